@@ -1,0 +1,157 @@
+//! What OpenTofu can install, and why it would not: module packages and provider releases.
+//!
+//! The rules are OpenTofu's own (1.12), in our words: what it would refuse is refused with the reason, what it
+//! ignores is ignored. Nothing here does I/O.
+
+use crate::digest::Digest;
+use crate::name::Platform;
+use crate::oci::{Body, Descriptor, IMAGE, INDEX, Manifest};
+
+/// artifactType of a module package (an image manifest).
+pub const MODULE: &str = "application/vnd.opentofu.modulepkg";
+/// artifactType of a provider release (an index).
+pub const PROVIDER: &str = "application/vnd.opentofu.provider";
+/// artifactType of one platform of a provider release (an image manifest).
+pub const PROVIDER_TARGET: &str = "application/vnd.opentofu.provider-target";
+/// mediaType of the one layer that holds a package.
+pub const ZIP: &str = "archive/zip";
+/// Annotation of a target descriptor or manifest: the package's `h1:` hash, as `tofufs` publishes it.
+pub const H1_ANNOTATION: &str = "org.opentofu.package.h1";
+
+/// Why an artifact cannot be read as a module or provider.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// OpenTofu's rules refuse it.
+    #[error("{0}")]
+    Structure(String),
+    /// A zip layer whose digest OpenTofu does not accept.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+fn refuse<T>(reason: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal::Structure(reason.into()))
+}
+
+/// One platform of a provider release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The platform.
+    pub platform: Platform,
+    /// The image manifest that holds the package.
+    pub manifest: Descriptor,
+}
+
+/// A release: what a tag of a repository stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// A module package: the zip layer.
+    Module(Descriptor),
+    /// A provider release: its platforms in the order of their names.
+    Provider(Vec<Target>),
+}
+
+impl Release {
+    /// Reads a manifest as a release by OpenTofu's rules.
+    ///
+    /// # Errors
+    /// The first rule that the manifest breaks, with wanted and got.
+    pub fn read(manifest: &Manifest) -> Result<Release, Refusal> {
+        let artifact_type = manifest.artifact_type.as_deref();
+        match (&manifest.body, artifact_type) {
+            (Body::Image(layers), Some(MODULE)) => Ok(Release::Module(only_zip(layers)?.clone())),
+            (Body::Index(entries), Some(PROVIDER)) => Ok(Release::Provider(targets(entries)?)),
+            (Body::Index(_), Some(MODULE)) => {
+                refuse(format!("a module package must be an image manifest, not an index ({INDEX})"))
+            }
+            (Body::Image(_), Some(PROVIDER)) => {
+                refuse(format!("a provider release must be an index, not an image manifest ({IMAGE})"))
+            }
+            (Body::Image(_), Some(PROVIDER_TARGET)) => {
+                refuse("this is one platform of a provider release; use the tag of the release's index")
+            }
+            (_, got) => refuse(format!(
+                "this is no artifact of OpenTofu: its artifactType is {}; wanted {MODULE:?} or {PROVIDER:?}",
+                got.map_or("missing".to_owned(), |g| format!("{g:?}"))
+            )),
+        }
+    }
+}
+
+/// Reads the manifest of one platform: the zip layer that is its package.
+///
+/// # Errors
+/// The first rule that the manifest breaks.
+pub fn target_package(manifest: &Manifest, platform: &Platform) -> Result<Descriptor, Refusal> {
+    let Body::Image(layers) = &manifest.body else {
+        return refuse(format!("the manifest of {platform} is an index; wanted an image manifest ({IMAGE})"));
+    };
+    match manifest.artifact_type.as_deref() {
+        Some(PROVIDER_TARGET) => {}
+        got => {
+            return refuse(format!(
+                "the artifactType of {platform} is {}; wanted {PROVIDER_TARGET:?}",
+                got.map_or("missing".to_owned(), |g| format!("{g:?}"))
+            ));
+        }
+    }
+    let layer = only_zip(layers)?;
+    if let Some(p) = &layer.platform
+        && (p.os != platform.os() || p.architecture != platform.arch())
+    {
+        return refuse(format!("the package of {platform} is marked as one for {}_{}", p.os, p.architecture));
+    }
+    match layer.digest {
+        Digest::Sha256(_) => Ok(layer.clone()),
+        Digest::Sha512(_) => Err(Refusal::Unsupported(format!(
+            "OpenTofu accepts provider packages by sha256 only, not {}",
+            layer.digest
+        ))),
+    }
+}
+
+/// Exactly one `archive/zip` layer; layers of other types are ignored.
+fn only_zip(layers: &[Descriptor]) -> Result<&Descriptor, Refusal> {
+    let mut zips = layers.iter().filter(|l| l.media_type == ZIP);
+    match (zips.next(), zips.next()) {
+        (Some(zip), None) => Ok(zip),
+        (Some(_), Some(_)) => refuse(format!("more than one layer is of mediaType {ZIP:?}; wanted exactly one")),
+        (None, _) => {
+            let got: Vec<_> = layers.iter().map(|l| l.media_type.as_str()).collect();
+            refuse(format!("no layer is of mediaType {ZIP:?}; got {got:?}"))
+        }
+    }
+}
+
+fn targets(entries: &[Descriptor]) -> Result<Vec<Target>, Refusal> {
+    let mut out: Vec<Target> = Vec::new();
+    for entry in entries.iter().filter(|e| e.artifact_type.as_deref() == Some(PROVIDER_TARGET)) {
+        if entry.media_type != IMAGE {
+            return refuse(format!(
+                "the entry {} of the release is of mediaType {:?}; wanted {IMAGE:?}",
+                entry.digest, entry.media_type
+            ));
+        }
+        let Some(p) = &entry.platform else {
+            return refuse(format!("the entry {} of the release has no platform", entry.digest));
+        };
+        if !p.os_version.is_empty() {
+            continue;
+        }
+        let Some(platform) = Platform::new(&p.os, &p.architecture) else {
+            return refuse(format!(
+                "the entry {} of the release is for {:?}_{:?}, which is no platform of OpenTofu",
+                entry.digest, p.os, p.architecture
+            ));
+        };
+        out.push(Target { platform, manifest: entry.clone() });
+    }
+    out.sort_by(|a, b| a.platform.cmp(&b.platform));
+    if let Some(pair) = out.windows(2).find(|w| w[0].platform == w[1].platform) {
+        return refuse(format!("the release is ambiguous: {} stands in it twice", pair[0].platform));
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,16 @@
+//! tofufs mounts OCI registries as a file system, for OpenTofu and Terraform. See ARCHITECTURE.md for the layers.
+#![warn(missing_docs)]
+
+pub mod archive;
+pub mod artifact;
+pub mod cli;
+pub mod digest;
+pub mod facts;
+pub mod fs;
+pub mod fuse;
+pub mod members;
+pub mod name;
+pub mod oci;
+pub mod registry;
+pub mod store;
+pub mod tree;

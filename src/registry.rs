@@ -1,0 +1,161 @@
+//! One interface to everything that holds repositories: remote registries and image layouts on disk.
+//!
+//! What comes from a [`Registry`] is unverified, except that sizes are bounded and documents arrive whole; the
+//! digest is checked by who keeps the bytes. Retrying happens inside the back ends and nowhere above them.
+
+pub mod auth;
+pub mod credentials;
+pub mod decorate;
+pub mod layout;
+pub mod remote;
+pub mod transport;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::digest::Digest;
+use crate::name::{RepoName, Selector, Tag};
+use crate::oci::Descriptor;
+
+/// What class of failure a request ended with. Who asks decides by this alone.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Failure {
+    /// The registry said with authority that there is no such thing.
+    Absent,
+    /// 401 or 403: the credential, or the lack of one, does not suffice.
+    Denied,
+    /// No progress within the deadline, or retries were used up.
+    TimedOut,
+    /// No connection: name resolution, connect, TLS, or the breaker is open.
+    Unreachable,
+    /// Offline was asked for and the answer is not cached.
+    Offline,
+    /// What answers does not speak the protocol.
+    Protocol,
+    /// Bytes that are not what their digest or size says.
+    Integrity,
+    /// A document of the wrong structure.
+    Structure,
+    /// Over a limit.
+    TooLarge,
+    /// A digest algorithm or feature that is not implemented.
+    Unsupported,
+    /// A local file or directory (of an image layout) could not be read.
+    Io,
+}
+
+/// Why a request failed: one sentence made of what was asked, the rule, and what to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RegistryError {
+    /// The class.
+    pub failure: Failure,
+    /// What was asked for: a repository or reference, with the digest where one is known.
+    pub subject: String,
+    /// The rule that was broken or the event that ended the request; server text in it is bounded and escaped.
+    pub rule: String,
+    /// What the user can do, where there is something.
+    pub remedy: Option<String>,
+}
+
+impl RegistryError {
+    /// An error without a remedy.
+    pub fn new(failure: Failure, subject: impl fmt::Display, rule: impl fmt::Display) -> Self {
+        RegistryError { failure, subject: subject.to_string(), rule: rule.to_string(), remedy: None }
+    }
+
+    /// The same error with what to do about it.
+    pub fn remedy(mut self, remedy: impl fmt::Display) -> Self {
+        self.remedy = Some(remedy.to_string());
+        self
+    }
+}
+
+impl fmt::Display for RegistryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.subject, self.rule)?;
+        match &self.remedy {
+            Some(remedy) => write!(f, "; {remedy}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for RegistryError {}
+
+/// A manifest's bytes as they came, not yet verified.
+#[derive(Clone, Debug)]
+pub struct RawManifest {
+    /// The body, at most [`crate::oci::MANIFEST_MAX`] bytes.
+    pub bytes: Arc<[u8]>,
+    /// The transport's Content-Type without parameters, where there is a transport.
+    pub content_type: Option<String>,
+    /// The registry's claim of the digest, where it made one. Never more than a claim.
+    pub claimed: Option<Digest>,
+}
+
+/// Where a blob's bytes go. A back end writes them in order, from the position at which the sink stands.
+#[async_trait]
+pub trait BlobSink: Send {
+    /// How many bytes, from the blob's start, the sink already holds.
+    fn position(&self) -> u64;
+
+    /// Takes the next bytes. Waits while the sink's queue is full.
+    async fn write(&mut self, chunk: Bytes) -> Result<(), SinkError>;
+
+    /// Forgets all bytes: the next ones are again the blob's first.
+    async fn restart(&mut self) -> Result<(), SinkError>;
+}
+
+/// A sink takes no more (its disk is full, or who wanted the blob is gone). The sink's owner knows the reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the receiver of the blob takes no more bytes")]
+pub struct SinkError;
+
+/// Why a blob's transfer ended early.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BlobError {
+    /// The registry's side failed.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// Our side did.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+}
+
+/// A source of repositories of one host.
+///
+/// Contract of every back end: a call retries what can be retried, by itself, and ends within the deadline that the
+/// back end was made with, counted without progress. A call may be dropped at any await. Calls may run concurrently.
+/// `Absent` is said only with authority; an outage is `TimedOut` or `Unreachable`.
+#[async_trait]
+pub trait Registry: Send + Sync {
+    /// All tags of a repository: sorted, without duplicates, and only such as are valid tags. `Absent` if there is no
+    /// such repository.
+    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError>;
+
+    /// All repositories, sorted. `Absent` if the registry does not list them.
+    async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError>;
+
+    /// The digest that a tag stands for now, by the cheapest request (HEAD). `None` if the registry answers but does
+    /// not tell the digest.
+    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError>;
+
+    /// A manifest's bytes. `Integrity` if the back end noticed that claim and content differ.
+    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError>;
+
+    /// Writes the rest of a blob into `sink`, from the sink's position on; exactly `blob.size` bytes in all, else
+    /// `Integrity`. A blob that a manifest names and the registry lacks is `Integrity`, never `Absent`.
+    async fn blob(&self, repo: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError>;
+}
+
+/// Counts of the HTTP requests that one mount has sent: token requests and those answered 401 aside.
+#[derive(Debug, Default)]
+pub struct Requests {
+    /// All requests to registries, redirects included once.
+    pub total: std::sync::atomic::AtomicU64,
+    /// Those for blobs.
+    pub blob: std::sync::atomic::AtomicU64,
+}
