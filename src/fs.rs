@@ -1,1 +1,328 @@
-//! (see ARCHITECTURE.md)
+//! The file system: inodes, handles, attributes, errno. What it means that a path is opened.
+//!
+//! Every operation is one async function. What is cached is answered at its first poll, on the thread that asked;
+//! what has to wait goes on elsewhere (see `fuse`). No decision is made above this layer, and none about a registry
+//! below it.
+//!
+//! INVARIANT: what is beneath a bound release never changes: neither names nor attributes nor bytes.
+
+mod attr;
+mod directory;
+mod enter;
+mod error;
+mod handles;
+mod inodes;
+mod node;
+mod report;
+mod xattr;
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use attr::{Attr, FileKind};
+pub use directory::Listed;
+pub use error::{Errno, FsError};
+pub use report::Report;
+
+use crate::facts::{Content, FactError, Facts, Failure};
+use crate::name::COMPONENT_MAX;
+use crate::tree::registry::{Entry as Named, Found};
+use crate::tree::{self, Step};
+use handles::Handles;
+use inodes::{Inodes, Place};
+use node::{Node, ReleaseNode};
+
+/// How long the kernel may keep what never changes.
+pub const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How long the kernel may keep the absence of a name that can come to be.
+const ABSENT_TTL: Duration = Duration::from_secs(1);
+
+/// How a mount presents itself.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Owner of everything.
+    pub uid: u32,
+    /// Group of everything.
+    pub gid: u32,
+    /// Whether nothing may be written.
+    pub read_only: bool,
+    /// The control socket, shown as the root's `user.tofufs.control`.
+    pub control: PathBuf,
+}
+
+/// The inode of a mount's root.
+pub const ROOT: u64 = 1;
+
+/// What is told of a found entry.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Its attributes; `attr.ino` is its number.
+    pub attr: Attr,
+    /// How long name and attributes hold.
+    pub ttl: Duration,
+}
+
+/// The answer to a lookup.
+#[derive(Clone, Copy, Debug)]
+pub enum Lookup {
+    /// Found. The kernel now holds one more reference to it.
+    Found(Entry),
+    /// Not there, which holds for that long.
+    Absent(Duration),
+}
+
+/// See the module.
+pub struct Fs {
+    facts: Arc<Facts>,
+    options: Options,
+    inodes: Inodes,
+    handles: Handles,
+    report: report::Log,
+}
+
+impl Fs {
+    /// The file system over `facts`.
+    pub fn new(facts: Arc<Facts>, options: Options) -> Arc<Fs> {
+        Arc::new(Fs {
+            facts,
+            options,
+            inodes: Inodes::new(),
+            handles: Handles::default(),
+            report: report::Log::default(),
+        })
+    }
+
+    /// The facts below.
+    pub fn facts(&self) -> &Arc<Facts> {
+        &self.facts
+    }
+
+    /// Finds `name` in the directory `parent`.
+    pub async fn lookup(self: Arc<Self>, parent: u64, name: Box<OsStr>) -> Result<Lookup, FsError> {
+        if name.len() > COMPONENT_MAX {
+            return Err(FsError::plain(Errno::ENAMETOOLONG));
+        }
+        let dir = self.inodes.node(parent)?;
+        let outcome = self.find(parent, &dir, &name).await;
+        self.note(&dir, outcome)
+    }
+
+    async fn find(self: &Arc<Self>, parent: u64, dir: &Arc<Node>, name: &OsStr) -> Result<Lookup, FsError> {
+        let place = Place::new(parent, name);
+        let (node, ttl) = match dir.as_ref() {
+            Node::Root => match self.facts.hosts().find(|h| h.as_str().as_bytes() == name.as_bytes()) {
+                Some(host) => (Node::registry(host.clone()), FOREVER),
+                None => return Ok(Lookup::Absent(FOREVER)),
+            },
+            Node::Space(space) => match self.find_in_space(space, name).await? {
+                Ok(entry) => return self.found_in_space(place, entry).await.map(Lookup::Found),
+                Err(ttl) => return Ok(Lookup::Absent(ttl)),
+            },
+            _ => match self.find_in_release(dir, name).await? {
+                Some(node) => (node, FOREVER),
+                None => return Ok(Lookup::Absent(FOREVER)),
+            },
+        };
+        Ok(Lookup::Found(self.inodes.send(place, Arc::new(node), |ino, node| self.entry(ino, node, ttl))))
+    }
+
+    /// Asks the tree until it knows. `Err` is an absence and how long it holds.
+    async fn find_in_space(
+        self: &Arc<Self>,
+        space: &tree::registry::Space,
+        name: &OsStr,
+    ) -> Result<Result<Named, Duration>, FsError> {
+        let Some(name) = name.to_str() else { return Ok(Err(FOREVER)) };
+        if crate::name::Component::parse(name) == crate::name::Component::Impossible {
+            return Ok(Err(FOREVER));
+        }
+        let since = Instant::now();
+        loop {
+            let step = tree::registry::lookup(space, name, &self.facts.view(since));
+            match step {
+                Step::Edge(entry) => return Ok(Ok(entry)),
+                Step::Absent => return Ok(Err(ABSENT_TTL)),
+                Step::Need(need) => self.facts.load(need).await,
+                // A manifest that is refused exists: it can be stat'ed, and entering it gives the reason.
+                Step::Failed(Found::Fact(e)) if is_refusal(&e) => {
+                    return match node::spelled_release(space, name) {
+                        Some(reference) => Ok(Ok(Named::Release(reference))),
+                        None => Err(e.into()),
+                    };
+                }
+                Step::Failed(Found::Fact(e)) => return Err(e.into()),
+                Step::Failed(Found::Name(e)) => {
+                    return Err(FactError::new(Failure::Unsupported, format!("{name}: {e}")).into());
+                }
+            }
+        }
+    }
+
+    async fn found_in_space(self: &Arc<Self>, place: Place, entry: Named) -> Result<Entry, FsError> {
+        let (node, ttl) = match entry {
+            Named::Space(space) => (Arc::new(Node::Space(space)), self.facts.tag_ttl()),
+            Named::Release(reference) => {
+                let before = self.inodes.at(&place);
+                let bound = before.as_ref().and_then(|n| n.release()).and_then(ReleaseNode::digest);
+                let (digest, ttl) = self.binding_of(&reference, bound).await?;
+                match before {
+                    // The same manifest, or none yet: the same directory.
+                    Some(before) if bound.is_none() || bound == digest => (before, ttl),
+                    _ => (Arc::new(Node::Release(ReleaseNode::new(reference, digest))), ttl),
+                }
+            }
+        };
+        Ok(self.inodes.send(place, node, |ino, node| self.entry(ino, node, ttl)))
+    }
+
+    /// Drops `count` of the kernel's references to `ino`.
+    pub fn forget(&self, ino: u64, count: u64) {
+        self.inodes.forget(ino, count);
+    }
+
+    /// The attributes of `ino` and how long they hold.
+    pub async fn getattr(self: Arc<Self>, ino: u64) -> Result<Entry, FsError> {
+        let node = self.inodes.node(ino)?;
+        if let Node::Zip { release, target, .. } = node.as_ref() {
+            // A listing shows zips before their size is known; the size is never guessed.
+            let outcome = self.zip_of(release, *target).await;
+            self.note(&node, outcome)?;
+        }
+        Ok(self.entry(ino, &node, FOREVER))
+    }
+
+    fn entry(&self, ino: u64, node: &Node, ttl: Duration) -> Entry {
+        let (attr, is_true) = attr::of(ino, node, &self.options, &self.facts);
+        Entry { attr, ttl: if is_true { ttl } else { Duration::ZERO } }
+    }
+
+    /// Opens the file `ino` for reading. Afterwards reading it waits for no network.
+    pub async fn open(self: Arc<Self>, ino: u64) -> Result<u64, FsError> {
+        let node = self.inodes.node(ino)?;
+        let outcome = self.content(&node).await;
+        let content = self.note(&node, outcome)?;
+        Ok(self.handles.open_file(node, content))
+    }
+
+    async fn content(self: &Arc<Self>, node: &Node) -> Result<Content, FsError> {
+        match node {
+            Node::File { package, number, .. } => Ok(self.facts.content(package, *number).await?),
+            Node::Zip { release, target, .. } => {
+                let (_, layer) = self.zip_of(release, *target).await?;
+                Ok(Content::Object(self.facts.blob(&release.repo, &layer).await?))
+            }
+            _ => Err(FsError::plain(Errno::EISDIR)),
+        }
+    }
+
+    /// Reads from an open file what is there, without waiting for a network: `None` if the cached bytes turned out to
+    /// be damaged, and [`Fs::read_again`] has to fetch them anew.
+    pub fn read(&self, handle: u64, offset: u64, buf: &mut [u8]) -> Result<Option<usize>, FsError> {
+        let file = self.handles.file(handle)?;
+        let mut filled = 0;
+        while filled < buf.len() {
+            match self.facts.read(&file.content(), &mut buf[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(e) => {
+                    tracing::warn!("{}: {e}; fetching it anew", file.node.describe());
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(filled))
+    }
+
+    /// Reads from an open file whose cached bytes were damaged.
+    pub async fn read_again(self: Arc<Self>, handle: u64, offset: u64, size: usize) -> Result<Vec<u8>, FsError> {
+        let file = self.handles.file(handle)?;
+        let outcome = self.healed(&file.node).await;
+        let content = self.note(&file.node, outcome)?;
+        file.replace(content.clone());
+        let fs = self.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut buf = vec![0; size];
+            let mut filled = 0;
+            while filled < size {
+                match fs.facts.read(&content, &mut buf[filled..], offset + filled as u64)? {
+                    0 => break,
+                    n => filled += n,
+                }
+            }
+            buf.truncate(filled);
+            Ok::<_, FactError>(buf)
+        });
+        let outcome = match read.await {
+            Ok(Ok(bytes)) => Ok(bytes),
+            // Fetched, verified, and wrong again: the disk cannot be trusted, or the archive itself is damaged.
+            Ok(Err(e)) => Err(FsError::integrity(&e)),
+            Err(_) => Err(FsError::plain(Errno::EIO)),
+        };
+        self.note(&file.node, outcome)
+    }
+
+    async fn healed(self: &Arc<Self>, node: &Node) -> Result<Content, FsError> {
+        match node {
+            Node::File { package, number, .. } => Ok(self.facts.heal(package, *number).await?),
+            Node::Zip { release, target, .. } => {
+                let (_, layer) = self.zip_of(release, *target).await?;
+                self.facts.drop_object(&crate::store::Key::Blob(layer.digest));
+                Ok(Content::Object(self.facts.blob(&release.repo, &layer).await?))
+            }
+            _ => Err(FsError::plain(Errno::EISDIR)),
+        }
+    }
+
+    /// Closes an open file.
+    pub fn release(&self, handle: u64) {
+        self.handles.close(handle);
+    }
+
+    /// Opens the directory `ino`: takes the snapshot that is listed. Entering a release binds and loads it.
+    pub async fn opendir(self: Arc<Self>, ino: u64) -> Result<u64, FsError> {
+        let node = self.inodes.node(ino)?;
+        let outcome = self.listing(&node).await;
+        let listing = self.note(&node, outcome)?;
+        Ok(self.handles.open_directory(ino, node, listing))
+    }
+
+    /// Whether the listing of `ino` never changes.
+    pub fn is_constant(&self, ino: u64) -> bool {
+        self.inodes.node(ino).is_ok_and(|n| !matches!(n.as_ref(), Node::Root | Node::Space(_)))
+    }
+
+    /// Bytes of the cache: limit and use.
+    pub fn space(&self) -> (u64, u64) {
+        let usage = self.facts.store().usage();
+        (usage.limit, usage.bytes)
+    }
+
+    /// Keeps the reason of a failure with the node (`user.tofufs.error`), in the log and in the report.
+    fn note<T>(&self, node: &Node, outcome: Result<T, FsError>) -> Result<T, FsError> {
+        match outcome {
+            Ok(value) => {
+                node.clear_error();
+                Ok(value)
+            }
+            Err(error) => {
+                let error = error.about(&node.describe());
+                if let Some(sentence) = error.sentence() {
+                    node.set_error(sentence.clone());
+                    self.report.add(&error, sentence);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Whether something exists and is refused, as opposed to being absent or unknown.
+fn is_refusal(error: &FactError) -> bool {
+    matches!(
+        error.failure,
+        Failure::Integrity | Failure::Structure | Failure::TooLarge | Failure::Unsupported | Failure::Protocol
+    )
+}

@@ -1,1 +1,370 @@
-//! (see ARCHITECTURE.md)
+//! The kernel's side: decode, ask [`Fs`], reply. No decision is made here.
+//!
+//! An operation is polled once on the thread that read the request; what is cached is answered there. What has to
+//! wait goes on in the runtime with its reply, so that these threads never wait for a network.
+
+mod caller;
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::SystemTime;
+
+use fuser::{
+    AccessFlags, BsdFileFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags,
+    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use tokio::runtime::Handle;
+
+use crate::fs::{Attr, Entry, Errno, FileKind, Fs, FsError, Lookup};
+use caller::Caller;
+
+/// How many requests the kernel may have under way in the background (readahead and the like).
+const MAX_BACKGROUND: u16 = 64;
+/// What this file system asks the kernel for, where the kernel has it.
+const WANTED: [InitFlags; 4] = [
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_ASYNC_READ,
+];
+
+/// `fuser`'s view of a file system.
+pub struct Adapter {
+    fs: Arc<Fs>,
+    runtime: Handle,
+}
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Adapter {
+    /// Serves `fs`; what has to wait runs in `runtime`.
+    pub fn new(fs: Arc<Fs>, runtime: Handle) -> Self {
+        Adapter { fs, runtime }
+    }
+
+    /// Polls an operation once, and lets it go on in the runtime if it has to wait. There it also ends, with EINTR,
+    /// when who asked was killed.
+    fn answer<T: Send + 'static>(
+        &self,
+        request: &Request,
+        operation: impl Future<Output = Result<T, FsError>> + Send + 'static,
+        reply: impl FnOnce(Result<T, fuser::Errno>) + Send + 'static,
+    ) {
+        let mut operation = Box::pin(operation);
+        let _entered = self.runtime.enter();
+        match operation.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(outcome) => reply(outcome.map_err(|e| errno(e.errno))),
+            Poll::Pending => {
+                let caller = Caller::new(request.pid());
+                self.runtime.spawn(async move {
+                    let outcome = tokio::select! {
+                        outcome = operation => outcome,
+                        () = caller.killed() => Err(FsError::plain(Errno::EINTR)),
+                    };
+                    reply(outcome.map_err(|e| errno(e.errno)));
+                });
+            }
+        }
+    }
+}
+
+fn errno(errno: Errno) -> fuser::Errno {
+    fuser::Errno::from_i32(errno.0)
+}
+
+fn file_attr(attr: &Attr) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(attr.ino),
+        size: attr.size,
+        blocks: attr.size.div_ceil(512),
+        atime: attr.time,
+        mtime: attr.time,
+        ctime: attr.time,
+        crtime: attr.time,
+        kind: match attr.kind {
+            FileKind::Directory => FileType::Directory,
+            FileKind::Regular => FileType::RegularFile,
+        },
+        perm: attr.mode,
+        nlink: attr.nlink,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: 0,
+        blksize: 4096,
+        flags: 0,
+    }
+}
+
+/// Inode 0 tells the kernel that the name is absent, and for how long it may remember that.
+fn absent() -> FileAttr {
+    file_attr(&Attr {
+        ino: 0,
+        kind: FileKind::Regular,
+        size: 0,
+        mode: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        time: SystemTime::UNIX_EPOCH,
+    })
+}
+
+/// Numbers are never used again, so there is one generation.
+const GENERATION: Generation = Generation(0);
+
+/// Operations that would write are refused alike.
+macro_rules! read_only {
+    ($($name:ident($($arg:ident: $ty:ty),*) -> $reply:ty;)*) => {$(
+        fn $name(&self, _: &Request, $($arg: $ty,)* reply: $reply) {
+            $(let _ = $arg;)*
+            reply.error(fuser::Errno::EROFS);
+        }
+    )*};
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        for flag in WANTED {
+            if config.add_capabilities(flag).is_err() {
+                tracing::debug!("the kernel does not offer {flag:?}");
+            }
+        }
+        if let Err(most) = config.set_max_background(MAX_BACKGROUND) {
+            tracing::debug!("the kernel takes at most {most} background requests");
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.answer(request, self.fs.clone().lookup(parent.0, name.into()), |outcome| match outcome {
+            Ok(Lookup::Found(Entry { attr, ttl })) => reply.entry(&ttl, &file_attr(&attr), GENERATION),
+            Ok(Lookup::Absent(ttl)) => reply.entry(&ttl, &absent(), GENERATION),
+            Err(e) => reply.error(e),
+        });
+    }
+
+    fn forget(&self, _: &Request, ino: INodeNo, count: u64) {
+        self.fs.forget(ino.0, count);
+    }
+
+    fn getattr(&self, request: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        self.answer(request, self.fs.clone().getattr(ino.0), |outcome| match outcome {
+            Ok(Entry { attr, ttl }) => reply.attr(&ttl, &file_attr(&attr)),
+            Err(e) => reply.error(e),
+        });
+    }
+
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & libc::O_TRUNC != 0 {
+            return reply.error(fuser::Errno::EROFS);
+        }
+        self.answer(request, self.fs.clone().open(ino.0), |outcome| match outcome {
+            Ok(handle) => {
+                reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
+            }
+            Err(e) => reply.error(e),
+        });
+    }
+
+    fn read(
+        &self,
+        request: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let size = size as usize;
+        let again = BUFFER.with_borrow_mut(|buffer| {
+            if buffer.len() < size {
+                buffer.resize(size, 0);
+            }
+            match self.fs.read(handle.0, offset, &mut buffer[..size]) {
+                Ok(Some(read)) => {
+                    reply.data(&buffer[..read]);
+                    None
+                }
+                Ok(None) => Some(reply),
+                Err(e) => {
+                    reply.error(errno(e.errno));
+                    None
+                }
+            }
+        });
+        if let Some(reply) = again {
+            self.answer(request, self.fs.clone().read_again(handle.0, offset, size), |outcome| match outcome {
+                Ok(bytes) => reply.data(&bytes),
+                Err(e) => reply.error(e),
+            });
+        }
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.fs.release(handle.0);
+        reply.ok();
+    }
+
+    fn opendir(&self, request: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let flags = if self.fs.is_constant(ino.0) {
+            FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE
+        } else {
+            FopenFlags::empty()
+        };
+        self.answer(request, self.fs.clone().opendir(ino.0), move |outcome| match outcome {
+            Ok(handle) => reply.opened(FileHandle(handle), flags),
+            Err(e) => reply.error(e),
+        });
+    }
+
+    // Without attributes no directory is read: the kernel was asked for readdirplus always.
+
+    fn readdirplus(&self, _: &Request, _: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+        let outcome = self.fs.readdir(handle.0, offset, |listed| {
+            let attr = file_attr(&listed.entry.attr);
+            !reply.add(attr.ino, listed.next, listed.name, &listed.entry.ttl, &attr, GENERATION)
+        });
+        match outcome {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(errno(e.errno)),
+        }
+    }
+
+    fn releasedir(&self, _: &Request, _: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+        self.fs.releasedir(handle.0);
+        reply.ok();
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        const BLOCK: u64 = 4096;
+        let (limit, used) = self.fs.space();
+        let free = limit.saturating_sub(used) / BLOCK;
+        reply.statfs(limit / BLOCK, free, free, 0, 0, BLOCK as u32, 255, BLOCK as u32);
+    }
+
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        reply_xattr(self.fs.getxattr(ino.0, name), size, reply);
+    }
+
+    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        reply_xattr(self.fs.listxattr(ino.0), size, reply);
+    }
+
+    // ENOSYS once, and the kernel answers these by itself from then on.
+
+    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: ReplyLseek) {
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn poll(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: PollNotifier,
+        _: PollEvents,
+        _: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _: u32,
+        _: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(fuser::Errno::ENOTTY);
+    }
+
+    fn readlink(&self, _: &Request, _: INodeNo, reply: ReplyData) {
+        reply.error(fuser::Errno::EINVAL);
+    }
+
+    fn setattr(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: Option<u32>,
+        _: Option<u32>,
+        _: Option<u32>,
+        _: Option<u64>,
+        _: Option<TimeOrNow>,
+        _: Option<TimeOrNow>,
+        _: Option<SystemTime>,
+        _: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        reply.error(fuser::Errno::EROFS);
+    }
+
+    read_only! {
+        mknod(parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32) -> ReplyEntry;
+        mkdir(parent: INodeNo, name: &OsStr, mode: u32, umask: u32) -> ReplyEntry;
+        unlink(parent: INodeNo, name: &OsStr) -> ReplyEmpty;
+        rmdir(parent: INodeNo, name: &OsStr) -> ReplyEmpty;
+        symlink(parent: INodeNo, name: &OsStr, target: &Path) -> ReplyEntry;
+        rename(parent: INodeNo, name: &OsStr, to: INodeNo, as_name: &OsStr, flags: RenameFlags) -> ReplyEmpty;
+        link(ino: INodeNo, parent: INodeNo, name: &OsStr) -> ReplyEntry;
+        write(ino: INodeNo, handle: FileHandle, offset: u64, data: &[u8], how: WriteFlags, flags: OpenFlags,
+            owner: Option<LockOwner>) -> ReplyWrite;
+        setxattr(ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, position: u32) -> ReplyEmpty;
+        removexattr(ino: INodeNo, name: &OsStr) -> ReplyEmpty;
+        create(parent: INodeNo, name: &OsStr, mode: u32, umask: u32, flags: i32) -> ReplyCreate;
+        fallocate(ino: INodeNo, handle: FileHandle, offset: u64, length: u64, mode: i32) -> ReplyEmpty;
+    }
+}
+
+fn reply_xattr(value: Result<Vec<u8>, FsError>, size: u32, reply: ReplyXattr) {
+    match value {
+        Ok(value) if size == 0 => reply.size(value.len() as u32),
+        Ok(value) if value.len() <= size as usize => reply.data(&value),
+        Ok(_) => reply.error(fuser::Errno::ERANGE),
+        Err(e) => reply.error(errno(e.errno)),
+    }
+}

@@ -82,6 +82,12 @@ impl Members {
         self.directories[dir.0 as usize].children.iter().map(|(name, child)| (OsStr::from_bytes(name), *child))
     }
 
+    /// The entry of `dir` at that place of the order of [`Members::children`].
+    pub fn child(&self, dir: DirNo, at: usize) -> Option<(&OsStr, Child)> {
+        let (name, child) = self.directories[dir.0 as usize].children.get(at)?;
+        Some((OsStr::from_bytes(name), *child))
+    }
+
     /// The file of that number.
     pub fn file(&self, no: FileNo) -> &File {
         &self.files[no.0 as usize]

@@ -1,1 +1,101 @@
-//! (see ARCHITECTURE.md)
+//! The namespace as a pure function of known facts.
+//!
+//! `lookup` and `list` answer from what [`Known`] says at this moment, or name the one fact that they need next; who
+//! asks loads it and asks again. Nothing here does I/O, waits or remembers, so every rule of the namespace can be
+//! tested with a table.
+
+pub mod registry;
+pub mod release;
+
+use std::fmt;
+
+use crate::name::{Host, Repo, RepoName, Tag};
+
+/// One step towards an answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Step<T, E> {
+    /// The answer.
+    Edge(T),
+    /// Ask again when this is known.
+    Need(Need),
+    /// There is no such thing, and the registry (or the grammar of names) says so.
+    Absent,
+    /// It cannot be known.
+    Failed(E),
+}
+
+/// A fact that can be loaded. Facts about registries only: beneath a digest nothing has to be asked for again.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Need {
+    /// The tag list of a repository.
+    Tags(Repo),
+    /// The list of a registry's repositories.
+    Catalog(Host),
+    /// The digest for which a tag stands.
+    Binding(Repo, Tag),
+}
+
+impl Need {
+    /// The registry that is asked.
+    pub fn host(&self) -> &Host {
+        match self {
+            Need::Tags(repo) | Need::Binding(repo, _) => &repo.host,
+            Need::Catalog(host) => host,
+        }
+    }
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Need::Tags(repo) => write!(f, "the tag list of {repo}"),
+            Need::Catalog(host) => write!(f, "the catalog of {host}"),
+            Need::Binding(repo, tag) => write!(f, "{repo}:{tag}"),
+        }
+    }
+}
+
+/// What is known of something that a registry was asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Fact<T, E> {
+    /// Not asked yet, or too long ago.
+    Unknown,
+    /// The registry's answer, or the last one while the registry is away.
+    Is(T),
+    /// The registry says that there is no such thing.
+    Absent,
+    /// The registry refuses to say (401, 403).
+    Denied(E),
+    /// There is no answer and none can be had now.
+    Failed(E),
+}
+
+/// Where a name stands in relation to the repositories that a mount knows without asking.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// Declared as (part of) a source, formerly used, or above such a name: a directory without a request.
+    Given,
+    /// Below a declared source: has to be asked for.
+    Inside,
+    /// Outside all sources: absent.
+    Outside,
+}
+
+/// What the namespace is a function of.
+pub trait Known {
+    /// Why something is not known.
+    type Error: Clone;
+
+    /// The tag list of `repo`, sorted.
+    fn tags(&self, repo: &Repo) -> Fact<std::sync::Arc<Vec<Tag>>, Self::Error>;
+    /// The repositories of `host`, sorted.
+    fn catalog(&self, host: &Host) -> Fact<std::sync::Arc<Vec<RepoName>>, Self::Error>;
+    /// Whether `tag` is known to stand for a manifest. `Unknown` also where it was never asked for by itself.
+    fn binding(&self, repo: &Repo, tag: &Tag) -> Fact<(), Self::Error>;
+    /// Whether the binding was known once, so that one HEAD can confirm it without a tag list.
+    fn was_bound(&self, repo: &Repo, tag: &Tag) -> bool;
+    /// Where `path` stands.
+    fn standing(&self, host: &Host, path: &RepoName) -> Standing;
+    /// The declared and formerly used names at or below `path`, sorted.
+    fn given_below(&self, host: &Host, path: Option<&RepoName>) -> Vec<RepoName>;
+}

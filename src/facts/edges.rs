@@ -1,0 +1,447 @@
+//! Edges: tag → digest, lists of tags, lists of repositories.
+//!
+//! Each edge has a slot with the registry's last answer and, for a while, its last refusal. Answers are also kept in
+//! the store, so that a later mount can serve them while the registry is away.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::{FactError, Facts, Failure, lock};
+use crate::digest::Digest;
+use crate::name::{Host, Repo, RepoName, Selector, Tag};
+use crate::store::{Flights, Store};
+use crate::tree::{Fact, Known, Need, Standing};
+
+/// The most edges that are held in memory; past it those that expired are dropped.
+const EDGES_MAX: usize = 100_000;
+
+/// A registry's answer about an edge.
+#[derive(Clone, Debug)]
+enum Answer {
+    Tags(Arc<Vec<Tag>>),
+    Catalog(Arc<Vec<RepoName>>),
+    Binding(Digest),
+}
+
+#[derive(Clone, Debug)]
+struct Confirmed {
+    answer: Answer,
+    /// `None`: by an earlier mount, too long ago to count.
+    at: Option<Instant>,
+    wall: SystemTime,
+    fresh_until: Option<Instant>,
+}
+
+#[derive(Clone, Debug)]
+struct Refused {
+    error: FactError,
+    at: Instant,
+    until: Instant,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    last: Option<Confirmed>,
+    refused: Option<Refused>,
+}
+
+impl Slot {
+    /// What the slot says to an operation that began at `since`.
+    fn fact(&self, since: Instant) -> Fact<&Answer, FactError> {
+        let now = Instant::now();
+        let is = |last: &Option<Confirmed>| last.as_ref().map(|c| c.at >= Some(since) || c.fresh_until > Some(now));
+        match &self.refused {
+            Some(r) if r.until > now || r.at >= since => match (&r.error.failure, &self.last) {
+                (Failure::Absent, _) => Fact::Absent,
+                (Failure::Denied, _) => Fact::Denied(r.error.clone()),
+                (failure, Some(last)) if failure.is_outage() => Fact::Is(&last.answer),
+                _ => Fact::Failed(r.error.clone()),
+            },
+            _ => match (is(&self.last), &self.last) {
+                (Some(true), Some(last)) => Fact::Is(&last.answer),
+                _ => Fact::Unknown,
+            },
+        }
+    }
+}
+
+pub(super) struct Edges {
+    slots: Mutex<HashMap<Need, Slot>>,
+    flights: Flights<Need, (), FactError>,
+}
+
+impl Edges {
+    pub(super) fn new(linger: Duration) -> Self {
+        Edges { slots: Mutex::default(), flights: Flights::new(linger, super::error::lost) }
+    }
+
+    pub(super) fn forget(&self, wanted: impl Fn(&Need) -> bool) {
+        for (need, slot) in lock(&self.slots).iter_mut().filter(|(need, _)| wanted(need)) {
+            tracing::debug!("{need} will be asked for again");
+            slot.refused = None;
+            if let Some(last) = &mut slot.last {
+                (last.at, last.fresh_until) = (None, None);
+            }
+        }
+    }
+
+    fn slot(&self, need: &Need) -> Slot {
+        lock(&self.slots).get(need).cloned().unwrap_or_default()
+    }
+
+    fn change(&self, need: &Need, change: impl FnOnce(&mut Slot)) {
+        let mut slots = lock(&self.slots);
+        if slots.len() >= EDGES_MAX && !slots.contains_key(need) {
+            let now = Instant::now();
+            slots.retain(|_, s| s.last.as_ref().is_some_and(|c| c.fresh_until > Some(now)));
+        }
+        change(slots.entry(need.clone()).or_default());
+    }
+}
+
+/// The facts as they stand for one operation. See [`Facts::view`].
+pub struct View<'a> {
+    facts: &'a Facts,
+    since: Instant,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(facts: &'a Facts, since: Instant) -> Self {
+        View { facts, since }
+    }
+
+    /// The manifest for which `tag` stands.
+    pub fn bound(&self, repo: &Repo, tag: &Tag) -> Fact<Digest, FactError> {
+        match self.fact(&Need::Binding(repo.clone(), tag.clone())) {
+            Fact::Is(Answer::Binding(digest)) => Fact::Is(digest),
+            Fact::Is(_) | Fact::Unknown => Fact::Unknown,
+            Fact::Absent => Fact::Absent,
+            Fact::Denied(e) => Fact::Denied(e),
+            Fact::Failed(e) => Fact::Failed(e),
+        }
+    }
+
+    /// How long the registry has not confirmed an edge that is served although its time to live is over.
+    pub fn stale(&self, need: &Need) -> Option<Duration> {
+        let slot = self.facts.edges.slot(need);
+        let last = slot.last?;
+        let now = Instant::now();
+        (last.fresh_until <= Some(now)).then(|| SystemTime::now().duration_since(last.wall).unwrap_or_default())
+    }
+
+    /// How long the answer about `need` may be kept by who asked.
+    pub fn fresh_for(&self, need: &Need) -> Duration {
+        let slot = self.facts.edges.slot(need);
+        let now = Instant::now();
+        let until = slot
+            .refused
+            .map(|r| r.until)
+            .filter(|until| *until > now)
+            .or_else(|| slot.last.and_then(|c| c.fresh_until));
+        until.map(|u| u.saturating_duration_since(now)).unwrap_or_default()
+    }
+
+    fn fact(&self, need: &Need) -> Fact<Answer, FactError> {
+        match lock(&self.facts.edges.slots).get(need).map(|s| s.fact(self.since)) {
+            None | Some(Fact::Unknown) => Fact::Unknown,
+            Some(Fact::Is(answer)) => Fact::Is(answer.clone()),
+            Some(Fact::Absent) => Fact::Absent,
+            Some(Fact::Denied(e)) => Fact::Denied(e),
+            Some(Fact::Failed(e)) => Fact::Failed(e),
+        }
+    }
+}
+
+impl Known for View<'_> {
+    type Error = FactError;
+
+    fn tags(&self, repo: &Repo) -> Fact<Arc<Vec<Tag>>, FactError> {
+        match self.fact(&Need::Tags(repo.clone())) {
+            Fact::Is(Answer::Tags(tags)) => Fact::Is(tags),
+            Fact::Is(_) | Fact::Unknown => Fact::Unknown,
+            Fact::Absent => Fact::Absent,
+            Fact::Denied(e) => Fact::Denied(e),
+            Fact::Failed(e) => Fact::Failed(e),
+        }
+    }
+
+    fn catalog(&self, host: &Host) -> Fact<Arc<Vec<RepoName>>, FactError> {
+        match self.fact(&Need::Catalog(host.clone())) {
+            Fact::Is(Answer::Catalog(names)) => Fact::Is(names),
+            Fact::Is(_) | Fact::Unknown => Fact::Unknown,
+            Fact::Absent => Fact::Absent,
+            Fact::Denied(e) => Fact::Denied(e),
+            Fact::Failed(e) => Fact::Failed(e),
+        }
+    }
+
+    fn binding(&self, repo: &Repo, tag: &Tag) -> Fact<(), FactError> {
+        match self.bound(repo, tag) {
+            Fact::Is(_) => Fact::Is(()),
+            Fact::Unknown => Fact::Unknown,
+            Fact::Absent => Fact::Absent,
+            Fact::Denied(e) => Fact::Denied(e),
+            Fact::Failed(e) => Fact::Failed(e),
+        }
+    }
+
+    fn was_bound(&self, repo: &Repo, tag: &Tag) -> bool {
+        self.facts.edges.slot(&Need::Binding(repo.clone(), tag.clone())).last.is_some()
+    }
+
+    fn standing(&self, host: &Host, path: &RepoName) -> Standing {
+        self.facts.standing(host, path)
+    }
+
+    fn given_below(&self, host: &Host, path: Option<&RepoName>) -> Vec<RepoName> {
+        self.facts.given_below(host, path)
+    }
+}
+
+impl Facts {
+    /// Loads the fact that `need` names. The outcome, good or bad, is then in every [`View`] of an operation that
+    /// began before.
+    pub async fn load(self: &Arc<Self>, need: Need) {
+        let facts = self.clone();
+        let wanted = need.clone();
+        // The outcome is in the slot, where it is kept as long as it counts.
+        let _ = self.edges.flights.join(need, move || async move { facts.ask(wanted).await }).await;
+    }
+
+    async fn ask(self: Arc<Self>, need: Need) -> Result<(), FactError> {
+        if self.edges.slot(&need).last.is_none() {
+            self.recall(&need).await;
+            // What another mount confirmed just now counts for this one.
+            if matches!(self.edges.slot(&need).fact(Instant::now()), Fact::Is(_)) {
+                return Ok(());
+            }
+        }
+        let answer = self.ask_registry(&need).await;
+        self.note_answer(need.host(), &answer);
+        let now = Instant::now();
+        match answer {
+            Ok(answer) => {
+                if let Need::Tags(repo) | Need::Binding(repo, _) = &need {
+                    self.note_used(repo);
+                }
+                let confirmed =
+                    Confirmed { answer, at: Some(now), wall: SystemTime::now(), fresh_until: Some(now + self.tag_ttl) };
+                self.keep(&need, &confirmed).await;
+                self.edges.change(&need, |slot| *slot = Slot { last: Some(confirmed), refused: None });
+                Ok(())
+            }
+            Err(error) => {
+                let gone = error.failure == Failure::Absent;
+                if gone {
+                    let (store, name) = (self.store.clone(), name_of(&need));
+                    tokio::task::spawn_blocking(move || store.remove_edge(&name)).await.ok();
+                }
+                self.edges.change(&need, |slot| {
+                    if gone {
+                        slot.last = None;
+                    } else if slot.last.is_some() && error.failure.is_outage() {
+                        tracing::warn!("{need}: the last answer is served, since it cannot be confirmed: {error}");
+                    }
+                    let until = now + error.failure.kept_for();
+                    slot.refused = Some(Refused { error: error.clone(), at: Instant::now(), until });
+                });
+                Err(error)
+            }
+        }
+    }
+
+    async fn ask_registry(self: &Arc<Self>, need: &Need) -> Result<Answer, FactError> {
+        let registry = &self.origin(need.host())?.registry;
+        match need {
+            Need::Tags(repo) => Ok(Answer::Tags(Arc::new(registry.tags(&repo.name).await?))),
+            Need::Catalog(_) => Ok(Answer::Catalog(Arc::new(registry.catalog().await?))),
+            Need::Binding(repo, tag) => {
+                if let Some(Confirmed { answer: Answer::Binding(digest), .. }) = self.edges.slot(need).last
+                    && registry.resolve(&repo.name, tag).await? == Some(digest)
+                {
+                    return Ok(Answer::Binding(digest));
+                }
+                let digest = self.fetch_manifest(repo, &Selector::Tag(tag.clone())).await?;
+                Ok(Answer::Binding(digest))
+            }
+        }
+    }
+
+    /// Takes up what an earlier mount was told.
+    async fn recall(&self, need: &Need) {
+        let (store, name) = (self.store.clone(), name_of(need));
+        let Ok(Some(bytes)) = tokio::task::spawn_blocking(move || store.edge(&name)).await else { return };
+        let Ok(record) = serde_json::from_slice::<Record>(&bytes) else { return };
+        let Some((answer, wall)) = record.answer(need) else { return };
+        let now = Instant::now();
+        // An age that the clock denies (a time in the future) is no age that counts.
+        let at = SystemTime::now().duration_since(wall).ok().and_then(|age| now.checked_sub(age));
+        let fresh_until = at.map(|at| at + self.tag_ttl);
+        let confirmed = Confirmed { answer, at, wall, fresh_until };
+        self.edges.change(need, |slot| {
+            slot.last.get_or_insert(confirmed);
+        });
+    }
+
+    async fn keep(&self, need: &Need, confirmed: &Confirmed) {
+        let (store, name) = (self.store.clone(), name_of(need));
+        let Ok(bytes) = serde_json::to_vec(&Record::of(confirmed)) else { return };
+        let kept = tokio::task::spawn_blocking(move || store.put_edge(&name, &bytes)).await;
+        if let Ok(Err(e)) = kept {
+            tracing::warn!("{need} cannot be kept for later mounts: {e}");
+        }
+    }
+}
+
+/// The name of an edge in the store.
+fn name_of(need: &Need) -> String {
+    match need {
+        Need::Tags(repo) => format!("tags {repo}"),
+        Need::Catalog(host) => format!("catalog {host}"),
+        Need::Binding(repo, tag) => format!("tag {repo}:{tag}"),
+    }
+}
+
+/// An edge as the store keeps it.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    /// Seconds since 1970 at which the registry confirmed it.
+    at: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    names: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
+}
+
+impl Record {
+    fn of(confirmed: &Confirmed) -> Record {
+        let at = confirmed.wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let (names, digest) = match &confirmed.answer {
+            Answer::Tags(tags) => (Some(tags.iter().map(Tag::to_string).collect()), None),
+            Answer::Catalog(names) => (Some(names.iter().map(RepoName::to_string).collect()), None),
+            Answer::Binding(digest) => (None, Some(digest.to_string())),
+        };
+        Record { at, names, digest }
+    }
+
+    fn answer(self, need: &Need) -> Option<(Answer, SystemTime)> {
+        let wall = UNIX_EPOCH.checked_add(Duration::from_secs(self.at))?;
+        let answer = match need {
+            Need::Tags(_) => Answer::Tags(Arc::new(self.names?.iter().map(|t| t.parse().ok()).collect::<Option<_>>()?)),
+            Need::Catalog(_) => {
+                Answer::Catalog(Arc::new(self.names?.iter().map(|n| n.parse().ok()).collect::<Option<_>>()?))
+            }
+            Need::Binding(..) => Answer::Binding(self.digest?.parse().ok()?),
+        };
+        Some((answer, wall))
+    }
+}
+
+fn used_name(host: &Host) -> String {
+    format!("repositories {host}")
+}
+
+/// The repositories of `host` that any mount of this cache has used.
+pub(super) fn formerly_used(store: &Store, host: &Host) -> BTreeSet<RepoName> {
+    store
+        .edge(&used_name(host))
+        .and_then(|bytes| serde_json::from_slice::<Vec<String>>(&bytes).ok())
+        .map(|names| names.iter().filter_map(|n| n.parse().ok()).collect())
+        .unwrap_or_default()
+}
+
+/// Adds `names` to the used repositories of `host` in the store.
+pub(super) fn remember_used(store: &Store, host: &Host, names: BTreeSet<RepoName>) {
+    let mut all = formerly_used(store, host);
+    all.extend(names);
+    let all: Vec<String> = all.iter().map(RepoName::to_string).collect();
+    let kept = serde_json::to_vec(&all).map(|bytes| store.put_edge(&used_name(host), &bytes));
+    if let Ok(Err(e)) = kept {
+        tracing::warn!("the used repositories of {host} cannot be kept for later mounts: {e}");
+    }
+}
+
+/// What is in each slot, for tests of freshness.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn confirmed(at: Option<Instant>, fresh_until: Option<Instant>) -> Option<Confirmed> {
+        Some(Confirmed { answer: Answer::Binding(Digest::of(b"")), at, wall: SystemTime::now(), fresh_until })
+    }
+
+    fn refused(failure: Failure, until: Instant) -> Option<Refused> {
+        Some(Refused { error: FactError::new(failure, "x"), at: until - Duration::from_secs(9), until })
+    }
+
+    #[test]
+    fn an_outage_leaves_the_last_answer_standing() {
+        let now = Instant::now();
+        let (past, future) = (now - Duration::from_secs(5), now + Duration::from_secs(5));
+        let stale = confirmed(Some(past), Some(past));
+        let fact = |last: &Option<Confirmed>, refused| Slot { last: last.clone(), refused }.fact(now).map_is();
+        assert_eq!(fact(&stale, None), "unknown");
+        assert_eq!(fact(&confirmed(Some(past), Some(future)), None), "is");
+        assert_eq!(fact(&stale, refused(Failure::Unreachable, future)), "is");
+        assert_eq!(fact(&None, refused(Failure::Unreachable, future)), "failed");
+        assert_eq!(fact(&stale, refused(Failure::Denied, future)), "denied");
+        assert_eq!(fact(&stale, refused(Failure::Absent, future)), "absent");
+        assert_eq!(fact(&stale, refused(Failure::Integrity, future)), "failed");
+        assert_eq!(fact(&stale, refused(Failure::Unreachable, past)), "unknown");
+    }
+
+    #[test]
+    fn an_answer_counts_for_the_operation_that_waited_for_it() {
+        let began = Instant::now();
+        let slot = Slot { last: confirmed(Some(Instant::now()), Some(began)), refused: None };
+        assert_eq!(slot.fact(began).map_is(), "is");
+        assert_eq!(slot.fact(Instant::now() + Duration::from_secs(1)).map_is(), "unknown");
+    }
+
+    impl<T, E> Fact<T, E> {
+        fn map_is(&self) -> &'static str {
+            match self {
+                Fact::Unknown => "unknown",
+                Fact::Is(_) => "is",
+                Fact::Absent => "absent",
+                Fact::Denied(_) => "denied",
+                Fact::Failed(_) => "failed",
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_reads_as_it_was_written() {
+        let repo = Repo { host: "a.b".parse().unwrap(), name: "n".parse().unwrap() };
+        let tags: Vec<Tag> = ["1", "2"].iter().map(|t| t.parse().unwrap()).collect();
+        let written = Confirmed {
+            answer: Answer::Tags(Arc::new(tags.clone())),
+            at: None,
+            wall: SystemTime::now(),
+            fresh_until: None,
+        };
+        let bytes = serde_json::to_vec(&Record::of(&written)).unwrap();
+        let record: Record = serde_json::from_slice(&bytes).unwrap();
+        let Some((Answer::Tags(read), _)) = record.answer(&Need::Tags(repo.clone())) else { panic!("tags") };
+        assert_eq!(*read, tags);
+        let record: Record = serde_json::from_slice(&bytes).unwrap();
+        assert!(record.answer(&Need::Binding(repo, "1".parse().unwrap())).is_none());
+    }
+
+    #[test]
+    fn edges_of_one_map_are_kept_apart() {
+        let repo = Repo { host: "a.b".parse().unwrap(), name: "n".parse().unwrap() };
+        let names: BTreeSet<String> = [
+            Need::Tags(repo.clone()),
+            Need::Catalog(repo.host.clone()),
+            Need::Binding(repo.clone(), "1".parse().unwrap()),
+        ]
+        .iter()
+        .map(name_of)
+        .collect();
+        assert_eq!(names.len(), 3);
+    }
+}

@@ -1,0 +1,211 @@
+//! The one place where bytes enter: from a registry, unverified, into a fill of the store, which publishes them only
+//! if they are what their digest says.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::nodes::blocking;
+use super::{FactError, Facts, Failure};
+use crate::digest::Digest;
+use crate::name::{Repo, Selector};
+use crate::oci::{Descriptor, Manifest};
+use crate::registry::{BlobError, BlobSink, SinkError};
+use crate::store::{Begin, Fill, Key, Object, StoreError, StoreFailure};
+
+/// How many pieces of a transfer wait to be hashed and written.
+const QUEUE: usize = 16;
+/// How often a fill in another process is looked at.
+const POLL: Duration = Duration::from_millis(100);
+
+impl Facts {
+    /// Fetches a manifest, verifies it, keeps it in the store; its digest.
+    pub(super) async fn fetch_manifest(
+        self: &Arc<Self>,
+        repo: &Repo,
+        selector: &Selector,
+    ) -> Result<Digest, FactError> {
+        let (digest, manifest) = self.fetch_manifest_parsed(repo, selector).await?;
+        if let Ok(manifest) = manifest {
+            self.nodes.keep_manifest(manifest);
+        }
+        Ok(digest)
+    }
+
+    /// Fetches a manifest: its digest, and its parsed view or why the document is refused. A refused document has a
+    /// digest all the same, since a tag that stands for it can be listed and asked for the reason.
+    pub(super) async fn fetch_manifest_parsed(
+        self: &Arc<Self>,
+        repo: &Repo,
+        selector: &Selector,
+    ) -> Result<(Digest, Result<Arc<Manifest>, FactError>), FactError> {
+        let subject = repo.at(selector.clone());
+        let answer = self.origin(&repo.host)?.registry.manifest(&repo.name, selector).await.map_err(FactError::from);
+        self.note_answer(&repo.host, &answer);
+        let raw = answer?;
+        let digest = match selector {
+            Selector::Digest(wanted) => *wanted,
+            Selector::Tag(_) => Digest::of(&raw.bytes),
+        };
+        let expected = match selector {
+            Selector::Digest(wanted) => Some(*wanted),
+            Selector::Tag(_) => raw.claimed,
+        };
+        if let Some(expected) = expected {
+            let got = Digest::of_with(expected.algorithm(), &raw.bytes);
+            if got != expected {
+                return Err(FactError::new(
+                    Failure::Integrity,
+                    format!("{subject}: the manifest's digest is {got}; expected {expected}"),
+                ));
+            }
+        }
+        let parsed = Manifest::parse(raw.bytes.clone(), digest, raw.content_type.as_deref())
+            .map(Arc::new)
+            .map_err(|e| FactError::document(format_args!("{subject} ({digest})"), &e));
+        if parsed.is_ok() {
+            let store = self.store.clone();
+            let kept = blocking(move || keep(&store, digest, &raw.bytes)).await?;
+            if let Err(e) = kept {
+                tracing::warn!("{subject} ({digest}) is served without being kept: {e}");
+            }
+        }
+        Ok((digest, parsed))
+    }
+
+    /// A blob from the store, or from the registry into the store.
+    pub(super) async fn fetch_blob(self: &Arc<Self>, repo: &Repo, blob: &Descriptor) -> Result<Object, FactError> {
+        let subject = repo.at(Selector::Digest(blob.digest));
+        let limit = self.limits.archive;
+        if blob.size > limit {
+            return Err(FactError::new(
+                Failure::TooLarge,
+                format!("{subject}: the archive has {} bytes; the limit for archives is {limit}", blob.size),
+            ));
+        }
+        let mut tried = false;
+        loop {
+            let fill = match self.begin(blob).await? {
+                Ok(object) => return Ok(object),
+                Err(fill) => fill,
+            };
+            match self.transfer(repo, blob, fill).await {
+                // Wrong bytes get one more chance: a fault on the way is likelier than a lying registry.
+                Err(e) if e.failure == Failure::Integrity && !tried => {
+                    tracing::warn!("{e}; fetching it once more");
+                    tried = true;
+                }
+                outcome => {
+                    self.note_answer(&repo.host, &outcome);
+                    return outcome;
+                }
+            }
+        }
+    }
+
+    /// The object, or the right to fill it. Waits while another process fills it and makes progress.
+    async fn begin(self: &Arc<Self>, blob: &Descriptor) -> Result<Result<Object, Box<Fill>>, FactError> {
+        let (mut seen, mut moved) = (None, Instant::now());
+        loop {
+            let (store, key, size) = (self.store.clone(), Key::Blob(blob.digest), blob.size);
+            match blocking(move || store.begin(&key, size)).await?? {
+                Begin::Present(object) => return Ok(Ok(object)),
+                Begin::Fill(fill) => return Ok(Err(Box::new(fill))),
+                Begin::Busy { bytes } => {
+                    if seen != Some(bytes) {
+                        (seen, moved) = (Some(bytes), Instant::now());
+                    } else if moved.elapsed() > self.deadline {
+                        return Err(FactError::new(
+                            Failure::TimedOut,
+                            format!(
+                                "{}: another process that shares this cache fetches it, but has made no progress for {:?}",
+                                blob.digest, self.deadline
+                            ),
+                        ));
+                    }
+                    tokio::time::sleep(POLL).await;
+                }
+            }
+        }
+    }
+
+    /// One transfer: the registry's side here, hashing and writing on a thread of their own, a bounded queue between.
+    async fn transfer(self: &Arc<Self>, repo: &Repo, blob: &Descriptor, fill: Box<Fill>) -> Result<Object, FactError> {
+        let subject = repo.at(Selector::Digest(blob.digest));
+        let (tx, rx) = mpsc::channel(QUEUE);
+        let mut pipe = Pipe { position: fill.position(), tx };
+        let writer = tokio::task::spawn_blocking(move || write_all(fill, rx));
+        let registry = &self.origin(&repo.host)?.registry;
+        let sent = registry.blob(&repo.name, blob, &mut pipe).await;
+        drop(pipe);
+        let ended = |e| FactError::new(Failure::Io, format!("{subject}: an internal task ended early: {e}"));
+        let written = writer.await.map_err(ended)?;
+        let fill = match (sent, written) {
+            (_, Err(e)) => return Err(e.into()),
+            (Err(BlobError::Registry(e)), Ok(_)) => return Err(e.into()),
+            (Err(BlobError::Sink(e)), Ok(_)) => {
+                return Err(FactError::new(Failure::Io, format!("{subject}: {e}")));
+            }
+            (Ok(()), Ok(fill)) => fill,
+        };
+        let published = blocking(move || fill.publish()).await?;
+        published.map_err(|e| match e.failure {
+            StoreFailure::Mismatch => FactError::new(Failure::Integrity, format!("{subject}: {e}")),
+            _ => e.into(),
+        })
+    }
+}
+
+fn keep(store: &Arc<crate::store::Store>, digest: Digest, bytes: &[u8]) -> Result<(), StoreError> {
+    match store.begin(&Key::Blob(digest), bytes.len() as u64)? {
+        Begin::Present(_) | Begin::Busy { .. } => Ok(()),
+        Begin::Fill(mut fill) => {
+            fill.restart()?;
+            fill.write(bytes)?;
+            fill.publish().map(drop)
+        }
+    }
+}
+
+enum Piece {
+    Bytes(Bytes),
+    Restart,
+}
+
+struct Pipe {
+    position: u64,
+    tx: mpsc::Sender<Piece>,
+}
+
+#[async_trait]
+impl BlobSink for Pipe {
+    fn position(&self) -> u64 {
+        self.position
+    }
+
+    async fn write(&mut self, chunk: Bytes) -> Result<(), SinkError> {
+        let length = chunk.len() as u64;
+        self.tx.send(Piece::Bytes(chunk)).await.map_err(|_| SinkError)?;
+        self.position += length;
+        Ok(())
+    }
+
+    async fn restart(&mut self) -> Result<(), SinkError> {
+        self.tx.send(Piece::Restart).await.map_err(|_| SinkError)?;
+        self.position = 0;
+        Ok(())
+    }
+}
+
+fn write_all(mut fill: Box<Fill>, mut rx: mpsc::Receiver<Piece>) -> Result<Box<Fill>, StoreError> {
+    while let Some(piece) = rx.blocking_recv() {
+        match piece {
+            Piece::Bytes(bytes) => fill.write(&bytes)?,
+            Piece::Restart => fill.restart()?,
+        }
+    }
+    Ok(fill)
+}

@@ -1,0 +1,531 @@
+//! Nodes: manifests, packages, blobs and members, each named by a digest and never changing.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+use tokio::sync::Semaphore;
+
+use super::{FactError, Facts, Failure, lock};
+use crate::archive::{self, ArchiveError};
+use crate::artifact::{Release, Target, target_package};
+use crate::digest::Digest;
+use crate::members::{File, FileNo, Members};
+use crate::name::{Repo, Selector};
+use crate::oci::{Descriptor, Manifest};
+use crate::store::{Begin, Flights, Key, Object, StoreError};
+
+/// Members of at most this many bytes are inflated when they are read; larger ones are kept in the store, unpacked.
+pub const SMALL_MAX: u64 = 256 << 10;
+/// How many bytes of inflated small members are kept for the next read of the same file.
+const SMALL_KEPT: usize = 16 << 20;
+/// How many opened objects are kept open for the next use.
+const OBJECTS_KEPT: usize = 64;
+/// How many packages are kept beside those that an inode holds.
+const PACKAGES_KEPT: usize = 16;
+/// How many manifests are kept in memory.
+const MANIFESTS_KEPT: usize = 512;
+/// How many failures are remembered.
+const FAILURES_MAX: usize = 10_000;
+
+/// A package whose archive was verified and whose index was read.
+#[derive(Debug)]
+pub struct Package {
+    /// Where its archive can be fetched again.
+    pub repo: Repo,
+    /// The archive.
+    pub archive: Descriptor,
+    /// Its tree.
+    pub members: Members,
+}
+
+impl Package {
+    /// The package in words.
+    fn subject(&self) -> String {
+        format!("{}@{}", self.repo, self.archive.digest)
+    }
+}
+
+/// A member's bytes, ready to be read without waiting.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// A file of the store: a blob as it is, or an unpacked member.
+    Object(Object),
+    /// A small member, inflated from its archive when it is read.
+    Small {
+        /// The archive, kept from eviction while this value lives.
+        archive: Object,
+        /// The package.
+        package: Arc<Package>,
+        /// Which member.
+        number: FileNo,
+    },
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum Node {
+    Manifest(Repo, Digest),
+    Package(Repo, Digest),
+    Blob(Repo, Digest),
+    Member(Digest, FileNo),
+}
+
+struct Inflated {
+    kept: LruCache<(Digest, FileNo), Arc<[u8]>>,
+    bytes: usize,
+}
+
+pub(super) struct Nodes {
+    manifests: Mutex<LruCache<Digest, Arc<Manifest>>>,
+    packages: Mutex<HashMap<(Repo, Digest), Weak<Package>>>,
+    recent: Mutex<LruCache<(Repo, Digest), Arc<Package>>>,
+    objects: Mutex<LruCache<Key, Object>>,
+    inflated: Mutex<Inflated>,
+    failures: Mutex<HashMap<Node, (FactError, Instant)>>,
+    manifest_flights: Flights<(Repo, Digest), Arc<Manifest>, FactError>,
+    package_flights: Flights<(Repo, Digest), Arc<Package>, FactError>,
+    object_flights: Flights<Key, Object, FactError>,
+    /// Unpacking and indexing: as many at a time as there are cores.
+    cores: Arc<Semaphore>,
+}
+
+fn kept<K: std::hash::Hash + Eq, V>(count: usize) -> LruCache<K, V> {
+    LruCache::new(NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN))
+}
+
+impl Nodes {
+    pub(super) fn new(linger: Duration) -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
+        Nodes {
+            manifests: Mutex::new(kept(MANIFESTS_KEPT)),
+            packages: Mutex::default(),
+            recent: Mutex::new(kept(PACKAGES_KEPT)),
+            objects: Mutex::new(kept(OBJECTS_KEPT)),
+            inflated: Mutex::new(Inflated { kept: LruCache::unbounded(), bytes: 0 }),
+            failures: Mutex::default(),
+            manifest_flights: Flights::new(linger, super::error::lost),
+            package_flights: Flights::new(linger, super::error::lost),
+            object_flights: Flights::new(linger, super::error::lost),
+            cores: Arc::new(Semaphore::new(cores)),
+        }
+    }
+
+    pub(super) fn forget_failures(&self) {
+        lock(&self.failures).clear();
+    }
+
+    fn failed(&self, node: &Node) -> Result<(), FactError> {
+        match lock(&self.failures).get(node) {
+            Some((error, until)) if *until > Instant::now() => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Remembers how a load ended. An absence is remembered too: by digest nothing appears soon after it was missed.
+    fn remember<T>(&self, node: Node, outcome: &Result<T, FactError>) {
+        let mut failures = lock(&self.failures);
+        match outcome {
+            Ok(_) => {
+                failures.remove(&node);
+            }
+            Err(error) => {
+                let now = Instant::now();
+                if failures.len() >= FAILURES_MAX {
+                    failures.retain(|_, (_, until)| *until > now);
+                }
+                if failures.len() < FAILURES_MAX {
+                    failures.insert(node, (error.clone(), now + error.failure.kept_for()));
+                }
+            }
+        }
+    }
+
+    pub(super) fn keep_manifest(&self, manifest: Arc<Manifest>) {
+        lock(&self.manifests).put(manifest.digest, manifest);
+    }
+
+    fn package(&self, key: &(Repo, Digest)) -> Option<Arc<Package>> {
+        if let Some(package) = lock(&self.recent).get(key) {
+            return Some(package.clone());
+        }
+        let package = lock(&self.packages).get(key)?.upgrade()?;
+        lock(&self.recent).put(key.clone(), package.clone());
+        Some(package)
+    }
+
+    fn keep_package(&self, key: (Repo, Digest), package: &Arc<Package>) {
+        let mut packages = lock(&self.packages);
+        packages.retain(|_, p| p.strong_count() > 0);
+        packages.insert(key.clone(), Arc::downgrade(package));
+        drop(packages);
+        lock(&self.recent).put(key, package.clone());
+    }
+
+    fn inflated(&self, key: &(Digest, FileNo)) -> Option<Arc<[u8]>> {
+        lock(&self.inflated).kept.get(key).cloned()
+    }
+
+    fn keep_inflated(&self, key: (Digest, FileNo), bytes: Arc<[u8]>) {
+        let mut inflated = lock(&self.inflated);
+        inflated.bytes += bytes.len();
+        if let Some(before) = inflated.kept.put(key, bytes) {
+            inflated.bytes -= before.len();
+        }
+        while inflated.bytes > SMALL_KEPT {
+            let Some((_, oldest)) = inflated.kept.pop_lru() else { break };
+            inflated.bytes -= oldest.len();
+        }
+    }
+}
+
+impl Facts {
+    /// The manifest of that digest: from memory, the store, or the registry.
+    pub async fn manifest(self: &Arc<Self>, repo: &Repo, digest: Digest) -> Result<Arc<Manifest>, FactError> {
+        if let Some(manifest) = lock(&self.nodes.manifests).get(&digest) {
+            return Ok(manifest.clone());
+        }
+        let node = Node::Manifest(repo.clone(), digest);
+        self.nodes.failed(&node)?;
+        let (facts, of) = (self.clone(), repo.clone());
+        let load = move || async move {
+            let outcome = facts.load_manifest(&of, digest).await;
+            facts.nodes.remember(node, &outcome);
+            outcome
+        };
+        self.nodes.manifest_flights.join((repo.clone(), digest), load).await
+    }
+
+    async fn load_manifest(self: &Arc<Self>, repo: &Repo, digest: Digest) -> Result<Arc<Manifest>, FactError> {
+        let store = self.store.clone();
+        let stored = blocking(move || match store.get(&Key::Blob(digest))? {
+            Some(object) if object.len() <= crate::oci::MANIFEST_MAX => object.read_all().map(Some),
+            _ => Ok(None),
+        })
+        .await?;
+        let manifest = match stored {
+            Ok(Some(raw)) => {
+                let subject = repo.at(Selector::Digest(digest));
+                let manifest =
+                    Manifest::parse(raw.into(), digest, None).map_err(|e| FactError::document(subject, &e))?;
+                Arc::new(manifest)
+            }
+            Ok(None) | Err(_) => self.fetch_manifest_parsed(repo, &Selector::Digest(digest)).await?.1?,
+        };
+        self.nodes.keep_manifest(manifest.clone());
+        Ok(manifest)
+    }
+
+    /// The release for which a manifest stands, or why it is none.
+    pub async fn release(self: &Arc<Self>, repo: &Repo, digest: Digest) -> Result<(Arc<Manifest>, Release), FactError> {
+        let manifest = self.manifest(repo, digest).await?;
+        let release = Release::read(&manifest)
+            .map_err(|refusal| FactError::refusal(repo.at(Selector::Digest(digest)), &refusal))?;
+        Ok((manifest, release))
+    }
+
+    /// The package of one platform of a provider release: its manifest and the descriptor of its zip.
+    pub async fn target(
+        self: &Arc<Self>,
+        repo: &Repo,
+        target: &Target,
+    ) -> Result<(Arc<Manifest>, Descriptor), FactError> {
+        let manifest = self.manifest(repo, target.manifest.digest).await?;
+        self.check_target(repo, target, manifest)
+    }
+
+    /// Like [`Facts::target`], if that needs no request.
+    pub fn known_target(&self, repo: &Repo, target: &Target) -> Option<(Arc<Manifest>, Descriptor)> {
+        let manifest = lock(&self.nodes.manifests).get(&target.manifest.digest)?.clone();
+        self.check_target(repo, target, manifest).ok()
+    }
+
+    fn check_target(
+        &self,
+        repo: &Repo,
+        target: &Target,
+        manifest: Arc<Manifest>,
+    ) -> Result<(Arc<Manifest>, Descriptor), FactError> {
+        let subject = repo.at(Selector::Digest(target.manifest.digest));
+        let size = manifest.raw.len() as u64;
+        if size != target.manifest.size {
+            return Err(FactError::new(
+                Failure::Integrity,
+                format!("{subject}: the manifest has a size of {size} bytes; its index says {}", target.manifest.size),
+            ));
+        }
+        let layer =
+            target_package(&manifest, &target.platform).map_err(|refusal| FactError::refusal(subject, &refusal))?;
+        Ok((manifest, layer))
+    }
+
+    /// The package in an archive: fetched whole, verified, its index read.
+    pub async fn package(self: &Arc<Self>, repo: &Repo, archive: &Descriptor) -> Result<Arc<Package>, FactError> {
+        let key = (repo.clone(), archive.digest);
+        if let Some(package) = self.nodes.package(&key) {
+            return Ok(package);
+        }
+        let node = Node::Package(repo.clone(), archive.digest);
+        self.nodes.failed(&node)?;
+        let (facts, of, archive, at) = (self.clone(), repo.clone(), archive.clone(), key.clone());
+        let load = move || async move {
+            let outcome = facts.load_package(of, archive).await;
+            if let Ok(package) = &outcome {
+                facts.nodes.keep_package(at, package);
+            }
+            facts.nodes.remember(node, &outcome);
+            outcome
+        };
+        self.nodes.package_flights.join(key, load).await
+    }
+
+    async fn load_package(self: &Arc<Self>, repo: Repo, archive: Descriptor) -> Result<Arc<Package>, FactError> {
+        let limits = self.limits.clone();
+        let subject = repo.at(Selector::Digest(archive.digest));
+        let members = self
+            .with_archive(&repo, &archive, move |object| archive::index(&Bytes(object), &limits))
+            .await?
+            .map_err(|e| FactError::archive(subject, &e))?;
+        Ok(Arc::new(Package { repo, archive, members }))
+    }
+
+    /// Runs `work` on an archive's bytes; once more on new ones if the cached ones turn out to be damaged.
+    async fn with_archive<T: Send + 'static>(
+        self: &Arc<Self>,
+        repo: &Repo,
+        archive: &Descriptor,
+        work: impl Fn(&Object) -> Result<T, ArchiveError> + Clone + Send + 'static,
+    ) -> Result<Result<T, ArchiveError>, FactError> {
+        let mut healed = false;
+        loop {
+            let object = self.blob(repo, archive).await?;
+            let permit = self.nodes.cores.clone().acquire_owned().await;
+            let work = work.clone();
+            let outcome = blocking(move || {
+                let _permit = permit;
+                work(&object)
+            })
+            .await?;
+            match outcome {
+                Err(e) if is_damage(&e) && !healed => {
+                    healed = true;
+                    self.drop_object(&Key::Blob(archive.digest));
+                }
+                other => return Ok(other),
+            }
+        }
+    }
+
+    /// A blob of `repo`: from the store, or fetched and verified.
+    pub async fn blob(self: &Arc<Self>, repo: &Repo, blob: &Descriptor) -> Result<Object, FactError> {
+        let key = Key::Blob(blob.digest);
+        if let Some(object) = lock(&self.nodes.objects).get(&key) {
+            return self.of_size(repo, blob, object.clone());
+        }
+        let node = Node::Blob(repo.clone(), blob.digest);
+        self.nodes.failed(&node)?;
+        let (facts, of, wanted, at) = (self.clone(), repo.clone(), blob.clone(), key.clone());
+        let load = move || async move {
+            let outcome = facts.fetch_blob(&of, &wanted).await;
+            if let Ok(object) = &outcome {
+                lock(&facts.nodes.objects).put(at, object.clone());
+            }
+            facts.nodes.remember(node, &outcome);
+            outcome
+        };
+        let object = self.nodes.object_flights.join(key, load).await?;
+        self.of_size(repo, blob, object)
+    }
+
+    /// A digest names one length; a descriptor that gives another one lies.
+    fn of_size(&self, repo: &Repo, blob: &Descriptor, object: Object) -> Result<Object, FactError> {
+        if object.len() == blob.size {
+            return Ok(object);
+        }
+        let subject = repo.at(Selector::Digest(blob.digest));
+        Err(FactError::new(
+            Failure::Integrity,
+            format!("{subject}: the blob has a size of {} bytes; its manifest says {}", object.len(), blob.size),
+        ))
+    }
+
+    /// Closes the kept object of `key`, so that the next use opens (and checks, or fetches) it anew.
+    pub fn drop_object(&self, key: &Key) {
+        lock(&self.nodes.objects).pop(key);
+    }
+
+    /// A member's bytes: afterwards reading waits for no network.
+    pub async fn content(self: &Arc<Self>, package: &Arc<Package>, number: FileNo) -> Result<Content, FactError> {
+        let file = *package.members.file(number);
+        if file.size <= SMALL_MAX {
+            let archive = self.blob(&package.repo, &package.archive).await?;
+            return Ok(Content::Small { archive, package: package.clone(), number });
+        }
+        let key = Key::Member { archive: package.archive.digest, number };
+        if let Some(object) = lock(&self.nodes.objects).get(&key) {
+            return Ok(Content::Object(object.clone()));
+        }
+        let node = Node::Member(package.archive.digest, number);
+        self.nodes.failed(&node)?;
+        let (facts, of, at) = (self.clone(), package.clone(), key.clone());
+        let load = move || async move {
+            let outcome = facts.unpack(&of, number, file).await;
+            if let Ok(object) = &outcome {
+                lock(&facts.nodes.objects).put(at, object.clone());
+            }
+            facts.nodes.remember(node, &outcome);
+            outcome
+        };
+        Ok(Content::Object(self.nodes.object_flights.join(key, load).await?))
+    }
+
+    async fn unpack(self: &Arc<Self>, package: &Arc<Package>, number: FileNo, file: File) -> Result<Object, FactError> {
+        let key = Key::Member { archive: package.archive.digest, number };
+        let (store, at) = (self.store.clone(), key.clone());
+        if let Some(object) = blocking(move || store.get(&at)).await?? {
+            return Ok(object);
+        }
+        let store = self.store.clone();
+        loop {
+            let (store, key) = (store.clone(), key.clone());
+            let unpacked = self
+                .with_archive(&package.repo, &package.archive, move |zip| unpack_into(&store, &key, zip, &file))
+                .await?
+                .map_err(|e| FactError::archive(package.subject(), &e))?;
+            match unpacked {
+                Unpacked::Done(object) => return Ok(object),
+                // Another process unpacks the same member; its lock ends with it.
+                Unpacked::Busy => tokio::time::sleep(Duration::from_millis(50)).await,
+                Unpacked::Failed(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// Reads from `content`.
+    ///
+    /// # Errors
+    /// `Integrity` if cached bytes are damaged: they are quarantined, and new content can be asked for.
+    pub fn read(&self, content: &Content, buf: &mut [u8], offset: u64) -> Result<usize, FactError> {
+        match content {
+            Content::Object(object) => Ok(object.read_at(buf, offset)?),
+            Content::Small { archive, package, number } => {
+                let bytes = self.inflate(archive, package, *number)?;
+                let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+                let length = buf.len().min(bytes.len() - from);
+                buf[..length].copy_from_slice(&bytes[from..from + length]);
+                Ok(length)
+            }
+        }
+    }
+
+    fn inflate(&self, archive: &Object, package: &Package, number: FileNo) -> Result<Arc<[u8]>, FactError> {
+        let key = (package.archive.digest, number);
+        if let Some(bytes) = self.nodes.inflated(&key) {
+            return Ok(bytes);
+        }
+        let bytes: Arc<[u8]> = archive::inflate(&Bytes(archive), package.members.file(number))
+            .map_err(|e| FactError::archive(package.subject(), &e))?
+            .into();
+        self.nodes.keep_inflated(key, bytes.clone());
+        Ok(bytes)
+    }
+
+    /// Content again, after [`Facts::read`] found the cached bytes damaged.
+    pub async fn heal(self: &Arc<Self>, package: &Arc<Package>, number: FileNo) -> Result<Content, FactError> {
+        self.drop_object(&Key::Blob(package.archive.digest));
+        self.drop_object(&Key::Member { archive: package.archive.digest, number });
+        self.content(package, number).await
+    }
+}
+
+enum Unpacked {
+    Done(Object),
+    Busy,
+    Failed(StoreError),
+}
+
+fn unpack_into(
+    store: &Arc<crate::store::Store>,
+    key: &Key,
+    zip: &Object,
+    file: &File,
+) -> Result<Unpacked, ArchiveError> {
+    let mut fill = match store.begin(key, file.size) {
+        Ok(Begin::Present(object)) => return Ok(Unpacked::Done(object)),
+        Ok(Begin::Busy { .. }) => return Ok(Unpacked::Busy),
+        Ok(Begin::Fill(fill)) => fill,
+        Err(e) => return Ok(Unpacked::Failed(e)),
+    };
+    let mut full = None;
+    let mut writer = FillWriter { fill: &mut fill, error: &mut full };
+    let extracted = archive::extract(&Bytes(zip), file, &mut writer);
+    match (full, extracted) {
+        (Some(error), _) => Ok(Unpacked::Failed(error)),
+        (None, Err(e)) => Err(e),
+        (None, Ok(())) => Ok(fill.publish().map_or_else(Unpacked::Failed, Unpacked::Done)),
+    }
+}
+
+/// `std::io::Write` into a fill; the store's own error is kept, since `io::Error` cannot hold it whole.
+struct FillWriter<'a> {
+    fill: &'a mut crate::store::Fill,
+    error: &'a mut Option<StoreError>,
+}
+
+impl std::io::Write for FillWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self.fill.write(bytes) {
+            Ok(()) => Ok(bytes.len()),
+            Err(e) => {
+                let message = e.to_string();
+                *self.error = Some(e);
+                Err(std::io::Error::other(message))
+            }
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An object as the archive reader reads it.
+struct Bytes<'a>(&'a Object);
+
+impl archive::ReadAt for Bytes<'_> {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    fn read_exact_at(&self, mut buf: &mut [u8], mut offset: u64) -> std::io::Result<()> {
+        while !buf.is_empty() {
+            match self.0.read_at(buf, offset).map_err(std::io::Error::other)? {
+                0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                n => {
+                    buf = &mut buf[n..];
+                    offset += n as u64;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether an archive could not be read because its cached bytes are damaged.
+fn is_damage(error: &ArchiveError) -> bool {
+    match error.class() {
+        archive::Class::Read(io) => io
+            .get_ref()
+            .and_then(|e| e.downcast_ref::<StoreError>())
+            .is_some_and(|e| e.failure == crate::store::StoreFailure::Corrupt),
+        _ => false,
+    }
+}
+
+/// Runs `work` where blocking is allowed.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FactError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| FactError::new(Failure::Io, format!("an internal task ended early: {e}")))
+}

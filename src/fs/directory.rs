@@ -1,0 +1,186 @@
+//! Directories: the snapshot that an open directory lists.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::enter::member;
+use super::error::{Errno, FsError};
+use super::handles::Directory;
+use super::inodes::Place;
+use super::node::{Node, ReleaseNode};
+use super::{Entry, FOREVER, Fs, attr};
+use crate::artifact::Release;
+use crate::facts::Package;
+use crate::members::{DirNo, TOP};
+use crate::name::Selector;
+use crate::tree::registry::{Entry as Named, Found, Space};
+use crate::tree::{self, Fact, Need, Step};
+
+/// What an open directory lists, in the order in which it does.
+pub(super) enum Listing {
+    /// The registries.
+    Root(Vec<OsString>),
+    /// A space.
+    Names(Vec<(String, Named)>),
+    /// A provider release.
+    Targets(Vec<(String, tree::release::Entry)>),
+    /// A directory of a package.
+    Members { package: Arc<Package>, dir: DirNo, plugins: bool },
+}
+
+/// An entry of a listing as it is delivered.
+pub struct Listed<'a> {
+    /// The name.
+    pub name: &'a OsStr,
+    /// The entry.
+    pub entry: Entry,
+    /// The offset at which the next entry begins.
+    pub next: u64,
+}
+
+/// `.` and `..` come before the listing.
+const DOTS: u64 = 2;
+
+impl Fs {
+    pub(super) async fn listing(self: &Arc<Self>, node: &Arc<Node>) -> Result<Listing, FsError> {
+        match node.as_ref() {
+            Node::Root => Ok(Listing::Root(self.facts.hosts().map(|h| OsString::from(h.as_str())).collect())),
+            Node::Space(space) => self.names(space).await,
+            Node::Release(release) => {
+                let bound = self.enter(release).await?;
+                match &bound.release {
+                    Release::Provider(targets) => Ok(Listing::Targets(tree::release::list(targets))),
+                    Release::Module(archive) => {
+                        let package = self.module(&bound, archive).await?;
+                        Ok(Listing::Members { package, dir: TOP, plugins: false })
+                    }
+                }
+            }
+            Node::Platform(platform) => {
+                Ok(Listing::Members { package: self.platform(platform).await?, dir: TOP, plugins: true })
+            }
+            Node::Dir { package, number } => {
+                Ok(Listing::Members { package: package.clone(), dir: *number, plugins: false })
+            }
+            Node::Zip { .. } | Node::File { .. } => Err(FsError::plain(Errno::ENOTDIR)),
+        }
+    }
+
+    async fn names(self: &Arc<Self>, space: &Space) -> Result<Listing, FsError> {
+        let since = Instant::now();
+        loop {
+            let step = tree::registry::list(space, &self.facts.view(since));
+            match step {
+                Step::Edge(entries) => return Ok(Listing::Names(entries.into_iter().collect())),
+                Step::Need(need) => self.facts.load(need).await,
+                Step::Failed(Found::Fact(e)) => return Err(e.into()),
+                Step::Failed(Found::Name(_)) | Step::Absent => return Err(FsError::plain(Errno::ENOENT)),
+            }
+        }
+    }
+
+    /// Delivers the entries of an open directory from `offset` on, with their attributes, until `deliver` says that it
+    /// did not take one. Each entry taken counts as a lookup, except `.` and `..`, which the kernel does not count.
+    ///
+    /// No request is sent for this: what would need one (the size of a provider zip that nobody asked for yet) is
+    /// delivered with a time to live of zero, so that the kernel asks before it believes.
+    pub fn readdir(
+        &self,
+        handle: u64,
+        offset: u64,
+        mut deliver: impl FnMut(Listed<'_>) -> bool,
+    ) -> Result<(), FsError> {
+        let directory = self.handles.directory(handle)?;
+        let here = self.inodes.node(directory.ino).ok();
+        for at in offset.. {
+            let taken = match at {
+                0 | 1 => {
+                    let name = OsStr::new(if at == 0 { "." } else { ".." });
+                    let Some(node) = &here else { continue };
+                    deliver(Listed { name, entry: self.entry(directory.ino, node, Duration::ZERO), next: at + 1 })
+                }
+                _ => match self.deliver_listed(&directory, at, &mut deliver) {
+                    Some(taken) => taken,
+                    None => break,
+                },
+            };
+            if !taken {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Delivers the entry at `at`; `None` behind the last one.
+    fn deliver_listed(
+        &self,
+        directory: &Directory,
+        at: u64,
+        deliver: &mut impl FnMut(Listed<'_>) -> bool,
+    ) -> Option<bool> {
+        let index = usize::try_from(at - DOTS).ok()?;
+        let mut send = |name: &OsStr, node: Arc<Node>, ttl: Duration| {
+            self.inodes.send_listed(Place::new(directory.ino, name), node, |ino, node| {
+                let (attr, is_true) = attr::of(ino, node, &self.options, &self.facts);
+                let ttl = if is_true { ttl } else { Duration::ZERO };
+                deliver(Listed { name, entry: Entry { attr, ttl }, next: at + 1 })
+            })
+        };
+        match &directory.listing {
+            Listing::Root(hosts) => {
+                let host = hosts.get(index)?;
+                let known = self.facts.hosts().find(|h| OsStr::new(h.as_str()) == host)?;
+                Some(send(host, Arc::new(Node::registry(known.clone())), FOREVER))
+            }
+            Listing::Names(names) => {
+                let (name, entry) = names.get(index)?;
+                let name = OsStr::new(name);
+                let (node, ttl) = self.named(Place::new(directory.ino, name), entry);
+                Some(send(name, node, ttl))
+            }
+            Listing::Targets(targets) => {
+                let (name, entry) = targets.get(index)?;
+                let release = directory.node.release()?.bound()?.clone();
+                let node = match entry {
+                    tree::release::Entry::Unpacked(target) => Node::platform(release, *target),
+                    tree::release::Entry::Zip(target) => Node::zip(release, *target),
+                };
+                Some(send(OsStr::new(name), Arc::new(node), FOREVER))
+            }
+            Listing::Members { package, dir, plugins } => {
+                let (name, child) = package.members.child(*dir, index)?;
+                Some(send(name, Arc::new(member(package, child, name, *plugins)), FOREVER))
+            }
+        }
+    }
+
+    /// The node of a listed name, and how long it may be kept.
+    fn named(&self, place: Place, entry: &Named) -> (Arc<Node>, Duration) {
+        let reference = match entry {
+            Named::Space(space) => return (Arc::new(Node::Space(space.clone())), self.facts.tag_ttl()),
+            Named::Release(reference) => reference,
+        };
+        let view = self.facts.view(Instant::now());
+        let of_list = view.fresh_for(&Need::Tags(reference.repo.clone()));
+        let Some(before) = self.inodes.at(&place) else {
+            return (Arc::new(Node::Release(ReleaseNode::new(reference.clone(), None))), of_list);
+        };
+        // A directory that is bound to another manifest than the tag's present one is looked up before it is used.
+        let ttl = match (before.release().and_then(ReleaseNode::digest), &reference.selector) {
+            (Some(bound), Selector::Tag(tag)) => match view.bound(&reference.repo, tag) {
+                Fact::Is(digest) if digest == bound => {
+                    view.fresh_for(&Need::Binding(reference.repo.clone(), tag.clone()))
+                }
+                _ => Duration::ZERO,
+            },
+            _ => of_list,
+        };
+        (before, ttl)
+    }
+
+    /// Closes an open directory.
+    pub fn releasedir(&self, handle: u64) {
+        self.handles.close(handle);
+    }
+}

@@ -1,0 +1,165 @@
+//! Entering: from the name of a release to a manifest, from a manifest to a tree.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::error::{Errno, FsError};
+use super::node::{Bound, Node, PlatformNode, ReleaseNode};
+use super::{FOREVER, Fs, is_refusal};
+use crate::artifact::Release;
+use crate::digest::Digest;
+use crate::facts::{FactError, Failure, Package};
+use crate::members::{Child, DirNo, TOP};
+use crate::name::{Reference, Repo, Selector, Tag};
+use crate::oci::{Descriptor, Manifest};
+use crate::tree::{self, Fact, Need};
+
+/// Files of a provider package that begin like this are plugins: always executable.
+const PLUGIN: &[u8] = b"terraform-provider-";
+
+impl Fs {
+    /// The digest that a release's directory has to have now, given the one to which it is bound, and how long that
+    /// holds. A tag that nobody entered yet has none, and asking for it costs nothing.
+    pub(super) async fn binding_of(
+        self: &Arc<Self>,
+        reference: &Reference,
+        bound: Option<Digest>,
+    ) -> Result<(Option<Digest>, Duration), FsError> {
+        let repo = &reference.repo;
+        let tag = match &reference.selector {
+            Selector::Digest(digest) => {
+                return match self.facts.manifest(repo, *digest).await {
+                    Err(e) if !is_refusal(&e) => Err(e.into()),
+                    _ => Ok((Some(*digest), FOREVER)),
+                };
+            }
+            Selector::Tag(tag) => tag,
+        };
+        let since = Instant::now();
+        if bound.is_none() {
+            let view = self.facts.view(since);
+            return Ok(match view.bound(repo, tag) {
+                Fact::Is(digest) => (Some(digest), view.fresh_for(&Need::Binding(repo.clone(), tag.clone()))),
+                _ => (None, view.fresh_for(&Need::Tags(repo.clone()))),
+            });
+        }
+        let digest = match self.bound_digest(repo, tag, since).await {
+            Err(e) if is_refusal(&e) => bound,
+            Err(e) => return Err(e.into()),
+            Ok(digest) => Some(digest),
+        };
+        Ok((digest, self.facts.view(since).fresh_for(&Need::Binding(repo.clone(), tag.clone()))))
+    }
+
+    async fn bound_digest(self: &Arc<Self>, repo: &Repo, tag: &Tag, since: Instant) -> Result<Digest, FactError> {
+        loop {
+            let fact = self.facts.view(since).bound(repo, tag);
+            match fact {
+                Fact::Is(digest) => return Ok(digest),
+                Fact::Unknown => self.facts.load(Need::Binding(repo.clone(), tag.clone())).await,
+                Fact::Absent => return Err(FactError::new(Failure::Absent, format!("{repo}:{tag}: no such tag"))),
+                Fact::Denied(e) | Fact::Failed(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Binds a release's directory to a manifest and reads it.
+    pub(super) async fn enter(self: &Arc<Self>, node: &ReleaseNode) -> Result<Arc<Bound>, FsError> {
+        if let Some(bound) = node.bound() {
+            return Ok(bound.clone());
+        }
+        let repo = &node.reference.repo;
+        let digest = match (node.digest(), &node.reference.selector) {
+            (Some(digest), _) => digest,
+            (None, Selector::Digest(digest)) => *digest,
+            (None, Selector::Tag(tag)) => self.bound_digest(repo, tag, Instant::now()).await?,
+        };
+        let digest = node.bind(digest);
+        let (manifest, release) = self.facts.release(repo, digest).await?;
+        Ok(node.enter(Bound {
+            repo: repo.clone(),
+            reference: node.reference.clone(),
+            manifest,
+            release,
+            package: Default::default(),
+        }))
+    }
+
+    /// Loads the tree of a module package.
+    pub(super) async fn module(self: &Arc<Self>, bound: &Bound, archive: &Descriptor) -> Result<Arc<Package>, FsError> {
+        if let Some(package) = bound.package.get() {
+            return Ok(package.clone());
+        }
+        let package = self.facts.package(&bound.repo, archive).await?;
+        Ok(bound.package.get_or_init(|| package).clone())
+    }
+
+    /// Loads the tree of one platform of a provider release.
+    pub(super) async fn platform(self: &Arc<Self>, node: &PlatformNode) -> Result<Arc<Package>, FsError> {
+        if let Some((_, _, package)) = node.entered.get() {
+            return Ok(package.clone());
+        }
+        let (manifest, archive) = self.zip_of(&node.release, node.target).await?;
+        let package = self.facts.package(&node.release.repo, &archive).await?;
+        Ok(node.entered.get_or_init(|| (manifest, archive, package)).2.clone())
+    }
+
+    /// The manifest and zip of one platform of a provider release.
+    pub(super) async fn zip_of(
+        self: &Arc<Self>,
+        release: &Bound,
+        target: usize,
+    ) -> Result<(Arc<Manifest>, Descriptor), FsError> {
+        let target = release.targets().get(target).ok_or(FsError::plain(Errno::ENOENT))?;
+        Ok(self.facts.target(&release.repo, target).await?)
+    }
+
+    /// Finds `name` in the directory `dir` of a release, entering it first.
+    pub(super) async fn find_in_release(
+        self: &Arc<Self>,
+        dir: &Arc<Node>,
+        name: &OsStr,
+    ) -> Result<Option<Node>, FsError> {
+        match dir.as_ref() {
+            Node::Release(release) => {
+                let bound = self.enter(release).await?;
+                match &bound.release {
+                    Release::Module(archive) => {
+                        let package = self.module(&bound, archive).await?;
+                        Ok(find_member(&package, TOP, name, false))
+                    }
+                    Release::Provider(targets) => {
+                        let found = name.to_str().and_then(|name| tree::release::lookup(targets, name));
+                        match found {
+                            None => Ok(None),
+                            Some(tree::release::Entry::Unpacked(at)) => Ok(Some(Node::platform(bound.clone(), at))),
+                            Some(tree::release::Entry::Zip(at)) => {
+                                self.zip_of(&bound, at).await?;
+                                Ok(Some(Node::zip(bound.clone(), at)))
+                            }
+                        }
+                    }
+                }
+            }
+            Node::Platform(platform) => Ok(find_member(&self.platform(platform).await?, TOP, name, true)),
+            Node::Dir { package, number } => Ok(find_member(package, *number, name, false)),
+            _ => Err(FsError::plain(Errno::ENOTDIR)),
+        }
+    }
+}
+
+fn find_member(package: &Arc<Package>, dir: DirNo, name: &OsStr, plugins: bool) -> Option<Node> {
+    Some(member(package, package.members.lookup(dir, name)?, name, plugins))
+}
+
+/// The node of a package's member; `plugins` in the top directory of a provider's package.
+pub(super) fn member(package: &Arc<Package>, child: Child, name: &OsStr, plugins: bool) -> Node {
+    match child {
+        Child::Dir(number) => Node::Dir { package: package.clone(), number },
+        Child::File(number) => {
+            let executable = plugins && name.as_encoded_bytes().starts_with(PLUGIN);
+            Node::File { package: package.clone(), number, executable }
+        }
+    }
+}

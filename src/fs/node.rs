@@ -1,0 +1,202 @@
+//! What an inode stands for.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crate::artifact::{Release, Target};
+use crate::digest::Digest;
+use crate::facts::Package;
+use crate::members::{DirNo, FileNo};
+use crate::name::{Component, Host, Reference, Repo, RepoName, Selector};
+use crate::oci::{Descriptor, Manifest};
+use crate::tree::registry::Space;
+
+/// A manifest that was entered.
+#[derive(Debug)]
+pub(super) struct Bound {
+    pub(super) repo: Repo,
+    /// As it was spelled when it was entered.
+    pub(super) reference: Reference,
+    pub(super) manifest: Arc<Manifest>,
+    pub(super) release: Release,
+    /// The tree of a module package, once it was loaded.
+    pub(super) package: OnceLock<Arc<Package>>,
+}
+
+impl Bound {
+    /// The platforms of a provider release.
+    pub(super) fn targets(&self) -> &[Target] {
+        match &self.release {
+            Release::Provider(targets) => targets,
+            Release::Module(_) => &[],
+        }
+    }
+}
+
+/// The directory of a release. It is bound to a digest at most once; a tag that moved is another directory.
+#[derive(Debug)]
+pub(super) struct ReleaseNode {
+    pub(super) reference: Reference,
+    digest: OnceLock<Digest>,
+    bound: OnceLock<Arc<Bound>>,
+    error: LastError,
+}
+
+impl ReleaseNode {
+    pub(super) fn new(reference: Reference, digest: Option<Digest>) -> Self {
+        let node =
+            ReleaseNode { reference, digest: OnceLock::new(), bound: OnceLock::new(), error: LastError::default() };
+        if let Some(digest) = digest {
+            node.bind(digest);
+        }
+        node
+    }
+
+    /// The digest to which the directory is bound.
+    pub(super) fn digest(&self) -> Option<Digest> {
+        self.digest.get().copied()
+    }
+
+    /// Binds the directory, if it is not bound yet; the digest to which it is bound.
+    pub(super) fn bind(&self, digest: Digest) -> Digest {
+        *self.digest.get_or_init(|| digest)
+    }
+
+    pub(super) fn bound(&self) -> Option<&Arc<Bound>> {
+        self.bound.get()
+    }
+
+    pub(super) fn enter(&self, bound: Bound) -> Arc<Bound> {
+        self.bound.get_or_init(|| Arc::new(bound)).clone()
+    }
+}
+
+/// One platform of a provider release, unpacked.
+#[derive(Debug)]
+pub(super) struct PlatformNode {
+    pub(super) release: Arc<Bound>,
+    pub(super) target: usize,
+    /// The manifest, its zip and the tree in it, once entered.
+    pub(super) entered: OnceLock<(Arc<Manifest>, Descriptor, Arc<Package>)>,
+    error: LastError,
+}
+
+/// Why an operation on the node failed last.
+#[derive(Debug, Default)]
+pub(super) struct LastError(Mutex<Option<Arc<str>>>);
+
+impl LastError {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arc<str>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an inode stands for.
+#[derive(Debug)]
+pub(super) enum Node {
+    /// The mount's root.
+    Root,
+    /// A registry, repository, prefix or passage.
+    Space(Space),
+    /// A release by tag or digest.
+    Release(ReleaseNode),
+    /// `OS_ARCH/` of a provider release.
+    Platform(PlatformNode),
+    /// `OS_ARCH.zip` of a provider release.
+    Zip { release: Arc<Bound>, target: usize, error: LastError },
+    /// A directory below the top of a package.
+    Dir { package: Arc<Package>, number: DirNo },
+    /// A file of a package.
+    File {
+        package: Arc<Package>,
+        number: FileNo,
+        /// Provider plugins are executable whatever their archive says.
+        executable: bool,
+    },
+}
+
+impl Node {
+    pub(super) fn registry(host: Host) -> Node {
+        Node::Space(Space { host, path: None })
+    }
+
+    pub(super) fn platform(release: Arc<Bound>, target: usize) -> Node {
+        Node::Platform(PlatformNode { release, target, entered: OnceLock::new(), error: LastError::default() })
+    }
+
+    pub(super) fn zip(release: Arc<Bound>, target: usize) -> Node {
+        Node::Zip { release, target, error: LastError::default() }
+    }
+
+    pub(super) fn release(&self) -> Option<&ReleaseNode> {
+        match self {
+            Node::Release(release) => Some(release),
+            _ => None,
+        }
+    }
+
+    /// What a sentence about the node begins with: the reference, and the digest where it is known.
+    pub(super) fn describe(&self) -> String {
+        match self {
+            Node::Root => "the mount's root".to_owned(),
+            Node::Space(space) => match space.repo() {
+                Some(repo) => repo.to_string(),
+                None => space.host.to_string(),
+            },
+            Node::Release(release) => match (&release.reference.selector, release.digest()) {
+                (Selector::Tag(_), Some(digest)) => format!("{} ({digest})", release.reference),
+                _ => release.reference.to_string(),
+            },
+            Node::Platform(p) => describe_target(&p.release, p.target),
+            Node::Zip { release, target, .. } => describe_target(release, *target),
+            Node::Dir { package, .. } => format!("{}@{}", package.repo, package.archive.digest),
+            Node::File { package, number, .. } => {
+                format!("{}@{} (member {})", package.repo, package.archive.digest, number.0)
+            }
+        }
+    }
+
+    fn last_error(&self) -> Option<&LastError> {
+        match self {
+            Node::Release(release) => Some(&release.error),
+            Node::Platform(platform) => Some(&platform.error),
+            Node::Zip { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Why the last operation on the node failed.
+    pub(super) fn error(&self) -> Option<Arc<str>> {
+        self.last_error()?.lock().clone()
+    }
+
+    pub(super) fn set_error(&self, sentence: Arc<str>) {
+        if let Some(error) = self.last_error() {
+            *error.lock() = Some(sentence);
+        }
+    }
+
+    pub(super) fn clear_error(&self) {
+        if let Some(error) = self.last_error() {
+            *error.lock() = None;
+        }
+    }
+}
+
+fn describe_target(release: &Bound, target: usize) -> String {
+    match release.targets().get(target) {
+        Some(t) => format!("{} {} ({})", release.reference, t.platform, t.manifest.digest),
+        None => release.reference.to_string(),
+    }
+}
+
+/// The reference that `name` spells by itself in `space`, or, as a tag, in the repository that `space` is.
+pub(super) fn spelled_release(space: &Space, name: &str) -> Option<Reference> {
+    match Component::parse(name) {
+        Component::Manifest(repo, selector) => {
+            let name = RepoName::below(space.path.as_ref(), &repo)?;
+            Some(Repo { host: space.host.clone(), name }.at(selector))
+        }
+        Component::Plain(tag) => Some(space.repo()?.at(Selector::Tag(tag.parse().ok()?))),
+        Component::Unsupported(_) | Component::Impossible => None,
+    }
+}

@@ -1,0 +1,192 @@
+//! What went wrong lately, for the log and for `tofufs status`.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::path::{Component as PathComponent, Path};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::node::Node;
+use super::{Fs, FsError};
+use crate::facts::SourceState;
+use crate::name::{Component, RepoName, Selector};
+use crate::tree::Need;
+
+/// How many sentences are kept.
+const KEPT: usize = 20;
+/// A sentence that was logged is not logged again for so long, however often its file is read.
+const QUIET: Duration = Duration::from_secs(10);
+
+#[derive(Default)]
+pub(super) struct Log(Mutex<VecDeque<(Arc<str>, Instant)>>);
+
+impl Log {
+    pub(super) fn add(&self, error: &FsError, sentence: &Arc<str>) {
+        let now = Instant::now();
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = kept.iter().position(|(s, _)| s == sentence);
+        let before = at.and_then(|at| kept.remove(at));
+        let quiet = before.as_ref().is_some_and(|(_, logged)| now.duration_since(*logged) < QUIET);
+        let logged = before.map_or(now, |(_, logged)| if quiet { logged } else { now });
+        kept.push_back((sentence.clone(), logged));
+        if kept.len() > KEPT {
+            kept.pop_front();
+        }
+        drop(kept);
+        if !quiet {
+            tracing::warn!("{sentence} ({:?})", error.errno);
+        }
+    }
+
+    fn sentences(&self) -> Vec<Arc<str>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(s, _)| s.clone()).collect()
+    }
+}
+
+/// The state of a mount.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The sources as the user named them, and what their registry answered last.
+    pub sources: Vec<(String, SourceState)>,
+    /// The last distinct failures, oldest first.
+    pub errors: Vec<Arc<str>>,
+    /// How many inodes the kernel holds.
+    pub inodes: usize,
+    /// Bytes in the cache.
+    pub cache_bytes: u64,
+    /// The cache's budget, in bytes.
+    pub cache_limit: u64,
+}
+
+impl Fs {
+    /// The state of the mount.
+    pub fn report(&self) -> Report {
+        let usage = self.facts.store().usage();
+        Report {
+            sources: self.facts.sources(),
+            errors: self.report.sentences(),
+            inodes: self.inodes.count(),
+            cache_bytes: usage.bytes,
+            cache_limit: usage.limit,
+        }
+    }
+
+    /// Forgets tags, lists and refusals at and below `path` (from the mount's root). Yields the directory entries
+    /// that the kernel has to drop, as number of the directory and name; they must not be dropped from inside an
+    /// operation of this file system.
+    pub fn refresh(&self, path: &Path) -> Vec<(u64, Box<OsStr>)> {
+        let components: Vec<&str> = path
+            .components()
+            .filter_map(|c| match c {
+                PathComponent::Normal(name) => name.to_str(),
+                _ => None,
+            })
+            .collect();
+        let below = Below::parse(&components);
+        self.facts.forget(|need| below.holds_edge(need));
+        self.inodes.places(|node| match node {
+            Node::Space(space) => below.holds(space.host.as_str(), space.path.as_ref(), None),
+            Node::Release(release) => {
+                let reference = &release.reference;
+                let tag = match &reference.selector {
+                    Selector::Tag(tag) => Some(tag.as_str()),
+                    Selector::Digest(_) => None,
+                };
+                below.holds(reference.repo.host.as_str(), Some(&reference.repo.name), tag)
+            }
+            _ => false,
+        })
+    }
+}
+
+/// What lies at or below a path, read both ways: as a repository (or a prefix of one), and as a tag in one.
+struct Below<'a> {
+    host: Option<&'a str>,
+    names: Vec<RepoName>,
+    /// A tag and its repository.
+    tag: Option<(RepoName, String)>,
+}
+
+impl<'a> Below<'a> {
+    fn parse(components: &[&'a str]) -> Self {
+        let Some((host, rest)) = components.split_first() else {
+            return Below { host: None, names: Vec::new(), tag: None };
+        };
+        let mut at: Option<RepoName> = None;
+        let mut below = Below { host: Some(host), names: Vec::new(), tag: None };
+        for (i, component) in rest.iter().enumerate() {
+            let last = i + 1 == rest.len();
+            if let Component::Manifest(name, selector) = Component::parse(component) {
+                if let (Some(repo), Selector::Tag(tag)) = (RepoName::below(at.as_ref(), &name), selector) {
+                    below.tag = Some((repo, tag.to_string()));
+                }
+                return below;
+            }
+            if last && let Some(repo) = &at {
+                below.tag = Some((repo.clone(), (*component).to_owned()));
+            }
+            match RepoName::below(at.as_ref(), component) {
+                Some(next) => at = Some(next),
+                None => return below,
+            }
+        }
+        below.names.extend(at);
+        below
+    }
+
+    fn holds(&self, host: &str, name: Option<&RepoName>, tag: Option<&str>) -> bool {
+        let Some(wanted) = self.host else { return true };
+        if wanted != host {
+            return false;
+        }
+        if self.names.is_empty() && self.tag.is_none() {
+            return true;
+        }
+        let by_name = name.is_some_and(|name| self.names.iter().any(|n| name.is_within(Some(n))));
+        let by_tag = match (&self.tag, name, tag) {
+            (Some((repo, wanted)), Some(name), Some(tag)) => repo == name && wanted == tag,
+            _ => false,
+        };
+        by_name || by_tag
+    }
+
+    fn holds_edge(&self, need: &Need) -> bool {
+        let host = need.host().as_str();
+        match need {
+            Need::Tags(repo) => {
+                let of_tag = self.tag.as_ref().is_some_and(|(wanted, _)| *wanted == repo.name);
+                self.holds(host, Some(&repo.name), None) || of_tag && self.host == Some(host)
+            }
+            Need::Binding(repo, tag) => self.holds(host, Some(&repo.name), Some(tag.as_str())),
+            Need::Catalog(_) => self.host.is_none_or(|h| h == host),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::Repo;
+
+    fn holds(path: &str, need: &Need) -> bool {
+        let components: Vec<_> = path.split('/').filter(|c| !c.is_empty()).collect();
+        Below::parse(&components).holds_edge(need)
+    }
+
+    #[test]
+    fn a_path_covers_what_lies_at_and_below_it() {
+        let repo = |name: &str| Repo { host: "a.b".parse().unwrap(), name: name.parse().unwrap() };
+        let tags = Need::Tags(repo("acme/net"));
+        let tag = Need::Binding(repo("acme/net"), "1.0".parse().unwrap());
+        let other = Need::Binding(repo("acme/net"), "2.0".parse().unwrap());
+        for path in ["", "a.b", "a.b/acme", "a.b/acme/net"] {
+            assert!(holds(path, &tags) && holds(path, &tag) && holds(path, &other), "{path}");
+        }
+        for path in ["a.b/acme/net/1.0", "a.b/acme/net:1.0"] {
+            assert!(holds(path, &tags) && holds(path, &tag) && !holds(path, &other), "{path}");
+        }
+        for path in ["c.d", "a.b/ac", "a.b/acme/network"] {
+            assert!(!holds(path, &tags) && !holds(path, &tag), "{path}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Extended attributes: what is known of a node without a request.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Fs;
+use super::error::{Errno, FsError};
+use super::node::{Bound, Node, ReleaseNode};
+use crate::artifact::H1_ANNOTATION;
+use crate::digest::Digest;
+use crate::name::Selector;
+use crate::oci::{Descriptor, Manifest};
+use crate::tree::Need;
+
+type Attributes = Vec<(String, Vec<u8>)>;
+
+fn add(to: &mut Attributes, name: &str, value: impl AsRef<[u8]>) {
+    to.push((name.to_owned(), value.as_ref().to_vec()));
+}
+
+/// The longest name that listxattr can return (XATTR_NAME_MAX).
+const NAME_MAX: usize = 255;
+
+impl Fs {
+    /// The value of the attribute `name` of `ino`.
+    pub fn getxattr(&self, ino: u64, name: &OsStr) -> Result<Vec<u8>, FsError> {
+        // The kernel and `ls` ask for other name spaces at every file.
+        if !name.as_bytes().starts_with(b"user.") {
+            return Err(FsError::plain(Errno::ENODATA));
+        }
+        let node = self.inodes.node(ino)?;
+        let found = self.attributes(&node).into_iter().find(|(n, _)| n.as_bytes() == name.as_bytes());
+        found.map(|(_, value)| value).ok_or(FsError::plain(Errno::ENODATA))
+    }
+
+    /// The names of all attributes of `ino`, each followed by NUL.
+    pub fn listxattr(&self, ino: u64) -> Result<Vec<u8>, FsError> {
+        let node = self.inodes.node(ino)?;
+        let mut names = Vec::new();
+        for (name, _) in self.attributes(&node) {
+            names.extend_from_slice(name.as_bytes());
+            names.push(0);
+        }
+        Ok(names)
+    }
+
+    fn attributes(&self, node: &Arc<Node>) -> Attributes {
+        let mut out = Attributes::new();
+        match node.as_ref() {
+            Node::Root => add(&mut out, "user.tofufs.control", self.options.control.as_os_str().as_bytes()),
+            Node::Release(release) => self.of_release(release, &mut out),
+            Node::Platform(platform) => {
+                let entered = platform.entered.get().map(|(manifest, layer, _)| (manifest.clone(), layer.clone()));
+                self.of_target(&platform.release, platform.target, entered, &mut out);
+            }
+            Node::Zip { release, target, .. } => self.of_target(release, *target, None, &mut out),
+            Node::Space(_) | Node::Dir { .. } | Node::File { .. } => {}
+        }
+        if let Some(error) = node.error() {
+            add(&mut out, "user.tofufs.error", error.as_bytes());
+        }
+        out
+    }
+
+    fn of_release(&self, node: &ReleaseNode, out: &mut Attributes) {
+        add(out, "user.oci.reference", node.reference.to_string());
+        if let Some(digest) = node.digest() {
+            add(out, "user.oci.digest", digest.to_string());
+        }
+        if let Some(bound) = node.bound() {
+            of_manifest(&bound.manifest, out);
+            if let crate::artifact::Release::Module(archive) = &bound.release {
+                of_package(&bound.manifest, None, archive, out);
+            }
+        }
+        if let Selector::Tag(tag) = &node.reference.selector {
+            let need = Need::Binding(node.reference.repo.clone(), tag.clone());
+            if node.digest().is_some()
+                && let Some(age) = self.facts.view(Instant::now()).stale(&need)
+            {
+                add(out, "user.tofufs.stale", format!("{}s", age.as_secs()));
+            }
+        }
+    }
+
+    fn of_target(
+        &self,
+        release: &Bound,
+        target: usize,
+        entered: Option<(Arc<Manifest>, Descriptor)>,
+        out: &mut Attributes,
+    ) {
+        let Some(target) = release.targets().get(target) else { return };
+        let digest = target.manifest.digest;
+        add(out, "user.oci.reference", release.repo.at(Selector::Digest(digest)).to_string());
+        add(out, "user.oci.digest", digest.to_string());
+        if let Some((manifest, layer)) = entered.or_else(|| self.facts.known_target(&release.repo, target)) {
+            of_manifest(&manifest, out);
+            of_package(&manifest, Some(&target.manifest), &layer, out);
+        }
+    }
+}
+
+fn of_manifest(manifest: &Manifest, out: &mut Attributes) {
+    add(out, "user.oci.media_type", manifest.media_type);
+    if let Some(artifact_type) = &manifest.artifact_type {
+        add(out, "user.oci.artifact_type", artifact_type);
+    }
+    for (key, value) in &manifest.annotations {
+        let name = format!("user.oci.annotation.{key}");
+        if name.len() <= NAME_MAX && !name.contains('\0') {
+            add(out, &name, value);
+        }
+    }
+}
+
+/// What OpenTofu's lock files would record: `zh:` is the zip's digest, `h1:` stands where the publisher annotated it.
+fn of_package(manifest: &Manifest, entry: Option<&Descriptor>, archive: &Descriptor, out: &mut Attributes) {
+    if let Digest::Sha256(_) = archive.digest {
+        add(out, "user.tofu.zh", format!("zh:{}", archive.digest.hex()));
+    }
+    let annotated = manifest
+        .annotations
+        .get(H1_ANNOTATION)
+        .or_else(|| archive.annotations.get(H1_ANNOTATION))
+        .or_else(|| entry.and_then(|e| e.annotations.get(H1_ANNOTATION)));
+    if let Some(h1) = annotated {
+        add(out, "user.tofu.h1", h1);
+    }
+}

@@ -1,0 +1,237 @@
+//! The registry tree: `HOST/NAME…/TAG`, `HOST/NAME…:TAG`, `HOST/NAME…@DIGEST`.
+//!
+//! A directory of it is a [`Space`]: a registry, a repository, a prefix of one, or a passage. What a space is can
+//! change with the facts; its identity is its path.
+
+use std::collections::BTreeMap;
+
+use super::{Fact, Known, Need, Standing, Step};
+use crate::name::{Component, Host, Reference, Repo, RepoName, Selector, Tag, is_passage};
+
+/// A directory between a registry and its releases.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Space {
+    /// The registry.
+    pub host: Host,
+    /// The path in it; `None` is the registry itself.
+    pub path: Option<RepoName>,
+}
+
+impl Space {
+    /// The repository that this space is, or would be.
+    pub fn repo(&self) -> Option<Repo> {
+        self.path.as_ref().map(|name| Repo { host: self.host.clone(), name: name.clone() })
+    }
+
+    fn below(&self, component: &str) -> Option<Repo> {
+        let name = RepoName::below(self.path.as_ref(), component)?;
+        Some(Repo { host: self.host.clone(), name })
+    }
+}
+
+impl From<Repo> for Space {
+    fn from(repo: Repo) -> Self {
+        Space { host: repo.host, path: Some(repo.name) }
+    }
+}
+
+/// An entry of a space.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Entry {
+    /// A nested directory.
+    Space(Space),
+    /// A release, by the reference that its name spells.
+    Release(Reference),
+}
+
+/// Finds `name` in `space`.
+pub fn lookup<K: Known>(space: &Space, name: &str, known: &K) -> Step<Entry, Found<K::Error>> {
+    match Component::parse(name) {
+        Component::Impossible => Step::Absent,
+        Component::Unsupported(e) => Step::Failed(Found::Name(e)),
+        Component::Manifest(name, selector) => spelled(space, &name, selector, known),
+        Component::Plain(name) => plain(space, &name, known),
+    }
+}
+
+/// Why a name could not be looked up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Found<E> {
+    /// A fact about the registry is not to be had.
+    Fact(E),
+    /// The name asks for something that is not implemented.
+    Name(crate::digest::DigestError),
+}
+
+/// `NAME:TAG` and `NAME@DIGEST` need no tag list and are never ambiguous.
+fn spelled<K: Known>(space: &Space, name: &str, selector: Selector, known: &K) -> Step<Entry, Found<K::Error>> {
+    let Some(repo) = space.below(name) else { return Step::Absent };
+    if !inside(&repo, known) {
+        return Step::Absent;
+    }
+    if let Selector::Tag(tag) = &selector {
+        match known.binding(&repo, tag) {
+            Fact::Unknown => return Step::Need(Need::Binding(repo, tag.clone())),
+            Fact::Absent => return Step::Absent,
+            Fact::Denied(e) | Fact::Failed(e) => return Step::Failed(Found::Fact(e)),
+            Fact::Is(()) => {}
+        }
+    }
+    Step::Edge(Entry::Release(repo.at(selector)))
+}
+
+/// What the tag list of a space says about a name in it.
+enum OfParent<E> {
+    NoRepository,
+    NoSuchTag,
+    Denied(E),
+}
+
+fn plain<K: Known>(space: &Space, name: &str, known: &K) -> Step<Entry, Found<K::Error>> {
+    let nested = space.below(name);
+    if let Some(nested) = &nested
+        && known.standing(&nested.host, &nested.name) == Standing::Given
+    {
+        return Step::Edge(Entry::Space(nested.clone().into()));
+    }
+    let parent = match tag_of_parent(space, name, known) {
+        Ok(parent) => parent,
+        Err(step) => return step,
+    };
+    let step = match nested {
+        Some(nested) if known.standing(&nested.host, &nested.name) == Standing::Inside => {
+            nested_space(nested, name, matches!(parent, OfParent::NoSuchTag), known)
+        }
+        _ => Step::Absent,
+    };
+    match (step, parent) {
+        // Whether the name is a tag is what the registry refuses to say, and that is no absence.
+        (Step::Absent, OfParent::Denied(e)) => Step::Failed(Found::Fact(e)),
+        (step, _) => step,
+    }
+}
+
+type Answer<E> = Step<Entry, Found<E>>;
+
+/// The first rule: a tag of the parent. `Err` is a final answer (or a need).
+fn tag_of_parent<K: Known>(space: &Space, name: &str, known: &K) -> Result<OfParent<K::Error>, Answer<K::Error>> {
+    let (Some(repo), Ok(tag)) = (space.repo(), name.parse::<Tag>()) else { return Ok(OfParent::NoRepository) };
+    if !inside(&repo, known) {
+        return Ok(OfParent::NoRepository);
+    }
+    if known.was_bound(&repo, &tag) {
+        match known.binding(&repo, &tag) {
+            Fact::Is(()) => return Err(Step::Edge(Entry::Release(repo.at(Selector::Tag(tag))))),
+            Fact::Unknown => return Err(Step::Need(Need::Binding(repo, tag))),
+            Fact::Denied(e) | Fact::Failed(e) => return Err(Step::Failed(Found::Fact(e))),
+            Fact::Absent => {}
+        }
+    }
+    match known.tags(&repo) {
+        Fact::Unknown => Err(Step::Need(Need::Tags(repo))),
+        Fact::Is(tags) if tags.binary_search(&tag).is_ok() => {
+            Err(Step::Edge(Entry::Release(repo.at(Selector::Tag(tag)))))
+        }
+        Fact::Is(_) => Ok(OfParent::NoSuchTag),
+        Fact::Absent => Ok(OfParent::NoRepository),
+        Fact::Denied(e) => Ok(OfParent::Denied(e)),
+        Fact::Failed(e) => Err(Step::Failed(Found::Fact(e))),
+    }
+}
+
+/// Whether a name can be asked for: what is only above the declared prefixes cannot be a repository of a source.
+fn inside<K: Known>(repo: &Repo, known: &K) -> bool {
+    match known.standing(&repo.host, &repo.name) {
+        Standing::Outside => false,
+        Standing::Inside => true,
+        // Above or at a prefix: at it, the names below it are inside.
+        Standing::Given => {
+            repo.name.join("0").is_some_and(|below| known.standing(&repo.host, &below) != Standing::Outside)
+        }
+    }
+}
+
+/// The other rules: a repository, a prefix of something in the catalog, a passage.
+fn nested_space<K: Known>(nested: Repo, name: &str, below_repository: bool, known: &K) -> Answer<K::Error> {
+    let denied = match known.tags(&nested) {
+        Fact::Unknown => return Step::Need(Need::Tags(nested)),
+        Fact::Is(_) => return Step::Edge(Entry::Space(nested.into())),
+        Fact::Failed(e) => return Step::Failed(Found::Fact(e)),
+        Fact::Denied(e) => Some(e),
+        Fact::Absent => None,
+    };
+    if let Some(e) = denied {
+        return if is_passage(name) && !below_repository {
+            Step::Edge(Entry::Space(nested.into()))
+        } else {
+            Step::Failed(Found::Fact(e))
+        };
+    }
+    match known.catalog(&nested.host) {
+        Fact::Unknown => Step::Need(Need::Catalog(nested.host)),
+        Fact::Is(names) if names.iter().any(|n| n.is_within(Some(&nested.name))) => {
+            Step::Edge(Entry::Space(nested.into()))
+        }
+        Fact::Is(_) => Step::Absent,
+        Fact::Absent | Fact::Denied(_) if is_passage(name) && !below_repository => {
+            Step::Edge(Entry::Space(nested.into()))
+        }
+        Fact::Absent | Fact::Denied(_) => Step::Absent,
+        Fact::Failed(e) => Step::Failed(Found::Fact(e)),
+    }
+}
+
+/// The entries of `space`: its tags, and the repositories below it that are declared, catalogued or formerly used.
+///
+/// A repository's listing costs its tag list alone: the catalog is asked for only where there are no tags to list.
+pub fn list<K: Known>(space: &Space, known: &K) -> Step<BTreeMap<String, Entry>, Found<K::Error>> {
+    let mut entries = BTreeMap::new();
+    let given = known.given_below(&space.host, space.path.as_ref());
+    let mut add = |name: &RepoName| {
+        if let Some(component) = name.next_below(space.path.as_ref())
+            && let Some(repo) = space.below(component)
+        {
+            entries.insert(component.to_owned(), Entry::Space(repo.into()));
+        }
+    };
+    given.iter().for_each(&mut add);
+    let repo = space.repo();
+    let askable = match &repo {
+        Some(repo) => inside(repo, known),
+        // The registry as a whole is a source if any name in it may be asked for.
+        None => RepoName::below(None, "0").is_some_and(|n| known.standing(&space.host, &n) != Standing::Outside),
+    };
+    if !askable {
+        return Step::Edge(entries);
+    }
+    let tags = match &repo {
+        None => Fact::Absent,
+        Some(repo) => known.tags(repo),
+    };
+    if let (Fact::Unknown, Some(repo)) = (&tags, &repo) {
+        return Step::Need(Need::Tags(repo.clone()));
+    }
+    if let Fact::Failed(e) = tags {
+        return Step::Failed(Found::Fact(e));
+    }
+    match (known.catalog(&space.host), &tags) {
+        (Fact::Is(names), _) => names.iter().for_each(&mut add),
+        (Fact::Unknown, Fact::Absent) => return Step::Need(Need::Catalog(space.host.clone())),
+        (Fact::Failed(e), Fact::Absent) => return Step::Failed(Found::Fact(e)),
+        _ => {}
+    }
+    match tags {
+        Fact::Denied(e) if entries.is_empty() => return Step::Failed(Found::Fact(e)),
+        Fact::Is(tags) => {
+            if let Some(repo) = &repo {
+                // A tag hides a nested repository of its name.
+                entries.extend(tags.iter().map(|t| (t.to_string(), Entry::Release(repo.at(Selector::Tag(t.clone()))))));
+            }
+        }
+        _ => {}
+    }
+    Step::Edge(entries)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::*;
+use crate::digest::Digest;
+
+/// Facts as a table. What is not in it was not asked for yet.
+#[derive(Default)]
+struct Table {
+    tags: BTreeMap<&'static str, Fact<Vec<&'static str>, &'static str>>,
+    catalog: Option<Fact<Vec<&'static str>, &'static str>>,
+    bindings: BTreeMap<(&'static str, &'static str), Fact<(), &'static str>>,
+    given: BTreeSet<&'static str>,
+    prefix: Option<&'static str>,
+}
+
+const HOST: &str = "r.example";
+
+fn of<T: Clone, U>(fact: Option<&Fact<T, &'static str>>, map: impl Fn(T) -> U) -> Fact<U, &'static str> {
+    match fact {
+        None | Some(Fact::Unknown) => Fact::Unknown,
+        Some(Fact::Is(v)) => Fact::Is(map(v.clone())),
+        Some(Fact::Absent) => Fact::Absent,
+        Some(Fact::Denied(e)) => Fact::Denied(e),
+        Some(Fact::Failed(e)) => Fact::Failed(e),
+    }
+}
+
+impl Known for Table {
+    type Error = &'static str;
+
+    fn tags(&self, repo: &Repo) -> Fact<Arc<Vec<Tag>>, &'static str> {
+        let parse = |t: Vec<&str>| Arc::new(t.iter().map(|t| t.parse().unwrap()).collect());
+        of(self.tags.get(repo.name.as_str()), parse)
+    }
+
+    fn catalog(&self, _: &Host) -> Fact<Arc<Vec<RepoName>>, &'static str> {
+        of(self.catalog.as_ref(), |names| Arc::new(names.iter().map(|n| n.parse().unwrap()).collect()))
+    }
+
+    fn binding(&self, repo: &Repo, tag: &Tag) -> Fact<(), &'static str> {
+        let found = self.bindings.iter().find(|((r, t), _)| *r == repo.name.as_str() && *t == tag.as_str());
+        of(found.map(|(_, fact)| fact), |()| ())
+    }
+
+    fn was_bound(&self, repo: &Repo, tag: &Tag) -> bool {
+        self.bindings.keys().any(|(r, t)| *r == repo.name.as_str() && *t == tag.as_str())
+    }
+
+    fn standing(&self, _: &Host, path: &RepoName) -> Standing {
+        let prefix = self.prefix.map(|p| p.parse::<RepoName>().unwrap());
+        let given = |g: &&str| g.parse::<RepoName>().unwrap().is_within(Some(path));
+        if self.given.iter().any(|g| given(&g)) || prefix.as_ref().is_some_and(|p| p.is_within(Some(path))) {
+            Standing::Given
+        } else if path.is_within(prefix.as_ref()) {
+            Standing::Inside
+        } else {
+            Standing::Outside
+        }
+    }
+
+    fn given_below(&self, _: &Host, path: Option<&RepoName>) -> Vec<RepoName> {
+        let all = self.given.iter().copied().chain(self.prefix);
+        all.map(|g| g.parse::<RepoName>().unwrap()).filter(|g| g.is_within(path)).collect()
+    }
+}
+
+fn space(path: &str) -> Space {
+    Space { host: HOST.parse().unwrap(), path: (!path.is_empty()).then(|| path.parse().unwrap()) }
+}
+
+/// The answer in one word or the reference that was found.
+fn say(step: Step<Entry, Found<&'static str>>) -> String {
+    match step {
+        Step::Edge(Entry::Space(space)) => format!("dir {}", space.path.unwrap()),
+        Step::Edge(Entry::Release(reference)) => reference.to_string(),
+        Step::Need(need) => format!("need {need}"),
+        Step::Absent => "absent".to_owned(),
+        Step::Failed(Found::Fact(e)) => format!("failed {e}"),
+        Step::Failed(Found::Name(_)) => "unsupported".to_owned(),
+    }
+}
+
+fn find(path: &str, name: &str, table: &Table) -> String {
+    say(lookup(&space(path), name, table))
+}
+
+const YES: fn(Vec<&'static str>) -> Fact<Vec<&'static str>, &'static str> = Fact::Is;
+
+#[test]
+fn names_that_nothing_can_have_are_refused_without_a_request() {
+    let table = Table::default();
+    for name in [".git", "", "..", "-x", "package json", "a:b:c", "x@sha256:00"] {
+        assert_eq!(find("acme/net", name, &table), "absent", "{name}");
+    }
+    assert_eq!(find("acme", "net@md5:00", &table), "unsupported");
+    // a tag, but no repository, in a place where there are no tags
+    assert_eq!(find("", "Main.tf", &table), "absent");
+}
+
+#[test]
+fn the_rules_are_asked_in_their_order() {
+    let mut t = Table::default();
+    assert_eq!(find("acme", "net", &t), "need the tag list of r.example/acme");
+    t.tags.insert("acme", Fact::Absent);
+    assert_eq!(find("acme", "net", &t), "need the tag list of r.example/acme/net");
+    t.tags.insert("acme/net", Fact::Absent);
+    assert_eq!(find("acme", "net", &t), "need the catalog of r.example");
+    t.catalog = Some(YES(vec!["acme/net/deep"]));
+    assert_eq!(find("acme", "net", &t), "dir acme/net", "a prefix of something in the catalog");
+    t.catalog = Some(YES(vec!["acme/network"]));
+    assert_eq!(find("acme", "net", &t), "absent", "a prefix ends at a component");
+    t.catalog = Some(Fact::Absent);
+    assert_eq!(find("acme", "net", &t), "dir acme/net", "a passage where there is no catalog");
+    t.tags.insert("acme/net", YES(vec![]));
+    t.catalog = None;
+    assert_eq!(find("acme", "net", &t), "dir acme/net", "a repository");
+    t.tags.insert("acme", YES(vec!["net"]));
+    assert_eq!(find("acme", "net", &t), "r.example/acme:net", "a tag hides a nested repository");
+}
+
+#[test]
+fn given_names_are_directories_without_a_request() {
+    let mut t = Table { prefix: Some("acme/infra"), ..Table::default() };
+    t.given.insert("acme/infra/net");
+    for (path, name) in [("", "acme"), ("acme", "infra"), ("acme/infra", "net")] {
+        assert!(find(path, name, &t).starts_with("dir "), "{path}/{name}");
+    }
+    assert_eq!(find("", "other", &t), "absent", "outside the prefix");
+    assert_eq!(find("acme", "other", &t), "absent", "outside the prefix");
+    assert_eq!(find("", "acme:1.0", &t), "absent", "above the prefix is no repository of the source");
+    assert_eq!(find("acme/infra", "x", &t), "need the tag list of r.example/acme/infra");
+}
+
+#[test]
+fn a_passage_needs_its_pattern_and_no_repository_above() {
+    let mut t = Table { catalog: Some(Fact::Denied("401")), ..Table::default() };
+    t.tags.insert("acme", Fact::Absent);
+    for name in ["a", "a-b", "a__b"] {
+        t.tags.insert(Box::leak(format!("acme/{name}").into_boxed_str()), Fact::Absent);
+        assert!(find("acme", name, &t).starts_with("dir"), "{name}");
+    }
+    t.tags.insert("acme/1.2.0", Fact::Absent);
+    assert_eq!(find("acme", "1.2.0", &t), "absent");
+    t.tags.insert("acme", YES(vec!["1.0"]));
+    assert_eq!(find("acme", "a", &t), "absent", "not below an existing repository");
+}
+
+#[test]
+fn what_is_denied_is_a_passage_whose_tags_are_denied() {
+    let mut t = Table { catalog: Some(Fact::Absent), ..Table::default() };
+    t.tags.insert("acme", Fact::Denied("403"));
+    assert_eq!(find("", "acme", &t), "dir acme");
+    t.tags.insert("acme/1.0", Fact::Absent);
+    assert_eq!(find("acme", "1.0", &t), "failed 403", "a tag that may exist");
+    t.tags.insert("acme/net", YES(vec![]));
+    assert_eq!(find("acme", "net", &t), "dir acme/net", "nested repositories are reached");
+    assert!(matches!(list(&space("acme"), &t), Step::Failed(Found::Fact("403"))));
+}
+
+#[test]
+fn an_outage_is_not_an_absence() {
+    let mut t = Table::default();
+    t.tags.insert("acme", Fact::Failed("down"));
+    assert_eq!(find("acme", "net", &t), "failed down");
+    t.tags.insert("acme", Fact::Absent);
+    t.tags.insert("acme/net", Fact::Failed("down"));
+    assert_eq!(find("acme", "net", &t), "failed down");
+    t.tags.insert("acme/net", Fact::Absent);
+    t.catalog = Some(Fact::Failed("down"));
+    assert_eq!(find("acme", "net", &t), "failed down");
+    assert!(matches!(list(&space("acme"), &t), Step::Failed(_)));
+}
+
+#[test]
+fn references_need_no_tag_list() {
+    let mut t = Table::default();
+    assert_eq!(find("acme", "net:1.0", &t), "need r.example/acme/net:1.0");
+    t.bindings.insert(("acme/net", "1.0"), Fact::Is(()));
+    assert_eq!(find("acme", "net:1.0", &t), "r.example/acme/net:1.0");
+    t.bindings.insert(("acme/net", "1.0"), Fact::Absent);
+    assert_eq!(find("acme", "net:1.0", &t), "absent");
+    let digest = Digest::of(b"");
+    assert_eq!(find("acme", &format!("net@{digest}"), &t), format!("r.example/acme/net@{digest}"));
+}
+
+#[test]
+fn a_tag_that_was_bound_is_confirmed_by_itself() {
+    let mut t = Table::default();
+    t.bindings.insert(("acme/net", "1.0"), Fact::Unknown);
+    assert_eq!(find("acme/net", "1.0", &t), "need r.example/acme/net:1.0");
+    t.bindings.insert(("acme/net", "1.0"), Fact::Is(()));
+    assert_eq!(find("acme/net", "1.0", &t), "r.example/acme/net:1.0");
+}
+
+#[test]
+fn a_repository_lists_its_tags_for_one_request() {
+    let mut t = Table::default();
+    let names = |t: &Table| match list(&space("acme/net"), t) {
+        Step::Edge(entries) => entries.into_keys().collect::<Vec<_>>().join(" "),
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(list(&space("acme/net"), &t), Step::Need(Need::Tags(_))));
+    t.tags.insert("acme/net", YES(vec!["1.0", "2.0"]));
+    assert_eq!(names(&t), "1.0 2.0");
+    t.given.insert("acme/net/sub/x");
+    t.catalog = Some(YES(vec!["acme/net", "acme/net/other", "acme/nets"]));
+    assert_eq!(names(&t), "1.0 2.0 other sub");
+}
+
+#[test]
+fn a_prefix_lists_what_is_catalogued() {
+    let mut t = Table::default();
+    t.tags.insert("acme", Fact::Absent);
+    assert!(matches!(list(&space("acme"), &t), Step::Need(Need::Catalog(_))));
+    assert!(matches!(list(&space(""), &t), Step::Need(Need::Catalog(_))));
+    t.catalog = Some(YES(vec!["acme/a", "acme/b/c", "zeta"]));
+    let Step::Edge(entries) = list(&space("acme"), &t) else { panic!("entries") };
+    assert_eq!(entries.into_keys().collect::<Vec<_>>(), ["a", "b"]);
+    let Step::Edge(entries) = list(&space(""), &t) else { panic!("entries") };
+    assert_eq!(entries.into_keys().collect::<Vec<_>>(), ["acme", "zeta"]);
+    let t = Table { prefix: Some("acme/infra"), ..Table::default() };
+    let Step::Edge(entries) = list(&space("acme"), &t) else { panic!("entries without a request") };
+    assert_eq!(entries.into_keys().collect::<Vec<_>>(), ["infra"]);
+}
