@@ -1,11 +1,43 @@
 //! Where credentials come from: OpenTofu's sources and precedence (a host where `tofu init` can log in needs no
 //! further set-up), and what tofufs adds to them.
+//!
+//! In order: the `oci_credentials` blocks, the credential helper of `oci_default_credentials`, Docker-style files. Of
+//! all that fit a repository the most specific one is taken, of equals the first; within a file `auths` stands before
+//! `credHelpers` before `credsStore`. What is taken decides alone: if its helper knows nothing, the next one is not
+//! asked.
+//!
+//! Added to that: an `identitytoken`, which OpenTofu ignores, is a refresh token where OpenTofu would find nothing to
+//! log in with: no source fits, or the helper that does has no credential, or the entry itself has no password. The
+//! same holds for a helper's answer with the user name `<token>`, on which OpenTofu fails.
 
+mod docker;
+mod prefix;
+mod program;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
 use zeroize::Zeroizing;
 
 use crate::name::{Host, RepoName};
+
+pub use docker::DockerFiles;
+use docker::{DockerStore, NamedFile};
+pub use prefix::{Prefix, PrefixError, Specificity};
+pub use program::{Program, ProgramError};
+
+/// How long a credential helper may take.
+pub const PROGRAM_LIMIT: Duration = Duration::from_secs(10);
+/// How long a helper's answer is used without asking again.
+const ANSWER_AGE_MAX: Duration = Duration::from_secs(3600);
 
 /// A text that is wiped when dropped and never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -69,20 +101,232 @@ pub struct CredentialError {
     pub reason: String,
 }
 
+/// How a source logs in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Login {
+    /// With this.
+    Credential(Credential),
+    /// With what this credential helper answers.
+    Program(Program),
+}
+
+/// One `oci_credentials` block.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Block {
+    /// The repositories it is for.
+    pub prefix: Prefix,
+    /// What it sets.
+    pub login: Login,
+    /// Where it stands, for the user: `/home/u/.tofurc:12`.
+    pub origin: String,
+}
+
+/// All sources, in order. The default has none.
+#[derive(Clone, Default, Debug)]
+pub struct CredentialsConfig {
+    /// The `oci_credentials` blocks in the order of their files.
+    pub blocks: Vec<Block>,
+    /// `docker_credentials_helper` of `oci_default_credentials`.
+    pub default_program: Option<Program>,
+    /// Docker-style files.
+    pub files: DockerFiles,
+    /// Where credential helpers are looked for, as in `PATH`.
+    pub search_path: OsString,
+    /// How long a helper may take; `None`: [`PROGRAM_LIMIT`].
+    pub program_limit: Option<Duration>,
+}
+
 /// All configured sources, in order.
-#[derive(Debug, Default)]
-pub struct Credentials {}
+#[derive(Default)]
+pub struct Credentials {
+    config: CredentialsConfig,
+    docker: Arc<DockerStore>,
+    /// One per helper and registry, so few; each is running or done.
+    answers: Mutex<HashMap<(Program, Host), Answer>>,
+}
+
+struct Answer {
+    since: Instant,
+    outcome: Shared<BoxFuture<'static, Result<Option<Credential>, String>>>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").finish_non_exhaustive()
+    }
+}
+
+/// The best source so far. `login` is an error where the source names no possible program.
+struct Choice {
+    specificity: Specificity,
+    source: String,
+    login: Result<Login, String>,
+}
+
+impl Choice {
+    /// Puts `new` in place of `best` if it is more specific.
+    fn offer(best: &mut Option<Choice>, new: Choice) {
+        if best.as_ref().is_none_or(|b| new.specificity > b.specificity) {
+            *best = Some(new);
+        }
+    }
+}
 
 impl Credentials {
+    /// Credentials from these sources. Nothing is read or run before it is asked for.
+    pub fn new(config: CredentialsConfig) -> Credentials {
+        let docker = Arc::new(DockerStore::new(config.files.clone()));
+        Credentials { config, docker, answers: Mutex::default() }
+    }
+
     /// The most specific credential for a repository (`None`: for the registry as a whole). `again` is true after
-    /// the registry refused what was found before, so that a helper runs once more.
+    /// the registry refused what was found before, so that a helper runs once more. Files are read again whenever
+    /// they changed.
+    ///
+    /// Must be called on a tokio runtime. Waits at most for a helper's time limit, besides the disk.
     pub async fn find(
         &self,
         host: &Host,
         repo: Option<&RepoName>,
         again: bool,
     ) -> Result<Option<Found>, CredentialError> {
-        let _ = (host, repo, again);
-        Ok(None)
+        let error = |source_name: String, reason: String| CredentialError { host: host.clone(), source_name, reason };
+        let docker = self.docker.clone();
+        let reading = tokio::task::spawn_blocking(move || docker.read()).await;
+        let reading = reading.map_err(|e| error("the Docker-style configuration files".to_owned(), e.to_string()))?;
+        for warning in &reading.warnings {
+            tracing::warn!("{warning}");
+        }
+        let files = reading.files.map_err(|(path, reason)| error(path.display().to_string(), reason))?;
+
+        let Some(choice) = self.choose(host, repo, &files)? else { return Ok(identity(host, repo, &files)) };
+        let login = choice.login.map_err(|reason| error(choice.source.clone(), reason))?;
+        let (credential, source) = match login {
+            Login::Credential(credential) => (Some(credential), choice.source),
+            Login::Program(program) => {
+                let source = format!("{program} ({})", choice.source);
+                let answer = self.ask(program, host, again).await;
+                (answer.map_err(|reason| error(source.clone(), reason))?, source)
+            }
+        };
+        Ok(match credential {
+            Some(credential) => Some(Found { credential, source }),
+            None => identity(host, repo, &files),
+        })
+    }
+
+    /// The source that decides. An entry that fits and cannot be read is an error even beside a better one.
+    fn choose(
+        &self,
+        host: &Host,
+        repo: Option<&RepoName>,
+        files: &[NamedFile],
+    ) -> Result<Option<Choice>, CredentialError> {
+        let mut best = None;
+        for block in &self.config.blocks {
+            if let Some(specificity) = block.prefix.specificity(host, repo) {
+                let source = format!("oci_credentials \"{}\" of {}", block.prefix, block.origin);
+                Choice::offer(&mut best, Choice { specificity, source, login: Ok(block.login.clone()) });
+            }
+        }
+        if let Some(program) = &self.config.default_program {
+            let source = "oci_default_credentials".to_owned();
+            let login = Ok(Login::Program(program.clone()));
+            Choice::offer(&mut best, Choice { specificity: Specificity::GLOBAL, source, login });
+        }
+        for (path, file) in files {
+            let Ok(file) = file.as_ref() else { continue };
+            for (key, auth) in &file.auths {
+                let Some(specificity) = fits(key, host, repo) else { continue };
+                let source = auth_source(key, path);
+                let credential = match &auth.basic {
+                    None => continue,
+                    Some(Ok(credential)) => credential.clone(),
+                    Some(Err(reason)) => {
+                        let reason = (*reason).to_owned();
+                        return Err(CredentialError { host: host.clone(), source_name: source, reason });
+                    }
+                };
+                let credential = match (&credential, &auth.identity_token) {
+                    (Credential::Basic { password, .. }, Some(token)) if password.expose().is_empty() => refresh(token),
+                    _ => credential,
+                };
+                Choice::offer(&mut best, Choice { specificity, source, login: Ok(Login::Credential(credential)) });
+            }
+            let programs = [
+                (Specificity::DOMAIN, file.cred_helpers.get(host.as_str()), format!("credHelpers[\"{host}\"]")),
+                (Specificity::GLOBAL, file.creds_store.as_ref(), "credsStore".to_owned()),
+            ];
+            for (specificity, name, place) in programs {
+                let Some(name) = name else { continue };
+                let source = format!("{place} of {}", path.display());
+                let login = name.parse().map(Login::Program).map_err(|e: ProgramError| e.to_string());
+                Choice::offer(&mut best, Choice { specificity, source, login });
+            }
+        }
+        Ok(best)
+    }
+
+    /// A helper's answer, from memory where it is young enough. One that is being waited for is shared; failures are
+    /// not kept.
+    async fn ask(&self, program: Program, host: &Host, again: bool) -> Result<Option<Credential>, String> {
+        let outcome = {
+            let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            let key = (program.clone(), host.clone());
+            let usable = answers.get(&key).filter(|answer| match answer.outcome.peek() {
+                None => true,
+                Some(Ok(_)) => !again && answer.since.elapsed() < ANSWER_AGE_MAX,
+                Some(Err(_)) => false,
+            });
+            match usable {
+                Some(answer) => answer.outcome.clone(),
+                None => {
+                    let limit = self.config.program_limit.unwrap_or(PROGRAM_LIMIT);
+                    // a task of its own, so that it moves on whoever stops waiting
+                    let task = tokio::spawn(program.get(self.config.search_path.clone(), host.clone(), limit));
+                    let outcome =
+                        async move { task.await.unwrap_or_else(|e| Err(format!("it was given up: {e}"))) }.boxed();
+                    let outcome = outcome.shared();
+                    answers.insert(key, Answer { since: Instant::now(), outcome: outcome.clone() });
+                    outcome
+                }
+            }
+        };
+        outcome.await
+    }
+}
+
+/// How well a key of `auths` fits. A key that is no prefix of repositories (`https://index.docker.io/v1/`) belongs to
+/// other programs.
+fn fits(key: &str, host: &Host, repo: Option<&RepoName>) -> Option<Specificity> {
+    key.parse::<Prefix>().ok()?.specificity(host, repo)
+}
+
+fn auth_source(key: &str, path: &Path) -> String {
+    format!("auths[\"{key}\"] of {}", path.display())
+}
+
+fn refresh(token: &Secret) -> Credential {
+    Credential::Tokens { access: None, refresh: Some(token.clone()) }
+}
+
+/// The most specific identity token.
+fn identity(host: &Host, repo: Option<&RepoName>, files: &[NamedFile]) -> Option<Found> {
+    let mut best = None;
+    for (path, file) in files {
+        for (key, auth) in file.as_ref().as_ref().map(|f| f.auths.as_slice()).unwrap_or_default() {
+            if let Some(token) = &auth.identity_token
+                && let Some(specificity) = fits(key, host, repo)
+            {
+                let login = Ok(Login::Credential(refresh(token)));
+                Choice::offer(&mut best, Choice { specificity, source: auth_source(key, path), login });
+            }
+        }
+    }
+    match best {
+        Some(Choice { source, login: Ok(Login::Credential(credential)), .. }) => {
+            Some(Found { credential, source: format!("identitytoken in {source}") })
+        }
+        _ => None,
     }
 }

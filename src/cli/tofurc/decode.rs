@@ -1,0 +1,242 @@
+//! From items to typed values, with OpenTofu's own checks.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use zeroize::Zeroizing;
+
+use super::syntax::{Document, Item, SyntaxError, Value};
+use super::{DefaultCredentials, InstallationLocation, InstallationMethod, Tofurc};
+use crate::registry::credentials::{Block, Credential, Login, Prefix, Program, Secret};
+
+type Result<T> = std::result::Result<T, SyntaxError>;
+
+fn refuse<T>(line: usize, rule: impl Into<String>) -> Result<T> {
+    Err(SyntaxError { line, rule: rule.into() })
+}
+
+/// Adds what a document says to what is known.
+pub fn add(tofurc: &mut Tofurc, file: &Path, document: Document) -> Result<()> {
+    let json = document.json;
+    for item in document.items {
+        let line = item.line;
+        match item.keys.first().map(String::as_str) {
+            Some("oci_credentials") => {
+                for (label, body) in labelled(item, json)? {
+                    let block = credentials(&label, body, file)?;
+                    if tofurc.blocks.iter().any(|b| b.prefix == block.prefix) {
+                        return refuse(line, format!("oci_credentials {label:?} stands there a second time"));
+                    }
+                    tofurc.blocks.push(block);
+                }
+            }
+            Some("oci_default_credentials") => {
+                for body in plain(item, json)? {
+                    let defaults = default_credentials(body, file)?;
+                    if tofurc.defaults.replace(defaults).is_some() {
+                        return refuse(line, "there may be one oci_default_credentials block, over all files");
+                    }
+                }
+            }
+            Some("provider_installation") => {
+                for body in plain(item, json)? {
+                    let methods = installation(body, file, json)?;
+                    if tofurc.installation.replace(methods).is_some() {
+                        return refuse(line, "there may be one provider_installation block, over all files");
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The inside of a block.
+struct Body {
+    /// `oci_credentials "ghcr.io"`, for messages.
+    name: String,
+    line: usize,
+    items: Vec<Item>,
+}
+
+/// The blocks that one item stands for: itself, or in JSON an object or each object of a list.
+fn plain(item: Item, json: bool) -> Result<Vec<Body>> {
+    let Item { keys, assigned, value, line } = item;
+    let name = keys.first().cloned().unwrap_or_default();
+    if !json && assigned {
+        return refuse(line, format!("{name} is a block, without an equals sign"));
+    }
+    if keys.len() > 1 {
+        return refuse(line, format!("a {name} block has no label"));
+    }
+    let body = |value| match value {
+        Value::Object(items) => Ok(Body { name: name.clone(), line, items }),
+        _ => refuse(line, format!("{name} must be an object")),
+    };
+    match value {
+        Value::List(list) if json => list.into_iter().map(body).collect(),
+        value => Ok(vec![body(value)?]),
+    }
+}
+
+/// The same for blocks with one label; in JSON the label is a key of the object.
+fn labelled(item: Item, json: bool) -> Result<Vec<(String, Body)>> {
+    const LABEL: &str = "an oci_credentials block has one label: the registry, or a path in it";
+    let line = item.line;
+    if !json {
+        let [name, label] = item.keys.as_slice() else { return refuse(line, LABEL) };
+        let (name, label) = (format!("{name} {label:?}"), label.clone());
+        return match item.value {
+            Value::Object(items) if !item.assigned => Ok(vec![(label, Body { name, line, items })]),
+            _ => refuse(line, format!("{name} is a block, without an equals sign")),
+        };
+    }
+    let mut blocks = Vec::new();
+    for outer in plain(item, json)? {
+        for inner in outer.items {
+            let label = inner.keys.first().cloned().unwrap_or_default();
+            for mut body in plain(inner, json)? {
+                body.name = format!("{} {label:?}", outer.name);
+                blocks.push((label.clone(), body));
+            }
+        }
+    }
+    Ok(blocks)
+}
+
+impl Body {
+    fn refuse<T>(&self, rule: impl std::fmt::Display) -> Result<T> {
+        refuse(self.line, format!("{} {rule}", self.name))
+    }
+
+    /// The last argument of that name; null is none.
+    fn argument(&self, name: &str) -> Option<&Item> {
+        let named = self.items.iter().rev().find(|item| item.keys.first().is_some_and(|key| key == name));
+        named.filter(|item| !matches!(&item.value, Value::Word(word) if word == "null"))
+    }
+
+    fn text(&self, name: &str) -> Result<Option<Zeroizing<String>>> {
+        let Some(item) = self.argument(name) else { return Ok(None) };
+        match text(&item.value) {
+            Some(text) => Ok(Some(text)),
+            None => refuse(item.line, format!("{} must be a text", name)),
+        }
+    }
+
+    fn flag(&self, name: &str) -> Result<Option<bool>> {
+        let Some(item) = self.argument(name) else { return Ok(None) };
+        let word = match &item.value {
+            Value::Word(word) => word.as_str(),
+            Value::Text(text) => text.as_str(),
+            _ => "",
+        };
+        match word {
+            "true" | "1" => Ok(Some(true)),
+            "false" | "0" => Ok(Some(false)),
+            _ => refuse(item.line, format!("{name} must be true or false")),
+        }
+    }
+
+    fn texts(&self, name: &str) -> Result<Option<Vec<String>>> {
+        let Some(item) = self.argument(name) else { return Ok(None) };
+        let list = match &item.value {
+            Value::List(list) => list.iter().map(|v| Some(text(v)?.to_string())).collect(),
+            value => text(value).map(|t| vec![t.to_string()]),
+        };
+        match list {
+            Some(list) => Ok(Some(list)),
+            None => refuse(item.line, format!("{name} must be a list of texts")),
+        }
+    }
+
+    fn program(&self) -> Result<Option<Program>> {
+        let Some(name) = self.text("docker_credentials_helper")? else { return Ok(None) };
+        match Program::from_str(&name) {
+            Ok(program) => Ok(Some(program)),
+            Err(e) => self.refuse(format_args!("sets docker_credentials_helper: {e}")),
+        }
+    }
+}
+
+/// A text, or a number as it is written.
+fn text(value: &Value) -> Option<Zeroizing<String>> {
+    match value {
+        Value::Text(text) => Some(text.clone()),
+        Value::Word(word) if !matches!(word.as_str(), "true" | "false" | "null") => Some(Zeroizing::new(word.clone())),
+        _ => None,
+    }
+}
+
+fn credentials(label: &str, body: Body, file: &Path) -> Result<Block> {
+    let prefix = match Prefix::from_str(label) {
+        Ok(prefix) => prefix,
+        Err(e) => return body.refuse(format_args!("has a wrong label: {e}")),
+    };
+    let (username, password) = (body.text("username")?, body.text("password")?);
+    let (access, refresh) = (body.text("access_token")?, body.text("refresh_token")?);
+    let program = body.program()?;
+    let styles = [username.is_some() || password.is_some(), access.is_some() || refresh.is_some(), program.is_some()];
+    if styles.iter().filter(|set| **set).count() != 1 {
+        return body.refuse(
+            "must set exactly one of username+password, access_token+refresh_token, docker_credentials_helper",
+        );
+    }
+    let secret = |text: Zeroizing<String>| Secret::new(text.to_string());
+    let login = match (username, password, access, refresh, program) {
+        (Some(username), Some(password), ..) if !username.is_empty() => {
+            Login::Credential(Credential::Basic { username: username.to_string(), password: secret(password) })
+        }
+        (_, _, Some(access), Some(refresh), _) if !access.is_empty() => {
+            let refresh = (!refresh.is_empty()).then(|| secret(refresh));
+            Login::Credential(Credential::Tokens { access: Some(secret(access)), refresh })
+        }
+        (.., Some(program)) if prefix.has_path() => {
+            let rule = "names a path, but a credential helper knows whole registries only";
+            return body.refuse(format_args!("{rule} ({program})"));
+        }
+        (.., Some(program)) => Login::Program(program),
+        (Some(_), Some(_), ..) => return body.refuse("must not set an empty username"),
+        (_, _, Some(_), Some(_), _) => return body.refuse("must not set an empty access_token"),
+        (_, _, None, None, _) => return body.refuse("must set username and password together"),
+        _ => return body.refuse("must set access_token and refresh_token together"),
+    };
+    Ok(Block { prefix, login, origin: format!("{}:{}", file.display(), body.line) })
+}
+
+fn default_credentials(body: Body, file: &Path) -> Result<DefaultCredentials> {
+    let discover_ambient = body.flag("discover_ambient_credentials")?.unwrap_or(true);
+    let listed = body.texts("docker_style_config_files")?;
+    if !discover_ambient && listed.is_some() {
+        return body.refuse("lists docker_style_config_files, but discover_ambient_credentials is false");
+    }
+    let base = file.parent().unwrap_or(Path::new("/"));
+    let files = listed.map(|paths| paths.iter().map(|path| base.join(path)).collect::<Vec<PathBuf>>());
+    Ok(DefaultCredentials { discover_ambient, files, program: body.program()? })
+}
+
+fn installation(body: Body, file: &Path, json: bool) -> Result<Vec<InstallationMethod>> {
+    let mut methods = Vec::new();
+    for item in body.items {
+        for body in plain(item, json)? {
+            let required = |argument: &str| match body.text(argument)? {
+                Some(text) if !text.is_empty() => Ok(text.to_string()),
+                _ => body.refuse(format_args!("must set {argument}")),
+            };
+            let location = match body.name.as_str() {
+                "direct" => InstallationLocation::Direct,
+                "filesystem_mirror" => InstallationLocation::FilesystemMirror(required("path")?.into()),
+                "network_mirror" => InstallationLocation::NetworkMirror(required("url")?),
+                "oci_mirror" => InstallationLocation::OciMirror(required("repository_template")?),
+                "dev_overrides" if methods.is_empty() => continue,
+                "dev_overrides" => return body.refuse("must stand before all other methods"),
+                _ => return body.refuse("is no method of installation"),
+            };
+            let include = body.texts("include")?.unwrap_or_default();
+            let exclude = body.texts("exclude")?.unwrap_or_default();
+            let origin = format!("{}:{}", file.display(), body.line);
+            methods.push(InstallationMethod { location, include, exclude, origin });
+        }
+    }
+    Ok(methods)
+}

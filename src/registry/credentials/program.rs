@@ -1,0 +1,179 @@
+//! Credential helpers: programs named `docker-credential-NAME` that are asked for one registry's credential.
+//!
+//! A program is run by its absolute path, without a shell, with three pipes for its standard streams and none of
+//! this process's own descriptors (all are close-on-exec), in a process group of its own that is killed when the time
+//! limit passes. Nothing that it prints gets into a message.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, Command};
+use zeroize::Zeroizing;
+
+use super::{Credential, Secret};
+use crate::name::Host;
+
+/// The most that a program may answer, in bytes.
+pub const ANSWER_MAX: usize = 64 << 10;
+/// How much of its complaints is looked at, in bytes.
+const COMPLAINT_MAX: usize = 4 << 10;
+/// What a program says, and exits with a failure, where it has no credential.
+const NOT_FOUND: &[u8] = b"credentials not found";
+/// The user name by which a program marks its secret as an identity token.
+const TOKEN_USER: &str = "<token>";
+
+/// A credential helper by its short name: `pass` stands for the program `docker-credential-pass`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Program(String);
+
+/// The name cannot be a part of a program's file name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the name of a credential helper must be part of a file name: not empty, without /")]
+pub struct ProgramError;
+
+impl FromStr for Program {
+    type Err = ProgramError;
+
+    fn from_str(name: &str) -> Result<Self, ProgramError> {
+        if name.is_empty() || name.contains(['/', '\0']) { Err(ProgramError) } else { Ok(Program(name.to_owned())) }
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "docker-credential-{}", self.0)
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default, rename = "Username")]
+    username: String,
+    #[serde(default, rename = "Secret")]
+    secret: String,
+}
+
+impl Program {
+    /// Asks for the credential of `host`; `None` if the program has none. The error is a reason without anything
+    /// that the program printed.
+    ///
+    /// An identity token (user name `<token>`) is an error for OpenTofu, which therefore finds nothing; here it is
+    /// a refresh token.
+    pub async fn get(self, search_path: OsString, host: Host, limit: Duration) -> Result<Option<Credential>, String> {
+        let name = self.to_string();
+        let found = tokio::task::spawn_blocking(move || find_in(&search_path, &name)).await;
+        let path = found.map_err(|e| e.to_string())?.ok_or("there is no such program in PATH")?;
+        let mut command = std::process::Command::new(path);
+        command.arg("get").current_dir("/").process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child =
+            Command::from(command).kill_on_drop(true).spawn().map_err(|e| format!("it cannot be started: {e}"))?;
+        let outcome = tokio::time::timeout(limit, converse(&mut child, &host)).await;
+        if !matches!(outcome, Ok(Ok(_))) {
+            end_group(&child);
+        }
+        let (status, answer, complaint) =
+            outcome.map_err(|_| format!("it did not answer within {} s", limit.as_secs_f32()))??;
+        if !status.success() {
+            let absent = says_not_found(&answer) || says_not_found(&complaint);
+            return if absent { Ok(None) } else { Err(format!("it failed ({status}); run it by hand to see why")) };
+        }
+        interpret(&answer)
+    }
+}
+
+/// The first executable file of that name. Only absolute directories count: a relative one would depend on where
+/// the process happens to stand.
+fn find_in(search_path: &OsString, name: &str) -> Option<PathBuf> {
+    std::env::split_paths(search_path)
+        .filter(|dir| dir.is_absolute())
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok())
+}
+
+type Conversation = (ExitStatus, Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>);
+
+async fn converse(child: &mut Child, host: &Host) -> Result<Conversation, String> {
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let ask = async {
+        if let Some(mut stdin) = stdin {
+            // a program that does not read its question has its own way to the answer
+            let _ = stdin.write_all(format!("https://{host}").as_bytes()).await;
+        }
+    };
+    let answer = async {
+        let answer = read_up_to(stdout, ANSWER_MAX + 1).await;
+        if answer.len() > ANSWER_MAX {
+            return Err(format!("it answers more than {ANSWER_MAX} bytes"));
+        }
+        Ok(answer)
+    };
+    let complaint = async {
+        let mut stderr = stderr;
+        let kept = read_up_to(stderr.as_mut(), COMPLAINT_MAX).await;
+        if let Some(stderr) = &mut stderr {
+            let _ = tokio::io::copy(stderr, &mut tokio::io::sink()).await;
+        }
+        Ok(kept)
+    };
+    let ((), answer, complaint) = tokio::try_join!(
+        async {
+            ask.await;
+            Ok::<(), String>(())
+        },
+        answer,
+        complaint
+    )?;
+    let status = child.wait().await.map_err(|e| e.to_string())?;
+    Ok((status, answer, complaint))
+}
+
+/// Up to `limit` bytes, in a buffer that is never moved. A failing pipe ends like a closed one.
+async fn read_up_to(pipe: Option<impl AsyncRead + Unpin>, limit: usize) -> Zeroizing<Vec<u8>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(limit));
+    if let Some(mut pipe) = pipe {
+        while bytes.len() < limit {
+            let room = limit - bytes.len();
+            match (&mut pipe).take(room as u64).read_buf(&mut *bytes).await {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+    }
+    bytes
+}
+
+fn end_group(child: &Child) {
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+    if let Some(group) = group {
+        // it may have ended by itself in the meantime; it is not reaped yet, so the id is still its own
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+}
+
+fn says_not_found(text: &[u8]) -> bool {
+    text.windows(NOT_FOUND.len()).any(|w| w.eq_ignore_ascii_case(NOT_FOUND))
+}
+
+fn interpret(answer: &[u8]) -> Result<Option<Credential>, String> {
+    // the first value counts, whatever follows it
+    let first = serde_json::Deserializer::from_slice(answer).into_iter::<Answer>().next();
+    let Some(Ok(Answer { username, secret })) = first else {
+        return Err("its answer is not a JSON object with Username and Secret".to_owned());
+    };
+    let secret = Secret::new(secret);
+    if username.is_empty() && secret.expose().is_empty() {
+        return Ok(None);
+    }
+    if username == TOKEN_USER {
+        return Ok(Some(Credential::Tokens { access: None, refresh: Some(secret) }));
+    }
+    Ok(Some(Credential::Basic { username, password: secret }))
+}
