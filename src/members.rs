@@ -180,6 +180,11 @@ impl Builder {
         Ok(at)
     }
 
+    /// A file that was added.
+    pub fn added(&self, no: FileNo) -> &File {
+        &self.files[no.0 as usize]
+    }
+
     /// The finished tree.
     pub fn finish(self) -> Members {
         let directories = self
