@@ -1,1 +1,587 @@
-//! (see ARCHITECTURE.md)
+//! The content-addressed cache: bytes by digest, checked on their way in and on their way out.
+//!
+//! ```text
+//! CACHE/                         the user's own, writable by nobody else
+//! ├── CACHEDIR.TAG
+//! └── v1/                        layout version; 0700 from here on
+//!     ├── key                    random, 0600: seals sidecars and edges of this cache
+//!     ├── blobs/ab/sha256-abHEX…            exactly the blob: a zip, a manifest
+//!     │            sha256-abHEX….sum        its chunk checksums, sealed (blobs over 64 KiB)
+//!     ├── members/ab/sha256-abHEX…-NUMBER   exactly a big member of that zip, inflated; always with a .sum
+//!     ├── edges/KEYED-HASH-OF-NAME          a small value that changes, sealed
+//!     └── tmp/NAME.part                     being written, under a lock; or broken off, to be resumed
+//!
+//!             ┌──────── begin ───────► Fill ── write… ── publish ──┐ length and digest match, else nothing
+//!   facts ────┤                                                    ▼
+//!             └──────── get ──► (checked: file, owner, length) ► Object ── read_at: every chunk is checked
+//! ```
+//!
+//! No name from outside becomes a path: files are named by digest, number or keyed hash. A file that is not what it
+//! has to be is quarantined (its name is removed) and counts as missing, so it is fetched again. Readers take no
+//! lock: a file is complete when its name appears, and is never written again. Several processes may share a cache.
+//!
+//! The functions block on the disk; none is called on a thread of the async runtime or of FUSE.
+
+mod disk;
+mod edges;
+mod error;
+mod evict;
+mod fill;
+mod flight;
+mod layout;
+mod memory;
+mod object;
+mod seal;
+mod sums;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{Mode, fchmod, fstat, fstatvfs};
+use rustix::io::Errno;
+
+pub use self::error::{StoreError, StoreFailure};
+pub use self::fill::Fill;
+pub use self::flight::Flights;
+pub use self::object::Object;
+
+use self::disk::{Dir, PUBLISHED, is_sound, length, read_sound};
+use self::evict::{Ledger, PARTIAL_AGE, Totals};
+use self::layout::{Layout, is_misplaced};
+use self::memory::Memory;
+use self::object::{Content, Inner, Recent};
+use self::sums::{CHUNK, Sums};
+use crate::digest::Digest;
+use crate::members::FileNo;
+
+const SIDECAR: &str = ".sum";
+const PARTIAL: &str = ".part";
+/// How far eviction goes below the limit, so that it does not run at every fill: to nine tenths.
+const EVICT_TO: (u64, u64) = (9, 10);
+/// How exactly the last use of an object is written down.
+const TOUCH_EVERY: Duration = Duration::from_secs(60);
+
+/// What an object is known by.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Key {
+    /// Bytes with that digest: a zip or a manifest.
+    Blob(Digest),
+    /// The inflated content of a file of a zip. Its fills are trusted to have checked it against the zip (CRC-32).
+    Member {
+        /// The zip.
+        archive: Digest,
+        /// The file in it.
+        number: FileNo,
+    },
+}
+
+impl Key {
+    /// The digest that the content has to have, where it is known.
+    fn digest(&self) -> Option<Digest> {
+        match self {
+            Key::Blob(digest) => Some(*digest),
+            Key::Member { .. } => None,
+        }
+    }
+
+    /// Whether `bytes` are the content, as far as the key alone tells.
+    fn matches(&self, bytes: &[u8]) -> bool {
+        self.digest().is_none_or(|digest| Digest::of_with(digest.algorithm(), bytes) == digest)
+    }
+
+    /// Whether content of that length is checked whole at opening instead of in chunks.
+    fn is_small(&self, len: u64) -> bool {
+        matches!(self, Key::Blob(_)) && len <= CHUNK as u64
+    }
+
+    fn file_name(&self) -> String {
+        let of = |digest: &Digest| format!("{}-{}", digest.algorithm().name(), digest.hex());
+        match self {
+            Key::Blob(digest) => of(digest),
+            Key::Member { archive, number } => format!("{}-{}", of(archive), number.0),
+        }
+    }
+
+    fn shard(&self) -> String {
+        let (Key::Blob(digest) | Key::Member { archive: digest, .. }) = self;
+        digest.hex()[..2].to_owned()
+    }
+
+    fn blob_from(file_name: &str) -> Option<Key> {
+        file_name.replacen('-', ":", 1).parse().ok().map(Key::Blob)
+    }
+
+    fn member_from(file_name: &str) -> Option<Key> {
+        let (archive, number) = file_name.rsplit_once('-')?;
+        let key = Key::Member {
+            archive: archive.replacen('-', ":", 1).parse().ok()?,
+            number: FileNo(number.parse().ok()?),
+        };
+        (key.file_name() == file_name).then_some(key)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Key::Blob(digest) => write!(f, "{digest}"),
+            Key::Member { archive, number } => write!(f, "file {} of {archive}", number.0),
+        }
+    }
+}
+
+/// Where the cache lies and how big it may get.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The cache directory; made if it is missing.
+    pub dir: PathBuf,
+    /// Budget for blobs and members on disk, in bytes.
+    pub limit: u64,
+}
+
+/// The answer to [`Store::begin`].
+#[derive(Debug)]
+pub enum Begin {
+    /// It is there already.
+    Present(Object),
+    /// The caller is the one to fill it.
+    Fill(Fill),
+    /// Another fill of the same key runs, here or in another process, and has that many bytes. Ask again later; bytes
+    /// that grow are progress.
+    Busy {
+        /// Bytes in the partial file.
+        bytes: u64,
+    },
+}
+
+impl fmt::Debug for Fill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fill({} bytes)", self.position())
+    }
+}
+
+/// What the cache holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Usage {
+    /// The cache directory.
+    pub dir: PathBuf,
+    /// Space that blobs and members take, in bytes.
+    pub bytes: u64,
+    /// How many blobs and members there are.
+    pub objects: u64,
+    /// The budget, in bytes.
+    pub limit: u64,
+    /// Bytes held in memory since the disk takes none.
+    pub in_memory: u64,
+}
+
+/// The file system under the cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Space {
+    /// Its size in bytes.
+    pub total: u64,
+    /// What an ordinary user may still write, in bytes.
+    pub available: u64,
+}
+
+/// What [`Store::verify`] found.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Verified {
+    /// How many objects were read and checked.
+    pub checked: u64,
+    /// What was not as it has to be, with the rule that it broke. It is quarantined.
+    pub bad: Vec<(Key, String)>,
+}
+
+/// What [`Store::prune`] removed.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Pruned {
+    /// Objects removed.
+    pub objects: u64,
+    /// Space freed, in bytes.
+    pub bytes: u64,
+}
+
+/// The cache. See the head of this file.
+pub struct Store {
+    options: Options,
+    /// Opened again if somebody removed the directories (O10).
+    layout: RwLock<Arc<Layout>>,
+    /// What this process holds open.
+    open: Mutex<HashMap<Key, Weak<Inner>>>,
+    recent: Recent,
+    memory: Memory,
+    ledger: Ledger,
+}
+
+impl Store {
+    /// Opens the cache, made if it is missing. [`StoreFailure::Unsafe`] if others could write in it.
+    pub fn open(options: Options) -> Result<Arc<Store>, StoreError> {
+        let layout = Arc::new(Layout::open(&options.dir)?);
+        let store = Arc::new(Store {
+            options,
+            layout: RwLock::new(layout),
+            open: Mutex::default(),
+            recent: Recent::new(),
+            memory: Memory::default(),
+            ledger: Ledger::default(),
+        });
+        let counted = Arc::downgrade(&store);
+        let started = std::thread::Builder::new().name("cache-count".to_owned()).spawn(move || {
+            if let Some(store) = counted.upgrade() {
+                evict::reap(&store.layout(), PARTIAL_AGE);
+                store.count();
+            }
+        });
+        if let Err(error) = started {
+            tracing::warn!(%error, "no thread to count the cache: it is counted when first asked for");
+        }
+        Ok(store)
+    }
+
+    /// The object, open and checked; `None` if it is not there, or was damaged and is quarantined now. Counts as use.
+    pub fn get(self: &Arc<Self>, key: &Key) -> Result<Option<Object>, StoreError> {
+        let opened = locked(&self.open).get(key).and_then(Weak::upgrade).map(Object);
+        if let Some(object) = opened {
+            self.touch(&object);
+            return Ok(Some(object));
+        }
+        let Some((content, age)) = self.load(key)? else { return Ok(None) };
+        let object = self.opened(Inner::new(self.clone(), *key, content));
+        object.0.touched.store(seconds_now().saturating_sub(age.as_secs()), Ordering::Relaxed);
+        self.touch(&object);
+        Ok(Some(object))
+    }
+
+    /// Starts to fill `key` with `size` bytes, unless it is there or being filled.
+    pub fn begin(self: &Arc<Self>, key: &Key, size: u64) -> Result<Begin, StoreError> {
+        fill::begin(self, key, size)
+    }
+
+    /// Removes an object whose bytes turned out to be wrong; open descriptors keep them.
+    pub fn quarantine(&self, key: &Key, why: &str) {
+        tracing::warn!(%key, rule = why, "a cached object is quarantined: it is removed and will be fetched again");
+        locked(&self.open).remove(key);
+        let layout = self.layout();
+        let size = layout.shard(key).and_then(|dir| dir.stat(&key.file_name())).map(|stat| length(&stat));
+        match (layout.remove(key), size) {
+            (Ok(()), Ok(size)) => self.ledger.subtract(key, size),
+            (Ok(()), Err(_)) => {}
+            (Err(errno), _) => tracing::warn!(%key, %errno, "a damaged file of the cache cannot be removed"),
+        }
+    }
+
+    /// The value of an edge; `None` if there is none, or if it is not what was stored.
+    pub fn edge(&self, name: &str) -> Option<Vec<u8>> {
+        edges::get(&self.layout(), name)
+    }
+
+    /// Sets the value of an edge, atomically.
+    pub fn put_edge(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
+        edges::put(&*self.layout_to_write()?, name, value)
+    }
+
+    /// Removes an edge.
+    pub fn remove_edge(&self, name: &str) {
+        edges::remove(&self.layout(), name);
+    }
+
+    /// Shows every edge's name and value to `visit`, in no order.
+    pub fn each_edge(&self, visit: &mut dyn FnMut(&str, &[u8])) {
+        edges::each(&self.layout(), visit);
+    }
+
+    /// What the cache holds. Walks its directories if that was not done before.
+    pub fn usage(&self) -> Usage {
+        let totals = self.count();
+        Usage {
+            dir: self.options.dir.clone(),
+            bytes: totals.bytes,
+            objects: totals.objects,
+            limit: self.options.limit,
+            in_memory: self.memory.held(),
+        }
+    }
+
+    /// Size and room of the file system under the cache.
+    pub fn space(&self) -> Result<Space, StoreError> {
+        let stat = fstatvfs(&self.layout().tmp)
+            .map_err(|errno| StoreError::system(self.options.dir.display(), "look at the cache's disk", errno))?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok(Space { total: bytes(stat.f_blocks), available: bytes(stat.f_bavail) })
+    }
+
+    /// Reads and checks everything: blobs against their digests, members against their checksums. `progress` is told
+    /// the space of what was checked and of all, in bytes.
+    pub fn verify(self: &Arc<Self>, progress: &mut dyn FnMut(u64, u64)) -> Verified {
+        let found = evict::walk(&self.layout());
+        let total = found.iter().map(|found| found.bytes).sum();
+        let (mut done, mut verified) = (0, Verified::default());
+        for object in found {
+            verified.checked += 1;
+            if let Err(rule) = self.verify_one(&object.key) {
+                verified.bad.push((object.key, rule));
+            }
+            done += object.bytes;
+            progress(done, total);
+        }
+        verified
+    }
+
+    fn verify_one(self: &Arc<Self>, key: &Key) -> Result<(), String> {
+        let layout = self.layout();
+        let there = |layout: &Layout| layout.shard(key).is_ok_and(|dir| dir.stat(&key.file_name()).is_ok());
+        if !there(&layout) {
+            return Ok(());
+        }
+        // Loaded anew: an object that is open already may be another file than the one on disk.
+        let Some((content, _)) = self.load(key).map_err(|error| error.to_string())? else {
+            return if there(&layout) { Ok(()) } else { Err("it was damaged and is quarantined".to_owned()) };
+        };
+        let wrong = match (&content, key.digest()) {
+            (Content::Chunked { file, sums }, Some(digest)) => {
+                fill::rehash(file, sums.len(), &digest, &layout).is_none().then_some("it does not have its digest")
+            }
+            (Content::Chunked { .. }, None) => {
+                let object = Object(Arc::new(Inner::new(self.clone(), *key, content)));
+                return object.verify_whole().map_err(|error| error.rule);
+            }
+            _ => None,
+        };
+        match wrong {
+            Some(rule) => {
+                self.quarantine(key, rule);
+                Err(rule.to_owned())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Removes the longest unused objects until at most `to_bytes` are left, and partial files that nobody writes.
+    /// What this process holds open stays.
+    pub fn prune(&self, to_bytes: u64) -> Pruned {
+        let freed = evict::reap(&self.layout(), Duration::ZERO);
+        let mut pruned = self.sweep(Some(to_bytes));
+        pruned.bytes += freed;
+        pruned
+    }
+
+    fn layout(&self) -> Arc<Layout> {
+        self.layout.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The directories, made again if somebody removed them.
+    fn layout_to_write(&self) -> Result<Arc<Layout>, StoreError> {
+        let layout = self.layout();
+        if !layout.is_removed() {
+            return Ok(layout);
+        }
+        let mut slot = self.layout.write().unwrap_or_else(PoisonError::into_inner);
+        if slot.is_removed() {
+            tracing::warn!(dir = %self.options.dir.display(), "the cache was removed by somebody: it is made again");
+            *slot = Arc::new(Layout::open(&self.options.dir)?);
+        }
+        Ok(slot.clone())
+    }
+
+    /// Opens and checks an object's file; how long ago it was used, too.
+    fn load(&self, key: &Key) -> Result<Option<(Content, Duration)>, StoreError> {
+        let layout = self.layout();
+        let system = |errno| StoreError::system(key, "open a cached file", errno);
+        let refuse = |rule: &str| {
+            self.quarantine(key, rule);
+            Ok(None)
+        };
+        let opened = layout.shard(key).and_then(|dir| dir.open(&key.file_name()).map(|file| (dir, file)));
+        let (dir, file) = match opened {
+            Ok(opened) => opened,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) if is_misplaced(errno) => return refuse(&format!("its file cannot be opened: {errno}")),
+            Err(errno) => return Err(system(errno)),
+        };
+        let stat = fstat(&file).map_err(system)?;
+        if !is_sound(&stat) {
+            return refuse("its file is not a regular file of this user with one name");
+        }
+        if Mode::from_raw_mode(stat.st_mode) != PUBLISHED {
+            // The publishing process died between two steps.
+            let _ = fchmod(&file, PUBLISHED);
+        }
+        let len = length(&stat);
+        if key.is_small(len) {
+            return match read_sound(&file, len).filter(|bytes| key.matches(bytes)) {
+                Some(bytes) => Ok(Some((Content::Small { file, bytes: bytes.into() }, evict::age_of(&stat)))),
+                None => refuse("its file does not have its digest"),
+            };
+        }
+        if let Some((sums, age)) = read_sidecar(&layout, &dir, key, len) {
+            return Ok(Some((Content::Chunked { file, sums }, age)));
+        }
+        match self.rebuild_sidecar(&layout, &dir, key, &file, len) {
+            Some(sums) => Ok(Some((Content::Chunked { file, sums }, Duration::ZERO))),
+            None => refuse("its file is not what was stored"),
+        }
+    }
+
+    /// Checksums of a blob whose sidecar is missing or not ours: made again if the blob has its digest.
+    fn rebuild_sidecar(&self, layout: &Layout, dir: &Dir, key: &Key, file: &OwnedFd, len: u64) -> Option<Sums> {
+        let sums = fill::rehash(file, len, &key.digest()?, layout)?;
+        let name = format!("{}{SIDECAR}", key.file_name());
+        let sidecar = sums.to_sidecar(&layout.seals, key);
+        if let Err(errno) = dir.clear(&name, &layout.tmp).and_then(|()| layout.write(dir, &name, &sidecar)) {
+            tracing::warn!(%key, %errno, "checksums cannot be written: the file is hashed again when opened next");
+        }
+        Some(sums)
+    }
+
+    /// Enters an object into the table. Of two that were opened at once, the first counts.
+    fn opened(&self, inner: Inner) -> Object {
+        let mut open = locked(&self.open);
+        // `key` lives in `inner`, and an `Inner` may be dropped only after the table is unlocked.
+        let new = Object(Arc::new(inner));
+        if let Some(first) = open.get(&new.key()).and_then(Weak::upgrade) {
+            drop(open);
+            return Object(first);
+        }
+        open.insert(new.key(), Arc::downgrade(&new.0));
+        drop(open);
+        new
+    }
+
+    /// Enters an object that was just filled, and keeps the budget.
+    fn published(&self, inner: Inner) -> Object {
+        let object = Object(Arc::new(inner));
+        object.0.touched.store(seconds_now(), Ordering::Relaxed);
+        locked(&self.open).insert(object.key(), Arc::downgrade(&object.0));
+        if object.fd().is_some() && self.ledger.add(&object.key(), object.len(), self.options.limit) {
+            self.sweep(None);
+        }
+        object
+    }
+
+    /// The last clone of an object is gone.
+    fn closed(&self, key: &Key, id: u64) {
+        self.recent.forget(id);
+        let mut open = locked(&self.open);
+        if open.get(key).is_some_and(|open| open.strong_count() == 0) {
+            open.remove(key);
+        }
+    }
+
+    /// Quarantines an open object, unless its name stands for a newer file by now.
+    fn discard(&self, object: &Object, rule: &str) {
+        let key = object.key();
+        let current = self.layout().shard(&key).is_ok_and(|dir| object.fd().is_some_and(|fd| dir.holds(&key.file_name(), fd)));
+        if current {
+            self.quarantine(&key, rule);
+            return;
+        }
+        let mut open = locked(&self.open);
+        if open.get(&key).is_some_and(|open| std::ptr::eq(open.as_ptr(), Arc::as_ptr(&object.0))) {
+            open.remove(&key);
+        }
+    }
+
+    /// Writes the use of an object down, at most once a minute.
+    fn touch(&self, object: &Object) {
+        let (key, now) = (object.key(), seconds_now());
+        let last = object.0.touched.load(Ordering::Relaxed);
+        if object.fd().is_none() || now.abs_diff(last) < TOUCH_EVERY.as_secs() {
+            return;
+        }
+        object.0.touched.store(now, Ordering::Relaxed);
+        let name = key.file_name();
+        let name = if key.is_small(object.len()) { name } else { format!("{name}{SIDECAR}") };
+        // Fails on a read-only disk and for an object that was evicted: then there is nothing to write down.
+        let _ = self.layout().shard(&key).and_then(|dir| dir.touch(&name));
+    }
+
+    /// Frees space on a disk that answered `errno`, if that says that it is full: at least `bytes`, and a tenth of
+    /// the cache.
+    fn make_room(&self, bytes: u64, errno: Errno) {
+        if !error::is_full(errno) {
+            return;
+        }
+        let freed = evict::reap(&self.layout(), Duration::ZERO);
+        let held = self.count().bytes;
+        let pruned = self.sweep(Some(held.saturating_sub(bytes.saturating_mul(2).max(held / 10))));
+        tracing::warn!(
+            dir = %self.options.dir.display(), freed = freed + pruned.bytes, objects = pruned.objects,
+            "the cache's disk is full: the longest unused objects were evicted"
+        );
+    }
+
+    /// What the cache holds; walks its directories if nobody did before.
+    fn count(&self) -> Totals {
+        let sweeping = locked(&self.ledger.sweeping);
+        if let Some(totals) = self.ledger.totals() {
+            return totals;
+        }
+        self.sweep_alone(&sweeping, None);
+        self.ledger.totals().unwrap_or_default()
+    }
+
+    /// Counts the cache; evicts down to `to_bytes`, or below the limit if that is passed.
+    fn sweep(&self, to_bytes: Option<u64>) -> Pruned {
+        self.sweep_alone(&locked(&self.ledger.sweeping), to_bytes)
+    }
+
+    fn sweep_alone(&self, _sweeping: &MutexGuard<'_, ()>, to_bytes: Option<u64>) -> Pruned {
+        self.ledger.walking();
+        let layout = self.layout();
+        let found = evict::walk(&layout);
+        let mut bytes = found.iter().map(|found| found.bytes).sum::<u64>();
+        let mut objects = found.len() as u64;
+        let limit = self.options.limit;
+        let target = to_bytes.unwrap_or(if bytes > limit { limit / EVICT_TO.1 * EVICT_TO.0 } else { u64::MAX });
+        let mut pruned = Pruned::default();
+        for found in found {
+            if bytes <= target {
+                break;
+            }
+            let in_use = locked(&self.open).get(&found.key).is_some_and(|open| open.strong_count() > 0);
+            if !in_use && layout.remove(&found.key).is_ok() {
+                bytes -= found.bytes;
+                objects -= 1;
+                pruned.bytes += found.bytes;
+                pruned.objects += 1;
+            }
+        }
+        self.ledger.set(bytes, objects);
+        if pruned.objects > 0 {
+            tracing::info!(objects = pruned.objects, bytes = pruned.bytes, left = bytes, "evicted from the cache");
+        }
+        pruned
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store({})", self.options.dir.display())
+    }
+}
+
+/// A sidecar that this cache wrote for that key and length, and how long ago it was used.
+fn read_sidecar(layout: &Layout, dir: &Dir, key: &Key, len: u64) -> Option<(Sums, Duration)> {
+    let file = dir.open(&format!("{}{SIDECAR}", key.file_name())).ok()?;
+    let stat = fstat(&file).ok()?;
+    let bytes = read_sound(&file, Sums::sidecar_len(key, len))?;
+    Some((Sums::from_sidecar(&bytes, &layout.seals, key, len)?, evict::age_of(&stat)))
+}
+
+fn seconds_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs()).unwrap_or(0)
+}
+
+/// The store's tables hold no half-made state, so a panic elsewhere does not spoil them.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+//! Budget: what lies in the cache, what goes first, and what is left over from processes that died.
+//!
+//! The directories are the only record. They are counted by walking them: once at the start, in the background, and
+//! again whenever this process added enough that the sum may have passed the limit, which also notices what other
+//! processes added and removed. Use is written into modification times: of the sidecar, or of a small blob's data
+//! file. (A sidecar's, since a change of the data file's ctime would make passthrough check it again.)
+//!
+//! INVARIANT: no object that this process holds open is evicted, and eviction takes names only, so whoever else
+//! holds one open keeps its bytes.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{FileType, FlockOperation, Stat, flock};
+
+use super::disk::length;
+use super::layout::Layout;
+use super::{Key, PARTIAL, SIDECAR, locked};
+
+/// After how long a partial file that nobody writes is given up.
+pub(super) const PARTIAL_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+/// After how long any other temporary file is taken for one of a dead process; they live for milliseconds.
+const SCRATCH_AGE: Duration = Duration::from_secs(10 * 60);
+/// The unit in which file systems give out space.
+const BLOCK: u64 = 4096;
+
+/// What the cache holds on disk, as far as it is known.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Totals {
+    pub(super) bytes: u64,
+    pub(super) objects: u64,
+}
+
+/// The running sum.
+#[derive(Default)]
+pub(super) struct Ledger {
+    sum: Mutex<Sum>,
+    /// Held while objects are evicted, so that two threads do not free the same bytes twice.
+    pub(super) sweeping: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Sum {
+    /// `None` until the directories were walked once.
+    totals: Option<Totals>,
+    /// What this process added since the last walk began.
+    added: Totals,
+}
+
+impl Ledger {
+    pub(super) fn totals(&self) -> Option<Totals> {
+        locked(&self.sum).totals
+    }
+
+    /// A walk begins: what is added from now on may be missed by it.
+    pub(super) fn walking(&self) {
+        locked(&self.sum).added = Totals::default();
+    }
+
+    /// A walk found that much. What was added meanwhile may be counted twice until the next walk.
+    pub(super) fn set(&self, bytes: u64, objects: u64) {
+        let mut sum = locked(&self.sum);
+        sum.totals = Some(Totals { bytes: bytes + sum.added.bytes, objects: objects + sum.added.objects });
+    }
+
+    /// Counts an object of `size` bytes in. Whether it is time to look at the limit.
+    pub(super) fn add(&self, key: &Key, size: u64, limit: u64) -> bool {
+        let mut sum = locked(&self.sum);
+        let bytes = on_disk(key, size);
+        sum.added.bytes += bytes;
+        sum.added.objects += 1;
+        let much = sum.added.bytes > limit / 16;
+        let Some(totals) = sum.totals.as_mut() else { return false };
+        totals.bytes += bytes;
+        totals.objects += 1;
+        totals.bytes > limit || much
+    }
+
+    /// Counts an object of `size` bytes out.
+    pub(super) fn subtract(&self, key: &Key, size: u64) {
+        if let Some(totals) = locked(&self.sum).totals.as_mut() {
+            totals.bytes = totals.bytes.saturating_sub(on_disk(key, size));
+            totals.objects = totals.objects.saturating_sub(1);
+        }
+    }
+}
+
+/// The space that an object takes, its sidecar included.
+fn on_disk(key: &Key, size: u64) -> u64 {
+    let sidecar = if key.is_small(size) { 0 } else { super::sums::Sums::sidecar_len(key, size) };
+    blocks(size) + blocks(sidecar)
+}
+
+fn blocks(len: u64) -> u64 {
+    len.div_ceil(BLOCK).saturating_mul(BLOCK)
+}
+
+/// An object as it was found on disk.
+pub(super) struct Found {
+    pub(super) key: Key,
+    /// The space that it takes.
+    pub(super) bytes: u64,
+    /// When it was last used: seconds and nanoseconds since 1970.
+    used: (i64, i64),
+}
+
+/// Everything that lies in the cache, longest unused first. Sidecars left without data are removed.
+pub(super) fn walk(layout: &Layout) -> Vec<Found> {
+    let mut all = Vec::new();
+    for (dir, key_of) in layout.shards() {
+        let mut shard: HashMap<Key, (Found, bool)> = HashMap::new();
+        for name in dir.names() {
+            let (data_name, is_data) = match name.strip_suffix(SIDECAR) {
+                Some(data_name) => (data_name, false),
+                None => (name.as_str(), true),
+            };
+            let (Some(key), Ok(stat)) = (key_of(data_name), dir.stat(&name)) else { continue };
+            let used = modified(&stat);
+            let found = shard.entry(key).or_insert((Found { key, bytes: 0, used }, false));
+            found.0.bytes += blocks(length(&stat));
+            found.0.used = found.0.used.max(used);
+            found.1 |= is_data;
+        }
+        for (found, has_data) in shard.into_values() {
+            if has_data {
+                all.push(found);
+            } else if age(found.used) > SCRATCH_AGE {
+                // Younger ones are those of a file that is just being published.
+                let _ = layout.remove(&found.key);
+            }
+        }
+    }
+    all.sort_unstable_by_key(|found| found.used);
+    all
+}
+
+fn modified(stat: &Stat) -> (i64, i64) {
+    // The types of these fields differ between architectures.
+    #[allow(clippy::unnecessary_cast)]
+    (stat.st_mtime as i64, stat.st_mtime_nsec as i64)
+}
+
+/// How long ago a file was last used; 0 for times to come.
+pub(super) fn age_of(stat: &Stat) -> Duration {
+    age(modified(stat))
+}
+
+fn age((seconds, _): (i64, i64)) -> Duration {
+    let then = UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    SystemTime::now().duration_since(then).unwrap_or_default()
+}
+
+/// Removes temporary files of dead processes: partial files that nobody has locked and that are older than
+/// `partial_age`, and old scratch files. Returns the bytes freed.
+pub(super) fn reap(layout: &Layout, partial_age: Duration) -> u64 {
+    let mut freed = 0;
+    for name in layout.tmp.names() {
+        let Ok(stat) = layout.tmp.stat(&name) else { continue };
+        let limit = if name.ends_with(PARTIAL) { partial_age } else { SCRATCH_AGE };
+        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        if !is_file || age_of(&stat) < limit {
+            continue;
+        }
+        let Ok(file) = layout.tmp.open(&name) else { continue };
+        let unused = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        // Only under the lock, and only if the name still stands for the file that was locked.
+        if unused && layout.tmp.holds(&name, &file) && layout.tmp.unlink(&name).is_ok() {
+            freed += blocks(length(&stat));
+        }
+    }
+    freed
+}

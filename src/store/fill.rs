@@ -1,0 +1,347 @@
+//! A fill: the only place where unverified bytes enter.
+//!
+//! ```text
+//! tmp/NAME.part, locked ─ write… ─ length and digest match ─ sidecar in place ─ fdatasync ─ rename ─ directory sync
+//!       │                  │                └ no: removed          └──────── disk full ────────┐
+//!       └──── disk full ───┴──── evict, retry once ──── still full: in memory ─────────────────┴─ an object in memory
+//! ```
+//!
+//! INVARIANT: what is published had the key's length and digest when its last byte was written. A partial file is
+//! written only by who holds its lock, which the kernel drops with the process (O19). After a failed sync a file is
+//! not used again.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, fchmod, fdatasync, flock, fstat, ftruncate};
+use rustix::io::Errno;
+
+use super::disk::{PUBLISHED, is_sound, length, read_full_at, write_all_at};
+use super::error::{StoreError, StoreFailure, is_unwritable};
+use super::layout::{Layout, is_misplaced};
+use super::memory::Reservation;
+use super::object::{Content, Inner, Object};
+use super::sums::{CHUNK, Summer, Sums};
+use super::{Begin, Key, PARTIAL, SIDECAR, Store};
+use crate::digest::{Digest, Hasher};
+
+/// How often a partial file that vanishes between opening and locking is opened again.
+const TRIES: usize = 16;
+
+/// An object in the making. Dropping a blob's fill keeps its partial file for a later fill to go on with; a member's
+/// is removed, since inflating starts at the front anyway.
+pub struct Fill {
+    store: Arc<Store>,
+    key: Key,
+    size: u64,
+    position: u64,
+    hasher: Option<Hasher>,
+    summer: Summer,
+    layout: Arc<Layout>,
+    sink: Sink,
+    /// Whether the partial file is worth keeping when the fill is dropped.
+    keep: bool,
+}
+
+enum Sink {
+    Disk(OwnedFd),
+    Memory { bytes: Vec<u8>, reservation: Reservation },
+    Published,
+}
+
+/// What a partial file turned out to be.
+enum Partial {
+    Locked(OwnedFd),
+    Busy { bytes: u64 },
+}
+
+/// Where publishing on disk stopped.
+enum Unpublished {
+    /// Before the sync: making room and trying again is sound.
+    Before(Errno),
+    /// At the sync: the file's content on disk is unknown.
+    Sync(Errno),
+}
+
+pub(super) fn begin(store: &Arc<Store>, key: &Key, size: u64) -> Result<Begin, StoreError> {
+    if let Some(object) = store.get(key)? {
+        return Ok(Begin::Present(object));
+    }
+    let layout = store.layout_to_write()?;
+    let opened = match open_partial(&layout, key) {
+        Err(errno) if is_unwritable(errno) => {
+            store.make_room(size, errno);
+            open_partial(&layout, key)
+        }
+        other => other,
+    };
+    let file = match opened {
+        Ok(Partial::Busy { bytes }) => return Ok(Begin::Busy { bytes }),
+        Ok(Partial::Locked(file)) => file,
+        Err(errno) if is_unwritable(errno) => {
+            let reservation = reserve(store, key, size, errno)?;
+            let sink = Sink::Memory { bytes: Vec::new(), reservation };
+            return Ok(Begin::Fill(Fill::new(store, layout, key, size, sink)));
+        }
+        Err(errno) => return Err(StoreError::system(key, "make a file in the cache", errno)),
+    };
+    let mut fill = Fill::new(store, layout, key, size, Sink::Disk(file));
+    // Who held the lock until now may have published.
+    if let Some(object) = store.get(key)? {
+        fill.keep = false;
+        return Ok(Begin::Present(object));
+    }
+    fill.adopt()?;
+    Ok(Begin::Fill(fill))
+}
+
+/// Opens and locks the partial file of `key`.
+fn open_partial(layout: &Layout, key: &Key) -> Result<Partial, Errno> {
+    let name = partial_name(key);
+    for _ in 0..TRIES {
+        let file = match layout.tmp.open_or_make(&name) {
+            Err(errno) if is_misplaced(errno) && errno != Errno::IO => {
+                layout.tmp.clear(&name, &layout.tmp)?;
+                continue;
+            }
+            other => other?,
+        };
+        let stat = fstat(&file)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Ok(Partial::Busy { bytes: length(&stat) }),
+            other => other?,
+        }
+        // The name may stand for another file by now: the former one was published or removed before it was locked.
+        if !layout.tmp.holds(&name, &file) {
+            continue;
+        }
+        if is_sound(&stat) {
+            return Ok(Partial::Locked(file));
+        }
+        layout.tmp.clear(&name, &layout.tmp)?;
+    }
+    Err(Errno::BUSY)
+}
+
+fn partial_name(key: &Key) -> String {
+    format!("{}{PARTIAL}", key.file_name())
+}
+
+fn reserve(store: &Store, key: &Key, size: u64, errno: Errno) -> Result<Reservation, StoreError> {
+    let reservation = store.memory.reserve(size);
+    if reservation.is_some() {
+        tracing::warn!(%key, size, %errno, "the cache's disk takes no writes: served from memory, without caching");
+    }
+    reservation.ok_or_else(|| {
+        let mut error = StoreError::system(key, "write to the cache, and it is too big to be served without", errno);
+        error.failure = StoreFailure::NoSpace;
+        error.remedy("free space on the cache's disk, or give another --cache-dir")
+    })
+}
+
+impl Fill {
+    fn new(store: &Arc<Store>, layout: Arc<Layout>, key: &Key, size: u64, sink: Sink) -> Self {
+        let hasher = key.digest().map(|digest| Hasher::new(digest.algorithm()));
+        let summer = Summer::new(&layout.seals);
+        Fill { store: store.clone(), key: *key, size, position: 0, hasher, summer, layout, sink, keep: true }
+    }
+
+    /// How many bytes, from the content's start, the fill holds. Not 0 at first where an earlier fill was broken off.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Takes the next bytes. More than the size that was announced are a [`StoreFailure::Mismatch`].
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let end = self.position + bytes.len() as u64;
+        if end > self.size {
+            self.keep = false;
+            return Err(self.mismatch(format_args!("it has more than the {} bytes announced", self.size)));
+        }
+        if let Sink::Disk(file) = &self.sink
+            && let Err(first) = write_all_at(file, bytes, self.position)
+        {
+            if !is_unwritable(first) {
+                return Err(StoreError::system(self.key, "write to the cache", first));
+            }
+            self.store.make_room(self.size - self.position, first);
+            if let Err(errno) = write_all_at(file, bytes, self.position) {
+                self.move_to_memory(errno)?;
+            }
+        }
+        if let Sink::Memory { bytes: kept, .. } = &mut self.sink {
+            kept.extend_from_slice(bytes);
+        }
+        self.count(bytes);
+        Ok(())
+    }
+
+    /// Forgets all bytes: the next ones are again the first.
+    pub fn restart(&mut self) -> Result<(), StoreError> {
+        self.position = 0;
+        self.hasher = self.key.digest().map(|digest| Hasher::new(digest.algorithm()));
+        self.summer = Summer::new(&self.layout.seals);
+        match &mut self.sink {
+            Sink::Disk(file) => {
+                ftruncate(file, 0).map_err(|errno| StoreError::system(self.key, "empty a partial file", errno))
+            }
+            Sink::Memory { bytes, .. } => {
+                bytes.clear();
+                Ok(())
+            }
+            Sink::Published => Ok(()),
+        }
+    }
+
+    /// Makes the content visible, if length and digest are the key's; else [`StoreFailure::Mismatch`], and what was
+    /// written is gone. After a resumed fill a mismatch may be the fault of the bytes found: start again from 0 once.
+    pub fn publish(mut self) -> Result<Object, StoreError> {
+        self.keep = false;
+        if self.position != self.size {
+            return Err(self.mismatch(format_args!("it has {} bytes, announced were {}", self.position, self.size)));
+        }
+        if let (Some(expected), Some(hasher)) = (self.key.digest(), self.hasher.take()) {
+            let got = hasher.finish();
+            if got != expected {
+                return Err(self.mismatch(format_args!("its bytes have the digest {got}")));
+            }
+        }
+        let summer = std::mem::replace(&mut self.summer, Summer::new(&self.layout.seals));
+        let sums = summer.finish();
+        if matches!(self.sink, Sink::Disk(_)) {
+            let published = match self.publish_on_disk(&sums) {
+                Err(Unpublished::Before(errno)) if is_unwritable(errno) => {
+                    self.store.make_room(CHUNK as u64, errno);
+                    self.publish_on_disk(&sums)
+                }
+                other => other,
+            };
+            match published {
+                Ok(content) => return Ok(self.hand_over(content)),
+                Err(Unpublished::Before(errno)) if !is_unwritable(errno) => {
+                    return Err(StoreError::system(self.key, "publish a file in the cache", errno));
+                }
+                Err(Unpublished::Before(errno) | Unpublished::Sync(errno)) => self.move_to_memory(errno)?,
+            }
+        }
+        let Sink::Memory { bytes, reservation } = std::mem::replace(&mut self.sink, Sink::Published) else {
+            return Err(self.mismatch(format_args!("it was published before")));
+        };
+        // A part of the bytes may have been read back from the disk that failed.
+        let mut again = Summer::new(&self.layout.seals);
+        again.update(&bytes);
+        if again.finish() != sums {
+            return Err(self.mismatch(format_args!("the cache's disk returned other bytes than it was given")));
+        }
+        Ok(self.hand_over(Content::Memory { bytes: bytes.into(), _reservation: reservation }))
+    }
+
+    fn hand_over(&mut self, content: Content) -> Object {
+        self.sink = Sink::Published;
+        self.store.published(Inner::new(self.store.clone(), self.key, content))
+    }
+
+    fn publish_on_disk(&self, sums: &Sums) -> Result<Content, Unpublished> {
+        let Sink::Disk(file) = &self.sink else { return Err(Unpublished::Before(Errno::BADF)) };
+        let (tmp, name) = (&self.layout.tmp, self.key.file_name());
+        let partial = partial_name(&self.key);
+        let shard = self.layout.shard_or_make(&self.key).map_err(Unpublished::Before)?;
+        // A descriptor of its own: the fill's may write and carries the lock.
+        let reader = tmp.open(&partial).map_err(Unpublished::Before)?;
+        let content = if self.key.is_small(self.size) {
+            let bytes = super::disk::read_sound(&reader, self.size).filter(|bytes| self.key.matches(bytes));
+            let bytes = bytes.ok_or(Unpublished::Before(Errno::IO))?;
+            Content::Small { file: reader, bytes: bytes.into() }
+        } else {
+            // Not synced: a sidecar that a power loss damaged is noticed by its seal, and made again.
+            let sidecar = sums.to_sidecar(&self.layout.seals, &self.key);
+            let written = self.layout.write(&shard, &format!("{name}{SIDECAR}"), &sidecar);
+            written.map_err(Unpublished::Before)?;
+            Content::Chunked { file: reader, sums: sums.clone() }
+        };
+        // A blob costs a download, so it has to survive a power loss. A member costs an inflation of a blob that is
+        // here, and a torn one is noticed by its checksums, so it does not wait for the disk.
+        let durable = matches!(self.key, Key::Blob(_));
+        if durable {
+            fdatasync(file).map_err(Unpublished::Sync)?;
+        }
+        tmp.rename(&partial, &shard, &name).map_err(Unpublished::Before)?;
+        // After the rename, so that a partial left by a kill can always be opened for writing; readers do the same.
+        let _ = fchmod(file, PUBLISHED);
+        if durable && let Err(errno) = shard.sync() {
+            tracing::warn!(key = %self.key, %errno, "the cache's directory cannot be synced: the file may be lost at power loss");
+        }
+        Ok(content)
+    }
+
+    /// Takes over the bytes of an earlier fill that was broken off.
+    fn adopt(&mut self) -> Result<(), StoreError> {
+        let Sink::Disk(file) = &self.sink else { return Ok(()) };
+        let found = fstat(file).map(|stat| length(&stat)).unwrap_or(u64::MAX);
+        if found == 0 {
+            return Ok(());
+        }
+        if found > self.size || matches!(self.key, Key::Member { .. }) {
+            return self.restart();
+        }
+        let mut chunk = vec![0; CHUNK];
+        while self.position < found {
+            let Sink::Disk(file) = &self.sink else { break };
+            match read_full_at(file, &mut chunk, self.position) {
+                Ok(n) if n > 0 => self.count(&chunk[..n]),
+                _ => return self.restart(),
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, bytes: &[u8]) {
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(bytes);
+        }
+        self.summer.update(bytes);
+        self.position += bytes.len() as u64;
+    }
+
+    /// Goes on in memory with what was written so far, since the disk answered `cause`.
+    fn move_to_memory(&mut self, cause: Errno) -> Result<(), StoreError> {
+        let Sink::Disk(file) = &self.sink else { return Ok(()) };
+        let reservation = reserve(&self.store, &self.key, self.size, cause)?;
+        let len = usize::try_from(self.position).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; len];
+        if read_full_at(file, &mut bytes, 0) != Ok(len) {
+            return Err(StoreError::system(self.key, "read back what was written to the cache", cause));
+        }
+        let _ = self.layout.tmp.unlink(&partial_name(&self.key));
+        self.sink = Sink::Memory { bytes, reservation };
+        Ok(())
+    }
+
+    fn mismatch(&self, rule: std::fmt::Arguments<'_>) -> StoreError {
+        StoreError::new(StoreFailure::Mismatch, self.key, format_args!("what arrived is refused: {rule}"))
+    }
+}
+
+impl Drop for Fill {
+    fn drop(&mut self) {
+        let worthless = !self.keep || self.position == 0 || matches!(self.key, Key::Member { .. });
+        if matches!(self.sink, Sink::Disk(_)) && worthless {
+            let _ = self.layout.tmp.unlink(&partial_name(&self.key));
+        }
+    }
+}
+
+/// Hashes a whole data file; its checksums if it has the digest.
+pub(super) fn rehash(file: &OwnedFd, len: u64, digest: &Digest, layout: &Layout) -> Option<Sums> {
+    let mut hasher = Hasher::new(digest.algorithm());
+    let mut summer = Summer::new(&layout.seals);
+    let mut chunk = vec![0; CHUNK];
+    let mut at = 0;
+    while at < len {
+        let n = read_full_at(file, &mut chunk, at).ok().filter(|n| *n > 0)?;
+        hasher.update(&chunk[..n]);
+        summer.update(&chunk[..n]);
+        at += n as u64;
+    }
+    (at == len && hasher.finish() == *digest).then(|| summer.finish())
+}

@@ -1,0 +1,297 @@
+//! Whatever happens to the cache's files, no wrong byte is read.
+
+use super::*;
+use std::os::unix::fs::symlink;
+
+/// The object's bytes, or nothing: through a store that has not opened it yet.
+fn read(store: &Arc<Store>, key: &Key) -> Option<Vec<u8>> {
+    store.get(key).unwrap()?.read_all().ok()
+}
+
+/// O08, L10, L11
+#[test]
+fn every_one_of_1000_random_flips_is_noticed() {
+    let cache = Cache::new();
+    let bytes = content(3 * CHUNK + 500, 1);
+    let mut random = fastrand::Rng::with_seed(2);
+    for key in [blob(&bytes), member(3)] {
+        drop(put(&cache.store, &key, &bytes));
+        let files = [(cache.file(&key), bytes.clone()), (cache.sidecar(&key), std::fs::read(cache.sidecar(&key)).unwrap())];
+        for round in 0..500 {
+            let (path, good) = &files[round % 2];
+            let mut flipped = good.clone();
+            flipped[random.usize(..good.len())] ^= 1 << random.u8(..8);
+            overwrite(path, &flipped);
+            let healed = matches!(key, Key::Blob(_)) && round % 2 == 1;
+            assert_eq!(read(&cache.store, &key), healed.then(|| bytes.clone()), "round {round}");
+            for (path, good) in &files {
+                let _ = std::fs::remove_file(path);
+                std::fs::write(path, good).unwrap();
+            }
+            assert_eq!(read(&cache.store, &key).as_ref(), Some(&bytes));
+        }
+    }
+}
+
+#[test]
+fn a_flip_under_an_open_object_fails_the_read_and_removes_the_object() {
+    let cache = Cache::new();
+    let bytes = content(4 * CHUNK, 3);
+    let key = blob(&bytes);
+    let object = put(&cache.store, &key, &bytes);
+    let mut flipped = bytes.clone();
+    flipped[2 * CHUNK + 7] ^= 4;
+    overwrite(&cache.file(&key), &flipped);
+    let mut buf = vec![1; CHUNK];
+    assert_eq!(object.read_at(&mut buf, 0).unwrap(), CHUNK, "other chunks are still good");
+    let error = object.read_at(&mut buf, 2 * CHUNK as u64).unwrap_err();
+    assert_eq!(error.failure, StoreFailure::Corrupt);
+    assert!(error.to_string().contains(&key.to_string()), "{error}");
+    assert!(buf.iter().all(|b| *b == 0), "no wrong byte is left in the buffer");
+    assert!(object.read_at(&mut [0; 10], 2 * CHUNK as u64).is_err());
+    assert!(object.verify_whole().is_err());
+    assert!(!cache.file(&key).exists());
+    // It is fetched again, and the old descriptor does not spoil the new file.
+    let again = put(&cache.store, &key, &bytes);
+    assert!(object.verify_whole().is_err());
+    assert_eq!(again.read_all().unwrap(), bytes);
+    assert!(cache.file(&key).exists());
+}
+
+#[test]
+fn a_small_blob_that_changed_is_noticed_at_opening_and_by_a_whole_check() {
+    let cache = Cache::new();
+    let bytes = content(1000, 4);
+    let key = blob(&bytes);
+    let object = put(&cache.store, &key, &bytes);
+    overwrite(&cache.file(&key), &content(1000, 5));
+    assert_eq!(object.read_all().unwrap(), bytes);
+    assert_eq!(read(&cache.again(), &key), None);
+    overwrite_fresh(&cache.file(&key), &content(1000, 5));
+    assert!(cache.again().get(&key).unwrap().is_none());
+    let again = cache.again();
+    let object = put(&again, &key, &bytes);
+    overwrite(&cache.file(&key), &content(1000, 5));
+    assert_eq!(object.verify_whole().unwrap_err().failure, StoreFailure::Corrupt);
+}
+
+fn overwrite_fresh(path: &Path, bytes: &[u8]) {
+    let _ = std::fs::remove_file(path);
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// O09
+#[test]
+fn a_file_of_another_length_counts_as_missing() {
+    let cache = Cache::new();
+    for len in [1000, 3 * CHUNK] {
+        let bytes = content(len, 6);
+        for key in [blob(&bytes), member(len as u32)] {
+            let mut longer = bytes.clone();
+            longer.push(0);
+            for wrong in [&[][..], &bytes[..len / 2], &longer] {
+                drop(put(&cache.store, &key, &bytes));
+                overwrite(&cache.file(&key), wrong);
+                assert_eq!(read(&cache.store, &key), None);
+                assert!(!cache.file(&key).exists());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_cut_short_while_open_fails_the_read() {
+    let cache = Cache::new();
+    let bytes = content(3 * CHUNK, 7);
+    let object = put(&cache.store, &blob(&bytes), &bytes);
+    overwrite(&cache.file(&blob(&bytes)), &bytes[..CHUNK]);
+    assert_eq!(object.read_all().unwrap_err().failure, StoreFailure::Corrupt);
+}
+
+/// O10
+#[test]
+fn deletion_underneath_leaves_open_objects_and_allows_new_ones() {
+    let cache = Cache::new();
+    let bytes = content(2 * CHUNK, 8);
+    let key = blob(&bytes);
+    let object = put(&cache.store, &key, &bytes);
+    std::fs::remove_dir_all(cache.dir.path().join("v1")).unwrap();
+    assert_eq!(object.read_all().unwrap(), bytes);
+    object.verify_whole().unwrap();
+    drop(object);
+    assert!(cache.store.get(&key).unwrap().is_none());
+    assert_eq!(put(&cache.store, &key, &bytes).read_all().unwrap(), bytes);
+    assert_eq!(cache.again().get(&key).unwrap().unwrap().read_all().unwrap(), bytes);
+    std::fs::remove_dir_all(cache.dir.path().join("v1/edges")).unwrap();
+    cache.store.put_edge("a", b"b").unwrap();
+    assert_eq!(cache.store.edge("a").unwrap(), b"b");
+}
+
+/// L06
+#[test]
+fn what_stands_in_a_files_place_is_neither_followed_nor_harmed() {
+    let cache = Cache::new();
+    let bytes = content(2 * CHUNK, 9);
+    let key = blob(&bytes);
+    let victim = cache.dir.path().join("victim");
+    std::fs::write(&victim, &bytes).unwrap();
+    let path = cache.file(&key);
+    let replacements: [(&str, &dyn Fn()); 5] = [
+        ("symlink", &|| symlink(&victim, &path).unwrap()),
+        ("dangling symlink", &|| symlink("/nowhere/at/all", &path).unwrap()),
+        ("hard link", &|| std::fs::hard_link(&victim, &path).unwrap()),
+        ("directory", &|| std::fs::create_dir(&path).unwrap()),
+        ("fifo", &|| {
+            rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+        }),
+    ];
+    for (what, replace) in replacements {
+        drop(put(&cache.store, &key, &bytes));
+        std::fs::remove_file(&path).unwrap();
+        replace();
+        assert!(cache.store.get(&key).unwrap().is_none(), "{what}");
+        assert!(path.symlink_metadata().is_err(), "{what}");
+        assert_eq!(std::fs::read(&victim).unwrap(), bytes, "{what}");
+        assert_eq!(victim.metadata().unwrap().permissions().mode() & 0o777, 0o644 & !umask(), "{what}");
+    }
+    // The same for the directory above it.
+    let shard = path.parent().unwrap();
+    drop(put(&cache.store, &key, &bytes));
+    std::fs::rename(shard, cache.dir.path().join("elsewhere")).unwrap();
+    symlink(cache.dir.path().join("elsewhere"), shard).unwrap();
+    assert!(cache.store.get(&key).unwrap().is_none());
+    assert_eq!(put(&cache.store, &key, &bytes).read_all().unwrap(), bytes);
+    assert!(shard.symlink_metadata().unwrap().is_dir());
+}
+
+fn umask() -> u32 {
+    let probe = tempfile::tempdir().unwrap();
+    std::fs::write(probe.path().join("f"), "").unwrap();
+    0o666 & !std::fs::metadata(probe.path().join("f")).unwrap().permissions().mode()
+}
+
+/// L09
+#[test]
+fn a_partial_file_made_by_somebody_else_is_replaced() {
+    let cache = Cache::new();
+    let bytes = content(2 * CHUNK, 10);
+    let key = blob(&bytes);
+    let victim = cache.dir.path().join("victim");
+    std::fs::write(&victim, "precious").unwrap();
+    for hard in [false, true] {
+        match hard {
+            true => std::fs::hard_link(&victim, cache.partial(&key)).unwrap(),
+            false => symlink(&victim, cache.partial(&key)).unwrap(),
+        }
+        drop(put(&cache.store, &key, &bytes));
+        assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
+        cache.store.quarantine(&key, "the test goes on");
+    }
+}
+
+/// L04
+#[test]
+fn a_cache_directory_that_others_could_write_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cache");
+    let refused = |path: &Path| {
+        let error = Store::open(Options { dir: path.to_owned(), limit: BIG }).unwrap_err();
+        assert_eq!(error.failure, StoreFailure::Unsafe, "{error}");
+        assert!(error.remedy.is_some() && error.to_string().contains(path.to_str().unwrap()), "{error}");
+    };
+    let mode = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    drop(open(&path, BIG));
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o700);
+    for bad in [0o770, 0o702, 0o1777] {
+        mode(&path, bad);
+        refused(&path);
+    }
+    mode(&path, 0o755);
+    drop(open(&path, BIG));
+    mode(&path.join("v1"), 0o755);
+    let error = Store::open(Options { dir: path.clone(), limit: BIG }).unwrap_err();
+    assert_eq!(error.failure, StoreFailure::Unsafe);
+    mode(&path.join("v1"), 0o700);
+    symlink(&path, dir.path().join("link")).unwrap();
+    refused(&dir.path().join("link"));
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    refused(&dir.path().join("file"));
+    if is_root() {
+        std::os::unix::fs::chown(&path, Some(12345), None).unwrap();
+        refused(&path);
+    } else {
+        eprintln!("not root: a directory of another user is not tried");
+    }
+}
+
+/// L05
+#[test]
+fn a_cache_directory_replaced_while_open_is_not_followed() {
+    let cache = Cache::new();
+    let bytes = content(2 * CHUNK, 11);
+    let outer = tempfile::tempdir().unwrap();
+    let (path, moved) = (outer.path().join("cache"), outer.path().join("moved"));
+    let store = open(&path, BIG);
+    std::fs::rename(&path, &moved).unwrap();
+    symlink(cache.dir.path(), &path).unwrap();
+    drop(put(&store, &blob(&bytes), &bytes));
+    assert!(file(&moved, &blob(&bytes)).exists());
+    assert!(!cache.file(&blob(&bytes)).exists());
+}
+
+/// L11
+#[test]
+fn a_sidecar_of_another_cache_is_worth_nothing() {
+    let (cache, other) = (Cache::new(), Cache::new());
+    let (bytes, wrong) = (content(2 * CHUNK, 12), content(2 * CHUNK, 13));
+    for key in [blob(&bytes), member(1)] {
+        drop(put(&cache.store, &key, &bytes));
+        // The other cache made a consistent pair for the same name; a member's fill is not checked by a digest.
+        drop(put(&other.store, &member(1), &wrong));
+        overwrite(&cache.file(&key), &wrong);
+        overwrite(&cache.sidecar(&key), &std::fs::read(other.sidecar(&member(1))).unwrap());
+        assert_eq!(read(&cache.store, &key), None);
+        other.store.quarantine(&member(1), "the test goes on");
+    }
+}
+
+#[test]
+fn a_lost_key_costs_members_and_edges_but_no_blob() {
+    let cache = Cache::new();
+    let bytes = content(2 * CHUNK, 14);
+    drop(put(&cache.store, &blob(&bytes), &bytes));
+    drop(put(&cache.store, &member(1), &bytes));
+    cache.store.put_edge("e", b"v").unwrap();
+    overwrite(&cache.dir.path().join("v1/key"), b"short");
+    let store = cache.again();
+    assert_eq!(read(&store, &blob(&bytes)).unwrap(), bytes);
+    assert_eq!(read(&store, &member(1)), None);
+    assert_eq!(store.edge("e"), None);
+    assert_eq!(cache.dir.path().join("v1/key").metadata().unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn verify_finds_what_is_wrong_and_removes_it() {
+    let cache = Cache::new();
+    let (good, bad, small) = (content(3 * CHUNK, 15), content(3 * CHUNK, 16), content(99, 17));
+    for bytes in [&good, &bad, &small] {
+        drop(put(&cache.store, &blob(bytes), bytes));
+    }
+    drop(put(&cache.store, &member(9), &bad));
+    for key in [blob(&bad), blob(&small), member(9)] {
+        let mut bytes = std::fs::read(cache.file(&key)).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        overwrite(&cache.file(&key), &bytes);
+    }
+    let mut last = (0, 0);
+    let verified = cache.store.verify(&mut |done, total| last = (done, total));
+    assert_eq!(last.0, last.1);
+    assert_eq!(verified.checked, 4);
+    let mut keys: Vec<Key> = verified.bad.into_iter().map(|(key, _)| key).collect();
+    keys.sort();
+    let mut expected = vec![blob(&bad), blob(&small), member(9)];
+    expected.sort();
+    assert_eq!(keys, expected);
+    assert_eq!(cache.store.verify(&mut |_, _| {}), Verified { checked: 1, bad: Vec::new() });
+}
