@@ -3,11 +3,20 @@
 //! What comes from a [`Registry`] is unverified, except that sizes are bounded and documents arrive whole; the
 //! digest is checked by who keeps the bytes. Retrying happens inside the back ends and nowhere above them.
 
+mod answer;
 pub mod auth;
+mod breaker;
+mod challenge;
 pub mod credentials;
 pub mod decorate;
+mod gate;
 pub mod layout;
+pub mod origin;
+mod paging;
 pub mod remote;
+mod request;
+mod retry;
+mod transfer;
 pub mod transport;
 
 use std::fmt;

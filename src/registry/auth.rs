@@ -1,1 +1,389 @@
-//! (see ARCHITECTURE.md)
+//! Logging in to one registry: what to show it, and where tokens come from.
+//!
+//! A credential leaves this file in two ways only: in the `Authorization` header that [`Auth::log_in`] returns, which
+//! its caller sends to the registry's own origin and nowhere else, and in a request to the registry's token service,
+//! which must satisfy [`may_serve_tokens`] or be named by the user. Token requests follow no redirect.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{Method, Request, StatusCode, Url};
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::Failure;
+use super::answer::{Answer, Document};
+use super::challenge::Challenge;
+use super::credentials::{Credential, CredentialError, Credentials, Found, Secret};
+use super::origin::{Origin, may_serve_tokens};
+use super::retry::Fault;
+use super::transport::{Count, Transport};
+use crate::name::{Host, RepoName};
+
+/// The most bytes of a token service's answer.
+const TOKEN_MAX: u64 = 64 << 10;
+/// Tokens are used for at least this long, whatever the service says: shorter would mean a login per request.
+const LIFETIME_MIN: Duration = Duration::from_secs(60);
+/// And for at most this long.
+const LIFETIME_MAX: Duration = Duration::from_secs(3600);
+
+/// Where a registry's credential is looked up.
+#[async_trait]
+pub trait CredentialSource: Send + Sync {
+    /// The most specific credential for a repository (`None`: for the registry as a whole). `again`: the registry
+    /// refused what was found before.
+    async fn find(&self, host: &Host, repo: Option<&RepoName>, again: bool) -> Result<Option<Found>, CredentialError>;
+}
+
+#[async_trait]
+impl CredentialSource for Credentials {
+    async fn find(&self, host: &Host, repo: Option<&RepoName>, again: bool) -> Result<Option<Found>, CredentialError> {
+        Credentials::find(self, host, repo, again).await
+    }
+}
+
+/// What a token is good for. Computed from the request, never taken from a challenge.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Scope {
+    /// Reading one repository.
+    Pull(RepoName),
+    /// Reading the list of repositories.
+    Catalog,
+}
+
+impl Scope {
+    fn repo(&self) -> Option<&RepoName> {
+        match self {
+            Scope::Pull(repo) => Some(repo),
+            Scope::Catalog => None,
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Scope::Pull(repo) => write!(f, "repository:{repo}:pull"),
+            Scope::Catalog => f.write_str("registry:catalog:*"),
+        }
+    }
+}
+
+/// An `Authorization` header that a login gave.
+pub(super) struct Grant {
+    pub header: HeaderValue,
+    /// How the registry asked for it.
+    pub challenge: Challenge,
+    /// Whether the registry has accepted it at least once.
+    pub worked: AtomicBool,
+    serial: u64,
+    until: Option<Instant>,
+}
+
+impl Grant {
+    fn is_current(&self) -> bool {
+        self.until.is_none_or(|until| Instant::now() < until)
+    }
+}
+
+type Login = Shared<BoxFuture<'static, Result<Arc<Grant>, Fault>>>;
+
+enum Slot {
+    Granted(Arc<Grant>),
+    /// All who need the same token wait for one login.
+    Pending(Login),
+}
+
+/// Who may ask, and whom: fixed when a registry is opened.
+pub(super) struct Auth {
+    inner: Arc<Inner>,
+    slots: Mutex<HashMap<Scope, Slot>>,
+}
+
+struct Inner {
+    transport: Arc<Transport>,
+    host: Host,
+    registry: Origin,
+    token_realm: Option<Origin>,
+    source: Arc<dyn CredentialSource>,
+    serials: AtomicU64,
+}
+
+impl Auth {
+    pub fn new(
+        transport: Arc<Transport>,
+        host: Host,
+        registry: Origin,
+        token_realm: Option<Origin>,
+        source: Arc<dyn CredentialSource>,
+    ) -> Auth {
+        let serials = AtomicU64::new(0);
+        let inner = Arc::new(Inner { transport, host, registry, token_realm, source, serials });
+        Auth { inner, slots: Mutex::default() }
+    }
+
+    /// What an earlier login for the same scope gave, if it is still good.
+    pub fn granted(&self, scope: &Scope) -> Option<Arc<Grant>> {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        match slots.get(scope) {
+            Some(Slot::Granted(grant)) if grant.is_current() => Some(grant.clone()),
+            _ => None,
+        }
+    }
+
+    /// Logs in as `challenge` wants. `refused` is what the registry has just refused, so that it is not given again.
+    pub async fn log_in(
+        &self,
+        scope: &Scope,
+        challenge: Challenge,
+        refused: Option<&Grant>,
+    ) -> Result<Arc<Grant>, Fault> {
+        let login = {
+            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            match slots.get(scope) {
+                // another request has logged in meanwhile
+                Some(Slot::Granted(grant)) if grant.is_current() && refused.is_none_or(|r| r.serial < grant.serial) => {
+                    return Ok(grant.clone());
+                }
+                Some(Slot::Pending(login)) => login.clone(),
+                _ => {
+                    let (inner, scope_, again) = (self.inner.clone(), scope.clone(), refused.is_some());
+                    let login = async move { inner.log_in(&scope_, challenge, again).await }.boxed().shared();
+                    slots.insert(scope.clone(), Slot::Pending(login.clone()));
+                    login
+                }
+            }
+        };
+        let outcome = login.clone().await;
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(slots.get(scope), Some(Slot::Pending(current)) if current.ptr_eq(&login)) {
+            match &outcome {
+                Ok(grant) => slots.insert(scope.clone(), Slot::Granted(grant.clone())),
+                Err(_) => slots.remove(scope),
+            };
+        }
+        outcome
+    }
+}
+
+/// What a token service answers; which of the two names it uses differs.
+#[derive(Deserialize)]
+struct TokenAnswer {
+    token: Option<String>,
+    access_token: Option<String>,
+    expires_in: Option<serde_json::Value>,
+}
+
+impl Inner {
+    async fn log_in(&self, scope: &Scope, challenge: Challenge, again: bool) -> Result<Arc<Grant>, Fault> {
+        let found = self
+            .source
+            .find(&self.host, scope.repo(), again)
+            .await
+            .map_err(|error| Fault::new(Failure::Denied, error.to_string()))?;
+        let (header, lifetime) = match &challenge {
+            Challenge::Basic => (self.basic(found.as_ref())?, None),
+            Challenge::Bearer { realm, service } => match found.as_ref().map(|f| &f.credential) {
+                Some(Credential::Tokens { access: Some(access), refresh }) if !again || refresh.is_none() => {
+                    (bearer(access.expose())?, None)
+                }
+                _ => {
+                    let service = service.as_deref();
+                    let (token, lifetime) = self.token(scope, realm, service, found.as_ref()).await?;
+                    (bearer(token.expose())?, Some(lifetime))
+                }
+            },
+        };
+        let serial = self.serials.fetch_add(1, Ordering::Relaxed) + 1;
+        let until = lifetime.map(|lifetime| Instant::now() + lifetime);
+        Ok(Arc::new(Grant { header, challenge, worked: AtomicBool::new(false), serial, until }))
+    }
+
+    /// The header of the Basic scheme. Over plain HTTP only because the user named the host to be spoken to so.
+    fn basic(&self, found: Option<&Found>) -> Result<HeaderValue, Fault> {
+        match found {
+            Some(Found { credential: Credential::Basic { username, password }, .. }) => basic(username, password),
+            Some(Found { source, .. }) => Err(Fault::new(
+                Failure::Denied,
+                format!("the registry asks for a user name and password, but {source} holds tokens"),
+            )),
+            None => Err(self.no_credential("the registry asks for a user name and password")),
+        }
+    }
+
+    fn no_credential(&self, rule: &str) -> Fault {
+        Fault::new(Failure::Denied, format!("{rule}, and no credential for {} was found", self.host))
+            .remedy("log in to it as for tofu or docker")
+    }
+
+    /// Asks the token service.
+    async fn token(
+        &self,
+        scope: &Scope,
+        realm: &Url,
+        service: Option<&str>,
+        found: Option<&Found>,
+    ) -> Result<(Secret, Duration), Fault> {
+        let service_origin = self.trusted(realm)?;
+        let request = token_request(scope, realm, service, found)?;
+        let mut patience = self.transport.patience();
+        let response = self.transport.send(request, Count::Nothing, &patience).await?;
+        let answer = Answer { response, origin: service_origin };
+        let document =
+            answer.document(TOKEN_MAX, "the token service's answer", &mut patience).await.map_err(|fault| {
+                // a token that large is no token; the limit is not one that a user meets
+                if fault.failure == Failure::TooLarge { Fault { failure: Failure::Protocol, ..fault } } else { fault }
+            })?;
+        self.granted(&document, found)
+    }
+
+    fn granted(&self, document: &Document, found: Option<&Found>) -> Result<(Secret, Duration), Fault> {
+        match document.status {
+            StatusCode::OK => {}
+            StatusCode::TOO_MANY_REQUESTS => return Err(document.overloaded()),
+            status if status.is_server_error() => return Err(document.overloaded()),
+            status if status.is_client_error() => {
+                return Err(match found {
+                    Some(found) => Fault::new(
+                        Failure::Denied,
+                        format!("the token service refused {}: {}", found.source, document.words()),
+                    )
+                    .remedy("log in again"),
+                    None => self.no_credential(&format!("the token service refused us: {}", document.words())),
+                });
+            }
+            status if status.is_redirection() => {
+                let rule = format!("the token service answered {status}; token requests follow no redirect");
+                return Err(Fault::new(Failure::Protocol, rule));
+            }
+            _ => return Err(document.unexpected()),
+        }
+        let malformed = || Fault::new(Failure::Protocol, format!("{} did not answer with a token", document.origin));
+        let answer: TokenAnswer = serde_json::from_slice(&document.bytes).map_err(|_| malformed())?;
+        let lifetime = lifetime(answer.expires_in.as_ref());
+        let access = answer.access_token.map(Secret::new).filter(|s| !s.expose().is_empty());
+        let token = answer.token.map(Secret::new).filter(|s| !s.expose().is_empty());
+        token.or(access).map(|token| (token, lifetime)).ok_or_else(malformed)
+    }
+
+    /// The token service's origin, if our credential may be shown there.
+    fn trusted(&self, realm: &Url) -> Result<Origin, Fault> {
+        let origin = Origin::of(realm).filter(|_| realm.username().is_empty() && realm.password().is_none());
+        let Some(origin) = origin else {
+            return Err(Fault::new(Failure::Denied, "the registry names a token service that is not plain https"));
+        };
+        if self.token_realm.as_ref() == Some(&origin) || may_serve_tokens(&self.registry, &origin) {
+            return Ok(origin);
+        }
+        let rule = format!("{} names {origin} as its token service, which is not part of it", self.registry);
+        Err(Fault::new(Failure::Denied, format!("{rule}; no credential was sent"))
+            .remedy(format!("if you trust it, allow it by --token-realm {}={origin}", self.host)))
+    }
+}
+
+fn token_request(scope: &Scope, realm: &Url, service: Option<&str>, found: Option<&Found>) -> Result<Request, Fault> {
+    let mut url = realm.clone();
+    url.set_fragment(None);
+    let refresh = match found.map(|f| &f.credential) {
+        Some(Credential::Tokens { refresh: Some(refresh), .. }) => Some(refresh),
+        _ => None,
+    };
+    let mut request = if let Some(refresh) = refresh {
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        form.append_pair("grant_type", "refresh_token").append_pair("client_id", "tofufs");
+        form.append_pair("scope", &scope.to_string()).append_pair("refresh_token", refresh.expose());
+        if let Some(service) = service {
+            form.append_pair("service", service);
+        }
+        let mut request = Request::new(Method::POST, url);
+        *request.body_mut() = Some(form.finish().into());
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        request
+    } else {
+        let mut query = url.query_pairs_mut();
+        if let Some(service) = service {
+            query.append_pair("service", service);
+        }
+        query.append_pair("scope", &scope.to_string());
+        drop(query);
+        let mut request = Request::new(Method::GET, url);
+        if let Some(Credential::Basic { username, password }) = found.map(|f| &f.credential) {
+            request.headers_mut().insert(AUTHORIZATION, basic(username, password)?);
+        }
+        request
+    };
+    request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
+    request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    Ok(request)
+}
+
+fn basic(username: &str, password: &Secret) -> Result<HeaderValue, Fault> {
+    if username.contains(':') {
+        return Err(Fault::new(Failure::Denied, "the user name of the credential holds a colon"));
+    }
+    let pair = Zeroizing::new(format!("{username}:{}", password.expose()));
+    authorization("Basic", &Zeroizing::new(STANDARD.encode(pair.as_bytes())))
+}
+
+fn bearer(token: &str) -> Result<HeaderValue, Fault> {
+    authorization("Bearer", token)
+}
+
+fn authorization(scheme: &str, value: &str) -> Result<HeaderValue, Fault> {
+    let text = Zeroizing::new(format!("{scheme} {value}"));
+    let sound = !value.is_empty() && value.bytes().all(|b| b.is_ascii_graphic());
+    match HeaderValue::from_str(&text) {
+        Ok(mut header) if sound => {
+            header.set_sensitive(true);
+            Ok(header)
+        }
+        _ => Err(Fault::new(Failure::Protocol, "the token holds characters that no token has")),
+    }
+}
+
+/// `expires_in`, clamped; one minute where it is missing or no number (the token specification's default).
+fn lifetime(expires_in: Option<&serde_json::Value>) -> Duration {
+    let seconds = expires_in.and_then(serde_json::Value::as_f64).unwrap_or_default();
+    Duration::from_secs_f64(seconds.clamp(LIFETIME_MIN.as_secs_f64(), LIFETIME_MAX.as_secs_f64()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// R21
+    #[test]
+    fn a_tokens_lifetime_is_clamped() {
+        for (given, seconds) in [
+            (serde_json::json!(300), 300),
+            (serde_json::json!(0), 60),
+            (serde_json::json!(-1), 60),
+            (serde_json::json!(1_000_000_000_000_000_000_u64), 3600),
+            (serde_json::json!(1e300), 3600),
+            (serde_json::json!("300"), 60),
+            (serde_json::Value::Null, 60),
+        ] {
+            assert_eq!(lifetime(Some(&given)).as_secs(), seconds, "{given}");
+        }
+        assert_eq!(lifetime(None), LIFETIME_MIN);
+    }
+
+    /// R20
+    #[test]
+    fn a_token_request_is_percent_encoded() {
+        let realm = Url::parse("https://a.example/t?x=1#f").unwrap();
+        let scope = Scope::Pull("a/b".parse().unwrap());
+        let request = token_request(&scope, &realm, Some("r&scope=*"), None).unwrap();
+        let wanted = "https://a.example/t?x=1&service=r%26scope%3D*&scope=repository%3Aa%2Fb%3Apull";
+        assert_eq!(request.url().as_str(), wanted);
+    }
+}

@@ -1,1 +1,265 @@
-//! (see ARCHITECTURE.md)
+//! The back end for registries that are reached over the network (OCI distribution spec, "Pull" and
+//! "Content discovery"; quirks: registries.md).
+//!
+//! What an answer's status means for each question is decided here; how it is asked, in `request`; how a blob comes
+//! in, in `transfer`. There is no ping: mounting needs no registry.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use reqwest::header::{HeaderMap, HeaderName};
+use reqwest::{Method, StatusCode, Url};
+
+use super::answer::{Document, content_type, is_html, is_json, not_a_registry};
+use super::auth::{Auth, CredentialSource, Scope};
+use super::gate::{Gate, Place};
+use super::origin::Origin;
+use super::paging::{Listing, PAGE_MAX};
+use super::request::{Question, Requester};
+use super::retry::{Fault, Patience};
+use super::transport::Transport;
+use super::{BlobError, BlobSink, Failure, RawManifest, Registry, RegistryError};
+use crate::digest::Digest;
+use crate::name::{Host, Repo, RepoName, Selector, Tag};
+use crate::oci::{Descriptor, MANIFEST_MAX};
+
+/// Blobs that are fetched from one registry at a time.
+const TRANSFERS: usize = 8;
+/// Other requests to one registry at a time.
+const QUESTIONS: usize = 16;
+/// Both kinds of manifest.
+const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json";
+const JSON: &str = "application/json";
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// How one registry is spoken to.
+#[derive(Clone)]
+pub struct RemoteOptions {
+    /// Its name in references.
+    pub host: Host,
+    /// Without TLS, because the user asked for that. Basic credentials then go over plain HTTP as well.
+    pub plain_http: bool,
+    /// A token service that the user trusts with the registry's credential, beside the registry's own.
+    pub token_realm: Option<Origin>,
+    /// Where its credential is looked up.
+    pub credentials: Arc<dyn CredentialSource>,
+}
+
+/// A registry on the network.
+pub struct Remote {
+    host: Host,
+    base: Url,
+    requester: Requester,
+    transfers: Gate,
+    questions: Gate,
+}
+
+impl Remote {
+    /// A registry that is reached by `transport`. Sends nothing.
+    pub fn new(transport: Arc<Transport>, options: RemoteOptions) -> Result<Remote, RegistryError> {
+        let RemoteOptions { host, plain_http, token_realm, credentials } = options;
+        let origin = Origin::registry(&host, plain_http);
+        let base = origin.as_ref().and_then(|o| Url::parse(&format!("{o}/v2/")).ok());
+        let (Some(registry), Some(base)) = (origin, base) else {
+            return Err(RegistryError::new(Failure::Unreachable, &host, "is not a host's name or address"));
+        };
+        let auth = Auth::new(transport.clone(), host.clone(), registry.clone(), token_realm, credentials);
+        let requester = Requester { transport, registry, auth };
+        Ok(Remote { host, base, requester, transfers: Gate::new(TRANSFERS), questions: Gate::new(QUESTIONS) })
+    }
+
+    fn repo(&self, name: &RepoName) -> Repo {
+        Repo { host: self.host.clone(), name: name.clone() }
+    }
+
+    /// The address of `path` below `/v2/`. Names and digests hold nothing that a path would read differently.
+    fn url(&self, path: &str) -> Result<Url, Fault> {
+        self.base.join(path).map_err(|e| Fault::new(Failure::Protocol, format!("{path:?} is no path: {e}")))
+    }
+
+    /// Asks until there is an answer with its whole body, or nothing more is to be tried.
+    async fn document(
+        &self,
+        question: &Question,
+        limit: u64,
+        what: &str,
+        patience: &mut Patience,
+    ) -> Result<Document, Fault> {
+        loop {
+            let tried = match self.requester.ask(question, patience).await {
+                Ok(answer) => answer.document(limit, what, patience).await,
+                Err(fault) => Err(fault),
+            };
+            match tried {
+                Ok(document) => return Ok(document),
+                Err(fault) => patience.again(fault).await?,
+            }
+        }
+    }
+
+    async fn list<T: Ord + std::str::FromStr>(
+        &self,
+        path: &str,
+        scope: Scope,
+        judge: fn(&Document) -> Result<(), Fault>,
+    ) -> Result<Vec<T>, Fault> {
+        let place = self.enter(&self.questions).await?;
+        let mut patience = self.requester.transport.patience();
+        let mut question = Question::get(self.url(path)?, JSON, scope);
+        let mut listing = Listing::new(self.requester.registry.clone(), &question.url);
+        loop {
+            let page = self.document(&question, PAGE_MAX, "a page of the list", &mut patience).await?;
+            judge(&page)?;
+            let Some(next) = listing.page(&question.url, &page)? else { break };
+            question.url = next;
+            patience.progressed();
+            place.moved();
+        }
+        let (entries, refused) = listing.finish();
+        if refused > 0 {
+            tracing::warn!(list = %self.base, path, refused, "entries that are no valid names are left out");
+        }
+        Ok(entries)
+    }
+
+    async fn enter<'a>(&self, gate: &'a Gate) -> Result<Place<'a>, Fault> {
+        gate.enter(self.requester.transport.deadline()).await
+    }
+
+    async fn head(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, Fault> {
+        let url = self.url(&format!("{repo}/manifests/{tag}"))?;
+        let mut question = Question::get(url, MANIFESTS, Scope::Pull(repo.clone()));
+        question.method = Method::HEAD;
+        let place = self.enter(&self.questions).await?;
+        let mut patience = self.requester.transport.patience();
+        let answer = self.document(&question, MANIFEST_MAX, "the head", &mut patience).await?;
+        drop(place);
+        match answer.status {
+            StatusCode::OK if is_html(&answer.headers) => Err(not_a_registry(&answer.origin)),
+            StatusCode::OK => claim(&answer.headers),
+            StatusCode::NOT_FOUND if is_json(&answer.headers) => Err(absent(&answer)),
+            // HEAD has no body that could tell an absence from a proxy's page, and some stores refuse it
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
+                let raw = self.get(repo, &Selector::Tag(tag.clone())).await?;
+                Ok(Some(raw.claimed.unwrap_or_else(|| Digest::of(&raw.bytes))))
+            }
+            _ => Err(answer.unexpected()),
+        }
+    }
+
+    async fn get(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, Fault> {
+        let _place = self.enter(&self.questions).await?;
+        let mut patience = self.requester.transport.patience();
+        let url = self.url(&format!("{repo}/manifests/{selector}"))?;
+        let question = Question::get(url, MANIFESTS, Scope::Pull(repo.clone()));
+        let answer = self.document(&question, MANIFEST_MAX, "the manifest", &mut patience).await?;
+        match answer.status {
+            StatusCode::OK => answer.refuse_html()?,
+            StatusCode::NOT_FOUND | StatusCode::GONE => return Err(absent(&answer)),
+            _ => return Err(answer.unexpected()),
+        }
+        let claimed = claim(&answer.headers)?;
+        let mismatch = |what: &str, wanted: &Digest, got: Digest| {
+            Fault::new(Failure::Integrity, format!("the manifest that came is {got}, {what} {wanted}"))
+        };
+        let wanted = match selector {
+            Selector::Digest(digest) => Some(("but was asked for as", *digest)),
+            Selector::Tag(_) => None,
+        };
+        for (what, digest) in wanted.into_iter().chain(claimed.map(|d| ("but the registry calls it", d))) {
+            let got = Digest::of_with(digest.algorithm(), &answer.bytes);
+            if got != digest {
+                return Err(mismatch(what, &digest, got));
+            }
+        }
+        Ok(RawManifest { content_type: content_type(&answer.headers), bytes: answer.bytes.into(), claimed })
+    }
+}
+
+#[async_trait]
+impl Registry for Remote {
+    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError> {
+        let path = format!("{repo}/tags/list?n=1000");
+        let tags = self.list(&path, Scope::Pull(repo.clone()), judge_tags).await;
+        tags.map_err(|fault| fault.about(&self.repo(repo).to_string()))
+    }
+
+    async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
+        match self.list("_catalog?n=1000", Scope::Catalog, judge_catalog).await {
+            Err(fault) if fault.failure == Failure::Denied => Err(unlisted(&fault.rule).about(self.host.as_str())),
+            listed => listed.map_err(|fault| fault.about(self.host.as_str())),
+        }
+    }
+
+    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
+        let digest = self.head(repo, tag).await;
+        digest.map_err(|fault| fault.about(&self.repo(repo).at(Selector::Tag(tag.clone())).to_string()))
+    }
+
+    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
+        let raw = self.get(repo, selector).await;
+        raw.map_err(|fault| fault.about(&self.repo(repo).at(selector.clone()).to_string()))
+    }
+
+    async fn blob(&self, repo: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError> {
+        let subject = self.repo(repo).at(Selector::Digest(blob.digest)).to_string();
+        let about = |fault: Fault| BlobError::Registry(fault.about(&subject));
+        let url = self.url(&format!("{repo}/blobs/{}", blob.digest)).map_err(about)?;
+        let place = self.enter(&self.transfers).await.map_err(about)?;
+        let transfer = super::transfer::Transfer::new(&self.requester, place, url, repo.clone(), blob.size);
+        transfer.run(sink).await.map_err(|end| match end {
+            super::transfer::End::Fault(fault) => about(fault),
+            super::transfer::End::Sink(error) => BlobError::Sink(error),
+        })
+    }
+}
+
+/// The digest that `Docker-Content-Digest` claims. One that cannot be checked claims nothing.
+fn claim(headers: &HeaderMap) -> Result<Option<Digest>, Fault> {
+    let mut claims = headers.get_all(CONTENT_DIGEST).iter();
+    let first = claims.next();
+    if let Some(other) = claims.find(|other| Some(*other) != first) {
+        let rule = format!("the registry claims two digests at once ({first:?} and {other:?})");
+        return Err(Fault::new(Failure::Integrity, rule));
+    }
+    Ok(first.and_then(|value| value.to_str().ok()).and_then(|text| text.trim().parse().ok()))
+}
+
+/// The fault of a 404: absence if the registry says so itself, else an answer by somebody else.
+fn absent(answer: &Document) -> Fault {
+    if answer.is_authoritative() {
+        return Fault::new(Failure::Absent, answer.words());
+    }
+    Fault::new(
+        Failure::Protocol,
+        format!("{}, which is not a registry's answer, so that it proves no absence", answer.words()),
+    )
+    .remedy("check the registry's name, and whether a proxy answers in its place")
+}
+
+fn judge_tags(page: &Document) -> Result<(), Fault> {
+    let unknown = || {
+        page.error_codes()
+            .is_some_and(|codes| codes.iter().any(|code| code == "NAME_UNKNOWN" || code == "NAME_INVALID"))
+    };
+    match page.status {
+        StatusCode::OK => Ok(()),
+        StatusCode::NOT_FOUND | StatusCode::GONE => Err(absent(page)),
+        StatusCode::BAD_REQUEST if unknown() => Err(absent(page)),
+        _ => Err(page.unexpected()),
+    }
+}
+
+fn judge_catalog(page: &Document) -> Result<(), Fault> {
+    match page.status {
+        StatusCode::OK => Ok(()),
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::FORBIDDEN => Err(unlisted(&page.words())),
+        _ => Err(page.unexpected()),
+    }
+}
+
+/// The catalog is no part of the specification; most public registries refuse it (registries.md Q7).
+fn unlisted(words: &str) -> Fault {
+    Fault::new(Failure::Absent, format!("the registry does not list its repositories ({words})"))
+        .remedy("repositories can be opened by their names")
+}

@@ -1,1 +1,314 @@
-//! (see ARCHITECTURE.md)
+//! HTTP as one process speaks it: TLS roots, proxies, connection pools, the breakers and the count of requests.
+//!
+//! One [`Transport::send`] is one request and one answer's head. No redirect is followed and nothing is tried again
+//! here. No URL is logged or put into an error with its user, password or query.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
+use reqwest::{Client, Request, Response, StatusCode};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{CertificateError, ClientConfig, RootCertStore};
+
+use super::breaker::Breaker;
+use super::origin::{Origin, shown};
+use super::retry::{Fault, Patience, in_words};
+use super::{Failure, RegistryError, Requests};
+
+/// Time to connect, TLS included.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Time from the request to the answer's head, on a connection that stands.
+const FIRST_BYTE: Duration = Duration::from_secs(10);
+/// The largest head of an HTTP/2 answer, in bytes. HTTP/1 heads are bounded by the library (about 400 KiB).
+const HEAD_MAX: u32 = 256 << 10;
+/// How many failing origins are remembered. A registry can name any number of them by redirects.
+const BREAKERS_MAX: usize = 1024;
+
+/// What a [`Transport`] is made with.
+#[derive(Clone, Debug)]
+pub struct TransportOptions {
+    /// PEM files of certificate authorities that are trusted beside those of the system.
+    pub ca_files: Vec<PathBuf>,
+    /// The time that any call may go on without progress.
+    pub deadline: Duration,
+    /// `User-Agent`.
+    pub user_agent: String,
+    /// How long an origin that keeps failing is left alone before a probe, at most 30 s.
+    pub probe_after: Duration,
+}
+
+impl Default for TransportOptions {
+    fn default() -> Self {
+        TransportOptions {
+            ca_files: Vec::new(),
+            deadline: Duration::from_secs(60),
+            user_agent: concat!("tofufs/", env!("CARGO_PKG_VERSION")).to_owned(),
+            probe_after: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The HTTP client of a process. Connections are pooled by origin; all registries share it.
+#[derive(Debug)]
+pub struct Transport {
+    /// For everything but loopback, by way of the proxies that the environment names.
+    client: Client,
+    /// For loopback, which no proxy can reach for us.
+    direct: Client,
+    deadline: Duration,
+    probe_after: Duration,
+    breakers: Mutex<HashMap<Origin, Breaker>>,
+    requests: Requests,
+}
+
+/// How a request is counted, unless it is answered 401.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Count {
+    /// Not at all: a token request, or a further hop of one that was counted.
+    Nothing,
+    /// As a request to a registry.
+    Request,
+    /// As a request for a blob.
+    Blob,
+}
+
+impl Transport {
+    /// A transport with the system's certificate authorities (`SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured), those
+    /// of the options, and the proxies of the environment. `Io` if a file of authorities cannot be read.
+    pub fn new(options: TransportOptions) -> Result<Arc<Transport>, RegistryError> {
+        let tls = tls(&options.ca_files)?;
+        let client = |proxies: bool| {
+            let builder = Client::builder()
+                .tls_backend_preconfigured(tls.clone())
+                .redirect(reqwest::redirect::Policy::none())
+                .retry(reqwest::retry::never())
+                .referer(false)
+                .user_agent(options.user_agent.as_str())
+                .connect_timeout(CONNECT)
+                .http2_max_header_list_size(HEAD_MAX)
+                .pool_idle_timeout(Duration::from_secs(30));
+            let builder = if proxies { builder } else { builder.no_proxy() };
+            builder.build().map_err(|e| {
+                RegistryError::new(Failure::Io, "the HTTP client", format!("cannot be set up: {}", causes(&e)))
+            })
+        };
+        Ok(Arc::new(Transport {
+            client: client(true)?,
+            direct: client(false)?,
+            deadline: options.deadline,
+            probe_after: options.probe_after,
+            breakers: Mutex::default(),
+            requests: Requests::default(),
+        }))
+    }
+
+    /// What was sent so far.
+    pub fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
+    /// A call's share of time and tries.
+    pub(super) fn patience(&self) -> Patience {
+        Patience::new(self.deadline)
+    }
+
+    /// The time that a call may go on without progress.
+    pub(super) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// Sends one request and waits for the answer's head.
+    pub(super) async fn send(&self, request: Request, count: Count, patience: &Patience) -> Result<Response, Fault> {
+        let url = request.url().clone();
+        let Some(origin) = Origin::of(&url) else {
+            return Err(Fault::new(Failure::Protocol, "an address that is neither http nor https"));
+        };
+        self.admit(&origin)?;
+        let (method, begun) = (request.method().clone(), Instant::now());
+        let client = if origin.is_loopback() { &self.direct } else { &self.client };
+        let doing = format!("waiting for {origin}");
+        let sent = patience.within(CONNECT + FIRST_BYTE, &doing, client.execute(request)).await;
+        let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let answer = match sent {
+            Ok(Ok(response)) => {
+                tracing::debug!(%method, url = %shown(&url), status = response.status().as_u16(), ms, "request");
+                self.count(count, Some(response.status()));
+                sound_head(response, &origin)
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%method, url = %shown(&url), error = %causes(&error), ms, "request");
+                if !error.is_connect() {
+                    self.count(count, None);
+                }
+                Err(fault_of(&error, &origin))
+            }
+            Err(timeout) => {
+                tracing::debug!(%method, url = %shown(&url), error = %timeout.rule, ms, "request");
+                self.count(count, None);
+                Err(timeout)
+            }
+        };
+        self.note(&origin, &answer);
+        answer
+    }
+
+    fn count(&self, count: Count, status: Option<StatusCode>) {
+        if count == Count::Nothing || status == Some(StatusCode::UNAUTHORIZED) {
+            return;
+        }
+        self.requests.total.fetch_add(1, Ordering::Relaxed);
+        if count == Count::Blob {
+            self.requests.blob.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn admit(&self, origin: &Origin) -> Result<(), Fault> {
+        let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        match breakers.get_mut(origin).map_or(Ok(()), |breaker| breaker.admit(Instant::now())) {
+            Ok(()) => Ok(()),
+            Err(wait) => Err(Fault::new(
+                Failure::Unreachable,
+                format!("{origin} has failed several times in a row and is left alone for {} more", in_words(wait)),
+            )
+            .remedy("it is tried again by itself")),
+        }
+    }
+
+    fn note(&self, origin: &Origin, answer: &Result<Response, Fault>) {
+        let failed = match answer {
+            Ok(response) => response.status().is_server_error(),
+            Err(fault) => matches!(fault.failure, Failure::TimedOut | Failure::Unreachable),
+        };
+        let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed {
+            if breakers.len() >= BREAKERS_MAX {
+                breakers.clear();
+            }
+            let fresh = || Breaker::new(self.probe_after);
+            breakers.entry(origin.clone()).or_insert_with(fresh).failure(Instant::now());
+        } else if let Some(breaker) = breakers.get_mut(origin) {
+            breaker.success();
+        }
+    }
+}
+
+/// What no answer may have, whatever its status (hostile input R05, R06).
+fn sound_head(response: Response, origin: &Origin) -> Result<Response, Fault> {
+    let headers = response.headers();
+    if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
+        return Err(Fault::new(
+            Failure::Protocol,
+            format!("{origin} answers with both Content-Length and Transfer-Encoding"),
+        ));
+    }
+    let encoded = headers.get_all(CONTENT_ENCODING).iter().find(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity"));
+    match encoded {
+        Some(encoding) if response.status().is_success() => Err(Fault::new(
+            Failure::Protocol,
+            format!("{origin} answers with Content-Encoding {encoding:?}; identity was asked for"),
+        )),
+        _ => Ok(response),
+    }
+}
+
+fn tls(ca_files: &[PathBuf]) -> Result<ClientConfig, RegistryError> {
+    let mut roots = RootCertStore::empty();
+    let system = rustls_native_certs::load_native_certs();
+    for error in &system.errors {
+        tracing::warn!(%error, "certificate authorities of the system");
+    }
+    roots.add_parsable_certificates(system.certs);
+    for file in ca_files {
+        add_authorities(&mut roots, file)?;
+    }
+    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| RegistryError::new(Failure::Io, "TLS", format!("cannot be set up: {e}")))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn add_authorities(roots: &mut RootCertStore, file: &Path) -> Result<(), RegistryError> {
+    let refused = |rule: String| {
+        RegistryError::new(Failure::Io, file.display(), rule).remedy("--ca-file takes a file of PEM certificates")
+    };
+    let certificates = CertificateDer::pem_file_iter(file)
+        .map_err(|e| refused(format!("cannot be read: {e}")))?
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| refused(format!("is not PEM: {e}")))?;
+    if certificates.is_empty() {
+        return Err(refused("holds no certificate".to_owned()));
+    }
+    for certificate in certificates {
+        roots.add(certificate).map_err(|e| refused(format!("holds an unusable certificate: {e}")))?;
+    }
+    Ok(())
+}
+
+/// An error's causes in words, innermost last, without the URL that the outermost one would print.
+fn causes(error: &reqwest::Error) -> String {
+    let mut words = Vec::new();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        let text = inner.to_string();
+        if words.last() != Some(&text) {
+            words.push(text);
+        }
+        cause = inner.source();
+    }
+    if words.is_empty() { "the request failed".to_owned() } else { words.join(": ") }
+}
+
+/// The fault of a request that got no answer, or of a body that broke off.
+pub(super) fn fault_of(error: &reqwest::Error, origin: &Origin) -> Fault {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        // an io::Error does not give its payload as its source
+        let payload = inner.downcast_ref::<std::io::Error>().and_then(|e| e.get_ref());
+        let found = payload.and_then(|p| p.downcast_ref::<rustls::Error>()).or_else(|| inner.downcast_ref());
+        if let Some(tls) = found {
+            return tls_fault(tls, origin);
+        }
+        cause = inner.source();
+    }
+    let words = causes(error);
+    if words.contains("proxy authorization required") {
+        return Fault::new(Failure::Denied, format!("the proxy on the way to {origin} asks for a password (407)"))
+            .remedy("put the user and password into HTTPS_PROXY");
+    }
+    if error.is_connect() {
+        return Fault::passing(Failure::Unreachable, format!("{origin} cannot be reached: {words}"));
+    }
+    let malformed = ["invalid HTTP", "message head is too large", "invalid content-length", "unexpected transfer"];
+    if malformed.iter().any(|m| words.contains(m)) {
+        return Fault::new(Failure::Protocol, format!("{origin} does not speak HTTP: {words}"));
+    }
+    Fault::passing(Failure::TimedOut, format!("the connection to {origin} broke: {words}"))
+}
+
+/// TLS never falls back to anything; the reason reaches the user (hostile input R54).
+fn tls_fault(error: &rustls::Error, origin: &Origin) -> Fault {
+    let fault = |rule: String| Fault::new(Failure::Unreachable, format!("no TLS connection to {origin}: {rule}"));
+    let rustls::Error::InvalidCertificate(reason) = error else { return fault(error.to_string()) };
+    match reason {
+        CertificateError::UnknownIssuer => fault("the certificate is signed by an unknown authority".to_owned())
+            .remedy("name that authority's certificate by --ca-file, if you trust it"),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            fault(format!("the certificate has expired ({error})")).remedy("check this machine's clock")
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            fault(format!("the certificate is not valid yet ({error})")).remedy("check this machine's clock")
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            fault(format!("the certificate is for another host ({error})"))
+        }
+        _ => fault(error.to_string()),
+    }
+}

@@ -1,0 +1,115 @@
+//! The breaker: an origin that keeps failing is left alone for a while, so that nobody waits for it.
+//!
+//! A state machine over instants that are passed in; it does no I/O and never sleeps.
+
+use std::time::{Duration, Instant};
+
+/// Failures in a row that open it.
+const FAILURES: u32 = 5;
+/// The longest time between two probes.
+const PROBE_MAX: Duration = Duration::from_secs(30);
+
+/// The state of one origin.
+#[derive(Debug)]
+pub(super) struct Breaker {
+    /// The first time between opening and probing.
+    probe_after: Duration,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Closed {
+        failures: u32,
+    },
+    Open {
+        since: Instant,
+        wait: Duration,
+    },
+    /// One request is under way. It may have been dropped, so that after `wait` another is let through.
+    Probing {
+        since: Instant,
+        wait: Duration,
+    },
+}
+
+impl Breaker {
+    pub fn new(probe_after: Duration) -> Breaker {
+        Breaker { probe_after: probe_after.min(PROBE_MAX), state: State::Closed { failures: 0 } }
+    }
+
+    /// Whether a request may be sent now; if not, how long until the next probe.
+    pub fn admit(&mut self, now: Instant) -> Result<(), Duration> {
+        match self.state {
+            State::Closed { .. } => Ok(()),
+            State::Open { since, wait } | State::Probing { since, wait } => {
+                let waited = now.saturating_duration_since(since);
+                if waited < wait {
+                    return Err(wait - waited);
+                }
+                self.state = State::Probing { since: now, wait };
+                Ok(())
+            }
+        }
+    }
+
+    /// The origin answered.
+    pub fn success(&mut self) {
+        self.state = State::Closed { failures: 0 };
+    }
+
+    /// The origin could not be reached, stayed silent, or answered that it is broken.
+    pub fn failure(&mut self, now: Instant) {
+        self.state = match self.state {
+            State::Closed { failures } if failures + 1 < FAILURES => State::Closed { failures: failures + 1 },
+            State::Closed { .. } => State::Open { since: now, wait: self.probe_after },
+            State::Open { since, wait } => State::Open { since, wait },
+            State::Probing { wait, .. } => State::Open { since: now, wait: (wait * 2).min(PROBE_MAX) },
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    /// R51
+    #[test]
+    fn five_failures_in_a_row_open_it_and_one_probe_closes_it() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(10 * S);
+        for _ in 0..4 {
+            breaker.failure(now);
+        }
+        breaker.success();
+        for _ in 0..5 {
+            assert_eq!(breaker.admit(now), Ok(()));
+            breaker.failure(now);
+        }
+        assert_eq!(breaker.admit(now + 4 * S), Err(6 * S));
+        assert_eq!(breaker.admit(now + 10 * S), Ok(()));
+        assert!(breaker.admit(now + 10 * S).is_err(), "one probe at a time");
+        breaker.success();
+        assert_eq!(breaker.admit(now + 10 * S), Ok(()));
+    }
+
+    /// O03: the time between probes grows, but not past 30 s.
+    #[test]
+    fn failing_probes_come_at_most_thirty_seconds_apart() {
+        let mut now = Instant::now();
+        let mut breaker = Breaker::new(10 * S);
+        for _ in 0..5 {
+            breaker.failure(now);
+        }
+        for wait in [10, 20, 30, 30] {
+            assert!(breaker.admit(now + (wait - 1) * S).is_err());
+            now += wait * S;
+            assert_eq!(breaker.admit(now), Ok(()));
+            breaker.failure(now);
+        }
+        assert_eq!(breaker.admit(now + 30 * S), Ok(()));
+        assert_eq!(breaker.admit(now + 60 * S), Ok(()), "a probe that was dropped does not block for ever");
+    }
+}

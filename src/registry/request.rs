@@ -1,0 +1,210 @@
+//! One request to a registry: login, redirects, and the answer of whoever answers in the end.
+//!
+//! `Authorization` is set in one place, [`Requester::hops`], and only for the registry's own origin.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
+use reqwest::{Method, Request, StatusCode, Url};
+
+use super::Failure;
+use super::answer::{Answer, is_json};
+use super::auth::{Auth, Grant, Scope};
+use super::challenge::Challenge;
+use super::origin::{Origin, Scheme};
+use super::retry::{Fault, Patience};
+use super::transport::{Count, Transport};
+
+/// Redirects that are followed for one request.
+const REDIRECTS_MAX: u32 = 5;
+/// The longest `Location`, in bytes.
+const LOCATION_MAX: usize = 8 << 10;
+/// Logins for one request.
+const LOGINS_MAX: u32 = 2;
+/// How much of a refused answer is read, for its text.
+const REFUSAL_MAX: u64 = 16 << 10;
+
+/// What is asked.
+pub(super) struct Question {
+    /// GET or HEAD: nothing else may be redirected or tried again.
+    pub method: Method,
+    pub url: Url,
+    pub headers: HeaderMap,
+    pub scope: Scope,
+    pub count: Count,
+}
+
+impl Question {
+    /// A GET with `accept` for its `Accept` header.
+    pub fn get(url: Url, accept: &'static str, scope: Scope) -> Question {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        Question { method: Method::GET, url, headers, scope, count: Count::Request }
+    }
+}
+
+/// The way to one registry.
+pub(super) struct Requester {
+    pub transport: Arc<Transport>,
+    pub registry: Origin,
+    pub auth: Auth,
+}
+
+impl Requester {
+    /// Sends `question` once: with logins and redirects, without trying again what failed. Every status but 401, 429
+    /// and 5xx is the caller's to judge.
+    pub async fn ask(&self, question: &Question, patience: &mut Patience) -> Result<Answer, Fault> {
+        let mut grant = self.auth.granted(&question.scope);
+        let mut logins = 0;
+        let mut resolved_again = false;
+        loop {
+            let answer = self.hops(question, grant.as_deref(), patience).await?;
+            let status = answer.response.status();
+            let own = answer.origin == self.registry;
+            match (status, &grant) {
+                (StatusCode::UNAUTHORIZED, _) if own => {
+                    if logins == LOGINS_MAX {
+                        return Err(refused(answer, patience).await);
+                    }
+                    let challenge = Challenge::of(answer.response.headers())?;
+                    drop(answer);
+                    grant = Some(self.log_in(question, challenge, grant.as_deref(), patience).await?);
+                    logins += 1;
+                }
+                // ECR answers so when a token has expired (registries.md Q4)
+                (StatusCode::FORBIDDEN, Some(old)) if own && logins == 0 && looks_expired(&answer, old) => {
+                    grant = Some(self.log_in(question, old.challenge.clone(), Some(old), patience).await?);
+                    logins = LOGINS_MAX;
+                }
+                // a store's signed address may have expired; a new one comes from the registry (Q11)
+                (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) if !own && !resolved_again => {
+                    resolved_again = true;
+                }
+                (status, _) if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() => {
+                    return Err(answer.document(REFUSAL_MAX, "the answer", patience).await?.overloaded());
+                }
+                _ => {
+                    if let Some(grant) = &grant
+                        && !status.is_client_error()
+                    {
+                        grant.worked.store(true, Ordering::Relaxed);
+                    }
+                    return Ok(answer);
+                }
+            }
+        }
+    }
+
+    async fn log_in(
+        &self,
+        question: &Question,
+        challenge: Challenge,
+        refused: Option<&Grant>,
+        patience: &Patience,
+    ) -> Result<Arc<Grant>, Fault> {
+        let login = self.auth.log_in(&question.scope, challenge, refused);
+        patience.within(self.transport.deadline(), "logging in", login).await?
+    }
+
+    /// Follows redirects by the rules: at most five, never from https to http, the credential only at home.
+    async fn hops(&self, question: &Question, grant: Option<&Grant>, patience: &Patience) -> Result<Answer, Fault> {
+        let mut url = question.url.clone();
+        let mut count = question.count;
+        for _ in 0..=REDIRECTS_MAX {
+            let Some(origin) = Origin::of(&url) else {
+                return Err(Fault::new(Failure::Protocol, "an address that is neither http nor https"));
+            };
+            let mut request = Request::new(question.method.clone(), url.clone());
+            *request.headers_mut() = question.headers.clone();
+            if let Some(grant) = grant
+                && origin == self.registry
+            {
+                request.headers_mut().insert(AUTHORIZATION, grant.header.clone());
+            }
+            let response = self.transport.send(request, count, patience).await?;
+            let redirects = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+            if !redirects {
+                return Ok(Answer { response, origin });
+            }
+            url = target(&url, response.headers())?;
+            count = Count::Nothing;
+        }
+        Err(Fault::new(Failure::Protocol, format!("the registry redirects more than {REDIRECTS_MAX} times")))
+    }
+}
+
+/// Where a redirect leads, if it may be followed (hostile input R10 to R16).
+fn target(from: &Url, headers: &HeaderMap) -> Result<Url, Fault> {
+    let refused = |why: &str| Fault::new(Failure::Protocol, format!("a redirect of the registry {why}"));
+    let Some(location) = headers.get(LOCATION) else { return Err(refused("names no address")) };
+    let text = location.to_str().map_err(|_| refused("leads to an address that is not ASCII"))?;
+    if text.len() > LOCATION_MAX {
+        return Err(refused("leads to an address of more than 8 KiB"));
+    }
+    let mut url = from.join(text).map_err(|_| refused("leads to what is no address"))?;
+    url.set_fragment(None);
+    let Some(origin) = Origin::of(&url) else {
+        return Err(refused("leads to an address that is neither http nor https"));
+    };
+    if origin.scheme() == Scheme::Http && Origin::of(from).is_some_and(|o| o.scheme() == Scheme::Https) {
+        return Err(refused("leads from https to http"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(refused("leads to an address with a user name"));
+    }
+    Ok(url)
+}
+
+/// Whether a 403 may mean that the token has expired: one that worked before, or an answer that is not the
+/// registry's usual JSON.
+fn looks_expired(answer: &Answer, grant: &Grant) -> bool {
+    grant.worked.load(Ordering::Relaxed) || !is_json(answer.response.headers())
+}
+
+async fn refused(answer: Answer, patience: &mut Patience) -> Fault {
+    match answer.document(REFUSAL_MAX, "the answer", patience).await {
+        Ok(document) => document.unexpected().remedy("check that the stored credential may read this repository"),
+        Err(fault) => fault,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// R13, R14, R16
+    #[test]
+    fn redirects_lead_to_http_addresses_without_secrets_and_never_down() {
+        let from = Url::parse("https://r.example/v2/a/blobs/x").unwrap();
+        let to = |location: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(LOCATION, HeaderValue::from_bytes(location.as_bytes()).unwrap());
+            target(&from, &headers)
+        };
+        for (location, wanted) in [
+            ("https://s.example/b?sig=1#frag", "https://s.example/b?sig=1"),
+            ("/other", "https://r.example/other"),
+            ("//s.example:8443/", "https://s.example:8443/"),
+        ] {
+            assert_eq!(to(location).unwrap().as_str(), wanted);
+        }
+        let long = format!("/{}", "x".repeat(10 << 10));
+        for location in [
+            "http://r.example/v2/a",
+            "https://u:p@s.example/",
+            "file:///etc/passwd",
+            "unix:/run/x",
+            "gopher://s.example/",
+            "https://",
+            "/ä",
+            long.as_str(),
+        ] {
+            let fault = to(location).unwrap_err();
+            assert_eq!(fault.failure, Failure::Protocol, "{location}");
+            assert!(!fault.rule.contains("u:p"), "{}", fault.rule);
+        }
+        assert!(target(&from, &HeaderMap::new()).is_err());
+    }
+}
