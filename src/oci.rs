@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::digest::{Digest, DigestError};
 
+pub mod layout;
 mod strict;
 
 /// The largest manifest that is read, in bytes (hostile input R29; stricter than OpenTofu's 5 MiB − 1).

@@ -1,1 +1,256 @@
-//! (see ARCHITECTURE.md)
+//! Registries made of other registries: a part of one, several as one, none at all.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+
+use super::{BlobError, BlobSink, Failure, RawManifest, Registry, RegistryError};
+use crate::digest::Digest;
+use crate::name::{Host, Repo, RepoName, Selector, Tag};
+use crate::oci::Descriptor;
+
+/// The part of a registry that a source `HOST/PREFIX` declares.
+///
+/// A name outside of it is `Absent` without a request, whatever the registry would say.
+pub struct Scoped {
+    inner: Arc<dyn Registry>,
+    host: Host,
+    prefix: Option<RepoName>,
+}
+
+impl Scoped {
+    /// The repositories of `inner` that are `prefix` or lie below it; all of them if it is `None`.
+    pub fn new(inner: Arc<dyn Registry>, host: Host, prefix: Option<RepoName>) -> Scoped {
+        Scoped { inner, host, prefix }
+    }
+
+    fn within(&self, repo: &RepoName) -> Result<(), RegistryError> {
+        match &self.prefix {
+            Some(prefix) if !repo.is_within(Some(prefix)) => {
+                let subject = Repo { host: self.host.clone(), name: repo.clone() };
+                let rule = format!("the name lies outside of the declared source {}/{prefix}", self.host);
+                Err(RegistryError::new(Failure::Absent, subject, rule).remedy("name it as a source of the mount"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Registry for Scoped {
+    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError> {
+        self.within(repo)?;
+        self.inner.tags(repo).await
+    }
+
+    async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
+        let mut repos = self.inner.catalog().await?;
+        repos.retain(|repo| repo.is_within(self.prefix.as_ref()));
+        Ok(repos)
+    }
+
+    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
+        self.within(repo)?;
+        self.inner.resolve(repo, tag).await
+    }
+
+    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
+        self.within(repo)?;
+        self.inner.manifest(repo, selector).await
+    }
+
+    async fn blob(&self, repo: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError> {
+        self.within(repo)?;
+        self.inner.blob(repo, blob, sink).await
+    }
+}
+
+/// Several sources of one host as one, in the order in which they were given.
+///
+/// Of what may move (a tag) the first source that holds it decides, so an earlier source must have said `Absent`
+/// before a later one is asked: one that is out of reach might hold another answer, and the request fails as it did.
+/// What is named by its digest may come from any source. Lists are the union of all and fail if one fails, since a
+/// list that is short looks complete.
+///
+/// A source that answers `Offline` was taken away by the user's own wish and stands for no outage: it is passed
+/// over, and only where no other source has an answer the answer is `Offline`.
+pub struct Union {
+    host: Host,
+    sources: Vec<Arc<dyn Registry>>,
+}
+
+impl Union {
+    /// The union of `sources`, each of which is one of `host`.
+    pub fn new(host: Host, sources: Vec<Arc<dyn Registry>>) -> Union {
+        Union { host, sources }
+    }
+
+    fn absent(&self, subject: impl Display) -> RegistryError {
+        RegistryError::new(Failure::Absent, subject, "no source of this registry holds it")
+    }
+
+    fn repo(&self, repo: &RepoName) -> Repo {
+        Repo { host: self.host.clone(), name: repo.clone() }
+    }
+
+    /// The answer of a source that `Absent` and `Offline` of the sources before it allow.
+    ///
+    /// `None` goes on to the next source.
+    fn decide<T>(answer: Result<T, RegistryError>, passed: &mut Passed) -> Option<Result<T, RegistryError>> {
+        match answer {
+            Err(e) if matches!(e.failure, Failure::Absent | Failure::Offline) => {
+                passed.add(e);
+                None
+            }
+            answer => Some(answer),
+        }
+    }
+}
+
+/// What the sources said that had no answer: of several, what leaves the most hope that the thing exists.
+#[derive(Default)]
+struct Passed(Option<RegistryError>);
+
+impl Passed {
+    fn add(&mut self, e: RegistryError) {
+        let hope = |failure| match failure {
+            Failure::TimedOut | Failure::Unreachable => 4,
+            Failure::Offline => 3,
+            Failure::Denied => 2,
+            Failure::Absent => 0,
+            _ => 1,
+        };
+        if self.0.as_ref().is_none_or(|held| hope(e.failure) > hope(held.failure)) {
+            self.0 = Some(e);
+        }
+    }
+
+    fn or(self, absent: RegistryError) -> RegistryError {
+        self.0.unwrap_or(absent)
+    }
+}
+
+#[async_trait]
+impl Registry for Union {
+    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError> {
+        let mut passed = Passed::default();
+        let mut tags: Option<BTreeSet<Tag>> = None;
+        for answer in join_all(self.sources.iter().map(|source| source.tags(repo))).await {
+            if let Some(list) = Union::decide(answer, &mut passed) {
+                tags.get_or_insert_default().extend(list?);
+            }
+        }
+        match tags {
+            Some(tags) => Ok(tags.into_iter().collect()),
+            None => Err(passed.or(self.absent(self.repo(repo)))),
+        }
+    }
+
+    /// `Absent` if one of the sources does not list what it holds: a partial list would make the rest look absent.
+    async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
+        let mut offline = None;
+        let mut repos: Option<BTreeSet<RepoName>> = None;
+        for answer in join_all(self.sources.iter().map(|source| source.catalog())).await {
+            match answer {
+                Err(e) if e.failure == Failure::Offline => offline = Some(e),
+                answer => repos.get_or_insert_default().extend(answer?),
+            }
+        }
+        match repos {
+            Some(repos) => Ok(repos.into_iter().collect()),
+            None => Err(offline.unwrap_or_else(|| self.absent(&self.host))),
+        }
+    }
+
+    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
+        let mut passed = Passed::default();
+        for source in &self.sources {
+            if let Some(answer) = Union::decide(source.resolve(repo, tag).await, &mut passed) {
+                return answer;
+            }
+        }
+        Err(passed.or(self.absent(self.repo(repo).at(Selector::Tag(tag.clone())))))
+    }
+
+    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
+        let mut passed = Passed::default();
+        for source in &self.sources {
+            let answer = source.manifest(repo, selector).await;
+            match (selector, answer) {
+                (Selector::Digest(_), Err(e)) => passed.add(e),
+                (_, answer) => {
+                    if let Some(answer) = Union::decide(answer, &mut passed) {
+                        return answer;
+                    }
+                }
+            }
+        }
+        Err(passed.or(self.absent(self.repo(repo).at(selector.clone()))))
+    }
+
+    async fn blob(&self, repo: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError> {
+        let mut passed = Passed::default();
+        let held = sink.position();
+        for source in &self.sources {
+            // Bytes of a source that failed are not mixed with those of the next: nobody has verified them yet.
+            if sink.position() != held {
+                sink.restart().await?;
+            }
+            match source.blob(repo, blob, sink).await {
+                Err(BlobError::Registry(e)) => passed.add(e),
+                done => return done,
+            }
+        }
+        Err(passed.or(self.absent(self.repo(repo).at(Selector::Digest(blob.digest)))).into())
+    }
+}
+
+/// A registry that is not to be asked: every answer is `Offline`, and no connection is made.
+pub struct Offline {
+    host: Host,
+}
+
+impl Offline {
+    /// Stands in for the registry `host`.
+    pub fn new(host: Host) -> Offline {
+        Offline { host }
+    }
+
+    fn refuse(&self, subject: impl Display) -> RegistryError {
+        RegistryError::new(Failure::Offline, subject, "not in the cache, and the mount is offline")
+            .remedy("mount without --offline, or fetch it beforehand")
+    }
+
+    fn repo(&self, repo: &RepoName) -> Repo {
+        Repo { host: self.host.clone(), name: repo.clone() }
+    }
+}
+
+#[async_trait]
+impl Registry for Offline {
+    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError> {
+        Err(self.refuse(self.repo(repo)))
+    }
+
+    async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
+        Err(self.refuse(&self.host))
+    }
+
+    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
+        Err(self.refuse(self.repo(repo).at(Selector::Tag(tag.clone()))))
+    }
+
+    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
+        Err(self.refuse(self.repo(repo).at(selector.clone())))
+    }
+
+    async fn blob(&self, repo: &RepoName, blob: &Descriptor, _: &mut dyn BlobSink) -> Result<(), BlobError> {
+        Err(self.refuse(self.repo(repo).at(Selector::Digest(blob.digest))).into())
+    }
+}
+
+#[cfg(test)]
+mod tests;

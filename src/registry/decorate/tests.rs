@@ -1,0 +1,314 @@
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+
+use super::super::SinkError;
+use super::super::layout::Layout;
+use super::*;
+
+/// A registry of one host in memory. It answers `failing`, where that is set, to everything, and notes each request.
+#[derive(Default)]
+struct Memory {
+    tags: BTreeMap<(String, String), Vec<u8>>,
+    blobs: BTreeMap<Digest, Vec<u8>>,
+    no_catalog: bool,
+    failing: Option<Failure>,
+    /// How many bytes of a blob arrive before `failing`.
+    arriving: usize,
+    asked: Mutex<Vec<String>>,
+}
+
+impl Memory {
+    fn holding(tags: &[(&str, &str, &str)]) -> Memory {
+        let mut memory = Memory::default();
+        for (repo, tag, content) in tags {
+            memory.tags.insert((repo.to_string(), tag.to_string()), content.as_bytes().to_vec());
+            memory.blobs.insert(Digest::of(content.as_bytes()), content.as_bytes().to_vec());
+        }
+        memory
+    }
+
+    fn failing(failure: Failure) -> Memory {
+        Memory { failing: Some(failure), ..Memory::default() }
+    }
+
+    fn ask(&self, what: String) -> Result<(), RegistryError> {
+        self.asked.lock().unwrap().push(what.clone());
+        match self.failing {
+            Some(failure) => Err(RegistryError::new(failure, what, "as told")),
+            None => Ok(()),
+        }
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+}
+
+fn absent<T>(what: impl Display) -> Result<T, RegistryError> {
+    Err(RegistryError::new(Failure::Absent, what, "not here"))
+}
+
+#[async_trait]
+impl Registry for Memory {
+    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError> {
+        self.ask(format!("tags {repo}"))?;
+        let of_repo = self.tags.keys().filter(|(name, _)| name == repo.as_str());
+        let tags: Vec<Tag> = of_repo.map(|(_, tag)| tag.parse().unwrap()).collect();
+        if tags.is_empty() { absent(repo) } else { Ok(tags) }
+    }
+
+    async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
+        self.ask("catalog".into())?;
+        if self.no_catalog {
+            return absent("catalog");
+        }
+        let mut repos: Vec<RepoName> = self.tags.keys().map(|(name, _)| name.parse().unwrap()).collect();
+        repos.dedup();
+        Ok(repos)
+    }
+
+    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
+        self.ask(format!("resolve {repo}:{tag}"))?;
+        match self.tags.get(&(repo.to_string(), tag.to_string())) {
+            Some(content) => Ok(Some(Digest::of(content))),
+            None => absent(tag),
+        }
+    }
+
+    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
+        self.ask(format!("manifest {repo} {selector}"))?;
+        let content = match selector {
+            Selector::Tag(tag) => self.tags.get(&(repo.to_string(), tag.to_string())),
+            Selector::Digest(digest) => self.blobs.get(digest),
+        };
+        match content {
+            Some(bytes) => {
+                Ok(RawManifest { bytes: bytes.as_slice().into(), content_type: None, claimed: Some(Digest::of(bytes)) })
+            }
+            None => absent(selector),
+        }
+    }
+
+    async fn blob(&self, _: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError> {
+        if self.arriving > 0 {
+            sink.write(vec![0; self.arriving].into()).await?;
+        }
+        self.ask(format!("blob {}", blob.digest))?;
+        match self.blobs.get(&blob.digest) {
+            Some(bytes) => Ok(sink.write(Bytes::copy_from_slice(&bytes[sink.position() as usize..])).await?),
+            None => Err(RegistryError::new(Failure::Integrity, blob.digest, "lacking").into()),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Received {
+    bytes: Vec<u8>,
+    full: bool,
+}
+
+#[async_trait]
+impl BlobSink for Received {
+    fn position(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    async fn write(&mut self, chunk: Bytes) -> Result<(), SinkError> {
+        if self.full {
+            return Err(SinkError);
+        }
+        self.bytes.extend_from_slice(&chunk);
+        Ok(())
+    }
+
+    async fn restart(&mut self) -> Result<(), SinkError> {
+        self.bytes.clear();
+        Ok(())
+    }
+}
+
+fn host() -> Host {
+    "reg.example".parse().unwrap()
+}
+
+fn repo(name: &str) -> RepoName {
+    name.parse().unwrap()
+}
+
+fn tag(text: &str) -> Tag {
+    text.parse().unwrap()
+}
+
+fn blob(content: &str) -> Descriptor {
+    Descriptor {
+        media_type: String::new(),
+        digest: Digest::of(content.as_bytes()),
+        size: content.len() as u64,
+        artifact_type: None,
+        platform: None,
+        annotations: Default::default(),
+    }
+}
+
+fn union(sources: &[&Arc<Memory>]) -> Union {
+    Union::new(host(), sources.iter().map(|&source| source.clone() as Arc<dyn Registry>).collect())
+}
+
+fn names<T: Display>(list: Vec<T>) -> Vec<String> {
+    list.iter().map(T::to_string).collect()
+}
+
+#[tokio::test]
+async fn a_name_outside_the_prefix_is_absent_without_a_request() {
+    let memory = Arc::new(Memory::holding(&[("acme/net", "1", "a"), ("acmeother", "1", "b"), ("acme", "1", "c")]));
+    let scoped = Scoped::new(memory.clone(), host(), Some(repo("acme/net")));
+    let mut sink = Received::default();
+    for outside in ["acme", "acmeother", "acme/ne", "acme/network"].map(repo) {
+        let failures = [
+            scoped.tags(&outside).await.unwrap_err(),
+            scoped.resolve(&outside, &tag("1")).await.unwrap_err(),
+            scoped.manifest(&outside, &Selector::Tag(tag("1"))).await.unwrap_err(),
+        ];
+        assert!(failures.iter().all(|e| e.failure == Failure::Absent), "{outside}");
+        assert!(scoped.blob(&outside, &blob("a"), &mut sink).await.is_err());
+    }
+    assert_eq!(memory.asked(), 0);
+    assert_eq!(names(scoped.tags(&repo("acme/net")).await.unwrap()), ["1"]);
+    scoped.blob(&repo("acme/net"), &blob("a"), &mut sink).await.unwrap();
+    assert_eq!(sink.bytes, b"a");
+    assert_eq!(names(scoped.catalog().await.unwrap()), ["acme/net"]);
+    let whole = Scoped::new(memory, host(), None);
+    assert_eq!(names(whole.catalog().await.unwrap()), ["acme", "acme/net", "acmeother"]);
+}
+
+#[tokio::test]
+async fn of_several_sources_the_first_that_holds_a_tag_wins() {
+    let first = Arc::new(Memory::holding(&[("net", "1", "from the first")]));
+    let second = Arc::new(Memory::holding(&[("net", "1", "from the second"), ("net", "2", "only there")]));
+    let both = union(&[&first, &second]);
+    for (name, content) in [("1", "from the first"), ("2", "only there")] {
+        let digest = Digest::of(content.as_bytes());
+        assert_eq!(both.resolve(&repo("net"), &tag(name)).await.unwrap(), Some(digest));
+        let raw = both.manifest(&repo("net"), &Selector::Tag(tag(name))).await.unwrap();
+        assert_eq!(&raw.bytes[..], content.as_bytes());
+    }
+    assert_eq!(names(both.tags(&repo("net")).await.unwrap()), ["1", "2"]);
+    assert_eq!(both.resolve(&repo("net"), &tag("3")).await.unwrap_err().failure, Failure::Absent);
+    assert_eq!(both.tags(&repo("other")).await.unwrap_err().failure, Failure::Absent);
+}
+
+/// Promise 3: an outage is not an absence.
+#[tokio::test]
+async fn a_source_out_of_reach_decides_tags_and_lists_but_not_what_has_a_digest() {
+    let good = Arc::new(Memory::holding(&[("net", "1", "content")]));
+    for failure in [Failure::Unreachable, Failure::TimedOut, Failure::Denied, Failure::Protocol, Failure::Io] {
+        let down = Arc::new(Memory::failing(failure));
+        let later = union(&[&good, &down]);
+        assert!(later.resolve(&repo("net"), &tag("1")).await.is_ok(), "the earlier source has decided");
+        assert_eq!(later.resolve(&repo("net"), &tag("2")).await.unwrap_err().failure, failure);
+        let earlier = union(&[&down, &good]);
+        assert_eq!(earlier.resolve(&repo("net"), &tag("1")).await.unwrap_err().failure, failure);
+        let by_tag = earlier.manifest(&repo("net"), &Selector::Tag(tag("1"))).await;
+        assert_eq!(by_tag.unwrap_err().failure, failure);
+        for both in [&later, &earlier] {
+            assert_eq!(both.tags(&repo("net")).await.unwrap_err().failure, failure);
+            assert_eq!(both.catalog().await.unwrap_err().failure, failure);
+            let selector = Selector::Digest(blob("content").digest);
+            assert!(both.manifest(&repo("net"), &selector).await.is_ok());
+            let mut sink = Received::default();
+            both.blob(&repo("net"), &blob("content"), &mut sink).await.unwrap();
+            assert_eq!(sink.bytes, b"content");
+            let unknown = both.manifest(&repo("net"), &Selector::Digest(Digest::of(b"unknown"))).await;
+            assert_eq!(unknown.unwrap_err().failure, failure, "the other source may hold it");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_offline_source_is_passed_over_and_named_only_where_nothing_else_answers() {
+    let good: Arc<dyn Registry> = Arc::new(Memory::holding(&[("net", "1", "content")]));
+    let both = Union::new(host(), vec![Arc::new(Offline::new(host())), good]);
+    assert_eq!(names(both.tags(&repo("net")).await.unwrap()), ["1"]);
+    assert_eq!(names(both.catalog().await.unwrap()), ["net"]);
+    assert!(both.resolve(&repo("net"), &tag("1")).await.unwrap().is_some());
+    assert!(both.manifest(&repo("net"), &Selector::Tag(tag("1"))).await.is_ok());
+    assert_eq!(both.resolve(&repo("net"), &tag("2")).await.unwrap_err().failure, Failure::Offline);
+    assert_eq!(both.tags(&repo("other")).await.unwrap_err().failure, Failure::Offline);
+}
+
+#[tokio::test]
+async fn bytes_of_a_source_that_failed_are_not_mixed_with_those_of_the_next() {
+    let broken = Arc::new(Memory { arriving: 3, ..Memory::failing(Failure::TimedOut) });
+    let lacking = Arc::new(Memory::default());
+    let good = Arc::new(Memory::holding(&[("net", "1", "content")]));
+    let all = union(&[&broken, &lacking, &good]);
+    let mut sink = Received::default();
+    all.blob(&repo("net"), &blob("content"), &mut sink).await.unwrap();
+    assert_eq!(sink.bytes, b"content");
+    let mut resumed = Received { bytes: b"con".to_vec(), full: false };
+    union(&[&lacking, &good]).blob(&repo("net"), &blob("content"), &mut resumed).await.unwrap();
+    assert_eq!(resumed.bytes, b"content");
+    let missing = union(&[&broken, &lacking]).blob(&repo("net"), &blob("content"), &mut Received::default()).await;
+    assert!(matches!(missing, Err(BlobError::Registry(e)) if e.failure == Failure::TimedOut));
+    let nowhere = union(&[&lacking]).blob(&repo("net"), &blob("content"), &mut Received::default()).await;
+    assert!(matches!(nowhere, Err(BlobError::Registry(e)) if e.failure == Failure::Integrity));
+    let mut full = Received { full: true, ..Received::default() };
+    assert_eq!(all.blob(&repo("net"), &blob("content"), &mut full).await, Err(BlobError::Sink(SinkError)));
+}
+
+#[tokio::test]
+async fn a_catalog_is_complete_or_absent() {
+    let one = Arc::new(Memory::holding(&[("b", "1", "x"), ("a", "1", "x")]));
+    let two = Arc::new(Memory::holding(&[("c", "1", "x"), ("a", "2", "x")]));
+    assert_eq!(names(union(&[&one, &two]).catalog().await.unwrap()), ["a", "b", "c"]);
+    let silent = Arc::new(Memory { no_catalog: true, ..Memory::default() });
+    assert_eq!(union(&[&one, &silent]).catalog().await.unwrap_err().failure, Failure::Absent);
+}
+
+#[tokio::test]
+async fn offline_answers_offline_to_everything() {
+    let offline = Offline::new(host());
+    let name = repo("net");
+    let mut sink = Received::default();
+    let blob = match offline.blob(&name, &blob("x"), &mut sink).await {
+        Err(BlobError::Registry(e)) => e,
+        other => panic!("{other:?}"),
+    };
+    for error in [
+        offline.tags(&name).await.unwrap_err(),
+        offline.catalog().await.unwrap_err(),
+        offline.resolve(&name, &tag("1")).await.unwrap_err(),
+        offline.manifest(&name, &Selector::Tag(tag("1"))).await.unwrap_err(),
+        blob,
+    ] {
+        assert_eq!(error.failure, Failure::Offline);
+        assert!(error.to_string().contains("--offline") && error.to_string().contains("reg.example"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn two_stores_are_one_registry() {
+    let write = |name: &str, content: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = dir.path().join("reg.example/net");
+        let digest = Digest::of(content.as_bytes());
+        std::fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
+        std::fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+        std::fs::write(layout.join("blobs/sha256").join(digest.hex()), content).unwrap();
+        let index = serde_json::json!({"manifests": [{"digest": digest.to_string(), "size": content.len(),
+            "annotations": {"org.opencontainers.image.ref.name": name}}]});
+        std::fs::write(layout.join("index.json"), index.to_string()).unwrap();
+        let registry: Arc<dyn Registry> = Arc::new(Layout::open(dir.path(), &host()).unwrap());
+        (dir, registry)
+    };
+    let ((_first, one), (_second, two)) = (write("1", "first"), write("2", "second"));
+    let both = Union::new(host(), vec![one, two]);
+    assert_eq!(names(both.tags(&repo("net")).await.unwrap()), ["1", "2"]);
+    let raw = both.manifest(&repo("net"), &Selector::Tag(tag("2"))).await.unwrap();
+    assert_eq!(&raw.bytes[..], b"second");
+    let mut sink = Received::default();
+    both.blob(&repo("net"), &blob("second"), &mut sink).await.unwrap();
+    assert_eq!(sink.bytes, b"second", "the first store lacks it");
+}

@@ -1,0 +1,55 @@
+//! The test bed: packages, image layouts, registries and mounts for the integration tests.
+//!
+//! Every server listens on 127.0.0.1 on a port that was free; whatever is started is stopped by process id when its
+//! value is dropped; whatever is not installed is skipped with a printed reason.
+#![allow(dead_code, reason = "every test program uses a part of the bed")]
+
+pub mod docker_registry;
+pub mod layouts;
+pub mod mount;
+pub mod pack;
+pub mod push;
+pub mod tls;
+pub mod token_server;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// The program `name` as found on PATH; where it is missing, the reason for skipping is printed.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Where Debian has servers, which need not be on a user's PATH.
+    let places = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    let found = places.map(|dir| dir.join(name)).find(|file| file.is_file());
+    if found.is_none() {
+        skip(&format!("{name} is not installed"));
+    }
+    found
+}
+
+/// A Python that can `import oras`, which `scripts/test` provides; where it is missing, the reason is printed.
+pub fn oras_python() -> Option<PathBuf> {
+    let python = std::env::var_os("ORAS_PYTHON").map(PathBuf::from);
+    if python.is_none() {
+        skip("ORAS_PYTHON names no Python with the package oras (scripts/test installs it)");
+    }
+    python
+}
+
+/// Prints why a test has nothing to do here.
+pub fn skip(reason: &str) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    eprintln!("skipped: {test}: {reason}");
+}
+
+/// Waits until `done`, at most `limit`; whether it came to that.
+pub fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + limit;
+    while !done() {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
+}

@@ -1,0 +1,52 @@
+//! A private certificate authority and a certificate for 127.0.0.1 and localhost.
+
+use std::path::{Path, PathBuf};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+
+/// An authority, and a certificate that it has signed; all as PEM.
+pub struct Tls {
+    pub ca: String,
+    pub certificate: String,
+    pub key: String,
+}
+
+impl Tls {
+    pub fn new() -> Tls {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "the test's own authority");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        let ca_key = KeyPair::generate().expect("a key");
+        let ca = params.self_signed(&ca_key).expect("a certificate");
+        let key = KeyPair::generate().expect("a key");
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let certificate = CertificateParams::new(names)
+            .and_then(|p| p.signed_by(&key, &Issuer::new(params, ca_key)))
+            .expect("a certificate");
+        Tls { ca: ca.pem(), certificate: certificate.pem(), key: key.serialize_pem() }
+    }
+
+    /// Writes `ca.pem`, `server.pem` and `server.key` into `dir`; returns their paths in this order.
+    pub fn write(&self, dir: &Path) -> [PathBuf; 3] {
+        [("ca.pem", &self.ca), ("server.pem", &self.certificate), ("server.key", &self.key)].map(|(name, text)| {
+            let path = dir.join(name);
+            std::fs::write(&path, text).expect("a writable directory");
+            path
+        })
+    }
+
+    /// What a server needs to speak as this certificate.
+    pub fn server(&self) -> rustls::ServerConfig {
+        use rustls::pki_types::pem::PemObject;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+        let chain = vec![CertificateDer::from_pem_slice(self.certificate.as_bytes()).expect("PEM of ours")];
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("PEM of ours");
+        rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .expect("the provider's own versions")
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("a certificate and its key")
+    }
+}
