@@ -125,9 +125,7 @@ impl<'a> Central<'a> {
     /// as UTC.
     pub(super) fn modified(&self) -> i64 {
         let unix = extras(self.common.extra).find_map(|(id, data)| match data {
-            [flags, a, b, c, d, ..] if id == EXTRA_TIME && flags & 1 != 0 => {
-                Some(i32::from_le_bytes([*a, *b, *c, *d]))
-            }
+            [flags, a, b, c, d, ..] if id == EXTRA_TIME && flags & 1 != 0 => Some(i32::from_le_bytes([*a, *b, *c, *d])),
             _ => None,
         });
         match unix {

@@ -46,7 +46,9 @@ pub fn extract(zip: &dyn ReadAt, file: &File, out: &mut dyn io::Write) -> Result
 /// # Errors
 /// As [`extract`], without [`super::Class::Write`].
 pub fn inflate(zip: &dyn ReadAt, file: &File) -> Result<Vec<u8>, ArchiveError> {
-    if file.method == Method::Deflate && let Some(content) = inflate_whole(zip, file)? {
+    if file.method == Method::Deflate
+        && let Some(content) = inflate_whole(zip, file)?
+    {
         return Ok(content);
     }
     let mut content = Vec::with_capacity(capacity(file));
