@@ -28,11 +28,13 @@ mod error;
 mod evict;
 mod fill;
 mod flight;
+mod key;
 mod layout;
 mod memory;
 mod object;
 mod seal;
 mod sums;
+mod verify;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -46,94 +48,24 @@ use rustix::fs::{Mode, fchmod, fstat, fstatvfs};
 use rustix::io::Errno;
 
 pub use self::error::{StoreError, StoreFailure};
+pub use self::evict::Pruned;
 pub use self::fill::Fill;
 pub use self::flight::Flights;
+pub use self::key::Key;
 pub use self::object::Object;
+pub use self::verify::Verified;
 
 use self::disk::{Dir, PUBLISHED, is_sound, length, read_sound};
-use self::evict::{Ledger, PARTIAL_AGE, Totals};
+use self::evict::{Ledger, PARTIAL_AGE};
 use self::layout::{Layout, is_misplaced};
 use self::memory::Memory;
 use self::object::{Content, Inner, Recent};
-use self::sums::{CHUNK, Sums};
-use crate::digest::Digest;
-use crate::members::FileNo;
+use self::sums::Sums;
 
 const SIDECAR: &str = ".sum";
 const PARTIAL: &str = ".part";
-/// How far eviction goes below the limit, so that it does not run at every fill: to nine tenths.
-const EVICT_TO: (u64, u64) = (9, 10);
 /// How exactly the last use of an object is written down.
 const TOUCH_EVERY: Duration = Duration::from_secs(60);
-
-/// What an object is known by.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum Key {
-    /// Bytes with that digest: a zip or a manifest.
-    Blob(Digest),
-    /// The inflated content of a file of a zip. Its fills are trusted to have checked it against the zip (CRC-32).
-    Member {
-        /// The zip.
-        archive: Digest,
-        /// The file in it.
-        number: FileNo,
-    },
-}
-
-impl Key {
-    /// The digest that the content has to have, where it is known.
-    fn digest(&self) -> Option<Digest> {
-        match self {
-            Key::Blob(digest) => Some(*digest),
-            Key::Member { .. } => None,
-        }
-    }
-
-    /// Whether `bytes` are the content, as far as the key alone tells.
-    fn matches(&self, bytes: &[u8]) -> bool {
-        self.digest().is_none_or(|digest| Digest::of_with(digest.algorithm(), bytes) == digest)
-    }
-
-    /// Whether content of that length is checked whole at opening instead of in chunks.
-    fn is_small(&self, len: u64) -> bool {
-        matches!(self, Key::Blob(_)) && len <= CHUNK as u64
-    }
-
-    fn file_name(&self) -> String {
-        let of = |digest: &Digest| format!("{}-{}", digest.algorithm().name(), digest.hex());
-        match self {
-            Key::Blob(digest) => of(digest),
-            Key::Member { archive, number } => format!("{}-{}", of(archive), number.0),
-        }
-    }
-
-    fn shard(&self) -> String {
-        let (Key::Blob(digest) | Key::Member { archive: digest, .. }) = self;
-        digest.hex()[..2].to_owned()
-    }
-
-    fn blob_from(file_name: &str) -> Option<Key> {
-        file_name.replacen('-', ":", 1).parse().ok().map(Key::Blob)
-    }
-
-    fn member_from(file_name: &str) -> Option<Key> {
-        let (archive, number) = file_name.rsplit_once('-')?;
-        let key = Key::Member {
-            archive: archive.replacen('-', ":", 1).parse().ok()?,
-            number: FileNo(number.parse().ok()?),
-        };
-        (key.file_name() == file_name).then_some(key)
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Key::Blob(digest) => write!(f, "{digest}"),
-            Key::Member { archive, number } => write!(f, "file {} of {archive}", number.0),
-        }
-    }
-}
 
 /// Where the cache lies and how big it may get.
 #[derive(Clone, Debug)]
@@ -159,12 +91,6 @@ pub enum Begin {
     },
 }
 
-impl fmt::Debug for Fill {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Fill({} bytes)", self.position())
-    }
-}
-
 /// What the cache holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Usage {
@@ -187,24 +113,6 @@ pub struct Space {
     pub total: u64,
     /// What an ordinary user may still write, in bytes.
     pub available: u64,
-}
-
-/// What [`Store::verify`] found.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Verified {
-    /// How many objects were read and checked.
-    pub checked: u64,
-    /// What was not as it has to be, with the rule that it broke. It is quarantined.
-    pub bad: Vec<(Key, String)>,
-}
-
-/// What [`Store::prune`] removed.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Pruned {
-    /// Objects removed.
-    pub objects: u64,
-    /// Space freed, in bytes.
-    pub bytes: u64,
 }
 
 /// The cache. See the head of this file.
@@ -316,61 +224,6 @@ impl Store {
         Ok(Space { total: bytes(stat.f_blocks), available: bytes(stat.f_bavail) })
     }
 
-    /// Reads and checks everything: blobs against their digests, members against their checksums. `progress` is told
-    /// the space of what was checked and of all, in bytes.
-    pub fn verify(self: &Arc<Self>, progress: &mut dyn FnMut(u64, u64)) -> Verified {
-        let found = evict::walk(&self.layout());
-        let total = found.iter().map(|found| found.bytes).sum();
-        let (mut done, mut verified) = (0, Verified::default());
-        for object in found {
-            verified.checked += 1;
-            if let Err(rule) = self.verify_one(&object.key) {
-                verified.bad.push((object.key, rule));
-            }
-            done += object.bytes;
-            progress(done, total);
-        }
-        verified
-    }
-
-    fn verify_one(self: &Arc<Self>, key: &Key) -> Result<(), String> {
-        let layout = self.layout();
-        let there = |layout: &Layout| layout.shard(key).is_ok_and(|dir| dir.stat(&key.file_name()).is_ok());
-        if !there(&layout) {
-            return Ok(());
-        }
-        // Loaded anew: an object that is open already may be another file than the one on disk.
-        let Some((content, _)) = self.load(key).map_err(|error| error.to_string())? else {
-            return if there(&layout) { Ok(()) } else { Err("it was damaged and is quarantined".to_owned()) };
-        };
-        let wrong = match (&content, key.digest()) {
-            (Content::Chunked { file, sums }, Some(digest)) => {
-                fill::rehash(file, sums.len(), &digest, &layout).is_none().then_some("it does not have its digest")
-            }
-            (Content::Chunked { .. }, None) => {
-                let object = Object(Arc::new(Inner::new(self.clone(), *key, content)));
-                return object.verify_whole().map_err(|error| error.rule);
-            }
-            _ => None,
-        };
-        match wrong {
-            Some(rule) => {
-                self.quarantine(key, rule);
-                Err(rule.to_owned())
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Removes the longest unused objects until at most `to_bytes` are left, and partial files that nobody writes.
-    /// What this process holds open stays.
-    pub fn prune(&self, to_bytes: u64) -> Pruned {
-        let freed = evict::reap(&self.layout(), Duration::ZERO);
-        let mut pruned = self.sweep(Some(to_bytes));
-        pruned.bytes += freed;
-        pruned
-    }
-
     fn layout(&self) -> Arc<Layout> {
         self.layout.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -476,7 +329,8 @@ impl Store {
     /// Quarantines an open object, unless its name stands for a newer file by now.
     fn discard(&self, object: &Object, rule: &str) {
         let key = object.key();
-        let current = self.layout().shard(&key).is_ok_and(|dir| object.fd().is_some_and(|fd| dir.holds(&key.file_name(), fd)));
+        let current =
+            self.layout().shard(&key).is_ok_and(|dir| object.fd().is_some_and(|fd| dir.holds(&key.file_name(), fd)));
         if current {
             self.quarantine(&key, rule);
             return;
@@ -499,64 +353,6 @@ impl Store {
         let name = if key.is_small(object.len()) { name } else { format!("{name}{SIDECAR}") };
         // Fails on a read-only disk and for an object that was evicted: then there is nothing to write down.
         let _ = self.layout().shard(&key).and_then(|dir| dir.touch(&name));
-    }
-
-    /// Frees space on a disk that answered `errno`, if that says that it is full: at least `bytes`, and a tenth of
-    /// the cache.
-    fn make_room(&self, bytes: u64, errno: Errno) {
-        if !error::is_full(errno) {
-            return;
-        }
-        let freed = evict::reap(&self.layout(), Duration::ZERO);
-        let held = self.count().bytes;
-        let pruned = self.sweep(Some(held.saturating_sub(bytes.saturating_mul(2).max(held / 10))));
-        tracing::warn!(
-            dir = %self.options.dir.display(), freed = freed + pruned.bytes, objects = pruned.objects,
-            "the cache's disk is full: the longest unused objects were evicted"
-        );
-    }
-
-    /// What the cache holds; walks its directories if nobody did before.
-    fn count(&self) -> Totals {
-        let sweeping = locked(&self.ledger.sweeping);
-        if let Some(totals) = self.ledger.totals() {
-            return totals;
-        }
-        self.sweep_alone(&sweeping, None);
-        self.ledger.totals().unwrap_or_default()
-    }
-
-    /// Counts the cache; evicts down to `to_bytes`, or below the limit if that is passed.
-    fn sweep(&self, to_bytes: Option<u64>) -> Pruned {
-        self.sweep_alone(&locked(&self.ledger.sweeping), to_bytes)
-    }
-
-    fn sweep_alone(&self, _sweeping: &MutexGuard<'_, ()>, to_bytes: Option<u64>) -> Pruned {
-        self.ledger.walking();
-        let layout = self.layout();
-        let found = evict::walk(&layout);
-        let mut bytes = found.iter().map(|found| found.bytes).sum::<u64>();
-        let mut objects = found.len() as u64;
-        let limit = self.options.limit;
-        let target = to_bytes.unwrap_or(if bytes > limit { limit / EVICT_TO.1 * EVICT_TO.0 } else { u64::MAX });
-        let mut pruned = Pruned::default();
-        for found in found {
-            if bytes <= target {
-                break;
-            }
-            let in_use = locked(&self.open).get(&found.key).is_some_and(|open| open.strong_count() > 0);
-            if !in_use && layout.remove(&found.key).is_ok() {
-                bytes -= found.bytes;
-                objects -= 1;
-                pruned.bytes += found.bytes;
-                pruned.objects += 1;
-            }
-        }
-        self.ledger.set(bytes, objects);
-        if pruned.objects > 0 {
-            tracing::info!(objects = pruned.objects, bytes = pruned.bytes, left = bytes, "evicted from the cache");
-        }
-        pruned
     }
 }
 

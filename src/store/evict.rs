@@ -9,14 +9,16 @@
 //! holds one open keeps its bytes.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FileType, FlockOperation, Stat, flock};
+use rustix::io::Errno;
 
 use super::disk::length;
+use super::error::is_full;
 use super::layout::Layout;
-use super::{Key, PARTIAL, SIDECAR, locked};
+use super::{Key, PARTIAL, SIDECAR, Store, locked};
 
 /// After how long a partial file that nobody writes is given up.
 pub(super) const PARTIAL_AGE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -24,6 +26,17 @@ pub(super) const PARTIAL_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 const SCRATCH_AGE: Duration = Duration::from_secs(10 * 60);
 /// The unit in which file systems give out space.
 const BLOCK: u64 = 4096;
+/// How far eviction goes below the limit, so that it does not run at every fill: to nine tenths.
+const EVICT_TO: (u64, u64) = (9, 10);
+
+/// What [`Store::prune`] removed.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Pruned {
+    /// Objects removed.
+    pub objects: u64,
+    /// Space freed, in bytes.
+    pub bytes: u64,
+}
 
 /// What the cache holds on disk, as far as it is known.
 #[derive(Clone, Copy, Default, Debug)]
@@ -83,6 +96,75 @@ impl Ledger {
             totals.bytes = totals.bytes.saturating_sub(on_disk(key, size));
             totals.objects = totals.objects.saturating_sub(1);
         }
+    }
+}
+
+impl Store {
+    /// Removes the longest unused objects until at most `to_bytes` are left, and partial files that nobody writes.
+    /// What this process holds open stays.
+    pub fn prune(&self, to_bytes: u64) -> Pruned {
+        let freed = reap(&self.layout(), Duration::ZERO);
+        let mut pruned = self.sweep(Some(to_bytes));
+        pruned.bytes += freed;
+        pruned
+    }
+
+    /// Frees space on a disk that answered `errno`, if that says that it is full: at least `bytes`, and a tenth of
+    /// the cache.
+    pub(super) fn make_room(&self, bytes: u64, errno: Errno) {
+        if !is_full(errno) {
+            return;
+        }
+        let freed = reap(&self.layout(), Duration::ZERO);
+        let held = self.count().bytes;
+        let pruned = self.sweep(Some(held.saturating_sub(bytes.saturating_mul(2).max(held / 10))));
+        tracing::warn!(
+            dir = %self.options.dir.display(), freed = freed + pruned.bytes, objects = pruned.objects,
+            "the cache's disk is full: the longest unused objects were evicted"
+        );
+    }
+
+    /// What the cache holds; walks its directories if nobody did before.
+    pub(super) fn count(&self) -> Totals {
+        let sweeping = locked(&self.ledger.sweeping);
+        if let Some(totals) = self.ledger.totals() {
+            return totals;
+        }
+        self.sweep_alone(&sweeping, None);
+        self.ledger.totals().unwrap_or_default()
+    }
+
+    /// Counts the cache; evicts down to `to_bytes`, or below the limit if that is passed.
+    pub(super) fn sweep(&self, to_bytes: Option<u64>) -> Pruned {
+        self.sweep_alone(&locked(&self.ledger.sweeping), to_bytes)
+    }
+
+    fn sweep_alone(&self, _sweeping: &MutexGuard<'_, ()>, to_bytes: Option<u64>) -> Pruned {
+        self.ledger.walking();
+        let layout = self.layout();
+        let found = walk(&layout);
+        let mut bytes = found.iter().map(|found| found.bytes).sum::<u64>();
+        let mut objects = found.len() as u64;
+        let limit = self.options.limit;
+        let target = to_bytes.unwrap_or(if bytes > limit { limit / EVICT_TO.1 * EVICT_TO.0 } else { u64::MAX });
+        let mut pruned = Pruned::default();
+        for found in found {
+            if bytes <= target {
+                break;
+            }
+            let in_use = locked(&self.open).get(&found.key).is_some_and(|open| open.strong_count() > 0);
+            if !in_use && layout.remove(&found.key).is_ok() {
+                bytes -= found.bytes;
+                objects -= 1;
+                pruned.bytes += found.bytes;
+                pruned.objects += 1;
+            }
+        }
+        self.ledger.set(bytes, objects);
+        if pruned.objects > 0 {
+            tracing::info!(objects = pruned.objects, bytes = pruned.bytes, left = bytes, "evicted from the cache");
+        }
+        pruned
     }
 }
 

@@ -10,6 +10,7 @@
 //! written only by who holds its lock, which the kernel drops with the process (O19). After a failed sync a file is
 //! not used again.
 
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -35,8 +36,8 @@ pub struct Fill {
     key: Key,
     size: u64,
     position: u64,
-    hasher: Option<Hasher>,
-    summer: Summer,
+    hasher: Option<Box<Hasher>>,
+    summer: Box<Summer>,
     layout: Arc<Layout>,
     sink: Sink,
     /// Whether the partial file is worth keeping when the fill is dropped.
@@ -141,8 +142,8 @@ fn reserve(store: &Store, key: &Key, size: u64, errno: Errno) -> Result<Reservat
 
 impl Fill {
     fn new(store: &Arc<Store>, layout: Arc<Layout>, key: &Key, size: u64, sink: Sink) -> Self {
-        let hasher = key.digest().map(|digest| Hasher::new(digest.algorithm()));
-        let summer = Summer::new(&layout.seals);
+        let hasher = key.digest().map(|digest| Box::new(Hasher::new(digest.algorithm())));
+        let summer = Box::new(Summer::new(&layout.seals));
         Fill { store: store.clone(), key: *key, size, position: 0, hasher, summer, layout, sink, keep: true }
     }
 
@@ -179,8 +180,8 @@ impl Fill {
     /// Forgets all bytes: the next ones are again the first.
     pub fn restart(&mut self) -> Result<(), StoreError> {
         self.position = 0;
-        self.hasher = self.key.digest().map(|digest| Hasher::new(digest.algorithm()));
-        self.summer = Summer::new(&self.layout.seals);
+        self.hasher = self.key.digest().map(|digest| Box::new(Hasher::new(digest.algorithm())));
+        *self.summer = Summer::new(&self.layout.seals);
         match &mut self.sink {
             Sink::Disk(file) => {
                 ftruncate(file, 0).map_err(|errno| StoreError::system(self.key, "empty a partial file", errno))
@@ -206,7 +207,7 @@ impl Fill {
                 return Err(self.mismatch(format_args!("its bytes have the digest {got}")));
             }
         }
-        let summer = std::mem::replace(&mut self.summer, Summer::new(&self.layout.seals));
+        let summer = std::mem::replace(&mut *self.summer, Summer::new(&self.layout.seals));
         let sums = summer.finish();
         if matches!(self.sink, Sink::Disk(_)) {
             let published = match self.publish_on_disk(&sums) {
@@ -317,7 +318,7 @@ impl Fill {
         Ok(())
     }
 
-    fn mismatch(&self, rule: std::fmt::Arguments<'_>) -> StoreError {
+    fn mismatch(&self, rule: fmt::Arguments<'_>) -> StoreError {
         StoreError::new(StoreFailure::Mismatch, self.key, format_args!("what arrived is refused: {rule}"))
     }
 }
@@ -328,6 +329,12 @@ impl Drop for Fill {
         if matches!(self.sink, Sink::Disk(_)) && worthless {
             let _ = self.layout.tmp.unlink(&partial_name(&self.key));
         }
+    }
+}
+
+impl fmt::Debug for Fill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fill({}, {} of {} bytes)", self.key, self.position, self.size)
     }
 }
 

@@ -152,9 +152,8 @@ fn open_top(path: &Path) -> Result<Dir, StoreError> {
 fn check_owned(dir: &Dir, path: &Path, below: &str, forbidden: Mode) -> Result<(), StoreError> {
     let path = if below.is_empty() { path.to_owned() } else { path.join(below) };
     let stat = fstat(dir).map_err(|e| StoreError::system(path.display(), "look at the cache directory", e))?;
-    let refuse = |rule: String, remedy: String| {
-        Err(StoreError::new(StoreFailure::Unsafe, path.display(), rule).remedy(remedy))
-    };
+    let refuse =
+        |rule: String, remedy: String| Err(StoreError::new(StoreFailure::Unsafe, path.display(), rule).remedy(remedy));
     let me = rustix::process::geteuid().as_raw();
     if stat.st_uid != me {
         let rule = format!("the cache directory belongs to user {}, not to user {me}", stat.st_uid);
@@ -204,7 +203,9 @@ fn read_key(version: &Dir) -> Option<[u8; KEY_LEN]> {
 
 fn store_key(version: &Dir, tmp: &Dir, key: &[u8; KEY_LEN]) -> Result<(), Errno> {
     if version.stat(KEY).is_ok() {
-        tracing::warn!("the cache's key was damaged or readable by others: it is replaced, and what it sealed is checked anew");
+        tracing::warn!(
+            "the cache's key was damaged or readable by others: it is replaced, and what it sealed is checked anew"
+        );
         version.clear(KEY, tmp)?;
     }
     let scratch = format!("{}.new", random_name());
@@ -228,6 +229,13 @@ fn store_key(version: &Dir, tmp: &Dir, key: &[u8; KEY_LEN]) -> Result<(), Errno>
 pub(super) fn is_misplaced(errno: Errno) -> bool {
     matches!(
         errno,
-        Errno::LOOP | Errno::NXIO | Errno::ISDIR | Errno::NOTDIR | Errno::ACCESS | Errno::PERM | Errno::NODEV | Errno::IO
+        Errno::LOOP
+            | Errno::NXIO
+            | Errno::ISDIR
+            | Errno::NOTDIR
+            | Errno::ACCESS
+            | Errno::PERM
+            | Errno::NODEV
+            | Errno::IO
     )
 }

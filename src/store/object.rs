@@ -206,7 +206,13 @@ impl fmt::Debug for Object {
 }
 
 /// The chunks that were read in part lately: a program that reads in small steps has each chunk hashed once.
-pub(super) struct Recent(Mutex<VecDeque<(u64, u64, Arc<[u8]>)>>);
+pub(super) struct Recent(Mutex<VecDeque<Kept>>);
+
+struct Kept {
+    object: u64,
+    chunk: u64,
+    bytes: Arc<[u8]>,
+}
 
 impl Recent {
     pub(super) fn new() -> Self {
@@ -215,9 +221,9 @@ impl Recent {
 
     fn get(&self, object: u64, chunk: u64) -> Option<Arc<[u8]>> {
         let mut kept = locked(&self.0);
-        let at = kept.iter().position(|(o, c, _)| (*o, *c) == (object, chunk))?;
+        let at = kept.iter().position(|kept| (kept.object, kept.chunk) == (object, chunk))?;
         let found = kept.remove(at)?;
-        let bytes = found.2.clone();
+        let bytes = found.bytes.clone();
         kept.push_front(found);
         Some(bytes)
     }
@@ -225,12 +231,12 @@ impl Recent {
     fn put(&self, object: u64, chunk: u64, bytes: Arc<[u8]>) -> Arc<[u8]> {
         let mut kept = locked(&self.0);
         kept.truncate(RECENT - 1);
-        kept.push_front((object, chunk, bytes.clone()));
+        kept.push_front(Kept { object, chunk, bytes: bytes.clone() });
         bytes
     }
 
     /// Forgets the chunks of an object that was closed.
     pub(super) fn forget(&self, object: u64) {
-        locked(&self.0).retain(|(o, _, _)| *o != object);
+        locked(&self.0).retain(|kept| kept.object != object);
     }
 }

@@ -90,7 +90,7 @@ fn cut(hash: blake3::Hash) -> Sum {
     sum
 }
 
-/// Chunk checksums in the making.
+/// Chunk checksums in the making. Some 2 KB big.
 pub(super) struct Summer {
     key: [u8; 32],
     len: u64,

@@ -11,7 +11,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::memory::Memory;
+use super::sums::CHUNK;
 use super::*;
+use crate::digest::Digest;
+use crate::members::FileNo;
 
 const BIG: u64 = 1 << 30;
 

@@ -16,7 +16,8 @@ fn every_one_of_1000_random_flips_is_noticed() {
     let mut random = fastrand::Rng::with_seed(2);
     for key in [blob(&bytes), member(3)] {
         drop(put(&cache.store, &key, &bytes));
-        let files = [(cache.file(&key), bytes.clone()), (cache.sidecar(&key), std::fs::read(cache.sidecar(&key)).unwrap())];
+        let files =
+            [(cache.file(&key), bytes.clone()), (cache.sidecar(&key), std::fs::read(cache.sidecar(&key)).unwrap())];
         for round in 0..500 {
             let (path, good) = &files[round % 2];
             let mut flipped = good.clone();

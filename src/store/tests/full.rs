@@ -1,0 +1,156 @@
+//! The budget, and disks that take no more.
+
+use super::*;
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
+use std::time::Duration;
+
+fn used(cache: &Cache, key: &Key, ago: u64) {
+    let path = if cache.sidecar(key).exists() { cache.sidecar(key) } else { cache.file(key) };
+    for path in [path, cache.file(key)] {
+        let time = SystemTime::now() - Duration::from_secs(ago);
+        std::fs::File::open(path).unwrap().set_modified(time).unwrap();
+    }
+}
+
+#[test]
+fn the_longest_unused_go_first_and_open_ones_stay() {
+    let cache = Cache::new();
+    let contents: Vec<_> = (0..6).map(|n| content(2 * CHUNK, n)).collect();
+    let keys: Vec<_> = contents.iter().map(|bytes| blob(bytes)).collect();
+    for (n, (key, bytes)) in keys.iter().zip(&contents).enumerate() {
+        drop(put(&cache.store, key, bytes));
+        used(&cache, key, 100_000 - 10_000 * n as u64);
+    }
+    // Use counts: the oldest is the youngest now. The second oldest is open (O32).
+    drop(cache.store.get(&keys[0]).unwrap().unwrap());
+    let open = cache.store.get(&keys[1]).unwrap().unwrap();
+    used(&cache, &keys[1], 90_000);
+    let each = cache.store.usage().bytes / 6;
+    assert_eq!(cache.store.usage().objects, 6);
+    let pruned = cache.store.prune(3 * each);
+    assert_eq!(pruned, Pruned { objects: 3, bytes: 3 * each });
+    let left: Vec<bool> = keys.iter().map(|key| cache.file(key).exists()).collect();
+    assert_eq!(left, [true, true, false, false, false, true]);
+    assert!(!cache.sidecar(&keys[2]).exists());
+    // O33: everything that is left is open, so nothing can go, and nothing hangs.
+    cache.store.prune(0);
+    assert_eq!((cache.store.usage().objects, open.read_all().unwrap()), (1, contents[1].clone()));
+}
+
+#[test]
+fn the_budget_is_kept() {
+    let limit = 20 * CHUNK as u64;
+    let cache = Cache::limited(limit);
+    for n in 0..60 {
+        let bytes = content(CHUNK + 1, n);
+        drop(put(&cache.store, &blob(&bytes), &bytes));
+        assert!(cache.store.usage().bytes <= limit, "{:?}", cache.store.usage());
+    }
+    let counted = cache.store.usage();
+    assert!(counted.objects > 5, "{counted:?}");
+    assert_eq!(counted.bytes, cache.again().usage().bytes, "the running sum is what a walk finds");
+    // O34: another process evicted what is open here.
+    let bytes = content(3 * CHUNK, 100);
+    let object = put(&cache.store, &blob(&bytes), &bytes);
+    cache.again().prune(0);
+    assert!(!cache.file(&blob(&bytes)).exists());
+    assert_eq!(object.read_all().unwrap(), bytes);
+}
+
+#[test]
+fn memory_for_full_disks_is_bounded_and_given_back() {
+    let memory = Memory::default();
+    let half = memory.reserve(memory::MEMORY_MAX / 2).unwrap();
+    assert!(memory.reserve(memory::MEMORY_MAX / 2 + 1).is_none());
+    assert!(memory.reserve(u64::MAX).is_none());
+    let rest = memory.reserve(memory::MEMORY_MAX / 2).unwrap();
+    assert_eq!(memory.held(), memory::MEMORY_MAX);
+    drop((half, rest));
+    assert_eq!(memory.held(), 0);
+}
+
+/// A small file system of its own, unmounted at the end.
+struct Disk {
+    dir: tempfile::TempDir,
+}
+
+impl Disk {
+    /// `None`, with the reason printed, where this user may not mount.
+    fn new(size: &std::ffi::CStr) -> Option<Disk> {
+        let dir = tempfile::tempdir().unwrap();
+        match mount("tofufs-test", dir.path(), "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(size)) {
+            Ok(()) => Some(Disk { dir }),
+            Err(errno) => {
+                eprintln!("skipped: a tmpfs cannot be mounted here: {errno}");
+                None
+            }
+        }
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.dir.path().join("cache")
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = unmount(self.dir.path(), UnmountFlags::DETACH);
+    }
+}
+
+/// O05
+#[test]
+fn on_a_full_disk_old_objects_go_then_memory_serves_then_there_is_no_space() {
+    let Some(disk) = Disk::new(c"size=2m,mode=0700") else { return };
+    let dir = disk.cache();
+    let store = open(&dir, BIG);
+    let (a, b, c) = (content(1_200_000, 1), content(1_200_000, 2), content(1_500_000, 3));
+    drop(put(&store, &blob(&a), &a));
+    let on_disk = put(&store, &blob(&b), &b);
+    assert!(on_disk.fd().is_some() && !file(&dir, &blob(&a)).exists(), "the old one had to go");
+    for key in [blob(&c), member(1)] {
+        // The only object on the disk is open, so nothing can go.
+        let in_memory = put(&store, &key, &c);
+        assert!(in_memory.fd().is_none());
+        assert_eq!(store.usage().in_memory, c.len() as u64);
+        assert_eq!(in_memory.read_all().unwrap(), c);
+        assert_eq!(store.get(&key).unwrap().unwrap().read_all().unwrap(), c);
+        drop(in_memory);
+        assert_eq!(store.usage().in_memory, 0);
+        assert!(store.get(&key).unwrap().is_none());
+    }
+    // Bytes in memory are checked like all others.
+    let mut wrong = fill(&store, &blob(&c), c.len());
+    wrong.write(&c[1..]).unwrap();
+    wrong.write(&c[..1]).unwrap();
+    assert_eq!(wrong.publish().unwrap_err().failure, StoreFailure::Mismatch);
+    let mut huge = fill(&store, &blob(b"huge"), memory::MEMORY_MAX as usize + 1);
+    let error = huge.write(&content(2_000_000, 4)).unwrap_err();
+    assert_eq!(error.failure, StoreFailure::NoSpace);
+    assert_eq!(error.errno, Some(rustix::io::Errno::NOSPC.raw_os_error()));
+    drop(huge);
+    assert_eq!(on_disk.read_all().unwrap(), b);
+    drop(on_disk);
+    assert!(put(&store, &blob(&c), &c).fd().is_some(), "with room again, it is cached again");
+}
+
+/// O11
+#[test]
+fn on_a_disk_that_became_read_only_the_cache_is_read_and_the_rest_served_from_memory() {
+    let Some(disk) = Disk::new(c"size=4m,mode=0700") else { return };
+    let dir = disk.cache();
+    let store = open(&dir, BIG);
+    let (a, b) = (content(200_000, 1), content(200_000, 2));
+    drop(put(&store, &blob(&a), &a));
+    store.put_edge("e", b"v").unwrap();
+    let read_only = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    mount_remount(disk.dir.path(), read_only, c"").unwrap();
+    for store in [store, open(&dir, BIG)] {
+        assert_eq!(store.get(&blob(&a)).unwrap().unwrap().read_all().unwrap(), a);
+        let object = put(&store, &blob(&b), &b);
+        assert_eq!((object.fd().is_none(), object.read_all().unwrap()), (true, b.clone()));
+        assert_eq!(store.edge("e").unwrap(), b"v");
+        assert_eq!(store.put_edge("f", b"v").unwrap_err().failure, StoreFailure::Io);
+        assert!(store.space().unwrap().total >= 4 << 20);
+    }
+}

@@ -1,0 +1,64 @@
+//! Checking the whole cache, as `tofufs cache verify` does.
+
+use std::sync::Arc;
+
+use super::layout::Layout;
+use super::object::{Content, Inner, Object};
+use super::{Key, Store, evict, fill};
+
+/// What [`Store::verify`] found.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Verified {
+    /// How many objects were read and checked.
+    pub checked: u64,
+    /// What was not as it has to be, with the rule that it broke. It is quarantined.
+    pub bad: Vec<(Key, String)>,
+}
+
+impl Store {
+    /// Reads and checks everything: blobs against their digests, members against their checksums. `progress` is told
+    /// the space of what was checked and of all, in bytes.
+    pub fn verify(self: &Arc<Self>, progress: &mut dyn FnMut(u64, u64)) -> Verified {
+        let found = evict::walk(&self.layout());
+        let total = found.iter().map(|found| found.bytes).sum();
+        let (mut done, mut verified) = (0, Verified::default());
+        for object in found {
+            verified.checked += 1;
+            if let Err(rule) = self.verify_one(&object.key) {
+                verified.bad.push((object.key, rule));
+            }
+            done += object.bytes;
+            progress(done, total);
+        }
+        verified
+    }
+
+    fn verify_one(self: &Arc<Self>, key: &Key) -> Result<(), String> {
+        let layout = self.layout();
+        let there = |layout: &Layout| layout.shard(key).is_ok_and(|dir| dir.stat(&key.file_name()).is_ok());
+        if !there(&layout) {
+            return Ok(());
+        }
+        // Loaded anew: an object that is open already may be another file than the one on disk.
+        let Some((content, _)) = self.load(key).map_err(|error| error.to_string())? else {
+            return if there(&layout) { Ok(()) } else { Err("it was damaged and is quarantined".to_owned()) };
+        };
+        let wrong = match (&content, key.digest()) {
+            (Content::Chunked { file, sums }, Some(digest)) => {
+                fill::rehash(file, sums.len(), &digest, &layout).is_none().then_some("it does not have its digest")
+            }
+            (Content::Chunked { .. }, None) => {
+                let object = Object(Arc::new(Inner::new(self.clone(), *key, content)));
+                return object.verify_whole().map_err(|error| error.rule);
+            }
+            _ => None,
+        };
+        match wrong {
+            Some(rule) => {
+                self.quarantine(key, rule);
+                Err(rule.to_owned())
+            }
+            None => Ok(()),
+        }
+    }
+}
