@@ -1,0 +1,163 @@
+//! The `Registry` trait of the remote back end against a registry that lies: one law per test, with the numbers of
+//! the hostile inputs that it covers.
+
+mod auth;
+mod blobs;
+mod lists;
+mod manifests;
+mod outages;
+mod redirects;
+mod tls;
+
+#[path = "../support/hostile.rs"]
+mod hostile;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tofufs::digest::Digest;
+use tofufs::name::{Host, RepoName, Selector, Tag};
+use tofufs::oci::Descriptor;
+use tofufs::registry::auth::CredentialSource;
+use tofufs::registry::credentials::{Credential, CredentialError, Found, Secret};
+use tofufs::registry::remote::{Remote, RemoteOptions};
+use tofufs::registry::transport::{Transport, TransportOptions};
+use tofufs::registry::{BlobError, BlobSink, Failure, Registry, RegistryError, SinkError};
+
+use hostile::Hostile;
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// A text that must never show up where secrets do not belong.
+const CANARY: &str = "canary-5f2b";
+
+/// Gives one credential, and another one when asked again.
+#[derive(Default)]
+struct Fixed {
+    first: Option<Credential>,
+    again: Option<Credential>,
+    asked: Mutex<Vec<bool>>,
+}
+
+#[async_trait]
+impl CredentialSource for Fixed {
+    async fn find(&self, _: &Host, _: Option<&RepoName>, again: bool) -> Result<Option<Found>, CredentialError> {
+        self.asked.lock().unwrap().push(again);
+        let credential = if again { self.again.clone().or(self.first.clone()) } else { self.first.clone() };
+        Ok(credential.map(|credential| Found { credential, source: "the test".to_owned() }))
+    }
+}
+
+fn user(password: &str) -> Credential {
+    Credential::Basic { username: "user".to_owned(), password: Secret::new(password.to_owned()) }
+}
+
+fn credentials(credential: Credential) -> Arc<Fixed> {
+    Arc::new(Fixed { first: Some(credential), ..Fixed::default() })
+}
+
+fn transport_with(deadline: Duration) -> Arc<Transport> {
+    Transport::new(TransportOptions { deadline, ..TransportOptions::default() }).unwrap()
+}
+
+fn remote_with(server: &Hostile, transport: Arc<Transport>, credentials: Arc<Fixed>) -> Remote {
+    let host = server.host().parse().unwrap();
+    Remote::new(transport, RemoteOptions { host, plain_http: true, token_realm: None, credentials }).unwrap()
+}
+
+/// A client that knows no credential and waits five seconds.
+fn remote(server: &Hostile) -> Remote {
+    remote_with(server, transport_with(Duration::from_secs(5)), Arc::default())
+}
+
+fn name(text: &str) -> RepoName {
+    text.parse().unwrap()
+}
+
+fn tag(text: &str) -> Tag {
+    text.parse().unwrap()
+}
+
+fn by_tag(text: &str) -> Selector {
+    Selector::Tag(tag(text))
+}
+
+fn descriptor(bytes: &[u8]) -> Descriptor {
+    sized(Digest::of(bytes), bytes.len() as u64)
+}
+
+fn sized(digest: Digest, size: u64) -> Descriptor {
+    Descriptor {
+        media_type: "archive/zip".to_owned(),
+        digest,
+        size,
+        artifact_type: None,
+        platform: None,
+        annotations: BTreeMap::new(),
+    }
+}
+
+/// Bytes that differ at every position's neighbourhood, so that a wrong splice shows.
+fn bytes(length: usize) -> Vec<u8> {
+    (0..length as u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).take(length).collect()
+}
+
+/// Keeps what it is given.
+#[derive(Default)]
+struct Kept {
+    bytes: Vec<u8>,
+    restarts: usize,
+    full: bool,
+}
+
+#[async_trait]
+impl BlobSink for Kept {
+    fn position(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    async fn write(&mut self, chunk: Bytes) -> Result<(), SinkError> {
+        if self.full {
+            return Err(SinkError);
+        }
+        self.bytes.extend_from_slice(&chunk);
+        Ok(())
+    }
+
+    async fn restart(&mut self) -> Result<(), SinkError> {
+        self.bytes.clear();
+        self.restarts += 1;
+        Ok(())
+    }
+}
+
+async fn fetch(remote: &Remote, blob: &Descriptor) -> (Kept, Result<(), BlobError>) {
+    let mut sink = Kept::default();
+    let end = remote.blob(&name("acme/net"), blob, &mut sink).await;
+    (sink, end)
+}
+
+/// The error's class must be this, its sentence must name what was asked for and hold these words, and no secret.
+#[track_caller]
+fn refused<T: std::fmt::Debug>(result: Result<T, RegistryError>, failure: Failure, words: &[&str]) {
+    let error = result.unwrap_err();
+    let text = error.to_string();
+    assert_eq!(error.failure, failure, "{text}");
+    assert!(!format!("{error:?}").contains(CANARY), "{error:?}");
+    for word in words {
+        assert!(text.contains(word), "{text:?} lacks {word:?}");
+    }
+}
+
+#[track_caller]
+fn blob_refused(result: Result<(), BlobError>, failure: Failure, words: &[&str]) {
+    match result {
+        Err(BlobError::Registry(error)) => {
+            assert!(error.subject.contains("/acme/net@sha256:"), "{error}");
+            refused(Err::<(), _>(error), failure, words);
+        }
+        other => panic!("{other:?}"),
+    }
+}

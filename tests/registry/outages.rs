@@ -1,0 +1,162 @@
+//! Outages: silence, slowness, overload, and how they end.
+
+use super::hostile::{Behaviour, Reply, all, blobs, path};
+use super::*;
+
+const MANIFEST: &str = "/v2/acme/net/manifests/1.0";
+
+fn server() -> Hostile {
+    let server = Hostile::start();
+    server.put_manifest("acme/net", Some("1.0"), INDEX, b"{}");
+    server
+}
+
+fn client(server: &Hostile, deadline: u64) -> Remote {
+    remote_with(server, transport_with(Duration::from_secs(deadline)), Arc::default())
+}
+
+async fn get(remote: &Remote) -> Result<(), RegistryError> {
+    remote.manifest(&name("acme/net"), &by_tag("1.0")).await.map(drop)
+}
+
+/// R51
+#[tokio::test]
+async fn a_registry_that_fails_and_recovers_is_not_noticed() {
+    for status in [500, 502, 503, 504, 429] {
+        let server = server();
+        server.script(path(MANIFEST), (0..4).map(|_| Behaviour::Answer(Reply::new(status, "text/plain", "busy"))));
+        get(&client(&server, 30)).await.unwrap();
+        assert_eq!(server.requests().len(), 5);
+    }
+}
+
+/// R51
+#[tokio::test]
+async fn a_registry_that_always_fails_is_tried_five_times_and_then_left_alone() {
+    let server = server();
+    let remote = client(&server, 30);
+    server.rule(all(), Behaviour::Answer(Reply::new(503, "text/plain", "out of order")));
+    refused(get(&remote).await, Failure::TimedOut, &["/acme/net:1.0", "503", "out of order", "5 tries"]);
+    refused(get(&remote).await, Failure::Unreachable, &["left alone"]);
+    assert_eq!(server.requests().len(), 5);
+}
+
+/// O03
+#[tokio::test]
+async fn a_registry_that_is_back_is_found_by_a_probe() {
+    let mut server = server();
+    let probe_after = Duration::from_millis(200);
+    let deadline = Duration::from_secs(5);
+    let transport = Transport::new(TransportOptions { deadline, probe_after, ..TransportOptions::default() }).unwrap();
+    let remote = remote_with(&server, transport, Arc::default());
+    server.stop();
+    let error = get(&remote).await.unwrap_err();
+    assert_eq!(error.failure, Failure::Unreachable, "{error}");
+    server.restart();
+    for _ in 0..100 {
+        if get(&remote).await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the registry was not found again");
+}
+
+/// R50
+#[tokio::test]
+async fn retry_after_is_honoured_within_the_deadline_and_named_beyond_it() {
+    let server = server();
+    let limited = |after: &str| Behaviour::Answer(Reply::error(429, "TOOMANYREQUESTS").with("Retry-After", after));
+    for after in ["1", "-5", "soon"] {
+        server.script(path(MANIFEST), [limited(after)]);
+        get(&client(&server, 5)).await.unwrap();
+    }
+    server.behave();
+    let before = server.requests().len();
+    server.rule(path(MANIFEST), limited("86400"));
+    refused(get(&client(&server, 5)).await, Failure::TimedOut, &["86400 s", "until ", "GMT", "TOOMANYREQUESTS"]);
+    server.rule(path(MANIFEST), limited("Fri, 31 Dec 9999 23:59:59 GMT"));
+    refused(get(&client(&server, 5)).await, Failure::TimedOut, &["left alone"]);
+    assert_eq!(server.requests().len(), before + 2, "it fails at once");
+}
+
+/// R09
+#[tokio::test]
+async fn a_silent_registry_ends_as_timed_out_within_the_deadline() {
+    let server = server();
+    server.black_hole(true);
+    let remote = client(&server, 1);
+    let waited = tokio::time::timeout(Duration::from_secs(20), get(&remote)).await.expect("an end");
+    refused(waited, Failure::TimedOut, &["/acme/net:1.0", "no progress for 1 s", "--deadline"]);
+}
+
+/// R08: the body moves, but below the low-speed limit.
+#[tokio::test]
+async fn a_body_of_a_few_bytes_a_second_ends_as_timed_out() {
+    let server = server();
+    let content = bytes(100_000);
+    server.put_blob(&content);
+    server.rule(blobs(), Behaviour::Slow { piece: 5, pause: Duration::from_millis(50) });
+    let remote = client(&server, 2);
+    let (sink, end) =
+        tokio::time::timeout(Duration::from_secs(20), fetch(&remote, &descriptor(&content))).await.expect("an end");
+    blob_refused(end, Failure::TimedOut, &["no progress for 2 s"]);
+    assert!(!sink.bytes.is_empty() && sink.bytes.len() < content.len());
+}
+
+/// Promise 4: what moves is not cut, however long it takes in all.
+#[tokio::test]
+async fn a_transfer_that_moves_outlasts_the_deadline() {
+    let server = server();
+    let content = bytes(400_000);
+    server.put_blob(&content);
+    server.rule(blobs(), Behaviour::Slow { piece: 10_000, pause: Duration::from_millis(100) });
+    let (sink, end) = fetch(&client(&server, 2), &descriptor(&content)).await;
+    end.unwrap();
+    assert!(sink.bytes == content);
+}
+
+/// R04: RST before an answer.
+#[tokio::test]
+async fn a_connection_that_is_reset_is_tried_again() {
+    let server = server();
+    server.script(path(MANIFEST), [Behaviour::Reset, Behaviour::Reset]);
+    get(&client(&server, 10)).await.unwrap();
+    assert_eq!(server.requests().len(), 3);
+}
+
+/// R58, O01
+#[tokio::test]
+async fn a_host_that_does_not_answer_or_exist_is_unreachable() {
+    let mut server = server();
+    let remote = client(&server, 5);
+    server.stop();
+    refused(get(&remote).await, Failure::Unreachable, &["/acme/net:1.0", "cannot be reached"]);
+    // a name that no resolver has to be asked about: its first label is too long
+    let host = format!("{}.example", "x".repeat(64)).parse().unwrap();
+    let options = RemoteOptions { host, plain_http: true, token_realm: None, credentials: Arc::<Fixed>::default() };
+    let remote = Remote::new(transport_with(Duration::from_secs(5)), options).unwrap();
+    refused(get(&remote).await, Failure::Unreachable, &["xx.example/acme/net:1.0"]);
+}
+
+/// A call may be dropped at any await; the places that it held are free again.
+#[tokio::test]
+async fn dropped_transfers_leave_their_places() {
+    let server = server();
+    let content = bytes(1000);
+    server.put_blob(&content);
+    server.script(blobs(), (0..8).map(|_| Behaviour::Silence));
+    let remote = client(&server, 10);
+    let blob = descriptor(&content);
+    let stuck = futures_util::future::join_all((0..8).map(|_| fetch(&remote, &blob)));
+    let all_sent = async {
+        while server.requests().len() < 8 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        _ = stuck => panic!("silence is no answer"),
+        () = all_sent => {}
+    }
+    fetch(&remote, &blob).await.1.unwrap();
+}
