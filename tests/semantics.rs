@@ -1,0 +1,84 @@
+//! Runs the examples of SEMANTICS.md in a mount of the demonstration store.
+
+mod support;
+
+use std::process::Command;
+
+use support::mount::{Mount, Options};
+
+/// A command of an example and what it prints.
+#[derive(Debug)]
+struct Example {
+    command: String,
+    expected: String,
+}
+
+/// The blocks marked `console`: lines that begin with `$ ` are commands, the others what they print.
+fn examples(document: &str) -> Vec<Vec<Example>> {
+    let mut blocks: Vec<Vec<Example>> = Vec::new();
+    let mut inside = false;
+    for line in document.lines() {
+        match line {
+            "```console" => {
+                inside = true;
+                blocks.push(Vec::new());
+            }
+            "```" => inside = false,
+            _ if !inside => {}
+            _ => {
+                let block = blocks.last_mut().expect("a block was begun");
+                match (line.strip_prefix("$ "), block.last_mut()) {
+                    (Some(command), _) => {
+                        block.push(Example { command: command.to_owned(), expected: String::new() });
+                    }
+                    (None, Some(example)) => example.expected += &format!("{line}\n"),
+                    (None, None) => panic!("a block begins with a command: {line}"),
+                }
+            }
+        }
+    }
+    blocks
+}
+
+/// Whether `printed` is `expected`, in which `…` stands for any text within a line.
+fn is_as_expected(printed: &str, expected: &str) -> bool {
+    let fits = |(printed, expected): (&str, &str)| match expected.split_once('…') {
+        None => printed == expected,
+        Some((begin, end)) => printed.strip_prefix(begin).is_some_and(|rest| rest.ends_with(end)),
+    };
+    printed.lines().count() == expected.lines().count() && printed.lines().zip(expected.lines()).all(fits)
+}
+
+#[test]
+fn the_examples_of_the_semantics_are_true() {
+    let store = tempfile::tempdir().expect("a temporary directory");
+    let made = Command::new("scripts/demo-store").arg(store.path()).status();
+    assert!(made.expect("scripts/demo-store runs").success());
+    let source = format!("oci:{}", store.path().display());
+    let Some(mount) = Mount::start(&[source], Options::new()) else { return };
+    let blocks = examples(include_str!("../SEMANTICS.md"));
+    assert!(blocks.len() >= 5, "the examples are found");
+    for block in blocks {
+        // One shell for a block: a variable lives to its end. A line of its own divides the answers.
+        let divide = "printf '\\n--divider--\\n'";
+        let script: Vec<_> = block.iter().map(|e| format!("{{ {}; }} 2>&1; {divide}", e.command)).collect();
+        let output = Command::new("bash")
+            .args(["-c", &script.join("\n")])
+            .current_dir(mount.path())
+            .env("LC_ALL", "C.UTF-8")
+            .output()
+            .expect("bash runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let answers: Vec<_> = text.split("\n--divider--\n").collect();
+        for (example, answer) in block.iter().zip(answers) {
+            let answer = answer.trim_end_matches('\n');
+            assert!(
+                is_as_expected(answer, example.expected.trim_end_matches('\n')),
+                "$ {}\nprinted:\n{answer}\nexpected:\n{}\nlog:\n{}",
+                example.command,
+                example.expected,
+                mount.log()
+            );
+        }
+    }
+}
