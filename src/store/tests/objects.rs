@@ -1,6 +1,7 @@
 //! What goes in comes out, and nothing else goes in.
 
 use super::*;
+use std::os::unix::fs::MetadataExt;
 
 #[test]
 fn what_was_published_is_read_back_by_every_later_store() {
@@ -47,11 +48,24 @@ fn the_data_file_is_exactly_the_content_and_nobody_may_write_it() {
         assert_eq!(std::fs::read(cache.file(&key)).unwrap(), bytes);
         let stat = fstat(object.fd().unwrap()).unwrap();
         assert_eq!((stat.st_mode & 0o7777, stat.st_nlink, stat.st_size), (0o400, 1, len as i64));
-        let before = (stat.st_ctime, stat.st_ctime_nsec);
-        cache.store.get(&key).unwrap().unwrap();
-        let stat = fstat(object.fd().unwrap()).unwrap();
-        assert_eq!(before, (stat.st_ctime, stat.st_ctime_nsec), "being used must not make passthrough check it again");
     }
+}
+
+#[test]
+fn use_is_written_down_without_making_passthrough_check_a_big_file_again() {
+    let cache = Cache::new();
+    let bytes = content(2 * CHUNK + 5, 3);
+    let key = blob(&bytes);
+    drop(put(&cache.store, &key, &bytes));
+    let old = SystemTime::now() - Duration::from_secs(100_000);
+    for path in [cache.file(&key), cache.sidecar(&key)] {
+        std::fs::File::open(path).unwrap().set_modified(old).unwrap();
+    }
+    let ctime = |path: &Path| std::fs::metadata(path).map(|m| (m.ctime(), m.ctime_nsec())).unwrap();
+    let before = ctime(&cache.file(&key));
+    cache.store.get(&key).unwrap().unwrap();
+    assert_eq!(ctime(&cache.file(&key)), before);
+    assert!(cache.sidecar(&key).metadata().unwrap().modified().unwrap() > old + Duration::from_secs(90_000));
 }
 
 #[test]
@@ -70,6 +84,9 @@ fn wrong_bytes_are_never_published() {
         assert!(cache.store.get(&key).unwrap().is_none());
         assert_eq!(cache.temporaries(), 0, "what mismatched is not resumed");
     }
+    let mut short = fill(&cache.store, &member(1), bytes.len());
+    short.write(&bytes[..CHUNK]).unwrap();
+    assert_eq!(short.publish().unwrap_err().failure, StoreFailure::Mismatch);
     let mut fill = fill(&cache.store, &key, bytes.len());
     fill.write(&bytes).unwrap();
     assert_eq!(fill.write(b"x").unwrap_err().failure, StoreFailure::Mismatch);
