@@ -18,6 +18,9 @@ use crate::tree::{Fact, Known, Need, Standing};
 /// The most edges that are held in memory; past it those that expired are dropped.
 const EDGES_MAX: usize = 100_000;
 
+/// How long a registry is taken for one that does not list its repositories.
+const NO_CATALOG: Duration = Duration::from_secs(300);
+
 /// A registry's answer about an edge.
 #[derive(Clone, Debug)]
 enum Answer {
@@ -245,7 +248,7 @@ impl Facts {
                     } else if slot.last.is_some() && error.failure.is_outage() {
                         tracing::warn!("{need}: the last answer is served, since it cannot be confirmed: {error}");
                     }
-                    let until = now + error.failure.kept_for();
+                    let until = now + kept_for(&need, error.failure);
                     slot.refused = Some(Refused { error: error.clone(), at: Instant::now(), until });
                 });
                 Err(error)
@@ -293,6 +296,14 @@ impl Facts {
         if let Ok(Err(e)) = kept {
             tracing::warn!("{need} cannot be kept for later mounts: {e}");
         }
+    }
+}
+
+/// How long a refusal is kept. Whether a registry lists its repositories is a property of the registry.
+fn kept_for(need: &Need, failure: Failure) -> Duration {
+    match (need, failure) {
+        (Need::Catalog(_), Failure::Absent | Failure::Denied) => NO_CATALOG,
+        _ => failure.kept_for(),
     }
 }
 

@@ -56,7 +56,8 @@ pub(super) fn of(ino: u64, node: &Node, options: &Options, facts: &Facts) -> (At
             (FileKind::Regular, file.size, mode, file.modified, true)
         }
     };
-    let nlink = if kind == FileKind::Directory { 2 } else { 1 };
+    // A directory does not tell how many it holds: 2 would make some programs believe that it holds none.
+    let nlink = 1;
     let time = UNIX_EPOCH + Duration::from_secs(time.max(0) as u64);
     (Attr { ino, kind, size, mode, nlink, uid: options.uid, gid: options.gid, time }, is_true)
 }

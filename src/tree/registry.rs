@@ -152,32 +152,29 @@ fn inside<K: Known>(repo: &Repo, known: &K) -> bool {
 }
 
 /// The other rules: a repository, a prefix of something in the catalog, a passage.
+///
+/// Repository and prefix are directories alike, so the catalog is asked first: one request answers for all names.
 fn nested_space<K: Known>(nested: Repo, name: &str, below_repository: bool, known: &K) -> Answer<K::Error> {
-    let denied = match known.tags(&nested) {
-        Fact::Unknown => return Step::Need(Need::Tags(nested)),
-        Fact::Is(_) => return Step::Edge(Entry::Space(nested.into())),
-        Fact::Failed(e) => return Step::Failed(Found::Fact(e)),
-        Fact::Denied(e) => Some(e),
-        Fact::Absent => None,
-    };
-    if let Some(e) = denied {
-        return if is_passage(name) && !below_repository {
-            Step::Edge(Entry::Space(nested.into()))
-        } else {
-            Step::Failed(Found::Fact(e))
-        };
+    let tags = known.tags(&nested);
+    if let Fact::Is(_) = tags {
+        return Step::Edge(Entry::Space(nested.into()));
     }
-    match known.catalog(&nested.host) {
-        Fact::Unknown => Step::Need(Need::Catalog(nested.host)),
+    let catalog = known.catalog(&nested.host);
+    match &catalog {
+        Fact::Unknown => return Step::Need(Need::Catalog(nested.host)),
         Fact::Is(names) if names.iter().any(|n| n.is_within(Some(&nested.name))) => {
-            Step::Edge(Entry::Space(nested.into()))
+            return Step::Edge(Entry::Space(nested.into()));
         }
-        Fact::Is(_) => Step::Absent,
-        Fact::Absent | Fact::Denied(_) if is_passage(name) && !below_repository => {
-            Step::Edge(Entry::Space(nested.into()))
-        }
-        Fact::Absent | Fact::Denied(_) => Step::Absent,
-        Fact::Failed(e) => Step::Failed(Found::Fact(e)),
+        _ => {}
+    }
+    let may_pass = is_passage(name) && !below_repository;
+    match (tags, catalog) {
+        (Fact::Unknown, _) => Step::Need(Need::Tags(nested)),
+        (Fact::Denied(_), _) if may_pass => Step::Edge(Entry::Space(nested.into())),
+        (Fact::Denied(e) | Fact::Failed(e), _) => Step::Failed(Found::Fact(e)),
+        (_, Fact::Absent | Fact::Denied(_)) if may_pass => Step::Edge(Entry::Space(nested.into())),
+        (_, Fact::Failed(e)) => Step::Failed(Found::Fact(e)),
+        _ => Step::Absent,
     }
 }
 
