@@ -35,7 +35,7 @@ pub trait ReadAt {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
 }
 
-impl ReadAt for [u8] {
+impl ReadAt for &[u8] {
     fn len(&self) -> u64 {
         <[u8]>::len(self) as u64
     }
@@ -50,7 +50,7 @@ impl ReadAt for [u8] {
 
 impl ReadAt for Vec<u8> {
     fn len(&self) -> u64 {
-        ReadAt::len(self.as_slice())
+        ReadAt::len(&self.as_slice())
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {

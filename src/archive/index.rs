@@ -57,6 +57,8 @@ pub fn index(zip: &dyn ReadAt, limits: &Limits) -> Result<Members, ArchiveError>
         return Err(ArchiveError::structure("the central directory holds more than the entries it declares"));
     }
     indexer.check_extents()?;
+    // The tree takes its final form in the memory that the extents held.
+    drop(std::mem::take(&mut indexer.extents));
     indexer.check_twice()?;
     Ok(indexer.members.finish())
 }

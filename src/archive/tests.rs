@@ -30,22 +30,22 @@ fn walk(members: &Members, dir: DirNo, above: &[u8], tree: &mut Tree) {
     }
 }
 
-fn tree(zip: &Vec<u8>) -> Result<Tree, ArchiveError> {
+fn tree(zip: &[u8]) -> Result<Tree, ArchiveError> {
     tree_within(zip, &Limits::default())
 }
 
-fn tree_within(zip: &Vec<u8>, limits: &Limits) -> Result<Tree, ArchiveError> {
-    let members = index(zip, limits)?;
+fn tree_within(zip: &[u8], limits: &Limits) -> Result<Tree, ArchiveError> {
+    let members = index(&zip, limits)?;
     let mut tree = Tree::new();
     walk(&members, TOP, b"", &mut tree);
     Ok(tree)
 }
 
 /// The content of a member, by both ways, which must agree.
-fn content(zip: &Vec<u8>, file: &File) -> Result<Vec<u8>, ArchiveError> {
+fn content(zip: &[u8], file: &File) -> Result<Vec<u8>, ArchiveError> {
     let mut streamed = Vec::new();
-    let extracted = extract(zip, file, &mut streamed);
-    match (extracted, inflate(zip, file)) {
+    let extracted = extract(&zip, file, &mut streamed);
+    match (extracted, inflate(&zip, file)) {
         (Ok(()), Ok(whole)) => {
             assert_eq!(streamed, whole);
             Ok(whole)
@@ -62,7 +62,7 @@ fn content(zip: &Vec<u8>, file: &File) -> Result<Vec<u8>, ArchiveError> {
 type Contents = BTreeMap<Vec<u8>, (Vec<u8>, bool)>;
 
 /// Every path with its content and executable bit.
-fn contents(zip: &Vec<u8>) -> Result<Contents, ArchiveError> {
+fn contents(zip: &[u8]) -> Result<Contents, ArchiveError> {
     tree(zip)?
         .into_iter()
         .map(|(mut path, file)| match file {
@@ -77,7 +77,7 @@ fn contents(zip: &Vec<u8>) -> Result<Contents, ArchiveError> {
 
 /// The paths of an archive that is accepted, directories with a slash.
 #[track_caller]
-fn paths(zip: &Vec<u8>) -> Vec<String> {
+fn paths(zip: &[u8]) -> Vec<String> {
     let paths = contents(zip).unwrap_or_else(|error| panic!("{error}")).into_keys();
     paths.map(|path| String::from_utf8_lossy(&path).into_owned()).collect()
 }
@@ -95,7 +95,7 @@ fn class(error: &ArchiveError) -> &'static str {
 
 /// The refusal of an archive, which must be of the class `expected`.
 #[track_caller]
-fn refused(zip: &Vec<u8>, expected: &str) -> String {
+fn refused(zip: &[u8], expected: &str) -> String {
     let error = tree(zip).map(|tree| tree.len()).expect_err("refused");
     assert_eq!(class(&error), expected, "{error}");
     error.to_string()
@@ -103,13 +103,13 @@ fn refused(zip: &Vec<u8>, expected: &str) -> String {
 
 /// The refusal must mention `rule`, so that a case is not refused for another reason than its own.
 #[track_caller]
-fn refused_for(zip: &Vec<u8>, rule: &str) {
+fn refused_for(zip: &[u8], rule: &str) {
     let text = refused(zip, "structure");
     assert!(text.contains(rule), "{text}");
 }
 
 #[track_caller]
-fn unsupported_for(zip: &Vec<u8>, rule: &str) {
+fn unsupported_for(zip: &[u8], rule: &str) {
     let text = refused(zip, "unsupported");
     assert!(text.contains(rule), "{text}");
 }

@@ -19,8 +19,8 @@ fn an_archive_cut_anywhere_is_refused() {
     let whole = sample();
     assert_eq!(paths(&whole).len(), 10);
     for length in 0..whole.len() {
-        refused(&whole[..length].to_vec(), "structure");
-        refused(&whole[whole.len() - length..].to_vec(), "structure");
+        refused(&whole[..length], "structure");
+        refused(&whole[whole.len() - length..], "structure");
     }
 }
 

@@ -10,7 +10,7 @@ fn sample() -> Vec<Entry> {
 #[test]
 fn limits_refuse_by_what_is_declared() {
     // Z18, Z21, Z43: nothing of the content is read
-    let too_large = |zip: &Vec<u8>, limits: Limits, name: &str| {
+    let too_large = |zip: &[u8], limits: Limits, name: &str| {
         let error = tree_within(zip, &limits).unwrap_err();
         assert_eq!(class(&error), "too large", "{error}");
         assert!(error.to_string().contains(name), "{error}");
@@ -339,8 +339,8 @@ fn patch_and_reserved_flags_are_refused() {
 fn empty_archives_are_refused_and_trees_of_directories_are_not() {
     // Z48
     refused_for(&zip([]), "empty, which OpenTofu refuses");
-    refused_for(&Vec::new(), "no zip archive");
-    refused_for(&zip([])[..21].to_vec(), "no zip archive");
+    refused_for(&[], "no zip archive");
+    refused_for(&zip([])[..21], "no zip archive");
     assert_eq!(paths(&zip([directory("a/"), directory("b/c/")])), ["a/", "b/", "b/c/"]);
 }
 

@@ -101,6 +101,22 @@ fn archives_of_info_zip_are_read() {
     }
 }
 
+#[test]
+fn archives_of_git_are_read() {
+    let (dir, mut expected) = module();
+    expected.remove(&b"modules/empty/"[..]);
+    let user = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false"];
+    for arguments in [&["init", "-q"][..], &["add", "m"], &["commit", "-q", "-m", "m"]] {
+        if run(dir.path(), "git", &[&user, arguments].concat()).is_none() {
+            return;
+        }
+    }
+    for level in ["-0", "-9"] {
+        let zip = run(&dir.path().join("m"), "git", &["archive", "--format=zip", level, "HEAD"]).unwrap();
+        assert_eq!(contents(&zip).unwrap(), expected);
+    }
+}
+
 /// Writes a tree by the `zip` crate.
 fn write<W: Write + Seek>(mut zip: ZipWriter<W>, tree: &Contents, options: SimpleFileOptions) -> W {
     for (path, (content, executable)) in tree {
