@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use support::docker_registry::{Access, DockerRegistry, PASSWORD, USER};
 use support::push::{Credential, Push};
-use support::{layouts, pack, program};
+use support::{layouts, mount, pack, peers, program};
 use tofufs::artifact::{Release, target_package};
 use tofufs::digest::Digest;
 use tofufs::name::Selector;
@@ -138,4 +138,36 @@ fn a_registry_refuses_who_has_no_credential() {
             }
         }
     }
+}
+
+#[test]
+fn what_other_tools_push_is_a_module_by_the_programs_own_rules() {
+    for (access, tls) in [(Access::Htpasswd, true), (Access::Token, true), (Access::Anybody, false)] {
+        let Some(registry) = DockerRegistry::start(access, tls) else { return };
+        let artifact = module();
+        let mut pushed = Vec::new();
+        if peers::oras_push_module(&registry, "by/oras", "1.0.0", &artifact.blobs[1]) {
+            pushed.push("by/oras");
+        }
+        if peers::skopeo_copy(&registry, "by/skopeo", "1.0.0", &artifact) {
+            pushed.push("by/skopeo");
+        }
+        for repo in pushed {
+            let body = registry.push(repo).get("manifests/1.0.0");
+            let digest = Digest::of(&body);
+            let manifest = Manifest::parse(body.into(), digest, None).unwrap();
+            let Ok(Release::Module(zip)) = Release::read(&manifest) else { panic!("{repo}: {manifest:?}") };
+            assert_eq!(zip.digest, Digest::of(&artifact.blobs[1]), "{repo}");
+        }
+    }
+}
+
+#[test]
+fn a_command_is_done_when_it_ends_though_its_daemon_holds_its_output() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "sleep 60 & echo $!"]);
+    let output = mount::finish(command);
+    let pid = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("the daemon is still there");
 }

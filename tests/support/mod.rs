@@ -8,6 +8,7 @@ pub mod docker_registry;
 pub mod layouts;
 pub mod mount;
 pub mod pack;
+pub mod peers;
 pub mod push;
 pub mod tls;
 pub mod token_server;

@@ -4,6 +4,7 @@
 //! connection, so that whatever waits on the mount fails, then unmounts it and kills the daemon.
 
 use std::fs;
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
@@ -75,8 +76,8 @@ impl Mount {
     /// Runs `tofufs mount` and returns what it said; where it succeeded, the mount is watched.
     fn run(&mut self) -> Output {
         let base = self.base();
-        let output = self
-            .command("mount")
+        let mut command = self.command("mount");
+        command
             .arg("--cache-dir")
             .arg(base.join("cache"))
             .arg("--state-dir")
@@ -85,9 +86,8 @@ impl Mount {
             .arg(base.join("log"))
             .args(&self.options.arguments)
             .args(&self.sources)
-            .arg(&self.path)
-            .output()
-            .expect("the program runs");
+            .arg(&self.path);
+        let output = finish(command);
         if output.status.success() {
             let connection = connection(&self.path);
             self.pid = self.status()["pid"].as_i64().and_then(|pid| Pid::from_raw(pid as i32));
@@ -166,7 +166,9 @@ impl Mount {
 
     /// This mount in `tofufs status --json`.
     pub fn status(&self) -> Value {
-        let output = self.command("status").arg("--json").arg(&self.path).output().expect("the program runs");
+        let mut command = self.command("status");
+        command.arg("--json").arg(&self.path);
+        let output = finish(command);
         assert!(output.status.success(), "status failed: {output:?}");
         let status: Value = serde_json::from_slice(&output.stdout).expect("JSON");
         status["mounts"][0].clone()
@@ -195,7 +197,9 @@ impl Mount {
 
     /// Unmounts with `tofufs umount`, waits until the daemon has ended.
     pub fn umount(&mut self) -> Output {
-        let output = self.command("umount").arg(&self.path).output().expect("the program runs");
+        let mut command = self.command("umount");
+        command.arg(&self.path);
+        let output = finish(command);
         if output.status.success() {
             self.unwatch();
             if let Some(pid) = self.pid.take() {
@@ -245,6 +249,32 @@ impl Drop for Mount {
             // Removing the directory would walk into the mount.
             drop(self.dir.take().map(tempfile::TempDir::keep));
         }
+    }
+}
+
+/// Runs a command to its end, of a minute at most. Its output goes to files: a pipe that a daemon has inherited would
+/// never end.
+pub fn finish(mut command: Command) -> Output {
+    let mut files = [(); 2].map(|()| tempfile::tempfile().expect("a temporary file"));
+    let [out, err] = files.each_ref().map(|file| file.try_clone().expect("a descriptor"));
+    let mut child = command.stdout(out).stderr(err).spawn().expect("the program runs");
+    let mut status = None;
+    wait_until(Duration::from_secs(60), || {
+        status = child.try_wait().expect("a child of ours");
+        status.is_some()
+    });
+    if status.is_none() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    let [stdout, stderr] = files.each_mut().map(|file| {
+        let mut bytes = Vec::new();
+        file.rewind().and_then(|()| file.read_to_end(&mut bytes)).expect("a file of ours");
+        bytes
+    });
+    match status {
+        Some(status) => Output { status, stdout, stderr },
+        None => panic!("{command:?} did not end: {}", String::from_utf8_lossy(&stderr)),
     }
 }
 

@@ -1,8 +1,9 @@
 //! Pushing to a registry: blobs by POST and PUT, then manifests, as the OCI distribution spec has it.
 
-use reqwest::header::{CONTENT_TYPE, LOCATION};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, LOCATION};
 use reqwest::{Certificate, Client, Method, Response, StatusCode};
 use tofufs::digest::Digest;
+use tofufs::oci::{IMAGE, INDEX};
 
 use super::pack::{Artifact, Document};
 
@@ -40,7 +41,7 @@ impl Push {
             from_top if from_top.starts_with('/') => format!("{}{from_top}", self.base),
             relative => format!("{}/v2/{}/{relative}", self.base, self.repo),
         };
-        let mut request = self.client.request(method, &url);
+        let mut request = self.client.request(method, &url).header(ACCEPT, format!("{IMAGE}, {INDEX}, */*"));
         request = match &self.credential {
             Credential::None => request,
             Credential::Basic(user, password) => request.basic_auth(user, Some(password)),
