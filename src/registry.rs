@@ -3,6 +3,7 @@
 //! What comes from a [`Registry`] is unverified, except that sizes are bounded and documents arrive whole; the
 //! digest is checked by who keeps the bytes. Retrying happens inside the back ends and nowhere above them.
 
+mod address;
 mod answer;
 pub mod auth;
 mod breaker;

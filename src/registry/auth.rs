@@ -236,7 +236,7 @@ impl Inner {
         let service_origin = self.trusted(realm)?;
         let request = token_request(scope, realm, service, found)?;
         let mut patience = self.transport.patience();
-        let response = self.transport.send(request, Count::Nothing, &patience).await?;
+        let response = self.transport.send(request, Count::Nothing, None, &patience).await?;
         let answer = Answer { response, origin: service_origin };
         let document =
             answer.document(TOKEN_MAX, "the token service's answer", &mut patience).await.map_err(|fault| {

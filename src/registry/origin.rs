@@ -4,7 +4,7 @@
 //! itself names: [`may_serve_tokens`] decides whether the registry's credential may be shown there.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use reqwest::Url;
@@ -59,14 +59,12 @@ impl Origin {
 
     /// Whether the host is this machine by its name or address.
     pub fn is_loopback(&self) -> bool {
-        let bare = self.host.trim_start_matches('[').trim_end_matches(']');
-        bare == "localhost"
-            || bare.parse::<Ipv4Addr>().is_ok_and(|a| a.is_loopback())
-            || bare.parse::<Ipv6Addr>().is_ok_and(|a| a.is_loopback())
+        self.host == "localhost" || self.address().is_some_and(|address| address.is_loopback())
     }
 
-    fn is_address(&self) -> bool {
-        self.host.starts_with('[') || self.host.parse::<Ipv4Addr>().is_ok()
+    /// The host's address, where the host is one.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.host.trim_start_matches('[').trim_end_matches(']').parse().ok()
     }
 }
 
@@ -113,7 +111,7 @@ pub fn may_serve_tokens(registry: &Origin, realm: &Origin) -> bool {
     if ours == theirs || (registry.is_loopback() && realm.is_loopback()) {
         return true;
     }
-    if registry.is_address() || realm.is_address() {
+    if registry.address().is_some() || realm.address().is_some() {
         return false;
     }
     is_below(theirs, ours)

@@ -104,15 +104,15 @@ impl Remote {
         judge: fn(&Document) -> Result<(), Fault>,
     ) -> Result<Vec<T>, Fault> {
         let place = self.enter(&self.questions).await?;
-        let mut patience = self.requester.transport.patience();
         let mut question = Question::get(self.url(path)?, JSON, scope);
         let mut listing = Listing::new(self.requester.registry.clone(), &question.url);
         loop {
+            // each page is progress, so that each has the whole of the time and the tries
+            let mut patience = self.requester.transport.patience();
             let page = self.document(&question, PAGE_MAX, "a page of the list", &mut patience).await?;
             judge(&page)?;
             let Some(next) = listing.page(&question.url, &page)? else { break };
             question.url = next;
-            patience.progressed();
             place.moved();
         }
         let (entries, refused) = listing.finish();

@@ -9,6 +9,7 @@ use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderV
 use reqwest::{Method, Request, StatusCode, Url};
 
 use super::Failure;
+use super::address::Reach;
 use super::answer::{Answer, is_json};
 use super::auth::{Auth, Grant, Scope};
 use super::challenge::Challenge;
@@ -112,6 +113,7 @@ impl Requester {
     async fn hops(&self, question: &Question, grant: Option<&Grant>, patience: &Patience) -> Result<Answer, Fault> {
         let mut url = question.url.clone();
         let mut count = question.count;
+        let mut lies = None;
         for _ in 0..=REDIRECTS_MAX {
             let Some(origin) = Origin::of(&url) else {
                 return Err(Fault::new(Failure::Protocol, "an address that is neither http nor https"));
@@ -123,7 +125,11 @@ impl Requester {
             {
                 request.headers_mut().insert(AUTHORIZATION, grant.header.clone());
             }
-            let response = self.transport.send(request, count, patience).await?;
+            let from = if origin == self.registry { None } else { lies };
+            let response = self.transport.send(request, count, from, patience).await?;
+            if origin == self.registry {
+                lies = response.remote_addr().map(|address| Reach::of(address.ip()));
+            }
             let redirects = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
             if !redirects {
                 return Ok(Answer { response, origin });

@@ -99,8 +99,7 @@ impl Patience {
         }
     }
 
-    /// Something was answered that the call can build on: a page of a list, a body that begins.
-    pub fn progressed(&mut self) {
+    fn progressed(&mut self) {
         let now = Instant::now();
         self.progress_at = now;
         self.slow_since = now;

@@ -4,6 +4,7 @@
 //! here. No URL is logged or put into an error with its user, password or query.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 
+use super::address::{Forbidden, Guarded, Reach};
+use super::answer::escaped;
 use super::breaker::Breaker;
 use super::origin::{Origin, shown};
 use super::retry::{Fault, Patience, in_words};
@@ -60,6 +63,8 @@ pub struct Transport {
     client: Client,
     /// For loopback, which no proxy can reach for us.
     direct: Client,
+    /// For redirects, by where the registry lies; as `client`, but for the addresses that they connect to.
+    guarded: Vec<(Reach, Client)>,
     deadline: Duration,
     probe_after: Duration,
     breakers: Mutex<HashMap<Origin, Breaker>>,
@@ -82,7 +87,7 @@ impl Transport {
     /// of the options, and the proxies of the environment. `Io` if a file of authorities cannot be read.
     pub fn new(options: TransportOptions) -> Result<Arc<Transport>, RegistryError> {
         let tls = tls(&options.ca_files)?;
-        let client = |proxies: bool| {
+        let client = |proxies: bool, guard: Option<Reach>| {
             let builder = Client::builder()
                 .tls_backend_preconfigured(tls.clone())
                 .redirect(reqwest::redirect::Policy::none())
@@ -93,13 +98,21 @@ impl Transport {
                 .http2_max_header_list_size(HEAD_MAX)
                 .pool_idle_timeout(Duration::from_secs(30));
             let builder = if proxies { builder } else { builder.no_proxy() };
+            let builder = match guard {
+                Some(reach) => builder.dns_resolver(Guarded(reach)),
+                None => builder,
+            };
             builder.build().map_err(|e| {
                 RegistryError::new(Failure::Io, "the HTTP client", format!("cannot be set up: {}", causes(&e)))
             })
         };
+        // a proxy is itself often in the local network, and it resolves the names
+        let guards: &[Reach] = if has_proxy() { &[] } else { &Reach::ALL };
+        let guarded = guards.iter().map(|&reach| Ok((reach, client(true, Some(reach))?)));
         Ok(Arc::new(Transport {
-            client: client(true)?,
-            direct: client(false)?,
+            client: client(true, None)?,
+            direct: client(false, None)?,
+            guarded: guarded.collect::<Result<_, RegistryError>>()?,
             deadline: options.deadline,
             probe_after: options.probe_after,
             breakers: Mutex::default(),
@@ -122,15 +135,29 @@ impl Transport {
         self.deadline
     }
 
-    /// Sends one request and waits for the answer's head.
-    pub(super) async fn send(&self, request: Request, count: Count, patience: &Patience) -> Result<Response, Fault> {
+    /// Sends one request and waits for the answer's head. `from`: where the registry lies whose redirect this
+    /// follows to another origin.
+    pub(super) async fn send(
+        &self,
+        request: Request,
+        count: Count,
+        from: Option<Reach>,
+        patience: &Patience,
+    ) -> Result<Response, Fault> {
         let url = request.url().clone();
         let Some(origin) = Origin::of(&url) else {
             return Err(Fault::new(Failure::Protocol, "an address that is neither http nor https"));
         };
         self.admit(&origin)?;
         let (method, begun) = (request.method().clone(), Instant::now());
-        let client = if origin.is_loopback() { &self.direct } else { &self.client };
+        let client = match (from, origin.address()) {
+            (Some(reach), Some(address)) if !reach.permits(address) => {
+                return Err(forbidden(&Forbidden(address.to_string())));
+            }
+            _ if origin.is_loopback() && from.is_none_or(|reach| reach == Reach::Loopback) => &self.direct,
+            (Some(reach), _) => self.guarded.iter().find(|(r, _)| *r == reach).map_or(&self.client, |(_, c)| c),
+            (None, _) => &self.client,
+        };
         let doing = format!("waiting for {origin}");
         let sent = patience.within(CONNECT + FIRST_BYTE, &doing, client.execute(request)).await;
         let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -197,6 +224,17 @@ impl Transport {
     }
 }
 
+/// Whether the environment names a proxy.
+fn has_proxy() -> bool {
+    ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+}
+
+fn forbidden(target: &Forbidden) -> Fault {
+    Fault::new(Failure::Protocol, format!("a redirect of the registry leads astray: {target}"))
+}
+
 /// What no answer may have, whatever its status (hostile input R05, R06).
 fn sound_head(response: Response, origin: &Origin) -> Result<Response, Fault> {
     let headers = response.headers();
@@ -252,31 +290,33 @@ fn add_authorities(roots: &mut RootCertStore, file: &Path) -> Result<(), Registr
     Ok(())
 }
 
+/// What an error is caused by. An `io::Error` does not give its payload as its source.
+fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(payload) => Some(payload),
+        None => error.source(),
+    }
+}
+
+fn cause_of_type<T: Error + 'static>(error: &reqwest::Error) -> Option<&T> {
+    std::iter::successors(error.source(), |inner| cause(*inner)).find_map(|inner| inner.downcast_ref())
+}
+
 /// An error's causes in words, innermost last, without the URL that the outermost one would print.
 fn causes(error: &reqwest::Error) -> String {
-    let mut words = Vec::new();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        let text = inner.to_string();
-        if words.last() != Some(&text) {
-            words.push(text);
-        }
-        cause = inner.source();
-    }
+    let mut words: Vec<String> =
+        std::iter::successors(error.source(), |inner| cause(*inner)).map(|inner| escaped(&inner.to_string())).collect();
+    words.dedup();
     if words.is_empty() { "the request failed".to_owned() } else { words.join(": ") }
 }
 
 /// The fault of a request that got no answer, or of a body that broke off.
 pub(super) fn fault_of(error: &reqwest::Error, origin: &Origin) -> Fault {
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        // an io::Error does not give its payload as its source
-        let payload = inner.downcast_ref::<std::io::Error>().and_then(|e| e.get_ref());
-        let found = payload.and_then(|p| p.downcast_ref::<rustls::Error>()).or_else(|| inner.downcast_ref());
-        if let Some(tls) = found {
-            return tls_fault(tls, origin);
-        }
-        cause = inner.source();
+    if let Some(target) = cause_of_type::<Forbidden>(error) {
+        return forbidden(target);
+    }
+    if let Some(tls) = cause_of_type::<rustls::Error>(error) {
+        return tls_fault(tls, origin);
     }
     let words = causes(error);
     if words.contains("proxy authorization required") {

@@ -213,3 +213,44 @@ async fn what_a_token_service_may_answer_is_bounded() {
     }
     assert!(server.requests_to("/elsewhere").is_empty());
 }
+
+/// Promise 8: neither passwords nor tokens nor a store's signed address reach the log, at any level.
+#[tokio::test]
+async fn no_secret_is_logged() {
+    let (server, store) = (server(None), Hostile::start());
+    bearer(&server, Some(("user", CANARY)));
+    let content = bytes(10);
+    let digest = store.put_blob(&content);
+    let location = format!("http://{}/v2/acme/net/blobs/{digest}?X-Signature={CANARY}", store.host());
+    server.rule(
+        |seen| seen.path.contains("/blobs/") && seen.header("authorization").is_some(),
+        Behaviour::Answer(Reply::redirect(307, &location)),
+    );
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let lines = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || Lines(lines.clone()))
+        .finish();
+    // for the whole process: what the other tests log meanwhile must hold no secret either
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    fetch(&client(&server, credentials(user(CANARY))), &descriptor(&content)).await.1.unwrap();
+    let text = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    assert!(text.contains("/acme/net/blobs/sha256:") && text.contains("/token"), "{text}");
+    for secret in [CANARY, "token-1", "Basic ", "Bearer "] {
+        assert!(!text.contains(secret), "{secret} is in {text}");
+    }
+}
+
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -126,7 +126,7 @@ async fn a_registry_that_refuses_head_is_asked_by_get() {
     assert_eq!(digest, Some(Digest::of(b"{\"x\":1}")));
 }
 
-/// R05, R06
+/// R05, R06, R56
 #[tokio::test]
 async fn an_answer_that_two_readers_would_understand_differently_is_refused() {
     let server = server();
@@ -141,9 +141,15 @@ async fn an_answer_that_two_readers_would_understand_differently_is_refused() {
     }
     server.rule(all(), Behaviour::edit(|_, reply| reply.with("Content-Encoding", "identity")));
     remote.manifest(&repo, &by_tag("1.0")).await.unwrap();
-    for garbage in
-        ["SSH-2.0-x\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "HTTP/1.1 200 OK\r\nA B\0: c\r\n\r\n"]
-    {
+    let (long, many) = ("x".repeat(1 << 20), "a: b\r\n".repeat(10_000));
+    for garbage in [
+        "SSH-2.0-x\r\n\r\n".to_owned(),
+        "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n".to_owned(),
+        "HTTP/1.1 200 OK\r\nA B\0: c\r\n\r\n".to_owned(),
+        "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n".to_owned(),
+        format!("HTTP/1.1 200 OK\r\nA: {long}\r\n\r\n"),
+        format!("HTTP/1.1 200 OK\r\n{many}\r\n"),
+    ] {
         server.rule(all(), Behaviour::Raw(garbage.into()));
         refused(remote.manifest(&repo, &by_tag("1.0")).await, Failure::Protocol, &["does not speak HTTP"]);
     }

@@ -116,3 +116,14 @@ async fn every_try_asks_the_registry_for_the_stores_address() {
     assert_eq!(server.requests().len(), 2);
     assert_eq!(store.requests()[1].header("range"), Some("bytes=400-999"));
 }
+
+/// R14: a registry of this machine may redirect within this machine, not into other networks.
+#[tokio::test]
+async fn a_redirect_into_another_local_network_is_refused_unconnected() {
+    let server = Hostile::start();
+    for address in ["169.254.169.254", "10.0.0.1", "[fe80::1]", "[::ffff:192.168.0.1]"] {
+        server.rule(blobs(), Behaviour::Answer(Reply::redirect(307, &format!("http://{address}/latest/meta-data"))));
+        let (_, end) = fetch(&remote(&server), &descriptor(b"x")).await;
+        blob_refused(end, Failure::Protocol, &["leads astray"]);
+    }
+}
