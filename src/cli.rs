@@ -1,2 +1,73 @@
-//! (see ARCHITECTURE.md)
+//! What a person types and reads: arguments, settings, output, exit codes, and the life of a mount's process.
+//!
+//! Standard output carries results and nothing else. A command that fails says why in one line on standard error.
+
+pub mod args;
+pub mod background;
+pub mod cache;
+pub mod control;
+pub mod daemon;
+pub mod helper;
+pub mod lifecycle;
+pub mod log;
+pub mod mount;
+pub mod mounts;
+pub mod output;
+pub mod quantity;
+pub mod refresh;
+pub mod settings;
+pub mod status;
 pub mod tofurc;
+pub mod umount;
+
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+
+use args::{Command, CommandLine};
+use helper::Translation;
+use output::CommandError;
+
+/// Runs a command line, the program's name first.
+pub fn run(words: Vec<OsString>) -> Result<(), CommandError> {
+    let words = match helper::translate(&words) {
+        None => words,
+        Some(Ok(Translation::CommandLine(words))) => words,
+        Some(Ok(Translation::Nothing)) => return Ok(()),
+        Some(Err(e)) => return Err(CommandError::usage(e)),
+    };
+    let line = match CommandLine::try_parse_from(&words) {
+        Ok(line) => line,
+        Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            return output::text(e.render().to_string());
+        }
+        Err(e) => return Err(CommandError::Usage(in_one_line(&e))),
+    };
+    match line.command {
+        Command::Mount(args) => mount::run(&args, &words),
+        Command::Umount(args) => umount::run(&args),
+        Command::Refresh(args) => refresh::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Cache(args) => cache::run(&args),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut CommandLine::command(), "tofufs", &mut script);
+            output::text(script)
+        }
+    }
+}
+
+/// The error's own paragraph; usage and hints follow after an empty line.
+fn in_one_line(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "a command is missing; `tofufs --help` lists them".into();
+    }
+    let text = error.render().to_string();
+    let paragraph = text.split("\n\n").next().unwrap_or_default();
+    let line = paragraph.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    format!("{}; see `tofufs help`", line.trim_start_matches("error: "))
+}
+
+#[cfg(test)]
+mod tests;

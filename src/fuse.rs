@@ -4,6 +4,7 @@
 //! wait goes on in the runtime with its reply, so that these threads never wait for a network.
 
 mod caller;
+pub mod session;
 
 use std::cell::RefCell;
 use std::ffi::OsStr;

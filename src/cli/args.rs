@@ -1,0 +1,318 @@
+//! What can be typed, and the help that explains it. Holds texts and checked values only; [`super::settings`] makes
+//! ready parts of them.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+
+use super::quantity::{Size, Span};
+use crate::name::Host;
+
+const TEMPLATE: &str = "\
+{about}
+
+{usage-heading} {usage}
+
+Mounting:
+  mount        Mount registries and stores as a directory tree
+  umount       Unmount, and wait until the mount's process has ended
+  refresh      Forget what is remembered below a path, now
+  status       Show the mounts: sources, requests, cache, errors
+
+Cache:
+  cache        Look into the cache, check it, shrink it
+
+Setting up:
+  completions  Print the completion script of a shell
+  help         Explain a command
+
+Options:
+{options}{after-help}";
+
+const EXAMPLES: &str = "\
+Examples:
+  tofufs mount ghcr.io/acme /mnt/tofu            a part of a registry
+  ls /mnt/tofu/ghcr.io/acme/network              the releases of a module
+  cat /mnt/tofu/ghcr.io/acme/network:1.2.0/main.tf
+  tofufs status
+  tofufs umount /mnt/tofu
+
+`tofufs help mount` has the options of a mount, with examples.";
+
+const MOUNT_EXAMPLES: &str = "\
+Examples:
+  tofufs mount ghcr.io/acme /mnt/tofu
+  tofufs mount oci:/srv/store registry.example.com:5000 /mnt/tofu
+        what the store on disk holds comes from there, all else from the registry
+  tofufs mount --offline ghcr.io/acme /mnt/tofu
+        from the cache alone
+  tofufs mount --plain-http localhost:5000 localhost:5000 /mnt/tofu
+
+As a mount helper (link tofufs to /sbin/mount.fuse.tofufs), long options are -o options with _ for -,
+and several sources are joined by ;
+  mount -t fuse.tofufs ghcr.io/acme /mnt/tofu -o ro,allow_other
+  in /etc/fstab:  ghcr.io/acme;oci:/srv/store  /mnt/tofu  fuse.tofufs  ro,_netdev,tag_ttl=5m  0 0
+
+SIZE is a whole number with KiB, MiB, GiB or TiB; DURATION with ms, s, m or h.";
+
+/// The whole command line.
+#[derive(Parser, Debug)]
+#[command(
+    name = "tofufs",
+    version,
+    about = "Mounts OCI registries as a file system, for OpenTofu and Terraform.",
+    help_template = TEMPLATE,
+    after_help = EXAMPLES,
+    max_term_width = 110
+)]
+pub struct CommandLine {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Mount registries and stores as a directory tree
+    ///
+    /// Returns when the mount is ready. A path below MOUNTPOINT is an OCI reference: MOUNTPOINT/ghcr.io/acme/network/1.2.0
+    /// or MOUNTPOINT/ghcr.io/acme/network:1.2.0 is the tree of that module release, fetched when first opened, verified
+    /// against its digest, kept in the cache.
+    #[command(after_help = MOUNT_EXAMPLES)]
+    Mount(Box<MountArgs>),
+    /// Unmount, and wait until the mount's process has ended
+    ///
+    /// Works on a mount whose process is dead too.
+    Umount(UmountArgs),
+    /// Forget what is remembered below a path, now
+    ///
+    /// Tags, lists and refusals are asked for again at the next look; verified content is kept.
+    Refresh(RefreshArgs),
+    /// Show the mounts: sources, requests, cache, errors
+    Status(StatusArgs),
+    /// Look into the cache, check it, shrink it
+    ///
+    /// Works beside mounts that use the cache.
+    Cache(CacheArgs),
+    /// Print the completion script of a shell
+    #[command(after_help = "Example:\n  tofufs completions bash > /etc/bash_completion.d/tofufs")]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+/// Arguments of `mount`.
+#[derive(Args, Debug)]
+pub struct MountArgs {
+    /// What to mount; of several the first that holds a name wins
+    ///
+    /// HOST[:PORT][/PREFIX]  a registry, or the part of it below PREFIX
+    /// oci:DIR               a store on disk: DIR/HOST/REPO... are OCI image layouts
+    #[arg(required = true, value_name = "SOURCE", verbatim_doc_comment)]
+    pub sources: Vec<OsString>,
+
+    /// An empty directory
+    #[arg(required = true, value_name = "MOUNTPOINT", value_hint = ValueHint::DirPath)]
+    pub mountpoint: PathBuf,
+
+    /// Stay in the foreground and log to standard error
+    #[arg(short, long)]
+    pub foreground: bool,
+
+    /// Access to the mount.
+    #[command(flatten)]
+    pub access: AccessArgs,
+
+    /// Talking to registries.
+    #[command(flatten)]
+    pub network: NetworkArgs,
+
+    /// Where things are kept.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+
+    /// The log.
+    #[command(flatten)]
+    pub log: LogArgs,
+
+    /// This is the background process; it tells on its standard output when the mount is ready.
+    #[arg(long, hide = true)]
+    pub background: bool,
+}
+
+/// Who may do what.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Access")]
+pub struct AccessArgs {
+    /// No staging: nothing can be written below the mount
+    #[arg(long)]
+    pub read_only: bool,
+
+    /// Let other users use the mount (not root: needs user_allow_other in /etc/fuse.conf)
+    #[arg(long)]
+    pub allow_other: bool,
+
+    /// Owner of everything in the mount [default: who mounts]
+    #[arg(long, value_name = "UID")]
+    pub uid: Option<u32>,
+
+    /// Group of everything in the mount [default: that of who mounts]
+    #[arg(long, value_name = "GID")]
+    pub gid: Option<u32>,
+
+    /// A flag for the kernel, from the mount helper's -o.
+    #[arg(long, hide = true, value_name = "FLAG")]
+    pub kernel_flag: Vec<KernelFlag>,
+}
+
+/// Mount flags that the kernel itself enforces.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum KernelFlag {
+    /// Nothing is written.
+    Ro,
+    /// Nothing is run.
+    Noexec,
+}
+
+/// How registries are reached.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Registries")]
+pub struct NetworkArgs {
+    /// Make no connection at all: serve what the cache and local stores hold
+    #[arg(long)]
+    pub offline: bool,
+
+    /// How long a tag is believed before the registry is asked again
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    pub tag_ttl: Span,
+
+    /// How long a file operation waits without progress before it fails with ETIMEDOUT
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    pub deadline: Span,
+
+    /// Speak HTTP without TLS to this registry; may be given several times
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub plain_http: Vec<Host>,
+
+    /// Trust the certificates of this PEM file too; may be given several times
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub ca_file: Vec<PathBuf>,
+
+    /// Let this registry's credentials go to a token service at another origin; may be given several times
+    #[arg(long, value_name = "HOST=ORIGIN")]
+    pub token_realm: Vec<String>,
+
+    /// OpenTofu's CLI configuration to take credentials from [default: the user's own]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub tofurc: Option<PathBuf>,
+}
+
+/// Directories and limits.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Storage")]
+pub struct StorageArgs {
+    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub cache_dir: Option<PathBuf>,
+
+    /// How much the cache may hold; the least recently used content goes first
+    #[arg(long, value_name = "SIZE", default_value = "20GiB")]
+    pub cache_size: Size,
+
+    /// Where the state of mounts is kept [default: ${XDG_STATE_HOME:-~/.local/state}/tofufs]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// What is logged, and where.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Log")]
+pub struct LogArgs {
+    /// Append the log to this file [default: standard error with -f, else a file in the state directory]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub log_file: Option<PathBuf>,
+
+    /// How a line of the log looks
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+
+    /// Log more; may be given several times
+    #[arg(short, long, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// The forms of a log line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Arguments of `umount`.
+#[derive(Args, Debug)]
+pub struct UmountArgs {
+    /// The mount point
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub mountpoint: PathBuf,
+
+    /// Take a mount out of sight that is in use; who has something open keeps it until it is closed
+    #[arg(short, long)]
+    pub lazy: bool,
+}
+
+/// Arguments of `refresh`.
+#[derive(Args, Debug)]
+pub struct RefreshArgs {
+    /// A mount point, or a path below one
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub path: PathBuf,
+}
+
+/// Arguments of `status`.
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// One mount instead of all
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub mountpoint: Option<PathBuf>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `cache`.
+#[derive(Args, Debug)]
+pub struct CacheArgs {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub command: CacheCommand,
+
+    /// The cache [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, global = true)]
+    pub cache_dir: Option<PathBuf>,
+
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// The commands on a cache.
+#[derive(Subcommand, Clone, Copy, Debug)]
+pub enum CacheCommand {
+    /// Show where the cache is and what it holds
+    Info,
+    /// Check every file against its checksums; what is damaged is set aside and fetched again when needed
+    Verify,
+    /// Remove the least recently used content until the cache holds at most this much
+    Prune {
+        /// How much may stay
+        #[arg(long, value_name = "SIZE", default_value = "0KiB")]
+        to: Size,
+    },
+}

@@ -1,0 +1,321 @@
+//! The Unix socket over which a mount is controlled: one request and one reply, a line of JSON each.
+//!
+//! Only the mount's owner and root are answered. Messages, connections and waits are bounded, so that nobody who can
+//! connect can hold the daemon up.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
+
+use crate::digest::Digest;
+
+/// The longest request, in bytes. A path is at most 4,096.
+const REQUEST_MAX: u64 = 16 * 1024;
+/// The longest reply, in bytes.
+const REPLY_MAX: u64 = 4 * 1024 * 1024;
+/// How many are served at a time; others wait to be accepted.
+const CONNECTIONS: usize = 8;
+/// How long a client may take to send its request, and to take the reply.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest path of a socket, without the final NUL (unix(7)).
+const PATH_MAX: usize = 107;
+
+/// What a mount can be asked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// How it is. The reply is one element of `mounts` of `tofufs status --json`.
+    Status(()),
+    /// To forget tags, lists and refusals below a path.
+    Refresh {
+        /// Relative to the mount's root.
+        path: String,
+    },
+}
+
+/// The answer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// It was done; what was asked for, else null.
+    Done(Value),
+    /// It was not, and why.
+    Error(String),
+}
+
+/// Answers requests.
+#[async_trait]
+pub trait Service: Send + Sync {
+    /// Does what is asked, or says why not.
+    async fn answer(&self, request: Request) -> Result<Value, String>;
+}
+
+/// The socket of one mount. Removed when dropped.
+#[derive(Debug)]
+pub struct Socket {
+    listener: std::os::unix::net::UnixListener,
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Makes the socket of the mount at `mountpoint` in the first of `dirs` that can be used, and removes sockets that
+    /// processes left behind there.
+    pub fn bind(mountpoint: &Path, dirs: &[PathBuf]) -> io::Result<Socket> {
+        let mut result = Err(io::ErrorKind::NotFound.into());
+        for dir in dirs {
+            result = private_dir(dir).and_then(|()| bind_in(dir, mountpoint));
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Answers until dropped. Runs inside the async runtime.
+    pub async fn serve(&self, service: Arc<dyn Service>) -> io::Result<()> {
+        let listener = self.listener.try_clone()?;
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::UnixListener::from_std(listener)?;
+        let owner = rustix::process::geteuid().as_raw();
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(e) => {
+                    // Out of descriptors, as a rule: connections wait until some are free again.
+                    tracing::warn!("control socket: {e}");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    continue;
+                }
+            };
+            let allowed = stream.peer_cred().is_ok_and(|peer| peer.uid() == owner || peer.uid() == 0);
+            if allowed {
+                let service = Arc::clone(&service);
+                tokio::spawn(async move {
+                    if let Err(e) = converse(stream, &*service).await {
+                        tracing::debug!("control socket: {e}");
+                    }
+                    drop(place);
+                });
+            }
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Makes a directory that only this user can use, or checks that it is one.
+pub fn private_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let metadata = fs::symlink_metadata(dir)?;
+    let mine = metadata.uid() == rustix::process::geteuid().as_raw();
+    if metadata.is_dir() && mine && metadata.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    let reason = format!("{} is not a directory that only this user can write to", dir.display());
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
+}
+
+/// The beginning of the names of files that belong to the mounts at one place.
+pub fn stem(mountpoint: &Path) -> String {
+    let mut hex = Digest::of(mountpoint.as_os_str().as_encoded_bytes()).hex();
+    hex.truncate(16);
+    hex
+}
+
+fn bind_in(dir: &Path, mountpoint: &Path) -> io::Result<Socket> {
+    let stem = stem(mountpoint);
+    remove_abandoned(dir, &stem);
+    // Two mounts at one place may serve for a while, when the earlier one was unmounted lazily.
+    let path = dir.join(format!("{stem}-{}.sock", std::process::id()));
+    if path.as_os_str().len() > PATH_MAX {
+        let reason = format!("{} is longer than {PATH_MAX} bytes; choose a shorter --state-dir", path.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+    }
+    // Nobody but this user can look into the directory, so nobody connects before the mode is set.
+    let listener = std::os::unix::net::UnixListener::bind(&path)?;
+    let socket = Socket { listener, path };
+    fs::set_permissions(&socket.path, Permissions::from_mode(0o600))?;
+    Ok(socket)
+}
+
+fn remove_abandoned(dir: &Path, stem: &str) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(stem));
+        let socket = entry.file_type().is_ok_and(|kind| kind.is_socket());
+        let refused = |path: &Path| {
+            std::os::unix::net::UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
+        };
+        if ours && socket && refused(&entry.path()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+async fn converse(stream: tokio::net::UnixStream, service: &dyn Service) -> io::Result<()> {
+    let (reading, mut writing) = stream.into_split();
+    let mut line = Vec::new();
+    let mut reading = tokio::io::BufReader::new(reading.take(REQUEST_MAX));
+    tokio::time::timeout(PATIENCE, reading.read_until(b'\n', &mut line)).await??;
+    let reply = match serde_json::from_slice(&line) {
+        Ok(request) => match service.answer(request).await {
+            Ok(value) => Reply::Done(value),
+            Err(reason) => Reply::Error(reason),
+        },
+        Err(e) => Reply::Error(format!("this is no request that this version of tofufs knows: {e}")),
+    };
+    let mut text = serde_json::to_vec(&reply)?;
+    text.push(b'\n');
+    tokio::time::timeout(PATIENCE, writing.write_all(&text)).await??;
+    Ok(())
+}
+
+/// An open conversation with a mount's process.
+#[derive(Debug)]
+pub struct Connection {
+    stream: std::os::unix::net::UnixStream,
+}
+
+impl Connection {
+    /// Connects. Every wait on the connection ends after `limit`.
+    pub fn open(socket: &Path, limit: Duration) -> io::Result<Connection> {
+        let stream = std::os::unix::net::UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(limit))?;
+        stream.set_write_timeout(Some(limit))?;
+        Ok(Connection { stream })
+    }
+
+    /// Asks, and waits for the answer.
+    pub fn ask(mut self, request: &Request) -> Result<Value, String> {
+        let failed = |e: io::Error| match e.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "the mount's process does not answer".to_owned(),
+            _ => format!("the mount's process does not answer: {e}"),
+        };
+        let mut text = serde_json::to_vec(request).map_err(|e| e.to_string())?;
+        text.push(b'\n');
+        self.stream.write_all(&text).map_err(failed)?;
+        let mut line = Vec::new();
+        BufReader::new(self.stream.take(REPLY_MAX)).read_until(b'\n', &mut line).map_err(failed)?;
+        match serde_json::from_slice(&line) {
+            Ok(Reply::Done(value)) => Ok(value),
+            Ok(Reply::Error(reason)) => Err(reason),
+            Err(e) => Err(format!("the mount's process answers with something else than a reply: {e}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    struct Echo;
+
+    #[async_trait]
+    impl Service for Echo {
+        async fn answer(&self, request: Request) -> Result<Value, String> {
+            match request {
+                Request::Status(()) => Ok("fine".into()),
+                Request::Refresh { path } => Err(format!("not {path}")),
+            }
+        }
+    }
+
+    fn serve(test: impl FnOnce(&Path)) {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let socket = Socket::bind(Path::new("/mnt"), &[dir.path().join("control")]).unwrap();
+        let path = socket.path().to_owned();
+        let serving = runtime.spawn(async move { socket.serve(Arc::new(Echo)).await });
+        test(&path);
+        serving.abort();
+    }
+
+    fn ask(path: &Path, request: Request) -> Result<Value, String> {
+        Connection::open(path, PATIENCE).unwrap().ask(&request)
+    }
+
+    #[test]
+    fn requests_are_single_lines_of_json() {
+        let text = |request| serde_json::to_string(&request).unwrap();
+        assert_eq!(text(Request::Status(())), r#"{"status":null}"#);
+        assert_eq!(text(Request::Refresh { path: "a".into() }), r#"{"refresh":{"path":"a"}}"#);
+    }
+
+    #[test]
+    fn a_request_gets_its_answer_or_the_reason() {
+        serve(|path| {
+            assert_eq!(ask(path, Request::Status(())), Ok("fine".into()));
+            assert_eq!(ask(path, Request::Refresh { path: "a".into() }), Err("not a".into()));
+        });
+    }
+
+    // L17
+    #[test]
+    fn the_socket_is_private() {
+        serve(|path| {
+            assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, 0o600);
+            assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
+        });
+    }
+
+    // L17
+    #[test]
+    fn an_oversized_message_and_a_thousand_connections_leave_it_working() {
+        serve(|path| {
+            let mut long = UnixStream::connect(path).unwrap();
+            let _ = long.write_all(&vec![b' '; 10 * REQUEST_MAX as usize]);
+            for _ in 0..1000 {
+                drop(UnixStream::connect(path).unwrap());
+            }
+            assert_eq!(ask(path, Request::Status(())), Ok("fine".into()));
+        });
+    }
+
+    // L17
+    #[test]
+    fn a_directory_of_others_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = dir.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, Permissions::from_mode(0o777)).unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+        assert!(Socket::bind(Path::new("/mnt"), &[open.clone(), link]).is_err());
+        let good = dir.path().join("good");
+        let socket = Socket::bind(Path::new("/mnt"), &[open, good.clone()]).unwrap();
+        assert!(socket.path().starts_with(good));
+    }
+
+    #[test]
+    fn an_abandoned_socket_is_removed_and_a_long_path_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = dir.path().join("control");
+        private_dir(&control).unwrap();
+        let abandoned = control.join(format!("{}-1.sock", stem(Path::new("/mnt"))));
+        drop(std::os::unix::net::UnixListener::bind(&abandoned).unwrap());
+        let socket = Socket::bind(Path::new("/mnt"), &[control]).unwrap();
+        assert!(!abandoned.exists() && socket.path().exists());
+        let long = Socket::bind(Path::new("/mnt"), &[dir.path().join("x".repeat(100))]).unwrap_err();
+        assert!(long.to_string().contains("--state-dir"), "{long}");
+    }
+}

@@ -1,0 +1,252 @@
+//! The process that serves a mount: puts the layers together, from the settings up to the kernel.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use super::control::{Request, Service, Socket};
+use super::lifecycle::{self, Signals};
+use super::output::CommandError;
+use super::settings::{MountSettings, Source};
+use super::status;
+use super::tofurc::{self, Tofurc};
+use super::{background, mount};
+use crate::archive::Limits;
+use crate::facts::{self, Facts, SourceState};
+use crate::fs::{self, Fs};
+use crate::fuse::Adapter;
+use crate::fuse::session::{self, Session};
+use crate::name::Host;
+use crate::registry::Registry;
+use crate::registry::credentials::Credentials;
+use crate::registry::decorate::Offline;
+use crate::registry::layout::Layout;
+use crate::registry::origin::Origin;
+use crate::registry::remote::{Remote, RemoteOptions};
+use crate::registry::transport::{Transport, TransportOptions};
+use crate::store::{self, Store};
+
+/// How long tasks may take to end when the mount is gone.
+const LAST_TASKS: Duration = Duration::from_millis(500);
+
+/// Serves a mount until it is unmounted. `ready` is called once, when the mount can be used; its error ends the mount.
+pub fn serve(settings: &MountSettings, ready: impl FnOnce() -> Result<(), CommandError>) -> Result<(), CommandError> {
+    keep_memory_private()?;
+    let runtime = runtime()?;
+    let served = serve_in(&runtime, settings, ready);
+    runtime.shutdown_timeout(LAST_TASKS);
+    served
+}
+
+fn serve_in(
+    runtime: &Runtime,
+    settings: &MountSettings,
+    ready: impl FnOnce() -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
+    let _entered = runtime.enter();
+    let mut signals = Signals::catch().map_err(CommandError::failed)?;
+    let turn = mount::turn(settings)?;
+    session::prepare(&settings.mountpoint, &settings.apart()).map_err(CommandError::failed)?;
+    let socket = Socket::bind(&settings.mountpoint, &control_dirs(settings)?)
+        .map_err(|e| CommandError::Failed(format!("no control socket can be made: {e}")))?;
+    let (fs, transport) = file_system(settings, socket.path())?;
+    if settings.in_background {
+        background::detach()?;
+    }
+
+    let adapter = Adapter::new(Arc::clone(&fs), runtime.handle().clone());
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
+    let (session, end) =
+        session::start(&settings.mountpoint, &settings.session, threads, adapter).map_err(CommandError::failed)?;
+    drop(turn);
+    let session = Arc::new(session);
+    let controlled = Controlled { fs, transport, session: Arc::clone(&session), settings: settings.clone() };
+    let controlling = runtime.spawn(async move { socket.serve(Arc::new(controlled)).await });
+    tracing::info!("{}: mounted {}", settings.mountpoint.display(), settings.session.name);
+    let ended = match ready() {
+        Ok(()) => runtime.block_on(lifecycle::until_unmounted(&session, end, &mut signals)),
+        Err(e) => session.unmount(session::Manner::Lazily).map_err(CommandError::failed).and(Err(e)),
+    };
+    controlling.abort();
+    tracing::info!("{}: the mount has ended", settings.mountpoint.display());
+    ended
+}
+
+/// Credentials are in this process's memory: neither a core dump nor another process of the user may show them.
+fn keep_memory_private() -> Result<(), CommandError> {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    rustix::process::setrlimit(Resource::Core, none)
+        .and_then(|()| rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable))
+        .map_err(|e| CommandError::Failed(format!("core dumps cannot be turned off: {e}")))
+}
+
+fn runtime() -> Result<Runtime, CommandError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4))
+        .thread_name("tofufs")
+        .enable_all()
+        .build()
+        .map_err(|e| CommandError::Failed(format!("no threads can be started: {e}")))
+}
+
+fn control_dirs(settings: &MountSettings) -> Result<Vec<PathBuf>, CommandError> {
+    let runtime = settings.runtime_dir.iter().map(|dir| dir.join("tofufs"));
+    Ok(runtime.chain([mount::state(settings, "control")?]).collect())
+}
+
+fn file_system(settings: &MountSettings, control: &Path) -> Result<(Arc<Fs>, Option<Arc<Transport>>), CommandError> {
+    let options = store::Options { dir: settings.cache_dir.clone(), limit: settings.cache_size };
+    let store = Store::open(options).map_err(CommandError::failed)?;
+    let (sources, transport) = sources(settings)?;
+    let facts = Facts::new(facts::Options {
+        sources,
+        store,
+        tag_ttl: settings.network.tag_ttl,
+        deadline: settings.network.deadline,
+        limits: Limits::default(),
+    });
+    let options = fs::Options {
+        uid: settings.uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
+        gid: settings.gid.unwrap_or_else(|| rustix::process::getegid().as_raw()),
+        read_only: settings.read_only,
+        control: control.to_owned(),
+    };
+    Ok((Fs::new(facts, options), transport))
+}
+
+type Sources = (Vec<facts::Source>, Option<Arc<Transport>>);
+
+fn sources(settings: &MountSettings) -> Result<Sources, CommandError> {
+    let remote = settings.sources.iter().any(|source| matches!(source, Source::Registry { .. }));
+    let network = match remote && !settings.network.offline {
+        true => Some(RegistryAccess::new(settings)?),
+        false => None,
+    };
+    let mut sources = Vec::new();
+    for source in &settings.sources {
+        let name = source.to_string();
+        match source {
+            Source::Registry { host, prefix } => {
+                let registry: Arc<dyn Registry> = match &network {
+                    Some(network) => Arc::new(network.remote(settings, host)?),
+                    None => Arc::new(Offline::new(host.clone())),
+                };
+                sources.push(facts::Source { host: host.clone(), prefix: prefix.clone(), registry, name });
+            }
+            Source::Layouts(dir) => {
+                for host in Layout::hosts(dir).map_err(CommandError::failed)? {
+                    let registry = Arc::new(Layout::open(dir, &host).map_err(CommandError::failed)?);
+                    sources.push(facts::Source { host, prefix: None, registry, name: name.clone() });
+                }
+            }
+        }
+    }
+    Ok((sources, network.map(|network| network.transport)))
+}
+
+/// What all registries of a mount share.
+struct RegistryAccess {
+    transport: Arc<Transport>,
+    credentials: Arc<Credentials>,
+}
+
+impl RegistryAccess {
+    fn new(settings: &MountSettings) -> Result<RegistryAccess, CommandError> {
+        let transport = Transport::new(TransportOptions {
+            ca_files: settings.network.ca_files.clone(),
+            deadline: settings.network.deadline,
+            ..TransportOptions::default()
+        })
+        .map_err(CommandError::failed)?;
+        let environment = tofurc::Environment::of_process();
+        let tofurc = match &settings.network.tofurc {
+            Some(file) => Tofurc::load_file(file, &environment),
+            None => Tofurc::load(&environment),
+        }
+        .map_err(CommandError::failed)?;
+        for warning in &tofurc.warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(RegistryAccess { transport, credentials: Arc::new(Credentials::new(tofurc.credentials(&environment))) })
+    }
+
+    fn remote(&self, settings: &MountSettings, host: &Host) -> Result<Remote, CommandError> {
+        let realm = settings.network.token_realms.iter().find(|realm| realm.host == *host);
+        let options = RemoteOptions {
+            host: host.clone(),
+            plain_http: settings.network.plain_http.contains(host),
+            token_realm: realm.and_then(|realm| Origin::of(&realm.origin)),
+            credentials: self.credentials.clone(),
+        };
+        Remote::new(Arc::clone(&self.transport), options).map_err(CommandError::failed)
+    }
+}
+
+/// What the control socket reaches.
+struct Controlled {
+    fs: Arc<Fs>,
+    transport: Option<Arc<Transport>>,
+    session: Arc<Session>,
+    settings: MountSettings,
+}
+
+#[async_trait]
+impl Service for Controlled {
+    async fn answer(&self, request: Request) -> Result<Value, String> {
+        match request {
+            Request::Status(()) => {
+                let fs = Arc::clone(&self.fs);
+                let report = tokio::task::spawn_blocking(move || fs.report()).await.map_err(|e| e.to_string())?;
+                serde_json::to_value(self.status(&report)).map_err(|e| e.to_string())
+            }
+            Request::Refresh { path } => {
+                let (fs, session) = (Arc::clone(&self.fs), Arc::clone(&self.session));
+                let refresh = move || session.forget(&fs.refresh(Path::new(&path)));
+                tokio::task::spawn_blocking(refresh).await.map_err(|e| e.to_string())?;
+                Ok(Value::Null)
+            }
+        }
+    }
+}
+
+impl Controlled {
+    fn status(&self, report: &fs::Report) -> status::Mount {
+        let requests = self.transport.as_ref().map(|transport| {
+            let requests = transport.requests();
+            let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+            status::Requests { total: count(&requests.total), blob: count(&requests.blob) }
+        });
+        status::Mount {
+            mountpoint: self.settings.mountpoint.to_string_lossy().into_owned(),
+            pid: Some(std::process::id()),
+            read_only: self.settings.read_only,
+            offline: self.settings.network.offline,
+            sources: self.settings.sources.iter().map(|source| source_status(source, report)).collect(),
+            cache: Some(status::Cache {
+                dir: self.settings.cache_dir.to_string_lossy().into_owned(),
+                bytes: report.cache_bytes,
+                limit: report.cache_limit,
+            }),
+            staged: Vec::new(),
+            requests: requests.unwrap_or_default(),
+            errors: report.errors.iter().map(|error| error.to_string()).collect(),
+        }
+    }
+}
+
+/// A store stands for several registries; the worst of their states is its own.
+fn source_status(source: &Source, report: &fs::Report) -> status::Source {
+    let name = source.to_string();
+    let states = report.sources.iter().filter(|(of, _)| *of == name).map(|(_, state)| match state {
+        SourceState::Ok => status::SourceState::Ok,
+        SourceState::Unreachable => status::SourceState::Unreachable,
+        SourceState::Unknown => status::SourceState::Unknown,
+    });
+    status::Source { state: states.max().unwrap_or(status::SourceState::Unknown), name }
+}

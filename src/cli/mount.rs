@@ -1,0 +1,105 @@
+//! `tofufs mount`: in the foreground, or by a process of its own in the background.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::FlockOperation;
+
+use super::args::MountArgs;
+use super::control::{private_dir, stem};
+use super::log::{self, Log};
+use super::output::CommandError;
+use super::settings::{Environment, MountSettings};
+use super::{background, daemon};
+
+/// How long another process may take to mount at the same place.
+const TURN: Duration = Duration::from_secs(5);
+
+/// Mounts. `words` are those of the command line, so that the background process gets the same.
+pub fn run(args: &MountArgs, words: &[OsString]) -> Result<(), CommandError> {
+    let environment = Environment::of_process().map_err(CommandError::usage)?;
+    let settings = MountSettings::new(args, &environment).map_err(CommandError::usage)?;
+    if args.background || args.foreground {
+        let log = match &settings.log_file {
+            Some(file) if !args.background => Log::to(open_log(file)?),
+            _ => Log::to(io::stderr()),
+        };
+        let log = log.map_err(|e| CommandError::failed(format!("cannot start the log: {e}")))?;
+        log.install(args.log.log_format, args.log.verbose);
+        let served = serve(&settings);
+        log.flush();
+        return served;
+    }
+    background::start(words, open_log(&background_log(&settings)?)?)
+}
+
+fn serve(settings: &MountSettings) -> Result<(), CommandError> {
+    if !settings.in_background {
+        return daemon::serve(settings, || Ok(()));
+    }
+    let mut ready = false;
+    let served = daemon::serve(settings, || {
+        background::tell_ready().map_err(|_| CommandError::failed("who asked for the mount is gone"))?;
+        ready = true;
+        Ok(())
+    });
+    if let Err(error) = &served {
+        match ready {
+            true => tracing::error!("{error}"),
+            false => background::tell_failed(error),
+        }
+    }
+    // The one line about a failure is printed by who started this process.
+    served.or(Ok(()))
+}
+
+fn open_log(file: &Path) -> Result<File, CommandError> {
+    log::open(file).map_err(|e| CommandError::Failed(format!("cannot write to the log {}: {e}", file.display())))
+}
+
+/// Where a mount in the background logs to: one file per mount point, that outlives the mount.
+fn background_log(settings: &MountSettings) -> Result<PathBuf, CommandError> {
+    match &settings.log_file {
+        Some(file) => Ok(file.clone()),
+        None => {
+            let dir = state(settings, "log")?;
+            Ok(dir.join(format!("{}.log", stem(&settings.mountpoint))))
+        }
+    }
+}
+
+/// A directory of the state, made if it is missing.
+pub fn state(settings: &MountSettings, name: &str) -> Result<PathBuf, CommandError> {
+    let dir = settings.state_dir.join(name);
+    private_dir(&settings.state_dir)
+        .and_then(|()| private_dir(&dir))
+        .map_err(|e| CommandError::Failed(format!("the state directory cannot be used: {e}")))?;
+    Ok(dir)
+}
+
+/// Keeps other processes from mounting at the same place until it is dropped. Afterwards the mount table does.
+pub fn turn(settings: &MountSettings) -> Result<File, CommandError> {
+    let path = state(settings, "lock")?.join(format!("{}.lock", stem(&settings.mountpoint)));
+    let failed = |e: io::Error| CommandError::Failed(format!("cannot lock {}: {e}", path.display()));
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    let mut left = TURN;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if left.is_zero() => {
+                let point = settings.mountpoint.display();
+                return Err(CommandError::Failed(format!("another tofufs is mounting at {point} right now")));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let pause = Duration::from_millis(50);
+                thread::sleep(pause);
+                left = left.saturating_sub(pause);
+            }
+            Err(e) => return Err(failed(e.into())),
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! From what was typed and what the environment says to ready parts: sources, directories, options of each layer.
+//!
+//! All paths in here are absolute. Nothing is created or connected to; a [`SettingsError`] means wrong usage.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use url::Url;
+
+use super::args::{KernelFlag, MountArgs, NetworkArgs};
+use crate::fuse::session;
+use crate::name::{Host, RepoName};
+
+/// What was asked for makes no sense.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{subject}: {reason}")]
+pub struct SettingsError {
+    subject: String,
+    reason: String,
+}
+
+fn refuse<T>(subject: impl fmt::Display, reason: impl fmt::Display) -> Result<T, SettingsError> {
+    Err(SettingsError { subject: subject.to_string(), reason: reason.to_string() })
+}
+
+/// Where releases come from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// A registry, or the part of it below a prefix.
+    Registry {
+        /// Which one.
+        host: Host,
+        /// The repositories at or below this name alone.
+        prefix: Option<RepoName>,
+    },
+    /// A directory that holds image layouts as `HOST/REPO…`.
+    Layouts(PathBuf),
+}
+
+impl Source {
+    /// Reads one source; a relative directory is one below `base`.
+    pub fn parse(text: &OsStr, base: &Path) -> Result<Source, SettingsError> {
+        if let Some(dir) = text.as_bytes().strip_prefix(b"oci:") {
+            if dir.is_empty() {
+                return refuse("oci:", "the directory of the store is missing; write oci:DIR");
+            }
+            return Ok(Source::Layouts(absolute(Path::new(OsStr::from_bytes(dir)), base)));
+        }
+        let shown = text.to_string_lossy();
+        if shown.starts_with("oci-archive:") {
+            return refuse(shown, "this version cannot mount archives; unpack it and mount the directory with oci:DIR");
+        }
+        let (host, prefix) = match shown.trim_end_matches('/').split_once('/') {
+            Some((host, prefix)) => (host.to_owned(), Some(prefix.to_owned())),
+            None => (shown.trim_end_matches('/').to_owned(), None),
+        };
+        let wrong = |e: &dyn fmt::Display| SettingsError {
+            subject: shown.escape_debug().to_string(),
+            reason: format!("{e}; a source is HOST[:PORT][/PREFIX] or oci:DIR"),
+        };
+        let host = host.parse().map_err(|e| wrong(&e))?;
+        let prefix = prefix.map(|prefix| prefix.parse()).transpose().map_err(|e| wrong(&e))?;
+        Ok(Source::Registry { host, prefix })
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Registry { host, prefix: None } => write!(f, "{host}"),
+            Source::Registry { host, prefix: Some(prefix) } => write!(f, "{host}/{prefix}"),
+            Source::Layouts(dir) => write!(f, "oci:{}", dir.display()),
+        }
+    }
+}
+
+/// A token service outside its registry's own origin that may be shown the registry's credentials.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TokenRealm {
+    /// The registry.
+    pub host: Host,
+    /// Scheme, host and port of the token service.
+    pub origin: Url,
+}
+
+impl TokenRealm {
+    fn parse(text: &str) -> Result<TokenRealm, SettingsError> {
+        const WANTED: &str = "write HOST=ORIGIN, as in registry.example.com=https://auth.example.com";
+        let subject = format!("--token-realm {}", text.escape_debug());
+        let Some((host, origin)) = text.split_once('=') else { return refuse(subject, WANTED) };
+        let (Ok(host), Ok(origin)) = (host.parse(), Url::parse(origin)) else { return refuse(subject, WANTED) };
+        let bare = matches!(origin.scheme(), "https" | "http")
+            && origin.path() == "/"
+            && origin.query().is_none()
+            && origin.fragment().is_none()
+            && origin.username().is_empty()
+            && origin.password().is_none();
+        if bare { Ok(TokenRealm { host, origin }) } else { refuse(subject, WANTED) }
+    }
+}
+
+/// What the environment says about directories.
+#[derive(Clone, Default, Debug)]
+pub struct Environment {
+    /// The working directory.
+    pub base: PathBuf,
+    /// The user's home.
+    pub home: Option<PathBuf>,
+    /// `XDG_CACHE_HOME`.
+    pub cache_home: Option<PathBuf>,
+    /// `XDG_STATE_HOME`.
+    pub state_home: Option<PathBuf>,
+    /// `XDG_RUNTIME_DIR`.
+    pub runtime_dir: Option<PathBuf>,
+}
+
+impl Environment {
+    /// That of this process. The home comes from the user database where `HOME` is not set, as in system units.
+    pub fn of_process() -> Result<Environment, SettingsError> {
+        // The XDG base directory specification has relative paths ignored.
+        let dir = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let base = match std::env::current_dir() {
+            Ok(base) => base,
+            Err(e) => return refuse("the working directory", e),
+        };
+        Ok(Environment {
+            base,
+            home: std::env::home_dir().filter(|home| home.is_absolute()),
+            cache_home: dir("XDG_CACHE_HOME"),
+            state_home: dir("XDG_STATE_HOME"),
+            runtime_dir: dir("XDG_RUNTIME_DIR"),
+        })
+    }
+
+    /// The cache: as asked for, else the user's.
+    pub fn cache_dir(&self, asked: Option<&Path>) -> Result<PathBuf, SettingsError> {
+        self.directory(asked, self.cache_home.as_deref(), ".cache", "--cache-dir")
+    }
+
+    /// The state of mounts: as asked for, else the user's.
+    pub fn state_dir(&self, asked: Option<&Path>) -> Result<PathBuf, SettingsError> {
+        self.directory(asked, self.state_home.as_deref(), ".local/state", "--state-dir")
+    }
+
+    fn directory(
+        &self,
+        asked: Option<&Path>,
+        xdg: Option<&Path>,
+        below_home: &str,
+        option: &str,
+    ) -> Result<PathBuf, SettingsError> {
+        match (asked, xdg, &self.home) {
+            (Some(asked), ..) => Ok(absolute(asked, &self.base)),
+            (None, Some(xdg), _) => Ok(xdg.join("tofufs")),
+            (None, None, Some(home)) => Ok(home.join(below_home).join("tofufs")),
+            (None, None, None) => refuse(option, "this user has no home directory; give the option"),
+        }
+    }
+}
+
+fn absolute(path: &Path, base: &Path) -> PathBuf {
+    // Components are taken as they are: `..` behind a symbolic link is the system's business.
+    base.join(path).components().collect()
+}
+
+/// How registries are reached.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Network {
+    /// No connection at all.
+    pub offline: bool,
+    /// How long a tag is believed.
+    pub tag_ttl: Duration,
+    /// How long to wait without progress.
+    pub deadline: Duration,
+    /// Registries without TLS.
+    pub plain_http: Vec<Host>,
+    /// More certificates to trust.
+    pub ca_files: Vec<PathBuf>,
+    /// Token services elsewhere.
+    pub token_realms: Vec<TokenRealm>,
+    /// The CLI configuration to read instead of the user's own.
+    pub tofurc: Option<PathBuf>,
+}
+
+impl Network {
+    fn new(args: &NetworkArgs, base: &Path) -> Result<Network, SettingsError> {
+        if args.deadline.0.is_zero() {
+            return refuse("--deadline", "no operation ends in no time; give at least 1ms");
+        }
+        Ok(Network {
+            offline: args.offline,
+            tag_ttl: args.tag_ttl.0,
+            deadline: args.deadline.0,
+            plain_http: args.plain_http.clone(),
+            ca_files: args.ca_file.iter().map(|file| absolute(file, base)).collect(),
+            token_realms: args.token_realm.iter().map(|text| TokenRealm::parse(text)).collect::<Result<_, _>>()?,
+            tofurc: args.tofurc.as_ref().map(|file| absolute(file, base)),
+        })
+    }
+}
+
+/// A mount that was asked for.
+#[derive(Clone, Debug)]
+pub struct MountSettings {
+    /// Where.
+    pub mountpoint: PathBuf,
+    /// What, in order of preference.
+    pub sources: Vec<Source>,
+    /// How registries are reached.
+    pub network: Network,
+    /// The cache's directory.
+    pub cache_dir: PathBuf,
+    /// The cache's limit in bytes.
+    pub cache_size: u64,
+    /// The directory for the state of mounts.
+    pub state_dir: PathBuf,
+    /// `XDG_RUNTIME_DIR`, where control sockets go if it can be used.
+    pub runtime_dir: Option<PathBuf>,
+    /// No staging.
+    pub read_only: bool,
+    /// Who owns everything.
+    pub uid: Option<u32>,
+    /// Which group does.
+    pub gid: Option<u32>,
+    /// How to mount.
+    pub session: session::Options,
+    /// This process leaves the terminal before it mounts.
+    pub in_background: bool,
+    /// Where to log to, if not where it goes without being asked.
+    pub log_file: Option<PathBuf>,
+}
+
+impl MountSettings {
+    /// Reads the arguments in an environment.
+    pub fn new(args: &MountArgs, environment: &Environment) -> Result<MountSettings, SettingsError> {
+        let base = &environment.base;
+        let sources = args.sources.iter().map(|text| Source::parse(text, base)).collect::<Result<Vec<_>, _>>()?;
+        let mountpoint = match session::resolved(&base.join(&args.mountpoint)) {
+            Ok(mountpoint) => mountpoint,
+            Err(e) => return refuse(args.mountpoint.display(), format!("no mount point can be there: {e}")),
+        };
+        let kernel = &args.access.kernel_flag;
+        Ok(MountSettings {
+            mountpoint,
+            network: Network::new(&args.network, base)?,
+            cache_dir: environment.cache_dir(args.storage.cache_dir.as_deref())?,
+            cache_size: args.storage.cache_size.0,
+            state_dir: environment.state_dir(args.storage.state_dir.as_deref())?,
+            runtime_dir: environment.runtime_dir.clone(),
+            read_only: args.access.read_only,
+            uid: args.access.uid,
+            gid: args.access.gid,
+            session: session::Options {
+                name: shown_source(&args.sources),
+                read_only: kernel.contains(&KernelFlag::Ro),
+                no_exec: kernel.contains(&KernelFlag::Noexec),
+                allow_other: args.access.allow_other,
+            },
+            in_background: args.background,
+            log_file: args.log.log_file.as_ref().map(|file| absolute(file, base)),
+            sources,
+        })
+    }
+
+    /// Directories that may not hold the mount point nor lie in the mount, with their names.
+    pub fn apart(&self) -> Vec<(&'static str, &Path)> {
+        let stores = self.sources.iter().filter_map(|source| match source {
+            Source::Layouts(dir) => Some(("a source", dir.as_path())),
+            Source::Registry { .. } => None,
+        });
+        [("the cache directory", self.cache_dir.as_path()), ("the state directory", self.state_dir.as_path())]
+            .into_iter()
+            .chain(stores)
+            .collect()
+    }
+}
+
+/// The first source as mount tables show it: as it stands in fstab, so that `mount -a` finds it mounted.
+fn shown_source(sources: &[OsString]) -> String {
+    let joined = sources.iter().map(|s| s.as_bytes()).collect::<Vec<_>>().join(&b';');
+    let text = OsString::from_vec(joined).to_string_lossy().replace(|c: char| c == ',' || c.is_control(), "_");
+    text.chars().take(255).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::{Command, CommandLine};
+    use clap::Parser;
+
+    fn environment() -> Environment {
+        Environment { base: "/tmp".into(), home: Some("/home/u".into()), ..Environment::default() }
+    }
+
+    fn settings(words: &str) -> Result<MountSettings, SettingsError> {
+        let words = format!("tofufs mount {words}");
+        match CommandLine::try_parse_from(words.split(' ')).unwrap().command {
+            Command::Mount(args) => MountSettings::new(&args, &environment()),
+            _ => panic!("not a mount"),
+        }
+    }
+
+    #[test]
+    fn a_source_is_a_registry_a_part_of_one_or_a_store() {
+        let parse = |text: &str| Source::parse(OsStr::new(text), Path::new("/base"));
+        for (text, shown) in [
+            ("ghcr.io", "ghcr.io"),
+            ("ghcr.io/", "ghcr.io"),
+            ("localhost:5000/acme/net", "localhost:5000/acme/net"),
+            ("oci:/srv/store", "oci:/srv/store"),
+            ("oci:store", "oci:/base/store"),
+            ("oci:./a/../b", "oci:/base/a/../b"),
+        ] {
+            assert_eq!(parse(text).unwrap().to_string(), shown);
+        }
+        for bad in
+            ["", "ghcr", "mirror/x", "ghcr.io/UPPER", "ghcr.io//x", "oci:", "oci-archive:x.tar", "https://ghcr.io"]
+        {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        assert!(parse("oci-archive:x").unwrap_err().to_string().contains("this version cannot mount archives"));
+    }
+
+    #[test]
+    fn the_last_name_is_the_mount_point_and_defaults_are_those_of_the_contract() {
+        let s = settings("ghcr.io/acme oci:/srv/s,t /tmp/m").unwrap();
+        assert_eq!(s.mountpoint, Path::new("/tmp/m"));
+        assert_eq!(s.sources.len(), 2);
+        assert_eq!(s.cache_dir, Path::new("/home/u/.cache/tofufs"));
+        assert_eq!(s.state_dir, Path::new("/home/u/.local/state/tofufs"));
+        assert_eq!(s.cache_size, 20 << 30);
+        assert_eq!((s.network.tag_ttl, s.network.deadline), (Duration::from_secs(60), Duration::from_secs(60)));
+        assert!(!s.read_only && !s.network.offline && !s.session.allow_other && !s.session.read_only);
+        assert_eq!(s.session.name, "ghcr.io/acme;oci:/srv/s_t");
+    }
+
+    #[test]
+    fn options_that_may_be_given_several_times_add_up() {
+        let s = settings(
+            "--plain-http a.b --plain-http c.d:1 --ca-file x.pem --ca-file /y.pem --token-realm a.b=https://t.b a.b m",
+        )
+        .unwrap();
+        assert_eq!(s.network.plain_http.len(), 2);
+        assert_eq!(s.network.ca_files, [Path::new("/tmp/x.pem"), Path::new("/y.pem")]);
+        assert_eq!(s.network.token_realms[0].origin.as_str(), "https://t.b/");
+        assert_eq!(s.mountpoint, Path::new("/tmp/m"));
+    }
+
+    #[test]
+    fn read_only_alone_is_not_the_kernels_business() {
+        let s = settings("--read-only a.b m").unwrap();
+        assert!(s.read_only && !s.session.read_only);
+        let s = settings("--read-only --kernel-flag=ro --kernel-flag=noexec a.b m").unwrap();
+        assert!(s.read_only && s.session.read_only && s.session.no_exec);
+    }
+
+    #[test]
+    fn a_token_realm_is_a_host_and_a_bare_origin() {
+        for bad in
+            ["a.b", "a.b=", "=https://t.b", "a.b=t.b", "a.b=ftp://t.b", "a.b=https://t.b/x", "a.b=https://u:p@t.b"]
+        {
+            assert!(TokenRealm::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn directories_come_from_options_then_xdg_then_home() {
+        let e = Environment { cache_home: Some("/xdg".into()), ..environment() };
+        assert_eq!(e.cache_dir(None).unwrap(), Path::new("/xdg/tofufs"));
+        assert_eq!(e.cache_dir(Some(Path::new("c"))).unwrap(), Path::new("/tmp/c"));
+        let nobody = Environment { home: None, ..environment() };
+        assert!(nobody.cache_dir(None).is_err() && nobody.cache_dir(Some(Path::new("/c"))).is_ok());
+    }
+
+    #[test]
+    fn a_mount_keeps_apart_from_what_it_reads_and_writes() {
+        let s = settings("a.b oci:/srv/s m").unwrap();
+        let apart: Vec<&Path> = s.apart().into_iter().map(|(_, dir)| dir).collect();
+        assert_eq!(apart, [s.cache_dir.as_path(), s.state_dir.as_path(), Path::new("/srv/s")]);
+    }
+}

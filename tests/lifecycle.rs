@@ -1,0 +1,389 @@
+//! Mounts from the outside: the program, the kernel, and processes that use, leave, kill and abort them.
+//!
+//! Each test has a store without repositories as its source, and a watchdog that takes the mount out of sight.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::Value;
+use tofufs::fuse::session::{Manner, mountinfo, unmount};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_tofufs");
+/// No test waits longer for anything.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A directory for one test with a store, a cache, a state directory and a mount point.
+struct Place {
+    dir: tempfile::TempDir,
+    _watchdog: mpsc::Sender<()>,
+}
+
+impl Place {
+    /// `None`, with the reason printed, where this process may not mount.
+    fn new() -> Option<Place> {
+        if !rustix::process::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
+            eprintln!("skipped: mounting needs root and /dev/fuse here");
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let point = dir.path().join("mnt");
+        fs::create_dir_all(&point).unwrap();
+        fs::create_dir_all(dir.path().join("store/registry.example")).unwrap();
+        let (watchdog, watched) = mpsc::channel::<()>();
+        thread::spawn(move || {
+            if watched.recv_timeout(4 * PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let _ = unmount(&point, Manner::Lazily);
+            }
+        });
+        Some(Place { dir, _watchdog: watchdog })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn point(&self) -> PathBuf {
+        self.path("mnt")
+    }
+
+    fn source(&self) -> String {
+        format!("oci:{}", self.path("store").display())
+    }
+
+    /// The program in an environment of its own.
+    fn command(&self) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.current_dir(self.dir.path()).env("HOME", self.path("home")).env("XDG_RUNTIME_DIR", self.path("run"));
+        command.env_remove("XDG_CACHE_HOME").env_remove("XDG_STATE_HOME").stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        self.command().args(words).output().unwrap()
+    }
+
+    fn mount(&self, words: &[&str]) -> Output {
+        self.command().arg("mount").args(words).arg(self.source()).arg(self.point()).output().unwrap()
+    }
+
+    fn is_mounted(&self) -> bool {
+        mountinfo::top_at(&mountinfo::read().unwrap(), &self.point()).is_some_and(mountinfo::Entry::is_ours)
+    }
+
+    fn status(&self) -> Value {
+        let output = self.run(&["status", "--json", "mnt"]);
+        let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
+        status["mounts"][0].clone()
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.status()["pid"].as_i64().unwrap() as i32).unwrap()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        while self.is_mounted() && unmount(&self.point(), Manner::Lazily).is_ok() {}
+    }
+}
+
+fn done(output: &Output) {
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+/// Exit code 1, nothing on standard output, and one line `tofufs: …` on standard error.
+fn failed(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(output.stdout.is_empty() && text.starts_with("tofufs: ") && text.lines().count() == 1, "{output:?}");
+    text
+}
+
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "{what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn gone(pid: Pid) -> bool {
+    // A process that nobody waited for is a zombie and still has its number.
+    let state = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    test_kill_process(pid).is_err() || state.is_ok_and(|stat| stat.contains(") Z "))
+}
+
+/// A mount in the foreground, once it can be used.
+fn in_foreground(place: &Place) -> Child {
+    let mut command = place.command();
+    command.args(["mount", "-f"]).arg(place.source()).arg(place.point()).stderr(Stdio::piped()).process_group(0);
+    let child = command.spawn().unwrap();
+    eventually("the mount is ready", || place.is_mounted());
+    child
+}
+
+fn pid_of(child: &Child) -> Pid {
+    Pid::from_raw(child.id() as i32).unwrap()
+}
+
+fn ended(mut child: Child) -> (Option<i32>, String) {
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        assert!(start.elapsed() < PATIENCE, "the process ends");
+        thread::sleep(Duration::from_millis(10));
+    }
+    let mut log = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    (child.wait().unwrap().code(), log)
+}
+
+#[test]
+fn mount_returns_when_the_mount_is_ready_and_umount_when_its_process_is_gone() {
+    let Some(place) = Place::new() else { return };
+    let mounted = place.mount(&[]);
+    done(&mounted);
+    assert!(mounted.stdout.is_empty());
+    assert!(place.is_mounted());
+    let names: Vec<_> = fs::read_dir(place.point()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(names.contains(&"registry.example".into()), "{names:?}");
+    let pid = place.pid();
+    done(&place.run(&["umount", "mnt"]));
+    assert!(!place.is_mounted());
+    eventually("the process is gone", || gone(pid));
+    assert_eq!(fs::read_dir(place.path("run/tofufs")).unwrap().count(), 0);
+}
+
+#[test]
+fn status_shows_the_documented_fields() {
+    let Some(place) = Place::new() else { return };
+    done(&place.mount(&["--read-only", "--cache-size", "3GiB"]));
+    let status = place.status();
+    assert_eq!(status["mountpoint"], place.point().to_str().unwrap());
+    assert_eq!((&status["read_only"], &status["offline"]), (&Value::from(true), &Value::from(false)));
+    assert_eq!(status["sources"][0]["name"], place.source());
+    assert_eq!(status["cache"]["limit"], 3u64 << 30);
+    assert_eq!(status["cache"]["dir"], place.path("home/.cache/tofufs").to_str().unwrap());
+    assert_eq!((&status["requests"]["total"], &status["requests"]["blob"]), (&Value::from(0), &Value::from(0)));
+    assert_eq!(status["staged"], Value::from(Vec::<Value>::new()));
+    assert_eq!(status["errors"], Value::from(Vec::<Value>::new()));
+    let text = String::from_utf8(place.run(&["status"]).stdout).unwrap();
+    assert!(text.contains(place.point().to_str().unwrap()), "{text}");
+    done(&place.run(&["refresh", "mnt/registry.example"]));
+    done(&place.run(&["umount", "mnt"]));
+}
+
+// L13, L17
+#[test]
+fn the_process_keeps_its_memory_and_its_socket_to_its_owner() {
+    let Some(place) = Place::new() else { return };
+    done(&place.mount(&[]));
+    let pid = place.pid();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", pid.as_raw_nonzero())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    let sockets: Vec<_> = fs::read_dir(place.path("run/tofufs")).unwrap().map(Result::unwrap).collect();
+    assert_eq!(sockets.len(), 1);
+    assert_eq!(sockets[0].metadata().unwrap().mode() & 0o777, 0o600);
+    done(&place.run(&["umount", "mnt"]));
+}
+
+// L20, L04
+#[test]
+fn a_mount_that_cannot_be_made_is_one_line_and_exit_code_1() {
+    let Some(place) = Place::new() else { return };
+    fs::write(place.path("mnt/x"), "").unwrap();
+    assert!(failed(&place.mount(&[])).contains("not empty"));
+    fs::remove_file(place.path("mnt/x")).unwrap();
+    assert!(failed(&place.mount(&["--cache-dir", "mnt/cache"])).contains("the cache directory"));
+    fs::create_dir(place.path("open")).unwrap();
+    fs::set_permissions(place.path("open"), fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(failed(&place.mount(&["--state-dir", "open"])).contains("only this user"));
+    assert!(!place.is_mounted());
+    done(&place.mount(&[]));
+    assert!(failed(&place.mount(&[])).contains("mounted there already"));
+    done(&place.run(&["umount", "mnt"]));
+    assert!(failed(&place.run(&["umount", "mnt"])).contains("not a mount point of tofufs"));
+}
+
+// O17
+#[test]
+fn a_signal_unmounts_and_ends_with_0() {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let Some(place) = Place::new() else { return };
+        let child = in_foreground(&place);
+        kill_process(pid_of(&child), signal).unwrap();
+        let (code, log) = ended(child);
+        assert_eq!(code, Some(0), "{signal:?}: {log}");
+        assert!(!place.is_mounted(), "{signal:?}");
+    }
+}
+
+// O17, O23
+#[test]
+fn a_signal_while_in_use_takes_the_mount_out_of_sight_and_serves_until_it_is_left() {
+    let Some(place) = Place::new() else { return };
+    let child = in_foreground(&place);
+    let held = fs::File::open(place.point()).unwrap();
+    kill_process(pid_of(&child), Signal::TERM).unwrap();
+    eventually("out of sight", || !place.is_mounted());
+    held.metadata().unwrap();
+    assert!(!gone(pid_of(&child)));
+    drop(held);
+    let (code, log) = ended(child);
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("is in use"), "{log}");
+}
+
+// O17
+#[test]
+fn a_second_signal_ends_a_process_that_still_serves() {
+    let Some(place) = Place::new() else { return };
+    let child = in_foreground(&place);
+    let _held = fs::File::open(place.point()).unwrap();
+    kill_process(pid_of(&child), Signal::TERM).unwrap();
+    eventually("out of sight", || !place.is_mounted());
+    kill_process(pid_of(&child), Signal::TERM).unwrap();
+    assert_eq!(ended(child).0, Some(0));
+}
+
+// O23
+#[test]
+fn umount_of_a_busy_mount_names_who_uses_it_and_lazy_works() {
+    let Some(place) = Place::new() else { return };
+    done(&place.mount(&[]));
+    let held = fs::File::open(place.point()).unwrap();
+    let busy = failed(&place.run(&["umount", "mnt"]));
+    assert!(busy.contains(&format!("pid {}", std::process::id())) && busy.contains("--lazy"), "{busy}");
+    let pid = place.pid();
+    done(&place.run(&["umount", "--lazy", "mnt"]));
+    assert!(!place.is_mounted() && !gone(pid));
+    // The place is free again while the earlier mount is still in use.
+    done(&place.mount(&[]));
+    assert_ne!(place.pid(), pid);
+    drop(held);
+    eventually("the earlier process is gone", || gone(pid));
+    done(&place.run(&["umount", "mnt"]));
+}
+
+// O18
+#[test]
+fn a_dead_mount_is_told_unmounted_and_mounted_over() {
+    let Some(place) = Place::new() else { return };
+    done(&place.mount(&[]));
+    let pid = place.pid();
+    kill_process(pid, Signal::KILL).unwrap();
+    eventually("killed", || gone(pid));
+    let status = place.run(&["status", "--json", "mnt"]);
+    assert_eq!(status.status.code(), Some(1));
+    let shown: Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(shown["mounts"][0]["pid"], Value::Null);
+    assert!(String::from_utf8_lossy(&status.stderr).contains("its process is gone"));
+    done(&place.mount(&[]));
+    fs::read_dir(place.point()).unwrap();
+    let pid = place.pid();
+    kill_process(pid, Signal::KILL).unwrap();
+    eventually("killed", || gone(pid));
+    done(&place.run(&["umount", "mnt"]));
+    assert!(!place.is_mounted());
+}
+
+// O17: a mount whose process is stopped hangs; asking for it does not.
+#[test]
+fn status_does_not_wait_for_a_mount_that_hangs() {
+    let Some(place) = Place::new() else { return };
+    done(&place.mount(&[]));
+    let pid = place.pid();
+    kill_process(pid, Signal::STOP).unwrap();
+    let status = place.run(&["status", "mnt"]);
+    kill_process(pid, Signal::CONT).unwrap();
+    assert_eq!(status.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&status.stderr).contains("does not answer"), "{status:?}");
+    done(&place.run(&["umount", "mnt"]));
+}
+
+// O37
+#[test]
+fn an_aborted_connection_ends_the_process_and_leaves_no_mount() {
+    let Some(place) = Place::new() else { return };
+    let child = in_foreground(&place);
+    let table = mountinfo::read().unwrap();
+    let device = mountinfo::top_at(&table, &place.point()).unwrap().device.clone();
+    let minor = device.split(':').nth(1).unwrap();
+    let control = format!("/sys/fs/fuse/connections/{minor}/abort");
+    if !Path::new(&control).exists() {
+        eprintln!("skipped: no fuse control file system at /sys/fs/fuse/connections");
+        return;
+    }
+    fs::write(control, "1").unwrap();
+    let (code, log) = ended(child);
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("aborted"), "{log}");
+    assert!(!place.is_mounted());
+}
+
+// O38
+#[test]
+fn a_closed_standard_error_does_not_hurt_a_mount() {
+    let Some(place) = Place::new() else { return };
+    let mut child = in_foreground(&place);
+    drop(child.stderr.take());
+    assert!(fs::metadata(place.path("mnt/absent.example")).is_err());
+    done(&place.run(&["refresh", "mnt"]));
+    done(&place.run(&["umount", "mnt"]));
+    eventually("the process ends", || child.try_wait().unwrap().is_some());
+}
+
+#[test]
+fn the_log_of_a_background_mount_is_a_file_in_the_state_directory() {
+    let Some(place) = Place::new() else { return };
+    done(&place.mount(&[]));
+    done(&place.run(&["umount", "mnt"]));
+    let logs: Vec<_> = fs::read_dir(place.path("home/.local/state/tofufs/log")).unwrap().map(Result::unwrap).collect();
+    assert_eq!(logs.len(), 1);
+    assert_eq!(logs[0].metadata().unwrap().mode() & 0o777, 0o600);
+    eventually("logged", || fs::read_to_string(logs[0].path()).unwrap().contains("the mount has ended"));
+    done(&place.mount(&["--log-file", "own.log", "--log-format", "json"]));
+    let file = BufReader::new(fs::File::open(place.path("own.log")).unwrap());
+    eventually("logged", || fs::metadata(place.path("own.log")).unwrap().len() > 0);
+    for line in file.lines() {
+        let line: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        assert!(line["level"].is_string() && line["message"].is_string());
+    }
+    done(&place.run(&["umount", "mnt"]));
+}
+
+#[test]
+fn as_a_mount_helper_it_takes_sources_and_options_of_fstab() {
+    let Some(place) = Place::new() else { return };
+    let mut helper = place.command();
+    helper.arg0("/sbin/mount.fuse.tofufs").arg(place.source()).arg(place.point());
+    done(&helper.args(["-o", "rw,ro,noexec,_netdev,x-systemd.automount,cache_size=1GiB"]).output().unwrap());
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let line = text.lines().find(|line| line.contains(place.point().to_str().unwrap())).unwrap();
+    assert!(line.contains(" ro,nosuid,nodev,noexec") && line.contains("- fuse.tofufs oci:"), "{line}");
+    assert_eq!(place.status()["cache"]["limit"], 1u64 << 30);
+    assert_eq!(place.status()["read_only"], true);
+    done(&place.run(&["umount", "mnt"]));
+    // As /sbin/mount.fuse3 calls it: by its own name, without a command.
+    let direct = place.run(&[&place.source(), place.point().to_str().unwrap(), "-o", "rw,dev,suid"]);
+    done(&direct);
+    assert_eq!(place.status()["read_only"], false);
+    done(&place.run(&["umount", "mnt"]));
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    let Some(place) = Place::new() else { return };
+    let mut child = place.command().args(["completions", "bash"]).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
