@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Shared};
+use futures_util::future::{BoxFuture, Shared, WeakShared};
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Request, StatusCode, Url};
 use serde::Deserialize;
@@ -31,6 +31,8 @@ use crate::name::{Host, RepoName};
 
 /// The most bytes of a token service's answer.
 const TOKEN_MAX: u64 = 64 << 10;
+/// Scopes whose tokens are remembered.
+const SLOTS_MAX: usize = 10_000;
 /// Tokens are used for at least this long, whatever the service says: shorter would mean a login per request.
 const LIFETIME_MIN: Duration = Duration::from_secs(60);
 /// And for at most this long.
@@ -95,12 +97,13 @@ impl Grant {
     }
 }
 
-type Login = Shared<BoxFuture<'static, Result<Arc<Grant>, Fault>>>;
+type Running = BoxFuture<'static, Result<Arc<Grant>, Fault>>;
 
 enum Slot {
     Granted(Arc<Grant>),
-    /// All who need the same token wait for one login.
-    Pending(Login),
+    /// All who need the same token wait for one login. It ends with the last of them, so that nobody comes upon one
+    /// that stands still.
+    Pending(WeakShared<Running>),
 }
 
 /// Who may ask, and whom: fixed when a registry is opened.
@@ -149,29 +152,48 @@ impl Auth {
     ) -> Result<Arc<Grant>, Fault> {
         let login = {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-            match slots.get(scope) {
+            let pending = match slots.get(scope) {
                 // another request has logged in meanwhile
                 Some(Slot::Granted(grant)) if grant.is_current() && refused.is_none_or(|r| r.serial < grant.serial) => {
                     return Ok(grant.clone());
                 }
-                Some(Slot::Pending(login)) => login.clone(),
-                _ => {
-                    let (inner, scope_, again) = (self.inner.clone(), scope.clone(), refused.is_some());
-                    let login = async move { inner.log_in(&scope_, challenge, again).await }.boxed().shared();
-                    slots.insert(scope.clone(), Slot::Pending(login.clone()));
-                    login
-                }
+                Some(Slot::Pending(login)) => login.upgrade(),
+                _ => None,
+            };
+            match pending {
+                Some(login) => login,
+                None => self.begin(&mut slots, scope, challenge, refused.is_some()),
             }
         };
         let outcome = login.clone().await;
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(slots.get(scope), Some(Slot::Pending(current)) if current.ptr_eq(&login)) {
+        if let Some(Slot::Pending(current)) = slots.get(scope)
+            && current.upgrade().is_some_and(|current| current.ptr_eq(&login))
+        {
             match &outcome {
                 Ok(grant) => slots.insert(scope.clone(), Slot::Granted(grant.clone())),
                 Err(_) => slots.remove(scope),
             };
         }
         outcome
+    }
+
+    fn begin(
+        &self,
+        slots: &mut HashMap<Scope, Slot>,
+        scope: &Scope,
+        challenge: Challenge,
+        again: bool,
+    ) -> Shared<Running> {
+        if slots.len() >= SLOTS_MAX {
+            slots.retain(|_, slot| matches!(slot, Slot::Pending(login) if login.upgrade().is_some()));
+        }
+        let (inner, asked) = (self.inner.clone(), scope.clone());
+        let login = async move { inner.log_in(&asked, challenge, again).await }.boxed().shared();
+        if let Some(weak) = login.downgrade() {
+            slots.insert(scope.clone(), Slot::Pending(weak));
+        }
+        login
     }
 }
 

@@ -132,7 +132,7 @@ impl Remote {
         question.method = Method::HEAD;
         let place = self.enter(&self.questions).await?;
         let mut patience = self.requester.transport.patience();
-        let answer = self.document(&question, MANIFEST_MAX, "the head", &mut patience).await?;
+        let answer = self.document(&question, MANIFEST_MAX, "the manifest", &mut patience).await?;
         drop(place);
         match answer.status {
             StatusCode::OK if is_html(&answer.headers) => Err(not_a_registry(&answer.origin)),

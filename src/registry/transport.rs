@@ -324,7 +324,8 @@ pub(super) fn fault_of(error: &reqwest::Error, origin: &Origin) -> Fault {
             .remedy("put the user and password into HTTPS_PROXY");
     }
     if error.is_connect() {
-        return Fault::passing(Failure::Unreachable, format!("{origin} cannot be reached: {words}"));
+        let by = if words.contains("tunnel error") { " through the proxy that the environment names" } else { "" };
+        return Fault::passing(Failure::Unreachable, format!("{origin} cannot be reached{by}: {words}"));
     }
     let malformed = ["invalid HTTP", "message head is too large", "invalid content-length", "unexpected transfer"];
     if malformed.iter().any(|m| words.contains(m)) {

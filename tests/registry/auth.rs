@@ -76,6 +76,26 @@ async fn many_requests_at_once_need_one_token() {
     assert_eq!(server.requests_to("/token").len(), 1);
 }
 
+/// A call may be dropped at any await; who comes next does not wait for what nobody drives.
+#[tokio::test]
+async fn a_login_that_was_dropped_begins_anew() {
+    let server = server(None);
+    bearer(&server, None);
+    server.script(path("/token"), [Behaviour::Silence]);
+    let remote = remote(&server);
+    let asked = async {
+        while server.requests_to("/token").is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        result = get(&remote) => panic!("{result:?}"),
+        () = asked => {}
+    }
+    get(&remote).await.unwrap();
+    assert_eq!(server.requests_to("/token").len(), 2);
+}
+
 /// registries.md Q3
 #[tokio::test]
 async fn a_refresh_token_is_exchanged_by_post() {

@@ -176,17 +176,22 @@ fn connect_proxy(target: std::net::SocketAddr, used: Arc<AtomicUsize>) -> std::n
     addr
 }
 
-/// The environment belongs to a process, so that the client of the next test runs in one of its own.
+/// O39. The environment belongs to a process, so that the client of the next test runs in one of its own.
 #[test]
 fn a_registry_is_reached_by_the_proxy_of_the_environment() {
     let authority = Authority::new();
     let server = server(authority.server("registry.example", 2100));
     let used = Arc::new(AtomicUsize::new(0));
     let proxy = connect_proxy(server.addr(), used.clone());
-    for (userinfo, wanted) in [("user:pw@", "done"), ("", "407")] {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (proxy, wanted) in [
+        (format!("user:pw@{proxy}"), "done"),
+        (proxy.to_string(), "asks for a password (407)"),
+        (closed.to_string(), "cannot be reached through the proxy"),
+    ] {
         let output = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "tls::client_behind_a_proxy", "--nocapture"])
-            .env("HTTPS_PROXY", format!("http://{userinfo}{proxy}"))
+            .env("HTTPS_PROXY", format!("http://{proxy}"))
             .env_remove("NO_PROXY")
             .env_remove("no_proxy")
             .env("TOFUFS_TEST_CA_FILE", authority.file.path())
