@@ -207,6 +207,8 @@ fn a_mount_that_cannot_be_made_is_one_line_and_exit_code_1() {
     fs::create_dir(place.path("open")).unwrap();
     fs::set_permissions(place.path("open"), fs::Permissions::from_mode(0o777)).unwrap();
     assert!(failed(&place.mount(&["--state-dir", "open"])).contains("only this user"));
+    let nowhere = place.command().args(["mount", "a.example", "no/such/mnt"]).output().unwrap();
+    assert!(failed(&nowhere).contains("there is no such directory"));
     assert!(!place.is_mounted());
     done(&place.mount(&[]));
     assert!(failed(&place.mount(&[])).contains("mounted there already"));
@@ -321,6 +323,8 @@ fn an_aborted_connection_ends_the_process_and_leaves_no_mount() {
     let control = format!("/sys/fs/fuse/connections/{minor}/abort");
     if !Path::new(&control).exists() {
         eprintln!("skipped: no fuse control file system at /sys/fs/fuse/connections");
+        kill_process(pid_of(&child), Signal::TERM).unwrap();
+        ended(child);
         return;
     }
     fs::write(control, "1").unwrap();
@@ -340,6 +344,7 @@ fn a_closed_standard_error_does_not_hurt_a_mount() {
     done(&place.run(&["refresh", "mnt"]));
     done(&place.run(&["umount", "mnt"]));
     eventually("the process ends", || child.try_wait().unwrap().is_some());
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

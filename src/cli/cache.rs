@@ -1,7 +1,8 @@
 //! `tofufs cache`: works on the directory itself, so beside running mounts and without one.
 
-use std::io::IsTerminal;
+use std::io::Write;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -42,12 +43,9 @@ fn info(store: &Store, as_json: bool) -> Result<(), CommandError> {
 }
 
 fn verify(store: &Arc<Store>, as_json: bool) -> Result<(), CommandError> {
-    let bar = progress();
-    let verified = store.verify(&mut |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    });
-    bar.finish_and_clear();
+    let mut progress = Progress::new();
+    let verified = store.verify(&mut |done, total| progress.show(done, total));
+    progress.bar.finish_and_clear();
     let bad: Vec<(String, &String)> = verified.bad.iter().map(|(key, rule)| (key.to_string(), rule)).collect();
     if as_json {
         let bad: Vec<_> = bad.iter().map(|(key, rule)| json!({"object": key, "rule": rule})).collect();
@@ -72,11 +70,28 @@ fn prune(store: &Store, to: Size, as_json: bool) -> Result<(), CommandError> {
     output::text(format!("removed {} objects, {}\n", pruned.objects, Size(pruned.bytes)))
 }
 
-/// A bar on a terminal, nothing elsewhere: the result is one line.
-fn progress() -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
+/// A bar on a terminal, a plain line now and then elsewhere.
+struct Progress {
+    bar: ProgressBar,
+    last: Instant,
+}
+
+impl Progress {
+    const PAUSE: Duration = Duration::from_secs(5);
+
+    fn new() -> Progress {
+        let style = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes}");
+        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+        // It draws to standard error, and only if that is a terminal.
+        Progress { bar: ProgressBar::new(0).with_style(style), last: Instant::now() }
     }
-    let style = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes}");
-    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+
+    fn show(&mut self, done: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+        if self.bar.is_hidden() && self.last.elapsed() >= Progress::PAUSE {
+            self.last = Instant::now();
+            let _ = writeln!(std::io::stderr(), "checked {} of {}", Size(done), Size(total));
+        }
+    }
 }

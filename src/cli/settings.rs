@@ -238,10 +238,9 @@ impl MountSettings {
     pub fn new(args: &MountArgs, environment: &Environment) -> Result<MountSettings, SettingsError> {
         let base = &environment.base;
         let sources = args.sources.iter().map(|text| Source::parse(text, base)).collect::<Result<Vec<_>, _>>()?;
-        let mountpoint = match session::resolved(&base.join(&args.mountpoint)) {
-            Ok(mountpoint) => mountpoint,
-            Err(e) => return refuse(args.mountpoint.display(), format!("no mount point can be there: {e}")),
-        };
+        // What cannot be resolved does not exist, which is found out when it is mounted on.
+        let mountpoint = base.join(&args.mountpoint);
+        let mountpoint = session::resolved(&mountpoint).unwrap_or(mountpoint);
         let kernel = &args.access.kernel_flag;
         Ok(MountSettings {
             mountpoint,

@@ -147,7 +147,6 @@ fn a_mount_is_seen_as_what_it_is_and_never_honours_set_id_or_devices() {
     }
     session.unmount(Manner::Unused).unwrap();
     assert!(ended(end) && !point.is_mounted());
-    session.unmount(Manner::Unused).unwrap();
 }
 
 // L20
