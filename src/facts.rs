@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 pub use edges::View;
 pub use error::{FactError, Failure};
-pub use nodes::{Content, Package};
+pub use nodes::{Content, Package, blocking};
 
 use crate::archive;
 use crate::name::{Host, Repo, RepoName};

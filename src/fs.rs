@@ -7,6 +7,7 @@
 //! INVARIANT: what is beneath a bound release never changes: neither names nor attributes nor bytes.
 
 mod attr;
+mod backing;
 mod directory;
 mod enter;
 mod error;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use attr::{Attr, FileKind};
+pub use backing::{Backing, Opened, Reading};
 pub use directory::Listed;
 pub use error::{Errno, FsError};
 pub use report::Report;
@@ -32,6 +34,7 @@ use crate::name::COMPONENT_MAX;
 use crate::tree::registry::{Entry as Named, Found};
 use crate::tree::{self, Step};
 use handles::Handles;
+pub use handles::Of;
 use inodes::{Inodes, Place};
 use node::{Node, ReleaseNode};
 
@@ -86,13 +89,7 @@ pub struct Fs {
 impl Fs {
     /// The file system over `facts`.
     pub fn new(facts: Arc<Facts>, options: Options) -> Arc<Fs> {
-        Arc::new(Fs {
-            facts,
-            options,
-            inodes: Inodes::new(),
-            handles: Handles::default(),
-            report: report::Log::default(),
-        })
+        Arc::new(Fs { facts, options, inodes: Inodes::new(), handles: Handles::new(), report: report::Log::default() })
     }
 
     /// The facts below.
@@ -199,12 +196,20 @@ impl Fs {
         Entry { attr, ttl: if is_true { ttl } else { Duration::ZERO } }
     }
 
-    /// Opens the file `ino` for reading. Afterwards reading it waits for no network.
-    pub async fn open(self: Arc<Self>, ino: u64) -> Result<u64, FsError> {
+    /// Opens the file `ino` for reading. Afterwards reading it waits for no network. With `backing`, a large file
+    /// comes with the file of the store that the kernel may read by itself.
+    pub async fn open(self: Arc<Self>, ino: u64, backing: bool) -> Result<Opened, FsError> {
         let node = self.inodes.node(ino)?;
         let outcome = self.content(&node).await;
         let content = self.note(&node, outcome)?;
-        Ok(self.handles.open_file(node, content))
+        let (content, reading) = if backing {
+            let outcome = self.backed(&node, content).await;
+            self.note(&node, outcome)?
+        } else {
+            (content, Reading::Plain)
+        };
+        let is_backed = matches!(reading, Reading::Backed(_));
+        Ok(Opened { handle: self.handles.open_file(node, content, is_backed), reading })
     }
 
     async fn content(self: &Arc<Self>, node: &Node) -> Result<Content, FsError> {
@@ -218,50 +223,82 @@ impl Fs {
         }
     }
 
-    /// Reads from an open file what is there, without waiting for a network: `None` if the cached bytes turned out to
-    /// be damaged, and [`Fs::read_again`] has to fetch them anew.
-    pub fn read(&self, handle: u64, offset: u64, buf: &mut [u8]) -> Result<Option<usize>, FsError> {
-        let file = self.handles.file(handle)?;
-        let mut filled = 0;
-        while filled < buf.len() {
-            match self.facts.read(&file.content(), &mut buf[filled..], offset + filled as u64) {
-                Ok(0) => break,
-                Ok(n) => filled += n,
-                Err(e) => {
-                    tracing::warn!("{}: {e}; fetching it anew", file.node.describe());
-                    return Ok(None);
-                }
+    /// Reads what is there, without waiting for a network: `None` if the content is not loaded (of an inode that is
+    /// read without being opened) or turned out to be damaged, and [`Fs::read_again`] has to fetch it.
+    pub fn read(&self, of: Of, offset: u64, buf: &mut [u8]) -> Result<Option<usize>, FsError> {
+        let Some(file) = self.handles.file_of(of)? else { return Ok(None) };
+        match self.fill(&file.content(), offset, buf) {
+            Ok(filled) => Ok(Some(filled)),
+            Err(e) => {
+                tracing::warn!("{}: {e}; fetching it anew", file.node.describe());
+                Ok(None)
             }
         }
-        Ok(Some(filled))
     }
 
-    /// Reads from an open file whose cached bytes were damaged.
-    pub async fn read_again(self: Arc<Self>, handle: u64, offset: u64, size: usize) -> Result<Vec<u8>, FsError> {
-        let file = self.handles.file(handle)?;
-        let outcome = self.healed(&file.node).await;
-        let content = self.note(&file.node, outcome)?;
-        file.replace(content.clone());
-        let fs = self.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            let mut buf = vec![0; size];
-            let mut filled = 0;
-            while filled < size {
-                match fs.facts.read(&content, &mut buf[filled..], offset + filled as u64)? {
-                    0 => break,
-                    n => filled += n,
-                }
+    fn fill(&self, content: &Content, offset: u64, buf: &mut [u8]) -> Result<usize, FactError> {
+        let mut filled = 0;
+        while filled < buf.len() {
+            match self.facts.read(content, &mut buf[filled..], offset + filled as u64)? {
+                0 => break,
+                n => filled += n,
             }
-            buf.truncate(filled);
-            Ok::<_, FactError>(buf)
-        });
-        let outcome = match read.await {
-            Ok(Ok(bytes)) => Ok(bytes),
-            // Fetched, verified, and wrong again: the disk cannot be trusted, or the archive itself is damaged.
-            Ok(Err(e)) => Err(FsError::integrity(&e)),
-            Err(_) => Err(FsError::plain(Errno::EIO)),
+        }
+        Ok(filled)
+    }
+
+    /// Reads content that was not loaded or was damaged.
+    pub async fn read_again(self: Arc<Self>, of: Of, offset: u64, size: usize) -> Result<Vec<u8>, FsError> {
+        let damaged = self.handles.file_of(of)?;
+        let node = match (&damaged, of) {
+            (Some(file), _) => file.node.clone(),
+            (None, Of::Inode(ino)) => self.inodes.node(ino)?,
+            (None, Of::Handle(_)) => return Err(FsError::plain(Errno::EBADF)),
         };
-        self.note(&file.node, outcome)
+        let outcome = match damaged {
+            Some(_) => self.read_healed(of, &node, offset, size).await,
+            None => self.read_loaded(of, &node, offset, size).await,
+        };
+        self.note(&node, outcome)
+    }
+
+    async fn read_loaded(
+        self: &Arc<Self>,
+        of: Of,
+        node: &Arc<Node>,
+        offset: u64,
+        size: usize,
+    ) -> Result<Vec<u8>, FsError> {
+        let content = self.content(node).await?;
+        self.handles.keep(of, node, content.clone());
+        match self.read_blocking(content, offset, size).await {
+            Ok(bytes) => Ok(bytes),
+            Err(_) => self.read_healed(of, node, offset, size).await,
+        }
+    }
+
+    async fn read_healed(
+        self: &Arc<Self>,
+        of: Of,
+        node: &Arc<Node>,
+        offset: u64,
+        size: usize,
+    ) -> Result<Vec<u8>, FsError> {
+        let content = self.healed(node).await?;
+        self.handles.keep(of, node, content.clone());
+        // Fetched, verified, and wrong again: the disk cannot be trusted, or the archive itself is damaged.
+        self.read_blocking(content, offset, size).await.map_err(|e| FsError::integrity(&e))
+    }
+
+    async fn read_blocking(self: &Arc<Self>, content: Content, offset: u64, size: usize) -> Result<Vec<u8>, FactError> {
+        let fs = self.clone();
+        let read = move || {
+            let mut buf = vec![0; size];
+            let filled = fs.fill(&content, offset, &mut buf)?;
+            buf.truncate(filled);
+            Ok(buf)
+        };
+        crate::facts::blocking(read).await?
     }
 
     async fn healed(self: &Arc<Self>, node: &Node) -> Result<Content, FsError> {
@@ -276,9 +313,11 @@ impl Fs {
         }
     }
 
-    /// Closes an open file.
-    pub fn release(&self, handle: u64) {
+    /// Closes an open file; whether it was opened as [`Reading::Backed`].
+    pub fn release(&self, handle: u64) -> bool {
+        let is_backed = self.handles.file(handle).is_ok_and(|file| file.is_backed);
         self.handles.close(handle);
+        is_backed
     }
 
     /// Opens the directory `ino`: takes the snapshot that is listed. Entering a release binds and loads it.

@@ -4,6 +4,7 @@
 //! wait goes on in the runtime with its reply, so that these threads never wait for a network.
 
 mod caller;
+pub mod passthrough;
 pub mod session;
 
 use std::cell::RefCell;
@@ -22,23 +23,37 @@ use fuser::{
 };
 use tokio::runtime::Handle;
 
-use crate::fs::{Attr, Entry, Errno, FileKind, Fs, FsError, Lookup};
+use crate::fs::{Attr, Entry, Errno, FileKind, Fs, FsError, Lookup, Of};
 use caller::Caller;
+use passthrough::{Outcome, Passthrough};
 
 /// How many requests the kernel may have under way in the background (readahead and the like).
 const MAX_BACKGROUND: u16 = 64;
 /// What this file system asks the kernel for, where the kernel has it.
-const WANTED: [InitFlags; 4] = [
+const WANTED: [InitFlags; 5] = [
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_ASYNC_READ,
+    InitFlags::FUSE_PASSTHROUGH,
 ];
 
 /// `fuser`'s view of a file system.
 pub struct Adapter {
     fs: Arc<Fs>,
     runtime: Handle,
+    passthrough: Arc<Passthrough>,
+    options: Options,
+}
+
+/// How the kernel is served.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How deep file systems may be stacked for passthrough: 1, or 2 where the cache lies on overlayfs.
+    pub stack_depth: u32,
+    /// Whether files are read without being opened where the kernel does not read by itself. That saves a round trip per
+    /// open, but what is read is not kept from eviction; so it is for mounts that nobody writes.
+    pub without_open: bool,
 }
 
 thread_local! {
@@ -47,8 +62,18 @@ thread_local! {
 
 impl Adapter {
     /// Serves `fs`; what has to wait runs in `runtime`.
-    pub fn new(fs: Arc<Fs>, runtime: Handle) -> Self {
-        Adapter { fs, runtime }
+    pub fn new(fs: Arc<Fs>, runtime: Handle, options: Options) -> Self {
+        Adapter { fs, runtime, passthrough: Arc::default(), options }
+    }
+
+    /// Which inodes the kernel reads by itself; off until it was probed.
+    pub fn passthrough(&self) -> Arc<Passthrough> {
+        self.passthrough.clone()
+    }
+
+    /// Whether files are read without being opened. Never beside passthrough: the kernel has one answer for all files.
+    fn is_without_open(&self) -> bool {
+        self.options.without_open && !self.passthrough.is_on()
     }
 
     /// Polls an operation once, and lets it go on in the runtime if it has to wait. There it also ends, with EINTR,
@@ -138,6 +163,9 @@ impl Filesystem for Adapter {
                 tracing::debug!("the kernel does not offer {flag:?}");
             }
         }
+        if let Err(most) = config.set_max_stack_depth(self.options.stack_depth) {
+            tracing::debug!("the kernel stacks at most {most} file systems");
+        }
         if let Err(most) = config.set_max_background(MAX_BACKGROUND) {
             tracing::debug!("the kernel takes at most {most} background requests");
         }
@@ -167,9 +195,19 @@ impl Filesystem for Adapter {
         if flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & libc::O_TRUNC != 0 {
             return reply.error(fuser::Errno::EROFS);
         }
-        self.answer(request, self.fs.clone().open(ino.0), |outcome| match outcome {
-            Ok(handle) => {
-                reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
+        if self.is_without_open() {
+            // The kernel takes this as "open needs no request", once and for all.
+            return reply.error(fuser::Errno::ENOSYS);
+        }
+        let (fs, passthrough) = (self.fs.clone(), self.passthrough.clone());
+        self.answer(request, self.fs.clone().open(ino.0, passthrough.is_on()), move |outcome| match outcome {
+            Ok(opened) => {
+                if let Outcome::Superseded(reply) = passthrough.open(ino.0, &opened, reply) {
+                    // The kernel looks the name up once more and opens what it finds then.
+                    fs.release(opened.handle);
+                    fs.supersede(ino.0);
+                    reply.error(fuser::Errno::ESTALE);
+                }
             }
             Err(e) => reply.error(e),
         });
@@ -178,7 +216,7 @@ impl Filesystem for Adapter {
     fn read(
         &self,
         request: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         handle: FileHandle,
         offset: u64,
         size: u32,
@@ -186,12 +224,13 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let of = if self.is_without_open() { Of::Inode(ino.0) } else { Of::Handle(handle.0) };
         let size = size as usize;
         let again = BUFFER.with_borrow_mut(|buffer| {
             if buffer.len() < size {
                 buffer.resize(size, 0);
             }
-            match self.fs.read(handle.0, offset, &mut buffer[..size]) {
+            match self.fs.read(of, offset, &mut buffer[..size]) {
                 Ok(Some(read)) => {
                     reply.data(&buffer[..read]);
                     None
@@ -204,7 +243,7 @@ impl Filesystem for Adapter {
             }
         });
         if let Some(reply) = again {
-            self.answer(request, self.fs.clone().read_again(handle.0, offset, size), |outcome| match outcome {
+            self.answer(request, self.fs.clone().read_again(of, offset, size), |outcome| match outcome {
                 Ok(bytes) => reply.data(&bytes),
                 Err(e) => reply.error(e),
             });
@@ -214,14 +253,16 @@ impl Filesystem for Adapter {
     fn release(
         &self,
         _: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         handle: FileHandle,
         _: OpenFlags,
         _: Option<LockOwner>,
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.fs.release(handle.0);
+        if self.fs.release(handle.0) {
+            self.passthrough.release(ino.0);
+        }
         reply.ok();
     }
 

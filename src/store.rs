@@ -35,6 +35,7 @@ mod object;
 mod seal;
 mod sums;
 mod verify;
+mod whole;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -52,6 +53,7 @@ pub use self::evict::Pruned;
 pub use self::fill::Fill;
 pub use self::flight::Flights;
 pub use self::key::Key;
+pub use self::layout::TAG as CACHE_TAG;
 pub use self::object::Object;
 pub use self::verify::Verified;
 
@@ -123,6 +125,7 @@ pub struct Store {
     /// What this process holds open.
     open: Mutex<HashMap<Key, Weak<Inner>>>,
     recent: Recent,
+    whole: whole::Whole,
     memory: Memory,
     ledger: Ledger,
 }
@@ -136,6 +139,7 @@ impl Store {
             layout: RwLock::new(layout),
             open: Mutex::default(),
             recent: Recent::new(),
+            whole: whole::Whole::new(),
             memory: Memory::default(),
             ledger: Ledger::default(),
         });

@@ -164,6 +164,10 @@ pub struct AccessArgs {
     #[arg(long, value_name = "GID")]
     pub gid: Option<u32>,
 
+    /// Read every file through tofufs, also where the kernel could read the cache by itself (root, Linux 6.9)
+    #[arg(long)]
+    pub no_passthrough: bool,
+
     /// A flag for the kernel, from the mount helper's -o.
     #[arg(long, hide = true, value_name = "FLAG")]
     pub kernel_flag: Vec<KernelFlag>,

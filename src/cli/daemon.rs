@@ -1,5 +1,6 @@
 //! The process that serves a mount: puts the layers together, from the settings up to the kernel.
 
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,8 +21,9 @@ use super::{background, mount};
 use crate::archive::Limits;
 use crate::facts::{self, Facts, SourceState};
 use crate::fs::{self, Fs};
-use crate::fuse::Adapter;
+use crate::fuse::passthrough::Passthrough;
 use crate::fuse::session::{self, Session};
+use crate::fuse::{self, Adapter};
 use crate::name::Host;
 use crate::registry::Registry;
 use crate::registry::credentials::Credentials;
@@ -60,10 +62,13 @@ fn serve_in(
         background::detach()?;
     }
 
-    let adapter = Adapter::new(Arc::clone(&fs), runtime.handle().clone());
+    let options = fuse::Options { stack_depth: stack_depth(&settings.cache_dir), without_open: settings.read_only };
+    let adapter = Adapter::new(Arc::clone(&fs), runtime.handle().clone(), options);
+    let passthrough = adapter.passthrough();
+    let connected = |device: BorrowedFd<'_>| say_how_files_are_read(settings, &passthrough, device);
     let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
-    let (session, end) =
-        session::start(&settings.mountpoint, &settings.session, threads, adapter).map_err(CommandError::failed)?;
+    let (session, end) = session::start(&settings.mountpoint, &settings.session, threads, adapter, connected)
+        .map_err(CommandError::failed)?;
     drop(turn);
     let session = Arc::new(session);
     let controlled = Controlled { fs, transport, session: Arc::clone(&session), settings: settings.clone() };
@@ -76,6 +81,25 @@ fn serve_in(
     controlling.abort();
     tracing::info!("{}: the mount has ended", settings.mountpoint.display());
     ended
+}
+
+/// Tries passthrough and says in the log what came of it.
+fn say_how_files_are_read(settings: &MountSettings, passthrough: &Passthrough, device: BorrowedFd<'_>) {
+    if !settings.passthrough {
+        return tracing::info!("files are read through tofufs, as --no-passthrough asks");
+    }
+    let sample = std::fs::File::open(settings.cache_dir.join(store::CACHE_TAG));
+    match sample.and_then(|sample| passthrough.probe(device, sample)) {
+        Ok(()) => tracing::info!("large files are read by the kernel (passthrough)"),
+        Err(e) => tracing::info!("files are read through tofufs, without passthrough (needs root and Linux 6.9): {e}"),
+    }
+}
+
+/// How deep file systems are stacked where the kernel reads files of the cache under the mount.
+fn stack_depth(cache_dir: &Path) -> u32 {
+    const OVERLAYFS: i64 = 0x794c_7630;
+    let on_overlay = rustix::fs::statfs(cache_dir).is_ok_and(|stat| stat.f_type as i64 == OVERLAYFS);
+    if on_overlay { 2 } else { 1 }
 }
 
 /// Credentials are in this process's memory: neither a core dump nor another process of the user may show them.

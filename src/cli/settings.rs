@@ -225,6 +225,8 @@ pub struct MountSettings {
     pub uid: Option<u32>,
     /// Which group does.
     pub gid: Option<u32>,
+    /// Whether the kernel may read cached files by itself.
+    pub passthrough: bool,
     /// How to mount.
     pub session: session::Options,
     /// This process leaves the terminal before it mounts.
@@ -252,6 +254,7 @@ impl MountSettings {
             read_only: args.access.read_only,
             uid: args.access.uid,
             gid: args.access.gid,
+            passthrough: !args.access.no_passthrough,
             session: session::Options {
                 name: shown_source(&args.sources),
                 read_only: kernel.contains(&KernelFlag::Ro),

@@ -524,7 +524,7 @@ fn is_damage(error: &ArchiveError) -> bool {
 }
 
 /// Runs `work` where blocking is allowed.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FactError> {
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FactError> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|e| FactError::new(Failure::Io, format!("an internal task ended early: {e}")))

@@ -1,8 +1,11 @@
 //! Open files and directories.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use lru::LruCache;
 
 use super::directory::Listing;
 use super::error::{Errno, FsError};
@@ -12,6 +15,7 @@ use crate::facts::Content;
 /// An open file: its content stays readable whatever is evicted or moved meanwhile.
 pub(super) struct OpenFile {
     pub(super) node: Arc<Node>,
+    pub(super) is_backed: bool,
     content: Mutex<Content>,
 }
 
@@ -21,7 +25,7 @@ impl OpenFile {
     }
 
     /// Puts healed content in the place of a damaged one.
-    pub(super) fn replace(&self, content: Content) {
+    fn replace(&self, content: Content) {
         *self.content.lock().unwrap_or_else(PoisonError::into_inner) = content;
     }
 }
@@ -33,26 +37,66 @@ pub(super) struct Directory {
     pub(super) listing: Listing,
 }
 
+/// What is read: an open file, or an inode that is read without being opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Of {
+    /// The handle of an open file.
+    Handle(u64),
+    /// An inode.
+    Inode(u64),
+}
+
+/// How many contents of inodes that are read without being opened are kept.
+const UNOPENED_KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
+
 enum Handle {
     File(Arc<OpenFile>),
     Directory(Arc<Directory>),
 }
 
-#[derive(Default)]
 pub(super) struct Handles {
     open: RwLock<HashMap<u64, Handle>>,
+    unopened: Mutex<LruCache<u64, Arc<OpenFile>>>,
     next: AtomicU64,
 }
 
 impl Handles {
+    pub(super) fn new() -> Self {
+        Handles { open: RwLock::default(), unopened: Mutex::new(LruCache::new(UNOPENED_KEPT)), next: AtomicU64::new(0) }
+    }
+
+    /// The file that is read; `None` for an inode whose content is not loaded.
+    pub(super) fn file_of(&self, of: Of) -> Result<Option<Arc<OpenFile>>, FsError> {
+        match of {
+            Of::Handle(handle) => self.file(handle).map(Some),
+            Of::Inode(ino) => Ok(self.unopened.lock().unwrap_or_else(PoisonError::into_inner).get(&ino).cloned()),
+        }
+    }
+
+    /// Keeps loaded content for the next read.
+    pub(super) fn keep(&self, of: Of, node: &Arc<Node>, content: Content) {
+        match of {
+            Of::Handle(handle) => {
+                if let Ok(file) = self.file(handle) {
+                    file.replace(content);
+                }
+            }
+            Of::Inode(ino) => {
+                let file = OpenFile { node: node.clone(), is_backed: false, content: Mutex::new(content) };
+                let before = self.unopened.lock().unwrap_or_else(PoisonError::into_inner).put(ino, Arc::new(file));
+                drop(before);
+            }
+        }
+    }
+
     fn add(&self, handle: Handle) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.open.write().unwrap_or_else(PoisonError::into_inner).insert(number, handle);
         number
     }
 
-    pub(super) fn open_file(&self, node: Arc<Node>, content: Content) -> u64 {
-        self.add(Handle::File(Arc::new(OpenFile { node, content: Mutex::new(content) })))
+    pub(super) fn open_file(&self, node: Arc<Node>, content: Content, is_backed: bool) -> u64 {
+        self.add(Handle::File(Arc::new(OpenFile { node, is_backed, content: Mutex::new(content) })))
     }
 
     pub(super) fn open_directory(&self, ino: u64, node: Arc<Node>, listing: Listing) -> u64 {

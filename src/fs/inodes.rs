@@ -97,6 +97,16 @@ impl Inodes {
         }
     }
 
+    /// Makes the next lookup of the name at which `ino` stands find another inode.
+    pub(super) fn supersede(&self, ino: u64) {
+        let mut table = self.lock();
+        if let Some(place) = table.by_number.get_mut(&ino).and_then(|held| held.place.take())
+            && table.by_place.get(&place) == Some(&ino)
+        {
+            table.by_place.remove(&place);
+        }
+    }
+
     /// The places at which something stands for which `wanted` holds: number of the directory and name in it.
     pub(super) fn places(&self, wanted: impl Fn(&Node) -> bool) -> Vec<(u64, Box<OsStr>)> {
         let table = self.lock();

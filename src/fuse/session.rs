@@ -10,7 +10,7 @@ pub mod mountinfo;
 use std::ffi::{CString, OsStr};
 use std::io::{self, IoSliceMut, Read};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -200,12 +200,14 @@ pub struct Session {
 /// How serving ended: once, when the kernel's last reference to the mount is gone.
 pub type End = oneshot::Receiver<io::Result<()>>;
 
-/// Mounts at `point` (see [`prepare`]) and serves with `threads` threads.
+/// Mounts at `point` (see [`prepare`]) and serves with `threads` threads. `connected` is called with the kernel's
+/// connection before the first request is served.
 pub fn start<F: fuser::Filesystem>(
     point: &Path,
     options: &Options,
     threads: usize,
     filesystem: F,
+    connected: impl FnOnce(BorrowedFd<'_>),
 ) -> Result<(Session, End), MountError> {
     let system = |what| move |source| MountError::System { point: point.to_owned(), what, source };
     let device = mount(point, options)?;
@@ -215,6 +217,7 @@ pub fn start<F: fuser::Filesystem>(
     config.acl = if options.allow_other { fuser::SessionACL::All } else { fuser::SessionACL::Owner };
     config.n_threads = Some(threads);
     let serving = fuser::Session::from_fd(filesystem, device, config.acl, config).and_then(|served| {
+        connected(served.as_fd());
         let notifier = served.notifier();
         let (ended, end) = oneshot::channel();
         let run = move || drop(ended.send(served.run()));

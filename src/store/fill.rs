@@ -239,7 +239,9 @@ impl Fill {
 
     fn hand_over(&mut self, content: Content) -> Object {
         self.sink = Sink::Published;
-        self.store.published(Inner::new(self.store.clone(), self.key, content))
+        let object = self.store.published(Inner::new(self.store.clone(), self.key, content));
+        object.take_as_whole();
+        object
     }
 
     fn publish_on_disk(&self, sums: &Sums) -> Result<Content, Unpublished> {

@@ -17,7 +17,8 @@ use super::{Key, SIDECAR};
 const VERSION: &str = "v1";
 const KEY: &str = "key";
 const KEY_LEN: usize = 32;
-const TAG: &str = "CACHEDIR.TAG";
+/// A file of every cache, which says to backup programs what the directory is.
+pub const TAG: &str = "CACHEDIR.TAG";
 /// The signature is what <https://bford.info/cachedir/> fixes.
 const TAG_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
     # This directory is a cache of tofufs. It may be deleted at any time.\n";

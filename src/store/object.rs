@@ -42,7 +42,7 @@ pub(super) struct Inner {
     id: u64,
     key: Key,
     content: Content,
-    store: Arc<Store>,
+    pub(super) store: Arc<Store>,
     /// When its use was last written down, in seconds since 1970.
     pub(super) touched: AtomicU64,
 }

@@ -84,7 +84,7 @@ fn options() -> Options {
 }
 
 fn mounted(point: &Point, options: &Options) -> Option<(Session, End)> {
-    match start(&point.path, options, 2, OneFile) {
+    match start(&point.path, options, 2, OneFile, |_| {}) {
         Ok(started) => Some(started),
         Err(e) if !rustix::process::geteuid().is_root() => {
             eprintln!("skipped: this user cannot mount here: {e}");

@@ -1,0 +1,87 @@
+//! Large files that the kernel may read by itself (passthrough), and contents that are read without being opened.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use super::Fs;
+use super::error::FsError;
+use super::node::Node;
+use crate::facts::{Content, FactError};
+use crate::store::Object;
+
+/// Files of at least this many bytes are worth a backing file.
+const LARGE: u64 = 1 << 20;
+
+/// A file of the store that was checked as a whole and holds exactly the content of an inode.
+#[derive(Clone, Debug)]
+pub struct Backing(Object);
+
+impl Backing {
+    /// Whether both are the same file, so that the kernel sees one content under one inode.
+    pub fn is_same(&self, other: &Backing) -> bool {
+        match (rustix::fs::fstat(self), rustix::fs::fstat(other)) {
+            (Ok(a), Ok(b)) => (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino),
+            _ => false,
+        }
+    }
+}
+
+impl AsFd for Backing {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // Only objects with a descriptor become a backing.
+        self.0.fd().unwrap_or(rustix::fs::CWD)
+    }
+}
+
+/// How an open file can be read.
+#[derive(Debug)]
+pub enum Reading {
+    /// By asking for its bytes.
+    Plain,
+    /// By the kernel, if it is not open plainly; `None` for content that is in memory only (the disk is full).
+    Backed(Option<Backing>),
+}
+
+/// An open file.
+#[derive(Debug)]
+pub struct Opened {
+    /// Its handle.
+    pub handle: u64,
+    /// How it can be read.
+    pub reading: Reading,
+}
+
+impl Fs {
+    /// The backing of `content`, where it has one: checked as a whole, and fetched anew if it is damaged.
+    pub(super) async fn backed(self: &Arc<Self>, node: &Node, content: Content) -> Result<(Content, Reading), FsError> {
+        let Some(object) = large(&content) else { return Ok((content, Reading::Plain)) };
+        if object.fd().is_none() {
+            return Ok((content, Reading::Backed(None)));
+        }
+        if object.is_whole() || checked(object.clone()).await.is_ok() {
+            return Ok((content, Reading::Backed(Some(Backing(object)))));
+        }
+        let content = self.healed(node).await?;
+        let Some(object) = large(&content) else { return Ok((content, Reading::Plain)) };
+        checked(object.clone()).await.map_err(|e| FsError::integrity(&e))?;
+        let backing = object.fd().is_some().then(|| Backing(object));
+        Ok((content, Reading::Backed(backing)))
+    }
+
+    /// Makes the next lookup of `ino`'s name find another inode: what is open under this one has other bytes than its
+    /// name has now.
+    pub fn supersede(&self, ino: u64) {
+        self.inodes.supersede(ino);
+    }
+}
+
+fn large(content: &Content) -> Option<Object> {
+    match content {
+        Content::Object(object) if object.len() >= LARGE => Some(object.clone()),
+        _ => None,
+    }
+}
+
+async fn checked(object: Object) -> Result<(), FactError> {
+    crate::facts::blocking(move || object.make_sure_whole()).await?.map_err(FactError::from)
+}

@@ -1,0 +1,75 @@
+//! Data files that the kernel reads by itself (passthrough) are checked as a whole: before their first use by this
+//! process, and again whenever their ctime or size changed.
+
+use std::num::NonZeroUsize;
+use std::sync::Mutex;
+
+use lru::LruCache;
+use rustix::fs::{Stat, fstat};
+
+use super::disk::length;
+use super::error::StoreError;
+use super::{Key, Object, locked};
+
+/// How many files' stamps are kept.
+const KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
+
+/// What changes whenever somebody writes to a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Stamp {
+    inode: u64,
+    size: u64,
+    ctime: (i64, i64),
+}
+
+impl Stamp {
+    fn of(stat: &Stat) -> Self {
+        Stamp { inode: stat.st_ino, size: length(stat), ctime: (stat.st_ctime as i64, stat.st_ctime_nsec as i64) }
+    }
+}
+
+/// The stamps of the files that were found whole.
+pub(super) struct Whole(Mutex<LruCache<Key, Stamp>>);
+
+impl Whole {
+    pub(super) fn new() -> Self {
+        Whole(Mutex::new(LruCache::new(KEPT)))
+    }
+}
+
+impl Object {
+    fn stamp(&self) -> Option<Stamp> {
+        let stat = fstat(self.fd()?).ok()?;
+        Some(Stamp::of(&stat))
+    }
+
+    /// Whether the data file was checked as a whole before and nobody has touched it since. Reads no content.
+    pub fn is_whole(&self) -> bool {
+        let stamp = self.stamp();
+        stamp.is_some() && locked(&self.0.store.whole.0).get(&self.key()).copied() == stamp
+    }
+
+    /// Checks the data file as a whole, unless [`Object::is_whole`].
+    ///
+    /// # Errors
+    /// `Corrupt` as for [`Object::read_at`].
+    pub fn make_sure_whole(&self) -> Result<(), StoreError> {
+        if self.is_whole() {
+            return Ok(());
+        }
+        let before = self.stamp();
+        self.verify_whole()?;
+        // If it was touched while it was read, it counts as checked for this use only.
+        if self.stamp() == before {
+            self.take_as_whole();
+        }
+        Ok(())
+    }
+
+    /// Counts the data file as checked: this process has just written it.
+    pub(super) fn take_as_whole(&self) {
+        if let Some(stamp) = self.stamp() {
+            locked(&self.0.store.whole.0).put(self.key(), stamp);
+        }
+    }
+}
