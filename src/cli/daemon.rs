@@ -98,7 +98,7 @@ fn say_how_files_are_read(settings: &MountSettings, passthrough: &Passthrough, d
 /// How deep file systems are stacked where the kernel reads files of the cache under the mount.
 fn stack_depth(cache_dir: &Path) -> u32 {
     const OVERLAYFS: i64 = 0x794c_7630;
-    let on_overlay = rustix::fs::statfs(cache_dir).is_ok_and(|stat| stat.f_type as i64 == OVERLAYFS);
+    let on_overlay = rustix::fs::statfs(cache_dir).is_ok_and(|stat| stat.f_type == OVERLAYFS);
     if on_overlay { 2 } else { 1 }
 }
 

@@ -281,7 +281,7 @@ impl Facts {
     }
 
     async fn load_package(self: &Arc<Self>, repo: Repo, archive: Descriptor) -> Result<Arc<Package>, FactError> {
-        let limits = self.limits.clone();
+        let limits = self.limits;
         let subject = repo.at(Selector::Digest(archive.digest));
         let members = self
             .with_archive(&repo, &archive, move |object| archive::index(&Bytes(object), &limits))
@@ -325,7 +325,7 @@ impl Facts {
         }
         let node = Node::Blob(repo.clone(), blob.digest);
         self.nodes.failed(&node)?;
-        let (facts, of, wanted, at) = (self.clone(), repo.clone(), blob.clone(), key.clone());
+        let (facts, of, wanted, at) = (self.clone(), repo.clone(), blob.clone(), key);
         let load = move || async move {
             let outcome = facts.fetch_blob(&of, &wanted).await;
             if let Ok(object) = &outcome {
@@ -368,7 +368,7 @@ impl Facts {
         }
         let node = Node::Member(package.archive.digest, number);
         self.nodes.failed(&node)?;
-        let (facts, of, at) = (self.clone(), package.clone(), key.clone());
+        let (facts, of, at) = (self.clone(), package.clone(), key);
         let load = move || async move {
             let outcome = facts.unpack(&of, number, file).await;
             if let Ok(object) = &outcome {
@@ -382,13 +382,13 @@ impl Facts {
 
     async fn unpack(self: &Arc<Self>, package: &Arc<Package>, number: FileNo, file: File) -> Result<Object, FactError> {
         let key = Key::Member { archive: package.archive.digest, number };
-        let (store, at) = (self.store.clone(), key.clone());
+        let (store, at) = (self.store.clone(), key);
         if let Some(object) = blocking(move || store.get(&at)).await?? {
             return Ok(object);
         }
         let store = self.store.clone();
         loop {
-            let (store, key) = (store.clone(), key.clone());
+            let (store, key) = (store.clone(), key);
             let unpacked = self
                 .with_archive(&package.repo, &package.archive, move |zip| unpack_into(&store, &key, zip, &file))
                 .await?

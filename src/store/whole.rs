@@ -24,7 +24,7 @@ struct Stamp {
 
 impl Stamp {
     fn of(stat: &Stat) -> Self {
-        Stamp { inode: stat.st_ino, size: length(stat), ctime: (stat.st_ctime as i64, stat.st_ctime_nsec as i64) }
+        Stamp { inode: stat.st_ino, size: length(stat), ctime: (stat.st_ctime, stat.st_ctime_nsec as i64) }
     }
 }
 
