@@ -50,7 +50,7 @@ impl Known for Table {
     fn standing(&self, _: &Host, path: &RepoName) -> Standing {
         let prefix = self.prefix.map(|p| p.parse::<RepoName>().unwrap());
         let given = |g: &&str| g.parse::<RepoName>().unwrap().is_within(Some(path));
-        if self.given.iter().any(|g| given(g)) || prefix.as_ref().is_some_and(|p| p.is_within(Some(path))) {
+        if self.given.iter().any(given) || prefix.as_ref().is_some_and(|p| p.is_within(Some(path))) {
             Standing::Given
         } else if path.is_within(prefix.as_ref()) {
             Standing::Inside
