@@ -26,9 +26,9 @@ const NAME_MAX: usize = 255;
 impl Fs {
     /// The value of the attribute `name` of `ino`.
     pub fn getxattr(&self, ino: u64, name: &OsStr) -> Result<Vec<u8>, FsError> {
-        // The kernel and `ls` ask for other name spaces at every file.
+        // `ls` asks for labels and access lists of every file until one answer says that there are none here.
         if !name.as_bytes().starts_with(b"user.") {
-            return Err(FsError::plain(Errno::ENODATA));
+            return Err(FsError::plain(Errno::EOPNOTSUPP));
         }
         let node = self.inodes.node(ino)?;
         let found = self.attributes(&node).into_iter().find(|(n, _)| n.as_bytes() == name.as_bytes());
