@@ -63,9 +63,13 @@ impl Facts {
                 ));
             }
         }
-        let parsed = Manifest::parse(raw.bytes.clone(), digest, raw.content_type.as_deref())
-            .map(Arc::new)
-            .map_err(|e| FactError::document(format_args!("{subject} ({digest})"), &e));
+        let parsed =
+            Manifest::parse(raw.bytes.clone(), digest, raw.content_type.as_deref()).map(Arc::new).map_err(|e| {
+                match selector {
+                    Selector::Digest(_) => FactError::document(&subject, &e),
+                    Selector::Tag(_) => FactError::document(format_args!("{subject} ({digest})"), &e),
+                }
+            });
         if parsed.is_ok() {
             let store = self.store.clone();
             let kept = blocking(move || keep(&store, digest, &raw.bytes)).await?;

@@ -64,11 +64,19 @@ pub enum Content {
     },
 }
 
+/// A repository, and digest and size of an archive in it. With the size, since a manifest that lies about it must not
+/// spoil the same archive for one that does not.
+type PackageKey = (Repo, Digest, u64);
+
+fn key_of(repo: &Repo, archive: &Descriptor) -> PackageKey {
+    (repo.clone(), archive.digest, archive.size)
+}
+
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Node {
     Manifest(Repo, Digest),
-    Package(Repo, Digest),
-    Blob(Repo, Digest),
+    Package(PackageKey),
+    Blob(PackageKey),
     Member(Digest, FileNo),
 }
 
@@ -79,14 +87,14 @@ struct Inflated {
 
 pub(super) struct Nodes {
     manifests: Mutex<LruCache<Digest, Arc<Manifest>>>,
-    packages: Mutex<HashMap<(Repo, Digest), Weak<Package>>>,
-    recent: Mutex<LruCache<(Repo, Digest), Arc<Package>>>,
+    packages: Mutex<HashMap<PackageKey, Weak<Package>>>,
+    recent: Mutex<LruCache<PackageKey, Arc<Package>>>,
     objects: Mutex<LruCache<Key, Object>>,
     inflated: Mutex<Inflated>,
     failures: Mutex<HashMap<Node, (FactError, Instant)>>,
     manifest_flights: Flights<(Repo, Digest), Arc<Manifest>, FactError>,
-    package_flights: Flights<(Repo, Digest), Arc<Package>, FactError>,
-    object_flights: Flights<Key, Object, FactError>,
+    package_flights: Flights<PackageKey, Arc<Package>, FactError>,
+    object_flights: Flights<Node, Object, FactError>,
     /// Unpacking and indexing: as many at a time as there are cores.
     cores: Arc<Semaphore>,
 }
@@ -146,7 +154,7 @@ impl Nodes {
         lock(&self.manifests).put(manifest.digest, manifest);
     }
 
-    fn package(&self, key: &(Repo, Digest)) -> Option<Arc<Package>> {
+    fn package(&self, key: &PackageKey) -> Option<Arc<Package>> {
         if let Some(package) = lock(&self.recent).get(key) {
             return Some(package.clone());
         }
@@ -155,7 +163,7 @@ impl Nodes {
         Some(package)
     }
 
-    fn keep_package(&self, key: (Repo, Digest), package: &Arc<Package>) {
+    fn keep_package(&self, key: PackageKey, package: &Arc<Package>) {
         let mut packages = lock(&self.packages);
         packages.retain(|_, p| p.strong_count() > 0);
         packages.insert(key.clone(), Arc::downgrade(package));
@@ -231,7 +239,17 @@ impl Facts {
         repo: &Repo,
         target: &Target,
     ) -> Result<(Arc<Manifest>, Descriptor), FactError> {
-        let manifest = self.manifest(repo, target.manifest.digest).await?;
+        let manifest = self.manifest(repo, target.manifest.digest).await.map_err(|e| match e.failure {
+            // The index stands, and it is not for the registry to take back what it names.
+            Failure::Absent => FactError::new(
+                Failure::Integrity,
+                format!(
+                    "{}: the release names a manifest that the registry lacks; have it published again",
+                    repo.at(Selector::Digest(target.manifest.digest))
+                ),
+            ),
+            _ => e,
+        })?;
         self.check_target(repo, target, manifest)
     }
 
@@ -262,11 +280,11 @@ impl Facts {
 
     /// The package in an archive: fetched whole, verified, its index read.
     pub async fn package(self: &Arc<Self>, repo: &Repo, archive: &Descriptor) -> Result<Arc<Package>, FactError> {
-        let key = (repo.clone(), archive.digest);
+        let key = key_of(repo, archive);
         if let Some(package) = self.nodes.package(&key) {
             return Ok(package);
         }
-        let node = Node::Package(repo.clone(), archive.digest);
+        let node = Node::Package(key.clone());
         self.nodes.failed(&node)?;
         let (facts, of, archive, at) = (self.clone(), repo.clone(), archive.clone(), key.clone());
         let load = move || async move {
@@ -281,7 +299,7 @@ impl Facts {
     }
 
     async fn load_package(self: &Arc<Self>, repo: Repo, archive: Descriptor) -> Result<Arc<Package>, FactError> {
-        let limits = self.limits;
+        let limits = self.limits.clone();
         let subject = repo.at(Selector::Digest(archive.digest));
         let members = self
             .with_archive(&repo, &archive, move |object| archive::index(&Bytes(object), &limits))
@@ -323,18 +341,18 @@ impl Facts {
         if let Some(object) = lock(&self.nodes.objects).get(&key) {
             return self.of_size(repo, blob, object.clone());
         }
-        let node = Node::Blob(repo.clone(), blob.digest);
+        let node = Node::Blob(key_of(repo, blob));
         self.nodes.failed(&node)?;
-        let (facts, of, wanted, at) = (self.clone(), repo.clone(), blob.clone(), key);
+        let (facts, of, wanted, flight) = (self.clone(), repo.clone(), blob.clone(), node.clone());
         let load = move || async move {
             let outcome = facts.fetch_blob(&of, &wanted).await;
             if let Ok(object) = &outcome {
-                lock(&facts.nodes.objects).put(at, object.clone());
+                lock(&facts.nodes.objects).put(key, object.clone());
             }
             facts.nodes.remember(node, &outcome);
             outcome
         };
-        let object = self.nodes.object_flights.join(key, load).await?;
+        let object = self.nodes.object_flights.join(flight, load).await?;
         self.of_size(repo, blob, object)
     }
 
@@ -368,27 +386,27 @@ impl Facts {
         }
         let node = Node::Member(package.archive.digest, number);
         self.nodes.failed(&node)?;
-        let (facts, of, at) = (self.clone(), package.clone(), key);
+        let (facts, of, flight) = (self.clone(), package.clone(), node.clone());
         let load = move || async move {
             let outcome = facts.unpack(&of, number, file).await;
             if let Ok(object) = &outcome {
-                lock(&facts.nodes.objects).put(at, object.clone());
+                lock(&facts.nodes.objects).put(key, object.clone());
             }
             facts.nodes.remember(node, &outcome);
             outcome
         };
-        Ok(Content::Object(self.nodes.object_flights.join(key, load).await?))
+        Ok(Content::Object(self.nodes.object_flights.join(flight, load).await?))
     }
 
     async fn unpack(self: &Arc<Self>, package: &Arc<Package>, number: FileNo, file: File) -> Result<Object, FactError> {
         let key = Key::Member { archive: package.archive.digest, number };
-        let (store, at) = (self.store.clone(), key);
+        let (store, at) = (self.store.clone(), key.clone());
         if let Some(object) = blocking(move || store.get(&at)).await?? {
             return Ok(object);
         }
         let store = self.store.clone();
         loop {
-            let (store, key) = (store.clone(), key);
+            let (store, key) = (store.clone(), key.clone());
             let unpacked = self
                 .with_archive(&package.repo, &package.archive, move |zip| unpack_into(&store, &key, zip, &file))
                 .await?

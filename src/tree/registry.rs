@@ -153,13 +153,15 @@ fn inside<K: Known>(repo: &Repo, known: &K) -> bool {
 
 /// The other rules: a repository, a prefix of something in the catalog, a passage.
 ///
-/// Repository and prefix are directories alike, so the catalog is asked first: one request answers for all names.
+/// Repository, prefix and passage are directories alike, so the catalog is asked first: one request answers for all
+/// names, and where there is none, a name that may be a passage needs no request of its own.
 fn nested_space<K: Known>(nested: Repo, name: &str, below_repository: bool, known: &K) -> Answer<K::Error> {
     let tags = known.tags(&nested);
     if let Fact::Is(_) = tags {
         return Step::Edge(Entry::Space(nested.into()));
     }
     let catalog = known.catalog(&nested.host);
+    let may_pass = is_passage(name) && !below_repository;
     match &catalog {
         Fact::Unknown => return Step::Need(Need::Catalog(nested.host)),
         Fact::Is(names) if names.iter().any(|n| n.is_within(Some(&nested.name))) => {
@@ -167,12 +169,13 @@ fn nested_space<K: Known>(nested: Repo, name: &str, below_repository: bool, know
         }
         _ => {}
     }
-    let may_pass = is_passage(name) && !below_repository;
     match (tags, catalog) {
+        (Fact::Unknown | Fact::Absent, Fact::Absent | Fact::Denied(_)) if may_pass => {
+            Step::Edge(Entry::Space(nested.into()))
+        }
         (Fact::Unknown, _) => Step::Need(Need::Tags(nested)),
         (Fact::Denied(_), _) if may_pass => Step::Edge(Entry::Space(nested.into())),
         (Fact::Denied(e) | Fact::Failed(e), _) => Step::Failed(Found::Fact(e)),
-        (_, Fact::Absent | Fact::Denied(_)) if may_pass => Step::Edge(Entry::Space(nested.into())),
         (_, Fact::Failed(e)) => Step::Failed(Found::Fact(e)),
         _ => Step::Absent,
     }

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "every test program uses a part of the bed")]
 
 pub mod docker_registry;
+pub mod hostile;
 pub mod layouts;
 pub mod mount;
 pub mod pack;

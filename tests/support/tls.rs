@@ -1,4 +1,4 @@
-//! A private certificate authority and a certificate for 127.0.0.1 and localhost.
+//! A private certificate authority and a certificate of its making.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,13 @@ pub struct Tls {
 }
 
 impl Tls {
+    /// A sound one for this machine.
     pub fn new() -> Tls {
+        Tls::with(&["localhost", "127.0.0.1"], 2100)
+    }
+
+    /// A certificate for `names` that is good until the first day of the year `until`.
+    pub fn with(names: &[&str], until: i32) -> Tls {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "the test's own authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -20,10 +26,11 @@ impl Tls {
         let ca_key = KeyPair::generate().expect("a key");
         let ca = params.self_signed(&ca_key).expect("a certificate");
         let key = KeyPair::generate().expect("a key");
-        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let certificate = CertificateParams::new(names)
-            .and_then(|p| p.signed_by(&key, &Issuer::new(params, ca_key)))
-            .expect("a certificate");
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut leaf = CertificateParams::new(names).expect("names");
+        leaf.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        leaf.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let certificate = leaf.signed_by(&key, &Issuer::new(params, ca_key)).expect("a certificate");
         Tls { ca: ca.pem(), certificate: certificate.pem(), key: key.serialize_pem() }
     }
 
