@@ -114,7 +114,7 @@ impl Fs {
                 Some(host) => (Node::registry(host.clone()), FOREVER),
                 None => return Ok(Lookup::Absent(FOREVER)),
             },
-            Node::Space(space) => match self.find_in_space(space, name).await? {
+            Node::Space { space, .. } => match self.find_in_space(space, name).await? {
                 Ok(entry) => return self.found_in_space(place, entry).await.map(Lookup::Found),
                 Err(ttl) => return Ok(Lookup::Absent(ttl)),
             },
@@ -160,7 +160,7 @@ impl Fs {
 
     async fn found_in_space(self: &Arc<Self>, place: Place, entry: Named) -> Result<Entry, FsError> {
         let (node, ttl) = match entry {
-            Named::Space(space) => (Arc::new(Node::Space(space)), self.facts.tag_ttl()),
+            Named::Space(space) => (Arc::new(Node::space(space)), self.facts.tag_ttl()),
             Named::Release(reference) => {
                 let before = self.inodes.at(&place);
                 let bound = before.as_ref().and_then(|n| n.release()).and_then(ReleaseNode::digest);
@@ -330,7 +330,7 @@ impl Fs {
 
     /// Whether the listing of `ino` never changes.
     pub fn is_constant(&self, ino: u64) -> bool {
-        self.inodes.node(ino).is_ok_and(|n| !matches!(n.as_ref(), Node::Root | Node::Space(_)))
+        self.inodes.node(ino).is_ok_and(|n| !matches!(n.as_ref(), Node::Root | Node::Space { .. }))
     }
 
     /// Bytes of the cache: limit and use.

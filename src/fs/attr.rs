@@ -43,7 +43,7 @@ const NO_TIME: i64 = 315_532_800;
 pub(super) fn of(ino: u64, node: &Node, options: &Options, facts: &Facts) -> (Attr, bool) {
     let directory = |mode| (FileKind::Directory, 0, mode, NO_TIME, true);
     let (kind, size, mode, time, is_true) = match node {
-        Node::Root | Node::Space(_) => directory(if options.read_only { 0o555 } else { 0o755 }),
+        Node::Root | Node::Space { .. } => directory(if options.read_only { 0o555 } else { 0o755 }),
         Node::Release(_) | Node::Platform(_) | Node::Dir { .. } => directory(0o555),
         Node::Zip { release, target, .. } => {
             let layer = release.targets().get(*target).and_then(|t| facts.known_target(&release.repo, t));

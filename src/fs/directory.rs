@@ -46,7 +46,7 @@ impl Fs {
     pub(super) async fn listing(self: &Arc<Self>, node: &Arc<Node>) -> Result<Listing, FsError> {
         match node.as_ref() {
             Node::Root => Ok(Listing::Root(self.facts.hosts().map(|h| OsString::from(h.as_str())).collect())),
-            Node::Space(space) => self.names(space).await,
+            Node::Space { space, .. } => self.names(space).await,
             Node::Release(release) => {
                 let bound = self.enter(release).await?;
                 match &bound.release {
@@ -158,7 +158,7 @@ impl Fs {
     /// The node of a listed name, and how long it may be kept.
     fn named(&self, place: Place, entry: &Named) -> (Arc<Node>, Duration) {
         let reference = match entry {
-            Named::Space(space) => return (Arc::new(Node::Space(space.clone())), self.facts.tag_ttl()),
+            Named::Space(space) => return (Arc::new(Node::space(space.clone())), self.facts.tag_ttl()),
             Named::Release(reference) => reference,
         };
         let view = self.facts.view(Instant::now());

@@ -96,7 +96,7 @@ pub(super) enum Node {
     /// The mount's root.
     Root,
     /// A registry, repository, prefix or passage.
-    Space(Space),
+    Space { space: Space, error: LastError },
     /// A release by tag or digest.
     Release(ReleaseNode),
     /// `OS_ARCH/` of a provider release.
@@ -116,7 +116,11 @@ pub(super) enum Node {
 
 impl Node {
     pub(super) fn registry(host: Host) -> Node {
-        Node::Space(Space { host, path: None })
+        Node::space(Space { host, path: None })
+    }
+
+    pub(super) fn space(space: Space) -> Node {
+        Node::Space { space, error: LastError::default() }
     }
 
     pub(super) fn platform(release: Arc<Bound>, target: usize) -> Node {
@@ -138,7 +142,7 @@ impl Node {
     pub(super) fn describe(&self) -> String {
         match self {
             Node::Root => "the mount's root".to_owned(),
-            Node::Space(space) => match space.repo() {
+            Node::Space { space, .. } => match space.repo() {
                 Some(repo) => repo.to_string(),
                 None => space.host.to_string(),
             },
@@ -159,7 +163,7 @@ impl Node {
         match self {
             Node::Release(release) => Some(&release.error),
             Node::Platform(platform) => Some(&platform.error),
-            Node::Zip { error, .. } => Some(error),
+            Node::Space { error, .. } | Node::Zip { error, .. } => Some(error),
             _ => None,
         }
     }

@@ -85,7 +85,7 @@ impl Fs {
         let below = Below::parse(&components);
         self.facts.forget(|need| below.holds_edge(need));
         self.inodes.places(|node| match node {
-            Node::Space(space) => below.holds(space.host.as_str(), space.path.as_ref(), None),
+            Node::Space { space, .. } => below.holds(space.host.as_str(), space.path.as_ref(), None),
             Node::Release(release) => {
                 let reference = &release.reference;
                 let tag = match &reference.selector {

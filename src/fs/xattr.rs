@@ -56,7 +56,7 @@ impl Fs {
                 self.of_target(&platform.release, platform.target, entered, &mut out);
             }
             Node::Zip { release, target, .. } => self.of_target(release, *target, None, &mut out),
-            Node::Space(_) | Node::Dir { .. } | Node::File { .. } => {}
+            Node::Space { .. } | Node::Dir { .. } | Node::File { .. } => {}
         }
         if let Some(error) = node.error() {
             add(&mut out, "user.tofufs.error", error.as_bytes());

@@ -85,6 +85,8 @@ pub(super) struct Grant {
     pub header: HeaderValue,
     /// How the registry asked for it.
     pub challenge: Challenge,
+    /// Where the credential behind it was found; `None` for a token that anybody gets.
+    pub source: Option<String>,
     /// Whether the registry has accepted it at least once.
     pub worked: AtomicBool,
     serial: u64,
@@ -132,6 +134,15 @@ impl Auth {
         let serials = AtomicU64::new(0);
         let inner = Arc::new(Inner { transport, host, registry, token_realm, source, serials });
         Auth { inner, slots: Mutex::default() }
+    }
+
+    /// The fault of an answer that denies access, whose text is `words`, to who showed `grant`.
+    pub fn denied(&self, words: &str, grant: Option<&Grant>) -> Fault {
+        match grant.and_then(|grant| grant.source.as_ref()) {
+            Some(source) => Fault::new(Failure::Denied, format!("{words} to the credential from {source}"))
+                .remedy("check that it is the right one and may read this repository"),
+            None => self.inner.no_credential(words),
+        }
     }
 
     /// What an earlier login for the same scope gave, if it is still good.
@@ -227,7 +238,8 @@ impl Inner {
         };
         let serial = self.serials.fetch_add(1, Ordering::Relaxed) + 1;
         let until = lifetime.map(|lifetime| Instant::now() + lifetime);
-        Ok(Arc::new(Grant { header, challenge, worked: AtomicBool::new(false), serial, until }))
+        let source = found.map(|found| found.source);
+        Ok(Arc::new(Grant { header, challenge, source, worked: AtomicBool::new(false), serial, until }))
     }
 
     /// The header of the Basic scheme. Over plain HTTP only because the user named the host to be spoken to so.

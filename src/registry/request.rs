@@ -54,8 +54,8 @@ pub(super) struct Requester {
 }
 
 impl Requester {
-    /// Sends `question` once: with logins and redirects, without trying again what failed. Every status but 401, 429
-    /// and 5xx is the caller's to judge.
+    /// Sends `question` once: with logins and redirects, without trying again what failed. What the registry
+    /// itself denies (401, 403), 429 and 5xx are faults; every other status is the caller's to judge.
     pub async fn ask(&self, question: &Question, patience: &mut Patience) -> Result<Answer, Fault> {
         let mut grant = self.auth.granted(&question.scope);
         let mut logins = 0;
@@ -67,7 +67,7 @@ impl Requester {
             match (status, &grant) {
                 (StatusCode::UNAUTHORIZED, _) if own => {
                     if logins == LOGINS_MAX {
-                        return Err(refused(answer, patience).await);
+                        return Err(self.denied(answer, grant.as_deref(), patience).await);
                     }
                     let challenge = Challenge::of(answer.response.headers())?;
                     drop(answer);
@@ -78,6 +78,9 @@ impl Requester {
                 (StatusCode::FORBIDDEN, Some(old)) if own && logins == 0 && looks_expired(&answer, old) => {
                     grant = Some(self.log_in(question, old.challenge.clone(), Some(old), patience).await?);
                     logins = LOGINS_MAX;
+                }
+                (StatusCode::FORBIDDEN, _) if own => {
+                    return Err(self.denied(answer, grant.as_deref(), patience).await);
                 }
                 // a store's signed address may have expired; a new one comes from the registry (Q11)
                 (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) if !own && !resolved_again => {
@@ -95,6 +98,14 @@ impl Requester {
                     return Ok(answer);
                 }
             }
+        }
+    }
+
+    /// The fault of an answer that denies access to who showed `grant`.
+    async fn denied(&self, answer: Answer, grant: Option<&Grant>, patience: &mut Patience) -> Fault {
+        match answer.document(REFUSAL_MAX, "the answer", patience).await {
+            Ok(document) => self.auth.denied(&document.words(), grant),
+            Err(fault) => fault,
         }
     }
 
@@ -167,13 +178,6 @@ fn target(from: &Url, headers: &HeaderMap) -> Result<Url, Fault> {
 /// registry's usual JSON.
 fn looks_expired(answer: &Answer, grant: &Grant) -> bool {
     grant.worked.load(Ordering::Relaxed) || !is_json(answer.response.headers())
-}
-
-async fn refused(answer: Answer, patience: &mut Patience) -> Fault {
-    match answer.document(REFUSAL_MAX, "the answer", patience).await {
-        Ok(document) => document.unexpected().remedy("check that the stored credential may read this repository"),
-        Err(fault) => fault,
-    }
 }
 
 #[cfg(test)]

@@ -127,7 +127,7 @@ async fn a_registry_that_refuses_for_ever_is_logged_in_to_twice() {
     let server = server(Some(BASIC));
     let source = credentials(user(CANARY));
     server.rule(all(), Behaviour::Answer(Reply::error(401, "UNAUTHORIZED").with("WWW-Authenticate", "Basic realm=x")));
-    refused(get(&client(&server, source.clone())).await, Failure::Denied, &["401", "credential"]);
+    refused(get(&client(&server, source.clone())).await, Failure::Denied, &["401", "credential from the test"]);
     assert_eq!(server.requests().len(), 3);
     assert_eq!(*source.asked.lock().unwrap(), [false, true], "the helper runs again after a refusal");
 }
@@ -156,7 +156,7 @@ async fn an_expired_token_that_is_answered_by_403_is_renewed_once() {
     get(&remote).await.unwrap();
     assert_eq!(*source.asked.lock().unwrap(), [false, true]);
     server.script(path(MANIFEST), [expired(), expired()]);
-    refused(get(&remote).await, Failure::Denied, &["403", "has expired"]);
+    refused(get(&remote).await, Failure::Denied, &["403", "has expired", "credential from the test"]);
     assert_eq!(server.requests().len(), 2 + 2 + 2);
 }
 

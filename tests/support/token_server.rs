@@ -18,13 +18,17 @@ use super::tls::Tls;
 pub const SERVICE: &str = "the registry";
 pub const ISSUER: &str = "the test's token server";
 pub const REFRESH_TOKEN: &str = "the-refresh-token";
+/// The lifetime that every answer names, in seconds.
+pub const ANNOUNCED: u64 = 300;
+/// For how long distribution takes a token that has expired, in seconds.
+const LEEWAY: u64 = 60;
 
 struct Shared {
     key: KeyPair,
     certificate_der: Vec<u8>,
     user: String,
     password: String,
-    /// Seconds for which a token lives.
+    /// Seconds for which the registry takes a token.
     lifetime: AtomicU64,
     issued: AtomicUsize,
     refused: AtomicUsize,
@@ -56,7 +60,7 @@ impl TokenServer {
             certificate_der: certificate.der().to_vec(),
             user: user.to_owned(),
             password: password.to_owned(),
-            lifetime: AtomicU64::new(300),
+            lifetime: AtomicU64::new(ANNOUNCED),
             issued: AtomicUsize::new(0),
             refused: AtomicUsize::new(0),
             scopes: Mutex::new(Vec::new()),
@@ -84,7 +88,7 @@ impl TokenServer {
         &self.certificate
     }
 
-    /// How long tokens live from now on, in seconds.
+    /// How long the registry takes tokens that are made from now on, in seconds. [`ANNOUNCED`] is what callers are told.
     pub fn set_lifetime(&self, seconds: u64) {
         self.shared.lifetime.store(seconds, Ordering::SeqCst);
     }
@@ -192,8 +196,7 @@ impl Shared {
         self.scopes.lock().expect("no panic in the server").extend(scopes.iter().map(|s| s.to_string()));
         self.issued.fetch_add(1, Ordering::SeqCst);
         let token = self.token(&scopes);
-        let lifetime = self.lifetime.load(Ordering::SeqCst);
-        ("200 OK", json!({"token": token, "access_token": token, "expires_in": lifetime}))
+        ("200 OK", json!({"token": token, "access_token": token, "expires_in": ANNOUNCED}))
     }
 
     fn token(&self, scopes: &[&str]) -> String {
@@ -209,7 +212,7 @@ impl Shared {
         let header = json!({"typ": "JWT", "alg": "ES256", "x5c": [STANDARD.encode(&self.certificate_der)]});
         let claims = json!({
             "iss": ISSUER, "sub": self.user, "aud": SERVICE, "access": access, "jti": format!("{now}"),
-            "iat": now, "nbf": now - 60, "exp": now + self.lifetime.load(Ordering::SeqCst),
+            "iat": now, "nbf": now - 60, "exp": now + self.lifetime.load(Ordering::SeqCst) - LEEWAY,
         });
         let encode = |v: serde_json::Value| URL_SAFE_NO_PAD.encode(v.to_string());
         let signed = format!("{}.{}", encode(header), encode(claims));
