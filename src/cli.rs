@@ -2,17 +2,20 @@
 //!
 //! Standard output carries results and nothing else. A command that fails says why in one line on standard error.
 
+pub mod access;
 pub mod args;
 pub mod background;
 pub mod cache;
 pub mod control;
 pub mod daemon;
+pub mod doctor;
 pub mod helper;
 pub mod lifecycle;
 pub mod log;
 pub mod mount;
 pub mod mounts;
 pub mod output;
+pub mod progress;
 pub mod quantity;
 pub mod refresh;
 pub mod settings;
@@ -49,6 +52,7 @@ pub fn run(words: Vec<OsString>) -> Result<(), CommandError> {
         Command::Umount(args) => umount::run(&args),
         Command::Refresh(args) => refresh::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Cache(args) => cache::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

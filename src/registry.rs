@@ -12,6 +12,7 @@ pub mod credentials;
 pub mod decorate;
 mod gate;
 pub mod layout;
+pub mod observed;
 pub mod origin;
 mod paging;
 pub mod remote;

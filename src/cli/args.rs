@@ -20,6 +20,7 @@ Mounting:
   umount       Unmount, and wait until the mount's process has ended
   refresh      Forget what is remembered below a path, now
   status       Show the mounts: sources, requests, cache, errors
+  doctor       Tell what this host and a registry can and cannot do
 
 Cache:
   cache        Look into the cache, check it, shrink it
@@ -57,6 +58,12 @@ and several sources are joined by ;
 
 SIZE is a whole number with KiB, MiB, GiB or TiB; DURATION with ms, s, m or h.";
 
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  tofufs doctor                                    this host
+  tofufs doctor ghcr.io/acme/network:1.2.0         and a release: who logs in how, where its blobs come from
+  tofufs doctor --plain-http localhost:5000 localhost:5000";
+
 /// The whole command line.
 #[derive(Parser, Debug)]
 #[command(
@@ -93,6 +100,12 @@ pub enum Command {
     Refresh(RefreshArgs),
     /// Show the mounts: sources, requests, cache, errors
     Status(StatusArgs),
+    /// Tell what this host and a registry can and cannot do, and what to change
+    ///
+    /// Changes nothing. Each line says ok, note (it works, but not as well as it could) or problem; the exit code is 1 if
+    /// there is a problem.
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(Box<DoctorArgs>),
     /// Look into the cache, check it, shrink it
     ///
     /// Works beside mounts that use the cache.
@@ -194,7 +207,16 @@ pub struct NetworkArgs {
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     pub tag_ttl: Span,
 
-    /// How long a file operation waits without progress before it fails with ETIMEDOUT
+    /// How each of them is reached.
+    #[command(flatten)]
+    pub reach: ReachArgs,
+}
+
+/// How a registry is reached, logged in to and waited for.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Registries")]
+pub struct ReachArgs {
+    /// How long an operation waits without progress before it fails with ETIMEDOUT
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     pub deadline: Span,
 
@@ -290,6 +312,26 @@ pub struct StatusArgs {
     pub json: bool,
 }
 
+/// Arguments of `doctor`.
+#[derive(Args, Debug)]
+pub struct DoctorArgs {
+    /// A registry, a repository or a release to look at: HOST[:PORT][/NAME[:TAG|@DIGEST]]
+    #[arg(value_name = "REFERENCE")]
+    pub reference: Option<String>,
+
+    /// Talking to the registry.
+    #[command(flatten)]
+    pub reach: ReachArgs,
+
+    /// Where things are kept.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Arguments of `cache`.
 #[derive(Args, Debug)]
 pub struct CacheArgs {
@@ -311,9 +353,13 @@ pub struct CacheArgs {
 pub enum CacheCommand {
     /// Show where the cache is and what it holds
     Info,
-    /// Check every file against its checksums; what is damaged is set aside and fetched again when needed
+    /// Check every file against its checksums; what is damaged is removed and fetched again when needed
+    ///
+    /// Ctrl-C stops it after the file at which it is. The exit code is 1 if something was damaged or not looked at.
     Verify,
     /// Remove the least recently used content until the cache holds at most this much
+    ///
+    /// What a mount has open stays readable there. Ctrl-C stops it after the file at which it is, with exit code 1.
     Prune {
         /// How much may stay
         #[arg(long, value_name = "SIZE", default_value = "0KiB")]

@@ -1,14 +1,12 @@
 //! `tofufs cache`: works on the directory itself, so beside running mounts and without one.
 
-use std::io::Write;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::args::{CacheArgs, CacheCommand};
 use super::output::{self, CommandError, pairs};
+use super::progress::Progress;
 use super::quantity::Size;
 use super::settings::Environment;
 use crate::store::{Options, Store};
@@ -43,55 +41,56 @@ fn info(store: &Store, as_json: bool) -> Result<(), CommandError> {
 }
 
 fn verify(store: &Arc<Store>, as_json: bool) -> Result<(), CommandError> {
-    let mut progress = Progress::new();
-    let verified = store.verify(&mut |done, total| progress.show(done, total));
-    progress.bar.finish_and_clear();
+    let mut progress = progress("checked")?;
+    let verified = store.verify(&mut |done, total| progress.step(done, total));
+    drop(progress);
     let bad: Vec<(String, &String)> = verified.bad.iter().map(|(key, rule)| (key.to_string(), rule)).collect();
     if as_json {
         let bad: Vec<_> = bad.iter().map(|(key, rule)| json!({"object": key, "rule": rule})).collect();
-        output::json(&json!({"checked": verified.checked, "bad": bad}))?;
+        output::json(&json!({"checked": verified.checked, "bad": bad, "left": verified.left}))?;
     } else {
         let lines: String = bad.iter().map(|(key, rule)| format!("{key}: {rule}\n")).collect();
         output::text(format!("{lines}{} objects checked, {} damaged\n", verified.checked, bad.len()))?;
     }
-    match bad.len() {
-        0 => Ok(()),
-        damaged => Err(CommandError::Failed(format!(
-            "{damaged} objects of the cache were damaged; they are set aside and will be fetched again when needed"
-        ))),
+    let mut reasons = Vec::new();
+    if !bad.is_empty() {
+        let damaged = bad.len();
+        reasons.push(format!("{damaged} objects of the cache were damaged; they will be fetched again when needed"));
+    }
+    if verified.left > 0 {
+        reasons.push(format!("it was stopped; {} objects were not looked at", verified.left));
+    }
+    match reasons.is_empty() {
+        true => Ok(()),
+        false => Err(CommandError::Failed(reasons.join("; "))),
     }
 }
 
 fn prune(store: &Store, to: Size, as_json: bool) -> Result<(), CommandError> {
-    let pruned = store.prune(to.0);
+    let mut progress = progress("freed")?;
+    let pruned = store.prune_while(to.0, &mut |done, total| progress.step(done, total));
+    let stopped = progress.is_stopped();
+    drop(progress);
+    let left = store.usage();
     if as_json {
-        return output::json(&json!({"removed": pruned.objects, "bytes": pruned.bytes}));
+        output::json(&json!({
+            "removed": pruned.objects, "bytes": pruned.bytes, "left": {"objects": left.objects, "bytes": left.bytes},
+        }))?;
+    } else {
+        output::text(format!(
+            "removed {} objects, {}; {} objects are left, {}\n",
+            pruned.objects,
+            Size(pruned.bytes),
+            left.objects,
+            Size(left.bytes)
+        ))?;
     }
-    output::text(format!("removed {} objects, {}\n", pruned.objects, Size(pruned.bytes)))
+    match stopped && left.bytes > to.0 {
+        true => Err(CommandError::Failed(format!("it was stopped before the cache held at most {to}"))),
+        false => Ok(()),
+    }
 }
 
-/// A bar on a terminal, a plain line now and then elsewhere.
-struct Progress {
-    bar: ProgressBar,
-    last: Instant,
-}
-
-impl Progress {
-    const PAUSE: Duration = Duration::from_secs(5);
-
-    fn new() -> Progress {
-        let style = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes}");
-        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-        // It draws to standard error, and only if that is a terminal.
-        Progress { bar: ProgressBar::new(0).with_style(style), last: Instant::now() }
-    }
-
-    fn show(&mut self, done: u64, total: u64) {
-        self.bar.set_length(total);
-        self.bar.set_position(done);
-        if self.bar.is_hidden() && self.last.elapsed() >= Progress::PAUSE {
-            self.last = Instant::now();
-            let _ = writeln!(std::io::stderr(), "checked {} of {}", Size(done), Size(total));
-        }
-    }
+fn progress(verb: &'static str) -> Result<Progress, CommandError> {
+    Progress::new(verb).map_err(|e| CommandError::Failed(format!("signals cannot be waited for: {e}")))
 }

@@ -11,12 +11,12 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
+use super::access::RegistryAccess;
 use super::control::{Request, Service, Socket};
 use super::lifecycle::{self, Signals};
 use super::output::CommandError;
 use super::settings::{MountSettings, Source};
 use super::status;
-use super::tofurc::{self, Tofurc};
 use super::{background, mount};
 use crate::archive::Limits;
 use crate::facts::{self, Facts, SourceState};
@@ -24,14 +24,10 @@ use crate::fs::{self, Fs};
 use crate::fuse::passthrough::Passthrough;
 use crate::fuse::session::{self, Session};
 use crate::fuse::{self, Adapter};
-use crate::name::Host;
 use crate::registry::Registry;
-use crate::registry::credentials::Credentials;
 use crate::registry::decorate::Offline;
 use crate::registry::layout::Layout;
-use crate::registry::origin::Origin;
-use crate::registry::remote::{Remote, RemoteOptions};
-use crate::registry::transport::{Transport, TransportOptions};
+use crate::registry::transport::Transport;
 use crate::store::{self, Store};
 
 /// How long tasks may take to end when the mount is gone.
@@ -149,7 +145,13 @@ type Sources = (Vec<facts::Source>, Option<Arc<Transport>>);
 fn sources(settings: &MountSettings) -> Result<Sources, CommandError> {
     let remote = settings.sources.iter().any(|source| matches!(source, Source::Registry { .. }));
     let network = match remote && !settings.network.offline {
-        true => Some(RegistryAccess::new(settings)?),
+        true => {
+            let access = RegistryAccess::new(&settings.network)?;
+            for warning in &access.tofurc.warnings {
+                tracing::warn!("{warning}");
+            }
+            Some(access)
+        }
         false => None,
     };
     let mut sources = Vec::new();
@@ -158,7 +160,7 @@ fn sources(settings: &MountSettings) -> Result<Sources, CommandError> {
         match source {
             Source::Registry { host, prefix } => {
                 let registry: Arc<dyn Registry> = match &network {
-                    Some(network) => Arc::new(network.remote(settings, host)?),
+                    Some(network) => Arc::new(network.remote(host)?),
                     None => Arc::new(Offline::new(host.clone())),
                 };
                 sources.push(facts::Source { host: host.clone(), prefix: prefix.clone(), registry, name });
@@ -172,44 +174,6 @@ fn sources(settings: &MountSettings) -> Result<Sources, CommandError> {
         }
     }
     Ok((sources, network.map(|network| network.transport)))
-}
-
-/// What all registries of a mount share.
-struct RegistryAccess {
-    transport: Arc<Transport>,
-    credentials: Arc<Credentials>,
-}
-
-impl RegistryAccess {
-    fn new(settings: &MountSettings) -> Result<RegistryAccess, CommandError> {
-        let transport = Transport::new(TransportOptions {
-            ca_files: settings.network.ca_files.clone(),
-            deadline: settings.network.deadline,
-            ..TransportOptions::default()
-        })
-        .map_err(CommandError::failed)?;
-        let environment = tofurc::Environment::of_process();
-        let tofurc = match &settings.network.tofurc {
-            Some(file) => Tofurc::load_file(file, &environment),
-            None => Tofurc::load(&environment),
-        }
-        .map_err(CommandError::failed)?;
-        for warning in &tofurc.warnings {
-            tracing::warn!("{warning}");
-        }
-        Ok(RegistryAccess { transport, credentials: Arc::new(Credentials::new(tofurc.credentials(&environment))) })
-    }
-
-    fn remote(&self, settings: &MountSettings, host: &Host) -> Result<Remote, CommandError> {
-        let realm = settings.network.token_realms.iter().find(|realm| realm.host == *host);
-        let options = RemoteOptions {
-            host: host.clone(),
-            plain_http: settings.network.plain_http.contains(host),
-            token_realm: realm.and_then(|realm| Origin::of(&realm.origin)),
-            credentials: self.credentials.clone(),
-        };
-        Remote::new(Arc::clone(&self.transport), options).map_err(CommandError::failed)
-    }
 }
 
 /// What the control socket reaches.

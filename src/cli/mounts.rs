@@ -91,3 +91,10 @@ pub fn connect(point: &Path) -> Result<Connection, String> {
         _ => format!("its control socket {} does not answer: {e}", socket.display()),
     })
 }
+
+/// Whether the mount at `point` has lost its process; `None` if what is mounted there does not answer.
+pub fn is_dead(point: &Path) -> Option<bool> {
+    let root = point.to_owned();
+    let answer = within(STUCK, move || rustix::fs::statfs(&root))?;
+    Some(answer.is_err_and(|e| e == Errno::NOTCONN))
+}

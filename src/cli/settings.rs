@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::args::{KernelFlag, MountArgs, NetworkArgs};
+use super::args::{KernelFlag, MountArgs, NetworkArgs, ReachArgs};
 use crate::fuse::session;
 use crate::name::{Host, RepoName};
 
@@ -187,12 +187,18 @@ pub struct Network {
 
 impl Network {
     fn new(args: &NetworkArgs, base: &Path) -> Result<Network, SettingsError> {
+        let reach = Network::reaching(&args.reach, base)?;
+        Ok(Network { offline: args.offline, tag_ttl: args.tag_ttl.0, ..reach })
+    }
+
+    /// The network of a command that asks once, and so believes nothing for any time.
+    pub fn reaching(args: &ReachArgs, base: &Path) -> Result<Network, SettingsError> {
         if args.deadline.0.is_zero() {
             return refuse("--deadline", "no operation ends in no time; give at least 1ms");
         }
         Ok(Network {
-            offline: args.offline,
-            tag_ttl: args.tag_ttl.0,
+            offline: false,
+            tag_ttl: Duration::ZERO,
             deadline: args.deadline.0,
             plain_http: args.plain_http.clone(),
             ca_files: args.ca_file.iter().map(|file| absolute(file, base)).collect(),

@@ -35,6 +35,8 @@ pub enum Failure {
     Unsupported,
     /// The cache's disk is full and the bytes do not fit into memory.
     NoSpace,
+    /// The mount's process or the system has no file descriptor left.
+    NoDescriptor,
     /// The cache's disk failed.
     Io,
 }
@@ -51,6 +53,7 @@ impl Failure {
             | Failure::Offline
             | Failure::Protocol
             | Failure::NoSpace
+            | Failure::NoDescriptor
             | Failure::Io => 2,
         })
     }
@@ -64,6 +67,7 @@ impl Failure {
                 | Failure::Offline
                 | Failure::Protocol
                 | Failure::NoSpace
+                | Failure::NoDescriptor
                 | Failure::Io
         )
     }
@@ -147,6 +151,7 @@ impl From<StoreError> for FactError {
     fn from(error: StoreError) -> Self {
         let failure = match error.failure {
             StoreFailure::NoSpace => Failure::NoSpace,
+            StoreFailure::NoDescriptor => Failure::NoDescriptor,
             StoreFailure::Corrupt | StoreFailure::Mismatch => Failure::Integrity,
             StoreFailure::Unsafe | StoreFailure::Io => Failure::Io,
         };

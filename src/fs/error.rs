@@ -26,7 +26,7 @@ macro_rules! errno {
 }
 
 errno!(
-    EACCES EBADF EBADMSG EFBIG EHOSTUNREACH EINTR EIO EISDIR ENAMETOOLONG ENODATA ENOENT ENOSPC ENOTDIR EOPNOTSUPP EPERM
+    EACCES EBADF EBADMSG EFBIG EHOSTUNREACH EINTR EIO EISDIR ENAMETOOLONG ENFILE ENODATA ENOENT ENOSPC ENOTDIR EOPNOTSUPP EPERM
     EPROTO ERANGE EROFS ESTALE ETIMEDOUT
 );
 
@@ -86,6 +86,7 @@ fn errno(failure: Failure) -> Errno {
         Failure::TooLarge => Errno::EFBIG,
         Failure::Unsupported => Errno::EOPNOTSUPP,
         Failure::NoSpace => Errno::ENOSPC,
+        Failure::NoDescriptor => Errno::ENFILE,
     }
 }
 

@@ -223,6 +223,8 @@ impl Inner {
             .find(&self.host, scope.repo(), again)
             .await
             .map_err(|error| Fault::new(Failure::Denied, error.to_string()))?;
+        let source = found.as_ref().map(|found| found.source.clone());
+        self.transport.observe(&self.registry, |seen| seen.credential = source);
         let (header, lifetime) = match &challenge {
             Challenge::Basic => (self.basic(found.as_ref())?, None),
             Challenge::Bearer { realm, service } => match found.as_ref().map(|f| &f.credential) {

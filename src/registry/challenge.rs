@@ -7,6 +7,8 @@ use reqwest::Url;
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 
 use super::Failure;
+use super::observed::LoginScheme;
+use super::origin::Origin;
 use super::retry::Fault;
 
 /// What a registry asks for.
@@ -24,6 +26,14 @@ pub(super) enum Challenge {
 }
 
 impl Challenge {
+    /// The scheme, and whose tokens it wants.
+    pub fn scheme(&self) -> LoginScheme {
+        match self {
+            Challenge::Basic => LoginScheme::Basic,
+            Challenge::Bearer { realm, .. } => LoginScheme::Bearer(Origin::of(realm)),
+        }
+    }
+
     /// The challenge of a 401: Bearer if it is offered, else Basic.
     pub fn of(headers: &HeaderMap) -> Result<Challenge, Fault> {
         let mut offers = Vec::new();

@@ -73,6 +73,11 @@ impl<T: Ord + std::str::FromStr> Listing<T> {
         Ok(Some(next))
     }
 
+    /// In how many pages the list came, as far as it was read.
+    pub fn pages(&self) -> usize {
+        self.seen.len()
+    }
+
     /// The entries, sorted, without duplicates; and how many were no valid names.
     pub fn finish(mut self) -> (Vec<T>, usize) {
         self.entries.sort();

@@ -13,6 +13,7 @@ use reqwest::{Method, StatusCode, Url};
 use super::answer::{Document, content_type, is_html, is_json, not_a_registry};
 use super::auth::{Auth, CredentialSource, Scope};
 use super::gate::{Gate, Place};
+use super::observed::Observed;
 use super::origin::Origin;
 use super::paging::{Listing, PAGE_MAX};
 use super::request::{Question, Requester};
@@ -68,6 +69,16 @@ impl Remote {
         Ok(Remote { host, base, requester, transfers: Gate::new(TRANSFERS), questions: Gate::new(QUESTIONS) })
     }
 
+    /// What its answers so far have shown of it.
+    pub fn observed(&self) -> Observed {
+        self.requester.transport.observed(&self.requester.registry)
+    }
+
+    /// Where its requests go.
+    pub fn origin(&self) -> &Origin {
+        &self.requester.registry
+    }
+
     fn repo(&self, name: &RepoName) -> Repo {
         Repo { host: self.host.clone(), name: name.clone() }
     }
@@ -114,6 +125,10 @@ impl Remote {
             let Some(next) = listing.page(&question.url, &page)? else { break };
             question.url = next;
             place.moved();
+        }
+        if matches!(question.scope, Scope::Pull(_)) {
+            let pages = listing.pages();
+            self.requester.transport.observe(&self.requester.registry, |seen| seen.tag_pages = Some(pages));
         }
         let (entries, refused) = listing.finish();
         if refused > 0 {

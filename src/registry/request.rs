@@ -57,6 +57,16 @@ impl Requester {
     /// Sends `question` once: with logins and redirects, without trying again what failed. What the registry
     /// itself denies (401, 403), 429 and 5xx are faults; every other status is the caller's to judge.
     pub async fn ask(&self, question: &Question, patience: &mut Patience) -> Result<Answer, Fault> {
+        let answer = self.logged_in(question, patience).await;
+        let refused = match &answer {
+            Err(fault) if fault.failure == Failure::Denied => Some(fault.rule.clone()),
+            _ => None,
+        };
+        self.transport.observe(&self.registry, |seen| seen.refused = refused);
+        answer
+    }
+
+    async fn logged_in(&self, question: &Question, patience: &mut Patience) -> Result<Answer, Fault> {
         let mut grant = self.auth.granted(&question.scope);
         let mut logins = 0;
         let mut resolved_again = false;
@@ -70,6 +80,7 @@ impl Requester {
                         return Err(self.denied(answer, grant.as_deref(), patience).await);
                     }
                     let challenge = Challenge::of(answer.response.headers())?;
+                    self.transport.observe(&self.registry, |seen| seen.login = Some(challenge.scheme()));
                     drop(answer);
                     grant = Some(self.log_in(question, challenge, grant.as_deref(), patience).await?);
                     logins += 1;
@@ -143,6 +154,9 @@ impl Requester {
             }
             let redirects = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
             if !redirects {
+                if question.count == Count::Blob && response.status().is_success() {
+                    self.transport.observe(&self.registry, |seen| seen.blobs_from = Some(origin.clone()));
+                }
                 return Ok(Answer { response, origin });
             }
             url = target(&url, response.headers())?;

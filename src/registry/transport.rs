@@ -8,9 +8,9 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use reqwest::{Client, Request, Response, StatusCode};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -19,6 +19,7 @@ use rustls::{CertificateError, ClientConfig, RootCertStore};
 use super::address::{Forbidden, Guarded, Reach};
 use super::answer::escaped;
 use super::breaker::Breaker;
+use super::observed::{Observations, Observed, seconds_ahead};
 use super::origin::{Origin, shown};
 use super::retry::{Fault, Patience, in_words};
 use super::{Failure, RegistryError, Requests};
@@ -69,6 +70,7 @@ pub struct Transport {
     probe_after: Duration,
     breakers: Mutex<HashMap<Origin, Breaker>>,
     requests: Requests,
+    observations: Observations,
 }
 
 /// How a request is counted, unless it is answered 401.
@@ -117,12 +119,23 @@ impl Transport {
             probe_after: options.probe_after,
             breakers: Mutex::default(),
             requests: Requests::default(),
+            observations: Observations::default(),
         }))
     }
 
     /// What was sent so far.
     pub fn requests(&self) -> &Requests {
         &self.requests
+    }
+
+    /// What the requests so far have shown of an origin.
+    pub fn observed(&self, origin: &Origin) -> Observed {
+        self.observations.of(origin)
+    }
+
+    /// Adds to what is known of an origin.
+    pub(super) fn observe(&self, origin: &Origin, note: impl FnOnce(&mut Observed)) {
+        self.observations.note(origin, note);
     }
 
     /// A call's share of time and tries.
@@ -165,6 +178,10 @@ impl Transport {
             Ok(Ok(response)) => {
                 tracing::debug!(%method, url = %shown(&url), status = response.status().as_u16(), ms, "request");
                 self.count(count, Some(response.status()));
+                let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
+                if let Some(ahead) = date.and_then(|date| seconds_ahead(date, SystemTime::now())) {
+                    self.observe(&origin, |seen| seen.clock_ahead = Some(ahead));
+                }
                 sound_head(response, &origin)
             }
             Ok(Err(error)) => {
@@ -251,6 +268,24 @@ fn sound_head(response: Response, origin: &Origin) -> Result<Response, Fault> {
             format!("{origin} answers with Content-Encoding {encoding:?}; identity was asked for"),
         )),
         _ => Ok(response),
+    }
+}
+
+/// The certificate authorities of the system.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Authorities {
+    /// How many can be used.
+    pub usable: usize,
+    /// What could not be read, and why.
+    pub errors: Vec<String>,
+}
+
+impl Authorities {
+    /// Those that a [`Transport`] would trust now, beside files that it is told of.
+    pub fn of_system() -> Authorities {
+        let system = rustls_native_certs::load_native_certs();
+        let (usable, _) = RootCertStore::empty().add_parsable_certificates(system.certs);
+        Authorities { usable, errors: system.errors.iter().map(ToString::to_string).collect() }
     }
 }
 

@@ -13,6 +13,8 @@ pub enum StoreFailure {
     Corrupt,
     /// The bytes that were written into a fill are not what its key and size say.
     Mismatch,
+    /// This process or the system has no file descriptor left.
+    NoDescriptor,
     /// The cache directory could be changed by others.
     Unsafe,
     /// The operating system refused; see [`StoreError::errno`].
@@ -42,7 +44,11 @@ impl StoreError {
 
     /// The error of a system call that was made in order to `purpose`.
     pub(super) fn system(subject: impl fmt::Display, purpose: &str, errno: Errno) -> Self {
-        let failure = if is_full(errno) { StoreFailure::NoSpace } else { StoreFailure::Io };
+        let failure = match errno {
+            Errno::MFILE | Errno::NFILE => StoreFailure::NoDescriptor,
+            full if is_full(full) => StoreFailure::NoSpace,
+            _ => StoreFailure::Io,
+        };
         let mut error = StoreError::new(failure, subject, format_args!("cannot {purpose}: {errno}"));
         error.errno = Some(errno.raw_os_error());
         if failure == StoreFailure::NoSpace {

@@ -9,6 +9,7 @@
 //! holds one open keeps its bytes.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -103,8 +104,14 @@ impl Store {
     /// Removes the longest unused objects until at most `to_bytes` are left, and partial files that nobody writes.
     /// What this process holds open stays.
     pub fn prune(&self, to_bytes: u64) -> Pruned {
+        self.prune_while(to_bytes, &mut |_, _| ControlFlow::Continue(()))
+    }
+
+    /// As [`Store::prune`]; `progress` is told what was freed and what is to be freed, in bytes, after each object, and
+    /// may break off.
+    pub fn prune_while(&self, to_bytes: u64, progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>) -> Pruned {
         let freed = reap(&self.layout(), Duration::ZERO);
-        let mut pruned = self.sweep(Some(to_bytes));
+        let mut pruned = self.sweep_alone(&locked(&self.ledger.sweeping), Some(to_bytes), progress);
         pruned.bytes += freed;
         pruned
     }
@@ -130,16 +137,21 @@ impl Store {
         if let Some(totals) = self.ledger.totals() {
             return totals;
         }
-        self.sweep_alone(&sweeping, None);
+        self.sweep_alone(&sweeping, None, &mut |_, _| ControlFlow::Continue(()));
         self.ledger.totals().unwrap_or_default()
     }
 
     /// Counts the cache; evicts down to `to_bytes`, or below the limit if that is passed.
     pub(super) fn sweep(&self, to_bytes: Option<u64>) -> Pruned {
-        self.sweep_alone(&locked(&self.ledger.sweeping), to_bytes)
+        self.sweep_alone(&locked(&self.ledger.sweeping), to_bytes, &mut |_, _| ControlFlow::Continue(()))
     }
 
-    fn sweep_alone(&self, _sweeping: &MutexGuard<'_, ()>, to_bytes: Option<u64>) -> Pruned {
+    fn sweep_alone(
+        &self,
+        _sweeping: &MutexGuard<'_, ()>,
+        to_bytes: Option<u64>,
+        progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Pruned {
         self.ledger.walking();
         let layout = self.layout();
         let found = walk(&layout);
@@ -147,6 +159,7 @@ impl Store {
         let mut objects = found.len() as u64;
         let limit = self.options.limit;
         let target = to_bytes.unwrap_or(if bytes > limit { limit / EVICT_TO.1 * EVICT_TO.0 } else { u64::MAX });
+        let excess = bytes.saturating_sub(target);
         let mut pruned = Pruned::default();
         for found in found {
             if bytes <= target {
@@ -158,6 +171,9 @@ impl Store {
                 objects -= 1;
                 pruned.bytes += found.bytes;
                 pruned.objects += 1;
+                if progress(pruned.bytes, excess).is_break() {
+                    break;
+                }
             }
         }
         self.ledger.set(bytes, objects);

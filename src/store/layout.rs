@@ -99,7 +99,8 @@ impl Layout {
         let dir = match self.shard(key) {
             Ok(dir) => dir,
             Err(Errno::NOENT) => return Ok(()),
-            Err(_) => return self.kind(key).clear(&key.shard(), &self.tmp),
+            Err(errno) if is_misplaced(errno) => return self.kind(key).clear(&key.shard(), &self.tmp),
+            Err(errno) => return Err(errno),
         };
         let name = key.file_name();
         dir.clear(&name, &self.tmp)?;

@@ -1,5 +1,6 @@
 //! Checking the whole cache, as `tofufs cache verify` does.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::layout::Layout;
@@ -13,14 +14,16 @@ pub struct Verified {
     pub checked: u64,
     /// What was not as it has to be, with the rule that it broke. It is quarantined.
     pub bad: Vec<(Key, String)>,
+    /// How many were not looked at, since the caller broke off.
+    pub left: u64,
 }
 
 impl Store {
     /// Reads and checks everything: blobs against their digests, members against their checksums. `progress` is told
-    /// the space of what was checked and of all, in bytes.
-    pub fn verify(self: &Arc<Self>, progress: &mut dyn FnMut(u64, u64)) -> Verified {
+    /// the space of what was checked and of all, in bytes, after each object, and may break off.
+    pub fn verify(self: &Arc<Self>, progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>) -> Verified {
         let found = evict::walk(&self.layout());
-        let total = found.iter().map(|found| found.bytes).sum();
+        let (objects, total) = (found.len() as u64, found.iter().map(|found| found.bytes).sum());
         let (mut done, mut verified) = (0, Verified::default());
         for object in found {
             verified.checked += 1;
@@ -28,8 +31,11 @@ impl Store {
                 verified.bad.push((object.key, rule));
             }
             done += object.bytes;
-            progress(done, total);
+            if progress(done, total).is_break() {
+                break;
+            }
         }
+        verified.left = objects - verified.checked;
         verified
     }
 

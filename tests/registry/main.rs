@@ -3,6 +3,7 @@
 
 mod auth;
 mod blobs;
+mod doctor;
 mod lists;
 mod manifests;
 mod outages;

@@ -24,6 +24,7 @@ pub const LIMIT: Duration = Duration::from_secs(120);
 pub struct Options {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    cache: Option<PathBuf>,
 }
 
 impl Options {
@@ -34,6 +35,12 @@ impl Options {
     /// More options of `tofufs mount`.
     pub fn args<S: ToString>(mut self, arguments: impl IntoIterator<Item = S>) -> Options {
         self.arguments.extend(arguments.into_iter().map(|a| a.to_string()));
+        self
+    }
+
+    /// A cache directory that others use too, instead of one of the mount's own.
+    pub fn cache(mut self, dir: impl Into<PathBuf>) -> Options {
+        self.cache = Some(dir.into());
         self
     }
 
@@ -79,7 +86,7 @@ impl Mount {
         let mut command = self.command("mount");
         command
             .arg("--cache-dir")
-            .arg(base.join("cache"))
+            .arg(self.cache())
             .arg("--state-dir")
             .arg(base.join("state"))
             .arg("--log-file")
@@ -146,7 +153,7 @@ impl Mount {
 
     /// The cache's directory.
     pub fn cache(&self) -> PathBuf {
-        self.base().join("cache")
+        self.options.cache.clone().unwrap_or_else(|| self.base().join("cache"))
     }
 
     /// The (otherwise empty) home of the daemon.

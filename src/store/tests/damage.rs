@@ -1,5 +1,7 @@
 //! Whatever happens to the cache's files, no wrong byte is read.
 
+use std::ops::ControlFlow;
+
 use super::*;
 use std::os::unix::fs::symlink;
 
@@ -286,7 +288,10 @@ fn verify_finds_what_is_wrong_and_removes_it() {
         overwrite(&cache.file(&key), &bytes);
     }
     let mut last = (0, 0);
-    let verified = cache.store.verify(&mut |done, total| last = (done, total));
+    let verified = cache.store.verify(&mut |done, total| {
+        last = (done, total);
+        ControlFlow::Continue(())
+    });
     assert_eq!(last.0, last.1);
     assert_eq!(verified.checked, 4);
     let mut keys: Vec<Key> = verified.bad.into_iter().map(|(key, _)| key).collect();
@@ -294,5 +299,25 @@ fn verify_finds_what_is_wrong_and_removes_it() {
     let mut expected = vec![blob(&bad), blob(&small), member(9)];
     expected.sort();
     assert_eq!(keys, expected);
-    assert_eq!(cache.store.verify(&mut |_, _| {}), Verified { checked: 1, bad: Vec::new() });
+    let again = cache.store.verify(&mut |_, _| ControlFlow::Continue(()));
+    assert_eq!(again, Verified { checked: 1, ..Verified::default() });
+}
+
+#[test]
+fn verify_and_prune_break_off_after_the_object_at_which_they_are_told_to() {
+    let cache = Cache::new();
+    for seed in 0..5 {
+        let bytes = content(3 * CHUNK, 20 + seed);
+        drop(put(&cache.store, &blob(&bytes), &bytes));
+    }
+    let verified = cache.store.verify(&mut |_, _| ControlFlow::Break(()));
+    assert_eq!(verified, Verified { checked: 1, left: 4, ..Verified::default() });
+    let mut calls = 0;
+    let pruned = cache.again().prune_while(0, &mut |freed, excess| {
+        assert!(freed > 0 && freed < excess);
+        calls += 1;
+        if calls == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!(pruned.objects, 2);
+    assert_eq!(cache.again().usage().objects, 3);
 }

@@ -1,0 +1,58 @@
+//! The way to registries that the settings describe: one transport and one set of credentials for all of them.
+
+use std::sync::Arc;
+
+use super::output::CommandError;
+use super::settings::Network;
+use super::tofurc::{self, Tofurc, TofurcError};
+use crate::name::Host;
+use crate::registry::credentials::Credentials;
+use crate::registry::origin::Origin;
+use crate::registry::remote::{Remote, RemoteOptions};
+use crate::registry::transport::{Transport, TransportOptions};
+
+/// What all registries share.
+pub struct RegistryAccess {
+    network: Network,
+    credentials: Arc<Credentials>,
+    /// Connections, limits and counts.
+    pub transport: Arc<Transport>,
+    /// The CLI configuration that the credentials come from.
+    pub tofurc: Tofurc,
+}
+
+impl RegistryAccess {
+    /// Reads certificate authorities and the CLI configuration. Connects to nothing.
+    pub fn new(network: &Network) -> Result<RegistryAccess, CommandError> {
+        let transport = Transport::new(TransportOptions {
+            ca_files: network.ca_files.clone(),
+            deadline: network.deadline,
+            ..TransportOptions::default()
+        })
+        .map_err(CommandError::failed)?;
+        let environment = tofurc::Environment::of_process();
+        let tofurc = configuration(network, &environment).map_err(CommandError::failed)?;
+        let credentials = Arc::new(Credentials::new(tofurc.credentials(&environment)));
+        Ok(RegistryAccess { network: network.clone(), credentials, transport, tofurc })
+    }
+
+    /// The registry `host`. Sends nothing.
+    pub fn remote(&self, host: &Host) -> Result<Remote, CommandError> {
+        let realm = self.network.token_realms.iter().find(|realm| realm.host == *host);
+        let options = RemoteOptions {
+            host: host.clone(),
+            plain_http: self.network.plain_http.contains(host),
+            token_realm: realm.and_then(|realm| Origin::of(&realm.origin)),
+            credentials: self.credentials.clone(),
+        };
+        Remote::new(Arc::clone(&self.transport), options).map_err(CommandError::failed)
+    }
+}
+
+/// The CLI configuration: the file that was named, else the user's own.
+pub fn configuration(network: &Network, environment: &tofurc::Environment) -> Result<Tofurc, TofurcError> {
+    match &network.tofurc {
+        Some(file) => Tofurc::load_file(file, environment),
+        None => Tofurc::load(environment),
+    }
+}

@@ -1,0 +1,165 @@
+//! `tofufs doctor`: what this host and a registry can and cannot do, each with what to change.
+//!
+//! INVARIANT: nothing is changed or made, and no finding holds a secret. A finding says what was seen; what cannot be
+//! seen is said to be unknown.
+
+mod host;
+mod registry;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::access::RegistryAccess;
+use super::args::DoctorArgs;
+use super::output::{self, CommandError};
+use super::settings::{Environment, Network, Source};
+use crate::name::{Host, Reference, RepoName, Selector};
+
+/// How a finding is to be taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Mark {
+    /// As it should be.
+    Ok,
+    /// It works, but not as well as it could, or something is worth knowing.
+    Note,
+    /// Something does not work.
+    Problem,
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Mark::Ok => "ok",
+            Mark::Note => "note",
+            Mark::Problem => "PROBLEM",
+        })
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+struct Finding {
+    mark: Mark,
+    subject: String,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+}
+
+impl Finding {
+    fn new(mark: Mark, subject: impl fmt::Display, found: impl fmt::Display) -> Finding {
+        Finding { mark, subject: subject.to_string(), found: found.to_string(), remedy: None }
+    }
+
+    fn ok(subject: impl fmt::Display, found: impl fmt::Display) -> Finding {
+        Finding::new(Mark::Ok, subject, found)
+    }
+
+    fn note(subject: impl fmt::Display, found: impl fmt::Display) -> Finding {
+        Finding::new(Mark::Note, subject, found)
+    }
+
+    fn problem(subject: impl fmt::Display, found: impl fmt::Display) -> Finding {
+        Finding::new(Mark::Problem, subject, found)
+    }
+
+    fn remedy(mut self, remedy: impl fmt::Display) -> Finding {
+        self.remedy = Some(remedy.to_string());
+        self
+    }
+}
+
+/// The findings of one part.
+#[derive(Debug, Serialize)]
+struct Part {
+    name: String,
+    findings: Vec<Finding>,
+}
+
+/// What is to be looked at beside this host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Subject {
+    host: Host,
+    repo: Option<(RepoName, Option<Selector>)>,
+}
+
+impl Subject {
+    fn parse(text: &str) -> Result<Subject, CommandError> {
+        if let Ok(Reference { repo, selector }) = text.parse::<Reference>() {
+            return Ok(Subject { host: repo.host, repo: Some((repo.name, Some(selector))) });
+        }
+        match Source::parse(text.as_ref(), "/".as_ref()) {
+            Ok(Source::Registry { host, prefix }) => Ok(Subject { host, repo: prefix.map(|name| (name, None)) }),
+            _ => Err(CommandError::Usage(format!(
+                "{}: this is neither HOST[:PORT][/NAME] nor HOST/NAME:TAG nor HOST/NAME@DIGEST",
+                text.escape_debug()
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.repo {
+            None => write!(f, "{}", self.host),
+            Some((name, None)) => write!(f, "{}/{name}", self.host),
+            Some((name, Some(Selector::Tag(tag)))) => write!(f, "{}/{name}:{tag}", self.host),
+            Some((name, Some(Selector::Digest(digest)))) => write!(f, "{}/{name}@{digest}", self.host),
+        }
+    }
+}
+
+/// Looks, prints what was found, and fails if there is a problem.
+pub fn run(args: &DoctorArgs) -> Result<(), CommandError> {
+    let environment = Environment::of_process().map_err(CommandError::usage)?;
+    let network = Network::reaching(&args.reach, &environment.base).map_err(CommandError::usage)?;
+    let subject = args.reference.as_deref().map(Subject::parse).transpose()?;
+    let surroundings = host::Surroundings::of_process(&args.storage, &environment, &network)?;
+    let mut parts = vec![Part { name: "this host".to_owned(), findings: surroundings.findings() }];
+    if let Some(subject) = subject {
+        let findings = match RegistryAccess::new(&network) {
+            Ok(access) => examined(&access, &subject)?,
+            Err(error) => vec![Finding::problem("set-up", error)],
+        };
+        parts.push(Part { name: subject.to_string(), findings });
+    }
+    print(&parts, args.json)?;
+    match parts.iter().flat_map(|part| &part.findings).filter(|finding| finding.mark == Mark::Problem).count() {
+        0 => Ok(()),
+        1 => Err(CommandError::Failed("there is 1 problem".to_owned())),
+        several => Err(CommandError::Failed(format!("there are {several} problems"))),
+    }
+}
+
+fn examined(access: &RegistryAccess, subject: &Subject) -> Result<Vec<Finding>, CommandError> {
+    let remote = access.remote(&subject.host)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| CommandError::Failed(format!("no threads can be started: {e}")))?;
+    Ok(runtime.block_on(registry::findings(&remote, subject)))
+}
+
+fn print(parts: &[Part], as_json: bool) -> Result<(), CommandError> {
+    if as_json {
+        return output::json(&json!({ "parts": parts }));
+    }
+    let width = parts.iter().flat_map(|part| &part.findings).map(|f| f.subject.chars().count()).max().unwrap_or(0);
+    let mut text = String::new();
+    for (at, part) in parts.iter().enumerate() {
+        text += if at == 0 { "" } else { "\n" };
+        text += &format!("{}\n", part.name);
+        for Finding { mark, subject, found, remedy } in &part.findings {
+            text += &format!("  {mark:7}  {subject:width$}  {found}\n");
+            if let Some(remedy) = remedy {
+                text += &format!("  {:7}  {:width$}  -> {remedy}\n", "", "");
+            }
+        }
+    }
+    output::text(text)
+}

@@ -1,0 +1,219 @@
+//! What a registry does, seen by asking it what a mount would ask: the catalog, a list of tags, a release's manifests,
+//! and one byte of a package.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{Finding, Subject};
+use crate::artifact::{Release, Target, target_package};
+use crate::cli::quantity::Size;
+use crate::digest::Digest;
+use crate::name::{RepoName, Selector};
+use crate::oci::{Descriptor, Manifest};
+use crate::registry::observed::LoginScheme;
+use crate::registry::remote::Remote;
+use crate::registry::{BlobError, BlobSink, Failure, Registry, RegistryError, SinkError};
+
+/// A clock that is off by more than this, in seconds, makes certificates and tokens fail.
+const CLOCK_OFF_MAX: u64 = 5 * 60;
+
+/// Asks, and says what came.
+pub(super) async fn findings(remote: &Remote, subject: &Subject) -> Vec<Finding> {
+    let catalog = remote.catalog().await;
+    let reached = match &catalog {
+        Err(error) if is_out_of_reach(error) => {
+            let mut findings = vec![problem("connection", error)];
+            findings.extend(clock(remote));
+            return findings;
+        }
+        _ => Finding::ok("connection", format!("{} answers", remote.origin())),
+    };
+    let mut asked = vec![match catalog {
+        Ok(repos) => Finding::ok("catalog", format!("it lists its repositories: {}", repos.len())),
+        Err(error) if error.failure == Failure::Absent => refusal(Finding::note, "catalog", &error),
+        Err(error) => problem("catalog", &error),
+    }];
+    if let Some((repo, selector)) = &subject.repo {
+        asked.push(tags(remote, repo).await);
+        if let Some(selector) = selector {
+            asked.extend(release(remote, repo, selector).await);
+        }
+    }
+    let mut findings = vec![reached, login(remote)];
+    findings.extend(clock(remote));
+    findings.extend(asked);
+    findings
+}
+
+fn is_out_of_reach(error: &RegistryError) -> bool {
+    matches!(error.failure, Failure::Unreachable | Failure::TimedOut | Failure::Protocol | Failure::Offline)
+}
+
+fn refusal(marked: fn(&'static str, String) -> Finding, subject: &'static str, error: &RegistryError) -> Finding {
+    let finding = marked(subject, error.rule.clone());
+    Finding { remedy: error.remedy.clone(), ..finding }
+}
+
+fn problem(subject: &'static str, error: &RegistryError) -> Finding {
+    refusal(Finding::problem, subject, error)
+}
+
+/// How it wanted to be logged in to by what was asked before.
+fn login(remote: &Remote) -> Finding {
+    let seen = remote.observed();
+    let Some(scheme) = seen.login else {
+        return Finding::ok("login", "it asks for none");
+    };
+    let scheme = match scheme {
+        LoginScheme::Basic => "a user name and password (Basic)".to_owned(),
+        LoginScheme::Bearer(Some(realm)) => format!("a token of {realm} (Bearer)"),
+        LoginScheme::Bearer(None) => "a token (Bearer)".to_owned(),
+    };
+    match (seen.credential, seen.refused) {
+        (Some(source), None) => {
+            Finding::ok("login", format!("it asks for {scheme}; the credential comes from {source}"))
+        }
+        (Some(source), Some(rule)) => {
+            Finding::note("login", format!("it asks for {scheme}; the credential comes from {source}, but: {rule}"))
+                .remedy("check what that credential may read, or log in again")
+        }
+        (None, _) => Finding::note("login", format!("it asks for {scheme}; there is no credential for it here"))
+            .remedy("only what is public can be read; log in to it as for tofu or docker to read more"),
+    }
+}
+
+fn clock(remote: &Remote) -> Option<Finding> {
+    let ahead = remote.observed().clock_ahead?;
+    let off = ahead.unsigned_abs();
+    Some(match off > CLOCK_OFF_MAX {
+        true => Finding::problem(
+            "clock",
+            format!("this machine's is {off} s {} the registry's", if ahead > 0 { "ahead of" } else { "behind" }),
+        )
+        .remedy("set this machine's clock: certificates and tokens are refused by a wrong one"),
+        false => Finding::ok("clock", format!("it agrees with this machine's within {} s", off.max(1))),
+    })
+}
+
+async fn tags(remote: &Remote, repo: &RepoName) -> Finding {
+    match remote.tags(repo).await {
+        Ok(tags) => {
+            let pages = match remote.observed().tag_pages {
+                Some(pages) if pages > 1 => format!("in {pages} pages"),
+                _ => "in one page".to_owned(),
+            };
+            Finding::ok("tags", format!("{} {pages}", tags.len()))
+        }
+        Err(error) => problem("tags", &error),
+    }
+}
+
+/// What the tag stands for, whether OpenTofu would take it, and how its packages come.
+async fn release(remote: &Remote, repo: &RepoName, selector: &Selector) -> Vec<Finding> {
+    let manifest = match manifest(remote, repo, selector).await {
+        Ok(manifest) => manifest,
+        Err(finding) => return vec![finding],
+    };
+    let shown = manifest.artifact_type.as_deref().unwrap_or("no artifactType");
+    match Release::read(&manifest) {
+        Err(refusal) => vec![
+            Finding::problem("artifact", format!("{} would be refused: {refusal}", manifest.digest))
+                .remedy("publish it by the form that OpenTofu's documentation gives for OCI registries"),
+        ],
+        Ok(Release::Module(package)) => {
+            let mut findings = vec![
+                Finding::ok("artifact", format!("a module package ({shown}), {}", manifest.digest)),
+                Finding::ok("package", sized(&package)),
+            ];
+            findings.extend(transfer(remote, repo, &package).await);
+            findings
+        }
+        Ok(Release::Provider(targets)) => {
+            let mut findings = vec![Finding::ok(
+                "artifact",
+                format!("a provider release ({shown}) of {} platforms, {}", targets.len(), manifest.digest),
+            )];
+            let mut smallest: Option<Descriptor> = None;
+            for target in &targets {
+                match target_of(remote, repo, target).await {
+                    Ok(package) => {
+                        findings.push(Finding::ok(&target.platform, sized(&package)));
+                        if smallest.as_ref().is_none_or(|other| package.size < other.size) {
+                            smallest = Some(package);
+                        }
+                    }
+                    Err(finding) => findings.push(finding),
+                }
+            }
+            if let Some(package) = smallest {
+                findings.extend(transfer(remote, repo, &package).await);
+            }
+            findings
+        }
+    }
+}
+
+fn sized(package: &Descriptor) -> String {
+    format!("{}, {}", Size(package.size), package.digest)
+}
+
+async fn manifest(remote: &Remote, repo: &RepoName, selector: &Selector) -> Result<Manifest, Finding> {
+    let raw = remote.manifest(repo, selector).await.map_err(|error| problem("artifact", &error))?;
+    let digest = match selector {
+        Selector::Tag(_) => raw.claimed.unwrap_or_else(|| Digest::of(&raw.bytes)),
+        Selector::Digest(digest) => *digest,
+    };
+    Manifest::parse(raw.bytes, digest, raw.content_type.as_deref()).map_err(|e| {
+        Finding::problem("artifact", format!("{digest} is not a document of the image specification: {e}"))
+    })
+}
+
+async fn target_of(remote: &Remote, repo: &RepoName, target: &Target) -> Result<Descriptor, Finding> {
+    let about = |finding: Finding| Finding { subject: target.platform.to_string(), ..finding };
+    let manifest = manifest(remote, repo, &Selector::Digest(target.manifest.digest)).await.map_err(about)?;
+    target_package(&manifest, &target.platform).map_err(|e| Finding::problem(&target.platform, e))
+}
+
+/// Fetches a blob's last byte, by a range.
+async fn transfer(remote: &Remote, repo: &RepoName, package: &Descriptor) -> Vec<Finding> {
+    let mut sink = LastByte { position: package.size.saturating_sub(1), restarted: false };
+    let fetched = remote.blob(repo, package, &mut sink).await;
+    let ranges = match fetched {
+        Ok(()) => Finding::ok("ranges", "a download that broke off goes on where it was"),
+        Err(BlobError::Sink(_)) if sink.restarted => {
+            Finding::note("ranges", "it does not serve parts of a blob: a download that broke off begins anew")
+        }
+        Err(error) => return vec![Finding::problem("blob", error)],
+    };
+    let from = match remote.observed().blobs_from {
+        Some(origin) if origin != *remote.origin() => {
+            Finding::ok("blobs", format!("they come from {origin}, to which it redirects; it gets no credential"))
+        }
+        _ => Finding::ok("blobs", "they come from the registry itself"),
+    };
+    vec![ranges, from]
+}
+
+/// Claims to hold all of a blob but its last byte. Whoever cannot serve the rest alone asks to start again, which is
+/// refused, so that nothing large is fetched.
+struct LastByte {
+    position: u64,
+    restarted: bool,
+}
+
+#[async_trait]
+impl BlobSink for LastByte {
+    fn position(&self) -> u64 {
+        self.position
+    }
+
+    async fn write(&mut self, chunk: Bytes) -> Result<(), SinkError> {
+        self.position += chunk.len() as u64;
+        Ok(())
+    }
+
+    async fn restart(&mut self) -> Result<(), SinkError> {
+        self.restarted = true;
+        Err(SinkError)
+    }
+}

@@ -1,0 +1,115 @@
+//! `tofufs cache verify`, `tofufs cache prune` and `tofufs doctor` beside a mount.
+
+use super::*;
+use rustix::process::{Pid, Signal, kill_process};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+fn cache(mount: &Mount, words: &[&str]) -> Output {
+    let mut command = mount.command("cache");
+    command.args(words).arg("--cache-dir").arg(mount.cache());
+    support::mount::finish(command)
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"))
+}
+
+#[test]
+fn verify_tells_how_far_it_is_and_what_it_found_and_the_mount_heals_it() {
+    let releases = Releases::new(4, &[1 << 20, 1000]);
+    let Some(mount) = releases.mount(releases.options()) else { return };
+    releases.all_right(&mount);
+    let sound = cache(&mount, &["verify"]);
+    let (out, err) = (String::from_utf8_lossy(&sound.stdout), String::from_utf8_lossy(&sound.stderr));
+    assert!(sound.status.success() && out.ends_with(" objects checked, 0 damaged\n"), "{sound:?}");
+    let lines: Vec<&str> = err.lines().collect();
+    assert!(lines.len() > 2 && lines.len() <= 10 && lines.iter().all(|line| line.starts_with("checked ")), "{err}");
+
+    let member = objects(&mount.cache()).into_iter().find(|p| p.to_string_lossy().contains("/members/")).unwrap();
+    let mut bytes = fs::read(&member).unwrap();
+    bytes[77] ^= 4;
+    fs::remove_file(&member).unwrap();
+    fs::write(&member, bytes).unwrap();
+    let found = cache(&mount, &["verify", "--json"]);
+    assert_eq!(found.status.code(), Some(1));
+    let said = json(&found);
+    assert_eq!((said["bad"].as_array().unwrap().len(), &said["left"]), (1, &Value::from(0)), "{said}");
+    assert!(!member.exists(), "what is damaged is set aside");
+    releases.all_right(&mount);
+    assert!(cache(&mount, &["verify"]).status.success());
+}
+
+#[test]
+fn prune_leaves_what_it_was_told_to_and_open_files_readable() {
+    let releases = Releases::new(4, &[1 << 20, 1000]);
+    let Some(mount) = releases.mount(releases.options()) else { return };
+    releases.all_right(&mount);
+    let (path, wanted) = &releases.files[0];
+    let mut open = fs::File::open(mount.join(path)).unwrap();
+    let before = json(&cache(&mount, &["info", "--json"]))["bytes"].as_u64().unwrap();
+    let said = json(&cache(&mount, &["prune", "--to", "3MiB", "--json"]));
+    let (removed, left) = (said["bytes"].as_u64().unwrap(), said["left"]["bytes"].as_u64().unwrap());
+    assert!(removed > 0 && left <= 3 << 20 && removed + left == before, "{before} {said}");
+    let text = cache(&mount, &["prune"]);
+    let out = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert!(text.status.success() && out.contains("0 objects are left"), "{text:?}");
+    assert!(objects(&mount.cache()).is_empty());
+    fadvise(&open, 0, None, Advice::DontNeed).unwrap();
+    let mut bytes = Vec::new();
+    open.read_to_end(&mut bytes).unwrap();
+    assert!(bytes == *wanted, "wrong bytes in a file that was open");
+    releases.all_right(&mount);
+}
+
+#[test]
+fn verify_stops_between_two_files_when_it_is_interrupted() {
+    // Small enough to be made quickly, many enough to take a while.
+    let releases = Releases::new(30, &[1 << 20, 300_000]);
+    let Some(mount) = releases.mount(releases.options()) else { return };
+    releases.all_right(&mount);
+    let all = json(&cache(&mount, &["info", "--json"]))["objects"].as_u64().unwrap();
+    let mut command = mount.command("cache");
+    command.args(["verify", "--json", "--cache-dir"]).arg(mount.cache());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Its first line on standard error says that it has begun.
+    let mut errors = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut first = String::new();
+    std::io::BufRead::read_line(&mut errors, &mut first).unwrap();
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let mut rest = String::new();
+    errors.read_to_string(&mut rest).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = json(&output);
+    let (checked, left) = (said["checked"].as_u64().unwrap(), said["left"].as_u64().unwrap());
+    assert!(first.starts_with("checked "), "{first}");
+    assert!(checked > 0 && left > 0 && checked + left == all, "{said}");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(rest.contains(&format!("it was stopped; {left} objects were not looked at")), "{rest}");
+}
+
+// O18
+#[test]
+fn doctor_names_a_mount_whose_process_is_gone() {
+    let releases = Releases::new(1, &[1000]);
+    let Some(mut mount) = releases.mount(releases.options()) else { return };
+    let doctor = |mount: &Mount| {
+        let mut command = mount.command("doctor");
+        command.arg("--json").arg("--cache-dir").arg(mount.cache());
+        let output = support::mount::finish(command);
+        let said = json(&output);
+        let findings = said["parts"][0]["findings"].as_array().unwrap();
+        let point = mount.path().to_str().unwrap().to_owned();
+        let of_mount =
+            findings.iter().find(|f| f["subject"] == "mount" && f["found"].as_str().unwrap().contains(&point));
+        (of_mount.unwrap_or_else(|| panic!("{said}")).clone(), output.status.code())
+    };
+    assert_eq!(doctor(&mount).0["mark"], "ok");
+    mount.kill();
+    let dead = support::wait_until(Duration::from_secs(10), || doctor(&mount).0["mark"] == "problem");
+    let (finding, code) = doctor(&mount);
+    assert!(dead && code == Some(1), "{finding}");
+    assert_eq!(finding["remedy"], format!("tofufs umount {}", mount.path().display()));
+}

@@ -1,0 +1,62 @@
+//! Eviction while everything is being read.
+
+use super::*;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long: `HEALING_SECONDS`, or a quick 20.
+fn duration() -> Duration {
+    Duration::from_secs(std::env::var("HEALING_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20))
+}
+
+// O32, O33, O34, L10
+#[test]
+fn eight_readers_over_a_cache_of_a_fifth_read_no_wrong_byte() {
+    let releases = Releases::new(20, &[1 << 20, 400_000]);
+    let in_all: u64 = releases.files.iter().map(|(_, content)| content.len() as u64).sum();
+    // Packages and unpacked members are both kept.
+    let fifth = 2 * in_all / 5 >> 10;
+    let Some(mount) = releases.mount(releases.options().args(["--cache-size", &format!("{fifth}KiB")])) else { return };
+    releases.all_right(&mount);
+    let (begin, stop) = (resident(&mount), AtomicBool::new(false));
+    let (reads, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+    let end = Instant::now() + duration();
+    let mut most = begin;
+    std::thread::scope(|scope| {
+        for reader in 0..8 {
+            let (releases, mount, stop, reads, bytes) = (&releases, &mount, &stop, &reads, &bytes);
+            scope.spawn(move || {
+                let mut random = fastrand::Rng::with_seed(reader);
+                while !stop.load(Ordering::Relaxed) {
+                    let (path, wanted) = &releases.files[random.usize(..releases.files.len())];
+                    right(&mount.join(path), wanted);
+                    reads.fetch_add(1, Ordering::Relaxed);
+                    bytes.fetch_add(wanted.len() as u64, Ordering::Relaxed);
+                }
+            });
+        }
+        // Another process evicts what this mount has open, too.
+        while Instant::now() < end {
+            let mut prune = mount.command("cache");
+            prune.args(["prune", "--to", "1024KiB", "--cache-dir"]).arg(mount.cache());
+            let pruned = support::mount::finish(prune);
+            assert!(pruned.status.success(), "{pruned:?}");
+            most = most.max(resident(&mount));
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let (reads, mib) = (reads.into_inner(), bytes.into_inner() >> 20);
+    eprintln!(
+        "{reads} reads of {mib} MiB over {} MiB in {:?}, {} downloads; resident {} MiB at the beginning, {} MiB at the \
+         end, {} MiB at most",
+        in_all >> 20,
+        duration(),
+        releases.downloads(),
+        begin >> 10,
+        resident(&mount) >> 10,
+        most >> 10
+    );
+    assert!(releases.downloads() > 2 * releases.packages.len(), "nothing was ever evicted");
+    assert_eq!(damaged(&mount), 0);
+}
