@@ -88,7 +88,7 @@ pub enum Command {
     /// Returns when the mount is ready. A path below MOUNTPOINT is an OCI reference: MOUNTPOINT/ghcr.io/acme/network/1.2.0
     /// or MOUNTPOINT/ghcr.io/acme/network:1.2.0 is the tree of that module release, fetched when first opened, verified
     /// against its digest, kept in the cache.
-    #[command(after_help = MOUNT_EXAMPLES)]
+    #[command(after_help = MOUNT_EXAMPLES, override_usage = "tofufs mount [OPTIONS] SOURCE... MOUNTPOINT")]
     Mount(Box<MountArgs>),
     /// Unmount, and wait until the mount's process has ended
     ///
@@ -121,16 +121,18 @@ pub enum Command {
 /// Arguments of `mount`.
 #[derive(Args, Debug)]
 pub struct MountArgs {
-    /// What to mount; of several the first that holds a name wins
+    /// What to mount, and last where: an empty directory. Of several sources the first that holds a name wins
     ///
     /// HOST[:PORT][/PREFIX]  a registry, or the part of it below PREFIX
     /// oci:DIR               a store on disk: DIR/HOST/REPO... are OCI image layouts
-    #[arg(required = true, value_name = "SOURCE", verbatim_doc_comment)]
-    pub sources: Vec<OsString>,
-
-    /// An empty directory
-    #[arg(required = true, value_name = "MOUNTPOINT", value_hint = ValueHint::DirPath)]
-    pub mountpoint: PathBuf,
+    // One list, since options may stand between its words.
+    #[arg(
+        num_args = 1..,
+        value_name = "SOURCE... MOUNTPOINT",
+        value_hint = ValueHint::DirPath,
+        verbatim_doc_comment
+    )]
+    pub sources_and_mountpoint: Vec<OsString>,
 
     /// Stay in the foreground and log to standard error
     #[arg(short, long)]

@@ -245,9 +245,13 @@ impl MountSettings {
     /// Reads the arguments in an environment.
     pub fn new(args: &MountArgs, environment: &Environment) -> Result<MountSettings, SettingsError> {
         let base = &environment.base;
-        let sources = args.sources.iter().map(|text| Source::parse(text, base)).collect::<Result<Vec<_>, _>>()?;
+        let (words, mountpoint) = match args.sources_and_mountpoint.split_last() {
+            Some((mountpoint, sources)) if !sources.is_empty() => (sources, mountpoint),
+            _ => return refuse("mount", "a SOURCE and a MOUNTPOINT are wanted; see `tofufs help mount`"),
+        };
+        let sources = words.iter().map(|text| Source::parse(text, base)).collect::<Result<Vec<_>, _>>()?;
         // What cannot be resolved does not exist, which is found out when it is mounted on.
-        let mountpoint = base.join(&args.mountpoint);
+        let mountpoint = base.join(mountpoint);
         let mountpoint = session::resolved(&mountpoint).unwrap_or(mountpoint);
         let kernel = &args.access.kernel_flag;
         Ok(MountSettings {
@@ -262,7 +266,7 @@ impl MountSettings {
             gid: args.access.gid,
             passthrough: !args.access.no_passthrough,
             session: session::Options {
-                name: shown_source(&args.sources),
+                name: shown_source(words),
                 read_only: kernel.contains(&KernelFlag::Ro),
                 no_exec: kernel.contains(&KernelFlag::Noexec),
                 allow_other: args.access.allow_other,
