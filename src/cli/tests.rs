@@ -40,7 +40,8 @@ fn wrong_use_is_one_line_that_names_what_was_wrong() {
     for (words, part) in [
         ("tofufs", "a command is missing"),
         ("tofufs nonsense", "'nonsense'"),
-        ("tofufs mount", "<SOURCE>... <MOUNTPOINT>"),
+        ("tofufs mount", "a SOURCE and a MOUNTPOINT are wanted"),
+        ("tofufs mount a.b --offline", "a SOURCE and a MOUNTPOINT are wanted"),
         ("tofufs mount --cache-size 5GB a.b /mnt", "\"5GB\" is not a size"),
         ("tofufs mount --deadline 0s a.b /mnt", "--deadline"),
         ("tofufs mount oci-archive:x.tar /mnt", "this version cannot mount archives"),
