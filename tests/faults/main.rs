@@ -3,11 +3,16 @@
 //! The registry lies (`support/hostile.rs`), the network, the disk and the daemon fail. Every refusal is looked for in
 //! all the places where a user finds it ([`Bed::refused`]), and what is refused is never in the cache.
 
+mod auth;
 mod budgets;
+mod crash;
 mod lies;
 mod lists;
 mod manifests;
 mod moves;
+mod outages;
+mod readers;
+mod tls;
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -62,10 +67,17 @@ impl Bed {
     /// The same of a directory at `path`.
     #[track_caller]
     fn refused_at(&self, path: &Path, reference: &str, errno: Errno, words: &[&str]) -> String {
-        let opened = fs::read_dir(path).err();
-        assert_eq!(errno_of(opened), Some(errno), "{reference}: opening the directory: {}", self.mount.log());
+        self.failed(path, reference, errno, words);
         let looked_up = fs::read(path.join("main.tf")).err();
         assert_eq!(errno_of(looked_up), Some(errno), "{reference}: a name in it: {}", self.mount.log());
+        self.failed(path, reference, errno, words)
+    }
+
+    /// The same of one attempt at opening the directory at `path`, for failures that are not remembered for long.
+    #[track_caller]
+    fn failed(&self, path: &Path, reference: &str, errno: Errno, words: &[&str]) -> String {
+        let opened = fs::read_dir(path).err();
+        assert_eq!(errno_of(opened), Some(errno), "{reference}: opening the directory: {}", self.mount.log());
         let sentence = support::mount::xattr(path, "user.tofufs.error").expect("user.tofufs.error");
         self.explained(&sentence, reference, words);
         sentence

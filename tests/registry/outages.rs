@@ -104,6 +104,20 @@ async fn a_body_of_a_few_bytes_a_second_ends_as_timed_out() {
     assert!(!sink.bytes.is_empty() && sink.bytes.len() < content.len());
 }
 
+/// R09, O02: the connection stands, and nothing more comes.
+#[tokio::test]
+async fn a_body_that_stalls_ends_as_timed_out() {
+    let server = server();
+    let content = bytes(100_000);
+    server.put_blob(&content);
+    server.rule(blobs(), Behaviour::Stall { after: 60_000 });
+    let remote = client(&server, 1);
+    let (sink, end) =
+        tokio::time::timeout(Duration::from_secs(20), fetch(&remote, &descriptor(&content))).await.expect("an end");
+    blob_refused(end, Failure::TimedOut, &["no progress for 1 s"]);
+    assert!(sink.bytes == content[..sink.bytes.len()] && !sink.bytes.is_empty());
+}
+
 /// Promise 4: what moves is not cut, however long it takes in all.
 #[tokio::test]
 async fn a_transfer_that_moves_outlasts_the_deadline() {

@@ -104,6 +104,10 @@ pub enum Behaviour {
         after: usize,
         reset: bool,
     },
+    /// The honest answer's head and this many bytes of its body, then nothing more, and no end.
+    Stall {
+        after: usize,
+    },
     /// The honest answer's body in pieces with a pause before each.
     Slow {
         piece: usize,
@@ -438,12 +442,7 @@ fn act(
             whole(out, honest(&plain))
         }
         Behaviour::Raw(bytes) => out.write_all(&bytes).and_then(|()| out.flush()).map(|()| false),
-        Behaviour::Silence => {
-            // ends when the client closes or the server stops
-            let mut peer = tcp;
-            let _ = peer.read(&mut [0]);
-            Ok(false)
-        }
+        Behaviour::Silence => silence(tcp),
         Behaviour::Reset => reset(tcp),
         Behaviour::Cut { after, reset: rst } => {
             let reply = honest(seen);
@@ -456,6 +455,13 @@ fn act(
                 return reset(tcp);
             }
             Ok(false)
+        }
+        Behaviour::Stall { after } => {
+            let reply = honest(seen);
+            out.write_all(&reply.head())?;
+            out.write_all(&reply.body[..after.min(reply.body.len())])?;
+            out.flush()?;
+            silence(tcp)
         }
         Behaviour::Slow { piece, pause } => {
             let reply = honest(seen);
@@ -486,6 +492,12 @@ fn act(
             out.flush().map(|()| terminated)
         }
     }
+}
+
+/// Ends when the client closes or the server stops.
+fn silence(mut tcp: &TcpStream) -> io::Result<bool> {
+    let _ = tcp.read(&mut [0]);
+    Ok(false)
 }
 
 /// The connection ends by RST when its last descriptor is closed, which is why this is an error: no orderly end follows.

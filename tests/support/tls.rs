@@ -20,7 +20,8 @@ impl Tls {
     /// A certificate for `names` that is good until the first day of the year `until`.
     pub fn with(names: &[&str], until: i32) -> Tls {
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "the test's own authority");
+        let name = format!("the test's own authority for {names:?} until {until}");
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         let ca_key = KeyPair::generate().expect("a key");

@@ -1,0 +1,191 @@
+//! Silence, slowness, overload, absence of the registry: how waits end, and what goes on meanwhile.
+
+use std::thread;
+use std::time::Instant;
+
+use super::support::hostile::{Behaviour, Reply};
+use super::*;
+
+/// A bound that proves an end, many times the deadlines that are used here.
+const HANGS: Duration = Duration::from_secs(40);
+
+fn broken(status: u16) -> Behaviour {
+    Behaviour::Answer(Reply::new(status, "text/plain", "out of order"))
+}
+
+/// R04, R08, R09, R50, R51, O02; one registry for each, since a registry that fails is left alone.
+#[test]
+fn every_wait_for_a_registry_ends_and_says_why() {
+    let large = noise(9, 100_000);
+    // A blob of its own for each, since a blob that one registry is asked for is not asked of another at the same time.
+    let artifacts: Vec<_> = (0..6).map(|n| module(&[large.as_slice(), &[n]].concat())).collect();
+    let length = package_of(&artifacts[3]).len();
+    let cut = format!("HTTP/1.1 200 X\r\nContent-Length: {length}\r\n\r\n").into_bytes();
+    let cut = [&cut, &package_of(&artifacts[3])[..400]].concat();
+    let limited = Reply::error(429, "TOOMANYREQUESTS").with("Retry-After", "86400");
+    let cases = [
+        (Behaviour::Silence, "no progress for 2 s"),
+        (Behaviour::Stall { after: 40_000 }, "no progress for 2 s"),
+        (Behaviour::Slow { piece: 5, pause: Duration::from_millis(50) }, "no progress for 2 s"),
+        (Behaviour::Raw(cut), "without progress"),
+        (Behaviour::Answer(limited), "86400 s"),
+        (broken(503), "503"),
+    ];
+    let servers: Vec<_> = cases.iter().map(|_| Hostile::start()).collect();
+    let beds: Vec<_> = servers.iter().collect();
+    let Some(bed) = Bed::over(&beds, &["--deadline", "2s"]) else { return };
+    thread::scope(|scope| {
+        for ((server, artifact), (behaviour, word)) in servers.iter().zip(&artifacts).zip(cases) {
+            let (bed, package) = (&bed, Digest::of(package_of(artifact)));
+            scope.spawn(move || {
+                let (honest, _) = put_small(server, "honest");
+                put(server, "net", "1.0.0", artifact);
+                let known = format!("{}/honest:1.0.0", server.host());
+                assert_eq!(bed.main_tf(&known), honest);
+                server.rule(blobs_of("net"), behaviour);
+                let reference = format!("{}/net:1.0.0", server.host());
+                let path = bed.path(&reference);
+                assert!(path.is_dir());
+                let began = Instant::now();
+                let sentence = bed.failed(&path, &reference, Errno::TIMEDOUT, &[word, &package.to_string()]);
+                assert!(began.elapsed() < HANGS, "{sentence}");
+                assert_eq!(bed.main_tf(&known), honest, "what is cached is served");
+                assert_eq!(bed.cached(&package), None);
+            });
+        }
+    });
+    // The last one is broken for everything, so that it is left alone.
+    let server = servers.last().unwrap();
+    let fresh = format!("{}/fresh:1.0.0", server.host());
+    server.rule(|_| true, broken(503));
+    let spelled = bed.mount.join(&fresh);
+    let left_alone = support::wait_until(HANGS, || errno_of(fs::metadata(&spelled).err()) == Some(Errno::HOSTUNREACH));
+    assert!(left_alone, "the breaker opens");
+    let before = server.requests().len();
+    bed.reported(&fresh, &["left alone"]);
+    assert_eq!(server.requests().len(), before);
+}
+
+/// R50, R51, R08: a registry that recovers is not noticed, and who waits holds up nobody else.
+#[test]
+fn a_registry_that_recovers_is_not_noticed() {
+    let server = Hostile::start();
+    let Some(bed) = Bed::over(&[&server], &["--deadline", "20s"]) else { return };
+    let later = |after: &str| Behaviour::Answer(Reply::error(429, "TOOMANYREQUESTS").with("Retry-After", after));
+    for (repo, script) in [
+        ("r51", vec![broken(500), broken(502), broken(503), broken(504)]),
+        ("r50", vec![later("1"), later("-5"), later("soon")]),
+        ("reset", vec![Behaviour::Reset, Behaviour::Reset]),
+    ] {
+        let (content, _) = put_small(&server, repo);
+        let failures = script.len();
+        server.script(blobs_of(repo), script);
+        assert_eq!(bed.main_tf(&format!("{}/{repo}:1.0.0", server.host())), content);
+        assert_eq!(blob_requests(&server, repo), failures + 1);
+    }
+    put_small(&server, "silent");
+    let (content, _) = put_small(&server, "other");
+    server.rule(blobs_of("silent"), Behaviour::Silence);
+    let silent = bed.path(&format!("{}/silent:1.0.0", server.host()));
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| fs::read(silent.join("main.tf")));
+        assert!(support::wait_until(PATIENCE, || blob_requests(&server, "silent") > 0));
+        assert_eq!(bed.main_tf(&format!("{}/other:1.0.0", server.host())), content);
+        assert!(!waiting.is_finished(), "the one still waits while the other was served");
+        server.behave();
+        server.drop_connections();
+        assert!(waiting.join().unwrap().is_ok());
+    });
+}
+
+/// O02: what arrived is kept, not shown, and gone on with.
+#[test]
+fn a_download_that_broke_off_is_resumed_by_the_next_reader() {
+    let server = Hostile::start();
+    let content = noise(3, 300_000);
+    let artifact = module(&content);
+    let package = Digest::of(package_of(&artifact));
+    put(&server, "net", "1.0.0", &artifact);
+    server.rule(blobs_of("net"), Behaviour::Stall { after: 200_000 });
+    let Some(bed) = Bed::over(&[&server], &["--deadline", "2s"]) else { return };
+    let reference = format!("{}/net:1.0.0", server.host());
+    bed.failed(&bed.path(&reference), &reference, Errno::TIMEDOUT, &["no progress for 2 s"]);
+    assert_eq!(bed.cached(&package), None);
+    let partial = fs::read_dir(bed.mount.cache().join("v1/tmp")).unwrap().map(|e| e.unwrap());
+    let kept: Vec<_> = partial.map(|e| e.metadata().unwrap().len()).collect();
+    assert!(kept.iter().any(|length| (1..300_000).contains(length)), "{kept:?}");
+    server.behave();
+    let asked = blob_requests(&server, "net");
+    bed.refresh(server.host());
+    assert!(support::wait_until(PATIENCE, || fs::read_dir(bed.path(&reference)).is_ok()));
+    assert_eq!(bed.main_tf(&reference), content);
+    let resumed = &server.requests_to("/v2/net/blobs/")[asked];
+    assert!(resumed.header("range").is_some_and(|range| !range.starts_with("bytes=0-")), "{resumed:?}");
+    bed.cache_is_sound();
+}
+
+/// R04, O02: the connection is reset again and again.
+#[test]
+fn a_download_over_a_line_that_breaks_goes_on_by_ranges() {
+    let server = Hostile::start();
+    let content = noise(4, 400_000);
+    put(&server, "net", "1.0.0", &module(&content));
+    server.script(blobs_of("net"), (0..6).map(|n| Behaviour::Cut { after: 50_000, reset: n % 2 == 0 }));
+    let Some(bed) = Bed::over(&[&server], &["--deadline", "10s"]) else { return };
+    assert_eq!(bed.main_tf(&format!("{}/net:1.0.0", server.host())), content);
+    let ranged = server.requests_to("/v2/net/blobs/").iter().filter(|s| s.header("range").is_some()).count();
+    assert!(ranged >= 3, "{ranged}");
+}
+
+/// Promise 4: 200 KB/s for three times the deadline.
+#[test]
+fn a_slow_line_outlasts_the_deadline() {
+    let server = Hostile::start();
+    let content = noise(5, 1_200_000);
+    put(&server, "net", "1.0.0", &module(&content));
+    server.rule(blobs_of("net"), Behaviour::Slow { piece: 20_000, pause: Duration::from_millis(100) });
+    let Some(bed) = Bed::over(&[&server], &["--deadline", "2s"]) else { return };
+    let began = Instant::now();
+    assert_eq!(bed.main_tf(&format!("{}/net:1.0.0", server.host())), content);
+    assert!(began.elapsed() > Duration::from_secs(4), "the line was slow: {:?}", began.elapsed());
+    assert_eq!(blob_requests(&server, "net"), 1);
+}
+
+/// O01, R51; promise 3
+#[test]
+fn without_its_registry_a_mount_serves_what_was_seen_and_calls_nothing_absent() {
+    let mut server = Hostile::start();
+    let (content, _) = put_small(&server, "net");
+    put_small(&server, "unseen");
+    let Some(mut bed) = Bed::over(&[&server], &["--deadline", "5s"]) else { return };
+    let host = server.host();
+    let (seen, unseen) = (format!("{host}/net:1.0.0"), format!("{host}/unseen:1.0.0"));
+    assert_eq!(bed.main_tf(&seen), content);
+    assert_eq!(bed.mount.xattr(format!("{host}/net/1.0.0"), "user.tofufs.stale"), None);
+    server.stop();
+    bed.refresh(&host);
+    let stale = |bed: &Bed| {
+        support::wait_until(PATIENCE, || bed.mount.xattr(format!("{host}/net/1.0.0"), "user.tofufs.stale").is_some())
+    };
+    assert!(stale(&bed), "the release tells that the registry has not confirmed it");
+    assert_eq!(bed.main_tf(&seen), content);
+
+    // The next mount finds no registry from the start.
+    assert!(bed.mount.umount().status.success());
+    let mounted = bed.mount.again();
+    assert!(mounted.status.success(), "{mounted:?}");
+    assert_eq!(bed.main_tf(&seen), content);
+    assert_eq!(fs::read(bed.mount.join(format!("{seen}/main.tf"))).unwrap(), content);
+    bed.refresh(&host);
+    assert!(stale(&bed));
+    assert_eq!(bed.main_tf(&seen), content);
+    for name in [&unseen, &format!("{host}/net:9.9.9")] {
+        assert_eq!(errno_of(fs::metadata(bed.mount.join(name)).err()), Some(Errno::HOSTUNREACH), "{name}");
+        bed.reported(name, &[]);
+    }
+    assert_eq!(bed.mount.status()["sources"][0]["state"], "unreachable");
+
+    server.restart();
+    let back = support::wait_until(PATIENCE, || fs::metadata(bed.mount.join(&unseen)).is_ok());
+    assert!(back, "{}", bed.mount.log());
+}
