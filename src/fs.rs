@@ -347,7 +347,7 @@ impl Fs {
                 Ok(value)
             }
             Err(error) => {
-                let error = error.about(&node.describe());
+                let error = error.about(&node.describe(), node.by_digest().as_ref());
                 if let Some(sentence) = error.sentence() {
                     node.set_error(sentence.clone());
                     self.report.add(&error, sentence);

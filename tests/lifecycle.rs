@@ -276,6 +276,19 @@ fn umount_of_a_busy_mount_names_who_uses_it_and_lazy_works() {
     done(&place.run(&["umount", "mnt"]));
 }
 
+// O23
+#[test]
+fn who_unmounts_from_inside_is_told_of_itself_alone() {
+    let Some(place) = Place::new() else { return };
+    done(&place.mount(&[]));
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "cd mnt && \"$0\" umount . || exit 1", PROGRAM]).current_dir(place.dir.path());
+    shell.env("HOME", place.path("home")).env("XDG_RUNTIME_DIR", place.path("run"));
+    let busy = failed(&shell.output().unwrap());
+    assert!(busy.contains("in use by sh (pid ") && !busy.contains("tofufs (pid "), "{busy}");
+    done(&place.run(&["umount", "mnt"]));
+}
+
 // O18
 #[test]
 fn a_dead_mount_is_told_unmounted_and_mounted_over() {

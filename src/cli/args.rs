@@ -51,8 +51,8 @@ Examples:
         from the cache alone
   tofufs mount --plain-http localhost:5000 localhost:5000 /mnt/tofu
 
-As a mount helper (link tofufs to /sbin/mount.fuse.tofufs), long options are -o options with _ for -,
-and several sources are joined by ;
+As a mount helper (link tofufs to /sbin/mount.fuse.tofufs), long options
+are -o options with _ for -, and several sources are joined by ;
   mount -t fuse.tofufs ghcr.io/acme /mnt/tofu -o ro,allow_other
   in /etc/fstab:  ghcr.io/acme;oci:/srv/store  /mnt/tofu  fuse.tofufs  ro,_netdev,tag_ttl=5m  0 0
 

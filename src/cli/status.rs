@@ -140,8 +140,13 @@ fn described(mount: &Mount) -> String {
     let mut rows = Vec::new();
     let words = [(mount.read_only, "read-only"), (mount.offline, "offline")];
     let words: Vec<&str> = words.iter().filter(|(holds, _)| *holds).map(|(_, word)| *word).collect();
-    let process = mount.pid.map_or("none that answers".to_owned(), |pid| pid.to_string());
-    rows.push(("process", process));
+    let Some(pid) = mount.pid else {
+        // Nothing but its place in the mount table is known.
+        rows.extend(mount.sources.iter().map(|source| ("source", source.name.clone())));
+        rows.extend(mount.errors.iter().map(|error| ("error", error.clone())));
+        return block(&mount.mountpoint, &rows);
+    };
+    rows.push(("process", pid.to_string()));
     if !words.is_empty() {
         rows.push(("mode", words.join(", ")));
     }
@@ -162,9 +167,12 @@ fn described(mount: &Mount) -> String {
     }
     rows.push(("requests", format!("{}, {} of them for blobs", mount.requests.total, mount.requests.blob)));
     rows.extend(mount.errors.iter().map(|error| ("error", error.clone())));
-    let mut text = String::new();
-    let _ = writeln!(text, "{}", mount.mountpoint);
-    for line in pairs(&rows).lines() {
+    block(&mount.mountpoint, &rows)
+}
+
+fn block(heading: &str, rows: &[(&str, String)]) -> String {
+    let mut text = format!("{heading}\n");
+    for line in pairs(rows).lines() {
         let _ = writeln!(text, "  {line}");
     }
     text
@@ -207,5 +215,7 @@ mod tests {
             "/mnt\n  process   7\n  mode      read-only\n  source    ghcr.io/acme (ok)\n  cache     /c: 1 B of 2 B\n  \
              requests  3, 1 of them for blobs\n  error     x\n"
         );
+        let silent = Mount { pid: None, cache: None, ..mount() };
+        assert_eq!(described(&silent), "/mnt\n  source  ghcr.io/acme\n  error   x\n");
     }
 }

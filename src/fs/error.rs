@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::facts::{FactError, Failure};
+use crate::name::Reference;
 
 /// An error number of the system.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,11 +64,16 @@ impl FsError {
         self.sentence.as_ref()
     }
 
-    /// The same error, whose sentence begins with what was opened.
-    pub(super) fn about(self, subject: &str) -> Self {
-        let sentence = self.sentence.map(|s| match s.strip_prefix(subject) {
-            Some(_) => s,
-            None => format!("{subject}: {s}").into(),
+    /// The same error, whose sentence begins with what was opened; `by_digest` is its other name, if it has one, which
+    /// the sentence then need not repeat.
+    pub(super) fn about(self, subject: &str, by_digest: Option<&Reference>) -> Self {
+        let sentence = self.sentence.map(|s| {
+            if s.starts_with(subject) {
+                return s;
+            }
+            let other = by_digest.map(|reference| format!("{reference}: "));
+            let rest = other.and_then(|other| s.strip_prefix(&other)).unwrap_or(&s);
+            format!("{subject}: {rest}").into()
         });
         FsError { errno: self.errno, sentence }
     }

@@ -159,6 +159,13 @@ impl Node {
         }
     }
 
+    /// The reference by digest of what [`Node::describe`] names by tag.
+    pub(super) fn by_digest(&self) -> Option<Reference> {
+        let release = self.release()?;
+        let digest = release.digest()?;
+        Some(release.reference.repo.at(Selector::Digest(digest)))
+    }
+
     fn last_error(&self) -> Option<&LastError> {
         match self {
             Node::Release(release) => Some(&release.error),

@@ -196,6 +196,10 @@ impl Store {
     fn open(dir: &Path) -> Result<Store, RegistryError> {
         let name = format!("oci:{}", dir.display());
         match rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(root) if is_layout(&root) == Ok(true) => {
+                Err(RegistryError::new(Failure::Io, &name, "this is one image layout and no store of them")
+                    .remedy("name the directory that holds it as HOST/REPOSITORY"))
+            }
             Ok(root) => Ok(Store { root, name }),
             Err(e) => Err(RegistryError::new(Failure::Io, &name, format!("the store cannot be opened: {e}"))
                 .remedy("name a directory that holds HOST/REPOSITORY, each an OCI image layout")),

@@ -21,7 +21,7 @@ use super::answer::escaped;
 use super::breaker::Breaker;
 use super::observed::{Observations, Observed, seconds_ahead};
 use super::origin::{Origin, shown};
-use super::retry::{Fault, Patience, in_words};
+use super::retry::{Fault, Patience};
 use super::{Failure, RegistryError, Requests};
 
 /// Time to connect, TLS included.
@@ -68,7 +68,7 @@ pub struct Transport {
     guarded: Vec<(Reach, Client)>,
     deadline: Duration,
     probe_after: Duration,
-    breakers: Mutex<HashMap<Origin, Breaker>>,
+    ailing: Mutex<HashMap<Origin, Ailing>>,
     requests: Requests,
     observations: Observations,
 }
@@ -117,7 +117,7 @@ impl Transport {
             guarded: guarded.collect::<Result<_, RegistryError>>()?,
             deadline: options.deadline,
             probe_after: options.probe_after,
-            breakers: Mutex::default(),
+            ailing: Mutex::default(),
             requests: Requests::default(),
             observations: Observations::default(),
         }))
@@ -212,33 +212,54 @@ impl Transport {
     }
 
     fn admit(&self, origin: &Origin) -> Result<(), Fault> {
-        let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
-        match breakers.get_mut(origin).map_or(Ok(()), |breaker| breaker.admit(Instant::now())) {
-            Ok(()) => Ok(()),
-            Err(wait) => Err(Fault::new(
-                Failure::Unreachable,
-                format!("{origin} has failed several times in a row and is left alone for {} more", in_words(wait)),
-            )
-            .remedy("it is tried again by itself")),
-        }
+        let mut ailing = self.ailing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Ailing { breaker, reason, remedy }) = ailing.get_mut(origin) else { return Ok(()) };
+        breaker.admit(Instant::now()).map_err(|wait| {
+            tracing::debug!(%origin, ?wait, "left alone");
+            // No time in it: the same sentence is logged once.
+            let rule =
+                format!("{reason}; that was one of several failures in a row, and {origin} is left alone for now");
+            let again = "it is tried again by itself within half a minute";
+            Fault::new(Failure::Unreachable, rule).remedy(remedy.as_deref().unwrap_or(again))
+        })
     }
 
     fn note(&self, origin: &Origin, answer: &Result<Response, Fault>) {
         let failed = match answer {
-            Ok(response) => response.status().is_server_error(),
-            Err(fault) => matches!(fault.failure, Failure::TimedOut | Failure::Unreachable),
-        };
-        let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
-        if failed {
-            if breakers.len() >= BREAKERS_MAX {
-                breakers.clear();
+            Ok(response) if response.status().is_server_error() => {
+                Some((format!("{origin} answered {}", response.status().as_u16()), None))
             }
-            let fresh = || Breaker::new(self.probe_after);
-            breakers.entry(origin.clone()).or_insert_with(fresh).failure(Instant::now());
-        } else if let Some(breaker) = breakers.get_mut(origin) {
-            breaker.success();
+            Err(fault) if matches!(fault.failure, Failure::TimedOut | Failure::Unreachable) => {
+                Some((fault.rule.clone(), fault.remedy.clone()))
+            }
+            _ => None,
+        };
+        let mut ailing = self.ailing.lock().unwrap_or_else(PoisonError::into_inner);
+        match failed {
+            Some((reason, remedy)) => {
+                if ailing.len() >= BREAKERS_MAX {
+                    ailing.clear();
+                }
+                let fresh = || Ailing { breaker: Breaker::new(self.probe_after), reason: String::new(), remedy: None };
+                let one = ailing.entry(origin.clone()).or_insert_with(fresh);
+                one.breaker.failure(Instant::now());
+                (one.reason, one.remedy) = (reason, remedy);
+            }
+            None => {
+                if let Some(one) = ailing.get_mut(origin) {
+                    one.breaker.success();
+                }
+            }
         }
     }
+}
+
+/// An origin that has failed, and what its last failure was.
+#[derive(Debug)]
+struct Ailing {
+    breaker: Breaker,
+    reason: String,
+    remedy: Option<String>,
 }
 
 /// Whether the environment names a proxy.
@@ -341,6 +362,8 @@ fn cause_of_type<T: Error + 'static>(error: &reqwest::Error) -> Option<&T> {
 fn causes(error: &reqwest::Error) -> String {
     let mut words: Vec<String> =
         std::iter::successors(error.source(), |inner| cause(*inner)).map(|inner| escaped(&inner.to_string())).collect();
+    // The client's own layer says only that it is an error of a client.
+    words.retain(|words| !words.starts_with("client error ("));
     words.dedup();
     if words.is_empty() { "the request failed".to_owned() } else { words.join(": ") }
 }
@@ -372,7 +395,14 @@ pub(super) fn fault_of(error: &reqwest::Error, origin: &Origin) -> Fault {
 /// TLS never falls back to anything; the reason reaches the user (hostile input R54).
 fn tls_fault(error: &rustls::Error, origin: &Origin) -> Fault {
     let fault = |rule: String| Fault::new(Failure::Unreachable, format!("no TLS connection to {origin}: {rule}"));
-    let rustls::Error::InvalidCertificate(reason) = error else { return fault(error.to_string()) };
+    let reason = match error {
+        rustls::Error::InvalidCertificate(reason) => reason,
+        rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
+            return fault("what answers does not speak TLS".to_owned())
+                .remedy("if it is a registry without TLS that you trust, name it by --plain-http");
+        }
+        _ => return fault(error.to_string()),
+    };
     match reason {
         CertificateError::UnknownIssuer => fault("the certificate is signed by an unknown authority".to_owned())
             .remedy("name that authority's certificate by --ca-file, if you trust it"),

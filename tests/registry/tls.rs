@@ -106,7 +106,7 @@ async fn a_server_without_tls_is_never_asked_in_the_clear() {
         }
     });
     let result = get(&client(&host, transport_with(Duration::from_secs(5)))).await;
-    refused(result, Failure::Unreachable, &["/acme/net:1.0"]);
+    refused(result, Failure::Unreachable, &["/acme/net:1.0", "does not speak TLS", "--plain-http"]);
     let tls_handshake = 22;
     assert!(first_bytes.lock().unwrap().iter().all(|&byte| byte == tls_handshake));
 }

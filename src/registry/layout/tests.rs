@@ -329,5 +329,10 @@ fn the_hosts_of_a_store_are_its_directories() {
     assert_eq!(hosts.iter().map(Host::as_str).collect::<Vec<_>>(), ["localhost:5000", "reg.example"]);
     let missing = store.dir.path().join("missing");
     assert_eq!(failure(Layout::hosts(&missing)), Failure::Io);
+    // `oci:DIR` is one layout to other tools; mounted, it would be an empty store.
+    let layout = tempfile::tempdir().unwrap();
+    std::fs::write(layout.path().join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    let error = Layout::hosts(layout.path()).unwrap_err().to_string();
+    assert!(error.contains("one image layout") && error.contains("HOST/REPOSITORY"), "{error}");
     assert_eq!(failure(Layout::open(&missing, &host()).map(|_| ())), Failure::Io);
 }
