@@ -10,6 +10,7 @@
 mod edges;
 mod error;
 mod fetch;
+mod kept;
 mod nodes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -124,6 +125,7 @@ impl Facts {
                 (host, Origin { registry, prefixes })
             })
             .collect();
+        let nodes = nodes::Nodes::new(options.deadline, options.store.limit());
         Arc::new(Facts {
             store: options.store,
             origins,
@@ -133,7 +135,7 @@ impl Facts {
             deadline: options.deadline,
             limits: options.limits,
             edges: edges::Edges::new(options.deadline),
-            nodes: nodes::Nodes::new(options.deadline),
+            nodes,
             used: Mutex::new(used),
         })
     }

@@ -208,6 +208,11 @@ impl Store {
         edges::each(&self.layout(), visit);
     }
 
+    /// The budget, in bytes.
+    pub fn limit(&self) -> u64 {
+        self.options.limit
+    }
+
     /// What the cache holds. Walks its directories if that was not done before.
     pub fn usage(&self) -> Usage {
         let totals = self.count();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 use tokio::sync::Semaphore;
 
+use super::kept::Kept;
 use super::{FactError, Facts, Failure, lock};
 use crate::archive::{self, ArchiveError};
 use crate::artifact::{Release, Target, target_package};
@@ -21,8 +22,6 @@ use crate::store::{Begin, Flights, Key, Object, StoreError};
 pub const SMALL_MAX: u64 = 256 << 10;
 /// How many bytes of inflated small members are kept for the next read of the same file.
 const SMALL_KEPT: usize = 16 << 20;
-/// How many opened objects are kept open for the next use.
-const OBJECTS_KEPT: usize = 64;
 /// How many packages are kept beside those that an inode holds.
 const PACKAGES_KEPT: usize = 16;
 /// How many manifests are kept in memory.
@@ -89,7 +88,7 @@ pub(super) struct Nodes {
     manifests: Mutex<LruCache<Digest, Arc<Manifest>>>,
     packages: Mutex<HashMap<PackageKey, Weak<Package>>>,
     recent: Mutex<LruCache<PackageKey, Arc<Package>>>,
-    objects: Mutex<LruCache<Key, Object>>,
+    objects: Mutex<Kept>,
     inflated: Mutex<Inflated>,
     failures: Mutex<HashMap<Node, (FactError, Instant)>>,
     manifest_flights: Flights<(Repo, Digest), Arc<Manifest>, FactError>,
@@ -104,13 +103,13 @@ fn kept<K: std::hash::Hash + Eq, V>(count: usize) -> LruCache<K, V> {
 }
 
 impl Nodes {
-    pub(super) fn new(linger: Duration) -> Self {
+    pub(super) fn new(linger: Duration, cache_limit: u64) -> Self {
         let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
         Nodes {
             manifests: Mutex::new(kept(MANIFESTS_KEPT)),
             packages: Mutex::default(),
             recent: Mutex::new(kept(PACKAGES_KEPT)),
-            objects: Mutex::new(kept(OBJECTS_KEPT)),
+            objects: Mutex::new(Kept::new(cache_limit)),
             inflated: Mutex::new(Inflated { kept: LruCache::unbounded(), bytes: 0 }),
             failures: Mutex::default(),
             manifest_flights: Flights::new(linger, super::error::lost),
@@ -122,6 +121,11 @@ impl Nodes {
 
     pub(super) fn forget_failures(&self) {
         lock(&self.failures).clear();
+    }
+
+    /// Whether a load failed for want of descriptors, and some that nobody uses could be closed.
+    fn can_give_descriptors<T>(&self, outcome: &Result<T, FactError>) -> bool {
+        outcome.as_ref().is_err_and(|error| error.failure == Failure::NoDescriptor) && lock(&self.objects).clear()
     }
 
     fn failed(&self, node: &Node) -> Result<(), FactError> {
@@ -345,7 +349,10 @@ impl Facts {
         self.nodes.failed(&node)?;
         let (facts, of, wanted, flight) = (self.clone(), repo.clone(), blob.clone(), node.clone());
         let load = move || async move {
-            let outcome = facts.fetch_blob(&of, &wanted).await;
+            let mut outcome = facts.fetch_blob(&of, &wanted).await;
+            if facts.nodes.can_give_descriptors(&outcome) {
+                outcome = facts.fetch_blob(&of, &wanted).await;
+            }
             if let Ok(object) = &outcome {
                 lock(&facts.nodes.objects).put(key, object.clone());
             }
@@ -388,7 +395,10 @@ impl Facts {
         self.nodes.failed(&node)?;
         let (facts, of, flight) = (self.clone(), package.clone(), node.clone());
         let load = move || async move {
-            let outcome = facts.unpack(&of, number, file).await;
+            let mut outcome = facts.unpack(&of, number, file).await;
+            if facts.nodes.can_give_descriptors(&outcome) {
+                outcome = facts.unpack(&of, number, file).await;
+            }
             if let Ok(object) = &outcome {
                 lock(&facts.nodes.objects).put(key, object.clone());
             }

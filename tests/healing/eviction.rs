@@ -16,7 +16,8 @@ fn eight_readers_over_a_cache_of_a_fifth_read_no_wrong_byte() {
     let in_all: u64 = releases.files.iter().map(|(_, content)| content.len() as u64).sum();
     // Packages and unpacked members are both kept.
     let fifth = 2 * in_all / 5 >> 10;
-    let Some(mount) = releases.mount(releases.options().args(["--cache-size", &format!("{fifth}KiB")])) else { return };
+    let options = releases.options().args(["--cache-size", &format!("{fifth}KiB")]).longer(duration());
+    let Some(mount) = releases.mount(options) else { return };
     releases.all_right(&mount);
     let (begin, stop) = (resident(&mount), AtomicBool::new(false));
     let (reads, bytes) = (AtomicU64::new(0), AtomicU64::new(0));

@@ -25,6 +25,7 @@ pub struct Options {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     cache: Option<PathBuf>,
+    longer: Duration,
 }
 
 impl Options {
@@ -41,6 +42,12 @@ impl Options {
     /// A cache directory that others use too, instead of one of the mount's own.
     pub fn cache(mut self, dir: impl Into<PathBuf>) -> Options {
         self.cache = Some(dir.into());
+        self
+    }
+
+    /// The mount may live for that much longer than [`LIMIT`].
+    pub fn longer(mut self, time: Duration) -> Options {
+        self.longer = time;
         self
     }
 
@@ -106,10 +113,10 @@ impl Mount {
 
     fn watch(&mut self, connection: Option<PathBuf>) {
         let (stop, stopped) = mpsc::channel::<()>();
-        let (path, pid) = (self.path.clone(), self.pid);
+        let (path, pid, limit) = (self.path.clone(), self.pid, LIMIT + self.options.longer);
         let thread = std::thread::spawn(move || {
-            if stopped.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
-                eprintln!("the mount at {} is taken down after {LIMIT:?}", path.display());
+            if stopped.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("the mount at {} is taken down after {limit:?}", path.display());
                 if let Some(connection) = connection {
                     drop(fs::write(connection.join("abort"), "1"));
                 }
