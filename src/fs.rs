@@ -30,9 +30,9 @@ pub use error::{Errno, FsError};
 pub use report::Report;
 
 use crate::facts::{Content, FactError, Facts, Failure};
-use crate::name::COMPONENT_MAX;
+use crate::name::{COMPONENT_MAX, Reference, Selector};
 use crate::tree::registry::{Entry as Named, Found};
-use crate::tree::{self, Step};
+use crate::tree::{self, Fact, Step};
 use handles::Handles;
 pub use handles::Of;
 use inodes::{Inodes, Place};
@@ -142,15 +142,13 @@ impl Fs {
             match step {
                 Step::Edge(entry) => return Ok(Ok(entry)),
                 Step::Absent => return Ok(Err(ABSENT_TTL)),
-                Step::Need(need) => self.facts.load(need).await,
-                // A manifest that is refused exists: it can be stat'ed, and entering it gives the reason.
-                Step::Failed(Found::Fact(e)) if is_refusal(&e) => {
+                Step::Need(need) => self.facts.load(need).await?,
+                Step::Failed(Found::Fact(e)) => {
                     return match node::spelled_release(space, name) {
-                        Some(reference) => Ok(Ok(Named::Release(reference))),
-                        None => Err(e.into()),
+                        Some(release) if self.is_refused(&release, since) => Ok(Ok(Named::Release(release))),
+                        _ => Err(e.into()),
                     };
                 }
-                Step::Failed(Found::Fact(e)) => return Err(e.into()),
                 Step::Failed(Found::Name(e)) => {
                     return Err(FactError::new(Failure::Unsupported, format!("{name}: {e}")).into());
                 }
@@ -158,11 +156,22 @@ impl Fs {
         }
     }
 
+    /// Whether a tag's manifest is refused. Then it exists: it can be stat'ed, and entering it gives the reason.
+    fn is_refused(&self, release: &Reference, since: Instant) -> bool {
+        match &release.selector {
+            Selector::Tag(tag) => {
+                matches!(self.facts.view(since).bound(&release.repo, tag), Fact::Failed(e) if is_refusal(&e))
+            }
+            Selector::Digest(_) => false,
+        }
+    }
+
     async fn found_in_space(self: &Arc<Self>, place: Place, entry: Named) -> Result<Entry, FsError> {
         let (node, ttl) = match entry {
             Named::Space(space) => (Arc::new(Node::space(space)), self.facts.tag_ttl()),
             Named::Release(reference) => {
-                let before = self.inodes.at(&place);
+                // What stands there may be the space that the name was before it became a tag.
+                let before = self.inodes.at(&place).filter(|node| node.release().is_some());
                 let bound = before.as_ref().and_then(|n| n.release()).and_then(ReleaseNode::digest);
                 let (digest, ttl) = self.binding_of(&reference, bound).await?;
                 match before {
@@ -360,8 +369,5 @@ impl Fs {
 
 /// Whether something exists and is refused, as opposed to being absent or unknown.
 fn is_refusal(error: &FactError) -> bool {
-    matches!(
-        error.failure,
-        Failure::Integrity | Failure::Structure | Failure::TooLarge | Failure::Unsupported | Failure::Protocol
-    )
+    matches!(error.failure, Failure::Integrity | Failure::Structure | Failure::TooLarge | Failure::Unsupported)
 }

@@ -15,7 +15,7 @@ use crate::name::{Host, Repo, RepoName, Selector, Tag};
 use crate::store::{Flights, Store};
 use crate::tree::{Fact, Known, Need, Standing};
 
-/// The most edges that are held in memory; past it those that expired are dropped.
+/// The most edges that are held in memory; past it those that expired are dropped, else all. Answers stay in the store.
 const EDGES_MAX: usize = 100_000;
 
 /// How long a registry is taken for one that does not list its repositories.
@@ -74,14 +74,21 @@ impl Slot {
 pub(super) struct Edges {
     slots: Mutex<HashMap<Need, Slot>>,
     flights: Flights<Need, (), FactError>,
+    /// When edges were forgotten last: what other mounts confirmed before does not count.
+    forgotten: Mutex<Option<Instant>>,
 }
 
 impl Edges {
     pub(super) fn new(linger: Duration) -> Self {
-        Edges { slots: Mutex::default(), flights: Flights::new(linger, super::error::lost) }
+        Edges {
+            slots: Mutex::default(),
+            flights: Flights::new(linger, super::error::lost),
+            forgotten: Mutex::default(),
+        }
     }
 
     pub(super) fn forget(&self, wanted: impl Fn(&Need) -> bool) {
+        *lock(&self.forgotten) = Some(Instant::now());
         for (need, slot) in lock(&self.slots).iter_mut().filter(|(need, _)| wanted(need)) {
             tracing::debug!("{need} will be asked for again");
             slot.refused = None;
@@ -100,6 +107,9 @@ impl Edges {
         if slots.len() >= EDGES_MAX && !slots.contains_key(need) {
             let now = Instant::now();
             slots.retain(|_, s| s.last.as_ref().is_some_and(|c| c.fresh_until > Some(now)));
+            if slots.len() >= EDGES_MAX {
+                slots.clear();
+            }
         }
         change(slots.entry(need.clone()).or_default());
     }
@@ -118,13 +128,10 @@ impl<'a> View<'a> {
 
     /// The manifest for which `tag` stands.
     pub fn bound(&self, repo: &Repo, tag: &Tag) -> Fact<Digest, FactError> {
-        match self.fact(&Need::Binding(repo.clone(), tag.clone())) {
-            Fact::Is(Answer::Binding(digest)) => Fact::Is(digest),
-            Fact::Is(_) | Fact::Unknown => Fact::Unknown,
-            Fact::Absent => Fact::Absent,
-            Fact::Denied(e) => Fact::Denied(e),
-            Fact::Failed(e) => Fact::Failed(e),
-        }
+        self.fact(&Need::Binding(repo.clone(), tag.clone()), |answer| match answer {
+            Answer::Binding(digest) => Some(*digest),
+            _ => None,
+        })
     }
 
     /// How long the registry has not confirmed an edge that is served although its time to live is over.
@@ -135,7 +142,8 @@ impl<'a> View<'a> {
         (last.fresh_until <= Some(now)).then(|| SystemTime::now().duration_since(last.wall).unwrap_or_default())
     }
 
-    /// How long the answer about `need` may be kept by who asked.
+    /// How long the answer about `need` may be kept by who asked: at most the time to live, and not longer than a
+    /// refusal counts, during which the last answer is served.
     pub fn fresh_for(&self, need: &Need) -> Duration {
         let slot = self.facts.edges.slot(need);
         let now = Instant::now();
@@ -144,16 +152,18 @@ impl<'a> View<'a> {
             .map(|r| r.until)
             .filter(|until| *until > now)
             .or_else(|| slot.last.and_then(|c| c.fresh_until));
-        until.map(|u| u.saturating_duration_since(now)).unwrap_or_default()
+        until.map(|u| u.saturating_duration_since(now)).unwrap_or_default().min(self.facts.tag_ttl)
     }
 
-    fn fact(&self, need: &Need) -> Fact<Answer, FactError> {
-        match lock(&self.facts.edges.slots).get(need).map(|s| s.fact(self.since)) {
-            None | Some(Fact::Unknown) => Fact::Unknown,
-            Some(Fact::Is(answer)) => Fact::Is(answer.clone()),
-            Some(Fact::Absent) => Fact::Absent,
-            Some(Fact::Denied(e)) => Fact::Denied(e),
-            Some(Fact::Failed(e)) => Fact::Failed(e),
+    /// What the slot of `need` says, whose answer is of the kind that `read` takes.
+    fn fact<T>(&self, need: &Need, read: impl FnOnce(&Answer) -> Option<T>) -> Fact<T, FactError> {
+        let slots = lock(&self.facts.edges.slots);
+        match slots.get(need).map_or(Fact::Unknown, |slot| slot.fact(self.since)) {
+            Fact::Is(answer) => read(answer).map_or(Fact::Unknown, Fact::Is),
+            Fact::Unknown => Fact::Unknown,
+            Fact::Absent => Fact::Absent,
+            Fact::Denied(e) => Fact::Denied(e),
+            Fact::Failed(e) => Fact::Failed(e),
         }
     }
 }
@@ -162,33 +172,21 @@ impl Known for View<'_> {
     type Error = FactError;
 
     fn tags(&self, repo: &Repo) -> Fact<Arc<Vec<Tag>>, FactError> {
-        match self.fact(&Need::Tags(repo.clone())) {
-            Fact::Is(Answer::Tags(tags)) => Fact::Is(tags),
-            Fact::Is(_) | Fact::Unknown => Fact::Unknown,
-            Fact::Absent => Fact::Absent,
-            Fact::Denied(e) => Fact::Denied(e),
-            Fact::Failed(e) => Fact::Failed(e),
-        }
+        self.fact(&Need::Tags(repo.clone()), |answer| match answer {
+            Answer::Tags(tags) => Some(tags.clone()),
+            _ => None,
+        })
     }
 
     fn catalog(&self, host: &Host) -> Fact<Arc<Vec<RepoName>>, FactError> {
-        match self.fact(&Need::Catalog(host.clone())) {
-            Fact::Is(Answer::Catalog(names)) => Fact::Is(names),
-            Fact::Is(_) | Fact::Unknown => Fact::Unknown,
-            Fact::Absent => Fact::Absent,
-            Fact::Denied(e) => Fact::Denied(e),
-            Fact::Failed(e) => Fact::Failed(e),
-        }
+        self.fact(&Need::Catalog(host.clone()), |answer| match answer {
+            Answer::Catalog(names) => Some(names.clone()),
+            _ => None,
+        })
     }
 
     fn binding(&self, repo: &Repo, tag: &Tag) -> Fact<(), FactError> {
-        match self.bound(repo, tag) {
-            Fact::Is(_) => Fact::Is(()),
-            Fact::Unknown => Fact::Unknown,
-            Fact::Absent => Fact::Absent,
-            Fact::Denied(e) => Fact::Denied(e),
-            Fact::Failed(e) => Fact::Failed(e),
-        }
+        self.fact(&Need::Binding(repo.clone(), tag.clone()), |_| Some(()))
     }
 
     fn was_bound(&self, repo: &Repo, tag: &Tag) -> bool {
@@ -207,19 +205,25 @@ impl Known for View<'_> {
 impl Facts {
     /// Loads the fact that `need` names. The outcome, good or bad, is then in every [`View`] of an operation that
     /// began before.
-    pub async fn load(self: &Arc<Self>, need: Need) {
-        let facts = self.clone();
-        let wanted = need.clone();
-        // The outcome is in the slot, where it is kept as long as it counts.
-        let _ = self.edges.flights.join(need, move || async move { facts.ask(wanted).await }).await;
+    ///
+    /// # Errors
+    /// Only if the load was lost, as when the runtime ends: then there is no outcome, and asking again is of no use.
+    pub async fn load(self: &Arc<Self>, need: Need) -> Result<(), FactError> {
+        let (facts, wanted) = (self.clone(), need.clone());
+        let load = move || async move {
+            facts.ask(wanted).await;
+            Ok(())
+        };
+        self.edges.flights.join(need, load).await
     }
 
-    async fn ask(self: Arc<Self>, need: Need) -> Result<(), FactError> {
+    /// Asks the registry, and keeps what it says in the slot of `need` as long as that counts.
+    async fn ask(self: Arc<Self>, need: Need) {
         if self.edges.slot(&need).last.is_none() {
             self.recall(&need).await;
             // What another mount confirmed just now counts for this one.
             if matches!(self.edges.slot(&need).fact(Instant::now()), Fact::Is(_)) {
-                return Ok(());
+                return;
             }
         }
         let answer = self.ask_registry(&need).await;
@@ -234,7 +238,6 @@ impl Facts {
                     Confirmed { answer, at: Some(now), wall: SystemTime::now(), fresh_until: Some(now + self.tag_ttl) };
                 self.keep(&need, &confirmed).await;
                 self.edges.change(&need, |slot| *slot = Slot { last: Some(confirmed), refused: None });
-                Ok(())
             }
             Err(error) => {
                 let gone = error.failure == Failure::Absent;
@@ -248,10 +251,9 @@ impl Facts {
                     } else if slot.last.is_some() && error.failure.is_outage() {
                         tracing::warn!("{need}: the last answer is served, since it cannot be confirmed: {error}");
                     }
-                    let until = now + kept_for(&need, error.failure);
-                    slot.refused = Some(Refused { error: error.clone(), at: Instant::now(), until });
+                    let until = now + kept_for(&need, error.failure, self.tag_ttl);
+                    slot.refused = Some(Refused { error, at: Instant::now(), until });
                 });
-                Err(error)
             }
         }
     }
@@ -281,7 +283,9 @@ impl Facts {
         let Some((answer, wall)) = record.answer(need) else { return };
         let now = Instant::now();
         // An age that the clock denies (a time in the future) is no age that counts.
+        let forgotten = *lock(&self.edges.forgotten);
         let at = SystemTime::now().duration_since(wall).ok().and_then(|age| now.checked_sub(age));
+        let at = at.filter(|at| Some(*at) > forgotten);
         let fresh_until = at.map(|at| at + self.tag_ttl);
         let confirmed = Confirmed { answer, at, wall, fresh_until };
         self.edges.change(need, |slot| {
@@ -299,10 +303,12 @@ impl Facts {
     }
 }
 
-/// How long a refusal is kept. Whether a registry lists its repositories is a property of the registry.
-fn kept_for(need: &Need, failure: Failure) -> Duration {
+/// How long a refusal is kept. Whether a registry lists its repositories is a property of the registry; any other
+/// absence is an answer, and counts no longer than an answer does.
+fn kept_for(need: &Need, failure: Failure, tag_ttl: Duration) -> Duration {
     match (need, failure) {
         (Need::Catalog(_), Failure::Absent | Failure::Denied) => NO_CATALOG,
+        (_, Failure::Absent) => failure.kept_for().min(tag_ttl),
         _ => failure.kept_for(),
     }
 }

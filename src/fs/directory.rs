@@ -73,7 +73,7 @@ impl Fs {
             let step = tree::registry::list(space, &self.facts.view(since));
             match step {
                 Step::Edge(entries) => return Ok(Listing::Names(entries.into_iter().collect())),
-                Step::Need(need) => self.facts.load(need).await,
+                Step::Need(need) => self.facts.load(need).await?,
                 Step::Failed(Found::Fact(e)) => return Err(e.into()),
                 Step::Failed(Found::Name(_)) | Step::Absent => return Err(FsError::plain(Errno::ENOENT)),
             }
@@ -163,7 +163,7 @@ impl Fs {
         };
         let view = self.facts.view(Instant::now());
         let of_list = view.fresh_for(&Need::Tags(reference.repo.clone()));
-        let Some(before) = self.inodes.at(&place) else {
+        let Some(before) = self.inodes.at(&place).filter(|node| node.release().is_some()) else {
             return (Arc::new(Node::Release(ReleaseNode::new(reference.clone(), None))), of_list);
         };
         // A directory that is bound to another manifest than the tag's present one is looked up before it is used.

@@ -57,7 +57,7 @@ impl Fs {
             let fact = self.facts.view(since).bound(repo, tag);
             match fact {
                 Fact::Is(digest) => return Ok(digest),
-                Fact::Unknown => self.facts.load(Need::Binding(repo.clone(), tag.clone())).await,
+                Fact::Unknown => self.facts.load(Need::Binding(repo.clone(), tag.clone())).await?,
                 Fact::Absent => return Err(FactError::new(Failure::Absent, format!("{repo}:{tag}: no such tag"))),
                 Fact::Denied(e) | Fact::Failed(e) => return Err(e),
             }

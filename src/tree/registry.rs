@@ -3,7 +3,7 @@
 //! A directory of it is a [`Space`]: a registry, a repository, a prefix of one, or a passage. What a space is can
 //! change with the facts; its identity is its path.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Fact, Known, Need, Standing, Step};
 use crate::name::{Component, Host, Reference, Repo, RepoName, Selector, Tag, is_passage};
@@ -119,7 +119,10 @@ fn tag_of_parent<K: Known>(space: &Space, name: &str, known: &K) -> Result<OfPar
     if !inside(&repo, known) {
         return Ok(OfParent::NoRepository);
     }
-    if known.was_bound(&repo, &tag) {
+    let tags = if known.was_bound(&repo, &tag) { None } else { Some(known.tags(&repo)) };
+    // A tag that was entered is asked for by itself; so is one whose list is not to be had, since an earlier mount may
+    // have entered it.
+    if let None | Some(Fact::Failed(_)) = tags {
         match known.binding(&repo, &tag) {
             Fact::Is(()) => return Err(Step::Edge(Entry::Release(repo.at(Selector::Tag(tag))))),
             Fact::Unknown => return Err(Step::Need(Need::Binding(repo, tag))),
@@ -127,7 +130,7 @@ fn tag_of_parent<K: Known>(space: &Space, name: &str, known: &K) -> Result<OfPar
             Fact::Absent => {}
         }
     }
-    match known.tags(&repo) {
+    match tags.unwrap_or_else(|| known.tags(&repo)) {
         Fact::Unknown => Err(Step::Need(Need::Tags(repo))),
         Fact::Is(tags) if tags.binary_search(&tag).is_ok() => {
             Err(Step::Edge(Entry::Release(repo.at(Selector::Tag(tag)))))
@@ -224,8 +227,10 @@ pub fn list<K: Known>(space: &Space, known: &K) -> Step<BTreeMap<String, Entry>,
         Fact::Denied(e) if entries.is_empty() => return Step::Failed(Found::Fact(e)),
         Fact::Is(tags) => {
             if let Some(repo) = &repo {
-                // A tag hides a nested repository of its name.
-                entries.extend(tags.iter().map(|t| (t.to_string(), Entry::Release(repo.at(Selector::Tag(t.clone()))))));
+                // As in a lookup: a tag hides what is nested, except what is given.
+                let given: BTreeSet<&str> = given.iter().filter_map(|n| n.next_below(space.path.as_ref())).collect();
+                let tags = tags.iter().filter(|tag| !given.contains(tag.as_str()));
+                entries.extend(tags.map(|t| (t.to_string(), Entry::Release(repo.at(Selector::Tag(t.clone()))))));
             }
         }
         _ => {}

@@ -162,7 +162,9 @@ fn what_is_denied_is_a_passage_whose_tags_are_denied() {
 fn an_outage_is_not_an_absence() {
     let mut t = Table::default();
     t.tags.insert("acme", Fact::Failed("down"));
+    t.bindings.insert(("acme", "net"), Fact::Failed("down"));
     assert_eq!(find("acme", "net", &t), "failed down");
+    t.bindings.clear();
     t.tags.insert("acme", Fact::Absent);
     t.catalog = Some(Fact::Absent);
     t.tags.insert("acme/net", Fact::Failed("down"));
@@ -171,6 +173,28 @@ fn an_outage_is_not_an_absence() {
     t.catalog = Some(Fact::Failed("down"));
     assert_eq!(find("acme", "net", &t), "failed down");
     assert!(matches!(list(&space("acme"), &t), Step::Failed(_)));
+}
+
+#[test]
+fn a_tag_without_its_list_is_asked_for_by_itself() {
+    let mut t = Table::default();
+    t.tags.insert("acme/net", Fact::Failed("away"));
+    assert_eq!(find("acme/net", "1.0", &t), "need r.example/acme/net:1.0");
+    t.bindings.insert(("acme/net", "1.0"), Fact::Is(()));
+    assert_eq!(find("acme/net", "1.0", &t), "r.example/acme/net:1.0");
+    t.bindings.insert(("acme/net", "1.0"), Fact::Failed("away"));
+    assert_eq!(find("acme/net", "1.0", &t), "failed away");
+}
+
+#[test]
+fn a_listing_shows_what_a_lookup_finds() {
+    let mut t = Table { catalog: Some(YES(vec!["acme/net/x", "acme/net/y"])), ..Table::default() };
+    t.given.insert("acme/net/y");
+    t.tags.insert("acme/net", YES(vec!["1.0", "x", "y"]));
+    let Step::Edge(entries) = list(&space("acme/net"), &t) else { panic!("a listing") };
+    for (name, entry) in entries {
+        assert_eq!(lookup(&space("acme/net"), &name, &t), Step::Edge(entry), "{name}");
+    }
 }
 
 #[test]
