@@ -40,10 +40,6 @@ fn a_list_that_cannot_be_had_whole_is_an_error_and_hides_no_tag() {
         server.rule(path(format!("/v2/{repo}/tags/list")), behaviour);
         let listed = fs::read_dir(bed.mount.join(&repository));
         let listed = listed.and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
-        eprintln!(
-            "{repo} {listed:?} {}",
-            server.requests().iter().map(|s| s.path.clone()).collect::<Vec<_>>().join(" ")
-        );
         assert_eq!(errno_of(listed.err()), Some(errno), "{repo}");
         bed.reported(&repository, &[word]);
     }

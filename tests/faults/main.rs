@@ -5,9 +5,11 @@
 
 mod auth;
 mod budgets;
+mod cache;
 mod crash;
 mod lies;
 mod lists;
+mod local;
 mod manifests;
 mod moves;
 mod outages;
