@@ -45,7 +45,7 @@ pub fn run(words: Vec<OsString>) -> Result<(), CommandError> {
         Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return output::text(e.render().to_string());
         }
-        Err(e) => return Err(CommandError::Usage(in_one_line(&e))),
+        Err(e) => return Err(CommandError::Usage(in_one_line(&e, &words))),
     };
     match line.command {
         Command::Mount(args) => mount::run(&args, &words),
@@ -63,14 +63,17 @@ pub fn run(words: Vec<OsString>) -> Result<(), CommandError> {
 }
 
 /// The error's own paragraph; usage and hints follow after an empty line.
-fn in_one_line(error: &clap::Error) -> String {
+fn in_one_line(error: &clap::Error, words: &[OsString]) -> String {
+    let command = CommandLine::command();
+    let named = words.get(1).and_then(|word| command.get_subcommands().find(|c| word == c.get_name()));
+    let help = named.map_or("tofufs help".to_owned(), |named| format!("tofufs help {}", named.get_name()));
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "a command is missing; `tofufs --help` lists them".into();
+        return format!("a command is missing; `{help}` lists them");
     }
     let text = error.render().to_string();
     let paragraph = text.split("\n\n").next().unwrap_or_default();
     let line = paragraph.lines().map(str::trim).collect::<Vec<_>>().join(" ");
-    format!("{}; see `tofufs help`", line.trim_start_matches("error: "))
+    format!("{}; see `{help}`", line.trim_start_matches("error: "))
 }
 
 #[cfg(test)]

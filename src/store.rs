@@ -40,7 +40,7 @@ mod whole;
 use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -131,6 +131,11 @@ pub struct Store {
 }
 
 impl Store {
+    /// Whether there is a cache in `dir`. Blocks on the disk.
+    pub fn is_at(dir: &Path) -> bool {
+        layout::version_dir(dir).is_dir()
+    }
+
     /// Opens the cache, made if it is missing. [`StoreFailure::Unsafe`] if others could write in it.
     pub fn open(options: Options) -> Result<Arc<Store>, StoreError> {
         let layout = Arc::new(Layout::open(&options.dir)?);

@@ -15,6 +15,9 @@ use crate::store::{Options, Store};
 pub fn run(args: &CacheArgs) -> Result<(), CommandError> {
     let environment = Environment::of_process().map_err(CommandError::usage)?;
     let dir = environment.cache_dir(args.cache_dir.as_deref()).map_err(CommandError::usage)?;
+    if !Store::is_at(&dir) {
+        return Err(CommandError::Failed(format!("{}: there is no cache; a mount makes it", dir.display())));
+    }
     // The budget is a mount's; no command here evicts because of one.
     let store = Store::open(Options { dir, limit: u64::MAX }).map_err(CommandError::failed)?;
     match args.command {

@@ -38,8 +38,8 @@ fn every_option_explains_itself_and_says_if_it_may_be_repeated() {
 #[test]
 fn wrong_use_is_one_line_that_names_what_was_wrong() {
     for (words, part) in [
-        ("tofufs", "a command is missing"),
-        ("tofufs nonsense", "'nonsense'"),
+        ("tofufs", "a command is missing; `tofufs help` lists them"),
+        ("tofufs nonsense", "'nonsense'; see `tofufs help`"),
         ("tofufs mount", "a SOURCE and a MOUNTPOINT are wanted"),
         ("tofufs mount a.b --offline", "a SOURCE and a MOUNTPOINT are wanted"),
         ("tofufs mount --cache-size 5GB a.b /mnt", "\"5GB\" is not a size"),
@@ -47,7 +47,8 @@ fn wrong_use_is_one_line_that_names_what_was_wrong() {
         ("tofufs mount oci-archive:x.tar /mnt", "this version cannot mount archives"),
         ("tofufs mount acme /mnt", "a source is HOST[:PORT][/PREFIX] or oci:DIR"),
         ("tofufs mount --tag-ttl 5 a.b /mnt", "is not a duration"),
-        ("tofufs cache", "a command is missing"),
+        ("tofufs cache", "a command is missing; `tofufs help cache` lists them"),
+        ("tofufs mount -o ro a.b /mnt", "'-o' found; see `tofufs help mount`"),
         ("mount.fuse.tofufs a.b /mnt -o nonsense", "-o nonsense"),
     ] {
         let error = run_words(words).unwrap_err();
@@ -55,6 +56,17 @@ fn wrong_use_is_one_line_that_names_what_was_wrong() {
         let text = error.to_string();
         assert!(text.contains(part) && !text.contains('\n') && !text.starts_with("error"), "{words}: {text}");
     }
+}
+
+#[test]
+fn a_look_at_a_cache_that_is_not_there_makes_none() {
+    let dir = tempfile::tempdir().unwrap();
+    for command in ["info", "verify", "prune"] {
+        let error = run_words(&format!("tofufs cache {command} --cache-dir {}", dir.path().display())).unwrap_err();
+        assert_eq!(error.exit_code(), 1, "{command}");
+        assert!(error.to_string().contains("there is no cache"), "{command}: {error}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
 #[test]

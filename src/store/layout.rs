@@ -4,7 +4,7 @@
 //! share a cache directory without reading each other's files.
 
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, RenameFlags, fdatasync, fstat, renameat_with};
 use rustix::io::Errno;
@@ -15,6 +15,11 @@ use super::seal::Seals;
 use super::{Key, SIDECAR};
 
 const VERSION: &str = "v1";
+
+/// Where a cache in `dir` has its content.
+pub(super) fn version_dir(dir: &Path) -> PathBuf {
+    dir.join(VERSION)
+}
 const KEY: &str = "key";
 const KEY_LEN: usize = 32;
 /// A file of every cache, which says to backup programs what the directory is.
