@@ -286,7 +286,7 @@ impl Store {
                 None => refuse("its file does not have its digest"),
             };
         }
-        if let Some((sums, age)) = read_sidecar(&layout, &dir, key, len) {
+        if let Some((sums, age)) = read_sidecar(&layout, &dir, key, len).map_err(system)? {
             return Ok(Some((Content::Chunked { file, sums }, age)));
         }
         match self.rebuild_sidecar(&layout, &dir, key, &file, len) {
@@ -376,12 +376,20 @@ impl fmt::Debug for Store {
     }
 }
 
-/// A sidecar that this cache wrote for that key and length, and how long ago it was used.
-fn read_sidecar(layout: &Layout, dir: &Dir, key: &Key, len: u64) -> Option<(Sums, Duration)> {
-    let file = dir.open(&format!("{}{SIDECAR}", key.file_name())).ok()?;
-    let stat = fstat(&file).ok()?;
-    let bytes = read_sound(&file, Sums::sidecar_len(key, len))?;
-    Some((Sums::from_sidecar(&bytes, &layout.seals, key, len)?, evict::age_of(&stat)))
+/// A sidecar that this cache wrote for that key and length, and how long ago it was used. An error says nothing about
+/// the sidecar: it could not be looked at.
+fn read_sidecar(layout: &Layout, dir: &Dir, key: &Key, len: u64) -> Result<Option<(Sums, Duration)>, Errno> {
+    let file = match dir.open(&format!("{}{SIDECAR}", key.file_name())) {
+        Ok(file) => file,
+        Err(errno @ (Errno::MFILE | Errno::NFILE)) => return Err(errno),
+        Err(_) => return Ok(None),
+    };
+    let read = || {
+        let stat = fstat(&file).ok()?;
+        let bytes = read_sound(&file, Sums::sidecar_len(key, len))?;
+        Some((Sums::from_sidecar(&bytes, &layout.seals, key, len)?, evict::age_of(&stat)))
+    };
+    Ok(read())
 }
 
 fn seconds_now() -> u64 {

@@ -1,9 +1,8 @@
-//! `tofufs cache verify`, `tofufs cache prune` and `tofufs doctor` beside a mount.
+//! `tofufs cache verify` and `tofufs cache prune` beside a mount.
 
 use super::*;
 use rustix::process::{Pid, Signal, kill_process};
 use std::process::{Output, Stdio};
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -11,10 +10,6 @@ fn cache(mount: &Mount, words: &[&str]) -> Output {
     let mut command = mount.command("cache");
     command.args(words).arg("--cache-dir").arg(mount.cache());
     support::mount::finish(command)
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"))
 }
 
 #[test]
@@ -88,28 +83,4 @@ fn verify_stops_between_two_files_when_it_is_interrupted() {
     assert!(checked > 0 && left > 0 && checked + left == all, "{said}");
     assert_eq!(output.status.code(), Some(1));
     assert!(rest.contains(&format!("it was stopped; {left} objects were not looked at")), "{rest}");
-}
-
-// O18
-#[test]
-fn doctor_names_a_mount_whose_process_is_gone() {
-    let releases = Releases::new(1, &[1000]);
-    let Some(mut mount) = releases.mount(releases.options()) else { return };
-    let doctor = |mount: &Mount| {
-        let mut command = mount.command("doctor");
-        command.arg("--json").arg("--cache-dir").arg(mount.cache());
-        let output = support::mount::finish(command);
-        let said = json(&output);
-        let findings = said["parts"][0]["findings"].as_array().unwrap();
-        let point = mount.path().to_str().unwrap().to_owned();
-        let of_mount =
-            findings.iter().find(|f| f["subject"] == "mount" && f["found"].as_str().unwrap().contains(&point));
-        (of_mount.unwrap_or_else(|| panic!("{said}")).clone(), output.status.code())
-    };
-    assert_eq!(doctor(&mount).0["mark"], "ok");
-    mount.kill();
-    let dead = support::wait_until(Duration::from_secs(10), || doctor(&mount).0["mark"] == "problem");
-    let (finding, code) = doctor(&mount);
-    assert!(dead && code == Some(1), "{finding}");
-    assert_eq!(finding["remedy"], format!("tofufs umount {}", mount.path().display()));
 }

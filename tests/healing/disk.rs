@@ -79,6 +79,7 @@ fn readers_are_served_while_the_caches_disk_fails() {
         ("fdatasync", "ENOSPC"),
         ("rename,renameat,renameat2", "EIO"),
         ("rename,renameat,renameat2", "ENOSPC"),
+        ("mkdirat", "ENOSPC"),
         ("pwrite64", "EIO"),
         ("pwrite64", "ENOSPC"),
     ] {

@@ -5,6 +5,7 @@ mod commands;
 mod damage;
 mod descriptors;
 mod disk;
+mod doctor;
 mod eviction;
 mod sharing;
 
@@ -17,8 +18,10 @@ mod support;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::process::Output;
 
 use rustix::fs::{Advice, fadvise};
+use serde_json::Value;
 use tofufs::digest::Digest;
 
 use hostile::Hostile;
@@ -124,9 +127,12 @@ fn objects(cache: &Path) -> Vec<PathBuf> {
 fn damaged(mount: &Mount) -> usize {
     let mut command = mount.command("cache");
     command.args(["verify", "--json", "--cache-dir"]).arg(mount.cache());
-    let output = support::mount::finish(command);
-    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
-    said["bad"].as_array().unwrap().len()
+    json(&support::mount::finish(command))["bad"].as_array().unwrap().len()
+}
+
+/// The JSON that a command printed.
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"))
 }
 
 /// Resident memory of the daemon, in KiB.
