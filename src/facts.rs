@@ -12,6 +12,7 @@ mod error;
 mod fetch;
 mod kept;
 mod nodes;
+mod unpack;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};

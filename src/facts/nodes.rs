@@ -9,6 +9,7 @@ use lru::LruCache;
 use tokio::sync::Semaphore;
 
 use super::kept::Kept;
+use super::unpack::{Unpacked, unpack_into};
 use super::{FactError, Facts, Failure, lock};
 use crate::archive::{self, ArchiveError};
 use crate::artifact::{Release, Target, target_package};
@@ -16,7 +17,7 @@ use crate::digest::Digest;
 use crate::members::{File, FileNo, Members};
 use crate::name::{Repo, Selector};
 use crate::oci::{Descriptor, Manifest};
-use crate::store::{Begin, Flights, Key, Object, StoreError};
+use crate::store::{Flights, Key, Object, StoreError};
 
 /// Members of at most this many bytes are inflated when they are read; larger ones are kept in the store, unpacked.
 pub const SMALL_MAX: u64 = 256 << 10;
@@ -425,7 +426,7 @@ impl Facts {
                 Unpacked::Done(object) => return Ok(object),
                 // Another process unpacks the same member; its lock ends with it.
                 Unpacked::Busy => tokio::time::sleep(Duration::from_millis(50)).await,
-                Unpacked::Failed(e) => return Err(e.into()),
+                Unpacked::Failed(e) => return Err(e),
             }
         }
     }
@@ -467,59 +468,8 @@ impl Facts {
     }
 }
 
-enum Unpacked {
-    Done(Object),
-    Busy,
-    Failed(StoreError),
-}
-
-fn unpack_into(
-    store: &Arc<crate::store::Store>,
-    key: &Key,
-    zip: &Object,
-    file: &File,
-) -> Result<Unpacked, ArchiveError> {
-    let mut fill = match store.begin(key, file.size) {
-        Ok(Begin::Present(object)) => return Ok(Unpacked::Done(object)),
-        Ok(Begin::Busy { .. }) => return Ok(Unpacked::Busy),
-        Ok(Begin::Fill(fill)) => fill,
-        Err(e) => return Ok(Unpacked::Failed(e)),
-    };
-    let mut full = None;
-    let mut writer = FillWriter { fill: &mut fill, error: &mut full };
-    let extracted = archive::extract(&Bytes(zip), file, &mut writer);
-    match (full, extracted) {
-        (Some(error), _) => Ok(Unpacked::Failed(error)),
-        (None, Err(e)) => Err(e),
-        (None, Ok(())) => Ok(fill.publish().map_or_else(Unpacked::Failed, Unpacked::Done)),
-    }
-}
-
-/// `std::io::Write` into a fill; the store's own error is kept, since `io::Error` cannot hold it whole.
-struct FillWriter<'a> {
-    fill: &'a mut crate::store::Fill,
-    error: &'a mut Option<StoreError>,
-}
-
-impl std::io::Write for FillWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        match self.fill.write(bytes) {
-            Ok(()) => Ok(bytes.len()),
-            Err(e) => {
-                let message = e.to_string();
-                *self.error = Some(e);
-                Err(std::io::Error::other(message))
-            }
-        }
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// An object as the archive reader reads it.
-struct Bytes<'a>(&'a Object);
+pub(super) struct Bytes<'a>(pub(super) &'a Object);
 
 impl archive::ReadAt for Bytes<'_> {
     fn len(&self) -> u64 {
