@@ -179,16 +179,15 @@ impl Facts {
     }
 
     fn origin(&self, host: &Host) -> Result<&Origin, FactError> {
-        self.origins
-            .get(host)
-            .ok_or_else(|| FactError::new(Failure::Absent, format!("{host} is no source of this mount")))
+        self.origins.get(host).ok_or_else(|| FactError::new(Failure::Absent, host, "no source of this mount"))
     }
 
     /// Keeps what a registry's answer says about its being reachable.
     fn note_answer<T>(&self, host: &Host, answer: &Result<T, FactError>) {
         let state = match answer {
             Err(e) if matches!(e.failure, Failure::Unreachable | Failure::TimedOut) => SourceState::Unreachable,
-            Err(e) if e.failure == Failure::Offline => return,
+            // Nothing that the registry said.
+            Err(e) if matches!(e.failure, Failure::Offline | Failure::NoSpace | Failure::Io) => return,
             _ => SourceState::Ok,
         };
         let before = lock(&self.states).insert(host.clone(), state);

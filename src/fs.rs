@@ -150,7 +150,7 @@ impl Fs {
                     };
                 }
                 Step::Failed(Found::Name(e)) => {
-                    return Err(FactError::new(Failure::Unsupported, format!("{name}: {e}")).into());
+                    return Err(FactError::new(Failure::Unsupported, name, e).into());
                 }
             }
         }
@@ -192,9 +192,9 @@ impl Fs {
     /// The attributes of `ino` and how long they hold.
     pub async fn getattr(self: Arc<Self>, ino: u64) -> Result<Entry, FsError> {
         let node = self.inodes.node(ino)?;
-        if let Node::Zip { release, target, .. } = node.as_ref() {
+        if let Node::Zip(target) = node.as_ref() {
             // A listing shows zips before their size is known; the size is never guessed.
-            let outcome = self.zip_of(release, *target).await;
+            let outcome = self.zip_of(target).await;
             self.note(&node, outcome)?;
         }
         Ok(self.entry(ino, &node, FOREVER))
@@ -224,9 +224,9 @@ impl Fs {
     async fn content(self: &Arc<Self>, node: &Node) -> Result<Content, FsError> {
         match node {
             Node::File { package, number, .. } => Ok(self.facts.content(package, *number).await?),
-            Node::Zip { release, target, .. } => {
-                let (_, layer) = self.zip_of(release, *target).await?;
-                Ok(Content::Object(self.facts.blob(&release.repo, &layer).await?))
+            Node::Zip(target) => {
+                let layer = self.zip_of(target).await?;
+                Ok(Content::Object(self.facts.blob(&target.release.repo, layer).await?))
             }
             _ => Err(FsError::plain(Errno::EISDIR)),
         }
@@ -238,10 +238,8 @@ impl Fs {
         let Some(file) = self.handles.file_of(of)? else { return Ok(None) };
         match self.fill(&file.content(), offset, buf) {
             Ok(filled) => Ok(Some(filled)),
-            Err(e) => {
-                tracing::warn!("{}: {e}; fetching it anew", file.node.describe());
-                Ok(None)
-            }
+            Err(e) if e.failure == Failure::Damaged => Ok(None),
+            Err(e) => self.note(&file.node, Err(e.into())),
         }
     }
 
@@ -281,8 +279,8 @@ impl Fs {
         let content = self.content(node).await?;
         self.handles.keep(of, node, content.clone());
         match self.read_blocking(content, offset, size).await {
-            Ok(bytes) => Ok(bytes),
-            Err(_) => self.read_healed(of, node, offset, size).await,
+            Err(e) if e.failure == Failure::Damaged => self.read_healed(of, node, offset, size).await,
+            outcome => Ok(outcome?),
         }
     }
 
@@ -295,8 +293,7 @@ impl Fs {
     ) -> Result<Vec<u8>, FsError> {
         let content = self.healed(node).await?;
         self.handles.keep(of, node, content.clone());
-        // Fetched, verified, and wrong again: the disk cannot be trusted, or the archive itself is damaged.
-        self.read_blocking(content, offset, size).await.map_err(|e| FsError::integrity(&e))
+        Ok(self.read_blocking(content, offset, size).await?)
     }
 
     async fn read_blocking(self: &Arc<Self>, content: Content, offset: u64, size: usize) -> Result<Vec<u8>, FactError> {
@@ -313,10 +310,9 @@ impl Fs {
     async fn healed(self: &Arc<Self>, node: &Node) -> Result<Content, FsError> {
         match node {
             Node::File { package, number, .. } => Ok(self.facts.heal(package, *number).await?),
-            Node::Zip { release, target, .. } => {
-                let (_, layer) = self.zip_of(release, *target).await?;
-                self.facts.drop_object(&crate::store::Key::Blob(layer.digest));
-                Ok(Content::Object(self.facts.blob(&release.repo, &layer).await?))
+            Node::Zip(target) => {
+                self.facts.drop_object(&crate::store::Key::Blob(self.zip_of(target).await?.digest));
+                self.content(node).await
             }
             _ => Err(FsError::plain(Errno::EISDIR)),
         }
@@ -356,10 +352,10 @@ impl Fs {
                 Ok(value)
             }
             Err(error) => {
-                let error = error.about(&node.describe(), node.by_digest().as_ref());
+                let error = error.about(node);
                 if let Some(sentence) = error.sentence() {
-                    node.set_error(sentence.clone());
-                    self.report.add(&error, sentence);
+                    self.report.add(&error, &sentence);
+                    node.set_error(sentence);
                 }
                 Err(error)
             }

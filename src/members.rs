@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 /// How a file's bytes are held in the archive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,6 +92,21 @@ impl Members {
     /// The file of that number.
     pub fn file(&self, no: FileNo) -> &File {
         &self.files[no.0 as usize]
+    }
+
+    /// The path of a file from the top. Searches the whole tree: for messages only.
+    pub fn path(&self, no: FileNo) -> Option<PathBuf> {
+        let mut pending = vec![(TOP, PathBuf::new())];
+        while let Some((dir, path)) = pending.pop() {
+            for (name, child) in self.children(dir) {
+                match child {
+                    Child::File(found) if found == no => return Some(path.join(name)),
+                    Child::File(_) => {}
+                    Child::Dir(below) => pending.push((below, path.join(name))),
+                }
+            }
+        }
+        None
     }
 
     /// How many files there are.
@@ -237,6 +253,8 @@ mod tests {
         assert!(matches!(m.lookup(a, OsStr::new("a")), Some(Child::File(FileNo(2)))));
         assert_eq!(m.lookup(a, OsStr::new("c")), None);
         assert_eq!((m.file_count(), m.directory_count()), (4, 4));
+        assert_eq!(m.path(FileNo(1)), Some("a/b/c".into()));
+        assert_eq!(m.path(FileNo(4)), None);
     }
 
     #[test]

@@ -80,11 +80,7 @@ pub(super) struct Edges {
 
 impl Edges {
     pub(super) fn new(linger: Duration) -> Self {
-        Edges {
-            slots: Mutex::default(),
-            flights: Flights::new(linger, super::error::lost),
-            forgotten: Mutex::default(),
-        }
+        Edges { slots: Mutex::default(), flights: Flights::new(linger, FactError::lost), forgotten: Mutex::default() }
     }
 
     pub(super) fn forget(&self, wanted: impl Fn(&Need) -> bool) {
@@ -391,7 +387,7 @@ mod tests {
     }
 
     fn refused(failure: Failure, until: Instant) -> Option<Refused> {
-        Some(Refused { error: FactError::new(failure, "x"), at: until - Duration::from_secs(9), until })
+        Some(Refused { error: FactError::new(failure, "x", "y"), at: until - Duration::from_secs(9), until })
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub enum Failure {
     Protocol,
     /// Bytes that are not what their digest, size or checksum says.
     Integrity,
+    /// Cached bytes are no longer what was stored: they were set aside, and can be fetched anew.
+    Damaged,
     /// A document or archive of a structure that is refused.
     Structure,
     /// Over a limit.
@@ -52,6 +54,7 @@ impl Failure {
             | Failure::Unreachable
             | Failure::Offline
             | Failure::Protocol
+            | Failure::Damaged
             | Failure::NoSpace
             | Failure::NoDescriptor
             | Failure::Io => 2,
@@ -66,6 +69,7 @@ impl Failure {
                 | Failure::Unreachable
                 | Failure::Offline
                 | Failure::Protocol
+                | Failure::Damaged
                 | Failure::NoSpace
                 | Failure::NoDescriptor
                 | Failure::Io
@@ -78,13 +82,35 @@ impl Failure {
 pub struct FactError {
     /// The class.
     pub failure: Failure,
-    sentence: Arc<str>,
+    /// What was asked for: mostly a reference. `None` if the rule tells.
+    subject: Option<Arc<str>>,
+    rule: Arc<str>,
 }
 
 impl FactError {
-    /// An error of that class and sentence.
-    pub fn new(failure: Failure, sentence: impl Into<String>) -> Self {
-        FactError { failure, sentence: sentence.into().into() }
+    /// An error of that class: what was asked for, and which rule or event ended it.
+    pub fn new(failure: Failure, subject: impl fmt::Display, rule: impl fmt::Display) -> Self {
+        FactError { failure, subject: Some(subject.to_string().into()), rule: rule.to_string().into() }
+    }
+
+    /// An error of this program or its host that is about nothing in particular.
+    fn of_host(failure: Failure, rule: impl fmt::Display) -> Self {
+        FactError { failure, subject: None, rule: rule.to_string().into() }
+    }
+
+    /// A task ended without a result: it panicked, or the runtime ended.
+    pub fn lost() -> Self {
+        FactError::of_host(Failure::Io, "an internal task ended early; the log may say why")
+    }
+
+    /// What was asked for.
+    pub fn subject(&self) -> Option<&str> {
+        self.subject.as_deref()
+    }
+
+    /// The same error, told of `subject`.
+    pub fn about(self, subject: &str) -> Self {
+        FactError { subject: Some(subject.into()), ..self }
     }
 
     /// A document (of `subject`) that was refused.
@@ -94,7 +120,7 @@ impl FactError {
             DocumentError::TooLarge(_) => Failure::TooLarge,
             DocumentError::Unsupported(_) => Failure::Unsupported,
         };
-        FactError::new(failure, format!("{subject}: {error}"))
+        FactError::new(failure, subject, error)
     }
 
     /// An artifact (of `subject`) that was refused.
@@ -103,7 +129,7 @@ impl FactError {
             Refusal::Structure(_) => Failure::Structure,
             Refusal::Unsupported(_) => Failure::Unsupported,
         };
-        FactError::new(failure, format!("{subject}: {refusal}"))
+        FactError::new(failure, subject, refusal)
     }
 
     /// An archive (of `subject`) that was refused.
@@ -114,15 +140,22 @@ impl FactError {
             Class::TooLarge => Failure::TooLarge,
             Class::Unsupported => Failure::Unsupported,
             Class::Integrity => Failure::Integrity,
-            Class::Read(_) | Class::Write(_) => Failure::Io,
+            Class::Read(io) => match io.get_ref().and_then(|e| e.downcast_ref::<StoreError>()) {
+                Some(e) => of_store(e.failure),
+                None => Failure::Io,
+            },
+            Class::Write(_) => Failure::Io,
         };
-        FactError::new(failure, format!("{subject}: {error}"))
+        FactError::new(failure, subject, error)
     }
 }
 
 impl fmt::Display for FactError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.sentence)
+        match &self.subject {
+            Some(subject) => write!(f, "{subject}: {}", self.rule),
+            None => f.write_str(&self.rule),
+        }
     }
 }
 
@@ -143,23 +176,25 @@ impl From<RegistryError> for FactError {
             registry::Failure::Unsupported => Failure::Unsupported,
             registry::Failure::Io => Failure::Io,
         };
-        FactError::new(failure, error.to_string())
+        match error.remedy {
+            Some(remedy) => FactError::new(failure, error.subject, format_args!("{}; {remedy}", error.rule)),
+            None => FactError::new(failure, error.subject, error.rule),
+        }
+    }
+}
+
+fn of_store(failure: StoreFailure) -> Failure {
+    match failure {
+        StoreFailure::NoSpace => Failure::NoSpace,
+        StoreFailure::NoDescriptor => Failure::NoDescriptor,
+        StoreFailure::Corrupt => Failure::Damaged,
+        StoreFailure::Mismatch => Failure::Integrity,
+        StoreFailure::Unsafe | StoreFailure::Io => Failure::Io,
     }
 }
 
 impl From<StoreError> for FactError {
     fn from(error: StoreError) -> Self {
-        let failure = match error.failure {
-            StoreFailure::NoSpace => Failure::NoSpace,
-            StoreFailure::NoDescriptor => Failure::NoDescriptor,
-            StoreFailure::Corrupt | StoreFailure::Mismatch => Failure::Integrity,
-            StoreFailure::Unsafe | StoreFailure::Io => Failure::Io,
-        };
-        FactError::new(failure, error.to_string())
+        FactError::of_host(of_store(error.failure), error)
     }
-}
-
-/// What a waiter is told whose flight ended without a result.
-pub(super) fn lost() -> FactError {
-    FactError::new(Failure::Io, "an internal task ended early; the log may say why")
 }

@@ -59,7 +59,8 @@ impl Facts {
             if got != expected {
                 return Err(FactError::new(
                     Failure::Integrity,
-                    format!("{subject}: the manifest's digest is {got}; expected {expected}"),
+                    subject,
+                    format_args!("the manifest's digest is {got}; expected {expected}"),
                 ));
             }
         }
@@ -87,7 +88,8 @@ impl Facts {
         if blob.size > limit {
             return Err(FactError::new(
                 Failure::TooLarge,
-                format!("{subject}: the archive has {} bytes; the limit for archives is {limit}", blob.size),
+                subject,
+                format_args!("the archive has {} bytes; the limit for archives is {limit}", blob.size),
             ));
         }
         let mut tried = false;
@@ -124,9 +126,10 @@ impl Facts {
                     } else if moved.elapsed() > self.deadline {
                         return Err(FactError::new(
                             Failure::TimedOut,
-                            format!(
-                                "{}: another process that shares this cache fetches it, but has made no progress for {:?}",
-                                blob.digest, self.deadline
+                            blob.digest,
+                            format_args!(
+                                "another process that shares this cache fetches it, but has made no progress for {:?}",
+                                self.deadline
                             ),
                         ));
                     }
@@ -145,19 +148,18 @@ impl Facts {
         let registry = &self.origin(&repo.host)?.registry;
         let sent = registry.blob(&repo.name, blob, &mut pipe).await;
         drop(pipe);
-        let ended = |e| FactError::new(Failure::Io, format!("{subject}: an internal task ended early: {e}"));
-        let written = writer.await.map_err(ended)?;
+        let written = writer.await.map_err(|_| FactError::lost())?;
         let fill = match (sent, written) {
             (_, Err(e)) => return Err(e.into()),
             (Err(BlobError::Registry(e)), Ok(_)) => return Err(e.into()),
             (Err(BlobError::Sink(e)), Ok(_)) => {
-                return Err(FactError::new(Failure::Io, format!("{subject}: {e}")));
+                return Err(FactError::new(Failure::Io, subject, e));
             }
             (Ok(()), Ok(fill)) => fill,
         };
         let published = blocking(move || fill.publish()).await?;
         published.map_err(|e| match e.failure {
-            StoreFailure::Mismatch => FactError::new(Failure::Integrity, format!("{subject}: {e}")),
+            StoreFailure::Mismatch => FactError::new(Failure::Integrity, subject, e.rule),
             _ => e.into(),
         })
     }

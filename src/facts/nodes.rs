@@ -15,9 +15,9 @@ use crate::archive::{self, ArchiveError};
 use crate::artifact::{Release, Target, target_package};
 use crate::digest::Digest;
 use crate::members::{File, FileNo, Members};
-use crate::name::{Repo, Selector};
+use crate::name::{Reference, Repo, Selector};
 use crate::oci::{Descriptor, Manifest};
-use crate::store::{Flights, Key, Object, StoreError};
+use crate::store::{Flights, Key, Object};
 
 /// Members of at most this many bytes are inflated when they are read; larger ones are kept in the store, unpacked.
 pub const SMALL_MAX: u64 = 256 << 10;
@@ -42,9 +42,9 @@ pub struct Package {
 }
 
 impl Package {
-    /// The package in words.
-    fn subject(&self) -> String {
-        format!("{}@{}", self.repo, self.archive.digest)
+    /// The reference of the archive.
+    pub fn reference(&self) -> Reference {
+        self.repo.at(Selector::Digest(self.archive.digest))
     }
 }
 
@@ -77,7 +77,7 @@ enum Node {
     Manifest(Repo, Digest),
     Package(PackageKey),
     Blob(PackageKey),
-    Member(Digest, FileNo),
+    Member(Repo, Digest, FileNo),
 }
 
 struct Inflated {
@@ -113,9 +113,9 @@ impl Nodes {
             objects: Mutex::new(Kept::new(cache_limit)),
             inflated: Mutex::new(Inflated { kept: LruCache::unbounded(), bytes: 0 }),
             failures: Mutex::default(),
-            manifest_flights: Flights::new(linger, super::error::lost),
-            package_flights: Flights::new(linger, super::error::lost),
-            object_flights: Flights::new(linger, super::error::lost),
+            manifest_flights: Flights::new(linger, FactError::lost),
+            package_flights: Flights::new(linger, FactError::lost),
+            object_flights: Flights::new(linger, FactError::lost),
             cores: Arc::new(Semaphore::new(cores)),
         }
     }
@@ -217,14 +217,11 @@ impl Facts {
             _ => Ok(None),
         })
         .await?;
-        let manifest = match stored {
-            Ok(Some(raw)) => {
-                let subject = repo.at(Selector::Digest(digest));
-                let manifest =
-                    Manifest::parse(raw.into(), digest, None).map_err(|e| FactError::document(subject, &e))?;
-                Arc::new(manifest)
-            }
-            Ok(None) | Err(_) => self.fetch_manifest_parsed(repo, &Selector::Digest(digest)).await?.1?,
+        // Cached bytes that are no manifest are another blob, whose digest says nothing of the registry's manifests.
+        let known = stored.ok().flatten().and_then(|raw| Manifest::parse(raw.into(), digest, None).ok());
+        let manifest = match known {
+            Some(manifest) => Arc::new(manifest),
+            None => self.fetch_manifest_parsed(repo, &Selector::Digest(digest)).await?.1?,
         };
         self.nodes.keep_manifest(manifest.clone());
         Ok(manifest)
@@ -248,10 +245,8 @@ impl Facts {
             // The index stands, and it is not for the registry to take back what it names.
             Failure::Absent => FactError::new(
                 Failure::Integrity,
-                format!(
-                    "{}: the release names a manifest that the registry lacks; have it published again",
-                    repo.at(Selector::Digest(target.manifest.digest))
-                ),
+                repo.at(Selector::Digest(target.manifest.digest)),
+                "the release names a manifest that the registry lacks; have it published again",
             ),
             _ => e,
         })?;
@@ -275,7 +270,8 @@ impl Facts {
         if size != target.manifest.size {
             return Err(FactError::new(
                 Failure::Integrity,
-                format!("{subject}: the manifest has a size of {size} bytes; its index says {}", target.manifest.size),
+                subject,
+                format_args!("the manifest has a size of {size} bytes; its index says {}", target.manifest.size),
             ));
         }
         let layer =
@@ -304,12 +300,9 @@ impl Facts {
     }
 
     async fn load_package(self: &Arc<Self>, repo: Repo, archive: Descriptor) -> Result<Arc<Package>, FactError> {
-        let limits = self.limits.clone();
-        let subject = repo.at(Selector::Digest(archive.digest));
-        let members = self
-            .with_archive(&repo, &archive, move |object| archive::index(&Bytes(object), &limits))
-            .await?
-            .map_err(|e| FactError::archive(subject, &e))?;
+        let limits = self.limits;
+        let index = move |zip: &Object| archive::index(&Bytes(zip), &limits);
+        let members = self.with_archive(&repo, &archive, index).await?;
         Ok(Arc::new(Package { repo, archive, members }))
     }
 
@@ -319,7 +312,7 @@ impl Facts {
         repo: &Repo,
         archive: &Descriptor,
         work: impl Fn(&Object) -> Result<T, ArchiveError> + Clone + Send + 'static,
-    ) -> Result<Result<T, ArchiveError>, FactError> {
+    ) -> Result<T, FactError> {
         let mut healed = false;
         loop {
             let object = self.blob(repo, archive).await?;
@@ -330,12 +323,12 @@ impl Facts {
                 work(&object)
             })
             .await?;
-            match outcome {
-                Err(e) if is_damage(&e) && !healed => {
+            match outcome.map_err(|e| FactError::archive(repo.at(Selector::Digest(archive.digest)), &e)) {
+                Err(e) if e.failure == Failure::Damaged && !healed => {
                     healed = true;
                     self.drop_object(&Key::Blob(archive.digest));
                 }
-                other => return Ok(other),
+                outcome => return outcome,
             }
         }
     }
@@ -372,7 +365,8 @@ impl Facts {
         let subject = repo.at(Selector::Digest(blob.digest));
         Err(FactError::new(
             Failure::Integrity,
-            format!("{subject}: the blob has a size of {} bytes; its manifest says {}", object.len(), blob.size),
+            subject,
+            format_args!("the blob has a size of {} bytes; its manifest says {}", object.len(), blob.size),
         ))
     }
 
@@ -392,7 +386,7 @@ impl Facts {
         if let Some(object) = lock(&self.nodes.objects).get(&key) {
             return Ok(Content::Object(object.clone()));
         }
-        let node = Node::Member(package.archive.digest, number);
+        let node = Node::Member(package.repo.clone(), package.archive.digest, number);
         self.nodes.failed(&node)?;
         let (facts, of, flight) = (self.clone(), package.clone(), node.clone());
         let load = move || async move {
@@ -411,18 +405,15 @@ impl Facts {
 
     async fn unpack(self: &Arc<Self>, package: &Arc<Package>, number: FileNo, file: File) -> Result<Object, FactError> {
         let key = Key::Member { archive: package.archive.digest, number };
-        let (store, at) = (self.store.clone(), key.clone());
-        if let Some(object) = blocking(move || store.get(&at)).await?? {
+        let store = self.store.clone();
+        if let Some(object) = blocking(move || store.get(&key)).await?? {
             return Ok(object);
         }
         let store = self.store.clone();
         loop {
-            let (store, key) = (store.clone(), key.clone());
-            let unpacked = self
-                .with_archive(&package.repo, &package.archive, move |zip| unpack_into(&store, &key, zip, &file))
-                .await?
-                .map_err(|e| FactError::archive(package.subject(), &e))?;
-            match unpacked {
+            let store = store.clone();
+            let unpack = move |zip: &Object| unpack_into(&store, &key, zip, &file);
+            match self.with_archive(&package.repo, &package.archive, unpack).await? {
                 Unpacked::Done(object) => return Ok(object),
                 // Another process unpacks the same member; its lock ends with it.
                 Unpacked::Busy => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -434,7 +425,8 @@ impl Facts {
     /// Reads from `content`.
     ///
     /// # Errors
-    /// `Integrity` if cached bytes are damaged: they are quarantined, and new content can be asked for.
+    /// `Damaged` if cached bytes are: [`Facts::heal`] fetches them anew. `Integrity` if the archive itself is wrong about
+    /// the member, which stays so.
     pub fn read(&self, content: &Content, buf: &mut [u8], offset: u64) -> Result<usize, FactError> {
         match content {
             Content::Object(object) => Ok(object.read_at(buf, offset)?),
@@ -454,7 +446,7 @@ impl Facts {
             return Ok(bytes);
         }
         let bytes: Arc<[u8]> = archive::inflate(&Bytes(archive), package.members.file(number))
-            .map_err(|e| FactError::archive(package.subject(), &e))?
+            .map_err(|e| FactError::archive(package.reference(), &e))?
             .into();
         self.nodes.keep_inflated(key, bytes.clone());
         Ok(bytes)
@@ -490,20 +482,7 @@ impl archive::ReadAt for Bytes<'_> {
     }
 }
 
-/// Whether an archive could not be read because its cached bytes are damaged.
-fn is_damage(error: &ArchiveError) -> bool {
-    match error.class() {
-        archive::Class::Read(io) => io
-            .get_ref()
-            .and_then(|e| e.downcast_ref::<StoreError>())
-            .is_some_and(|e| e.failure == crate::store::StoreFailure::Corrupt),
-        _ => false,
-    }
-}
-
 /// Runs `work` where blocking is allowed.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FactError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| FactError::new(Failure::Io, format!("an internal task ended early: {e}")))
+    tokio::task::spawn_blocking(work).await.map_err(|_| FactError::lost())
 }

@@ -60,7 +60,7 @@ pub(super) fn unpack_into(store: &Arc<Store>, key: &Key, zip: &Object, file: &Fi
 }
 
 fn ended(key: &Key, rule: &str) -> FactError {
-    FactError::new(Failure::Io, format!("{key}: it cannot be unpacked: {rule}"))
+    FactError::new(Failure::Io, key, format_args!("it cannot be unpacked: {rule}"))
 }
 
 fn write_all(mut fill: Fill, to_write: Receiver<Vec<u8>>, written: SyncSender<Vec<u8>>) -> Result<Fill, StoreError> {

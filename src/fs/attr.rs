@@ -44,13 +44,12 @@ pub(super) fn of(ino: u64, node: &Node, options: &Options, facts: &Facts) -> (At
     let directory = |mode| (FileKind::Directory, 0, mode, NO_TIME, true);
     let (kind, size, mode, time, is_true) = match node {
         Node::Root | Node::Space { .. } => directory(if options.read_only { 0o555 } else { 0o755 }),
-        Node::Release(_) | Node::Platform(_) | Node::Dir { .. } => directory(0o555),
-        Node::Zip { release, target, .. } => {
-            let layer = release.targets().get(*target).and_then(|t| facts.known_target(&release.repo, t));
-            let size = layer.as_ref().map(|(_, layer)| layer.size);
+        Node::Release(_) | Node::Platform(..) | Node::Dir { .. } => directory(0o555),
+        Node::Zip(target) => {
+            let size = target.known(facts).map(|(_, layer)| layer.size);
             (FileKind::Regular, size.unwrap_or(0), 0o444, NO_TIME, size.is_some())
         }
-        Node::File { package, number, executable } => {
+        Node::File { package, number, executable, .. } => {
             let file = package.members.file(*number);
             let mode = if *executable || file.executable { 0o555 } else { 0o444 };
             (FileKind::Regular, file.size, mode, file.modified, true)

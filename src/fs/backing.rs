@@ -63,7 +63,7 @@ impl Fs {
         }
         let content = self.healed(node).await?;
         let Some(object) = large(&content) else { return Ok((content, Reading::Plain)) };
-        checked(object.clone()).await.map_err(|e| FsError::integrity(&e))?;
+        checked(object.clone()).await?;
         let backing = object.fd().is_some().then(|| Backing(object));
         Ok((content, Reading::Backed(backing)))
     }

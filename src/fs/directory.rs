@@ -8,7 +8,7 @@ use super::enter::member;
 use super::error::{Errno, FsError};
 use super::handles::Directory;
 use super::inodes::Place;
-use super::node::{Node, ReleaseNode};
+use super::node::{Node, ReleaseNode, TargetNode};
 use super::{Entry, FOREVER, Fs, attr};
 use crate::artifact::Release;
 use crate::facts::Package;
@@ -57,13 +57,13 @@ impl Fs {
                     }
                 }
             }
-            Node::Platform(platform) => {
-                Ok(Listing::Members { package: self.platform(platform).await?, dir: TOP, plugins: true })
+            Node::Platform(target, package) => {
+                Ok(Listing::Members { package: self.platform(target, package).await?, dir: TOP, plugins: true })
             }
             Node::Dir { package, number } => {
                 Ok(Listing::Members { package: package.clone(), dir: *number, plugins: false })
             }
-            Node::Zip { .. } | Node::File { .. } => Err(FsError::plain(Errno::ENOTDIR)),
+            Node::Zip(_) | Node::File { .. } => Err(FsError::plain(Errno::ENOTDIR)),
         }
     }
 
@@ -144,7 +144,7 @@ impl Fs {
                 let release = directory.node.release()?.bound()?.clone();
                 let node = match entry {
                     tree::release::Entry::Unpacked(target) => Node::platform(release, *target),
-                    tree::release::Entry::Zip(target) => Node::zip(release, *target),
+                    tree::release::Entry::Zip(target) => Node::Zip(TargetNode::new(release, *target)),
                 };
                 Some(send(OsStr::new(name), Arc::new(node), FOREVER))
             }

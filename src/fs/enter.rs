@@ -1,18 +1,18 @@
 //! Entering: from the name of a release to a manifest, from a manifest to a tree.
 
 use std::ffi::OsStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::error::{Errno, FsError};
-use super::node::{Bound, Node, PlatformNode, ReleaseNode};
+use super::node::{Bound, LastError, Node, ReleaseNode, TargetNode};
 use super::{FOREVER, Fs, is_refusal};
 use crate::artifact::Release;
 use crate::digest::Digest;
 use crate::facts::{FactError, Failure, Package};
 use crate::members::{Child, DirNo, TOP};
 use crate::name::{Reference, Repo, Selector, Tag};
-use crate::oci::{Descriptor, Manifest};
+use crate::oci::Descriptor;
 use crate::tree::{self, Fact, Need};
 
 /// Files of a provider package that begin like this are plugins: always executable.
@@ -29,10 +29,13 @@ impl Fs {
         let repo = &reference.repo;
         let tag = match &reference.selector {
             Selector::Digest(digest) => {
-                return match self.facts.manifest(repo, *digest).await {
-                    Err(e) if !is_refusal(&e) => Err(e.into()),
-                    _ => Ok((Some(*digest), FOREVER)),
-                };
+                if bound.is_none()
+                    && let Err(e) = self.facts.manifest(repo, *digest).await
+                    && !is_refusal(&e)
+                {
+                    return Err(e.into());
+                }
+                return Ok((Some(*digest), FOREVER));
             }
             Selector::Tag(tag) => tag,
         };
@@ -58,7 +61,7 @@ impl Fs {
             match fact {
                 Fact::Is(digest) => return Ok(digest),
                 Fact::Unknown => self.facts.load(Need::Binding(repo.clone(), tag.clone())).await?,
-                Fact::Absent => return Err(FactError::new(Failure::Absent, format!("{repo}:{tag}: no such tag"))),
+                Fact::Absent => return Err(FactError::new(Failure::Absent, repo, format_args!("no tag {tag}"))),
                 Fact::Denied(e) | Fact::Failed(e) => return Err(e),
             }
         }
@@ -96,23 +99,30 @@ impl Fs {
     }
 
     /// Loads the tree of one platform of a provider release.
-    pub(super) async fn platform(self: &Arc<Self>, node: &PlatformNode) -> Result<Arc<Package>, FsError> {
-        if let Some((_, _, package)) = node.entered.get() {
+    pub(super) async fn platform(
+        self: &Arc<Self>,
+        node: &TargetNode,
+        package: &OnceLock<Arc<Package>>,
+    ) -> Result<Arc<Package>, FsError> {
+        if let Some(package) = package.get() {
             return Ok(package.clone());
         }
-        let (manifest, archive) = self.zip_of(&node.release, node.target).await?;
-        let package = self.facts.package(&node.release.repo, &archive).await?;
-        Ok(node.entered.get_or_init(|| (manifest, archive, package)).2.clone())
+        let archive = self.zip_of(node).await?;
+        let loaded = self.facts.package(&node.release.repo, archive).await?;
+        Ok(package.get_or_init(|| loaded).clone())
     }
 
-    /// The manifest and zip of one platform of a provider release.
-    pub(super) async fn zip_of(
-        self: &Arc<Self>,
-        release: &Bound,
-        target: usize,
-    ) -> Result<(Arc<Manifest>, Descriptor), FsError> {
-        let target = release.targets().get(target).ok_or(FsError::plain(Errno::ENOENT))?;
-        Ok(self.facts.target(&release.repo, target).await?)
+    /// The zip of one platform of a provider release.
+    pub(super) async fn zip_of<'a>(self: &Arc<Self>, node: &'a TargetNode) -> Result<&'a Descriptor, FsError> {
+        let known = match node.known.get() {
+            Some(known) => known,
+            None => {
+                let target = node.target().ok_or(FsError::plain(Errno::ENOENT))?;
+                let known = self.facts.target(&node.release.repo, target).await?;
+                node.known.get_or_init(|| known)
+            }
+        };
+        Ok(&known.1)
     }
 
     /// Finds `name` in the directory `dir` of a release, entering it first.
@@ -133,16 +143,17 @@ impl Fs {
                         let found = name.to_str().and_then(|name| tree::release::lookup(targets, name));
                         match found {
                             None => Ok(None),
-                            Some(tree::release::Entry::Unpacked(at)) => Ok(Some(Node::platform(bound.clone(), at))),
+                            Some(tree::release::Entry::Unpacked(at)) => Ok(Some(Node::platform(bound, at))),
                             Some(tree::release::Entry::Zip(at)) => {
-                                self.zip_of(&bound, at).await?;
-                                Ok(Some(Node::zip(bound.clone(), at)))
+                                let target = TargetNode::new(bound, at);
+                                self.zip_of(&target).await?;
+                                Ok(Some(Node::Zip(target)))
                             }
                         }
                     }
                 }
             }
-            Node::Platform(platform) => Ok(find_member(&self.platform(platform).await?, TOP, name, true)),
+            Node::Platform(target, package) => Ok(find_member(&self.platform(target, package).await?, TOP, name, true)),
             Node::Dir { package, number } => Ok(find_member(package, *number, name, false)),
             _ => Err(FsError::plain(Errno::ENOTDIR)),
         }
@@ -159,7 +170,7 @@ pub(super) fn member(package: &Arc<Package>, child: Child, name: &OsStr, plugins
         Child::Dir(number) => Node::Dir { package: package.clone(), number },
         Child::File(number) => {
             let executable = plugins && name.as_encoded_bytes().starts_with(PLUGIN);
-            Node::File { package: package.clone(), number, executable }
+            Node::File { package: package.clone(), number, executable, error: LastError::default() }
         }
     }
 }

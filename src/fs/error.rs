@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::node::Node;
 use crate::facts::{FactError, Failure};
-use crate::name::Reference;
 
 /// An error number of the system.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,37 +45,33 @@ impl fmt::Debug for Errno {
 pub struct FsError {
     /// What the caller is told.
     pub errno: Errno,
-    sentence: Option<Arc<str>>,
+    cause: Option<FactError>,
 }
 
 impl FsError {
     /// An ordinary answer that needs no explanation.
     pub const fn plain(errno: Errno) -> Self {
-        FsError { errno, sentence: None }
-    }
-
-    /// Bytes that stay wrong after they were fetched anew.
-    pub(super) fn integrity(error: &FactError) -> Self {
-        FsError { errno: Errno::EIO, sentence: Some(error.to_string().into()) }
+        FsError { errno, cause: None }
     }
 
     /// Why, for the log and for `user.tofufs.error`.
-    pub fn sentence(&self) -> Option<&Arc<str>> {
-        self.sentence.as_ref()
+    pub fn sentence(&self) -> Option<Arc<str>> {
+        self.cause.as_ref().map(|cause| cause.to_string().into())
     }
 
-    /// The same error, whose sentence begins with what was opened; `by_digest` is its other name, if it has one, which
-    /// the sentence then need not repeat.
-    pub(super) fn about(self, subject: &str, by_digest: Option<&Reference>) -> Self {
-        let sentence = self.sentence.map(|s| {
-            if s.starts_with(subject) {
-                return s;
-            }
-            let other = by_digest.map(|reference| format!("{reference}: "));
-            let rest = other.and_then(|other| s.strip_prefix(&other)).unwrap_or(&s);
-            format!("{subject}: {rest}").into()
+    /// The same error, whose sentence begins with what was opened: `node` in its words, unless the sentence is about
+    /// something below it.
+    pub(super) fn about(self, node: &Node) -> Self {
+        let cause = self.cause.map(|cause| {
+            let opened = node.describe();
+            let subject = match cause.subject() {
+                Some(subject) if subject.starts_with(&opened) => subject.to_owned(),
+                Some(subject) if !node.is_called(subject) => format!("{opened}: {subject}"),
+                _ => opened,
+            };
+            cause.about(&subject)
         });
-        FsError { errno: self.errno, sentence }
+        FsError { errno: self.errno, cause }
     }
 }
 
@@ -87,7 +83,7 @@ fn errno(failure: Failure) -> Errno {
         Failure::TimedOut => Errno::ETIMEDOUT,
         Failure::Unreachable | Failure::Offline => Errno::EHOSTUNREACH,
         Failure::Protocol => Errno::EPROTO,
-        Failure::Integrity | Failure::Io => Errno::EIO,
+        Failure::Integrity | Failure::Damaged | Failure::Io => Errno::EIO,
         Failure::Structure => Errno::EBADMSG,
         Failure::TooLarge => Errno::EFBIG,
         Failure::Unsupported => Errno::EOPNOTSUPP,
@@ -99,7 +95,6 @@ fn errno(failure: Failure) -> Errno {
 impl From<FactError> for FsError {
     fn from(error: FactError) -> Self {
         // An absence is an answer, not a fault.
-        let sentence = (error.failure != Failure::Absent).then(|| error.to_string().into());
-        FsError { errno: errno(error.failure), sentence }
+        FsError { errno: errno(error.failure), cause: (error.failure != Failure::Absent).then_some(error) }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::artifact::{Release, Target};
 use crate::digest::Digest;
-use crate::facts::Package;
+use crate::facts::{Facts, Package};
 use crate::members::{DirNo, FileNo};
 use crate::name::{Component, Host, Reference, Repo, RepoName, Selector};
 use crate::oci::{Descriptor, Manifest};
@@ -70,14 +70,41 @@ impl ReleaseNode {
     }
 }
 
-/// One platform of a provider release, unpacked.
+/// One platform of a provider release.
 #[derive(Debug)]
-pub(super) struct PlatformNode {
+pub(super) struct TargetNode {
     pub(super) release: Arc<Bound>,
-    pub(super) target: usize,
-    /// The manifest, its zip and the tree in it, once entered.
-    pub(super) entered: OnceLock<(Arc<Manifest>, Descriptor, Arc<Package>)>,
+    /// Its place in the release.
+    at: usize,
+    /// Its manifest and zip, once they were needed: from then on the size of the zip stays known.
+    pub(super) known: OnceLock<(Arc<Manifest>, Descriptor)>,
     error: LastError,
+}
+
+impl TargetNode {
+    pub(super) fn new(release: Arc<Bound>, at: usize) -> Self {
+        TargetNode { release, at, known: OnceLock::new(), error: LastError::default() }
+    }
+
+    pub(super) fn target(&self) -> Option<&Target> {
+        self.release.targets().get(self.at)
+    }
+
+    /// Its manifest and zip, if that needs no request.
+    pub(super) fn known(&self, facts: &Facts) -> Option<&(Arc<Manifest>, Descriptor)> {
+        if self.known.get().is_none() {
+            let known = facts.known_target(&self.release.repo, self.target()?)?;
+            return Some(self.known.get_or_init(|| known));
+        }
+        self.known.get()
+    }
+
+    fn describe(&self) -> String {
+        match self.target() {
+            Some(t) => format!("{} {} ({})", self.release.reference, t.platform, t.manifest.digest),
+            None => self.release.reference.to_string(),
+        }
+    }
 }
 
 /// Why an operation on the node failed last.
@@ -99,10 +126,10 @@ pub(super) enum Node {
     Space { space: Space, error: LastError },
     /// A release by tag or digest.
     Release(ReleaseNode),
-    /// `OS_ARCH/` of a provider release.
-    Platform(PlatformNode),
+    /// `OS_ARCH/` of a provider release, and its tree, once entered.
+    Platform(TargetNode, OnceLock<Arc<Package>>),
     /// `OS_ARCH.zip` of a provider release.
-    Zip { release: Arc<Bound>, target: usize, error: LastError },
+    Zip(TargetNode),
     /// A directory below the top of a package.
     Dir { package: Arc<Package>, number: DirNo },
     /// A file of a package.
@@ -111,6 +138,7 @@ pub(super) enum Node {
         number: FileNo,
         /// Provider plugins are executable whatever their archive says.
         executable: bool,
+        error: LastError,
     },
 }
 
@@ -124,11 +152,7 @@ impl Node {
     }
 
     pub(super) fn platform(release: Arc<Bound>, target: usize) -> Node {
-        Node::Platform(PlatformNode { release, target, entered: OnceLock::new(), error: LastError::default() })
-    }
-
-    pub(super) fn zip(release: Arc<Bound>, target: usize) -> Node {
-        Node::Zip { release, target, error: LastError::default() }
+        Node::Platform(TargetNode::new(release, target), OnceLock::new())
     }
 
     pub(super) fn release(&self) -> Option<&ReleaseNode> {
@@ -150,27 +174,42 @@ impl Node {
                 (Selector::Tag(_), Some(digest)) => format!("{} ({digest})", release.reference),
                 _ => release.reference.to_string(),
             },
-            Node::Platform(p) => describe_target(&p.release, p.target),
-            Node::Zip { release, target, .. } => describe_target(release, *target),
-            Node::Dir { package, .. } => format!("{}@{}", package.repo, package.archive.digest),
+            Node::Platform(target, _) | Node::Zip(target) => target.describe(),
+            Node::Dir { package, .. } => package.reference().to_string(),
             Node::File { package, number, .. } => {
-                format!("{}@{} (member {})", package.repo, package.archive.digest, number.0)
+                let path = package.members.path(*number).unwrap_or_default();
+                format!("{} file {path:?}", package.reference())
             }
         }
     }
 
-    /// The reference by digest of what [`Node::describe`] names by tag.
-    pub(super) fn by_digest(&self) -> Option<Reference> {
-        let release = self.release()?;
-        let digest = release.digest()?;
-        Some(release.reference.repo.at(Selector::Digest(digest)))
+    /// Whether sentences of lower layers call the node so: by its manifest, or by the archive that it is entered through.
+    pub(super) fn is_called(&self, subject: &str) -> bool {
+        let is = |repo: &Repo, digest: Digest| repo.at(Selector::Digest(digest)).to_string() == subject;
+        match self {
+            Node::Root | Node::Space { .. } => false,
+            Node::Release(release) => {
+                let archive = release.bound().and_then(|bound| match &bound.release {
+                    Release::Module(archive) => Some(archive.digest),
+                    Release::Provider(_) => None,
+                });
+                let mut digests = release.digest().into_iter().chain(archive);
+                digests.any(|digest| is(&release.reference.repo, digest)) || release.reference.to_string() == subject
+            }
+            Node::Platform(target, _) | Node::Zip(target) => {
+                let manifest = target.target().map(|t| t.manifest.digest);
+                let archive = target.known.get().map(|(_, layer)| layer.digest);
+                manifest.into_iter().chain(archive).any(|digest| is(&target.release.repo, digest))
+            }
+            Node::Dir { package, .. } | Node::File { package, .. } => is(&package.repo, package.archive.digest),
+        }
     }
 
     fn last_error(&self) -> Option<&LastError> {
         match self {
             Node::Release(release) => Some(&release.error),
-            Node::Platform(platform) => Some(&platform.error),
-            Node::Space { error, .. } | Node::Zip { error, .. } => Some(error),
+            Node::Platform(target, _) | Node::Zip(target) => Some(&target.error),
+            Node::Space { error, .. } | Node::File { error, .. } => Some(error),
             _ => None,
         }
     }
@@ -190,13 +229,6 @@ impl Node {
         if let Some(error) = self.last_error() {
             *error.lock() = None;
         }
-    }
-}
-
-fn describe_target(release: &Bound, target: usize) -> String {
-    match release.targets().get(target) {
-        Some(t) => format!("{} {} ({})", release.reference, t.platform, t.manifest.digest),
-        None => release.reference.to_string(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::Fs;
 use super::error::{Errno, FsError};
-use super::node::{Bound, Node, ReleaseNode};
+use super::node::{Node, ReleaseNode, TargetNode};
 use crate::artifact::H1_ANNOTATION;
 use crate::digest::Digest;
 use crate::name::Selector;
@@ -51,11 +51,7 @@ impl Fs {
         match node.as_ref() {
             Node::Root => add(&mut out, "user.tofufs.control", self.options.control.as_os_str().as_bytes()),
             Node::Release(release) => self.of_release(release, &mut out),
-            Node::Platform(platform) => {
-                let entered = platform.entered.get().map(|(manifest, layer, _)| (manifest.clone(), layer.clone()));
-                self.of_target(&platform.release, platform.target, entered, &mut out);
-            }
-            Node::Zip { release, target, .. } => self.of_target(release, *target, None, &mut out),
+            Node::Platform(target, _) | Node::Zip(target) => self.of_target(target, &mut out),
             Node::Space { .. } | Node::Dir { .. } | Node::File { .. } => {}
         }
         if let Some(error) = node.error() {
@@ -85,20 +81,14 @@ impl Fs {
         }
     }
 
-    fn of_target(
-        &self,
-        release: &Bound,
-        target: usize,
-        entered: Option<(Arc<Manifest>, Descriptor)>,
-        out: &mut Attributes,
-    ) {
-        let Some(target) = release.targets().get(target) else { return };
+    fn of_target(&self, node: &TargetNode, out: &mut Attributes) {
+        let Some(target) = node.target() else { return };
         let digest = target.manifest.digest;
-        add(out, "user.oci.reference", release.repo.at(Selector::Digest(digest)).to_string());
+        add(out, "user.oci.reference", node.release.repo.at(Selector::Digest(digest)).to_string());
         add(out, "user.oci.digest", digest.to_string());
-        if let Some((manifest, layer)) = entered.or_else(|| self.facts.known_target(&release.repo, target)) {
-            of_manifest(&manifest, out);
-            of_package(&manifest, Some(&target.manifest), &layer, out);
+        if let Some((manifest, layer)) = node.known(&self.facts) {
+            of_manifest(manifest, out);
+            of_package(manifest, Some(&target.manifest), layer, out);
         }
     }
 }

@@ -1,0 +1,134 @@
+//! `Fs` against a model, without a kernel: random operations, while tags move, the registry goes away, the cache is
+//! pruned or damaged, and the mount is made anew.
+//!
+//! The model is derived, not stepped: what may be seen follows from the registry's history and from what the artifacts
+//! hold (see `truth`), so correctness is defined once. Names come from a tiny alphabet, so that operations meet.
+
+mod kernel;
+#[allow(dead_code, reason = "every test program uses a part of the bed")]
+#[path = "../support/pack.rs"]
+mod pack;
+mod registry;
+mod sentences;
+mod truth;
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+
+use kernel::Kernel;
+use registry::Mode;
+use truth::{HOST, REPOS, TAGS, artifacts};
+
+/// One step. Numbers choose among what there is at that moment.
+#[derive(Clone, Debug)]
+enum Op {
+    Lookup(usize, usize),
+    List(usize),
+    Open(usize),
+    Read(usize, usize, usize),
+    Close(usize),
+    Stat(usize),
+    Forget(usize, u64),
+    Walk(usize, usize, Spelling),
+    MoveTag(usize, usize, usize),
+    DeleteTag(usize, usize),
+    Registry(Mode),
+    Refresh,
+    Prune,
+    Damage(usize),
+    Remount { offline: bool },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Spelling {
+    Plain,
+    Tag,
+    Digest(usize),
+}
+
+fn spelling() -> impl Strategy<Value = Spelling> {
+    prop_oneof![3 => Just(Spelling::Plain), 2 => Just(Spelling::Tag), 1 => (0..5usize).prop_map(Spelling::Digest)]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let n = || 0..1000usize;
+    let mode = prop_oneof![2 => Just(Mode::Up), 2 => Just(Mode::Away), 1 => Just(Mode::Denied)];
+    prop_oneof![
+        6 => (n(), n()).prop_map(|(a, b)| Op::Lookup(a, b)),
+        5 => n().prop_map(Op::List),
+        4 => n().prop_map(Op::Open),
+        5 => (n(), 0..700_000usize, 0..300_000usize).prop_map(|(a, b, c)| Op::Read(a, b, c)),
+        1 => n().prop_map(Op::Close),
+        2 => n().prop_map(Op::Stat),
+        2 => (n(), 0..9u64).prop_map(|(a, b)| Op::Forget(a, b)),
+        8 => (0..3usize, 0..3usize, spelling()).prop_map(|(a, b, c)| Op::Walk(a, b, c)),
+        5 => (0..3usize, 0..3usize, 0..5usize).prop_map(|(a, b, c)| Op::MoveTag(a, b, c)),
+        1 => (0..3usize, 0..3usize).prop_map(|(a, b)| Op::DeleteTag(a, b)),
+        3 => mode.prop_map(Op::Registry),
+        2 => Just(Op::Refresh),
+        1 => Just(Op::Prune),
+        1 => n().prop_map(Op::Damage),
+        2 => any::<bool>().prop_map(|offline| Op::Remount { offline }),
+    ]
+}
+
+fn path(repo: usize, tag: usize, spelling: Spelling) -> Vec<String> {
+    let (repo, tag) = (REPOS[repo], TAGS[tag]);
+    let text = match spelling {
+        Spelling::Plain => format!("{HOST}/{repo}/{tag}"),
+        Spelling::Tag => format!("{HOST}/{repo}:{tag}"),
+        Spelling::Digest(at) => format!("{HOST}/{repo}@{}", artifacts()[at].artifact.digest()),
+    };
+    text.split('/').map(str::to_owned).collect()
+}
+
+fn run(kernel: &mut Kernel, op: Op) {
+    match op {
+        Op::Lookup(which, name) => kernel.lookup_any(which, name),
+        Op::List(which) => kernel.list_any(which),
+        Op::Open(which) => kernel.open_any(which),
+        Op::Read(which, offset, size) => kernel.read_any(which, offset, size),
+        Op::Close(which) => kernel.close_any(which),
+        Op::Stat(which) => kernel.stat_any(which),
+        Op::Forget(which, count) => kernel.forget_any(which, count),
+        Op::Walk(repo, tag, spelling) => kernel.walk(&path(repo, tag, spelling)),
+        Op::MoveTag(repo, tag, artifact) => kernel.move_tag(repo, tag, Some(artifact)),
+        Op::DeleteTag(repo, tag) => kernel.move_tag(repo, tag, None),
+        Op::Registry(mode) => kernel.set_mode(mode),
+        Op::Refresh => kernel.refresh(),
+        Op::Prune => kernel.prune(),
+        Op::Damage(which) => kernel.damage(which),
+        Op::Remount { offline } => kernel.remount(offline),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 64,
+        max_shrink_iters: 2000,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct("tests/model/regressions.txt"))),
+        ..ProptestConfig::default()
+    })]
+
+    /// Promises 1, 3, 5 and 6 of a mount: what is seen is one release, verified, at one moment.
+    #[test]
+    fn what_is_seen_was_true(
+        has_ttl: bool,
+        has_catalog: bool,
+        ops in proptest::collection::vec(op(), 1..60),
+    ) {
+        let tag_ttl = if has_ttl { Duration::from_secs(3600) } else { Duration::ZERO };
+        let mut kernel = Kernel::new(tag_ttl, has_catalog);
+        for (repo, tag, artifact) in [(0, 0, 0), (0, 1, 1), (1, 0, 2), (2, 0, 3), (2, 1, 4)] {
+            kernel.move_tag(repo, tag, Some(artifact));
+        }
+        for op in ops {
+            kernel.tick();
+            run(&mut kernel, op);
+            kernel.check();
+        }
+        kernel.finish();
+    }
+}
