@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::nodes::blocking;
 use super::{FactError, Facts, Failure};
 use crate::digest::Digest;
-use crate::name::{Repo, Selector};
+use crate::name::{Reference, Repo, Selector};
 use crate::oci::{Descriptor, Manifest};
 use crate::registry::{BlobError, BlobSink, SinkError};
 use crate::store::{Begin, Fill, Key, Object, StoreError, StoreFailure};
@@ -94,7 +94,7 @@ impl Facts {
         }
         let mut tried = false;
         loop {
-            let fill = match self.begin(blob).await? {
+            let fill = match self.begin(&subject, blob).await? {
                 Ok(object) => return Ok(object),
                 Err(fill) => fill,
             };
@@ -112,8 +112,13 @@ impl Facts {
         }
     }
 
-    /// The object, or the right to fill it. Waits while another process fills it and makes progress.
-    async fn begin(self: &Arc<Self>, blob: &Descriptor) -> Result<Result<Object, Box<Fill>>, FactError> {
+    /// The object, or the right to fill it. Waits while another fill of it makes progress: of another process, or of the
+    /// same blob in another repository.
+    async fn begin(
+        self: &Arc<Self>,
+        subject: &Reference,
+        blob: &Descriptor,
+    ) -> Result<Result<Object, Box<Fill>>, FactError> {
         let (mut seen, mut moved) = (None, Instant::now());
         loop {
             let (store, key, size) = (self.store.clone(), Key::Blob(blob.digest), blob.size);
@@ -126,9 +131,10 @@ impl Facts {
                     } else if moved.elapsed() > self.deadline {
                         return Err(FactError::new(
                             Failure::TimedOut,
-                            blob.digest,
+                            subject,
                             format_args!(
-                                "another process that shares this cache fetches it, but has made no progress for {:?}",
+                                "it is being fetched already, for another repository or by another process that shares \
+                                 this cache, but without progress for {:?}",
                                 self.deadline
                             ),
                         ));

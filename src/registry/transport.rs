@@ -415,6 +415,12 @@ fn tls_fault(error: &rustls::Error, origin: &Origin) -> Fault {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             fault(format!("the certificate is for another host ({error})"))
         }
+        // Their own words are a dump of every algorithm that is supported.
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            fault("the certificate is signed by an algorithm that is not accepted, such as SHA-1".to_owned())
+                .remedy("have it replaced by one that is signed with SHA-256 or better")
+        }
         _ => fault(error.to_string()),
     }
 }

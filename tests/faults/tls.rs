@@ -1,7 +1,8 @@
 //! TLS that does not hold.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use rustls::RootCertStore;
@@ -96,4 +97,60 @@ fn tls_that_does_not_hold_is_unreachable_with_its_reason_and_never_replaced() {
     }
     let tls_handshake = 22;
     assert!(first_bytes.lock().unwrap().iter().all(|byte| *byte == tls_handshake), "never asked in the clear");
+}
+
+/// A process that is stopped when the value is dropped.
+struct Stopped(std::process::Child);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A certificate for 127.0.0.1 in `dir` that its authority `ca.pem` has signed by way of SHA-1.
+fn sign_with_sha1(openssl: &Path, dir: &Path) {
+    fs::write(dir.join("names"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=sha1";
+    for line in [
+        format!("req -x509 {key} -days 30 -keyout ca.key -out ca.pem"),
+        format!("req {key} -keyout server.key -out server.csr"),
+        "x509 -req -sha1 -in server.csr -CA ca.pem -CAkey ca.key -set_serial 7 -days 30 -extfile names -out server.pem"
+            .to_owned(),
+    ] {
+        let mut command = Command::new(openssl);
+        command.args(line.split(' ')).current_dir(dir);
+        let output = finish(command);
+        assert!(output.status.success(), "{line}: {output:?}");
+    }
+}
+
+/// R54: what only an old program would accept.
+#[test]
+fn tls_1_0_and_sha_1_are_not_accepted() {
+    let Some(openssl) = support::program("openssl") else { return };
+    let [old, weak] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    Tls::new().write(old.path());
+    sign_with_sha1(&openssl, weak.path());
+    let mut servers = Vec::new();
+    let mut options = Options::new().args(["--deadline", "10s"]);
+    for (dir, flags) in [(&old, &["-tls1"][..]), (&weak, &[][..])] {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut command = Command::new(&openssl);
+        command.args(["s_server", "-www", "-quiet", "-cipher", "ALL:@SECLEVEL=0", "-cert", "server.pem"]);
+        command.args(["-key", "server.key", "-accept", &port.to_string()]).args(flags).current_dir(dir.path());
+        let server = Stopped(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        assert!(support::wait_until(PATIENCE, || TcpStream::connect(port).is_ok()), "s_server listens");
+        options = options.args(["--ca-file", &dir.path().join("ca.pem").display().to_string()]);
+        servers.push((port.to_string(), server));
+    }
+    let hosts: Vec<_> = servers.iter().map(|(host, _)| host.clone()).collect();
+    let Some(mount) = Mount::start(&hosts, options) else { return };
+    let bed = Bed { mount };
+    for (host, word) in hosts.iter().zip(["ProtocolVersion", "SHA-1"]) {
+        let reference = format!("{host}/net:1.0.0");
+        assert_eq!(errno_of(fs::metadata(bed.mount.join(&reference)).err()), Some(Errno::HOSTUNREACH));
+        bed.reported(&reference, &[word]);
+    }
 }
