@@ -109,13 +109,14 @@ impl Fs {
 
     async fn find(self: &Arc<Self>, parent: u64, dir: &Arc<Node>, name: &OsStr) -> Result<Lookup, FsError> {
         let place = Place::new(parent, name);
+        let since = Instant::now();
         let (node, ttl) = match dir.as_ref() {
             Node::Root => match self.facts.hosts().find(|h| h.as_str().as_bytes() == name.as_bytes()) {
                 Some(host) => (Node::registry(host.clone()), FOREVER),
                 None => return Ok(Lookup::Absent(FOREVER)),
             },
-            Node::Space { space, .. } => match self.find_in_space(space, name).await? {
-                Ok(entry) => return self.found_in_space(place, entry).await.map(Lookup::Found),
+            Node::Space { space, .. } => match self.find_in_space(space, name, since).await? {
+                Ok(entry) => return self.found_in_space(place, entry, since).await.map(Lookup::Found),
                 Err(ttl) => return Ok(Lookup::Absent(ttl)),
             },
             _ => match self.find_in_release(dir, name).await? {
@@ -131,12 +132,12 @@ impl Fs {
         self: &Arc<Self>,
         space: &tree::registry::Space,
         name: &OsStr,
+        since: Instant,
     ) -> Result<Result<Named, Duration>, FsError> {
         let Some(name) = name.to_str() else { return Ok(Err(FOREVER)) };
         if crate::name::Component::parse(name) == crate::name::Component::Impossible {
             return Ok(Err(FOREVER));
         }
-        let since = Instant::now();
         loop {
             let step = tree::registry::lookup(space, name, &self.facts.view(since));
             match step {
@@ -166,14 +167,14 @@ impl Fs {
         }
     }
 
-    async fn found_in_space(self: &Arc<Self>, place: Place, entry: Named) -> Result<Entry, FsError> {
+    async fn found_in_space(self: &Arc<Self>, place: Place, entry: Named, since: Instant) -> Result<Entry, FsError> {
         let (node, ttl) = match entry {
             Named::Space(space) => (Arc::new(Node::space(space)), self.facts.tag_ttl()),
             Named::Release(reference) => {
                 // What stands there may be the space that the name was before it became a tag.
                 let before = self.inodes.at(&place).filter(|node| node.release().is_some());
                 let bound = before.as_ref().and_then(|n| n.release()).and_then(ReleaseNode::digest);
-                let (digest, ttl) = self.binding_of(&reference, bound).await?;
+                let (digest, ttl) = self.binding_of(&reference, bound, since).await?;
                 match before {
                     // The same manifest, or none yet: the same directory.
                     Some(before) if bound.is_none() || bound == digest => (before, ttl),

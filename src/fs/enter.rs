@@ -20,11 +20,12 @@ const PLUGIN: &[u8] = b"terraform-provider-";
 
 impl Fs {
     /// The digest that a release's directory has to have now, given the one to which it is bound, and how long that
-    /// holds. A tag that nobody entered yet has none, and asking for it costs nothing.
+    /// holds. A tag that nobody entered yet has none, and asking for it costs nothing. `since`: when the operation began.
     pub(super) async fn binding_of(
         self: &Arc<Self>,
         reference: &Reference,
         bound: Option<Digest>,
+        since: Instant,
     ) -> Result<(Option<Digest>, Duration), FsError> {
         let repo = &reference.repo;
         let tag = match &reference.selector {
@@ -39,7 +40,6 @@ impl Fs {
             }
             Selector::Tag(tag) => tag,
         };
-        let since = Instant::now();
         if bound.is_none() {
             let view = self.facts.view(since);
             return Ok(match view.bound(repo, tag) {

@@ -104,3 +104,18 @@ fn a_long_listing_of_400_tags_is_one_request() {
     let (total, blob) = mount.requests();
     assert_eq!((total, blob), (1, 0), "one list is one request");
 }
+
+/// However short the time to live, what a lookup has asked for is good for that lookup.
+#[test]
+fn a_tag_that_is_never_believed_is_asked_for_once_by_a_lookup() {
+    let Some(registry) = DockerRegistry::start(Access::Htpasswd, true) else { return };
+    registry.push("acme/network").artifact("1.0.0", &pack::module(&[("main.tf", b"")]));
+    let host = registry.host();
+    let options = logged_in(&registry).args(["--tag-ttl", "0s"]);
+    let Some(mount) = Mount::start(&[format!("{host}/acme/network")], options) else { return };
+    let release = format!("{host}/acme/network:1.0.0");
+    for lookups in 1..=3 {
+        assert!(mount.xattr(&release, "user.oci.digest").is_some(), "a digest is known after lookup {lookups}");
+        assert_eq!(mount.requests(), (lookups, 0));
+    }
+}
