@@ -1,9 +1,6 @@
 //! How the bytes of a file come to who reads it: by the kernel (passthrough), plainly, and without opens; and what
 //! happens when the cache below is damaged.
 
-#[allow(dead_code, reason = "a part of the server's scripts is used here")]
-#[path = "support/hostile.rs"]
-mod hostile;
 mod support;
 
 use std::fs;
@@ -12,7 +9,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use hostile::Hostile;
+use support::hostile::Hostile;
 use support::mount::{Mount, Options};
 use support::pack::{self, Artifact};
 use support::skip;

@@ -1,6 +1,11 @@
 //! What can be typed, and the help that explains it. Holds texts and checked values only; [`super::settings`] makes
 //! ready parts of them.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "the comments are help texts, in which brackets mark what may be left out"
+)]
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
 //! Logging in to one registry: what to show it, and where tokens come from.
 //!
-//! A credential leaves this file in two ways only: in the `Authorization` header that [`Auth::log_in`] returns, which
+//! A credential leaves this file in two ways only: in the `Authorization` header that `Auth::log_in` returns, which
 //! its caller sends to the registry's own origin and nowhere else, and in a request to the registry's token service,
 //! which must satisfy [`may_serve_tokens`] or be named by the user. Token requests follow no redirect.
 

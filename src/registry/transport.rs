@@ -1,6 +1,6 @@
 //! HTTP as one process speaks it: TLS roots, proxies, connection pools, the breakers and the count of requests.
 //!
-//! One [`Transport::send`] is one request and one answer's head. No redirect is followed and nothing is tried again
+//! One `Transport::send` is one request and one answer's head. No redirect is followed and nothing is tried again
 //! here. No URL is logged or put into an error with its user, password or query.
 
 use std::collections::HashMap;
