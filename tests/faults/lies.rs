@@ -220,3 +220,46 @@ fn a_platform_whose_manifest_is_missing_is_a_fault() {
     let platform = bed.path(&reference).join("linux_amd64");
     bed.refused_at(&platform, &reference, Errno::IO, &["linux_amd64", "registry lacks", &target.to_string()]);
 }
+
+/// I6: what one repository refuses or spoils, or says wrongly of its size, another one serves.
+#[test]
+fn the_same_blob_in_an_honest_repository_is_not_spoilt() {
+    let server = Hostile::start();
+    let content = noise(77, 700);
+    let artifact = module(&content);
+    let lies = [
+        ("denied", Errno::ACCESS, Behaviour::Answer(Reply::error(403, "DENIED"))),
+        ("lacking", Errno::IO, Behaviour::Answer(Reply::error(404, "BLOB_UNKNOWN"))),
+        ("portal", Errno::PROTO, Behaviour::Answer(Reply::new(200, "text/html", "<html></html>"))),
+    ];
+    for (repo, ..) in &lies {
+        put(&server, repo, "1.0.0", &artifact);
+    }
+    put(&server, "honest", "1.0.0", &artifact);
+    let Some(bed) = Bed::over(&[&server], &["--deadline", "10s"]) else { return };
+    let host = server.host();
+    for (repo, errno, behaviour) in lies {
+        server.rule(blobs_of(repo), behaviour);
+        bed.refused(&format!("{host}/{repo}:1.0.0"), errno, &[]);
+    }
+    assert_eq!(bed.main_tf(&format!("{host}/honest:1.0.0")), content);
+}
+
+/// R04, R53, I6: what broke off is resumed, but not believed.
+#[test]
+fn wrong_bytes_of_a_download_that_broke_off_spoil_no_later_one() {
+    let (evil, honest) = (Hostile::start(), Hostile::start());
+    let content = noise(78, 200_000);
+    let artifact = module(&content);
+    put(&evil, "net", "1.0.0", &artifact);
+    put(&honest, "net", "1.0.0", &artifact);
+    let head = format!("HTTP/1.1 200 X\r\nContent-Length: {}\r\n\r\n", package_of(&artifact).len());
+    evil.rule(blobs_of("net"), Behaviour::Raw([head.as_bytes(), &noise(79, 90_000)].concat()));
+    let Some(bed) = Bed::over(&[&evil, &honest], &["--deadline", "10s"]) else { return };
+    let reference = format!("{}/net:1.0.0", evil.host());
+    bed.failed(&bed.path(&reference), &reference, Errno::TIMEDOUT, &["without progress"]);
+    assert!(bed.main_tf(&format!("{}/net:1.0.0", honest.host())) == content, "{}", bed.mount.log());
+    let asked = honest.requests_to("/v2/net/blobs/");
+    assert!(asked[0].header("range").is_some() && asked[1].header("range").is_none(), "the wrong part was met");
+    bed.cache_is_sound();
+}

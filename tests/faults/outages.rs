@@ -189,3 +189,23 @@ fn without_its_registry_a_mount_serves_what_was_seen_and_calls_nothing_absent() 
     let back = support::wait_until(PATIENCE, || fs::metadata(bed.mount.join(&unseen)).is_ok());
     assert!(back, "{}", bed.mount.log());
 }
+
+/// I6: the same blob, asked first of a registry that stays silent, is served from one that answers.
+#[test]
+fn a_silent_registry_holds_up_the_same_blob_of_another_one_for_a_deadline_at_most() {
+    let (silent, honest) = (Hostile::start(), Hostile::start());
+    let content = noise(80, 100_000);
+    let artifact = module(&content);
+    put(&silent, "net", "1.0.0", &artifact);
+    put(&honest, "net", "1.0.0", &artifact);
+    silent.rule(blobs_of("net"), Behaviour::Silence);
+    let Some(bed) = Bed::over(&[&silent, &honest], &["--deadline", "2s"]) else { return };
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| fs::read_dir(bed.path(&format!("{}/net:1.0.0", silent.host()))).err());
+        assert!(support::wait_until(PATIENCE, || blob_requests(&silent, "net") > 0));
+        // Later than the other by so much that its own patience outlasts it.
+        thread::sleep(Duration::from_millis(700));
+        assert!(bed.main_tf(&format!("{}/net:1.0.0", honest.host())) == content, "{}", bed.mount.log());
+        assert_eq!(errno_of(waiting.join().unwrap()), Some(Errno::TIMEDOUT));
+    });
+}

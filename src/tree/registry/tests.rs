@@ -147,6 +147,17 @@ fn a_passage_needs_its_pattern_and_no_repository_above() {
 }
 
 #[test]
+fn a_name_that_may_be_a_passage_needs_no_tag_list_where_there_is_no_catalog() {
+    let mut t = Table { catalog: Some(Fact::Absent), ..Table::default() };
+    assert_eq!(find("", "acme", &t), "dir acme");
+    t.tags.insert("acme", Fact::Absent);
+    assert_eq!(find("acme", "net", &t), "dir acme/net", "a repository looks the same");
+    assert_eq!(find("acme", "1.2.0", &t), "need the tag list of r.example/acme/1.2.0", "no pattern of a passage");
+    t.tags.insert("acme", YES(vec![]));
+    assert_eq!(find("acme", "net", &t), "need the tag list of r.example/acme/net", "below a repository");
+}
+
+#[test]
 fn what_is_denied_is_a_passage_whose_tags_are_denied() {
     let mut t = Table { catalog: Some(Fact::Absent), ..Table::default() };
     t.tags.insert("acme", Fact::Denied("403"));
