@@ -141,8 +141,11 @@ fn publish_and_read(size: &Size, dir: &Path) -> Outcome<()> {
         number += 1;
         publish(&store, Key::Member { archive, number: FileNo(number) }, &content)
     })?;
+    let mut copies = 0;
     let written = median(size.rounds, || {
-        let mut file = File::create(&plain)?;
+        // A new file each time, as in the cache: overwriting one finds its pages in the processor's caches.
+        copies += 1;
+        let mut file = File::create(dir.join(format!("plain{copies}")))?;
         content.chunks(READ).try_for_each(|piece| file.write_all(piece))?;
         Ok(())
     })?;
