@@ -1,7 +1,9 @@
 //! What a user is told when a release cannot be read: one sentence, which names what was opened once.
 
 use std::ffi::OsStr;
+use std::future::Future;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tofufs::fs::{Errno, Fs, FsError, Lookup, Of, ROOT};
@@ -110,4 +112,22 @@ fn a_registry_that_speaks_another_protocol_shows_no_names() {
         assert_eq!(m.find(&[HOST, "a", name]).unwrap_err().errno, Errno::EPROTO, "{name}");
     }
     assert_eq!(m.find(&[HOST, "a:1"]).unwrap_err().errno, Errno::EPROTO);
+}
+
+/// Requests still come in while a mount ends. They are polled on the thread that serves the kernel.
+#[test]
+fn an_operation_ends_though_its_runtime_has() {
+    let Mounted { runtime, fs, _cache, .. } = mounted(&module_of(zip(&[("f", b"")])));
+    let host = match runtime.block_on(fs.clone().lookup(ROOT, OsStr::new(HOST).into())) {
+        Ok(Lookup::Found(entry)) => entry.attr.ino,
+        other => panic!("{other:?}"),
+    };
+    let handle = runtime.handle().clone();
+    runtime.shutdown_background();
+    let _entered = handle.enter();
+    let operation = std::pin::pin!(fs.lookup(host, OsStr::new("a").into()));
+    match operation.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Err(e)) => assert_eq!(e.errno, Errno::EIO),
+        other => panic!("{other:?}"),
+    }
 }

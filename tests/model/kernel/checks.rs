@@ -135,7 +135,7 @@ impl Kernel {
         value.ok().map(|bytes| String::from_utf8(bytes).unwrap())
     }
 
-    pub(super) fn reference(&self, ino: u64) -> Option<String> {
+    pub fn reference(&self, ino: u64) -> Option<String> {
         self.attribute(ino, "user.oci.reference")
     }
 
