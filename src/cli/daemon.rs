@@ -36,6 +36,7 @@ const LAST_TASKS: Duration = Duration::from_millis(500);
 /// Serves a mount until it is unmounted. `ready` is called once, when the mount can be used; its error ends the mount.
 pub fn serve(settings: &MountSettings, ready: impl FnOnce() -> Result<(), CommandError>) -> Result<(), CommandError> {
     keep_memory_private()?;
+    allow_many_files();
     let runtime = runtime()?;
     let served = serve_in(&runtime, settings, ready);
     runtime.shutdown_timeout(LAST_TASKS);
@@ -104,6 +105,16 @@ fn keep_memory_private() -> Result<(), CommandError> {
     rustix::process::setrlimit(Resource::Core, none)
         .and_then(|()| rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable))
         .map_err(|e| CommandError::Failed(format!("core dumps cannot be turned off: {e}")))
+}
+
+/// Every file that is open in the mount may take a descriptor of this process: the soft limit is for programs that use
+/// select(2).
+fn allow_many_files() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let all = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(e) = rustix::process::setrlimit(Resource::Nofile, all) {
+        tracing::debug!("the limit of open files stays as it is: {e}");
+    }
 }
 
 fn runtime() -> Result<Runtime, CommandError> {
