@@ -44,12 +44,21 @@ pub trait CredentialSource: Send + Sync {
     /// The most specific credential for a repository (`None`: for the registry as a whole). `again`: the registry
     /// refused what was found before.
     async fn find(&self, host: &Host, repo: Option<&RepoName>, again: bool) -> Result<Option<Found>, CredentialError>;
+
+    /// Why a source was passed over when it was looked up last, with the remedy.
+    fn passed_over(&self) -> Option<String> {
+        None
+    }
 }
 
 #[async_trait]
 impl CredentialSource for Credentials {
     async fn find(&self, host: &Host, repo: Option<&RepoName>, again: bool) -> Result<Option<Found>, CredentialError> {
         Credentials::find(self, host, repo, again).await
+    }
+
+    fn passed_over(&self) -> Option<String> {
+        Credentials::passed_over(self)
     }
 }
 
@@ -258,7 +267,7 @@ impl Inner {
 
     fn no_credential(&self, rule: &str) -> Fault {
         Fault::new(Failure::Denied, format!("{rule}, and no credential for {} was found", self.host))
-            .remedy("log in to it as for tofu or docker")
+            .remedy(self.source.passed_over().unwrap_or("log in to it as for tofu or docker".to_owned()))
     }
 
     /// Asks the token service.

@@ -215,6 +215,11 @@ impl Credentials {
         })
     }
 
+    /// Why no Docker-style file was used when they were read last, if that was so.
+    pub fn passed_over(&self) -> Option<String> {
+        self.docker.dropped()
+    }
+
     /// The source that decides. An entry that fits and cannot be read is an error even beside a better one.
     fn choose(
         &self,

@@ -10,11 +10,13 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, statat};
 use rustix::io::Errno;
+use serde::de::IgnoredAny;
 
 use super::{BlobError, BlobSink, Failure, RawManifest, Registry, RegistryError};
 use crate::digest::Digest;
@@ -28,6 +30,9 @@ pub const PIECE: usize = 256 << 10;
 pub const CATALOG_DIRECTORIES_MAX: usize = 100_000;
 /// The most components of a repository's name that a catalog lists.
 pub const CATALOG_DEPTH_MAX: usize = 32;
+/// How often, and after which pause, a document that breaks off is read again.
+const REREADS: u32 = 25;
+const REREAD_PAUSE: Duration = Duration::from_millis(10);
 
 /// The repositories of one registry in a store.
 pub struct Layout {
@@ -313,14 +318,29 @@ impl Repository<'_> {
         Ok((file, stat.st_size.max(0) as u64))
     }
 
+    /// The content of a document, at most `max` bytes and one, and its length. Some programs (skopeo) write a document
+    /// anew in its place, so one that breaks off is read again for a while.
+    fn text(&self, path: &str, max: u64) -> Result<(Vec<u8>, u64), NotOpened> {
+        let mut rereads = 0;
+        loop {
+            let (file, length) = self.file(path)?;
+            let bytes = read_up_to(file, max + 1).map_err(NotOpened::Failed)?;
+            if rereads == REREADS || !breaks_off(&bytes) {
+                let read = bytes.len() as u64;
+                return Ok((bytes, if read > max { length.max(read) } else { read }));
+            }
+            rereads += 1;
+            std::thread::sleep(REREAD_PAUSE);
+        }
+    }
+
     /// The whole content of one of the layout's own documents.
     fn document(&self, name: &str, max: u64) -> Result<Vec<u8>, RegistryError> {
-        let (file, _) = self.file(name).map_err(|e| match e {
+        let (bytes, _) = self.text(name, max).map_err(|e| match e {
             NotOpened::Missing => self.refused(name, DocumentError::Structure("the file is missing".into())),
             NotOpened::NotRegular => self.store.not_opened(&self.repo, name, Errno::LOOP),
             NotOpened::Failed(e) => self.store.not_opened(&self.repo, name, e),
         })?;
-        let bytes = read_up_to(file, max + 1).map_err(|e| self.store.not_opened(&self.repo, name, e))?;
         if bytes.len() as u64 > max {
             let rule = format!("the file has more than {max} bytes, which is the limit");
             return Err(self.refused(name, DocumentError::TooLarge(rule)));
@@ -372,8 +392,8 @@ impl Repository<'_> {
             Selector::Digest(digest) => (*digest, None),
         };
         let refuse = |failure, rule: String| Err(RegistryError::new(failure, &subject, rule));
-        let (file, length) = match self.file(&blob_path(&digest)) {
-            Ok(opened) => opened,
+        let (bytes, length) = match self.text(&blob_path(&digest), MANIFEST_MAX) {
+            Ok(read) => read,
             Err(NotOpened::Missing) if entry.is_none() && !self.entries()?.iter().any(|e| e.digest == digest) => {
                 return refuse(Failure::Absent, format!("the store {} has no such manifest", self.store.name));
             }
@@ -388,7 +408,6 @@ impl Repository<'_> {
             let rule = format!("the manifest {digest} has {length} bytes; {INDEX_FILE} says {}", entry.size);
             return refuse(Failure::Integrity, rule);
         }
-        let bytes = read_up_to(file, MANIFEST_MAX).map_err(|e| self.store.failed(&subject, Failure::Io, e))?;
         let got = Digest::of_with(digest.algorithm(), &bytes);
         if got != digest {
             return refuse(Failure::Integrity, format!("the file named {digest} holds {got}"));
@@ -424,6 +443,11 @@ impl Repository<'_> {
 /// Where a layout keeps the blob `digest`.
 fn blob_path(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
+}
+
+/// Whether a JSON document ends before it is complete.
+fn breaks_off(document: &[u8]) -> bool {
+    serde_json::from_slice::<IgnoredAny>(document).is_err_and(|e| e.is_eof())
 }
 
 /// The first `max` bytes of a file, or all of it.

@@ -300,6 +300,16 @@ fn without_a_credential_access_is_denied() {
     }
 }
 
+#[test]
+fn a_file_that_cannot_be_read_is_named_where_a_credential_is_missing() {
+    let Some(registry) = registry(Access::Htpasswd) else { return };
+    let home = Home::new(&registry);
+    let file = home.write(".docker/config.json", "{nonsense");
+    let Some(mount) = Mount::start(&[registry.host()], home.options()) else { return };
+    refused(&mount, &registry.host());
+    assert!(names(&mount, &format!("{} cannot be: it is not valid JSON", file.display())), "{:?}", mount.status());
+}
+
 /// A wrong password in the file of `name`; then the right one, and no new mount.
 fn a_corrected_file_is_enough(access: Access, recover: fn(&Mount, &Path)) {
     let Some(registry) = registry(access) else { return };

@@ -140,19 +140,24 @@ pub struct Reading {
 pub struct DockerStore {
     files: DockerFiles,
     seen: Mutex<Seen>,
+    dropped: Mutex<Option<String>>,
 }
 
 #[derive(Default)]
 struct Seen {
     parsed: HashMap<PathBuf, (Stamp, Parsed)>,
     open_to_others: HashSet<PathBuf>,
-    dropped: Option<String>,
 }
 
 impl DockerStore {
     /// A store of these files; none is read yet.
     pub fn new(files: DockerFiles) -> DockerStore {
-        DockerStore { files, seen: Mutex::default() }
+        DockerStore { files, seen: Mutex::default(), dropped: Mutex::default() }
+    }
+
+    /// Why all files were dropped when they were read last, if they were. Does not wait for the disk.
+    pub fn dropped(&self) -> Option<String> {
+        self.dropped.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// All files as they are now; those that did not change are not read again. Blocks on the disk.
@@ -186,15 +191,16 @@ impl DockerStore {
                      repair or remove it",
                     path.display()
                 );
-                if seen.dropped.as_ref() != Some(&warning) {
-                    seen.dropped = Some(warning.clone());
+                let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+                if dropped.as_ref() != Some(&warning) {
+                    *dropped = Some(warning.clone());
                     warnings.push(warning);
                 }
                 Ok(Vec::new())
             }
             Some(failed) => Err(failed),
             None => {
-                seen.dropped = None;
+                *self.dropped.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 Ok(files)
             }
         };

@@ -166,6 +166,36 @@ async fn what_is_written_into_the_index_is_seen_by_the_next_call() {
     assert_eq!(layout.tags(&repo("net")).await.unwrap().len(), 2);
 }
 
+/// As skopeo does: each document is truncated in its place, then written.
+#[tokio::test]
+async fn a_document_that_is_being_rewritten_is_waited_for() {
+    use std::io::Write;
+    let store = Fixture::new();
+    let manifest = br#"{"schemaVersion":2}"#;
+    store.repository("net", &[("1.0.0", manifest)]);
+    let documents = [LAYOUT_FILE.to_owned(), INDEX_FILE.to_owned(), blob_path(&Digest::of(manifest))];
+    let documents = documents.map(|name| (store.path("net", &name), fs::read(store.path("net", &name)).unwrap()));
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let writer = std::thread::spawn(move || {
+        while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            for (path, content) in &documents {
+                let mut file = File::create(path).unwrap();
+                let (begin, end) = content.split_at(content.len() / 2);
+                file.write_all(begin).unwrap();
+                file.write_all(end).unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    let layout = store.layout();
+    for _ in 0..500 {
+        assert_eq!(layout.tags(&repo("net")).await.unwrap().len(), 1);
+        assert_eq!(layout.manifest(&repo("net"), &tag("1.0.0")).await.unwrap().bytes[..], manifest[..]);
+    }
+    drop(stop);
+    writer.join().unwrap();
+}
+
 #[tokio::test]
 async fn a_tag_of_two_manifests_is_refused_and_the_others_are_not() {
     let store = Fixture::new();
