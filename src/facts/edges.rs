@@ -377,7 +377,6 @@ pub(super) fn remember_used(store: &Store, host: &Host, names: BTreeSet<RepoName
     }
 }
 
-/// What is in each slot, for tests of freshness.
 #[cfg(test)]
 mod tests {
     use super::*;

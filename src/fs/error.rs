@@ -66,8 +66,11 @@ impl FsError {
             let opened = node.describe();
             let subject = match cause.subject() {
                 Some(subject) if subject.starts_with(&opened) => subject.to_owned(),
-                Some(subject) if !node.is_called(subject) => format!("{opened}: {subject}"),
-                _ => opened,
+                Some(subject) => match node.part(subject) {
+                    Some(part) => format!("{opened}: {part}"),
+                    None => opened,
+                },
+                None => opened,
             };
             cause.about(&subject)
         });

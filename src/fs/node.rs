@@ -183,25 +183,24 @@ impl Node {
         }
     }
 
-    /// Whether sentences of lower layers call the node so: by its manifest, or by the archive that it is entered through.
-    pub(super) fn is_called(&self, subject: &str) -> bool {
-        let is = |repo: &Repo, digest: Digest| repo.at(Selector::Digest(digest)).to_string() == subject;
-        match self {
-            Node::Root | Node::Space { .. } => false,
-            Node::Release(release) => {
-                let archive = release.bound().and_then(|bound| match &bound.release {
-                    Release::Module(archive) => Some(archive.digest),
-                    Release::Provider(_) => None,
-                });
-                let mut digests = release.digest().into_iter().chain(archive);
-                digests.any(|digest| is(&release.reference.repo, digest)) || release.reference.to_string() == subject
-            }
+    /// How `subject`, the name of what failed in a lower layer, is told in a sentence that begins with the node's own
+    /// description: not at all where it is the same thing, and by its digest alone where it is of the same repository.
+    pub(super) fn part<'a>(&self, subject: &'a str) -> Option<&'a str> {
+        let (repo, manifest) = match self {
+            Node::Root | Node::Space { .. } => return Some(subject),
+            Node::Release(release) => (&release.reference.repo, release.digest()),
             Node::Platform(target, _) | Node::Zip(target) => {
-                let manifest = target.target().map(|t| t.manifest.digest);
-                let archive = target.known.get().map(|(_, layer)| layer.digest);
-                manifest.into_iter().chain(archive).any(|digest| is(&target.release.repo, digest))
+                (&target.release.repo, target.target().map(|t| t.manifest.digest))
             }
-            Node::Dir { package, .. } | Node::File { package, .. } => is(&package.repo, package.archive.digest),
+            Node::Dir { package, .. } | Node::File { package, .. } => (&package.repo, Some(package.archive.digest)),
+        };
+        if self.release().is_some_and(|release| release.reference.to_string() == subject) {
+            return None;
+        }
+        match subject.strip_prefix(&repo.to_string()).and_then(|rest| rest.strip_prefix('@')) {
+            Some(digest) if manifest.is_some_and(|manifest| manifest.to_string() == digest) => None,
+            Some(digest) => Some(digest),
+            None => Some(subject),
         }
     }
 

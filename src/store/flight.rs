@@ -49,21 +49,24 @@ where
         F: FnOnce() -> W + Send + 'static,
         W: Future<Output = Result<T, E>> + Send + 'static,
     {
-        let (mut result, _waiter) = {
+        let (mut result, _waiter, begins) = {
             let mut running = locked(&self.shared.running);
             match running.get(&key) {
-                Some(flight) => (flight.result.clone(), Waiter::new(&flight.waiters)),
+                Some(flight) => (flight.result.clone(), Waiter::new(&flight.waiters), None),
                 None => {
                     let (sender, result) = watch::channel(None);
                     let waiters = watch::Sender::new(0);
                     let waiter = Waiter::new(&waiters);
                     running.insert(key.clone(), Flight { result: result.clone(), waiters: waiters.clone() });
                     let landing = Landing { shared: self.shared.clone(), key, waiters };
-                    tokio::spawn(fly(landing, work, sender));
-                    (result, waiter)
+                    (result, waiter, Some((landing, sender)))
                 }
             }
         };
+        // Not under the lock: a runtime that has ended drops the work at once, and with it takes the flight out.
+        if let Some((landing, sender)) = begins {
+            tokio::spawn(fly(landing, work, sender));
+        }
         match result.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(result)) => result.clone(),
             _ => Err((self.shared.lost)()),
