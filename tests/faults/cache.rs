@@ -151,7 +151,7 @@ fn damage_under_an_open_file_is_healed_and_not_read() {
     file.seek(SeekFrom::Start(0)).unwrap();
     file.read_to_end(&mut read).unwrap();
     assert!(read == content, "{}", bed.mount.log());
-    assert!(bed.mount.log().contains("anew"), "the damage was met: {}", bed.mount.log());
+    assert!(bed.mount.log().contains("quarantined"), "the damage was met: {}", bed.mount.log());
     assert_eq!(blob_requests(&server, repo), 2);
 }
 

@@ -9,9 +9,6 @@ mod doctor;
 mod eviction;
 mod sharing;
 
-#[path = "../support/hostile.rs"]
-#[allow(dead_code, reason = "this program uses a part of it")]
-mod hostile;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -24,7 +21,7 @@ use rustix::fs::{Advice, fadvise};
 use serde_json::Value;
 use tofufs::digest::Digest;
 
-use hostile::Hostile;
+use support::hostile::Hostile;
 use support::mount::{Mount, Options};
 use support::pack;
 

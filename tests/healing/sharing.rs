@@ -1,7 +1,7 @@
 //! Two daemons, one cache directory.
 
 use super::*;
-use hostile::{Behaviour, blobs};
+use crate::support::hostile::{Behaviour, blobs};
 use std::sync::Barrier;
 use std::time::Duration;
 
