@@ -78,21 +78,18 @@ impl Log {
 
 fn write_lines(lines: &Receiver<Message>, mut out: impl Write, lost: &AtomicU64) {
     for message in lines {
-        let written = match message {
-            Message::Line(line) => out.write_all(&line),
-            Message::Flushed(done) => {
-                let flushed = out.flush();
-                let _ = done.try_send(());
-                flushed
-            }
+        let written = match &message {
+            Message::Line(line) => out.write_all(line).inspect_err(|_| {
+                lost.fetch_add(1, Ordering::Relaxed);
+            }),
+            Message::Flushed(_) => out.flush(),
         };
-        if written.is_err() {
-            lost.fetch_add(1, Ordering::Relaxed);
-            continue;
-        }
-        let gone = lost.swap(0, Ordering::Relaxed);
+        let gone = if written.is_ok() { lost.swap(0, Ordering::Relaxed) } else { 0 };
         if gone > 0 && writeln!(out, "({gone} lines of the log were lost)").is_err() {
             lost.fetch_add(gone, Ordering::Relaxed);
+        }
+        if let Message::Flushed(done) = message {
+            let _ = done.try_send(());
         }
     }
 }
@@ -171,12 +168,20 @@ mod tests {
         let log = Log::to(disk.clone()).unwrap();
         disk.0.lock().unwrap().0 = true;
         say(&log, "one\n");
-        log.flush();
+        while log.lost.load(Ordering::Relaxed) == 0 {
+            thread::yield_now();
+        }
         disk.0.lock().unwrap().0 = false;
         say(&log, "two\n");
-        log.flush();
-        let text = String::from_utf8(disk.0.lock().unwrap().1.clone()).unwrap();
-        assert_eq!(text, "two\n(1 lines of the log were lost)\n");
+        while log.lost.load(Ordering::Relaxed) != 0 {
+            thread::yield_now();
+        }
+        drop(log);
+        let text = || String::from_utf8(disk.0.lock().unwrap().1.clone()).unwrap();
+        while !text().ends_with("lost)\n") {
+            thread::yield_now();
+        }
+        assert_eq!(text(), "two\n(1 lines of the log were lost)\n");
     }
 
     // O38
