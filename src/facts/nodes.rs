@@ -335,17 +335,34 @@ impl Facts {
 
     /// A blob of `repo`: from the store, or fetched and verified.
     pub async fn blob(self: &Arc<Self>, repo: &Repo, blob: &Descriptor) -> Result<Object, FactError> {
-        let key = Key::Blob(blob.digest);
+        let (of, wanted) = (repo.clone(), blob.clone());
+        let fetch = move |facts: Arc<Facts>| {
+            let (of, wanted) = (of.clone(), wanted.clone());
+            async move { facts.fetch_blob(&of, &wanted).await }
+        };
+        let object = self.object(Node::Blob(key_of(repo, blob)), Key::Blob(blob.digest), fetch).await?;
+        self.of_size(repo, blob, object)
+    }
+
+    /// The object of `key`: the one that is kept open, or what `get` gets, once for all who ask for `node` meanwhile.
+    async fn object<W>(
+        self: &Arc<Self>,
+        node: Node,
+        key: Key,
+        get: impl Fn(Arc<Facts>) -> W + Send + 'static,
+    ) -> Result<Object, FactError>
+    where
+        W: Future<Output = Result<Object, FactError>> + Send + 'static,
+    {
         if let Some(object) = lock(&self.nodes.objects).get(&key) {
-            return self.of_size(repo, blob, object.clone());
+            return Ok(object.clone());
         }
-        let node = Node::Blob(key_of(repo, blob));
         self.nodes.failed(&node)?;
-        let (facts, of, wanted, flight) = (self.clone(), repo.clone(), blob.clone(), node.clone());
+        let (facts, flight) = (self.clone(), node.clone());
         let load = move || async move {
-            let mut outcome = facts.fetch_blob(&of, &wanted).await;
+            let mut outcome = get(facts.clone()).await;
             if facts.nodes.can_give_descriptors(&outcome) {
-                outcome = facts.fetch_blob(&of, &wanted).await;
+                outcome = get(facts.clone()).await;
             }
             if let Ok(object) = &outcome {
                 lock(&facts.nodes.objects).put(key, object.clone());
@@ -353,8 +370,7 @@ impl Facts {
             facts.nodes.remember(node, &outcome);
             outcome
         };
-        let object = self.nodes.object_flights.join(flight, load).await?;
-        self.of_size(repo, blob, object)
+        self.nodes.object_flights.join(flight, load).await
     }
 
     /// A digest names one length; a descriptor that gives another one lies.
@@ -383,24 +399,13 @@ impl Facts {
             return Ok(Content::Small { archive, package: package.clone(), number });
         }
         let key = Key::Member { archive: package.archive.digest, number };
-        if let Some(object) = lock(&self.nodes.objects).get(&key) {
-            return Ok(Content::Object(object.clone()));
-        }
         let node = Node::Member(package.repo.clone(), package.archive.digest, number);
-        self.nodes.failed(&node)?;
-        let (facts, of, flight) = (self.clone(), package.clone(), node.clone());
-        let load = move || async move {
-            let mut outcome = facts.unpack(&of, number, file).await;
-            if facts.nodes.can_give_descriptors(&outcome) {
-                outcome = facts.unpack(&of, number, file).await;
-            }
-            if let Ok(object) = &outcome {
-                lock(&facts.nodes.objects).put(key, object.clone());
-            }
-            facts.nodes.remember(node, &outcome);
-            outcome
+        let of = package.clone();
+        let unpack = move |facts: Arc<Facts>| {
+            let of = of.clone();
+            async move { facts.unpack(&of, number, file).await }
         };
-        Ok(Content::Object(self.nodes.object_flights.join(flight, load).await?))
+        Ok(Content::Object(self.object(node, key, unpack).await?))
     }
 
     async fn unpack(self: &Arc<Self>, package: &Arc<Package>, number: FileNo, file: File) -> Result<Object, FactError> {
