@@ -183,6 +183,7 @@ def main():
                 say(f"  left out: {reason}")
         for label, mount in bed.mounts.items():
             now, peak = mount.memory()
+            counts.append(f"{label}: {mount.mode()}")
             counts.append(f"memory of {label} at the end: {now:.0f} MiB, at its peak {peak:.0f} MiB")
         host = host_line(bed.base, bed.registry, bed.load)
         statuses = {label: mount.status() for label, mount in bed.mounts.items()}

@@ -86,10 +86,13 @@ class Zip:
 
 
 def write_repeated(path, unit, times, mode=0o644):
+    """Writes a file as installers do, in pieces of 32 KiB: the kernel maps what was written at once faster."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "wb") as file:
+    pieces = [unit[at : at + (32 << 10)] for at in range(0, len(unit), 32 << 10)]
+    with open(path, "wb", 0) as file:
         for _ in range(times):
-            file.write(unit)
+            for piece in pieces:
+                file.write(piece)
     os.chmod(path, mode)
 
 

@@ -45,8 +45,8 @@ class Mount:
         self.root = os.path.join(self.path, registry.host)
         os.makedirs(self.path)
         self.env = {**os.environ, "HOME": base, "XDG_STATE_HOME": os.path.join(base, "state"), "no_proxy": "127.0.0.1"}
-        log = os.path.join(base, "log")
-        command = [self.program, "mount", "--cache-dir", cache or os.path.join(base, "cache"), "--log-file", log]
+        self.log = os.path.join(base, "log")
+        command = [self.program, "mount", "--cache-dir", cache or os.path.join(base, "cache"), "--log-file", self.log]
         command += ["--ca-file", registry.ca, "--tag-ttl", "24h", *options, registry.host, self.path]
         subprocess.run(command, check=True, env=self.env)
         self.pid = self.status()["pid"]
@@ -55,6 +55,12 @@ class Mount:
         command = [self.program, "status", "--json", self.path]
         answer = subprocess.run(command, check=True, env=self.env, capture_output=True).stdout
         return json.loads(answer)["mounts"][0]
+
+    def mode(self):
+        """How large files are read, in the words of the log."""
+        with open(self.log, encoding="utf-8") as file:
+            said = [line.split("files are read", 1)[1].strip() for line in file if "files are read" in line]
+        return f"files are read {said[0]}" if said else "the log does not say how files are read"
 
     def memory(self):
         """Memory now and at its peak, in MiB."""

@@ -160,9 +160,14 @@ class SmallRegistry:
     def answer(self, handler, with_body):
         found = self._find(handler.path.partition("?")[0])
         if found is None:
+            # A body of this form is what makes a 404 a registry's word.
+            text = json.dumps({"errors": [{"code": "NAME_UNKNOWN", "message": "not here"}]}).encode()
             handler.send_response(404)
-            handler.send_header("Content-Length", "0")
+            handler.send_header("Content-Type", "application/json")
+            handler.send_header("Content-Length", str(len(text)))
             handler.end_headers()
+            if with_body:
+                handler.wfile.write(text)
             return
         media_type, digest, content = found
         size = len(content) if isinstance(content, bytes) else os.path.getsize(content)
