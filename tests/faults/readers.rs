@@ -68,9 +68,12 @@ fn many_readers_of_a_download_that_fails_get_the_same_error_once() {
     assert_eq!(bed.mount.log().matches(&refused.to_string()).count(), 1, "said once: {}", bed.mount.log());
 }
 
-/// A `cat` of a file.
+/// A `cat` of a file that signals end, also where this test was started with some of them ignored, as in the background
+/// of a script.
 fn cat(path: &Path) -> Child {
-    Command::new("cat").arg(path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    let mut cat = Command::new("env");
+    cat.args(["--default-signal", "cat"]).arg(path);
+    cat.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 fn signal(child: &Child, signal: Signal) {
