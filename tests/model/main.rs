@@ -15,7 +15,7 @@ mod truth;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use proptest::test_runner::FileFailurePersistence;
+use proptest::test_runner::{FileFailurePersistence, RngSeed};
 
 use kernel::Kernel;
 use registry::Mode;
@@ -168,6 +168,12 @@ fn a_directory_that_became_a_tag_is_a_release() {
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 64,
+        // The same sequences at every run: what chance finds is for who looks for it (PROPTEST_RNG_SEED=N), not for
+        // whose change happens to be tested.
+        rng_seed: match ProptestConfig::default().rng_seed {
+            RngSeed::Random => RngSeed::Fixed(2026),
+            given => given,
+        },
         max_shrink_iters: 2000,
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct("tests/model/regressions.txt"))),
         ..ProptestConfig::default()

@@ -83,12 +83,17 @@ impl Kernel {
                 }
                 if !self.trouble {
                     self.seen.insert(path.to_owned(), self.now);
+                    // Its repository was asked about, so it is known from now on.
+                    if let (Some(space), false) = (path.rsplit_once('/'), name.contains('@')) {
+                        self.seen.insert(space.0.to_owned(), self.now);
+                    }
                 }
             }
             Ok(Some(_)) => {
                 let passes = may_pass || self.denied && is_passage(name);
                 assert!(is_real || passes, "{path}: a directory, but there is no such repository");
-                if !self.trouble && is_real {
+                // A passage is no claim that something is there: it costs no request and leaves nothing behind.
+                if !self.trouble && is_real && !may_pass {
                     self.seen.insert(path.to_owned(), self.now);
                 }
             }
