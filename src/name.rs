@@ -3,8 +3,12 @@
 //! Each type holds text that was checked against its grammar once; no other part of the program joins or splits
 //! this text. Grammars: OCI distribution spec, "Pulling manifests" (name, reference).
 
+mod provider;
+
 use std::fmt;
 use std::str::FromStr;
+
+pub use provider::{ProviderAddr, Version, ZipName};
 
 use crate::digest::{Digest, DigestError};
 

@@ -20,12 +20,15 @@ mod request;
 mod retry;
 mod transfer;
 pub mod transport;
+mod upload;
 
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+
+pub use upload::{BlobSource, Upload, Uploaded};
 
 use crate::digest::Digest;
 use crate::name::{RepoName, Selector, Tag};

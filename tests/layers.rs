@@ -11,24 +11,35 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("oci", &["digest", "name"]),
     ("artifact", &["digest", "name", "oci"]),
     ("members", &["digest", "name"]),
+    ("mapping", &["digest", "name"]),
+    ("lockfile", &["digest", "name"]),
     ("tree", VALUES),
     ("registry", VALUES),
     ("store", VALUES),
     ("archive", VALUES),
-    ("facts", &["digest", "name", "oci", "artifact", "members", "tree", "registry", "store", "archive"]),
-    ("fs", &["digest", "name", "oci", "artifact", "members", "tree", "registry", "store", "archive", "facts"]),
+    ("local", &["name"]),
+    ("facts", &["digest", "name", "oci", "artifact", "members", "mapping", "tree", "registry", "store", "archive"]),
+    ("stage", &["digest", "name", "oci", "artifact", "members", "mapping", "tree", "registry", "archive", "local"]),
+    ("copy", &["digest", "name", "oci", "artifact", "mapping", "lockfile", "registry", "store", "facts"]),
+    (
+        "fs",
+        &[
+            "digest", "name", "oci", "artifact", "members", "mapping", "tree", "registry", "store", "archive", "local",
+            "facts", "stage",
+        ],
+    ),
     ("fuse", &["digest", "name", "oci", "artifact", "members", "facts", "fs"]),
     (
         "cli",
         &[
-            "digest", "name", "oci", "artifact", "members", "tree", "registry", "store", "archive", "facts", "fs",
-            "fuse",
+            "digest", "name", "oci", "artifact", "members", "mapping", "lockfile", "tree", "registry", "store",
+            "archive", "local", "facts", "stage", "copy", "fs", "fuse",
         ],
     ),
     ("main", &["cli"]),
 ];
 
-const VALUES: &[&str] = &["digest", "name", "oci", "artifact", "members"];
+const VALUES: &[&str] = &["digest", "name", "oci", "artifact", "members", "mapping"];
 
 /// The only modules that may use an outside crate. Crates that are no kind of I/O or format (`bytes`, `serde`,
 /// `thiserror`, `tokio`, `tracing`, `rustix` …) have no home.
@@ -39,7 +50,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap_complete", &["cli"]),
     ("flate2", &["archive"]),
     ("fuser", &["fuse"]),
-    ("hcl", &["cli"]),
+    ("hcl", &["mapping", "cli"]),
+    ("hcl_edit", &["lockfile", "cli"]),
     ("httpdate", &["registry"]),
     ("indicatif", &["cli"]),
     ("libdeflater", &["archive"]),
@@ -47,6 +59,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustls", &["registry"]),
     ("rustls_native_certs", &["registry"]),
     ("sha2", &["digest"]),
+    ("tar", &["registry"]),
     ("tracing_subscriber", &["cli"]),
     ("url", &["registry", "cli"]),
     ("zip", &["archive"]),

@@ -122,6 +122,11 @@ fn gone(pid: Pid) -> bool {
     test_kill_process(pid).is_err() || state.is_ok_and(|stat| stat.contains(") Z "))
 }
 
+/// Whether a mount has lost its process.
+fn is_dead(point: &Path) -> bool {
+    fs::metadata(point).is_err_and(|e| e.kind() == std::io::ErrorKind::NotConnected)
+}
+
 /// A mount in the foreground, once it can be used.
 fn in_foreground(place: &Place) -> Child {
     let mut command = place.command();
@@ -296,17 +301,19 @@ fn a_dead_mount_is_told_unmounted_and_mounted_over() {
     done(&place.mount(&[]));
     let pid = place.pid();
     kill_process(pid, Signal::KILL).unwrap();
-    eventually("killed", || gone(pid));
+    // The process is a zombie before its last thread has let go of the mount.
+    eventually("the mount is dead", || gone(pid) && is_dead(&place.point()));
     let status = place.run(&["status", "--json", "mnt"]);
     assert_eq!(status.status.code(), Some(1));
     let shown: Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!(shown["mounts"][0]["pid"], Value::Null);
-    assert!(String::from_utf8_lossy(&status.stderr).contains("its process is gone"));
+    let told = String::from_utf8_lossy(&status.stderr);
+    assert!(told.contains("its process is gone"), "{told}");
     done(&place.mount(&[]));
     fs::read_dir(place.point()).unwrap();
     let pid = place.pid();
     kill_process(pid, Signal::KILL).unwrap();
-    eventually("killed", || gone(pid));
+    eventually("the mount is dead", || gone(pid) && is_dead(&place.point()));
     done(&place.run(&["umount", "mnt"]));
     assert!(!place.is_mounted());
 }

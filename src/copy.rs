@@ -1,0 +1,1 @@
+//! Artifacts from one place to another, with everything they name, digests kept.

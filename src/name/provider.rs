@@ -1,0 +1,318 @@
+//! Provider addresses, versions, and the file names that are made of them, as OpenTofu spells them.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::str::FromStr;
+
+use super::{COMPONENT_MAX, Host, NameError, Platform, Tag, refuse};
+
+/// A provider: `HOST/NAMESPACE/TYPE`, the address by which configurations name it.
+///
+/// INVARIANT: each part can be a directory's name; namespace and type are lower-case (addresses are compared that way).
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProviderAddr {
+    /// The provider registry, which is no OCI registry: `registry.opentofu.org`.
+    pub host: Host,
+    namespace: String,
+    kind: String,
+}
+
+impl ProviderAddr {
+    /// The address of these three parts; `None` where one of them cannot be part of an address.
+    pub fn new(host: Host, namespace: &str, kind: &str) -> Option<ProviderAddr> {
+        let (namespace, kind) = (namespace.to_ascii_lowercase(), kind.to_ascii_lowercase());
+        (is_part(&namespace) && is_part(&kind)).then_some(ProviderAddr { host, namespace, kind })
+    }
+
+    /// Reads `[HOST/]NAMESPACE/TYPE`; without a host it is one of `default`.
+    ///
+    /// # Errors
+    /// The text is no such address.
+    pub fn parse(text: &str, default: &Host) -> Result<ProviderAddr, NameError> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let address = match parts[..] {
+            [namespace, kind] => ProviderAddr::new(default.clone(), namespace, kind),
+            [host, namespace, kind] => host.parse().ok().and_then(|host| ProviderAddr::new(host, namespace, kind)),
+            _ => None,
+        };
+        match address {
+            Some(address) => Ok(address),
+            None => refuse(text, "a provider ([HOST/]NAMESPACE/TYPE)"),
+        }
+    }
+
+    /// `NAMESPACE`
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// `TYPE`
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// The name of a package in a packed mirror: `terraform-provider-TYPE_VERSION_OS_ARCH.zip`.
+    pub fn zip_name(&self, version: &Version, platform: &Platform) -> String {
+        format!("{ZIP_PREFIX}{}_{version}_{platform}.zip", self.kind)
+    }
+}
+
+fn is_part(text: &str) -> bool {
+    let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = text.as_bytes();
+    (1..=COMPONENT_MAX - 64).contains(&bytes.len())
+        && bytes.iter().all(|&b| alnum(b) || b == b'-' || b == b'_')
+        && alnum(bytes[0])
+        && alnum(bytes[bytes.len() - 1])
+}
+
+impl fmt::Display for ProviderAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.host, self.namespace, self.kind)
+    }
+}
+
+impl fmt::Debug for ProviderAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+const ZIP_PREFIX: &str = "terraform-provider-";
+
+/// What the name of a provider's zip says: `terraform-provider-TYPE_VERSION_OS_ARCH.zip`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ZipName {
+    /// `TYPE`
+    pub kind: String,
+    /// `VERSION`
+    pub version: Version,
+    /// `OS_ARCH`
+    pub platform: Platform,
+}
+
+impl FromStr for ZipName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let read = || {
+            let stem = text.strip_prefix(ZIP_PREFIX)?.strip_suffix(".zip")?;
+            // A type may hold underscores, the other parts cannot.
+            let mut parts = stem.rsplitn(4, '_');
+            let (arch, os, version, kind) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+            let name =
+                ZipName { kind: kind.to_owned(), version: version.parse().ok()?, platform: Platform::new(os, arch)? };
+            is_part(kind).then_some(name)
+        };
+        match read() {
+            Some(name) => Ok(name),
+            None => refuse(text, "a provider's zip (terraform-provider-TYPE_VERSION_OS_ARCH.zip)"),
+        }
+    }
+}
+
+/// The version of a release in its canonical form: `MAJOR.MINOR.PATCH[-PRERELEASE][+BUILD]` (Semantic Versioning 2.0.0).
+///
+/// Ordered by precedence; versions that differ in their build alone by that.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Version {
+    numbers: [u64; 3],
+    prerelease: String,
+    build: String,
+}
+
+impl Version {
+    /// `MAJOR`, `MINOR`, `PATCH`.
+    pub fn numbers(&self) -> [u64; 3] {
+        self.numbers
+    }
+
+    /// `PRERELEASE`, empty if there is none.
+    pub fn prerelease(&self) -> &str {
+        &self.prerelease
+    }
+
+    /// `BUILD`, empty if there is none.
+    pub fn build(&self) -> &str {
+        &self.build
+    }
+
+    /// The version for which a tag stands: `_` is `+`, which no tag can hold. `None` if it is none in canonical form.
+    pub fn of_tag(tag: &Tag) -> Option<Version> {
+        if tag.as_str().contains('+') {
+            return None;
+        }
+        tag.as_str().replacen('_', "+", 1).parse().ok()
+    }
+
+    /// The tag of this version. `None` if it is too long for one.
+    pub fn tag(&self) -> Option<Tag> {
+        self.to_string().replace('+', "_").parse().ok()
+    }
+}
+
+impl FromStr for Version {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match read_version(text) {
+            Some(version) => Ok(version),
+            None => refuse(text, "a version (MAJOR.MINOR.PATCH[-PRERELEASE][+BUILD])"),
+        }
+    }
+}
+
+fn read_version(text: &str) -> Option<Version> {
+    let (rest, build) = text.split_once('+').map_or((text, None), |(rest, build)| (rest, Some(build)));
+    let (core, prerelease) = rest.split_once('-').map_or((rest, None), |(core, pre)| (core, Some(pre)));
+    let word = |w: &str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let words = |text: Option<&str>| text.is_none_or(|text| text.split('.').all(word));
+    let sound = |w: &str| number(w).is_some() || !w.bytes().all(|b| b.is_ascii_digit());
+    if !words(build) || !words(prerelease) || !prerelease.is_none_or(|text| text.split('.').all(sound)) {
+        return None;
+    }
+    let mut parts = core.split('.').map(number);
+    let numbers = [parts.next()??, parts.next()??, parts.next()??];
+    let owned = |text: Option<&str>| text.unwrap_or_default().to_owned();
+    parts.next().is_none().then(|| Version { numbers, prerelease: owned(prerelease), build: owned(build) })
+}
+
+/// A number without leading zeros.
+fn number(text: &str) -> Option<u64> {
+    let canonical = text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    if canonical { text.parse().ok() } else { None }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [major, minor, patch] = self.numbers;
+        write!(f, "{major}.{minor}.{patch}")?;
+        if !self.prerelease.is_empty() {
+            write!(f, "-{}", self.prerelease)?;
+        }
+        if !self.build.is_empty() {
+            write!(f, "+{}", self.build)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl PartialOrd for Version {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Version {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.numbers
+            .cmp(&other.numbers)
+            .then_with(|| by_prerelease(&self.prerelease, &other.prerelease))
+            .then_with(|| self.build.cmp(&other.build))
+    }
+}
+
+fn by_prerelease(a: &str, b: &str) -> Ordering {
+    match (a.is_empty(), b.is_empty()) {
+        (true, true) => return Ordering::Equal,
+        (true, false) => return Ordering::Greater,
+        (false, true) => return Ordering::Less,
+        (false, false) => {}
+    }
+    let word = |a: &str, b: &str| match (number(a), number(b)) {
+        (Some(a), Some(b)) => a.cmp(&b),
+        (Some(_), None) => Ordering::Less,
+        (None, Some(_)) => Ordering::Greater,
+        (None, None) => a.cmp(b),
+    };
+    let (mut a, mut b) = (a.split('.'), b.split('.'));
+    loop {
+        match (a.next(), b.next()) {
+            (None, None) => return Ordering::Equal,
+            (None, Some(_)) => return Ordering::Less,
+            (Some(_), None) => return Ordering::Greater,
+            (Some(a), Some(b)) => match word(a, b) {
+                Ordering::Equal => {}
+                unequal => return unequal,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(text: &str) -> Version {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn versions_are_canonical_or_none() {
+        for text in ["0.0.0", "1.2.3", "1.0.0-rc1", "1.0.0-RC.1+b1", "1.0.0+b-1.2", "10.20.30-0a"] {
+            assert_eq!(version(text).to_string(), text);
+        }
+        for text in ["", "1", "1.2", "1.2.3.4", "v1.2.3", "01.2.3", "1.2.03", "1.2.3-", "1.2.3+", "1.2.3-01", "1.2.x"] {
+            assert!(text.parse::<Version>().is_err(), "{text}");
+        }
+        assert!("99999999999999999999.0.0".parse::<Version>().is_err());
+    }
+
+    #[test]
+    fn versions_are_ordered_by_precedence() {
+        let order = [
+            "0.9.9",
+            "1.0.0-alpha",
+            "1.0.0-alpha.1",
+            "1.0.0-alpha.beta",
+            "1.0.0-beta.2",
+            "1.0.0-beta.11",
+            "1.0.0-rc.1",
+            "1.0.0",
+            "1.0.0+b1",
+            "1.0.1",
+            "1.10.0",
+        ];
+        assert!(order.windows(2).all(|pair| version(pair[0]) < version(pair[1])));
+    }
+
+    #[test]
+    fn a_tag_spells_plus_as_an_underscore() {
+        let tag = |text: &str| text.parse::<Tag>().unwrap();
+        assert_eq!(Version::of_tag(&tag("1.0.0_b1")), Some(version("1.0.0+b1")));
+        assert_eq!(version("1.0.0+b1").tag(), Some(tag("1.0.0_b1")));
+        for text in ["latest", "v1.0.0", "1.2", "1.0.0_b_1", "sha256-abc"] {
+            assert_eq!(Version::of_tag(&tag(text)), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_has_a_host_or_the_default_one() {
+        let default = "registry.opentofu.org".parse().unwrap();
+        let parse = |text| ProviderAddr::parse(text, &default).map(|a| a.to_string());
+        assert_eq!(parse("Hashicorp/aws").unwrap(), "registry.opentofu.org/hashicorp/aws");
+        assert_eq!(parse("localhost:8443/acme/demo_x").unwrap(), "localhost:8443/acme/demo_x");
+        for text in ["aws", "a/b/c/d", "x.y/a/", "nohost/a/b", "x.y/-a/b", "x.y/a b/c", "x.y/../c"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_zip_is_read_as_it_is_written() {
+        let address = ProviderAddr::new("a.b".parse().unwrap(), "n", "my_type").unwrap();
+        let platform = "linux_amd64".parse::<Platform>().unwrap();
+        let name = address.zip_name(&version("1.0.0-rc1+b"), &platform);
+        assert_eq!(name, "terraform-provider-my_type_1.0.0-rc1+b_linux_amd64.zip");
+        let read: ZipName = name.parse().unwrap();
+        assert_eq!((read.kind.as_str(), read.version, read.platform), ("my_type", version("1.0.0-rc1+b"), platform));
+        for text in ["terraform-provider-x_1.0_linux_amd64.zip", "terraform-provider-x_linux_amd64.zip", "x.zip"] {
+            assert!(text.parse::<ZipName>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Writing into repositories: what remote registries and image layouts on disk have in common.
+//!
+//! INVARIANT: a call that returned `Ok` left exactly the bytes of that digest behind. Each call is a no-op the second
+//! time, so that a commit can be taken up where it stopped.
+
+use std::io;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{Registry, RegistryError};
+use crate::digest::Digest;
+use crate::name::{RepoName, Selector};
+use crate::oci::{Descriptor, Manifest};
+
+/// Where the bytes of a blob come from. The same range may be asked for again, when an upload begins anew.
+#[async_trait]
+pub trait BlobSource: Send + Sync {
+    /// The bytes at `offset`, at most `len` of them; none at the end alone.
+    async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes>;
+}
+
+/// What an upload did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Uploaded {
+    /// The bytes were sent.
+    Sent,
+    /// They were there already.
+    Present,
+}
+
+/// A host's repositories that can be written to.
+///
+/// Contract of every back end, beside that of [`Registry`]: what can be repeated is repeated inside, within the
+/// deadline without progress. `Denied` names the credential's source. Nothing is ever removed or overwritten except
+/// what a tag stands for.
+#[async_trait]
+pub trait Upload: Registry {
+    /// Makes sure that the repository holds a blob, by sending it where it is not there.
+    ///
+    /// `Integrity` where the source's bytes do not have the descriptor's digest and size (then the blob is not there
+    /// afterwards), or the registry says that it kept others.
+    async fn put_blob(
+        &self,
+        repo: &RepoName,
+        blob: &Descriptor,
+        source: &dyn BlobSource,
+    ) -> Result<Uploaded, RegistryError>;
+
+    /// Puts a manifest under its digest, or under a tag, which stands for it afterwards. What it names has to be there.
+    async fn put_manifest(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+        manifest: &Manifest,
+    ) -> Result<(), RegistryError>;
+
+    /// The digest that a tag stands for at this moment, past every cache and mirror. `None` if there is no such tag.
+    async fn present(&self, repo: &RepoName, selector: &Selector) -> Result<Option<Digest>, RegistryError>;
+}
