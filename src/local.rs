@@ -1,1 +1,28 @@
-//! A directory tree on local disk that is held by descriptor: names are checked, nothing leads out of it.
+//! A directory tree on local disk that others may write to: what stands behind the writable parts of a mount.
+//!
+//! The tree is held by a descriptor of its top. A [`Node`] is a place in it, a directory and a name, that a rename
+//! changes; a path is made of places at the moment it is used, is resolved beneath the top without following any
+//! symbolic link, and its last name is never followed either. So nothing in the tree leads out of it, and a node costs
+//! no descriptor. What was removed while it was open is reached through its open files.
+//!
+//! There are no hard links, devices, sockets or pipes in a tree: every file has one place.
+
+mod attributes;
+mod file;
+mod node;
+mod path;
+mod tree;
+
+pub use attributes::{Change, Time};
+pub use file::{Access, File};
+pub use node::Node;
+pub use path::{Name, RelPath};
+pub use rustix::fs::Stat;
+pub use rustix::io::Errno;
+pub use tree::{How, Known, Maker, Tree};
+
+/// What a call on a tree gives: the system's own error number where it failed.
+pub type Result<T> = std::result::Result<T, Errno>;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! Changing attributes: of a place, and of what is only open any more.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid, XattrFlags};
+
+use super::tree::{At, Tree};
+use super::{Access, Errno, File, Node, Result, Stat};
+
+/// A time that is set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Time {
+    /// The disk's present time.
+    Now,
+    /// Seconds since 1970 and nanoseconds.
+    At(i64, u32),
+}
+
+/// What is to change; `None` stays as it is.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// Permission bits, set-id and sticky bits included.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Size in bytes.
+    pub size: Option<u64>,
+    /// Time of the last access.
+    pub accessed: Option<Time>,
+    /// Time of the last modification.
+    pub modified: Option<Time>,
+}
+
+/// The longest list of names that the system gives (XATTR_LIST_MAX), and the longest value (XATTR_SIZE_MAX).
+const XATTR_MAX: usize = 64 * 1024;
+
+fn timespec(time: Option<Time>) -> Timespec {
+    match time {
+        None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT as _ },
+        Some(Time::Now) => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW as _ },
+        Some(Time::At(seconds, nanoseconds)) => Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() },
+    }
+}
+
+/// The name under which the system finds what a descriptor holds, links included: a way to calls that take no
+/// descriptor of the kind that only marks a place.
+fn by_descriptor(fd: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
+}
+
+impl Tree {
+    /// The attributes of `node`.
+    pub fn stat(&self, node: &Node) -> Result<Stat> {
+        let _names = self.read_names();
+        self.stat_of(node)
+    }
+
+    fn stat_of(&self, node: &Node) -> Result<Stat> {
+        match self.locate(node) {
+            Ok(at) => at.stat(),
+            Err(e) => node.open_file(|_| true).ok_or(e)?.stat(),
+        }
+    }
+
+    /// Changes attributes of `node`, and gives the new ones. A size is changed through `file` where one is given:
+    /// whoever opened a file for writing may cut it, whatever its mode is by now.
+    pub fn change(&self, node: &Node, change: &Change, file: Option<&File>) -> Result<Stat> {
+        let _names = self.read_names();
+        match self.locate(node) {
+            Ok(at) => {
+                self.change_place(&at, change, file)?;
+                at.stat()
+            }
+            Err(e) => {
+                let open = node.open_file(|open| change.size.is_none() || open.is_writable()).ok_or(e)?;
+                change_open(&open, change)?;
+                open.stat()
+            }
+        }
+    }
+
+    fn change_place(&self, at: &At, change: &Change, file: Option<&File>) -> Result<()> {
+        if let Some(size) = change.size {
+            match file {
+                Some(file) => rustix::fs::ftruncate(file, size)?,
+                None => rustix::fs::ftruncate(at.open(OFlags::WRONLY | OFlags::NONBLOCK)?, size)?,
+            }
+        }
+        let (uid, gid) = (change.uid.map(Uid::from_raw), change.gid.map(Gid::from_raw));
+        if uid.is_some() || gid.is_some() {
+            rustix::fs::chownat(at.dir(), at.name(), uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        // After the owner: changing that clears set-id bits.
+        if let Some(mode) = change.mode {
+            let place = at.open(OFlags::PATH)?;
+            if rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode).is_symlink() {
+                return Err(Errno::OPNOTSUPP);
+            }
+            rustix::fs::chmod(by_descriptor(&place), Mode::from_raw_mode(mode))?;
+        }
+        if change.accessed.is_some() || change.modified.is_some() {
+            rustix::fs::utimensat(at.dir(), at.name(), &times(change), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        Ok(())
+    }
+
+    /// Has the disk keep the names in a directory.
+    pub fn sync_names(&self, dir: &Node) -> Result<()> {
+        let _names = self.read_names();
+        rustix::fs::fsync(self.locate(dir)?.open(OFlags::RDONLY | OFlags::DIRECTORY)?)
+    }
+
+    /// The value of an extended attribute.
+    pub fn xattr(&self, node: &Node, name: &OsStr) -> Result<Vec<u8>> {
+        self.with_attributes(node, |path| {
+            let mut value = vec![0; XATTR_MAX];
+            let length = rustix::fs::getxattr(path, name, &mut value)?;
+            value.truncate(length);
+            Ok(value)
+        })
+    }
+
+    /// The names of all extended attributes, each followed by NUL.
+    pub fn xattrs(&self, node: &Node) -> Result<Vec<u8>> {
+        self.with_attributes(node, |path| {
+            let mut names = vec![0; XATTR_MAX];
+            let length = rustix::fs::listxattr(path, &mut names)?;
+            names.truncate(length);
+            Ok(names)
+        })
+    }
+
+    /// Sets an extended attribute; `flags` are those of setxattr(2).
+    pub fn set_xattr(&self, node: &Node, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
+        let flags = XattrFlags::from_bits(flags.cast_unsigned()).ok_or(Errno::INVAL)?;
+        self.with_attributes(node, |path| rustix::fs::setxattr(path, name, value, flags))
+    }
+
+    /// Removes an extended attribute.
+    pub fn remove_xattr(&self, node: &Node, name: &OsStr) -> Result<()> {
+        self.with_attributes(node, |path| rustix::fs::removexattr(path, name))
+    }
+
+    fn with_attributes<T>(&self, node: &Node, call: impl FnOnce(&str) -> Result<T>) -> Result<T> {
+        let _names = self.read_names();
+        match self.locate(node) {
+            Ok(at) => call(&by_descriptor(at.open(OFlags::PATH)?)),
+            Err(e) => {
+                let open: Arc<File> = node.open_file(|_| true).ok_or(e)?;
+                call(&by_descriptor(&*open))
+            }
+        }
+    }
+
+    /// Opens a file of which only open files are left.
+    pub(super) fn open_again(&self, node: &Node, access: Access) -> Result<File> {
+        let open = node.open_file(|_| true).ok_or(Errno::NOENT)?;
+        let flags = access.flags() | OFlags::CLOEXEC;
+        Ok(File::new(rustix::fs::open(by_descriptor(&*open), flags, Mode::empty())?, access))
+    }
+}
+
+fn times(change: &Change) -> Timestamps {
+    Timestamps { last_access: timespec(change.accessed), last_modification: timespec(change.modified) }
+}
+
+fn change_open(file: &File, change: &Change) -> Result<()> {
+    if let Some(size) = change.size {
+        rustix::fs::ftruncate(file, size)?;
+    }
+    let (uid, gid) = (change.uid.map(Uid::from_raw), change.gid.map(Gid::from_raw));
+    if uid.is_some() || gid.is_some() {
+        rustix::fs::fchown(file, uid, gid)?;
+    }
+    if let Some(mode) = change.mode {
+        rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?;
+    }
+    if change.accessed.is_some() || change.modified.is_some() {
+        rustix::fs::futimens(file, &times(change))?;
+    }
+    Ok(())
+}

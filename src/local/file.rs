@@ -1,0 +1,100 @@
+//! Open files.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FallocateFlags, OFlags};
+
+use super::{Errno, Result, Stat};
+
+/// What an open file may be used for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Access {
+    /// Reading.
+    pub read: bool,
+    /// Writing.
+    pub write: bool,
+}
+
+impl Access {
+    /// Reading alone.
+    pub const READ: Access = Access { read: true, write: false };
+
+    pub(super) fn flags(self) -> OFlags {
+        match (self.read, self.write) {
+            (true, true) => OFlags::RDWR,
+            (false, true) => OFlags::WRONLY,
+            _ => OFlags::RDONLY,
+        }
+    }
+}
+
+/// An open regular file of a tree. It stays what it is when its name is renamed or removed.
+#[derive(Debug)]
+pub struct File {
+    fd: OwnedFd,
+    access: Access,
+}
+
+impl AsFd for File {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl File {
+    pub(super) fn new(fd: OwnedFd, access: Access) -> File {
+        File { fd, access }
+    }
+
+    /// Whether it may be written.
+    pub fn is_writable(&self) -> bool {
+        self.access.write
+    }
+
+    /// Its attributes.
+    pub fn stat(&self) -> Result<Stat> {
+        rustix::fs::fstat(&self.fd)
+    }
+
+    /// Reads at `offset` until `buf` is full or the file ends; how many bytes were read.
+    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
+        let mut filled = 0;
+        while filled < buf.len() {
+            match rustix::io::pread(&self.fd, &mut buf[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Writes at `offset`; how many bytes were written: fewer than all only where the next one failed.
+    pub fn write_at(&self, data: &[u8], offset: u64) -> Result<usize> {
+        let mut written = 0;
+        while written < data.len() {
+            match rustix::io::pwrite(&self.fd, &data[written..], offset + written as u64) {
+                Ok(n) => written += n,
+                Err(Errno::INTR) => {}
+                Err(e) if written == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
+        Ok(written)
+    }
+
+    /// fallocate(2) with the mode's own bits.
+    pub fn allocate(&self, mode: i32, offset: u64, length: u64) -> Result<()> {
+        let mode = FallocateFlags::from_bits_retain(mode.cast_unsigned());
+        rustix::fs::fallocate(&self.fd, mode, offset, length)
+    }
+
+    /// Has the disk keep what was written; with `data_only` without attributes that no reader needs.
+    pub fn sync(&self, data_only: bool) -> Result<()> {
+        match data_only {
+            true => rustix::fs::fdatasync(&self.fd),
+            false => rustix::fs::fsync(&self.fd),
+        }
+    }
+}

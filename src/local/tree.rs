@@ -1,0 +1,316 @@
+//! The tree: making, finding, listing, moving and removing.
+
+use std::ffi::{OsStr, OsString};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, StatVfs, Uid};
+
+use super::node::Place;
+use super::{Access, Errno, File, Name, Node, RelPath, Result, Stat};
+
+/// The longest path, in bytes, that is resolved in one call; the system takes 4,095.
+const RESOLVED_AT_ONCE: usize = 4000;
+/// The bits of a mode that are set by whoever makes or changes a file.
+const MODE_BITS: u32 = 0o7777;
+
+/// See the module [`super`].
+#[derive(Debug)]
+pub struct Tree {
+    top_fd: OwnedFd,
+    top: Arc<Node>,
+    /// Held for writing while names move or go, and for reading while a path is made and used.
+    names: RwLock<()>,
+}
+
+/// Who makes something, and so owns it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Maker {
+    /// The user.
+    pub uid: u32,
+    /// The group, where the directory does not hand its own down.
+    pub gid: u32,
+}
+
+/// How a rename treats what has the new name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum How {
+    /// It is replaced, as rename(2) says.
+    Replace,
+    /// It is an error (RENAME_NOREPLACE).
+    NoReplace,
+    /// It gets the old name (RENAME_EXCHANGE).
+    Exchange,
+}
+
+/// The nodes, as far as anybody holds them, of what a rename moved and of what had the new name.
+#[derive(Default, Debug)]
+pub struct Known {
+    /// What had the old name.
+    pub moved: Option<Arc<Node>>,
+    /// What had the new name.
+    pub other: Option<Arc<Node>>,
+}
+
+/// A name in an open directory.
+pub(super) struct At {
+    dir: OwnedFd,
+    name: Box<OsStr>,
+}
+
+impl At {
+    pub(super) fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    pub(super) fn name(&self) -> &OsStr {
+        &self.name
+    }
+
+    pub(super) fn stat(&self) -> Result<Stat> {
+        rustix::fs::statat(&self.dir, self.name(), AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    pub(super) fn open(&self, flags: OFlags) -> Result<OwnedFd> {
+        rustix::fs::openat(&self.dir, self.name(), flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+    }
+}
+
+impl Tree {
+    /// The tree in the directory `dir`, which has to exist. What `dir` names later does not matter.
+    pub fn open(dir: &Path) -> Result<Arc<Tree>> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let top_fd = rustix::fs::open(dir, flags, Mode::empty())?;
+        Ok(Arc::new(Tree { top_fd, top: Node::top(), names: RwLock::default() }))
+    }
+
+    /// The top.
+    pub fn top(&self) -> &Arc<Node> {
+        &self.top
+    }
+
+    /// A node for what stands at `path` now; whether anything does is not looked at.
+    pub fn node_at(&self, path: &RelPath) -> Arc<Node> {
+        path.names().iter().fold(self.top.clone(), |dir, name| Node::below(&dir, name.clone()))
+    }
+
+    pub(super) fn read_names(&self) -> RwLockReadGuard<'_, ()> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the directory at `path` as a place.
+    fn resolve(&self, path: &RelPath) -> Result<OwnedFd> {
+        let mut at: Option<OwnedFd> = None;
+        let mut text: Vec<u8> = Vec::new();
+        for name in path.names() {
+            let name = name.as_os_str().as_bytes();
+            if text.len() + name.len() > RESOLVED_AT_ONCE {
+                at = Some(self.step(at.as_ref(), &text)?);
+                text.clear();
+            }
+            if !text.is_empty() {
+                text.push(b'/');
+            }
+            text.extend_from_slice(name);
+        }
+        match (at, text.is_empty()) {
+            (Some(at), true) => Ok(at),
+            (at, false) => self.step(at.as_ref(), &text),
+            (None, true) => self.step(None, b"."),
+        }
+    }
+
+    fn step(&self, from: Option<&OwnedFd>, path: &[u8]) -> Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+        rustix::fs::openat2(from.unwrap_or(&self.top_fd), path, flags, Mode::empty(), how)
+    }
+
+    /// Where `node` stands: its directory, open, and its name in it.
+    pub(super) fn locate(&self, node: &Node) -> Result<At> {
+        match node.place() {
+            Place::Top => Ok(At { dir: self.step(None, b".")?, name: OsStr::new(".").into() }),
+            Place::In(dir, name) => self.at(&dir, &name),
+            Place::Gone => Err(Errno::NOENT),
+        }
+    }
+
+    fn at(&self, dir: &Node, name: &Name) -> Result<At> {
+        Ok(At { dir: self.resolve(&dir.path()?)?, name: name.as_os_str().into() })
+    }
+
+    /// The attributes of `name` in `dir`.
+    pub fn find(&self, dir: &Node, name: &Name) -> Result<Stat> {
+        let _names = self.read_names();
+        self.at(dir, name)?.stat()
+    }
+
+    /// Makes a directory.
+    pub fn make_dir(&self, dir: &Node, name: &Name, mode: u32, maker: Maker) -> Result<Stat> {
+        let _names = self.read_names();
+        let at = self.at(dir, name)?;
+        let mode = Mode::from_raw_mode(mode & MODE_BITS);
+        // It has to be opened once, whatever its owner may do with it later.
+        rustix::fs::mkdirat(at.dir(), at.name(), mode | Mode::RWXU)?;
+        let made = at.open(OFlags::RDONLY | OFlags::DIRECTORY)?;
+        settled(at.dir(), &made, mode, maker)
+    }
+
+    /// Makes a symbolic link.
+    pub fn make_link(&self, dir: &Node, name: &Name, target: &OsStr, maker: Maker) -> Result<Stat> {
+        let _names = self.read_names();
+        let at = self.at(dir, name)?;
+        rustix::fs::symlinkat(target, at.dir(), at.name())?;
+        let stat = at.stat()?;
+        let (uid, gid) = owner(at.dir(), &stat, maker)?;
+        if uid.is_some() || gid.is_some() {
+            rustix::fs::chownat(at.dir(), at.name(), uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+            return at.stat();
+        }
+        Ok(stat)
+    }
+
+    /// Makes a regular file that does not exist yet, and opens it. `node` is the node that it gets.
+    pub fn create(
+        &self,
+        dir: &Arc<Node>,
+        name: &Name,
+        access: Access,
+        mode: u32,
+        maker: Maker,
+    ) -> Result<(Arc<Node>, Arc<File>, Stat)> {
+        let _names = self.read_names();
+        let at = self.at(dir, name)?;
+        let flags = access.flags() | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(mode & MODE_BITS);
+        let fd = rustix::fs::openat(at.dir(), at.name(), flags, mode)?;
+        let stat = settled(at.dir(), &fd, mode, maker)?;
+        let (node, file) = (Node::below(dir, name.clone()), Arc::new(File::new(fd, access)));
+        node.opened(&file);
+        Ok((node, file, stat))
+    }
+
+    /// Opens a regular file.
+    pub fn open_file(&self, node: &Node, access: Access) -> Result<Arc<File>> {
+        let _names = self.read_names();
+        let file = match self.locate(node) {
+            // Where something else took its place on the disk, opening it shall not wait.
+            Ok(at) => File::new(at.open(access.flags() | OFlags::NONBLOCK)?, access),
+            Err(_) => self.open_again(node, access)?,
+        };
+        let file = Arc::new(file);
+        node.opened(&file);
+        Ok(file)
+    }
+
+    /// The text of a symbolic link.
+    pub fn read_link(&self, node: &Node) -> Result<OsString> {
+        let _names = self.read_names();
+        let at = self.locate(node)?;
+        Ok(OsString::from_vec(rustix::fs::readlinkat(at.dir(), at.name(), Vec::new())?.into_bytes()))
+    }
+
+    /// The names in a directory, sorted.
+    pub fn list(&self, dir: &Node) -> Result<Vec<Name>> {
+        let _names = self.read_names();
+        let fd = self.locate(dir)?.open(OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let mut space = [MaybeUninit::uninit(); 32 * 1024];
+        let mut entries = RawDir::new(fd, &mut space);
+        let mut names = Vec::new();
+        while let Some(entry) = entries.next() {
+            if let Ok(name) = Name::new(OsStr::from_bytes(entry?.file_name().to_bytes())) {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Removes the file or link `name`. `known` gives its node, if anybody holds it.
+    pub fn unlink(&self, dir: &Node, name: &Name, known: impl FnOnce() -> Option<Arc<Node>>) -> Result<()> {
+        self.remove(dir, name, AtFlags::empty(), known)
+    }
+
+    /// Removes the empty directory `name`. `known` gives its node, if anybody holds it.
+    pub fn remove_dir(&self, dir: &Node, name: &Name, known: impl FnOnce() -> Option<Arc<Node>>) -> Result<()> {
+        self.remove(dir, name, AtFlags::REMOVEDIR, known)
+    }
+
+    fn remove(&self, dir: &Node, name: &Name, how: AtFlags, known: impl FnOnce() -> Option<Arc<Node>>) -> Result<()> {
+        let _names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        let at = self.at(dir, name)?;
+        rustix::fs::unlinkat(at.dir(), at.name(), how)?;
+        if let Some(node) = known() {
+            node.put(Place::Gone);
+        }
+        Ok(())
+    }
+
+    /// Gives what has the name `from` the name `to`, and moves the nodes that `known` gives along.
+    pub fn rename(
+        &self,
+        from: (&Arc<Node>, &Name),
+        to: (&Arc<Node>, &Name),
+        how: How,
+        known: impl FnOnce() -> Known,
+    ) -> Result<()> {
+        let _names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        let (old, new) = (self.at(from.0, from.1)?, self.at(to.0, to.1)?);
+        let flags = match how {
+            How::Replace => RenameFlags::empty(),
+            How::NoReplace => RenameFlags::NOREPLACE,
+            How::Exchange => RenameFlags::EXCHANGE,
+        };
+        rustix::fs::renameat_with(old.dir(), old.name(), new.dir(), new.name(), flags)?;
+        let known = known();
+        if let Some(other) = known.other {
+            other.put(match how {
+                How::Exchange => Place::In(from.0.clone(), from.1.clone()),
+                How::Replace | How::NoReplace => Place::Gone,
+            });
+        }
+        if let Some(moved) = known.moved {
+            moved.put(Place::In(to.0.clone(), to.1.clone()));
+        }
+        Ok(())
+    }
+
+    /// The space of the disk.
+    pub fn space(&self) -> Result<StatVfs> {
+        rustix::fs::fstatvfs(&self.top_fd)
+    }
+}
+
+/// Gives what was just made in `dir` the mode that was asked for (this process's own mask does not count) and its owner.
+fn settled(dir: BorrowedFd<'_>, made: &OwnedFd, mode: Mode, maker: Maker) -> Result<Stat> {
+    let stat = rustix::fs::fstat(made)?;
+    let is_dir = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
+    // A directory that hands its group down has handed this one the bit that does so.
+    let handed = if is_dir { stat.st_mode & Mode::SGID.as_raw_mode() } else { 0 };
+    let mode = mode.union(Mode::from_raw_mode(handed));
+    let (uid, gid) = owner(dir, &stat, maker)?;
+    let given = uid.is_some() || gid.is_some();
+    if given {
+        rustix::fs::fchown(made, uid, gid)?;
+    }
+    if given || Mode::from_raw_mode(stat.st_mode & MODE_BITS) != mode {
+        rustix::fs::fchmod(made, mode)?;
+        return rustix::fs::fstat(made);
+    }
+    Ok(stat)
+}
+
+/// The owner and group that have to be changed for what `maker` made in `dir`; only root can give things away.
+fn owner(dir: BorrowedFd<'_>, made: &Stat, maker: Maker) -> Result<(Option<Uid>, Option<Gid>)> {
+    let is_same = (made.st_uid, made.st_gid) == (maker.uid, maker.gid);
+    if is_same || !rustix::process::geteuid().is_root() {
+        return Ok((None, None));
+    }
+    let hands_group_down = rustix::fs::fstat(dir)?.st_mode & Mode::SGID.as_raw_mode() != 0;
+    let uid = (made.st_uid != maker.uid).then(|| Uid::from_raw(maker.uid));
+    let gid = (made.st_gid != maker.gid && !hands_group_down).then(|| Gid::from_raw(maker.gid));
+    Ok((uid, gid))
+}
