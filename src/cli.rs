@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod helper;
 pub mod lifecycle;
 pub mod log;
+pub mod mapping;
 pub mod mount;
 pub mod mounts;
 pub mod output;

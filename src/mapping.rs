@@ -1,2 +1,234 @@
 //! From provider addresses to repositories: `repository_template`, include and exclude, by OpenTofu's rules for
 //! `oci_mirror`.
+//!
+//! Several rules are what several `oci_mirror` blocks are to OpenTofu: the versions of a provider are those of all
+//! rules that match it, and a version comes from the first of them that has it. New releases go to the first.
+
+mod pattern;
+mod template;
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+pub use pattern::Pattern;
+use template::{Part, Template, Variable};
+
+use crate::name::{Host, ProviderAddr, Repo, RepoName};
+
+/// The provider registry that an address or pattern without one means: OpenTofu's.
+pub const DEFAULT_REGISTRY: &str = "registry.opentofu.org";
+
+/// A rule that maps nothing, or an address that a rule cannot map.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{subject}: {rule}")]
+pub struct MappingError {
+    /// The template or pattern, as written, or the address.
+    pub subject: String,
+    /// Why it cannot be used, and what to do.
+    pub rule: String,
+}
+
+fn refuse<T>(subject: impl fmt::Display, rule: impl fmt::Display) -> Result<T, MappingError> {
+    Err(MappingError { subject: subject.to_string(), rule: rule.to_string() })
+}
+
+/// One rule: an `oci_mirror` block.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Rule {
+    template: Template,
+    include: Vec<Pattern>,
+    exclude: Vec<Pattern>,
+}
+
+impl Rule {
+    /// Reads a rule as it is written in a block. No `include` means all providers.
+    ///
+    /// # Errors
+    /// A pattern or the template is wrong, or the template maps different providers to one repository.
+    pub fn new(template: &str, include: &[String], exclude: &[String]) -> Result<Rule, MappingError> {
+        let patterns = |list: &[String]| list.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>();
+        let rule = Rule { template: template.parse()?, include: patterns(include)?, exclude: patterns(exclude)? };
+        for variable in Variable::ALL {
+            if !rule.template.uses(variable) && rule.fixed(variable).is_none() {
+                let reason = format!("it must refer to ${{{variable}}}, since `include` selects more than one");
+                return refuse(format!("the repository template {template:?}"), reason);
+            }
+        }
+        rule.template.try_out()?;
+        Ok(rule)
+    }
+
+    /// The template, as written.
+    pub fn template(&self) -> &str {
+        self.template.text()
+    }
+
+    /// The patterns of `include`.
+    pub fn include(&self) -> &[Pattern] {
+        &self.include
+    }
+
+    /// The patterns of `exclude`.
+    pub fn exclude(&self) -> &[Pattern] {
+        &self.exclude
+    }
+
+    /// Whether the rule is about `provider`.
+    pub fn matches(&self, provider: &ProviderAddr) -> bool {
+        let any = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(provider));
+        !any(&self.exclude) && (self.include.is_empty() || any(&self.include))
+    }
+
+    /// The repository of `provider` by this rule alone, whatever the rule is about.
+    fn repo(&self, provider: &ProviderAddr) -> Result<Repo, MappingError> {
+        self.template.repo(provider)
+    }
+
+    /// The one value that `include` leaves to a variable.
+    fn fixed(&self, variable: Variable) -> Option<&str> {
+        let mut values: BTreeSet<&str> = self.include.iter().filter_map(|pattern| pattern.value(variable)).collect();
+        let value = values.pop_first()?;
+        values.is_empty().then_some(value)
+    }
+
+    /// The registry, and the repositories in it, to which the rule leads whatever the provider is.
+    pub fn prefix(&self) -> Option<(Host, Option<RepoName>)> {
+        let text = self.template.leading_text();
+        let (host, rest) = text.split_once('/')?;
+        let whole = self.template.parts().is_some_and(|parts| matches!(parts, [Part::Text(_)]));
+        let path = if whole { Some(rest) } else { rest.rsplit_once('/').map(|(path, _)| path) };
+        Some((host.parse().ok()?, path.and_then(|path| path.parse().ok())))
+    }
+
+    /// The provider whose repository `repo` is by this rule; `None` where there is none, or more than one could be meant.
+    fn provider_of(&self, repo: &Repo) -> Option<ProviderAddr> {
+        let mut readings = Vec::new();
+        read(self.template.parts()?, &repo.to_string(), Values::default(), &mut readings);
+        let mut providers = readings.into_iter().filter_map(|values| {
+            let value = |variable, read: &Option<String>| read.clone().or(self.fixed(variable).map(str::to_owned));
+            let host = value(Variable::Hostname, &values.hostname)?.parse().ok()?;
+            let (namespace, kind) =
+                (value(Variable::Namespace, &values.namespace)?, value(Variable::Type, &values.kind)?);
+            let provider = ProviderAddr::new(host, &namespace, &kind)?;
+            (self.matches(&provider) && self.repo(&provider).as_ref() == Ok(repo)).then_some(provider)
+        });
+        let found = providers.next()?;
+        providers.next().is_none().then_some(found)
+    }
+}
+
+/// What the variables of a template stand for.
+#[derive(Clone, Default)]
+struct Values {
+    hostname: Option<String>,
+    namespace: Option<String>,
+    kind: Option<String>,
+}
+
+impl Values {
+    fn of(&mut self, variable: Variable) -> &mut Option<String> {
+        match variable {
+            Variable::Hostname => &mut self.hostname,
+            Variable::Namespace => &mut self.namespace,
+            Variable::Type => &mut self.kind,
+        }
+    }
+}
+
+/// How many ways to read one name are looked at: two are one too many already.
+const READINGS_MAX: usize = 64;
+
+/// All ways in which `parts` make `text`.
+fn read(parts: &[Part], text: &str, values: Values, found: &mut Vec<Values>) {
+    if found.len() >= READINGS_MAX {
+        return;
+    }
+    match parts.split_first() {
+        None if text.is_empty() => found.push(values),
+        None => {}
+        Some((Part::Text(literal), rest)) => {
+            if let Some(text) = text.strip_prefix(literal.as_str()) {
+                read(rest, text, values, found);
+            }
+        }
+        Some((Part::Variable(variable), rest)) => {
+            let mut known = values.clone();
+            if let Some(value) = known.of(*variable) {
+                if let Some(text) = text.strip_prefix(value.as_str()) {
+                    read(rest, text, values, found);
+                }
+                return;
+            }
+            // No value holds a slash; the last part takes what is left.
+            let longest = text.find('/').unwrap_or(text.len());
+            let shortest = if rest.is_empty() { longest } else { 1 };
+            for end in (shortest.max(1)..=longest).filter(|end| text.is_char_boundary(*end)) {
+                let mut values = values.clone();
+                *values.of(*variable) = Some(text[..end].to_owned());
+                read(rest, &text[end..], values, found);
+            }
+        }
+    }
+}
+
+/// All rules of a mount, in order.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct Mapping {
+    rules: Vec<Rule>,
+}
+
+impl Mapping {
+    /// The mapping of these rules.
+    pub fn new(rules: Vec<Rule>) -> Mapping {
+        Mapping { rules }
+    }
+
+    /// The rules, in order.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// The repository to which releases of `provider` go: that of the first rule that matches it. `None` if none does.
+    ///
+    /// # Errors
+    /// The template makes no repository's name of this address.
+    pub fn repo(&self, provider: &ProviderAddr) -> Result<Option<Repo>, MappingError> {
+        self.rules.iter().find(|rule| rule.matches(provider)).map(|rule| rule.repo(provider)).transpose()
+    }
+
+    /// The repositories that hold releases of `provider`, in order of preference, each once; none if no rule matches it.
+    ///
+    /// # Errors
+    /// As for [`Mapping::repo`]: OpenTofu fails as a whole where one of its sources does.
+    pub fn repos(&self, provider: &ProviderAddr) -> Result<Vec<Repo>, MappingError> {
+        let mut repos = Vec::new();
+        for rule in self.rules.iter().filter(|rule| rule.matches(provider)) {
+            let repo = rule.repo(provider)?;
+            if !repos.contains(&repo) {
+                repos.push(repo);
+            }
+        }
+        Ok(repos)
+    }
+
+    /// Whether a rule matches `provider`.
+    pub fn matches(&self, provider: &ProviderAddr) -> bool {
+        self.rules.iter().any(|rule| rule.matches(provider))
+    }
+
+    /// The provider of which `repo` holds releases, where that can be read from its name without doubt.
+    pub fn provider_of(&self, repo: &Repo) -> Option<ProviderAddr> {
+        self.rules.iter().find_map(|rule| rule.provider_of(repo))
+    }
+
+    /// The registries that the rules name without knowing a provider, each with the part of it that they lead to.
+    pub fn prefixes(&self) -> Vec<(Host, Option<RepoName>)> {
+        let mut prefixes: Vec<_> = self.rules.iter().filter_map(Rule::prefix).collect();
+        prefixes.sort();
+        prefixes.dedup();
+        prefixes
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
+use super::mapping::MappingArgs;
 use super::quantity::{Size, Span};
 use crate::name::Host;
 
@@ -151,6 +152,10 @@ pub struct MountArgs {
     #[command(flatten)]
     pub network: NetworkArgs,
 
+    /// Where the releases of providers are.
+    #[command(flatten)]
+    pub mapping: MappingArgs,
+
     /// Where things are kept.
     #[command(flatten)]
     pub storage: StorageArgs,
@@ -239,7 +244,7 @@ pub struct ReachArgs {
     #[arg(long, value_name = "HOST=ORIGIN")]
     pub token_realm: Vec<String>,
 
-    /// OpenTofu's CLI configuration to take credentials from [default: the user's own]
+    /// OpenTofu's CLI configuration to take credentials and oci_mirror blocks from [default: the user's own]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub tofurc: Option<PathBuf>,
 }

@@ -17,7 +17,7 @@ use super::lifecycle::{self, Signals};
 use super::output::CommandError;
 use super::settings::{MountSettings, Source};
 use super::status;
-use super::{background, mount};
+use super::{background, mapping, mount};
 use crate::archive::Limits;
 use crate::facts::{self, Facts, SourceState};
 use crate::fs::{self, Fs};
@@ -48,6 +48,7 @@ fn serve_in(
     settings: &MountSettings,
     ready: impl FnOnce() -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
+    let settings = &mapping::resolved(settings)?;
     let _entered = runtime.enter();
     let mut signals = Signals::catch().map_err(CommandError::failed)?;
     let turn = mount::turn(settings)?;

@@ -12,6 +12,7 @@ use url::Url;
 
 use super::args::{KernelFlag, MountArgs, NetworkArgs, ReachArgs};
 use crate::fuse::session;
+use crate::mapping::Mapping;
 use crate::name::{Host, RepoName};
 
 /// What was asked for makes no sense.
@@ -217,6 +218,8 @@ pub struct MountSettings {
     pub sources: Vec<Source>,
     /// How registries are reached.
     pub network: Network,
+    /// Where the releases of providers are, as flags say it; `None` where the CLI configuration is to say it.
+    pub mapping: Option<Mapping>,
     /// The cache's directory.
     pub cache_dir: PathBuf,
     /// The cache's limit in bytes.
@@ -257,6 +260,10 @@ impl MountSettings {
         Ok(MountSettings {
             mountpoint,
             network: Network::new(&args.network, base)?,
+            mapping: match args.mapping.mapping() {
+                Ok(mapping) => mapping,
+                Err(e) => return refuse(e.subject, e.rule),
+            },
             cache_dir: environment.cache_dir(args.storage.cache_dir.as_deref())?,
             cache_size: args.storage.cache_size.0,
             state_dir: environment.state_dir(args.storage.state_dir.as_deref())?,

@@ -8,7 +8,8 @@ use super::{COMPONENT_MAX, Host, NameError, Platform, Tag, refuse};
 
 /// A provider: `HOST/NAMESPACE/TYPE`, the address by which configurations name it.
 ///
-/// INVARIANT: each part can be a directory's name; namespace and type are lower-case (addresses are compared that way).
+/// INVARIANT: each part can be a directory's name and is lower-case, and the host has no default port (addresses are
+/// compared that way).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProviderAddr {
     /// The provider registry, which is no OCI registry: `registry.opentofu.org`.
@@ -21,6 +22,8 @@ impl ProviderAddr {
     /// The address of these three parts; `None` where one of them cannot be part of an address.
     pub fn new(host: Host, namespace: &str, kind: &str) -> Option<ProviderAddr> {
         let (namespace, kind) = (namespace.to_ascii_lowercase(), kind.to_ascii_lowercase());
+        let host = host.as_str().to_ascii_lowercase();
+        let host = host.strip_suffix(":443").and_then(|host| host.parse().ok()).unwrap_or(Host(host));
         (is_part(&namespace) && is_part(&kind)).then_some(ProviderAddr { host, namespace, kind })
     }
 
@@ -297,6 +300,7 @@ mod tests {
         let default = "registry.opentofu.org".parse().unwrap();
         let parse = |text| ProviderAddr::parse(text, &default).map(|a| a.to_string());
         assert_eq!(parse("Hashicorp/aws").unwrap(), "registry.opentofu.org/hashicorp/aws");
+        assert_eq!(parse("Reg.Example:443/a/b").unwrap(), "reg.example/a/b");
         assert_eq!(parse("localhost:8443/acme/demo_x").unwrap(), "localhost:8443/acme/demo_x");
         for text in ["aws", "a/b/c/d", "x.y/a/", "nohost/a/b", "x.y/-a/b", "x.y/a b/c", "x.y/../c"] {
             assert!(parse(text).is_err(), "{text}");

@@ -1,0 +1,275 @@
+//! The mapping of providers to repositories: the flags that spell its rules, and the CLI configuration that has them
+//! where no flag is given.
+
+use clap::{ArgMatches, Args, FromArgMatches};
+
+use super::access::configuration;
+use super::output::CommandError;
+use super::settings::{MountSettings, Network, Source};
+use super::tofurc::{self, InstallationLocation, Tofurc};
+use crate::mapping::{Mapping, MappingError, Rule};
+use crate::name::{Host, RepoName};
+use crate::registry::layout::Layout;
+
+/// The flags, as the help shows them.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Providers")]
+struct Flags {
+    /// Where the releases of providers are: an OpenTofu repository_template, as in ghcr.io/acme/${namespace}/${type};
+    /// may be given several times [default: the oci_mirror blocks of the CLI configuration]
+    #[arg(long, value_name = "TEMPLATE")]
+    oci_mirror: Vec<String>,
+
+    /// The providers that the --oci-mirror before it is for, [HOST/]NAMESPACE/TYPE with * from the right; may be given
+    /// several times [default: all]
+    #[arg(long, value_name = "PATTERN")]
+    include: Vec<String>,
+
+    /// The providers that the --oci-mirror before it is not for; may be given several times
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Vec<String>,
+}
+
+/// The rules that the flags spell: `--include` and `--exclude` belong to the `--oci-mirror` before them.
+#[derive(Clone, Default, Debug)]
+pub struct MappingArgs {
+    rules: Vec<RuleArgs>,
+    /// A flag that stands before the first `--oci-mirror`.
+    astray: Option<&'static str>,
+}
+
+/// One rule as it was typed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct RuleArgs {
+    template: String,
+    include: Vec<String>,
+    exclude: Vec<String>,
+}
+
+impl Args for MappingArgs {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        Flags::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Flags::augment_args_for_update(command)
+    }
+}
+
+impl FromArgMatches for MappingArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut args = MappingArgs::default();
+        args.update_from_arg_matches(matches)?;
+        Ok(args)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        const NAMES: [&str; 3] = ["oci_mirror", "include", "exclude"];
+        let placed = |name: &'static str| {
+            let indices = matches.indices_of(name).into_iter().flatten();
+            indices.zip(matches.get_many::<String>(name).into_iter().flatten()).map(move |(at, text)| (at, name, text))
+        };
+        let mut flags: Vec<_> = NAMES.into_iter().flat_map(placed).collect();
+        flags.sort();
+        for (_, name, text) in flags {
+            match (name, self.rules.last_mut()) {
+                ("oci_mirror", _) => {
+                    self.rules.push(RuleArgs { template: text.clone(), include: Vec::new(), exclude: Vec::new() });
+                }
+                ("include", Some(rule)) => rule.include.push(text.clone()),
+                (_, Some(rule)) => rule.exclude.push(text.clone()),
+                (name, None) => self.astray = self.astray.or(Some(name)),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl MappingArgs {
+    /// The mapping that the flags spell; `None` if there is no flag.
+    ///
+    /// # Errors
+    /// A rule is wrong, or a flag belongs to none.
+    pub fn mapping(&self) -> Result<Option<Mapping>, MappingError> {
+        if let Some(name) = self.astray {
+            return Err(MappingError {
+                subject: format!("--{name}"),
+                rule: "it belongs to the --oci-mirror before it, and there is none".to_owned(),
+            });
+        }
+        let rules: Vec<Rule> = self
+            .rules
+            .iter()
+            .map(|rule| Rule::new(&rule.template, &rule.include, &rule.exclude))
+            .collect::<Result<_, _>>()?;
+        Ok((!rules.is_empty()).then(|| Mapping::new(rules)))
+    }
+}
+
+/// The mapping of the `oci_mirror` blocks of a CLI configuration; empty if there is none.
+///
+/// # Errors
+/// A block is wrong; the subject says where it stands.
+pub fn of_tofurc(tofurc: &Tofurc) -> Result<Mapping, MappingError> {
+    let methods = tofurc.installation.iter().flatten();
+    let rules = methods.filter_map(|method| match &method.location {
+        InstallationLocation::OciMirror(template) => {
+            let rule = Rule::new(template, &method.include, &method.exclude);
+            Some(rule.map_err(|e| MappingError { subject: format!("{}: {}", method.origin, e.subject), rule: e.rule }))
+        }
+        _ => None,
+    });
+    Ok(Mapping::new(rules.collect::<Result<_, _>>()?))
+}
+
+/// The mapping that was asked for: that of the flags, else that of the CLI configuration.
+pub fn mapping(flags: Option<&Mapping>, network: &Network) -> Result<Mapping, CommandError> {
+    if let Some(mapping) = flags {
+        return Ok(mapping.clone());
+    }
+    let tofurc = configuration(network, &tofurc::Environment::of_process()).map_err(CommandError::failed)?;
+    of_tofurc(&tofurc).map_err(CommandError::failed)
+}
+
+/// The settings with what the CLI configuration adds: the mapping, and the registries that it names, which count as
+/// sources behind those that were declared.
+pub fn resolved(settings: &MountSettings) -> Result<MountSettings, CommandError> {
+    let mapping = mapping(settings.mapping.as_ref(), &settings.network)?;
+    let mut settings = settings.clone();
+    for (host, prefix) in mapping.prefixes() {
+        if !is_declared(&settings.sources, &host, prefix.as_ref())? {
+            settings.sources.push(Source::Registry { host, prefix });
+        }
+    }
+    settings.mapping = Some(mapping);
+    Ok(settings)
+}
+
+/// Whether a source holds what lies below `prefix` of `host`. A store that has the registry has all of it.
+fn is_declared(sources: &[Source], host: &Host, prefix: Option<&RepoName>) -> Result<bool, CommandError> {
+    for source in sources {
+        let holds = match source {
+            Source::Registry { host: declared, prefix: None } => declared == host,
+            Source::Registry { host: declared, prefix: part } => {
+                declared == host && prefix.is_some_and(|prefix| prefix.is_within(part.as_ref()))
+            }
+            Source::Layouts(dir) => Layout::hosts(dir).map_err(CommandError::failed)?.contains(host),
+        };
+        if holds {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The flags that spell `mapping`, one word each.
+pub fn flags(mapping: &Mapping) -> Vec<String> {
+    let mut words = Vec::new();
+    for rule in mapping.rules() {
+        words.extend(["--oci-mirror".to_owned(), rule.template().to_owned()]);
+        words.extend(rule.include().iter().flat_map(|pattern| ["--include".to_owned(), pattern.to_string()]));
+        words.extend(rule.exclude().iter().flat_map(|pattern| ["--exclude".to_owned(), pattern.to_string()]));
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::tofurc::Environment;
+    use clap::Parser;
+
+    #[test]
+    fn a_registry_that_a_rule_names_is_a_source_unless_it_is_one_already() {
+        let source = |text: &str| Source::parse(text.as_ref(), "/".as_ref()).unwrap();
+        let declared = |sources: &[&str], host: &str, prefix: Option<&str>| {
+            let sources: Vec<_> = sources.iter().map(|text| source(text)).collect();
+            let prefix = prefix.map(|p| p.parse().unwrap());
+            is_declared(&sources, &host.parse().unwrap(), prefix.as_ref()).unwrap()
+        };
+        assert!(declared(&["a.b"], "a.b", None) && declared(&["c.d", "a.b"], "a.b", Some("x")));
+        assert!(declared(&["a.b/x"], "a.b", Some("x/y")));
+        assert!(!declared(&["a.b/x"], "a.b", Some("xy")) && !declared(&["a.b/x"], "a.b", None));
+        assert!(!declared(&["c.d"], "a.b", None));
+        let store = tempfile::tempdir().unwrap();
+        std::fs::create_dir(store.path().join("a.b")).unwrap();
+        let store = format!("oci:{}", store.path().display());
+        assert!(declared(&[&store], "a.b", None) && !declared(&[&store], "c.d", None));
+    }
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        mapping: MappingArgs,
+    }
+
+    fn parse(words: &[&str]) -> Result<Option<Mapping>, MappingError> {
+        Line::try_parse_from(["x"].iter().chain(words)).unwrap().mapping.mapping()
+    }
+
+    #[test]
+    fn include_and_exclude_belong_to_the_template_before_them() {
+        let words = [
+            "--oci-mirror",
+            "one.io/${type}",
+            "--include",
+            "a.b/n/*",
+            "--exclude",
+            "a.b/n/x",
+            "--include=a.b/n/y",
+            "--oci-mirror",
+            "two.io/${hostname}/${namespace}/${type}",
+            "--exclude",
+            "c.d/*/*",
+        ];
+        let mapping = parse(&words).unwrap().unwrap();
+        assert_eq!(
+            flags(&mapping).join(" "),
+            words.join(" ").replace("--include=", "--include ").replace(
+                "--include a.b/n/* --exclude a.b/n/x --include a.b/n/y",
+                "--include a.b/n/* --include a.b/n/y --exclude a.b/n/x"
+            )
+        );
+        let words = flags(&mapping);
+        assert_eq!(parse(&words.iter().map(String::as_str).collect::<Vec<_>>()).unwrap(), Some(mapping));
+    }
+
+    #[test]
+    fn a_flag_that_belongs_to_no_template_is_refused() {
+        assert_eq!(parse(&[]), Ok(None));
+        let error = parse(&["--include", "a/b", "--oci-mirror", "r.io/${type}"]).unwrap_err();
+        assert!(error.to_string().contains("--include: it belongs to the --oci-mirror before it"), "{error}");
+        assert!(parse(&["--oci-mirror", "r.io/${type}"]).is_err());
+    }
+
+    #[test]
+    fn without_flags_the_cli_configuration_has_the_rules() {
+        let dir = tempfile::tempdir().unwrap();
+        let load = |name: &str, text: &str| {
+            let file = dir.path().join(name);
+            std::fs::write(&file, text).unwrap();
+            of_tofurc(&Tofurc::load_file(&file, &Environment::new(dir.path())).unwrap())
+        };
+        let hcl = r#"provider_installation {
+            oci_mirror {
+              repository_template = "r.io/${namespace}/${type == "x" ? "y" : type}"
+              include = ["a.b/*/*"]
+              exclude = ["a.b/c/*"]
+            }
+            filesystem_mirror { path = "/x" }
+            oci_mirror { repository_template = "s.io/${hostname}/${namespace}/${type}" }
+            direct {}
+        }"#;
+        let json = r#"{"provider_installation": [{"oci_mirror": [
+            {"repository_template": "r.io/${namespace}/${type == \"x\" ? \"y\" : type}", "include": ["a.b/*/*"],
+             "exclude": ["a.b/c/*"]},
+            {"repository_template": "s.io/${hostname}/${namespace}/${type}"}]}]}"#;
+        let mapping = load("tofurc", hcl).unwrap();
+        assert_eq!(mapping.rules().len(), 2);
+        assert_eq!(load("tofurc.json", json).unwrap(), mapping);
+        assert_eq!(load("none", "plugin_cache_dir = \"/x\"\n").unwrap(), Mapping::default());
+        let wrong = "provider_installation {\n oci_mirror { repository_template = \"r.io/${type}\" }\n}";
+        let error = load("wrong", wrong).unwrap_err().to_string();
+        assert!(error.contains("wrong:2: the repository template") && error.contains("must refer to"), "{error}");
+    }
+}

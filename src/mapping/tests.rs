@@ -1,0 +1,179 @@
+use super::*;
+
+fn texts(list: &[&str]) -> Vec<String> {
+    list.iter().map(|t| (*t).to_owned()).collect()
+}
+
+fn rule(template: &str, include: &[&str], exclude: &[&str]) -> Result<Rule, MappingError> {
+    Rule::new(template, &texts(include), &texts(exclude))
+}
+
+fn provider(text: &str) -> ProviderAddr {
+    ProviderAddr::parse(text, &DEFAULT_REGISTRY.parse().unwrap()).unwrap()
+}
+
+fn mapped(template: &str, include: &[&str], of: &str) -> String {
+    let mapping = Mapping::new(vec![rule(template, include, &[]).unwrap()]);
+    match mapping.repo(&provider(of)) {
+        Ok(Some(repo)) => repo.to_string(),
+        Ok(None) => "none".into(),
+        Err(e) => e.to_string(),
+    }
+}
+
+#[test]
+fn a_template_is_an_hcl_template_over_the_parts_of_an_address() {
+    let all = "ghcr.io/${hostname}/${namespace}/${type}";
+    assert_eq!(mapped(all, &[], "Acme/AWS"), "ghcr.io/registry.opentofu.org/acme/aws");
+    let fixed = &["registry.example/acme/*"];
+    assert_eq!(mapped("r.io:5000/p/${type}", fixed, "registry.example/acme/aws"), "r.io:5000/p/aws");
+    assert_eq!(mapped("r.io/p/${type}", fixed, "registry.example/other/aws"), "none");
+    let conditional = r#"r.io/${hostname == "a.b" ? "mine/${namespace}" : "other/${hostname}/${namespace}"}/${type}"#;
+    assert_eq!(mapped(conditional, &[], "a.b/n/t"), "r.io/mine/n/t");
+    assert_eq!(mapped(conditional, &[], "c.d/n/t"), "r.io/other/c.d/n/t");
+    let directive = r#"%{ if namespace == "x" }a.io%{ else }b.io%{ endif }/${hostname}/${namespace}/${type}"#;
+    assert_eq!(mapped(directive, &[], "h.h/x/t"), "a.io/h.h/x/t");
+    let joined = r#"r.io/%{ for part in [hostname, namespace, type] }x${part}%{ endfor }"#;
+    assert_eq!(mapped(joined, &[], "h.h/n/t"), "r.io/xh.hxnxt");
+    assert_eq!(mapped("r.io/one", &["h.h/n/t"], "h.h/n/t"), "r.io/one");
+    assert_eq!(mapped("${hostname}/${namespace}/${type}", &[], "localhost:8443/n/t"), "localhost:8443/n/t");
+}
+
+#[test]
+fn what_no_provider_can_be_mapped_by_is_refused_at_once() {
+    for (template, part) in [
+        ("", "1 to 2048 bytes"),
+        ("r.io/${namespace}/${type}", "must refer to ${hostname}"),
+        ("r.io/${hostname}/${type}", "must refer to ${namespace}"),
+        ("r.io/${hostname}/${namespace}", "must refer to ${type}"),
+        ("r.io/${hostname}/${namespace}/${type}/${version}", "it refers to version"),
+        ("r.io/${hostname}/${namespace}/${lower(type)}", "it calls lower"),
+        (r#"r.io/${hostname}/${namespace}/${type == "x" ? upper(type) : type}"#, "it calls upper"),
+        ("r.io/${hostname}/${namespace}/${type", "no HCL template"),
+        ("${hostname}-${namespace}-${type}", "is no repository"),
+        ("r.io/${hostname}/${namespace}/${type}:1.0", "is no repository"),
+        ("r.io/${hostname}/${namespace}/${type}@sha256:0", "is no repository"),
+        ("r.io/Upper/${hostname}/${namespace}/${type}", "is no repository"),
+        ("https://r.io/${hostname}/${namespace}/${type}", "is no repository"),
+        ("r.io/${[hostname, namespace, type]}", "is no text"),
+        ("r.io/${null}/${hostname}/${namespace}/${type}", "is no text"),
+        ("r.io/${hostname.x}/${namespace}/${type}", ""),
+        ("r.io/${hostname + 1}/${namespace}/${type}", ""),
+    ] {
+        let error = rule(template, &[], &[]).unwrap_err().to_string();
+        assert!(error.contains(part) && !error.contains('\n'), "{template}: {error}");
+    }
+    let deep = format!("r.io/${{{}hostname{}}}/${{namespace}}/${{type}}", "(".repeat(40), ")".repeat(40));
+    assert!(rule(&deep, &[], &[]).unwrap_err().to_string().contains("nest deeper"));
+}
+
+#[test]
+fn a_part_that_include_fixes_need_not_be_referred_to() {
+    assert!(rule("r.io/${type}", &["a.b/n/*"], &[]).is_ok());
+    assert!(rule("r.io/${type}", &["a.b/n/x", "a.b/n/y"], &[]).is_ok());
+    assert!(rule("r.io/${type}", &["a.b/n/*", "a.b/m/*"], &[]).is_err());
+    assert!(rule("r.io/${type}", &["a.b/n/*", "c.d/n/*"], &[]).is_err());
+    // Without a host a pattern means the default registry: one value.
+    assert!(rule("r.io/${namespace}/${type}", &["n/*"], &[]).is_ok());
+}
+
+/// A host with a port cannot be part of a repository's name.
+#[test]
+fn an_address_that_a_template_cannot_map_is_an_error_and_no_absence() {
+    let mapping = Mapping::new(vec![rule("r.io/${hostname}/${namespace}/${type}", &[], &[]).unwrap()]);
+    let error = mapping.repo(&provider("localhost:8443/n/t")).unwrap_err().to_string();
+    assert!(error.contains("localhost:8443/n/t") && error.contains("is no repository"), "{error}");
+    assert!(mapping.repos(&provider("localhost:8443/n/t")).is_err());
+}
+
+#[test]
+fn exclude_beats_include_and_an_empty_include_is_everything() {
+    let rule =
+        rule("r.io/${hostname}/${namespace}/${type}", &["a.b/n/*", "a.b/m/x", "o/*"], &["a.b/n/secret", "A.B:443/m/*"])
+            .unwrap();
+    for (text, is) in [
+        ("a.b/n/t", true),
+        ("A.b/N/T", true),
+        ("a.b/n/secret", false),
+        ("a.b/m/x", false),
+        ("a.b/o/x", false),
+        ("registry.opentofu.org/o/x", true),
+        ("registry.terraform.io/o/x", false),
+    ] {
+        assert_eq!(rule.matches(&provider(text)), is, "{text}");
+    }
+}
+
+#[test]
+fn patterns_have_their_stars_on_the_right() {
+    for (good, shown) in [
+        ("a/b", "registry.opentofu.org/a/b"),
+        ("a/*", "registry.opentofu.org/a/*"),
+        ("*/*", "registry.opentofu.org/*/*"),
+        ("A.b/N/*", "a.b/n/*"),
+        ("a.b/*/*", "a.b/*/*"),
+        ("*/*/*", "*/*/*"),
+        ("localhost:8443/a/b", "localhost:8443/a/b"),
+    ] {
+        assert_eq!(good.parse::<Pattern>().unwrap().to_string(), shown);
+    }
+    for bad in ["", "*", "a", "*/b", "*/a/*", "*/*/b", "a.b/*/t", "a.b/n/t/x", "nohost/a/b", "a/b*", "a//b", "a b/c"] {
+        assert!(bad.parse::<Pattern>().is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn all_rules_that_match_hold_versions_and_the_first_takes_new_ones() {
+    let mapping = Mapping::new(vec![
+        rule("one.io/${type}", &["a.b/n/*"], &["a.b/n/x"]).unwrap(),
+        rule("two.io/${hostname}/${namespace}/${type}", &[], &[]).unwrap(),
+        rule("one.io/${type}", &["a.b/n/*"], &[]).unwrap(),
+    ]);
+    let repos = |text| mapping.repos(&provider(text)).unwrap().iter().map(Repo::to_string).collect::<Vec<_>>();
+    assert_eq!(repos("a.b/n/t"), ["one.io/t", "two.io/a.b/n/t"]);
+    assert_eq!(repos("a.b/n/x"), ["two.io/a.b/n/x", "one.io/x"]);
+    assert_eq!(repos("c.d/n/t"), ["two.io/c.d/n/t"]);
+    assert_eq!(mapping.repo(&provider("a.b/n/x")).unwrap().unwrap().to_string(), "two.io/a.b/n/x");
+    assert!(!Mapping::default().matches(&provider("a.b/n/t")));
+}
+
+#[test]
+fn the_registries_that_rules_name_are_known_before_any_provider() {
+    let prefixes = |template: &str, include: &[&str]| {
+        let prefix = rule(template, include, &[]).unwrap().prefix();
+        prefix.map(|(host, path)| (host.to_string(), path.map(|p| p.to_string())))
+    };
+    let found = |host: &str, path: Option<&str>| Some((host.to_owned(), path.map(str::to_owned)));
+    assert_eq!(prefixes("r.io:5000/${hostname}/${namespace}/${type}", &[]), found("r.io:5000", None));
+    assert_eq!(prefixes("r.io/a/b/p-${hostname}/${namespace}/${type}", &[]), found("r.io", Some("a/b")));
+    assert_eq!(prefixes("r.io/a/one", &["a.b/n/t"]), found("r.io", Some("a/one")));
+    assert_eq!(prefixes("${hostname}/${namespace}/${type}", &[]), None);
+    assert_eq!(prefixes("r.${hostname}/${namespace}/${type}", &[]), None);
+}
+
+#[test]
+fn a_repository_names_its_provider_where_there_is_no_doubt() {
+    let mapping = |template, include| Mapping::new(vec![rule(template, include, &["a.b/n/secret"]).unwrap()]);
+    let of = |mapping: &Mapping, repo: &str| {
+        let (host, name) = repo.split_once('/').unwrap();
+        let repo = Repo { host: host.parse().unwrap(), name: name.parse().unwrap() };
+        mapping.provider_of(&repo).map(|p| p.to_string())
+    };
+    let all = mapping("r.io/m/${hostname}/${namespace}/${type}", &[]);
+    assert_eq!(of(&all, "r.io/m/a.b/n/t").as_deref(), Some("a.b/n/t"));
+    for other in ["r.io/m/a.b/n/t/x", "r.io/m/a.b/n", "r.io/x/a.b/n/t", "s.io/m/a.b/n/t", "r.io/m/nohost/n/t"] {
+        assert_eq!(of(&all, other), None, "{other}");
+    }
+    let fixed = mapping("r.io/p/terraform-provider-${type}", &["a.b/n/*"]);
+    assert_eq!(of(&fixed, "r.io/p/terraform-provider-aws").as_deref(), Some("a.b/n/aws"));
+    assert_eq!(of(&fixed, "r.io/p/terraform-provider-secret"), None);
+    let joined = mapping("r.io/${namespace}-${type}", &["a.b/*/*"]);
+    assert_eq!(of(&joined, "r.io/n-t").as_deref(), Some("a.b/n/t"));
+    assert_eq!(of(&joined, "r.io/n-t-u"), None);
+    let twice = mapping("r.io/${type}/${namespace}/${type}", &["a.b/*/*"]);
+    assert_eq!(of(&twice, "r.io/t/n/t").as_deref(), Some("a.b/n/t"));
+    assert_eq!(of(&twice, "r.io/t/n/u"), None);
+    // What is computed is not undone.
+    let computed = mapping(r#"r.io/${type == "x" ? "y" : type}"#, &["a.b/n/*"]);
+    assert_eq!(of(&computed, "r.io/t"), None);
+}
