@@ -1,1 +1,394 @@
-//! The dependency lock file of OpenTofu and Terraform, `.terraform.lock.hcl`: read, changed, and written as they write it.
+//! `.terraform.lock.hcl`: read as the clients read it, changed in place, written in the clients' own form.
+//!
+//! What is not changed keeps every byte: comments, order, other providers. What is new or changed looks as Terraform
+//! 1.11 and OpenTofu 1.12 write it. Nothing here does I/O.
+
+pub mod configuration;
+pub mod constraints;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+
+use hcl_edit::Span;
+use hcl_edit::expr::Expression;
+use hcl_edit::structure::{Attribute, Block};
+
+use crate::name::{Host, NameError, ProviderAddr, Version};
+
+use self::constraints::Constraints;
+
+/// The name of a lock file in its working directory.
+pub const FILE_NAME: &str = ".terraform.lock.hcl";
+
+/// The programs that read and write lock files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Client {
+    /// OpenTofu.
+    OpenTofu,
+    /// Terraform.
+    Terraform,
+}
+
+impl Client {
+    /// The registry of provider addresses that name none.
+    pub fn default_registry(self) -> Result<Host, NameError> {
+        match self {
+            Client::OpenTofu => "registry.opentofu.org",
+            Client::Terraform => "registry.terraform.io",
+        }
+        .parse()
+    }
+
+    /// The program's name.
+    pub fn program(self) -> &'static str {
+        match self {
+            Client::OpenTofu => "tofu",
+            Client::Terraform => "terraform",
+        }
+    }
+}
+
+/// Why a file is not read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SyntaxError {
+    /// The line, from 1, where one is known.
+    pub line: Option<usize>,
+    /// The rule that is broken.
+    pub rule: String,
+}
+
+impl SyntaxError {
+    fn at(text: &str, span: Option<Range<usize>>, rule: impl fmt::Display) -> SyntaxError {
+        let line =
+            span.map(|span| 1 + text.as_bytes()[..span.start.min(text.len())].iter().filter(|b| **b == b'\n').count());
+        SyntaxError { line, rule: rule.to_string() }
+    }
+}
+
+impl fmt::Display for SyntaxError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "line {line}: {}", self.rule),
+            None => f.write_str(&self.rule),
+        }
+    }
+}
+
+impl std::error::Error for SyntaxError {}
+
+/// A hash of a package as lock files hold it: `SCHEME:VALUE`, ordered as there.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PackageHash(String);
+
+impl PackageHash {
+    /// `zh:`, the SHA-256 digest of the zip, in hexadecimal.
+    pub fn of_zip(hex: &str) -> PackageHash {
+        PackageHash(format!("zh:{hex}"))
+    }
+
+    /// Whether it is of that scheme: `h1`, `zh`.
+    pub fn is(&self, scheme: &str) -> bool {
+        self.0.strip_prefix(scheme).is_some_and(|rest| rest.starts_with(':'))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for PackageHash {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let sound = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\' | b'$' | b'%');
+        match text.split_once(':') {
+            Some((scheme, value)) if !scheme.is_empty() && !value.is_empty() && text.bytes().all(sound) => {
+                Ok(PackageHash(text.to_owned()))
+            }
+            _ => Err(format!("{text:?} is not a hash (SCHEME:VALUE)")),
+        }
+    }
+}
+
+impl fmt::Display for PackageHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What is locked for one provider.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lock {
+    /// The one version that is used.
+    pub version: Version,
+    /// What the configuration allowed when the version was selected.
+    pub constraints: Constraints,
+    /// The packages that are trusted.
+    pub hashes: BTreeSet<PackageHash>,
+}
+
+/// A lock file: its text, and what it says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LockFile {
+    text: String,
+    entries: Vec<Entry>,
+}
+
+/// A `provider` block and where its parts stand in the text.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Entry {
+    address: ProviderAddr,
+    lock: Lock,
+    block: Range<usize>,
+    version: Range<usize>,
+    constraints: Option<Range<usize>>,
+    hashes: Option<Range<usize>>,
+}
+
+impl LockFile {
+    /// A file without providers, with the two lines that `client` begins each with.
+    pub fn new(client: Client) -> LockFile {
+        let program = client.program();
+        let text = format!(
+            "# This file is maintained automatically by \"{program} init\".\n\
+             # Manual edits may be lost in future updates.\n"
+        );
+        LockFile { text, entries: Vec::new() }
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// The first rule that it breaks, with the line.
+    pub fn parse(text: &str) -> Result<LockFile, SyntaxError> {
+        let body = hcl_edit::parser::parse_body(text)
+            .map_err(|e| SyntaxError { line: Some(e.location().line()), rule: e.message().to_owned() })?;
+        let mut entries: Vec<Entry> = Vec::new();
+        for block in body.get_blocks("provider") {
+            let entry = read_entry(text, block)?;
+            if entries.iter().any(|other| other.address == entry.address) {
+                let rule = format!("the provider {} is locked twice", entry.address);
+                return Err(SyntaxError::at(text, Some(entry.block), rule));
+            }
+            entries.push(entry);
+        }
+        Ok(LockFile { text: text.to_owned(), entries })
+    }
+
+    /// The text as it stands now.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The client that wrote it, as far as the file says: by its first lines, else by the registries that it names.
+    pub fn client(&self) -> Option<Client> {
+        let clients = [Client::Terraform, Client::OpenTofu];
+        let comments = || self.text.lines().take_while(|line| line.starts_with('#'));
+        let said = |client: &Client| comments().any(|line| line.contains(&format!("\"{} init\"", client.program())));
+        let used = |client: &Client| {
+            let registry = client.default_registry();
+            registry.is_ok_and(|registry| self.entries.iter().any(|entry| entry.address.host == registry))
+        };
+        clients.into_iter().find(said).or_else(|| clients.into_iter().find(used))
+    }
+
+    /// What is locked for a provider.
+    pub fn lock(&self, address: &ProviderAddr) -> Option<&Lock> {
+        self.entries.iter().find(|entry| entry.address == *address).map(|entry| &entry.lock)
+    }
+
+    /// All providers, in the order of the file.
+    pub fn locks(&self) -> impl Iterator<Item = (&ProviderAddr, &Lock)> {
+        self.entries.iter().map(|entry| (&entry.address, &entry.lock))
+    }
+
+    /// Locks a provider. Nothing changes if it is locked just so.
+    ///
+    /// # Errors
+    /// The changed file could not be read again, which the syntax of its other parts would have to be the cause of.
+    pub fn set(&mut self, address: &ProviderAddr, lock: &Lock) -> Result<(), SyntaxError> {
+        let text = match self.entries.iter().find(|entry| entry.address == *address) {
+            Some(entry) if entry.lock == *lock => return Ok(()),
+            Some(entry) => self.changed(entry, lock),
+            None => self.added(address, lock),
+        };
+        *self = LockFile::parse(&text)?;
+        Ok(())
+    }
+
+    fn changed(&self, entry: &Entry, lock: &Lock) -> String {
+        let old = &self.text[entry.block.clone()];
+        let mut text = self.text.clone();
+        if !has_comment(old) {
+            text.replace_range(entry.block.clone(), &block(&entry.address, lock));
+            return text;
+        }
+        let mut edits = vec![(entry.version.clone(), quoted(&lock.version))];
+        match (&entry.constraints, lock.constraints.is_empty()) {
+            (Some(at), _) => edits.push((at.clone(), quoted(&lock.constraints))),
+            (None, true) => {}
+            (None, false) => {
+                let line_end =
+                    self.text[entry.version.end..].find('\n').map_or(entry.block.end, |n| entry.version.end + n);
+                edits.push((line_end..line_end, format!("\n  constraints = {}", quoted(&lock.constraints))));
+            }
+        }
+        match &entry.hashes {
+            Some(at) => edits.push((at.clone(), self.hashes_with_comments(entry, at.clone(), lock))),
+            None => {
+                let before = entry.block.end - 1..entry.block.end - 1;
+                edits.push((before, format!("  hashes = {}\n", list(&lock.hashes))));
+            }
+        }
+        // From the end, so that the places before stay where they are.
+        edits.sort_by_key(|(at, _)| std::cmp::Reverse((at.start, at.end)));
+        for (at, new) in edits {
+            text.replace_range(at, &new);
+        }
+        text
+    }
+
+    /// A list of hashes whose comments are kept: if hashes are only added they precede the old ones, else it is written
+    /// anew.
+    fn hashes_with_comments(&self, entry: &Entry, at: Range<usize>, lock: &Lock) -> String {
+        let old = &self.text[at];
+        if !has_comment(old) || !entry.lock.hashes.is_subset(&lock.hashes) {
+            return list(&lock.hashes);
+        }
+        let added: String =
+            lock.hashes.difference(&entry.lock.hashes).map(|hash| format!("\n    {},", quoted(hash))).collect();
+        // At the front, where no comment can stand between a hash and the comma that it may lack.
+        old.replacen('[', &format!("[{added}"), 1)
+    }
+
+    fn added(&self, address: &ProviderAddr, lock: &Lock) -> String {
+        let before =
+            self.entries.iter().filter(|entry| entry.address < *address).max_by(|a, b| a.address.cmp(&b.address));
+        let at = match before {
+            Some(entry) => match self.text[entry.block.end..].find('\n') {
+                Some(newline) => entry.block.end + newline + 1,
+                None => self.text.len(),
+            },
+            None => first_paragraph(&self.text),
+        };
+        let mut text = self.text.clone();
+        let ends = |text: &str| text.is_empty() || text.ends_with('\n');
+        let block = block(address, lock);
+        let new = match (at, ends(&self.text[..at])) {
+            (0, _) if self.text.trim().is_empty() => format!("{block}\n"),
+            (0, _) => format!("{block}\n\n"),
+            (_, true) => format!("\n{block}\n"),
+            (_, false) => format!("\n\n{block}\n"),
+        };
+        text.insert_str(at, &new);
+        text
+    }
+}
+
+/// A block as the clients write it, without the newline behind it.
+fn block(address: &ProviderAddr, lock: &Lock) -> String {
+    let mut text = format!("provider \"{address}\" {{\n");
+    match lock.constraints.is_empty() {
+        true => text += &format!("  version = {}\n", quoted(&lock.version)),
+        // The clients align what follows each other in lines of their own.
+        false => {
+            text += &format!("  version     = {}\n", quoted(&lock.version));
+            text += &format!("  constraints = {}\n", quoted(&lock.constraints));
+        }
+    }
+    if !lock.hashes.is_empty() {
+        text += &format!("  hashes = {}\n", list(&lock.hashes));
+    }
+    text + "}"
+}
+
+fn list(hashes: &BTreeSet<PackageHash>) -> String {
+    let lines: String = hashes.iter().map(|hash| format!("    {},\n", quoted(hash))).collect();
+    format!("[\n{lines}  ]")
+}
+
+/// None of the values holds what would have to be escaped.
+fn quoted(value: impl fmt::Display) -> String {
+    format!("\"{value}\"")
+}
+
+/// Where the comments end with which a file begins, if an empty line or nothing follows them.
+fn first_paragraph(text: &str) -> usize {
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        match line.trim() {
+            "" => return at,
+            comment if comment.starts_with('#') || comment.starts_with("//") => at += line.len(),
+            _ => return 0,
+        }
+    }
+    at
+}
+
+/// Whether there is a comment outside of strings.
+fn has_comment(text: &str) -> bool {
+    let (mut quoted, mut escaped, mut before) = (false, false, ' ');
+    for c in text.chars() {
+        match (quoted, c) {
+            (true, _) if escaped => escaped = false,
+            (true, '\\') => escaped = true,
+            (_, '"') => quoted = !quoted,
+            (false, '#') => return true,
+            (false, '/' | '*') if before == '/' => return true,
+            _ => {}
+        }
+        before = if quoted { ' ' } else { c };
+    }
+    false
+}
+
+fn read_entry(text: &str, block: &Block) -> Result<Entry, SyntaxError> {
+    let span = block.span().unwrap_or_default();
+    let refuse = |rule: String| SyntaxError::at(text, Some(span.clone()), rule);
+    let [label] = block.labels.as_slice() else {
+        return Err(refuse("a provider block has the provider's address as its one label".to_owned()));
+    };
+    // Each address is written in full, so that no default host can come in.
+    let address = Some(label.as_str()).filter(|label| label.matches('/').count() == 2);
+    let address = address.and_then(|label| ProviderAddr::parse(label, &label.split('/').next()?.parse().ok()?).ok());
+    let Some(address) = address.filter(|address| address.to_string() == label.as_str()) else {
+        return Err(refuse(format!("{:?} is not a provider in full (HOST/NAMESPACE/TYPE)", label.as_str())));
+    };
+    let get = |name: &str| block.body.get_attribute(name);
+    let string = |attribute: &Attribute| match attribute.value.as_str() {
+        Some(value) => Ok((value.to_owned(), attribute.value.span().unwrap_or_default())),
+        None => Err(SyntaxError::at(text, attribute.span(), format!("{} is not a string", attribute.key.as_str()))),
+    };
+    let Some(version) = get("version") else { return Err(refuse(format!("the lock of {address} has no version"))) };
+    let (version, version_at) = string(version)?;
+    let parsed = version.parse::<Version>();
+    let version = parsed.map_err(|e| SyntaxError::at(text, Some(version_at.clone()), e))?;
+    let (constraints, constraints_at) = match get("constraints").map(string).transpose()? {
+        Some((constraints, at)) => {
+            let parsed = constraints.parse::<Constraints>();
+            (parsed.map_err(|e| SyntaxError::at(text, Some(at.clone()), e))?, Some(at))
+        }
+        None => (Constraints::default(), None),
+    };
+    let (hashes, hashes_at) = match get("hashes") {
+        Some(hashes) => (read_hashes(text, hashes)?, hashes.value.span()),
+        None => (BTreeSet::new(), None),
+    };
+    let lock = Lock { version, constraints, hashes };
+    Ok(Entry { address, lock, block: span, version: version_at, constraints: constraints_at, hashes: hashes_at })
+}
+
+fn read_hashes(text: &str, attribute: &Attribute) -> Result<BTreeSet<PackageHash>, SyntaxError> {
+    let refuse = |rule: String| SyntaxError::at(text, attribute.span(), rule);
+    let Some(list) = attribute.value.as_array() else { return Err(refuse("hashes is not a list".to_owned())) };
+    let hash = |value: &Expression| match value.as_str() {
+        Some(hash) => hash.parse::<PackageHash>().map_err(refuse),
+        None => Err(refuse("a hash is not a string".to_owned())),
+    };
+    list.iter().map(hash).collect()
+}

@@ -140,6 +140,11 @@ impl Version {
         &self.build
     }
 
+    /// By precedence alone: versions that differ in their build are equal.
+    pub fn cmp_precedence(&self, other: &Version) -> Ordering {
+        self.numbers.cmp(&other.numbers).then_with(|| by_prerelease(&self.prerelease, &other.prerelease))
+    }
+
     /// The version for which a tag stands: `_` is `+`, which no tag can hold. `None` if it is none in canonical form.
     pub fn of_tag(tag: &Tag) -> Option<Version> {
         if tag.as_str().contains('+') {
@@ -214,10 +219,7 @@ impl PartialOrd for Version {
 
 impl Ord for Version {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.numbers
-            .cmp(&other.numbers)
-            .then_with(|| by_prerelease(&self.prerelease, &other.prerelease))
-            .then_with(|| self.build.cmp(&other.build))
+        self.cmp_precedence(other).then_with(|| self.build.cmp(&other.build))
     }
 }
 
