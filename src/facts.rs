@@ -12,6 +12,7 @@ mod error;
 mod fetch;
 mod kept;
 mod nodes;
+mod origins;
 mod unpack;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,25 +22,13 @@ use std::time::{Duration, Instant};
 pub use edges::View;
 pub use error::{FactError, Failure};
 pub use nodes::{Content, Package, blocking};
+pub use origins::Source;
 
 use crate::archive;
 use crate::name::{Host, Repo, RepoName};
-use crate::registry::Registry;
-use crate::registry::decorate::{Scoped, Union};
 use crate::store::Store;
 use crate::tree::{Need, Standing};
-
-/// A source of a mount.
-pub struct Source {
-    /// The registry.
-    pub host: Host,
-    /// The part of it that is mounted; `None` is all of it.
-    pub prefix: Option<RepoName>,
-    /// How it is reached.
-    pub registry: Arc<dyn Registry>,
-    /// As the user wrote it.
-    pub name: String,
-}
+use origins::{Origin, Origins};
 
 /// How facts are kept.
 pub struct Options {
@@ -53,12 +42,6 @@ pub struct Options {
     pub deadline: Duration,
     /// Limits of archives.
     pub limits: archive::Limits,
-}
-
-/// One registry of the mount: its sources joined.
-struct Origin {
-    registry: Arc<dyn Registry>,
-    prefixes: Vec<Option<RepoName>>,
 }
 
 /// What one source answered last.
@@ -75,8 +58,7 @@ pub enum SourceState {
 /// See the module.
 pub struct Facts {
     store: Arc<Store>,
-    origins: BTreeMap<Host, Origin>,
-    names: Vec<(Host, String)>,
+    origins: Origins,
     states: Mutex<BTreeMap<Host, SourceState>>,
     tag_ttl: Duration,
     deadline: Duration,
@@ -95,50 +77,23 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 const USED_MAX: usize = 10_000;
 
 impl Facts {
-    /// Facts over `options.sources`. Reads the names of formerly used repositories from the store; asks no registry.
+    /// Facts over `options.sources`. Reads what stores hold, and the names of formerly used repositories; asks no
+    /// registry.
     pub fn new(options: Options) -> Arc<Facts> {
-        let mut by_host: BTreeMap<Host, Vec<Source>> = BTreeMap::new();
-        let mut names = Vec::new();
-        for source in options.sources {
-            names.push((source.host.clone(), source.name.clone()));
-            by_host.entry(source.host.clone()).or_default().push(source);
-        }
-        let mut used = BTreeMap::new();
-        let origins = by_host
-            .into_iter()
-            .map(|(host, sources)| {
-                used.insert(host.clone(), edges::formerly_used(&options.store, &host));
-                let prefixes = sources.iter().map(|s| s.prefix.clone()).collect();
-                let mut scoped: Vec<Arc<dyn Registry>> = sources
-                    .into_iter()
-                    .map(|s| match s.prefix {
-                        None => s.registry,
-                        Some(prefix) => Arc::new(Scoped::new(s.registry, s.host, Some(prefix))) as Arc<dyn Registry>,
-                    })
-                    .collect();
-                let registry = match scoped.pop() {
-                    Some(only) if scoped.is_empty() => only,
-                    last => {
-                        scoped.extend(last);
-                        Arc::new(Union::new(host.clone(), scoped))
-                    }
-                };
-                (host, Origin { registry, prefixes })
-            })
-            .collect();
         let nodes = nodes::Nodes::new(options.deadline, options.store.limit());
-        Arc::new(Facts {
+        let facts = Facts {
             store: options.store,
-            origins,
-            names,
+            origins: Origins::new(options.sources),
             states: Mutex::default(),
             tag_ttl: options.tag_ttl,
             deadline: options.deadline,
             limits: options.limits,
             edges: edges::Edges::new(options.deadline),
             nodes,
-            used: Mutex::new(used),
-        })
+            used: Mutex::default(),
+        };
+        facts.hosts();
+        Arc::new(facts)
     }
 
     /// The cache below.
@@ -151,18 +106,33 @@ impl Facts {
         self.tag_ttl
     }
 
-    /// The registries of the mount, sorted.
-    pub fn hosts(&self) -> impl Iterator<Item = &Host> {
-        self.origins.keys()
+    /// The registries of the mount, sorted: those that were declared, and those of which a store holds something now.
+    /// Reads the stores.
+    pub fn hosts(&self) -> Vec<Host> {
+        let hosts = self.origins.present();
+        hosts.iter().for_each(|host| self.recall_used(host));
+        hosts
+    }
+
+    /// Whether `host` is one of [`Facts::hosts`]. Looks into the stores.
+    pub fn has_host(&self, host: &Host) -> bool {
+        let found = self.origins.seek(host);
+        if found {
+            self.recall_used(host);
+        }
+        found
+    }
+
+    /// Whether [`Facts::hosts`] never changes.
+    pub fn hosts_are_fixed(&self) -> bool {
+        self.origins.are_fixed()
     }
 
     /// The sources as the user named them, with what their registry answered last.
     pub fn sources(&self) -> Vec<(String, SourceState)> {
         let states = lock(&self.states);
-        self.names
-            .iter()
-            .map(|(host, name)| (name.clone(), states.get(host).copied().unwrap_or(SourceState::Unknown)))
-            .collect()
+        let names = self.origins.names().into_iter();
+        names.map(|(host, name)| (name, states.get(&host).copied().unwrap_or(SourceState::Unknown))).collect()
     }
 
     /// What is known to an operation that began at `since`: an answer that came later counts as fresh for it, however
@@ -178,7 +148,7 @@ impl Facts {
         self.nodes.forget_failures();
     }
 
-    fn origin(&self, host: &Host) -> Result<&Origin, FactError> {
+    fn origin(&self, host: &Host) -> Result<Arc<Origin>, FactError> {
         self.origins.get(host).ok_or_else(|| FactError::new(Failure::Absent, host, "no source of this mount"))
     }
 
@@ -225,6 +195,14 @@ impl Facts {
             names.extend(used.iter().filter(inside).cloned());
         }
         names.into_iter().collect()
+    }
+
+    /// Takes up what earlier mounts have used of `host`.
+    fn recall_used(&self, host: &Host) {
+        if !lock(&self.used).contains_key(host) {
+            let formerly = edges::formerly_used(&self.store, host);
+            lock(&self.used).entry(host.clone()).or_default().extend(formerly);
+        }
     }
 
     /// Remembers that `repo` exists, now and for later mounts.

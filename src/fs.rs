@@ -18,7 +18,6 @@ mod report;
 mod xattr;
 
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +29,7 @@ pub use error::{Errno, FsError};
 pub use report::Report;
 
 use crate::facts::{Content, FactError, Facts, Failure};
-use crate::name::{COMPONENT_MAX, Reference, Selector};
+use crate::name::{COMPONENT_MAX, Host, Reference, Selector};
 use crate::tree::registry::{Entry as Named, Found};
 use crate::tree::{self, Fact, Step};
 use handles::Handles;
@@ -111,8 +110,11 @@ impl Fs {
         let place = Place::new(parent, name);
         let since = Instant::now();
         let (node, ttl) = match dir.as_ref() {
-            Node::Root => match self.facts.hosts().find(|h| h.as_str().as_bytes() == name.as_bytes()) {
-                Some(host) => (Node::registry(host.clone()), FOREVER),
+            Node::Root => match name.to_str().and_then(|name| name.parse::<Host>().ok()) {
+                Some(host) if self.facts.has_host(&host) => {
+                    (Node::registry(host), self.hosts_ttl(self.facts.tag_ttl()))
+                }
+                Some(_) => return Ok(Lookup::Absent(self.hosts_ttl(ABSENT_TTL))),
                 None => return Ok(Lookup::Absent(FOREVER)),
             },
             Node::Space { space, .. } => match self.find_in_space(space, name, since).await? {
@@ -125,6 +127,11 @@ impl Fs {
             },
         };
         Ok(Lookup::Found(self.inodes.send(place, Arc::new(node), |ino, node| self.entry(ino, node, ttl))))
+    }
+
+    /// How long the name of a registry holds, where a store may come to hold another one after `otherwise`.
+    fn hosts_ttl(&self, otherwise: Duration) -> Duration {
+        if self.facts.hosts_are_fixed() { FOREVER } else { otherwise }
     }
 
     /// Asks the tree until it knows. `Err` is an absence and how long it holds.

@@ -31,7 +31,7 @@ use bytes::Bytes;
 pub use upload::{BlobSource, Upload, Uploaded};
 
 use crate::digest::Digest;
-use crate::name::{RepoName, Selector, Tag};
+use crate::name::{Host, RepoName, Selector, Tag};
 use crate::oci::Descriptor;
 
 /// What class of failure a request ended with. Who asks decides by this alone.
@@ -57,7 +57,9 @@ pub enum Failure {
     TooLarge,
     /// A digest algorithm or feature that is not implemented.
     Unsupported,
-    /// A local file or directory (of an image layout) could not be read.
+    /// The disk of an image layout is full.
+    NoSpace,
+    /// A local file or directory (of an image layout) could not be read or written.
     Io,
 }
 
@@ -163,6 +165,21 @@ pub trait Registry: Send + Sync {
     /// Writes the rest of a blob into `sink`, from the sink's position on; exactly `blob.size` bytes in all, else
     /// `Integrity`. A blob that a manifest names and the registry lacks is `Integrity`, never `Absent`.
     async fn blob(&self, repo: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError>;
+}
+
+/// What holds repositories of any number of registries, some of which may come while it is used.
+pub trait HostStore: Send + Sync {
+    /// The registries of which it holds something now, sorted.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    fn hosts(&self) -> Result<Vec<Host>, RegistryError>;
+
+    /// Whether `host` is one of [`HostStore::hosts`].
+    fn holds(&self, host: &Host) -> bool;
+
+    /// The part of it that stands for `host`, of which it may hold nothing yet.
+    fn registry(self: Arc<Self>, host: &Host) -> Arc<dyn Registry>;
 }
 
 /// Counts of the HTTP requests that one mount has sent: token requests and those answered 401 aside.

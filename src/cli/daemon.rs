@@ -26,7 +26,7 @@ use crate::fuse::session::{self, Session};
 use crate::fuse::{self, Adapter};
 use crate::registry::Registry;
 use crate::registry::decorate::Offline;
-use crate::registry::layout::Layout;
+use crate::registry::layout::Directory;
 use crate::registry::transport::Transport;
 use crate::store::{self, Store};
 
@@ -175,13 +175,11 @@ fn sources(settings: &MountSettings) -> Result<Sources, CommandError> {
                     Some(network) => Arc::new(network.remote(host)?),
                     None => Arc::new(Offline::new(host.clone())),
                 };
-                sources.push(facts::Source { host: host.clone(), prefix: prefix.clone(), registry, name });
+                sources.push(facts::Source::Registry { host: host.clone(), prefix: prefix.clone(), registry, name });
             }
             Source::Layouts(dir) => {
-                for host in Layout::hosts(dir).map_err(CommandError::failed)? {
-                    let registry = Arc::new(Layout::open(dir, &host).map_err(CommandError::failed)?);
-                    sources.push(facts::Source { host, prefix: None, registry, name: name.clone() });
-                }
+                let store = Arc::new(Directory::open(dir).map_err(CommandError::failed)?);
+                sources.push(facts::Source::Store { store, name });
             }
         }
     }

@@ -255,7 +255,7 @@ impl Facts {
     }
 
     async fn ask_registry(self: &Arc<Self>, need: &Need) -> Result<Answer, FactError> {
-        let registry = &self.origin(need.host())?.registry;
+        let registry = self.origin(need.host())?.registry.clone();
         match need {
             Need::Tags(repo) => Ok(Answer::Tags(Arc::new(registry.tags(&repo.name).await?))),
             Need::Catalog(_) => Ok(Answer::Catalog(Arc::new(registry.catalog().await?))),

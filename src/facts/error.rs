@@ -174,6 +174,7 @@ impl From<RegistryError> for FactError {
             registry::Failure::Structure => Failure::Structure,
             registry::Failure::TooLarge => Failure::TooLarge,
             registry::Failure::Unsupported => Failure::Unsupported,
+            registry::Failure::NoSpace => Failure::NoSpace,
             registry::Failure::Io => Failure::Io,
         };
         match error.remedy {

@@ -43,7 +43,8 @@ impl Facts {
         selector: &Selector,
     ) -> Result<(Digest, Result<Arc<Manifest>, FactError>), FactError> {
         let subject = repo.at(selector.clone());
-        let answer = self.origin(&repo.host)?.registry.manifest(&repo.name, selector).await.map_err(FactError::from);
+        let registry = self.origin(&repo.host)?.registry.clone();
+        let answer = registry.manifest(&repo.name, selector).await.map_err(FactError::from);
         self.note_answer(&repo.host, &answer);
         let raw = answer?;
         let digest = match selector {
@@ -151,7 +152,7 @@ impl Facts {
         let (tx, rx) = mpsc::channel(QUEUE);
         let mut pipe = Pipe { position: fill.position(), tx };
         let writer = tokio::task::spawn_blocking(move || write_all(fill, rx));
-        let registry = &self.origin(&repo.host)?.registry;
+        let registry = self.origin(&repo.host)?.registry.clone();
         let sent = registry.blob(&repo.name, blob, &mut pipe).await;
         drop(pipe);
         let written = writer.await.map_err(|_| FactError::lost())?;

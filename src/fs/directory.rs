@@ -1,6 +1,6 @@
 //! Directories: the snapshot that an open directory lists.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,14 +13,14 @@ use super::{Entry, FOREVER, Fs, attr};
 use crate::artifact::Release;
 use crate::facts::Package;
 use crate::members::{DirNo, TOP};
-use crate::name::Selector;
+use crate::name::{Host, Selector};
 use crate::tree::registry::{Entry as Named, Found, Space};
 use crate::tree::{self, Fact, Need, Step};
 
 /// What an open directory lists, in the order in which it does.
 pub(super) enum Listing {
     /// The registries.
-    Root(Vec<OsString>),
+    Root(Vec<Host>),
     /// A space.
     Names(Vec<(String, Named)>),
     /// A provider release.
@@ -45,7 +45,7 @@ const DOTS: u64 = 2;
 impl Fs {
     pub(super) async fn listing(self: &Arc<Self>, node: &Arc<Node>) -> Result<Listing, FsError> {
         match node.as_ref() {
-            Node::Root => Ok(Listing::Root(self.facts.hosts().map(|h| OsString::from(h.as_str())).collect())),
+            Node::Root => Ok(Listing::Root(self.facts.hosts())),
             Node::Space { space, .. } => self.names(space).await,
             Node::Release(release) => {
                 let bound = self.enter(release).await?;
@@ -130,8 +130,8 @@ impl Fs {
         match &directory.listing {
             Listing::Root(hosts) => {
                 let host = hosts.get(index)?;
-                let known = self.facts.hosts().find(|h| OsStr::new(h.as_str()) == host)?;
-                Some(send(host, Arc::new(Node::registry(known.clone())), FOREVER))
+                let ttl = self.hosts_ttl(self.facts.tag_ttl());
+                Some(send(OsStr::new(host.as_str()), Arc::new(Node::registry(host.clone())), ttl))
             }
             Listing::Names(names) => {
                 let (name, entry) = names.get(index)?;

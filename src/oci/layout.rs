@@ -1,17 +1,25 @@
-//! The two documents of an image layout, `oci-layout` and `index.json`, and the tags that the latter gives.
+//! The two documents of an image layout, `oci-layout` and `index.json`: what they say, and how the latter is changed.
 //!
 //! They are as untrusted as what a registry sends and are read as strictly. Unlike an index in a registry,
 //! `index.json` need not say its mediaType: skopeo leaves it out. OCI image spec, "Image Layout".
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Descriptor, DocumentError, INDEX, MANIFEST_MAX, descriptors, strict, structure, text};
+use super::{
+    Body, Descriptor, DocumentError, INDEX, INDEX_ENTRIES_MAX, MANIFEST_MAX, Manifest, descriptors, strict, structure,
+    text,
+};
+use crate::digest::Digest;
 use crate::name::Tag;
 
 /// Name of the file that makes a directory an image layout.
 pub const LAYOUT_FILE: &str = "oci-layout";
 /// Name of the file that says what the layout holds.
 pub const INDEX_FILE: &str = "index.json";
+/// Name of the directory that holds all content, as `blobs/ALGORITHM/HEX`.
+pub const BLOBS: &str = "blobs";
+/// The content of [`LAYOUT_FILE`] in a layout of ours.
+pub const LAYOUT_DOCUMENT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 /// The largest `oci-layout` that is read, in bytes.
 pub const LAYOUT_FILE_MAX: u64 = 4 << 10;
 /// The largest `index.json` that is read, in bytes: as much as of any other index.
@@ -51,17 +59,163 @@ pub fn entries(bytes: &[u8]) -> Result<Vec<Descriptor>, DocumentError> {
     descriptors(map, "manifests")
 }
 
+/// Where a layout keeps the blob `digest`.
+pub fn blob_path(digest: &Digest) -> String {
+    format!("{BLOBS}/{}/{}", digest.algorithm().name(), digest.hex())
+}
+
 /// The tag that an entry of `index.json` gives its manifest.
 ///
 /// Its `org.opencontainers.image.ref.name` is the tag alone, or a full reference that ends in `:TAG`. Other names
 /// (a digest, a title) give no tag.
 pub fn tag_of(entry: &Descriptor) -> Option<Tag> {
-    let name = entry.annotations.get(REF_NAME)?;
+    tag_in(entry.annotations.get(REF_NAME)?)
+}
+
+fn tag_in(name: &str) -> Option<Tag> {
     if name.contains('@') {
         return None;
     }
-    let tag = name.rsplit_once(':').map_or(name.as_str(), |(_, tag)| tag);
+    let tag = name.rsplit_once(':').map_or(name, |(_, tag)| tag);
     tag.parse().ok()
+}
+
+/// `index.json` in which `manifest` has an entry and, where `tag` is given, stands under it and nothing else does;
+/// `None` if that is so already. Without `index` there is none yet. `digest` is the one under which the manifest lies.
+///
+/// What other programs wrote is kept: a manifest that loses its tag keeps its entry without it, as skopeo does it.
+/// Left out are only entries that say nothing more than that there is a manifest, of manifests that `manifest` (an
+/// index) names itself.
+///
+/// # Errors
+/// `index` is no such document, or would grow over a limit.
+pub fn with_manifest(
+    index: Option<&[u8]>,
+    manifest: &Manifest,
+    digest: Digest,
+    tag: Option<&Tag>,
+) -> Result<Option<Vec<u8>>, DocumentError> {
+    let mut value = match index {
+        None => json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []}),
+        Some(bytes) => {
+            entries(bytes)?;
+            strict::parse(bytes).map_err(DocumentError::Structure)?
+        }
+    };
+    let Value::Object(map) = &mut value else { return structure("not a JSON object") };
+    let list = map.entry("manifests").or_insert(Value::Null);
+    if list.is_null() {
+        *list = json!([]);
+    }
+    let Value::Array(list) = list else { return structure("manifests is not a list") };
+    let untagged = tag.is_some_and(|tag| untag(list, tag, &digest.to_string()));
+    let entered = enter(list, manifest, &digest.to_string(), tag);
+    let entries = list.len();
+    if let Body::Index(children) = &manifest.body {
+        let children: Vec<String> = children.iter().map(|child| child.digest.to_string()).collect();
+        list.retain(|entry| !(is_bare(entry) && children.iter().any(|child| digest_in(entry) == Some(child))));
+    }
+    if !untagged && !entered && list.len() == entries && index.is_some() {
+        return Ok(None);
+    }
+    if list.len() > INDEX_ENTRIES_MAX {
+        let rule = format!("it would have {} entries; the limit is {INDEX_ENTRIES_MAX}", list.len());
+        return Err(DocumentError::TooLarge(rule));
+    }
+    let bytes = value.to_string().into_bytes();
+    if bytes.len() as u64 > INDEX_FILE_MAX {
+        let rule = format!("it would have {} bytes; the limit is {INDEX_FILE_MAX}", bytes.len());
+        return Err(DocumentError::TooLarge(rule));
+    }
+    Ok(Some(bytes))
+}
+
+/// Takes `tag` from every manifest but `digest`; whether one had it.
+fn untag(list: &mut Vec<Value>, tag: &Tag, digest: &str) -> bool {
+    let mut changed = false;
+    let mut at = 0;
+    while at < list.len() {
+        let has_it = ref_name(&list[at]).and_then(tag_in).as_ref() == Some(tag);
+        if has_it && digest_in(&list[at]) != Some(digest) {
+            changed = true;
+            set_ref_name(&mut list[at], None);
+            let named_elsewhere = (0..list.len()).any(|i| i != at && digest_in(&list[i]) == digest_in(&list[at]));
+            if is_bare(&list[at]) && named_elsewhere {
+                list.remove(at);
+                continue;
+            }
+        }
+        at += 1;
+    }
+    changed
+}
+
+/// Makes sure that `manifest` has an entry, with `tag` as its name where there is one; whether something was changed.
+fn enter(list: &mut Vec<Value>, manifest: &Manifest, digest: &str, tag: Option<&Tag>) -> bool {
+    let mut own = list.iter_mut().filter(|entry| digest_in(entry) == Some(digest));
+    let Some(tag) = tag else {
+        if own.next().is_some() {
+            return false;
+        }
+        list.push(entry_of(manifest, digest));
+        return true;
+    };
+    let mut unnamed = None;
+    for entry in own {
+        match ref_name(entry) {
+            Some(name) if name == tag.as_str() => return false,
+            None => unnamed = Some(entry),
+            Some(_) => {}
+        }
+    }
+    match unnamed {
+        Some(entry) => set_ref_name(entry, Some(tag)),
+        None => {
+            let mut entry = entry_of(manifest, digest);
+            set_ref_name(&mut entry, Some(tag));
+            list.push(entry);
+        }
+    }
+    true
+}
+
+fn entry_of(manifest: &Manifest, digest: &str) -> Value {
+    let mut entry = json!({"mediaType": manifest.media_type, "digest": digest, "size": manifest.raw.len()});
+    if let Some(artifact_type) = &manifest.artifact_type {
+        entry["artifactType"] = json!(artifact_type);
+    }
+    entry
+}
+
+fn digest_in(entry: &Value) -> Option<&str> {
+    entry.get("digest")?.as_str()
+}
+
+fn ref_name(entry: &Value) -> Option<&str> {
+    entry.get("annotations")?.get(REF_NAME)?.as_str()
+}
+
+fn set_ref_name(entry: &mut Value, tag: Option<&Tag>) {
+    let Value::Object(entry) = entry else { return };
+    let annotations = entry.entry("annotations").or_insert(Value::Null);
+    if annotations.is_null() {
+        *annotations = json!({});
+    }
+    if let Value::Object(annotations) = annotations {
+        match tag {
+            Some(tag) => annotations.insert(REF_NAME.to_owned(), json!(tag.as_str())),
+            None => annotations.shift_remove(REF_NAME),
+        };
+        if annotations.is_empty() {
+            entry.shift_remove("annotations");
+        }
+    }
+}
+
+/// Whether an entry says nothing but that there is a manifest.
+fn is_bare(entry: &Value) -> bool {
+    const PLAIN: [&str; 4] = ["mediaType", "digest", "size", "artifactType"];
+    entry.as_object().is_some_and(|entry| entry.keys().all(|key| PLAIN.contains(&key.as_str())))
 }
 
 #[cfg(test)]
@@ -107,5 +261,101 @@ mod tests {
         for bad in ["[]", "", r#"{"mediaType":"x"}"#, r#"{"manifests":[],"layers":[]}"#, r#"{"manifests":[{}]}"#] {
             assert!(matches!(entries(bad.as_bytes()), Err(DocumentError::Structure(_))), "{bad}");
         }
+    }
+
+    fn manifest(value: Value) -> Manifest {
+        let raw = value.to_string().into_bytes();
+        let digest = Digest::of(&raw);
+        Manifest::parse(raw.into(), digest, None).unwrap()
+    }
+
+    fn image(name: &str) -> Manifest {
+        manifest(json!({"mediaType": super::super::IMAGE, "artifactType": "x", "layers": [], "name": name}))
+    }
+
+    /// What is written is what other programs can go on with: see [`with_manifest`].
+    fn put(index: &Value, manifest: &Manifest, tag: Option<&str>) -> Option<Value> {
+        let tag = tag.map(|tag| tag.parse().unwrap());
+        let text = index.to_string();
+        let index = (!index.is_null()).then_some(text.as_bytes());
+        let changed = with_manifest(index, manifest, manifest.digest, tag.as_ref()).unwrap();
+        changed.map(|bytes| serde_json::from_slice(&bytes).unwrap())
+    }
+
+    fn entry(manifest: &Manifest, name: Option<&str>) -> Value {
+        let mut entry = json!({"mediaType": manifest.media_type, "digest": manifest.digest.to_string(),
+            "size": manifest.raw.len(), "artifactType": "x"});
+        if let Some(name) = name {
+            entry["annotations"] = json!({REF_NAME: name});
+        }
+        entry
+    }
+
+    #[test]
+    fn a_tag_is_entered_once_and_the_second_time_changes_nothing() {
+        let (a, b) = (image("a"), image("b"));
+        let index = put(&Value::Null, &a, Some("1.0.0")).unwrap();
+        assert_eq!(index, json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry(&a, Some("1.0.0"))]}));
+        assert_eq!(put(&index, &a, Some("1.0.0")), None);
+        assert_eq!(put(&index, &a, None), None);
+        let index = put(&index, &b, Some("1.1.0")).unwrap();
+        let index = put(&index, &a, Some("latest")).unwrap();
+        let names = [(&a, "1.0.0"), (&b, "1.1.0"), (&a, "latest")].map(|(m, name)| entry(m, Some(name)));
+        assert_eq!(index["manifests"], json!(names));
+    }
+
+    #[test]
+    fn what_others_wrote_stays_and_a_tag_that_moves_leaves_its_manifest() {
+        let (a, b) = (image("a"), image("b"));
+        let foreign = json!({
+            "x-tool": {"n": 1.5}, "schemaVersion": 2, "annotations": {"k": "v"},
+            "manifests": [
+                {"digest": a.digest.to_string(), "size": 3, "x": [1],
+                 "annotations": {REF_NAME: "reg.example/net:1.0.0", "other": "kept"}},
+                {"digest": Digest::of(b"z").to_string(), "size": 1, "annotations": {REF_NAME: "2.0.0"}},
+            ],
+        });
+        let index = put(&foreign, &b, Some("1.0.0")).unwrap();
+        let mut wanted = foreign.clone();
+        wanted["manifests"][0]["annotations"] = json!({"other": "kept"});
+        wanted["manifests"].as_array_mut().unwrap().push(entry(&b, Some("1.0.0")));
+        assert_eq!(index, wanted);
+        assert_eq!(index.to_string().find("x-tool"), Some(2), "the order of keys is kept");
+        // Back again: the entry that lost its name gets it back.
+        let index = put(&index, &a, Some("1.0.0")).unwrap();
+        assert_eq!(index["manifests"][0]["annotations"], json!({"other": "kept", REF_NAME: "1.0.0"}));
+        assert_eq!(index["manifests"][2], entry(&b, None));
+        assert_eq!(index["manifests"].as_array().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_manifest_that_an_index_names_needs_no_entry_of_its_own() {
+        let (a, b) = (image("a"), image("b"));
+        let index = manifest(json!({"mediaType": INDEX, "artifactType": "x",
+            "manifests": [entry(&a, None), entry(&b, None)]}));
+        let mut document = put(&Value::Null, &a, None).unwrap();
+        document = put(&document, &b, Some("only-b")).unwrap();
+        assert_eq!(document["manifests"].as_array().unwrap().len(), 2);
+        document = put(&document, &index, None).unwrap();
+        assert_eq!(document["manifests"], json!([entry(&b, Some("only-b")), entry(&index, None)]));
+        document = put(&document, &index, Some("1.0.0")).unwrap();
+        assert_eq!(document["manifests"][1], entry(&index, Some("1.0.0")));
+        assert_eq!(put(&document, &index, Some("1.0.0")), None);
+    }
+
+    #[test]
+    fn an_index_that_is_full_or_refused_is_not_changed() {
+        let a = image("a");
+        let entries: Vec<_> = (0..INDEX_ENTRIES_MAX)
+            .map(|n| json!({"digest": Digest::of(&n.to_le_bytes()).to_string(), "size": 8}))
+            .collect();
+        let full = json!({"manifests": entries}).to_string();
+        let refused = with_manifest(Some(full.as_bytes()), &a, a.digest, None);
+        assert!(matches!(refused, Err(DocumentError::TooLarge(_))), "{refused:?}");
+        for bad in ["[]", "", r#"{"manifests":[],"Manifests":[]}"#, r#"{"manifests":{}}"#] {
+            let refused = with_manifest(Some(bad.as_bytes()), &a, a.digest, None);
+            assert!(matches!(refused, Err(DocumentError::Structure(_))), "{bad}");
+        }
+        assert!(put(&json!({"manifests": null}), &a, None).is_some());
     }
 }

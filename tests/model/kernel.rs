@@ -88,7 +88,7 @@ pub fn mount(fake: &Arc<Fake>, store: &Arc<Store>, tag_ttl: Duration, offline: b
         false => fake.clone(),
     };
     let facts = Facts::new(facts::Options {
-        sources: vec![facts::Source { host, prefix: None, registry, name: HOST.into() }],
+        sources: vec![facts::Source::Registry { host, prefix: None, registry, name: HOST.into() }],
         store: store.clone(),
         tag_ttl,
         deadline: Duration::from_secs(20),

@@ -1,12 +1,18 @@
+mod writing;
+
 use std::fs;
+use std::fs::File;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
+use bytes::Bytes;
+use rustix::fs::{FileType, Mode};
 use serde_json::{Value, json};
 
-use super::super::SinkError;
+use super::super::{HostStore, SinkError};
 use super::*;
-use crate::oci::IMAGE;
+use crate::oci::layout::{INDEX_FILE, LAYOUT_FILE, blob_path};
+use crate::oci::{IMAGE, MANIFEST_MAX};
 
 /// A store in a directory of its own, written file by file.
 struct Fixture {
@@ -355,14 +361,20 @@ fn the_hosts_of_a_store_are_its_directories() {
         fs::create_dir(store.dir.path().join(name)).unwrap();
     }
     fs::write(store.dir.path().join("file.example"), b"").unwrap();
-    let hosts = Layout::hosts(store.dir.path()).unwrap();
+    let directory = Directory::open(store.dir.path()).unwrap();
+    let hosts = directory.hosts().unwrap();
     assert_eq!(hosts.iter().map(Host::as_str).collect::<Vec<_>>(), ["localhost:5000", "reg.example"]);
+    for name in ["localhost:5000", "reg.example", "file.example", "none.example"] {
+        let host: Host = name.parse().unwrap();
+        assert_eq!(directory.holds(&host), hosts.contains(&host), "{name}");
+    }
     let missing = store.dir.path().join("missing");
-    assert_eq!(failure(Layout::hosts(&missing)), Failure::Io);
+    let opened = |dir: &Path| Directory::open(dir).map(|_| ());
+    assert_eq!(failure(opened(&missing)), Failure::Io);
     // `oci:DIR` is one layout to other tools; mounted, it would be an empty store.
     let layout = tempfile::tempdir().unwrap();
     std::fs::write(layout.path().join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-    let error = Layout::hosts(layout.path()).unwrap_err().to_string();
+    let error = opened(layout.path()).unwrap_err().to_string();
     assert!(error.contains("one image layout") && error.contains("HOST/REPOSITORY"), "{error}");
     assert_eq!(failure(Layout::open(&missing, &host()).map(|_| ())), Failure::Io);
 }

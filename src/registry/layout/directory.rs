@@ -1,0 +1,190 @@
+//! A store in a directory, held by descriptor: `DIR/HOST/REPO…`, each an image layout.
+//!
+//! INVARIANT: every path is opened below the descriptor of `DIR` without following any symbolic link.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, statat};
+use rustix::io::Errno;
+
+use super::super::{Failure, HostStore, Registry, RegistryError};
+use super::medium::{Medium, NotOpened, Unreadable};
+use super::{CATALOG_DEPTH_MAX, CATALOG_DIRECTORIES_MAX, Stored};
+use crate::name::{Host, Repo, RepoName};
+use crate::oci::layout::{BLOBS, LAYOUT_FILE};
+
+/// See the module.
+pub struct Directory {
+    pub(super) root: OwnedFd,
+    name: String,
+}
+
+impl Directory {
+    /// Opens the store `dir`.
+    ///
+    /// # Errors
+    /// `Io` where `dir` cannot be opened as a directory, or is one image layout itself.
+    pub fn open(dir: &Path) -> Result<Directory, RegistryError> {
+        let name = format!("oci:{}", dir.display());
+        match rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(root) if is_layout(&root) == Ok(true) => {
+                Err(RegistryError::new(Failure::Io, &name, "this is one image layout and no store of them")
+                    .remedy("name the directory that holds it as HOST/REPOSITORY"))
+            }
+            Ok(root) => Ok(Directory { root, name }),
+            Err(e) => Err(RegistryError::new(Failure::Io, &name, format!("the store cannot be opened: {e}"))
+                .remedy("name a directory that holds HOST/REPOSITORY, each an OCI image layout")),
+        }
+    }
+
+    fn unreadable(&self, e: Errno) -> Unreadable {
+        Unreadable { failure: Failure::Io, rule: format!("reading the store {} failed: {e}", self.name), remedy: None }
+    }
+}
+
+impl HostStore for Directory {
+    fn hosts(&self) -> Result<Vec<Host>, RegistryError> {
+        let names = subdirectories(self.root.as_fd()).map_err(|e| self.unreadable(e).about(&self.name))?;
+        let mut hosts: Vec<Host> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        hosts.sort();
+        Ok(hosts)
+    }
+
+    fn holds(&self, host: &Host) -> bool {
+        statat(&self.root, host.as_str(), AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+    }
+
+    fn registry(self: Arc<Self>, host: &Host) -> Arc<dyn Registry> {
+        Arc::new(Stored::of(self, host))
+    }
+}
+
+impl Medium for Directory {
+    type Place = OwnedFd;
+    type File = OwnedFd;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn catalog(&self, host: &Host) -> Result<Vec<RepoName>, RegistryError> {
+        let failed = |e| self.unreadable(e).about(host);
+        let mut repos = Vec::new();
+        let mut pending: Vec<Option<RepoName>> = vec![None];
+        let mut seen = 0;
+        while let Some(at) = pending.pop() {
+            seen += 1;
+            if seen > CATALOG_DIRECTORIES_MAX {
+                let rule = format!("more than {CATALOG_DIRECTORIES_MAX} directories in the store {}", self.name);
+                return Err(RegistryError::new(Failure::TooLarge, host, rule));
+            }
+            let path = at.as_ref().map_or_else(|| host.to_string(), |name| format!("{host}/{name}"));
+            let dir = match open_below(&self.root, &path, OFlags::DIRECTORY) {
+                Ok(dir) => dir,
+                // Gone or replaced since its parent was read.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+                Err(e) => return Err(failed(e)),
+            };
+            let layout = match &at {
+                Some(name) if is_layout(&dir).map_err(failed)? => {
+                    repos.push(name.clone());
+                    true
+                }
+                _ => false,
+            };
+            if at.as_ref().is_some_and(|name| name.components().count() >= CATALOG_DEPTH_MAX) {
+                continue;
+            }
+            let children = subdirectories(&dir).map_err(failed)?;
+            let children = children.iter().filter(|name| !(layout && *name == BLOBS));
+            pending.extend(children.filter_map(|name| RepoName::below(at.as_ref(), name)).map(Some));
+        }
+        repos.sort();
+        Ok(repos)
+    }
+
+    fn place(&self, repo: &Repo) -> Result<OwnedFd, NotOpened> {
+        open_below(&self.root, &format!("{}/{}", repo.host, repo.name), OFlags::DIRECTORY)
+            .map_err(|e| self.not_opened(e))
+    }
+
+    fn open(&self, place: &OwnedFd, path: &str) -> Result<(OwnedFd, u64), NotOpened> {
+        let file = open_below(place, path, OFlags::empty()).map_err(|e| self.not_opened(e))?;
+        let stat = rustix::fs::fstat(&file).map_err(|e| self.not_opened(e))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(NotOpened::NotRegular);
+        }
+        Ok((file, u64::try_from(stat.st_size).unwrap_or(0)))
+    }
+
+    fn read(&self, file: &OwnedFd, at: u64, want: usize) -> Result<Bytes, Unreadable> {
+        read_piece(file, at, want).map_err(|e| self.unreadable(e))
+    }
+}
+
+impl Directory {
+    fn not_opened(&self, e: Errno) -> NotOpened {
+        match e {
+            Errno::NOENT | Errno::NOTDIR => NotOpened::Missing,
+            Errno::LOOP | Errno::XDEV | Errno::NXIO => NotOpened::NotRegular,
+            e => NotOpened::Failed(self.unreadable(e)),
+        }
+    }
+}
+
+/// At most `want` bytes at `at`; none at the file's end.
+pub(super) fn read_piece(file: impl AsFd, at: u64, want: usize) -> Result<Bytes, Errno> {
+    let mut piece = vec![0; want];
+    loop {
+        match rustix::io::pread(&file, &mut piece, at) {
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e),
+            Ok(got) => {
+                piece.truncate(got);
+                return Ok(Bytes::from(piece));
+            }
+        }
+    }
+}
+
+/// Opens `path` below `dir`; fails with `ELOOP` if any part of it is a symbolic link.
+pub(super) fn open_below(dir: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    openat2(dir, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
+}
+
+/// The names of the directories (not links to such) in `dir` that are UTF-8, in no order.
+fn subdirectories(dir: impl AsFd) -> Result<Vec<String>, Errno> {
+    let dir = dir.as_fd();
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().to_str() else { continue };
+        if name == "." || name == ".." {
+            continue;
+        }
+        let kind = match entry.file_type() {
+            FileType::Unknown => {
+                FileType::from_raw_mode(statat(dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?.st_mode)
+            }
+            known => known,
+        };
+        if kind == FileType::Directory {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// Whether `dir` holds an `oci-layout`, whatever that is.
+pub(super) fn is_layout(dir: impl AsFd) -> Result<bool, Errno> {
+    match statat(dir, LAYOUT_FILE, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,62 @@
+//! What a store's files lie in: a directory, or an archive. Everything above this reads both alike.
+
+use bytes::Bytes;
+
+use super::super::{Failure, HostStore, RegistryError};
+use crate::name::{Host, Repo, RepoName};
+
+/// A store, as far as its files go. Every call may wait for a disk.
+pub trait Medium: HostStore + 'static {
+    /// Where the files of one repository lie.
+    type Place: Send;
+    /// An open file.
+    type File: Send + 'static;
+
+    /// The store as the user named it, for sentences.
+    fn name(&self) -> &str;
+
+    /// Every layout of `host`, sorted. A layout may hold others, except in its `blobs`.
+    fn catalog(&self, host: &Host) -> Result<Vec<RepoName>, RegistryError>;
+
+    /// Where `repo` would have its files.
+    fn place(&self, repo: &Repo) -> Result<Self::Place, NotOpened>;
+
+    /// The regular file `path` of a repository, and its length in bytes.
+    fn open(&self, place: &Self::Place, path: &str) -> Result<(Self::File, u64), NotOpened>;
+
+    /// At most `want` bytes at `at`; none at the end of the file alone.
+    fn read(&self, file: &Self::File, at: u64, want: usize) -> Result<Bytes, Unreadable>;
+}
+
+/// Why a file was not opened.
+#[derive(Debug)]
+pub enum NotOpened {
+    /// There is none of that name.
+    Missing,
+    /// It is a link, lies behind one, or is no regular file.
+    NotRegular,
+    /// It is there.
+    Failed(Unreadable),
+}
+
+/// Why something that is there cannot be read.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// The class.
+    pub failure: Failure,
+    /// The rest of the sentence.
+    pub rule: String,
+    /// What the user can do, where there is something.
+    pub remedy: Option<&'static str>,
+}
+
+impl Unreadable {
+    /// The error about `subject`.
+    pub fn about(self, subject: impl std::fmt::Display) -> RegistryError {
+        let error = RegistryError::new(self.failure, subject, self.rule);
+        match self.remedy {
+            Some(remedy) => error.remedy(remedy),
+            None => error,
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Stores of image layouts that the program writes: by whom they can be read, and what a dead writer leaves.
+//!
+//! What is not installed is skipped with a printed reason.
+
+mod deaths;
+mod readers;
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::io;
+use std::path::Path;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use support::pack::Artifact;
+use tofufs::digest::Digest;
+use tofufs::name::{RepoName, Selector};
+use tofufs::oci::{Descriptor, Manifest};
+use tofufs::registry::layout::Layout;
+use tofufs::registry::{BlobSource, RegistryError, Upload};
+
+const HOST: &str = "reg.example";
+
+/// Bytes that are to be stored.
+struct Source<'a>(&'a [u8]);
+
+#[async_trait]
+impl BlobSource for Source<'_> {
+    async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let from = (offset as usize).min(self.0.len());
+        Ok(Bytes::copy_from_slice(&self.0[from..(from + len).min(self.0.len())]))
+    }
+}
+
+fn blob(bytes: &[u8]) -> Descriptor {
+    Descriptor {
+        media_type: "application/octet-stream".into(),
+        digest: Digest::of(bytes),
+        size: bytes.len() as u64,
+        artifact_type: None,
+        platform: None,
+        annotations: Default::default(),
+    }
+}
+
+fn layout(store: &Path) -> Layout {
+    Layout::open(store, &HOST.parse().expect("a host")).expect("a store")
+}
+
+/// Stores an artifact as a commit does: blobs, manifests by digest, the tag last.
+async fn put(layout: &Layout, repo: &str, tag: &str, artifact: &Artifact) -> Result<(), RegistryError> {
+    let repo: RepoName = repo.parse().expect("a repository");
+    for bytes in &artifact.blobs {
+        layout.put_blob(&repo, &blob(bytes), &Source(bytes)).await?;
+    }
+    for document in &artifact.manifests {
+        let manifest = Manifest::parse(document.bytes.clone().into(), document.digest(), None).expect("a manifest");
+        layout.put_manifest(&repo, &Selector::Digest(manifest.digest), &manifest).await?;
+        if document.digest() == artifact.digest() {
+            layout.put_manifest(&repo, &Selector::Tag(tag.parse().expect("a tag")), &manifest).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs async work where all waiting for disks happens on one thread.
+fn run<T>(work: impl Future<Output = T>) -> T {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.max_blocking_threads(1).enable_time().build().expect("a runtime").block_on(work)
+}
