@@ -5,21 +5,29 @@
 //! and [`inflate`] give the content of one member and know whether size and CRC hold only at their end: what they
 //! wrote before an error is not to be served. Names never become paths on disk here.
 //!
+//! [`write()`] makes archives that are the same bytes for the same files, and that [`index`] accepts.
+//!
 //! An archive is read through [`ReadAt`], may be hostile, and costs memory in proportion to its number of entries.
 
 mod end;
 mod error;
+mod hashes;
 mod headers;
 mod index;
 mod names;
 mod read;
 mod window;
-
-pub use error::{ArchiveError, Class};
-pub use index::index;
-pub use read::{extract, inflate};
+mod write;
 
 use std::io;
+
+pub use error::{ArchiveError, Class};
+pub use hashes::{Hashes, hashes};
+pub use index::index;
+pub use read::{extract, inflate};
+pub use write::{Contents, Entry, Output, Written, write};
+
+use crate::digest::Hasher;
 
 /// The bytes of an archive, at any offset.
 pub trait ReadAt {
@@ -55,6 +63,20 @@ impl ReadAt for Vec<u8> {
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.as_slice().read_exact_at(buf, offset)
+    }
+}
+
+/// Keeps only the digest of what is written.
+struct HashingSink(Hasher);
+
+impl io::Write for HashingSink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

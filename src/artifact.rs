@@ -17,6 +17,11 @@ pub const PROVIDER_TARGET: &str = "application/vnd.opentofu.provider-target";
 pub const ZIP: &str = "archive/zip";
 /// Annotation of a target descriptor or manifest: the package's `h1:` hash, as `tofufs` publishes it.
 pub const H1_ANNOTATION: &str = "org.opentofu.package.h1";
+/// Annotation of a target descriptor: the digest of the package's zip, as `tofufs` publishes it. With it and
+/// [`PACKAGE_SIZE_ANNOTATION`] one index lists a release without a manifest for each platform.
+pub const PACKAGE_DIGEST_ANNOTATION: &str = "org.opentofu.package.digest";
+/// Annotation of a target descriptor: the size of the package's zip in bytes, as `tofufs` publishes it.
+pub const PACKAGE_SIZE_ANNOTATION: &str = "org.opentofu.package.size";
 
 /// Why an artifact cannot be read as a module or provider.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -4,9 +4,12 @@
 //! and never comes from unchecked text, so it may be used as a key and (in hexadecimal) as a file name.
 //! OCI image spec, "Descriptor", section "Digests".
 
+mod h1;
+
 use std::fmt;
 use std::str::FromStr;
 
+pub use h1::H1;
 use sha2::{Digest as _, Sha256, Sha512};
 
 /// The digest algorithms that are implemented: the two that the OCI image spec registers.
@@ -79,12 +82,8 @@ impl Digest {
 
     /// The value in lower-case hexadecimal, without the algorithm.
     pub fn hex(&self) -> String {
-        use fmt::Write as _;
-        let mut out = String::with_capacity(self.bytes().len() * 2);
-        for b in self.bytes() {
-            let _ = write!(out, "{b:02x}");
-        }
-        out
+        let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
+        self.bytes().iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
     }
 }
 

@@ -13,6 +13,7 @@ use crate::digest::{Digest, DigestError};
 
 pub mod layout;
 mod strict;
+pub mod write;
 
 /// The largest manifest that is read, in bytes (hostile input R29; stricter than OpenTofu's 5 MiB − 1).
 pub const MANIFEST_MAX: u64 = 4 << 20;
@@ -150,6 +151,20 @@ impl Manifest {
             body,
             raw,
         })
+    }
+}
+
+impl Manifest {
+    /// What names this manifest in an index.
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor {
+            media_type: self.media_type.to_owned(),
+            digest: self.digest,
+            size: self.raw.len() as u64,
+            artifact_type: self.artifact_type.clone(),
+            platform: None,
+            annotations: BTreeMap::new(),
+        }
     }
 }
 

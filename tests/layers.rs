@@ -44,7 +44,7 @@ const VALUES: &[&str] = &["digest", "name", "oci", "artifact", "members", "mappi
 /// The only modules that may use an outside crate. Crates that are no kind of I/O or format (`bytes`, `serde`,
 /// `thiserror`, `tokio`, `tracing`, `rustix` …) have no home.
 const HOMES: &[(&str, &[&str])] = &[
-    ("base64", &["registry"]),
+    ("base64", &["digest", "registry"]),
     ("blake3", &["store"]),
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),

@@ -4,14 +4,12 @@
 //! descriptor where announced), the central directory, the end records. Each entry stands in both places and both
 //! agree, so that no reader can see another tree in it.
 
-use std::io;
-
 use super::headers::{
     CENTRAL_LENGTH, Central, FLAG_DESCRIPTOR, FLAG_UTF8, FLAGS_EFFORT, FLAGS_ENCRYPTION, LOCAL_LENGTH, Local, Sizes,
     central_length, is_descriptor, is_split_mark, local_length,
 };
 use super::window::Window;
-use super::{ArchiveError, Class, Limits, ReadAt, end, names, read};
+use super::{ArchiveError, Class, HashingSink, Limits, ReadAt, end, names, read};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::members::{Builder, Conflict, File, FileNo, Members, Method};
 
@@ -41,6 +39,28 @@ pub fn index(zip: &dyn ReadAt, limits: &Limits) -> Result<Members, ArchiveError>
         members: Builder::new(),
         twice: Vec::new(),
     };
+    for_each_of(zip, &directory, &mut |entry| indexer.add(entry))?;
+    indexer.check_extents()?;
+    // The tree takes its final form in the memory that the extents held.
+    drop(std::mem::take(&mut indexer.extents));
+    indexer.check_twice()?;
+    Ok(indexer.members.finish())
+}
+
+/// Calls `take` for each entry of the central directory, in its order; an error of it gets the entry's name.
+pub(super) fn for_each(
+    zip: &dyn ReadAt,
+    limits: &Limits,
+    take: &mut dyn FnMut(&Central) -> Result<(), ArchiveError>,
+) -> Result<(), ArchiveError> {
+    for_each_of(zip, &end::locate(zip, limits)?, take)
+}
+
+fn for_each_of(
+    zip: &dyn ReadAt,
+    directory: &end::Directory,
+    take: &mut dyn FnMut(&Central) -> Result<(), ArchiveError>,
+) -> Result<(), ArchiveError> {
     let mut headers = Window::new(zip);
     let mut at = directory.start;
     for _ in 0..directory.entries {
@@ -50,17 +70,13 @@ pub fn index(zip: &dyn ReadAt, limits: &Limits) -> Result<Members, ArchiveError>
         let length = central_length(fixed).filter(|length| *length as u64 <= room).ok_or_else(broken)?;
         let record = headers.get(at, length)?.ok_or_else(broken)?;
         let entry = Central::parse(record)?;
-        indexer.add(&entry).map_err(|error| error.of(entry.common.name))?;
+        take(&entry).map_err(|error| error.of(entry.common.name))?;
         at += length as u64;
     }
     if at != directory.end {
         return Err(ArchiveError::structure("the central directory holds more than the entries it declares"));
     }
-    indexer.check_extents()?;
-    // The tree takes its final form in the memory that the extents held.
-    drop(std::mem::take(&mut indexer.extents));
-    indexer.check_twice()?;
-    Ok(indexer.members.finish())
+    Ok(())
 }
 
 /// The bytes of one entry before the central directory.
@@ -261,20 +277,6 @@ impl Indexer<'_> {
         let mut sink = HashingSink(Hasher::new(Algorithm::Sha256));
         read::extract(self.zip, file, &mut sink)?;
         Ok(sink.0.finish())
-    }
-}
-
-/// Keeps only the digest of what is written.
-struct HashingSink(Hasher);
-
-impl io::Write for HashingSink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ mod flips;
 mod names;
 mod structure;
 mod tools;
+mod write;
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
