@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod doctor;
 pub mod helper;
 pub mod lifecycle;
+pub mod lock;
 pub mod log;
 pub mod mapping;
 pub mod mount;
@@ -18,6 +19,7 @@ pub mod mounts;
 pub mod output;
 pub mod progress;
 pub mod quantity;
+pub mod reading;
 pub mod refresh;
 pub mod settings;
 pub mod status;
@@ -54,6 +56,7 @@ pub fn run(words: Vec<OsString>) -> Result<(), CommandError> {
         Command::Refresh(args) => refresh::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Lock(args) => lock::run(&args),
         Command::Cache(args) => cache::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

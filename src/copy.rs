@@ -1,1 +1,19 @@
-//! Artifacts from one place to another, with everything they name, digests kept.
+//! Carrying releases from one place to another: what is needed, and of what it consists.
+
+pub mod hashes;
+pub mod needs;
+pub mod select;
+
+use std::sync::Arc;
+
+use crate::facts::{FactError, Facts};
+use crate::name::Host;
+
+/// The facts of each registry, made when they are first asked for.
+pub trait Origins: Sync {
+    /// What is known of `host` and can be asked of it.
+    ///
+    /// # Errors
+    /// The registry cannot be reached by what is configured.
+    fn facts(&self, host: &Host) -> Result<Arc<Facts>, FactError>;
+}

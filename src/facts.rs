@@ -7,9 +7,11 @@
 //!
 //! INVARIANT: nothing leaves this layer that was not verified against the digest it was asked by.
 
+mod ask;
 mod edges;
 mod error;
 mod fetch;
+mod hash;
 mod kept;
 mod nodes;
 mod origins;

@@ -17,6 +17,7 @@ use hcl_edit::Span;
 use hcl_edit::expr::Expression;
 use hcl_edit::structure::{Attribute, Block};
 
+use crate::digest::H1;
 use crate::name::{Host, NameError, ProviderAddr, Version};
 
 use self::constraints::Constraints;
@@ -88,6 +89,11 @@ impl PackageHash {
     /// `zh:`, the SHA-256 digest of the zip, in hexadecimal.
     pub fn of_zip(hex: &str) -> PackageHash {
         PackageHash(format!("zh:{hex}"))
+    }
+
+    /// `h1:`, the hash of the unpacked files.
+    pub fn of_files(h1: &H1) -> PackageHash {
+        PackageHash(h1.to_string())
     }
 
     /// Whether it is of that scheme: `h1`, `zh`.

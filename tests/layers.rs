@@ -20,7 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("local", &["name"]),
     ("facts", &["digest", "name", "oci", "artifact", "members", "mapping", "tree", "registry", "store", "archive"]),
     ("stage", &["digest", "name", "oci", "artifact", "members", "mapping", "tree", "registry", "archive", "local"]),
-    ("copy", &["digest", "name", "oci", "artifact", "mapping", "lockfile", "registry", "store", "facts"]),
+    ("copy", &["digest", "name", "oci", "artifact", "members", "mapping", "lockfile", "registry", "store", "facts"]),
     (
         "fs",
         &[
@@ -68,7 +68,10 @@ const HOMES: &[(&str, &[&str])] = &[
 /// Calls, and the files (or directories of files) in which they belong. `rustix` on a held descriptor is the way to
 /// the disk everywhere else. What has no home at all is in `clippy.toml`.
 const CALLS: &[(&str, &[&str])] = &[
-    ("std::fs", &["store", "fuse", "cli", "registry/credentials", "registry/transport", "registry/layout"]),
+    (
+        "std::fs",
+        &["store", "copy/needs", "fuse", "cli", "registry/credentials", "registry/transport", "registry/layout"],
+    ),
     ("std::env::var", &["cli", "registry/credentials", "registry/transport"]),
     ("use std::env;", &["cli"]),
     ("std::env::home_dir", &["cli"]),

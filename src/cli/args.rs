@@ -6,6 +6,8 @@
     reason = "the comments are help texts, in which brackets mark what may be left out"
 )]
 
+pub mod carry;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -27,6 +29,9 @@ Mounting:
   refresh      Forget what is remembered below a path, now
   status       Show the mounts: sources, requests, cache, errors
   doctor       Tell what this host and a registry can and cannot do
+
+Working directories:
+  lock         Write the hashes of all platforms into .terraform.lock.hcl
 
 Cache:
   cache        Look into the cache, check it, shrink it
@@ -112,6 +117,14 @@ pub enum Command {
     /// there is a problem.
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(Box<DoctorArgs>),
+    /// Write the hashes of all platforms into .terraform.lock.hcl
+    ///
+    /// Reads which providers the working directory requires and locks them: in the version that is locked already if it
+    /// is still allowed, else in the newest one that is. The hashes come from the manifests of the releases: zh: always,
+    /// h1: where the publisher annotated it; for what is not annotated the package is fetched and hashed, which is said.
+    /// Comments, other providers and hashes that are there already stay. What no rule maps is left as it is.
+    #[command(after_help = carry::LOCK_EXAMPLES)]
+    Lock(Box<carry::LockArgs>),
     /// Look into the cache, check it, shrink it
     ///
     /// Works beside mounts that use the cache.

@@ -3,7 +3,6 @@
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -101,7 +100,7 @@ fn stack_depth(cache_dir: &Path) -> u32 {
 }
 
 /// Credentials are in this process's memory: neither a core dump nor another process of the user may show them.
-fn keep_memory_private() -> Result<(), CommandError> {
+pub(super) fn keep_memory_private() -> Result<(), CommandError> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(Resource::Core, none)
         .and_then(|()| rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable))
@@ -118,7 +117,7 @@ fn allow_many_files() {
     }
 }
 
-fn runtime() -> Result<Runtime, CommandError> {
+pub(super) fn runtime() -> Result<Runtime, CommandError> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4))
         .thread_name("tofufs")
@@ -168,22 +167,27 @@ fn sources(settings: &MountSettings) -> Result<Sources, CommandError> {
     };
     let mut sources = Vec::new();
     for source in &settings.sources {
-        let name = source.to_string();
-        match source {
-            Source::Registry { host, prefix } => {
-                let registry: Arc<dyn Registry> = match &network {
-                    Some(network) => Arc::new(network.remote(host)?),
-                    None => Arc::new(Offline::new(host.clone())),
-                };
-                sources.push(facts::Source::Registry { host: host.clone(), prefix: prefix.clone(), registry, name });
-            }
-            Source::Layouts(dir) => {
-                let store = Arc::new(Directory::open(dir).map_err(CommandError::failed)?);
-                sources.push(facts::Source::Store { store, name });
-            }
-        }
+        sources.push(opened(source, network.as_ref())?);
     }
     Ok((sources, network.map(|network| network.transport)))
+}
+
+/// One source. Without a network a registry of it answers nothing.
+pub(super) fn opened(source: &Source, network: Option<&RegistryAccess>) -> Result<facts::Source, CommandError> {
+    let name = source.to_string();
+    match source {
+        Source::Registry { host, prefix } => {
+            let registry: Arc<dyn Registry> = match network {
+                Some(network) => Arc::new(network.remote(host)?),
+                None => Arc::new(Offline::new(host.clone())),
+            };
+            Ok(facts::Source::Registry { host: host.clone(), prefix: prefix.clone(), registry, name })
+        }
+        Source::Layouts(dir) => {
+            let store = Arc::new(Directory::open(dir).map_err(CommandError::failed)?);
+            Ok(facts::Source::Store { store, name })
+        }
+    }
 }
 
 /// What the control socket reaches.
@@ -215,11 +219,7 @@ impl Service for Controlled {
 
 impl Controlled {
     fn status(&self, report: &fs::Report) -> status::Mount {
-        let requests = self.transport.as_ref().map(|transport| {
-            let requests = transport.requests();
-            let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-            status::Requests { total: count(&requests.total), blob: count(&requests.blob) }
-        });
+        let requests = self.transport.as_deref().map(status::Requests::of);
         status::Mount {
             mountpoint: self.settings.mountpoint.to_string_lossy().into_owned(),
             pid: Some(std::process::id()),

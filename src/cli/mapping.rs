@@ -9,7 +9,8 @@ use super::settings::{MountSettings, Network, Source};
 use super::tofurc::{self, InstallationLocation, Tofurc};
 use crate::mapping::{Mapping, MappingError, Rule};
 use crate::name::{Host, RepoName};
-use crate::registry::layout::Layout;
+use crate::registry::HostStore;
+use crate::registry::layout::Directory;
 
 /// The flags, as the help shows them.
 #[derive(Args, Debug)]
@@ -153,7 +154,7 @@ fn is_declared(sources: &[Source], host: &Host, prefix: Option<&RepoName>) -> Re
             Source::Registry { host: declared, prefix: part } => {
                 declared == host && prefix.is_some_and(|prefix| prefix.is_within(part.as_ref()))
             }
-            Source::Layouts(dir) => Layout::hosts(dir).map_err(CommandError::failed)?.contains(host),
+            Source::Layouts(dir) => Directory::open(dir).map_err(CommandError::failed)?.holds(host),
         };
         if holds {
             return Ok(true);

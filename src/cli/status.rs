@@ -1,6 +1,7 @@
 //! `tofufs status`, and the shape of what it prints. Scripts read that shape: fields are added, never changed.
 
 use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,7 @@ use super::output::{self, CommandError};
 use super::quantity::Size;
 use super::{mounts, output::pairs};
 use crate::fuse::session::mountinfo::Entry;
+use crate::registry::transport::Transport;
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -91,6 +93,15 @@ pub struct Requests {
     pub total: u64,
     /// Those for blobs.
     pub blob: u64,
+}
+
+impl Requests {
+    /// Those that were sent so far.
+    pub fn of(transport: &Transport) -> Requests {
+        let requests = transport.requests();
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Requests { total: count(&requests.total), blob: count(&requests.blob) }
+    }
 }
 
 /// Asks the mounts' processes and prints. A mount that does not answer is shown with the reason; asking for it alone

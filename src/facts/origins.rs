@@ -38,7 +38,7 @@ impl Source {
     }
 
     /// Whether the source holds something of `host` now, or was declared to.
-    fn holds(&self, host: &Host) -> bool {
+    pub fn holds(&self, host: &Host) -> bool {
         match self {
             Source::Registry { host: declared, .. } => declared == host,
             Source::Store { store, .. } => store.holds(host),

@@ -125,7 +125,8 @@ impl Tree {
 
     fn step(&self, from: Option<&OwnedFd>, path: &[u8]) -> Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+        let how =
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
         rustix::fs::openat2(from.unwrap_or(&self.top_fd), path, flags, Mode::empty(), how)
     }
 

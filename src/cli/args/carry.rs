@@ -1,0 +1,95 @@
+//! What can be typed for commands that read registries without a mount: for a working directory, or to carry releases.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum, ValueHint};
+
+use super::{ReachArgs, Size};
+use crate::cli::mapping::MappingArgs;
+use crate::lockfile::Client;
+use crate::name::Platform;
+
+/// The examples of `lock`.
+pub const LOCK_EXAMPLES: &str = "\
+Examples:
+  tofufs lock                                      this directory, all platforms of each release
+  tofufs lock --platform linux_amd64 --platform darwin_arm64 infra/prod
+  tofufs lock --check                              for CI: exit code 1 and what is missing
+  tofufs lock --oci-mirror 'ghcr.io/acme/${namespace}/${type}'";
+
+/// How registries are read, and where what was read is kept.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Registries")]
+pub struct ReadingArgs {
+    /// Make no connection at all: what is wanted has to be in the cache or in a store
+    #[arg(long)]
+    pub offline: bool,
+
+    /// Read the registries that this store holds from it (oci:DIR); may be given several times
+    #[arg(long, value_name = "SOURCE")]
+    pub from: Vec<OsString>,
+
+    /// How registries are reached.
+    #[command(flatten)]
+    pub reach: ReachArgs,
+
+    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
+    pub cache_dir: Option<PathBuf>,
+
+    /// How much the cache may hold; the least recently used content goes first
+    #[arg(long, value_name = "SIZE", default_value = "20GiB", help_heading = "Storage")]
+    pub cache_size: Size,
+}
+
+/// The client whose defaults count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum ClientArg {
+    /// OpenTofu.
+    Tofu,
+    /// Terraform.
+    Terraform,
+}
+
+impl From<ClientArg> for Client {
+    fn from(arg: ClientArg) -> Client {
+        match arg {
+            ClientArg::Tofu => Client::OpenTofu,
+            ClientArg::Terraform => Client::Terraform,
+        }
+    }
+}
+
+/// Arguments of `lock`.
+#[derive(Args, Debug)]
+pub struct LockArgs {
+    /// The working directory
+    #[arg(default_value = ".", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+
+    /// Lock this platform; may be given several times [default: all platforms of a release]
+    #[arg(long, value_name = "OS_ARCH")]
+    pub platform: Vec<Platform>,
+
+    /// Write nothing, and fail if something is missing
+    #[arg(long)]
+    pub check: bool,
+
+    /// Whose configuration it is: decides which registry a provider without one is of, and which files are read
+    /// [default: who wrote the lock file, else tofu]
+    #[arg(long, value_name = "CLIENT")]
+    pub client: Option<ClientArg>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Where providers are.
+    #[command(flatten)]
+    pub mapping: MappingArgs,
+
+    /// How they are read.
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+}

@@ -1,0 +1,85 @@
+//! The hashes that a lock file holds of a provider release: from its manifests alone, as far as its publisher annotated
+//! them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+
+use crate::artifact::{H1_ANNOTATION, Release, Target};
+use crate::digest::Digest;
+use crate::facts::{FactError, Facts, Failure};
+use crate::lockfile::PackageHash;
+use crate::name::{Platform, Repo, Selector};
+use crate::oci::Descriptor;
+
+/// One platform of a release.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hashed {
+    /// The platform.
+    pub platform: Platform,
+    /// The zip.
+    pub zip: Descriptor,
+    /// `zh:`, the digest of the zip.
+    pub zh: PackageHash,
+    /// `h1:` of the unpacked package, where it is annotated.
+    pub h1: Option<PackageHash>,
+}
+
+/// What the manifests of a release say: of `platforms`, or of all if none is named. Downloads no package.
+///
+/// # Errors
+/// The manifest is no provider release, or it lacks a platform that was named.
+pub async fn of_release(
+    facts: &Arc<Facts>,
+    repo: &Repo,
+    digest: Digest,
+    platforms: &[Platform],
+) -> Result<Vec<Hashed>, FactError> {
+    let targets = targets(facts, repo, digest, platforms).await?;
+    let hashed = targets.iter().map(|target| async move {
+        let (manifest, zip) = facts.target(repo, target).await?;
+        let places = [&target.manifest.annotations, &manifest.annotations, &zip.annotations];
+        let h1 = places.into_iter().find_map(annotated);
+        Ok(Hashed { platform: target.platform.clone(), zh: PackageHash::of_zip(&zip.digest.hex()), h1, zip })
+    });
+    join_all(hashed).await.into_iter().collect()
+}
+
+/// The platforms of a release: those that are named, or all.
+///
+/// # Errors
+/// As of [`of_release`].
+pub async fn targets(
+    facts: &Arc<Facts>,
+    repo: &Repo,
+    digest: Digest,
+    platforms: &[Platform],
+) -> Result<Vec<Target>, FactError> {
+    let subject = || repo.at(Selector::Digest(digest));
+    let (_, release) = facts.release(repo, digest).await?;
+    let Release::Provider(targets) = release else {
+        return Err(FactError::new(Failure::Structure, subject(), "this is a module, no provider release"));
+    };
+    if platforms.is_empty() {
+        return Ok(targets);
+    }
+    let wanted = platforms.iter().map(|platform| {
+        targets.iter().find(|target| target.platform == *platform).cloned().ok_or_else(|| {
+            let there: Vec<_> = targets.iter().map(|target| target.platform.to_string()).collect();
+            let rule = format!("the release has no package for {platform}; it has {}", there.join(", "));
+            FactError::new(Failure::Absent, subject(), rule)
+        })
+    });
+    wanted.collect()
+}
+
+/// The `h1:` hash of a package that is not annotated: fetches and reads all of it.
+pub async fn computed(facts: &Arc<Facts>, repo: &Repo, zip: &Descriptor) -> Result<PackageHash, FactError> {
+    let package = facts.package(repo, zip).await?;
+    Ok(PackageHash::of_files(&facts.h1(&package).await?))
+}
+
+fn annotated(annotations: &BTreeMap<String, String>) -> Option<PackageHash> {
+    annotations.get(H1_ANNOTATION)?.parse::<PackageHash>().ok().filter(|hash| hash.is("h1"))
+}

@@ -1,0 +1,283 @@
+//! A module and all that it calls: which providers they require, and which releases they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::source::{Source, below_mount, from_host, plain};
+use super::{LeftOut, NeedsError};
+use crate::artifact::Release;
+use crate::copy::Origins;
+use crate::digest::Digest;
+use crate::facts::{FactError, Facts, Failure, Package, blocking};
+use crate::lockfile::Client;
+use crate::lockfile::configuration::{Configuration, files_of};
+use crate::lockfile::constraints::Constraints;
+use crate::members::{Child, DirNo, TOP};
+use crate::name::{Host, ProviderAddr, Reference};
+use crate::oci::Descriptor;
+
+/// The largest configuration file that is read, in bytes.
+const FILE_MAX: u64 = 16 << 20;
+/// The most modules of one root module.
+const MODULES_MAX: usize = 10_000;
+
+/// How a path below a mount is taken.
+#[derive(Clone, Copy, Debug)]
+pub enum Mounts<'a> {
+    /// As a directory, as long as there is one.
+    Directories,
+    /// As a release, which is wanted. Of these mount points; or of one that is not mounted now, if there is no such
+    /// directory and a component of the path can be a registry's name.
+    Releases(&'a [PathBuf]),
+}
+
+/// What a root module requires.
+#[derive(Clone, Default, Debug)]
+pub struct Requirements {
+    /// The providers, with what the modules ask of their versions.
+    pub providers: BTreeMap<ProviderAddr, Constraints>,
+    /// The releases that are called as modules, with their zips.
+    pub releases: Vec<(Reference, Digest, Descriptor)>,
+    /// The modules whose own requirements are not known, since they cannot be read.
+    pub left_out: BTreeSet<LeftOut>,
+}
+
+/// Reads the module in `root` and all modules that it calls.
+///
+/// # Errors
+/// A module that cannot be read, with the module that calls it, or a release that cannot be had.
+pub async fn requirements(
+    root: &Path,
+    client: Client,
+    mounts: Mounts<'_>,
+    origins: &dyn Origins,
+) -> Result<Requirements, NeedsError> {
+    let default = client.default_registry().map_err(|e| NeedsError::file(root, e))?;
+    let mut walk = Walk { client, default, mounts, origins, seen: BTreeSet::new(), found: Requirements::default() };
+    let mut pending = vec![Place::Directory(canonical(root.to_owned()).await?)];
+    while let Some(place) = pending.pop() {
+        if !walk.seen.insert(place.to_string()) {
+            continue;
+        }
+        if walk.seen.len() > MODULES_MAX {
+            return Err(NeedsError::file(root, format_args!("it uses more than {MODULES_MAX} modules")));
+        }
+        pending.extend(walk.read(&place).await?);
+    }
+    Ok(walk.found)
+}
+
+/// Where a module is.
+#[derive(Clone)]
+enum Place {
+    Directory(PathBuf),
+    Release(Arc<Opened>, PathBuf),
+}
+
+struct Opened {
+    facts: Arc<Facts>,
+    reference: Reference,
+    package: Arc<Package>,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Place::Directory(dir) => write!(f, "{}", dir.display()),
+            Place::Release(opened, dir) if dir.as_os_str().is_empty() => write!(f, "{}", opened.reference),
+            Place::Release(opened, dir) => write!(f, "{}//{}", opened.reference, dir.display()),
+        }
+    }
+}
+
+struct Walk<'a> {
+    client: Client,
+    default: Host,
+    mounts: Mounts<'a>,
+    origins: &'a dyn Origins,
+    seen: BTreeSet<String>,
+    found: Requirements,
+}
+
+impl Walk<'_> {
+    /// Reads one module; the modules that it calls.
+    async fn read(&mut self, place: &Place) -> Result<Vec<Place>, NeedsError> {
+        let configuration = match place {
+            Place::Directory(dir) => {
+                let (dir, client) = (dir.clone(), self.client);
+                blocking(move || read_directory(&dir, client)).await??
+            }
+            Place::Release(opened, dir) => opened.read(dir, self.client).await?,
+        };
+        let broken = |e| NeedsError::file(Path::new(&place.to_string()), e);
+        for (address, constraints) in configuration.providers(&self.default).map_err(broken)? {
+            self.found.providers.entry(address).or_default().add(constraints);
+        }
+        let mut called = Vec::new();
+        for call in configuration.calls() {
+            let by = format!("module {:?} of {place}", call.name);
+            let source = match &call.source {
+                Some(source) => Source::parse(source),
+                None => Source::Other("its source is computed".to_owned()),
+            };
+            let next = match source {
+                Source::Other(why) => {
+                    let what = call.source.clone().unwrap_or_else(|| format!("module {:?}", call.name));
+                    self.found.left_out.insert(LeftOut { what, why: format!("{why} (used by {by})") });
+                    continue;
+                }
+                Source::Release(reference, dir) => self.release(&[(reference, dir)], &by).await?,
+                Source::Absolute(path) => self.path(path, &by).await?,
+                Source::Relative(path) => match place {
+                    Place::Directory(dir) => self.path(dir.join(path), &by).await?,
+                    Place::Release(opened, dir) => match plain(&dir.join(&path)) {
+                        Some(inside) => Place::Release(Arc::clone(opened), inside.into_iter().collect()),
+                        None => {
+                            let rule = format!("{by}: {} leads out of the package", path.display());
+                            return Err(FactError::new(Failure::Structure, &opened.reference, rule).into());
+                        }
+                    },
+                },
+            };
+            called.push(next);
+        }
+        Ok(called)
+    }
+
+    /// The module at a path outside of packages.
+    async fn path(&mut self, path: PathBuf, by: &str) -> Result<Place, NeedsError> {
+        let is_dir = {
+            let path = path.clone();
+            move || path.is_dir()
+        };
+        if let Mounts::Releases(points) = self.mounts {
+            let lexical: PathBuf =
+                [Path::new("/")].into_iter().chain(plain(&path).iter().flatten().map(Path::new)).collect();
+            let below = |path: &Path| points.iter().find_map(|point| path.strip_prefix(point).ok().map(Path::to_owned));
+            if let Some(rest) = below(&lexical) {
+                return self.release(&below_mount(&rest), by).await;
+            }
+            if let Ok(real) = canonical(path.clone()).await {
+                return match below(&real) {
+                    Some(rest) => self.release(&below_mount(&rest), by).await,
+                    None => Ok(Place::Directory(real)),
+                };
+            }
+        }
+        if blocking(is_dir).await? {
+            return Ok(Place::Directory(canonical(path).await?));
+        }
+        match from_host(&path).map(|rest| below_mount(&rest)) {
+            Some(readings) if !readings.is_empty() => self.release(&readings, by).await,
+            _ => Err(NeedsError::file(&path, format_args!("there is no such directory, which {by} uses"))),
+        }
+    }
+
+    /// The first of these releases that exists, opened.
+    async fn release(&mut self, readings: &[(Reference, PathBuf)], by: &str) -> Result<Place, NeedsError> {
+        for (reference, dir) in readings {
+            let facts = self.origins.facts(&reference.repo.host)?;
+            let digest = match facts.resolve(reference).await {
+                Err(e) if e.failure == Failure::Absent => continue,
+                answer => answer?,
+            };
+            let (_, release) = facts.release(&reference.repo, digest).await?;
+            let Release::Module(zip) = release else {
+                let rule = format!("this is a provider release, but {by} uses it as a module");
+                return Err(FactError::new(Failure::Structure, reference, rule).into());
+            };
+            let package = facts.package(&reference.repo, &zip).await?;
+            let inside: PathBuf = plain(dir).unwrap_or_default().into_iter().collect();
+            let wanted = (reference.clone(), digest, zip);
+            if !self.found.releases.contains(&wanted) {
+                self.found.releases.push(wanted);
+            }
+            return Ok(Place::Release(Arc::new(Opened { facts, reference: reference.clone(), package }), inside));
+        }
+        let tried: Vec<String> = readings.iter().map(|(reference, _)| reference.to_string()).collect();
+        let rule = match tried.is_empty() {
+            true => format!("{by} uses a path that no release can have"),
+            false => format!("there is no such release, which {by} uses"),
+        };
+        Err(FactError::new(Failure::Absent, tried.join(" or "), rule).into())
+    }
+}
+
+impl Opened {
+    async fn read(&self, dir: &Path, client: Client) -> Result<Configuration, NeedsError> {
+        let at = self.package.reference();
+        let refuse = |rule: String| {
+            NeedsError::from(FactError::new(Failure::Structure, format_args!("{} ({at})", self.reference), rule))
+        };
+        let Some(number) = self.directory(dir) else {
+            return Err(refuse(format!("the package has no directory {:?}", dir.display())));
+        };
+        let names: Vec<&str> = self.package.members.children(number).filter_map(|(name, _)| name.to_str()).collect();
+        let mut configuration = Configuration::default();
+        for name in files_of(names, client) {
+            let Some(Child::File(file)) = self.package.members.lookup(number, name.as_ref()) else { continue };
+            let size = self.package.members.file(file).size;
+            if size > FILE_MAX {
+                return Err(refuse(format!(
+                    "{name} has {size} bytes; the limit for configuration files is {FILE_MAX}"
+                )));
+            }
+            let bytes = self.facts.contents(&self.package, file).await?;
+            let text = String::from_utf8(bytes).map_err(|_| refuse(format!("{name} is not text in UTF-8")))?;
+            configuration.add(name, &text).map_err(|e| refuse(format!("{name}: {e}")))?;
+        }
+        Ok(configuration)
+    }
+
+    fn directory(&self, dir: &Path) -> Option<DirNo> {
+        let mut at = TOP;
+        for name in plain(dir)? {
+            match self.package.members.lookup(at, name.as_ref())? {
+                Child::Dir(below) => at = below,
+                Child::File(_) => return None,
+            }
+        }
+        Some(at)
+    }
+}
+
+async fn canonical(path: PathBuf) -> Result<PathBuf, NeedsError> {
+    let at = path.clone();
+    blocking(move || at.canonicalize()).await?.map_err(|e| NeedsError::file(&path, e))
+}
+
+fn read_directory(dir: &Path, client: Client) -> Result<Configuration, NeedsError> {
+    let names = || -> std::io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(dir)? {
+            names.extend(entry?.file_name().into_string());
+        }
+        Ok(names)
+    };
+    let names = names().map_err(|e| NeedsError::file(dir, e))?;
+    let mut configuration = Configuration::default();
+    for name in files_of(names.iter().map(String::as_str), client) {
+        let path = dir.join(name);
+        // What else has such a name is none of the client's files either.
+        if path.is_dir() {
+            continue;
+        }
+        let text = read_text(&path, FILE_MAX)?;
+        configuration.add(name, &text).map_err(|e| NeedsError::file(&path, e))?;
+    }
+    Ok(configuration)
+}
+
+/// The text of a file of at most `limit` bytes. Blocks on the disk.
+pub(super) fn read_text(path: &Path, limit: u64) -> Result<String, NeedsError> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(limit + 1).read_to_string(&mut text));
+    read.map_err(|e| NeedsError::file(path, e))?;
+    match text.len() as u64 > limit {
+        true => Err(NeedsError::file(path, format_args!("it is larger than {limit} bytes"))),
+        false => Ok(text),
+    }
+}

@@ -1,0 +1,53 @@
+//! Answers for who waits for them, as commands do: what is known counts, what is not is loaded.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{FactError, Facts, Failure, View};
+use crate::digest::Digest;
+use crate::name::{Reference, Repo, Selector, Tag};
+use crate::tree::{Fact, Known, Need};
+
+impl Facts {
+    /// The tags of a repository. `Absent` if the registry says that there is no such repository.
+    pub async fn tags(self: &Arc<Self>, repo: &Repo) -> Result<Arc<Vec<Tag>>, FactError> {
+        self.ask_for(Need::Tags(repo.clone()), |view| view.tags(repo)).await
+    }
+
+    /// The manifest for which a reference stands: a digest for itself, a tag for what the registry says, or said last
+    /// while it is away. `Absent` if the registry says that there is no such tag.
+    pub async fn resolve(self: &Arc<Self>, reference: &Reference) -> Result<Digest, FactError> {
+        match &reference.selector {
+            Selector::Digest(digest) => Ok(*digest),
+            Selector::Tag(tag) => {
+                let need = Need::Binding(reference.repo.clone(), tag.clone());
+                self.ask_for(need, |view| view.bound(&reference.repo, tag)).await
+            }
+        }
+    }
+
+    async fn ask_for<T>(
+        self: &Arc<Self>,
+        need: Need,
+        read: impl Fn(&View<'_>) -> Fact<T, FactError>,
+    ) -> Result<T, FactError> {
+        let since = Instant::now();
+        let mut asked = false;
+        loop {
+            match read(&self.view(since)) {
+                Fact::Is(answer) => return Ok(answer),
+                Fact::Absent => {
+                    return Err(FactError::new(
+                        Failure::Absent,
+                        &need,
+                        "the registry says that there is no such thing",
+                    ));
+                }
+                Fact::Denied(e) | Fact::Failed(e) => return Err(e),
+                Fact::Unknown if asked => return Err(FactError::lost()),
+                Fact::Unknown => asked = true,
+            }
+            self.load(need.clone()).await?;
+        }
+    }
+}
