@@ -60,7 +60,7 @@ fn default() -> Host {
 #[test]
 fn both_syntaxes_say_the_same() {
     let wanted = [
-        ("Registry.Example/acme/own", ""),
+        ("registry.example/acme/own", ""),
         ("registry.opentofu.org/hashicorp/aws", "~> 5.0, >= 5.1.0"),
         ("registry.opentofu.org/hashicorp/google-beta", ""),
         ("registry.opentofu.org/hashicorp/http", ""),
