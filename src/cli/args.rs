@@ -60,6 +60,8 @@ Examples:
         what the store on disk holds comes from there, all else from the registry
   tofufs mount --offline ghcr.io/acme /mnt/tofu
         from the cache alone
+  tofufs mount --read-only --offline oci-archive:/media/bundle.tar /mnt/tofu
+        from one file, without any network
   tofufs mount --plain-http localhost:5000 localhost:5000 /mnt/tofu
 
 As a mount helper (link tofufs to /sbin/mount.fuse.tofufs), long options
@@ -144,6 +146,7 @@ pub struct MountArgs {
     ///
     /// HOST[:PORT][/PREFIX]  a registry, or the part of it below PREFIX
     /// oci:DIR               a store on disk: DIR/HOST/REPO... are OCI image layouts
+    /// oci-archive:FILE      such a store in one tar, read where it lies
     // One list, since options may stand between its words.
     #[arg(
         num_args = 1..,

@@ -25,7 +25,7 @@ use crate::fuse::session::{self, Session};
 use crate::fuse::{self, Adapter};
 use crate::registry::Registry;
 use crate::registry::decorate::Offline;
-use crate::registry::layout::Directory;
+use crate::registry::layout::{Archive, Directory};
 use crate::registry::transport::Transport;
 use crate::store::{self, Store};
 
@@ -185,6 +185,10 @@ pub(super) fn opened(source: &Source, network: Option<&RegistryAccess>) -> Resul
         }
         Source::Layouts(dir) => {
             let store = Arc::new(Directory::open(dir).map_err(CommandError::failed)?);
+            Ok(facts::Source::Store { store, name })
+        }
+        Source::Archive(file) => {
+            let store = Arc::new(Archive::open(file).map_err(CommandError::failed)?);
             Ok(facts::Source::Store { store, name })
         }
     }

@@ -12,7 +12,7 @@ use clap::CommandFactory;
 use super::args::CommandLine;
 
 /// What separates several sources in the one field that fstab(5) has for them. A comma or a space can be a part of
-/// `oci:DIR`, and a colon is one of `HOST:PORT`.
+/// `oci:DIR` or `oci-archive:FILE`, and a colon is one of `HOST:PORT`.
 const SEPARATOR: u8 = b';';
 
 /// A mount helper's arguments that make no sense.
@@ -202,6 +202,10 @@ mod tests {
     #[test]
     fn several_sources_are_joined_by_semicolons() {
         becomes("mount.fuse.tofufs a.b;oci:/x,y;c.d:5/e /mnt", "mount.fuse.tofufs mount -- a.b oci:/x,y c.d:5/e /mnt");
+        becomes(
+            "mount.fuse.tofufs oci-archive:/x.tar;a.b /mnt",
+            "mount.fuse.tofufs mount -- oci-archive:/x.tar a.b /mnt",
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::tofurc::{self, InstallationLocation, Tofurc};
 use crate::mapping::{Mapping, MappingError, Rule};
 use crate::name::{Host, RepoName};
 use crate::registry::HostStore;
-use crate::registry::layout::Directory;
+use crate::registry::layout::{Archive, Directory};
 
 /// The flags, as the help shows them.
 #[derive(Args, Debug)]
@@ -155,6 +155,7 @@ fn is_declared(sources: &[Source], host: &Host, prefix: Option<&RepoName>) -> Re
                 declared == host && prefix.is_some_and(|prefix| prefix.is_within(part.as_ref()))
             }
             Source::Layouts(dir) => Directory::open(dir).map_err(CommandError::failed)?.holds(host),
+            Source::Archive(file) => Archive::open(file).map_err(CommandError::failed)?.holds(host),
         };
         if holds {
             return Ok(true);

@@ -39,6 +39,8 @@ pub enum Source {
     },
     /// A directory that holds image layouts as `HOST/REPO…`.
     Layouts(PathBuf),
+    /// A tar that holds the same.
+    Archive(PathBuf),
 }
 
 impl Source {
@@ -50,17 +52,20 @@ impl Source {
             }
             return Ok(Source::Layouts(absolute(Path::new(OsStr::from_bytes(dir)), base)));
         }
-        let shown = text.to_string_lossy();
-        if shown.starts_with("oci-archive:") {
-            return refuse(shown, "this version cannot mount archives; unpack it and mount the directory with oci:DIR");
+        if let Some(file) = text.as_bytes().strip_prefix(b"oci-archive:") {
+            if file.is_empty() {
+                return refuse("oci-archive:", "the file of the archive is missing; write oci-archive:FILE");
+            }
+            return Ok(Source::Archive(absolute(Path::new(OsStr::from_bytes(file)), base)));
         }
+        let shown = text.to_string_lossy();
         let (host, prefix) = match shown.trim_end_matches('/').split_once('/') {
             Some((host, prefix)) => (host.to_owned(), Some(prefix.to_owned())),
             None => (shown.trim_end_matches('/').to_owned(), None),
         };
         let wrong = |e: &dyn fmt::Display| SettingsError {
             subject: shown.escape_debug().to_string(),
-            reason: format!("{e}; a source is HOST[:PORT][/PREFIX] or oci:DIR"),
+            reason: format!("{e}; a source is HOST[:PORT][/PREFIX], oci:DIR or oci-archive:FILE"),
         };
         let host = host.parse().map_err(|e| wrong(&e))?;
         let prefix = prefix.map(|prefix| prefix.parse()).transpose().map_err(|e| wrong(&e))?;
@@ -74,6 +79,7 @@ impl fmt::Display for Source {
             Source::Registry { host, prefix: None } => write!(f, "{host}"),
             Source::Registry { host, prefix: Some(prefix) } => write!(f, "{host}/{prefix}"),
             Source::Layouts(dir) => write!(f, "oci:{}", dir.display()),
+            Source::Archive(file) => write!(f, "oci-archive:{}", file.display()),
         }
     }
 }
@@ -284,10 +290,10 @@ impl MountSettings {
         })
     }
 
-    /// Directories that may not hold the mount point nor lie in the mount, with their names.
+    /// Directories and files that may not hold the mount point nor lie in the mount, with their names.
     pub fn apart(&self) -> Vec<(&'static str, &Path)> {
         let stores = self.sources.iter().filter_map(|source| match source {
-            Source::Layouts(dir) => Some(("a source", dir.as_path())),
+            Source::Layouts(path) | Source::Archive(path) => Some(("a source", path.as_path())),
             Source::Registry { .. } => None,
         });
         [("the cache directory", self.cache_dir.as_path()), ("the state directory", self.state_dir.as_path())]
@@ -323,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_is_a_registry_a_part_of_one_or_a_store() {
+    fn a_source_is_a_registry_a_part_of_one_a_store_or_an_archive() {
         let parse = |text: &str| Source::parse(OsStr::new(text), Path::new("/base"));
         for (text, shown) in [
             ("ghcr.io", "ghcr.io"),
@@ -332,15 +338,14 @@ mod tests {
             ("oci:/srv/store", "oci:/srv/store"),
             ("oci:store", "oci:/base/store"),
             ("oci:./a/../b", "oci:/base/a/../b"),
+            ("oci-archive:b.tar", "oci-archive:/base/b.tar"),
+            ("oci-archive:/media/b.tar", "oci-archive:/media/b.tar"),
         ] {
             assert_eq!(parse(text).unwrap().to_string(), shown);
         }
-        for bad in
-            ["", "ghcr", "mirror/x", "ghcr.io/UPPER", "ghcr.io//x", "oci:", "oci-archive:x.tar", "https://ghcr.io"]
-        {
+        for bad in ["", "ghcr", "mirror/x", "ghcr.io/UPPER", "ghcr.io//x", "oci:", "oci-archive:", "https://ghcr.io"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
-        assert!(parse("oci-archive:x").unwrap_err().to_string().contains("this version cannot mount archives"));
     }
 
     #[test]
@@ -396,8 +401,8 @@ mod tests {
 
     #[test]
     fn a_mount_keeps_apart_from_what_it_reads_and_writes() {
-        let s = settings("a.b oci:/srv/s m").unwrap();
+        let s = settings("a.b oci:/srv/s oci-archive:/srv/b.tar m").unwrap();
         let apart: Vec<&Path> = s.apart().into_iter().map(|(_, dir)| dir).collect();
-        assert_eq!(apart, [s.cache_dir.as_path(), s.state_dir.as_path(), Path::new("/srv/s")]);
+        assert_eq!(apart, [s.cache_dir.as_path(), s.state_dir.as_path(), Path::new("/srv/s"), Path::new("/srv/b.tar")]);
     }
 }

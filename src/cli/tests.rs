@@ -45,7 +45,7 @@ fn wrong_use_is_one_line_that_names_what_was_wrong() {
         ("tofufs mount --cache-size 5GB a.b /mnt", "\"5GB\" is not a size"),
         ("tofufs mount --deadline 0s a.b /mnt", "--deadline"),
         ("tofufs mount oci-archive:x.tar /mnt", "this version cannot mount archives"),
-        ("tofufs mount acme /mnt", "a source is HOST[:PORT][/PREFIX] or oci:DIR"),
+        ("tofufs mount acme /mnt", "a source is HOST[:PORT][/PREFIX], oci:DIR or oci-archive:FILE"),
         ("tofufs mount --tag-ttl 5 a.b /mnt", "is not a duration"),
         ("tofufs cache", "a command is missing; `tofufs help cache` lists them"),
         ("tofufs mount -o ro a.b /mnt", "'-o' found; see `tofufs help mount`"),

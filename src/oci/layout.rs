@@ -3,6 +3,8 @@
 //! They are as untrusted as what a registry sends and are read as strictly. Unlike an index in a registry,
 //! `index.json` need not say its mediaType: skopeo leaves it out. OCI image spec, "Image Layout".
 
+use std::fmt;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -59,9 +61,44 @@ pub fn entries(bytes: &[u8]) -> Result<Vec<Descriptor>, DocumentError> {
     descriptors(map, "manifests")
 }
 
-/// Where a layout keeps the blob `digest`.
-pub fn blob_path(digest: &Digest) -> String {
-    format!("{BLOBS}/{}/{}", digest.algorithm().name(), digest.hex())
+/// A file of an image layout.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// [`LAYOUT_FILE`]
+    Version,
+    /// [`INDEX_FILE`]
+    Index,
+    /// A blob, by its digest.
+    Blob(Digest),
+}
+
+impl fmt::Display for Part {
+    /// Its path in the layout.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Part::Version => f.write_str(LAYOUT_FILE),
+            Part::Index => f.write_str(INDEX_FILE),
+            Part::Blob(digest) => write!(f, "{BLOBS}/{}/{}", digest.algorithm().name(), digest.hex()),
+        }
+    }
+}
+
+impl Part {
+    /// The layout's own path and the part of it that `path` names; `None` where that is no file of a layout.
+    pub fn split(path: &str) -> Option<(&str, Part)> {
+        let split = |path| str::rsplit_once(path, '/').unwrap_or(("", path));
+        let (dir, name) = split(path);
+        match name {
+            LAYOUT_FILE => Some((dir, Part::Version)),
+            INDEX_FILE => Some((dir, Part::Index)),
+            hex => {
+                let (dir, algorithm) = dir.rsplit_once('/')?;
+                let (layout, blobs) = split(dir);
+                let digest = format!("{algorithm}:{hex}").parse().ok()?;
+                (blobs == BLOBS).then_some((layout, Part::Blob(digest)))
+            }
+        }
+    }
 }
 
 /// The tag that an entry of `index.json` gives its manifest.
@@ -248,6 +285,20 @@ mod tests {
             let entries = entries(&index(&[name])).unwrap();
             assert_eq!(tag_of(&entries[0]).as_ref().map(Tag::as_str), tag, "{name}");
         }
+    }
+
+    #[test]
+    fn a_part_is_found_by_its_path_and_prints_as_it() {
+        let digest = Digest::of(b"x");
+        for part in [Part::Version, Part::Index, Part::Blob(digest)] {
+            assert_eq!(Part::split(&part.to_string()), Some(("", part)));
+            assert_eq!(Part::split(&format!("a.b/c/{part}")), Some(("a.b/c", part)));
+        }
+        let hex = digest.hex();
+        for other in ["", "blobs", "a/blobs/sha256", &format!("sha256/{hex}"), &format!("a/x/sha256/{hex}")] {
+            assert_eq!(Part::split(other), None, "{other}");
+        }
+        assert_eq!(Part::split(&format!("blobs/sha512/{hex}")), None);
     }
 
     /// L26

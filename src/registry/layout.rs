@@ -1,11 +1,13 @@
-//! Stores of image layouts as registries: every `HOST/REPO…` that holds an `oci-layout`, in a directory.
+//! Stores of image layouts as registries: every `HOST/REPO…` that holds an `oci-layout`, in a directory or in one tar.
 //!
 //! What lies there is no more trusted than what a registry sends. Everything is reached from one descriptor without
 //! following any symbolic link, so that nothing outside of the store can be read or written, and only regular files
 //! are. Nothing is kept between calls: what another program writes into `index.json` is seen by the next call. Files
 //! are read and written on the runtime's blocking threads, in pieces of at most [`PIECE`] bytes. Hostile input L26.
 
+mod archive;
 mod directory;
+mod headers;
 mod lock;
 mod medium;
 mod repository;
@@ -17,6 +19,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use archive::{Archive, MEMBERS_MAX};
 pub use directory::Directory;
 
 use super::{BlobError, BlobSink, Failure, RawManifest, Registry, RegistryError};

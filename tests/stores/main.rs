@@ -2,6 +2,7 @@
 //!
 //! What is not installed is skipped with a printed reason.
 
+mod archives;
 mod deaths;
 mod readers;
 

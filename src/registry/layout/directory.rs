@@ -14,7 +14,7 @@ use super::super::{Failure, HostStore, Registry, RegistryError};
 use super::medium::{Medium, NotOpened, Unreadable};
 use super::{CATALOG_DEPTH_MAX, CATALOG_DIRECTORIES_MAX, Stored};
 use crate::name::{Host, Repo, RepoName};
-use crate::oci::layout::{BLOBS, LAYOUT_FILE};
+use crate::oci::layout::{BLOBS, LAYOUT_FILE, Part};
 
 /// See the module.
 pub struct Directory {
@@ -112,8 +112,8 @@ impl Medium for Directory {
             .map_err(|e| self.not_opened(e))
     }
 
-    fn open(&self, place: &OwnedFd, path: &str) -> Result<(OwnedFd, u64), NotOpened> {
-        let file = open_below(place, path, OFlags::empty()).map_err(|e| self.not_opened(e))?;
+    fn open(&self, place: &OwnedFd, part: Part) -> Result<(OwnedFd, u64), NotOpened> {
+        let file = open_below(place, &part.to_string(), OFlags::empty()).map_err(|e| self.not_opened(e))?;
         let stat = rustix::fs::fstat(&file).map_err(|e| self.not_opened(e))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(NotOpened::NotRegular);

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::super::{Failure, HostStore, RegistryError};
 use crate::name::{Host, Repo, RepoName};
+use crate::oci::layout::Part;
 
 /// A store, as far as its files go. Every call may wait for a disk.
 pub trait Medium: HostStore + 'static {
@@ -21,8 +22,8 @@ pub trait Medium: HostStore + 'static {
     /// Where `repo` would have its files.
     fn place(&self, repo: &Repo) -> Result<Self::Place, NotOpened>;
 
-    /// The regular file `path` of a repository, and its length in bytes.
-    fn open(&self, place: &Self::Place, path: &str) -> Result<(Self::File, u64), NotOpened>;
+    /// A file of a repository, and its length in bytes.
+    fn open(&self, place: &Self::Place, part: Part) -> Result<(Self::File, u64), NotOpened>;
 
     /// At most `want` bytes at `at`; none at the end of the file alone.
     fn read(&self, file: &Self::File, at: u64, want: usize) -> Result<Bytes, Unreadable>;

@@ -10,7 +10,7 @@ use super::medium::{Medium, NotOpened, Unreadable};
 use crate::digest::Digest;
 use crate::name::{Repo, Selector, Tag};
 use crate::oci::layout::{
-    INDEX_FILE, INDEX_FILE_MAX, LAYOUT_FILE, LAYOUT_FILE_MAX, blob_path, check_version, entries, tag_of,
+    INDEX_FILE, INDEX_FILE_MAX, LAYOUT_FILE, LAYOUT_FILE_MAX, Part, check_version, entries, tag_of,
 };
 use crate::oci::{Descriptor, DocumentError, MANIFEST_MAX};
 
@@ -38,7 +38,7 @@ impl<'a, M: Medium> Repository<'a, M> {
             Err(e) => return Err(not_opened(medium, repo, "the directory", e)),
         };
         let repository = Repository { medium, repo: repo.clone(), place };
-        match repository.document(LAYOUT_FILE, LAYOUT_FILE_MAX)? {
+        match repository.document(Part::Version)? {
             Some(version) => check_version(&version).map_err(|e| repository.refused(LAYOUT_FILE, e))?,
             None => return Err(absent("the directory is no image layout (it has no oci-layout)")),
         }
@@ -47,10 +47,10 @@ impl<'a, M: Medium> Repository<'a, M> {
 
     /// The content of a document, at most `max` bytes and one, and its length. Some programs (skopeo) write a document
     /// anew in its place, so one that breaks off is read again for a while.
-    fn text(&self, path: &str, max: u64) -> Result<(Vec<u8>, u64), NotOpened> {
+    fn text(&self, part: Part, max: u64) -> Result<(Vec<u8>, u64), NotOpened> {
         let mut rereads = 0;
         loop {
-            let (file, length) = self.medium.open(&self.place, path)?;
+            let (file, length) = self.medium.open(&self.place, part)?;
             let bytes = self.up_to(&file, max + 1).map_err(NotOpened::Failed)?;
             if rereads == REREADS || !breaks_off(&bytes) {
                 let read = bytes.len() as u64;
@@ -76,15 +76,21 @@ impl<'a, M: Medium> Repository<'a, M> {
     }
 
     /// The whole content of one of the layout's own documents; `None` where it is missing.
-    pub(super) fn document(&self, name: &str, max: u64) -> Result<Option<Vec<u8>>, RegistryError> {
-        let bytes = match self.text(name, max) {
+    pub(super) fn document(&self, part: Part) -> Result<Option<Vec<u8>>, RegistryError> {
+        let max = match part {
+            Part::Version => LAYOUT_FILE_MAX,
+            Part::Index => INDEX_FILE_MAX,
+            Part::Blob(_) => MANIFEST_MAX,
+        };
+        let name = part.to_string();
+        let bytes = match self.text(part, max) {
             Ok((bytes, _)) => bytes,
             Err(NotOpened::Missing) => return Ok(None),
-            Err(e) => return Err(not_opened(self.medium, &self.repo, name, e)),
+            Err(e) => return Err(not_opened(self.medium, &self.repo, &name, e)),
         };
         if bytes.len() as u64 > max {
             let rule = format!("the file has more than {max} bytes, which is the limit");
-            return Err(self.refused(name, DocumentError::TooLarge(rule)));
+            return Err(self.refused(&name, DocumentError::TooLarge(rule)));
         }
         Ok(Some(bytes))
     }
@@ -99,7 +105,7 @@ impl<'a, M: Medium> Repository<'a, M> {
     }
 
     pub(super) fn entries(&self) -> Result<Vec<Descriptor>, RegistryError> {
-        let Some(bytes) = self.document(INDEX_FILE, INDEX_FILE_MAX)? else {
+        let Some(bytes) = self.document(Part::Index)? else {
             return Err(self.refused(INDEX_FILE, DocumentError::Structure("the file is missing".into())));
         };
         entries(&bytes).map_err(|e| self.refused(INDEX_FILE, e))
@@ -137,7 +143,7 @@ impl<'a, M: Medium> Repository<'a, M> {
             Selector::Digest(digest) => (*digest, None),
         };
         let refuse = |failure, rule: String| Err(RegistryError::new(failure, &subject, rule));
-        let (bytes, length) = match self.text(&blob_path(&digest), MANIFEST_MAX) {
+        let (bytes, length) = match self.text(Part::Blob(digest), MANIFEST_MAX) {
             Ok(read) => read,
             Err(NotOpened::Missing) if entry.is_none() && !self.entries()?.iter().any(|e| e.digest == digest) => {
                 return refuse(Failure::Absent, format!("the store {} has no such manifest", self.medium.name()));
@@ -164,7 +170,7 @@ impl<'a, M: Medium> Repository<'a, M> {
         let subject = self.repo.at(Selector::Digest(blob.digest));
         let (file, length) = self
             .medium
-            .open(&self.place, &blob_path(&blob.digest))
+            .open(&self.place, Part::Blob(blob.digest))
             .map_err(|e| self.no_blob(&subject, &blob.digest, e))?;
         if length != blob.size {
             let rule = format!("the file has {length} bytes; its descriptor says {}", blob.size);

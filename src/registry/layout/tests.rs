@@ -1,3 +1,4 @@
+mod archives;
 mod writing;
 
 use std::fs;
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::super::{HostStore, SinkError};
 use super::*;
-use crate::oci::layout::{INDEX_FILE, LAYOUT_FILE, blob_path};
+use crate::oci::layout::{INDEX_FILE, LAYOUT_FILE, Part};
 use crate::oci::{IMAGE, MANIFEST_MAX};
 
 /// A store in a directory of its own, written file by file.
@@ -20,6 +21,10 @@ struct Fixture {
 }
 
 const HOST: &str = "reg.example";
+
+fn blob_path(digest: &Digest) -> String {
+    Part::Blob(*digest).to_string()
+}
 
 fn host() -> Host {
     HOST.parse().unwrap()

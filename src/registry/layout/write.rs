@@ -25,10 +25,7 @@ use super::repository::Repository;
 use super::{Layout, PIECE};
 use crate::digest::{Digest, Hasher};
 use crate::name::{Repo, RepoName, Selector};
-use crate::oci::layout::{
-    BLOBS, INDEX_FILE, INDEX_FILE_MAX, LAYOUT_DOCUMENT, LAYOUT_FILE, LAYOUT_FILE_MAX, blob_path, check_version,
-    with_manifest,
-};
+use crate::oci::layout::{BLOBS, INDEX_FILE, LAYOUT_DOCUMENT, LAYOUT_FILE, Part, check_version, with_manifest};
 use crate::oci::{Body, Descriptor, Manifest};
 
 /// How many pieces of a blob wait to be hashed and written.
@@ -207,7 +204,7 @@ impl<'a> Writer<'a> {
 
     /// Whether the blob is there with its own bytes, safe from a power loss.
     fn holds(&self, blob: &Descriptor) -> Result<bool, RegistryError> {
-        let Ok((file, length)) = self.store.open(&self.dir, &blob_path(&blob.digest)) else { return Ok(false) };
+        let Ok((file, length)) = self.store.open(&self.dir, Part::Blob(blob.digest)) else { return Ok(false) };
         if length != blob.size {
             return Ok(false);
         }
@@ -263,7 +260,7 @@ impl<'a> Writer<'a> {
     fn check_layers(&self, subject: impl std::fmt::Display, manifest: &Manifest) -> Result<(), RegistryError> {
         let Body::Image(layers) = &manifest.body else { return Ok(()) };
         for layer in layers {
-            let held = self.store.open(&self.dir, &blob_path(&layer.digest));
+            let held = self.store.open(&self.dir, Part::Blob(layer.digest));
             if !held.is_ok_and(|(_, length)| length == layer.size) {
                 let rule = format!("the manifest names {}, which the store {} lacks", layer.digest, self.store.name());
                 return Err(RegistryError::new(Failure::Integrity, subject, rule).remedy("store its blobs first"));
@@ -298,11 +295,11 @@ impl<'a> Writer<'a> {
     ) -> Result<(), RegistryError> {
         let place = self.dir.try_clone().map_err(|e| self.failed(Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
         let layout = Repository { medium: self.store, repo: self.repo.clone(), place };
-        let version = layout.document(LAYOUT_FILE, LAYOUT_FILE_MAX)?;
+        let version = layout.document(Part::Version)?;
         if let Some(version) = &version {
             check_version(version).map_err(|e| layout.refused(LAYOUT_FILE, e))?;
         }
-        let index = layout.document(INDEX_FILE, INDEX_FILE_MAX)?;
+        let index = layout.document(Part::Index)?;
         let changed = with_manifest(index.as_deref(), manifest, digest, tag);
         if let Some(index) = changed.map_err(|e| layout.refused(INDEX_FILE, e))? {
             self.replace(INDEX_FILE, &index)?;
