@@ -109,26 +109,6 @@ impl Members {
         None
     }
 
-    /// Every file with its path from the top, components joined by `/`; in no certain order.
-    pub fn files(&self) -> Vec<(Vec<u8>, FileNo)> {
-        let mut found = Vec::with_capacity(self.files.len());
-        let mut pending = vec![(TOP, Vec::new())];
-        while let Some((dir, path)) = pending.pop() {
-            for (name, child) in self.children(dir) {
-                let mut below = path.clone();
-                below.extend_from_slice(name.as_bytes());
-                match child {
-                    Child::File(number) => found.push((below, number)),
-                    Child::Dir(dir) => {
-                        below.push(b'/');
-                        pending.push((dir, below));
-                    }
-                }
-            }
-        }
-        found
-    }
-
     /// How many files there are.
     pub fn file_count(&self) -> usize {
         self.files.len()

@@ -1,10 +1,10 @@
 //! Modules and provider releases as values: zips, manifests, indexes. Equal input gives equal bytes.
 
-use std::io::{Cursor, Write};
+use std::io::{Cursor, Read, Write};
 
 use serde_json::{Value, json};
-use tofufs::artifact::{MODULE, PROVIDER, PROVIDER_TARGET, ZIP};
-use tofufs::digest::Digest;
+use tofufs::artifact::{H1_ANNOTATION, MODULE, PROVIDER, PROVIDER_TARGET, ZIP};
+use tofufs::digest::{Digest, H1};
 use tofufs::oci::{IMAGE, INDEX};
 use zip::write::SimpleFileOptions;
 
@@ -101,6 +101,28 @@ pub fn provider_zip(name: &str, version: &str, content: &[u8]) -> Vec<u8> {
 
 /// A provider release of `(OS_ARCH, package)`.
 pub fn provider_of(packages: &[(&str, Vec<u8>)]) -> Artifact {
+    release_of(packages, |_| None)
+}
+
+/// The same with the h1 of each package annotated, as tofufs publishes it.
+pub fn annotated_provider_of(packages: &[(&str, Vec<u8>)]) -> Artifact {
+    release_of(packages, |package| Some(h1(package)))
+}
+
+/// The h1 of what a client unpacks from a zip without entries for directories.
+pub fn h1(package: &[u8]) -> String {
+    let mut archive = zip::ZipArchive::new(Cursor::new(package)).expect("a zip of ours");
+    let files = (0..archive.len()).map(|at| {
+        let mut file = archive.by_index(at).expect("an entry");
+        let mut content = Vec::new();
+        file.read_to_end(&mut content).expect("memory");
+        (file.name().expect("a name").as_bytes().to_vec(), Digest::of(&content))
+    });
+    let files: Vec<_> = files.filter(|(name, _)| !name.ends_with(b"/")).collect();
+    H1::of(&files).expect("names without line breaks").to_string()
+}
+
+fn release_of(packages: &[(&str, Vec<u8>)], h1_of: impl Fn(&[u8]) -> Option<String>) -> Artifact {
     let mut artifact = Artifact { blobs: vec![b"{}".to_vec()], manifests: vec![] };
     let mut entries = Vec::new();
     for (platform, package) in packages {
@@ -109,6 +131,9 @@ pub fn provider_of(packages: &[(&str, Vec<u8>)]) -> Artifact {
         let mut entry = manifest.descriptor();
         entry["artifactType"] = json!(PROVIDER_TARGET);
         entry["platform"] = json!({"os": os, "architecture": arch});
+        if let Some(h1) = h1_of(package) {
+            entry["annotations"] = json!({H1_ANNOTATION: h1});
+        }
         entries.push(entry);
         artifact.blobs.push(package.clone());
         artifact.manifests.push(manifest);
