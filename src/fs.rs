@@ -6,6 +6,7 @@
 //!
 //! INVARIANT: what is beneath a bound release never changes: neither names nor attributes nor bytes.
 
+mod area;
 mod attr;
 mod backing;
 mod directory;
@@ -15,6 +16,9 @@ mod handles;
 mod inodes;
 mod node;
 mod report;
+mod root;
+pub mod staging;
+mod write;
 mod xattr;
 
 use std::ffi::OsStr;
@@ -22,14 +26,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use area::Space;
 pub use attr::{Attr, FileKind};
 pub use backing::{Backing, Opened, Reading};
 pub use directory::Listed;
 pub use error::{Errno, FsError};
 pub use report::Report;
+pub use write::Requester;
 
 use crate::facts::{Content, FactError, Facts, Failure};
-use crate::name::{COMPONENT_MAX, Host, Reference, Selector};
+use crate::local::Access;
+use crate::name::{COMPONENT_MAX, Reference, Selector};
 use crate::tree::registry::{Entry as Named, Found};
 use crate::tree::{self, Fact, Step};
 use handles::Handles;
@@ -51,6 +58,10 @@ pub struct Options {
     pub gid: u32,
     /// Whether nothing may be written.
     pub read_only: bool,
+    /// The user as whom this process runs, who may write as the owner may.
+    pub daemon: u32,
+    /// What stands behind `staging/`; `None` where nothing may be written.
+    pub staging: Option<staging::Staging>,
     /// The control socket, shown as the root's `user.tofufs.control`.
     pub control: PathBuf,
 }
@@ -110,12 +121,14 @@ impl Fs {
         let place = Place::new(parent, name);
         let since = Instant::now();
         let (node, ttl) = match dir.as_ref() {
-            Node::Root => match name.to_str().and_then(|name| name.parse::<Host>().ok()) {
-                Some(host) if self.facts.has_host(&host) => {
-                    (Node::registry(host), self.hosts_ttl(self.facts.tag_ttl()))
+            Node::Local(dir) => return self.find_local(place, dir, name),
+            Node::Root => match self.find_in_root(name) {
+                Ok((Node::Local(top), _)) => {
+                    let stat = top.stat()?;
+                    return Ok(Lookup::Found(self.send_local(place, top, &stat)));
                 }
-                Some(_) => return Ok(Lookup::Absent(self.hosts_ttl(ABSENT_TTL))),
-                None => return Ok(Lookup::Absent(FOREVER)),
+                Ok(found) => found,
+                Err(ttl) => return Ok(Lookup::Absent(ttl)),
             },
             Node::Space { space, .. } => match self.find_in_space(space, name, since).await? {
                 Ok(entry) => return self.found_in_space(place, entry, since).await.map(Lookup::Found),
@@ -127,11 +140,6 @@ impl Fs {
             },
         };
         Ok(Lookup::Found(self.inodes.send(place, Arc::new(node), |ino, node| self.entry(ino, node, ttl))))
-    }
-
-    /// How long the name of a registry holds, where a store may come to hold another one after `otherwise`.
-    fn hosts_ttl(&self, otherwise: Duration) -> Duration {
-        if self.facts.hosts_are_fixed() { FOREVER } else { otherwise }
     }
 
     /// Asks the tree until it knows. `Err` is an absence and how long it holds.
@@ -200,6 +208,9 @@ impl Fs {
     /// The attributes of `ino` and how long they hold.
     pub async fn getattr(self: Arc<Self>, ino: u64) -> Result<Entry, FsError> {
         let node = self.inodes.node(ino)?;
+        if let Node::Local(at) = node.as_ref() {
+            return Ok(at.entry(ino, &at.stat()?));
+        }
         if let Node::Zip(target) = node.as_ref() {
             // A listing shows zips before their size is known; the size is never guessed.
             let outcome = self.zip_of(target).await;
@@ -217,6 +228,9 @@ impl Fs {
     /// comes with the file of the store that the kernel may read by itself.
     pub async fn open(self: Arc<Self>, ino: u64, backing: bool) -> Result<Opened, FsError> {
         let node = self.inodes.node(ino)?;
+        if let Node::Local(at) = node.as_ref() {
+            return Ok(Opened { handle: self.open_local(at, Access::READ)?, reading: Reading::Local });
+        }
         let outcome = self.content(&node).await;
         let content = self.note(&node, outcome)?;
         let (content, reading) = if backing {
@@ -243,6 +257,9 @@ impl Fs {
     /// Reads what is there, without waiting for a network: `None` if the content is not loaded (of an inode that is
     /// read without being opened) or turned out to be damaged, and [`Fs::read_again`] has to fetch it.
     pub fn read(&self, of: Of, offset: u64, buf: &mut [u8]) -> Result<Option<usize>, FsError> {
+        if let Some(read) = self.read_local(of, offset, buf)? {
+            return Ok(Some(read));
+        }
         let Some(file) = self.handles.file_of(of)? else { return Ok(None) };
         match self.fill(&file.content(), offset, buf) {
             Ok(filled) => Ok(Some(filled)),
@@ -343,7 +360,7 @@ impl Fs {
 
     /// Whether the listing of `ino` never changes.
     pub fn is_constant(&self, ino: u64) -> bool {
-        self.inodes.node(ino).is_ok_and(|n| !matches!(n.as_ref(), Node::Root | Node::Space { .. }))
+        self.inodes.node(ino).is_ok_and(|n| !matches!(n.as_ref(), Node::Root | Node::Space { .. } | Node::Local(_)))
     }
 
     /// Bytes of the cache: limit and use.

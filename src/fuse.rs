@@ -6,24 +6,26 @@
 mod caller;
 pub mod passthrough;
 pub mod session;
+mod write;
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::future::Future;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags,
-    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
-    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags,
+    PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use tokio::runtime::Handle;
 
-use crate::fs::{Attr, Entry, Errno, FileKind, Fs, FsError, Lookup, Of};
+use crate::fs::{Attr, Entry, Errno, FileKind, Fs, FsError, Lookup, Of, Space};
 use caller::Caller;
 use passthrough::{Outcome, Passthrough};
 
@@ -110,20 +112,25 @@ fn file_attr(attr: &Attr) -> FileAttr {
     FileAttr {
         ino: INodeNo(attr.ino),
         size: attr.size,
-        blocks: attr.size.div_ceil(512),
-        atime: attr.time,
-        mtime: attr.time,
-        ctime: attr.time,
-        crtime: attr.time,
+        blocks: attr.blocks,
+        atime: attr.accessed,
+        mtime: attr.modified,
+        ctime: attr.changed,
+        crtime: attr.changed,
         kind: match attr.kind {
             FileKind::Directory => FileType::Directory,
             FileKind::Regular => FileType::RegularFile,
+            FileKind::Symlink => FileType::Symlink,
+            FileKind::Fifo => FileType::NamedPipe,
+            FileKind::Socket => FileType::Socket,
+            FileKind::BlockDevice => FileType::BlockDevice,
+            FileKind::CharDevice => FileType::CharDevice,
         },
         perm: attr.mode,
         nlink: attr.nlink,
         uid: attr.uid,
         gid: attr.gid,
-        rdev: 0,
+        rdev: attr.device,
         blksize: 4096,
         flags: 0,
     }
@@ -135,26 +142,20 @@ fn absent() -> FileAttr {
         ino: 0,
         kind: FileKind::Regular,
         size: 0,
+        blocks: 0,
         mode: 0,
+        device: 0,
         nlink: 0,
         uid: 0,
         gid: 0,
-        time: SystemTime::UNIX_EPOCH,
+        accessed: SystemTime::UNIX_EPOCH,
+        modified: SystemTime::UNIX_EPOCH,
+        changed: SystemTime::UNIX_EPOCH,
     })
 }
 
 /// Numbers are never used again, so there is one generation.
 const GENERATION: Generation = Generation(0);
-
-/// Operations that would write are refused alike.
-macro_rules! read_only {
-    ($($name:ident($($arg:ident: $ty:ty),*) -> $reply:ty;)*) => {$(
-        fn $name(&self, _: &Request, $($arg: $ty,)* reply: $reply) {
-            $(let _ = $arg;)*
-            reply.error(fuser::Errno::EROFS);
-        }
-    )*};
-}
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
@@ -193,7 +194,10 @@ impl Filesystem for Adapter {
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         if flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & libc::O_TRUNC != 0 {
-            return reply.error(fuser::Errno::EROFS);
+            return match self.fs.open_to_write(write::who(request), ino.0, write::access(flags)) {
+                Ok(handle) => reply.opened(FileHandle(handle), write::LOCAL_FLAGS),
+                Err(e) => reply.error(errno(e.errno)),
+            };
         }
         if self.is_without_open() {
             // The kernel takes this as "open needs no request", once and for all.
@@ -296,7 +300,12 @@ impl Filesystem for Adapter {
         reply.ok();
     }
 
-    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+    fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        if let Some(disk) = self.fs.disk_space(ino.0) {
+            let block = u32::try_from(disk.block).unwrap_or(u32::MAX);
+            let Space { blocks, free, available, files, files_free, .. } = disk;
+            return reply.statfs(blocks, free, available, files, files_free, block, 255, block);
+        }
         const BLOCK: u64 = 4096;
         let (limit, used) = self.fs.space();
         let free = limit.saturating_sub(used) / BLOCK;
@@ -321,15 +330,23 @@ impl Filesystem for Adapter {
         reply.error(fuser::Errno::ENOSYS);
     }
 
-    fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        reply.error(fuser::Errno::ENOSYS);
-    }
-
-    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        reply.error(fuser::Errno::ENOSYS);
-    }
-
     fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: ReplyLseek) {
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn copy_file_range(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: u64,
+        _: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
         reply.error(fuser::Errno::ENOSYS);
     }
 
@@ -360,45 +377,148 @@ impl Filesystem for Adapter {
         reply.error(fuser::Errno::ENOTTY);
     }
 
-    fn readlink(&self, _: &Request, _: INodeNo, reply: ReplyData) {
-        reply.error(fuser::Errno::EINVAL);
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.fs.readlink(ino.0) {
+            Ok(target) => reply.data(target.as_bytes()),
+            Err(e) => reply.error(errno(e.errno)),
+        }
     }
 
     fn setattr(
         &self,
-        _: &Request,
-        _: INodeNo,
-        _: Option<u32>,
-        _: Option<u32>,
-        _: Option<u32>,
-        _: Option<u64>,
-        _: Option<TimeOrNow>,
-        _: Option<TimeOrNow>,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        accessed: Option<TimeOrNow>,
+        modified: Option<TimeOrNow>,
         _: Option<SystemTime>,
-        _: Option<FileHandle>,
+        handle: Option<FileHandle>,
         _: Option<SystemTime>,
         _: Option<SystemTime>,
         _: Option<SystemTime>,
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        reply.error(fuser::Errno::EROFS);
+        let change = write::change(mode, (uid, gid), size, accessed, modified);
+        write::reply_attr(self.fs.setattr(write::who(request), ino.0, change, handle.map(|h| h.0)), reply);
     }
 
-    read_only! {
-        mknod(parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32) -> ReplyEntry;
-        mkdir(parent: INodeNo, name: &OsStr, mode: u32, umask: u32) -> ReplyEntry;
-        unlink(parent: INodeNo, name: &OsStr) -> ReplyEmpty;
-        rmdir(parent: INodeNo, name: &OsStr) -> ReplyEmpty;
-        symlink(parent: INodeNo, name: &OsStr, target: &Path) -> ReplyEntry;
-        rename(parent: INodeNo, name: &OsStr, to: INodeNo, as_name: &OsStr, flags: RenameFlags) -> ReplyEmpty;
-        link(ino: INodeNo, parent: INodeNo, name: &OsStr) -> ReplyEntry;
-        write(ino: INodeNo, handle: FileHandle, offset: u64, data: &[u8], how: WriteFlags, flags: OpenFlags,
-            owner: Option<LockOwner>) -> ReplyWrite;
-        setxattr(ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, position: u32) -> ReplyEmpty;
-        removexattr(ino: INodeNo, name: &OsStr) -> ReplyEmpty;
-        create(parent: INodeNo, name: &OsStr, mode: u32, umask: u32, flags: i32) -> ReplyCreate;
-        fallocate(ino: INodeNo, handle: FileHandle, offset: u64, length: u64, mode: i32) -> ReplyEmpty;
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _: u32,
+        device: u32,
+        reply: ReplyEntry,
+    ) {
+        write::reply_entry(self.fs.mknod(write::who(request), parent.0, name, mode, device), reply);
+    }
+
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, reply: ReplyEntry) {
+        write::reply_entry(self.fs.mkdir(write::who(request), parent.0, name, mode), reply);
+    }
+
+    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        write::reply_entry(self.fs.symlink(write::who(request), parent.0, name, target.as_os_str()), reply);
+    }
+
+    fn link(&self, request: &Request, _: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        write::reply_entry(self.fs.link(write::who(request), parent.0, name), reply);
+    }
+
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        write::reply_empty(self.fs.unlink(write::who(request), parent.0, name), reply);
+    }
+
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        write::reply_empty(self.fs.rmdir(write::who(request), parent.0, name), reply);
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        to: INodeNo,
+        as_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let Some(how) = write::how(flags) else { return reply.error(fuser::Errno::EINVAL) };
+        let (from, to) = ((parent.0, name), (to.0, as_name));
+        write::reply_empty(self.fs.rename(write::who(request), from, to, how), reply);
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let access = write::access(OpenFlags(flags));
+        write::reply_created(self.fs.create(write::who(request), parent.0, name, mode, access), reply);
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        write::reply_written(self.fs.write(handle.0, offset, data), reply);
+    }
+
+    fn fallocate(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        write::reply_empty(self.fs.fallocate(handle.0, mode, offset, length), reply);
+    }
+
+    fn fsync(&self, _: &Request, _: INodeNo, handle: FileHandle, data_only: bool, reply: ReplyEmpty) {
+        write::reply_empty(self.fs.fsync(handle.0, data_only), reply);
+    }
+
+    fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        write::reply_empty(self.fs.fsyncdir(ino.0), reply);
+    }
+
+    fn setxattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _: u32,
+        reply: ReplyEmpty,
+    ) {
+        write::reply_empty(self.fs.setxattr(write::who(request), ino.0, name, value, flags), reply);
+    }
+
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        write::reply_empty(self.fs.removexattr(write::who(request), ino.0, name), reply);
     }
 }
 

@@ -5,7 +5,7 @@
 //! symbolic link, and its last name is never followed either. So nothing in the tree leads out of it, and a node costs
 //! no descriptor. What was removed while it was open is reached through its open files.
 //!
-//! There are no hard links, devices, sockets or pipes in a tree: every file has one place.
+//! There are no hard links in a tree: every file has one place.
 
 mod attributes;
 mod file;

@@ -28,7 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "facts", "stage",
         ],
     ),
-    ("fuse", &["digest", "name", "oci", "artifact", "members", "facts", "fs"]),
+    ("fuse", &["digest", "name", "oci", "artifact", "members", "local", "facts", "fs"]),
     (
         "cli",
         &[

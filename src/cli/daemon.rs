@@ -1,6 +1,8 @@
 //! The process that serves a mount: puts the layers together, from the settings up to the kernel.
 
+use std::fs::Permissions;
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +21,12 @@ use super::status;
 use super::{background, mapping, mount};
 use crate::archive::Limits;
 use crate::facts::{self, Facts, SourceState};
+use crate::fs::staging::{self, Staging};
 use crate::fs::{self, Fs};
 use crate::fuse::passthrough::Passthrough;
 use crate::fuse::session::{self, Session};
 use crate::fuse::{self, Adapter};
+use crate::local::Tree;
 use crate::registry::Registry;
 use crate::registry::decorate::Offline;
 use crate::registry::layout::{Archive, Directory};
@@ -135,6 +139,10 @@ fn file_system(settings: &MountSettings, control: &Path) -> Result<(Arc<Fs>, Opt
     let options = store::Options { dir: settings.cache_dir.clone(), limit: settings.cache_size };
     let store = Store::open(options).map_err(CommandError::failed)?;
     let (sources, transport) = sources(settings)?;
+    let staging = match settings.read_only {
+        true => None,
+        false => Some(staging(settings, &sources)?),
+    };
     let facts = Facts::new(facts::Options {
         sources,
         store,
@@ -146,9 +154,34 @@ fn file_system(settings: &MountSettings, control: &Path) -> Result<(Arc<Fs>, Opt
         uid: settings.uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
         gid: settings.gid.unwrap_or_else(|| rustix::process::getegid().as_raw()),
         read_only: settings.read_only,
+        daemon: rustix::process::geteuid().as_raw(),
+        staging,
         control: control.to_owned(),
     };
     Ok((Fs::new(facts, options), transport))
+}
+
+/// What is staged survives the mount: it lies in the state directory, by mount point.
+fn staging(settings: &MountSettings, sources: &[facts::Source]) -> Result<Staging, CommandError> {
+    let dir = mount::own_state(settings)?.join(staging::NAME);
+    let failed = |e: std::io::Error| CommandError::Failed(format!("{} cannot be used: {e}", dir.display()));
+    share_dir(&dir).map_err(failed)?;
+    let options = staging::Options {
+        declared: sources.iter().flat_map(facts::Source::declared).collect(),
+        any_host: settings.sources.iter().any(|source| matches!(source, Source::Layouts(_))),
+        uid: settings.uid,
+        gid: settings.gid,
+    };
+    let tree = Tree::open(&dir).map_err(|e| failed(e.into()))?;
+    Staging::new(tree, options).map_err(|e| failed(e.into()))
+}
+
+/// Makes a directory that everybody may read who is let into the private one above it, that is through the mount.
+fn share_dir(dir: &Path) -> std::io::Result<()> {
+    match std::fs::create_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.and_then(|()| std::fs::set_permissions(dir, Permissions::from_mode(0o755))),
+    }
 }
 
 type Sources = (Vec<facts::Source>, Option<Arc<Transport>>);

@@ -81,6 +81,13 @@ pub fn state(settings: &MountSettings, name: &str) -> Result<PathBuf, CommandErr
     Ok(dir)
 }
 
+/// The directory of the state that belongs to the mounts at this mount point: it outlives them.
+pub fn own_state(settings: &MountSettings) -> Result<PathBuf, CommandError> {
+    let dir = state(settings, "mounts")?.join(stem(&settings.mountpoint));
+    private_dir(&dir).map_err(|e| CommandError::Failed(format!("the state directory cannot be used: {e}")))?;
+    Ok(dir)
+}
+
 /// Keeps other processes from mounting at the same place until it is dropped. Afterwards the mount table does.
 pub fn turn(settings: &MountSettings) -> Result<File, CommandError> {
     let path = state(settings, "lock")?.join(format!("{}.lock", stem(&settings.mountpoint)));

@@ -37,6 +37,20 @@ impl Source {
         }
     }
 
+    /// The parts of registries that it stands for: the one that was declared, or all registries that a store holds now.
+    pub fn declared(&self) -> Vec<(Host, Option<RepoName>)> {
+        match self {
+            Source::Registry { host, prefix, .. } => vec![(host.clone(), prefix.clone())],
+            Source::Store { store, name } => match store.hosts() {
+                Ok(hosts) => hosts.into_iter().map(|host| (host, None)).collect(),
+                Err(e) => {
+                    tracing::warn!("{name}: {e}");
+                    Vec::new()
+                }
+            },
+        }
+    }
+
     /// Whether the source holds something of `host` now, or was declared to.
     pub fn holds(&self, host: &Host) -> bool {
         match self {

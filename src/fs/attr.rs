@@ -13,6 +13,16 @@ pub enum FileKind {
     Directory,
     /// A regular file.
     Regular,
+    /// A symbolic link.
+    Symlink,
+    /// A named pipe.
+    Fifo,
+    /// A socket's name.
+    Socket,
+    /// A block device's name: the mount is `nodev`, so that is all it is.
+    BlockDevice,
+    /// A character device's name.
+    CharDevice,
 }
 
 /// The attributes of an inode.
@@ -24,16 +34,24 @@ pub struct Attr {
     pub kind: FileKind,
     /// Size in bytes.
     pub size: u64,
+    /// Blocks of 512 bytes that it takes up.
+    pub blocks: u64,
     /// Permission bits.
     pub mode: u16,
+    /// The number of a device.
+    pub device: u32,
     /// Number of links.
     pub nlink: u32,
     /// Owner.
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Access, modification and change time.
-    pub time: SystemTime,
+    /// Time of the last access.
+    pub accessed: SystemTime,
+    /// Time of the last modification.
+    pub modified: SystemTime,
+    /// Time of the last change of content or attributes.
+    pub changed: SystemTime,
 }
 
 /// 1980-01-01T00:00:00Z: the time of everything that has none of its own, and the first that a zip can hold.
@@ -45,6 +63,8 @@ pub(super) fn of(ino: u64, node: &Node, options: &Options, facts: &Facts) -> (At
     let (kind, size, mode, time, is_true) = match node {
         Node::Root | Node::Space { .. } => directory(if options.read_only { 0o555 } else { 0o755 }),
         Node::Release(_) | Node::Platform(..) | Node::Dir { .. } => directory(0o555),
+        // The disk knows more; this is for `.` and `..` of a listing, of which the kernel takes number and kind.
+        Node::Local(_) => directory(0o755),
         Node::Zip(target) => {
             let size = target.known(facts).map(|(_, layer)| layer.size);
             (FileKind::Regular, size.unwrap_or(0), 0o444, NO_TIME, size.is_some())
@@ -58,5 +78,19 @@ pub(super) fn of(ino: u64, node: &Node, options: &Options, facts: &Facts) -> (At
     // A directory does not tell how many it holds: 2 would make some programs believe that it holds none.
     let nlink = 1;
     let time = UNIX_EPOCH + Duration::from_secs(time.max(0) as u64);
-    (Attr { ino, kind, size, mode, nlink, uid: options.uid, gid: options.gid, time }, is_true)
+    let attr = Attr {
+        ino,
+        kind,
+        size,
+        blocks: size.div_ceil(512),
+        mode,
+        device: 0,
+        nlink,
+        uid: options.uid,
+        gid: options.gid,
+        accessed: time,
+        modified: time,
+        changed: time,
+    };
+    (attr, is_true)
 }

@@ -38,6 +38,8 @@ impl AsFd for Backing {
 pub enum Reading {
     /// By asking for its bytes.
     Plain,
+    /// By asking for its bytes, which are those of a file on local disk that may be written meanwhile.
+    Local,
     /// By the kernel, if it is not open plainly; `None` for content that is in memory only (the disk is full).
     Backed(Option<Backing>),
 }

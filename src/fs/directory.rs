@@ -1,9 +1,10 @@
 //! Directories: the snapshot that an open directory lists.
 
-use std::ffi::OsStr;
-use std::sync::Arc;
+use std::ffi::{OsStr, OsString};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::area::LocalNode;
 use super::enter::member;
 use super::error::{Errno, FsError};
 use super::handles::Directory;
@@ -12,21 +13,44 @@ use super::node::{Node, ReleaseNode, TargetNode};
 use super::{Entry, FOREVER, Fs, attr};
 use crate::artifact::Release;
 use crate::facts::Package;
+use crate::local::Name;
 use crate::members::{DirNo, TOP};
-use crate::name::{Host, Selector};
+use crate::name::Selector;
 use crate::tree::registry::{Entry as Named, Found, Space};
 use crate::tree::{self, Fact, Need, Step};
 
 /// What an open directory lists, in the order in which it does.
 pub(super) enum Listing {
-    /// The registries.
-    Root(Vec<Host>),
+    /// The areas and registries.
+    Root(Vec<OsString>),
     /// A space.
     Names(Vec<(String, Named)>),
     /// A provider release.
     Targets(Vec<(String, tree::release::Entry)>),
     /// A directory of a package.
     Members { package: Arc<Package>, dir: DirNo, plugins: bool },
+    /// A directory of an area.
+    Local(LocalListing),
+}
+
+/// The names in a directory of an area, as they were when it was listed from its beginning last: who goes back there
+/// sees what came and went since.
+pub(super) struct LocalListing {
+    dir: LocalNode,
+    names: Mutex<Option<Arc<Vec<Name>>>>,
+}
+
+impl LocalListing {
+    fn names(&self, offset: u64) -> Result<Arc<Vec<Name>>, FsError> {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*names {
+            Some(names) if offset > 0 => Ok(names.clone()),
+            _ => {
+                let now = Arc::new(self.dir.area.tree.list(&self.dir.node)?);
+                Ok(names.insert(now).clone())
+            }
+        }
+    }
 }
 
 /// An entry of a listing as it is delivered.
@@ -45,7 +69,11 @@ const DOTS: u64 = 2;
 impl Fs {
     pub(super) async fn listing(self: &Arc<Self>, node: &Arc<Node>) -> Result<Listing, FsError> {
         match node.as_ref() {
-            Node::Root => Ok(Listing::Root(self.facts.hosts())),
+            Node::Root => Ok(Listing::Root(self.root_names())),
+            Node::Local(at) => {
+                at.stat()?;
+                Ok(Listing::Local(LocalListing { dir: at.clone(), names: Mutex::default() }))
+            }
             Node::Space { space, .. } => self.names(space).await,
             Node::Release(release) => {
                 let bound = self.enter(release).await?;
@@ -92,6 +120,9 @@ impl Fs {
         mut deliver: impl FnMut(Listed<'_>) -> bool,
     ) -> Result<(), FsError> {
         let directory = self.handles.directory(handle)?;
+        if let Listing::Local(listing) = &directory.listing {
+            listing.names(offset)?;
+        }
         let here = self.inodes.node(directory.ino).ok();
         for at in offset.. {
             let taken = match at {
@@ -128,10 +159,12 @@ impl Fs {
             })
         };
         match &directory.listing {
-            Listing::Root(hosts) => {
-                let host = hosts.get(index)?;
-                let ttl = self.hosts_ttl(self.facts.tag_ttl());
-                Some(send(OsStr::new(host.as_str()), Arc::new(Node::registry(host.clone())), ttl))
+            Listing::Root(names) => {
+                let name = names.get(index)?;
+                match self.find_in_root(name).ok()? {
+                    (Node::Local(top), _) => Some(self.deliver_local(directory, name, top, at, deliver)),
+                    (node, ttl) => Some(send(name, Arc::new(node), ttl)),
+                }
             }
             Listing::Names(names) => {
                 let (name, entry) = names.get(index)?;
@@ -148,11 +181,33 @@ impl Fs {
                 };
                 Some(send(OsStr::new(name), Arc::new(node), FOREVER))
             }
+            Listing::Local(listing) => {
+                let names = listing.names(at).ok()?;
+                let name = names.get(index)?;
+                let node = listing.dir.below(name.clone());
+                Some(self.deliver_local(directory, name.as_os_str(), node, at, deliver))
+            }
             Listing::Members { package, dir, plugins } => {
                 let (name, child) = package.members.child(*dir, index)?;
                 Some(send(name, Arc::new(member(package, child, name, *plugins)), FOREVER))
             }
         }
+    }
+
+    /// Delivers an entry of an area; one that went meanwhile is passed over.
+    fn deliver_local(
+        &self,
+        directory: &Directory,
+        name: &OsStr,
+        node: LocalNode,
+        at: u64,
+        deliver: &mut impl FnMut(Listed<'_>) -> bool,
+    ) -> bool {
+        let Ok(stat) = node.stat() else { return true };
+        let place = Place::new(directory.ino, name);
+        self.inodes.send_listed(place, Arc::new(Node::Local(node.clone())), |ino, _| {
+            deliver(Listed { name, entry: node.entry(ino, &stat), next: at + 1 })
+        })
     }
 
     /// The node of a listed name, and how long it may be kept.

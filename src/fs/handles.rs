@@ -11,6 +11,7 @@ use super::directory::Listing;
 use super::error::{Errno, FsError};
 use super::node::Node;
 use crate::facts::Content;
+use crate::local;
 
 /// An open file: its content stays readable whatever is evicted or moved meanwhile.
 pub(super) struct OpenFile {
@@ -51,6 +52,7 @@ const UNOPENED_KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
 
 enum Handle {
     File(Arc<OpenFile>),
+    Local(Arc<local::File>),
     Directory(Arc<Directory>),
 }
 
@@ -97,6 +99,18 @@ impl Handles {
 
     pub(super) fn open_file(&self, node: Arc<Node>, content: Content, is_backed: bool) -> u64 {
         self.add(Handle::File(Arc::new(OpenFile { node, is_backed, content: Mutex::new(content) })))
+    }
+
+    pub(super) fn open_local(&self, file: Arc<local::File>) -> u64 {
+        self.add(Handle::Local(file))
+    }
+
+    /// An open file of an area; `None` if it is none.
+    pub(super) fn local(&self, number: u64) -> Option<Arc<local::File>> {
+        match self.open.read().unwrap_or_else(PoisonError::into_inner).get(&number) {
+            Some(Handle::Local(file)) => Some(file.clone()),
+            _ => None,
+        }
     }
 
     pub(super) fn open_directory(&self, ino: u64, node: Arc<Node>, listing: Listing) -> u64 {

@@ -97,6 +97,24 @@ impl Inodes {
         }
     }
 
+    /// Takes what stands at `place` from there, since its name was removed; what it was.
+    pub(super) fn vacate(&self, place: &Place) -> Option<Arc<Node>> {
+        let mut table = self.lock();
+        let ino = table.by_place.remove(place)?;
+        let held = table.by_number.get_mut(&ino)?;
+        held.place = None;
+        Some(held.node.clone())
+    }
+
+    /// Puts what stands at `from` to `to`, and with `exchange` the other way round; what moved, and what was at `to`.
+    pub(super) fn renamed(&self, from: Place, to: Place, exchange: bool) -> (Option<Arc<Node>>, Option<Arc<Node>>) {
+        let mut table = self.lock();
+        let (moved, other) = (table.by_place.remove(&from), table.by_place.remove(&to));
+        let moved = moved.and_then(|ino| table.put(ino, Some(to)));
+        let other = other.and_then(|ino| table.put(ino, exchange.then_some(from)));
+        (moved, other)
+    }
+
     /// Makes the next lookup of the name at which `ino` stands find another inode.
     pub(super) fn supersede(&self, ino: u64) {
         let mut table = self.lock();
@@ -125,6 +143,17 @@ impl Inodes {
 }
 
 impl Table {
+    /// Makes `place` where `ino` stands.
+    fn put(&mut self, ino: u64, place: Option<Place>) -> Option<Arc<Node>> {
+        let held = self.by_number.get_mut(&ino)?;
+        held.place = place.clone();
+        let node = held.node.clone();
+        if let Some(place) = place {
+            self.by_place.insert(place, ino);
+        }
+        Some(node)
+    }
+
     fn count(&mut self, ino: u64) {
         if let Some(held) = self.by_number.get_mut(&ino) {
             held.references += 1;
@@ -171,8 +200,20 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     fn entry(ino: u64, _: &Node) -> Entry {
-        let attr =
-            Attr { ino, kind: FileKind::Directory, size: 0, mode: 0, nlink: 2, uid: 0, gid: 0, time: UNIX_EPOCH };
+        let attr = Attr {
+            ino,
+            kind: FileKind::Directory,
+            size: 0,
+            blocks: 0,
+            mode: 0,
+            device: 0,
+            nlink: 2,
+            uid: 0,
+            gid: 0,
+            accessed: UNIX_EPOCH,
+            modified: UNIX_EPOCH,
+            changed: UNIX_EPOCH,
+        };
         Entry { attr, ttl: Duration::ZERO }
     }
 
@@ -209,6 +250,22 @@ mod tests {
         assert!(!inodes.send_listed(place("a.b"), space("a.b"), |_, _| false));
         assert_eq!(inodes.count(), 1);
         assert!(inodes.at(&place("a.b")).is_none());
+    }
+
+    #[test]
+    fn an_inode_follows_its_name_and_loses_it_when_that_goes() {
+        let inodes = Inodes::new();
+        let a = inodes.send(place("a.b"), space("a.b"), entry).attr.ino;
+        let c = inodes.send(place("c.d"), space("c.d"), entry).attr.ino;
+        inodes.renamed(place("a.b"), place("c.d"), true);
+        assert_eq!(inodes.send(place("a.b"), space("c.d"), entry).attr.ino, c);
+        inodes.renamed(place("c.d"), place("a.b"), false);
+        assert_eq!(inodes.send(place("a.b"), space("a.b"), entry).attr.ino, a);
+        assert!(inodes.at(&place("c.d")).is_none() && inodes.node(c).is_ok());
+        assert!(inodes.vacate(&place("a.b")).is_some() && inodes.at(&place("a.b")).is_none());
+        inodes.forget(a, 2);
+        inodes.forget(c, 2);
+        assert_eq!(inodes.count(), 1);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::area::LocalNode;
 use crate::artifact::{Release, Target};
 use crate::digest::Digest;
 use crate::facts::{Facts, Package};
@@ -140,6 +141,8 @@ pub(super) enum Node {
         executable: bool,
         error: LastError,
     },
+    /// A file, link or directory of an area.
+    Local(LocalNode),
 }
 
 impl Node {
@@ -176,6 +179,7 @@ impl Node {
             },
             Node::Platform(target, _) | Node::Zip(target) => target.describe(),
             Node::Dir { package, .. } => package.reference().to_string(),
+            Node::Local(at) => at.describe(),
             Node::File { package, number, .. } => {
                 let path = package.members.path(*number).unwrap_or_default();
                 format!("{} file {path:?}", package.reference())
@@ -187,7 +191,7 @@ impl Node {
     /// description: not at all where it is the same thing, and by its digest alone where it is of the same repository.
     pub(super) fn part<'a>(&self, subject: &'a str) -> Option<&'a str> {
         let (repo, manifest) = match self {
-            Node::Root | Node::Space { .. } => return Some(subject),
+            Node::Root | Node::Space { .. } | Node::Local(_) => return Some(subject),
             Node::Release(release) => (&release.reference.repo, release.digest()),
             Node::Platform(target, _) | Node::Zip(target) => {
                 (&target.release.repo, target.target().map(|t| t.manifest.digest))

@@ -20,6 +20,9 @@ fn add(to: &mut Attributes, name: &str, value: impl AsRef<[u8]>) {
     to.push((name.to_owned(), value.as_ref().to_vec()));
 }
 
+/// How the names of all attributes begin that there are here.
+pub(super) const SHOWN: &[u8] = b"user.";
+
 /// The longest name that listxattr can return (XATTR_NAME_MAX).
 const NAME_MAX: usize = 255;
 
@@ -27,10 +30,13 @@ impl Fs {
     /// The value of the attribute `name` of `ino`.
     pub fn getxattr(&self, ino: u64, name: &OsStr) -> Result<Vec<u8>, FsError> {
         // `ls` asks for labels and access lists of every file until one answer says that there are none here.
-        if !name.as_bytes().starts_with(b"user.") {
+        if !name.as_bytes().starts_with(SHOWN) {
             return Err(FsError::plain(Errno::EOPNOTSUPP));
         }
         let node = self.inodes.node(ino)?;
+        if let Node::Local(at) = node.as_ref() {
+            return Fs::local_xattr(at, name);
+        }
         let found = self.attributes(&node).into_iter().find(|(n, _)| n.as_bytes() == name.as_bytes());
         found.map(|(_, value)| value).ok_or(FsError::plain(Errno::ENODATA))
     }
@@ -38,6 +44,9 @@ impl Fs {
     /// The names of all attributes of `ino`, each followed by NUL.
     pub fn listxattr(&self, ino: u64) -> Result<Vec<u8>, FsError> {
         let node = self.inodes.node(ino)?;
+        if let Node::Local(at) = node.as_ref() {
+            return Fs::local_xattrs(at);
+        }
         let mut names = Vec::new();
         for (name, _) in self.attributes(&node) {
             names.extend_from_slice(name.as_bytes());
@@ -52,7 +61,7 @@ impl Fs {
             Node::Root => add(&mut out, "user.tofufs.control", self.options.control.as_os_str().as_bytes()),
             Node::Release(release) => self.of_release(release, &mut out),
             Node::Platform(target, _) | Node::Zip(target) => self.of_target(target, &mut out),
-            Node::Space { .. } | Node::Dir { .. } | Node::File { .. } => {}
+            Node::Space { .. } | Node::Dir { .. } | Node::File { .. } | Node::Local(_) => {}
         }
         if let Some(error) = node.error() {
             add(&mut out, "user.tofufs.error", error.as_bytes());

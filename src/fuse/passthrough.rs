@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fuser::{BackingId, FileHandle, FopenFlags, ReplyOpen};
 
+use super::write::LOCAL_FLAGS;
 use crate::fs::{Backing, Opened, Reading};
 
 /// How an open inode is read.
@@ -63,9 +64,16 @@ impl Passthrough {
     /// Answers the open of `ino`.
     pub(super) fn open(&self, ino: u64, opened: &Opened, reply: ReplyOpen) -> Outcome {
         let handle = FileHandle(opened.handle);
-        let Reading::Backed(backing) = &opened.reading else {
-            reply.opened(handle, FLAGS);
-            return Outcome::Answered;
+        let backing = match &opened.reading {
+            Reading::Backed(backing) => backing,
+            Reading::Plain => {
+                reply.opened(handle, FLAGS);
+                return Outcome::Answered;
+            }
+            Reading::Local => {
+                reply.opened(handle, LOCAL_FLAGS);
+                return Outcome::Answered;
+            }
         };
         let mut open = self.lock();
         let inode =

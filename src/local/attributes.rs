@@ -1,7 +1,7 @@
 //! Changing attributes: of a place, and of what is only open any more.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid, XattrFlags};
@@ -48,8 +48,8 @@ fn timespec(time: Option<Time>) -> Timespec {
 
 /// The name under which the system finds what a descriptor holds, links included: a way to calls that take no
 /// descriptor of the kind that only marks a place.
-fn by_descriptor(fd: impl AsFd) -> String {
-    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
+fn by_descriptor(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 impl Tree {
@@ -96,16 +96,20 @@ impl Tree {
         }
         // After the owner: changing that clears set-id bits.
         if let Some(mode) = change.mode {
-            let place = at.open(OFlags::PATH)?;
-            if rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode).is_symlink() {
-                return Err(Errno::OPNOTSUPP);
-            }
-            rustix::fs::chmod(by_descriptor(&place), Mode::from_raw_mode(mode))?;
+            self.set_mode(at, Mode::from_raw_mode(mode))?;
         }
         if change.accessed.is_some() || change.modified.is_some() {
             rustix::fs::utimensat(at.dir(), at.name(), &times(change), AtFlags::SYMLINK_NOFOLLOW)?;
         }
         Ok(())
+    }
+
+    pub(super) fn set_mode(&self, at: &At, mode: Mode) -> Result<()> {
+        let place = at.open(OFlags::PATH)?;
+        if rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode).is_symlink() {
+            return Err(Errno::OPNOTSUPP);
+        }
+        rustix::fs::chmod(by_descriptor(place.as_fd()), mode)
     }
 
     /// Has the disk keep the names in a directory.
@@ -148,10 +152,13 @@ impl Tree {
     fn with_attributes<T>(&self, node: &Node, call: impl FnOnce(&str) -> Result<T>) -> Result<T> {
         let _names = self.read_names();
         match self.locate(node) {
-            Ok(at) => call(&by_descriptor(at.open(OFlags::PATH)?)),
+            Ok(at) => {
+                let place = at.open(OFlags::PATH)?;
+                call(&by_descriptor(place.as_fd()))
+            }
             Err(e) => {
                 let open: Arc<File> = node.open_file(|_| true).ok_or(e)?;
-                call(&by_descriptor(&*open))
+                call(&by_descriptor(open.as_fd()))
             }
         }
     }
@@ -160,7 +167,7 @@ impl Tree {
     pub(super) fn open_again(&self, node: &Node, access: Access) -> Result<File> {
         let open = node.open_file(|_| true).ok_or(Errno::NOENT)?;
         let flags = access.flags() | OFlags::CLOEXEC;
-        Ok(File::new(rustix::fs::open(by_descriptor(&*open), flags, Mode::empty())?, access))
+        Ok(File::new(rustix::fs::open(by_descriptor(open.as_fd()), flags, Mode::empty())?, access))
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, StatVfs, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, StatVfs, Uid};
 
 use super::node::Place;
 use super::{Access, Errno, File, Name, Node, RelPath, Result, Stat};
@@ -174,6 +174,27 @@ impl Tree {
         Ok(stat)
     }
 
+    /// Makes a file of the kind that `mode` says, without opening it; `device` is the number of a device, as the kernel
+    /// hands it to a file system.
+    pub fn make_special(&self, dir: &Node, name: &Name, mode: u32, device: u32, maker: Maker) -> Result<Stat> {
+        let _names = self.read_names();
+        let at = self.at(dir, name)?;
+        let bits = Mode::from_raw_mode(mode & MODE_BITS);
+        let device = rustix::fs::makedev((device >> 8) & 0xfff, (device & 0xff) | ((device >> 12) & 0xf_ff00));
+        rustix::fs::mknodat(at.dir(), at.name(), FileType::from_raw_mode(mode), bits, device)?;
+        let stat = at.stat()?;
+        let (uid, gid) = owner(at.dir(), &stat, maker)?;
+        let given = uid.is_some() || gid.is_some();
+        if given {
+            rustix::fs::chownat(at.dir(), at.name(), uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        if given || Mode::from_raw_mode(stat.st_mode & MODE_BITS) != bits {
+            self.set_mode(&at, bits)?;
+            return at.stat();
+        }
+        Ok(stat)
+    }
+
     /// Makes a regular file that does not exist yet, and opens it. `node` is the node that it gets.
     pub fn create(
         &self,
@@ -288,7 +309,7 @@ impl Tree {
 /// Gives what was just made in `dir` the mode that was asked for (this process's own mask does not count) and its owner.
 fn settled(dir: BorrowedFd<'_>, made: &OwnedFd, mode: Mode, maker: Maker) -> Result<Stat> {
     let stat = rustix::fs::fstat(made)?;
-    let is_dir = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
+    let is_dir = FileType::from_raw_mode(stat.st_mode).is_dir();
     // A directory that hands its group down has handed this one the bit that does so.
     let handed = if is_dir { stat.st_mode & Mode::SGID.as_raw_mode() } else { 0 };
     let mode = mode.union(Mode::from_raw_mode(handed));

@@ -94,7 +94,10 @@ pub fn mount(fake: &Arc<Fake>, store: &Arc<Store>, tag_ttl: Duration, offline: b
         deadline: Duration::from_secs(20),
         limits: Limits::default(),
     });
-    Fs::new(facts, fs::Options { uid: 0, gid: 0, read_only: true, control: "/control".into() })
+    Fs::new(
+        facts,
+        fs::Options { uid: 0, gid: 0, read_only: true, daemon: 0, staging: None, control: "/control".into() },
+    )
 }
 
 pub fn open_store(cache: &tempfile::TempDir) -> Arc<Store> {

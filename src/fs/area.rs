@@ -1,0 +1,198 @@
+//! Areas: the writable parts of a mount, each a tree on local disk with rules of its own.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::error::{Errno, FsError};
+use super::handles::Of;
+use super::inodes::Place;
+use super::node::Node;
+use super::{Attr, Entry, FOREVER, FileKind, Fs, Lookup};
+use crate::local::{self, Access, Name, RelPath, Stat, Tree};
+
+/// What may be made and removed in an area.
+pub(super) trait Rules: fmt::Debug + Send + Sync {
+    /// Whether `name` may come to be in `dir`; `kind` is what it would be.
+    fn may_make(&self, dir: &RelPath, name: &Name, kind: FileKind) -> Result<(), Errno>;
+    /// Whether what stands at `path` may be removed or get another name.
+    fn may_remove(&self, path: &RelPath) -> Result<(), Errno>;
+}
+
+/// A writable part of a mount.
+#[derive(Debug)]
+pub(super) struct Area {
+    /// Its name in the mount's root.
+    pub(super) name: &'static str,
+    pub(super) tree: Arc<Tree>,
+    pub(super) rules: Box<dyn Rules>,
+    /// Whom everything is shown to belong to, if not to whom the disk says.
+    pub(super) uid: Option<u32>,
+    pub(super) gid: Option<u32>,
+}
+
+/// A file, link or directory of an area.
+#[derive(Clone, Debug)]
+pub(super) struct LocalNode {
+    pub(super) area: Arc<Area>,
+    pub(super) node: Arc<local::Node>,
+}
+
+impl LocalNode {
+    pub(super) fn top(area: &Arc<Area>) -> LocalNode {
+        LocalNode { area: area.clone(), node: area.tree.top().clone() }
+    }
+
+    pub(super) fn below(&self, name: Name) -> LocalNode {
+        LocalNode { area: self.area.clone(), node: local::Node::below(&self.node, name) }
+    }
+
+    pub(super) fn stat(&self) -> Result<Stat, FsError> {
+        Ok(self.area.tree.stat(&self.node)?)
+    }
+
+    pub(super) fn describe(&self) -> String {
+        match self.node.path() {
+            Ok(path) if path.names().is_empty() => self.area.name.to_owned(),
+            Ok(path) => format!("{}/{}", self.area.name, path.to_os_string().display()),
+            Err(_) => format!("a removed file of {}", self.area.name),
+        }
+    }
+
+    /// The entry that is sent. After a rename the kernel keeps an inode under its new name as long as it believes the
+    /// entry: not at all, so that it sees what became of a directory that was committed.
+    pub(super) fn entry(&self, ino: u64, stat: &Stat) -> Entry {
+        Entry { attr: self.attr(ino, stat), ttl: Duration::ZERO }
+    }
+
+    fn attr(&self, ino: u64, stat: &Stat) -> Attr {
+        Attr {
+            ino,
+            kind: kind(stat.st_mode),
+            size: stat.st_size.cast_unsigned(),
+            blocks: stat.st_blocks.cast_unsigned(),
+            mode: (stat.st_mode & 0o7777) as u16,
+            device: device(stat.st_rdev),
+            nlink: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
+            uid: self.area.uid.unwrap_or(stat.st_uid),
+            gid: self.area.gid.unwrap_or(stat.st_gid),
+            accessed: time(stat.st_atime, stat.st_atime_nsec),
+            modified: time(stat.st_mtime, stat.st_mtime_nsec),
+            changed: time(stat.st_ctime, stat.st_ctime_nsec),
+        }
+    }
+}
+
+pub(super) fn kind(mode: u32) -> FileKind {
+    use rustix::fs::FileType;
+    match FileType::from_raw_mode(mode) {
+        FileType::Directory => FileKind::Directory,
+        FileType::Symlink => FileKind::Symlink,
+        FileType::Fifo => FileKind::Fifo,
+        FileType::Socket => FileKind::Socket,
+        FileType::BlockDevice => FileKind::BlockDevice,
+        FileType::CharacterDevice => FileKind::CharDevice,
+        FileType::RegularFile | FileType::Unknown => FileKind::Regular,
+    }
+}
+
+/// A device's number as the kernel takes it from a file system.
+fn device(number: u64) -> u32 {
+    let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+    (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
+}
+
+fn time(seconds: i64, nanoseconds: u64) -> SystemTime {
+    let whole = Duration::from_secs(seconds.unsigned_abs());
+    let base = if seconds < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
+    base.and_then(|base| base.checked_add(Duration::from_nanos(nanoseconds))).unwrap_or(UNIX_EPOCH)
+}
+
+/// What a disk holds and can hold, in blocks of `block` bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Space {
+    /// Bytes per block.
+    pub block: u64,
+    /// All blocks.
+    pub blocks: u64,
+    /// Those that are free.
+    pub free: u64,
+    /// Those that are free for this user.
+    pub available: u64,
+    /// All inodes.
+    pub files: u64,
+    /// Those that are free.
+    pub files_free: u64,
+}
+
+impl Fs {
+    pub(super) fn find_local(&self, place: Place, dir: &LocalNode, name: &OsStr) -> Result<Lookup, FsError> {
+        let name = Name::new(name)?;
+        match dir.area.tree.find(&dir.node, &name) {
+            Ok(stat) => Ok(Lookup::Found(self.send_local(place, dir.below(name), &stat))),
+            // Nobody but the kernel makes names here, so it knows when this one comes to be.
+            Err(local::Errno::NOENT) => Ok(Lookup::Absent(FOREVER)),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    pub(super) fn send_local(&self, place: Place, node: LocalNode, stat: &Stat) -> Entry {
+        self.inodes.send(place, Arc::new(Node::Local(node.clone())), |ino, _| node.entry(ino, stat))
+    }
+
+    /// The text of the symbolic link `ino`.
+    pub fn readlink(&self, ino: u64) -> Result<OsString, FsError> {
+        match self.inodes.node(ino)?.as_ref() {
+            Node::Local(at) => Ok(at.area.tree.read_link(&at.node)?),
+            _ => Err(FsError::plain(Errno::EINVAL)),
+        }
+    }
+
+    pub(super) fn open_local(&self, at: &LocalNode, access: Access) -> Result<u64, FsError> {
+        let file = at.area.tree.open_file(&at.node, access)?;
+        Ok(self.handles.open_local(file))
+    }
+
+    /// Reads from an open file of an area; `None` if it is a file of a release.
+    pub(super) fn read_local(&self, of: Of, offset: u64, buf: &mut [u8]) -> Result<Option<usize>, FsError> {
+        match of {
+            Of::Handle(handle) => match self.handles.local(handle) {
+                Some(open) => Ok(Some(open.read_at(buf, offset)?)),
+                None => Ok(None),
+            },
+            Of::Inode(_) => Ok(None),
+        }
+    }
+
+    /// The disk on which `ino` lies, where it is one that can be written to.
+    pub fn disk_space(&self, ino: u64) -> Option<Space> {
+        let node = self.inodes.node(ino).ok()?;
+        let Node::Local(at) = node.as_ref() else { return None };
+        let disk = at.area.tree.space().ok()?;
+        Some(Space {
+            block: disk.f_frsize,
+            blocks: disk.f_blocks,
+            free: disk.f_bfree,
+            available: disk.f_bavail,
+            files: disk.f_files,
+            files_free: disk.f_ffree,
+        })
+    }
+
+    pub(super) fn local_xattr(at: &LocalNode, name: &OsStr) -> Result<Vec<u8>, FsError> {
+        Ok(at.area.tree.xattr(&at.node, name)?)
+    }
+
+    pub(super) fn local_xattrs(at: &LocalNode) -> Result<Vec<u8>, FsError> {
+        let names = at.area.tree.xattrs(&at.node)?;
+        let shown = names.split_inclusive(|byte| *byte == 0).filter(|name| name.starts_with(super::xattr::SHOWN));
+        Ok(shown.flatten().copied().collect())
+    }
+}
+
+impl From<local::Errno> for FsError {
+    fn from(error: local::Errno) -> Self {
+        FsError::plain(Errno(error.raw_os_error()))
+    }
+}

@@ -1,0 +1,152 @@
+//! `staging/`: where releases are written. Below it stand the same paths as in the mount.
+//!
+//! What can be an artifact is decided when it is committed; so a file may have any name, and only the names that lead
+//! to where something can be committed are held fast.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::FileKind;
+use super::area::{Area, Rules};
+use super::error::Errno;
+use crate::local::{self, Maker, Name, RelPath, Tree};
+use crate::name::{Host, RepoName};
+
+/// The name of the area in the mount's root.
+pub const NAME: &str = "staging";
+/// The directory in it for what `providers mirror` writes.
+const MIRROR: &str = "mirror";
+/// The mode of the directories that are always there.
+const MODE: u32 = 0o755;
+
+/// What stands behind `staging/`.
+#[derive(Clone, Debug)]
+pub struct Staging {
+    area: Arc<Area>,
+}
+
+/// How it is shown and what may be made at its top.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The parts of registries that are declared as sources.
+    pub declared: Vec<(Host, Option<RepoName>)>,
+    /// Whether any registry may be made at the top: a store takes them all.
+    pub any_host: bool,
+    /// The user to whom everything is shown to belong, if not to whom the disk says.
+    pub uid: Option<u32>,
+    /// The group likewise.
+    pub gid: Option<u32>,
+}
+
+impl Staging {
+    /// The staging area in `tree`; makes the directories that are always there.
+    ///
+    /// # Errors
+    /// The disk's, where they cannot be made.
+    pub fn new(tree: Arc<Tree>, options: Options) -> local::Result<Staging> {
+        let mut fixed = BTreeSet::new();
+        let mirror = vec![Name::new(MIRROR.as_ref())?];
+        let declared = options.declared.iter().map(|(host, prefix)| {
+            let components = prefix.iter().flat_map(RepoName::components);
+            [host.as_str()].into_iter().chain(components).map(|name| Name::new(name.as_ref())).collect()
+        });
+        for names in declared.chain([Ok(mirror)]) {
+            let names: Vec<Name> = names?;
+            for depth in 1..=names.len() {
+                fixed.insert(names[..depth].iter().cloned().collect::<RelPath>());
+            }
+        }
+        let maker = Maker { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+        for path in &fixed {
+            let Some((dir, name)) = path.split_last() else { continue };
+            match tree.make_dir(&tree.node_at(&dir), name, MODE, maker) {
+                Ok(_) | Err(local::Errno::EXIST) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let rules = Box::new(StagingRules { fixed, any_host: options.any_host });
+        Ok(Staging { area: Arc::new(Area { name: NAME, tree, rules, uid: options.uid, gid: options.gid }) })
+    }
+
+    pub(super) fn area(&self) -> &Arc<Area> {
+        &self.area
+    }
+}
+
+#[derive(Debug)]
+struct StagingRules {
+    /// Directories that are always there: the declared ones and those above them.
+    fixed: BTreeSet<RelPath>,
+    any_host: bool,
+}
+
+impl Rules for StagingRules {
+    fn may_make(&self, dir: &RelPath, name: &Name, kind: FileKind) -> Result<(), Errno> {
+        let at_top = dir.names().is_empty();
+        let is_host = || name.to_str().is_some_and(|name| name.parse::<Host>().is_ok());
+        match at_top && !self.fixed.contains(&dir.join(name.clone())) {
+            true if self.any_host && kind == FileKind::Directory && is_host() => Ok(()),
+            true => Err(Errno::EPERM),
+            false => Ok(()),
+        }
+    }
+
+    fn may_remove(&self, path: &RelPath) -> Result<(), Errno> {
+        if self.fixed.contains(path) { Err(Errno::EBUSY) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RelPath {
+        text.split('/').filter(|c| !c.is_empty()).map(|c| Name::new(c.as_ref()).unwrap()).collect()
+    }
+
+    fn rules(any_host: bool) -> (tempfile::TempDir, Staging) {
+        let dir = tempfile::tempdir().unwrap();
+        let declared = vec![
+            ("a.example".parse().unwrap(), None),
+            ("b.example:5000".parse().unwrap(), Some("acme/team".parse().unwrap())),
+        ];
+        let options = Options { declared, any_host, ..Options::default() };
+        let staging = Staging::new(Tree::open(dir.path()).unwrap(), options).unwrap();
+        (dir, staging)
+    }
+
+    #[test]
+    fn declared_roots_and_mirror_are_always_there() {
+        let (dir, staging) = rules(false);
+        for root in ["a.example", "b.example:5000/acme/team", "mirror"] {
+            assert!(dir.path().join(root).is_dir(), "{root}");
+        }
+        for fixed in ["a.example", "b.example:5000", "b.example:5000/acme", "b.example:5000/acme/team", "mirror"] {
+            assert_eq!(staging.area.rules.may_remove(&path(fixed)), Err(Errno::EBUSY), "{fixed}");
+        }
+        for free in ["a.example/net", "b.example:5000/other", "b.example:5000/acme/team/net", "mirror/x"] {
+            assert_eq!(staging.area.rules.may_remove(&path(free)), Ok(()), "{free}");
+        }
+    }
+
+    #[test]
+    fn at_the_top_only_registries_of_a_store_can_be_made() {
+        let name = |text: &str| Name::new(text.as_ref()).unwrap();
+        for any_host in [false, true] {
+            let (_dir, staging) = rules(any_host);
+            let made = |at: &str, text: &str, kind| staging.area.rules.may_make(&path(at), &name(text), kind);
+            let expected = if any_host { Ok(()) } else { Err(Errno::EPERM) };
+            assert_eq!(made("", "c.example", FileKind::Directory), expected);
+            for (bad, kind) in [
+                ("c.example", FileKind::Regular),
+                ("c.example", FileKind::Symlink),
+                ("main.tf", FileKind::Regular),
+                ("plain", FileKind::Directory),
+                ("-.x", FileKind::Directory),
+            ] {
+                assert_eq!(made("", bad, kind), Err(Errno::EPERM), "{bad}");
+            }
+            assert_eq!(made("a.example", "Main.tf", FileKind::Regular), Ok(()));
+        }
+    }
+}

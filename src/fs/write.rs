@@ -1,0 +1,260 @@
+//! Operations that write. Only areas take them, on the thread that asked: everything else is read-only.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use super::area::LocalNode;
+use super::error::{Errno, FsError};
+use super::inodes::Place;
+use super::node::Node;
+use super::xattr::SHOWN;
+use super::{Entry, FileKind, Fs};
+use crate::local::{self, Access, Change, How, Known, Maker, Name, RelPath};
+
+/// Who asks for an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Requester {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
+impl From<Requester> for Maker {
+    fn from(who: Requester) -> Maker {
+        Maker { uid: who.uid, gid: who.gid }
+    }
+}
+
+/// A name in a directory of an area, where something is made or removed.
+struct Target {
+    dir: LocalNode,
+    parent: u64,
+    name: Name,
+}
+
+impl Target {
+    fn path(&self) -> Result<RelPath, FsError> {
+        Ok(self.dir.node.path()?)
+    }
+
+    fn may_make(&self, kind: FileKind) -> Result<(), FsError> {
+        self.dir.area.rules.may_make(&self.path()?, &self.name, kind).map_err(FsError::plain)
+    }
+
+    fn may_remove(&self) -> Result<(), FsError> {
+        self.dir.area.rules.may_remove(&self.path()?.join(self.name.clone())).map_err(FsError::plain)
+    }
+
+    fn place(&self) -> Place {
+        Place::new(self.parent, self.name.as_os_str())
+    }
+}
+
+fn local_of(node: Arc<Node>) -> Option<Arc<local::Node>> {
+    match node.as_ref() {
+        Node::Local(at) => Some(at.node.clone()),
+        _ => None,
+    }
+}
+
+impl Fs {
+    /// The place `ino` of an area, if `who` may write there.
+    fn writable(&self, who: Requester, ino: u64) -> Result<LocalNode, FsError> {
+        match self.inodes.node(ino)?.as_ref() {
+            Node::Local(at) if self.is_owner(who) => Ok(at.clone()),
+            Node::Local(_) => Err(FsError::plain(Errno::EACCES)),
+            _ => Err(FsError::plain(Errno::EROFS)),
+        }
+    }
+
+    /// Whether `who` is the mount's owner or root.
+    fn is_owner(&self, who: Requester) -> bool {
+        who.uid == 0 || who.uid == self.options.uid || who.uid == self.options.daemon
+    }
+
+    fn target(&self, who: Requester, parent: u64, name: &OsStr) -> Result<Target, FsError> {
+        Ok(Target { dir: self.writable(who, parent)?, parent, name: Name::new(name)? })
+    }
+
+    /// Makes the directory `name`.
+    pub fn mkdir(&self, who: Requester, parent: u64, name: &OsStr, mode: u32) -> Result<Entry, FsError> {
+        let target = self.target(who, parent, name)?;
+        target.may_make(FileKind::Directory)?;
+        let stat = target.dir.area.tree.make_dir(&target.dir.node, &target.name, mode, who.into())?;
+        Ok(self.send_local(target.place(), target.dir.below(target.name.clone()), &stat))
+    }
+
+    /// Makes the symbolic link `name` to `to`.
+    pub fn symlink(&self, who: Requester, parent: u64, name: &OsStr, to: &OsStr) -> Result<Entry, FsError> {
+        let target = self.target(who, parent, name)?;
+        target.may_make(FileKind::Symlink)?;
+        let stat = target.dir.area.tree.make_link(&target.dir.node, &target.name, to, who.into())?;
+        Ok(self.send_local(target.place(), target.dir.below(target.name.clone()), &stat))
+    }
+
+    /// Makes a file of the kind that `mode` says, without opening it. Pipes, sockets and devices are names only, for
+    /// who works here; nothing that holds one can be committed.
+    pub fn mknod(&self, who: Requester, parent: u64, name: &OsStr, mode: u32, device: u32) -> Result<Entry, FsError> {
+        let target = self.target(who, parent, name)?;
+        target.may_make(super::area::kind(mode))?;
+        let stat = target.dir.area.tree.make_special(&target.dir.node, &target.name, mode, device, who.into())?;
+        Ok(self.send_local(target.place(), target.dir.below(target.name.clone()), &stat))
+    }
+
+    /// Makes and opens the regular file `name`; the entry and the handle.
+    pub fn create(
+        &self,
+        who: Requester,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+        access: Access,
+    ) -> Result<(Entry, u64), FsError> {
+        let target = self.target(who, parent, name)?;
+        target.may_make(FileKind::Regular)?;
+        let Target { dir, name, .. } = &target;
+        let (node, file, stat) = dir.area.tree.create(&dir.node, name, access, mode, who.into())?;
+        let entry = self.send_local(target.place(), LocalNode { area: dir.area.clone(), node }, &stat);
+        Ok((entry, self.handles.open_local(file)))
+    }
+
+    /// A hard link to `ino`: there are none.
+    pub fn link(&self, who: Requester, parent: u64, name: &OsStr) -> Result<Entry, FsError> {
+        self.target(who, parent, name)?;
+        Err(FsError::plain(Errno::EPERM))
+    }
+
+    /// Removes the file or link `name`.
+    pub fn unlink(&self, who: Requester, parent: u64, name: &OsStr) -> Result<(), FsError> {
+        let target = self.target(who, parent, name)?;
+        target.may_remove()?;
+        let known = || self.inodes.vacate(&target.place()).and_then(local_of);
+        Ok(target.dir.area.tree.unlink(&target.dir.node, &target.name, known)?)
+    }
+
+    /// Removes the empty directory `name`.
+    pub fn rmdir(&self, who: Requester, parent: u64, name: &OsStr) -> Result<(), FsError> {
+        let target = self.target(who, parent, name)?;
+        target.may_remove()?;
+        let known = || self.inodes.vacate(&target.place()).and_then(local_of);
+        Ok(target.dir.area.tree.remove_dir(&target.dir.node, &target.name, known)?)
+    }
+
+    /// Gives `name` in `parent` the name `as_name` in the directory `to`.
+    pub fn rename(
+        &self,
+        who: Requester,
+        (parent, name): (u64, &OsStr),
+        (to, as_name): (u64, &OsStr),
+        how: How,
+    ) -> Result<(), FsError> {
+        let from = self.target(who, parent, name)?;
+        if !matches!(self.inodes.node(to)?.as_ref(), Node::Local(at) if Arc::ptr_eq(&at.area, &from.dir.area)) {
+            // EXDEV would have `mv` copy, and EINVAL would have it say that the target lies in the source.
+            return Err(FsError::plain(Errno::EPERM));
+        }
+        let to = self.target(who, to, as_name)?;
+        from.may_remove()?;
+        to.may_make(self.kind_at(&from)?)?;
+        match how {
+            How::NoReplace => {}
+            How::Replace => to.may_remove()?,
+            How::Exchange => {
+                to.may_remove()?;
+                from.may_make(self.kind_at(&to)?)?;
+            }
+        }
+        let known = || {
+            let (moved, other) = self.inodes.renamed(from.place(), to.place(), how == How::Exchange);
+            Known { moved: moved.and_then(local_of), other: other.and_then(local_of) }
+        };
+        let (old, new) = ((&from.dir.node, &from.name), (&to.dir.node, &to.name));
+        Ok(from.dir.area.tree.rename(old, new, how, known)?)
+    }
+
+    fn kind_at(&self, target: &Target) -> Result<FileKind, FsError> {
+        let stat = target.dir.area.tree.find(&target.dir.node, &target.name)?;
+        Ok(super::area::kind(stat.st_mode))
+    }
+
+    /// Opens the file `ino` with `access`.
+    pub fn open_to_write(&self, who: Requester, ino: u64, access: Access) -> Result<u64, FsError> {
+        self.open_local(&self.writable(who, ino)?, access)
+    }
+
+    fn open_for_writing(&self, handle: u64) -> Result<Arc<local::File>, FsError> {
+        self.handles.local(handle).ok_or(FsError::plain(Errno::EROFS))
+    }
+
+    /// Writes at `offset`; how many bytes were written.
+    pub fn write(&self, handle: u64, offset: u64, data: &[u8]) -> Result<usize, FsError> {
+        Ok(self.open_for_writing(handle)?.write_at(data, offset)?)
+    }
+
+    /// fallocate(2) with the bits of `mode`.
+    pub fn fallocate(&self, handle: u64, mode: i32, offset: u64, length: u64) -> Result<(), FsError> {
+        Ok(self.open_for_writing(handle)?.allocate(mode, offset, length)?)
+    }
+
+    /// Has the disk keep what was written to an open file.
+    pub fn fsync(&self, handle: u64, data_only: bool) -> Result<(), FsError> {
+        match self.handles.local(handle) {
+            Some(open) => Ok(open.sync(data_only)?),
+            // Nothing of a release was ever written.
+            None => Ok(()),
+        }
+    }
+
+    /// Has the disk keep the names of the directory `ino`.
+    pub fn fsyncdir(&self, ino: u64) -> Result<(), FsError> {
+        match self.inodes.node(ino)?.as_ref() {
+            Node::Local(at) => Ok(at.area.tree.sync_names(&at.node)?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Changes attributes of `ino`, through the open file `handle` where there is one.
+    pub fn setattr(&self, who: Requester, ino: u64, change: Change, handle: Option<u64>) -> Result<Entry, FsError> {
+        let at = self.writable(who, ino)?;
+        let change = owned(&at, change)?;
+        let open = handle.and_then(|handle| self.handles.local(handle));
+        let stat = at.area.tree.change(&at.node, &change, open.as_deref())?;
+        Ok(at.entry(ino, &stat))
+    }
+
+    /// Sets an extended attribute; `flags` are those of setxattr(2).
+    pub fn setxattr(&self, who: Requester, ino: u64, name: &OsStr, value: &[u8], flags: i32) -> Result<(), FsError> {
+        let at = self.writable(who, ino)?;
+        storable(name)?;
+        Ok(at.area.tree.set_xattr(&at.node, name, value, flags)?)
+    }
+
+    /// Removes an extended attribute.
+    pub fn removexattr(&self, who: Requester, ino: u64, name: &OsStr) -> Result<(), FsError> {
+        let at = self.writable(who, ino)?;
+        storable(name)?;
+        Ok(at.area.tree.remove_xattr(&at.node, name)?)
+    }
+}
+
+/// Labels and capabilities are the system's business, not a registry's.
+fn storable(name: &OsStr) -> Result<(), FsError> {
+    match name.as_encoded_bytes().starts_with(SHOWN) {
+        true => Ok(()),
+        false => Err(FsError::plain(Errno::EOPNOTSUPP)),
+    }
+}
+
+/// Where everything is shown to belong to one user, it can be given to nobody else.
+fn owned(at: &LocalNode, mut change: Change) -> Result<Change, FsError> {
+    for (wanted, shown) in [(&mut change.uid, at.area.uid), (&mut change.gid, at.area.gid)] {
+        if shown.is_some() {
+            if wanted.is_some() && *wanted != shown {
+                return Err(FsError::plain(Errno::EPERM));
+            }
+            *wanted = None;
+        }
+    }
+    Ok(change)
+}

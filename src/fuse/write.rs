@@ -1,0 +1,113 @@
+//! Requests that write: decoding alone.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fuser::{
+    FileHandle, FopenFlags, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyEmpty, ReplyEntry,
+    ReplyWrite, Request, TimeOrNow,
+};
+
+use super::{GENERATION, errno, file_attr};
+use crate::fs::{Entry, FsError, Requester};
+use crate::local::{Access, Change, How, Time};
+
+/// What is kept for files that are written: the kernel's pages, since nobody else writes. Closing such a file has to
+/// tell what became of its pages.
+pub(super) const LOCAL_FLAGS: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE;
+
+pub(super) fn who(request: &Request) -> Requester {
+    Requester { uid: request.uid(), gid: request.gid() }
+}
+
+pub(super) fn access(flags: OpenFlags) -> Access {
+    match flags.acc_mode() {
+        OpenAccMode::O_RDONLY => Access { read: true, write: false },
+        OpenAccMode::O_WRONLY => Access { read: false, write: true },
+        OpenAccMode::O_RDWR => Access { read: true, write: true },
+    }
+}
+
+/// `None` for what is not implemented.
+pub(super) fn how(flags: RenameFlags) -> Option<How> {
+    if flags.is_empty() {
+        Some(How::Replace)
+    } else if flags == RenameFlags::RENAME_NOREPLACE {
+        Some(How::NoReplace)
+    } else if flags == RenameFlags::RENAME_EXCHANGE {
+        Some(How::Exchange)
+    } else {
+        None
+    }
+}
+
+fn time(time: TimeOrNow) -> Time {
+    match time {
+        TimeOrNow::Now => Time::Now,
+        TimeOrNow::SpecificTime(time) => at(time),
+    }
+}
+
+/// The time that the kernel sent: of one before 1970 fuser 0.18 subtracts the nanoseconds, where the kernel adds them.
+fn at(time: SystemTime) -> Time {
+    let seconds = |whole: Duration| i64::try_from(whole.as_secs()).unwrap_or(i64::MAX);
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => Time::At(seconds(after), after.subsec_nanos()),
+        Err(e) => Time::At(-seconds(e.duration()), e.duration().subsec_nanos()),
+    }
+}
+
+/// The attributes that a request changes.
+pub(super) fn change(
+    mode: Option<u32>,
+    owner: (Option<u32>, Option<u32>),
+    size: Option<u64>,
+    accessed: Option<TimeOrNow>,
+    modified: Option<TimeOrNow>,
+) -> Change {
+    Change {
+        mode: mode.map(|mode| mode & 0o7777),
+        uid: owner.0,
+        gid: owner.1,
+        size,
+        accessed: accessed.map(time),
+        modified: modified.map(time),
+    }
+}
+
+pub(super) fn reply_entry(outcome: Result<Entry, FsError>, reply: ReplyEntry) {
+    match outcome {
+        Ok(Entry { attr, ttl }) => reply.entry(&ttl, &file_attr(&attr), GENERATION),
+        Err(e) => reply.error(errno(e.errno)),
+    }
+}
+
+pub(super) fn reply_attr(outcome: Result<Entry, FsError>, reply: ReplyAttr) {
+    match outcome {
+        Ok(Entry { attr, ttl }) => reply.attr(&ttl, &file_attr(&attr)),
+        Err(e) => reply.error(errno(e.errno)),
+    }
+}
+
+pub(super) fn reply_empty(outcome: Result<(), FsError>, reply: ReplyEmpty) {
+    match outcome {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.error(errno(e.errno)),
+    }
+}
+
+pub(super) fn reply_written(outcome: Result<usize, FsError>, reply: ReplyWrite) {
+    match outcome {
+        // No request is longer than 16 MiB.
+        Ok(written) => reply.written(written as u32),
+        Err(e) => reply.error(errno(e.errno)),
+    }
+}
+
+pub(super) fn reply_created(outcome: Result<(Entry, u64), FsError>, reply: ReplyCreate) {
+    match outcome {
+        Ok((Entry { attr, ttl }, handle)) => {
+            reply.created(&ttl, &file_attr(&attr), GENERATION, FileHandle(handle), LOCAL_FLAGS);
+        }
+        Err(e) => reply.error(errno(e.errno)),
+    }
+}
