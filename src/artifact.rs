@@ -115,6 +115,17 @@ pub fn target_package(manifest: &Manifest, platform: &Platform) -> Result<Descri
     }
 }
 
+/// The `h1:` hash that the publisher of a package annotated: on its manifest, on the zip's descriptor, or on the entry of
+/// the release that names the manifest.
+pub fn annotated_h1<'a>(
+    entry: Option<&'a Descriptor>,
+    manifest: &'a Manifest,
+    archive: &'a Descriptor,
+) -> Option<&'a str> {
+    let places = [Some(&manifest.annotations), Some(&archive.annotations), entry.map(|e| &e.annotations)];
+    places.into_iter().flatten().find_map(|annotations| annotations.get(H1_ANNOTATION)).map(String::as_str)
+}
+
 /// Exactly one `archive/zip` layer; layers of other types are ignored.
 fn only_zip(layers: &[Descriptor]) -> Result<&Descriptor, Refusal> {
     let mut zips = layers.iter().filter(|l| l.media_type == ZIP);

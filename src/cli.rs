@@ -18,6 +18,7 @@ pub mod mount;
 pub mod mounts;
 pub mod output;
 pub mod progress;
+pub mod providers;
 pub mod quantity;
 pub mod reading;
 pub mod refresh;

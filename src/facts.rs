@@ -14,6 +14,7 @@ mod fetch;
 mod hash;
 mod kept;
 mod nodes;
+mod offers;
 mod origins;
 mod unpack;
 
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 pub use edges::View;
 pub use error::{FactError, Failure};
 pub use nodes::{Content, Package, blocking};
+pub use offers::ProviderOptions;
 pub use origins::Source;
 
 use crate::archive;
@@ -44,6 +46,8 @@ pub struct Options {
     pub deadline: Duration,
     /// Limits of archives.
     pub limits: archive::Limits,
+    /// What of providers was asked for.
+    pub providers: ProviderOptions,
 }
 
 /// What one source answered last.
@@ -67,6 +71,7 @@ pub struct Facts {
     limits: archive::Limits,
     edges: edges::Edges,
     nodes: nodes::Nodes,
+    offers: offers::Offers,
     used: Mutex<BTreeMap<Host, BTreeSet<RepoName>>>,
 }
 
@@ -83,7 +88,9 @@ impl Facts {
     /// registry.
     pub fn new(options: Options) -> Arc<Facts> {
         let nodes = nodes::Nodes::new(options.deadline, options.store.limit());
+        let offers = offers::Offers::new(options.providers, &options.store);
         let facts = Facts {
+            offers,
             store: options.store,
             origins: Origins::new(options.sources),
             states: Mutex::default(),
@@ -172,13 +179,12 @@ impl Facts {
 
     fn standing(&self, host: &Host, path: &RepoName) -> Standing {
         let Some(origin) = self.origins.get(host) else { return Standing::Outside };
-        let used = lock(&self.used);
-        let is_used = used.get(host).is_some_and(|names| {
-            names
-                .range(path.clone()..)
-                .take_while(|n| n.as_str().starts_with(path.as_str()))
-                .any(|n| n.is_within(Some(path)))
-        });
+        let holds = |names: &BTreeSet<RepoName>| {
+            let mut from = names.range(path.clone()..).take_while(|n| n.as_str().starts_with(path.as_str()));
+            from.any(|n| n.is_within(Some(path)))
+        };
+        let is_used =
+            lock(&self.used).get(host).is_some_and(holds) || self.offers.with_mapped(host, holds) == Some(true);
         let above_prefix = origin.prefixes.iter().flatten().any(|p| p.is_within(Some(path)));
         let inside = origin.prefixes.iter().any(|p| path.is_within(p.as_ref()));
         match (is_used && inside || above_prefix, inside) {
@@ -192,10 +198,10 @@ impl Facts {
         let Some(origin) = self.origins.get(host) else { return Vec::new() };
         let mut names: BTreeSet<RepoName> =
             origin.prefixes.iter().flatten().filter(|p| p.is_within(path)).cloned().collect();
-        if let Some(used) = lock(&self.used).get(host) {
-            let inside = |n: &&RepoName| n.is_within(path) && origin.prefixes.iter().any(|p| n.is_within(p.as_ref()));
-            names.extend(used.iter().filter(inside).cloned());
-        }
+        let inside = |n: &&RepoName| n.is_within(path) && origin.prefixes.iter().any(|p| n.is_within(p.as_ref()));
+        let mut add = |more: &BTreeSet<RepoName>| names.extend(more.iter().filter(inside).cloned());
+        lock(&self.used).get(host).map(&mut add);
+        self.offers.with_mapped(host, add);
         names.into_iter().collect()
     }
 

@@ -15,6 +15,7 @@ mod error;
 mod handles;
 mod inodes;
 mod node;
+mod providers;
 mod report;
 mod root;
 pub mod staging;
@@ -39,6 +40,7 @@ use crate::local::Access;
 use crate::name::{COMPONENT_MAX, Reference, Selector};
 use crate::tree::registry::{Entry as Named, Found};
 use crate::tree::{self, Fact, Step};
+use directory::Listing;
 use handles::Handles;
 pub use handles::Of;
 use inodes::{Inodes, Place};
@@ -94,12 +96,20 @@ pub struct Fs {
     inodes: Inodes,
     handles: Handles,
     report: report::Log,
+    documents: providers::Documents,
 }
 
 impl Fs {
     /// The file system over `facts`.
     pub fn new(facts: Arc<Facts>, options: Options) -> Arc<Fs> {
-        Arc::new(Fs { facts, options, inodes: Inodes::new(), handles: Handles::new(), report: report::Log::default() })
+        Arc::new(Fs {
+            facts,
+            options,
+            inodes: Inodes::new(),
+            handles: Handles::new(),
+            report: report::Log::default(),
+            documents: providers::Documents::default(),
+        })
     }
 
     /// The facts below.
@@ -130,11 +140,16 @@ impl Fs {
                 Ok(found) => found,
                 Err(ttl) => return Ok(Lookup::Absent(ttl)),
             },
+            Node::Providers { view, dir, .. } => match self.find_in_view(*view, dir, name, since).await? {
+                Ok(found) => found,
+                Err(ttl) => return Ok(Lookup::Absent(ttl)),
+            },
             Node::Space { space, .. } => match self.find_in_space(space, name, since).await? {
                 Ok(entry) => return self.found_in_space(place, entry, since).await.map(Lookup::Found),
                 Err(ttl) => return Ok(Lookup::Absent(ttl)),
             },
             _ => match self.find_in_release(dir, name).await? {
+                Some(node) if node.is_assumed() => (node, self.facts.tag_ttl()),
                 Some(node) => (node, FOREVER),
                 None => return Ok(Lookup::Absent(FOREVER)),
             },
@@ -248,8 +263,10 @@ impl Fs {
             Node::File { package, number, .. } => Ok(self.facts.content(package, *number).await?),
             Node::Zip(target) => {
                 let layer = self.zip_of(target).await?;
-                Ok(Content::Object(self.facts.blob(&target.release.repo, layer).await?))
+                Ok(Content::Object(self.facts.blob(target.repo(), layer).await?))
             }
+            Node::Document(bytes) => Ok(Content::Bytes(bytes.clone())),
+            Node::Link(_) => Err(FsError::plain(Errno::ELOOP)),
             _ => Err(FsError::plain(Errno::EISDIR)),
         }
     }
@@ -355,12 +372,18 @@ impl Fs {
         let node = self.inodes.node(ino)?;
         let outcome = self.listing(&node).await;
         let listing = self.note(&node, outcome)?;
+        if let Listing::Made { error: Some(error), .. } = &listing {
+            // It costs entries, but fails nothing.
+            drop(self.note::<()>(&node, Err(error.clone())));
+        }
         Ok(self.handles.open_directory(ino, node, listing))
     }
 
     /// Whether the listing of `ino` never changes.
     pub fn is_constant(&self, ino: u64) -> bool {
-        self.inodes.node(ino).is_ok_and(|n| !matches!(n.as_ref(), Node::Root | Node::Space { .. } | Node::Local(_)))
+        self.inodes.node(ino).is_ok_and(|node| {
+            !matches!(node.as_ref(), Node::Root | Node::Space { .. } | Node::Providers { .. } | Node::Local(_))
+        })
     }
 
     /// Bytes of the cache: limit and use.

@@ -79,6 +79,13 @@ impl Rule {
         !any(&self.exclude) && (self.include.is_empty() || any(&self.include))
     }
 
+    /// Whether the rule can be about a provider of this host (and namespace).
+    pub fn may_match(&self, host: &Host, namespace: Option<&str>) -> bool {
+        let all = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.covers(host, namespace));
+        let some = self.include.is_empty() || self.include.iter().any(|pattern| pattern.touches(host, namespace));
+        some && !all(&self.exclude)
+    }
+
     /// The repository of `provider` by this rule alone, whatever the rule is about.
     fn repo(&self, provider: &ProviderAddr) -> Result<Repo, MappingError> {
         self.template.repo(provider)

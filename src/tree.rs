@@ -4,6 +4,9 @@
 //! asks loads it and asks again. Nothing here does I/O, waits or remembers, so every rule of the namespace can be
 //! tested with a table.
 
+pub mod mirror;
+pub mod plugins;
+pub mod providers;
 pub mod registry;
 pub mod release;
 
@@ -24,6 +27,18 @@ pub enum Step<T, E> {
     Failed(E),
 }
 
+impl<T, E> Step<T, E> {
+    /// The next step, if this one has an answer.
+    fn and_then<U>(self, next: impl FnOnce(T) -> Step<U, E>) -> Step<U, E> {
+        match self {
+            Step::Edge(answer) => next(answer),
+            Step::Need(need) => Step::Need(need),
+            Step::Absent => Step::Absent,
+            Step::Failed(e) => Step::Failed(e),
+        }
+    }
+}
+
 /// A fact that can be loaded. Facts about registries only: beneath a digest nothing has to be asked for again.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Need {
@@ -33,13 +48,15 @@ pub enum Need {
     Catalog(Host),
     /// The digest for which a tag stands.
     Binding(Repo, Tag),
+    /// The platforms of the provider release for which a tag stands. Asked for once: such releases do not change.
+    Platforms(Repo, Tag),
 }
 
 impl Need {
     /// The registry that is asked.
     pub fn host(&self) -> &Host {
         match self {
-            Need::Tags(repo) | Need::Binding(repo, _) => &repo.host,
+            Need::Tags(repo) | Need::Binding(repo, _) | Need::Platforms(repo, _) => &repo.host,
             Need::Catalog(host) => host,
         }
     }
@@ -51,6 +68,7 @@ impl fmt::Display for Need {
             Need::Tags(repo) => write!(f, "the tag list of {repo}"),
             Need::Catalog(host) => write!(f, "the catalog of {host}"),
             Need::Binding(repo, tag) => write!(f, "{repo}:{tag}"),
+            Need::Platforms(repo, tag) => write!(f, "the platforms of {repo}:{tag}"),
         }
     }
 }

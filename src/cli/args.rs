@@ -15,6 +15,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use super::mapping::MappingArgs;
+use super::providers::ProviderArgs;
 use super::quantity::{Size, Span};
 use crate::name::Host;
 
@@ -171,6 +172,10 @@ pub struct MountArgs {
     /// Where the releases of providers are.
     #[command(flatten)]
     pub mapping: MappingArgs,
+
+    /// Which providers are shown.
+    #[command(flatten)]
+    pub providers: ProviderArgs,
 
     /// Where things are kept.
     #[command(flatten)]

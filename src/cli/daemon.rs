@@ -27,6 +27,7 @@ use crate::fuse::passthrough::Passthrough;
 use crate::fuse::session::{self, Session};
 use crate::fuse::{self, Adapter};
 use crate::local::Tree;
+use crate::mapping::Mapping;
 use crate::registry::Registry;
 use crate::registry::decorate::Offline;
 use crate::registry::layout::{Archive, Directory};
@@ -149,6 +150,7 @@ fn file_system(settings: &MountSettings, control: &Path) -> Result<(Arc<Fs>, Opt
         tag_ttl: settings.network.tag_ttl,
         deadline: settings.network.deadline,
         limits: Limits::default(),
+        providers: settings.providers.options(settings.mapping.as_ref().unwrap_or(&Mapping::default())),
     });
     let options = fs::Options {
         uid: settings.uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),

@@ -132,12 +132,16 @@ pub fn mapping(flags: Option<&Mapping>, network: &Network) -> Result<Mapping, Co
     of_tofurc(&tofurc).map_err(CommandError::failed)
 }
 
-/// The settings with what the CLI configuration adds: the mapping, and the registries that it names, which count as
-/// sources behind those that were declared.
+/// The settings with what the CLI configuration and lock files add: the mapping, the providers, and the registries to
+/// which the mapping leads, which count as sources behind those that were declared.
 pub fn resolved(settings: &MountSettings) -> Result<MountSettings, CommandError> {
     let mapping = mapping(settings.mapping.as_ref(), &settings.network)?;
     let mut settings = settings.clone();
-    for (host, prefix) in mapping.prefixes() {
+    settings.providers = settings.providers.resolved(&mapping)?;
+    let of_providers = settings.providers.declared.iter().flat_map(|p| mapping.repos(p).unwrap_or_default());
+    let mut led_to = mapping.prefixes();
+    led_to.extend(of_providers.map(|repo| (repo.host, Some(repo.name))));
+    for (host, prefix) in led_to {
         if !is_declared(&settings.sources, &host, prefix.as_ref())? {
             settings.sources.push(Source::Registry { host, prefix });
         }

@@ -71,6 +71,7 @@ impl Registries {
             tag_ttl: self.network.tag_ttl,
             deadline: self.network.deadline,
             limits: Limits::default(),
+            providers: facts::ProviderOptions::default(),
         }))
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::args::{KernelFlag, MountArgs, NetworkArgs, ReachArgs};
+use super::providers::ProviderSettings;
 use crate::fuse::session;
 use crate::mapping::Mapping;
 use crate::name::{Host, RepoName};
@@ -226,6 +227,8 @@ pub struct MountSettings {
     pub network: Network,
     /// Where the releases of providers are, as flags say it; `None` where the CLI configuration is to say it.
     pub mapping: Option<Mapping>,
+    /// Which providers are shown.
+    pub providers: ProviderSettings,
     /// The cache's directory.
     pub cache_dir: PathBuf,
     /// The cache's limit in bytes.
@@ -270,6 +273,7 @@ impl MountSettings {
                 Ok(mapping) => mapping,
                 Err(e) => return refuse(e.subject, e.rule),
             },
+            providers: ProviderSettings::new(&args.providers, base),
             cache_dir: environment.cache_dir(args.storage.cache_dir.as_deref())?,
             cache_size: args.storage.cache_size.0,
             state_dir: environment.state_dir(args.storage.state_dir.as_deref())?,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{FactError, Facts, Failure, lock};
 use crate::digest::Digest;
-use crate::name::{Host, Repo, RepoName, Selector, Tag};
+use crate::name::{Host, Platform, Repo, RepoName, Selector, Tag};
 use crate::store::{Flights, Store};
 use crate::tree::{Fact, Known, Need, Standing};
 
@@ -21,12 +21,16 @@ const EDGES_MAX: usize = 100_000;
 /// How long a registry is taken for one that does not list its repositories.
 const NO_CATALOG: Duration = Duration::from_secs(300);
 
+/// How long an answer counts that is asked for once.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// A registry's answer about an edge.
 #[derive(Clone, Debug)]
-enum Answer {
+pub(super) enum Answer {
     Tags(Arc<Vec<Tag>>),
     Catalog(Arc<Vec<RepoName>>),
     Binding(Digest),
+    Platforms(Arc<Vec<Platform>>),
 }
 
 #[derive(Clone, Debug)]
@@ -120,6 +124,18 @@ pub struct View<'a> {
 impl<'a> View<'a> {
     pub(super) fn new(facts: &'a Facts, since: Instant) -> Self {
         View { facts, since }
+    }
+
+    pub(super) fn facts(&self) -> &'a Facts {
+        self.facts
+    }
+
+    /// The platforms of a release, where they were asked for.
+    pub(super) fn known_platforms(&self, repo: &Repo, tag: &Tag) -> Fact<Arc<Vec<Platform>>, FactError> {
+        self.fact(&Need::Platforms(repo.clone(), tag.clone()), |answer| match answer {
+            Answer::Platforms(platforms) => Some(platforms.clone()),
+            _ => None,
+        })
     }
 
     /// The manifest for which `tag` stands.
@@ -230,8 +246,8 @@ impl Facts {
                 if let Need::Tags(repo) | Need::Binding(repo, _) = &need {
                     self.note_used(repo);
                 }
-                let confirmed =
-                    Confirmed { answer, at: Some(now), wall: SystemTime::now(), fresh_until: Some(now + self.tag_ttl) };
+                let fresh_until = Some(now + self.counts_for(&need));
+                let confirmed = Confirmed { answer, at: Some(now), wall: SystemTime::now(), fresh_until };
                 self.keep(&need, &confirmed).await;
                 self.edges.change(&need, |slot| *slot = Slot { last: Some(confirmed), refused: None });
             }
@@ -268,6 +284,22 @@ impl Facts {
                 let digest = self.fetch_manifest(repo, &Selector::Tag(tag.clone())).await?;
                 Ok(Answer::Binding(digest))
             }
+            Need::Platforms(repo, tag) => self.ask_platforms(repo, tag).await,
+        }
+    }
+
+    fn counts_for(&self, need: &Need) -> Duration {
+        match need {
+            Need::Platforms(..) => FOREVER,
+            _ => self.tag_ttl,
+        }
+    }
+
+    /// The digest for which `tag` stood when it was asked for last.
+    pub(super) fn last_binding(&self, repo: &Repo, tag: &Tag) -> Option<Digest> {
+        match self.edges.slot(&Need::Binding(repo.clone(), tag.clone())).last?.answer {
+            Answer::Binding(digest) => Some(digest),
+            _ => None,
         }
     }
 
@@ -282,7 +314,7 @@ impl Facts {
         let forgotten = *lock(&self.edges.forgotten);
         let at = SystemTime::now().duration_since(wall).ok().and_then(|age| now.checked_sub(age));
         let at = at.filter(|at| Some(*at) > forgotten);
-        let fresh_until = at.map(|at| at + self.tag_ttl);
+        let fresh_until = at.map(|at| at + self.counts_for(need));
         let confirmed = Confirmed { answer, at, wall, fresh_until };
         self.edges.change(need, |slot| {
             slot.last.get_or_insert(confirmed);
@@ -315,6 +347,7 @@ fn name_of(need: &Need) -> String {
         Need::Tags(repo) => format!("tags {repo}"),
         Need::Catalog(host) => format!("catalog {host}"),
         Need::Binding(repo, tag) => format!("tag {repo}:{tag}"),
+        Need::Platforms(repo, tag) => format!("platforms {repo}:{tag}"),
     }
 }
 
@@ -336,6 +369,7 @@ impl Record {
             Answer::Tags(tags) => (Some(tags.iter().map(Tag::to_string).collect()), None),
             Answer::Catalog(names) => (Some(names.iter().map(RepoName::to_string).collect()), None),
             Answer::Binding(digest) => (None, Some(digest.to_string())),
+            Answer::Platforms(platforms) => (Some(platforms.iter().map(Platform::to_string).collect()), None),
         };
         Record { at, names, digest }
     }
@@ -348,6 +382,9 @@ impl Record {
                 Answer::Catalog(Arc::new(self.names?.iter().map(|n| n.parse().ok()).collect::<Option<_>>()?))
             }
             Need::Binding(..) => Answer::Binding(self.digest?.parse().ok()?),
+            Need::Platforms(..) => {
+                Answer::Platforms(Arc::new(self.names?.iter().map(|p| p.parse().ok()).collect::<Option<_>>()?))
+            }
         };
         Some((answer, wall))
     }

@@ -53,6 +53,8 @@ impl Package {
 pub enum Content {
     /// A file of the store: a blob as it is, or an unpacked member.
     Object(Object),
+    /// Bytes in memory.
+    Bytes(Arc<[u8]>),
     /// A small member, inflated from its archive when it is read.
     Small {
         /// The archive, kept from eviction while this value lives.
@@ -225,6 +227,11 @@ impl Facts {
         };
         self.nodes.keep_manifest(manifest.clone());
         Ok(manifest)
+    }
+
+    /// The manifest of that digest, if it is in memory.
+    pub(super) fn known_manifest(&self, digest: Digest) -> Option<Arc<Manifest>> {
+        lock(&self.nodes.manifests).get(&digest).cloned()
     }
 
     /// The release for which a manifest stands, or why it is none.
@@ -435,12 +442,9 @@ impl Facts {
     pub fn read(&self, content: &Content, buf: &mut [u8], offset: u64) -> Result<usize, FactError> {
         match content {
             Content::Object(object) => Ok(object.read_at(buf, offset)?),
+            Content::Bytes(bytes) => Ok(copy_from(bytes, buf, offset)),
             Content::Small { archive, package, number } => {
-                let bytes = self.inflate(archive, package, *number)?;
-                let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-                let length = buf.len().min(bytes.len() - from);
-                buf[..length].copy_from_slice(&bytes[from..from + length]);
-                Ok(length)
+                Ok(copy_from(&self.inflate(archive, package, *number)?, buf, offset))
             }
         }
     }
@@ -463,6 +467,14 @@ impl Facts {
         self.drop_object(&Key::Member { archive: package.archive.digest, number });
         self.content(package, number).await
     }
+}
+
+/// Copies what is at `offset`; how much that was.
+fn copy_from(bytes: &[u8], buf: &mut [u8], offset: u64) -> usize {
+    let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+    let length = buf.len().min(bytes.len() - from);
+    buf[..length].copy_from_slice(&bytes[from..from + length]);
+    length
 }
 
 /// An object as the archive reader reads it.

@@ -21,10 +21,12 @@ use crate::tree::{self, Fact, Need, Step};
 
 /// What an open directory lists, in the order in which it does.
 pub(super) enum Listing {
-    /// The areas and registries.
+    /// The areas, the views and the registries.
     Root(Vec<OsString>),
     /// A space.
     Names(Vec<(String, Named)>),
+    /// A directory of a view of providers, and what could not be learnt of it.
+    Made { entries: Vec<(String, Arc<Node>)>, ttl: Duration, error: Option<FsError> },
     /// A provider release.
     Targets(Vec<(String, tree::release::Entry)>),
     /// A directory of a package.
@@ -74,6 +76,7 @@ impl Fs {
                 at.stat()?;
                 Ok(Listing::Local(LocalListing { dir: at.clone(), names: Mutex::default() }))
             }
+            Node::Providers { view, dir, .. } => self.list_view(*view, dir).await,
             Node::Space { space, .. } => self.names(space).await,
             Node::Release(release) => {
                 let bound = self.enter(release).await?;
@@ -91,7 +94,7 @@ impl Fs {
             Node::Dir { package, number } => {
                 Ok(Listing::Members { package: package.clone(), dir: *number, plugins: false })
             }
-            Node::Zip(_) | Node::File { .. } => Err(FsError::plain(Errno::ENOTDIR)),
+            Node::Zip(_) | Node::File { .. } | Node::Link(_) | Node::Document(_) => Err(FsError::plain(Errno::ENOTDIR)),
         }
     }
 
@@ -171,6 +174,10 @@ impl Fs {
                 let name = OsStr::new(name);
                 let (node, ttl) = self.named(Place::new(directory.ino, name), entry);
                 Some(send(name, node, ttl))
+            }
+            Listing::Made { entries, ttl, .. } => {
+                let (name, node) = entries.get(index)?;
+                Some(send(OsStr::new(name), node.clone(), *ttl))
             }
             Listing::Targets(targets) => {
                 let (name, entry) = targets.get(index)?;

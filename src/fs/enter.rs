@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use super::error::{Errno, FsError};
 use super::node::{Bound, LastError, Node, ReleaseNode, TargetNode};
 use super::{FOREVER, Fs, is_refusal};
-use crate::artifact::Release;
+use crate::artifact::{Release, Target};
 use crate::digest::Digest;
-use crate::facts::{FactError, Failure, Package};
+use crate::facts::Package;
 use crate::members::{Child, DirNo, TOP};
-use crate::name::{Reference, Repo, Selector, Tag};
+use crate::name::{Reference, Selector};
 use crate::oci::Descriptor;
 use crate::tree::{self, Fact, Need};
 
@@ -47,24 +47,12 @@ impl Fs {
                 _ => (None, view.fresh_for(&Need::Tags(repo.clone()))),
             });
         }
-        let digest = match self.bound_digest(repo, tag, since).await {
+        let digest = match self.facts.bind(repo, tag, since).await {
             Err(e) if is_refusal(&e) => bound,
             Err(e) => return Err(e.into()),
             Ok(digest) => Some(digest),
         };
         Ok((digest, self.facts.view(since).fresh_for(&Need::Binding(repo.clone(), tag.clone()))))
-    }
-
-    async fn bound_digest(self: &Arc<Self>, repo: &Repo, tag: &Tag, since: Instant) -> Result<Digest, FactError> {
-        loop {
-            let fact = self.facts.view(since).bound(repo, tag);
-            match fact {
-                Fact::Is(digest) => return Ok(digest),
-                Fact::Unknown => self.facts.load(Need::Binding(repo.clone(), tag.clone())).await?,
-                Fact::Absent => return Err(FactError::new(Failure::Absent, repo, format_args!("no tag {tag}"))),
-                Fact::Denied(e) | Fact::Failed(e) => return Err(e),
-            }
-        }
     }
 
     /// Binds a release's directory to a manifest and reads it.
@@ -76,7 +64,7 @@ impl Fs {
         let digest = match (node.digest(), &node.reference.selector) {
             (Some(digest), _) => digest,
             (None, Selector::Digest(digest)) => *digest,
-            (None, Selector::Tag(tag)) => self.bound_digest(repo, tag, Instant::now()).await?,
+            (None, Selector::Tag(tag)) => self.facts.bind(repo, tag, Instant::now()).await?,
         };
         let digest = node.bind(digest);
         let (manifest, release) = self.facts.release(repo, digest).await?;
@@ -108,7 +96,7 @@ impl Fs {
             return Ok(package.clone());
         }
         let archive = self.zip_of(node).await?;
-        let loaded = self.facts.package(&node.release.repo, archive).await?;
+        let loaded = self.facts.package(node.repo(), archive).await?;
         Ok(package.get_or_init(|| loaded).clone())
     }
 
@@ -117,12 +105,23 @@ impl Fs {
         let known = match node.known.get() {
             Some(known) => known,
             None => {
-                let target = node.target().ok_or(FsError::plain(Errno::ENOENT))?;
-                let known = self.facts.target(&node.release.repo, target).await?;
+                let target = self.target_of(node).await?;
+                let known = self.facts.target(node.repo(), target).await?;
                 node.known.get_or_init(|| known)
             }
         };
         Ok(&known.1)
+    }
+
+    /// The platform in its release, which is entered if the platform was only assumed to be there.
+    async fn target_of<'a>(self: &Arc<Self>, node: &'a TargetNode) -> Result<&'a Target, FsError> {
+        if let Some(target) = node.target() {
+            return Ok(target);
+        }
+        const MISSING: FsError = FsError::plain(Errno::ENOENT);
+        let (directory, _) = node.assumed.as_ref().ok_or(MISSING)?;
+        let release = self.enter(directory.release().ok_or(MISSING)?).await?;
+        node.settle(release).ok_or(MISSING)
     }
 
     /// Finds `name` in the directory `dir` of a release, entering it first.
@@ -133,6 +132,9 @@ impl Fs {
     ) -> Result<Option<Node>, FsError> {
         match dir.as_ref() {
             Node::Release(release) => {
+                if let Some(node) = self.assumed(dir, release, name) {
+                    return Ok(Some(node));
+                }
                 let bound = self.enter(release).await?;
                 match &bound.release {
                     Release::Module(archive) => {

@@ -64,7 +64,7 @@ impl Inodes {
 
     /// Makes `node` what stands at `place`, counts a reference and makes the entry that is sent.
     ///
-    /// A node that is immutable by its place (everything but a release) keeps the inode that is there.
+    /// A node that is immutable by its place (everything but a release, a link and a document) keeps the inode that is there.
     pub(super) fn send(&self, place: Place, node: Arc<Node>, entry: impl FnOnce(u64, &Node) -> Entry) -> Entry {
         let mut table = self.lock();
         let (ino, node) = table.intern(place, node);
@@ -166,6 +166,9 @@ impl Table {
         {
             let same = match (held.node.as_ref(), node.as_ref()) {
                 (Node::Release(_), Node::Release(_)) => Arc::ptr_eq(&held.node, &node),
+                // What is made of facts changes with them, and the kernel keeps what it read of an inode.
+                (Node::Link(before), Node::Link(now)) => before == now,
+                (Node::Document(before), Node::Document(now)) => before == now,
                 (before, now) => std::mem::discriminant(before) == std::mem::discriminant(now),
             };
             if same {

@@ -3,12 +3,14 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::area::LocalNode;
+use super::providers::View;
 use crate::artifact::{Release, Target};
 use crate::digest::Digest;
 use crate::facts::{Facts, Package};
 use crate::members::{DirNo, FileNo};
-use crate::name::{Component, Host, Reference, Repo, RepoName, Selector};
+use crate::name::{Component, Host, Platform, Reference, Repo, RepoName, Selector};
 use crate::oci::{Descriptor, Manifest};
+use crate::tree::providers::Dir;
 use crate::tree::registry::Space;
 
 /// A manifest that was entered.
@@ -74,9 +76,12 @@ impl ReleaseNode {
 /// One platform of a provider release.
 #[derive(Debug)]
 pub(super) struct TargetNode {
-    pub(super) release: Arc<Bound>,
-    /// Its place in the release.
-    at: usize,
+    /// The release as it was spelled.
+    reference: Reference,
+    /// The release and the platform's place in it; later for one that is assumed to be in a release.
+    place: OnceLock<(Arc<Bound>, usize)>,
+    /// The directory of the release and the platform that it is assumed to have.
+    pub(super) assumed: Option<(Arc<Node>, Platform)>,
     /// Its manifest and zip, once they were needed: from then on the size of the zip stays known.
     pub(super) known: OnceLock<(Arc<Manifest>, Descriptor)>,
     error: LastError,
@@ -84,26 +89,56 @@ pub(super) struct TargetNode {
 
 impl TargetNode {
     pub(super) fn new(release: Arc<Bound>, at: usize) -> Self {
-        TargetNode { release, at, known: OnceLock::new(), error: LastError::default() }
+        let reference = release.reference.clone();
+        let place = OnceLock::from((release, at));
+        TargetNode { reference, place, assumed: None, known: OnceLock::new(), error: LastError::default() }
+    }
+
+    /// A platform that the release in the directory `node` is assumed to have, until it is entered.
+    pub(super) fn assumed(node: Arc<Node>, reference: Reference, platform: Platform) -> Self {
+        TargetNode {
+            reference,
+            place: OnceLock::new(),
+            assumed: Some((node, platform)),
+            known: OnceLock::new(),
+            error: LastError::default(),
+        }
+    }
+
+    /// Where the release is.
+    pub(super) fn repo(&self) -> &Repo {
+        &self.reference.repo
+    }
+
+    /// Its place in the release, if the release has it.
+    pub(super) fn settle(&self, release: Arc<Bound>) -> Option<&Target> {
+        if self.place.get().is_none() {
+            let (_, platform) = self.assumed.as_ref()?;
+            let at = release.targets().binary_search_by(|t| t.platform.cmp(platform)).ok()?;
+            self.place.get_or_init(|| (release, at));
+        }
+        self.target()
     }
 
     pub(super) fn target(&self) -> Option<&Target> {
-        self.release.targets().get(self.at)
+        let (release, at) = self.place.get()?;
+        release.targets().get(*at)
     }
 
     /// Its manifest and zip, if that needs no request.
     pub(super) fn known(&self, facts: &Facts) -> Option<&(Arc<Manifest>, Descriptor)> {
         if self.known.get().is_none() {
-            let known = facts.known_target(&self.release.repo, self.target()?)?;
+            let known = facts.known_target(self.repo(), self.target()?)?;
             return Some(self.known.get_or_init(|| known));
         }
         self.known.get()
     }
 
     fn describe(&self) -> String {
-        match self.target() {
-            Some(t) => format!("{} {} ({})", self.release.reference, t.platform, t.manifest.digest),
-            None => self.release.reference.to_string(),
+        match (self.target(), &self.assumed) {
+            (Some(t), _) => format!("{} {} ({})", self.reference, t.platform, t.manifest.digest),
+            (None, Some((_, platform))) => format!("{} {platform}", self.reference),
+            (None, None) => self.reference.to_string(),
         }
     }
 }
@@ -125,6 +160,12 @@ pub(super) enum Node {
     Root,
     /// A registry, repository, prefix or passage.
     Space { space: Space, error: LastError },
+    /// A directory of `plugins/` or `mirror/`.
+    Providers { view: View, dir: Dir, error: LastError },
+    /// A symbolic link.
+    Link(Box<str>),
+    /// A document that was made of facts.
+    Document(Arc<[u8]>),
     /// A release by tag or digest.
     Release(ReleaseNode),
     /// `OS_ARCH/` of a provider release, and its tree, once entered.
@@ -158,6 +199,11 @@ impl Node {
         Node::Platform(TargetNode::new(release, target), OnceLock::new())
     }
 
+    /// Whether it was found without looking into its release.
+    pub(super) fn is_assumed(&self) -> bool {
+        matches!(self, Node::Platform(target, _) if target.assumed.is_some())
+    }
+
     pub(super) fn release(&self) -> Option<&ReleaseNode> {
         match self {
             Node::Release(release) => Some(release),
@@ -169,6 +215,9 @@ impl Node {
     pub(super) fn describe(&self) -> String {
         match self {
             Node::Root => "the mount's root".to_owned(),
+            Node::Providers { view, dir, .. } => format!("{}/{dir}", view.name()).trim_end_matches('/').to_owned(),
+            Node::Link(target) => format!("the link to {target}"),
+            Node::Document(_) => "a document of mirror/".to_owned(),
             Node::Space { space, .. } => match space.repo() {
                 Some(repo) => repo.to_string(),
                 None => space.host.to_string(),
@@ -191,10 +240,17 @@ impl Node {
     /// description: not at all where it is the same thing, and by its digest alone where it is of the same repository.
     pub(super) fn part<'a>(&self, subject: &'a str) -> Option<&'a str> {
         let (repo, manifest) = match self {
-            Node::Root | Node::Space { .. } | Node::Local(_) => return Some(subject),
+            Node::Root
+            | Node::Space { .. }
+            | Node::Providers { .. }
+            | Node::Link(_)
+            | Node::Document(_)
+            | Node::Local(_) => {
+                return Some(subject);
+            }
             Node::Release(release) => (&release.reference.repo, release.digest()),
             Node::Platform(target, _) | Node::Zip(target) => {
-                (&target.release.repo, target.target().map(|t| t.manifest.digest))
+                (target.repo(), target.target().map(|t| t.manifest.digest))
             }
             Node::Dir { package, .. } | Node::File { package, .. } => (&package.repo, Some(package.archive.digest)),
         };
@@ -212,7 +268,7 @@ impl Node {
         match self {
             Node::Release(release) => Some(&release.error),
             Node::Platform(target, _) | Node::Zip(target) => Some(&target.error),
-            Node::Space { error, .. } | Node::File { error, .. } => Some(error),
+            Node::Space { error, .. } | Node::Providers { error, .. } | Node::File { error, .. } => Some(error),
             _ => None,
         }
     }

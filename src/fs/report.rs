@@ -82,6 +82,11 @@ impl Fs {
                 _ => None,
             })
             .collect();
+        if let Some((view, rest)) = components.split_first()
+            && self.views().any(|v| v.name() == *view)
+        {
+            return self.refresh_view(rest);
+        }
         let below = Below::parse(&components);
         self.facts.forget(|need| below.holds_edge(need));
         self.inodes.places(|node| match node {
@@ -157,7 +162,9 @@ impl<'a> Below<'a> {
                 let of_tag = self.tag.as_ref().is_some_and(|(wanted, _)| *wanted == repo.name);
                 self.holds(host, Some(&repo.name), None) || of_tag && self.host == Some(host)
             }
-            Need::Binding(repo, tag) => self.holds(host, Some(&repo.name), Some(tag.as_str())),
+            Need::Binding(repo, tag) | Need::Platforms(repo, tag) => {
+                self.holds(host, Some(&repo.name), Some(tag.as_str()))
+            }
             Need::Catalog(_) => self.host.is_none_or(|h| h == host),
         }
     }

@@ -8,12 +8,14 @@ use super::area::LocalNode;
 use super::node::Node;
 use super::{ABSENT_TTL, FOREVER, Fs, staging};
 use crate::name::Host;
+use crate::tree::providers::Dir;
 
 impl Fs {
     /// The names in the root.
     pub(super) fn root_names(&self) -> Vec<OsString> {
         let areas = self.options.staging.iter().map(|_| OsString::from(staging::NAME));
-        areas.chain(self.facts.hosts().iter().map(|host| OsString::from(host.as_str()))).collect()
+        let views = self.views().map(|view| OsString::from(view.name()));
+        areas.chain(views).chain(self.facts.hosts().iter().map(|host| OsString::from(host.as_str()))).collect()
     }
 
     /// What `name` is in the root, and how long it may be kept. `Err` is an absence and how long that holds.
@@ -22,6 +24,9 @@ impl Fs {
             && let Some(staging) = &self.options.staging
         {
             return Ok((Node::Local(LocalNode::top(staging.area())), FOREVER));
+        }
+        if let Some(view) = self.views().find(|view| view.name() == name) {
+            return Ok((view.node(Dir::Top), FOREVER));
         }
         let Some(host) = name.to_str().and_then(|name| name.parse::<Host>().ok()) else { return Err(FOREVER) };
         if self.facts.has_host(&host) {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::Fs;
 use super::error::{Errno, FsError};
 use super::node::{Node, ReleaseNode, TargetNode};
-use crate::artifact::H1_ANNOTATION;
+use crate::artifact::annotated_h1;
 use crate::digest::Digest;
 use crate::name::Selector;
 use crate::oci::{Descriptor, Manifest};
@@ -61,7 +61,13 @@ impl Fs {
             Node::Root => add(&mut out, "user.tofufs.control", self.options.control.as_os_str().as_bytes()),
             Node::Release(release) => self.of_release(release, &mut out),
             Node::Platform(target, _) | Node::Zip(target) => self.of_target(target, &mut out),
-            Node::Space { .. } | Node::Dir { .. } | Node::File { .. } | Node::Local(_) => {}
+            Node::Space { .. }
+            | Node::Providers { .. }
+            | Node::Link(_)
+            | Node::Document(_)
+            | Node::Dir { .. }
+            | Node::File { .. }
+            | Node::Local(_) => {}
         }
         if let Some(error) = node.error() {
             add(&mut out, "user.tofufs.error", error.as_bytes());
@@ -93,7 +99,7 @@ impl Fs {
     fn of_target(&self, node: &TargetNode, out: &mut Attributes) {
         let Some(target) = node.target() else { return };
         let digest = target.manifest.digest;
-        add(out, "user.oci.reference", node.release.repo.at(Selector::Digest(digest)).to_string());
+        add(out, "user.oci.reference", node.repo().at(Selector::Digest(digest)).to_string());
         add(out, "user.oci.digest", digest.to_string());
         if let Some((manifest, layer)) = node.known(&self.facts) {
             of_manifest(manifest, out);
@@ -120,12 +126,7 @@ fn of_package(manifest: &Manifest, entry: Option<&Descriptor>, archive: &Descrip
     if let Digest::Sha256(_) = archive.digest {
         add(out, "user.tofu.zh", format!("zh:{}", archive.digest.hex()));
     }
-    let annotated = manifest
-        .annotations
-        .get(H1_ANNOTATION)
-        .or_else(|| archive.annotations.get(H1_ANNOTATION))
-        .or_else(|| entry.and_then(|e| e.annotations.get(H1_ANNOTATION)));
-    if let Some(h1) = annotated {
+    if let Some(h1) = annotated_h1(entry, manifest, archive) {
         add(out, "user.tofu.h1", h1);
     }
 }

@@ -23,6 +23,17 @@ impl Pattern {
             && self.kind.as_deref().is_none_or(|kind| kind == provider.kind())
     }
 
+    /// Whether a provider of this host (and namespace) belongs to the set.
+    pub(super) fn touches(&self, host: &Host, namespace: Option<&str>) -> bool {
+        self.host.as_ref().is_none_or(|own| own == host)
+            && namespace.is_none_or(|namespace| self.namespace.as_deref().is_none_or(|own| own == namespace))
+    }
+
+    /// Whether all providers of this host (and namespace) belong to the set.
+    pub(super) fn covers(&self, host: &Host, namespace: Option<&str>) -> bool {
+        self.touches(host, namespace) && self.kind.is_none() && (namespace.is_some() || self.namespace.is_none())
+    }
+
     /// The only value of a part, if it has only one.
     pub(super) fn value(&self, variable: Variable) -> Option<&str> {
         match variable {

@@ -93,6 +93,7 @@ pub fn mount(fake: &Arc<Fake>, store: &Arc<Store>, tag_ttl: Duration, offline: b
         tag_ttl,
         deadline: Duration::from_secs(20),
         limits: Limits::default(),
+        providers: facts::ProviderOptions::default(),
     });
     Fs::new(
         facts,

@@ -1,0 +1,132 @@
+//! Which providers a mount shows: the flags that say it, and the lock files that they name.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueHint};
+
+use super::output::CommandError;
+use crate::facts::ProviderOptions;
+use crate::lockfile::LockFile;
+use crate::mapping::{DEFAULT_REGISTRY, Mapping};
+use crate::name::{NameError, Platform, ProviderAddr};
+
+/// What of providers is shown in `mirror/` and `plugins/`.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Providers")]
+pub struct ProviderArgs {
+    /// Show this provider; may be given several times [HOST: registry.opentofu.org]. A mapping rule that is for one of them
+    /// lists no others but those that were looked up before, and so asks no registry for its repositories
+    #[arg(long, value_name = "[HOST/]NAMESPACE/TYPE", value_parser = provider)]
+    pub provider: Vec<ProviderAddr>,
+
+    /// Show the providers of this dependency lock file, as --provider does; may be given several times
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub lock_file: Vec<PathBuf>,
+
+    /// Show packages for this platform; may be given several times [default: this machine's]
+    #[arg(long, value_name = "OS_ARCH")]
+    pub platform: Vec<Platform>,
+
+    /// Ask each release once for its platforms, instead of taking them to be there until it is entered
+    #[arg(long)]
+    pub verify_platforms: bool,
+}
+
+fn provider(text: &str) -> Result<ProviderAddr, NameError> {
+    ProviderAddr::parse(text, &DEFAULT_REGISTRY.parse()?)
+}
+
+/// Which providers were asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProviderSettings {
+    /// Those named.
+    pub declared: BTreeSet<ProviderAddr>,
+    /// The lock files whose providers are declared too.
+    pub lock_files: Vec<PathBuf>,
+    /// The platforms to show.
+    pub platforms: BTreeSet<Platform>,
+    /// Whether releases are asked for their platforms.
+    pub verify_platforms: bool,
+}
+
+impl ProviderSettings {
+    /// What the flags ask for; relative files are ones below `base`.
+    pub fn new(args: &ProviderArgs, base: &Path) -> ProviderSettings {
+        let mut platforms: BTreeSet<Platform> = args.platform.iter().cloned().collect();
+        if platforms.is_empty() {
+            platforms.insert(Platform::host());
+        }
+        ProviderSettings {
+            declared: args.provider.iter().cloned().collect(),
+            lock_files: args.lock_file.iter().map(|file| base.join(file)).collect(),
+            platforms,
+            verify_platforms: args.verify_platforms,
+        }
+    }
+
+    /// The same with the providers of the lock files for which `mapping` has a rule.
+    ///
+    /// # Errors
+    /// A lock file cannot be read, or no rule is for a provider that was named.
+    pub fn resolved(mut self, mapping: &Mapping) -> Result<ProviderSettings, CommandError> {
+        if let Some(unmapped) = self.declared.iter().find(|provider| !mapping.matches(provider)) {
+            return Err(CommandError::Failed(format!(
+                "--provider {unmapped}: no mapping rule is for it; give an --oci-mirror that says where its releases are"
+            )));
+        }
+        for file in &self.lock_files {
+            let failed =
+                |e: &dyn std::fmt::Display| CommandError::Failed(format!("the lock file {}: {e}", file.display()));
+            let text = fs::read_to_string(file).map_err(|e| failed(&e))?;
+            let lock = LockFile::parse(&text).map_err(|e| failed(&e))?;
+            self.declared.extend(lock.locks().map(|(provider, _)| provider.clone()).filter(|p| mapping.matches(p)));
+        }
+        Ok(self)
+    }
+
+    /// What the layers below are told.
+    pub fn options(&self, mapping: &Mapping) -> ProviderOptions {
+        ProviderOptions {
+            mapping: mapping.clone(),
+            declared: self.declared.clone(),
+            platforms: self.platforms.clone(),
+            verify_platforms: self.verify_platforms,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mapping::Rule;
+
+    fn settings(declared: &[&str], lock_files: &[&Path]) -> ProviderSettings {
+        ProviderSettings {
+            declared: declared.iter().map(|text| provider(text).unwrap()).collect(),
+            lock_files: lock_files.iter().map(|file| file.to_path_buf()).collect(),
+            platforms: BTreeSet::new(),
+            verify_platforms: false,
+        }
+    }
+
+    #[test]
+    fn the_providers_of_lock_files_are_declared_as_far_as_a_rule_is_for_them() {
+        let mapping = Mapping::new(vec![Rule::new("r.io/${type}", &["a.b/n/*".to_owned()], &[]).unwrap()]);
+        let dir = tempfile::tempdir().unwrap();
+        let lock = dir.path().join(".terraform.lock.hcl");
+        let block = |name: &str| format!("provider \"{name}\" {{\n  version = \"1.0.0\"\n  hashes = []\n}}\n");
+        fs::write(&lock, block("a.b/n/t") + &block("c.d/n/t")).unwrap();
+        let resolved = settings(&["a.b/n/s"], &[&lock]).resolved(&mapping).unwrap();
+        let names: Vec<_> = resolved.declared.iter().map(ProviderAddr::to_string).collect();
+        assert_eq!(names, ["a.b/n/s", "a.b/n/t"]);
+
+        let missing = settings(&[], &[&dir.path().join("none")]).resolved(&mapping).unwrap_err().to_string();
+        assert!(missing.contains("the lock file") && missing.contains("none"), "{missing}");
+        fs::write(&lock, "provider {").unwrap();
+        assert!(settings(&[], &[&lock]).resolved(&mapping).is_err());
+        let unmapped = settings(&["n/t"], &[]).resolved(&mapping).unwrap_err().to_string();
+        assert!(unmapped.contains("--provider registry.opentofu.org/n/t: no mapping rule is for it"), "{unmapped}");
+    }
+}

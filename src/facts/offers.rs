@@ -1,0 +1,222 @@
+//! What the mount offers of providers: which ones, from which repositories, for which platforms.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use super::edges::Answer;
+use super::{FactError, Facts, Failure, View, lock};
+use crate::artifact::Release;
+use crate::digest::Digest;
+use crate::mapping::{Mapping, MappingError};
+use crate::name::{Host, Platform, ProviderAddr, Repo, RepoName, Tag, Version};
+use crate::store::Store;
+use crate::tree::providers::Offered;
+use crate::tree::{Fact, Known, Need};
+
+/// The name under which the store keeps the providers that were looked up.
+const LOOKED_UP: &str = "providers";
+/// The most providers that are remembered.
+const LOOKED_UP_MAX: usize = 10_000;
+
+/// What of providers was asked for.
+#[derive(Clone, Default, Debug)]
+pub struct ProviderOptions {
+    /// From providers to repositories. Without rules there are no providers.
+    pub mapping: Mapping,
+    /// The providers to show, beside those that are found.
+    pub declared: BTreeSet<ProviderAddr>,
+    /// The platforms to show.
+    pub platforms: BTreeSet<Platform>,
+    /// Whether a release is asked for its platforms before they are shown.
+    pub verify_platforms: bool,
+}
+
+pub(super) struct Offers {
+    mapping: Mapping,
+    declared: BTreeSet<ProviderAddr>,
+    wanted: Vec<Platform>,
+    verify_platforms: bool,
+    looked_up: Mutex<Arc<BTreeSet<ProviderAddr>>>,
+    /// The repositories of all these providers.
+    mapped: Mutex<BTreeMap<Host, BTreeSet<RepoName>>>,
+}
+
+impl Offers {
+    /// Reads the providers that were looked up before from the store.
+    pub(super) fn new(options: ProviderOptions, store: &Store) -> Offers {
+        let ProviderOptions { mapping, declared, platforms, verify_platforms } = options;
+        let looked_up = if mapping.rules().is_empty() { BTreeSet::new() } else { remembered(store) };
+        let offers = Offers {
+            mapping,
+            wanted: platforms.into_iter().collect(),
+            verify_platforms,
+            looked_up: Mutex::default(),
+            mapped: Mutex::default(),
+            declared,
+        };
+        for provider in looked_up.iter().chain(&offers.declared) {
+            offers.add_repos(provider);
+        }
+        *lock(&offers.looked_up) = Arc::new(looked_up);
+        offers
+    }
+
+    fn add_repos(&self, provider: &ProviderAddr) {
+        let mut mapped = lock(&self.mapped);
+        for repo in self.mapping.repos(provider).unwrap_or_default() {
+            mapped.entry(repo.host).or_default().insert(repo.name);
+        }
+    }
+
+    /// The repositories of providers that are known in `host`.
+    pub(super) fn with_mapped<T>(&self, host: &Host, look: impl FnOnce(&BTreeSet<RepoName>) -> T) -> Option<T> {
+        lock(&self.mapped).get(host).map(look)
+    }
+}
+
+fn remembered(store: &Store) -> BTreeSet<ProviderAddr> {
+    let names = store.edge(LOOKED_UP).and_then(|bytes| serde_json::from_slice::<Vec<String>>(&bytes).ok());
+    let read = |name: String| {
+        let (host, rest) = name.split_once('/')?;
+        ProviderAddr::parse(rest, &host.parse().ok()?).ok()
+    };
+    names.unwrap_or_default().into_iter().filter_map(read).take(LOOKED_UP_MAX).collect()
+}
+
+/// Adds `provider` to what the store remembers, beside what other mounts added.
+fn remember(store: &Store, provider: &ProviderAddr) {
+    let mut all = remembered(store);
+    if all.len() >= LOOKED_UP_MAX || !all.insert(provider.clone()) {
+        return;
+    }
+    let names: Vec<String> = all.iter().map(ProviderAddr::to_string).collect();
+    let kept = serde_json::to_vec(&names).map(|bytes| store.put_edge(LOOKED_UP, &bytes));
+    if let Ok(Err(e)) = kept {
+        tracing::warn!("the providers that were looked up cannot be kept for later mounts: {e}");
+    }
+}
+
+impl Facts {
+    /// From providers to repositories.
+    pub fn mapping(&self) -> &Mapping {
+        &self.offers.mapping
+    }
+
+    /// Whether `repo` is known to hold releases of a provider.
+    pub fn is_mapped(&self, repo: &Repo) -> bool {
+        self.offers.with_mapped(&repo.host, |names| names.contains(&repo.name)).unwrap_or(false)
+    }
+
+    /// Whether `platform` is one of those that are shown without a release being asked for them.
+    pub fn assumes(&self, platform: &Platform) -> bool {
+        self.offers.wanted.contains(platform)
+    }
+
+    /// Remembers a provider that was looked up, now and for later mounts, if it is known to have a version.
+    pub fn note_provider(self: &Arc<Self>, provider: &ProviderAddr, view: &View<'_>) {
+        if lock(&self.offers.looked_up).contains(provider) {
+            return;
+        }
+        let repos = self.offers.mapping.repos(provider).unwrap_or_default();
+        let is_release = |tag: &Tag| Version::of_tag(tag).is_some();
+        if !repos.iter().any(|repo| matches!(view.tags(repo), Fact::Is(tags) if tags.iter().any(is_release))) {
+            return;
+        }
+        {
+            let mut looked_up = lock(&self.offers.looked_up);
+            if looked_up.len() >= LOOKED_UP_MAX || !Arc::make_mut(&mut looked_up).insert(provider.clone()) {
+                return;
+            }
+        }
+        self.offers.add_repos(provider);
+        let (facts, provider) = (self.clone(), provider.clone());
+        tokio::task::spawn_blocking(move || {
+            // One at a time, since each reads what is there and adds to it.
+            let _turn = lock(&facts.used);
+            remember(&facts.store, &provider);
+        });
+    }
+
+    /// The platforms of the release for which `tag` stands: asks the registry for what is not in the store.
+    // It loads another fact on the way, so that its type cannot be left to inference.
+    pub(super) fn ask_platforms<'a>(
+        self: &'a Arc<Self>,
+        repo: &'a Repo,
+        tag: &'a Tag,
+    ) -> Pin<Box<dyn Future<Output = Result<Answer, FactError>> + Send + 'a>> {
+        Box::pin(async move {
+            let digest = match self.last_binding(repo, tag) {
+                Some(digest) => digest,
+                None => self.bind(repo, tag, Instant::now()).await?,
+            };
+            match self.release(repo, digest).await?.1 {
+                Release::Provider(targets) => {
+                    Ok(Answer::Platforms(Arc::new(targets.into_iter().map(|t| t.platform).collect())))
+                }
+                Release::Module(_) => Err(not_a_provider(repo, tag)),
+            }
+        })
+    }
+
+    /// The digest for which `tag` stands, for an operation that began at `since`.
+    pub async fn bind(self: &Arc<Self>, repo: &Repo, tag: &Tag, since: Instant) -> Result<Digest, FactError> {
+        loop {
+            let fact = self.view(since).bound(repo, tag);
+            match fact {
+                Fact::Is(digest) => return Ok(digest),
+                Fact::Unknown => self.load(Need::Binding(repo.clone(), tag.clone())).await?,
+                Fact::Absent => return Err(FactError::new(Failure::Absent, repo, format_args!("no tag {tag}"))),
+                Fact::Denied(e) | Fact::Failed(e) => return Err(e),
+            }
+        }
+    }
+}
+
+fn not_a_provider(repo: &Repo, tag: &Tag) -> FactError {
+    let subject = format_args!("{repo}:{tag}").to_string();
+    FactError::new(
+        Failure::Structure,
+        subject,
+        "this is a module package, but the mapping takes it for a provider release",
+    )
+}
+
+impl Offered for View<'_> {
+    fn mapping(&self) -> &Mapping {
+        &self.facts().offers.mapping
+    }
+
+    fn declared(&self) -> &BTreeSet<ProviderAddr> {
+        &self.facts().offers.declared
+    }
+
+    fn looked_up(&self) -> Arc<BTreeSet<ProviderAddr>> {
+        lock(&self.facts().offers.looked_up).clone()
+    }
+
+    fn wanted(&self) -> &[Platform] {
+        &self.facts().offers.wanted
+    }
+
+    fn verifies_platforms(&self) -> bool {
+        self.facts().offers.verify_platforms
+    }
+
+    fn platforms(&self, repo: &Repo, tag: &Tag) -> Fact<Arc<Vec<Platform>>, FactError> {
+        let facts = self.facts();
+        let entered = facts.last_binding(repo, tag).and_then(|digest| facts.known_manifest(digest));
+        match entered.map(|manifest| Release::read(&manifest)) {
+            Some(Ok(Release::Provider(targets))) => {
+                Fact::Is(Arc::new(targets.into_iter().map(|t| t.platform).collect()))
+            }
+            _ => self.known_platforms(repo, tag),
+        }
+    }
+
+    fn repos(&self, provider: &ProviderAddr) -> Result<Vec<Repo>, FactError> {
+        let wrong = |e: MappingError| FactError::new(Failure::Unsupported, &e.subject, &e.rule);
+        self.facts().offers.mapping.repos(provider).map_err(wrong)
+    }
+}

@@ -1,0 +1,263 @@
+//! The views of providers, `plugins/` and `mirror/`: directories, links and documents that are made of what is known.
+//!
+//! INVARIANT: opening a directory of a view fails for no registry's sake. What could not be learnt is missing in it and
+//! told by `user.tofufs.error`; looking such a name up gives the errno.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::directory::Listing;
+use super::error::{Errno, FsError};
+use super::node::{LastError, Node, ReleaseNode, TargetNode};
+use super::{ABSENT_TTL, FOREVER, Fs};
+use crate::artifact::{Release, annotated_h1};
+use crate::facts::{FactError, Failure};
+use crate::name::{Platform, ProviderAddr, Repo, Selector, Tag, Version};
+use crate::tree::providers::{Dir, Entry, Offered};
+use crate::tree::{Fact, Need, Step, mirror, plugins};
+
+/// A view of providers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum View {
+    /// Unpacked packages.
+    Plugins,
+    /// Packed ones.
+    Mirror,
+}
+
+impl View {
+    const ALL: [View; 2] = [View::Mirror, View::Plugins];
+
+    /// Its name in the root.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            View::Plugins => "plugins",
+            View::Mirror => "mirror",
+        }
+    }
+
+    pub(super) fn node(self, dir: Dir) -> Node {
+        Node::Providers { view: self, dir, error: LastError::default() }
+    }
+}
+
+/// How many documents of single versions are kept, so that they are listed.
+const DOCUMENTS_MAX: usize = 4096;
+
+/// The `VERSION.json` documents that were rendered.
+#[derive(Default)]
+pub(super) struct Documents(Mutex<BTreeMap<(ProviderAddr, Version), Arc<[u8]>>>);
+
+impl Documents {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(ProviderAddr, Version), Arc<[u8]>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, provider: &ProviderAddr, version: &Version, bytes: &Arc<[u8]>) {
+        let mut kept = self.lock();
+        if kept.len() >= DOCUMENTS_MAX {
+            kept.clear();
+        }
+        kept.insert((provider.clone(), version.clone()), bytes.clone());
+    }
+
+    fn of(&self, provider: &ProviderAddr) -> Vec<(Version, Arc<[u8]>)> {
+        let kept = self.lock();
+        kept.iter().filter(|((p, _), _)| p == provider).map(|((_, v), bytes)| (v.clone(), bytes.clone())).collect()
+    }
+}
+
+impl Fs {
+    /// The views that the root holds: none without a mapping.
+    pub(super) fn views(&self) -> impl Iterator<Item = View> {
+        let mapped = !self.facts.mapping().rules().is_empty();
+        View::ALL.into_iter().filter(move |_| mapped)
+    }
+
+    /// Finds `name` in a directory of a view. `Err` is an absence and how long it holds.
+    pub(super) async fn find_in_view(
+        self: &Arc<Self>,
+        view: View,
+        dir: &Dir,
+        name: &OsStr,
+        since: Instant,
+    ) -> Result<Result<(Node, Duration), Duration>, FsError> {
+        let Some(name) = name.to_str() else { return Ok(Err(FOREVER)) };
+        loop {
+            let known = self.facts.view(since);
+            let step = match view {
+                View::Plugins => plugins::lookup(dir, name, &known),
+                View::Mirror => mirror::lookup(dir, name, &known),
+            };
+            match step {
+                Step::Edge(entry) => {
+                    if let Entry::Dir(Dir::Provider(provider)) = &entry {
+                        self.facts.note_provider(provider, &known);
+                    }
+                    drop(known);
+                    let node = self.made(view, dir, entry, since).await?;
+                    return Ok(Ok((node, self.holds_for(dir))));
+                }
+                Step::Absent => return Ok(Err(ABSENT_TTL)),
+                Step::Failed(e) => return Err(e.into()),
+                Step::Need(need) => {
+                    drop(known);
+                    self.facts.load(need).await?;
+                }
+            }
+        }
+    }
+
+    async fn made(self: &Arc<Self>, view: View, dir: &Dir, entry: Entry, since: Instant) -> Result<Node, FsError> {
+        Ok(match (entry, dir) {
+            (Entry::Dir(dir), _) => view.node(dir),
+            (Entry::Link(target), _) => Node::Link(target.into()),
+            (Entry::Versions(bytes), _) => Node::Document(bytes.into()),
+            (Entry::Archives(repo, tag, version), Dir::Provider(provider)) => {
+                let bytes = self.archives(provider, &version, &repo, &tag, since).await?;
+                self.documents.keep(provider, &version, &bytes);
+                Node::Document(bytes)
+            }
+            (Entry::Archives(..), _) => return Err(FsError::plain(Errno::ENOENT)),
+        })
+    }
+
+    /// `VERSION.json`: of each platform that is shown the hashes of its zip, from manifests alone.
+    async fn archives(
+        self: &Arc<Self>,
+        provider: &ProviderAddr,
+        version: &Version,
+        repo: &Repo,
+        tag: &Tag,
+        since: Instant,
+    ) -> Result<Arc<[u8]>, FsError> {
+        let digest = self.facts.bind(repo, tag, since).await?;
+        let Release::Provider(targets) = self.facts.release(repo, digest).await?.1 else {
+            let subject = repo.at(Selector::Digest(digest));
+            return Err(FactError::new(Failure::Structure, subject, "this is a module package, no provider").into());
+        };
+        let mut packages = Vec::new();
+        for target in targets.iter().filter(|target| self.facts.assumes(&target.platform)) {
+            let (manifest, archive) = self.facts.target(repo, target).await?;
+            let h1 = annotated_h1(Some(&target.manifest), &manifest, &archive).map(str::to_owned);
+            let hashes = h1.into_iter().chain([format!("zh:{}", archive.digest.hex())]).collect();
+            packages.push((target.platform.clone(), hashes));
+        }
+        Ok(mirror::archives(provider, version, &packages).into())
+    }
+
+    /// How long what is found in `dir` holds: as long as the lists of tags that it is made of.
+    fn holds_for(&self, dir: &Dir) -> Duration {
+        let known = self.facts.view(Instant::now());
+        let of_tags = match dir {
+            Dir::Provider(provider) | Dir::Version(provider, _) => known.repos(provider).ok(),
+            Dir::Top | Dir::Host(_) | Dir::Namespace(..) => None,
+        };
+        let lists = of_tags.into_iter().flatten().map(|repo| known.fresh_for(&Need::Tags(repo)));
+        lists.min().unwrap_or(self.facts.tag_ttl())
+    }
+
+    /// The entries of a directory of a view.
+    pub(super) async fn list_view(self: &Arc<Self>, view: View, dir: &Dir) -> Result<Listing, FsError> {
+        let since = Instant::now();
+        loop {
+            let known = self.facts.view(since);
+            let step = match view {
+                View::Plugins => plugins::list(dir, &known),
+                View::Mirror => mirror::list(dir, &known),
+            };
+            let listing = match step {
+                Step::Edge(listing) => listing,
+                Step::Need(need) => {
+                    drop(known);
+                    self.facts.load(need).await?;
+                    continue;
+                }
+                Step::Absent => return Err(FsError::plain(Errno::ENOENT)),
+                Step::Failed(e) => return Err(e.into()),
+            };
+            let mut entries: Vec<(String, Arc<Node>)> = Vec::with_capacity(listing.entries.len());
+            for (name, entry) in listing.entries {
+                let node = match entry {
+                    Entry::Dir(dir) => view.node(dir),
+                    Entry::Link(target) => Node::Link(target.into()),
+                    Entry::Versions(bytes) => Node::Document(bytes.into()),
+                    Entry::Archives(..) => continue,
+                };
+                entries.push((name, Arc::new(node)));
+            }
+            if let Dir::Provider(provider) = dir {
+                self.facts.note_provider(provider, &known);
+                if view == View::Mirror {
+                    entries.extend(self.rendered(dir, provider, &known));
+                }
+            }
+            return Ok(Listing::Made { entries, ttl: self.holds_for(dir), error: listing.error.map(FsError::from) });
+        }
+    }
+
+    /// The documents of single versions that were rendered and whose version is still there.
+    fn rendered(
+        &self,
+        dir: &Dir,
+        provider: &ProviderAddr,
+        known: &crate::facts::View<'_>,
+    ) -> impl Iterator<Item = (String, Arc<Node>)> {
+        let documents = self.documents.of(provider).into_iter();
+        let named = documents.map(|(version, bytes)| (format!("{version}.json"), Arc::new(Node::Document(bytes))));
+        named.filter(|(name, _)| matches!(mirror::lookup(dir, name, known), Step::Edge(_)))
+    }
+
+    /// What `name` is in the release of a provider that nobody entered yet: a platform that is shown is assumed to be
+    /// there. So following the links of `plugins/` binds no tag and costs no request.
+    pub(super) fn assumed(&self, dir: &Arc<Node>, release: &ReleaseNode, name: &OsStr) -> Option<Node> {
+        let reference = &release.reference;
+        let Selector::Tag(tag) = &reference.selector else { return None };
+        let platform: Platform = name.to_str()?.parse().ok()?;
+        Version::of_tag(tag)?;
+        if release.bound().is_some() || !self.facts.assumes(&platform) || !self.facts.is_mapped(&reference.repo) {
+            return None;
+        }
+        if let Fact::Is(platforms) = self.facts.view(Instant::now()).platforms(&reference.repo, tag)
+            && !platforms.contains(&platform)
+        {
+            return None;
+        }
+        let target = TargetNode::assumed(dir.clone(), reference.clone(), platform);
+        Some(Node::Platform(target, Default::default()))
+    }
+
+    /// Forgets what is known of the providers at and below `path` (in a view). Yields what the kernel has to drop.
+    pub(super) fn refresh_view(&self, path: &[&str]) -> Vec<(u64, Box<OsStr>)> {
+        let Some(dir) = at(path) else { return Vec::new() };
+        let known = self.facts.view(Instant::now());
+        let looked_up = known.looked_up();
+        let providers = known.declared().iter().chain(looked_up.iter()).filter(|p| dir.holds(p));
+        let repos: BTreeSet<Repo> = providers.flat_map(|p| known.repos(p).unwrap_or_default()).collect();
+        let holds =
+            |repo: &Repo| repos.contains(repo) || self.facts.mapping().provider_of(repo).is_some_and(|p| dir.holds(&p));
+        self.facts.forget(|need| match need {
+            Need::Tags(repo) | Need::Binding(repo, _) | Need::Platforms(repo, _) => holds(repo),
+            Need::Catalog(_) => !matches!(dir, Dir::Provider(_)),
+        });
+        self.inodes.places(|node| match node {
+            Node::Providers { dir: Dir::Provider(p) | Dir::Version(p, _), .. } => dir.holds(p),
+            Node::Providers { .. } => !matches!(dir, Dir::Provider(_)),
+            Node::Space { space, .. } => space.repo().is_some_and(|repo| holds(&repo)),
+            Node::Release(release) => holds(&release.reference.repo),
+            _ => false,
+        })
+    }
+}
+
+/// The directory of a view at `path`, or the provider in which it lies.
+fn at(path: &[&str]) -> Option<Dir> {
+    Some(match path {
+        [] => Dir::Top,
+        [host] => Dir::Host(host.parse().ok()?),
+        [host, namespace] => Dir::Namespace(host.parse().ok()?, (*namespace).to_owned()),
+        [host, namespace, kind, ..] => Dir::Provider(ProviderAddr::new(host.parse().ok()?, namespace, kind)?),
+    })
+}

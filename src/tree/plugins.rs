@@ -1,0 +1,45 @@
+//! `plugins/`: an unpacked provider mirror. `HOST/NAMESPACE/TYPE/VERSION/OS_ARCH` is a link into the registry tree, so
+//! that a client's walk ends there.
+
+use super::Step;
+use super::providers::{self, Dir, Entry, Listing, Offered};
+use crate::name::{Platform, Version};
+
+/// Finds `name` in `dir`.
+pub fn lookup<K: Offered>(dir: &Dir, name: &str, known: &K) -> Step<Entry, K::Error> {
+    match dir {
+        Dir::Top | Dir::Host(_) | Dir::Namespace(..) => providers::lookup(dir, name, known),
+        Dir::Provider(provider) => {
+            let Ok(version) = name.parse::<Version>() else { return Step::Absent };
+            providers::release(provider, &version, known)
+                .and_then(|_| Step::Edge(Entry::Dir(Dir::Version(provider.clone(), version))))
+        }
+        Dir::Version(provider, version) => {
+            let Ok(platform) = name.parse::<Platform>() else { return Step::Absent };
+            providers::release(provider, version, known).and_then(|(repo, tag)| {
+                providers::has(&repo, &tag, &platform, known)
+                    .and_then(|()| Step::Edge(providers::link(dir, &repo, &tag, name)))
+            })
+        }
+    }
+}
+
+/// The entries of `dir`. An error costs the entries that it is about and no others.
+pub fn list<K: Offered>(dir: &Dir, known: &K) -> Step<Listing<K::Error>, K::Error> {
+    let step = match dir {
+        Dir::Top | Dir::Host(_) | Dir::Namespace(..) => providers::list(dir, known),
+        Dir::Provider(provider) => providers::versions(provider, known).and_then(|versions| {
+            let versions = versions.into_keys();
+            let entry = |v: Version| (v.to_string(), Entry::Dir(Dir::Version(provider.clone(), v)));
+            Step::Edge(Listing::of(versions.map(entry).collect()))
+        }),
+        Dir::Version(provider, version) => providers::release(provider, version, known).and_then(|(repo, tag)| {
+            providers::shown(&repo, &tag, known).and_then(|platforms| {
+                let names = platforms.iter().map(Platform::to_string);
+                let links = names.map(|name| (name.clone(), providers::link(dir, &repo, &tag, &name)));
+                Step::Edge(Listing::of(links.collect()))
+            })
+        }),
+    };
+    providers::or_empty(step)
+}

@@ -1,0 +1,288 @@
+//! The upper levels of `plugins/` and `mirror/`: `HOST/NAMESPACE/TYPE`.
+//!
+//! A provider is shown if it was declared, stands in a given lock file, was looked up before, or if its repository stands
+//! in the catalog of a registry to which the mapping leads. Others are found by their names: what can be above a provider
+//! of the mapping is a directory without a request, and only a TYPE asks for a tag list.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Fact, Known, Need, Step};
+use crate::mapping::Mapping;
+use crate::name::{Host, Platform, ProviderAddr, Repo, Tag, Version};
+
+/// What the views of providers are a function of, beside what is known of registries.
+pub trait Offered: Known {
+    /// From providers to repositories.
+    fn mapping(&self) -> &Mapping;
+    /// The providers that were declared.
+    fn declared(&self) -> &BTreeSet<ProviderAddr>;
+    /// The providers that were looked up before, here or by an earlier mount.
+    fn looked_up(&self) -> Arc<BTreeSet<ProviderAddr>>;
+    /// The platforms that are shown, sorted.
+    fn wanted(&self) -> &[Platform];
+    /// Whether a release is asked for its platforms before they are shown.
+    fn verifies_platforms(&self) -> bool;
+    /// The platforms of a release. `Unknown` also where it was never asked for.
+    fn platforms(&self, repo: &Repo, tag: &Tag) -> Fact<Arc<Vec<Platform>>, Self::Error>;
+    /// The repositories of `provider`, in order of preference.
+    fn repos(&self, provider: &ProviderAddr) -> Result<Vec<Repo>, Self::Error>;
+}
+
+/// A directory of such a view.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Dir {
+    /// The view itself.
+    Top,
+    /// `HOST/`
+    Host(Host),
+    /// `HOST/NAMESPACE/`
+    Namespace(Host, String),
+    /// `HOST/NAMESPACE/TYPE/`
+    Provider(ProviderAddr),
+    /// `HOST/NAMESPACE/TYPE/VERSION/`, in `plugins/` alone.
+    Version(ProviderAddr, Version),
+}
+
+impl Dir {
+    /// How many directories lie between it and the mount's root, the view's own included.
+    fn depth(&self) -> usize {
+        match self {
+            Dir::Top => 1,
+            Dir::Host(_) => 2,
+            Dir::Namespace(..) => 3,
+            Dir::Provider(_) => 4,
+            Dir::Version(..) => 5,
+        }
+    }
+
+    /// Whether `provider` lies at or below it.
+    pub fn holds(&self, provider: &ProviderAddr) -> bool {
+        match self {
+            Dir::Top => true,
+            Dir::Host(host) => *host == provider.host,
+            Dir::Namespace(host, namespace) => *host == provider.host && namespace == provider.namespace(),
+            Dir::Provider(of) | Dir::Version(of, _) => of == provider,
+        }
+    }
+}
+
+impl fmt::Display for Dir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Dir::Top => Ok(()),
+            Dir::Host(host) => host.fmt(f),
+            Dir::Namespace(host, namespace) => write!(f, "{host}/{namespace}"),
+            Dir::Provider(provider) => provider.fmt(f),
+            Dir::Version(provider, version) => write!(f, "{provider}/{version}"),
+        }
+    }
+}
+
+/// An entry of such a view.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Entry {
+    /// A directory.
+    Dir(Dir),
+    /// A symbolic link into the registry tree: its target.
+    Link(String),
+    /// `index.json` of a packed mirror: its bytes.
+    Versions(Vec<u8>),
+    /// `VERSION.json` of a packed mirror, to be rendered from this release.
+    Archives(Repo, Tag, Version),
+}
+
+/// The entries of a directory: those that are known, and why there are not more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listing<E> {
+    /// In byte order of their names.
+    pub entries: BTreeMap<String, Entry>,
+    /// What could not be learnt. It fails nothing: a client that walks a mirror gives up all of it at the first error.
+    pub error: Option<E>,
+}
+
+impl<E> Listing<E> {
+    pub(super) fn of(entries: BTreeMap<String, Entry>) -> Self {
+        Listing { entries, error: None }
+    }
+}
+
+/// A failure as an empty listing that tells it: promise of the views, in which one provider never fails another.
+pub(super) fn or_empty<E>(step: Step<Listing<E>, E>) -> Step<Listing<E>, E> {
+    match step {
+        Step::Failed(error) => Step::Edge(Listing { entries: BTreeMap::new(), error: Some(error) }),
+        step => step,
+    }
+}
+
+/// Finds `name` in a directory above the providers.
+pub(super) fn lookup<K: Offered>(dir: &Dir, name: &str, known: &K) -> Step<Entry, K::Error> {
+    let found = match dir {
+        Dir::Top => name.parse().ok().and_then(|host: Host| {
+            let canonical = ProviderAddr::new(host.clone(), "x", "x").is_some_and(|p| p.host == host);
+            canonical.then_some(Dir::Host(host))
+        }),
+        Dir::Host(host) => ProviderAddr::new(host.clone(), name, "x")
+            .filter(|p| p.namespace() == name)
+            .map(|p| Dir::Namespace(p.host.clone(), name.to_owned())),
+        Dir::Namespace(host, namespace) => {
+            ProviderAddr::new(host.clone(), namespace, name).filter(|p| p.kind() == name).map(Dir::Provider)
+        }
+        Dir::Provider(_) | Dir::Version(..) => None,
+    };
+    match found {
+        Some(Dir::Provider(provider)) => lookup_provider(provider, known),
+        Some(dir) if may_hold(&dir, known) => Step::Edge(Entry::Dir(dir)),
+        _ => Step::Absent,
+    }
+}
+
+/// Whether the mapping can be about a provider below `dir`, which is above all of them.
+fn may_hold<K: Offered>(dir: &Dir, known: &K) -> bool {
+    let matches = |provider: &ProviderAddr| dir.holds(provider);
+    if known.declared().iter().any(matches) || known.looked_up().iter().any(matches) {
+        return true;
+    }
+    match dir {
+        Dir::Top => true,
+        Dir::Host(host) => known.mapping().rules().iter().any(|rule| rule.may_match(host, None)),
+        Dir::Namespace(host, name) => known.mapping().rules().iter().any(|rule| rule.may_match(host, Some(name))),
+        Dir::Provider(_) | Dir::Version(..) => false,
+    }
+}
+
+fn lookup_provider<K: Offered>(provider: ProviderAddr, known: &K) -> Step<Entry, K::Error> {
+    if !known.mapping().matches(&provider) {
+        return Step::Absent;
+    }
+    if known.declared().contains(&provider) || known.looked_up().contains(&provider) {
+        return Step::Edge(Entry::Dir(Dir::Provider(provider)));
+    }
+    sources(&provider, known).and_then(|sources| match sources.is_empty() {
+        true => Step::Absent,
+        false => Step::Edge(Entry::Dir(Dir::Provider(provider.clone()))),
+    })
+}
+
+/// The entries of a directory above the providers.
+pub(super) fn list<K: Offered>(dir: &Dir, known: &K) -> Step<Listing<K::Error>, K::Error> {
+    let mut providers: BTreeSet<ProviderAddr> = known.looked_up().iter().cloned().collect();
+    providers.extend(known.declared().iter().cloned());
+    let mut error = None;
+    for host in catalogs(known) {
+        match known.catalog(&host) {
+            Fact::Is(names) => providers.extend(
+                names
+                    .iter()
+                    .filter_map(|name| known.mapping().provider_of(&Repo { host: host.clone(), name: name.clone() })),
+            ),
+            Fact::Unknown => return Step::Need(Need::Catalog(host)),
+            Fact::Failed(e) => error = Some(e),
+            // A registry that does not tell has those that were declared or looked up.
+            Fact::Absent | Fact::Denied(_) => {}
+        }
+    }
+    let below = providers.iter().filter(|p| dir.holds(p) && known.mapping().matches(p));
+    let entries = below
+        .filter_map(|p| match dir {
+            Dir::Top => Some((p.host.to_string(), Entry::Dir(Dir::Host(p.host.clone())))),
+            Dir::Host(_) => {
+                let namespace = p.namespace().to_owned();
+                Some((namespace.clone(), Entry::Dir(Dir::Namespace(p.host.clone(), namespace))))
+            }
+            Dir::Namespace(..) => Some((p.kind().to_owned(), Entry::Dir(Dir::Provider(p.clone())))),
+            Dir::Provider(_) | Dir::Version(..) => None,
+        })
+        .collect();
+    Step::Edge(Listing { entries, error })
+}
+
+/// The registries that are asked which repositories they have: where a rule leads for whose providers none was declared.
+/// Who declares providers has said which ones to show, and a walk costs one request for each.
+fn catalogs<K: Offered>(known: &K) -> BTreeSet<Host> {
+    let rules = known.mapping().rules().iter();
+    let open = rules.filter(|rule| !known.declared().iter().any(|provider| rule.matches(provider)));
+    open.filter_map(|rule| rule.prefix().map(|(host, _)| host)).collect()
+}
+
+/// The releases of a provider: each version with the repository and tag that it comes from.
+pub(super) type Versions = BTreeMap<Version, (Repo, Tag)>;
+
+/// The repositories of a provider that exist, with their versions.
+fn sources<K: Offered>(provider: &ProviderAddr, known: &K) -> Step<Vec<(Repo, Arc<Vec<Tag>>)>, K::Error> {
+    let repos = match known.repos(provider) {
+        Ok(repos) => repos,
+        Err(e) => return Step::Failed(e),
+    };
+    let mut found = Vec::new();
+    for repo in repos {
+        match known.tags(&repo) {
+            Fact::Is(tags) => found.push((repo, tags)),
+            Fact::Unknown => return Step::Need(Need::Tags(repo)),
+            Fact::Absent => {}
+            Fact::Denied(e) | Fact::Failed(e) => return Step::Failed(e),
+        }
+    }
+    Step::Edge(found)
+}
+
+/// The versions of a provider: of canonical version tags alone, each from the first repository that has it.
+pub(super) fn versions<K: Offered>(provider: &ProviderAddr, known: &K) -> Step<Versions, K::Error> {
+    sources(provider, known).and_then(|sources| {
+        let mut versions = Versions::new();
+        for (repo, tags) in sources {
+            for tag in tags.iter() {
+                if let Some(version) = Version::of_tag(tag) {
+                    versions.entry(version).or_insert_with(|| (repo.clone(), tag.clone()));
+                }
+            }
+        }
+        Step::Edge(versions)
+    })
+}
+
+/// Where one version of a provider comes from.
+pub(super) fn release<K: Offered>(
+    provider: &ProviderAddr,
+    version: &Version,
+    known: &K,
+) -> Step<(Repo, Tag), K::Error> {
+    let Some(tag) = version.tag() else { return Step::Absent };
+    sources(provider, known).and_then(|sources| {
+        match sources.into_iter().find(|(_, tags)| tags.binary_search(&tag).is_ok()) {
+            Some((repo, _)) => Step::Edge((repo, tag)),
+            None => Step::Absent,
+        }
+    })
+}
+
+/// The platforms of a release that are shown.
+pub(super) fn shown<K: Offered>(repo: &Repo, tag: &Tag, known: &K) -> Step<Vec<Platform>, K::Error> {
+    match known.platforms(repo, tag) {
+        Fact::Is(platforms) => Step::Edge(known.wanted().iter().filter(|p| platforms.contains(p)).cloned().collect()),
+        _ if !known.verifies_platforms() => Step::Edge(known.wanted().to_vec()),
+        Fact::Unknown => Step::Need(Need::Platforms(repo.clone(), tag.clone())),
+        Fact::Absent => Step::Edge(Vec::new()),
+        Fact::Denied(e) | Fact::Failed(e) => Step::Failed(e),
+    }
+}
+
+/// Whether a release has `platform`: assumed of a wanted one, asked for of any other.
+pub(super) fn has<K: Offered>(repo: &Repo, tag: &Tag, platform: &Platform, known: &K) -> Step<(), K::Error> {
+    match known.platforms(repo, tag) {
+        Fact::Is(platforms) if platforms.contains(platform) => Step::Edge(()),
+        Fact::Is(_) | Fact::Absent => Step::Absent,
+        _ if !known.verifies_platforms() && known.wanted().contains(platform) => Step::Edge(()),
+        Fact::Unknown => Step::Need(Need::Platforms(repo.clone(), tag.clone())),
+        Fact::Denied(e) | Fact::Failed(e) => Step::Failed(e),
+    }
+}
+
+/// A link from the directory `dir` to what a release has for `platform`.
+pub(super) fn link(dir: &Dir, repo: &Repo, tag: &Tag, name: &str) -> Entry {
+    Entry::Link(format!("{}{repo}/{tag}/{name}", "../".repeat(dir.depth())))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! A provider that really runs, `acme/tiny`: built once from `tiny/main.go`, with the standard library alone.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use crate::support::docker_registry::DockerRegistry;
+use crate::support::{pack, program, skip};
+use crate::{ORIGIN, here};
+
+/// A platform that no machine of ours is.
+pub const OTHER: &str = "plan9_mips";
+
+/// The program; `None`, with the reason printed, where it cannot be built.
+pub fn built() -> Option<&'static [u8]> {
+    static BUILT: OnceLock<Option<Vec<u8>>> = OnceLock::new();
+    BUILT.get_or_init(build).as_deref()
+}
+
+fn build() -> Option<Vec<u8>> {
+    let go = program("go")?;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/providers/tiny/main.go");
+    let out = dir.path().join("tiny");
+    let mut command = Command::new(go);
+    command.args(["build", "-trimpath", "-ldflags", "-s -w", "-o"]).arg(&out).arg(source);
+    command.env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local").env("GOFLAGS", "-mod=mod").current_dir(dir.path());
+    let output = command.output().expect("go runs");
+    if !output.status.success() {
+        skip(&format!("go builds no provider: {}", String::from_utf8_lossy(&output.stderr)));
+        return None;
+    }
+    Some(fs::read(out).expect("what go built"))
+}
+
+/// The zips of version `version` as `(OS_ARCH, zip)`: for this machine, and for another one.
+pub fn packages(version: &str) -> Option<Vec<(String, Vec<u8>)>> {
+    let program = built()?;
+    Some(vec![
+        (here(), pack::provider_zip("tiny", version, program)),
+        (OTHER.to_owned(), pack::provider_zip("tiny", version, b"runs nowhere")),
+    ])
+}
+
+/// Publishes versions of `acme/tiny`.
+pub fn publish(registry: &DockerRegistry, versions: &[&str]) -> Option<()> {
+    for version in versions {
+        let packages = packages(version)?;
+        let packages: Vec<_> = packages.iter().map(|(platform, zip)| (platform.as_str(), zip.clone())).collect();
+        registry.push("mirror/acme/tiny").artifact(version, &pack::provider_of(&packages));
+    }
+    Some(())
+}
+
+/// Writes the same versions as a plain local mirror, packed or unpacked, into `dir`.
+pub fn write_mirror(dir: &Path, versions: &[&str], packed: bool) -> Option<()> {
+    let top = dir.join(ORIGIN).join("acme/tiny");
+    for version in versions {
+        for (platform, zip) in packages(version)? {
+            if packed {
+                fs::create_dir_all(&top).expect("a writable directory");
+                let name = format!("terraform-provider-tiny_{version}_{platform}.zip");
+                fs::write(top.join(name), zip).expect("a writable directory");
+            } else {
+                unpack(&zip, &top.join(version).join(platform));
+            }
+        }
+    }
+    Some(())
+}
+
+fn unpack(zip: &[u8], dir: &Path) {
+    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(zip)).expect("a zip of ours");
+    fs::create_dir_all(dir).expect("a writable directory");
+    archive.extract(dir).expect("a writable directory");
+}
