@@ -15,6 +15,7 @@ pub mod layout;
 pub mod observed;
 pub mod origin;
 mod paging;
+mod push;
 pub mod remote;
 mod request;
 mod retry;

@@ -1,1 +1,494 @@
 //! Releases that are being written: from a staged tree to a plan, from a plan to a pushed artifact.
+//!
+//! [`plan`] makes a plan of content, [`push`] makes an artifact of a plan. [`Stage`] is the service behind `staging/`: it
+//! knows the artifact roots of a directory that others write to, and commits them. A commit goes on when who asked for it
+//! is gone, who asks for one that is under way joins it, and it can be asked for again at any time.
+//!
+//! INVARIANT: a staged byte is removed only after the journal says durably that the tags stand for the release, and only
+//! if it is what was sealed.
+
+mod blob;
+mod error;
+mod ignore;
+mod journal;
+pub mod plan;
+pub mod provider;
+pub mod push;
+mod remove;
+mod roots;
+mod tree;
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
+use rustix::io::Errno;
+use serde::Serialize;
+
+pub use blob::{Blob, Workshop};
+pub use error::{Failure, StageError};
+pub use journal::Stand;
+pub use roots::{Target, target};
+
+use crate::name::{Host, ProviderAddr, Repo, RepoName};
+use crate::registry::{RegistryError, Upload};
+use journal::{Journal, Outcome};
+use plan::{Destined, Plan};
+use push::{Observer, Step};
+use remove::Snapshot;
+use roots::Staging;
+
+/// The directory that users write to, inside the one of [`Options::dir`].
+pub const STAGING: &str = "staging";
+const JOURNAL: &str = "journal";
+const WORK: &str = "work";
+const REMOVED: &str = "removed";
+
+/// How the repositories of a host are written to.
+pub type OpenUpload = Arc<dyn Fn(&Host) -> Result<Arc<dyn Upload>, RegistryError> + Send + Sync>;
+/// The repository to which a provider is mapped.
+pub type Mapped = Arc<dyn Fn(&ProviderAddr) -> Option<Repo> + Send + Sync>;
+/// A file below an artifact root (its path below the staging directory) that is open for writing.
+pub type Writers = Arc<dyn Fn(&Path) -> Option<PathBuf> + Send + Sync>;
+/// Told how many of how many bytes are uploaded.
+pub type Report = Arc<dyn Fn(u64, u64) + Send + Sync>;
+
+/// A place where releases can be published.
+#[derive(Clone)]
+pub struct Destination {
+    /// Its registry; any where it is a store that takes all.
+    pub host: Option<Host>,
+    /// Only repositories at or below this one.
+    pub prefix: Option<RepoName>,
+    /// The way in.
+    pub open: OpenUpload,
+}
+
+impl Destination {
+    fn takes(&self, repo: &Repo) -> bool {
+        self.host.as_ref().is_none_or(|host| *host == repo.host) && repo.name.is_within(self.prefix.as_ref())
+    }
+}
+
+/// What a stage is made of.
+pub struct Options {
+    /// Where `staging/` and what belongs to it lie; made if it is missing.
+    pub dir: PathBuf,
+    /// Where releases go: the first that takes a repository gets it.
+    pub destinations: Vec<Destination>,
+    /// For what lies below `staging/mirror/`.
+    pub mapping: Mapped,
+    /// Tags that hold another digest are overwritten in all commits.
+    pub allow_overwrite: bool,
+}
+
+/// What a commit is asked to do.
+#[derive(Clone, Default)]
+pub struct Request {
+    /// Annotations of the releases.
+    pub annotations: BTreeMap<String, String>,
+    /// Tags that hold another digest are overwritten.
+    pub allow_overwrite: bool,
+    /// Asked after the root was sealed.
+    pub writers: Option<Writers>,
+    /// Told how far the upload is.
+    pub progress: Option<Report>,
+}
+
+/// A published release.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Committed {
+    /// `HOST/REPO:TAG`
+    pub reference: String,
+    /// What the tag stands for.
+    pub digest: String,
+    /// The tag.
+    pub tag: String,
+    /// Bytes of blobs that were sent.
+    pub uploaded_bytes: u64,
+    /// Blobs that were there already.
+    pub skipped_blobs: u64,
+}
+
+impl Committed {
+    /// What a push put under a tag.
+    pub fn of(pushed: &push::Pushed) -> Committed {
+        Committed {
+            reference: pushed.reference.to_string(),
+            digest: pushed.digest.to_string(),
+            tag: pushed.tag.to_string(),
+            uploaded_bytes: pushed.uploaded_bytes,
+            skipped_blobs: pushed.skipped_blobs,
+        }
+    }
+}
+
+/// What is going on with a staged release.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It is written to.
+    Open,
+    /// It is being packed.
+    Sealed,
+    /// It is on its way.
+    Uploading,
+    /// A commit failed or was interrupted; it can be written to and committed again.
+    Failed,
+}
+
+/// A staged release.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Staged {
+    /// Below the staging directory.
+    pub path: PathBuf,
+    /// What is going on with it.
+    pub state: State,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+type Flight = Shared<BoxFuture<'static, Result<Vec<Committed>, StageError>>>;
+
+/// The service behind `staging/`.
+pub struct Stage {
+    staging: Staging,
+    workshop: Workshop,
+    journal: Journal,
+    removed: OwnedFd,
+    destinations: Vec<Destination>,
+    mapping: Mapped,
+    allow_overwrite: bool,
+    flights: Mutex<HashMap<PathBuf, Flight>>,
+    /// The roots that are sealed, with what happens to them.
+    sealed: Mutex<BTreeMap<PathBuf, State>>,
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Stage {
+    /// Opens the stage in a directory of which no other process makes one. Blocks on the disk; sends nothing.
+    ///
+    /// # Errors
+    /// The directory or a part of it cannot be made or read.
+    pub fn open(options: Options) -> Result<Arc<Stage>, StageError> {
+        let name = options.dir.display().to_string();
+        let failed = |e: Errno| StageError::io(&name, e);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let made = |result| match result {
+            Err(Errno::EXIST) => Ok(()),
+            other => other,
+        };
+        made(mkdirat(rustix::fs::CWD, &options.dir, Mode::RWXU)).map_err(failed)?;
+        let dir = open(&options.dir, flags, Mode::empty()).map_err(failed)?;
+        let part = |part: &str| {
+            made(mkdirat(&dir, part, Mode::RWXU))?;
+            openat(&dir, part, flags | OFlags::NOFOLLOW, Mode::empty())
+        };
+        let removed = part(REMOVED).map_err(failed)?;
+        remove::clear(&removed);
+        Ok(Arc::new(Stage {
+            staging: Staging { dir: part(STAGING).map_err(failed)? },
+            workshop: Workshop::new(part(WORK).map_err(failed)?, &format!("{name}/{WORK}")),
+            journal: Journal::open(part(JOURNAL).map_err(failed)?, &format!("{name}/{JOURNAL}"))?,
+            removed,
+            destinations: options.destinations,
+            mapping: options.mapping,
+            allow_overwrite: options.allow_overwrite,
+            flights: Mutex::new(HashMap::new()),
+            sealed: Mutex::new(BTreeMap::new()),
+        }))
+    }
+
+    /// The directory that users write to.
+    pub fn staging(&self) -> &OwnedFd {
+        &self.staging.dir
+    }
+
+    /// The artifact root at or above `path`, else those below it. Paths are relative to the staging directory. Blocks on
+    /// the disk.
+    ///
+    /// # Errors
+    /// `Absent` where nothing is staged there.
+    pub fn artifact_roots(&self, path: &Path) -> Result<Vec<PathBuf>, StageError> {
+        self.staging.roots(path)
+    }
+
+    /// Whether nothing may change at `path` (below the staging directory) now, since it is being committed.
+    pub fn is_sealed(&self, path: &Path) -> bool {
+        held(&self.sealed).keys().any(|root| path.starts_with(root))
+    }
+
+    /// What is staged. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The staging directory cannot be read.
+    pub fn staged(&self) -> Result<Vec<Staged>, StageError> {
+        let mut staged = Vec::new();
+        self.staging.walk(Path::new(""), &mut |path, is_root| {
+            if is_root {
+                staged.push(self.look_at(path));
+            }
+        })?;
+        staged.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(staged)
+    }
+
+    fn look_at(&self, path: &Path) -> Staged {
+        let staged = |state, error| Staged { path: path.to_path_buf(), state, error };
+        if let Some(state) = held(&self.sealed).get(path) {
+            return staged(*state, None);
+        }
+        match self.journal.get(path) {
+            None => staged(State::Open, None),
+            Some(record) if record.stand == Stand::Done => staged(State::Open, None),
+            Some(record) if record.stand == Stand::Failed => staged(State::Failed, record.error),
+            Some(_) => staged(State::Failed, Some("the commit was interrupted; commit it again".to_owned())),
+        }
+    }
+
+    /// The repositories, and prefixes of such, that stages show: every directory that is on the way to a release. Blocks
+    /// on the disk.
+    ///
+    /// # Errors
+    /// The staging directory cannot be read.
+    pub fn repositories(&self) -> Result<Vec<Repo>, StageError> {
+        let mut found = Vec::new();
+        self.staging.walk(Path::new(""), &mut |path, is_root| {
+            if is_root {
+                if let Ok(Target::Release(repo, _)) = target(path) {
+                    found.push(repo);
+                }
+                return;
+            }
+            if let Some((host, name)) = path.to_str().and_then(|path| path.split_once('/'))
+                && let (Ok(host), Ok(name)) = (host.parse(), name.parse())
+            {
+                found.push(Repo { host, name });
+            }
+        })?;
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+
+    /// Publishes the artifact root at or above `path`, or all that are staged below it. Paths are relative to the staging
+    /// directory. Needs a runtime; goes on when it is dropped.
+    ///
+    /// # Errors
+    /// The first root that failed; those before it are published, those after it are as they were.
+    pub async fn commit(self: &Arc<Self>, path: &Path, request: Request) -> Result<Vec<Committed>, StageError> {
+        let (stage, asked) = (Arc::clone(self), path.to_path_buf());
+        let roots = tokio::task::spawn_blocking(move || stage.staging.roots(&asked));
+        let roots = match roots.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(path)))) {
+            Err(e) if e.failure == Failure::Absent => return self.done(path).ok_or(e),
+            other => other?,
+        };
+        let mut committed = Vec::new();
+        for root in roots {
+            committed.extend(self.flight(root, request.clone()).await?);
+        }
+        Ok(committed)
+    }
+
+    /// What earlier commits of `path` became.
+    fn done(&self, path: &Path) -> Option<Vec<Committed>> {
+        let reference = roots::reference(path);
+        let mut records = self.journal.all();
+        records.retain(|record| {
+            let known = record.path();
+            let same = reference.is_some() && roots::reference(&known) == reference;
+            record.stand == Stand::Done && (known == path || same)
+        });
+        let record = records.into_iter().max_by_key(|record| record.serial)?;
+        Some(record.results.iter().map(Outcome::committed).collect())
+    }
+
+    /// The commit of one root: the one that is under way, or a new one.
+    fn flight(self: &Arc<Self>, root: PathBuf, request: Request) -> Flight {
+        let mut flights = held(&self.flights);
+        if let Some(flight) = flights.get(&root) {
+            return flight.clone();
+        }
+        let (stage, own) = (Arc::clone(self), root.clone());
+        let task = tokio::spawn(async move {
+            let done = stage.commit_root(&own, &request).await;
+            held(&stage.flights).remove(&own);
+            done
+        });
+        let subject = roots::subject(&root);
+        let flight = async move { task.await.unwrap_or_else(|_| Err(StageError::lost(subject))) }.boxed().shared();
+        flights.insert(root, flight.clone());
+        flight
+    }
+
+    async fn commit_root(self: &Arc<Self>, root: &Path, request: &Request) -> Result<Vec<Committed>, StageError> {
+        let _seal = Seal::new(Arc::clone(self), root);
+        let done = self.commit_sealed(root, request).await;
+        if let Err(error) = &done {
+            let told = error.to_string();
+            let failed = self.write(root, move |record| {
+                record.stand = Stand::Failed;
+                record.error = Some(told);
+            });
+            if let Err(e) = failed.await {
+                tracing::warn!("{e}");
+            }
+        }
+        done
+    }
+
+    async fn commit_sealed(self: &Arc<Self>, root: &Path, request: &Request) -> Result<Vec<Committed>, StageError> {
+        if let Some(open) = request.writers.as_ref().and_then(|writers| writers(root)) {
+            let rule = format!("{} is open for writing", roots::subject(&open));
+            return Err(StageError::new(Failure::Busy, roots::subject(root), rule).remedy("close it first"));
+        }
+        let (stage, own, annotations) = (Arc::clone(self), root.to_path_buf(), request.annotations.clone());
+        let sealing = tokio::task::spawn_blocking(move || stage.seal(&own, annotations));
+        let (plans, snapshot) = sealing.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(root))))?;
+        for warning in plans.iter().flat_map(|plan| &plan.warnings) {
+            tracing::warn!("{warning}");
+        }
+        let digests = plans.iter().flat_map(digests).collect();
+        self.write(root, move |record| {
+            record.stand = Stand::Intent;
+            record.digests = digests;
+            record.results.clear();
+            record.error = None;
+        })
+        .await?;
+        held(&self.sealed).insert(root.to_path_buf(), State::Uploading);
+        let options = push::Options { allow_overwrite: self.allow_overwrite || request.allow_overwrite };
+        let mut committed = Vec::new();
+        for plan in &plans {
+            let upload = self.upload(&plan.repo)?;
+            let watch = Watch { stage: Arc::clone(self), root: root.to_path_buf(), progress: request.progress.clone() };
+            let pushed = push::push(plan, upload.as_ref(), options, &watch).await?;
+            committed.extend(pushed.iter().map(Committed::of));
+        }
+        let results: Vec<Outcome> = committed.iter().map(Outcome::of).collect();
+        self.write(root, move |record| {
+            record.stand = Stand::Done;
+            record.results = results;
+        })
+        .await?;
+        let (stage, own) = (Arc::clone(self), root.to_path_buf());
+        let removing = tokio::task::spawn_blocking(move || stage.remove(&own, &snapshot));
+        if let Err(e) = removing.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(root)))) {
+            tracing::warn!("{e}");
+        }
+        Ok(committed)
+    }
+
+    /// Plans what is staged at a root, and notes what lies there.
+    fn seal(&self, root: &Path, annotations: BTreeMap<String, String>) -> Result<(Vec<Plan>, Snapshot), StageError> {
+        let target = target(root)?;
+        let subject = roots::subject(root);
+        let dir = self.staging.open(root)?;
+        let snapshot = Snapshot::of(dir.as_fd(), &subject)?;
+        let plans = match target {
+            Target::Release(repo, tag) => {
+                self.destination(&repo)?;
+                let destined = Destined { repo, tags: vec![tag], annotations };
+                vec![plan::directory(dir, &subject, destined, &self.workshop)?]
+            }
+            Target::Mirror(address) => {
+                let Some(repo) = (self.mapping)(&address) else {
+                    let rule = format!("no repository is mapped to the provider {address}");
+                    return Err(StageError::new(Failure::ReadOnly, subject, rule)
+                        .remedy("mount with --oci-mirror, or with --tofurc and an oci_mirror block"));
+                };
+                self.destination(&repo)?;
+                provider::mirrored(dir.as_fd(), &subject, &address, &repo, &annotations, &self.workshop)?
+            }
+        };
+        Ok((plans, snapshot))
+    }
+
+    fn destination(&self, repo: &Repo) -> Result<&Destination, StageError> {
+        self.destinations.iter().find(|destination| destination.takes(repo)).ok_or_else(|| {
+            StageError::new(Failure::ReadOnly, repo, "no source of this mount takes releases of this repository")
+                .remedy("mount its registry, or a store, without --read-only")
+        })
+    }
+
+    fn upload(&self, repo: &Repo) -> Result<Arc<dyn Upload>, StageError> {
+        Ok((self.destination(repo)?.open)(&repo.host)?)
+    }
+
+    fn remove(&self, root: &Path, snapshot: &Snapshot) -> Result<(), StageError> {
+        remove::remove(&self.staging, root, snapshot, &self.removed)
+    }
+
+    /// Changes the record of a root, durably.
+    async fn write(
+        self: &Arc<Self>,
+        root: &Path,
+        change: impl FnOnce(&mut journal::Record) + Send + 'static,
+    ) -> Result<(), StageError> {
+        let (stage, own) = (Arc::clone(self), root.to_path_buf());
+        let written = tokio::task::spawn_blocking(move || stage.journal.write(&own, change));
+        written.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(root))))
+    }
+}
+
+/// The digests of everything that a plan pushes.
+fn digests(plan: &Plan) -> Vec<String> {
+    let blobs = plan.blobs.iter().map(|blob| blob.descriptor.digest);
+    blobs.chain(plan.manifests().into_iter().map(|manifest| manifest.digest)).map(|d| d.to_string()).collect()
+}
+
+/// Keeps a root sealed.
+struct Seal {
+    stage: Arc<Stage>,
+    root: PathBuf,
+}
+
+impl Seal {
+    fn new(stage: Arc<Stage>, root: &Path) -> Seal {
+        held(&stage.sealed).insert(root.to_path_buf(), State::Sealed);
+        Seal { stage, root: root.to_path_buf() }
+    }
+}
+
+impl Drop for Seal {
+    fn drop(&mut self) {
+        held(&self.stage.sealed).remove(&self.root);
+    }
+}
+
+/// Writes a push's steps into the journal.
+struct Watch {
+    stage: Arc<Stage>,
+    root: PathBuf,
+    progress: Option<Report>,
+}
+
+#[async_trait]
+impl Observer for Watch {
+    async fn reached(&self, step: Step) -> Result<(), StageError> {
+        let stand = match step {
+            Step::Blobs => Stand::Blobs,
+            Step::Manifests => Stand::Manifests,
+            // `Done` says so, with what it became.
+            Step::Tagged => return Ok(()),
+        };
+        self.stage.write(&self.root, move |record| record.stand = stand).await
+    }
+
+    fn progress(&self, done: u64, total: u64) {
+        if let Some(progress) = &self.progress {
+            progress(done, total);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,7 @@ use super::challenge::Challenge;
 use super::credentials::{Credential, CredentialError, Credentials, Found, Secret};
 use super::origin::{Origin, may_serve_tokens};
 use super::retry::Fault;
-use super::transport::{Count, Transport};
+use super::transport::{ANSWER, Count, Transport};
 use crate::name::{Host, RepoName};
 
 /// The most bytes of a token service's answer.
@@ -67,6 +67,8 @@ impl CredentialSource for Credentials {
 pub(super) enum Scope {
     /// Reading one repository.
     Pull(RepoName),
+    /// Reading one repository and writing into it.
+    Push(RepoName),
     /// Reading the list of repositories.
     Catalog,
 }
@@ -74,7 +76,7 @@ pub(super) enum Scope {
 impl Scope {
     fn repo(&self) -> Option<&RepoName> {
         match self {
-            Scope::Pull(repo) => Some(repo),
+            Scope::Pull(repo) | Scope::Push(repo) => Some(repo),
             Scope::Catalog => None,
         }
     }
@@ -84,6 +86,7 @@ impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Scope::Pull(repo) => write!(f, "repository:{repo}:pull"),
+            Scope::Push(repo) => write!(f, "repository:{repo}:pull,push"),
             Scope::Catalog => f.write_str("registry:catalog:*"),
         }
     }
@@ -145,11 +148,12 @@ impl Auth {
         Auth { inner, slots: Mutex::default() }
     }
 
-    /// The fault of an answer that denies access, whose text is `words`, to who showed `grant`.
-    pub fn denied(&self, words: &str, grant: Option<&Grant>) -> Fault {
+    /// The fault of an answer that denies access for `scope`, whose text is `words`, to who showed `grant`.
+    pub fn denied(&self, words: &str, scope: &Scope, grant: Option<&Grant>) -> Fault {
+        let wanted = if matches!(scope, Scope::Push(_)) { "write into" } else { "read" };
         match grant.and_then(|grant| grant.source.as_ref()) {
             Some(source) => Fault::new(Failure::Denied, format!("{words} to the credential from {source}"))
-                .remedy("check that it is the right one and may read this repository"),
+                .remedy(format!("check that it is the right one and may {wanted} this repository")),
             None => self.inner.no_credential(words),
         }
     }
@@ -281,7 +285,7 @@ impl Inner {
         let service_origin = self.trusted(realm)?;
         let request = token_request(scope, realm, service, found)?;
         let mut patience = self.transport.patience();
-        let response = self.transport.send(request, Count::Nothing, None, &patience).await?;
+        let response = self.transport.send(request, Count::Nothing, None, ANSWER, &patience).await?;
         let answer = Answer { response, origin: service_origin };
         let document =
             answer.document(TOKEN_MAX, "the token service's answer", &mut patience).await.map_err(|fault| {

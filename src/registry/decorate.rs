@@ -7,23 +7,23 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 
-use super::{BlobError, BlobSink, Failure, RawManifest, Registry, RegistryError};
+use super::{BlobError, BlobSink, BlobSource, Failure, RawManifest, Registry, RegistryError, Upload, Uploaded};
 use crate::digest::Digest;
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
-use crate::oci::Descriptor;
+use crate::oci::{Descriptor, Manifest};
 
 /// The part of a registry that a source `HOST/PREFIX` declares.
 ///
 /// A name outside of it is `Absent` without a request, whatever the registry would say.
-pub struct Scoped {
-    inner: Arc<dyn Registry>,
+pub struct Scoped<R: ?Sized = dyn Registry> {
+    inner: Arc<R>,
     host: Host,
     prefix: Option<RepoName>,
 }
 
-impl Scoped {
+impl<R: ?Sized> Scoped<R> {
     /// The repositories of `inner` that are `prefix` or lie below it; all of them if it is `None`.
-    pub fn new(inner: Arc<dyn Registry>, host: Host, prefix: Option<RepoName>) -> Scoped {
+    pub fn new(inner: Arc<R>, host: Host, prefix: Option<RepoName>) -> Scoped<R> {
         Scoped { inner, host, prefix }
     }
 
@@ -40,7 +40,7 @@ impl Scoped {
 }
 
 #[async_trait]
-impl Registry for Scoped {
+impl<R: Registry + ?Sized> Registry for Scoped<R> {
     async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError> {
         self.within(repo)?;
         self.inner.tags(repo).await
@@ -65,6 +65,39 @@ impl Registry for Scoped {
     async fn blob(&self, repo: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError> {
         self.within(repo)?;
         self.inner.blob(repo, blob, sink).await
+    }
+}
+
+#[async_trait]
+impl<R: Upload + ?Sized> Upload for Scoped<R> {
+    async fn put_blob(
+        &self,
+        repo: &RepoName,
+        blob: &Descriptor,
+        source: &dyn BlobSource,
+    ) -> Result<Uploaded, RegistryError> {
+        self.within(repo)?;
+        self.inner.put_blob(repo, blob, source).await
+    }
+
+    async fn put_manifest(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+        manifest: &Manifest,
+    ) -> Result<(), RegistryError> {
+        self.within(repo)?;
+        self.inner.put_manifest(repo, selector, manifest).await
+    }
+
+    async fn present(&self, repo: &RepoName, selector: &Selector) -> Result<Option<Digest>, RegistryError> {
+        self.within(repo)?;
+        self.inner.present(repo, selector).await
+    }
+
+    async fn read_back(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
+        self.within(repo)?;
+        self.inner.read_back(repo, selector).await
     }
 }
 
@@ -224,6 +257,11 @@ impl Offline {
             .remedy("mount without --offline, or fetch it beforehand")
     }
 
+    fn refuse_to_write(&self, subject: impl Display) -> RegistryError {
+        RegistryError::new(Failure::Offline, subject, "nothing can be written to a registry while the mount is offline")
+            .remedy("mount without --offline")
+    }
+
     fn repo(&self, repo: &RepoName) -> Repo {
         Repo { host: self.host.clone(), name: repo.clone() }
     }
@@ -249,6 +287,26 @@ impl Registry for Offline {
 
     async fn blob(&self, repo: &RepoName, blob: &Descriptor, _: &mut dyn BlobSink) -> Result<(), BlobError> {
         Err(self.refuse(self.repo(repo).at(Selector::Digest(blob.digest))).into())
+    }
+}
+
+#[async_trait]
+impl Upload for Offline {
+    async fn put_blob(
+        &self,
+        repo: &RepoName,
+        blob: &Descriptor,
+        _: &dyn BlobSource,
+    ) -> Result<Uploaded, RegistryError> {
+        Err(self.refuse_to_write(self.repo(repo).at(Selector::Digest(blob.digest))))
+    }
+
+    async fn put_manifest(&self, repo: &RepoName, selector: &Selector, _: &Manifest) -> Result<(), RegistryError> {
+        Err(self.refuse_to_write(self.repo(repo).at(selector.clone())))
+    }
+
+    async fn present(&self, repo: &RepoName, selector: &Selector) -> Result<Option<Digest>, RegistryError> {
+        Err(self.refuse_to_write(self.repo(repo).at(selector.clone())))
     }
 }
 

@@ -29,7 +29,8 @@ const TRANSFERS: usize = 8;
 /// Other requests to one registry at a time.
 const QUESTIONS: usize = 16;
 /// Both kinds of manifest.
-const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json";
+pub(super) const MANIFESTS: &str =
+    "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json";
 const JSON: &str = "application/json";
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
@@ -50,9 +51,9 @@ pub struct RemoteOptions {
 pub struct Remote {
     host: Host,
     base: Url,
-    requester: Requester,
-    transfers: Gate,
-    questions: Gate,
+    pub(super) requester: Requester,
+    pub(super) transfers: Gate,
+    pub(super) questions: Gate,
 }
 
 impl Remote {
@@ -79,17 +80,17 @@ impl Remote {
         &self.requester.registry
     }
 
-    fn repo(&self, name: &RepoName) -> Repo {
+    pub(super) fn repo(&self, name: &RepoName) -> Repo {
         Repo { host: self.host.clone(), name: name.clone() }
     }
 
     /// The address of `path` below `/v2/`. Names and digests hold nothing that a path would read differently.
-    fn url(&self, path: &str) -> Result<Url, Fault> {
+    pub(super) fn url(&self, path: &str) -> Result<Url, Fault> {
         self.base.join(path).map_err(|e| Fault::new(Failure::Protocol, format!("{path:?} is no path: {e}")))
     }
 
     /// Asks until there is an answer with its whole body, or nothing more is to be tried.
-    async fn document(
+    pub(super) async fn document(
         &self,
         question: &Question,
         limit: u64,
@@ -137,7 +138,7 @@ impl Remote {
         Ok(entries)
     }
 
-    async fn enter<'a>(&self, gate: &'a Gate) -> Result<Place<'a>, Fault> {
+    pub(super) async fn enter<'a>(&self, gate: &'a Gate) -> Result<Place<'a>, Fault> {
         gate.enter(self.requester.transport.deadline()).await
     }
 
@@ -155,18 +156,18 @@ impl Remote {
             StatusCode::NOT_FOUND if is_json(&answer.headers) => Err(absent(&answer)),
             // HEAD has no body that could tell an absence from a proxy's page, and some stores refuse it
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
-                let raw = self.get(repo, &Selector::Tag(tag.clone())).await?;
+                question.method = Method::GET;
+                let raw = self.get(question, &Selector::Tag(tag.clone())).await?;
                 Ok(Some(raw.claimed.unwrap_or_else(|| Digest::of(&raw.bytes))))
             }
             _ => Err(answer.unexpected()),
         }
     }
 
-    async fn get(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, Fault> {
+    /// Asks for the manifest that is `selector` by a question that is a GET.
+    pub(super) async fn get(&self, question: Question, selector: &Selector) -> Result<RawManifest, Fault> {
         let _place = self.enter(&self.questions).await?;
         let mut patience = self.requester.transport.patience();
-        let url = self.url(&format!("{repo}/manifests/{selector}"))?;
-        let question = Question::get(url, MANIFESTS, Scope::Pull(repo.clone()));
         let answer = self.document(&question, MANIFEST_MAX, "the manifest", &mut patience).await?;
         match answer.status {
             StatusCode::OK => answer.refuse_html()?,
@@ -212,7 +213,10 @@ impl Registry for Remote {
     }
 
     async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
-        let raw = self.get(repo, selector).await;
+        let raw = match self.url(&format!("{repo}/manifests/{selector}")) {
+            Ok(url) => self.get(Question::get(url, MANIFESTS, Scope::Pull(repo.clone())), selector).await,
+            Err(fault) => Err(fault),
+        };
         raw.map_err(|fault| fault.about(&self.repo(repo).at(selector.clone()).to_string()))
     }
 
@@ -230,7 +234,7 @@ impl Registry for Remote {
 }
 
 /// The digest that `Docker-Content-Digest` claims. One that cannot be checked claims nothing.
-fn claim(headers: &HeaderMap) -> Result<Option<Digest>, Fault> {
+pub(super) fn claim(headers: &HeaderMap) -> Result<Option<Digest>, Fault> {
     let mut claims = headers.get_all(CONTENT_DIGEST).iter();
     let first = claims.next();
     if let Some(other) = claims.find(|other| Some(*other) != first) {

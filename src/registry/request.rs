@@ -1,12 +1,14 @@
 //! One request to a registry: login, redirects, and the answer of whoever answers in the end.
 //!
-//! `Authorization` is set in one place, [`Requester::hops`], and only for the registry's own origin.
+//! `Authorization` is set in one place, [`Requester::request`], and only for the registry's own origin.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
-use reqwest::{Method, Request, StatusCode, Url};
+use reqwest::{Method, Request, Response, StatusCode, Url};
 
 use super::Failure;
 use super::address::Reach;
@@ -14,11 +16,11 @@ use super::answer::{Answer, is_json};
 use super::auth::{Auth, Grant, Scope};
 use super::challenge::Challenge;
 use super::origin::{Origin, Scheme};
-use super::retry::{Fault, Patience};
-use super::transport::{Count, Transport};
+use super::retry::{Fault, Patience, Retry};
+use super::transport::{ANSWER, Count, Transport};
 
 /// Redirects that are followed for one request.
-const REDIRECTS_MAX: u32 = 5;
+pub(super) const REDIRECTS_MAX: u32 = 5;
 /// The longest `Location`, in bytes.
 const LOCATION_MAX: usize = 8 << 10;
 /// Logins for one request.
@@ -28,10 +30,11 @@ const REFUSAL_MAX: u64 = 16 << 10;
 
 /// What is asked.
 pub(super) struct Question {
-    /// GET or HEAD: nothing else may be redirected or tried again.
     pub method: Method,
     pub url: Url,
     pub headers: HeaderMap,
+    /// What is sent along, for methods that write.
+    pub body: Bytes,
     pub scope: Scope,
     pub count: Count,
 }
@@ -42,7 +45,12 @@ impl Question {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        Question { method: Method::GET, url, headers, scope, count: Count::Request }
+        Question { method: Method::GET, url, headers, body: Bytes::new(), scope, count: Count::Request }
+    }
+
+    /// Whether it changes nothing at the registry.
+    fn only_reads(&self) -> bool {
+        matches!(self.method, Method::GET | Method::HEAD)
     }
 }
 
@@ -77,27 +85,27 @@ impl Requester {
             match (status, &grant) {
                 (StatusCode::UNAUTHORIZED, _) if own => {
                     if logins == LOGINS_MAX {
-                        return Err(self.denied(answer, grant.as_deref(), patience).await);
+                        return Err(self.denied(answer, &question.scope, grant.as_deref(), patience).await);
                     }
                     let challenge = Challenge::of(answer.response.headers())?;
                     self.transport.observe(&self.registry, |seen| seen.login = Some(challenge.scheme()));
                     drop(answer);
-                    grant = Some(self.log_in(question, challenge, grant.as_deref(), patience).await?);
+                    grant = Some(self.log_in(&question.scope, challenge, grant.as_deref(), patience).await?);
                     logins += 1;
                 }
                 // ECR answers so when a token has expired (registries.md Q4)
                 (StatusCode::FORBIDDEN, Some(old)) if own && logins == 0 && looks_expired(&answer, old) => {
-                    grant = Some(self.log_in(question, old.challenge.clone(), Some(old), patience).await?);
+                    grant = Some(self.log_in(&question.scope, old.challenge.clone(), Some(old), patience).await?);
                     logins = LOGINS_MAX;
                 }
                 (StatusCode::FORBIDDEN, _) if own => {
-                    return Err(self.denied(answer, grant.as_deref(), patience).await);
+                    return Err(self.denied(answer, &question.scope, grant.as_deref(), patience).await);
                 }
                 // a store's signed address may have expired; a new one comes from the registry (Q11)
                 (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) if !own && !resolved_again => {
                     resolved_again = true;
                 }
-                (status, _) if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() => {
+                (status, _) if may_pass(status, question.only_reads()) => {
                     return Err(answer.document(REFUSAL_MAX, "the answer", patience).await?.overloaded());
                 }
                 _ => {
@@ -113,21 +121,21 @@ impl Requester {
     }
 
     /// The fault of an answer that denies access to who showed `grant`.
-    async fn denied(&self, answer: Answer, grant: Option<&Grant>, patience: &mut Patience) -> Fault {
+    async fn denied(&self, answer: Answer, scope: &Scope, grant: Option<&Grant>, patience: &mut Patience) -> Fault {
         match answer.document(REFUSAL_MAX, "the answer", patience).await {
-            Ok(document) => self.auth.denied(&document.words(), grant),
+            Ok(document) => self.auth.denied(&document.words(), scope, grant),
             Err(fault) => fault,
         }
     }
 
     async fn log_in(
         &self,
-        question: &Question,
+        scope: &Scope,
         challenge: Challenge,
         refused: Option<&Grant>,
         patience: &Patience,
     ) -> Result<Arc<Grant>, Fault> {
-        let login = self.auth.log_in(&question.scope, challenge, refused);
+        let login = self.auth.log_in(scope, challenge, refused);
         patience.within(self.transport.deadline(), "logging in", login).await?
     }
 
@@ -140,30 +148,112 @@ impl Requester {
             let Some(origin) = Origin::of(&url) else {
                 return Err(Fault::new(Failure::Protocol, "an address that is neither http nor https"));
             };
-            let mut request = Request::new(question.method.clone(), url.clone());
-            *request.headers_mut() = question.headers.clone();
-            if let Some(grant) = grant
-                && origin == self.registry
-            {
-                request.headers_mut().insert(AUTHORIZATION, grant.header.clone());
-            }
+            let request = self.request(question, &url, grant);
+            let limit = if question.only_reads() { ANSWER } else { self.transport.deadline() };
             let from = if origin == self.registry { None } else { lies };
-            let response = self.transport.send(request, count, from, patience).await?;
+            let response = self.transport.send(request, count, from, limit, patience).await?;
             if origin == self.registry {
                 lies = response.remote_addr().map(|address| Reach::of(address.ip()));
             }
-            let redirects = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
-            if !redirects {
-                if question.count == Count::Blob && response.status().is_success() {
+            if !is_redirect(response.status()) {
+                if question.count == Count::Blob && question.method == Method::GET && response.status().is_success() {
                     self.transport.observe(&self.registry, |seen| seen.blobs_from = Some(origin.clone()));
                 }
                 return Ok(Answer { response, origin });
             }
-            url = target(&url, response.headers())?;
+            url = match question.only_reads() {
+                true => target(&url, response.headers())?,
+                false => self.target_of_write(&url, response.status(), response.headers())?,
+            };
             count = Count::Nothing;
         }
-        Err(Fault::new(Failure::Protocol, format!("the registry redirects more than {REDIRECTS_MAX} times")))
+        Err(too_many_redirects())
     }
+
+    /// The one place where a credential is put into a request.
+    fn request(&self, question: &Question, url: &Url, grant: Option<&Grant>) -> Request {
+        let mut request = Request::new(question.method.clone(), url.clone());
+        *request.headers_mut() = question.headers.clone();
+        if let Some(grant) = grant
+            && Origin::of(url).as_ref() == Some(&self.registry)
+        {
+            request.headers_mut().insert(AUTHORIZATION, grant.header.clone());
+        }
+        if !question.only_reads() {
+            *request.body_mut() = Some(question.body.clone().into());
+        }
+        request
+    }
+
+    /// The request of `question`, to which its caller adds a body that can be sent once only; and the login in it.
+    pub fn request_once(&self, question: &Question) -> (Request, Option<Arc<Grant>>) {
+        let grant = self.auth.granted(&question.scope);
+        (self.request(question, &question.url, grant.as_deref()), grant)
+    }
+
+    /// Judges the answer to a [`Requester::request_once`], as [`Requester::ask`] does, except that redirects are left
+    /// to the caller. After a refused login there is a new one, of which `logins` counts, and the fault asks to begin
+    /// anew.
+    pub async fn answered_once(
+        &self,
+        question: &Question,
+        grant: Option<Arc<Grant>>,
+        response: Response,
+        logins: &mut u32,
+        patience: &mut Patience,
+    ) -> Result<Answer, Fault> {
+        let answer = Answer { response, origin: self.registry.clone() };
+        let status = answer.response.status();
+        let challenge = match (status, &grant) {
+            (StatusCode::UNAUTHORIZED, _) => Some(Challenge::of(answer.response.headers())?),
+            (StatusCode::FORBIDDEN, Some(old)) if looks_expired(&answer, old) => Some(old.challenge.clone()),
+            (StatusCode::FORBIDDEN, _) => None,
+            (status, _) if may_pass(status, false) => {
+                return Err(answer.document(REFUSAL_MAX, "the answer", patience).await?.overloaded());
+            }
+            _ => return Ok(answer),
+        };
+        match challenge {
+            Some(challenge) if *logins < LOGINS_MAX => {
+                *logins = if status == StatusCode::FORBIDDEN { LOGINS_MAX } else { *logins + 1 };
+                drop(answer);
+                self.log_in(&question.scope, challenge, grant.as_deref(), patience).await?;
+                let at_once = Retry::After(Some(Duration::ZERO));
+                Err(Fault { retry: at_once, ..Fault::new(Failure::Denied, "the login ran out during the upload") })
+            }
+            _ => Err(self.denied(answer, &question.scope, grant.as_deref(), patience).await),
+        }
+    }
+
+    /// Where a redirect of something that was sent leads: to the registry itself or nowhere.
+    pub fn target_of_write(&self, from: &Url, status: StatusCode, headers: &HeaderMap) -> Result<Url, Fault> {
+        if !matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT) {
+            let rule = format!("the registry answers what is written by a redirect ({status}) that would lose it");
+            return Err(Fault::new(Failure::Protocol, rule));
+        }
+        let url = target(from, headers)?;
+        if Origin::of(&url).as_ref() != Some(&self.registry) {
+            let rule = format!("a redirect of what is written leads away from {}", self.registry);
+            return Err(Fault::new(Failure::Protocol, rule));
+        }
+        Ok(url)
+    }
+}
+
+/// Whether another try may get another answer. What is not implemented will not be at the next try.
+fn may_pass(status: StatusCode, only_reads: bool) -> bool {
+    status == StatusCode::TOO_MANY_REQUESTS
+        || status.is_server_error() && (only_reads || status != StatusCode::NOT_IMPLEMENTED)
+}
+
+/// Whether the answer leads elsewhere.
+pub(super) fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// The fault of a chain of redirects without end.
+pub(super) fn too_many_redirects() -> Fault {
+    Fault::new(Failure::Protocol, format!("the registry redirects more than {REDIRECTS_MAX} times"))
 }
 
 /// Where a redirect leads, if it may be followed (hostile input R10 to R16).

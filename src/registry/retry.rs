@@ -16,6 +16,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Below this many bytes in a second a transfer does not count as moving.
 const LOW_SPEED: u64 = 1024;
+/// How long what was handed to a connection may be on its way there, beside the deadline.
+const IN_FLIGHT_TIME: Duration = Duration::from_secs(300);
 /// How long a transfer may be that slow before it is tried again.
 const LOW_SPEED_TIME: Duration = Duration::from_secs(15);
 
@@ -124,6 +126,26 @@ impl Patience {
                 format!("the body came slower than 1 KiB/s for {}", in_words(LOW_SPEED_TIME)),
             )),
         }
+    }
+
+    /// A piece of a body was taken on its way to a peer.
+    pub fn sent(&mut self) {
+        self.progressed();
+    }
+
+    /// The time until a body that is being sent has stood still for too long, of which `in_flight` bytes may still be
+    /// on their way without a sign, and `sent` bytes were sent in `elapsed`. What is on its way is taken to move as
+    /// fast as all before it, and at the low-speed limit at least; but a peer that has it all and is silent looks
+    /// alike, so that there is an end to it.
+    pub fn left_to_send(&self, in_flight: u64, sent: u64, elapsed: Duration) -> Duration {
+        let seen = sent.saturating_sub(in_flight) as f64 / elapsed.as_secs_f64().max(0.001);
+        let on_its_way = Duration::from_secs_f64(in_flight as f64 / seen.max(LOW_SPEED as f64));
+        (self.deadline + on_its_way.min(IN_FLIGHT_TIME)).saturating_sub(self.progress_at.elapsed())
+    }
+
+    /// The fault of a body that stood still for too long on its way to a peer.
+    pub fn not_sent(&self, doing: &str) -> Fault {
+        self.expired(doing)
     }
 
     /// `bytes` of a body came and it now reaches to `position`. Only a body that moves at the low-speed limit or

@@ -10,6 +10,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use reqwest::{Client, Request, Response, StatusCode};
 use rustls::pki_types::CertificateDer;
@@ -28,6 +30,8 @@ use super::{Failure, RegistryError, Requests};
 const CONNECT: Duration = Duration::from_secs(5);
 /// Time from the request to the answer's head, on a connection that stands.
 const FIRST_BYTE: Duration = Duration::from_secs(10);
+/// Time from nothing to an answer's head, for whatever only reads.
+pub(super) const ANSWER: Duration = CONNECT.saturating_add(FIRST_BYTE);
 /// The largest head of an HTTP/2 answer, in bytes. HTTP/1 heads are bounded by the library (about 400 KiB).
 const HEAD_MAX: u32 = 256 << 10;
 /// How many failing origins are remembered. A registry can name any number of them by redirects.
@@ -72,6 +76,9 @@ pub struct Transport {
     requests: Requests,
     observations: Observations,
 }
+
+/// An answer's head that is on its way.
+pub(super) type Answering = BoxFuture<'static, Result<Response, reqwest::Error>>;
 
 /// How a request is counted, unless it is answered 401.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -148,15 +155,32 @@ impl Transport {
         self.deadline
     }
 
-    /// Sends one request and waits for the answer's head. `from`: where the registry lies whose redirect this
-    /// follows to another origin.
+    /// Sends one request and waits for the answer's head, at most `limit`. `from`: where the registry lies whose
+    /// redirect this follows to another origin.
     pub(super) async fn send(
         &self,
         request: Request,
         count: Count,
         from: Option<Reach>,
+        limit: Duration,
         patience: &Patience,
     ) -> Result<Response, Fault> {
+        let doing = Origin::of(request.url()).map_or_else(String::new, |origin| format!("waiting for {origin}"));
+        self.exchange(request, count, from, |answering| patience.within(limit, &doing, answering)).await
+    }
+
+    /// Sends one request; `wait` waits for the answer's head, for as long as it likes, and does meanwhile what there
+    /// is to do.
+    pub(super) async fn exchange<F>(
+        &self,
+        request: Request,
+        count: Count,
+        from: Option<Reach>,
+        wait: impl FnOnce(Answering) -> F,
+    ) -> Result<Response, Fault>
+    where
+        F: Future<Output = Result<Result<Response, reqwest::Error>, Fault>>,
+    {
         let url = request.url().clone();
         let Some(origin) = Origin::of(&url) else {
             return Err(Fault::new(Failure::Protocol, "an address that is neither http nor https"));
@@ -171,8 +195,7 @@ impl Transport {
             (Some(reach), _) => self.guarded.iter().find(|(r, _)| *r == reach).map_or(&self.client, |(_, c)| c),
             (None, _) => &self.client,
         };
-        let doing = format!("waiting for {origin}");
-        let sent = patience.within(CONNECT + FIRST_BYTE, &doing, client.execute(request)).await;
+        let sent = wait(client.execute(request).boxed()).await;
         let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let answer = match sent {
             Ok(Ok(response)) => {
@@ -191,10 +214,10 @@ impl Transport {
                 }
                 Err(fault_of(&error, &origin))
             }
-            Err(timeout) => {
-                tracing::debug!(%method, url = %shown(&url), error = %timeout.rule, ms, "request");
+            Err(given_up) => {
+                tracing::debug!(%method, url = %shown(&url), error = %given_up.rule, ms, "request");
                 self.count(count, None);
-                Err(timeout)
+                Err(given_up)
             }
         };
         self.note(&origin, &answer);

@@ -8,7 +8,7 @@ use std::io;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Registry, RegistryError};
+use super::{RawManifest, Registry, RegistryError};
 use crate::digest::Digest;
 use crate::name::{RepoName, Selector};
 use crate::oci::{Descriptor, Manifest};
@@ -18,6 +18,14 @@ use crate::oci::{Descriptor, Manifest};
 pub trait BlobSource: Send + Sync {
     /// The bytes at `offset`, at most `len` of them; none at the end alone.
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes>;
+}
+
+#[async_trait]
+impl BlobSource for Bytes {
+    async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.len());
+        Ok(self.slice(start..start.saturating_add(len).min(self.len())))
+    }
 }
 
 /// What an upload did.
@@ -57,4 +65,10 @@ pub trait Upload: Registry {
 
     /// The digest that a tag stands for at this moment, past every cache and mirror. `None` if there is no such tag.
     async fn present(&self, repo: &RepoName, selector: &Selector) -> Result<Option<Digest>, RegistryError>;
+
+    /// A manifest's bytes as they are at this moment, past every cache and mirror: what was written, read back. As
+    /// [`Registry::manifest`] otherwise.
+    async fn read_back(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
+        self.manifest(repo, selector).await
+    }
 }

@@ -1,18 +1,12 @@
 //! `tofufs doctor REFERENCE`: what it says of registries of every kind, and that it says no secret.
 
 use super::hostile::{Behaviour, Login, Reply, Seen, all, blobs, path};
+use super::support::{pack, tls};
 use super::*;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
-
-#[path = "../support/pack.rs"]
-#[allow(dead_code, reason = "this program uses a part of it")]
-mod pack;
-#[path = "../support/tls.rs"]
-#[allow(dead_code, reason = "this program uses a part of it")]
-mod tls;
 
 /// The program in an otherwise empty home.
 struct Doctor {

@@ -4,14 +4,17 @@
 mod auth;
 mod blobs;
 mod doctor;
+mod documents;
 mod lists;
 mod manifests;
 mod outages;
+mod push;
+mod pushed;
 mod redirects;
 mod tls;
 
-#[path = "../support/hostile.rs"]
-mod hostile;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -28,7 +31,7 @@ use tofufs::registry::remote::{Remote, RemoteOptions};
 use tofufs::registry::transport::{Transport, TransportOptions};
 use tofufs::registry::{BlobError, BlobSink, Failure, Registry, RegistryError, SinkError};
 
-use hostile::Hostile;
+use support::hostile::{self, Hostile};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// A text that must never show up where secrets do not belong.

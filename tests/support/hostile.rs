@@ -1,6 +1,6 @@
 //! A scripted registry on 127.0.0.1 that speaks raw HTTP/1.1, so that it can lie at that level.
 //!
-//! Without rules it is an honest, read-only registry: tags in pages, manifests, blobs with ranges, and, where it was
+//! Without rules it is an honest registry: tags in pages, manifests, blobs with ranges, uploads, and, where it was
 //! told to ask for it, Basic or Bearer login with a token service at `/token`. Each request that arrives is kept. A
 //! [`Behaviour`] takes the place of the honest answer for the requests that its rule matches.
 
@@ -18,6 +18,8 @@ use tofufs::digest::Digest;
 // By its path, since this file is a module of two programs at different places.
 #[path = "hostile/messages.rs"]
 mod messages;
+#[path = "hostile/uploads.rs"]
+mod uploads;
 
 pub use messages::{Reply, Seen};
 
@@ -59,6 +61,15 @@ pub enum Behaviour {
         bytes: usize,
         terminated: bool,
     },
+    /// The request's body is taken in pieces with a pause before each; the answer is honest.
+    TakeSlowly {
+        piece: usize,
+        pause: Duration,
+    },
+    /// This many bytes of the request's body are taken, then the connection ends by RST.
+    TakeSome(usize),
+    /// This answer, before the request's body is taken.
+    Early(Reply),
 }
 
 impl Behaviour {
@@ -99,6 +110,9 @@ struct State {
     tokens: BTreeSet<String>,
     tokens_made: usize,
     connections: Vec<Weak<TcpStream>>,
+    /// The uploads that were begun and not ended.
+    uploads: BTreeSet<String>,
+    uploads_begun: usize,
 }
 
 struct Shared {
@@ -134,6 +148,8 @@ impl Hostile {
             black: (Mutex::new(false), Condvar::new()),
         });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // what is sent is on its way until it is read, as over a network
+        rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 64 << 10).unwrap();
         let addr = listener.local_addr().unwrap();
         let acceptor = Some(accept(listener, shared.clone()));
         Hostile { shared, addr, acceptor }
@@ -188,6 +204,21 @@ impl Hostile {
         let digest = Digest::of(bytes);
         self.state().blobs.insert(digest.to_string(), bytes.to_vec());
         digest
+    }
+
+    /// The bytes of a blob that it holds.
+    pub fn blob(&self, digest: &Digest) -> Option<Vec<u8>> {
+        self.state().blobs.get(&digest.to_string()).cloned()
+    }
+
+    /// The bytes of a manifest that it holds under a tag or digest.
+    pub fn manifest(&self, repo: &str, reference: &str) -> Option<Vec<u8>> {
+        self.state().manifests.get(&(repo.to_owned(), reference.to_owned())).map(|(_, bytes)| bytes.clone())
+    }
+
+    /// Loses all uploads that were begun.
+    pub fn lose_uploads(&self) {
+        self.state().uploads.clear();
     }
 
     /// Drops a blob.
@@ -306,18 +337,22 @@ fn accept(listener: TcpListener, shared: Arc<Shared>) -> JoinHandle<()> {
 
 fn serve<S: Read + Write>(shared: &Shared, stream: S, tcp: &TcpStream) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
-    while let Some(seen) = read_request(&mut stream)? {
+    while let Some((mut seen, length)) = read_head(&mut stream)? {
         {
             let mut black = shared.black.0.lock().unwrap();
             while *black {
                 black = shared.black.1.wait(black).unwrap();
             }
         }
-        let behaviour = {
-            let mut state = shared.state.lock().unwrap();
-            state.requests.push(seen.clone());
-            behaviour_for(&mut state, &seen)
-        };
+        let behaviour = behaviour_for(&mut shared.state.lock().unwrap(), &seen);
+        if let Behaviour::Early(reply) = &behaviour {
+            stream.get_mut().write_all(&reply.head())?;
+            stream.get_mut().write_all(&reply.body)?;
+            stream.get_mut().flush()?;
+        }
+        let taken = uploads::take(&mut stream, length, &behaviour, &mut seen.body);
+        shared.state.lock().unwrap().requests.push(seen.clone());
+        taken?;
         let honest = |seen: &Seen| honest(&mut shared.state.lock().unwrap(), seen);
         if !act(stream.get_mut(), tcp, &seen, behaviour, honest)? {
             break;
@@ -335,7 +370,8 @@ fn behaviour_for(state: &mut State, seen: &Seen) -> Behaviour {
     Behaviour::Honest
 }
 
-fn read_request(stream: &mut impl BufRead) -> io::Result<Option<Seen>> {
+/// A request without its body, and how long that is.
+fn read_head(stream: &mut impl BufRead) -> io::Result<Option<(Seen, usize)>> {
     let mut line = String::new();
     if stream.read_line(&mut line)? == 0 {
         return Ok(None);
@@ -350,9 +386,7 @@ fn read_request(stream: &mut impl BufRead) -> io::Result<Option<Seen>> {
         seen.headers.push((name.to_owned(), value.trim().to_owned()));
     }
     let length = seen.header("content-length").and_then(|l| l.parse().ok()).unwrap_or(0);
-    seen.body = vec![0; length];
-    stream.read_exact(&mut seen.body)?;
-    Ok(Some(seen))
+    Ok(Some((seen, length)))
 }
 
 /// Answers; whether the connection goes on.
@@ -372,7 +406,9 @@ fn act(
         Ok(true)
     };
     match behaviour {
-        Behaviour::Honest => whole(out, honest(seen)),
+        Behaviour::Honest | Behaviour::TakeSlowly { .. } => whole(out, honest(seen)),
+        Behaviour::TakeSome(_) => reset(tcp),
+        Behaviour::Early(_) => Ok(true),
         Behaviour::Answer(reply) => whole(out, reply),
         Behaviour::Edit(edit) => whole(out, edit(seen, honest(seen))),
         Behaviour::IgnoreRange => {
@@ -460,6 +496,9 @@ fn honest(state: &mut State, seen: &Seen) -> Reply {
     }
     if let Some(repo) = rest.strip_suffix("/tags/list") {
         return tags(state, repo, query);
+    }
+    if matches!(&*seen.method, "POST" | "PUT") {
+        return uploads::written(state, seen, rest);
     }
     if let Some((repo, reference)) = rest.split_once("/manifests/") {
         return match state.manifests.get(&(repo.to_owned(), reference.to_owned())) {

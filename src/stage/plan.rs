@@ -1,0 +1,237 @@
+//! From content to a plan: blobs, manifests, and the tags that are to stand for them.
+//!
+//! A plan depends on nothing but the content, the annotations and the names: never on a clock, a path or the order in
+//! which a disk lists files. Making one sends nothing.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustix::fs::fstat;
+
+use super::blob::{Blob, Content, OpenFile, Workshop};
+use super::provider::{self, Target};
+use super::tree::{ANNOTATIONS_FILE, Stamp, Tree, check_links, read_small};
+use super::{Failure, StageError};
+use crate::archive::{self, Limits};
+use crate::artifact::{self, Release};
+use crate::name::{Repo, Selector, Tag};
+use crate::oci::write::{EMPTY_CONTENT, empty, image};
+use crate::oci::{Descriptor, Manifest};
+
+/// The most bytes of a file with annotations.
+const ANNOTATIONS_MAX: u64 = 64 << 10;
+/// Annotation of a layer: the name that `oras pull` gives the file.
+pub(super) const TITLE: &str = "org.opencontainers.image.title";
+/// The title of a module's package. The same for all, so that a module's digest depends on its content alone.
+const MODULE_TITLE: &str = "module.zip";
+
+/// Where a release goes, and what is said of it.
+#[derive(Clone, Debug)]
+pub struct Destined {
+    /// The repository.
+    pub repo: Repo,
+    /// The tags, at least one.
+    pub tags: Vec<Tag>,
+    /// Annotations of the release; they win over those that the tree holds.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What the tags are to stand for.
+#[derive(Clone, Debug)]
+pub enum Artifact {
+    /// A module package: its manifest.
+    Module(Manifest),
+    /// Platforms of a provider release. The index is made of what is there and of these.
+    Provider {
+        /// In the order of their names.
+        targets: Vec<Target>,
+        /// Of the index.
+        annotations: BTreeMap<String, String>,
+    },
+}
+
+/// A release, ready to be pushed.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The repository.
+    pub repo: Repo,
+    /// The tags, at least one.
+    pub tags: Vec<Tag>,
+    /// What is uploaded first, no digest twice.
+    pub blobs: Vec<Blob>,
+    /// What is tagged.
+    pub artifact: Artifact,
+    /// What whoever publishes it should know, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// The manifests that are pushed by digest in any case, in this order. The index of a provider release is not among
+    /// them: it depends on what the tag stands for.
+    pub fn manifests(&self) -> Vec<&Manifest> {
+        match &self.artifact {
+            Artifact::Module(manifest) => vec![manifest],
+            Artifact::Provider { targets, .. } => targets.iter().map(|target| &target.manifest).collect(),
+        }
+    }
+
+    /// Bytes of all blobs.
+    pub fn size(&self) -> u64 {
+        self.blobs.iter().map(|blob| blob.descriptor.size).sum()
+    }
+
+    /// What messages call it: the first tag's reference.
+    pub fn subject(&self) -> String {
+        match self.tags.first() {
+            Some(tag) => self.repo.at(Selector::Tag(tag.clone())).to_string(),
+            None => self.repo.to_string(),
+        }
+    }
+
+    pub(super) fn new(destined: Destined, artifact: Artifact, blobs: Vec<Blob>, warnings: Vec<String>) -> Plan {
+        let mut plan = Plan { repo: destined.repo, tags: destined.tags, blobs: Vec::new(), artifact, warnings };
+        let config = Blob { descriptor: empty(), content: Content::Memory(Bytes::from_static(EMPTY_CONTENT)) };
+        for blob in [config].into_iter().chain(blobs) {
+            if !plan.blobs.iter().any(|known| known.descriptor.digest == blob.descriptor.digest) {
+                plan.blobs.push(blob);
+            }
+        }
+        plan
+    }
+}
+
+/// The plan of a directory: of a provider release if it holds one, else of a module. `name` is what messages call it.
+///
+/// # Errors
+/// `Invalid` for what makes no release, `Busy` for what changed meanwhile, and those of reading and packing.
+pub fn directory(dir: OwnedFd, name: &str, mut destined: Destined, workshop: &Workshop) -> Result<Plan, StageError> {
+    for (key, value) in annotations_of(&dir, name)? {
+        destined.annotations.entry(key).or_insert(value);
+    }
+    match provider::contents(dir.as_fd(), name)? {
+        Some(contents) => contents.plan(destined, workshop),
+        None => module(dir, name, destined, workshop),
+    }
+}
+
+fn module(dir: OwnedFd, name: &str, destined: Destined, workshop: &Workshop) -> Result<Plan, StageError> {
+    let limits = Limits::default();
+    let tree = Tree::read(dir, name, &limits)?;
+    if tree.files.is_empty() {
+        return Err(StageError::new(Failure::Invalid, name, "it holds no file that would be part of a release"));
+    }
+    let mut warnings = Vec::new();
+    for file in &tree.files {
+        let base = file.path.rsplit(|b| *b == b'/').next().unwrap_or_default();
+        if base.ends_with(b".tfstate") || base.ends_with(b".tfstate.backup") {
+            let path = file.path.escape_ascii();
+            warnings.push(format!("{name}/{path} becomes part of the module: a state often holds secrets"));
+        }
+    }
+    let (layer, _) = pack(&tree, name, workshop)?;
+    module_of(layer, destined, warnings)
+}
+
+/// Packs a tree: the blob, and the `h1:` hash of the package.
+pub(super) fn pack(tree: &Tree, name: &str, workshop: &Workshop) -> Result<(Blob, crate::digest::H1), StageError> {
+    let sealing = workshop.file()?;
+    let refused = |e: &archive::ArchiveError| StageError::archive(name, e);
+    let limits = Limits::default();
+    let written = archive::write(&tree.entries(), tree, &sealing, &limits).map_err(|e| refused(&e))?;
+    tree.check_unchanged()?;
+    let file = OpenFile { file: sealing.0, len: written.size };
+    // What is published is what a mount shows: the reader has the last word.
+    archive::index(&file, &limits).map_err(|e| refused(&e))?;
+    let descriptor = layer(artifact::ZIP, written.digest, written.size, MODULE_TITLE);
+    Ok((Blob { descriptor, content: Content::File(Arc::new(file)) }, written.h1))
+}
+
+pub(super) fn layer(media_type: &str, digest: crate::digest::Digest, size: u64, title: &str) -> Descriptor {
+    Descriptor {
+        media_type: media_type.to_owned(),
+        digest,
+        size,
+        artifact_type: None,
+        platform: None,
+        annotations: BTreeMap::from([(TITLE.to_owned(), title.to_owned())]),
+    }
+}
+
+/// The plan of a module whose package is there already: it is pushed byte for byte.
+///
+/// # Errors
+/// Those of [`archive::index`]: what a mount would refuse is not published.
+pub fn module_zip(file: OwnedFd, name: &str, destined: Destined) -> Result<Plan, StageError> {
+    let package = Package::read(file, name)?;
+    let mut warnings = Vec::new();
+    if !package.hashes_agree {
+        warnings.push(format!(
+            "{name} has entries for directories, so the h1 hash of the archive is not that of the directory it unpacks to"
+        ));
+    }
+    module_of(package.blob(MODULE_TITLE), destined, warnings)
+}
+
+fn module_of(layer: Blob, destined: Destined, warnings: Vec<String>) -> Result<Plan, StageError> {
+    let refused = |e: &dyn std::fmt::Display| StageError::new(Failure::Structure, &destined.repo, e);
+    let manifest = image(artifact::MODULE, std::slice::from_ref(&layer.descriptor), &destined.annotations)
+        .map_err(|e| refused(&e))?;
+    Release::read(&manifest).map_err(|e| refused(&e))?;
+    Ok(Plan::new(destined, Artifact::Module(manifest), vec![layer], warnings))
+}
+
+/// A zip that is pushed byte for byte.
+pub(super) struct Package {
+    pub(super) file: Arc<OpenFile>,
+    pub(super) digest: crate::digest::Digest,
+    pub(super) h1: crate::digest::H1,
+    /// Whether clients compute one hash for the archive and for what it unpacks to.
+    pub(super) hashes_agree: bool,
+    /// The names at its top.
+    pub(super) top: Vec<Vec<u8>>,
+}
+
+impl Package {
+    pub(super) fn read(file: OwnedFd, name: &str) -> Result<Package, StageError> {
+        use std::os::unix::ffi::OsStrExt;
+
+        let failed = |e: rustix::io::Errno| StageError::io(name, e);
+        let limits = Limits::default();
+        let before = fstat(&file).map_err(failed)?;
+        check_links(&before, name)?;
+        let file = OpenFile::of(file).map_err(failed)?;
+        let refused = |e: archive::ArchiveError| StageError::archive(name, &e);
+        let members = archive::index(&file, &limits).map_err(refused)?;
+        let hashes = archive::hashes(&file, &members, &limits).map_err(refused)?;
+        let digest = file.digest().map_err(|e| StageError::io(name, e))?;
+        if Stamp::of(&fstat(&file.file).map_err(failed)?) != Stamp::of(&before) {
+            let rule = "it changed while it was read; nothing was published";
+            return Err(StageError::new(Failure::Busy, name, rule));
+        }
+        Ok(Package {
+            file: Arc::new(file),
+            digest,
+            h1: hashes.directory,
+            hashes_agree: hashes.directory == hashes.archive,
+            top: members.children(crate::members::TOP).map(|(name, _)| name.as_bytes().to_vec()).collect(),
+        })
+    }
+
+    pub(super) fn blob(&self, title: &str) -> Blob {
+        let descriptor = layer(artifact::ZIP, self.digest, self.file.len, title);
+        Blob { descriptor, content: Content::File(Arc::clone(&self.file)) }
+    }
+}
+
+/// The annotations that a tree brings along: a JSON object of texts in `.oci-annotations.json` at its top.
+fn annotations_of(dir: &OwnedFd, name: &str) -> Result<BTreeMap<String, String>, StageError> {
+    let Some(text) = read_small(dir.as_fd(), name, ANNOTATIONS_FILE, ANNOTATIONS_MAX)? else {
+        return Ok(BTreeMap::new());
+    };
+    serde_json::from_slice(&text).map_err(|e| {
+        let rule = format!("it is no JSON object of texts: {e}");
+        StageError::new(Failure::Invalid, format!("{name}/{ANNOTATIONS_FILE}"), rule)
+    })
+}

@@ -1,0 +1,348 @@
+//! Provider releases: zips by their names, unpacked platforms, and the sums beside them.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use bytes::Bytes;
+use rustix::fs::FileType;
+
+use super::blob::{Blob, Content, Workshop};
+use super::plan::{Artifact, Destined, Package, Plan, layer, pack};
+use super::tree::{ANNOTATIONS_FILE, DIRECTORY, FILE, Tree, list, open_beneath, read_small};
+use super::{Failure, StageError};
+use crate::archive::Limits;
+use crate::artifact::{
+    H1_ANNOTATION, PACKAGE_DIGEST_ANNOTATION, PACKAGE_SIZE_ANNOTATION, PROVIDER_TARGET, target_package,
+};
+use crate::digest::{Digest, H1};
+use crate::name::{Platform, ProviderAddr, Repo, Tag, Version, ZipName};
+use crate::oci::write::image;
+use crate::oci::{Descriptor, Manifest, PlatformObject};
+
+/// Media type of the layer that keeps a release's `SHA256SUMS`. OpenTofu ignores layers of types that it does not know.
+const SUMS: &str = "application/vnd.tofufs.provider.sha256sums";
+/// Media type of the layer that keeps a signature of them.
+const SIGNATURE: &str = "application/vnd.tofufs.provider.sha256sums.signature";
+/// The most bytes of a file with sums, or of a signature.
+const SUMS_MAX: u64 = 1 << 20;
+
+const PROGRAM: &[u8] = b"terraform-provider-";
+
+/// One platform of a plan.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The platform.
+    pub platform: Platform,
+    /// Of the platform, with the package as its one zip layer.
+    pub manifest: Manifest,
+    /// What the index says of it.
+    pub entry: Descriptor,
+    /// The package.
+    pub package: Digest,
+    /// Whether the package was made here from a directory, so that its digest is not the origin's.
+    pub packed_here: bool,
+}
+
+/// A provider's zip by its name.
+pub struct Zip {
+    /// What messages call it.
+    pub path: String,
+    /// The base name.
+    pub name: String,
+    /// What the name says.
+    pub says: ZipName,
+    /// The open file.
+    pub file: OwnedFd,
+}
+
+/// What makes a provider release.
+#[derive(Default)]
+pub struct Contents {
+    /// What messages call all of it.
+    pub name: String,
+    /// Zips, pushed byte for byte.
+    pub zips: Vec<Zip>,
+    /// Unpacked platforms.
+    directories: Vec<(Platform, OwnedFd)>,
+    /// `*_SHA256SUMS` and signatures of them: base name and content.
+    pub sums: Vec<(String, Vec<u8>)>,
+}
+
+/// What a directory holds, if it is a provider release by its names; none where it is a module.
+///
+/// # Errors
+/// `Invalid` for a mixture of both.
+pub(super) fn contents(dir: BorrowedFd, name: &str) -> Result<Option<Contents>, StageError> {
+    let mut contents = Contents { name: name.to_owned(), ..Contents::default() };
+    let mut strangers = Vec::new();
+    for (entry, kind) in list(dir, name)? {
+        let Ok(base) = String::from_utf8(entry) else {
+            strangers.push("a name that is no UTF-8".to_owned());
+            continue;
+        };
+        if base == ANNOTATIONS_FILE || contents.take(dir, &base, kind)? {
+            continue;
+        }
+        strangers.push(base);
+    }
+    match (contents.zips.is_empty() && contents.directories.is_empty(), strangers.first()) {
+        (true, _) => Ok(None),
+        (false, None) => Ok(Some(contents)),
+        (false, Some(stranger)) => {
+            let rule = format!(
+                "{} belongs to a provider release and {stranger} does not: a release is one or the other",
+                contents.first()
+            );
+            Err(StageError::new(Failure::Invalid, name, rule))
+        }
+    }
+}
+
+/// The plans of what `providers mirror` writes for one provider: a release for each version, of all its platforms.
+///
+/// The JSON beside the zips is ignored: clients write it wrongly, and a mount renders its own.
+pub(super) fn mirrored(
+    dir: BorrowedFd,
+    name: &str,
+    address: &ProviderAddr,
+    repo: &Repo,
+    annotations: &BTreeMap<String, String>,
+    workshop: &Workshop,
+) -> Result<Vec<Plan>, StageError> {
+    let invalid = |subject: &str, rule: &str| StageError::new(Failure::Invalid, subject, rule);
+    let mut all = Contents { name: name.to_owned(), ..Contents::default() };
+    for (entry, kind) in list(dir, name)? {
+        let base = String::from_utf8_lossy(&entry).into_owned();
+        let known = base.ends_with(".json")
+            || kind != FileType::Directory
+                && (base.ends_with(".zip") || is_sums(&base))
+                && all.take(dir, &base, kind)?;
+        if !known {
+            let rule = "it is no zip of a provider (terraform-provider-TYPE_VERSION_OS_ARCH.zip)";
+            return Err(invalid(&format!("{name}/{base}"), rule));
+        }
+    }
+    let mut releases: BTreeMap<Version, Contents> = BTreeMap::new();
+    for zip in all.zips {
+        if zip.says.kind != address.kind() {
+            return Err(invalid(&zip.path, &format!("it is no zip of the provider {address}")));
+        }
+        let release = releases.entry(zip.says.version.clone()).or_default();
+        release.name = name.to_owned();
+        release.zips.push(zip);
+    }
+    if releases.is_empty() {
+        return Err(invalid(name, "it holds no zip of a provider"));
+    }
+    let mut plans = Vec::new();
+    for (version, mut release) in releases {
+        let tag =
+            version.tag().ok_or_else(|| invalid(name, &format!("the version {version} is too long for a tag")))?;
+        release.sums = all.sums.iter().filter(|(file, _)| file.contains(&format!("_{version}_"))).cloned().collect();
+        let destined = Destined { repo: repo.clone(), tags: vec![tag], annotations: annotations.clone() };
+        plans.push(release.plan(destined, workshop)?);
+    }
+    Ok(plans)
+}
+
+/// Whether the name is one of the files that stand beside a release's zips: `*_SHA256SUMS`, `*_SHA256SUMS.sig` …
+pub fn is_sums(name: &str) -> bool {
+    name.rfind("_SHA256SUMS").is_some_and(|at| matches!(name.as_bytes().get(at + 11), None | Some(b'.')))
+}
+
+impl Contents {
+    /// Takes an entry of a directory, if it is part of a provider release.
+    fn take(&mut self, dir: BorrowedFd, base: &str, kind: FileType) -> Result<bool, StageError> {
+        let path = format!("{}/{base}", self.name);
+        if base.as_bytes().starts_with(PROGRAM) && base.ends_with(".zip") {
+            let says = base.parse().map_err(|e| StageError::new(Failure::Invalid, &path, e))?;
+            let file = open_beneath(dir, base.as_bytes(), FILE).map_err(|e| StageError::io(&path, e))?;
+            self.zips.push(Zip { path, name: base.to_owned(), says, file });
+            return Ok(true);
+        }
+        if is_sums(base) {
+            let content = read_small(dir, &self.name, base, SUMS_MAX)?;
+            self.sums.extend(content.map(|content| (base.to_owned(), content)));
+            return Ok(true);
+        }
+        let Ok(platform) = base.parse::<Platform>() else { return Ok(false) };
+        if !matches!(kind, FileType::Directory | FileType::Symlink) {
+            return Ok(false);
+        }
+        let below = open_beneath(dir, base.as_bytes(), DIRECTORY).map_err(|e| StageError::io(&path, e))?;
+        let program = list(below.as_fd(), &path)?
+            .iter()
+            .any(|(name, kind)| name.starts_with(PROGRAM) && *kind != FileType::Directory);
+        if program {
+            self.directories.push((platform, below));
+        }
+        Ok(program)
+    }
+
+    /// A part of it, for messages.
+    fn first(&self) -> String {
+        let zip = self.zips.first().map(|zip| zip.name.clone());
+        zip.or_else(|| self.directories.first().map(|(platform, _)| platform.to_string())).unwrap_or_default()
+    }
+
+    /// The plan of these packages.
+    ///
+    /// # Errors
+    /// `Invalid` where names, versions or platforms do not go together; `Integrity` where a sum does not hold.
+    pub fn plan(self, destined: Destined, workshop: &Workshop) -> Result<Plan, StageError> {
+        self.check_names(&destined.tags)?;
+        let mut warnings = Vec::new();
+        let sums = read_sums(&self.sums)?;
+        let mut beside = Vec::new();
+        for (name, content) in &self.sums {
+            let media_type = if name.ends_with("_SHA256SUMS") { SUMS } else { SIGNATURE };
+            let descriptor = layer(media_type, Digest::of(content), content.len() as u64, name);
+            beside.push(Blob { descriptor, content: Content::Memory(Bytes::copy_from_slice(content)) });
+        }
+        let mut targets = Vec::new();
+        let mut blobs = beside.clone();
+        for zip in self.zips {
+            let package = Package::read(zip.file, &zip.path)?;
+            check_sum(&zip.path, &zip.name, package.digest, &sums, &mut warnings)?;
+            check_program(&zip.path, &package.top, &mut warnings);
+            let h1 = package.hashes_agree.then_some(package.h1);
+            if h1.is_none() {
+                warnings.push(format!(
+                    "{} has entries for directories: its h1 hash as an archive is not that of the unpacked package, so none is annotated",
+                    zip.path
+                ));
+            }
+            let blob = package.blob(&zip.name);
+            targets.push(target(zip.says.platform, &blob, &beside, h1, false)?);
+            blobs.push(blob);
+        }
+        for (platform, dir) in self.directories {
+            let name = format!("{}/{platform}", self.name);
+            let tree = Tree::read(dir, &name, &Limits::default())?;
+            let (mut blob, h1) = pack(&tree, &name, workshop)?;
+            blob.descriptor = layer(
+                &blob.descriptor.media_type,
+                blob.descriptor.digest,
+                blob.descriptor.size,
+                &format!("{platform}.zip"),
+            );
+            warnings.push(format!("{name} is packed here, so its zh hash differs from that of the origin's zip"));
+            targets.push(target(platform, &blob, &beside, Some(h1), true)?);
+            blobs.push(blob);
+        }
+        targets.sort_by(|a, b| a.platform.cmp(&b.platform));
+        let annotations = destined.annotations.clone();
+        Ok(Plan::new(destined, Artifact::Provider { targets, annotations }, blobs, warnings))
+    }
+
+    /// One provider, one version, which is that of the tags, and each platform once.
+    fn check_names(&self, tags: &[Tag]) -> Result<(), StageError> {
+        let refuse = |subject: &str, rule: String| Err(StageError::new(Failure::Invalid, subject, rule));
+        let mut versions = Vec::new();
+        for tag in tags {
+            match Version::of_tag(tag) {
+                Some(version) => versions.push(version),
+                None => {
+                    let rule = format!(
+                        "the tag {tag} is no version (MAJOR.MINOR.PATCH, with _ for +), and OpenTofu finds provider releases by their version alone"
+                    );
+                    return refuse(&self.name, rule);
+                }
+            }
+        }
+        let mut platforms: BTreeMap<&Platform, &str> = BTreeMap::new();
+        for zip in &self.zips {
+            if let Some(other) = versions.iter().find(|version| **version != zip.says.version) {
+                return refuse(&zip.path, format!("it is of version {}, and the tag says {other}", zip.says.version));
+            }
+            if let Some(other) = self.zips.iter().find(|other| other.says.kind != zip.says.kind) {
+                return refuse(&zip.path, format!("{} is of another provider", other.name));
+            }
+            if let Some(other) = platforms.insert(&zip.says.platform, &zip.name) {
+                return refuse(&zip.path, format!("{other} is for the same platform"));
+            }
+        }
+        for (platform, _) in &self.directories {
+            if let Some(zip) = platforms.get(platform) {
+                return refuse(&self.name, format!("{platform} and {zip} are for the same platform"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn target(
+    platform: Platform,
+    package: &Blob,
+    beside: &[Blob],
+    h1: Option<H1>,
+    packed_here: bool,
+) -> Result<Target, StageError> {
+    let layers: Vec<Descriptor> = [package].into_iter().chain(beside).map(|blob| blob.descriptor.clone()).collect();
+    let refused = |e: &dyn std::fmt::Display| StageError::new(Failure::Structure, &platform, e);
+    let manifest = image(PROVIDER_TARGET, &layers, &BTreeMap::new()).map_err(|e| refused(&e))?;
+    target_package(&manifest, &platform).map_err(|e| refused(&e))?;
+    let mut entry = manifest.descriptor();
+    entry.platform = Some(PlatformObject {
+        os: platform.os().to_owned(),
+        architecture: platform.arch().to_owned(),
+        os_version: String::new(),
+    });
+    let Descriptor { digest, size, .. } = package.descriptor;
+    entry.annotations = BTreeMap::from([
+        (PACKAGE_DIGEST_ANNOTATION.to_owned(), digest.to_string()),
+        (PACKAGE_SIZE_ANNOTATION.to_owned(), size.to_string()),
+    ]);
+    entry.annotations.extend(h1.map(|h1| (H1_ANNOTATION.to_owned(), h1.to_string())));
+    Ok(Target { platform, manifest, entry, package: digest, packed_here })
+}
+
+/// What the files with sums say: base name of a zip, and the sum with the file that says it.
+type Sums = BTreeMap<String, (String, String)>;
+
+fn read_sums(files: &[(String, Vec<u8>)]) -> Result<Sums, StageError> {
+    let mut sums = Sums::new();
+    for (file, content) in files.iter().filter(|(name, _)| name.ends_with("_SHA256SUMS")) {
+        for line in String::from_utf8_lossy(content).lines().filter(|line| !line.trim().is_empty()) {
+            let Some((sum, name)) = line.split_once([' ', '\t']).filter(|(sum, _)| is_sum(sum)) else {
+                let rule = format!("the line {line:?} is not a SHA-256 sum and a name");
+                return Err(StageError::new(Failure::Invalid, file, rule));
+            };
+            let name = name.trim_start_matches([' ', '\t', '*']).trim_end();
+            sums.insert(name.to_owned(), (sum.to_ascii_lowercase(), file.clone()));
+        }
+    }
+    Ok(sums)
+}
+
+fn is_sum(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+fn check_sum(
+    path: &str,
+    name: &str,
+    digest: Digest,
+    sums: &Sums,
+    warnings: &mut Vec<String>,
+) -> Result<(), StageError> {
+    match sums.get(name) {
+        Some((sum, _)) if *sum == digest.hex() => Ok(()),
+        Some((sum, file)) => {
+            let rule = format!("its SHA-256 sum is {}, and {file} says {sum}", digest.hex());
+            Err(StageError::new(Failure::Integrity, path, rule).remedy("copy the zip again"))
+        }
+        None => {
+            if !sums.is_empty() {
+                warnings.push(format!("{path} has no sum in the SHA256SUMS beside it"));
+            }
+            Ok(())
+        }
+    }
+}
+
+fn check_program(path: &str, top: &[Vec<u8>], warnings: &mut Vec<String>) {
+    if !top.iter().any(|name| name.starts_with(PROGRAM)) {
+        warnings.push(format!("{path} holds no terraform-provider-* at its top, so no client can run it"));
+    }
+}

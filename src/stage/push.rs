@@ -1,0 +1,397 @@
+//! From a plan to an artifact in a repository.
+//!
+//! Order: blobs, manifests by digest, read back and compared, then the tag, then a look at what the tag stands for. Each
+//! step does nothing the second time, so a push that was cut off is taken up by pushing again. INVARIANT: a tag never
+//! stands for something incomplete, and never changes from what it stood for when it was looked at last, except where
+//! that was asked for. (Registries know no conditional put: between that look and the put lies one request.)
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+
+use super::blob::Blob;
+use super::plan::{Artifact, Plan};
+use super::provider::Target;
+use super::{Failure, StageError};
+use crate::artifact::{self, PACKAGE_DIGEST_ANNOTATION, PROVIDER, Release};
+use crate::digest::Digest;
+use crate::name::{Reference, Selector, Tag};
+use crate::oci::write::{extended, index};
+use crate::oci::{Body, Descriptor, Manifest};
+use crate::registry::{self, BlobSource, Upload, Uploaded};
+
+/// Blobs that are uploaded at once.
+const AT_ONCE: usize = 3;
+/// How often an index is made anew because another writer changed the tag.
+const MERGES: u32 = 6;
+
+/// How a push is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Options {
+    /// A tag, or a platform of a provider release, that holds another digest is overwritten.
+    pub allow_overwrite: bool,
+}
+
+/// A tag that stands for what was pushed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pushed {
+    /// The reference with its tag.
+    pub reference: Reference,
+    /// The tag.
+    pub tag: Tag,
+    /// What it stands for.
+    pub digest: Digest,
+    /// Bytes of blobs that were sent for it.
+    pub uploaded_bytes: u64,
+    /// Blobs that were there already.
+    pub skipped_blobs: u64,
+}
+
+/// A step that is durable in the registry.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Step {
+    /// All blobs are there.
+    Blobs,
+    /// All manifests are there by digest, and were read back.
+    Manifests,
+    /// The tags stand for it.
+    Tagged,
+}
+
+/// Who is told of a push's way.
+#[async_trait]
+pub trait Observer: Send + Sync {
+    /// A step was taken. The push goes on when this returns, and fails if it does.
+    async fn reached(&self, step: Step) -> Result<(), StageError>;
+
+    /// `done` of `total` bytes of blobs are there.
+    fn progress(&self, done: u64, total: u64);
+}
+
+/// Pushes `plan`.
+///
+/// # Errors
+/// `Exists` with both digests where a tag holds something else; `Integrity` where the registry keeps something else than
+/// it was given (hostile inputs R59, R60); those of [`Upload`].
+pub async fn push(
+    plan: &Plan,
+    upload: &dyn Upload,
+    options: Options,
+    observer: &dyn Observer,
+) -> Result<Vec<Pushed>, StageError> {
+    let mut push = Push { plan, upload, options, observer, content: None };
+    let mut pushed: Vec<Pushed> = Vec::new();
+    for tag in &plan.tags {
+        let digest = match &plan.artifact {
+            Artifact::Module(manifest) => push.module(tag, manifest).await?,
+            Artifact::Provider { .. } => push.provider(tag).await?,
+        };
+        // What was sent is told once, beside the first tag.
+        let (sent, skipped) = match (&push.content, pushed.is_empty()) {
+            (Some(content), true) => (content.sent, content.skipped),
+            _ => (0, plan.blobs.len() as u64),
+        };
+        let reference = plan.repo.at(Selector::Tag(tag.clone()));
+        pushed.push(Pushed { reference, tag: tag.clone(), digest, uploaded_bytes: sent, skipped_blobs: skipped });
+    }
+    push.observer.reached(Step::Tagged).await?;
+    Ok(pushed)
+}
+
+/// What became of the blobs.
+struct Sent {
+    sent: u64,
+    skipped: u64,
+}
+
+struct Push<'a> {
+    plan: &'a Plan,
+    upload: &'a dyn Upload,
+    options: Options,
+    observer: &'a dyn Observer,
+    /// Set when blobs and manifests are there.
+    content: Option<Sent>,
+}
+
+impl Push<'_> {
+    async fn module(&mut self, tag: &Tag, manifest: &Manifest) -> Result<Digest, StageError> {
+        let ours = manifest.digest;
+        if !self.is_free(tag, ours).await? {
+            return Ok(ours);
+        }
+        self.content().await?;
+        // Uploading may have taken hours.
+        if !self.is_free(tag, ours).await? {
+            return Ok(ours);
+        }
+        self.put_tag(tag, manifest).await?;
+        match self.present(tag).await? {
+            Some(now) if now == ours => Ok(ours),
+            now => Err(self.lost(tag, ours, now)),
+        }
+    }
+
+    /// Whether the tag may be put; false if it stands for `ours` already.
+    async fn is_free(&self, tag: &Tag, ours: Digest) -> Result<bool, StageError> {
+        match self.present(tag).await? {
+            Some(now) if now == ours => Ok(false),
+            Some(other) if !self.options.allow_overwrite => Err(self.exists(tag, ours, other)),
+            _ => Ok(true),
+        }
+    }
+
+    async fn provider(&mut self, tag: &Tag) -> Result<Digest, StageError> {
+        let mut before = self.present(tag).await?;
+        let mut ours = None;
+        for _ in 0..MERGES {
+            let there = match before {
+                Some(digest) => Some(self.manifest(digest).await?),
+                None => None,
+            };
+            let merged = match self.merge(tag, there.as_ref()).await? {
+                Merged::Same(digest) => return Ok(digest),
+                Merged::New(manifest) => manifest,
+            };
+            ours = Some(merged.digest);
+            self.content().await?;
+            self.put_by_digest(&merged).await?;
+            let now = self.present(tag).await?;
+            if now != before {
+                before = now;
+                continue;
+            }
+            self.put_tag(tag, &merged).await?;
+            before = self.present(tag).await?;
+            if before == Some(merged.digest) {
+                return Ok(merged.digest);
+            }
+            if before.is_none() {
+                break;
+            }
+        }
+        let ours = ours.unwrap_or_else(|| Digest::of(b""));
+        Err(self.lost(tag, ours, before))
+    }
+
+    /// The index that holds what is there and what is planned.
+    async fn merge(&self, tag: &Tag, there: Option<&Manifest>) -> Result<Merged, StageError> {
+        let Artifact::Provider { targets, annotations } = &self.plan.artifact else {
+            return Err(StageError::lost(self.reference(tag)));
+        };
+        let document = |e| StageError::document(self.reference(tag), &e);
+        let entries: Vec<Descriptor> = targets.iter().map(|target| target.entry.clone()).collect();
+        let fresh = || index(PROVIDER, &entries, annotations).map_err(document).map(Merged::New);
+        let Some(there) = there else { return fresh() };
+        let release = match (Release::read(there), &there.body) {
+            (Ok(Release::Provider(release)), Body::Index(_)) => release,
+            // Something else than a provider release: there is nothing to keep.
+            _ if self.options.allow_overwrite => return fresh(),
+            _ => {
+                let ours = index(PROVIDER, &entries, annotations).map_err(document)?;
+                return Err(self.exists(tag, ours.digest, there.digest));
+            }
+        };
+        let mut missing = Vec::new();
+        for target in targets {
+            let known = release.iter().find(|known| known.platform == target.platform);
+            let same = match known {
+                None => false,
+                Some(known) if known.manifest.digest == target.entry.digest => true,
+                Some(known) => self.holds_package(&known.manifest, target).await?,
+            };
+            if !same {
+                self.check_replaces(tag, there, known.map(|known| &known.manifest), target)?;
+                missing.push(target.entry.clone());
+            }
+        }
+        let told = annotations.iter().all(|(key, value)| there.annotations.get(key) == Some(value));
+        let contradicts =
+            annotations.iter().any(|(key, value)| there.annotations.get(key).is_some_and(|known| known != value));
+        if missing.is_empty() && told {
+            return Ok(Merged::Same(there.digest));
+        }
+        let merged = extended(there, &missing, annotations).map_err(document)?;
+        if !self.options.allow_overwrite && (contradicts || missing.is_empty()) {
+            return Err(self.exists(tag, merged.digest, there.digest));
+        }
+        Ok(Merged::New(merged))
+    }
+
+    /// Whether a platform that is there has the package of `target`, in a manifest that others made.
+    async fn holds_package(&self, known: &Descriptor, target: &Target) -> Result<bool, StageError> {
+        if let Some(digest) = known.annotations.get(PACKAGE_DIGEST_ANNOTATION) {
+            return Ok(*digest == target.package.to_string());
+        }
+        let manifest = self.manifest(known.digest).await?;
+        Ok(artifact::target_package(&manifest, &target.platform).is_ok_and(|layer| layer.digest == target.package))
+    }
+
+    /// Whether `target` may be put into the release.
+    fn check_replaces(
+        &self,
+        tag: &Tag,
+        there: &Manifest,
+        known: Option<&Descriptor>,
+        target: &Target,
+    ) -> Result<(), StageError> {
+        if self.options.allow_overwrite {
+            return Ok(());
+        }
+        let platform = &target.platform;
+        let rule = match known {
+            Some(known) => {
+                format!("{platform} is there with the digest {}, and was to get {}", known.digest, target.entry.digest)
+            }
+            None if target.packed_here => format!(
+                "directories are packed only for a version that does not exist yet, and this one does ({}); {platform} would have become {}",
+                there.digest, target.entry.digest
+            ),
+            None => return Ok(()),
+        };
+        Err(StageError::new(Failure::Exists, self.reference(tag), rule).remedy(OVERWRITE))
+    }
+
+    /// Makes sure that blobs and manifests are there.
+    async fn content(&mut self) -> Result<(), StageError> {
+        if self.content.is_some() {
+            return Ok(());
+        }
+        let sent = self.blobs().await?;
+        self.observer.reached(Step::Blobs).await?;
+        for manifest in self.plan.manifests() {
+            self.put_by_digest(manifest).await?;
+        }
+        self.observer.reached(Step::Manifests).await?;
+        self.content = Some(sent);
+        Ok(())
+    }
+
+    async fn blobs(&self) -> Result<Sent, StageError> {
+        let progress = Progress {
+            observer: self.observer,
+            total: self.plan.size(),
+            done: Mutex::new(HashMap::with_capacity(self.plan.blobs.len())),
+        };
+        progress.at(None, 0);
+        let uploads: Vec<_> = self.plan.blobs.iter().map(|blob| self.blob(blob, &progress).boxed()).collect();
+        let sent: Vec<(Uploaded, u64)> = stream::iter(uploads).buffer_unordered(AT_ONCE).try_collect().await?;
+        let bytes = sent.iter().filter(|(uploaded, _)| *uploaded == Uploaded::Sent).map(|(_, size)| size).sum();
+        let skipped = sent.iter().filter(|(uploaded, _)| *uploaded == Uploaded::Present).count();
+        Ok(Sent { sent: bytes, skipped: skipped as u64 })
+    }
+
+    async fn blob(&self, blob: &Blob, progress: &Progress<'_>) -> Result<(Uploaded, u64), StageError> {
+        let Descriptor { digest, size, .. } = blob.descriptor;
+        let counted = Counted { blob, progress };
+        let uploaded = self.upload.put_blob(&self.plan.repo.name, &blob.descriptor, &counted).await?;
+        progress.at(Some(digest), size);
+        Ok((uploaded, size))
+    }
+
+    /// Puts a manifest under its digest, and compares what the registry has under it.
+    async fn put_by_digest(&self, manifest: &Manifest) -> Result<(), StageError> {
+        let selector = Selector::Digest(manifest.digest);
+        self.upload.put_manifest(&self.plan.repo.name, &selector, manifest).await?;
+        let back = self.upload.manifest(&self.plan.repo.name, &selector).await?;
+        if back.bytes == manifest.raw {
+            return Ok(());
+        }
+        let rule = format!("the registry took this manifest, but gives {} for it", Digest::of(&back.bytes));
+        Err(StageError::new(Failure::Integrity, self.plan.repo.at(selector), rule))
+    }
+
+    async fn put_tag(&self, tag: &Tag, manifest: &Manifest) -> Result<(), StageError> {
+        Ok(self.upload.put_manifest(&self.plan.repo.name, &Selector::Tag(tag.clone()), manifest).await?)
+    }
+
+    async fn present(&self, tag: &Tag) -> Result<Option<Digest>, StageError> {
+        match self.upload.present(&self.plan.repo.name, &Selector::Tag(tag.clone())).await {
+            // A repository that is made by its first push.
+            Err(e) if e.failure == registry::Failure::Absent => Ok(None),
+            other => Ok(other?),
+        }
+    }
+
+    /// A manifest of the repository, checked against its digest.
+    async fn manifest(&self, digest: Digest) -> Result<Manifest, StageError> {
+        let selector = Selector::Digest(digest);
+        let raw = self.upload.manifest(&self.plan.repo.name, &selector).await?;
+        let subject = self.plan.repo.at(selector);
+        let got = Digest::of_with(digest.algorithm(), &raw.bytes);
+        if got != digest {
+            return Err(StageError::new(Failure::Integrity, subject, format!("the registry gives {got} for it")));
+        }
+        Manifest::parse(raw.bytes, digest, raw.content_type.as_deref()).map_err(|e| StageError::document(subject, &e))
+    }
+
+    fn reference(&self, tag: &Tag) -> Reference {
+        self.plan.repo.at(Selector::Tag(tag.clone()))
+    }
+
+    fn exists(&self, tag: &Tag, ours: Digest, there: Digest) -> StageError {
+        let rule = format!("the tag stands for {there}, and was to stand for {ours}");
+        StageError::new(Failure::Exists, self.reference(tag), rule).remedy(OVERWRITE)
+    }
+
+    /// The tag does not stand for what was put under it.
+    fn lost(&self, tag: &Tag, ours: Digest, now: Option<Digest>) -> StageError {
+        match now {
+            Some(now) => {
+                let rule = format!(
+                    "the tag stands for {now}, although {ours} was put: another writer was there, or the registry does not keep what it accepts"
+                );
+                StageError::new(Failure::Exists, self.reference(tag), rule).remedy("look at what is there, then repeat")
+            }
+            None => {
+                let rule = format!("the registry accepted {ours}, but says that there is no such tag");
+                StageError::new(Failure::Integrity, self.reference(tag), rule)
+            }
+        }
+    }
+}
+
+const OVERWRITE: &str = "choose another tag, or say --allow-overwrite";
+
+enum Merged {
+    /// What is there holds it all.
+    Same(Digest),
+    New(Manifest),
+}
+
+/// How far the blobs are, all together.
+struct Progress<'a> {
+    observer: &'a dyn Observer,
+    total: u64,
+    done: Mutex<HashMap<Digest, u64>>,
+}
+
+impl Progress<'_> {
+    fn at(&self, blob: Option<Digest>, done: u64) {
+        let mut all = self.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(blob) = blob {
+            all.insert(blob, done);
+        }
+        let sum = all.values().sum();
+        drop(all);
+        self.observer.progress(sum, self.total);
+    }
+}
+
+/// A blob whose bytes are counted as they leave.
+struct Counted<'a> {
+    blob: &'a Blob,
+    progress: &'a Progress<'a>,
+}
+
+#[async_trait]
+impl BlobSource for Counted<'_> {
+    async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let bytes = self.blob.read_at(offset, len).await?;
+        self.progress.at(Some(self.blob.descriptor.digest), offset);
+        Ok(bytes)
+    }
+}

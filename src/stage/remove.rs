@@ -1,0 +1,99 @@
+//! Removing what was published, and nothing else.
+//!
+//! A staged tree goes in one rename, so after a crash it is there as it was, or not at all. It goes only if it is what was
+//! sealed; what was written to it since stays where it is.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, fsync, openat, renameat_with, statat, unlinkat};
+use rustix::io::Errno;
+
+use super::roots::{Staging, subject};
+use super::tree::{Stamp, list};
+use super::{Failure, StageError};
+
+/// Everything that lies in a directory, links not followed: paths, and stamps of what is no directory.
+#[derive(PartialEq, Eq)]
+pub(super) struct Snapshot(Vec<(Vec<u8>, Option<Stamp>)>);
+
+impl Snapshot {
+    pub(super) fn of(dir: BorrowedFd, subject: &str) -> Result<Snapshot, StageError> {
+        let mut entries = Vec::new();
+        below(dir, b"", subject, &mut entries)?;
+        entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        Ok(Snapshot(entries))
+    }
+}
+
+fn below(
+    dir: BorrowedFd,
+    prefix: &[u8],
+    subject: &str,
+    entries: &mut Vec<(Vec<u8>, Option<Stamp>)>,
+) -> Result<(), StageError> {
+    let failed = |e: Errno| StageError::io(subject, e);
+    for (name, kind) in list(dir, subject)? {
+        let path = [prefix, b"/", &name].concat();
+        if kind == FileType::Directory {
+            let inner = openat(dir, name.as_slice(), PLAIN_DIRECTORY, Mode::empty()).map_err(failed)?;
+            below(inner.as_fd(), &path, subject, entries)?;
+            entries.push((path, None));
+        } else {
+            let stat = statat(dir, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+            entries.push((path, Some(Stamp::of(&stat))));
+        }
+    }
+    Ok(())
+}
+
+const PLAIN_DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Removes the staged tree `root` if it is what `snapshot` says, by way of the directory `removed` on the same disk.
+///
+/// # Errors
+/// `Busy` where something else lies there by now, and those of the disk. The tree is then as it was.
+pub(super) fn remove(staging: &Staging, root: &Path, snapshot: &Snapshot, removed: &OwnedFd) -> Result<(), StageError> {
+    let failed = |e: Errno| StageError::io(subject(root), e);
+    let changed = || {
+        let rule = "it was published, but something else was written to it meanwhile, which stays there";
+        StageError::new(Failure::Busy, subject(root), rule)
+    };
+    let now = Snapshot::of(staging.open(root)?.as_fd(), &subject(root))?;
+    if now != *snapshot {
+        return Err(changed());
+    }
+    let (above, name) = (root.parent().unwrap_or(Path::new("")), root.file_name().unwrap_or_default());
+    let above = staging.open(above)?;
+    let aside = format!("{:032x}", fastrand::u128(..));
+    renameat_with(&above, name.as_bytes(), removed, &aside, RenameFlags::NOREPLACE).map_err(failed)?;
+    let moved = openat(removed, &aside, PLAIN_DIRECTORY, Mode::empty()).map_err(failed)?;
+    // Who had the directory open could still write.
+    if Snapshot::of(moved.as_fd(), &subject(root))? != *snapshot {
+        renameat_with(removed, &aside, &above, name.as_bytes(), RenameFlags::NOREPLACE).map_err(failed)?;
+        return Err(changed());
+    }
+    fsync(&above).map_err(failed)?;
+    clear(removed);
+    Ok(())
+}
+
+/// Removes all that lies in the directory, as far as that goes.
+pub(super) fn clear(dir: &OwnedFd) {
+    clear_below(dir.as_fd());
+}
+
+fn clear_below(dir: BorrowedFd) {
+    let Ok(entries) = list(dir, "") else { return };
+    for (name, kind) in entries {
+        if kind == FileType::Directory {
+            if let Ok(inner) = openat(dir, name.as_slice(), PLAIN_DIRECTORY, Mode::empty()) {
+                clear_below(inner.as_fd());
+            }
+            let _ = unlinkat(dir, name.as_slice(), AtFlags::REMOVEDIR);
+        } else {
+            let _ = unlinkat(dir, name.as_slice(), AtFlags::empty());
+        }
+    }
+}

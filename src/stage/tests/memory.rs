@@ -1,0 +1,174 @@
+//! A registry in memory that keeps a log of what is written to it, and can fail, lie, or do something at a certain call.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::digest::Digest;
+use crate::name::{RepoName, Selector, Tag};
+use crate::oci::{Descriptor, Manifest};
+use crate::registry::{
+    BlobError, BlobSink, BlobSource, Failure, RawManifest, Registry, RegistryError, Upload, Uploaded,
+};
+
+/// Called before each call is carried out, with the call's name.
+type Before = Box<dyn FnMut(&Memory, &str) -> Result<(), RegistryError> + Send>;
+
+#[derive(Default)]
+pub struct Memory {
+    pub blobs: Mutex<HashMap<(RepoName, Digest), Vec<u8>>>,
+    pub manifests: Mutex<HashMap<(RepoName, Digest), Vec<u8>>>,
+    pub tags: Mutex<HashMap<(RepoName, Tag), Digest>>,
+    /// Calls in their order: `blob sent|there`, `manifest`, `tag`, `read`, `present`.
+    pub calls: Mutex<Vec<String>>,
+    before: Mutex<Option<Before>>,
+}
+
+impl Memory {
+    /// From now on `before` is called ahead of each call.
+    pub fn before(&self, before: impl FnMut(&Memory, &str) -> Result<(), RegistryError> + Send + 'static) {
+        *self.before.lock().unwrap() = Some(Box::new(before));
+    }
+
+    /// Nothing is called any more.
+    pub fn calm(&self) {
+        *self.before.lock().unwrap() = None;
+    }
+
+    /// The calls since the last time.
+    pub fn log(&self) -> Vec<String> {
+        std::mem::take(&mut self.calls.lock().unwrap())
+    }
+
+    pub fn tag(&self, repo: &str, tag: &str) -> Option<Digest> {
+        self.tags.lock().unwrap().get(&(repo.parse().unwrap(), tag.parse().unwrap())).copied()
+    }
+
+    pub fn document(&self, repo: &str, digest: Digest) -> Manifest {
+        let raw = self.manifests.lock().unwrap()[&(repo.parse().unwrap(), digest)].clone();
+        Manifest::parse(raw.into(), digest, None).unwrap()
+    }
+
+    pub fn blob(&self, repo: &str, digest: Digest) -> Vec<u8> {
+        self.blobs.lock().unwrap()[&(repo.parse().unwrap(), digest)].clone()
+    }
+
+    /// Puts a manifest and a tag past all calls.
+    pub fn set(&self, repo: &str, tag: &str, manifest: &Manifest) {
+        let repo: RepoName = repo.parse().unwrap();
+        self.manifests.lock().unwrap().insert((repo.clone(), manifest.digest), manifest.raw.to_vec());
+        self.tags.lock().unwrap().insert((repo, tag.parse().unwrap()), manifest.digest);
+    }
+
+    async fn call(&self, call: &str) -> Result<(), RegistryError> {
+        tokio::task::yield_now().await;
+        let taken = self.before.lock().unwrap().take();
+        let Some(mut before) = taken else { return Ok(()) };
+        let result = before(self, call);
+        self.before.lock().unwrap().get_or_insert(before);
+        result
+    }
+
+    fn note(&self, call: &str) {
+        self.calls.lock().unwrap().push(call.to_owned());
+    }
+}
+
+pub fn failure(failure: Failure) -> RegistryError {
+    RegistryError::new(failure, "the registry", "it was told to fail")
+}
+
+#[async_trait]
+impl Registry for Memory {
+    async fn tags(&self, _: &RepoName) -> Result<Vec<Tag>, RegistryError> {
+        Err(failure(Failure::Unsupported))
+    }
+
+    async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
+        Err(failure(Failure::Unsupported))
+    }
+
+    async fn resolve(&self, _: &RepoName, _: &Tag) -> Result<Option<Digest>, RegistryError> {
+        Err(failure(Failure::Unsupported))
+    }
+
+    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
+        self.call("read").await?;
+        self.note("read");
+        let Selector::Digest(digest) = selector else { return Err(failure(Failure::Unsupported)) };
+        let bytes = self.manifests.lock().unwrap().get(&(repo.clone(), *digest)).cloned();
+        let bytes = bytes.ok_or_else(|| failure(Failure::Absent))?;
+        Ok(RawManifest { bytes: bytes.into(), content_type: None, claimed: None })
+    }
+
+    async fn blob(&self, _: &RepoName, _: &Descriptor, _: &mut dyn BlobSink) -> Result<(), BlobError> {
+        Err(failure(Failure::Unsupported).into())
+    }
+}
+
+#[async_trait]
+impl Upload for Memory {
+    async fn put_blob(
+        &self,
+        repo: &RepoName,
+        blob: &Descriptor,
+        source: &dyn BlobSource,
+    ) -> Result<Uploaded, RegistryError> {
+        self.call("blob").await?;
+        let key = (repo.clone(), blob.digest);
+        if self.blobs.lock().unwrap().contains_key(&key) {
+            self.note("blob there");
+            return Ok(Uploaded::Present);
+        }
+        let mut bytes = Vec::new();
+        loop {
+            let piece: Bytes = source.read_at(bytes.len() as u64, 1000).await.unwrap();
+            if piece.is_empty() {
+                break;
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        if Digest::of(&bytes) != blob.digest || bytes.len() as u64 != blob.size {
+            return Err(failure(Failure::Integrity));
+        }
+        self.blobs.lock().unwrap().insert(key, bytes);
+        self.note("blob sent");
+        Ok(Uploaded::Sent)
+    }
+
+    async fn put_manifest(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+        manifest: &Manifest,
+    ) -> Result<(), RegistryError> {
+        let call = if matches!(selector, Selector::Tag(_)) { "tag" } else { "manifest" };
+        self.call(call).await?;
+        let named = match &manifest.body {
+            crate::oci::Body::Image(layers) => {
+                layers.iter().all(|layer| self.blobs.lock().unwrap().contains_key(&(repo.clone(), layer.digest)))
+            }
+            crate::oci::Body::Index(entries) => {
+                entries.iter().all(|entry| self.manifests.lock().unwrap().contains_key(&(repo.clone(), entry.digest)))
+            }
+        };
+        assert!(named, "what a manifest names has to be there before it");
+        self.manifests.lock().unwrap().insert((repo.clone(), manifest.digest), manifest.raw.to_vec());
+        if let Selector::Tag(tag) = selector {
+            self.tags.lock().unwrap().insert((repo.clone(), tag.clone()), manifest.digest);
+        }
+        self.note(call);
+        Ok(())
+    }
+
+    async fn present(&self, repo: &RepoName, selector: &Selector) -> Result<Option<Digest>, RegistryError> {
+        self.call("present").await?;
+        self.note("present");
+        match selector {
+            Selector::Tag(tag) => Ok(self.tags.lock().unwrap().get(&(repo.clone(), tag.clone())).copied()),
+            Selector::Digest(_) => Err(failure(Failure::Unsupported)),
+        }
+    }
+}
