@@ -16,9 +16,12 @@ pub mod log;
 pub mod mapping;
 pub mod mount;
 pub mod mounts;
+pub mod needed;
 pub mod output;
+pub mod pin;
 pub mod progress;
 pub mod providers;
+pub mod pull;
 pub mod quantity;
 pub mod reading;
 pub mod refresh;
@@ -58,6 +61,7 @@ pub fn run(words: Vec<OsString>) -> Result<(), CommandError> {
         Command::Status(args) => status::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Lock(args) => lock::run(&args),
+        Command::Pull(args) => pull::run(&args),
         Command::Cache(args) => cache::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

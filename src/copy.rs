@@ -1,5 +1,6 @@
 //! Carrying releases from one place to another: what is needed, and of what it consists.
 
+pub mod fetch;
 pub mod hashes;
 pub mod needs;
 pub mod select;

@@ -32,6 +32,7 @@ mod key;
 mod layout;
 mod memory;
 mod object;
+mod pins;
 mod seal;
 mod sums;
 mod verify;
@@ -55,6 +56,7 @@ pub use self::flight::Flights;
 pub use self::key::Key;
 pub use self::layout::TAG as CACHE_TAG;
 pub use self::object::Object;
+pub use self::pins::{Pin, PinnedUsage};
 pub use self::verify::Verified;
 
 use self::disk::{Dir, PUBLISHED, is_sound, length, read_sound};
@@ -128,6 +130,7 @@ pub struct Store {
     whole: whole::Whole,
     memory: Memory,
     ledger: Ledger,
+    pinning: pins::Pinning,
 }
 
 impl Store {
@@ -147,6 +150,7 @@ impl Store {
             whole: whole::Whole::new(),
             memory: Memory::default(),
             ledger: Ledger::default(),
+            pinning: pins::Pinning::default(),
         });
         let counted = Arc::downgrade(&store);
         let started = std::thread::Builder::new().name("cache-count".to_owned()).spawn(move || {
@@ -178,6 +182,13 @@ impl Store {
     /// Starts to fill `key` with `size` bytes, unless it is there or being filled.
     pub fn begin(self: &Arc<Self>, key: &Key, size: u64) -> Result<Begin, StoreError> {
         fill::begin(self, key, size)
+    }
+
+    /// How many bytes of `key` are there: all of them, or those that a fill has written so far.
+    pub fn held(&self, key: &Key) -> u64 {
+        let layout = self.layout();
+        let whole = layout.shard(key).and_then(|dir| dir.stat(&key.file_name()));
+        whole.or_else(|_| fill::partial(&layout, key)).map_or(0, |stat| length(&stat))
     }
 
     /// Removes an object whose bytes turned out to be wrong; open descriptors keep them.

@@ -35,7 +35,8 @@ Working directories:
   lock         Write the hashes of all platforms into .terraform.lock.hcl
 
 Cache:
-  cache        Look into the cache, check it, shrink it
+  pull         Fetch what a working directory needs into the cache
+  cache        Look into the cache, check it, shrink it, pin what stays
 
 Setting up:
   completions  Print the completion script of a shell
@@ -128,7 +129,14 @@ pub enum Command {
     /// Comments, other providers and hashes that are there already stay. What no rule maps is left as it is.
     #[command(after_help = carry::LOCK_EXAMPLES)]
     Lock(Box<carry::LockArgs>),
-    /// Look into the cache, check it, shrink it
+    /// Fetch what a working directory needs into the cache
+    ///
+    /// Afterwards an offline mount that shares the cache shows all of it. Of providers the packages for this host's
+    /// platform are fetched, or for those that are given. What is there already is not fetched again; a command that was
+    /// stopped goes on where it was.
+    #[command(after_help = carry::PULL_EXAMPLES)]
+    Pull(Box<carry::PullArgs>),
+    /// Look into the cache, check it, shrink it, pin what stays
     ///
     /// Works beside mounts that use the cache.
     Cache(CacheArgs),
@@ -382,7 +390,7 @@ pub struct CacheArgs {
 }
 
 /// The commands on a cache.
-#[derive(Subcommand, Clone, Copy, Debug)]
+#[derive(Subcommand, Debug)]
 pub enum CacheCommand {
     /// Show where the cache is and what it holds
     Info,
@@ -398,4 +406,9 @@ pub enum CacheCommand {
         #[arg(long, value_name = "SIZE", default_value = "0KiB")]
         to: Size,
     },
+    /// Fetch what a working directory needs, and keep it until it is unpinned; without arguments, list what is pinned
+    ///
+    /// Pinned content is never evicted, by no mount that shares the cache. It counts towards --cache-size: if it fills
+    /// the cache, other content is read without being kept.
+    Pin(Box<carry::PinArgs>),
 }

@@ -13,32 +13,40 @@ use crate::store::{Options, Store};
 
 /// Runs one of the commands.
 pub fn run(args: &CacheArgs) -> Result<(), CommandError> {
+    match &args.command {
+        CacheCommand::Info => info(&*existing(args)?, args.json),
+        CacheCommand::Verify => verify(&existing(args)?, args.json),
+        CacheCommand::Prune { to } => prune(&*existing(args)?, *to, args.json),
+        CacheCommand::Pin(pin) => super::pin::run(pin, args.cache_dir.as_deref(), args.json),
+    }
+}
+
+/// The cache, which has to be there.
+fn existing(args: &CacheArgs) -> Result<Arc<Store>, CommandError> {
     let environment = Environment::of_process().map_err(CommandError::usage)?;
     let dir = environment.cache_dir(args.cache_dir.as_deref()).map_err(CommandError::usage)?;
     if !Store::is_at(&dir) {
         return Err(CommandError::Failed(format!("{}: there is no cache; a mount makes it", dir.display())));
     }
     // The budget is a mount's; no command here evicts because of one.
-    let store = Store::open(Options { dir, limit: u64::MAX }).map_err(CommandError::failed)?;
-    match args.command {
-        CacheCommand::Info => info(&store, args.json),
-        CacheCommand::Verify => verify(&store, args.json),
-        CacheCommand::Prune { to } => prune(&store, to, args.json),
-    }
+    Store::open(Options { dir, limit: u64::MAX }).map_err(CommandError::failed)
 }
 
 fn info(store: &Store, as_json: bool) -> Result<(), CommandError> {
     let usage = store.usage();
+    let pinned = store.pinned_usage();
     let space = store.space().map_err(CommandError::failed)?;
     let dir = usage.dir.display().to_string();
     if as_json {
         return output::json(&json!({
             "dir": dir, "bytes": usage.bytes, "objects": usage.objects, "available": space.available,
+            "pinned": {"bytes": pinned.bytes, "objects": pinned.objects},
         }));
     }
     output::text(pairs(&[
         ("directory", dir),
         ("holds", format!("{} in {} objects", Size(usage.bytes), usage.objects)),
+        ("of which pinned", format!("{} in {} objects", Size(pinned.bytes), pinned.objects)),
         ("free on its disk", Size(space.available).to_string()),
     ]))
 }

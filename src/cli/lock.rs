@@ -13,7 +13,7 @@ use super::args::carry::LockArgs;
 use super::output::{self, CommandError};
 use super::reading::Registries;
 use super::settings::Environment;
-use super::{daemon, mapping};
+use super::{daemon, mapping, needed};
 use crate::copy::needs::{self, LeftOut, Mounts, NeedsError};
 use crate::copy::select::{Selected, select};
 use crate::copy::{Origins, hashes};
@@ -56,7 +56,7 @@ struct Outcome {
 pub fn run(args: &LockArgs) -> Result<(), CommandError> {
     let environment = Environment::of_process().map_err(CommandError::usage)?;
     let flags = args.mapping.mapping().map_err(CommandError::usage)?;
-    let registries = Registries::open(&args.reading, &environment)?;
+    let registries = Registries::open(&args.reading, args.cache_dir.as_deref(), &environment)?;
     let mapping = mapping::mapping(flags.as_ref(), registries.network())?;
     let dir = environment.base.join(&args.dir);
     let client = args.client.map(Client::from);
@@ -170,7 +170,7 @@ fn report(outcome: &Outcome, changed: bool, registries: &Registries, args: &Lock
         return output::json(&json!({
             "file": outcome.path, "changed": changed, "written": changed && !args.check,
             "providers": outcome.locked,
-            "left_out": outcome.left_out.iter().map(|left| json!({"what": left.what, "why": left.why})).collect::<Vec<_>>(),
+            "left_out": needed::left_out_json(&outcome.left_out),
             "requests": registries.requests(),
         }));
     }

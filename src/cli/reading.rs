@@ -1,6 +1,7 @@
 //! Reading registries without a mount: through the same cache, by the same rules, each registry when it is first needed.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::access::RegistryAccess;
@@ -27,7 +28,11 @@ pub struct Registries {
 
 impl Registries {
     /// Opens the cache and reads the CLI configuration. Connects to nothing.
-    pub fn open(args: &ReadingArgs, environment: &Environment) -> Result<Registries, CommandError> {
+    pub fn open(
+        args: &ReadingArgs,
+        cache_dir: Option<&Path>,
+        environment: &Environment,
+    ) -> Result<Registries, CommandError> {
         daemon::keep_memory_private()?;
         let network = Network::reaching(&args.reach, &environment.base).map_err(CommandError::usage)?;
         let network = Network { offline: args.offline, ..network };
@@ -36,7 +41,7 @@ impl Registries {
         if let Some(registry) = stores.iter().find(|source| matches!(source, Source::Registry { .. })) {
             return Err(CommandError::Usage(format!("--from {registry}: this is no store; write oci:DIR")));
         }
-        let dir = environment.cache_dir(args.cache_dir.as_deref()).map_err(CommandError::usage)?;
+        let dir = environment.cache_dir(cache_dir).map_err(CommandError::usage)?;
         let options = store::Options { dir, limit: args.cache_size.0 };
         let store = Store::open(options).map_err(CommandError::failed)?;
         let access = if network.offline { None } else { Some(RegistryAccess::new(&network)?) };

@@ -169,7 +169,8 @@ impl Environment {
     }
 }
 
-fn absolute(path: &Path, base: &Path) -> PathBuf {
+/// A path as one from the root.
+pub fn absolute(path: &Path, base: &Path) -> PathBuf {
     // Components are taken as they are: `..` behind a symbolic link is the system's business.
     base.join(path).components().collect()
 }

@@ -69,6 +69,22 @@ impl FromStr for Pattern {
     }
 }
 
+impl Pattern {
+    /// Whether a release, by its digest or one of its tags, is meant.
+    pub fn matches(&self, repo: &Repo, digest: &Digest, tags: &BTreeSet<Tag>) -> bool {
+        match self {
+            Pattern::One(reference) => {
+                reference.repo == *repo
+                    && match &reference.selector {
+                        Selector::Digest(wanted) => wanted == digest,
+                        Selector::Tag(tag) => tags.contains(tag),
+                    }
+            }
+            Pattern::Tags(wanted, form) => wanted == repo && tags.iter().any(|tag| is_of_form(tag.as_str(), form)),
+        }
+    }
+}
+
 /// Whether `text` is of `form`, in which `*` stands for any text.
 fn is_of_form(text: &str, form: &str) -> bool {
     match form.split_once('*') {

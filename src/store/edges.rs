@@ -5,7 +5,8 @@
 //! ```
 //!
 //! INVARIANT: a value that is read is one that this cache was given under that name. A file that is damaged, forged
-//! or moved reads as absent. Edges are neither synced nor counted: a power loss may cost one, and costs a request.
+//! or moved reads as absent. Edges are not counted, and but for [`put_durably`] not
+//! synced: a power loss may cost one, and costs a request.
 
 use rustix::fs::fstat;
 
@@ -24,10 +25,26 @@ pub(super) fn get(layout: &Layout, name: &str) -> Option<Vec<u8>> {
 }
 
 pub(super) fn put(layout: &Layout, name: &str, value: &[u8]) -> Result<(), StoreError> {
-    let subject = || format!("the cached answer {name:?}");
+    let file = layout.seals.edge_file(name);
+    let written = layout.write(&layout.edges, &file, &sealed(layout, name, value)?);
+    written.map_err(|errno| StoreError::system(subject(name), "keep it", errno))
+}
+
+/// As [`put`], for what a power loss must not cost.
+pub(super) fn put_durably(layout: &Layout, name: &str, value: &[u8]) -> Result<(), StoreError> {
+    let file = layout.seals.edge_file(name);
+    let written = layout.write_durably(&layout.edges, &file, &sealed(layout, name, value)?);
+    written.map_err(|errno| StoreError::system(subject(name), "keep it", errno))
+}
+
+fn subject(name: &str) -> String {
+    format!("the cached answer {name:?}")
+}
+
+fn sealed(layout: &Layout, name: &str, value: &[u8]) -> Result<Vec<u8>, StoreError> {
     let (Ok(name_len), true) = (u32::try_from(name.len()), value.len() as u64 <= EDGE_MAX / 2) else {
         let rule = format!("it has {} bytes, the cache's limit is {}", value.len(), EDGE_MAX / 2);
-        return Err(StoreError::new(StoreFailure::Io, subject(), rule));
+        return Err(StoreError::new(StoreFailure::Io, subject(name), rule));
     };
     let mut out = Vec::with_capacity(MAGIC.len() + 4 + name.len() + value.len() + SEAL_LEN);
     out.extend_from_slice(MAGIC);
@@ -36,8 +53,7 @@ pub(super) fn put(layout: &Layout, name: &str, value: &[u8]) -> Result<(), Store
     out.extend_from_slice(value);
     let seal = layout.seals.edge(&out);
     out.extend_from_slice(seal.as_bytes());
-    let file = layout.seals.edge_file(name);
-    layout.write(&layout.edges, &file, &out).map_err(|errno| StoreError::system(subject(), "keep it", errno))
+    Ok(out)
 }
 
 pub(super) fn remove(layout: &Layout, name: &str) {

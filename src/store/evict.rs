@@ -5,10 +5,10 @@
 //! processes added and removed. Use is written into modification times: of the sidecar, or of a small blob's data
 //! file. (A sidecar's, since a change of the data file's ctime would make passthrough check it again.)
 //!
-//! INVARIANT: no object that this process holds open is evicted, and eviction takes names only, so whoever else
+//! INVARIANT: no object that this process holds open is evicted, nor one that is pinned, and eviction takes names only, so whoever else
 //! holds one open keeps its bytes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use super::disk::length;
 use super::error::is_full;
 use super::layout::Layout;
-use super::{Key, PARTIAL, SIDECAR, Store, locked};
+use super::{Key, PARTIAL, SIDECAR, Store, locked, pins};
 
 /// After how long a partial file that nobody writes is given up.
 pub(super) const PARTIAL_AGE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -102,7 +102,7 @@ impl Ledger {
 
 impl Store {
     /// Removes the longest unused objects until at most `to_bytes` are left, and partial files that nobody writes.
-    /// What this process holds open stays.
+    /// What this process holds open stays, and what is pinned.
     pub fn prune(&self, to_bytes: u64) -> Pruned {
         self.prune_while(to_bytes, &mut |_, _| ControlFlow::Continue(()))
     }
@@ -161,7 +161,8 @@ impl Store {
         let target = to_bytes.unwrap_or(if bytes > limit { limit / EVICT_TO.1 * EVICT_TO.0 } else { u64::MAX });
         let excess = bytes.saturating_sub(target);
         let mut pruned = Pruned::default();
-        for found in found {
+        let pinned = if excess > 0 { pins::pinned(&layout) } else { HashSet::new() };
+        for found in found.into_iter().filter(|found| !pins::is_pinned(&pinned, &found.key)) {
             if bytes <= target {
                 break;
             }

@@ -14,7 +14,7 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, fchmod, fdatasync, flock, fstat, ftruncate};
+use rustix::fs::{FlockOperation, Stat, fchmod, fdatasync, flock, fstat, ftruncate};
 use rustix::io::Errno;
 
 use super::disk::{PUBLISHED, is_sound, length, read_full_at, write_all_at};
@@ -122,6 +122,11 @@ fn open_partial(layout: &Layout, key: &Key) -> Result<Partial, Errno> {
         layout.tmp.clear(&name, &layout.tmp)?;
     }
     Err(Errno::BUSY)
+}
+
+/// Attributes of what a fill of `key` has written.
+pub(super) fn partial(layout: &Layout, key: &Key) -> Result<Stat, Errno> {
+    layout.tmp.stat(&partial_name(key))
 }
 
 fn partial_name(key: &Key) -> String {

@@ -3,6 +3,7 @@
 //! Everything lies below a directory that carries the version of the layout, so that programs of different versions
 //! share a cache directory without reading each other's files.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -114,11 +115,27 @@ impl Layout {
 
     /// Writes a file under `name` of `dir`, atomically and without waiting for the disk.
     pub(super) fn write(&self, dir: &Dir, name: &str, bytes: &[u8]) -> Result<(), Errno> {
+        self.replace(dir, name, bytes, |_| Ok(()))
+    }
+
+    /// As [`Layout::write`]; what is written is on the disk when it returns.
+    pub(super) fn write_durably(&self, dir: &Dir, name: &str, bytes: &[u8]) -> Result<(), Errno> {
+        self.replace(dir, name, bytes, |file| fdatasync(file))?;
+        dir.sync()
+    }
+
+    fn replace(
+        &self,
+        dir: &Dir,
+        name: &str,
+        bytes: &[u8],
+        before_rename: impl FnOnce(&OwnedFd) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
         let scratch = format!("{}.new", random_name());
         let written = self
             .tmp
             .make(&scratch)
-            .and_then(|file| write_all_at(&file, bytes, 0))
+            .and_then(|file| write_all_at(&file, bytes, 0).and_then(|()| before_rename(&file)))
             .and_then(|()| self.tmp.rename(&scratch, dir, name));
         if written.is_err() {
             let _ = self.tmp.unlink(&scratch);

@@ -5,6 +5,7 @@ mod edges;
 mod flights;
 mod full;
 mod objects;
+mod pins;
 mod shared;
 
 use std::os::unix::fs::PermissionsExt;

@@ -2,6 +2,7 @@
 //! real clients where they are installed.
 
 mod lock;
+mod pull;
 
 #[path = "../support/mod.rs"]
 mod support;

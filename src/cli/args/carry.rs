@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum, ValueHint};
 
 use super::{ReachArgs, Size};
 use crate::cli::mapping::MappingArgs;
+use crate::copy::needs::Pattern;
 use crate::lockfile::Client;
 use crate::name::Platform;
 
@@ -33,10 +34,6 @@ pub struct ReadingArgs {
     /// How registries are reached.
     #[command(flatten)]
     pub reach: ReachArgs,
-
-    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
-    pub cache_dir: Option<PathBuf>,
 
     /// How much the cache may hold; the least recently used content goes first
     #[arg(long, value_name = "SIZE", default_value = "20GiB", help_heading = "Storage")]
@@ -90,6 +87,77 @@ pub struct LockArgs {
     pub mapping: MappingArgs,
 
     /// How they are read.
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+
+    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// What something is needed for.
+#[derive(Args, Debug)]
+pub struct NeedsArgs {
+    /// Releases: HOST/NAME:TAG, HOST/NAME@DIGEST, or HOST/NAME:1.* for all tags of that form
+    #[arg(value_name = "REFERENCE")]
+    pub reference: Vec<Pattern>,
+
+    /// The providers that this lock file holds; may be given several times
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub lock_file: Vec<PathBuf>,
+
+    /// What the root module in this directory needs: the modules that it calls (from paths below a mount and from oci://
+    /// addresses), those that they call, and the providers of all of them; may be given several times
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub root: Vec<PathBuf>,
+
+    /// Of providers the packages for this platform; may be given several times
+    #[arg(long, value_name = "OS_ARCH")]
+    pub platform: Vec<Platform>,
+
+    /// Where providers are.
+    #[command(flatten)]
+    pub mapping: MappingArgs,
+}
+
+/// The examples of `pull`.
+pub const PULL_EXAMPLES: &str = "\
+Examples:
+  tofufs pull --lock-file .terraform.lock.hcl --root .
+  tofufs pull ghcr.io/acme/network:1.* ghcr.io/acme/providers/aws:5.92.0";
+
+/// Arguments of `pull`.
+#[derive(Args, Debug)]
+pub struct PullArgs {
+    /// What for. Without --platform: this host's.
+    #[command(flatten)]
+    pub needs: NeedsArgs,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// How it is read.
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+
+    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// Arguments of `cache pin`.
+#[derive(Args, Debug)]
+pub struct PinArgs {
+    /// What for. Without --platform: this host's.
+    #[command(flatten)]
+    pub needs: NeedsArgs,
+
+    /// Pin no longer what the lock files and references name
+    #[arg(long)]
+    pub remove: bool,
+
+    /// How it is read.
     #[command(flatten)]
     pub reading: ReadingArgs,
 }

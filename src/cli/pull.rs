@@ -1,0 +1,31 @@
+//! `tofufs pull`: what lock files, root modules and references need, into the cache.
+
+use serde_json::json;
+
+use super::args::carry::PullArgs;
+use super::output::{self, CommandError};
+use super::reading::Registries;
+use super::settings::Environment;
+use super::{daemon, needed};
+use crate::name::Platform;
+
+/// Fetches, and prints what there is now.
+pub fn run(args: &PullArgs) -> Result<(), CommandError> {
+    let environment = Environment::of_process().map_err(CommandError::usage)?;
+    let inputs = needed::inputs(&args.needs, &[Platform::host()], &environment)?;
+    let registries = Registries::open(&args.reading, args.cache_dir.as_deref(), &environment)?;
+    let mapping = needed::mapping(&args.needs, &registries)?;
+    let runtime = daemon::runtime()?;
+    let needs = needed::find(&runtime, &inputs, &mapping, &registries)?;
+    let fetched = needed::fetched(&runtime, &needs, &registries)?;
+    let releases = || needs.artifacts.iter().zip(fetched.iter().copied());
+    if args.json {
+        return output::json(&json!({
+            "artifacts": releases().map(|(artifact, fetched)| needed::json(artifact, fetched)).collect::<Vec<_>>(),
+            "left_out": needed::left_out_json(&needs.left_out),
+            "requests": registries.requests(),
+        }));
+    }
+    needed::note_left_out(&needs);
+    output::text(releases().map(|(artifact, fetched)| needed::line(artifact, fetched)).collect::<String>())
+}
