@@ -62,6 +62,7 @@ pub fn run(words: Vec<OsString>) -> Result<(), CommandError> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Lock(args) => lock::run(&args),
         Command::Pull(args) => pull::run(&args),
+        Command::Tofurc(args) => tofurc::written::run(&args),
         Command::Cache(args) => cache::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

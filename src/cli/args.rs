@@ -17,6 +17,7 @@ use clap_complete::Shell;
 use super::mapping::MappingArgs;
 use super::providers::ProviderArgs;
 use super::quantity::{Size, Span};
+use super::tofurc::written::TofurcArgs;
 use crate::name::Host;
 
 const TEMPLATE: &str = "\
@@ -39,6 +40,7 @@ Cache:
   cache        Look into the cache, check it, shrink it, pin what stays
 
 Setting up:
+  tofurc       Print the CLI configuration that points OpenTofu and Terraform at a mount
   completions  Print the completion script of a shell
   help         Explain a command
 
@@ -65,6 +67,9 @@ Examples:
   tofufs mount --read-only --offline oci-archive:/media/bundle.tar /mnt/tofu
         from one file, without any network
   tofufs mount --plain-http localhost:5000 localhost:5000 /mnt/tofu
+  tofufs mount --oci-mirror 'ghcr.io/acme/${namespace}/${type}' --include 'registry.opentofu.org/*/*' \\
+        --provider hashicorp/aws ghcr.io/acme /mnt/tofu
+        providers too: `tofufs tofurc /mnt/tofu` tells the clients
 
 As a mount helper (link tofufs to /sbin/mount.fuse.tofufs), long options
 are -o options with _ for -, and several sources are joined by ;
@@ -140,6 +145,12 @@ pub enum Command {
     ///
     /// Works beside mounts that use the cache.
     Cache(CacheArgs),
+    /// Print the CLI configuration that points OpenTofu and Terraform at a mount
+    ///
+    /// For each use of a mount, with a word on when to choose which; without --use, the first is in effect and the others
+    /// are comments.
+    #[command(after_help = "Example:\n  tofufs tofurc /mnt/tofu > ~/.tofurc")]
+    Tofurc(TofurcArgs),
     /// Print the completion script of a shell
     #[command(after_help = "Example:\n  tofufs completions bash > /etc/bash_completion.d/tofufs")]
     Completions {

@@ -40,6 +40,8 @@ pub enum Request {
         /// Relative to the mount's root.
         path: String,
     },
+    /// Its mapping of providers. The reply is a [`MountMapping`](super::tofurc::written::MountMapping).
+    Mapping(()),
 }
 
 /// The answer.
@@ -236,6 +238,7 @@ mod tests {
             match request {
                 Request::Status(()) => Ok("fine".into()),
                 Request::Refresh { path } => Err(format!("not {path}")),
+                Request::Mapping(()) => Ok(Value::Null),
             }
         }
     }

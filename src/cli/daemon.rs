@@ -18,6 +18,7 @@ use super::lifecycle::{self, Signals};
 use super::output::CommandError;
 use super::settings::{MountSettings, Source};
 use super::status;
+use super::tofurc::written::MountMapping;
 use super::{background, mapping, mount};
 use crate::archive::Limits;
 use crate::facts::{self, Facts, SourceState};
@@ -245,6 +246,9 @@ impl Service for Controlled {
                 let fs = Arc::clone(&self.fs);
                 let report = tokio::task::spawn_blocking(move || fs.report()).await.map_err(|e| e.to_string())?;
                 serde_json::to_value(self.status(&report)).map_err(|e| e.to_string())
+            }
+            Request::Mapping(()) => {
+                serde_json::to_value(MountMapping::of(self.fs.facts().mapping())).map_err(|e| e.to_string())
             }
             Request::Refresh { path } => {
                 let (fs, session) = (Arc::clone(&self.fs), Arc::clone(&self.session));

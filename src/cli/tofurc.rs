@@ -7,6 +7,7 @@ mod decode;
 mod syntax;
 #[cfg(test)]
 mod tests;
+pub mod written;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -171,6 +172,8 @@ pub struct Tofurc {
     pub blocks: Vec<Block>,
     /// The `oci_default_credentials` block.
     pub defaults: Option<DefaultCredentials>,
+    /// `plugin_cache_dir`, as written.
+    pub plugin_cache_dir: Option<PathBuf>,
     /// The methods of the `provider_installation` block, in order, `dev_overrides` left out.
     pub installation: Option<Vec<InstallationMethod>>,
 }

@@ -126,6 +126,7 @@ impl From<RegistryError> for StageError {
             registry::Failure::Structure => Failure::Structure,
             registry::Failure::TooLarge => Failure::TooLarge,
             registry::Failure::Unsupported => Failure::Unsupported,
+            registry::Failure::NoSpace => Failure::NoSpace,
             registry::Failure::Io => Failure::Io,
         };
         StageError { failure, subject: error.subject, rule: error.rule, remedy: error.remedy }

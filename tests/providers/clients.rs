@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::support::mount::Mount;
+use crate::support::mount::{Mount, finish};
 use crate::support::program;
 use crate::tiny::{self, OTHER};
 use crate::{ORIGIN, declared, here, mapped, registry};
@@ -98,6 +98,15 @@ pub fn file_system_mirror(path: &Path) -> String {
     format!("provider_installation {{\n  filesystem_mirror {{\n    path = \"{}\"\n  }}\n}}\n", path.display())
 }
 
+/// What `tofufs tofurc` prints for a use of the mount.
+pub fn configuration_for(mount: &Mount, purpose: &str) -> String {
+    let mut command = mount.command("tofurc");
+    command.arg(mount.path()).args(["--use", purpose]);
+    let output = finish(command);
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
 fn a_view_is_a_file_system_mirror(name: &str, view: &str) {
     if program(name).is_none() {
         return;
@@ -112,8 +121,8 @@ fn a_view_is_a_file_system_mirror(name: &str, view: &str) {
     let options = mapped(&registry).args(declared(&["acme/tiny"])).args(["--platform", &here(), "--platform", OTHER]);
     let Some(mount) = Mount::start(&[registry.host()], options) else { return };
 
-    let [ours, plain] = [("mount", mount.join(view)), ("plain", local.clone())]
-        .map(|(label, path)| Client::new(name, &base, label, &file_system_mirror(&path)).expect("it is installed"));
+    let [ours, plain] = [("mount", configuration_for(&mount, view)), ("plain", file_system_mirror(&local))]
+        .map(|(label, configuration)| Client::new(name, &base, label, &configuration).expect("it is installed"));
     for client in [&ours, &plain] {
         client.use_provider();
     }

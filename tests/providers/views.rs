@@ -229,6 +229,10 @@ fn without_a_mapping_there_are_no_views() {
     let Some(mount) = Mount::start(&[format!("oci:{}", store.path().display())], Options::new()) else { return };
     assert_eq!(names(&mount.join("")), ["r.example"]);
     assert_eq!(fs::metadata(mount.join("mirror")).unwrap_err().kind(), ErrorKind::NotFound);
+    let mut command = mount.command("tofurc");
+    command.arg(mount.path());
+    let output = crate::support::mount::finish(command);
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("no mapping"), "{output:?}");
     let mut command = mount.command("mount");
     let [a, b, c, d] = mirror_flags("r.example");
     command.args([a, b, c, d]).args(["--provider", "other.example.com/a/b", "oci:/x"]).arg(mount.join("x"));

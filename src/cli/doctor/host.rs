@@ -19,8 +19,8 @@ use crate::cli::mounts;
 use crate::cli::output::CommandError;
 use crate::cli::quantity::Size;
 use crate::cli::settings::{Environment, Network};
-use crate::cli::tofurc::{self, Tofurc};
-use crate::fuse::session::mountinfo;
+use crate::cli::tofurc::{self, InstallationLocation, Tofurc};
+use crate::fuse::session::{STUCK, mountinfo, within};
 use crate::registry::transport::Authorities;
 use crate::store::{Options, Store};
 
@@ -32,6 +32,8 @@ const SPACE_MIN: u64 = 1 << 30;
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(24 * 60 * 60);
 const PROXIES: [&str; 8] =
     ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"];
+/// Where OpenTofu takes the plugin cache from before its configuration.
+const PLUGIN_CACHE: &str = "TF_PLUGIN_CACHE_DIR";
 const AUTHORITIES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// What is looked at.
@@ -87,7 +89,7 @@ impl Surroundings {
             now: SystemTime::now(),
             made: made.ok(),
             authorities: Authorities::of_system(),
-            variables: AUTHORITIES.iter().chain(&PROXIES).filter_map(set).collect(),
+            variables: AUTHORITIES.iter().chain(&PROXIES).chain(&[PLUGIN_CACHE]).filter_map(set).collect(),
             configuration: configuration(network, &tofurc::Environment::of_process()).map_err(|e| e.to_string()),
         })
     }
@@ -285,8 +287,35 @@ impl Surroundings {
         let files: Vec<String> = tofurc.files.iter().map(|file| file.display().to_string()).collect();
         let found = if files.is_empty() { "there is no CLI configuration".to_owned() } else { files.join(", ") };
         let warnings = tofurc.warnings.iter().map(|warning| Finding::note("configuration", warning));
-        [Finding::ok("configuration", found)].into_iter().chain(warnings).collect()
+        [Finding::ok("configuration", found)].into_iter().chain(warnings).chain(self.cache_conflict(tofurc)).collect()
     }
+
+    /// OpenTofu's own rule: a plugin cache must not be a mirror too. The clients would install a package over itself.
+    fn cache_conflict(&self, tofurc: &Tofurc) -> Option<Finding> {
+        let named = self.variables.iter().find(|(name, _)| *name == PLUGIN_CACHE);
+        let cache = named.map(|(_, value)| PathBuf::from(value)).or_else(|| tofurc.plugin_cache_dir.clone())?;
+        let problem = |found: String| Finding::problem("plugin cache", found);
+        let remedy =
+            "use a mount's plugin-cache/ for the one and its mirror/ or plugins/ for the other (`tofufs tofurc`)";
+        let is_cache = |path: &Path| path == cache || resolved(path).is_some_and(|path| Some(path) == resolved(&cache));
+        for method in tofurc.installation.iter().flatten() {
+            if let InstallationLocation::FilesystemMirror(path) = &method.location
+                && is_cache(path)
+            {
+                let found = format!("{} is the plugin cache and a mirror too ({})", cache.display(), method.origin);
+                return Some(problem(found).remedy(remedy));
+            }
+        }
+        let views = self.own_mounts.iter().flat_map(|point| ["mirror", "plugins"].map(|view| point.join(view)));
+        let view = views.into_iter().find(|view| cache.starts_with(view))?;
+        Some(problem(format!("the plugin cache is {}, in which nothing can be kept", view.display())).remedy(remedy))
+    }
+}
+
+/// The path with links followed, where it is there. Mounts of tofufs that do not answer are found out elsewhere.
+fn resolved(path: &Path) -> Option<PathBuf> {
+    let path = path.to_owned();
+    within(STUCK, move || path.canonicalize())?.ok()
 }
 
 /// The first two numbers of a release, as in `6.9.0-1-amd64`.

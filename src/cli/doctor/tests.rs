@@ -216,3 +216,31 @@ fn what_is_looked_at_is_a_registry_a_repository_or_a_release() {
         assert_eq!(error.exit_code(), 2, "{text}: {error}");
     }
 }
+
+/// OpenTofu's rule that one directory is not both
+#[test]
+fn a_directory_that_is_plugin_cache_and_mirror_is_a_problem() {
+    let (_keep, dir) = temporary();
+    let tofurc = |cache: &str, mirror: &str| {
+        let file = dir.join("rc");
+        let text = format!(
+            "plugin_cache_dir = {cache:?}\nprovider_installation {{\n  filesystem_mirror {{\n    path = {mirror:?}\n  }}\n}}\n"
+        );
+        fs::write(&file, text).unwrap();
+        Tofurc::load_file(&file, &crate::cli::tofurc::Environment::new(&dir)).map_err(|e| e.to_string())
+    };
+    let (cache, link) = (dir.join("cache"), dir.join("link"));
+    symlink(&cache, &link).unwrap();
+    let (cache, link) = (cache.to_str().unwrap(), link.to_str().unwrap());
+    let mut host = Surroundings { configuration: tofurc(cache, link), ..sound(&dir) };
+    says(&host, "plugin cache", Mark::Problem, "is the plugin cache and a mirror too");
+    host.configuration = tofurc("/nowhere", "/nowhere");
+    says(&host, "plugin cache", Mark::Problem, "rc:3");
+    host.configuration = tofurc("/elsewhere", "/nowhere");
+    assert!(host.findings().iter().all(|finding| finding.mark == Mark::Ok));
+    host.variables = vec![("TF_PLUGIN_CACHE_DIR", "/nowhere".into())];
+    says(&host, "plugin cache", Mark::Problem, "/nowhere is the plugin cache");
+    host.own_mounts = vec!["/mnt".into()];
+    host.variables = vec![("TF_PLUGIN_CACHE_DIR", "/mnt/plugins".into())];
+    says(&host, "plugin cache", Mark::Problem, "in which nothing can be kept");
+}

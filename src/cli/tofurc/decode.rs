@@ -38,6 +38,10 @@ pub fn add(tofurc: &mut Tofurc, file: &Path, document: Document) -> Result<()> {
                     }
                 }
             }
+            Some("plugin_cache_dir") => {
+                let Some(path) = text(&item.value) else { return refuse(line, "plugin_cache_dir must be a text") };
+                tofurc.plugin_cache_dir = Some(PathBuf::from(path.as_str()));
+            }
             Some("provider_installation") => {
                 for body in plain(item, json)? {
                     let methods = installation(body, file, json)?;

@@ -1,0 +1,259 @@
+//! `tofufs tofurc`: the CLI configuration that points OpenTofu and Terraform at a mount.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use clap::{Args, ValueEnum, ValueHint};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::cli::control::Request;
+use crate::cli::mounts;
+use crate::cli::output::{self, CommandError};
+use crate::mapping::Mapping;
+
+/// Arguments of `tofurc`.
+#[derive(Args, Debug)]
+pub struct TofurcArgs {
+    /// The mount point
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub mountpoint: std::path::PathBuf,
+
+    /// Print the configuration for this use alone
+    #[arg(long = "use", value_name = "USE", value_enum)]
+    pub purpose: Option<Use>,
+
+    /// Print JSON, as for a file named *.tfrc.json [default use: plugins]
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a client can use a mount for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Use {
+    /// As an unpacked mirror: packages stay in the mount, nothing is copied
+    Plugins,
+    /// As a packed mirror: packages are unpacked into every working directory
+    Mirror,
+    /// As the plugin cache beside other sources of providers
+    PluginCache,
+}
+
+impl Use {
+    const ALL: [Use; 3] = [Use::Plugins, Use::Mirror, Use::PluginCache];
+
+    fn name(self) -> &'static str {
+        match self {
+            Use::Plugins => "plugins",
+            Use::Mirror => "mirror",
+            Use::PluginCache => "plugin-cache",
+        }
+    }
+
+    /// When to choose it.
+    fn advice(self) -> &'static str {
+        match self {
+            Use::Plugins => {
+                "Choose this unless you need one of the others: a working directory gets links into the mount and no copies,\n\
+                 packages are downloaded once per machine, and `init` needs no registry for what was used before."
+            }
+            Use::Mirror => {
+                "Choose this where packages have to be copied (a working directory that is moved to another machine), where\n\
+                 lock files hold zh: hashes alone, or behind a web server as a network mirror. Every working directory gets a\n\
+                 copy of each package."
+            }
+            Use::PluginCache => {
+                "Choose this where providers come from several places and all of them are to be cached: packages of the mount\n\
+                 are linked as with `plugins`, others are kept beside them. plugin_cache_may_break_dependency_lock_file lets\n\
+                 the clients take a cached package that no lock file vouches for yet; without it, Terraform would download such\n\
+                 a package again and try to write over the cached one, which the mount refuses. The price: the lock file then\n\
+                 gets the hash of this platform's package alone. `tofufs lock` adds the others."
+            }
+        }
+    }
+}
+
+/// What a mount tells about its mapping.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MountMapping {
+    /// The flags that spell the mapping.
+    pub flags: Vec<String>,
+    /// Patterns of the providers that it is for; none means all.
+    pub include: Vec<String>,
+    /// Patterns of providers that some rule is not for.
+    pub exclude: Vec<String>,
+}
+
+impl MountMapping {
+    /// Of this mapping.
+    pub fn of(mapping: &Mapping) -> MountMapping {
+        let all = mapping.rules().iter().any(|rule| rule.include().is_empty());
+        let texts = |patterns: Vec<&crate::mapping::Pattern>| {
+            let mut texts: Vec<String> = Vec::new();
+            for text in patterns.iter().map(ToString::to_string) {
+                if !texts.contains(&text) {
+                    texts.push(text);
+                }
+            }
+            texts
+        };
+        let include = if all { Vec::new() } else { mapping.rules().iter().flat_map(|rule| rule.include()).collect() };
+        let exclude = mapping.rules().iter().flat_map(|rule| rule.exclude()).collect();
+        MountMapping { flags: crate::cli::mapping::flags(mapping), include: texts(include), exclude: texts(exclude) }
+    }
+}
+
+/// Prints the configuration.
+pub fn run(args: &TofurcArgs) -> Result<(), CommandError> {
+    let failed = |reason: String| CommandError::Failed(format!("{}: {reason}", args.mountpoint.display()));
+    let point = mounts::at(&args.mountpoint)?.point;
+    let answer =
+        mounts::connect(&point).and_then(|connection| connection.ask(&Request::Mapping(()))).map_err(failed)?;
+    let mapping: MountMapping = serde_json::from_value(answer).map_err(CommandError::failed)?;
+    if mapping.flags.is_empty() {
+        let reason = "this mount has no mapping, so it shows no providers; mount with --oci-mirror, or with an oci_mirror \
+                      block in the CLI configuration";
+        return Err(failed(reason.to_owned()));
+    }
+    match args.json {
+        true => output::json(&as_json(&point, &mapping, args.purpose.unwrap_or(Use::Plugins))),
+        false => output::text(as_hcl(&point, &mapping, args.purpose)),
+    }
+}
+
+/// The methods that a use needs: the mirror, then the providers' own registries for all others.
+fn methods(point: &Path, mapping: &MountMapping, purpose: Use) -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
+    // A cache is no mirror, and the clients refuse one directory for both.
+    let view = if purpose == Use::Plugins { "plugins" } else { "mirror" };
+    let mut mirror = vec![("path", json!(point.join(view)))];
+    let mut methods = Vec::new();
+    if !mapping.include.is_empty() {
+        mirror.push(("include", json!(mapping.include)));
+        methods.push(("direct", vec![("exclude", json!(mapping.include))]));
+    }
+    if !mapping.exclude.is_empty() {
+        methods.push(("direct", vec![("include", json!(mapping.exclude))]));
+    }
+    methods.insert(0, ("filesystem_mirror", mirror));
+    methods
+}
+
+fn settings(point: &Path, purpose: Use) -> Vec<(&'static str, Value)> {
+    match purpose {
+        Use::Plugins | Use::Mirror => Vec::new(),
+        Use::PluginCache => vec![
+            ("plugin_cache_dir", json!(point.join("plugin-cache"))),
+            ("plugin_cache_may_break_dependency_lock_file", json!(true)),
+        ],
+    }
+}
+
+fn as_json(point: &Path, mapping: &MountMapping, purpose: Use) -> Value {
+    let mut installation = serde_json::Map::new();
+    for (name, arguments) in methods(point, mapping, purpose) {
+        let method = Value::Object(arguments.into_iter().map(|(k, v)| (k.to_owned(), v)).collect());
+        match installation.entry(name).or_insert_with(|| json!([])) {
+            Value::Array(list) => list.push(method),
+            other => *other = method,
+        }
+    }
+    let mut document: serde_json::Map<_, _> =
+        settings(point, purpose).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    document.insert("provider_installation".to_owned(), Value::Object(installation));
+    Value::Object(document)
+}
+
+/// One use, or all of them, of which the first is in effect and the others are comments.
+fn as_hcl(point: &Path, mapping: &MountMapping, purpose: Option<Use>) -> String {
+    let mut text = format!("# For the mount at {}, whose mapping is\n", point.display());
+    for line in lines_of_flags(&mapping.flags) {
+        let _ = writeln!(text, "#   {line}");
+    }
+    for (at, each) in Use::ALL.into_iter().filter(|each| purpose.is_none_or(|wanted| wanted == *each)).enumerate() {
+        let _ = writeln!(text, "\n# --use {}", each.name());
+        for line in each.advice().lines() {
+            let _ = writeln!(text, "# {line}");
+        }
+        for line in block(point, mapping, each).lines() {
+            let _ = writeln!(text, "{}{line}", if at == 0 { "" } else { "# " });
+        }
+    }
+    text
+}
+
+fn block(point: &Path, mapping: &MountMapping, purpose: Use) -> String {
+    let mut text = String::new();
+    for (name, value) in settings(point, purpose) {
+        let _ = writeln!(text, "{name} = {value}");
+    }
+    text += "provider_installation {\n";
+    for (name, arguments) in methods(point, mapping, purpose) {
+        let _ = writeln!(text, "  {name} {{");
+        for (name, value) in arguments {
+            let _ = writeln!(text, "    {name} = {value}");
+        }
+        text += "  }\n";
+    }
+    text += "}\n";
+    text
+}
+
+/// The flags as a shell takes them, one rule's part per line.
+fn lines_of_flags(flags: &[String]) -> Vec<String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@".contains(c);
+    let quoted = |word: &str| match word.chars().all(plain) && !word.is_empty() {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    };
+    flags.chunks(2).map(|pair| pair.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::tofurc::{Environment, InstallationLocation, Tofurc};
+    use crate::mapping::Rule;
+
+    fn mapping(rules: &[(&str, &[&str], &[&str])]) -> MountMapping {
+        let list = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
+        let rules = rules.iter().map(|(t, i, e)| Rule::new(t, &list(i), &list(e)).unwrap());
+        MountMapping::of(&Mapping::new(rules.collect()))
+    }
+
+    fn read(name: &str, text: &str) -> Tofurc {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        Tofurc::load_file(&file, &Environment::new(dir.path())).unwrap()
+    }
+
+    const POINT: &str = "/mnt/to \"fu\"";
+
+    #[test]
+    fn what_is_printed_is_a_configuration_in_both_notations() {
+        let some = mapping(&[("r.io/${type}", &["a.b/n/*"], &["a.b/n/x"])]);
+        for purpose in Use::ALL.into_iter().map(Some).chain([None]) {
+            let hcl = read("rc", &as_hcl(Path::new(POINT), &some, purpose));
+            let purpose = purpose.unwrap_or(Use::Plugins);
+            let json = read("rc.json", &as_json(Path::new(POINT), &some, purpose).to_string());
+            for tofurc in [hcl, json] {
+                let methods = tofurc.installation.expect("methods");
+                let view = if purpose == Use::Plugins { "plugins" } else { "mirror" };
+                let path = Path::new(POINT).join(view);
+                assert_eq!(methods[0].location, InstallationLocation::FilesystemMirror(path));
+                assert_eq!(methods[0].include, ["a.b/n/*"]);
+                assert_eq!((methods[1].exclude[0].as_str(), methods[2].include[0].as_str()), ("a.b/n/*", "a.b/n/x"));
+                let cache = (purpose == Use::PluginCache).then(|| Path::new(POINT).join("plugin-cache"));
+                assert_eq!(tofurc.plugin_cache_dir, cache);
+            }
+        }
+    }
+
+    #[test]
+    fn a_mapping_of_all_providers_leaves_none_to_their_registries() {
+        let all = mapping(&[("r.io/${type}", &["a.b/n/*"], &[]), ("s.io/${hostname}/${namespace}/${type}", &[], &[])]);
+        let text = as_hcl(Path::new("/mnt"), &all, Some(Use::Plugins));
+        assert!(!text.contains("direct {") && !text.contains("include ="), "{text}");
+        assert!(text.contains("#   --oci-mirror 's.io/${hostname}/${namespace}/${type}'\n"), "{text}");
+    }
+}
