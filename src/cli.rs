@@ -3,6 +3,7 @@
 //! Standard output carries results and nothing else. A command that fails says why in one line on standard error.
 
 pub mod access;
+pub mod allocator;
 pub mod args;
 pub mod background;
 pub mod cache;

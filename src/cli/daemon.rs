@@ -19,7 +19,7 @@ use super::output::CommandError;
 use super::settings::{MountSettings, Source};
 use super::status;
 use super::tofurc::written::MountMapping;
-use super::{background, mapping, mount};
+use super::{allocator, background, mapping, mount};
 use crate::archive::Limits;
 use crate::facts::{self, Facts, SourceState};
 use crate::fs::staging::{self, Staging};
@@ -42,6 +42,7 @@ const LAST_TASKS: Duration = Duration::from_millis(500);
 pub fn serve(settings: &MountSettings, ready: impl FnOnce() -> Result<(), CommandError>) -> Result<(), CommandError> {
     keep_memory_private()?;
     allow_many_files();
+    allocator::keep_few_arenas();
     let runtime = runtime()?;
     let served = serve_in(&runtime, settings, ready);
     runtime.shutdown_timeout(LAST_TASKS);

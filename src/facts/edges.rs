@@ -15,8 +15,13 @@ use crate::name::{Host, Platform, Repo, RepoName, Selector, Tag};
 use crate::store::{Flights, Store};
 use crate::tree::{Fact, Known, Need, Standing};
 
-/// The most edges that are held in memory; past it those that expired are dropped, else all. Answers stay in the store.
-const EDGES_MAX: usize = 100_000;
+/// How many bytes of edges are held in memory, about; past it those that expired are dropped, else all. Answers stay in
+/// the store.
+const BYTES_MAX: usize = 32 << 20;
+/// What an edge takes, beside the names and the sentence in it.
+const SLOT_BYTES: usize = 1 << 10;
+/// What a name in a list takes.
+const NAME_BYTES: usize = 64;
 
 /// How long a registry is taken for one that does not list its repositories.
 const NO_CATALOG: Duration = Duration::from_secs(300);
@@ -56,6 +61,17 @@ struct Slot {
 }
 
 impl Slot {
+    /// How many bytes of memory it takes, about.
+    fn bytes(&self) -> usize {
+        let names = match self.last.as_ref().map(|last| &last.answer) {
+            Some(Answer::Tags(tags)) => tags.len(),
+            Some(Answer::Catalog(names)) => names.len(),
+            Some(Answer::Binding(_)) | None => 0,
+        };
+        let sentence = self.refused.as_ref().map_or(0, |refused| refused.error.to_string().len());
+        SLOT_BYTES + names * NAME_BYTES + sentence
+    }
+
     /// What the slot says to an operation that began at `since`.
     fn fact(&self, since: Instant) -> Fact<&Answer, FactError> {
         let now = Instant::now();
@@ -75,8 +91,53 @@ impl Slot {
     }
 }
 
+/// The slots, and how many bytes they take.
+#[derive(Default)]
+struct Slots {
+    by_need: HashMap<Need, Slot>,
+    bytes: usize,
+}
+
+impl Slots {
+    fn get(&self, need: &Need) -> Option<&Slot> {
+        self.by_need.get(need)
+    }
+
+    /// Changes the slot of `need`, which stays whatever is dropped to make room for it.
+    fn change(&mut self, need: &Need, change: impl FnOnce(&mut Slot)) {
+        let before = self.by_need.remove(need);
+        self.bytes -= before.as_ref().map_or(0, Slot::bytes);
+        let mut slot = before.unwrap_or_default();
+        change(&mut slot);
+        let bytes = slot.bytes();
+        if self.bytes + bytes > BYTES_MAX {
+            let now = Instant::now();
+            self.by_need.retain(|_, s| s.last.as_ref().is_some_and(|c| c.fresh_until > Some(now)));
+            self.bytes = self.by_need.values().map(Slot::bytes).sum();
+        }
+        if self.bytes + bytes > BYTES_MAX {
+            *self = Slots::default();
+        }
+        self.by_need.insert(need.clone(), slot);
+        self.bytes += bytes;
+    }
+
+    /// Makes the answers of the `wanted` edges count no more.
+    fn expire(&mut self, wanted: impl Fn(&Need) -> bool) {
+        for (need, slot) in self.by_need.iter_mut().filter(|(need, _)| wanted(need)) {
+            tracing::debug!("{need} will be asked for again");
+            self.bytes -= slot.bytes();
+            slot.refused = None;
+            if let Some(last) = &mut slot.last {
+                (last.at, last.fresh_until) = (None, None);
+            }
+            self.bytes += slot.bytes();
+        }
+    }
+}
+
 pub(super) struct Edges {
-    slots: Mutex<HashMap<Need, Slot>>,
+    slots: Mutex<Slots>,
     flights: Flights<Need, (), FactError>,
     /// When edges were forgotten last: what other mounts confirmed before does not count.
     forgotten: Mutex<Option<Instant>>,
@@ -89,13 +150,7 @@ impl Edges {
 
     pub(super) fn forget(&self, wanted: impl Fn(&Need) -> bool) {
         *lock(&self.forgotten) = Some(Instant::now());
-        for (need, slot) in lock(&self.slots).iter_mut().filter(|(need, _)| wanted(need)) {
-            tracing::debug!("{need} will be asked for again");
-            slot.refused = None;
-            if let Some(last) = &mut slot.last {
-                (last.at, last.fresh_until) = (None, None);
-            }
-        }
+        lock(&self.slots).expire(wanted);
     }
 
     fn slot(&self, need: &Need) -> Slot {
@@ -103,15 +158,7 @@ impl Edges {
     }
 
     fn change(&self, need: &Need, change: impl FnOnce(&mut Slot)) {
-        let mut slots = lock(&self.slots);
-        if slots.len() >= EDGES_MAX && !slots.contains_key(need) {
-            let now = Instant::now();
-            slots.retain(|_, s| s.last.as_ref().is_some_and(|c| c.fresh_until > Some(now)));
-            if slots.len() >= EDGES_MAX {
-                slots.clear();
-            }
-        }
-        change(slots.entry(need.clone()).or_default());
+        lock(&self.slots).change(need, change);
     }
 }
 
@@ -460,6 +507,29 @@ mod tests {
                 Fact::Failed(_) => "failed",
             }
         }
+    }
+
+    #[test]
+    fn edges_in_memory_are_bounded_by_their_bytes() {
+        let repo = |n: usize| Repo { host: "a.b".parse().unwrap(), name: format!("n{n}").parse().unwrap() };
+        let later = Instant::now() + Duration::from_secs(60);
+        let tags = Answer::Tags(Arc::new(vec!["1".parse().unwrap(); BYTES_MAX / NAME_BYTES / 4]));
+        let list = Confirmed { answer: tags, at: None, wall: SystemTime::now(), fresh_until: Some(later) };
+        let mut slots = Slots::default();
+        for n in 0..3 {
+            slots.change(&Need::Tags(repo(n)), |slot| slot.last = Some(list.clone()));
+        }
+        for n in 3..2 * BYTES_MAX / SLOT_BYTES {
+            slots.change(&Need::Tags(repo(n)), |slot| slot.refused = refused(Failure::Absent, later));
+            assert!(slots.bytes <= BYTES_MAX && slots.get(&Need::Tags(repo(n))).is_some());
+        }
+        assert!((0..3).all(|n| slots.get(&Need::Tags(repo(n))).is_some()), "absences go before answers that count");
+        for n in 0..6 {
+            slots.change(&Need::Tags(repo(n)), |slot| slot.last = Some(list.clone()));
+            assert!(slots.bytes <= BYTES_MAX && slots.get(&Need::Tags(repo(n))).is_some());
+        }
+        slots.expire(|_| true);
+        assert_eq!(slots.bytes, slots.by_need.values().map(Slot::bytes).sum::<usize>());
     }
 
     #[test]
