@@ -66,6 +66,7 @@ impl Slot {
         let names = match self.last.as_ref().map(|last| &last.answer) {
             Some(Answer::Tags(tags)) => tags.len(),
             Some(Answer::Catalog(names)) => names.len(),
+            Some(Answer::Platforms(platforms)) => platforms.len(),
             Some(Answer::Binding(_)) | None => 0,
         };
         let sentence = self.refused.as_ref().map_or(0, |refused| refused.error.to_string().len());
