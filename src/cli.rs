@@ -6,6 +6,7 @@ pub mod access;
 pub mod allocator;
 pub mod args;
 pub mod background;
+pub mod bundle;
 pub mod cache;
 pub mod control;
 pub mod daemon;
@@ -64,6 +65,7 @@ pub fn run(words: Vec<OsString>) -> Result<(), CommandError> {
         Command::Lock(args) => lock::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::Tofurc(args) => tofurc::written::run(&args),
+        Command::Bundle(args) => bundle::run(&args),
         Command::Cache(args) => cache::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -1,9 +1,12 @@
 //! Carrying releases from one place to another: what is needed, and of what it consists.
 
+pub mod bundle;
 pub mod fetch;
+pub mod graph;
 pub mod hashes;
 pub mod needs;
 pub mod select;
+pub mod verify;
 
 use std::sync::Arc;
 

@@ -71,6 +71,20 @@ pub struct Descriptor {
     pub annotations: BTreeMap<String, String>,
 }
 
+impl Descriptor {
+    /// One that says nothing but which bytes are meant.
+    pub fn bare(digest: Digest, size: u64) -> Descriptor {
+        Descriptor {
+            media_type: String::new(),
+            digest,
+            size,
+            artifact_type: None,
+            platform: None,
+            annotations: BTreeMap::new(),
+        }
+    }
+}
+
 /// The two kinds of manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
@@ -165,6 +179,17 @@ impl Manifest {
             platform: None,
             annotations: BTreeMap::new(),
         }
+    }
+
+    /// The blobs that an image manifest names: its config, where it has one, and its layers. None of an index.
+    ///
+    /// # Errors
+    /// The config is no descriptor. OpenTofu does not look at it, so that alone makes no release unreadable.
+    pub fn blobs(&self) -> Result<Vec<Descriptor>, DocumentError> {
+        let Body::Image(layers) = &self.body else { return Ok(Vec::new()) };
+        let value = strict::parse(&self.raw).map_err(DocumentError::Structure)?;
+        let config = value.get("config").filter(|config| !config.is_null()).map(descriptor).transpose()?;
+        Ok(config.into_iter().chain(layers.iter().cloned()).collect())
     }
 }
 

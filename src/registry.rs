@@ -32,7 +32,7 @@ use bytes::Bytes;
 pub use upload::{BlobSource, Upload, Uploaded};
 
 use crate::digest::Digest;
-use crate::name::{Host, RepoName, Selector, Tag};
+use crate::name::{Host, Repo, RepoName, Selector, Tag};
 use crate::oci::Descriptor;
 
 /// What class of failure a request ended with. Who asks decides by this alone.
@@ -178,6 +178,19 @@ pub trait HostStore: Send + Sync {
 
     /// Whether `host` is one of [`HostStore::hosts`].
     fn holds(&self, host: &Host) -> bool;
+
+    /// The manifests that a repository says it holds, tagged or not, in no order. Those that an index names need not be
+    /// among them.
+    ///
+    /// # Errors
+    /// As of [`Registry::tags`].
+    fn entries(&self, repo: &Repo) -> Result<Vec<Descriptor>, RegistryError>;
+
+    /// Every blob and manifest that lies in a repository, sorted, with its length in bytes, unverified.
+    ///
+    /// # Errors
+    /// As of [`Registry::tags`].
+    fn blobs(&self, repo: &Repo) -> Result<Vec<(Digest, u64)>, RegistryError>;
 
     /// The part of it that stands for `host`, of which it may hold nothing yet.
     fn registry(self: Arc<Self>, host: &Host) -> Arc<dyn Registry>;

@@ -35,6 +35,9 @@ Mounting:
 Working directories:
   lock         Write the hashes of all platforms into .terraform.lock.hcl
 
+Air gap:
+  bundle       Carry releases into a store or one file, and check such a bundle
+
 Cache:
   pull         Fetch what a working directory needs into the cache
   cache        Look into the cache, check it, shrink it, pin what stays
@@ -134,6 +137,16 @@ pub enum Command {
     /// Comments, other providers and hashes that are there already stay. What no rule maps is left as it is.
     #[command(after_help = carry::LOCK_EXAMPLES)]
     Lock(Box<carry::LockArgs>),
+    /// Carry releases into a store or one file, and check such a bundle
+    ///
+    /// What lock files, root modules and references need is read from the registries and added to a store of image
+    /// layouts or to one tar of such a store, which can be mounted on the other side of an air gap. With --platform the
+    /// packages for other platforms stay behind; the releases keep their digests.
+    #[command(
+        after_help = carry::BUNDLE_EXAMPLES,
+        override_usage = "tofufs bundle [OPTIONS] [REFERENCE]... -o DESTINATION\n       tofufs bundle verify [OPTIONS] SOURCE"
+    )]
+    Bundle(Box<carry::BundleArgs>),
     /// Fetch what a working directory needs into the cache
     ///
     /// Afterwards an offline mount that shares the cache shows all of it. Of providers the packages for this host's

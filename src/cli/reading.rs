@@ -39,7 +39,9 @@ impl Registries {
         let stores = args.from.iter().map(|text| Source::parse(text, &environment.base));
         let stores = stores.collect::<Result<Vec<_>, _>>().map_err(CommandError::usage)?;
         if let Some(registry) = stores.iter().find(|source| matches!(source, Source::Registry { .. })) {
-            return Err(CommandError::Usage(format!("--from {registry}: this is no store; write oci:DIR")));
+            return Err(CommandError::Usage(format!(
+                "--from {registry}: this is no store; write oci:DIR or oci-archive:FILE"
+            )));
         }
         let dir = environment.cache_dir(cache_dir).map_err(CommandError::usage)?;
         let options = store::Options { dir, limit: args.cache_size.0 };

@@ -167,6 +167,20 @@ pub fn with_manifest(
     Ok(Some(bytes))
 }
 
+/// `index.json` with its entries in the order of their names and digests, so that what was entered in another order
+/// gives the same bytes. Nothing else is changed.
+///
+/// # Errors
+/// Not such a document.
+pub fn in_order(index: &[u8]) -> Result<Vec<u8>, DocumentError> {
+    entries(index)?;
+    let mut value = strict::parse(index).map_err(DocumentError::Structure)?;
+    if let Some(Value::Array(list)) = value.get_mut("manifests") {
+        list.sort_by(|a, b| (ref_name(a), digest_in(a)).cmp(&(ref_name(b), digest_in(b))));
+    }
+    Ok(value.to_string().into_bytes())
+}
+
 /// Takes `tag` from every manifest but `digest`; whether one had it.
 fn untag(list: &mut Vec<Value>, tag: &Tag, digest: &str) -> bool {
     let mut changed = false;
@@ -392,6 +406,21 @@ mod tests {
         document = put(&document, &index, Some("1.0.0")).unwrap();
         assert_eq!(document["manifests"][1], entry(&index, Some("1.0.0")));
         assert_eq!(put(&document, &index, Some("1.0.0")), None);
+    }
+
+    #[test]
+    fn the_order_in_which_manifests_were_entered_does_not_show() {
+        let (a, b) = (image("a"), image("b"));
+        let entered = |order: [(&Manifest, Option<&str>); 3]| {
+            let mut index = Value::Null;
+            for (manifest, tag) in order {
+                index = put(&index, manifest, tag).unwrap();
+            }
+            in_order(index.to_string().as_bytes()).unwrap()
+        };
+        let (x, y, z) = ((&a, Some("2")), (&b, None), (&b, Some("1")));
+        assert_eq!(entered([x, y, z]), entered([y, z, x]));
+        assert!(in_order(b"[]").is_err());
     }
 
     #[test]

@@ -10,23 +10,27 @@ mod directory;
 mod headers;
 mod lock;
 mod medium;
+mod pack;
 mod repository;
 mod write;
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 pub use archive::{Archive, MEMBERS_MAX};
 pub use directory::Directory;
+pub use pack::Packer;
 
-use super::{BlobError, BlobSink, Failure, RawManifest, Registry, RegistryError};
+use super::{BlobError, BlobSink, BlobSource, Failure, RawManifest, Registry, RegistryError};
 use crate::digest::Digest;
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
 use crate::oci::Descriptor;
-use crate::oci::layout::tag_of;
+use crate::oci::layout::{Part, tag_of};
 use medium::Medium;
 use repository::Repository;
 
@@ -84,6 +88,42 @@ impl<M: Medium> Stored<M> {
 
     fn repo(&self, name: &RepoName) -> Repo {
         Repo { host: self.host.clone(), name: name.clone() }
+    }
+}
+
+/// A blob of a store, from which another place is filled.
+pub struct StoredBlob<M: Medium> {
+    medium: Arc<M>,
+    file: Arc<M::File>,
+}
+
+impl<M: Medium> Stored<M> {
+    /// A blob of a repository, opened.
+    ///
+    /// # Errors
+    /// `Integrity` where it is missing or of another size.
+    pub async fn source(&self, repo: &RepoName, blob: &Descriptor) -> Result<StoredBlob<M>, RegistryError> {
+        let (repo, wanted) = (self.repo(repo), blob.clone());
+        let file = self.on_disk(move |medium| Repository::open(medium, &repo)?.blob(&wanted)).await?;
+        Ok(StoredBlob { medium: self.medium.clone(), file: Arc::new(file) })
+    }
+
+    /// The content of a repository's `index.json`.
+    ///
+    /// # Errors
+    /// `Absent` where there is no such repository.
+    pub async fn index(&self, repo: &RepoName) -> Result<Option<Vec<u8>>, RegistryError> {
+        let repo = self.repo(repo);
+        self.on_disk(move |medium| Repository::open(medium, &repo)?.document(Part::Index)).await
+    }
+}
+
+#[async_trait]
+impl<M: Medium> BlobSource for StoredBlob<M> {
+    async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let (medium, file) = (self.medium.clone(), self.file.clone());
+        let read = move || medium.read(&file, offset, len.min(PIECE)).map_err(|e| io::Error::other(e.rule));
+        tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
     }
 }
 

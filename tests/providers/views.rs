@@ -29,7 +29,7 @@ fn a_package_is_a_relative_link_into_the_registry_tree() {
         push.artifact(no_version, &release);
     }
     let Some(mount) = Mount::start(&[registry.host()], mapped(&registry)) else { return };
-    assert_eq!(names(&mount.join("")), [registry.host().as_str(), "mirror", "plugins"]);
+    assert_eq!(names(&mount.join("")), [registry.host().as_str(), "mirror", "plugins", "staging"]);
     for view in ["plugins", "mirror"] {
         assert_eq!(names(&mount.join(view)), [ORIGIN], "found in the catalog");
         assert_eq!(names(&mount.join(view).join(ORIGIN)), ["acme"]);
@@ -216,7 +216,7 @@ fn a_registry_that_the_mapping_names_needs_no_source_of_its_own() {
     let options = Options::new().args(["--plain-http", &host, "--tofurc"]).args([tofurc.display()]);
     let sources = [format!("oci:{}", empty.path().join("store").display())];
     let Some(mount) = Mount::start(&sources, options) else { return };
-    assert_eq!(names(&mount.join("")), [host.as_str(), "mirror", "plugins"]);
+    assert_eq!(names(&mount.join("")), [host.as_str(), "mirror", "plugins", "staging"]);
     let package = mount.join("plugins").join(ORIGIN).join("acme/one/1.0.0").join(here());
     assert_eq!(names(&package).len(), 2);
     assert_eq!(mount.status()["sources"].as_array().unwrap().len(), 2);
@@ -227,7 +227,7 @@ fn without_a_mapping_there_are_no_views() {
     let store = tempfile::tempdir().unwrap();
     layouts::add(store.path(), "r.example", "x", "1.0.0", &pack::module(&[("main.tf", b"")]));
     let Some(mount) = Mount::start(&[format!("oci:{}", store.path().display())], Options::new()) else { return };
-    assert_eq!(names(&mount.join("")), ["r.example"]);
+    assert_eq!(names(&mount.join("")), ["r.example", "staging"]);
     assert_eq!(fs::metadata(mount.join("mirror")).unwrap_err().kind(), ErrorKind::NotFound);
     let mut command = mount.command("tofurc");
     command.arg(mount.path());

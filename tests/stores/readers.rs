@@ -91,13 +91,13 @@ fn a_registry_that_a_store_comes_to_hold_is_found_while_it_is_mounted() {
         names.sort();
         names
     };
-    assert_eq!(listed(), ["declared.example"]);
+    assert_eq!(listed(), ["declared.example", "staging"]);
     assert!(fs::metadata(mount.join(HOST)).is_err());
     let module = pack::module(&[("main.tf", b"# here")]);
     run(put(&layout(store.path()), "acme/net", "1.0.0", &module)).unwrap();
     // The kernel believes an absence for a moment.
     assert!(wait_until(std::time::Duration::from_secs(20), || fs::metadata(mount.join(HOST)).is_ok()));
-    assert_eq!(listed(), ["declared.example", HOST]);
+    assert_eq!(listed(), ["declared.example", HOST, "staging"]);
     assert_eq!(fs::read(mount.join(format!("{HOST}/acme/net/1.0.0/main.tf"))).unwrap(), b"# here");
     // A registry that was declared gets what the store comes to hold of it.
     let of = tofufs::registry::layout::Layout::open(store.path(), &"declared.example".parse().unwrap()).unwrap();

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum, ValueHint};
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
 use super::{ReachArgs, Size};
 use crate::cli::mapping::MappingArgs;
@@ -19,6 +19,84 @@ Examples:
   tofufs lock --check                              for CI: exit code 1 and what is missing
   tofufs lock --oci-mirror 'ghcr.io/acme/${namespace}/${type}'";
 
+/// The examples of `bundle`.
+pub const BUNDLE_EXAMPLES: &str = "\
+Examples:
+  tofufs bundle --root . --platform linux_amd64 -o oci-archive:bundle.tar
+  tofufs bundle --lock-file .terraform.lock.hcl 'ghcr.io/acme/network:1.*' -o oci:/srv/store
+  tofufs bundle --root . --dry-run -o oci:/srv/store        what would be added, and how much it is
+  tofufs bundle verify oci-archive:bundle.tar --lock-file .terraform.lock.hcl
+  tofufs mount --read-only --offline oci-archive:bundle.tar /mnt/tofu";
+
+/// Arguments of `bundle`.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct BundleArgs {
+    /// What to do instead.
+    #[command(subcommand)]
+    pub command: Option<BundleCommand>,
+
+    /// What is carried. Without --platform: the packages for all platforms.
+    #[command(flatten)]
+    pub needs: NeedsArgs,
+
+    /// Where to: oci:DIR, a store, or oci-archive:FILE, one tar. What is there already stays
+    #[arg(short, long, value_name = "DESTINATION", required = true)]
+    pub output: Option<OsString>,
+
+    /// Write nothing; print what would be added, and how much it is
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// How registries are read.
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+
+    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// What can be done with a bundle.
+#[derive(Subcommand, Debug)]
+pub enum BundleCommand {
+    /// Check every byte of a bundle, and tell what a lock file lacks in it
+    ///
+    /// Makes no connection. The exit code is 1 if something is damaged, missing or lacking.
+    Verify(VerifyArgs),
+}
+
+/// Arguments of `bundle verify`.
+#[derive(Args, Debug)]
+pub struct VerifyArgs {
+    /// The bundle: oci:DIR or oci-archive:FILE
+    pub source: OsString,
+
+    /// Tell what the providers of this lock file lack; may be given several times
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub lock_file: Vec<PathBuf>,
+
+    /// Ask for the packages for this platform; may be given several times [default: all that the lock file has hashes of]
+    #[arg(long, value_name = "OS_ARCH")]
+    pub platform: Vec<Platform>,
+
+    /// OpenTofu's CLI configuration to take the mapping of providers from [default: the user's own]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub tofurc: Option<PathBuf>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Where providers are.
+    #[command(flatten)]
+    pub mapping: MappingArgs,
+}
+
 /// How registries are read, and where what was read is kept.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Registries")]
@@ -27,7 +105,7 @@ pub struct ReadingArgs {
     #[arg(long)]
     pub offline: bool,
 
-    /// Read the registries that this store holds from it (oci:DIR); may be given several times
+    /// Read the registries that this store holds from it (oci:DIR, oci-archive:FILE); may be given several times
     #[arg(long, value_name = "SOURCE")]
     pub from: Vec<OsString>,
 

@@ -17,8 +17,10 @@ use super::Stored;
 use super::directory::read_piece;
 use super::headers::{Member, Members};
 use super::medium::{Medium, NotOpened, Unreadable};
+use super::repository::Repository;
 use crate::digest::Digest;
 use crate::name::{Host, Repo, RepoName};
+use crate::oci::Descriptor;
 use crate::oci::layout::Part;
 
 /// The most members of an archive.
@@ -35,7 +37,7 @@ pub struct Archive {
     parent: OwnedFd,
     file_name: PathBuf,
     name: String,
-    repositories: BTreeMap<Repo, Repository>,
+    repositories: BTreeMap<Repo, Files>,
 }
 
 /// What tells a file from another one, and from itself before it was written to.
@@ -69,7 +71,7 @@ struct Extent {
 
 /// The files of one layout.
 #[derive(Default, Debug)]
-struct Repository {
+struct Files {
     /// With the digest that the archive's writer noted, if one did.
     version: Option<(Extent, Option<Digest>)>,
     index: Option<(Extent, Option<Digest>)>,
@@ -120,8 +122,13 @@ impl Archive {
         Ok(Archive { file, identity, parent, file_name: file_name.into(), name, repositories })
     }
 
+    /// The repositories of which the archive holds a file, sorted.
+    pub fn repositories(&self) -> impl Iterator<Item = &Repo> {
+        self.repositories.keys()
+    }
+
     /// Refuses to read `member` if the file is not what it was.
-    fn check(&self, member: &str) -> Result<(), Unreadable> {
+    pub(super) fn check(&self, member: &str) -> Result<(), Unreadable> {
         let changed = |what: &str| Unreadable {
             failure: Failure::Io,
             rule: format!("{member} in {} cannot be read: {what} since it was opened", self.name),
@@ -188,6 +195,14 @@ impl HostStore for Archive {
         self.repositories.keys().any(|repo| repo.host == *host)
     }
 
+    fn entries(&self, repo: &Repo) -> Result<Vec<Descriptor>, RegistryError> {
+        Repository::open(self, repo)?.entries()
+    }
+
+    fn blobs(&self, repo: &Repo) -> Result<Vec<(Digest, u64)>, RegistryError> {
+        Repository::open(self, repo)?.list()
+    }
+
     fn registry(self: Arc<Self>, host: &Host) -> Arc<dyn Registry> {
         Arc::new(Stored::of(self, host))
     }
@@ -229,16 +244,21 @@ impl Medium for Archive {
         Ok((OpenMember { name, extent }, extent.size))
     }
 
+    fn list(&self, place: &Repo) -> Result<Vec<(Digest, u64)>, Unreadable> {
+        let blobs = self.repositories.get(place).into_iter().flat_map(|files| &files.blobs);
+        let mut found: Vec<_> = blobs.map(|(digest, extent)| (*digest, extent.size)).collect();
+        found.sort();
+        Ok(found)
+    }
+
     fn read(&self, file: &OpenMember, at: u64, want: usize) -> Result<Bytes, Unreadable> {
         self.read_at(&file.name, file.extent, at, want)
     }
 }
 
 /// What lies where. Refuses what is no part of a store, and what is there twice.
-fn read_members<F: std::os::fd::AsFd>(
-    mut members: Members<F>,
-) -> Result<BTreeMap<Repo, Repository>, (Failure, String)> {
-    let mut repositories: BTreeMap<Repo, Repository> = BTreeMap::new();
+fn read_members<F: std::os::fd::AsFd>(mut members: Members<F>) -> Result<BTreeMap<Repo, Files>, (Failure, String)> {
+    let mut repositories: BTreeMap<Repo, Files> = BTreeMap::new();
     let mut count = 0;
     while let Some(member) = members.next()? {
         count += 1;

@@ -12,8 +12,11 @@ use rustix::io::Errno;
 
 use super::super::{Failure, HostStore, Registry, RegistryError};
 use super::medium::{Medium, NotOpened, Unreadable};
+use super::repository::Repository;
 use super::{CATALOG_DEPTH_MAX, CATALOG_DIRECTORIES_MAX, Stored};
+use crate::digest::Digest;
 use crate::name::{Host, Repo, RepoName};
+use crate::oci::Descriptor;
 use crate::oci::layout::{BLOBS, LAYOUT_FILE, Part};
 
 /// See the module.
@@ -56,6 +59,14 @@ impl HostStore for Directory {
     fn holds(&self, host: &Host) -> bool {
         statat(&self.root, host.as_str(), AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+    }
+
+    fn entries(&self, repo: &Repo) -> Result<Vec<Descriptor>, RegistryError> {
+        Repository::open(self, repo)?.entries()
+    }
+
+    fn blobs(&self, repo: &Repo) -> Result<Vec<(Digest, u64)>, RegistryError> {
+        Repository::open(self, repo)?.list()
     }
 
     fn registry(self: Arc<Self>, host: &Host) -> Arc<dyn Registry> {
@@ -121,12 +132,36 @@ impl Medium for Directory {
         Ok((file, u64::try_from(stat.st_size).unwrap_or(0)))
     }
 
+    fn list(&self, place: &OwnedFd) -> Result<Vec<(Digest, u64)>, Unreadable> {
+        self.list_blobs(place).map_err(|e| self.unreadable(e))
+    }
+
     fn read(&self, file: &OwnedFd, at: u64, want: usize) -> Result<Bytes, Unreadable> {
         read_piece(file, at, want).map_err(|e| self.unreadable(e))
     }
 }
 
 impl Directory {
+    fn list_blobs(&self, place: &OwnedFd) -> Result<Vec<(Digest, u64)>, Errno> {
+        let mut found = Vec::new();
+        let blobs = match open_below(place, BLOBS, OFlags::DIRECTORY) {
+            Err(Errno::NOENT) => return Ok(found),
+            blobs => blobs?,
+        };
+        for algorithm in subdirectories(&blobs)? {
+            let dir = open_below(&blobs, &algorithm, OFlags::DIRECTORY)?;
+            for entry in Dir::read_from(&dir)? {
+                let entry = entry?;
+                let digest = entry.file_name().to_str().ok().and_then(|hex| format!("{algorithm}:{hex}").parse().ok());
+                let Some(digest) = digest else { continue };
+                let stat = statat(&dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
+                found.push((digest, u64::try_from(stat.st_size).unwrap_or(0)));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
     fn not_opened(&self, e: Errno) -> NotOpened {
         match e {
             Errno::NOENT | Errno::NOTDIR => NotOpened::Missing,

@@ -13,7 +13,7 @@ use super::super::Failure;
 use super::directory::read_piece;
 
 /// What sizes and positions in a tar are multiples of.
-const BLOCK: u64 = 512;
+pub(super) const BLOCK: u64 = 512;
 /// The longest name, or set of attributes, that stands in a member of its own, in bytes.
 const EXTENSION_MAX: u64 = 64 << 10;
 

@@ -86,10 +86,10 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// A new file in the layout's own directory.
-    pub(super) fn new(own: OwnedFd) -> Result<Draft, Errno> {
+    /// A new file in the directory `own`, whose name begins with `prefix`.
+    pub(super) fn new(own: OwnedFd, prefix: &str) -> Result<Draft, Errno> {
         for _ in 0..TRIES {
-            let name = format!("{:032x}{DRAFT}", fastrand::u128(..));
+            let name = format!("{prefix}{:032x}{DRAFT}", fastrand::u128(..));
             let file = create_below(&own, &name, OFlags::WRONLY | OFlags::EXCL)?;
             let locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
             // Who cleans up may have come between.
@@ -98,6 +98,11 @@ impl Draft {
             }
         }
         Err(Errno::BUSY)
+    }
+
+    /// How many bytes were written.
+    pub(super) fn len(&self) -> u64 {
+        self.written
     }
 
     pub(super) fn write(&mut self, mut bytes: &[u8]) -> Result<(), Errno> {
@@ -130,12 +135,12 @@ impl Drop for Draft {
     }
 }
 
-/// Removes what processes that are gone left in `own`.
-pub(super) fn clean(own: impl AsFd) {
+/// Removes what processes that are gone left in `own` under names that begin with `prefix`.
+pub(super) fn clean(own: impl AsFd, prefix: &str) {
     let Ok(entries) = Dir::read_from(&own) else { return };
     for entry in entries.flatten() {
         let Ok(name) = entry.file_name().to_str() else { continue };
-        if !name.ends_with(DRAFT) {
+        if !(name.starts_with(prefix) && name.ends_with(DRAFT)) {
             continue;
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

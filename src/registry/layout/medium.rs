@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::super::{Failure, HostStore, RegistryError};
+use crate::digest::Digest;
 use crate::name::{Host, Repo, RepoName};
 use crate::oci::layout::Part;
 
@@ -11,7 +12,7 @@ pub trait Medium: HostStore + 'static {
     /// Where the files of one repository lie.
     type Place: Send;
     /// An open file.
-    type File: Send + 'static;
+    type File: Send + Sync + 'static;
 
     /// The store as the user named it, for sentences.
     fn name(&self) -> &str;
@@ -24,6 +25,9 @@ pub trait Medium: HostStore + 'static {
 
     /// A file of a repository, and its length in bytes.
     fn open(&self, place: &Self::Place, part: Part) -> Result<(Self::File, u64), NotOpened>;
+
+    /// The blobs of a repository, sorted, with their lengths.
+    fn list(&self, place: &Self::Place) -> Result<Vec<(Digest, u64)>, Unreadable>;
 
     /// At most `want` bytes at `at`; none at the end of the file alone.
     fn read(&self, file: &Self::File, at: u64, want: usize) -> Result<Bytes, Unreadable>;

@@ -104,6 +104,10 @@ impl<'a, M: Medium> Repository<'a, M> {
         RegistryError::new(failure, &self.repo, format!("{file} in the store {} is refused: {e}", self.medium.name()))
     }
 
+    pub(super) fn list(&self) -> Result<Vec<(Digest, u64)>, RegistryError> {
+        self.medium.list(&self.place).map_err(|e| e.about(&self.repo))
+    }
+
     pub(super) fn entries(&self) -> Result<Vec<Descriptor>, RegistryError> {
         let Some(bytes) = self.document(Part::Index)? else {
             return Err(self.refused(INDEX_FILE, DocumentError::Structure("the file is missing".into())));

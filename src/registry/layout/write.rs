@@ -191,7 +191,7 @@ impl<'a> Writer<'a> {
     /// A file to write the blob `digest` into.
     fn draft(&self, digest: &Digest) -> Result<Draft, RegistryError> {
         let subject = self.repo.at(Selector::Digest(*digest));
-        Draft::new(self.own()?).map_err(|e| not_written(self.store, subject, e))
+        Draft::new(self.own()?, "").map_err(|e| not_written(self.store, subject, e))
     }
 
     /// Gives a blob that was written its name.
@@ -251,7 +251,7 @@ impl<'a> Writer<'a> {
                     .remedy("wait until it has ended, or end it: the lock goes with its process")
             }
         })?;
-        clean(&own);
+        clean(&own, "");
         self.put_blob(&digest, &manifest.raw)?;
         self.put_documents(manifest, digest, tag)
     }
@@ -270,14 +270,7 @@ impl<'a> Writer<'a> {
     }
 
     fn put_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<(), RegistryError> {
-        let blob = Descriptor {
-            media_type: String::new(),
-            digest: *digest,
-            size: bytes.len() as u64,
-            artifact_type: None,
-            platform: None,
-            annotations: Default::default(),
-        };
+        let blob = Descriptor::bare(*digest, bytes.len() as u64);
         if self.holds(&blob)? {
             return Ok(());
         }
@@ -311,7 +304,7 @@ impl<'a> Writer<'a> {
     }
 
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), RegistryError> {
-        let mut draft = Draft::new(self.own()?).map_err(|e| self.failed(e))?;
+        let mut draft = Draft::new(self.own()?, "").map_err(|e| self.failed(e))?;
         draft.write(bytes).and_then(|()| draft.publish(&self.dir, name)).map_err(|e| self.failed(e))
     }
 }

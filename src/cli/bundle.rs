@@ -1,0 +1,252 @@
+//! `tofufs bundle`: what is needed, into a store or one tar; and the check of such a bundle.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::args::carry::{BundleArgs, BundleCommand, VerifyArgs};
+use super::output::{self, CommandError};
+use super::progress::Progress;
+use super::quantity::Size;
+use super::reading::Registries;
+use super::settings::{Environment, Source};
+use super::tofurc::{self, Tofurc};
+use super::{daemon, mapping, needed};
+use crate::copy::bundle::{Amount, Plan};
+use crate::copy::needs::{self, Needs};
+use crate::copy::verify::{Finding, Verification, Verified};
+use crate::mapping::Mapping;
+use crate::registry::HostStore;
+use crate::registry::layout::{Archive, Directory};
+
+/// Bundles, or checks a bundle.
+pub fn run(args: &BundleArgs) -> Result<(), CommandError> {
+    let environment = Environment::of_process().map_err(CommandError::usage)?;
+    match &args.command {
+        Some(BundleCommand::Verify(args)) => verify(args, &environment),
+        None => bundle(args, &environment),
+    }
+}
+
+/// The place of a bundle, which need not be there yet.
+enum Place {
+    Directory(PathBuf),
+    Archive(PathBuf),
+}
+
+impl Place {
+    fn of(source: Source) -> Result<Place, CommandError> {
+        match source {
+            Source::Layouts(dir) => Ok(Place::Directory(dir)),
+            Source::Archive(file) => Ok(Place::Archive(file)),
+            Source::Registry { .. } => Err(CommandError::Usage(format!(
+                "{source}: a bundle is a store; write oci:DIR or oci-archive:FILE (tofufs copy fills registries)"
+            ))),
+        }
+    }
+}
+
+/// What a bundle is written into.
+enum Destination {
+    Directory(Arc<Directory>),
+    /// With what is there already.
+    Archive(PathBuf, Option<Arc<Archive>>),
+    /// A directory that would be made.
+    Missing,
+}
+
+impl Destination {
+    /// Opens a destination; a missing directory is made unless this is a dry run.
+    fn open(place: &Place, dry_run: bool) -> Result<Destination, CommandError> {
+        match place {
+            Place::Directory(dir) if !dir.exists() && dry_run => Ok(Destination::Missing),
+            Place::Directory(dir) => {
+                std::fs::create_dir_all(dir)
+                    .map_err(|e| CommandError::Failed(format!("{} cannot be made: {e}", dir.display())))?;
+                Ok(Destination::Directory(Arc::new(Directory::open(dir).map_err(CommandError::failed)?)))
+            }
+            Place::Archive(file) => match std::fs::symlink_metadata(file) {
+                Err(e) if e.kind() == ErrorKind::NotFound => Ok(Destination::Archive(file.clone(), None)),
+                _ => {
+                    let archive = Archive::open(file).map_err(CommandError::failed)?;
+                    Ok(Destination::Archive(file.clone(), Some(Arc::new(archive))))
+                }
+            },
+        }
+    }
+
+    fn store(&self) -> Option<Arc<dyn HostStore>> {
+        match self {
+            Destination::Directory(store) => Some(store.clone()),
+            Destination::Archive(_, Some(store)) => Some(store.clone()),
+            Destination::Archive(_, None) | Destination::Missing => None,
+        }
+    }
+}
+
+fn bundle(args: &BundleArgs, environment: &Environment) -> Result<(), CommandError> {
+    let output = args.output.as_deref().unwrap_or_default();
+    let output = Source::parse(output, &environment.base).map_err(CommandError::usage)?;
+    let shown = output.to_string();
+    let place = Place::of(output)?;
+    let inputs = needed::inputs(&args.needs, &[], environment)?;
+    let registries = Registries::open(&args.reading, args.cache_dir.as_deref(), environment)?;
+    let mapping = needed::mapping(&args.needs, &registries)?;
+    let destination = Destination::open(&place, args.dry_run)?;
+    let mut progress = progress("bundled")?;
+    let runtime = daemon::runtime()?;
+    let needs = needed::find(&runtime, &inputs, &mapping, &registries)?;
+    let (plan, missing) = runtime.block_on(async {
+        let plan = Plan::of(&needs, inputs.platforms.is_empty(), &registries).await.map_err(CommandError::failed)?;
+        let plan = Arc::new(plan);
+        let missing = plan.missing(destination.store()).await.map_err(CommandError::failed)?;
+        if !args.dry_run {
+            let mut step = |done, total| progress.step(done, total);
+            let written = match &destination {
+                Destination::Directory(dir) => {
+                    plan.into_directory(dir, registries.network().deadline, &registries, &mut step).await
+                }
+                Destination::Archive(file, before) => {
+                    plan.into_archive(file, before.clone(), &registries, &mut step).await
+                }
+                Destination::Missing => Ok(()),
+            };
+            written.map_err(CommandError::failed)?;
+        }
+        Ok::<_, CommandError>((plan, missing))
+    })?;
+    drop(progress);
+    report(args, &shown, &needs, &plan, missing, &registries)
+}
+
+fn report(
+    args: &BundleArgs,
+    shown: &str,
+    needs: &Needs,
+    plan: &Plan,
+    missing: Amount,
+    registries: &Registries,
+) -> Result<(), CommandError> {
+    let amount = plan.amount();
+    if args.json {
+        let releases = plan.releases.iter().map(|release| {
+            json!({
+                "reference": release.reference.to_string(), "digest": release.digest.to_string(),
+                "platforms": release.platforms, "bytes": release.bytes,
+            })
+        });
+        return output::json(&json!({
+            "destination": shown, "written": !args.dry_run,
+            "releases": releases.collect::<Vec<_>>(), "left_out": needed::left_out_json(&needs.left_out),
+            "objects": amount.objects, "bytes": amount.bytes,
+            "added_objects": missing.objects, "added_bytes": missing.bytes,
+            "requests": registries.requests(),
+        }));
+    }
+    let mut text = String::new();
+    for release in &plan.releases {
+        text += &format!("{} {} {}", release.reference, release.digest, Size(release.bytes));
+        match release.platforms.is_empty() {
+            true => text += "\n",
+            false => text += &format!(" {}\n", release.platforms.join(" ")),
+        }
+    }
+    needed::note_left_out(needs);
+    let verb = if args.dry_run { "would be added" } else { "added" };
+    text += &format!(
+        "{shown}: {} releases, {}; {verb}: {} objects, {}\n",
+        plan.releases.len(),
+        Size(amount.bytes),
+        missing.objects,
+        Size(missing.bytes)
+    );
+    output::text(text)
+}
+
+fn verify(args: &VerifyArgs, environment: &Environment) -> Result<(), CommandError> {
+    let source = Source::parse(&args.source, &environment.base).map_err(CommandError::usage)?;
+    let shown = source.to_string();
+    let store: Arc<dyn HostStore> = match Place::of(source)? {
+        Place::Directory(dir) => Arc::new(Directory::open(&dir).map_err(CommandError::failed)?),
+        Place::Archive(file) => Arc::new(Archive::open(&file).map_err(CommandError::failed)?),
+    };
+    let flags = args.mapping.mapping().map_err(CommandError::usage)?;
+    let mapping = match flags {
+        Some(mapping) => mapping,
+        None if args.lock_file.is_empty() => Mapping::default(),
+        None => configured(args.tofurc.as_deref(), environment)?,
+    };
+    let mut progress = progress("checked")?;
+    let (found, lacking) = daemon::runtime()?.block_on(async {
+        let mut step = |done, total| progress.step(done, total);
+        let verification = Verification::of(store, &mut step).await.map_err(CommandError::failed)?;
+        let mut lacking = Vec::new();
+        for file in &args.lock_file {
+            let path = environment.base.join(file);
+            let lock_file = needs::read_lock_file(&path).await.map_err(CommandError::failed)?;
+            lacking.extend(verification.lacks(&lock_file, &mapping, &args.platform).await);
+        }
+        Ok::<_, CommandError>((verification.found(), lacking))
+    })?;
+    drop(progress);
+    report_verified(&shown, &found, &lacking, args.json)
+}
+
+/// The mapping of the CLI configuration: of the file that was named, else the user's own.
+fn configured(file: Option<&Path>, environment: &Environment) -> Result<Mapping, CommandError> {
+    let process = tofurc::Environment::of_process();
+    let tofurc = match file {
+        Some(file) => Tofurc::load_file(&environment.base.join(file), &process),
+        None => Tofurc::load(&process),
+    };
+    mapping::of_tofurc(&tofurc.map_err(CommandError::failed)?).map_err(CommandError::failed)
+}
+
+fn report_verified(shown: &str, found: &Verified, lacking: &[Finding], as_json: bool) -> Result<(), CommandError> {
+    if as_json {
+        let list = |findings: &[Finding]| -> Vec<Value> {
+            findings.iter().map(|finding| json!({"what": finding.what, "rule": finding.rule})).collect()
+        };
+        output::json(&json!({
+            "source": shown, "repositories": found.repositories, "objects": found.checked.objects,
+            "bytes": found.checked.bytes, "bad": list(&found.bad), "partial": list(&found.partial),
+            "lacking": list(lacking), "stopped": found.stopped,
+        }))?;
+    } else {
+        let lines = |verb: &str, findings: &[Finding]| -> String {
+            findings.iter().map(|finding| format!("{verb}: {}: {}\n", finding.what, finding.rule)).collect()
+        };
+        output::text(format!(
+            "{}{}{}{shown}: {} objects in {} repositories checked, {}\n",
+            lines("bad", &found.bad),
+            lines("partial", &found.partial),
+            lines("lacking", lacking),
+            found.checked.objects,
+            found.repositories,
+            Size(found.checked.bytes)
+        ))?;
+    }
+    let mut reasons = Vec::new();
+    if found.stopped {
+        reasons.push("it was stopped before its end".to_owned());
+    }
+    if !found.bad.is_empty() {
+        reasons.push(format!("{} things are damaged or missing; bundle them again", found.bad.len()));
+    }
+    if !lacking.is_empty() {
+        reasons.push(format!(
+            "{} things that the lock file needs are lacking; add them with tofufs bundle",
+            lacking.len()
+        ));
+    }
+    match reasons.is_empty() {
+        true => Ok(()),
+        false => Err(CommandError::Failed(format!("{shown}: {}", reasons.join("; ")))),
+    }
+}
+
+fn progress(verb: &'static str) -> Result<Progress, CommandError> {
+    Progress::new(verb).map_err(|e| CommandError::Failed(format!("signals cannot be waited for: {e}")))
+}

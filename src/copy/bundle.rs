@@ -1,0 +1,373 @@
+//! Bundles: what is needed, carried into a store or into one archive.
+//!
+//! A release is carried as it is, by digest. Of a provider release for certain platforms the index stays whole, so that
+//! its digest is the same on both sides, and the other platforms' manifests and packages stay behind. What is there
+//! already stays; what is missing is added.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::OnceCell;
+
+use super::Origins;
+use super::graph::{Graph, graph};
+use super::needs::{Artifact, Contents, Needs};
+use crate::digest::Digest;
+use crate::facts::{FactError, Facts, Failure, blocking};
+use crate::name::{Reference, Repo, Selector, Tag};
+use crate::oci::layout::{LAYOUT_DOCUMENT, Part, in_order, with_manifest};
+use crate::oci::{Descriptor, Manifest};
+use crate::registry::layout::{Archive, Directory, Layout, Packer, Stored};
+use crate::registry::{BlobSource, HostStore, Upload};
+use crate::store::Object;
+
+/// What is carried of one release.
+#[derive(Clone, Debug)]
+pub struct Release {
+    /// Which it is.
+    pub reference: Reference,
+    /// Its manifest.
+    pub digest: Digest,
+    /// The platforms that are carried; none of a module.
+    pub platforms: Vec<String>,
+    /// The bytes of its manifests and blobs.
+    pub bytes: u64,
+}
+
+/// What is carried of one repository.
+#[derive(Default, Debug)]
+struct Carried {
+    /// Each once, behind those that it names.
+    manifests: Vec<Arc<Manifest>>,
+    /// The manifests that releases are, by their tags.
+    roots: BTreeMap<Digest, BTreeSet<Tag>>,
+    blobs: BTreeMap<Digest, Descriptor>,
+}
+
+/// What a bundle carries.
+#[derive(Default, Debug)]
+pub struct Plan {
+    /// In the order of the needs.
+    pub releases: Vec<Release>,
+    repositories: BTreeMap<Repo, Carried>,
+}
+
+/// How much of a plan something is.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Amount {
+    /// Manifests and blobs, each once per repository.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Amount {
+    fn add(&mut self, bytes: u64) {
+        self.objects += 1;
+        self.bytes += bytes;
+    }
+}
+
+/// What is told while a bundle is written: bytes done, and of how many.
+pub type Progress<'a> = &'a mut (dyn FnMut(u64, u64) -> ControlFlow<()> + Send);
+
+impl Plan {
+    /// Reads the manifests of what is needed. `whole`: of an index everything, also what is no platform.
+    ///
+    /// # Errors
+    /// A manifest that cannot be had.
+    pub async fn of(needs: &Needs, whole: bool, origins: &dyn Origins) -> Result<Plan, FactError> {
+        let mut plan = Plan::default();
+        for artifact in &needs.artifacts {
+            let facts = origins.facts(&artifact.repo.host)?;
+            let wanted: BTreeSet<Digest> = artifact.manifests().into_iter().collect();
+            let carried = |child: &Descriptor| whole || wanted.contains(&child.digest);
+            let graph = graph(&facts, &artifact.repo, artifact.digest, &carried).await?;
+            plan.add(artifact, graph);
+        }
+        Ok(plan)
+    }
+
+    fn add(&mut self, artifact: &Artifact, graph: Graph) {
+        let blobs: u64 = graph.blobs.values().map(|blob| blob.size).sum();
+        let manifests: u64 = graph.manifests.iter().map(|manifest| manifest.raw.len() as u64).sum();
+        self.releases.push(Release {
+            reference: artifact.reference(),
+            digest: artifact.digest,
+            platforms: match &artifact.contents {
+                Contents::Module(_) => Vec::new(),
+                Contents::Provider(packages) => packages.iter().map(|package| package.platform.to_string()).collect(),
+            },
+            bytes: blobs + manifests,
+        });
+        let carried = self.repositories.entry(artifact.repo.clone()).or_default();
+        for manifest in graph.manifests {
+            if !carried.manifests.iter().any(|held| held.digest == manifest.digest) {
+                carried.manifests.push(manifest);
+            }
+        }
+        carried.blobs.extend(graph.blobs);
+        carried.roots.entry(artifact.digest).or_default().extend(artifact.tags.iter().cloned());
+    }
+
+    /// All of it.
+    pub fn amount(&self) -> Amount {
+        self.missing_in(|_| BTreeMap::new())
+    }
+
+    /// What is not among the objects that `held` gives of each repository, with their lengths.
+    fn missing_in(&self, held: impl Fn(&Repo) -> BTreeMap<Digest, u64>) -> Amount {
+        let mut amount = Amount::default();
+        for (repo, carried) in &self.repositories {
+            let held = held(repo);
+            let manifests = carried.manifests.iter().map(|manifest| (manifest.digest, manifest.raw.len() as u64));
+            let blobs = carried.blobs.values().map(|blob| (blob.digest, blob.size));
+            let missing = manifests.chain(blobs).filter(|(digest, size)| held.get(digest) != Some(size));
+            missing.for_each(|(_, size)| amount.add(size));
+        }
+        amount
+    }
+
+    /// What `store` lacks of it. Reads names and lengths alone.
+    pub async fn missing(self: &Arc<Self>, store: Option<Arc<dyn HostStore>>) -> Result<Amount, FactError> {
+        let Some(store) = store else { return Ok(self.amount()) };
+        let plan = self.clone();
+        // A repository that is refused is told when it is written to.
+        let held = move |repo: &Repo| store.blobs(repo).unwrap_or_default().into_iter().collect();
+        blocking(move || plan.missing_in(held)).await
+    }
+
+    /// Adds to the store in `dir` what it lacks. `deadline`: how long to wait for other writers.
+    ///
+    /// # Errors
+    /// A blob that cannot be had, a store that cannot be written; or it was stopped. What was added stays.
+    pub async fn into_directory(
+        &self,
+        dir: &Arc<Directory>,
+        deadline: Duration,
+        origins: &dyn Origins,
+        progress: Progress<'_>,
+    ) -> Result<(), FactError> {
+        let total = self.amount().bytes;
+        let mut done = 0;
+        for (repo, carried) in &self.repositories {
+            let layout = Layout::of(dir.clone(), &repo.host).with_deadline(deadline);
+            let facts = origins.facts(&repo.host)?;
+            for blob in carried.blobs.values() {
+                let source = Blob::of(&facts, repo, blob);
+                let put = layout.put_blob(&repo.name, blob, &source).await;
+                source.failure().map_or(Ok(()), Err)?;
+                put?;
+                done += blob.size;
+                step(progress, done, total)?;
+            }
+            for manifest in &carried.manifests {
+                let tags = carried.roots.get(&manifest.digest);
+                let by_digest = Selector::Digest(manifest.digest);
+                let mut selectors: Vec<_> = tags.into_iter().flatten().cloned().map(Selector::Tag).collect();
+                if selectors.is_empty() {
+                    selectors.push(by_digest);
+                }
+                for selector in &selectors {
+                    layout.put_manifest(&repo.name, selector, manifest).await?;
+                }
+                done += manifest.raw.len() as u64;
+                step(progress, done, total)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes an archive at `path`, with all that `before`, the archive that is there, holds.
+    ///
+    /// # Errors
+    /// A blob that cannot be had, a disk that cannot be written, an archive whose content is damaged; or it was stopped.
+    /// Then what was at `path` still is.
+    pub async fn into_archive(
+        &self,
+        path: &Path,
+        before: Option<Arc<Archive>>,
+        origins: &dyn Origins,
+        progress: Progress<'_>,
+    ) -> Result<(), FactError> {
+        let members = self.members(before.as_ref()).await?;
+        let total = members.values().map(Member::len).sum();
+        let mut done = 0;
+        let mut packer = Packer::create(path, before.clone()).await?;
+        for (Place { repo, part, .. }, member) in &members {
+            packer = match (member, part) {
+                (Member::Document(bytes), Part::Blob(digest)) => packer.manifest(repo, digest, bytes).await?,
+                (Member::Document(bytes), part) => packer.document(repo, *part, bytes.to_vec()).await?,
+                (Member::New(blob), _) => {
+                    let object = origins.facts(&repo.host)?.blob(repo, blob).await?;
+                    packer.blob(repo, &blob.digest, blob.size, &Cached(object)).await?
+                }
+                (Member::Held(archive, blob), _) => {
+                    let source = Stored::of(archive.clone(), &repo.host).source(&repo.name, blob).await?;
+                    packer.blob(repo, &blob.digest, blob.size, &source).await?
+                }
+            };
+            done += member.len();
+            step(progress, done, total)?;
+        }
+        Ok(packer.finish().await?)
+    }
+
+    /// The members of an archive in their order: what `before` holds, and what it lacks.
+    async fn members(&self, before: Option<&Arc<Archive>>) -> Result<BTreeMap<Place, Member>, FactError> {
+        let mut members = BTreeMap::new();
+        let mut documents: BTreeMap<Repo, Vec<u8>> = BTreeMap::new();
+        if let Some(archive) = before {
+            for repo in archive.repositories() {
+                let stored = Stored::of(archive.clone(), &repo.host);
+                documents.extend(stored.index(&repo.name).await?.map(|index| (repo.clone(), index)));
+                for (digest, size) in archive.blobs(repo)? {
+                    let blob = Descriptor::bare(digest, size);
+                    members.insert(Place::new(repo, Part::Blob(digest)), Member::Held(archive.clone(), blob));
+                }
+            }
+        }
+        for (repo, carried) in &self.repositories {
+            let mut add = |digest: Digest, member: Member| {
+                let place = Place::new(repo, Part::Blob(digest));
+                if members.get(&place).is_none_or(|held| held.len() != member.len()) {
+                    members.insert(place, member);
+                }
+            };
+            for manifest in &carried.manifests {
+                add(manifest.digest, Member::Document(manifest.raw.clone()));
+            }
+            for blob in carried.blobs.values() {
+                add(blob.digest, Member::New(blob.clone()));
+            }
+            let index = carried.index(documents.remove(repo));
+            documents
+                .insert(repo.clone(), index.map_err(|e| FactError::document(format_args!("{repo} (index.json)"), &e))?);
+        }
+        for (repo, index) in documents {
+            members.insert(Place::new(&repo, Part::Index), Member::Document(index.into()));
+            members.insert(Place::new(&repo, Part::Version), Member::Document(LAYOUT_DOCUMENT.into()));
+        }
+        Ok(members)
+    }
+}
+
+impl Carried {
+    /// `index.json` with what is carried, added to what was in it.
+    fn index(&self, before: Option<Vec<u8>>) -> Result<Vec<u8>, crate::oci::DocumentError> {
+        let mut index = before;
+        for (digest, tags) in &self.roots {
+            let Some(manifest) = self.manifests.iter().find(|manifest| manifest.digest == *digest) else { continue };
+            let untagged = tags.is_empty().then_some(None);
+            for tag in tags.iter().map(Some).chain(untagged) {
+                let changed = with_manifest(index.as_deref(), manifest, *digest, tag)?;
+                index = changed.or(index);
+            }
+        }
+        in_order(&index.unwrap_or_default())
+    }
+}
+
+/// Where a member stands in an archive; in the order of the members' names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Place {
+    name: String,
+    repo: Repo,
+    part: Part,
+}
+
+impl Place {
+    fn new(repo: &Repo, part: Part) -> Place {
+        Place { name: format!("{repo}/{part}"), repo: repo.clone(), part }
+    }
+}
+
+impl Ord for Place {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.name.cmp(&other.name)
+    }
+}
+
+impl PartialOrd for Place {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// What a member of a new archive is made from.
+enum Member {
+    Document(Arc<[u8]>),
+    Held(Arc<Archive>, Descriptor),
+    New(Descriptor),
+}
+
+impl Member {
+    fn len(&self) -> u64 {
+        match self {
+            Member::Document(bytes) => bytes.len() as u64,
+            Member::Held(_, blob) | Member::New(blob) => blob.size,
+        }
+    }
+}
+
+fn step(progress: Progress<'_>, done: u64, total: u64) -> Result<(), FactError> {
+    match progress(done, total) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => {
+            Err(FactError::new(Failure::Io, "the bundle", "it was stopped; begin again to go on"))
+        }
+    }
+}
+
+/// A verified blob in the cache.
+struct Cached(Object);
+
+#[async_trait]
+impl BlobSource for Cached {
+    async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let object = self.0.clone();
+        let read = move || {
+            let mut piece = vec![0; len];
+            let got = object.read_at(&mut piece, offset).map_err(io::Error::other)?;
+            piece.truncate(got);
+            Ok(Bytes::from(piece))
+        };
+        tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
+    }
+}
+
+/// A blob that is fetched when it is first read.
+struct Blob<'a> {
+    facts: &'a Arc<Facts>,
+    repo: &'a Repo,
+    blob: &'a Descriptor,
+    fetched: OnceCell<Result<Cached, FactError>>,
+}
+
+impl<'a> Blob<'a> {
+    fn of(facts: &'a Arc<Facts>, repo: &'a Repo, blob: &'a Descriptor) -> Blob<'a> {
+        Blob { facts, repo, blob, fetched: OnceCell::new() }
+    }
+
+    /// Why it could not be fetched, if that was tried.
+    fn failure(&self) -> Option<FactError> {
+        self.fetched.get()?.as_ref().err().cloned()
+    }
+}
+
+#[async_trait]
+impl BlobSource for Blob<'_> {
+    async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let fetch = || async { self.facts.blob(self.repo, self.blob).await.map(Cached) };
+        match self.fetched.get_or_init(fetch).await {
+            Ok(cached) => cached.read_at(offset, len).await,
+            Err(e) => Err(io::Error::other(e.clone())),
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Checking a store: every byte against its digest, every name against what is there, and what a lock file needs of it.
+//!
+//! Reads the store itself, never the cache.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::bundle::{Amount, Progress};
+use crate::artifact::{PACKAGE_DIGEST_ANNOTATION, Release, Target, target_package};
+use crate::digest::{Digest, Hasher};
+use crate::facts::{FactError, blocking};
+use crate::lockfile::{Lock, LockFile, PackageHash};
+use crate::mapping::Mapping;
+use crate::name::{Platform, ProviderAddr, Repo, Selector, Tag};
+use crate::oci::{Body, Descriptor, Manifest};
+use crate::registry::{BlobSink, HostStore, Registry, RegistryError, SinkError};
+
+/// Something that is wrong, and the rule.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Finding {
+    /// A reference, or a provider.
+    pub what: String,
+    /// What is wrong with it.
+    pub rule: String,
+}
+
+/// What was found in a store.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Verified {
+    /// Repositories.
+    pub repositories: usize,
+    /// Manifests and blobs that were read.
+    pub checked: Amount,
+    /// Damaged or missing; sorted.
+    pub bad: Vec<Finding>,
+    /// Releases of which some platforms are left out, with these; sorted.
+    pub partial: Vec<Finding>,
+    /// Whether it was stopped before its end.
+    pub stopped: bool,
+}
+
+/// What was found to be sound.
+#[derive(Default, Debug)]
+pub struct Sound(BTreeMap<Repo, BTreeSet<Digest>>);
+
+/// A store that is being checked.
+pub struct Verification {
+    store: Arc<dyn HostStore>,
+    found: Verified,
+    sound: Sound,
+}
+
+impl Verification {
+    /// Checks every byte of `store` that a digest names.
+    ///
+    /// # Errors
+    /// The store cannot be read at all.
+    pub async fn of(store: Arc<dyn HostStore>, progress: Progress<'_>) -> Result<Verification, FactError> {
+        let mut all = Vec::new();
+        for host in on_disk(&store, |store| store.hosts()).await? {
+            let registry = store.clone().registry(&host);
+            let names = registry.catalog().await?;
+            all.extend(names.into_iter().map(|name| (Repo { host: host.clone(), name }, registry.clone())));
+        }
+        let mut this = Verification { store, found: Verified::default(), sound: Sound::default() };
+        let mut blobs = Vec::new();
+        for (repo, registry) in &all {
+            let of = repo.clone();
+            match on_disk(&this.store, move |store| store.blobs(&of)).await {
+                Ok(listed) => blobs.extend(listed.into_iter().map(|blob| (repo, registry, blob))),
+                Err(e) => this.bad(repo, e),
+            }
+        }
+        let total = blobs.iter().map(|(_, _, (_, size))| size).sum();
+        for (repo, registry, (digest, size)) in blobs {
+            this.check_blob(repo, registry.as_ref(), digest, size).await;
+            if progress(this.found.checked.bytes, total) == ControlFlow::Break(()) {
+                this.found.stopped = true;
+                return Ok(this);
+            }
+        }
+        for (repo, registry) in &all {
+            this.found.repositories += 1;
+            this.check_names(repo, registry.as_ref()).await;
+        }
+        Ok(this)
+    }
+
+    /// What was found.
+    pub fn found(mut self) -> Verified {
+        for list in [&mut self.found.bad, &mut self.found.partial] {
+            list.sort();
+            list.dedup();
+        }
+        self.found
+    }
+
+    fn bad(&mut self, what: impl std::fmt::Display, rule: impl std::fmt::Display) {
+        self.found.bad.push(Finding { what: what.to_string(), rule: rule.to_string() });
+    }
+
+    async fn check_blob(&mut self, repo: &Repo, registry: &dyn Registry, digest: Digest, size: u64) {
+        let mut hashing = Hashing { hasher: Box::new(Hasher::new(digest.algorithm())), position: 0 };
+        let outcome = registry.blob(&repo.name, &Descriptor::bare(digest, size), &mut hashing).await;
+        self.found.checked.objects += 1;
+        self.found.checked.bytes += size;
+        let subject = repo.at(Selector::Digest(digest));
+        match outcome {
+            Err(e) => self.bad(subject, e),
+            Ok(()) => {
+                let got = hashing.hasher.finish();
+                if got == digest {
+                    self.sound.0.entry(repo.clone()).or_default().insert(digest);
+                } else {
+                    self.bad(subject, format_args!("damaged: its bytes have the digest {got}"));
+                }
+            }
+        }
+    }
+
+    /// Whether all that the repository's manifests name is there.
+    async fn check_names(&mut self, repo: &Repo, registry: &dyn Registry) {
+        let of = repo.clone();
+        let entries = match on_disk(&self.store, move |store| store.entries(&of)).await {
+            Ok(entries) => entries,
+            Err(e) => return self.bad(repo, e),
+        };
+        // Says which tags stand for two manifests.
+        for tag in entries.iter().filter_map(crate::oci::layout::tag_of).collect::<BTreeSet<Tag>>() {
+            if let Err(e) = registry.resolve(&repo.name, &tag).await {
+                self.bad(repo.at(Selector::Tag(tag)), e);
+            }
+        }
+        let mut seen = BTreeSet::new();
+        let mut pending: Vec<(String, Descriptor)> = entries.into_iter().map(|e| (shown(repo, &e), e)).collect();
+        while let Some((from, entry)) = pending.pop() {
+            if !seen.insert(entry.digest) {
+                continue;
+            }
+            let Some(manifest) = self.manifest(repo, registry, &from, entry.digest).await else { continue };
+            if manifest.raw.len() as u64 != entry.size {
+                let rule = format!("{} has {} bytes; {} are named", entry.digest, manifest.raw.len(), entry.size);
+                self.bad(&from, rule);
+            }
+            match &manifest.body {
+                Body::Index(children) => {
+                    let (there, missing): (Vec<_>, Vec<_>) =
+                        children.iter().cloned().partition(|child| self.is_there(repo, &child.digest));
+                    if !missing.is_empty() {
+                        let missing: Vec<_> = missing.iter().map(part).collect();
+                        let rule = format!("carried without {}", missing.join(", "));
+                        self.found.partial.push(Finding { what: from.clone(), rule });
+                    }
+                    pending.extend(there.into_iter().map(|child| (from.clone(), child)));
+                }
+                Body::Image(_) => match manifest.blobs() {
+                    Err(e) => self.bad(&from, e),
+                    Ok(blobs) => {
+                        let missing = blobs.into_iter().filter(|blob| !self.is_there(repo, &blob.digest));
+                        for blob in missing.collect::<Vec<_>>() {
+                            self.bad(&from, format_args!("{} is missing or damaged", blob.digest));
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    async fn manifest(&mut self, repo: &Repo, registry: &dyn Registry, from: &str, digest: Digest) -> Option<Manifest> {
+        match read(registry, repo, digest).await {
+            Ok(manifest) => Some(manifest),
+            Err(rule) => {
+                self.bad(from, rule);
+                None
+            }
+        }
+    }
+
+    fn is_there(&self, repo: &Repo, digest: &Digest) -> bool {
+        self.sound.0.get(repo).is_some_and(|sound| sound.contains(digest))
+    }
+
+    /// What the store lacks of what `lock_file` holds: of `platforms`, or of all whose packages the file has hashes of.
+    pub async fn lacks(&self, lock_file: &LockFile, mapping: &Mapping, platforms: &[Platform]) -> Vec<Finding> {
+        let mut lacking = Vec::new();
+        for (address, lock) in lock_file.locks() {
+            let rules = self.lacks_of(address, lock, mapping, platforms).await;
+            let what = format!("{address} {}", lock.version);
+            lacking.extend(rules.into_iter().map(|rule| Finding { what: what.clone(), rule }));
+        }
+        lacking
+    }
+
+    async fn lacks_of(
+        &self,
+        address: &ProviderAddr,
+        lock: &Lock,
+        mapping: &Mapping,
+        platforms: &[Platform],
+    ) -> Vec<String> {
+        let repos = match mapping.repos(address) {
+            Err(e) => return vec![e.to_string()],
+            Ok(repos) if repos.is_empty() => {
+                return vec!["no rule maps this provider to a repository; give --oci-mirror".to_owned()];
+            }
+            Ok(repos) => repos,
+        };
+        let Some(tag) = lock.version.tag() else { return vec!["the version is too long for a tag".to_owned()] };
+        for repo in &repos {
+            let registry = self.store.clone().registry(&repo.host);
+            let Ok(Some(digest)) = registry.resolve(&repo.name, &tag).await else { continue };
+            return match read(registry.as_ref(), repo, digest).await.map(|m| Release::read(&m)) {
+                Ok(Ok(Release::Provider(targets))) => {
+                    self.lacks_of_release(registry.as_ref(), repo, &targets, lock, platforms).await
+                }
+                Ok(Ok(Release::Module(_))) => vec!["it is a module, no provider release".to_owned()],
+                Ok(Err(e)) => vec![e.to_string()],
+                Err(e) => vec![e],
+            };
+        }
+        let shown: Vec<_> = repos.iter().map(|repo| repo.at(Selector::Tag(tag.clone())).to_string()).collect();
+        vec![format!("{} is not there", shown.join(" or "))]
+    }
+
+    async fn lacks_of_release(
+        &self,
+        registry: &dyn Registry,
+        repo: &Repo,
+        targets: &[Target],
+        lock: &Lock,
+        platforms: &[Platform],
+    ) -> Vec<String> {
+        let named = |platform: &&Platform| !targets.iter().any(|target| target.platform == **platform);
+        let mut lacking: Vec<_> =
+            platforms.iter().filter(named).map(|p| format!("the release has no package for {p}")).collect();
+        let has_zh = lock.hashes.iter().any(|hash| hash.is("zh"));
+        for target in targets {
+            let zip = self.zip_of(registry, repo, target).await;
+            let annotated = target.manifest.annotations.get(PACKAGE_DIGEST_ANNOTATION).and_then(|d| d.parse().ok());
+            let digest = zip.as_ref().map(|zip| zip.digest).or(annotated);
+            let locked = digest.map(|digest| lock.hashes.contains(&PackageHash::of_zip(&digest.hex())));
+            let platform = &target.platform;
+            match platforms.is_empty() {
+                // Packages whose hashes the file does not hold are not asked of the store.
+                true if has_zh && locked == Some(false) => continue,
+                false if !platforms.contains(platform) => continue,
+                false if has_zh && locked == Some(false) => {
+                    lacking.push(format!("the lock file does not hold the package for {platform}"));
+                }
+                _ => {}
+            }
+            if !zip.is_some_and(|zip| self.is_there(repo, &zip.digest)) {
+                lacking.push(format!("the package for {platform} is not carried, or damaged"));
+            }
+        }
+        lacking
+    }
+
+    async fn zip_of(&self, registry: &dyn Registry, repo: &Repo, target: &Target) -> Option<Descriptor> {
+        let manifest = read(registry, repo, target.manifest.digest).await.ok()?;
+        target_package(&manifest, &target.platform).ok()
+    }
+}
+
+/// A manifest, or why there is none.
+async fn read(registry: &dyn Registry, repo: &Repo, digest: Digest) -> Result<Manifest, String> {
+    let raw = registry.manifest(&repo.name, &Selector::Digest(digest)).await.map_err(|e| e.to_string())?;
+    Manifest::parse(raw.bytes, digest, None).map_err(|e| format!("{digest}: {e}"))
+}
+
+async fn on_disk<T: Send + 'static>(
+    store: &Arc<dyn HostStore>,
+    work: impl FnOnce(&dyn HostStore) -> Result<T, RegistryError> + Send + 'static,
+) -> Result<T, FactError> {
+    let store = store.clone();
+    Ok(blocking(move || work(store.as_ref())).await??)
+}
+
+/// How an entry of `index.json` is told: by its tag, else by its digest.
+fn shown(repo: &Repo, entry: &Descriptor) -> String {
+    let tag = crate::oci::layout::tag_of(entry).map(Selector::Tag);
+    repo.at(tag.unwrap_or(Selector::Digest(entry.digest))).to_string()
+}
+
+/// How an entry of an index is told: by its platform, else by its digest.
+fn part(entry: &Descriptor) -> String {
+    match &entry.platform {
+        Some(platform) => format!("{}_{}", platform.os, platform.architecture),
+        None => entry.digest.to_string(),
+    }
+}
+
+/// Hashes what comes.
+struct Hashing {
+    hasher: Box<Hasher>,
+    position: u64,
+}
+
+#[async_trait]
+impl BlobSink for Hashing {
+    fn position(&self) -> u64 {
+        self.position
+    }
+
+    async fn write(&mut self, chunk: Bytes) -> Result<(), SinkError> {
+        self.hasher.update(&chunk);
+        self.position += chunk.len() as u64;
+        Ok(())
+    }
+
+    async fn restart(&mut self) -> Result<(), SinkError> {
+        // Of the other algorithm's hasher nothing is known here: a store never asks for it.
+        Err(SinkError)
+    }
+}
