@@ -76,8 +76,10 @@ pub const ROOT: u64 = 1;
 pub struct Entry {
     /// Its attributes; `attr.ino` is its number.
     pub attr: Attr,
-    /// How long name and attributes hold.
+    /// How long the name stands for it.
     pub ttl: Duration,
+    /// How long its attributes hold.
+    pub attr_ttl: Duration,
 }
 
 /// The answer to a lookup.
@@ -236,7 +238,8 @@ impl Fs {
 
     fn entry(&self, ino: u64, node: &Node, ttl: Duration) -> Entry {
         let (attr, is_true) = attr::of(ino, node, &self.options, &self.facts);
-        Entry { attr, ttl: if is_true { ttl } else { Duration::ZERO } }
+        let ttl = if is_true { ttl } else { Duration::ZERO };
+        Entry { attr, ttl, attr_ttl: ttl }
     }
 
     /// Opens the file `ino` for reading. Afterwards reading it waits for no network. With `backing`, a large file

@@ -25,7 +25,7 @@ use fuser::{
 };
 use tokio::runtime::Handle;
 
-use crate::fs::{Attr, Entry, Errno, FileKind, Fs, FsError, Lookup, Of, Space};
+use crate::fs::{Attr, Errno, FileKind, Fs, FsError, Lookup, Of, Space};
 use caller::Caller;
 use passthrough::{Outcome, Passthrough};
 
@@ -175,7 +175,7 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.answer(request, self.fs.clone().lookup(parent.0, name.into()), |outcome| match outcome {
-            Ok(Lookup::Found(Entry { attr, ttl })) => reply.entry(&ttl, &file_attr(&attr), GENERATION),
+            Ok(Lookup::Found(entry)) => write::send_entry(&entry, reply),
             Ok(Lookup::Absent(ttl)) => reply.entry(&ttl, &absent(), GENERATION),
             Err(e) => reply.error(e),
         });
@@ -187,7 +187,7 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, request: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         self.answer(request, self.fs.clone().getattr(ino.0), |outcome| match outcome {
-            Ok(Entry { attr, ttl }) => reply.attr(&ttl, &file_attr(&attr)),
+            Ok(entry) => reply.attr(&entry.attr_ttl, &file_attr(&entry.attr)),
             Err(e) => reply.error(e),
         });
     }

@@ -60,10 +60,13 @@ impl LocalNode {
         }
     }
 
-    /// The entry that is sent. After a rename the kernel keeps an inode under its new name as long as it believes the
-    /// entry: not at all, so that it sees what became of a directory that was committed.
+    /// The entry that is sent. Nobody but the kernel changes names and attributes here, so it may keep them; except
+    /// the names of directories: after a rename it goes on showing the old inode under the new name as long as it
+    /// believes it, and so would not see the release that a directory became.
     pub(super) fn entry(&self, ino: u64, stat: &Stat) -> Entry {
-        Entry { attr: self.attr(ino, stat), ttl: Duration::ZERO }
+        let attr = self.attr(ino, stat);
+        let ttl = if attr.kind == FileKind::Directory { Duration::ZERO } else { FOREVER };
+        Entry { attr, ttl, attr_ttl: FOREVER }
     }
 
     fn attr(&self, ino: u64, stat: &Stat) -> Attr {

@@ -158,7 +158,7 @@ impl Fs {
             self.inodes.send_listed(Place::new(directory.ino, name), node, |ino, node| {
                 let (attr, is_true) = attr::of(ino, node, &self.options, &self.facts);
                 let ttl = if is_true { ttl } else { Duration::ZERO };
-                deliver(Listed { name, entry: Entry { attr, ttl }, next: at + 1 })
+                deliver(Listed { name, entry: Entry { attr, ttl, attr_ttl: ttl }, next: at + 1 })
             })
         };
         match &directory.listing {

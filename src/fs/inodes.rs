@@ -217,7 +217,7 @@ mod tests {
             modified: UNIX_EPOCH,
             changed: UNIX_EPOCH,
         };
-        Entry { attr, ttl: Duration::ZERO }
+        Entry { attr, ttl: Duration::ZERO, attr_ttl: Duration::ZERO }
     }
 
     fn space(name: &str) -> Arc<Node> {

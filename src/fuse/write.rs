@@ -74,16 +74,20 @@ pub(super) fn change(
     }
 }
 
+pub(super) fn send_entry(entry: &Entry, reply: ReplyEntry) {
+    reply.entry_with_ttls(&entry.attr_ttl, &entry.ttl, &file_attr(&entry.attr), GENERATION);
+}
+
 pub(super) fn reply_entry(outcome: Result<Entry, FsError>, reply: ReplyEntry) {
     match outcome {
-        Ok(Entry { attr, ttl }) => reply.entry(&ttl, &file_attr(&attr), GENERATION),
+        Ok(entry) => send_entry(&entry, reply),
         Err(e) => reply.error(errno(e.errno)),
     }
 }
 
 pub(super) fn reply_attr(outcome: Result<Entry, FsError>, reply: ReplyAttr) {
     match outcome {
-        Ok(Entry { attr, ttl }) => reply.attr(&ttl, &file_attr(&attr)),
+        Ok(entry) => reply.attr(&entry.attr_ttl, &file_attr(&entry.attr)),
         Err(e) => reply.error(errno(e.errno)),
     }
 }
@@ -105,8 +109,9 @@ pub(super) fn reply_written(outcome: Result<usize, FsError>, reply: ReplyWrite) 
 
 pub(super) fn reply_created(outcome: Result<(Entry, u64), FsError>, reply: ReplyCreate) {
     match outcome {
-        Ok((Entry { attr, ttl }, handle)) => {
-            reply.created(&ttl, &file_attr(&attr), GENERATION, FileHandle(handle), LOCAL_FLAGS);
+        // One time holds for name and attributes here; of a file they are the same.
+        Ok((entry, handle)) => {
+            reply.created(&entry.ttl, &file_attr(&entry.attr), GENERATION, FileHandle(handle), LOCAL_FLAGS);
         }
         Err(e) => reply.error(errno(e.errno)),
     }

@@ -3,11 +3,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod exerciser;
 mod lasting;
+mod mapped;
 mod names;
 mod owners;
 mod posix;
 mod programs;
+mod suite;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -9,6 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, FlockOperation, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
+use super::mapped::Mapped;
 use super::{Bed, errno, names, read};
 use crate::support::mount::Options;
 use crate::support::skip;
@@ -86,37 +87,6 @@ fn a_removed_directory_takes_nothing() {
     assert_eq!(rustix::fs::openat(&held, "x", OFlags::RDONLY, Mode::empty()).unwrap_err(), Errno::NOENT);
     bed.dir("gone");
     assert_eq!(rustix::fs::mkdirat(&held, "x", Mode::RWXU), Err(Errno::NOENT));
-}
-
-/// A mapped file, of which `length` bytes are shared with it.
-struct Mapped(*mut u8, usize);
-
-impl Mapped {
-    fn new(file: &File, length: usize) -> Mapped {
-        use std::os::fd::AsRawFd;
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping that overlaps none.
-        let at = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
-        assert_ne!(at, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
-        Mapped(at.cast(), length)
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: mapped for as long as self lives; the test reads no further than the file is long.
-        unsafe { std::slice::from_raw_parts_mut(self.0, self.1) }
-    }
-
-    fn sync(&self) {
-        // SAFETY: the mapping as it was made.
-        assert_eq!(unsafe { libc::msync(self.0.cast(), self.1, libc::MS_SYNC) }, 0);
-    }
-}
-
-impl Drop for Mapped {
-    fn drop(&mut self) {
-        // SAFETY: the mapping as it was made.
-        unsafe { libc::munmap(self.0.cast(), self.1) };
-    }
 }
 
 #[test]
