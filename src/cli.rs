@@ -24,6 +24,7 @@ pub mod pin;
 pub mod progress;
 pub mod providers;
 pub mod pull;
+pub mod push;
 pub mod quantity;
 pub mod reading;
 pub mod refresh;
@@ -62,6 +63,7 @@ pub fn run(words: Vec<OsString>) -> Result<(), CommandError> {
         Command::Refresh(args) => refresh::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Push(args) => push::run(&args),
         Command::Lock(args) => lock::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::Tofurc(args) => tofurc::written::run(&args),

@@ -7,6 +7,7 @@
 )]
 
 pub mod carry;
+pub mod push;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -31,6 +32,9 @@ Mounting:
   refresh      Forget what is remembered below a path, now
   status       Show the mounts: sources, requests, cache, errors
   doctor       Tell what this host and a registry can and cannot do
+
+Publishing:
+  push         Publish a directory, a zip, or a provider's zips
 
 Working directories:
   lock         Write the hashes of all platforms into .terraform.lock.hcl
@@ -129,6 +133,14 @@ pub enum Command {
     /// there is a problem.
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(Box<DoctorArgs>),
+    /// Publish a directory, a zip, or a provider's zips
+    ///
+    /// Needs no mount. The same content has the same digest on every day and machine; what the registry has is not sent
+    /// again, so a push that was cut off goes on where it was. The tag is written last, after all of it was read back. A tag
+    /// that holds something else is kept: exit code 1, with both digests. Zips of a provider are pushed byte for byte and
+    /// added to the release that is there. Prints HOST/NAME:TAG@DIGEST for each tag.
+    #[command(after_help = push::PUSH_EXAMPLES, override_usage = "tofufs push [OPTIONS] PATH... REFERENCE")]
+    Push(Box<push::PushArgs>),
     /// Write the hashes of all platforms into .terraform.lock.hcl
     ///
     /// Reads which providers the working directory requires and locks them: in the version that is locked already if it

@@ -17,7 +17,7 @@ use super::{Failure, StageError};
 use crate::archive::{self, Limits};
 use crate::artifact::{self, Release};
 use crate::name::{Repo, Selector, Tag};
-use crate::oci::write::{EMPTY_CONTENT, empty, image};
+use crate::oci::write::{EMPTY_CONTENT, empty, image, index};
 use crate::oci::{Descriptor, Manifest};
 
 /// The most bytes of a file with annotations.
@@ -74,6 +74,20 @@ impl Plan {
         match &self.artifact {
             Artifact::Module(manifest) => vec![manifest],
             Artifact::Provider { targets, .. } => targets.iter().map(|target| &target.manifest).collect(),
+        }
+    }
+
+    /// The manifest that the tags stand for, if nothing is there yet.
+    ///
+    /// # Errors
+    /// It would be over a limit.
+    pub fn release(&self) -> Result<Manifest, StageError> {
+        match &self.artifact {
+            Artifact::Module(manifest) => Ok(manifest.clone()),
+            Artifact::Provider { targets, annotations } => {
+                let entries: Vec<Descriptor> = targets.iter().map(|target| target.entry.clone()).collect();
+                index(artifact::PROVIDER, &entries, annotations).map_err(|e| StageError::document(self.subject(), &e))
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use rustix::fs::FileType;
 
 use super::blob::{Blob, Content, Workshop};
 use super::plan::{Artifact, Destined, Package, Plan, layer, pack};
-use super::tree::{ANNOTATIONS_FILE, DIRECTORY, FILE, Tree, list, open_beneath, read_small};
+use super::tree::{ANNOTATIONS_FILE, DIRECTORY, FILE, Tree, list, open_beneath, read_file, read_small};
 use super::{Failure, StageError};
 use crate::archive::Limits;
 use crate::artifact::{
@@ -59,13 +59,13 @@ pub struct Zip {
 #[derive(Default)]
 pub struct Contents {
     /// What messages call all of it.
-    pub name: String,
+    name: String,
     /// Zips, pushed byte for byte.
     pub zips: Vec<Zip>,
     /// Unpacked platforms.
     directories: Vec<(Platform, OwnedFd)>,
     /// `*_SHA256SUMS` and signatures of them: base name and content.
-    pub sums: Vec<(String, Vec<u8>)>,
+    sums: Vec<(String, Vec<u8>)>,
 }
 
 /// What a directory holds, if it is a provider release by its names; none where it is a module.
@@ -73,7 +73,7 @@ pub struct Contents {
 /// # Errors
 /// `Invalid` for a mixture of both.
 pub(super) fn contents(dir: BorrowedFd, name: &str) -> Result<Option<Contents>, StageError> {
-    let mut contents = Contents { name: name.to_owned(), ..Contents::default() };
+    let mut contents = Contents::new(name);
     let mut strangers = Vec::new();
     for (entry, kind) in list(dir, name)? {
         let Ok(base) = String::from_utf8(entry) else {
@@ -110,7 +110,7 @@ pub(super) fn mirrored(
     workshop: &Workshop,
 ) -> Result<Vec<Plan>, StageError> {
     let invalid = |subject: &str, rule: &str| StageError::new(Failure::Invalid, subject, rule);
-    let mut all = Contents { name: name.to_owned(), ..Contents::default() };
+    let mut all = Contents::new(name);
     for (entry, kind) in list(dir, name)? {
         let base = String::from_utf8_lossy(&entry).into_owned();
         let known = base.ends_with(".json")
@@ -151,6 +151,11 @@ pub fn is_sums(name: &str) -> bool {
 }
 
 impl Contents {
+    /// Nothing yet, of what messages call `name`.
+    pub fn new(name: &str) -> Contents {
+        Contents { name: name.to_owned(), ..Contents::default() }
+    }
+
     /// Takes an entry of a directory, if it is part of a provider release.
     fn take(&mut self, dir: BorrowedFd, base: &str, kind: FileType) -> Result<bool, StageError> {
         let path = format!("{}/{base}", self.name);
@@ -177,6 +182,15 @@ impl Contents {
             self.directories.push((platform, below));
         }
         Ok(program)
+    }
+
+    /// Adds a file with sums, or a signature of them.
+    ///
+    /// # Errors
+    /// It cannot be read, or is too large for one.
+    pub fn add_sums(&mut self, name: &str, file: OwnedFd, path: &str) -> Result<(), StageError> {
+        self.sums.push((name.to_owned(), read_file(&file, path, SUMS_MAX)?));
+        Ok(())
     }
 
     /// A part of it, for messages.

@@ -17,10 +17,10 @@ use super::blob::Blob;
 use super::plan::{Artifact, Plan};
 use super::provider::Target;
 use super::{Failure, StageError};
-use crate::artifact::{self, PACKAGE_DIGEST_ANNOTATION, PROVIDER, Release};
+use crate::artifact::{self, PACKAGE_DIGEST_ANNOTATION, Release};
 use crate::digest::Digest;
 use crate::name::{Reference, Selector, Tag};
-use crate::oci::write::{extended, index};
+use crate::oci::write::extended;
 use crate::oci::{Body, Descriptor, Manifest};
 use crate::registry::{self, BlobSource, Upload, Uploaded};
 
@@ -183,17 +183,13 @@ impl Push<'_> {
             return Err(StageError::lost(self.reference(tag)));
         };
         let document = |e| StageError::document(self.reference(tag), &e);
-        let entries: Vec<Descriptor> = targets.iter().map(|target| target.entry.clone()).collect();
-        let fresh = || index(PROVIDER, &entries, annotations).map_err(document).map(Merged::New);
+        let fresh = || self.plan.release().map(Merged::New);
         let Some(there) = there else { return fresh() };
         let release = match (Release::read(there), &there.body) {
             (Ok(Release::Provider(release)), Body::Index(_)) => release,
             // Something else than a provider release: there is nothing to keep.
             _ if self.options.allow_overwrite => return fresh(),
-            _ => {
-                let ours = index(PROVIDER, &entries, annotations).map_err(document)?;
-                return Err(self.exists(tag, ours.digest, there.digest));
-            }
+            _ => return Err(self.exists(tag, self.plan.release()?.digest, there.digest)),
         };
         let mut missing = Vec::new();
         for target in targets {

@@ -326,11 +326,16 @@ pub(super) fn read_small(
         }
         Err(e) => return Err(StageError::io(subject, e)),
     };
-    let stat = fstat(&file).map_err(|e| StageError::io(&subject, e))?;
+    read_file(&file, &subject, most).map(Some)
+}
+
+/// The content of a file that may have `most` bytes.
+pub(super) fn read_file(file: &OwnedFd, subject: &str, most: u64) -> Result<Vec<u8>, StageError> {
+    let stat = fstat(file).map_err(|e| StageError::io(subject, e))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(StageError::new(Failure::Invalid, subject, "it is no file"));
     }
-    check_links(&stat, &subject)?;
+    check_links(&stat, subject)?;
     let size = u64::try_from(stat.st_size).unwrap_or(0);
     if size > most {
         let rule = format!("it has {size} bytes, over the limit of {most}");
@@ -339,11 +344,11 @@ pub(super) fn read_small(
     let mut content = vec![0; usize::try_from(size).unwrap_or(0)];
     let mut held = 0;
     while held < content.len() {
-        match rustix::io::retry_on_intr(|| rustix::io::pread(&file, &mut content[held..], held as u64)) {
-            Ok(0) => return Err(changed(&subject)),
+        match rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut content[held..], held as u64)) {
+            Ok(0) => return Err(changed(subject)),
             Ok(got) => held += got,
             Err(e) => return Err(StageError::io(subject, e)),
         }
     }
-    Ok(Some(content))
+    Ok(content)
 }

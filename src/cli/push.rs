@@ -1,0 +1,343 @@
+//! `tofufs push`: a directory, a zip, or a provider's zips, published without a mount.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use super::access::RegistryAccess;
+use super::args::push::PushArgs;
+use super::control::private_dir;
+use super::daemon;
+use super::output::{self, CommandError};
+use super::progress::Progress;
+use super::quantity::Size;
+use super::settings::{Environment, Network};
+use crate::name::{Host, Repo, RepoName, Tag, ZipName};
+use crate::registry::Upload;
+use crate::registry::layout::Layout;
+use crate::stage::plan::{self, Artifact, Destined, Plan};
+use crate::stage::provider::{Contents, Zip, is_sums};
+use crate::stage::push::{self, Observer, Pushed, Step};
+use crate::stage::{Committed, StageError, Workshop};
+
+/// How often it is looked whether somebody asked to stop.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Pushes, or with `--dry-run` shows what would be pushed.
+pub fn run(args: &PushArgs) -> Result<(), CommandError> {
+    let environment = Environment::of_process().map_err(CommandError::usage)?;
+    let network = Network::reaching(&args.reach, &environment.base).map_err(CommandError::usage)?;
+    let Some((reference, paths)) = args.paths_and_reference.split_last() else {
+        return Err(CommandError::usage("a PATH and a REFERENCE are wanted; see `tofufs help push`"));
+    };
+    let target = Target::parse(reference, &environment.base)?;
+    let annotations = annotations(&args.annotation)?;
+    daemon::keep_memory_private()?;
+    let state = environment.state_dir(args.state_dir.as_deref()).map_err(CommandError::usage)?;
+    let workshop = workshop(&state)?;
+    let paths: Vec<PathBuf> = paths.iter().map(|path| environment.base.join(path)).collect();
+    let plan = planned(&paths, &target, &args.tag, annotations, &workshop)?;
+    for warning in &plan.warnings {
+        // Nobody listening is no reason to stop.
+        let _ = writeln!(io::stderr(), "tofufs: warning: {warning}");
+    }
+    if args.dry_run {
+        return show(&plan, args.json);
+    }
+    let runtime = daemon::runtime()?;
+    let options = push::Options { allow_overwrite: args.allow_overwrite };
+    let shown = Shown(Mutex::new(Progress::new("uploaded").map_err(CommandError::failed)?));
+    let pushed = runtime.block_on(async {
+        // Connections belong to the runtime.
+        let upload = target.upload(&network)?;
+        let pushing = push::push(&plan, upload.as_ref(), options, &shown);
+        tokio::select! {
+            pushed = pushing => pushed.map_err(CommandError::failed),
+            () = shown.stopped() => Err(CommandError::failed(format_args!(
+                "{}: stopped; what was uploaded is kept, and the same command goes on from there", plan.subject()
+            ))),
+        }
+    });
+    drop(shown);
+    report(&pushed?, args.json)
+}
+
+fn report(pushed: &[Pushed], as_json: bool) -> Result<(), CommandError> {
+    for one in pushed {
+        match as_json {
+            true => output::json(&Committed::of(one))?,
+            false => output::text(format!("{}@{}\n", one.reference, one.digest))?,
+        }
+    }
+    Ok(())
+}
+
+/// Where to publish.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Target {
+    /// The store, where it is one.
+    store: Option<PathBuf>,
+    repo: Repo,
+    tag: Option<Tag>,
+}
+
+impl Target {
+    fn parse(text: &OsStr, base: &Path) -> Result<Target, CommandError> {
+        let usage = |rule: &dyn std::fmt::Display| {
+            let shown = text.to_string_lossy();
+            CommandError::usage(format_args!(
+                "{shown}: {rule}; REFERENCE is HOST[:PORT]/NAME[:TAG] or oci:DIR/HOST/NAME[:TAG]"
+            ))
+        };
+        let Some(text) = text.to_str() else { return Err(usage(&"it is no UTF-8")) };
+        if text.contains('@') {
+            return Err(usage(&"a digest follows from the content and cannot be chosen"));
+        }
+        let (place, tag) = match text.rsplit_once(':') {
+            Some((place, tag)) if !tag.contains('/') && place != "oci" => (place, Some(tag)),
+            _ => (text, None),
+        };
+        let tag = tag.map(str::parse).transpose().map_err(|e| usage(&e))?;
+        if let Some(path) = place.strip_prefix("oci:") {
+            let path: PathBuf = base.join(path).components().collect();
+            let (store, repo) = split_store(&path).ok_or_else(|| usage(&"no component of the path is a HOST"))?;
+            return Ok(Target { store: Some(store), repo, tag });
+        }
+        let Some((host, name)) = place.split_once('/') else { return Err(usage(&"it has no name of a repository")) };
+        let host = host.parse().map_err(|e| usage(&e))?;
+        let name = name.parse().map_err(|e| usage(&e))?;
+        Ok(Target { store: None, repo: Repo { host, name }, tag })
+    }
+
+    fn upload(&self, network: &Network) -> Result<Arc<dyn Upload>, CommandError> {
+        let Repo { host, .. } = &self.repo;
+        match &self.store {
+            Some(dir) => {
+                std::fs::create_dir_all(dir)
+                    .map_err(|e| CommandError::Failed(format!("the store {} cannot be made: {e}", dir.display())))?;
+                let layout = Layout::open(dir, host).map_err(CommandError::failed)?;
+                Ok(Arc::new(layout.with_deadline(network.deadline)))
+            }
+            None => Ok(Arc::new(RegistryAccess::new(network)?.remote(host)?)),
+        }
+    }
+}
+
+/// `DIR/HOST/NAME` in its parts: HOST is the last component that can be one and has a name behind it. Where several could
+/// be, the layout is the same directory in any case.
+fn split_store(path: &Path) -> Option<(PathBuf, Repo)> {
+    let parts: Vec<&str> = path.iter().map(OsStr::to_str).collect::<Option<_>>()?;
+    (1..parts.len().checked_sub(1)?).rev().find_map(|at| {
+        let host: Host = parts[at].parse().ok()?;
+        let name: RepoName = parts[at + 1..].join("/").parse().ok()?;
+        Some((parts[..at].iter().collect(), Repo { host, name }))
+    })
+}
+
+fn annotations(words: &[String]) -> Result<BTreeMap<String, String>, CommandError> {
+    let split = |word: &String| match word.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(CommandError::usage(format_args!("--annotation {word}: write KEY=VALUE"))),
+    };
+    words.iter().map(split).collect()
+}
+
+fn workshop(state: &Path) -> Result<Workshop, CommandError> {
+    let dir = state.join("push");
+    let name = dir.display().to_string();
+    let failed = |e: io::Error| CommandError::Failed(format!("{name} cannot be used for making packages: {e}"));
+    private_dir(state).and_then(|()| private_dir(&dir)).map_err(failed)?;
+    Ok(Workshop::new(File::open(&dir).map_err(failed)?.into(), &name))
+}
+
+fn planned(
+    paths: &[PathBuf],
+    target: &Target,
+    tags: &[Tag],
+    annotations: BTreeMap<String, String>,
+    workshop: &Workshop,
+) -> Result<Plan, CommandError> {
+    let mut all: Vec<Tag> = Vec::new();
+    for tag in target.tag.iter().chain(tags) {
+        if !all.contains(tag) {
+            all.push(tag.clone());
+        }
+    }
+    let mut destined = Destined { repo: target.repo.clone(), tags: all, annotations };
+    let missing =
+        || CommandError::usage(format_args!("{}: a tag is missing; write {0}:TAG, or give --tag", target.repo));
+    let opened = |path: &Path| -> Result<OwnedFd, CommandError> {
+        let file = File::open(path).map_err(|e| CommandError::Failed(format!("{}: {e}", path.display())))?;
+        Ok(file.into())
+    };
+    let failed = |e: StageError| CommandError::failed(e);
+    if let [path] = paths {
+        let name = path.display().to_string();
+        if path.is_dir() {
+            if destined.tags.is_empty() {
+                return Err(missing());
+            }
+            return plan::directory(opened(path)?, &name, destined, workshop).map_err(failed);
+        }
+        if provider_zip(path).is_none() {
+            if destined.tags.is_empty() {
+                return Err(missing());
+            }
+            return plan::module_zip(opened(path)?, &name, destined).map_err(failed);
+        }
+    }
+    let mut contents = Contents::new(&target.repo.to_string());
+    for path in paths {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        match provider_zip(path) {
+            Some(says) => {
+                let shown = path.display().to_string();
+                contents.zips.push(Zip { path: shown, name, says, file: opened(path)? });
+            }
+            None if is_sums(&name) => {
+                let file = opened(path)?;
+                contents.add_sums(&name, file, &path.display().to_string()).map_err(failed)?;
+            }
+            None => {
+                return Err(CommandError::usage(format_args!(
+                    "{}: of several paths each has to be a provider's zip (terraform-provider-TYPE_VERSION_OS_ARCH.zip), its SHA256SUMS, or a signature of them",
+                    path.display()
+                )));
+            }
+        }
+    }
+    if destined.tags.is_empty() {
+        let version = contents.zips.first().and_then(|zip| zip.says.version.tag());
+        destined.tags.push(version.ok_or_else(missing)?);
+    }
+    contents.plan(destined, workshop).map_err(failed)
+}
+
+fn provider_zip(path: &Path) -> Option<ZipName> {
+    path.file_name()?.to_str()?.parse().ok()
+}
+
+/// What would be pushed.
+fn show(plan: &Plan, as_json: bool) -> Result<(), CommandError> {
+    let release = plan.release().map_err(CommandError::failed)?;
+    let mut manifests = plan.manifests();
+    if matches!(plan.artifact, Artifact::Provider { .. }) {
+        manifests.push(&release);
+    }
+    let references: Vec<String> =
+        plan.tags.iter().map(|tag| format!("{}:{tag}@{}", plan.repo, release.digest)).collect();
+    if as_json {
+        let documents: Vec<Value> = manifests
+            .iter()
+            .map(|manifest| {
+                let document: Value = serde_json::from_slice(&manifest.raw).unwrap_or_default();
+                json!({"digest": manifest.digest.to_string(), "document": document})
+            })
+            .collect();
+        let blobs: Vec<Value> = plan
+            .blobs
+            .iter()
+            .map(|blob| {
+                let blob = &blob.descriptor;
+                json!({"digest": blob.digest.to_string(), "size": blob.size, "media_type": blob.media_type})
+            })
+            .collect();
+        return output::json(&json!({
+            "references": references, "blobs": blobs, "manifests": documents, "warnings": plan.warnings
+        }));
+    }
+    let mut text = String::new();
+    for reference in references {
+        let _ = writeln!(text, "{reference}");
+    }
+    for blob in &plan.blobs {
+        let blob = &blob.descriptor;
+        let _ = writeln!(text, "blob      {} {} {}", blob.digest, Size(blob.size), blob.media_type);
+    }
+    for manifest in manifests {
+        let _ = writeln!(text, "manifest  {} {}", manifest.digest, String::from_utf8_lossy(&manifest.raw));
+    }
+    output::text(text)
+}
+
+/// Shows how far a push is.
+struct Shown(Mutex<Progress>);
+
+impl Shown {
+    fn held(&self) -> std::sync::MutexGuard<'_, Progress> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns when somebody asked to stop.
+    async fn stopped(&self) {
+        let mut look = tokio::time::interval(LOOK);
+        while !self.held().is_stopped() {
+            look.tick().await;
+        }
+    }
+}
+
+#[async_trait]
+impl Observer for Shown {
+    async fn reached(&self, _: Step) -> Result<(), StageError> {
+        Ok(())
+    }
+
+    fn progress(&self, done: u64, total: u64) {
+        // Whether to stop is looked at elsewhere too, since a push may wait without progress.
+        let _ = self.held().step(done, total);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(text: &str) -> Result<Target, CommandError> {
+        Target::parse(OsStr::new(text), Path::new("/base"))
+    }
+
+    #[test]
+    fn a_reference_is_one_of_a_registry_or_of_a_store() {
+        for (text, store, repo, tag) in [
+            ("ghcr.io/acme/network:1.3.0", None, "ghcr.io/acme/network", Some("1.3.0")),
+            ("localhost:5000/n", None, "localhost:5000/n", None),
+            ("localhost:5000/n:1", None, "localhost:5000/n", Some("1")),
+            ("oci:/srv/my.store/ghcr.io/acme/n:1", Some("/srv/my.store"), "ghcr.io/acme/n", Some("1")),
+            ("oci:store/localhost:5000/n", Some("/base/store"), "localhost:5000/n", None),
+        ] {
+            let target = target(text).unwrap();
+            assert_eq!(target.store.as_deref(), store.map(Path::new), "{text}");
+            assert_eq!(target.repo.to_string(), repo);
+            assert_eq!(target.tag.map(|tag| tag.to_string()).as_deref(), tag);
+        }
+        for bad in [
+            "ghcr.io",
+            "acme/network:1",
+            "ghcr.io/Acme/x:1",
+            "ghcr.io/a:",
+            "ghcr.io/a@sha256:0",
+            "oci:/srv/x:1",
+            "oci:",
+        ] {
+            assert!(matches!(target(bad), Err(CommandError::Usage(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn annotations_have_a_key() {
+        let words = ["a=b=c".to_owned(), "d=".to_owned()];
+        let read: Vec<_> = annotations(&words).unwrap().into_iter().collect();
+        assert_eq!(read, [("a".to_owned(), "b=c".to_owned()), ("d".to_owned(), String::new())]);
+        assert!(annotations(&["x".to_owned()]).is_err() && annotations(&["=x".to_owned()]).is_err());
+    }
+}
