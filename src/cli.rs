@@ -65,9 +65,9 @@ pub fn run(words: Vec<OsString>) -> Result<(), CommandError> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Push(args) => push::run(&args),
         Command::Lock(args) => lock::run(&args),
+        Command::Bundle(args) => bundle::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::Tofurc(args) => tofurc::written::run(&args),
-        Command::Bundle(args) => bundle::run(&args),
         Command::Cache(args) => cache::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -163,6 +163,12 @@ pub trait Registry: Send + Sync {
     /// A manifest's bytes. `Integrity` if the back end noticed that claim and content differ.
     async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError>;
 
+    /// Those of `manifests` of which it is certain, without a request, that they are not held here. A store that carries
+    /// an index without all that it names can say so.
+    async fn lacking(&self, _repo: &RepoName, _manifests: &[Digest]) -> Vec<Digest> {
+        Vec::new()
+    }
+
     /// Writes the rest of a blob into `sink`, from the sink's position on; exactly `blob.size` bytes in all, else
     /// `Integrity`. A blob that a manifest names and the registry lacks is `Integrity`, never `Absent`.
     async fn blob(&self, repo: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError>;

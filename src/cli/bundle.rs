@@ -145,6 +145,7 @@ fn report(
             "requests": registries.requests(),
         }));
     }
+    needed::note_left_out(needs);
     let mut text = String::new();
     for release in &plan.releases {
         text += &format!("{} {} {}", release.reference, release.digest, Size(release.bytes));
@@ -153,7 +154,6 @@ fn report(
             false => text += &format!(" {}\n", release.platforms.join(" ")),
         }
     }
-    needed::note_left_out(needs);
     let verb = if args.dry_run { "would be added" } else { "added" };
     text += &format!(
         "{shown}: {} releases, {}; {verb}: {} objects, {}\n",

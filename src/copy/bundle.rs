@@ -161,7 +161,7 @@ impl Plan {
             let facts = origins.facts(&repo.host)?;
             for blob in carried.blobs.values() {
                 let source = Blob::of(&facts, repo, blob);
-                let put = layout.put_blob(&repo.name, blob, &source).await;
+                let put = unless_stopped(layout.put_blob(&repo.name, blob, &source), progress, done, total).await?;
                 source.failure().map_or(Ok(()), Err)?;
                 put?;
                 done += blob.size;
@@ -201,22 +201,27 @@ impl Plan {
         let mut done = 0;
         let mut packer = Packer::create(path, before.clone()).await?;
         for (Place { repo, part, .. }, member) in &members {
-            packer = match (member, part) {
-                (Member::Document(bytes), Part::Blob(digest)) => packer.manifest(repo, digest, bytes).await?,
-                (Member::Document(bytes), part) => packer.document(repo, *part, bytes.to_vec()).await?,
-                (Member::New(blob), _) => {
-                    let object = origins.facts(&repo.host)?.blob(repo, blob).await?;
-                    packer.blob(repo, &blob.digest, blob.size, &Cached(object)).await?
-                }
-                (Member::Held(archive, blob), _) => {
-                    let source = Stored::of(archive.clone(), &repo.host).source(&repo.name, blob).await?;
-                    packer.blob(repo, &blob.digest, blob.size, &source).await?
+            let packed = async {
+                match (member, part) {
+                    (Member::Document(bytes), Part::Blob(digest)) => Ok(packer.manifest(repo, digest, bytes).await?),
+                    (Member::Document(bytes), part) => Ok(packer.document(repo, *part, bytes.to_vec()).await?),
+                    (Member::New(blob), _) => {
+                        let object = origins.facts(&repo.host)?.blob(repo, blob).await?;
+                        Ok(packer.blob(repo, &blob.digest, blob.size, &Cached(object)).await?)
+                    }
+                    (Member::Held(archive, blob), _) => {
+                        let source = Stored::of(archive.clone(), &repo.host).source(&repo.name, blob).await?;
+                        Ok(packer.blob(repo, &blob.digest, blob.size, &source).await?)
+                    }
                 }
             };
+            let packed: Result<Packer, FactError> = unless_stopped(packed, progress, done, total).await?;
+            packer = packed?;
             done += member.len();
-            step(progress, done, total)?;
         }
-        Ok(packer.finish().await?)
+        packer.finish().await?;
+        let _ = progress(done, total);
+        Ok(())
     }
 
     /// The members of an archive in their order: what `before` holds, and what it lacks.
@@ -312,6 +317,26 @@ impl Member {
         match self {
             Member::Document(bytes) => bytes.len() as u64,
             Member::Held(_, blob) | Member::New(blob) => blob.size,
+        }
+    }
+}
+
+/// How often it is asked whether to go on with a large blob.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Does `work`, unless it is to be stopped meanwhile.
+async fn unless_stopped<T>(
+    work: impl Future<Output = T>,
+    progress: Progress<'_>,
+    done: u64,
+    total: u64,
+) -> Result<T, FactError> {
+    let mut work = std::pin::pin!(work);
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            outcome = &mut work => return Ok(outcome),
+            _ = tick.tick() => step(progress, done, total)?,
         }
     }
 }

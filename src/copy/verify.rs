@@ -237,25 +237,34 @@ impl Verification {
         let named = |platform: &&Platform| !targets.iter().any(|target| target.platform == **platform);
         let mut lacking: Vec<_> =
             platforms.iter().filter(named).map(|p| format!("the release has no package for {p}")).collect();
-        let has_zh = lock.hashes.iter().any(|hash| hash.is("zh"));
+        let mut unmatched: BTreeSet<_> = lock.hashes.iter().filter(|hash| hash.is("zh")).cloned().collect();
+        let has_zh = !unmatched.is_empty();
+        let mut unknown = Vec::new();
         for target in targets {
-            let zip = self.zip_of(registry, repo, target).await;
+            let zip = self.zip_of(registry, repo, target).await.map(|zip| zip.digest);
             let annotated = target.manifest.annotations.get(PACKAGE_DIGEST_ANNOTATION).and_then(|d| d.parse().ok());
-            let digest = zip.as_ref().map(|zip| zip.digest).or(annotated);
-            let locked = digest.map(|digest| lock.hashes.contains(&PackageHash::of_zip(&digest.hex())));
+            let hash = zip.or(annotated).map(|digest| PackageHash::of_zip(&digest.hex()));
+            let is_locked = hash.as_ref().map(|hash| !has_zh || unmatched.remove(hash));
             let platform = &target.platform;
-            match platforms.is_empty() {
+            match (platforms.is_empty(), is_locked) {
+                (false, _) if !platforms.contains(platform) => continue,
                 // Packages whose hashes the file does not hold are not asked of the store.
-                true if has_zh && locked == Some(false) => continue,
-                false if !platforms.contains(platform) => continue,
-                false if has_zh && locked == Some(false) => {
-                    lacking.push(format!("the lock file does not hold the package for {platform}"));
+                (true, Some(false)) => continue,
+                (false, Some(false)) => lacking.push(format!("the lock file does not hold the package for {platform}")),
+                (true, None) if has_zh => {
+                    unknown.push(platform.to_string());
+                    continue;
                 }
                 _ => {}
             }
-            if !zip.is_some_and(|zip| self.is_there(repo, &zip.digest)) {
+            if !zip.is_some_and(|zip| self.is_there(repo, &zip)) {
                 lacking.push(format!("the package for {platform} is not carried, or damaged"));
             }
+        }
+        // Of a platform whose manifest is not carried the hash is not known, but how many are missing is.
+        if !unmatched.is_empty() && !unknown.is_empty() {
+            let (count, among) = (unmatched.len(), unknown.join(", "));
+            lacking.push(format!("{count} packages that the lock file holds are not carried, among those for {among}"));
         }
         lacking
     }

@@ -242,6 +242,16 @@ impl Facts {
         Ok((manifest, release))
     }
 
+    /// Those of a release's platforms that its sources do not hold, as far as they can say so without a request: a
+    /// bundle carries an index whole, and of its platforms those that it was made for.
+    pub async fn lacking(&self, repo: &Repo, targets: &[Target]) -> Vec<Digest> {
+        let manifests: Vec<Digest> = targets.iter().map(|target| target.manifest.digest).collect();
+        match self.origin(&repo.host) {
+            Ok(origin) => origin.registry.lacking(&repo.name, &manifests).await,
+            Err(_) => Vec::new(),
+        }
+    }
+
     /// The package of one platform of a provider release: its manifest and the descriptor of its zip.
     pub async fn target(
         self: &Arc<Self>,
@@ -253,7 +263,8 @@ impl Facts {
             Failure::Absent => FactError::new(
                 Failure::Integrity,
                 repo.at(Selector::Digest(target.manifest.digest)),
-                "the release names a manifest that the registry lacks; have it published again",
+                "the release names a manifest that its source lacks; if that is a bundle for other platforms, add this one \
+                 with tofufs bundle, else have the release published again",
             ),
             _ => e,
         })?;

@@ -81,7 +81,15 @@ impl Fs {
             Node::Release(release) => {
                 let bound = self.enter(release).await?;
                 match &bound.release {
-                    Release::Provider(targets) => Ok(Listing::Targets(tree::release::list(targets))),
+                    Release::Provider(targets) => {
+                        let lacking = self.facts.lacking(&bound.repo, targets).await;
+                        let is_held = |at: usize| !lacking.contains(&targets[at].manifest.digest);
+                        let mut listed = tree::release::list(targets);
+                        listed.retain(|(_, entry)| match entry {
+                            tree::release::Entry::Unpacked(at) | tree::release::Entry::Zip(at) => is_held(*at),
+                        });
+                        Ok(Listing::Targets(listed))
+                    }
                     Release::Module(archive) => {
                         let package = self.module(&bound, archive).await?;
                         Ok(Listing::Members { package, dir: TOP, plugins: false })

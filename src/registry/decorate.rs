@@ -66,6 +66,13 @@ impl<R: Registry + ?Sized> Registry for Scoped<R> {
         self.within(repo)?;
         self.inner.blob(repo, blob, sink).await
     }
+
+    async fn lacking(&self, repo: &RepoName, manifests: &[Digest]) -> Vec<Digest> {
+        match self.within(repo) {
+            Ok(()) => self.inner.lacking(repo, manifests).await,
+            Err(_) => manifests.to_vec(),
+        }
+    }
 }
 
 #[async_trait]
@@ -222,6 +229,15 @@ impl Registry for Union {
             }
         }
         Err(passed.or(self.absent(self.repo(repo).at(selector.clone()))))
+    }
+
+    /// What is lacking in all of them.
+    async fn lacking(&self, repo: &RepoName, manifests: &[Digest]) -> Vec<Digest> {
+        let mut lacking = manifests.to_vec();
+        for source in &self.sources {
+            lacking = source.lacking(repo, &lacking).await;
+        }
+        lacking
     }
 
     async fn blob(&self, repo: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError> {

@@ -31,7 +31,7 @@ use crate::digest::Digest;
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
 use crate::oci::Descriptor;
 use crate::oci::layout::{Part, tag_of};
-use medium::Medium;
+use medium::{Medium, NotOpened};
 use repository::Repository;
 
 /// The most bytes that one read takes from a blob.
@@ -153,6 +153,18 @@ impl<M: Medium> Registry for Stored<M> {
     async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
         let (repo, selector) = (self.repo(repo), selector.clone());
         self.on_disk(move |medium| Repository::open(medium, &repo)?.manifest(&selector)).await
+    }
+
+    async fn lacking(&self, repo: &RepoName, manifests: &[Digest]) -> Vec<Digest> {
+        let (repo, all) = (self.repo(repo), manifests.to_vec());
+        let lacking = self.on_disk(move |medium| {
+            let is_missing = |digest: &Digest| match medium.place(&repo) {
+                Ok(place) => matches!(medium.open(&place, Part::Blob(*digest)), Err(NotOpened::Missing)),
+                Err(e) => matches!(e, NotOpened::Missing),
+            };
+            Ok(all.into_iter().filter(is_missing).collect())
+        });
+        lacking.await.unwrap_or_default()
     }
 
     async fn blob(&self, repo: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError> {

@@ -5,13 +5,14 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use tofufs::digest::Digest;
 
 use crate::HOST;
 use crate::support::mount::{Mount, Options};
-use crate::support::{layouts, pack};
+use crate::support::{layouts, pack, wait_until};
 
 /// A directory with a store, and the tar of it.
 struct Bundle {
@@ -143,8 +144,8 @@ fn an_archive_that_is_replaced_under_a_mount_gives_no_new_byte() {
     bundle.pack();
     assert_eq!(read(&mount, "acme/one:1.0.0/main.tf").unwrap(), b"# one");
     assert_eq!(errno(read(&mount, "acme/two:1.0.0/main.tf")), Errno::IO);
-    let log = mount.log();
-    assert!(log.contains("acme/two/oci-layout") && log.contains("replaced by another file"), "{log}");
+    let says_why = |log: &str| log.contains("acme/two/oci-layout") && log.contains("replaced by another file");
+    assert!(wait_until(Duration::from_secs(20), || says_why(&mount.log())), "{}", mount.log());
     assert!(mount.umount().status.success());
     assert!(mount.again().status.success());
     assert_eq!(read(&mount, "acme/two/1.0.0/main.tf").unwrap(), b"# two, changed");

@@ -28,75 +28,6 @@ Examples:
   tofufs bundle verify oci-archive:bundle.tar --lock-file .terraform.lock.hcl
   tofufs mount --read-only --offline oci-archive:bundle.tar /mnt/tofu";
 
-/// Arguments of `bundle`.
-#[derive(Args, Debug)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub struct BundleArgs {
-    /// What to do instead.
-    #[command(subcommand)]
-    pub command: Option<BundleCommand>,
-
-    /// What is carried. Without --platform: the packages for all platforms.
-    #[command(flatten)]
-    pub needs: NeedsArgs,
-
-    /// Where to: oci:DIR, a store, or oci-archive:FILE, one tar. What is there already stays
-    #[arg(short, long, value_name = "DESTINATION", required = true)]
-    pub output: Option<OsString>,
-
-    /// Write nothing; print what would be added, and how much it is
-    #[arg(long)]
-    pub dry_run: bool,
-
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-
-    /// How registries are read.
-    #[command(flatten)]
-    pub reading: ReadingArgs,
-
-    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
-    pub cache_dir: Option<PathBuf>,
-}
-
-/// What can be done with a bundle.
-#[derive(Subcommand, Debug)]
-pub enum BundleCommand {
-    /// Check every byte of a bundle, and tell what a lock file lacks in it
-    ///
-    /// Makes no connection. The exit code is 1 if something is damaged, missing or lacking.
-    Verify(VerifyArgs),
-}
-
-/// Arguments of `bundle verify`.
-#[derive(Args, Debug)]
-pub struct VerifyArgs {
-    /// The bundle: oci:DIR or oci-archive:FILE
-    pub source: OsString,
-
-    /// Tell what the providers of this lock file lack; may be given several times
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub lock_file: Vec<PathBuf>,
-
-    /// Ask for the packages for this platform; may be given several times [default: all that the lock file has hashes of]
-    #[arg(long, value_name = "OS_ARCH")]
-    pub platform: Vec<Platform>,
-
-    /// OpenTofu's CLI configuration to take the mapping of providers from [default: the user's own]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub tofurc: Option<PathBuf>,
-
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-
-    /// Where providers are.
-    #[command(flatten)]
-    pub mapping: MappingArgs,
-}
-
 /// How registries are read, and where what was read is kept.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Registries")]
@@ -238,4 +169,73 @@ pub struct PinArgs {
     /// How it is read.
     #[command(flatten)]
     pub reading: ReadingArgs,
+}
+
+/// Arguments of `bundle`.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct BundleArgs {
+    /// What to do instead.
+    #[command(subcommand)]
+    pub command: Option<BundleCommand>,
+
+    /// What is carried.
+    #[command(flatten)]
+    pub needs: NeedsArgs,
+
+    /// Where to: oci:DIR, a store, or oci-archive:FILE, one tar. What is there already stays
+    #[arg(short, long, value_name = "DESTINATION", required = true)]
+    pub output: Option<OsString>,
+
+    /// Write nothing; print what would be added, and how much it is
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// How registries are read.
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+
+    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// What can be done with a bundle.
+#[derive(Subcommand, Debug)]
+pub enum BundleCommand {
+    /// Check every byte of a bundle, and tell what a lock file lacks in it
+    ///
+    /// Makes no connection. The exit code is 1 if something is damaged, missing or lacking.
+    Verify(VerifyArgs),
+}
+
+/// Arguments of `bundle verify`.
+#[derive(Args, Debug)]
+pub struct VerifyArgs {
+    /// The bundle: oci:DIR or oci-archive:FILE
+    pub source: OsString,
+
+    /// Tell what the providers of this lock file lack; may be given several times
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub lock_file: Vec<PathBuf>,
+
+    /// Ask for the packages for this platform; may be given several times [default: all that the lock file has hashes of]
+    #[arg(long, value_name = "OS_ARCH")]
+    pub platform: Vec<Platform>,
+
+    /// OpenTofu's CLI configuration to take the mapping of providers from [default: the user's own]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub tofurc: Option<PathBuf>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Where providers are.
+    #[command(flatten)]
+    pub mapping: MappingArgs,
 }
