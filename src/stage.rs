@@ -8,6 +8,7 @@
 //! if it is what was sealed.
 
 mod blob;
+mod early;
 mod error;
 mod ignore;
 mod journal;
@@ -29,6 +30,7 @@ use futures_util::future::{BoxFuture, Shared};
 use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
 use rustix::io::Errno;
 use serde::Serialize;
+use tokio::sync::Semaphore;
 
 pub use blob::{Blob, Workshop};
 pub use error::{Failure, StageError};
@@ -165,6 +167,8 @@ pub struct Stage {
     mapping: Mapped,
     allow_overwrite: bool,
     flights: Mutex<HashMap<PathBuf, Flight>>,
+    /// For sending ahead of a commit, one at a time.
+    early: Semaphore,
     /// The roots that are sealed, with what happens to them.
     sealed: Mutex<BTreeMap<PathBuf, State>>,
 }
@@ -194,15 +198,19 @@ impl Stage {
         };
         let removed = part(REMOVED).map_err(failed)?;
         remove::clear(&removed);
+        let staging = Staging { dir: part(STAGING).map_err(failed)? };
+        let journal = Journal::open(part(JOURNAL).map_err(failed)?, &format!("{name}/{JOURNAL}"))?;
+        journal.forget(|record| record.stand != Stand::Done && staging.open(&record.path()).is_err());
         Ok(Arc::new(Stage {
-            staging: Staging { dir: part(STAGING).map_err(failed)? },
+            staging,
             workshop: Workshop::new(part(WORK).map_err(failed)?, &format!("{name}/{WORK}")),
-            journal: Journal::open(part(JOURNAL).map_err(failed)?, &format!("{name}/{JOURNAL}"))?,
+            journal,
             removed,
             destinations: options.destinations,
             mapping: options.mapping,
             allow_overwrite: options.allow_overwrite,
             flights: Mutex::new(HashMap::new()),
+            early: Semaphore::new(1),
             sealed: Mutex::new(BTreeMap::new()),
         }))
     }

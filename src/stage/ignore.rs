@@ -50,10 +50,8 @@ impl Ignore {
     /// Whether nothing below the directory at `path` can be part of the module.
     pub(super) fn prunes(&self, path: &[u8]) -> bool {
         let name = path.rsplit(|b| *b == b'/').next().unwrap_or_default();
-        // A file below it stands for all of them where no later pattern takes one back.
         NEVER.contains(&name)
             || !self.rules.iter().any(|rule| rule.takes_back)
-                && self.leaves_out(&[path, b"/x"].concat())
                 && self.rules.iter().any(|rule| rule.matches_directory(path))
     }
 }

@@ -159,6 +159,17 @@ impl Journal {
         Ok(())
     }
 
+    /// Forgets the records for which `gone` holds. Not durable: after a crash they are forgotten the next time.
+    pub(super) fn forget(&self, gone: impl Fn(&Record) -> bool) {
+        self.held().retain(|_, record| {
+            let kept = !gone(record);
+            if !kept {
+                let _ = unlinkat(&self.dir, file_of(&record.path), AtFlags::empty());
+            }
+            kept
+        });
+    }
+
     fn put(&self, record: &Record) -> Result<(), StageError> {
         let failed = |e: Errno| StageError::io(format!("the journal in {}", self.name), e);
         let bytes = serde_json::to_vec(record)

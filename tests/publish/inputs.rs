@@ -64,3 +64,29 @@ fn another_digest_under_the_tag_is_told_with_both() {
     assert!(annotated.contains("\"annotations\":{\"a\":\"b\"}"), "{annotated}");
     assert_ne!(digest_of(annotated.lines().next().unwrap()), dry);
 }
+
+/// O06: the disk on which packages are made is full.
+#[test]
+fn a_full_disk_is_told_and_leaves_nothing_behind() {
+    use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+    let bed = Bed::new();
+    bed.write("network/main.tf", "x");
+    let mut noise = vec![0; 3 << 20];
+    fastrand::Rng::with_seed(1).fill(&mut noise);
+    bed.write("network/noise.bin", noise);
+    let disk = bed.path("disk");
+    fs::create_dir(&disk).unwrap();
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    if let Err(e) = mount("tofufs-test", &disk, "tmpfs", flags, Some(c"size=1m,mode=0700")) {
+        return support::skip(&format!("a tmpfs cannot be mounted here: {e}"));
+    }
+    let outcome = std::panic::catch_unwind(|| {
+        let error = bed.refused(1, &["--state-dir", "disk", "network", "oci:store/registry.example/acme/network:1"]);
+        assert!(error.contains("No space left"), "{error}");
+        assert_eq!(fs::read_dir(disk.join("push")).unwrap().count(), 0);
+        assert!(!bed.path("store").exists());
+    });
+    unmount(&disk, UnmountFlags::DETACH).unwrap();
+    outcome.unwrap();
+}

@@ -256,3 +256,18 @@ async fn the_registrys_refusal_is_passed_on() {
         assert_eq!(bed.refused(HOST).await.failure, wanted);
     }
 }
+
+#[tokio::test]
+async fn a_failure_is_forgotten_with_what_failed() {
+    let mut bed = Bed::new();
+    bed.module("acme/network/1");
+    bed.registry.before(|_, call| if call == "blob" { Err(failure(registry::Failure::Denied)) } else { Ok(()) });
+    bed.refused(HOST).await;
+    assert_eq!(fs::read_dir(bed.dir.path().join(JOURNAL)).unwrap().count(), 1);
+    fs::remove_dir_all(bed.path(&format!("{HOST}/acme/network"))).unwrap();
+    bed.again();
+    assert_eq!(fs::read_dir(bed.dir.path().join(JOURNAL)).unwrap().count(), 0);
+    bed.registry.calm();
+    bed.module("acme/network/1");
+    assert_eq!(bed.look().state, State::Open);
+}

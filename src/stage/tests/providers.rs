@@ -237,3 +237,35 @@ async fn a_mirror_becomes_releases_of_the_mapped_repository() {
     assert_eq!(error.failure, Failure::ReadOnly);
     assert!(error.to_string().contains("no repository is mapped"), "{error}");
 }
+
+#[tokio::test]
+async fn a_zip_that_is_closed_is_sent_ahead_of_its_commit() {
+    let bed = Bed::new();
+    stage(&bed, &["linux_amd64"]);
+    let zip = format!("{ROOT}/{}", name("linux_amd64"));
+    bed.stage.closed(Path::new(&zip)).await;
+    assert_eq!(bed.registry.log(), ["blob sent"]);
+    bed.stage.closed(Path::new(&zip)).await;
+    assert_eq!(bed.registry.log(), ["blob there"]);
+    let at = "mirror/registry.opentofu.org/hashicorp/aws";
+    for (path, content) in [
+        (format!("{ROOT}/{}", name("darwin_arm64")), b"not whole".to_vec()),
+        (format!("{ROOT}/README.md"), b"x".to_vec()),
+        (format!("registry.example/acme/aws/5.2.0/{}", name("linux_amd64")), package("x")),
+        (format!("other.example/acme/aws/5.1.0/{}", name("linux_amd64")), package("x")),
+        (format!("{at}/.{}", name("linux_amd64")), package("x")),
+    ] {
+        bed.write(&path, content);
+        bed.stage.closed(Path::new(&path)).await;
+        assert!(bed.registry.log().is_empty(), "{path}");
+    }
+    fs::remove_file(bed.path(&format!("{ROOT}/README.md"))).unwrap();
+    fs::remove_file(bed.path(&format!("{ROOT}/{}", name("darwin_arm64")))).unwrap();
+    // What is left to send is the empty config.
+    assert_eq!(bed.committed(ROOT).await.uploaded_bytes, 2);
+    let path = format!("{at}/{}", name("linux_amd64"));
+    bed.write(&path, package("x"));
+    bed.registry.log();
+    bed.stage.closed(Path::new(&path)).await;
+    assert_eq!(bed.registry.log(), ["blob sent"]);
+}

@@ -1,0 +1,71 @@
+//! Provider zips are sent as soon as they are closed, so that committing the release later is short.
+//!
+//! Nothing is promised: a blob that no manifest names is nothing to anybody, and what fails here is tried again by the
+//! commit, which tells why.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{FileType, fstat};
+
+use super::blob::{Blob, Content, OpenFile};
+use super::plan::layer;
+use super::roots::{Target, subject, target};
+use super::tree::{FILE, check_links, open_plain};
+use super::{Failure, Stage, StageError};
+use crate::archive::{self, Limits};
+use crate::artifact::ZIP;
+use crate::name::{Repo, Version, ZipName};
+
+impl Stage {
+    /// Sends the file at `path` (below the staging directory) if it is a provider's zip in its place. To be called when
+    /// a file that was written is closed or has got its name; waits for those before it.
+    pub async fn closed(self: &Arc<Self>, path: &Path) {
+        let Some((repo, name)) = self.zip_of(path) else { return };
+        // Closed with the stage alone.
+        let Ok(_turn) = self.early.acquire().await else { return };
+        if self.is_sealed(path) {
+            return;
+        }
+        let (stage, own) = (Arc::clone(self), path.to_path_buf());
+        let read = tokio::task::spawn_blocking(move || stage.read_zip(&own, &name));
+        let sent = async {
+            let blob = read.await.unwrap_or_else(|_| Err(StageError::lost(subject(path))))?;
+            Ok::<_, StageError>(self.upload(&repo)?.put_blob(&repo.name, &blob.descriptor, &blob).await?)
+        };
+        match sent.await {
+            Ok(uploaded) => tracing::debug!("{}: sent ahead of its commit: {uploaded:?}", subject(path)),
+            Err(e) => tracing::debug!("{}: not sent ahead of its commit: {e}", subject(path)),
+        }
+    }
+
+    /// The repository of a provider's zip and its name, if it lies where its release would be.
+    fn zip_of(&self, path: &Path) -> Option<(Repo, String)> {
+        let name = path.file_name()?.to_str()?;
+        let says: ZipName = name.parse().ok()?;
+        let repo = match target(path.parent()?).ok()? {
+            Target::Release(repo, tag) => (Version::of_tag(&tag)? == says.version).then_some(repo)?,
+            Target::Mirror(address) => (address.kind() == says.kind).then(|| (self.mapping)(&address))??,
+        };
+        Some((repo, name.to_owned()))
+    }
+
+    fn read_zip(&self, path: &Path, name: &str) -> Result<Blob, StageError> {
+        use std::os::fd::AsFd;
+        use std::os::unix::ffi::OsStrExt;
+
+        let failed = |e: rustix::io::Errno| StageError::io(subject(path), e);
+        let file = open_plain(self.staging.dir.as_fd(), path.as_os_str().as_bytes(), FILE).map_err(failed)?;
+        let stat = fstat(&file).map_err(failed)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(StageError::new(Failure::Invalid, subject(path), "it is no file"));
+        }
+        check_links(&stat, &subject(path))?;
+        let file = OpenFile::of(file).map_err(failed)?;
+        // One that is not whole yet is no archive.
+        archive::index(&file, &Limits::default()).map_err(|e| StageError::archive(subject(path), &e))?;
+        let digest = file.digest().map_err(|e| StageError::io(subject(path), e))?;
+        let descriptor = layer(ZIP, digest, file.len, name);
+        Ok(Blob { descriptor, content: Content::File(Arc::new(file)) })
+    }
+}
