@@ -34,6 +34,8 @@ const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 pub(super) enum Answer {
     Tags(Arc<Vec<Tag>>),
     Catalog(Arc<Vec<RepoName>>),
+    /// The registry does not list its repositories.
+    NoCatalog,
     Binding(Digest),
     Platforms(Arc<Vec<Platform>>),
 }
@@ -67,7 +69,7 @@ impl Slot {
             Some(Answer::Tags(tags)) => tags.len(),
             Some(Answer::Catalog(names)) => names.len(),
             Some(Answer::Platforms(platforms)) => platforms.len(),
-            Some(Answer::Binding(_)) | None => 0,
+            Some(Answer::Binding(_) | Answer::NoCatalog) | None => 0,
         };
         let sentence = self.refused.as_ref().map_or(0, |refused| refused.error.to_string().len());
         SLOT_BYTES + names * NAME_BYTES + sentence
@@ -239,10 +241,18 @@ impl Known for View<'_> {
     }
 
     fn catalog(&self, host: &Host) -> Fact<Arc<Vec<RepoName>>, FactError> {
-        self.fact(&Need::Catalog(host.clone()), |answer| match answer {
-            Answer::Catalog(names) => Some(names.clone()),
+        let names = |answer: &Answer| match answer {
+            Answer::Catalog(names) => Some(Some(names.clone())),
+            Answer::NoCatalog => Some(None),
             _ => None,
-        })
+        };
+        match self.fact(&Need::Catalog(host.clone()), names) {
+            Fact::Is(Some(names)) => Fact::Is(names),
+            Fact::Is(None) | Fact::Absent => Fact::Absent,
+            Fact::Unknown => Fact::Unknown,
+            Fact::Denied(e) => Fact::Denied(e),
+            Fact::Failed(e) => Fact::Failed(e),
+        }
     }
 
     fn binding(&self, repo: &Repo, tag: &Tag) -> Fact<(), FactError> {
@@ -300,13 +310,19 @@ impl Facts {
                 self.edges.change(&need, |slot| *slot = Slot { last: Some(confirmed), refused: None });
             }
             Err(error) => {
-                let gone = error.failure == Failure::Absent;
+                let unlisted = self.as_unlisted(&need, error.failure);
+                if let Some(unlisted) = &unlisted {
+                    self.keep(&need, unlisted).await;
+                }
+                let gone = error.failure == Failure::Absent && unlisted.is_none();
                 if gone {
                     let (store, name) = (self.store.clone(), name_of(&need));
                     tokio::task::spawn_blocking(move || store.remove_edge(&name)).await.ok();
                 }
                 self.edges.change(&need, |slot| {
-                    if gone {
+                    if unlisted.is_some() {
+                        slot.last = unlisted;
+                    } else if gone {
                         slot.last = None;
                     } else if slot.last.is_some() && error.failure.is_outage() {
                         tracing::warn!("{need}: the last answer is served, since it cannot be confirmed: {error}");
@@ -316,6 +332,21 @@ impl Facts {
                 });
             }
         }
+    }
+
+    /// That a registry does not list its repositories is an answer about it, which has to serve while it is away: what
+    /// names stand for depends on it. A registry that merely refuses for now is one whose list is known.
+    fn as_unlisted(&self, need: &Need, failure: Failure) -> Option<Confirmed> {
+        let Need::Catalog(_) = need else { return None };
+        let is_listed = || matches!(self.edges.slot(need).last, Some(Confirmed { answer: Answer::Catalog(_), .. }));
+        match failure {
+            Failure::Absent => {}
+            Failure::Denied if !is_listed() => {}
+            _ => return None,
+        }
+        let now = Instant::now();
+        let fresh_until = Some(now + self.counts_for(need));
+        Some(Confirmed { answer: Answer::NoCatalog, at: Some(now), wall: SystemTime::now(), fresh_until })
     }
 
     async fn ask_registry(self: &Arc<Self>, need: &Need) -> Result<Answer, FactError> {
@@ -404,6 +435,7 @@ fn name_of(need: &Need) -> String {
 struct Record {
     /// Seconds since 1970 at which the registry confirmed it.
     at: u64,
+    /// Of a catalog: `None` if the registry does not list its repositories.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     names: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -416,6 +448,7 @@ impl Record {
         let (names, digest) = match &confirmed.answer {
             Answer::Tags(tags) => (Some(tags.iter().map(Tag::to_string).collect()), None),
             Answer::Catalog(names) => (Some(names.iter().map(RepoName::to_string).collect()), None),
+            Answer::NoCatalog => (None, None),
             Answer::Binding(digest) => (None, Some(digest.to_string())),
             Answer::Platforms(platforms) => (Some(platforms.iter().map(Platform::to_string).collect()), None),
         };
@@ -426,9 +459,10 @@ impl Record {
         let wall = UNIX_EPOCH.checked_add(Duration::from_secs(self.at))?;
         let answer = match need {
             Need::Tags(_) => Answer::Tags(Arc::new(self.names?.iter().map(|t| t.parse().ok()).collect::<Option<_>>()?)),
-            Need::Catalog(_) => {
-                Answer::Catalog(Arc::new(self.names?.iter().map(|n| n.parse().ok()).collect::<Option<_>>()?))
-            }
+            Need::Catalog(_) => match self.names {
+                Some(names) => Answer::Catalog(Arc::new(names.iter().map(|n| n.parse().ok()).collect::<Option<_>>()?)),
+                None => Answer::NoCatalog,
+            },
             Need::Binding(..) => Answer::Binding(self.digest?.parse().ok()?),
             Need::Platforms(..) => {
                 Answer::Platforms(Arc::new(self.names?.iter().map(|p| p.parse().ok()).collect::<Option<_>>()?))
@@ -548,7 +582,11 @@ mod tests {
         let Some((Answer::Tags(read), _)) = record.answer(&Need::Tags(repo.clone())) else { panic!("tags") };
         assert_eq!(*read, tags);
         let record: Record = serde_json::from_slice(&bytes).unwrap();
-        assert!(record.answer(&Need::Binding(repo, "1".parse().unwrap())).is_none());
+        assert!(record.answer(&Need::Binding(repo.clone(), "1".parse().unwrap())).is_none());
+        let unlisted = Confirmed { answer: Answer::NoCatalog, ..written };
+        let bytes = serde_json::to_vec(&Record::of(&unlisted)).unwrap();
+        let record: Record = serde_json::from_slice(&bytes).unwrap();
+        assert!(matches!(record.answer(&Need::Catalog(repo.host)), Some((Answer::NoCatalog, _))));
     }
 
     #[test]

@@ -173,7 +173,8 @@ fn nested_space<K: Known>(nested: Repo, name: &str, below_repository: bool, know
         _ => {}
     }
     match (tags, catalog) {
-        (Fact::Unknown | Fact::Absent, Fact::Absent | Fact::Denied(_)) if may_pass => {
+        // Also where its tag list is not to be had for now: that a name may be a passage depends on no answer about it.
+        (Fact::Unknown | Fact::Absent | Fact::Failed(_), Fact::Absent | Fact::Denied(_)) if may_pass => {
             Step::Edge(Entry::Space(nested.into()))
         }
         (Fact::Unknown, _) => Step::Need(Need::Tags(nested)),

@@ -178,8 +178,11 @@ fn an_outage_is_not_an_absence() {
     t.bindings.clear();
     t.tags.insert("acme", Fact::Absent);
     t.catalog = Some(Fact::Absent);
-    t.tags.insert("acme/net", Fact::Failed("down"));
-    assert_eq!(find("acme", "net", &t), "failed down");
+    for name in ["acme/net", "acme/1.0"] {
+        t.tags.insert(name, Fact::Failed("down"));
+    }
+    assert_eq!(find("acme", "net", &t), "dir acme/net", "a passage depends on no answer about it");
+    assert_eq!(find("acme", "1.0", &t), "failed down");
     t.tags.insert("acme/net", Fact::Absent);
     t.catalog = Some(Fact::Failed("down"));
     assert_eq!(find("acme", "net", &t), "failed down");

@@ -92,8 +92,8 @@ impl Kernel {
             Ok(Some(_)) => {
                 let passes = may_pass || self.denied && is_passage(name);
                 assert!(is_real || passes, "{path}: a directory, but there is no such repository");
-                // A passage is no claim that something is there: it costs no request and leaves nothing behind.
-                if !self.trouble && is_real && !may_pass {
+                // A passage too: what a name is does not change with an outage.
+                if !self.trouble {
                     self.seen.insert(path.to_owned(), self.now);
                 }
             }
