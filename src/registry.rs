@@ -12,6 +12,7 @@ pub mod credentials;
 pub mod decorate;
 mod gate;
 pub mod layout;
+pub mod mirror;
 pub mod observed;
 pub mod origin;
 mod paging;
@@ -172,6 +173,12 @@ pub trait Registry: Send + Sync {
     /// Writes the rest of a blob into `sink`, from the sink's position on; exactly `blob.size` bytes in all, else
     /// `Integrity`. A blob that a manifest names and the registry lacks is `Integrity`, never `Absent`.
     async fn blob(&self, repo: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError>;
+
+    /// Who may be asked about what moves (tags, lists of them) where this one is out of reach and nothing is remembered.
+    /// Its answers may be old and lists may be short: they are never taken for confirmed.
+    fn stand_in(&self) -> Option<Arc<dyn Registry>> {
+        None
+    }
 }
 
 /// What holds repositories of any number of registries, some of which may come while it is used.

@@ -309,6 +309,16 @@ pub struct ReachArgs {
     #[arg(long, value_name = "HOST=ORIGIN")]
     pub token_realm: Vec<String>,
 
+    /// Read this registry's content from a mirror first: a pull-through cache or peer-to-peer proxy; may be given
+    /// several times, in the order in which they are asked
+    ///
+    /// What is named by a digest comes from the first mirror that has it, checked as always, else from the registry
+    /// itself; tags and lists come from the registry, and from a mirror while the registry is out of reach. A path
+    /// names the part of the mirror that stands for the registry, as in --mirror ghcr.io=https://harbor.example/ghcr;
+    /// one that ends in /v2 is where the mirror's API is. The mirror gets its own credentials, never the registry's.
+    #[arg(long, value_name = "HOST=URL")]
+    pub mirror: Vec<String>,
+
     /// OpenTofu's CLI configuration to take credentials and oci_mirror blocks from [default: the user's own]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub tofurc: Option<PathBuf>,

@@ -215,7 +215,7 @@ pub(super) fn opened(source: &Source, network: Option<&RegistryAccess>) -> Resul
     match source {
         Source::Registry { host, prefix } => {
             let registry: Arc<dyn Registry> = match network {
-                Some(network) => Arc::new(network.remote(host)?),
+                Some(network) => network.registry(host)?,
                 None => Arc::new(Offline::new(host.clone())),
             };
             Ok(facts::Source::Registry { host: host.clone(), prefix: prefix.clone(), registry, name })
@@ -269,7 +269,7 @@ impl Controlled {
             pid: Some(std::process::id()),
             read_only: self.settings.read_only,
             offline: self.settings.network.offline,
-            sources: self.settings.sources.iter().map(|source| source_status(source, report)).collect(),
+            sources: self.settings.sources.iter().map(|source| self.source_status(source, report)).collect(),
             cache: Some(status::Cache {
                 dir: self.settings.cache_dir.to_string_lossy().into_owned(),
                 bytes: report.cache_bytes,
@@ -280,15 +280,20 @@ impl Controlled {
             errors: report.errors.iter().map(|error| error.to_string()).collect(),
         }
     }
-}
 
-/// A store stands for several registries; the worst of their states is its own.
-fn source_status(source: &Source, report: &fs::Report) -> status::Source {
-    let name = source.to_string();
-    let states = report.sources.iter().filter(|(of, _)| *of == name).map(|(_, state)| match state {
-        SourceState::Ok => status::SourceState::Ok,
-        SourceState::Unreachable => status::SourceState::Unreachable,
-        SourceState::Unknown => status::SourceState::Unknown,
-    });
-    status::Source { state: states.max().unwrap_or(status::SourceState::Unknown), name }
+    /// A store stands for several registries; the worst of their states is its own.
+    fn source_status(&self, source: &Source, report: &fs::Report) -> status::Source {
+        let name = source.to_string();
+        let states = report.sources.iter().filter(|(of, _)| *of == name).map(|(_, state)| match state {
+            SourceState::Ok => status::SourceState::Ok,
+            SourceState::Unreachable => status::SourceState::Unreachable,
+            SourceState::Unknown => status::SourceState::Unknown,
+        });
+        let state = states.max().unwrap_or(status::SourceState::Unknown);
+        let mirrors = self.settings.network.mirrors.iter().filter(|mirror| match source {
+            Source::Registry { host, .. } => mirror.of == *host,
+            Source::Layouts(_) | Source::Archive(_) => false,
+        });
+        status::Source { state, name, mirrors: mirrors.map(ToString::to_string).collect() }
+    }
 }

@@ -142,7 +142,14 @@ fn examined(access: &RegistryAccess, subject: &Subject) -> Result<Vec<Finding>, 
         .enable_all()
         .build()
         .map_err(|e| CommandError::Failed(format!("no threads can be started: {e}")))?;
-    Ok(runtime.block_on(registry::findings(&remote, subject)))
+    let mirrors = access.mirrors(&subject.host)?;
+    Ok(runtime.block_on(async {
+        let mut findings = registry::findings(&remote, subject).await;
+        for (address, mirror) in &mirrors {
+            findings.push(registry::mirror(address, mirror, subject).await);
+        }
+        findings
+    }))
 }
 
 fn print(parts: &[Part], as_json: bool) -> Result<(), CommandError> {

@@ -14,7 +14,8 @@ use super::args::{KernelFlag, MountArgs, NetworkArgs, ReachArgs};
 use super::providers::ProviderSettings;
 use crate::fuse::session;
 use crate::mapping::Mapping;
-use crate::name::{Host, RepoName};
+use crate::name::{Host, NameError, RepoName};
+use crate::registry::mirror::MirrorAddress;
 
 /// What was asked for makes no sense.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -110,6 +111,14 @@ impl TokenRealm {
     }
 }
 
+fn mirror(text: &str) -> Result<MirrorAddress, SettingsError> {
+    let Some((host, url)) = text.split_once('=') else {
+        return refuse("--mirror", "write HOST=URL, as in ghcr.io=https://cache.example.com");
+    };
+    let host = host.parse().or_else(|e| refuse("--mirror", e as NameError))?;
+    MirrorAddress::parse(host, url).or_else(|e| refuse("--mirror", e))
+}
+
 /// What the environment says about directories.
 #[derive(Clone, Default, Debug)]
 pub struct Environment {
@@ -190,6 +199,8 @@ pub struct Network {
     pub ca_files: Vec<PathBuf>,
     /// Token services elsewhere.
     pub token_realms: Vec<TokenRealm>,
+    /// Mirrors, those of one registry in their order.
+    pub mirrors: Vec<MirrorAddress>,
     /// The CLI configuration to read instead of the user's own.
     pub tofurc: Option<PathBuf>,
 }
@@ -212,6 +223,7 @@ impl Network {
             plain_http: args.plain_http.clone(),
             ca_files: args.ca_file.iter().map(|file| absolute(file, base)).collect(),
             token_realms: args.token_realm.iter().map(|text| TokenRealm::parse(text)).collect::<Result<_, _>>()?,
+            mirrors: args.mirror.iter().map(|text| mirror(text)).collect::<Result<_, _>>()?,
             tofurc: args.tofurc.as_ref().map(|file| absolute(file, base)),
         })
     }
@@ -384,6 +396,17 @@ mod tests {
         assert!(s.read_only && !s.session.read_only);
         let s = settings("--read-only --kernel-flag=ro --kernel-flag=noexec a.b m").unwrap();
         assert!(s.read_only && s.session.read_only && s.session.no_exec);
+    }
+
+    #[test]
+    fn a_mirror_is_a_host_and_an_address() {
+        let s = settings("--mirror a.b=https://m.b/x --mirror a.b=http://n.b:5000 a.b m").unwrap();
+        let shown: Vec<_> = s.network.mirrors.iter().map(|mirror| format!("{}={mirror}", mirror.of)).collect();
+        assert_eq!(shown, ["a.b=https://m.b/x", "a.b=http://n.b:5000"]);
+        for bad in ["a.b", "a.b=", "=https://m.b", "a=https://m.b", "a.b=m.b", "a.b=https://u:secret@m.b"] {
+            let error = settings(&format!("--mirror {bad} a.b m")).unwrap_err().to_string();
+            assert!(error.starts_with("--mirror: ") && !error.contains("secret"), "{error}");
+        }
     }
 
     #[test]

@@ -50,6 +50,9 @@ pub struct Source {
     pub name: String,
     /// What it answered last.
     pub state: SourceState,
+    /// The addresses of its mirrors, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<String>,
 }
 
 /// What a source answered last.
@@ -139,7 +142,7 @@ fn silent(entry: &Entry, reason: String) -> Mount {
         pid: None,
         read_only: false,
         offline: false,
-        sources: vec![Source { name: entry.source.clone(), state: SourceState::Unknown }],
+        sources: vec![Source { name: entry.source.clone(), state: SourceState::Unknown, mirrors: vec![] }],
         cache: None,
         staged: Vec::new(),
         requests: Requests::default(),
@@ -168,6 +171,7 @@ fn described(mount: &Mount) -> String {
             SourceState::Unreachable => "unreachable",
         };
         rows.push(("source", format!("{} ({state})", source.name)));
+        rows.extend(source.mirrors.iter().map(|mirror| ("mirror", format!("{mirror} of {}", source.name))));
     }
     if let Some(cache) = &mount.cache {
         rows.push(("cache", format!("{}: {} of {}", cache.dir, Size(cache.bytes), Size(cache.limit))));
@@ -199,7 +203,7 @@ mod tests {
             pid: Some(7),
             read_only: true,
             offline: false,
-            sources: vec![Source { name: "ghcr.io/acme".into(), state: SourceState::Ok }],
+            sources: vec![Source { name: "ghcr.io/acme".into(), state: SourceState::Ok, mirrors: vec![] }],
             cache: Some(Cache { dir: "/c".into(), bytes: 1, limit: 2 }),
             staged: Vec::new(),
             requests: Requests { total: 3, blob: 1 },

@@ -310,6 +310,9 @@ impl Facts {
                 self.edges.change(&need, |slot| *slot = Slot { last: Some(confirmed), refused: None });
             }
             Err(error) => {
+                if error.failure.is_outage() && self.edges.slot(&need).last.is_none() {
+                    self.ask_stand_in(&need, &error).await;
+                }
                 let unlisted = self.as_unlisted(&need, error.failure);
                 if let Some(unlisted) = &unlisted {
                     self.keep(&need, unlisted).await;
@@ -379,6 +382,23 @@ impl Facts {
         match self.edges.slot(&Need::Binding(repo.clone(), tag.clone())).last?.answer {
             Answer::Binding(digest) => Some(digest),
             _ => None,
+        }
+    }
+
+    /// Asks who stands in for a registry that is out of reach. The answer is served as one that was never confirmed,
+    /// and not kept for later mounts.
+    async fn ask_stand_in(self: &Arc<Self>, need: &Need, error: &FactError) {
+        let stand_in = self.origin(need.host()).ok().and_then(|origin| origin.registry.stand_in());
+        let Some(stand_in) = stand_in else { return };
+        let answer = match need {
+            Need::Tags(repo) => stand_in.tags(&repo.name).await.ok().map(|tags| Answer::Tags(Arc::new(tags))),
+            Need::Binding(repo, tag) => stand_in.resolve(&repo.name, tag).await.ok().flatten().map(Answer::Binding),
+            Need::Catalog(_) | Need::Platforms(..) => None,
+        };
+        if let Some(answer) = answer {
+            tracing::warn!("{need}: a mirror's answer is served, which may be old: {error}");
+            let served = Confirmed { answer, at: None, wall: SystemTime::now(), fresh_until: None };
+            self.edges.change(need, |slot| slot.last = Some(served));
         }
     }
 

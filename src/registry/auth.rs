@@ -25,7 +25,7 @@ use super::answer::{Answer, Document};
 use super::challenge::Challenge;
 use super::credentials::{Credential, CredentialError, Credentials, Found, Secret};
 use super::origin::{Origin, may_serve_tokens};
-use super::retry::Fault;
+use super::retry::{Fault, Patience, RETRIES};
 use super::transport::{ANSWER, Count, Transport};
 use crate::name::{Host, RepoName};
 
@@ -284,7 +284,7 @@ impl Inner {
     ) -> Result<(Secret, Duration), Fault> {
         let service_origin = self.trusted(realm)?;
         let request = token_request(scope, realm, service, found)?;
-        let mut patience = self.transport.patience();
+        let mut patience = Patience::new(self.transport.deadline(), RETRIES);
         let response = self.transport.send(request, Count::Nothing, None, ANSWER, &patience).await?;
         let answer = Answer { response, origin: service_origin };
         let document =

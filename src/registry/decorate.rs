@@ -1,11 +1,15 @@
 //! Registries made of other registries: a part of one, several as one, none at all.
 
+mod mirrored;
+
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
+
+pub use mirrored::Mirrored;
 
 use super::{BlobError, BlobSink, BlobSource, Failure, RawManifest, Registry, RegistryError, Upload, Uploaded};
 use crate::digest::Digest;
@@ -72,6 +76,11 @@ impl<R: Registry + ?Sized> Registry for Scoped<R> {
             Ok(()) => self.inner.lacking(repo, manifests).await,
             Err(_) => manifests.to_vec(),
         }
+    }
+
+    fn stand_in(&self) -> Option<Arc<dyn Registry>> {
+        let inner = self.inner.stand_in()?;
+        Some(Arc::new(Scoped::new(inner, self.host.clone(), self.prefix.clone())))
     }
 }
 

@@ -84,7 +84,7 @@ impl Remote {
         let mut question = self.manifest_question(repo, selector)?;
         question.method = Method::HEAD;
         let place = self.enter(&self.questions).await?;
-        let mut patience = self.requester.transport.patience();
+        let mut patience = self.requester.patience();
         let answer = self.document(&question, MANIFEST_MAX, "the manifest", &mut patience).await?;
         drop(place);
         match answer.status {
@@ -123,7 +123,7 @@ impl Remote {
         question.headers.insert(CONTENT_TYPE, HeaderValue::from_static(manifest.media_type));
         question.body = manifest.raw.to_vec().into();
         let place = self.enter(&self.questions).await?;
-        let mut patience = self.requester.transport.patience();
+        let mut patience = self.requester.patience();
         let written = Written::Manifest(manifest);
         let answer = self.document(&question, ANSWER_MAX, "the answer", &mut patience).await;
         drop(place);
@@ -177,7 +177,7 @@ impl Push<'_> {
     async fn run(mut self) -> Result<Uploaded, Fault> {
         let remote = self.remote;
         let place = remote.enter(&remote.transfers).await?;
-        let mut patience = remote.requester.transport.patience();
+        let mut patience = remote.requester.patience();
         let mut outgoing = Outgoing::new(self.blob, self.source, place)?;
         loop {
             let tried = match self.held(&mut patience).await {

@@ -13,11 +13,12 @@ use reqwest::{Method, StatusCode, Url};
 use super::answer::{Document, content_type, is_html, is_json, not_a_registry};
 use super::auth::{Auth, CredentialSource, Scope};
 use super::gate::{Gate, Place};
+use super::mirror::MirrorAddress;
 use super::observed::Observed;
 use super::origin::Origin;
 use super::paging::{Listing, PAGE_MAX};
 use super::request::{Question, Requester};
-use super::retry::{Fault, Patience};
+use super::retry::{Fault, Patience, RETRIES};
 use super::transport::Transport;
 use super::{BlobError, BlobSink, Failure, RawManifest, Registry, RegistryError};
 use crate::digest::Digest;
@@ -28,6 +29,8 @@ use crate::oci::{Descriptor, MANIFEST_MAX};
 const TRANSFERS: usize = 8;
 /// Other requests to one registry at a time.
 const QUESTIONS: usize = 16;
+/// Tries at a mirror after the first one.
+const MIRROR_RETRIES: u32 = 1;
 /// Both kinds of manifest.
 pub(super) const MANIFESTS: &str =
     "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json";
@@ -51,6 +54,8 @@ pub struct RemoteOptions {
 pub struct Remote {
     host: Host,
     base: Url,
+    /// The registry that a mirror is asked for.
+    on_behalf_of: Option<Host>,
     pub(super) requester: Requester,
     pub(super) transfers: Gate,
     pub(super) questions: Gate,
@@ -66,8 +71,28 @@ impl Remote {
             return Err(RegistryError::new(Failure::Unreachable, &host, "is not a host's name or address"));
         };
         let auth = Auth::new(transport.clone(), host.clone(), registry.clone(), token_realm, credentials);
-        let requester = Requester { transport, registry, auth };
-        Ok(Remote { host, base, requester, transfers: Gate::new(TRANSFERS), questions: Gate::new(QUESTIONS) })
+        Ok(Remote::at(host, base, Requester { transport, registry, auth, retries: RETRIES }))
+    }
+
+    /// A mirror, by its own address and credentials. It is given up sooner than a registry, for which nobody stands in.
+    pub fn mirror(
+        transport: Arc<Transport>,
+        address: &MirrorAddress,
+        token_realm: Option<Origin>,
+        credentials: Arc<dyn CredentialSource>,
+    ) -> Result<Remote, RegistryError> {
+        let (host, base) = (address.host.clone(), address.base.clone());
+        let Some(registry) = address.origin() else {
+            return Err(RegistryError::new(Failure::Unreachable, address, "is no address of http or https"));
+        };
+        let auth = Auth::new(transport.clone(), host.clone(), registry.clone(), token_realm, credentials);
+        let requester = Requester { transport, registry, auth, retries: MIRROR_RETRIES };
+        Ok(Remote { on_behalf_of: Some(address.of.clone()), ..Remote::at(host, base, requester) })
+    }
+
+    fn at(host: Host, base: Url, requester: Requester) -> Remote {
+        let (transfers, questions) = (Gate::new(TRANSFERS), Gate::new(QUESTIONS));
+        Remote { host, base, on_behalf_of: None, requester, transfers, questions }
     }
 
     /// What its answers so far have shown of it.
@@ -86,7 +111,12 @@ impl Remote {
 
     /// The address of `path` below `/v2/`. Names and digests hold nothing that a path would read differently.
     pub(super) fn url(&self, path: &str) -> Result<Url, Fault> {
-        self.base.join(path).map_err(|e| Fault::new(Failure::Protocol, format!("{path:?} is no path: {e}")))
+        let url = self.base.join(path);
+        let mut url = url.map_err(|e| Fault::new(Failure::Protocol, format!("{path:?} is no path: {e}")))?;
+        if let Some(host) = &self.on_behalf_of {
+            url.query_pairs_mut().append_pair("ns", host.as_str());
+        }
+        Ok(url)
     }
 
     /// Asks until there is an answer with its whole body, or nothing more is to be tried.
@@ -120,7 +150,7 @@ impl Remote {
         let mut listing = Listing::new(self.requester.registry.clone(), &question.url);
         loop {
             // each page is progress, so that each has the whole of the time and the tries
-            let mut patience = self.requester.transport.patience();
+            let mut patience = self.requester.patience();
             let page = self.document(&question, PAGE_MAX, "a page of the list", &mut patience).await?;
             judge(&page)?;
             let Some(next) = listing.page(&question.url, &page)? else { break };
@@ -147,7 +177,7 @@ impl Remote {
         let mut question = Question::get(url, MANIFESTS, Scope::Pull(repo.clone()));
         question.method = Method::HEAD;
         let place = self.enter(&self.questions).await?;
-        let mut patience = self.requester.transport.patience();
+        let mut patience = self.requester.patience();
         let answer = self.document(&question, MANIFEST_MAX, "the manifest", &mut patience).await?;
         drop(place);
         match answer.status {
@@ -167,7 +197,7 @@ impl Remote {
     /// Asks for the manifest that is `selector` by a question that is a GET.
     pub(super) async fn get(&self, question: Question, selector: &Selector) -> Result<RawManifest, Fault> {
         let _place = self.enter(&self.questions).await?;
-        let mut patience = self.requester.transport.patience();
+        let mut patience = self.requester.patience();
         let answer = self.document(&question, MANIFEST_MAX, "the manifest", &mut patience).await?;
         match answer.status {
             StatusCode::OK => answer.refuse_html()?,

@@ -59,9 +59,16 @@ pub(super) struct Requester {
     pub transport: Arc<Transport>,
     pub registry: Origin,
     pub auth: Auth,
+    /// Tries after the first one, without progress in between.
+    pub retries: u32,
 }
 
 impl Requester {
+    /// A call's share of time and tries.
+    pub fn patience(&self) -> Patience {
+        Patience::new(self.transport.deadline(), self.retries)
+    }
+
     /// Sends `question` once: with logins and redirects, without trying again what failed. What the registry
     /// itself denies (401, 403), 429 and 5xx are faults; every other status is the caller's to judge.
     pub async fn ask(&self, question: &Question, patience: &mut Patience) -> Result<Answer, Fault> {

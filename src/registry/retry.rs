@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{Failure, RegistryError};
 
 /// Tries after the first one, without progress in between.
-const RETRIES: u32 = 4;
+pub(super) const RETRIES: u32 = 4;
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Below this many bytes in a second a transfer does not count as moving.
@@ -64,6 +64,7 @@ impl Fault {
 /// What is left of a call's tries and time.
 pub(super) struct Patience {
     deadline: Duration,
+    retries: u32,
     progress_at: Instant,
     tries: u32,
     /// The furthest position of a body that any try has reached.
@@ -73,10 +74,10 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// `deadline`: how long the call may go on without progress.
-    pub fn new(deadline: Duration) -> Patience {
+    /// `deadline`: how long the call may go on without progress. `retries`: how often it is tried again without any.
+    pub fn new(deadline: Duration, retries: u32) -> Patience {
         let now = Instant::now();
-        Patience { deadline, progress_at: now, tries: 0, furthest: 0, slow_since: now, slow_bytes: 0 }
+        Patience { deadline, retries, progress_at: now, tries: 0, furthest: 0, slow_since: now, slow_bytes: 0 }
     }
 
     /// The time until the call has gone without progress for too long.
@@ -182,7 +183,7 @@ impl Patience {
                 retry: Retry::Never,
             });
         }
-        if self.tries >= RETRIES {
+        if self.tries >= self.retries {
             let rule = format!("{} ({} tries without progress)", fault.rule, self.tries + 1);
             return Err(Fault { rule, retry: Retry::Never, ..fault });
         }
@@ -251,13 +252,15 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_gets_no_further_earns_no_new_tries() {
         let broken = || Fault::passing(Failure::TimedOut, "broken");
-        let mut patience = Patience::new(Duration::from_secs(600));
+        let mut patience = Patience::new(Duration::from_secs(600), RETRIES);
         patience.tries = RETRIES;
         patience.received(10, 10);
         assert_eq!(patience.tries, 0);
         patience.tries = RETRIES;
         patience.received(10, 10);
         assert!(patience.again(broken()).await.is_err_and(|f| f.rule.contains("5 tries")));
-        assert!(Patience::new(Duration::from_secs(600)).again(Fault::new(Failure::Absent, "x")).await.is_err());
+        assert!(
+            Patience::new(Duration::from_secs(600), RETRIES).again(Fault::new(Failure::Absent, "x")).await.is_err()
+        );
     }
 }

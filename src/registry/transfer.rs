@@ -58,7 +58,7 @@ impl<'a> Transfer<'a> {
     pub fn new(requester: &'a Requester, place: Place<'a>, url: Url, repo: RepoName, size: u64) -> Transfer<'a> {
         let mut question = Question::get(url, "*/*", Scope::Pull(repo));
         question.count = Count::Blob;
-        let patience = requester.transport.patience();
+        let patience = requester.patience();
         Transfer { requester, place, question, size, patience, etag: None, range_failed: false, short: false }
     }
 

@@ -22,7 +22,7 @@ use super::address::{Forbidden, Guarded, Reach};
 use super::answer::escaped;
 use super::breaker::Breaker;
 use super::observed::{Observations, Observed, seconds_ahead};
-use super::origin::{Origin, shown};
+use super::origin::{Origin, Scheme, shown};
 use super::retry::{Fault, Patience};
 use super::{Failure, RegistryError, Requests};
 
@@ -143,11 +143,6 @@ impl Transport {
     /// Adds to what is known of an origin.
     pub(super) fn observe(&self, origin: &Origin, note: impl FnOnce(&mut Observed)) {
         self.observations.note(origin, note);
-    }
-
-    /// A call's share of time and tries.
-    pub(super) fn patience(&self) -> Patience {
-        Patience::new(self.deadline)
     }
 
     /// The time that a call may go on without progress.
@@ -292,12 +287,36 @@ fn has_proxy() -> bool {
         .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
+/// The proxy that the environment names for an origin, without its user and password. Exceptions (`NO_PROXY`) are not
+/// looked at, so that this is for sentences about requests that took the way of a proxy, or may have.
+fn proxy_of(origin: &Origin) -> Option<String> {
+    if origin.is_loopback() {
+        return None;
+    }
+    let names = match origin.scheme() {
+        Scheme::Https => ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"],
+        Scheme::Http => ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"],
+    };
+    let value = names.iter().filter_map(|name| std::env::var(name).ok()).find(|value| !value.is_empty())?;
+    let url = reqwest::Url::parse(&value).or_else(|_| reqwest::Url::parse(&format!("http://{value}"))).ok()?;
+    Some(shown(&url).trim_end_matches('/').to_owned())
+}
+
+fn proxy_denies(origin: &Origin) -> Fault {
+    let proxy = proxy_of(origin).map(|proxy| format!(" {proxy}")).unwrap_or_default();
+    Fault::new(Failure::Denied, format!("the proxy{proxy} on the way to {origin} asks for a password (407)"))
+        .remedy("put the user and password into the proxy's address in the environment (HTTPS_PROXY, HTTP_PROXY)")
+}
+
 fn forbidden(target: &Forbidden) -> Fault {
     Fault::new(Failure::Protocol, format!("a redirect of the registry leads astray: {target}"))
 }
 
 /// What no answer may have, whatever its status (hostile input R05, R06).
 fn sound_head(response: Response, origin: &Origin) -> Result<Response, Fault> {
+    if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+        return Err(proxy_denies(origin));
+    }
     let headers = response.headers();
     if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
         return Err(Fault::new(
@@ -401,11 +420,10 @@ pub(super) fn fault_of(error: &reqwest::Error, origin: &Origin) -> Fault {
     }
     let words = causes(error);
     if words.contains("proxy authorization required") {
-        return Fault::new(Failure::Denied, format!("the proxy on the way to {origin} asks for a password (407)"))
-            .remedy("put the user and password into HTTPS_PROXY");
+        return proxy_denies(origin);
     }
     if error.is_connect() {
-        let by = if words.contains("tunnel error") { " through the proxy that the environment names" } else { "" };
+        let by = proxy_of(origin).map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default();
         return Fault::passing(Failure::Unreachable, format!("{origin} cannot be reached{by}: {words}"));
     }
     let malformed = ["invalid HTTP", "message head is too large", "invalid content-length", "unexpected transfer"];

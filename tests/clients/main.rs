@@ -4,6 +4,7 @@
 
 mod crowd;
 mod logins;
+mod mirrors;
 mod network;
 mod programs;
 mod pushed;

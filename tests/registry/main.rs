@@ -7,6 +7,7 @@ mod doctor;
 mod documents;
 mod lists;
 mod manifests;
+mod mirrors;
 mod outages;
 mod push;
 mod pushed;

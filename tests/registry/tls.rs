@@ -186,8 +186,11 @@ fn a_registry_is_reached_by_the_proxy_of_the_environment() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for (proxy, wanted) in [
         (format!("user:pw@{proxy}"), "done"),
-        (proxy.to_string(), "asks for a password (407)"),
-        (closed.to_string(), "cannot be reached through the proxy"),
+        (
+            proxy.to_string(),
+            &format!("the proxy http://{proxy} on the way to https://registry.example asks for a password (407)"),
+        ),
+        (closed.to_string(), &format!("cannot be reached through the proxy http://{closed}")),
     ] {
         let output = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "tls::client_behind_a_proxy", "--nocapture"])
@@ -210,6 +213,54 @@ async fn client_behind_a_proxy() {
     let Some(file) = std::env::var_os("TOFUFS_TEST_CA_FILE") else { return };
     let options = TransportOptions { ca_files: vec![file.into()], ..TransportOptions::default() };
     match get(&client("registry.example", Transport::new(options).unwrap())).await {
+        Ok(()) => println!("done"),
+        Err(error) => println!("{:?} {error}", error.failure),
+    }
+}
+
+/// O39, without TLS: the proxy answers for itself.
+#[test]
+fn a_proxy_of_a_registry_without_tls_is_named() {
+    let proxy = Hostile::start();
+    proxy.put_manifest("acme/net", Some("1.0"), INDEX, b"{}");
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let denies = Reply::new(407, "text/html", "<html>").with("Proxy-Authenticate", "Basic realm=proxy");
+    for (address, answer, wanted) in [
+        (proxy.host(), None, "done".to_owned()),
+        (proxy.host(), Some(denies), format!("Denied 127.0.0.1:5: the proxy http://{}", proxy.host())),
+        (closed.clone(), None, format!("through the proxy http://{closed}")),
+    ] {
+        proxy.behave();
+        // as a proxy is asked: by the whole address
+        proxy.rule(
+            |_| true,
+            Behaviour::edit(move |seen, _| match (&answer, seen.path.starts_with("http://r")) {
+                (Some(answer), _) => answer.clone(),
+                (None, true) => Reply::new(200, INDEX, "{}"),
+                (None, false) => Reply::error(500, "NOT_A_PROXY"),
+            }),
+        );
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "tls::plain_client_behind_a_proxy", "--nocapture"])
+            .env("http_proxy", format!("http://user:{CANARY}@{address}"))
+            .env_remove("NO_PROXY")
+            .env_remove("no_proxy")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).replace("registry.example/acme/net:1.0", "127.0.0.1:5");
+        assert!(output.status.success() && text.contains(&wanted) && !text.contains(CANARY), "{text}");
+    }
+}
+
+/// The other half of the test above.
+#[tokio::test]
+async fn plain_client_behind_a_proxy() {
+    if !std::env::var("http_proxy").is_ok_and(|proxy| proxy.contains(CANARY)) {
+        return;
+    }
+    let host = "registry.example".parse().unwrap();
+    let options = RemoteOptions { host, plain_http: true, token_realm: None, credentials: Arc::<Fixed>::default() };
+    match get(&Remote::new(transport_with(Duration::from_secs(5)), options).unwrap()).await {
         Ok(()) => println!("done"),
         Err(error) => println!("{:?} {error}", error.failure),
     }

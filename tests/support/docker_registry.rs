@@ -33,12 +33,23 @@ pub struct DockerRegistry {
     tls: Option<Tls>,
     access: Access,
     token_server: Option<TokenServer>,
+    /// The registry of which it is a pull-through cache.
+    upstream: Option<String>,
     binary: PathBuf,
 }
 
 impl DockerRegistry {
     /// Starts one; `None`, with the reason printed, where that cannot be had on this machine.
     pub fn start(access: Access, tls: bool) -> Option<DockerRegistry> {
+        DockerRegistry::start_with(access, tls, None)
+    }
+
+    /// Starts a pull-through cache of `upstream` (`http://HOST:PORT`) that anybody may read.
+    pub fn pull_through(upstream: &str) -> Option<DockerRegistry> {
+        DockerRegistry::start_with(Access::Anybody, false, Some(upstream.to_owned()))
+    }
+
+    fn start_with(access: Access, tls: bool, upstream: Option<String>) -> Option<DockerRegistry> {
         let binary = program("docker-registry")?;
         let dir = tempfile::tempdir().expect("a temporary directory");
         let tls = tls.then(Tls::new);
@@ -49,7 +60,7 @@ impl DockerRegistry {
             assert!(output.status.success(), "{output:?}");
             fs::write(dir.path().join("htpasswd"), output.stdout).expect("a writable directory");
         }
-        let mut registry = DockerRegistry { child: None, dir, port: 0, tls, access, token_server, binary };
+        let mut registry = DockerRegistry { child: None, dir, port: 0, tls, access, token_server, upstream, binary };
         for _ in 0..5 {
             registry.port = free_port();
             if registry.run() {
@@ -94,6 +105,9 @@ impl DockerRegistry {
              rootdirectory: {dir}/storage\n  delete:\n    enabled: true\nhttp:\n  addr: 127.0.0.1:{}\n  secret: not-a-secret\n",
             self.port
         );
+        if let Some(upstream) = &self.upstream {
+            text += &format!("proxy:\n  remoteurl: {upstream}\n");
+        }
         if let Some(tls) = &self.tls {
             let [_, certificate, key] = tls.write(self.dir.path());
             text += &format!("  tls:\n    certificate: {}\n    key: {}\n", certificate.display(), key.display());

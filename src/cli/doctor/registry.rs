@@ -10,6 +10,7 @@ use crate::cli::quantity::Size;
 use crate::digest::Digest;
 use crate::name::{RepoName, Selector};
 use crate::oci::{Descriptor, Manifest};
+use crate::registry::mirror::MirrorAddress;
 use crate::registry::observed::LoginScheme;
 use crate::registry::remote::Remote;
 use crate::registry::{BlobError, BlobSink, Failure, Registry, RegistryError, SinkError};
@@ -43,6 +44,27 @@ pub(super) async fn findings(remote: &Remote, subject: &Subject) -> Vec<Finding>
     findings.extend(clock(remote));
     findings.extend(asked);
     findings
+}
+
+/// What a mirror says to the question that a mount would ask of it. Without it everything works, but from the registry.
+pub(super) async fn mirror(address: &MirrorAddress, mirror: &Remote, subject: &Subject) -> Finding {
+    let asked = match &subject.repo {
+        None => mirror.catalog().await.map(drop),
+        Some((repo, selector)) => match (address.name_of(repo), selector) {
+            (None, _) => return Finding::note("mirror", format!("{address}: the repository's name is too long there")),
+            (Some(name), Some(selector)) => mirror.manifest(&name, selector).await.map(drop),
+            (Some(name), None) => mirror.tags(&name).await.map(drop),
+        },
+    };
+    match asked {
+        Ok(()) => Finding::ok("mirror", format!("{address} answers")),
+        // whatever it may hold, it is there
+        Err(error) if error.failure == Failure::Absent && subject.repo.is_none() => {
+            Finding::ok("mirror", format!("{address} answers"))
+        }
+        Err(error) => Finding::note("mirror", format!("{address} is of no help: {}", error.rule))
+            .remedy(error.remedy.unwrap_or_else(|| "see whether it mirrors this registry at that address".to_owned())),
+    }
 }
 
 fn is_out_of_reach(error: &RegistryError) -> bool {
