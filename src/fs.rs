@@ -15,6 +15,7 @@ mod error;
 mod handles;
 mod inodes;
 mod node;
+pub mod plugin_cache;
 mod providers;
 mod report;
 mod root;
@@ -64,6 +65,8 @@ pub struct Options {
     pub daemon: u32,
     /// What stands behind `staging/`; `None` where nothing may be written.
     pub staging: Option<staging::Staging>,
+    /// What stands behind `plugin-cache/` beside the view; `None` where nothing may be written.
+    pub plugin_cache: Option<plugin_cache::PluginCache>,
     /// The control socket, shown as the root's `user.tofufs.control`.
     pub control: PathBuf,
 }
@@ -99,6 +102,7 @@ pub struct Fs {
     handles: Handles,
     report: report::Log,
     documents: providers::Documents,
+    locks: plugin_cache::Locks,
 }
 
 impl Fs {
@@ -111,6 +115,7 @@ impl Fs {
             handles: Handles::new(),
             report: report::Log::default(),
             documents: providers::Documents::default(),
+            locks: plugin_cache::Locks::default(),
         })
     }
 
@@ -143,6 +148,10 @@ impl Fs {
                 Err(ttl) => return Ok(Lookup::Absent(ttl)),
             },
             Node::Providers { view, dir, .. } => match self.find_in_view(*view, dir, name, since).await? {
+                Ok((Node::Local(package), _)) => {
+                    let stat = package.stat()?;
+                    return Ok(Lookup::Found(self.send_local(place, package, &stat)));
+                }
                 Ok(found) => found,
                 Err(ttl) => return Ok(Lookup::Absent(ttl)),
             },
@@ -269,6 +278,7 @@ impl Fs {
                 Ok(Content::Object(self.facts.blob(target.repo(), layer).await?))
             }
             Node::Document(bytes) => Ok(Content::Bytes(bytes.clone())),
+            Node::Lock => Ok(Content::Bytes(Arc::new([]))),
             Node::Link(_) => Err(FsError::plain(Errno::ELOOP)),
             _ => Err(FsError::plain(Errno::EISDIR)),
         }

@@ -238,7 +238,7 @@ pub struct MountArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Access")]
 pub struct AccessArgs {
-    /// No staging: nothing can be written below the mount
+    /// No staging: nothing can be written below the mount but lock files in plugin-cache/
     #[arg(long)]
     pub read_only: bool,
 

@@ -22,6 +22,7 @@ use super::tofurc::written::MountMapping;
 use super::{allocator, background, mapping, mount};
 use crate::archive::Limits;
 use crate::facts::{self, Facts, SourceState};
+use crate::fs::plugin_cache::{self, PluginCache};
 use crate::fs::staging::{self, Staging};
 use crate::fs::{self, Fs};
 use crate::fuse::passthrough::Passthrough;
@@ -146,6 +147,10 @@ fn file_system(settings: &MountSettings, control: &Path) -> Result<(Arc<Fs>, Opt
         true => None,
         false => Some(staging(settings, &sources)?),
     };
+    let plugin_cache = match settings.read_only {
+        true => None,
+        false => Some(PluginCache::new(writable_tree(settings, plugin_cache::NAME)?, settings.uid, settings.gid)),
+    };
     let facts = Facts::new(facts::Options {
         sources,
         store,
@@ -160,6 +165,7 @@ fn file_system(settings: &MountSettings, control: &Path) -> Result<(Arc<Fs>, Opt
         read_only: settings.read_only,
         daemon: rustix::process::geteuid().as_raw(),
         staging,
+        plugin_cache,
         control: control.to_owned(),
     };
     Ok((Fs::new(facts, options), transport))
@@ -167,17 +173,22 @@ fn file_system(settings: &MountSettings, control: &Path) -> Result<(Arc<Fs>, Opt
 
 /// What is staged survives the mount: it lies in the state directory, by mount point.
 fn staging(settings: &MountSettings, sources: &[facts::Source]) -> Result<Staging, CommandError> {
-    let dir = mount::own_state(settings)?.join(staging::NAME);
-    let failed = |e: std::io::Error| CommandError::Failed(format!("{} cannot be used: {e}", dir.display()));
-    share_dir(&dir).map_err(failed)?;
     let options = staging::Options {
         declared: sources.iter().flat_map(facts::Source::declared).collect(),
         any_host: settings.sources.iter().any(|source| matches!(source, Source::Layouts(_))),
         uid: settings.uid,
         gid: settings.gid,
     };
-    let tree = Tree::open(&dir).map_err(|e| failed(e.into()))?;
-    Staging::new(tree, options).map_err(|e| failed(e.into()))
+    let tree = writable_tree(settings, staging::NAME)?;
+    Staging::new(tree, options).map_err(|e| CommandError::Failed(format!("{}/: {e}", staging::NAME)))
+}
+
+/// The tree on local disk behind a part of the mount that is written to.
+fn writable_tree(settings: &MountSettings, name: &str) -> Result<Arc<Tree>, CommandError> {
+    let dir = mount::own_state(settings)?.join(name);
+    let failed = |e: std::io::Error| CommandError::Failed(format!("{} cannot be used: {e}", dir.display()));
+    share_dir(&dir).map_err(failed)?;
+    Tree::open(&dir).map_err(|e| failed(e.into()))
 }
 
 /// Makes a directory that everybody may read who is let into the private one above it, that is through the mount.

@@ -39,6 +39,8 @@ pub(super) struct Offers {
     wanted: Vec<Platform>,
     verify_platforms: bool,
     looked_up: Mutex<Arc<BTreeSet<ProviderAddr>>>,
+    /// Held while the store's list is read and written again: one at a time.
+    remembering: Mutex<()>,
     /// The repositories of all these providers.
     mapped: Mutex<BTreeMap<Host, BTreeSet<RepoName>>>,
 }
@@ -53,6 +55,7 @@ impl Offers {
             wanted: platforms.into_iter().collect(),
             verify_platforms,
             looked_up: Mutex::default(),
+            remembering: Mutex::default(),
             mapped: Mutex::default(),
             declared,
         };
@@ -133,8 +136,7 @@ impl Facts {
         self.offers.add_repos(provider);
         let (facts, provider) = (self.clone(), provider.clone());
         tokio::task::spawn_blocking(move || {
-            // One at a time, since each reads what is there and adds to it.
-            let _turn = lock(&facts.used);
+            let _turn = lock(&facts.offers.remembering);
             remember(&facts.store, &provider);
         });
     }

@@ -147,8 +147,8 @@ impl Fs {
     /// The text of the symbolic link `ino`.
     pub fn readlink(&self, ino: u64) -> Result<OsString, FsError> {
         match self.inodes.node(ino)?.as_ref() {
-            Node::Link(target) => Ok(OsString::from(&**target)),
             Node::Local(at) => Ok(at.area.tree.read_link(&at.node)?),
+            Node::Link(target) => Ok(OsString::from(&**target)),
             _ => Err(FsError::plain(Errno::EINVAL)),
         }
     }

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Options;
 use super::node::Node;
+use super::providers::View;
 use crate::facts::Facts;
 
 /// What kind of file an inode is.
@@ -61,14 +62,17 @@ const NO_TIME: i64 = 315_532_800;
 pub(super) fn of(ino: u64, node: &Node, options: &Options, facts: &Facts) -> (Attr, bool) {
     let directory = |mode| (FileKind::Directory, 0, mode, NO_TIME, true);
     let (kind, size, mode, time, is_true) = match node {
+        // Clients lock there on a mount that takes nothing else, too.
+        Node::Providers { view: View::PluginCache, .. } => directory(0o755),
         Node::Root | Node::Space { .. } | Node::Providers { .. } => {
             directory(if options.read_only { 0o555 } else { 0o755 })
         }
         Node::Release(_) | Node::Platform(..) | Node::Dir { .. } => directory(0o555),
+        Node::Link(target) => (FileKind::Symlink, target.len() as u64, 0o777, NO_TIME, true),
+        Node::Lock => (FileKind::Regular, 0, 0o644, NO_TIME, true),
+        Node::Document(bytes) => (FileKind::Regular, bytes.len() as u64, 0o444, NO_TIME, true),
         // The disk knows more; this is for `.` and `..` of a listing, of which the kernel takes number and kind.
         Node::Local(_) => directory(0o755),
-        Node::Link(target) => (FileKind::Symlink, target.len() as u64, 0o777, NO_TIME, true),
-        Node::Document(bytes) => (FileKind::Regular, bytes.len() as u64, 0o444, NO_TIME, true),
         Node::Zip(target) => {
             let size = target.known(facts).map(|(_, layer)| layer.size);
             (FileKind::Regular, size.unwrap_or(0), 0o444, NO_TIME, size.is_some())

@@ -72,11 +72,11 @@ impl Fs {
     pub(super) async fn listing(self: &Arc<Self>, node: &Arc<Node>) -> Result<Listing, FsError> {
         match node.as_ref() {
             Node::Root => Ok(Listing::Root(self.root_names())),
+            Node::Providers { view, dir, .. } => self.list_view(*view, dir).await,
             Node::Local(at) => {
                 at.stat()?;
                 Ok(Listing::Local(LocalListing { dir: at.clone(), names: Mutex::default() }))
             }
-            Node::Providers { view, dir, .. } => self.list_view(*view, dir).await,
             Node::Space { space, .. } => self.names(space).await,
             Node::Release(release) => {
                 let bound = self.enter(release).await?;
@@ -102,7 +102,9 @@ impl Fs {
             Node::Dir { package, number } => {
                 Ok(Listing::Members { package: package.clone(), dir: *number, plugins: false })
             }
-            Node::Zip(_) | Node::File { .. } | Node::Link(_) | Node::Document(_) => Err(FsError::plain(Errno::ENOTDIR)),
+            Node::Zip(_) | Node::File { .. } | Node::Link(_) | Node::Document(_) | Node::Lock => {
+                Err(FsError::plain(Errno::ENOTDIR))
+            }
         }
     }
 
@@ -185,7 +187,11 @@ impl Fs {
             }
             Listing::Made { entries, ttl, .. } => {
                 let (name, node) = entries.get(index)?;
-                Some(send(OsStr::new(name), node.clone(), *ttl))
+                let name = OsStr::new(name);
+                match node.as_ref() {
+                    Node::Local(package) => Some(self.deliver_local(directory, name, package.clone(), at, deliver)),
+                    _ => Some(send(name, node.clone(), *ttl)),
+                }
             }
             Listing::Targets(targets) => {
                 let (name, entry) = targets.get(index)?;

@@ -121,6 +121,10 @@ impl Fs {
         const MISSING: FsError = FsError::plain(Errno::ENOENT);
         let (directory, _) = node.assumed.as_ref().ok_or(MISSING)?;
         let release = self.enter(directory.release().ok_or(MISSING)?).await?;
+        if let Release::Module(_) = release.release {
+            // What has the name of a platform there is a directory of the module: the kernel looks it up once more.
+            return Err(FsError::plain(Errno::ESTALE));
+        }
         node.settle(release).ok_or(MISSING)
     }
 

@@ -166,6 +166,8 @@ pub(super) enum Node {
     Link(Box<str>),
     /// A document that was made of facts.
     Document(Arc<[u8]>),
+    /// A `*.lock` file of `plugin-cache/`.
+    Lock,
     /// A release by tag or digest.
     Release(ReleaseNode),
     /// `OS_ARCH/` of a provider release, and its tree, once entered.
@@ -218,6 +220,7 @@ impl Node {
             Node::Providers { view, dir, .. } => format!("{}/{dir}", view.name()).trim_end_matches('/').to_owned(),
             Node::Link(target) => format!("the link to {target}"),
             Node::Document(_) => "a document of mirror/".to_owned(),
+            Node::Lock => "a lock file of plugin-cache/".to_owned(),
             Node::Space { space, .. } => match space.repo() {
                 Some(repo) => repo.to_string(),
                 None => space.host.to_string(),
@@ -245,9 +248,8 @@ impl Node {
             | Node::Providers { .. }
             | Node::Link(_)
             | Node::Document(_)
-            | Node::Local(_) => {
-                return Some(subject);
-            }
+            | Node::Lock
+            | Node::Local(_) => return Some(subject),
             Node::Release(release) => (&release.reference.repo, release.digest()),
             Node::Platform(target, _) | Node::Zip(target) => {
                 (target.repo(), target.target().map(|t| t.manifest.digest))

@@ -5,17 +5,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::directory::Listing;
 use super::error::{Errno, FsError};
 use super::node::{LastError, Node, ReleaseNode, TargetNode};
-use super::{ABSENT_TTL, FOREVER, Fs};
+use super::{ABSENT_TTL, FOREVER, Fs, plugin_cache};
 use crate::artifact::{Release, annotated_h1};
 use crate::facts::{FactError, Failure};
 use crate::name::{Platform, ProviderAddr, Repo, Selector, Tag, Version};
-use crate::tree::providers::{Dir, Entry, Offered};
+use crate::tree::providers::{self, Dir, Entry, Offered};
 use crate::tree::{Fact, Need, Step, mirror, plugins};
 
 /// A view of providers.
@@ -25,16 +25,19 @@ pub(super) enum View {
     Plugins,
     /// Packed ones.
     Mirror,
+    /// Unpacked packages, and what clients put beside them.
+    PluginCache,
 }
 
 impl View {
-    const ALL: [View; 2] = [View::Mirror, View::Plugins];
+    const ALL: [View; 3] = [View::Mirror, View::PluginCache, View::Plugins];
 
     /// Its name in the root.
     pub(super) fn name(self) -> &'static str {
         match self {
             View::Plugins => "plugins",
             View::Mirror => "mirror",
+            View::PluginCache => plugin_cache::NAME,
         }
     }
 
@@ -48,10 +51,12 @@ const DOCUMENTS_MAX: usize = 4096;
 
 /// The `VERSION.json` documents that were rendered.
 #[derive(Default)]
-pub(super) struct Documents(Mutex<BTreeMap<(ProviderAddr, Version), Arc<[u8]>>>);
+pub(super) struct Documents(Mutex<Rendered>);
+
+type Rendered = BTreeMap<(ProviderAddr, Version), Arc<[u8]>>;
 
 impl Documents {
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(ProviderAddr, Version), Arc<[u8]>>> {
+    fn lock(&self) -> MutexGuard<'_, Rendered> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -85,10 +90,15 @@ impl Fs {
         since: Instant,
     ) -> Result<Result<(Node, Duration), Duration>, FsError> {
         let Some(name) = name.to_str() else { return Ok(Err(FOREVER)) };
+        if view == View::PluginCache
+            && let Some(node) = self.find_beside(dir, name)
+        {
+            return Ok(Ok((node, self.facts.tag_ttl())));
+        }
         loop {
             let known = self.facts.view(since);
             let step = match view {
-                View::Plugins => plugins::lookup(dir, name, &known),
+                View::Plugins | View::PluginCache => plugins::lookup(dir, name, &known),
                 View::Mirror => mirror::lookup(dir, name, &known),
             };
             match step {
@@ -96,14 +106,12 @@ impl Fs {
                     if let Entry::Dir(Dir::Provider(provider)) = &entry {
                         self.facts.note_provider(provider, &known);
                     }
-                    drop(known);
                     let node = self.made(view, dir, entry, since).await?;
                     return Ok(Ok((node, self.holds_for(dir))));
                 }
                 Step::Absent => return Ok(Err(ABSENT_TTL)),
                 Step::Failed(e) => return Err(e.into()),
                 Step::Need(need) => {
-                    drop(known);
                     self.facts.load(need).await?;
                 }
             }
@@ -162,24 +170,26 @@ impl Fs {
     /// The entries of a directory of a view.
     pub(super) async fn list_view(self: &Arc<Self>, view: View, dir: &Dir) -> Result<Listing, FsError> {
         let since = Instant::now();
+        let beside = if view == View::PluginCache { self.list_beside(dir) } else { Vec::new() };
         loop {
             let known = self.facts.view(since);
             let step = match view {
-                View::Plugins => plugins::list(dir, &known),
+                View::Plugins | View::PluginCache => plugins::list(dir, &known),
                 View::Mirror => mirror::list(dir, &known),
             };
             let listing = match step {
                 Step::Edge(listing) => listing,
                 Step::Need(need) => {
-                    drop(known);
                     self.facts.load(need).await?;
                     continue;
                 }
-                Step::Absent => return Err(FsError::plain(Errno::ENOENT)),
+                Step::Absent if beside.is_empty() => return Err(FsError::plain(Errno::ENOENT)),
+                Step::Absent => providers::Listing { entries: BTreeMap::new(), error: None },
                 Step::Failed(e) => return Err(e.into()),
             };
-            let mut entries: Vec<(String, Arc<Node>)> = Vec::with_capacity(listing.entries.len());
-            for (name, entry) in listing.entries {
+            let mut entries = beside;
+            let taken: BTreeSet<String> = entries.iter().map(|(name, _)| name.clone()).collect();
+            for (name, entry) in listing.entries.into_iter().filter(|(name, _)| !taken.contains(name)) {
                 let node = match entry {
                     Entry::Dir(dir) => view.node(dir),
                     Entry::Link(target) => Node::Link(target.into()),

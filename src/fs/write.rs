@@ -7,8 +7,9 @@ use super::area::LocalNode;
 use super::error::{Errno, FsError};
 use super::inodes::Place;
 use super::node::Node;
+use super::providers::View;
 use super::xattr::SHOWN;
-use super::{Entry, FileKind, Fs};
+use super::{Entry, FileKind, Fs, plugin_cache};
 use crate::local::{self, Access, Change, How, Known, Maker, Name, RelPath};
 
 /// Who asks for an operation.
@@ -69,12 +70,28 @@ impl Fs {
     }
 
     /// Whether `who` is the mount's owner or root.
-    fn is_owner(&self, who: Requester) -> bool {
+    pub(super) fn is_owner(&self, who: Requester) -> bool {
         who.uid == 0 || who.uid == self.options.uid || who.uid == self.options.daemon
     }
 
+    /// Where something is to be made.
     fn target(&self, who: Requester, parent: u64, name: &OsStr) -> Result<Target, FsError> {
-        Ok(Target { dir: self.writable(who, parent)?, parent, name: Name::new(name)? })
+        let node = self.inodes.node(parent)?;
+        let dir = match node.as_ref() {
+            Node::Providers { view: View::PluginCache, dir, .. } => self.make_beside(who, dir)?,
+            _ => self.writable(who, parent)?,
+        };
+        Ok(Target { dir, parent, name: Name::new(name)? })
+    }
+
+    /// Where something stands that is to be removed.
+    fn standing(&self, who: Requester, parent: u64, name: &OsStr) -> Result<Target, FsError> {
+        let node = self.inodes.node(parent)?;
+        let dir = match node.as_ref() {
+            Node::Providers { view: View::PluginCache, dir, .. } => self.beside(who, dir, name)?,
+            _ => self.writable(who, parent)?,
+        };
+        Ok(Target { dir, parent, name: Name::new(name)? })
     }
 
     /// Makes the directory `name`.
@@ -82,6 +99,12 @@ impl Fs {
         let target = self.target(who, parent, name)?;
         target.may_make(FileKind::Directory)?;
         let stat = target.dir.area.tree.make_dir(&target.dir.node, &target.name, mode, who.into())?;
+        if let Some(name) = target.name.to_str()
+            && let Some(both) = Fs::made_dir(self.inodes.node(parent)?.as_ref(), name)
+        {
+            let ttl = self.facts.tag_ttl();
+            return Ok(self.inodes.send(target.place(), Arc::new(both), |ino, node| self.entry(ino, node, ttl)));
+        }
         Ok(self.send_local(target.place(), target.dir.below(target.name.clone()), &stat))
     }
 
@@ -111,6 +134,9 @@ impl Fs {
         mode: u32,
         access: Access,
     ) -> Result<(Entry, u64), FsError> {
+        if let Some(made) = self.make_lock(who, parent, name)? {
+            return Ok(made);
+        }
         let target = self.target(who, parent, name)?;
         target.may_make(FileKind::Regular)?;
         let Target { dir, name, .. } = &target;
@@ -127,7 +153,10 @@ impl Fs {
 
     /// Removes the file or link `name`.
     pub fn unlink(&self, who: Requester, parent: u64, name: &OsStr) -> Result<(), FsError> {
-        let target = self.target(who, parent, name)?;
+        if self.remove_lock(who, parent, name)? {
+            return Ok(());
+        }
+        let target = self.standing(who, parent, name)?;
         target.may_remove()?;
         let known = || self.inodes.vacate(&target.place()).and_then(local_of);
         Ok(target.dir.area.tree.unlink(&target.dir.node, &target.name, known)?)
@@ -135,7 +164,7 @@ impl Fs {
 
     /// Removes the empty directory `name`.
     pub fn rmdir(&self, who: Requester, parent: u64, name: &OsStr) -> Result<(), FsError> {
-        let target = self.target(who, parent, name)?;
+        let target = self.standing(who, parent, name)?;
         target.may_remove()?;
         let known = || self.inodes.vacate(&target.place()).and_then(local_of);
         Ok(target.dir.area.tree.remove_dir(&target.dir.node, &target.name, known)?)
@@ -149,8 +178,13 @@ impl Fs {
         (to, as_name): (u64, &OsStr),
         how: How,
     ) -> Result<(), FsError> {
-        let from = self.target(who, parent, name)?;
-        if !matches!(self.inodes.node(to)?.as_ref(), Node::Local(at) if Arc::ptr_eq(&at.area, &from.dir.area)) {
+        let from = self.standing(who, parent, name)?;
+        let is_beside = match self.inodes.node(to)?.as_ref() {
+            Node::Local(at) => Arc::ptr_eq(&at.area, &from.dir.area),
+            Node::Providers { view: View::PluginCache, .. } => from.dir.area.name == plugin_cache::NAME,
+            _ => false,
+        };
+        if !is_beside {
             // EXDEV would have `mv` copy, and EINVAL would have it say that the target lies in the source.
             return Err(FsError::plain(Errno::EPERM));
         }
@@ -180,7 +214,11 @@ impl Fs {
 
     /// Opens the file `ino` with `access`.
     pub fn open_to_write(&self, who: Requester, ino: u64, access: Access) -> Result<u64, FsError> {
-        self.open_local(&self.writable(who, ino)?, access)
+        let node = self.inodes.node(ino)?;
+        match node.as_ref() {
+            Node::Lock if self.is_owner(who) => Ok(self.open_lock(node)),
+            _ => self.open_local(&self.writable(who, ino)?, access),
+        }
     }
 
     fn open_for_writing(&self, handle: u64) -> Result<Arc<local::File>, FsError> {
@@ -216,6 +254,9 @@ impl Fs {
 
     /// Changes attributes of `ino`, through the open file `handle` where there is one.
     pub fn setattr(&self, who: Requester, ino: u64, change: Change, handle: Option<u64>) -> Result<Entry, FsError> {
+        if let Node::Lock = self.inodes.node(ino)?.as_ref() {
+            return self.change_lock(who, ino, &change);
+        }
         let at = self.writable(who, ino)?;
         let change = owned(&at, change)?;
         let open = handle.and_then(|handle| self.handles.local(handle));

@@ -65,6 +65,7 @@ impl Fs {
             | Node::Providers { .. }
             | Node::Link(_)
             | Node::Document(_)
+            | Node::Lock
             | Node::Dir { .. }
             | Node::File { .. }
             | Node::Local(_) => {}

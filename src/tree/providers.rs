@@ -57,6 +57,27 @@ impl Dir {
         }
     }
 
+    /// The directory that `name` would be in it, whether there is one or not.
+    pub fn child(&self, name: &str) -> Option<Dir> {
+        let provider = |host: &Host, namespace, kind| ProviderAddr::new(host.clone(), namespace, kind);
+        match self {
+            Dir::Top => {
+                let host: Host = name.parse().ok()?;
+                let canonical = provider(&host, "x", "x").is_some_and(|p| p.host == host);
+                canonical.then_some(Dir::Host(host))
+            }
+            Dir::Host(host) => {
+                provider(host, name, "x").filter(|p| p.namespace() == name)?;
+                Some(Dir::Namespace(host.clone(), name.to_owned()))
+            }
+            Dir::Namespace(host, namespace) => {
+                provider(host, namespace, name).filter(|p| p.kind() == name).map(Dir::Provider)
+            }
+            Dir::Provider(provider) => Some(Dir::Version(provider.clone(), name.parse().ok()?)),
+            Dir::Version(..) => None,
+        }
+    }
+
     /// Whether `provider` lies at or below it.
     pub fn holds(&self, provider: &ProviderAddr) -> bool {
         match self {
@@ -118,23 +139,10 @@ pub(super) fn or_empty<E>(step: Step<Listing<E>, E>) -> Step<Listing<E>, E> {
 
 /// Finds `name` in a directory above the providers.
 pub(super) fn lookup<K: Offered>(dir: &Dir, name: &str, known: &K) -> Step<Entry, K::Error> {
-    let found = match dir {
-        Dir::Top => name.parse().ok().and_then(|host: Host| {
-            let canonical = ProviderAddr::new(host.clone(), "x", "x").is_some_and(|p| p.host == host);
-            canonical.then_some(Dir::Host(host))
-        }),
-        Dir::Host(host) => ProviderAddr::new(host.clone(), name, "x")
-            .filter(|p| p.namespace() == name)
-            .map(|p| Dir::Namespace(p.host.clone(), name.to_owned())),
-        Dir::Namespace(host, namespace) => {
-            ProviderAddr::new(host.clone(), namespace, name).filter(|p| p.kind() == name).map(Dir::Provider)
-        }
-        Dir::Provider(_) | Dir::Version(..) => None,
-    };
-    match found {
+    match dir.child(name) {
         Some(Dir::Provider(provider)) => lookup_provider(provider, known),
         Some(dir) if may_hold(&dir, known) => Step::Edge(Entry::Dir(dir)),
-        _ => Step::Absent,
+        Some(_) | None => Step::Absent,
     }
 }
 
@@ -209,8 +217,11 @@ fn catalogs<K: Offered>(known: &K) -> BTreeSet<Host> {
 /// The releases of a provider: each version with the repository and tag that it comes from.
 pub(super) type Versions = BTreeMap<Version, (Repo, Tag)>;
 
-/// The repositories of a provider that exist, with their versions.
-fn sources<K: Offered>(provider: &ProviderAddr, known: &K) -> Step<Vec<(Repo, Arc<Vec<Tag>>)>, K::Error> {
+/// Repositories with their tags.
+type Sources = Vec<(Repo, Arc<Vec<Tag>>)>;
+
+/// The repositories of a provider that exist.
+fn sources<K: Offered>(provider: &ProviderAddr, known: &K) -> Step<Sources, K::Error> {
     let repos = match known.repos(provider) {
         Ok(repos) => repos,
         Err(e) => return Step::Failed(e),

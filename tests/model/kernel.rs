@@ -97,7 +97,15 @@ pub fn mount(fake: &Arc<Fake>, store: &Arc<Store>, tag_ttl: Duration, offline: b
     });
     Fs::new(
         facts,
-        fs::Options { uid: 0, gid: 0, read_only: true, daemon: 0, staging: None, control: "/control".into() },
+        fs::Options {
+            uid: 0,
+            gid: 0,
+            read_only: true,
+            daemon: 0,
+            staging: None,
+            plugin_cache: None,
+            control: "/control".into(),
+        },
     )
 }
 

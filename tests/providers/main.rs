@@ -1,5 +1,6 @@
 //! Providers: `plugins/`, `mirror/` and the clients that are pointed at them.
 
+mod cache;
 mod clients;
 mod network;
 mod tiny;

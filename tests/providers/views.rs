@@ -29,7 +29,7 @@ fn a_package_is_a_relative_link_into_the_registry_tree() {
         push.artifact(no_version, &release);
     }
     let Some(mount) = Mount::start(&[registry.host()], mapped(&registry)) else { return };
-    assert_eq!(names(&mount.join("")), [registry.host().as_str(), "mirror", "plugins", "staging"]);
+    assert_eq!(names(&mount.join("")), [registry.host().as_str(), "mirror", "plugin-cache", "plugins", "staging"]);
     for view in ["plugins", "mirror"] {
         assert_eq!(names(&mount.join(view)), [ORIGIN], "found in the catalog");
         assert_eq!(names(&mount.join(view).join(ORIGIN)), ["acme"]);
@@ -141,6 +141,37 @@ fn a_provider_that_was_looked_up_is_listed_from_then_on() {
     assert_eq!(names(&mount.join("mirror").join(ORIGIN).join("acme")), ["one"]);
 }
 
+/// The mapping takes the repository for a provider's, but its releases are modules.
+#[test]
+fn a_module_in_a_mapped_repository_is_the_tree_that_it_is() {
+    let Some(registry) = registry() else { return };
+    let inside = format!("{}/main.tf", here());
+    registry.push("mirror/acme/one").artifact("1.0.0", &pack::module(&[("main.tf", b"top"), (&inside, b"inside")]));
+    let Some(mount) = Mount::start(&[registry.host()], mapped(&registry)) else { return };
+    // What a client's walk looks at.
+    assert_eq!(crate::walk(&mount.join("plugins")).len(), 1);
+    let release = mount.join(registry.host()).join("mirror/acme/one/1.0.0");
+    assert_eq!(fs::read(release.join(&inside)).unwrap(), b"inside");
+    assert_eq!(names(&release.join(here())), ["main.tf"]);
+    assert_eq!(names(&release), [here(), "main.tf".to_owned()]);
+}
+
+/// Without an open of its own, too.
+#[test]
+fn documents_are_read_on_a_read_only_mount() {
+    let Some(registry) = registry() else { return };
+    registry.push("mirror/acme/one").artifact("1.0.0", &pack::provider("one", "1.0.0", &[&here()]));
+    let options = mapped(&registry).args(["--read-only", "--no-passthrough"]);
+    let Some(mount) = Mount::start(&[registry.host()], options) else { return };
+    let one = mount.join("mirror").join(ORIGIN).join("acme/one");
+    for _ in 0..2 {
+        assert_eq!(read_json(&one.join("index.json")), json!({"versions": {"1.0.0": {}}}));
+        assert!(
+            read_json(&one.join("1.0.0.json"))["archives"][here()]["hashes"][0].as_str().unwrap().starts_with("zh:")
+        );
+    }
+}
+
 #[test]
 fn a_moved_tag_is_seen_through_the_views() {
     let Some(registry) = registry() else { return };
@@ -216,7 +247,7 @@ fn a_registry_that_the_mapping_names_needs_no_source_of_its_own() {
     let options = Options::new().args(["--plain-http", &host, "--tofurc"]).args([tofurc.display()]);
     let sources = [format!("oci:{}", empty.path().join("store").display())];
     let Some(mount) = Mount::start(&sources, options) else { return };
-    assert_eq!(names(&mount.join("")), [host.as_str(), "mirror", "plugins", "staging"]);
+    assert_eq!(names(&mount.join("")), [host.as_str(), "mirror", "plugin-cache", "plugins", "staging"]);
     let package = mount.join("plugins").join(ORIGIN).join("acme/one/1.0.0").join(here());
     assert_eq!(names(&package).len(), 2);
     assert_eq!(mount.status()["sources"].as_array().unwrap().len(), 2);
