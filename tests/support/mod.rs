@@ -38,16 +38,6 @@ pub fn oras_python() -> Option<PathBuf> {
     python
 }
 
-/// A plugin with the resource `acme_note { text }` that terraform and tofu can run, which `scripts/test` builds; where it
-/// is missing, the reason is printed. It serves under any provider address.
-pub fn running_provider() -> Option<PathBuf> {
-    let provider = std::env::var_os("RUNNING_PROVIDER").map(PathBuf::from);
-    if provider.is_none() {
-        skip("RUNNING_PROVIDER names no provider that runs (scripts/test builds it where Go is installed)");
-    }
-    provider
-}
-
 /// Prints why a test has nothing to do here.
 pub fn skip(reason: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
