@@ -2,6 +2,7 @@
 
 mod cache;
 mod clients;
+mod gap;
 mod network;
 mod tiny;
 mod views;
