@@ -8,6 +8,7 @@ pub mod args;
 pub mod background;
 pub mod bundle;
 pub mod cache;
+pub mod commit;
 pub mod control;
 pub mod daemon;
 pub mod doctor;
@@ -29,6 +30,7 @@ pub mod quantity;
 pub mod reading;
 pub mod refresh;
 pub mod settings;
+pub mod staging;
 pub mod status;
 pub mod tofurc;
 pub mod umount;
@@ -63,6 +65,7 @@ pub fn run(words: Vec<OsString>) -> Result<(), CommandError> {
         Command::Refresh(args) => refresh::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Commit(args) => commit::run(&args),
         Command::Push(args) => push::run(&args),
         Command::Lock(args) => lock::run(&args),
         Command::Bundle(args) => bundle::run(&args),

@@ -115,6 +115,11 @@ impl Facts {
         self.tag_ttl
     }
 
+    /// How long who asked waits without progress.
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
     /// The registries of the mount, sorted: those that were declared, and those of which a store holds something now.
     /// Reads the stores.
     pub fn hosts(&self) -> Vec<Host> {

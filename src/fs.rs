@@ -17,6 +17,7 @@ mod inodes;
 mod node;
 pub mod plugin_cache;
 mod providers;
+mod publish;
 mod report;
 mod root;
 pub mod staging;
@@ -33,6 +34,7 @@ pub use attr::{Attr, FileKind};
 pub use backing::{Backing, Opened, Reading};
 pub use directory::Listed;
 pub use error::{Errno, FsError};
+pub use publish::Drops;
 pub use report::Report;
 pub use write::Requester;
 
@@ -103,6 +105,7 @@ pub struct Fs {
     report: report::Log,
     documents: providers::Documents,
     locks: plugin_cache::Locks,
+    kernel: publish::Kernel,
 }
 
 impl Fs {
@@ -116,6 +119,7 @@ impl Fs {
             report: report::Log::default(),
             documents: providers::Documents::default(),
             locks: plugin_cache::Locks::default(),
+            kernel: publish::Kernel::default(),
         })
     }
 
@@ -179,11 +183,14 @@ impl Fs {
         if crate::name::Component::parse(name) == crate::name::Component::Impossible {
             return Ok(Err(FOREVER));
         }
+        if let Some(nested) = self.staged_space(space, name) {
+            return Ok(Ok(Named::Space(nested)));
+        }
         loop {
             let step = tree::registry::lookup(space, name, &self.facts.view(since));
             match step {
                 Step::Edge(entry) => return Ok(Ok(entry)),
-                Step::Absent => return Ok(Err(ABSENT_TTL)),
+                Step::Absent => return Ok(Err(self.absent_ttl())),
                 Step::Need(need) => self.facts.load(need).await?,
                 Step::Failed(Found::Fact(e)) => {
                     return match node::spelled_release(space, name) {
@@ -210,7 +217,10 @@ impl Fs {
 
     async fn found_in_space(self: &Arc<Self>, place: Place, entry: Named, since: Instant) -> Result<Entry, FsError> {
         let (node, ttl) = match entry {
-            Named::Space(space) => (Arc::new(Node::space(space)), self.facts.tag_ttl()),
+            Named::Space(space) => {
+                let ttl = self.space_ttl(&space);
+                (Arc::new(Node::space(space)), ttl)
+            }
             Named::Release(reference) => {
                 // What stands there may be the space that the name was before it became a tag.
                 let before = self.inodes.at(&place).filter(|node| node.release().is_some());

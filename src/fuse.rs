@@ -450,8 +450,12 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let Some(how) = write::how(flags) else { return reply.error(fuser::Errno::EINVAL) };
-        let (from, to) = ((parent.0, name), (to.0, as_name));
-        write::reply_empty(self.fs.rename(write::who(request), from, to, how), reply);
+        let (from, to) = ((parent.0, name.into()), (to.0, as_name.into()));
+        let renaming = self.fs.clone().rename(write::who(request), from, to, how);
+        self.answer(request, renaming, |outcome| match outcome {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(e),
+        });
     }
 
     fn create(

@@ -20,6 +20,7 @@ mod roots;
 mod tree;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,7 +30,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
 use rustix::io::Errno;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 pub use blob::{Blob, Workshop};
@@ -103,7 +104,7 @@ pub struct Request {
 }
 
 /// A published release.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Committed {
     /// `HOST/REPO:TAG`
     pub reference: String,
@@ -232,6 +233,22 @@ impl Stage {
     /// Whether nothing may change at `path` (below the staging directory) now, since it is being committed.
     pub fn is_sealed(&self, path: &Path) -> bool {
         held(&self.sealed).keys().any(|root| path.starts_with(root))
+    }
+
+    /// Whether something at or below `path` (below the staging directory) is being committed now.
+    pub fn holds_sealed(&self, path: &Path) -> bool {
+        held(&self.sealed).keys().any(|root| root.starts_with(path))
+    }
+
+    /// Whether `path` (`HOST/NAME…`, relative to the staging directory) is a directory on the way to releases: neither
+    /// inside one nor one itself, nor an empty one that may become one. Blocks on the disk.
+    pub fn is_way(&self, path: &Path) -> bool {
+        self.staging.is_way(path).unwrap_or(false)
+    }
+
+    /// The names in `path` that are [ways](Stage::is_way). Blocks on the disk.
+    pub fn ways_in(&self, path: &Path) -> Vec<OsString> {
+        self.staging.ways_in(path).unwrap_or_default()
     }
 
     /// What is staged. Blocks on the disk.

@@ -7,6 +7,7 @@
 )]
 
 pub mod carry;
+pub mod commit;
 pub mod push;
 
 use std::ffi::OsString;
@@ -34,6 +35,7 @@ Mounting:
   doctor       Tell what this host and a registry can and cannot do
 
 Publishing:
+  commit       Publish what is staged in a mount
   push         Publish a directory, a zip, or a provider's zips
 
 Working directories:
@@ -133,6 +135,14 @@ pub enum Command {
     /// there is a problem.
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(Box<DoctorArgs>),
+    /// Publish what is staged in a mount
+    ///
+    /// PATH is a staged artifact (MOUNTPOINT/staging/HOST/NAME/TAG), something in it, or a directory above several: all of
+    /// them are published. The mount's process does it, with its credentials. What the registry has is not sent again, and
+    /// the tag is written last; then what was staged is removed. A tag that holds something else is kept: exit code 1, with
+    /// both digests. A commit that is done already says so again. Prints HOST/NAME:TAG@DIGEST for each release.
+    #[command(after_help = commit::COMMIT_EXAMPLES)]
+    Commit(commit::CommitArgs),
     /// Publish a directory, a zip, or a provider's zips
     ///
     /// Needs no mount. The same content has the same digest on every day and machine; what the registry has is not sent
@@ -241,6 +251,10 @@ pub struct AccessArgs {
     /// No staging: nothing can be written below the mount but lock files in plugin-cache/
     #[arg(long)]
     pub read_only: bool,
+
+    /// Let a commit overwrite a tag that holds another digest
+    #[arg(long)]
+    pub allow_overwrite: bool,
 
     /// Let other users use the mount (not root: needs user_allow_other in /etc/fuse.conf)
     #[arg(long)]

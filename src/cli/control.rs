@@ -1,13 +1,17 @@
-//! The Unix socket over which a mount is controlled: one request and one reply, a line of JSON each.
+//! The Unix socket over which a mount is controlled: one request and one reply, a line of JSON each. While a request
+//! takes long, lines come before the reply that tell how far it is, so that silence always means that nobody answers.
 //!
 //! Only the mount's owner and root are answered. Messages, connections and waits are bounded, so that nobody who can
 //! connect can hold the daemon up.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::ops::ControlFlow;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::digest::Digest;
 
@@ -26,6 +31,8 @@ const REPLY_MAX: u64 = 4 * 1024 * 1024;
 const CONNECTIONS: usize = 8;
 /// How long a client may take to send its request, and to take the reply.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a request that takes long tells how far it is.
+const BEAT: Duration = Duration::from_millis(500);
 /// The longest path of a socket, without the final NUL (unix(7)).
 const PATH_MAX: usize = 107;
 
@@ -40,6 +47,15 @@ pub enum Request {
         /// Relative to the mount's root.
         path: String,
     },
+    /// To publish what is staged at or below a path. The reply is a list of [`Committed`](crate::stage::Committed).
+    Commit {
+        /// Relative to the staging directory.
+        path: String,
+        /// Annotations of the releases.
+        annotations: BTreeMap<String, String>,
+        /// Whether a tag that holds another digest is overwritten.
+        allow_overwrite: bool,
+    },
     /// Its mapping of providers. The reply is a [`MountMapping`](super::tofurc::written::MountMapping).
     Mapping(()),
 }
@@ -52,13 +68,39 @@ pub enum Reply {
     Done(Value),
     /// It was not, and why.
     Error(String),
+    /// It goes on; this is not the last line.
+    Progress {
+        /// How many bytes are done.
+        done: u64,
+        /// Of how many.
+        total: u64,
+    },
+}
+
+/// How far a request is.
+#[derive(Default, Debug)]
+pub struct Steps {
+    done: AtomicU64,
+    total: AtomicU64,
+}
+
+impl Steps {
+    /// `done` of `total` bytes are done.
+    pub fn tell(&self, done: u64, total: u64) {
+        self.total.store(total, Ordering::Relaxed);
+        self.done.store(done, Ordering::Relaxed);
+    }
+
+    fn reply(&self) -> Reply {
+        Reply::Progress { done: self.done.load(Ordering::Relaxed), total: self.total.load(Ordering::Relaxed) }
+    }
 }
 
 /// Answers requests.
 #[async_trait]
 pub trait Service: Send + Sync {
-    /// Does what is asked, or says why not.
-    async fn answer(&self, request: Request) -> Result<Value, String>;
+    /// Does what is asked, or says why not; tells how far it is where it takes long.
+    async fn answer(&self, request: Request, steps: &Arc<Steps>) -> Result<Value, String>;
 }
 
 /// The socket of one mount. Removed when dropped.
@@ -179,16 +221,30 @@ async fn converse(stream: tokio::net::UnixStream, service: &dyn Service) -> io::
     let mut reading = tokio::io::BufReader::new(reading.take(REQUEST_MAX));
     tokio::time::timeout(PATIENCE, reading.read_until(b'\n', &mut line)).await??;
     let reply = match serde_json::from_slice(&line) {
-        Ok(request) => match service.answer(request).await {
-            Ok(value) => Reply::Done(value),
-            Err(reason) => Reply::Error(reason),
-        },
+        Ok(request) => {
+            let steps = Arc::new(Steps::default());
+            let mut answering = service.answer(request, &steps);
+            let mut beat = tokio::time::interval_at(Instant::now() + BEAT, BEAT);
+            let answer = loop {
+                tokio::select! {
+                    answer = &mut answering => break answer,
+                    _ = beat.tick() => send(&mut writing, &steps.reply()).await?,
+                }
+            };
+            match answer {
+                Ok(value) => Reply::Done(value),
+                Err(reason) => Reply::Error(reason),
+            }
+        }
         Err(e) => Reply::Error(format!("this is no request that this version of tofufs knows: {e}")),
     };
-    let mut text = serde_json::to_vec(&reply)?;
+    send(&mut writing, &reply).await
+}
+
+async fn send(writing: &mut tokio::net::unix::OwnedWriteHalf, reply: &Reply) -> io::Result<()> {
+    let mut text = serde_json::to_vec(reply)?;
     text.push(b'\n');
-    tokio::time::timeout(PATIENCE, writing.write_all(&text)).await??;
-    Ok(())
+    Ok(tokio::time::timeout(PATIENCE, writing.write_all(&text)).await??)
 }
 
 /// An open conversation with a mount's process.
@@ -207,7 +263,16 @@ impl Connection {
     }
 
     /// Asks, and waits for the answer.
-    pub fn ask(mut self, request: &Request) -> Result<Value, String> {
+    pub fn ask(self, request: &Request) -> Result<Value, String> {
+        self.ask_long(request, |_, _| ControlFlow::Continue(()))
+    }
+
+    /// Asks, and waits as long as lines come that tell how far it is (done, total); `told` may break off the wait.
+    pub fn ask_long(
+        mut self,
+        request: &Request,
+        mut told: impl FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<Value, String> {
         let failed = |e: io::Error| match e.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "the mount's process does not answer".to_owned(),
             _ => format!("the mount's process does not answer: {e}"),
@@ -215,12 +280,20 @@ impl Connection {
         let mut text = serde_json::to_vec(request).map_err(|e| e.to_string())?;
         text.push(b'\n');
         self.stream.write_all(&text).map_err(failed)?;
-        let mut line = Vec::new();
-        BufReader::new(self.stream.take(REPLY_MAX)).read_until(b'\n', &mut line).map_err(failed)?;
-        match serde_json::from_slice(&line) {
-            Ok(Reply::Done(value)) => Ok(value),
-            Ok(Reply::Error(reason)) => Err(reason),
-            Err(e) => Err(format!("the mount's process answers with something else than a reply: {e}")),
+        let mut reading = BufReader::new(self.stream);
+        loop {
+            let mut line = Vec::new();
+            (&mut reading).take(REPLY_MAX).read_until(b'\n', &mut line).map_err(failed)?;
+            match serde_json::from_slice(&line) {
+                Ok(Reply::Done(value)) => return Ok(value),
+                Ok(Reply::Error(reason)) => return Err(reason),
+                Ok(Reply::Progress { done, total }) => {
+                    if told(done, total).is_break() {
+                        return Err("stopped waiting; the mount goes on with it".to_owned());
+                    }
+                }
+                Err(e) => return Err(format!("the mount's process answers with something else than a reply: {e}")),
+            }
         }
     }
 }
@@ -234,8 +307,13 @@ mod tests {
 
     #[async_trait]
     impl Service for Echo {
-        async fn answer(&self, request: Request) -> Result<Value, String> {
+        async fn answer(&self, request: Request, steps: &Arc<Steps>) -> Result<Value, String> {
             match request {
+                Request::Commit { path, .. } => {
+                    steps.tell(1, 2);
+                    tokio::time::sleep(3 * BEAT).await;
+                    Ok(path.into())
+                }
                 Request::Status(()) => Ok("fine".into()),
                 Request::Refresh { path } => Err(format!("not {path}")),
                 Request::Mapping(()) => Ok(Value::Null),
@@ -269,6 +347,22 @@ mod tests {
         serve(|path| {
             assert_eq!(ask(path, Request::Status(())), Ok("fine".into()));
             assert_eq!(ask(path, Request::Refresh { path: "a".into() }), Err("not a".into()));
+        });
+    }
+
+    #[test]
+    fn a_long_request_tells_how_far_it_is_and_the_wait_can_be_broken_off() {
+        serve(|path| {
+            let commit = Request::Commit { path: "a".into(), annotations: BTreeMap::new(), allow_overwrite: false };
+            let mut lines = Vec::new();
+            let reply = Connection::open(path, PATIENCE).unwrap().ask_long(&commit, |done, total| {
+                lines.push((done, total));
+                ControlFlow::Continue(())
+            });
+            assert_eq!(reply, Ok("a".into()));
+            assert!(!lines.is_empty() && lines.iter().all(|line| *line == (1, 2)));
+            let stopped = Connection::open(path, PATIENCE).unwrap().ask_long(&commit, |_, _| ControlFlow::Break(()));
+            assert!(stopped.unwrap_err().contains("goes on"));
         });
     }
 

@@ -1,8 +1,6 @@
 //! The process that serves a mount: puts the layers together, from the settings up to the kernel.
 
-use std::fs::Permissions;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,27 +11,27 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use super::access::RegistryAccess;
-use super::control::{Request, Service, Socket};
+use super::control::{Request, Service, Socket, Steps};
 use super::lifecycle::{self, Signals};
 use super::output::CommandError;
 use super::settings::{MountSettings, Source};
+use super::staging;
 use super::status;
 use super::tofurc::written::MountMapping;
 use super::{allocator, background, mapping, mount};
 use crate::archive::Limits;
 use crate::facts::{self, Facts, SourceState};
 use crate::fs::plugin_cache::{self, PluginCache};
-use crate::fs::staging::{self, Staging};
 use crate::fs::{self, Fs};
 use crate::fuse::passthrough::Passthrough;
 use crate::fuse::session::{self, Session};
 use crate::fuse::{self, Adapter};
-use crate::local::Tree;
 use crate::mapping::Mapping;
 use crate::registry::Registry;
 use crate::registry::decorate::Offline;
 use crate::registry::layout::{Archive, Directory};
 use crate::registry::transport::Transport;
+use crate::stage;
 use crate::store::{self, Store};
 
 /// How long tasks may take to end when the mount is gone.
@@ -76,6 +74,12 @@ fn serve_in(
         .map_err(CommandError::failed)?;
     drop(turn);
     let session = Arc::new(session);
+    let (kernel, blocking) = (Arc::clone(&session), runtime.handle().clone());
+    // The kernel may hold a lock for the operation that is under way: this waits for its end elsewhere.
+    fs.tell_kernel(Box::new(move |names| {
+        let kernel = Arc::clone(&kernel);
+        blocking.spawn_blocking(move || kernel.forget(&names));
+    }));
     let controlled = Controlled { fs, transport, session: Arc::clone(&session), settings: settings.clone() };
     let controlling = runtime.spawn(async move { socket.serve(Arc::new(controlled)).await });
     tracing::info!("{}: mounted {}", settings.mountpoint.display(), settings.session.name);
@@ -142,14 +146,17 @@ fn control_dirs(settings: &MountSettings) -> Result<Vec<PathBuf>, CommandError> 
 fn file_system(settings: &MountSettings, control: &Path) -> Result<(Arc<Fs>, Option<Arc<Transport>>), CommandError> {
     let options = store::Options { dir: settings.cache_dir.clone(), limit: settings.cache_size };
     let store = Store::open(options).map_err(CommandError::failed)?;
-    let (sources, transport) = sources(settings)?;
+    let (sources, network) = sources(settings)?;
+    let transport = network.as_ref().map(|network| network.transport.clone());
     let staging = match settings.read_only {
         true => None,
-        false => Some(staging(settings, &sources)?),
+        false => Some(staging::of_mount(settings, &sources, network)?),
     };
     let plugin_cache = match settings.read_only {
         true => None,
-        false => Some(PluginCache::new(writable_tree(settings, plugin_cache::NAME)?, settings.uid, settings.gid)),
+        false => {
+            Some(PluginCache::new(staging::writable_tree(settings, plugin_cache::NAME)?, settings.uid, settings.gid))
+        }
     };
     let facts = Facts::new(facts::Options {
         sources,
@@ -171,35 +178,7 @@ fn file_system(settings: &MountSettings, control: &Path) -> Result<(Arc<Fs>, Opt
     Ok((Fs::new(facts, options), transport))
 }
 
-/// What is staged survives the mount: it lies in the state directory, by mount point.
-fn staging(settings: &MountSettings, sources: &[facts::Source]) -> Result<Staging, CommandError> {
-    let options = staging::Options {
-        declared: sources.iter().flat_map(facts::Source::declared).collect(),
-        any_host: settings.sources.iter().any(|source| matches!(source, Source::Layouts(_))),
-        uid: settings.uid,
-        gid: settings.gid,
-    };
-    let tree = writable_tree(settings, staging::NAME)?;
-    Staging::new(tree, options).map_err(|e| CommandError::Failed(format!("{}/: {e}", staging::NAME)))
-}
-
-/// The tree on local disk behind a part of the mount that is written to.
-fn writable_tree(settings: &MountSettings, name: &str) -> Result<Arc<Tree>, CommandError> {
-    let dir = mount::own_state(settings)?.join(name);
-    let failed = |e: std::io::Error| CommandError::Failed(format!("{} cannot be used: {e}", dir.display()));
-    share_dir(&dir).map_err(failed)?;
-    Tree::open(&dir).map_err(|e| failed(e.into()))
-}
-
-/// Makes a directory that everybody may read who is let into the private one above it, that is through the mount.
-fn share_dir(dir: &Path) -> std::io::Result<()> {
-    match std::fs::create_dir(dir) {
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        made => made.and_then(|()| std::fs::set_permissions(dir, Permissions::from_mode(0o755))),
-    }
-}
-
-type Sources = (Vec<facts::Source>, Option<Arc<Transport>>);
+type Sources = (Vec<facts::Source>, Option<RegistryAccess>);
 
 fn sources(settings: &MountSettings) -> Result<Sources, CommandError> {
     let remote = settings.sources.iter().any(|source| matches!(source, Source::Registry { .. }));
@@ -217,7 +196,7 @@ fn sources(settings: &MountSettings) -> Result<Sources, CommandError> {
     for source in &settings.sources {
         sources.push(opened(source, network.as_ref())?);
     }
-    Ok((sources, network.map(|network| network.transport)))
+    Ok((sources, network))
 }
 
 /// One source. Without a network a registry of it answers nothing.
@@ -252,12 +231,20 @@ struct Controlled {
 
 #[async_trait]
 impl Service for Controlled {
-    async fn answer(&self, request: Request) -> Result<Value, String> {
+    async fn answer(&self, request: Request, steps: &Arc<Steps>) -> Result<Value, String> {
         match request {
             Request::Status(()) => {
                 let fs = Arc::clone(&self.fs);
-                let report = tokio::task::spawn_blocking(move || fs.report()).await.map_err(|e| e.to_string())?;
-                serde_json::to_value(self.status(&report)).map_err(|e| e.to_string())
+                let look = move || (fs.report(), staging::status(&fs));
+                let (report, staged) = tokio::task::spawn_blocking(look).await.map_err(|e| e.to_string())?;
+                serde_json::to_value(self.status(&report, staged)).map_err(|e| e.to_string())
+            }
+            Request::Commit { path, annotations, allow_overwrite } => {
+                let steps = Arc::clone(steps);
+                let progress: stage::Report = Arc::new(move |done, total| steps.tell(done, total));
+                let request = stage::Request { annotations, allow_overwrite, progress: Some(progress), writers: None };
+                let committed = self.fs.commit(Path::new(&path), request).await.map_err(|e| e.to_string())?;
+                serde_json::to_value(committed).map_err(|e| e.to_string())
             }
             Request::Mapping(()) => {
                 serde_json::to_value(MountMapping::of(self.fs.facts().mapping())).map_err(|e| e.to_string())
@@ -273,7 +260,7 @@ impl Service for Controlled {
 }
 
 impl Controlled {
-    fn status(&self, report: &fs::Report) -> status::Mount {
+    fn status(&self, report: &fs::Report, staged: Vec<status::Staged>) -> status::Mount {
         let requests = self.transport.as_deref().map(status::Requests::of);
         status::Mount {
             mountpoint: self.settings.mountpoint.to_string_lossy().into_owned(),
@@ -286,7 +273,7 @@ impl Controlled {
                 bytes: report.cache_bytes,
                 limit: report.cache_limit,
             }),
-            staged: Vec::new(),
+            staged,
             requests: requests.unwrap_or_default(),
             errors: report.errors.iter().map(|error| error.to_string()).collect(),
         }

@@ -143,7 +143,7 @@ fn split_store(path: &Path) -> Option<(PathBuf, Repo)> {
     })
 }
 
-fn annotations(words: &[String]) -> Result<BTreeMap<String, String>, CommandError> {
+pub(super) fn annotations(words: &[String]) -> Result<BTreeMap<String, String>, CommandError> {
     let split = |word: &String| match word.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err(CommandError::usage(format_args!("--annotation {word}: write KEY=VALUE"))),

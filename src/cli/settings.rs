@@ -252,6 +252,8 @@ pub struct MountSettings {
     pub runtime_dir: Option<PathBuf>,
     /// No staging.
     pub read_only: bool,
+    /// Commits overwrite tags that hold something else.
+    pub allow_overwrite: bool,
     /// Who owns everything.
     pub uid: Option<u32>,
     /// Which group does.
@@ -292,6 +294,7 @@ impl MountSettings {
             state_dir: environment.state_dir(args.storage.state_dir.as_deref())?,
             runtime_dir: environment.runtime_dir.clone(),
             read_only: args.access.read_only,
+            allow_overwrite: args.access.allow_overwrite,
             uid: args.access.uid,
             gid: args.access.gid,
             passthrough: !args.access.no_passthrough,

@@ -18,6 +18,8 @@ pub(super) trait Rules: fmt::Debug + Send + Sync {
     fn may_make(&self, dir: &RelPath, name: &Name, kind: FileKind) -> Result<(), Errno>;
     /// Whether what stands at `path` may be removed or get another name.
     fn may_remove(&self, path: &RelPath) -> Result<(), Errno>;
+    /// Whether what stands at `path`, or lies in it, may be changed now.
+    fn may_change(&self, path: &RelPath) -> Result<(), Errno>;
 }
 
 /// A writable part of a mount.
@@ -112,6 +114,13 @@ fn time(seconds: i64, nanoseconds: u64) -> SystemTime {
     base.and_then(|base| base.checked_add(Duration::from_nanos(nanoseconds))).unwrap_or(UNIX_EPOCH)
 }
 
+/// An open file of an area.
+#[derive(Debug)]
+pub(super) struct LocalFile {
+    pub(super) at: LocalNode,
+    pub(super) file: Arc<local::File>,
+}
+
 /// What a disk holds and can hold, in blocks of `block` bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Space {
@@ -135,7 +144,13 @@ impl Fs {
         match dir.area.tree.find(&dir.node, &name) {
             Ok(stat) => Ok(Lookup::Found(self.send_local(place, dir.below(name), &stat))),
             // Nobody but the kernel makes names here, so it knows when this one comes to be.
-            Err(local::Errno::NOENT) => Ok(Lookup::Absent(FOREVER)),
+            Err(local::Errno::NOENT) => {
+                // What was there was removed without the kernel: it was committed.
+                if let Some(Node::Local(lost)) = self.inodes.vacate(&place).as_deref() {
+                    lost.node.lose();
+                }
+                Ok(Lookup::Absent(FOREVER))
+            }
             Err(e) => Err(e.into()),
         }
     }
@@ -155,14 +170,14 @@ impl Fs {
 
     pub(super) fn open_local(&self, at: &LocalNode, access: Access) -> Result<u64, FsError> {
         let file = at.area.tree.open_file(&at.node, access)?;
-        Ok(self.handles.open_local(file))
+        Ok(self.handles.open_local(LocalFile { at: at.clone(), file }))
     }
 
     /// Reads from an open file of an area; `None` if it is a file of a release.
     pub(super) fn read_local(&self, of: Of, offset: u64, buf: &mut [u8]) -> Result<Option<usize>, FsError> {
         match of {
             Of::Handle(handle) => match self.handles.local(handle) {
-                Some(open) => Ok(Some(open.read_at(buf, offset)?)),
+                Some(open) => Ok(Some(open.file.read_at(buf, offset)?)),
                 None => Ok(None),
             },
             Of::Inode(_) => Ok(None),

@@ -113,7 +113,12 @@ impl Fs {
         loop {
             let step = tree::registry::list(space, &self.facts.view(since));
             match step {
-                Step::Edge(entries) => return Ok(Listing::Names(entries.into_iter().collect())),
+                Step::Edge(mut entries) => {
+                    // As in a lookup: what is staged stands before a tag.
+                    let staged = self.staged_in(space).into_iter();
+                    entries.extend(staged.map(|(name, space)| (name, Named::Space(space))));
+                    return Ok(Listing::Names(entries.into_iter().collect()));
+                }
                 Step::Need(need) => self.facts.load(need).await?,
                 Step::Failed(Found::Fact(e)) => return Err(e.into()),
                 Step::Failed(Found::Name(_)) | Step::Absent => return Err(FsError::plain(Errno::ENOENT)),
@@ -234,7 +239,7 @@ impl Fs {
     /// The node of a listed name, and how long it may be kept.
     fn named(&self, place: Place, entry: &Named) -> (Arc<Node>, Duration) {
         let reference = match entry {
-            Named::Space(space) => return (Arc::new(Node::space(space.clone())), self.facts.tag_ttl()),
+            Named::Space(space) => return (Arc::new(Node::space(space.clone())), self.space_ttl(space)),
             Named::Release(reference) => reference,
         };
         let view = self.facts.view(Instant::now());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::node::Node;
 use crate::facts::{FactError, Failure};
+use crate::stage::{self, StageError};
 
 /// An error number of the system.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,7 +28,7 @@ macro_rules! errno {
 }
 
 errno!(
-    EACCES EBADF EBADMSG EBUSY EFBIG EHOSTUNREACH EINTR EINVAL EIO EISDIR ELOOP ENAMETOOLONG ENFILE ENODATA ENOENT ENOSPC
+    EACCES EBADF EBADMSG EBUSY EEXIST EFBIG EHOSTUNREACH EINTR EINVAL EIO EISDIR ELOOP ENAMETOOLONG ENFILE ENODATA ENOENT ENOSPC
     ENOTDIR EOPNOTSUPP EPERM
     EPROTO ERANGE EROFS ESTALE ETIMEDOUT
 );
@@ -46,7 +47,15 @@ impl fmt::Debug for Errno {
 pub struct FsError {
     /// What the caller is told.
     pub errno: Errno,
-    cause: Option<FactError>,
+    cause: Option<Cause>,
+}
+
+/// Why an operation failed, in words.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Cause {
+    Fact(FactError),
+    /// A whole sentence.
+    Said(Arc<str>),
 }
 
 impl FsError {
@@ -55,15 +64,24 @@ impl FsError {
         FsError { errno, cause: None }
     }
 
+    /// An answer with the sentence that explains it.
+    pub fn said(errno: Errno, sentence: impl fmt::Display) -> Self {
+        FsError { errno, cause: Some(Cause::Said(sentence.to_string().into())) }
+    }
+
     /// Why, for the log and for `user.tofufs.error`.
     pub fn sentence(&self) -> Option<Arc<str>> {
-        self.cause.as_ref().map(|cause| cause.to_string().into())
+        self.cause.as_ref().map(|cause| match cause {
+            Cause::Fact(error) => error.to_string().into(),
+            Cause::Said(sentence) => sentence.clone(),
+        })
     }
 
     /// The same error, whose sentence begins with what was opened: `node` in its words, unless the sentence is about
     /// something below it.
     pub(super) fn about(self, node: &Node) -> Self {
         let cause = self.cause.map(|cause| {
+            let Cause::Fact(cause) = cause else { return cause };
             let opened = node.describe();
             let subject = match cause.subject() {
                 Some(subject) if subject.starts_with(&opened) => subject.to_owned(),
@@ -73,7 +91,7 @@ impl FsError {
                 },
                 None => opened,
             };
-            cause.about(&subject)
+            Cause::Fact(cause.about(&subject))
         });
         FsError { errno: self.errno, cause }
     }
@@ -99,6 +117,34 @@ fn errno(failure: Failure) -> Errno {
 impl From<FactError> for FsError {
     fn from(error: FactError) -> Self {
         // An absence is an answer, not a fault.
-        FsError { errno: errno(error.failure), cause: (error.failure != Failure::Absent).then_some(error) }
+        let errno = errno(error.failure);
+        FsError { errno, cause: (error.failure != Failure::Absent).then_some(Cause::Fact(error)) }
+    }
+}
+
+/// The errno of a commit, as the design has it: never EXDEV nor EINVAL, at which `mv` would copy or mislead.
+fn of_commit(failure: stage::Failure) -> Errno {
+    use stage::Failure;
+    match failure {
+        Failure::Absent => Errno::ENOENT,
+        Failure::Exists => Errno::EEXIST,
+        Failure::Busy => Errno::EBUSY,
+        Failure::Denied => Errno::EACCES,
+        Failure::ReadOnly => Errno::EROFS,
+        Failure::NoSpace => Errno::ENOSPC,
+        Failure::Invalid => Errno::EPERM,
+        Failure::TimedOut => Errno::ETIMEDOUT,
+        Failure::Unreachable | Failure::Offline => Errno::EHOSTUNREACH,
+        Failure::Protocol => Errno::EPROTO,
+        Failure::Integrity | Failure::Io => Errno::EIO,
+        Failure::Structure => Errno::EBADMSG,
+        Failure::TooLarge => Errno::EFBIG,
+        Failure::Unsupported => Errno::EOPNOTSUPP,
+    }
+}
+
+impl From<StageError> for FsError {
+    fn from(error: StageError) -> Self {
+        FsError::said(of_commit(error.failure), error)
     }
 }

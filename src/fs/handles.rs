@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use lru::LruCache;
 
+use super::area::LocalFile;
 use super::directory::Listing;
 use super::error::{Errno, FsError};
 use super::node::Node;
 use crate::facts::Content;
-use crate::local;
 
 /// An open file: its content stays readable whatever is evicted or moved meanwhile.
 pub(super) struct OpenFile {
@@ -52,7 +52,7 @@ const UNOPENED_KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
 
 enum Handle {
     File(Arc<OpenFile>),
-    Local(Arc<local::File>),
+    Local(Arc<LocalFile>),
     Directory(Arc<Directory>),
 }
 
@@ -101,16 +101,25 @@ impl Handles {
         self.add(Handle::File(Arc::new(OpenFile { node, is_backed, content: Mutex::new(content) })))
     }
 
-    pub(super) fn open_local(&self, file: Arc<local::File>) -> u64 {
-        self.add(Handle::Local(file))
+    pub(super) fn open_local(&self, file: LocalFile) -> u64 {
+        self.add(Handle::Local(Arc::new(file)))
     }
 
     /// An open file of an area; `None` if it is none.
-    pub(super) fn local(&self, number: u64) -> Option<Arc<local::File>> {
+    pub(super) fn local(&self, number: u64) -> Option<Arc<LocalFile>> {
         match self.open.read().unwrap_or_else(PoisonError::into_inner).get(&number) {
             Some(Handle::Local(file)) => Some(file.clone()),
             _ => None,
         }
+    }
+
+    /// An open file of an area for which `wanted` holds.
+    pub(super) fn find_local(&self, wanted: impl Fn(&LocalFile) -> bool) -> Option<Arc<LocalFile>> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        open.values().find_map(|handle| match handle {
+            Handle::Local(file) if wanted(file) => Some(file.clone()),
+            _ => None,
+        })
     }
 
     pub(super) fn open_directory(&self, ino: u64, node: Arc<Node>, listing: Listing) -> u64 {

@@ -7,15 +7,20 @@ use std::time::Duration;
 use super::area::LocalNode;
 use super::node::Node;
 use super::{ABSENT_TTL, FOREVER, Fs, staging};
-use crate::name::Host;
+use crate::name::{Host, RepoName};
 use crate::tree::providers::Dir;
+use crate::tree::registry::Space;
 
 impl Fs {
     /// The names in the root.
     pub(super) fn root_names(&self) -> Vec<OsString> {
         let areas = self.options.staging.iter().map(|_| OsString::from(staging::NAME));
+        let mut hosts = self.facts.hosts();
+        hosts.extend(self.options.staging.iter().flat_map(staging::Staging::hosts));
+        hosts.sort();
+        hosts.dedup();
         let views = self.views().map(|view| OsString::from(view.name()));
-        areas.chain(views).chain(self.facts.hosts().iter().map(|host| OsString::from(host.as_str()))).collect()
+        areas.chain(views).chain(hosts.iter().map(|host| OsString::from(host.as_str()))).collect()
     }
 
     /// What `name` is in the root, and how long it may be kept. `Err` is an absence and how long that holds.
@@ -32,7 +37,41 @@ impl Fs {
         if self.facts.has_host(&host) {
             return Ok((Node::registry(host), self.hosts_ttl(self.facts.tag_ttl())));
         }
-        Err(self.hosts_ttl(ABSENT_TTL))
+        if self.options.staging.as_ref().is_some_and(|staging| staging.shows(&host, None)) {
+            return Ok((Node::registry(host), Duration::ZERO));
+        }
+        Err(self.hosts_ttl(self.absent_ttl()))
+    }
+
+    /// How long the kernel may keep the absence of a name above the releases. Where names can be staged not at all: a
+    /// directory that is made in staging is shown here at once.
+    pub(super) fn absent_ttl(&self) -> Duration {
+        if self.options.staging.is_some() { Duration::ZERO } else { ABSENT_TTL }
+    }
+
+    /// The directory `name` of `space`, if a stage shows it.
+    pub(super) fn staged_space(&self, space: &Space, name: &str) -> Option<Space> {
+        let staging = self.options.staging.as_ref()?;
+        let nested = RepoName::below(space.path.as_ref(), name)?;
+        staging.shows(&space.host, Some(&nested)).then(|| Space { host: space.host.clone(), path: Some(nested) })
+    }
+
+    /// How long a directory above the releases may be kept. What a stage shows is gone when the stage is.
+    pub(super) fn space_ttl(&self, space: &Space) -> Duration {
+        let staged = self.options.staging.as_ref().is_some_and(|s| s.shows(&space.host, space.path.as_ref()));
+        if staged { Duration::ZERO } else { self.facts.tag_ttl() }
+    }
+
+    /// The directories that stages show in `space`.
+    pub(super) fn staged_in(&self, space: &Space) -> Vec<(String, Space)> {
+        let Some(staging) = &self.options.staging else { return Vec::new() };
+        let shown = staging.shown_in(&space.host, space.path.as_ref()).into_iter();
+        shown
+            .filter_map(|name| {
+                let component = name.next_below(space.path.as_ref())?.to_owned();
+                Some((component, Space { host: space.host.clone(), path: Some(name) }))
+            })
+            .collect()
     }
 
     /// How long the name of a registry holds, where a store may come to hold another one after `otherwise`.

@@ -4,6 +4,8 @@
 //! to where something can be committed are held fast.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::FileKind;
@@ -11,18 +13,27 @@ use super::area::{Area, Rules};
 use super::error::Errno;
 use crate::local::{self, Maker, Name, RelPath, Tree};
 use crate::name::{Host, RepoName};
+use crate::stage::{self, Stage};
 
 /// The name of the area in the mount's root.
-pub const NAME: &str = "staging";
+pub const NAME: &str = stage::STAGING;
 /// The directory in it for what `providers mirror` writes.
 const MIRROR: &str = "mirror";
 /// The mode of the directories that are always there.
 const MODE: u32 = 0o755;
 
 /// What stands behind `staging/`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Staging {
     area: Arc<Area>,
+    stage: Arc<Stage>,
+    any_host: bool,
+}
+
+impl fmt::Debug for Staging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.area.fmt(f)
+    }
 }
 
 /// How it is shown and what may be made at its top.
@@ -39,11 +50,11 @@ pub struct Options {
 }
 
 impl Staging {
-    /// The staging area in `tree`; makes the directories that are always there.
+    /// The staging area in `tree`, the directory of `stage`; makes the directories that are always there.
     ///
     /// # Errors
     /// The disk's, where they cannot be made.
-    pub fn new(tree: Arc<Tree>, options: Options) -> local::Result<Staging> {
+    pub fn new(tree: Arc<Tree>, stage: Arc<Stage>, options: Options) -> local::Result<Staging> {
         let mut fixed = BTreeSet::new();
         let mirror = vec![Name::new(MIRROR.as_ref())?];
         let declared = options.declared.iter().map(|(host, prefix)| {
@@ -64,8 +75,33 @@ impl Staging {
                 Err(e) => return Err(e),
             }
         }
-        let rules = Box::new(StagingRules { fixed, any_host: options.any_host });
-        Ok(Staging { area: Arc::new(Area { name: NAME, tree, rules, uid: options.uid, gid: options.gid }) })
+        let any_host = options.any_host;
+        let rules = Box::new(StagingRules { fixed, any_host, stage: stage.clone() });
+        let area = Arc::new(Area { name: NAME, tree, rules, uid: options.uid, gid: options.gid });
+        Ok(Staging { area, stage, any_host })
+    }
+
+    /// The service that commits what is staged.
+    pub fn stage(&self) -> &Arc<Stage> {
+        &self.stage
+    }
+
+    /// Whether a stage shows this directory of the registry tree. Looks at the disk.
+    pub(super) fn shows(&self, host: &Host, name: Option<&RepoName>) -> bool {
+        let is_known = name.is_some() || self.any_host;
+        is_known && self.stage.is_way(&path_of(host, name))
+    }
+
+    /// The registries at the top that only a stage shows: such as a store will take. Looks at the disk.
+    pub(super) fn hosts(&self) -> Vec<Host> {
+        let top = if self.any_host { self.stage.ways_in(Path::new("")) } else { Vec::new() };
+        top.iter().filter_map(|name| name.to_str()?.parse().ok()).collect()
+    }
+
+    /// The repositories, and prefixes of such, that stages show directly in a directory. Looks at the disk.
+    pub(super) fn shown_in(&self, host: &Host, name: Option<&RepoName>) -> Vec<RepoName> {
+        let ways = self.stage.ways_in(&path_of(host, name));
+        ways.iter().filter_map(|way| RepoName::below(name, way.to_str()?)).collect()
     }
 
     pub(super) fn area(&self) -> &Arc<Area> {
@@ -73,11 +109,24 @@ impl Staging {
     }
 }
 
-#[derive(Debug)]
+/// Where releases of a repository, or of what lies below a name, are staged.
+pub(super) fn path_of(host: &Host, name: Option<&RepoName>) -> PathBuf {
+    let mut path = PathBuf::from(host.as_str());
+    path.extend(name.map(RepoName::as_str));
+    path
+}
+
 struct StagingRules {
     /// Directories that are always there: the declared ones and those above them.
     fixed: BTreeSet<RelPath>,
     any_host: bool,
+    stage: Arc<Stage>,
+}
+
+impl fmt::Debug for StagingRules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.fixed.fmt(f)
+    }
 }
 
 impl Rules for StagingRules {
@@ -92,7 +141,12 @@ impl Rules for StagingRules {
     }
 
     fn may_remove(&self, path: &RelPath) -> Result<(), Errno> {
-        if self.fixed.contains(path) { Err(Errno::EBUSY) } else { Ok(()) }
+        let is_held = self.fixed.contains(path) || self.stage.holds_sealed(Path::new(&path.to_os_string()));
+        if is_held { Err(Errno::EBUSY) } else { Ok(()) }
+    }
+
+    fn may_change(&self, path: &RelPath) -> Result<(), Errno> {
+        if self.stage.is_sealed(Path::new(&path.to_os_string())) { Err(Errno::EBUSY) } else { Ok(()) }
     }
 }
 
@@ -111,7 +165,14 @@ mod tests {
             ("b.example:5000".parse().unwrap(), Some("acme/team".parse().unwrap())),
         ];
         let options = Options { declared, any_host, ..Options::default() };
-        let staging = Staging::new(Tree::open(dir.path()).unwrap(), options).unwrap();
+        let stage = Stage::open(stage::Options {
+            dir: dir.path().join("state"),
+            destinations: Vec::new(),
+            mapping: Arc::new(|_| None),
+            allow_overwrite: false,
+        });
+        let tree = Tree::open(&dir.path().join("state/staging")).unwrap();
+        let staging = Staging::new(tree, stage.unwrap(), options).unwrap();
         (dir, staging)
     }
 
@@ -119,7 +180,7 @@ mod tests {
     fn declared_roots_and_mirror_are_always_there() {
         let (dir, staging) = rules(false);
         for root in ["a.example", "b.example:5000/acme/team", "mirror"] {
-            assert!(dir.path().join(root).is_dir(), "{root}");
+            assert!(dir.path().join("state/staging").join(root).is_dir(), "{root}");
         }
         for fixed in ["a.example", "b.example:5000", "b.example:5000/acme", "b.example:5000/acme/team", "mirror"] {
             assert_eq!(staging.area.rules.may_remove(&path(fixed)), Err(Errno::EBUSY), "{fixed}");

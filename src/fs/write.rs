@@ -3,11 +3,12 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use super::area::LocalNode;
+use super::area::{LocalFile, LocalNode};
 use super::error::{Errno, FsError};
 use super::inodes::Place;
 use super::node::Node;
 use super::providers::View;
+use super::publish::Source;
 use super::xattr::SHOWN;
 use super::{Entry, FileKind, Fs, plugin_cache};
 use crate::local::{self, Access, Change, How, Known, Maker, Name, RelPath};
@@ -60,8 +61,23 @@ fn local_of(node: Arc<Node>) -> Option<Arc<local::Node>> {
 }
 
 impl Fs {
-    /// The place `ino` of an area, if `who` may write there.
+    /// The place `ino` of an area, if `who` may change it now.
     fn writable(&self, who: Requester, ino: u64) -> Result<LocalNode, FsError> {
+        let at = self.owned(who, ino)?;
+        self.unsealed(&at)?;
+        Ok(at)
+    }
+
+    fn unsealed(&self, at: &LocalNode) -> Result<(), FsError> {
+        match at.node.path() {
+            Ok(path) => at.area.rules.may_change(&path).map_err(FsError::plain),
+            // What was removed is part of no release.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// The place `ino` of an area, if `who` may write there.
+    pub(super) fn owned(&self, who: Requester, ino: u64) -> Result<LocalNode, FsError> {
         match self.inodes.node(ino)?.as_ref() {
             Node::Local(at) if self.is_owner(who) => Ok(at.clone()),
             Node::Local(_) => Err(FsError::plain(Errno::EACCES)),
@@ -141,8 +157,9 @@ impl Fs {
         target.may_make(FileKind::Regular)?;
         let Target { dir, name, .. } = &target;
         let (node, file, stat) = dir.area.tree.create(&dir.node, name, access, mode, who.into())?;
-        let entry = self.send_local(target.place(), LocalNode { area: dir.area.clone(), node }, &stat);
-        Ok((entry, self.handles.open_local(file)))
+        let at = LocalNode { area: dir.area.clone(), node };
+        let handle = self.opened(LocalFile { at: at.clone(), file })?;
+        Ok((self.send_local(target.place(), at, &stat), handle))
     }
 
     /// A hard link to `ino`: there are none.
@@ -170,25 +187,39 @@ impl Fs {
         Ok(target.dir.area.tree.remove_dir(&target.dir.node, &target.name, known)?)
     }
 
-    /// Gives `name` in `parent` the name `as_name` in the directory `to`.
-    pub fn rename(
-        &self,
+    /// Gives `name` in `parent` the name `as_name` in the directory `to`: inside of an area, or from staging to where
+    /// it is published.
+    pub async fn rename(
+        self: Arc<Self>,
         who: Requester,
-        (parent, name): (u64, &OsStr),
-        (to, as_name): (u64, &OsStr),
+        (parent, name): (u64, Box<OsStr>),
+        (to, as_name): (u64, Box<OsStr>),
         how: How,
     ) -> Result<(), FsError> {
-        let from = self.standing(who, parent, name)?;
-        let is_beside = match self.inodes.node(to)?.as_ref() {
-            Node::Local(at) => Arc::ptr_eq(&at.area, &from.dir.area),
-            Node::Providers { view: View::PluginCache, .. } => from.dir.area.name == plugin_cache::NAME,
-            _ => false,
-        };
-        if !is_beside {
-            // EXDEV would have `mv` copy, and EINVAL would have it say that the target lies in the source.
-            return Err(FsError::plain(Errno::EPERM));
+        let into = self.inodes.node(to)?;
+        match into.as_ref() {
+            Node::Local(_) | Node::Providers { view: View::PluginCache, .. } => {
+                let from = self.standing(who, parent, &name)?;
+                let is_beside = match into.as_ref() {
+                    Node::Local(at) => Arc::ptr_eq(&at.area, &from.dir.area),
+                    _ => from.dir.area.name == plugin_cache::NAME,
+                };
+                // EXDEV would have `mv` copy, and EINVAL would have it say that the target lies in the source.
+                if !is_beside {
+                    return Err(FsError::plain(Errno::EPERM));
+                }
+                self.rename_local(from, self.target(who, to, &as_name)?, how)
+            }
+            _ => {
+                let dir = self.owned(who, parent)?;
+                let source = Source { name: Name::new(&name)?, place: Place::new(parent, &name), dir };
+                let published = self.publish(source, &into, &as_name, how).await;
+                self.note(&into, published)
+            }
         }
-        let to = self.target(who, to, as_name)?;
+    }
+
+    fn rename_local(&self, from: Target, to: Target, how: How) -> Result<(), FsError> {
         from.may_remove()?;
         to.may_make(self.kind_at(&from)?)?;
         match how {
@@ -215,30 +246,43 @@ impl Fs {
     /// Opens the file `ino` with `access`.
     pub fn open_to_write(&self, who: Requester, ino: u64, access: Access) -> Result<u64, FsError> {
         let node = self.inodes.node(ino)?;
-        match node.as_ref() {
-            Node::Lock if self.is_owner(who) => Ok(self.open_lock(node)),
-            _ => self.open_local(&self.writable(who, ino)?, access),
+        if let Node::Lock = node.as_ref()
+            && self.is_owner(who)
+        {
+            return Ok(self.open_lock(node));
         }
+        let at = self.writable(who, ino)?;
+        let file = at.area.tree.open_file(&at.node, access)?;
+        self.opened(LocalFile { at, file })
     }
 
-    fn open_for_writing(&self, handle: u64) -> Result<Arc<local::File>, FsError> {
+    /// Takes a file into the table of handles, unless it was sealed since it was looked at: who seals looks into the
+    /// table afterwards, so that one of both sees the other.
+    fn opened(&self, file: LocalFile) -> Result<u64, FsError> {
+        let at = file.at.clone();
+        let handle = self.handles.open_local(file);
+        self.unsealed(&at).inspect_err(|_| self.handles.close(handle))?;
+        Ok(handle)
+    }
+
+    fn open_for_writing(&self, handle: u64) -> Result<Arc<LocalFile>, FsError> {
         self.handles.local(handle).ok_or(FsError::plain(Errno::EROFS))
     }
 
     /// Writes at `offset`; how many bytes were written.
     pub fn write(&self, handle: u64, offset: u64, data: &[u8]) -> Result<usize, FsError> {
-        Ok(self.open_for_writing(handle)?.write_at(data, offset)?)
+        Ok(self.open_for_writing(handle)?.file.write_at(data, offset)?)
     }
 
     /// fallocate(2) with the bits of `mode`.
     pub fn fallocate(&self, handle: u64, mode: i32, offset: u64, length: u64) -> Result<(), FsError> {
-        Ok(self.open_for_writing(handle)?.allocate(mode, offset, length)?)
+        Ok(self.open_for_writing(handle)?.file.allocate(mode, offset, length)?)
     }
 
     /// Has the disk keep what was written to an open file.
     pub fn fsync(&self, handle: u64, data_only: bool) -> Result<(), FsError> {
         match self.handles.local(handle) {
-            Some(open) => Ok(open.sync(data_only)?),
+            Some(open) => Ok(open.file.sync(data_only)?),
             // Nothing of a release was ever written.
             None => Ok(()),
         }
@@ -258,9 +302,9 @@ impl Fs {
             return self.change_lock(who, ino, &change);
         }
         let at = self.writable(who, ino)?;
-        let change = owned(&at, change)?;
+        let change = kept_owner(&at, change)?;
         let open = handle.and_then(|handle| self.handles.local(handle));
-        let stat = at.area.tree.change(&at.node, &change, open.as_deref())?;
+        let stat = at.area.tree.change(&at.node, &change, open.as_ref().map(|open| &*open.file))?;
         Ok(at.entry(ino, &stat))
     }
 
@@ -288,7 +332,7 @@ fn storable(name: &OsStr) -> Result<(), FsError> {
 }
 
 /// Where everything is shown to belong to one user, it can be given to nobody else.
-fn owned(at: &LocalNode, mut change: Change) -> Result<Change, FsError> {
+fn kept_owner(at: &LocalNode, mut change: Change) -> Result<Change, FsError> {
     for (wanted, shown) in [(&mut change.uid, at.area.uid), (&mut change.gid, at.area.gid)] {
         if shown.is_some() {
             if wanted.is_some() && *wanted != shown {

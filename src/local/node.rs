@@ -48,6 +48,11 @@ impl Node {
         drop(before);
     }
 
+    /// Notes that it was removed by somebody else than who uses the tree.
+    pub fn lose(&self) {
+        self.put(Place::Gone);
+    }
+
     /// Where it stands now.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 //! itself.
 
 use std::collections::VecDeque;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use super::tree::{DIRECTORY, list, open_plain};
 use super::{Failure, StageError};
-use crate::name::{Host, Platform, ProviderAddr, Repo, RepoName, Selector, Tag};
+use crate::name::{Host, Platform, ProviderAddr, Repo, RepoName, Selector, Tag, is_passage};
 
 /// The directory of packed mirrors, which no host can have for a name.
 const MIRROR: &str = "mirror";
@@ -116,6 +116,33 @@ impl Staging {
         Ok(name.contains(&b':')
             || entries.iter().any(|(_, kind)| *kind != FileType::Directory)
             || !entries.is_empty() && entries.iter().all(|(name, _)| platform(name)))
+    }
+
+    /// Whether `path` is a directory on the way to releases. An empty one counts if its name cannot be a version: the name
+    /// of a repository that nothing is staged for yet.
+    pub(super) fn is_way(&self, path: &Path) -> Result<bool, StageError> {
+        let mut at = PathBuf::new();
+        for (depth, part) in components(path)?.into_iter().enumerate() {
+            at.push(part);
+            if depth > 0 && self.is_root(&at)? {
+                return Ok(false);
+            }
+        }
+        let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        let may_be_empty = at.parent().is_none_or(|above| above.as_os_str().is_empty()) || is_passage(name);
+        Ok(!self.entries(path)?.is_empty() || may_be_empty)
+    }
+
+    /// The names of the directories in `path` that are on the way to releases.
+    pub(super) fn ways_in(&self, path: &Path) -> Result<Vec<OsString>, StageError> {
+        let mut ways = Vec::new();
+        for (name, kind) in self.entries(path)? {
+            let name = OsString::from_vec(name);
+            if kind == FileType::Directory && self.is_way(&path.join(&name))? {
+                ways.push(name);
+            }
+        }
+        Ok(ways)
     }
 
     fn entries(&self, path: &Path) -> Result<Vec<(Vec<u8>, FileType)>, StageError> {
@@ -238,7 +265,7 @@ pub(super) fn reference(root: &Path) -> Option<String> {
 
 /// A path from its bytes, as records keep them.
 pub(super) fn path_of(bytes: Vec<u8>) -> PathBuf {
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+    PathBuf::from(OsString::from_vec(bytes))
 }
 
 #[cfg(test)]
@@ -299,6 +326,27 @@ mod tests {
         assert_eq!(staging.roots(Path::new("ghcr.io/x")).unwrap_err().failure, Failure::Absent);
         assert_eq!(staging.roots(Path::new("../x")).unwrap_err().failure, Failure::Invalid);
         assert_eq!(staging.roots(Path::new("/etc")).unwrap_err().failure, Failure::Invalid);
+    }
+
+    #[test]
+    fn a_way_leads_to_releases_and_is_none() {
+        let (_dir, staging) = staging(&[
+            "ghcr.io/acme/network/1.0.0/modules/x.tf",
+            "ghcr.io/acme/network/1.1.0/",
+            "ghcr.io/acme/new/",
+            "ghcr.io/acme/net:2/",
+            "other.example/",
+        ]);
+        for way in ["ghcr.io", "other.example", "ghcr.io/acme", "ghcr.io/acme/network", "ghcr.io/acme/new"] {
+            assert!(staging.is_way(Path::new(way)).unwrap(), "{way}");
+        }
+        for none in ["ghcr.io/acme/network/1.1.0", "ghcr.io/acme/net:2", "ghcr.io/acme/network/1.0.0/modules"] {
+            assert!(!staging.is_way(Path::new(none)).unwrap(), "{none}");
+        }
+        assert!(staging.is_way(Path::new("ghcr.io/nothing")).is_err());
+        let mut ways = staging.ways_in(Path::new("ghcr.io/acme")).unwrap();
+        ways.sort();
+        assert_eq!(ways, ["network", "new"]);
     }
 
     #[test]

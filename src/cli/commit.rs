@@ -1,0 +1,39 @@
+//! `tofufs commit`: has a mount publish what is staged in it.
+
+use std::path::Path;
+
+use super::args::commit::CommitArgs;
+use super::control::Request;
+use super::mounts;
+use super::output::{self, CommandError};
+use super::progress::Progress;
+use super::push::annotations;
+use crate::fs::staging;
+use crate::stage::Committed;
+
+/// Publishes, and prints a line for each release.
+pub fn run(args: &CommitArgs) -> Result<(), CommandError> {
+    let annotations = annotations(&args.annotation)?;
+    let (entry, below) = mounts::holding(&args.path)?;
+    let failed = |reason: String| CommandError::Failed(format!("{}: {reason}", args.path.display()));
+    // The root stands for all that is staged.
+    let staged = if below.as_os_str().is_empty() { Ok(Path::new("")) } else { below.strip_prefix(staging::NAME) };
+    let Some(path) = staged.ok().and_then(Path::to_str) else {
+        let wanted = entry.point.join(staging::NAME);
+        return Err(failed(format!("it does not lie in {}, where releases are staged", wanted.display())));
+    };
+    let request = Request::Commit { path: path.to_owned(), annotations, allow_overwrite: args.allow_overwrite };
+    let connection = mounts::connect(&entry.point).map_err(failed)?;
+    let mut progress = Progress::new("uploaded").map_err(CommandError::failed)?;
+    let reply = connection.ask_long(&request, |done, total| progress.step(done, total));
+    drop(progress);
+    let committed: Vec<Committed> = serde_json::from_value(reply.map_err(CommandError::Failed)?)
+        .map_err(|e| failed(format!("the mount's process answers with something else than releases: {e}")))?;
+    for release in &committed {
+        match args.json {
+            true => output::json(release)?,
+            false => output::text(format!("{}@{}\n", release.reference, release.digest))?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! A rename that commits: `mv staging/X X`.
+//!
+//! The kernel holds both directories while a rename lasts, so it waits no longer than the deadline; the commit goes on
+//! by itself, and who asks again joins it.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use super::Fs;
+use super::area::LocalNode;
+use super::error::{Errno, FsError};
+use super::inodes::Place;
+use super::node::Node;
+use super::staging::{self, Staging};
+use crate::local::{How, Name};
+use crate::stage::{Committed, Request, Stage, StageError};
+
+/// What is moved.
+pub(super) struct Source {
+    pub(super) dir: LocalNode,
+    pub(super) name: Name,
+    pub(super) place: Place,
+}
+
+/// Told which directory entries (number of the directory, and name) the kernel has to drop; called while an operation
+/// may be under way, so it hands them to a thread of its own.
+pub type Drops = Box<dyn Fn(Vec<(u64, Box<OsStr>)>) + Send + Sync>;
+
+/// Who is told, once there is a kernel to tell.
+#[derive(Default)]
+pub(super) struct Kernel(OnceLock<Drops>);
+
+impl Fs {
+    /// Names who has the kernel drop directory entries. The first one named stays.
+    pub fn tell_kernel(&self, drops: Drops) {
+        drop(self.kernel.0.set(drops));
+    }
+
+    /// The service that commits what is staged; `None` where nothing can be.
+    pub fn stage(&self) -> Option<&Arc<Stage>> {
+        self.options.staging.as_ref().map(Staging::stage)
+    }
+
+    /// Commits the artifact at `path` (below `staging/`), or all below it, and shows what became of it. It goes on when
+    /// who asked is gone. Needs a runtime.
+    ///
+    /// # Errors
+    /// See [`Stage::commit`].
+    pub async fn commit(self: &Arc<Self>, path: &Path, request: Request) -> Result<Vec<Committed>, StageError> {
+        let subject = Path::new(staging::NAME).join(path);
+        let Some(staging) = &self.options.staging else {
+            let rule = "nothing is staged in a mount that is read-only";
+            return Err(StageError::new(crate::stage::Failure::ReadOnly, subject.display(), rule));
+        };
+        let (fs, stage, path) = (self.clone(), staging.stage().clone(), path.to_owned());
+        let committing = tokio::spawn(async move { fs.committed(&stage, &path, request).await });
+        committing.await.unwrap_or_else(|_| Err(StageError::lost(subject.display())))
+    }
+
+    async fn committed(
+        self: &Arc<Self>,
+        stage: &Arc<Stage>,
+        path: &Path,
+        mut request: Request,
+    ) -> Result<Vec<Committed>, StageError> {
+        let fs = self.clone();
+        request.writers = Some(Arc::new(move |root: &Path| fs.open_writer(root)));
+        let committed = stage.commit(path, request).await?;
+        for release in &committed {
+            self.show(&release.reference);
+        }
+        Ok(committed)
+    }
+
+    /// A file at or below `root` (below `staging/`) that is open for writing.
+    fn open_writer(&self, root: &Path) -> Option<PathBuf> {
+        let staging = self.options.staging.as_ref()?;
+        let path = |at: &LocalNode| at.node.path().ok().map(|path| PathBuf::from(path.to_os_string()));
+        let found = self.handles.find_local(|open| {
+            open.file.is_writable()
+                && Arc::ptr_eq(&open.at.area, staging.area())
+                && path(&open.at).is_some_and(|path| path.starts_with(root))
+        })?;
+        path(&found.at)
+    }
+
+    /// Forgets what was known of a reference that was just published, so that the next look finds it.
+    fn show(&self, reference: &str) {
+        let names = self.refresh(Path::new(reference));
+        if let Some(drops) = self.kernel.0.get() {
+            drops(names);
+        }
+    }
+
+    pub(super) async fn publish(
+        self: &Arc<Self>,
+        source: Source,
+        into: &Node,
+        as_name: &OsStr,
+        how: How,
+    ) -> Result<(), FsError> {
+        let refused = |errno, why: &dyn std::fmt::Display| {
+            let at = source.dir.describe();
+            Err(FsError::said(errno, format_args!("{at}/{}: {why}", source.name.as_os_str().display())))
+        };
+        let Some(staging) = self.options.staging.as_ref().filter(|s| Arc::ptr_eq(s.area(), &source.dir.area)) else {
+            return refused(Errno::EPERM, &"only what is staged can be published");
+        };
+        let space = match into {
+            Node::Space { space, .. } => space,
+            Node::Root | Node::Providers { .. } => {
+                return refused(Errno::EPERM, &"a release is published by moving it to its own path below a registry");
+            }
+            // Inside a release, or onto something in it.
+            _ => return refused(Errno::EEXIST, &"releases are not changed; choose another tag"),
+        };
+        let path = PathBuf::from(source.dir.node.path()?.join(source.name.clone()).to_os_string());
+        let target = staging::path_of(&space.host, space.path.as_ref()).join(as_name);
+        if path != target || how == How::Exchange {
+            let why = format!("it can be moved to {} only, which publishes it", path.display());
+            return refused(Errno::EPERM, &why);
+        }
+        match staging.stage().artifact_roots(&path)?.as_slice() {
+            [root] if *root == path => {}
+            [root] => {
+                return refused(Errno::EPERM, &format_args!("the release is staging/{}", root.display()));
+            }
+            roots => return refused(Errno::EPERM, &format_args!("it holds {} releases; move each", roots.len())),
+        }
+        let deadline = self.facts.deadline();
+        match tokio::time::timeout(deadline, self.commit(&path, Request::default())).await {
+            Ok(committed) => {
+                committed?;
+                if let Some(Node::Local(gone)) = self.inodes.vacate(&source.place).as_deref() {
+                    gone.node.lose();
+                }
+                Ok(())
+            }
+            Err(_) => refused(
+                Errno::ETIMEDOUT,
+                &"the upload takes longer than --deadline and goes on; `mv` again waits for it",
+            ),
+        }
+    }
+}
