@@ -84,6 +84,7 @@ pub async fn push(
     observer: &dyn Observer,
 ) -> Result<Vec<Pushed>, StageError> {
     let mut push = Push { plan, upload, options, observer, content: None };
+    push.check_free().await?;
     let mut pushed: Vec<Pushed> = Vec::new();
     for tag in &plan.tags {
         let digest = match &plan.artifact {
@@ -118,6 +119,18 @@ struct Push<'a> {
 }
 
 impl Push<'_> {
+    /// Of several tags, one that is taken is found before anything is sent.
+    async fn check_free(&self) -> Result<(), StageError> {
+        if let Artifact::Module(manifest) = &self.plan.artifact
+            && self.plan.tags.len() > 1
+        {
+            for tag in &self.plan.tags {
+                self.is_free(tag, manifest.digest).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn module(&mut self, tag: &Tag, manifest: &Manifest) -> Result<Digest, StageError> {
         let ours = manifest.digest;
         if !self.is_free(tag, ours).await? {

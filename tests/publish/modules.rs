@@ -142,6 +142,44 @@ fn several_tags_stand_for_one_release() {
 }
 
 #[test]
+fn of_several_tags_one_that_is_taken_is_found_before_anything_is_sent() {
+    let bed = Bed::new();
+    bed.module("network");
+    bed.write("other/main.tf", "x");
+    let registry = Hostile::start();
+    let host = registry.host();
+    bed.pushed(&["--plain-http", &host, "other", &format!("{host}/acme/network:latest")]);
+    let before = registry.requests().len();
+    let reference = format!("{host}/acme/network:1.3.0");
+    let error = bed.refused(1, &["--plain-http", &host, "--tag", "latest", "network", &reference]);
+    assert!(error.contains("acme/network:latest: the tag stands for"), "{error}");
+    assert!(registry.requests()[before..].iter().all(|seen| seen.method == "HEAD"));
+}
+
+/// Also while the registry is silent; the same command goes on from there.
+#[test]
+fn a_push_that_is_interrupted_says_how_to_go_on() {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    let bed = Bed::new();
+    bed.module("network");
+    let registry = Hostile::start();
+    registry.rule(|seen| seen.method == "PUT", support::hostile::Behaviour::Silence);
+    let host = registry.host();
+    let words = ["--plain-http", &host, "network", &format!("{host}/acme/network:1.3.0")];
+    let child = bed.command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let waits = || registry.requests().iter().any(|seen| seen.method == "PUT");
+    assert!(support::wait_until(Duration::from_secs(30), waits));
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("stopped; what was uploaded is kept"), "{text}");
+    registry.behave();
+    bed.pushed(&words);
+}
+
+#[test]
 fn a_zip_is_pushed_byte_for_byte() {
     let bed = Bed::new();
     let zip = support::pack::zip(&[("main.tf", b"x"), ("run.sh!", b"y")]);

@@ -13,8 +13,8 @@ pub const PUSH_EXAMPLES: &str = "\
 Examples:
   tofufs push ./network ghcr.io/acme/network:1.3.0
         a module; what .terraformignore names is left out
-  tofufs push terraform-provider-aws_5.92.0_*.zip terraform-provider-aws_5.92.0_SHA256SUMS* ghcr.io/acme/aws
-        a provider release, tagged with its version; platforms that are there already stay
+  tofufs push terraform-provider-aws_5.92.0_* ghcr.io/acme/aws
+        a provider release of zips and SHA256SUMS, tagged with its version; platforms that are there stay
   tofufs push --tag 1.3 --tag latest ./network ghcr.io/acme/network:1.3.0
   tofufs push ./network oci:/srv/store/ghcr.io/acme/network:1.3.0
         into a store on disk
