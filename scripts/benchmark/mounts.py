@@ -38,7 +38,7 @@ def detach(path):
 class Mount:
     """A mount of a registry by tofufs. `base` gets its state; the cache may be shared."""
 
-    def __init__(self, base, registry, cache=None, options=()):
+    def __init__(self, base, registry, cache=None, options=(), tag_ttl="24h"):
         self.program = os.environ["TOFUFS"]
         self.base = base
         self.path = os.path.join(base, "mnt")
@@ -47,7 +47,7 @@ class Mount:
         self.env = {**os.environ, "HOME": base, "XDG_STATE_HOME": os.path.join(base, "state"), "no_proxy": "127.0.0.1"}
         self.log = os.path.join(base, "log")
         command = [self.program, "mount", "--cache-dir", cache or os.path.join(base, "cache"), "--log-file", self.log]
-        command += ["--ca-file", registry.ca, "--tag-ttl", "24h", *options, registry.host, self.path]
+        command += ["--ca-file", registry.ca, "--tag-ttl", tag_ttl, *options, registry.host, self.path]
         subprocess.run(command, check=True, env=self.env)
         self.pid = self.status()["pid"]
 

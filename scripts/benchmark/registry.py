@@ -46,21 +46,25 @@ class DockerRegistry:
         self.ca, certificate, key = certificates
         port = free_port()
         self.host = f"127.0.0.1:{port}"
-        config = os.path.join(directory, "registry.json")
+        self.config = os.path.join(directory, "registry.json")
         settings = {
             "version": 0.1,
             "log": {"level": "error", "accesslog": {"disabled": True}},
             "storage": {"filesystem": {"rootdirectory": os.path.join(directory, "registry")}},
             "http": {"addr": self.host, "secret": "none", "tls": {"certificate": certificate, "key": key}},
         }
-        with open(config, "w", encoding="utf-8") as file:
+        with open(self.config, "w", encoding="utf-8") as file:
             # JSON is YAML.
             json.dump(settings, file)
+        self.start()
+
+    def start(self):
+        """Starts it, also after it was stopped: on the same port, with what it held."""
         self.process = subprocess.Popen(
-            ["docker-registry", "serve", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ["docker-registry", "serve", self.config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
-            self._wait(port)
+            self._wait(int(self.host.rsplit(":", 1)[1]))
         except BaseException:
             self.stop()
             raise

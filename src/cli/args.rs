@@ -460,7 +460,7 @@ pub enum CacheCommand {
     Verify,
     /// Remove the least recently used content until the cache holds at most this much
     ///
-    /// What a mount has open stays readable there. Ctrl-C stops it after the file at which it is, with exit code 1.
+    /// What a mount has open stays readable there, and what is pinned stays. Ctrl-C stops it after the file at which it is, with exit code 1.
     Prune {
         /// How much may stay
         #[arg(long, value_name = "SIZE", default_value = "0KiB")]

@@ -82,18 +82,20 @@ fn prune(store: &Store, to: Size, as_json: bool) -> Result<(), CommandError> {
     let pruned = store.prune_while(to.0, &mut |done, total| progress.step(done, total));
     let stopped = progress.is_stopped();
     drop(progress);
-    let left = store.usage();
+    let (left, pinned) = (store.usage(), store.pinned_usage());
     if as_json {
         output::json(&json!({
             "removed": pruned.objects, "bytes": pruned.bytes, "left": {"objects": left.objects, "bytes": left.bytes},
+            "pinned": {"objects": pinned.objects, "bytes": pinned.bytes},
         }))?;
     } else {
         output::text(format!(
-            "removed {} objects, {}; {} objects are left, {}\n",
+            "removed {} objects, {}; {} objects are left, {}{}\n",
             pruned.objects,
             Size(pruned.bytes),
             left.objects,
-            Size(left.bytes)
+            Size(left.bytes),
+            if pinned.objects > 0 { format!(", of which {} are pinned", Size(pinned.bytes)) } else { String::new() }
         ))?;
     }
     match stopped && left.bytes > to.0 {

@@ -4,6 +4,7 @@
 //! all the places where a user finds it ([`Bed::refused`]), and what is refused is never in the cache.
 
 mod auth;
+mod away;
 mod budgets;
 mod cache;
 mod crash;

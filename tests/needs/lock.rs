@@ -8,6 +8,7 @@ use serde_json::Value;
 use tofufs::digest::Digest;
 
 use crate::support::docker_registry::{Access, DockerRegistry};
+use crate::support::hostile::Hostile;
 use crate::support::mount::finish;
 use crate::support::{layouts, pack};
 use crate::{Bench, add_to_mirror, clients, packages};
@@ -55,7 +56,7 @@ fn block(kind: &str, version: &str, constraints: &str, hashes: &[String]) -> Str
 
 #[test]
 fn ten_providers_of_twelve_platforms_are_locked_without_downloading_one() {
-    let Some(registry) = DockerRegistry::start(Access::Anybody, false) else { return };
+    let registry = Hostile::start();
     let bench = Bench::new();
     let kinds: Vec<String> = (0..10).map(|n| format!("kind{n}")).collect();
     let mut text =
@@ -64,7 +65,13 @@ fn ten_providers_of_twelve_platforms_are_locked_without_downloading_one() {
     let mirror = bench.join("mirror");
     for kind in &kinds {
         let packages = packages(kind, "1.2.0", &PLATFORMS);
-        registry.push(&format!("providers/{kind}")).artifact("1.2.0", &pack::annotated_provider_of(&packages));
+        let release = pack::annotated_provider_of(&packages);
+        for blob in &release.blobs {
+            registry.put_blob(blob);
+        }
+        for document in &release.manifests {
+            registry.put_manifest(&format!("providers/{kind}"), Some("1.2.0"), document.media_type, &document.bytes);
+        }
         text += &format!("\n{}", block(kind, "1.2.0", "~> 1.0", &hashes(&packages)));
         add_to_mirror(&mirror, kind, "1.2.0", &packages);
     }
@@ -106,6 +113,27 @@ fn ten_providers_of_twelve_platforms_are_locked_without_downloading_one() {
     fs::remove_file(bench.work().join(".terraform.lock.hcl")).unwrap();
     let output = finish(bench.command(words.iter().chain(&["--offline"])));
     assert!(output.status.success() && bench.lock_file() == text, "{output:?}");
+}
+
+#[test]
+fn a_registry_that_wants_a_login_is_logged_in_to() {
+    let Some(registry) = DockerRegistry::start(Access::Htpasswd, true) else { return };
+    let bench = Bench::new();
+    let packages = packages("a", "1.0.0+b1", &["linux_amd64", "darwin_arm64"]);
+    registry.push("providers/a").artifact("1.0.0_b1", &pack::annotated_provider_of(&packages));
+    bench.write("main.tf", &requiring(&["a"]));
+    let template = format!("{}/providers/${{type}}", registry.host());
+    let ca = registry.ca_file().expect("an authority").display().to_string();
+    let words = ["lock", "--oci-mirror", &template, "--include", "example.com/acme/*", "--ca-file", &ca];
+    let output = finish(bench.command(words));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("no credential"), "{said}");
+    let config = registry.write_docker_config(&bench.join("login"));
+    let mut command = bench.command(words);
+    command.env("REGISTRY_AUTH_FILE", config);
+    let output = finish(command);
+    assert!(output.status.success(), "{output:?}");
+    assert!(bench.lock_file().ends_with(&block("a", "1.0.0+b1", "", &hashes(&packages))), "{}", bench.lock_file());
 }
 
 #[test]

@@ -22,10 +22,16 @@ fn working_directory(mount_point: &str) -> Bench {
         "modules/network",
         "1.2.0",
         &[
-            ("main.tf", call("sub", "./sub") + &call("unpinned", "oci://reg.example/modules/names")),
+            (
+                "main.tf",
+                call("sub", "./sub")
+                    + &call("unpinned", "oci://reg.example/modules/names")
+                    + &call("neighbour", "../../neighbour/1.0.0"),
+            ),
             ("sub/main.tf", call("far", &format!("{mount_point}/reg.example/modules/far:2.0.0//deep"))),
         ],
     );
+    module("modules/neighbour", "1.0.0", &[("main.tf", call("astray", "github.com/acme/x"))]);
     module("modules/names", "latest", &[("main.tf", String::new())]);
     module("modules/far", "2.0.0", &[("deep/main.tf", call("up", "../")), ("main.tf", String::new())]);
     module("modules/unused", "1.0.0", &[("main.tf", String::new())]);
@@ -56,9 +62,10 @@ fn left_out(said: &Value) -> Vec<&str> {
     said["left_out"].as_array().unwrap().iter().map(|l| l["what"].as_str().unwrap()).collect()
 }
 
-const NEEDED: [&str; 5] = [
+const NEEDED: [&str; 6] = [
     "reg.example/modules/far:2.0.0",
     "reg.example/modules/names:latest",
+    "reg.example/modules/neighbour:1.0.0",
     "reg.example/modules/network:1.2.0",
     "reg.example/providers/one:1.0.0",
     "reg.example/providers/two:2.1.0_b",
@@ -71,7 +78,7 @@ fn what_a_root_module_needs_is_there_offline_afterwards() {
     let platform = ["--platform", "linux_amd64"];
     let said = bench.json(&[&["pull", "--root", "."][..], &platform].concat());
     assert_eq!(references(&said), NEEDED);
-    assert_eq!(left_out(&said), ["hashicorp/consul/aws"]);
+    assert_eq!(left_out(&said), ["github.com/acme/x", "hashicorp/consul/aws"]);
     let fetched = |said: &Value| -> u64 {
         said["artifacts"].as_array().unwrap().iter().map(|a| a["fetched_bytes"].as_u64().unwrap()).sum()
     };
@@ -79,7 +86,7 @@ fn what_a_root_module_needs_is_there_offline_afterwards() {
     assert!(fetched(&said) > 0);
     let again = bench.json(&[&["pull", "--root", ".", "--lock-file", ".terraform.lock.hcl"][..], &platform].concat());
     assert_eq!((fetched(&again), references(&again)), (0, NEEDED.to_vec()));
-    assert_eq!(left_out(&again), ["elsewhere.example/x/y", "hashicorp/consul/aws"]);
+    assert_eq!(left_out(&again), ["elsewhere.example/x/y", "github.com/acme/x", "hashicorp/consul/aws"]);
     let cache = bench.join("home/.cache/tofufs");
     let Some(mount) = Mount::start(&["reg.example"], Options::new().args(["--offline"]).cache(cache)) else { return };
     for (path, text) in [
@@ -112,8 +119,25 @@ fn a_path_below_a_mount_is_the_release_that_is_mounted_there() {
     bench.write("more.tf", "module \"linked\" {\n  source = \"./mounted/reg.example/modules/unused/1.0.0\"\n}\n");
     let said = bench.json(&["pull", "--root", ".", "--platform", "linux_amd64"]);
     let mut wanted = NEEDED.to_vec();
-    wanted.insert(3, "reg.example/modules/unused:1.0.0");
+    wanted.insert(4, "reg.example/modules/unused:1.0.0");
     assert_eq!(references(&said), wanted);
+}
+
+#[test]
+fn a_module_that_cannot_be_had_is_named_with_the_one_that_calls_it() {
+    let bench = working_directory("/nowhere/mnt");
+    for (source, words) in [
+        ("oci://reg.example/modules/network?tag=9.9.9", ["reg.example/modules/network:9.9.9", "no such release"]),
+        ("/nowhere/mnt/reg.example/modules/network/9.9.9", ["reg.example/modules/network:9.9.9", "no such release"]),
+        ("/nowhere/else", ["/nowhere/else", "no such directory"]),
+        ("./none", ["none", "no such directory"]),
+        ("/nowhere/mnt/reg.example/modules/network:1.2.0//none", ["no directory", "reg.example/modules/network:1.2.0"]),
+        ("oci://reg.example/providers/one?tag=1.0.0", ["provider release", "module \"x\""]),
+    ] {
+        bench.write("more.tf", &format!("module \"x\" {{\n  source = \"{source}\"\n}}\n"));
+        let said = bench.fails(&["pull", "--root", "."]);
+        assert!(words.iter().all(|word| said.contains(word)), "{source}: {said}");
+    }
 }
 
 #[test]

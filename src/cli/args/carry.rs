@@ -138,13 +138,13 @@ Examples:
 /// Arguments of `pull`.
 #[derive(Args, Debug)]
 pub struct PullArgs {
-    /// What for. Without --platform: this host's.
-    #[command(flatten)]
-    pub needs: NeedsArgs,
-
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+
+    /// What for. Without --platform: this host's.
+    #[command(flatten)]
+    pub needs: NeedsArgs,
 
     /// How it is read.
     #[command(flatten)]
@@ -158,13 +158,13 @@ pub struct PullArgs {
 /// Arguments of `cache pin`.
 #[derive(Args, Debug)]
 pub struct PinArgs {
-    /// What for. Without --platform: this host's.
-    #[command(flatten)]
-    pub needs: NeedsArgs,
-
     /// Pin no longer what the lock files and references name
     #[arg(long)]
     pub remove: bool,
+
+    /// What for. Without --platform: this host's.
+    #[command(flatten)]
+    pub needs: NeedsArgs,
 
     /// How it is read.
     #[command(flatten)]

@@ -16,7 +16,7 @@ use crate::lockfile::Client;
 use crate::lockfile::configuration::{Configuration, files_of};
 use crate::lockfile::constraints::Constraints;
 use crate::members::{Child, DirNo, TOP};
-use crate::name::{Host, ProviderAddr, Reference};
+use crate::name::{Host, ProviderAddr, Reference, Selector};
 use crate::oci::Descriptor;
 
 /// The largest configuration file that is read, in bytes.
@@ -135,10 +135,8 @@ impl Walk<'_> {
                     Place::Directory(dir) => self.path(dir.join(path), &by).await?,
                     Place::Release(opened, dir) => match plain(&dir.join(&path)) {
                         Some(inside) => Place::Release(Arc::clone(opened), inside.into_iter().collect()),
-                        None => {
-                            let rule = format!("{by}: {} leads out of the package", path.display());
-                            return Err(FactError::new(Failure::Structure, &opened.reference, rule).into());
-                        }
+                        // Out of the package, as a module in a mount may lead to its neighbours.
+                        None => self.release(&below_mount(&opened.in_mount().join(dir).join(path)), &by).await?,
                     },
                 },
             };
@@ -199,14 +197,24 @@ impl Walk<'_> {
         }
         let tried: Vec<String> = readings.iter().map(|(reference, _)| reference.to_string()).collect();
         let rule = match tried.is_empty() {
-            true => format!("{by} uses a path that no release can have"),
+            true => "its source is a path that no release can have".to_owned(),
             false => format!("there is no such release, which {by} uses"),
         };
-        Err(FactError::new(Failure::Absent, tried.join(" or "), rule).into())
+        let subject = if tried.is_empty() { by.to_owned() } else { tried.join(" or ") };
+        Err(FactError::new(Failure::Absent, subject, rule).into())
     }
 }
 
 impl Opened {
+    /// The path of the release below a mount.
+    fn in_mount(&self) -> PathBuf {
+        let Reference { repo, selector } = &self.reference;
+        match selector {
+            Selector::Tag(tag) => PathBuf::from(format!("{repo}/{tag}")),
+            Selector::Digest(digest) => PathBuf::from(format!("{repo}@{digest}")),
+        }
+    }
+
     async fn read(&self, dir: &Path, client: Client) -> Result<Configuration, NeedsError> {
         let at = self.package.reference();
         let refuse = |rule: String| {
