@@ -269,6 +269,9 @@ impl Fs {
             return Ok(Opened { handle: self.open_local(at, Access::READ)?, reading: Reading::Local });
         }
         let outcome = self.content(&node).await;
+        if matches!(&outcome, Err(e) if e.errno == Errno::ESTALE) {
+            self.supersede(ino);
+        }
         let content = self.note(&node, outcome)?;
         let (content, reading) = if backing {
             let outcome = self.backed(&node, content).await;
@@ -284,6 +287,7 @@ impl Fs {
         match node {
             Node::File { package, number, .. } => Ok(self.facts.content(package, *number).await?),
             Node::Zip(target) => {
+                self.confirm(target).await?;
                 let layer = self.zip_of(target).await?;
                 Ok(Content::Object(self.facts.blob(target.repo(), layer).await?))
             }

@@ -385,6 +385,15 @@ impl Facts {
         }
     }
 
+    /// The digest for which `tag` stood when this or an earlier mount asked for it last.
+    pub async fn remembered_binding(&self, repo: &Repo, tag: &Tag) -> Option<Digest> {
+        let need = Need::Binding(repo.clone(), tag.clone());
+        if self.edges.slot(&need).last.is_none() {
+            self.recall(&need).await;
+        }
+        self.last_binding(repo, tag)
+    }
+
     /// Asks who stands in for a registry that is out of reach. The answer is served as one that was never confirmed,
     /// and not kept for later mounts.
     async fn ask_stand_in(self: &Arc<Self>, need: &Need, error: &FactError) {

@@ -67,14 +67,15 @@ impl Fs {
             (None, Selector::Tag(tag)) => self.facts.bind(repo, tag, Instant::now()).await?,
         };
         let digest = node.bind(digest);
+        Ok(node.enter(self.bound(&node.reference, digest).await?))
+    }
+
+    /// The release that has the manifest `digest`, as it was spelled.
+    pub(super) async fn bound(self: &Arc<Self>, reference: &Reference, digest: Digest) -> Result<Bound, FsError> {
+        let repo = &reference.repo;
         let (manifest, release) = self.facts.release(repo, digest).await?;
-        Ok(node.enter(Bound {
-            repo: repo.clone(),
-            reference: node.reference.clone(),
-            manifest,
-            release,
-            package: Default::default(),
-        }))
+        let reference = reference.clone();
+        Ok(Bound { repo: repo.clone(), reference, manifest, release, package: OnceLock::new() })
     }
 
     /// Loads the tree of a module package.
@@ -137,6 +138,9 @@ impl Fs {
         match dir.as_ref() {
             Node::Release(release) => {
                 if let Some(node) = self.assumed(dir, release, name) {
+                    return Ok(Some(node));
+                }
+                if let Some(node) = self.remembered_zip(dir, release, name).await? {
                     return Ok(Some(node));
                 }
                 let bound = self.enter(release).await?;

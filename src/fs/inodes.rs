@@ -169,6 +169,7 @@ impl Table {
                 // What is made of facts changes with them, and the kernel keeps what it read of an inode.
                 (Node::Link(before), Node::Link(now)) => before == now,
                 (Node::Document(before), Node::Document(now)) => before == now,
+                (Node::Zip(before), Node::Zip(now)) => before.is_same(now),
                 (before, now) => std::mem::discriminant(before) == std::mem::discriminant(now),
             };
             if same {

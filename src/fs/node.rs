@@ -105,6 +105,25 @@ impl TargetNode {
         }
     }
 
+    /// A platform of the release that the tag in the directory `node` stood for when it was asked for last.
+    pub(super) fn remembered(node: Arc<Node>, release: Arc<Bound>, platform: Platform) -> Option<Self> {
+        let target = TargetNode::assumed(node, release.reference.clone(), platform);
+        target.settle(release)?;
+        Some(target)
+    }
+
+    /// The manifest of the release, and the release as it was spelled, if the tag may stand for another one by now.
+    pub(super) fn unconfirmed(&self) -> Option<(Digest, &Reference)> {
+        let (release, _) = self.place.get()?;
+        self.assumed.as_ref().map(|_| (release.manifest.digest, &self.reference))
+    }
+
+    /// Whether both are the same package.
+    pub(super) fn is_same(&self, other: &TargetNode) -> bool {
+        let manifest = |node: &TargetNode| node.target().map(|target| target.manifest.digest);
+        manifest(self) == manifest(other)
+    }
+
     /// Where the release is.
     pub(super) fn repo(&self) -> &Repo {
         &self.reference.repo
@@ -203,7 +222,7 @@ impl Node {
 
     /// Whether it was found without looking into its release.
     pub(super) fn is_assumed(&self) -> bool {
-        matches!(self, Node::Platform(target, _) if target.assumed.is_some())
+        matches!(self, Node::Platform(target, _) | Node::Zip(target) if target.assumed.is_some())
     }
 
     pub(super) fn release(&self) -> Option<&ReleaseNode> {

@@ -220,16 +220,20 @@ impl Fs {
         named.filter(|(name, _)| matches!(mirror::lookup(dir, name, known), Step::Edge(_)))
     }
 
+    /// The tag of a provider's release that nobody entered yet, and the platform in it that is shown.
+    fn shown_in<'a>(&self, release: &'a ReleaseNode, platform: &str) -> Option<(&'a Tag, Platform)> {
+        let Selector::Tag(tag) = &release.reference.selector else { return None };
+        let platform: Platform = platform.parse().ok()?;
+        Version::of_tag(tag)?;
+        let is_shown = self.facts.assumes(&platform) && self.facts.is_mapped(&release.reference.repo);
+        (is_shown && release.bound().is_none()).then_some((tag, platform))
+    }
+
     /// What `name` is in the release of a provider that nobody entered yet: a platform that is shown is assumed to be
     /// there. So following the links of `plugins/` binds no tag and costs no request.
     pub(super) fn assumed(&self, dir: &Arc<Node>, release: &ReleaseNode, name: &OsStr) -> Option<Node> {
+        let (tag, platform) = self.shown_in(release, name.to_str()?)?;
         let reference = &release.reference;
-        let Selector::Tag(tag) = &reference.selector else { return None };
-        let platform: Platform = name.to_str()?.parse().ok()?;
-        Version::of_tag(tag)?;
-        if release.bound().is_some() || !self.facts.assumes(&platform) || !self.facts.is_mapped(&reference.repo) {
-            return None;
-        }
         if let Fact::Is(platforms) = self.facts.view(Instant::now()).platforms(&reference.repo, tag)
             && !platforms.contains(&platform)
         {
@@ -237,6 +241,45 @@ impl Fs {
         }
         let target = TargetNode::assumed(dir.clone(), reference.clone(), platform);
         Some(Node::Platform(target, Default::default()))
+    }
+
+    /// What the zip `name` is in such a release: that of the manifest for which the tag stood last. So following the links
+    /// of `mirror/` costs two small requests per version, ever; whether the tag has moved is asked when it is opened.
+    pub(super) async fn remembered_zip(
+        self: &Arc<Self>,
+        dir: &Arc<Node>,
+        release: &ReleaseNode,
+        name: &OsStr,
+    ) -> Result<Option<Node>, FsError> {
+        let stem = name.to_str().and_then(|name| name.strip_suffix(".zip"));
+        let Some((tag, platform)) = stem.and_then(|stem| self.shown_in(release, stem)) else { return Ok(None) };
+        // There files are read without being opened.
+        if self.options.read_only {
+            return Ok(None);
+        }
+        let reference = &release.reference;
+        let digest = match self.facts.remembered_binding(&reference.repo, tag).await {
+            Some(digest) => digest,
+            None => self.facts.bind(&reference.repo, tag, Instant::now()).await?,
+        };
+        let Ok(bound) = self.bound(reference, digest).await else { return Ok(None) };
+        let Some(target) = TargetNode::remembered(dir.clone(), Arc::new(bound), platform) else { return Ok(None) };
+        self.zip_of(&target).await?;
+        Ok(Some(Node::Zip(target)))
+    }
+
+    /// Whether a zip that was remembered is still what its tag stands for.
+    ///
+    /// # Errors
+    /// ESTALE if it is not: the kernel looks the name up once more.
+    pub(super) async fn confirm(self: &Arc<Self>, target: &TargetNode) -> Result<(), FsError> {
+        if let Some((digest, reference)) = target.unconfirmed()
+            && let Selector::Tag(tag) = &reference.selector
+            && self.facts.bind(&reference.repo, tag, Instant::now()).await? != digest
+        {
+            return Err(FsError::plain(Errno::ESTALE));
+        }
+        Ok(())
     }
 
     /// Forgets what is known of the providers at and below `path` (in a view). Yields what the kernel has to drop.

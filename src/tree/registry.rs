@@ -119,7 +119,11 @@ fn tag_of_parent<K: Known>(space: &Space, name: &str, known: &K) -> Result<OfPar
     if !inside(&repo, known) {
         return Ok(OfParent::NoRepository);
     }
-    let tags = if known.was_bound(&repo, &tag) { None } else { Some(known.tags(&repo)) };
+    let listed = known.tags(&repo);
+    if matches!(&listed, Fact::Is(tags) if tags.binary_search(&tag).is_ok()) {
+        return Err(Step::Edge(Entry::Release(repo.at(Selector::Tag(tag)))));
+    }
+    let tags = if known.was_bound(&repo, &tag) { None } else { Some(listed) };
     // A tag that was entered is asked for by itself; so is one whose list is not to be had, since an earlier mount may
     // have entered it.
     if let None | Some(Fact::Failed(_)) = tags {
@@ -132,9 +136,6 @@ fn tag_of_parent<K: Known>(space: &Space, name: &str, known: &K) -> Result<OfPar
     }
     match tags.unwrap_or_else(|| known.tags(&repo)) {
         Fact::Unknown => Err(Step::Need(Need::Tags(repo))),
-        Fact::Is(tags) if tags.binary_search(&tag).is_ok() => {
-            Err(Step::Edge(Entry::Release(repo.at(Selector::Tag(tag)))))
-        }
         Fact::Is(_) => Ok(OfParent::NoSuchTag),
         Fact::Absent => Ok(OfParent::NoRepository),
         Fact::Denied(e) => Ok(OfParent::Denied(e)),

@@ -183,15 +183,38 @@ fn a_moved_tag_is_seen_through_the_views() {
     let document = mount.join("mirror").join(ORIGIN).join("acme/one/1.0.0.json");
     let program = package.join("terraform-provider-one_v1.0.0");
     let before = (fs::read(&program).unwrap(), fs::read(&document).unwrap());
-    push.artifact("1.0.0", &pack::provider_of(&[(&here(), pack::provider_zip("one", "1.0.0", b"another"))]));
+    let zip =
+        mount.join("mirror").join(ORIGIN).join("acme/one").join(format!("terraform-provider-one_1.0.0_{}.zip", here()));
+    let old_zip = fs::read(&zip).unwrap();
+    let new_zip = pack::provider_zip("one", "1.0.0", b"another");
+    push.artifact("1.0.0", &pack::provider_of(&[(&here(), new_zip.clone())]));
     push.artifact("1.1.0", &pack::provider("one", "1.1.0", &[&here()]));
     assert!((fs::read(&program).unwrap(), fs::read(&document).unwrap()) == before);
+    assert!(fs::read(&zip).unwrap() == old_zip);
     let mut refresh = mount.command("refresh");
     refresh.arg(mount.join("plugins").join(ORIGIN).join("acme/one"));
     assert!(refresh.status().unwrap().success());
+    assert!(fs::read(&zip).unwrap() == new_zip);
+    assert_eq!(fs::metadata(&zip).unwrap().len(), new_zip.len() as u64);
     assert_eq!(fs::read(&program).unwrap(), b"another");
     assert!(fs::read(&document).unwrap() != before.1);
     assert_eq!(names(&mount.join("plugins").join(ORIGIN).join("acme/one")), ["1.0.0", "1.1.0"]);
+}
+
+#[test]
+fn a_moved_tag_is_noticed_when_its_zip_is_opened() {
+    let Some(registry) = registry() else { return };
+    let push = registry.push("mirror/acme/one");
+    let options = mapped(&registry).args(declared(&["acme/one"])).args(["--tag-ttl", "1ms"]);
+    let Some(mount) = Mount::start(&[registry.host()], options) else { return };
+    let one = mount.join("mirror").join(ORIGIN).join("acme/one");
+    let zip = one.join(format!("terraform-provider-one_1.0.0_{}.zip", here()));
+    for content in ["first", "another one", "and a third"] {
+        let package = pack::provider_zip("one", "1.0.0", content.as_bytes());
+        push.artifact("1.0.0", &pack::provider_of(&[(&here(), package.clone())]));
+        assert!(fs::read(&zip).unwrap() == package);
+        assert_eq!(fs::metadata(&zip).unwrap().len(), package.len() as u64);
+    }
 }
 
 /// Where several rules match, versions are those of all, each from the first that has it; a store comes before the registry.

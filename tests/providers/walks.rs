@@ -3,11 +3,11 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::support::docker_registry::DockerRegistry;
 use crate::support::mount::{Mount, Options};
-use crate::support::pack;
+use crate::support::{pack, wait_until};
 use crate::{declared, here, mapped, names, registry, walk};
 
 /// More tags for a release that was pushed as `1.0.0`, without a request each: as the server's own files.
@@ -68,6 +68,25 @@ fn a_walk_of_mirror_costs_two_small_requests_per_version_more() {
     assert!(mount.again().status.success());
     assert_eq!(walk(&mount.join("mirror")).len(), 4);
     assert_eq!(mount.requests(), (0, 0), "what was learnt is kept");
+    // Where the list of tags has to be asked for again, all the rest need not be, whoever has read what meanwhile.
+    let again = mapped(&registry).args(declared(&["acme/one"])).args(["--tag-ttl", "1s"]);
+    assert!(mount.umount().status.success());
+    assert!(mount.again_with(&[registry.host()], again).status.success());
+    let zip =
+        mount.join("mirror/registry.example.com/acme/one").join(format!("terraform-provider-one_1.0.0_{}.zip", here()));
+    fs::read(&zip).unwrap();
+    let package = mount.join("plugins/registry.example.com/acme/one/1.1.0").join(here());
+    fs::read(package.join("README.md")).unwrap();
+    // The list is asked for again twice: by then what was learnt of single versions is old, too.
+    for _ in 0..2 {
+        let (before, _) = mount.requests();
+        let one = mount.join("plugins/registry.example.com/acme/one");
+        assert!(wait_until(Duration::from_secs(30), || names(&one).len() == 3 && mount.requests().0 > before));
+    }
+    let (before, _) = mount.requests();
+    assert_eq!(walk(&mount.join("mirror")).len(), 4);
+    let (after, _) = mount.requests();
+    assert!(after <= before + 1, "{before} {after}");
 }
 
 /// Providers that cannot be reached, do not exist, are refused or are broken, beside one that is fine.
