@@ -10,6 +10,7 @@ pub mod bundle;
 pub mod cache;
 pub mod commit;
 pub mod control;
+pub mod copy;
 pub mod daemon;
 pub mod doctor;
 pub mod helper;
@@ -67,6 +68,7 @@ pub fn run(words: Vec<OsString>) -> Result<(), CommandError> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Commit(args) => commit::run(&args),
         Command::Push(args) => push::run(&args),
+        Command::Copy(args) => copy::run(*args),
         Command::Lock(args) => lock::run(&args),
         Command::Bundle(args) => bundle::run(&args),
         Command::Pull(args) => pull::run(&args),

@@ -1,6 +1,7 @@
 //! Carrying releases from one place to another: what is needed, and of what it consists.
 
 pub mod bundle;
+pub mod carry;
 pub mod fetch;
 pub mod graph;
 pub mod hashes;

@@ -8,6 +8,7 @@
 
 pub mod carry;
 pub mod commit;
+pub mod copy;
 pub mod push;
 
 use std::ffi::OsString;
@@ -37,6 +38,7 @@ Mounting:
 Publishing:
   commit       Publish what is staged in a mount
   push         Publish a directory, a zip, or a provider's zips
+  copy         Copy releases between registries, stores and archives
 
 Working directories:
   lock         Write the hashes of all platforms into .terraform.lock.hcl
@@ -151,6 +153,13 @@ pub enum Command {
     /// added to the release that is there. Prints HOST/NAME:TAG@DIGEST for each tag.
     #[command(after_help = push::PUSH_EXAMPLES, override_usage = "tofufs push [OPTIONS] PATH... REFERENCE")]
     Push(Box<push::PushArgs>),
+    /// Copy releases between registries, stores and archives
+    ///
+    /// Copies any OCI image or index as it is: digests stay the same, and everything that passes is checked against its
+    /// own. What is there is not sent again, so a copy that was cut off goes on where it was; tags are written last. A tag
+    /// that holds something else is kept: exit code 1, with both digests. Prints HOST/NAME:TAG@DIGEST for each.
+    #[command(after_help = copy::COPY_EXAMPLES)]
+    Copy(Box<copy::CopyArgs>),
     /// Write the hashes of all platforms into .terraform.lock.hcl
     ///
     /// Reads which providers the working directory requires and locks them: in the version that is locked already if it

@@ -3,14 +3,18 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::lifecycle::Signals;
 use super::quantity::Size;
+
+/// How often it is looked whether somebody asked to stop.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How far a command is.
 pub struct Progress {
@@ -65,6 +69,34 @@ impl Drop for Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// A progress that tasks tell.
+pub struct Told(Mutex<Progress>);
+
+impl Told {
+    /// As [`Progress::new`].
+    pub fn new(verb: &'static str) -> io::Result<Told> {
+        Ok(Told(Mutex::new(Progress::new(verb)?)))
+    }
+
+    /// Shows that `done` of `total` bytes are done.
+    pub fn step(&self, done: u64, total: u64) {
+        // Whether to stop is looked at elsewhere, since a task may wait without progress.
+        let _ = self.held().step(done, total);
+    }
+
+    /// Returns when somebody asked to stop.
+    pub async fn stopped(&self) {
+        let mut look = tokio::time::interval(LOOK);
+        while !self.held().is_stopped() {
+            look.tick().await;
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Progress> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

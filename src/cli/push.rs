@@ -7,8 +7,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -18,7 +17,7 @@ use super::args::push::PushArgs;
 use super::control::private_dir;
 use super::daemon;
 use super::output::{self, CommandError};
-use super::progress::Progress;
+use super::progress::Told;
 use super::quantity::Size;
 use super::settings::{Environment, Network};
 use crate::name::{Host, Repo, RepoName, Tag, ZipName};
@@ -28,9 +27,6 @@ use crate::stage::plan::{self, Artifact, Destined, Plan};
 use crate::stage::provider::{Contents, Zip, is_sums};
 use crate::stage::push::{self, Observer, Pushed, Step};
 use crate::stage::{Committed, StageError, Workshop};
-
-/// How often it is looked whether somebody asked to stop.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// Pushes, or with `--dry-run` shows what would be pushed.
 pub fn run(args: &PushArgs) -> Result<(), CommandError> {
@@ -55,14 +51,14 @@ pub fn run(args: &PushArgs) -> Result<(), CommandError> {
     }
     let runtime = daemon::runtime()?;
     let options = push::Options { allow_overwrite: args.allow_overwrite };
-    let shown = Shown(Mutex::new(Progress::new("uploaded").map_err(CommandError::failed)?));
+    let shown = Shown(Told::new("uploaded").map_err(CommandError::failed)?);
     let pushed = runtime.block_on(async {
         // Connections belong to the runtime.
         let upload = target.upload(&network)?;
         let pushing = push::push(&plan, upload.as_ref(), options, &shown);
         tokio::select! {
             pushed = pushing => pushed.map_err(CommandError::failed),
-            () = shown.stopped() => Err(CommandError::failed(format_args!(
+            () = shown.0.stopped() => Err(CommandError::failed(format_args!(
                 "{}: stopped; what was uploaded is kept, and the same command goes on from there", plan.subject()
             ))),
         }
@@ -270,21 +266,7 @@ fn show(plan: &Plan, as_json: bool) -> Result<(), CommandError> {
 }
 
 /// Shows how far a push is.
-struct Shown(Mutex<Progress>);
-
-impl Shown {
-    fn held(&self) -> std::sync::MutexGuard<'_, Progress> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns when somebody asked to stop.
-    async fn stopped(&self) {
-        let mut look = tokio::time::interval(LOOK);
-        while !self.held().is_stopped() {
-            look.tick().await;
-        }
-    }
-}
+struct Shown(Told);
 
 #[async_trait]
 impl Observer for Shown {
@@ -293,8 +275,7 @@ impl Observer for Shown {
     }
 
     fn progress(&self, done: u64, total: u64) {
-        // Whether to stop is looked at elsewhere too, since a push may wait without progress.
-        let _ = self.held().step(done, total);
+        self.0.step(done, total);
     }
 }
 

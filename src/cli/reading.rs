@@ -55,6 +55,26 @@ impl Registries {
         &self.network
     }
 
+    /// The way to registries.
+    ///
+    /// # Errors
+    /// `--offline` was given.
+    pub fn access(&self) -> Result<&RegistryAccess, CommandError> {
+        self.access.as_ref().ok_or_else(|| CommandError::usage("--offline: no registry can be asked or written to"))
+    }
+
+    /// Facts over a source that is not to be found by a registry's name.
+    pub fn facts_over(&self, source: facts::Source) -> Arc<Facts> {
+        Facts::new(facts::Options {
+            sources: vec![source],
+            store: Arc::clone(&self.store),
+            tag_ttl: self.network.tag_ttl,
+            deadline: self.network.deadline,
+            limits: Limits::default(),
+            providers: facts::ProviderOptions::default(),
+        })
+    }
+
     /// The cache.
     pub fn store(&self) -> &Arc<Store> {
         &self.store

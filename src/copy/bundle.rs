@@ -106,14 +106,19 @@ impl Plan {
             },
             bytes: blobs + manifests,
         });
-        let carried = self.repositories.entry(artifact.repo.clone()).or_default();
+        self.carry(artifact.repo.clone(), artifact.digest, artifact.tags.iter().cloned(), graph);
+    }
+
+    /// Adds what a graph holds to a repository: its root by these tags, or by its digest alone.
+    pub fn carry(&mut self, repo: Repo, root: Digest, tags: impl IntoIterator<Item = Tag>, graph: Graph) {
+        let carried = self.repositories.entry(repo).or_default();
         for manifest in graph.manifests {
             if !carried.manifests.iter().any(|held| held.digest == manifest.digest) {
                 carried.manifests.push(manifest);
             }
         }
         carried.blobs.extend(graph.blobs);
-        carried.roots.entry(artifact.digest).or_default().extend(artifact.tags.iter().cloned());
+        carried.roots.entry(root).or_default().extend(tags);
     }
 
     /// All of it.
@@ -368,7 +373,7 @@ impl BlobSource for Cached {
 }
 
 /// A blob that is fetched when it is first read.
-struct Blob<'a> {
+pub(super) struct Blob<'a> {
     facts: &'a Arc<Facts>,
     repo: &'a Repo,
     blob: &'a Descriptor,
@@ -376,12 +381,12 @@ struct Blob<'a> {
 }
 
 impl<'a> Blob<'a> {
-    fn of(facts: &'a Arc<Facts>, repo: &'a Repo, blob: &'a Descriptor) -> Blob<'a> {
+    pub(super) fn of(facts: &'a Arc<Facts>, repo: &'a Repo, blob: &'a Descriptor) -> Blob<'a> {
         Blob { facts, repo, blob, fetched: OnceCell::new() }
     }
 
     /// Why it could not be fetched, if that was tried.
-    fn failure(&self) -> Option<FactError> {
+    pub(super) fn failure(&self) -> Option<FactError> {
         self.fetched.get()?.as_ref().err().cloned()
     }
 }

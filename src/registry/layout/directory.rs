@@ -22,6 +22,8 @@ use crate::oci::layout::{BLOBS, LAYOUT_FILE, Part};
 /// See the module.
 pub struct Directory {
     pub(super) root: OwnedFd,
+    /// The one repository that it is, where it is no store but one layout.
+    pub(super) only: Option<Repo>,
     name: String,
 }
 
@@ -37,9 +39,21 @@ impl Directory {
                 Err(RegistryError::new(Failure::Io, &name, "this is one image layout and no store of them")
                     .remedy("name the directory that holds it as HOST/REPOSITORY"))
             }
-            Ok(root) => Ok(Directory { root, name }),
+            Ok(root) => Ok(Directory { root, only: None, name }),
             Err(e) => Err(RegistryError::new(Failure::Io, &name, format!("the store cannot be opened: {e}"))
                 .remedy("name a directory that holds HOST/REPOSITORY, each an OCI image layout")),
+        }
+    }
+
+    /// Opens `dir` as one image layout, which may be made later, that stands for `repo`.
+    ///
+    /// # Errors
+    /// `Io` where `dir` cannot be opened as a directory.
+    pub fn layout(dir: &Path, repo: Repo) -> Result<Directory, RegistryError> {
+        let name = format!("oci:{}", dir.display());
+        match rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(root) => Ok(Directory { root, only: Some(repo), name }),
+            Err(e) => Err(RegistryError::new(Failure::Io, &name, format!("the image layout cannot be opened: {e}"))),
         }
     }
 
@@ -50,6 +64,9 @@ impl Directory {
 
 impl HostStore for Directory {
     fn hosts(&self) -> Result<Vec<Host>, RegistryError> {
+        if let Some(only) = &self.only {
+            return Ok(vec![only.host.clone()]);
+        }
         let names = subdirectories(self.root.as_fd()).map_err(|e| self.unreadable(e).about(&self.name))?;
         let mut hosts: Vec<Host> = names.iter().filter_map(|name| name.parse().ok()).collect();
         hosts.sort();
@@ -57,6 +74,9 @@ impl HostStore for Directory {
     }
 
     fn holds(&self, host: &Host) -> bool {
+        if let Some(only) = &self.only {
+            return only.host == *host;
+        }
         statat(&self.root, host.as_str(), AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
     }
@@ -83,6 +103,9 @@ impl Medium for Directory {
     }
 
     fn catalog(&self, host: &Host) -> Result<Vec<RepoName>, RegistryError> {
+        if let Some(only) = &self.only {
+            return Ok(if only.host == *host { vec![only.name.clone()] } else { Vec::new() });
+        }
         let failed = |e| self.unreadable(e).about(host);
         let mut repos = Vec::new();
         let mut pending: Vec<Option<RepoName>> = vec![None];
@@ -119,8 +142,12 @@ impl Medium for Directory {
     }
 
     fn place(&self, repo: &Repo) -> Result<OwnedFd, NotOpened> {
-        open_below(&self.root, &format!("{}/{}", repo.host, repo.name), OFlags::DIRECTORY)
-            .map_err(|e| self.not_opened(e))
+        let path = match &self.only {
+            Some(only) if only == repo => ".".to_owned(),
+            Some(_) => return Err(NotOpened::Missing),
+            None => format!("{}/{}", repo.host, repo.name),
+        };
+        open_below(&self.root, &path, OFlags::DIRECTORY).map_err(|e| self.not_opened(e))
     }
 
     fn open(&self, place: &OwnedFd, part: Part) -> Result<(OwnedFd, u64), NotOpened> {

@@ -167,6 +167,10 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     fn open(store: &'a Directory, repo: &Repo) -> Result<Self, RegistryError> {
+        if store.only.is_some() {
+            let dir = open_below(&store.root, ".", OFlags::DIRECTORY).map_err(|e| not_written(store, repo, e))?;
+            return Ok(Writer { store, repo: repo.clone(), dir });
+        }
         let mut layout = false;
         let mut dir = make(&store.root, repo.host.as_str()).map_err(|e| not_written(store, repo, e))?;
         for component in repo.name.components() {

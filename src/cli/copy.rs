@@ -1,0 +1,368 @@
+//! `tofufs copy`: artifacts between registries, stores and archives, as they are.
+
+use std::ffi::OsStr;
+use std::io::{self, ErrorKind, Write as _};
+use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::args::copy::CopyArgs;
+use super::daemon;
+use super::output::{self, CommandError};
+use super::progress::Told;
+use super::reading::Registries;
+use super::settings::{Environment, Source};
+use crate::copy::Origins;
+use crate::copy::bundle::Plan;
+use crate::copy::carry::{self, Artifact, Blobs, Copied, Copy, CopyError, Found, Meter};
+use crate::facts::{self, FactError, Facts};
+use crate::name::{Host, Reference, Repo, RepoName, Selector, Tag};
+use crate::registry::layout::{Archive, Directory, Layout, Stored};
+use crate::registry::{Failure, HostStore, Registry, Upload};
+
+/// Copies, and prints each artifact when it is there.
+pub fn run(mut args: CopyArgs) -> Result<(), CommandError> {
+    let environment = Environment::of_process().map_err(CommandError::usage)?;
+    let source = Place::parse(&args.source, &environment.base)?;
+    let destination = Place::parse(&args.destination, &environment.base)?;
+    check(&source, &destination)?;
+    if matches!(source, Place::All(Source::Layouts(_) | Source::Archive(_))) {
+        args.reading.from.push(args.source.clone());
+    }
+    let registries = Registries::open(&args.reading, args.cache_dir.as_deref(), &environment)?;
+    let shown = Told::new("copied").map_err(CommandError::failed)?;
+    daemon::runtime()?.block_on(async {
+        tokio::select! {
+            copied = copy(&args, &source, &destination, &registries, &shown) => copied,
+            () = shown.stopped() => Err(CommandError::failed(format_args!(
+                "{source}: stopped; what was copied is kept, and the same command goes on from there"
+            ))),
+        }
+    })
+}
+
+/// One end of a copy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Place {
+    /// One artifact of a registry.
+    One(Reference),
+    /// One tag of one image layout.
+    Layout(PathBuf, Tag),
+    /// All of a registry's part, of a store or of an archive.
+    All(Source),
+}
+
+impl Place {
+    fn parse(text: &OsStr, base: &Path) -> Result<Place, CommandError> {
+        if let Some(path) = text.as_bytes().strip_prefix(b"oci:")
+            && let Some((path, tag)) = split_tag(path)
+        {
+            return Ok(Place::Layout(base.join(path).components().collect(), tag));
+        }
+        if let Some(reference) = text.to_str().and_then(|text| text.parse().ok()) {
+            return Ok(Place::One(reference));
+        }
+        Source::parse(text, base).map(Place::All).map_err(CommandError::usage)
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Place::One(reference) => write!(f, "{reference}"),
+            Place::Layout(path, tag) => write!(f, "oci:{}:{tag}", path.display()),
+            Place::All(source) => write!(f, "{source}"),
+        }
+    }
+}
+
+/// `PATH:TAG`, where what follows the last colon can be a tag.
+fn split_tag(text: &[u8]) -> Option<(&Path, Tag)> {
+    let colon = text.iter().rposition(|byte| *byte == b':').filter(|at| *at > 0)?;
+    let tag = std::str::from_utf8(&text[colon + 1..]).ok()?.parse().ok()?;
+    Some((Path::new(OsStr::from_bytes(&text[..colon])), tag))
+}
+
+/// Refuses what has no meaning.
+fn check(source: &Place, destination: &Place) -> Result<(), CommandError> {
+    let refuse = |rule: &str| Err(CommandError::usage(format_args!("{source} {destination}: {rule}")));
+    match (source, destination) {
+        (_, Place::One(Reference { selector: Selector::Digest(_), .. })) => {
+            refuse("a digest follows from the content and cannot be chosen; write HOST/NAME:TAG")
+        }
+        (Place::All(_), Place::One(_) | Place::Layout(..)) => {
+            refuse("many artifacts cannot have one name; write HOST/PREFIX, oci:DIR or oci-archive:FILE")
+        }
+        (Place::Layout(..), Place::All(_)) => {
+            refuse("one image layout says nothing of a repository; write HOST/NAME:TAG as the destination")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An image layout by itself has no name of a registry; this one stands in sentences.
+fn unnamed(path: &Path) -> Result<Repo, CommandError> {
+    let name = path.file_name().and_then(OsStr::to_str).and_then(|name| name.parse::<RepoName>().ok());
+    let name = name.map_or_else(|| "layout".parse(), Ok).map_err(CommandError::failed)?;
+    Ok(Repo { host: "localhost".parse().map_err(CommandError::failed)?, name })
+}
+
+async fn copy(
+    args: &CopyArgs,
+    source: &Place,
+    destination: &Place,
+    registries: &Registries,
+    shown: &Told,
+) -> Result<(), CommandError> {
+    let failed = |e: CopyError| CommandError::failed(e);
+    let from = Reading::open(source, registries)?;
+    let found = from.found(source, registries).await?;
+    let target = |repo: &Repo| target(repo, destination, args.keep_host);
+    let mut artifacts = carry::artifacts(found, &target, from.store(), from.origins()).await.map_err(failed)?;
+    if let Place::One(Reference { selector: Selector::Tag(tag), .. }) | Place::Layout(_, tag) = destination {
+        artifacts.iter_mut().for_each(|artifact| artifact.found.tags = vec![tag.clone()]);
+    }
+    for artifact in artifacts.iter().filter(|artifact| artifact.left_behind > 0) {
+        let (count, Found { repo, digest, .. }) = (artifact.left_behind, &artifact.found);
+        // Nobody listening is no reason to stop.
+        let _ = writeln!(
+            io::stderr(),
+            "tofufs: warning: {repo}@{digest}: {count} manifests that its index names are not in {source}, and stay behind"
+        );
+    }
+    if let Place::All(Source::Archive(file)) = destination {
+        return pack(args, file, artifacts, &from, shown).await;
+    }
+    let tell = |done, total| shown.step(done, total);
+    let meter = Meter::new(carry::size(&artifacts), &tell);
+    let into = Writing::open(destination, registries)?;
+    let copy = Copy { blobs: from.blobs(), allow_overwrite: args.allow_overwrite, meter };
+    for artifact in &artifacts {
+        let upload = into.upload(&artifact.to.host, registries)?;
+        for copied in copy.artifact(artifact, upload.as_ref()).await.map_err(failed)? {
+            report(&copied, destination, args.json)?;
+        }
+    }
+    Ok(())
+}
+
+fn report(copied: &Copied, destination: &Place, as_json: bool) -> Result<(), CommandError> {
+    let Copied { reference, tag, digest, uploaded_bytes, skipped_blobs } = copied;
+    let reference = match destination {
+        Place::Layout(..) => destination.to_string(),
+        _ => reference.to_string(),
+    };
+    if as_json {
+        return output::json(&json!({
+            "reference": reference, "digest": digest.to_string(), "tag": tag.as_ref().map(Tag::as_str),
+            "uploaded_bytes": uploaded_bytes, "skipped_blobs": skipped_blobs,
+        }));
+    }
+    match tag {
+        Some(_) => output::text(format!("{reference}@{digest}\n")),
+        None => output::text(format!("{reference}\n")),
+    }
+}
+
+/// What a repository of the source is called at the destination.
+fn target(repo: &Repo, destination: &Place, keep_host: bool) -> Result<Repo, CopyError> {
+    let (host, prefix) = match destination {
+        Place::One(reference) => return Ok(reference.repo.clone()),
+        Place::Layout(path, _) => {
+            return unnamed(path).map_err(|e| CopyError::Refused(e.to_string()));
+        }
+        Place::All(Source::Registry { host, prefix }) => (host, prefix),
+        Place::All(_) => return Ok(repo.clone()),
+    };
+    let kept = keep_host.then(|| repo.host.as_str());
+    let parts = prefix.iter().map(RepoName::as_str).chain(kept).chain([repo.name.as_str()]);
+    let name = parts.collect::<Vec<_>>().join("/").parse();
+    let name = name.map_err(|e| CopyError::Refused(format!("{repo}: this cannot be copied to {destination}: {e}")))?;
+    Ok(Repo { host: host.clone(), name })
+}
+
+/// Where it is read from.
+struct Reading<'a> {
+    registries: &'a Registries,
+    held: Held,
+    /// Facts of a single layout, which no registry's name leads to.
+    only: Option<Only>,
+}
+
+/// The store that the source is, if it is one.
+enum Held {
+    Nowhere,
+    Directory(Arc<Directory>),
+    Archive(Arc<Archive>),
+}
+
+struct Only(Arc<Facts>);
+
+impl Origins for Only {
+    fn facts(&self, _: &Host) -> Result<Arc<Facts>, FactError> {
+        Ok(Arc::clone(&self.0))
+    }
+}
+
+impl<'a> Reading<'a> {
+    fn open(source: &Place, registries: &'a Registries) -> Result<Reading<'a>, CommandError> {
+        let mut only = None;
+        let held = match source {
+            Place::One(_) | Place::All(Source::Registry { .. }) => Held::Nowhere,
+            Place::Layout(path, _) => {
+                let store = Arc::new(Directory::layout(path, unnamed(path)?).map_err(CommandError::failed)?);
+                let named = facts::Source::Store { store: store.clone(), name: source.to_string() };
+                only = Some(Only(registries.facts_over(named)));
+                Held::Directory(store)
+            }
+            Place::All(Source::Layouts(dir)) => {
+                Held::Directory(Arc::new(Directory::open(dir).map_err(CommandError::failed)?))
+            }
+            Place::All(Source::Archive(file)) => {
+                Held::Archive(Arc::new(Archive::open(file).map_err(CommandError::failed)?))
+            }
+        };
+        Ok(Reading { registries, held, only })
+    }
+
+    fn store(&self) -> Option<Arc<dyn HostStore>> {
+        match &self.held {
+            Held::Nowhere => None,
+            Held::Directory(store) => Some(store.clone()),
+            Held::Archive(store) => Some(store.clone()),
+        }
+    }
+
+    fn origins(&self) -> &dyn Origins {
+        match &self.only {
+            Some(only) => only,
+            None => self.registries,
+        }
+    }
+
+    fn blobs(&self) -> Blobs<'_> {
+        match &self.held {
+            Held::Directory(store) => Blobs::Directory(store.clone()),
+            Held::Archive(store) => Blobs::Archive(store.clone()),
+            Held::Nowhere => Blobs::Fetched(self.origins()),
+        }
+    }
+
+    async fn found(&self, source: &Place, registries: &Registries) -> Result<Vec<Found>, CommandError> {
+        let one = match source {
+            Place::One(reference) => reference.clone(),
+            Place::Layout(path, tag) => unnamed(path)?.at(Selector::Tag(tag.clone())),
+            Place::All(Source::Registry { host, prefix }) => {
+                let registry = registries.access()?.registry(host)?;
+                let all = carry::all_of_registry(registry.as_ref(), host, prefix.as_ref(), self.origins()).await;
+                return all.map_err(CommandError::failed);
+            }
+            Place::All(_) => {
+                let Some(store) = self.store() else { return Ok(Vec::new()) };
+                return carry::all_of_store(store).await.map_err(CommandError::failed);
+            }
+        };
+        let facts = self.origins().facts(&one.repo.host).map_err(CommandError::failed)?;
+        let digest = facts.resolve(&one).await.map_err(CommandError::failed)?;
+        let tags = match one.selector {
+            Selector::Tag(tag) => vec![tag],
+            Selector::Digest(_) => Vec::new(),
+        };
+        Ok(vec![Found { repo: one.repo, digest, tags }])
+    }
+}
+
+/// Where it is written to.
+enum Writing {
+    Registry,
+    Directory(Arc<Directory>),
+}
+
+impl Writing {
+    /// Opens the destination; a missing directory is made.
+    fn open(destination: &Place, registries: &Registries) -> Result<Writing, CommandError> {
+        let made = |dir: &Path| {
+            std::fs::create_dir_all(dir)
+                .map_err(|e| CommandError::Failed(format!("{} cannot be made: {e}", dir.display())))
+        };
+        match destination {
+            Place::Layout(path, _) => {
+                made(path)?;
+                let layout = Directory::layout(path, unnamed(path)?).map_err(CommandError::failed)?;
+                Ok(Writing::Directory(Arc::new(layout)))
+            }
+            Place::All(Source::Layouts(dir)) => {
+                made(dir)?;
+                Ok(Writing::Directory(Arc::new(Directory::open(dir).map_err(CommandError::failed)?)))
+            }
+            _ => registries.access().map(|_| Writing::Registry),
+        }
+    }
+
+    fn upload(&self, host: &Host, registries: &Registries) -> Result<Arc<dyn Upload>, CommandError> {
+        Ok(match self {
+            Writing::Registry => Arc::new(registries.access()?.remote(host)?),
+            Writing::Directory(store) => {
+                Arc::new(Layout::of(store.clone(), host).with_deadline(registries.network().deadline))
+            }
+        })
+    }
+}
+
+/// Writes an archive anew, with what it held and what is copied into it.
+async fn pack(
+    args: &CopyArgs,
+    file: &Path,
+    artifacts: Vec<Artifact>,
+    from: &Reading<'_>,
+    shown: &Told,
+) -> Result<(), CommandError> {
+    let before = match std::fs::symlink_metadata(file) {
+        Err(e) if e.kind() == ErrorKind::NotFound => None,
+        _ => Some(Arc::new(Archive::open(file).map_err(CommandError::failed)?)),
+    };
+    let mut plan = Plan::default();
+    let mut copied = Vec::new();
+    for Artifact { found, to, graph, .. } in artifacts {
+        for tag in &found.tags {
+            if let Some(archive) = &before
+                && !args.allow_overwrite
+            {
+                free(archive, &to, tag, &found).await?;
+            }
+        }
+        let tags: Vec<Option<&Tag>> = match found.tags.is_empty() {
+            true => vec![None],
+            false => found.tags.iter().map(Some).collect(),
+        };
+        let bytes = graph.blobs.values().map(|blob| blob.size).sum();
+        for (n, tag) in tags.into_iter().enumerate() {
+            let selector = tag.cloned().map_or(Selector::Digest(found.digest), Selector::Tag);
+            let (reference, tag, digest) = (to.at(selector), tag.cloned(), found.digest);
+            let (uploaded_bytes, skipped_blobs) = if n == 0 { (bytes, 0) } else { (0, graph.blobs.len() as u64) };
+            copied.push(Copied { reference, tag, digest, uploaded_bytes, skipped_blobs });
+        }
+        plan.carry(to, found.digest, found.tags, graph);
+    }
+    let mut step = |done, total| {
+        shown.step(done, total);
+        ControlFlow::Continue(())
+    };
+    plan.into_archive(file, before, from.origins(), &mut step).await.map_err(CommandError::failed)?;
+    copied.iter().try_for_each(|copied| report(copied, &Place::All(Source::Archive(file.to_owned())), args.json))
+}
+
+/// Refuses a tag of an archive that stands for something else.
+async fn free(archive: &Arc<Archive>, to: &Repo, tag: &Tag, found: &Found) -> Result<(), CommandError> {
+    match Stored::of(archive.clone(), &to.host).resolve(&to.name, tag).await {
+        Ok(Some(there)) if there != found.digest => {
+            let reference = to.at(Selector::Tag(tag.clone()));
+            Err(CommandError::failed(CopyError::exists(&reference, &there, &found.digest)))
+        }
+        Err(e) if e.failure != Failure::Absent => Err(CommandError::failed(e)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,409 @@
+//! Copying artifacts as they are: an index, its manifests and all blobs keep their digests.
+//!
+//! Order: blobs, manifests each behind all that it names, read back and compared, the tags last. What is there already is
+//! not sent, so a copy that was cut off is taken up by copying again. INVARIANT: everything that passes is checked
+//! against its digest, and a tag never stands for something incomplete, nor changes without being asked to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+
+use super::Origins;
+use super::bundle::Blob;
+use super::graph::{Graph, graph};
+use crate::digest::Digest;
+use crate::facts::{FactError, Failure, blocking};
+use crate::name::{Host, Reference, Repo, RepoName, Selector, Tag};
+use crate::oci::layout::tag_of;
+use crate::oci::{Body, Descriptor, Manifest};
+use crate::registry::layout::{Archive, Directory, Stored};
+use crate::registry::{BlobSource, HostStore, Registry, RegistryError, Upload, Uploaded};
+
+/// Blobs that are copied at once.
+const AT_ONCE: usize = 3;
+
+/// Why something was not copied.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CopyError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Read(#[from] FactError),
+    /// It cannot be listed or written.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// A rule of copying forbids it.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl CopyError {
+    /// A tag of the destination stands for something else.
+    pub fn exists(reference: &Reference, there: &Digest, ours: &Digest) -> CopyError {
+        CopyError::Refused(format!(
+            "{reference}: the tag stands for {there} there, and was to stand for {ours}; --allow-overwrite replaces it"
+        ))
+    }
+
+    /// Two repositories would become one.
+    fn collision(target: &Repo, one: &Repo, other: &Repo) -> CopyError {
+        CopyError::Refused(format!(
+            "{target}: {one} and {other} would both be copied there; --keep-host keeps them apart"
+        ))
+    }
+}
+
+/// An artifact of a source.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Found {
+    /// Where it is.
+    pub repo: Repo,
+    /// Its manifest or index.
+    pub digest: Digest,
+    /// What stands for it; perhaps nothing.
+    pub tags: Vec<Tag>,
+}
+
+/// All that a store holds: what its repositories list, tagged or not.
+///
+/// # Errors
+/// A repository that cannot be read.
+pub async fn all_of_store(store: Arc<dyn HostStore>) -> Result<Vec<Found>, CopyError> {
+    let mut found = Vec::new();
+    for host in store.hosts()? {
+        for name in store.clone().registry(&host).catalog().await? {
+            let repo = Repo { host: host.clone(), name };
+            let (store, of) = (store.clone(), repo.clone());
+            let entries = blocking(move || store.entries(&of)).await??;
+            let mut roots: BTreeMap<Digest, Vec<Tag>> = BTreeMap::new();
+            for entry in &entries {
+                roots.entry(entry.digest).or_default().extend(tag_of(entry));
+            }
+            found.extend(roots.into_iter().map(|(digest, tags)| Found { repo: repo.clone(), digest, tags }));
+        }
+    }
+    Ok(found)
+}
+
+/// All tags of a registry's repositories at or below `prefix`.
+///
+/// # Errors
+/// The registry does not list its repositories, or does not answer.
+pub async fn all_of_registry(
+    registry: &dyn Registry,
+    host: &Host,
+    prefix: Option<&RepoName>,
+    origins: &dyn Origins,
+) -> Result<Vec<Found>, CopyError> {
+    let names: Vec<RepoName> = match (registry.catalog().await, prefix) {
+        (Ok(names), _) => names.into_iter().filter(|name| name.is_within(prefix)).collect(),
+        // one repository can be named, whether or not the others can be listed
+        (Err(e), Some(prefix)) => match registry.tags(prefix).await {
+            Ok(_) => vec![prefix.clone()],
+            Err(_) => return Err(e.remedy("name the repositories one by one").into()),
+        },
+        (Err(e), None) => return Err(e.remedy("name the repositories one by one").into()),
+    };
+    let facts = origins.facts(host)?;
+    let mut found = Vec::new();
+    for name in names {
+        let repo = Repo { host: host.clone(), name };
+        let mut roots: BTreeMap<Digest, Vec<Tag>> = BTreeMap::new();
+        let tags = match registry.tags(&repo.name).await {
+            // a repository that was emptied is still in some catalogs
+            Err(e) if e.failure == crate::registry::Failure::Absent => Vec::new(),
+            tags => tags?,
+        };
+        for tag in tags {
+            let digest = facts.resolve(&repo.at(Selector::Tag(tag.clone()))).await?;
+            roots.entry(digest).or_default().push(tag);
+        }
+        found.extend(roots.into_iter().map(|(digest, tags)| Found { repo: repo.clone(), digest, tags }));
+    }
+    Ok(found)
+}
+
+/// An artifact with all that it names, and where it goes.
+#[derive(Clone, Debug)]
+pub struct Artifact {
+    /// What it is.
+    pub found: Found,
+    /// The repository that gets it.
+    pub to: Repo,
+    /// All of it.
+    pub graph: Graph,
+    /// How many manifests that its indexes name are not in the source, and stay behind.
+    pub left_behind: usize,
+}
+
+/// Reads all manifests of what was found. `held` says, for a store, which manifests it holds; an index may name others.
+///
+/// # Errors
+/// A manifest that cannot be had or is refused; two repositories that would become one.
+pub async fn artifacts(
+    found: Vec<Found>,
+    target: &(dyn Fn(&Repo) -> Result<Repo, CopyError> + Sync),
+    held: Option<Arc<dyn HostStore>>,
+    origins: &dyn Origins,
+) -> Result<Vec<Artifact>, CopyError> {
+    let mut sources: BTreeMap<Repo, Repo> = BTreeMap::new();
+    let mut artifacts = Vec::new();
+    for found in found {
+        let to = target(&found.repo)?;
+        let one = sources.entry(to.clone()).or_insert_with(|| found.repo.clone());
+        if *one != found.repo {
+            return Err(CopyError::collision(&to, one, &found.repo));
+        }
+        let there: Option<BTreeSet<Digest>> = match &held {
+            None => None,
+            Some(store) => {
+                let (store, repo) = (store.clone(), found.repo.clone());
+                let blobs = blocking(move || store.blobs(&repo)).await??;
+                Some(blobs.into_iter().map(|(digest, _)| digest).collect())
+            }
+        };
+        let carried = |child: &Descriptor| there.as_ref().is_none_or(|there| there.contains(&child.digest));
+        let graph = graph(&origins.facts(&found.repo.host)?, &found.repo, found.digest, &carried).await?;
+        let left_behind = graph.manifests.iter().map(|manifest| match &manifest.body {
+            Body::Index(children) => children.iter().filter(|child| !carried(child)).count(),
+            Body::Image(_) => 0,
+        });
+        artifacts.push(Artifact { to, left_behind: left_behind.sum(), graph, found });
+    }
+    // what an index of the same repository names comes with it
+    let named: BTreeSet<(Repo, Digest)> = artifacts.iter().flat_map(children).collect();
+    artifacts.retain(|a| !a.found.tags.is_empty() || !named.contains(&(a.found.repo.clone(), a.found.digest)));
+    Ok(artifacts)
+}
+
+fn children(artifact: &Artifact) -> Vec<(Repo, Digest)> {
+    let all = artifact.graph.manifests.iter().filter(|manifest| manifest.digest != artifact.found.digest);
+    all.map(|manifest| (artifact.found.repo.clone(), manifest.digest)).collect()
+}
+
+/// The bytes of all blobs of `artifacts`.
+pub fn size(artifacts: &[Artifact]) -> u64 {
+    artifacts.iter().flat_map(|artifact| artifact.graph.blobs.values()).map(|blob| blob.size).sum()
+}
+
+/// Where blobs are read from.
+pub enum Blobs<'a> {
+    /// Registries, through the cache: fetched when they are first read, verified before that.
+    Fetched(&'a dyn Origins),
+    /// A store on disk, straight from it.
+    Directory(Arc<Directory>),
+    /// An archive, straight from it.
+    Archive(Arc<Archive>),
+}
+
+/// What became of an artifact: one for each of its tags, or one without.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Copied {
+    /// Where it is now.
+    pub reference: Reference,
+    /// The tag, where it has one.
+    pub tag: Option<Tag>,
+    /// What it is.
+    pub digest: Digest,
+    /// Bytes of blobs that were sent for it.
+    pub uploaded_bytes: u64,
+    /// Blobs that were there already.
+    pub skipped_blobs: u64,
+}
+
+/// How far a copy is, counted in the bytes of blobs.
+pub struct Meter<'a> {
+    done: AtomicU64,
+    total: u64,
+    tell: &'a (dyn Fn(u64, u64) + Sync),
+}
+
+impl<'a> Meter<'a> {
+    /// `tell` is told of bytes done, and of how many.
+    pub fn new(total: u64, tell: &'a (dyn Fn(u64, u64) + Sync)) -> Meter<'a> {
+        Meter { done: AtomicU64::new(0), total, tell }
+    }
+
+    fn add(&self, bytes: u64) {
+        (self.tell)(self.done.fetch_add(bytes, Ordering::Relaxed) + bytes, self.total);
+    }
+}
+
+/// A blob whose reading is told, as far as it comes for the first time.
+struct Metered<'a> {
+    source: Box<dyn BlobSource + 'a>,
+    furthest: AtomicU64,
+    meter: &'a Meter<'a>,
+}
+
+impl Metered<'_> {
+    fn reached(&self, position: u64) {
+        let before = self.furthest.fetch_max(position, Ordering::Relaxed);
+        self.meter.add(position.saturating_sub(before));
+    }
+}
+
+#[async_trait]
+impl BlobSource for Metered<'_> {
+    async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let piece = self.source.read_at(offset, len).await?;
+        self.reached(offset + piece.len() as u64);
+        Ok(piece)
+    }
+}
+
+/// A copy into one destination.
+pub struct Copy<'a> {
+    /// Where blobs come from.
+    pub blobs: Blobs<'a>,
+    /// Whether a tag that stands for something else is replaced.
+    pub allow_overwrite: bool,
+    /// Who is told how far it is.
+    pub meter: Meter<'a>,
+}
+
+impl Copy<'_> {
+    /// Copies one artifact into `to`, which is its destination's registry.
+    ///
+    /// # Errors
+    /// `Exists` before anything was sent where a tag stands for something else; those of reading and of [`Upload`].
+    pub async fn artifact(&self, artifact: &Artifact, to: &dyn Upload) -> Result<Vec<Copied>, CopyError> {
+        let (digest, name) = (artifact.found.digest, &artifact.to.name);
+        let mut wanted = Vec::new();
+        for tag in &artifact.found.tags {
+            if self.is_free(artifact, to, tag).await? {
+                wanted.push(tag);
+            }
+        }
+        let is_there = wanted.is_empty() && !artifact.found.tags.is_empty();
+        let blobs = artifact.graph.blobs.len() as u64;
+        let (sent, skipped) = match is_there {
+            true => {
+                self.meter.add(size(std::slice::from_ref(artifact)));
+                (0, blobs)
+            }
+            false => self.content(artifact, to).await?,
+        };
+        for tag in wanted {
+            // copying may have taken hours
+            if !self.is_free(artifact, to, tag).await? {
+                continue;
+            }
+            let selector = Selector::Tag(tag.clone());
+            if let Some(root) = artifact.graph.manifests.last() {
+                to.put_manifest(name, &selector, root).await?;
+            }
+            let now = to.present(name, &selector).await?;
+            if now != Some(digest) {
+                let stands = now.map_or("nothing".to_owned(), |now| now.to_string());
+                let rule =
+                    format!("{digest} was put, but the tag stands for {stands} now; another writer came between");
+                return Err(FactError::new(Failure::Integrity, artifact.to.at(selector), rule).into());
+            }
+        }
+        let copied = |tag: Option<&Tag>, uploaded_bytes, skipped_blobs| {
+            let selector = tag.cloned().map_or(Selector::Digest(digest), Selector::Tag);
+            Copied { reference: artifact.to.at(selector), tag: tag.cloned(), digest, uploaded_bytes, skipped_blobs }
+        };
+        let mut tags = artifact.found.tags.iter();
+        // what was sent is told once
+        let first = copied(tags.next(), sent, skipped);
+        Ok([first].into_iter().chain(tags.map(|tag| copied(Some(tag), 0, blobs))).collect())
+    }
+
+    /// Whether the tag may be put; false if it stands for the artifact already.
+    async fn is_free(&self, artifact: &Artifact, to: &dyn Upload, tag: &Tag) -> Result<bool, CopyError> {
+        let selector = Selector::Tag(tag.clone());
+        let there = match to.present(&artifact.to.name, &selector).await {
+            // a repository that is made by its first push
+            Err(e) if e.failure == crate::registry::Failure::Absent => None,
+            there => there?,
+        };
+        match there {
+            Some(there) if there == artifact.found.digest => Ok(false),
+            Some(there) if !self.allow_overwrite => {
+                Err(CopyError::exists(&artifact.to.at(selector), &there, &artifact.found.digest))
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// Makes sure that blobs and manifests are there; the bytes that were sent, and how many blobs were not.
+    async fn content(&self, artifact: &Artifact, to: &dyn Upload) -> Result<(u64, u64), CopyError> {
+        let uploads: Vec<_> = artifact.graph.blobs.values().map(|blob| self.blob(artifact, blob, to).boxed()).collect();
+        let sent: Vec<(Uploaded, u64)> = stream::iter(uploads).buffer_unordered(AT_ONCE).try_collect().await?;
+        for manifest in &artifact.graph.manifests {
+            self.manifest(&artifact.to, manifest, to).await?;
+        }
+        let bytes = sent.iter().filter(|(uploaded, _)| *uploaded == Uploaded::Sent).map(|(_, size)| size).sum();
+        let skipped = sent.iter().filter(|(uploaded, _)| *uploaded == Uploaded::Present).count();
+        Ok((bytes, skipped as u64))
+    }
+
+    async fn blob(
+        &self,
+        artifact: &Artifact,
+        blob: &Descriptor,
+        to: &dyn Upload,
+    ) -> Result<(Uploaded, u64), CopyError> {
+        let repo = &artifact.found.repo;
+        let put = async |source: Box<dyn BlobSource + '_>| {
+            let metered = Metered { source, furthest: AtomicU64::new(0), meter: &self.meter };
+            let put = to.put_blob(&artifact.to.name, blob, &metered).await;
+            if put.is_ok() {
+                metered.reached(blob.size);
+            }
+            put
+        };
+        let put = match &self.blobs {
+            Blobs::Directory(store) => {
+                put(Box::new(Stored::of(store.clone(), &repo.host).source(&repo.name, blob).await?)).await?
+            }
+            Blobs::Archive(store) => {
+                put(Box::new(Stored::of(store.clone(), &repo.host).source(&repo.name, blob).await?)).await?
+            }
+            Blobs::Fetched(origins) => {
+                let facts = origins.facts(&repo.host)?;
+                let source = Arc::new(Blob::of(&facts, repo, blob));
+                let put = put(Box::new(Lent(source.clone()))).await;
+                // the reason why nothing could be read is better than that nothing could
+                source.failure().map_or(Ok(()), Err)?;
+                put?
+            }
+        };
+        Ok((put, blob.size))
+    }
+
+    /// Puts a manifest under its digest, unless it is there, and compares what is kept under it.
+    async fn manifest(&self, repo: &Repo, manifest: &Manifest, to: &dyn Upload) -> Result<(), CopyError> {
+        let selector = Selector::Digest(manifest.digest);
+        let there = match to.present(&repo.name, &selector).await {
+            Err(e) if e.failure == crate::registry::Failure::Absent => None,
+            there => there?,
+        };
+        if there == Some(manifest.digest) {
+            return Ok(());
+        }
+        to.put_manifest(&repo.name, &selector, manifest).await?;
+        let back = to.read_back(&repo.name, &selector).await?;
+        if back.bytes == manifest.raw {
+            return Ok(());
+        }
+        let rule = format!("the registry took this manifest, but gives {} for it", Digest::of(&back.bytes));
+        Err(FactError::new(Failure::Integrity, repo.at(selector), rule).into())
+    }
+}
+
+/// A source that somebody else holds too.
+struct Lent<'a>(Arc<Blob<'a>>);
+
+#[async_trait]
+impl BlobSource for Lent<'_> {
+    async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        self.0.read_at(offset, len).await
+    }
+}
