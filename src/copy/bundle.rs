@@ -23,7 +23,7 @@ use crate::facts::{FactError, Facts, Failure, blocking};
 use crate::name::{Reference, Repo, Selector, Tag};
 use crate::oci::layout::{LAYOUT_DOCUMENT, Part, in_order, with_manifest};
 use crate::oci::{Descriptor, Manifest};
-use crate::registry::layout::{Archive, Directory, Layout, Packer, Stored};
+use crate::registry::layout::{Archive, Directory, Layout, MEMBERS_MAX, Packer, Stored};
 use crate::registry::{BlobSource, HostStore, Upload};
 use crate::store::Object;
 
@@ -189,7 +189,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Writes an archive at `path`, with all that `before`, the archive that is there, holds.
+    /// Writes an archive at `path`, with all that `before`, the archive that is there, holds. One that lacks nothing stays
+    /// as it is.
     ///
     /// # Errors
     /// A blob that cannot be had, a disk that cannot be written, an archive whose content is damaged; or it was stopped.
@@ -202,14 +203,23 @@ impl Plan {
         progress: Progress<'_>,
     ) -> Result<(), FactError> {
         let members = self.members(before.as_ref()).await?;
+        if before.is_some() && !members.values().any(Member::is_new) {
+            return Ok(());
+        }
+        if members.len() > MEMBERS_MAX {
+            let rule = format!("the archive would have {} members; the limit is {MEMBERS_MAX}", members.len());
+            return Err(FactError::new(Failure::TooLarge, path.display(), rule));
+        }
         let total = members.values().map(Member::len).sum();
         let mut done = 0;
         let mut packer = Packer::create(path, before.clone()).await?;
         for (Place { repo, part, .. }, member) in &members {
             let packed = async {
                 match (member, part) {
-                    (Member::Document(bytes), Part::Blob(digest)) => Ok(packer.manifest(repo, digest, bytes).await?),
-                    (Member::Document(bytes), part) => Ok(packer.document(repo, *part, bytes.to_vec()).await?),
+                    (Member::Document(bytes, _), Part::Blob(digest)) => {
+                        Ok(packer.manifest(repo, digest, bytes).await?)
+                    }
+                    (Member::Document(bytes, _), part) => Ok(packer.document(repo, *part, bytes.to_vec()).await?),
                     (Member::New(blob), _) => {
                         let object = origins.facts(&repo.host)?.blob(repo, blob).await?;
                         Ok(packer.blob(repo, &blob.digest, blob.size, &Cached(object)).await?)
@@ -233,6 +243,7 @@ impl Plan {
     async fn members(&self, before: Option<&Arc<Archive>>) -> Result<BTreeMap<Place, Member>, FactError> {
         let mut members = BTreeMap::new();
         let mut documents: BTreeMap<Repo, Vec<u8>> = BTreeMap::new();
+        let mut unchanged = BTreeMap::new();
         if let Some(archive) = before {
             for repo in archive.repositories() {
                 let stored = Stored::of(archive.clone(), &repo.host);
@@ -243,6 +254,7 @@ impl Plan {
                 }
             }
         }
+        unchanged.clone_from(&documents);
         for (repo, carried) in &self.repositories {
             let mut add = |digest: Digest, member: Member| {
                 let place = Place::new(repo, Part::Blob(digest));
@@ -251,7 +263,7 @@ impl Plan {
                 }
             };
             for manifest in &carried.manifests {
-                add(manifest.digest, Member::Document(manifest.raw.clone()));
+                add(manifest.digest, Member::document(manifest.raw.clone(), true));
             }
             for blob in carried.blobs.values() {
                 add(blob.digest, Member::New(blob.clone()));
@@ -261,8 +273,9 @@ impl Plan {
                 .insert(repo.clone(), index.map_err(|e| FactError::document(format_args!("{repo} (index.json)"), &e))?);
         }
         for (repo, index) in documents {
-            members.insert(Place::new(&repo, Part::Index), Member::Document(index.into()));
-            members.insert(Place::new(&repo, Part::Version), Member::Document(LAYOUT_DOCUMENT.into()));
+            let is_new = unchanged.get(&repo) != Some(&index);
+            members.insert(Place::new(&repo, Part::Index), Member::document(index, is_new));
+            members.insert(Place::new(&repo, Part::Version), Member::document(LAYOUT_DOCUMENT, is_new));
         }
         Ok(members)
     }
@@ -312,17 +325,29 @@ impl PartialOrd for Place {
 
 /// What a member of a new archive is made from.
 enum Member {
-    Document(Arc<[u8]>),
+    /// Bytes that are here; and whether they are others than the archive had.
+    Document(Arc<[u8]>, bool),
+    /// A blob of the archive before.
     Held(Arc<Archive>, Descriptor),
+    /// A blob that is fetched.
     New(Descriptor),
 }
 
 impl Member {
+    fn document(bytes: impl Into<Arc<[u8]>>, is_new: bool) -> Member {
+        Member::Document(bytes.into(), is_new)
+    }
+
     fn len(&self) -> u64 {
         match self {
-            Member::Document(bytes) => bytes.len() as u64,
+            Member::Document(bytes, _) => bytes.len() as u64,
             Member::Held(_, blob) | Member::New(blob) => blob.size,
         }
+    }
+
+    /// Whether the archive did not have it before.
+    fn is_new(&self) -> bool {
+        matches!(self, Member::New(_) | Member::Document(_, true))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -193,8 +193,14 @@ fn the_same_needs_give_the_same_bytes_at_once_or_one_by_one() {
         fs::remove_dir_all(bed.path("cache")).unwrap();
     }
     assert!(fs::read(bed.path("steps.tar")).unwrap() == once, "another order gave other bytes");
+    let before = fs::metadata(bed.path("once.tar")).unwrap().ino();
     bed.bundle(&[&vpc, "-o", "oci-archive:once.tar"]);
     assert!(fs::read(bed.path("once.tar")).unwrap() == once, "what is there already changed something");
+    assert_eq!(
+        fs::metadata(bed.path("once.tar")).unwrap().ino(),
+        before,
+        "nothing is written where nothing is lacking"
+    );
     // Nothing of its making stays behind.
     let names: Vec<_> = fs::read_dir(bed.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(!names.iter().any(|name| name.to_str().unwrap().contains("part")), "{names:?}");

@@ -312,3 +312,27 @@ async fn two_stores_are_one_registry() {
     both.blob(&repo("net"), &blob("second"), &mut sink).await.unwrap();
     assert_eq!(sink.bytes, b"second", "the first store lacks it");
 }
+
+#[tokio::test]
+async fn a_manifest_is_lacking_where_every_source_is_certain_of_it() {
+    let [a, b, none] = [b"a", b"b", b"c"].map(|bytes| Digest::of(bytes));
+    let store = |held: &[Digest]| -> (tempfile::TempDir, Arc<dyn Registry>) {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = dir.path().join(host().as_str()).join("net/blobs/sha256");
+        std::fs::create_dir_all(&blobs).unwrap();
+        held.iter().for_each(|digest| std::fs::write(blobs.join(digest.hex()), b"x").unwrap());
+        let layout = Layout::open(dir.path(), &host()).unwrap();
+        (dir, Arc::new(layout))
+    };
+    let ((_a, of_a), (_b, of_b)) = (store(&[a]), store(&[b]));
+    let (net, all) = ("net".parse().unwrap(), [a, b, none]);
+    assert_eq!(of_a.lacking(&net, &all).await, [b, none]);
+    assert_eq!(of_a.lacking(&"other".parse().unwrap(), &all).await, all);
+    let outside = Scoped::new(of_a.clone(), host(), Some("acme".parse().unwrap()));
+    assert_eq!(outside.lacking(&net, &all).await, all);
+    let union = |sources| Union::new(host(), sources);
+    assert_eq!(union(vec![of_a.clone(), of_b]).lacking(&net, &all).await, [none]);
+    // What a registry holds that is not asked is not known.
+    let offline: Arc<dyn Registry> = Arc::new(Offline::new(host()));
+    assert_eq!(union(vec![of_a, offline]).lacking(&net, &all).await, []);
+}

@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn the_length_of_a_record_counts_itself() {
-        for (value, wanted) in [("x", "9 path=x\n"), ("xy", "11 path=xy\n"), (&"y".repeat(90), "100 path=")] {
+        for (value, wanted) in [("x", "9 path=x\n"), ("xy", "11 path=xy\n"), (&"y".repeat(91), "101 path=")] {
             let mut records = String::new();
             record(&mut records, "path", value);
             assert!(records.starts_with(wanted), "{records}");
