@@ -104,8 +104,8 @@ pub struct Fs {
     handles: Handles,
     report: report::Log,
     documents: providers::Documents,
-    locks: plugin_cache::Locks,
     kernel: publish::Kernel,
+    locks: plugin_cache::Locks,
 }
 
 impl Fs {
@@ -118,8 +118,8 @@ impl Fs {
             handles: Handles::new(),
             report: report::Log::default(),
             documents: providers::Documents::default(),
-            locks: plugin_cache::Locks::default(),
             kernel: publish::Kernel::default(),
+            locks: plugin_cache::Locks::default(),
         })
     }
 

@@ -244,7 +244,7 @@ async fn converse(stream: tokio::net::UnixStream, service: &dyn Service) -> io::
 async fn send(writing: &mut tokio::net::unix::OwnedWriteHalf, reply: &Reply) -> io::Result<()> {
     let mut text = serde_json::to_vec(reply)?;
     text.push(b'\n');
-    Ok(tokio::time::timeout(PATIENCE, writing.write_all(&text)).await??)
+    tokio::time::timeout(PATIENCE, writing.write_all(&text)).await?
 }
 
 /// An open conversation with a mount's process.

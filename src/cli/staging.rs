@@ -21,17 +21,15 @@ use crate::registry::decorate::Offline;
 use crate::registry::layout::{Directory, Layout};
 use crate::stage::{self, Destination, Mapped, OpenUpload, Stage, State};
 
-/// What is staged in a mount. It survives the mount: it lies in the state directory, by mount point. Without a network
-/// nothing is published but into stores.
+/// What is staged in a mount, and where it goes. Without a network nothing is published but into stores.
 pub fn of_mount(
     settings: &MountSettings,
     sources: &[facts::Source],
     network: Option<RegistryAccess>,
 ) -> Result<Staging, CommandError> {
-    let dir = mount::own_state(settings)?;
     let tree = writable_tree(settings, staging::NAME)?;
     let stage = Stage::open(stage::Options {
-        dir,
+        dir: mount::own_state(settings)?,
         destinations: destinations(settings, network)?,
         mapping: mapped(settings.mapping.clone().unwrap_or_default()),
         allow_overwrite: settings.allow_overwrite,
@@ -46,16 +44,17 @@ pub fn of_mount(
     Staging::new(tree, stage, options).map_err(|e| CommandError::Failed(format!("{}/: {e}", staging::NAME)))
 }
 
-/// The tree on local disk behind a part of the mount that is written to.
+/// The tree on local disk behind a part of the mount that is written to. It survives the mount: it lies in the state
+/// directory, by mount point.
 pub fn writable_tree(settings: &MountSettings, name: &str) -> Result<Arc<Tree>, CommandError> {
     let dir = mount::own_state(settings)?.join(name);
     let failed = |e: io::Error| CommandError::Failed(format!("{} cannot be used: {e}", dir.display()));
-    share_dir(&dir).map_err(failed)?;
+    share(&dir).map_err(failed)?;
     Tree::open(&dir).map_err(|e| failed(e.into()))
 }
 
 /// Makes a directory that everybody may read who is let into the private one above it, that is through the mount.
-fn share_dir(dir: &Path) -> io::Result<()> {
+fn share(dir: &Path) -> io::Result<()> {
     match std::fs::create_dir(dir) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made.and_then(|()| std::fs::set_permissions(dir, Permissions::from_mode(0o755))),

@@ -101,10 +101,6 @@ impl Rules for PackageRules {
     fn may_remove(&self, _: &RelPath) -> Result<(), Errno> {
         Ok(())
     }
-
-    fn may_change(&self, _: &RelPath) -> Result<(), Errno> {
-        Ok(())
-    }
 }
 
 /// The `*.lock` files, by the directory in which they are.

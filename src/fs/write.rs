@@ -197,26 +197,22 @@ impl Fs {
         how: How,
     ) -> Result<(), FsError> {
         let into = self.inodes.node(to)?;
-        match into.as_ref() {
-            Node::Local(_) | Node::Providers { view: View::PluginCache, .. } => {
-                let from = self.standing(who, parent, &name)?;
-                let is_beside = match into.as_ref() {
-                    Node::Local(at) => Arc::ptr_eq(&at.area, &from.dir.area),
-                    _ => from.dir.area.name == plugin_cache::NAME,
-                };
-                // EXDEV would have `mv` copy, and EINVAL would have it say that the target lies in the source.
-                if !is_beside {
-                    return Err(FsError::plain(Errno::EPERM));
-                }
-                self.rename_local(from, self.target(who, to, &as_name)?, how)
-            }
+        let area = match into.as_ref() {
+            Node::Local(at) => at.area.name,
+            Node::Providers { view: View::PluginCache, .. } => plugin_cache::NAME,
             _ => {
                 let dir = self.owned(who, parent)?;
                 let source = Source { name: Name::new(&name)?, place: Place::new(parent, &name), dir };
                 let published = self.publish(source, &into, &as_name, how).await;
-                self.note(&into, published)
+                return self.note(&into, published);
             }
+        };
+        let from = self.standing(who, parent, &name)?;
+        if from.dir.area.name != area {
+            // EXDEV would have `mv` copy, and EINVAL would have it say that the target lies in the source.
+            return Err(FsError::plain(Errno::EPERM));
         }
+        self.rename_local(from, self.target(who, to, &as_name)?, how)
     }
 
     fn rename_local(&self, from: Target, to: Target, how: How) -> Result<(), FsError> {

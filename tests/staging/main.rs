@@ -10,6 +10,7 @@ mod names;
 mod owners;
 mod posix;
 mod programs;
+mod publish;
 mod suite;
 
 use std::fs;
