@@ -49,7 +49,8 @@ fn what_is_written_is_read_by_skopeo_and_oras() {
             let mut wanted: Vec<_> =
                 artifact.blobs.iter().chain(documents).map(|b| Digest::of(b).to_string()).collect();
             let mut found = found;
-            (found.sort(), wanted.sort());
+            found.sort();
+            wanted.sort();
             assert_eq!(found, wanted);
         }
     }
@@ -93,13 +94,13 @@ fn a_registry_that_a_store_comes_to_hold_is_found_while_it_is_mounted() {
         names.sort();
         names
     };
-    assert_eq!(listed(), ["declared.example", "staging"]);
+    assert_eq!(listed(), ["declared.example"]);
     assert!(fs::metadata(mount.join(HOST)).is_err());
     let module = pack::module(&[("main.tf", b"# here")]);
     run(put(&layout(store.path()), "acme/net", "1.0.0", &module)).unwrap();
     // The kernel believes an absence for a moment.
     assert!(wait_until(std::time::Duration::from_secs(20), || fs::metadata(mount.join(HOST)).is_ok()));
-    assert_eq!(listed(), ["declared.example", HOST, "staging"]);
+    assert_eq!(listed(), ["declared.example", HOST]);
     assert_eq!(fs::read(mount.join(format!("{HOST}/acme/net/1.0.0/main.tf"))).unwrap(), b"# here");
     // A registry that was declared gets what the store comes to hold of it.
     let of = tofufs::registry::layout::Layout::open(store.path(), &"declared.example".parse().unwrap()).unwrap();
