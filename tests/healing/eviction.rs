@@ -27,7 +27,7 @@ fn arenas(mount: &Mount) -> usize {
         })
         .collect();
     let is_arena = |used: &(u64, u64, &str), rest: &(u64, u64, &str)| {
-        used.0 % RESERVED == 0
+        used.0.is_multiple_of(RESERVED)
             && used.2 == "rw-p"
             && rest.2 == "---p"
             && (used.1, used.0 + RESERVED) == (rest.0, rest.1)

@@ -15,6 +15,7 @@ use url::Url;
 use super::Finding;
 use crate::cli::access::configuration;
 use crate::cli::args::StorageArgs;
+use crate::cli::mapping;
 use crate::cli::mounts;
 use crate::cli::output::CommandError;
 use crate::cli::quantity::Size;
@@ -287,7 +288,12 @@ impl Surroundings {
         let files: Vec<String> = tofurc.files.iter().map(|file| file.display().to_string()).collect();
         let found = if files.is_empty() { "there is no CLI configuration".to_owned() } else { files.join(", ") };
         let warnings = tofurc.warnings.iter().map(|warning| Finding::note("configuration", warning));
-        [Finding::ok("configuration", found)].into_iter().chain(warnings).chain(self.cache_conflict(tofurc)).collect()
+        [Finding::ok("configuration", found)]
+            .into_iter()
+            .chain(warnings)
+            .chain(mapping::of_tofurc(tofurc).err().map(|e| Finding::problem("mapping", e)))
+            .chain(self.cache_conflict(tofurc))
+            .collect()
     }
 
     /// OpenTofu's own rule: a plugin cache must not be a mirror too. The clients would install a package over itself.

@@ -244,3 +244,19 @@ fn a_directory_that_is_plugin_cache_and_mirror_is_a_problem() {
     host.variables = vec![("TF_PLUGIN_CACHE_DIR", "/mnt/plugins".into())];
     says(&host, "plugin cache", Mark::Problem, "in which nothing can be kept");
 }
+
+#[test]
+fn an_oci_mirror_that_maps_nothing_is_a_problem() {
+    let (_keep, dir) = temporary();
+    let file = dir.join("rc");
+    let text = "provider_installation {\n  oci_mirror {\n    repository_template = \"r.io/${type}\"\n  }\n}\n";
+    fs::write(&file, text).unwrap();
+    let tofurc = Tofurc::load_file(&file, &crate::cli::tofurc::Environment::new(&dir)).map_err(|e| e.to_string());
+    let host = Surroundings { configuration: tofurc, ..sound(&dir) };
+    says(
+        &host,
+        "mapping",
+        Mark::Problem,
+        "rc:2: the repository template \"r.io/${type}\": it must refer to ${hostname}",
+    );
+}
