@@ -63,6 +63,7 @@ pub fn run(args: &LockArgs) -> Result<(), CommandError> {
     let runtime = daemon::runtime()?;
     let outcome = runtime.block_on(outcome(&registries, &mapping, &dir, client, &args.platform));
     let outcome = outcome.map_err(CommandError::failed)?;
+    registries.note_outages();
     let changed = outcome.before != outcome.after;
     if changed && !args.check {
         replace(&outcome.path, &outcome.after)

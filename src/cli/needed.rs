@@ -56,7 +56,10 @@ pub fn fetched(runtime: &Runtime, needs: &Needs, registries: &Registries) -> Res
     let mut step = |done, total| progress.step(done, total);
     let ending = runtime.block_on(fetch::fetch(needs, registries, &mut step));
     match ending.map_err(CommandError::failed)? {
-        Ending::Complete(fetched) => Ok(fetched),
+        Ending::Complete(fetched) => {
+            registries.note_outages();
+            Ok(fetched)
+        }
         Ending::Stopped => Err(CommandError::Failed(
             "it was stopped; what was fetched stays in the cache, and the same command goes on from there".to_owned(),
         )),

@@ -1,6 +1,7 @@
 //! Reading registries without a mount: through the same cache, by the same rules, each registry when it is first needed.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,7 +13,7 @@ use super::settings::{Environment, Network, Source};
 use super::status;
 use crate::archive::Limits;
 use crate::copy::Origins;
-use crate::facts::{self, FactError, Facts, Failure};
+use crate::facts::{self, FactError, Facts, Failure, SourceState};
 use crate::name::Host;
 use crate::store::{self, Store};
 
@@ -83,6 +84,19 @@ impl Registries {
     /// The HTTP requests that were sent so far.
     pub fn requests(&self) -> status::Requests {
         self.access.as_ref().map(|access| status::Requests::of(&access.transport)).unwrap_or_default()
+    }
+
+    /// Says on standard error which registries could not be reached, so that what was read is their last answer.
+    pub fn note_outages(&self) {
+        let all = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        for facts in all.values() {
+            for (name, state) in facts.sources() {
+                if state == SourceState::Unreachable {
+                    // Nobody listening is no reason to stop.
+                    let _ = writeln!(io::stderr(), "tofufs: {name} cannot be reached; its last answers were used");
+                }
+            }
+        }
     }
 
     fn open_facts(&self, host: &Host) -> Result<Arc<Facts>, CommandError> {

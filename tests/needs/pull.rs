@@ -162,6 +162,7 @@ fn references_and_patterns_are_fetched_from_a_registry_once() {
     let output = pull(&["network:1.*", "one:1.0.0"]);
     let said: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(said["requests"]["blob"], 0, "{said}");
+    let words = ["pull", "--json", "--plain-http", &host, "--deadline", "3s"].map(str::to_owned);
     for (reference, rule) in
         [("network:3.*", "none of its 3 tags"), ("network:3.0.0", "no such thing"), ("nothing:1.0.0", "no such thing")]
     {
@@ -170,6 +171,11 @@ fn references_and_patterns_are_fetched_from_a_registry_once() {
         assert!(output.status.code() == Some(1) && line.contains(rule), "{line}");
     }
     assert_eq!(finish(bench.command(["pull"])).status.code(), Some(2));
+    // Without the registry its last answers count, and that is said.
+    drop(registry);
+    let output = finish(bench.command(words.into_iter().chain([format!("{host}/acme/network:1.*")])));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.contains("its last answers were used"), "{said}");
 }
 
 #[test]
