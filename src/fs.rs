@@ -387,10 +387,14 @@ impl Fs {
         }
     }
 
-    /// Closes an open file; whether it was opened as [`Reading::Backed`].
+    /// Closes an open file; whether it was opened as [`Reading::Backed`]. Needs a runtime.
     pub fn release(&self, handle: u64) -> bool {
         let is_backed = self.handles.file(handle).is_ok_and(|file| file.is_backed);
+        let local = self.handles.local(handle);
         self.handles.close(handle);
+        if let Some(written) = local.filter(|local| local.file.is_writable()) {
+            self.finished(&written.at);
+        }
         is_backed
     }
 

@@ -264,6 +264,7 @@ impl Filesystem for Adapter {
         _: bool,
         reply: ReplyEmpty,
     ) {
+        let _entered = self.runtime.enter();
         if self.fs.release(handle.0) {
             self.passthrough.release(ino.0);
         }

@@ -85,6 +85,15 @@ impl Fs {
         path(&found.at)
     }
 
+    /// A file of an area was written and closed, or got its name. What of a release can be sent ahead of its commit is
+    /// sent now, so that the commit, for whose end a rename waits, is short. Needs a runtime.
+    pub(super) fn finished(&self, at: &LocalNode) {
+        let Some(staging) = self.options.staging.as_ref().filter(|s| Arc::ptr_eq(s.area(), &at.area)) else { return };
+        let Ok(path) = at.node.path() else { return };
+        let (stage, path) = (staging.stage().clone(), PathBuf::from(path.to_os_string()));
+        tokio::spawn(async move { stage.closed(&path).await });
+    }
+
     /// Forgets what was known of a reference that was just published, so that the next look finds it.
     fn show(&self, reference: &str) {
         let names = self.refresh(Path::new(reference));

@@ -231,7 +231,9 @@ impl Fs {
             Known { moved: moved.and_then(local_of), other: other.and_then(local_of) }
         };
         let (old, new) = ((&from.dir.node, &from.name), (&to.dir.node, &to.name));
-        Ok(from.dir.area.tree.rename(old, new, how, known)?)
+        from.dir.area.tree.rename(old, new, how, known)?;
+        self.finished(&to.dir.below(to.name.clone()));
+        Ok(())
     }
 
     fn kind_at(&self, target: &Target) -> Result<FileKind, FsError> {

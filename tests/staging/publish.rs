@@ -13,6 +13,7 @@ use super::{Bed, HOST, errno, names, read};
 use crate::support::docker_registry::{Access, DockerRegistry};
 use crate::support::hostile::{Behaviour, Hostile, Seen, all};
 use crate::support::mount::{Mount, Options, finish};
+use crate::support::pack;
 use crate::support::wait_until;
 
 /// Stages a module of one file.
@@ -357,4 +358,35 @@ fn a_commit_that_was_killed_is_finished_by_the_next_one() {
     let done = line(&commit(&mount, &[], &dir));
     assert!(done.starts_with(&format!("{host}/acme/net:1.0.0@sha256:")));
     assert_eq!(read(&mount.join(&path).join("main.tf")), "# one\n");
+}
+
+#[test]
+fn a_providers_zips_are_sent_when_they_are_closed_and_published_as_they_are() {
+    for (mount, host, _registry) in beds() {
+        let zips = ["linux_amd64", "darwin_arm64"].map(|platform| {
+            let zip = pack::provider_zip("demo", "1.0.0", platform.as_bytes());
+            (platform, format!("terraform-provider-demo_1.0.0_{platform}.zip"), zip)
+        });
+        let dir = mount.join("staging").join(&host).join("acme/demo/1.0.0");
+        fs::create_dir_all(&dir).unwrap();
+        for (_, name, zip) in &zips {
+            // As clients write it: under another name first.
+            fs::write(dir.join(format!(".{name}")), zip).unwrap();
+            fs::rename(dir.join(format!(".{name}")), dir.join(name)).unwrap();
+        }
+        // A store counts no requests.
+        if host != HOST {
+            let sent = || mount.status()["requests"]["blob"].as_u64().is_some_and(|blobs| blobs >= 4);
+            assert!(wait_until(Duration::from_secs(30), sent), "{}", mount.log());
+        }
+        let moved = mv(&dir, &mount.join(&host).join("acme/demo/"));
+        assert!(moved.status.success(), "{moved:?}\n{}", mount.log());
+        let release = mount.join(&host).join("acme/demo/1.0.0");
+        for (platform, _, zip) in &zips {
+            assert_eq!(fs::read(release.join(format!("{platform}.zip"))).unwrap(), *zip);
+            assert_eq!(read(&release.join(platform).join("terraform-provider-demo_v1.0.0")), *platform);
+            let h1 = mount.xattr(format!("{host}/acme/demo/1.0.0/{platform}.zip"), "user.tofu.h1");
+            assert_eq!(h1.as_deref(), Some(pack::h1(zip).as_str()));
+        }
+    }
 }
