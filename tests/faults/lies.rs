@@ -218,7 +218,7 @@ fn a_platform_whose_manifest_is_missing_is_a_fault() {
     let Some(bed) = Bed::over(&[&server], &["--deadline", "10s"]) else { return };
     let reference = format!("{}/hello:1.0.0", server.host());
     let platform = bed.path(&reference).join("linux_amd64");
-    bed.refused_at(&platform, &reference, Errno::IO, &["linux_amd64", "registry lacks", &target.to_string()]);
+    bed.refused_at(&platform, &reference, Errno::IO, &["linux_amd64", "its source lacks", &target.to_string()]);
 }
 
 /// I6: what one repository refuses or spoils, or says wrongly of its size, another one serves.
