@@ -10,18 +10,21 @@ import subprocess
 import sys
 import tempfile
 
+import clients
 import data
 import measures
 import mounts
 import registry
 import table
 
+MEASURES = {**measures.ALL, **clients.ALL}
+
 
 def arguments():
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures a mount beside a plain directory, fuse-zip and curl.")
     parser.add_argument("--quick", action="store_true", help="small data and three rounds: to see that it works")
-    parser.add_argument("--only", action="append", metavar="NAME", choices=sorted(measures.ALL),
-                        help=f"only this measure; may be given several times ({', '.join(measures.ALL)})")
+    parser.add_argument("--only", action="append", metavar="NAME", choices=sorted(MEASURES),
+                        help=f"only this measure; may be given several times ({', '.join(MEASURES)})")
     parser.add_argument("--also", action="append", default=[], metavar="LABEL=OPTIONS",
                         help="one more mount beside the first, with these options of `tofufs mount`; may be given several times")
     parser.add_argument("--json", metavar="FILE", help="write every single time to this file")
@@ -175,10 +178,10 @@ def main():
     try:
         bed.open(options)
         results, counts = [], []
-        for name in options.only or measures.ALL:
+        for name in options.only or MEASURES:
             say(f"measuring {name}")
             try:
-                measures.ALL[name](bed, results, counts)
+                MEASURES[name](bed, results, counts)
             except measures.Skipped as reason:
                 say(f"  left out: {reason}")
         for label, mount in bed.mounts.items():

@@ -11,13 +11,13 @@ class Contender:
         self.label, self.run, self.before, self.after = label, run, before, after
 
 
-def race(name, contenders, rounds, goal=None):
-    """Runs all contenders in every round, in rotated order, after one round that does not count.
+def race(name, contenders, rounds, goal=None, warm_up=True):
+    """Runs all contenders in every round, in rotated order, after one round that does not count unless told otherwise.
 
     The first contender is what the others are compared with.
     """
     seconds = {contender.label: [] for contender in contenders}
-    for number in range(-1, rounds):
+    for number in range(-1 if warm_up else 0, rounds):
         turn = number % len(contenders)
         for contender in contenders[turn:] + contenders[:turn]:
             if contender.before:
@@ -49,7 +49,26 @@ def cell(result, label):
     return f"{duration(middle)}, **{statistics.median(of):.2f}** ({min(of):.2f}–{max(of):.2f})"
 
 
+def ways(result):
+    """The rows of a race whose contenders are in no other."""
+    for label, seconds in result["seconds"].items():
+        span = f"{duration(statistics.median(seconds))} ({duration(min(seconds))}–{duration(max(seconds))})"
+        ratio = "–" if label == result["baseline"] else cell(result, label).split(", ", 1)[1]
+        yield f"| {result['name']} | {len(seconds)} | {label} | {span} | {ratio} | {result['goal'] or '–'} |"
+
+
 def markdown(results, labels):
+    """One table of the races in which the mounts of `labels` run, and one of all others."""
+    mounted = [result for result in results if labels[0] in result["seconds"]]
+    others = [result for result in results if result not in mounted]
+    tables = [mounts_table(mounted, labels)] if mounted else []
+    if others:
+        head = ["| measured | n | way | seconds | of the first | goal |", "|---|---|---|---|---|---|"]
+        tables.append("\n".join([*head, *(row for result in others for row in ways(result))]))
+    return "\n\n".join(tables)
+
+
+def mounts_table(results, labels):
     lines = [
         "| measured | n | compared with | " + " | ".join(labels) + " | goal |",
         "|---" * (len(labels) + 4) + "|",
