@@ -94,9 +94,11 @@ impl Fs {
         tokio::spawn(async move { stage.closed(&path).await });
     }
 
-    /// Forgets what was known of a reference that was just published, so that the next look finds it.
+    /// Forgets what was known of a reference that was just published, so that the next look finds it, in the views too:
+    /// there the kernel may remember that a provider, a version or a zip was absent.
     fn show(&self, reference: &str) {
-        let names = self.refresh(Path::new(reference));
+        let mut names = self.refresh(Path::new(reference));
+        names.extend(self.inodes.places(|node| matches!(node, Node::Providers { .. })));
         if let Some(drops) = self.kernel.0.get() {
             drops(names);
         }
