@@ -11,7 +11,7 @@ use crate::artifact::{Release, Target};
 use crate::digest::Digest;
 use crate::facts::Package;
 use crate::members::{Child, DirNo, TOP};
-use crate::name::{Reference, Selector};
+use crate::name::{Platform, Reference, Selector};
 use crate::oci::Descriptor;
 use crate::tree::{self, Fact, Need};
 
@@ -126,7 +126,32 @@ impl Fs {
             // What has the name of a platform there is a directory of the module: the kernel looks it up once more.
             return Err(FsError::plain(Errno::ESTALE));
         }
-        node.settle(release).ok_or(MISSING)
+        node.settle(release.clone()).ok_or_else(|| {
+            if let Some((_, platform)) = &node.assumed {
+                self.explain_absence(&release, platform);
+            }
+            MISSING
+        })
+    }
+
+    /// Says why a platform that was taken to be in a release, as the views show it, is not there.
+    fn explain_absence(&self, bound: &Bound, platform: &Platform) {
+        if !self.facts.assumes(platform) || !self.facts.is_mapped(&bound.repo) {
+            return;
+        }
+        let rule = match &bound.release {
+            Release::Module(_) => {
+                "it is a module and no release of a provider, to which its repository is mapped".into()
+            }
+            Release::Provider(targets) => {
+                let platforms: Vec<_> = targets.iter().map(|target| target.platform.to_string()).collect();
+                format!("the release has no package for {platform}, only for {}", platforms.join(", "))
+            }
+        };
+        let error = FsError::said(Errno::ENOENT, format!("{}: {rule}", bound.reference));
+        if let Some(sentence) = error.sentence() {
+            self.report.add(&error, &sentence);
+        }
     }
 
     /// Finds `name` in the directory `dir` of a release, entering it first.
@@ -144,15 +169,27 @@ impl Fs {
                     return Ok(Some(node));
                 }
                 let bound = self.enter(release).await?;
+                let explain = || {
+                    let platform = name.to_str().map(|name| name.strip_suffix(".zip").unwrap_or(name));
+                    if let Some(platform) = platform.and_then(|name| name.parse().ok()) {
+                        self.explain_absence(&bound, &platform);
+                    }
+                };
                 match &bound.release {
                     Release::Module(archive) => {
                         let package = self.module(&bound, archive).await?;
-                        Ok(find_member(&package, TOP, name, false))
+                        Ok(find_member(&package, TOP, name, false).or_else(|| {
+                            explain();
+                            None
+                        }))
                     }
                     Release::Provider(targets) => {
                         let found = name.to_str().and_then(|name| tree::release::lookup(targets, name));
                         match found {
-                            None => Ok(None),
+                            None => {
+                                explain();
+                                Ok(None)
+                            }
                             Some(tree::release::Entry::Unpacked(at)) => Ok(Some(Node::platform(bound, at))),
                             Some(tree::release::Entry::Zip(at)) => {
                                 let target = TargetNode::new(bound, at);
