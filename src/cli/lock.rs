@@ -39,6 +39,8 @@ struct Locked {
     added: Vec<String>,
     /// The platforms whose h1 is not annotated: their packages were read.
     computed: Vec<String>,
+    /// Those of them whose zips have entries for directories, so that clients compute another h1 of the zip.
+    differing: Vec<String>,
     #[serde(skip)]
     changed: bool,
 }
@@ -133,14 +135,18 @@ async fn lock(
     let facts = origins.facts(&reference.repo.host)?;
     let release = hashes::of_release(&facts, &reference.repo, digest, platforms).await?;
     let mut all: BTreeSet<PackageHash> = BTreeSet::new();
-    let mut computed = Vec::new();
+    let (mut computed, mut differing) = (Vec::new(), Vec::new());
     for platform in &release {
         all.insert(platform.zh.clone());
         all.insert(match &platform.h1 {
             Some(h1) => h1.clone(),
             None => {
                 computed.push(platform.platform.to_string());
-                hashes::computed(&facts, &reference.repo, &platform.zip).await?
+                let (h1, differs) = hashes::computed(&facts, &reference.repo, &platform.zip).await?;
+                if differs {
+                    differing.push(platform.platform.to_string());
+                }
+                h1
             }
         });
     }
@@ -161,6 +167,7 @@ async fn lock(
         hashes: lock.hashes.len(),
         added,
         computed,
+        differing,
         changed: before != Some(&lock),
     };
     Ok((lock, shown))
@@ -177,7 +184,7 @@ fn report(outcome: &Outcome, changed: bool, registries: &Registries, args: &Lock
     }
     let mut text = String::new();
     for locked in &outcome.locked {
-        let Locked { provider, version, platforms, hashes, added, computed, .. } = locked;
+        let Locked { provider, version, platforms, hashes, added, computed, differing, .. } = locked;
         text += &format!(
             "{provider} {version}: {} platforms, {hashes} hashes, {} of them new",
             platforms.len(),
@@ -188,6 +195,12 @@ fn report(outcome: &Outcome, changed: bool, registries: &Registries, args: &Lock
         }
         if !computed.is_empty() {
             text += &format!("; h1 computed from the packages of {}, since it is not annotated", computed.join(", "));
+        }
+        if !differing.is_empty() {
+            text += &format!(
+                "; the zips of {} have entries for directories, so that a packed mirror matches their zh and not their h1",
+                differing.join(", ")
+            );
         }
         text += "\n";
     }

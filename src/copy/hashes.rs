@@ -74,10 +74,12 @@ pub async fn targets(
     wanted.collect()
 }
 
-/// The `h1:` hash of a package that is not annotated: fetches and reads all of it.
-pub async fn computed(facts: &Arc<Facts>, repo: &Repo, zip: &Descriptor) -> Result<PackageHash, FactError> {
+/// The `h1:` hash of a package that is not annotated, as clients compute it of the unpacked package; and whether they
+/// compute another one of the zip, which has entries for directories. Fetches and reads all of it.
+pub async fn computed(facts: &Arc<Facts>, repo: &Repo, zip: &Descriptor) -> Result<(PackageHash, bool), FactError> {
     let package = facts.package(repo, zip).await?;
-    Ok(PackageHash::of_files(&facts.h1(&package).await?))
+    let hashes = facts.hashes(&package).await?;
+    Ok((PackageHash::of_files(&hashes.directory), hashes.directory != hashes.archive))
 }
 
 fn annotated(annotations: &BTreeMap<String, String>) -> Option<PackageHash> {

@@ -5,17 +5,16 @@ use std::sync::Arc;
 use super::nodes::{Bytes, Content, blocking};
 use super::{FactError, Facts, Failure, Package};
 use crate::archive;
-use crate::digest::H1;
 use crate::members::FileNo;
 use crate::store::Object;
 
 impl Facts {
-    /// The `h1:` hash of the tree that a client would unpack. Fetches the package if it is not cached, and reads all of
-    /// it.
-    pub async fn h1(self: &Arc<Self>, package: &Arc<Package>) -> Result<H1, FactError> {
+    /// The `h1:` hashes of a package: of the tree that a client would unpack, and of the archive. Fetches the package if
+    /// it is not cached, and reads all of it.
+    pub async fn hashes(self: &Arc<Self>, package: &Arc<Package>) -> Result<archive::Hashes, FactError> {
         let (limits, of) = (self.limits, package.clone());
         let hash = move |zip: &Object| archive::hashes(&Bytes(zip), &of.members, &limits);
-        Ok(self.with_archive(&package.repo, &package.archive, hash).await?.directory)
+        self.with_archive(&package.repo, &package.archive, hash).await
     }
 
     /// All bytes of a member, which has to fit into memory.
