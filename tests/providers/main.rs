@@ -2,7 +2,9 @@
 
 mod cache;
 mod clients;
+mod faults;
 mod gap;
+mod mirrored;
 mod network;
 mod tiny;
 mod views;

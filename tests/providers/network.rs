@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -27,17 +28,36 @@ os.rename(told + '.new', told)
 server.serve_forever()
 ";
 
-struct Server(Child);
+/// A plain web server over TLS.
+pub struct Server {
+    child: Child,
+    pub port: u16,
+}
+
+impl Server {
+    /// Serves `directory` with this certificate; the file `told` must not be there. `None`, with the reason printed,
+    /// without Python.
+    pub fn start(directory: &Path, certificate: &Path, key: &Path, told: &Path) -> Option<Server> {
+        let mut command = Command::new(program("python3")?);
+        command.args(["-c", SERVER]).args([directory, certificate, key, told]);
+        let child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("python starts");
+        let mut server = Server { child, port: 0 };
+        assert!(wait_until(Duration::from_secs(20), || told.exists()), "the web server does not start");
+        server.port = fs::read_to_string(told).unwrap().parse().unwrap();
+        assert!(TcpStream::connect(("127.0.0.1", server.port)).is_ok());
+        Some(server)
+    }
+}
 
 impl Drop for Server {
     fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 
 fn a_web_server_over_mirror_is_a_network_mirror(name: &str) {
-    let (Some(_), Some(python)) = (program(name), program("python3")) else { return };
+    let (Some(_), Some(_)) = (program(name), program("python3")) else { return };
     let Some(registry) = registry() else { return };
     let Some(()) = tiny::publish(&registry, &["1.0.0"]) else { return };
     let options = mapped(&registry).args(declared(&["acme/tiny"])).args(["--platform", &here(), "--platform", OTHER]);
@@ -46,13 +66,8 @@ fn a_web_server_over_mirror_is_a_network_mirror(name: &str) {
     let base = tempfile::tempdir().unwrap();
     let base = base.path().canonicalize().unwrap();
     let [authority, certificate, key] = Tls::new().write(&base);
-    let told = base.join("port");
-    let mut command = Command::new(python);
-    command.args(["-c", SERVER]).arg(mount.join("mirror")).arg(certificate).arg(key).arg(&told);
-    let _server = Server(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("python starts"));
-    assert!(wait_until(Duration::from_secs(20), || told.exists()), "the web server does not start");
-    let port: u16 = fs::read_to_string(told).unwrap().parse().unwrap();
-    assert!(TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let server = Server::start(&mount.join("mirror"), &certificate, &key, &base.join("port")).expect("python is there");
+    let port = server.port;
 
     let configuration =
         format!("provider_installation {{\n  network_mirror {{\n    url = \"https://127.0.0.1:{port}/\"\n  }}\n}}\n");
