@@ -55,7 +55,8 @@ fn the_examples_of_the_semantics_are_true() {
     let made = Command::new("scripts/demo-store").arg(store.path()).status();
     assert!(made.expect("scripts/demo-store runs").success());
     let source = format!("oci:{}", store.path().display());
-    let mapping = ["--oci-mirror", "registry.example/${namespace}/providers/${type}", "--include", "registry.example/*/*"];
+    let mapping =
+        ["--oci-mirror", "registry.example/${namespace}/providers/${type}", "--include", "registry.example/*/*"];
     let Some(mount) = Mount::start(&[source], Options::new().args(mapping)) else { return };
     let blocks = examples(include_str!("../SEMANTICS.md"));
     assert!(blocks.len() >= 5, "the examples are found");
