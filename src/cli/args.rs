@@ -3,7 +3,8 @@
 
 #![allow(
     rustdoc::broken_intra_doc_links,
-    reason = "the comments are help texts, in which brackets mark what may be left out"
+    rustdoc::bare_urls,
+    reason = "the comments are help texts, in which brackets mark what may be left out and addresses are examples"
 )]
 
 pub mod carry;
