@@ -1,19 +1,22 @@
 //! Edges: tag → digest, lists of tags, lists of repositories.
 //!
 //! Each edge has a slot with the registry's last answer and, for a while, its last refusal. Answers are also kept in
-//! the store, so that a later mount can serve them while the registry is away.
+//! the store (`record`), so that a later mount can serve them while the registry is away.
 
-use std::collections::{BTreeSet, HashMap};
+mod record;
+
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
-use serde::{Deserialize, Serialize};
+pub(super) use record::{formerly_used, remember_used};
 
 use super::{FactError, Facts, Failure, lock};
 use crate::digest::Digest;
 use crate::name::{Host, Platform, Repo, RepoName, Selector, Tag};
-use crate::store::{Flights, Store};
+use crate::store::Flights;
 use crate::tree::{Fact, Known, Need, Standing};
+use record::{Record, name_of};
 
 /// How many bytes of edges are held in memory, about; past it those that expired are dropped, else all. Answers stay in
 /// the store.
@@ -449,82 +452,6 @@ fn kept_for(need: &Need, failure: Failure, tag_ttl: Duration) -> Duration {
     }
 }
 
-/// The name of an edge in the store.
-fn name_of(need: &Need) -> String {
-    match need {
-        Need::Tags(repo) => format!("tags {repo}"),
-        Need::Catalog(host) => format!("catalog {host}"),
-        Need::Binding(repo, tag) => format!("tag {repo}:{tag}"),
-        Need::Platforms(repo, tag) => format!("platforms {repo}:{tag}"),
-    }
-}
-
-/// An edge as the store keeps it.
-#[derive(Serialize, Deserialize)]
-struct Record {
-    /// Seconds since 1970 at which the registry confirmed it.
-    at: u64,
-    /// Of a catalog: `None` if the registry does not list its repositories.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    names: Option<Vec<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    digest: Option<String>,
-}
-
-impl Record {
-    fn of(confirmed: &Confirmed) -> Record {
-        let at = confirmed.wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let (names, digest) = match &confirmed.answer {
-            Answer::Tags(tags) => (Some(tags.iter().map(Tag::to_string).collect()), None),
-            Answer::Catalog(names) => (Some(names.iter().map(RepoName::to_string).collect()), None),
-            Answer::NoCatalog => (None, None),
-            Answer::Binding(digest) => (None, Some(digest.to_string())),
-            Answer::Platforms(platforms) => (Some(platforms.iter().map(Platform::to_string).collect()), None),
-        };
-        Record { at, names, digest }
-    }
-
-    fn answer(self, need: &Need) -> Option<(Answer, SystemTime)> {
-        let wall = UNIX_EPOCH.checked_add(Duration::from_secs(self.at))?;
-        let answer = match need {
-            Need::Tags(_) => Answer::Tags(Arc::new(self.names?.iter().map(|t| t.parse().ok()).collect::<Option<_>>()?)),
-            Need::Catalog(_) => match self.names {
-                Some(names) => Answer::Catalog(Arc::new(names.iter().map(|n| n.parse().ok()).collect::<Option<_>>()?)),
-                None => Answer::NoCatalog,
-            },
-            Need::Binding(..) => Answer::Binding(self.digest?.parse().ok()?),
-            Need::Platforms(..) => {
-                Answer::Platforms(Arc::new(self.names?.iter().map(|p| p.parse().ok()).collect::<Option<_>>()?))
-            }
-        };
-        Some((answer, wall))
-    }
-}
-
-fn used_name(host: &Host) -> String {
-    format!("repositories {host}")
-}
-
-/// The repositories of `host` that any mount of this cache has used.
-pub(super) fn formerly_used(store: &Store, host: &Host) -> BTreeSet<RepoName> {
-    store
-        .edge(&used_name(host))
-        .and_then(|bytes| serde_json::from_slice::<Vec<String>>(&bytes).ok())
-        .map(|names| names.iter().filter_map(|n| n.parse().ok()).collect())
-        .unwrap_or_default()
-}
-
-/// Adds `names` to the used repositories of `host` in the store.
-pub(super) fn remember_used(store: &Store, host: &Host, names: BTreeSet<RepoName>) {
-    let mut all = formerly_used(store, host);
-    all.extend(names);
-    let all: Vec<String> = all.iter().map(RepoName::to_string).collect();
-    let kept = serde_json::to_vec(&all).map(|bytes| store.put_edge(&used_name(host), &bytes));
-    if let Ok(Err(e)) = kept {
-        tracing::warn!("the used repositories of {host} cannot be kept for later mounts: {e}");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -594,41 +521,5 @@ mod tests {
         }
         slots.expire(|_| true);
         assert_eq!(slots.bytes, slots.by_need.values().map(Slot::bytes).sum::<usize>());
-    }
-
-    #[test]
-    fn a_record_reads_as_it_was_written() {
-        let repo = Repo { host: "a.b".parse().unwrap(), name: "n".parse().unwrap() };
-        let tags: Vec<Tag> = ["1", "2"].iter().map(|t| t.parse().unwrap()).collect();
-        let written = Confirmed {
-            answer: Answer::Tags(Arc::new(tags.clone())),
-            at: None,
-            wall: SystemTime::now(),
-            fresh_until: None,
-        };
-        let bytes = serde_json::to_vec(&Record::of(&written)).unwrap();
-        let record: Record = serde_json::from_slice(&bytes).unwrap();
-        let Some((Answer::Tags(read), _)) = record.answer(&Need::Tags(repo.clone())) else { panic!("tags") };
-        assert_eq!(*read, tags);
-        let record: Record = serde_json::from_slice(&bytes).unwrap();
-        assert!(record.answer(&Need::Binding(repo.clone(), "1".parse().unwrap())).is_none());
-        let unlisted = Confirmed { answer: Answer::NoCatalog, ..written };
-        let bytes = serde_json::to_vec(&Record::of(&unlisted)).unwrap();
-        let record: Record = serde_json::from_slice(&bytes).unwrap();
-        assert!(matches!(record.answer(&Need::Catalog(repo.host)), Some((Answer::NoCatalog, _))));
-    }
-
-    #[test]
-    fn edges_of_one_map_are_kept_apart() {
-        let repo = Repo { host: "a.b".parse().unwrap(), name: "n".parse().unwrap() };
-        let names: BTreeSet<String> = [
-            Need::Tags(repo.clone()),
-            Need::Catalog(repo.host.clone()),
-            Need::Binding(repo.clone(), "1".parse().unwrap()),
-        ]
-        .iter()
-        .map(name_of)
-        .collect();
-        assert_eq!(names.len(), 3);
     }
 }
