@@ -6,21 +6,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 use rustix::io::Errno;
 
-use super::super::{Failure, HostStore, Registry, RegistryError};
-use super::Stored;
+use super::super::{Failure, RegistryError};
 use super::directory::read_piece;
 use super::headers::{Member, Members};
 use super::medium::{Medium, NotOpened, Unreadable};
-use super::repository::Repository;
 use crate::digest::Digest;
 use crate::name::{Host, Repo, RepoName};
-use crate::oci::Descriptor;
 use crate::oci::layout::Part;
 
 /// The most members of an archive.
@@ -184,7 +180,14 @@ impl Archive {
     }
 }
 
-impl HostStore for Archive {
+impl Medium for Archive {
+    type Place = Repo;
+    type File = OpenMember;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
     fn hosts(&self) -> Result<Vec<Host>, RegistryError> {
         let mut hosts: Vec<Host> = self.repositories.keys().map(|repo| repo.host.clone()).collect();
         hosts.dedup();
@@ -193,27 +196,6 @@ impl HostStore for Archive {
 
     fn holds(&self, host: &Host) -> bool {
         self.repositories.keys().any(|repo| repo.host == *host)
-    }
-
-    fn entries(&self, repo: &Repo) -> Result<Vec<Descriptor>, RegistryError> {
-        Repository::open(self, repo)?.entries()
-    }
-
-    fn blobs(&self, repo: &Repo) -> Result<Vec<(Digest, u64)>, RegistryError> {
-        Repository::open(self, repo)?.list()
-    }
-
-    fn registry(self: Arc<Self>, host: &Host) -> Arc<dyn Registry> {
-        Arc::new(Stored::of(self, host))
-    }
-}
-
-impl Medium for Archive {
-    type Place = Repo;
-    type File = OpenMember;
-
-    fn name(&self) -> &str {
-        &self.name
     }
 
     fn catalog(&self, host: &Host) -> Result<Vec<RepoName>, RegistryError> {

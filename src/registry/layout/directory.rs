@@ -4,19 +4,16 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, statat};
 use rustix::io::Errno;
 
-use super::super::{Failure, HostStore, Registry, RegistryError};
+use super::super::{Failure, RegistryError};
 use super::medium::{Medium, NotOpened, Unreadable};
-use super::repository::Repository;
-use super::{CATALOG_DEPTH_MAX, CATALOG_DIRECTORIES_MAX, Stored};
+use super::{CATALOG_DEPTH_MAX, CATALOG_DIRECTORIES_MAX};
 use crate::digest::Digest;
 use crate::name::{Host, Repo, RepoName};
-use crate::oci::Descriptor;
 use crate::oci::layout::{BLOBS, LAYOUT_FILE, Part};
 
 /// See the module.
@@ -62,7 +59,14 @@ impl Directory {
     }
 }
 
-impl HostStore for Directory {
+impl Medium for Directory {
+    type Place = OwnedFd;
+    type File = OwnedFd;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
     fn hosts(&self) -> Result<Vec<Host>, RegistryError> {
         if let Some(only) = &self.only {
             return Ok(vec![only.host.clone()]);
@@ -79,27 +83,6 @@ impl HostStore for Directory {
         }
         statat(&self.root, host.as_str(), AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
-    }
-
-    fn entries(&self, repo: &Repo) -> Result<Vec<Descriptor>, RegistryError> {
-        Repository::open(self, repo)?.entries()
-    }
-
-    fn blobs(&self, repo: &Repo) -> Result<Vec<(Digest, u64)>, RegistryError> {
-        Repository::open(self, repo)?.list()
-    }
-
-    fn registry(self: Arc<Self>, host: &Host) -> Arc<dyn Registry> {
-        Arc::new(Stored::of(self, host))
-    }
-}
-
-impl Medium for Directory {
-    type Place = OwnedFd;
-    type File = OwnedFd;
-
-    fn name(&self) -> &str {
-        &self.name
     }
 
     fn catalog(&self, host: &Host) -> Result<Vec<RepoName>, RegistryError> {

@@ -1,14 +1,19 @@
 //! What a store's files lie in: a directory, or an archive. Everything above this reads both alike.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use super::super::{Failure, HostStore, RegistryError};
+use super::super::{Failure, HostStore, Registry, RegistryError};
+use super::Stored;
+use super::repository::Repository;
 use crate::digest::Digest;
 use crate::name::{Host, Repo, RepoName};
+use crate::oci::Descriptor;
 use crate::oci::layout::Part;
 
 /// A store, as far as its files go. Every call may wait for a disk.
-pub trait Medium: HostStore + 'static {
+pub trait Medium: Send + Sync + 'static {
     /// Where the files of one repository lie.
     type Place: Send;
     /// An open file.
@@ -16,6 +21,12 @@ pub trait Medium: HostStore + 'static {
 
     /// The store as the user named it, for sentences.
     fn name(&self) -> &str;
+
+    /// See [`HostStore::hosts`].
+    fn hosts(&self) -> Result<Vec<Host>, RegistryError>;
+
+    /// See [`HostStore::holds`].
+    fn holds(&self, host: &Host) -> bool;
 
     /// Every layout of `host`, sorted. A layout may hold others, except in its `blobs`.
     fn catalog(&self, host: &Host) -> Result<Vec<RepoName>, RegistryError>;
@@ -63,5 +74,27 @@ impl Unreadable {
             Some(remedy) => error.remedy(remedy),
             None => error,
         }
+    }
+}
+
+impl<M: Medium> HostStore for M {
+    fn hosts(&self) -> Result<Vec<Host>, RegistryError> {
+        Medium::hosts(self)
+    }
+
+    fn holds(&self, host: &Host) -> bool {
+        Medium::holds(self, host)
+    }
+
+    fn entries(&self, repo: &Repo) -> Result<Vec<Descriptor>, RegistryError> {
+        Repository::open(self, repo)?.entries()
+    }
+
+    fn blobs(&self, repo: &Repo) -> Result<Vec<(Digest, u64)>, RegistryError> {
+        Repository::open(self, repo)?.list()
+    }
+
+    fn registry(self: Arc<Self>, host: &Host) -> Arc<dyn Registry> {
+        Arc::new(Stored::of(self, host))
     }
 }

@@ -367,11 +367,11 @@ fn the_hosts_of_a_store_are_its_directories() {
     }
     fs::write(store.dir.path().join("file.example"), b"").unwrap();
     let directory = Directory::open(store.dir.path()).unwrap();
-    let hosts = directory.hosts().unwrap();
+    let hosts = HostStore::hosts(&directory).unwrap();
     assert_eq!(hosts.iter().map(Host::as_str).collect::<Vec<_>>(), ["localhost:5000", "reg.example"]);
     for name in ["localhost:5000", "reg.example", "file.example", "none.example"] {
         let host: Host = name.parse().unwrap();
-        assert_eq!(directory.holds(&host), hosts.contains(&host), "{name}");
+        assert_eq!(HostStore::holds(&directory, &host), hosts.contains(&host), "{name}");
     }
     let missing = store.dir.path().join("missing");
     let opened = |dir: &Path| Directory::open(dir).map(|_| ());
