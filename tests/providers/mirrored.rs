@@ -162,6 +162,46 @@ fn commit(mount: &Mount, path: &str) -> Output {
     finish(command)
 }
 
+/// Mirrors all providers into staging: two runs, as who adds a platform later does.
+fn mirror_in_two_runs(mirroring: &Client, mount: &Mount, origin: &Origin) {
+    let staged = mount.join("staging/mirror");
+    let platforms: Vec<String> = origin.packages.iter().map(|(platform, _)| format!("-platform={platform}")).collect();
+    for platforms in [&platforms[..1], &platforms[1..]] {
+        let mut words = vec!["providers", "mirror"];
+        words.extend(platforms.iter().map(String::as_str));
+        words.push(staged.to_str().unwrap());
+        mirroring.run(&words);
+    }
+    for kind in KINDS {
+        let dir = staged.join(&origin.host).join("acme").join(kind);
+        let mut wanted: Vec<String> = origin.zips(kind).into_iter().map(|(name, _)| name).collect();
+        wanted.extend([format!("{VERSION}.json"), "index.json".into()]);
+        wanted.sort();
+        assert_eq!(names(&dir), wanted, "what the client wrote");
+    }
+
+    // Where mirrors are only read, each package and document is refused, and nothing is changed.
+    let output = mirroring.output(&["providers", "mirror", "-no-color", mount.join("mirror").to_str().unwrap()]);
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(!output.status.success() && said.contains("read-only file system"), "{said}");
+}
+
+/// The registry tree and `mirror/` hold the zips as the origin has them.
+fn are_shown_byte_for_byte(mount: &Mount, host: &str, origin: &Origin) {
+    let mirror = mount.join("mirror").join(&origin.host).join("acme");
+    for kind in KINDS {
+        // The kernel is told from another thread that what was absent is there.
+        assert!(wait_until(Duration::from_secs(20), || mirror.join(kind).exists()), "{kind}");
+        for (name, zip) in origin.zips(kind) {
+            let (_, platform) = name.trim_end_matches(".zip").split_once(&format!("_{VERSION}_")).unwrap();
+            let there = mount.join(host).join("mirror").join(kind).join(VERSION).join(platform);
+            assert!(fs::read(there.with_file_name(format!("{platform}.zip"))).unwrap() == *zip, "{name}");
+            assert_eq!(names(&there).len(), 2);
+            assert!(fs::read(mirror.join(kind).join(&name)).unwrap() == *zip, "{name}");
+        }
+    }
+}
+
 fn what_is_mirrored_becomes_releases(name: &str) {
     if program(name).is_none() {
         return;
@@ -184,50 +224,20 @@ fn what_is_mirrored_becomes_releases(name: &str) {
         client.with("SSL_CERT_FILE", authority)
     };
 
-    // Two runs, as who adds a platform later does.
-    let mirroring = client("mirroring", name, "", &origin.authority);
-    let staged = mount.join("staging/mirror");
-    let platforms: Vec<String> = origin.packages.iter().map(|(platform, _)| format!("-platform={platform}")).collect();
-    for platforms in [&platforms[..1], &platforms[1..]] {
-        let mut words = vec!["providers", "mirror"];
-        words.extend(platforms.iter().map(String::as_str));
-        words.push(staged.to_str().unwrap());
-        mirroring.run(&words);
-    }
-    for kind in KINDS {
-        let dir = staged.join(&origin.host).join("acme").join(kind);
-        let mut wanted: Vec<String> = origin.zips(kind).into_iter().map(|(name, _)| name).collect();
-        wanted.extend([format!("{VERSION}.json"), "index.json".into()]);
-        wanted.sort();
-        assert_eq!(names(&dir), wanted, "what the client wrote");
-    }
-
-    // Where mirrors are only read, each package and document is refused, and nothing is changed.
-    let output = mirroring.output(&["providers", "mirror", "-no-color", mount.join("mirror").to_str().unwrap()]);
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(!output.status.success() && said.contains("read-only file system"), "{said}");
-
+    mirror_in_two_runs(&client("mirroring", name, "", &origin.authority), &mount, &origin);
     let output = commit(&mount, "staging/mirror");
     assert!(output.status.success(), "{output:?}");
     let lines = String::from_utf8(output.stdout).unwrap();
     let repos: Vec<_> = lines.lines().map(|line| line.split('@').next().unwrap().to_owned()).collect();
     assert_eq!(repos, KINDS.map(|kind| format!("{host}/mirror/{kind}:{VERSION}")), "{lines}");
     for kind in KINDS {
-        assert!(!staged.join(&origin.host).join("acme").join(kind).exists(), "what is published is staged no longer");
+        assert!(
+            !mount.join("staging/mirror").join(&origin.host).join("acme").join(kind).exists(),
+            "what is published is staged no longer"
+        );
     }
 
-    let mirror = mount.join("mirror").join(&origin.host).join("acme");
-    for kind in KINDS {
-        // The kernel is told from another thread that what was absent is there.
-        assert!(wait_until(Duration::from_secs(20), || mirror.join(kind).exists()), "{kind}");
-        for (name, zip) in origin.zips(kind) {
-            let (_, platform) = name.trim_end_matches(".zip").split_once(&format!("_{VERSION}_")).unwrap();
-            let there = mount.join(&host).join("mirror").join(kind).join(VERSION).join(platform);
-            assert!(fs::read(there.with_file_name(format!("{platform}.zip"))).unwrap() == *zip, "{name}");
-            assert_eq!(names(&there).len(), 2);
-            assert!(fs::read(mirror.join(kind).join(&name)).unwrap() == *zip, "{name}");
-        }
-    }
+    are_shown_byte_for_byte(&mount, &host, &origin);
     // The clients get them where they are, and OpenTofu without the mount as well.
     let used = |label: &str, name: &str, configuration: &str| {
         let client = client(label, name, configuration, &authority);

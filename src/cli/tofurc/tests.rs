@@ -93,60 +93,64 @@ fn the_file_is_found_where_opentofu_finds_it() {
     assert!(Tofurc::load_file(Path::new("/nonexistent/file"), &Environment::new("/")).is_err());
 }
 
+/// One configuration in both syntaxes.
+const HCL: &str = r#"
+    # comment
+    plugin_cache_dir = "$HOME/cache" // another
+    credentials "app.terraform.io" { token = "x" }
+    oci_credentials "r.io" {
+      username = "u"
+      password = "p\"${x}\n"
+    }
+    oci_credentials "r.io:5000/a/b" {
+      access_token  = "acc"
+      refresh_token = "ref"
+    }
+    /* one more */
+    oci_credentials "s.io" { docker_credentials_helper = "pass" }
+    oci_default_credentials {
+      docker_style_config_files = ["one.json", "/two.json",]
+      docker_credentials_helper = "osx"
+    }
+    provider_installation {
+      dev_overrides { "hashicorp/null" = "/tmp/null" }
+      oci_mirror {
+        repository_template = "r.io/${namespace}/${type == "x" ? "y" : type}"
+        include             = ["*/*"]
+      }
+      filesystem_mirror { path = "/m" }
+      network_mirror { url = "https://m/" }
+      direct { exclude = ["a/*"] }
+    }
+"#;
+
+/// See [`HCL`].
+const JSON: &str = r#"{
+    "credentials": {"app.terraform.io": {"token": "x"}},
+    "oci_credentials": {
+      "r.io": {"username": "u", "password": "p\"${x}\n"},
+      "r.io:5000/a/b": {"access_token": "acc", "refresh_token": "ref", "username": null},
+      "s.io": [{"docker_credentials_helper": "pass"}]
+    },
+    "oci_default_credentials": [{
+      "docker_style_config_files": ["one.json", "/two.json"], "docker_credentials_helper": "osx"
+    }],
+    "provider_installation": {
+      "dev_overrides": {"hashicorp/null": "/tmp/null"},
+      "oci_mirror": [{
+        "repository_template": "r.io/${namespace}/${type == \"x\" ? \"y\" : type}", "include": ["*/*"]
+      }],
+      "filesystem_mirror": {"path": "/m"},
+      "network_mirror": {"url": "https://m/"},
+      "direct": {"exclude": ["a/*"]}
+    }
+}"#;
+
 #[test]
 fn hcl_and_json_say_the_same() {
     let home = Home::new();
-    let hcl = r#"
-        # comment
-        plugin_cache_dir = "$HOME/cache" // another
-        credentials "app.terraform.io" { token = "x" }
-        oci_credentials "r.io" {
-          username = "u"
-          password = "p\"${x}\n"
-        }
-        oci_credentials "r.io:5000/a/b" {
-          access_token  = "acc"
-          refresh_token = "ref"
-        }
-        /* one more */
-        oci_credentials "s.io" { docker_credentials_helper = "pass" }
-        oci_default_credentials {
-          docker_style_config_files = ["one.json", "/two.json",]
-          docker_credentials_helper = "osx"
-        }
-        provider_installation {
-          dev_overrides { "hashicorp/null" = "/tmp/null" }
-          oci_mirror {
-            repository_template = "r.io/${namespace}/${type == "x" ? "y" : type}"
-            include             = ["*/*"]
-          }
-          filesystem_mirror { path = "/m" }
-          network_mirror { url = "https://m/" }
-          direct { exclude = ["a/*"] }
-        }
-    "#;
-    let json = r#"{
-        "credentials": {"app.terraform.io": {"token": "x"}},
-        "oci_credentials": {
-          "r.io": {"username": "u", "password": "p\"${x}\n"},
-          "r.io:5000/a/b": {"access_token": "acc", "refresh_token": "ref", "username": null},
-          "s.io": [{"docker_credentials_helper": "pass"}]
-        },
-        "oci_default_credentials": [{
-          "docker_style_config_files": ["one.json", "/two.json"], "docker_credentials_helper": "osx"
-        }],
-        "provider_installation": {
-          "dev_overrides": {"hashicorp/null": "/tmp/null"},
-          "oci_mirror": [{
-            "repository_template": "r.io/${namespace}/${type == \"x\" ? \"y\" : type}", "include": ["*/*"]
-          }],
-          "filesystem_mirror": {"path": "/m"},
-          "network_mirror": {"url": "https://m/"},
-          "direct": {"exclude": ["a/*"]}
-        }
-    }"#;
     let secret = |text: &str| Secret::new(text.to_owned());
-    for content in [hcl, json] {
+    for content in [HCL, JSON] {
         let tofurc = home.parse(content).unwrap();
         assert_eq!(labels(&tofurc), ["r.io", "r.io:5000/a/b", "s.io"]);
         let logins: Vec<&Login> = tofurc.blocks.iter().map(|b| &b.login).collect();
