@@ -54,17 +54,90 @@ fn streams_that_are_not_exactly_one_deflate_stream_are_integrity_errors() {
     corrupt(raw([&good[..], b"\0"].concat()));
     corrupt(raw([0x63, 0x00, 0x42, 0x00].to_vec()));
     corrupt(raw([0, 0, 0, 0xff, 0xff].repeat(100_000)));
-    // Bytes behind the end that pass for a trailer of the true CRC and size.
-    let trailer = [crc32fast::hash(TEXT).to_le_bytes(), (TEXT.len() as u32).to_le_bytes()].concat();
-    corrupt(raw([&good[..], &trailer, b"hidden"].concat()));
-    // The same bytes within the content are none of that.
-    let quoting = [TEXT, &trailer].concat();
-    let stored_block = [&[1, quoting.len() as u8, 0, !(quoting.len() as u8), 0xff][..], &quoting].concat();
-    let honest = deflated("a", &quoting).with(|e| {
-        e.compressed = stored_block.len() as u32;
-        e.data = stored_block;
-    });
-    assert_eq!(contents(&zip([honest])).unwrap()[&b"a"[..]].0, quoting);
+}
+
+#[test]
+fn codes_that_do_not_exist_are_integrity_errors() {
+    // Z26: what some readers take for a length of 258 (286, 287), a distance of 24577 (30) and the only distance of a
+    // table that has one code (the other bit). Size and CRC are those that they find.
+    let repeated = |count: usize| vec![b'a'; count];
+    for (stream, content) in [
+        (fixed(&[(0b1001_0001, 8), (0b1100_0110, 8), (0, 5), (0, 7)]), repeated(259)),
+        (fixed(&[(0b1001_0001, 8), (0b1100_0111, 8), (0, 5), (0, 7)]), repeated(259)),
+        (only_distance(1), repeated(4)),
+    ] {
+        let entry = deflated("a", &content).with(|e| {
+            e.compressed = stream.len() as u32;
+            e.data = stream;
+        });
+        corrupt(entry);
+    }
+    let right = only_distance(0);
+    let honest = deflated("a", repeated(4)).with(|e| (e.compressed, e.data) = (right.len() as u32, right));
+    assert_eq!(contents(&zip([honest])).unwrap()[&b"a"[..]].0, repeated(4));
+}
+
+/// A block of these codes by the fixed tables.
+fn fixed(codes: &[(u32, u32)]) -> Vec<u8> {
+    let mut bits = Bits::default();
+    bits.number(1, 1).number(1, 2);
+    for (code, length) in codes {
+        bits.code(*code, *length);
+    }
+    bits.bytes
+}
+
+/// `a`, then three bytes more at distance 1, whose code is `bit` in a table that has only the code 0.
+fn only_distance(bit: u32) -> Vec<u8> {
+    let mut bits = Bits::default();
+    // 258 lengths for literals, 1 for distances, 18 for the lengths' own codes.
+    bits.number(1, 1).number(2, 2).number(1, 5).number(0, 5).number(14, 4);
+    // The lengths 0, 1 and 2 have codes of 3, 2 and 2 bits, as have runs of 0 (18: 1 bit).
+    for symbol in [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1] {
+        bits.number(
+            match symbol {
+                18 => 1,
+                1 => 3,
+                2 => 2,
+                0 => 3,
+                _ => 0,
+            },
+            3,
+        );
+    }
+    // 97 zeros, `a` (1 bit), 158 zeros, the end and the length 3 (2 bits each), the distance 1 (1 bit).
+    bits.code(0, 1).number(97 - 11, 7).code(0b111, 3).code(0, 1).number(138 - 11, 7).code(0, 1).number(20 - 11, 7);
+    bits.code(0b10, 2).code(0b10, 2).code(0b111, 3);
+    bits.code(0, 1).code(0b11, 2).code(bit, 1).code(0b10, 2);
+    bits.bytes
+}
+
+#[derive(Default)]
+struct Bits {
+    bytes: Vec<u8>,
+    used: u32,
+}
+
+impl Bits {
+    /// A number of `count` bits, the lowest first.
+    fn number(&mut self, value: u32, count: u32) -> &mut Self {
+        for bit in 0..count {
+            if self.used.is_multiple_of(8) {
+                self.bytes.push(0);
+            }
+            *self.bytes.last_mut().unwrap() |= ((value >> bit & 1) << (self.used % 8)) as u8;
+            self.used += 1;
+        }
+        self
+    }
+
+    /// A code of `length` bits, the highest first.
+    fn code(&mut self, code: u32, length: u32) -> &mut Self {
+        for bit in (0..length).rev() {
+            self.number(code >> bit & 1, 1);
+        }
+        self
+    }
 }
 
 #[test]
