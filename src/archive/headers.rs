@@ -121,6 +121,15 @@ impl<'a> Central<'a> {
         matches!(self.system, SYSTEM_UNIX | SYSTEM_MACOS) && (self.attributes >> 16) & 0o100 != 0
     }
 
+    /// Whether OpenTofu, as an ordinary user, could write over the file that it makes of it.
+    pub(super) fn is_writable(&self) -> bool {
+        match self.system {
+            SYSTEM_UNIX | SYSTEM_MACOS => (self.attributes >> 16) & 0o600 == 0o600,
+            SYSTEM_FAT | SYSTEM_NTFS | SYSTEM_VFAT => self.attributes & 1 == 0,
+            _ => false,
+        }
+    }
+
     /// When it was modified, in seconds since 1970: the Unix time if there is a positive one, else the DOS time, taken
     /// as UTC.
     pub(super) fn modified(&self) -> i64 {

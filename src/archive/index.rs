@@ -37,6 +37,7 @@ pub fn index(zip: &dyn ReadAt, limits: &Limits) -> Result<Members, ArchiveError>
         directory_start: directory.start,
         extents: Vec::new(),
         members: Builder::new(),
+        written_once: Vec::new(),
         twice: Vec::new(),
     };
     for_each_of(zip, &directory, &mut |entry| indexer.add(entry))?;
@@ -101,6 +102,8 @@ struct Indexer<'a> {
     directory_start: u64,
     extents: Vec<Extent>,
     members: Builder,
+    /// Files whose mode does not let OpenTofu write over them, in the order of their numbers.
+    written_once: Vec<FileNo>,
     /// Files whose path was there before, to be compared once it is known that no extents overlap: before, comparing
     /// could cost far more than reading the archive.
     twice: Vec<(FileNo, File, Box<[u8]>)>,
@@ -138,7 +141,14 @@ impl Indexer<'_> {
             return Err(ArchiveError::structure("it is a file in the place of the archive's top directory"));
         }
         match self.members.file(path, file) {
-            Ok(_) => {}
+            Ok(_) if entry.is_writable() => {}
+            Ok(no) => self.written_once.push(no),
+            Err(Conflict::Twice(before))
+                if !entry.is_writable() || self.written_once.binary_search(&before).is_ok() =>
+            {
+                let rule = "it stands in the archive twice, with a mode that lets OpenTofu write it only once";
+                return Err(ArchiveError::structure(rule));
+            }
             Err(Conflict::Twice(before)) => self.twice.push((before, file, entry.common.name.into())),
             Err(other) => return Err(conflict(other)),
         }

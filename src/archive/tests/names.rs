@@ -108,6 +108,16 @@ fn duplicates_count_once_if_they_are_equal() {
     refused_for(&zip([entry("a", "x"), entry("a", "y")]), "twice");
     refused_for(&zip([entry("a", "x"), entry("a", "x"), entry("a", "y")]), "twice");
     refused_for(&zip([entry("a", "x"), entry("a", "x").mode(0o100_755)]), "twice");
+    // Only root could write the second over the first.
+    let read_only = |name: &str| entry(name, "x").mode(0o100_444);
+    let dos = |attributes| entry("a", "x").with(|e| (e.system, e.attributes) = (0, attributes));
+    let unknown = || entry("a", "x").with(|e| e.system = 7);
+    for pair in
+        [[read_only("a"), read_only("a")], [entry("b", "x"), read_only("b")], [dos(1), dos(1)], [unknown(), unknown()]]
+    {
+        refused_for(&zip([vec![entry("c", "")], pair.into()].concat()), "write it only once");
+    }
+    assert_eq!(paths(&zip([dos(0), dos(0)])), ["a"]);
     // Two contents of one size and CRC: they differ by the CRC's polynomial.
     let (one, other) = ([0; 5], [0x41, 0x06, 0x71, 0xdb, 0x01]);
     assert_eq!(crc32fast::hash(&one), crc32fast::hash(&other));
