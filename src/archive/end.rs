@@ -12,6 +12,8 @@ const END64_SIGNATURE: u32 = 0x0606_4b50;
 const END64_LENGTH: usize = 56;
 const LOCATOR_SIGNATURE: u32 = 0x0706_4b50;
 const LOCATOR_LENGTH: usize = 20;
+/// What an archive's length is a multiple of where zeros fill it up: the least block of a tape.
+const BLOCK: u64 = 512;
 
 /// Where the central directory lies: it ends where the end records begin.
 pub(super) struct Directory {
@@ -77,16 +79,19 @@ pub(super) fn locate(zip: &dyn ReadAt, limits: &Limits) -> Result<Directory, Arc
 
 /// The position in `tail`, which begins at offset `base` of the archive, of the one end record.
 ///
-/// It is the last signature, since that is the one OpenTofu takes, and its comment reaches the end of the archive. No
-/// other place in the search window may pass for an end record: by a comment that reaches the end too, or by pointing
-/// at a central directory right before it. (The end record of a zip that is stored as a member does neither.)
+/// It is the last signature, since that is the one OpenTofu takes, and its comment reaches the end of the archive, or
+/// zeros that fill its last block (as bsdtar writes them to a pipe). No other place in the search window may pass for
+/// an end record: by a comment that reaches as far, or by pointing at a central directory right before it. (The end
+/// record of a zip that is stored as a member does neither.)
 fn find(tail: &[u8], base: u64) -> Result<usize, ArchiveError> {
     let missing = || ArchiveError::structure("it is no zip archive: there is no end record");
     let last = tail.len().checked_sub(END_LENGTH).ok_or_else(missing)?;
+    let padded = (base + tail.len() as u64).is_multiple_of(BLOCK);
     let mut found = None;
     for at in (0..=last).rev().filter(|at| tail[*at..].starts_with(END_SIGNATURE)) {
         let record = &tail[at..];
-        let closes = END_LENGTH + usize::from(u16_at(record, 20)) == record.len();
+        let behind = record.get(END_LENGTH + usize::from(u16_at(record, 20))..);
+        let closes = behind.is_some_and(|rest| rest.is_empty() || padded && rest.iter().all(|byte| *byte == 0));
         match found {
             None if closes => found = Some(at),
             None => {

@@ -166,12 +166,20 @@ fn bytes_outside_the_entries_are_refused() {
     refused_for(&unadjusted, "does not end where the end record begins");
     refused_for(&made(|a| a.gap = vec![0]), "belong to no entry");
     refused_for(&made(|a| a.tail = vec![0]), "does not end where the end record begins");
-    for length in [1, 22, 65_535] {
-        let mut junk = zip(sample());
+    let whole = zip(sample());
+    for length in [1, 22, 512, 65_535] {
+        let mut junk = whole.clone();
         junk.resize(junk.len() + length, 0);
         refused_for(&junk, "something else");
     }
-    let mut junk = zip(sample());
+    for length in [512, 10_240, 65_024] {
+        let mut padded = whole.clone();
+        padded.resize(length, 0);
+        assert_eq!(paths(&padded).len(), 3);
+        padded[length - 1] = 1;
+        refused_for(&padded, "something else");
+    }
+    let mut junk = whole.clone();
     junk.resize(junk.len() + 65_536, 0);
     refused_for(&junk, "no end record");
     assert_eq!(paths(&made(|a| a.comment = vec![b'x'; 65_535])).len(), 3);
