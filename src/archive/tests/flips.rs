@@ -1,7 +1,6 @@
 //! Damage: an archive that is cut or has a changed bit is refused, or has the same tree.
 
 use super::build::{archive, deflated, directory, entry, zip};
-use super::tools::{line, oracle};
 use super::*;
 
 fn sample() -> Vec<u8> {
@@ -62,41 +61,5 @@ fn random_bytes_never_panic() {
             zip[at] = *random.choice(&[0, 1, 0x7f, 0x80, 0xff, any]).unwrap();
         }
         let _ = contents(&zip);
-    }
-}
-
-#[test]
-fn what_is_accepted_is_what_opentofu_extracts() {
-    // Z51, Z58: every flipped bit, and random changes, against the rules of OpenTofu's extractor
-    let mut random = fastrand::Rng::with_seed(58);
-    let whole = sample();
-    let mut archives: Vec<Vec<u8>> = (0..whole.len() * 8)
-        .map(|bit| {
-            let mut zip = whole.clone();
-            zip[bit / 8] ^= 1 << (bit % 8);
-            zip
-        })
-        .collect();
-    let lookalikes = ["a/b", "a", "a//b", "./a", "a/", "..", "a\\..", "/a", "a/.", "\u{e9}", ".", "a\0"];
-    for _ in 0..5000 {
-        let entries = (0..random.usize(1..4)).map(|_| {
-            let name = random.choice(lookalikes).unwrap();
-            let content = *random.choice(&["", "x", "xx"]).unwrap();
-            let made = if random.bool() { deflated(name, content) } else { entry(name, content) };
-            made.with(|e| {
-                e.system = *random.choice(&[0, 3, 7, 11, 19]).unwrap();
-                let mode = *random.choice(&[0o100_755, 0o040_755, 0o120_777, 0o100_000]).unwrap();
-                e.attributes = mode << 16 | u32::from(random.bool()) << 4;
-                e.flags = if random.bool() { 1 << 11 } else { 0 };
-            })
-        });
-        archives.push(zip(entries.collect::<Vec<_>>()));
-    }
-    archives.retain(|zip| contents(zip).is_ok());
-    let Some(theirs) = oracle(&archives) else { return };
-    assert_eq!(theirs.len(), archives.len());
-    assert!(archives.len() > 500, "only {} archives to compare", archives.len());
-    for (zip, theirs) in archives.iter().zip(theirs) {
-        assert_eq!(line(&contents(zip).unwrap()), theirs);
     }
 }

@@ -179,35 +179,3 @@ func main() {
     let Some(zip) = run(dir.path(), "go", &["run", "pack.go"]) else { return };
     assert_eq!(contents(&zip).unwrap(), expected);
 }
-
-/// The lines of `oracle.go` for `archives`, or `None` with a printed reason without Go.
-pub(super) fn oracle(archives: &[Vec<u8>]) -> Option<Vec<String>> {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("oracle.go"), include_str!("oracle.go")).unwrap();
-    let mut input = Vec::new();
-    for archive in archives {
-        input.extend((archive.len() as u32).to_le_bytes());
-        input.extend(archive);
-    }
-    std::fs::write(dir.path().join("archives"), input).unwrap();
-    let lines = run(dir.path(), "sh", &["-c", "command -v go >/dev/null || exit 0; go run oracle.go < archives"])?;
-    if lines.is_empty() {
-        println!("skipped: there is no Go to compare with");
-        return None;
-    }
-    Some(String::from_utf8(lines).unwrap().lines().map(str::to_owned).collect())
-}
-
-/// An archive's tree as `oracle.go` prints it.
-pub(super) fn line(contents: &Contents) -> String {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let mut lines: Vec<String> = contents
-        .iter()
-        .map(|(path, (content, executable))| match path.strip_suffix(b"/") {
-            Some(dir) => format!("{}/", hex(dir)),
-            None => format!("{}:{executable}:{:08x}:{}", hex(path), crc32fast::hash(content), content.len()),
-        })
-        .collect();
-    lines.sort();
-    lines.join(" ")
-}
