@@ -19,10 +19,12 @@ const EMPTY_STREAM: u64 = 64;
 /// The tree that OpenTofu's extractor would make of `zip`.
 ///
 /// Everything but the members' content is checked: structure, names, declared sizes against `limits`. Entries that
-/// stand in the archive twice with the same content count once, for which their content is read.
+/// stand in the archive twice with the same content count once, for which their content is read. That empty files are
+/// empty is checked as well.
 ///
 /// # Errors
-/// Every class but [`Class::Write`]; [`Class::Integrity`] only for the content of entries that stand there twice.
+/// Every class but [`Class::Write`]; [`Class::Integrity`] only for the content of entries that stand there twice or are
+/// declared empty.
 pub fn index(zip: &dyn ReadAt, limits: &Limits) -> Result<Members, ArchiveError> {
     if zip.len() > limits.archive {
         return Err(ArchiveError::too_large("the archive's size", zip.len(), "archive", limits.archive));
@@ -38,12 +40,14 @@ pub fn index(zip: &dyn ReadAt, limits: &Limits) -> Result<Members, ArchiveError>
         extents: Vec::new(),
         members: Builder::new(),
         written_once: Vec::new(),
+        hollow: Vec::new(),
         twice: Vec::new(),
     };
     for_each_of(zip, &directory, &mut |entry| indexer.add(entry))?;
     indexer.check_extents()?;
     // The tree takes its final form in the memory that the extents held.
     drop(std::mem::take(&mut indexer.extents));
+    indexer.check_hollow()?;
     indexer.check_twice()?;
     Ok(indexer.members.finish())
 }
@@ -104,6 +108,9 @@ struct Indexer<'a> {
     members: Builder,
     /// Files whose mode does not let OpenTofu write over them, in the order of their numbers.
     written_once: Vec<FileNo>,
+    /// Files that are empty as declared, and have data or a CRC: where they stand. They are checked here, since who
+    /// reads an empty file asks nobody for its content.
+    hollow: Vec<(u64, File)>,
     /// Files whose path was there before, to be compared once it is known that no extents overlap: before, comparing
     /// could cost far more than reading the archive.
     twice: Vec<(FileNo, File, Box<[u8]>)>,
@@ -139,6 +146,9 @@ impl Indexer<'_> {
         }
         if path.is_empty() {
             return Err(ArchiveError::structure("it is a file in the place of the archive's top directory"));
+        }
+        if file.size == 0 && (file.compressed != 0 || file.crc32 != 0) {
+            self.hollow.push((entry.offset, file));
         }
         match self.members.file(path, file) {
             Ok(_) if entry.is_writable() => {}
@@ -257,6 +267,14 @@ impl Indexer<'_> {
             Ok(Some(Ok(local))) => error.of(local.common.name),
             _ => error,
         }
+    }
+
+    /// Checks that files are empty that say so.
+    fn check_hollow(&mut self) -> Result<(), ArchiveError> {
+        for (start, file) in std::mem::take(&mut self.hollow) {
+            read::inflate(self.zip, &file).map_err(|error| self.at(start, error))?;
+        }
+        Ok(())
     }
 
     /// Checks that files of one path have one content. No data is read twice for it.

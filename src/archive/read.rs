@@ -12,6 +12,8 @@ use crate::members::{File, Method};
 
 /// How much compressed data is read at once.
 const INPUT: usize = 64 * 1024;
+/// How much longer than its content the data of a small member may be, to be read in one go.
+const SLACK: usize = 1024;
 /// How much content is written at once, at most.
 const OUTPUT: usize = 128 * 1024;
 
@@ -64,7 +66,8 @@ fn inflate_whole(zip: &dyn ReadAt, file: &File) -> Result<Option<Vec<u8>>, Archi
     let (Ok(size), Ok(compressed)) = (usize::try_from(file.size), usize::try_from(file.compressed)) else {
         return Ok(None);
     };
-    if size > capacity(file) {
+    // Memory is for what a compressor makes, not for a stream that is padded with empty blocks.
+    if size > capacity(file) || compressed > size + size / 8 + SLACK {
         return Ok(None);
     }
     let mut data = vec![0; compressed];

@@ -19,7 +19,7 @@ const TEXT: &[u8] = b"resource resource resource resource resource resource";
 #[test]
 fn declared_sizes_that_lie_are_integrity_errors() {
     // Z23
-    for size in [TEXT.len() as u32 - 1, TEXT.len() as u32 + 1, 0, 1 << 20] {
+    for size in [TEXT.len() as u32 - 1, TEXT.len() as u32 + 1, 1, 1 << 20] {
         corrupt(deflated("a", TEXT).with(|e| e.size = size));
     }
     let stored = entry("a", TEXT).with(|e| e.size += 1);
@@ -33,7 +33,25 @@ fn wrong_crcs_are_integrity_errors() {
         corrupt(deflated("a", TEXT).with(|e| e.crc = crc));
         corrupt(entry("a", TEXT).with(|e| e.crc = crc));
     }
-    corrupt(entry("a", "").with(|e| e.crc = 1));
+}
+
+#[test]
+fn files_that_are_not_as_empty_as_declared_refuse_the_archive() {
+    // Z23, Z25, Z26: nobody ever reads the content of an empty file
+    for hollow in [
+        deflated("a", TEXT).with(|e| e.size = 0),
+        deflated("a", TEXT).with(|e| (e.size, e.crc) = (0, 0)),
+        deflated("a", "").with(|e| e.crc = 1),
+        entry("a", "").with(|e| e.crc = 1),
+        deflated("a", "").with(|e| (e.compressed, e.data) = (2, vec![7, 0])),
+        deflated("a", "").with(|e| (e.compressed, e.data) = (3, vec![3, 0, 0])),
+    ] {
+        let text = refused(&zip([entry("b", "x"), hollow]), "integrity");
+        assert!(text.starts_with("entry \"a\""), "{text}");
+    }
+    let padded = [[0, 0, 0, 0xff, 0xff].repeat(10_000), vec![3, 0]].concat();
+    let honest = deflated("a", "").with(|e| (e.compressed, e.data) = (padded.len() as u32, padded));
+    assert_eq!(contents(&zip([honest])).unwrap()[&b"a"[..]].0, b"");
 }
 
 #[test]
