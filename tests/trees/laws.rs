@@ -60,15 +60,17 @@ const DELIBERATE: &[&str] = &[
     "the number of entries is ",
 ];
 
-fn setting(name: &str, default: u64) -> u64 {
+/// The number in the environment, or `default`.
+pub fn setting(name: &str, default: u64) -> u64 {
     env::var(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} is no number: {value}")))
 }
 
-struct Case {
-    number: u64,
+/// An archive that was made up.
+pub struct Case {
+    pub number: u64,
     /// Whether packers write such archives.
-    plain: bool,
-    zip: Vec<u8>,
+    pub plain: bool,
+    pub zip: Vec<u8>,
 }
 
 fn case(number: u64) -> Case {
@@ -83,6 +85,11 @@ fn case(number: u64) -> Case {
         mutate::bytes_of(&mut rng, &mut zip);
     }
     Case { number, plain: matches!(form, 0 | 2), zip }
+}
+
+/// The first cases.
+pub fn cases_until(end: u64) -> impl Iterator<Item = Case> {
+    (0..end).map(case)
 }
 
 /// What became of a case. An `Err` breaks a law.

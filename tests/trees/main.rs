@@ -9,6 +9,7 @@ mod support;
 
 mod build;
 mod deflate;
+mod inits;
 mod laws;
 mod mutate;
 mod opentofu;

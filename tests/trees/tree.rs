@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use tofufs::archive::{ArchiveError, Limits, extract, index, inflate};
 use tofufs::digest::{Algorithm, Hasher};
-use tofufs::members::{Child, DirNo, Members, TOP};
+use tofufs::members::{Child, DirNo, File, Members, TOP};
 
 /// What a path is: whether a file's owner may execute it, its size and digest. What tofufs shows differently on
 /// purpose is no part of it: other permissions, set-id bits, owner and time.
@@ -61,12 +61,7 @@ fn directory(zip: &[u8], members: &Members, dir: DirNo, above: &[u8], tree: &mut
             }
             Child::File(no) => {
                 let file = members.file(no);
-                let (mut streamed, whole) = (Vec::new(), inflate(&zip, file));
-                let extracted = extract(&zip, file, &mut streamed);
-                assert_eq!(extracted.is_ok(), whole.is_ok(), "the two ways to read differ: {extracted:?}");
-                extracted?;
-                assert!(whole? == streamed, "the two ways to read give different bytes");
-                Node::File { executable: file.executable, size: file.size, sha256: sha256(&streamed) }
+                Node::File { executable: file.executable, size: file.size, sha256: sha256(&content(zip, file)?) }
             }
         };
         tree.insert(hex(&path), node);
@@ -74,13 +69,27 @@ fn directory(zip: &[u8], members: &Members, dir: DirNo, above: &[u8], tree: &mut
     Ok(below)
 }
 
-fn sha256(bytes: &[u8]) -> String {
+/// What a reader of the file gets, by both ways to read it.
+fn content(zip: &[u8], file: &File) -> Result<Vec<u8>, ArchiveError> {
+    // The kernel asks for no bytes of a file whose size is 0.
+    if file.size == 0 {
+        return Ok(Vec::new());
+    }
+    let (mut streamed, whole) = (Vec::new(), inflate(&zip, file));
+    let extracted = extract(&zip, file, &mut streamed);
+    assert_eq!(extracted.is_ok(), whole.is_ok(), "the two ways to read differ: {extracted:?}");
+    extracted?;
+    assert!(whole? == streamed, "the two ways to read give different bytes");
+    Ok(streamed)
+}
+
+pub fn sha256(bytes: &[u8]) -> String {
     let mut hasher = Hasher::new(Algorithm::Sha256);
     hasher.update(bytes);
     let digest = hasher.finish().to_string();
     digest.trim_start_matches("sha256:").to_owned()
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
