@@ -199,3 +199,23 @@ impl From<StoreError> for FactError {
         FactError::of_host(of_store(error.failure), error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The times of the negative cache, and which failures leave an earlier answer standing.
+    #[test]
+    fn a_failure_counts_as_long_as_it_says_something() {
+        use Failure::*;
+        let said =
+            [(Absent, 30), (Denied, 10), (Integrity, 300), (Structure, 300), (TooLarge, 300), (Unsupported, 300)];
+        for (failure, seconds) in said {
+            assert_eq!((failure.kept_for().as_secs(), failure.is_outage()), (seconds, false), "{failure:?}");
+        }
+        let nothing_said = [TimedOut, Unreachable, Offline, Protocol, Damaged, NoSpace, NoDescriptor, Io];
+        for failure in nothing_said {
+            assert_eq!((failure.kept_for().as_secs(), failure.is_outage()), (2, true), "{failure:?}");
+        }
+    }
+}

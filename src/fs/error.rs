@@ -148,3 +148,33 @@ impl From<StageError> for FsError {
         FsError::said(of_commit(error.failure), error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failure_has_the_errno_of_the_contract() {
+        use Failure::*;
+        for (failure, wanted) in [
+            (Absent, libc::ENOENT),
+            (Denied, libc::EACCES),
+            (TimedOut, libc::ETIMEDOUT),
+            (Unreachable, libc::EHOSTUNREACH),
+            (Offline, libc::EHOSTUNREACH),
+            (Protocol, libc::EPROTO),
+            (Integrity, libc::EIO),
+            (Damaged, libc::EIO),
+            (Io, libc::EIO),
+            (Structure, libc::EBADMSG),
+            (TooLarge, libc::EFBIG),
+            (Unsupported, libc::EOPNOTSUPP),
+            (NoSpace, libc::ENOSPC),
+            (NoDescriptor, libc::ENFILE),
+        ] {
+            let error = FsError::from(FactError::new(failure, "what was asked for", "the rule"));
+            assert_eq!(error.errno.0, wanted, "{failure:?}");
+            assert_eq!(error.sentence().is_none(), failure == Absent, "an absence is an answer and no fault");
+        }
+    }
+}

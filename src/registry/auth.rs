@@ -426,6 +426,55 @@ mod tests {
         assert_eq!(lifetime(None), LIFETIME_MIN);
     }
 
+    #[test]
+    fn what_is_no_user_name_or_token_is_not_sent() {
+        let secret = Secret::new("pw".to_owned());
+        assert!(basic("user", &secret).is_ok_and(|header| header == "Basic dXNlcjpwdw=="));
+        assert_eq!(basic("us:er", &secret).unwrap_err().failure, Failure::Denied);
+        assert!(bearer("a.b-c_d~e+f/g==").is_ok());
+        for token in ["", "a b", "a\tb", "a\r\nX: y", "ä"] {
+            assert_eq!(bearer(token).unwrap_err().failure, Failure::Protocol, "{token:?}");
+        }
+    }
+
+    /// Neither printed by whoever prints a request, nor put into tables that connections share (RFC 7541, 7.1.3).
+    #[test]
+    fn a_header_with_a_secret_is_marked_as_one() {
+        let headers = [basic("user", &Secret::new("canary".to_owned())).unwrap(), bearer("canary").unwrap()];
+        for header in headers {
+            assert!(header.is_sensitive() && !format!("{header:?}").contains("canary"));
+        }
+    }
+
+    struct Nothing;
+
+    #[async_trait]
+    impl CredentialSource for Nothing {
+        async fn find(&self, _: &Host, _: Option<&RepoName>, _: bool) -> Result<Option<Found>, CredentialError> {
+            Ok(None)
+        }
+    }
+
+    /// R21
+    #[tokio::test]
+    async fn a_token_is_shown_until_it_expires_and_for_its_own_scope_alone() {
+        let transport = Transport::new(super::super::transport::TransportOptions::default()).unwrap();
+        let host: Host = "r.example".parse().unwrap();
+        let registry = Origin::registry(&host, false).unwrap();
+        let auth = Auth::new(transport, host, registry, None, Arc::new(Nothing));
+        let (scope, other) = (Scope::Pull("a/b".parse().unwrap()), Scope::Pull("a/c".parse().unwrap()));
+        let now = Instant::now();
+        for (until, is_shown) in
+            [(None, true), (Some(now + Duration::from_secs(60)), true), (Some(now - Duration::from_millis(1)), false)]
+        {
+            let (header, worked) = (bearer("token").unwrap(), AtomicBool::new(true));
+            let grant = Grant { header, challenge: Challenge::Basic, source: None, worked, serial: 1, until };
+            auth.slots.lock().unwrap().insert(scope.clone(), Slot::Granted(Arc::new(grant)));
+            assert_eq!(auth.granted(&scope).is_some(), is_shown, "{until:?}");
+            assert!(auth.granted(&other).is_none() && auth.granted(&Scope::Push("a/b".parse().unwrap())).is_none());
+        }
+    }
+
     /// R20
     #[test]
     fn a_token_request_is_percent_encoded() {

@@ -168,6 +168,7 @@ mod tests {
             ("https://a.co.uk", "https://b.co.uk"),
             ("https://reg.example.com", "https://10.0.0.1"),
             ("https://10.0.0.1", "https://10.0.0.2"),
+            ("https://10.1.2.3", "https://99.1.2.3"),
             ("https://reg.example.com", "https://127.0.0.1"),
             ("https://auth.docker.io", "https://registry-1.docker.io"),
         ] {

@@ -311,7 +311,8 @@ mod tests {
         ] {
             assert_eq!(to(location).unwrap().as_str(), wanted);
         }
-        let long = format!("/{}", "x".repeat(10 << 10));
+        let long = format!("/{}", "x".repeat(LOCATION_MAX));
+        assert!(to(&long[..LOCATION_MAX]).is_ok());
         for location in [
             "http://r.example/v2/a",
             "https://u:p@s.example/",

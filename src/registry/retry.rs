@@ -250,6 +250,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn when_the_time_is_over_nothing_is_tried_again_and_the_last_fault_stands() {
+        let broken = Fault::passing(Failure::Unreachable, "broken").remedy("mend it");
+        let fault = Patience::new(Duration::ZERO, RETRIES).again(broken).await.unwrap_err();
+        assert_eq!((fault.failure, &*fault.rule, fault.retry), (Failure::Unreachable, "broken", Retry::Never));
+        assert_eq!(fault.remedy.as_deref(), Some("mend it"));
+    }
+
+    /// R08: bytes that trickle do not hold the low-speed limit off.
+    #[tokio::test]
+    async fn the_time_for_slow_bytes_runs_on_while_they_come() {
+        let mut patience = Patience::new(Duration::from_secs(600), RETRIES);
+        let Some(before) = Instant::now().checked_sub(LOW_SPEED_TIME) else { return };
+        patience.slow_since = before;
+        patience.received(5, 5);
+        let waited = tokio::time::timeout(LOW_SPEED_TIME / 2, patience.piece(std::future::pending::<()>())).await;
+        let fault = waited.expect("no new time was given").unwrap_err();
+        assert_eq!((fault.failure, fault.retry), (Failure::TimedOut, Retry::After(None)));
+        patience.received(1 << 20, 1 << 20);
+        assert!(patience.slow_since.elapsed() < LOW_SPEED_TIME, "what moves has its time again");
+    }
+
+    #[tokio::test]
     async fn a_body_that_gets_no_further_earns_no_new_tries() {
         let broken = || Fault::passing(Failure::TimedOut, "broken");
         let mut patience = Patience::new(Duration::from_secs(600), RETRIES);

@@ -147,7 +147,6 @@ impl<'a> Transfer<'a> {
             return Err(Fault::new(Failure::Protocol, rule).into());
         }
         self.range_failed = true;
-        self.etag = None;
         sink.restart().await?;
         Ok(())
     }

@@ -157,3 +157,26 @@ async fn deserted(waiters: &mut watch::Receiver<usize>, linger: Duration) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who joins while a deserted work is about to be dropped keeps it from that.
+    #[test]
+    fn a_work_that_somebody_waits_for_again_is_not_dropped() {
+        let flights = Flights::<u8, u8, ()>::new(Duration::ZERO, || ());
+        let (_sender, result) = watch::channel(None);
+        let waiters = watch::Sender::new(1);
+        locked(&flights.shared.running).insert(7, Flight { result, waiters: waiters.clone() });
+        let landing = Landing { shared: flights.shared.clone(), key: 7, waiters };
+        assert!(!landing.land(true) && flights.running() == 1);
+        landing.waiters.send_replace(0);
+        assert!(landing.land(true) && flights.running() == 0);
+        // What took its place meanwhile is another work.
+        let (_sender, result) = watch::channel(None);
+        locked(&flights.shared.running).insert(7, Flight { result, waiters: watch::Sender::new(1) });
+        drop(landing);
+        assert_eq!(flights.running(), 1);
+    }
+}

@@ -73,3 +73,20 @@ impl Object {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_differs_in_whatever_writing_to_a_file_changes() {
+        let stat = fstat(tempfile::tempfile().unwrap()).unwrap();
+        let changes: [fn(&mut Stat); 4] =
+            [|s| s.st_size += 1, |s| s.st_ino += 1, |s| s.st_ctime += 1, |s| s.st_ctime_nsec ^= 1];
+        for change in changes {
+            let mut other = stat;
+            change(&mut other);
+            assert_ne!(Stamp::of(&other), Stamp::of(&stat));
+        }
+    }
+}

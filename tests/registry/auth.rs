@@ -160,6 +160,61 @@ async fn an_expired_token_that_is_answered_by_403_is_renewed_once() {
     assert_eq!(server.requests().len(), 2 + 2 + 2);
 }
 
+/// registries.md Q4: what makes a 403 look like an expired token is either of two things.
+#[tokio::test]
+async fn a_403_is_a_refusal_unless_the_token_worked_before_or_the_answer_is_no_registrys() {
+    let json = || Behaviour::Answer(Reply::error(403, "DENIED"));
+    let text = || Behaviour::Answer(Reply::new(403, "text/plain", "expired"));
+    for (worked_before, answer, logins) in
+        [(false, json(), 1), (true, json(), 2), (false, text(), 2), (true, text(), 2)]
+    {
+        let server = server(Some(BASIC));
+        let source = credentials(user(CANARY));
+        let remote = client(&server, source.clone());
+        if !worked_before {
+            let missing = Behaviour::Answer(Reply::error(404, "MANIFEST_UNKNOWN"));
+            server.script(path(MANIFEST), [Behaviour::Honest, missing]);
+        }
+        assert_eq!(get(&remote).await.is_ok(), worked_before);
+        server.script(path(MANIFEST), [answer]);
+        match (get(&remote).await, logins) {
+            (result, 1) => refused(result, Failure::Denied, &["403", "DENIED", "credential from the test"]),
+            (result, _) => result.unwrap(),
+        }
+        assert_eq!(source.asked.lock().unwrap().len(), logins, "worked before: {worked_before}");
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_used_once_the_access_token_beside_it_is_refused() {
+    let server = server(None);
+    bearer(&server, Some(("user", CANARY)));
+    let secret = |text: &str| Some(Secret::new(text.to_owned()));
+    let both = Credential::Tokens { access: secret("old"), refresh: secret(CANARY) };
+    get(&client(&server, credentials(both))).await.unwrap();
+    let shown: Vec<_> =
+        server.requests_to(MANIFEST).iter().map(|seen| seen.header("authorization").map(str::to_owned)).collect();
+    assert_eq!(shown, [None, Some("Bearer old".to_owned()), Some("Bearer token-1".to_owned())]);
+    assert_eq!(server.requests_to("/token").len(), 1);
+}
+
+/// O03: a token service that fails has refused nobody.
+#[tokio::test]
+async fn a_token_service_that_fails_is_an_outage_and_no_denial() {
+    for status in [429, 500, 503] {
+        let server = server(None);
+        bearer(&server, None);
+        let out_of_order = Behaviour::Answer(Reply::new(status, "text/plain", "out of order"));
+        server.script(path("/token"), [out_of_order.clone()]);
+        get(&remote(&server)).await.unwrap();
+        assert_eq!(server.requests_to("/token").len(), 2, "another try may help");
+        server.revoke_tokens();
+        server.rule(path("/token"), out_of_order);
+        let words = [&*status.to_string(), "out of order"];
+        refused(get(&remote(&server)).await, Failure::TimedOut, &words);
+    }
+}
+
 #[tokio::test]
 async fn a_new_credential_of_the_source_is_used_after_a_refusal() {
     let server = server(Some(BASIC));

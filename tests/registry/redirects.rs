@@ -101,6 +101,26 @@ async fn a_store_that_refuses_an_expired_address_is_resolved_again_once() {
     assert_eq!((server.requests().len(), store.requests().len()), (4, 4));
 }
 
+/// What a store asks for is not the registry's wish: nobody logs in to it, nor for it.
+#[tokio::test]
+async fn a_challenge_of_a_store_is_not_answered() {
+    let (server, store) = (Hostile::start(), Hostile::start());
+    let content = bytes(1000);
+    let digest = server.put_blob(&content);
+    let location = format!("http://{}/v2/acme/net/blobs/{digest}", store.host());
+    server.rule(blobs(), Behaviour::Answer(Reply::redirect(307, &location)));
+    for challenge in [format!("Bearer realm=\"http://{}/token\"", store.host()), "Basic realm=x".to_owned()] {
+        store.rule(blobs(), Behaviour::Answer(Reply::error(401, "UNAUTHORIZED").with("WWW-Authenticate", challenge)));
+        let source = credentials(user(CANARY));
+        let remote = remote_with(&server, transport_with(Duration::from_secs(5)), source.clone());
+        blob_refused(fetch(&remote, &descriptor(&content)).await.1, Failure::Denied, &["401"]);
+        assert!(source.asked.lock().unwrap().is_empty(), "no credential is even looked for");
+    }
+    assert!(
+        store.requests().iter().all(|seen| seen.path.contains("/blobs/") && seen.header("authorization").is_none())
+    );
+}
+
 /// A redirect's target is never kept.
 #[tokio::test]
 async fn every_try_asks_the_registry_for_the_stores_address() {

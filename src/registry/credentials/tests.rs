@@ -274,12 +274,55 @@ async fn a_helper_that_misbehaves_is_contained() {
 
 #[tokio::test]
 async fn a_relative_directory_of_path_is_not_searched() {
-    let config = CredentialsConfig {
-        search_path: ".:::relative".into(),
-        default_program: Some("h".parse().unwrap()),
-        ..CredentialsConfig::default()
+    let place = Place::new();
+    let program = place.program("h", r#"echo '{"Username":"u","Secret":"s"}'"#);
+    let up: PathBuf = std::env::current_dir().unwrap().components().skip(1).map(|_| "..").collect();
+    let relative = up.join(place.0.path().strip_prefix("/").unwrap());
+    assert!(relative.join("docker-credential-h").exists());
+    let find = async |search_path: &std::path::Path| {
+        let search_path = format!(".:::{}", search_path.display()).into();
+        let config = CredentialsConfig { search_path, default_program: Some(program.clone()), ..place.config() };
+        Credentials::new(config).find(&host("r.io"), None, false).await
     };
-    assert!(Credentials::new(config).find(&host("r.io"), None, false).await.is_err());
+    let error = find(&relative).await.unwrap_err().to_string();
+    assert!(error.contains("no such program"), "{error}");
+    assert!(find(place.0.path()).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_helper_that_hangs_is_ended_with_all_that_it_started() {
+    let place = Place::new();
+    let started = place.0.path().join("started");
+    let script = format!("sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait", started.display());
+    let program_limit = Some(Duration::from_millis(500));
+    let config =
+        CredentialsConfig { default_program: Some(place.program("h", &script)), program_limit, ..place.config() };
+    Credentials::new(config).find(&host("r.io"), None, false).await.unwrap_err();
+    let below = std::fs::read_to_string(started).unwrap();
+    let is_there = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", below.trim())).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+    };
+    for _ in 0..500 {
+        if !is_there() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("process {} still runs", below.trim());
+}
+
+#[tokio::test]
+async fn a_file_beyond_the_limit_is_not_read() {
+    let place = Place::new();
+    let auths = format!(r#"{{"auths":{{"r.io":{}}}}}"#, auth("u"));
+    let padded = |size: usize| auths.clone() + &" ".repeat(size - auths.len());
+    let path = place.file("config.json", &padded(4 << 20));
+    let credentials = place.with_files(DockerFiles::Listed(vec![path]));
+    assert_eq!(user(&credentials, "r.io", "x").await.as_deref(), Some("u"));
+    place.file("config.json", &padded((4 << 20) + 1));
+    let error = credentials.find(&host("r.io"), None, false).await.unwrap_err().to_string();
+    assert!(error.contains("larger than 4194304 bytes"), "{error}");
 }
 
 #[tokio::test]

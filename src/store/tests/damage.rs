@@ -51,6 +51,7 @@ fn a_flip_under_an_open_object_fails_the_read_and_removes_the_object() {
     assert_eq!(error.failure, StoreFailure::Corrupt);
     assert!(error.to_string().contains(&key.to_string()), "{error}");
     assert!(buf.iter().all(|b| *b == 0), "no wrong byte is left in the buffer");
+    assert!(cache.store.get(&key).unwrap().is_none(), "what is open and damaged is given to nobody else");
     assert!(object.read_at(&mut [0; 10], 2 * CHUNK as u64).is_err());
     assert!(object.verify_whole().is_err());
     assert!(!cache.file(&key).exists());
@@ -240,6 +241,89 @@ fn a_cache_directory_replaced_while_open_is_not_followed() {
     drop(put(&store, &blob(&bytes), &bytes));
     assert!(file(&moved, &blob(&bytes)).exists());
     assert!(!cache.file(&blob(&bytes)).exists());
+}
+
+#[test]
+fn bytes_behind_the_content_are_not_read_and_fail_a_whole_check() {
+    let cache = Cache::new();
+    for len in [1000, 3 * CHUNK] {
+        let bytes = content(len, 18);
+        for key in [blob(&bytes), member(len as u32)] {
+            let object = put(&cache.store, &key, &bytes);
+            overwrite(&cache.file(&key), &[&bytes[..], b"more"].concat());
+            assert_eq!(object.read_all().unwrap(), bytes);
+            let error = object.verify_whole().unwrap_err();
+            assert_eq!(error.failure, StoreFailure::Corrupt);
+            assert!(error.to_string().contains("length"), "{error}");
+        }
+    }
+}
+
+/// Passthrough: before the first use by a process, and whenever somebody has touched the file.
+#[test]
+fn what_was_checked_whole_is_checked_again_once_it_was_touched() {
+    let cache = Cache::new();
+    let bytes = content(3 * CHUNK, 19);
+    let key = blob(&bytes);
+    assert!(put(&cache.store, &key, &bytes).is_whole(), "who wrote it has checked it");
+    let store = cache.again();
+    let object = store.get(&key).unwrap().unwrap();
+    assert!(!object.is_whole());
+    object.make_sure_whole().unwrap();
+    assert!(object.is_whole());
+    let mut flipped = bytes.clone();
+    flipped[CHUNK] ^= 1;
+    let ctime = || fstat(object.fd().unwrap()).map(|stat| (stat.st_ctime, stat.st_ctime_nsec)).unwrap();
+    let before = ctime();
+    // The clock of a file system ticks a few hundred times in a second on older kernels.
+    while ctime() == before {
+        overwrite(&cache.file(&key), &flipped);
+    }
+    assert!(!object.is_whole());
+    assert_eq!(object.make_sure_whole().unwrap_err().failure, StoreFailure::Corrupt);
+    assert!(!object.is_whole());
+}
+
+#[test]
+fn a_disk_that_returns_other_bytes_than_it_was_given_is_not_believed() {
+    let cache = Cache::new();
+    for len in [1000, 2 * CHUNK] {
+        let (bytes, other) = (content(len, 21), content(len, 22));
+        let key = blob(&bytes);
+        let mut fill = fill(&cache.store, &key, len);
+        fill.write(&bytes).unwrap();
+        std::fs::write(cache.partial(&key), &other).unwrap();
+        match fill.publish() {
+            Ok(object) => assert_eq!(object.read_all().unwrap_err().failure, StoreFailure::Corrupt),
+            Err(error) => assert_eq!(error.failure, StoreFailure::Mismatch),
+        }
+        assert!(cache.store.get(&key).unwrap().is_none());
+        assert_eq!(put(&cache.store, &key, &bytes).read_all().unwrap(), bytes);
+    }
+}
+
+/// L11
+#[test]
+fn a_sidecar_of_another_object_of_this_cache_is_worth_nothing() {
+    let cache = Cache::new();
+    let (first, second) = (content(2 * CHUNK, 23), content(2 * CHUNK, 24));
+    for bytes in [&first, &second] {
+        drop(put(&cache.store, &member(u32::from(bytes == &second)), bytes));
+    }
+    overwrite(&cache.file(&member(0)), &second);
+    overwrite(&cache.sidecar(&member(0)), &std::fs::read(cache.sidecar(&member(1))).unwrap());
+    assert_eq!(read(&cache.store, &member(0)), None);
+    // Nor is a part of its own, though it were sealed.
+    let layout = cache.store.layout();
+    let whole = std::fs::read(cache.sidecar(&member(1))).unwrap();
+    let sums = |body: &[u8]| {
+        let sealed = [body, layout.seals.sidecar(body).as_bytes()].concat();
+        Sums::from_sidecar(&sealed, &layout.seals, &member(1), second.len() as u64)
+    };
+    let body = &whole[..whole.len() - seal::SEAL_LEN];
+    assert!(
+        sums(body).is_some() && sums(&body[..body.len() - 16]).is_none() && sums(&body[..body.len() - 1]).is_none()
+    );
 }
 
 /// L11

@@ -46,6 +46,10 @@ fn the_budget_is_kept() {
         drop(put(&cache.store, &blob(&bytes), &bytes));
         assert!(cache.store.usage().bytes <= limit, "{:?}", cache.store.usage());
     }
+    let damaged = blob(&content(CHUNK + 1, 59));
+    let before = cache.store.usage();
+    cache.store.quarantine(&damaged, "the test says so");
+    assert_eq!(cache.store.usage().objects, before.objects - 1);
     let counted = cache.store.usage();
     assert!(counted.objects > 5, "{counted:?}");
     assert_eq!(counted.bytes, cache.again().usage().bytes, "the running sum is what a walk finds");

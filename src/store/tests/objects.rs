@@ -109,6 +109,12 @@ fn a_broken_off_blob_is_resumed_and_a_broken_off_member_is_not() {
         second.write(&bytes[kept as usize..]).unwrap();
         assert_eq!(second.publish().unwrap().read_all().unwrap(), bytes);
     }
+    // Nor one that a process left that was killed: nothing would tell whether it is this member's beginning.
+    std::fs::write(cache.partial(&member(2)), content(half, 6)).unwrap();
+    let mut again = fill(&cache.store, &member(2), bytes.len());
+    assert_eq!(again.position(), 0);
+    again.write(&bytes).unwrap();
+    assert_eq!(again.publish().unwrap().read_all().unwrap(), bytes);
 }
 
 #[test]
@@ -140,9 +146,39 @@ fn garbage_in_a_partial_file_is_never_published_and_costs_at_most_one_mismatch()
             assert_eq!(put(&cache.store, &key, &bytes).read_all().unwrap(), bytes);
         } else {
             assert_eq!(published.unwrap().read_all().unwrap(), bytes);
+            assert_eq!(std::fs::read(cache.file(&key)).unwrap(), bytes, "nothing stands behind it");
         }
         cache.store.quarantine(&key, "the test goes on");
     }
+}
+
+#[test]
+fn of_two_that_open_an_object_at_once_both_get_the_first() {
+    let cache = Cache::new();
+    let bytes = content(2 * CHUNK, 9);
+    let key = blob(&bytes);
+    drop(put(&cache.store, &key, &bytes));
+    let [first, second] = [(), ()].map(|()| cache.store.load(&key).unwrap().unwrap().0);
+    let [first, second] =
+        [first, second].map(|content| cache.store.opened(Inner::new(cache.store.clone(), key, content)));
+    assert!(Arc::ptr_eq(&first.0, &second.0));
+    drop(second);
+    assert_eq!(cache.store.prune(0).objects, 0, "the one that is used is known to be open");
+}
+
+/// Credential helpers and whatever else is started must not come to hold what the cache keeps for its owner.
+#[test]
+fn no_program_that_is_started_inherits_the_caches_files() {
+    let cache = Cache::new();
+    let bytes = content(2 * CHUNK, 10);
+    let key = blob(&bytes);
+    drop(put(&cache.store, &key, &bytes));
+    let store = cache.again();
+    let _open = store.get(&key).unwrap().unwrap();
+    let _filling = fill(&store, &member(1), 100);
+    let listed = std::process::Command::new("ls").args(["-l", "/proc/self/fd/"]).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert!(listed.contains("/proc/") && !listed.contains(cache.dir.path().to_str().unwrap()), "{listed}");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use super::*;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::sync::Barrier;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// O19
@@ -59,6 +61,43 @@ fn many_threads_of_two_stores_fill_evict_and_read_the_same_keys() {
             });
         }
     });
+}
+
+/// O19: one download, whoever asks at the same moment; and one more after wrong bytes.
+#[test]
+fn of_many_that_ask_for_a_key_at_once_one_fills_it() {
+    let cache = Cache::new();
+    let stores = [cache.store.clone(), cache.again()];
+    for round in 0..60 {
+        let bytes = content(2000, round);
+        let (key, wrong_ones) = (blob(&bytes), AtomicU64::new(round % 2));
+        let (fills, barrier) = (AtomicU64::new(0), Barrier::new(8));
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let (store, bytes, fills, wrong_ones, barrier) =
+                    (&stores[thread % 2], &bytes, &fills, &wrong_ones, &barrier);
+                scope.spawn(move || {
+                    barrier.wait();
+                    loop {
+                        let mut fill = match store.begin(&key, bytes.len() as u64).unwrap() {
+                            Begin::Present(object) => return assert_eq!(object.read_all().unwrap(), *bytes),
+                            Begin::Busy { .. } => continue,
+                            Begin::Fill(fill) => fill,
+                        };
+                        fills.fetch_add(1, Ordering::SeqCst);
+                        let is_wrong =
+                            wrong_ones.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+                        fill.write(if is_wrong.is_ok() { &[0; 2000] } else { bytes }).unwrap();
+                        match (is_wrong, fill.publish()) {
+                            (Ok(_), published) => assert!(published.is_err()),
+                            (Err(_), published) => drop(published.unwrap()),
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(fills.into_inner(), 1 + round % 2, "round {round}");
+    }
 }
 
 /// O12: the kernel frees the lock of a killed process, and what it wrote is gone on with. This test starts itself
