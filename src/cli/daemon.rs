@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use serde_json::Value;
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::access::RegistryAccess;
 use super::control::{Request, Service, Socket, Steps};
@@ -129,13 +130,19 @@ fn allow_many_files() {
     }
 }
 
+/// A runtime, in a process that survives its limit of file sizes.
 pub(super) fn runtime() -> Result<Runtime, CommandError> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4))
         .thread_name("tofufs")
         .enable_all()
         .build()
-        .map_err(|e| CommandError::Failed(format!("no threads can be started: {e}")))
+        .map_err(|e| CommandError::Failed(format!("no threads can be started: {e}")))?;
+    let _entered = runtime.enter();
+    // Without a handler the kernel ends a process that writes past its limit of file sizes (`ulimit -f`); with one the
+    // write fails, and that is like a full disk. The handler stays when this is dropped.
+    drop(signal(SignalKind::from_raw(libc::SIGXFSZ)).map_err(CommandError::failed)?);
+    Ok(runtime)
 }
 
 fn control_dirs(settings: &MountSettings) -> Result<Vec<PathBuf>, CommandError> {
@@ -251,6 +258,9 @@ impl Service for Controlled {
             }
             Request::Refresh { path } => {
                 let (fs, session) = (Arc::clone(&self.fs), Arc::clone(&self.session));
+                if let Some(transport) = &self.transport {
+                    transport.trust_again();
+                }
                 let refresh = move || session.forget(&fs.refresh(Path::new(&path)));
                 tokio::task::spawn_blocking(refresh).await.map_err(|e| e.to_string())?;
                 Ok(Value::Null)

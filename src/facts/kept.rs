@@ -48,12 +48,10 @@ impl Kept {
         }
     }
 
-    /// Lets go of all; whether there was any.
-    pub fn clear(&mut self) -> bool {
-        let any = !self.objects.is_empty();
+    /// Lets go of all.
+    pub fn clear(&mut self) {
         self.objects.clear();
         self.bytes = 0;
-        any
     }
 }
 
@@ -85,7 +83,7 @@ mod tests {
         assert!(kept.get(&second.0).is_none() && kept.get(&first.0).is_some(), "the longest unused one goes");
         kept.put(large.0, large.1);
         assert!(kept.get(&large.0).is_none(), "what is too large is not kept");
-        assert!(!kept.clear() && kept.bytes == 0);
+        assert_eq!((kept.objects.len(), kept.bytes), (0, 0));
 
         let mut many = Kept::new(u64::MAX);
         for n in 0..2 * COUNT {
@@ -93,6 +91,7 @@ mod tests {
             many.put(key, object);
         }
         assert_eq!(many.objects.len(), COUNT);
-        assert!(many.clear() && many.bytes == 0);
+        many.clear();
+        assert_eq!((many.objects.len(), many.bytes), (0, 0));
     }
 }

@@ -126,9 +126,15 @@ impl Nodes {
         lock(&self.failures).clear();
     }
 
-    /// Whether a load failed for want of descriptors, and some that nobody uses could be closed.
-    fn can_give_descriptors<T>(&self, outcome: &Result<T, FactError>) -> bool {
-        outcome.as_ref().is_err_and(|error| error.failure == Failure::NoDescriptor) && lock(&self.objects).clear()
+    /// Whether a load failed for want of what unused objects hold: descriptors, space in the cache, or the memory that
+    /// stands in for a full disk. They are let go of then. True also where another load has let go of them just now.
+    fn gives_way<T>(&self, outcome: &Result<T, FactError>) -> bool {
+        let wanting = |error: &FactError| matches!(error.failure, Failure::NoDescriptor | Failure::NoSpace);
+        let gives_way = outcome.as_ref().is_err_and(wanting);
+        if gives_way {
+            lock(&self.objects).clear();
+        }
+        gives_way
     }
 
     fn failed(&self, node: &Node) -> Result<(), FactError> {
@@ -379,7 +385,7 @@ impl Facts {
         let (facts, flight) = (self.clone(), node.clone());
         let load = move || async move {
             let mut outcome = get(facts.clone()).await;
-            if facts.nodes.can_give_descriptors(&outcome) {
+            if facts.nodes.gives_way(&outcome) {
                 outcome = get(facts.clone()).await;
             }
             if let Ok(object) = &outcome {

@@ -8,6 +8,17 @@ use std::time::{Duration, Instant};
 const FAILURES: u32 = 5;
 /// The longest time between two probes.
 const PROBE_MAX: Duration = Duration::from_secs(30);
+/// The time between two probes where failing costs nobody anything: no connection came about, and that was clear at once.
+const CHEAP_PROBE: Duration = Duration::from_secs(2);
+
+/// What a failure cost who asked, and the origin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Cost {
+    /// Nothing: there was no connection, and no wait for one.
+    Nothing,
+    /// A wait, or an answer of an origin that is in trouble.
+    Something,
+}
 
 /// The state of one origin.
 #[derive(Debug)]
@@ -17,7 +28,7 @@ pub(super) struct Breaker {
     state: State,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum State {
     Closed {
         failures: u32,
@@ -59,13 +70,25 @@ impl Breaker {
     }
 
     /// The origin could not be reached, stayed silent, or answered that it is broken.
-    pub fn failure(&mut self, now: Instant) {
-        self.state = match self.state {
-            State::Closed { failures } if failures + 1 < FAILURES => State::Closed { failures: failures + 1 },
-            State::Closed { .. } => State::Open { since: now, wait: self.probe_after },
-            State::Open { since, wait } => State::Open { since, wait },
-            State::Probing { wait, .. } => State::Open { since: now, wait: (wait * 2).min(PROBE_MAX) },
+    pub fn failure(&mut self, now: Instant, cost: Cost) {
+        let cheap = CHEAP_PROBE.min(self.probe_after);
+        self.state = match (self.state, cost) {
+            (State::Closed { failures }, _) if failures + 1 < FAILURES => State::Closed { failures: failures + 1 },
+            (State::Closed { .. } | State::Probing { .. }, Cost::Nothing) => State::Open { since: now, wait: cheap },
+            (State::Closed { .. }, Cost::Something) => State::Open { since: now, wait: self.probe_after },
+            (State::Open { since, wait }, _) => State::Open { since, wait },
+            (State::Probing { wait, .. }, Cost::Something) => {
+                State::Open { since: now, wait: (wait * 2).clamp(self.probe_after, PROBE_MAX) }
+            }
         };
+    }
+
+    /// Requests are let through from now on; the first failure opens it again. For a user who knows that the origin is
+    /// back.
+    pub fn trust(&mut self) {
+        if !matches!(self.state, State::Closed { .. }) {
+            self.state = State::Closed { failures: FAILURES - 1 };
+        }
     }
 }
 
@@ -81,12 +104,12 @@ mod tests {
         let now = Instant::now();
         let mut breaker = Breaker::new(10 * S);
         for _ in 0..4 {
-            breaker.failure(now);
+            breaker.failure(now, Cost::Something);
         }
         breaker.success();
         for _ in 0..5 {
             assert_eq!(breaker.admit(now), Ok(()));
-            breaker.failure(now);
+            breaker.failure(now, Cost::Something);
         }
         assert_eq!(breaker.admit(now + 4 * S), Err(6 * S));
         assert_eq!(breaker.admit(now + 10 * S), Ok(()));
@@ -101,15 +124,48 @@ mod tests {
         let mut now = Instant::now();
         let mut breaker = Breaker::new(10 * S);
         for _ in 0..5 {
-            breaker.failure(now);
+            breaker.failure(now, Cost::Something);
         }
         for wait in [10, 20, 30, 30] {
             assert!(breaker.admit(now + (wait - 1) * S).is_err());
             now += wait * S;
             assert_eq!(breaker.admit(now), Ok(()));
-            breaker.failure(now);
+            breaker.failure(now, Cost::Something);
         }
         assert_eq!(breaker.admit(now + 30 * S), Ok(()));
         assert_eq!(breaker.admit(now + 60 * S), Ok(()), "a probe that was dropped does not block for ever");
+    }
+
+    /// O03: a registry that refuses connections is asked every two seconds, however long; a silent one is not.
+    #[test]
+    fn what_fails_at_no_cost_is_probed_often() {
+        let mut now = Instant::now();
+        let mut breaker = Breaker::new(10 * S);
+        for _ in 0..5 {
+            breaker.failure(now, Cost::Nothing);
+        }
+        for _ in 0..10 {
+            assert_eq!(breaker.admit(now + S), Err(S));
+            now += 2 * S;
+            assert_eq!(breaker.admit(now), Ok(()));
+            breaker.failure(now, Cost::Nothing);
+        }
+        now += 2 * S;
+        assert_eq!(breaker.admit(now), Ok(()));
+        breaker.failure(now, Cost::Something);
+        assert_eq!(breaker.admit(now + 2 * S), Err(8 * S));
+    }
+
+    #[test]
+    fn one_that_is_trusted_again_lets_all_through_until_one_fails() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(10 * S);
+        for _ in 0..5 {
+            breaker.failure(now, Cost::Something);
+        }
+        breaker.trust();
+        assert_eq!((breaker.admit(now), breaker.admit(now)), (Ok(()), Ok(())));
+        breaker.failure(now, Cost::Something);
+        assert_eq!(breaker.admit(now), Err(10 * S));
     }
 }

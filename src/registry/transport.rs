@@ -20,7 +20,7 @@ use rustls::{CertificateError, ClientConfig, RootCertStore};
 
 use super::address::{Forbidden, Guarded, Reach};
 use super::answer::escaped;
-use super::breaker::Breaker;
+use super::breaker::{Breaker, Cost};
 use super::observed::{Observations, Observed, seconds_ahead};
 use super::origin::{Origin, Scheme, shown};
 use super::retry::{Fault, Patience};
@@ -32,6 +32,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 const FIRST_BYTE: Duration = Duration::from_secs(10);
 /// Time from nothing to an answer's head, for whatever only reads.
 pub(super) const ANSWER: Duration = CONNECT.saturating_add(FIRST_BYTE);
+/// A connection that is refused within this time held nobody up.
+const AT_ONCE: Duration = Duration::from_millis(500);
 /// The largest head of an HTTP/2 answer, in bytes. HTTP/1 heads are bounded by the library (about 400 KiB).
 const HEAD_MAX: u32 = 256 << 10;
 /// How many failing origins are remembered. A registry can name any number of them by redirects.
@@ -215,8 +217,14 @@ impl Transport {
                 Err(given_up)
             }
         };
-        self.note(&origin, &answer);
+        self.note(&origin, &answer, begun.elapsed());
         answer
+    }
+
+    /// Ends the time for which origins that failed are left alone: the user says that they are back, or wants to know.
+    pub fn trust_again(&self) {
+        let mut ailing = self.ailing.lock().unwrap_or_else(PoisonError::into_inner);
+        ailing.values_mut().for_each(|one| one.breaker.trust());
     }
 
     fn count(&self, count: Count, status: Option<StatusCode>) {
@@ -242,7 +250,11 @@ impl Transport {
         })
     }
 
-    fn note(&self, origin: &Origin, answer: &Result<Response, Fault>) {
+    fn note(&self, origin: &Origin, answer: &Result<Response, Fault>, took: Duration) {
+        let cost = match answer {
+            Err(fault) if fault.failure == Failure::Unreachable && took < AT_ONCE => Cost::Nothing,
+            _ => Cost::Something,
+        };
         let failed = match answer {
             Ok(response) if response.status().is_server_error() => {
                 Some((format!("{origin} answered {}", response.status().as_u16()), None))
@@ -260,7 +272,7 @@ impl Transport {
                 }
                 let fresh = || Ailing { breaker: Breaker::new(self.probe_after), reason: String::new(), remedy: None };
                 let one = ailing.entry(origin.clone()).or_insert_with(fresh);
-                one.breaker.failure(Instant::now());
+                one.breaker.failure(Instant::now(), cost);
                 (one.reason, one.remedy) = (reason, remedy);
             }
             None => {

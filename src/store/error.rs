@@ -81,7 +81,8 @@ pub(super) fn is_full(errno: Errno) -> bool {
     errno == Errno::NOSPC || errno == Errno::DQUOT
 }
 
-/// Whether the disk takes no writes, in a way that may pass without us: full, read-only, or failing.
+/// Whether the disk takes no writes, in a way that may pass without us: full, read-only, failing, or closed to files of
+/// that size (by the file system, or by a limit of this process).
 pub(super) fn is_unwritable(errno: Errno) -> bool {
-    is_full(errno) || errno == Errno::ROFS || errno == Errno::IO
+    is_full(errno) || matches!(errno, Errno::ROFS | Errno::IO | Errno::FBIG)
 }

@@ -224,7 +224,8 @@ impl Fill {
             };
             match published {
                 Ok(content) => return Ok(self.hand_over(content)),
-                Err(Unpublished::Before(errno)) if !is_unwritable(errno) => {
+                // Somebody removed the cache meanwhile: what was written is open here, and has no name any more.
+                Err(Unpublished::Before(errno)) if !is_unwritable(errno) && errno != Errno::NOENT => {
                     return Err(StoreError::system(self.key, "publish a file in the cache", errno));
                 }
                 Err(Unpublished::Before(errno) | Unpublished::Sync(errno)) => self.move_to_memory(errno)?,

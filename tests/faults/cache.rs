@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::process::{Resource, Rlimit, prlimit};
 
 use super::*;
 
@@ -246,6 +247,39 @@ fn what_fits_neither_on_disk_nor_into_memory_is_no_space() {
     let path = bed.path(&reference);
     bed.failed(&path, &reference, Errno::NOSPC, &["space"]);
     assert_eq!(bed.main_tf(&format!("{}/small:1.0.0", server.host())), small, "what fits is served");
+    bed.cache_is_sound();
+}
+
+/// O05: what is kept open for the next reader is no reason to refuse this one, neither on the disk nor in memory.
+#[test]
+fn on_a_full_disk_what_nobody_reads_any_more_gives_way() {
+    let server = Hostile::start();
+    let Some(mut bed) = Bed::over(&[&server], &[]) else { return };
+    assert!(bed.mount.umount().status.success());
+    let Some(_disk) = Small::at(&bed.mount.cache(), "mode=0700,size=8m") else { return };
+    assert!(bed.mount.again().status.success());
+    // Archive and member of each fill the disk, or more than half of the memory that stands in for it.
+    for (seed, mebibytes) in [(20, 3), (21, 20), (22, 20), (23, 3), (24, 3)] {
+        let content = noise(seed, mebibytes << 20);
+        let repo = format!("net{seed}");
+        put(&server, &repo, "1.0.0", &module(&content));
+        assert!(bed.main_tf(&format!("{}/{repo}:1.0.0", server.host())) == content, "{repo}");
+    }
+    bed.cache_is_sound();
+}
+
+/// O05: `ulimit -f` is a disk that takes no larger files. Past it the kernel ends whoever is not prepared.
+#[test]
+fn a_limit_of_file_sizes_is_like_a_full_disk() {
+    let server = Hostile::start();
+    let content = noise(13, 2 << 20);
+    put(&server, "net", "1.0.0", &module(&content));
+    let (small, _) = put_small(&server, "small");
+    let Some(bed) = Bed::over(&[&server], &[]) else { return };
+    let limit = Rlimit { current: Some(1 << 20), maximum: None };
+    prlimit(Some(bed.mount.pid()), Resource::Fsize, limit).unwrap();
+    assert!(bed.main_tf(&format!("{}/net:1.0.0", server.host())) == content);
+    assert_eq!(bed.main_tf(&format!("{}/small:1.0.0", server.host())), small);
     bed.cache_is_sound();
 }
 

@@ -209,3 +209,21 @@ fn a_silent_registry_holds_up_the_same_blob_of_another_one_for_a_deadline_at_mos
         assert_eq!(errno_of(waiting.join().unwrap()), Some(Errno::TIMEDOUT));
     });
 }
+
+/// O03: the registry is back, and `tofufs refresh` says so before a probe would.
+#[test]
+fn a_refresh_ends_the_time_for_which_a_registry_is_left_alone() {
+    let server = Hostile::start();
+    let (content, _) = put_small(&server, "net");
+    let Some(bed) = Bed::over(&[&server], &["--deadline", "20s"]) else { return };
+    let reference = format!("{}/net:1.0.0", server.host());
+    server.rule(|_| true, broken(503));
+    let spelled = bed.mount.join(&reference);
+    let left_alone = support::wait_until(HANGS, || errno_of(fs::metadata(&spelled).err()) == Some(Errno::HOSTUNREACH));
+    assert!(left_alone, "the breaker opens");
+    server.behave();
+    let asked = server.requests().len();
+    bed.refresh("");
+    assert_eq!(fs::read(spelled.join("main.tf")).unwrap(), content);
+    assert!(server.requests().len() > asked);
+}

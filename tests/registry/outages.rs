@@ -62,6 +62,25 @@ async fn a_registry_that_is_back_is_found_by_a_probe() {
     panic!("the registry was not found again");
 }
 
+/// O03: who knows that the registry is back does not wait for a probe.
+#[tokio::test]
+async fn a_registry_that_is_trusted_again_is_asked_at_once_and_left_alone_after_one_failure() {
+    let server = server();
+    let transport = transport_with(Duration::from_secs(30));
+    let remote = remote_with(&server, transport.clone(), Arc::default());
+    server.rule(all(), Behaviour::Answer(Reply::new(503, "text/plain", "out of order")));
+    assert!(get(&remote).await.is_err());
+    refused(get(&remote).await, Failure::Unreachable, &["left alone"]);
+    transport.trust_again();
+    refused(get(&remote).await, Failure::Unreachable, &["left alone"]);
+    assert_eq!(server.requests().len(), 6, "one failure is enough");
+    server.behave();
+    refused(get(&remote).await, Failure::Unreachable, &["left alone"]);
+    transport.trust_again();
+    let (one, other) = tokio::join!(get(&remote), get(&remote));
+    one.and(other).unwrap();
+}
+
 /// R50
 #[tokio::test]
 async fn retry_after_is_honoured_within_the_deadline_and_named_beyond_it() {

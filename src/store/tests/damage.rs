@@ -131,6 +131,22 @@ fn deletion_underneath_leaves_open_objects_and_allows_new_ones() {
     assert_eq!(cache.store.edge("a").unwrap(), b"b");
 }
 
+/// O10: a download that is under way when somebody clears the cache.
+#[test]
+fn a_fill_outlives_the_cache_that_it_began_in() {
+    let cache = Cache::new();
+    for len in [100, 3 * CHUNK] {
+        let bytes = content(len, 9);
+        let key = blob(&bytes);
+        let mut fill = fill(&cache.store, &key, len);
+        fill.write(&bytes[..len / 2]).unwrap();
+        std::fs::remove_dir_all(cache.dir.path().join("v1")).unwrap();
+        fill.write(&bytes[len / 2..]).unwrap();
+        assert_eq!(fill.publish().unwrap().read_all().unwrap(), bytes);
+        assert!(put(&cache.store, &key, &bytes).fd().is_some(), "the next one is cached again");
+    }
+}
+
 /// L06
 #[test]
 fn what_stands_in_a_files_place_is_neither_followed_nor_harmed() {
