@@ -14,6 +14,7 @@ mod enter;
 mod error;
 mod handles;
 mod inodes;
+mod kept;
 mod node;
 pub mod plugin_cache;
 mod providers;
@@ -29,11 +30,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use area::Space;
+pub use area::{OpenedLocal, Space};
 pub use attr::{Attr, FileKind};
 pub use backing::{Backing, Opened, Reading};
 pub use directory::Listed;
 pub use error::{Errno, FsError};
+pub use kept::Caching;
 pub use publish::Drops;
 pub use report::Report;
 pub use write::Requester;
@@ -266,7 +268,8 @@ impl Fs {
     pub async fn open(self: Arc<Self>, ino: u64, backing: bool) -> Result<Opened, FsError> {
         let node = self.inodes.node(ino)?;
         if let Node::Local(at) = node.as_ref() {
-            return Ok(Opened { handle: self.open_local(at, Access::READ)?, reading: Reading::Local });
+            let OpenedLocal { handle, caching } = self.open_local(at, Access::READ)?;
+            return Ok(Opened { handle, reading: Reading::Local(caching) });
         }
         let outcome = self.content(&node).await;
         if matches!(&outcome, Err(e) if e.errno == Errno::ESTALE) {

@@ -46,6 +46,8 @@ pub struct Adapter {
     runtime: Handle,
     passthrough: Arc<Passthrough>,
     options: Options,
+    /// Whether the kernel maps files whose pages are bypassed.
+    may_bypass: bool,
 }
 
 /// How the kernel is served.
@@ -65,7 +67,7 @@ thread_local! {
 impl Adapter {
     /// Serves `fs`; what has to wait runs in `runtime`.
     pub fn new(fs: Arc<Fs>, runtime: Handle, options: Options) -> Self {
-        Adapter { fs, runtime, passthrough: Arc::default(), options }
+        Adapter { fs, runtime, passthrough: Arc::default(), options, may_bypass: false }
     }
 
     /// Which inodes the kernel reads by itself; off until it was probed.
@@ -164,6 +166,7 @@ impl Filesystem for Adapter {
                 tracing::debug!("the kernel does not offer {flag:?}");
             }
         }
+        self.may_bypass = config.add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP).is_ok();
         if let Err(most) = config.set_max_stack_depth(self.options.stack_depth) {
             tracing::debug!("the kernel stacks at most {most} file systems");
         }
@@ -194,10 +197,8 @@ impl Filesystem for Adapter {
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         if flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & libc::O_TRUNC != 0 {
-            return match self.fs.open_to_write(write::who(request), ino.0, write::access(flags)) {
-                Ok(handle) => reply.opened(FileHandle(handle), write::LOCAL_FLAGS),
-                Err(e) => reply.error(errno(e.errno)),
-            };
+            let opened = self.fs.open_to_write(write::who(request), ino.0, write::access(flags));
+            return write::reply_opened(opened, reply);
         }
         if self.is_without_open() {
             // The kernel takes this as "open needs no request", once and for all.
@@ -470,7 +471,8 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let access = write::access(OpenFlags(flags));
-        write::reply_created(self.fs.create(write::who(request), parent.0, name, mode, access), reply);
+        let made = self.fs.create(write::who(request), parent.0, name, mode, access, self.may_bypass);
+        write::reply_created(made, reply);
     }
 
     fn write(
@@ -480,12 +482,13 @@ impl Filesystem for Adapter {
         handle: FileHandle,
         offset: u64,
         data: &[u8],
-        _: WriteFlags,
+        flags: WriteFlags,
         _: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        write::reply_written(self.fs.write(handle.0, offset, data), reply);
+        let drops_set_id = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        write::reply_written(self.fs.write(handle.0, offset, data, drops_set_id), reply);
     }
 
     fn fallocate(

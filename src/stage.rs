@@ -58,6 +58,8 @@ pub type OpenUpload = Arc<dyn Fn(&Host) -> Result<Arc<dyn Upload>, RegistryError
 pub type Mapped = Arc<dyn Fn(&ProviderAddr) -> Option<Repo> + Send + Sync>;
 /// A file below an artifact root (its path below the staging directory) that is open for writing.
 pub type Writers = Arc<dyn Fn(&Path) -> Option<PathBuf> + Send + Sync>;
+/// Told that the tree of an artifact root (its path below the staging directory) was taken from there, or put back.
+pub type Taken = Arc<dyn Fn(&Path) + Send + Sync>;
 /// Told how many of how many bytes are uploaded.
 pub type Report = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
@@ -101,6 +103,8 @@ pub struct Request {
     pub writers: Option<Writers>,
     /// Told how far the upload is.
     pub progress: Option<Report>,
+    /// Told, where nothing may wait for the network, when what was published is removed.
+    pub taken: Option<Taken>,
 }
 
 /// A published release.
@@ -404,8 +408,14 @@ impl Stage {
             record.results = results;
         })
         .await?;
-        let (stage, own) = (Arc::clone(self), root.to_path_buf());
-        let removing = tokio::task::spawn_blocking(move || stage.remove(&own, &snapshot));
+        let (stage, own, taken) = (Arc::clone(self), root.to_path_buf(), request.taken.clone());
+        let removing = tokio::task::spawn_blocking(move || {
+            let removed = stage.remove(&own, &snapshot);
+            if let Some(taken) = taken {
+                taken(&own);
+            }
+            removed
+        });
         if let Err(e) = removing.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(root)))) {
             tracing::warn!("{e}");
         }

@@ -79,7 +79,8 @@ fn serve_in(
     // The kernel may hold a lock for the operation that is under way: this waits for its end elsewhere.
     fs.tell_kernel(Box::new(move |names| {
         let kernel = Arc::clone(&kernel);
-        blocking.spawn_blocking(move || kernel.forget(&names));
+        let dropping = blocking.spawn_blocking(move || kernel.forget(&names));
+        Box::pin(async move { drop(dropping.await) })
     }));
     let controlled = Controlled { fs, transport, session: Arc::clone(&session), settings: settings.clone() };
     let controlling = runtime.spawn(async move { socket.serve(Arc::new(controlled)).await });
@@ -249,8 +250,12 @@ impl Service for Controlled {
             Request::Commit { path, annotations, allow_overwrite } => {
                 let steps = Arc::clone(steps);
                 let progress: stage::Report = Arc::new(move |done, total| steps.tell(done, total));
-                let request = stage::Request { annotations, allow_overwrite, progress: Some(progress), writers: None };
-                let committed = self.fs.commit(Path::new(&path), request).await.map_err(|e| e.to_string())?;
+                let request =
+                    stage::Request { annotations, allow_overwrite, progress: Some(progress), ..Default::default() };
+                let committed = self.fs.commit(Path::new(&path), request).await;
+                // What was published is gone from the staging directory for whoever looks after this.
+                self.fs.names_dropped().await;
+                let committed = committed.map_err(|e| e.to_string())?;
                 serde_json::to_value(committed).map_err(|e| e.to_string())
             }
             Request::Mapping(()) => {

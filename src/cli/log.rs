@@ -47,17 +47,17 @@ impl Log {
     }
 
     /// Makes this the destination of all tracing events of the process. Libraries are heard from their warnings on at
-    /// most: what they say below that can hold credentials.
+    /// most: what they say below that can hold credentials. With `-vv` every request of the kernel is a line: its kind,
+    /// its inode and names, never content.
     pub fn install(&self, format: LogFormat, verbose: u8) {
         let ours = match verbose {
             0 => LevelFilter::INFO,
             1 => LevelFilter::DEBUG,
             _ => LevelFilter::TRACE,
         };
-        let filter = Targets::new()
-            .with_default(LevelFilter::WARN)
-            .with_target("tofufs", ours)
-            .with_target("fuser", LevelFilter::ERROR);
+        let requests = if verbose < 2 { LevelFilter::ERROR } else { LevelFilter::DEBUG };
+        let filter =
+            Targets::new().with_default(LevelFilter::WARN).with_target("tofufs", ours).with_target("fuser", requests);
         let registry = tracing_subscriber::registry().with(filter);
         let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_target(false).with_writer(self.clone());
         // A second subscriber in one process can only come from a test's own; it then stays.

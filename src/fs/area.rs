@@ -8,9 +8,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::error::{Errno, FsError};
 use super::handles::Of;
 use super::inodes::Place;
+use super::kept::{Caching, Kept};
 use super::node::Node;
 use super::{Attr, Entry, FOREVER, FileKind, Fs, Lookup};
 use crate::local::{self, Access, Name, RelPath, Stat, Tree};
+
+/// The bits that make who runs a file somebody else.
+const SET_ID: u16 = 0o6000;
 
 /// What may be made and removed in an area.
 pub(super) trait Rules: fmt::Debug + Send + Sync {
@@ -41,15 +45,20 @@ pub(super) struct Area {
 pub(super) struct LocalNode {
     pub(super) area: Arc<Area>,
     pub(super) node: Arc<local::Node>,
+    pub(super) kept: Arc<Kept>,
 }
 
 impl LocalNode {
+    pub(super) fn new(area: Arc<Area>, node: Arc<local::Node>) -> LocalNode {
+        LocalNode { area, node, kept: Arc::default() }
+    }
+
     pub(super) fn top(area: &Arc<Area>) -> LocalNode {
-        LocalNode { area: area.clone(), node: area.tree.top().clone() }
+        LocalNode::new(area.clone(), area.tree.top().clone())
     }
 
     pub(super) fn below(&self, name: Name) -> LocalNode {
-        LocalNode { area: self.area.clone(), node: local::Node::below(&self.node, name) }
+        LocalNode::new(self.area.clone(), local::Node::below(&self.node, name))
     }
 
     pub(super) fn stat(&self) -> Result<Stat, FsError> {
@@ -64,13 +73,20 @@ impl LocalNode {
         }
     }
 
-    /// The entry that is sent. Nobody but the kernel changes names and attributes here, so it may keep them; except
-    /// the names of directories: after a rename it goes on showing the old inode under the new name as long as it
-    /// believes it, and so would not see the release that a directory became.
+    /// The entry that is sent. Nobody but the kernel changes names and attributes here, so it may keep them: what moves
+    /// inside of the area it moves in its own memory. What leaves the area, and what a commit removes, is told apart (see
+    /// [`Fs::left`] and [`Fs::vanished`]).
     pub(super) fn entry(&self, ino: u64, stat: &Stat) -> Entry {
         let attr = self.attr(ino, stat);
-        let ttl = if attr.kind == FileKind::Directory { Duration::ZERO } else { FOREVER };
-        Entry { attr, ttl, attr_ttl: FOREVER }
+        let has_set_id = attr.kind == FileKind::Regular && attr.mode & SET_ID != 0;
+        // Writing takes the bits away, which the kernel does not note.
+        let attr_ttl = if has_set_id { Duration::ZERO } else { FOREVER };
+        Entry { attr, ttl: FOREVER, attr_ttl }
+    }
+
+    /// The entry that is sent with the name.
+    pub(super) fn told(&self, ino: u64, stat: &Stat) -> Entry {
+        Entry { ttl: self.kept.name_ttl(), ..self.entry(ino, stat) }
     }
 
     fn attr(&self, ino: u64, stat: &Stat) -> Attr {
@@ -121,6 +137,25 @@ fn time(seconds: i64, nanoseconds: u64) -> SystemTime {
 pub(super) struct LocalFile {
     pub(super) at: LocalNode,
     pub(super) file: Arc<local::File>,
+    /// Whether it writes past the kernel's pages.
+    pub(super) bypasses: bool,
+}
+
+impl Drop for LocalFile {
+    fn drop(&mut self) {
+        if self.bypasses {
+            self.at.kept.end_bypass();
+        }
+    }
+}
+
+/// A handle of an open file of an area.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OpenedLocal {
+    /// The handle.
+    pub handle: u64,
+    /// What the kernel does with its pages.
+    pub caching: Caching,
 }
 
 /// What a disk holds and can hold, in blocks of `block` bytes.
@@ -148,9 +183,7 @@ impl Fs {
             // Nobody but the kernel makes names here, so it knows when this one comes to be.
             Err(local::Errno::NOENT) => {
                 // What was there was removed without the kernel: it was committed.
-                if let Some(Node::Local(lost)) = self.inodes.vacate(&place).as_deref() {
-                    lost.node.lose();
-                }
+                self.lose(dir, &name, &place)?;
                 Ok(Lookup::Absent(FOREVER))
             }
             Err(e) => Err(e.into()),
@@ -158,7 +191,59 @@ impl Fs {
     }
 
     pub(super) fn send_local(&self, place: Place, node: LocalNode, stat: &Stat) -> Entry {
-        self.inodes.send(place, Arc::new(Node::Local(node.clone())), |ino, _| node.entry(ino, stat))
+        self.inodes.send(place, Arc::new(Node::Local(node.clone())), |ino, kept| kept.told(&node, ino, stat))
+    }
+
+    /// Like [`Fs::send_local`] for what was just made: what the kernel still holds of that name is something else.
+    pub(super) fn send_made(&self, place: Place, node: LocalNode, stat: &Stat) -> Entry {
+        if let Some(Node::Local(lost)) = self.inodes.vacate(&place).as_deref() {
+            lost.node.lose();
+        }
+        self.send_local(place, node, stat)
+    }
+
+    /// Notes that what the kernel holds at `place` is gone, if nothing has the name `name` in `dir`.
+    fn lose(&self, dir: &LocalNode, name: &Name, place: &Place) -> Result<(), FsError> {
+        if self.inodes.at(place).is_none() {
+            return Ok(());
+        }
+        let known = || match self.inodes.vacate(place).as_deref() {
+            Some(Node::Local(lost)) => Some(lost.node.clone()),
+            _ => None,
+        };
+        Ok(dir.area.tree.lose(&dir.node, name, known)?)
+    }
+
+    /// To be asked before what stands at `place` gets a name outside of its area: the kernel would go on showing it under
+    /// the new name for as long as it keeps the name, and so would not see what stands there.
+    ///
+    /// # Errors
+    /// ESTALE if the kernel keeps the name: it looks the name up once more, learns that it cannot be kept, and asks again.
+    pub(super) fn left(&self, place: &Place) -> Result<(), FsError> {
+        match self.inodes.at(place).as_deref() {
+            Some(Node::Local(at)) if !at.kept.ask_for_name() => Err(FsError::plain(Errno::ESTALE)),
+            _ => Ok(()),
+        }
+    }
+
+    /// It did not leave after all.
+    pub(super) fn stayed(&self, place: &Place) {
+        if let Some(Node::Local(at)) = self.inodes.at(place).as_deref() {
+            at.kept.keep_name();
+        }
+    }
+
+    /// What had the path `path` in `area` was taken from the disk by somebody else than the kernel, or was put back
+    /// after that. Yields the name that the kernel has to drop.
+    pub(super) fn vanished(&self, area: &Arc<Area>, path: &RelPath) -> Option<(u64, Box<OsStr>)> {
+        let (above, name) = path.split_last()?;
+        let names = [OsStr::new(area.name)].into_iter().chain(path.names().iter().map(Name::as_os_str));
+        let place = self.inodes.place_of(names)?;
+        let dir = LocalNode::new(area.clone(), area.tree.node_at(&above));
+        if let Err(e) = self.lose(&dir, name, &place) {
+            tracing::debug!("{}: {e:?}", path.to_os_string().display());
+        }
+        Some(place.into_parts())
     }
 
     /// The text of the symbolic link `ino`.
@@ -170,9 +255,11 @@ impl Fs {
         }
     }
 
-    pub(super) fn open_local(&self, at: &LocalNode, access: Access) -> Result<u64, FsError> {
+    pub(super) fn open_local(&self, at: &LocalNode, access: Access) -> Result<OpenedLocal, FsError> {
         let file = at.area.tree.open_file(&at.node, access)?;
-        Ok(self.handles.open_local(LocalFile { at: at.clone(), file }))
+        let caching = at.kept.caching();
+        let handle = self.handles.open_local(LocalFile { at: at.clone(), file, bypasses: false });
+        Ok(OpenedLocal { handle, caching })
     }
 
     /// Reads from an open file of an area; `None` if it is a file of a release.

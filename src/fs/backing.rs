@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Fs;
 use super::error::FsError;
+use super::kept::Caching;
 use super::node::Node;
 use crate::facts::{Content, FactError};
 use crate::store::Object;
@@ -39,7 +40,7 @@ pub enum Reading {
     /// By asking for its bytes.
     Plain,
     /// By asking for its bytes, which are those of a file on local disk that may be written meanwhile.
-    Local,
+    Local(Caching),
     /// By the kernel, if it is not open plainly; `None` for content that is in memory only (the disk is full).
     Backed(Option<Backing>),
 }

@@ -231,8 +231,8 @@ impl Fs {
     ) -> bool {
         let Ok(stat) = node.stat() else { return true };
         let place = Place::new(directory.ino, name);
-        self.inodes.send_listed(place, Arc::new(Node::Local(node.clone())), |ino, _| {
-            deliver(Listed { name, entry: node.entry(ino, &stat), next: at + 1 })
+        self.inodes.send_listed(place, Arc::new(Node::Local(node.clone())), |ino, kept| {
+            deliver(Listed { name, entry: kept.told(&node, ino, &stat), next: at + 1 })
         })
     }
 

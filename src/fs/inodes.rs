@@ -24,6 +24,15 @@ impl Place {
     pub(super) fn new(parent: u64, name: &OsStr) -> Self {
         Place { parent, name: name.as_bytes().into() }
     }
+
+    pub(super) fn name(&self) -> &OsStr {
+        OsStr::from_bytes(&self.name)
+    }
+
+    /// The number of the directory, and the name in it.
+    pub(super) fn into_parts(self) -> (u64, Box<OsStr>) {
+        (self.parent, self.name().into())
+    }
 }
 
 struct Held {
@@ -60,6 +69,18 @@ impl Inodes {
         let table = self.lock();
         let ino = table.by_place.get(place)?;
         Some(table.by_number.get(ino)?.node.clone())
+    }
+
+    /// The place at the end of a path from the root, as far as the kernel may know it: where it holds no inode of what
+    /// is above, it keeps no name either.
+    pub(super) fn place_of<'a>(&self, names: impl IntoIterator<Item = &'a OsStr>) -> Option<Place> {
+        let table = self.lock();
+        let mut names = names.into_iter();
+        let mut place = Place::new(ROOT, names.next()?);
+        for name in names {
+            place = Place::new(*table.by_place.get(&place)?, name);
+        }
+        Some(place)
     }
 
     /// Makes `node` what stands at `place`, counts a reference and makes the entry that is sent.
@@ -132,7 +153,7 @@ impl Inodes {
             .by_place
             .iter()
             .filter(|(_, ino)| table.by_number.get(ino).is_some_and(|held| wanted(&held.node)))
-            .map(|(place, _)| (place.parent, OsStr::from_bytes(&place.name).into()))
+            .map(|(place, _)| place.clone().into_parts())
             .collect()
     }
 

@@ -2,11 +2,13 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::Entry;
 use super::area::LocalNode;
 use super::providers::View;
 use crate::artifact::{Release, Target};
 use crate::digest::Digest;
 use crate::facts::{Facts, Package};
+use crate::local::Stat;
 use crate::members::{DirNo, FileNo};
 use crate::name::{Component, Host, Platform, Reference, Repo, RepoName, Selector};
 use crate::oci::{Descriptor, Manifest};
@@ -230,6 +232,15 @@ impl Node {
             Node::Release(release) => Some(release),
             _ => None,
         }
+    }
+
+    /// What the kernel is told of `found`, where this is what it holds at its place.
+    pub(super) fn told(&self, found: &LocalNode, ino: u64, stat: &Stat) -> Entry {
+        let held = match self {
+            Node::Local(held) => held,
+            _ => found,
+        };
+        held.told(ino, stat)
     }
 
     /// What a sentence about the node begins with: the reference, and the digest where it is known.

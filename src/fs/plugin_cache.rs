@@ -47,7 +47,7 @@ impl PluginCache {
 
     /// What the tree holds at the place of `dir`.
     fn local(&self, dir: &Dir) -> Result<LocalNode, FsError> {
-        Ok(LocalNode { area: self.area.clone(), node: self.area.tree.node_at(&path_of(dir)?) })
+        Ok(LocalNode::new(self.area.clone(), self.area.tree.node_at(&path_of(dir)?)))
     }
 
     fn is_dir(&self, dir: &Dir) -> bool {

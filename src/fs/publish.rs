@@ -2,10 +2,18 @@
 //!
 //! The kernel holds both directories while a rename lasts, so it waits no longer than the deadline; the commit goes on
 //! by itself, and who asks again joins it.
+//!
+//! The kernel keeps the names of what is staged, so it is told of the one that a commit takes away. It can be told only
+//! when it holds no lock on the directory, after the rename; so before a rename publishes, it has to have learnt that the
+//! name cannot be kept (see [`Fs::left`]).
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 
 use super::Fs;
 use super::area::LocalNode;
@@ -13,7 +21,7 @@ use super::error::{Errno, FsError};
 use super::inodes::Place;
 use super::node::Node;
 use super::staging::{self, Staging};
-use crate::local::{How, Name};
+use crate::local::{How, Name, RelPath};
 use crate::stage::{Committed, Request, Stage, StageError};
 
 /// What is moved.
@@ -24,17 +32,42 @@ pub(super) struct Source {
 }
 
 /// Told which directory entries (number of the directory, and name) the kernel has to drop; called while an operation
-/// may be under way, so it hands them to a thread of its own.
-pub type Drops = Box<dyn Fn(Vec<(u64, Box<OsStr>)>) + Send + Sync>;
+/// may be under way, so it hands them to a thread of its own. The future ends when they are dropped.
+pub type Drops = Box<dyn Fn(Vec<(u64, Box<OsStr>)>) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// Who is told, once there is a kernel to tell.
+/// How long who commits waits for the kernel to drop names: an operation that takes long may hold the directory.
+const DROPPED_WITHIN: Duration = Duration::from_secs(2);
+
+/// Who is told, once there is a kernel to tell, and how many tellings are under way.
 #[derive(Default)]
-pub(super) struct Kernel(OnceLock<Drops>);
+pub(super) struct Kernel {
+    drops: OnceLock<Drops>,
+    under_way: watch::Sender<usize>,
+}
+
+impl Kernel {
+    fn tell(&self, names: Vec<(u64, Box<OsStr>)>) {
+        let Some(drops) = self.drops.get() else { return };
+        let (dropped, under_way) = (drops(names), self.under_way.clone());
+        under_way.send_modify(|count| *count += 1);
+        tokio::spawn(async move {
+            dropped.await;
+            under_way.send_modify(|count| *count -= 1);
+        });
+    }
+}
 
 impl Fs {
     /// Names who has the kernel drop directory entries. The first one named stays.
     pub fn tell_kernel(&self, drops: Drops) {
-        drop(self.kernel.0.set(drops));
+        drop(self.kernel.drops.set(drops));
+    }
+
+    /// Waits until the kernel dropped what it was told to, though not for long. Never to be called by an operation of the
+    /// kernel.
+    pub async fn names_dropped(&self) {
+        let mut under_way = self.kernel.under_way.subscribe();
+        drop(tokio::time::timeout(DROPPED_WITHIN, under_way.wait_for(|count| *count == 0)).await);
     }
 
     /// The service that commits what is staged; `None` where nothing can be.
@@ -66,11 +99,22 @@ impl Fs {
     ) -> Result<Vec<Committed>, StageError> {
         let fs = self.clone();
         request.writers = Some(Arc::new(move |root: &Path| fs.open_writer(root)));
+        let fs = self.clone();
+        request.taken = Some(Arc::new(move |root: &Path| fs.taken(root)));
         let committed = stage.commit(path, request).await?;
         for release in &committed {
             self.show(&release.reference);
         }
         Ok(committed)
+    }
+
+    /// A commit took `root` (below `staging/`) from the disk, or tried to. Needs a runtime.
+    fn taken(&self, root: &Path) {
+        let Some(staging) = &self.options.staging else { return };
+        let path = root.iter().map(Name::new).collect::<Result<RelPath, _>>();
+        if let Some(name) = path.ok().and_then(|path| self.vanished(staging.area(), &path)) {
+            self.kernel.tell(vec![name]);
+        }
     }
 
     /// A file at or below `root` (below `staging/`) that is open for writing.
@@ -91,7 +135,9 @@ impl Fs {
         let Some(staging) = self.options.staging.as_ref().filter(|s| Arc::ptr_eq(s.area(), &at.area)) else { return };
         let Ok(path) = at.node.path() else { return };
         let (stage, path) = (staging.stage().clone(), PathBuf::from(path.to_os_string()));
-        tokio::spawn(async move { stage.closed(&path).await });
+        if stage.sends_ahead(&path) {
+            tokio::spawn(async move { stage.closed(&path).await });
+        }
     }
 
     /// Forgets what was known of a reference that was just published, so that the next look finds it, in the views too:
@@ -99,16 +145,14 @@ impl Fs {
     fn show(&self, reference: &str) {
         let mut names = self.refresh(Path::new(reference));
         names.extend(self.inodes.places(|node| matches!(node, Node::Providers { .. })));
-        if let Some(drops) = self.kernel.0.get() {
-            drops(names);
-        }
+        self.kernel.tell(names);
     }
 
     pub(super) async fn publish(
         self: &Arc<Self>,
         source: Source,
         into: &Node,
-        as_name: &OsStr,
+        to: Place,
         how: How,
     ) -> Result<(), FsError> {
         let refused = |errno, why: &dyn std::fmt::Display| {
@@ -127,7 +171,7 @@ impl Fs {
             _ => return refused(Errno::EEXIST, &"releases are not changed; choose another tag"),
         };
         let path = PathBuf::from(source.dir.node.path()?.join(source.name.clone()).to_os_string());
-        let target = staging::path_of(&space.host, space.path.as_ref()).join(as_name);
+        let target = staging::path_of(&space.host, space.path.as_ref()).join(to.name());
         if path != target || how == How::Exchange {
             let why = format!("it can be moved to {} only, which publishes it", path.display());
             return refused(Errno::EPERM, &why);
@@ -139,14 +183,20 @@ impl Fs {
             }
             roots => return refused(Errno::EPERM, &format_args!("it holds {} releases; move each", roots.len())),
         }
+        self.left(&source.place)?;
         let deadline = self.facts.deadline();
         match tokio::time::timeout(deadline, self.commit(&path, Request::default())).await {
-            Ok(committed) => {
-                committed?;
+            Ok(Ok(_)) => {
+                // The kernel gives what it holds of the stage the new name now, whatever is at the old one.
                 if let Some(Node::Local(gone)) = self.inodes.vacate(&source.place).as_deref() {
                     gone.node.lose();
                 }
+                self.kernel.tell(vec![to.into_parts()]);
                 Ok(())
+            }
+            Ok(Err(e)) => {
+                self.stayed(&source.place);
+                Err(e.into())
             }
             Err(_) => refused(
                 Errno::ETIMEDOUT,

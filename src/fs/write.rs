@@ -3,9 +3,10 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use super::area::{LocalFile, LocalNode};
+use super::area::{LocalFile, LocalNode, OpenedLocal};
 use super::error::{Errno, FsError};
 use super::inodes::Place;
+use super::kept::Caching;
 use super::node::Node;
 use super::providers::View;
 use super::publish::Source;
@@ -121,7 +122,7 @@ impl Fs {
             let ttl = self.facts.tag_ttl();
             return Ok(self.inodes.send(target.place(), Arc::new(both), |ino, node| self.entry(ino, node, ttl)));
         }
-        Ok(self.send_local(target.place(), target.dir.below(target.name.clone()), &stat))
+        Ok(self.send_made(target.place(), target.dir.below(target.name.clone()), &stat))
     }
 
     /// Makes the symbolic link `name` to `to`.
@@ -129,7 +130,7 @@ impl Fs {
         let target = self.target(who, parent, name)?;
         target.may_make(FileKind::Symlink)?;
         let stat = target.dir.area.tree.make_link(&target.dir.node, &target.name, to, who.into())?;
-        Ok(self.send_local(target.place(), target.dir.below(target.name.clone()), &stat))
+        Ok(self.send_made(target.place(), target.dir.below(target.name.clone()), &stat))
     }
 
     /// Makes a file of the kind that `mode` says, without opening it. Pipes, sockets and devices are names only, for
@@ -138,10 +139,13 @@ impl Fs {
         let target = self.target(who, parent, name)?;
         target.may_make(super::area::kind(mode))?;
         let stat = target.dir.area.tree.make_special(&target.dir.node, &target.name, mode, device, who.into())?;
-        Ok(self.send_local(target.place(), target.dir.below(target.name.clone()), &stat))
+        Ok(self.send_made(target.place(), target.dir.below(target.name.clone()), &stat))
     }
 
     /// Makes and opens the regular file `name`; the entry and the handle.
+    ///
+    /// With `may_bypass`, what is opened for nothing but writing is written past the kernel's pages: there are none yet, and
+    /// the kernel asks for the file's capabilities before it writes through them.
     pub fn create(
         &self,
         who: Requester,
@@ -149,17 +153,23 @@ impl Fs {
         name: &OsStr,
         mode: u32,
         access: Access,
-    ) -> Result<(Entry, u64), FsError> {
-        if let Some(made) = self.make_lock(who, parent, name)? {
-            return Ok(made);
+        may_bypass: bool,
+    ) -> Result<(Entry, OpenedLocal), FsError> {
+        if let Some((entry, handle)) = self.make_lock(who, parent, name)? {
+            return Ok((entry, OpenedLocal { handle, caching: Caching::Kept }));
         }
         let target = self.target(who, parent, name)?;
         target.may_make(FileKind::Regular)?;
         let Target { dir, name, .. } = &target;
         let (node, file, stat) = dir.area.tree.create(&dir.node, name, access, mode, who.into())?;
-        let at = LocalNode { area: dir.area.clone(), node };
-        let handle = self.opened(LocalFile { at: at.clone(), file })?;
-        Ok((self.send_local(target.place(), at, &stat), handle))
+        let at = LocalNode::new(dir.area.clone(), node);
+        let bypasses = may_bypass && access.write && !access.read;
+        if bypasses {
+            at.kept.bypass_pages();
+        }
+        let caching = at.kept.caching();
+        let handle = self.opened(LocalFile { at: at.clone(), file, bypasses })?;
+        Ok((self.send_made(target.place(), at, &stat), OpenedLocal { handle, caching }))
     }
 
     /// A hard link to `ino`: there are none.
@@ -203,7 +213,7 @@ impl Fs {
             _ => {
                 let dir = self.owned(who, parent)?;
                 let source = Source { name: Name::new(&name)?, place: Place::new(parent, &name), dir };
-                let published = self.publish(source, &into, &as_name, how).await;
+                let published = self.publish(source, &into, Place::new(to, &as_name), how).await;
                 return self.note(&into, published);
             }
         };
@@ -212,7 +222,11 @@ impl Fs {
             // EXDEV would have `mv` copy, and EINVAL would have it say that the target lies in the source.
             return Err(FsError::plain(Errno::EPERM));
         }
-        self.rename_local(from, self.target(who, to, &as_name)?, how)
+        let target = self.target(who, to, &as_name)?;
+        if !matches!(into.as_ref(), Node::Local(_)) {
+            self.left(&from.place())?;
+        }
+        self.rename_local(from, target, how)
     }
 
     fn rename_local(&self, from: Target, to: Target, how: How) -> Result<(), FsError> {
@@ -242,16 +256,17 @@ impl Fs {
     }
 
     /// Opens the file `ino` with `access`.
-    pub fn open_to_write(&self, who: Requester, ino: u64, access: Access) -> Result<u64, FsError> {
+    pub fn open_to_write(&self, who: Requester, ino: u64, access: Access) -> Result<OpenedLocal, FsError> {
         let node = self.inodes.node(ino)?;
         if let Node::Lock = node.as_ref()
             && self.is_owner(who)
         {
-            return Ok(self.open_lock(node));
+            return Ok(OpenedLocal { handle: self.open_lock(node), caching: Caching::Kept });
         }
         let at = self.writable(who, ino)?;
         let file = at.area.tree.open_file(&at.node, access)?;
-        self.opened(LocalFile { at, file })
+        let handle = self.opened(LocalFile { at: at.clone(), file, bypasses: false })?;
+        Ok(OpenedLocal { handle, caching: at.kept.caching() })
     }
 
     /// Takes a file into the table of handles, unless it was sealed since it was looked at: who seals looks into the
@@ -267,9 +282,14 @@ impl Fs {
         self.handles.local(handle).ok_or(FsError::plain(Errno::EROFS))
     }
 
-    /// Writes at `offset`; how many bytes were written.
-    pub fn write(&self, handle: u64, offset: u64, data: &[u8]) -> Result<usize, FsError> {
-        Ok(self.open_for_writing(handle)?.file.write_at(data, offset)?)
+    /// Writes at `offset`; how many bytes were written. With `drops_set_id` the file loses its set-id bits before, as it
+    /// does when who writes has no privilege; where the kernel writes through its pages it has seen to that itself.
+    pub fn write(&self, handle: u64, offset: u64, data: &[u8], drops_set_id: bool) -> Result<usize, FsError> {
+        let open = self.open_for_writing(handle)?;
+        if drops_set_id {
+            open.file.drop_set_id()?;
+        }
+        Ok(open.file.write_at(data, offset)?)
     }
 
     /// fallocate(2) with the bits of `mode`.

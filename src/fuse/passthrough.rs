@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fuser::{BackingId, FileHandle, FopenFlags, ReplyOpen};
 
-use super::write::LOCAL_FLAGS;
+use super::write::local_flags;
 use crate::fs::{Backing, Opened, Reading};
 
 /// How an open inode is read.
@@ -70,8 +70,8 @@ impl Passthrough {
                 reply.opened(handle, FLAGS);
                 return Outcome::Answered;
             }
-            Reading::Local => {
-                reply.opened(handle, LOCAL_FLAGS);
+            Reading::Local(caching) => {
+                reply.opened(handle, local_flags(*caching));
                 return Outcome::Answered;
             }
         };

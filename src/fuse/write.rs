@@ -4,16 +4,21 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
     FileHandle, FopenFlags, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyEmpty, ReplyEntry,
-    ReplyWrite, Request, TimeOrNow,
+    ReplyOpen, ReplyWrite, Request, TimeOrNow,
 };
 
 use super::{GENERATION, errno, file_attr};
-use crate::fs::{Entry, FsError, Requester};
+use crate::fs::{Caching, Entry, FsError, OpenedLocal, Requester};
 use crate::local::{Access, Change, How, Time};
 
-/// What is kept for files that are written: the kernel's pages, since nobody else writes. Closing such a file has to
-/// tell what became of its pages.
-pub(super) const LOCAL_FLAGS: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE;
+/// How files that can be written are opened. Closing such a file has to tell what became of its pages.
+pub(super) fn local_flags(caching: Caching) -> FopenFlags {
+    match caching {
+        Caching::Kept => FopenFlags::FOPEN_KEEP_CACHE,
+        Caching::Anew => FopenFlags::empty(),
+        Caching::Bypassed => FopenFlags::FOPEN_DIRECT_IO,
+    }
+}
 
 pub(super) fn who(request: &Request) -> Requester {
     Requester { uid: request.uid(), gid: request.gid() }
@@ -107,11 +112,25 @@ pub(super) fn reply_written(outcome: Result<usize, FsError>, reply: ReplyWrite) 
     }
 }
 
-pub(super) fn reply_created(outcome: Result<(Entry, u64), FsError>, reply: ReplyCreate) {
+pub(super) fn reply_opened(outcome: Result<OpenedLocal, FsError>, reply: ReplyOpen) {
     match outcome {
-        // One time holds for name and attributes here; of a file they are the same.
-        Ok((entry, handle)) => {
-            reply.created(&entry.ttl, &file_attr(&entry.attr), GENERATION, FileHandle(handle), LOCAL_FLAGS);
+        Ok(opened) => reply.opened(FileHandle(opened.handle), local_flags(opened.caching)),
+        Err(e) => reply.error(errno(e.errno)),
+    }
+}
+
+pub(super) fn reply_created(outcome: Result<(Entry, OpenedLocal), FsError>, reply: ReplyCreate) {
+    match outcome {
+        // One time holds for name and attributes here.
+        Ok((entry, OpenedLocal { handle, caching })) => {
+            let flags = local_flags(caching);
+            reply.created(
+                &entry.ttl.min(entry.attr_ttl),
+                &file_attr(&entry.attr),
+                GENERATION,
+                FileHandle(handle),
+                flags,
+            );
         }
         Err(e) => reply.error(errno(e.errno)),
     }

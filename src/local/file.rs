@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FallocateFlags, OFlags};
+use rustix::fs::{FallocateFlags, Mode, OFlags};
 
 use super::{Errno, Result, Stat};
 
@@ -54,6 +54,19 @@ impl File {
     /// Its attributes.
     pub fn stat(&self) -> Result<Stat> {
         rustix::fs::fstat(&self.fd)
+    }
+
+    /// Takes the set-user-id bit away, and the set-group-id bit where the group may execute the file.
+    pub fn drop_set_id(&self) -> Result<()> {
+        let mode = Mode::from_raw_mode(self.stat()?.st_mode);
+        let mut dropped = mode & Mode::SUID;
+        if mode.contains(Mode::XGRP) {
+            dropped |= mode & Mode::SGID;
+        }
+        match dropped.is_empty() {
+            true => Ok(()),
+            false => rustix::fs::fchmod(&self.fd, mode - dropped),
+        }
     }
 
     /// Reads at `offset` until `buf` is full or the file ends; how many bytes were read.

@@ -271,6 +271,18 @@ impl Tree {
         Ok(())
     }
 
+    /// Notes that the node that `known` gives was removed by somebody else than who uses the tree, if nothing has its name
+    /// `name` in `dir`.
+    pub fn lose(&self, dir: &Node, name: &Name, known: impl FnOnce() -> Option<Arc<Node>>) -> Result<()> {
+        let _names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        if matches!(self.at(dir, name).and_then(|at| at.stat()), Err(Errno::NOENT))
+            && let Some(node) = known()
+        {
+            node.put(Place::Gone);
+        }
+        Ok(())
+    }
+
     /// Gives what has the name `from` the name `to`, and moves the nodes that `known` gives along.
     pub fn rename(
         &self,

@@ -39,6 +39,11 @@ impl Stage {
         }
     }
 
+    /// Whether [`Stage::closed`] would send the file at `path`: by its name and place alone.
+    pub fn sends_ahead(&self, path: &Path) -> bool {
+        self.zip_of(path).is_some()
+    }
+
     /// The repository of a provider's zip and its name, if it lies where its release would be.
     fn zip_of(&self, path: &Path) -> Option<(Repo, String)> {
         let name = path.file_name()?.to_str()?;

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod coherence;
 mod exerciser;
 mod lasting;
 mod mapped;
@@ -11,6 +12,7 @@ mod owners;
 mod posix;
 mod programs;
 mod publish;
+mod requests;
 mod suite;
 
 use std::fs;

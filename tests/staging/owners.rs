@@ -74,3 +74,23 @@ fn an_owner_that_was_asked_for_is_shown_and_is_the_only_one() {
     assert!(chown(&dir, Some(NOBODY), None).is_ok());
     assert_eq!(errno(chown(&dir, Some(1), None)), libc::EPERM);
 }
+
+/// L25: as POSIX has it, of who writes without privilege; by the handle that made the file, and by another.
+#[test]
+fn writing_takes_the_set_id_bits_away() {
+    let owner = ["--allow-other", "--uid", "65534", "--gid", "65534"];
+    let Some(bed) = Bed::start(Options::new().args(owner)).filter(|_| is_root()) else { return };
+    fs::set_permissions(bed.mount.path().parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
+    let dir = bed.dir("net");
+    let script = "cd $DIR && for n in 1 2; do exec 3> f; chmod 6777 f; echo x >&3; stat -c %a f; exec 3>&-; done; \
+                  chmod 6755 f; echo y >> f; stat -c %a f; chmod 2644 f; echo z >> f; stat -c %a f";
+    assert_eq!(as_nobody(script, &dir), "777\n777\n755\n2644\n");
+    fs::write(dir.join("g"), "").unwrap();
+    fs::set_permissions(dir.join("g"), Permissions::from_mode(0o6755)).unwrap();
+    fs::File::options()
+        .append(true)
+        .open(dir.join("g"))
+        .and_then(|mut g| std::io::Write::write_all(&mut g, b"x"))
+        .unwrap();
+    assert_eq!(fs::metadata(dir.join("g")).unwrap().mode() & 0o7777, 0o6755, "root keeps them");
+}
