@@ -84,9 +84,16 @@ pub fn run(words: Vec<OsString>) -> Result<(), CommandError> {
 
 /// The error's own paragraph; usage and hints follow after an empty line.
 fn in_one_line(error: &clap::Error, words: &[OsString]) -> String {
-    let command = CommandLine::command();
-    let named = words.get(1).and_then(|word| command.get_subcommands().find(|c| word == c.get_name()));
-    let help = named.map_or("tofufs help".to_owned(), |named| format!("tofufs help {}", named.get_name()));
+    let mut command = CommandLine::command();
+    let mut help = "tofufs help".to_owned();
+    // Commands have commands, between which options may stand.
+    for word in words.iter().skip(1) {
+        let named = command.get_subcommands().find(|c| word == c.get_name()).cloned();
+        if let Some(named) = named {
+            help = format!("{help} {}", named.get_name());
+            command = named;
+        }
+    }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return format!("a command is missing; `{help}` lists them");
     }

@@ -73,28 +73,40 @@ const MOUNT_EXAMPLES: &str = "\
 Examples:
   tofufs mount ghcr.io/acme /mnt/tofu
   tofufs mount oci:/srv/store registry.example.com:5000 /mnt/tofu
-        what the store on disk holds comes from there, all else from the registry
+        what the store holds comes from there, all else from the registry
   tofufs mount --offline ghcr.io/acme /mnt/tofu
         from the cache alone
   tofufs mount --read-only --offline oci-archive:/media/bundle.tar /mnt/tofu
         from one file, without any network
   tofufs mount --plain-http localhost:5000 localhost:5000 /mnt/tofu
-  tofufs mount --oci-mirror 'ghcr.io/acme/${namespace}/${type}' --include 'registry.opentofu.org/*/*' \\
+  tofufs mount --oci-mirror 'ghcr.io/acme/${namespace}/${type}' \\
+        --include 'registry.opentofu.org/*/*' \\
         --provider hashicorp/aws ghcr.io/acme /mnt/tofu
         providers too: `tofufs tofurc /mnt/tofu` tells the clients
 
 As a mount helper (link tofufs to /sbin/mount.fuse.tofufs), long options
 are -o options with _ for -, and several sources are joined by ;
   mount -t fuse.tofufs ghcr.io/acme /mnt/tofu -o ro,allow_other
-  in /etc/fstab:  ghcr.io/acme;oci:/srv/store  /mnt/tofu  fuse.tofufs  ro,_netdev,tag_ttl=5m  0 0
+  in /etc/fstab:
+  ghcr.io/acme;oci:/srv/store  /mnt/tofu  fuse.tofufs  ro,_netdev,tag_ttl=5m
+With `user` in fstab, write `user,exec`: the kernel runs no provider otherwise.
 
 SIZE is a whole number with KiB, MiB, GiB or TiB; DURATION with ms, s, m or h.";
 
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
-  tofufs doctor                                    this host
-  tofufs doctor ghcr.io/acme/network:1.2.0         and a release: who logs in how, where its blobs come from
+  tofufs doctor
+        this host
+  tofufs doctor ghcr.io/acme/network:1.2.0
+        and a release: who logs in how, where its blobs come from
   tofufs doctor --plain-http localhost:5000 localhost:5000";
+
+const CACHE_EXAMPLES: &str = "\
+Examples:
+  tofufs cache info
+  tofufs cache prune --to 5GiB
+  tofufs cache pin --lock-file .terraform.lock.hcl --root .
+  tofufs cache pin --remove ghcr.io/acme/network:1.2.0";
 
 /// The whole command line.
 #[derive(Parser, Debug)]
@@ -125,12 +137,15 @@ pub enum Command {
     /// Unmount, and wait until the mount's process has ended
     ///
     /// Works on a mount whose process is dead too.
+    #[command(after_help = "Example:\n  tofufs umount /mnt/tofu")]
     Umount(UmountArgs),
     /// Forget what is remembered below a path, now
     ///
     /// Tags, lists and refusals are asked for again at the next look; verified content is kept.
+    #[command(after_help = "Example:\n  tofufs refresh /mnt/tofu/ghcr.io/acme/network")]
     Refresh(RefreshArgs),
     /// Show the mounts: sources, requests, cache, errors
+    #[command(after_help = "Examples:\n  tofufs status\n  tofufs status --json /mnt/tofu")]
     Status(StatusArgs),
     /// Tell what this host and a registry can and cannot do, and what to change
     ///
@@ -189,6 +204,7 @@ pub enum Command {
     /// Look into the cache, check it, shrink it, pin what stays
     ///
     /// Works beside mounts that use the cache.
+    #[command(after_help = CACHE_EXAMPLES)]
     Cache(CacheArgs),
     /// Print the CLI configuration that points OpenTofu and Terraform at a mount
     ///
@@ -329,7 +345,8 @@ pub struct ReachArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub ca_file: Vec<PathBuf>,
 
-    /// Let this registry's credentials go to a token service at another origin; may be given several times
+    /// Let this registry's credentials go to a token service at another origin, as in
+    /// registry.example.com=https://auth.example.com; may be given several times
     #[arg(long, value_name = "HOST=ORIGIN")]
     pub token_realm: Vec<String>,
 
@@ -430,6 +447,10 @@ pub struct DoctorArgs {
     #[arg(value_name = "REFERENCE")]
     pub reference: Option<String>,
 
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
     /// Talking to the registry.
     #[command(flatten)]
     pub reach: ReachArgs,
@@ -437,10 +458,6 @@ pub struct DoctorArgs {
     /// Where things are kept.
     #[command(flatten)]
     pub storage: StorageArgs,
-
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Arguments of `cache`.

@@ -23,7 +23,7 @@ pub fn run(args: &CommitArgs) -> Result<(), CommandError> {
         return Err(failed(format!("it does not lie in {}, where releases are staged", wanted.display())));
     };
     let request = Request::Commit { path: path.to_owned(), annotations, allow_overwrite: args.allow_overwrite };
-    let connection = mounts::connect(&entry.point).map_err(failed)?;
+    let connection = mounts::connect(&entry).map_err(failed)?;
     let mut progress = Progress::new("uploaded").map_err(CommandError::failed)?;
     let reply = connection.ask_long(&request, |done, total| progress.step(done, total));
     drop(progress);

@@ -169,13 +169,18 @@ impl Drop for Socket {
 
 /// Makes a directory that only this user can use, or checks that it is one.
 pub fn private_dir(dir: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let metadata = fs::symlink_metadata(dir)?;
-    let mine = metadata.uid() == rustix::process::geteuid().as_raw();
-    if metadata.is_dir() && mine && metadata.mode() & 0o022 == 0 {
+    let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", dir.display()));
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(named)?;
+    let metadata = fs::symlink_metadata(dir).map_err(named)?;
+    let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if metadata.is_dir() && owner == user && metadata.mode() & 0o022 == 0 {
         return Ok(());
     }
-    let reason = format!("{} is not a directory that only this user can write to", dir.display());
+    let reason = match owner == user {
+        true => format!("{} is not a directory that only this user can write to", dir.display()),
+        // As `sudo` leaves it in the home of who called it.
+        false => format!("{} belongs to the user {owner}, not to the user {user}", dir.display()),
+    };
     Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
 }
 

@@ -162,9 +162,9 @@ fn print(parts: &[Part], as_json: bool) -> Result<(), CommandError> {
         text += if at == 0 { "" } else { "\n" };
         text += &format!("{}\n", part.name);
         for Finding { mark, subject, found, remedy } in &part.findings {
-            text += &format!("  {mark:7}  {subject:width$}  {found}\n");
+            text += &format!("  {mark:7}  {subject:width$}  {}\n", output::printable(found));
             if let Some(remedy) = remedy {
-                text += &format!("  {:7}  {:width$}  -> {remedy}\n", "", "");
+                text += &format!("  {:7}  {:width$}  -> {}\n", "", "", output::printable(remedy));
             }
         }
     }

@@ -190,6 +190,26 @@ mod tests {
     }
 
     #[test]
+    fn every_long_option_of_mount_has_its_name_in_fstab() {
+        let mount = CommandLine::command().find_subcommand("mount").cloned().unwrap();
+        let mut seen = 0;
+        for argument in mount.get_arguments().filter(|argument| !argument.is_hide_set()) {
+            let Some(long) = argument.get_long() else { continue };
+            let name = long.replace('-', "_");
+            let (given, expected) = match argument.get_action().takes_values() {
+                true => (format!("{name}=a=b"), format!("--{long}=a=b")),
+                false => (name, format!("--{long}")),
+            };
+            becomes(
+                &format!("mount.fuse.tofufs a.b /mnt -o {given}"),
+                &format!("mount.fuse.tofufs mount {expected} -- a.b /mnt"),
+            );
+            seen += 1;
+        }
+        assert!(seen > 25, "{seen}");
+    }
+
+    #[test]
     fn options_of_mount_itself_are_passed_over() {
         becomes(
             "mount.fuse.tofufs a.b /mnt -sn -v -t fuse.tofufs -o rw,_netdev,nofail,noauto,x-systemd.automount,dev,suid,user=me,,",

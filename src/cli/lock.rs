@@ -101,7 +101,8 @@ async fn outcome(
         let repos = mapping.repos(&address)?;
         match repos.is_empty() {
             true => {
-                let why = "no rule maps this provider to a repository; it is left as it is".to_owned();
+                let why =
+                    "no rule maps this provider to a repository (give --oci-mirror); it is left as it is".to_owned();
                 left_out.insert(LeftOut { what: address.to_string(), why });
             }
             false => mapped.push((address, constraints, repos)),

@@ -75,17 +75,19 @@ fn background_log(settings: &MountSettings) -> Result<PathBuf, CommandError> {
 /// A directory of the state, made if it is missing.
 pub fn state(settings: &MountSettings, name: &str) -> Result<PathBuf, CommandError> {
     let dir = settings.state_dir.join(name);
-    private_dir(&settings.state_dir)
-        .and_then(|()| private_dir(&dir))
-        .map_err(|e| CommandError::Failed(format!("the state directory cannot be used: {e}")))?;
+    private_dir(&settings.state_dir).and_then(|()| private_dir(&dir)).map_err(no_state)?;
     Ok(dir)
 }
 
 /// The directory of the state that belongs to the mounts at this mount point: it outlives them.
 pub fn own_state(settings: &MountSettings) -> Result<PathBuf, CommandError> {
     let dir = state(settings, "mounts")?.join(stem(&settings.mountpoint));
-    private_dir(&dir).map_err(|e| CommandError::Failed(format!("the state directory cannot be used: {e}")))?;
+    private_dir(&dir).map_err(no_state)?;
     Ok(dir)
+}
+
+fn no_state(error: io::Error) -> CommandError {
+    CommandError::Failed(format!("the state directory cannot be used: {error}; give another --state-dir"))
 }
 
 /// Keeps other processes from mounting at the same place until it is dropped. Afterwards the mount table does.

@@ -67,9 +67,12 @@ fn spellings(path: &Path) -> Vec<PathBuf> {
     spellings
 }
 
-/// The control socket of a mount.
-pub fn control(point: &Path) -> Result<PathBuf, String> {
-    let root = point.to_owned();
+/// The control socket of a mount. One of another user is not even looked at: its process could answer anything.
+pub fn control(entry: &Entry) -> Result<PathBuf, String> {
+    if let Some(owner) = entry.foreign_owner() {
+        return Err(format!("the user {owner} mounted it; that user and root can control it"));
+    }
+    let root = entry.point.clone();
     let read = within(STUCK, move || {
         let mut buffer = [0; 256];
         rustix::fs::getxattr(&root, CONTROL, &mut buffer).map(|length| buffer[..length].to_vec())
@@ -77,19 +80,19 @@ pub fn control(point: &Path) -> Result<PathBuf, String> {
     match read {
         None => Err("its process does not answer".into()),
         Some(Err(Errno::NOTCONN)) => Err("its process is gone; `tofufs umount` removes the mount".into()),
-        Some(Err(Errno::ACCESS)) => Err("it belongs to another user".into()),
+        Some(Err(Errno::ACCESS)) => Err("another user mounted it without --allow-other, so that nobody else can look \
+                                         into it, root neither; run this as that user"
+            .into()),
         Some(Err(e)) => Err(format!("its control socket cannot be found: {}", io::Error::from(e))),
         Some(Ok(path)) => Ok(PathBuf::from(std::ffi::OsString::from_vec(path))),
     }
 }
 
 /// Connects to the process of a mount.
-pub fn connect(point: &Path) -> Result<Connection, String> {
-    let socket = control(point)?;
-    Connection::open(&socket, ANSWER).map_err(|e| match e.kind() {
-        io::ErrorKind::PermissionDenied => "it belongs to another user".to_owned(),
-        _ => format!("its control socket {} does not answer: {e}", socket.display()),
-    })
+pub fn connect(entry: &Entry) -> Result<Connection, String> {
+    let socket = control(entry)?;
+    Connection::open(&socket, ANSWER)
+        .map_err(|e| format!("its control socket {} does not answer: {e}", socket.display()))
 }
 
 /// Whether the mount at `point` has lost its process; `None` if what is mounted there does not answer.

@@ -45,7 +45,7 @@ impl CommandError {
 pub fn report(error: &CommandError) {
     if error.exit_code() != 0 {
         let line = error.to_string().replace(['\n', '\r'], " ");
-        let _ = writeln!(io::stderr(), "tofufs: {line}");
+        let _ = writeln!(io::stderr(), "tofufs: {}", printable(&line));
     }
 }
 
@@ -66,7 +66,19 @@ pub fn text(text: impl AsRef<[u8]>) -> Result<(), CommandError> {
 /// Rows of a name and a value, the values in one column.
 pub fn pairs(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    rows.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
+    rows.iter().map(|(name, value)| format!("{name:width$}  {}\n", printable(value))).collect()
+}
+
+/// A text on one line, in which nothing can steer a terminal: names of files may hold any byte.
+pub fn printable(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() {
+            true => line.extend(c.escape_default()),
+            false => line.push(c),
+        }
+    }
+    line
 }
 
 #[cfg(test)]
@@ -84,5 +96,10 @@ mod tests {
     #[test]
     fn values_stand_in_one_column() {
         assert_eq!(pairs(&[("a", "1".into()), ("long", "2".into())]), "a     1\nlong  2\n");
+    }
+
+    #[test]
+    fn a_name_can_neither_break_a_line_nor_steer_a_terminal() {
+        assert_eq!(pairs(&[("dir", "/a\nb\u{1b}[31m ü".into())]), "dir  /a\\nb\\u{1b}[31m ü\n");
     }
 }

@@ -32,8 +32,9 @@ use crate::stage::{Committed, StageError, Workshop};
 pub fn run(args: &PushArgs) -> Result<(), CommandError> {
     let environment = Environment::of_process().map_err(CommandError::usage)?;
     let network = Network::reaching(&args.reach, &environment.base).map_err(CommandError::usage)?;
-    let Some((reference, paths)) = args.paths_and_reference.split_last() else {
-        return Err(CommandError::usage("a PATH and a REFERENCE are wanted; see `tofufs help push`"));
+    let (reference, paths) = match args.paths_and_reference.split_last() {
+        Some((reference, paths)) if !paths.is_empty() => (reference, paths),
+        _ => return Err(CommandError::usage("a PATH and a REFERENCE are wanted; see `tofufs help push`")),
     };
     let target = Target::parse(reference, &environment.base)?;
     let annotations = annotations(&args.annotation)?;

@@ -10,7 +10,7 @@ pub fn run(args: &RefreshArgs) -> Result<(), CommandError> {
     let (entry, below) = mounts::holding(&args.path)?;
     let failed = |reason: String| CommandError::Failed(format!("{}: {reason}", args.path.display()));
     let path = below.to_str().ok_or_else(|| failed("no name in a mount is like this".into()))?.to_owned();
-    let connection = mounts::connect(&entry.point).map_err(failed)?;
+    let connection = mounts::connect(&entry).map_err(failed)?;
     connection.ask(&Request::Refresh { path }).map_err(failed)?;
     Ok(())
 }

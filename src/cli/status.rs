@@ -130,7 +130,7 @@ pub fn run(args: &StatusArgs) -> Result<(), CommandError> {
 }
 
 fn ask(entry: &Entry) -> Result<Mount, String> {
-    let answer = mounts::connect(&entry.point)?.ask(&Request::Status(()))?;
+    let answer = mounts::connect(entry)?.ask(&Request::Status(()))?;
     let mount: Mount = serde_json::from_value(answer).map_err(|e| format!("its answer cannot be read: {e}"))?;
     // Where this mount is seen from here, which may be another place than where it was made.
     Ok(Mount { mountpoint: entry.point.to_string_lossy().into_owned(), ..mount })
@@ -186,7 +186,7 @@ fn described(mount: &Mount) -> String {
 }
 
 fn block(heading: &str, rows: &[(&str, String)]) -> String {
-    let mut text = format!("{heading}\n");
+    let mut text = format!("{}\n", output::printable(heading));
     for line in pairs(rows).lines() {
         let _ = writeln!(text, "  {line}");
     }

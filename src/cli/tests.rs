@@ -21,17 +21,91 @@ fn the_grouped_help_names_every_command() {
     }
 }
 
+/// Every command, those of commands too, with its words.
+fn commands() -> Vec<(String, clap::Command)> {
+    fn below(words: &str, command: &clap::Command, found: &mut Vec<(String, clap::Command)>) {
+        for inner in command.get_subcommands() {
+            let words = format!("{words} {}", inner.get_name());
+            found.push((words.clone(), inner.clone()));
+            below(&words, inner, found);
+        }
+    }
+    let mut found = Vec::new();
+    below("tofufs", &CommandLine::command(), &mut found);
+    found
+}
+
 #[test]
 fn every_option_explains_itself_and_says_if_it_may_be_repeated() {
-    let line = CommandLine::command();
-    for command in line.get_subcommands() {
+    for (words, command) in commands() {
         for argument in command.get_arguments().filter(|a| !a.is_hide_set()) {
             let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-            assert!(!help.is_empty(), "{} {}", command.get_name(), argument.get_id());
+            assert!(!help.is_empty(), "{words} {}", argument.get_id());
             let repeats = matches!(argument.get_action(), clap::ArgAction::Append | clap::ArgAction::Count);
             let says_so = help.contains("may be given several times");
-            assert!(repeats == says_so || argument.is_positional(), "{} {}", command.get_name(), argument.get_id());
+            assert!(repeats == says_so || argument.is_positional(), "{words} {}", argument.get_id());
         }
+    }
+}
+
+#[test]
+fn examples_are_not_broken_on_a_terminal_of_80_columns() {
+    let line = CommandLine::command();
+    for (words, command) in [("tofufs".to_owned(), line)].into_iter().chain(commands()) {
+        let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        for line in examples.lines() {
+            assert!(line.chars().count() <= 80, "{words}: {line}");
+        }
+    }
+}
+
+/// The command lines among the examples, with what each is an example of.
+fn example_lines() -> Vec<(String, Vec<String>)> {
+    let line = CommandLine::command();
+    let mut found = Vec::new();
+    for (words, command) in [("tofufs".to_owned(), line)].into_iter().chain(commands()) {
+        let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let joined = examples.replace("\\\n        ", "");
+        for example in joined.lines().filter_map(|line| line.strip_prefix("  tofufs ")) {
+            // Behind two spaces stands what it is for; behind > where its output goes.
+            let typed = example.split("   ").next().unwrap_or_default().split(" > ").next().unwrap_or_default();
+            let typed = typed.split_whitespace().map(|word| word.trim_matches('\'').to_owned());
+            found.push((words.clone(), ["tofufs".to_owned()].into_iter().chain(typed).collect()));
+        }
+    }
+    found
+}
+
+#[test]
+fn examples_are_understood() {
+    let lines = example_lines();
+    assert!(lines.len() > 30, "{}", lines.len());
+    for (of, words) in lines {
+        let parsed = CommandLine::try_parse_from(&words).unwrap_or_else(|e| panic!("{of}: {words:?}: {e}"));
+        let mapping = match &parsed.command {
+            Command::Mount(args) => args.mapping.mapping(),
+            Command::Lock(args) => args.mapping.mapping(),
+            _ => Ok(None),
+        };
+        assert!(mapping.is_ok(), "{of}: {words:?}: {mapping:?}");
+    }
+}
+
+#[test]
+fn json_is_an_option_of_the_command_and_not_of_a_group() {
+    let with_json: Vec<_> = commands()
+        .into_iter()
+        .filter_map(|(words, command)| {
+            let json = command.get_arguments().find(|argument| argument.get_long() == Some("json"))?;
+            assert_eq!(json.get_help_heading(), None, "{words}");
+            Some(words)
+        })
+        .collect();
+    // Section 3: every command that prints data has it. `cache` hands it down to its commands.
+    for data in
+        ["status", "doctor", "commit", "push", "copy", "lock", "bundle", "bundle verify", "pull", "tofurc", "cache"]
+    {
+        assert!(with_json.contains(&format!("tofufs {data}")), "{data}");
     }
 }
 
@@ -50,6 +124,11 @@ fn wrong_use_is_one_line_that_names_what_was_wrong() {
         ("tofufs cache", "a command is missing; `tofufs help cache` lists them"),
         ("tofufs mount -o ro a.b /mnt", "'-o' found; see `tofufs help mount`"),
         ("mount.fuse.tofufs a.b /mnt -o nonsense", "-o nonsense"),
+        ("tofufs push a.b/c:1", "a PATH and a REFERENCE are wanted"),
+        (
+            "tofufs cache --json prune --to 5",
+            "\"5\" is not a size (a number with KiB, MiB, GiB or TiB); see `tofufs help cache prune`",
+        ),
     ] {
         let error = run_words(words).unwrap_err();
         assert_eq!(error.exit_code(), 2, "{words}: {error}");

@@ -19,7 +19,7 @@ pub fn run(args: &UmountArgs) -> Result<(), CommandError> {
     let entry = mounts::at(&args.mountpoint)?;
     // Whoever stands in the mount and calls this is told of itself only, not of this process too.
     rustix::process::chdir("/").map_err(|e| CommandError::Failed(format!("cannot leave the mount: {e}")))?;
-    let socket = mounts::control(&entry.point).ok();
+    let socket = mounts::control(&entry).ok();
     let manner = if args.lazy { Manner::Lazily } else { Manner::Unused };
     session::unmount(&entry.point, manner).map_err(|e| match e {
         UnmountError::Busy { .. } => {

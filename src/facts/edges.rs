@@ -322,8 +322,7 @@ impl Facts {
                 }
                 let gone = error.failure == Failure::Absent && unlisted.is_none();
                 if gone {
-                    let (store, name) = (self.store.clone(), name_of(&need));
-                    tokio::task::spawn_blocking(move || store.remove_edge(&name)).await.ok();
+                    self.discard(&need).await;
                 }
                 self.edges.change(&need, |slot| {
                     if unlisted.is_some() {
@@ -419,12 +418,13 @@ impl Facts {
         let (store, name) = (self.store.clone(), name_of(need));
         let Ok(Some(bytes)) = tokio::task::spawn_blocking(move || store.edge(&name)).await else { return };
         let Ok(record) = serde_json::from_slice::<Record>(&bytes) else { return };
+        let ours = record.is_from(&self.answering(need));
         let Some((answer, wall)) = record.answer(need) else { return };
         let now = Instant::now();
         // An age that the clock denies (a time in the future) is no age that counts.
         let forgotten = *lock(&self.edges.forgotten);
         let at = SystemTime::now().duration_since(wall).ok().and_then(|age| now.checked_sub(age));
-        let at = at.filter(|at| Some(*at) > forgotten);
+        let at = at.filter(|at| ours && Some(*at) > forgotten);
         let fresh_until = at.map(|at| at + self.counts_for(need));
         let confirmed = Confirmed { answer, at, wall, fresh_until };
         self.edges.change(need, |slot| {
@@ -432,9 +432,26 @@ impl Facts {
         });
     }
 
+    /// Who answers about `need`, where it is not the registry alone.
+    fn answering(&self, need: &Need) -> Vec<String> {
+        self.origins.answering(need.host(), matches!(need, Need::Catalog(_)))
+    }
+
+    /// Drops what was kept of an edge that is gone, unless other sources gave it: they may have it still.
+    async fn discard(&self, need: &Need) {
+        let (store, name, sources) = (self.store.clone(), name_of(need), self.answering(need));
+        let discard = move || {
+            let kept = store.edge(&name).and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
+            if kept.is_none_or(|record| record.is_from(&sources)) {
+                store.remove_edge(&name);
+            }
+        };
+        tokio::task::spawn_blocking(discard).await.ok();
+    }
+
     async fn keep(&self, need: &Need, confirmed: &Confirmed) {
         let (store, name) = (self.store.clone(), name_of(need));
-        let Ok(bytes) = serde_json::to_vec(&Record::of(confirmed)) else { return };
+        let Ok(bytes) = serde_json::to_vec(&Record::of(confirmed, self.answering(need))) else { return };
         let kept = tokio::task::spawn_blocking(move || store.put_edge(&name, &bytes)).await;
         if let Ok(Err(e)) = kept {
             tracing::warn!("{need} cannot be kept for later mounts: {e}");

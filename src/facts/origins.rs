@@ -141,6 +141,19 @@ impl Origins {
         hosts
     }
 
+    /// Which sources answer about `host`, with their prefixes where a list of repositories is asked for; none where the
+    /// registry alone does, all of it.
+    pub(super) fn answering(&self, host: &Host, with_prefixes: bool) -> Vec<String> {
+        let Some(origin) = self.get(host) else { return Vec::new() };
+        let part = |at: &usize| match &self.sources[*at] {
+            Source::Registry { prefix: Some(prefix), .. } if with_prefixes => format!("{host}/{prefix}"),
+            Source::Registry { .. } => host.to_string(),
+            Source::Store { name, .. } => name.clone(),
+        };
+        let parts: Vec<String> = origin.sources.iter().map(part).collect();
+        if parts == [host.to_string()] { Vec::new() } else { parts }
+    }
+
     /// Every source under each registry of which it holds a part.
     pub(super) fn names(&self) -> Vec<(Host, String)> {
         let joined = self.joined.read().unwrap_or_else(PoisonError::into_inner);

@@ -84,6 +84,14 @@ pub enum UnmountError {
         /// The mount point.
         point: PathBuf,
     },
+    /// EPERM: it is somebody else's.
+    #[error("cannot unmount {}: the user {owner} mounted it; that user and root can unmount it", .point.display())]
+    Foreign {
+        /// The mount point.
+        point: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
     /// The operating system did not do it.
     #[error("cannot unmount {}: {reason}", .point.display())]
     System {
@@ -168,6 +176,9 @@ pub fn prepare(point: &Path, apart: &[(&str, &Path)]) -> Result<(), MountError> 
 
 fn clear_dead(point: &Path, top: &mountinfo::Entry) -> Result<(), MountError> {
     let refused = |rule: &str| Err(MountError::Refused { point: point.to_owned(), rule: rule.to_owned() });
+    if let Some(owner) = top.foreign_owner().filter(|_| top.is_ours()) {
+        return refused(&format!("the user {owner} has mounted tofufs there; choose another directory"));
+    }
     // Attributes may be answered by the kernel from what it remembers; this question never is.
     let looked_at = point.to_owned();
     let dead = match within(STUCK, move || rustix::fs::statfs(&looked_at)) {
@@ -323,19 +334,40 @@ fn by_fusermount(point: &Path, options: &Options) -> Result<OwnedFd, MountError>
     let mut command =
         fusermount(&[OsStr::new("-o"), OsStr::new(&words.join(",")), OsStr::new("--"), point.as_os_str()]);
     command.env("_FUSE_COMMFD", "0").stdin(OwnedFd::from(theirs));
-    let (status, said) = run_bounded(command).map_err(system("fusermount3 (package fuse3) cannot be run"))?;
+    let refused = |rule| MountError::Refused { point: point.to_owned(), rule };
+    let (status, said) = run_bounded(command).map_err(|e| refused(no_fusermount(&e)))?;
     if !status.success() {
-        let rule = if said.contains("user_allow_other") {
-            "--allow-other needs the line `user_allow_other` in /etc/fuse.conf; add it there, or mount as root".into()
-        } else if said.is_empty() {
-            format!("fusermount3 failed with {status}")
-        } else {
-            said
-        };
-        return Err(MountError::Refused { point: point.to_owned(), rule });
+        return Err(refused(fusermount_rule(&said, status)));
     }
     ours.set_read_timeout(Some(FUSERMOUNT_LIMIT)).map_err(system("no socket"))?;
     received_descriptor(&ours).map_err(system("fusermount3 sent no descriptor"))
+}
+
+/// Why `fusermount3` did not mount, and what to do where that is known.
+fn fusermount_rule(said: &str, status: ExitStatus) -> String {
+    if said.contains("user_allow_other") {
+        "--allow-other needs the line `user_allow_other` in /etc/fuse.conf; add it there, or mount as root".into()
+    } else if said.contains("no write access") {
+        "this user cannot write to it, as who mounts without being root has to; choose a directory of your own".into()
+    } else if said.contains("/dev/fuse: Permission denied") {
+        "this user may not open /dev/fuse; let it be opened for reading and writing (chmod a+rw /dev/fuse), or mount \
+         as root"
+            .into()
+    } else if said.is_empty() {
+        format!("fusermount3 failed with {status}")
+    } else {
+        said.to_owned()
+    }
+}
+
+fn no_fusermount(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            "fusermount3, with which users mount and unmount, is not on PATH; install the package fuse3, or be root"
+                .into()
+        }
+        _ => format!("fusermount3 cannot be run: {error}"),
+    }
 }
 
 fn received_descriptor(socket: &UnixStream) -> io::Result<OwnedFd> {
@@ -368,13 +400,16 @@ pub fn unmount(point: &Path, manner: Manner) -> Result<(), UnmountError> {
 
 fn unmount_by_fusermount(point: &Path, manner: Manner) -> Result<(), UnmountError> {
     let system = |reason: String| UnmountError::System { point: point.to_owned(), reason };
+    let table = mountinfo::read().unwrap_or_default();
+    if let Some(owner) = mountinfo::top_at(&table, point).and_then(mountinfo::Entry::foreign_owner) {
+        return Err(UnmountError::Foreign { point: point.to_owned(), owner });
+    }
     let mut arguments = vec![OsStr::new("-u")];
     if manner == Manner::Lazily {
         arguments.push(OsStr::new("-z"));
     }
     arguments.extend([OsStr::new("--"), point.as_os_str()]);
-    let (status, said) = run_bounded(fusermount(&arguments))
-        .map_err(|e| system(format!("fusermount3 (package fuse3) cannot be run: {e}")))?;
+    let (status, said) = run_bounded(fusermount(&arguments)).map_err(|e| system(no_fusermount(&e)))?;
     match status.success() {
         true => Ok(()),
         false if said.contains("busy") => Err(busy(point)),

@@ -168,7 +168,10 @@ fn open_top(path: &Path) -> Result<Dir, StoreError> {
             error.errno = Some(errno.raw_os_error());
             Err(error)
         }
-        Err(errno) => Err(StoreError::system(path.display(), "open the cache directory", errno)),
+        Err(errno) => {
+            let error = StoreError::system(path.display(), "open the cache directory", errno);
+            Err(error.remedy("give another --cache-dir"))
+        }
     }
 }
 

@@ -99,6 +99,10 @@ fn a_cached_file_that_is_not_what_it_was_is_fetched_again_and_nothing_else_is_to
     let Some(mut bed) = Bed::over(&[&server], &[]) else { return };
     let victim = bed.mount.home().join("victim");
     for (name, damage) in damages() {
+        if name == "L06 device" && !rustix::process::geteuid().is_root() {
+            support::skip("only root can make a device");
+            continue;
+        }
         for (repo, content, package) in &packages {
             let reference = format!("{}/{repo}:1.0.0", server.host());
             assert!(bed.main_tf(&reference) == *content);

@@ -81,8 +81,10 @@ fn damage_is_eio_offline_and_healed_when_online_again() {
     for path in objects(&mount.cache()) {
         // Of a package that is there whole, a member is made again without a network.
         if path.metadata().unwrap().len() > 1 << 20 {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
             let file = fs::File::options().write(true).open(&path).unwrap();
             file.write_all_at(&content(512, 99), 1 << 19).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
         }
     }
     for path in objects(&mount.cache()).iter().filter(|p| p.to_string_lossy().contains("/members/")) {

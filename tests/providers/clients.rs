@@ -9,6 +9,11 @@ use crate::support::program;
 use crate::tiny::{self, OTHER};
 use crate::{ORIGIN, declared, here, mapped, registry};
 
+/// What a client printed, without the line breaks that it puts between the words of a sentence.
+pub fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// One of the two programs, and where it works.
 pub struct Client {
     program: PathBuf,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 use tofufs::digest::Digest;
 
-use crate::clients::{Client, file_system_mirror};
+use crate::clients::{Client, file_system_mirror, one_line};
 use crate::network::Server;
 use crate::support::docker_registry::{Access, DockerRegistry};
 use crate::support::mount::{Mount, Options, finish};
@@ -183,7 +183,7 @@ fn mirror_in_two_runs(mirroring: &Client, mount: &Mount, origin: &Origin) {
     // Where mirrors are only read, each package and document is refused, and nothing is changed.
     let output = mirroring.output(&["providers", "mirror", "-no-color", mount.join("mirror").to_str().unwrap()]);
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(!output.status.success() && said.contains("read-only file system"), "{said}");
+    assert!(!output.status.success() && one_line(&said).contains("read-only file system"), "{said}");
 }
 
 /// The registry tree and `mirror/` hold the zips as the origin has them.

@@ -109,3 +109,34 @@ fn a_registry_that_a_store_comes_to_hold_is_found_while_it_is_mounted() {
     assert!(wait_until(std::time::Duration::from_secs(20), || fs::read(&file).is_ok_and(|text| text == b"# here")));
     assert_eq!(mount.status()["sources"].as_array().unwrap().len(), 2);
 }
+
+/// Two stores may hold different releases of one name: what a mount of the one was told just now does not count for a
+/// mount of the other, though both use one cache.
+#[test]
+fn what_one_store_says_is_not_taken_for_what_another_says() {
+    let stores = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    for (store, tags) in stores.iter().zip([["1.0.0", "1.1.0"], ["1.0.0", "2.0.0"]]) {
+        for tag in tags {
+            let text = format!("# {tag} of {}\n", store.path().display());
+            run(put(&layout(store.path()), "acme/net", tag, &pack::module(&[("main.tf", text.as_bytes())]))).unwrap();
+        }
+    }
+    let sources = stores.each_ref().map(|store| format!("oci:{}", store.path().display()));
+    let Some(mut mount) = Mount::start(&sources[..1], Options::new().args(["--tag-ttl", "1h"])) else { return };
+    for (round, at) in [0, 1, 0, 1].into_iter().enumerate() {
+        if round > 0 {
+            assert!(mount.umount().status.success());
+            let output = mount.again_with(&sources[at..=at], Options::new().args(["--tag-ttl", "1h"]));
+            assert!(output.status.success(), "{output:?}");
+        }
+        let repo = mount.join(HOST).join("acme/net");
+        let mut names: Vec<_> = fs::read_dir(&repo).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["1.0.0", ["1.1.0", "2.0.0"][at]], "round {round}");
+        for (tag, is_there) in [("1.0.0", true), ("1.1.0", at == 0), ("2.0.0", at == 1)] {
+            let text = format!("# {tag} of {}\n", stores[at].path().display());
+            let read = fs::read_to_string(repo.join(tag).join("main.tf")).ok();
+            assert_eq!(read, is_there.then_some(text), "round {round}: {tag}");
+        }
+    }
+}

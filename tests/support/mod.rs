@@ -44,6 +44,14 @@ pub fn skip(reason: &str) {
     eprintln!("skipped: {test}: {reason}");
 }
 
+/// How writing is refused to what has no write bits: root is let past those and meets tofufs, which says EROFS.
+pub fn unwritable() -> rustix::io::Errno {
+    match rustix::process::geteuid().is_root() {
+        true => rustix::io::Errno::ROFS,
+        false => rustix::io::Errno::ACCESS,
+    }
+}
+
 /// Waits until `done`, at most `limit`; whether it came to that.
 pub fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + limit;

@@ -14,17 +14,21 @@ use crate::name::Platform;
 /// The examples of `lock`.
 pub const LOCK_EXAMPLES: &str = "\
 Examples:
-  tofufs lock                                      this directory, all platforms of each release
+  tofufs lock
+        this directory, all platforms of each release
   tofufs lock --platform linux_amd64 --platform darwin_arm64 infra/prod
-  tofufs lock --check                              for CI: exit code 1 and what is missing
-  tofufs lock --oci-mirror 'ghcr.io/acme/${namespace}/${type}'";
+  tofufs lock --check
+        for CI: exit code 1 and what is missing
+  tofufs lock --oci-mirror 'ghcr.io/acme/${namespace}/${type}' \\
+        --include 'registry.opentofu.org/*/*'";
 
 /// The examples of `bundle`.
 pub const BUNDLE_EXAMPLES: &str = "\
 Examples:
   tofufs bundle --root . --platform linux_amd64 -o oci-archive:bundle.tar
-  tofufs bundle --lock-file .terraform.lock.hcl 'ghcr.io/acme/network:1.*' -o oci:/srv/store
-  tofufs bundle --root . --dry-run -o oci:/srv/store        what would be added, and how much it is
+  tofufs bundle 'ghcr.io/acme/network:1.*' -o oci:/srv/store
+  tofufs bundle --root . --dry-run -o oci:/srv/store
+        what would be added, and how much it is
   tofufs bundle verify oci-archive:bundle.tar --lock-file .terraform.lock.hcl
   tofufs mount --read-only --offline oci-archive:bundle.tar /mnt/tofu";
 
@@ -120,7 +124,8 @@ pub struct NeedsArgs {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub root: Vec<PathBuf>,
 
-    /// Of providers the packages for this platform; may be given several times
+    /// Of providers the packages for this platform, as in linux_amd64; may be given several times [default: this
+    /// machine's; of a bundle all that the release has]
     #[arg(long, value_name = "OS_ARCH")]
     pub platform: Vec<Platform>,
 
@@ -179,10 +184,6 @@ pub struct BundleArgs {
     #[command(subcommand)]
     pub command: Option<BundleCommand>,
 
-    /// What is carried.
-    #[command(flatten)]
-    pub needs: NeedsArgs,
-
     /// Where to: oci:DIR, a store, or oci-archive:FILE, one tar. What is there already stays
     #[arg(short, long, value_name = "DESTINATION", required = true)]
     pub output: Option<OsString>,
@@ -194,6 +195,10 @@ pub struct BundleArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+
+    /// What is carried.
+    #[command(flatten)]
+    pub needs: NeedsArgs,
 
     /// How registries are read.
     #[command(flatten)]

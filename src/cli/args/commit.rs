@@ -10,7 +10,7 @@ Examples:
   mkdir -p /mnt/tofu/staging/ghcr.io/acme/network
   cp -r ./network /mnt/tofu/staging/ghcr.io/acme/network/1.3.0
   tofufs commit /mnt/tofu/staging/ghcr.io/acme/network/1.3.0
-  mv /mnt/tofu/staging/ghcr.io/acme/network/1.3.0 /mnt/tofu/ghcr.io/acme/network/
+  cd /mnt/tofu && mv staging/ghcr.io/acme/network/1.3.0 ghcr.io/acme/network/
         does the same";
 
 /// Arguments of `commit`.
@@ -20,7 +20,8 @@ pub struct CommitArgs {
     #[arg(value_hint = ValueHint::AnyPath)]
     pub path: PathBuf,
 
-    /// Annotate the releases; may be given several times
+    /// Annotate the releases, as in org.opencontainers.image.source=https://git.example.com/network; may be given several
+    /// times
     #[arg(long, value_name = "KEY=VALUE")]
     pub annotation: Vec<String>,
 

@@ -12,7 +12,8 @@ pub const COPY_EXAMPLES: &str = "\
 Examples:
   tofufs copy ghcr.io/acme/network:1.3.0 registry.example.com/acme/network:1.3.0
   tofufs copy ghcr.io/acme registry.example.com/ghcr
-        everything below acme: ghcr.io/acme/network becomes registry.example.com/ghcr/acme/network
+        everything below acme: ghcr.io/acme/network becomes
+        registry.example.com/ghcr/acme/network
   tofufs copy oci-archive:bundle.tar registry.example.com/mirror
         a bundle into a registry inside
   tofufs copy ghcr.io/acme/network:1.3.0 oci:/srv/store

@@ -14,7 +14,8 @@ Examples:
   tofufs push ./network ghcr.io/acme/network:1.3.0
         a module; what .terraformignore names is left out
   tofufs push terraform-provider-aws_5.92.0_* ghcr.io/acme/aws
-        a provider release of zips and SHA256SUMS, tagged with its version; platforms that are there stay
+        a provider release of zips and SHA256SUMS, tagged with its version;
+        platforms that are there stay
   tofufs push --tag 1.3 --tag latest ./network ghcr.io/acme/network:1.3.0
   tofufs push ./network oci:/srv/store/ghcr.io/acme/network:1.3.0
         into a store on disk
@@ -29,14 +30,15 @@ pub struct PushArgs {
     /// (terraform-provider-TYPE_VERSION_OS_ARCH.zip) with the SHA256SUMS and signatures beside them.
     /// REFERENCE is HOST[:PORT]/NAME[:TAG] or, for a store, oci:DIR/HOST/NAME[:TAG].
     // One list, since options may stand between its words.
-    #[arg(num_args = 2.., required = true, value_name = "PATH... REFERENCE", value_hint = ValueHint::AnyPath, verbatim_doc_comment)]
+    #[arg(num_args = 1.., required = true, value_name = "PATH... REFERENCE", value_hint = ValueHint::AnyPath, verbatim_doc_comment)]
     pub paths_and_reference: Vec<OsString>,
 
     /// A tag, beside that of REFERENCE; may be given several times
     #[arg(long, value_name = "TAG")]
     pub tag: Vec<Tag>,
 
-    /// Annotate the release; may be given several times
+    /// Annotate the release, as in org.opencontainers.image.source=https://git.example.com/network; may be given several
+    /// times
     #[arg(long, value_name = "KEY=VALUE")]
     pub annotation: Vec<String>,
 

@@ -50,8 +50,8 @@ pub(super) struct Surroundings {
     pub uid: u32,
     pub can_mount: bool,
     pub mounts: Vec<mountinfo::Entry>,
-    /// Mount points of tofufs.
-    pub own_mounts: Vec<PathBuf>,
+    /// Those of tofufs.
+    pub own_mounts: Vec<mountinfo::Entry>,
     pub cache_dir: PathBuf,
     /// In bytes.
     pub cache_size: u64,
@@ -83,7 +83,7 @@ impl Surroundings {
             can_mount: rustix::thread::capabilities(None)
                 .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN)),
             mounts: mountinfo::read().unwrap_or_default(),
-            own_mounts: mounts::all()?.into_iter().map(|entry| entry.point).collect(),
+            own_mounts: mounts::all()?,
             cache_dir: environment.cache_dir(storage.cache_dir.as_deref()).map_err(CommandError::usage)?,
             cache_size: storage.cache_size.0,
             state_dir: environment.state_dir(storage.state_dir.as_deref()).map_err(CommandError::usage)?,
@@ -105,7 +105,7 @@ impl Surroundings {
         findings.push(self.authorities());
         findings.extend(self.variables.iter().filter(|(name, _)| PROXIES.contains(name)).map(proxy));
         findings.extend(self.configuration());
-        findings.extend(self.own_mounts.iter().map(|point| own_mount(point)));
+        findings.extend(self.own_mounts.iter().map(|entry| self.own_mount(entry)));
         findings
     }
 
@@ -296,6 +296,20 @@ impl Surroundings {
             .collect()
     }
 
+    fn own_mount(&self, entry: &mountinfo::Entry) -> Finding {
+        let shown = entry.point.display();
+        if let Some(owner) = entry.owner.filter(|owner| *owner != self.uid) {
+            return Finding::ok("mount", format!("{shown}, which the user {owner} mounted: not looked into"));
+        }
+        match mounts::is_dead(&entry.point) {
+            Some(false) => Finding::ok("mount", shown),
+            Some(true) => Finding::problem("mount", format!("{shown} is dead: its process is gone"))
+                .remedy(format!("tofufs umount {shown}")),
+            None => Finding::problem("mount", format!("{shown} does not answer"))
+                .remedy(format!("tofufs umount --lazy {shown}")),
+        }
+    }
+
     /// OpenTofu's own rule: a plugin cache must not be a mirror too. The clients would install a package over itself.
     fn cache_conflict(&self, tofurc: &Tofurc) -> Option<Finding> {
         let named = self.variables.iter().find(|(name, _)| *name == PLUGIN_CACHE);
@@ -312,7 +326,7 @@ impl Surroundings {
                 return Some(problem(found).remedy(remedy));
             }
         }
-        let views = self.own_mounts.iter().flat_map(|point| ["mirror", "plugins"].map(|view| point.join(view)));
+        let views = self.own_mounts.iter().flat_map(|entry| ["mirror", "plugins"].map(|view| entry.point.join(view)));
         let view = views.into_iter().find(|view| cache.starts_with(view))?;
         Some(problem(format!("the plugin cache is {}, in which nothing can be kept", view.display())).remedy(remedy))
     }
@@ -387,16 +401,5 @@ fn without_user(name: &str, value: &OsStr) -> String {
             format!("{}://{}{port}{user}", url.scheme(), url.host_str().unwrap_or_default())
         }
         _ => "(set, but not an address)".to_owned(),
-    }
-}
-
-fn own_mount(point: &Path) -> Finding {
-    let shown = point.display();
-    match mounts::is_dead(point) {
-        Some(false) => Finding::ok("mount", shown),
-        Some(true) => Finding::problem("mount", format!("{shown} is dead: its process is gone"))
-            .remedy(format!("tofufs umount {shown}")),
-        None => Finding::problem("mount", format!("{shown} does not answer"))
-            .remedy(format!("tofufs umount --lazy {shown}")),
     }
 }

@@ -240,7 +240,8 @@ fn a_directory_that_is_plugin_cache_and_mirror_is_a_problem() {
     assert!(host.findings().iter().all(|finding| finding.mark == Mark::Ok));
     host.variables = vec![("TF_PLUGIN_CACHE_DIR", "/nowhere".into())];
     says(&host, "plugin cache", Mark::Problem, "/nowhere is the plugin cache");
-    host.own_mounts = vec!["/mnt".into()];
+    host.own_mounts = mountinfo::parse(b"40 22 0:50 / /mnt rw - fuse.tofufs oci:/srv rw,user_id=4711\n");
+    says(&host, "mount", Mark::Ok, "/mnt, which the user 4711 mounted");
     host.variables = vec![("TF_PLUGIN_CACHE_DIR", "/mnt/plugins".into())];
     says(&host, "plugin cache", Mark::Problem, "in which nothing can be kept");
 }

@@ -106,9 +106,9 @@ impl MountMapping {
 /// Prints the configuration.
 pub fn run(args: &TofurcArgs) -> Result<(), CommandError> {
     let failed = |reason: String| CommandError::Failed(format!("{}: {reason}", args.mountpoint.display()));
-    let point = mounts::at(&args.mountpoint)?.point;
+    let entry = mounts::at(&args.mountpoint)?;
     let answer =
-        mounts::connect(&point).and_then(|connection| connection.ask(&Request::Mapping(()))).map_err(failed)?;
+        mounts::connect(&entry).and_then(|connection| connection.ask(&Request::Mapping(()))).map_err(failed)?;
     let mapping: MountMapping = serde_json::from_value(answer).map_err(CommandError::failed)?;
     if mapping.flags.is_empty() {
         let reason = "this mount has no mapping, so it shows no providers; mount with --oci-mirror, or with an oci_mirror \
@@ -116,8 +116,8 @@ pub fn run(args: &TofurcArgs) -> Result<(), CommandError> {
         return Err(failed(reason.to_owned()));
     }
     match args.json {
-        true => output::json(&as_json(&point, &mapping, args.purpose.unwrap_or(Use::Plugins))),
-        false => output::text(as_hcl(&point, &mapping, args.purpose)),
+        true => output::json(&as_json(&entry.point, &mapping, args.purpose.unwrap_or(Use::Plugins))),
+        false => output::text(as_hcl(&entry.point, &mapping, args.purpose)),
     }
 }
 

@@ -31,10 +31,13 @@ pub(super) struct Record {
     names: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     digest: Option<String>,
+    /// Who answered, where it was not the registry alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    from: Vec<String>,
 }
 
 impl Record {
-    pub(super) fn of(confirmed: &Confirmed) -> Record {
+    pub(super) fn of(confirmed: &Confirmed, from: Vec<String>) -> Record {
         let at = confirmed.wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let (names, digest) = match &confirmed.answer {
             Answer::Tags(tags) => (Some(tags.iter().map(Tag::to_string).collect()), None),
@@ -43,7 +46,12 @@ impl Record {
             Answer::Binding(digest) => (None, Some(digest.to_string())),
             Answer::Platforms(platforms) => (Some(platforms.iter().map(Platform::to_string).collect()), None),
         };
-        Record { at, names, digest }
+        Record { at, names, digest, from }
+    }
+
+    /// Whether these sources gave the answer. Two stores may hold different releases of one name.
+    pub(super) fn is_from(&self, sources: &[String]) -> bool {
+        self.from == sources
     }
 
     pub(super) fn answer(self, need: &Need) -> Option<(Answer, SystemTime)> {
@@ -102,14 +110,14 @@ mod tests {
             wall: SystemTime::now(),
             fresh_until: None,
         };
-        let bytes = serde_json::to_vec(&Record::of(&written)).unwrap();
+        let bytes = serde_json::to_vec(&Record::of(&written, vec![])).unwrap();
         let record: Record = serde_json::from_slice(&bytes).unwrap();
         let Some((Answer::Tags(read), _)) = record.answer(&Need::Tags(repo.clone())) else { panic!("tags") };
         assert_eq!(*read, tags);
         let record: Record = serde_json::from_slice(&bytes).unwrap();
         assert!(record.answer(&Need::Binding(repo.clone(), "1".parse().unwrap())).is_none());
         let unlisted = Confirmed { answer: Answer::NoCatalog, ..written };
-        let bytes = serde_json::to_vec(&Record::of(&unlisted)).unwrap();
+        let bytes = serde_json::to_vec(&Record::of(&unlisted, vec![])).unwrap();
         let record: Record = serde_json::from_slice(&bytes).unwrap();
         assert!(matches!(record.answer(&Need::Catalog(repo.host)), Some((Answer::NoCatalog, _))));
     }

@@ -25,12 +25,20 @@ pub struct Entry {
     pub fs_type: String,
     /// What was given as the source.
     pub source: String,
+    /// Who mounted it (`user_id` of a FUSE mount): beside root the only one who may unmount it.
+    pub owner: Option<u32>,
 }
 
 impl Entry {
     /// Whether this is a mount of tofufs, as a whole.
     pub fn is_ours(&self) -> bool {
         self.fs_type == FS_TYPE && self.root == Path::new("/")
+    }
+
+    /// Who mounted it, if it is neither this process's user nor root who asks.
+    pub fn foreign_owner(&self) -> Option<u32> {
+        let user = rustix::process::geteuid();
+        self.owner.filter(|owner| !user.is_root() && *owner != user.as_raw())
     }
 }
 
@@ -55,7 +63,9 @@ fn entry(line: &[u8]) -> Option<Entry> {
     fields.find(|&field| field == b"-")?;
     let fs_type = unescape(fields.next()?).to_string_lossy().into_owned();
     let source = unescape(fields.next()?).to_string_lossy().into_owned();
-    Some(Entry { id, device, root, point, fs_type, source })
+    let mut options = fields.next().unwrap_or_default().split(|&b| b == b',');
+    let owner = options.find_map(|option| std::str::from_utf8(option.strip_prefix(b"user_id=")?).ok()?.parse().ok());
+    Some(Entry { id, device, root, point, fs_type, source, owner })
 }
 
 /// The kernel writes space, tab, newline and backslash as `\ooo`.
@@ -102,6 +112,7 @@ mod tests {
         assert_eq!(table[1].point, Path::new("/mnt/a b"));
         assert_eq!((table[1].id, table[1].device.as_str()), (40, "0:50"));
         assert!(table[1].is_ours());
+        assert_eq!((table[0].owner, table[1].owner, table[2].owner), (None, Some(0), None));
         assert_eq!(table[2].source, "what\\ever");
         assert_eq!(table[3].source, "oci:/srv\n");
     }
