@@ -17,6 +17,7 @@ mod nodes;
 mod offers;
 mod origins;
 mod unpack;
+mod watched;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -65,7 +66,6 @@ pub enum SourceState {
 pub struct Facts {
     store: Arc<Store>,
     origins: Origins,
-    states: Mutex<BTreeMap<Host, SourceState>>,
     tag_ttl: Duration,
     deadline: Duration,
     limits: archive::Limits,
@@ -93,7 +93,6 @@ impl Facts {
             offers,
             store: options.store,
             origins: Origins::new(options.sources),
-            states: Mutex::default(),
             tag_ttl: options.tag_ttl,
             deadline: options.deadline,
             limits: options.limits,
@@ -142,11 +141,10 @@ impl Facts {
         self.origins.are_fixed()
     }
 
-    /// The sources as the user named them, with what their registry answered last.
+    /// The sources as the user named them, once for each registry of which they hold a part, with what they answered
+    /// last.
     pub fn sources(&self) -> Vec<(String, SourceState)> {
-        let states = lock(&self.states);
-        let names = self.origins.names().into_iter();
-        names.map(|(host, name)| (name, states.get(&host).copied().unwrap_or(SourceState::Unknown))).collect()
+        self.origins.states()
     }
 
     /// What is known to an operation that began at `since`: an answer that came later counts as fresh for it, however
@@ -166,22 +164,6 @@ impl Facts {
         self.origins.get(host).ok_or_else(|| FactError::new(Failure::Absent, host, "no source of this mount"))
     }
 
-    /// Keeps what a registry's answer says about its being reachable.
-    fn note_answer<T>(&self, host: &Host, answer: &Result<T, FactError>) {
-        let state = match answer {
-            Err(e) if matches!(e.failure, Failure::Unreachable | Failure::TimedOut) => SourceState::Unreachable,
-            // Nothing that the registry said.
-            Err(e) if matches!(e.failure, Failure::Offline | Failure::NoSpace | Failure::Io) => return,
-            _ => SourceState::Ok,
-        };
-        let before = lock(&self.states).insert(host.clone(), state);
-        match (before, state) {
-            (Some(SourceState::Unreachable), SourceState::Ok) => tracing::info!("{host} answers again"),
-            (Some(SourceState::Unreachable), SourceState::Unreachable) | (_, SourceState::Ok) => {}
-            _ => tracing::warn!("{host} cannot be reached; what was read before keeps working"),
-        }
-    }
-
     fn standing(&self, host: &Host, path: &RepoName) -> Standing {
         let Some(origin) = self.origins.get(host) else { return Standing::Outside };
         let holds = |names: &BTreeSet<RepoName>| {
@@ -192,10 +174,11 @@ impl Facts {
             lock(&self.used).get(host).is_some_and(holds) || self.offers.with_mapped(host, holds) == Some(true);
         let above_prefix = origin.prefixes.iter().flatten().any(|p| p.is_within(Some(path)));
         let inside = origin.prefixes.iter().any(|p| path.is_within(p.as_ref()));
-        match (is_used && inside || above_prefix, inside) {
-            (true, _) => Standing::Given,
-            (false, true) => Standing::Inside,
-            (false, false) => Standing::Outside,
+        match (inside, is_used || above_prefix) {
+            (true, true) => Standing::Given,
+            (true, false) => Standing::Inside,
+            (false, _) if above_prefix => Standing::Above,
+            (false, _) => Standing::Outside,
         }
     }
 
@@ -213,7 +196,7 @@ impl Facts {
     /// Takes up what earlier mounts have used of `host`.
     fn recall_used(&self, host: &Host) {
         if !lock(&self.used).contains_key(host) {
-            let formerly = edges::formerly_used(&self.store, host);
+            let formerly = edges::formerly_used(&self.store, host, &self.kept_apart(host));
             lock(&self.used).entry(host.clone()).or_default().extend(formerly);
         }
     }
@@ -228,7 +211,11 @@ impl Facts {
             }
             names.clone()
         };
-        let (facts, host) = (self.clone(), repo.host.clone());
-        tokio::task::spawn_blocking(move || edges::remember_used(&facts.store, &host, names));
+        let (facts, host, kept_apart) = (self.clone(), repo.host.clone(), self.kept_apart(&repo.host));
+        tokio::task::spawn_blocking(move || edges::remember_used(&facts.store, &host, &kept_apart, names));
+    }
+
+    fn kept_apart(&self, host: &Host) -> String {
+        self.origins.get(host).map(|origin| origin.kept_apart()).unwrap_or_default()
     }
 }

@@ -19,6 +19,7 @@ mod node;
 pub mod plugin_cache;
 mod providers;
 mod publish;
+mod reasons;
 mod report;
 mod root;
 pub mod staging;
@@ -50,6 +51,7 @@ use handles::Handles;
 pub use handles::Of;
 use inodes::{Inodes, Place};
 use node::{Node, ReleaseNode};
+use reasons::Act;
 
 /// How long the kernel may keep what never changes.
 pub const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -105,6 +107,7 @@ pub struct Fs {
     inodes: Inodes,
     handles: Handles,
     report: report::Log,
+    reasons: reasons::Reasons,
     documents: providers::Documents,
     kernel: publish::Kernel,
     locks: plugin_cache::Locks,
@@ -119,6 +122,7 @@ impl Fs {
             inodes: Inodes::new(),
             handles: Handles::new(),
             report: report::Log::default(),
+            reasons: reasons::Reasons::default(),
             documents: providers::Documents::default(),
             kernel: publish::Kernel::default(),
             locks: plugin_cache::Locks::default(),
@@ -137,7 +141,7 @@ impl Fs {
         }
         let dir = self.inodes.node(parent)?;
         let outcome = self.find(parent, &dir, &name).await;
-        self.note(&dir, outcome)
+        self.note(&dir, Act::Look, outcome)
     }
 
     async fn find(self: &Arc<Self>, parent: u64, dir: &Arc<Node>, name: &OsStr) -> Result<Lookup, FsError> {
@@ -252,7 +256,7 @@ impl Fs {
         if let Node::Zip(target) = node.as_ref() {
             // A listing shows zips before their size is known; the size is never guessed.
             let outcome = self.zip_of(target).await;
-            self.note(&node, outcome)?;
+            self.note(&node, Act::Look, outcome)?;
         }
         Ok(self.entry(ino, &node, FOREVER))
     }
@@ -275,10 +279,10 @@ impl Fs {
         if matches!(&outcome, Err(e) if e.errno == Errno::ESTALE) {
             self.supersede(ino);
         }
-        let content = self.note(&node, outcome)?;
+        let content = self.note(&node, Act::Open, outcome)?;
         let (content, reading) = if backing {
             let outcome = self.backed(&node, content).await;
-            self.note(&node, outcome)?
+            self.note(&node, Act::Open, outcome)?
         } else {
             (content, Reading::Plain)
         };
@@ -311,7 +315,7 @@ impl Fs {
         match self.fill(&file.content(), offset, buf) {
             Ok(filled) => Ok(Some(filled)),
             Err(e) if e.failure == Failure::Damaged => Ok(None),
-            Err(e) => self.note(&file.node, Err(e.into())),
+            Err(e) => self.note(&file.node, Act::Open, Err(e.into())),
         }
     }
 
@@ -338,7 +342,7 @@ impl Fs {
             Some(_) => self.read_healed(of, &node, offset, size).await,
             None => self.read_loaded(of, &node, offset, size).await,
         };
-        self.note(&node, outcome)
+        self.note(&node, Act::Open, outcome)
     }
 
     async fn read_loaded(
@@ -405,10 +409,10 @@ impl Fs {
     pub async fn opendir(self: Arc<Self>, ino: u64) -> Result<u64, FsError> {
         let node = self.inodes.node(ino)?;
         let outcome = self.listing(&node).await;
-        let listing = self.note(&node, outcome)?;
+        let listing = self.note(&node, Act::Open, outcome)?;
         if let Listing::Made { error: Some(error), .. } = &listing {
             // It costs entries, but fails nothing.
-            drop(self.note::<()>(&node, Err(error.clone())));
+            drop(self.note::<()>(&node, Act::Open, Err(error.clone())));
         }
         Ok(self.handles.open_directory(ino, node, listing))
     }
@@ -424,24 +428,6 @@ impl Fs {
     pub fn space(&self) -> (u64, u64) {
         let usage = self.facts.store().usage();
         (usage.limit, usage.bytes)
-    }
-
-    /// Keeps the reason of a failure with the node (`user.tofufs.error`), in the log and in the report.
-    fn note<T>(&self, node: &Node, outcome: Result<T, FsError>) -> Result<T, FsError> {
-        match outcome {
-            Ok(value) => {
-                node.clear_error();
-                Ok(value)
-            }
-            Err(error) => {
-                let error = error.about(node);
-                if let Some(sentence) = error.sentence() {
-                    self.report.add(&error, &sentence);
-                    node.set_error(sentence);
-                }
-                Err(error)
-            }
-        }
     }
 }
 

@@ -174,6 +174,11 @@ pub trait Registry: Send + Sync {
     /// `Integrity`. A blob that a manifest names and the registry lacks is `Integrity`, never `Absent`.
     async fn blob(&self, repo: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError>;
 
+    /// The repositories that lie on this machine, sorted: no network is asked for them. A registry has none.
+    async fn held(&self) -> Result<Vec<RepoName>, RegistryError> {
+        Ok(Vec::new())
+    }
+
     /// Who may be asked about what moves (tags, lists of them) where this one is out of reach and nothing is remembered.
     /// Its answers may be old and lists may be short: they are never taken for confirmed.
     fn stand_in(&self) -> Option<Arc<dyn Registry>> {

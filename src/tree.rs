@@ -50,6 +50,8 @@ pub enum Need {
     Binding(Repo, Tag),
     /// The platforms of the provider release for which a tag stands. Asked for once: such releases do not change.
     Platforms(Repo, Tag),
+    /// The repositories of a registry that stores of the mount hold. No network is asked.
+    Held(Host),
 }
 
 impl Need {
@@ -57,7 +59,7 @@ impl Need {
     pub fn host(&self) -> &Host {
         match self {
             Need::Tags(repo) | Need::Binding(repo, _) | Need::Platforms(repo, _) => &repo.host,
-            Need::Catalog(host) => host,
+            Need::Catalog(host) | Need::Held(host) => host,
         }
     }
 }
@@ -69,6 +71,7 @@ impl fmt::Display for Need {
             Need::Catalog(host) => write!(f, "the catalog of {host}"),
             Need::Binding(repo, tag) => write!(f, "{repo}:{tag}"),
             Need::Platforms(repo, tag) => write!(f, "the platforms of {repo}:{tag}"),
+            Need::Held(host) => write!(f, "what stores hold of {host}"),
         }
     }
 }
@@ -91,8 +94,10 @@ pub enum Fact<T, E> {
 /// Where a name stands in relation to the repositories that a mount knows without asking.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Standing {
-    /// Declared as (part of) a source, formerly used, or above such a name: a directory without a request.
+    /// A declared source, formerly used, or above such a name inside of a source: a directory without a request.
     Given,
+    /// Above a declared source and outside of all: a directory without a request, of which nothing can be asked.
+    Above,
     /// Below a declared source: has to be asked for.
     Inside,
     /// Outside all sources: absent.
@@ -108,6 +113,9 @@ pub trait Known {
     fn tags(&self, repo: &Repo) -> Fact<std::sync::Arc<Vec<Tag>>, Self::Error>;
     /// The repositories of `host`, sorted.
     fn catalog(&self, host: &Host) -> Fact<std::sync::Arc<Vec<RepoName>>, Self::Error>;
+    /// The repositories of `host` that stores of the mount hold, sorted: certain, whatever other sources of the registry
+    /// do. Of a registry without stores there are none.
+    fn held(&self, host: &Host) -> Fact<std::sync::Arc<Vec<RepoName>>, Self::Error>;
     /// Whether `tag` is known to stand for a manifest. `Unknown` also where it was never asked for by itself.
     fn binding(&self, repo: &Repo, tag: &Tag) -> Fact<(), Self::Error>;
     /// Whether the binding was known once, so that one HEAD can confirm it without a tag list.

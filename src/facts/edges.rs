@@ -258,6 +258,16 @@ impl Known for View<'_> {
         }
     }
 
+    fn held(&self, host: &Host) -> Fact<Arc<Vec<RepoName>>, FactError> {
+        if !self.facts.origins.get(host).is_some_and(|origin| origin.has_store()) {
+            return Fact::Is(Arc::default());
+        }
+        self.fact(&Need::Held(host.clone()), |answer| match answer {
+            Answer::Catalog(names) => Some(names.clone()),
+            _ => None,
+        })
+    }
+
     fn binding(&self, repo: &Repo, tag: &Tag) -> Fact<(), FactError> {
         self.fact(&Need::Binding(repo.clone(), tag.clone()), |_| Some(()))
     }
@@ -300,7 +310,6 @@ impl Facts {
             }
         }
         let answer = self.ask_registry(&need).await;
-        self.note_answer(need.host(), &answer);
         let now = Instant::now();
         match answer {
             Ok(answer) => {
@@ -309,10 +318,15 @@ impl Facts {
                 }
                 let fresh_until = Some(now + self.counts_for(&need));
                 let confirmed = Confirmed { answer, at: Some(now), wall: SystemTime::now(), fresh_until };
-                self.keep(&need, &confirmed).await;
+                if !matches!(need, Need::Held(_)) {
+                    self.keep(&need, &confirmed).await;
+                }
                 self.edges.change(&need, |slot| *slot = Slot { last: Some(confirmed), refused: None });
             }
             Err(error) => {
+                if error.failure.is_outage() && self.edges.slot(&need).last.is_none() {
+                    self.recall_of_registry(&need).await;
+                }
                 if error.failure.is_outage() && self.edges.slot(&need).last.is_none() {
                     self.ask_stand_in(&need, &error).await;
                 }
@@ -322,7 +336,8 @@ impl Facts {
                 }
                 let gone = error.failure == Failure::Absent && unlisted.is_none();
                 if gone {
-                    self.discard(&need).await;
+                    let (store, name) = (self.store.clone(), self.name_of(&need));
+                    tokio::task::spawn_blocking(move || store.remove_edge(&name)).await.ok();
                 }
                 self.edges.change(&need, |slot| {
                     if unlisted.is_some() {
@@ -369,6 +384,7 @@ impl Facts {
                 Ok(Answer::Binding(digest))
             }
             Need::Platforms(repo, tag) => self.ask_platforms(repo, tag).await,
+            Need::Held(_) => Ok(Answer::Catalog(Arc::new(registry.held().await?))),
         }
     }
 
@@ -404,7 +420,7 @@ impl Facts {
         let answer = match need {
             Need::Tags(repo) => stand_in.tags(&repo.name).await.ok().map(|tags| Answer::Tags(Arc::new(tags))),
             Need::Binding(repo, tag) => stand_in.resolve(&repo.name, tag).await.ok().flatten().map(Answer::Binding),
-            Need::Catalog(_) | Need::Platforms(..) => None,
+            Need::Catalog(_) | Need::Platforms(..) | Need::Held(_) => None,
         };
         if let Some(answer) = answer {
             tracing::warn!("{need}: a mirror's answer is served, which may be old: {error}");
@@ -413,18 +429,42 @@ impl Facts {
         }
     }
 
-    /// Takes up what an earlier mount was told.
+    /// The name under which `need` is kept for later mounts of the same sources.
+    fn name_of(&self, need: &Need) -> String {
+        let origin = self.origins.get(need.host());
+        let apart = origin.map(|origin| match need {
+            Need::Catalog(_) => origin.lists_kept_apart(),
+            _ => origin.kept_apart(),
+        });
+        name_of(need) + &apart.unwrap_or_default()
+    }
+
+    /// Takes up what an earlier mount of the same sources was told.
     async fn recall(&self, need: &Need) {
-        let (store, name) = (self.store.clone(), name_of(need));
+        let counts = !self.origins.get(need.host()).is_some_and(|origin| origin.has_store());
+        self.recall_named(need, self.name_of(need), counts).await;
+    }
+
+    /// Takes up what a mount of the registry alone was told, where stores stand beside it that have no answer: of what
+    /// a tag stands for, since a list lacks what the stores hold.
+    async fn recall_of_registry(&self, need: &Need) {
+        let is_beside = self.origins.get(need.host()).is_some_and(|origin| origin.has_store() && origin.has_registry());
+        if let (Need::Binding(..) | Need::Platforms(..), true) = (need, is_beside) {
+            self.recall_named(need, name_of(need), false).await;
+        }
+    }
+
+    /// Takes up what is kept under `name`; whether it `counts` without being asked for again, as long as it is fresh.
+    async fn recall_named(&self, need: &Need, name: String, counts: bool) {
+        let store = self.store.clone();
         let Ok(Some(bytes)) = tokio::task::spawn_blocking(move || store.edge(&name)).await else { return };
         let Ok(record) = serde_json::from_slice::<Record>(&bytes) else { return };
-        let ours = record.is_from(&self.answering(need));
         let Some((answer, wall)) = record.answer(need) else { return };
         let now = Instant::now();
         // An age that the clock denies (a time in the future) is no age that counts.
         let forgotten = *lock(&self.edges.forgotten);
         let at = SystemTime::now().duration_since(wall).ok().and_then(|age| now.checked_sub(age));
-        let at = at.filter(|at| ours && Some(*at) > forgotten);
+        let at = at.filter(|at| counts && Some(*at) > forgotten);
         let fresh_until = at.map(|at| at + self.counts_for(need));
         let confirmed = Confirmed { answer, at, wall, fresh_until };
         self.edges.change(need, |slot| {
@@ -432,26 +472,9 @@ impl Facts {
         });
     }
 
-    /// Who answers about `need`, where it is not the registry alone.
-    fn answering(&self, need: &Need) -> Vec<String> {
-        self.origins.answering(need.host(), matches!(need, Need::Catalog(_)))
-    }
-
-    /// Drops what was kept of an edge that is gone, unless other sources gave it: they may have it still.
-    async fn discard(&self, need: &Need) {
-        let (store, name, sources) = (self.store.clone(), name_of(need), self.answering(need));
-        let discard = move || {
-            let kept = store.edge(&name).and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
-            if kept.is_none_or(|record| record.is_from(&sources)) {
-                store.remove_edge(&name);
-            }
-        };
-        tokio::task::spawn_blocking(discard).await.ok();
-    }
-
     async fn keep(&self, need: &Need, confirmed: &Confirmed) {
-        let (store, name) = (self.store.clone(), name_of(need));
-        let Ok(bytes) = serde_json::to_vec(&Record::of(confirmed, self.answering(need))) else { return };
+        let (store, name) = (self.store.clone(), self.name_of(need));
+        let Ok(bytes) = serde_json::to_vec(&Record::of(confirmed)) else { return };
         let kept = tokio::task::spawn_blocking(move || store.put_edge(&name, &bytes)).await;
         if let Ok(Err(e)) = kept {
             tracing::warn!("{need} cannot be kept for later mounts: {e}");

@@ -45,7 +45,6 @@ impl Facts {
         let subject = repo.at(selector.clone());
         let registry = self.origin(&repo.host)?.registry.clone();
         let answer = registry.manifest(&repo.name, selector).await.map_err(FactError::from);
-        self.note_answer(&repo.host, &answer);
         let raw = answer?;
         let digest = match selector {
             Selector::Digest(wanted) => *wanted,
@@ -105,10 +104,7 @@ impl Facts {
                     tracing::warn!("{e}; fetching it once more");
                     tried = true;
                 }
-                outcome => {
-                    self.note_answer(&repo.host, &outcome);
-                    return outcome;
-                }
+                outcome => return outcome,
             }
         }
     }

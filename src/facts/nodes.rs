@@ -236,7 +236,7 @@ impl Facts {
     }
 
     /// The manifest of that digest, if it is in memory.
-    pub(super) fn known_manifest(&self, digest: Digest) -> Option<Arc<Manifest>> {
+    pub fn known_manifest(&self, digest: Digest) -> Option<Arc<Manifest>> {
         lock(&self.nodes.manifests).get(&digest).cloned()
     }
 

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::SourceState;
+use super::watched::Watched;
 use crate::name::{Host, RepoName};
 use crate::registry::decorate::{Scoped, Union};
 use crate::registry::{HostStore, Registry};
@@ -59,15 +61,22 @@ impl Source {
         }
     }
 
-    fn part(&self, of: &Host) -> (Arc<dyn Registry>, Option<RepoName>) {
+    fn prefix(&self) -> Option<RepoName> {
         match self {
+            Source::Registry { prefix, .. } => prefix.clone(),
+            Source::Store { .. } => None,
+        }
+    }
+
+    fn part(&self, of: &Host) -> Arc<Watched> {
+        Arc::new(match self {
             Source::Registry { host, prefix: Some(prefix), registry, .. } => {
                 let scoped = Scoped::new(registry.clone(), host.clone(), Some(prefix.clone()));
-                (Arc::new(scoped), Some(prefix.clone()))
+                Watched::new(Arc::new(scoped), of)
             }
-            Source::Registry { registry, .. } => (registry.clone(), None),
-            Source::Store { store, .. } => (store.clone().registry(of), None),
-        }
+            Source::Registry { registry, .. } => Watched::new(registry.clone(), of),
+            Source::Store { store, name } => Watched::new(store.clone().registry(of), name),
+        })
     }
 }
 
@@ -78,6 +87,38 @@ pub(super) struct Origin {
     pub(super) prefixes: Vec<Option<RepoName>>,
     /// Which sources take part, in their order.
     sources: Vec<usize>,
+    /// What each of them holds of the registry.
+    parts: Vec<Arc<Watched>>,
+    /// The stores among them, as the user wrote them, and whether a registry is among them.
+    stores: Vec<String>,
+    has_registry: bool,
+}
+
+impl Origin {
+    /// What is added to the names under which edges are kept for later mounts: what stores answered, alone or before a
+    /// registry, is no answer of a mount without them.
+    pub(super) fn kept_apart(&self) -> String {
+        if self.stores.is_empty() { String::new() } else { format!(" of {}", self.stores.join(";")) }
+    }
+
+    /// The same of lists of repositories, which are complete for the mounted parts of the registry alone.
+    pub(super) fn lists_kept_apart(&self) -> String {
+        let parts: Option<Vec<&str>> = self.prefixes.iter().map(|part| part.as_ref().map(RepoName::as_str)).collect();
+        match parts {
+            Some(parts) => format!("{} below {}", self.kept_apart(), parts.join(";")),
+            None => self.kept_apart(),
+        }
+    }
+
+    /// Whether a store is among its sources. Asking it costs nothing, so that nothing that was kept counts before it.
+    pub(super) fn has_store(&self) -> bool {
+        !self.stores.is_empty()
+    }
+
+    /// Whether a registry is among its sources.
+    pub(super) fn has_registry(&self) -> bool {
+        self.has_registry
+    }
 }
 
 /// See the module.
@@ -118,7 +159,8 @@ impl Origins {
         sources.sort_unstable();
         sources.dedup();
         if sources.len() > before {
-            joined.insert(host.clone(), Arc::new(self.join(host, sources)));
+            let origin = self.join(host, sources, joined.get(host).map(Arc::as_ref));
+            joined.insert(host.clone(), Arc::new(origin));
         }
         true
     }
@@ -141,32 +183,24 @@ impl Origins {
         hosts
     }
 
-    /// Which sources answer about `host`, with their prefixes where a list of repositories is asked for; none where the
-    /// registry alone does, all of it.
-    pub(super) fn answering(&self, host: &Host, with_prefixes: bool) -> Vec<String> {
-        let Some(origin) = self.get(host) else { return Vec::new() };
-        let part = |at: &usize| match &self.sources[*at] {
-            Source::Registry { prefix: Some(prefix), .. } if with_prefixes => format!("{host}/{prefix}"),
-            Source::Registry { .. } => host.to_string(),
-            Source::Store { name, .. } => name.clone(),
-        };
-        let parts: Vec<String> = origin.sources.iter().map(part).collect();
-        if parts == [host.to_string()] { Vec::new() } else { parts }
-    }
-
-    /// Every source under each registry of which it holds a part.
-    pub(super) fn names(&self) -> Vec<(Host, String)> {
+    /// Every source under each registry of which it holds a part, with what it answered last about that.
+    pub(super) fn states(&self) -> Vec<(String, SourceState)> {
         let joined = self.joined.read().unwrap_or_else(PoisonError::into_inner);
-        let of = |(host, origin): (&Host, &Arc<Origin>)| {
-            let names = origin.sources.iter().map(|at| (host.clone(), self.sources[*at].name().to_owned()));
-            names.collect::<Vec<_>>()
-        };
-        joined.iter().flat_map(of).collect()
+        let parts = joined.values().flat_map(|origin| origin.sources.iter().zip(&origin.parts));
+        parts.map(|(at, part)| (self.sources[*at].name().to_owned(), part.state())).collect()
     }
 
-    fn join(&self, host: &Host, sources: Vec<usize>) -> Origin {
-        let parts = sources.iter().map(|at| self.sources[*at].part(host));
-        let (mut registries, prefixes): (Vec<_>, Vec<_>) = parts.unzip();
+    /// What `sources` hold of `host` together; those that took part `before` go on as they were.
+    fn join(&self, host: &Host, sources: Vec<usize>, before: Option<&Origin>) -> Origin {
+        let known = |at: &usize| {
+            let before = before?;
+            before.sources.binary_search(at).ok().map(|place| before.parts[place].clone())
+        };
+        let part = |at: &usize| known(at).unwrap_or_else(|| self.sources[*at].part(host));
+        let parts: Vec<Arc<Watched>> = sources.iter().map(part).collect();
+        let prefixes = sources.iter().map(|at| self.sources[*at].prefix()).collect();
+        let mut registries: Vec<Arc<dyn Registry>> =
+            parts.iter().map(|part| Arc::clone(part) as Arc<dyn Registry>).collect();
         let registry = match registries.pop() {
             Some(only) if registries.is_empty() => only,
             last => {
@@ -174,6 +208,9 @@ impl Origins {
                 Arc::new(Union::new(host.clone(), registries))
             }
         };
-        Origin { registry, prefixes, sources }
+        let is_store = |at: &&usize| matches!(self.sources[**at], Source::Store { .. });
+        let stores: Vec<_> = sources.iter().filter(is_store).map(|at| self.sources[*at].name().to_owned()).collect();
+        let has_registry = stores.len() < sources.len();
+        Origin { registry, prefixes, sources, parts, stores, has_registry }
     }
 }

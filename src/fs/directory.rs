@@ -145,9 +145,13 @@ impl Fs {
         for at in offset.. {
             let taken = match at {
                 0 | 1 => {
-                    let name = OsStr::new(if at == 0 { "." } else { ".." });
+                    let (name, ino) = match at {
+                        0 => (".", directory.ino),
+                        _ => ("..", self.inodes.parent(directory.ino)),
+                    };
                     let Some(node) = &here else { continue };
-                    deliver(Listed { name, entry: self.entry(directory.ino, node, Duration::ZERO), next: at + 1 })
+                    let entry = self.entry(ino, node, Duration::ZERO);
+                    deliver(Listed { name: OsStr::new(name), entry, next: at + 1 })
                 }
                 _ => match self.deliver_listed(&directory, at, &mut deliver) {
                     Some(taken) => taken,

@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::error::{Errno, FsError};
-use super::node::{Bound, LastError, Node, ReleaseNode, TargetNode};
+use super::node::{Bound, Node, ReleaseNode, TargetNode};
+use super::reasons::LastError;
 use super::{FOREVER, Fs, is_refusal};
 use crate::artifact::{Release, Target};
 use crate::digest::Digest;

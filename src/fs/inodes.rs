@@ -64,6 +64,13 @@ impl Inodes {
         self.lock().by_number.get(&ino).map(|held| held.node.clone()).ok_or(FsError::plain(Errno::ESTALE))
     }
 
+    /// The number of the directory in which `ino` has its name; its own where it has none, as the root.
+    pub(super) fn parent(&self, ino: u64) -> u64 {
+        let table = self.lock();
+        let place = table.by_number.get(&ino).and_then(|held| held.place.as_ref());
+        place.map_or(ino, |place| place.parent)
+    }
+
     /// What stands at `place` now.
     pub(super) fn at(&self, place: &Place) -> Option<Arc<Node>> {
         let table = self.lock();

@@ -1,10 +1,11 @@
 //! What an inode stands for.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use super::Entry;
 use super::area::LocalNode;
 use super::providers::View;
+use super::reasons::LastError;
 use crate::artifact::{Release, Target};
 use crate::digest::Digest;
 use crate::facts::{Facts, Package};
@@ -164,16 +165,6 @@ impl TargetNode {
     }
 }
 
-/// Why an operation on the node failed last.
-#[derive(Debug, Default)]
-pub(super) struct LastError(Mutex<Option<Arc<str>>>);
-
-impl LastError {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arc<str>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// What an inode stands for.
 #[derive(Debug)]
 pub(super) enum Node {
@@ -296,29 +287,13 @@ impl Node {
         }
     }
 
-    fn last_error(&self) -> Option<&LastError> {
+    /// Where the reason of its last failure stands; `None` for what fails for its registry's sake never.
+    pub(super) fn last_error(&self) -> Option<&LastError> {
         match self {
             Node::Release(release) => Some(&release.error),
             Node::Platform(target, _) | Node::Zip(target) => Some(&target.error),
             Node::Space { error, .. } | Node::Providers { error, .. } | Node::File { error, .. } => Some(error),
             _ => None,
-        }
-    }
-
-    /// Why the last operation on the node failed.
-    pub(super) fn error(&self) -> Option<Arc<str>> {
-        self.last_error()?.lock().clone()
-    }
-
-    pub(super) fn set_error(&self, sentence: Arc<str>) {
-        if let Some(error) = self.last_error() {
-            *error.lock() = Some(sentence);
-        }
-    }
-
-    pub(super) fn clear_error(&self) {
-        if let Some(error) = self.last_error() {
-            *error.lock() = None;
         }
     }
 }

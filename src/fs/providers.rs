@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::directory::Listing;
 use super::error::{Errno, FsError};
-use super::node::{LastError, Node, ReleaseNode, TargetNode};
+use super::node::{Node, ReleaseNode, TargetNode};
+use super::reasons::LastError;
 use super::{ABSENT_TTL, FOREVER, Fs, plugin_cache};
 use crate::artifact::{Release, annotated_h1};
 use crate::facts::{FactError, Failure};
@@ -293,7 +294,7 @@ impl Fs {
             |repo: &Repo| repos.contains(repo) || self.facts.mapping().provider_of(repo).is_some_and(|p| dir.holds(&p));
         self.facts.forget(|need| match need {
             Need::Tags(repo) | Need::Binding(repo, _) | Need::Platforms(repo, _) => holds(repo),
-            Need::Catalog(_) => !matches!(dir, Dir::Provider(_)),
+            Need::Catalog(_) | Need::Held(_) => !matches!(dir, Dir::Provider(_)),
         });
         self.inodes.places(|node| match node {
             Node::Providers { dir: Dir::Provider(p) | Dir::Version(p, _), .. } => dir.holds(p),

@@ -75,6 +75,7 @@ impl Fs {
     /// that the kernel has to drop, as number of the directory and name; they must not be dropped from inside an
     /// operation of this file system.
     pub fn refresh(&self, path: &Path) -> Vec<(u64, Box<OsStr>)> {
+        self.reasons.clear();
         let components: Vec<&str> = path
             .components()
             .filter_map(|c| match c {
@@ -165,7 +166,7 @@ impl<'a> Below<'a> {
             Need::Binding(repo, tag) | Need::Platforms(repo, tag) => {
                 self.holds(host, Some(&repo.name), Some(tag.as_str()))
             }
-            Need::Catalog(_) => self.host.is_none_or(|h| h == host),
+            Need::Catalog(_) | Need::Held(_) => self.host.is_none_or(|h| h == host),
         }
     }
 }

@@ -10,6 +10,7 @@ use super::kept::Caching;
 use super::node::Node;
 use super::providers::View;
 use super::publish::Source;
+use super::reasons::Act;
 use super::xattr::SHOWN;
 use super::{Entry, FileKind, Fs, plugin_cache};
 use crate::local::{self, Access, Change, How, Known, Maker, Name, RelPath};
@@ -214,7 +215,7 @@ impl Fs {
                 let dir = self.owned(who, parent)?;
                 let source = Source { name: Name::new(&name)?, place: Place::new(parent, &name), dir };
                 let published = self.publish(source, &into, Place::new(to, &as_name), how).await;
-                return self.note(&into, published);
+                return self.note(&into, Act::Look, published);
             }
         };
         let from = self.standing(who, parent, &name)?;

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::Fs;
 use super::error::{Errno, FsError};
 use super::node::{Node, ReleaseNode, TargetNode};
-use crate::artifact::annotated_h1;
+use crate::artifact::{Release, annotated_h1};
 use crate::digest::Digest;
 use crate::name::Selector;
 use crate::oci::{Descriptor, Manifest};
@@ -70,7 +70,7 @@ impl Fs {
             | Node::File { .. }
             | Node::Local(_) => {}
         }
-        if let Some(error) = node.error() {
+        if let Some(error) = self.reason(node) {
             add(&mut out, "user.tofufs.error", error.as_bytes());
         }
         out
@@ -81,10 +81,12 @@ impl Fs {
         if let Some(digest) = node.digest() {
             add(out, "user.oci.digest", digest.to_string());
         }
-        if let Some(bound) = node.bound() {
-            of_manifest(&bound.manifest, out);
-            if let crate::artifact::Release::Module(archive) = &bound.release {
-                of_package(&bound.manifest, None, archive, out);
+        // Of what is refused, too; and the kernel may have forgotten the inode that was entered.
+        let entered = node.bound().map(|bound| bound.manifest.clone());
+        if let Some(manifest) = entered.or_else(|| self.facts.known_manifest(node.digest()?)) {
+            of_manifest(&manifest, out);
+            if let Ok(Release::Module(archive)) = Release::read(&manifest) {
+                of_package(&manifest, None, &archive, out);
             }
         }
         if let Selector::Tag(tag) = &node.reference.selector {

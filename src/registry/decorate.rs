@@ -56,6 +56,12 @@ impl<R: Registry + ?Sized> Registry for Scoped<R> {
         Ok(repos)
     }
 
+    async fn held(&self) -> Result<Vec<RepoName>, RegistryError> {
+        let mut repos = self.inner.held().await?;
+        repos.retain(|repo| repo.is_within(self.prefix.as_ref()));
+        Ok(repos)
+    }
+
     async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
         self.within(repo)?;
         self.inner.resolve(repo, tag).await
@@ -194,7 +200,15 @@ impl Registry for Union {
         }
         match tags {
             Some(tags) => Ok(tags.into_iter().collect()),
-            None => Err(passed.or(self.absent(self.repo(repo)))),
+            None => {
+                let error = passed.or(self.absent(self.repo(repo)));
+                // What was taken away by the user's own wish does not stand before what a store holds below the name.
+                let is_above = |name: &RepoName| name.is_within(Some(repo));
+                if error.failure == Failure::Offline && self.held().await?.iter().any(is_above) {
+                    return Err(self.absent(self.repo(repo)));
+                }
+                Err(error)
+            }
         }
     }
 
@@ -212,6 +226,14 @@ impl Registry for Union {
             Some(repos) => Ok(repos.into_iter().collect()),
             None => Err(offline.unwrap_or_else(|| self.absent(&self.host))),
         }
+    }
+
+    async fn held(&self) -> Result<Vec<RepoName>, RegistryError> {
+        let mut repos = BTreeSet::new();
+        for source in &self.sources {
+            repos.extend(source.held().await?);
+        }
+        Ok(repos.into_iter().collect())
     }
 
     async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {

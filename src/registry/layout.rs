@@ -145,6 +145,10 @@ impl<M: Medium> Registry for Stored<M> {
         self.on_disk(move |medium| medium.catalog(&host)).await
     }
 
+    async fn held(&self) -> Result<Vec<RepoName>, RegistryError> {
+        self.catalog().await
+    }
+
     async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
         let (repo, tag) = (self.repo(repo), tag.clone());
         self.on_disk(move |medium| Repository::open(medium, &repo)?.tagged(&tag).map(|entry| Some(entry.digest))).await

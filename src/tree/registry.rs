@@ -50,8 +50,33 @@ pub fn lookup<K: Known>(space: &Space, name: &str, known: &K) -> Step<Entry, Fou
         Component::Impossible => Step::Absent,
         Component::Unsupported(e) => Step::Failed(Found::Name(e)),
         Component::Manifest(name, selector) => spelled(space, &name, selector, known),
-        Component::Plain(name) => plain(space, &name, known),
+        Component::Plain(name) => match plain(space, &name, known) {
+            Step::Failed(e) => held(space, &name, known).unwrap_or(Step::Failed(e)),
+            step => step,
+        },
     }
+}
+
+/// What `name` is in a store, where some source of the registry does not answer: what one source holds is there,
+/// whatever the others hold.
+fn held<K: Known>(space: &Space, name: &str, known: &K) -> Option<Answer<K::Error>> {
+    let names = match known.held(&space.host) {
+        Fact::Unknown => return Some(Step::Need(Need::Held(space.host.clone()))),
+        Fact::Is(names) => names,
+        Fact::Absent | Fact::Denied(_) | Fact::Failed(_) => return None,
+    };
+    if let (Some(repo), Ok(tag)) = (space.repo(), name.parse::<Tag>())
+        && names.binary_search(&repo.name).is_ok()
+    {
+        match known.binding(&repo, &tag) {
+            Fact::Is(()) => return Some(Step::Edge(Entry::Release(repo.at(Selector::Tag(tag))))),
+            Fact::Unknown => return Some(Step::Need(Need::Binding(repo, tag))),
+            Fact::Absent | Fact::Denied(_) | Fact::Failed(_) => {}
+        }
+    }
+    let nested = space.below(name)?;
+    let is_held = names.iter().any(|held| held.is_within(Some(&nested.name)));
+    is_held.then(|| Step::Edge(Entry::Space(nested.into())))
 }
 
 /// Why a name could not be looked up.
@@ -90,7 +115,7 @@ enum OfParent<E> {
 fn plain<K: Known>(space: &Space, name: &str, known: &K) -> Step<Entry, Found<K::Error>> {
     let nested = space.below(name);
     if let Some(nested) = &nested
-        && known.standing(&nested.host, &nested.name) == Standing::Given
+        && matches!(known.standing(&nested.host, &nested.name), Standing::Given | Standing::Above)
     {
         return Step::Edge(Entry::Space(nested.clone().into()));
     }
@@ -145,14 +170,7 @@ fn tag_of_parent<K: Known>(space: &Space, name: &str, known: &K) -> Result<OfPar
 
 /// Whether a name can be asked for: what is only above the declared prefixes cannot be a repository of a source.
 fn inside<K: Known>(repo: &Repo, known: &K) -> bool {
-    match known.standing(&repo.host, &repo.name) {
-        Standing::Outside => false,
-        Standing::Inside => true,
-        // Above or at a prefix: at it, the names below it are inside.
-        Standing::Given => {
-            repo.name.join("0").is_some_and(|below| known.standing(&repo.host, &below) != Standing::Outside)
-        }
-    }
+    matches!(known.standing(&repo.host, &repo.name), Standing::Given | Standing::Inside)
 }
 
 /// The other rules: a repository, a prefix of something in the catalog, a passage.
@@ -204,7 +222,7 @@ pub fn list<K: Known>(space: &Space, known: &K) -> Step<BTreeMap<String, Entry>,
     let askable = match &repo {
         Some(repo) => inside(repo, known),
         // The registry as a whole is a source if any name in it may be asked for.
-        None => RepoName::below(None, "0").is_some_and(|n| known.standing(&space.host, &n) != Standing::Outside),
+        None => space.below("0").is_some_and(|any| inside(&any, known)),
     };
     if !askable {
         return Step::Edge(entries);

@@ -102,6 +102,25 @@ fn a_refused_release_is_named_once() {
     assert_eq!(sentence.matches("r.test").count(), 1, "{sentence}");
 }
 
+#[test]
+fn a_reason_outlives_the_inode_that_the_kernel_forgot() {
+    let m = mounted(&module_of(b"no zip".to_vec()));
+    let ino = m.find(&[HOST, "a", "1"]).unwrap();
+    let sentence = m.runtime.block_on(m.fs.clone().opendir(ino)).unwrap_err().sentence().unwrap();
+    m.fs.forget(ino, 9);
+    let again = m.find(&[HOST, "a", "1"]).unwrap();
+    assert_ne!(again, ino, "the kernel forgot it");
+    let told = |name: &str| m.fs.getxattr(again, name.as_ref()).map(|v| String::from_utf8(v).unwrap());
+    assert_eq!(told("user.tofufs.error").unwrap(), *sentence);
+    assert_eq!(told("user.oci.artifact_type").unwrap(), tofufs::artifact::MODULE);
+    assert_eq!(told("user.tofu.zh").unwrap(), m.archive.replace("sha256", "zh"));
+    // What was forgotten on purpose is told by the next failure.
+    m.fs.refresh("".as_ref());
+    m.fs.forget(again, 9);
+    let after = m.find(&[HOST, "a", "1"]).unwrap();
+    assert_eq!(m.fs.getxattr(after, "user.tofufs.error".as_ref()), Err(FsError::plain(Errno::ENODATA)));
+}
+
 /// What cannot be read is no proof that a name exists.
 #[test]
 fn a_registry_that_speaks_another_protocol_shows_no_names() {

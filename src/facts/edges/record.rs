@@ -18,6 +18,7 @@ pub(super) fn name_of(need: &Need) -> String {
         Need::Catalog(host) => format!("catalog {host}"),
         Need::Binding(repo, tag) => format!("tag {repo}:{tag}"),
         Need::Platforms(repo, tag) => format!("platforms {repo}:{tag}"),
+        Need::Held(host) => format!("held {host}"),
     }
 }
 
@@ -31,13 +32,10 @@ pub(super) struct Record {
     names: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     digest: Option<String>,
-    /// Who answered, where it was not the registry alone.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    from: Vec<String>,
 }
 
 impl Record {
-    pub(super) fn of(confirmed: &Confirmed, from: Vec<String>) -> Record {
+    pub(super) fn of(confirmed: &Confirmed) -> Record {
         let at = confirmed.wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let (names, digest) = match &confirmed.answer {
             Answer::Tags(tags) => (Some(tags.iter().map(Tag::to_string).collect()), None),
@@ -46,19 +44,14 @@ impl Record {
             Answer::Binding(digest) => (None, Some(digest.to_string())),
             Answer::Platforms(platforms) => (Some(platforms.iter().map(Platform::to_string).collect()), None),
         };
-        Record { at, names, digest, from }
-    }
-
-    /// Whether these sources gave the answer. Two stores may hold different releases of one name.
-    pub(super) fn is_from(&self, sources: &[String]) -> bool {
-        self.from == sources
+        Record { at, names, digest }
     }
 
     pub(super) fn answer(self, need: &Need) -> Option<(Answer, SystemTime)> {
         let wall = UNIX_EPOCH.checked_add(Duration::from_secs(self.at))?;
         let answer = match need {
             Need::Tags(_) => Answer::Tags(Arc::new(self.names?.iter().map(|t| t.parse().ok()).collect::<Option<_>>()?)),
-            Need::Catalog(_) => match self.names {
+            Need::Catalog(_) | Need::Held(_) => match self.names {
                 Some(names) => Answer::Catalog(Arc::new(names.iter().map(|n| n.parse().ok()).collect::<Option<_>>()?)),
                 None => Answer::NoCatalog,
             },
@@ -71,25 +64,25 @@ impl Record {
     }
 }
 
-fn used_name(host: &Host) -> String {
-    format!("repositories {host}")
+fn used_name(host: &Host, kept_apart: &str) -> String {
+    format!("repositories {host}{kept_apart}")
 }
 
-/// The repositories of `host` that any mount of this cache has used.
-pub(in crate::facts) fn formerly_used(store: &Store, host: &Host) -> BTreeSet<RepoName> {
+/// The repositories of `host` that any mount of this cache has used of the same stores.
+pub(in crate::facts) fn formerly_used(store: &Store, host: &Host, kept_apart: &str) -> BTreeSet<RepoName> {
     store
-        .edge(&used_name(host))
+        .edge(&used_name(host, kept_apart))
         .and_then(|bytes| serde_json::from_slice::<Vec<String>>(&bytes).ok())
         .map(|names| names.iter().filter_map(|n| n.parse().ok()).collect())
         .unwrap_or_default()
 }
 
 /// Adds `names` to the used repositories of `host` in the store.
-pub(in crate::facts) fn remember_used(store: &Store, host: &Host, names: BTreeSet<RepoName>) {
-    let mut all = formerly_used(store, host);
+pub(in crate::facts) fn remember_used(store: &Store, host: &Host, kept_apart: &str, names: BTreeSet<RepoName>) {
+    let mut all = formerly_used(store, host, kept_apart);
     all.extend(names);
     let all: Vec<String> = all.iter().map(RepoName::to_string).collect();
-    let kept = serde_json::to_vec(&all).map(|bytes| store.put_edge(&used_name(host), &bytes));
+    let kept = serde_json::to_vec(&all).map(|bytes| store.put_edge(&used_name(host, kept_apart), &bytes));
     if let Ok(Err(e)) = kept {
         tracing::warn!("the used repositories of {host} cannot be kept for later mounts: {e}");
     }
@@ -110,14 +103,14 @@ mod tests {
             wall: SystemTime::now(),
             fresh_until: None,
         };
-        let bytes = serde_json::to_vec(&Record::of(&written, vec![])).unwrap();
+        let bytes = serde_json::to_vec(&Record::of(&written)).unwrap();
         let record: Record = serde_json::from_slice(&bytes).unwrap();
         let Some((Answer::Tags(read), _)) = record.answer(&Need::Tags(repo.clone())) else { panic!("tags") };
         assert_eq!(*read, tags);
         let record: Record = serde_json::from_slice(&bytes).unwrap();
         assert!(record.answer(&Need::Binding(repo.clone(), "1".parse().unwrap())).is_none());
         let unlisted = Confirmed { answer: Answer::NoCatalog, ..written };
-        let bytes = serde_json::to_vec(&Record::of(&unlisted, vec![])).unwrap();
+        let bytes = serde_json::to_vec(&Record::of(&unlisted)).unwrap();
         let record: Record = serde_json::from_slice(&bytes).unwrap();
         assert!(matches!(record.answer(&Need::Catalog(repo.host)), Some((Answer::NoCatalog, _))));
     }

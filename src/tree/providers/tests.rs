@@ -62,6 +62,10 @@ impl Known for Table {
         Table::answer(Some(&self.catalog), |t| t.parse().unwrap())
     }
 
+    fn held(&self, _: &Host) -> Fact<Arc<Vec<RepoName>>, &'static str> {
+        Fact::Is(Arc::default())
+    }
+
     fn binding(&self, _: &Repo, _: &Tag) -> Fact<(), &'static str> {
         Fact::Unknown
     }

@@ -11,6 +11,7 @@ struct Table {
     catalog: Option<Fact<Vec<&'static str>, &'static str>>,
     bindings: BTreeMap<(&'static str, &'static str), Fact<(), &'static str>>,
     given: BTreeSet<&'static str>,
+    held: BTreeSet<&'static str>,
     prefix: Option<&'static str>,
 }
 
@@ -49,14 +50,19 @@ impl Known for Table {
 
     fn standing(&self, _: &Host, path: &RepoName) -> Standing {
         let prefix = self.prefix.map(|p| p.parse::<RepoName>().unwrap());
-        let given = |g: &&str| g.parse::<RepoName>().unwrap().is_within(Some(path));
-        if self.given.iter().any(given) || prefix.as_ref().is_some_and(|p| p.is_within(Some(path))) {
-            Standing::Given
-        } else if path.is_within(prefix.as_ref()) {
-            Standing::Inside
-        } else {
-            Standing::Outside
+        let is_at_or_above = |g: &&str| g.parse::<RepoName>().unwrap().is_within(Some(path));
+        let is_given = self.given.iter().any(is_at_or_above);
+        let is_above = prefix.as_ref().is_some_and(|p| p.is_within(Some(path)));
+        match (path.is_within(prefix.as_ref()), is_given || is_above) {
+            (true, true) => Standing::Given,
+            (true, false) => Standing::Inside,
+            (false, _) if is_above => Standing::Above,
+            (false, _) => Standing::Outside,
         }
+    }
+
+    fn held(&self, _: &Host) -> Fact<Arc<Vec<RepoName>>, &'static str> {
+        Fact::Is(Arc::new(self.held.iter().map(|n| n.parse().unwrap()).collect()))
     }
 
     fn given_below(&self, _: &Host, path: Option<&RepoName>) -> Vec<RepoName> {
@@ -261,4 +267,39 @@ fn a_prefix_lists_what_is_catalogued() {
     let t = Table { prefix: Some("acme/infra"), ..Table::default() };
     let Step::Edge(entries) = list(&space("acme"), &t) else { panic!("entries without a request") };
     assert_eq!(entries.into_keys().collect::<Vec<_>>(), ["infra"]);
+}
+
+#[test]
+fn a_used_repository_of_the_longest_name_can_be_asked_for() {
+    let mut t = Table::default();
+    let name: &'static str = Box::leak(vec!["a".repeat(50); 5].join("/").into_boxed_str());
+    assert_eq!(name.len(), 254);
+    let (parent, last) = name.rsplit_once('/').unwrap();
+    t.given.insert(name);
+    t.bindings.insert((name, "1.0"), Fact::Is(()));
+    assert_eq!(find(parent, &format!("{last}:1.0"), &t), format!("{HOST}/{name}:1.0"));
+    t.tags.insert(name, YES(vec!["1.0"]));
+    assert_eq!(find(name, "1.0", &t), format!("{HOST}/{name}:1.0"));
+}
+
+#[test]
+fn what_a_store_holds_is_there_while_other_sources_do_not_answer() {
+    let mut t = Table { catalog: Some(Fact::Failed("down")), ..Table::default() };
+    t.held.extend(["acme/net", "acme/net/inner"]);
+    for (path, failed) in [("acme", "down"), ("acme/net", "down"), ("acme/other", "down")] {
+        t.tags.insert(path, Fact::Failed(failed));
+    }
+    for tag in ["net", "other", "1.0", "2.0", "inner"] {
+        t.bindings.insert(("acme", tag), Fact::Failed("down"));
+        t.bindings.insert(("acme/net", tag), Fact::Failed("down"));
+    }
+    t.bindings.insert(("acme/net", "1.0"), Fact::Is(()));
+    assert_eq!(find("", "acme", &t), "dir acme");
+    assert_eq!(find("acme", "net", &t), "dir acme/net");
+    assert_eq!(find("acme/net", "1.0", &t), "r.example/acme/net:1.0");
+    assert_eq!(find("acme/net", "inner", &t), "dir acme/net/inner");
+    assert_eq!(find("acme", "other", &t), "failed down", "no store holds it, which is no absence");
+    assert_eq!(find("acme/net", "2.0", &t), "failed down");
+    t.tags.insert("acme/net", Fact::Denied("401"));
+    assert_eq!(find("acme/net", "1.0", &t), "r.example/acme/net:1.0", "denied elsewhere");
 }
