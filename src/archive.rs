@@ -5,6 +5,8 @@
 //! and [`inflate`] give the content of one member and know whether size and CRC hold only at their end: what they
 //! wrote before an error is not to be served. Names never become paths on disk here.
 //!
+//! [`Entries`] reads the front of an archive that has not arrived whole, for who wants to work ahead.
+//!
 //! [`write()`] makes archives that are the same bytes for the same files, and that [`index`] accepts.
 //!
 //! An archive is read through [`ReadAt`], may be hostile, and costs memory in proportion to its number of entries.
@@ -16,6 +18,7 @@ mod headers;
 mod index;
 mod names;
 mod read;
+mod stream;
 mod window;
 mod write;
 
@@ -25,6 +28,7 @@ pub use error::{ArchiveError, Class};
 pub use hashes::{Hashes, hashes};
 pub use index::index;
 pub use read::{extract, inflate};
+pub use stream::{Entries, Streamed, Upcoming};
 pub use write::{Contents, Entry, Output, Written, write};
 
 use crate::digest::Hasher;

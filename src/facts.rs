@@ -7,6 +7,7 @@
 //!
 //! INVARIANT: nothing leaves this layer that was not verified against the digest it was asked by.
 
+mod ahead;
 mod ask;
 mod edges;
 mod error;
@@ -23,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+pub use ahead::Unpacking;
 pub use edges::View;
 pub use error::{FactError, Failure};
 pub use nodes::{Content, Package, blocking};

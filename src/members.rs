@@ -109,6 +109,11 @@ impl Members {
         None
     }
 
+    /// All files, in the order of their numbers.
+    pub fn files(&self) -> impl Iterator<Item = (FileNo, &File)> {
+        (0..).map(FileNo).zip(&self.files)
+    }
+
     /// How many files there are.
     pub fn file_count(&self) -> usize {
         self.files.len()

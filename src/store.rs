@@ -10,6 +10,7 @@
 //!     ├── members/ab/sha256-abHEX…-NUMBER   exactly a big member of that zip, inflated; always with a .sum
 //!     ├── edges/KEYED-HASH-OF-NAME          a small value that changes, sealed
 //!     └── tmp/NAME.part                     being written, under a lock; or broken off, to be resumed
+//!            RANDOM.scratch                being written, under a lock, for a key that is not known yet
 //!
 //!             ┌──────── begin ───────► Fill ── write… ── publish ──┐ length and digest match, else nothing
 //!   facts ────┤                                                    ▼
@@ -28,11 +29,13 @@ mod error;
 mod evict;
 mod fill;
 mod flight;
+mod follow;
 mod key;
 mod layout;
 mod memory;
 mod object;
 mod pins;
+mod scratch;
 mod seal;
 mod sums;
 mod verify;
@@ -53,10 +56,12 @@ pub use self::error::{StoreError, StoreFailure};
 pub use self::evict::Pruned;
 pub use self::fill::Fill;
 pub use self::flight::Flights;
+pub use self::follow::{Stopper, Tail};
 pub use self::key::Key;
 pub use self::layout::TAG as CACHE_TAG;
 pub use self::object::Object;
 pub use self::pins::{Pin, PinnedUsage};
+pub use self::scratch::Scratch;
 pub use self::verify::Verified;
 
 use self::disk::{Dir, PUBLISHED, is_sound, length, read_sound};
@@ -131,6 +136,7 @@ pub struct Store {
     memory: Memory,
     ledger: Ledger,
     pinning: pins::Pinning,
+    scratches: scratch::Scratches,
 }
 
 impl Store {
@@ -151,6 +157,7 @@ impl Store {
             memory: Memory::default(),
             ledger: Ledger::default(),
             pinning: pins::Pinning::default(),
+            scratches: scratch::Scratches::default(),
         });
         let counted = Arc::downgrade(&store);
         let started = std::thread::Builder::new().name("cache-count".to_owned()).spawn(move || {

@@ -9,6 +9,9 @@ pub(super) const CENTRAL_LENGTH: usize = 46;
 /// Length of a local header without its variable part.
 pub(super) const LOCAL_LENGTH: usize = 30;
 
+/// Length of the signature with which each record begins.
+pub(super) const SIGNATURE_LENGTH: usize = 4;
+
 const CENTRAL_SIGNATURE: u32 = 0x0201_4b50;
 const LOCAL_SIGNATURE: u32 = 0x0403_4b50;
 const DESCRIPTOR_SIGNATURE: u32 = 0x0807_4b50;
@@ -82,6 +85,11 @@ pub(super) fn central_length(fixed: &[u8]) -> Option<usize> {
 pub(super) fn local_length(fixed: &[u8]) -> Option<usize> {
     let variable = [26, 28].map(|at| usize::from(u16_at(fixed, at)));
     (u32_at(fixed, 0) == LOCAL_SIGNATURE).then(|| LOCAL_LENGTH + variable.iter().sum::<usize>())
+}
+
+/// Whether `signature` is that of a local or a central header.
+pub(super) fn begins_entry(signature: &[u8]) -> bool {
+    matches!(u32_at(signature, 0), LOCAL_SIGNATURE | CENTRAL_SIGNATURE)
 }
 
 /// Whether a split archive's mark stands at its beginning instead of a local header.

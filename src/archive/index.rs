@@ -5,8 +5,8 @@
 //! agree, so that no reader can see another tree in it.
 
 use super::headers::{
-    CENTRAL_LENGTH, Central, FLAG_DESCRIPTOR, FLAG_UTF8, FLAGS_EFFORT, FLAGS_ENCRYPTION, LOCAL_LENGTH, Local, Sizes,
-    central_length, is_descriptor, is_split_mark, local_length,
+    CENTRAL_LENGTH, Central, Common, FLAG_DESCRIPTOR, FLAG_UTF8, FLAGS_EFFORT, FLAGS_ENCRYPTION, LOCAL_LENGTH, Local,
+    Sizes, central_length, is_descriptor, is_split_mark, local_length,
 };
 use super::window::Window;
 use super::{ArchiveError, Class, HashingSink, Limits, ReadAt, end, names, read};
@@ -119,7 +119,10 @@ struct Indexer<'a> {
 impl Indexer<'_> {
     /// Adds one entry of the central directory.
     fn add(&mut self, entry: &Central) -> Result<(), ArchiveError> {
-        let method = check_form(entry)?;
+        if entry.disk != 0 {
+            return Err(ArchiveError::unsupported("it stands on another disk of a split archive"));
+        }
+        let method = method_of(&entry.common)?;
         let sizes = entry.common.sizes;
         self.count(sizes)?;
         let path = names::components(entry.common.name, self.limits)?;
@@ -308,18 +311,14 @@ impl Indexer<'_> {
     }
 }
 
-/// What a central header may say by itself: its compression method.
-fn check_form(entry: &Central) -> Result<Method, ArchiveError> {
-    let common = &entry.common;
+/// What a header may say by itself: its compression method.
+pub(super) fn method_of(common: &Common) -> Result<Method, ArchiveError> {
     if common.flags & FLAGS_ENCRYPTION != 0 {
         return Err(ArchiveError::unsupported("it is encrypted"));
     }
     let unknown = common.flags & !(FLAGS_EFFORT | FLAG_DESCRIPTOR | FLAG_UTF8);
     if unknown != 0 {
         return Err(ArchiveError::structure(format!("it has patch or reserved flag bits set ({unknown:#06x})")));
-    }
-    if entry.disk != 0 {
-        return Err(ArchiveError::unsupported("it stands on another disk of a split archive"));
     }
     match common.method {
         0 if common.sizes.compressed != common.sizes.size => {

@@ -7,6 +7,7 @@ use std::io;
 
 use flate2::{Decompress, FlushDecompress, Status};
 
+use super::headers::Sizes;
 use super::{ArchiveError, ReadAt};
 use crate::members::{File, Method};
 
@@ -23,8 +24,8 @@ const OUTPUT: usize = 128 * 1024;
 /// [`super::Class::Integrity`] if size or CRC are not as declared, [`super::Class::Read`], [`super::Class::Write`].
 /// What was written before an error is not the content of the file and must not be served.
 pub fn extract(zip: &dyn ReadAt, file: &File, out: &mut dyn io::Write) -> Result<(), ArchiveError> {
-    let mut input = Input { zip, offset: file.offset, left: file.compressed, bytes: vec![0; INPUT], held: 0..0 };
-    let mut output = Output { out, written: 0, size: file.size, crc: crc32fast::Hasher::new() };
+    let mut input = Input::new(zip, file);
+    let mut output = Output::new(out, file.size);
     match file.method {
         Method::Stored => {
             while input.fill()? {
@@ -32,7 +33,12 @@ pub fn extract(zip: &dyn ReadAt, file: &File, out: &mut dyn io::Write) -> Result
                 input.held = 0..0;
             }
         }
-        Method::Deflate => inflate_stream(&mut input, &mut output)?,
+        Method::Deflate => {
+            inflate_stream(&mut input, &mut output)?;
+            if !input.held.is_empty() || input.left != 0 {
+                return Err(ArchiveError::integrity("its data goes on behind the end of its deflate stream"));
+            }
+        }
     }
     if output.written != file.size {
         return Err(too_short());
@@ -41,6 +47,20 @@ pub fn extract(zip: &dyn ReadAt, file: &File, out: &mut dyn io::Write) -> Result
         return Err(ArchiveError::integrity("its content does not have the declared CRC"));
     }
     Ok(())
+}
+
+/// Writes the content of a deflated entry that says only behind its data where that ends. Of `file`, `offset` counts; `size` and
+/// `compressed` are the most that there can be.
+///
+/// # Errors
+/// [`super::Class::TooLarge`] for content of more than `size` bytes, [`super::Class::Integrity`], [`super::Class::Read`],
+/// [`super::Class::Write`].
+pub(super) fn inflate_to_end(zip: &dyn ReadAt, file: &File, out: &mut dyn io::Write) -> Result<Sizes, ArchiveError> {
+    let mut input = Input::new(zip, file);
+    let mut output = Output { is_declared: false, ..Output::new(out, file.size) };
+    inflate_stream(&mut input, &mut output)?;
+    let compressed = file.compressed - input.left - input.held.len() as u64;
+    Ok(Sizes { crc32: output.crc.finalize(), compressed, size: output.written })
 }
 
 /// The content of `file`, for members that fit in memory.
@@ -89,7 +109,7 @@ fn too_short() -> ArchiveError {
     ArchiveError::integrity("its content is shorter than declared")
 }
 
-/// Inflates `input` to its end.
+/// Inflates `input` to the end of its deflate stream.
 fn inflate_stream(input: &mut Input, output: &mut Output) -> Result<(), ArchiveError> {
     let mut inflater = Decompress::new(false);
     let mut content = vec![0; OUTPUT.min(usize::try_from(output.size.saturating_add(1)).unwrap_or(OUTPUT))];
@@ -111,9 +131,6 @@ fn inflate_stream(input: &mut Input, output: &mut Output) -> Result<(), ArchiveE
             return Err(ArchiveError::integrity(rule));
         }
     }
-    if !input.held.is_empty() || input.left != 0 {
-        return Err(ArchiveError::integrity("its data goes on behind the end of its deflate stream"));
-    }
     Ok(())
 }
 
@@ -128,7 +145,11 @@ struct Input<'a> {
     held: std::ops::Range<usize>,
 }
 
-impl Input<'_> {
+impl<'a> Input<'a> {
+    fn new(zip: &'a dyn ReadAt, file: &File) -> Self {
+        Input { zip, offset: file.offset, left: file.compressed, bytes: vec![0; INPUT], held: 0..0 }
+    }
+
     /// Reads on where everything was consumed. False: there is no more.
     fn fill(&mut self) -> Result<bool, ArchiveError> {
         if self.held.is_empty() {
@@ -148,18 +169,29 @@ impl Input<'_> {
 struct Output<'a> {
     out: &'a mut dyn io::Write,
     written: u64,
+    /// The most bytes that it may have.
     size: u64,
+    /// Whether it has to have so many.
+    is_declared: bool,
     crc: crc32fast::Hasher,
 }
 
-impl Output<'_> {
+impl<'a> Output<'a> {
+    fn new(out: &'a mut dyn io::Write, size: u64) -> Self {
+        Output { out, written: 0, size, is_declared: true, crc: crc32fast::Hasher::new() }
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {
-        if bytes.len() as u64 > self.size - self.written {
-            return Err(ArchiveError::integrity("its content is longer than declared"));
+        let length = self.written + bytes.len() as u64;
+        if length > self.size {
+            return Err(match self.is_declared {
+                true => ArchiveError::integrity("its content is longer than declared"),
+                false => ArchiveError::too_large("its size", format_args!("at least {length}"), "streamed", self.size),
+            });
         }
         self.crc.update(bytes);
         self.out.write_all(bytes).map_err(ArchiveError::write)?;
-        self.written += bytes.len() as u64;
+        self.written = length;
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ mod build;
 mod content;
 mod flips;
 mod names;
+mod stream;
 mod structure;
 mod tools;
 mod write;
@@ -62,8 +63,9 @@ fn content(zip: &[u8], file: &File) -> Result<Vec<u8>, ArchiveError> {
 /// Paths with their content; directories end with a slash.
 type Contents = BTreeMap<Vec<u8>, (Vec<u8>, bool)>;
 
-/// Every path with its content and executable bit.
+/// Every path with its content and executable bit. What streams out of the same bytes must be no other content.
 fn contents(zip: &[u8]) -> Result<Contents, ArchiveError> {
+    stream::agrees(zip);
     tree(zip)?
         .into_iter()
         .map(|(mut path, file)| match file {

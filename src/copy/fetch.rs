@@ -8,7 +8,7 @@ use futures_util::stream::{self, StreamExt};
 
 use super::Origins;
 use super::needs::Needs;
-use crate::facts::{FactError, Facts, Failure, blocking};
+use crate::facts::{FactError, Facts, Failure, Unpacking, blocking};
 use crate::name::Repo;
 use crate::oci::Descriptor;
 use crate::store::Key;
@@ -116,6 +116,6 @@ impl Wanted {
 }
 
 async fn package(wanted: Wanted) -> Result<Wanted, FactError> {
-    wanted.facts.package(&wanted.repo, &wanted.zip).await?;
+    wanted.facts.package(&wanted.repo, &wanted.zip, Unpacking::WhenOpened).await?;
     Ok(wanted)
 }

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 
 use crate::artifact::{H1_ANNOTATION, Release, Target};
 use crate::digest::Digest;
-use crate::facts::{FactError, Facts, Failure};
+use crate::facts::{FactError, Facts, Failure, Unpacking};
 use crate::lockfile::PackageHash;
 use crate::name::{Platform, Repo, Selector};
 use crate::oci::Descriptor;
@@ -77,7 +77,7 @@ pub async fn targets(
 /// The `h1:` hash of a package that is not annotated, as clients compute it of the unpacked package; and whether they
 /// compute another one of the zip, which has entries for directories. Fetches and reads all of it.
 pub async fn computed(facts: &Arc<Facts>, repo: &Repo, zip: &Descriptor) -> Result<(PackageHash, bool), FactError> {
-    let package = facts.package(repo, zip).await?;
+    let package = facts.package(repo, zip, Unpacking::WhenOpened).await?;
     let hashes = facts.hashes(&package).await?;
     Ok((PackageHash::of_files(&hashes.directory), hashes.directory != hashes.archive))
 }

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::ahead::Beside;
 use super::nodes::blocking;
 use super::{FactError, Facts, Failure};
 use crate::digest::Digest;
@@ -82,7 +83,12 @@ impl Facts {
     }
 
     /// A blob from the store, or from the registry into the store.
-    pub(super) async fn fetch_blob(self: &Arc<Self>, repo: &Repo, blob: &Descriptor) -> Result<Object, FactError> {
+    pub(super) async fn fetch_blob(
+        self: &Arc<Self>,
+        repo: &Repo,
+        blob: &Descriptor,
+        beside: &Beside,
+    ) -> Result<Object, FactError> {
         let subject = repo.at(Selector::Digest(blob.digest));
         let limit = self.limits.archive;
         if blob.size > limit {
@@ -98,7 +104,7 @@ impl Facts {
                 Ok(object) => return Ok(object),
                 Err(fill) => fill,
             };
-            match self.transfer(repo, blob, fill).await {
+            match self.transfer(repo, blob, fill, beside).await {
                 // Wrong bytes get one more chance: a fault on the way is likelier than a lying registry.
                 Err(e) if e.failure == Failure::Integrity && !tried => {
                     tracing::warn!("{e}; fetching it once more");
@@ -143,11 +149,21 @@ impl Facts {
     }
 
     /// One transfer: the registry's side here, hashing and writing on a thread of their own, a bounded queue between.
-    async fn transfer(self: &Arc<Self>, repo: &Repo, blob: &Descriptor, fill: Box<Fill>) -> Result<Object, FactError> {
+    async fn transfer(
+        self: &Arc<Self>,
+        repo: &Repo,
+        blob: &Descriptor,
+        mut fill: Box<Fill>,
+        beside: &Beside,
+    ) -> Result<Object, FactError> {
         let subject = repo.at(Selector::Digest(blob.digest));
         let (tx, rx) = mpsc::channel(QUEUE);
         let mut pipe = Pipe { position: fill.position(), tx };
-        let writer = tokio::task::spawn_blocking(move || write_all(fill, rx));
+        let (facts, beside) = (self.clone(), beside.clone());
+        let writer = tokio::task::spawn_blocking(move || {
+            beside.follow(&facts, &mut fill);
+            write_all(fill, rx)
+        });
         let registry = self.origin(&repo.host)?.registry.clone();
         let sent = registry.blob(&repo.name, blob, &mut pipe).await;
         drop(pipe);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::ahead::Beside;
 use super::nodes::{Bytes, Content, blocking};
 use super::{FactError, Facts, Failure, Package};
 use crate::archive;
@@ -14,7 +15,7 @@ impl Facts {
     pub async fn hashes(self: &Arc<Self>, package: &Arc<Package>) -> Result<archive::Hashes, FactError> {
         let (limits, of) = (self.limits, package.clone());
         let hash = move |zip: &Object| archive::hashes(&Bytes(zip), &of.members, &limits);
-        self.with_archive(&package.repo, &package.archive, hash).await
+        self.with_archive(&package.repo, &package.archive, &Beside::Nothing, hash).await
     }
 
     /// All bytes of a member, which has to fit into memory.

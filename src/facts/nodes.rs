@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 use tokio::sync::Semaphore;
 
+use super::ahead::{Ahead, Aheads, Beside, Unpacking};
 use super::kept::Kept;
 use super::unpack::{Unpacked, unpack_into};
 use super::{FactError, Facts, Failure, lock};
@@ -99,6 +100,7 @@ pub(super) struct Nodes {
     object_flights: Flights<Node, Object, FactError>,
     /// Unpacking and indexing: as many at a time as there are cores.
     cores: Arc<Semaphore>,
+    aheads: Arc<Aheads>,
 }
 
 fn kept<K: std::hash::Hash + Eq, V>(count: usize) -> LruCache<K, V> {
@@ -119,6 +121,7 @@ impl Nodes {
             package_flights: Flights::new(linger, FactError::lost),
             object_flights: Flights::new(linger, FactError::lost),
             cores: Arc::new(Semaphore::new(cores)),
+            aheads: Aheads::new(cores),
         }
     }
 
@@ -303,8 +306,14 @@ impl Facts {
         Ok((manifest, layer))
     }
 
-    /// The package in an archive: fetched whole, verified, its index read.
-    pub async fn package(self: &Arc<Self>, repo: &Repo, archive: &Descriptor) -> Result<Arc<Package>, FactError> {
+    /// The package in an archive: fetched whole, verified, its index read. Of several that ask for it at once the first
+    /// says when it is unpacked.
+    pub async fn package(
+        self: &Arc<Self>,
+        repo: &Repo,
+        archive: &Descriptor,
+        unpacking: Unpacking,
+    ) -> Result<Arc<Package>, FactError> {
         let key = key_of(repo, archive);
         if let Some(package) = self.nodes.package(&key) {
             return Ok(package);
@@ -313,7 +322,7 @@ impl Facts {
         self.nodes.failed(&node)?;
         let (facts, of, archive, at) = (self.clone(), repo.clone(), archive.clone(), key.clone());
         let load = move || async move {
-            let outcome = facts.load_package(of, archive).await;
+            let outcome = facts.load_package(of, archive, unpacking).await;
             if let Ok(package) = &outcome {
                 facts.nodes.keep_package(at, package);
             }
@@ -323,11 +332,23 @@ impl Facts {
         self.nodes.package_flights.join(key, load).await
     }
 
-    async fn load_package(self: &Arc<Self>, repo: Repo, archive: Descriptor) -> Result<Arc<Package>, FactError> {
+    async fn load_package(
+        self: &Arc<Self>,
+        repo: Repo,
+        archive: Descriptor,
+        unpacking: Unpacking,
+    ) -> Result<Arc<Package>, FactError> {
         let limits = self.limits;
-        let index = move |zip: &Object| archive::index(&Bytes(zip), &limits);
-        let members = self.with_archive(&repo, &archive, index).await?;
-        Ok(Arc::new(Package { repo, archive, members }))
+        let index = move |zip: &Object| Ok((zip.clone(), archive::index(&Bytes(zip), &limits)?));
+        let ahead = Ahead::new(&self.nodes.aheads, archive.digest);
+        let beside = match unpacking {
+            Unpacking::WhenOpened => Beside::Nothing,
+            Unpacking::Ahead => Beside::Unpacking(ahead.clone()),
+        };
+        let (zip, members) = self.with_archive(&repo, &archive, &beside, index).await?;
+        let package = Arc::new(Package { repo, archive, members });
+        ahead.settle(zip, package.clone());
+        Ok(package)
     }
 
     /// Runs `work` on an archive's bytes; once more on new ones if the cached ones turn out to be damaged.
@@ -335,11 +356,12 @@ impl Facts {
         self: &Arc<Self>,
         repo: &Repo,
         archive: &Descriptor,
+        beside: &Beside,
         work: impl Fn(&Object) -> Result<T, ArchiveError> + Clone + Send + 'static,
     ) -> Result<T, FactError> {
         let mut healed = false;
         loop {
-            let object = self.blob(repo, archive).await?;
+            let object = self.blob_with(repo, archive, beside).await?;
             let permit = self.nodes.cores.clone().acquire_owned().await;
             let work = work.clone();
             let outcome = blocking(move || {
@@ -359,10 +381,14 @@ impl Facts {
 
     /// A blob of `repo`: from the store, or fetched and verified.
     pub async fn blob(self: &Arc<Self>, repo: &Repo, blob: &Descriptor) -> Result<Object, FactError> {
-        let (of, wanted) = (repo.clone(), blob.clone());
+        self.blob_with(repo, blob, &Beside::Nothing).await
+    }
+
+    async fn blob_with(self: &Arc<Self>, repo: &Repo, blob: &Descriptor, beside: &Beside) -> Result<Object, FactError> {
+        let (of, wanted, beside) = (repo.clone(), blob.clone(), beside.clone());
         let fetch = move |facts: Arc<Facts>| {
-            let (of, wanted) = (of.clone(), wanted.clone());
-            async move { facts.fetch_blob(&of, &wanted).await }
+            let (of, wanted, beside) = (of.clone(), wanted.clone(), beside.clone());
+            async move { facts.fetch_blob(&of, &wanted, &beside).await }
         };
         let object = self.object(Node::Blob(key_of(repo, blob)), Key::Blob(blob.digest), fetch).await?;
         self.of_size(repo, blob, object)
@@ -434,6 +460,7 @@ impl Facts {
 
     async fn unpack(self: &Arc<Self>, package: &Arc<Package>, number: FileNo, file: File) -> Result<Object, FactError> {
         let key = Key::Member { archive: package.archive.digest, number };
+        self.nodes.aheads.join(package.archive.digest, number, self.deadline).await;
         let store = self.store.clone();
         if let Some(object) = blocking(move || store.get(&key)).await?? {
             return Ok(object);
@@ -442,7 +469,7 @@ impl Facts {
         loop {
             let store = store.clone();
             let unpack = move |zip: &Object| unpack_into(&store, &key, zip, &file);
-            match self.with_archive(&package.repo, &package.archive, unpack).await? {
+            match self.with_archive(&package.repo, &package.archive, &Beside::Nothing, unpack).await? {
                 Unpacked::Done(object) => return Ok(object),
                 // Another process unpacks the same member; its lock ends with it.
                 Unpacked::Busy => tokio::time::sleep(Duration::from_millis(50)).await,

@@ -12,7 +12,7 @@ use super::nodes::Bytes;
 use super::{FactError, Failure};
 use crate::archive::{self, ArchiveError};
 use crate::members::File;
-use crate::store::{Begin, Fill, Key, Object, Store, StoreError};
+use crate::store::{Begin, Fill, Key, Object, Scratch, Store, StoreError};
 
 /// Bytes that are passed on at once: several of the store's chunks, so that each of them is hashed in one go.
 const PIECE: usize = 256 << 10;
@@ -35,6 +35,47 @@ pub(super) fn unpack_into(store: &Arc<Store>, key: &Key, zip: &Object, file: &Fi
         Ok(Begin::Fill(fill)) => fill,
         Err(e) => return Ok(Unpacked::Failed(e.into())),
     };
+    let unpacked = match piped(fill, |pieces| archive::extract(&Bytes(zip), file, pieces)) {
+        Ok(unpacked) => unpacked,
+        Err(e) => {
+            return Ok(Unpacked::Failed(FactError::new(Failure::Io, key, format_args!("it cannot be unpacked: {e}"))));
+        }
+    };
+    match (unpacked.written, unpacked.produced) {
+        (Err(e), _) => Ok(Unpacked::Failed(e.into())),
+        (Ok(_), Err(e)) => Err(e),
+        (Ok(fill), Ok(())) => Ok(fill.publish().map_or_else(|e| Unpacked::Failed(e.into()), Unpacked::Done)),
+    }
+}
+
+/// What bytes are written into.
+pub(super) trait Target: Send {
+    fn take(&mut self, bytes: &[u8]) -> Result<(), StoreError>;
+}
+
+impl Target for Fill {
+    fn take(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.write(bytes)
+    }
+}
+
+impl Target for Scratch {
+    fn take(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.write(bytes)
+    }
+}
+
+/// How both ends of [`piped`] ended. Where writing failed, so did producing, for that reason.
+pub(super) struct Piped<W, P> {
+    pub written: Result<W, StoreError>,
+    pub produced: P,
+}
+
+/// Runs `produce`, and writes what it makes into `target` on another thread.
+///
+/// # Errors
+/// There is no other thread to be had, or it panicked.
+pub(super) fn piped<W: Target, P>(target: W, produce: impl FnOnce(&mut Pieces) -> P) -> io::Result<Piped<W, P>> {
     let (full, to_write) = sync_channel(PIECES);
     let (written, spare) = sync_channel(PIECES);
     for _ in 1..PIECES {
@@ -43,38 +84,32 @@ pub(super) fn unpack_into(store: &Arc<Store>, key: &Key, zip: &Object, file: &Fi
     }
     let mut pieces = Pieces { filling: Vec::with_capacity(PIECE), full, spare };
     thread::scope(|scope| {
-        let writer = thread::Builder::new().spawn_scoped(scope, move || write_all(fill, to_write, written));
-        let writer = match writer {
-            Ok(writer) => writer,
-            Err(e) => return Ok(Unpacked::Failed(ended(key, &format!("no thread can be started: {e}")))),
-        };
-        let extracted = archive::extract(&Bytes(zip), file, &mut pieces);
+        let writer = thread::Builder::new().spawn_scoped(scope, move || write_all(target, to_write, written))?;
+        let produced = produce(&mut pieces);
         pieces.finish();
-        match (writer.join(), extracted) {
-            (Err(_), _) => Ok(Unpacked::Failed(ended(key, "an internal task ended early"))),
-            (Ok(Err(e)), _) => Ok(Unpacked::Failed(e.into())),
-            (Ok(Ok(_)), Err(e)) => Err(e),
-            (Ok(Ok(fill)), Ok(())) => Ok(fill.publish().map_or_else(|e| Unpacked::Failed(e.into()), Unpacked::Done)),
+        match writer.join() {
+            Ok(written) => Ok(Piped { written, produced }),
+            Err(_) => Err(io::Error::other("an internal task ended early")),
         }
     })
 }
 
-fn ended(key: &Key, rule: &str) -> FactError {
-    FactError::new(Failure::Io, key, format_args!("it cannot be unpacked: {rule}"))
-}
-
-fn write_all(mut fill: Fill, to_write: Receiver<Vec<u8>>, written: SyncSender<Vec<u8>>) -> Result<Fill, StoreError> {
+fn write_all<W: Target>(
+    mut target: W,
+    to_write: Receiver<Vec<u8>>,
+    written: SyncSender<Vec<u8>>,
+) -> Result<W, StoreError> {
     for mut piece in to_write {
-        fill.write(&piece)?;
+        target.take(&piece)?;
         piece.clear();
         // Nobody fills it after the last one.
         let _ = written.send(piece);
     }
-    Ok(fill)
+    Ok(target)
 }
 
 /// The inflating end.
-struct Pieces {
+pub(super) struct Pieces {
     filling: Vec<u8>,
     full: SyncSender<Vec<u8>>,
     spare: Receiver<Vec<u8>>,

@@ -10,7 +10,7 @@ use super::reasons::LastError;
 use super::{FOREVER, Fs, is_refusal};
 use crate::artifact::{Release, Target};
 use crate::digest::Digest;
-use crate::facts::Package;
+use crate::facts::{Package, Unpacking};
 use crate::members::{Child, DirNo, TOP};
 use crate::name::{Platform, Reference, Selector};
 use crate::oci::Descriptor;
@@ -84,7 +84,7 @@ impl Fs {
         if let Some(package) = bound.package.get() {
             return Ok(package.clone());
         }
-        let package = self.facts.package(&bound.repo, archive).await?;
+        let package = self.facts.package(&bound.repo, archive, Unpacking::Ahead).await?;
         Ok(bound.package.get_or_init(|| package).clone())
     }
 
@@ -98,7 +98,7 @@ impl Fs {
             return Ok(package.clone());
         }
         let archive = self.zip_of(node).await?;
-        let loaded = self.facts.package(node.repo(), archive).await?;
+        let loaded = self.facts.package(node.repo(), archive, Unpacking::Ahead).await?;
         Ok(package.get_or_init(|| loaded).clone())
     }
 

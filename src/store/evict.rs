@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use super::disk::length;
 use super::error::is_full;
 use super::layout::Layout;
+use super::scratch::SCRATCH;
 use super::{Key, PARTIAL, SIDECAR, Store, locked, pins};
 
 /// After how long a partial file that nobody writes is given up.
@@ -120,6 +121,10 @@ impl Store {
     /// the cache.
     pub(super) fn make_room(&self, bytes: u64, errno: Errno) {
         if !is_full(errno) {
+            return;
+        }
+        // What was only made ahead of its use goes first.
+        if self.scratches.give_up() > bytes {
             return;
         }
         let freed = reap(&self.layout(), Duration::ZERO);
@@ -256,7 +261,12 @@ pub(super) fn reap(layout: &Layout, partial_age: Duration) -> u64 {
     let mut freed = 0;
     for name in layout.tmp.names() {
         let Ok(stat) = layout.tmp.stat(&name) else { continue };
-        let limit = if name.ends_with(PARTIAL) { partial_age } else { SCRATCH_AGE };
+        let limit = match name.as_str() {
+            name if name.ends_with(PARTIAL) => partial_age,
+            // Locked from its first moment to its last.
+            name if name.ends_with(SCRATCH) => Duration::ZERO,
+            _ => SCRATCH_AGE,
+        };
         let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
         if !is_file || age_of(&stat) < limit {
             continue;

@@ -19,9 +19,11 @@ use rustix::io::Errno;
 
 use super::disk::{PUBLISHED, is_sound, length, read_full_at, write_all_at};
 use super::error::{StoreError, StoreFailure, is_unwritable};
+use super::follow::{Progress, Tail};
 use super::layout::{Layout, is_misplaced};
 use super::memory::Reservation;
 use super::object::{Content, Inner, Object};
+use super::scratch::Scratch;
 use super::sums::{CHUNK, Summer, Sums};
 use super::{Begin, Key, PARTIAL, SIDECAR, Store};
 use crate::digest::{Digest, Hasher};
@@ -40,6 +42,8 @@ pub struct Fill {
     summer: Box<Summer>,
     layout: Arc<Layout>,
     sink: Sink,
+    /// Those who follow it, if there are any.
+    progress: Option<Arc<Progress>>,
     /// Whether the partial file is worth keeping when the fill is dropped.
     keep: bool,
 }
@@ -149,12 +153,49 @@ impl Fill {
     fn new(store: &Arc<Store>, layout: Arc<Layout>, key: &Key, size: u64, sink: Sink) -> Self {
         let hasher = key.digest().map(|digest| Box::new(Hasher::new(digest.algorithm())));
         let summer = Box::new(Summer::new(&layout.seals));
-        Fill { store: store.clone(), key: *key, size, position: 0, hasher, summer, layout, sink, keep: true }
+        Fill {
+            store: store.clone(),
+            key: *key,
+            size,
+            position: 0,
+            hasher,
+            summer,
+            layout,
+            sink,
+            progress: None,
+            keep: true,
+        }
     }
 
     /// How many bytes, from the content's start, the fill holds. Not 0 at first where an earlier fill was broken off.
     pub fn position(&self) -> u64 {
         self.position
+    }
+
+    /// What has been written and what comes, for one who reads along. `None` where the bytes are in no file.
+    pub fn follow(&mut self) -> Option<Tail> {
+        let Sink::Disk(_) = &self.sink else { return None };
+        // A descriptor of its own: a copy of the fill's would carry the lock.
+        let file = self.layout.tmp.open(&partial_name(&self.key)).ok()?;
+        let progress = self.progress.get_or_insert_default().clone();
+        progress.reach(self.position, self.size);
+        Some(Tail::new(progress, file, self.size, self.layout.seals.chunks()))
+    }
+
+    /// Takes content that was written before it was known to be this key's, in place of what the fill holds.
+    ///
+    /// # Errors
+    /// It has another length, or is lost. The fill can be written as before then, from its start.
+    pub fn take(&mut self, scratch: Scratch) -> Result<(), StoreError> {
+        self.restart()?;
+        if !matches!(self.sink, Sink::Disk(_)) || !matches!(self.key, Key::Member { .. }) {
+            return Err(self.mismatch(format_args!("only the file of a member can be taken as it is")));
+        }
+        let taken = scratch.give(&self.layout, &partial_name(&self.key), self.size)?;
+        // Closing the former file lets its lock go. The one in its place is locked, and who waits looks for that.
+        self.sink = Sink::Disk(taken.file);
+        (self.position, self.summer) = (taken.position, taken.summer);
+        Ok(())
     }
 
     /// Takes the next bytes. More than the size that was announced are a [`StoreFailure::Mismatch`].
@@ -184,6 +225,7 @@ impl Fill {
 
     /// Forgets all bytes: the next ones are again the first.
     pub fn restart(&mut self) -> Result<(), StoreError> {
+        self.leave_behind();
         self.position = 0;
         self.hasher = self.key.digest().map(|digest| Box::new(Hasher::new(digest.algorithm())));
         *self.summer = Summer::new(&self.layout.seals);
@@ -310,6 +352,16 @@ impl Fill {
         }
         self.summer.update(bytes);
         self.position += bytes.len() as u64;
+        if let Some(progress) = &self.progress {
+            progress.reach(self.position, self.size);
+        }
+    }
+
+    /// Who follows the fill cannot go on.
+    fn leave_behind(&mut self) {
+        if let Some(progress) = self.progress.take() {
+            progress.stop();
+        }
     }
 
     /// Goes on in memory with what was written so far, since the disk answered `cause`.
@@ -323,6 +375,7 @@ impl Fill {
         }
         let _ = self.layout.tmp.unlink(&partial_name(&self.key));
         self.sink = Sink::Memory { bytes, reservation };
+        self.leave_behind();
         Ok(())
     }
 
@@ -333,6 +386,9 @@ impl Fill {
 
 impl Drop for Fill {
     fn drop(&mut self) {
+        if let Some(progress) = &self.progress {
+            progress.end();
+        }
         let worthless = !self.keep || self.position == 0 || matches!(self.key, Key::Member { .. });
         if matches!(self.sink, Sink::Disk(_)) && worthless {
             let _ = self.layout.tmp.unlink(&partial_name(&self.key));

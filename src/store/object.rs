@@ -54,6 +54,14 @@ impl Inner {
         Inner { id, key, content, store, touched: AtomicU64::new(0) }
     }
 
+    /// The checksums, where they are kept.
+    pub(super) fn sums(&self) -> Option<&Sums> {
+        match &self.content {
+            Content::Chunked { sums, .. } => Some(sums),
+            Content::Small { .. } | Content::Memory { .. } => None,
+        }
+    }
+
     /// The file, where there is one.
     pub(super) fn file(&self) -> Option<BorrowedFd<'_>> {
         match &self.content {

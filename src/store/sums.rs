@@ -17,7 +17,13 @@ pub(super) const CHUNK: usize = 64 * 1024;
 const MAGIC: &[u8; 8] = b"tofusum1";
 const SUM_LEN: usize = 16;
 
-type Sum = [u8; SUM_LEN];
+/// The checksum of one chunk.
+pub(super) type Sum = [u8; SUM_LEN];
+
+/// The checksum of the chunk `bytes`, by the key of [`Seals::chunks`].
+pub(super) fn sum(key: &[u8; 32], bytes: &[u8]) -> Sum {
+    cut(blake3::keyed_hash(key, bytes))
+}
 
 /// The checksums of a file's chunks.
 #[derive(Clone)]
@@ -35,8 +41,12 @@ impl Sums {
 
     /// Whether `bytes` are the chunk of that number.
     pub(super) fn check(&self, chunk: u64, bytes: &[u8]) -> bool {
-        let expected = usize::try_from(chunk).ok().and_then(|chunk| self.sums.get(chunk));
-        expected.is_some_and(|expected| *expected == cut(blake3::keyed_hash(&self.key, bytes)))
+        usize::try_from(chunk).is_ok_and(|chunk| self.holds(chunk, &sum(&self.key, bytes)))
+    }
+
+    /// Whether the chunk of that number has the checksum `sum`.
+    pub(super) fn holds(&self, chunk: usize, sum: &Sum) -> bool {
+        self.sums.get(chunk) == Some(sum)
     }
 
     /// The sidecar's bytes.

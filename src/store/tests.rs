@@ -1,5 +1,6 @@
 //! The store's laws, each on a cache directory of its own.
 
+mod ahead;
 mod damage;
 mod edges;
 mod flights;

@@ -3,6 +3,7 @@
 //! The registry lies (`support/hostile.rs`), the network, the disk and the daemon fail. Every refusal is looked for in
 //! all the places where a user finds it ([`Bed::refused`]), and what is refused is never in the cache.
 
+mod ahead;
 mod auth;
 mod away;
 mod budgets;

@@ -11,7 +11,7 @@ use super::{LeftOut, NeedsError};
 use crate::artifact::Release;
 use crate::copy::Origins;
 use crate::digest::Digest;
-use crate::facts::{FactError, Facts, Failure, Package, blocking};
+use crate::facts::{FactError, Facts, Failure, Package, Unpacking, blocking};
 use crate::lockfile::Client;
 use crate::lockfile::configuration::{Configuration, files_of};
 use crate::lockfile::constraints::Constraints;
@@ -187,7 +187,7 @@ impl Walk<'_> {
                 let rule = format!("this is a provider release, but {by} uses it as a module");
                 return Err(FactError::new(Failure::Structure, reference, rule).into());
             };
-            let package = facts.package(&reference.repo, &zip).await?;
+            let package = facts.package(&reference.repo, &zip, Unpacking::WhenOpened).await?;
             let inside: PathBuf = plain(dir).unwrap_or_default().into_iter().collect();
             let wanted = (reference.clone(), digest, zip);
             if !self.found.releases.contains(&wanted) {

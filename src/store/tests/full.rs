@@ -138,6 +138,31 @@ fn on_a_full_disk_old_objects_go_then_memory_serves_then_there_is_no_space() {
     assert!(put(&store, &blob(&c), &c).fd().is_some(), "with room again, it is cached again");
 }
 
+/// O05
+#[test]
+fn on_a_full_disk_what_was_written_ahead_goes_before_anything_else() {
+    let Some(disk) = Disk::new(c"size=2m,mode=0700") else { return };
+    let dir = disk.cache();
+    let store = open(&dir, BIG);
+    let (old, new) = (content(300_000, 1), content(1_000_000, 2));
+    drop(put(&store, &blob(&old), &old));
+    let mut ahead = store.scratch().unwrap();
+    ahead.write(&content(1_300_000, 3)).unwrap();
+    let object = put(&store, &blob(&new), &new);
+    assert!(object.fd().is_some(), "it is on the disk");
+    assert!(file(&dir, &blob(&old)).exists(), "for which nothing was evicted");
+    assert_eq!(ahead.write(b"more").unwrap_err().failure, StoreFailure::NoSpace);
+    let mut member_fill = fill(&store, &member(1), 1_300_000);
+    assert_eq!(member_fill.take(ahead).unwrap_err().failure, StoreFailure::NoSpace);
+    drop(member_fill);
+    // Nothing goes for the sake of what is written ahead.
+    let mut ahead = store.scratch().unwrap();
+    assert_eq!(ahead.write(&content(2_000_000, 4)).unwrap_err().failure, StoreFailure::NoSpace);
+    assert!(file(&dir, &blob(&old)).exists());
+    drop(ahead);
+    assert_eq!(std::fs::read_dir(dir.join("v1/tmp")).unwrap().count(), 0);
+}
+
 /// O11
 #[test]
 fn on_a_disk_that_became_read_only_the_cache_is_read_and_the_rest_served_from_memory() {

@@ -1,0 +1,140 @@
+//! Content in the making that is of no key yet: a file in `tmp/` under a random name, which nobody looks for.
+//!
+//! INVARIANT: it becomes an object only through [`super::Fill::take`], by who has the right to fill the key, and is
+//! gone otherwise: with its value, with its process (nobody holds its lock then), and at once where the disk is full.
+//! What is written here can be made again, so it never costs anything else its place.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, Weak};
+
+use rustix::fs::{FlockOperation, flock, ftruncate};
+use rustix::io::Errno;
+
+use super::disk::{random_name, write_all_at};
+use super::error::{StoreError, StoreFailure};
+use super::layout::Layout;
+use super::sums::Summer;
+use super::{Store, locked};
+
+/// How the names of such files end.
+pub(super) const SCRATCH: &str = ".scratch";
+
+/// See the module.
+pub struct Scratch {
+    layout: Arc<Layout>,
+    shared: Arc<Shared>,
+    position: u64,
+    summer: Box<Summer>,
+}
+
+struct Shared {
+    name: String,
+    /// `None` once it was given up. A write holds the lock, so that none comes after giving up.
+    file: Mutex<Option<OwnedFd>>,
+}
+
+/// What a [`Scratch`] leaves to the fill that takes it.
+pub(super) struct Taken {
+    pub(super) file: OwnedFd,
+    pub(super) position: u64,
+    pub(super) summer: Box<Summer>,
+}
+
+/// The ones of a store that live.
+#[derive(Default)]
+pub(super) struct Scratches(Mutex<Vec<Weak<Shared>>>);
+
+impl Scratches {
+    /// Gives all of them up; the bytes that are free again.
+    pub(super) fn give_up(&self) -> u64 {
+        let all = std::mem::take(&mut *locked(&self.0));
+        let files = all.iter().filter_map(Weak::upgrade).filter_map(|shared| locked(&shared.file).take());
+        files
+            .map(|file| {
+                let length = rustix::fs::fstat(&file).map_or(0, |stat| super::disk::length(&stat));
+                // Its name goes with the value; the space has to be free now.
+                ftruncate(&file, 0).map_or(0, |()| length)
+            })
+            .sum()
+    }
+}
+
+impl Store {
+    /// Begins content whose key is not known yet. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The disk takes no writes.
+    pub fn scratch(&self) -> Result<Scratch, StoreError> {
+        let layout = self.layout_to_write()?;
+        let name = format!("{}{SCRATCH}", random_name());
+        let system = |errno| StoreError::system(&name, "make a file in the cache", errno);
+        let file = layout.tmp.open_or_make(&name).map_err(system)?;
+        let shared = Arc::new(Shared { name: name.clone(), file: Mutex::new(None) });
+        let summer = Box::new(Summer::new(&layout.seals));
+        let scratch = Scratch { layout, shared: shared.clone(), position: 0, summer };
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(system)?;
+        // Before it was locked it could be taken for one of a dead process.
+        if !scratch.layout.tmp.holds(&name, &file) {
+            return Err(system(Errno::BUSY));
+        }
+        *locked(&shared.file) = Some(file);
+        let mut all = locked(&self.scratches.0);
+        all.retain(|other| other.strong_count() > 0);
+        all.push(Arc::downgrade(&shared));
+        drop(all);
+        Ok(scratch)
+    }
+}
+
+impl Scratch {
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// The disk takes no writes, or something else needed the space. The content is lost then.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let mut slot = locked(&self.shared.file);
+        let written = match slot.as_ref() {
+            Some(file) => write_all_at(file, bytes, self.position),
+            None => Err(Errno::NOSPC),
+        };
+        if let Err(errno) = written {
+            *slot = None;
+            drop(slot);
+            let _ = self.layout.tmp.unlink(&self.shared.name);
+            return Err(StoreError::system(&self.shared.name, "write to the cache", errno));
+        }
+        drop(slot);
+        self.summer.update(bytes);
+        self.position += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Renames the file to `partial`, which is in `layout`, if it holds `size` bytes.
+    pub(super) fn give(self, layout: &Arc<Layout>, partial: &str, size: u64) -> Result<Taken, StoreError> {
+        let Some(file) = locked(&self.shared.file).take() else {
+            return Err(StoreError::system(&self.shared.name, "keep what was written ahead", Errno::NOSPC));
+        };
+        if self.position != size || !Arc::ptr_eq(layout, &self.layout) {
+            let rule = format_args!("{} bytes were written ahead, announced are {size}", self.position);
+            return Err(StoreError::new(StoreFailure::Mismatch, &self.shared.name, rule));
+        }
+        let renamed = layout.tmp.rename(&self.shared.name, &layout.tmp, partial);
+        renamed.map_err(|errno| StoreError::system(&self.shared.name, "keep what was written ahead", errno))?;
+        let summer = Box::new(Summer::new(&layout.seals));
+        let mut this = self;
+        Ok(Taken { file, position: this.position, summer: std::mem::replace(&mut this.summer, summer) })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = self.layout.tmp.unlink(&self.shared.name);
+    }
+}
+
+impl fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Scratch({} bytes)", self.position)
+    }
+}
