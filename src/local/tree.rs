@@ -101,14 +101,14 @@ impl Tree {
         self.names.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens the directory at `path` as a place.
-    fn resolve(&self, path: &RelPath) -> Result<OwnedFd> {
+    /// Opens what stands at `path` as a place; `kind` says whether that may be something else than a directory.
+    fn resolve(&self, path: &RelPath, kind: OFlags) -> Result<OwnedFd> {
         let mut at: Option<OwnedFd> = None;
         let mut text: Vec<u8> = Vec::new();
         for name in path.names() {
             let name = name.as_os_str().as_bytes();
             if text.len() + name.len() > RESOLVED_AT_ONCE {
-                at = Some(self.step(at.as_ref(), &text)?);
+                at = Some(self.step(at.as_ref(), &text, OFlags::DIRECTORY)?);
                 text.clear();
             }
             if !text.is_empty() {
@@ -118,13 +118,13 @@ impl Tree {
         }
         match (at, text.is_empty()) {
             (Some(at), true) => Ok(at),
-            (at, false) => self.step(at.as_ref(), &text),
-            (None, true) => self.step(None, b"."),
+            (at, false) => self.step(at.as_ref(), &text, kind),
+            (None, true) => self.step(None, b".", OFlags::DIRECTORY),
         }
     }
 
-    fn step(&self, from: Option<&OwnedFd>, path: &[u8]) -> Result<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    fn step(&self, from: Option<&OwnedFd>, path: &[u8], kind: OFlags) -> Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC | kind;
         let how =
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
         rustix::fs::openat2(from.unwrap_or(&self.top_fd), path, flags, Mode::empty(), how)
@@ -133,20 +133,21 @@ impl Tree {
     /// Where `node` stands: its directory, open, and its name in it.
     pub(super) fn locate(&self, node: &Node) -> Result<At> {
         match node.place() {
-            Place::Top => Ok(At { dir: self.step(None, b".")?, name: OsStr::new(".").into() }),
+            Place::Top => Ok(At { dir: self.step(None, b".", OFlags::DIRECTORY)?, name: OsStr::new(".").into() }),
             Place::In(dir, name) => self.at(&dir, &name),
             Place::Gone => Err(Errno::NOENT),
         }
     }
 
     fn at(&self, dir: &Node, name: &Name) -> Result<At> {
-        Ok(At { dir: self.resolve(&dir.path()?)?, name: name.as_os_str().into() })
+        Ok(At { dir: self.resolve(&dir.path()?, OFlags::DIRECTORY)?, name: name.as_os_str().into() })
     }
 
     /// The attributes of `name` in `dir`.
     pub fn find(&self, dir: &Node, name: &Name) -> Result<Stat> {
         let _names = self.read_names();
-        self.at(dir, name)?.stat()
+        // In one step: an absent name is the most common answer, since every name is looked up before it is made.
+        rustix::fs::fstat(self.resolve(&dir.path()?.join(name.clone()), OFlags::NOFOLLOW)?)
     }
 
     /// Makes a directory.

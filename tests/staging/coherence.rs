@@ -58,10 +58,13 @@ fn a_moved_stage_is_the_release_at_once_and_nothing_where_it_was() {
         let path = format!("acme/net/1.{n}.0");
         let (dir, staged) = stage(&bed, &path);
         let target = bed.mount.join(HOST).join(&path);
-        fs::create_dir_all(target.parent().unwrap()).ok();
-        fs::rename(&dir, &target).unwrap();
-        let released = fs::metadata(&target).unwrap();
-        assert_ne!(released.ino(), staged, "the staged directory under the release's name");
+        // By directories that are open, so that no other question comes first.
+        let (from, to) = (opened(dir.parent().unwrap()), opened(target.parent().unwrap()));
+        let name = dir.file_name().unwrap();
+        rustix::fs::renameat(&from, name, &to, name).unwrap();
+        let released = statat(&to, name, AtFlags::empty()).unwrap();
+        assert_ne!(released.st_ino, staged, "the staged directory under the release's name");
+        assert_eq!(statat(&from, name, AtFlags::empty()).unwrap_err(), Errno::NOENT);
         assert_eq!(fs::metadata(target.join("main.tf")).unwrap().mode() & 0o777, 0o444);
         assert_eq!(read(&target.join("modules/inner/main.tf")), format!("# {path}\n"));
         assert!(bed.mount.xattr(format!("{HOST}/{path}"), "user.oci.digest").is_some());

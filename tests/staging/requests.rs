@@ -114,3 +114,25 @@ fn a_large_file_costs_its_writes_alone() {
         assert!(dd.values().sum::<usize>() <= 41 + ONCE, "{dd:?}");
     }
 }
+
+/// As long as the handle that made a file is open, nobody reads what the kernel holds of it; then everybody does.
+#[test]
+fn a_file_is_read_from_memory_when_its_maker_has_closed_it() {
+    let Some(mut counted) = Counted::start() else { return };
+    let path = counted.bed.dir("acme/network/1.0.0").join("file");
+    if !counted.log().contains("capability FUSE_DIRECT_IO_ALLOW_MMAP enabled") {
+        return skip("this kernel maps no file that is written past its pages");
+    }
+    let maker = fs::File::create(&path).unwrap();
+    std::io::Write::write_all(&mut &maker, &[b'x'; 4096]).unwrap();
+    let mut reads = || {
+        let cat = counted.of("cat", &[path.to_str().unwrap()], Path::new("/"));
+        count(&cat, "READ")
+    };
+    for _ in 0..3 {
+        assert!(reads() > 0);
+    }
+    drop(maker);
+    // Nobody waits for the handle's release.
+    assert!(wait_until(Duration::from_secs(20), || reads() == 0));
+}

@@ -319,7 +319,9 @@ fn detach(path: &Path) {
 
 /// The kernel's control directory of the FUSE mount at `path`, found without touching the mount.
 fn connection(path: &Path) -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("proc");
+    // Of a mount that somebody else made, the name need not be text.
+    let mounts = fs::read("/proc/self/mountinfo").expect("proc");
+    let mounts = String::from_utf8_lossy(&mounts);
     let device = mounts.lines().rev().find_map(|line| {
         let mut fields = line.split(' ').skip(2);
         let device = fields.next()?;
