@@ -108,7 +108,7 @@ struct Indexer<'a> {
     members: Builder,
     /// Files whose mode does not let OpenTofu write over them, in the order of their numbers.
     written_once: Vec<FileNo>,
-    /// Files that are empty as declared, and have data or a CRC: where they stand. They are checked here, since who
+    /// Files that are empty as declared, and deflated or with a CRC: where they stand. They are checked here, since who
     /// reads an empty file asks nobody for its content.
     hollow: Vec<(u64, File)>,
     /// Files whose path was there before, to be compared once it is known that no extents overlap: before, comparing
@@ -150,7 +150,7 @@ impl Indexer<'_> {
         if path.is_empty() {
             return Err(ArchiveError::structure("it is a file in the place of the archive's top directory"));
         }
-        if file.size == 0 && (file.compressed != 0 || file.crc32 != 0) {
+        if file.size == 0 && (method == Method::Deflate || file.crc32 != 0) {
             self.hollow.push((entry.offset, file));
         }
         match self.members.file(path, file) {

@@ -1,5 +1,5 @@
 //! Archives by case of the catalogue of hostile inputs (Z01 to Z60), all made by a writer that can lie, and
-//! archives of the tools that people use. `tests/trees` compares them with what OpenTofu's own extractor makes.
+//! archives of the tools that people use. `tests/inputs` compares them with what OpenTofu's own extractor makes.
 
 mod build;
 mod content;

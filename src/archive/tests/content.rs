@@ -42,6 +42,7 @@ fn files_that_are_not_as_empty_as_declared_refuse_the_archive() {
         deflated("a", TEXT).with(|e| e.size = 0),
         deflated("a", TEXT).with(|e| (e.size, e.crc) = (0, 0)),
         deflated("a", "").with(|e| e.crc = 1),
+        deflated("a", "").with(|e| (e.compressed, e.data) = (0, Vec::new())),
         entry("a", "").with(|e| e.crc = 1),
         deflated("a", "").with(|e| (e.compressed, e.data) = (2, vec![7, 0])),
         deflated("a", "").with(|e| (e.compressed, e.data) = (3, vec![3, 0, 0])),

@@ -30,14 +30,16 @@ func main() {
 	}
 }
 
-// nobody is whom the program becomes where it is started by root, who may write files that their owner may not.
+// nobody is whom the program becomes where it is started by root and can: root may write files that their owner may not.
 const nobody = 65534
 
 func run(dir string) error {
-	if os.Geteuid() == 0 {
-		if err := errors.Join(os.Chown(dir, nobody, nobody), syscall.Setgid(nobody), syscall.Setuid(nobody)); err != nil {
-			return err
-		}
+	// Names are relative, since the way to dir need not be open to nobody.
+	if err := os.Chdir(dir); err != nil {
+		return err
+	}
+	if os.Geteuid() == 0 && os.Chown(".", nobody, nobody) == nil && syscall.Setgid(nobody) == nil {
+		_ = syscall.Setuid(nobody)
 	}
 	in, out := bufio.NewReaderSize(os.Stdin, 1<<20), bufio.NewWriter(os.Stdout)
 	for {
@@ -51,7 +53,7 @@ func run(dir string) error {
 		if _, err := io.ReadFull(in, archive); err != nil {
 			return err
 		}
-		answer, err := answer(dir, archive)
+		answer, err := answer(archive)
 		if err != nil {
 			return err
 		}
@@ -69,8 +71,9 @@ func run(dir string) error {
 	}
 }
 
-func answer(dir string, archive []byte) ([]byte, error) {
-	source, target := filepath.Join(dir, "z"), filepath.Join(dir, "t")
+const source, target = "archive", "tree"
+
+func answer(archive []byte) ([]byte, error) {
 	if err := os.WriteFile(source, archive, 0o600); err != nil {
 		return nil, err
 	}
@@ -82,12 +85,12 @@ func answer(dir string, archive []byte) ([]byte, error) {
 		if err != nil || path == target {
 			return err
 		}
-		return describe(&lines, target, path)
+		return describe(&lines, path)
 	})
 	return lines.Bytes(), errors.Join(err, os.RemoveAll(target))
 }
 
-func describe(out io.Writer, target, path string) error {
+func describe(out io.Writer, path string) error {
 	info, err := os.Lstat(path)
 	if err != nil {
 		return err

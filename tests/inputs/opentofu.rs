@@ -1,15 +1,18 @@
 //! OpenTofu's own extractor, as a process that is given one archive after the other.
 
+use std::fs;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::{env, fs};
+use std::sync::{Mutex, PoisonError};
 
 use crate::support::{program, skip};
 use crate::tree::Tree;
 
 /// The files of go-getter in which its zip extractor is written.
 const FILES: &[&str] = &["copy_dir.go", "decompress.go", "decompress_zip.go", "get_file_copy.go"];
+
+static BUILDING: Mutex<()> = Mutex::new(());
 
 /// The extractor. It unpacks as a user without privileges.
 pub struct OpenTofu {
@@ -22,8 +25,10 @@ impl OpenTofu {
     /// or no go-getter.
     pub fn start() -> Option<(OpenTofu, BufWriter<ChildStdin>, BufReader<ChildStdout>)> {
         let go = program("go")?;
+        // One after the other: the second build finds what the first has compiled.
+        let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/trees/unzip");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/inputs/unzip");
         let build = dir.path().join("build");
         fs::create_dir_all(build.join("getter")).expect("a writable directory");
         for file in ["go.mod", "go.sum", "main.go", "getter/rest.go"] {
@@ -40,7 +45,6 @@ impl OpenTofu {
         let memory = Path::new("/dev/shm");
         let place = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let place = place.expect("a temporary directory");
-        open_to_all(dir.path());
         let mut process = Command::new(build.join("unzip"))
             .arg(place.path())
             .stdin(Stdio::piped())
@@ -58,11 +62,6 @@ impl Drop for OpenTofu {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-fn open_to_all(dir: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).expect("a directory of ours");
 }
 
 /// Runs `go`; its output, or `None` with the reason printed.

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::io::BufReader;
 use std::process::ChildStdout;
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::{env, panic, path, thread};
+use std::{env, panic, thread};
 
 use fastrand::Rng;
 
 use crate::opentofu::{OpenTofu, receive, send};
 use crate::support::skip;
 use crate::tree::{Tree, shown};
-use crate::{build, mutate, plain};
+use crate::{build, kept, mutate, numbers, plain};
 
 /// The refusals of what OpenTofu takes: where readers disagree, where bytes are hidden, and limits. A rule begins with
 /// one of these texts, or with an entry's name and then one of these.
@@ -59,11 +59,6 @@ const DELIBERATE: &[&str] = &[
     "the size of all entries",
     "the number of entries is ",
 ];
-
-/// The number in the environment, or `default`.
-pub fn setting(name: &str, default: u64) -> u64 {
-    env::var(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} is no number: {value}")))
-}
 
 /// An archive that was made up.
 pub struct Case {
@@ -117,13 +112,8 @@ fn compare(cases: &Receiver<Case>, output: &mut BufReader<ChildStdout>) -> BTree
         match judge(&case, theirs) {
             Ok(kind) => *counts.entry(kind).or_default() += 1,
             Err(law) => {
-                let kept = env::temp_dir().join(format!("tofufs-trees-{}.zip", case.number));
-                std::fs::write(&kept, &case.zip).expect("a writable directory");
-                broken.push(format!(
-                    "case {} ({}): {law}",
-                    case.number,
-                    path::absolute(kept).expect("a path").display()
-                ));
+                let kept = kept(&format!("archive-{}.zip", case.number), &case.zip);
+                broken.push(format!("case {} ({}): {law}", case.number, kept.display()));
             }
         }
     }
@@ -154,11 +144,11 @@ fn hold(cases: impl Iterator<Item = Case> + Send + 'static) -> Option<BTreeMap<S
 /// hostile inputs Z01 to Z58, as they come
 #[test]
 fn what_tofufs_shows_is_what_opentofu_unpacks() {
-    let cases = setting("TOFUFS_TREES_CASES", 5_000);
-    let first = setting("TOFUFS_TREES_SEED", 0);
-    let Some(counts) = hold((first..first + cases).map(case)) else { return };
+    let cases = numbers(1);
+    let least = (cases.end - cases.start) / 10;
+    let Some(counts) = hold(cases.map(case)) else { return };
     for kind in ["one tree", "refused by both"] {
-        assert!(counts.get(kind).is_some_and(|count| *count >= cases / 10), "too few: {kind}");
+        assert!(counts.get(kind).is_some_and(|count| *count >= least), "too few: {kind}");
     }
 }
 
@@ -187,8 +177,8 @@ fn a_flipped_bit_makes_no_third_tree() {
 
 #[test]
 fn archives_that_packers_made_are_shown() {
-    let Some(dir) = env::var_os("TOFUFS_TREES_ZIPS") else {
-        return skip("TOFUFS_TREES_ZIPS names no directory of archives");
+    let Some(dir) = env::var_os("TOFUFS_INPUTS_ZIPS") else {
+        return skip("TOFUFS_INPUTS_ZIPS names no directory of archives");
     };
     let files = std::fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("a directory").path());
     let mut files: Vec<_> = files.filter(|path| path.extension().is_some_and(|suffix| suffix == "zip")).collect();

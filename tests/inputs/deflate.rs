@@ -45,7 +45,7 @@ struct Bits {
 impl Bits {
     fn put(&mut self, value: u32, count: u32) {
         for bit in 0..count {
-            if self.used % 8 == 0 {
+            if self.used.is_multiple_of(8) {
                 self.bytes.push(0);
             }
             let last = self.bytes.len() - 1;
@@ -64,7 +64,7 @@ impl Bits {
 
 fn stored(rng: &mut Rng, bits: &mut Bits) {
     bits.put(0, 2);
-    while bits.used % 8 != 0 {
+    while !bits.used.is_multiple_of(8) {
         bits.put(u32::from(rng.u8(..8) == 0), 1);
     }
     let length = rng.u16(..40);

@@ -1,6 +1,6 @@
 //! `tofu init` itself, for some archives out of a registry: what lies in `.terraform` then, and what a mount shows.
 //!
-//! `TOFUFS_TREES_INITS` is how many modules and how many providers are taken (6 unless it is set).
+//! `TOFUFS_INPUTS_INITS` is how many modules and how many providers are taken (6 unless it is set).
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -9,15 +9,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use fastrand::Rng;
+use tofufs::archive::{Limits, hashes, index};
 use tofufs::name::Platform;
 
 use crate::build::{Archive, entry};
-use crate::laws::{cases_until, setting};
+use crate::laws::cases_until;
 use crate::support::docker_registry::{Access, DockerRegistry};
 use crate::support::mount::{Mount, Options};
 use crate::support::{pack, program};
 use crate::tree::{Node, Tree, hex, sha256};
-use crate::{mutate, plain};
+use crate::{mutate, plain, setting};
 
 /// What `dir` holds, or why it cannot be read.
 fn on_disk(dir: &Path) -> Result<Tree, String> {
@@ -80,8 +81,8 @@ impl Work {
         }
     }
 
-    /// What `tofu init` unpacks of a provider, or its error.
-    fn provider(&self, host: &str, kind: &str) -> Result<Tree, String> {
+    /// What `tofu init` unpacks of a provider, and its h1, or its error.
+    fn provider(&self, host: &str, kind: &str) -> Result<(Tree, String), String> {
         let root = format!(
             "terraform {{\n  required_providers {{\n    {kind} = {{ source = \"acme/{kind}\", version = \"1.0.0\" }}\n  }}\n}}\n"
         );
@@ -91,7 +92,12 @@ impl Work {
         );
         let (done, said) = self.init(&root, &rc.replace("$$", "$"));
         let unpacked = format!(".terraform/providers/registry.opentofu.org/acme/{kind}/1.0.0/{}", Platform::host());
-        if done { on_disk(&self.dir.path().join(unpacked)) } else { Err(said) }
+        if !done {
+            return Err(said);
+        }
+        let lock = fs::read_to_string(self.dir.path().join(".terraform.lock.hcl")).expect("a lock file");
+        let h1 = lock.split('"').find(|text| text.starts_with("h1:")).expect("an h1");
+        Ok((on_disk(&self.dir.path().join(unpacked))?, h1.to_owned()))
     }
 }
 
@@ -120,7 +126,7 @@ fn a_mount_shows_the_modules_that_tofu_init_unpacks() {
     let host = registry.host();
     let push = registry.push("acme/module");
     let mut shown = 0;
-    let count = setting("TOFUFS_TREES_INITS", 6);
+    let count = setting("TOFUFS_INPUTS_INITS", 6);
     for case in cases_until(count) {
         let tag = format!("case-{}", case.number);
         push.artifact(&tag, &pack::module_of(case.zip));
@@ -137,7 +143,7 @@ fn a_mount_shows_the_providers_that_tofu_init_unpacks() {
     let host = registry.host();
     let platform = Platform::host().to_string();
     let mut shown = 0;
-    let count = setting("TOFUFS_TREES_INITS", 6);
+    let count = setting("TOFUFS_INPUTS_INITS", 6);
     for number in 0..count {
         let mut rng = Rng::with_seed(number);
         let packed = rng.u8(..3) != 0;
@@ -148,9 +154,16 @@ fn a_mount_shows_the_providers_that_tofu_init_unpacks() {
         archive.entries.push(entry(format!("terraform-provider-{kind}_v1.0.0").as_bytes(), b"#!/bin/sh\n", 8));
         archive.order = (0..archive.entries.len()).collect();
         archive.trailing.clear();
-        let package = vec![(platform.as_str(), archive.bytes())];
+        let zip = archive.bytes();
+        let package = vec![(platform.as_str(), zip.clone())];
         registry.push(&format!("acme/{kind}")).artifact("1.0.0", &pack::provider_of(&package));
-        let unpacked = work.provider(&host, &kind).map(runnable);
+        let unpacked = work.provider(&host, &kind).map(|(tree, h1)| {
+            if let Ok(members) = index(&zip, &Limits::default()) {
+                let ours = hashes(&zip, &members, &Limits::default()).expect("hashes");
+                assert_eq!(ours.directory.to_string(), h1, "{kind}");
+            }
+            runnable(tree)
+        });
         let seen = on_disk(&mount.join(format!("{host}/acme/{kind}:1.0.0/{platform}")));
         shown += u64::from(hold(&kind, packed, seen, unpacked));
     }
