@@ -5,7 +5,7 @@ mod support;
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -146,6 +146,7 @@ fn damage_under_passthrough_is_found_before_the_next_use_and_healed() {
     let file = mount.join(server.host()).join("acme/net/1.0/big.bin");
     assert!(fs::read(&file).expect("the big file") == big);
     let mut rng = fastrand::Rng::with_seed(7);
+    let inode = file.metadata().expect("the big file").ino();
     let times = std::env::var("TOFUFS_FLIPS").ok().and_then(|n| n.parse().ok()).unwrap_or(30);
     for round in 0..times {
         let files = cached(&mount, "members", BIG as u64);
@@ -164,6 +165,23 @@ fn damage_under_passthrough_is_found_before_the_next_use_and_healed() {
     support::wait_until(Duration::from_secs(20), || found() >= times);
     assert_eq!(found(), times, "each damage is found, and nothing else is taken for one");
     assert_eq!(mount.requests().1, 1, "unpacked anew from the archive, which was whole");
+    assert_eq!(file.metadata().expect("the big file").ino(), inode, "what nobody has open changes under its inode");
+}
+
+/// Pages of a file that is opened again are not read again.
+#[test]
+fn what_the_kernel_has_read_it_keeps_over_a_close() {
+    let (server, big) = registry();
+    let Some(mount) = mount(&server, &["--no-passthrough"]) else { return };
+    let file = mount.join(server.host()).join("acme/net/1.0/big.bin");
+    assert!(fs::read(&file).expect("the big file") == big);
+    let files = cached(&mount, "members", BIG as u64);
+    let [cached] = files.as_slice() else { panic!("one unpacked file: {files:?}") };
+    damage(cached, 1_000_000);
+    assert!(fs::read(&file).expect("the big file") == big);
+    assert!(fs::read(cached).expect("the damaged file") != big, "nobody had to look at the cache");
+    drop_pages(&file);
+    assert!(fs::read(&file).expect("the big file") == big, "and whoever does is served all the same");
 }
 
 #[test]

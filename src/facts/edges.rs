@@ -521,6 +521,18 @@ mod tests {
     }
 
     #[test]
+    fn a_registry_without_a_list_is_asked_for_it_rarely_and_an_absence_counts_no_longer_than_an_answer() {
+        let host: Host = "a.b".parse().unwrap();
+        let tags = Need::Tags(Repo { host: host.clone(), name: "n".parse().unwrap() });
+        let kept = |need: &Need, failure, ttl| kept_for(need, failure, Duration::from_secs(ttl)).as_secs();
+        for failure in [Failure::Absent, Failure::Denied] {
+            assert_eq!(kept(&Need::Catalog(host.clone()), failure, 1), 300);
+        }
+        assert_eq!((kept(&tags, Failure::Absent, 1), kept(&tags, Failure::Absent, 3600)), (1, 30));
+        assert_eq!((kept(&tags, Failure::Denied, 1), kept(&tags, Failure::Unreachable, 1)), (10, 2));
+    }
+
+    #[test]
     fn an_answer_counts_for_the_operation_that_waited_for_it() {
         let began = Instant::now();
         let slot = Slot { last: confirmed(Some(Instant::now()), Some(began)), refused: None };

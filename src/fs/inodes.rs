@@ -116,9 +116,6 @@ impl Inodes {
     /// Drops `count` references.
     pub(super) fn forget(&self, ino: u64, count: u64) {
         let mut table = self.lock();
-        if ino == ROOT {
-            return;
-        }
         if let Some(held) = table.by_number.get_mut(&ino) {
             held.references = held.references.saturating_sub(count);
             table.drop_unreferenced(ino);

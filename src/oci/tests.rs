@@ -95,9 +95,17 @@ fn a_document_is_one_kind_and_says_which() {
 fn limits_are_named() {
     let big = format!(r#"{{"mediaType":"{IMAGE}","x":"{}"}}"#, "y".repeat(MANIFEST_MAX as usize));
     assert!(matches!(read(&big), Err(DocumentError::TooLarge(m)) if m.contains("4194304")));
+    let padded = |size: u64| read(&(image("") + &" ".repeat(size as usize - image("").len())));
+    assert!(padded(MANIFEST_MAX).is_ok() && matches!(padded(MANIFEST_MAX + 1), Err(DocumentError::TooLarge(_))));
+    let nested =
+        |levels: usize| read(&format!(r#"{{"mediaType":"{IMAGE}","x":{}{}}}"#, "[".repeat(levels), "]".repeat(levels)));
+    assert!(nested(64).is_ok());
+    assert!(matches!(nested(65), Err(DocumentError::Structure(m)) if m.contains("deeper than 64")));
     let d = Digest::of(b"x");
     let entry = format!(r#"{{"digest":"{d}","size":1}}"#);
-    let many = vec![entry; INDEX_ENTRIES_MAX + 1].join(",");
-    let index = format!(r#"{{"mediaType":"{INDEX}","manifests":[{many}]}}"#);
-    assert!(matches!(read(&index), Err(DocumentError::TooLarge(m)) if m.contains("10000")));
+    let index = |entries: usize| {
+        read(&format!(r#"{{"mediaType":"{INDEX}","manifests":[{}]}}"#, vec![&*entry; entries].join(",")))
+    };
+    assert!(index(INDEX_ENTRIES_MAX).is_ok());
+    assert!(matches!(index(INDEX_ENTRIES_MAX + 1), Err(DocumentError::TooLarge(m)) if m.contains("10000")));
 }

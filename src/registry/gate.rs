@@ -56,3 +56,29 @@ impl Drop for Place<'_> {
         self.moved();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_for_a_place_waits_while_something_moves_and_no_longer() {
+        let deadline = Duration::from_millis(20);
+        let gate = Gate::new(2);
+        let (first, second) = (gate.enter(deadline).await.unwrap(), gate.enter(deadline).await.unwrap());
+        let fault = gate.enter(deadline).await.map(drop).unwrap_err();
+        assert_eq!(fault.failure, Failure::TimedOut);
+        assert!(fault.rule.contains("no progress"), "{}", fault.rule);
+        let moves = async {
+            let begun = std::time::Instant::now();
+            while begun.elapsed() < 10 * deadline {
+                first.moved();
+                tokio::task::yield_now().await;
+            }
+            drop(first);
+        };
+        let (entered, ()) = tokio::join!(gate.enter(deadline), moves);
+        assert!(entered.is_ok(), "the place was given up after many deadlines");
+        drop(second);
+    }
+}

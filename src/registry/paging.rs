@@ -142,6 +142,24 @@ mod tests {
         }
     }
 
+    /// R24
+    #[test]
+    fn a_list_of_as_many_entries_as_the_limit_is_whole() {
+        let at = Url::parse("https://r.example/v2/a/tags/list").unwrap();
+        let origin = Origin::of(&at).unwrap();
+        for (entries, fits) in [(ENTRIES_MAX, true), (ENTRIES_MAX + 1, false)] {
+            let tags: Vec<String> = (0..entries).map(|n| n.to_string()).collect();
+            let bytes = serde_json::json!({ "tags": tags }).to_string().into_bytes();
+            let (headers, status) = (HeaderMap::new(), reqwest::StatusCode::OK);
+            let page = Document { status, headers, bytes, origin: origin.clone() };
+            let mut listing = Listing::<crate::name::Tag>::new(origin.clone(), &at);
+            match listing.page(&at, &page) {
+                Ok(next) => assert!(fits && next.is_none() && listing.finish().0.len() == entries),
+                Err(fault) => assert!(!fits && fault.failure == Failure::TooLarge, "{}", fault.rule),
+            }
+        }
+    }
+
     /// R25
     #[test]
     fn a_link_stays_at_the_registry() {

@@ -17,7 +17,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit, test_kill_process};
 use serde_json::Value;
 use tofufs::fuse::session::{Manner, mountinfo, unmount};
 
@@ -194,15 +195,33 @@ fn status_shows_the_documented_fields() {
 #[test]
 fn the_process_keeps_its_memory_and_its_socket_to_its_owner() {
     let Some(place) = Place::new() else { return };
+    // It has to forbid core dumps by itself, not because this machine makes none.
+    let most = getrlimit(Resource::Core).maximum;
+    setrlimit(Resource::Core, Rlimit { current: most, maximum: most }).unwrap();
     done(&place.mount(&[]));
     let pid = place.pid();
     let limits = fs::read_to_string(format!("/proc/{}/limits", pid.as_raw_nonzero())).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
-    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
     let sockets: Vec<_> = fs::read_dir(place.path("run/tofufs")).unwrap().map(Result::unwrap).collect();
     assert_eq!(sockets.len(), 1);
     assert_eq!(sockets[0].metadata().unwrap().mode() & 0o777, 0o600);
     done(&place.run(&["umount", "mnt"]));
+}
+
+// L13: proc(5): the files of a process that may be dumped are its own group's, those of another are root's.
+#[test]
+fn other_processes_of_the_user_cannot_look_into_the_process() {
+    const OWN_GROUP: u32 = 12_345;
+    let Some(place) = Place::new() else { return };
+    let mut command = place.command();
+    command.args(["mount", "-f"]).arg(place.source()).arg(place.point()).stderr(Stdio::piped()).process_group(0);
+    let child = command.gid(OWN_GROUP).spawn().unwrap();
+    eventually("the mount is ready", || place.is_mounted());
+    let group = |file: &str| fs::metadata(format!("/proc/{}/{file}", child.id())).unwrap().gid();
+    assert_eq!([group("environ"), group("maps"), group("mem")], [0; 3]);
+    kill_process(pid_of(&child), Signal::TERM).unwrap();
+    assert_eq!(ended(child).0, Some(0));
 }
 
 // L20, L04
@@ -336,22 +355,36 @@ fn status_does_not_wait_for_a_mount_that_hangs() {
     done(&place.run(&["umount", "mnt"]));
 }
 
+/// The file system by which connections are aborted; mounted by the test itself where nobody has done so.
+struct FuseControl(tempfile::TempDir);
+
+impl FuseControl {
+    fn new() -> rustix::io::Result<FuseControl> {
+        let dir = tempfile::tempdir().unwrap();
+        rustix::mount::mount("tofufs-test", dir.path(), "fusectl", MountFlags::NOSUID | MountFlags::NODEV, None)?;
+        Ok(FuseControl(dir))
+    }
+}
+
+impl Drop for FuseControl {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(self.0.path(), UnmountFlags::DETACH);
+    }
+}
+
 // O37
 #[test]
 fn an_aborted_connection_ends_the_process_and_leaves_no_mount() {
     let Some(place) = Place::new() else { return };
+    let connections = match FuseControl::new() {
+        Ok(control) => control,
+        Err(e) => return eprintln!("skipped: the fuse control file system cannot be mounted: {e}"),
+    };
     let child = in_foreground(&place);
     let table = mountinfo::read().unwrap();
     let device = mountinfo::top_at(&table, &place.point()).unwrap().device.clone();
     let minor = device.split(':').nth(1).unwrap();
-    let control = format!("/sys/fs/fuse/connections/{minor}/abort");
-    if !Path::new(&control).exists() {
-        eprintln!("skipped: no fuse control file system at /sys/fs/fuse/connections");
-        kill_process(pid_of(&child), Signal::TERM).unwrap();
-        ended(child);
-        return;
-    }
-    fs::write(control, "1").unwrap();
+    fs::write(connections.0.path().join(minor).join("abort"), "1").unwrap();
     let (code, log) = ended(child);
     assert_eq!(code, Some(0), "{log}");
     assert!(log.contains("aborted"), "{log}");

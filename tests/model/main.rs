@@ -4,7 +4,9 @@
 //! The model is derived, not stepped: what may be seen follows from the registry's history and from what the artifacts
 //! hold (see `truth`), so correctness is defined once. Names come from a tiny alphabet, so that operations meet.
 
+mod answers;
 mod kernel;
+mod lies;
 #[allow(dead_code, reason = "every test program uses a part of the bed")]
 #[path = "../support/pack.rs"]
 mod pack;

@@ -29,6 +29,9 @@ pub struct State {
     pub tags: BTreeMap<String, BTreeMap<String, Digest>>,
     manifests: HashMap<Digest, (Bytes, &'static str)>,
     blobs: HashMap<Digest, Bytes>,
+    /// How often it was asked for anything, and for manifests.
+    pub requests: usize,
+    pub manifests_asked: usize,
     /// How often each blob was sent whole.
     pub downloads: HashMap<Digest, usize>,
 }
@@ -45,8 +48,15 @@ impl Fake {
             tags: repos.iter().map(|&repo| (repo.to_owned(), BTreeMap::new())).collect(),
             manifests: documents.map(|d| (d.digest(), (d.bytes.clone().into(), d.media_type))).collect(),
             blobs: artifacts.iter().flat_map(|a| &a.blobs).map(|b| (Digest::of(b), b.clone().into())).collect(),
+            requests: 0,
+            manifests_asked: 0,
             downloads: HashMap::new(),
         }))
+    }
+
+    /// Gives `bytes` from now on where the manifest `digest` is asked for.
+    pub fn lie(&self, digest: Digest, bytes: &[u8], media_type: &'static str) {
+        self.state().manifests.insert(digest, (bytes.to_vec().into(), media_type));
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -54,7 +64,8 @@ impl Fake {
     }
 
     fn answer<T>(&self, subject: &str, answer: impl FnOnce(&State) -> Option<T>) -> Result<T, RegistryError> {
-        let state = self.state();
+        let mut state = self.state();
+        state.requests += 1;
         match state.mode {
             Mode::Up => answer(&state).ok_or(RegistryError::new(Failure::Absent, subject, "no such thing")),
             Mode::Away => Err(RegistryError::new(Failure::Unreachable, subject, "no connection")),
@@ -83,6 +94,7 @@ impl Registry for Fake {
     }
 
     async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
+        self.state().manifests_asked += 1;
         self.answer(&selector.to_string(), |state| {
             let tags = state.tags.get(repo.as_str())?;
             let digest = match selector {

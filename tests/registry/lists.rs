@@ -109,6 +109,25 @@ async fn only_valid_tags_are_listed_and_each_once() {
     }
 }
 
+/// Absent is what the registry calls so, in each of the forms that registries have for it, and nothing else.
+#[tokio::test]
+async fn a_repository_is_absent_when_the_registry_says_so() {
+    let server = Hostile::start();
+    let remote = remote(&server);
+    for (status, code, failure) in [
+        (404, "NAME_UNKNOWN", Failure::Absent),
+        (410, "NAME_UNKNOWN", Failure::Absent),
+        (400, "NAME_UNKNOWN", Failure::Absent),
+        (400, "NAME_INVALID", Failure::Absent),
+        (400, "UNSUPPORTED", Failure::Protocol),
+        (405, "UNSUPPORTED", Failure::Protocol),
+        (451, "DENIED", Failure::Denied),
+    ] {
+        server.rule(path(LIST), Behaviour::Answer(Reply::error(status, code)));
+        refused(remote.tags(&name("acme/net")).await, failure, &["/acme/net", &status.to_string(), code]);
+    }
+}
+
 #[tokio::test]
 async fn the_catalog_is_listed_where_the_registry_does_and_absent_elsewhere() {
     let server = Hostile::start();

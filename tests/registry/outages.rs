@@ -55,6 +55,10 @@ async fn a_registry_that_is_back_is_found_by_a_probe() {
     server.restart();
     for _ in 0..100 {
         if get(&remote).await.is_ok() {
+            // It is asked as ever from now on.
+            for _ in 0..5 {
+                get(&remote).await.unwrap();
+            }
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -79,6 +83,18 @@ async fn a_registry_that_is_trusted_again_is_asked_at_once_and_left_alone_after_
     transport.trust_again();
     let (one, other) = tokio::join!(get(&remote), get(&remote));
     one.and(other).unwrap();
+}
+
+/// R51
+#[tokio::test]
+async fn a_registry_that_takes_no_connection_is_left_alone() {
+    let mut server = server();
+    let remote = client(&server, 30);
+    server.stop();
+    refused(get(&remote).await, Failure::Unreachable, &["cannot be reached", "5 tries"]);
+    server.restart();
+    refused(get(&remote).await, Failure::Unreachable, &["cannot be reached", "left alone"]);
+    assert!(server.requests().is_empty());
 }
 
 /// R50

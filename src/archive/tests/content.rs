@@ -22,6 +22,11 @@ fn declared_sizes_that_lie_are_integrity_errors() {
     for size in [TEXT.len() as u32 - 1, TEXT.len() as u32 + 1, 1, 1 << 20] {
         corrupt(deflated("a", TEXT).with(|e| e.size = size));
     }
+    // No more than declared comes out on the way to the error: a bomb stays as small as it says.
+    let bomb = zip([deflated("a", vec![0; 1 << 20]).with(|e| e.size = 10)]);
+    let mut written = Vec::new();
+    let file = tree(&bomb).unwrap()[&b"a"[..]].unwrap();
+    assert!(extract(&bomb, &file, &mut written).is_err() && written.len() <= 10, "{}", written.len());
     let stored = entry("a", TEXT).with(|e| e.size += 1);
     refused_for(&zip([stored]), "two sizes differ");
 }

@@ -35,6 +35,36 @@ fn limits_refuse_by_what_is_declared() {
 }
 
 #[test]
+fn each_limit_is_the_last_value_that_is_accepted() {
+    // hostile input, limits
+    let Limits { archive, total, ratio, entry, entries, depth, component, path } = Limits::default();
+    assert_eq!((archive, total, ratio, entry), (2 << 30, 4 << 30, 100, 1 << 30));
+    assert_eq!((entries, depth, component, path), (200_000, 256, 255, 4095));
+    let zip = zip(sample());
+    let length = zip.len() as u64;
+    type Limit = (&'static str, u64, fn(&mut Limits, u64));
+    let limits: [Limit; 7] = [
+        ("(archive)", length, |limits, value| limits.archive = value),
+        ("(total and ratio)", 28, |limits, value| (limits.total, limits.ratio) = (value, 0)),
+        ("(entry)", 23, |limits, value| limits.entry = value),
+        ("(entries)", 3, |limits, value| limits.entries = value),
+        ("(depth)", 2, |limits, value| limits.depth = value as usize),
+        ("(component)", 1, |limits, value| limits.component = value as usize),
+        ("(path)", 3, |limits, value| limits.path = value as usize),
+    ];
+    for (name, most, set) in limits {
+        let within = |value| {
+            let mut limits = Limits::default();
+            set(&mut limits, value);
+            tree_within(&zip, &limits).map_err(|error| error.to_string())
+        };
+        assert_eq!(within(most).map(|tree| tree.len()), Ok(3), "{name}");
+        let error = within(most - 1).map(|tree| tree.len()).unwrap_err();
+        assert!(error.contains(name) && error.contains(&(most - 1).to_string()), "{error}");
+    }
+}
+
+#[test]
 fn two_hundred_thousand_entries_are_the_limit() {
     // Z43
     let many = |count: u32| {
@@ -315,7 +345,65 @@ fn zip64_fields_must_agree() {
         |extra: Vec<u8>, local: Vec<u8>| zip([entry("a", "hello").with(|e| (e.extra, e.local_extra) = (extra, local))]);
     assert_eq!(paths(&unmarked(both.clone(), both.clone())), ["a"]);
     refused_for(&unmarked(zip64_extra(&[5, 6]), Vec::new()), "disagree");
+    refused_for(&unmarked(zip64_extra(&[5, 5, 0, 5]), Vec::new()), "disagree");
+    // A disk number may be marked as well: the first disk is the only one.
+    let on_disk = |number: u8| {
+        let entry = entry("a", "hello").with(|e| {
+            (e.compressed, e.size, e.disk) = (u32::MAX, u32::MAX, u16::MAX);
+            let (mut extra, disk) = (zip64_extra(&[5, 5]), [number, 0, 0, 0]);
+            extra[2] += 4;
+            extra.extend(disk);
+            (e.extra, e.local_extra) = (extra, zip64_extra(&[5, 5]));
+        });
+        zip([entry])
+    };
+    assert_eq!(paths(&on_disk(0)), ["a"]);
+    assert!(tree(&on_disk(1)).is_err());
     refused_for(&unmarked(Vec::new(), zip64_extra(&[0, 0])), "differs");
+}
+
+/// The bytes of an archive, changed at `offset` from the `which`th `mark` on.
+fn patched(mut zip: Vec<u8>, mark: &[u8; 4], which: usize, offset: usize, bytes: &[u8]) -> Vec<u8> {
+    let found = (0..zip.len()).filter(|at| zip[*at..].starts_with(mark)).nth(which).expect("the record");
+    zip[found + offset..][..bytes.len()].copy_from_slice(bytes);
+    zip
+}
+
+#[test]
+fn each_field_of_the_end_records_is_held_to_its_value() {
+    // Z34, Z35, Z36
+    let end = |offset, value: u16| patched(zip(sample()), b"PK\x05\x06", 0, offset, &value.to_le_bytes());
+    unsupported_for(&end(4, 1), "split over several disks");
+    unsupported_for(&end(6, 1), "split over several disks");
+    refused_for(&end(8, 2), "counts its entries in two ways");
+    let wide = || {
+        let marked: fn(&mut (u16, u32, u32)) = |end| *end = (u16::MAX, u32::MAX, u32::MAX);
+        let made = archive(sample()).with(|a| {
+            a.end64 = Some(|_| {});
+            a.end = marked;
+        });
+        made.bytes()
+    };
+    assert_eq!(paths(&wide()).len(), 3);
+    unsupported_for(&patched(wide(), b"PK\x06\x07", 0, 4, &[1, 0, 0, 0]), "ZIP64 locator");
+    unsupported_for(&patched(wide(), b"PK\x06\x07", 0, 16, &[2, 0, 0, 0]), "ZIP64 locator");
+    refused_for(&patched(wide(), b"PK\x06\x06", 0, 0, b"PK\x06\x05"), "missing or of another length");
+    refused_for(&patched(wide(), b"PK\x06\x06", 0, 4, &[45]), "missing or of another length");
+}
+
+#[test]
+fn headers_that_reach_beyond_their_place_are_refused() {
+    // Z30, Z34: the comment of an entry that is not the last, the extra field of a local header
+    let most = [0xff, 0xff];
+    refused_for(&patched(zip(sample()), b"PK\x01\x02", 0, 32, &most), "fewer entries");
+    refused_for(&patched(zip(sample()), b"PK\x01\x02", 2, 32, &most), "fewer entries");
+    for which in 0..3 {
+        refused_for(&patched(zip(sample()), b"PK\x03\x04", which, 28, &most), "no local header");
+    }
+    // Just as far as the archive goes, so that all bytes are there.
+    let whole = zip(sample());
+    let local = whole.len() as u16 - 30 - 2;
+    refused_for(&patched(whole, b"PK\x03\x04", 0, 28, &local.to_le_bytes()), "no local header");
 }
 
 #[test]

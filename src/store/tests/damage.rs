@@ -373,6 +373,23 @@ fn a_lost_key_costs_members_and_edges_but_no_blob() {
     assert_eq!(cache.dir.path().join("v1/key").metadata().unwrap().permissions().mode() & 0o777, 0o600);
 }
 
+/// L11: who could read the key could have sealed anything with it.
+#[test]
+fn a_key_that_others_could_read_is_replaced() {
+    let cache = Cache::new();
+    let bytes = content(2 * CHUNK, 25);
+    drop(put(&cache.store, &blob(&bytes), &bytes));
+    cache.store.put_edge("e", b"v").unwrap();
+    let path = cache.dir.path().join("v1/key");
+    let key = std::fs::read(&path).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    let store = cache.again();
+    assert_eq!(store.edge("e"), None);
+    assert_eq!(read(&store, &blob(&bytes)).unwrap(), bytes);
+    assert_ne!(std::fs::read(&path).unwrap(), key);
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+}
+
 #[test]
 fn verify_finds_what_is_wrong_and_removes_it() {
     let cache = Cache::new();

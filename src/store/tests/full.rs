@@ -41,11 +41,19 @@ fn the_longest_unused_go_first_and_open_ones_stay() {
 fn the_budget_is_kept() {
     let limit = 20 * CHUNK as u64;
     let cache = Cache::limited(limit);
+    let (mut before, mut evictions) = (0, 0);
     for n in 0..60 {
         let bytes = content(CHUNK + 1, n);
         drop(put(&cache.store, &blob(&bytes), &bytes));
-        assert!(cache.store.usage().bytes <= limit, "{:?}", cache.store.usage());
+        let usage = cache.store.usage();
+        assert!(usage.bytes <= limit, "{usage:?}");
+        if usage.bytes < before {
+            assert!(usage.bytes <= limit / 10 * 9, "room for more than the next one: {usage:?}");
+            evictions += 1;
+        }
+        before = usage.bytes;
     }
+    assert!(evictions > 0);
     let damaged = blob(&content(CHUNK + 1, 59));
     let before = cache.store.usage();
     cache.store.quarantine(&damaged, "the test says so");
@@ -59,6 +67,21 @@ fn the_budget_is_kept() {
     cache.again().prune(0);
     assert!(!cache.file(&blob(&bytes)).exists());
     assert_eq!(object.read_all().unwrap(), bytes);
+}
+
+/// L12, O34: what another process adds is noticed before long.
+#[test]
+fn a_budget_that_two_processes_share_is_kept() {
+    let limit = 20 * CHUNK as u64;
+    let cache = Cache::limited(limit);
+    let other = open(cache.dir.path(), limit);
+    for n in 0..60 {
+        let bytes = content(CHUNK + 1, n);
+        drop(put(if n % 2 == 0 { &cache.store } else { &other }, &blob(&bytes), &bytes));
+        // Each looks again when it has added a sixteenth by itself.
+        let usage = cache.again().usage();
+        assert!(usage.bytes <= limit + limit / 4, "{usage:?}");
+    }
 }
 
 #[test]
@@ -161,6 +184,22 @@ fn on_a_full_disk_what_was_written_ahead_goes_before_anything_else() {
     assert!(file(&dir, &blob(&old)).exists());
     drop(ahead);
     assert_eq!(std::fs::read_dir(dir.join("v1/tmp")).unwrap().count(), 0);
+}
+
+/// O05: a disk may be full of files with room for bytes.
+#[test]
+fn on_a_disk_without_room_for_another_file_old_objects_go() {
+    // Of two numbers that differ by one, one runs out at the partial file and the other at the checksums.
+    for size in [c"size=8m,mode=0700,nr_inodes=40", c"size=8m,mode=0700,nr_inodes=41"] {
+        let Some(disk) = Disk::new(size) else { return };
+        let store = open(&disk.cache(), BIG);
+        for n in 0..60 {
+            let bytes = content(1000, n);
+            let object = put(&store, &member(n as u32), &bytes);
+            assert!(object.fd().is_some(), "{n} is cached");
+            assert_eq!(object.read_all().unwrap(), bytes);
+        }
+    }
 }
 
 /// O11

@@ -162,6 +162,23 @@ fn a_kill_between_the_steps_of_publishing_costs_no_byte() {
 }
 
 #[test]
+fn checksums_without_their_file_go_when_they_are_old() {
+    let cache = Cache::new();
+    let bytes = content(2 * CHUNK, 5);
+    for (number, is_old) in [(1, true), (2, false)] {
+        drop(put(&cache.store, &member(number), &bytes));
+        std::fs::remove_file(cache.file(&member(number))).unwrap();
+        if is_old {
+            let day = SystemTime::now() - Duration::from_secs(24 * 60 * 60);
+            std::fs::File::open(cache.sidecar(&member(number))).unwrap().set_modified(day).unwrap();
+        }
+    }
+    assert_eq!(cache.again().usage().objects, 0);
+    assert!(!cache.sidecar(&member(1)).exists(), "nobody is about to publish its file");
+    assert!(cache.sidecar(&member(2)).exists(), "somebody may be");
+}
+
+#[test]
 fn old_temporary_files_go_unless_somebody_writes_them() {
     let cache = Cache::new();
     let tmp = cache.dir.path().join("v1/tmp");
