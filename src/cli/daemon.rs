@@ -38,6 +38,9 @@ use crate::store::{self, Store};
 /// How long tasks may take to end when the mount is gone.
 const LAST_TASKS: Duration = Duration::from_millis(500);
 
+/// How often the thread that is kept for blocking work is used: sooner than the runtime ends an idle one (10 s).
+const THREAD_USED: Duration = Duration::from_secs(5);
+
 /// Serves a mount until it is unmounted. `ready` is called once, when the mount can be used; its error ends the mount.
 pub fn serve(settings: &MountSettings, ready: impl FnOnce() -> Result<(), CommandError>) -> Result<(), CommandError> {
     keep_memory_private()?;
@@ -87,6 +90,7 @@ fn serve_in(
         let dropping = blocking.spawn_blocking(move || kernel.forget(&names));
         Box::pin(async move { drop(dropping.await) })
     }));
+    runtime.spawn(keep_a_thread());
     let controlled = Controlled { fs, transport, session: Arc::clone(&session), settings: settings.clone() };
     let controlling = runtime.spawn(async move { socket.serve(Arc::new(controlled)).await });
     tracing::info!("{}: mounted {}", settings.mountpoint.display(), settings.session.name);
@@ -97,6 +101,17 @@ fn serve_in(
     controlling.abort();
     tracing::info!("{}: the mount has ended", settings.mountpoint.display());
     ended
+}
+
+/// Keeps one thread for blocking work alive. Where no other may be started (a limit of processes), such work waits for
+/// it; without any the runtime would give up the operation.
+async fn keep_a_thread() {
+    let mut often = tokio::time::interval(THREAD_USED);
+    loop {
+        often.tick().await;
+        // Ends early only where the runtime does.
+        let _ = tokio::task::spawn_blocking(|| ()).await;
+    }
 }
 
 /// Tries passthrough and says in the log what came of it.

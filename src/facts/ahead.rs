@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::nodes::SMALL_MAX;
-use super::unpack::{Pieces, Piped, piped};
+use super::unpack::{Piped, piped};
 use super::{Facts, Package, lock};
 use crate::archive::{self, Class, Entries, Limits, Streamed, Upcoming};
 use crate::digest::Digest;
@@ -330,7 +330,7 @@ fn publish(store: &Arc<Store>, key: &Key, size: u64, scratch: Scratch) -> Result
 
 /// Passes pieces on while they are wanted.
 struct Watched<'a> {
-    pieces: &'a mut Pieces,
+    pieces: &'a mut dyn io::Write,
     unpacker: &'a mut Unpacker,
     tail: &'a Tail,
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::ahead::Beside;
 use super::nodes::blocking;
@@ -153,22 +154,15 @@ impl Facts {
         self: &Arc<Self>,
         repo: &Repo,
         blob: &Descriptor,
-        mut fill: Box<Fill>,
+        fill: Box<Fill>,
         beside: &Beside,
     ) -> Result<Object, FactError> {
         let subject = repo.at(Selector::Digest(blob.digest));
-        let (tx, rx) = mpsc::channel(QUEUE);
-        let mut pipe = Pipe { position: fill.position(), tx };
-        let (facts, beside) = (self.clone(), beside.clone());
-        let writer = tokio::task::spawn_blocking(move || {
-            beside.follow(&facts, &mut fill);
-            write_all(fill, rx)
-        });
+        let (facts, beside, position) = (self.clone(), beside.clone(), fill.position());
+        let mut pipe = Pipe { facts, beside, position, end: End::Idle(fill) };
         let registry = self.origin(&repo.host)?.registry.clone();
         let sent = registry.blob(&repo.name, blob, &mut pipe).await;
-        drop(pipe);
-        let written = writer.await.map_err(|_| FactError::lost())?;
-        let fill = match (sent, written) {
+        let fill = match (sent, pipe.close().await?) {
             (_, Err(e)) => return Err(e.into()),
             (Err(BlobError::Registry(e)), Ok(_)) => return Err(e.into()),
             (Err(BlobError::Sink(e)), Ok(_)) => {
@@ -200,9 +194,61 @@ enum Piece {
     Restart,
 }
 
+/// The way of a transfer's bytes into a fill. It takes a thread from the first of them on: the threads are few, and many
+/// transfers may wait for a registry that serves few at a time, or is silent.
 struct Pipe {
+    facts: Arc<Facts>,
+    beside: Beside,
     position: u64,
-    tx: mpsc::Sender<Piece>,
+    end: End,
+}
+
+enum End {
+    Idle(Box<Fill>),
+    Writing { tx: mpsc::Sender<Piece>, writer: JoinHandle<Result<Box<Fill>, StoreError>> },
+    Closed,
+}
+
+impl Pipe {
+    async fn pass(&mut self, piece: Piece) -> Result<(), SinkError> {
+        self.end = match std::mem::replace(&mut self.end, End::Closed) {
+            End::Idle(mut fill) => {
+                let (tx, rx) = mpsc::channel(QUEUE);
+                let (facts, beside) = (self.facts.clone(), self.beside.clone());
+                let write = move || {
+                    beside.follow(&facts, &mut fill);
+                    write_all(fill, rx)
+                };
+                End::Writing { tx, writer: tokio::task::spawn_blocking(write) }
+            }
+            other => other,
+        };
+        match &self.end {
+            End::Writing { tx, .. } => tx.send(piece).await.map_err(|_| SinkError),
+            _ => Err(SinkError),
+        }
+    }
+
+    /// The fill, when all that was passed is written.
+    async fn close(mut self) -> Result<Result<Box<Fill>, StoreError>, FactError> {
+        match std::mem::replace(&mut self.end, End::Closed) {
+            End::Idle(fill) => Ok(Ok(fill)),
+            End::Writing { tx, writer } => {
+                drop(tx);
+                writer.await.map_err(|_| FactError::lost())
+            }
+            End::Closed => Err(FactError::lost()),
+        }
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        // Dropping a fill looks at the disk.
+        if let End::Idle(fill) = std::mem::replace(&mut self.end, End::Closed) {
+            drop(tokio::task::spawn_blocking(move || drop(fill)));
+        }
+    }
 }
 
 #[async_trait]
@@ -213,13 +259,13 @@ impl BlobSink for Pipe {
 
     async fn write(&mut self, chunk: Bytes) -> Result<(), SinkError> {
         let length = chunk.len() as u64;
-        self.tx.send(Piece::Bytes(chunk)).await.map_err(|_| SinkError)?;
+        self.pass(Piece::Bytes(chunk)).await?;
         self.position += length;
         Ok(())
     }
 
     async fn restart(&mut self) -> Result<(), SinkError> {
-        self.tx.send(Piece::Restart).await.map_err(|_| SinkError)?;
+        self.pass(Piece::Restart).await?;
         self.position = 0;
         Ok(())
     }
@@ -233,4 +279,79 @@ fn write_all(mut fill: Box<Fill>, mut rx: mpsc::Receiver<Piece>) -> Result<Box<F
         }
     }
     Ok(fill)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::Limits;
+    use crate::facts::{Options, ProviderOptions, Source};
+    use crate::name::{RepoName, Tag};
+    use crate::registry::{RawManifest, Registry, RegistryError};
+    use crate::store::Store;
+
+    /// Sends one blob, and is silent about all others.
+    struct Silent(Bytes);
+
+    #[async_trait]
+    impl Registry for Silent {
+        async fn tags(&self, _: &RepoName) -> Result<Vec<Tag>, RegistryError> {
+            std::future::pending().await
+        }
+
+        async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
+            std::future::pending().await
+        }
+
+        async fn resolve(&self, _: &RepoName, _: &Tag) -> Result<Option<Digest>, RegistryError> {
+            std::future::pending().await
+        }
+
+        async fn manifest(&self, _: &RepoName, _: &Selector) -> Result<RawManifest, RegistryError> {
+            std::future::pending().await
+        }
+
+        async fn blob(&self, _: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError> {
+            if blob.digest != Digest::of(&self.0) {
+                std::future::pending::<()>().await;
+            }
+            Ok(sink.write(self.0.clone()).await?)
+        }
+    }
+
+    fn descriptor(content: &[u8]) -> Descriptor {
+        Descriptor::bare(Digest::of(content), content.len() as u64)
+    }
+
+    /// However many transfers wait for a silent registry, threads are left for who reads from the cache.
+    #[test]
+    fn a_transfer_without_bytes_holds_no_thread() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(crate::store::Options { dir: dir.path().to_owned(), limit: 1 << 30 }).unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+        let (host, sent) = ("registry.example".parse::<crate::name::Host>().unwrap(), Bytes::from_static(b"sent"));
+        let registry = Arc::new(Silent(sent.clone()));
+        let name = host.to_string();
+        let _entered = runtime.enter();
+        let facts = Facts::new(Options {
+            sources: vec![Source::Registry { host: host.clone(), prefix: None, registry, name }],
+            store,
+            tag_ttl: Duration::from_secs(60),
+            deadline: Duration::from_secs(60),
+            limits: Limits::default(),
+            providers: ProviderOptions::default(),
+        });
+        let repo = Repo { host, name: "acme/net".parse().unwrap() };
+        runtime.block_on(async {
+            let (silent, answered) = (descriptor(b"silent"), descriptor(&sent));
+            let mut waiting = Box::pin(facts.fetch_blob(&repo, &silent, &Beside::Nothing));
+            let begun = tokio::time::timeout(Duration::from_millis(200), &mut waiting).await;
+            assert!(begun.is_err(), "a silent registry sends nothing");
+            let object =
+                tokio::time::timeout(Duration::from_secs(20), facts.fetch_blob(&repo, &answered, &Beside::Nothing))
+                    .await;
+            assert_eq!(object.expect("a thread is free").unwrap().read_all().unwrap(), sent);
+        });
+    }
 }

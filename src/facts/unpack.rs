@@ -4,8 +4,8 @@
 //! INVARIANT: at most [`PIECES`] pieces are on their way. They go round: written ones come back to be filled.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use super::nodes::Bytes;
@@ -75,7 +75,7 @@ pub(super) struct Piped<W, P> {
 ///
 /// # Errors
 /// There is no other thread to be had, or it panicked.
-pub(super) fn piped<W: Target, P>(target: W, produce: impl FnOnce(&mut Pieces) -> P) -> io::Result<Piped<W, P>> {
+pub(super) fn piped<W: Target, P>(target: W, produce: impl FnOnce(&mut dyn io::Write) -> P) -> io::Result<Piped<W, P>> {
     let (full, to_write) = sync_channel(PIECES);
     let (written, spare) = sync_channel(PIECES);
     for _ in 1..PIECES {
@@ -83,15 +83,47 @@ pub(super) fn piped<W: Target, P>(target: W, produce: impl FnOnce(&mut Pieces) -
         let _ = written.send(Vec::with_capacity(PIECE));
     }
     let mut pieces = Pieces { filling: Vec::with_capacity(PIECE), full, spare };
+    // A thread that cannot be started must not take the target with it.
+    let target = Mutex::new(Some(target));
+    let taken = || target.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let lost = || io::Error::other("an internal task ended early");
     thread::scope(|scope| {
-        let writer = thread::Builder::new().spawn_scoped(scope, move || write_all(target, to_write, written))?;
+        let write = || taken().map(|target| write_all(target, to_write, written));
+        let Ok(writer) = thread::Builder::new().spawn_scoped(scope, write) else {
+            return taken().map(|target| alone(target, produce)).ok_or_else(lost);
+        };
         let produced = produce(&mut pieces);
         pieces.finish();
-        match writer.join() {
-            Ok(written) => Ok(Piped { written, produced }),
-            Err(_) => Err(io::Error::other("an internal task ended early")),
-        }
+        let written = writer.join().ok().flatten().ok_or_else(lost)?;
+        Ok(Piped { written, produced })
     })
+}
+
+/// [`piped`] where no thread can be started beside this one (a limit of processes): slower, and that is all (O26).
+fn alone<W: Target, P>(target: W, produce: impl FnOnce(&mut dyn io::Write) -> P) -> Piped<W, P> {
+    let mut writer = Alone { target, failed: None };
+    let produced = produce(&mut writer);
+    Piped { written: writer.failed.map_or(Ok(writer.target), Err), produced }
+}
+
+/// A target that is written by who inflates.
+struct Alone<W> {
+    target: W,
+    failed: Option<StoreError>,
+}
+
+impl<W: Target> io::Write for Alone<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.target.take(bytes).map_err(|e| {
+            self.failed = Some(e);
+            io::Error::from(io::ErrorKind::Other)
+        })?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn write_all<W: Target>(
@@ -109,7 +141,7 @@ fn write_all<W: Target>(
 }
 
 /// The inflating end.
-pub(super) struct Pieces {
+struct Pieces {
     filling: Vec<u8>,
     full: SyncSender<Vec<u8>>,
     spare: Receiver<Vec<u8>>,
@@ -192,6 +224,17 @@ mod tests {
             let Ok(Unpacked::Done(object)) = unpack_into(&store, &key(&zip), &zip, &file) else { panic!("{length}") };
             assert!(object.read_all().unwrap() == content, "{length}");
         }
+    }
+
+    /// O26
+    #[test]
+    fn without_another_thread_a_member_is_unpacked_by_this_one() {
+        let content = content(PIECES * PIECE + 12_345);
+        let (_dir, store, zip, file) = bed(&content);
+        let Ok(Begin::Fill(fill)) = store.begin(&key(&zip), file.size) else { panic!("a fill") };
+        let unpacked = alone(fill, |out| archive::extract(&Bytes(&zip), &file, out));
+        unpacked.produced.unwrap();
+        assert!(unpacked.written.unwrap().publish().unwrap().read_all().unwrap() == content);
     }
 
     /// hostile input Z25

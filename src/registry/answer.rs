@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::Failure;
 use super::origin::Origin;
 use super::retry::{Fault, Patience, Retry, retry_after};
-use super::transport::fault_of;
+use super::transport::{fault_of, way_to};
 
 /// How much is read of the body of an answer that is an error.
 const ERROR_BODY_MAX: u64 = 16 << 10;
@@ -111,7 +111,7 @@ impl Document {
             Err(_) => String::from_utf8_lossy(&self.bytes).into_owned(),
         };
         let text = escaped(text.trim());
-        let (origin, status) = (&self.origin, self.status.as_u16());
+        let (origin, status) = (way_to(&self.origin), self.status.as_u16());
         if text.is_empty() {
             format!("{origin} answered {status}")
         } else {

@@ -162,7 +162,8 @@ impl Transport {
         limit: Duration,
         patience: &Patience,
     ) -> Result<Response, Fault> {
-        let doing = Origin::of(request.url()).map_or_else(String::new, |origin| format!("waiting for {origin}"));
+        let doing =
+            Origin::of(request.url()).map_or_else(String::new, |origin| format!("waiting for {}", way_to(&origin)));
         self.exchange(request, count, from, |answering| patience.within(limit, &doing, answering)).await
     }
 
@@ -257,7 +258,7 @@ impl Transport {
         };
         let failed = match answer {
             Ok(response) if response.status().is_server_error() => {
-                Some((format!("{origin} answered {}", response.status().as_u16()), None))
+                Some((format!("{} answered {}", way_to(origin), response.status().as_u16()), None))
             }
             Err(fault) if matches!(fault.failure, Failure::TimedOut | Failure::Unreachable) => {
                 Some((fault.rule.clone(), fault.remedy.clone()))
@@ -299,19 +300,45 @@ fn has_proxy() -> bool {
         .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
-/// The proxy that the environment names for an origin, without its user and password. Exceptions (`NO_PROXY`) are not
-/// looked at, so that this is for sentences about requests that took the way of a proxy, or may have.
+/// The proxy that the environment names for an origin, without its user and password: for sentences about requests that
+/// took its way.
 fn proxy_of(origin: &Origin) -> Option<String> {
-    if origin.is_loopback() {
-        return None;
-    }
     let names = match origin.scheme() {
         Scheme::Https => ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"],
         Scheme::Http => ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"],
     };
-    let value = names.iter().filter_map(|name| std::env::var(name).ok()).find(|value| !value.is_empty())?;
+    let first = |names: &[&str]| names.iter().filter_map(|name| std::env::var(name).ok()).find(|v| !v.is_empty());
+    let value = first(&names)?;
+    let excepted = first(&["no_proxy", "NO_PROXY"]).is_some_and(|list| is_excepted(origin, &list));
+    if origin.is_loopback() || excepted {
+        return None;
+    }
     let url = reqwest::Url::parse(&value).or_else(|_| reqwest::Url::parse(&format!("http://{value}"))).ok()?;
     Some(shown(&url).trim_end_matches('/').to_owned())
+}
+
+/// Whether a list of exceptions (`NO_PROXY`) names the origin's host, or a domain above it. Networks in the list (`/8`)
+/// are not looked at.
+fn is_excepted(origin: &Origin, list: &str) -> bool {
+    let text = origin.to_string();
+    let Some(host) = reqwest::Url::parse(&text).ok().and_then(|url| url.host_str().map(str::to_owned)) else {
+        return false;
+    };
+    list.split(',').map(|entry| entry.trim().trim_start_matches('.')).filter(|entry| !entry.is_empty()).any(|entry| {
+        let above = host.len().checked_sub(entry.len()).and_then(|at| host.split_at_checked(at));
+        entry == "*"
+            || above.is_some_and(|(before, rest)| {
+                rest.eq_ignore_ascii_case(entry) && (before.is_empty() || before.ends_with('.'))
+            })
+    })
+}
+
+/// An origin for a sentence about what came back from it: with the proxy on the way, which may be to blame.
+pub(super) fn way_to(origin: &Origin) -> String {
+    match proxy_of(origin) {
+        Some(proxy) => format!("{origin} through the proxy {proxy}"),
+        None => origin.to_string(),
+    }
 }
 
 fn proxy_denies(origin: &Origin) -> Fault {
@@ -440,14 +467,15 @@ pub(super) fn fault_of(error: &reqwest::Error, origin: &Origin) -> Fault {
     }
     let malformed = ["invalid HTTP", "message head is too large", "invalid content-length", "unexpected transfer"];
     if malformed.iter().any(|m| words.contains(m)) {
-        return Fault::new(Failure::Protocol, format!("{origin} does not speak HTTP: {words}"));
+        return Fault::new(Failure::Protocol, format!("{} does not speak HTTP: {words}", way_to(origin)));
     }
-    Fault::passing(Failure::TimedOut, format!("the connection to {origin} broke: {words}"))
+    Fault::passing(Failure::TimedOut, format!("the connection to {} broke: {words}", way_to(origin)))
 }
 
 /// TLS never falls back to anything; the reason reaches the user (hostile input R54).
 fn tls_fault(error: &rustls::Error, origin: &Origin) -> Fault {
-    let fault = |rule: String| Fault::new(Failure::Unreachable, format!("no TLS connection to {origin}: {rule}"));
+    let fault =
+        |rule: String| Fault::new(Failure::Unreachable, format!("no TLS connection to {}: {rule}", way_to(origin)));
     let reason = match error {
         rustls::Error::InvalidCertificate(reason) => reason,
         rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {

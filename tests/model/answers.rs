@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tofufs::artifact::Release;
-use tofufs::facts::{FactError, Facts, Failure};
+use tofufs::facts::{FactError, Facts, Failure, Unpacking};
 use tofufs::fs::{Entry, FOREVER, Fs, Lookup, ROOT};
 use tofufs::name::{Reference, Repo};
 use tofufs::tree::{Fact, Known, Need};
@@ -125,18 +125,18 @@ async fn a_failure_counts_for_a_while_or_until_it_is_forgotten() {
         let (_, release) = here.release(&repo("a"), digest).await.unwrap();
         let Release::Module(archive) = release else { panic!("a module") };
         fake.state().mode = mode;
-        assert_eq!(failure(here.package(&repo("a"), &archive).await), wanted);
+        assert_eq!(failure(here.package(&repo("a"), &archive, Unpacking::WhenOpened).await), wanted);
         fake.state().mode = Mode::Up;
         let requests = fake.state().requests;
-        assert_eq!(failure(here.package(&repo("a"), &archive).await), wanted);
+        assert_eq!(failure(here.package(&repo("a"), &archive, Unpacking::WhenOpened).await), wanted);
         assert_eq!(fake.state().requests, requests);
         if is_forgotten {
             here.forget(|_| true);
-            here.package(&repo("a"), &archive).await.unwrap();
+            here.package(&repo("a"), &archive, Unpacking::WhenOpened).await.unwrap();
             continue;
         }
         let begun = Instant::now();
-        while here.package(&repo("a"), &archive).await.is_err() {
+        while here.package(&repo("a"), &archive, Unpacking::WhenOpened).await.is_err() {
             assert!(begun.elapsed() < Duration::from_secs(60), "it is never asked for again");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

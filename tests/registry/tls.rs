@@ -224,10 +224,16 @@ fn a_proxy_of_a_registry_without_tls_is_named() {
     let proxy = Hostile::start();
     proxy.put_manifest("acme/net", Some("1.0"), INDEX, b"{}");
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let overloaded = Reply::new(502, "text/html", "<html>");
     let denies = Reply::new(407, "text/html", "<html>").with("Proxy-Authenticate", "Basic realm=proxy");
     for (address, answer, wanted) in [
         (proxy.host(), None, "done".to_owned()),
         (proxy.host(), Some(denies), format!("Denied 127.0.0.1:5: the proxy http://{}", proxy.host())),
+        (
+            proxy.host(),
+            Some(overloaded),
+            format!("http://registry.example through the proxy http://{} answered 502 (an HTML page)", proxy.host()),
+        ),
         (closed.clone(), None, format!("through the proxy http://{closed}")),
     ] {
         proxy.behave();
