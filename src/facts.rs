@@ -41,6 +41,9 @@ use origins::{Origin, Origins};
 pub struct Options {
     /// Sources in the user's order: of several that hold a name the first wins.
     pub sources: Vec<Source>,
+    /// Whether stores take the place of the registries that they hold: what they say is then kept for later mounts as
+    /// what those registries said.
+    pub stores_stand_in: bool,
     /// The cache.
     pub store: Arc<Store>,
     /// How long an edge counts without being confirmed.
@@ -94,7 +97,7 @@ impl Facts {
         let facts = Facts {
             offers,
             store: options.store,
-            origins: Origins::new(options.sources),
+            origins: Origins::new(options.sources, options.stores_stand_in),
             tag_ttl: options.tag_ttl,
             deadline: options.deadline,
             limits: options.limits,
@@ -218,6 +221,6 @@ impl Facts {
     }
 
     fn kept_apart(&self, host: &Host) -> String {
-        self.origins.get(host).map(|origin| origin.kept_apart()).unwrap_or_default()
+        self.origins.get(host).map(|origin| origin.kept_apart().to_owned()).unwrap_or_default()
     }
 }

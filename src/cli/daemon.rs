@@ -188,6 +188,7 @@ fn file_system(settings: &MountSettings, control: &Path) -> Result<(Arc<Fs>, Opt
     };
     let facts = Facts::new(facts::Options {
         sources,
+        stores_stand_in: false,
         store,
         tag_ttl: settings.network.tag_ttl,
         deadline: settings.network.deadline,

@@ -68,6 +68,7 @@ impl Registries {
     pub fn facts_over(&self, source: facts::Source) -> Arc<Facts> {
         Facts::new(facts::Options {
             sources: vec![source],
+            stores_stand_in: false,
             store: Arc::clone(&self.store),
             tag_ttl: self.network.tag_ttl,
             deadline: self.network.deadline,
@@ -108,6 +109,7 @@ impl Registries {
         }
         Ok(Facts::new(facts::Options {
             sources,
+            stores_stand_in: true,
             store: Arc::clone(&self.store),
             tag_ttl: self.network.tag_ttl,
             deadline: self.network.deadline,

@@ -434,7 +434,7 @@ impl Facts {
         let origin = self.origins.get(need.host());
         let apart = origin.map(|origin| match need {
             Need::Catalog(_) => origin.lists_kept_apart(),
-            _ => origin.kept_apart(),
+            _ => origin.kept_apart().to_owned(),
         });
         name_of(need) + &apart.unwrap_or_default()
     }

@@ -89,30 +89,30 @@ pub(super) struct Origin {
     sources: Vec<usize>,
     /// What each of them holds of the registry.
     parts: Vec<Arc<Watched>>,
-    /// The stores among them, as the user wrote them, and whether a registry is among them.
-    stores: Vec<String>,
+    has_store: bool,
     has_registry: bool,
+    kept_apart: String,
 }
 
 impl Origin {
     /// What is added to the names under which edges are kept for later mounts: what stores answered, alone or before a
     /// registry, is no answer of a mount without them.
-    pub(super) fn kept_apart(&self) -> String {
-        if self.stores.is_empty() { String::new() } else { format!(" of {}", self.stores.join(";")) }
+    pub(super) fn kept_apart(&self) -> &str {
+        &self.kept_apart
     }
 
     /// The same of lists of repositories, which are complete for the mounted parts of the registry alone.
     pub(super) fn lists_kept_apart(&self) -> String {
         let parts: Option<Vec<&str>> = self.prefixes.iter().map(|part| part.as_ref().map(RepoName::as_str)).collect();
         match parts {
-            Some(parts) => format!("{} below {}", self.kept_apart(), parts.join(";")),
-            None => self.kept_apart(),
+            Some(parts) => format!("{} below {}", self.kept_apart, parts.join(";")),
+            None => self.kept_apart.clone(),
         }
     }
 
     /// Whether a store is among its sources. Asking it costs nothing, so that nothing that was kept counts before it.
     pub(super) fn has_store(&self) -> bool {
-        !self.stores.is_empty()
+        self.has_store
     }
 
     /// Whether a registry is among its sources.
@@ -124,13 +124,15 @@ impl Origin {
 /// See the module.
 pub(super) struct Origins {
     sources: Vec<Source>,
+    /// See [`super::Options::stores_stand_in`].
+    stores_stand_in: bool,
     joined: RwLock<BTreeMap<Host, Arc<Origin>>>,
 }
 
 impl Origins {
     /// The registries of `sources`. Reads the stores.
-    pub(super) fn new(sources: Vec<Source>) -> Origins {
-        let origins = Origins { sources, joined: RwLock::default() };
+    pub(super) fn new(sources: Vec<Source>, stores_stand_in: bool) -> Origins {
+        let origins = Origins { sources, stores_stand_in, joined: RwLock::default() };
         origins.present();
         origins
     }
@@ -209,8 +211,12 @@ impl Origins {
             }
         };
         let is_store = |at: &&usize| matches!(self.sources[**at], Source::Store { .. });
-        let stores: Vec<_> = sources.iter().filter(is_store).map(|at| self.sources[*at].name().to_owned()).collect();
-        let has_registry = stores.len() < sources.len();
-        Origin { registry, prefixes, sources, parts, stores, has_registry }
+        let stores: Vec<&str> = sources.iter().filter(is_store).map(|at| self.sources[*at].name()).collect();
+        let (has_store, has_registry) = (!stores.is_empty(), stores.len() < sources.len());
+        let kept_apart = match has_store && !self.stores_stand_in {
+            true => format!(" of {}", stores.join(";")),
+            false => String::new(),
+        };
+        Origin { registry, prefixes, sources, parts, has_store, has_registry, kept_apart }
     }
 }

@@ -156,6 +156,11 @@ impl Fs {
         }
     }
 
+    /// Whether `dir` was made by a client, if nothing is in it as well.
+    pub(super) fn is_beside(&self, dir: &Dir) -> bool {
+        self.options.plugin_cache.as_ref().is_some_and(|cache| cache.is_dir(dir))
+    }
+
     /// All names in `dir` beside the view.
     pub(super) fn list_beside(&self, dir: &Dir) -> Vec<(String, Arc<Node>)> {
         let cache = self.options.plugin_cache.as_ref();

@@ -184,7 +184,9 @@ impl Fs {
                     self.facts.load(need).await?;
                     continue;
                 }
-                Step::Absent if beside.is_empty() => return Err(FsError::plain(Errno::ENOENT)),
+                Step::Absent if beside.is_empty() && !(view == View::PluginCache && self.is_beside(dir)) => {
+                    return Err(FsError::plain(Errno::ENOENT));
+                }
                 Step::Absent => providers::Listing { entries: BTreeMap::new(), error: None },
                 Step::Failed(e) => return Err(e.into()),
             };

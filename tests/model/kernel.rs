@@ -89,6 +89,7 @@ pub fn mount(fake: &Arc<Fake>, store: &Arc<Store>, tag_ttl: Duration, offline: b
     };
     let facts = Facts::new(facts::Options {
         sources: vec![facts::Source::Registry { host, prefix: None, registry, name: HOST.into() }],
+        stores_stand_in: false,
         store: store.clone(),
         tag_ttl,
         deadline: Duration::from_secs(20),

@@ -21,7 +21,7 @@ fn mounted(server: &Hostile, arguments: &[&str]) -> Option<Mount> {
 #[test]
 fn a_repository_may_have_the_longest_name() {
     let server = Hostile::start();
-    let longest = format!("{}b", "a".repeat(50).repeat(1) + "/" + &vec!["a".repeat(50); 4].join("/"));
+    let longest = vec!["a".repeat(50); 5].join("/") + "b";
     assert_eq!(longest.len(), 255);
     for repo in [longest.as_str(), &longest[..254]] {
         put(&server, repo, "1.0.0", &module(repo));
@@ -56,7 +56,7 @@ fn what_programs_probe_for_is_absent_without_a_request() {
         "net%3A1.0.0".to_owned(),
         "Net:1.0.0".to_owned(),
     ];
-    for dir in [format!("{host}"), format!("{host}/acme"), format!("{host}/acme/net")] {
+    for dir in [host.clone(), format!("{host}/acme"), format!("{host}/acme/net")] {
         for name in never.iter().chain(&spelled) {
             let found = fs::symlink_metadata(mount.join(&dir).join(name));
             assert_eq!(errno(found), Some(Errno::NOENT), "{dir}/{name}");
@@ -124,7 +124,7 @@ fn a_release_can_be_mounted_elsewhere_and_under_an_overlay() {
         printf above >> merged/main.tf && mv merged/modules merged/moved && cat merged/moved/inner/main.tf || exit 2
         test \"$(cat merged/main.tf)\" = belowabove && test \"$(cat bound/main.tf)\" = below || exit 3";
     let output = Command::new("unshare")
-        .args(["-m", "bash", "-c", script, "bash"])
+        .args(["-m", "--propagation", "slave", "bash", "-c", script, "bash"])
         .arg(&release)
         .current_dir(dir.path())
         .output()

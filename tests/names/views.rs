@@ -119,3 +119,24 @@ fn extended_attributes_are_true_and_cost_no_request() {
 fn digest((path, content): (PathBuf, Option<Vec<u8>>)) -> (PathBuf, Option<String>) {
     (path, content.map(|bytes| format!("zh:{}", Digest::of(&bytes).hex())))
 }
+
+#[test]
+fn a_directory_that_a_client_made_in_the_plugin_cache_opens_before_anything_is_in_it() {
+    let server = Hostile::start();
+    let Some(mount) = mounted(&server) else { return };
+    let cache = mount.join("plugin-cache");
+    for made in ["reg.example/acme/hello/9.0.0", "reg.example/acme/other/1.0.0", "elsewhere.example/ns/typ/1.0.0"] {
+        let package = cache.join(made).join("linux_amd64");
+        for dir in package.ancestors().take_while(|dir| *dir != cache).collect::<Vec<_>>().into_iter().rev() {
+            if !dir.exists() {
+                fs::create_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+                let count = fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())).count();
+                assert_eq!(count, 0, "{}", dir.display());
+            }
+        }
+        fs::write(package.join("terraform-provider-x"), made).expect("a package is taken");
+        assert_eq!(fs::read_to_string(package.join("terraform-provider-x")).expect("a file"), made);
+    }
+    let absent = fs::read_dir(cache.join("reg.example/acme/hello/8.0.0"));
+    assert!(absent.is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound));
+}

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tofufs::digest::Digest;
 use zip::write::SimpleFileOptions;
@@ -12,10 +13,12 @@ use crate::clients::{Client, configuration_for, file_system_mirror};
 use crate::support::docker_registry::DockerRegistry;
 use crate::support::hostile::{Behaviour, Hostile, Reply};
 use crate::support::mount::{Mount, Options, finish};
-use crate::support::{pack, program};
+use crate::support::{pack, program, wait_until};
 use crate::tiny::{self, OTHER};
 use crate::{ORIGIN, declared, here, mapped, registry};
 
+/// No test waits longer for something that has to come.
+const PATIENCE: Duration = Duration::from_secs(30);
 const INIT: [&str; 3] = ["init", "-input=false", "-no-color"];
 
 /// What an `init` that fails prints, on one line.
@@ -261,9 +264,10 @@ fn releases_that_cannot_be_used(name: &'static str) {
             let said = refused(&client);
             assert!(said.contains(&format!("{ORIGIN}/acme/tiny")), "{view} {version}: {said}");
             assert!(client.lock().is_empty(), "{view} {version}: {}", client.lock());
-            let log = bed.mount.log();
-            let lines: Vec<_> = log.lines().filter(|line| line.contains(&format!("tiny:{version}"))).collect();
-            assert!(lines.iter().any(|line| line.contains(reason)), "{version}: {log}");
+            let tag = format!("tiny:{version}");
+            let is_told = || bed.mount.log().lines().any(|line| line.contains(&tag) && line.contains(reason));
+            // The log has a writer of its own.
+            assert!(wait_until(PATIENCE, is_told), "{version}: {}", bed.mount.log());
         }
         let client = bed.client(&format!("{view}-good"), view);
         let root = fs::read_to_string(client.dir.join("main.tf")).unwrap();
