@@ -286,6 +286,7 @@ fn a_transfer_that_breaks_off_leaves_nothing_but_what_can_be_resumed() {
     let mut fetch = bed.fetch(&zip);
     assert_eq!(fetch.fill.position(), zip.len() as u64 - 500_000);
     fetch.fill.write(&zip[zip.len() - 500_000..]).unwrap();
+    bed.until_inflated(3 * LARGE);
     bed.settle(fetch);
     assert_eq!((bed.names("tmp").len(), bed.members().len()), (0, 4));
 }
@@ -305,6 +306,7 @@ fn a_transfer_that_begins_anew_is_followed_anew() {
     first.ahead.follow(&bed.store, &Limits::default(), &mut fill);
     let stage = lock(&first.ahead.run).as_ref().unwrap().stage.clone();
     fill.write(&zip).unwrap();
+    bed.until_inflated(LARGE);
     bed.settle(Fetch { fill, ahead: first.ahead, stage });
     assert_eq!(bed.members().len(), 2);
 }
