@@ -30,7 +30,7 @@ impl Place {
         command.arg("mount").arg("--cache-dir").arg(cache).arg("--state-dir").arg(self.path("state"));
         command.arg(format!("oci:{}", self.path("store").display())).arg(point);
         let output: Output = finish(command);
-        let mounted = fs::read_to_string("/proc/self/mountinfo").unwrap().contains(self.0.path().to_str().unwrap());
+        let mounted = support::mount::mounted().contains(self.0.path().to_str().unwrap());
         if mounted {
             let _ = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
         }
@@ -105,7 +105,7 @@ fn nothing_in_a_mount_is_set_id_or_a_device() {
     let Some(bed) = Bed::over(&[&server], &[]) else { return };
     let run = bed.path(&format!("{}/net:1.0.0", server.host())).join("run");
     assert_eq!(fs::metadata(&run).unwrap().permissions().mode(), 0o100555);
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mounts = support::mount::mounted();
     let line = mounts.lines().find(|line| line.contains(bed.mount.path().to_str().unwrap())).unwrap();
     assert!(line.contains("nosuid") && line.contains("nodev"), "{line}");
 }

@@ -140,7 +140,7 @@ fn a_signal_to_the_daemon_in_mid_fetch_leaves_no_mount_behind() {
                 assert!(support::wait_until(PATIENCE, || blob_requests(&server, "net") > 0));
                 kill_process(bed.mount.pid(), kind).unwrap();
                 let point = bed.mount.path().to_str().unwrap().to_owned();
-                let mounted = || fs::read_to_string("/proc/self/mountinfo").unwrap().contains(&point);
+                let mounted = || support::mount::mounted().contains(&point);
                 assert!(support::wait_until(PATIENCE, || !mounted()), "{kind:?}: still mounted");
                 ends(&mut child);
                 let process = format!("/proc/{}/stat", bed.mount.pid().as_raw_nonzero());

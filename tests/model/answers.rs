@@ -234,6 +234,21 @@ async fn a_listed_release_whose_tag_is_known_to_have_moved_is_not_kept() {
     assert_ne!(entry(&fs, &tag).await.attr.ino, old);
 }
 
+/// What a tag moved to may be refused: then it is there, and whoever is in what it was stays in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_that_moved_to_what_is_refused_is_still_there() {
+    let (fake, cache) = (registry(true), tempfile::tempdir().unwrap());
+    let fs = mount(&fake, &open_store(&cache), TTL, false);
+    let tag = format!("{HOST}/a:1");
+    let before = entry(&fs, &tag).await.attr.ino;
+    listed(&fs, &tag).await;
+    fake.state().tags.get_mut("a").unwrap().insert("1".into(), artifacts()[1].artifact.digest());
+    fake.state().mode = Mode::Huge;
+    fs.facts().forget(|_| true);
+    assert_eq!(entry(&fs, &tag).await.attr.ino, before);
+    assert_eq!(listed(&fs, &tag).await.len(), 2);
+}
+
 /// A wrong size with attributes that are kept makes OpenTofu record the hash of an empty file.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_size_that_is_not_known_is_not_kept_and_never_wrong_once_it_was_asked_for() {

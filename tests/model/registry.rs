@@ -20,6 +20,8 @@ pub enum Mode {
     Denied,
     /// Something answers that is no registry.
     Portal,
+    /// All that it has is beyond what is read.
+    Huge,
 }
 
 pub struct State {
@@ -70,6 +72,7 @@ impl Fake {
             Mode::Up => answer(&state).ok_or(RegistryError::new(Failure::Absent, subject, "no such thing")),
             Mode::Away => Err(RegistryError::new(Failure::Unreachable, subject, "no connection")),
             Mode::Denied => Err(RegistryError::new(Failure::Denied, subject, "not for you")),
+            Mode::Huge => Err(RegistryError::new(Failure::TooLarge, subject, "over the limit")),
             Mode::Portal => Err(RegistryError::new(Failure::Protocol, subject, "log in at the hotel's desk")),
         }
     }

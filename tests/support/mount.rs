@@ -317,11 +317,14 @@ fn detach(path: &Path) {
     }
 }
 
+/// What is mounted where, on the whole machine: other people's paths need not be UTF-8.
+pub fn mounted() -> String {
+    String::from_utf8_lossy(&fs::read("/proc/self/mountinfo").expect("proc")).into_owned()
+}
+
 /// The kernel's control directory of the FUSE mount at `path`, found without touching the mount.
 fn connection(path: &Path) -> Option<PathBuf> {
-    // Of a mount that somebody else made, the name need not be text.
-    let mounts = fs::read("/proc/self/mountinfo").expect("proc");
-    let mounts = String::from_utf8_lossy(&mounts);
+    let mounts = mounted();
     let device = mounts.lines().rev().find_map(|line| {
         let mut fields = line.split(' ').skip(2);
         let device = fields.next()?;
