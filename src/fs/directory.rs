@@ -49,6 +49,14 @@ impl LocalListing {
             Some(names) if offset > 0 => Ok(names.clone()),
             _ => {
                 let now = Arc::new(self.dir.area.tree.list(&self.dir.node)?);
+                // What is behind the names cannot be told where an ordinary user may list a directory and not go in:
+                // that is an error, since an empty listing would be a lie.
+                if let Some(name) = now.first()
+                    && let Err(e) = self.dir.below(name.clone()).stat()
+                    && e.errno == Errno::EACCES
+                {
+                    return Err(e);
+                }
                 Ok(names.insert(now).clone())
             }
         }

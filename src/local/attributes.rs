@@ -60,18 +60,26 @@ impl Tree {
     }
 
     fn stat_of(&self, node: &Node) -> Result<Stat> {
-        match self.locate(node) {
-            Ok(at) => at.stat(),
+        match self.reach(node) {
+            Ok((_, stat)) => Ok(stat),
             Err(e) => node.open_file(|_| true).ok_or(e)?.stat(),
         }
+    }
+
+    /// The place of `node` and what is there. An ordinary user may have closed the directory to itself, and then has no
+    /// way but through what is open.
+    fn reach(&self, node: &Node) -> Result<(At, Stat)> {
+        let at = self.locate(node)?;
+        let stat = at.stat()?;
+        Ok((at, stat))
     }
 
     /// Changes attributes of `node`, and gives the new ones. A size is changed through `file` where one is given:
     /// whoever opened a file for writing may cut it, whatever its mode is by now.
     pub fn change(&self, node: &Node, change: &Change, file: Option<&File>) -> Result<Stat> {
         let _names = self.read_names();
-        match self.locate(node) {
-            Ok(at) => {
+        match self.reach(node) {
+            Ok((at, _)) => {
                 self.change_place(&at, change, file)?;
                 at.stat()
             }
@@ -151,8 +159,8 @@ impl Tree {
 
     fn with_attributes<T>(&self, node: &Node, call: impl FnOnce(&str) -> Result<T>) -> Result<T> {
         let _names = self.read_names();
-        match self.locate(node) {
-            Ok(at) => {
+        match self.reach(node) {
+            Ok((at, _)) => {
                 let place = at.open(OFlags::PATH)?;
                 call(&by_descriptor(place.as_fd()))
             }

@@ -352,7 +352,8 @@ fn status_does_not_wait_for_a_mount_that_hangs() {
     kill_process(pid, Signal::CONT).unwrap();
     assert_eq!(status.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&status.stderr).contains("does not answer"), "{status:?}");
-    done(&place.run(&["umount", "mnt"]));
+    // Another test that shows all mounts may have waited for this one, too.
+    eventually("unmounted", || place.run(&["umount", "mnt"]).status.success());
 }
 
 /// The file system by which connections are aborted; mounted by the test itself where nobody has done so.
@@ -449,4 +450,34 @@ fn a_reader_that_leaves_early_is_no_failure() {
     let mut child = place.command().args(["completions", "bash"]).stdout(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// Root can always go back to a file; an ordinary user has what is open and nothing else.
+#[test]
+fn an_open_file_in_staging_outlives_the_way_to_it() {
+    let Some(place) = Place::new() else { return };
+    done(&place.mount(&[]));
+    let dir = place.path("mnt/staging/registry.example/acme");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("file"), "text").unwrap();
+    let file = fs::File::options().write(true).open(dir.join("file")).unwrap();
+    file.set_permissions(fs::Permissions::from_mode(0o400)).unwrap();
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o600)).unwrap();
+    file.set_len(2).unwrap();
+    file.set_permissions(fs::Permissions::from_mode(0o640)).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    rustix::fs::fsetxattr(&file, "user.note", b"x", rustix::fs::XattrFlags::empty()).unwrap();
+    // What cannot be looked at is no empty directory.
+    let listed =
+        fs::read_dir(&dir).and_then(|entries| entries.map(|entry| entry.map(drop)).collect::<Result<Vec<_>, _>>());
+    match rustix::process::geteuid().is_root() {
+        true => assert_eq!(listed.unwrap().len(), 1),
+        false => assert_eq!(listed.unwrap_err().kind(), std::io::ErrorKind::PermissionDenied),
+    }
+    assert_eq!((file.metadata().unwrap().len(), file.metadata().unwrap().mode() & 0o777), (2, 0o640));
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(fs::read(dir.join("file")).unwrap(), b"te");
+    drop(file);
+    fs::remove_dir_all(&dir).unwrap();
+    done(&place.run(&["umount", "mnt"]));
 }

@@ -123,6 +123,9 @@ impl Users {
 #[test]
 fn a_mount_is_its_owners_and_roots_to_control() {
     let Some(users) = Users::meet("a_mount_is_its_owners_and_roots_to_control") else { return };
+    let none = users.tofufs(NOBODY, &["status"]);
+    assert!(none.status.success() && none.stdout.is_empty(), "{none:?}");
+    assert_eq!(users.tofufs(ROOT, &["status", "--json"]).stdout, b"{\"mounts\":[]}\n");
     done(&users.mount(NOBODY, &[]));
     done(&users.mount(DAEMON, &[]));
     assert!(users.shell(DAEMON, "cat $1/registry.example/acme/network/1.1.0/main.tf", DAEMON).contains("locals"));

@@ -84,7 +84,7 @@ fn exit_codes_tell_wrong_use_from_failure_for_every_command() {
         assert!(output.stdout.is_empty(), "{words}: {output:?}");
         assert!(said.starts_with("tofufs: ") && said.lines().count() == 1, "{words}: {said}");
     }
-    for words in ["--version", "--help", "help mount", "status", "completions zsh", "cache --help", "mount -h"] {
+    for words in ["--version", "--help", "help mount", "completions zsh", "cache --help", "mount -h"] {
         let output = run(&words.split(' ').collect::<Vec<_>>());
         assert!(output.status.success() && output.stderr.is_empty(), "{words}: {output:?}");
     }
@@ -95,16 +95,6 @@ fn keys(object: &Value) -> String {
     let mut keys: Vec<_> = object.as_object().unwrap().keys().cloned().collect();
     keys.sort();
     keys.join(" ")
-}
-
-#[test]
-fn without_a_mount_status_is_empty() {
-    if fs::read_to_string("/proc/self/mounts").unwrap().contains(" fuse.tofufs ") {
-        return eprintln!("skipped: there are mounts of tofufs here");
-    }
-    let run = outside();
-    assert_eq!(run(&["status"]).stdout, b"");
-    assert_eq!(run(&["status", "--json"]).stdout, b"{\"mounts\":[]}\n");
 }
 
 #[test]
@@ -149,9 +139,9 @@ fn streams_that_are_closed_or_full_do_no_harm() {
     done(&shell("\"$0\" mount \"$1\" mnt <&- >&- 2>&-"));
     // No descriptor of the mount's process is taken for one that was closed.
     fs::create_dir_all(place.path("mnt/staging/registry.example/acme")).unwrap();
-    done(&shell("\"$0\" status >&-"));
-    done(&shell("\"$0\" status --json 2>&- | head -c 0"));
-    let full = shell("\"$0\" status >/dev/full");
+    done(&shell("\"$0\" status mnt >&-"));
+    done(&shell("\"$0\" status --json mnt 2>&- | head -c 0"));
+    let full = shell("\"$0\" status mnt >/dev/full");
     assert!(failed(&full).contains("cannot write to standard output"));
     assert_eq!(shell("\"$0\" umount nowhere 2>/dev/full").status.code(), Some(1));
     done(&shell("\"$0\" umount mnt <&- >&- 2>&-"));

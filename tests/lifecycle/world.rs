@@ -28,6 +28,8 @@ const MAKE: &str = r#"
 impossible() { echo "$1" >&2; exit 77; }
 world=$1 programs=$2 user=$3
 shift 3
+# The copies of other tests' mounts would keep their daemons alive.
+umount -i -l -a -t fuse.tofufs 2>/dev/null
 mount --bind "$programs" "$world/programs" || impossible "there are no bind mounts here"
 if mknod "$world/fuse" c 10 229 && chmod 0666 "$world/fuse"; then
     mount --bind "$world/fuse" /dev/fuse
