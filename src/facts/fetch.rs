@@ -341,6 +341,7 @@ mod tests {
             deadline: Duration::from_secs(60),
             limits: Limits::default(),
             providers: ProviderOptions::default(),
+            stores_stand_in: false,
         });
         let repo = Repo { host, name: "acme/net".parse().unwrap() };
         runtime.block_on(async {

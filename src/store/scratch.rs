@@ -67,17 +67,18 @@ impl Store {
     /// The disk takes no writes.
     pub fn scratch(&self) -> Result<Scratch, StoreError> {
         let layout = self.layout_to_write()?;
-        let name = format!("{}{SCRATCH}", random_name());
+        let (new, name) = (format!("{}.new", random_name()), format!("{}{SCRATCH}", random_name()));
         let system = |errno| StoreError::system(&name, "make a file in the cache", errno);
-        let file = layout.tmp.open_or_make(&name).map_err(system)?;
+        let file = layout.tmp.open_or_make(&new).map_err(system)?;
+        // Under this name it is locked from the first moment, so that nobody takes it for one of a dead process.
+        let locking = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        if let Err(errno) = locking.and_then(|()| layout.tmp.rename(&new, &layout.tmp, &name)) {
+            let _ = layout.tmp.unlink(&new);
+            return Err(system(errno));
+        }
         let shared = Arc::new(Shared { name: name.clone(), file: Mutex::new(None) });
         let summer = Box::new(Summer::new(&layout.seals));
         let scratch = Scratch { layout, shared: shared.clone(), position: 0, summer };
-        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(system)?;
-        // Before it was locked it could be taken for one of a dead process.
-        if !scratch.layout.tmp.holds(&name, &file) {
-            return Err(system(Errno::BUSY));
-        }
         *locked(&shared.file) = Some(file);
         let mut all = locked(&self.scratches.0);
         all.retain(|other| other.strong_count() > 0);

@@ -39,6 +39,7 @@ fn facts_within(deadline: Duration, fake: &Arc<Fake>, cache: &tempfile::TempDir,
         deadline,
         limits: Limits { archive, ..Limits::default() },
         providers: facts::ProviderOptions::default(),
+        stores_stand_in: false,
     })
 }
 
