@@ -194,6 +194,13 @@ async fn a_wrong_answer_to_a_range_starts_over_once_and_is_then_refused() {
         wrong("Content-Range", "bytes 400-300/1000"),
         wrong("Content-Range", "bytes 400-998/1000"),
         wrong("ETag", "\"other\""),
+        Behaviour::edit(|seen, mut reply| match seen.header("range") {
+            Some(_) => {
+                reply.body.push(b'x');
+                reply.with("Content-Range", "bytes 400-1000/*")
+            }
+            None => reply,
+        }),
         missing,
         multipart,
         Behaviour::Answer(Reply::error(416, "RANGE")),

@@ -400,7 +400,9 @@ fn headers_that_reach_beyond_their_place_are_refused() {
     for which in 0..3 {
         refused_for(&patched(zip(sample()), b"PK\x03\x04", which, 28, &most), "no local header");
     }
-    // Just as far as the archive goes, so that all bytes are there.
+    // Not as far as the archive goes, so that all bytes are there.
+    let long = archive(sample()).with(|a| a.comment = vec![b'x'; 5000]).bytes();
+    refused_for(&patched(long, b"PK\x01\x02", 0, 32, &1000_u16.to_le_bytes()), "fewer entries");
     let whole = zip(sample());
     let local = whole.len() as u16 - 30 - 2;
     refused_for(&patched(whole, b"PK\x03\x04", 0, 28, &local.to_le_bytes()), "no local header");
