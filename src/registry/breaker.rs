@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 const FAILURES: u32 = 5;
 /// The longest time between two probes.
 const PROBE_MAX: Duration = Duration::from_secs(30);
-/// The time between two probes where failing costs nobody anything: no connection came about, and that was clear at once.
-const CHEAP_PROBE: Duration = Duration::from_secs(2);
+/// The first and the longest time between two probes where failing costs nobody anything: no connection came about, and
+/// that was clear at once. A registry that restarts is back in a moment.
+const CHEAP_PROBE_FIRST: Duration = Duration::from_millis(250);
+const CHEAP_PROBE_MAX: Duration = Duration::from_secs(2);
 
 /// What a failure cost who asked, and the origin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,10 +73,11 @@ impl Breaker {
 
     /// The origin could not be reached, stayed silent, or answered that it is broken.
     pub fn failure(&mut self, now: Instant, cost: Cost) {
-        let cheap = CHEAP_PROBE.min(self.probe_after);
+        let cheap = |wait: Duration| State::Open { since: now, wait: wait.min(CHEAP_PROBE_MAX).min(self.probe_after) };
         self.state = match (self.state, cost) {
             (State::Closed { failures }, _) if failures + 1 < FAILURES => State::Closed { failures: failures + 1 },
-            (State::Closed { .. } | State::Probing { .. }, Cost::Nothing) => State::Open { since: now, wait: cheap },
+            (State::Closed { .. }, Cost::Nothing) => cheap(CHEAP_PROBE_FIRST),
+            (State::Probing { wait, .. }, Cost::Nothing) => cheap(wait * 2),
             (State::Closed { .. }, Cost::Something) => State::Open { since: now, wait: self.probe_after },
             (State::Open { since, wait }, _) => State::Open { since, wait },
             (State::Probing { wait, .. }, Cost::Something) => {
@@ -138,15 +141,15 @@ mod tests {
 
     /// O03: a registry that refuses connections is asked every two seconds, however long; a silent one is not.
     #[test]
-    fn what_fails_at_no_cost_is_probed_often() {
+    fn what_fails_at_no_cost_is_probed_soon_and_often() {
         let mut now = Instant::now();
         let mut breaker = Breaker::new(10 * S);
         for _ in 0..5 {
             breaker.failure(now, Cost::Nothing);
         }
-        for _ in 0..10 {
-            assert_eq!(breaker.admit(now + S), Err(S));
-            now += 2 * S;
+        for wait in [S / 4, S / 2, S, 2 * S, 2 * S, 2 * S] {
+            assert_eq!(breaker.admit(now + wait / 2), Err(wait / 2));
+            now += wait;
             assert_eq!(breaker.admit(now), Ok(()));
             breaker.failure(now, Cost::Nothing);
         }
