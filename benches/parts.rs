@@ -197,6 +197,10 @@ impl Known for Tags {
         Fact::Absent
     }
 
+    fn held(&self, _: &Host) -> Fact<Arc<Vec<RepoName>>, ()> {
+        Fact::Is(Arc::default())
+    }
+
     fn binding(&self, _: &Repo, _: &Tag) -> Fact<(), ()> {
         Fact::Unknown
     }

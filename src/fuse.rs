@@ -5,7 +5,6 @@
 
 mod caller;
 pub mod passthrough;
-pub mod polling;
 pub mod session;
 mod write;
 
@@ -29,7 +28,6 @@ use tokio::runtime::Handle;
 use crate::fs::{Attr, Errno, FileKind, Fs, FsError, Lookup, Of, Space};
 use caller::Caller;
 use passthrough::{Outcome, Passthrough};
-use polling::Polling;
 
 /// How many requests the kernel may have under way in the background (readahead and the like).
 const MAX_BACKGROUND: u16 = 64;
@@ -47,7 +45,6 @@ pub struct Adapter {
     fs: Arc<Fs>,
     runtime: Handle,
     passthrough: Arc<Passthrough>,
-    polling: Arc<Polling>,
     options: Options,
     /// Whether the kernel maps files whose pages are bypassed.
     may_bypass: bool,
@@ -70,18 +67,12 @@ thread_local! {
 impl Adapter {
     /// Serves `fs`; what has to wait runs in `runtime`.
     pub fn new(fs: Arc<Fs>, runtime: Handle, options: Options) -> Self {
-        let (passthrough, polling) = (Arc::default(), Arc::default());
-        Adapter { fs, runtime, passthrough, polling, options, may_bypass: false }
+        Adapter { fs, runtime, passthrough: Arc::default(), options, may_bypass: false }
     }
 
     /// Which inodes the kernel reads by itself; off until it was probed.
     pub fn passthrough(&self) -> Arc<Passthrough> {
         self.passthrough.clone()
-    }
-
-    /// How the next request is waited for; asleep until it watches the connection.
-    pub fn polling(&self) -> Arc<Polling> {
-        self.polling.clone()
     }
 
     /// Whether files are read without being opened. Never beside passthrough: the kernel has one answer for all files.
@@ -186,7 +177,6 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let _next = self.polling.answering();
         self.answer(request, self.fs.clone().lookup(parent.0, name.into()), |outcome| match outcome {
             Ok(Lookup::Found(entry)) => write::send_entry(&entry, reply),
             Ok(Lookup::Absent(ttl)) => reply.entry(&ttl, &absent(), GENERATION),
@@ -199,7 +189,6 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        let _next = self.polling.answering();
         self.answer(request, self.fs.clone().getattr(ino.0), |outcome| match outcome {
             Ok(entry) => reply.attr(&entry.attr_ttl, &file_attr(&entry.attr)),
             Err(e) => reply.error(e),
@@ -207,7 +196,6 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let _next = self.polling.answering();
         if flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & libc::O_TRUNC != 0 {
             let opened = self.fs.open_to_write(write::who(request), ino.0, write::access(flags));
             return write::reply_opened(opened, reply);
@@ -241,7 +229,6 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let _next = self.polling.answering();
         let of = if self.is_without_open() { Of::Inode(ino.0) } else { Of::Handle(handle.0) };
         let size = size as usize;
         let again = BUFFER.with_borrow_mut(|buffer| {
@@ -278,7 +265,6 @@ impl Filesystem for Adapter {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        let _next = self.polling.told();
         let _entered = self.runtime.enter();
         if self.fs.release(handle.0) {
             self.passthrough.release(ino.0);
@@ -287,7 +273,6 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, request: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        let _next = self.polling.answering();
         let flags = if self.fs.is_constant(ino.0) {
             FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE
         } else {
@@ -302,7 +287,6 @@ impl Filesystem for Adapter {
     // Without attributes no directory is read: the kernel was asked for readdirplus always.
 
     fn readdirplus(&self, _: &Request, _: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
-        let _next = self.polling.answering();
         let outcome = self.fs.readdir(handle.0, offset, |listed| {
             let attr = file_attr(&listed.entry.attr);
             !reply.add(attr.ino, listed.next, listed.name, &listed.entry.ttl, &attr, GENERATION)
@@ -314,7 +298,6 @@ impl Filesystem for Adapter {
     }
 
     fn releasedir(&self, _: &Request, _: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
-        let _next = self.polling.told();
         self.fs.releasedir(handle.0);
         reply.ok();
     }
@@ -332,12 +315,10 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let _next = self.polling.answering();
         reply_xattr(self.fs.getxattr(ino.0, name), size, reply);
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let _next = self.polling.answering();
         reply_xattr(self.fs.listxattr(ino.0), size, reply);
     }
 
@@ -399,7 +380,6 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
-        let _next = self.polling.answering();
         match self.fs.readlink(ino.0) {
             Ok(target) => reply.data(target.as_bytes()),
             Err(e) => reply.error(errno(e.errno)),
@@ -424,7 +404,6 @@ impl Filesystem for Adapter {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let _next = self.polling.answering();
         let change = write::change(mode, (uid, gid), size, accessed, modified);
         write::reply_attr(self.fs.setattr(write::who(request), ino.0, change, handle.map(|h| h.0)), reply);
     }
@@ -443,12 +422,10 @@ impl Filesystem for Adapter {
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, reply: ReplyEntry) {
-        let _next = self.polling.answering();
         write::reply_entry(self.fs.mkdir(write::who(request), parent.0, name, mode), reply);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let _next = self.polling.answering();
         write::reply_entry(self.fs.symlink(write::who(request), parent.0, name, target.as_os_str()), reply);
     }
 
@@ -457,12 +434,10 @@ impl Filesystem for Adapter {
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _next = self.polling.answering();
         write::reply_empty(self.fs.unlink(write::who(request), parent.0, name), reply);
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _next = self.polling.answering();
         write::reply_empty(self.fs.rmdir(write::who(request), parent.0, name), reply);
     }
 
@@ -476,7 +451,6 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let _next = self.polling.answering();
         let Some(how) = write::how(flags) else { return reply.error(fuser::Errno::EINVAL) };
         let (from, to) = ((parent.0, name.into()), (to.0, as_name.into()));
         let renaming = self.fs.clone().rename(write::who(request), from, to, how);
@@ -496,7 +470,6 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let _next = self.polling.answering();
         let access = write::access(OpenFlags(flags));
         let made = self.fs.create(write::who(request), parent.0, name, mode, access, self.may_bypass);
         write::reply_created(made, reply);
@@ -514,7 +487,6 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let _next = self.polling.answering();
         let drops_set_id = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         write::reply_written(self.fs.write(handle.0, offset, data, drops_set_id), reply);
     }

@@ -71,13 +71,8 @@ fn serve_in(
 
     let options = fuse::Options { stack_depth: stack_depth(&settings.cache_dir), without_open: settings.read_only };
     let adapter = Adapter::new(Arc::clone(&fs), runtime.handle().clone(), options);
-    let (passthrough, polling) = (adapter.passthrough(), adapter.polling());
-    let connected = |device: BorrowedFd<'_>| {
-        say_how_files_are_read(settings, &passthrough, device);
-        if let Err(e) = polling.watch(device) {
-            tracing::debug!("requests are waited for asleep: {e}");
-        }
-    };
+    let passthrough = adapter.passthrough();
+    let connected = |device: BorrowedFd<'_>| say_how_files_are_read(settings, &passthrough, device);
     let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
     let (session, end) = session::start(&settings.mountpoint, &settings.session, threads, adapter, connected)
         .map_err(CommandError::failed)?;
