@@ -14,7 +14,7 @@ const MISSING: usize = 200_000;
 fn put_large(server: &Hostile) -> (Vec<u8>, Vec<u8>) {
     let content = noise(11, LARGE);
     let artifact = pack::module(&[("main.tf", &content), ("rest.bin", &noise(12, 400_000)), ("a.tf", b"")]);
-    put(server, "net", "1.0.0", &artifact);
+    server.publish("net", "1.0.0", &artifact);
     (content, package_of(&artifact).clone())
 }
 

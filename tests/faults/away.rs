@@ -55,7 +55,7 @@ fn after_a_day_without_its_registry_a_mount_serves_what_it_saw_and_tells_its_age
     // And back, without a remount: new releases, and a tag that moved meanwhile.
     server.restart();
     let moved = module(b"moved meanwhile");
-    put(&server, "net", "1.0.0", &moved);
+    server.publish("net", "1.0.0", &moved);
     assert!(support::wait_until(PATIENCE, || fs::metadata(&spelled).is_ok()), "{}", bed.mount.log());
     assert_eq!(bed.main_tf(&unseen), contents[1]);
     bed.refresh(&host);
@@ -68,7 +68,7 @@ fn after_a_day_without_its_registry_a_mount_serves_what_it_saw_and_tells_its_age
 fn without_registry_and_cache_open_files_go_on_and_all_is_there_again_afterwards() {
     let mut server = Hostile::start();
     let large = noise(21, 2 << 20);
-    put(&server, "large", "1.0.0", &module(&large));
+    server.publish("large", "1.0.0", &module(&large));
     let contents = put_all(&server, &["small", "other"]);
     let Some(bed) = Bed::over(&[&server], &["--deadline", "3s", "--tag-ttl", "1h"]) else { return };
     let reference = |repo: &str| format!("{}/{repo}:1.0.0", server.host());
@@ -128,7 +128,7 @@ fn a_cache_that_became_read_only_is_read_and_the_rest_is_served_without_it() {
     let mut server = Hostile::start();
     let contents = put_all(&server, &["before", "after", "restarted"]);
     let large = noise(22, 3 << 20);
-    put(&server, "large", "1.0.0", &module(&large));
+    server.publish("large", "1.0.0", &module(&large));
     let Some(mut bed) = Bed::over(&[&server], &["--deadline", "3s", "--tag-ttl", "1h"]) else { return };
     assert!(bed.mount.umount().status.success());
     let Some(disk) = Disk::at(&bed.mount.cache()) else { return };

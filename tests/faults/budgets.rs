@@ -65,7 +65,7 @@ fn attributes_of_four_hundred_tags_cost_one_request() {
 fn what_was_read_before_costs_nothing_within_the_time_to_live() {
     let server = Hostile::start();
     let (content, _) = put_small(&server, REPO);
-    put(&server, "hello", "1.0.0", &pack::provider("hello", "1.0.0", &["linux_amd64"]));
+    server.publish("hello", "1.0.0", &pack::provider("hello", "1.0.0", &["linux_amd64"]));
     let Some(mut bed) = Bed::over(&[&server], &["--tag-ttl", "1h"]) else { return };
     let host = server.host();
     let walk = |bed: &Bed| {

@@ -14,7 +14,7 @@ fn two_packages(server: &Hostile) -> [(&'static str, Vec<u8>, Digest); 2] {
     [("large", 400_000), ("small", 700)].map(|(repo, size)| {
         let content = noise(size as u64, size);
         let artifact = module(&content);
-        put(server, repo, "1.0.0", &artifact);
+        server.publish(repo, "1.0.0", &artifact);
         (repo, content, Digest::of(package_of(&artifact)))
     })
 }
@@ -215,7 +215,7 @@ impl Drop for Small {
 fn a_full_disk_is_no_reason_not_to_serve_what_fits_into_memory() {
     let server = Hostile::start();
     let content = noise(11, 3 << 20);
-    put(&server, "net", "1.0.0", &module(&content));
+    server.publish("net", "1.0.0", &module(&content));
     let (small, _) = put_small(&server, "small");
     for (full, options) in [("write", "mode=0700,size=1m"), ("create", "mode=0700,size=64m,nr_inodes=9")] {
         let Some(mut bed) = Bed::over(&[&server], &[]) else { return };
@@ -241,7 +241,7 @@ fn a_full_disk_is_no_reason_not_to_serve_what_fits_into_memory() {
 fn what_fits_neither_on_disk_nor_into_memory_is_no_space() {
     let server = Hostile::start();
     let artifact = pack::module_of(pack::zip(&[("main.tf", &noise(12, 65 << 20))]));
-    put(&server, "net", "1.0.0", &artifact);
+    server.publish("net", "1.0.0", &artifact);
     let (small, _) = put_small(&server, "small");
     let Some(mut bed) = Bed::over(&[&server], &[]) else { return };
     assert!(bed.mount.umount().status.success());
@@ -266,7 +266,7 @@ fn on_a_full_disk_what_nobody_reads_any_more_gives_way() {
     for (seed, mebibytes) in [(20, 3), (21, 20), (22, 20), (23, 3), (24, 3)] {
         let content = noise(seed, mebibytes << 20);
         let repo = format!("net{seed}");
-        put(&server, &repo, "1.0.0", &module(&content));
+        server.publish(&repo, "1.0.0", &module(&content));
         assert!(bed.main_tf(&format!("{}/{repo}:1.0.0", server.host())) == content, "{repo}");
     }
     bed.cache_is_sound();
@@ -277,7 +277,7 @@ fn on_a_full_disk_what_nobody_reads_any_more_gives_way() {
 fn a_limit_of_file_sizes_is_like_a_full_disk() {
     let server = Hostile::start();
     let content = noise(13, 2 << 20);
-    put(&server, "net", "1.0.0", &module(&content));
+    server.publish("net", "1.0.0", &module(&content));
     let (small, _) = put_small(&server, "small");
     let Some(bed) = Bed::over(&[&server], &[]) else { return };
     let limit = Rlimit { current: Some(1 << 20), maximum: None };

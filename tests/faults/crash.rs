@@ -36,7 +36,7 @@ fn a_daemon_killed_at_any_moment_leaves_no_wrong_byte_and_a_place_to_mount_again
     let server = Hostile::start();
     let contents: Vec<_> = (0..PACKAGES).map(|n| noise(100 + n, SIZE)).collect();
     for (n, content) in contents.iter().enumerate() {
-        put(&server, &format!("net{n}"), "1.0.0", &module(content));
+        server.publish(&format!("net{n}"), "1.0.0", &module(content));
     }
     server.rule(
         |seen| seen.path.contains("/blobs/"),
@@ -96,7 +96,7 @@ fn a_daemon_killed_at_any_moment_leaves_no_wrong_byte_and_a_place_to_mount_again
 fn users_of_a_dead_mount_are_told_and_the_next_mount_goes_over_it() {
     let server = Hostile::start();
     let content = noise(1, 600_000);
-    put(&server, "net", "1.0.0", &module(&content));
+    server.publish("net", "1.0.0", &module(&content));
     let Some(mut bed) = Bed::over(&[&server], &[]) else { return };
     let reference = format!("{}/net:1.0.0", server.host());
     let file = bed.path(&reference).join("main.tf");

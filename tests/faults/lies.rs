@@ -178,7 +178,7 @@ fn a_transfer_that_starts_over_serves_the_right_bytes() {
 fn a_platform_that_is_refused_says_so_and_leaves_the_others_alone() {
     let server = Hostile::start();
     let provider = pack::provider("hello", "1.0.0", &["linux_amd64", "linux_arm64", "darwin_arm64"]);
-    put(&server, "hello", "1.0.0", &provider);
+    server.publish("hello", "1.0.0", &provider);
     let [_, amd64, arm64, _] = &provider.blobs[..] else { panic!("three packages") };
     let of = |digest: Digest| move |seen: &Seen| seen.path.ends_with(&digest.to_string());
     let (amd64, arm64) = (Digest::of(amd64), Digest::of(arm64));
@@ -211,7 +211,7 @@ fn a_platform_that_is_refused_says_so_and_leaves_the_others_alone() {
 fn a_platform_whose_manifest_is_missing_is_a_fault() {
     let server = Hostile::start();
     let provider = pack::provider("hello", "1.0.0", &["linux_amd64"]);
-    put(&server, "hello", "1.0.0", &provider);
+    server.publish("hello", "1.0.0", &provider);
     let target = provider.manifests[0].digest();
     let of_target = move |seen: &Seen| seen.path.ends_with(&target.to_string());
     server.rule(of_target, Behaviour::Answer(Reply::error(404, "MANIFEST_UNKNOWN")));
@@ -233,9 +233,9 @@ fn the_same_blob_in_an_honest_repository_is_not_spoilt() {
         ("portal", Errno::PROTO, Behaviour::Answer(Reply::new(200, "text/html", "<html></html>"))),
     ];
     for (repo, ..) in &lies {
-        put(&server, repo, "1.0.0", &artifact);
+        server.publish(repo, "1.0.0", &artifact);
     }
-    put(&server, "honest", "1.0.0", &artifact);
+    server.publish("honest", "1.0.0", &artifact);
     let Some(bed) = Bed::over(&[&server], &["--deadline", "10s"]) else { return };
     let host = server.host();
     for (repo, errno, behaviour) in lies {
@@ -251,8 +251,8 @@ fn wrong_bytes_of_a_download_that_broke_off_spoil_no_later_one() {
     let (evil, honest) = (Hostile::start(), Hostile::start());
     let content = noise(78, 200_000);
     let artifact = module(&content);
-    put(&evil, "net", "1.0.0", &artifact);
-    put(&honest, "net", "1.0.0", &artifact);
+    evil.publish("net", "1.0.0", &artifact);
+    honest.publish("net", "1.0.0", &artifact);
     let head = format!("HTTP/1.1 200 X\r\nContent-Length: {}\r\n\r\n", package_of(&artifact).len());
     evil.rule(blobs_of("net"), Behaviour::Raw([head.as_bytes(), &noise(79, 90_000)].concat()));
     let Some(bed) = Bed::over(&[&evil, &honest], &["--deadline", "10s"]) else { return };

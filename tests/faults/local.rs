@@ -101,7 +101,7 @@ fn set_uid() -> Artifact {
 #[test]
 fn nothing_in_a_mount_is_set_id_or_a_device() {
     let server = Hostile::start();
-    put(&server, "net", "1.0.0", &set_uid());
+    server.publish("net", "1.0.0", &set_uid());
     let Some(bed) = Bed::over(&[&server], &[]) else { return };
     let run = bed.path(&format!("{}/net:1.0.0", server.host())).join("run");
     assert_eq!(fs::metadata(&run).unwrap().permissions().mode(), 0o100555);

@@ -190,23 +190,11 @@ fn package_of(artifact: &Artifact) -> &Vec<u8> {
     artifact.blobs.last().expect("a module has a package")
 }
 
-/// Puts all of `artifact` into `repo`, under `tag`.
-fn put(server: &Hostile, repo: &str, tag: &str, artifact: &Artifact) -> Digest {
-    for blob in &artifact.blobs {
-        server.put_blob(blob);
-    }
-    for document in &artifact.manifests {
-        server.put_manifest(repo, None, document.media_type, &document.bytes);
-    }
-    let root = artifact.root();
-    server.put_manifest(repo, Some(tag), root.media_type, &root.bytes)
-}
-
 /// A module of a few hundred bytes in `repo` at `1.0.0`; its content and the digest of its package.
 fn put_small(server: &Hostile, repo: &str) -> (Vec<u8>, Digest) {
     let content = noise(seed_of(repo), 700);
     let artifact = module(&content);
-    put(server, repo, "1.0.0", &artifact);
+    server.publish(repo, "1.0.0", &artifact);
     (content, Digest::of(package_of(&artifact)))
 }
 

@@ -12,7 +12,7 @@ fn who_entered_a_release_keeps_it_and_the_next_lookup_after_a_refresh_finds_the_
         let large = noise(seed, 600_000);
         (pack::module(&[("main.tf", &noise(seed, 900)), ("sub/large.tf", &large)]), large)
     });
-    put(&server, "acme/net", "1.0.0", &old.0);
+    server.publish("acme/net", "1.0.0", &old.0);
     let Some(bed) = Bed::over(&[&server], &["--tag-ttl", "1h"]) else { return };
     let reference = format!("{}/acme/net:1.0.0", server.host());
     let release = bed.path(&reference);
@@ -27,7 +27,7 @@ fn who_entered_a_release_keeps_it_and_the_next_lookup_after_a_refresh_finds_the_
         fs::File::from(file).read_to_end(&mut bytes).map(|_| bytes).unwrap()
     };
     let digest = |path: &Path| support::mount::xattr(path, "user.oci.digest").unwrap();
-    put(&server, "acme/net", "1.0.0", &new.0);
+    server.publish("acme/net", "1.0.0", &new.0);
 
     assert_eq!(fs::read(release.join("sub/large.tf")).unwrap(), old.1, "the tag is believed for its time to live");
     assert_eq!(digest(&release), old.0.digest().to_string());
@@ -47,8 +47,8 @@ fn who_entered_a_release_keeps_it_and_the_next_lookup_after_a_refresh_finds_the_
 fn a_tag_that_flips_at_each_request_gives_one_tree() {
     let server = Hostile::start();
     let [one, two] = [1, 2].map(|seed| pack::module(&[("a.tf", &noise(seed, 900)), ("b.tf", &noise(seed, 800))]));
-    put(&server, "net", "1.0.0", &one);
-    put(&server, "net", "1.0.0", &two);
+    server.publish("net", "1.0.0", &one);
+    server.publish("net", "1.0.0", &two);
     let flips = std::sync::atomic::AtomicUsize::new(0);
     let (a, b) = (one.root().bytes.clone(), two.root().bytes.clone());
     let flip = Behaviour::edit(move |_, mut reply| {

@@ -39,7 +39,7 @@ fn every_wait_for_a_registry_ends_and_says_why() {
             let (bed, package) = (&bed, Digest::of(package_of(artifact)));
             scope.spawn(move || {
                 let (honest, _) = put_small(server, "honest");
-                put(server, "net", "1.0.0", artifact);
+                server.publish("net", "1.0.0", artifact);
                 let known = format!("{}/honest:1.0.0", server.host());
                 assert_eq!(bed.main_tf(&known), honest);
                 server.rule(blobs_of("net"), behaviour);
@@ -105,7 +105,7 @@ fn a_download_that_broke_off_is_resumed_by_the_next_reader() {
     let content = noise(3, 300_000);
     let artifact = module(&content);
     let package = Digest::of(package_of(&artifact));
-    put(&server, "net", "1.0.0", &artifact);
+    server.publish("net", "1.0.0", &artifact);
     server.rule(blobs_of("net"), Behaviour::Stall { after: 200_000 });
     let Some(bed) = Bed::over(&[&server], &["--deadline", "2s"]) else { return };
     let reference = format!("{}/net:1.0.0", server.host());
@@ -129,7 +129,7 @@ fn a_download_that_broke_off_is_resumed_by_the_next_reader() {
 fn a_download_over_a_line_that_breaks_goes_on_by_ranges() {
     let server = Hostile::start();
     let content = noise(4, 400_000);
-    put(&server, "net", "1.0.0", &module(&content));
+    server.publish("net", "1.0.0", &module(&content));
     server.script(blobs_of("net"), (0..6).map(|n| Behaviour::Cut { after: 50_000, reset: n % 2 == 0 }));
     let Some(bed) = Bed::over(&[&server], &["--deadline", "10s"]) else { return };
     assert_eq!(bed.main_tf(&format!("{}/net:1.0.0", server.host())), content);
@@ -142,7 +142,7 @@ fn a_download_over_a_line_that_breaks_goes_on_by_ranges() {
 fn a_slow_line_outlasts_the_deadline() {
     let server = Hostile::start();
     let content = noise(5, 1_200_000);
-    put(&server, "net", "1.0.0", &module(&content));
+    server.publish("net", "1.0.0", &module(&content));
     server.rule(blobs_of("net"), Behaviour::Slow { piece: 20_000, pause: Duration::from_millis(100) });
     let Some(bed) = Bed::over(&[&server], &["--deadline", "2s"]) else { return };
     let began = Instant::now();
@@ -196,8 +196,8 @@ fn a_silent_registry_holds_up_the_same_blob_of_another_one_for_a_deadline_at_mos
     let (silent, honest) = (Hostile::start(), Hostile::start());
     let content = noise(80, 100_000);
     let artifact = module(&content);
-    put(&silent, "net", "1.0.0", &artifact);
-    put(&honest, "net", "1.0.0", &artifact);
+    silent.publish("net", "1.0.0", &artifact);
+    honest.publish("net", "1.0.0", &artifact);
     silent.rule(blobs_of("net"), Behaviour::Silence);
     let Some(bed) = Bed::over(&[&silent, &honest], &["--deadline", "2s"]) else { return };
     thread::scope(|scope| {

@@ -33,7 +33,7 @@ fn all_at_once<T: Send>(read: impl Fn() -> T + Sync) -> Vec<T> {
 fn many_cold_readers_cause_one_download_and_get_the_same_bytes() {
     let server = Hostile::start();
     let content = noise(6, 4 << 20);
-    put(&server, "net", "1.0.0", &module(&content));
+    server.publish("net", "1.0.0", &module(&content));
     server.rule(blobs_of("net"), Behaviour::Slow { piece: 1 << 20, pause: Duration::from_millis(50) });
     let Some(bed) = Bed::over(&[&server], &[]) else { return };
     let file = bed.path(&format!("{}/net:1.0.0", server.host())).join("main.tf");
@@ -114,7 +114,7 @@ fn a_signal_ends_a_waiting_reader() {
 fn the_next_reader_joins_the_fetch_of_one_that_was_killed() {
     let server = Hostile::start();
     let content = noise(8, 1 << 20);
-    put(&server, "net", "1.0.0", &module(&content));
+    server.publish("net", "1.0.0", &module(&content));
     server.rule(blobs_of("net"), Behaviour::Slow { piece: 1 << 16, pause: Duration::from_millis(80) });
     let Some(bed) = Bed::over(&[&server], &["--deadline", "20s"]) else { return };
     let reference = format!("{}/net:1.0.0", server.host());

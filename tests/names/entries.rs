@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use crate::support::hostile::{Behaviour, Hostile, Reply, path};
 use crate::support::mount::{Mount, Options};
 use crate::support::{pack, skip};
-use crate::{errno, main_tf, module, put};
+use crate::{errno, main_tf, module};
 
 fn mounted(server: &Hostile, arguments: &[&str]) -> Option<Mount> {
     let host = server.host();
@@ -24,7 +24,7 @@ fn a_repository_may_have_the_longest_name() {
     let longest = vec!["a".repeat(50); 5].join("/") + "b";
     assert_eq!(longest.len(), 255);
     for repo in [longest.as_str(), &longest[..254]] {
-        put(&server, repo, "1.0.0", &module(repo));
+        server.publish(repo, "1.0.0", &module(repo));
     }
     let Some(mount) = mounted(&server, &[]) else { return };
     for _ in 0..2 {
@@ -40,7 +40,7 @@ fn a_repository_may_have_the_longest_name() {
 fn what_programs_probe_for_is_absent_without_a_request() {
     let server = Hostile::start();
     let host = server.host();
-    put(&server, "acme/net", "1.0.0", &module("net"));
+    server.publish("acme/net", "1.0.0", &module("net"));
     let Some(mount) = mounted(&server, &[]) else { return };
     main_tf(&mount, &format!("{host}/acme/net/1.0.0"));
     let before = server.requests().len();
@@ -82,7 +82,7 @@ fn a_directory_is_read_in_order_from_any_place_and_knows_its_parent() {
     let server = Hostile::start();
     let files: Vec<String> = (0..3_000).map(|n| format!("file-{n:05}")).collect();
     let files: Vec<(&str, &[u8])> = files.iter().map(|name| (name.as_str(), &b""[..])).collect();
-    put(&server, "acme/wide", "1.0.0", &pack::module(&files));
+    server.publish("acme/wide", "1.0.0", &pack::module(&files));
     let Some(mount) = mounted(&server, &[]) else { return };
     let release = mount.join(format!("{}/acme/wide/1.0.0", server.host()));
     let number = |path: &std::path::Path| fs::metadata(path).expect("a directory").ino();
@@ -111,7 +111,7 @@ fn a_directory_is_read_in_order_from_any_place_and_knows_its_parent() {
 #[test]
 fn a_release_can_be_mounted_elsewhere_and_under_an_overlay() {
     let server = Hostile::start();
-    put(&server, "acme/net", "1.0.0", &module("below"));
+    server.publish("acme/net", "1.0.0", &module("below"));
     let Some(mount) = mounted(&server, &[]) else { return };
     let release = mount.join(format!("{}/acme/net/1.0.0", server.host()));
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -142,7 +142,7 @@ fn a_release_can_be_mounted_elsewhere_and_under_an_overlay() {
 fn a_passage_is_empty_unlisted_and_ends_at_what_a_registry_refuses() {
     let server = Hostile::start();
     let host = server.host();
-    put(&server, "acme/secret/deep", "1.0.0", &module("deep"));
+    server.publish("acme/secret/deep", "1.0.0", &module("deep"));
     for (at, status) in [("/v2/_catalog", 401), ("/v2/acme/secret/tags/list", 401)] {
         server.rule(path(at), Behaviour::Answer(Reply::error(status, "DENIED")));
     }

@@ -13,25 +13,12 @@ use std::io;
 use std::path::Path;
 
 use rustix::io::Errno;
-use support::hostile::Hostile;
 use support::mount::{Mount, finish};
 use support::pack::{self, Artifact};
 
 /// A module package whose `main.tf` is this.
 fn module(content: &str) -> Artifact {
     pack::module(&[("main.tf", content.as_bytes()), ("modules/inner/main.tf", b"# inner\n")])
-}
-
-/// Puts all of `artifact` into `repo`, under `tag`.
-fn put(server: &Hostile, repo: &str, tag: &str, artifact: &Artifact) {
-    for blob in &artifact.blobs {
-        server.put_blob(blob);
-    }
-    for document in &artifact.manifests {
-        server.put_manifest(repo, None, document.media_type, &document.bytes);
-    }
-    let root = artifact.root();
-    server.put_manifest(repo, Some(tag), root.media_type, &root.bytes);
 }
 
 /// `main.tf` of the release at `path` below the mount point.

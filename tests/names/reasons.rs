@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use crate::support::hostile::{Behaviour, Hostile, Reply, path};
 use crate::support::mount::{Mount, Options};
 use crate::support::pack;
-use crate::{errno, main_tf, module, put, refresh};
+use crate::{errno, main_tf, module, refresh};
 
 const ERROR: &str = "user.tofufs.error";
 
@@ -19,7 +19,7 @@ fn refuse(server: &Hostile, at: &str, status: u16) {
 fn a_name_that_is_found_is_no_proof_that_its_directory_opens() {
     let server = Hostile::start();
     let host = server.host();
-    put(&server, "acme/locked", "1.0.0", &module("locked"));
+    server.publish("acme/locked", "1.0.0", &module("locked"));
     refuse(&server, "/v2/_catalog", 404);
     refuse(&server, "/v2/acme/locked/tags/list", 403);
     let Some(mount) = Mount::start(&[&host], Options::new().args(["--plain-http", &host])) else { return };
@@ -44,7 +44,7 @@ fn a_release_that_was_repaired_has_no_reason() {
     let server = Hostile::start();
     let host = server.host();
     let artifact = module("whole");
-    put(&server, "acme/net", "1.0.0", &artifact);
+    server.publish("acme/net", "1.0.0", &artifact);
     let blob = tofufs::digest::Digest::of(artifact.blobs.last().expect("a package"));
     refuse(&server, &format!("/v2/acme/net/blobs/{blob}"), 404);
     let Some(mount) = Mount::start(&[&host], Options::new().args(["--plain-http", &host])) else { return };
@@ -66,7 +66,7 @@ fn an_artifact_of_another_type_tells_its_type() {
     let document = &mut artifact.manifests[0];
     let text = String::from_utf8(document.bytes.clone()).expect("JSON");
     document.bytes = text.replace(tofufs::artifact::MODULE, "application/vnd.example.chart").into_bytes();
-    put(&server, "acme/chart", "1.0.0", &artifact);
+    server.publish("acme/chart", "1.0.0", &artifact);
     let Some(mount) = Mount::start(&[&host], Options::new().args(["--plain-http", &host])) else { return };
     let release = format!("{host}/acme/chart/1.0.0");
     assert_eq!(errno(fs::read_dir(mount.join(&release))), Some(Errno::BADMSG));

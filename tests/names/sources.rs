@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::hostile::{Behaviour, Hostile, Reply, all};
 use crate::support::layouts;
 use crate::support::mount::{Mount, Options};
-use crate::{errno, main_tf, module, names, put};
+use crate::{errno, main_tf, module, names};
 
 /// A directory with stores in it.
 struct Stores(tempfile::TempDir);
@@ -60,7 +60,7 @@ fn what_one_store_was_asked_is_not_told_of_another() {
 fn a_store_before_a_registry_wins_whatever_the_registry_was_asked_before() {
     let server = Hostile::start();
     let host = server.host();
-    put(&server, "acme/net", "1.0.0", &module("registry"));
+    server.publish("acme/net", "1.0.0", &module("registry"));
     let stores = Stores::new();
     stores.add("store", &host, "acme/net", "1.0.0", "store");
     stores.add("store", &host, "acme/net", "2.0.0", "store 2");
@@ -82,7 +82,7 @@ fn a_store_before_a_registry_wins_whatever_the_registry_was_asked_before() {
 fn what_a_registry_was_asked_serves_beside_a_store_while_it_is_away() {
     let mut server = Hostile::start();
     let host = server.host();
-    put(&server, "acme/net", "1.0.0", &module("registry"));
+    server.publish("acme/net", "1.0.0", &module("registry"));
     let stores = Stores::new();
     stores.add("store", &host, "acme/other", "1.0.0", "store");
     let Some(mut mount) = Mount::start(std::slice::from_ref(&host), plain(&host, &[])) else { return };
@@ -103,7 +103,7 @@ fn the_list_of_a_part_is_not_taken_for_that_of_the_whole() {
     let server = Hostile::start();
     let host = server.host();
     for repo in ["acme/net", "other/net"] {
-        put(&server, repo, "1.0.0", &module(repo));
+        server.publish(repo, "1.0.0", &module(repo));
     }
     let part = format!("{host}/acme");
     let Some(mut mount) = Mount::start(std::slice::from_ref(&part), plain(&host, &[])) else { return };

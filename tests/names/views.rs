@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use tofufs::digest::Digest;
 
+use crate::module;
 use crate::support::hostile::Hostile;
 use crate::support::mount::{Mount, Options, xattr};
 use crate::support::pack;
-use crate::{module, put};
 
 const MAPPING: [&str; 4] = ["--include", "reg.example/*/*", "--platform", "linux_amd64"];
 /// 1980-01-01T00:00:00Z
@@ -17,11 +17,11 @@ const NO_TIME: i64 = 315_532_800;
 
 fn mounted(server: &Hostile) -> Option<Mount> {
     let host = server.host();
-    put(server, "acme/net", "1.0.0", &module("net"));
-    put(server, "acme/net", "wrong", &pack::module_of(b"no zip".to_vec()));
+    server.publish("acme/net", "1.0.0", &module("net"));
+    server.publish("acme/net", "wrong", &pack::module_of(b"no zip".to_vec()));
     for version in ["1.0.0", "1.1.0_build.1"] {
         let release = pack::provider("hello", &version.replace('_', "+"), &["linux_amd64", "darwin_arm64"]);
-        put(server, "acme/providers/hello", version, &release);
+        server.publish("acme/providers/hello", version, &release);
     }
     let template = format!("{host}/${{namespace}}/providers/${{type}}");
     let options = Options::new().args(["--plain-http", &host, "--oci-mirror", &template]).args(MAPPING);

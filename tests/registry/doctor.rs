@@ -82,17 +82,6 @@ impl Doctor {
     }
 }
 
-fn publish(server: &Hostile, repo: &str, tag: &str, artifact: &pack::Artifact) {
-    for blob in &artifact.blobs {
-        server.put_blob(blob);
-    }
-    for document in &artifact.manifests {
-        server.put_manifest(repo, None, document.media_type, &document.bytes);
-    }
-    let root = artifact.root();
-    server.put_manifest(repo, Some(tag), root.media_type, &root.bytes);
-}
-
 fn module() -> pack::Artifact {
     pack::module(&[("main.tf", b"output \"name\" { value = 1 }\n")])
 }
@@ -100,8 +89,8 @@ fn module() -> pack::Artifact {
 #[test]
 fn a_release_is_told_with_its_type_its_packages_and_how_they_come() {
     let server = Hostile::start();
-    publish(&server, "acme/net", "1.0.0", &module());
-    publish(&server, "acme/cloud", "2.0.0", &pack::provider("cloud", "2.0.0", &["linux_amd64", "darwin_arm64"]));
+    server.publish("acme/net", "1.0.0", &module());
+    server.publish("acme/cloud", "2.0.0", &pack::provider("cloud", "2.0.0", &["linux_amd64", "darwin_arm64"]));
     let said = Doctor::new().asks_plainly(&server, "/acme/net:1.0.0");
     said.says("connection", "ok", "answers");
     said.says("login", "ok", "none");
@@ -134,7 +123,7 @@ fn a_registry_alone_is_asked_for_its_catalog_alone() {
 #[test]
 fn the_scheme_and_the_credentials_source_are_named_and_the_credential_is_not() {
     let server = Hostile::start();
-    publish(&server, "acme/net", "1.0.0", &module());
+    server.publish("acme/net", "1.0.0", &module());
     let realm = format!("http://{}/token", server.host());
     for (login, scheme) in [
         (Login::Basic { user: "user", password: CANARY }, "(Basic)".to_owned()),
@@ -165,7 +154,7 @@ fn the_scheme_and_the_credentials_source_are_named_and_the_credential_is_not() {
 fn a_token_service_elsewhere_is_refused_with_the_option_that_allows_it() {
     let server = Hostile::start();
     server.login(Some(Login::Bearer { realm: "https://auth.example/token".to_owned(), user: None }));
-    publish(&server, "acme/net", "1.0.0", &module());
+    server.publish("acme/net", "1.0.0", &module());
     let said = Doctor::with_login(&server, "user", CANARY).asks_plainly(&server, "/acme/net");
     said.says("login", "note", "a token of https://auth.example (Bearer)");
     said.says("tags", "problem", &format!("--token-realm {}=https://auth.example", server.host()));
@@ -175,8 +164,8 @@ fn a_token_service_elsewhere_is_refused_with_the_option_that_allows_it() {
 fn pages_ranges_and_the_origin_of_blobs_are_told() {
     let (server, store) = (Hostile::start(), Hostile::start());
     let artifact = module();
-    publish(&server, "acme/net", "1.0.0", &artifact);
-    publish(&store, "acme/net", "1.0.0", &artifact);
+    server.publish("acme/net", "1.0.0", &artifact);
+    store.publish("acme/net", "1.0.0", &artifact);
     for tag in ["1.1.0", "1.2.0", "1.3.0", "1.4.0"] {
         server.put_manifest("acme/net", Some(tag), artifact.root().media_type, &artifact.root().bytes);
     }
@@ -213,7 +202,7 @@ fn what_opentofu_would_refuse_is_a_problem_with_its_rule() {
 
     let mut artifact = pack::provider("cloud", "1.0.0", &["linux_amd64", "darwin_arm64"]);
     artifact.manifests[0].bytes.push(b' ');
-    publish(&server, "acme/cloud", "1.0.0", &artifact);
+    server.publish("acme/cloud", "1.0.0", &artifact);
     let said = Doctor::new().asks_plainly(&server, "/acme/cloud:1.0.0");
     let marks = ["linux_amd64", "darwin_arm64"].map(|platform| said.about(platform).0.to_owned());
     assert!(marks.contains(&"problem".to_owned()) && marks.contains(&"ok".to_owned()), "{marks:?}");
@@ -222,7 +211,7 @@ fn what_opentofu_would_refuse_is_a_problem_with_its_rule() {
         assert_eq!(Doctor::new().asks_plainly(&server, rest).about(subject).0, "problem", "{rest}");
     }
     server.remove_blob(&Digest::of(&module().blobs[1]));
-    publish(&server, "acme/net", "1.0.0", &pack::Artifact { blobs: Vec::new(), ..module() });
+    server.publish("acme/net", "1.0.0", &pack::Artifact { blobs: Vec::new(), ..module() });
     Doctor::new().asks_plainly(&server, "/acme/net:1.0.0").says("blob", "problem", "the registry lacks");
 }
 

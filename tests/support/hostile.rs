@@ -15,6 +15,8 @@ use std::time::Duration;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tofufs::digest::Digest;
 
+use super::pack::Artifact;
+
 // By its path, since this file is a module of two programs at different places.
 #[path = "hostile/messages.rs"]
 mod messages;
@@ -238,6 +240,18 @@ impl Hostile {
             state.manifests.insert((repo.to_owned(), tag.to_owned()), value);
         }
         digest
+    }
+
+    /// Holds all of `artifact` in `repo`, under `tag`; its digest.
+    pub fn publish(&self, repo: &str, tag: &str, artifact: &Artifact) -> Digest {
+        for blob in &artifact.blobs {
+            self.put_blob(blob);
+        }
+        for document in &artifact.manifests {
+            self.put_manifest(repo, None, document.media_type, &document.bytes);
+        }
+        let root = artifact.root();
+        self.put_manifest(repo, Some(tag), root.media_type, &root.bytes)
     }
 
     /// Drops a tag.
