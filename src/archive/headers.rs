@@ -25,11 +25,11 @@ pub(super) const FLAGS_EFFORT: u16 = 0b110;
 /// Flag bits 0, 6 and 13: encryption of the data, and of the headers.
 pub(super) const FLAGS_ENCRYPTION: u16 = 1 | 1 << 6 | 1 << 13;
 
-const EXTRA_ZIP64: u16 = 0x0001;
+pub(super) const EXTRA_ZIP64: u16 = 0x0001;
 const EXTRA_TIME: u16 = 0x5455;
 const EXTRA_UNICODE_PATH: u16 = 0x7075;
 /// The value of a 32-bit field whose true value stands in the ZIP64 extra field.
-const MARK: u64 = u32::MAX as u64;
+pub(super) const MARK: u64 = u32::MAX as u64;
 
 pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])

@@ -126,12 +126,7 @@ impl<'a> Entries<'a> {
     }
 
     /// Where the record behind the data descriptor at `end` begins.
-    fn behind_descriptor(
-        &mut self,
-        end: u64,
-        sizes: Sizes,
-        wide_sizes: bool,
-    ) -> Result<Option<u64>, ArchiveError> {
+    fn behind_descriptor(&mut self, end: u64, sizes: Sizes, wide_sizes: bool) -> Result<Option<u64>, ArchiveError> {
         for length in DESCRIPTORS {
             let Some(bytes) = self.locals.get(end, length + SIGNATURE_LENGTH)? else { continue };
             let (descriptor, next) = bytes.split_at(length);

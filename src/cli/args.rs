@@ -22,6 +22,7 @@ use super::mapping::MappingArgs;
 use super::providers::ProviderArgs;
 use super::quantity::{Size, Span};
 use super::tofurc::written::TofurcArgs;
+use crate::archive::Limits;
 use crate::name::Host;
 
 const TEMPLATE: &str = "\
@@ -257,6 +258,10 @@ pub struct MountArgs {
     #[command(flatten)]
     pub providers: ProviderArgs,
 
+    /// How large packages may be.
+    #[command(flatten)]
+    pub archives: ArchiveArgs,
+
     /// Where things are kept.
     #[command(flatten)]
     pub storage: StorageArgs,
@@ -380,6 +385,26 @@ pub struct StorageArgs {
     /// Where the state of mounts is kept [default: ${XDG_STATE_HOME:-~/.local/state}/tofufs]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub state_dir: Option<PathBuf>,
+}
+
+/// How large archives may be.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Archives")]
+pub struct ArchiveArgs {
+    /// Refuse packages that are larger than this
+    #[arg(long, value_name = "SIZE", default_value = "4GiB")]
+    pub archive_max_size: Size,
+
+    /// Refuse packages that hold a file larger than this
+    #[arg(long, value_name = "SIZE", default_value = "4GiB")]
+    pub entry_max_size: Size,
+}
+
+impl ArchiveArgs {
+    /// The limits of archives.
+    pub fn limits(&self) -> Limits {
+        Limits::up_to(self.archive_max_size.0, self.entry_max_size.0)
+    }
 }
 
 /// What is logged, and where.

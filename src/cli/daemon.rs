@@ -20,7 +20,6 @@ use super::staging;
 use super::status;
 use super::tofurc::written::MountMapping;
 use super::{allocator, background, mapping, mount};
-use crate::archive::Limits;
 use crate::facts::{self, Facts, SourceState};
 use crate::fs::plugin_cache::{self, PluginCache};
 use crate::fs::{self, Fs};
@@ -187,7 +186,7 @@ fn file_system(settings: &MountSettings, control: &Path) -> Result<(Arc<Fs>, Opt
         store,
         tag_ttl: settings.network.tag_ttl,
         deadline: settings.network.deadline,
-        limits: Limits::default(),
+        limits: settings.limits,
         providers: settings.providers.options(settings.mapping.as_ref().unwrap_or(&Mapping::default())),
     });
     let options = fs::Options {

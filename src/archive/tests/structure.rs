@@ -17,12 +17,19 @@ fn limits_refuse_by_what_is_declared() {
     };
     let limits = Limits::default();
     let claims = |size: u32| deflated("a", "x").with(|e| e.size = size);
-    too_large(&zip([claims((1 << 30) + 1)]), limits, "1073741824 (entry)");
-    let wide = claims(u32::MAX).with(|e| {
-        e.extra = zip64_extra(&[1 << 62]);
-        e.local_extra = zip64_extra(&[1 << 62, e.compressed.into()]);
-    });
-    too_large(&zip([wide]), limits, "(entry)");
+    let wide = |size: u64| {
+        let entry = claims(u32::MAX).with(|e| {
+            e.extra = zip64_extra(&[size]);
+            e.local_extra = zip64_extra(&[size, e.compressed.into()]);
+        });
+        zip([entry])
+    };
+    tree_within(&wide(4 << 30), &limits).expect("the last size that is accepted");
+    too_large(&wide((4 << 30) + 1), limits, "4294967296 (entry; --entry-max-size raises it)");
+    too_large(&wide(1 << 62), limits, "(entry");
+    too_large(&wide(4 << 30), Limits::up_to(4 << 30, 1 << 30), "1073741824 (entry");
+    // What a raised limit allows, the total does not refuse.
+    tree_within(&wide(6 << 30), &Limits::up_to(4 << 30, 6 << 30)).expect("an entry within its limit");
     let bomb = (0..5).map(|n| claims(1 << 30).with(|e| e.name = vec![b'a' + n]));
     too_large(&zip(bomb), limits, "4294967296 or 100 times the archive's size (total and ratio)");
 
@@ -31,22 +38,22 @@ fn limits_refuse_by_what_is_declared() {
     tree_within(&small, &Limits { ratio: 0, ..limits }).expect("the total holds");
     too_large(&small, Limits { total: 27, ratio: 0, ..limits }, "27 or 0 times");
     too_large(&small, Limits { entries: 2, ..limits }, "2 (entries)");
-    too_large(&small, Limits { archive: 100, ..limits }, "100 (archive)");
+    too_large(&small, Limits { archive: 100, ..limits }, "100 (archive; --archive-max-size raises it)");
 }
 
 #[test]
 fn each_limit_is_the_last_value_that_is_accepted() {
     // hostile input, limits
     let Limits { archive, total, ratio, entry, entries, depth, component, path } = Limits::default();
-    assert_eq!((archive, total, ratio, entry), (2 << 30, 4 << 30, 100, 1 << 30));
+    assert_eq!((archive, total, ratio, entry), (4 << 30, 4 << 30, 100, 4 << 30));
     assert_eq!((entries, depth, component, path), (200_000, 256, 255, 4095));
     let zip = zip(sample());
     let length = zip.len() as u64;
     type Limit = (&'static str, u64, fn(&mut Limits, u64));
     let limits: [Limit; 7] = [
-        ("(archive)", length, |limits, value| limits.archive = value),
+        ("(archive;", length, |limits, value| limits.archive = value),
         ("(total and ratio)", 28, |limits, value| (limits.total, limits.ratio) = (value, 0)),
-        ("(entry)", 23, |limits, value| limits.entry = value),
+        ("(entry;", 23, |limits, value| limits.entry = value),
         ("(entries)", 3, |limits, value| limits.entries = value),
         ("(depth)", 2, |limits, value| limits.depth = value as usize),
         ("(component)", 1, |limits, value| limits.component = value as usize),
