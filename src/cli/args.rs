@@ -415,11 +415,20 @@ pub struct LogArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub log_file: Option<PathBuf>,
 
+    /// Rotate the log before it gets longer than this: FILE becomes FILE.1, that FILE.2, and so on; 0KiB where only
+    /// others rotate it, such as logrotate, which has the log opened again by SIGHUP
+    #[arg(long, value_name = "SIZE", default_value = "16MiB")]
+    pub log_max_size: Size,
+
+    /// How many older logs stay
+    #[arg(long, value_name = "NUMBER", default_value_t = 3)]
+    pub log_keep: u32,
+
     /// How a line of the log looks
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
-    /// Log more; may be given several times
+    /// Log more; may be given several times. How much is logged is bounded only without it
     #[arg(short, long, action = ArgAction::Count)]
     pub verbose: u8,
 }
