@@ -14,13 +14,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::access::RegistryAccess;
 use super::control::{Request, Service, Socket, Steps};
 use super::lifecycle::{self, Signals};
+use super::log::Log;
 use super::output::CommandError;
 use super::settings::{MountSettings, Source};
 use super::staging;
 use super::status;
 use super::tofurc::written::MountMapping;
 use super::{allocator, background, mapping, mount};
-use crate::archive::Limits;
 use crate::facts::{self, Facts, SourceState};
 use crate::fs::plugin_cache::{self, PluginCache};
 use crate::fs::{self, Fs};
@@ -42,12 +42,17 @@ const LAST_TASKS: Duration = Duration::from_millis(500);
 const THREAD_USED: Duration = Duration::from_secs(5);
 
 /// Serves a mount until it is unmounted. `ready` is called once, when the mount can be used; its error ends the mount.
-pub fn serve(settings: &MountSettings, ready: impl FnOnce() -> Result<(), CommandError>) -> Result<(), CommandError> {
+/// `log_file` is the log, where it is in a file.
+pub fn serve(
+    settings: &MountSettings,
+    log_file: Option<&Log>,
+    ready: impl FnOnce() -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
     keep_memory_private()?;
     allow_many_files();
     allocator::keep_few_arenas();
     let runtime = runtime()?;
-    let served = serve_in(&runtime, settings, ready);
+    let served = serve_in(&runtime, settings, log_file, ready);
     runtime.shutdown_timeout(LAST_TASKS);
     served
 }
@@ -55,6 +60,7 @@ pub fn serve(settings: &MountSettings, ready: impl FnOnce() -> Result<(), Comman
 fn serve_in(
     runtime: &Runtime,
     settings: &MountSettings,
+    log_file: Option<&Log>,
     ready: impl FnOnce() -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     let settings = &mapping::resolved(settings)?;
@@ -90,7 +96,7 @@ fn serve_in(
     let controlling = runtime.spawn(async move { socket.serve(Arc::new(controlled)).await });
     tracing::info!("{}: mounted {}", settings.mountpoint.display(), settings.session.name);
     let ended = match ready() {
-        Ok(()) => runtime.block_on(lifecycle::until_unmounted(&session, end, &mut signals)),
+        Ok(()) => runtime.block_on(lifecycle::until_unmounted(&session, end, &mut signals, log_file)),
         Err(e) => session.unmount(session::Manner::Lazily).map_err(CommandError::failed).and(Err(e)),
     };
     controlling.abort();
@@ -187,7 +193,7 @@ fn file_system(settings: &MountSettings, control: &Path) -> Result<(Arc<Fs>, Opt
         store,
         tag_ttl: settings.network.tag_ttl,
         deadline: settings.network.deadline,
-        limits: Limits::default(),
+        limits: settings.limits,
         providers: settings.providers.options(settings.mapping.as_ref().unwrap_or(&Mapping::default())),
     });
     let options = fs::Options {

@@ -24,6 +24,8 @@ pub struct Registries {
     /// The stores that take the place of the registries which they hold.
     stores: Vec<Source>,
     store: Arc<Store>,
+    /// How large archives may be.
+    limits: Limits,
     facts: Mutex<BTreeMap<Host, Arc<Facts>>>,
 }
 
@@ -48,7 +50,8 @@ impl Registries {
         let options = store::Options { dir, limit: args.cache_size.0 };
         let store = Store::open(options).map_err(CommandError::failed)?;
         let access = if network.offline { None } else { Some(RegistryAccess::new(&network)?) };
-        Ok(Registries { network, access, stores, store, facts: Mutex::default() })
+        let limits = args.archives.limits();
+        Ok(Registries { network, access, stores, store, limits, facts: Mutex::default() })
     }
 
     /// How registries are reached.
@@ -72,7 +75,7 @@ impl Registries {
             store: Arc::clone(&self.store),
             tag_ttl: self.network.tag_ttl,
             deadline: self.network.deadline,
-            limits: Limits::default(),
+            limits: self.limits,
             providers: facts::ProviderOptions::default(),
         })
     }
@@ -113,7 +116,7 @@ impl Registries {
             store: Arc::clone(&self.store),
             tag_ttl: self.network.tag_ttl,
             deadline: self.network.deadline,
-            limits: Limits::default(),
+            limits: self.limits,
             providers: facts::ProviderOptions::default(),
         }))
     }

@@ -33,6 +33,7 @@ pub fn of_mount(
         destinations: destinations(settings, network)?,
         mapping: mapped(settings.mapping.clone().unwrap_or_default()),
         allow_overwrite: settings.allow_overwrite,
+        limits: settings.limits,
     })
     .map_err(CommandError::failed)?;
     let options = staging::Options {
