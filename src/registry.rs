@@ -8,6 +8,7 @@ mod answer;
 pub mod auth;
 mod breaker;
 mod challenge;
+pub mod connections;
 pub mod credentials;
 pub mod decorate;
 mod gate;
@@ -15,8 +16,10 @@ pub mod layout;
 pub mod mirror;
 pub mod observed;
 pub mod origin;
+mod outage;
 mod paging;
 mod push;
+mod recent;
 pub mod remote;
 mod request;
 mod retry;
@@ -30,6 +33,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use outage::Asker;
 pub use upload::{BlobSource, Upload, Uploaded};
 
 use crate::digest::Digest;
