@@ -29,6 +29,7 @@ mod upload;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -181,6 +182,12 @@ pub trait Registry: Send + Sync {
     /// The repositories that lie on this machine, sorted: no network is asked for them. A registry has none.
     async fn held(&self) -> Result<Vec<RepoName>, RegistryError> {
         Ok(Vec::new())
+    }
+
+    /// When a list that is being fetched moved last: the tags of `repo`, or the repositories where it is `None`. `None` of
+    /// one that has not moved, or is not being fetched.
+    fn last_moved(&self, _repo: Option<&RepoName>) -> Option<Instant> {
+        None
     }
 
     /// Who may be asked about what moves (tags, lists of them) where this one is out of reach and nothing is remembered.

@@ -5,6 +5,7 @@ mod mirrored;
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -87,6 +88,10 @@ impl<R: Registry + ?Sized> Registry for Scoped<R> {
         let mut repos = self.inner.held().await?;
         repos.retain(|repo| self.is_listed(repo));
         Ok(repos)
+    }
+
+    fn last_moved(&self, repo: Option<&RepoName>) -> Option<Instant> {
+        self.inner.last_moved(repo)
     }
 
     async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
@@ -255,6 +260,10 @@ impl Registry for Union {
             Some(repos) => Ok(repos.into_iter().collect()),
             None => Err(offline.unwrap_or_else(|| self.absent(&self.host))),
         }
+    }
+
+    fn last_moved(&self, repo: Option<&RepoName>) -> Option<Instant> {
+        self.sources.iter().filter_map(|source| source.last_moved(repo)).max()
     }
 
     async fn held(&self) -> Result<Vec<RepoName>, RegistryError> {

@@ -5,6 +5,7 @@
 //! in, in `transfer`. There is no ping: mounting needs no registry.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use reqwest::header::{HeaderMap, HeaderName};
@@ -18,7 +19,7 @@ use super::mirror::MirrorAddress;
 use super::observed::Observed;
 use super::origin::Origin;
 use super::outage::Asker;
-use super::paging::{Listing, PAGE_MAX};
+use super::paging::{Listing, Moving, PAGE_MAX};
 use super::request::{Question, Requester};
 use super::retry::{Fault, Patience, RETRIES};
 use super::transport::Transport;
@@ -57,6 +58,7 @@ pub struct Remote {
     pub(super) requester: Requester,
     pub(super) transfers: Arc<Gate>,
     pub(super) questions: Arc<Gate>,
+    lists: Moving,
 }
 
 impl Remote {
@@ -103,7 +105,7 @@ impl Remote {
         let (transport, registry, auth) = (transport.clone(), registry.clone(), auth.clone());
         let requester = Requester { transport, registry, auth, retries, asker };
         let (transfers, questions) = (transfers.clone(), questions.clone());
-        Remote { host, base, on_behalf_of: None, requester, transfers, questions }
+        Remote { host, base, on_behalf_of: None, requester, transfers, questions, lists: Moving::default() }
     }
 
     /// What its answers so far have shown of it.
@@ -157,6 +159,7 @@ impl Remote {
         judge: fn(&Document) -> Result<(), Fault>,
     ) -> Result<Vec<T>, Fault> {
         let place = self.enter_for(&self.questions, &scope).await?;
+        let moving = self.lists.begin(&scope);
         let mut question = Question::get(self.url(path)?, JSON, scope);
         let mut listing = Listing::new(self.requester.registry.clone(), &question.url);
         loop {
@@ -167,6 +170,7 @@ impl Remote {
             let Some(next) = listing.page(&question.url, &page)? else { break };
             question.url = next;
             place.moved();
+            moving.moved();
         }
         if matches!(question.scope, Scope::Pull(_)) {
             let pages = listing.pages();
@@ -254,6 +258,10 @@ impl Registry for Remote {
             Err(fault) if fault.failure == Failure::Denied => Err(unlisted(&fault.rule).about(self.host.as_str())),
             listed => listed.map_err(|fault| fault.about(self.host.as_str())),
         }
+    }
+
+    fn last_moved(&self, repo: Option<&RepoName>) -> Option<Instant> {
+        self.lists.last(&repo.map_or(Scope::Catalog, |repo| Scope::Pull(repo.clone())))
     }
 
     async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
