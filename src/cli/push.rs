@@ -22,8 +22,8 @@ use super::quantity::Size;
 use super::settings::{Environment, Network};
 use crate::archive::Limits;
 use crate::name::{Host, Repo, RepoName, Tag, ZipName};
-use crate::registry::Upload;
 use crate::registry::layout::Layout;
+use crate::registry::{Asker, Upload};
 use crate::stage::plan::{self, Artifact, Destined, Plan};
 use crate::stage::provider::{Contents, Zip, is_sums};
 use crate::stage::push::{self, Observer, Pushed, Step};
@@ -125,7 +125,10 @@ impl Target {
                 let layout = Layout::open(dir, host).map_err(CommandError::failed)?;
                 Ok(Arc::new(layout.with_deadline(network.deadline)))
             }
-            None => Ok(Arc::new(RegistryAccess::new(network)?.remote(host)?)),
+            None => {
+                let access = RegistryAccess::new(network, Asker::Person);
+                Ok(Arc::new(access.connections()?.writer(host).map_err(CommandError::failed)?))
+            }
         }
     }
 }
