@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tofufs::artifact::Release;
 use tofufs::facts::{FactError, Facts, Failure, Unpacking};
-use tofufs::fs::{Entry, FOREVER, Fs, Lookup, ROOT};
+use tofufs::fs::{Entry, FOREVER, Fs, Lookup, ROOT, Thread};
 use tofufs::name::{Reference, Repo};
 use tofufs::tree::{Fact, Known, Need};
 
@@ -154,7 +154,8 @@ async fn a_manifest_that_was_seen_is_asked_for_no_more() {
 async fn find(fs: &Arc<Fs>, path: &str) -> Lookup {
     let (mut at, mut found) = (ROOT, None);
     for name in path.split('/') {
-        let lookup = fs.clone().lookup(at, OsStr::new(name).into()).await.unwrap_or_else(|e| panic!("{path}: {e:?}"));
+        let lookup =
+            fs.clone().lookup(Thread(0), at, OsStr::new(name).into()).await.unwrap_or_else(|e| panic!("{path}: {e:?}"));
         if let Lookup::Found(entry) = lookup {
             at = entry.attr.ino;
         }
@@ -171,7 +172,7 @@ async fn entry(fs: &Arc<Fs>, path: &str) -> Entry {
 }
 
 async fn listed(fs: &Arc<Fs>, path: &str) -> Vec<(String, Entry)> {
-    let handle = fs.clone().opendir(entry(fs, path).await.attr.ino).await.unwrap();
+    let handle = fs.clone().opendir(Thread(0), entry(fs, path).await.attr.ino).await.unwrap();
     let mut out = Vec::new();
     fs.readdir(handle, 2, |listed| {
         out.push((listed.name.to_str().unwrap().to_owned(), listed.entry));
