@@ -3,8 +3,10 @@
 //! Each test has a store without repositories as its source, and a watchdog that takes the mount out of sight. All of
 //! them hold for root and for an ordinary user, who mounts through `fusermount3`: see [`users`].
 
+mod copies;
 mod users;
 mod words;
+#[path = "../support/world.rs"]
 mod world;
 
 use std::fs;

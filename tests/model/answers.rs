@@ -282,11 +282,11 @@ async fn plugins_at_the_top_of_a_provider_are_executable_and_nothing_else_is() {
     let cache = tempfile::tempdir().unwrap();
     let fs = mount(&Arc::new(fake), &open_store(&cache), TTL, false);
     for (path, mode) in [
-        ("1/linux_amd64/terraform-provider-x_v1", 0o555),
-        ("1/linux_amd64/README.md", 0o444),
-        ("1/linux_amd64/d/terraform-provider-y", 0o444),
-        ("1/linux_amd64/run", 0o555),
-        ("2/terraform-provider-x_v1", 0o444),
+        ("1/linux_amd64/terraform-provider-x_v1", 0o755),
+        ("1/linux_amd64/README.md", 0o644),
+        ("1/linux_amd64/d/terraform-provider-y", 0o644),
+        ("1/linux_amd64/run", 0o755),
+        ("2/terraform-provider-x_v1", 0o644),
     ] {
         assert_eq!(entry(&fs, &format!("{HOST}/p/{path}")).await.attr.mode, mode, "{path}");
     }

@@ -6,6 +6,7 @@ mod faults;
 mod gap;
 mod mirrored;
 mod network;
+mod sources;
 mod tiny;
 mod views;
 mod walks;
