@@ -304,7 +304,9 @@ impl Fs {
             self.supersede(ino);
         }
         let content = self.note(&node, Act::Open, outcome)?;
-        let (content, reading) = if backing {
+        // The kernel does not mix reading by itself with writing through us, which is how such a file is written over.
+        let is_installed = self.replaced(ino).is_some_and(|at| at.by_installer);
+        let (content, reading) = if backing && !is_installed {
             let outcome = self.backed(&node, content).await;
             self.note(&node, Act::Open, outcome)?
         } else {

@@ -43,7 +43,7 @@ pub(super) struct Replaced {
     /// The names that lead from it to the file.
     within: Vec<Box<OsStr>>,
     /// Whether it was reached by the way for clients that install.
-    by_installer: bool,
+    pub(super) by_installer: bool,
 }
 
 impl Replaced {

@@ -4,10 +4,10 @@
 //! them hold for root and for an ordinary user, who mounts through `fusermount3`: see [`users`].
 
 mod copies;
+#[path = "../support/mod.rs"]
+mod support;
 mod users;
 mod words;
-#[path = "../support/world.rs"]
-mod world;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit, test_kill_process};
 use serde_json::Value;
+use support::world;
 use tofufs::fuse::session::{Manner, mountinfo, unmount};
 
 /// No test waits longer for anything.

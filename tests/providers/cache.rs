@@ -174,6 +174,20 @@ fn another_package_that_is_written_over_one_is_kept_locally() {
     assert_eq!(contents(&package), before, "what the registry has is there again");
 }
 
+/// What the registry turns out to lack is the client's to install.
+#[test]
+fn a_platform_that_a_release_lacks_is_kept_locally() {
+    let Some(registry) = registry() else { return };
+    registry.push("mirror/acme/one").artifact("1.0.0", &pack::provider("one", "1.0.0", &[OTHER]));
+    let Some(mount) = Mount::start(&[registry.host()], mapped(&registry)) else { return };
+    let package = mount.join("plugin-cache").join(ORIGIN).join("acme/one/1.0.0").join(here());
+    // As Go's MkdirAll does.
+    assert_eq!(fs::metadata(&package).unwrap_err().kind(), ErrorKind::NotFound);
+    fs::create_dir(&package).unwrap();
+    fs::write(package.join("terraform-provider-one_v1.0.0"), "own").unwrap();
+    assert_eq!(names(&package), ["terraform-provider-one_v1.0.0"]);
+}
+
 /// A program that runs is written over by who installs it once more.
 #[test]
 fn a_plugin_that_runs_is_written_over() {

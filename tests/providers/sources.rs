@@ -90,6 +90,16 @@ impl Bed {
         assert_eq!(self.mount.requests().1, 1, "{what}: one download");
     }
 
+    /// For root the kernel reads large files by itself, which does not go together with writing them through a mount.
+    fn for_root(&self) {
+        for (label, source) in self.sources().into_iter().take(2) {
+            let client = self.client(label, &source);
+            client.use_provider();
+            self.crowd(label, &source, &client.lock());
+            self.check(label);
+        }
+    }
+
     /// All of them at once, each in a directory of its own.
     fn crowd(&self, label: &str, source: &str, lock: &str) {
         let clients: Vec<_> = (0..CROWD).map(|n| self.client(&format!("{label}-{n}"), source)).collect();
@@ -113,10 +123,11 @@ fn every_source_fills_and_hits_the_plugin_cache(name: &'static str, test: &str) 
     fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let file = dir.path().join("tiny");
     fs::write(&file, built).unwrap();
-    if !world::is_ordinary(&format!("sources::{test}"), &[(tiny::BUILT, &file)]) {
-        return;
-    }
+    let is_ordinary = world::is_ordinary(&format!("sources::{test}"), &[(tiny::BUILT, &file)]);
     let Some(bed) = Bed::new(name) else { return };
+    if !is_ordinary {
+        return bed.for_root();
+    }
     for (label, source) in bed.sources() {
         let client = bed.client(label, &source);
         client.use_provider();

@@ -71,6 +71,13 @@ pub fn is_ordinary(name: &str, environment: &[(&str, &Path)]) -> bool {
     !is_root
 }
 
+/// Runs the tests that these words name as an ordinary user too, if this is root.
+pub fn again_as_ordinary(names: &[&str]) {
+    if rustix::process::geteuid().is_root() {
+        enter(NOBODY, &[names, &["--test-threads=2"]].concat());
+    }
+}
+
 /// [`enter`] with these variables.
 pub fn enter_with(user: u32, arguments: &[&str], environment: &[(&str, &Path)]) {
     let skipped = |reason: &str| eprintln!("skipped: no world for other users: {reason}");
