@@ -184,7 +184,7 @@ fn file_system(settings: &MountSettings, access: &RegistryAccess, control: &Path
     let plugin_cache = match settings.read_only {
         true => None,
         false => {
-            Some(PluginCache::new(staging::writable_tree(settings, plugin_cache::NAME)?, settings.uid, settings.gid))
+            Some(PluginCache::new(staging::writable_tree(settings, plugin_cache::NAME)?, staging::shown(settings)))
         }
     };
     let facts = Facts::new(facts::Options {
@@ -200,6 +200,8 @@ fn file_system(settings: &MountSettings, access: &RegistryAccess, control: &Path
         uid: settings.uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
         gid: settings.gid.unwrap_or_else(|| rustix::process::getegid().as_raw()),
         read_only: settings.read_only,
+        modes_count: settings.session.allow_other,
+        mountpoint: settings.mountpoint.clone(),
         daemon: rustix::process::geteuid().as_raw(),
         staging,
         plugin_cache,

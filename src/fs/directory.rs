@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::area::LocalNode;
+use super::caller::Thread;
 use super::enter::member;
 use super::error::{Errno, FsError};
 use super::handles::Directory;
@@ -77,10 +78,10 @@ pub struct Listed<'a> {
 const DOTS: u64 = 2;
 
 impl Fs {
-    pub(super) async fn listing(self: &Arc<Self>, node: &Arc<Node>) -> Result<Listing, FsError> {
+    pub(super) async fn listing(self: &Arc<Self>, thread: Thread, node: &Arc<Node>) -> Result<Listing, FsError> {
         match node.as_ref() {
             Node::Root => Ok(Listing::Root(self.root_names())),
-            Node::Providers { view, dir, .. } => self.list_view(*view, dir).await,
+            Node::Providers { view, dir, .. } => self.list_view(thread, *view, dir).await,
             Node::Local(at) => {
                 at.stat()?;
                 Ok(Listing::Local(LocalListing { dir: at.clone(), names: Mutex::default() }))

@@ -71,6 +71,20 @@ impl Inodes {
         place.map_or(ino, |place| place.parent)
     }
 
+    /// What `ino` stands for and its name, likewise of the directory in which it has that name, and so on upwards.
+    pub(super) fn way_up(&self, ino: u64) -> Vec<(Arc<Node>, Box<OsStr>)> {
+        let table = self.lock();
+        let mut way = Vec::new();
+        let mut at = ino;
+        while let Some(held) = table.by_number.get(&at)
+            && let Some(place) = &held.place
+        {
+            way.push((held.node.clone(), place.name().into()));
+            at = place.parent;
+        }
+        way
+    }
+
     /// What stands at `place` now.
     pub(super) fn at(&self, place: &Place) -> Option<Arc<Node>> {
         let table = self.lock();

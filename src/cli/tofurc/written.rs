@@ -65,8 +65,8 @@ impl Use {
             Use::PluginCache => {
                 "Choose this where providers come from several places and all of them are to be cached: packages of the mount\n\
                  are linked as with `plugins`, others are kept beside them. plugin_cache_may_break_dependency_lock_file lets\n\
-                 the clients take a cached package that no lock file vouches for yet; without it, Terraform would download such\n\
-                 a package again and try to write over the cached one, which the mount refuses. The price: the lock file then\n\
+                 the clients take a cached package that no lock file vouches for yet; without it, they get such a\n\
+                 package from its source once more and compare it, or write over the cached one, which the mount compares. The price: the lock file then\n\
                  gets the hash of this platform's package alone. `tofufs lock` adds the others."
             }
         }
