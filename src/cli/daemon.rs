@@ -69,7 +69,7 @@ fn serve_in(
         background::detach()?;
     }
 
-    let options = fuse::Options { stack_depth: stack_depth(&settings.cache_dir), without_open: settings.read_only };
+    let options = fuse::Options { without_open: settings.read_only };
     let adapter = Adapter::new(Arc::clone(&fs), runtime.handle().clone(), options);
     let passthrough = adapter.passthrough();
     let connected = |device: BorrowedFd<'_>| say_how_files_are_read(settings, &passthrough, device);
@@ -115,17 +115,16 @@ fn say_how_files_are_read(settings: &MountSettings, passthrough: &Passthrough, d
         return tracing::info!("files are read through tofufs, as --no-passthrough asks");
     }
     let sample = std::fs::File::open(settings.cache_dir.join(store::CACHE_TAG));
+    if sample.as_ref().is_ok_and(|sample| !store::has_no_writer(sample)) {
+        return tracing::info!(
+            "files are read through tofufs, without passthrough: the cache's file system does not tell who can write to \
+             a file (overlayfs, or one without leases)"
+        );
+    }
     match sample.and_then(|sample| passthrough.probe(device, sample)) {
         Ok(()) => tracing::info!("large files are read by the kernel (passthrough)"),
         Err(e) => tracing::info!("files are read through tofufs, without passthrough (needs root and Linux 6.9): {e}"),
     }
-}
-
-/// How deep file systems are stacked where the kernel reads files of the cache under the mount.
-fn stack_depth(cache_dir: &Path) -> u32 {
-    const OVERLAYFS: i64 = 0x794c_7630;
-    let on_overlay = rustix::fs::statfs(cache_dir).is_ok_and(|stat| stat.f_type == OVERLAYFS);
-    if on_overlay { 2 } else { 1 }
 }
 
 /// Credentials are in this process's memory: neither a core dump nor another process of the user may show them.
@@ -158,6 +157,9 @@ pub(super) fn runtime() -> Result<Runtime, CommandError> {
     // Without a handler the kernel ends a process that writes past its limit of file sizes (`ulimit -f`); with one the
     // write fails, and that is like a full disk. The handler stays when this is dropped.
     drop(signal(SignalKind::from_raw(libc::SIGXFSZ)).map_err(CommandError::failed)?);
+    // The kernel sends this signal to who holds a lease on a file that somebody opens for writing, and it ends a process
+    // too. Leases are held for moments (`store::has_no_writer`), and nothing has to be done about them.
+    drop(signal(SignalKind::io()).map_err(CommandError::failed)?);
     Ok(runtime)
 }
 
