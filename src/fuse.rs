@@ -88,7 +88,8 @@ impl Adapter {
         operation: impl Future<Output = Result<T, FsError>> + Send + 'static,
         reply: impl FnOnce(Result<T, fuser::Errno>) + Send + 'static,
     ) {
-        let mut operation = Box::pin(operation);
+        let asker = self.fs.asker(write::who(request));
+        let mut operation = Box::pin(asker.run(operation));
         let _entered = self.runtime.enter();
         match operation.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(outcome) => reply(outcome.map_err(|e| errno(e.errno))),

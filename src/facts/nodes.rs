@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use super::ahead::{Ahead, Aheads, Beside, Unpacking};
 use super::kept::Kept;
 use super::unpack::{Unpacked, unpack_into};
-use super::{FactError, Facts, Failure, lock};
+use super::{FactError, Facts, Failure, budget, lock};
 use crate::archive::{self, ArchiveError};
 use crate::artifact::{Release, Target, target_package};
 use crate::digest::Digest;
@@ -154,6 +154,8 @@ impl Nodes {
             Ok(_) => {
                 failures.remove(&node);
             }
+            // It says nothing of the node, and others are not refused.
+            Err(error) if error.failure == Failure::Crowded => {}
             Err(error) => {
                 let now = Instant::now();
                 if failures.len() >= FAILURES_MAX {
@@ -213,12 +215,15 @@ impl Facts {
         let node = Node::Manifest(repo.clone(), digest);
         self.nodes.failed(&node)?;
         let (facts, of) = (self.clone(), repo.clone());
-        let load = move || async move {
-            let outcome = facts.load_manifest(&of, digest).await;
-            facts.nodes.remember(node, &outcome);
-            outcome
+        let load = move || {
+            let (facts, of, node) = (facts.clone(), of.clone(), node.clone());
+            async move {
+                let outcome = facts.load_manifest(&of, digest).await;
+                facts.nodes.remember(node, &outcome);
+                outcome
+            }
         };
-        self.nodes.manifest_flights.join((repo.clone(), digest), load).await
+        budget::join(&self.nodes.manifest_flights, (repo.clone(), digest), load).await
     }
 
     async fn load_manifest(self: &Arc<Self>, repo: &Repo, digest: Digest) -> Result<Arc<Manifest>, FactError> {
@@ -232,7 +237,10 @@ impl Facts {
         let known = stored.ok().flatten().and_then(|raw| Manifest::parse(raw.into(), digest, None).ok());
         let manifest = match known {
             Some(manifest) => Arc::new(manifest),
-            None => self.fetch_manifest_parsed(repo, &Selector::Digest(digest)).await?.1?,
+            None => {
+                let selector = Selector::Digest(digest);
+                self.budgets.spend(&repo.host, self.fetch_manifest_parsed(repo, &selector)).await?.1?
+            }
         };
         self.nodes.keep_manifest(manifest.clone());
         Ok(manifest)
