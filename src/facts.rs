@@ -20,6 +20,7 @@ mod offers;
 mod origins;
 mod unpack;
 mod watched;
+mod weighed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -38,6 +38,12 @@ use crate::store::{self, Store};
 /// How long tasks may take to end when the mount is gone.
 const LAST_TASKS: Duration = Duration::from_millis(500);
 
+/// How often it is looked whether memory can be given back.
+const MEMORY_SEEN: Duration = Duration::from_secs(5);
+
+/// How much a process may grow until what it freed is given back.
+const GROWTH: u64 = 16 << 20;
+
 /// How often the thread that is kept for blocking work is used: sooner than the runtime ends an idle one (10 s).
 const THREAD_USED: Duration = Duration::from_secs(5);
 
@@ -86,6 +92,7 @@ fn serve_in(
         Box::pin(async move { drop(dropping.await) })
     }));
     runtime.spawn(keep_a_thread());
+    runtime.spawn(give_memory_back(Arc::clone(&fs)));
     let controlled = Controlled { fs, transport, session: Arc::clone(&session), settings: settings.clone() };
     let controlling = runtime.spawn(async move { socket.serve(Arc::new(controlled)).await });
     tracing::info!("{}: mounted {}", settings.mountpoint.display(), settings.session.name);
@@ -107,6 +114,28 @@ async fn keep_a_thread() {
         // Ends early only where the runtime does.
         let _ = tokio::task::spawn_blocking(|| ()).await;
     }
+}
+
+/// Gives memory back that was freed: after the process grew, and after the kernel forgot most of what it knew.
+async fn give_memory_back(fs: Arc<Fs>) {
+    let mut often = tokio::time::interval(MEMORY_SEEN);
+    let (mut known, mut grown) = (0, 0);
+    loop {
+        often.tick().await;
+        let inodes = fs.inodes();
+        known = known.max(inodes);
+        if 2 * inodes + 1000 < known || resident() > grown + GROWTH {
+            let _ = tokio::task::spawn_blocking(allocator::give_back).await;
+            (known, grown) = (inodes, resident());
+        }
+    }
+}
+
+/// How many bytes of this process are in memory.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
 }
 
 /// Tries passthrough and says in the log what came of it.

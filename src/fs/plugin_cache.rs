@@ -204,7 +204,7 @@ impl Fs {
     /// What a directory that was made in `dir` is: one of both, above packages.
     pub(super) fn made_dir(dir: &Node, name: &str) -> Option<Node> {
         match dir {
-            Node::Providers { view: View::PluginCache, dir, .. } if !matches!(dir, Dir::Version(..)) => {
+            Node::Providers { view: View::PluginCache, dir, .. } if !matches!(**dir, Dir::Version(..)) => {
                 Some(View::PluginCache.node(dir.child(name)?))
             }
             _ => None,
