@@ -259,7 +259,7 @@ impl Fs {
                 match before {
                     // The same manifest, or none yet: the same directory.
                     Some(before) if bound.is_none() || bound == digest => (before, ttl),
-                    _ => (Arc::new(Node::Release(ReleaseNode::new(reference, digest))), ttl),
+                    _ => (Arc::new(Node::Release(ReleaseNode::new(reference, digest).into())), ttl),
                 }
             }
         };

@@ -31,6 +31,8 @@ use passthrough::{Outcome, Passthrough};
 
 /// How many requests the kernel may have under way in the background (readahead and the like).
 const MAX_BACKGROUND: u16 = 64;
+/// How deep file systems are stacked for passthrough: files below this one are of a disk.
+const STACK_DEPTH: u32 = 1;
 /// What this file system asks the kernel for, where the kernel has it.
 const WANTED: [InitFlags; 5] = [
     InitFlags::FUSE_DO_READDIRPLUS,
@@ -53,8 +55,6 @@ pub struct Adapter {
 /// How the kernel is served.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How deep file systems may be stacked for passthrough: 1, or 2 where the cache lies on overlayfs.
-    pub stack_depth: u32,
     /// Whether files are read without being opened where the kernel does not read by itself. That saves a round trip per
     /// open, but what is read is not kept from eviction; so it is for mounts that nobody writes.
     pub without_open: bool,
@@ -88,7 +88,8 @@ impl Adapter {
         operation: impl Future<Output = Result<T, FsError>> + Send + 'static,
         reply: impl FnOnce(Result<T, fuser::Errno>) + Send + 'static,
     ) {
-        let mut operation = Box::pin(operation);
+        let asker = self.fs.asker(write::who(request));
+        let mut operation = Box::pin(asker.run(operation));
         let _entered = self.runtime.enter();
         match operation.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(outcome) => reply(outcome.map_err(|e| errno(e.errno))),
@@ -167,7 +168,7 @@ impl Filesystem for Adapter {
             }
         }
         self.may_bypass = config.add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP).is_ok();
-        if let Err(most) = config.set_max_stack_depth(self.options.stack_depth) {
+        if let Err(most) = config.set_max_stack_depth(STACK_DEPTH) {
             tracing::debug!("the kernel stacks at most {most} file systems");
         }
         if let Err(most) = config.set_max_background(MAX_BACKGROUND) {

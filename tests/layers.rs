@@ -81,7 +81,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("tokio::process::", &["registry/credentials", "cli"]),
     (".block_on(", &["main", "cli"]),
     ("std::thread::spawn", &["archive", "store", "facts", "fs", "fuse", "cli"]),
-    ("unsafe ", &["cli/allocator"]),
+    ("unsafe ", &["cli/allocator", "store/lease"]),
     ("println!(", &["cli", "main"]),
     ("eprintln!(", &["cli", "main"]),
 ];

@@ -216,7 +216,7 @@ impl Fs {
                 let release = directory.node.release()?.bound()?.clone();
                 let node = match entry {
                     tree::release::Entry::Unpacked(target) => Node::platform(release, *target),
-                    tree::release::Entry::Zip(target) => Node::Zip(TargetNode::new(release, *target)),
+                    tree::release::Entry::Zip(target) => Node::Zip(TargetNode::new(release, *target).into()),
                 };
                 Some(send(OsStr::new(name), Arc::new(node), FOREVER))
             }
@@ -258,7 +258,7 @@ impl Fs {
         let view = self.facts.view(Instant::now());
         let of_list = view.fresh_for(&Need::Tags(reference.repo.clone()));
         let Some(before) = self.inodes.at(&place).filter(|node| node.release().is_some()) else {
-            return (Arc::new(Node::Release(ReleaseNode::new(reference.clone(), None))), of_list);
+            return (Arc::new(Node::Release(ReleaseNode::new(reference.clone(), None).into())), of_list);
         };
         // A directory that is bound to another manifest than the tag's present one is looked up before it is used.
         let ttl = match (before.release().and_then(ReleaseNode::digest), &reference.selector) {

@@ -195,7 +195,7 @@ impl Fs {
                             Some(tree::release::Entry::Zip(at)) => {
                                 let target = TargetNode::new(bound, at);
                                 self.zip_of(&target).await?;
-                                Ok(Some(Node::Zip(target)))
+                                Ok(Some(Node::Zip(target.into())))
                             }
                         }
                     }

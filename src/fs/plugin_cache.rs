@@ -248,7 +248,7 @@ impl Fs {
         since: Instant,
     ) -> Result<Option<Reference>, FsError> {
         let Node::Providers { view, dir, .. } = dir else { return Ok(None) };
-        let Dir::Version(provider, version) = dir else { return Ok(None) };
+        let Dir::Version(provider, version) = dir.as_ref() else { return Ok(None) };
         if !(self.has_replaceable(*view, dir) && (name == RELEASE || name == INSTALLING)) {
             return Ok(None);
         }
@@ -326,7 +326,7 @@ impl Fs {
     /// What a directory that was made in `dir` is: one of both, above packages.
     pub(super) fn made_dir(dir: &Node, name: &str) -> Option<Node> {
         match dir {
-            Node::Providers { view: View::PluginCache, dir, .. } if !matches!(dir, Dir::Version(..)) => {
+            Node::Providers { view: View::PluginCache, dir, .. } if !matches!(**dir, Dir::Version(..)) => {
                 Some(View::PluginCache.node(dir.child(name)?))
             }
             _ => None,

@@ -44,7 +44,7 @@ impl View {
     }
 
     pub(super) fn node(self, dir: Dir) -> Node {
-        Node::Providers { view: self, dir, error: LastError::default() }
+        Node::Providers { view: self, dir: dir.into(), error: LastError::default() }
     }
 }
 
@@ -259,7 +259,7 @@ impl Fs {
             return None;
         }
         let target = TargetNode::assumed(dir.clone(), reference.clone(), platform);
-        Some(Node::Platform(target, Default::default()))
+        Some(Node::Platform(target.into(), Default::default()))
     }
 
     /// What the zip `name` is in such a release: that of the manifest for which the tag stood last. So following the links
@@ -284,7 +284,7 @@ impl Fs {
         let Ok(bound) = self.bound(reference, digest).await else { return Ok(None) };
         let Some(target) = TargetNode::remembered(dir.clone(), Arc::new(bound), platform) else { return Ok(None) };
         self.zip_of(&target).await?;
-        Ok(Some(Node::Zip(target)))
+        Ok(Some(Node::Zip(target.into())))
     }
 
     /// Whether a zip that was remembered is still what its tag stands for.
@@ -315,8 +315,10 @@ impl Fs {
             Need::Catalog(_) | Need::Held(_) => !matches!(dir, Dir::Provider(_)),
         });
         self.inodes.places(|node| match node {
-            Node::Providers { dir: Dir::Provider(p) | Dir::Version(p, _), .. } => dir.holds(p),
-            Node::Providers { .. } => !matches!(dir, Dir::Provider(_)),
+            Node::Providers { dir: shown, .. } => match &**shown {
+                Dir::Provider(p) | Dir::Version(p, _) => dir.holds(p),
+                _ => !matches!(dir, Dir::Provider(_)),
+            },
             Node::Space { space, .. } => space.repo().is_some_and(|repo| holds(&repo)),
             Node::Release(release) => holds(&release.reference.repo),
             _ => false,

@@ -80,7 +80,7 @@ impl Fs {
         let (package, platform) = way.get(release.checked_sub(1)?)?;
         let within = way[..release - 1].iter().rev().map(|(_, name)| name.clone()).collect();
         matches!(package.as_ref(), Node::Platform(..)).then(|| Replaced {
-            version: dir.clone(),
+            version: dir.as_ref().clone(),
             package: package.clone(),
             platform: platform.clone(),
             within,

@@ -14,6 +14,7 @@ use super::publish::Source;
 use super::reasons::Act;
 use super::xattr::SHOWN;
 use super::{Entry, FileKind, Fs, plugin_cache};
+use crate::facts::Asker;
 use crate::local::{self, Access, Change, How, Known, Maker, Name, RelPath};
 
 /// Who asks for an operation.
@@ -93,6 +94,11 @@ impl Fs {
     /// Whether `who` is the mount's owner or root.
     pub(super) fn is_owner(&self, who: Requester) -> bool {
         who.uid == 0 || who.uid == self.options.uid || who.uid == self.options.daemon
+    }
+
+    /// For whom requests are sent when `who` asks for an operation.
+    pub fn asker(&self, who: Requester) -> Asker {
+        if self.is_owner(who) { Asker::Owner } else { Asker::Other(who.uid) }
     }
 
     /// Where something is to be made.
