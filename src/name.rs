@@ -3,17 +3,21 @@
 //! Each type holds text that was checked against its grammar once; no other part of the program joins or splits
 //! this text. Grammars: OCI distribution spec, "Pulling manifests" (name, reference).
 
+mod claim;
 mod provider;
 
 use std::fmt;
 use std::str::FromStr;
 
+pub use claim::ClaimTag;
 pub use provider::{ProviderAddr, Version, ZipName};
 
 use crate::digest::{Digest, DigestError};
 
 /// The longest name of a repository, in bytes (common to all registries).
 pub const REPO_MAX: usize = 255;
+/// The longest tag, in bytes (OCI distribution spec).
+pub const TAG_MAX: usize = 128;
 /// The longest path component that any directory of a mount can hold, in bytes (NAME_MAX).
 pub const COMPONENT_MAX: usize = 255;
 
@@ -190,7 +194,7 @@ impl FromStr for Tag {
     fn from_str(text: &str) -> Result<Self, NameError> {
         let bytes = text.as_bytes();
         let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-        if (1..=128).contains(&bytes.len())
+        if (1..=TAG_MAX).contains(&bytes.len())
             && word(bytes[0])
             && bytes.iter().all(|&b| word(b) || b == b'.' || b == b'-')
         {

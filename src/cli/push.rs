@@ -282,6 +282,11 @@ impl Observer for Shown {
     fn progress(&self, done: u64, total: u64) {
         self.0.step(done, total);
     }
+
+    fn waits(&self, what: &str) {
+        // Nobody listening is no reason to stop.
+        let _ = writeln!(io::stderr(), "tofufs: {what}");
+    }
 }
 
 #[cfg(test)]

@@ -133,6 +133,7 @@ impl<M: Medium> Registry for Stored<M> {
         let repo = self.repo(repo);
         self.on_disk(move |medium| {
             let mut tags: Vec<Tag> = Repository::open(medium, &repo)?.entries()?.iter().filter_map(tag_of).collect();
+            tags.retain(|tag| !tag.is_claim());
             tags.sort();
             tags.dedup();
             Ok(tags)

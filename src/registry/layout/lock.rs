@@ -15,16 +15,19 @@ use rustix::io::Errno;
 
 /// The directory in a layout that is no part of the image layout.
 pub(super) const OWN: &str = ".tofufs";
-const LOCK: &str = "lock";
+/// The lock of who changes `index.json`, for a moment.
+pub(super) const INDEX_LOCK: &str = "lock";
+/// The lock of who decides what a tag is to stand for, from its look at the tag until it has put it.
+pub(super) const TURN: &str = "turn";
 const DRAFT: &str = ".part";
 /// How often a lock is tried for.
 const POLL: Duration = Duration::from_millis(10);
 /// How often a new file is made that vanishes before it is locked.
 const TRIES: usize = 16;
 
-/// Whether this process may change `index.json`, as long as the value lives.
+/// What one process holds at a time, as long as the value lives.
 pub(super) struct Lock {
-    _file: OwnedFd,
+    file: OwnedFd,
 }
 
 /// Why a lock was not taken.
@@ -36,14 +39,14 @@ pub(super) enum NotLocked {
 }
 
 impl Lock {
-    /// Takes the lock of the layout whose own directory is `own`, within `deadline`.
-    pub(super) fn take(own: impl AsFd, deadline: Duration) -> Result<Lock, NotLocked> {
+    /// Takes the lock `name` of the layout whose own directory is `own`, within `deadline`.
+    pub(super) fn take(own: impl AsFd, name: &str, deadline: Duration) -> Result<Lock, NotLocked> {
         let end = Instant::now() + deadline;
         loop {
-            let file = open_lock(&own).map_err(NotLocked::Failed)?;
+            let file = open_lock(&own, name).map_err(NotLocked::Failed)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 // The name stands for another file if somebody cleaned up meanwhile.
-                Ok(()) if is_named(&own, LOCK, &file) => return Ok(Lock { _file: file }),
+                Ok(()) if is_named(&own, name, &file) => return Ok(Lock { file }),
                 Ok(()) | Err(Errno::INTR) => {}
                 Err(Errno::WOULDBLOCK) => sleep(POLL),
                 Err(e) => return Err(NotLocked::Failed(e)),
@@ -53,12 +56,17 @@ impl Lock {
             }
         }
     }
+
+    /// The open file, which is locked until it is closed.
+    pub(super) fn into_file(self) -> OwnedFd {
+        self.file
+    }
 }
 
 /// Opens the lock file. Network file systems lock what can be written only, local ones anything.
-fn open_lock(own: impl AsFd) -> Result<OwnedFd, Errno> {
-    match create_below(&own, LOCK, OFlags::RDWR) {
-        Err(Errno::ACCESS) => create_below(&own, LOCK, OFlags::RDONLY),
+fn open_lock(own: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
+    match create_below(&own, name, OFlags::RDWR) {
+        Err(Errno::ACCESS) => create_below(&own, name, OFlags::RDONLY),
         outcome => outcome,
     }
 }
