@@ -34,6 +34,7 @@ pub mod settings;
 pub mod staging;
 pub mod status;
 pub mod tofurc;
+pub mod typed;
 pub mod umount;
 
 use std::ffi::OsString;

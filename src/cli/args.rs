@@ -228,6 +228,8 @@ pub struct MountArgs {
     /// HOST[:PORT][/PREFIX]  a registry, or the part of it below PREFIX
     /// oci:DIR               a store on disk: DIR/HOST/REPO... are OCI image layouts
     /// oci-archive:FILE      such a store in one tar, read where it lies
+    ///
+    /// OpenTofu's oci://HOST/NAME is read as HOST/NAME.
     // One list, since options may stand between its words.
     #[arg(
         num_args = 1..,
@@ -443,7 +445,7 @@ pub struct StatusArgs {
 /// Arguments of `doctor`.
 #[derive(Args, Debug)]
 pub struct DoctorArgs {
-    /// A registry, a repository or a release to look at: HOST[:PORT][/NAME[:TAG|@DIGEST]]
+    /// A registry, a repository or a release to look at: HOST[:PORT][/NAME[:TAG|@DIGEST]], or OpenTofu's oci:// address
     #[arg(value_name = "REFERENCE")]
     pub reference: Option<String>,
 

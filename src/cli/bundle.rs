@@ -41,6 +41,9 @@ impl Place {
         match source {
             Source::Layouts(dir) => Ok(Place::Directory(dir)),
             Source::Archive(file) => Ok(Place::Archive(file)),
+            Source::Registry { host, prefix: None } if host.as_str().ends_with(".tar") => Err(CommandError::Usage(
+                format!("{host}: a file is written with oci-archive: before it; write oci-archive:{host}"),
+            )),
             Source::Registry { .. } => Err(CommandError::Usage(format!(
                 "{source}: a bundle is a store; write oci:DIR or oci-archive:FILE (tofufs copy fills registries)"
             ))),

@@ -81,6 +81,25 @@ pub fn printable(text: &str) -> String {
     line
 }
 
+/// A word as a shell takes it.
+pub fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@".contains(c);
+    match word.chars().all(plain) && !word.is_empty() {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+/// How many there are of something: `1 object`, `2 objects`.
+pub fn count(number: impl TryInto<u64>, one: &str) -> String {
+    match number.try_into().unwrap_or(u64::MAX) {
+        1 => format!("1 {one}"),
+        number if one.ends_with('y') => format!("{number} {}ies", one.trim_end_matches('y')),
+        number if one.ends_with('h') => format!("{number} {one}es"),
+        number => format!("{number} {one}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +110,14 @@ mod tests {
         assert_eq!(CommandError::failed("x").exit_code(), 1);
         assert_eq!(CommandError::from(io::Error::from(io::ErrorKind::BrokenPipe)).exit_code(), 0);
         assert_eq!(CommandError::from(io::Error::from(io::ErrorKind::StorageFull)).exit_code(), 1);
+    }
+
+    #[test]
+    fn one_thing_is_not_several() {
+        assert_eq!(
+            [count(1_u64, "object"), count(2_usize, "object"), count(0_u64, "repository"), count(3_u64, "hash")],
+            ["1 object", "2 objects", "0 repositories", "3 hashes"]
+        );
     }
 
     #[test]

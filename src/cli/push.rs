@@ -20,7 +20,8 @@ use super::output::{self, CommandError};
 use super::progress::Told;
 use super::quantity::Size;
 use super::settings::{Environment, Network};
-use crate::name::{Host, Repo, RepoName, Tag, ZipName};
+use super::typed::Typed;
+use crate::name::{Address, AddressError, Host, Repo, Tag, ZipName};
 use crate::registry::Upload;
 use crate::registry::layout::Layout;
 use crate::stage::plan::{self, Artifact, Destined, Plan};
@@ -89,30 +90,26 @@ struct Target {
 
 impl Target {
     fn parse(text: &OsStr, base: &Path) -> Result<Target, CommandError> {
-        let usage = |rule: &dyn std::fmt::Display| {
-            let shown = text.to_string_lossy();
-            CommandError::usage(format_args!(
-                "{shown}: {rule}; REFERENCE is HOST[:PORT]/NAME[:TAG] or oci:DIR/HOST/NAME[:TAG]"
-            ))
+        const WANTED: &str = "REFERENCE is HOST[:PORT]/NAME[:TAG] or oci:DIR/HOST/NAME[:TAG]";
+        let refuse = |rule: &dyn std::fmt::Display| {
+            CommandError::usage(format_args!("{}: {rule}; {WANTED}", text.to_string_lossy().escape_debug()))
         };
-        let Some(text) = text.to_str() else { return Err(usage(&"it is no UTF-8")) };
-        if text.contains('@') {
-            return Err(usage(&"a digest follows from the content and cannot be chosen"));
+        let usage = |e: AddressError| CommandError::usage(e.wanted(WANTED));
+        match Typed::parse(text, base).map_err(usage)? {
+            Typed::Address(address) => {
+                let (repo, tag) = address.target().map_err(usage)?;
+                Ok(Target { store: None, repo, tag })
+            }
+            Typed::Layouts(path) => {
+                let (store, rest) = split_store(&path).ok_or_else(|| refuse(&"no component of the path is a HOST"))?;
+                let (repo, tag) = rest.parse::<Address>().and_then(|address| address.target()).map_err(|e| {
+                    // What is to be written instead stands behind the directory of the store.
+                    usage(e.below(&format!("oci:{}/", store.display())))
+                })?;
+                Ok(Target { store: Some(store), repo, tag })
+            }
+            Typed::Archive(_) => Err(refuse(&"nothing can be pushed into an archive, but copied: see tofufs copy")),
         }
-        let (place, tag) = match text.rsplit_once(':') {
-            Some((place, tag)) if !tag.contains('/') && place != "oci" => (place, Some(tag)),
-            _ => (text, None),
-        };
-        let tag = tag.map(str::parse).transpose().map_err(|e| usage(&e))?;
-        if let Some(path) = place.strip_prefix("oci:") {
-            let path: PathBuf = base.join(path).components().collect();
-            let (store, repo) = split_store(&path).ok_or_else(|| usage(&"no component of the path is a HOST"))?;
-            return Ok(Target { store: Some(store), repo, tag });
-        }
-        let Some((host, name)) = place.split_once('/') else { return Err(usage(&"it has no name of a repository")) };
-        let host = host.parse().map_err(|e| usage(&e))?;
-        let name = name.parse().map_err(|e| usage(&e))?;
-        Ok(Target { store: None, repo: Repo { host, name }, tag })
     }
 
     fn upload(&self, network: &Network) -> Result<Arc<dyn Upload>, CommandError> {
@@ -129,15 +126,13 @@ impl Target {
     }
 }
 
-/// `DIR/HOST/NAME` in its parts: HOST is the last component that can be one and has a name behind it. Where several could
-/// be, the layout is the same directory in any case.
-fn split_store(path: &Path) -> Option<(PathBuf, Repo)> {
+/// `DIR/HOST/NAME…` in two: HOST is the last component that can be one and has a name behind it. Where several could be,
+/// the layout is the same directory in any case.
+fn split_store(path: &Path) -> Option<(PathBuf, String)> {
     let parts: Vec<&str> = path.iter().map(OsStr::to_str).collect::<Option<_>>()?;
-    (1..parts.len().checked_sub(1)?).rev().find_map(|at| {
-        let host: Host = parts[at].parse().ok()?;
-        let name: RepoName = parts[at + 1..].join("/").parse().ok()?;
-        Some((parts[..at].iter().collect(), Repo { host, name }))
-    })
+    let is_host = |at: &usize| parts[*at].parse::<Host>().is_ok();
+    let at = (1..parts.len().checked_sub(1)?).rev().find(is_host)?;
+    Some((parts[..at].iter().collect(), parts[at..].join("/")))
 }
 
 pub(super) fn annotations(words: &[String]) -> Result<BTreeMap<String, String>, CommandError> {
@@ -296,6 +291,8 @@ mod tests {
             ("localhost:5000/n:1", None, "localhost:5000/n", Some("1")),
             ("oci:/srv/my.store/ghcr.io/acme/n:1", Some("/srv/my.store"), "ghcr.io/acme/n", Some("1")),
             ("oci:store/localhost:5000/n", Some("/base/store"), "localhost:5000/n", None),
+            ("oci://ghcr.io/acme/n?tag=1", None, "ghcr.io/acme/n", Some("1")),
+            ("oci://ghcr.io/acme/n", None, "ghcr.io/acme/n", None),
         ] {
             let target = target(text).unwrap();
             assert_eq!(target.store.as_deref(), store.map(Path::new), "{text}");
@@ -312,6 +309,17 @@ mod tests {
             "oci:",
         ] {
             assert!(matches!(target(bad), Err(CommandError::Usage(_))), "{bad}");
+        }
+        for (bad, instead) in [
+            ("oci://ghcr.io/acme/network:1", "ghcr.io/acme/network:1"),
+            ("docker://ghcr.io/acme/network:1", "ghcr.io/acme/network:1"),
+            ("https://ghcr.io/acme/network", "ghcr.io/acme/network"),
+            ("./store/ghcr.io/n:1", "oci:./store/ghcr.io/n:1"),
+            ("ghcr.io/n:1.0.0+x", "ghcr.io/n:1.0.0_x"),
+            ("oci:store/ghcr.io/n:1.0.0+x", "oci:/base/store/ghcr.io/n:1.0.0_x"),
+        ] {
+            let said = target(bad).unwrap_err().to_string();
+            assert!(said.ends_with(&format!("; write {instead}")), "{bad}: {said}");
         }
     }
 

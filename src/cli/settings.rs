@@ -12,9 +12,10 @@ use url::Url;
 
 use super::args::{KernelFlag, MountArgs, NetworkArgs, ReachArgs};
 use super::providers::ProviderSettings;
+use super::typed::Typed;
 use crate::fuse::session;
 use crate::mapping::Mapping;
-use crate::name::{Host, NameError, RepoName};
+use crate::name::{Address, AddressError, Host, NameError, RepoName};
 use crate::registry::mirror::MirrorAddress;
 
 /// What was asked for makes no sense.
@@ -23,6 +24,13 @@ use crate::registry::mirror::MirrorAddress;
 pub struct SettingsError {
     subject: String,
     reason: String,
+}
+
+impl From<AddressError> for SettingsError {
+    fn from(error: AddressError) -> SettingsError {
+        let (subject, reason) = error.parts();
+        SettingsError { subject, reason }
+    }
 }
 
 fn refuse<T>(subject: impl fmt::Display, reason: impl fmt::Display) -> Result<T, SettingsError> {
@@ -47,31 +55,17 @@ pub enum Source {
 
 impl Source {
     /// Reads one source; a relative directory is one below `base`.
-    pub fn parse(text: &OsStr, base: &Path) -> Result<Source, SettingsError> {
-        if let Some(dir) = text.as_bytes().strip_prefix(b"oci:") {
-            if dir.is_empty() {
-                return refuse("oci:", "the directory of the store is missing; write oci:DIR");
-            }
-            return Ok(Source::Layouts(absolute(Path::new(OsStr::from_bytes(dir)), base)));
+    ///
+    /// # Errors
+    /// It is none. Where it is plain what was meant, the error holds the argument to write instead.
+    pub fn parse(text: &OsStr, base: &Path) -> Result<Source, AddressError> {
+        let part = |address: Address| address.part().map(|(host, prefix)| Source::Registry { host, prefix });
+        match Typed::parse(text, base) {
+            Ok(Typed::Layouts(dir)) => Ok(Source::Layouts(dir)),
+            Ok(Typed::Archive(file)) => Ok(Source::Archive(file)),
+            Ok(Typed::Address(address)) => part(address),
+            Err(e) => Err(e.wanted("a source is HOST[:PORT][/PREFIX], oci:DIR or oci-archive:FILE")),
         }
-        if let Some(file) = text.as_bytes().strip_prefix(b"oci-archive:") {
-            if file.is_empty() {
-                return refuse("oci-archive:", "the file of the archive is missing; write oci-archive:FILE");
-            }
-            return Ok(Source::Archive(absolute(Path::new(OsStr::from_bytes(file)), base)));
-        }
-        let shown = text.to_string_lossy();
-        let (host, prefix) = match shown.trim_end_matches('/').split_once('/') {
-            Some((host, prefix)) => (host.to_owned(), Some(prefix.to_owned())),
-            None => (shown.trim_end_matches('/').to_owned(), None),
-        };
-        let wrong = |e: &dyn fmt::Display| SettingsError {
-            subject: shown.escape_debug().to_string(),
-            reason: format!("{e}; a source is HOST[:PORT][/PREFIX], oci:DIR or oci-archive:FILE"),
-        };
-        let host = host.parse().map_err(|e| wrong(&e))?;
-        let prefix = prefix.map(|prefix| prefix.parse()).transpose().map_err(|e| wrong(&e))?;
-        Ok(Source::Registry { host, prefix })
     }
 }
 
@@ -100,7 +94,11 @@ impl TokenRealm {
         const WANTED: &str = "write HOST=ORIGIN, as in registry.example.com=https://auth.example.com";
         let subject = format!("--token-realm {}", text.escape_debug());
         let Some((host, origin)) = text.split_once('=') else { return refuse(subject, WANTED) };
-        let (Ok(host), Ok(origin)) = (host.parse(), Url::parse(origin)) else { return refuse(subject, WANTED) };
+        let host = host.parse().or_else(|e: NameError| match e.instead() {
+            Some(host) => refuse(&subject, format!("a registry has no scheme here; write {host}={origin}")),
+            None => refuse(&subject, WANTED),
+        })?;
+        let Ok(origin) = Url::parse(origin) else { return refuse(subject, WANTED) };
         let bare = matches!(origin.scheme(), "https" | "http")
             && origin.path() == "/"
             && origin.query().is_none()
@@ -115,7 +113,10 @@ fn mirror(text: &str) -> Result<MirrorAddress, SettingsError> {
     let Some((host, url)) = text.split_once('=') else {
         return refuse("--mirror", "write HOST=URL, as in ghcr.io=https://cache.example.com");
     };
-    let host = host.parse().or_else(|e| refuse("--mirror", e as NameError))?;
+    let host = host.parse().or_else(|e: NameError| match e.instead() {
+        Some(host) => refuse("--mirror", format!("a registry has no scheme here; write {host}={url}")),
+        None => refuse("--mirror", e),
+    })?;
     MirrorAddress::parse(host, url).or_else(|e| refuse("--mirror", e))
 }
 
@@ -276,7 +277,8 @@ impl MountSettings {
             Some((mountpoint, sources)) if !sources.is_empty() => (sources, mountpoint),
             _ => return refuse("mount", "a SOURCE and a MOUNTPOINT are wanted; see `tofufs help mount`"),
         };
-        let sources = words.iter().map(|text| Source::parse(text, base)).collect::<Result<Vec<_>, _>>()?;
+        let sources = words.iter().map(|text| Source::parse(text, base)).collect::<Result<Vec<_>, _>>();
+        let sources = sources.map_err(SettingsError::from)?;
         // What cannot be resolved does not exist, which is found out when it is mounted on.
         let mountpoint = base.join(mountpoint);
         let mountpoint = session::resolved(&mountpoint).unwrap_or(mountpoint);
@@ -360,6 +362,7 @@ mod tests {
             ("oci:./a/../b", "oci:/base/a/../b"),
             ("oci-archive:b.tar", "oci-archive:/base/b.tar"),
             ("oci-archive:/media/b.tar", "oci-archive:/media/b.tar"),
+            ("oci://ghcr.io/acme", "ghcr.io/acme"),
         ] {
             assert_eq!(parse(text).unwrap().to_string(), shown);
         }

@@ -3,6 +3,7 @@
 
 mod lock;
 mod pull;
+mod typed;
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -111,7 +111,8 @@ pub struct LockArgs {
 /// What something is needed for.
 #[derive(Args, Debug)]
 pub struct NeedsArgs {
-    /// Releases: HOST/NAME:TAG, HOST/NAME@DIGEST, or HOST/NAME:1.* for all tags of that form
+    /// Releases: HOST/NAME:TAG, HOST/NAME@DIGEST, OpenTofu's oci://HOST/NAME?tag=TAG, or HOST/NAME:1.* for all tags of
+    /// that form
     #[arg(value_name = "REFERENCE")]
     pub reference: Vec<Pattern>,
 

@@ -200,12 +200,7 @@ fn block(point: &Path, mapping: &MountMapping, purpose: Use) -> String {
 
 /// The flags as a shell takes them, one rule's part per line.
 fn lines_of_flags(flags: &[String]) -> Vec<String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@".contains(c);
-    let quoted = |word: &str| match word.chars().all(plain) && !word.is_empty() {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    };
-    flags.chunks(2).map(|pair| pair.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")).collect()
+    flags.chunks(2).map(|pair| pair.iter().map(|word| output::shell_word(word)).collect::<Vec<_>>().join(" ")).collect()
 }
 
 #[cfg(test)]
