@@ -52,6 +52,8 @@ struct Outcome {
     after: String,
     locked: Vec<Locked>,
     left_out: BTreeSet<LeftOut>,
+    /// The providers that are required, that no rule maps, and that are not locked as they are required.
+    unlocked: Vec<ProviderAddr>,
 }
 
 /// Locks, or with `--check` tells what is missing.
@@ -72,10 +74,10 @@ pub fn run(args: &LockArgs) -> Result<(), CommandError> {
             .map_err(|e| CommandError::Failed(format!("{} cannot be written: {e}", outcome.path.display())))?;
     }
     report(&outcome, changed, &registries, args)?;
-    match changed && args.check {
-        true => Err(CommandError::Failed(missing(&outcome))),
-        false => Ok(()),
+    if args.check && (changed || !outcome.unlocked.is_empty()) {
+        return Err(CommandError::Failed(missing(&outcome)));
     }
+    Ok(())
 }
 
 async fn outcome(
@@ -89,6 +91,10 @@ async fn outcome(
     let client = client.or_else(|| own.as_ref()?.client()).unwrap_or(Client::OpenTofu);
     let required = needs::requirements(dir, client, Mounts::Directories, registries).await?;
     let mut left_out = required.left_out;
+    if required.files == 0 && own.is_none() {
+        let rule = "there is neither a configuration nor a lock file here, so nothing can be locked or checked";
+        return Err(NeedsError::File { path: dir.to_owned(), rule: rule.to_owned() });
+    }
     let before = own.as_ref().map(|file| file.text().to_owned()).unwrap_or_default();
     let mut file = own.unwrap_or_else(|| LockFile::new(client));
     let wanted: BTreeMap<ProviderAddr, Constraints> = match required.providers.is_empty() {
@@ -96,30 +102,46 @@ async fn outcome(
         true => file.locks().map(|(address, lock)| (address.clone(), lock.constraints.clone())).collect(),
         false => required.providers,
     };
-    let mut mapped = Vec::new();
+    let (mut mapped, mut unmapped, mut unlocked) = (Vec::new(), Vec::new(), Vec::new());
     for (address, constraints) in wanted {
         let repos = mapping.repos(&address)?;
-        match repos.is_empty() {
-            true => {
-                let why =
-                    "no rule maps this provider to a repository (give --oci-mirror); it is left as it is".to_owned();
-                left_out.insert(LeftOut { what: address.to_string(), why });
-            }
-            false => mapped.push((address, constraints, repos)),
+        if !repos.is_empty() {
+            mapped.push((address, constraints, repos));
+            continue;
         }
+        let why = "no rule maps this provider to a repository (give --oci-mirror); it is left as it is".to_owned();
+        left_out.insert(LeftOut { what: address.to_string(), why });
+        if !file.lock(&address).is_some_and(|lock| constraints.allow(&lock.version)) {
+            unlocked.push(address.clone());
+        }
+        unmapped.push(address.to_string());
+    }
+    let path = dir.join(FILE_NAME);
+    if mapped.is_empty() && !left_out.is_empty() {
+        return Err(NeedsError::File { path, rule: nothing_known(&unmapped, &left_out) });
     }
     let locks = mapped.iter().map(|(address, constraints, repos)| {
         lock(registries, address, constraints, repos, file.lock(address), platforms)
     });
-    let mut locked = Vec::new();
+    let (mut locked, mut new) = (Vec::new(), BTreeMap::new());
     for ((address, ..), outcome) in mapped.iter().zip(join_all(locks).await) {
         let (lock, shown) = outcome?;
-        let path = dir.join(FILE_NAME);
-        file.set(address, &lock).map_err(|e| NeedsError::File { path, rule: e.to_string() })?;
+        new.insert(address.clone(), lock);
         locked.push(shown);
     }
+    file.set(&new).map_err(|e| NeedsError::File { path: path.clone(), rule: e.to_string() })?;
     let after = if locked.is_empty() { before.clone() } else { file.text().to_owned() };
-    Ok(Outcome { path: dir.join(FILE_NAME), before, after, locked, left_out })
+    Ok(Outcome { path, before, after, locked, left_out, unlocked })
+}
+
+/// Why nothing could be locked or checked.
+fn nothing_known(unmapped: &[String], left_out: &BTreeSet<LeftOut>) -> String {
+    let nothing = "so nothing could be locked or checked";
+    if unmapped.is_empty() {
+        let modules = left_out.iter().map(LeftOut::to_string).collect::<Vec<_>>().join("; ");
+        return format!("the providers of modules are not known, {nothing}: {modules}");
+    }
+    format!("no rule maps {} to a repository, {nothing}; give --oci-mirror", unmapped.join(", "))
 }
 
 /// What is to be locked for one provider.
@@ -220,7 +242,11 @@ fn missing(outcome: &Outcome) -> String {
             (None, hashes) => format!("{hashes} hashes of {provider} {version}"),
         }
     });
-    let lacking = lacking.collect::<Vec<_>>().join(", ");
+    let unlocked = outcome.unlocked.iter().map(|provider| format!("{provider}, which no rule maps"));
+    let lacking = lacking.chain(unlocked).collect::<Vec<_>>().join(", ");
+    if outcome.before == outcome.after {
+        return format!("{} lacks {lacking}; give --oci-mirror, or let the client lock it", outcome.path.display());
+    }
     format!("{} lacks {lacking}; run `tofufs lock` and commit the file", outcome.path.display())
 }
 

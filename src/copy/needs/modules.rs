@@ -43,6 +43,8 @@ pub struct Requirements {
     pub releases: Vec<(Reference, Digest, Descriptor)>,
     /// The modules whose own requirements are not known, since they cannot be read.
     pub left_out: BTreeSet<LeftOut>,
+    /// How many files of configuration were read.
+    pub files: usize,
 }
 
 /// Reads the module in `root` and all modules that it calls.
@@ -112,6 +114,7 @@ impl Walk<'_> {
             }
             Place::Release(opened, dir) => opened.read(dir, self.client).await?,
         };
+        self.found.files += configuration.files();
         let broken = |e| NeedsError::file(Path::new(&place.to_string()), e);
         for (address, constraints) in configuration.providers(&self.default).map_err(broken)? {
             self.found.providers.entry(address).or_default().add(constraints);
