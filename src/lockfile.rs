@@ -24,6 +24,8 @@ use self::constraints::Constraints;
 
 /// The name of a lock file in its working directory.
 pub const FILE_NAME: &str = ".terraform.lock.hcl";
+/// The largest lock file that is read, in bytes.
+pub const FILE_MAX: u64 = 16 << 20;
 
 /// The programs that read and write lock files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -12,7 +12,7 @@ use crate::registry::decorate::Mirrored;
 use crate::registry::mirror::MirrorAddress;
 use crate::registry::origin::Origin;
 use crate::registry::remote::{Remote, RemoteOptions};
-use crate::registry::transport::{Transport, TransportOptions};
+use crate::registry::transport::{Authorities, Transport, TransportOptions};
 
 /// What all registries share.
 pub struct RegistryAccess {
@@ -75,6 +75,11 @@ impl RegistryAccess {
         };
         Remote::new(Arc::clone(&self.transport), options).map_err(CommandError::failed)
     }
+}
+
+/// Refuses files of certificates that cannot be used, also where no registry is asked: they were named to be used.
+pub fn check(network: &Network) -> Result<(), CommandError> {
+    Authorities::check(&network.ca_files).map_err(CommandError::failed)
 }
 
 /// The CLI configuration: the file that was named, else the user's own.

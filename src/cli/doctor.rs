@@ -13,7 +13,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::json;
 
-use super::access::RegistryAccess;
+use super::access::{self, RegistryAccess};
 use super::args::DoctorArgs;
 use super::output::{self, CommandError};
 use super::settings::{Environment, Network};
@@ -120,6 +120,9 @@ pub fn run(args: &DoctorArgs) -> Result<(), CommandError> {
     let subject = args.reference.as_deref().map(Subject::parse).transpose()?;
     let surroundings = host::Surroundings::of_process(&args.storage, &environment, &network)?;
     let mut parts = vec![Part { name: "this host".to_owned(), findings: surroundings.findings() }];
+    if let (None, Err(error)) = (&subject, access::check(&network)) {
+        parts[0].findings.push(Finding::problem("set-up", error));
+    }
     if let Some(subject) = subject {
         let findings = match RegistryAccess::new(&network) {
             Ok(access) => examined(&access, &subject)?,

@@ -14,7 +14,7 @@ use super::control::{private_dir, stem};
 use super::log::{self, Log};
 use super::output::CommandError;
 use super::settings::{Environment, MountSettings};
-use super::{background, daemon};
+use super::{access, background, daemon};
 
 /// How long another process may take to mount at the same place.
 const TURN: Duration = Duration::from_secs(5);
@@ -23,6 +23,7 @@ const TURN: Duration = Duration::from_secs(5);
 pub fn run(args: &MountArgs, words: &[OsString]) -> Result<(), CommandError> {
     let environment = Environment::of_process().map_err(CommandError::usage)?;
     let settings = MountSettings::new(args, &environment).map_err(CommandError::usage)?;
+    access::check(&settings.network)?;
     if args.background || args.foreground {
         let log = match &settings.log_file {
             Some(file) if !args.background => Log::to(open_log(file)?),

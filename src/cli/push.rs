@@ -12,7 +12,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::access::RegistryAccess;
+use super::access::{self, RegistryAccess};
 use super::args::push::PushArgs;
 use super::control::private_dir;
 use super::daemon;
@@ -21,6 +21,7 @@ use super::progress::Told;
 use super::quantity::Size;
 use super::settings::{Environment, Network};
 use super::typed::Typed;
+use crate::input;
 use crate::name::{Address, AddressError, Host, Repo, Tag, ZipName};
 use crate::registry::Upload;
 use crate::registry::layout::Layout;
@@ -39,6 +40,7 @@ pub fn run(args: &PushArgs) -> Result<(), CommandError> {
     };
     let target = Target::parse(reference, &environment.base)?;
     let annotations = annotations(&args.annotation)?;
+    access::check(&network)?;
     daemon::keep_memory_private()?;
     let state = environment.state_dir(args.state_dir.as_deref()).map_err(CommandError::usage)?;
     let workshop = workshop(&state)?;
@@ -168,6 +170,10 @@ fn planned(
     let missing =
         || CommandError::usage(format_args!("{}: a tag is missing; write {0}:TAG, or give --tag", target.repo));
     let opened = |path: &Path| -> Result<OwnedFd, CommandError> {
+        let file = input::open(path).map_err(|e| CommandError::Failed(format!("{}: {e}", path.display())))?;
+        Ok(file.into())
+    };
+    let directory = |path: &Path| -> Result<OwnedFd, CommandError> {
         let file = File::open(path).map_err(|e| CommandError::Failed(format!("{}: {e}", path.display())))?;
         Ok(file.into())
     };
@@ -178,7 +184,7 @@ fn planned(
             if destined.tags.is_empty() {
                 return Err(missing());
             }
-            return plan::directory(opened(path)?, &name, destined, workshop).map_err(failed);
+            return plan::directory(directory(path)?, &name, destined, workshop).map_err(failed);
         }
         if provider_zip(path).is_none() {
             if destined.tags.is_empty() {

@@ -26,9 +26,6 @@ use crate::oci::Descriptor;
 
 pub use modules::{Mounts, Requirements, requirements};
 
-/// The largest lock file that is read, in bytes.
-const LOCK_FILE_MAX: u64 = 16 << 20;
-
 /// For what something is needed.
 #[derive(Clone, Default, Debug)]
 pub struct Inputs {
@@ -347,7 +344,7 @@ impl Finding<'_> {
 /// Reads a lock file.
 pub async fn read_lock_file(path: &Path) -> Result<LockFile, NeedsError> {
     let file = path.to_owned();
-    let text = blocking(move || modules::read_text(&file, LOCK_FILE_MAX)).await??;
+    let text = blocking(move || modules::read_text(&file, lockfile::FILE_MAX)).await??;
     LockFile::parse(&text).map_err(|e| NeedsError::file(path, e))
 }
 
