@@ -38,9 +38,9 @@ pub fn run(mut args: CopyArgs) -> Result<(), CommandError> {
     daemon::runtime()?.block_on(async {
         tokio::select! {
             copied = copy(&args, &source, &destination, &registries, &shown) => copied,
-            () = shown.stopped() => Err(CommandError::failed(format_args!(
+            () = shown.stopped() => Err(shown.ended(CommandError::failed(format_args!(
                 "{source}: stopped; what was copied is kept, and the same command goes on from there"
-            ))),
+            )))),
         }
     })
 }

@@ -33,10 +33,15 @@ impl Signals {
 
     /// The name of the next one.
     pub async fn next(&mut self) -> &'static str {
+        self.next_number().await.0
+    }
+
+    /// The name and number of the next one.
+    pub async fn next_number(&mut self) -> (&'static str, SignalKind) {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.hangup.recv() => "SIGHUP",
+            _ = self.terminate.recv() => ("SIGTERM", SignalKind::terminate()),
+            _ = self.interrupt.recv() => ("SIGINT", SignalKind::interrupt()),
+            _ = self.hangup.recv() => ("SIGHUP", SignalKind::hangup()),
         }
     }
 }

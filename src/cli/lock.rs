@@ -1,8 +1,6 @@
 //! `tofufs lock`: the hashes of all platforms of a working directory's providers, into its lock file.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use futures_util::future::join_all;
@@ -10,8 +8,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::args::carry::LockArgs;
-use super::output::{self, CommandError};
+use super::output::{self, CommandError, count, listed};
 use super::reading::Registries;
+use super::replace::replace;
 use super::settings::Environment;
 use super::{daemon, mapping, needed};
 use crate::copy::needs::{self, LeftOut, Mounts, NeedsError};
@@ -70,7 +69,7 @@ pub fn run(args: &LockArgs) -> Result<(), CommandError> {
     registries.note_outages();
     let changed = outcome.before != outcome.after;
     if changed && !args.check {
-        replace(&outcome.path, &outcome.after)
+        replace(&outcome.path, outcome.after.as_bytes(), 0o644)
             .map_err(|e| CommandError::Failed(format!("{} cannot be written: {e}", outcome.path.display())))?;
     }
     report(&outcome, changed, &registries, args)?;
@@ -138,10 +137,10 @@ async fn outcome(
 fn nothing_known(unmapped: &[String], left_out: &BTreeSet<LeftOut>) -> String {
     let nothing = "so nothing could be locked or checked";
     if unmapped.is_empty() {
-        let modules = left_out.iter().map(LeftOut::to_string).collect::<Vec<_>>().join("; ");
+        let modules = listed(&left_out.iter().map(LeftOut::to_string).collect::<Vec<_>>());
         return format!("the providers of modules are not known, {nothing}: {modules}");
     }
-    format!("no rule maps {} to a repository, {nothing}; give --oci-mirror", unmapped.join(", "))
+    format!("no rule maps {} to a repository, {nothing}; give --oci-mirror", listed(unmapped))
 }
 
 /// What is to be locked for one provider.
@@ -209,8 +208,9 @@ fn report(outcome: &Outcome, changed: bool, registries: &Registries, args: &Lock
     for locked in &outcome.locked {
         let Locked { provider, version, platforms, hashes, added, computed, differing, .. } = locked;
         text += &format!(
-            "{provider} {version}: {} platforms, {hashes} hashes, {} of them new",
-            platforms.len(),
+            "{provider} {version}: {}, {}, {} of them new",
+            count(platforms.len(), "platform"),
+            count(*hashes, "hash"),
             added.len()
         );
         if let Some(previous) = &locked.previous_version {
@@ -239,35 +239,13 @@ fn missing(outcome: &Outcome) -> String {
         match (&locked.previous_version, added.len()) {
             (Some(previous), _) => format!("{provider} {version} (it has {previous}, which is not allowed)"),
             (None, 0) => format!("the constraints of {provider}"),
-            (None, hashes) => format!("{hashes} hashes of {provider} {version}"),
+            (None, hashes) => format!("{} of {provider} {version}", count(hashes, "hash")),
         }
     });
     let unlocked = outcome.unlocked.iter().map(|provider| format!("{provider}, which no rule maps"));
-    let lacking = lacking.chain(unlocked).collect::<Vec<_>>().join(", ");
+    let lacking = listed(&lacking.chain(unlocked).collect::<Vec<_>>());
     if outcome.before == outcome.after {
         return format!("{} lacks {lacking}; give --oci-mirror, or let the client lock it", outcome.path.display());
     }
     format!("{} lacks {lacking}; run `tofufs lock` and commit the file", outcome.path.display())
-}
-
-/// Puts a new file in the place of the old one, at once. Where the name is a link, in the place of what it leads to.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    let new = path.with_file_name(name);
-    let write = || {
-        let mut file = std::fs::File::options().write(true).create_new(true).mode(0o644).open(&new)?;
-        if let Ok(before) = std::fs::metadata(&path) {
-            file.set_permissions(before.permissions())?;
-        }
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&new, &path)
-    };
-    let written = write();
-    if written.is_err() {
-        let _ = std::fs::remove_file(&new);
-    }
-    written
 }

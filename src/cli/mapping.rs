@@ -1,6 +1,8 @@
 //! The mapping of providers to repositories: the flags that spell its rules, and the CLI configuration that has them
 //! where no flag is given.
 
+use std::io::{self, Write as _};
+
 use clap::{ArgMatches, Args, FromArgMatches};
 
 use super::access::configuration;
@@ -22,7 +24,7 @@ struct Flags {
     oci_mirror: Vec<String>,
 
     /// The providers that the --oci-mirror before it is for, [HOST/]NAMESPACE/TYPE with * from the right; may be given
-    /// several times [default: all]
+    /// several times [default: all; those of registry.opentofu.org if the template does not refer to ${hostname}]
     #[arg(long, value_name = "PATTERN")]
     include: Vec<String>,
 
@@ -101,7 +103,7 @@ impl MappingArgs {
         let rules: Vec<Rule> = self
             .rules
             .iter()
-            .map(|rule| Rule::new(&rule.template, &rule.include, &rule.exclude))
+            .map(|rule| Rule::typed(&rule.template, &rule.include, &rule.exclude))
             .collect::<Result<_, _>>()?;
         Ok((!rules.is_empty()).then(|| Mapping::new(rules)))
     }
@@ -129,7 +131,16 @@ pub fn mapping(flags: Option<&Mapping>, network: &Network) -> Result<Mapping, Co
         return Ok(mapping.clone());
     }
     let tofurc = configuration(network, &tofurc::Environment::of_process()).map_err(CommandError::failed)?;
+    note_misplaced(&tofurc);
     of_tofurc(&tofurc).map_err(CommandError::failed)
+}
+
+/// Says on standard error which blocks of the CLI configuration stand where nobody reads them.
+pub fn note_misplaced(tofurc: &Tofurc) {
+    for misplaced in &tofurc.misplaced {
+        // Nobody listening is no reason to stop.
+        let _ = writeln!(io::stderr(), "tofufs: warning: {misplaced}");
+    }
 }
 
 /// The settings with what the CLI configuration and lock files add: the mapping, the providers, and the registries to
@@ -245,7 +256,25 @@ mod tests {
         assert_eq!(parse(&[]), Ok(None));
         let error = parse(&["--include", "a/b", "--oci-mirror", "r.io/${type}"]).unwrap_err();
         assert!(error.to_string().contains("--include: it belongs to the --oci-mirror before it"), "{error}");
-        assert!(parse(&["--oci-mirror", "r.io/${type}"]).is_err());
+        let error = parse(&["--oci-mirror", "r.io/${type}"]).unwrap_err().to_string();
+        assert!(error.contains("must refer to ${namespace}, or `include` has to leave one value"), "{error}");
+        assert!(error.contains("'registry.opentofu.org/hashicorp/*'"), "{error}");
+    }
+
+    /// As the help's own example has it.
+    #[test]
+    fn a_template_without_a_hostname_is_for_the_default_registry() {
+        let mapping = parse(&["--oci-mirror", "ghcr.io/acme/${namespace}/${type}"]).unwrap().unwrap();
+        let repo = |provider: &str| {
+            let provider =
+                crate::name::ProviderAddr::parse(provider, &crate::mapping::DEFAULT_REGISTRY.parse().unwrap());
+            mapping.repo(&provider.unwrap()).unwrap().map(|repo| repo.to_string())
+        };
+        assert_eq!(repo("hashicorp/aws").as_deref(), Some("ghcr.io/acme/hashicorp/aws"));
+        assert_eq!(repo("registry.terraform.io/hashicorp/aws"), None);
+        let words = flags(&mapping);
+        assert_eq!(words[2..], ["--include", "registry.opentofu.org/*/*"]);
+        assert_eq!(parse(&words.iter().map(String::as_str).collect::<Vec<_>>()).unwrap(), Some(mapping));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use super::control::{private_dir, stem};
 use super::log::{self, Log};
 use super::output::CommandError;
 use super::settings::{Environment, MountSettings};
-use super::{access, background, daemon};
+use super::{access, background, daemon, mapping, tofurc};
 
 /// How long another process may take to mount at the same place.
 const TURN: Duration = Duration::from_secs(5);
@@ -34,6 +35,12 @@ pub fn run(args: &MountArgs, words: &[OsString]) -> Result<(), CommandError> {
         let served = serve(&settings);
         log.flush();
         return served;
+    }
+    if settings.mapping.is_none()
+        && let Ok(tofurc) = access::configuration(&settings.network, &tofurc::Environment::of_process())
+    {
+        // The process in the background has another standard error.
+        mapping::note_misplaced(&tofurc);
     }
     background::start(words, open_log(&background_log(&settings)?)?)
 }
@@ -95,7 +102,7 @@ fn no_state(error: io::Error) -> CommandError {
 pub fn turn(settings: &MountSettings) -> Result<File, CommandError> {
     let path = state(settings, "lock")?.join(format!("{}.lock", stem(&settings.mountpoint)));
     let failed = |e: io::Error| CommandError::Failed(format!("cannot lock {}: {e}", path.display()));
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(failed)?;
     let mut left = TURN;
     loop {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {

@@ -62,9 +62,9 @@ pub fn run(args: &PushArgs) -> Result<(), CommandError> {
         let pushing = push::push(&plan, upload.as_ref(), options, &shown);
         tokio::select! {
             pushed = pushing => pushed.map_err(CommandError::failed),
-            () = shown.0.stopped() => Err(CommandError::failed(format_args!(
+            () = shown.0.stopped() => Err(shown.0.ended(CommandError::failed(format_args!(
                 "{}: stopped; what was uploaded is kept, and the same command goes on from there", plan.subject()
-            ))),
+            )))),
         }
     });
     drop(shown);

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::account::{self, Account};
 use super::args::{KernelFlag, MountArgs, NetworkArgs, ReachArgs};
 use super::providers::ProviderSettings;
 use super::typed::Typed;
@@ -133,6 +134,26 @@ pub struct Environment {
     pub state_home: Option<PathBuf>,
     /// `XDG_RUNTIME_DIR`.
     pub runtime_dir: Option<PathBuf>,
+    /// Where this user's cache is, if not in the home.
+    pub system_cache: Option<PathBuf>,
+}
+
+/// Root's cache: what root mounts serves others, at boot too, when no home need be there.
+const SYSTEM_CACHE: &str = "/var/cache/tofufs";
+
+/// Root's own cache, for a process with this home. One that an earlier version made in the home stays in use, so that what
+/// is in it and pinned is not lost; and a home that is not root's own keeps what was cached for it.
+fn system_cache(home: Option<&Path>) -> Option<PathBuf> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let own = account::home_of(0);
+    let system = PathBuf::from(SYSTEM_CACHE);
+    match home {
+        Some(home) if own.as_deref() != Some(home) => None,
+        Some(home) if !system.exists() && home.join(".cache/tofufs").exists() => None,
+        _ => Some(system),
+    }
 }
 
 impl Environment {
@@ -144,9 +165,11 @@ impl Environment {
             Ok(base) => base,
             Err(e) => return refuse("the working directory", e),
         };
+        let home = std::env::home_dir().filter(|home| home.is_absolute());
         Ok(Environment {
             base,
-            home: std::env::home_dir().filter(|home| home.is_absolute()),
+            system_cache: system_cache(home.as_deref()),
+            home,
             cache_home: dir("XDG_CACHE_HOME"),
             state_home: dir("XDG_STATE_HOME"),
             runtime_dir: dir("XDG_RUNTIME_DIR"),
@@ -155,7 +178,10 @@ impl Environment {
 
     /// The cache: as asked for, else the user's.
     pub fn cache_dir(&self, asked: Option<&Path>) -> Result<PathBuf, SettingsError> {
-        self.directory(asked, self.cache_home.as_deref(), ".cache", "--cache-dir")
+        match (asked, &self.cache_home, &self.system_cache) {
+            (None, None, Some(system)) => Ok(system.clone()),
+            _ => self.directory(asked, self.cache_home.as_deref(), ".cache", "--cache-dir"),
+        }
     }
 
     /// The state of mounts: as asked for, else the user's.
@@ -297,8 +323,8 @@ impl MountSettings {
             runtime_dir: environment.runtime_dir.clone(),
             read_only: args.access.read_only,
             allow_overwrite: args.access.allow_overwrite,
-            uid: args.access.uid,
-            gid: args.access.gid,
+            uid: known("--uid", args.access.uid.as_ref(), Account::user, "user")?,
+            gid: known("--gid", args.access.gid.as_ref(), Account::group, "group")?,
             passthrough: !args.access.no_passthrough,
             session: session::Options {
                 name: shown_source(words),
@@ -322,6 +348,20 @@ impl MountSettings {
             .into_iter()
             .chain(stores)
             .collect()
+    }
+}
+
+/// The number of a user or group that was named.
+fn known(
+    option: &str,
+    account: Option<&Account>,
+    number: fn(&Account) -> Option<u32>,
+    kind: &str,
+) -> Result<Option<u32>, SettingsError> {
+    let Some(account) = account else { return Ok(None) };
+    match (number(account), account) {
+        (None, Account::Name(name)) => refuse(format!("{option} {name}"), format!("this machine knows no such {kind}")),
+        (found, _) => Ok(found),
     }
 }
 
@@ -394,6 +434,8 @@ mod tests {
         assert_eq!(s.network.ca_files, [Path::new("/tmp/x.pem"), Path::new("/y.pem")]);
         assert_eq!(s.network.token_realms[0].origin.as_str(), "https://t.b/");
         assert_eq!(s.mountpoint, Path::new("/tmp/m"));
+        let s = settings("--uid root --gid 5 a.b m").unwrap();
+        assert_eq!((s.uid, s.gid), (Some(0), Some(5)));
     }
 
     #[test]
@@ -429,6 +471,10 @@ mod tests {
         let e = Environment { cache_home: Some("/xdg".into()), ..environment() };
         assert_eq!(e.cache_dir(None).unwrap(), Path::new("/xdg/tofufs"));
         assert_eq!(e.cache_dir(Some(Path::new("c"))).unwrap(), Path::new("/tmp/c"));
+        let root = |e: Environment| Environment { system_cache: Some("/var/cache/tofufs".into()), ..e };
+        assert_eq!(root(environment()).cache_dir(None).unwrap(), Path::new("/var/cache/tofufs"));
+        assert_eq!(root(environment()).state_dir(None).unwrap(), Path::new("/home/u/.local/state/tofufs"));
+        assert_eq!(root(e).cache_dir(None).unwrap(), Path::new("/xdg/tofufs"));
         let nobody = Environment { home: None, ..environment() };
         assert!(nobody.cache_dir(None).is_err() && nobody.cache_dir(Some(Path::new("/c"))).is_ok());
     }

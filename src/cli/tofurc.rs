@@ -4,6 +4,7 @@
 //! an [`Environment`], so that nothing here depends on the process's own.
 
 mod decode;
+mod install;
 mod syntax;
 #[cfg(test)]
 mod tests;
@@ -168,6 +169,8 @@ pub struct Tofurc {
     pub files: Vec<PathBuf>,
     /// What the user should know, though it stops nothing.
     pub warnings: Vec<String>,
+    /// Blocks that stand where the clients pass them over, with where that is.
+    pub misplaced: Vec<String>,
     /// The `oci_credentials` blocks, in order.
     pub blocks: Vec<Block>,
     /// The `oci_default_credentials` block.

@@ -2,6 +2,7 @@
 //! file for.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -9,6 +10,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::Bench;
 use crate::support::mount::finish;
+use crate::support::tls::Tls;
 
 /// Memory that a command may have, in KiB of addresses: what reads without an end comes to its own end there.
 const ADDRESSES: u64 = 2 << 20;
@@ -115,4 +117,66 @@ fn the_null_device_is_a_file_without_content() {
     let null = Path::new("/dev/null");
     let output = limited(&bench, "pull --root .", &[("TF_CLI_CONFIG_FILE", null)]);
     assert!(output.status.success(), "{output:?}");
+}
+
+/// Certificates that were named are looked at wherever something could be asked, also where only stores are.
+#[test]
+fn a_file_of_certificates_that_cannot_be_used_is_refused_by_all() {
+    let bench = Bench::new();
+    let tls = Tls::new();
+    let [authority, _, key] = tls.write(&bench.join("home"));
+    let mnt = bench.join("mnt");
+    fs::create_dir(&mnt).unwrap();
+    let (store, mnt) = (format!("oci:{}", bench.store().display()), mnt.display().to_string());
+    bench.write("main.tf", "locals {}\n");
+    for (file, said) in [(Path::new("/nope"), "cannot be read"), (&key, "holds no certificate, but a private key")] {
+        let file = file.display();
+        for line in [
+            format!("mount --ca-file {file} {store} {mnt}"),
+            format!("mount --offline --ca-file {file} a.b {mnt}"),
+            format!("lock --offline --ca-file {file}"),
+            format!("push --dry-run --ca-file {file} . {store}/a.b/c:1"),
+            format!("doctor --ca-file {file}"),
+        ] {
+            let output = limited(&bench, &line, &[]);
+            let text = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.code() == Some(1) && text.contains(said), "{line}: {output:?}");
+        }
+    }
+    let output = limited(&bench, &format!("lock --offline --ca-file {}", authority.display()), &[]);
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// OpenTofu passes such a block over, and so does tofufs: which has to be said.
+#[test]
+fn a_block_that_stands_where_nobody_reads_it_is_told() {
+    let bench = Bench::new();
+    let rc = bench.join("home/.tofurc");
+    fs::write(&rc, "oci_mirror {\n  repository_template = \"r.io/${namespace}/${type}\"\n}\n").unwrap();
+    bench.write("main.tf", "locals {}\n");
+    let wanted = format!("{}:1: oci_mirror stands outside of provider_installation", rc.display());
+    for (line, code) in [("lock", 0), ("pull --offline --root .", 0), ("doctor", 1)] {
+        let output = limited(&bench, line, &[]);
+        let text = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.code() == Some(code) && text.contains(&wanted), "{line}: {output:?}");
+    }
+}
+
+/// Whatever the user's mask allows: nothing of a mount's state is for others.
+#[test]
+fn what_a_mount_keeps_is_its_users_alone() {
+    let bench = Bench::new();
+    // It fails, but not before it has taken its turn.
+    let line = format!("mount oci:{} /nowhere", bench.store().display());
+    let script = format!("umask 0; exec {} {line}", env!("CARGO_BIN_EXE_tofufs"));
+    let mut command = Command::new("bash");
+    command.arg("-c").arg(script).env_clear().env("HOME", bench.join("home"));
+    let output = finish(command);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let locks: Vec<_> = fs::read_dir(bench.join("home/.local/state/tofufs/lock")).unwrap().collect();
+    assert_eq!(locks.len(), 1);
+    for lock in locks {
+        let mode = lock.unwrap().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{mode:o}");
+    }
 }

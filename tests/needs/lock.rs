@@ -174,6 +174,20 @@ fn what_is_locked_stays_and_what_is_missing_is_added() {
     assert_eq!(lock.hashes.iter().map(|hash| hash.to_string()).collect::<Vec<_>>(), hashes(&new));
 }
 
+/// As after a kill between making the new file and putting it into its place.
+#[test]
+fn what_a_killed_lock_left_is_cleared_by_the_next() {
+    let bench = Bench::new();
+    bench.publish("a", "1.0.0", &packages("a", "1.0.0", &["linux_amd64"]), true);
+    bench.write("main.tf", &requiring(&["a"]));
+    let left = format!(".terraform.lock.hcl.{:032x}.part", 1);
+    bench.write(&left, "provider");
+    bench.json(&["lock"]);
+    let mut names: Vec<_> = fs::read_dir(bench.work()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, [".terraform.lock.hcl", "main.tf"]);
+}
+
 /// A check that could not be made has failed.
 #[test]
 fn a_check_of_nothing_is_no_success() {

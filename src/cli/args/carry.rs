@@ -103,7 +103,8 @@ pub struct LockArgs {
     #[command(flatten)]
     pub reading: ReadingArgs,
 
-    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs]
+    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs;
+    /// of root /var/cache/tofufs]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
     pub cache_dir: Option<PathBuf>,
 }
@@ -156,7 +157,8 @@ pub struct PullArgs {
     #[command(flatten)]
     pub reading: ReadingArgs,
 
-    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs]
+    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs;
+    /// of root /var/cache/tofufs]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
     pub cache_dir: Option<PathBuf>,
 }
@@ -205,7 +207,8 @@ pub struct BundleArgs {
     #[command(flatten)]
     pub reading: ReadingArgs,
 
-    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs]
+    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs;
+    /// of root /var/cache/tofufs]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
     pub cache_dir: Option<PathBuf>,
 }

@@ -59,7 +59,8 @@ pub struct CopyArgs {
     #[command(flatten)]
     pub reading: ReadingArgs,
 
-    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs]
+    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs;
+    /// of root /var/cache/tofufs]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
     pub cache_dir: Option<PathBuf>,
 }
