@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::access::RegistryAccess;
+use super::access::{self, RegistryAccess};
 use super::args::carry::ReadingArgs;
 use super::daemon;
 use super::output::CommandError;
@@ -50,6 +50,7 @@ impl Registries {
         let dir = environment.cache_dir(cache_dir).map_err(CommandError::usage)?;
         let options = store::Options { dir, limit: args.cache_size.0 };
         let store = Store::open(options).map_err(CommandError::failed)?;
+        access::check(&network)?;
         let access = RegistryAccess::new(&network, Asker::Person);
         if !network.offline {
             access.connections()?;

@@ -24,6 +24,7 @@ use bytes::Bytes;
 
 pub use archive::{Archive, MEMBERS_MAX};
 pub use directory::Directory;
+pub use lock::{Draft, clean};
 pub use pack::Packer;
 
 use super::{BlobError, BlobSink, BlobSource, Failure, RawManifest, Registry, RegistryError};

@@ -1,8 +1,10 @@
 //! What working directories need: locked, fetched beforehand, kept. With image layouts and a real registry; with the
 //! real clients where they are installed.
 
+mod inputs;
 mod lock;
 mod pull;
+mod typed;
 
 #[path = "../support/mod.rs"]
 mod support;

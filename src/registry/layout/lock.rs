@@ -9,7 +9,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    AtFlags, Dir, FlockOperation, Mode, OFlags, ResolveFlags, flock, fstat, fsync, openat2, renameat, statat, unlinkat,
+    AtFlags, Dir, FlockOperation, Mode, OFlags, ResolveFlags, fchmod, flock, fstat, fsync, openat2, renameat, statat,
+    unlinkat,
 };
 use rustix::io::Errno;
 
@@ -86,7 +87,7 @@ fn is_named(dir: impl AsFd, name: &str, file: impl AsFd) -> bool {
 }
 
 /// A file that is being written. Removed when dropped, unless it was published.
-pub(super) struct Draft {
+pub struct Draft {
     own: OwnedFd,
     name: String,
     file: OwnedFd,
@@ -95,7 +96,7 @@ pub(super) struct Draft {
 
 impl Draft {
     /// A new file in the directory `own`, whose name begins with `prefix`.
-    pub(super) fn new(own: OwnedFd, prefix: &str) -> Result<Draft, Errno> {
+    pub fn new(own: OwnedFd, prefix: &str) -> Result<Draft, Errno> {
         for _ in 0..TRIES {
             let name = format!("{prefix}{:032x}{DRAFT}", fastrand::u128(..));
             let file = create_below(&own, &name, OFlags::WRONLY | OFlags::EXCL)?;
@@ -113,7 +114,13 @@ impl Draft {
         self.written
     }
 
-    pub(super) fn write(&mut self, mut bytes: &[u8]) -> Result<(), Errno> {
+    /// Its permissions, where they are not those of every new file.
+    pub fn set_mode(&self, mode: Mode) -> Result<(), Errno> {
+        fchmod(&self.file, mode)
+    }
+
+    /// Writes behind what was written.
+    pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), Errno> {
         while !bytes.is_empty() {
             match rustix::io::pwrite(&self.file, bytes, self.written) {
                 Ok(0) => return Err(Errno::NOSPC),
@@ -129,7 +136,7 @@ impl Draft {
     }
 
     /// Gives the file its name, over one that may be there. Both outlive a power loss when this returns.
-    pub(super) fn publish(self, dir: impl AsFd, name: &str) -> Result<(), Errno> {
+    pub fn publish(self, dir: impl AsFd, name: &str) -> Result<(), Errno> {
         fsync(&self.file)?;
         renameat(&self.own, &self.name, &dir, name)?;
         sync_directory(dir)
@@ -144,7 +151,7 @@ impl Drop for Draft {
 }
 
 /// Removes what processes that are gone left in `own` under names that begin with `prefix`.
-pub(super) fn clean(own: impl AsFd, prefix: &str) {
+pub fn clean(own: impl AsFd, prefix: &str) {
     let Ok(entries) = Dir::read_from(&own) else { return };
     for entry in entries.flatten() {
         let Ok(name) = entry.file_name().to_str() else { continue };
