@@ -17,6 +17,7 @@ mod kept;
 mod nodes;
 mod offers;
 mod origins;
+mod remembered;
 mod unpack;
 mod watched;
 
@@ -30,6 +31,7 @@ pub use error::{FactError, Failure};
 pub use nodes::{Content, Package, blocking};
 pub use offers::ProviderOptions;
 pub use origins::Source;
+pub use remembered::{remember, remembered_in};
 
 use crate::archive;
 use crate::name::{Host, Repo, RepoName};

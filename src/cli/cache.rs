@@ -98,10 +98,18 @@ fn prune(store: &Store, to: Size, as_json: bool) -> Result<(), CommandError> {
             if pinned.objects > 0 { format!(", of which {} are pinned", Size(pinned.bytes)) } else { String::new() }
         ))?;
     }
-    match stopped && left.bytes > to.0 {
-        true => Err(CommandError::Failed(format!("it was stopped before the cache held at most {to}"))),
-        false => Ok(()),
+    if left.bytes > to.0 && stopped {
+        return Err(CommandError::Failed(format!("it was stopped before the cache held at most {to}")));
     }
+    if left.bytes > to.0 && pruned.refused > 0 {
+        return Err(CommandError::Failed(format!(
+            "{} objects could not be removed from {}, so that the cache holds more than {to}; run it as who owns the \
+             cache, on a disk that takes writes",
+            pruned.refused,
+            left.dir.display()
+        )));
+    }
+    Ok(())
 }
 
 fn progress(verb: &'static str) -> Result<Progress, CommandError> {

@@ -1,11 +1,13 @@
 //! The mapping of providers to repositories: the flags that spell its rules, and the CLI configuration that has them
 //! where no flag is given.
 
+use std::path::Path;
+
 use clap::{ArgMatches, Args, FromArgMatches};
 
-use super::access::configuration;
+use super::carried;
 use super::output::CommandError;
-use super::settings::{MountSettings, Network, Source};
+use super::settings::{MountSettings, Source};
 use super::tofurc::{self, InstallationLocation, Tofurc};
 use crate::mapping::{Mapping, MappingError, Rule};
 use crate::name::{Host, RepoName};
@@ -17,7 +19,8 @@ use crate::registry::layout::{Archive, Directory};
 #[command(next_help_heading = "Providers")]
 struct Flags {
     /// Where the releases of providers are: an OpenTofu repository_template, as in ghcr.io/acme/${namespace}/${type};
-    /// may be given several times [default: the oci_mirror blocks of the CLI configuration]
+    /// may be given several times [default: what a bundle says of itself, the oci_mirror blocks of the CLI
+    /// configuration; for a mount behind them what `tofufs pull` was given]
     #[arg(long, value_name = "TEMPLATE")]
     oci_mirror: Vec<String>,
 
@@ -123,23 +126,37 @@ pub fn of_tofurc(tofurc: &Tofurc) -> Result<Mapping, MappingError> {
     Ok(Mapping::new(rules.collect::<Result<_, _>>()?))
 }
 
-/// The mapping that was asked for: that of the flags, else that of the CLI configuration.
-pub fn mapping(flags: Option<&Mapping>, network: &Network) -> Result<Mapping, CommandError> {
-    if let Some(mapping) = flags {
-        return Ok(mapping.clone());
-    }
-    let tofurc = configuration(network, &tofurc::Environment::of_process()).map_err(CommandError::failed)?;
-    of_tofurc(&tofurc).map_err(CommandError::failed)
+/// The mapping of a CLI configuration: of the file that was named, else of the user's own.
+pub fn of_configuration(file: Option<&Path>) -> Result<Mapping, CommandError> {
+    let environment = tofurc::Environment::of_process();
+    let tofurc = match file {
+        Some(file) => Tofurc::load_file(file, &environment),
+        None => Tofurc::load(&environment),
+    };
+    of_tofurc(&tofurc.map_err(CommandError::failed)?).map_err(CommandError::failed)
 }
 
-/// The settings with what the CLI configuration and lock files add: the mapping, the providers, and the registries to
-/// which the mapping leads, which count as sources behind those that were declared.
+/// The settings with what was not said in them: the mapping, the providers, and the registries to which the mapping
+/// leads, which count as sources behind those that were declared. What a bundle says leads to no registry.
 pub fn resolved(settings: &MountSettings) -> Result<MountSettings, CommandError> {
-    let mapping = mapping(settings.mapping.as_ref(), &settings.network)?;
+    let tofurc = settings.network.tofurc.as_deref();
     let mut settings = settings.clone();
+    let (asked, mapping) = match carried::given(settings.mapping.as_ref(), tofurc)? {
+        Some(given) => {
+            settings.providers.carried = carried::of_sources(&settings.sources).unwrap_or_default().providers;
+            (given.clone(), given)
+        }
+        None => {
+            let carried = carried::of_sources(&settings.sources)?;
+            let remembered = carried::remembered(&settings.cache_dir, &settings.sources)?;
+            let asked = of_configuration(tofurc)?.or(&remembered);
+            settings.providers.carried = carried.providers;
+            (asked.clone(), carried.mapping.or(&asked))
+        }
+    };
     settings.providers = settings.providers.resolved(&mapping)?;
-    let of_providers = settings.providers.declared.iter().flat_map(|p| mapping.repos(p).unwrap_or_default());
-    let mut led_to = mapping.prefixes();
+    let of_providers = settings.providers.declared.iter().flat_map(|p| asked.repos(p).unwrap_or_default());
+    let mut led_to = asked.prefixes();
     led_to.extend(of_providers.map(|repo| (repo.host, Some(repo.name))));
     for (host, prefix) in led_to {
         if !is_declared(&settings.sources, &host, prefix.as_ref())? {

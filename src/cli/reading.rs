@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::access::RegistryAccess;
 use super::args::carry::ReadingArgs;
-use super::daemon;
 use super::output::CommandError;
 use super::settings::{Environment, Network, Source};
-use super::status;
+use super::{carried, daemon, status};
 use crate::archive::Limits;
 use crate::copy::Origins;
 use crate::facts::{self, FactError, Facts, Failure, SourceState};
+use crate::mapping::{Carried, Mapping};
 use crate::name::Host;
 use crate::store::{self, Store};
 
@@ -49,6 +49,16 @@ impl Registries {
         let store = Store::open(options).map_err(CommandError::failed)?;
         let access = if network.offline { None } else { Some(RegistryAccess::new(&network)?) };
         Ok(Registries { network, access, stores, store, facts: Mutex::default() })
+    }
+
+    /// The rules by which providers are found: those of `flags`, else what the stores that are read say, and behind that
+    /// those of the CLI configuration.
+    pub fn mapping(&self, flags: Option<&Mapping>) -> Result<Mapping, CommandError> {
+        let carried = match flags {
+            Some(_) => Carried::default(),
+            None => carried::of_sources(&self.stores)?,
+        };
+        carried::rules(flags, self.network.tofurc.as_deref(), &carried)
     }
 
     /// How registries are reached.

@@ -1,6 +1,7 @@
 //! What working directories need: locked, fetched beforehand, kept. With image layouts and a real registry; with the
 //! real clients where they are installed.
 
+mod kept;
 mod lock;
 mod pull;
 

@@ -6,6 +6,7 @@ mod faults;
 mod gap;
 mod mirrored;
 mod network;
+mod pulled;
 mod tiny;
 mod views;
 mod walks;
