@@ -123,7 +123,8 @@ impl Rule {
         Some((host.parse().ok()?, path.and_then(|path| path.parse().ok())))
     }
 
-    /// The providers whose repository `repo` is by this rule, as far as they can be read from its name; sorted.
+    /// The providers whose repository `repo` is by this rule, as far as they can be read from its
+    /// name; sorted.
     pub fn providers_of(&self, repo: &Repo) -> BTreeSet<ProviderAddr> {
         let mut readings = Vec::new();
         if let Some(parts) = self.template.parts() {
@@ -272,8 +273,8 @@ impl Mapping {
         self.rules.iter().any(|rule| rule.matches(provider))
     }
 
-    /// The providers of which `repo` holds releases, as far as they can be read from its name: a repository may serve
-    /// any number of addresses, by one rule or by several.
+    /// The providers of which `repo` holds releases, as far as they can be read from its name: a
+    /// repository may serve any number of addresses, by one rule or by several.
     pub fn providers_of(&self, repo: &Repo) -> BTreeSet<ProviderAddr> {
         self.rules.iter().flat_map(|rule| rule.providers_of(repo)).collect()
     }

@@ -211,7 +211,8 @@ pub trait HostStore: Send + Sync {
     /// As of [`Registry::tags`].
     fn blobs(&self, repo: &Repo) -> Result<Vec<(Digest, u64)>, RegistryError>;
 
-    /// What it says of the providers of which it holds releases; nothing where it was not made by a bundle.
+    /// What it says of the providers of which it holds releases; nothing where it was not made by a
+    /// bundle.
     ///
     /// # Errors
     /// What it says cannot be read, or is wrong.

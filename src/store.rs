@@ -201,7 +201,8 @@ impl Store {
         whole.or_else(|_| fill::partial(&layout, key)).map_or(0, |stat| length(&stat))
     }
 
-    /// The length of an object's file; `None` where the cache's disk has none, whatever is held in memory.
+    /// The length of an object's file; `None` where the cache's disk has none, whatever is held in
+    /// memory.
     pub fn stored(&self, key: &Key) -> Option<u64> {
         let file = self.layout().shard(key).and_then(|dir| dir.stat(&key.file_name()));
         file.ok().map(|stat| length(&stat))
@@ -235,7 +236,8 @@ impl Store {
         edges::remove(&self.layout(), name);
     }
 
-    /// The value of an edge of the cache in `dir`, which is not made where it is missing. Blocks on the disk.
+    /// The value of an edge of the cache in `dir`, which is not made where it is missing. Blocks on
+    /// the disk.
     pub fn edge_at(dir: &Path, name: &str) -> Option<Vec<u8>> {
         let layout = Store::is_at(dir).then(|| Layout::open(dir).ok()).flatten()?;
         edges::get(&layout, name)

@@ -12,7 +12,7 @@ use super::progress::Progress;
 use super::quantity::Size;
 use super::reading::Registries;
 use super::settings::{Environment, Source};
-use super::{carried, daemon, needed};
+use super::{carried, daemon, mapping, needed};
 use crate::copy::bundle::{Amount, Plan};
 use crate::copy::needs::{self, Needs};
 use crate::copy::verify::{Finding, Verification, Verified};
@@ -178,9 +178,11 @@ fn verify(args: &VerifyArgs, environment: &Environment) -> Result<(), CommandErr
         false => {
             let flags = args.mapping.mapping().map_err(CommandError::usage)?;
             let tofurc = args.tofurc.as_ref().map(|file| environment.base.join(file));
-            // What is wrong with what it says of itself is told below.
-            let carried = store.carried().unwrap_or_default();
-            carried::rules(flags.as_ref(), tofurc.as_deref(), &carried)?
+            match carried::given(flags.as_ref(), tofurc.as_deref())? {
+                Some(given) => given,
+                // What is wrong with what it says of itself is told below.
+                None => store.carried().unwrap_or_default().mapping.or(&mapping::of_configuration(None)?),
+            }
         }
     };
     let mut progress = progress("checked")?;

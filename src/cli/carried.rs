@@ -1,4 +1,5 @@
-//! Where providers are, as far as nobody says it now: what bundles say of themselves, and what a `pull` was told.
+//! Where providers are, as far as nobody says it now: what bundles say of themselves, and what a
+//! `pull` was told.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -32,7 +33,8 @@ pub fn of_sources(sources: &[Source]) -> Result<Carried, CommandError> {
     Ok(all)
 }
 
-/// The rules that commands with the cache `dir` were given, as far as they lead to registries of `sources`.
+/// The rules that commands with the cache `dir` were given, as far as they lead to registries of
+/// `sources`.
 pub fn remembered(dir: &Path, sources: &[Source]) -> Result<Mapping, CommandError> {
     let Carried { providers, mapping } = facts::remembered_in(dir);
     if mapping.rules().is_empty() {
@@ -54,20 +56,12 @@ pub fn remembered(dir: &Path, sources: &[Source]) -> Result<Mapping, CommandErro
     }))
 }
 
-/// The rules that were given, which then count alone: by flags, or by the CLI configuration that was named.
+/// The rules that were given, which then count alone: by flags, or by the CLI configuration that
+/// was named.
 pub fn given(flags: Option<&Mapping>, tofurc: Option<&Path>) -> Result<Option<Mapping>, CommandError> {
     if let Some(mapping) = flags {
         return Ok(Some(mapping.clone()));
     }
     let named = tofurc.map(|file| mapping::of_configuration(Some(file))).transpose()?;
     Ok(named.filter(|mapping| !mapping.rules().is_empty()))
-}
-
-/// The rules by which a command finds providers: those that it was given, else those that `carried` says, and behind
-/// them those of the user's CLI configuration.
-pub fn rules(flags: Option<&Mapping>, tofurc: Option<&Path>, carried: &Carried) -> Result<Mapping, CommandError> {
-    match given(flags, tofurc)? {
-        Some(given) => Ok(given),
-        None => Ok(carried.mapping.clone().or(&mapping::of_configuration(tofurc)?)),
-    }
 }

@@ -142,6 +142,10 @@ async fn copy(
     let tell = |done, total| shown.step(done, total);
     let meter = Meter::new(carry::size(&artifacts), &tell);
     let into = Writing::open(destination, registries)?;
+    let says = match into {
+        Writing::Directory(_) => from.says(source).await?,
+        Writing::Registry => Carried::default(),
+    };
     let copy = Copy { blobs: from.blobs(), allow_overwrite: args.allow_overwrite, meter };
     for artifact in &artifacts {
         let upload = into.upload(&artifact.to.host, registries)?;
@@ -149,7 +153,7 @@ async fn copy(
             report(&copied, destination, args.json)?;
         }
     }
-    into.say(from.says(source).await?, registries).await
+    into.say(says, registries).await
 }
 
 fn report(copied: &Copied, destination: &Place, as_json: bool) -> Result<(), CommandError> {

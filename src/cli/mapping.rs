@@ -136,8 +136,9 @@ pub fn of_configuration(file: Option<&Path>) -> Result<Mapping, CommandError> {
     of_tofurc(&tofurc.map_err(CommandError::failed)?).map_err(CommandError::failed)
 }
 
-/// The settings with what was not said in them: the mapping, the providers, and the registries to which the mapping
-/// leads, which count as sources behind those that were declared. What a bundle says leads to no registry.
+/// The settings with what was not said in them: the mapping, the providers, and the registries to
+/// which the mapping leads, which count as sources behind those that were declared. What a bundle
+/// says leads to no registry.
 pub fn resolved(settings: &MountSettings) -> Result<MountSettings, CommandError> {
     let tofurc = settings.network.tofurc.as_deref();
     let mut settings = settings.clone();

@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::args::carry::NeedsArgs;
+use super::mounts;
 use super::output::CommandError;
 use super::progress::Progress;
 use super::quantity::Size;
 use super::reading::Registries;
 use super::settings::{Environment, absolute};
-use super::{carried, mounts};
 use crate::copy::fetch::{self, Ending, Fetched};
 use crate::copy::needs::{Artifact, Contents, Inputs, LeftOut, Needs};
 use crate::facts;
@@ -36,7 +36,8 @@ pub fn inputs(args: &NeedsArgs, platforms: &[Platform], environment: &Environmen
     })
 }
 
-/// The mapping that the command's flags spell, else that of the stores that it reads and of the CLI configuration.
+/// The mapping that the command's flags spell, else that of the stores that it reads and of the CLI
+/// configuration.
 pub fn mapping(args: &NeedsArgs, registries: &Registries) -> Result<Mapping, CommandError> {
     let flags = args.mapping.mapping().map_err(CommandError::usage)?;
     registries.mapping(flags.as_ref())
@@ -71,20 +72,11 @@ pub fn check_limit(needs: &Needs, store: &Store) -> Result<(), CommandError> {
     )))
 }
 
-/// Notes what was fetched as used, and where providers were found if the command was told so: a mount of the same
-/// sources shows them then without being told anything.
-pub fn remember(
-    args: &NeedsArgs,
-    needs: &Needs,
-    mapping: &Mapping,
-    registries: &Registries,
-) -> Result<(), CommandError> {
+/// Notes what was fetched as used, and the rules that the command was told: a mount of the same
+/// sources shows it then without being told anything.
+pub fn remember(args: &NeedsArgs, needs: &Needs, registries: &Registries) -> Result<(), CommandError> {
     let flags = args.mapping.mapping().map_err(CommandError::usage)?;
-    let given = carried::given(flags.as_ref(), registries.network().tofurc.as_deref())?;
-    let mut used = mapping.carried_with(&needs.providers);
-    if given.is_none() {
-        used.mapping = Mapping::default();
-    }
+    let used = registries.told(flags.as_ref())?.carried_with(&needs.providers);
     facts::remember(registries.store(), &used).map_err(CommandError::failed)
 }
 

@@ -34,7 +34,7 @@ fn pin(args: &PinArgs, registries: &Registries, environment: &Environment, as_js
     let needs = needed::find(&runtime, &inputs, &mapping, registries)?;
     let held = needed::held(&needs, registries)?;
     let fetched = needed::fetched(&runtime, &needs, registries)?;
-    needed::remember(&args.needs, &needs, &mapping, registries)?;
+    needed::remember(&args.needs, &needs, registries)?;
     store.pin(&needs.artifacts.iter().map(pin_of).collect::<Vec<_>>()).map_err(CommandError::failed)?;
     drop(held);
     let releases = || needs.artifacts.iter().zip(fetched.iter().copied());

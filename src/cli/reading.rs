@@ -9,11 +9,11 @@ use super::access::RegistryAccess;
 use super::args::carry::ReadingArgs;
 use super::output::CommandError;
 use super::settings::{Environment, Network, Source};
-use super::{carried, daemon, status};
+use super::{carried, daemon, mapping, status};
 use crate::archive::Limits;
 use crate::copy::Origins;
 use crate::facts::{self, FactError, Facts, Failure, SourceState};
-use crate::mapping::{Carried, Mapping};
+use crate::mapping::Mapping;
 use crate::name::Host;
 use crate::store::{self, Store};
 
@@ -51,14 +51,23 @@ impl Registries {
         Ok(Registries { network, access, stores, store, facts: Mutex::default() })
     }
 
-    /// The rules by which providers are found: those of `flags`, else what the stores that are read say, and behind that
-    /// those of the CLI configuration.
+    /// The rules by which providers are found: those that the command was told, and behind them, if
+    /// it was given none, those of the user's CLI configuration.
     pub fn mapping(&self, flags: Option<&Mapping>) -> Result<Mapping, CommandError> {
-        let carried = match flags {
-            Some(_) => Carried::default(),
-            None => carried::of_sources(&self.stores)?,
-        };
-        carried::rules(flags, self.network.tofurc.as_deref(), &carried)
+        let tofurc = self.network.tofurc.as_deref();
+        match carried::given(flags, tofurc)? {
+            Some(given) => Ok(given),
+            None => Ok(self.told(flags)?.or(&mapping::of_configuration(tofurc)?)),
+        }
+    }
+
+    /// The rules that the command was told: those that it was given, else what the stores say that
+    /// it reads.
+    pub fn told(&self, flags: Option<&Mapping>) -> Result<Mapping, CommandError> {
+        match carried::given(flags, self.network.tofurc.as_deref())? {
+            Some(given) => Ok(given),
+            None => Ok(carried::of_sources(&self.stores)?.mapping),
+        }
     }
 
     /// How registries are reached.

@@ -1,7 +1,7 @@
 //! Fetching what is needed into the cache, so that it is there when it is wanted.
 //!
-//! INVARIANT: it is said to be there only after it was found there, on the disk, with all that a mount without a network
-//! needs to find it.
+//! INVARIANT: it is said to be there only after it was found there, on the disk, with all that a mount
+//! without a network needs to find it.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -57,7 +57,8 @@ struct Wanted {
 /// holds what is needed, so that nothing of it is evicted meanwhile.
 ///
 /// # Errors
-/// The first package that cannot be had, is refused, or is not in the cache after it was fetched. What was fetched stays.
+/// The first package that cannot be had, is refused, or is not in the cache after it was fetched. What
+/// was fetched stays.
 pub async fn fetch(
     needs: &Needs,
     origins: &dyn Origins,
@@ -92,7 +93,8 @@ pub async fn fetch(
     Ok(Ending::Complete(fetched))
 }
 
-/// Looks for everything once more: manifests, packages, what tags stand for, and the lists of tags that there are.
+/// Looks for everything once more: manifests, packages, what tags stand for, and the lists of tags
+/// that there are.
 async fn count(needs: &Needs, listed: &BTreeSet<Repo>, origins: &dyn Origins) -> Result<(), FactError> {
     for artifact in &needs.artifacts {
         let facts = origins.facts(&artifact.repo.host)?;

@@ -200,7 +200,8 @@ pub struct Needs {
     pub artifacts: Vec<Artifact>,
     /// Sorted; each once.
     pub left_out: Vec<LeftOut>,
-    /// The addresses of the providers whose releases are needed, all that the mapping gives their repositories.
+    /// The addresses of the providers whose releases are needed, all that the mapping gives their
+    /// repositories.
     pub providers: BTreeSet<ProviderAddr>,
 }
 

@@ -1,6 +1,7 @@
 //! Checking a store: every byte against its digest, every name against what is there, and what a lock file needs of it.
 //!
-//! Reads the store itself, never the cache, and of a file no more than a descriptor says that there is.
+//! Reads the store itself, never the cache, and of a file no more than a descriptor says that there
+//! is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -19,7 +20,8 @@ use crate::name::{Platform, ProviderAddr, Reference, Repo, Selector, Tag};
 use crate::oci::{Body, Descriptor, MANIFEST_MAX, Manifest};
 use crate::registry::{BlobSink, HostStore, Registry, RegistryError, SinkError};
 
-/// The most bytes that are read of a file that no manifest names, as one that was cut off may leave behind.
+/// The most bytes that are read of a file that no manifest names, as one that was cut off may leave
+/// behind.
 const UNNAMED_MAX: u64 = 4 << 30;
 
 /// Something that is wrong, and the rule.
@@ -135,7 +137,8 @@ impl Verification {
         }
     }
 
-    /// The sizes that the repository's manifests name. What cannot be read is told when names are checked.
+    /// The sizes that the repository's manifests name. What cannot be read is told when names are
+    /// checked.
     async fn sizes(&self, repo: &Repo, registry: &dyn Registry) -> Sizes {
         let mut sizes = Sizes::new();
         let of = repo.clone();

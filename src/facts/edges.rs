@@ -412,7 +412,8 @@ impl Facts {
         self.last_binding(repo, tag)
     }
 
-    /// Whether a later mount of the same sources finds out from the store that `tag` stands for `digest`.
+    /// Whether a later mount of the same sources finds out from the store that `tag` stands for
+    /// `digest`.
     pub async fn keeps_binding(&self, repo: &Repo, tag: &Tag, digest: Digest) -> bool {
         let kept = self.kept(&Need::Binding(repo.clone(), tag.clone())).await;
         matches!(kept, Some(Answer::Binding(kept)) if kept == digest)

@@ -1,4 +1,5 @@
-//! What the store remembers of providers for later mounts: which were used, and the rules by which they were found.
+//! What the store remembers of providers for later mounts: which were used, and the rules by which
+//! they were found.
 
 use std::collections::BTreeSet;
 
@@ -36,8 +37,8 @@ pub(super) fn add_providers(store: &Store, new: &BTreeSet<ProviderAddr>) -> Resu
     })
 }
 
-/// Notes that releases of providers are in the cache now, with the rules that a command was given to find them: a mount
-/// that is given none goes by them. Blocks on the disk.
+/// Notes that releases of providers are in the cache now, with the rules that a command was given
+/// to find them: a mount that is given none goes by them. Blocks on the disk.
 ///
 /// # Errors
 /// The store does not keep all of it.
@@ -67,8 +68,8 @@ fn add_rules(store: &Store, used: &Carried) -> Result<(), StoreError> {
     })
 }
 
-/// The rules that commands were given, of the cache in `dir`, and the providers that were used; nothing where there is
-/// no cache. Blocks on the disk.
+/// The rules that commands were given, of the cache in `dir`, and the providers that were used;
+/// nothing where there is no cache. Blocks on the disk.
 pub fn remembered_in(dir: &std::path::Path) -> Carried {
     let mapping = read_mapping(Store::edge_at(dir, MAPPING));
     Carried { providers: read_providers(Store::edge_at(dir, PROVIDERS)), mapping }

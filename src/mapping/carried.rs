@@ -1,4 +1,5 @@
-//! What goes with releases that are carried somewhere: whose they are, and the rules by which they were found.
+//! What goes with releases that are carried somewhere: whose they are, and the rules by which they
+//! were found.
 
 use std::collections::BTreeSet;
 

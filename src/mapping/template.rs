@@ -15,8 +15,8 @@ use crate::name::{Host, ProviderAddr, Repo};
 const TEMPLATE_MAX: usize = 2048;
 /// How deep expressions may nest.
 const DEPTH_MAX: usize = 32;
-/// How deep loops may nest. Evaluating a template takes as many steps as its loops together: a bundle's rules are a
-/// stranger's.
+/// How deep loops may nest. Evaluating a template takes as many steps as its loops together: a
+/// bundle's rules are a stranger's.
 const LOOPS_MAX: usize = 2;
 
 /// A part of a provider's address.

@@ -5,8 +5,8 @@
 //! processes added and removed. Use is written into modification times: of the sidecar, or of a small blob's data
 //! file. (A sidecar's, since a change of the data file's ctime would make passthrough check it again.)
 //!
-//! INVARIANT: no object that this process holds open is evicted, nor one that is pinned or held, and eviction takes names only, so whoever else
-//! holds one open keeps its bytes.
+//! INVARIANT: no object that this process holds open is evicted, nor one that is pinned or held, and
+//! eviction takes names only, so whoever else holds one open keeps its bytes.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;

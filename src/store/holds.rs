@@ -1,7 +1,8 @@
 //! Holds: content that a process needs until it has ended, and that no process evicts meanwhile.
 //!
-//! A hold is a file in `tmp/` that lists digests, under a lock of who needs them. The kernel drops the lock with the
-//! process, so that the hold of one that was killed holds nothing; whoever tidies up next removes its file.
+//! A hold is a file in `tmp/` that lists digests, under a lock of who needs them. The kernel drops
+//! the lock with the process, so that the hold of one that was killed holds nothing; whoever tidies
+//! up next removes its file.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
@@ -29,7 +30,8 @@ pub struct Hold {
 }
 
 impl Store {
-    /// Keeps these blobs, which need not be there yet, and all members of such archives from being evicted.
+    /// Keeps these blobs, which need not be there yet, and all members of such archives from being
+    /// evicted.
     ///
     /// # Errors
     /// The disk takes no writes.

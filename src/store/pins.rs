@@ -62,7 +62,8 @@ impl Record {
     }
 }
 
-/// Keeps the threads of this process apart while they change such a value; a lock on the directory does so for processes.
+/// Keeps the threads of this process apart while they change such a value; a lock on the directory
+/// does so for processes.
 #[derive(Default)]
 pub(super) struct Pinning(Mutex<()>);
 
@@ -115,7 +116,8 @@ impl Store {
         usage
     }
 
-    /// The space that `objects` of these lengths take, and that of all pinned content beside them. Walks the cache.
+    /// The space that `objects` of these lengths take, and that of all pinned content beside them.
+    /// Walks the cache.
     pub fn space_with_pins(&self, objects: &HashMap<Key, u64>) -> (u64, u64) {
         let layout = self.layout();
         let pinned = pinned(&layout);
@@ -126,7 +128,7 @@ impl Store {
     }
 
     fn change_pins(&self, change: impl FnOnce(&mut Vec<Pin>)) -> Result<(), StoreError> {
-        self.change_edge(NAME, |bytes| {
+        self.change(NAME, edges::put_durably, |bytes| {
             let mut all = parsed(bytes);
             change(&mut all);
             let records: BTreeMap<String, Record> =
@@ -135,8 +137,8 @@ impl Store {
         })
     }
 
-    /// Replaces the value of an edge by what `change` makes of it; nothing, where it makes nothing. No other process does
-    /// so meanwhile, and the value outlives a power loss.
+    /// Replaces the value of an edge by what `change` makes of it; nothing, where it makes nothing.
+    /// No other process does so meanwhile.
     ///
     /// # Errors
     /// The disk takes no writes.
@@ -145,12 +147,21 @@ impl Store {
         name: &str,
         change: impl FnOnce(Option<Vec<u8>>) -> Option<Vec<u8>>,
     ) -> Result<(), StoreError> {
+        self.change(name, edges::put, change)
+    }
+
+    fn change(
+        &self,
+        name: &str,
+        put: impl Fn(&Layout, &str, &[u8]) -> Result<(), StoreError>,
+        change: impl FnOnce(Option<Vec<u8>>) -> Option<Vec<u8>>,
+    ) -> Result<(), StoreError> {
         let _alone = locked(&self.pinning.0);
         let layout = self.layout_to_write()?;
         let failed = |errno| StoreError::system(format_args!("the {name} of the cache"), "change them", errno);
         flock(&layout.edges, FlockOperation::LockExclusive).map_err(failed)?;
         let changed = change(edges::get(&layout, name));
-        let kept = changed.map_or(Ok(()), |value| edges::put_durably(&layout, name, &value));
+        let kept = changed.map_or(Ok(()), |value| put(&layout, name, &value));
         // Dropped with the process in any case.
         let _ = flock(&layout.edges, FlockOperation::Unlock);
         kept

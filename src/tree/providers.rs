@@ -206,9 +206,9 @@ pub(super) fn list<K: Offered>(dir: &Dir, known: &K) -> Step<Listing<K::Error>, 
     Step::Edge(Listing { entries, error })
 }
 
-/// The registries that are asked which repositories they have, each with the rules by which those are read: rules for
-/// whose providers none was declared. Who declares providers has said which ones to show, and a walk costs one request
-/// for each.
+/// The registries that are asked which repositories they have, each with the rules by which those
+/// are read: rules for whose providers none was declared. Who declares providers has said which
+/// ones to show, and a walk costs one request for each.
 fn catalogs<K: Offered>(known: &K) -> BTreeMap<Host, Vec<&Rule>> {
     let mut by_host: BTreeMap<Host, Vec<&Rule>> = BTreeMap::new();
     for rule in known.mapping().rules() {

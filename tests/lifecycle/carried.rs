@@ -1,12 +1,13 @@
-//! What was fetched beforehand, pinned or bundled: it is there without a network, and nobody has to say again where
-//! providers are.
+//! What was fetched beforehand, pinned or bundled: it is there without a network, and nobody has to
+//! say again where providers are.
 
 use super::*;
 
 const RULE: [&str; 4] =
     ["--oci-mirror", "registry.example/acme/providers/${type}", "--include", "registry.opentofu.org/acme/*"];
 
-/// A place with a store that takes the place of the registry, and a working directory that needs a provider of it.
+/// A place with a store that takes the place of the registry, and a working directory that needs a
+/// provider of it.
 fn place() -> Option<Place> {
     let place = Place::new()?;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/demo-store");
@@ -131,7 +132,8 @@ fn a_mount_of_another_registry_does_not_go_by_what_a_pull_was_told() {
     done(&place.run(&["umount", "mnt"]));
 }
 
-/// The disk takes no file of more than 512 bytes: content is served from memory then, and nothing is kept.
+/// The disk takes no file of more than 512 bytes: content is served from memory then, and nothing
+/// is kept.
 #[test]
 fn what_the_disk_does_not_keep_is_no_success() {
     let Some(place) = place() else { return };

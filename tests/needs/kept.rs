@@ -19,7 +19,8 @@ fn bench(kinds: &[&str]) -> Bench {
     bench
 }
 
-/// Runs `words` for some lock files, and then looks offline and without the store whether they were kept in `cache`.
+/// Runs `words` for some lock files, and then looks offline and without the store whether they were
+/// kept in `cache`.
 fn kept(bench: &Bench, cache: &Path, words: &[&str], kinds: &[&str]) -> (Output, bool) {
     let files: Vec<String> = kinds.iter().map(|kind| format!("{kind}.hcl")).collect();
     let mut needs: Vec<&str> = files.iter().flat_map(|file| ["--lock-file", file]).collect();

@@ -10,7 +10,8 @@ use crate::support::mount::{Mount, Options, finish};
 use crate::support::{pack, program};
 use crate::{ORIGIN, here, mirror_flags, names, registry};
 
-/// The same provider under the addresses of two origins, as those who come from one client to the other have it.
+/// The same provider under the addresses of two origins, as those who come from one client to the
+/// other have it.
 const OTHER_ORIGIN: &str = "registry.example.org";
 
 /// The rules that lead both to one repository.
@@ -58,8 +59,10 @@ fn a_client_takes_what_was_pulled_when_the_registry_is_gone() {
         let output = finish(tofufs(&base, &host, &words, &mirror_flags(&host)));
         assert!(output.status.success(), "{output:?}");
         drop(registry);
-        let options = Options::new().args(["--offline"]).cache(base.join("cache"));
-        let Some(mount) = Mount::start(&[&host], options) else { return };
+        let offline = || Options::new().args(["--offline"]).cache(base.join("cache"));
+        let Some(mount) = Mount::start(&[&format!("{host}/acme")], offline()) else { return };
+        assert_eq!(names(&mount.join("plugins").join(ORIGIN).join("acme/tiny/1.0.0")), [here()]);
+        let Some(mount) = Mount::start(&[&host], offline()) else { return };
         for view in ["plugins", "mirror"] {
             assert_eq!(names(&mount.join(view)), [ORIGIN]);
             let client = Client::new(name, &base, view, &configuration_for(&mount, view)).expect("it is installed");

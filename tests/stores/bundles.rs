@@ -332,7 +332,8 @@ fn verify_finds_what_is_damaged_missing_or_lacking() {
     assert_eq!(bed.verify(&["oci:store"]).0, Some(0), "bundling again heals");
 }
 
-/// A file that somebody made longer, without a byte on the disk: at 1 TiB it would take hours to hash.
+/// A file that somebody made longer, without a byte on the disk: at 1 TiB it would take hours to
+/// hash.
 #[test]
 fn verify_reads_no_more_of_a_file_than_its_descriptor_says() {
     const LONG: u64 = 1 << 40;
@@ -411,6 +412,15 @@ fn a_bundle_says_where_its_providers_are_wherever_it_is_copied() {
     command.args(["bundle", "--offline", "--lock-file", "lock.hcl", "--from", &from, "-o", "oci-archive:d.tar"]);
     finish(&mut command);
     assert!(fs::read(bed.path("d.tar")).unwrap() == whole);
+    // Into a cache, and out of it when the bundle is gone: what it said is remembered.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tofufs"));
+    command.current_dir(bed.dir.path()).env_clear().env("HOME", bed.path("home"));
+    command.args(["pull", "--offline", "--lock-file", "lock.hcl", "--platform", "linux_amd64", "--from", &from]);
+    finish(command.args(["--cache-dir", "pulled"]));
+    let options = Options::new().args(["--offline", "--platform", "linux_amd64"]).cache(bed.path("pulled"));
+    let Some(mount) = Mount::start(&[HOST], options) else { return };
+    let hello = mount.join("plugins/registry.opentofu.org/acme/hello/0.1.0/linux_amd64");
+    assert!(hello.join("terraform-provider-hello_v0.1.0").is_file());
     // A registry has releases alone, and modules have no providers.
     if let Some(registry) = DockerRegistry::start(Access::Anybody, false) {
         copy(&["--plain-http", &registry.host(), "oci:store", &registry.host()]);

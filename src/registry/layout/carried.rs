@@ -1,4 +1,5 @@
-//! `.tofufs/providers.json`: what a store says of the providers of which it holds releases. Other tools pass it over.
+//! `.tofufs/providers.json`: what a store says of the providers of which it holds releases. Other
+//! tools pass it over.
 
 use std::time::Duration;
 
