@@ -9,6 +9,7 @@ pub mod args;
 pub mod background;
 pub mod bundle;
 pub mod cache;
+pub mod carried;
 pub mod commit;
 pub mod control;
 pub mod copy;

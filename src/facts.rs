@@ -18,6 +18,7 @@ mod kept;
 mod nodes;
 mod offers;
 mod origins;
+mod remembered;
 mod unpack;
 mod walk;
 mod watched;
@@ -34,6 +35,7 @@ pub use error::{FactError, Failure};
 pub use nodes::{Content, Package, blocking};
 pub use offers::ProviderOptions;
 pub use origins::Source;
+pub use remembered::{remember, remembered_in};
 pub use walk::{Awaited, Left};
 
 use crate::archive;

@@ -39,6 +39,7 @@ pub use outage::Asker;
 pub use upload::{BlobSource, Hold, Removed, Upload, Uploaded};
 
 use crate::digest::Digest;
+use crate::mapping::Carried;
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
 use crate::oci::Descriptor;
 
@@ -221,6 +222,13 @@ pub trait HostStore: Send + Sync {
     /// # Errors
     /// As of [`Registry::tags`].
     fn blobs(&self, repo: &Repo) -> Result<Vec<(Digest, u64)>, RegistryError>;
+
+    /// What it says of the providers of which it holds releases; nothing where it was not made by a
+    /// bundle.
+    ///
+    /// # Errors
+    /// What it says cannot be read, or is wrong.
+    fn carried(&self) -> Result<Carried, RegistryError>;
 
     /// The part of it that stands for `host`, of which it may hold nothing yet.
     fn registry(self: Arc<Self>, host: &Host) -> Arc<dyn Registry>;

@@ -1,6 +1,8 @@
 //! The way to registries that the settings describe: one configuration, read once, and one connection per registry,
 //! for all of a process.
 
+use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use super::output::CommandError;
@@ -12,12 +14,61 @@ use crate::registry::credentials::Credentials;
 use crate::registry::origin::Origin;
 use crate::registry::transport::{Authorities, Transport, TransportOptions};
 
+/// The CLI configuration of the clients, read when it is first wanted: the file that was named, else the user's own.
+pub struct ClientConfiguration {
+    file: Option<PathBuf>,
+    environment: tofurc::Environment,
+    read: OnceLock<Tofurc>,
+}
+
+impl ClientConfiguration {
+    /// That of `file`, else the user's own. Reads nothing yet.
+    pub fn new(file: Option<PathBuf>) -> ClientConfiguration {
+        ClientConfiguration { file, environment: tofurc::Environment::of_process(), read: OnceLock::new() }
+    }
+
+    /// Whether a file was named.
+    pub fn is_named(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// What it says. What stands where nobody reads it is told on standard error, once.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn tofurc(&self) -> Result<&Tofurc, CommandError> {
+        if let Some(tofurc) = self.read.get() {
+            return Ok(tofurc);
+        }
+        let read = match &self.file {
+            Some(file) => Tofurc::load_file(file, &self.environment),
+            None => Tofurc::load(&self.environment),
+        };
+        let read = read.map_err(CommandError::failed)?;
+        Ok(self.read.get_or_init(|| {
+            note_misplaced(&read);
+            read
+        }))
+    }
+
+    fn credentials(&self) -> Result<Credentials, CommandError> {
+        Ok(Credentials::new(self.tofurc()?.credentials(&self.environment)))
+    }
+}
+
+/// Says on standard error which blocks of a CLI configuration stand where nobody reads them.
+fn note_misplaced(tofurc: &Tofurc) {
+    for misplaced in &tofurc.misplaced {
+        // Nobody listening is no reason to stop.
+        let _ = writeln!(io::stderr(), "tofufs: warning: {misplaced}");
+    }
+}
+
 /// What all that name a registry share. Each part is read when it is first wanted, and never again.
 pub struct RegistryAccess {
     network: Network,
     asker: Asker,
-    environment: tofurc::Environment,
-    tofurc: OnceLock<Tofurc>,
+    configuration: ClientConfiguration,
     connections: OnceLock<Connections>,
 }
 
@@ -27,8 +78,7 @@ impl RegistryAccess {
         RegistryAccess {
             network: network.clone(),
             asker,
-            environment: tofurc::Environment::of_process(),
-            tofurc: OnceLock::new(),
+            configuration: ClientConfiguration::new(network.tofurc.clone()),
             connections: OnceLock::new(),
         }
     }
@@ -38,20 +88,9 @@ impl RegistryAccess {
         &self.network
     }
 
-    /// The CLI configuration: the file that was named, else the user's own.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn tofurc(&self) -> Result<&Tofurc, CommandError> {
-        if let Some(tofurc) = self.tofurc.get() {
-            return Ok(tofurc);
-        }
-        let read = match &self.network.tofurc {
-            Some(file) => Tofurc::load_file(file, &self.environment),
-            None => Tofurc::load(&self.environment),
-        };
-        let read = read.map_err(CommandError::failed)?;
-        Ok(self.tofurc.get_or_init(|| read))
+    /// The CLI configuration.
+    pub fn configuration(&self) -> &ClientConfiguration {
+        &self.configuration
     }
 
     /// The registries. Connects to nothing.
@@ -79,7 +118,7 @@ impl RegistryAccess {
             ..TransportOptions::default()
         })
         .map_err(CommandError::failed)?;
-        let credentials = Credentials::new(self.tofurc()?.credentials(&self.environment));
+        let credentials = self.configuration.credentials()?;
         let realm = |realm: TokenRealm| Some((realm.host, Origin::of(&realm.origin)?));
         let options = ConnectionOptions {
             plain_http,

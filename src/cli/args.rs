@@ -191,7 +191,8 @@ pub enum Command {
     ///
     /// What lock files, root modules and references need is read from the registries and added to a store of image
     /// layouts or to one tar of such a store, which can be mounted on the other side of an air gap. With --platform the
-    /// packages for other platforms stay behind; the releases keep their digests.
+    /// packages for other platforms stay behind; the releases keep their digests. Where providers are goes along: a mount
+    /// of the bundle and its check need not be told.
     #[command(
         after_help = carry::BUNDLE_EXAMPLES,
         override_usage = "tofufs bundle [OPTIONS] [REFERENCE]... -o DESTINATION\n       tofufs bundle verify [OPTIONS] SOURCE"
@@ -199,7 +200,9 @@ pub enum Command {
     Bundle(Box<carry::BundleArgs>),
     /// Fetch what a working directory needs into the cache
     ///
-    /// Afterwards an offline mount that shares the cache shows all of it. Of providers the packages for this host's
+    /// Afterwards an offline mount of the same registries that shares the cache shows all of it, without being told which
+    /// providers there are or where (--oci-mirror is remembered). It is there when the command succeeds: what the cache's
+    /// disk or --cache-size has no room for is an error. Of providers the packages for this host's
     /// platform are fetched, or for those that are given. What is there already is not fetched again; a command that was
     /// stopped goes on where it was.
     #[command(after_help = carry::PULL_EXAMPLES)]

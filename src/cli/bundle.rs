@@ -1,19 +1,19 @@
 //! `tofufs bundle`: what is needed, into a store or one tar; and the check of such a bundle.
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::access::ClientConfiguration;
 use super::args::carry::{BundleArgs, BundleCommand, VerifyArgs};
 use super::output::{self, CommandError, count, count_with};
 use super::progress::Progress;
 use super::quantity::Size;
 use super::reading::Registries;
 use super::settings::{Environment, Source};
-use super::tofurc::{self, Tofurc};
-use super::{daemon, mapping, needed};
+use super::{carried, daemon, mapping, needed};
 use crate::copy::bundle::{Amount, Plan};
 use crate::copy::needs::{self, Needs};
 use crate::copy::verify::{Finding, Verification, Verified};
@@ -102,7 +102,9 @@ fn bundle(args: &BundleArgs, environment: &Environment) -> Result<(), CommandErr
     let runtime = daemon::runtime()?;
     let needs = needed::find(&runtime, &inputs, &mapping, &registries)?;
     let (plan, missing) = runtime.block_on(async {
-        let plan = Plan::of(&needs, inputs.platforms.is_empty(), &registries).await.map_err(CommandError::failed)?;
+        let mut plan =
+            Plan::of(&needs, inputs.platforms.is_empty(), &registries).await.map_err(CommandError::failed)?;
+        plan.says = mapping.carried_with(&needs.providers);
         let plan = Arc::new(plan);
         let missing = plan.missing(destination.store()).await.map_err(CommandError::failed)?;
         if !args.dry_run {
@@ -175,11 +177,18 @@ fn verify(args: &VerifyArgs, environment: &Environment) -> Result<(), CommandErr
         Place::Directory(dir) => Arc::new(Directory::open(&dir).map_err(CommandError::failed)?),
         Place::Archive(file) => Arc::new(Archive::open(&file).map_err(CommandError::failed)?),
     };
-    let flags = args.mapping.mapping().map_err(CommandError::usage)?;
-    let mapping = match flags {
-        Some(mapping) => mapping,
-        None if args.lock_file.is_empty() => Mapping::default(),
-        None => configured(args.tofurc.as_deref(), environment)?,
+    let mapping = match args.lock_file.is_empty() {
+        true => Mapping::default(),
+        false => {
+            let flags = args.mapping.mapping().map_err(CommandError::usage)?;
+            let tofurc = args.tofurc.as_ref().map(|file| environment.base.join(file));
+            let configuration = ClientConfiguration::new(tofurc);
+            match carried::given(flags.as_ref(), &configuration)? {
+                Some(given) => given,
+                // What is wrong with what it says of itself is told below.
+                None => store.carried().unwrap_or_default().mapping.or(&mapping::of_configuration(&configuration)?),
+            }
+        }
     };
     let mut progress = progress("checked")?;
     let (found, lacking) = daemon::runtime()?.block_on(async {
@@ -196,16 +205,6 @@ fn verify(args: &VerifyArgs, environment: &Environment) -> Result<(), CommandErr
     let signal = progress.stopped_by().filter(|_| found.stopped);
     drop(progress);
     report_verified(&shown, &found, &lacking, args.json).map_err(|e| e.stopped_by(signal))
-}
-
-/// The mapping of the CLI configuration: of the file that was named, else the user's own.
-fn configured(file: Option<&Path>, environment: &Environment) -> Result<Mapping, CommandError> {
-    let process = tofurc::Environment::of_process();
-    let tofurc = match file {
-        Some(file) => Tofurc::load_file(&environment.base.join(file), &process),
-        None => Tofurc::load(&process),
-    };
-    mapping::of_tofurc(&tofurc.map_err(CommandError::failed)?).map_err(CommandError::failed)
 }
 
 fn report_verified(shown: &str, found: &Verified, lacking: &[Finding], as_json: bool) -> Result<(), CommandError> {

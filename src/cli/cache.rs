@@ -100,9 +100,17 @@ fn prune(store: &Store, to: Size, as_json: bool) -> Result<(), CommandError> {
             if pinned.objects > 0 { format!(", of which {} are pinned", Size(pinned.bytes)) } else { String::new() }
         ))?;
     }
-    if stopped.is_some() && left.bytes > to.0 {
+    if left.bytes > to.0 && stopped.is_some() {
         let sentence = format!("it was stopped before the cache held at most {to}");
         return Err(CommandError::Failed(sentence).stopped_by(stopped));
+    }
+    if left.bytes > to.0 && pruned.refused > 0 {
+        return Err(CommandError::Failed(format!(
+            "{} could not be removed from {}, so that the cache holds more than {to}; run it as who owns the cache, \
+             on a disk that takes writes",
+            count(pruned.refused, "object"),
+            left.dir.display()
+        )));
     }
     Ok(())
 }

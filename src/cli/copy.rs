@@ -20,6 +20,7 @@ use crate::copy::Origins;
 use crate::copy::bundle::Plan;
 use crate::copy::carry::{self, Artifact, Blobs, Copied, Copy, CopyError, Found, Meter};
 use crate::facts::{self, FactError, Facts};
+use crate::mapping::Carried;
 use crate::name::{Address, AddressError, Host, Reference, Repo, RepoName, Selector, Tag};
 use crate::registry::layout::{Archive, Directory, Layout, Stored};
 use crate::registry::{Failure, HostStore, Registry, Upload};
@@ -158,11 +159,17 @@ async fn copy(
         );
     }
     if let Place::All(Source::Archive(file)) = destination {
-        return pack(args, file, artifacts, &from, shown).await;
+        let mut plan = Plan::default();
+        plan.says = from.says(source).await?;
+        return pack(args, file, plan, artifacts, &from, shown).await;
     }
     let tell = |done, total| shown.step(done, total);
     let meter = Meter::new(carry::size(&artifacts), &tell);
     let into = Writing::open(destination, registries)?;
+    let says = match into {
+        Writing::Directory(_) => from.says(source).await?,
+        Writing::Registry => Carried::default(),
+    };
     let copy = Copy { blobs: from.blobs(), allow_overwrite: args.allow_overwrite, meter };
     for artifact in &artifacts {
         let upload = into.upload(&artifact.to.host, registries)?;
@@ -170,7 +177,7 @@ async fn copy(
             report(&copied, destination, args.json)?;
         }
     }
-    Ok(())
+    into.say(says, registries).await
 }
 
 fn report(copied: &Copied, destination: &Place, as_json: bool) -> Result<(), CommandError> {
@@ -260,6 +267,17 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// What a source says of the providers in it, where all of it is copied.
+    async fn says(&self, source: &Place) -> Result<Carried, CommandError> {
+        match (source, self.store()) {
+            (Place::All(_), Some(store)) => {
+                let said = facts::blocking(move || store.carried()).await.map_err(CommandError::failed)?;
+                said.map_err(CommandError::failed)
+            }
+            _ => Ok(Carried::default()),
+        }
+    }
+
     fn origins(&self) -> &dyn Origins {
         match &self.only {
             Some(only) => only,
@@ -326,6 +344,14 @@ impl Writing {
         }
     }
 
+    /// Has a store say of its providers what the source says. A registry says nothing.
+    async fn say(&self, says: Carried, registries: &Registries) -> Result<(), CommandError> {
+        let Writing::Directory(store) = self else { return Ok(()) };
+        let (store, deadline) = (store.clone(), registries.network().deadline);
+        let said = facts::blocking(move || store.carry(&says, deadline)).await.map_err(CommandError::failed)?;
+        said.map_err(CommandError::failed)
+    }
+
     fn upload(&self, host: &Host, registries: &Registries) -> Result<Arc<dyn Upload>, CommandError> {
         Ok(match self {
             Writing::Registry => Arc::new(registries.connections()?.writer(host).map_err(CommandError::failed)?),
@@ -340,6 +366,7 @@ impl Writing {
 async fn pack(
     args: &CopyArgs,
     file: &Path,
+    mut plan: Plan,
     artifacts: Vec<Artifact>,
     from: &Reading<'_>,
     shown: &Told,
@@ -348,7 +375,6 @@ async fn pack(
         Err(e) if e.kind() == ErrorKind::NotFound => None,
         _ => Some(Arc::new(Archive::open(file).map_err(CommandError::failed)?)),
     };
-    let mut plan = Plan::default();
     let mut copied = Vec::new();
     for Artifact { found, to, graph, .. } in artifacts {
         for tag in &found.tags {

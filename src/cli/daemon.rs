@@ -248,7 +248,7 @@ fn sources<'a>(settings: &MountSettings, access: &'a RegistryAccess) -> Result<S
     let remote = settings.sources.iter().any(|source| matches!(source, Source::Registry { .. }));
     let network = match remote && !settings.network.offline {
         true => {
-            for warning in &access.tofurc()?.warnings {
+            for warning in &access.configuration().tofurc()?.warnings {
                 tracing::warn!("{warning}");
             }
             Some(access.connections()?)

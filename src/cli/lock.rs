@@ -12,7 +12,7 @@ use super::output::{self, CommandError, count, listed};
 use super::reading::Registries;
 use super::replace::replace;
 use super::settings::Environment;
-use super::{daemon, mapping, needed};
+use super::{daemon, needed};
 use crate::copy::needs::{self, LeftOut, Mounts, NeedsError};
 use crate::copy::select::{Selected, select};
 use crate::copy::{Origins, hashes};
@@ -60,7 +60,7 @@ pub fn run(args: &LockArgs) -> Result<(), CommandError> {
     let environment = Environment::of_process().map_err(CommandError::usage)?;
     let flags = args.mapping.mapping().map_err(CommandError::usage)?;
     let registries = Registries::open(&args.reading, args.cache_dir.as_deref(), &environment)?;
-    let mapping = mapping::mapping(flags.as_ref(), registries.access())?;
+    let mapping = registries.mapping(flags.as_ref())?;
     let dir = environment.base.join(&args.dir);
     let client = args.client.map(Client::from);
     let runtime = daemon::runtime()?;

@@ -1,11 +1,10 @@
 //! The mapping of providers to repositories: the flags that spell its rules, and the CLI configuration that has them
 //! where no flag is given.
 
-use std::io::{self, Write as _};
-
 use clap::{ArgMatches, Args, FromArgMatches};
 
-use super::access::RegistryAccess;
+use super::access::{ClientConfiguration, RegistryAccess};
+use super::carried;
 use super::output::CommandError;
 use super::settings::{MountSettings, Source};
 use super::tofurc::{InstallationLocation, Tofurc};
@@ -19,7 +18,8 @@ use crate::registry::layout::{Archive, Directory};
 #[command(next_help_heading = "Providers")]
 struct Flags {
     /// Where the releases of providers are: an OpenTofu repository_template, as in ghcr.io/acme/${namespace}/${type};
-    /// may be given several times [default: the oci_mirror blocks of the CLI configuration]
+    /// may be given several times [default: what a bundle says of itself, the oci_mirror blocks of the CLI
+    /// configuration; for a mount behind them what `tofufs pull` was given]
     #[arg(long, value_name = "TEMPLATE")]
     oci_mirror: Vec<String>,
 
@@ -125,34 +125,33 @@ pub fn of_tofurc(tofurc: &Tofurc) -> Result<Mapping, MappingError> {
     Ok(Mapping::new(rules.collect::<Result<_, _>>()?))
 }
 
-/// The mapping that was asked for: that of the flags, else that of the CLI configuration.
-pub fn mapping(flags: Option<&Mapping>, access: &RegistryAccess) -> Result<Mapping, CommandError> {
-    match flags {
-        Some(mapping) => Ok(mapping.clone()),
-        None => {
-            let tofurc = access.tofurc()?;
-            note_misplaced(tofurc);
-            of_tofurc(tofurc).map_err(CommandError::failed)
-        }
-    }
+/// The mapping of a CLI configuration.
+pub fn of_configuration(configuration: &ClientConfiguration) -> Result<Mapping, CommandError> {
+    of_tofurc(configuration.tofurc()?).map_err(CommandError::failed)
 }
 
-/// Says on standard error which blocks of the CLI configuration stand where nobody reads them.
-pub fn note_misplaced(tofurc: &Tofurc) {
-    for misplaced in &tofurc.misplaced {
-        // Nobody listening is no reason to stop.
-        let _ = writeln!(io::stderr(), "tofufs: warning: {misplaced}");
-    }
-}
-
-/// The settings with what the CLI configuration and lock files add: the mapping, the providers, and the registries to
-/// which the mapping leads, which count as sources behind those that were declared.
+/// The settings with what was not said in them: the mapping, the providers, and the registries to
+/// which the mapping leads, which count as sources behind those that were declared. What a bundle
+/// says leads to no registry.
 pub fn resolved(settings: &MountSettings, access: &RegistryAccess) -> Result<MountSettings, CommandError> {
-    let mapping = mapping(settings.mapping.as_ref(), access)?;
+    let configuration = access.configuration();
     let mut settings = settings.clone();
+    let (asked, mapping) = match carried::given(settings.mapping.as_ref(), configuration)? {
+        Some(given) => {
+            settings.providers.carried = carried::of_sources(&settings.sources).unwrap_or_default().providers;
+            (given.clone(), given)
+        }
+        None => {
+            let carried = carried::of_sources(&settings.sources)?;
+            let remembered = carried::remembered(&settings.cache_dir, &settings.sources)?;
+            let asked = of_configuration(configuration)?.or(&remembered);
+            settings.providers.carried = carried.providers;
+            (asked.clone(), carried.mapping.or(&asked))
+        }
+    };
     settings.providers = settings.providers.resolved(&mapping)?;
-    let of_providers = settings.providers.declared.iter().flat_map(|p| mapping.repos(p).unwrap_or_default());
-    let mut led_to = mapping.prefixes();
+    let of_providers = settings.providers.declared.iter().flat_map(|p| asked.repos(p).unwrap_or_default());
+    let mut led_to = asked.prefixes();
     led_to.extend(of_providers.map(|repo| (repo.host, Some(repo.name))));
     for (host, prefix) in led_to {
         if !is_declared(&settings.sources, &host, prefix.as_ref())? {

@@ -10,14 +10,13 @@ use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
-use super::access::{self, RegistryAccess};
+use super::access::{self, ClientConfiguration};
 use super::args::{LogArgs, MountArgs};
 use super::control::{private_dir, stem};
 use super::log::{self, Log, LogFile, Rotation};
 use super::output::CommandError;
 use super::settings::{Environment, MountSettings};
-use super::{background, daemon, mapping};
-use crate::registry::Asker;
+use super::{background, daemon};
 
 /// How long another process may take to mount at the same place.
 const TURN: Duration = Duration::from_secs(5);
@@ -34,11 +33,10 @@ pub fn run(args: &MountArgs, words: &[OsString]) -> Result<(), CommandError> {
         log.flush();
         return served;
     }
-    if settings.mapping.is_none()
-        && let Ok(tofurc) = RegistryAccess::new(&settings.network, Asker::Program).tofurc()
-    {
-        // The process in the background has another standard error.
-        mapping::note_misplaced(tofurc);
+    if settings.mapping.is_none() {
+        // It says what is misplaced on this standard error; the process in the background has another. What is wrong
+        // with it is told by that process.
+        let _ = ClientConfiguration::new(settings.network.tofurc.clone()).tofurc();
     }
     background::start(words, open_log(&background_log(&settings)?)?)
 }

@@ -43,6 +43,8 @@ fn provider(text: &str) -> Result<ProviderAddr, NameError> {
 pub struct ProviderSettings {
     /// Those named.
     pub declared: BTreeSet<ProviderAddr>,
+    /// Those that bundles among the sources carry.
+    pub carried: BTreeSet<ProviderAddr>,
     /// The lock files whose providers are declared too.
     pub lock_files: Vec<PathBuf>,
     /// The platforms to show.
@@ -60,6 +62,7 @@ impl ProviderSettings {
         }
         ProviderSettings {
             declared: args.provider.iter().cloned().collect(),
+            carried: BTreeSet::new(),
             lock_files: args.lock_file.iter().map(|file| base.join(file)).collect(),
             platforms,
             verify_platforms: args.verify_platforms,
@@ -91,6 +94,7 @@ impl ProviderSettings {
         ProviderOptions {
             mapping: mapping.clone(),
             declared: self.declared.clone(),
+            carried: self.carried.clone(),
             platforms: self.platforms.clone(),
             verify_platforms: self.verify_platforms,
         }
@@ -106,6 +110,7 @@ mod tests {
     fn settings(declared: &[&str], lock_files: &[&Path]) -> ProviderSettings {
         ProviderSettings {
             declared: declared.iter().map(|text| provider(text).unwrap()).collect(),
+            carried: BTreeSet::new(),
             lock_files: lock_files.iter().map(|file| file.to_path_buf()).collect(),
             platforms: BTreeSet::new(),
             verify_platforms: false,

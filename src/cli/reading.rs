@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::access::{self, RegistryAccess};
 use super::args::carry::ReadingArgs;
-use super::daemon;
 use super::output::CommandError;
 use super::settings::{Environment, Network, Source};
-use super::status;
+use super::{carried, daemon, mapping, status};
 use crate::archive::Limits;
 use crate::copy::Origins;
 use crate::facts::{self, FactError, Facts, Failure, SourceState};
+use crate::mapping::Mapping;
 use crate::name::Host;
 use crate::registry::Asker;
 use crate::registry::connections::Connections;
@@ -57,6 +57,25 @@ impl Registries {
         }
         let limits = args.archives.limits();
         Ok(Registries { access, stores, store, limits, facts: Mutex::default() })
+    }
+
+    /// The rules by which providers are found: those that the command was told, and behind them, if
+    /// it was given none, those of the user's CLI configuration.
+    pub fn mapping(&self, flags: Option<&Mapping>) -> Result<Mapping, CommandError> {
+        let configuration = self.access.configuration();
+        match carried::given(flags, configuration)? {
+            Some(given) => Ok(given),
+            None => Ok(self.told(flags)?.or(&mapping::of_configuration(configuration)?)),
+        }
+    }
+
+    /// The rules that the command was told: those that it was given, else what the stores say that
+    /// it reads.
+    pub fn told(&self, flags: Option<&Mapping>) -> Result<Mapping, CommandError> {
+        match carried::given(flags, self.access.configuration())? {
+            Some(given) => Ok(given),
+            None => Ok(carried::of_sources(&self.stores)?.mapping),
+        }
     }
 
     /// How registries are reached.

@@ -201,6 +201,9 @@ pub struct Needs {
     pub artifacts: Vec<Artifact>,
     /// Sorted; each once.
     pub left_out: Vec<LeftOut>,
+    /// The addresses of the providers whose releases are needed, all that the mapping gives their
+    /// repositories.
+    pub providers: BTreeSet<ProviderAddr>,
 }
 
 impl Needs {
@@ -210,7 +213,7 @@ impl Needs {
     /// A file that cannot be read, a registry that does not answer, a release or platform that does not exist. What
     /// merely cannot be carried is in [`Needs::left_out`].
     pub async fn find(inputs: &Inputs, mapping: &Mapping, origins: &dyn Origins) -> Result<Needs, NeedsError> {
-        let mut finding = Finding { inputs, mapping, origins, found: BTreeMap::new(), left_out: BTreeSet::new() };
+        let mut finding = Finding::new(inputs, mapping, origins);
         let mut locks = Vec::new();
         for path in &inputs.lock_files {
             let lock_file = read_lock_file(path).await?;
@@ -223,7 +226,13 @@ impl Needs {
         for pattern in &inputs.references {
             finding.reference(pattern).await?;
         }
-        Ok(Needs { artifacts: finding.found.into_values().collect(), left_out: finding.left_out.into_iter().collect() })
+        Ok(finding.needs())
+    }
+
+    /// The digests of all manifests and packages.
+    pub fn digests(&self) -> BTreeSet<Digest> {
+        let zips = self.artifacts.iter().flat_map(Artifact::zips).map(|zip| zip.digest);
+        self.artifacts.iter().flat_map(Artifact::manifests).chain(zips).collect()
     }
 }
 
@@ -233,9 +242,25 @@ struct Finding<'a> {
     origins: &'a dyn Origins,
     found: BTreeMap<(Repo, Digest), Artifact>,
     left_out: BTreeSet<LeftOut>,
+    providers: BTreeSet<ProviderAddr>,
 }
 
-impl Finding<'_> {
+impl<'a> Finding<'a> {
+    fn new(inputs: &'a Inputs, mapping: &'a Mapping, origins: &'a dyn Origins) -> Finding<'a> {
+        let (found, left_out, providers) = Default::default();
+        Finding { inputs, mapping, origins, found, left_out, providers }
+    }
+
+    fn needs(mut self) -> Needs {
+        let releases = self.found.values().filter(|found| matches!(found.contents, Contents::Provider(_)));
+        self.providers.extend(releases.flat_map(|found| self.mapping.providers_of(&found.repo)));
+        Needs {
+            artifacts: self.found.into_values().collect(),
+            left_out: self.left_out.into_iter().collect(),
+            providers: self.providers,
+        }
+    }
+
     async fn locked(&mut self, path: &Path, lock_file: &LockFile) -> Result<(), NeedsError> {
         let by = format!("which {} locks", path.display());
         let mut wanted = Vec::new();
@@ -277,6 +302,7 @@ impl Finding<'_> {
             self.left_out.insert(LeftOut { what: address.to_string(), why });
             return Ok(None);
         }
+        self.providers.insert(address.clone());
         Ok(Some(repos))
     }
 

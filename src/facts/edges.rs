@@ -452,6 +452,26 @@ impl Facts {
         self.last_binding(repo, tag)
     }
 
+    /// Whether a later mount of the same sources finds out from the store that `tag` stands for
+    /// `digest`.
+    pub async fn keeps_binding(&self, repo: &Repo, tag: &Tag, digest: Digest) -> bool {
+        let kept = self.kept(&Need::Binding(repo.clone(), tag.clone())).await;
+        matches!(kept, Some(Answer::Binding(kept)) if kept == digest)
+    }
+
+    /// Whether a later mount of the same sources finds out from the store which tags `repo` has.
+    pub async fn keeps_tags(&self, repo: &Repo) -> bool {
+        self.kept(&Need::Tags(repo.clone())).await.is_some()
+    }
+
+    /// The answer about `need` that the store keeps for later mounts.
+    async fn kept(&self, need: &Need) -> Option<Answer> {
+        let (store, name) = (self.store.clone(), self.name_of(need));
+        let bytes = tokio::task::spawn_blocking(move || store.edge(&name)).await.ok()??;
+        let record = serde_json::from_slice::<Record>(&bytes).ok()?;
+        record.answer(need).map(|(answer, _)| answer)
+    }
+
     /// Asks who stands in for a registry that is out of reach. The answer is served as one that was never confirmed,
     /// and not kept for later mounts.
     async fn ask_stand_in(self: &Arc<Self>, need: &Need, error: &FactError) {

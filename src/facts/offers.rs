@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::edges::Answer;
-use super::{FactError, Facts, Failure, View, lock};
+use super::{FactError, Facts, Failure, View, lock, remembered};
 use crate::artifact::Release;
 use crate::digest::Digest;
 use crate::mapping::{Mapping, MappingError};
@@ -15,11 +15,6 @@ use crate::store::Store;
 use crate::tree::providers::Offered;
 use crate::tree::{Fact, Known, Need};
 
-/// The name under which the store keeps the providers that were looked up.
-const LOOKED_UP: &str = "providers";
-/// The most providers that are remembered.
-const LOOKED_UP_MAX: usize = 10_000;
-
 /// What of providers was asked for.
 #[derive(Clone, Default, Debug)]
 pub struct ProviderOptions {
@@ -27,6 +22,8 @@ pub struct ProviderOptions {
     pub mapping: Mapping,
     /// The providers to show, beside those that are found.
     pub declared: BTreeSet<ProviderAddr>,
+    /// Providers that count as looked up before: those that bundles among the sources carry.
+    pub carried: BTreeSet<ProviderAddr>,
     /// The platforms to show.
     pub platforms: BTreeSet<Platform>,
     /// Whether a release is asked for its platforms before they are shown.
@@ -39,8 +36,6 @@ pub(super) struct Offers {
     wanted: Vec<Platform>,
     verify_platforms: bool,
     looked_up: Mutex<Arc<BTreeSet<ProviderAddr>>>,
-    /// Held while the store's list is read and written again: one at a time.
-    remembering: Mutex<()>,
     /// The repositories of all these providers.
     mapped: Mutex<BTreeMap<Host, BTreeSet<RepoName>>>,
 }
@@ -48,14 +43,16 @@ pub(super) struct Offers {
 impl Offers {
     /// Reads the providers that were looked up before from the store.
     pub(super) fn new(options: ProviderOptions, store: &Store) -> Offers {
-        let ProviderOptions { mapping, declared, platforms, verify_platforms } = options;
-        let looked_up = if mapping.rules().is_empty() { BTreeSet::new() } else { remembered(store) };
+        let ProviderOptions { mapping, declared, carried, platforms, verify_platforms } = options;
+        let mut looked_up = carried;
+        if !mapping.rules().is_empty() {
+            looked_up.extend(remembered::providers(store));
+        }
         let offers = Offers {
             mapping,
             wanted: platforms.into_iter().collect(),
             verify_platforms,
             looked_up: Mutex::default(),
-            remembering: Mutex::default(),
             mapped: Mutex::default(),
             declared,
         };
@@ -76,28 +73,6 @@ impl Offers {
     /// The repositories of providers that are known in `host`.
     pub(super) fn with_mapped<T>(&self, host: &Host, look: impl FnOnce(&BTreeSet<RepoName>) -> T) -> Option<T> {
         lock(&self.mapped).get(host).map(look)
-    }
-}
-
-fn remembered(store: &Store) -> BTreeSet<ProviderAddr> {
-    let names = store.edge(LOOKED_UP).and_then(|bytes| serde_json::from_slice::<Vec<String>>(&bytes).ok());
-    let read = |name: String| {
-        let (host, rest) = name.split_once('/')?;
-        ProviderAddr::parse(rest, &host.parse().ok()?).ok()
-    };
-    names.unwrap_or_default().into_iter().filter_map(read).take(LOOKED_UP_MAX).collect()
-}
-
-/// Adds `provider` to what the store remembers, beside what other mounts added.
-fn remember(store: &Store, provider: &ProviderAddr) {
-    let mut all = remembered(store);
-    if all.len() >= LOOKED_UP_MAX || !all.insert(provider.clone()) {
-        return;
-    }
-    let names: Vec<String> = all.iter().map(ProviderAddr::to_string).collect();
-    let kept = serde_json::to_vec(&names).map(|bytes| store.put_edge(LOOKED_UP, &bytes));
-    if let Ok(Err(e)) = kept {
-        tracing::warn!("the providers that were looked up cannot be kept for later mounts: {e}");
     }
 }
 
@@ -129,15 +104,16 @@ impl Facts {
         }
         {
             let mut looked_up = lock(&self.offers.looked_up);
-            if looked_up.len() >= LOOKED_UP_MAX || !Arc::make_mut(&mut looked_up).insert(provider.clone()) {
+            if looked_up.len() >= remembered::PROVIDERS_MAX || !Arc::make_mut(&mut looked_up).insert(provider.clone()) {
                 return;
             }
         }
         self.offers.add_repos(provider);
         let (facts, provider) = (self.clone(), provider.clone());
         tokio::task::spawn_blocking(move || {
-            let _turn = lock(&facts.offers.remembering);
-            remember(&facts.store, &provider);
+            if let Err(e) = remembered::add_providers(&facts.store, &BTreeSet::from([provider])) {
+                tracing::warn!("the providers that were looked up cannot be kept for later mounts: {e}");
+            }
         });
     }
 

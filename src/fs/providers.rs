@@ -309,7 +309,7 @@ impl Fs {
         let providers = known.declared().iter().chain(looked_up.iter()).filter(|p| dir.holds(p));
         let repos: BTreeSet<Repo> = providers.flat_map(|p| known.repos(p).unwrap_or_default()).collect();
         let holds =
-            |repo: &Repo| repos.contains(repo) || self.facts.mapping().provider_of(repo).is_some_and(|p| dir.holds(&p));
+            |repo: &Repo| repos.contains(repo) || self.facts.mapping().providers_of(repo).iter().any(|p| dir.holds(p));
         self.facts.forget(|need| match need {
             Need::Tags(repo) | Need::Binding(repo, _) | Need::Platforms(repo, _) => holds(repo),
             Need::Catalog(_) | Need::Held(_) => !matches!(dir, Dir::Provider(_)),

@@ -15,6 +15,9 @@ use crate::name::{Host, ProviderAddr, Repo};
 const TEMPLATE_MAX: usize = 2048;
 /// How deep expressions may nest.
 const DEPTH_MAX: usize = 32;
+/// How deep loops may nest. Evaluating a template takes as many steps as its loops together: a
+/// bundle's rules are a stranger's.
+const LOOPS_MAX: usize = 2;
 
 /// A part of a provider's address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -177,6 +180,7 @@ impl Template {
 struct Found {
     variables: Vec<Variable>,
     depth: usize,
+    loops: usize,
 }
 
 /// Names that loops declare.
@@ -200,11 +204,21 @@ impl Found {
                         self.in_expression(&round.collection_expr, scope)?;
                         let outside = scope.len();
                         scope.extend(round.key_var.iter().chain([&round.value_var]).cloned());
+                        self.enter_loop()?;
                         self.in_template(&round.template, scope)?;
+                        self.loops -= 1;
                         scope.truncate(outside);
                     }
                 },
             }
+        }
+        Ok(())
+    }
+
+    fn enter_loop(&mut self) -> Result<(), String> {
+        self.loops += 1;
+        if self.loops > LOOPS_MAX {
+            return Err(format!("its loops nest deeper than {LOOPS_MAX}"));
         }
         Ok(())
     }
@@ -258,8 +272,10 @@ impl Found {
                 self.in_expression(&round.collection_expr, scope)?;
                 let outside = scope.len();
                 scope.extend(round.key_var.iter().chain([&round.value_var]).cloned());
+                self.enter_loop()?;
                 let inner = round.key_expr.iter().chain([&round.value_expr]).chain(round.cond_expr.iter());
                 let walked = inner.into_iter().try_for_each(|e| self.in_expression(e, scope));
+                self.loops -= 1;
                 scope.truncate(outside);
                 walked
             }

@@ -6,6 +6,7 @@
 //! are read and written on the runtime's blocking threads, in pieces of at most [`PIECE`] bytes. Hostile input L26.
 
 mod archive;
+mod carried;
 mod directory;
 mod headers;
 mod lock;

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Fact, Known, Need, Step};
-use crate::mapping::Mapping;
+use crate::mapping::{Mapping, Rule};
 use crate::name::{Host, Platform, ProviderAddr, Repo, Tag, Version};
 
 /// What the views of providers are a function of, beside what is known of registries.
@@ -189,13 +189,13 @@ pub(super) fn list<K: Offered>(dir: &Dir, known: &K) -> Step<Listing<K::Error>, 
     let mut providers: BTreeSet<ProviderAddr> = known.looked_up().iter().cloned().collect();
     providers.extend(known.declared().iter().cloned());
     let mut error = None;
-    for host in catalogs(known) {
+    for (host, rules) in catalogs(known) {
         match known.catalog(&host) {
-            Fact::Is(names) => providers.extend(
-                names
-                    .iter()
-                    .filter_map(|name| known.mapping().provider_of(&Repo { host: host.clone(), name: name.clone() })),
-            ),
+            Fact::Is(names) => {
+                let repos = names.iter().map(|name| Repo { host: host.clone(), name: name.clone() });
+                let of = |repo| rules.iter().flat_map(move |rule| rule.providers_of(&repo));
+                providers.extend(repos.flat_map(of));
+            }
             Fact::Unknown => return Step::Need(Need::Catalog(host)),
             Fact::Failed(e) => error = Some(e),
             // A registry that does not tell has those that were declared or looked up.
@@ -217,12 +217,18 @@ pub(super) fn list<K: Offered>(dir: &Dir, known: &K) -> Step<Listing<K::Error>, 
     Step::Edge(Listing { entries, error })
 }
 
-/// The registries that are asked which repositories they have: where a rule leads for whose providers none was declared.
-/// Who declares providers has said which ones to show, and a walk costs one request for each.
-fn catalogs<K: Offered>(known: &K) -> BTreeSet<Host> {
-    let rules = known.mapping().rules().iter();
-    let open = rules.filter(|rule| !known.declared().iter().any(|provider| rule.matches(provider)));
-    open.filter_map(|rule| rule.prefix().map(|(host, _)| host)).collect()
+/// The registries that are asked which repositories they have, each with the rules by which those
+/// are read: rules for whose providers none was declared. Who declares providers has said which
+/// ones to show, and a walk costs one request for each.
+fn catalogs<K: Offered>(known: &K) -> BTreeMap<Host, Vec<&Rule>> {
+    let mut by_host: BTreeMap<Host, Vec<&Rule>> = BTreeMap::new();
+    for rule in known.mapping().rules() {
+        let is_open = !known.declared().iter().any(|provider| rule.matches(provider));
+        if let (true, Some((host, _))) = (is_open, rule.prefix()) {
+            by_host.entry(host).or_default().push(rule);
+        }
+    }
+    by_host
 }
 
 /// The releases of a provider: each version with the repository and tag that it comes from.

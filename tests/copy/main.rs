@@ -180,6 +180,24 @@ fn a_store_between_two_registries_changes_nothing() {
     assert!(output.stdout == image().root().bytes, "{output:?}");
 }
 
+/// A store can have an index and lack what it names: a tag there says nothing of the rest.
+#[test]
+fn a_copy_into_a_store_adds_what_is_lacking_behind_a_tag() {
+    let from = full();
+    let bed = Bed::new(&[from.host()]);
+    let (repo, tag, artifact) = &artifacts()[0];
+    let (source, store) = (format!("{}/{repo}:{tag}", from.host()), format!("oci:{}", bed.path("store").display()));
+    bed.copied(&[&source, &store]);
+    let layout = bed.path("store").join(from.host()).join(repo);
+    for blob in &artifact.blobs {
+        std::fs::remove_file(layouts::blob_path(&layout, &Digest::of(blob))).unwrap();
+    }
+    bed.copied(&[&source, &store]);
+    for blob in &artifact.blobs {
+        assert!(std::fs::read(layouts::blob_path(&layout, &Digest::of(blob))).unwrap() == *blob);
+    }
+}
+
 #[test]
 fn an_archive_between_two_registries_changes_nothing() {
     let Some(to) = DockerRegistry::start(Access::Token, false) else { return };

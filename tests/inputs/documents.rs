@@ -308,7 +308,7 @@ fn reading_a_name_ends() {
         let Ok(rule) = Rule::new(text, &["registry.opentofu.org/*/*".to_owned()], &[]) else { return };
         let mapping = Mapping::new(vec![rule]);
         for repo in providers.iter().flat_map(|provider| mapping.repos(provider).unwrap_or_default()) {
-            let _ = mapping.provider_of(&repo);
+            let _ = mapping.providers_of(&repo);
         }
         let _ = mapping.prefixes();
     });

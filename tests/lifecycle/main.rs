@@ -3,6 +3,7 @@
 //! Each test has a store without repositories as its source, and a watchdog that takes the mount out of sight. All of
 //! them hold for root and for an ordinary user, who mounts through `fusermount3`: see [`users`].
 
+mod carried;
 mod copies;
 mod logs;
 #[path = "../support/mod.rs"]
@@ -71,7 +72,8 @@ impl Place {
     fn command(&self) -> Command {
         let mut command = Command::new(world::program());
         command.current_dir(self.dir.path()).env("HOME", self.path("home")).env("XDG_RUNTIME_DIR", self.path("run"));
-        command.env_remove("XDG_CACHE_HOME").env_remove("XDG_STATE_HOME").stdin(Stdio::null());
+        command.env_remove("XDG_CACHE_HOME").env_remove("XDG_STATE_HOME").env_remove("TF_CLI_CONFIG_FILE");
+        command.stdin(Stdio::null());
         command
     }
 

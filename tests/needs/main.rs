@@ -2,6 +2,7 @@
 //! real clients where they are installed.
 
 mod inputs;
+mod kept;
 mod lock;
 mod pull;
 mod typed;

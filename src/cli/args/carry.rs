@@ -240,7 +240,8 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "OS_ARCH")]
     pub platform: Vec<Platform>,
 
-    /// OpenTofu's CLI configuration to take the mapping of providers from [default: the user's own]
+    /// OpenTofu's CLI configuration to take the mapping of providers from [default: what the bundle
+    /// says of itself, then the user's own]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub tofurc: Option<PathBuf>,
 

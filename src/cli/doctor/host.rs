@@ -91,7 +91,7 @@ impl Surroundings {
             made: made.ok(),
             authorities: Authorities::of_system(),
             variables: AUTHORITIES.iter().chain(&PROXIES).chain(&[PLUGIN_CACHE]).filter_map(set).collect(),
-            configuration: access.tofurc().cloned().map_err(|e| e.to_string()),
+            configuration: access.configuration().tofurc().cloned().map_err(|e| e.to_string()),
         })
     }
 

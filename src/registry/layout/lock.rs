@@ -9,10 +9,12 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    AtFlags, Dir, FlockOperation, Mode, OFlags, ResolveFlags, fchmod, flock, fstat, fsync, openat2, renameat, statat,
-    unlinkat,
+    AtFlags, Dir, FlockOperation, Mode, OFlags, ResolveFlags, fchmod, flock, fstat, fsync, mkdirat, openat2, renameat,
+    statat, unlinkat,
 };
 use rustix::io::Errno;
+
+use super::directory::open_below;
 
 /// The directory in a layout that is no part of the image layout.
 pub(super) const OWN: &str = ".tofufs";
@@ -164,6 +166,20 @@ pub fn clean(own: impl AsFd, prefix: &str) {
             let _ = unlinkat(&own, name, AtFlags::empty());
         }
     }
+}
+
+/// The directory `name` in `dir`, made and made durable if it is missing.
+pub(super) fn make(dir: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
+    match open_below(&dir, name, OFlags::DIRECTORY) {
+        Err(Errno::NOENT) => {}
+        outcome => return outcome,
+    }
+    match mkdirat(&dir, name, Mode::from_raw_mode(0o777)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(e) => return Err(e),
+    }
+    sync_directory(&dir)?;
+    open_below(&dir, name, OFlags::DIRECTORY)
 }
 
 /// Makes the names in a directory durable, where its file system can do so.

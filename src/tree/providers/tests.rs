@@ -209,6 +209,25 @@ fn providers_come_from_the_catalog_unless_some_were_declared() {
     assert_eq!(names(plugins::list(&Dir::Host("p.example".parse().unwrap()), &known)), "acme");
 }
 
+/// Two origins of one provider, as those who come from one client to the other have them.
+#[test]
+fn a_repository_that_several_rules_lead_to_is_listed_under_each_of_their_addresses() {
+    let mut known = Table::new(TEMPLATE);
+    let rule = |include: &str| Rule::new("r.example/m/acme/${type}", &[include.to_owned()], &[]).unwrap();
+    known.mapping = Mapping::new(vec![rule("p.example/acme/*"), rule("q.example/acme/*"), rule("p.example/emca/*")]);
+    known.catalog = Fact::Is(vec!["m/acme/one"]);
+    let host = Dir::Host("p.example".parse().unwrap());
+    for list in [plugins::list::<Table>, mirror::list::<Table>] {
+        assert_eq!(names(list(&top(), &known)), "p.example q.example");
+        assert_eq!(names(list(&host, &known)), "acme emca");
+        assert_eq!(names(list(&acme(), &known)), "one");
+    }
+    // A rule for whose providers one was declared lists no others, and the rest go on as before.
+    known.declared.insert(provider("acme/two"));
+    assert_eq!(names(plugins::list(&acme(), &known)), "two");
+    assert_eq!(names(plugins::list(&host, &known)), "acme emca");
+}
+
 #[test]
 fn a_declared_provider_is_a_directory_whatever_its_registry_says() {
     let mut known = Table::new(TEMPLATE);
