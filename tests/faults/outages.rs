@@ -233,3 +233,34 @@ fn a_refresh_ends_the_time_for_which_a_registry_is_left_alone() {
     assert_eq!(fs::read(spelled.join("main.tf")).unwrap(), content);
     assert!(server.requests().len() > asked);
 }
+
+/// What a person typed is asked at once: after a failure, and after so many that programs are refused.
+#[test]
+fn a_commit_asks_at_once_whatever_has_failed_before() {
+    let server = Hostile::start();
+    let (content, _) = put_small(&server, "net");
+    let Some(bed) = Bed::over(&[&server], &["--deadline", "20s"]) else { return };
+    let staged = |repo: &str| {
+        let path = bed.mount.join(format!("staging/{}/{repo}/2.0.0", server.host()));
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join("main.tf"), &content).unwrap();
+        path
+    };
+    let commit = |path: &std::path::Path| {
+        let mut command = bed.mount.command("commit");
+        command.arg(path);
+        support::mount::finish(command)
+    };
+    let (net, other) = (staged("net"), staged("other"));
+    server.rule(|_| true, broken(503));
+    assert!(!commit(&net).status.success());
+    let spelled = bed.mount.join(format!("{}/net:1.0.0", server.host()));
+    let left_alone = || fs::metadata(&spelled).is_err() && bed.mount.log().contains("left alone");
+    assert!(support::wait_until(HANGS, left_alone), "{}", bed.mount.log());
+    assert!(!commit(&net).status.success(), "it still fails");
+    server.behave();
+    for path in [net, other] {
+        let output = commit(&path);
+        assert!(output.status.success(), "{output:?}");
+    }
+}

@@ -123,9 +123,9 @@ async fn the_most_specific_source_wins_and_of_equals_the_first() {
         (r#"{"credHelpers":{"r.io":"h"}, "credsStore":"none"}"#, &[], false, "x/y", "helped"),
         (r#"{"credsStore":"h"}"#, &[], false, "x/y", "helped"),
         (r#"{"credHelpers":{"r.io":""}, "credsStore":"h"}"#, &[], false, "x/y", "helped"),
-        (&format!(r#"{{"auths":{{"https://r.io/v1/":{a}, "r.io/x:tag":{b}, "r.io/":{b}}}}}"#), &[], false, "x/y", ""),
+        (&format!(r#"{{"auths":{{"https://o.io/v1/":{a}, "r.io/x:tag":{b}, "r.io/x/":{b}}}}}"#), &[], false, "y", ""),
         (r#"{"auths":{"r.io":{}, "r.io/x":{"auth":""}, "r.io/x/y":null}}"#, &[], false, "x/y", ""),
-        (r#"{"auths":{"r.io":{"username":"u","password":"p","registrytoken":"t"}}}"#, &[], false, "x/y", ""),
+        (r#"{"auths":{"r.io":{"username":"u","registrytoken":"t"}}}"#, &[], false, "x/y", ""),
         ("null", &[("r.io", "block")], false, "x/y", "block"),
     ];
     for (file, blocks, default, name, who) in table {
