@@ -61,11 +61,11 @@ fn every_wait_for_a_registry_ends_and_says_why() {
     let spelled = bed.mount.join(&fresh);
     let left_alone = || {
         assert_eq!(errno_of(fs::metadata(&spelled).err()), Some(Errno::TIMEDOUT));
-        bed.mount.log().contains("left alone")
+        bed.mount.log().contains("is left alone for now")
     };
     assert!(support::wait_until(HANGS, left_alone), "the breaker opens");
     let before = server.requests().len();
-    bed.reported(&fresh, &["left alone"]);
+    bed.reported(&fresh, &["is left alone for now"]);
     assert_eq!(server.requests().len(), before);
 }
 
@@ -224,7 +224,7 @@ fn a_refresh_ends_the_time_for_which_a_registry_is_left_alone() {
     let spelled = bed.mount.join(&reference);
     let left_alone = || {
         assert_eq!(errno_of(fs::metadata(&spelled).err()), Some(Errno::TIMEDOUT));
-        bed.mount.log().contains("left alone")
+        bed.mount.log().contains("is left alone for now")
     };
     assert!(support::wait_until(HANGS, left_alone), "the breaker opens");
     server.behave();
@@ -255,7 +255,7 @@ fn a_commit_asks_at_once_whatever_has_failed_before() {
     server.rule(|_| true, broken(503));
     assert!(!commit(&net).status.success());
     let spelled = bed.mount.join(format!("{}/net:1.0.0", server.host()));
-    let left_alone = || fs::metadata(&spelled).is_err() && bed.mount.log().contains("left alone");
+    let left_alone = || fs::metadata(&spelled).is_err() && bed.mount.log().contains("is left alone for now");
     assert!(support::wait_until(HANGS, left_alone), "{}", bed.mount.log());
     assert!(!commit(&net).status.success(), "it still fails");
     server.behave();
