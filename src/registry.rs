@@ -25,6 +25,7 @@ mod request;
 mod retry;
 mod transfer;
 pub mod transport;
+pub mod turn;
 mod upload;
 
 use std::fmt;
@@ -35,7 +36,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use outage::Asker;
-pub use upload::{BlobSource, Upload, Uploaded};
+pub use upload::{BlobSource, Hold, Removed, Upload, Uploaded};
 
 use crate::digest::Digest;
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
@@ -155,8 +156,8 @@ pub enum BlobError {
 /// `Absent` is said only with authority; an outage is `TimedOut` or `Unreachable`.
 #[async_trait]
 pub trait Registry: Send + Sync {
-    /// All tags of a repository: sorted, without duplicates, and only such as are valid tags. `Absent` if there is no
-    /// such repository.
+    /// All tags of a repository: sorted, without duplicates, and only such as are valid tags and no claims of writers.
+    /// `Absent` if there is no such repository.
     async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError>;
 
     /// All repositories, sorted. `Absent` if the registry does not list them.

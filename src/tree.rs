@@ -128,6 +128,9 @@ pub trait Known {
     fn held(&self, host: &Host) -> Fact<std::sync::Arc<Vec<RepoName>>, Self::Error>;
     /// Whether `tag` is known to stand for a manifest. `Unknown` also where it was never asked for by itself.
     fn binding(&self, repo: &Repo, tag: &Tag) -> Fact<(), Self::Error>;
+    /// Whether the answer about `need` counts now by itself, as opposed to one that serves while the registry is away:
+    /// what such a list lacks is not there.
+    fn is_confirmed(&self, need: &Need) -> bool;
     /// Whether the binding was known once, so that one HEAD can confirm it without a tag list.
     fn was_bound(&self, repo: &Repo, tag: &Tag) -> bool;
     /// Where `path` stands.

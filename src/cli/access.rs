@@ -10,7 +10,7 @@ use crate::registry::Asker;
 use crate::registry::connections::{ConnectionOptions, Connections};
 use crate::registry::credentials::Credentials;
 use crate::registry::origin::Origin;
-use crate::registry::transport::{Transport, TransportOptions};
+use crate::registry::transport::{Authorities, Transport, TransportOptions};
 
 /// What all that name a registry share. Each part is read when it is first wanted, and never again.
 pub struct RegistryAccess {
@@ -90,4 +90,9 @@ impl RegistryAccess {
         };
         Ok(Connections::new(transport, options))
     }
+}
+
+/// Refuses files of certificates that cannot be used, also where no registry is asked: they were named to be used.
+pub fn check(network: &Network) -> Result<(), CommandError> {
+    Authorities::check(&network.ca_files).map_err(CommandError::failed)
 }

@@ -14,13 +14,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::access::RegistryAccess;
 use super::control::{Request, Service, Socket, Steps};
 use super::lifecycle::{self, Signals};
+use super::log::Log;
 use super::output::CommandError;
 use super::settings::{MountSettings, Source};
 use super::staging;
 use super::status;
 use super::tofurc::written::MountMapping;
 use super::{allocator, background, mapping, mount};
-use crate::archive::Limits;
 use crate::facts::{self, Facts, SourceState};
 use crate::fs::plugin_cache::{self, PluginCache};
 use crate::fs::{self, Fs};
@@ -38,16 +38,27 @@ use crate::store::{self, Store};
 /// How long tasks may take to end when the mount is gone.
 const LAST_TASKS: Duration = Duration::from_millis(500);
 
+/// How often it is looked whether memory can be given back.
+const MEMORY_SEEN: Duration = Duration::from_secs(5);
+
+/// How much a process may grow until what it freed is given back.
+const GROWTH: u64 = 16 << 20;
+
 /// How often the thread that is kept for blocking work is used: sooner than the runtime ends an idle one (10 s).
 const THREAD_USED: Duration = Duration::from_secs(5);
 
 /// Serves a mount until it is unmounted. `ready` is called once, when the mount can be used; its error ends the mount.
-pub fn serve(settings: &MountSettings, ready: impl FnOnce() -> Result<(), CommandError>) -> Result<(), CommandError> {
+/// `log_file` is the log, where it is in a file.
+pub fn serve(
+    settings: &MountSettings,
+    log_file: Option<&Log>,
+    ready: impl FnOnce() -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
     keep_memory_private()?;
     allow_many_files();
     allocator::keep_few_arenas();
     let runtime = runtime()?;
-    let served = serve_in(&runtime, settings, ready);
+    let served = serve_in(&runtime, settings, log_file, ready);
     runtime.shutdown_timeout(LAST_TASKS);
     served
 }
@@ -55,6 +66,7 @@ pub fn serve(settings: &MountSettings, ready: impl FnOnce() -> Result<(), Comman
 fn serve_in(
     runtime: &Runtime,
     settings: &MountSettings,
+    log_file: Option<&Log>,
     ready: impl FnOnce() -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     let access = Arc::new(RegistryAccess::new(&settings.network, Asker::Program));
@@ -70,7 +82,7 @@ fn serve_in(
         background::detach()?;
     }
 
-    let options = fuse::Options { stack_depth: stack_depth(&settings.cache_dir), without_open: settings.read_only };
+    let options = fuse::Options { without_open: settings.read_only };
     let adapter = Adapter::new(Arc::clone(&fs), runtime.handle().clone(), options);
     let passthrough = adapter.passthrough();
     let connected = |device: BorrowedFd<'_>| say_how_files_are_read(settings, &passthrough, device);
@@ -87,11 +99,12 @@ fn serve_in(
         Box::pin(async move { drop(dropping.await) })
     }));
     runtime.spawn(keep_a_thread());
+    runtime.spawn(give_memory_back(Arc::clone(&fs)));
     let controlled = Controlled { fs, access, session: Arc::clone(&session), settings: settings.clone() };
     let controlling = runtime.spawn(async move { socket.serve(Arc::new(controlled)).await });
     tracing::info!("{}: mounted {}", settings.mountpoint.display(), settings.session.name);
     let ended = match ready() {
-        Ok(()) => runtime.block_on(lifecycle::until_unmounted(&session, end, &mut signals)),
+        Ok(()) => runtime.block_on(lifecycle::until_unmounted(&session, end, &mut signals, log_file)),
         Err(e) => session.unmount(session::Manner::Lazily).map_err(CommandError::failed).and(Err(e)),
     };
     controlling.abort();
@@ -110,23 +123,44 @@ async fn keep_a_thread() {
     }
 }
 
+/// Gives memory back that was freed: after the process grew, and after the kernel forgot most of what it knew.
+async fn give_memory_back(fs: Arc<Fs>) {
+    let mut often = tokio::time::interval(MEMORY_SEEN);
+    let (mut known, mut grown) = (0, 0);
+    loop {
+        often.tick().await;
+        let inodes = fs.inodes();
+        known = known.max(inodes);
+        if 2 * inodes + 1000 < known || resident() > grown + GROWTH {
+            let _ = tokio::task::spawn_blocking(allocator::give_back).await;
+            (known, grown) = (inodes, resident());
+        }
+    }
+}
+
+/// How many bytes of this process are in memory.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
+
 /// Tries passthrough and says in the log what came of it.
 fn say_how_files_are_read(settings: &MountSettings, passthrough: &Passthrough, device: BorrowedFd<'_>) {
     if !settings.passthrough {
         return tracing::info!("files are read through tofufs, as --no-passthrough asks");
     }
     let sample = std::fs::File::open(settings.cache_dir.join(store::CACHE_TAG));
+    if sample.as_ref().is_ok_and(|sample| !store::has_no_writer(sample)) {
+        return tracing::info!(
+            "files are read through tofufs, without passthrough: the cache's file system does not tell who can write to \
+             a file (overlayfs, or one without leases)"
+        );
+    }
     match sample.and_then(|sample| passthrough.probe(device, sample)) {
         Ok(()) => tracing::info!("large files are read by the kernel (passthrough)"),
         Err(e) => tracing::info!("files are read through tofufs, without passthrough (needs root and Linux 6.9): {e}"),
     }
-}
-
-/// How deep file systems are stacked where the kernel reads files of the cache under the mount.
-fn stack_depth(cache_dir: &Path) -> u32 {
-    const OVERLAYFS: i64 = 0x794c_7630;
-    let on_overlay = rustix::fs::statfs(cache_dir).is_ok_and(|stat| stat.f_type == OVERLAYFS);
-    if on_overlay { 2 } else { 1 }
 }
 
 /// Credentials are in this process's memory: neither a core dump nor another process of the user may show them.
@@ -159,6 +193,9 @@ pub(super) fn runtime() -> Result<Runtime, CommandError> {
     // Without a handler the kernel ends a process that writes past its limit of file sizes (`ulimit -f`); with one the
     // write fails, and that is like a full disk. The handler stays when this is dropped.
     drop(signal(SignalKind::from_raw(libc::SIGXFSZ)).map_err(CommandError::failed)?);
+    // The kernel sends this signal to who holds a lease on a file that somebody opens for writing, and it ends a process
+    // too. Leases are held for moments (`store::has_no_writer`), and nothing has to be done about them.
+    drop(signal(SignalKind::io()).map_err(CommandError::failed)?);
     Ok(runtime)
 }
 
@@ -178,7 +215,7 @@ fn file_system(settings: &MountSettings, access: &RegistryAccess, control: &Path
     let plugin_cache = match settings.read_only {
         true => None,
         false => {
-            Some(PluginCache::new(staging::writable_tree(settings, plugin_cache::NAME)?, settings.uid, settings.gid))
+            Some(PluginCache::new(staging::writable_tree(settings, plugin_cache::NAME)?, staging::shown(settings)))
         }
     };
     let facts = Facts::new(facts::Options {
@@ -187,13 +224,15 @@ fn file_system(settings: &MountSettings, access: &RegistryAccess, control: &Path
         store,
         tag_ttl: settings.network.tag_ttl,
         deadline: settings.network.deadline,
-        limits: Limits::default(),
+        limits: settings.limits,
         providers: settings.providers.options(settings.mapping.as_ref().unwrap_or(&Mapping::default())),
     });
     let options = fs::Options {
         uid: settings.uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
         gid: settings.gid.unwrap_or_else(|| rustix::process::getegid().as_raw()),
         read_only: settings.read_only,
+        modes_count: settings.session.allow_other,
+        mountpoint: settings.mountpoint.clone(),
         daemon: rustix::process::geteuid().as_raw(),
         staging,
         plugin_cache,

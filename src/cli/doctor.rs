@@ -13,11 +13,12 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::json;
 
-use super::access::RegistryAccess;
+use super::access::{self, RegistryAccess};
 use super::args::DoctorArgs;
 use super::output::{self, CommandError};
-use super::settings::{Environment, Network, Source};
-use crate::name::{Host, Reference, RepoName, Selector};
+use super::settings::{Environment, Network};
+use super::typed::Typed;
+use crate::name::{AddressError, Host, RepoName, Selector};
 use crate::registry::Asker;
 use crate::registry::connections::Connections;
 
@@ -92,16 +93,14 @@ struct Subject {
 
 impl Subject {
     fn parse(text: &str) -> Result<Subject, CommandError> {
-        if let Ok(Reference { repo, selector }) = text.parse::<Reference>() {
-            return Ok(Subject { host: repo.host, repo: Some((repo.name, Some(selector))) });
-        }
-        match Source::parse(text.as_ref(), "/".as_ref()) {
-            Ok(Source::Registry { host, prefix }) => Ok(Subject { host, repo: prefix.map(|name| (name, None)) }),
-            _ => Err(CommandError::Usage(format!(
-                "{}: this is neither HOST[:PORT][/NAME] nor HOST/NAME:TAG nor HOST/NAME@DIGEST",
-                text.escape_debug()
-            ))),
-        }
+        const WANTED: &str = "this is neither HOST[:PORT][/NAME] nor HOST/NAME:TAG nor HOST/NAME@DIGEST";
+        let address = match Typed::parse(text.as_ref(), "/".as_ref()) {
+            Ok(Typed::Address(address)) => address.subject(),
+            Ok(_) => Err(AddressError::new(text, WANTED, None).wanted("tofufs bundle verify looks at stores")),
+            Err(e) => Err(e.wanted(WANTED)),
+        };
+        let (host, name, selector) = address.map_err(CommandError::usage)?;
+        Ok(Subject { host, repo: name.map(|name| (name, selector)) })
     }
 }
 
@@ -124,6 +123,9 @@ pub fn run(args: &DoctorArgs) -> Result<(), CommandError> {
     let subject = args.reference.as_deref().map(Subject::parse).transpose()?;
     let surroundings = host::Surroundings::of_process(&args.storage, &environment, &access)?;
     let mut parts = vec![Part { name: "this host".to_owned(), findings: surroundings.findings() }];
+    if let (None, Err(error)) = (&subject, access::check(&network)) {
+        parts[0].findings.push(Finding::problem("set-up", error));
+    }
     if let Some(subject) = subject {
         let findings = match access.connections() {
             Ok(connections) => examined(connections, &subject)?,

@@ -60,9 +60,10 @@ pub fn fetched(runtime: &Runtime, needs: &Needs, registries: &Registries) -> Res
             registries.note_outages();
             Ok(fetched)
         }
-        Ending::Stopped => Err(CommandError::Failed(
-            "it was stopped; what was fetched stays in the cache, and the same command goes on from there".to_owned(),
-        )),
+        Ending::Stopped => Err(CommandError::failed(
+            "it was stopped; what was fetched stays in the cache, and the same command goes on from there",
+        )
+        .stopped_by(progress.stopped_by())),
     }
 }
 

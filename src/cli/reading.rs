@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::access::RegistryAccess;
+use super::access::{self, RegistryAccess};
 use super::args::carry::ReadingArgs;
 use super::daemon;
 use super::output::CommandError;
@@ -25,6 +25,8 @@ pub struct Registries {
     /// The stores that take the place of the registries which they hold.
     stores: Vec<Source>,
     store: Arc<Store>,
+    /// How large archives may be.
+    limits: Limits,
     facts: Mutex<BTreeMap<Host, Arc<Facts>>>,
 }
 
@@ -48,11 +50,13 @@ impl Registries {
         let dir = environment.cache_dir(cache_dir).map_err(CommandError::usage)?;
         let options = store::Options { dir, limit: args.cache_size.0 };
         let store = Store::open(options).map_err(CommandError::failed)?;
+        access::check(&network)?;
         let access = RegistryAccess::new(&network, Asker::Person);
         if !network.offline {
             access.connections()?;
         }
-        Ok(Registries { access, stores, store, facts: Mutex::default() })
+        let limits = args.archives.limits();
+        Ok(Registries { access, stores, store, limits, facts: Mutex::default() })
     }
 
     /// How registries are reached.
@@ -82,7 +86,7 @@ impl Registries {
             store: Arc::clone(&self.store),
             tag_ttl: self.network().tag_ttl,
             deadline: self.network().deadline,
-            limits: Limits::default(),
+            limits: self.limits,
             providers: facts::ProviderOptions::default(),
         })
     }
@@ -123,7 +127,7 @@ impl Registries {
             store: Arc::clone(&self.store),
             tag_ttl: self.network().tag_ttl,
             deadline: self.network().deadline,
-            limits: Limits::default(),
+            limits: self.limits,
             providers: facts::ProviderOptions::default(),
         }))
     }

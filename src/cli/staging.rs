@@ -10,8 +10,8 @@ use super::output::CommandError;
 use super::settings::{MountSettings, Source};
 use super::{mount, status};
 use crate::facts;
-use crate::fs::Fs;
 use crate::fs::staging::{self, Staging};
+use crate::fs::{Fs, Shown};
 use crate::local::Tree;
 use crate::mapping::Mapping;
 use crate::name::Host;
@@ -33,15 +33,20 @@ pub fn of_mount(
         destinations: destinations(settings, network)?,
         mapping: mapped(settings.mapping.clone().unwrap_or_default()),
         allow_overwrite: settings.allow_overwrite,
+        limits: settings.limits,
     })
     .map_err(CommandError::failed)?;
     let options = staging::Options {
         declared: sources.iter().flat_map(facts::Source::declared).collect(),
         any_host: settings.sources.iter().any(|source| matches!(source, Source::Layouts(_))),
-        uid: settings.uid,
-        gid: settings.gid,
+        shown: shown(settings),
     };
     Staging::new(tree, stage, options).map_err(|e| CommandError::Failed(format!("{}/: {e}", staging::NAME)))
+}
+
+/// As what the writable parts of a mount are shown.
+pub fn shown(settings: &MountSettings) -> Shown {
+    Shown { uid: settings.uid, gid: settings.gid, writable: settings.session.allow_other }
 }
 
 /// The tree on local disk behind a part of the mount that is written to. It survives the mount: it lies in the state

@@ -86,6 +86,8 @@ pub(super) enum Scope {
     Pull(RepoName),
     /// Reading one repository and writing into it.
     Push(RepoName),
+    /// Removing something from one repository.
+    Remove(RepoName),
     /// Reading the list of repositories.
     Catalog,
 }
@@ -94,7 +96,7 @@ impl Scope {
     /// The repository, where it is about one.
     pub fn repo(&self) -> Option<&RepoName> {
         match self {
-            Scope::Pull(repo) | Scope::Push(repo) => Some(repo),
+            Scope::Pull(repo) | Scope::Push(repo) | Scope::Remove(repo) => Some(repo),
             Scope::Catalog => None,
         }
     }
@@ -105,6 +107,7 @@ impl fmt::Display for Scope {
         match self {
             Scope::Pull(repo) => write!(f, "repository:{repo}:pull"),
             Scope::Push(repo) => write!(f, "repository:{repo}:pull,push"),
+            Scope::Remove(repo) => write!(f, "repository:{repo}:pull,push,delete"),
             Scope::Catalog => f.write_str("registry:catalog:*"),
         }
     }
@@ -168,7 +171,11 @@ impl Auth {
 
     /// The fault of an answer that denies access for `scope`, whose text is `words`, to who showed `grant`.
     pub fn denied(&self, words: &str, scope: &Scope, grant: Option<&Grant>) -> Fault {
-        let wanted = if matches!(scope, Scope::Push(_)) { "write into" } else { "read" };
+        let wanted = match scope {
+            Scope::Push(_) => "write into",
+            Scope::Remove(_) => "remove something from",
+            Scope::Pull(_) | Scope::Catalog => "read",
+        };
         match grant.and_then(|grant| grant.source.as_ref()) {
             Some(source) => Fault::new(Failure::Denied, format!("{words} to the credential from {source}"))
                 .remedy(format!("check that it is the right one and may {wanted} this repository")),

@@ -12,7 +12,9 @@ use futures_util::future::join_all;
 
 pub use mirrored::Mirrored;
 
-use super::{BlobError, BlobSink, BlobSource, Failure, RawManifest, Registry, RegistryError, Upload, Uploaded};
+use super::{
+    BlobError, BlobSink, BlobSource, Failure, Hold, RawManifest, Registry, RegistryError, Removed, Upload, Uploaded,
+};
 use crate::digest::Digest;
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
 use crate::oci::{Descriptor, Manifest};
@@ -154,6 +156,21 @@ impl<R: Upload + ?Sized> Upload for Scoped<R> {
     async fn read_back(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
         self.within(repo)?;
         self.inner.read_back(repo, selector).await
+    }
+
+    async fn tags_now(&self, repo: &RepoName, after: Option<&str>) -> Result<Vec<Tag>, RegistryError> {
+        self.within(repo)?;
+        self.inner.tags_now(repo, after).await
+    }
+
+    async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, RegistryError> {
+        self.within(repo)?;
+        self.inner.remove(repo, digest).await
+    }
+
+    async fn hold(&self, repo: &RepoName) -> Result<Option<Hold>, RegistryError> {
+        self.within(repo)?;
+        self.inner.hold(repo).await
     }
 }
 
@@ -392,6 +409,14 @@ impl Upload for Offline {
 
     async fn present(&self, repo: &RepoName, selector: &Selector) -> Result<Option<Digest>, RegistryError> {
         Err(self.refuse_to_write(self.repo(repo).at(selector.clone())))
+    }
+
+    async fn tags_now(&self, repo: &RepoName, _: Option<&str>) -> Result<Vec<Tag>, RegistryError> {
+        Err(self.refuse_to_write(self.repo(repo)))
+    }
+
+    async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, RegistryError> {
+        Err(self.refuse_to_write(self.repo(repo).at(Selector::Digest(*digest))))
     }
 }
 

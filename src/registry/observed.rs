@@ -32,6 +32,8 @@ pub struct Observed {
     pub tag_pages: Option<usize>,
     /// Who sent the last blob, after redirects.
     pub blobs_from: Option<Origin>,
+    /// Whether it has refused to remove a manifest.
+    pub keeps_manifests: bool,
     /// By how many seconds this machine's clock is ahead of its `Date`.
     pub clock_ahead: Option<i64>,
 }

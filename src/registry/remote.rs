@@ -152,7 +152,7 @@ impl Remote {
         }
     }
 
-    async fn list<T: Ord + std::str::FromStr>(
+    pub(super) async fn list<T: Ord + std::str::FromStr>(
         &self,
         path: &str,
         scope: Scope,
@@ -250,7 +250,9 @@ impl Registry for Remote {
     async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError> {
         let path = format!("{repo}/tags/list?n=1000");
         let tags = self.list(&path, Scope::Pull(repo.clone()), judge_tags).await;
-        tags.map_err(|fault| fault.about(&self.repo(repo).to_string()))
+        let mut tags: Vec<Tag> = tags.map_err(|fault| fault.about(&self.repo(repo).to_string()))?;
+        tags.retain(|tag| !tag.is_claim());
+        Ok(tags)
     }
 
     async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
@@ -319,7 +321,7 @@ fn absent(answer: &Document) -> Fault {
     .remedy("check the registry's name, and whether a proxy answers in its place")
 }
 
-fn judge_tags(page: &Document) -> Result<(), Fault> {
+pub(super) fn judge_tags(page: &Document) -> Result<(), Fault> {
     let unknown = || {
         page.error_codes()
             .is_some_and(|codes| codes.iter().any(|code| code == "NAME_UNKNOWN" || code == "NAME_INVALID"))

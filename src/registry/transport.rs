@@ -3,8 +3,10 @@
 //! One `Transport::send` is one request and one answer's head. No redirect is followed and nothing is tried again
 //! here. No URL is logged or put into an error with its user, password or query.
 
+mod authorities;
+
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,9 +15,10 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use reqwest::{Client, Request, Response, StatusCode};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls::CertificateError;
+
+pub use authorities::Authorities;
+use authorities::tls;
 
 use super::address::{Forbidden, Guarded, Reach};
 use super::answer::escaped;
@@ -323,60 +326,6 @@ fn sound_head(response: Response, origin: &Origin) -> Result<Response, Fault> {
         )),
         _ => Ok(response),
     }
-}
-
-/// The certificate authorities of the system.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Authorities {
-    /// How many can be used.
-    pub usable: usize,
-    /// What could not be read, and why.
-    pub errors: Vec<String>,
-}
-
-impl Authorities {
-    /// Those that a [`Transport`] would trust now, beside files that it is told of.
-    pub fn of_system() -> Authorities {
-        let system = rustls_native_certs::load_native_certs();
-        let (usable, _) = RootCertStore::empty().add_parsable_certificates(system.certs);
-        Authorities { usable, errors: system.errors.iter().map(ToString::to_string).collect() }
-    }
-}
-
-fn tls(ca_files: &[PathBuf]) -> Result<ClientConfig, RegistryError> {
-    let mut roots = RootCertStore::empty();
-    let system = rustls_native_certs::load_native_certs();
-    for error in &system.errors {
-        tracing::warn!(%error, "certificate authorities of the system");
-    }
-    roots.add_parsable_certificates(system.certs);
-    for file in ca_files {
-        add_authorities(&mut roots, file)?;
-    }
-    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| RegistryError::new(Failure::Io, "TLS", format!("cannot be set up: {e}")))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
-}
-
-fn add_authorities(roots: &mut RootCertStore, file: &Path) -> Result<(), RegistryError> {
-    let refused = |rule: String| {
-        RegistryError::new(Failure::Io, file.display(), rule).remedy("--ca-file takes a file of PEM certificates")
-    };
-    let certificates = CertificateDer::pem_file_iter(file)
-        .map_err(|e| refused(format!("cannot be read: {e}")))?
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| refused(format!("is not PEM: {e}")))?;
-    if certificates.is_empty() {
-        return Err(refused("holds no certificate".to_owned()));
-    }
-    for certificate in certificates {
-        roots.add(certificate).map_err(|e| refused(format!("holds an unusable certificate: {e}")))?;
-    }
-    Ok(())
 }
 
 /// What an error is caused by. An `io::Error` does not give its payload as its source.

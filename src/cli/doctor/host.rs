@@ -288,6 +288,8 @@ impl Surroundings {
         let files: Vec<String> = tofurc.files.iter().map(|file| file.display().to_string()).collect();
         let found = if files.is_empty() { "there is no CLI configuration".to_owned() } else { files.join(", ") };
         let warnings = tofurc.warnings.iter().map(|warning| Finding::note("configuration", warning));
+        let misplaced = tofurc.misplaced.iter().map(|warning| Finding::problem("configuration", warning));
+        let warnings = warnings.chain(misplaced);
         [Finding::ok("configuration", found)]
             .into_iter()
             .chain(warnings)
