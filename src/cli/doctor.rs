@@ -150,6 +150,9 @@ fn examined(connections: &Connections, subject: &Subject) -> Result<Vec<Finding>
     let mirrors = connections.mirrors(&subject.host).map_err(CommandError::failed)?;
     Ok(runtime.block_on(async {
         let mut findings = registry::findings(&remote, subject).await;
+        let (used, repo) = (remote.observed().credential, subject.repo.as_ref().map(|(name, _)| name));
+        let unused = connections.unused_credentials(&subject.host, repo, used.as_deref());
+        findings.extend(unused.into_iter().map(|reason| Finding::note("credentials", reason)));
         for (address, mirror) in &mirrors {
             findings.push(registry::mirror(address, mirror, subject).await);
         }

@@ -51,6 +51,11 @@ pub trait CredentialSource: Send + Sync {
         None
     }
 
+    /// Why what seems to be for `host` is not what logs in to it, where `used` is the source of what does.
+    fn unused(&self, _host: &Host, _repo: Option<&RepoName>, _used: Option<&str>) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Forgets what was found: the user may have got another credential.
     fn forget(&self) {}
 }
@@ -63,6 +68,10 @@ impl CredentialSource for Credentials {
 
     fn passed_over(&self) -> Option<String> {
         Credentials::passed_over(self)
+    }
+
+    fn unused(&self, host: &Host, repo: Option<&RepoName>, used: Option<&str>) -> Vec<String> {
+        Credentials::unused(self, host, repo, used)
     }
 
     fn forget(&self) {

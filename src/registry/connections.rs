@@ -16,7 +16,7 @@ use super::outage::Asker;
 use super::remote::{Remote, invalid};
 use super::transport::Transport;
 use super::{Registry, RegistryError};
-use crate::name::Host;
+use crate::name::{Host, RepoName};
 
 /// Blobs that are fetched from one registry at a time.
 const TRANSFERS: usize = 8;
@@ -131,6 +131,11 @@ impl Connections {
             Ok((address.clone(), Remote::mirror_over(&connection, address, self.options.asker)))
         });
         opened.collect()
+    }
+
+    /// Why credentials that seem to be for `host` are not what logs in to it, where `used` is the source of what does.
+    pub fn unused_credentials(&self, host: &Host, repo: Option<&RepoName>, used: Option<&str>) -> Vec<String> {
+        self.options.credentials.unused(host, repo, used)
     }
 
     /// Begins anew, as the user asks: logs in again where a login is wanted, and leaves nobody alone.

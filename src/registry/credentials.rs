@@ -6,11 +6,13 @@
 //! `credHelpers` before `credsStore`. What is taken decides alone: if its helper knows nothing, the next one is not
 //! asked.
 //!
-//! Added to that: an `identitytoken`, which OpenTofu ignores, is a refresh token where OpenTofu would find nothing to
-//! log in with: no source fits, or the helper that does has no credential, or the entry itself has no password. The
-//! same holds for a helper's answer with the user name `<token>`, on which OpenTofu fails.
+//! Added to that is what OpenTofu passes over, where it would find nothing to log in with: no source fits, or the helper
+//! that does has no credential, or the entry itself has no password. There an `identitytoken` is a refresh token, and
+//! keys and entries count as `docker login` and others leave them (`lenient`). A helper's answer with the user name
+//! `<token>`, on which OpenTofu fails, is such a token too.
 
 mod docker;
+mod lenient;
 mod prefix;
 mod program;
 #[cfg(test)]
@@ -217,7 +219,7 @@ impl Credentials {
         }
         let files = reading.files.map_err(|(path, reason)| error(path.display().to_string(), reason))?;
 
-        let Some(choice) = self.choose(host, repo, &files)? else { return Ok(identity(host, repo, &files)) };
+        let Some(choice) = self.choose(host, repo, &files)? else { return Ok(lenient::find(host, repo, &files)) };
         let login = choice.login.map_err(|reason| error(choice.source.clone(), reason))?;
         let (credential, source) = match login {
             Login::Credential(credential) => (Some(credential), choice.source),
@@ -229,8 +231,15 @@ impl Credentials {
         };
         Ok(match credential {
             Some(credential) => Some(Found { credential, source }),
-            None => identity(host, repo, &files),
+            None => lenient::find(host, repo, &files),
         })
+    }
+
+    /// Why entries of Docker-style files that seem to be for `host` are not what logs in to it, where `used` is the source
+    /// of what does. Blocks on the disk.
+    pub fn unused(&self, host: &Host, repo: Option<&RepoName>, used: Option<&str>) -> Vec<String> {
+        let files = self.docker.read().files.unwrap_or_default();
+        lenient::unused(host, repo, &files, used)
     }
 
     /// Why no Docker-style file was used when they were read last, if that was so.
@@ -336,25 +345,4 @@ fn auth_source(key: &str, path: &Path) -> String {
 
 fn refresh(token: &Secret) -> Credential {
     Credential::Tokens { access: None, refresh: Some(token.clone()) }
-}
-
-/// The most specific identity token.
-fn identity(host: &Host, repo: Option<&RepoName>, files: &[NamedFile]) -> Option<Found> {
-    let mut best = None;
-    for (path, file) in files {
-        for (key, auth) in file.as_ref().as_ref().map(|f| f.auths.as_slice()).unwrap_or_default() {
-            if let Some(token) = &auth.identity_token
-                && let Some(specificity) = fits(key, host, repo)
-            {
-                let login = Ok(Login::Credential(refresh(token)));
-                Choice::offer(&mut best, Choice { specificity, source: auth_source(key, path), login });
-            }
-        }
-    }
-    match best {
-        Some(Choice { source, login: Ok(Login::Credential(credential)), .. }) => {
-            Some(Found { credential, source: format!("identitytoken in {source}") })
-        }
-        _ => None,
-    }
 }

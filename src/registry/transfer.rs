@@ -200,6 +200,11 @@ impl<'a> Transfer<'a> {
     /// The fault of an answer that brings nothing.
     async fn refusal(&mut self, answer: Answer) -> Fault {
         let own = answer.origin == self.requester.registry;
+        let status = answer.response.status();
+        if status.is_success() {
+            let rule = format!("{} answered {status} where all of the blob was asked for", answer.origin);
+            return Fault::new(Failure::Protocol, rule);
+        }
         let document = match answer.document(REFUSAL_MAX, "the answer", &mut self.patience).await {
             Ok(document) => document,
             Err(fault) => return fault,

@@ -178,7 +178,9 @@ fn lookup_provider<K: Offered>(provider: ProviderAddr, known: &K) -> Step<Entry,
 fn is_listed<K: Offered>(provider: &ProviderAddr, known: &K) -> bool {
     let repos = known.repos(provider).unwrap_or_default();
     let is_in = |repo: &Repo| match known.catalog(&repo.host) {
-        Fact::Is(names) => names.binary_search(&repo.name).is_ok(),
+        Fact::Is(names) if names.binary_search(&repo.name).is_ok() => {
+            known.mapping().provider_of(repo).as_ref() == Some(provider)
+        }
         _ => false,
     };
     repos.iter().any(is_in)

@@ -35,6 +35,8 @@ pub struct Auth {
     pub basic: Option<Result<Credential, &'static str>>,
     /// `identitytoken`, unless empty.
     pub identity_token: Option<Secret>,
+    /// `username` and `password`, which some programs write in place of `auth`.
+    pub plain: Option<Credential>,
 }
 
 #[derive(Deserialize)]
@@ -51,6 +53,8 @@ struct RawAuth {
     #[serde(default, deserialize_with = "from_base64")]
     auth: Zeroizing<Vec<u8>>,
     identitytoken: Option<serde_json::Value>,
+    username: Option<serde_json::Value>,
+    password: Option<serde_json::Value>,
 }
 
 /// Standard base64 with padding; line breaks in it do not count. A text that is none makes the whole file invalid,
@@ -93,11 +97,18 @@ impl Auth {
             let (username, password) = text.split_once(':').ok_or("its auth does not hold user:password")?;
             Ok(Credential::Basic { username: username.to_owned(), password: Secret::new(password.to_owned()) })
         });
-        let identity_token = match raw.identitytoken {
-            Some(serde_json::Value::String(token)) if !token.is_empty() => Some(Secret::new(token)),
-            _ => None,
-        };
-        Auth { basic, identity_token }
+        let identity_token = text(raw.identitytoken).map(Secret::new);
+        let plain = text(raw.username).zip(text(raw.password));
+        let plain = plain.map(|(username, password)| Credential::Basic { username, password: Secret::new(password) });
+        Auth { basic, identity_token, plain }
+    }
+}
+
+/// A text that is not empty. Other types are passed over: OpenTofu does not look at these members.
+fn text(value: Option<serde_json::Value>) -> Option<String> {
+    match value {
+        Some(serde_json::Value::String(text)) if !text.is_empty() => Some(text),
+        _ => None,
     }
 }
 

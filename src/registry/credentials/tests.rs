@@ -123,9 +123,9 @@ async fn the_most_specific_source_wins_and_of_equals_the_first() {
         (r#"{"credHelpers":{"r.io":"h"}, "credsStore":"none"}"#, &[], false, "x/y", "helped"),
         (r#"{"credsStore":"h"}"#, &[], false, "x/y", "helped"),
         (r#"{"credHelpers":{"r.io":""}, "credsStore":"h"}"#, &[], false, "x/y", "helped"),
-        (&format!(r#"{{"auths":{{"https://r.io/v1/":{a}, "r.io/x:tag":{b}, "r.io/":{b}}}}}"#), &[], false, "x/y", ""),
+        (&format!(r#"{{"auths":{{"https://o.io/v1/":{a}, "r.io/x:tag":{b}, "r.io/x/":{b}}}}}"#), &[], false, "y", ""),
         (r#"{"auths":{"r.io":{}, "r.io/x":{"auth":""}, "r.io/x/y":null}}"#, &[], false, "x/y", ""),
-        (r#"{"auths":{"r.io":{"username":"u","password":"p","registrytoken":"t"}}}"#, &[], false, "x/y", ""),
+        (r#"{"auths":{"r.io":{"username":"u","registrytoken":"t"}}}"#, &[], false, "x/y", ""),
         ("null", &[("r.io", "block")], false, "x/y", "block"),
     ];
     for (file, blocks, default, name, who) in table {
@@ -200,6 +200,60 @@ async fn an_identity_token_counts_only_where_opentofu_finds_nothing() {
         let credentials = place.with_files(DockerFiles::Listed(vec![place.file("f", &content)]));
         assert_eq!(user(&credentials, "r.io", "x").await.unwrap_or_default(), who, "{content}");
     }
+}
+
+/// What `docker login` and others leave, where OpenTofu would find nothing; a source that it finds stands before.
+#[tokio::test]
+async fn keys_and_entries_count_as_other_programs_leave_them() {
+    let place = Place::new();
+    let one = |key: &str, entry: &str| format!(r#"{{"auths":{{"{key}":{entry}}}}}"#);
+    let plain = r#"{"username":"u","password":"pw"}"#;
+    let mut table: Vec<(String, &str, &str)> = Vec::new();
+    for key in
+        ["https://r.io", "https://r.io/", "https://r.io/v1/", "https://r.io/v2/", "http://r.io", "R.IO", "r.io/v2/"]
+    {
+        table.push((one(key, &auth("a")), "r.io", "a"));
+        table.push((one(key, plain), "r.io", "u"));
+    }
+    let other = |key: &str| format!(r#"{{"auths":{{"{key}":{},"r.io":{}}}}}"#, auth("loose"), auth("literal"));
+    table.extend([
+        (one("r.io", plain), "r.io", "u"),
+        (one("r.io", r#"{"username":"u","password":7}"#), "r.io", ""),
+        (one("r.io", r#"{"username":"u"}"#), "r.io", ""),
+        (other("https://r.io/x"), "r.io", "literal"),
+        (one("https://r.io/x", &auth("a")), "r.io", "a"),
+        (one("https://r.io/y", &auth("a")), "r.io", ""),
+        (one("https://r.io.evil", &auth("a")), "r.io", ""),
+        (one("https://evil@r.io", &auth("a")), "r.io", ""),
+        (one("https://index.docker.io/v1/", &auth("hub")), "docker.io", "hub"),
+        (one("https://index.docker.io/v1/", &auth("hub")), "registry-1.docker.io", "hub"),
+        (one("https://index.docker.io/v1/", &auth("hub")), "r.io", ""),
+    ]);
+    for (content, at, who) in table {
+        let credentials = place.with_files(DockerFiles::Listed(vec![place.file("f", &content)]));
+        assert_eq!(user(&credentials, at, "x").await.unwrap_or_default(), who, "{content} {at}");
+    }
+}
+
+#[tokio::test]
+async fn it_is_told_why_an_entry_is_not_used() {
+    let place = Place::new();
+    let content = format!(
+        r#"{{"auths":{{"r.io":{{}},"r.io/x":{},"https://r.io/":{},"r.io/y":{},"other.io":{}}}}}"#,
+        auth("a"),
+        auth("b"),
+        auth("c"),
+        auth("d")
+    );
+    let credentials = place.with_files(DockerFiles::Listed(vec![place.file("f", &content)]));
+    let found = credentials.find(&host("r.io"), Some(&repo("x")), false).await.unwrap().unwrap();
+    let reasons = credentials.unused(&host("r.io"), Some(&repo("x")), Some(&found.source)).join("\n");
+    for part in [r#"auths["https://r.io/"]"#, "OpenTofu passes over such a key", "another part of that registry"] {
+        assert!(reasons.contains(part), "{part}: {reasons}");
+    }
+    assert!(!reasons.contains("other.io") && reasons.lines().count() == 3, "{reasons}");
+    let empty = credentials.unused(&host("r.io"), None, None).join("\n");
+    assert!(empty.contains("neither auth nor identitytoken nor username and password"), "{empty}");
 }
 
 #[tokio::test]
