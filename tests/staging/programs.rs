@@ -21,7 +21,10 @@ fn source() -> tempfile::TempDir {
     fs::set_permissions(inner.join("run.sh"), Permissions::from_mode(0o750)).unwrap();
     symlink("../main.tf", dir.path().join("modules/link.tf")).unwrap();
     let old = std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 123_456_789);
-    fs::File::open(dir.path().join("main.tf")).unwrap().set_modified(old).unwrap();
+    // Directories too: rsync leaves those that were made within the same second.
+    for name in ["main.tf", "modules/inner", "modules", "empty", "."] {
+        fs::File::open(dir.path().join(name)).unwrap().set_modified(old).unwrap();
+    }
     dir
 }
 
