@@ -18,6 +18,7 @@ mod nodes;
 mod offers;
 mod origins;
 mod unpack;
+mod walk;
 mod watched;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +31,7 @@ pub use error::{FactError, Failure};
 pub use nodes::{Content, Package, blocking};
 pub use offers::ProviderOptions;
 pub use origins::Source;
+pub use walk::{Awaited, Left};
 
 use crate::archive;
 use crate::name::{Host, Repo, RepoName};

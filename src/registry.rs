@@ -8,6 +8,7 @@ mod answer;
 pub mod auth;
 mod breaker;
 mod challenge;
+pub mod connections;
 pub mod credentials;
 pub mod decorate;
 mod gate;
@@ -15,8 +16,10 @@ pub mod layout;
 pub mod mirror;
 pub mod observed;
 pub mod origin;
+mod outage;
 mod paging;
 mod push;
+mod recent;
 pub mod remote;
 mod request;
 mod retry;
@@ -26,10 +29,12 @@ mod upload;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use outage::Asker;
 pub use upload::{BlobSource, Upload, Uploaded};
 
 use crate::digest::Digest;
@@ -177,6 +182,12 @@ pub trait Registry: Send + Sync {
     /// The repositories that lie on this machine, sorted: no network is asked for them. A registry has none.
     async fn held(&self) -> Result<Vec<RepoName>, RegistryError> {
         Ok(Vec::new())
+    }
+
+    /// When a list that is being fetched moved last: the tags of `repo`, or the repositories where it is `None`. `None` of
+    /// one that has not moved, or is not being fetched.
+    fn last_moved(&self, _repo: Option<&RepoName>) -> Option<Instant> {
+        None
     }
 
     /// Who may be asked about what moves (tags, lists of them) where this one is out of reach and nothing is remembered.

@@ -64,6 +64,16 @@ impl Need {
     }
 }
 
+impl Need {
+    /// The repository that it is about; `None` of what is about a registry as a whole.
+    pub fn repo(&self) -> Option<&Repo> {
+        match self {
+            Need::Tags(repo) | Need::Binding(repo, _) | Need::Platforms(repo, _) => Some(repo),
+            Need::Catalog(_) | Need::Held(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -10,6 +10,7 @@ const ARENAS: libc::c_int = 2;
 
 /// Bounds what freed memory is kept for later. Has to come before the first thread: an arena that is there stays.
 #[cfg(target_env = "gnu")]
+#[allow(unsafe_code, reason = "mallopt(3) has no safe wrapper")]
 pub fn keep_few_arenas() {
     // SAFETY: mallopt(3) takes two integers and touches no memory of ours; no other thread runs yet.
     let taken = unsafe { libc::mallopt(libc::M_ARENA_MAX, ARENAS) };

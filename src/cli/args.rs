@@ -22,6 +22,7 @@ use super::mapping::MappingArgs;
 use super::providers::ProviderArgs;
 use super::quantity::{Size, Span};
 use super::tofurc::written::TofurcArgs;
+use crate::archive::Limits;
 use crate::name::Host;
 
 const TEMPLATE: &str = "\
@@ -257,6 +258,10 @@ pub struct MountArgs {
     #[command(flatten)]
     pub providers: ProviderArgs,
 
+    /// How large packages may be.
+    #[command(flatten)]
+    pub archives: ArchiveArgs,
+
     /// Where things are kept.
     #[command(flatten)]
     pub storage: StorageArgs,
@@ -382,6 +387,26 @@ pub struct StorageArgs {
     pub state_dir: Option<PathBuf>,
 }
 
+/// How large archives may be.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Archives")]
+pub struct ArchiveArgs {
+    /// Refuse packages that are larger than this
+    #[arg(long, value_name = "SIZE", default_value = "4GiB")]
+    pub archive_max_size: Size,
+
+    /// Refuse packages that hold a file larger than this
+    #[arg(long, value_name = "SIZE", default_value = "4GiB")]
+    pub entry_max_size: Size,
+}
+
+impl ArchiveArgs {
+    /// The limits of archives.
+    pub fn limits(&self) -> Limits {
+        Limits::up_to(self.archive_max_size.0, self.entry_max_size.0)
+    }
+}
+
 /// What is logged, and where.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Log")]
@@ -390,11 +415,20 @@ pub struct LogArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub log_file: Option<PathBuf>,
 
+    /// Rotate the log before it gets longer than this: FILE becomes FILE.1, that FILE.2, and so on; 0KiB where only
+    /// others rotate it, such as logrotate, which has the log opened again by SIGHUP
+    #[arg(long, value_name = "SIZE", default_value = "16MiB")]
+    pub log_max_size: Size,
+
+    /// How many older logs stay
+    #[arg(long, value_name = "NUMBER", default_value_t = 3)]
+    pub log_keep: u32,
+
     /// How a line of the log looks
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
-    /// Log more; may be given several times
+    /// Log more; may be given several times. How much is logged is bounded only without it
     #[arg(short, long, action = ArgAction::Count)]
     pub verbose: u8,
 }

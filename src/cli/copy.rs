@@ -256,7 +256,7 @@ impl<'a> Reading<'a> {
             Place::One(reference) => reference.clone(),
             Place::Layout(path, tag) => unnamed(path)?.at(Selector::Tag(tag.clone())),
             Place::All(Source::Registry { host, prefix }) => {
-                let registry = registries.access()?.registry(host)?;
+                let registry = registries.connections()?.reader(host).map_err(CommandError::failed)?;
                 let all = carry::all_of_registry(registry.as_ref(), host, prefix.as_ref(), self.origins()).await;
                 return all.map_err(CommandError::failed);
             }
@@ -298,13 +298,13 @@ impl Writing {
                 made(dir)?;
                 Ok(Writing::Directory(Arc::new(Directory::open(dir).map_err(CommandError::failed)?)))
             }
-            _ => registries.access().map(|_| Writing::Registry),
+            _ => registries.connections().map(|_| Writing::Registry),
         }
     }
 
     fn upload(&self, host: &Host, registries: &Registries) -> Result<Arc<dyn Upload>, CommandError> {
         Ok(match self {
-            Writing::Registry => Arc::new(registries.access()?.remote(host)?),
+            Writing::Registry => Arc::new(registries.connections()?.writer(host).map_err(CommandError::failed)?),
             Writing::Directory(store) => {
                 Arc::new(Layout::of(store.clone(), host).with_deadline(registries.network().deadline))
             }

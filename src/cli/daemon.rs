@@ -14,13 +14,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::access::RegistryAccess;
 use super::control::{Request, Service, Socket, Steps};
 use super::lifecycle::{self, Signals};
+use super::log::Log;
 use super::output::CommandError;
 use super::settings::{MountSettings, Source};
 use super::staging;
 use super::status;
 use super::tofurc::written::MountMapping;
 use super::{allocator, background, mapping, mount};
-use crate::archive::Limits;
 use crate::facts::{self, Facts, SourceState};
 use crate::fs::plugin_cache::{self, PluginCache};
 use crate::fs::{self, Fs};
@@ -28,10 +28,10 @@ use crate::fuse::passthrough::Passthrough;
 use crate::fuse::session::{self, Session};
 use crate::fuse::{self, Adapter};
 use crate::mapping::Mapping;
-use crate::registry::Registry;
+use crate::registry::connections::Connections;
 use crate::registry::decorate::Offline;
 use crate::registry::layout::{Archive, Directory};
-use crate::registry::transport::Transport;
+use crate::registry::{Asker, Registry};
 use crate::stage;
 use crate::store::{self, Store};
 
@@ -42,12 +42,17 @@ const LAST_TASKS: Duration = Duration::from_millis(500);
 const THREAD_USED: Duration = Duration::from_secs(5);
 
 /// Serves a mount until it is unmounted. `ready` is called once, when the mount can be used; its error ends the mount.
-pub fn serve(settings: &MountSettings, ready: impl FnOnce() -> Result<(), CommandError>) -> Result<(), CommandError> {
+/// `log_file` is the log, where it is in a file.
+pub fn serve(
+    settings: &MountSettings,
+    log_file: Option<&Log>,
+    ready: impl FnOnce() -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
     keep_memory_private()?;
     allow_many_files();
     allocator::keep_few_arenas();
     let runtime = runtime()?;
-    let served = serve_in(&runtime, settings, ready);
+    let served = serve_in(&runtime, settings, log_file, ready);
     runtime.shutdown_timeout(LAST_TASKS);
     served
 }
@@ -55,16 +60,18 @@ pub fn serve(settings: &MountSettings, ready: impl FnOnce() -> Result<(), Comman
 fn serve_in(
     runtime: &Runtime,
     settings: &MountSettings,
+    log_file: Option<&Log>,
     ready: impl FnOnce() -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
-    let settings = &mapping::resolved(settings)?;
+    let access = Arc::new(RegistryAccess::new(&settings.network, Asker::Program));
+    let settings = &mapping::resolved(settings, &access)?;
     let _entered = runtime.enter();
     let mut signals = Signals::catch().map_err(CommandError::failed)?;
     let turn = mount::turn(settings)?;
     session::prepare(&settings.mountpoint, &settings.apart()).map_err(CommandError::failed)?;
     let socket = Socket::bind(&settings.mountpoint, &control_dirs(settings)?)
         .map_err(|e| CommandError::Failed(format!("no control socket can be made: {e}")))?;
-    let (fs, transport) = file_system(settings, socket.path())?;
+    let fs = file_system(settings, &access, socket.path())?;
     if settings.in_background {
         background::detach()?;
     }
@@ -86,11 +93,11 @@ fn serve_in(
         Box::pin(async move { drop(dropping.await) })
     }));
     runtime.spawn(keep_a_thread());
-    let controlled = Controlled { fs, transport, session: Arc::clone(&session), settings: settings.clone() };
+    let controlled = Controlled { fs, access, session: Arc::clone(&session), settings: settings.clone() };
     let controlling = runtime.spawn(async move { socket.serve(Arc::new(controlled)).await });
     tracing::info!("{}: mounted {}", settings.mountpoint.display(), settings.session.name);
     let ended = match ready() {
-        Ok(()) => runtime.block_on(lifecycle::until_unmounted(&session, end, &mut signals)),
+        Ok(()) => runtime.block_on(lifecycle::until_unmounted(&session, end, &mut signals, log_file)),
         Err(e) => session.unmount(session::Manner::Lazily).map_err(CommandError::failed).and(Err(e)),
     };
     controlling.abort();
@@ -166,11 +173,10 @@ fn control_dirs(settings: &MountSettings) -> Result<Vec<PathBuf>, CommandError> 
     Ok(runtime.chain([mount::state(settings, "control")?]).collect())
 }
 
-fn file_system(settings: &MountSettings, control: &Path) -> Result<(Arc<Fs>, Option<Arc<Transport>>), CommandError> {
+fn file_system(settings: &MountSettings, access: &RegistryAccess, control: &Path) -> Result<Arc<Fs>, CommandError> {
     let options = store::Options { dir: settings.cache_dir.clone(), limit: settings.cache_size };
     let store = Store::open(options).map_err(CommandError::failed)?;
-    let (sources, network) = sources(settings)?;
-    let transport = network.as_ref().map(|network| network.transport.clone());
+    let (sources, network) = sources(settings, access)?;
     let staging = match settings.read_only {
         true => None,
         false => Some(staging::of_mount(settings, &sources, network)?),
@@ -187,7 +193,7 @@ fn file_system(settings: &MountSettings, control: &Path) -> Result<(Arc<Fs>, Opt
         store,
         tag_ttl: settings.network.tag_ttl,
         deadline: settings.network.deadline,
-        limits: Limits::default(),
+        limits: settings.limits,
         providers: settings.providers.options(settings.mapping.as_ref().unwrap_or(&Mapping::default())),
     });
     let options = fs::Options {
@@ -201,37 +207,37 @@ fn file_system(settings: &MountSettings, control: &Path) -> Result<(Arc<Fs>, Opt
         plugin_cache,
         control: control.to_owned(),
     };
-    Ok((Fs::new(facts, options), transport))
+    Ok(Fs::new(facts, options))
 }
 
-type Sources = (Vec<facts::Source>, Option<RegistryAccess>);
+/// The sources, and the registries where there are any to be reached.
+type Sources<'a> = (Vec<facts::Source>, Option<&'a Connections>);
 
-fn sources(settings: &MountSettings) -> Result<Sources, CommandError> {
+fn sources<'a>(settings: &MountSettings, access: &'a RegistryAccess) -> Result<Sources<'a>, CommandError> {
     let remote = settings.sources.iter().any(|source| matches!(source, Source::Registry { .. }));
     let network = match remote && !settings.network.offline {
         true => {
-            let access = RegistryAccess::new(&settings.network)?;
-            for warning in &access.tofurc.warnings {
+            for warning in &access.tofurc()?.warnings {
                 tracing::warn!("{warning}");
             }
-            Some(access)
+            Some(access.connections()?)
         }
         false => None,
     };
     let mut sources = Vec::new();
     for source in &settings.sources {
-        sources.push(opened(source, network.as_ref())?);
+        sources.push(opened(source, network)?);
     }
     Ok((sources, network))
 }
 
 /// One source. Without a network a registry of it answers nothing.
-pub(super) fn opened(source: &Source, network: Option<&RegistryAccess>) -> Result<facts::Source, CommandError> {
+pub(super) fn opened(source: &Source, network: Option<&Connections>) -> Result<facts::Source, CommandError> {
     let name = source.to_string();
     match source {
         Source::Registry { host, prefix } => {
             let registry: Arc<dyn Registry> = match network {
-                Some(network) => network.registry(host)?,
+                Some(network) => network.reader(host).map_err(CommandError::failed)?,
                 None => Arc::new(Offline::new(host.clone())),
             };
             Ok(facts::Source::Registry { host: host.clone(), prefix: prefix.clone(), registry, name })
@@ -250,7 +256,7 @@ pub(super) fn opened(source: &Source, network: Option<&RegistryAccess>) -> Resul
 /// What the control socket reaches.
 struct Controlled {
     fs: Arc<Fs>,
-    transport: Option<Arc<Transport>>,
+    access: Arc<RegistryAccess>,
     session: Arc<Session>,
     settings: MountSettings,
 }
@@ -281,8 +287,8 @@ impl Service for Controlled {
             }
             Request::Refresh { path } => {
                 let (fs, session) = (Arc::clone(&self.fs), Arc::clone(&self.session));
-                if let Some(transport) = &self.transport {
-                    transport.trust_again();
+                if let Some(connections) = self.access.opened() {
+                    connections.renew();
                 }
                 let refresh = move || session.forget(&fs.refresh(Path::new(&path)));
                 tokio::task::spawn_blocking(refresh).await.map_err(|e| e.to_string())?;
@@ -294,7 +300,7 @@ impl Service for Controlled {
 
 impl Controlled {
     fn status(&self, report: &fs::Report, staged: Vec<status::Staged>) -> status::Mount {
-        let requests = self.transport.as_deref().map(status::Requests::of);
+        let requests = self.access.opened().map(|connections| status::Requests::of(connections.transport()));
         status::Mount {
             mountpoint: self.settings.mountpoint.to_string_lossy().into_owned(),
             pid: Some(std::process::id()),

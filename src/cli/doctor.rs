@@ -18,6 +18,8 @@ use super::args::DoctorArgs;
 use super::output::{self, CommandError};
 use super::settings::{Environment, Network, Source};
 use crate::name::{Host, Reference, RepoName, Selector};
+use crate::registry::Asker;
+use crate::registry::connections::Connections;
 
 /// How a finding is to be taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -118,12 +120,13 @@ impl fmt::Display for Subject {
 pub fn run(args: &DoctorArgs) -> Result<(), CommandError> {
     let environment = Environment::of_process().map_err(CommandError::usage)?;
     let network = Network::reaching(&args.reach, &environment.base).map_err(CommandError::usage)?;
+    let access = RegistryAccess::new(&network, Asker::Person);
     let subject = args.reference.as_deref().map(Subject::parse).transpose()?;
-    let surroundings = host::Surroundings::of_process(&args.storage, &environment, &network)?;
+    let surroundings = host::Surroundings::of_process(&args.storage, &environment, &access)?;
     let mut parts = vec![Part { name: "this host".to_owned(), findings: surroundings.findings() }];
     if let Some(subject) = subject {
-        let findings = match RegistryAccess::new(&network) {
-            Ok(access) => examined(&access, &subject)?,
+        let findings = match access.connections() {
+            Ok(connections) => examined(connections, &subject)?,
             Err(error) => vec![Finding::problem("set-up", error)],
         };
         parts.push(Part { name: subject.to_string(), findings });
@@ -136,13 +139,13 @@ pub fn run(args: &DoctorArgs) -> Result<(), CommandError> {
     }
 }
 
-fn examined(access: &RegistryAccess, subject: &Subject) -> Result<Vec<Finding>, CommandError> {
-    let remote = access.remote(&subject.host)?;
+fn examined(connections: &Connections, subject: &Subject) -> Result<Vec<Finding>, CommandError> {
+    let remote = connections.registry(&subject.host).map_err(CommandError::failed)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| CommandError::Failed(format!("no threads can be started: {e}")))?;
-    let mirrors = access.mirrors(&subject.host)?;
+    let mirrors = connections.mirrors(&subject.host).map_err(CommandError::failed)?;
     Ok(runtime.block_on(async {
         let mut findings = registry::findings(&remote, subject).await;
         for (address, mirror) in &mirrors {

@@ -59,7 +59,7 @@ pub fn run(args: &LockArgs) -> Result<(), CommandError> {
     let environment = Environment::of_process().map_err(CommandError::usage)?;
     let flags = args.mapping.mapping().map_err(CommandError::usage)?;
     let registries = Registries::open(&args.reading, args.cache_dir.as_deref(), &environment)?;
-    let mapping = mapping::mapping(flags.as_ref(), registries.network())?;
+    let mapping = mapping::mapping(flags.as_ref(), registries.access())?;
     let dir = environment.base.join(&args.dir);
     let client = args.client.map(Client::from);
     let runtime = daemon::runtime()?;

@@ -3,10 +3,10 @@
 
 use clap::{ArgMatches, Args, FromArgMatches};
 
-use super::access::configuration;
+use super::access::RegistryAccess;
 use super::output::CommandError;
-use super::settings::{MountSettings, Network, Source};
-use super::tofurc::{self, InstallationLocation, Tofurc};
+use super::settings::{MountSettings, Source};
+use super::tofurc::{InstallationLocation, Tofurc};
 use crate::mapping::{Mapping, MappingError, Rule};
 use crate::name::{Host, RepoName};
 use crate::registry::HostStore;
@@ -124,18 +124,17 @@ pub fn of_tofurc(tofurc: &Tofurc) -> Result<Mapping, MappingError> {
 }
 
 /// The mapping that was asked for: that of the flags, else that of the CLI configuration.
-pub fn mapping(flags: Option<&Mapping>, network: &Network) -> Result<Mapping, CommandError> {
-    if let Some(mapping) = flags {
-        return Ok(mapping.clone());
+pub fn mapping(flags: Option<&Mapping>, access: &RegistryAccess) -> Result<Mapping, CommandError> {
+    match flags {
+        Some(mapping) => Ok(mapping.clone()),
+        None => of_tofurc(access.tofurc()?).map_err(CommandError::failed),
     }
-    let tofurc = configuration(network, &tofurc::Environment::of_process()).map_err(CommandError::failed)?;
-    of_tofurc(&tofurc).map_err(CommandError::failed)
 }
 
 /// The settings with what the CLI configuration and lock files add: the mapping, the providers, and the registries to
 /// which the mapping leads, which count as sources behind those that were declared.
-pub fn resolved(settings: &MountSettings) -> Result<MountSettings, CommandError> {
-    let mapping = mapping(settings.mapping.as_ref(), &settings.network)?;
+pub fn resolved(settings: &MountSettings, access: &RegistryAccess) -> Result<MountSettings, CommandError> {
+    let mapping = mapping(settings.mapping.as_ref(), access)?;
     let mut settings = settings.clone();
     settings.providers = settings.providers.resolved(&mapping)?;
     let of_providers = settings.providers.declared.iter().flat_map(|p| mapping.repos(p).unwrap_or_default());

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
-use super::args::MountArgs;
+use super::args::{LogArgs, MountArgs};
 use super::control::{private_dir, stem};
-use super::log::{self, Log};
+use super::log::{self, Log, LogFile, Rotation};
 use super::output::CommandError;
 use super::settings::{Environment, MountSettings};
 use super::{background, daemon};
@@ -24,25 +24,21 @@ pub fn run(args: &MountArgs, words: &[OsString]) -> Result<(), CommandError> {
     let environment = Environment::of_process().map_err(CommandError::usage)?;
     let settings = MountSettings::new(args, &environment).map_err(CommandError::usage)?;
     if args.background || args.foreground {
-        let log = match &settings.log_file {
-            Some(file) if !args.background => Log::to(open_log(file)?),
-            _ => Log::to(io::stderr()),
-        };
-        let log = log.map_err(|e| CommandError::failed(format!("cannot start the log: {e}")))?;
-        log.install(args.log.log_format, args.log.verbose);
-        let served = serve(&settings);
+        let file = log_file(&settings)?;
+        let log = start_log(&args.log, file.as_deref(), settings.in_background)?;
+        let served = serve(&settings, file.as_ref().map(|_| &log));
         log.flush();
         return served;
     }
     background::start(words, open_log(&background_log(&settings)?)?)
 }
 
-fn serve(settings: &MountSettings) -> Result<(), CommandError> {
+fn serve(settings: &MountSettings, log_file: Option<&Log>) -> Result<(), CommandError> {
     if !settings.in_background {
-        return daemon::serve(settings, || Ok(()));
+        return daemon::serve(settings, log_file, || Ok(()));
     }
     let mut ready = false;
-    let served = daemon::serve(settings, || {
+    let served = daemon::serve(settings, log_file, || {
         background::tell_ready().map_err(|_| CommandError::failed("who asked for the mount is gone"))?;
         ready = true;
         Ok(())
@@ -58,7 +54,34 @@ fn serve(settings: &MountSettings) -> Result<(), CommandError> {
 }
 
 fn open_log(file: &Path) -> Result<File, CommandError> {
-    log::open(file).map_err(|e| CommandError::Failed(format!("cannot write to the log {}: {e}", file.display())))
+    log::open(file).map_err(|e| not_written(file, &e))
+}
+
+fn not_written(file: &Path, error: &io::Error) -> CommandError {
+    CommandError::Failed(format!("cannot write to the log {}: {error}", file.display()))
+}
+
+/// Where this process logs to, where that is a file.
+fn log_file(settings: &MountSettings) -> Result<Option<PathBuf>, CommandError> {
+    match settings.in_background {
+        true => background_log(settings).map(Some),
+        false => Ok(settings.log_file.clone()),
+    }
+}
+
+/// Starts the log: in `file`, else on standard error, which is the same file `in_background`.
+fn start_log(args: &LogArgs, file: Option<&Path>, in_background: bool) -> Result<Log, CommandError> {
+    let rotation = Rotation { max_size: args.log_max_size.0, keep: args.log_keep };
+    let log = match file {
+        Some(path) => {
+            let file = LogFile::open(path, rotation, in_background).map_err(|e| not_written(path, &e))?;
+            Log::to(file, args.log_format)
+        }
+        None => Log::to(io::stderr(), args.log_format),
+    };
+    let log = log.map_err(|e| CommandError::failed(format!("cannot start the log: {e}")))?;
+    log.install(args.verbose);
+    Ok(log)
 }
 
 /// Where a mount in the background logs to: one file per mount point, that outlives the mount.

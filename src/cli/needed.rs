@@ -36,7 +36,7 @@ pub fn inputs(args: &NeedsArgs, platforms: &[Platform], environment: &Environmen
 /// The mapping that the command's flags spell, else that of the CLI configuration.
 pub fn mapping(args: &NeedsArgs, registries: &Registries) -> Result<Mapping, CommandError> {
     let flags = args.mapping.mapping().map_err(CommandError::usage)?;
-    mapping::mapping(flags.as_ref(), registries.network())
+    mapping::mapping(flags.as_ref(), registries.access())
 }
 
 /// Finds out what is needed.

@@ -20,9 +20,10 @@ use super::output::{self, CommandError};
 use super::progress::Told;
 use super::quantity::Size;
 use super::settings::{Environment, Network};
+use crate::archive::Limits;
 use crate::name::{Host, Repo, RepoName, Tag, ZipName};
-use crate::registry::Upload;
 use crate::registry::layout::Layout;
+use crate::registry::{Asker, Upload};
 use crate::stage::plan::{self, Artifact, Destined, Plan};
 use crate::stage::provider::{Contents, Zip, is_sums};
 use crate::stage::push::{self, Observer, Pushed, Step};
@@ -40,7 +41,7 @@ pub fn run(args: &PushArgs) -> Result<(), CommandError> {
     let annotations = annotations(&args.annotation)?;
     daemon::keep_memory_private()?;
     let state = environment.state_dir(args.state_dir.as_deref()).map_err(CommandError::usage)?;
-    let workshop = workshop(&state)?;
+    let workshop = workshop(&state, args.archives.limits())?;
     let paths: Vec<PathBuf> = paths.iter().map(|path| environment.base.join(path)).collect();
     let plan = planned(&paths, &target, &args.tag, annotations, &workshop)?;
     for warning in &plan.warnings {
@@ -124,7 +125,10 @@ impl Target {
                 let layout = Layout::open(dir, host).map_err(CommandError::failed)?;
                 Ok(Arc::new(layout.with_deadline(network.deadline)))
             }
-            None => Ok(Arc::new(RegistryAccess::new(network)?.remote(host)?)),
+            None => {
+                let access = RegistryAccess::new(network, Asker::Person);
+                Ok(Arc::new(access.connections()?.writer(host).map_err(CommandError::failed)?))
+            }
         }
     }
 }
@@ -148,12 +152,12 @@ pub(super) fn annotations(words: &[String]) -> Result<BTreeMap<String, String>, 
     words.iter().map(split).collect()
 }
 
-fn workshop(state: &Path) -> Result<Workshop, CommandError> {
+fn workshop(state: &Path, limits: Limits) -> Result<Workshop, CommandError> {
     let dir = state.join("push");
     let name = dir.display().to_string();
     let failed = |e: io::Error| CommandError::Failed(format!("{name} cannot be used for making packages: {e}"));
     private_dir(state).and_then(|()| private_dir(&dir)).map_err(failed)?;
-    Ok(Workshop::new(File::open(&dir).map_err(failed)?.into(), &name))
+    Ok(Workshop::new(File::open(&dir).map_err(failed)?.into(), &name, limits))
 }
 
 fn planned(
@@ -189,7 +193,7 @@ fn planned(
             if destined.tags.is_empty() {
                 return Err(missing());
             }
-            return plan::module_zip(opened(path)?, &name, destined).map_err(failed);
+            return plan::module_zip(opened(path)?, &name, destined, workshop.limits()).map_err(failed);
         }
     }
     let mut contents = Contents::new(&target.repo.to_string());

@@ -12,6 +12,7 @@ use url::Url;
 
 use super::args::{KernelFlag, MountArgs, NetworkArgs, ReachArgs};
 use super::providers::ProviderSettings;
+use crate::archive::Limits;
 use crate::fuse::session;
 use crate::mapping::Mapping;
 use crate::name::{Host, NameError, RepoName};
@@ -242,6 +243,8 @@ pub struct MountSettings {
     pub mapping: Option<Mapping>,
     /// Which providers are shown.
     pub providers: ProviderSettings,
+    /// How large archives may be.
+    pub limits: Limits,
     /// The cache's directory.
     pub cache_dir: PathBuf,
     /// The cache's limit in bytes.
@@ -289,6 +292,7 @@ impl MountSettings {
                 Err(e) => return refuse(e.subject, e.rule),
             },
             providers: ProviderSettings::new(&args.providers, base),
+            limits: args.archives.limits(),
             cache_dir: environment.cache_dir(args.storage.cache_dir.as_deref())?,
             cache_size: args.storage.cache_size.0,
             state_dir: environment.state_dir(args.storage.state_dir.as_deref())?,

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub(super) use record::{formerly_used, remember_used};
 
+use super::walk::{Left, Pending};
 use super::{FactError, Facts, Failure, lock};
 use crate::digest::Digest;
 use crate::name::{Host, Platform, Repo, RepoName, Selector, Tag};
@@ -147,11 +148,17 @@ pub(super) struct Edges {
     flights: Flights<Need, (), FactError>,
     /// When edges were forgotten last: what other mounts confirmed before does not count.
     forgotten: Mutex<Option<Instant>>,
+    pub(super) pending: Pending,
 }
 
 impl Edges {
     pub(super) fn new(linger: Duration) -> Self {
-        Edges { slots: Mutex::default(), flights: Flights::new(linger, FactError::lost), forgotten: Mutex::default() }
+        Edges {
+            slots: Mutex::default(),
+            flights: Flights::new(linger, FactError::lost),
+            forgotten: Mutex::default(),
+            pending: Pending::default(),
+        }
     }
 
     pub(super) fn forget(&self, wanted: impl Fn(&Need) -> bool) {
@@ -172,11 +179,13 @@ impl Edges {
 pub struct View<'a> {
     facts: &'a Facts,
     since: Instant,
+    /// See [`View::without`].
+    pub(super) left: Vec<Left>,
 }
 
 impl<'a> View<'a> {
     pub(super) fn new(facts: &'a Facts, since: Instant) -> Self {
-        View { facts, since }
+        View { facts, since, left: Vec::new() }
     }
 
     pub(super) fn facts(&self) -> &'a Facts {
@@ -223,9 +232,17 @@ impl<'a> View<'a> {
     /// What the slot of `need` says, whose answer is of the kind that `read` takes.
     fn fact<T>(&self, need: &Need, read: impl FnOnce(&Answer) -> Option<T>) -> Fact<T, FactError> {
         let slots = lock(&self.facts.edges.slots);
-        match slots.get(need).map_or(Fact::Unknown, |slot| slot.fact(self.since)) {
+        let slot = slots.get(need);
+        match slot.map_or(Fact::Unknown, |slot| slot.fact(self.since)) {
             Fact::Is(answer) => read(answer).map_or(Fact::Unknown, Fact::Is),
-            Fact::Unknown => Fact::Unknown,
+            Fact::Unknown => match self.left.iter().find_map(|left| left.concerns(need)) {
+                None => Fact::Unknown,
+                Some(error) => {
+                    let last = slot.and_then(|slot| slot.last.as_ref());
+                    let last = last.and_then(|last| read(&last.answer));
+                    last.map_or_else(|| Fact::Failed(error.clone()), Fact::Is)
+                }
+            },
             Fact::Absent => Fact::Absent,
             Fact::Denied(e) => Fact::Denied(e),
             Fact::Failed(e) => Fact::Failed(e),
@@ -294,7 +311,8 @@ impl Facts {
     pub async fn load(self: &Arc<Self>, need: Need) -> Result<(), FactError> {
         let (facts, wanted) = (self.clone(), need.clone());
         let load = move || async move {
-            facts.ask(wanted).await;
+            let _pending = facts.edges.pending.begin(&wanted);
+            facts.clone().ask(wanted.clone()).await;
             Ok(())
         };
         self.edges.flights.join(need, load).await

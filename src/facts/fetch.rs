@@ -96,7 +96,10 @@ impl Facts {
             return Err(FactError::new(
                 Failure::TooLarge,
                 subject,
-                format_args!("the archive has {} bytes; the limit for archives is {limit}", blob.size),
+                format_args!(
+                    "the archive has {} bytes; the limit for archives is {limit}, and --archive-max-size raises it",
+                    blob.size
+                ),
             ));
         }
         let mut tried = false;

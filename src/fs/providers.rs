@@ -15,7 +15,7 @@ use super::node::{Node, ReleaseNode, TargetNode};
 use super::reasons::LastError;
 use super::{ABSENT_TTL, FOREVER, Fs, plugin_cache};
 use crate::artifact::{Release, annotated_h1};
-use crate::facts::{FactError, Failure};
+use crate::facts::{Awaited, FactError, Failure, Left};
 use crate::name::{Platform, ProviderAddr, Repo, Selector, Tag, Version};
 use crate::tree::providers::{self, Dir, Entry, Offered};
 use crate::tree::{Fact, Need, Step, mirror, plugins};
@@ -180,8 +180,9 @@ impl Fs {
     pub(super) async fn list_view(self: &Arc<Self>, thread: Thread, view: View, dir: &Dir) -> Result<Listing, FsError> {
         let since = Instant::now();
         let beside = if view == View::PluginCache { self.list_beside(dir) } else { Vec::new() };
+        let mut left: Vec<Left> = Vec::new();
         loop {
-            let known = self.facts.view(since);
+            let known = self.facts.view(since).without(&left);
             let step = match view {
                 View::Plugins | View::PluginCache => plugins::list(dir, &known),
                 View::Mirror => mirror::list(dir, &known),
@@ -189,7 +190,10 @@ impl Fs {
             let listing = match step {
                 Step::Edge(listing) => listing,
                 Step::Need(need) => {
-                    self.facts.load(need).await?;
+                    // A client searches all providers for one: what hangs must not hold it up.
+                    if let Awaited::Left(this) = self.facts.load_for_walk(need).await? {
+                        left.push(this);
+                    }
                     continue;
                 }
                 Step::Absent if beside.is_empty() && !(view == View::PluginCache && self.is_beside(dir)) => {

@@ -1,11 +1,12 @@
 //! What went wrong lately, for the log and for `tofufs status`.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::path::{Component as PathComponent, Path};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::error::Errno;
 use super::node::Node;
 use super::{Fs, FsError};
 use crate::facts::SourceState;
@@ -16,30 +17,79 @@ use crate::tree::Need;
 const KEPT: usize = 20;
 /// A sentence that was logged is not logged again for so long, however often its file is read.
 const QUIET: Duration = Duration::from_secs(10);
+/// How many logged sentences are remembered; past it the oldest may be logged again too soon.
+const LOGGED: usize = 1024;
 
 #[derive(Default)]
-pub(super) struct Log(Mutex<VecDeque<(Arc<str>, Instant)>>);
+pub(super) struct Log(Mutex<Sentences>);
+
+#[derive(Default)]
+struct Sentences {
+    /// The last distinct ones, oldest first.
+    kept: VecDeque<Arc<str>>,
+    /// When those were logged that were lately.
+    logged: HashMap<Arc<str>, Instant>,
+    /// The same, oldest first.
+    order: VecDeque<(Arc<str>, Instant)>,
+}
+
+impl Sentences {
+    fn keep(&mut self, sentence: &Arc<str>) {
+        self.kept.retain(|kept| kept != sentence);
+        self.kept.push_back(sentence.clone());
+        if self.kept.len() > KEPT {
+            self.kept.pop_front();
+        }
+    }
+
+    /// Whether the sentence is to be logged, which then counts as done.
+    fn is_news(&mut self, sentence: &Arc<str>, now: Instant) -> bool {
+        let past = |at: Instant| now.duration_since(at) >= QUIET;
+        while self.order.front().is_some_and(|(_, at)| past(*at) || self.order.len() >= LOGGED) {
+            if let Some((oldest, _)) = self.order.pop_front() {
+                self.logged.remove(&oldest);
+            }
+        }
+        let is_news = !self.logged.contains_key(sentence);
+        if is_news {
+            self.logged.insert(sentence.clone(), now);
+            self.order.push_back((sentence.clone(), now));
+        }
+        is_news
+    }
+}
 
 impl Log {
+    fn lock(&self) -> MutexGuard<'_, Sentences> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn add(&self, error: &FsError, sentence: &Arc<str>) {
-        let now = Instant::now();
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = kept.iter().position(|(s, _)| s == sentence);
-        let before = at.and_then(|at| kept.remove(at));
-        let quiet = before.as_ref().is_some_and(|(_, logged)| now.duration_since(*logged) < QUIET);
-        let logged = before.map_or(now, |(_, logged)| if quiet { logged } else { now });
-        kept.push_back((sentence.clone(), logged));
-        if kept.len() > KEPT {
-            kept.pop_front();
-        }
-        drop(kept);
-        if !quiet {
-            tracing::warn!("{sentence} ({:?})", error.errno);
+        let is_news = {
+            let mut sentences = self.lock();
+            sentences.keep(sentence);
+            sentences.is_news(sentence, Instant::now())
+        };
+        if is_news {
+            log(error.errno, sentence);
         }
     }
 
     fn sentences(&self) -> Vec<Arc<str>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(s, _)| s.clone()).collect()
+        self.lock().kept.iter().cloned().collect()
+    }
+}
+
+/// Logs a failure. Each kind of failure has a place of its own here, and so an allowance of its own in the log: a reader
+/// who provokes one of them leaves room for the others.
+fn log(errno: Errno, sentence: &str) {
+    match errno {
+        Errno::EHOSTUNREACH | Errno::ETIMEDOUT => tracing::warn!("{sentence} ({errno:?})"),
+        Errno::EACCES => tracing::warn!("{sentence} ({errno:?})"),
+        Errno::EBADMSG | Errno::EFBIG | Errno::EOPNOTSUPP | Errno::EPROTO => {
+            tracing::warn!("{sentence} ({errno:?})");
+        }
+        _ => tracing::warn!("{sentence} ({errno:?})"),
     }
 }
 
@@ -175,6 +225,24 @@ impl<'a> Below<'a> {
 mod tests {
     use super::*;
     use crate::name::Repo;
+
+    #[test]
+    fn a_sentence_is_logged_once_in_a_while_however_many_there_are() {
+        let (mut sentences, start) = (Sentences::default(), Instant::now());
+        let all: Vec<Arc<str>> = (0..100).map(|n| format!("sentence {n}").into()).collect();
+        let mut news = |now| all.iter().filter(|sentence| sentences.is_news(sentence, now)).count();
+        assert_eq!((news(start), news(start + QUIET / 2)), (100, 0));
+        assert_eq!((news(start + QUIET), news(start + QUIET)), (100, 0));
+    }
+
+    #[test]
+    fn logged_sentences_are_bounded() {
+        let (mut sentences, now) = (Sentences::default(), Instant::now());
+        for n in 0..3 * LOGGED {
+            assert!(sentences.is_news(&format!("sentence {n}").into(), now));
+        }
+        assert_eq!((sentences.logged.len(), sentences.order.len()), (LOGGED, LOGGED));
+    }
 
     fn holds(path: &str, need: &Need) -> bool {
         let components: Vec<_> = path.split('/').filter(|c| !c.is_empty()).collect();

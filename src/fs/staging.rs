@@ -168,6 +168,7 @@ mod tests {
             destinations: Vec::new(),
             mapping: Arc::new(|_| None),
             allow_overwrite: false,
+            limits: crate::archive::Limits::default(),
         });
         let tree = Tree::open(&dir.path().join("state/staging")).unwrap();
         let staging = Staging::new(tree, stage.unwrap(), options).unwrap();

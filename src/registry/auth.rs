@@ -25,8 +25,9 @@ use super::answer::{Answer, Document};
 use super::challenge::Challenge;
 use super::credentials::{Credential, CredentialError, Credentials, Found, Secret};
 use super::origin::{Origin, may_serve_tokens};
+use super::outage::{Asker, Route};
 use super::retry::{Fault, Patience, RETRIES};
-use super::transport::{ANSWER, Count, Transport};
+use super::transport::{ANSWER, Count, Errand, Transport};
 use crate::name::{Host, RepoName};
 
 /// The most bytes of a token service's answer.
@@ -49,6 +50,9 @@ pub trait CredentialSource: Send + Sync {
     fn passed_over(&self) -> Option<String> {
         None
     }
+
+    /// Forgets what was found: the user may have got another credential.
+    fn forget(&self) {}
 }
 
 #[async_trait]
@@ -59,6 +63,10 @@ impl CredentialSource for Credentials {
 
     fn passed_over(&self) -> Option<String> {
         Credentials::passed_over(self)
+    }
+
+    fn forget(&self) {
+        Credentials::forget(self);
     }
 }
 
@@ -74,7 +82,8 @@ pub(super) enum Scope {
 }
 
 impl Scope {
-    fn repo(&self) -> Option<&RepoName> {
+    /// The repository, where it is about one.
+    pub fn repo(&self) -> Option<&RepoName> {
         match self {
             Scope::Pull(repo) | Scope::Push(repo) => Some(repo),
             Scope::Catalog => None,
@@ -167,12 +176,19 @@ impl Auth {
         }
     }
 
+    /// Forgets all logins: the user may have got another credential.
+    pub fn forget(&self) {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.retain(|_, slot| matches!(slot, Slot::Pending(_)));
+    }
+
     /// Logs in as `challenge` wants. `refused` is what the registry has just refused, so that it is not given again.
     pub async fn log_in(
         &self,
         scope: &Scope,
         challenge: Challenge,
         refused: Option<&Grant>,
+        asker: Asker,
     ) -> Result<Arc<Grant>, Fault> {
         let login = {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
@@ -186,7 +202,7 @@ impl Auth {
             };
             match pending {
                 Some(login) => login,
-                None => self.begin(&mut slots, scope, challenge, refused.is_some()),
+                None => self.begin(&mut slots, scope, challenge, refused.is_some(), asker),
             }
         };
         let outcome = login.clone().await;
@@ -208,12 +224,13 @@ impl Auth {
         scope: &Scope,
         challenge: Challenge,
         again: bool,
+        asker: Asker,
     ) -> Shared<Running> {
         if slots.len() >= SLOTS_MAX {
             slots.retain(|_, slot| matches!(slot, Slot::Pending(login) if login.upgrade().is_some()));
         }
         let (inner, asked) = (self.inner.clone(), scope.clone());
-        let login = async move { inner.log_in(&asked, challenge, again).await }.boxed().shared();
+        let login = async move { inner.log_in(&asked, challenge, again, asker).await }.boxed().shared();
         if let Some(weak) = login.downgrade() {
             slots.insert(scope.clone(), Slot::Pending(weak));
         }
@@ -230,7 +247,13 @@ struct TokenAnswer {
 }
 
 impl Inner {
-    async fn log_in(&self, scope: &Scope, challenge: Challenge, again: bool) -> Result<Arc<Grant>, Fault> {
+    async fn log_in(
+        &self,
+        scope: &Scope,
+        challenge: Challenge,
+        again: bool,
+        asker: Asker,
+    ) -> Result<Arc<Grant>, Fault> {
         let found = self
             .source
             .find(&self.host, scope.repo(), again)
@@ -246,7 +269,7 @@ impl Inner {
                 }
                 _ => {
                     let service = service.as_deref();
-                    let (token, lifetime) = self.token(scope, realm, service, found.as_ref()).await?;
+                    let (token, lifetime) = self.token(scope, realm, service, found.as_ref(), asker).await?;
                     (bearer(token.expose())?, Some(lifetime))
                 }
             },
@@ -281,11 +304,14 @@ impl Inner {
         realm: &Url,
         service: Option<&str>,
         found: Option<&Found>,
+        asker: Asker,
     ) -> Result<(Secret, Duration), Fault> {
         let service_origin = self.trusted(realm)?;
         let request = token_request(scope, realm, service, found)?;
         let mut patience = Patience::new(self.transport.deadline(), RETRIES);
-        let response = self.transport.send(request, Count::Nothing, None, ANSWER, &patience).await?;
+        let route = Route { registry: self.registry.clone(), scope: scope.clone() };
+        let errand = Errand { count: Count::Nothing, from: None, route: &route, asker };
+        let response = self.transport.send(request, errand, ANSWER, &patience).await?;
         let answer = Answer { response, origin: service_origin };
         let document =
             answer.document(TOKEN_MAX, "the token service's answer", &mut patience).await.map_err(|fault| {

@@ -131,8 +131,7 @@ pub fn directory(dir: OwnedFd, name: &str, mut destined: Destined, workshop: &Wo
 }
 
 fn module(dir: OwnedFd, name: &str, destined: Destined, workshop: &Workshop) -> Result<Plan, StageError> {
-    let limits = Limits::default();
-    let tree = Tree::read(dir, name, &limits)?;
+    let tree = Tree::read(dir, name, workshop.limits())?;
     if tree.files.is_empty() {
         return Err(StageError::new(Failure::Invalid, name, "it holds no file that would be part of a release"));
     }
@@ -152,12 +151,12 @@ fn module(dir: OwnedFd, name: &str, destined: Destined, workshop: &Workshop) -> 
 pub(super) fn pack(tree: &Tree, name: &str, workshop: &Workshop) -> Result<(Blob, crate::digest::H1), StageError> {
     let sealing = workshop.file()?;
     let refused = |e: &archive::ArchiveError| StageError::archive(name, e);
-    let limits = Limits::default();
-    let written = archive::write(&tree.entries(), tree, &sealing, &limits).map_err(|e| refused(&e))?;
+    let limits = workshop.limits();
+    let written = archive::write(&tree.entries(), tree, &sealing, limits).map_err(|e| refused(&e))?;
     tree.check_unchanged()?;
     let file = OpenFile { file: sealing.0, len: written.size };
     // What is published is what a mount shows: the reader has the last word.
-    archive::index(&file, &limits).map_err(|e| refused(&e))?;
+    archive::index(&file, limits).map_err(|e| refused(&e))?;
     let descriptor = layer(artifact::ZIP, written.digest, written.size, MODULE_TITLE);
     Ok((Blob { descriptor, content: Content::File(Arc::new(file)) }, written.h1))
 }
@@ -177,8 +176,8 @@ pub(super) fn layer(media_type: &str, digest: crate::digest::Digest, size: u64, 
 ///
 /// # Errors
 /// Those of [`archive::index`]: what a mount would refuse is not published.
-pub fn module_zip(file: OwnedFd, name: &str, destined: Destined) -> Result<Plan, StageError> {
-    let package = Package::read(file, name)?;
+pub fn module_zip(file: OwnedFd, name: &str, destined: Destined, limits: &Limits) -> Result<Plan, StageError> {
+    let package = Package::read(file, name, limits)?;
     let mut warnings = Vec::new();
     if !package.hashes_agree {
         warnings.push(format!(
@@ -208,17 +207,16 @@ pub(super) struct Package {
 }
 
 impl Package {
-    pub(super) fn read(file: OwnedFd, name: &str) -> Result<Package, StageError> {
+    pub(super) fn read(file: OwnedFd, name: &str, limits: &Limits) -> Result<Package, StageError> {
         use std::os::unix::ffi::OsStrExt;
 
         let failed = |e: rustix::io::Errno| StageError::io(name, e);
-        let limits = Limits::default();
         let before = fstat(&file).map_err(failed)?;
         check_links(&before, name)?;
         let file = OpenFile::of(file).map_err(failed)?;
         let refused = |e: archive::ArchiveError| StageError::archive(name, &e);
-        let members = archive::index(&file, &limits).map_err(refused)?;
-        let hashes = archive::hashes(&file, &members, &limits).map_err(refused)?;
+        let members = archive::index(&file, limits).map_err(refused)?;
+        let hashes = archive::hashes(&file, &members, limits).map_err(refused)?;
         let digest = file.digest().map_err(|e| StageError::io(name, e))?;
         if Stamp::of(&fstat(&file.file).map_err(failed)?) != Stamp::of(&before) {
             let rule = "it changed while it was read; nothing was published";

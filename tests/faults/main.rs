@@ -12,6 +12,7 @@ mod crash;
 mod lies;
 mod lists;
 mod local;
+mod logs;
 mod manifests;
 mod moves;
 mod outages;

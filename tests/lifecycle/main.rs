@@ -4,6 +4,7 @@
 //! them hold for root and for an ordinary user, who mounts through `fusermount3`: see [`users`].
 
 mod copies;
+mod logs;
 #[path = "../support/mod.rs"]
 mod support;
 mod users;

@@ -5,6 +5,7 @@ mod clients;
 mod faults;
 mod gap;
 mod mirrored;
+mod neighbours;
 mod network;
 mod sources;
 mod tiny;

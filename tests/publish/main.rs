@@ -5,6 +5,7 @@
 
 mod inputs;
 mod killed;
+mod large;
 mod modules;
 mod providers;
 mod races;

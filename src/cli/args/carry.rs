@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
-use super::{ReachArgs, Size};
+use super::{ArchiveArgs, ReachArgs, Size};
 use crate::cli::mapping::MappingArgs;
 use crate::copy::needs::Pattern;
 use crate::lockfile::Client;
@@ -47,6 +47,10 @@ pub struct ReadingArgs {
     /// How registries are reached.
     #[command(flatten)]
     pub reach: ReachArgs,
+
+    /// How large packages may be.
+    #[command(flatten)]
+    pub archives: ArchiveArgs,
 
     /// How much the cache may hold; the least recently used content goes first
     #[arg(long, value_name = "SIZE", default_value = "20GiB", help_heading = "Storage")]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-use super::ReachArgs;
+use super::{ArchiveArgs, ReachArgs};
 use crate::name::Tag;
 
 /// The examples of `push`.
@@ -57,6 +57,10 @@ pub struct PushArgs {
     /// Talking to the registry.
     #[command(flatten)]
     pub reach: ReachArgs,
+
+    /// How large packages may be.
+    #[command(flatten)]
+    pub archives: ArchiveArgs,
 
     /// Where packages are made before they are sent [default: ${XDG_STATE_HOME:-~/.local/state}/tofufs]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
