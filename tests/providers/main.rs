@@ -7,6 +7,7 @@ mod gap;
 mod mirrored;
 mod neighbours;
 mod network;
+mod origin;
 mod sources;
 mod tiny;
 mod views;
