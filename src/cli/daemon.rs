@@ -82,13 +82,14 @@ fn serve_in(
         background::detach()?;
     }
 
-    let options = fuse::Options { without_open: settings.read_only };
+    let mounting = session_options(settings);
+    let options = fuse::Options { without_open: settings.read_only && mounting.read_only };
     let adapter = Adapter::new(Arc::clone(&fs), runtime.handle().clone(), options);
     let passthrough = adapter.passthrough();
     let connected = |device: BorrowedFd<'_>| say_how_files_are_read(settings, &passthrough, device);
     let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
-    let (session, end) = session::start(&settings.mountpoint, &settings.session, threads, adapter, connected)
-        .map_err(CommandError::failed)?;
+    let (session, end) =
+        session::start(&settings.mountpoint, &mounting, threads, adapter, connected).map_err(CommandError::failed)?;
     drop(turn);
     let session = Arc::new(session);
     let (kernel, blocking) = (Arc::clone(&session), runtime.handle().clone());
@@ -143,6 +144,14 @@ fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
     pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
+
+/// Where nothing at all can be written, the kernel itself refuses to: it could be let write to a file only in its memory,
+/// where files are read without being opened. With a mapping, locks are taken in `plugin-cache/`.
+fn session_options(settings: &MountSettings) -> session::Options {
+    let has_views = settings.mapping.as_ref().is_some_and(|mapping| !mapping.rules().is_empty());
+    let read_only = settings.session.read_only || settings.read_only && !has_views;
+    session::Options { read_only, ..settings.session.clone() }
 }
 
 /// Tries passthrough and says in the log what came of it.

@@ -53,6 +53,11 @@ impl Installers {
         }
     }
 
+    /// Whether anything is gone for anybody.
+    pub(super) fn have_taken(&self) -> bool {
+        self.lock().values().any(|gone| !gone.is_empty())
+    }
+
     /// Whether the process of `thread` took away what is at `path`.
     pub(super) fn is_gone(&self, thread: Thread, path: &Path) -> bool {
         let installing = self.lock();

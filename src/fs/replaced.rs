@@ -73,6 +73,10 @@ impl Fs {
     /// What `ino` is, if it lies in a package that can be written over.
     pub(super) fn replaced(&self, ino: u64) -> Option<Replaced> {
         self.options.plugin_cache.as_ref()?;
+        let node = self.inodes.node(ino).ok()?;
+        if !matches!(node.as_ref(), Node::Platform(..) | Node::Dir { .. } | Node::File { .. }) {
+            return None;
+        }
         let way = self.inodes.way_up(ino);
         let release = way.iter().position(|(node, _)| matches!(node.as_ref(), Node::Release(_)))?;
         let (view, _) = way.get(release + 1)?;
@@ -90,7 +94,7 @@ impl Fs {
 
     /// Whether who asks took `name` in the directory `parent` of a package away.
     pub(super) fn was_taken_away(&self, thread: Thread, parent: u64, name: &OsStr) -> bool {
-        self.installers.is_one(thread)
+        self.installers.have_taken()
             && self.replaced(parent).is_some_and(|at| self.installers.is_gone(thread, &at.path().join(name)))
     }
 
@@ -217,7 +221,8 @@ impl Fs {
     /// Compares what is written with the file that it is written over; `None` if `handle` is none that is written over, or
     /// if it is something else, and [`Fs::write_apart`] has to keep it.
     pub(super) fn write_over(&self, handle: u64, offset: u64, data: &[u8]) -> Result<Option<usize>, FsError> {
-        let file = self.handles.file(handle)?;
+        // Where files are read without being opened, the kernel names no handle.
+        let file = self.handles.file(handle).map_err(|_| FsError::plain(Errno::EROFS))?;
         let over = file.over.as_ref().ok_or(FsError::plain(Errno::EROFS))?;
         if let Some(copy) = over.copy.get() {
             return Ok(Some(copy.file.write_at(data, offset)?));

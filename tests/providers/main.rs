@@ -7,6 +7,7 @@ mod gap;
 mod mirrored;
 mod neighbours;
 mod network;
+mod origin;
 mod pulled;
 mod sources;
 mod tiny;

@@ -12,7 +12,7 @@ use crate::support::mount::Options;
 use crate::support::tls::Tls;
 use crate::support::{program, world};
 use crate::tiny;
-use crate::{ORIGIN, declared, here, mirror_flags, names};
+use crate::{ORIGIN, declared, here, mirror_flags, names, origin};
 
 /// How many install at once: half of them with a lock file.
 const CROWD: usize = 8;
@@ -24,6 +24,7 @@ struct Bed {
     registry: DockerRegistry,
     mount: Mount,
     server: Server,
+    origin: Option<Server>,
     base: PathBuf,
     authorities: PathBuf,
     name: &'static str,
@@ -43,9 +44,14 @@ impl Bed {
         let base = dir.path().canonicalize().unwrap();
         let [own, certificate, key] = Tls::new().write(&base);
         let server = Server::start(&mount.join("mirror"), &certificate, &key, &base.join("port"))?;
+        let files = base.join("origin");
+        let origin = match origin::write(&files) {
+            Some(()) => Some(Server::start(&files, &certificate, &key, &base.join("origin-port"))?),
+            None => None,
+        };
         let authorities = base.join("authorities.pem");
         fs::write(&authorities, [fs::read(authority).unwrap(), fs::read(own).unwrap()].concat()).unwrap();
-        Some(Bed { registry, mount, server, base, authorities, name, _dir: dir })
+        Some(Bed { registry, mount, server, origin, base, authorities, name, _dir: dir })
     }
 
     /// The sources: their names, and how a configuration spells them.
@@ -60,6 +66,9 @@ impl Bed {
             ("unpacked", directory(&self.mount.join("plugins"))),
             ("network", network),
         ];
+        if self.origin.is_some() {
+            sources.push(("direct", "direct {}".to_owned()));
+        }
         if self.name == "tofu" {
             sources.push(("oci", oci));
         }
@@ -68,8 +77,9 @@ impl Bed {
 
     fn client(&self, label: &str, source: &str) -> Client {
         let cache = self.mount.join("plugin-cache");
+        let origin = self.origin.as_ref().map(|server| origin::configuration(server.port)).unwrap_or_default();
         let configuration =
-            format!("plugin_cache_dir = \"{}\"\nprovider_installation {{\n  {source}\n}}\n", cache.display());
+            format!("plugin_cache_dir = \"{}\"\nprovider_installation {{\n  {source}\n}}\n{origin}", cache.display());
         let client = Client::new(self.name, &self.base, label, &configuration).expect("it is installed");
         client.with("SSL_CERT_FILE", &self.authorities)
     }
