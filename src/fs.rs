@@ -16,6 +16,7 @@ mod handles;
 mod inodes;
 mod kept;
 mod node;
+mod numbered;
 pub mod plugin_cache;
 mod providers;
 mod publish;
