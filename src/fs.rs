@@ -19,6 +19,7 @@ mod inodes;
 mod installers;
 mod kept;
 mod node;
+mod numbered;
 pub mod plugin_cache;
 mod providers;
 mod publish;

@@ -42,7 +42,7 @@ const LAST_TASKS: Duration = Duration::from_millis(500);
 const MEMORY_SEEN: Duration = Duration::from_secs(5);
 
 /// How much a process may grow until what it freed is given back.
-const GROWTH: u64 = 16 << 20;
+const GROWTH: u64 = 4 << 20;
 
 /// How often the thread that is kept for blocking work is used: sooner than the runtime ends an idle one (10 s).
 const THREAD_USED: Duration = Duration::from_secs(5);

@@ -4,7 +4,6 @@
 //! count of them rises in [`Inodes::send`] and [`Inodes::send_listed`] only, where an entry is sent. Open handles
 //! hold their node themselves, so an entry need not outlive its references.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::hash::{BuildHasher, RandomState};
 use std::os::unix::ffi::OsStrExt;
@@ -14,6 +13,7 @@ use hashbrown::HashTable;
 
 use super::error::{Errno, FsError};
 use super::node::Node;
+use super::numbered::Numbered;
 use super::{Entry, ROOT};
 
 /// A name in a directory.
@@ -44,7 +44,7 @@ struct Held {
     references: u64,
 }
 
-type ByNumber = HashMap<u64, Held>;
+type ByNumber = Numbered<Held>;
 
 /// There is one entry for each name that the kernel knows, which may be hundreds of thousands: a name stands in it once.
 struct Table {
@@ -63,7 +63,7 @@ struct Places {
 }
 
 fn place_of(held: &ByNumber, ino: u64) -> Option<&Place> {
-    held.get(&ino)?.place.as_ref()
+    held.get(ino)?.place.as_ref()
 }
 
 impl Places {
@@ -101,7 +101,8 @@ pub(super) struct Inodes(Mutex<Table>);
 impl Inodes {
     pub(super) fn new() -> Self {
         let root = Held { node: Arc::new(Node::Root), place: None, references: 1 };
-        let by_number = HashMap::from([(ROOT, root)]);
+        let mut by_number = ByNumber::default();
+        by_number.insert(ROOT, root);
         Inodes(Mutex::new(Table { by_number, places: Places::default(), next: ROOT + 1 }))
     }
 
@@ -111,13 +112,13 @@ impl Inodes {
 
     /// What `ino` stands for.
     pub(super) fn node(&self, ino: u64) -> Result<Arc<Node>, FsError> {
-        self.lock().by_number.get(&ino).map(|held| held.node.clone()).ok_or(FsError::plain(Errno::ESTALE))
+        self.lock().by_number.get(ino).map(|held| held.node.clone()).ok_or(FsError::plain(Errno::ESTALE))
     }
 
     /// The number of the directory in which `ino` has its name; its own where it has none, as the root.
     pub(super) fn parent(&self, ino: u64) -> u64 {
         let table = self.lock();
-        let place = table.by_number.get(&ino).and_then(|held| held.place.as_ref());
+        let place = table.by_number.get(ino).and_then(|held| held.place.as_ref());
         place.map_or(ino, |place| place.parent)
     }
 
@@ -139,7 +140,7 @@ impl Inodes {
     pub(super) fn at(&self, place: &Place) -> Option<Arc<Node>> {
         let table = self.lock();
         let ino = table.at(place)?;
-        Some(table.by_number.get(&ino)?.node.clone())
+        Some(table.by_number.get(ino)?.node.clone())
     }
 
     /// The place at the end of a path from the root, as far as the kernel may know it: where it holds no inode of what
@@ -180,7 +181,7 @@ impl Inodes {
     /// Drops `count` references.
     pub(super) fn forget(&self, ino: u64, count: u64) {
         let mut table = self.lock();
-        if let Some(held) = table.by_number.get_mut(&ino) {
+        if let Some(held) = table.by_number.get_mut(ino) {
             held.references = held.references.saturating_sub(count);
             table.drop_unreferenced(ino);
         }
@@ -190,7 +191,7 @@ impl Inodes {
     pub(super) fn vacate(&self, place: &Place) -> Option<Arc<Node>> {
         let mut table = self.lock();
         let ino = table.take(place)?;
-        let held = table.by_number.get_mut(&ino)?;
+        let held = table.by_number.get_mut(ino)?;
         held.place = None;
         Some(held.node.clone())
     }
@@ -208,7 +209,7 @@ impl Inodes {
     pub(super) fn supersede(&self, ino: u64) {
         let mut table = self.lock();
         table.leave_place(ino);
-        if let Some(held) = table.by_number.get_mut(&ino) {
+        if let Some(held) = table.by_number.get_mut(ino) {
             held.place = None;
         }
     }
@@ -216,13 +217,13 @@ impl Inodes {
     /// The places at which something stands for which `wanted` holds: number of the directory and name in it.
     pub(super) fn places(&self, wanted: impl Fn(&Node) -> bool) -> Vec<(u64, Box<OsStr>)> {
         let table = self.lock();
-        let held = table.places.numbers.iter().filter_map(|ino| table.by_number.get(ino));
+        let held = table.places.numbers.iter().filter_map(|ino| table.by_number.get(*ino));
         held.filter(|held| wanted(&held.node)).filter_map(|held| Some(held.place.clone()?.into_parts())).collect()
     }
 
     /// How many inodes there are, the root included.
     pub(super) fn count(&self) -> usize {
-        self.lock().by_number.len()
+        self.lock().by_number.count()
     }
 }
 
@@ -250,7 +251,7 @@ impl Table {
 
     /// Makes `place` where `ino` stands.
     fn put(&mut self, ino: u64, place: Option<Place>) -> Option<Arc<Node>> {
-        let held = self.by_number.get_mut(&ino)?;
+        let held = self.by_number.get_mut(ino)?;
         held.place = place;
         let node = held.node.clone();
         self.places.put(ino, &self.by_number);
@@ -258,14 +259,14 @@ impl Table {
     }
 
     fn count(&mut self, ino: u64) {
-        if let Some(held) = self.by_number.get_mut(&ino) {
+        if let Some(held) = self.by_number.get_mut(ino) {
             held.references += 1;
         }
     }
 
     fn intern(&mut self, place: Place, node: Arc<Node>) -> (u64, Arc<Node>) {
         if let Some(ino) = self.at(&place)
-            && let Some(held) = self.by_number.get(&ino)
+            && let Some(held) = self.by_number.get(ino)
         {
             let same = match (held.node.as_ref(), node.as_ref()) {
                 (Node::Release(_), Node::Release(_)) => Arc::ptr_eq(&held.node, &node),
@@ -287,20 +288,19 @@ impl Table {
     }
 
     fn drop_unreferenced(&mut self, ino: u64) {
-        let Some(held) = self.by_number.get(&ino) else { return };
+        let Some(held) = self.by_number.get(ino) else { return };
         if held.references > 0 || ino == ROOT {
             return;
         }
         self.leave_place(ino);
-        self.by_number.remove(&ino);
+        self.by_number.remove(ino);
         self.give_room_back();
     }
 
     /// A walk over everything is over once, and the room that it took is not needed again.
     fn give_room_back(&mut self) {
-        let count = self.by_number.len();
-        if self.by_number.capacity() > ROOM.max(8 * count) {
-            self.by_number.shrink_to(2 * count);
+        let count = self.by_number.count();
+        if self.places.numbers.capacity() > ROOM.max(8 * count) {
             self.places.shrink_to(2 * count, &self.by_number);
         }
     }
@@ -393,8 +393,8 @@ mod tests {
         assert!(many.iter().zip(&numbers).all(|(name, ino)| inodes.lock().at(&place(name)) == Some(*ino)));
         numbers.iter().skip(1).for_each(|ino| inodes.forget(*ino, 1));
         let table = inodes.lock();
-        assert_eq!((table.by_number.len(), table.places.numbers.len()), (2, 1));
-        assert!(table.by_number.capacity() <= ROOM && table.places.numbers.capacity() <= ROOM);
+        assert_eq!((table.by_number.count(), table.places.numbers.len()), (2, 1));
+        assert!(table.places.numbers.capacity() <= ROOM);
         assert_eq!(table.at(&place("0")), Some(numbers[0]));
     }
 

@@ -201,8 +201,11 @@ impl Surroundings {
         Some(match kind {
             mountinfo::FS_TYPE => Finding::problem("cache's disk", "the cache lies inside a mount of tofufs")
                 .remedy("choose another --cache-dir"),
-            "overlay" => Finding::note("cache's disk", "overlay: passthrough needs a stack depth of 2 on it")
-                .remedy("a --cache-dir on a volume spares that layer"),
+            "overlay" => Finding::note(
+                "cache's disk",
+                "overlay: no passthrough on it, since it does not tell who can write to a file",
+            )
+            .remedy("choose a --cache-dir on a volume"),
             "tmpfs" | "ramfs" => {
                 Finding::note("cache's disk", format!("{kind}: the cache takes memory and is lost at a reboot"))
                     .remedy("choose a --cache-dir on a disk to keep it")

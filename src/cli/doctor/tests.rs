@@ -124,7 +124,7 @@ fn the_caches_disk_is_judged_by_its_type_and_room() {
     let mut host = sound(&dir);
     for (kind, mark, words) in [
         ("ext4", Mark::Ok, "ext4"),
-        ("overlay", Mark::Note, "stack depth of 2"),
+        ("overlay", Mark::Note, "no passthrough on it"),
         ("tmpfs", Mark::Note, "lost at a reboot"),
         ("nfs4", Mark::Note, "local disk"),
         ("fuse.tofufs", Mark::Problem, "inside a mount"),
