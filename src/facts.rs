@@ -9,6 +9,7 @@
 
 mod ahead;
 mod ask;
+mod budget;
 mod edges;
 mod error;
 mod fetch;
@@ -18,18 +19,22 @@ mod nodes;
 mod offers;
 mod origins;
 mod unpack;
+mod walk;
 mod watched;
+mod weighed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use ahead::Unpacking;
+pub use budget::Asker;
 pub use edges::View;
 pub use error::{FactError, Failure};
 pub use nodes::{Content, Package, blocking};
 pub use offers::ProviderOptions;
 pub use origins::Source;
+pub use walk::{Awaited, Left};
 
 use crate::archive;
 use crate::name::{Host, Repo, RepoName};
@@ -77,6 +82,7 @@ pub struct Facts {
     edges: edges::Edges,
     nodes: nodes::Nodes,
     offers: offers::Offers,
+    budgets: budget::Budgets,
     used: Mutex<BTreeMap<Host, BTreeSet<RepoName>>>,
 }
 
@@ -103,6 +109,7 @@ impl Facts {
             limits: options.limits,
             edges: edges::Edges::new(options.deadline),
             nodes,
+            budgets: budget::Budgets::new(),
             used: Mutex::default(),
         };
         facts.hosts();
@@ -207,7 +214,7 @@ impl Facts {
     }
 
     /// Remembers that `repo` exists, now and for later mounts.
-    fn note_used(self: &Arc<Self>, repo: &Repo) {
+    pub fn note_used(self: &Arc<Self>, repo: &Repo) {
         let names = {
             let mut used = lock(&self.used);
             let names = used.entry(repo.host.clone()).or_default();

@@ -9,6 +9,7 @@ pub mod digest;
 pub mod facts;
 pub mod fs;
 pub mod fuse;
+pub mod input;
 pub mod local;
 pub mod lockfile;
 pub mod mapping;

@@ -50,12 +50,32 @@ impl Rule {
         let rule = Rule { template: template.parse()?, include: patterns(include)?, exclude: patterns(exclude)? };
         for variable in Variable::ALL {
             if !rule.template.uses(variable) && rule.fixed(variable).is_none() {
-                let reason = format!("it must refer to ${{{variable}}}, since `include` selects more than one");
+                let example = match variable {
+                    Variable::Hostname => "*/*",
+                    Variable::Namespace => "hashicorp/*",
+                    Variable::Type => "hashicorp/aws",
+                };
+                let reason = format!(
+                    "it must refer to ${{{variable}}}, or `include` has to leave one value for that, as \
+                     '{DEFAULT_REGISTRY}/{example}' does"
+                );
                 return refuse(format!("the repository template {template:?}"), reason);
             }
         }
         rule.template.try_out()?;
         Ok(rule)
+    }
+
+    /// The same as it is typed: a template that does not refer to `${hostname}` is for the providers of
+    /// [`DEFAULT_REGISTRY`] where no `include` says otherwise.
+    ///
+    /// # Errors
+    /// As for [`Rule::new`].
+    pub fn typed(template: &str, include: &[String], exclude: &[String]) -> Result<Rule, MappingError> {
+        if include.is_empty() && !template.parse::<Template>()?.uses(Variable::Hostname) {
+            return Rule::new(template, &[format!("{DEFAULT_REGISTRY}/*/*")], exclude);
+        }
+        Rule::new(template, include, exclude)
     }
 
     /// The template, as written.

@@ -8,6 +8,7 @@ mod answer;
 pub mod auth;
 mod breaker;
 mod challenge;
+pub mod connections;
 pub mod credentials;
 pub mod decorate;
 mod gate;
@@ -15,22 +16,27 @@ pub mod layout;
 pub mod mirror;
 pub mod observed;
 pub mod origin;
+mod outage;
 mod paging;
 mod push;
+mod recent;
 pub mod remote;
 mod request;
 mod retry;
 mod transfer;
 pub mod transport;
+pub mod turn;
 mod upload;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use upload::{BlobSource, Upload, Uploaded};
+pub use outage::Asker;
+pub use upload::{BlobSource, Hold, Removed, Upload, Uploaded};
 
 use crate::digest::Digest;
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
@@ -150,8 +156,8 @@ pub enum BlobError {
 /// `Absent` is said only with authority; an outage is `TimedOut` or `Unreachable`.
 #[async_trait]
 pub trait Registry: Send + Sync {
-    /// All tags of a repository: sorted, without duplicates, and only such as are valid tags. `Absent` if there is no
-    /// such repository.
+    /// All tags of a repository: sorted, without duplicates, and only such as are valid tags and no claims of writers.
+    /// `Absent` if there is no such repository.
     async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError>;
 
     /// All repositories, sorted. `Absent` if the registry does not list them.
@@ -177,6 +183,12 @@ pub trait Registry: Send + Sync {
     /// The repositories that lie on this machine, sorted: no network is asked for them. A registry has none.
     async fn held(&self) -> Result<Vec<RepoName>, RegistryError> {
         Ok(Vec::new())
+    }
+
+    /// When a list that is being fetched moved last: the tags of `repo`, or the repositories where it is `None`. `None` of
+    /// one that has not moved, or is not being fetched.
+    fn last_moved(&self, _repo: Option<&RepoName>) -> Option<Instant> {
+        None
     }
 
     /// Who may be asked about what moves (tags, lists of them) where this one is out of reach and nothing is remembered.

@@ -526,6 +526,10 @@ impl Observer for Watch {
             progress(done, total);
         }
     }
+
+    fn waits(&self, what: &str) {
+        tracing::warn!("{}: {what}", roots::subject(&self.root));
+    }
 }
 
 #[cfg(test)]

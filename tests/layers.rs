@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 /// Every module, and what of this crate it may use beside itself. A module stands below those that name it.
 const LAYERS: &[(&str, &[&str])] = &[
     ("digest", &[]),
+    ("input", &[]),
     ("name", &["digest"]),
     ("oci", &["digest", "name"]),
     ("artifact", &["digest", "name", "oci"]),
@@ -14,13 +15,16 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("mapping", &["digest", "name"]),
     ("lockfile", &["digest", "name"]),
     ("tree", VALUES),
-    ("registry", VALUES),
+    ("registry", &["input", "digest", "name", "oci", "artifact", "members", "mapping"]),
     ("store", VALUES),
     ("archive", VALUES),
     ("local", &["name"]),
     ("facts", &["digest", "name", "oci", "artifact", "members", "mapping", "tree", "registry", "store", "archive"]),
     ("stage", &["digest", "name", "oci", "artifact", "members", "mapping", "tree", "registry", "archive", "local"]),
-    ("copy", &["digest", "name", "oci", "artifact", "members", "mapping", "lockfile", "registry", "store", "facts"]),
+    (
+        "copy",
+        &["input", "digest", "name", "oci", "artifact", "members", "mapping", "lockfile", "registry", "store", "facts"],
+    ),
     (
         "fs",
         &[
@@ -32,8 +36,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "digest", "name", "oci", "artifact", "members", "mapping", "lockfile", "tree", "registry", "store",
-            "archive", "local", "facts", "stage", "copy", "fs", "fuse",
+            "input", "digest", "name", "oci", "artifact", "members", "mapping", "lockfile", "tree", "registry",
+            "store", "archive", "local", "facts", "stage", "copy", "fs", "fuse",
         ],
     ),
     ("main", &["cli"]),
@@ -70,7 +74,16 @@ const HOMES: &[(&str, &[&str])] = &[
 const CALLS: &[(&str, &[&str])] = &[
     (
         "std::fs",
-        &["store", "copy/needs", "fuse", "cli", "registry/credentials", "registry/transport", "registry/layout"],
+        &[
+            "input",
+            "store",
+            "copy/needs",
+            "fuse",
+            "cli",
+            "registry/credentials",
+            "registry/transport",
+            "registry/layout",
+        ],
     ),
     ("std::env::var", &["cli", "registry/credentials", "registry/transport"]),
     ("use std::env;", &["cli"]),
@@ -81,7 +94,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("tokio::process::", &["registry/credentials", "cli"]),
     (".block_on(", &["main", "cli"]),
     ("std::thread::spawn", &["archive", "store", "facts", "fs", "fuse", "cli"]),
-    ("unsafe ", &["cli/allocator"]),
+    ("unsafe ", &["cli/allocator", "store/lease"]),
     ("println!(", &["cli", "main"]),
     ("eprintln!(", &["cli", "main"]),
 ];

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
+use super::account::Account;
 use super::mapping::MappingArgs;
 use super::providers::ProviderArgs;
 use super::quantity::{Size, Span};
@@ -92,7 +93,8 @@ are -o options with _ for -, and several sources are joined by ;
   ghcr.io/acme;oci:/srv/store  /mnt/tofu  fuse.tofufs  ro,_netdev,tag_ttl=5m
 With `user` in fstab, write `user,exec`: the kernel runs no provider otherwise.
 
-SIZE is a whole number with KiB, MiB, GiB or TiB; DURATION with ms, s, m or h.";
+SIZE is a whole number with KiB, MiB, GiB or TiB (or K, M, G, T, the same);
+DURATION with ms, s, m or h (alone: seconds).";
 
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
@@ -210,8 +212,10 @@ pub enum Command {
     /// Print the CLI configuration that points OpenTofu and Terraform at a mount
     ///
     /// For each use of a mount, with a word on when to choose which; without --use, the first is in effect and the others
-    /// are comments.
-    #[command(after_help = "Example:\n  tofufs tofurc /mnt/tofu > ~/.tofurc")]
+    /// are comments. OpenTofu reads ~/.tofurc, or ~/.terraformrc where there is that alone; Terraform reads ~/.terraformrc.
+    #[command(
+        after_help = "Examples:\n  tofufs tofurc /mnt/tofu\n  tofufs tofurc --install /mnt/tofu\n  tofufs tofurc --install --client terraform /mnt/tofu"
+    )]
     Tofurc(TofurcArgs),
     /// Print the completion script of a shell
     #[command(after_help = "Example:\n  tofufs completions bash > /etc/bash_completion.d/tofufs")]
@@ -229,6 +233,8 @@ pub struct MountArgs {
     /// HOST[:PORT][/PREFIX]  a registry, or the part of it below PREFIX
     /// oci:DIR               a store on disk: DIR/HOST/REPO... are OCI image layouts
     /// oci-archive:FILE      such a store in one tar, read where it lies
+    ///
+    /// OpenTofu's oci://HOST/NAME is read as HOST/NAME.
     // One list, since options may stand between its words.
     #[arg(
         num_args = 1..,
@@ -291,13 +297,13 @@ pub struct AccessArgs {
     #[arg(long)]
     pub allow_other: bool,
 
-    /// Owner of everything in the mount [default: who mounts]
-    #[arg(long, value_name = "UID")]
-    pub uid: Option<u32>,
+    /// Owner of everything in the mount, by number or name [default: who mounts]
+    #[arg(long, value_name = "USER")]
+    pub uid: Option<Account>,
 
-    /// Group of everything in the mount [default: that of who mounts]
-    #[arg(long, value_name = "GID")]
-    pub gid: Option<u32>,
+    /// Group of everything in the mount, by number or name [default: that of who mounts]
+    #[arg(long, value_name = "GROUP")]
+    pub gid: Option<Account>,
 
     /// Read every file through tofufs, also where the kernel could read the cache by itself (root, Linux 6.9)
     #[arg(long)]
@@ -374,7 +380,8 @@ pub struct ReachArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Storage")]
 pub struct StorageArgs {
-    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs]
+    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs;
+    /// of root /var/cache/tofufs]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub cache_dir: Option<PathBuf>,
 
@@ -477,7 +484,7 @@ pub struct StatusArgs {
 /// Arguments of `doctor`.
 #[derive(Args, Debug)]
 pub struct DoctorArgs {
-    /// A registry, a repository or a release to look at: HOST[:PORT][/NAME[:TAG|@DIGEST]]
+    /// A registry, a repository or a release to look at: HOST[:PORT][/NAME[:TAG|@DIGEST]], or OpenTofu's oci:// address
     #[arg(value_name = "REFERENCE")]
     pub reference: Option<String>,
 
@@ -501,7 +508,8 @@ pub struct CacheArgs {
     #[command(subcommand)]
     pub command: CacheCommand,
 
-    /// The cache [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs]
+    /// The cache [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs;
+    /// of root /var/cache/tofufs]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, global = true)]
     pub cache_dir: Option<PathBuf>,
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::args::carry::{BundleArgs, BundleCommand, VerifyArgs};
-use super::output::{self, CommandError};
+use super::output::{self, CommandError, count, count_with};
 use super::progress::Progress;
 use super::quantity::Size;
 use super::reading::Registries;
@@ -41,6 +41,9 @@ impl Place {
         match source {
             Source::Layouts(dir) => Ok(Place::Directory(dir)),
             Source::Archive(file) => Ok(Place::Archive(file)),
+            Source::Registry { host, prefix: None } if host.as_str().ends_with(".tar") => Err(CommandError::Usage(
+                format!("{host}: a file is written with oci-archive: before it; write oci-archive:{host}"),
+            )),
             Source::Registry { .. } => Err(CommandError::Usage(format!(
                 "{source}: a bundle is a store; write oci:DIR or oci-archive:FILE (tofufs copy fills registries)"
             ))),
@@ -113,7 +116,7 @@ fn bundle(args: &BundleArgs, environment: &Environment) -> Result<(), CommandErr
                 }
                 Destination::Missing => Ok(()),
             };
-            written.map_err(CommandError::failed)?;
+            written.map_err(|e| CommandError::failed(e).stopped_by(progress.stopped_by()))?;
         }
         Ok::<_, CommandError>((plan, missing))
     })?;
@@ -156,10 +159,10 @@ fn report(
     }
     let verb = if args.dry_run { "would be added" } else { "added" };
     text += &format!(
-        "{shown}: {} releases, {}; {verb}: {} objects, {}\n",
-        plan.releases.len(),
+        "{shown}: {}, {}; {verb}: {}, {}\n",
+        count(plan.releases.len(), "release"),
         Size(amount.bytes),
-        missing.objects,
+        count(missing.objects, "object"),
         Size(missing.bytes)
     );
     output::text(text)
@@ -190,8 +193,9 @@ fn verify(args: &VerifyArgs, environment: &Environment) -> Result<(), CommandErr
         }
         Ok::<_, CommandError>((verification.found(), lacking))
     })?;
+    let signal = progress.stopped_by().filter(|_| found.stopped);
     drop(progress);
-    report_verified(&shown, &found, &lacking, args.json)
+    report_verified(&shown, &found, &lacking, args.json).map_err(|e| e.stopped_by(signal))
 }
 
 /// The mapping of the CLI configuration: of the file that was named, else the user's own.
@@ -219,12 +223,12 @@ fn report_verified(shown: &str, found: &Verified, lacking: &[Finding], as_json: 
             findings.iter().map(|finding| format!("{verb}: {}: {}\n", finding.what, finding.rule)).collect()
         };
         output::text(format!(
-            "{}{}{}{shown}: {} objects in {} repositories checked, {}\n",
+            "{}{}{}{shown}: {} in {} checked, {}\n",
             lines("bad", &found.bad),
             lines("partial", &found.partial),
             lines("lacking", lacking),
-            found.checked.objects,
-            found.repositories,
+            count(found.checked.objects, "object"),
+            count(found.repositories, "repository"),
             Size(found.checked.bytes)
         ))?;
     }
@@ -233,13 +237,13 @@ fn report_verified(shown: &str, found: &Verified, lacking: &[Finding], as_json: 
         reasons.push("it was stopped before its end".to_owned());
     }
     if !found.bad.is_empty() {
-        reasons.push(format!("{} things are damaged or missing; bundle them again", found.bad.len()));
+        let bad = count_with(found.bad.len(), "thing", ["is", "are"]);
+        reasons.push(format!("{bad} damaged or missing; bundle again"));
     }
     if !lacking.is_empty() {
-        reasons.push(format!(
-            "{} things that the lock file needs are lacking; add them with tofufs bundle",
-            lacking.len()
-        ));
+        let lacking =
+            count_with(lacking.len(), "thing", ["that the lock file needs is", "that the lock file needs are"]);
+        reasons.push(format!("{lacking} lacking; add what is missing with tofufs bundle"));
     }
     match reasons.is_empty() {
         true => Ok(()),

@@ -14,20 +14,21 @@ use super::daemon;
 use super::output::{self, CommandError};
 use super::progress::Told;
 use super::reading::Registries;
-use super::settings::{Environment, Source};
+use super::settings::{Environment, Source, absolute};
+use super::typed::Typed;
 use crate::copy::Origins;
 use crate::copy::bundle::Plan;
 use crate::copy::carry::{self, Artifact, Blobs, Copied, Copy, CopyError, Found, Meter};
 use crate::facts::{self, FactError, Facts};
-use crate::name::{Host, Reference, Repo, RepoName, Selector, Tag};
+use crate::name::{Address, AddressError, Host, Reference, Repo, RepoName, Selector, Tag};
 use crate::registry::layout::{Archive, Directory, Layout, Stored};
 use crate::registry::{Failure, HostStore, Registry, Upload};
 
 /// Copies, and prints each artifact when it is there.
 pub fn run(mut args: CopyArgs) -> Result<(), CommandError> {
     let environment = Environment::of_process().map_err(CommandError::usage)?;
-    let source = Place::parse(&args.source, &environment.base)?;
-    let destination = Place::parse(&args.destination, &environment.base)?;
+    let source = Place::source(&args.source, &environment.base)?;
+    let destination = Place::destination(&args.destination, &environment.base)?;
     check(&source, &destination)?;
     if matches!(source, Place::All(Source::Layouts(_) | Source::Archive(_))) {
         args.reading.from.push(args.source.clone());
@@ -37,9 +38,9 @@ pub fn run(mut args: CopyArgs) -> Result<(), CommandError> {
     daemon::runtime()?.block_on(async {
         tokio::select! {
             copied = copy(&args, &source, &destination, &registries, &shown) => copied,
-            () = shown.stopped() => Err(CommandError::failed(format_args!(
+            () = shown.stopped() => Err(shown.ended(CommandError::failed(format_args!(
                 "{source}: stopped; what was copied is kept, and the same command goes on from there"
-            ))),
+            )))),
         }
     })
 }
@@ -56,16 +57,39 @@ enum Place {
 }
 
 impl Place {
-    fn parse(text: &OsStr, base: &Path) -> Result<Place, CommandError> {
-        if let Some(path) = text.as_bytes().strip_prefix(b"oci:")
-            && let Some((path, tag)) = split_tag(path)
-        {
-            return Ok(Place::Layout(base.join(path).components().collect(), tag));
+    /// What is copied.
+    fn source(text: &OsStr, base: &Path) -> Result<Place, CommandError> {
+        Place::parse(text, base, Address::release)
+    }
+
+    /// Where to. OpenTofu's spelling without a tag means the tag `latest` to OpenTofu; people mean a part of a registry
+    /// as well, so neither is guessed.
+    fn destination(text: &OsStr, base: &Path) -> Result<Place, CommandError> {
+        Place::parse(text, base, |address| match address.target() {
+            Ok((repo, None)) => {
+                let instead = format!("{repo}:latest for one artifact, or {repo} for all below it");
+                Err(AddressError::new(&text.to_string_lossy(), "it names no tag", Some(instead)))
+            }
+            Ok((repo, Some(tag))) => Ok(repo.at(Selector::Tag(tag))),
+            Err(_) => address.release(),
+        })
+    }
+
+    fn parse(
+        text: &OsStr,
+        base: &Path,
+        one: impl Fn(&Address) -> Result<Reference, AddressError>,
+    ) -> Result<Place, CommandError> {
+        match Typed::parse(text, base) {
+            Ok(Typed::Layouts(path)) => Ok(match text.as_bytes().strip_prefix(b"oci:").and_then(split_tag) {
+                Some((path, tag)) => Place::Layout(absolute(path, base), tag),
+                None => Place::All(Source::Layouts(path)),
+            }),
+            Ok(Typed::Address(address)) if address.is_release() => {
+                one(&address).map(Place::One).map_err(CommandError::usage)
+            }
+            _ => Source::parse(text, base).map(Place::All).map_err(CommandError::usage),
         }
-        if let Some(reference) = text.to_str().and_then(|text| text.parse().ok()) {
-            return Ok(Place::One(reference));
-        }
-        Source::parse(text, base).map(Place::All).map_err(CommandError::usage)
     }
 }
 
@@ -256,7 +280,7 @@ impl<'a> Reading<'a> {
             Place::One(reference) => reference.clone(),
             Place::Layout(path, tag) => unnamed(path)?.at(Selector::Tag(tag.clone())),
             Place::All(Source::Registry { host, prefix }) => {
-                let registry = registries.access()?.registry(host)?;
+                let registry = registries.connections()?.reader(host).map_err(CommandError::failed)?;
                 let all = carry::all_of_registry(registry.as_ref(), host, prefix.as_ref(), self.origins()).await;
                 return all.map_err(CommandError::failed);
             }
@@ -298,13 +322,13 @@ impl Writing {
                 made(dir)?;
                 Ok(Writing::Directory(Arc::new(Directory::open(dir).map_err(CommandError::failed)?)))
             }
-            _ => registries.access().map(|_| Writing::Registry),
+            _ => registries.connections().map(|_| Writing::Registry),
         }
     }
 
     fn upload(&self, host: &Host, registries: &Registries) -> Result<Arc<dyn Upload>, CommandError> {
         Ok(match self {
-            Writing::Registry => Arc::new(registries.access()?.remote(host)?),
+            Writing::Registry => Arc::new(registries.connections()?.writer(host).map_err(CommandError::failed)?),
             Writing::Directory(store) => {
                 Arc::new(Layout::of(store.clone(), host).with_deadline(registries.network().deadline))
             }
@@ -364,5 +388,42 @@ async fn free(archive: &Arc<Archive>, to: &Repo, tag: &Tag, found: &Found) -> Re
         }
         Err(e) if e.failure != Failure::Absent => Err(CommandError::failed(e)),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ends_are_read_as_they_are_meant() {
+        let read = |end: fn(&OsStr, &Path) -> Result<Place, CommandError>, text: &str| match end(
+            OsStr::new(text),
+            Path::new("/base"),
+        ) {
+            Ok(place) => place.to_string(),
+            Err(e) => {
+                assert_eq!(e.exit_code(), 2);
+                format!("!{}", e.to_string().split_once("; write ").map(|(_, instead)| instead).unwrap_or_default())
+            }
+        };
+        for (text, source, destination) in [
+            ("a.b/c:1", "a.b/c:1", "a.b/c:1"),
+            ("a.b/c", "a.b/c", "a.b/c"),
+            ("oci:d", "oci:/base/d", "oci:/base/d"),
+            ("oci:d:1", "oci:/base/d:1", "oci:/base/d:1"),
+            ("oci-archive:d.tar", "oci-archive:/base/d.tar", "oci-archive:/base/d.tar"),
+            ("oci://a.b/c?tag=1", "a.b/c:1", "a.b/c:1"),
+            ("oci://a.b/c", "a.b/c:latest", "!a.b/c:latest for one artifact, or a.b/c for all below it"),
+            ("oci://a.b/c//d?tag=1", "!a.b/c:1", "!a.b/c:1"),
+            ("oci://a.b/c:1", "!a.b/c:1", "!a.b/c:1"),
+            ("docker://a.b/c:1", "!a.b/c:1", "!a.b/c:1"),
+            ("https://a.b/c", "!a.b/c", "!a.b/c"),
+            ("a.b/c:1.0.0+x", "!a.b/c:1.0.0_x", "!a.b/c:1.0.0_x"),
+            ("./d", "!oci:./d", "!oci:./d"),
+        ] {
+            assert_eq!(read(Place::source, text), source, "{text}");
+            assert_eq!(read(Place::destination, text), destination, "{text}");
+        }
     }
 }

@@ -54,6 +54,18 @@ pub enum Caught {
     Hangup,
 }
 
+impl Caught {
+    /// Its number.
+    pub fn number(self) -> u8 {
+        let kind = match self {
+            Caught::Terminate => SignalKind::terminate(),
+            Caught::Interrupt => SignalKind::interrupt(),
+            Caught::Hangup => SignalKind::hangup(),
+        };
+        u8::try_from(kind.as_raw_value()).unwrap_or(u8::MAX)
+    }
+}
+
 impl fmt::Display for Caught {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

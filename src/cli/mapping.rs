@@ -1,12 +1,14 @@
 //! The mapping of providers to repositories: the flags that spell its rules, and the CLI configuration that has them
 //! where no flag is given.
 
+use std::io::{self, Write as _};
+
 use clap::{ArgMatches, Args, FromArgMatches};
 
-use super::access::configuration;
+use super::access::RegistryAccess;
 use super::output::CommandError;
-use super::settings::{MountSettings, Network, Source};
-use super::tofurc::{self, InstallationLocation, Tofurc};
+use super::settings::{MountSettings, Source};
+use super::tofurc::{InstallationLocation, Tofurc};
 use crate::mapping::{Mapping, MappingError, Rule};
 use crate::name::{Host, RepoName};
 use crate::registry::HostStore;
@@ -22,7 +24,7 @@ struct Flags {
     oci_mirror: Vec<String>,
 
     /// The providers that the --oci-mirror before it is for, [HOST/]NAMESPACE/TYPE with * from the right; may be given
-    /// several times [default: all]
+    /// several times [default: all; those of registry.opentofu.org if the template does not refer to ${hostname}]
     #[arg(long, value_name = "PATTERN")]
     include: Vec<String>,
 
@@ -101,7 +103,7 @@ impl MappingArgs {
         let rules: Vec<Rule> = self
             .rules
             .iter()
-            .map(|rule| Rule::new(&rule.template, &rule.include, &rule.exclude))
+            .map(|rule| Rule::typed(&rule.template, &rule.include, &rule.exclude))
             .collect::<Result<_, _>>()?;
         Ok((!rules.is_empty()).then(|| Mapping::new(rules)))
     }
@@ -124,18 +126,29 @@ pub fn of_tofurc(tofurc: &Tofurc) -> Result<Mapping, MappingError> {
 }
 
 /// The mapping that was asked for: that of the flags, else that of the CLI configuration.
-pub fn mapping(flags: Option<&Mapping>, network: &Network) -> Result<Mapping, CommandError> {
-    if let Some(mapping) = flags {
-        return Ok(mapping.clone());
+pub fn mapping(flags: Option<&Mapping>, access: &RegistryAccess) -> Result<Mapping, CommandError> {
+    match flags {
+        Some(mapping) => Ok(mapping.clone()),
+        None => {
+            let tofurc = access.tofurc()?;
+            note_misplaced(tofurc);
+            of_tofurc(tofurc).map_err(CommandError::failed)
+        }
     }
-    let tofurc = configuration(network, &tofurc::Environment::of_process()).map_err(CommandError::failed)?;
-    of_tofurc(&tofurc).map_err(CommandError::failed)
+}
+
+/// Says on standard error which blocks of the CLI configuration stand where nobody reads them.
+pub fn note_misplaced(tofurc: &Tofurc) {
+    for misplaced in &tofurc.misplaced {
+        // Nobody listening is no reason to stop.
+        let _ = writeln!(io::stderr(), "tofufs: warning: {misplaced}");
+    }
 }
 
 /// The settings with what the CLI configuration and lock files add: the mapping, the providers, and the registries to
 /// which the mapping leads, which count as sources behind those that were declared.
-pub fn resolved(settings: &MountSettings) -> Result<MountSettings, CommandError> {
-    let mapping = mapping(settings.mapping.as_ref(), &settings.network)?;
+pub fn resolved(settings: &MountSettings, access: &RegistryAccess) -> Result<MountSettings, CommandError> {
+    let mapping = mapping(settings.mapping.as_ref(), access)?;
     let mut settings = settings.clone();
     settings.providers = settings.providers.resolved(&mapping)?;
     let of_providers = settings.providers.declared.iter().flat_map(|p| mapping.repos(p).unwrap_or_default());
@@ -245,7 +258,25 @@ mod tests {
         assert_eq!(parse(&[]), Ok(None));
         let error = parse(&["--include", "a/b", "--oci-mirror", "r.io/${type}"]).unwrap_err();
         assert!(error.to_string().contains("--include: it belongs to the --oci-mirror before it"), "{error}");
-        assert!(parse(&["--oci-mirror", "r.io/${type}"]).is_err());
+        let error = parse(&["--oci-mirror", "r.io/${type}"]).unwrap_err().to_string();
+        assert!(error.contains("must refer to ${namespace}, or `include` has to leave one value"), "{error}");
+        assert!(error.contains("'registry.opentofu.org/hashicorp/*'"), "{error}");
+    }
+
+    /// As the help's own example has it.
+    #[test]
+    fn a_template_without_a_hostname_is_for_the_default_registry() {
+        let mapping = parse(&["--oci-mirror", "ghcr.io/acme/${namespace}/${type}"]).unwrap().unwrap();
+        let repo = |provider: &str| {
+            let provider =
+                crate::name::ProviderAddr::parse(provider, &crate::mapping::DEFAULT_REGISTRY.parse().unwrap());
+            mapping.repo(&provider.unwrap()).unwrap().map(|repo| repo.to_string())
+        };
+        assert_eq!(repo("hashicorp/aws").as_deref(), Some("ghcr.io/acme/hashicorp/aws"));
+        assert_eq!(repo("registry.terraform.io/hashicorp/aws"), None);
+        let words = flags(&mapping);
+        assert_eq!(words[2..], ["--include", "registry.opentofu.org/*/*"]);
+        assert_eq!(parse(&words.iter().map(String::as_str).collect::<Vec<_>>()).unwrap(), Some(mapping));
     }
 
     #[test]

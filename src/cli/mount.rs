@@ -3,18 +3,21 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
+use super::access::{self, RegistryAccess};
 use super::args::{LogArgs, MountArgs};
 use super::control::{private_dir, stem};
 use super::log::{self, Log, LogFile, Rotation};
 use super::output::CommandError;
 use super::settings::{Environment, MountSettings};
-use super::{background, daemon};
+use super::{background, daemon, mapping};
+use crate::registry::Asker;
 
 /// How long another process may take to mount at the same place.
 const TURN: Duration = Duration::from_secs(5);
@@ -23,12 +26,19 @@ const TURN: Duration = Duration::from_secs(5);
 pub fn run(args: &MountArgs, words: &[OsString]) -> Result<(), CommandError> {
     let environment = Environment::of_process().map_err(CommandError::usage)?;
     let settings = MountSettings::new(args, &environment).map_err(CommandError::usage)?;
+    access::check(&settings.network)?;
     if args.background || args.foreground {
         let file = log_file(&settings)?;
         let log = start_log(&args.log, file.as_deref(), settings.in_background)?;
         let served = serve(&settings, file.as_ref().map(|_| &log));
         log.flush();
         return served;
+    }
+    if settings.mapping.is_none()
+        && let Ok(tofurc) = RegistryAccess::new(&settings.network, Asker::Program).tofurc()
+    {
+        // The process in the background has another standard error.
+        mapping::note_misplaced(tofurc);
     }
     background::start(words, open_log(&background_log(&settings)?)?)
 }
@@ -117,7 +127,7 @@ fn no_state(error: io::Error) -> CommandError {
 pub fn turn(settings: &MountSettings) -> Result<File, CommandError> {
     let path = state(settings, "lock")?.join(format!("{}.lock", stem(&settings.mountpoint)));
     let failed = |e: io::Error| CommandError::Failed(format!("cannot lock {}: {e}", path.display()));
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(failed)?;
     let mut left = TURN;
     loop {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {

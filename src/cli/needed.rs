@@ -36,7 +36,7 @@ pub fn inputs(args: &NeedsArgs, platforms: &[Platform], environment: &Environmen
 /// The mapping that the command's flags spell, else that of the CLI configuration.
 pub fn mapping(args: &NeedsArgs, registries: &Registries) -> Result<Mapping, CommandError> {
     let flags = args.mapping.mapping().map_err(CommandError::usage)?;
-    mapping::mapping(flags.as_ref(), registries.network())
+    mapping::mapping(flags.as_ref(), registries.access())
 }
 
 /// Finds out what is needed.
@@ -60,9 +60,10 @@ pub fn fetched(runtime: &Runtime, needs: &Needs, registries: &Registries) -> Res
             registries.note_outages();
             Ok(fetched)
         }
-        Ending::Stopped => Err(CommandError::Failed(
-            "it was stopped; what was fetched stays in the cache, and the same command goes on from there".to_owned(),
-        )),
+        Ending::Stopped => Err(CommandError::failed(
+            "it was stopped; what was fetched stays in the cache, and the same command goes on from there",
+        )
+        .stopped_by(progress.stopped_by())),
     }
 }
 

@@ -1,14 +1,14 @@
 //! Which providers a mount shows: the flags that say it, and the lock files that they name.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
 
 use super::output::CommandError;
 use crate::facts::ProviderOptions;
-use crate::lockfile::LockFile;
+use crate::input;
+use crate::lockfile::{self, LockFile};
 use crate::mapping::{DEFAULT_REGISTRY, Mapping};
 use crate::name::{NameError, Platform, ProviderAddr};
 
@@ -79,7 +79,7 @@ impl ProviderSettings {
         for file in &self.lock_files {
             let failed =
                 |e: &dyn std::fmt::Display| CommandError::Failed(format!("the lock file {}: {e}", file.display()));
-            let text = fs::read_to_string(file).map_err(|e| failed(&e))?;
+            let text = input::text(file, lockfile::FILE_MAX).map_err(|e| failed(&e))?;
             let lock = LockFile::parse(&text).map_err(|e| failed(&e))?;
             self.declared.extend(lock.locks().map(|(provider, _)| provider.clone()).filter(|p| mapping.matches(p)));
         }
@@ -101,6 +101,7 @@ impl ProviderSettings {
 mod tests {
     use super::*;
     use crate::mapping::Rule;
+    use std::fs;
 
     fn settings(declared: &[&str], lock_files: &[&Path]) -> ProviderSettings {
         ProviderSettings {

@@ -22,10 +22,13 @@ use crate::name::{Host, Reference, Repo, RepoName, Selector, Tag};
 use crate::oci::layout::tag_of;
 use crate::oci::{Body, Descriptor, Manifest};
 use crate::registry::layout::{Archive, Directory, Stored};
+use crate::registry::turn::{NotPut, Turn};
 use crate::registry::{BlobSource, HostStore, Registry, RegistryError, Upload, Uploaded};
 
 /// Blobs that are copied at once.
 const AT_ONCE: usize = 3;
+/// How many turns are taken that end before the tag is put.
+const TRIES: u32 = 5;
 
 /// Why something was not copied.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -81,7 +84,10 @@ pub async fn all_of_store(store: Arc<dyn HostStore>) -> Result<Vec<Found>, CopyE
             let entries = blocking(move || store.entries(&of)).await??;
             let mut roots: BTreeMap<Digest, Vec<Tag>> = BTreeMap::new();
             for entry in &entries {
-                roots.entry(entry.digest).or_default().extend(tag_of(entry));
+                let tag = tag_of(entry);
+                if !tag.as_ref().is_some_and(Tag::is_claim) {
+                    roots.entry(entry.digest).or_default().extend(tag);
+                }
             }
             found.extend(roots.into_iter().map(|(digest, tags)| Found { repo: repo.clone(), digest, tags }));
         }
@@ -272,7 +278,7 @@ impl Copy<'_> {
     /// # Errors
     /// `Exists` before anything was sent where a tag stands for something else; those of reading and of [`Upload`].
     pub async fn artifact(&self, artifact: &Artifact, to: &dyn Upload) -> Result<Vec<Copied>, CopyError> {
-        let (digest, name) = (artifact.found.digest, &artifact.to.name);
+        let digest = artifact.found.digest;
         let mut wanted = Vec::new();
         for tag in &artifact.found.tags {
             if self.is_free(artifact, to, tag).await? {
@@ -289,21 +295,7 @@ impl Copy<'_> {
             false => self.content(artifact, to).await?,
         };
         for tag in wanted {
-            // copying may have taken hours
-            if !self.is_free(artifact, to, tag).await? {
-                continue;
-            }
-            let selector = Selector::Tag(tag.clone());
-            if let Some(root) = artifact.graph.manifests.last() {
-                to.put_manifest(name, &selector, root).await?;
-            }
-            let now = to.present(name, &selector).await?;
-            if now != Some(digest) {
-                let stands = now.map_or("nothing".to_owned(), |now| now.to_string());
-                let rule =
-                    format!("{digest} was put, but the tag stands for {stands} now; another writer came between");
-                return Err(FactError::new(Failure::Integrity, artifact.to.at(selector), rule).into());
-            }
+            self.tag(artifact, to, tag).await?;
         }
         let copied = |tag: Option<&Tag>, uploaded_bytes, skipped_blobs| {
             let selector = tag.cloned().map_or(Selector::Digest(digest), Selector::Tag);
@@ -313,6 +305,50 @@ impl Copy<'_> {
         // what was sent is told once
         let first = copied(tags.next(), sent, skipped);
         Ok([first].into_iter().chain(tags.map(|tag| copied(Some(tag), 0, blobs))).collect())
+    }
+
+    /// Has the tag stand for the artifact.
+    async fn tag(&self, artifact: &Artifact, to: &dyn Upload, tag: &Tag) -> Result<(), CopyError> {
+        for _ in 0..TRIES {
+            let told = |what: &str| tracing::warn!("{}:{tag}: {what}", artifact.to);
+            let mut turn = Turn::take(to, &artifact.to, tag, &told).await?;
+            let put = self.tag_in_turn(artifact, to, tag, &mut turn).await;
+            turn.end().await;
+            if put? {
+                return Ok(());
+            }
+        }
+        let rule = format!("the registry answered too slowly, {TRIES} times, to change the tag before others might");
+        Err(FactError::new(Failure::TimedOut, artifact.to.at(Selector::Tag(tag.clone())), rule).into())
+    }
+
+    /// False where the turn was over before the tag was put.
+    async fn tag_in_turn(
+        &self,
+        artifact: &Artifact,
+        to: &dyn Upload,
+        tag: &Tag,
+        turn: &mut Turn<'_>,
+    ) -> Result<bool, CopyError> {
+        // copying may have taken hours
+        if !self.is_free(artifact, to, tag).await? {
+            return Ok(true);
+        }
+        let (digest, selector) = (artifact.found.digest, Selector::Tag(tag.clone()));
+        if let Some(root) = artifact.graph.manifests.last() {
+            match turn.put(root).await {
+                Ok(()) => {}
+                Err(NotPut::TooLate) => return Ok(false),
+                Err(NotPut::Failed(e)) => return Err(e.into()),
+            }
+        }
+        let now = to.present(&artifact.to.name, &selector).await?;
+        if now == Some(digest) {
+            return Ok(true);
+        }
+        let stands = now.map_or("nothing".to_owned(), |now| now.to_string());
+        let rule = format!("{digest} was put, but the tag stands for {stands} now; another writer came between");
+        Err(FactError::new(Failure::Integrity, artifact.to.at(selector), rule).into())
     }
 
     /// Whether the tag may be put; false if it stands for the artifact already.

@@ -41,6 +41,8 @@ pub enum Failure {
     NoDescriptor,
     /// The cache's disk failed.
     Io,
+    /// Not asked for, since who asks has used up the requests that are sent for him.
+    Crowded,
 }
 
 impl Failure {
@@ -57,7 +59,8 @@ impl Failure {
             | Failure::Damaged
             | Failure::NoSpace
             | Failure::NoDescriptor
-            | Failure::Io => 2,
+            | Failure::Io
+            | Failure::Crowded => 2,
         })
     }
 
@@ -73,6 +76,7 @@ impl Failure {
                 | Failure::NoSpace
                 | Failure::NoDescriptor
                 | Failure::Io
+                | Failure::Crowded
         )
     }
 }
@@ -213,7 +217,7 @@ mod tests {
         for (failure, seconds) in said {
             assert_eq!((failure.kept_for().as_secs(), failure.is_outage()), (seconds, false), "{failure:?}");
         }
-        let nothing_said = [TimedOut, Unreachable, Offline, Protocol, Damaged, NoSpace, NoDescriptor, Io];
+        let nothing_said = [TimedOut, Unreachable, Offline, Protocol, Damaged, NoSpace, NoDescriptor, Io, Crowded];
         for failure in nothing_said {
             assert_eq!((failure.kept_for().as_secs(), failure.is_outage()), (2, true), "{failure:?}");
         }

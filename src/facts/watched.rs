@@ -5,6 +5,7 @@
 
 use std::fmt::Display;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use async_trait::async_trait;
 
@@ -85,6 +86,10 @@ impl Registry for Watched {
             Err(BlobError::Sink(_)) => {}
         }
         outcome
+    }
+
+    fn last_moved(&self, repo: Option<&RepoName>) -> Option<Instant> {
+        self.inner.last_moved(repo)
     }
 
     async fn held(&self) -> Result<Vec<RepoName>, RegistryError> {

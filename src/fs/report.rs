@@ -121,6 +121,11 @@ impl Fs {
         }
     }
 
+    /// How many inodes the kernel knows.
+    pub fn inodes(&self) -> usize {
+        self.inodes.count()
+    }
+
     /// Forgets tags, lists and refusals at and below `path` (from the mount's root). Yields the directory entries
     /// that the kernel has to drop, as number of the directory and name; they must not be dropped from inside an
     /// operation of this file system.

@@ -67,6 +67,9 @@ impl FromStr for Template {
         if text.is_empty() || text.len() > TEMPLATE_MAX {
             return Err(wrong(format!("a template has 1 to {TEMPLATE_MAX} bytes")));
         }
+        if let Some(("oci" | "http" | "https" | "docker", bare)) = text.split_once("://") {
+            return Err(wrong(format!("it is no address, and has no scheme; write '{bare}'")));
+        }
         let parsed: hcl::Template = text.parse().map_err(|e| wrong(reason(&e)))?;
         let mut found = Found::default();
         found.in_template(&parsed, &mut Vec::new()).map_err(wrong)?;

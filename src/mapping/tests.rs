@@ -54,7 +54,7 @@ fn what_no_provider_can_be_mapped_by_is_refused_at_once() {
         ("r.io/${hostname}/${namespace}/${type}:1.0", "is no repository"),
         ("r.io/${hostname}/${namespace}/${type}@sha256:0", "is no repository"),
         ("r.io/Upper/${hostname}/${namespace}/${type}", "is no repository"),
-        ("https://r.io/${hostname}/${namespace}/${type}", "is no repository"),
+        ("https://r.io/${hostname}/${namespace}/${type}", "; write 'r.io/${hostname}/${namespace}/${type}'"),
         ("r.io/${[hostname, namespace, type]}", "is no text"),
         ("r.io/${null}/${hostname}/${namespace}/${type}", "is no text"),
         ("r.io/${hostname.x}/${namespace}/${type}", ""),

@@ -25,8 +25,9 @@ use super::answer::{Answer, Document};
 use super::challenge::Challenge;
 use super::credentials::{Credential, CredentialError, Credentials, Found, Secret};
 use super::origin::{Origin, may_serve_tokens};
+use super::outage::{Asker, Route};
 use super::retry::{Fault, Patience, RETRIES};
-use super::transport::{ANSWER, Count, Transport};
+use super::transport::{ANSWER, Count, Errand, Transport};
 use crate::name::{Host, RepoName};
 
 /// The most bytes of a token service's answer.
@@ -49,6 +50,9 @@ pub trait CredentialSource: Send + Sync {
     fn passed_over(&self) -> Option<String> {
         None
     }
+
+    /// Forgets what was found: the user may have got another credential.
+    fn forget(&self) {}
 }
 
 #[async_trait]
@@ -60,6 +64,10 @@ impl CredentialSource for Credentials {
     fn passed_over(&self) -> Option<String> {
         Credentials::passed_over(self)
     }
+
+    fn forget(&self) {
+        Credentials::forget(self);
+    }
 }
 
 /// What a token is good for. Computed from the request, never taken from a challenge.
@@ -69,14 +77,17 @@ pub(super) enum Scope {
     Pull(RepoName),
     /// Reading one repository and writing into it.
     Push(RepoName),
+    /// Removing something from one repository.
+    Remove(RepoName),
     /// Reading the list of repositories.
     Catalog,
 }
 
 impl Scope {
-    fn repo(&self) -> Option<&RepoName> {
+    /// The repository, where it is about one.
+    pub fn repo(&self) -> Option<&RepoName> {
         match self {
-            Scope::Pull(repo) | Scope::Push(repo) => Some(repo),
+            Scope::Pull(repo) | Scope::Push(repo) | Scope::Remove(repo) => Some(repo),
             Scope::Catalog => None,
         }
     }
@@ -87,6 +98,7 @@ impl fmt::Display for Scope {
         match self {
             Scope::Pull(repo) => write!(f, "repository:{repo}:pull"),
             Scope::Push(repo) => write!(f, "repository:{repo}:pull,push"),
+            Scope::Remove(repo) => write!(f, "repository:{repo}:pull,push,delete"),
             Scope::Catalog => f.write_str("registry:catalog:*"),
         }
     }
@@ -150,7 +162,11 @@ impl Auth {
 
     /// The fault of an answer that denies access for `scope`, whose text is `words`, to who showed `grant`.
     pub fn denied(&self, words: &str, scope: &Scope, grant: Option<&Grant>) -> Fault {
-        let wanted = if matches!(scope, Scope::Push(_)) { "write into" } else { "read" };
+        let wanted = match scope {
+            Scope::Push(_) => "write into",
+            Scope::Remove(_) => "remove something from",
+            Scope::Pull(_) | Scope::Catalog => "read",
+        };
         match grant.and_then(|grant| grant.source.as_ref()) {
             Some(source) => Fault::new(Failure::Denied, format!("{words} to the credential from {source}"))
                 .remedy(format!("check that it is the right one and may {wanted} this repository")),
@@ -167,12 +183,19 @@ impl Auth {
         }
     }
 
+    /// Forgets all logins: the user may have got another credential.
+    pub fn forget(&self) {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.retain(|_, slot| matches!(slot, Slot::Pending(_)));
+    }
+
     /// Logs in as `challenge` wants. `refused` is what the registry has just refused, so that it is not given again.
     pub async fn log_in(
         &self,
         scope: &Scope,
         challenge: Challenge,
         refused: Option<&Grant>,
+        asker: Asker,
     ) -> Result<Arc<Grant>, Fault> {
         let login = {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
@@ -186,7 +209,7 @@ impl Auth {
             };
             match pending {
                 Some(login) => login,
-                None => self.begin(&mut slots, scope, challenge, refused.is_some()),
+                None => self.begin(&mut slots, scope, challenge, refused.is_some(), asker),
             }
         };
         let outcome = login.clone().await;
@@ -208,12 +231,13 @@ impl Auth {
         scope: &Scope,
         challenge: Challenge,
         again: bool,
+        asker: Asker,
     ) -> Shared<Running> {
         if slots.len() >= SLOTS_MAX {
             slots.retain(|_, slot| matches!(slot, Slot::Pending(login) if login.upgrade().is_some()));
         }
         let (inner, asked) = (self.inner.clone(), scope.clone());
-        let login = async move { inner.log_in(&asked, challenge, again).await }.boxed().shared();
+        let login = async move { inner.log_in(&asked, challenge, again, asker).await }.boxed().shared();
         if let Some(weak) = login.downgrade() {
             slots.insert(scope.clone(), Slot::Pending(weak));
         }
@@ -230,7 +254,13 @@ struct TokenAnswer {
 }
 
 impl Inner {
-    async fn log_in(&self, scope: &Scope, challenge: Challenge, again: bool) -> Result<Arc<Grant>, Fault> {
+    async fn log_in(
+        &self,
+        scope: &Scope,
+        challenge: Challenge,
+        again: bool,
+        asker: Asker,
+    ) -> Result<Arc<Grant>, Fault> {
         let found = self
             .source
             .find(&self.host, scope.repo(), again)
@@ -246,7 +276,7 @@ impl Inner {
                 }
                 _ => {
                     let service = service.as_deref();
-                    let (token, lifetime) = self.token(scope, realm, service, found.as_ref()).await?;
+                    let (token, lifetime) = self.token(scope, realm, service, found.as_ref(), asker).await?;
                     (bearer(token.expose())?, Some(lifetime))
                 }
             },
@@ -281,11 +311,14 @@ impl Inner {
         realm: &Url,
         service: Option<&str>,
         found: Option<&Found>,
+        asker: Asker,
     ) -> Result<(Secret, Duration), Fault> {
         let service_origin = self.trusted(realm)?;
         let request = token_request(scope, realm, service, found)?;
         let mut patience = Patience::new(self.transport.deadline(), RETRIES);
-        let response = self.transport.send(request, Count::Nothing, None, ANSWER, &patience).await?;
+        let route = Route { registry: self.registry.clone(), scope: scope.clone() };
+        let errand = Errand { count: Count::Nothing, from: None, route: &route, asker };
+        let response = self.transport.send(request, errand, ANSWER, &patience).await?;
         let answer = Answer { response, origin: service_origin };
         let document =
             answer.document(TOKEN_MAX, "the token service's answer", &mut patience).await.map_err(|fault| {

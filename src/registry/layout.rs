@@ -24,6 +24,7 @@ use bytes::Bytes;
 
 pub use archive::{Archive, MEMBERS_MAX};
 pub use directory::Directory;
+pub use lock::{Draft, clean};
 pub use pack::Packer;
 
 use super::{BlobError, BlobSink, BlobSource, Failure, RawManifest, Registry, RegistryError};
@@ -133,6 +134,7 @@ impl<M: Medium> Registry for Stored<M> {
         let repo = self.repo(repo);
         self.on_disk(move |medium| {
             let mut tags: Vec<Tag> = Repository::open(medium, &repo)?.entries()?.iter().filter_map(tag_of).collect();
+            tags.retain(|tag| !tag.is_claim());
             tags.sort();
             tags.dedup();
             Ok(tags)

@@ -15,14 +15,14 @@ use reqwest::{Method, StatusCode, Url};
 use super::answer::{Answer, Document, content_length, is_html, is_json, not_a_registry};
 use super::auth::Scope;
 use super::origin::Origin;
-use super::remote::{MANIFESTS, Remote, claim};
+use super::remote::{MANIFESTS, Remote, claim, judge_tags};
 use super::request::{Question, REDIRECTS_MAX, is_redirect, too_many_redirects};
 use super::retry::{Fault, Patience};
 use super::transport::Count;
-use super::upload::{BlobSource, Upload, Uploaded};
+use super::upload::{BlobSource, Removed, Upload, Uploaded};
 use super::{Failure, RawManifest, RegistryError};
 use crate::digest::Digest;
-use crate::name::{RepoName, Selector};
+use crate::name::{RepoName, Selector, Tag};
 use crate::oci::{Descriptor, MANIFEST_MAX, Manifest};
 use body::Outgoing;
 use refusal::Written;
@@ -69,9 +69,51 @@ impl Upload for Remote {
         };
         raw.map_err(|fault| fault.about(&self.repo(repo).at(selector.clone()).to_string()))
     }
+
+    async fn tags_now(&self, repo: &RepoName, after: Option<&str>) -> Result<Vec<Tag>, RegistryError> {
+        let after = after.map(|after| format!("&last={after}")).unwrap_or_default();
+        let path = format!("{repo}/tags/list?n=1000{after}");
+        match self.list(&path, Scope::Push(repo.clone()), judge_tags).await {
+            Err(fault) if fault.failure == Failure::Absent => Ok(Vec::new()),
+            listed => listed.map_err(|fault| fault.about(&self.repo(repo).to_string())),
+        }
+    }
+
+    async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, RegistryError> {
+        if self.observed().keeps_manifests {
+            return Ok(Removed::Refused);
+        }
+        let removed = match self.delete(repo, digest).await {
+            Err(fault) if fault.failure == Failure::Denied => Removed::Refused,
+            removed => {
+                removed.map_err(|fault| fault.about(&self.repo(repo).at(Selector::Digest(*digest)).to_string()))?
+            }
+        };
+        if removed == Removed::Refused {
+            self.requester.transport.observe(&self.requester.registry, |seen| seen.keeps_manifests = true);
+        }
+        Ok(removed)
+    }
 }
 
 impl Remote {
+    async fn delete(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, Fault> {
+        let url = self.url(&format!("{repo}/manifests/{digest}"))?;
+        let mut question = Question::get(url, "application/json", Scope::Remove(repo.clone()));
+        question.method = Method::DELETE;
+        let _place = self.enter(&self.questions).await?;
+        let answer = self.document(&question, ANSWER_MAX, "the answer", &mut self.requester.patience()).await?;
+        match answer.status {
+            status if status.is_success() => {
+                answer.refuse_html()?;
+                Ok(Removed::Yes)
+            }
+            StatusCode::NOT_FOUND | StatusCode::GONE if answer.is_authoritative() => Ok(Removed::Yes),
+            status if status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED => Ok(Removed::Refused),
+            _ => Err(answer.unexpected()),
+        }
+    }
+
     /// A GET of a manifest by who writes: past every cache, and by the token that may write too.
     fn manifest_question(&self, repo: &RepoName, selector: &Selector) -> Result<Question, Fault> {
         let url = self.url(&format!("{repo}/manifests/{selector}"))?;

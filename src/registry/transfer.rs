@@ -42,7 +42,7 @@ impl From<SinkError> for End {
 /// One blob on its way.
 pub(super) struct Transfer<'a> {
     requester: &'a Requester,
-    place: Place<'a>,
+    place: Place,
     question: Question,
     size: u64,
     patience: Patience,
@@ -55,7 +55,7 @@ pub(super) struct Transfer<'a> {
 }
 
 impl<'a> Transfer<'a> {
-    pub fn new(requester: &'a Requester, place: Place<'a>, url: Url, repo: RepoName, size: u64) -> Transfer<'a> {
+    pub fn new(requester: &'a Requester, place: Place, url: Url, repo: RepoName, size: u64) -> Transfer<'a> {
         let mut question = Question::get(url, "*/*", Scope::Pull(repo));
         question.count = Count::Blob;
         let patience = requester.patience();

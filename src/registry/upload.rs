@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{RawManifest, Registry, RegistryError};
 use crate::digest::Digest;
-use crate::name::{RepoName, Selector};
+use crate::name::{RepoName, Selector, Tag};
 use crate::oci::{Descriptor, Manifest};
 
 /// Where the bytes of a blob come from. The same range may be asked for again, when an upload begins anew.
@@ -40,8 +40,8 @@ pub enum Uploaded {
 /// A host's repositories that can be written to.
 ///
 /// Contract of every back end, beside that of [`Registry`]: what can be repeated is repeated inside, within the
-/// deadline without progress. `Denied` names the credential's source. Nothing is ever removed or overwritten except
-/// what a tag stands for.
+/// deadline without progress. `Denied` names the credential's source. Nothing is ever overwritten except what a tag
+/// stands for, and nothing removed but by [`Upload::remove`].
 #[async_trait]
 pub trait Upload: Registry {
     /// Makes sure that the repository holds a blob, by sending it where it is not there.
@@ -71,4 +71,29 @@ pub trait Upload: Registry {
     async fn read_back(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
         self.manifest(repo, selector).await
     }
+
+    /// The tags behind `after` in the order of their bytes, or all; as they are at this moment, claims included. There may
+    /// be more than were asked for. None where there is no such repository.
+    async fn tags_now(&self, repo: &RepoName, after: Option<&str>) -> Result<Vec<Tag>, RegistryError>;
+
+    /// Removes a manifest with every tag that stands for it. To be called for what its writer alone can have named.
+    async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, RegistryError>;
+
+    /// Keeps all other writers of a repository away while it is held. `None` where nothing can: who writes there takes
+    /// turns by claims (see [`super::turn`]).
+    async fn hold(&self, _repo: &RepoName) -> Result<Option<Hold>, RegistryError> {
+        Ok(None)
+    }
 }
+
+/// What became of a manifest that was to be removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Removed {
+    /// It is not there any more.
+    Yes,
+    /// The registry removes nothing for this user.
+    Refused,
+}
+
+/// A lock that other processes see. It ends when it is dropped, or with the process.
+pub struct Hold(#[expect(dead_code, reason = "held, never read")] pub(super) std::os::fd::OwnedFd);

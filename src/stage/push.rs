@@ -1,9 +1,10 @@
 //! From a plan to an artifact in a repository.
 //!
-//! Order: blobs, manifests by digest, read back and compared, then the tag, then a look at what the tag stands for. Each
-//! step does nothing the second time, so a push that was cut off is taken up by pushing again. INVARIANT: a tag never
-//! stands for something incomplete, and never changes from what it stood for when it was looked at last, except where
-//! that was asked for. (Registries know no conditional put: between that look and the put lies one request.)
+//! Order: blobs, manifests by digest, read back and compared, then, in this writer's turn at the tag, a look at what it
+//! stands for, the tag, and another look. Each step does nothing the second time, so a push that was cut off is taken up
+//! by pushing again. INVARIANT: a tag never stands for something incomplete, and never changes from what it stood for
+//! when it was looked at last, except where that was asked for. (A program that takes no turns can come between that look
+//! and the put.)
 
 use std::collections::HashMap;
 use std::io;
@@ -22,12 +23,15 @@ use crate::digest::Digest;
 use crate::name::{Reference, Selector, Tag};
 use crate::oci::write::extended;
 use crate::oci::{Body, Descriptor, Manifest};
+use crate::registry::turn::{NotPut, Told, Turn};
 use crate::registry::{self, BlobSource, Upload, Uploaded};
 
 /// Blobs that are uploaded at once.
 const AT_ONCE: usize = 3;
-/// How often an index is made anew because another writer changed the tag.
+/// How often an index is made anew because a program that takes no turns changed the tag.
 const MERGES: u32 = 6;
+/// How many turns are taken that end before the tag is put.
+const TRIES: u32 = 5;
 
 /// How a push is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -70,6 +74,9 @@ pub trait Observer: Send + Sync {
 
     /// `done` of `total` bytes of blobs are there.
     fn progress(&self, done: u64, total: u64);
+
+    /// Something else has to happen first: `what` is a sentence.
+    fn waits(&self, what: &str);
 }
 
 /// Pushes `plan`.
@@ -83,7 +90,12 @@ pub async fn push(
     options: Options,
     observer: &dyn Observer,
 ) -> Result<Vec<Pushed>, StageError> {
-    let mut push = Push { plan, upload, options, observer, content: None };
+    if let Some(tag) = plan.tags.iter().find(|tag| tag.is_claim()) {
+        let rule = format!("{tag} is a name by which tofufs keeps writers apart, and no list shows it");
+        return Err(StageError::new(Failure::Invalid, &plan.repo, rule).remedy("choose another tag"));
+    }
+    let told = |what: &str| observer.waits(what);
+    let mut push = Push { plan, upload, options, observer, told: &told, content: None };
     push.check_free().await?;
     let mut pushed: Vec<Pushed> = Vec::new();
     for tag in &plan.tags {
@@ -114,6 +126,7 @@ struct Push<'a> {
     upload: &'a dyn Upload,
     options: Options,
     observer: &'a dyn Observer,
+    told: Told<'a>,
     /// Set when blobs and manifests are there.
     content: Option<Sent>,
 }
@@ -137,15 +150,35 @@ impl Push<'_> {
             return Ok(ours);
         }
         self.content().await?;
+        for _ in 0..TRIES {
+            let mut turn = self.turn(tag).await?;
+            let put = self.module_in_turn(&mut turn, tag, manifest).await;
+            turn.end().await;
+            if put? {
+                return Ok(ours);
+            }
+        }
+        Err(self.too_slow(tag))
+    }
+
+    /// False where the turn was over before the tag was put.
+    async fn module_in_turn(&self, turn: &mut Turn<'_>, tag: &Tag, manifest: &Manifest) -> Result<bool, StageError> {
+        let ours = manifest.digest;
         // Uploading may have taken hours.
         if !self.is_free(tag, ours).await? {
-            return Ok(ours);
+            return Ok(true);
         }
-        self.put_tag(tag, manifest).await?;
+        if !put_in_time(turn, manifest).await? {
+            return Ok(false);
+        }
         match self.present(tag).await? {
-            Some(now) if now == ours => Ok(ours),
+            Some(now) if now == ours => Ok(true),
             now => Err(self.lost(tag, ours, now)),
         }
+    }
+
+    async fn turn<'a>(&'a self, tag: &'a Tag) -> Result<Turn<'a>, StageError> {
+        Ok(Turn::take(self.upload, &self.plan.repo, tag, self.told).await?)
     }
 
     /// Whether the tag may be put; false if it stands for `ours` already.
@@ -158,29 +191,44 @@ impl Push<'_> {
     }
 
     async fn provider(&mut self, tag: &Tag) -> Result<Digest, StageError> {
+        let there = self.present(tag).await?;
+        if let Merged::Same(digest) = self.merged(tag, there).await? {
+            return Ok(digest);
+        }
+        self.content().await?;
+        for _ in 0..TRIES {
+            let mut turn = self.turn(tag).await?;
+            let put = self.provider_in_turn(&mut turn, tag).await;
+            turn.end().await;
+            if let Some(digest) = put? {
+                return Ok(digest);
+            }
+        }
+        Err(self.too_slow(tag))
+    }
+
+    /// None where the turn was over before the tag was put.
+    async fn provider_in_turn(&self, turn: &mut Turn<'_>, tag: &Tag) -> Result<Option<Digest>, StageError> {
         let mut before = self.present(tag).await?;
         let mut ours = None;
         for _ in 0..MERGES {
-            let there = match before {
-                Some(digest) => Some(self.manifest(digest).await?),
-                None => None,
-            };
-            let merged = match self.merge(tag, there.as_ref()).await? {
-                Merged::Same(digest) => return Ok(digest),
+            let merged = match self.merged(tag, before).await? {
+                Merged::Same(digest) => return Ok(Some(digest)),
                 Merged::New(manifest) => manifest,
             };
             ours = Some(merged.digest);
-            self.content().await?;
             self.put_by_digest(&merged).await?;
             let now = self.present(tag).await?;
             if now != before {
                 before = now;
                 continue;
             }
-            self.put_tag(tag, &merged).await?;
+            if !put_in_time(turn, &merged).await? {
+                return Ok(None);
+            }
             before = self.present(tag).await?;
             if before == Some(merged.digest) {
-                return Ok(merged.digest);
+                return Ok(before);
             }
             if before.is_none() {
                 break;
@@ -188,6 +236,14 @@ impl Push<'_> {
         }
         let ours = ours.unwrap_or_else(|| Digest::of(b""));
         Err(self.lost(tag, ours, before))
+    }
+
+    async fn merged(&self, tag: &Tag, there: Option<Digest>) -> Result<Merged, StageError> {
+        let there = match there {
+            Some(digest) => Some(self.manifest(digest).await?),
+            None => None,
+        };
+        self.merge(tag, there.as_ref()).await
     }
 
     /// The index that holds what is there and what is planned.
@@ -313,10 +369,6 @@ impl Push<'_> {
         Err(StageError::new(Failure::Integrity, self.plan.repo.at(selector), rule))
     }
 
-    async fn put_tag(&self, tag: &Tag, manifest: &Manifest) -> Result<(), StageError> {
-        Ok(self.upload.put_manifest(&self.plan.repo.name, &Selector::Tag(tag.clone()), manifest).await?)
-    }
-
     async fn present(&self, tag: &Tag) -> Result<Option<Digest>, StageError> {
         match self.upload.present(&self.plan.repo.name, &Selector::Tag(tag.clone())).await {
             // A repository that is made by its first push.
@@ -346,6 +398,11 @@ impl Push<'_> {
         StageError::new(Failure::Exists, self.reference(tag), rule).remedy(OVERWRITE)
     }
 
+    fn too_slow(&self, tag: &Tag) -> StageError {
+        let rule = format!("the registry answered too slowly, {TRIES} times, to change the tag before others might");
+        StageError::new(Failure::TimedOut, self.reference(tag), rule).remedy("push again")
+    }
+
     /// The tag does not stand for what was put under it.
     fn lost(&self, tag: &Tag, ours: Digest, now: Option<Digest>) -> StageError {
         match now {
@@ -360,6 +417,15 @@ impl Push<'_> {
                 StageError::new(Failure::Integrity, self.reference(tag), rule)
             }
         }
+    }
+}
+
+/// Puts the tag; false where the turn was over before.
+async fn put_in_time(turn: &mut Turn<'_>, manifest: &Manifest) -> Result<bool, StageError> {
+    match turn.put(manifest).await {
+        Ok(()) => Ok(true),
+        Err(NotPut::TooLate) => Ok(false),
+        Err(NotPut::Failed(e)) => Err(e.into()),
     }
 }
 

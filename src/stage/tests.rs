@@ -5,6 +5,7 @@ mod inputs;
 mod memory;
 mod providers;
 mod races;
+mod turns;
 
 use std::fs;
 use std::io::{Cursor, Write};

@@ -164,13 +164,24 @@ fn lookup_provider<K: Offered>(provider: ProviderAddr, known: &K) -> Step<Entry,
     if !known.mapping().matches(&provider) {
         return Step::Absent;
     }
-    if known.declared().contains(&provider) || known.looked_up().contains(&provider) {
+    if known.declared().contains(&provider) || known.looked_up().contains(&provider) || is_listed(&provider, known) {
         return Step::Edge(Entry::Dir(Dir::Provider(provider)));
     }
     sources(&provider, known).and_then(|sources| match sources.is_empty() {
         true => Step::Absent,
         false => Step::Edge(Entry::Dir(Dir::Provider(provider.clone()))),
     })
+}
+
+/// Whether a catalog has a repository of the provider. So a listing shows it, and what is listed is there, whatever its
+/// repository answers: a name that fails would fail the whole walk of a client.
+fn is_listed<K: Offered>(provider: &ProviderAddr, known: &K) -> bool {
+    let repos = known.repos(provider).unwrap_or_default();
+    let is_in = |repo: &Repo| match known.catalog(&repo.host) {
+        Fact::Is(names) => names.binary_search(&repo.name).is_ok(),
+        _ => false,
+    };
+    repos.iter().any(is_in)
 }
 
 /// The entries of a directory above the providers.

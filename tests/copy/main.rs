@@ -36,7 +36,7 @@ impl Bed {
     }
 
     fn copy<S: AsRef<OsStr>>(&self, words: &[S]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tofufs"));
+        let mut command = Command::new(crate::support::world::program());
         command.arg("copy").args(self.plain.iter().flat_map(|host| ["--plain-http", host])).args(words);
         command.current_dir(self.dir.path()).stdin(Stdio::null()).env_clear();
         command.env("HOME", self.path("home")).env("REGISTRY_AUTH_FILE", self.path("auth/config.json"));
@@ -276,4 +276,9 @@ fn what_makes_no_sense_is_wrong_usage() {
     }
     bed.refused(&["a.example/b:1", "a.example/c:1", "--offline"], 1, &[]);
     assert!(!Path::new("/x").exists());
+}
+
+#[test]
+fn an_ordinary_user_can_do_the_same() {
+    support::world::again_as_ordinary(&["an_archive_between", "one_artifact_is_copied"]);
 }

@@ -59,8 +59,11 @@ fn every_wait_for_a_registry_ends_and_says_why() {
     let fresh = format!("{}/fresh:1.0.0", server.host());
     server.rule(|_| true, broken(503));
     let spelled = bed.mount.join(&fresh);
-    let left_alone = support::wait_until(HANGS, || errno_of(fs::metadata(&spelled).err()) == Some(Errno::HOSTUNREACH));
-    assert!(left_alone, "the breaker opens");
+    let left_alone = || {
+        assert_eq!(errno_of(fs::metadata(&spelled).err()), Some(Errno::TIMEDOUT));
+        bed.mount.log().contains("left alone")
+    };
+    assert!(support::wait_until(HANGS, left_alone), "the breaker opens");
     let before = server.requests().len();
     bed.reported(&fresh, &["left alone"]);
     assert_eq!(server.requests().len(), before);
@@ -219,8 +222,11 @@ fn a_refresh_ends_the_time_for_which_a_registry_is_left_alone() {
     let reference = format!("{}/net:1.0.0", server.host());
     server.rule(|_| true, broken(503));
     let spelled = bed.mount.join(&reference);
-    let left_alone = support::wait_until(HANGS, || errno_of(fs::metadata(&spelled).err()) == Some(Errno::HOSTUNREACH));
-    assert!(left_alone, "the breaker opens");
+    let left_alone = || {
+        assert_eq!(errno_of(fs::metadata(&spelled).err()), Some(Errno::TIMEDOUT));
+        bed.mount.log().contains("left alone")
+    };
+    assert!(support::wait_until(HANGS, left_alone), "the breaker opens");
     server.behave();
     let asked = server.requests().len();
     bed.refresh("");

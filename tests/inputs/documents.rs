@@ -165,7 +165,7 @@ resource "x_y" "z" { provider = x.a }
         if let Ok(mut lock) = LockFile::parse(text) {
             let known: Vec<_> = lock.locks().map(|(address, lock)| (address.clone(), lock.clone())).collect();
             for (address, known) in known {
-                lock.set(&address, &known).expect("what was read can be written");
+                lock.set(&[(address.clone(), known.clone())].into()).expect("what was read can be written");
             }
             LockFile::parse(lock.text()).expect("what was written can be read");
         }

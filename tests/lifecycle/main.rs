@@ -3,10 +3,12 @@
 //! Each test has a store without repositories as its source, and a watchdog that takes the mount out of sight. All of
 //! them hold for root and for an ordinary user, who mounts through `fusermount3`: see [`users`].
 
+mod copies;
 mod logs;
+#[path = "../support/mod.rs"]
+mod support;
 mod users;
 mod words;
-mod world;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -21,6 +23,7 @@ use std::time::{Duration, Instant};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit, test_kill_process};
 use serde_json::Value;
+use support::world;
 use tofufs::fuse::session::{Manner, mountinfo, unmount};
 
 /// No test waits longer for anything.

@@ -54,7 +54,7 @@ impl Bed {
     }
 
     fn run(&self, words: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tofufs"));
+        let mut command = Command::new(crate::support::world::program());
         command.current_dir(self.dir.path()).env_clear().env("HOME", self.path("home")).arg("bundle").args(words);
         if !words.contains(&"verify") {
             let from = format!("oci:{}", self.path("registry").display());
@@ -160,7 +160,7 @@ fn a_bundle_of_a_registry_holds_its_releases_under_the_registrys_name() {
     registry.push("acme/providers/hello").artifact("0.1.0", &provider());
     let host = registry.host();
     let bed = Bed { dir: tempfile::tempdir().unwrap() };
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tofufs"));
+    let mut command = Command::new(crate::support::world::program());
     command.current_dir(bed.dir.path()).env("HOME", bed.path("home")).arg("bundle");
     command.args([
         "--plain-http",

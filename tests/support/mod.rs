@@ -13,6 +13,7 @@ pub mod peers;
 pub mod push;
 pub mod tls;
 pub mod token_server;
+pub mod world;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -42,14 +43,6 @@ pub fn oras_python() -> Option<PathBuf> {
 pub fn skip(reason: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     eprintln!("skipped: {test}: {reason}");
-}
-
-/// How writing is refused to what has no write bits: root is let past those and meets tofufs, which says EROFS.
-pub fn unwritable() -> rustix::io::Errno {
-    match rustix::process::geteuid().is_root() {
-        true => rustix::io::Errno::ROFS,
-        false => rustix::io::Errno::ACCESS,
-    }
 }
 
 /// Waits until `done`, at most `limit`; whether it came to that.

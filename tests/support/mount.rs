@@ -132,7 +132,7 @@ impl Mount {
     /// The program with a subcommand, in the environment of the mount.
     pub fn command(&self, subcommand: &str) -> Command {
         let base = self.base();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tofufs"));
+        let mut command = Command::new(super::world::program());
         command
             .arg(subcommand)
             .env_clear()

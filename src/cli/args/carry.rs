@@ -107,7 +107,8 @@ pub struct LockArgs {
     #[command(flatten)]
     pub reading: ReadingArgs,
 
-    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs]
+    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs;
+    /// of root /var/cache/tofufs]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
     pub cache_dir: Option<PathBuf>,
 }
@@ -115,7 +116,8 @@ pub struct LockArgs {
 /// What something is needed for.
 #[derive(Args, Debug)]
 pub struct NeedsArgs {
-    /// Releases: HOST/NAME:TAG, HOST/NAME@DIGEST, or HOST/NAME:1.* for all tags of that form
+    /// Releases: HOST/NAME:TAG, HOST/NAME@DIGEST, OpenTofu's oci://HOST/NAME?tag=TAG, or HOST/NAME:1.* for all tags of
+    /// that form
     #[arg(value_name = "REFERENCE")]
     pub reference: Vec<Pattern>,
 
@@ -159,7 +161,8 @@ pub struct PullArgs {
     #[command(flatten)]
     pub reading: ReadingArgs,
 
-    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs]
+    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs;
+    /// of root /var/cache/tofufs]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
     pub cache_dir: Option<PathBuf>,
 }
@@ -208,7 +211,8 @@ pub struct BundleArgs {
     #[command(flatten)]
     pub reading: ReadingArgs,
 
-    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs]
+    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs;
+    /// of root /var/cache/tofufs]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
     pub cache_dir: Option<PathBuf>,
 }

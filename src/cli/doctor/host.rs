@@ -13,14 +13,14 @@ use rustix::thread::CapabilitySet;
 use url::Url;
 
 use super::Finding;
-use crate::cli::access::configuration;
+use crate::cli::access::RegistryAccess;
 use crate::cli::args::StorageArgs;
 use crate::cli::mapping;
 use crate::cli::mounts;
 use crate::cli::output::CommandError;
 use crate::cli::quantity::Size;
-use crate::cli::settings::{Environment, Network};
-use crate::cli::tofurc::{self, InstallationLocation, Tofurc};
+use crate::cli::settings::Environment;
+use crate::cli::tofurc::{InstallationLocation, Tofurc};
 use crate::fuse::session::{STUCK, mountinfo, within};
 use crate::registry::transport::Authorities;
 use crate::store::{Options, Store};
@@ -69,7 +69,7 @@ impl Surroundings {
     pub fn of_process(
         storage: &StorageArgs,
         environment: &Environment,
-        network: &Network,
+        access: &RegistryAccess,
     ) -> Result<Surroundings, CommandError> {
         let made = std::env::current_exe().and_then(fs::metadata).and_then(|file| file.modified());
         let set = |name: &&'static str| std::env::var_os(name).filter(|value| !value.is_empty()).map(|v| (*name, v));
@@ -91,7 +91,7 @@ impl Surroundings {
             made: made.ok(),
             authorities: Authorities::of_system(),
             variables: AUTHORITIES.iter().chain(&PROXIES).chain(&[PLUGIN_CACHE]).filter_map(set).collect(),
-            configuration: configuration(network, &tofurc::Environment::of_process()).map_err(|e| e.to_string()),
+            configuration: access.tofurc().cloned().map_err(|e| e.to_string()),
         })
     }
 
@@ -288,6 +288,8 @@ impl Surroundings {
         let files: Vec<String> = tofurc.files.iter().map(|file| file.display().to_string()).collect();
         let found = if files.is_empty() { "there is no CLI configuration".to_owned() } else { files.join(", ") };
         let warnings = tofurc.warnings.iter().map(|warning| Finding::note("configuration", warning));
+        let misplaced = tofurc.misplaced.iter().map(|warning| Finding::problem("configuration", warning));
+        let warnings = warnings.chain(misplaced);
         [Finding::ok("configuration", found)]
             .into_iter()
             .chain(warnings)

@@ -209,6 +209,8 @@ fn what_is_looked_at_is_a_registry_a_repository_or_a_release() {
     ] {
         assert_eq!(Subject::parse(text).unwrap().to_string(), text);
     }
+    assert_eq!(Subject::parse("oci://ghcr.io/acme/net?tag=1.2.0").unwrap().to_string(), "ghcr.io/acme/net:1.2.0");
+    assert_eq!(Subject::parse("oci://ghcr.io/acme/net").unwrap().to_string(), "ghcr.io/acme/net");
     for text in
         ["", "ghcr", "oci:/srv/store", "https://ghcr.io", "ghcr.io/UPPER", "ghcr.io/acme/net:", "ghcr.io/a@sha256:x"]
     {

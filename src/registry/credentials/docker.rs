@@ -3,8 +3,6 @@
 //! Nothing here prints the content of a file: errors name lines and keys only.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::File;
-use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +13,7 @@ use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
 use super::{Credential, Secret};
+use crate::input;
 
 /// The largest file that is read, in bytes.
 const FILE_MAX: u64 = 4 << 20;
@@ -211,17 +210,15 @@ impl DockerStore {
 impl Seen {
     /// One file, `None` if there is none; the error is why it cannot be read.
     fn file(&mut self, path: &Path, warnings: &mut Vec<String>) -> Result<Option<Parsed>, String> {
-        let absent = |e: &std::io::Error| e.kind() == std::io::ErrorKind::NotFound;
-        // stat before open: opening a FIFO would wait for its writer
-        let meta = match std::fs::metadata(path) {
-            Ok(meta) if meta.is_file() => meta,
-            Ok(_) => return Err("it is not a regular file".to_owned()),
-            Err(e) if absent(&e) => {
+        let file = match input::open(path) {
+            Ok(file) => file,
+            Err(e) if e.is_absence() => {
                 self.parsed.remove(path);
                 return Ok(None);
             }
             Err(e) => return Err(e.to_string()),
         };
+        let meta = file.metadata().map_err(|e| e.to_string())?;
         let stamp =
             (meta.ctime(), meta.ctime_nsec(), meta.mtime(), meta.mtime_nsec(), meta.size(), meta.ino(), meta.dev());
         if meta.mode() & 0o077 != 0 && self.open_to_others.insert(path.to_owned()) {
@@ -236,16 +233,8 @@ impl Seen {
         {
             return Ok(Some(parsed.clone()));
         }
-        let mut bytes = Zeroizing::new(Vec::with_capacity(meta.size().min(FILE_MAX) as usize + 1));
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(e) if absent(&e) => return Ok(None),
-            Err(e) => return Err(e.to_string()),
-        };
-        file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
-        if bytes.len() as u64 > FILE_MAX {
-            return Err(format!("it is larger than {FILE_MAX} bytes"));
-        }
+        let mut bytes = Zeroizing::new(Vec::new());
+        input::append_from(file, FILE_MAX, &mut bytes).map_err(|e| e.to_string())?;
         let parsed = Arc::new(DockerFile::parse(&bytes));
         self.parsed.insert(path.to_owned(), (stamp, parsed.clone()));
         Ok(Some(parsed))

@@ -351,19 +351,50 @@ async fn a_helper_runs_once_until_its_answer_is_refused() {
     let (a, b) = tokio::join!(credentials.find(&at, None, false), credentials.find(&at, Some(&below), false));
     assert!(a.unwrap().is_some() && b.unwrap().is_some());
     assert_eq!(place.runs(), 1);
-    assert!(credentials.find(&at, None, true).await.unwrap().is_some());
-    assert_eq!(place.runs(), 2);
+    for again in [true, true, false, true] {
+        assert!(credentials.find(&at, None, again).await.unwrap().is_some());
+        assert_eq!(place.runs(), 2, "what is refused time and again does not run time and again");
+    }
     assert!(credentials.find(&host("other.io"), None, false).await.unwrap().is_some());
     assert_eq!(place.runs(), 3);
+    credentials.forget();
+    assert!(credentials.find(&at, None, false).await.unwrap().is_some());
+    assert_eq!(place.runs(), 4);
 }
 
+/// Each component of a path asks for a login: one that hangs costs its time limit once.
 #[tokio::test]
-async fn a_helpers_failure_is_not_remembered() {
+async fn a_helper_that_fails_or_hangs_is_run_once_until_the_user_says_so() {
+    for script in ["exit 1", "exec sleep 1000", "echo canary"] {
+        let place = Place::new();
+        let dir = place.0.path().display().to_string();
+        let mut config = place.config();
+        config.default_program = Some(place.program("h", &format!("echo x >> {dir}/runs; {script}")));
+        config.program_limit = Some(Duration::from_millis(500));
+        let credentials = Credentials::new(config);
+        for again in [false, false, true, false] {
+            let error = credentials.find(&host("r.io"), None, again).await.unwrap_err().to_string();
+            assert!(error.contains("tofufs refresh"), "{error}");
+        }
+        assert_eq!(place.runs(), 1, "{script}");
+        place.program("h", KNOWS);
+        credentials.forget();
+        assert_eq!(user(&credentials, "r.io", "x").await.unwrap(), "helped");
+    }
+}
+
+/// As helpers do that start an agent.
+#[tokio::test]
+async fn a_helper_that_has_answered_is_not_waited_for_because_of_what_it_left_behind() {
     let place = Place::new();
-    let credentials = place.with_program(place.program("h", "exit 1"));
-    assert!(credentials.find(&host("r.io"), None, false).await.is_err());
-    place.program("h", KNOWS);
-    assert_eq!(user(&credentials, "r.io", "x").await.unwrap(), "helped");
+    let left = place.0.path().join("left");
+    let mut config = place.config();
+    config.default_program = Some(place.program("h", &format!("sleep 1000 & echo $! > {}; {KNOWS}", left.display())));
+    let credentials = Credentials::new(config);
+    assert_eq!(user(&credentials, "r.io", "x").await.as_deref(), Some("helped"));
+    let below: i32 = std::fs::read_to_string(left).unwrap().trim().parse().unwrap();
+    let below = rustix::process::Pid::from_raw(below).unwrap();
+    rustix::process::kill_process(below, rustix::process::Signal::KILL).expect("it runs as before");
 }
 
 // L13

@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -42,6 +43,10 @@ impl Registry for Mirrored {
 
     async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
         self.origin.catalog().await
+    }
+
+    fn last_moved(&self, repo: Option<&RepoName>) -> Option<Instant> {
+        self.origin.last_moved(repo)
     }
 
     async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {

@@ -9,22 +9,26 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    AtFlags, Dir, FlockOperation, Mode, OFlags, ResolveFlags, flock, fstat, fsync, openat2, renameat, statat, unlinkat,
+    AtFlags, Dir, FlockOperation, Mode, OFlags, ResolveFlags, fchmod, flock, fstat, fsync, openat2, renameat, statat,
+    unlinkat,
 };
 use rustix::io::Errno;
 
 /// The directory in a layout that is no part of the image layout.
 pub(super) const OWN: &str = ".tofufs";
-const LOCK: &str = "lock";
+/// The lock of who changes `index.json`, for a moment.
+pub(super) const INDEX_LOCK: &str = "lock";
+/// The lock of who decides what a tag is to stand for, from its look at the tag until it has put it.
+pub(super) const TURN: &str = "turn";
 const DRAFT: &str = ".part";
 /// How often a lock is tried for.
 const POLL: Duration = Duration::from_millis(10);
 /// How often a new file is made that vanishes before it is locked.
 const TRIES: usize = 16;
 
-/// Whether this process may change `index.json`, as long as the value lives.
+/// What one process holds at a time, as long as the value lives.
 pub(super) struct Lock {
-    _file: OwnedFd,
+    file: OwnedFd,
 }
 
 /// Why a lock was not taken.
@@ -36,14 +40,14 @@ pub(super) enum NotLocked {
 }
 
 impl Lock {
-    /// Takes the lock of the layout whose own directory is `own`, within `deadline`.
-    pub(super) fn take(own: impl AsFd, deadline: Duration) -> Result<Lock, NotLocked> {
+    /// Takes the lock `name` of the layout whose own directory is `own`, within `deadline`.
+    pub(super) fn take(own: impl AsFd, name: &str, deadline: Duration) -> Result<Lock, NotLocked> {
         let end = Instant::now() + deadline;
         loop {
-            let file = open_lock(&own).map_err(NotLocked::Failed)?;
+            let file = open_lock(&own, name).map_err(NotLocked::Failed)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 // The name stands for another file if somebody cleaned up meanwhile.
-                Ok(()) if is_named(&own, LOCK, &file) => return Ok(Lock { _file: file }),
+                Ok(()) if is_named(&own, name, &file) => return Ok(Lock { file }),
                 Ok(()) | Err(Errno::INTR) => {}
                 Err(Errno::WOULDBLOCK) => sleep(POLL),
                 Err(e) => return Err(NotLocked::Failed(e)),
@@ -53,12 +57,17 @@ impl Lock {
             }
         }
     }
+
+    /// The open file, which is locked until it is closed.
+    pub(super) fn into_file(self) -> OwnedFd {
+        self.file
+    }
 }
 
 /// Opens the lock file. Network file systems lock what can be written only, local ones anything.
-fn open_lock(own: impl AsFd) -> Result<OwnedFd, Errno> {
-    match create_below(&own, LOCK, OFlags::RDWR) {
-        Err(Errno::ACCESS) => create_below(&own, LOCK, OFlags::RDONLY),
+fn open_lock(own: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
+    match create_below(&own, name, OFlags::RDWR) {
+        Err(Errno::ACCESS) => create_below(&own, name, OFlags::RDONLY),
         outcome => outcome,
     }
 }
@@ -78,7 +87,7 @@ fn is_named(dir: impl AsFd, name: &str, file: impl AsFd) -> bool {
 }
 
 /// A file that is being written. Removed when dropped, unless it was published.
-pub(super) struct Draft {
+pub struct Draft {
     own: OwnedFd,
     name: String,
     file: OwnedFd,
@@ -87,7 +96,7 @@ pub(super) struct Draft {
 
 impl Draft {
     /// A new file in the directory `own`, whose name begins with `prefix`.
-    pub(super) fn new(own: OwnedFd, prefix: &str) -> Result<Draft, Errno> {
+    pub fn new(own: OwnedFd, prefix: &str) -> Result<Draft, Errno> {
         for _ in 0..TRIES {
             let name = format!("{prefix}{:032x}{DRAFT}", fastrand::u128(..));
             let file = create_below(&own, &name, OFlags::WRONLY | OFlags::EXCL)?;
@@ -105,7 +114,13 @@ impl Draft {
         self.written
     }
 
-    pub(super) fn write(&mut self, mut bytes: &[u8]) -> Result<(), Errno> {
+    /// Its permissions, where they are not those of every new file.
+    pub fn set_mode(&self, mode: Mode) -> Result<(), Errno> {
+        fchmod(&self.file, mode)
+    }
+
+    /// Writes behind what was written.
+    pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), Errno> {
         while !bytes.is_empty() {
             match rustix::io::pwrite(&self.file, bytes, self.written) {
                 Ok(0) => return Err(Errno::NOSPC),
@@ -121,7 +136,7 @@ impl Draft {
     }
 
     /// Gives the file its name, over one that may be there. Both outlive a power loss when this returns.
-    pub(super) fn publish(self, dir: impl AsFd, name: &str) -> Result<(), Errno> {
+    pub fn publish(self, dir: impl AsFd, name: &str) -> Result<(), Errno> {
         fsync(&self.file)?;
         renameat(&self.own, &self.name, &dir, name)?;
         sync_directory(dir)
@@ -136,7 +151,7 @@ impl Drop for Draft {
 }
 
 /// Removes what processes that are gone left in `own` under names that begin with `prefix`.
-pub(super) fn clean(own: impl AsFd, prefix: &str) {
+pub fn clean(own: impl AsFd, prefix: &str) {
     let Ok(entries) = Dir::read_from(&own) else { return };
     for entry in entries.flatten() {
         let Ok(name) = entry.file_name().to_str() else { continue };

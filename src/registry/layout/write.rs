@@ -17,14 +17,14 @@ use rustix::fs::{Mode, OFlags, fdatasync, mkdirat};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
-use super::super::{BlobSource, Failure, RegistryError, Upload, Uploaded};
+use super::super::{BlobSource, Failure, Hold, Registry, RegistryError, Removed, Upload, Uploaded};
 use super::directory::{Directory, is_layout, open_below};
-use super::lock::{Draft, Lock, NotLocked, OWN, clean, sync_directory};
+use super::lock::{Draft, INDEX_LOCK, Lock, NotLocked, OWN, TURN, clean, sync_directory};
 use super::medium::Medium;
 use super::repository::Repository;
 use super::{Layout, PIECE};
 use crate::digest::{Digest, Hasher};
-use crate::name::{Repo, RepoName, Selector};
+use crate::name::{Repo, RepoName, Selector, Tag};
 use crate::oci::layout::{BLOBS, INDEX_FILE, LAYOUT_DOCUMENT, LAYOUT_FILE, Part, check_version, with_manifest};
 use crate::oci::{Body, Descriptor, Manifest};
 
@@ -96,6 +96,26 @@ impl Upload for Layout {
             (Err(e), Selector::Digest(_)) if e.failure == Failure::Integrity => Ok(None),
             (Err(e), _) => Err(e),
         }
+    }
+
+    async fn tags_now(&self, repo: &RepoName, _: Option<&str>) -> Result<Vec<Tag>, RegistryError> {
+        match self.tags(repo).await {
+            Err(e) if e.failure == Failure::Absent => Ok(Vec::new()),
+            tags => tags,
+        }
+    }
+
+    async fn remove(&self, _: &RepoName, _: &Digest) -> Result<Removed, RegistryError> {
+        Ok(Removed::Refused)
+    }
+
+    async fn hold(&self, repo: &RepoName) -> Result<Option<Hold>, RegistryError> {
+        let (repo, deadline) = (self.repo(repo), self.deadline);
+        let lock = self.on_disk(move |store| {
+            let writer = Writer::open(store, &repo)?;
+            writer.lock(&writer.own()?, TURN, &repo, deadline)
+        });
+        Ok(Some(Hold(lock.await?.into_file())))
     }
 }
 
@@ -243,21 +263,31 @@ impl<'a> Writer<'a> {
         }
         self.check_layers(&subject, manifest)?;
         let own = self.own()?;
-        let _lock = Lock::take(&own, deadline).map_err(|e| match e {
-            NotLocked::Failed(e) => self.failed(e),
-            NotLocked::TimedOut => {
-                let rule = format!(
-                    "another process holds the lock {}/{OWN}/lock in the store {} for more than {deadline:?}",
-                    self.repo,
-                    self.store.name()
-                );
-                RegistryError::new(Failure::TimedOut, &subject, rule)
-                    .remedy("wait until it has ended, or end it: the lock goes with its process")
-            }
-        })?;
+        let _lock = self.lock(&own, INDEX_LOCK, &subject, deadline)?;
         clean(&own, "");
         self.put_blob(&digest, &manifest.raw)?;
         self.put_documents(manifest, digest, tag)
+    }
+
+    fn lock(
+        &self,
+        own: &OwnedFd,
+        name: &str,
+        subject: impl std::fmt::Display,
+        deadline: Duration,
+    ) -> Result<Lock, RegistryError> {
+        Lock::take(own, name, deadline).map_err(|e| match e {
+            NotLocked::Failed(e) => self.failed(e),
+            NotLocked::TimedOut => {
+                let rule = format!(
+                    "another process holds the lock {}/{OWN}/{name} in the store {} for more than {deadline:?}",
+                    self.repo,
+                    self.store.name()
+                );
+                RegistryError::new(Failure::TimedOut, subject, rule)
+                    .remedy("wait until it has ended, or end it: the lock goes with its process")
+            }
+        })
     }
 
     /// What an image names has to be there. An index may name more than the store holds.

@@ -10,7 +10,7 @@ use crate::digest::Digest;
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::{Descriptor, Manifest};
 use crate::registry::{
-    BlobError, BlobSink, BlobSource, Failure, RawManifest, Registry, RegistryError, Upload, Uploaded,
+    BlobError, BlobSink, BlobSource, Failure, RawManifest, Registry, RegistryError, Removed, Upload, Uploaded,
 };
 
 /// Called before each call is carried out, with the call's name.
@@ -21,12 +21,20 @@ pub struct Memory {
     pub blobs: Mutex<HashMap<(RepoName, Digest), Vec<u8>>>,
     pub manifests: Mutex<HashMap<(RepoName, Digest), Vec<u8>>>,
     pub tags: Mutex<HashMap<(RepoName, Tag), Digest>>,
-    /// Calls in their order: `blob sent|there`, `manifest`, `tag`, `read`, `present`.
+    /// Calls in their order: `blob sent|there`, `manifest`, `tag`, `read`, `present`; `claim`, `list`, `look at claim`,
+    /// `remove`.
     pub calls: Mutex<Vec<String>>,
+    /// Whether nothing can be removed.
+    pub keeps: bool,
     before: Mutex<Option<Before>>,
 }
 
 impl Memory {
+    /// One that removes nothing, or one that does.
+    pub fn that_keeps(keeps: bool) -> Memory {
+        Memory { keeps, ..Memory::default() }
+    }
+
     /// From now on `before` is called ahead of each call.
     pub fn before(&self, before: impl FnMut(&Memory, &str) -> Result<(), RegistryError> + Send + 'static) {
         *self.before.lock().unwrap() = Some(Box::new(before));
@@ -95,10 +103,15 @@ impl Registry for Memory {
     }
 
     async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
-        self.call("read").await?;
-        self.note("read");
-        let Selector::Digest(digest) = selector else { return Err(failure(Failure::Unsupported)) };
-        let bytes = self.manifests.lock().unwrap().get(&(repo.clone(), *digest)).cloned();
+        let call = if matches!(selector, Selector::Tag(_)) { "look at claim" } else { "read" };
+        self.call(call).await?;
+        self.note(call);
+        let digest = match selector {
+            Selector::Digest(digest) => Some(*digest),
+            Selector::Tag(tag) => self.tags.lock().unwrap().get(&(repo.clone(), tag.clone())).copied(),
+        };
+        let digest = digest.ok_or_else(|| failure(Failure::Absent))?;
+        let bytes = self.manifests.lock().unwrap().get(&(repo.clone(), digest)).cloned();
         let bytes = bytes.ok_or_else(|| failure(Failure::Absent))?;
         Ok(RawManifest { bytes: bytes.into(), content_type: None, claimed: None })
     }
@@ -144,7 +157,11 @@ impl Upload for Memory {
         selector: &Selector,
         manifest: &Manifest,
     ) -> Result<(), RegistryError> {
-        let call = if matches!(selector, Selector::Tag(_)) { "tag" } else { "manifest" };
+        let call = match selector {
+            Selector::Tag(tag) if tag.is_claim() => "claim",
+            Selector::Tag(_) => "tag",
+            Selector::Digest(_) => "manifest",
+        };
         self.call(call).await?;
         let named = match &manifest.body {
             crate::oci::Body::Image(layers) => {
@@ -170,5 +187,24 @@ impl Upload for Memory {
             Selector::Tag(tag) => Ok(self.tags.lock().unwrap().get(&(repo.clone(), tag.clone())).copied()),
             Selector::Digest(_) => Err(failure(Failure::Unsupported)),
         }
+    }
+
+    async fn tags_now(&self, repo: &RepoName, after: Option<&str>) -> Result<Vec<Tag>, RegistryError> {
+        self.call("list").await?;
+        self.note("list");
+        let tags = self.tags.lock().unwrap();
+        let all = tags.keys().filter(|(of, tag)| of == repo && tag.as_str() > after.unwrap_or_default());
+        Ok(all.map(|(_, tag)| tag.clone()).collect())
+    }
+
+    async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, RegistryError> {
+        self.call("remove").await?;
+        self.note("remove");
+        if self.keeps {
+            return Ok(Removed::Refused);
+        }
+        self.tags.lock().unwrap().retain(|(of, _), stands| of != repo || stands != digest);
+        self.manifests.lock().unwrap().remove(&(repo.clone(), *digest));
+        Ok(Removed::Yes)
     }
 }

@@ -70,6 +70,10 @@ impl Known for Table {
         Fact::Unknown
     }
 
+    fn is_confirmed(&self, _: &Need) -> bool {
+        true
+    }
+
     fn was_bound(&self, _: &Repo, _: &Tag) -> bool {
         false
     }
