@@ -189,7 +189,7 @@ impl<S: Sink> Pen<S> {
     }
 
     fn say_what_was_left_out(&mut self, is_the_end: bool) {
-        for LeftOut { count, first, .. } in self.budget.to_be_said(Instant::now(), is_the_end) {
+        for LeftOut { count, first, .. } in self.budget.take_due(Instant::now(), is_the_end) {
             let example = message_of(&first, self.format);
             self.remark(&format!(
                 "{count} lines were left out of the log, since there were too many such as: {example}"

@@ -114,7 +114,7 @@ fn a_reader_cannot_fill_the_log_and_what_it_leaves_out_is_counted_and_said() {
     let log = mount.log();
     let said: Vec<_> = log.lines().filter(|line| line.contains("lines were left out of the log")).collect();
     let count = |line: &&str| line.split("WARN ").nth(1)?.split(' ').next()?.parse::<u64>().ok();
-    assert!(said.iter().map(|line| count(&line).unwrap_or_else(|| panic!("{line}"))).sum::<u64>() > 0, "{log}");
+    assert!(said.iter().map(|line| count(line).unwrap_or_else(|| panic!("{line}"))).sum::<u64>() > 0, "{log}");
     assert!(said[0].contains("it is no zip archive"), "{}", said[0]);
     // What else is to be said had room.
     assert!(log.contains("the mount has ended"), "{:?}", log.lines().last());

@@ -86,7 +86,7 @@ impl Budget {
     }
 
     /// What was left out and is to be said now: all of it where the log ends, else what is old enough.
-    pub(super) fn to_be_said(&mut self, now: Instant, is_the_end: bool) -> Vec<LeftOut> {
+    pub(super) fn take_due(&mut self, now: Instant, is_the_end: bool) -> Vec<LeftOut> {
         let due = |left_out: &mut LeftOut| is_the_end || now >= left_out.since + SAID_AFTER;
         self.kinds.values_mut().filter_map(|kind| kind.left_out.take_if(due)).collect()
     }
@@ -163,10 +163,10 @@ mod tests {
         for line in [b"one", b"two"] {
             assert!(!budget.allows(kinds[0].clone(), line, start));
         }
-        assert!(budget.owes() && budget.to_be_said(start, false).is_empty());
-        let said = budget.to_be_said(start + SAID_AFTER, false);
+        assert!(budget.owes() && budget.take_due(start, false).is_empty());
+        let said = budget.take_due(start + SAID_AFTER, false);
         assert_eq!(said, [LeftOut { count: 2, first: b"one".to_vec(), since: start }]);
-        assert!(!budget.owes() && budget.to_be_said(start + SAID_AFTER, true).is_empty());
+        assert!(!budget.owes() && budget.take_due(start + SAID_AFTER, true).is_empty());
         assert!(budget.allows(kinds[0].clone(), b"three", start + SAID_AFTER));
     }
 
@@ -176,6 +176,6 @@ mod tests {
         let (mut budget, kinds) = (Budget::new(start), kinds(1));
         budget.allows(kinds[0].clone(), &vec![b'x'; 40 << 10], start);
         budget.allows(kinds[0].clone(), b"one", start);
-        assert_eq!(budget.to_be_said(start, true).len(), 1);
+        assert_eq!(budget.take_due(start, true).len(), 1);
     }
 }

@@ -51,23 +51,32 @@ impl LogFile {
 
     /// Rotates where `bytes` more would make the file too long.
     pub(super) fn make_room(&mut self, bytes: usize) -> io::Result<()> {
-        let max_size = self.rotation.max_size;
-        let stat = self.file.metadata()?;
-        let length = stat.len();
-        let fits = length == 0 || length.saturating_add(bytes as u64) <= max_size.max(self.again_at);
-        if max_size == 0 || fits || !stat.is_file() {
+        if self.fits(bytes)? {
             return Ok(());
         }
-        self.again_at = length.saturating_add(max_size);
-        if self.is_in_place(&stat) {
-            self.shift()?;
+        if !self.is_in_place()? {
+            self.reopen()?;
+            if self.fits(bytes)? {
+                return Ok(());
+            }
         }
+        self.again_at = self.file.metadata()?.len().saturating_add(self.rotation.max_size);
+        self.shift()?;
         self.reopen()
     }
 
+    /// Whether `bytes` more are let into the file as it is.
+    fn fits(&self, bytes: usize) -> io::Result<bool> {
+        let stat = self.file.metadata()?;
+        let most = self.rotation.max_size.max(self.again_at);
+        let fits = stat.len() == 0 || stat.len().saturating_add(bytes as u64) <= most;
+        Ok(fits || self.rotation.max_size == 0 || !stat.is_file())
+    }
+
     /// Whether the file still has the log's name: another process that logs to it may have rotated it.
-    fn is_in_place(&self, stat: &fs::Metadata) -> bool {
-        fs::metadata(&self.path).is_ok_and(|there| (there.dev(), there.ino()) == (stat.dev(), stat.ino()))
+    fn is_in_place(&self) -> io::Result<bool> {
+        let stat = self.file.metadata()?;
+        Ok(fs::metadata(&self.path).is_ok_and(|there| (there.dev(), there.ino()) == (stat.dev(), stat.ino())))
     }
 
     /// Gives each file the name of the next older one. What is too old is gone.
@@ -199,9 +208,12 @@ mod tests {
         say(&mut one, "one 456789");
         say(&mut other, "other\n");
         say(&mut one, "two\n");
+        assert_eq!((bed.names(), bed.text("log")), (vec!["log".into(), "log.1".into()], "other\ntwo\n".into()));
         say(&mut other, "three\n");
-        assert_eq!(bed.names(), ["log", "log.1"]);
-        assert_eq!(bed.text("log"), "other\ntwo\n");
+        // The file that has the name now is too long as well.
+        say(&mut one, "four 6789\n");
+        assert_eq!(bed.text("log.1"), "three\n");
+        assert_eq!((bed.names().len(), bed.text("log")), (4, "four 6789\n".into()));
     }
 
     #[test]
