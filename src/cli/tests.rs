@@ -123,7 +123,7 @@ fn wrong_use_is_one_line_that_names_what_was_wrong() {
         ("tofufs mount --tag-ttl 5d a.b /mnt", "is not a duration"),
         ("tofufs mount --uid no-such-user-here a.b /mnt", "--uid no-such-user-here: this machine knows no such user"),
         ("tofufs mount --gid a:b a.b /mnt", "neither a number nor a name"),
-        ("tofufs moutn a.b /mnt", "'moutn'; a similar subcommand exists: 'mount'; see `tofufs help`"),
+        ("tofufs moutn a.b /mnt", "'moutn'; similar subcommands exist: 'umount', 'mount'; see `tofufs help`"),
         (
             "tofufs mount --offlin a.b /mnt",
             "'--offlin' found; a similar argument exists: '--offline'; see `tofufs help mount`",

@@ -14,7 +14,7 @@ fn cache(mount: &Mount, words: &[&str]) -> Output {
 }
 
 #[test]
-fn verify_tells_how_far_it_is_and_what_it_found_and_the_mount_heals_it() {
+fn verify_tells_what_it_found_and_the_mount_heals_it() {
     let releases = Releases::new(4, &[1 << 20, 1000]);
     let Some(mount) = releases.mount(releases.options()) else { return };
     releases.all_right(&mount);
@@ -22,7 +22,8 @@ fn verify_tells_how_far_it_is_and_what_it_found_and_the_mount_heals_it() {
     let (out, err) = (String::from_utf8_lossy(&sound.stdout), String::from_utf8_lossy(&sound.stderr));
     assert!(sound.status.success() && out.ends_with(" objects checked, 0 damaged\n"), "{sound:?}");
     let lines: Vec<&str> = err.lines().collect();
-    assert!(lines.len() > 2 && lines.len() <= 10 && lines.iter().all(|line| line.starts_with("checked ")), "{err}");
+    // Nobody watches: one line at the end, and none where that came soon.
+    assert!(lines.len() <= 1 && lines.iter().all(|line| line.starts_with("checked ")), "{err}");
 
     let member = objects(&mount.cache()).into_iter().find(|p| p.to_string_lossy().contains("/members/")).unwrap();
     let mut bytes = fs::read(&member).unwrap();
