@@ -1,6 +1,6 @@
 //! Tags by which writers keep out of each other's way: `_tofufs.TAG.<12 hex>`.
 
-use super::{Tag, TAG_MAX};
+use super::{TAG_MAX, Tag};
 use crate::digest::Digest;
 
 const MARK: &str = "_tofufs.";

@@ -316,7 +316,10 @@ impl<'a> Claims<'a> {
             return Err(RegistryError::new(Failure::TimedOut, self.subject(), rule).remedy("push again later"));
         }
         if waited > TOLD && !std::mem::replace(&mut self.is_told, true) {
-            (self.told)(&format!("waiting for another writer of this tag, {} at most if it was killed", seconds(LEASE)));
+            (self.told)(&format!(
+                "waiting for another writer of this tag, {} at most if it was killed",
+                seconds(LEASE)
+            ));
         }
         pause.now().await;
         Ok(())
