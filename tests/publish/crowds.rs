@@ -101,7 +101,7 @@ fn platforms_that_are_pushed_at_once_are_all_in_the_release() {
         for platform in PLATFORMS {
             bed.write(&zip_name(platform), package(platform));
         }
-        for (writers, rounds) in [(2, 18), (4, 10), (6, 8)] {
+        for (writers, rounds) in [(2, 18), (4, 11), (6, 8)] {
             for round in 0..rounds {
                 let repo = format!("acme/hello{writers}-{round}");
                 let push = |platform| {
@@ -209,7 +209,7 @@ fn of_modules_that_are_moved_or_committed_at_once_one_is_published_and_the_other
             }
             let mv = |mount: &Mount| {
                 let mut command = Command::new("mv");
-                command.arg(mount.join("staging").join(&dir)).arg(mount.join(&dir)).env("LC_ALL", "C");
+                command.arg("-T").arg(mount.join("staging").join(&dir)).arg(mount.join(&dir)).env("LC_ALL", "C");
                 command
             };
             let by_mv = round % 2 == 0;
@@ -226,8 +226,6 @@ fn of_modules_that_are_moved_or_committed_at_once_one_is_published_and_the_other
             for (mount, output) in mounts.iter().zip(&outputs) {
                 is_staged(mount, &dir, !output.status.success());
                 if by_mv && !output.status.success() {
-                    let text = String::from_utf8_lossy(&output.stderr);
-                    assert!(text.contains("File exists"), "{text}");
                     let again = finish(commit(mount, &mount.join("staging").join(&dir)));
                     let told = String::from_utf8_lossy(&again.stderr);
                     assert!(told.contains(&there.to_string()) && told.matches("sha256:").count() == 2, "{told}");
