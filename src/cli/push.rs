@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ use crate::name::{Address, AddressError, Host, Repo, Tag, ZipName};
 use crate::registry::layout::Layout;
 use crate::registry::{Asker, Upload};
 use crate::stage::plan::{self, Artifact, Destined, Plan};
-use crate::stage::provider::{Contents, Zip, is_sums};
+use crate::stage::provider::{Contents, Zip, is_beside, version_in};
 use crate::stage::push::{self, Observer, Pushed, Step};
 use crate::stage::{Committed, StageError, Workshop};
 
@@ -185,10 +185,12 @@ fn planned(
     if let [path] = paths {
         let name = path.display().to_string();
         if path.is_dir() {
+            let dir = directory(path)?;
             if destined.tags.is_empty() {
-                return Err(missing());
+                let version = version_in(dir.as_fd(), &name).map_err(failed)?;
+                destined.tags.push(version.and_then(|version| version.tag()).ok_or_else(missing)?);
             }
-            return plan::directory(directory(path)?, &name, destined, workshop).map_err(failed);
+            return plan::directory(dir, &name, destined, workshop).map_err(failed);
         }
         if provider_zip(path).is_none() {
             if destined.tags.is_empty() {
@@ -205,13 +207,15 @@ fn planned(
                 let shown = path.display().to_string();
                 contents.zips.push(Zip { path: shown, name, says, file: opened(path)? });
             }
-            None if is_sums(&name) => {
+            None if is_beside(&name) => {
                 let file = opened(path)?;
-                contents.add_sums(&name, file, &path.display().to_string()).map_err(failed)?;
+                contents.add_beside(&name, file, &path.display().to_string()).map_err(failed)?;
             }
+            // What a shell's pattern brings along.
+            None if name.starts_with("terraform-provider-") && !name.ends_with(".zip") => contents.leave(&name),
             None => {
                 return Err(CommandError::usage(format_args!(
-                    "{}: of several paths each has to be a provider's zip (terraform-provider-TYPE_VERSION_OS_ARCH.zip), its SHA256SUMS, or a signature of them",
+                    "{}: of several paths each has to be a provider's zip (terraform-provider-TYPE_VERSION_OS_ARCH.zip), its SHA256SUMS, a signature of them, or its _manifest.json",
                     path.display()
                 )));
             }

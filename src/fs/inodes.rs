@@ -127,7 +127,7 @@ impl Inodes {
         let table = self.lock();
         let mut way = Vec::new();
         let mut at = ino;
-        while let Some(held) = table.by_number.get(&at)
+        while let Some(held) = table.by_number.get(at)
             && let Some(place) = &held.place
         {
             way.push((held.node.clone(), place.name().into()));

@@ -106,6 +106,13 @@ pub struct ZipName {
     pub platform: Platform,
 }
 
+impl ZipName {
+    /// The name of the file that tells more of the same release: `terraform-provider-TYPE_VERSION_manifest.json`.
+    pub fn manifest_name(&self) -> String {
+        format!("{ZIP_PREFIX}{}_{}_manifest.json", self.kind, self.version)
+    }
+}
+
 impl FromStr for ZipName {
     type Err = NameError;
 

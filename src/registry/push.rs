@@ -108,7 +108,7 @@ impl Remote {
                 answer.refuse_html()?;
                 Ok(Removed::Yes)
             }
-            StatusCode::NOT_FOUND | StatusCode::GONE if answer.is_authoritative() => Ok(Removed::Yes),
+            StatusCode::NOT_FOUND | StatusCode::GONE if answer.is_authoritative() => Ok(Removed::WasAbsent),
             status if status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED => Ok(Removed::Refused),
             _ => Err(answer.unexpected()),
         }

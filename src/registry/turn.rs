@@ -38,7 +38,9 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// How long a list of tags may lag behind what was put.
 const LAG: Duration = Duration::from_secs(60);
 /// How often the list is looked at, at first and in the end.
-const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(500)];
+const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
+/// How often the removal of a claim is tried.
+const REMOVALS: u32 = 4;
 /// After how long whoever waits is told why.
 const TOLD: Duration = Duration::from_secs(2);
 
@@ -242,15 +244,28 @@ impl<'a> Claims<'a> {
     /// Takes the own claim away.
     async fn withdraw(&mut self) {
         let Some(claim) = self.own.take() else { return };
-        let gone = match self.upload.remove(&self.repo.name, &claim.digest).await {
-            Ok(Removed::Yes) => return,
-            Ok(Removed::Refused) => self.put(&claim.name, true).await.map(drop),
-            Err(e) => Err(e),
-        };
-        if let Err(e) = gone {
-            tracing::debug!("{}: the claim {} stays until it is old: {e}", self.subject(), claim.name.tag());
+        let mut digest = claim.digest;
+        for _ in 0..REMOVALS {
+            match self.upload.remove(&self.repo.name, &digest).await {
+                Ok(Removed::Yes) => return,
+                Ok(Removed::Refused) => {
+                    self.give_up(&claim.name).await;
+                    break;
+                }
+                // Where other tags change meanwhile, a registry may drop the manifest and keep the tag (distribution).
+                Ok(Removed::WasAbsent) | Err(_) => match self.give_up(&claim.name).await {
+                    Some(given_up) => digest = given_up,
+                    None => break,
+                },
+            }
         }
         self.used = Some(claim.name);
+    }
+
+    /// Puts in place of a claim that it counts no longer.
+    async fn give_up(&self, name: &ClaimTag) -> Option<Digest> {
+        let put = self.put(name, true).await;
+        put.inspect_err(|e| tracing::debug!("{}: {} stays until it is old: {e}", self.subject(), name.tag())).ok()
     }
 
     async fn stand(&mut self) -> Result<Stand, RegistryError> {

@@ -98,6 +98,8 @@ pub trait Upload: Registry {
 pub enum Removed {
     /// It is not there any more.
     Yes,
+    /// It was not there, or is not any more; a tag that stood for it may still be listed.
+    WasAbsent,
     /// The registry removes nothing for this user.
     Refused,
 }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bytes::Bytes;
 use rustix::fs::FileType;
+use serde::Deserialize;
 
 use super::blob::{Blob, Content, Workshop};
 use super::plan::{Artifact, Destined, Package, Plan, layer, pack};
@@ -18,14 +19,20 @@ use crate::name::{Platform, ProviderAddr, Repo, Tag, Version, ZipName};
 use crate::oci::write::image;
 use crate::oci::{Descriptor, Manifest, PlatformObject};
 
-/// Media type of the layer that keeps a release's `SHA256SUMS`. OpenTofu ignores layers of types that it does not know.
-const SUMS: &str = "application/vnd.tofufs.provider.sha256sums";
-/// Media type of the layer that keeps a signature of them.
-const SIGNATURE: &str = "application/vnd.tofufs.provider.sha256sums.signature";
-/// The most bytes of a file with sums, or of a signature.
-const SUMS_MAX: u64 = 1 << 20;
+/// Media type of the layers that keep a release's `SHA256SUMS` and its `_manifest.json`. OpenTofu looks at one layer, that
+/// of the package.
+const TEXT: &str = "text/plain";
+/// Media type of the layer that keeps a signature of the sums.
+const SIGNATURE: &str = "application/octet-stream";
+/// Annotation of a platform: the versions of the plugin protocol that the provider speaks, as in `5.0,6.0`.
+const PROTOCOLS: &str = "org.opentofu.provider.protocol-versions";
+/// The most bytes of a file beside the zips.
+const BESIDE_MAX: u64 = 1 << 20;
+/// How many of the files are named that are left alone.
+const NAMED_MAX: usize = 12;
 
 const PROGRAM: &[u8] = b"terraform-provider-";
+const MANIFEST: &str = "_manifest.json";
 
 /// One platform of a plan.
 #[derive(Clone, Debug)]
@@ -65,29 +72,36 @@ pub struct Contents {
     directories: Vec<(Platform, OwnedFd)>,
     /// `*_SHA256SUMS` and signatures of them: base name and content.
     sums: Vec<(String, Vec<u8>)>,
+    /// `terraform-provider-TYPE_VERSION_manifest.json`: base name and content.
+    manifests: Vec<(String, Vec<u8>)>,
+    /// What lies beside a release and is no part of it, by name.
+    left: Vec<String>,
 }
 
-/// What a directory holds, if it is a provider release by its names; none where it is a module.
+/// What a directory holds, if it is a provider release by its names; none where it is a module. What else lies beside zips,
+/// as build programs leave it there, is left alone.
 ///
 /// # Errors
 /// `Invalid` for a mixture of both.
 pub(super) fn contents(dir: BorrowedFd, name: &str) -> Result<Option<Contents>, StageError> {
     let mut contents = Contents::new(name);
-    let mut strangers = Vec::new();
     for (entry, kind) in list(dir, name)? {
         let Ok(base) = String::from_utf8(entry) else {
-            strangers.push("a name that is no UTF-8".to_owned());
+            contents.leave("a name that is no UTF-8");
             continue;
         };
-        if base == ANNOTATIONS_FILE || contents.take(dir, &base, kind)? {
-            continue;
+        if base != ANNOTATIONS_FILE && !contents.take(dir, &base, kind)? {
+            contents.leave(&base);
         }
-        strangers.push(base);
     }
-    match (contents.zips.is_empty() && contents.directories.is_empty(), strangers.first()) {
-        (true, _) => Ok(None),
-        (false, None) => Ok(Some(contents)),
-        (false, Some(stranger)) => {
+    let stranger = match (contents.zips.is_empty(), contents.directories.is_empty()) {
+        (true, true) => return Ok(None),
+        (true, false) => contents.left.first(),
+        (false, _) => contents.left.iter().find(|name| is_configuration(name)),
+    };
+    match stranger {
+        None => Ok(Some(contents)),
+        Some(stranger) => {
             let rule = format!(
                 "{} belongs to a provider release and {stranger} does not: a release is one or the other",
                 contents.first()
@@ -95,6 +109,20 @@ pub(super) fn contents(dir: BorrowedFd, name: &str) -> Result<Option<Contents>, 
             Err(StageError::new(Failure::Invalid, name, rule))
         }
     }
+}
+
+/// The version of which a directory holds zips, by their names.
+///
+/// # Errors
+/// It cannot be listed.
+pub fn version_in(dir: BorrowedFd, name: &str) -> Result<Option<Version>, StageError> {
+    let zip = |entry: &[u8]| std::str::from_utf8(entry).ok().and_then(|name| name.parse::<ZipName>().ok());
+    Ok(list(dir, name)?.iter().find_map(|(entry, _)| zip(entry)).map(|zip| zip.version))
+}
+
+/// Whether a file is one of a module, by its name.
+fn is_configuration(name: &str) -> bool {
+    [".tf", ".tf.json", ".tofu", ".tofu.json"].iter().any(|ending| name.ends_with(ending))
 }
 
 /// The plans of what `providers mirror` writes for one provider: a release for each version, of all its platforms.
@@ -144,8 +172,17 @@ pub(super) fn mirrored(
     Ok(plans)
 }
 
-/// Whether the name is one of the files that stand beside a release's zips: `*_SHA256SUMS`, `*_SHA256SUMS.sig` …
-pub fn is_sums(name: &str) -> bool {
+/// Whether the name is one of the files that belong to a release beside its zips: `*_SHA256SUMS`, `*_SHA256SUMS.sig` …, and
+/// `terraform-provider-*_manifest.json`.
+pub fn is_beside(name: &str) -> bool {
+    is_sums(name) || is_manifest(name)
+}
+
+fn is_manifest(name: &str) -> bool {
+    name.as_bytes().starts_with(PROGRAM) && name.ends_with(MANIFEST)
+}
+
+fn is_sums(name: &str) -> bool {
     name.rfind("_SHA256SUMS").is_some_and(|at| matches!(name.as_bytes().get(at + 11), None | Some(b'.')))
 }
 
@@ -164,9 +201,10 @@ impl Contents {
             self.zips.push(Zip { path, name: base.to_owned(), says, file });
             return Ok(true);
         }
-        if is_sums(base) {
-            let content = read_small(dir, &self.name, base, SUMS_MAX)?;
-            self.sums.extend(content.map(|content| (base.to_owned(), content)));
+        if is_beside(base) {
+            if let Some(content) = read_small(dir, &self.name, base, BESIDE_MAX)? {
+                self.keep(base, content);
+            }
             return Ok(true);
         }
         let Ok(platform) = base.parse::<Platform>() else { return Ok(false) };
@@ -183,13 +221,34 @@ impl Contents {
         Ok(program)
     }
 
-    /// Adds a file with sums, or a signature of them.
+    /// Adds a file of which [`is_beside`] is true.
     ///
     /// # Errors
     /// It cannot be read, or is too large for one.
-    pub fn add_sums(&mut self, name: &str, file: OwnedFd, path: &str) -> Result<(), StageError> {
-        self.sums.push((name.to_owned(), read_file(&file, path, SUMS_MAX)?));
+    pub fn add_beside(&mut self, name: &str, file: OwnedFd, path: &str) -> Result<(), StageError> {
+        self.keep(name, read_file(&file, path, BESIDE_MAX)?);
         Ok(())
+    }
+
+    fn keep(&mut self, name: &str, content: Vec<u8>) {
+        let kept = if is_manifest(name) { &mut self.manifests } else { &mut self.sums };
+        kept.push((name.to_owned(), content));
+    }
+
+    /// Notes something that is no part of the release.
+    pub fn leave(&mut self, name: &str) {
+        self.left.push(name.to_owned());
+    }
+
+    /// What was left alone, in a sentence.
+    fn told_left(&self) -> Option<String> {
+        let all: Vec<String> = self.left.iter().map(|name| name.escape_debug().to_string()).collect();
+        let named = all[..all.len().min(NAMED_MAX)].join(", ");
+        let more = match all.len().saturating_sub(NAMED_MAX) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        (!all.is_empty()).then(|| format!("left alone, since it is no part of a provider release: {named}{more}"))
     }
 
     /// A part of it, for messages.
@@ -204,11 +263,13 @@ impl Contents {
     /// `Invalid` where names, versions or platforms do not go together; `Integrity` where a sum does not hold.
     pub fn plan(self, destined: Destined, workshop: &Workshop) -> Result<Plan, StageError> {
         self.check_names(&destined.tags)?;
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<String> = self.told_left().into_iter().collect();
         let sums = read_sums(&self.sums)?;
+        let about = self.read_manifest(&sums, &mut warnings)?;
         let mut beside = Vec::new();
-        for (name, content) in &self.sums {
-            let media_type = if name.ends_with("_SHA256SUMS") { SUMS } else { SIGNATURE };
+        for (name, content) in self.sums.iter().chain(&self.manifests) {
+            let is_signature = is_sums(name) && !name.ends_with("_SHA256SUMS");
+            let media_type = if is_signature { SIGNATURE } else { TEXT };
             let descriptor = layer(media_type, Digest::of(content), content.len() as u64, name);
             beside.push(Blob { descriptor, content: Content::Memory(Bytes::copy_from_slice(content)) });
         }
@@ -226,7 +287,7 @@ impl Contents {
                 ));
             }
             let blob = package.blob(&zip.name);
-            targets.push(target(zip.says.platform, &blob, &beside, h1, false)?);
+            targets.push(target(zip.says.platform, &blob, &beside, &about, h1, false)?);
             blobs.push(blob);
         }
         for (platform, dir) in self.directories {
@@ -240,12 +301,38 @@ impl Contents {
                 &format!("{platform}.zip"),
             );
             warnings.push(format!("{name} is packed here, so its zh hash differs from that of the origin's zip"));
-            targets.push(target(platform, &blob, &beside, Some(h1), true)?);
+            targets.push(target(platform, &blob, &beside, &about, Some(h1), true)?);
             blobs.push(blob);
         }
         targets.sort_by(|a, b| a.platform.cmp(&b.platform));
         let annotations = destined.annotations.clone();
         Ok(Plan::new(destined, Artifact::Provider { targets, annotations }, blobs, warnings))
+    }
+
+    /// What `_manifest.json` says of the release, as annotations of each platform.
+    fn read_manifest(&self, sums: &Sums, warnings: &mut Vec<String>) -> Result<BTreeMap<String, String>, StageError> {
+        let mut about = BTreeMap::new();
+        for (name, content) in &self.manifests {
+            let path = format!("{}/{name}", self.name);
+            let invalid = |rule: &str| StageError::new(Failure::Invalid, &path, rule);
+            let is_own = |zip: &Zip| *name == zip.says.manifest_name();
+            if !self.zips.iter().all(is_own) {
+                return Err(invalid("it is of another provider or version than the zips beside it"));
+            }
+            if sums.contains_key(name) {
+                check_sum(&path, name, Digest::of(content), sums, warnings)?;
+            }
+            let read: About = serde_json::from_slice(content)
+                .map_err(|e| invalid(&format!("it is no manifest of a provider's release: {e}")))?;
+            let versions = read.metadata.protocol_versions;
+            if versions.iter().any(|version| !is_protocol(version)) {
+                return Err(invalid("its metadata.protocol_versions are no versions of a protocol, as in \"6.0\""));
+            }
+            if !versions.is_empty() {
+                about.insert(PROTOCOLS.to_owned(), versions.join(","));
+            }
+        }
+        Ok(about)
     }
 
     /// One provider, one version, which is that of the tags, and each platform once.
@@ -288,12 +375,13 @@ fn target(
     platform: Platform,
     package: &Blob,
     beside: &[Blob],
+    about: &BTreeMap<String, String>,
     h1: Option<H1>,
     packed_here: bool,
 ) -> Result<Target, StageError> {
     let layers: Vec<Descriptor> = [package].into_iter().chain(beside).map(|blob| blob.descriptor.clone()).collect();
     let refused = |e: &dyn std::fmt::Display| StageError::new(Failure::Structure, &platform, e);
-    let manifest = image(PROVIDER_TARGET, &layers, &BTreeMap::new()).map_err(|e| refused(&e))?;
+    let manifest = image(PROVIDER_TARGET, &layers, about).map_err(|e| refused(&e))?;
     target_package(&manifest, &platform).map_err(|e| refused(&e))?;
     let mut entry = manifest.descriptor();
     entry.platform = Some(PlatformObject {
@@ -306,8 +394,26 @@ fn target(
         (PACKAGE_DIGEST_ANNOTATION.to_owned(), digest.to_string()),
         (PACKAGE_SIZE_ANNOTATION.to_owned(), size.to_string()),
     ]);
+    entry.annotations.extend(about.clone());
     entry.annotations.extend(h1.map(|h1| (H1_ANNOTATION.to_owned(), h1.to_string())));
     Ok(Target { platform, manifest, entry, package: digest, packed_here })
+}
+
+/// A `_manifest.json`, as public provider registries read it.
+#[derive(Deserialize)]
+struct About {
+    #[serde(default)]
+    metadata: Metadata,
+}
+
+#[derive(Deserialize, Default)]
+struct Metadata {
+    #[serde(default)]
+    protocol_versions: Vec<String>,
+}
+
+fn is_protocol(version: &str) -> bool {
+    !version.is_empty() && version.len() <= 16 && version.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
 
 /// What the files with sums say: base name of a zip, and the sum with the file that says it.

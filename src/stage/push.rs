@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -30,6 +31,9 @@ use crate::registry::{self, BlobSource, Upload, Uploaded};
 const AT_ONCE: usize = 3;
 /// How often an index is made anew because a program that takes no turns changed the tag.
 const MERGES: u32 = 6;
+/// Pauses before a manifest is put again of which the registry says that it lacks what the manifest names.
+const LACKING_PAUSES: [Duration; 3] =
+    [Duration::from_millis(50), Duration::from_millis(150), Duration::from_millis(400)];
 /// How many turns are taken that end before the tag is put.
 const TRIES: u32 = 5;
 
@@ -360,7 +364,14 @@ impl Push<'_> {
     /// Puts a manifest under its digest, and compares what the registry has under it.
     async fn put_by_digest(&self, manifest: &Manifest) -> Result<(), StageError> {
         let selector = Selector::Digest(manifest.digest);
-        self.upload.put_manifest(&self.plan.repo.name, &selector, manifest).await?;
+        let mut pauses = LACKING_PAUSES.iter();
+        while let Err(e) = self.upload.put_manifest(&self.plan.repo.name, &selector, manifest).await {
+            // While another writer sends the same blob, a registry on files may not see it (distribution).
+            match pauses.next() {
+                Some(pause) if e.failure == registry::Failure::Integrity => tokio::time::sleep(*pause).await,
+                _ => return Err(e.into()),
+            }
+        }
         let back = self.upload.manifest(&self.plan.repo.name, &selector).await?;
         if back.bytes == manifest.raw {
             return Ok(());

@@ -179,7 +179,7 @@ fn is_listed<K: Offered>(provider: &ProviderAddr, known: &K) -> bool {
     let repos = known.repos(provider).unwrap_or_default();
     let is_in = |repo: &Repo| match known.catalog(&repo.host) {
         Fact::Is(names) if names.binary_search(&repo.name).is_ok() => {
-            known.mapping().provider_of(repo).as_ref() == Some(provider)
+            known.mapping().providers_of(repo).contains(provider)
         }
         _ => false,
     };

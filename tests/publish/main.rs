@@ -3,6 +3,8 @@
 //!
 //! What is not installed is skipped with a printed reason.
 
+mod crowds;
+mod dist;
 mod inputs;
 mod killed;
 mod large;

@@ -13,6 +13,7 @@ mod push;
 mod pushed;
 mod redirects;
 mod tls;
+mod turns;
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -514,6 +514,9 @@ fn honest(state: &mut State, seen: &Seen) -> Reply {
     if matches!(&*seen.method, "POST" | "PUT") {
         return uploads::written(state, seen, rest);
     }
+    if seen.method == "DELETE" {
+        return uploads::removed(state, rest);
+    }
     if let Some((repo, reference)) = rest.split_once("/manifests/") {
         return match state.manifests.get(&(repo.to_owned(), reference.to_owned())) {
             Some((media_type, bytes)) => {

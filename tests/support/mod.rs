@@ -4,6 +4,7 @@
 //! value is dropped; whatever is not installed is skipped with a printed reason.
 #![allow(dead_code, reason = "every test program uses a part of the bed")]
 
+pub mod delay;
 pub mod docker_registry;
 pub mod hostile;
 pub mod layouts;

@@ -94,15 +94,17 @@ async fn another_digest_under_the_tag_is_kept_unless_told_otherwise() {
 }
 
 /// Each call of the registry fails once, in a process of its own (O14, O15 without the kernel).
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_commit_is_taken_up_wherever_it_was_cut_off() {
     let whole = Bed::new();
     whole.module("acme/network/1");
     let path = format!("{HOST}/acme/network/1");
     let digest = whole.committed(&path).await.digest;
-    let calls = whole.registry.log().len();
-    assert!(calls >= 8);
-    for cut in 0..calls {
+    let calls = whole.registry.log();
+    // A claim that stays behind is no failure.
+    let (last, needed) = calls.split_last().unwrap();
+    assert!(last == "remove" && needed.len() >= 8);
+    for cut in 0..needed.len() {
         let mut bed = Bed::new();
         bed.module("acme/network/1");
         let count = AtomicUsize::new(0);

@@ -68,6 +68,23 @@ pub(super) fn written(state: &mut State, seen: &Seen, rest: &str) -> Reply {
     }
 }
 
+/// The honest answer to DELETE: a manifest goes by its digest, and with it the tags that stand for it.
+pub(super) fn removed(state: &mut State, rest: &str) -> Reply {
+    let Some((repo, digest)) = rest.split_once("/manifests/").filter(|(_, digest)| digest.contains(':')) else {
+        return Reply::error(405, "UNSUPPORTED");
+    };
+    let Some((_, bytes)) = state.manifests.remove(&(repo.to_owned(), digest.to_owned())) else {
+        return Reply::error(404, "MANIFEST_UNKNOWN");
+    };
+    let gone: Vec<_> = state.manifests.iter().filter(|((of, _), (_, other))| of == repo && *other == bytes).collect();
+    let gone: Vec<_> = gone.into_iter().map(|(key, _)| key.clone()).collect();
+    for (repo, tag) in gone {
+        state.tags.entry(repo.clone()).or_default().remove(&tag);
+        state.manifests.remove(&(repo, tag));
+    }
+    Reply::new(202, "text/plain", "")
+}
+
 fn manifest(state: &mut State, seen: &Seen, repo: &str, reference: &str) -> Reply {
     let Ok(value) = serde_json::from_slice::<serde_json::Value>(&seen.body) else {
         return Reply::error(400, "MANIFEST_INVALID");
