@@ -27,7 +27,6 @@ use crate::fs::{self, Fs};
 use crate::fuse::passthrough::Passthrough;
 use crate::fuse::session::{self, Session};
 use crate::fuse::{self, Adapter};
-use crate::mapping::Mapping;
 use crate::registry::connections::Connections;
 use crate::registry::decorate::Offline;
 use crate::registry::layout::{Archive, Directory};
@@ -227,6 +226,7 @@ fn file_system(settings: &MountSettings, access: &RegistryAccess, control: &Path
             Some(PluginCache::new(staging::writable_tree(settings, plugin_cache::NAME)?, staging::shown(settings)))
         }
     };
+    let mapping = settings.mapping.clone().unwrap_or_default();
     let facts = Facts::new(facts::Options {
         sources,
         stores_stand_in: false,
@@ -234,7 +234,7 @@ fn file_system(settings: &MountSettings, access: &RegistryAccess, control: &Path
         tag_ttl: settings.network.tag_ttl,
         deadline: settings.network.deadline,
         limits: settings.limits,
-        providers: settings.providers.options(settings.mapping.as_ref().unwrap_or(&Mapping::default())),
+        providers: settings.providers.options(&mapping, settings.network.offline),
     });
     let options = fs::Options {
         uid: settings.uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),

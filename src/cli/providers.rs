@@ -89,14 +89,15 @@ impl ProviderSettings {
         Ok(self)
     }
 
-    /// What the layers below are told.
-    pub fn options(&self, mapping: &Mapping) -> ProviderOptions {
+    /// What the layers below are told; `offline`: no registry can be asked.
+    pub fn options(&self, mapping: &Mapping, offline: bool) -> ProviderOptions {
         ProviderOptions {
             mapping: mapping.clone(),
             declared: self.declared.clone(),
             carried: self.carried.clone(),
             platforms: self.platforms.clone(),
             verify_platforms: self.verify_platforms,
+            offline,
         }
     }
 }

@@ -28,6 +28,8 @@ pub struct ProviderOptions {
     pub platforms: BTreeSet<Platform>,
     /// Whether a release is asked for its platforms before they are shown.
     pub verify_platforms: bool,
+    /// Whether no registry can be asked, so that only releases are listed that are known here.
+    pub offline: bool,
 }
 
 pub(super) struct Offers {
@@ -35,6 +37,7 @@ pub(super) struct Offers {
     declared: BTreeSet<ProviderAddr>,
     wanted: Vec<Platform>,
     verify_platforms: bool,
+    offline: bool,
     looked_up: Mutex<Arc<BTreeSet<ProviderAddr>>>,
     /// The repositories of all these providers.
     mapped: Mutex<BTreeMap<Host, BTreeSet<RepoName>>>,
@@ -43,7 +46,7 @@ pub(super) struct Offers {
 impl Offers {
     /// Reads the providers that were looked up before from the store.
     pub(super) fn new(options: ProviderOptions, store: &Store) -> Offers {
-        let ProviderOptions { mapping, declared, carried, platforms, verify_platforms } = options;
+        let ProviderOptions { mapping, declared, carried, platforms, verify_platforms, offline } = options;
         let mut looked_up = carried;
         if !mapping.rules().is_empty() {
             looked_up.extend(remembered::providers(store));
@@ -52,6 +55,7 @@ impl Offers {
             mapping,
             wanted: platforms.into_iter().collect(),
             verify_platforms,
+            offline,
             looked_up: Mutex::default(),
             mapped: Mutex::default(),
             declared,
@@ -180,6 +184,10 @@ impl Offered for View<'_> {
 
     fn verifies_platforms(&self) -> bool {
         self.facts().offers.verify_platforms
+    }
+
+    fn is_offline(&self) -> bool {
+        self.facts().offers.offline
     }
 
     fn platforms(&self, repo: &Repo, tag: &Tag) -> Fact<Arc<Vec<Platform>>, FactError> {

@@ -109,7 +109,8 @@ impl Fs {
             };
             match step {
                 Step::Edge(entry) => {
-                    if let Entry::Dir(Dir::Provider(provider)) = &entry {
+                    // Of one that a catalog lists the tags may be known only further down.
+                    if let Entry::Dir(Dir::Provider(provider) | Dir::Version(provider, _)) = &entry {
                         self.facts.note_provider(provider, &known);
                     }
                     if let Some(link) = self.replaceable(thread, view, dir, name) {

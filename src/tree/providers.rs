@@ -24,6 +24,8 @@ pub trait Offered: Known {
     fn wanted(&self) -> &[Platform];
     /// Whether a release is asked for its platforms before they are shown.
     fn verifies_platforms(&self) -> bool;
+    /// Whether no registry can be asked.
+    fn is_offline(&self) -> bool;
     /// The platforms of a release. `Unknown` also where it was never asked for.
     fn platforms(&self, repo: &Repo, tag: &Tag) -> Fact<Arc<Vec<Platform>>, Self::Error>;
     /// The repositories of `provider`, in order of preference.
@@ -268,8 +270,32 @@ pub(super) fn versions<K: Offered>(provider: &ProviderAddr, known: &K) -> Step<V
                 }
             }
         }
-        Step::Edge(versions)
+        match known.is_offline() {
+            true => within_reach(versions, known),
+            false => Step::Edge(versions),
+        }
     })
+}
+
+/// Those of `versions` that can be had without a network: stores hold the repository, or it is known
+/// what the tag stands for. A client takes the newest that it sees.
+fn within_reach<K: Offered>(versions: Versions, known: &K) -> Step<Versions, K::Error> {
+    let mut within = Versions::new();
+    for (version, (repo, tag)) in versions {
+        let is_held = match known.held(&repo.host) {
+            Fact::Unknown => return Step::Need(Need::Held(repo.host)),
+            Fact::Is(names) => names.binary_search(&repo.name).is_ok(),
+            Fact::Absent | Fact::Denied(_) | Fact::Failed(_) => false,
+        };
+        match known.binding(&repo, &tag) {
+            _ if is_held => {}
+            Fact::Is(()) => {}
+            Fact::Unknown => return Step::Need(Need::Binding(repo, tag)),
+            Fact::Absent | Fact::Denied(_) | Fact::Failed(_) => continue,
+        }
+        within.insert(version, (repo, tag));
+    }
+    Step::Edge(within)
 }
 
 /// Where one version of a provider comes from.

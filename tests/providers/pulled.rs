@@ -69,6 +69,10 @@ fn a_client_takes_what_was_pulled_when_the_registry_is_gone() {
             fs::copy(base.join(".terraform.lock.hcl"), client.dir.join(".terraform.lock.hcl")).unwrap();
             client.run(&["init", "-input=false", "-no-color"]);
             assert!(client.installed("1.0.0").join("terraform-provider-tiny_v1.0.0").is_file());
+            // Without a lock file a client takes the newest that it sees: one that is there.
+            client.forget(true);
+            client.run(&["init", "-input=false", "-no-color"]);
+            assert!(client.installed("1.0.0").join("terraform-provider-tiny_v1.0.0").is_file());
         }
         assert_eq!(mount.requests(), (0, 0));
     }

@@ -12,6 +12,9 @@ struct Table {
     looked_up: BTreeSet<ProviderAddr>,
     wanted: Vec<Platform>,
     verify: bool,
+    offline: bool,
+    bound: Vec<&'static str>,
+    held: Vec<&'static str>,
     tags: BTreeMap<&'static str, Fact<Vec<&'static str>, &'static str>>,
     catalog: Fact<Vec<&'static str>, &'static str>,
     platforms: BTreeMap<&'static str, Fact<Vec<&'static str>, &'static str>>,
@@ -29,6 +32,9 @@ impl Table {
             looked_up: BTreeSet::new(),
             wanted: vec!["linux_amd64".parse().unwrap()],
             verify: false,
+            offline: false,
+            bound: Vec::new(),
+            held: Vec::new(),
             tags: BTreeMap::new(),
             catalog: Fact::Unknown,
             platforms: BTreeMap::new(),
@@ -63,11 +69,14 @@ impl Known for Table {
     }
 
     fn held(&self, _: &Host) -> Fact<Arc<Vec<RepoName>>, &'static str> {
-        Fact::Is(Arc::default())
+        Table::answer(Some(&Fact::Is(self.held.clone())), |name| name.parse().unwrap())
     }
 
-    fn binding(&self, _: &Repo, _: &Tag) -> Fact<(), &'static str> {
-        Fact::Unknown
+    fn binding(&self, repo: &Repo, tag: &Tag) -> Fact<(), &'static str> {
+        match self.bound.contains(&format!("{}:{tag}", repo.name).as_str()) {
+            true => Fact::Is(()),
+            false => Fact::Failed("offline"),
+        }
     }
 
     fn is_confirmed(&self, _: &Need) -> bool {
@@ -106,6 +115,10 @@ impl Offered for Table {
 
     fn verifies_platforms(&self) -> bool {
         self.verify
+    }
+
+    fn is_offline(&self) -> bool {
+        self.offline
     }
 
     fn platforms(&self, repo: &Repo, tag: &Tag) -> Fact<Arc<Vec<Platform>>, &'static str> {
@@ -272,6 +285,20 @@ fn versions_are_canonical_tags_alone() {
     for absent in ["1.1", "v1.0.0", "1.0.0-rc1_b2", "2.0.0"] {
         assert_eq!(say(plugins::lookup(&one(), absent, &known)), "absent", "{absent}");
     }
+}
+
+/// The newest that a client sees is the one that it takes.
+#[test]
+fn without_a_network_versions_are_those_that_can_be_had() {
+    let mut known = Table::new(TEMPLATE);
+    known.tags.insert("m/acme/one", Fact::Is(vec!["1.0.0", "1.1.0", "2.0.0"]));
+    known.bound = vec!["m/acme/one:1.1.0"];
+    assert_eq!(names(plugins::list(&one(), &known)), "1.0.0 1.1.0 2.0.0");
+    known.offline = true;
+    assert_eq!(names(plugins::list(&one(), &known)), "1.1.0");
+    assert_eq!(names(mirror::list(&one(), &known)), "index.json terraform-provider-one_1.1.0_linux_amd64.zip");
+    known.held = vec!["m/acme/one"];
+    assert_eq!(names(plugins::list(&one(), &known)), "1.0.0 1.1.0 2.0.0");
 }
 
 #[test]
