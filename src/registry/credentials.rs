@@ -149,12 +149,15 @@ pub struct Credentials {
     answers: Mutex<HashMap<(Program, Host), Run>>,
 }
 
+/// When a helper ended, and what it said.
+type Ending = (Instant, Result<Option<Credential>, String>);
+
 /// A run of a helper.
 #[derive(Clone)]
 struct Run {
     /// Whether the answer of a run before was refused.
     after_refusal: bool,
-    ending: Shared<BoxFuture<'static, (Instant, Result<Option<Credential>, String>)>>,
+    ending: Shared<BoxFuture<'static, Ending>>,
 }
 
 impl Run {
