@@ -17,6 +17,7 @@ pub mod helper;
 pub mod lifecycle;
 pub mod lock;
 pub mod log;
+pub mod look;
 pub mod mapping;
 pub mod mount;
 pub mod mounts;
@@ -35,6 +36,7 @@ pub mod staging;
 pub mod status;
 pub mod tofurc;
 pub mod umount;
+pub mod users;
 
 use std::ffi::OsString;
 

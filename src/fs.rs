@@ -38,7 +38,7 @@ pub use directory::Listed;
 pub use error::{Errno, FsError};
 pub use kept::Caching;
 pub use publish::Drops;
-pub use report::Report;
+pub use report::{Failed, Report};
 pub use write::Requester;
 
 use crate::facts::{Content, FactError, Facts, Failure};

@@ -25,6 +25,7 @@ use fuser::{
 };
 use tokio::runtime::Handle;
 
+use crate::facts::on_behalf_of;
 use crate::fs::{Attr, Errno, FileKind, Fs, FsError, Lookup, Of, Space};
 use caller::Caller;
 use passthrough::{Outcome, Passthrough};
@@ -88,7 +89,7 @@ impl Adapter {
         operation: impl Future<Output = Result<T, FsError>> + Send + 'static,
         reply: impl FnOnce(Result<T, fuser::Errno>) + Send + 'static,
     ) {
-        let mut operation = Box::pin(operation);
+        let mut operation = Box::pin(on_behalf_of(request.pid(), operation));
         let _entered = self.runtime.enter();
         match operation.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(outcome) => reply(outcome.map_err(|e| errno(e.errno))),

@@ -241,6 +241,14 @@ pub struct MountArgs {
     #[arg(short, long)]
     pub foreground: bool,
 
+    /// Mount nothing if a source cannot be reached, is not trusted or denies access
+    ///
+    /// Every source is looked at once when a mount begins, for at most 5 s or --deadline. One that fails is told in one
+    /// line, by `tofufs status` and in the log; without this option it is mounted all the same, since what the cache
+    /// holds can be read and the source may come back.
+    #[arg(long)]
+    pub strict: bool,
+
     /// Access to the mount.
     #[command(flatten)]
     pub access: AccessArgs,
@@ -286,12 +294,12 @@ pub struct AccessArgs {
     #[arg(long)]
     pub allow_other: bool,
 
-    /// Owner of everything in the mount [default: who mounts]
-    #[arg(long, value_name = "UID")]
+    /// Owner of everything in the mount, a number or a name [default: who mounts]
+    #[arg(long, value_name = "USER", value_parser = super::users::user)]
     pub uid: Option<u32>,
 
-    /// Group of everything in the mount [default: that of who mounts]
-    #[arg(long, value_name = "GID")]
+    /// Group of everything in the mount, a number or a name [default: that of who mounts]
+    #[arg(long, value_name = "GROUP", value_parser = super::users::group)]
     pub gid: Option<u32>,
 
     /// Read every file through tofufs, also where the kernel could read the cache by itself (root, Linux 6.9)

@@ -159,6 +159,15 @@ impl Edges {
         lock(&self.slots).expire(wanted);
     }
 
+    /// Why `need` was not to be had just now. It is asked for again at the next use, unless it is absent.
+    pub(super) fn take_refusal(&self, need: &Need) -> Option<FactError> {
+        let refused = self.slot(need).refused.map(|refused| refused.error)?;
+        if refused.failure != Failure::Absent {
+            self.change(need, |slot| slot.refused = None);
+        }
+        Some(refused)
+    }
+
     fn slot(&self, need: &Need) -> Slot {
         lock(&self.slots).get(need).cloned().unwrap_or_default()
     }

@@ -321,6 +321,7 @@ impl Facts {
         let node = Node::Package(key.clone());
         self.nodes.failed(&node)?;
         let (facts, of, archive, at) = (self.clone(), repo.clone(), archive.clone(), key.clone());
+        let digest = archive.digest;
         let load = move || async move {
             let outcome = facts.load_package(of, archive, unpacking).await;
             if let Ok(package) = &outcome {
@@ -329,7 +330,7 @@ impl Facts {
             facts.nodes.remember(node, &outcome);
             outcome
         };
-        self.nodes.package_flights.join(key, load).await
+        self.running.waited_for(digest, self.nodes.package_flights.join(key, load)).await
     }
 
     async fn load_package(
@@ -390,7 +391,8 @@ impl Facts {
             let (of, wanted, beside) = (of.clone(), wanted.clone(), beside.clone());
             async move { facts.fetch_blob(&of, &wanted, &beside).await }
         };
-        let object = self.object(Node::Blob(key_of(repo, blob)), Key::Blob(blob.digest), fetch).await?;
+        let got = self.object(Node::Blob(key_of(repo, blob)), Key::Blob(blob.digest), fetch);
+        let object = self.running.waited_for(blob.digest, got).await?;
         self.of_size(repo, blob, object)
     }
 

@@ -1,10 +1,10 @@
 //! The registries of a mount. Each is what the sources of its name hold together; which there are changes only where a
 //! store comes to hold another one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::SourceState;
+use super::health::{Ailing, Health, SourceState, told};
 use super::watched::Watched;
 use crate::name::{Host, RepoName};
 use crate::registry::decorate::{Scoped, Union};
@@ -68,16 +68,40 @@ impl Source {
         }
     }
 
-    fn part(&self, of: &Host) -> Arc<Watched> {
-        Arc::new(match self {
+    fn part(&self, of: &Host) -> Part {
+        let whole = |watched: Watched| {
+            let watched = Arc::new(watched);
+            Part { registry: watched.clone(), watched }
+        };
+        match self {
             Source::Registry { host, prefix: Some(prefix), registry, .. } => {
-                let scoped = Scoped::new(registry.clone(), host.clone(), Some(prefix.clone()));
-                Watched::new(Arc::new(scoped), of)
+                // What lies outside of the prefix is answered without the source.
+                let watched = Arc::new(Watched::new(registry.clone(), of));
+                let registry = Arc::new(Scoped::new(watched.clone(), host.clone(), Some(prefix.clone())));
+                Part { watched, registry }
             }
-            Source::Registry { registry, .. } => Watched::new(registry.clone(), of),
-            Source::Store { store, name } => Watched::new(store.clone().registry(of), name),
-        })
+            Source::Registry { registry, .. } => whole(Watched::new(registry.clone(), of)),
+            Source::Store { store, name } => whole(Watched::new(store.clone().registry(of), name)),
+        }
     }
+
+    /// How a store is. That of a registry is seen when it is asked.
+    fn health(&self) -> Option<Health> {
+        match self {
+            Source::Registry { .. } => None,
+            Source::Store { store, .. } => Some(match store.hosts() {
+                Ok(_) => Health::of(SourceState::Ok),
+                Err(e) => Health::failing(SourceState::Unreachable, told(&e)),
+            }),
+        }
+    }
+}
+
+/// What a source holds of a registry.
+#[derive(Clone)]
+struct Part {
+    watched: Arc<Watched>,
+    registry: Arc<dyn Registry>,
 }
 
 /// One registry of the mount: its sources joined.
@@ -88,7 +112,9 @@ pub(super) struct Origin {
     /// Which sources take part, in their order.
     sources: Vec<usize>,
     /// What each of them holds of the registry.
-    parts: Vec<Arc<Watched>>,
+    parts: Vec<Part>,
+    /// The ways to the registry itself, without the stores beside it.
+    pub(super) asked: Vec<Arc<Watched>>,
     has_store: bool,
     has_registry: bool,
     kept_apart: String,
@@ -185,11 +211,29 @@ impl Origins {
         hosts
     }
 
-    /// Every source under each registry of which it holds a part, with what it answered last about that.
-    pub(super) fn states(&self) -> Vec<(String, SourceState)> {
+    /// Every source under each registry of which it holds a part, and how it is. Reads the stores.
+    pub(super) fn states(&self) -> Vec<(String, Health)> {
         let joined = self.joined.read().unwrap_or_else(PoisonError::into_inner);
         let parts = joined.values().flat_map(|origin| origin.sources.iter().zip(&origin.parts));
-        parts.map(|(at, part)| (self.sources[*at].name().to_owned(), part.state())).collect()
+        let of_parts = parts.map(|(at, part)| (self.sources[*at].name().to_owned(), part.watched.health()));
+        let of_stores = self.sources.iter().filter_map(|source| Some((source.name().to_owned(), source.health()?)));
+        of_parts.chain(of_stores).collect()
+    }
+
+    /// The stores that cannot be read.
+    pub(super) fn ailing_stores(&self) -> Vec<Ailing> {
+        let stores = self.sources.iter().filter_map(|source| Some((source.name(), source.health()?)));
+        let ailing = stores.filter(|(_, health)| health.state.is_failing());
+        ailing.map(|(name, health)| Ailing { name: name.to_owned(), health }).collect()
+    }
+
+    /// The registries that were declared, sorted.
+    pub(super) fn registries(&self) -> BTreeSet<Host> {
+        let host = |source: &Source| match source {
+            Source::Registry { host, .. } => Some(host.clone()),
+            Source::Store { .. } => None,
+        };
+        self.sources.iter().filter_map(host).collect()
     }
 
     /// What `sources` hold of `host` together; those that took part `before` go on as they were.
@@ -199,10 +243,9 @@ impl Origins {
             before.sources.binary_search(at).ok().map(|place| before.parts[place].clone())
         };
         let part = |at: &usize| known(at).unwrap_or_else(|| self.sources[*at].part(host));
-        let parts: Vec<Arc<Watched>> = sources.iter().map(part).collect();
+        let parts: Vec<Part> = sources.iter().map(part).collect();
         let prefixes = sources.iter().map(|at| self.sources[*at].prefix()).collect();
-        let mut registries: Vec<Arc<dyn Registry>> =
-            parts.iter().map(|part| Arc::clone(part) as Arc<dyn Registry>).collect();
+        let mut registries: Vec<Arc<dyn Registry>> = parts.iter().map(|part| part.registry.clone()).collect();
         let registry = match registries.pop() {
             Some(only) if registries.is_empty() => only,
             last => {
@@ -210,6 +253,9 @@ impl Origins {
                 Arc::new(Union::new(host.clone(), registries))
             }
         };
+        let is_registry = |at: &usize| matches!(self.sources[*at], Source::Registry { .. });
+        let asked = sources.iter().zip(&parts).filter(|(at, _)| is_registry(at));
+        let asked = asked.map(|(_, part)| part.watched.clone()).collect();
         let is_store = |at: &&usize| matches!(self.sources[**at], Source::Store { .. });
         let stores: Vec<&str> = sources.iter().filter(is_store).map(|at| self.sources[*at].name()).collect();
         let (has_store, has_registry) = (!stores.is_empty(), stores.len() < sources.len());
@@ -217,6 +263,6 @@ impl Origins {
             true => format!(" of {}", stores.join(";")),
             false => String::new(),
         };
-        Origin { registry, prefixes, sources, parts, has_store, has_registry, kept_apart }
+        Origin { registry, prefixes, sources, parts, asked, has_store, has_registry, kept_apart }
     }
 }

@@ -114,7 +114,7 @@ impl Reasons {
 }
 
 /// A platform's directory and its zip are described alike and fail apart.
-fn key(node: &Node) -> String {
+pub(super) fn key(node: &Node) -> String {
     let kind = if matches!(node, Node::Zip(_)) { "zip" } else { "" };
     format!("{kind} {}", node.describe())
 }
@@ -130,7 +130,7 @@ impl Fs {
             Err(error) => {
                 let error = error.about(node);
                 if let Some(sentence) = error.sentence() {
-                    self.report.add(&error, &sentence);
+                    self.report.add(key(node), &error, &sentence);
                     self.set(node, act, sentence);
                 }
                 Err(error)
@@ -159,6 +159,13 @@ impl Fs {
         *state = State::Failed(reason);
     }
 
+    /// What is reported of `node` is over.
+    fn ended(&self, node: &Node) {
+        if !self.report.is_empty() {
+            self.report.ended(&key(node));
+        }
+    }
+
     fn clear(&self, node: &Node, act: Act) {
         let Some(last) = node.last_error() else { return };
         let mut state = last.lock();
@@ -169,6 +176,7 @@ impl Fs {
         };
         let Some(before) = before else {
             *state = State::Fine;
+            self.ended(node);
             return;
         };
         let is_over = match (act, node) {
@@ -180,6 +188,7 @@ impl Fs {
         };
         if is_over {
             self.reasons.remove(node);
+            self.ended(node);
             *state = State::Fine;
         } else {
             *state = State::Failed(before);

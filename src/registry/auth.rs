@@ -71,13 +71,15 @@ pub(super) enum Scope {
     Push(RepoName),
     /// Reading the list of repositories.
     Catalog,
+    /// Nothing but being let in.
+    Registry,
 }
 
 impl Scope {
     fn repo(&self) -> Option<&RepoName> {
         match self {
             Scope::Pull(repo) | Scope::Push(repo) => Some(repo),
-            Scope::Catalog => None,
+            Scope::Catalog | Scope::Registry => None,
         }
     }
 }
@@ -88,6 +90,7 @@ impl fmt::Display for Scope {
             Scope::Pull(repo) => write!(f, "repository:{repo}:pull"),
             Scope::Push(repo) => write!(f, "repository:{repo}:pull,push"),
             Scope::Catalog => f.write_str("registry:catalog:*"),
+            Scope::Registry => Ok(()),
         }
     }
 }
@@ -271,7 +274,7 @@ impl Inner {
 
     fn no_credential(&self, rule: &str) -> Fault {
         Fault::new(Failure::Denied, format!("{rule}, and no credential for {} was found", self.host))
-            .remedy(self.source.passed_over().unwrap_or("log in to it as for tofu or docker".to_owned()))
+            .remedy(self.source.passed_over().unwrap_or_else(|| how_to_log_in(&self.host)))
     }
 
     /// Asks the token service.
@@ -306,7 +309,7 @@ impl Inner {
                         Failure::Denied,
                         format!("the token service refused {}: {}", found.source, document.words()),
                     )
-                    .remedy("log in again"),
+                    .remedy(format!("log in again: {}", how_to_log_in(&self.host))),
                     None => self.no_credential(&format!("the token service refused us: {}", document.words())),
                 });
             }
@@ -339,6 +342,13 @@ impl Inner {
     }
 }
 
+/// What gives this machine a credential for `host`.
+pub fn how_to_log_in(host: &Host) -> String {
+    let by = |program: &str| format!("`{program} login {host}`");
+    let (docker, podman, oras) = (by("docker"), by("podman"), by("oras"));
+    format!("run {docker}, {podman} or {oras}, then `tofufs refresh PATH` if it is mounted")
+}
+
 fn token_request(scope: &Scope, realm: &Url, service: Option<&str>, found: Option<&Found>) -> Result<Request, Fault> {
     let mut url = realm.clone();
     url.set_fragment(None);
@@ -349,7 +359,10 @@ fn token_request(scope: &Scope, realm: &Url, service: Option<&str>, found: Optio
     let mut request = if let Some(refresh) = refresh {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "refresh_token").append_pair("client_id", "tofufs");
-        form.append_pair("scope", &scope.to_string()).append_pair("refresh_token", refresh.expose());
+        form.append_pair("refresh_token", refresh.expose());
+        if *scope != Scope::Registry {
+            form.append_pair("scope", &scope.to_string());
+        }
         if let Some(service) = service {
             form.append_pair("service", service);
         }
@@ -362,7 +375,9 @@ fn token_request(scope: &Scope, realm: &Url, service: Option<&str>, found: Optio
         if let Some(service) = service {
             query.append_pair("service", service);
         }
-        query.append_pair("scope", &scope.to_string());
+        if *scope != Scope::Registry {
+            query.append_pair("scope", &scope.to_string());
+        }
         drop(query);
         let mut request = Request::new(Method::GET, url);
         if let Some(Credential::Basic { username, password }) = found.map(|f| &f.credential) {

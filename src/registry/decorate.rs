@@ -11,7 +11,9 @@ use futures_util::future::join_all;
 
 pub use mirrored::Mirrored;
 
-use super::{BlobError, BlobSink, BlobSource, Failure, RawManifest, Registry, RegistryError, Upload, Uploaded};
+use super::{
+    BlobError, BlobSink, BlobSource, Failure, Greeting, RawManifest, Registry, RegistryError, Upload, Uploaded,
+};
 use crate::digest::Digest;
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
 use crate::oci::{Descriptor, Manifest};
@@ -82,6 +84,14 @@ impl<R: Registry + ?Sized> Registry for Scoped<R> {
             Ok(()) => self.inner.lacking(repo, manifests).await,
             Err(_) => manifests.to_vec(),
         }
+    }
+
+    async fn greet(&self, greeting: Greeting) -> Result<(), RegistryError> {
+        self.inner.greet(greeting).await
+    }
+
+    fn refused_login(&self) -> bool {
+        self.inner.refused_login()
     }
 
     fn stand_in(&self) -> Option<Arc<dyn Registry>> {
@@ -172,7 +182,7 @@ struct Passed(Option<RegistryError>);
 impl Passed {
     fn add(&mut self, e: RegistryError) {
         let hope = |failure| match failure {
-            Failure::TimedOut | Failure::Unreachable => 4,
+            Failure::TimedOut | Failure::Unreachable | Failure::Untrusted => 4,
             Failure::Offline => 3,
             Failure::Denied => 2,
             Failure::Absent => 0,
@@ -334,6 +344,10 @@ impl Registry for Offline {
 
     async fn blob(&self, repo: &RepoName, blob: &Descriptor, _: &mut dyn BlobSink) -> Result<(), BlobError> {
         Err(self.refuse(self.repo(repo).at(Selector::Digest(blob.digest))).into())
+    }
+
+    async fn greet(&self, _: Greeting) -> Result<(), RegistryError> {
+        Err(self.refuse(&self.host))
     }
 }
 

@@ -147,7 +147,7 @@ impl Requester {
     }
 
     /// Follows redirects by the rules: at most five, never from https to http, the credential only at home.
-    async fn hops(&self, question: &Question, grant: Option<&Grant>, patience: &Patience) -> Result<Answer, Fault> {
+    pub async fn hops(&self, question: &Question, grant: Option<&Grant>, patience: &Patience) -> Result<Answer, Fault> {
         let mut url = question.url.clone();
         let mut count = question.count;
         let mut lies = None;

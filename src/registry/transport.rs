@@ -16,11 +16,12 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, DATE, TRANSFER_ENCODING}
 use reqwest::{Client, Request, Response, StatusCode};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore};
 
 use super::address::{Forbidden, Guarded, Reach};
 use super::answer::escaped;
 use super::breaker::{Breaker, Cost};
+use super::no_answer::{may_want_tls, tls_fault, unconnected};
 use super::observed::{Observations, Observed, seconds_ahead};
 use super::origin::{Origin, Scheme, shown};
 use super::retry::{Fault, Patience};
@@ -240,41 +241,46 @@ impl Transport {
 
     fn admit(&self, origin: &Origin) -> Result<(), Fault> {
         let mut ailing = self.ailing.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Ailing { breaker, reason, remedy }) = ailing.get_mut(origin) else { return Ok(()) };
+        let Some(Ailing { breaker, failure, reason, remedy }) = ailing.get_mut(origin) else { return Ok(()) };
         breaker.admit(Instant::now()).map_err(|wait| {
             tracing::debug!(%origin, ?wait, "left alone");
             // No time in it: the same sentence is logged once.
             let rule =
                 format!("{reason}; that was one of several failures in a row, and {origin} is left alone for now");
             let again = "it is tried again by itself within half a minute";
-            Fault::new(Failure::Unreachable, rule).remedy(remedy.as_deref().unwrap_or(again))
+            Fault::new(*failure, rule).remedy(remedy.as_deref().unwrap_or(again))
         })
     }
 
     fn note(&self, origin: &Origin, answer: &Result<Response, Fault>, took: Duration) {
         let cost = match answer {
-            Err(fault) if fault.failure == Failure::Unreachable && took < AT_ONCE => Cost::Nothing,
+            Err(fault) if matches!(fault.failure, Failure::Unreachable | Failure::Untrusted) && took < AT_ONCE => {
+                Cost::Nothing
+            }
             _ => Cost::Something,
         };
         let failed = match answer {
             Ok(response) if response.status().is_server_error() => {
-                Some((format!("{} answered {}", way_to(origin), response.status().as_u16()), None))
+                let rule = format!("{} answered {}", way_to(origin), response.status().as_u16());
+                Some((Failure::Unreachable, rule, None))
             }
-            Err(fault) if matches!(fault.failure, Failure::TimedOut | Failure::Unreachable) => {
-                Some((fault.rule.clone(), fault.remedy.clone()))
+            Err(fault) if matches!(fault.failure, Failure::TimedOut | Failure::Unreachable | Failure::Untrusted) => {
+                let failure = if fault.failure == Failure::Untrusted { fault.failure } else { Failure::Unreachable };
+                Some((failure, fault.rule.clone(), fault.remedy.clone()))
             }
             _ => None,
         };
         let mut ailing = self.ailing.lock().unwrap_or_else(PoisonError::into_inner);
         match failed {
-            Some((reason, remedy)) => {
+            Some((failure, reason, remedy)) => {
                 if ailing.len() >= BREAKERS_MAX {
                     ailing.clear();
                 }
-                let fresh = || Ailing { breaker: Breaker::new(self.probe_after), reason: String::new(), remedy: None };
+                let breaker = Breaker::new(self.probe_after);
+                let fresh = || Ailing { breaker, failure, reason: String::new(), remedy: None };
                 let one = ailing.entry(origin.clone()).or_insert_with(fresh);
                 one.breaker.failure(Instant::now(), cost);
-                (one.reason, one.remedy) = (reason, remedy);
+                (one.failure, one.reason, one.remedy) = (failure, reason, remedy);
             }
             None => {
                 if let Some(one) = ailing.get_mut(origin) {
@@ -289,6 +295,8 @@ impl Transport {
 #[derive(Debug)]
 struct Ailing {
     breaker: Breaker,
+    /// `Untrusted`, or `Unreachable` for everything else.
+    failure: Failure,
     reason: String,
     remedy: Option<String>,
 }
@@ -462,46 +470,12 @@ pub(super) fn fault_of(error: &reqwest::Error, origin: &Origin) -> Fault {
         return proxy_denies(origin);
     }
     if error.is_connect() {
-        let by = proxy_of(origin).map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default();
-        return Fault::passing(Failure::Unreachable, format!("{origin} cannot be reached{by}: {words}"));
+        return unconnected(&words, origin, proxy_of(origin).as_deref());
     }
     let malformed = ["invalid HTTP", "message head is too large", "invalid content-length", "unexpected transfer"];
     if malformed.iter().any(|m| words.contains(m)) {
-        return Fault::new(Failure::Protocol, format!("{} does not speak HTTP: {words}", way_to(origin)));
+        let fault = Fault::new(Failure::Protocol, format!("{} does not speak HTTP: {words}", way_to(origin)));
+        return Fault { remedy: may_want_tls(origin).map(str::to_owned), ..fault };
     }
     Fault::passing(Failure::TimedOut, format!("the connection to {} broke: {words}", way_to(origin)))
-}
-
-/// TLS never falls back to anything; the reason reaches the user (hostile input R54).
-fn tls_fault(error: &rustls::Error, origin: &Origin) -> Fault {
-    let fault =
-        |rule: String| Fault::new(Failure::Unreachable, format!("no TLS connection to {}: {rule}", way_to(origin)));
-    let reason = match error {
-        rustls::Error::InvalidCertificate(reason) => reason,
-        rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
-            return fault("what answers does not speak TLS".to_owned())
-                .remedy("if it is a registry without TLS that you trust, name it by --plain-http");
-        }
-        _ => return fault(error.to_string()),
-    };
-    match reason {
-        CertificateError::UnknownIssuer => fault("the certificate is signed by an unknown authority".to_owned())
-            .remedy("name that authority's certificate by --ca-file, if you trust it"),
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            fault(format!("the certificate has expired ({error})")).remedy("check this machine's clock")
-        }
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            fault(format!("the certificate is not valid yet ({error})")).remedy("check this machine's clock")
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            fault(format!("the certificate is for another host ({error})"))
-        }
-        // Their own words are a dump of every algorithm that is supported.
-        CertificateError::UnsupportedSignatureAlgorithmContext { .. }
-        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-            fault("the certificate is signed by an algorithm that is not accepted, such as SHA-1".to_owned())
-                .remedy("have it replaced by one that is signed with SHA-256 or better")
-        }
-        _ => fault(error.to_string()),
-    }
 }

@@ -10,6 +10,7 @@ use crate::cli::quantity::Size;
 use crate::digest::Digest;
 use crate::name::{RepoName, Selector};
 use crate::oci::{Descriptor, Manifest};
+use crate::registry::auth::how_to_log_in;
 use crate::registry::mirror::MirrorAddress;
 use crate::registry::observed::LoginScheme;
 use crate::registry::remote::Remote;
@@ -68,7 +69,8 @@ pub(super) async fn mirror(address: &MirrorAddress, mirror: &Remote, subject: &S
 }
 
 fn is_out_of_reach(error: &RegistryError) -> bool {
-    matches!(error.failure, Failure::Unreachable | Failure::TimedOut | Failure::Protocol | Failure::Offline)
+    use Failure::{Offline, Protocol, TimedOut, Unreachable, Untrusted};
+    matches!(error.failure, Unreachable | Untrusted | TimedOut | Protocol | Offline)
 }
 
 fn refusal(marked: fn(&'static str, String) -> Finding, subject: &'static str, error: &RegistryError) -> Finding {
@@ -100,7 +102,7 @@ fn login(remote: &Remote) -> Finding {
                 .remedy("check what that credential may read, or log in again")
         }
         (None, _) => Finding::note("login", format!("it asks for {scheme}; there is no credential for it here"))
-            .remedy("only what is public can be read; log in to it as for tofu or docker to read more"),
+            .remedy(format!("only what is public can be read; to read more, {}", how_to_log_in(remote.host()))),
     }
 }
 
