@@ -48,6 +48,10 @@ impl Rule {
     pub fn new(template: &str, include: &[String], exclude: &[String]) -> Result<Rule, MappingError> {
         let patterns = |list: &[String]| list.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>();
         let rule = Rule { template: template.parse()?, include: patterns(include)?, exclude: patterns(exclude)? };
+        if let Some((variable, written)) = rule.template.unreferred() {
+            let reason = format!("`{written}` is plain text in it; did you mean `${{{variable}}}`?");
+            return refuse(format!("the repository template {template:?}"), reason);
+        }
         for variable in Variable::ALL {
             if !rule.template.uses(variable) && rule.fixed(variable).is_none() {
                 let reason = format!("it must refer to ${{{variable}}}, since `include` selects more than one");

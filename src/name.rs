@@ -3,11 +3,13 @@
 //! Each type holds text that was checked against its grammar once; no other part of the program joins or splits
 //! this text. Grammars: OCI distribution spec, "Pulling manifests" (name, reference).
 
+mod newest;
 mod provider;
 
 use std::fmt;
 use std::str::FromStr;
 
+pub use newest::no_such_tag;
 pub use provider::{ProviderAddr, Version, ZipName};
 
 use crate::digest::{Digest, DigestError};

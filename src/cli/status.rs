@@ -267,10 +267,21 @@ fn ask(entry: &Entry) -> Result<Mount, String> {
     if let Some(owner) = entry.foreign_owner() {
         return anothers(entry, owner);
     }
-    let answer = mounts::connect(entry)?.ask(&Request::Status(()))?;
+    let connection = match (mounts::connect(entry), entry.owner) {
+        (Ok(connection), _) => connection,
+        // Root looks into no mount that its owner has closed to all others.
+        (Err(_), Some(owner)) if owner != rustix::process::geteuid().as_raw() => return anothers(entry, owner),
+        (Err(reason), _) => return Err(reason),
+    };
+    let answer = connection.ask(&Request::Status(()))?;
     let mount: Mount = serde_json::from_value(answer).map_err(|e| format!("its answer cannot be read: {e}"))?;
     // Where this mount is seen from here, which may be another place than where it was made.
     Ok(Mount { mountpoint: entry.point.to_string_lossy().into_owned(), ..mount })
+}
+
+/// The file that a mount logs to, where its process tells.
+pub fn log_of(entry: &Entry) -> Option<String> {
+    ask(entry).ok()?.log
 }
 
 /// What anybody may know of another user's mount: whose it is, and whether it is dead.
@@ -317,7 +328,7 @@ fn described(mount: &Mount) -> String {
 
 fn of_table(mount: &Mount) -> Vec<Row> {
     let sources = mount.sources.iter().map(|source| ("source", source.name.clone()));
-    let shown = |owner| format!("{owner}, to whom alone and to root it tells more");
+    let shown = |owner| format!("{owner}, who is told more, as is root where it is mounted with --allow-other");
     let owner = mount.owner.iter().map(|owner| ("owner", shown(owner)));
     sources.chain(owner).chain(mount.errors.iter().map(|error| ("error", error.clone()))).collect()
 }

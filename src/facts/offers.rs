@@ -181,7 +181,9 @@ impl Facts {
             match fact {
                 Fact::Is(digest) => return Ok(digest),
                 Fact::Unknown => self.load(Need::Binding(repo.clone(), tag.clone())).await?,
-                Fact::Absent => return Err(FactError::new(Failure::Absent, repo, format_args!("no tag {tag}"))),
+                Fact::Absent => {
+                    return Err(FactError::new(Failure::Absent, repo, format_args!("there is no tag {tag}")));
+                }
                 Fact::Denied(e) | Fact::Failed(e) => return Err(e),
             }
         }

@@ -12,6 +12,7 @@ mod crash;
 mod lies;
 mod lists;
 mod local;
+mod looks;
 mod manifests;
 mod moves;
 mod outages;

@@ -3,6 +3,7 @@
 //! Each test has a store without repositories as its source, and a watchdog that takes the mount out of sight. All of
 //! them hold for root and for an ordinary user, who mounts through `fusermount3`: see [`users`].
 
+mod sources;
 mod users;
 mod words;
 mod world;

@@ -23,6 +23,19 @@ fn outside() -> impl Fn(&[&str]) -> Output {
     }
 }
 
+#[test]
+fn a_file_that_is_no_zip_and_a_template_without_a_dollar_are_told_as_what_they_are() {
+    let run = outside();
+    let said = failed(&run(&["push", "module/main.tf", "oci:store/registry.example/m:1"]));
+    assert!(said.contains("module/main.tf: it is neither a directory nor a zip archive"), "{said}");
+    let output = run(&["mount", "--oci-mirror", "ghcr.example/acme/{type}", "registry.example", "mnt"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && said.contains("did you mean `${type}`?"), "{said}");
+    let output = run(&["mount", "--mirror", "a.example=https://ann:secret@cache", "registry.example", "mnt"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("https://ann:***@cache") && !said.contains("secret"), "{said}");
+}
+
 // Design section 3: 0 done, 1 failed, 2 wrong usage; results on standard output alone, an error is one line.
 #[test]
 fn exit_codes_tell_wrong_use_from_failure_for_every_command() {
