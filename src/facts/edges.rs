@@ -159,13 +159,33 @@ impl Edges {
         lock(&self.slots).expire(wanted);
     }
 
-    /// Why `need` was not to be had just now. It is asked for again at the next use, unless it is absent.
+    /// Why `need` was not to be had just now.
+    pub(super) fn refusal(&self, need: &Need) -> Option<FactError> {
+        self.slot(need).refused.map(|refused| refused.error)
+    }
+
+    /// Why `need` was not to be had just now; it is asked for again at the next use.
     pub(super) fn take_refusal(&self, need: &Need) -> Option<FactError> {
-        let refused = self.slot(need).refused.map(|refused| refused.error)?;
-        if refused.failure != Failure::Absent {
-            self.change(need, |slot| slot.refused = None);
+        let refused = self.slot(need).refused?;
+        self.change(need, |slot| slot.refused = None);
+        Some(refused.error)
+    }
+
+    /// Forgets an answer that there is nothing: what is published next is to be seen.
+    pub(super) fn forget_if_empty(&self, need: &Need) {
+        let is_empty = match self.slot(need).last.map(|last| last.answer) {
+            Some(Answer::Tags(tags)) => tags.is_empty(),
+            Some(Answer::Catalog(names)) => names.is_empty(),
+            _ => false,
+        };
+        if is_empty {
+            self.change(need, |slot| slot.last = None);
         }
-        Some(refused)
+    }
+
+    /// Whether the registry was taken for one that does not list its repositories when it was asked last.
+    pub(super) fn is_unlisted(&self, need: &Need) -> bool {
+        matches!(self.slot(need).last, Some(Confirmed { answer: Answer::NoCatalog, .. }))
     }
 
     fn slot(&self, need: &Need) -> Slot {

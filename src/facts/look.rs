@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 
 use super::health::{Ailing, Health, SourceState, told};
 use super::watched::Watched;
-use super::{Facts, Failure};
+use super::{FactError, Facts, Failure};
 use crate::name::{Host, Repo};
 use crate::registry::{self, Greeting, Registry};
 use crate::tree::Need;
@@ -42,10 +42,10 @@ impl Facts {
 
     /// Asks what the first use of `host` would ask.
     async fn asked(self: &Arc<Self>, host: &Host, asked: &[Arc<Watched>]) -> Health {
-        let (need, is_repository) = self.first_need(host);
+        let (need, kind) = self.first_need(host);
         // A load that is lost has shown nothing.
         let _ = self.load(need.clone()).await;
-        let refusal = self.edges.take_refusal(&need);
+        let refusal = self.refusal_of(&need, kind);
         let seen = asked.iter().map(|registry| registry.health()).max_by_key(|health| health.state);
         let seen = seen.unwrap_or_else(|| Health::of(SourceState::Unknown));
         if seen.state.is_failing() {
@@ -55,27 +55,53 @@ impl Facts {
             Some(error) if error.failure == Failure::Protocol => {
                 Health::failing(SourceState::Unreachable, error.rule())
             }
-            Some(error) if error.failure == Failure::Denied && is_repository => {
+            Some(error) if error.failure == Failure::Denied && kind == Kind::Repository => {
                 Health::failing(SourceState::Denied, error)
             }
             Some(error) if error.failure == Failure::Denied => greeted(asked, Greeting::LogIn, seen).await,
             _ if asked.iter().any(|registry| registry.refused_login()) => greeted(asked, Greeting::LogIn, seen).await,
+            _ if seen.state == SourceState::Unknown && self.edges.is_unlisted(&need) => {
+                greeted(asked, Greeting::LogIn, seen).await
+            }
             _ if seen.state == SourceState::Unknown => greeted(asked, Greeting::Reach, seen).await,
             _ => seen,
         }
     }
 
-    /// What is likely to be asked first of `host`, and whether that is about a repository that was declared as one.
-    fn first_need(&self, host: &Host) -> (Need, bool) {
-        let prefixes = self.origins.get(host).map(|origin| origin.prefixes.clone()).unwrap_or_default();
-        if let Some(repo) = self.declared_repo(host) {
-            return (Need::Tags(repo), true);
-        }
-        match prefixes.into_iter().next().flatten() {
-            Some(name) if !self.lists_providers_of(host) => (Need::Tags(Repo { host: host.clone(), name }), false),
-            _ => (Need::Catalog(host.clone()), false),
+    /// Why `need` was not to be had. What is kept is an answer alone, and none that what is published next would belie.
+    fn refusal_of(&self, need: &Need, kind: Kind) -> Option<FactError> {
+        self.edges.forget_if_empty(need);
+        match (self.edges.refusal(need)?, kind) {
+            (error, Kind::Prefix) if error.failure == Failure::Absent => Some(error),
+            (error, Kind::Catalog) if error.failure == Failure::Absent => Some(error),
+            _ => self.edges.take_refusal(need),
         }
     }
+
+    /// What is likely to be asked first of `host`.
+    fn first_need(&self, host: &Host) -> (Need, Kind) {
+        if let Some(repo) = self.declared_repo(host) {
+            return (Need::Tags(repo), Kind::Repository);
+        }
+        let prefixes = self.origins.get(host).map(|origin| origin.prefixes.clone()).unwrap_or_default();
+        match prefixes.into_iter().next().flatten() {
+            Some(name) if !self.lists_providers_of(host) => {
+                (Need::Tags(Repo { host: host.clone(), name }), Kind::Prefix)
+            }
+            _ => (Need::Catalog(host.clone()), Kind::Catalog),
+        }
+    }
+}
+
+/// What is asked about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    /// A repository that was declared as one.
+    Repository,
+    /// What may be a repository, or a prefix of others.
+    Prefix,
+    /// The registry's list of repositories.
+    Catalog,
 }
 
 async fn greeted(asked: &[Arc<Watched>], greeting: Greeting, seen: Health) -> Health {

@@ -128,7 +128,8 @@ impl Document {
             }
             _ => Failure::Protocol,
         };
-        let remedy = may_want_tls(&self.origin).filter(|_| self.status == StatusCode::BAD_REQUEST);
+        let is_of_server = self.status == StatusCode::BAD_REQUEST && self.error_codes().is_none();
+        let remedy = may_want_tls(&self.origin).filter(|_| is_of_server);
         Fault { remedy: remedy.map(str::to_owned), ..Fault::new(failure, self.words()) }
     }
 

@@ -205,7 +205,9 @@ fn a_silent_registry_is_waited_for_no_longer_than_the_deadline() {
     server.rule(all(), Behaviour::Silence);
     let options = plain(&[&server]).args(["--deadline", "1s"]);
     let Some(mount) = Mount::start(&[server.host()], options) else { return };
-    fails(&mount, &server.host(), "unreachable", &["within 1.0 s"]);
+    let line = format!("tofufs: {} is unreachable: ", server.host());
+    assert!(mount.said().starts_with(&line) && mount.said().lines().count() == 1, "{}", mount.said());
+    assert_eq!(state(&mount, &server.host()).0, "unreachable");
 }
 
 /// A list that takes long is no outage.
@@ -234,7 +236,10 @@ fn a_failure_that_a_later_success_has_ended_goes_from_the_status() {
     let failures = status["failures"].as_array().unwrap();
     assert!(!failures.is_empty() && failures.len() == bed.errors().len(), "{status}");
     for failure in failures {
-        assert_eq!((failure["errno"].as_str(), failure["time"].as_str().map(str::len)), (Some("EHOSTUNREACH"), Some(20)));
+        assert_eq!(
+            (failure["errno"].as_str(), failure["time"].as_str().map(str::len)),
+            (Some("EHOSTUNREACH"), Some(20))
+        );
     }
     server.restart();
     assert!(wait_until(PATIENCE, || fs::read(release.join("main.tf")).is_ok_and(|read| read == content)));
@@ -296,4 +301,20 @@ fn what_cannot_be_looked_up_is_told_by_its_path() {
     let errors = bed.errors();
     let last = errors.last().unwrap();
     assert!(last.starts_with(&format!("{host}/acme/network: ")) && !last.contains("acme:network"), "{last}");
+}
+
+/// What is published after the look is there for the first use.
+#[test]
+fn that_there_was_nothing_when_the_mount_began_is_not_held_against_what_comes() {
+    let server = Hostile::start();
+    let host = server.host();
+    let template = format!("{host}/acme/${{type}}");
+    let mapped = ["--oci-mirror", &template, "--include", "reg.example/acme/*", "--provider", "reg.example/acme/aws"];
+    for (options, used) in [(&[][..], host.clone()), (&mapped[..], "plugins/reg.example/acme/aws".to_owned())] {
+        let Some(mount) = Mount::start(&[&host], plain(&[&server]).args(options)) else { return };
+        assert_eq!((mount.said(), state(&mount, &host).0.as_str()), ("", "ok"));
+        server.publish("acme/aws", "1.0.0", &pack::provider("aws", "1.0.0", &["linux_amd64"]));
+        assert_eq!(fs::read_dir(mount.join(&used)).unwrap().count(), 1, "{used}");
+        server.remove_tag("acme/aws", "1.0.0");
+    }
 }

@@ -130,7 +130,10 @@ fn the_keys_of_status_are_those_that_scripts_know() {
     fs::create_dir_all(&staged).unwrap();
     fs::write(staged.join("main.tf"), "").unwrap();
     let status = place.status();
-    assert_eq!(keys(&status), "cache errors mountpoint offline pid read_only requests sources staged");
+    assert_eq!(
+        keys(&status),
+        "cache downloads errors failures log mountpoint offline pid read_only requests sources staged"
+    );
     assert_eq!(keys(&status["cache"]), "bytes dir limit");
     assert_eq!(keys(&status["requests"]), "blob total");
     assert_eq!(keys(&status["sources"][0]), "name state");
@@ -186,7 +189,7 @@ fn any_name_is_a_mount_point() {
         let text = run(&["status"]);
         done(&text);
         let text = String::from_utf8(text.stdout).unwrap();
-        assert_eq!(text.lines().count(), 5, "{text}");
+        assert_eq!(text.lines().count(), 6, "{text}");
         assert!(!text.contains('\u{1b}'), "{text:?}");
         let json: Value = serde_json::from_slice(&run(&["status", "--json"]).stdout).unwrap();
         let shown = place.path("mnt").canonicalize().unwrap().with_file_name(name);

@@ -81,9 +81,17 @@ async fn a_certificate_that_does_not_hold_is_not_trusted_for_the_exact_reason() 
     let stranger = client(&sound.host(), transport_with(Duration::from_secs(5)));
     refused(get(&stranger).await, Failure::Untrusted, &["/acme/net:1.0", "unknown authority", "--ca-file"]);
     let expired = server(authority.server("127.0.0.1", 2001));
-    refused(get(&client(&expired.host(), authority.transport())).await, Failure::Untrusted, &["expired on 2001-01-01, ", " days ago", "clock"]);
+    refused(
+        get(&client(&expired.host(), authority.transport())).await,
+        Failure::Untrusted,
+        &["expired on 2001-01-01, ", " days ago", "clock"],
+    );
     let wrong = server(authority.server("other.example", 2100));
-    refused(get(&client(&wrong.host(), authority.transport())).await, Failure::Untrusted, &["another host (other.example)"]);
+    refused(
+        get(&client(&wrong.host(), authority.transport())).await,
+        Failure::Untrusted,
+        &["another host (other.example)"],
+    );
     for server in [&sound, &expired, &wrong] {
         assert!(server.requests().is_empty());
     }

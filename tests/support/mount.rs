@@ -82,7 +82,8 @@ impl Mount {
         }
         let path = dir.path().canonicalize().expect("a directory").join("mnt");
         let sources = sources.iter().map(S::to_string).collect();
-        let mut mount = Mount { dir: Some(dir), path, options, sources, said: String::new(), pid: None, watchdog: None };
+        let mut mount =
+            Mount { dir: Some(dir), path, options, sources, said: String::new(), pid: None, watchdog: None };
         let output = mount.run();
         assert!(output.status.success(), "mounting failed: {output:?}\n{}", mount.log());
         Some(mount)
