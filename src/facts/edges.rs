@@ -171,15 +171,12 @@ impl Edges {
         Some(refused.error)
     }
 
-    /// Forgets an answer that there is nothing: what is published next is to be seen.
-    pub(super) fn forget_if_empty(&self, need: &Need) {
-        let is_empty = match self.slot(need).last.map(|last| last.answer) {
+    /// Whether the last answer is that there is nothing.
+    fn is_empty(&self, need: &Need) -> bool {
+        match self.slot(need).last.map(|last| last.answer) {
             Some(Answer::Tags(tags)) => tags.is_empty(),
             Some(Answer::Catalog(names)) => names.is_empty(),
             _ => false,
-        };
-        if is_empty {
-            self.change(need, |slot| slot.last = None);
         }
     }
 
@@ -380,6 +377,15 @@ impl Facts {
                     slot.refused = Some(Refused { error, at: Instant::now(), until });
                 });
             }
+        }
+    }
+
+    /// Forgets an answer that there is nothing: what is published next is to be seen.
+    pub(super) async fn forget_if_empty(&self, need: &Need) {
+        if self.edges.is_empty(need) {
+            let (store, name) = (self.store.clone(), self.name_of(need));
+            tokio::task::spawn_blocking(move || store.remove_edge(&name)).await.ok();
+            self.edges.change(need, |slot| slot.last = None);
         }
     }
 

@@ -45,6 +45,7 @@ impl Facts {
         let (need, kind) = self.first_need(host);
         // A load that is lost has shown nothing.
         let _ = self.load(need.clone()).await;
+        self.forget_if_empty(&need).await;
         let refusal = self.refusal_of(&need, kind);
         let seen = asked.iter().map(|registry| registry.health()).max_by_key(|health| health.state);
         let seen = seen.unwrap_or_else(|| Health::of(SourceState::Unknown));
@@ -70,7 +71,6 @@ impl Facts {
 
     /// Why `need` was not to be had. What is kept is an answer alone, and none that what is published next would belie.
     fn refusal_of(&self, need: &Need, kind: Kind) -> Option<FactError> {
-        self.edges.forget_if_empty(need);
         match (self.edges.refusal(need)?, kind) {
             (error, Kind::Prefix) if error.failure == Failure::Absent => Some(error),
             (error, Kind::Catalog) if error.failure == Failure::Absent => Some(error),

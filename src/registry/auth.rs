@@ -309,7 +309,7 @@ impl Inner {
                         Failure::Denied,
                         format!("the token service refused {}: {}", found.source, document.words()),
                     )
-                    .remedy(format!("log in again: {}", how_to_log_in(&self.host))),
+                    .remedy(how_to_log_in(&self.host)),
                     None => self.no_credential(&format!("the token service refused us: {}", document.words())),
                 });
             }
@@ -346,7 +346,7 @@ impl Inner {
 pub fn how_to_log_in(host: &Host) -> String {
     let by = |program: &str| format!("`{program} login {host}`");
     let (docker, podman, oras) = (by("docker"), by("podman"), by("oras"));
-    format!("run {docker}, {podman} or {oras}, then `tofufs refresh PATH` if it is mounted")
+    format!("to log in, run {docker}, {podman} or {oras}, then `tofufs refresh PATH` if it is mounted")
 }
 
 fn token_request(scope: &Scope, realm: &Url, service: Option<&str>, found: Option<&Found>) -> Result<Request, Fault> {

@@ -106,7 +106,7 @@ fn login(remote: &Remote) -> Finding {
                 .remedy("check what that credential may read, or log in again")
         }
         (None, _) => Finding::note("login", format!("it asks for {scheme}; there is no credential for it here"))
-            .remedy(format!("only what is public can be read; to read more, {}", how_to_log_in(remote.host()))),
+            .remedy(format!("only what is public can be read; {}", how_to_log_in(remote.host()))),
     }
 }
 
@@ -143,9 +143,8 @@ async fn named(remote: &Remote, name: &RepoName, listed: Option<&[RepoName]>) ->
         (Failure::Absent, Some(_)) => Finding::problem("tags", nothing).remedy("check the spelling of its name"),
         (Failure::Absent, None) => Finding::note("prefix", unknown).remedy("give a repository that lies below it"),
         // A registry refuses what is not there like that, too.
-        (Failure::Denied, _) if remote.greet(Greeting::LogIn).await.is_ok() => {
-            Finding::note("prefix", unknown).remedy("give a repository that lies below it; if it is one, log in for it")
-        }
+        (Failure::Denied, _) if remote.greet(Greeting::LogIn).await.is_ok() => Finding::note("prefix", unknown)
+            .remedy("give a repository that lies below it; if it is one, log in to read it"),
         _ => tags_of(remote, &tags),
     }]
 }
