@@ -178,7 +178,7 @@ pub(super) fn layer(media_type: &str, digest: crate::digest::Digest, size: u64, 
 /// # Errors
 /// Those of [`archive::index`]: what a mount would refuse is not published.
 pub fn module_zip(file: OwnedFd, name: &str, destined: Destined) -> Result<Plan, StageError> {
-    let is_zip = begins_as_zip(&file);
+    let is_zip = name.ends_with(".zip") || begins_as_zip(&file);
     let package = Package::read(file, name).map_err(|e| {
         if e.failure != Failure::Structure || is_zip {
             return e;
