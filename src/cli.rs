@@ -19,6 +19,7 @@ pub mod helper;
 pub mod lifecycle;
 pub mod lock;
 pub mod log;
+pub mod look;
 pub mod mapping;
 pub mod mount;
 pub mod mounts;
@@ -39,6 +40,7 @@ pub mod status;
 pub mod tofurc;
 pub mod typed;
 pub mod umount;
+pub mod users;
 
 use std::ffi::OsString;
 

@@ -14,11 +14,14 @@ mod edges;
 mod error;
 mod fetch;
 mod hash;
+mod health;
 mod kept;
+mod look;
 mod nodes;
 mod offers;
 mod origins;
 mod remembered;
+mod running;
 mod unpack;
 mod walk;
 mod watched;
@@ -32,10 +35,12 @@ pub use ahead::Unpacking;
 pub use budget::Asker;
 pub use edges::View;
 pub use error::{FactError, Failure};
+pub use health::{Ailing, Health, SourceState};
 pub use nodes::{Content, Package, blocking};
 pub use offers::ProviderOptions;
 pub use origins::Source;
 pub use remembered::{remember, remembered_in};
+pub use running::{Download, on_behalf_of};
 pub use walk::{Awaited, Left};
 
 use crate::archive;
@@ -63,17 +68,6 @@ pub struct Options {
     pub providers: ProviderOptions,
 }
 
-/// What one source answered last.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SourceState {
-    /// It answered.
-    Ok,
-    /// It could not be reached.
-    Unreachable,
-    /// It was not asked yet.
-    Unknown,
-}
-
 /// See the module.
 pub struct Facts {
     store: Arc<Store>,
@@ -86,6 +80,7 @@ pub struct Facts {
     offers: offers::Offers,
     budgets: budget::Budgets,
     used: Mutex<BTreeMap<Host, BTreeSet<RepoName>>>,
+    running: Arc<running::Running>,
 }
 
 /// A lock whose holder panicked guards plain values here: they are as good as before.
@@ -113,6 +108,7 @@ impl Facts {
             nodes,
             budgets: budget::Budgets::new(),
             used: Mutex::default(),
+            running: Arc::default(),
         };
         facts.hosts();
         Arc::new(facts)
@@ -155,10 +151,21 @@ impl Facts {
         self.origins.are_fixed()
     }
 
-    /// The sources as the user named them, once for each registry of which they hold a part, with what they answered
-    /// last.
-    pub fn sources(&self) -> Vec<(String, SourceState)> {
+    /// The sources as the user named them, once for each registry of which they hold a part, and how they are. Looks
+    /// into the stores.
+    pub fn sources(&self) -> Vec<(String, Health)> {
         self.origins.states()
+    }
+
+    /// Whether the registry `host` itself answered when it was asked last.
+    pub fn is_well(&self, host: &Host) -> bool {
+        let asked = self.origins.get(host).map(|origin| origin.asked.clone()).unwrap_or_default();
+        !asked.is_empty() && asked.iter().all(|registry| registry.health().state == SourceState::Ok)
+    }
+
+    /// The downloads that are under way, in the order in which they began.
+    pub fn downloads(&self) -> Vec<Download> {
+        self.running.downloads()
     }
 
     /// What is known to an operation that began at `since`: an answer that came later counts as fresh for it, however

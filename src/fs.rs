@@ -45,7 +45,7 @@ pub use directory::Listed;
 pub use error::{Errno, FsError};
 pub use kept::Caching;
 pub use publish::Drops;
-pub use report::Report;
+pub use report::{Failed, Report};
 pub use write::Requester;
 
 use crate::facts::{Content, FactError, Facts, Failure};
@@ -226,7 +226,7 @@ impl Fs {
                 Step::Failed(Found::Fact(e)) => {
                     return match node::spelled_release(space, name) {
                         Some(release) if self.is_refused(&release, since) => Ok(Ok(Named::Release(release))),
-                        _ => Err(e.into()),
+                        _ => Err(as_looked_up(space, name, e).into()),
                     };
                 }
                 Step::Failed(Found::Name(e)) => {
@@ -465,4 +465,11 @@ impl Fs {
 /// Whether something exists and is refused, as opposed to being absent or unknown.
 fn is_refusal(error: &FactError) -> bool {
     matches!(error.failure, Failure::Integrity | Failure::Structure | Failure::TooLarge | Failure::Unsupported)
+}
+
+/// A failure told of the path that was looked up, which may have been asked for as a tag of what is above it.
+fn as_looked_up(space: &tree::registry::Space, name: &str, error: FactError) -> FactError {
+    let Some(above) = space.repo() else { return error };
+    let is_tag = error.subject() == Some(&*format!("{above}:{name}"));
+    if is_tag { error.about(&format!("{above}/{name}")) } else { error }
 }

@@ -25,6 +25,7 @@ use fuser::{
 };
 use tokio::runtime::Handle;
 
+use crate::facts::on_behalf_of;
 use crate::fs::{Attr, Errno, FileKind, Fs, FsError, Lookup, Of, Space, Thread};
 use caller::Caller;
 use passthrough::{Outcome, Passthrough};
@@ -89,7 +90,7 @@ impl Adapter {
         reply: impl FnOnce(Result<T, fuser::Errno>) + Send + 'static,
     ) {
         let asker = self.fs.asker(write::who(request));
-        let mut operation = Box::pin(asker.run(operation));
+        let mut operation = Box::pin(on_behalf_of(request.pid(), asker.run(operation)));
         let _entered = self.runtime.enter();
         match operation.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(outcome) => reply(outcome.map_err(|e| errno(e.errno))),

@@ -14,6 +14,7 @@ pub mod local;
 pub mod lockfile;
 pub mod mapping;
 pub mod members;
+pub mod moment;
 pub mod name;
 pub mod oci;
 pub mod registry;

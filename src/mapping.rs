@@ -54,6 +54,10 @@ impl Rule {
         let patterns = |list: &[String]| list.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>();
         let (include, exclude) = (patterns(include)?, patterns(exclude)?);
         let rule = Rule { template: template.parse()?, include, exclude, before: Arc::default() };
+        if let Some((variable, written)) = rule.template.unreferred() {
+            let reason = format!("`{written}` is plain text in it; did you mean `${{{variable}}}`?");
+            return refuse(format!("the repository template {template:?}"), reason);
+        }
         for variable in Variable::ALL {
             if !rule.template.uses(variable) && rule.fixed(variable).is_none() {
                 let example = match variable {

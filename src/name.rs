@@ -5,6 +5,7 @@
 
 mod address;
 mod claim;
+mod newest;
 mod provider;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use std::str::FromStr;
 
 pub use address::{Address, AddressError};
 pub use claim::ClaimTag;
+pub use newest::no_such_tag;
 pub use provider::{ProviderAddr, Version, ZipName};
 
 use crate::digest::{Digest, DigestError};

@@ -12,8 +12,10 @@ pub mod connections;
 pub mod credentials;
 pub mod decorate;
 mod gate;
+mod greeting;
 pub mod layout;
 pub mod mirror;
+mod no_answer;
 pub mod observed;
 pub mod origin;
 mod outage;
@@ -54,6 +56,8 @@ pub enum Failure {
     TimedOut,
     /// No connection: name resolution, connect, TLS, or the breaker is open.
     Unreachable,
+    /// No connection: what answers has a certificate that does not hold.
+    Untrusted,
     /// Offline was asked for and the answer is not cached.
     Offline,
     /// What answers does not speak the protocol.
@@ -150,11 +154,20 @@ pub enum BlobError {
     Sink(#[from] SinkError),
 }
 
+/// What is wanted of a registry that is asked whether it is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Greeting {
+    /// An answer of any kind, without logging in.
+    Reach,
+    /// That it lets in who asks.
+    LogIn,
+}
+
 /// A source of repositories of one host.
 ///
 /// Contract of every back end: a call retries what can be retried, by itself, and ends within the deadline that the
 /// back end was made with, counted without progress. A call may be dropped at any await. Calls may run concurrently.
-/// `Absent` is said only with authority; an outage is `TimedOut` or `Unreachable`.
+/// `Absent` is said only with authority; an outage is `TimedOut`, `Unreachable` or `Untrusted`.
 #[async_trait]
 pub trait Registry: Send + Sync {
     /// All tags of a repository: sorted, without duplicates, and only such as are valid tags and no claims of writers.
@@ -190,6 +203,17 @@ pub trait Registry: Send + Sync {
     /// one that has not moved, or is not being fetched.
     fn last_moved(&self, _repo: Option<&RepoName>) -> Option<Instant> {
         None
+    }
+
+    /// Asks whether it is there, by the smallest question and once, whatever it holds. What lies on this machine is.
+    async fn greet(&self, _greeting: Greeting) -> Result<(), RegistryError> {
+        Ok(())
+    }
+
+    /// Whether it refused the login of who asked last, or the lack of one. Such a refusal need not be an error of what
+    /// was asked for: a registry without a catalog may refuse it like that.
+    fn refused_login(&self) -> bool {
+        false
     }
 
     /// Who may be asked about what moves (tags, lists of them) where this one is out of reach and nothing is remembered.

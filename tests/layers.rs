@@ -14,12 +14,16 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("members", &["digest", "name"]),
     ("mapping", &["digest", "name"]),
     ("lockfile", &["digest", "name"]),
+    ("moment", &[]),
     ("tree", VALUES),
     ("registry", &["input", "digest", "name", "oci", "artifact", "members", "mapping"]),
     ("store", VALUES),
     ("archive", VALUES),
     ("local", &["name"]),
-    ("facts", &["digest", "name", "oci", "artifact", "members", "mapping", "tree", "registry", "store", "archive"]),
+    (
+        "facts",
+        &["digest", "name", "oci", "artifact", "members", "mapping", "moment", "tree", "registry", "store", "archive"],
+    ),
     ("stage", &["digest", "name", "oci", "artifact", "members", "mapping", "tree", "registry", "archive", "local"]),
     (
         "copy",
@@ -28,22 +32,22 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "fs",
         &[
-            "digest", "name", "oci", "artifact", "members", "mapping", "tree", "registry", "store", "archive", "local",
-            "facts", "stage",
+            "digest", "name", "oci", "artifact", "members", "mapping", "moment", "tree", "registry", "store",
+            "archive", "local", "facts", "stage",
         ],
     ),
     ("fuse", &["digest", "name", "oci", "artifact", "members", "local", "facts", "fs"]),
     (
         "cli",
         &[
-            "input", "digest", "name", "oci", "artifact", "members", "mapping", "lockfile", "tree", "registry",
-            "store", "archive", "local", "facts", "stage", "copy", "fs", "fuse",
+            "input", "digest", "name", "oci", "artifact", "members", "mapping", "lockfile", "moment", "tree",
+            "registry", "store", "archive", "local", "facts", "stage", "copy", "fs", "fuse",
         ],
     ),
     ("main", &["cli"]),
 ];
 
-const VALUES: &[&str] = &["digest", "name", "oci", "artifact", "members", "mapping"];
+const VALUES: &[&str] = &["digest", "name", "oci", "artifact", "members", "mapping", "moment"];
 
 /// The only modules that may use an outside crate. Crates that are no kind of I/O or format (`bytes`, `serde`,
 /// `thiserror`, `tokio`, `tracing`, `rustix` …) have no home.

@@ -251,6 +251,14 @@ pub struct MountArgs {
     #[arg(short, long)]
     pub foreground: bool,
 
+    /// Mount nothing if a source cannot be reached, is not trusted or denies access
+    ///
+    /// Every source is looked at once when a mount begins, for at most 5 s or --deadline. One that fails is told in one
+    /// line, by `tofufs status` and in the log; without this option it is mounted all the same, since what the cache
+    /// holds can be read and the source may come back.
+    #[arg(long)]
+    pub strict: bool,
+
     /// Access to the mount.
     #[command(flatten)]
     pub access: AccessArgs,

@@ -15,13 +15,14 @@ use super::access::RegistryAccess;
 use super::control::{Request, Service, Socket, Steps};
 use super::lifecycle::{self, Signals};
 use super::log::Log;
+use super::look::Look;
 use super::output::CommandError;
 use super::settings::{MountSettings, Source};
 use super::staging;
 use super::status;
 use super::tofurc::written::MountMapping;
 use super::{allocator, background, mapping, mount};
-use crate::facts::{self, Facts, SourceState};
+use crate::facts::{self, Ailing, Facts};
 use crate::fs::plugin_cache::{self, PluginCache};
 use crate::fs::{self, Fs};
 use crate::fuse::passthrough::Passthrough;
@@ -46,12 +47,12 @@ const GROWTH: u64 = 4 << 20;
 /// How often the thread that is kept for blocking work is used: sooner than the runtime ends an idle one (10 s).
 const THREAD_USED: Duration = Duration::from_secs(5);
 
-/// Serves a mount until it is unmounted. `ready` is called once, when the mount can be used; its error ends the mount.
-/// `log_file` is the log, where it is in a file.
+/// Serves a mount until it is unmounted. `ready` is called once, when the mount can be used and every source was looked
+/// at, with those that fail; its error ends the mount. `log_file` is the log, where it is in a file.
 pub fn serve(
     settings: &MountSettings,
     log_file: Option<&Log>,
-    ready: impl FnOnce() -> Result<(), CommandError>,
+    ready: impl FnOnce(&[Ailing]) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     keep_memory_private()?;
     allow_many_files();
@@ -66,7 +67,7 @@ fn serve_in(
     runtime: &Runtime,
     settings: &MountSettings,
     log_file: Option<&Log>,
-    ready: impl FnOnce() -> Result<(), CommandError>,
+    ready: impl FnOnce(&[Ailing]) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     let access = Arc::new(RegistryAccess::new(&settings.network, Asker::Program));
     let settings = &mapping::resolved(settings, &access)?;
@@ -77,8 +78,12 @@ fn serve_in(
     let socket = Socket::bind(&settings.mountpoint, &control_dirs(settings)?)
         .map_err(|e| CommandError::Failed(format!("no control socket can be made: {e}")))?;
     let fs = file_system(settings, &access, socket.path())?;
+    let look = Look::new(settings, &fs, &access);
     if settings.in_background {
         background::detach()?;
+    }
+    if settings.strict {
+        look.insist(runtime)?;
     }
 
     let mounting = session_options(settings);
@@ -103,7 +108,8 @@ fn serve_in(
     let controlled = Controlled { fs, access, session: Arc::clone(&session), settings: settings.clone() };
     let controlling = runtime.spawn(async move { socket.serve(Arc::new(controlled)).await });
     tracing::info!("{}: mounted {}", settings.mountpoint.display(), settings.session.name);
-    let ended = match ready() {
+    let ailing = if settings.strict { Vec::new() } else { look.at_sources(runtime) };
+    let ended = match ready(&ailing) {
         Ok(()) => runtime.block_on(lifecycle::until_unmounted(&session, end, &mut signals, log_file)),
         Err(e) => session.unmount(session::Manner::Lazily).map_err(CommandError::failed).and(Err(e)),
     };
@@ -309,7 +315,7 @@ impl Service for Controlled {
                 let fs = Arc::clone(&self.fs);
                 let look = move || (fs.report(), staging::status(&fs));
                 let (report, staged) = tokio::task::spawn_blocking(look).await.map_err(|e| e.to_string())?;
-                serde_json::to_value(self.status(&report, staged)).map_err(|e| e.to_string())
+                serde_json::to_value(self.status(report, staged)).map_err(|e| e.to_string())
             }
             Request::Commit { path, annotations, allow_overwrite } => {
                 let steps = Arc::clone(steps);
@@ -339,14 +345,14 @@ impl Service for Controlled {
 }
 
 impl Controlled {
-    fn status(&self, report: &fs::Report, staged: Vec<status::Staged>) -> status::Mount {
+    fn status(&self, report: fs::Report, staged: Vec<status::Staged>) -> status::Mount {
         let requests = self.access.opened().map(|connections| status::Requests::of(connections.transport()));
         status::Mount {
             mountpoint: self.settings.mountpoint.to_string_lossy().into_owned(),
             pid: Some(std::process::id()),
             read_only: self.settings.read_only,
             offline: self.settings.network.offline,
-            sources: self.settings.sources.iter().map(|source| self.source_status(source, report)).collect(),
+            sources: self.settings.sources.iter().map(|source| self.source_status(source, &report)).collect(),
             cache: Some(status::Cache {
                 dir: self.settings.cache_dir.to_string_lossy().into_owned(),
                 bytes: report.cache_bytes,
@@ -354,23 +360,23 @@ impl Controlled {
             }),
             staged,
             requests: requests.unwrap_or_default(),
-            errors: report.errors.iter().map(|error| error.to_string()).collect(),
+            errors: report.errors.iter().map(|failed| failed.sentence.to_string()).collect(),
+            failures: report.errors.iter().map(status::Failure::of).collect(),
+            downloads: report.downloads.iter().map(status::Download::of).collect(),
+            log: mount::log_of(&self.settings).ok().flatten().map(|log| log.to_string_lossy().into_owned()),
+            owner: None,
         }
     }
 
     /// A store stands for several registries; the worst of their states is its own.
     fn source_status(&self, source: &Source, report: &fs::Report) -> status::Source {
         let name = source.to_string();
-        let states = report.sources.iter().filter(|(of, _)| *of == name).map(|(_, state)| match state {
-            SourceState::Ok => status::SourceState::Ok,
-            SourceState::Unreachable => status::SourceState::Unreachable,
-            SourceState::Unknown => status::SourceState::Unknown,
-        });
-        let state = states.max().unwrap_or(status::SourceState::Unknown);
+        let of_source = report.sources.iter().filter(|(of, _)| *of == name).map(|(_, health)| health);
         let mirrors = self.settings.network.mirrors.iter().filter(|mirror| match source {
             Source::Registry { host, .. } => mirror.of == *host,
             Source::Layouts(_) | Source::Archive(_) => false,
         });
-        status::Source { state, name, mirrors: mirrors.map(ToString::to_string).collect() }
+        let mirrors = mirrors.map(ToString::to_string).collect();
+        status::Source { mirrors, ..status::Source::new(name.clone(), of_source.max_by_key(|health| health.state)) }
     }
 }

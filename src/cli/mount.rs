@@ -14,7 +14,7 @@ use super::access::{self, ClientConfiguration};
 use super::args::{LogArgs, MountArgs};
 use super::control::{private_dir, stem};
 use super::log::{self, Log, LogFile, Rotation};
-use super::output::CommandError;
+use super::output::{self, CommandError};
 use super::settings::{Environment, MountSettings};
 use super::{background, daemon};
 
@@ -38,16 +38,27 @@ pub fn run(args: &MountArgs, words: &[OsString]) -> Result<(), CommandError> {
         // with it is told by that process.
         let _ = ClientConfiguration::new(settings.network.tofurc.clone()).tofurc();
     }
-    background::start(words, open_log(&background_log(&settings)?)?)
+    let log = background_log(&settings)?;
+    let ailing = background::start(words, open_log(&log)?)?;
+    ailing.iter().for_each(|sentence| output::note(sentence));
+    if args.log.verbose > 0 {
+        output::text(format!("the log is {}\n", output::printable(&log.to_string_lossy())))?;
+    }
+    Ok(())
 }
 
 fn serve(settings: &MountSettings, log_file: Option<&Log>) -> Result<(), CommandError> {
     if !settings.in_background {
-        return daemon::serve(settings, log_file, || Ok(()));
+        // Standard error is the log, if that is not a file, and has said it already.
+        let is_said = settings.log_file.is_none();
+        return daemon::serve(settings, log_file, |ailing| {
+            ailing.iter().filter(|_| !is_said).for_each(|source| output::note(&source.to_string()));
+            Ok(())
+        });
     }
     let mut ready = false;
-    let served = daemon::serve(settings, log_file, || {
-        background::tell_ready().map_err(|_| CommandError::failed("who asked for the mount is gone"))?;
+    let served = daemon::serve(settings, log_file, |ailing| {
+        background::tell_ready(ailing).map_err(|_| CommandError::failed("who asked for the mount is gone"))?;
         ready = true;
         Ok(())
     });
@@ -59,6 +70,11 @@ fn serve(settings: &MountSettings, log_file: Option<&Log>) -> Result<(), Command
     }
     // The one line about a failure is printed by who started this process.
     served.or(Ok(()))
+}
+
+/// Where a mount logs to, if that is a file.
+pub fn log_of(settings: &MountSettings) -> Result<Option<PathBuf>, CommandError> {
+    if settings.in_background { background_log(settings).map(Some) } else { Ok(settings.log_file.clone()) }
 }
 
 fn open_log(file: &Path) -> Result<File, CommandError> {

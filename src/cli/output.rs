@@ -66,6 +66,12 @@ pub fn report(error: &CommandError) {
     }
 }
 
+/// Writes one line to standard error about what is worth knowing, though nothing failed.
+pub fn note(sentence: &str) {
+    // Nobody listening is no reason to stop.
+    let _ = writeln!(io::stderr(), "tofufs: {}", printable(&sentence.replace(['\n', '\r'], " ")));
+}
+
 /// Prints a result as one line of JSON.
 pub fn json(value: &impl Serialize) -> Result<(), CommandError> {
     let mut line = serde_json::to_vec(value).map_err(CommandError::failed)?;

@@ -124,8 +124,8 @@ impl Registries {
     pub fn note_outages(&self) {
         let all = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
         for facts in all.values() {
-            for (name, state) in facts.sources() {
-                if state == SourceState::Unreachable {
+            for (name, health) in facts.sources() {
+                if matches!(health.state, SourceState::Unreachable | SourceState::Untrusted) {
                     // Nobody listening is no reason to stop.
                     let _ = writeln!(io::stderr(), "tofufs: {name} cannot be reached; its last answers were used");
                 }

@@ -292,6 +292,8 @@ pub struct MountSettings {
     pub passthrough: bool,
     /// How to mount.
     pub session: session::Options,
+    /// Nothing is mounted if a source fails.
+    pub strict: bool,
     /// This process leaves the terminal before it mounts.
     pub in_background: bool,
     /// Where to log to, if not where it goes without being asked.
@@ -336,6 +338,7 @@ impl MountSettings {
                 no_exec: kernel.contains(&KernelFlag::Noexec),
                 allow_other: args.access.allow_other,
             },
+            strict: args.strict,
             in_background: args.background,
             log_file: args.log.log_file.as_ref().map(|file| absolute(file, base)),
             sources,

@@ -176,6 +176,32 @@ impl Edges {
         lock(&self.slots).expire(wanted);
     }
 
+    /// Why `need` was not to be had just now.
+    pub(super) fn refusal(&self, need: &Need) -> Option<FactError> {
+        self.slot(need).refused.map(|refused| refused.error)
+    }
+
+    /// Why `need` was not to be had just now; it is asked for again at the next use.
+    pub(super) fn take_refusal(&self, need: &Need) -> Option<FactError> {
+        let refused = self.slot(need).refused?;
+        self.change(need, |slot| slot.refused = None);
+        Some(refused.error)
+    }
+
+    /// Whether the last answer is that there is nothing.
+    fn is_empty(&self, need: &Need) -> bool {
+        match self.slot(need).last.map(|last| last.answer) {
+            Some(Answer::Tags(tags)) => tags.is_empty(),
+            Some(Answer::Catalog(names)) => names.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// Whether the registry was taken for one that does not list its repositories when it was asked last.
+    pub(super) fn is_unlisted(&self, need: &Need) -> bool {
+        matches!(self.slot(need).last, Some(Confirmed { answer: Answer::NoCatalog, .. }))
+    }
+
     fn slot(&self, need: &Need) -> Slot {
         lock(&self.slots).get(need).cloned().unwrap_or_default()
     }
@@ -392,6 +418,15 @@ impl Facts {
             }
         }
         Ok(())
+    }
+
+    /// Forgets an answer that there is nothing: what is published next is to be seen.
+    pub(super) async fn forget_if_empty(&self, need: &Need) {
+        if self.edges.is_empty(need) {
+            let (store, name) = (self.store.clone(), self.name_of(need));
+            tokio::task::spawn_blocking(move || store.remove_edge(&name)).await.ok();
+            self.edges.change(need, |slot| slot.last = None);
+        }
     }
 
     /// That a registry does not list its repositories is an answer about it, which has to serve while it is away: what

@@ -87,12 +87,15 @@ enum Node {
     Member(Repo, Digest, FileNo),
 }
 
+/// The contents of small members, by their package and number.
+type Inflated = Weighed<(Digest, FileNo), Arc<[u8]>>;
+
 pub(super) struct Nodes {
     manifests: Mutex<Weighed<Digest, Arc<Manifest>>>,
     packages: Mutex<HashMap<PackageKey, Weak<Package>>>,
     recent: Mutex<Weighed<PackageKey, Arc<Package>>>,
     objects: Mutex<Kept>,
-    inflated: Mutex<Weighed<(Digest, FileNo), Arc<[u8]>>>,
+    inflated: Mutex<Inflated>,
     failures: Mutex<HashMap<Node, (FactError, Instant)>>,
     manifest_flights: Flights<(Repo, Digest), Arc<Manifest>, FactError>,
     package_flights: Flights<PackageKey, Arc<Package>, FactError>,
@@ -322,6 +325,7 @@ impl Facts {
         let node = Node::Package(key.clone());
         self.nodes.failed(&node)?;
         let (facts, of, archive, at) = (self.clone(), repo.clone(), archive.clone(), key.clone());
+        let digest = archive.digest;
         let load = move || async move {
             let outcome = facts.load_package(of, archive, unpacking).await;
             if let Ok(package) = &outcome {
@@ -330,7 +334,7 @@ impl Facts {
             facts.nodes.remember(node, &outcome);
             outcome
         };
-        self.nodes.package_flights.join(key, load).await
+        self.running.waited_for(digest, self.nodes.package_flights.join(key, load)).await
     }
 
     async fn load_package(
@@ -391,7 +395,8 @@ impl Facts {
             let (of, wanted, beside) = (of.clone(), wanted.clone(), beside.clone());
             async move { facts.fetch_blob(&of, &wanted, &beside).await }
         };
-        let object = self.object(Node::Blob(key_of(repo, blob)), Key::Blob(blob.digest), fetch).await?;
+        let got = self.object(Node::Blob(key_of(repo, blob)), Key::Blob(blob.digest), fetch);
+        let object = self.running.waited_for(blob.digest, got).await?;
         self.of_size(repo, blob, object)
     }
 

@@ -86,6 +86,18 @@ impl Facts {
         &self.offers.mapping
     }
 
+    /// The first repository of a declared provider in `host`.
+    pub(super) fn declared_repo(&self, host: &Host) -> Option<Repo> {
+        let repos = |provider| self.offers.mapping.repos(provider).unwrap_or_default();
+        self.offers.declared.iter().flat_map(repos).find(|repo| repo.host == *host)
+    }
+
+    /// Whether the providers in `host` are found by the registry's list of repositories.
+    pub(super) fn lists_providers_of(&self, host: &Host) -> bool {
+        let rules = self.offers.mapping.rules().iter();
+        rules.filter_map(|rule| rule.prefix()).any(|(led_to, _)| led_to == *host)
+    }
+
     /// Whether `repo` is known to hold releases of a provider.
     pub fn is_mapped(&self, repo: &Repo) -> bool {
         self.offers.with_mapped(&repo.host, |names| names.contains(&repo.name)).unwrap_or(false)
@@ -149,7 +161,9 @@ impl Facts {
             match fact {
                 Fact::Is(digest) => return Ok(digest),
                 Fact::Unknown => self.load(Need::Binding(repo.clone(), tag.clone())).await?,
-                Fact::Absent => return Err(FactError::new(Failure::Absent, repo, format_args!("no tag {tag}"))),
+                Fact::Absent => {
+                    return Err(FactError::new(Failure::Absent, repo, format_args!("there is no tag {tag}")));
+                }
                 Fact::Denied(e) | Fact::Failed(e) => return Err(e),
             }
         }

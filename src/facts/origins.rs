@@ -1,10 +1,10 @@
 //! The registries of a mount. Each is what the sources of its name hold together; which there are changes only where a
 //! store comes to hold another one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::SourceState;
+use super::health::{Ailing, Health, SourceState, told};
 use super::watched::Watched;
 use crate::name::{Host, RepoName};
 use crate::registry::decorate::{Scoped, Union};
@@ -93,6 +93,17 @@ impl Source {
             }
         }
     }
+
+    /// How a store is. That of a registry is seen when it is asked.
+    fn health(&self) -> Option<Health> {
+        match self {
+            Source::Registry { .. } => None,
+            Source::Store { store, .. } => Some(match store.hosts() {
+                Ok(_) => Health::of(SourceState::Ok),
+                Err(e) => Health::failing(SourceState::Unreachable, told(&e)),
+            }),
+        }
+    }
 }
 
 /// What one source holds of a registry.
@@ -113,6 +124,8 @@ pub(super) struct Origin {
     sources: Vec<usize>,
     /// What each of them holds of the registry. Of one that an earlier source has as a whole, it is that one's.
     parts: Vec<Part>,
+    /// The ways to the registry itself, without the stores beside it.
+    pub(super) asked: Vec<Arc<Watched>>,
     has_store: bool,
     has_registry: bool,
     kept_apart: String,
@@ -209,11 +222,29 @@ impl Origins {
         hosts
     }
 
-    /// Every source under each registry of which it holds a part, with what it answered last about that.
-    pub(super) fn states(&self) -> Vec<(String, SourceState)> {
+    /// Every source under each registry of which it holds a part, and how it is. Reads the stores.
+    pub(super) fn states(&self) -> Vec<(String, Health)> {
         let joined = self.joined.read().unwrap_or_else(PoisonError::into_inner);
         let parts = joined.values().flat_map(|origin| origin.sources.iter().zip(&origin.parts));
-        parts.map(|(at, part)| (self.sources[*at].name().to_owned(), part.watched.state())).collect()
+        let of_parts = parts.map(|(at, part)| (self.sources[*at].name().to_owned(), part.watched.health()));
+        let of_stores = self.sources.iter().filter_map(|source| Some((source.name().to_owned(), source.health()?)));
+        of_parts.chain(of_stores).collect()
+    }
+
+    /// The stores that cannot be read.
+    pub(super) fn ailing_stores(&self) -> Vec<Ailing> {
+        let stores = self.sources.iter().filter_map(|source| Some((source.name(), source.health()?)));
+        let ailing = stores.filter(|(_, health)| health.state.is_failing());
+        ailing.map(|(name, health)| Ailing { name: name.to_owned(), health }).collect()
+    }
+
+    /// The registries that were declared, sorted.
+    pub(super) fn registries(&self) -> BTreeSet<Host> {
+        let host = |source: &Source| match source {
+            Source::Registry { host, .. } => Some(host.clone()),
+            Source::Store { .. } => None,
+        };
+        self.sources.iter().filter_map(host).collect()
     }
 
     /// Those of `others` that are parts of the same registry as the source `of`.
@@ -261,6 +292,10 @@ impl Origins {
                 Arc::new(Union::new(host.clone(), registries))
             }
         };
+        let is_registry = |at: &usize| matches!(self.sources[*at], Source::Registry { .. });
+        let asked = sources.iter().zip(&parts).filter(|(at, _)| is_registry(at));
+        let mut asked: Vec<Arc<Watched>> = asked.map(|(_, part)| part.watched.clone()).collect();
+        asked.dedup_by(|one, other| Arc::ptr_eq(one, other));
         let is_store = |at: &&usize| matches!(self.sources[**at], Source::Store { .. });
         let stores: Vec<&str> = sources.iter().filter(is_store).map(|at| self.sources[*at].name()).collect();
         let (has_store, has_registry) = (!stores.is_empty(), stores.len() < sources.len());
@@ -268,6 +303,6 @@ impl Origins {
             true => format!(" of {}", stores.join(";")),
             false => String::new(),
         };
-        Origin { registry, prefixes, sources, parts, has_store, has_registry, kept_apart }
+        Origin { registry, prefixes, sources, parts, asked, has_store, has_registry, kept_apart }
     }
 }

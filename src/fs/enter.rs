@@ -151,7 +151,7 @@ impl Fs {
         };
         let error = FsError::said(Errno::ENOENT, format!("{}: {rule}", bound.reference));
         if let Some(sentence) = error.sentence() {
-            self.report.add(&error, &sentence);
+            self.report.add(format!("{} {platform}", bound.reference), &error, &sentence);
         }
     }
 

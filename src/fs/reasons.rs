@@ -115,7 +115,7 @@ impl Reasons {
 
 /// A platform's directory and its zip are described alike and fail apart. To describe a file its path is looked for in
 /// the whole package, and its number is at hand.
-fn key(node: &Node) -> String {
+pub(super) fn key(node: &Node) -> String {
     match node {
         Node::File { package, number, .. } => format!("file {} {}", package.reference(), number.0),
         Node::Zip(_) => format!("zip {}", node.describe()),
@@ -134,7 +134,7 @@ impl Fs {
             Err(error) => {
                 let error = error.about(node);
                 if let Some(sentence) = error.sentence() {
-                    self.report.add(&error, &sentence);
+                    self.report.add(key(node), &error, &sentence);
                     self.set(node, act, sentence);
                 }
                 Err(error)
@@ -156,6 +156,13 @@ impl Fs {
         self.reasons.put(key(node), last, Reason { sentence, of_opening });
     }
 
+    /// What is reported of `node` is over.
+    fn ended(&self, node: &Node) {
+        if !self.report.is_empty() {
+            self.report.ended(&key(node));
+        }
+    }
+
     fn clear(&self, node: &Node, act: Act) {
         let Some(last) = node.last_error() else { return };
         if last.is_fine() {
@@ -170,6 +177,7 @@ impl Fs {
         });
         if is_over {
             self.reasons.remove(node, last);
+            self.ended(node);
         }
     }
 }

@@ -362,6 +362,8 @@ fn fusermount_rule(said: &str, status: ExitStatus) -> String {
         "this user may not open /dev/fuse; let it be opened for reading and writing (chmod a+rw /dev/fuse), or mount \
          as root"
             .into()
+    } else if said.contains("mount failed: Operation not permitted") {
+        may_not_mount()
     } else if said.is_empty() {
         format!("fusermount3 failed with {status}")
     } else {
@@ -369,8 +371,17 @@ fn fusermount_rule(said: &str, status: ExitStatus) -> String {
     }
 }
 
+/// Root without the right to mount is nearly always root of a container.
+fn may_not_mount() -> String {
+    "neither this process nor fusermount3 may mount here (no CAP_SYS_ADMIN); start the container with `--cap-add \
+     SYS_ADMIN --device /dev/fuse`, where AppArmor is in use also with `--security-opt apparmor=unconfined`, or mount \
+     on the host and bind the mount into the container"
+        .into()
+}
+
 fn no_fusermount(error: &io::Error) -> String {
     match error.kind() {
+        io::ErrorKind::NotFound if rustix::process::geteuid().is_root() => may_not_mount(),
         io::ErrorKind::NotFound => {
             "fusermount3, with which users mount and unmount, is not on PATH; install the package fuse3, or be root"
                 .into()

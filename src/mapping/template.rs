@@ -119,6 +119,17 @@ impl Template {
         self.parts.as_deref()
     }
 
+    /// A variable that is text, where it was probably meant to be referred to; and how it is written.
+    pub(super) fn unreferred(&self) -> Option<(Variable, String)> {
+        let written = |variable: Variable| {
+            let braced = format!("{{{variable}}}");
+            let bare = format!("${variable}");
+            let is_text = self.text.match_indices(&braced).any(|(at, _)| !self.text[..at].ends_with(['$', '%']));
+            if is_text { Some(braced) } else { self.text.contains(&bare).then_some(bare) }
+        };
+        Variable::ALL.into_iter().find_map(|variable| Some((variable, written(variable)?)))
+    }
+
     /// The text with which all results begin.
     pub(super) fn leading_text(&self) -> &str {
         match self.parsed.elements().first() {

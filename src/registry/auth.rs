@@ -90,6 +90,8 @@ pub(super) enum Scope {
     Remove(RepoName),
     /// Reading the list of repositories.
     Catalog,
+    /// Nothing but being let in.
+    Registry,
 }
 
 impl Scope {
@@ -97,7 +99,7 @@ impl Scope {
     pub fn repo(&self) -> Option<&RepoName> {
         match self {
             Scope::Pull(repo) | Scope::Push(repo) | Scope::Remove(repo) => Some(repo),
-            Scope::Catalog => None,
+            Scope::Catalog | Scope::Registry => None,
         }
     }
 }
@@ -109,6 +111,7 @@ impl fmt::Display for Scope {
             Scope::Push(repo) => write!(f, "repository:{repo}:pull,push"),
             Scope::Remove(repo) => write!(f, "repository:{repo}:pull,push,delete"),
             Scope::Catalog => f.write_str("registry:catalog:*"),
+            Scope::Registry => Ok(()),
         }
     }
 }
@@ -174,7 +177,7 @@ impl Auth {
         let wanted = match scope {
             Scope::Push(_) => "write into",
             Scope::Remove(_) => "remove something from",
-            Scope::Pull(_) | Scope::Catalog => "read",
+            Scope::Pull(_) | Scope::Catalog | Scope::Registry => "read",
         };
         match grant.and_then(|grant| grant.source.as_ref()) {
             Some(source) => Fault::new(Failure::Denied, format!("{words} to the credential from {source}"))
@@ -310,7 +313,7 @@ impl Inner {
 
     fn no_credential(&self, rule: &str) -> Fault {
         Fault::new(Failure::Denied, format!("{rule}, and no credential for {} was found", self.host))
-            .remedy(self.source.passed_over().unwrap_or("log in to it as for tofu or docker".to_owned()))
+            .remedy(self.source.passed_over().unwrap_or_else(|| how_to_log_in(&self.host)))
     }
 
     /// Asks the token service.
@@ -348,7 +351,7 @@ impl Inner {
                         Failure::Denied,
                         format!("the token service refused {}: {}", found.source, document.words()),
                     )
-                    .remedy("log in again"),
+                    .remedy(how_to_log_in(&self.host)),
                     None => self.no_credential(&format!("the token service refused us: {}", document.words())),
                 });
             }
@@ -381,6 +384,13 @@ impl Inner {
     }
 }
 
+/// What gives this machine a credential for `host`.
+pub fn how_to_log_in(host: &Host) -> String {
+    let by = |program: &str| format!("`{program} login {host}`");
+    let (docker, podman, oras) = (by("docker"), by("podman"), by("oras"));
+    format!("to log in, run {docker}, {podman} or {oras}, then `tofufs refresh PATH` if it is mounted")
+}
+
 fn token_request(scope: &Scope, realm: &Url, service: Option<&str>, found: Option<&Found>) -> Result<Request, Fault> {
     let mut url = realm.clone();
     url.set_fragment(None);
@@ -391,7 +401,10 @@ fn token_request(scope: &Scope, realm: &Url, service: Option<&str>, found: Optio
     let mut request = if let Some(refresh) = refresh {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "refresh_token").append_pair("client_id", "tofufs");
-        form.append_pair("scope", &scope.to_string()).append_pair("refresh_token", refresh.expose());
+        form.append_pair("refresh_token", refresh.expose());
+        if *scope != Scope::Registry {
+            form.append_pair("scope", &scope.to_string());
+        }
         if let Some(service) = service {
             form.append_pair("service", service);
         }
@@ -404,7 +417,9 @@ fn token_request(scope: &Scope, realm: &Url, service: Option<&str>, found: Optio
         if let Some(service) = service {
             query.append_pair("service", service);
         }
-        query.append_pair("scope", &scope.to_string());
+        if *scope != Scope::Registry {
+            query.append_pair("scope", &scope.to_string());
+        }
         drop(query);
         let mut request = Request::new(Method::GET, url);
         if let Some(Credential::Basic { username, password }) = found.map(|f| &f.credential) {

@@ -13,7 +13,8 @@ use futures_util::future::join_all;
 pub use mirrored::Mirrored;
 
 use super::{
-    BlobError, BlobSink, BlobSource, Failure, Hold, RawManifest, Registry, RegistryError, Removed, Upload, Uploaded,
+    BlobError, BlobSink, BlobSource, Failure, Greeting, Hold, RawManifest, Registry, RegistryError, Removed, Upload,
+    Uploaded,
 };
 use crate::digest::Digest;
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
@@ -116,6 +117,14 @@ impl<R: Registry + ?Sized> Registry for Scoped<R> {
             Ok(()) => self.inner.lacking(repo, manifests).await,
             Err(_) => manifests.to_vec(),
         }
+    }
+
+    async fn greet(&self, greeting: Greeting) -> Result<(), RegistryError> {
+        self.inner.greet(greeting).await
+    }
+
+    fn refused_login(&self) -> bool {
+        self.inner.refused_login()
     }
 
     fn stand_in(&self) -> Option<Arc<dyn Registry>> {
@@ -223,7 +232,7 @@ struct Passed(Option<RegistryError>);
 impl Passed {
     fn add(&mut self, e: RegistryError) {
         let hope = |failure| match failure {
-            Failure::TimedOut | Failure::Unreachable => 4,
+            Failure::TimedOut | Failure::Unreachable | Failure::Untrusted => 4,
             Failure::Offline => 3,
             Failure::Denied => 2,
             Failure::Absent => 0,
@@ -389,6 +398,10 @@ impl Registry for Offline {
 
     async fn blob(&self, repo: &RepoName, blob: &Descriptor, _: &mut dyn BlobSink) -> Result<(), BlobError> {
         Err(self.refuse(self.repo(repo).at(Selector::Digest(blob.digest))).into())
+    }
+
+    async fn greet(&self, _: Greeting) -> Result<(), RegistryError> {
+        Err(self.refuse(&self.host))
     }
 }
 

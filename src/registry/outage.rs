@@ -116,7 +116,9 @@ impl Outages {
     pub fn note_line<T>(&self, origin: &Origin, route: &Route, outcome: &Result<T, Fault>, took: Duration) {
         let mut lines = locked(&self.lines);
         let fault = match outcome {
-            Err(fault) if matches!(fault.failure, Failure::TimedOut | Failure::Unreachable) => fault,
+            Err(fault) if matches!(fault.failure, Failure::TimedOut | Failure::Unreachable | Failure::Untrusted) => {
+                fault
+            }
             _ => {
                 if let Some(line) = lines.get_mut(origin) {
                     line.is_over();
@@ -141,7 +143,7 @@ impl Outages {
         let mut routes = locked(&self.routes);
         match outcome {
             // No connection says nothing of what would have been answered.
-            Err(fault) if fault.failure == Failure::Unreachable => {}
+            Err(fault) if matches!(fault.failure, Failure::Unreachable | Failure::Untrusted) => {}
             Err(fault) if fault.failure == Failure::TimedOut => {
                 let trouble = routes.get_or_insert_with(route, || Trouble::new(self.probe_after));
                 trouble.goes_on(fault, Cost::Something);

@@ -23,7 +23,7 @@ use super::paging::{Listing, Moving, PAGE_MAX};
 use super::request::{Question, Requester};
 use super::retry::{Fault, Patience, RETRIES};
 use super::transport::Transport;
-use super::{BlobError, BlobSink, Failure, RawManifest, Registry, RegistryError};
+use super::{BlobError, BlobSink, Failure, Greeting, RawManifest, Registry, RegistryError};
 use crate::digest::Digest;
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
 use crate::oci::{Descriptor, MANIFEST_MAX};
@@ -111,6 +111,11 @@ impl Remote {
     /// What its answers so far have shown of it.
     pub fn observed(&self) -> Observed {
         self.requester.transport.observed(&self.requester.registry)
+    }
+
+    /// Its name in references.
+    pub fn host(&self) -> &Host {
+        &self.host
     }
 
     /// Where its requests go.
@@ -290,6 +295,14 @@ impl Registry for Remote {
             super::transfer::End::Fault(fault) => about(fault),
             super::transfer::End::Sink(error) => BlobError::Sink(error),
         })
+    }
+
+    async fn greet(&self, greeting: Greeting) -> Result<(), RegistryError> {
+        self.greeted(greeting).await.map_err(|fault| fault.about(self.host.as_str()))
+    }
+
+    fn refused_login(&self) -> bool {
+        self.observed().refused.is_some()
     }
 }
 

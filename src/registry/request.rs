@@ -152,7 +152,7 @@ impl Requester {
     }
 
     /// Follows redirects by the rules: at most five, never from https to http, the credential only at home.
-    async fn hops(
+    pub async fn hops(
         &self,
         question: &Question,
         route: &Route,

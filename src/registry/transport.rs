@@ -11,17 +11,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
+pub use authorities::Authorities;
+use authorities::tls;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use reqwest::{Client, Request, Response, StatusCode};
-use rustls::CertificateError;
-
-pub use authorities::Authorities;
-use authorities::tls;
 
 use super::address::{Forbidden, Guarded, Reach};
 use super::answer::escaped;
+use super::no_answer::{may_want_tls, tls_fault, unconnected};
 use super::observed::{Observations, Observed, seconds_ahead};
 use super::origin::{Origin, Scheme, shown};
 use super::outage::{Asker, Outages, Route, or_once};
@@ -363,46 +362,12 @@ pub(super) fn fault_of(error: &reqwest::Error, origin: &Origin) -> Fault {
         return proxy_denies(origin);
     }
     if error.is_connect() {
-        let by = proxy_of(origin).map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default();
-        return Fault::passing(Failure::Unreachable, format!("{origin} cannot be reached{by}: {words}"));
+        return unconnected(&words, origin, proxy_of(origin).as_deref());
     }
     let malformed = ["invalid HTTP", "message head is too large", "invalid content-length", "unexpected transfer"];
     if malformed.iter().any(|m| words.contains(m)) {
-        return Fault::new(Failure::Protocol, format!("{} does not speak HTTP: {words}", way_to(origin)));
+        let fault = Fault::new(Failure::Protocol, format!("{} does not speak HTTP: {words}", way_to(origin)));
+        return Fault { remedy: may_want_tls(origin).map(str::to_owned), ..fault };
     }
     Fault::passing(Failure::TimedOut, format!("the connection to {} broke: {words}", way_to(origin)))
-}
-
-/// TLS never falls back to anything; the reason reaches the user (hostile input R54).
-fn tls_fault(error: &rustls::Error, origin: &Origin) -> Fault {
-    let fault =
-        |rule: String| Fault::new(Failure::Unreachable, format!("no TLS connection to {}: {rule}", way_to(origin)));
-    let reason = match error {
-        rustls::Error::InvalidCertificate(reason) => reason,
-        rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
-            return fault("what answers does not speak TLS".to_owned())
-                .remedy("if it is a registry without TLS that you trust, name it by --plain-http");
-        }
-        _ => return fault(error.to_string()),
-    };
-    match reason {
-        CertificateError::UnknownIssuer => fault("the certificate is signed by an unknown authority".to_owned())
-            .remedy("name that authority's certificate by --ca-file, if you trust it"),
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            fault(format!("the certificate has expired ({error})")).remedy("check this machine's clock")
-        }
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            fault(format!("the certificate is not valid yet ({error})")).remedy("check this machine's clock")
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            fault(format!("the certificate is for another host ({error})"))
-        }
-        // Their own words are a dump of every algorithm that is supported.
-        CertificateError::UnsupportedSignatureAlgorithmContext { .. }
-        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-            fault("the certificate is signed by an algorithm that is not accepted, such as SHA-1".to_owned())
-                .remedy("have it replaced by one that is signed with SHA-256 or better")
-        }
-        _ => fault(error.to_string()),
-    }
 }

@@ -177,7 +177,13 @@ pub(super) fn layer(media_type: &str, digest: crate::digest::Digest, size: u64, 
 /// # Errors
 /// Those of [`archive::index`]: what a mount would refuse is not published.
 pub fn module_zip(file: OwnedFd, name: &str, destined: Destined, limits: &Limits) -> Result<Plan, StageError> {
-    let package = Package::read(file, name, limits)?;
+    let is_zip = name.ends_with(".zip") || begins_as_zip(&file);
+    let package = Package::read(file, name, limits).map_err(|e| {
+        if e.failure != Failure::Structure || is_zip {
+            return e;
+        }
+        StageError::new(Failure::Structure, name, "it is neither a directory nor a zip archive")
+    })?;
     let mut warnings = Vec::new();
     if !package.hashes_agree {
         warnings.push(format!(
@@ -185,6 +191,12 @@ pub fn module_zip(file: OwnedFd, name: &str, destined: Destined, limits: &Limits
         ));
     }
     module_of(package.blob(MODULE_TITLE), destined, warnings)
+}
+
+/// Whether a file begins as every zip with content does; where that cannot be read, as if it did.
+fn begins_as_zip(file: &OwnedFd) -> bool {
+    let mut first = [0; 2];
+    rustix::io::pread(file, &mut first, 0).is_err() || first == *b"PK"
 }
 
 fn module_of(layer: Blob, destined: Destined, warnings: Vec<String>) -> Result<Plan, StageError> {

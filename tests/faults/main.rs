@@ -13,6 +13,7 @@ mod lies;
 mod lists;
 mod local;
 mod logs;
+mod looks;
 mod manifests;
 mod moves;
 mod outages;

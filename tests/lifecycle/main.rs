@@ -6,6 +6,7 @@
 mod carried;
 mod copies;
 mod logs;
+mod sources;
 #[path = "../support/mod.rs"]
 mod support;
 mod users;

@@ -526,7 +526,7 @@ fn what_cannot_be_bundled_is_a_clear_error_and_leaves_what_was_there() {
     let missing = format!("{HOST}/acme/net:9.0.0");
     let hello = format!("{HOST}/acme/providers/hello:0.1.0");
     for (words, code, says) in [
-        (vec![missing.as_str(), "-o", "oci-archive:b.tar"], 1, "no such"),
+        (vec![missing.as_str(), "-o", "oci-archive:b.tar"], 1, "there is no tag 9.0.0; there are "),
         (vec![&hello, "--platform", "plan9_arm", "-o", "oci-archive:b.tar"], 1, "no package for plan9_arm"),
         (vec!["-o", "oci-archive:b.tar"], 2, "name a --lock-file, a --root or a REFERENCE"),
         (vec![&net], 2, "--output"),

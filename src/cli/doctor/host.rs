@@ -20,7 +20,9 @@ use crate::cli::mounts;
 use crate::cli::output::CommandError;
 use crate::cli::quantity::Size;
 use crate::cli::settings::Environment;
+use crate::cli::status;
 use crate::cli::tofurc::{InstallationLocation, Tofurc};
+use crate::cli::users;
 use crate::fuse::session::{STUCK, mountinfo, within};
 use crate::registry::transport::Authorities;
 use crate::store::{Options, Store};
@@ -304,10 +306,14 @@ impl Surroundings {
     fn own_mount(&self, entry: &mountinfo::Entry) -> Finding {
         let shown = entry.point.display();
         if let Some(owner) = entry.owner.filter(|owner| *owner != self.uid) {
+            let owner = users::shown(owner);
             return Finding::ok("mount", format!("{shown}, which the user {owner} mounted: not looked into"));
         }
         match mounts::is_dead(&entry.point) {
-            Some(false) => Finding::ok("mount", shown),
+            Some(false) => match status::log_of(entry) {
+                Some(log) => Finding::ok("mount", format!("{shown}, whose log is {log}")),
+                None => Finding::ok("mount", shown),
+            },
             Some(true) => Finding::problem("mount", format!("{shown} is dead: its process is gone"))
                 .remedy(format!("tofufs umount {shown}")),
             None => Finding::problem("mount", format!("{shown} does not answer"))

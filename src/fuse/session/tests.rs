@@ -252,3 +252,12 @@ fn a_path_is_resolved_up_to_its_last_component() {
     let shared = Arc::new(dir.to_owned());
     assert!(resolved(&shared.join("absent/mnt")).is_err());
 }
+
+#[test]
+fn who_may_not_mount_in_a_container_is_told_how_to_start_it() {
+    use std::os::unix::process::ExitStatusExt;
+    let failed = ExitStatus::from_raw(1 << 8);
+    let rule = fusermount_rule("fusermount3: mount failed: Operation not permitted", failed);
+    assert!(rule.contains("no CAP_SYS_ADMIN") && rule.contains("--cap-add SYS_ADMIN --device /dev/fuse"), "{rule}");
+    assert_eq!(fusermount_rule("something else", failed), "something else");
+}

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::super::mirror::MirrorAddress;
-use super::super::{BlobError, BlobSink, Failure, RawManifest, Registry, RegistryError, SinkError};
+use super::super::{BlobError, BlobSink, Failure, Greeting, RawManifest, Registry, RegistryError, SinkError};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::Descriptor;
@@ -70,6 +70,14 @@ impl Registry for Mirrored {
             Err(BlobError::Registry(_)) => self.origin.blob(repo, blob, sink).await,
             done => done,
         }
+    }
+
+    async fn greet(&self, greeting: Greeting) -> Result<(), RegistryError> {
+        self.origin.greet(greeting).await
+    }
+
+    fn refused_login(&self) -> bool {
+        self.origin.refused_login()
     }
 
     fn stand_in(&self) -> Option<Arc<dyn Registry>> {
