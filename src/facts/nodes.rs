@@ -87,12 +87,15 @@ enum Node {
     Member(Repo, Digest, FileNo),
 }
 
+/// Members that were inflated, by archive and number.
+type Inflated = Weighed<(Digest, FileNo), Arc<[u8]>>;
+
 pub(super) struct Nodes {
     manifests: Mutex<Weighed<Digest, Arc<Manifest>>>,
     packages: Mutex<HashMap<PackageKey, Weak<Package>>>,
     recent: Mutex<Weighed<PackageKey, Arc<Package>>>,
     objects: Mutex<Kept>,
-    inflated: Mutex<Weighed<(Digest, FileNo), Arc<[u8]>>>,
+    inflated: Mutex<Inflated>,
     failures: Mutex<HashMap<Node, (FactError, Instant)>>,
     manifest_flights: Flights<(Repo, Digest), Arc<Manifest>, FactError>,
     package_flights: Flights<PackageKey, Arc<Package>, FactError>,
