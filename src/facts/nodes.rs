@@ -87,7 +87,7 @@ enum Node {
     Member(Repo, Digest, FileNo),
 }
 
-/// The contents of small members, by their package and number.
+/// Members that were inflated, by archive and number.
 type Inflated = Weighed<(Digest, FileNo), Arc<[u8]>>;
 
 pub(super) struct Nodes {
