@@ -17,9 +17,9 @@ use tofufs::archive::{self, Limits};
 use tofufs::digest::Digest;
 use tofufs::members::{FileNo, Members};
 use tofufs::name::{Host, Repo, RepoName, Tag};
-use tofufs::store::{Begin, Key, Object, Options, Store};
-use tofufs::tree::registry::{Space, lookup};
-use tofufs::tree::{Fact, Known, Standing};
+use tofufs::store::{Begin, Key, Object, Store, StoreOptions};
+use tofufs::tree::registry::{RegistrySpace, lookup};
+use tofufs::tree::{Fact, KnownFacts, Standing};
 use zip::write::SimpleFileOptions;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -133,7 +133,7 @@ fn publish(store: &Arc<Store>, key: Key, bytes: &[u8]) -> Outcome<Object> {
 }
 
 fn publish_and_read(size: &Size, dir: &Path) -> Outcome<()> {
-    let store = Store::open(Options { dir: dir.join("cache"), limit: 1 << 40 })?;
+    let store = Store::open(StoreOptions { dir: dir.join("cache"), limit: 1 << 40 })?;
     let (content, plain) = (program_like(size.bytes), dir.join("plain"));
     let archive = Digest::of(b"an archive");
     let mut number = 0;
@@ -186,7 +186,7 @@ fn publish_and_read(size: &Size, dir: &Path) -> Outcome<()> {
 /// A registry of one repository with many tags.
 struct Tags(Arc<Vec<Tag>>);
 
-impl Known for Tags {
+impl KnownFacts for Tags {
     type Error = ();
 
     fn tags(&self, _: &Repo) -> Fact<Arc<Vec<Tag>>, ()> {
@@ -227,7 +227,7 @@ fn look_up(size: &Size) -> Outcome<()> {
     let mut tags = names.iter().map(|name| name.parse()).collect::<Result<Vec<Tag>, _>>()?;
     tags.sort();
     let known = Tags(Arc::new(tags));
-    let space = Space { host: "registry.example".parse()?, path: Some("acme/network".parse()?) };
+    let space = RegistrySpace { host: "registry.example".parse()?, path: Some("acme/network".parse()?) };
     let ours = median(size.rounds, || {
         for name in &names {
             black_box(lookup(&space, name, &known));

@@ -29,7 +29,7 @@ pub use hashes::{Hashes, hashes};
 pub use index::index;
 pub use read::{extract, inflate};
 pub use stream::{Entries, Streamed, Upcoming};
-pub use write::{Contents, Entry, Output, Written, write};
+pub use write::{ArchiveOutput, EntryContents, WrittenArchive, ZipEntry, write};
 
 use crate::digest::Hasher;
 

@@ -5,7 +5,7 @@
 
 use crate::digest::Digest;
 use crate::name::Platform;
-use crate::oci::{Body, Descriptor, IMAGE, INDEX, Manifest};
+use crate::oci::{Descriptor, IMAGE, INDEX, Manifest, ManifestBody};
 
 /// artifactType of a module package (an image manifest).
 pub const MODULE: &str = "application/vnd.opentofu.modulepkg";
@@ -25,7 +25,7 @@ pub const PACKAGE_SIZE_ANNOTATION: &str = "org.opentofu.package.size";
 
 /// Why an artifact cannot be read as a module or provider.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum ArtifactRefusal {
     /// OpenTofu's rules refuse it.
     #[error("{0}")]
     Structure(String),
@@ -34,8 +34,8 @@ pub enum Refusal {
     Unsupported(String),
 }
 
-fn refuse<T>(reason: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal::Structure(reason.into()))
+fn refuse<T>(reason: impl Into<String>) -> Result<T, ArtifactRefusal> {
+    Err(ArtifactRefusal::Structure(reason.into()))
 }
 
 /// One platform of a provider release.
@@ -61,18 +61,18 @@ impl Release {
     ///
     /// # Errors
     /// The first rule that the manifest breaks, with wanted and got.
-    pub fn read(manifest: &Manifest) -> Result<Release, Refusal> {
+    pub fn read(manifest: &Manifest) -> Result<Release, ArtifactRefusal> {
         let artifact_type = manifest.artifact_type.as_deref();
         match (&manifest.body, artifact_type) {
-            (Body::Image(layers), Some(MODULE)) => Ok(Release::Module(only_zip(layers)?.clone())),
-            (Body::Index(entries), Some(PROVIDER)) => Ok(Release::Provider(targets(entries)?)),
-            (Body::Index(_), Some(MODULE)) => {
+            (ManifestBody::Image(layers), Some(MODULE)) => Ok(Release::Module(only_zip(layers)?.clone())),
+            (ManifestBody::Index(entries), Some(PROVIDER)) => Ok(Release::Provider(targets(entries)?)),
+            (ManifestBody::Index(_), Some(MODULE)) => {
                 refuse(format!("a module package must be an image manifest, not an index ({INDEX})"))
             }
-            (Body::Image(_), Some(PROVIDER)) => {
+            (ManifestBody::Image(_), Some(PROVIDER)) => {
                 refuse(format!("a provider release must be an index, not an image manifest ({IMAGE})"))
             }
-            (Body::Image(_), Some(PROVIDER_TARGET)) => {
+            (ManifestBody::Image(_), Some(PROVIDER_TARGET)) => {
                 refuse("this is one platform of a provider release; use the tag of the release's index")
             }
             (_, got) => refuse(format!(
@@ -87,8 +87,8 @@ impl Release {
 ///
 /// # Errors
 /// The first rule that the manifest breaks.
-pub fn target_package(manifest: &Manifest, platform: &Platform) -> Result<Descriptor, Refusal> {
-    let Body::Image(layers) = &manifest.body else {
+pub fn target_package(manifest: &Manifest, platform: &Platform) -> Result<Descriptor, ArtifactRefusal> {
+    let ManifestBody::Image(layers) = &manifest.body else {
         return refuse(format!("the manifest of {platform} is an index; wanted an image manifest ({IMAGE})"));
     };
     match manifest.artifact_type.as_deref() {
@@ -108,7 +108,7 @@ pub fn target_package(manifest: &Manifest, platform: &Platform) -> Result<Descri
     }
     match layer.digest {
         Digest::Sha256(_) => Ok(layer.clone()),
-        Digest::Sha512(_) => Err(Refusal::Unsupported(format!(
+        Digest::Sha512(_) => Err(ArtifactRefusal::Unsupported(format!(
             "OpenTofu accepts provider packages by sha256 only, not {}",
             layer.digest
         ))),
@@ -127,7 +127,7 @@ pub fn annotated_h1<'a>(
 }
 
 /// Exactly one `archive/zip` layer; layers of other types are ignored.
-fn only_zip(layers: &[Descriptor]) -> Result<&Descriptor, Refusal> {
+fn only_zip(layers: &[Descriptor]) -> Result<&Descriptor, ArtifactRefusal> {
     let mut zips = layers.iter().filter(|l| l.media_type == ZIP);
     match (zips.next(), zips.next()) {
         (Some(zip), None) => Ok(zip),
@@ -139,7 +139,7 @@ fn only_zip(layers: &[Descriptor]) -> Result<&Descriptor, Refusal> {
     }
 }
 
-fn targets(entries: &[Descriptor]) -> Result<Vec<Target>, Refusal> {
+fn targets(entries: &[Descriptor]) -> Result<Vec<Target>, ArtifactRefusal> {
     let mut out: Vec<Target> = Vec::new();
     for entry in entries.iter().filter(|e| e.artifact_type.as_deref() == Some(PROVIDER_TARGET)) {
         if entry.media_type != IMAGE {

@@ -15,7 +15,7 @@ use crate::facts::{FactError, Facts};
 use crate::name::Host;
 
 /// The facts of each registry, made when they are first asked for.
-pub trait Origins: Sync {
+pub trait RegistryFacts: Sync {
     /// What is known of `host` and can be asked of it.
     ///
     /// # Errors

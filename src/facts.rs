@@ -32,13 +32,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use ahead::Unpacking;
-pub use budget::Asker;
-pub use edges::View;
-pub use error::{FactError, Failure};
+pub use budget::RequestingUser;
+pub use edges::FactsView;
+pub use error::{FactError, FactFailure};
 pub use health::{Ailing, Health, SourceState};
-pub use nodes::{Content, Package, blocking};
+pub use nodes::{MemberContent, VerifiedPackage, blocking};
 pub use offers::ProviderOptions;
-pub use origins::Source;
+pub use origins::MountSource;
 pub use remembered::{remember, remembered_in};
 pub use running::{Download, on_behalf_of};
 pub use walk::{Awaited, Left};
@@ -47,12 +47,12 @@ use crate::archive;
 use crate::name::{Host, Repo, RepoName};
 use crate::store::Store;
 use crate::tree::{Need, Standing};
-use origins::{Origin, Origins};
+use origins::{JoinedRegistries, JoinedRegistry};
 
 /// How facts are kept.
-pub struct Options {
+pub struct FactsOptions {
     /// Sources in the user's order: of several that hold a name the first wins.
-    pub sources: Vec<Source>,
+    pub sources: Vec<MountSource>,
     /// Whether stores take the place of the registries that they hold: what they say is then kept for later mounts as
     /// what those registries said.
     pub stores_stand_in: bool,
@@ -71,7 +71,7 @@ pub struct Options {
 /// See the module.
 pub struct Facts {
     store: Arc<Store>,
-    origins: Origins,
+    origins: JoinedRegistries,
     tag_ttl: Duration,
     deadline: Duration,
     limits: archive::Limits,
@@ -94,13 +94,13 @@ const USED_MAX: usize = 10_000;
 impl Facts {
     /// Facts over `options.sources`. Reads what stores hold, and the names of formerly used repositories; asks no
     /// registry.
-    pub fn new(options: Options) -> Arc<Facts> {
+    pub fn new(options: FactsOptions) -> Arc<Facts> {
         let nodes = nodes::Nodes::new(options.deadline, options.store.limit());
         let offers = offers::Offers::new(options.providers, &options.store);
         let facts = Facts {
             offers,
             store: options.store,
-            origins: Origins::new(options.sources, options.stores_stand_in),
+            origins: JoinedRegistries::new(options.sources, options.stores_stand_in),
             tag_ttl: options.tag_ttl,
             deadline: options.deadline,
             limits: options.limits,
@@ -170,8 +170,8 @@ impl Facts {
 
     /// What is known to an operation that began at `since`: an answer that came later counts as fresh for it, however
     /// short the time to live.
-    pub fn view(&self, since: Instant) -> View<'_> {
-        View::new(self, since)
+    pub fn view(&self, since: Instant) -> FactsView<'_> {
+        FactsView::new(self, since)
     }
 
     /// Forgets the edges for which `wanted` holds, and all failures, so that they are asked for again. The last
@@ -181,8 +181,8 @@ impl Facts {
         self.nodes.forget_failures();
     }
 
-    fn origin(&self, host: &Host) -> Result<Arc<Origin>, FactError> {
-        self.origins.get(host).ok_or_else(|| FactError::new(Failure::Absent, host, "no source of this mount"))
+    fn origin(&self, host: &Host) -> Result<Arc<JoinedRegistry>, FactError> {
+        self.origins.get(host).ok_or_else(|| FactError::new(FactFailure::Absent, host, "no source of this mount"))
     }
 
     fn standing(&self, host: &Host, path: &RepoName) -> Standing {

@@ -37,27 +37,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use access::Wish;
-pub use area::{OpenedLocal, Shown, Space};
+pub use area::{DiskSpace, OpenedLocal, Shown};
 pub use attr::{Attr, FileKind};
-pub use backing::{Backing, Opened, Reading};
+pub use backing::{Backing, OpenedFile, ReadWay};
 pub use caller::Thread;
 pub use directory::Listed;
 pub use error::{Errno, FsError};
 pub use kept::Caching;
 pub use publish::Drops;
-pub use report::{Failed, Report};
-pub use write::Requester;
+pub use report::{Failed, MountReport};
+pub use write::Caller;
 
-use crate::facts::{Content, FactError, Facts, Failure};
+use crate::facts::{FactError, FactFailure, Facts, MemberContent};
 use crate::local::Access;
 use crate::name::{COMPONENT_MAX, Reference, Selector};
-use crate::tree::registry::{Entry as Named, Found};
+use crate::tree::registry::{LookupFailure, RegistryEntry as Named};
 use crate::tree::{self, Fact, Step};
-use directory::Listing;
+use directory::DirectoryListing;
 use handles::Handles;
 pub use handles::Of;
-use inodes::{Inodes, Place};
-use node::{Node, ReleaseNode};
+use inodes::{DirectoryName, Inodes};
+use node::{InodeNode, ReleaseNode};
 use reasons::Act;
 
 /// How long the kernel may keep what never changes.
@@ -67,7 +67,7 @@ const ABSENT_TTL: Duration = Duration::from_secs(1);
 
 /// How a mount presents itself.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct FsOptions {
     /// Owner of everything.
     pub uid: u32,
     /// Group of everything.
@@ -81,7 +81,7 @@ pub struct Options {
     /// The user as whom this process runs, who may write as the owner may.
     pub daemon: u32,
     /// What stands behind `staging/`; `None` where nothing may be written.
-    pub staging: Option<staging::Staging>,
+    pub staging: Option<staging::StagingArea>,
     /// What stands behind `plugin-cache/` beside the view; `None` where nothing may be written.
     pub plugin_cache: Option<plugin_cache::PluginCache>,
     /// The control socket, shown as the root's `user.tofufs.control`.
@@ -93,7 +93,7 @@ pub const ROOT: u64 = 1;
 
 /// What is told of a found entry.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry {
+pub struct FoundEntry {
     /// Its attributes; `attr.ino` is its number.
     pub attr: Attr,
     /// How long the name stands for it.
@@ -106,7 +106,7 @@ pub struct Entry {
 #[derive(Clone, Copy, Debug)]
 pub enum Lookup {
     /// Found. The kernel now holds one more reference to it.
-    Found(Entry),
+    Found(FoundEntry),
     /// Not there, which holds for that long.
     Absent(Duration),
 }
@@ -114,10 +114,10 @@ pub enum Lookup {
 /// See the module.
 pub struct Fs {
     facts: Arc<Facts>,
-    options: Options,
+    options: FsOptions,
     inodes: Inodes,
     handles: Handles,
-    report: report::Log,
+    report: report::FailureLog,
     reasons: reasons::Reasons,
     documents: providers::Documents,
     kernel: publish::Kernel,
@@ -128,13 +128,13 @@ pub struct Fs {
 
 impl Fs {
     /// The file system over `facts`.
-    pub fn new(facts: Arc<Facts>, options: Options) -> Arc<Fs> {
+    pub fn new(facts: Arc<Facts>, options: FsOptions) -> Arc<Fs> {
         Arc::new(Fs {
             facts,
             options,
             inodes: Inodes::new(),
             handles: Handles::new(),
-            report: report::Log::default(),
+            report: report::FailureLog::default(),
             reasons: reasons::Reasons::default(),
             documents: providers::Documents::default(),
             kernel: publish::Kernel::default(),
@@ -163,33 +163,33 @@ impl Fs {
         self: &Arc<Self>,
         thread: Thread,
         parent: u64,
-        dir: &Arc<Node>,
+        dir: &Arc<InodeNode>,
         name: &OsStr,
     ) -> Result<Lookup, FsError> {
-        let place = Place::new(parent, name);
+        let place = DirectoryName::new(parent, name);
         let since = Instant::now();
         if let Some(release) = self.release_behind(dir, name, since).await? {
             return self.found_in_space(place, Named::Release(release), since).await.map(Lookup::Found);
         }
         let (node, ttl) = match dir.as_ref() {
-            Node::Local(dir) => return self.find_local(place, dir, name),
-            Node::Root => match self.find_in_root(name) {
-                Ok((Node::Local(top), _)) => {
+            InodeNode::Local(dir) => return self.find_local(place, dir, name),
+            InodeNode::Root => match self.find_in_root(name) {
+                Ok((InodeNode::Local(top), _)) => {
                     let stat = top.stat()?;
                     return Ok(Lookup::Found(self.send_local(place, top, &stat)));
                 }
                 Ok(found) => found,
                 Err(ttl) => return Ok(Lookup::Absent(ttl)),
             },
-            Node::Providers { view, dir, .. } => match self.find_in_view(thread, *view, dir, name, since).await? {
-                Ok((Node::Local(package), _)) => {
+            InodeNode::Providers { view, dir, .. } => match self.find_in_view(thread, *view, dir, name, since).await? {
+                Ok((InodeNode::Local(package), _)) => {
                     let stat = package.stat()?;
                     return Ok(Lookup::Found(self.send_local(place, package, &stat)));
                 }
                 Ok(found) => found,
                 Err(ttl) => return Ok(Lookup::Absent(ttl)),
             },
-            Node::Space { space, .. } => match self.find_in_space(space, name, since).await? {
+            InodeNode::Space { space, .. } => match self.find_in_space(space, name, since).await? {
                 Ok(entry) => return self.found_in_space(place, entry, since).await.map(Lookup::Found),
                 Err(ttl) => return Ok(Lookup::Absent(ttl)),
             },
@@ -206,7 +206,7 @@ impl Fs {
     /// Asks the tree until it knows. `Err` is an absence and how long it holds.
     async fn find_in_space(
         self: &Arc<Self>,
-        space: &tree::registry::Space,
+        space: &tree::registry::RegistrySpace,
         name: &OsStr,
         since: Instant,
     ) -> Result<Result<Named, Duration>, FsError> {
@@ -223,14 +223,14 @@ impl Fs {
                 Step::Edge(entry) => return Ok(Ok(entry)),
                 Step::Absent => return Ok(Err(self.absent_ttl())),
                 Step::Need(need) => self.facts.load(need).await?,
-                Step::Failed(Found::Fact(e)) => {
+                Step::Failed(LookupFailure::Fact(e)) => {
                     return match node::spelled_release(space, name) {
                         Some(release) if self.is_refused(&release, since) => Ok(Ok(Named::Release(release))),
                         _ => Err(as_looked_up(space, name, e).into()),
                     };
                 }
-                Step::Failed(Found::Name(e)) => {
-                    return Err(FactError::new(Failure::Unsupported, name, e).into());
+                Step::Failed(LookupFailure::Name(e)) => {
+                    return Err(FactError::new(FactFailure::Unsupported, name, e).into());
                 }
             }
         }
@@ -246,11 +246,16 @@ impl Fs {
         }
     }
 
-    async fn found_in_space(self: &Arc<Self>, place: Place, entry: Named, since: Instant) -> Result<Entry, FsError> {
+    async fn found_in_space(
+        self: &Arc<Self>,
+        place: DirectoryName,
+        entry: Named,
+        since: Instant,
+    ) -> Result<FoundEntry, FsError> {
         let (node, ttl) = match entry {
             Named::Space(space) => {
                 let ttl = self.space_ttl(&space);
-                (Arc::new(Node::space(space)), ttl)
+                (Arc::new(InodeNode::space(space)), ttl)
             }
             Named::Release(reference) => {
                 // What stands there may be the space that the name was before it became a tag.
@@ -260,7 +265,7 @@ impl Fs {
                 match before {
                     // The same manifest, or none yet: the same directory.
                     Some(before) if bound.is_none() || bound == digest => (before, ttl),
-                    _ => (Arc::new(Node::Release(ReleaseNode::new(reference, digest).into())), ttl),
+                    _ => (Arc::new(InodeNode::Release(ReleaseNode::new(reference, digest).into())), ttl),
                 }
             }
         };
@@ -273,12 +278,12 @@ impl Fs {
     }
 
     /// The attributes of `ino` and how long they hold.
-    pub async fn getattr(self: Arc<Self>, ino: u64) -> Result<Entry, FsError> {
+    pub async fn getattr(self: Arc<Self>, ino: u64) -> Result<FoundEntry, FsError> {
         let node = self.inodes.node(ino)?;
-        if let Node::Local(at) = node.as_ref() {
+        if let InodeNode::Local(at) = node.as_ref() {
             return Ok(at.entry(ino, &at.stat()?));
         }
-        if let Node::Zip(target) = node.as_ref() {
+        if let InodeNode::Zip(target) = node.as_ref() {
             // A listing shows zips before their size is known; the size is never guessed.
             let outcome = self.zip_of(target).await;
             self.note(&node, Act::Look, outcome)?;
@@ -286,19 +291,19 @@ impl Fs {
         Ok(self.entry(ino, &node, FOREVER))
     }
 
-    fn entry(&self, ino: u64, node: &Node, ttl: Duration) -> Entry {
+    fn entry(&self, ino: u64, node: &InodeNode, ttl: Duration) -> FoundEntry {
         let (attr, is_true) = attr::of(ino, node, &self.options, &self.facts);
         let ttl = if is_true { ttl } else { Duration::ZERO };
-        Entry { attr, ttl, attr_ttl: ttl }
+        FoundEntry { attr, ttl, attr_ttl: ttl }
     }
 
     /// Opens the file `ino` for reading. Afterwards reading it waits for no network. With `backing`, a large file
     /// comes with the file of the store that the kernel may read by itself.
-    pub async fn open(self: Arc<Self>, ino: u64, backing: bool) -> Result<Opened, FsError> {
+    pub async fn open(self: Arc<Self>, ino: u64, backing: bool) -> Result<OpenedFile, FsError> {
         let node = self.inodes.node(ino)?;
-        if let Node::Local(at) = node.as_ref() {
+        if let InodeNode::Local(at) = node.as_ref() {
             let OpenedLocal { handle, caching } = self.open_local(at, Access::READ)?;
-            return Ok(Opened { handle, reading: Reading::Local(caching) });
+            return Ok(OpenedFile { handle, reading: ReadWay::Local(caching) });
         }
         let outcome = self.content(&node).await;
         if matches!(&outcome, Err(e) if e.errno == Errno::ESTALE) {
@@ -311,23 +316,23 @@ impl Fs {
             let outcome = self.backed(&node, content).await;
             self.note(&node, Act::Open, outcome)?
         } else {
-            (content, Reading::Plain)
+            (content, ReadWay::Plain)
         };
-        let is_backed = matches!(reading, Reading::Backed(_));
-        Ok(Opened { handle: self.handles.open_file(node, content, is_backed), reading })
+        let is_backed = matches!(reading, ReadWay::Backed(_));
+        Ok(OpenedFile { handle: self.handles.open_file(node, content, is_backed), reading })
     }
 
-    async fn content(self: &Arc<Self>, node: &Node) -> Result<Content, FsError> {
+    async fn content(self: &Arc<Self>, node: &InodeNode) -> Result<MemberContent, FsError> {
         match node {
-            Node::File { package, number, .. } => Ok(self.facts.content(package, *number).await?),
-            Node::Zip(target) => {
+            InodeNode::File { package, number, .. } => Ok(self.facts.content(package, *number).await?),
+            InodeNode::Zip(target) => {
                 self.confirm(target).await?;
                 let layer = self.zip_of(target).await?;
-                Ok(Content::Object(self.facts.blob(target.repo(), layer).await?))
+                Ok(MemberContent::Object(self.facts.blob(target.repo(), layer).await?))
             }
-            Node::Document(bytes) => Ok(Content::Bytes(bytes.clone())),
-            Node::Lock => Ok(Content::Bytes(Arc::new([]))),
-            Node::Link(_) => Err(FsError::plain(Errno::ELOOP)),
+            InodeNode::Document(bytes) => Ok(MemberContent::Bytes(bytes.clone())),
+            InodeNode::Lock => Ok(MemberContent::Bytes(Arc::new([]))),
+            InodeNode::Link(_) => Err(FsError::plain(Errno::ELOOP)),
             _ => Err(FsError::plain(Errno::EISDIR)),
         }
     }
@@ -344,12 +349,12 @@ impl Fs {
         }
         match self.fill(&file.content(), offset, buf) {
             Ok(filled) => Ok(Some(filled)),
-            Err(e) if e.failure == Failure::Damaged => Ok(None),
+            Err(e) if e.failure == FactFailure::Damaged => Ok(None),
             Err(e) => self.note(&file.node, Act::Open, Err(e.into())),
         }
     }
 
-    fn fill(&self, content: &Content, offset: u64, buf: &mut [u8]) -> Result<usize, FactError> {
+    fn fill(&self, content: &MemberContent, offset: u64, buf: &mut [u8]) -> Result<usize, FactError> {
         let mut filled = 0;
         while filled < buf.len() {
             match self.facts.read(content, &mut buf[filled..], offset + filled as u64)? {
@@ -378,14 +383,14 @@ impl Fs {
     async fn read_loaded(
         self: &Arc<Self>,
         of: Of,
-        node: &Arc<Node>,
+        node: &Arc<InodeNode>,
         offset: u64,
         size: usize,
     ) -> Result<Vec<u8>, FsError> {
         let content = self.content(node).await?;
         self.handles.keep(of, node, content.clone());
         match self.read_blocking(content, offset, size).await {
-            Err(e) if e.failure == Failure::Damaged => self.read_healed(of, node, offset, size).await,
+            Err(e) if e.failure == FactFailure::Damaged => self.read_healed(of, node, offset, size).await,
             outcome => Ok(outcome?),
         }
     }
@@ -393,7 +398,7 @@ impl Fs {
     async fn read_healed(
         self: &Arc<Self>,
         of: Of,
-        node: &Arc<Node>,
+        node: &Arc<InodeNode>,
         offset: u64,
         size: usize,
     ) -> Result<Vec<u8>, FsError> {
@@ -402,7 +407,12 @@ impl Fs {
         Ok(self.read_blocking(content, offset, size).await?)
     }
 
-    async fn read_blocking(self: &Arc<Self>, content: Content, offset: u64, size: usize) -> Result<Vec<u8>, FactError> {
+    async fn read_blocking(
+        self: &Arc<Self>,
+        content: MemberContent,
+        offset: u64,
+        size: usize,
+    ) -> Result<Vec<u8>, FactError> {
         let fs = self.clone();
         let read = move || {
             let mut buf = vec![0; size];
@@ -413,10 +423,10 @@ impl Fs {
         crate::facts::blocking(read).await?
     }
 
-    async fn healed(self: &Arc<Self>, node: &Node) -> Result<Content, FsError> {
+    async fn healed(self: &Arc<Self>, node: &InodeNode) -> Result<MemberContent, FsError> {
         match node {
-            Node::File { package, number, .. } => Ok(self.facts.heal(package, *number).await?),
-            Node::Zip(target) => {
+            InodeNode::File { package, number, .. } => Ok(self.facts.heal(package, *number).await?),
+            InodeNode::Zip(target) => {
                 self.facts.drop_object(&crate::store::Key::Blob(self.zip_of(target).await?.digest));
                 self.content(node).await
             }
@@ -441,7 +451,7 @@ impl Fs {
         self.note_installer(thread, &node);
         let outcome = self.listing(thread, &node).await;
         let listing = self.note(&node, Act::Open, outcome)?;
-        if let Listing::Made { error: Some(error), .. } = &listing {
+        if let DirectoryListing::Made { error: Some(error), .. } = &listing {
             // It costs entries, but fails nothing.
             drop(self.note::<()>(&node, Act::Open, Err(error.clone())));
         }
@@ -451,7 +461,10 @@ impl Fs {
     /// Whether the listing of `ino` never changes.
     pub fn is_constant(&self, ino: u64) -> bool {
         self.inodes.node(ino).is_ok_and(|node| {
-            !matches!(node.as_ref(), Node::Root | Node::Space { .. } | Node::Providers { .. } | Node::Local(_))
+            !matches!(
+                node.as_ref(),
+                InodeNode::Root | InodeNode::Space { .. } | InodeNode::Providers { .. } | InodeNode::Local(_)
+            )
         })
     }
 
@@ -464,11 +477,14 @@ impl Fs {
 
 /// Whether something exists and is refused, as opposed to being absent or unknown.
 fn is_refusal(error: &FactError) -> bool {
-    matches!(error.failure, Failure::Integrity | Failure::Structure | Failure::TooLarge | Failure::Unsupported)
+    matches!(
+        error.failure,
+        FactFailure::Integrity | FactFailure::Structure | FactFailure::TooLarge | FactFailure::Unsupported
+    )
 }
 
 /// A failure told of the path that was looked up, which may have been asked for as a tag of what is above it.
-fn as_looked_up(space: &tree::registry::Space, name: &str, error: FactError) -> FactError {
+fn as_looked_up(space: &tree::registry::RegistrySpace, name: &str, error: FactError) -> FactError {
     let Some(above) = space.repo() else { return error };
     let is_tag = error.subject() == Some(&*format!("{above}:{name}"));
     if is_tag { error.about(&format!("{above}/{name}")) } else { error }

@@ -26,9 +26,9 @@ use fuser::{
 use tokio::runtime::Handle;
 
 use crate::facts::on_behalf_of;
-use crate::fs::{Attr, Errno, FileKind, Fs, FsError, Lookup, Of, Space, Thread};
+use crate::fs::{Attr, DiskSpace, Errno, FileKind, Fs, FsError, Lookup, Of, Thread};
 use caller::Caller;
-use passthrough::{Outcome, Passthrough};
+use passthrough::{OpenOutcome, Passthrough};
 
 /// How many requests the kernel may have under way in the background (readahead and the like).
 const MAX_BACKGROUND: u16 = 64;
@@ -48,14 +48,14 @@ pub struct Adapter {
     fs: Arc<Fs>,
     runtime: Handle,
     passthrough: Arc<Passthrough>,
-    options: Options,
+    options: AdapterOptions,
     /// Whether the kernel maps files whose pages are bypassed.
     may_bypass: bool,
 }
 
 /// How the kernel is served.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct AdapterOptions {
     /// Whether files are read without being opened where the kernel does not read by itself. That saves a round trip per
     /// open, but what is read is not kept from eviction; so it is for mounts that nobody writes.
     pub without_open: bool,
@@ -67,7 +67,7 @@ thread_local! {
 
 impl Adapter {
     /// Serves `fs`; what has to wait runs in `runtime`.
-    pub fn new(fs: Arc<Fs>, runtime: Handle, options: Options) -> Self {
+    pub fn new(fs: Arc<Fs>, runtime: Handle, options: AdapterOptions) -> Self {
         Adapter { fs, runtime, passthrough: Arc::default(), options, may_bypass: false }
     }
 
@@ -211,7 +211,7 @@ impl Filesystem for Adapter {
         let (fs, passthrough) = (self.fs.clone(), self.passthrough.clone());
         self.answer(request, self.fs.clone().open(ino.0, passthrough.is_on()), move |outcome| match outcome {
             Ok(opened) => {
-                if let Outcome::Superseded(reply) = passthrough.open(ino.0, &opened, reply) {
+                if let OpenOutcome::Superseded(reply) = passthrough.open(ino.0, &opened, reply) {
                     // The kernel looks the name up once more and opens what it finds then.
                     fs.release(opened.handle);
                     fs.supersede(ino.0);
@@ -309,7 +309,7 @@ impl Filesystem for Adapter {
     fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
         if let Some(disk) = self.fs.disk_space(ino.0) {
             let block = u32::try_from(disk.block).unwrap_or(u32::MAX);
-            let Space { blocks, free, available, files, files_free, .. } = disk;
+            let DiskSpace { blocks, free, available, files, files_free, .. } = disk;
             return reply.statfs(blocks, free, available, files, files_free, block, 255, block);
         }
         const BLOCK: u64 = 4096;

@@ -17,16 +17,16 @@ mod path;
 mod tree;
 
 pub use attributes::{Change, Time};
-pub use file::{Access, File};
+pub use file::{Access, LocalFile};
 pub use grant::as_owner;
-pub use node::Node;
+pub use node::TreeNode;
 pub use path::{Name, RelPath};
 pub use rustix::fs::Stat;
 pub use rustix::io::Errno;
-pub use tree::{How, Known, Maker, Tree};
+pub use tree::{How, KnownNodes, LocalTree, Maker};
 
 /// What a call on a tree gives: the system's own error number where it failed.
-pub type Result<T> = std::result::Result<T, Errno>;
+pub type TreeResult<T> = std::result::Result<T, Errno>;
 
 #[cfg(test)]
 mod tests;

@@ -131,7 +131,7 @@ impl fmt::Display for PackageHash {
 
 /// What is locked for one provider.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Lock {
+pub struct ProviderLock {
     /// The one version that is used.
     pub version: Version,
     /// What the configuration allowed when the version was selected.
@@ -144,16 +144,16 @@ pub struct Lock {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LockFile {
     text: String,
-    entries: Vec<Entry>,
+    entries: Vec<ProviderBlock>,
     /// The number of a provider's entry.
     numbers: BTreeMap<ProviderAddr, usize>,
 }
 
 /// A `provider` block and where its parts stand in the text.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Entry {
+struct ProviderBlock {
     address: ProviderAddr,
-    lock: Lock,
+    lock: ProviderLock,
     block: Range<usize>,
     version: Range<usize>,
     constraints: Option<Range<usize>>,
@@ -208,12 +208,12 @@ impl LockFile {
     }
 
     /// What is locked for a provider.
-    pub fn lock(&self, address: &ProviderAddr) -> Option<&Lock> {
+    pub fn lock(&self, address: &ProviderAddr) -> Option<&ProviderLock> {
         self.entry(address).map(|entry| &entry.lock)
     }
 
     /// All providers, in the order of the file.
-    pub fn locks(&self) -> impl Iterator<Item = (&ProviderAddr, &Lock)> {
+    pub fn locks(&self) -> impl Iterator<Item = (&ProviderAddr, &ProviderLock)> {
         self.entries.iter().map(|entry| (&entry.address, &entry.lock))
     }
 
@@ -221,7 +221,7 @@ impl LockFile {
     ///
     /// # Errors
     /// The changed file could not be read again, which the syntax of its other parts would have to be the cause of.
-    pub fn set(&mut self, locks: &BTreeMap<ProviderAddr, Lock>) -> Result<(), SyntaxError> {
+    pub fn set(&mut self, locks: &BTreeMap<ProviderAddr, ProviderLock>) -> Result<(), SyntaxError> {
         let mut edits: Vec<Edit> = Vec::new();
         // What is new at one place, in the order of the addresses.
         let mut added: BTreeMap<usize, Vec<String>> = BTreeMap::new();
@@ -239,7 +239,7 @@ impl LockFile {
         Ok(())
     }
 
-    fn entry(&self, address: &ProviderAddr) -> Option<&Entry> {
+    fn entry(&self, address: &ProviderAddr) -> Option<&ProviderBlock> {
         self.numbers.get(address).map(|number| &self.entries[*number])
     }
 
@@ -255,7 +255,7 @@ impl LockFile {
         text + &self.text[copied..]
     }
 
-    fn changed(&self, entry: &Entry, lock: &Lock) -> Vec<Edit> {
+    fn changed(&self, entry: &ProviderBlock, lock: &ProviderLock) -> Vec<Edit> {
         let old = &self.text[entry.block.clone()];
         if !has_comment(old) {
             return vec![(entry.block.clone(), block(&entry.address, lock))];
@@ -282,7 +282,7 @@ impl LockFile {
 
     /// A list of hashes whose comments are kept: if hashes are only added they precede the old ones, else it is written
     /// anew.
-    fn hashes_with_comments(&self, entry: &Entry, at: Range<usize>, lock: &Lock) -> String {
+    fn hashes_with_comments(&self, entry: &ProviderBlock, at: Range<usize>, lock: &ProviderLock) -> String {
         let old = &self.text[at];
         if !has_comment(old) || !entry.lock.hashes.is_subset(&lock.hashes) {
             return list(&lock.hashes);
@@ -317,7 +317,7 @@ impl LockFile {
 type Edit = (Range<usize>, String);
 
 /// A block as the clients write it, without the newline behind it.
-fn block(address: &ProviderAddr, lock: &Lock) -> String {
+fn block(address: &ProviderAddr, lock: &ProviderLock) -> String {
     let mut text = format!("provider \"{address}\" {{\n");
     match lock.constraints.is_empty() {
         true => text += &format!("  version = {}\n", quoted(&lock.version)),
@@ -373,7 +373,7 @@ fn has_comment(text: &str) -> bool {
     false
 }
 
-fn read_entry(text: &str, block: &Block) -> Result<Entry, SyntaxError> {
+fn read_entry(text: &str, block: &Block) -> Result<ProviderBlock, SyntaxError> {
     let span = block.span().unwrap_or_default();
     let refuse = |rule: String| SyntaxError::at(text, Some(span.clone()), rule);
     let [label] = block.labels.as_slice() else {
@@ -405,8 +405,15 @@ fn read_entry(text: &str, block: &Block) -> Result<Entry, SyntaxError> {
         Some(hashes) => (read_hashes(text, hashes)?, hashes.value.span()),
         None => (BTreeSet::new(), None),
     };
-    let lock = Lock { version, constraints, hashes };
-    Ok(Entry { address, lock, block: span, version: version_at, constraints: constraints_at, hashes: hashes_at })
+    let lock = ProviderLock { version, constraints, hashes };
+    Ok(ProviderBlock {
+        address,
+        lock,
+        block: span,
+        version: version_at,
+        constraints: constraints_at,
+        hashes: hashes_at,
+    })
 }
 
 fn read_hashes(text: &str, attribute: &Attribute) -> Result<BTreeSet<PackageHash>, SyntaxError> {

@@ -13,8 +13,8 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use carried::{Carried, RULES_MAX};
-pub use pattern::Pattern;
-use template::{Part, Template, Variable};
+pub use pattern::ProviderPattern;
+use template::{Template, TemplatePart, Variable};
 
 use crate::name::{Host, ProviderAddr, Repo, RepoName};
 
@@ -37,23 +37,23 @@ fn refuse<T>(subject: impl fmt::Display, rule: impl fmt::Display) -> Result<T, M
 
 /// One rule: an `oci_mirror` block.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Rule {
+pub struct MappingRule {
     template: Template,
-    include: Vec<Pattern>,
-    exclude: Vec<Pattern>,
+    include: Vec<ProviderPattern>,
+    exclude: Vec<ProviderPattern>,
     /// Rules that go before: what one of them matches, this one does not.
-    before: Arc<[Rule]>,
+    before: Arc<[MappingRule]>,
 }
 
-impl Rule {
+impl MappingRule {
     /// Reads a rule as it is written in a block. No `include` means all providers.
     ///
     /// # Errors
     /// A pattern or the template is wrong, or the template maps different providers to one repository.
-    pub fn new(template: &str, include: &[String], exclude: &[String]) -> Result<Rule, MappingError> {
+    pub fn new(template: &str, include: &[String], exclude: &[String]) -> Result<MappingRule, MappingError> {
         let patterns = |list: &[String]| list.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>();
         let (include, exclude) = (patterns(include)?, patterns(exclude)?);
-        let rule = Rule { template: template.parse()?, include, exclude, before: Arc::default() };
+        let rule = MappingRule { template: template.parse()?, include, exclude, before: Arc::default() };
         if let Some((variable, written)) = rule.template.unreferred() {
             let reason = format!("`{written}` is plain text in it; did you mean `${{{variable}}}`?");
             return refuse(format!("the repository template {template:?}"), reason);
@@ -81,11 +81,11 @@ impl Rule {
     ///
     /// # Errors
     /// As for [`Rule::new`].
-    pub fn typed(template: &str, include: &[String], exclude: &[String]) -> Result<Rule, MappingError> {
+    pub fn typed(template: &str, include: &[String], exclude: &[String]) -> Result<MappingRule, MappingError> {
         if include.is_empty() && !template.parse::<Template>()?.uses(Variable::Hostname) {
-            return Rule::new(template, &[format!("{DEFAULT_REGISTRY}/*/*")], exclude);
+            return MappingRule::new(template, &[format!("{DEFAULT_REGISTRY}/*/*")], exclude);
         }
-        Rule::new(template, include, exclude)
+        MappingRule::new(template, include, exclude)
     }
 
     /// The template, as written.
@@ -94,31 +94,31 @@ impl Rule {
     }
 
     /// The patterns of `include`.
-    pub fn include(&self) -> &[Pattern] {
+    pub fn include(&self) -> &[ProviderPattern] {
         &self.include
     }
 
     /// The patterns of `exclude`.
-    pub fn exclude(&self) -> &[Pattern] {
+    pub fn exclude(&self) -> &[ProviderPattern] {
         &self.exclude
     }
 
     /// Whether the rule is about `provider`.
     pub fn matches(&self, provider: &ProviderAddr) -> bool {
-        let any = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(provider));
+        let any = |patterns: &[ProviderPattern]| patterns.iter().any(|pattern| pattern.matches(provider));
         !any(&self.exclude)
             && (self.include.is_empty() || any(&self.include))
             && !self.before.iter().any(|rule| rule.matches(provider))
     }
 
     /// Whether both are written alike.
-    fn is_written_as(&self, other: &Rule) -> bool {
+    fn is_written_as(&self, other: &MappingRule) -> bool {
         self.template == other.template && self.include == other.include && self.exclude == other.exclude
     }
 
     /// Whether the rule can be about a provider of this host (and namespace).
     pub fn may_match(&self, host: &Host, namespace: Option<&str>) -> bool {
-        let all = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.covers(host, namespace));
+        let all = |patterns: &[ProviderPattern]| patterns.iter().any(|pattern| pattern.covers(host, namespace));
         let some = self.include.is_empty() || self.include.iter().any(|pattern| pattern.touches(host, namespace));
         some && !all(&self.exclude)
     }
@@ -142,7 +142,7 @@ impl Rule {
     pub fn prefix(&self) -> Option<(Host, Option<RepoName>)> {
         let text = self.template.leading_text();
         let (host, rest) = text.split_once('/')?;
-        let whole = self.template.parts().is_some_and(|parts| matches!(parts, [Part::Text(_)]));
+        let whole = self.template.parts().is_some_and(|parts| matches!(parts, [TemplatePart::Text(_)]));
         let path = if whole { Some(rest) } else { rest.rsplit_once('/').map(|(path, _)| path) };
         Some((host.parse().ok()?, path.and_then(|path| path.parse().ok())))
     }
@@ -189,19 +189,19 @@ impl Values {
 const READINGS_MAX: usize = 64;
 
 /// All ways in which `parts` make `text`.
-fn read(parts: &[Part], text: &str, values: Values, found: &mut Vec<Values>) {
+fn read(parts: &[TemplatePart], text: &str, values: Values, found: &mut Vec<Values>) {
     if found.len() >= READINGS_MAX {
         return;
     }
     match parts.split_first() {
         None if text.is_empty() => found.push(values),
         None => {}
-        Some((Part::Text(literal), rest)) => {
+        Some((TemplatePart::Text(literal), rest)) => {
             if let Some(text) = text.strip_prefix(literal.as_str()) {
                 read(rest, text, values, found);
             }
         }
-        Some((Part::Variable(variable), rest)) => {
+        Some((TemplatePart::Variable(variable), rest)) => {
             let mut known = values.clone();
             if let Some(value) = known.of(*variable) {
                 if let Some(text) = text.strip_prefix(value.as_str()) {
@@ -224,17 +224,17 @@ fn read(parts: &[Part], text: &str, values: Values, found: &mut Vec<Values>) {
 /// All rules of a mount, in order.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct Mapping {
-    rules: Vec<Rule>,
+    rules: Vec<MappingRule>,
 }
 
 impl Mapping {
     /// The mapping of these rules.
-    pub fn new(rules: Vec<Rule>) -> Mapping {
+    pub fn new(rules: Vec<MappingRule>) -> Mapping {
         Mapping { rules }
     }
 
     /// The rules, in order.
-    pub fn rules(&self) -> &[Rule] {
+    pub fn rules(&self) -> &[MappingRule] {
         &self.rules
     }
 
@@ -250,16 +250,18 @@ impl Mapping {
 
     /// These rules, and those of `other` for the providers that none of these matches.
     pub fn or(mut self, other: &Mapping) -> Mapping {
-        let before: Arc<[Rule]> = self.rules.clone().into();
+        let before: Arc<[MappingRule]> = self.rules.clone().into();
         let others = other.rules.iter().filter(|rule| !before.iter().any(|own| own.is_written_as(rule)));
-        let behind = others
-            .map(|rule| Rule { before: rule.before.iter().chain(before.iter()).cloned().collect(), ..rule.clone() });
+        let behind = others.map(|rule| MappingRule {
+            before: rule.before.iter().chain(before.iter()).cloned().collect(),
+            ..rule.clone()
+        });
         self.rules.extend(behind);
         self
     }
 
     /// The rules for which `wanted` holds.
-    pub fn only(&self, wanted: impl Fn(&Rule) -> bool) -> Mapping {
+    pub fn only(&self, wanted: impl Fn(&MappingRule) -> bool) -> Mapping {
         Mapping::new(self.rules.iter().filter(|rule| wanted(rule)).cloned().collect())
     }
 
@@ -305,7 +307,7 @@ impl Mapping {
 
     /// The registries that the rules name without knowing a provider, each with the part of it that they lead to.
     pub fn prefixes(&self) -> Vec<(Host, Option<RepoName>)> {
-        let mut prefixes: Vec<_> = self.rules.iter().filter_map(Rule::prefix).collect();
+        let mut prefixes: Vec<_> = self.rules.iter().filter_map(MappingRule::prefix).collect();
         prefixes.sort();
         prefixes.dedup();
         prefixes

@@ -22,7 +22,7 @@ pub enum Method {
 
 /// A file of a package.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct File {
+pub struct MemberFile {
     /// Length of the content, in bytes.
     pub size: u64,
     /// Length in the archive, in bytes.
@@ -59,7 +59,7 @@ pub enum Child {
 /// A name in a directory, in as few bytes as it takes: trees of hundreds of thousands of members stay in memory as long
 /// as the kernel knows a name in them.
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct MemberEntry {
     /// Where the name begins among all names.
     name: u32,
     length: u8,
@@ -68,7 +68,7 @@ struct Entry {
     number: u32,
 }
 
-impl Entry {
+impl MemberEntry {
     fn child(self) -> Child {
         if self.is_directory { Child::Dir(DirNo(self.number)) } else { Child::File(FileNo(self.number)) }
     }
@@ -82,11 +82,11 @@ impl Entry {
 /// The tree of a package.
 #[derive(Clone, Debug)]
 pub struct Members {
-    files: Box<[File]>,
+    files: Box<[MemberFile]>,
     /// All names, one behind the other.
     names: Box<[u8]>,
     /// The entries of all directories, by the directories' numbers; of one directory in byte order of the names.
-    entries: Box<[Entry]>,
+    entries: Box<[MemberEntry]>,
     /// Where the entries of each directory end.
     ends: Box<[u32]>,
 }
@@ -95,13 +95,13 @@ pub struct Members {
 pub const TOP: DirNo = DirNo(0);
 
 impl Members {
-    fn entries(&self, dir: DirNo) -> &[Entry] {
+    fn entries(&self, dir: DirNo) -> &[MemberEntry] {
         let at = dir.0 as usize;
         let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.entries[start as usize..self.ends[at] as usize]
     }
 
-    fn name(&self, entry: Entry) -> &OsStr {
+    fn name(&self, entry: MemberEntry) -> &OsStr {
         OsStr::from_bytes(entry.name(&self.names))
     }
 
@@ -124,7 +124,7 @@ impl Members {
     }
 
     /// The file of that number.
-    pub fn file(&self, no: FileNo) -> &File {
+    pub fn file(&self, no: FileNo) -> &MemberFile {
         &self.files[no.0 as usize]
     }
 
@@ -144,7 +144,7 @@ impl Members {
     }
 
     /// All files, in the order of their numbers.
-    pub fn files(&self) -> impl Iterator<Item = (FileNo, &File)> {
+    pub fn files(&self) -> impl Iterator<Item = (FileNo, &MemberFile)> {
         (0..).map(FileNo).zip(&self.files)
     }
 
@@ -183,10 +183,10 @@ pub enum Conflict {
 
 /// A tree in the making.
 pub struct Builder {
-    files: Vec<File>,
+    files: Vec<MemberFile>,
     directories: u32,
     names: Vec<u8>,
-    entries: Vec<(DirNo, Entry)>,
+    entries: Vec<(DirNo, MemberEntry)>,
     /// Places in `entries`, by directory and name.
     by_name: HashTable<u32>,
     hasher: RandomState,
@@ -223,7 +223,7 @@ impl Builder {
             Child::File(no) => (false, no.0),
         };
         self.names.extend_from_slice(name);
-        self.entries.push((dir, Entry { name: start, length, is_directory, number }));
+        self.entries.push((dir, MemberEntry { name: start, length, is_directory, number }));
         let (entries, names, hasher) = (&self.entries, &self.names, &self.hasher);
         let hash = |at: &u32| {
             let (dir, entry) = entries[*at as usize];
@@ -234,7 +234,7 @@ impl Builder {
     }
 
     /// Adds a file at `path` (components from the top) and the directories above it.
-    pub fn file<'a>(&mut self, path: impl IntoIterator<Item = &'a [u8]>, file: File) -> Result<FileNo, Conflict> {
+    pub fn file<'a>(&mut self, path: impl IntoIterator<Item = &'a [u8]>, file: MemberFile) -> Result<FileNo, Conflict> {
         let mut path: Vec<&[u8]> = path.into_iter().collect();
         let name = path.pop().ok_or(Conflict::Name)?;
         check(name)?;
@@ -270,7 +270,7 @@ impl Builder {
     }
 
     /// A file that was added.
-    pub fn added(&self, no: FileNo) -> &File {
+    pub fn added(&self, no: FileNo) -> &MemberFile {
         &self.files[no.0 as usize]
     }
 
@@ -301,8 +301,15 @@ fn check(name: &[u8]) -> Result<(), Conflict> {
 mod tests {
     use super::*;
 
-    const FILE: File =
-        File { size: 1, compressed: 1, offset: 0, crc32: 0, method: Method::Stored, executable: false, modified: 0 };
+    const FILE: MemberFile = MemberFile {
+        size: 1,
+        compressed: 1,
+        offset: 0,
+        crc32: 0,
+        method: Method::Stored,
+        executable: false,
+        modified: 0,
+    };
 
     fn split(path: &str) -> impl Iterator<Item = &[u8]> {
         path.split('/').map(str::as_bytes)

@@ -87,7 +87,7 @@ impl Descriptor {
 
 /// The two kinds of manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Body {
+pub enum ManifestBody {
     /// An image index: its `manifests`.
     Index(Vec<Descriptor>),
     /// An image manifest: its `layers`.
@@ -108,7 +108,7 @@ pub struct Manifest {
     /// `annotations`
     pub annotations: BTreeMap<String, String>,
     /// The parsed view.
-    pub body: Body,
+    pub body: ManifestBody,
 }
 
 impl Manifest {
@@ -150,12 +150,12 @@ impl Manifest {
             if is_image {
                 return structure("an index that has layers or config");
             }
-            Body::Index(descriptors(map, "manifests")?)
+            ManifestBody::Index(descriptors(map, "manifests")?)
         } else {
             if is_index {
                 return structure("an image manifest that has manifests");
             }
-            Body::Image(descriptors(map, "layers")?)
+            ManifestBody::Image(descriptors(map, "layers")?)
         };
         Ok(Manifest {
             digest,
@@ -186,7 +186,7 @@ impl Manifest {
     /// # Errors
     /// The config is no descriptor. OpenTofu does not look at it, so that alone makes no release unreadable.
     pub fn blobs(&self) -> Result<Vec<Descriptor>, DocumentError> {
-        let Body::Image(layers) = &self.body else { return Ok(Vec::new()) };
+        let ManifestBody::Image(layers) = &self.body else { return Ok(Vec::new()) };
         let value = strict::parse(&self.raw).map_err(DocumentError::Structure)?;
         let config = value.get("config").filter(|config| !config.is_null()).map(descriptor).transpose()?;
         Ok(config.into_iter().chain(layers.iter().cloned()).collect())

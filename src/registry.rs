@@ -47,7 +47,7 @@ use crate::oci::Descriptor;
 
 /// What class of failure a request ended with. Who asks decides by this alone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Failure {
+pub enum RegistryFailure {
     /// The registry said with authority that there is no such thing.
     Absent,
     /// 401 or 403: the credential, or the lack of one, does not suffice.
@@ -80,7 +80,7 @@ pub enum Failure {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RegistryError {
     /// The class.
-    pub failure: Failure,
+    pub failure: RegistryFailure,
     /// What was asked for: a repository or reference, with the digest where one is known.
     pub subject: String,
     /// The rule that was broken or the event that ended the request; server text in it is bounded and escaped.
@@ -91,7 +91,7 @@ pub struct RegistryError {
 
 impl RegistryError {
     /// An error without a remedy.
-    pub fn new(failure: Failure, subject: impl fmt::Display, rule: impl fmt::Display) -> Self {
+    pub fn new(failure: RegistryFailure, subject: impl fmt::Display, rule: impl fmt::Display) -> Self {
         RegistryError { failure, subject: subject.to_string(), rule: rule.to_string(), remedy: None }
     }
 

@@ -33,19 +33,19 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
-pub use blob::{Blob, Workshop};
-pub use error::{Failure, StageError};
+pub use blob::{PushBlob, Workshop};
+pub use error::{StageError, StageFailure};
 pub use journal::Stand;
-pub use roots::{Target, target};
+pub use roots::{RootTarget, target};
 
 use crate::archive::Limits;
 use crate::name::{Host, ProviderAddr, Repo, RepoName};
 use crate::registry::{RegistryError, Upload};
-use journal::{Journal, Outcome};
-use plan::{Destined, Plan};
-use push::{Observer, Step};
+use journal::{CommitOutcome, Journal};
+use plan::{Destined, ReleasePlan};
+use push::{Observer, PushStep};
 use remove::Snapshot;
-use roots::Staging;
+use roots::StagingRoots;
 
 /// The directory that users write to, inside the one of [`Options::dir`].
 pub const STAGING: &str = "staging";
@@ -60,13 +60,13 @@ pub type Mapped = Arc<dyn Fn(&ProviderAddr) -> Option<Repo> + Send + Sync>;
 /// A file below an artifact root (its path below the staging directory) that is open for writing.
 pub type Writers = Arc<dyn Fn(&Path) -> Option<PathBuf> + Send + Sync>;
 /// Told that the tree of an artifact root (its path below the staging directory) was taken from there, or put back.
-pub type Taken = Arc<dyn Fn(&Path) + Send + Sync>;
+pub type StageTaken = Arc<dyn Fn(&Path) + Send + Sync>;
 /// Told how many of how many bytes are uploaded.
-pub type Report = Arc<dyn Fn(u64, u64) + Send + Sync>;
+pub type UploadReport = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
 /// A place where releases can be published.
 #[derive(Clone)]
-pub struct Destination {
+pub struct PublishDestination {
     /// Its registry; any where it is a store that takes all.
     pub host: Option<Host>,
     /// Only repositories at or below this one.
@@ -75,18 +75,18 @@ pub struct Destination {
     pub open: OpenUpload,
 }
 
-impl Destination {
+impl PublishDestination {
     fn takes(&self, repo: &Repo) -> bool {
         self.host.as_ref().is_none_or(|host| *host == repo.host) && repo.name.is_within(self.prefix.as_ref())
     }
 }
 
 /// What a stage is made of.
-pub struct Options {
+pub struct StageOptions {
     /// Where `staging/` and what belongs to it lie; made if it is missing.
     pub dir: PathBuf,
     /// Where releases go: the first that takes a repository gets it.
-    pub destinations: Vec<Destination>,
+    pub destinations: Vec<PublishDestination>,
     /// For what lies below `staging/mirror/`.
     pub mapping: Mapped,
     /// Tags that hold another digest are overwritten in all commits.
@@ -97,7 +97,7 @@ pub struct Options {
 
 /// What a commit is asked to do.
 #[derive(Clone, Default)]
-pub struct Request {
+pub struct CommitRequest {
     /// Annotations of the releases.
     pub annotations: BTreeMap<String, String>,
     /// Tags that hold another digest are overwritten.
@@ -105,9 +105,9 @@ pub struct Request {
     /// Asked after the root was sealed.
     pub writers: Option<Writers>,
     /// Told how far the upload is.
-    pub progress: Option<Report>,
+    pub progress: Option<UploadReport>,
     /// Told, where nothing may wait for the network, when what was published is removed.
-    pub taken: Option<Taken>,
+    pub taken: Option<StageTaken>,
 }
 
 /// A published release.
@@ -141,7 +141,7 @@ impl Committed {
 /// What is going on with a staged release.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum StageState {
     /// It is written to.
     Open,
     /// It is being packed.
@@ -154,31 +154,31 @@ pub enum State {
 
 /// A staged release.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Staged {
+pub struct StagedRelease {
     /// Below the staging directory.
     pub path: PathBuf,
     /// What is going on with it.
-    pub state: State,
+    pub state: StageState,
     /// Why it failed.
     pub error: Option<String>,
 }
 
-type Flight = Shared<BoxFuture<'static, Result<Vec<Committed>, StageError>>>;
+type CommitFlight = Shared<BoxFuture<'static, Result<Vec<Committed>, StageError>>>;
 
 /// The service behind `staging/`.
 pub struct Stage {
-    staging: Staging,
+    staging: StagingRoots,
     workshop: Workshop,
     journal: Journal,
     removed: OwnedFd,
-    destinations: Vec<Destination>,
+    destinations: Vec<PublishDestination>,
     mapping: Mapped,
     allow_overwrite: bool,
-    flights: Mutex<HashMap<PathBuf, Flight>>,
+    flights: Mutex<HashMap<PathBuf, CommitFlight>>,
     /// For sending ahead of a commit, one at a time.
     early: Semaphore,
     /// The roots that are sealed, with what happens to them.
-    sealed: Mutex<BTreeMap<PathBuf, State>>,
+    sealed: Mutex<BTreeMap<PathBuf, StageState>>,
 }
 
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -190,7 +190,7 @@ impl Stage {
     ///
     /// # Errors
     /// The directory or a part of it cannot be made or read.
-    pub fn open(options: Options) -> Result<Arc<Stage>, StageError> {
+    pub fn open(options: StageOptions) -> Result<Arc<Stage>, StageError> {
         let name = options.dir.display().to_string();
         let failed = |e: Errno| StageError::io(&name, e);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -206,7 +206,7 @@ impl Stage {
         };
         let removed = part(REMOVED).map_err(failed)?;
         remove::clear(&removed);
-        let staging = Staging { dir: part(STAGING).map_err(failed)? };
+        let staging = StagingRoots { dir: part(STAGING).map_err(failed)? };
         let journal = Journal::open(part(JOURNAL).map_err(failed)?, &format!("{name}/{JOURNAL}"))?;
         journal.forget(|record| record.stand != Stand::Done && staging.open(&record.path()).is_err());
         Ok(Arc::new(Stage {
@@ -262,7 +262,7 @@ impl Stage {
     ///
     /// # Errors
     /// The staging directory cannot be read.
-    pub fn staged(&self) -> Result<Vec<Staged>, StageError> {
+    pub fn staged(&self) -> Result<Vec<StagedRelease>, StageError> {
         let mut staged = Vec::new();
         self.staging.walk(Path::new(""), &mut |path, is_root| {
             if is_root {
@@ -273,16 +273,16 @@ impl Stage {
         Ok(staged)
     }
 
-    fn look_at(&self, path: &Path) -> Staged {
-        let staged = |state, error| Staged { path: path.to_path_buf(), state, error };
+    fn look_at(&self, path: &Path) -> StagedRelease {
+        let staged = |state, error| StagedRelease { path: path.to_path_buf(), state, error };
         if let Some(state) = held(&self.sealed).get(path) {
             return staged(*state, None);
         }
         match self.journal.get(path) {
-            None => staged(State::Open, None),
-            Some(record) if record.stand == Stand::Done => staged(State::Open, None),
-            Some(record) if record.stand == Stand::Failed => staged(State::Failed, record.error),
-            Some(_) => staged(State::Failed, Some("the commit was interrupted; commit it again".to_owned())),
+            None => staged(StageState::Open, None),
+            Some(record) if record.stand == Stand::Done => staged(StageState::Open, None),
+            Some(record) if record.stand == Stand::Failed => staged(StageState::Failed, record.error),
+            Some(_) => staged(StageState::Failed, Some("the commit was interrupted; commit it again".to_owned())),
         }
     }
 
@@ -295,7 +295,7 @@ impl Stage {
         let mut found = Vec::new();
         self.staging.walk(Path::new(""), &mut |path, is_root| {
             if is_root {
-                if let Ok(Target::Release(repo, _)) = target(path) {
+                if let Ok(RootTarget::Release(repo, _)) = target(path) {
                     found.push(repo);
                 }
                 return;
@@ -316,11 +316,11 @@ impl Stage {
     ///
     /// # Errors
     /// The first root that failed; those before it are published, those after it are as they were.
-    pub async fn commit(self: &Arc<Self>, path: &Path, request: Request) -> Result<Vec<Committed>, StageError> {
+    pub async fn commit(self: &Arc<Self>, path: &Path, request: CommitRequest) -> Result<Vec<Committed>, StageError> {
         let (stage, asked) = (Arc::clone(self), path.to_path_buf());
         let roots = tokio::task::spawn_blocking(move || stage.staging.roots(&asked));
         let roots = match roots.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(path)))) {
-            Err(e) if e.failure == Failure::Absent => return self.done(path).ok_or(e),
+            Err(e) if e.failure == StageFailure::Absent => return self.done(path).ok_or(e),
             other => other?,
         };
         let mut committed = Vec::new();
@@ -340,11 +340,11 @@ impl Stage {
             record.stand == Stand::Done && (known == path || same)
         });
         let record = records.into_iter().max_by_key(|record| record.serial)?;
-        Some(record.results.iter().map(Outcome::committed).collect())
+        Some(record.results.iter().map(CommitOutcome::committed).collect())
     }
 
     /// The commit of one root: the one that is under way, or a new one.
-    fn flight(self: &Arc<Self>, root: PathBuf, request: Request) -> Flight {
+    fn flight(self: &Arc<Self>, root: PathBuf, request: CommitRequest) -> CommitFlight {
         let mut flights = held(&self.flights);
         if let Some(flight) = flights.get(&root) {
             return flight.clone();
@@ -361,7 +361,7 @@ impl Stage {
         flight
     }
 
-    async fn commit_root(self: &Arc<Self>, root: &Path, request: &Request) -> Result<Vec<Committed>, StageError> {
+    async fn commit_root(self: &Arc<Self>, root: &Path, request: &CommitRequest) -> Result<Vec<Committed>, StageError> {
         let _seal = Seal::new(Arc::clone(self), root);
         let done = self.commit_sealed(root, request).await;
         if let Err(error) = &done {
@@ -377,10 +377,14 @@ impl Stage {
         done
     }
 
-    async fn commit_sealed(self: &Arc<Self>, root: &Path, request: &Request) -> Result<Vec<Committed>, StageError> {
+    async fn commit_sealed(
+        self: &Arc<Self>,
+        root: &Path,
+        request: &CommitRequest,
+    ) -> Result<Vec<Committed>, StageError> {
         if let Some(open) = request.writers.as_ref().and_then(|writers| writers(root)) {
             let rule = format!("{} is open for writing", roots::subject(&open));
-            return Err(StageError::new(Failure::Busy, roots::subject(root), rule).remedy("close it first"));
+            return Err(StageError::new(StageFailure::Busy, roots::subject(root), rule).remedy("close it first"));
         }
         let (stage, own, annotations) = (Arc::clone(self), root.to_path_buf(), request.annotations.clone());
         let sealing = tokio::task::spawn_blocking(move || stage.seal(&own, annotations));
@@ -396,8 +400,8 @@ impl Stage {
             record.error = None;
         })
         .await?;
-        held(&self.sealed).insert(root.to_path_buf(), State::Uploading);
-        let options = push::Options { allow_overwrite: self.allow_overwrite || request.allow_overwrite };
+        held(&self.sealed).insert(root.to_path_buf(), StageState::Uploading);
+        let options = push::PushOptions { allow_overwrite: self.allow_overwrite || request.allow_overwrite };
         let mut committed = Vec::new();
         for plan in &plans {
             let upload = self.upload(&plan.repo)?;
@@ -405,7 +409,7 @@ impl Stage {
             let pushed = push::push(plan, upload.as_ref(), options, &watch).await?;
             committed.extend(pushed.iter().map(Committed::of));
         }
-        let results: Vec<Outcome> = committed.iter().map(Outcome::of).collect();
+        let results: Vec<CommitOutcome> = committed.iter().map(CommitOutcome::of).collect();
         self.write(root, move |record| {
             record.stand = Stand::Done;
             record.results = results;
@@ -426,21 +430,25 @@ impl Stage {
     }
 
     /// Plans what is staged at a root, and notes what lies there.
-    fn seal(&self, root: &Path, annotations: BTreeMap<String, String>) -> Result<(Vec<Plan>, Snapshot), StageError> {
+    fn seal(
+        &self,
+        root: &Path,
+        annotations: BTreeMap<String, String>,
+    ) -> Result<(Vec<ReleasePlan>, Snapshot), StageError> {
         let target = target(root)?;
         let subject = roots::subject(root);
         let dir = self.staging.open(root)?;
         let snapshot = Snapshot::of(dir.as_fd(), &subject)?;
         let plans = match target {
-            Target::Release(repo, tag) => {
+            RootTarget::Release(repo, tag) => {
                 self.destination(&repo)?;
                 let destined = Destined { repo, tags: vec![tag], annotations };
                 vec![plan::directory(dir, &subject, destined, &self.workshop)?]
             }
-            Target::Mirror(address) => {
+            RootTarget::Mirror(address) => {
                 let Some(repo) = (self.mapping)(&address) else {
                     let rule = format!("no repository is mapped to the provider {address}");
-                    return Err(StageError::new(Failure::ReadOnly, subject, rule)
+                    return Err(StageError::new(StageFailure::ReadOnly, subject, rule)
                         .remedy("mount with --oci-mirror, or with --tofurc and an oci_mirror block"));
                 };
                 self.destination(&repo)?;
@@ -450,9 +458,9 @@ impl Stage {
         Ok((plans, snapshot))
     }
 
-    fn destination(&self, repo: &Repo) -> Result<&Destination, StageError> {
+    fn destination(&self, repo: &Repo) -> Result<&PublishDestination, StageError> {
         self.destinations.iter().find(|destination| destination.takes(repo)).ok_or_else(|| {
-            StageError::new(Failure::ReadOnly, repo, "no source of this mount takes releases of this repository")
+            StageError::new(StageFailure::ReadOnly, repo, "no source of this mount takes releases of this repository")
                 .remedy("mount its registry, or a store, without --read-only")
         })
     }
@@ -469,7 +477,7 @@ impl Stage {
     async fn write(
         self: &Arc<Self>,
         root: &Path,
-        change: impl FnOnce(&mut journal::Record) + Send + 'static,
+        change: impl FnOnce(&mut journal::JournalRecord) + Send + 'static,
     ) -> Result<(), StageError> {
         let (stage, own) = (Arc::clone(self), root.to_path_buf());
         let written = tokio::task::spawn_blocking(move || stage.journal.write(&own, change));
@@ -478,7 +486,7 @@ impl Stage {
 }
 
 /// The digests of everything that a plan pushes.
-fn digests(plan: &Plan) -> Vec<String> {
+fn digests(plan: &ReleasePlan) -> Vec<String> {
     let blobs = plan.blobs.iter().map(|blob| blob.descriptor.digest);
     blobs.chain(plan.manifests().into_iter().map(|manifest| manifest.digest)).map(|d| d.to_string()).collect()
 }
@@ -491,7 +499,7 @@ struct Seal {
 
 impl Seal {
     fn new(stage: Arc<Stage>, root: &Path) -> Seal {
-        held(&stage.sealed).insert(root.to_path_buf(), State::Sealed);
+        held(&stage.sealed).insert(root.to_path_buf(), StageState::Sealed);
         Seal { stage, root: root.to_path_buf() }
     }
 }
@@ -506,17 +514,17 @@ impl Drop for Seal {
 struct Watch {
     stage: Arc<Stage>,
     root: PathBuf,
-    progress: Option<Report>,
+    progress: Option<UploadReport>,
 }
 
 #[async_trait]
 impl Observer for Watch {
-    async fn reached(&self, step: Step) -> Result<(), StageError> {
+    async fn reached(&self, step: PushStep) -> Result<(), StageError> {
         let stand = match step {
-            Step::Blobs => Stand::Blobs,
-            Step::Manifests => Stand::Manifests,
+            PushStep::Blobs => Stand::Blobs,
+            PushStep::Manifests => Stand::Manifests,
             // `Done` says so, with what it became.
-            Step::Tagged => return Ok(()),
+            PushStep::Tagged => return Ok(()),
         };
         self.stage.write(&self.root, move |record| record.stand = stand).await
     }

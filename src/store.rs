@@ -60,21 +60,21 @@ pub use self::evict::Pruned;
 pub use self::fill::Fill;
 pub use self::flight::Flights;
 pub use self::follow::{Stopper, Tail};
-pub use self::holds::Hold;
+pub use self::holds::CacheHold;
 pub use self::key::Key;
 pub use self::layout::TAG as CACHE_TAG;
 pub use self::lease::has_no_writer;
 pub use self::object::Object;
 pub use self::pins::{Pin, PinnedUsage};
 pub use self::scratch::Scratch;
-pub use self::verify::Verified;
+pub use self::verify::StoreVerified;
 
-use self::disk::{Dir, PUBLISHED, is_sound, length, read_sound};
+use self::disk::{CacheDirectory, PUBLISHED, is_sound, length, read_sound};
 use self::evict::{Ledger, PARTIAL_AGE};
-use self::layout::{Layout, is_misplaced};
+use self::layout::{CacheLayout, is_misplaced};
 use self::memory::Memory;
-use self::object::{Content, Inner, Recent};
-use self::sums::Sums;
+use self::object::{ObjectContent, ObjectInner, Recent};
+use self::sums::ChunkSums;
 
 const SIDECAR: &str = ".sum";
 const PARTIAL: &str = ".part";
@@ -83,7 +83,7 @@ const TOUCH_EVERY: Duration = Duration::from_secs(60);
 
 /// Where the cache lies and how big it may get.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct StoreOptions {
     /// The cache directory; made if it is missing.
     pub dir: PathBuf,
     /// Budget for blobs and members on disk, in bytes.
@@ -122,7 +122,7 @@ pub struct Usage {
 
 /// The file system under the cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Space {
+pub struct CacheSpace {
     /// Its size in bytes.
     pub total: u64,
     /// What an ordinary user may still write, in bytes.
@@ -131,11 +131,11 @@ pub struct Space {
 
 /// The cache. See the head of this file.
 pub struct Store {
-    options: Options,
+    options: StoreOptions,
     /// Opened again if somebody removed the directories (O10).
-    layout: RwLock<Arc<Layout>>,
+    layout: RwLock<Arc<CacheLayout>>,
     /// What this process holds open.
-    open: Mutex<HashMap<Key, Weak<Inner>>>,
+    open: Mutex<HashMap<Key, Weak<ObjectInner>>>,
     recent: Recent,
     whole: whole::Whole,
     memory: Memory,
@@ -151,8 +151,8 @@ impl Store {
     }
 
     /// Opens the cache, made if it is missing. [`StoreFailure::Unsafe`] if others could write in it.
-    pub fn open(options: Options) -> Result<Arc<Store>, StoreError> {
-        let layout = Arc::new(Layout::open(&options.dir)?);
+    pub fn open(options: StoreOptions) -> Result<Arc<Store>, StoreError> {
+        let layout = Arc::new(CacheLayout::open(&options.dir)?);
         let store = Arc::new(Store {
             options,
             layout: RwLock::new(layout),
@@ -185,7 +185,7 @@ impl Store {
             return Ok(Some(object));
         }
         let Some((content, age)) = self.load(key)? else { return Ok(None) };
-        let object = self.opened(Inner::new(self.clone(), *key, content));
+        let object = self.opened(ObjectInner::new(self.clone(), *key, content));
         object.0.touched.store(seconds_now().saturating_sub(age.as_secs()), Ordering::Relaxed);
         self.touch(&object);
         Ok(Some(object))
@@ -241,7 +241,7 @@ impl Store {
     /// The value of an edge of the cache in `dir`, which is not made where it is missing. Blocks on
     /// the disk.
     pub fn edge_at(dir: &Path, name: &str) -> Option<Vec<u8>> {
-        let layout = Store::is_at(dir).then(|| Layout::open(dir).ok()).flatten()?;
+        let layout = Store::is_at(dir).then(|| CacheLayout::open(dir).ok()).flatten()?;
         edges::get(&layout, name)
     }
 
@@ -273,19 +273,19 @@ impl Store {
     }
 
     /// Size and room of the file system under the cache.
-    pub fn space(&self) -> Result<Space, StoreError> {
+    pub fn space(&self) -> Result<CacheSpace, StoreError> {
         let stat = fstatvfs(&self.layout().tmp)
             .map_err(|errno| StoreError::system(self.options.dir.display(), "look at the cache's disk", errno))?;
         let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-        Ok(Space { total: bytes(stat.f_blocks), available: bytes(stat.f_bavail) })
+        Ok(CacheSpace { total: bytes(stat.f_blocks), available: bytes(stat.f_bavail) })
     }
 
-    fn layout(&self) -> Arc<Layout> {
+    fn layout(&self) -> Arc<CacheLayout> {
         self.layout.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The directories, made again if somebody removed them.
-    fn layout_to_write(&self) -> Result<Arc<Layout>, StoreError> {
+    fn layout_to_write(&self) -> Result<Arc<CacheLayout>, StoreError> {
         let layout = self.layout();
         if !layout.is_removed() {
             return Ok(layout);
@@ -293,13 +293,13 @@ impl Store {
         let mut slot = self.layout.write().unwrap_or_else(PoisonError::into_inner);
         if slot.is_removed() {
             tracing::warn!(dir = %self.options.dir.display(), "the cache was removed by somebody: it is made again");
-            *slot = Arc::new(Layout::open(&self.options.dir)?);
+            *slot = Arc::new(CacheLayout::open(&self.options.dir)?);
         }
         Ok(slot.clone())
     }
 
     /// Opens and checks an object's file; how long ago it was used, too.
-    fn load(&self, key: &Key) -> Result<Option<(Content, Duration)>, StoreError> {
+    fn load(&self, key: &Key) -> Result<Option<(ObjectContent, Duration)>, StoreError> {
         let layout = self.layout();
         let system = |errno| StoreError::system(key, "open a cached file", errno);
         let refuse = |rule: &str| {
@@ -324,21 +324,28 @@ impl Store {
         let len = length(&stat);
         if key.is_small(len) {
             return match read_sound(&file, len).filter(|bytes| key.matches(bytes)) {
-                Some(bytes) => Ok(Some((Content::Small { file, bytes: bytes.into() }, evict::age_of(&stat)))),
+                Some(bytes) => Ok(Some((ObjectContent::Small { file, bytes: bytes.into() }, evict::age_of(&stat)))),
                 None => refuse("its file does not have its digest"),
             };
         }
         if let Some((sums, age)) = read_sidecar(&layout, &dir, key, len).map_err(system)? {
-            return Ok(Some((Content::Chunked { file, sums }, age)));
+            return Ok(Some((ObjectContent::Chunked { file, sums }, age)));
         }
         match self.rebuild_sidecar(&layout, &dir, key, &file, len) {
-            Some(sums) => Ok(Some((Content::Chunked { file, sums }, Duration::ZERO))),
+            Some(sums) => Ok(Some((ObjectContent::Chunked { file, sums }, Duration::ZERO))),
             None => refuse("its file is not what was stored"),
         }
     }
 
     /// Checksums of a blob whose sidecar is missing or not ours: made again if the blob has its digest.
-    fn rebuild_sidecar(&self, layout: &Layout, dir: &Dir, key: &Key, file: &OwnedFd, len: u64) -> Option<Sums> {
+    fn rebuild_sidecar(
+        &self,
+        layout: &CacheLayout,
+        dir: &CacheDirectory,
+        key: &Key,
+        file: &OwnedFd,
+        len: u64,
+    ) -> Option<ChunkSums> {
         let sums = fill::rehash(file, len, &key.digest()?, layout)?;
         let name = format!("{}{SIDECAR}", key.file_name());
         let sidecar = sums.to_sidecar(&layout.seals, key);
@@ -349,7 +356,7 @@ impl Store {
     }
 
     /// Enters an object into the table. Of two that were opened at once, the first counts.
-    fn opened(&self, inner: Inner) -> Object {
+    fn opened(&self, inner: ObjectInner) -> Object {
         let mut open = locked(&self.open);
         // `key` lives in `inner`, and an `Inner` may be dropped only after the table is unlocked.
         let new = Object(Arc::new(inner));
@@ -363,7 +370,7 @@ impl Store {
     }
 
     /// Enters an object that was just filled, and keeps the budget.
-    fn published(&self, inner: Inner) -> Object {
+    fn published(&self, inner: ObjectInner) -> Object {
         let object = Object(Arc::new(inner));
         object.0.touched.store(seconds_now(), Ordering::Relaxed);
         locked(&self.open).insert(object.key(), Arc::downgrade(&object.0));
@@ -420,7 +427,12 @@ impl fmt::Debug for Store {
 
 /// A sidecar that this cache wrote for that key and length, and how long ago it was used. An error says nothing about
 /// the sidecar: it could not be looked at.
-fn read_sidecar(layout: &Layout, dir: &Dir, key: &Key, len: u64) -> Result<Option<(Sums, Duration)>, Errno> {
+fn read_sidecar(
+    layout: &CacheLayout,
+    dir: &CacheDirectory,
+    key: &Key,
+    len: u64,
+) -> Result<Option<(ChunkSums, Duration)>, Errno> {
     let file = match dir.open(&format!("{}{SIDECAR}", key.file_name())) {
         Ok(file) => file,
         Err(errno @ (Errno::MFILE | Errno::NFILE)) => return Err(errno),
@@ -428,8 +440,8 @@ fn read_sidecar(layout: &Layout, dir: &Dir, key: &Key, len: u64) -> Result<Optio
     };
     let read = || {
         let stat = fstat(&file).ok()?;
-        let bytes = read_sound(&file, Sums::sidecar_len(key, len))?;
-        Some((Sums::from_sidecar(&bytes, &layout.seals, key, len)?, evict::age_of(&stat)))
+        let bytes = read_sound(&file, ChunkSums::sidecar_len(key, len))?;
+        Some((ChunkSums::from_sidecar(&bytes, &layout.seals, key, len)?, evict::age_of(&stat)))
     };
     Ok(read())
 }

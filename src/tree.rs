@@ -115,7 +115,7 @@ pub enum Standing {
 }
 
 /// What the namespace is a function of.
-pub trait Known {
+pub trait KnownFacts {
     /// Why something is not known.
     type Error: Clone;
 

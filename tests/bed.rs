@@ -14,7 +14,7 @@ use tofufs::digest::Digest;
 use tofufs::name::Selector;
 use tofufs::oci::Manifest;
 use tofufs::registry::Registry;
-use tofufs::registry::layout::Layout;
+use tofufs::registry::layout::RegistryLayout;
 
 fn module() -> pack::Artifact {
     pack::module(&[("main.tf", b"output \"name\" { value = 1 }\n"), ("modules/inner/main.tf", b"")])
@@ -48,7 +48,8 @@ fn a_layout_of_ours_is_read_by_the_program_and_by_skopeo() {
     let artifact = module();
     layouts::add(store.path(), "reg.example", "acme/net", "0.9.0", &pack::module(&[("main.tf", b"")]));
     let dir = layouts::add(store.path(), "reg.example", "acme/net", "1.0.0", &artifact);
-    let layout: Arc<dyn Registry> = Arc::new(Layout::open(store.path(), &"reg.example".parse().unwrap()).unwrap());
+    let layout: Arc<dyn Registry> =
+        Arc::new(RegistryLayout::open(store.path(), &"reg.example".parse().unwrap()).unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let repo = "acme/net".parse().unwrap();
     assert_eq!(runtime.block_on(layout.tags(&repo)).unwrap().len(), 2);
@@ -78,7 +79,7 @@ fn a_layout_of_skopeo_is_read_by_the_program() {
             .unwrap();
         assert!(output.status.success(), "{output:?}");
     }
-    let layout = Layout::open(store.path(), &"b.example".parse().unwrap()).unwrap();
+    let layout = RegistryLayout::open(store.path(), &"b.example".parse().unwrap()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let repo = "net".parse().unwrap();
     let tags: Vec<_> = runtime.block_on(layout.tags(&repo)).unwrap().iter().map(|t| t.to_string()).collect();

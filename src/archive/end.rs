@@ -16,7 +16,7 @@ const LOCATOR_LENGTH: usize = 20;
 const BLOCK: u64 = 512;
 
 /// Where the central directory lies: it ends where the end records begin.
-pub(super) struct Directory {
+pub(super) struct CentralDirectory {
     /// Offset of its first byte.
     pub(super) start: u64,
     /// Offset of the byte behind it.
@@ -26,7 +26,7 @@ pub(super) struct Directory {
 }
 
 /// What an end record declares, at the width of either form.
-struct End {
+struct EndRecord {
     disk: u64,
     directory_disk: u64,
     entries_here: u64,
@@ -36,7 +36,7 @@ struct End {
 }
 
 /// Finds the central directory of `zip`.
-pub(super) fn locate(zip: &dyn ReadAt, limits: &Limits) -> Result<Directory, ArchiveError> {
+pub(super) fn locate(zip: &dyn ReadAt, limits: &Limits) -> Result<CentralDirectory, ArchiveError> {
     let length = zip.len();
     let window = length.min((END_LENGTH + usize::from(u16::MAX)) as u64);
     let mut tail = vec![0; window as usize];
@@ -44,7 +44,7 @@ pub(super) fn locate(zip: &dyn ReadAt, limits: &Limits) -> Result<Directory, Arc
     let at = find(&tail, length - window)?;
     let position = length - window + at as u64;
     let record = &tail[at..];
-    let mut end = End {
+    let mut end = EndRecord {
         disk: u16_at(record, 4).into(),
         directory_disk: u16_at(record, 6).into(),
         entries_here: u16_at(record, 8).into(),
@@ -74,7 +74,7 @@ pub(super) fn locate(zip: &dyn ReadAt, limits: &Limits) -> Result<Directory, Arc
     if end.entries > limits.entries {
         return Err(ArchiveError::too_large("the number of entries", end.entries, "entries", limits.entries));
     }
-    Ok(Directory { start: end.offset, end: directory_end, entries: end.entries })
+    Ok(CentralDirectory { start: end.offset, end: directory_end, entries: end.entries })
 }
 
 /// The position in `tail`, which begins at offset `base` of the archive, of the one end record.
@@ -114,7 +114,7 @@ fn points_before_itself(record: &[u8], position: u64) -> bool {
 }
 
 /// The ZIP64 end record that the locator before `position` points to, with its offset.
-fn zip64(zip: &dyn ReadAt, position: u64) -> Result<Option<(u64, End)>, ArchiveError> {
+fn zip64(zip: &dyn ReadAt, position: u64) -> Result<Option<(u64, EndRecord)>, ArchiveError> {
     let Some(locator_at) = position.checked_sub(LOCATOR_LENGTH as u64) else { return Ok(None) };
     let mut locator = [0; LOCATOR_LENGTH];
     zip.read_exact_at(&mut locator, locator_at).map_err(ArchiveError::read)?;
@@ -134,7 +134,7 @@ fn zip64(zip: &dyn ReadAt, position: u64) -> Result<Option<(u64, End)>, ArchiveE
     if u32_at(&record, 0) != END64_SIGNATURE || u64_at(&record, 4) != (END64_LENGTH - 12) as u64 {
         return Err(ArchiveError::structure("the ZIP64 end record is missing or of another length"));
     }
-    let end = End {
+    let end = EndRecord {
         disk: u32_at(&record, 16).into(),
         directory_disk: u32_at(&record, 20).into(),
         entries_here: u64_at(&record, 24),
@@ -146,7 +146,7 @@ fn zip64(zip: &dyn ReadAt, position: u64) -> Result<Option<(u64, End)>, ArchiveE
 }
 
 /// The ZIP64 values, if the narrow record agrees: each of its fields holds the same value or the mark "see ZIP64".
-fn widen(narrow: &End, wide: End) -> Result<End, ArchiveError> {
+fn widen(narrow: &EndRecord, wide: EndRecord) -> Result<EndRecord, ArchiveError> {
     const MARK16: u64 = u16::MAX as u64;
     const MARK32: u64 = u32::MAX as u64;
     let agree = [

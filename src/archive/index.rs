@@ -11,7 +11,7 @@ use super::headers::{
 use super::window::Window;
 use super::{ArchiveError, Class, HashingSink, Limits, ReadAt, end, names, read};
 use crate::digest::{Algorithm, Digest, Hasher};
-use crate::members::{Builder, Conflict, File, FileNo, Members, Method};
+use crate::members::{Builder, Conflict, FileNo, MemberFile, Members, Method};
 
 /// The most data a directory entry may have: an empty deflate stream, as some writers make it.
 const EMPTY_STREAM: u64 = 64;
@@ -63,7 +63,7 @@ pub(super) fn for_each(
 
 fn for_each_of(
     zip: &dyn ReadAt,
-    directory: &end::Directory,
+    directory: &end::CentralDirectory,
     take: &mut dyn FnMut(&Central) -> Result<(), ArchiveError>,
 ) -> Result<(), ArchiveError> {
     let mut headers = Window::new(zip);
@@ -85,7 +85,7 @@ fn for_each_of(
 }
 
 /// The bytes of one entry before the central directory.
-struct Extent {
+struct EntryExtent {
     /// Offset of the local header.
     start: u64,
     /// Offset behind the data.
@@ -106,16 +106,16 @@ struct Indexer<'a> {
     total: u64,
     locals: Window<'a>,
     directory_start: u64,
-    extents: Vec<Extent>,
+    extents: Vec<EntryExtent>,
     members: Builder,
     /// Files whose mode does not let OpenTofu write over them, in the order of their numbers.
     written_once: Vec<FileNo>,
     /// Files that are empty as declared, and deflated or with a CRC: where they stand. They are checked here, since who
     /// reads an empty file asks nobody for its content.
-    hollow: Vec<(u64, File)>,
+    hollow: Vec<(u64, MemberFile)>,
     /// Files whose path was there before, to be compared once it is known that no extents overlap: before, comparing
     /// could cost far more than reading the archive.
-    twice: Vec<(FileNo, File, Box<[u8]>)>,
+    twice: Vec<(FileNo, MemberFile, Box<[u8]>)>,
 }
 
 impl Indexer<'_> {
@@ -135,8 +135,8 @@ impl Indexer<'_> {
             .ok_or_else(|| ArchiveError::structure("its data runs into the central directory"))?;
         let descriptor = entry.common.flags & FLAG_DESCRIPTOR != 0;
         let wide_sizes = entry.common.wide_sizes;
-        self.extents.push(Extent { start: entry.offset, end, sizes, descriptor, wide_sizes });
-        let file = File {
+        self.extents.push(EntryExtent { start: entry.offset, end, sizes, descriptor, wide_sizes });
+        let file = MemberFile {
             size: sizes.size,
             compressed: sizes.compressed,
             offset,
@@ -221,7 +221,7 @@ impl Indexer<'_> {
     }
 
     /// Whether a directory entry has no content.
-    fn check_empty(&self, entry: &File) -> Result<(), ArchiveError> {
+    fn check_empty(&self, entry: &MemberFile) -> Result<(), ArchiveError> {
         let empty = match entry.compressed {
             0 => entry.size == 0,
             1..=EMPTY_STREAM if entry.size == 0 => match read::inflate(self.zip, entry) {
@@ -245,7 +245,7 @@ impl Indexer<'_> {
             return Err(ArchiveError::structure("there are bytes before the first entry"));
         }
         for at in 0..self.extents.len() {
-            let Extent { start, end, sizes, descriptor, wide_sizes } = self.extents[at];
+            let EntryExtent { start, end, sizes, descriptor, wide_sizes } = self.extents[at];
             let next = self.extents.get(at + 1).map_or(self.directory_start, |extent| extent.start);
             let rule = match next.checked_sub(end) {
                 None => Some("it overlaps the next entry"),
@@ -289,7 +289,7 @@ impl Indexer<'_> {
 
     /// Checks that files of one path have one content. No data is read twice for it.
     fn check_twice(&mut self) -> Result<(), ArchiveError> {
-        let look = |file: &File| (file.size, file.crc32, file.executable);
+        let look = |file: &MemberFile| (file.size, file.crc32, file.executable);
         self.twice.sort_by_key(|(before, ..)| *before);
         let mut known = None;
         for (no, again, name) in &self.twice {
@@ -311,7 +311,7 @@ impl Indexer<'_> {
         Ok(())
     }
 
-    fn digest(&self, file: &File) -> Result<Digest, ArchiveError> {
+    fn digest(&self, file: &MemberFile) -> Result<Digest, ArchiveError> {
         let mut sink = HashingSink(Hasher::new(Algorithm::Sha256));
         read::extract(self.zip, file, &mut sink)?;
         Ok(sink.0.finish())

@@ -9,7 +9,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 
 use super::headers::Sizes;
 use super::{ArchiveError, ReadAt};
-use crate::members::{File, Method};
+use crate::members::{MemberFile, Method};
 
 /// How much compressed data is read at once.
 const INPUT: usize = 64 * 1024;
@@ -23,9 +23,9 @@ const OUTPUT: usize = 128 * 1024;
 /// # Errors
 /// [`super::Class::Integrity`] if size or CRC are not as declared, [`super::Class::Read`], [`super::Class::Write`].
 /// What was written before an error is not the content of the file and must not be served.
-pub fn extract(zip: &dyn ReadAt, file: &File, out: &mut dyn io::Write) -> Result<(), ArchiveError> {
+pub fn extract(zip: &dyn ReadAt, file: &MemberFile, out: &mut dyn io::Write) -> Result<(), ArchiveError> {
     let mut input = Input::new(zip, file);
-    let mut output = Output::new(out, file.size);
+    let mut output = MemberOutput::new(out, file.size);
     match file.method {
         Method::Stored => {
             while input.fill()? {
@@ -55,9 +55,13 @@ pub fn extract(zip: &dyn ReadAt, file: &File, out: &mut dyn io::Write) -> Result
 /// # Errors
 /// [`super::Class::TooLarge`] for content of more than `size` bytes, [`super::Class::Integrity`], [`super::Class::Read`],
 /// [`super::Class::Write`].
-pub(super) fn inflate_to_end(zip: &dyn ReadAt, file: &File, out: &mut dyn io::Write) -> Result<Sizes, ArchiveError> {
+pub(super) fn inflate_to_end(
+    zip: &dyn ReadAt,
+    file: &MemberFile,
+    out: &mut dyn io::Write,
+) -> Result<Sizes, ArchiveError> {
     let mut input = Input::new(zip, file);
-    let mut output = Output { is_declared: false, ..Output::new(out, file.size) };
+    let mut output = MemberOutput { is_declared: false, ..MemberOutput::new(out, file.size) };
     inflate_stream(&mut input, &mut output)?;
     let compressed = file.compressed - input.left - input.held.len() as u64;
     Ok(Sizes { crc32: output.crc.finalize(), compressed, size: output.written })
@@ -67,7 +71,7 @@ pub(super) fn inflate_to_end(zip: &dyn ReadAt, file: &File, out: &mut dyn io::Wr
 ///
 /// # Errors
 /// As [`extract`], without [`super::Class::Write`].
-pub fn inflate(zip: &dyn ReadAt, file: &File) -> Result<Vec<u8>, ArchiveError> {
+pub fn inflate(zip: &dyn ReadAt, file: &MemberFile) -> Result<Vec<u8>, ArchiveError> {
     if file.method == Method::Deflate
         && let Some(content) = inflate_whole(zip, file)?
     {
@@ -82,7 +86,7 @@ pub fn inflate(zip: &dyn ReadAt, file: &File) -> Result<Vec<u8>, ArchiveError> {
 ///
 /// It is the same library as there: others take streams for right that OpenTofu refuses (codes that do not exist, or
 /// that their tables leave out).
-fn inflate_whole(zip: &dyn ReadAt, file: &File) -> Result<Option<Vec<u8>>, ArchiveError> {
+fn inflate_whole(zip: &dyn ReadAt, file: &MemberFile) -> Result<Option<Vec<u8>>, ArchiveError> {
     let (Ok(size), Ok(compressed)) = (usize::try_from(file.size), usize::try_from(file.compressed)) else {
         return Ok(None);
     };
@@ -100,7 +104,7 @@ fn inflate_whole(zip: &dyn ReadAt, file: &File) -> Result<Option<Vec<u8>>, Archi
 }
 
 /// How much memory the content of `file` can need: no more than deflate can make of its data.
-fn capacity(file: &File) -> usize {
+fn capacity(file: &MemberFile) -> usize {
     let most = file.compressed.saturating_mul(1032).saturating_add(1032);
     usize::try_from(file.size.min(most)).unwrap_or(0)
 }
@@ -110,7 +114,7 @@ fn too_short() -> ArchiveError {
 }
 
 /// Inflates `input` to the end of its deflate stream.
-fn inflate_stream(input: &mut Input, output: &mut Output) -> Result<(), ArchiveError> {
+fn inflate_stream(input: &mut Input, output: &mut MemberOutput) -> Result<(), ArchiveError> {
     let mut inflater = Decompress::new(false);
     let mut content = vec![0; OUTPUT.min(usize::try_from(output.size.saturating_add(1)).unwrap_or(OUTPUT))];
     loop {
@@ -146,7 +150,7 @@ struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    fn new(zip: &'a dyn ReadAt, file: &File) -> Self {
+    fn new(zip: &'a dyn ReadAt, file: &MemberFile) -> Self {
         Input { zip, offset: file.offset, left: file.compressed, bytes: vec![0; INPUT], held: 0..0 }
     }
 
@@ -166,7 +170,7 @@ impl<'a> Input<'a> {
 }
 
 /// The content of a member, counted and summed on its way.
-struct Output<'a> {
+struct MemberOutput<'a> {
     out: &'a mut dyn io::Write,
     written: u64,
     /// The most bytes that it may have.
@@ -176,9 +180,9 @@ struct Output<'a> {
     crc: crc32fast::Hasher,
 }
 
-impl<'a> Output<'a> {
+impl<'a> MemberOutput<'a> {
     fn new(out: &'a mut dyn io::Write, size: u64) -> Self {
-        Output { out, written: 0, size, is_declared: true, crc: crc32fast::Hasher::new() }
+        MemberOutput { out, written: 0, size, is_declared: true, crc: crc32fast::Hasher::new() }
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {

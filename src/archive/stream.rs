@@ -12,7 +12,7 @@ use super::headers::{
 use super::index::method_of;
 use super::window::Window;
 use super::{ArchiveError, ReadAt, read};
-use crate::members::{File, Method};
+use crate::members::{MemberFile, Method};
 
 /// The lengths of data descriptors, the usual ones first (APPNOTE.TXT 4.3.9).
 const DESCRIPTORS: [usize; 4] = [16, 24, 12, 20];
@@ -59,7 +59,7 @@ impl Streamed {
     }
 
     /// Whether it is the content of `file`, of an index of the same archive.
-    pub fn is(&self, file: &File) -> bool {
+    pub fn is(&self, file: &MemberFile) -> bool {
         let declared = Sizes { crc32: file.crc32, compressed: file.compressed, size: file.size };
         (self.offset, self.method, self.sizes) == (file.offset, file.method, declared)
     }
@@ -109,7 +109,8 @@ impl<'a> Entries<'a> {
     /// is the next one still. What was written before an error is worth nothing.
     pub fn extract(&mut self, entry: &Upcoming, most: u64, out: &mut dyn io::Write) -> Result<Streamed, ArchiveError> {
         let Upcoming { offset, method, sizes, wide_sizes } = *entry;
-        let mut file = File { size: most, compressed: 0, offset, crc32: 0, method, executable: false, modified: 0 };
+        let mut file =
+            MemberFile { size: most, compressed: 0, offset, crc32: 0, method, executable: false, modified: 0 };
         if let Some(sizes) = sizes {
             (file.size, file.compressed, file.crc32) = (sizes.size, sizes.compressed, sizes.crc32);
             read::extract(self.zip, &file, out)?;

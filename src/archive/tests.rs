@@ -14,10 +14,10 @@ use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 
 use super::{ArchiveError, Class, Limits, extract, index, inflate};
-use crate::members::{Child, DirNo, File, Members, TOP};
+use crate::members::{Child, DirNo, MemberFile, Members, TOP};
 
 /// A tree by path: `None` for directories.
-type Tree = BTreeMap<Vec<u8>, Option<File>>;
+type Tree = BTreeMap<Vec<u8>, Option<MemberFile>>;
 
 fn walk(members: &Members, dir: DirNo, above: &[u8], tree: &mut Tree) {
     for (name, child) in members.children(dir) {
@@ -44,7 +44,7 @@ fn tree_within(zip: &[u8], limits: &Limits) -> Result<Tree, ArchiveError> {
 }
 
 /// The content of a member, by both ways, which must agree.
-fn content(zip: &[u8], file: &File) -> Result<Vec<u8>, ArchiveError> {
+fn content(zip: &[u8], file: &MemberFile) -> Result<Vec<u8>, ArchiveError> {
     let mut streamed = Vec::new();
     let extracted = extract(&zip, file, &mut streamed);
     match (extracted, inflate(&zip, file)) {

@@ -32,7 +32,7 @@ const LEVEL: u32 = 6;
 
 /// A file to be written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Entry<'a> {
+pub struct ZipEntry<'a> {
     /// The path, with slashes.
     pub name: &'a [u8],
     /// Length of the content, in bytes.
@@ -42,7 +42,7 @@ pub struct Entry<'a> {
 }
 
 /// Where the content of entries comes from.
-pub trait Contents: Sync {
+pub trait EntryContents: Sync {
     /// The content of the entry of that number. It is read to its end, once.
     ///
     /// # Errors
@@ -51,7 +51,7 @@ pub trait Contents: Sync {
 }
 
 /// Where an archive is written to.
-pub trait Output {
+pub trait ArchiveOutput {
     /// Writes all of `bytes` at `offset`.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
@@ -61,7 +61,7 @@ pub trait Output {
 
 /// What an archive became.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Written {
+pub struct WrittenArchive {
     /// SHA-256 of the archive.
     pub digest: Digest,
     /// Its length, in bytes.
@@ -76,11 +76,11 @@ pub struct Written {
 /// [`super::Class::Structure`] and [`super::Class::TooLarge`] for what [`super::index`] would refuse,
 /// [`super::Class::Read`] with the error of `contents`, [`super::Class::Write`] with that of `out`.
 pub fn write(
-    entries: &[Entry],
-    contents: &dyn Contents,
-    out: &dyn Output,
+    entries: &[ZipEntry],
+    contents: &dyn EntryContents,
+    out: &dyn ArchiveOutput,
     limits: &Limits,
-) -> Result<Written, ArchiveError> {
+) -> Result<WrittenArchive, ArchiveError> {
     check(entries, limits)?;
     let threads = THREADS.min(entries.len().max(1));
     thread::scope(|scope| {
@@ -100,18 +100,18 @@ pub fn write(
             };
             thread::Builder::new().spawn_scoped(scope, deflate_all).map_err(ArchiveError::write)?;
         }
-        Archive::new(out, limits).write_all(entries, contents, &deflated)
+        ZipWriter::new(out, limits).write_all(entries, contents, &deflated)
     })
 }
 
 /// What the reader would refuse is refused before anything is written.
-fn check(entries: &[Entry], limits: &Limits) -> Result<(), ArchiveError> {
+fn check(entries: &[ZipEntry], limits: &Limits) -> Result<(), ArchiveError> {
     if entries.len() as u64 > limits.entries {
         return Err(ArchiveError::too_large("the number of files", entries.len(), "entries", limits.entries));
     }
     let mut total = 0u64;
     for (at, entry) in entries.iter().enumerate() {
-        let Entry { name, size, .. } = *entry;
+        let ZipEntry { name, size, .. } = *entry;
         let sound = names::components(name, limits).map_err(|e| e.of(name))?;
         if name.is_empty() || sound.join(&b'/') != name || name.len() > usize::from(u16::MAX) || name.contains(&b'\n') {
             let rule = "its name is no plain path, or holds a line end, which no lock file can hash";
@@ -148,7 +148,12 @@ impl Deflater {
         Deflater { library: libdeflater::Compressor::new(libdeflater::CompressionLvl::default()), content: Vec::new() }
     }
 
-    fn deflate(&mut self, contents: &dyn Contents, number: usize, entry: &Entry) -> Result<Deflated, ArchiveError> {
+    fn deflate(
+        &mut self,
+        contents: &dyn EntryContents,
+        number: usize,
+        entry: &ZipEntry,
+    ) -> Result<Deflated, ArchiveError> {
         self.content.clear();
         let mut source = contents.open(number).map_err(|e| ArchiveError::read(e).of(entry.name))?;
         // One byte more tells a file that has grown.
@@ -183,14 +188,14 @@ impl Deflater {
     }
 }
 
-fn changed(entry: &Entry) -> ArchiveError {
+fn changed(entry: &ZipEntry) -> ArchiveError {
     let error = io::Error::other(format!("it no longer has the {} bytes that it had before", entry.size));
     ArchiveError::read(error).of(entry.name)
 }
 
 /// An archive in the making.
-struct Archive<'a> {
-    out: &'a dyn Output,
+struct ZipWriter<'a> {
+    out: &'a dyn ArchiveOutput,
     limits: &'a Limits,
     hasher: Hasher,
     /// Bytes that were hashed and are not written yet; they follow those before `end`.
@@ -200,19 +205,19 @@ struct Archive<'a> {
     directory: Vec<u8>,
 }
 
-impl<'a> Archive<'a> {
-    fn new(out: &'a dyn Output, limits: &'a Limits) -> Self {
+impl<'a> ZipWriter<'a> {
+    fn new(out: &'a dyn ArchiveOutput, limits: &'a Limits) -> Self {
         let hasher = Hasher::new(Algorithm::Sha256);
-        Archive { out, limits, hasher, pending: Vec::with_capacity(2 * PIECE), end: 0, directory: Vec::new() }
+        ZipWriter { out, limits, hasher, pending: Vec::with_capacity(2 * PIECE), end: 0, directory: Vec::new() }
     }
 
     /// Writes everything; small files come from `deflated`, in turn.
     fn write_all(
         mut self,
-        entries: &[Entry],
-        contents: &dyn Contents,
+        entries: &[ZipEntry],
+        contents: &dyn EntryContents,
         deflated: &[Receiver<Result<Deflated, ArchiveError>>],
-    ) -> Result<Written, ArchiveError> {
+    ) -> Result<WrittenArchive, ArchiveError> {
         let mut files = Vec::with_capacity(entries.len());
         for (number, entry) in entries.iter().enumerate() {
             let start = self.length();
@@ -231,7 +236,7 @@ impl<'a> Archive<'a> {
         }
         self.finish(entries.len() as u64)?;
         let h1 = H1::of(&files).map_err(|name| ArchiveError::structure("its name holds a line end").of(name))?;
-        Ok(Written { digest: self.hasher.finish(), size: self.end, h1 })
+        Ok(WrittenArchive { digest: self.hasher.finish(), size: self.end, h1 })
     }
 
     /// Length of the archive so far.
@@ -261,7 +266,12 @@ impl<'a> Archive<'a> {
     }
 
     /// Writes a large file: its data first, and its header, which tells the data's length, when that is known.
-    fn push_large(&mut self, entry: &Entry, contents: &dyn Contents, number: usize) -> Result<Data, ArchiveError> {
+    fn push_large(
+        &mut self,
+        entry: &ZipEntry,
+        contents: &dyn EntryContents,
+        number: usize,
+    ) -> Result<Data, ArchiveError> {
         self.flush()?;
         let mut source = contents.open(number).map_err(|e| ArchiveError::read(e).of(entry.name))?;
         let first = self.end + header_length(entry);
@@ -305,7 +315,7 @@ impl<'a> Archive<'a> {
 
 /// The data of a large file, on its way through the compressor.
 struct Large<'a, 'b> {
-    archive: &'b Archive<'a>,
+    archive: &'b ZipWriter<'a>,
     /// Undecided until the first piece is there.
     compress: Option<Option<Compress>>,
     out: Vec<u8>,
@@ -317,7 +327,7 @@ struct Large<'a, 'b> {
 }
 
 impl<'a, 'b> Large<'a, 'b> {
-    fn new(archive: &'b Archive<'a>, start: u64) -> Self {
+    fn new(archive: &'b ZipWriter<'a>, start: u64) -> Self {
         Large {
             archive,
             compress: None,

@@ -24,7 +24,7 @@ fn index(entries: Vec<Value>) -> Manifest {
     manifest(json!({"mediaType": INDEX, "artifactType": PROVIDER, "manifests": entries}))
 }
 
-fn refused(result: Result<impl std::fmt::Debug, Refusal>) -> String {
+fn refused(result: Result<impl std::fmt::Debug, ArtifactRefusal>) -> String {
     result.expect_err("a refusal").to_string()
 }
 
@@ -87,6 +87,6 @@ fn a_target_is_for_its_platform_and_by_sha256() {
     let mut long = layer(ZIP);
     long["digest"] = json!(Digest::of_with(crate::digest::Algorithm::Sha512, b"zip").to_string());
     let m = image(PROVIDER_TARGET, vec![long]);
-    assert!(matches!(target_package(&m, &linux), Err(Refusal::Unsupported(_))));
+    assert!(matches!(target_package(&m, &linux), Err(ArtifactRefusal::Unsupported(_))));
     assert!(refused(target_package(&image(MODULE, vec![layer(ZIP)]), &linux)).contains("artifactType"));
 }

@@ -17,14 +17,14 @@ use crate::registry::transport::{Authorities, Transport, TransportOptions};
 /// The CLI configuration of the clients, read when it is first wanted: the file that was named, else the user's own.
 pub struct ClientConfiguration {
     file: Option<PathBuf>,
-    environment: tofurc::Environment,
+    environment: tofurc::ClientEnvironment,
     read: OnceLock<Tofurc>,
 }
 
 impl ClientConfiguration {
     /// That of `file`, else the user's own. Reads nothing yet.
     pub fn new(file: Option<PathBuf>) -> ClientConfiguration {
-        ClientConfiguration { file, environment: tofurc::Environment::of_process(), read: OnceLock::new() }
+        ClientConfiguration { file, environment: tofurc::ClientEnvironment::of_process(), read: OnceLock::new() }
     }
 
     /// Whether a file was named.

@@ -9,21 +9,21 @@ use serde_json::{Value, json};
 use super::access::ClientConfiguration;
 use super::args::carry::{BundleArgs, BundleCommand, VerifyArgs};
 use super::output::{self, CommandError, count, count_with};
-use super::progress::Progress;
+use super::progress::ProgressLine;
 use super::quantity::Size;
 use super::reading::Registries;
-use super::settings::{Environment, Source};
+use super::settings::{DirectoryEnvironment, SourceSetting};
 use super::{carried, daemon, mapping, needed};
-use crate::copy::bundle::{Amount, Plan};
+use crate::copy::bundle::{Amount, BundlePlan};
 use crate::copy::needs::{self, Needs};
-use crate::copy::verify::{Finding, Verification, Verified};
+use crate::copy::verify::{Verification, VerifiedStore, VerifyFinding};
 use crate::mapping::Mapping;
 use crate::registry::HostStore;
-use crate::registry::layout::{Archive, Directory};
+use crate::registry::layout::{LayoutArchive, LayoutDirectory};
 
 /// Bundles, or checks a bundle.
 pub fn run(args: &BundleArgs) -> Result<(), CommandError> {
-    let environment = Environment::of_process().map_err(CommandError::usage)?;
+    let environment = DirectoryEnvironment::of_process().map_err(CommandError::usage)?;
     match &args.command {
         Some(BundleCommand::Verify(args)) => verify(args, &environment),
         None => bundle(args, &environment),
@@ -31,20 +31,22 @@ pub fn run(args: &BundleArgs) -> Result<(), CommandError> {
 }
 
 /// The place of a bundle, which need not be there yet.
-enum Place {
+enum BundlePlace {
     Directory(PathBuf),
     Archive(PathBuf),
 }
 
-impl Place {
-    fn of(source: Source) -> Result<Place, CommandError> {
+impl BundlePlace {
+    fn of(source: SourceSetting) -> Result<BundlePlace, CommandError> {
         match source {
-            Source::Layouts(dir) => Ok(Place::Directory(dir)),
-            Source::Archive(file) => Ok(Place::Archive(file)),
-            Source::Registry { host, prefix: None } if host.as_str().ends_with(".tar") => Err(CommandError::Usage(
-                format!("{host}: a file is written with oci-archive: before it; write oci-archive:{host}"),
-            )),
-            Source::Registry { .. } => Err(CommandError::Usage(format!(
+            SourceSetting::Layouts(dir) => Ok(BundlePlace::Directory(dir)),
+            SourceSetting::Archive(file) => Ok(BundlePlace::Archive(file)),
+            SourceSetting::Registry { host, prefix: None } if host.as_str().ends_with(".tar") => {
+                Err(CommandError::Usage(format!(
+                    "{host}: a file is written with oci-archive: before it; write oci-archive:{host}"
+                )))
+            }
+            SourceSetting::Registry { .. } => Err(CommandError::Usage(format!(
                 "{source}: a bundle is a store; write oci:DIR or oci-archive:FILE (tofufs copy fills registries)"
             ))),
         }
@@ -52,29 +54,29 @@ impl Place {
 }
 
 /// What a bundle is written into.
-enum Destination {
-    Directory(Arc<Directory>),
+enum BundleDestination {
+    Directory(Arc<LayoutDirectory>),
     /// With what is there already.
-    Archive(PathBuf, Option<Arc<Archive>>),
+    Archive(PathBuf, Option<Arc<LayoutArchive>>),
     /// A directory that would be made.
     Missing,
 }
 
-impl Destination {
+impl BundleDestination {
     /// Opens a destination; a missing directory is made unless this is a dry run.
-    fn open(place: &Place, dry_run: bool) -> Result<Destination, CommandError> {
+    fn open(place: &BundlePlace, dry_run: bool) -> Result<BundleDestination, CommandError> {
         match place {
-            Place::Directory(dir) if !dir.exists() && dry_run => Ok(Destination::Missing),
-            Place::Directory(dir) => {
+            BundlePlace::Directory(dir) if !dir.exists() && dry_run => Ok(BundleDestination::Missing),
+            BundlePlace::Directory(dir) => {
                 std::fs::create_dir_all(dir)
                     .map_err(|e| CommandError::Failed(format!("{} cannot be made: {e}", dir.display())))?;
-                Ok(Destination::Directory(Arc::new(Directory::open(dir).map_err(CommandError::failed)?)))
+                Ok(BundleDestination::Directory(Arc::new(LayoutDirectory::open(dir).map_err(CommandError::failed)?)))
             }
-            Place::Archive(file) => match std::fs::symlink_metadata(file) {
-                Err(e) if e.kind() == ErrorKind::NotFound => Ok(Destination::Archive(file.clone(), None)),
+            BundlePlace::Archive(file) => match std::fs::symlink_metadata(file) {
+                Err(e) if e.kind() == ErrorKind::NotFound => Ok(BundleDestination::Archive(file.clone(), None)),
                 _ => {
-                    let archive = Archive::open(file).map_err(CommandError::failed)?;
-                    Ok(Destination::Archive(file.clone(), Some(Arc::new(archive))))
+                    let archive = LayoutArchive::open(file).map_err(CommandError::failed)?;
+                    Ok(BundleDestination::Archive(file.clone(), Some(Arc::new(archive))))
                 }
             },
         }
@@ -82,41 +84,41 @@ impl Destination {
 
     fn store(&self) -> Option<Arc<dyn HostStore>> {
         match self {
-            Destination::Directory(store) => Some(store.clone()),
-            Destination::Archive(_, Some(store)) => Some(store.clone()),
-            Destination::Archive(_, None) | Destination::Missing => None,
+            BundleDestination::Directory(store) => Some(store.clone()),
+            BundleDestination::Archive(_, Some(store)) => Some(store.clone()),
+            BundleDestination::Archive(_, None) | BundleDestination::Missing => None,
         }
     }
 }
 
-fn bundle(args: &BundleArgs, environment: &Environment) -> Result<(), CommandError> {
+fn bundle(args: &BundleArgs, environment: &DirectoryEnvironment) -> Result<(), CommandError> {
     let output = args.output.as_deref().unwrap_or_default();
-    let output = Source::parse(output, &environment.base).map_err(CommandError::usage)?;
+    let output = SourceSetting::parse(output, &environment.base).map_err(CommandError::usage)?;
     let shown = output.to_string();
-    let place = Place::of(output)?;
+    let place = BundlePlace::of(output)?;
     let inputs = needed::inputs(&args.needs, &[], environment)?;
     let registries = Registries::open(&args.reading, args.cache_dir.as_deref(), environment)?;
     let mapping = needed::mapping(&args.needs, &registries)?;
-    let destination = Destination::open(&place, args.dry_run)?;
+    let destination = BundleDestination::open(&place, args.dry_run)?;
     let mut progress = progress("bundled")?;
     let runtime = daemon::runtime()?;
     let needs = needed::find(&runtime, &inputs, &mapping, &registries)?;
     let (plan, missing) = runtime.block_on(async {
         let mut plan =
-            Plan::of(&needs, inputs.platforms.is_empty(), &registries).await.map_err(CommandError::failed)?;
+            BundlePlan::of(&needs, inputs.platforms.is_empty(), &registries).await.map_err(CommandError::failed)?;
         plan.says = mapping.carried_with(&needs.providers);
         let plan = Arc::new(plan);
         let missing = plan.missing(destination.store()).await.map_err(CommandError::failed)?;
         if !args.dry_run {
             let mut step = |done, total| progress.step(done, total);
             let written = match &destination {
-                Destination::Directory(dir) => {
+                BundleDestination::Directory(dir) => {
                     plan.into_directory(dir, registries.network().deadline, &registries, &mut step).await
                 }
-                Destination::Archive(file, before) => {
+                BundleDestination::Archive(file, before) => {
                     plan.into_archive(file, before.clone(), &registries, &mut step).await
                 }
-                Destination::Missing => Ok(()),
+                BundleDestination::Missing => Ok(()),
             };
             written.map_err(|e| CommandError::failed(e).stopped_by(progress.stopped_by()))?;
         }
@@ -130,7 +132,7 @@ fn report(
     args: &BundleArgs,
     shown: &str,
     needs: &Needs,
-    plan: &Plan,
+    plan: &BundlePlan,
     missing: Amount,
     registries: &Registries,
 ) -> Result<(), CommandError> {
@@ -170,12 +172,12 @@ fn report(
     output::text(text)
 }
 
-fn verify(args: &VerifyArgs, environment: &Environment) -> Result<(), CommandError> {
-    let source = Source::parse(&args.source, &environment.base).map_err(CommandError::usage)?;
+fn verify(args: &VerifyArgs, environment: &DirectoryEnvironment) -> Result<(), CommandError> {
+    let source = SourceSetting::parse(&args.source, &environment.base).map_err(CommandError::usage)?;
     let shown = source.to_string();
-    let store: Arc<dyn HostStore> = match Place::of(source)? {
-        Place::Directory(dir) => Arc::new(Directory::open(&dir).map_err(CommandError::failed)?),
-        Place::Archive(file) => Arc::new(Archive::open(&file).map_err(CommandError::failed)?),
+    let store: Arc<dyn HostStore> = match BundlePlace::of(source)? {
+        BundlePlace::Directory(dir) => Arc::new(LayoutDirectory::open(&dir).map_err(CommandError::failed)?),
+        BundlePlace::Archive(file) => Arc::new(LayoutArchive::open(&file).map_err(CommandError::failed)?),
     };
     let mapping = match args.lock_file.is_empty() {
         true => Mapping::default(),
@@ -207,9 +209,14 @@ fn verify(args: &VerifyArgs, environment: &Environment) -> Result<(), CommandErr
     report_verified(&shown, &found, &lacking, args.json).map_err(|e| e.stopped_by(signal))
 }
 
-fn report_verified(shown: &str, found: &Verified, lacking: &[Finding], as_json: bool) -> Result<(), CommandError> {
+fn report_verified(
+    shown: &str,
+    found: &VerifiedStore,
+    lacking: &[VerifyFinding],
+    as_json: bool,
+) -> Result<(), CommandError> {
     if as_json {
-        let list = |findings: &[Finding]| -> Vec<Value> {
+        let list = |findings: &[VerifyFinding]| -> Vec<Value> {
             findings.iter().map(|finding| json!({"what": finding.what, "rule": finding.rule})).collect()
         };
         output::json(&json!({
@@ -218,7 +225,7 @@ fn report_verified(shown: &str, found: &Verified, lacking: &[Finding], as_json: 
             "lacking": list(lacking), "stopped": found.stopped,
         }))?;
     } else {
-        let lines = |verb: &str, findings: &[Finding]| -> String {
+        let lines = |verb: &str, findings: &[VerifyFinding]| -> String {
             findings.iter().map(|finding| format!("{verb}: {}: {}\n", finding.what, finding.rule)).collect()
         };
         output::text(format!(
@@ -250,6 +257,6 @@ fn report_verified(shown: &str, found: &Verified, lacking: &[Finding], as_json: 
     }
 }
 
-fn progress(verb: &'static str) -> Result<Progress, CommandError> {
-    Progress::new(verb).map_err(|e| CommandError::Failed(format!("signals cannot be waited for: {e}")))
+fn progress(verb: &'static str) -> Result<ProgressLine, CommandError> {
+    ProgressLine::new(verb).map_err(|e| CommandError::Failed(format!("signals cannot be waited for: {e}")))
 }

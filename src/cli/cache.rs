@@ -6,10 +6,10 @@ use serde_json::json;
 
 use super::args::{CacheArgs, CacheCommand};
 use super::output::{self, CommandError, count, count_with, pairs};
-use super::progress::Progress;
+use super::progress::ProgressLine;
 use super::quantity::Size;
-use super::settings::Environment;
-use crate::store::{Options, Store};
+use super::settings::DirectoryEnvironment;
+use crate::store::{Store, StoreOptions};
 
 /// Runs one of the commands.
 pub fn run(args: &CacheArgs) -> Result<(), CommandError> {
@@ -23,13 +23,13 @@ pub fn run(args: &CacheArgs) -> Result<(), CommandError> {
 
 /// The cache, which has to be there.
 fn existing(args: &CacheArgs) -> Result<Arc<Store>, CommandError> {
-    let environment = Environment::of_process().map_err(CommandError::usage)?;
+    let environment = DirectoryEnvironment::of_process().map_err(CommandError::usage)?;
     let dir = environment.cache_dir(args.cache_dir.as_deref()).map_err(CommandError::usage)?;
     if !Store::is_at(&dir) {
         return Err(CommandError::Failed(format!("{}: there is no cache; a mount makes it", dir.display())));
     }
     // The budget is a mount's; no command here evicts because of one.
-    Store::open(Options { dir, limit: u64::MAX }).map_err(CommandError::failed)
+    Store::open(StoreOptions { dir, limit: u64::MAX }).map_err(CommandError::failed)
 }
 
 fn info(store: &Store, as_json: bool) -> Result<(), CommandError> {
@@ -115,6 +115,6 @@ fn prune(store: &Store, to: Size, as_json: bool) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn progress(verb: &'static str) -> Result<Progress, CommandError> {
-    Progress::new(verb).map_err(|e| CommandError::Failed(format!("signals cannot be waited for: {e}")))
+fn progress(verb: &'static str) -> Result<ProgressLine, CommandError> {
+    ProgressLine::new(verb).map_err(|e| CommandError::Failed(format!("signals cannot be waited for: {e}")))
 }

@@ -7,24 +7,24 @@ use std::sync::Arc;
 use super::access::ClientConfiguration;
 use super::mapping;
 use super::output::CommandError;
-use super::settings::Source;
+use super::settings::SourceSetting;
 use crate::facts;
 use crate::mapping::{Carried, Mapping};
 use crate::name::Host;
 use crate::registry::HostStore;
-use crate::registry::layout::{Archive, Directory};
+use crate::registry::layout::{LayoutArchive, LayoutDirectory};
 
 /// A store that a source is; `None` of a registry.
-pub fn store(source: &Source) -> Result<Option<Arc<dyn HostStore>>, CommandError> {
+pub fn store(source: &SourceSetting) -> Result<Option<Arc<dyn HostStore>>, CommandError> {
     Ok(match source {
-        Source::Registry { .. } => None,
-        Source::Layouts(dir) => Some(Arc::new(Directory::open(dir).map_err(CommandError::failed)?)),
-        Source::Archive(file) => Some(Arc::new(Archive::open(file).map_err(CommandError::failed)?)),
+        SourceSetting::Registry { .. } => None,
+        SourceSetting::Layouts(dir) => Some(Arc::new(LayoutDirectory::open(dir).map_err(CommandError::failed)?)),
+        SourceSetting::Archive(file) => Some(Arc::new(LayoutArchive::open(file).map_err(CommandError::failed)?)),
     })
 }
 
 /// What the stores among `sources` say of the providers in them.
-pub fn of_sources(sources: &[Source]) -> Result<Carried, CommandError> {
+pub fn of_sources(sources: &[SourceSetting]) -> Result<Carried, CommandError> {
     let mut all = Carried::default();
     for source in sources {
         if let Some(store) = store(source)? {
@@ -36,7 +36,7 @@ pub fn of_sources(sources: &[Source]) -> Result<Carried, CommandError> {
 
 /// The rules that commands with the cache `dir` were given, as far as they lead to registries of
 /// `sources`.
-pub fn remembered(dir: &Path, sources: &[Source]) -> Result<Mapping, CommandError> {
+pub fn remembered(dir: &Path, sources: &[SourceSetting]) -> Result<Mapping, CommandError> {
     let Carried { providers, mapping } = facts::remembered_in(dir);
     if mapping.rules().is_empty() {
         return Ok(mapping);
@@ -45,7 +45,7 @@ pub fn remembered(dir: &Path, sources: &[Source]) -> Result<Mapping, CommandErro
     for source in sources {
         match (source, store(source)?) {
             (_, Some(store)) => hosts.extend(store.hosts().map_err(CommandError::failed)?),
-            (Source::Registry { host, .. }, None) => hosts.push(host.clone()),
+            (SourceSetting::Registry { host, .. }, None) => hosts.push(host.clone()),
             _ => {}
         }
     }

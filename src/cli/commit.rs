@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use super::args::commit::CommitArgs;
-use super::control::Request;
+use super::control::ControlRequest;
 use super::mounts;
 use super::output::{self, CommandError};
-use super::progress::Progress;
+use super::progress::ProgressLine;
 use super::push::annotations;
 use crate::fs::staging;
 use crate::stage::Committed;
@@ -22,9 +22,9 @@ pub fn run(args: &CommitArgs) -> Result<(), CommandError> {
         let wanted = entry.point.join(staging::NAME);
         return Err(failed(format!("it does not lie in {}, where releases are staged", wanted.display())));
     };
-    let request = Request::Commit { path: path.to_owned(), annotations, allow_overwrite: args.allow_overwrite };
+    let request = ControlRequest::Commit { path: path.to_owned(), annotations, allow_overwrite: args.allow_overwrite };
     let connection = mounts::connect(&entry).map_err(failed)?;
-    let mut progress = Progress::new("uploaded").map_err(CommandError::failed)?;
+    let mut progress = ProgressLine::new("uploaded").map_err(CommandError::failed)?;
     let reply = connection.ask_long(&request, |done, total| progress.step(done, total));
     let signal = progress.stopped_by();
     drop(progress);

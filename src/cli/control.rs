@@ -45,7 +45,7 @@ const PATH_MAX: usize = 107;
 /// What a mount can be asked.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Request {
+pub enum ControlRequest {
     /// How it is. The reply is one element of `mounts` of `tofufs status --json`.
     Status(()),
     /// To forget tags, lists and refusals below a path.
@@ -106,7 +106,7 @@ impl Steps {
 #[async_trait]
 pub trait Service: Send + Sync {
     /// Does what is asked, or says why not; tells how far it is where it takes long.
-    async fn answer(&self, request: Request, steps: &Arc<Steps>) -> Result<Value, String>;
+    async fn answer(&self, request: ControlRequest, steps: &Arc<Steps>) -> Result<Value, String>;
 }
 
 /// The socket of one mount. Removed when dropped.
@@ -188,10 +188,10 @@ impl Turns {
         Turns { short: Semaphore::new(AT_A_TIME), long: Semaphore::new(AT_A_TIME) }
     }
 
-    async fn of(&self, request: &Request) -> Option<SemaphorePermit<'_>> {
+    async fn of(&self, request: &ControlRequest) -> Option<SemaphorePermit<'_>> {
         let turn = match request {
-            Request::Commit { .. } => &self.long,
-            Request::Status(()) | Request::Refresh { .. } | Request::Mapping(()) => &self.short,
+            ControlRequest::Commit { .. } => &self.long,
+            ControlRequest::Status(()) | ControlRequest::Refresh { .. } | ControlRequest::Mapping(()) => &self.short,
         };
         turn.acquire().await.ok()
     }
@@ -282,7 +282,7 @@ async fn answer(line: Vec<u8>, mut writing: OwnedWriteHalf, service: Arc<dyn Ser
 }
 
 async fn reply_to(
-    request: Request,
+    request: ControlRequest,
     writing: &mut OwnedWriteHalf,
     service: &dyn Service,
     turns: &Turns,
@@ -328,14 +328,14 @@ impl Connection {
     }
 
     /// Asks, and waits for the answer.
-    pub fn ask(self, request: &Request) -> Result<Value, String> {
+    pub fn ask(self, request: &ControlRequest) -> Result<Value, String> {
         self.ask_long(request, |_, _| ControlFlow::Continue(()))
     }
 
     /// Asks, and waits as long as lines come that tell how far it is (done, total); `told` may break off the wait.
     pub fn ask_long(
         mut self,
-        request: &Request,
+        request: &ControlRequest,
         mut told: impl FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Value, String> {
         let failed = |e: io::Error| match e.kind() {
@@ -372,16 +372,16 @@ mod tests {
 
     #[async_trait]
     impl Service for Echo {
-        async fn answer(&self, request: Request, steps: &Arc<Steps>) -> Result<Value, String> {
+        async fn answer(&self, request: ControlRequest, steps: &Arc<Steps>) -> Result<Value, String> {
             match request {
-                Request::Commit { path, .. } => {
+                ControlRequest::Commit { path, .. } => {
                     steps.tell(1, 2);
                     tokio::time::sleep(3 * BEAT).await;
                     Ok(path.into())
                 }
-                Request::Status(()) => Ok("fine".into()),
-                Request::Refresh { path } => Err(format!("not {path}")),
-                Request::Mapping(()) => Ok(Value::Null),
+                ControlRequest::Status(()) => Ok("fine".into()),
+                ControlRequest::Refresh { path } => Err(format!("not {path}")),
+                ControlRequest::Mapping(()) => Ok(Value::Null),
             }
         }
     }
@@ -396,29 +396,30 @@ mod tests {
         serving.abort();
     }
 
-    fn ask(path: &Path, request: Request) -> Result<Value, String> {
+    fn ask(path: &Path, request: ControlRequest) -> Result<Value, String> {
         Connection::open(path, PATIENCE).unwrap().ask(&request)
     }
 
     #[test]
     fn requests_are_single_lines_of_json() {
         let text = |request| serde_json::to_string(&request).unwrap();
-        assert_eq!(text(Request::Status(())), r#"{"status":null}"#);
-        assert_eq!(text(Request::Refresh { path: "a".into() }), r#"{"refresh":{"path":"a"}}"#);
+        assert_eq!(text(ControlRequest::Status(())), r#"{"status":null}"#);
+        assert_eq!(text(ControlRequest::Refresh { path: "a".into() }), r#"{"refresh":{"path":"a"}}"#);
     }
 
     #[test]
     fn a_request_gets_its_answer_or_the_reason() {
         serve(|path| {
-            assert_eq!(ask(path, Request::Status(())), Ok("fine".into()));
-            assert_eq!(ask(path, Request::Refresh { path: "a".into() }), Err("not a".into()));
+            assert_eq!(ask(path, ControlRequest::Status(())), Ok("fine".into()));
+            assert_eq!(ask(path, ControlRequest::Refresh { path: "a".into() }), Err("not a".into()));
         });
     }
 
     #[test]
     fn a_long_request_tells_how_far_it_is_and_the_wait_can_be_broken_off() {
         serve(|path| {
-            let commit = Request::Commit { path: "a".into(), annotations: BTreeMap::new(), allow_overwrite: false };
+            let commit =
+                ControlRequest::Commit { path: "a".into(), annotations: BTreeMap::new(), allow_overwrite: false };
             let mut lines = Vec::new();
             let reply = Connection::open(path, PATIENCE).unwrap().ask_long(&commit, |done, total| {
                 lines.push((done, total));
@@ -449,7 +450,7 @@ mod tests {
             for _ in 0..1000 {
                 drop(UnixStream::connect(path).unwrap());
             }
-            assert_eq!(ask(path, Request::Status(())), Ok("fine".into()));
+            assert_eq!(ask(path, ControlRequest::Status(())), Ok("fine".into()));
         });
     }
 
@@ -457,9 +458,10 @@ mod tests {
     fn neither_silent_connections_nor_long_requests_keep_anybody_from_asking() {
         serve(|path| {
             let silent: Vec<_> = (0..400).map(|_| UnixStream::connect(path).unwrap()).collect();
-            assert_eq!(ask(path, Request::Status(())), Ok("fine".into()));
+            assert_eq!(ask(path, ControlRequest::Status(())), Ok("fine".into()));
             drop(silent);
-            let commit = Request::Commit { path: "a".into(), annotations: BTreeMap::new(), allow_overwrite: false };
+            let commit =
+                ControlRequest::Commit { path: "a".into(), annotations: BTreeMap::new(), allow_overwrite: false };
             let mut line = serde_json::to_vec(&commit).unwrap();
             line.push(b'\n');
             let mut long: Vec<_> = (0..4 * AT_A_TIME).map(|_| UnixStream::connect(path).unwrap()).collect();
@@ -467,7 +469,7 @@ mod tests {
             // They are told that it goes on, which the first of them is as soon as it has its turn.
             let mut told = [0];
             long[0].read_exact(&mut told).unwrap();
-            assert_eq!(ask(path, Request::Status(())), Ok("fine".into()));
+            assert_eq!(ask(path, ControlRequest::Status(())), Ok("fine".into()));
         });
     }
 

@@ -14,24 +14,24 @@ use super::daemon;
 use super::output::{self, CommandError};
 use super::progress::Told;
 use super::reading::Registries;
-use super::settings::{Environment, Source, absolute};
+use super::settings::{DirectoryEnvironment, SourceSetting, absolute};
 use super::typed::Typed;
-use crate::copy::Origins;
-use crate::copy::bundle::Plan;
-use crate::copy::carry::{self, Artifact, Blobs, Copied, Copy, CopyError, Found, Meter};
+use crate::copy::RegistryFacts;
+use crate::copy::bundle::BundlePlan;
+use crate::copy::carry::{self, Blobs, CarriedArtifact, Copied, Copy, CopyError, Meter, SourceArtifact};
 use crate::facts::{self, FactError, Facts};
 use crate::mapping::Carried;
 use crate::name::{Address, AddressError, Host, Reference, Repo, RepoName, Selector, Tag};
-use crate::registry::layout::{Archive, Directory, Layout, Stored};
-use crate::registry::{Failure, HostStore, Registry, Upload};
+use crate::registry::layout::{LayoutArchive, LayoutDirectory, RegistryLayout, Stored};
+use crate::registry::{HostStore, Registry, RegistryFailure, Upload};
 
 /// Copies, and prints each artifact when it is there.
 pub fn run(mut args: CopyArgs) -> Result<(), CommandError> {
-    let environment = Environment::of_process().map_err(CommandError::usage)?;
-    let source = Place::source(&args.source, &environment.base)?;
-    let destination = Place::destination(&args.destination, &environment.base)?;
+    let environment = DirectoryEnvironment::of_process().map_err(CommandError::usage)?;
+    let source = CopyEnd::source(&args.source, &environment.base)?;
+    let destination = CopyEnd::destination(&args.destination, &environment.base)?;
     check(&source, &destination)?;
-    if matches!(source, Place::All(Source::Layouts(_) | Source::Archive(_))) {
+    if matches!(source, CopyEnd::All(SourceSetting::Layouts(_) | SourceSetting::Archive(_))) {
         args.reading.from.push(args.source.clone());
     }
     let registries = Registries::open(&args.reading, args.cache_dir.as_deref(), &environment)?;
@@ -48,25 +48,25 @@ pub fn run(mut args: CopyArgs) -> Result<(), CommandError> {
 
 /// One end of a copy.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Place {
+enum CopyEnd {
     /// One artifact of a registry.
     One(Reference),
     /// One tag of one image layout.
     Layout(PathBuf, Tag),
     /// All of a registry's part, of a store or of an archive.
-    All(Source),
+    All(SourceSetting),
 }
 
-impl Place {
+impl CopyEnd {
     /// What is copied.
-    fn source(text: &OsStr, base: &Path) -> Result<Place, CommandError> {
-        Place::parse(text, base, Address::release)
+    fn source(text: &OsStr, base: &Path) -> Result<CopyEnd, CommandError> {
+        CopyEnd::parse(text, base, Address::release)
     }
 
     /// Where to. OpenTofu's spelling without a tag means the tag `latest` to OpenTofu; people mean a part of a registry
     /// as well, so neither is guessed.
-    fn destination(text: &OsStr, base: &Path) -> Result<Place, CommandError> {
-        Place::parse(text, base, |address| match address.target() {
+    fn destination(text: &OsStr, base: &Path) -> Result<CopyEnd, CommandError> {
+        CopyEnd::parse(text, base, |address| match address.target() {
             Ok((repo, None)) => {
                 let instead = format!("{repo}:latest for one artifact, or {repo} for all below it");
                 Err(AddressError::new(&text.to_string_lossy(), "it names no tag", Some(instead)))
@@ -80,26 +80,26 @@ impl Place {
         text: &OsStr,
         base: &Path,
         one: impl Fn(&Address) -> Result<Reference, AddressError>,
-    ) -> Result<Place, CommandError> {
+    ) -> Result<CopyEnd, CommandError> {
         match Typed::parse(text, base) {
             Ok(Typed::Layouts(path)) => Ok(match text.as_bytes().strip_prefix(b"oci:").and_then(split_tag) {
-                Some((path, tag)) => Place::Layout(absolute(path, base), tag),
-                None => Place::All(Source::Layouts(path)),
+                Some((path, tag)) => CopyEnd::Layout(absolute(path, base), tag),
+                None => CopyEnd::All(SourceSetting::Layouts(path)),
             }),
             Ok(Typed::Address(address)) if address.is_release() => {
-                one(&address).map(Place::One).map_err(CommandError::usage)
+                one(&address).map(CopyEnd::One).map_err(CommandError::usage)
             }
-            _ => Source::parse(text, base).map(Place::All).map_err(CommandError::usage),
+            _ => SourceSetting::parse(text, base).map(CopyEnd::All).map_err(CommandError::usage),
         }
     }
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for CopyEnd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Place::One(reference) => write!(f, "{reference}"),
-            Place::Layout(path, tag) => write!(f, "oci:{}:{tag}", path.display()),
-            Place::All(source) => write!(f, "{source}"),
+            CopyEnd::One(reference) => write!(f, "{reference}"),
+            CopyEnd::Layout(path, tag) => write!(f, "oci:{}:{tag}", path.display()),
+            CopyEnd::All(source) => write!(f, "{source}"),
         }
     }
 }
@@ -112,16 +112,16 @@ fn split_tag(text: &[u8]) -> Option<(&Path, Tag)> {
 }
 
 /// Refuses what has no meaning.
-fn check(source: &Place, destination: &Place) -> Result<(), CommandError> {
+fn check(source: &CopyEnd, destination: &CopyEnd) -> Result<(), CommandError> {
     let refuse = |rule: &str| Err(CommandError::usage(format_args!("{source} {destination}: {rule}")));
     match (source, destination) {
-        (_, Place::One(Reference { selector: Selector::Digest(_), .. })) => {
+        (_, CopyEnd::One(Reference { selector: Selector::Digest(_), .. })) => {
             refuse("a digest follows from the content and cannot be chosen; write HOST/NAME:TAG")
         }
-        (Place::All(_), Place::One(_) | Place::Layout(..)) => {
+        (CopyEnd::All(_), CopyEnd::One(_) | CopyEnd::Layout(..)) => {
             refuse("many artifacts cannot have one name; write HOST/PREFIX, oci:DIR or oci-archive:FILE")
         }
-        (Place::Layout(..), Place::All(_)) => {
+        (CopyEnd::Layout(..), CopyEnd::All(_)) => {
             refuse("one image layout says nothing of a repository; write HOST/NAME:TAG as the destination")
         }
         _ => Ok(()),
@@ -137,29 +137,29 @@ fn unnamed(path: &Path) -> Result<Repo, CommandError> {
 
 async fn copy(
     args: &CopyArgs,
-    source: &Place,
-    destination: &Place,
+    source: &CopyEnd,
+    destination: &CopyEnd,
     registries: &Registries,
     shown: &Told,
 ) -> Result<(), CommandError> {
     let failed = |e: CopyError| CommandError::failed(e);
-    let from = Reading::open(source, registries)?;
+    let from = CopyReading::open(source, registries)?;
     let found = from.found(source, registries).await?;
     let target = |repo: &Repo| target(repo, destination, args.keep_host);
     let mut artifacts = carry::artifacts(found, &target, from.store(), from.origins()).await.map_err(failed)?;
-    if let Place::One(Reference { selector: Selector::Tag(tag), .. }) | Place::Layout(_, tag) = destination {
+    if let CopyEnd::One(Reference { selector: Selector::Tag(tag), .. }) | CopyEnd::Layout(_, tag) = destination {
         artifacts.iter_mut().for_each(|artifact| artifact.found.tags = vec![tag.clone()]);
     }
     for artifact in artifacts.iter().filter(|artifact| artifact.left_behind > 0) {
-        let (count, Found { repo, digest, .. }) = (artifact.left_behind, &artifact.found);
+        let (count, SourceArtifact { repo, digest, .. }) = (artifact.left_behind, &artifact.found);
         // Nobody listening is no reason to stop.
         let _ = writeln!(
             io::stderr(),
             "tofufs: warning: {repo}@{digest}: {count} manifests that its index names are not in {source}, and stay behind"
         );
     }
-    if let Place::All(Source::Archive(file)) = destination {
-        let mut plan = Plan::default();
+    if let CopyEnd::All(SourceSetting::Archive(file)) = destination {
+        let mut plan = BundlePlan::default();
         plan.says = from.says(source).await?;
         return pack(args, file, plan, artifacts, &from, shown).await;
     }
@@ -180,10 +180,10 @@ async fn copy(
     into.say(says, registries).await
 }
 
-fn report(copied: &Copied, destination: &Place, as_json: bool) -> Result<(), CommandError> {
+fn report(copied: &Copied, destination: &CopyEnd, as_json: bool) -> Result<(), CommandError> {
     let Copied { reference, tag, digest, uploaded_bytes, skipped_blobs } = copied;
     let reference = match destination {
-        Place::Layout(..) => destination.to_string(),
+        CopyEnd::Layout(..) => destination.to_string(),
         _ => reference.to_string(),
     };
     if as_json {
@@ -199,14 +199,14 @@ fn report(copied: &Copied, destination: &Place, as_json: bool) -> Result<(), Com
 }
 
 /// What a repository of the source is called at the destination.
-fn target(repo: &Repo, destination: &Place, keep_host: bool) -> Result<Repo, CopyError> {
+fn target(repo: &Repo, destination: &CopyEnd, keep_host: bool) -> Result<Repo, CopyError> {
     let (host, prefix) = match destination {
-        Place::One(reference) => return Ok(reference.repo.clone()),
-        Place::Layout(path, _) => {
+        CopyEnd::One(reference) => return Ok(reference.repo.clone()),
+        CopyEnd::Layout(path, _) => {
             return unnamed(path).map_err(|e| CopyError::Refused(e.to_string()));
         }
-        Place::All(Source::Registry { host, prefix }) => (host, prefix),
-        Place::All(_) => return Ok(repo.clone()),
+        CopyEnd::All(SourceSetting::Registry { host, prefix }) => (host, prefix),
+        CopyEnd::All(_) => return Ok(repo.clone()),
     };
     let kept = keep_host.then(|| repo.host.as_str());
     let parts = prefix.iter().map(RepoName::as_str).chain(kept).chain([repo.name.as_str()]);
@@ -216,61 +216,61 @@ fn target(repo: &Repo, destination: &Place, keep_host: bool) -> Result<Repo, Cop
 }
 
 /// Where it is read from.
-struct Reading<'a> {
+struct CopyReading<'a> {
     registries: &'a Registries,
-    held: Held,
+    held: HeldStore,
     /// Facts of a single layout, which no registry's name leads to.
     only: Option<Only>,
 }
 
 /// The store that the source is, if it is one.
-enum Held {
+enum HeldStore {
     Nowhere,
-    Directory(Arc<Directory>),
-    Archive(Arc<Archive>),
+    Directory(Arc<LayoutDirectory>),
+    Archive(Arc<LayoutArchive>),
 }
 
 struct Only(Arc<Facts>);
 
-impl Origins for Only {
+impl RegistryFacts for Only {
     fn facts(&self, _: &Host) -> Result<Arc<Facts>, FactError> {
         Ok(Arc::clone(&self.0))
     }
 }
 
-impl<'a> Reading<'a> {
-    fn open(source: &Place, registries: &'a Registries) -> Result<Reading<'a>, CommandError> {
+impl<'a> CopyReading<'a> {
+    fn open(source: &CopyEnd, registries: &'a Registries) -> Result<CopyReading<'a>, CommandError> {
         let mut only = None;
         let held = match source {
-            Place::One(_) | Place::All(Source::Registry { .. }) => Held::Nowhere,
-            Place::Layout(path, _) => {
-                let store = Arc::new(Directory::layout(path, unnamed(path)?).map_err(CommandError::failed)?);
-                let named = facts::Source::Store { store: store.clone(), name: source.to_string() };
+            CopyEnd::One(_) | CopyEnd::All(SourceSetting::Registry { .. }) => HeldStore::Nowhere,
+            CopyEnd::Layout(path, _) => {
+                let store = Arc::new(LayoutDirectory::layout(path, unnamed(path)?).map_err(CommandError::failed)?);
+                let named = facts::MountSource::Store { store: store.clone(), name: source.to_string() };
                 only = Some(Only(registries.facts_over(named)));
-                Held::Directory(store)
+                HeldStore::Directory(store)
             }
-            Place::All(Source::Layouts(dir)) => {
-                Held::Directory(Arc::new(Directory::open(dir).map_err(CommandError::failed)?))
+            CopyEnd::All(SourceSetting::Layouts(dir)) => {
+                HeldStore::Directory(Arc::new(LayoutDirectory::open(dir).map_err(CommandError::failed)?))
             }
-            Place::All(Source::Archive(file)) => {
-                Held::Archive(Arc::new(Archive::open(file).map_err(CommandError::failed)?))
+            CopyEnd::All(SourceSetting::Archive(file)) => {
+                HeldStore::Archive(Arc::new(LayoutArchive::open(file).map_err(CommandError::failed)?))
             }
         };
-        Ok(Reading { registries, held, only })
+        Ok(CopyReading { registries, held, only })
     }
 
     fn store(&self) -> Option<Arc<dyn HostStore>> {
         match &self.held {
-            Held::Nowhere => None,
-            Held::Directory(store) => Some(store.clone()),
-            Held::Archive(store) => Some(store.clone()),
+            HeldStore::Nowhere => None,
+            HeldStore::Directory(store) => Some(store.clone()),
+            HeldStore::Archive(store) => Some(store.clone()),
         }
     }
 
     /// What a source says of the providers in it, where all of it is copied.
-    async fn says(&self, source: &Place) -> Result<Carried, CommandError> {
+    async fn says(&self, source: &CopyEnd) -> Result<Carried, CommandError> {
         match (source, self.store()) {
-            (Place::All(_), Some(store)) => {
+            (CopyEnd::All(_), Some(store)) => {
                 let said = facts::blocking(move || store.carried()).await.map_err(CommandError::failed)?;
                 said.map_err(CommandError::failed)
             }
@@ -278,7 +278,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn origins(&self) -> &dyn Origins {
+    fn origins(&self) -> &dyn RegistryFacts {
         match &self.only {
             Some(only) => only,
             None => self.registries,
@@ -287,22 +287,22 @@ impl<'a> Reading<'a> {
 
     fn blobs(&self) -> Blobs<'_> {
         match &self.held {
-            Held::Directory(store) => Blobs::Directory(store.clone()),
-            Held::Archive(store) => Blobs::Archive(store.clone()),
-            Held::Nowhere => Blobs::Fetched(self.origins()),
+            HeldStore::Directory(store) => Blobs::Directory(store.clone()),
+            HeldStore::Archive(store) => Blobs::Archive(store.clone()),
+            HeldStore::Nowhere => Blobs::Fetched(self.origins()),
         }
     }
 
-    async fn found(&self, source: &Place, registries: &Registries) -> Result<Vec<Found>, CommandError> {
+    async fn found(&self, source: &CopyEnd, registries: &Registries) -> Result<Vec<SourceArtifact>, CommandError> {
         let one = match source {
-            Place::One(reference) => reference.clone(),
-            Place::Layout(path, tag) => unnamed(path)?.at(Selector::Tag(tag.clone())),
-            Place::All(Source::Registry { host, prefix }) => {
+            CopyEnd::One(reference) => reference.clone(),
+            CopyEnd::Layout(path, tag) => unnamed(path)?.at(Selector::Tag(tag.clone())),
+            CopyEnd::All(SourceSetting::Registry { host, prefix }) => {
                 let registry = registries.connections()?.reader(host).map_err(CommandError::failed)?;
                 let all = carry::all_of_registry(registry.as_ref(), host, prefix.as_ref(), self.origins()).await;
                 return all.map_err(CommandError::failed);
             }
-            Place::All(_) => {
+            CopyEnd::All(_) => {
                 let Some(store) = self.store() else { return Ok(Vec::new()) };
                 return carry::all_of_store(store).await.map_err(CommandError::failed);
             }
@@ -313,32 +313,32 @@ impl<'a> Reading<'a> {
             Selector::Tag(tag) => vec![tag],
             Selector::Digest(_) => Vec::new(),
         };
-        Ok(vec![Found { repo: one.repo, digest, tags }])
+        Ok(vec![SourceArtifact { repo: one.repo, digest, tags }])
     }
 }
 
 /// Where it is written to.
 enum Writing {
     Registry,
-    Directory(Arc<Directory>),
+    Directory(Arc<LayoutDirectory>),
 }
 
 impl Writing {
     /// Opens the destination; a missing directory is made.
-    fn open(destination: &Place, registries: &Registries) -> Result<Writing, CommandError> {
+    fn open(destination: &CopyEnd, registries: &Registries) -> Result<Writing, CommandError> {
         let made = |dir: &Path| {
             std::fs::create_dir_all(dir)
                 .map_err(|e| CommandError::Failed(format!("{} cannot be made: {e}", dir.display())))
         };
         match destination {
-            Place::Layout(path, _) => {
+            CopyEnd::Layout(path, _) => {
                 made(path)?;
-                let layout = Directory::layout(path, unnamed(path)?).map_err(CommandError::failed)?;
+                let layout = LayoutDirectory::layout(path, unnamed(path)?).map_err(CommandError::failed)?;
                 Ok(Writing::Directory(Arc::new(layout)))
             }
-            Place::All(Source::Layouts(dir)) => {
+            CopyEnd::All(SourceSetting::Layouts(dir)) => {
                 made(dir)?;
-                Ok(Writing::Directory(Arc::new(Directory::open(dir).map_err(CommandError::failed)?)))
+                Ok(Writing::Directory(Arc::new(LayoutDirectory::open(dir).map_err(CommandError::failed)?)))
             }
             _ => registries.connections().map(|_| Writing::Registry),
         }
@@ -356,7 +356,7 @@ impl Writing {
         Ok(match self {
             Writing::Registry => Arc::new(registries.connections()?.writer(host).map_err(CommandError::failed)?),
             Writing::Directory(store) => {
-                Arc::new(Layout::of(store.clone(), host).with_deadline(registries.network().deadline))
+                Arc::new(RegistryLayout::of(store.clone(), host).with_deadline(registries.network().deadline))
             }
         })
     }
@@ -366,17 +366,17 @@ impl Writing {
 async fn pack(
     args: &CopyArgs,
     file: &Path,
-    mut plan: Plan,
-    artifacts: Vec<Artifact>,
-    from: &Reading<'_>,
+    mut plan: BundlePlan,
+    artifacts: Vec<CarriedArtifact>,
+    from: &CopyReading<'_>,
     shown: &Told,
 ) -> Result<(), CommandError> {
     let before = match std::fs::symlink_metadata(file) {
         Err(e) if e.kind() == ErrorKind::NotFound => None,
-        _ => Some(Arc::new(Archive::open(file).map_err(CommandError::failed)?)),
+        _ => Some(Arc::new(LayoutArchive::open(file).map_err(CommandError::failed)?)),
     };
     let mut copied = Vec::new();
-    for Artifact { found, to, graph, .. } in artifacts {
+    for CarriedArtifact { found, to, graph, .. } in artifacts {
         for tag in &found.tags {
             if let Some(archive) = &before
                 && !args.allow_overwrite
@@ -402,17 +402,19 @@ async fn pack(
         ControlFlow::Continue(())
     };
     plan.into_archive(file, before, from.origins(), &mut step).await.map_err(CommandError::failed)?;
-    copied.iter().try_for_each(|copied| report(copied, &Place::All(Source::Archive(file.to_owned())), args.json))
+    copied
+        .iter()
+        .try_for_each(|copied| report(copied, &CopyEnd::All(SourceSetting::Archive(file.to_owned())), args.json))
 }
 
 /// Refuses a tag of an archive that stands for something else.
-async fn free(archive: &Arc<Archive>, to: &Repo, tag: &Tag, found: &Found) -> Result<(), CommandError> {
+async fn free(archive: &Arc<LayoutArchive>, to: &Repo, tag: &Tag, found: &SourceArtifact) -> Result<(), CommandError> {
     match Stored::of(archive.clone(), &to.host).resolve(&to.name, tag).await {
         Ok(Some(there)) if there != found.digest => {
             let reference = to.at(Selector::Tag(tag.clone()));
             Err(CommandError::failed(CopyError::exists(&reference, &there, &found.digest)))
         }
-        Err(e) if e.failure != Failure::Absent => Err(CommandError::failed(e)),
+        Err(e) if e.failure != RegistryFailure::Absent => Err(CommandError::failed(e)),
         _ => Ok(()),
     }
 }
@@ -423,7 +425,7 @@ mod tests {
 
     #[test]
     fn both_ends_are_read_as_they_are_meant() {
-        let read = |end: fn(&OsStr, &Path) -> Result<Place, CommandError>, text: &str| match end(
+        let read = |end: fn(&OsStr, &Path) -> Result<CopyEnd, CommandError>, text: &str| match end(
             OsStr::new(text),
             Path::new("/base"),
         ) {
@@ -448,8 +450,8 @@ mod tests {
             ("a.b/c:1.0.0+x", "!a.b/c:1.0.0_x", "!a.b/c:1.0.0_x"),
             ("./d", "!oci:./d", "!oci:./d"),
         ] {
-            assert_eq!(read(Place::source, text), source, "{text}");
-            assert_eq!(read(Place::destination, text), destination, "{text}");
+            assert_eq!(read(CopyEnd::source, text), source, "{text}");
+            assert_eq!(read(CopyEnd::destination, text), destination, "{text}");
         }
     }
 }

@@ -12,12 +12,12 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::access::RegistryAccess;
-use super::control::{Request, Service, Socket, Steps};
+use super::control::{ControlRequest, Service, Socket, Steps};
 use super::lifecycle::{self, Signals};
-use super::log::Log;
+use super::log::LogWriter;
 use super::look::Look;
 use super::output::CommandError;
-use super::settings::{MountSettings, Source};
+use super::settings::{MountSettings, SourceSetting};
 use super::staging;
 use super::status;
 use super::tofurc::written::MountMapping;
@@ -30,7 +30,7 @@ use crate::fuse::session::{self, Session};
 use crate::fuse::{self, Adapter};
 use crate::registry::connections::Connections;
 use crate::registry::decorate::Offline;
-use crate::registry::layout::{Archive, Directory};
+use crate::registry::layout::{LayoutArchive, LayoutDirectory};
 use crate::registry::{Asker, Registry};
 use crate::stage;
 use crate::store::{self, Store};
@@ -51,7 +51,7 @@ const THREAD_USED: Duration = Duration::from_secs(5);
 /// at, with those that fail; its error ends the mount. `log_file` is the log, where it is in a file.
 pub fn serve(
     settings: &MountSettings,
-    log_file: Option<&Log>,
+    log_file: Option<&LogWriter>,
     ready: impl FnOnce(&[Ailing]) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     keep_memory_private()?;
@@ -66,7 +66,7 @@ pub fn serve(
 fn serve_in(
     runtime: &Runtime,
     settings: &MountSettings,
-    log_file: Option<&Log>,
+    log_file: Option<&LogWriter>,
     ready: impl FnOnce(&[Ailing]) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     let access = Arc::new(RegistryAccess::new(&settings.network, Asker::Program));
@@ -87,7 +87,7 @@ fn serve_in(
     }
 
     let mounting = session_options(settings);
-    let options = fuse::Options { without_open: settings.read_only && mounting.read_only };
+    let options = fuse::AdapterOptions { without_open: settings.read_only && mounting.read_only };
     let adapter = Adapter::new(Arc::clone(&fs), runtime.handle().clone(), options);
     let passthrough = adapter.passthrough();
     let connected = |device: BorrowedFd<'_>| say_how_files_are_read(settings, &passthrough, device);
@@ -153,10 +153,10 @@ fn resident() -> u64 {
 
 /// Where nothing at all can be written, the kernel itself refuses to: it could be let write to a file only in its memory,
 /// where files are read without being opened. With a mapping, locks are taken in `plugin-cache/`.
-fn session_options(settings: &MountSettings) -> session::Options {
+fn session_options(settings: &MountSettings) -> session::SessionOptions {
     let has_views = settings.mapping.as_ref().is_some_and(|mapping| !mapping.rules().is_empty());
     let read_only = settings.session.read_only || settings.read_only && !has_views;
-    session::Options { read_only, ..settings.session.clone() }
+    session::SessionOptions { read_only, ..settings.session.clone() }
 }
 
 /// Tries passthrough and says in the log what came of it.
@@ -219,7 +219,7 @@ fn control_dirs(settings: &MountSettings) -> Result<Vec<PathBuf>, CommandError> 
 }
 
 fn file_system(settings: &MountSettings, access: &RegistryAccess, control: &Path) -> Result<Arc<Fs>, CommandError> {
-    let options = store::Options { dir: settings.cache_dir.clone(), limit: settings.cache_size };
+    let options = store::StoreOptions { dir: settings.cache_dir.clone(), limit: settings.cache_size };
     let store = Store::open(options).map_err(CommandError::failed)?;
     let (sources, network) = sources(settings, access)?;
     let staging = match settings.read_only {
@@ -233,7 +233,7 @@ fn file_system(settings: &MountSettings, access: &RegistryAccess, control: &Path
         }
     };
     let mapping = settings.mapping.clone().unwrap_or_default();
-    let facts = Facts::new(facts::Options {
+    let facts = Facts::new(facts::FactsOptions {
         sources,
         stores_stand_in: false,
         store,
@@ -242,7 +242,7 @@ fn file_system(settings: &MountSettings, access: &RegistryAccess, control: &Path
         limits: settings.limits,
         providers: settings.providers.options(&mapping, settings.network.offline),
     });
-    let options = fs::Options {
+    let options = fs::FsOptions {
         uid: settings.uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
         gid: settings.gid.unwrap_or_else(|| rustix::process::getegid().as_raw()),
         read_only: settings.read_only,
@@ -257,10 +257,10 @@ fn file_system(settings: &MountSettings, access: &RegistryAccess, control: &Path
 }
 
 /// The sources, and the registries where there are any to be reached.
-type Sources<'a> = (Vec<facts::Source>, Option<&'a Connections>);
+type MountSources<'a> = (Vec<facts::MountSource>, Option<&'a Connections>);
 
-fn sources<'a>(settings: &MountSettings, access: &'a RegistryAccess) -> Result<Sources<'a>, CommandError> {
-    let remote = settings.sources.iter().any(|source| matches!(source, Source::Registry { .. }));
+fn sources<'a>(settings: &MountSettings, access: &'a RegistryAccess) -> Result<MountSources<'a>, CommandError> {
+    let remote = settings.sources.iter().any(|source| matches!(source, SourceSetting::Registry { .. }));
     let network = match remote && !settings.network.offline {
         true => {
             for warning in &access.configuration().tofurc()?.warnings {
@@ -278,23 +278,26 @@ fn sources<'a>(settings: &MountSettings, access: &'a RegistryAccess) -> Result<S
 }
 
 /// One source. Without a network a registry of it answers nothing.
-pub(super) fn opened(source: &Source, network: Option<&Connections>) -> Result<facts::Source, CommandError> {
+pub(super) fn opened(
+    source: &SourceSetting,
+    network: Option<&Connections>,
+) -> Result<facts::MountSource, CommandError> {
     let name = source.to_string();
     match source {
-        Source::Registry { host, prefix } => {
+        SourceSetting::Registry { host, prefix } => {
             let registry: Arc<dyn Registry> = match network {
                 Some(network) => network.reader(host).map_err(CommandError::failed)?,
                 None => Arc::new(Offline::new(host.clone())),
             };
-            Ok(facts::Source::Registry { host: host.clone(), prefix: prefix.clone(), registry, name })
+            Ok(facts::MountSource::Registry { host: host.clone(), prefix: prefix.clone(), registry, name })
         }
-        Source::Layouts(dir) => {
-            let store = Arc::new(Directory::open(dir).map_err(CommandError::failed)?);
-            Ok(facts::Source::Store { store, name })
+        SourceSetting::Layouts(dir) => {
+            let store = Arc::new(LayoutDirectory::open(dir).map_err(CommandError::failed)?);
+            Ok(facts::MountSource::Store { store, name })
         }
-        Source::Archive(file) => {
-            let store = Arc::new(Archive::open(file).map_err(CommandError::failed)?);
-            Ok(facts::Source::Store { store, name })
+        SourceSetting::Archive(file) => {
+            let store = Arc::new(LayoutArchive::open(file).map_err(CommandError::failed)?);
+            Ok(facts::MountSource::Store { store, name })
         }
     }
 }
@@ -309,29 +312,33 @@ struct Controlled {
 
 #[async_trait]
 impl Service for Controlled {
-    async fn answer(&self, request: Request, steps: &Arc<Steps>) -> Result<Value, String> {
+    async fn answer(&self, request: ControlRequest, steps: &Arc<Steps>) -> Result<Value, String> {
         match request {
-            Request::Status(()) => {
+            ControlRequest::Status(()) => {
                 let fs = Arc::clone(&self.fs);
                 let look = move || (fs.report(), staging::status(&fs));
                 let (report, staged) = tokio::task::spawn_blocking(look).await.map_err(|e| e.to_string())?;
                 serde_json::to_value(self.status(report, staged)).map_err(|e| e.to_string())
             }
-            Request::Commit { path, annotations, allow_overwrite } => {
+            ControlRequest::Commit { path, annotations, allow_overwrite } => {
                 let steps = Arc::clone(steps);
-                let progress: stage::Report = Arc::new(move |done, total| steps.tell(done, total));
-                let request =
-                    stage::Request { annotations, allow_overwrite, progress: Some(progress), ..Default::default() };
+                let progress: stage::UploadReport = Arc::new(move |done, total| steps.tell(done, total));
+                let request = stage::CommitRequest {
+                    annotations,
+                    allow_overwrite,
+                    progress: Some(progress),
+                    ..Default::default()
+                };
                 let committed = self.fs.commit(Path::new(&path), request).await;
                 // What was published is gone from the staging directory for whoever looks after this.
                 self.fs.names_dropped().await;
                 let committed = committed.map_err(|e| e.to_string())?;
                 serde_json::to_value(committed).map_err(|e| e.to_string())
             }
-            Request::Mapping(()) => {
+            ControlRequest::Mapping(()) => {
                 serde_json::to_value(MountMapping::of(self.fs.facts().mapping())).map_err(|e| e.to_string())
             }
-            Request::Refresh { path } => {
+            ControlRequest::Refresh { path } => {
                 let (fs, session) = (Arc::clone(&self.fs), Arc::clone(&self.session));
                 if let Some(connections) = self.access.opened() {
                     connections.renew();
@@ -345,8 +352,8 @@ impl Service for Controlled {
 }
 
 impl Controlled {
-    fn status(&self, report: fs::Report, staged: Vec<status::Staged>) -> status::Mount {
-        let requests = self.access.opened().map(|connections| status::Requests::of(connections.transport()));
+    fn status(&self, report: fs::MountReport, staged: Vec<status::StagedStatus>) -> status::Mount {
+        let requests = self.access.opened().map(|connections| status::RequestCounts::of(connections.transport()));
         status::Mount {
             mountpoint: self.settings.mountpoint.to_string_lossy().into_owned(),
             pid: Some(std::process::id()),
@@ -369,14 +376,17 @@ impl Controlled {
     }
 
     /// A store stands for several registries; the worst of their states is its own.
-    fn source_status(&self, source: &Source, report: &fs::Report) -> status::Source {
+    fn source_status(&self, source: &SourceSetting, report: &fs::MountReport) -> status::SourceStatus {
         let name = source.to_string();
         let of_source = report.sources.iter().filter(|(of, _)| *of == name).map(|(_, health)| health);
         let mirrors = self.settings.network.mirrors.iter().filter(|mirror| match source {
-            Source::Registry { host, .. } => mirror.of == *host,
-            Source::Layouts(_) | Source::Archive(_) => false,
+            SourceSetting::Registry { host, .. } => mirror.of == *host,
+            SourceSetting::Layouts(_) | SourceSetting::Archive(_) => false,
         });
         let mirrors = mirrors.map(ToString::to_string).collect();
-        status::Source { mirrors, ..status::Source::new(name.clone(), of_source.max_by_key(|health| health.state)) }
+        status::SourceStatus {
+            mirrors,
+            ..status::SourceStatus::new(name.clone(), of_source.max_by_key(|health| health.state))
+        }
     }
 }

@@ -16,7 +16,7 @@ use serde_json::json;
 use super::access::{self, RegistryAccess};
 use super::args::DoctorArgs;
 use super::output::{self, CommandError};
-use super::settings::{Environment, Network};
+use super::settings::{DirectoryEnvironment, Network};
 use super::typed::Typed;
 use crate::name::{AddressError, Host, RepoName, Selector};
 use crate::registry::Asker;
@@ -46,7 +46,7 @@ impl fmt::Display for Mark {
 
 /// One thing that was looked at.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-struct Finding {
+struct DoctorFinding {
     mark: Mark,
     subject: String,
     found: String,
@@ -54,24 +54,24 @@ struct Finding {
     remedy: Option<String>,
 }
 
-impl Finding {
-    fn new(mark: Mark, subject: impl fmt::Display, found: impl fmt::Display) -> Finding {
-        Finding { mark, subject: subject.to_string(), found: found.to_string(), remedy: None }
+impl DoctorFinding {
+    fn new(mark: Mark, subject: impl fmt::Display, found: impl fmt::Display) -> DoctorFinding {
+        DoctorFinding { mark, subject: subject.to_string(), found: found.to_string(), remedy: None }
     }
 
-    fn ok(subject: impl fmt::Display, found: impl fmt::Display) -> Finding {
-        Finding::new(Mark::Ok, subject, found)
+    fn ok(subject: impl fmt::Display, found: impl fmt::Display) -> DoctorFinding {
+        DoctorFinding::new(Mark::Ok, subject, found)
     }
 
-    fn note(subject: impl fmt::Display, found: impl fmt::Display) -> Finding {
-        Finding::new(Mark::Note, subject, found)
+    fn note(subject: impl fmt::Display, found: impl fmt::Display) -> DoctorFinding {
+        DoctorFinding::new(Mark::Note, subject, found)
     }
 
-    fn problem(subject: impl fmt::Display, found: impl fmt::Display) -> Finding {
-        Finding::new(Mark::Problem, subject, found)
+    fn problem(subject: impl fmt::Display, found: impl fmt::Display) -> DoctorFinding {
+        DoctorFinding::new(Mark::Problem, subject, found)
     }
 
-    fn remedy(mut self, remedy: impl fmt::Display) -> Finding {
+    fn remedy(mut self, remedy: impl fmt::Display) -> DoctorFinding {
         self.remedy = Some(remedy.to_string());
         self
     }
@@ -79,9 +79,9 @@ impl Finding {
 
 /// The findings of one part.
 #[derive(Debug, Serialize)]
-struct Part {
+struct DoctorSection {
     name: String,
-    findings: Vec<Finding>,
+    findings: Vec<DoctorFinding>,
 }
 
 /// What is to be looked at beside this host.
@@ -117,21 +117,21 @@ impl fmt::Display for Subject {
 
 /// Looks, prints what was found, and fails if there is a problem.
 pub fn run(args: &DoctorArgs) -> Result<(), CommandError> {
-    let environment = Environment::of_process().map_err(CommandError::usage)?;
+    let environment = DirectoryEnvironment::of_process().map_err(CommandError::usage)?;
     let network = Network::reaching(&args.reach, &environment.base).map_err(CommandError::usage)?;
     let access = RegistryAccess::new(&network, Asker::Person);
     let subject = args.reference.as_deref().map(Subject::parse).transpose()?;
     let surroundings = host::Surroundings::of_process(&args.storage, &environment, &access)?;
-    let mut parts = vec![Part { name: "this host".to_owned(), findings: surroundings.findings() }];
+    let mut parts = vec![DoctorSection { name: "this host".to_owned(), findings: surroundings.findings() }];
     if let (None, Err(error)) = (&subject, access::check(&network)) {
-        parts[0].findings.push(Finding::problem("set-up", error));
+        parts[0].findings.push(DoctorFinding::problem("set-up", error));
     }
     if let Some(subject) = subject {
         let findings = match access.connections() {
             Ok(connections) => examined(connections, &subject)?,
-            Err(error) => vec![Finding::problem("set-up", error)],
+            Err(error) => vec![DoctorFinding::problem("set-up", error)],
         };
-        parts.push(Part { name: subject.to_string(), findings });
+        parts.push(DoctorSection { name: subject.to_string(), findings });
     }
     print(&parts, args.json)?;
     match parts.iter().flat_map(|part| &part.findings).filter(|finding| finding.mark == Mark::Problem).count() {
@@ -141,7 +141,7 @@ pub fn run(args: &DoctorArgs) -> Result<(), CommandError> {
     }
 }
 
-fn examined(connections: &Connections, subject: &Subject) -> Result<Vec<Finding>, CommandError> {
+fn examined(connections: &Connections, subject: &Subject) -> Result<Vec<DoctorFinding>, CommandError> {
     let remote = connections.registry(&subject.host).map_err(CommandError::failed)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -152,7 +152,7 @@ fn examined(connections: &Connections, subject: &Subject) -> Result<Vec<Finding>
         let mut findings = registry::findings(&remote, subject).await;
         let (used, repo) = (remote.observed().credential, subject.repo.as_ref().map(|(name, _)| name));
         let unused = connections.unused_credentials(&subject.host, repo, used.as_deref());
-        findings.extend(unused.into_iter().map(|reason| Finding::note("credentials", reason)));
+        findings.extend(unused.into_iter().map(|reason| DoctorFinding::note("credentials", reason)));
         for (address, mirror) in &mirrors {
             findings.push(registry::mirror(address, mirror, subject).await);
         }
@@ -160,7 +160,7 @@ fn examined(connections: &Connections, subject: &Subject) -> Result<Vec<Finding>
     }))
 }
 
-fn print(parts: &[Part], as_json: bool) -> Result<(), CommandError> {
+fn print(parts: &[DoctorSection], as_json: bool) -> Result<(), CommandError> {
     if as_json {
         return output::json(&json!({ "parts": parts }));
     }
@@ -169,7 +169,7 @@ fn print(parts: &[Part], as_json: bool) -> Result<(), CommandError> {
     for (at, part) in parts.iter().enumerate() {
         text += if at == 0 { "" } else { "\n" };
         text += &format!("{}\n", part.name);
-        for Finding { mark, subject, found, remedy } in &part.findings {
+        for DoctorFinding { mark, subject, found, remedy } in &part.findings {
             text += &format!("  {mark:7}  {subject:width$}  {}\n", output::printable(found));
             if let Some(remedy) = remedy {
                 text += &format!("  {:7}  {:width$}  -> {}\n", "", "", output::printable(remedy));

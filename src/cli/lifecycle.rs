@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
-use super::log::Log;
+use super::log::LogWriter;
 use super::output::CommandError;
-use crate::fuse::session::{End, Manner, Session, UnmountError};
+use crate::fuse::session::{Manner, Session, SessionEnd, UnmountError};
 
 /// How long operations under way may take to end after the mount is gone.
 const DRAIN: Duration = Duration::from_secs(4);
@@ -82,9 +82,9 @@ impl fmt::Display for Caught {
 /// opened again.
 pub async fn until_unmounted(
     session: &Arc<Session>,
-    mut end: End,
+    mut end: SessionEnd,
     signals: &mut Signals,
-    log_file: Option<&Log>,
+    log_file: Option<&LogWriter>,
 ) -> Result<(), CommandError> {
     let mut signalled = false;
     let mut drained: Option<Instant> = None;

@@ -11,14 +11,14 @@ use super::args::carry::LockArgs;
 use super::output::{self, CommandError, count, listed};
 use super::reading::Registries;
 use super::replace::replace;
-use super::settings::Environment;
+use super::settings::DirectoryEnvironment;
 use super::{daemon, needed};
 use crate::copy::needs::{self, LeftOut, Mounts, NeedsError};
 use crate::copy::select::{Selected, select};
-use crate::copy::{Origins, hashes};
+use crate::copy::{RegistryFacts, hashes};
 use crate::facts::FactError;
 use crate::lockfile::constraints::Constraints;
-use crate::lockfile::{Client, FILE_NAME, Lock, LockFile, PackageHash};
+use crate::lockfile::{Client, FILE_NAME, LockFile, PackageHash, ProviderLock};
 use crate::mapping::Mapping;
 use crate::name::{Platform, ProviderAddr, Repo};
 
@@ -45,7 +45,7 @@ struct Locked {
 }
 
 /// What was found out about a working directory.
-struct Outcome {
+struct LockOutcome {
     path: PathBuf,
     before: String,
     after: String,
@@ -57,7 +57,7 @@ struct Outcome {
 
 /// Locks, or with `--check` tells what is missing.
 pub fn run(args: &LockArgs) -> Result<(), CommandError> {
-    let environment = Environment::of_process().map_err(CommandError::usage)?;
+    let environment = DirectoryEnvironment::of_process().map_err(CommandError::usage)?;
     let flags = args.mapping.mapping().map_err(CommandError::usage)?;
     let registries = Registries::open(&args.reading, args.cache_dir.as_deref(), &environment)?;
     let mapping = registries.mapping(flags.as_ref())?;
@@ -85,7 +85,7 @@ async fn outcome(
     dir: &Path,
     client: Option<Client>,
     platforms: &[Platform],
-) -> Result<Outcome, NeedsError> {
+) -> Result<LockOutcome, NeedsError> {
     let own = needs::lock_file_of(dir).await?;
     let client = client.or_else(|| own.as_ref()?.client()).unwrap_or(Client::OpenTofu);
     let required = needs::requirements(dir, client, Mounts::Directories, registries).await?;
@@ -130,7 +130,7 @@ async fn outcome(
     }
     file.set(&new).map_err(|e| NeedsError::File { path: path.clone(), rule: e.to_string() })?;
     let after = if locked.is_empty() { before.clone() } else { file.text().to_owned() };
-    Ok(Outcome { path, before, after, locked, left_out, unlocked })
+    Ok(LockOutcome { path, before, after, locked, left_out, unlocked })
 }
 
 /// Why nothing could be locked or checked.
@@ -145,13 +145,13 @@ fn nothing_known(unmapped: &[String], left_out: &BTreeSet<LeftOut>) -> String {
 
 /// What is to be locked for one provider.
 async fn lock(
-    origins: &dyn Origins,
+    origins: &dyn RegistryFacts,
     address: &ProviderAddr,
     constraints: &Constraints,
     repos: &[Repo],
-    before: Option<&Lock>,
+    before: Option<&ProviderLock>,
     platforms: &[Platform],
-) -> Result<(Lock, Locked), FactError> {
+) -> Result<(ProviderLock, Locked), FactError> {
     let Selected { version, reference, digest } =
         select(origins, repos, address, constraints, before.map(|lock| &lock.version)).await?;
     let facts = origins.facts(&reference.repo.host)?;
@@ -177,7 +177,7 @@ async fn lock(
     let kept = same.map(|lock| lock.hashes.clone()).unwrap_or_default();
     let added = all.difference(&kept).map(PackageHash::to_string).collect();
     all.extend(kept);
-    let lock = Lock { version: version.clone(), constraints: constraints.clone(), hashes: all };
+    let lock = ProviderLock { version: version.clone(), constraints: constraints.clone(), hashes: all };
     let previous = before.map(|lock| &lock.version).filter(|previous| **previous != version);
     let shown = Locked {
         provider: address.to_string(),
@@ -195,7 +195,7 @@ async fn lock(
     Ok((lock, shown))
 }
 
-fn report(outcome: &Outcome, changed: bool, registries: &Registries, args: &LockArgs) -> Result<(), CommandError> {
+fn report(outcome: &LockOutcome, changed: bool, registries: &Registries, args: &LockArgs) -> Result<(), CommandError> {
     if args.json {
         return output::json(&json!({
             "file": outcome.path, "changed": changed, "written": changed && !args.check,
@@ -233,7 +233,7 @@ fn report(outcome: &Outcome, changed: bool, registries: &Registries, args: &Lock
     output::text(text)
 }
 
-fn missing(outcome: &Outcome) -> String {
+fn missing(outcome: &LockOutcome) -> String {
     let lacking = outcome.locked.iter().filter(|locked| locked.changed).map(|locked| {
         let Locked { provider, version, added, .. } = locked;
         match (&locked.previous_version, added.len()) {

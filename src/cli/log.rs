@@ -67,7 +67,7 @@ impl Sink for LogFile {
 
 /// The way to the writing thread. Cheap to clone.
 #[derive(Clone)]
-pub struct Log {
+pub struct LogWriter {
     queue: SyncSender<Message>,
     lost: Arc<AtomicU64>,
     /// Whether the file is to be opened again.
@@ -75,16 +75,16 @@ pub struct Log {
     format: LogFormat,
 }
 
-impl Log {
+impl LogWriter {
     /// Starts the writing thread.
-    pub fn to(out: impl Sink, format: LogFormat) -> io::Result<Log> {
+    pub fn to(out: impl Sink, format: LogFormat) -> io::Result<LogWriter> {
         let (queue, lines) = mpsc::sync_channel(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
         let reopen = Arc::new(AtomicBool::new(false));
         let budget = Budget::new(Instant::now());
         let pen = Pen { out, format, lost: Arc::clone(&lost), reopen: Arc::clone(&reopen), budget };
         thread::Builder::new().name("log".into()).spawn(move || pen.write_all(&lines))?;
-        Ok(Log { queue, lost, reopen, format })
+        Ok(LogWriter { queue, lost, reopen, format })
     }
 
     /// Makes this the destination of all tracing events of the process. Libraries are heard from their warnings on at
@@ -230,7 +230,7 @@ fn message_of(line: &[u8], format: LogFormat) -> String {
     }
 }
 
-impl<'a> MakeWriter<'a> for Log {
+impl<'a> MakeWriter<'a> for LogWriter {
     type Writer = Line;
 
     fn make_writer(&'a self) -> Line {
@@ -248,7 +248,7 @@ impl<'a> MakeWriter<'a> for Log {
 
 /// One line of the log, queued when it is complete.
 pub struct Line {
-    log: Log,
+    log: LogWriter,
     bytes: Vec<u8>,
     /// The place in the program that says it, where what that says is bounded.
     kind: Option<Identifier>,
@@ -300,7 +300,7 @@ mod tests {
 
     impl Sink for Disk {}
 
-    fn say(log: &Log, line: &str) {
+    fn say(log: &LogWriter, line: &str) {
         log.make_writer().write_all(line.as_bytes()).unwrap();
     }
 
@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn a_full_disk_costs_lines_and_nothing_else() {
         let disk = Disk::default();
-        let log = Log::to(disk.clone(), LogFormat::Text).unwrap();
+        let log = LogWriter::to(disk.clone(), LogFormat::Text).unwrap();
         disk.0.lock().unwrap().0 = true;
         say(&log, "one\n");
         while log.lost.load(Ordering::Relaxed) == 0 {
@@ -344,7 +344,7 @@ mod tests {
         }
         impl Sink for Stuck {}
         let (release, stuck) = mpsc::channel();
-        let log = Log::to(Stuck(stuck), LogFormat::Text).unwrap();
+        let log = LogWriter::to(Stuck(stuck), LogFormat::Text).unwrap();
         for _ in 0..3 * QUEUE {
             say(&log, "line\n");
         }

@@ -6,12 +6,12 @@ use clap::{ArgMatches, Args, FromArgMatches};
 use super::access::{ClientConfiguration, RegistryAccess};
 use super::carried;
 use super::output::CommandError;
-use super::settings::{MountSettings, Source};
+use super::settings::{MountSettings, SourceSetting};
 use super::tofurc::{InstallationLocation, Tofurc};
-use crate::mapping::{Mapping, MappingError, Rule};
+use crate::mapping::{Mapping, MappingError, MappingRule};
 use crate::name::{Host, RepoName};
 use crate::registry::HostStore;
-use crate::registry::layout::{Archive, Directory};
+use crate::registry::layout::{LayoutArchive, LayoutDirectory};
 
 /// The flags, as the help shows them.
 #[derive(Args, Debug)]
@@ -100,10 +100,10 @@ impl MappingArgs {
                 rule: "it belongs to the --oci-mirror before it, and there is none".to_owned(),
             });
         }
-        let rules: Vec<Rule> = self
+        let rules: Vec<MappingRule> = self
             .rules
             .iter()
-            .map(|rule| Rule::typed(&rule.template, &rule.include, &rule.exclude))
+            .map(|rule| MappingRule::typed(&rule.template, &rule.include, &rule.exclude))
             .collect::<Result<_, _>>()?;
         Ok((!rules.is_empty()).then(|| Mapping::new(rules)))
     }
@@ -117,7 +117,7 @@ pub fn of_tofurc(tofurc: &Tofurc) -> Result<Mapping, MappingError> {
     let methods = tofurc.installation.iter().flatten();
     let rules = methods.filter_map(|method| match &method.location {
         InstallationLocation::OciMirror(template) => {
-            let rule = Rule::new(template, &method.include, &method.exclude);
+            let rule = MappingRule::new(template, &method.include, &method.exclude);
             Some(rule.map_err(|e| MappingError { subject: format!("{}: {}", method.origin, e.subject), rule: e.rule }))
         }
         _ => None,
@@ -155,7 +155,7 @@ pub fn resolved(settings: &MountSettings, access: &RegistryAccess) -> Result<Mou
     led_to.extend(of_providers.map(|repo| (repo.host, Some(repo.name))));
     for (host, prefix) in led_to {
         if !is_declared(&settings.sources, &host, prefix.as_ref())? {
-            settings.sources.push(Source::Registry { host, prefix });
+            settings.sources.push(SourceSetting::Registry { host, prefix });
         }
     }
     settings.mapping = Some(mapping);
@@ -163,15 +163,15 @@ pub fn resolved(settings: &MountSettings, access: &RegistryAccess) -> Result<Mou
 }
 
 /// Whether a source holds what lies below `prefix` of `host`. A store that has the registry has all of it.
-fn is_declared(sources: &[Source], host: &Host, prefix: Option<&RepoName>) -> Result<bool, CommandError> {
+fn is_declared(sources: &[SourceSetting], host: &Host, prefix: Option<&RepoName>) -> Result<bool, CommandError> {
     for source in sources {
         let holds = match source {
-            Source::Registry { host: declared, prefix: None } => declared == host,
-            Source::Registry { host: declared, prefix: part } => {
+            SourceSetting::Registry { host: declared, prefix: None } => declared == host,
+            SourceSetting::Registry { host: declared, prefix: part } => {
                 declared == host && prefix.is_some_and(|prefix| prefix.is_within(part.as_ref()))
             }
-            Source::Layouts(dir) => Directory::open(dir).map_err(CommandError::failed)?.holds(host),
-            Source::Archive(file) => Archive::open(file).map_err(CommandError::failed)?.holds(host),
+            SourceSetting::Layouts(dir) => LayoutDirectory::open(dir).map_err(CommandError::failed)?.holds(host),
+            SourceSetting::Archive(file) => LayoutArchive::open(file).map_err(CommandError::failed)?.holds(host),
         };
         if holds {
             return Ok(true);
@@ -194,12 +194,12 @@ pub fn flags(mapping: &Mapping) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::tofurc::Environment;
+    use crate::cli::tofurc::ClientEnvironment;
     use clap::Parser;
 
     #[test]
     fn a_registry_that_a_rule_names_is_a_source_unless_it_is_one_already() {
-        let source = |text: &str| Source::parse(text.as_ref(), "/".as_ref()).unwrap();
+        let source = |text: &str| SourceSetting::parse(text.as_ref(), "/".as_ref()).unwrap();
         let declared = |sources: &[&str], host: &str, prefix: Option<&str>| {
             let sources: Vec<_> = sources.iter().map(|text| source(text)).collect();
             let prefix = prefix.map(|p| p.parse().unwrap());
@@ -284,7 +284,7 @@ mod tests {
         let load = |name: &str, text: &str| {
             let file = dir.path().join(name);
             std::fs::write(&file, text).unwrap();
-            of_tofurc(&Tofurc::load_file(&file, &Environment::new(dir.path())).unwrap())
+            of_tofurc(&Tofurc::load_file(&file, &ClientEnvironment::new(dir.path())).unwrap())
         };
         let hcl = r#"provider_installation {
             oci_mirror {

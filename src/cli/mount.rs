@@ -13,9 +13,9 @@ use rustix::fs::FlockOperation;
 use super::access::{self, ClientConfiguration};
 use super::args::{LogArgs, MountArgs};
 use super::control::{private_dir, stem};
-use super::log::{self, Log, LogFile, Rotation};
+use super::log::{self, LogFile, LogWriter, Rotation};
 use super::output::{self, CommandError};
-use super::settings::{Environment, MountSettings};
+use super::settings::{DirectoryEnvironment, MountSettings};
 use super::{background, daemon};
 
 /// How long another process may take to mount at the same place.
@@ -23,7 +23,7 @@ const TURN: Duration = Duration::from_secs(5);
 
 /// Mounts. `words` are those of the command line, so that the background process gets the same.
 pub fn run(args: &MountArgs, words: &[OsString]) -> Result<(), CommandError> {
-    let environment = Environment::of_process().map_err(CommandError::usage)?;
+    let environment = DirectoryEnvironment::of_process().map_err(CommandError::usage)?;
     let settings = MountSettings::new(args, &environment).map_err(CommandError::usage)?;
     access::check(&settings.network)?;
     if args.background || args.foreground {
@@ -47,7 +47,7 @@ pub fn run(args: &MountArgs, words: &[OsString]) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn serve(settings: &MountSettings, log_file: Option<&Log>) -> Result<(), CommandError> {
+fn serve(settings: &MountSettings, log_file: Option<&LogWriter>) -> Result<(), CommandError> {
     if !settings.in_background {
         // Standard error is the log, if that is not a file, and has said it already.
         let is_said = settings.log_file.is_none();
@@ -94,14 +94,14 @@ fn log_file(settings: &MountSettings) -> Result<Option<PathBuf>, CommandError> {
 }
 
 /// Starts the log: in `file`, else on standard error, which is the same file `in_background`.
-fn start_log(args: &LogArgs, file: Option<&Path>, in_background: bool) -> Result<Log, CommandError> {
+fn start_log(args: &LogArgs, file: Option<&Path>, in_background: bool) -> Result<LogWriter, CommandError> {
     let rotation = Rotation { max_size: args.log_max_size.0, keep: args.log_keep };
     let log = match file {
         Some(path) => {
             let file = LogFile::open(path, rotation, in_background).map_err(|e| not_written(path, &e))?;
-            Log::to(file, args.log_format)
+            LogWriter::to(file, args.log_format)
         }
-        None => Log::to(io::stderr(), args.log_format),
+        None => LogWriter::to(io::stderr(), args.log_format),
     };
     let log = log.map_err(|e| CommandError::failed(format!("cannot start the log: {e}")))?;
     log.install(args.verbose);

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::control::Connection;
 use super::output::CommandError;
-use crate::fuse::session::mountinfo::{self, Entry};
+use crate::fuse::session::mountinfo::{self, MountInfo};
 use crate::fuse::session::{STUCK, within};
 
 /// The attribute of a mount's root that holds the control socket's path.
@@ -18,14 +18,14 @@ pub const CONTROL: &str = "user.tofufs.control";
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// All mounts of tofufs that can be seen, in the order of mounting.
-pub fn all() -> Result<Vec<Entry>, CommandError> {
+pub fn all() -> Result<Vec<MountInfo>, CommandError> {
     let table = table()?;
-    let seen = |entry: &&Entry| entry.is_ours() && mountinfo::top_at(&table, &entry.point) == Some(entry);
+    let seen = |entry: &&MountInfo| entry.is_ours() && mountinfo::top_at(&table, &entry.point) == Some(entry);
     Ok(table.iter().filter(seen).cloned().collect())
 }
 
 /// The mount at exactly `path`.
-pub fn at(path: &Path) -> Result<Entry, CommandError> {
+pub fn at(path: &Path) -> Result<MountInfo, CommandError> {
     let table = table()?;
     spellings(path)
         .iter()
@@ -36,7 +36,7 @@ pub fn at(path: &Path) -> Result<Entry, CommandError> {
 }
 
 /// The mount that holds `path`, and the rest of the path below its root.
-pub fn holding(path: &Path) -> Result<(Entry, PathBuf), CommandError> {
+pub fn holding(path: &Path) -> Result<(MountInfo, PathBuf), CommandError> {
     let table = table()?;
     spellings(path)
         .iter()
@@ -47,7 +47,7 @@ pub fn holding(path: &Path) -> Result<(Entry, PathBuf), CommandError> {
         .ok_or_else(|| CommandError::Failed(format!("{} is not below a mount point of tofufs", path.display())))
 }
 
-fn table() -> Result<Vec<Entry>, CommandError> {
+fn table() -> Result<Vec<MountInfo>, CommandError> {
     mountinfo::read().map_err(|e| CommandError::Failed(format!("the mount table cannot be read: {e}")))
 }
 
@@ -68,7 +68,7 @@ fn spellings(path: &Path) -> Vec<PathBuf> {
 }
 
 /// The control socket of a mount. One of another user is not even looked at: its process could answer anything.
-pub fn control(entry: &Entry) -> Result<PathBuf, String> {
+pub fn control(entry: &MountInfo) -> Result<PathBuf, String> {
     if let Some(owner) = entry.foreign_owner() {
         return Err(format!("the user {owner} mounted it; that user and root can control it"));
     }
@@ -89,7 +89,7 @@ pub fn control(entry: &Entry) -> Result<PathBuf, String> {
 }
 
 /// Connects to the process of a mount.
-pub fn connect(entry: &Entry) -> Result<Connection, String> {
+pub fn connect(entry: &MountInfo) -> Result<Connection, String> {
     let socket = control(entry)?;
     Connection::open(&socket, ANSWER)
         .map_err(|e| format!("its control socket {} does not answer: {e}", socket.display()))

@@ -10,19 +10,23 @@ use tokio::runtime::Runtime;
 use super::args::carry::NeedsArgs;
 use super::mounts;
 use super::output::CommandError;
-use super::progress::Progress;
+use super::progress::ProgressLine;
 use super::quantity::Size;
 use super::reading::Registries;
-use super::settings::{Environment, absolute};
+use super::settings::{DirectoryEnvironment, absolute};
 use crate::copy::fetch::{self, Ending, Fetched};
-use crate::copy::needs::{Artifact, Contents, Inputs, LeftOut, Needs};
+use crate::copy::needs::{Inputs, LeftOut, NeededArtifact, Needs, ReleaseContents};
 use crate::facts;
 use crate::mapping::Mapping;
 use crate::name::Platform;
-use crate::store::{Hold, Key, Store};
+use crate::store::{CacheHold, Key, Store};
 
 /// What was typed, made ready. `platforms` are those that count where none was typed; none means all.
-pub fn inputs(args: &NeedsArgs, platforms: &[Platform], environment: &Environment) -> Result<Inputs, CommandError> {
+pub fn inputs(
+    args: &NeedsArgs,
+    platforms: &[Platform],
+    environment: &DirectoryEnvironment,
+) -> Result<Inputs, CommandError> {
     if args.lock_file.is_empty() && args.root.is_empty() && args.reference.is_empty() {
         return Err(CommandError::Usage("name a --lock-file, a --root or a REFERENCE".to_owned()));
     }
@@ -44,7 +48,7 @@ pub fn mapping(args: &NeedsArgs, registries: &Registries) -> Result<Mapping, Com
 }
 
 /// Keeps what is needed in the cache, whoever else uses that, until the value is dropped.
-pub fn held(needs: &Needs, registries: &Registries) -> Result<Hold, CommandError> {
+pub fn held(needs: &Needs, registries: &Registries) -> Result<CacheHold, CommandError> {
     registries.store().hold(&needs.digests()).map_err(CommandError::failed)
 }
 
@@ -97,7 +101,7 @@ pub fn find(
 
 /// Fetches what is needed, with a progress bar; what that took, in the order of [`Needs::artifacts`].
 pub fn fetched(runtime: &Runtime, needs: &Needs, registries: &Registries) -> Result<Vec<Fetched>, CommandError> {
-    let mut progress = Progress::new("in the cache")
+    let mut progress = ProgressLine::new("in the cache")
         .map_err(|e| CommandError::Failed(format!("signals cannot be waited for: {e}")))?;
     let mut step = |done, total| progress.step(done, total);
     let ending = runtime.block_on(fetch::fetch(needs, registries, &mut step));
@@ -114,10 +118,10 @@ pub fn fetched(runtime: &Runtime, needs: &Needs, registries: &Registries) -> Res
 }
 
 /// One line for a release: what it is, and its size.
-pub fn line(artifact: &Artifact, fetched: Fetched) -> String {
+pub fn line(artifact: &NeededArtifact, fetched: Fetched) -> String {
     let what = match &artifact.contents {
-        Contents::Module(_) => "module".to_owned(),
-        Contents::Provider(packages) => {
+        ReleaseContents::Module(_) => "module".to_owned(),
+        ReleaseContents::Provider(packages) => {
             let platforms: Vec<_> = packages.iter().map(|package| package.platform.to_string()).collect();
             format!("provider for {}", platforms.join(", "))
         }
@@ -134,10 +138,10 @@ pub fn line(artifact: &Artifact, fetched: Fetched) -> String {
 }
 
 /// The same for programs.
-pub fn json(artifact: &Artifact, fetched: Fetched) -> Value {
+pub fn json(artifact: &NeededArtifact, fetched: Fetched) -> Value {
     let (kind, platforms) = match &artifact.contents {
-        Contents::Module(_) => ("module", Vec::new()),
-        Contents::Provider(packages) => ("provider", packages.iter().map(|p| p.platform.to_string()).collect()),
+        ReleaseContents::Module(_) => ("module", Vec::new()),
+        ReleaseContents::Provider(packages) => ("provider", packages.iter().map(|p| p.platform.to_string()).collect()),
     };
     json!({
         "reference": artifact.reference().to_string(), "digest": artifact.digest.to_string(),

@@ -8,15 +8,15 @@ use super::args::carry::PinArgs;
 use super::output::{self, CommandError};
 use super::quantity::Size;
 use super::reading::Registries;
-use super::settings::Environment;
+use super::settings::DirectoryEnvironment;
 use super::{daemon, needed};
-use crate::copy::needs::{self, Artifact, Pattern};
+use crate::copy::needs::{self, NeededArtifact, ReferencePattern};
 use crate::name::{Platform, Selector};
 use crate::store::{Pin, Store};
 
 /// Pins, lists or unpins.
 pub fn run(args: &PinArgs, cache_dir: Option<&Path>, as_json: bool) -> Result<(), CommandError> {
-    let environment = Environment::of_process().map_err(CommandError::usage)?;
+    let environment = DirectoryEnvironment::of_process().map_err(CommandError::usage)?;
     let registries = Registries::open(&args.reading, cache_dir, &environment)?;
     let named = &args.needs;
     match (named.lock_file.is_empty() && named.root.is_empty() && named.reference.is_empty(), args.remove) {
@@ -26,7 +26,12 @@ pub fn run(args: &PinArgs, cache_dir: Option<&Path>, as_json: bool) -> Result<()
     }
 }
 
-fn pin(args: &PinArgs, registries: &Registries, environment: &Environment, as_json: bool) -> Result<(), CommandError> {
+fn pin(
+    args: &PinArgs,
+    registries: &Registries,
+    environment: &DirectoryEnvironment,
+    as_json: bool,
+) -> Result<(), CommandError> {
     let inputs = needed::inputs(&args.needs, &[Platform::host()], environment)?;
     let mapping = needed::mapping(&args.needs, registries)?;
     let store = registries.store();
@@ -59,7 +64,7 @@ fn pin(args: &PinArgs, registries: &Registries, environment: &Environment, as_js
     output::text(text + "\n")
 }
 
-fn pin_of(artifact: &Artifact) -> Pin {
+fn pin_of(artifact: &NeededArtifact) -> Pin {
     let zips = artifact.zips().into_iter().map(|zip| zip.digest);
     Pin {
         reference: artifact.repo.at(Selector::Digest(artifact.digest)),
@@ -81,7 +86,7 @@ fn list(store: &Store, as_json: bool) -> Result<(), CommandError> {
 fn remove(
     args: &PinArgs,
     registries: &Registries,
-    environment: &Environment,
+    environment: &DirectoryEnvironment,
     as_json: bool,
 ) -> Result<(), CommandError> {
     if !args.needs.root.is_empty() {
@@ -97,7 +102,9 @@ fn remove(
         for (address, lock) in file.locks() {
             let repos = mapping.repos(address).map_err(CommandError::failed)?;
             let tag = lock.version.tag();
-            wanted.extend(repos.iter().filter_map(|repo| Some(Pattern::One(repo.at(Selector::Tag(tag.clone()?))))));
+            wanted.extend(
+                repos.iter().filter_map(|repo| Some(ReferencePattern::One(repo.at(Selector::Tag(tag.clone()?))))),
+            );
         }
     }
     let is_wanted = |pin: &Pin| {

@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const SOON: Duration = Duration::from_millis(500);
 
 /// How far a command is.
-pub struct Progress {
+pub struct ProgressLine {
     /// What is being done: `checked`.
     verb: &'static str,
     shown: Shown,
@@ -37,15 +37,15 @@ enum Shown {
     Line { done: u64, total: u64 },
 }
 
-impl Progress {
+impl ProgressLine {
     /// Nothing is shown before the first step. From now on SIGINT, SIGTERM and SIGHUP stop the command after the step
     /// at which it is, instead of ending the process.
-    pub fn new(verb: &'static str) -> io::Result<Progress> {
+    pub fn new(verb: &'static str) -> io::Result<ProgressLine> {
         let shown = match io::stderr().is_terminal() {
             true => Shown::Terminal(None),
             false => Shown::Line { done: 0, total: 0 },
         };
-        Ok(Progress { verb, shown, began: Instant::now(), stop: stopped_by_signals()? })
+        Ok(ProgressLine { verb, shown, began: Instant::now(), stop: stopped_by_signals()? })
     }
 
     /// Shows that `done` of `total` bytes are done; breaks if the command was asked to stop.
@@ -86,7 +86,7 @@ fn new_bar(verb: &'static str) -> ProgressBar {
     bar.with_message(verb)
 }
 
-impl Drop for Progress {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         match &self.shown {
             Shown::Terminal(bar) => bar.iter().for_each(ProgressBar::finish_and_clear),
@@ -100,12 +100,12 @@ impl Drop for Progress {
 }
 
 /// A progress that tasks tell.
-pub struct Told(Mutex<Progress>);
+pub struct Told(Mutex<ProgressLine>);
 
 impl Told {
     /// As [`Progress::new`].
     pub fn new(verb: &'static str) -> io::Result<Told> {
-        Ok(Told(Mutex::new(Progress::new(verb)?)))
+        Ok(Told(Mutex::new(ProgressLine::new(verb)?)))
     }
 
     /// Shows that `done` of `total` bytes are done.
@@ -127,7 +127,7 @@ impl Told {
         error.stopped_by(self.held().stopped_by())
     }
 
-    fn held(&self) -> MutexGuard<'_, Progress> {
+    fn held(&self) -> MutexGuard<'_, ProgressLine> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn no_more_is_done_than_there_is_to_do() {
-        let mut progress = Progress::new("freed").unwrap();
+        let mut progress = ProgressLine::new("freed").unwrap();
         assert!(progress.step(7, 5).is_continue());
         assert!(matches!(progress.shown, Shown::Line { done: 7, total: 7 } | Shown::Terminal(None)));
         assert_eq!(progress.stopped_by(), None);

@@ -105,7 +105,7 @@ impl ProviderSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mapping::Rule;
+    use crate::mapping::MappingRule;
     use std::fs;
 
     fn settings(declared: &[&str], lock_files: &[&Path]) -> ProviderSettings {
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn the_providers_of_lock_files_are_declared_as_far_as_a_rule_is_for_them() {
-        let mapping = Mapping::new(vec![Rule::new("r.io/${type}", &["a.b/n/*".to_owned()], &[]).unwrap()]);
+        let mapping = Mapping::new(vec![MappingRule::new("r.io/${type}", &["a.b/n/*".to_owned()], &[]).unwrap()]);
         let dir = tempfile::tempdir().unwrap();
         let lock = dir.path().join(".terraform.lock.hcl");
         let block = |name: &str| format!("provider \"{name}\" {{\n  version = \"1.0.0\"\n  hashes = []\n}}\n");

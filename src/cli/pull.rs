@@ -5,13 +5,13 @@ use serde_json::json;
 use super::args::carry::PullArgs;
 use super::output::{self, CommandError};
 use super::reading::Registries;
-use super::settings::Environment;
+use super::settings::DirectoryEnvironment;
 use super::{daemon, needed};
 use crate::name::Platform;
 
 /// Fetches, and prints what there is now.
 pub fn run(args: &PullArgs) -> Result<(), CommandError> {
-    let environment = Environment::of_process().map_err(CommandError::usage)?;
+    let environment = DirectoryEnvironment::of_process().map_err(CommandError::usage)?;
     let inputs = needed::inputs(&args.needs, &[Platform::host()], &environment)?;
     let registries = Registries::open(&args.reading, args.cache_dir.as_deref(), &environment)?;
     let mapping = needed::mapping(&args.needs, &registries)?;

@@ -19,27 +19,27 @@ use super::daemon;
 use super::output::{self, CommandError};
 use super::progress::Told;
 use super::quantity::Size;
-use super::settings::{Environment, Network};
+use super::settings::{DirectoryEnvironment, Network};
 use super::typed::Typed;
 use crate::archive::Limits;
 use crate::input;
 use crate::name::{Address, AddressError, Host, Repo, Tag, ZipName};
-use crate::registry::layout::Layout;
+use crate::registry::layout::RegistryLayout;
 use crate::registry::{Asker, Upload};
-use crate::stage::plan::{self, Artifact, Destined, Plan};
-use crate::stage::provider::{Contents, Zip, is_beside, version_in};
-use crate::stage::push::{self, Observer, Pushed, Step};
+use crate::stage::plan::{self, Destined, PlannedArtifact, ReleasePlan};
+use crate::stage::provider::{ProviderContents, Zip, is_beside, version_in};
+use crate::stage::push::{self, Observer, PushStep, Pushed};
 use crate::stage::{Committed, StageError, Workshop};
 
 /// Pushes, or with `--dry-run` shows what would be pushed.
 pub fn run(args: &PushArgs) -> Result<(), CommandError> {
-    let environment = Environment::of_process().map_err(CommandError::usage)?;
+    let environment = DirectoryEnvironment::of_process().map_err(CommandError::usage)?;
     let network = Network::reaching(&args.reach, &environment.base).map_err(CommandError::usage)?;
     let (reference, paths) = match args.paths_and_reference.split_last() {
         Some((reference, paths)) if !paths.is_empty() => (reference, paths),
         _ => return Err(CommandError::usage("a PATH and a REFERENCE are wanted; see `tofufs help push`")),
     };
-    let target = Target::parse(reference, &environment.base)?;
+    let target = PushTarget::parse(reference, &environment.base)?;
     let annotations = annotations(&args.annotation)?;
     access::check(&network)?;
     daemon::keep_memory_private()?;
@@ -55,7 +55,7 @@ pub fn run(args: &PushArgs) -> Result<(), CommandError> {
         return show(&plan, args.json);
     }
     let runtime = daemon::runtime()?;
-    let options = push::Options { allow_overwrite: args.allow_overwrite };
+    let options = push::PushOptions { allow_overwrite: args.allow_overwrite };
     let shown = Shown(Told::new("uploaded").map_err(CommandError::failed)?);
     let pushed = runtime.block_on(async {
         // Connections belong to the runtime.
@@ -84,15 +84,15 @@ fn report(pushed: &[Pushed], as_json: bool) -> Result<(), CommandError> {
 
 /// Where to publish.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Target {
+struct PushTarget {
     /// The store, where it is one.
     store: Option<PathBuf>,
     repo: Repo,
     tag: Option<Tag>,
 }
 
-impl Target {
-    fn parse(text: &OsStr, base: &Path) -> Result<Target, CommandError> {
+impl PushTarget {
+    fn parse(text: &OsStr, base: &Path) -> Result<PushTarget, CommandError> {
         const WANTED: &str = "REFERENCE is HOST[:PORT]/NAME[:TAG] or oci:DIR/HOST/NAME[:TAG]";
         let refuse = |rule: &dyn std::fmt::Display| {
             CommandError::usage(format_args!("{}: {rule}; {WANTED}", text.to_string_lossy().escape_debug()))
@@ -101,7 +101,7 @@ impl Target {
         match Typed::parse(text, base).map_err(usage)? {
             Typed::Address(address) => {
                 let (repo, tag) = address.target().map_err(usage)?;
-                Ok(Target { store: None, repo, tag })
+                Ok(PushTarget { store: None, repo, tag })
             }
             Typed::Layouts(path) => {
                 let (store, rest) = split_store(&path).ok_or_else(|| refuse(&"no component of the path is a HOST"))?;
@@ -109,7 +109,7 @@ impl Target {
                     // What is to be written instead stands behind the directory of the store.
                     usage(e.below(&format!("oci:{}/", store.display())))
                 })?;
-                Ok(Target { store: Some(store), repo, tag })
+                Ok(PushTarget { store: Some(store), repo, tag })
             }
             Typed::Archive(_) => Err(refuse(&"nothing can be pushed into an archive, but copied: see tofufs copy")),
         }
@@ -121,7 +121,7 @@ impl Target {
             Some(dir) => {
                 std::fs::create_dir_all(dir)
                     .map_err(|e| CommandError::Failed(format!("the store {} cannot be made: {e}", dir.display())))?;
-                let layout = Layout::open(dir, host).map_err(CommandError::failed)?;
+                let layout = RegistryLayout::open(dir, host).map_err(CommandError::failed)?;
                 Ok(Arc::new(layout.with_deadline(network.deadline)))
             }
             None => {
@@ -159,11 +159,11 @@ fn workshop(state: &Path, limits: Limits) -> Result<Workshop, CommandError> {
 
 fn planned(
     paths: &[PathBuf],
-    target: &Target,
+    target: &PushTarget,
     tags: &[Tag],
     annotations: BTreeMap<String, String>,
     workshop: &Workshop,
-) -> Result<Plan, CommandError> {
+) -> Result<ReleasePlan, CommandError> {
     let mut all: Vec<Tag> = Vec::new();
     for tag in target.tag.iter().chain(tags) {
         if !all.contains(tag) {
@@ -199,7 +199,7 @@ fn planned(
             return plan::module_zip(opened(path)?, &name, destined, workshop.limits()).map_err(failed);
         }
     }
-    let mut contents = Contents::new(&target.repo.to_string());
+    let mut contents = ProviderContents::new(&target.repo.to_string());
     for path in paths {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         match provider_zip(path) {
@@ -233,10 +233,10 @@ fn provider_zip(path: &Path) -> Option<ZipName> {
 }
 
 /// What would be pushed.
-fn show(plan: &Plan, as_json: bool) -> Result<(), CommandError> {
+fn show(plan: &ReleasePlan, as_json: bool) -> Result<(), CommandError> {
     let release = plan.release().map_err(CommandError::failed)?;
     let mut manifests = plan.manifests();
-    if matches!(plan.artifact, Artifact::Provider { .. }) {
+    if matches!(plan.artifact, PlannedArtifact::Provider { .. }) {
         manifests.push(&release);
     }
     let references: Vec<String> =
@@ -280,7 +280,7 @@ struct Shown(Told);
 
 #[async_trait]
 impl Observer for Shown {
-    async fn reached(&self, _: Step) -> Result<(), StageError> {
+    async fn reached(&self, _: PushStep) -> Result<(), StageError> {
         Ok(())
     }
 
@@ -298,8 +298,8 @@ impl Observer for Shown {
 mod tests {
     use super::*;
 
-    fn target(text: &str) -> Result<Target, CommandError> {
-        Target::parse(OsStr::new(text), Path::new("/base"))
+    fn target(text: &str) -> Result<PushTarget, CommandError> {
+        PushTarget::parse(OsStr::new(text), Path::new("/base"))
     }
 
     #[test]

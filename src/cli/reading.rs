@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::access::{self, RegistryAccess};
 use super::args::carry::ReadingArgs;
 use super::output::CommandError;
-use super::settings::{Environment, Network, Source};
+use super::settings::{DirectoryEnvironment, Network, SourceSetting};
 use super::{carried, daemon, mapping, status};
 use crate::archive::Limits;
-use crate::copy::Origins;
-use crate::facts::{self, FactError, Facts, Failure, SourceState};
+use crate::copy::RegistryFacts;
+use crate::facts::{self, FactError, FactFailure, Facts, SourceState};
 use crate::mapping::Mapping;
 use crate::name::Host;
 use crate::registry::Asker;
@@ -23,7 +23,7 @@ use crate::store::{self, Store};
 pub struct Registries {
     access: RegistryAccess,
     /// The stores that take the place of the registries which they hold.
-    stores: Vec<Source>,
+    stores: Vec<SourceSetting>,
     store: Arc<Store>,
     /// How large archives may be.
     limits: Limits,
@@ -35,20 +35,20 @@ impl Registries {
     pub fn open(
         args: &ReadingArgs,
         cache_dir: Option<&Path>,
-        environment: &Environment,
+        environment: &DirectoryEnvironment,
     ) -> Result<Registries, CommandError> {
         daemon::keep_memory_private()?;
         let network = Network::reaching(&args.reach, &environment.base).map_err(CommandError::usage)?;
         let network = Network { offline: args.offline, ..network };
-        let stores = args.from.iter().map(|text| Source::parse(text, &environment.base));
+        let stores = args.from.iter().map(|text| SourceSetting::parse(text, &environment.base));
         let stores = stores.collect::<Result<Vec<_>, _>>().map_err(CommandError::usage)?;
-        if let Some(registry) = stores.iter().find(|source| matches!(source, Source::Registry { .. })) {
+        if let Some(registry) = stores.iter().find(|source| matches!(source, SourceSetting::Registry { .. })) {
             return Err(CommandError::Usage(format!(
                 "--from {registry}: this is no store; write oci:DIR or oci-archive:FILE"
             )));
         }
         let dir = environment.cache_dir(cache_dir).map_err(CommandError::usage)?;
-        let options = store::Options { dir, limit: args.cache_size.0 };
+        let options = store::StoreOptions { dir, limit: args.cache_size.0 };
         let store = Store::open(options).map_err(CommandError::failed)?;
         access::check(&network)?;
         let access = RegistryAccess::new(&network, Asker::Person);
@@ -98,8 +98,8 @@ impl Registries {
     }
 
     /// Facts over a source that is not to be found by a registry's name.
-    pub fn facts_over(&self, source: facts::Source) -> Arc<Facts> {
-        Facts::new(facts::Options {
+    pub fn facts_over(&self, source: facts::MountSource) -> Arc<Facts> {
+        Facts::new(facts::FactsOptions {
             sources: vec![source],
             stores_stand_in: false,
             store: Arc::clone(&self.store),
@@ -116,8 +116,8 @@ impl Registries {
     }
 
     /// The HTTP requests that were sent so far.
-    pub fn requests(&self) -> status::Requests {
-        self.access.opened().map(|opened| status::Requests::of(opened.transport())).unwrap_or_default()
+    pub fn requests(&self) -> status::RequestCounts {
+        self.access.opened().map(|opened| status::RequestCounts::of(opened.transport())).unwrap_or_default()
     }
 
     /// Says on standard error which registries could not be reached, so that what was read is their last answer.
@@ -137,10 +137,10 @@ impl Registries {
         let stores = self.stores.iter().map(|store| daemon::opened(store, None)).collect::<Result<Vec<_>, _>>()?;
         let mut sources: Vec<_> = stores.into_iter().filter(|source| source.holds(host)).collect();
         if sources.is_empty() {
-            let registry = Source::Registry { host: host.clone(), prefix: None };
+            let registry = SourceSetting::Registry { host: host.clone(), prefix: None };
             sources.push(daemon::opened(&registry, self.access.opened())?);
         }
-        Ok(Facts::new(facts::Options {
+        Ok(Facts::new(facts::FactsOptions {
             sources,
             stores_stand_in: true,
             store: Arc::clone(&self.store),
@@ -152,13 +152,13 @@ impl Registries {
     }
 }
 
-impl Origins for Registries {
+impl RegistryFacts for Registries {
     fn facts(&self, host: &Host) -> Result<Arc<Facts>, FactError> {
         let mut all = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(facts) = all.get(host) {
             return Ok(Arc::clone(facts));
         }
-        let facts = self.open_facts(host).map_err(|e| FactError::new(Failure::Io, host, e))?;
+        let facts = self.open_facts(host).map_err(|e| FactError::new(FactFailure::Io, host, e))?;
         all.insert(host.clone(), Arc::clone(&facts));
         Ok(facts)
     }

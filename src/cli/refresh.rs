@@ -1,7 +1,7 @@
 //! `tofufs refresh`.
 
 use super::args::RefreshArgs;
-use super::control::Request;
+use super::control::ControlRequest;
 use super::mounts;
 use super::output::CommandError;
 
@@ -11,6 +11,6 @@ pub fn run(args: &RefreshArgs) -> Result<(), CommandError> {
     let failed = |reason: String| CommandError::Failed(format!("{}: {reason}", args.path.display()));
     let path = below.to_str().ok_or_else(|| failed("no name in a mount is like this".into()))?.to_owned();
     let connection = mounts::connect(&entry).map_err(failed)?;
-    connection.ask(&Request::Refresh { path }).map_err(failed)?;
+    connection.ask(&ControlRequest::Refresh { path }).map_err(failed)?;
     Ok(())
 }

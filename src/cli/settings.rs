@@ -41,7 +41,7 @@ fn refuse<T>(subject: impl fmt::Display, reason: impl fmt::Display) -> Result<T,
 
 /// Where releases come from.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Source {
+pub enum SourceSetting {
     /// A registry, or the part of it below a prefix.
     Registry {
         /// Which one.
@@ -55,29 +55,29 @@ pub enum Source {
     Archive(PathBuf),
 }
 
-impl Source {
+impl SourceSetting {
     /// Reads one source; a relative directory is one below `base`.
     ///
     /// # Errors
     /// It is none. Where it is plain what was meant, the error holds the argument to write instead.
-    pub fn parse(text: &OsStr, base: &Path) -> Result<Source, AddressError> {
-        let part = |address: Address| address.part().map(|(host, prefix)| Source::Registry { host, prefix });
+    pub fn parse(text: &OsStr, base: &Path) -> Result<SourceSetting, AddressError> {
+        let part = |address: Address| address.part().map(|(host, prefix)| SourceSetting::Registry { host, prefix });
         match Typed::parse(text, base) {
-            Ok(Typed::Layouts(dir)) => Ok(Source::Layouts(dir)),
-            Ok(Typed::Archive(file)) => Ok(Source::Archive(file)),
+            Ok(Typed::Layouts(dir)) => Ok(SourceSetting::Layouts(dir)),
+            Ok(Typed::Archive(file)) => Ok(SourceSetting::Archive(file)),
             Ok(Typed::Address(address)) => part(address),
             Err(e) => Err(e.wanted("a source is HOST[:PORT][/PREFIX], oci:DIR or oci-archive:FILE")),
         }
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for SourceSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Source::Registry { host, prefix: None } => write!(f, "{host}"),
-            Source::Registry { host, prefix: Some(prefix) } => write!(f, "{host}/{prefix}"),
-            Source::Layouts(dir) => write!(f, "oci:{}", dir.display()),
-            Source::Archive(file) => write!(f, "oci-archive:{}", file.display()),
+            SourceSetting::Registry { host, prefix: None } => write!(f, "{host}"),
+            SourceSetting::Registry { host, prefix: Some(prefix) } => write!(f, "{host}/{prefix}"),
+            SourceSetting::Layouts(dir) => write!(f, "oci:{}", dir.display()),
+            SourceSetting::Archive(file) => write!(f, "oci-archive:{}", file.display()),
         }
     }
 }
@@ -124,7 +124,7 @@ fn mirror(text: &str) -> Result<MirrorAddress, SettingsError> {
 
 /// What the environment says about directories.
 #[derive(Clone, Default, Debug)]
-pub struct Environment {
+pub struct DirectoryEnvironment {
     /// The working directory.
     pub base: PathBuf,
     /// The user's home.
@@ -157,9 +157,9 @@ fn system_cache(home: Option<&Path>) -> Option<PathBuf> {
     }
 }
 
-impl Environment {
+impl DirectoryEnvironment {
     /// That of this process. The home comes from the user database where `HOME` is not set, as in system units.
-    pub fn of_process() -> Result<Environment, SettingsError> {
+    pub fn of_process() -> Result<DirectoryEnvironment, SettingsError> {
         // The XDG base directory specification has relative paths ignored.
         let dir = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let base = match std::env::current_dir() {
@@ -167,7 +167,7 @@ impl Environment {
             Err(e) => return refuse("the working directory", e),
         };
         let home = std::env::home_dir().filter(|home| home.is_absolute());
-        Ok(Environment {
+        Ok(DirectoryEnvironment {
             base,
             system_cache: system_cache(home.as_deref()),
             home,
@@ -263,7 +263,7 @@ pub struct MountSettings {
     /// Where.
     pub mountpoint: PathBuf,
     /// What, in order of preference.
-    pub sources: Vec<Source>,
+    pub sources: Vec<SourceSetting>,
     /// How registries are reached.
     pub network: Network,
     /// Where the releases of providers are, as flags say it; `None` where the CLI configuration is to say it.
@@ -291,7 +291,7 @@ pub struct MountSettings {
     /// Whether the kernel may read cached files by itself.
     pub passthrough: bool,
     /// How to mount.
-    pub session: session::Options,
+    pub session: session::SessionOptions,
     /// Nothing is mounted if a source fails.
     pub strict: bool,
     /// This process leaves the terminal before it mounts.
@@ -302,13 +302,13 @@ pub struct MountSettings {
 
 impl MountSettings {
     /// Reads the arguments in an environment.
-    pub fn new(args: &MountArgs, environment: &Environment) -> Result<MountSettings, SettingsError> {
+    pub fn new(args: &MountArgs, environment: &DirectoryEnvironment) -> Result<MountSettings, SettingsError> {
         let base = &environment.base;
         let (words, mountpoint) = match args.sources_and_mountpoint.split_last() {
             Some((mountpoint, sources)) if !sources.is_empty() => (sources, mountpoint),
             _ => return refuse("mount", "a SOURCE and a MOUNTPOINT are wanted; see `tofufs help mount`"),
         };
-        let sources = words.iter().map(|text| Source::parse(text, base)).collect::<Result<Vec<_>, _>>();
+        let sources = words.iter().map(|text| SourceSetting::parse(text, base)).collect::<Result<Vec<_>, _>>();
         let sources = sources.map_err(SettingsError::from)?;
         // What cannot be resolved does not exist, which is found out when it is mounted on.
         let mountpoint = base.join(mountpoint);
@@ -332,7 +332,7 @@ impl MountSettings {
             uid: known("--uid", args.access.uid.as_ref(), Account::user, "user")?,
             gid: known("--gid", args.access.gid.as_ref(), Account::group, "group")?,
             passthrough: !args.access.no_passthrough,
-            session: session::Options {
+            session: session::SessionOptions {
                 name: shown_source(words),
                 read_only: kernel.contains(&KernelFlag::Ro),
                 no_exec: kernel.contains(&KernelFlag::Noexec),
@@ -348,8 +348,8 @@ impl MountSettings {
     /// Directories and files that may not hold the mount point nor lie in the mount, with their names.
     pub fn apart(&self) -> Vec<(&'static str, &Path)> {
         let stores = self.sources.iter().filter_map(|source| match source {
-            Source::Layouts(path) | Source::Archive(path) => Some(("a source", path.as_path())),
-            Source::Registry { .. } => None,
+            SourceSetting::Layouts(path) | SourceSetting::Archive(path) => Some(("a source", path.as_path())),
+            SourceSetting::Registry { .. } => None,
         });
         [("the cache directory", self.cache_dir.as_path()), ("the state directory", self.state_dir.as_path())]
             .into_iter()
@@ -385,8 +385,8 @@ mod tests {
     use crate::cli::args::{Command, CommandLine};
     use clap::Parser;
 
-    fn environment() -> Environment {
-        Environment { base: "/tmp".into(), home: Some("/home/u".into()), ..Environment::default() }
+    fn environment() -> DirectoryEnvironment {
+        DirectoryEnvironment { base: "/tmp".into(), home: Some("/home/u".into()), ..DirectoryEnvironment::default() }
     }
 
     fn settings(words: &str) -> Result<MountSettings, SettingsError> {
@@ -399,7 +399,7 @@ mod tests {
 
     #[test]
     fn a_source_is_a_registry_a_part_of_one_a_store_or_an_archive() {
-        let parse = |text: &str| Source::parse(OsStr::new(text), Path::new("/base"));
+        let parse = |text: &str| SourceSetting::parse(OsStr::new(text), Path::new("/base"));
         for (text, shown) in [
             ("ghcr.io", "ghcr.io"),
             ("ghcr.io/", "ghcr.io"),
@@ -475,14 +475,15 @@ mod tests {
 
     #[test]
     fn directories_come_from_options_then_xdg_then_home() {
-        let e = Environment { cache_home: Some("/xdg".into()), ..environment() };
+        let e = DirectoryEnvironment { cache_home: Some("/xdg".into()), ..environment() };
         assert_eq!(e.cache_dir(None).unwrap(), Path::new("/xdg/tofufs"));
         assert_eq!(e.cache_dir(Some(Path::new("c"))).unwrap(), Path::new("/tmp/c"));
-        let root = |e: Environment| Environment { system_cache: Some("/var/cache/tofufs".into()), ..e };
+        let root =
+            |e: DirectoryEnvironment| DirectoryEnvironment { system_cache: Some("/var/cache/tofufs".into()), ..e };
         assert_eq!(root(environment()).cache_dir(None).unwrap(), Path::new("/var/cache/tofufs"));
         assert_eq!(root(environment()).state_dir(None).unwrap(), Path::new("/home/u/.local/state/tofufs"));
         assert_eq!(root(e).cache_dir(None).unwrap(), Path::new("/xdg/tofufs"));
-        let nobody = Environment { home: None, ..environment() };
+        let nobody = DirectoryEnvironment { home: None, ..environment() };
         assert!(nobody.cache_dir(None).is_err() && nobody.cache_dir(Some(Path::new("/c"))).is_ok());
     }
 

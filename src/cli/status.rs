@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::args::StatusArgs;
-use super::control::Request;
+use super::control::ControlRequest;
 use super::output::{self, CommandError};
 use super::quantity::Size;
 use super::{mounts, output::pairs, users};
 use crate::facts::{self, Health};
 use crate::fs::Failed;
-use crate::fuse::session::mountinfo::Entry;
+use crate::fuse::session::mountinfo::MountInfo;
 use crate::registry::transport::Transport;
 
 /// What `--json` prints.
@@ -35,13 +35,13 @@ pub struct Mount {
     /// Whether no connection is made.
     pub offline: bool,
     /// In the order of preference.
-    pub sources: Vec<Source>,
+    pub sources: Vec<SourceStatus>,
     /// The cache; null if the process does not answer.
     pub cache: Option<Cache>,
     /// What is staged.
-    pub staged: Vec<Staged>,
+    pub staged: Vec<StagedStatus>,
     /// HTTP requests since the mount, token requests and those answered 401 aside.
-    pub requests: Requests,
+    pub requests: RequestCounts,
     /// The last different errors that nothing has ended, the oldest first.
     pub errors: Vec<String>,
     /// The same with their times.
@@ -128,11 +128,11 @@ fn waiting(thread: u32) -> Option<Waiting> {
 
 /// One source of a mount.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Source {
+pub struct SourceStatus {
     /// As it was given.
     pub name: String,
     /// What it answered last.
-    pub state: SourceState,
+    pub state: SourceStateText,
     /// The addresses of its mirrors, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mirrors: Vec<String>,
@@ -144,13 +144,13 @@ pub struct Source {
     pub time: Option<String>,
 }
 
-impl Source {
+impl SourceStatus {
     /// A source without mirrors, as it was seen last.
-    pub fn new(name: String, health: Option<&Health>) -> Source {
-        let state = health.map_or(SourceState::Unknown, |health| health.state.into());
+    pub fn new(name: String, health: Option<&Health>) -> SourceStatus {
+        let state = health.map_or(SourceStateText::Unknown, |health| health.state.into());
         let failing = health.filter(|health| health.state.is_failing());
         let reason = failing.and_then(|health| health.reason.as_deref().map(str::to_owned));
-        Source { name, state, mirrors: Vec::new(), reason, time: failing.map(|health| health.at.to_string()) }
+        SourceStatus { name, state, mirrors: Vec::new(), reason, time: failing.map(|health| health.at.to_string()) }
     }
 
     /// What is wrong with it, as one sentence with its time.
@@ -164,7 +164,7 @@ impl Source {
 /// What a source answered last.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum SourceState {
+pub enum SourceStateText {
     /// It was not asked yet.
     Unknown,
     /// It answered.
@@ -177,26 +177,26 @@ pub enum SourceState {
     Unreachable,
 }
 
-impl SourceState {
+impl SourceStateText {
     fn word(self) -> &'static str {
         match self {
-            SourceState::Unknown => "not asked yet",
-            SourceState::Ok => "ok",
-            SourceState::Denied => "denied",
-            SourceState::Untrusted => "untrusted",
-            SourceState::Unreachable => "unreachable",
+            SourceStateText::Unknown => "not asked yet",
+            SourceStateText::Ok => "ok",
+            SourceStateText::Denied => "denied",
+            SourceStateText::Untrusted => "untrusted",
+            SourceStateText::Unreachable => "unreachable",
         }
     }
 }
 
-impl From<facts::SourceState> for SourceState {
-    fn from(state: facts::SourceState) -> SourceState {
+impl From<facts::SourceState> for SourceStateText {
+    fn from(state: facts::SourceState) -> SourceStateText {
         match state {
-            facts::SourceState::Unknown => SourceState::Unknown,
-            facts::SourceState::Ok => SourceState::Ok,
-            facts::SourceState::Denied => SourceState::Denied,
-            facts::SourceState::Untrusted => SourceState::Untrusted,
-            facts::SourceState::Unreachable => SourceState::Unreachable,
+            facts::SourceState::Unknown => SourceStateText::Unknown,
+            facts::SourceState::Ok => SourceStateText::Ok,
+            facts::SourceState::Denied => SourceStateText::Denied,
+            facts::SourceState::Untrusted => SourceStateText::Untrusted,
+            facts::SourceState::Unreachable => SourceStateText::Unreachable,
         }
     }
 }
@@ -214,7 +214,7 @@ pub struct Cache {
 
 /// Something in staging.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Staged {
+pub struct StagedStatus {
     /// Below the mount point.
     pub path: String,
     /// `open`, `sealed`, `uploading` or `failed`.
@@ -225,19 +225,19 @@ pub struct Staged {
 
 /// HTTP requests.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-pub struct Requests {
+pub struct RequestCounts {
     /// All.
     pub total: u64,
     /// Those for blobs.
     pub blob: u64,
 }
 
-impl Requests {
+impl RequestCounts {
     /// Those that were sent so far.
-    pub fn of(transport: &Transport) -> Requests {
+    pub fn of(transport: &Transport) -> RequestCounts {
         let requests = transport.requests();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Requests { total: count(&requests.total), blob: count(&requests.blob) }
+        RequestCounts { total: count(&requests.total), blob: count(&requests.blob) }
     }
 }
 
@@ -263,7 +263,7 @@ pub fn run(args: &StatusArgs) -> Result<(), CommandError> {
     }
 }
 
-fn ask(entry: &Entry) -> Result<Mount, String> {
+fn ask(entry: &MountInfo) -> Result<Mount, String> {
     if let Some(owner) = entry.foreign_owner() {
         return anothers(entry, owner);
     }
@@ -273,19 +273,19 @@ fn ask(entry: &Entry) -> Result<Mount, String> {
         (Err(_), Some(owner)) if owner != rustix::process::geteuid().as_raw() => return anothers(entry, owner),
         (Err(reason), _) => return Err(reason),
     };
-    let answer = connection.ask(&Request::Status(()))?;
+    let answer = connection.ask(&ControlRequest::Status(()))?;
     let mount: Mount = serde_json::from_value(answer).map_err(|e| format!("its answer cannot be read: {e}"))?;
     // Where this mount is seen from here, which may be another place than where it was made.
     Ok(Mount { mountpoint: entry.point.to_string_lossy().into_owned(), ..mount })
 }
 
 /// The file that a mount logs to, where its process tells.
-pub fn log_of(entry: &Entry) -> Option<String> {
+pub fn log_of(entry: &MountInfo) -> Option<String> {
     ask(entry).ok()?.log
 }
 
 /// What anybody may know of another user's mount: whose it is, and whether it is dead.
-fn anothers(entry: &Entry, owner: u32) -> Result<Mount, String> {
+fn anothers(entry: &MountInfo, owner: u32) -> Result<Mount, String> {
     let owner = users::shown(owner);
     match mounts::is_dead(&entry.point) {
         Some(false) => Ok(Mount { owner: Some(owner), ..in_table(entry) }),
@@ -294,21 +294,21 @@ fn anothers(entry: &Entry, owner: u32) -> Result<Mount, String> {
     }
 }
 
-fn silent(entry: &Entry, reason: String) -> Mount {
+fn silent(entry: &MountInfo, reason: String) -> Mount {
     Mount { errors: vec![reason], ..in_table(entry) }
 }
 
 /// A mount of which nothing is known but its place in the mount table.
-fn in_table(entry: &Entry) -> Mount {
+fn in_table(entry: &MountInfo) -> Mount {
     Mount {
         mountpoint: entry.point.to_string_lossy().into_owned(),
         pid: None,
         read_only: false,
         offline: false,
-        sources: vec![Source::new(entry.source.clone(), None)],
+        sources: vec![SourceStatus::new(entry.source.clone(), None)],
         cache: None,
         staged: Vec::new(),
-        requests: Requests::default(),
+        requests: RequestCounts::default(),
         errors: Vec::new(),
         failures: Vec::new(),
         downloads: Vec::new(),
@@ -356,7 +356,7 @@ fn known(mount: &Mount, pid: u32) -> Vec<Row> {
     rows
 }
 
-fn staging(staged: &Staged) -> String {
+fn staging(staged: &StagedStatus) -> String {
     let error = staged.error.as_deref().map(|e| format!(": {e}")).unwrap_or_default();
     format!("{} ({}{error})", staged.path, staged.state)
 }
@@ -389,16 +389,16 @@ mod tests {
             pid: Some(7),
             read_only: true,
             offline: false,
-            sources: vec![Source {
+            sources: vec![SourceStatus {
                 name: "ghcr.io/acme".into(),
-                state: SourceState::Ok,
+                state: SourceStateText::Ok,
                 mirrors: vec![],
                 reason: None,
                 time: None,
             }],
             cache: Some(Cache { dir: "/c".into(), bytes: 1, limit: 2 }),
             staged: Vec::new(),
-            requests: Requests { total: 3, blob: 1 },
+            requests: RequestCounts { total: 3, blob: 1 },
             errors: vec!["x".into()],
             failures: vec![Failure { time: "2026-11-29T18:20:11Z".into(), errno: "EIO".into(), error: "x".into() }],
             downloads: Vec::new(),
@@ -414,10 +414,10 @@ mod tests {
             text,
             r#"{"mounts":[{"mountpoint":"/mnt","pid":7,"read_only":true,"offline":false,"sources":[{"name":"ghcr.io/acme","state":"ok"}],"cache":{"dir":"/c","bytes":1,"limit":2},"staged":[],"requests":{"total":3,"blob":1},"errors":["x"],"failures":[{"time":"2026-11-29T18:20:11Z","errno":"EIO","error":"x"}],"downloads":[],"log":"/l"}]}"#
         );
-        assert_eq!(serde_json::to_string(&SourceState::Unreachable).unwrap(), r#""unreachable""#);
-        assert_eq!(serde_json::to_string(&SourceState::Unknown).unwrap(), r#""unknown""#);
-        assert_eq!(serde_json::to_string(&SourceState::Untrusted).unwrap(), r#""untrusted""#);
-        assert_eq!(serde_json::to_string(&SourceState::Denied).unwrap(), r#""denied""#);
+        assert_eq!(serde_json::to_string(&SourceStateText::Unreachable).unwrap(), r#""unreachable""#);
+        assert_eq!(serde_json::to_string(&SourceStateText::Unknown).unwrap(), r#""unknown""#);
+        assert_eq!(serde_json::to_string(&SourceStateText::Untrusted).unwrap(), r#""untrusted""#);
+        assert_eq!(serde_json::to_string(&SourceStateText::Denied).unwrap(), r#""denied""#);
     }
 
     #[test]
@@ -433,9 +433,9 @@ mod tests {
     }
     #[test]
     fn a_source_that_fails_is_told_first_and_with_its_time() {
-        let source = Source {
+        let source = SourceStatus {
             name: "r.example".into(),
-            state: SourceState::Untrusted,
+            state: SourceStateText::Untrusted,
             mirrors: vec![],
             reason: Some("no TLS; trust it".into()),
             time: Some("2026-11-29T18:20:11Z".into()),

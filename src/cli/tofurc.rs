@@ -37,15 +37,15 @@ const VARIABLES: [&str; 8] = [
 
 /// The part of a process's environment that matters here.
 #[derive(Clone, Default, Debug)]
-pub struct Environment {
+pub struct ClientEnvironment {
     variables: BTreeMap<&'static str, OsString>,
     working_dir: PathBuf,
 }
 
-impl Environment {
+impl ClientEnvironment {
     /// That of this process. Without HOME, the home directory is the user database's.
-    pub fn of_process() -> Environment {
-        let mut environment = Environment::new(std::env::current_dir().unwrap_or_default());
+    pub fn of_process() -> ClientEnvironment {
+        let mut environment = ClientEnvironment::new(std::env::current_dir().unwrap_or_default());
         for name in VARIABLES {
             if let Some(value) = std::env::var_os(name) {
                 environment = environment.with(name, value);
@@ -60,12 +60,12 @@ impl Environment {
     }
 
     /// An environment without variables, for a process that stands in `working_dir`.
-    pub fn new(working_dir: impl Into<PathBuf>) -> Environment {
-        Environment { variables: BTreeMap::new(), working_dir: working_dir.into() }
+    pub fn new(working_dir: impl Into<PathBuf>) -> ClientEnvironment {
+        ClientEnvironment { variables: BTreeMap::new(), working_dir: working_dir.into() }
     }
 
     /// The same with one variable more. An empty value counts as none, as it does for OpenTofu.
-    pub fn with(mut self, name: &'static str, value: impl Into<OsString>) -> Environment {
+    pub fn with(mut self, name: &'static str, value: impl Into<OsString>) -> ClientEnvironment {
         let value = value.into();
         if !value.is_empty() {
             self.variables.insert(name, value);
@@ -183,7 +183,7 @@ pub struct Tofurc {
 
 impl Tofurc {
     /// The user's own configuration, found by OpenTofu's rules. Blocks on the disk.
-    pub fn load(environment: &Environment) -> Result<Tofurc, TofurcError> {
+    pub fn load(environment: &ClientEnvironment) -> Result<Tofurc, TofurcError> {
         let mut tofurc = Tofurc::default();
         let named = environment.path("TF_CLI_CONFIG_FILE").or_else(|| environment.path("TERRAFORM_CONFIG"));
         let main = named.clone().unwrap_or_else(|| main_file(environment));
@@ -204,14 +204,14 @@ impl Tofurc {
     }
 
     /// One file and nothing else (`--tofurc FILE`); it must exist. Blocks on the disk.
-    pub fn load_file(file: &Path, environment: &Environment) -> Result<Tofurc, TofurcError> {
+    pub fn load_file(file: &Path, environment: &ClientEnvironment) -> Result<Tofurc, TofurcError> {
         let mut tofurc = Tofurc::default();
         tofurc.read(&environment.working_dir.join(file))?;
         Ok(tofurc)
     }
 
     /// All sources of credentials: those of this configuration and those of the environment.
-    pub fn credentials(&self, environment: &Environment) -> CredentialsConfig {
+    pub fn credentials(&self, environment: &ClientEnvironment) -> CredentialsConfig {
         let defaults = self.defaults.as_ref();
         let files = match defaults {
             Some(DefaultCredentials { discover_ambient: false, .. }) => DockerFiles::Listed(Vec::new()),
@@ -252,7 +252,7 @@ impl Tofurc {
     }
 }
 
-fn main_file(environment: &Environment) -> PathBuf {
+fn main_file(environment: &ClientEnvironment) -> PathBuf {
     let home = environment.home();
     let (new, old) = (home.join(".tofurc"), home.join(".terraformrc"));
     match environment.path("XDG_CONFIG_HOME") {
@@ -262,7 +262,7 @@ fn main_file(environment: &Environment) -> PathBuf {
     }
 }
 
-fn configuration_dir(environment: &Environment) -> PathBuf {
+fn configuration_dir(environment: &ClientEnvironment) -> PathBuf {
     let dir = environment.home().join(".terraform.d");
     match environment.path("XDG_CONFIG_HOME") {
         Some(config) if !dir.exists() => config.join("opentofu"),

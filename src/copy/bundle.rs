@@ -15,22 +15,22 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
-use super::Origins;
+use super::RegistryFacts;
 use super::graph::{Graph, graph};
-use super::needs::{Artifact, Contents, Needs};
+use super::needs::{NeededArtifact, Needs, ReleaseContents};
 use crate::digest::Digest;
-use crate::facts::{FactError, Facts, Failure, blocking};
+use crate::facts::{FactError, FactFailure, Facts, blocking};
 use crate::mapping;
 use crate::name::{Reference, Repo, Selector, Tag};
-use crate::oci::layout::{LAYOUT_DOCUMENT, Part, in_order, with_manifest};
+use crate::oci::layout::{LAYOUT_DOCUMENT, LayoutPart, in_order, with_manifest};
 use crate::oci::{Descriptor, Manifest};
-use crate::registry::layout::{Archive, Directory, Layout, MEMBERS_MAX, Packer, Stored};
+use crate::registry::layout::{LayoutArchive, LayoutDirectory, MEMBERS_MAX, Packer, RegistryLayout, Stored};
 use crate::registry::{BlobSource, HostStore, Upload};
 use crate::store::Object;
 
 /// What is carried of one release.
 #[derive(Clone, Debug)]
-pub struct Release {
+pub struct BundledRelease {
     /// Which it is.
     pub reference: Reference,
     /// Its manifest.
@@ -53,9 +53,9 @@ struct Carried {
 
 /// What a bundle carries.
 #[derive(Default, Debug)]
-pub struct Plan {
+pub struct BundlePlan {
     /// In the order of the needs.
-    pub releases: Vec<Release>,
+    pub releases: Vec<BundledRelease>,
     /// What the bundle says of the providers in it, beside what it said before.
     pub says: mapping::Carried,
     repositories: BTreeMap<Repo, Carried>,
@@ -78,15 +78,15 @@ impl Amount {
 }
 
 /// What is told while a bundle is written: bytes done, and of how many.
-pub type Progress<'a> = &'a mut (dyn FnMut(u64, u64) -> ControlFlow<()> + Send);
+pub type BundleProgress<'a> = &'a mut (dyn FnMut(u64, u64) -> ControlFlow<()> + Send);
 
-impl Plan {
+impl BundlePlan {
     /// Reads the manifests of what is needed. `whole`: of an index everything, also what is no platform.
     ///
     /// # Errors
     /// A manifest that cannot be had.
-    pub async fn of(needs: &Needs, whole: bool, origins: &dyn Origins) -> Result<Plan, FactError> {
-        let mut plan = Plan::default();
+    pub async fn of(needs: &Needs, whole: bool, origins: &dyn RegistryFacts) -> Result<BundlePlan, FactError> {
+        let mut plan = BundlePlan::default();
         for artifact in &needs.artifacts {
             let facts = origins.facts(&artifact.repo.host)?;
             let wanted: BTreeSet<Digest> = artifact.manifests().into_iter().collect();
@@ -97,15 +97,17 @@ impl Plan {
         Ok(plan)
     }
 
-    fn add(&mut self, artifact: &Artifact, graph: Graph) {
+    fn add(&mut self, artifact: &NeededArtifact, graph: Graph) {
         let blobs: u64 = graph.blobs.values().map(|blob| blob.size).sum();
         let manifests: u64 = graph.manifests.iter().map(|manifest| manifest.raw.len() as u64).sum();
-        self.releases.push(Release {
+        self.releases.push(BundledRelease {
             reference: artifact.reference(),
             digest: artifact.digest,
             platforms: match &artifact.contents {
-                Contents::Module(_) => Vec::new(),
-                Contents::Provider(packages) => packages.iter().map(|package| package.platform.to_string()).collect(),
+                ReleaseContents::Module(_) => Vec::new(),
+                ReleaseContents::Provider(packages) => {
+                    packages.iter().map(|package| package.platform.to_string()).collect()
+                }
             },
             bytes: blobs + manifests,
         });
@@ -157,18 +159,18 @@ impl Plan {
     /// A blob that cannot be had, a store that cannot be written; or it was stopped. What was added stays.
     pub async fn into_directory(
         &self,
-        dir: &Arc<Directory>,
+        dir: &Arc<LayoutDirectory>,
         deadline: Duration,
-        origins: &dyn Origins,
-        progress: Progress<'_>,
+        origins: &dyn RegistryFacts,
+        progress: BundleProgress<'_>,
     ) -> Result<(), FactError> {
         let total = self.amount().bytes;
         let mut done = 0;
         for (repo, carried) in &self.repositories {
-            let layout = Layout::of(dir.clone(), &repo.host).with_deadline(deadline);
+            let layout = RegistryLayout::of(dir.clone(), &repo.host).with_deadline(deadline);
             let facts = origins.facts(&repo.host)?;
             for blob in carried.blobs.values() {
-                let source = Blob::of(&facts, repo, blob);
+                let source = BundleBlob::of(&facts, repo, blob);
                 let put = unless_stopped(layout.put_blob(&repo.name, blob, &source), progress, done, total).await?;
                 source.failure().map_or(Ok(()), Err)?;
                 put?;
@@ -202,9 +204,9 @@ impl Plan {
     pub async fn into_archive(
         &self,
         path: &Path,
-        before: Option<Arc<Archive>>,
-        origins: &dyn Origins,
-        progress: Progress<'_>,
+        before: Option<Arc<LayoutArchive>>,
+        origins: &dyn RegistryFacts,
+        progress: BundleProgress<'_>,
     ) -> Result<(), FactError> {
         let members = self.members(before.as_ref()).await?;
         let said = match before.clone() {
@@ -212,31 +214,33 @@ impl Plan {
             None => mapping::Carried::default(),
         };
         let says = said.clone().and(&self.says);
-        if before.is_some() && said == says && !members.values().any(Member::is_new) {
+        if before.is_some() && said == says && !members.values().any(BundleMember::is_new) {
             return Ok(());
         }
         if members.len() >= MEMBERS_MAX {
             let rule = format!("the archive would have {} members; the limit is {MEMBERS_MAX}", members.len());
-            return Err(FactError::new(Failure::TooLarge, path.display(), rule));
+            return Err(FactError::new(FactFailure::TooLarge, path.display(), rule));
         }
-        let total = members.values().map(Member::len).sum();
+        let total = members.values().map(BundleMember::len).sum();
         let mut done = 0;
         let mut packer = Packer::create(path, before.clone()).await?;
         if !says.is_empty() {
             packer = packer.carried(&says).await?;
         }
-        for (Place { repo, part, .. }, member) in &members {
+        for (MemberPlace { repo, part, .. }, member) in &members {
             let packed = async {
                 match (member, part) {
-                    (Member::Document(bytes, _), Part::Blob(digest)) => {
+                    (BundleMember::Document(bytes, _), LayoutPart::Blob(digest)) => {
                         Ok(packer.manifest(repo, digest, bytes).await?)
                     }
-                    (Member::Document(bytes, _), part) => Ok(packer.document(repo, *part, bytes.to_vec()).await?),
-                    (Member::New(blob), _) => {
+                    (BundleMember::Document(bytes, _), part) => {
+                        Ok(packer.document(repo, *part, bytes.to_vec()).await?)
+                    }
+                    (BundleMember::New(blob), _) => {
                         let object = origins.facts(&repo.host)?.blob(repo, blob).await?;
                         Ok(packer.blob(repo, &blob.digest, blob.size, &Cached(object)).await?)
                     }
-                    (Member::Held(archive, blob), _) => {
+                    (BundleMember::Held(archive, blob), _) => {
                         let source = Stored::of(archive.clone(), &repo.host).source(&repo.name, blob).await?;
                         Ok(packer.blob(repo, &blob.digest, blob.size, &source).await?)
                     }
@@ -252,7 +256,10 @@ impl Plan {
     }
 
     /// The members of an archive in their order: what `before` holds, and what it lacks.
-    async fn members(&self, before: Option<&Arc<Archive>>) -> Result<BTreeMap<Place, Member>, FactError> {
+    async fn members(
+        &self,
+        before: Option<&Arc<LayoutArchive>>,
+    ) -> Result<BTreeMap<MemberPlace, BundleMember>, FactError> {
         let mut members = BTreeMap::new();
         let mut documents: BTreeMap<Repo, Vec<u8>> = BTreeMap::new();
         let mut unchanged = BTreeMap::new();
@@ -262,23 +269,26 @@ impl Plan {
                 documents.extend(stored.index(&repo.name).await?.map(|index| (repo.clone(), index)));
                 for (digest, size) in archive.blobs(repo)? {
                     let blob = Descriptor::bare(digest, size);
-                    members.insert(Place::new(repo, Part::Blob(digest)), Member::Held(archive.clone(), blob));
+                    members.insert(
+                        MemberPlace::new(repo, LayoutPart::Blob(digest)),
+                        BundleMember::Held(archive.clone(), blob),
+                    );
                 }
             }
         }
         unchanged.clone_from(&documents);
         for (repo, carried) in &self.repositories {
-            let mut add = |digest: Digest, member: Member| {
-                let place = Place::new(repo, Part::Blob(digest));
+            let mut add = |digest: Digest, member: BundleMember| {
+                let place = MemberPlace::new(repo, LayoutPart::Blob(digest));
                 if members.get(&place).is_none_or(|held| held.len() != member.len()) {
                     members.insert(place, member);
                 }
             };
             for manifest in &carried.manifests {
-                add(manifest.digest, Member::document(manifest.raw.clone(), true));
+                add(manifest.digest, BundleMember::document(manifest.raw.clone(), true));
             }
             for blob in carried.blobs.values() {
-                add(blob.digest, Member::New(blob.clone()));
+                add(blob.digest, BundleMember::New(blob.clone()));
             }
             let index = carried.index(documents.remove(repo));
             documents
@@ -286,8 +296,9 @@ impl Plan {
         }
         for (repo, index) in documents {
             let is_new = unchanged.get(&repo) != Some(&index);
-            members.insert(Place::new(&repo, Part::Index), Member::document(index, is_new));
-            members.insert(Place::new(&repo, Part::Version), Member::document(LAYOUT_DOCUMENT, is_new));
+            members.insert(MemberPlace::new(&repo, LayoutPart::Index), BundleMember::document(index, is_new));
+            members
+                .insert(MemberPlace::new(&repo, LayoutPart::Version), BundleMember::document(LAYOUT_DOCUMENT, is_new));
         }
         Ok(members)
     }
@@ -311,55 +322,55 @@ impl Carried {
 
 /// Where a member stands in an archive; in the order of the members' names.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Place {
+struct MemberPlace {
     name: String,
     repo: Repo,
-    part: Part,
+    part: LayoutPart,
 }
 
-impl Place {
-    fn new(repo: &Repo, part: Part) -> Place {
-        Place { name: format!("{repo}/{part}"), repo: repo.clone(), part }
+impl MemberPlace {
+    fn new(repo: &Repo, part: LayoutPart) -> MemberPlace {
+        MemberPlace { name: format!("{repo}/{part}"), repo: repo.clone(), part }
     }
 }
 
-impl Ord for Place {
+impl Ord for MemberPlace {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.name.cmp(&other.name)
     }
 }
 
-impl PartialOrd for Place {
+impl PartialOrd for MemberPlace {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
 /// What a member of a new archive is made from.
-enum Member {
+enum BundleMember {
     /// Bytes that are here; and whether they are others than the archive had.
     Document(Arc<[u8]>, bool),
     /// A blob of the archive before.
-    Held(Arc<Archive>, Descriptor),
+    Held(Arc<LayoutArchive>, Descriptor),
     /// A blob that is fetched.
     New(Descriptor),
 }
 
-impl Member {
-    fn document(bytes: impl Into<Arc<[u8]>>, is_new: bool) -> Member {
-        Member::Document(bytes.into(), is_new)
+impl BundleMember {
+    fn document(bytes: impl Into<Arc<[u8]>>, is_new: bool) -> BundleMember {
+        BundleMember::Document(bytes.into(), is_new)
     }
 
     fn len(&self) -> u64 {
         match self {
-            Member::Document(bytes, _) => bytes.len() as u64,
-            Member::Held(_, blob) | Member::New(blob) => blob.size,
+            BundleMember::Document(bytes, _) => bytes.len() as u64,
+            BundleMember::Held(_, blob) | BundleMember::New(blob) => blob.size,
         }
     }
 
     /// Whether the archive did not have it before.
     fn is_new(&self) -> bool {
-        matches!(self, Member::New(_) | Member::Document(_, true))
+        matches!(self, BundleMember::New(_) | BundleMember::Document(_, true))
     }
 }
 
@@ -369,7 +380,7 @@ const TICK: Duration = Duration::from_millis(250);
 /// Does `work`, unless it is to be stopped meanwhile.
 async fn unless_stopped<T>(
     work: impl Future<Output = T>,
-    progress: Progress<'_>,
+    progress: BundleProgress<'_>,
     done: u64,
     total: u64,
 ) -> Result<T, FactError> {
@@ -383,11 +394,11 @@ async fn unless_stopped<T>(
     }
 }
 
-fn step(progress: Progress<'_>, done: u64, total: u64) -> Result<(), FactError> {
+fn step(progress: BundleProgress<'_>, done: u64, total: u64) -> Result<(), FactError> {
     match progress(done, total) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => {
-            Err(FactError::new(Failure::Io, "the bundle", "it was stopped; begin again to go on"))
+            Err(FactError::new(FactFailure::Io, "the bundle", "it was stopped; begin again to go on"))
         }
     }
 }
@@ -410,16 +421,16 @@ impl BlobSource for Cached {
 }
 
 /// A blob that is fetched when it is first read.
-pub(super) struct Blob<'a> {
+pub(super) struct BundleBlob<'a> {
     facts: &'a Arc<Facts>,
     repo: &'a Repo,
     blob: &'a Descriptor,
     fetched: OnceCell<Result<Cached, FactError>>,
 }
 
-impl<'a> Blob<'a> {
-    pub(super) fn of(facts: &'a Arc<Facts>, repo: &'a Repo, blob: &'a Descriptor) -> Blob<'a> {
-        Blob { facts, repo, blob, fetched: OnceCell::new() }
+impl<'a> BundleBlob<'a> {
+    pub(super) fn of(facts: &'a Arc<Facts>, repo: &'a Repo, blob: &'a Descriptor) -> BundleBlob<'a> {
+        BundleBlob { facts, repo, blob, fetched: OnceCell::new() }
     }
 
     /// Why it could not be fetched, if that was tried.
@@ -429,7 +440,7 @@ impl<'a> Blob<'a> {
 }
 
 #[async_trait]
-impl BlobSource for Blob<'_> {
+impl BlobSource for BundleBlob<'_> {
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         let fetch = || async { self.facts.blob(self.repo, self.blob).await.map(Cached) };
         match self.fetched.get_or_init(fetch).await {

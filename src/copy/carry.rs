@@ -13,15 +13,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 
-use super::Origins;
-use super::bundle::Blob;
+use super::RegistryFacts;
+use super::bundle::BundleBlob;
 use super::graph::{Graph, graph};
 use crate::digest::Digest;
-use crate::facts::{FactError, Failure, blocking};
+use crate::facts::{FactError, FactFailure, blocking};
 use crate::name::{Host, Reference, Repo, RepoName, Selector, Tag};
 use crate::oci::layout::tag_of;
-use crate::oci::{Body, Descriptor, Manifest};
-use crate::registry::layout::{Archive, Directory, Stored};
+use crate::oci::{Descriptor, Manifest, ManifestBody};
+use crate::registry::layout::{LayoutArchive, LayoutDirectory, Stored};
 use crate::registry::turn::{NotPut, Turn};
 use crate::registry::{BlobSource, HostStore, Registry, RegistryError, Upload, Uploaded};
 
@@ -62,7 +62,7 @@ impl CopyError {
 
 /// An artifact of a source.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Found {
+pub struct SourceArtifact {
     /// Where it is.
     pub repo: Repo,
     /// Its manifest or index.
@@ -75,7 +75,7 @@ pub struct Found {
 ///
 /// # Errors
 /// A repository that cannot be read.
-pub async fn all_of_store(store: Arc<dyn HostStore>) -> Result<Vec<Found>, CopyError> {
+pub async fn all_of_store(store: Arc<dyn HostStore>) -> Result<Vec<SourceArtifact>, CopyError> {
     let mut found = Vec::new();
     for host in store.hosts()? {
         for name in store.clone().registry(&host).catalog().await? {
@@ -89,7 +89,7 @@ pub async fn all_of_store(store: Arc<dyn HostStore>) -> Result<Vec<Found>, CopyE
                     roots.entry(entry.digest).or_default().extend(tag);
                 }
             }
-            found.extend(roots.into_iter().map(|(digest, tags)| Found { repo: repo.clone(), digest, tags }));
+            found.extend(roots.into_iter().map(|(digest, tags)| SourceArtifact { repo: repo.clone(), digest, tags }));
         }
     }
     Ok(found)
@@ -103,8 +103,8 @@ pub async fn all_of_registry(
     registry: &dyn Registry,
     host: &Host,
     prefix: Option<&RepoName>,
-    origins: &dyn Origins,
-) -> Result<Vec<Found>, CopyError> {
+    origins: &dyn RegistryFacts,
+) -> Result<Vec<SourceArtifact>, CopyError> {
     let names: Vec<RepoName> = match (registry.catalog().await, prefix) {
         (Ok(names), _) => names.into_iter().filter(|name| name.is_within(prefix)).collect(),
         // one repository can be named, whether or not the others can be listed
@@ -121,23 +121,23 @@ pub async fn all_of_registry(
         let mut roots: BTreeMap<Digest, Vec<Tag>> = BTreeMap::new();
         let tags = match registry.tags(&repo.name).await {
             // a repository that was emptied is still in some catalogs
-            Err(e) if e.failure == crate::registry::Failure::Absent => Vec::new(),
+            Err(e) if e.failure == crate::registry::RegistryFailure::Absent => Vec::new(),
             tags => tags?,
         };
         for tag in tags {
             let digest = facts.resolve(&repo.at(Selector::Tag(tag.clone()))).await?;
             roots.entry(digest).or_default().push(tag);
         }
-        found.extend(roots.into_iter().map(|(digest, tags)| Found { repo: repo.clone(), digest, tags }));
+        found.extend(roots.into_iter().map(|(digest, tags)| SourceArtifact { repo: repo.clone(), digest, tags }));
     }
     Ok(found)
 }
 
 /// An artifact with all that it names, and where it goes.
 #[derive(Clone, Debug)]
-pub struct Artifact {
+pub struct CarriedArtifact {
     /// What it is.
-    pub found: Found,
+    pub found: SourceArtifact,
     /// The repository that gets it.
     pub to: Repo,
     /// All of it.
@@ -151,11 +151,11 @@ pub struct Artifact {
 /// # Errors
 /// A manifest that cannot be had or is refused; two repositories that would become one.
 pub async fn artifacts(
-    found: Vec<Found>,
+    found: Vec<SourceArtifact>,
     target: &(dyn Fn(&Repo) -> Result<Repo, CopyError> + Sync),
     held: Option<Arc<dyn HostStore>>,
-    origins: &dyn Origins,
-) -> Result<Vec<Artifact>, CopyError> {
+    origins: &dyn RegistryFacts,
+) -> Result<Vec<CarriedArtifact>, CopyError> {
     let mut sources: BTreeMap<Repo, Repo> = BTreeMap::new();
     let mut artifacts = Vec::new();
     for found in found {
@@ -175,10 +175,10 @@ pub async fn artifacts(
         let carried = |child: &Descriptor| there.as_ref().is_none_or(|there| there.contains(&child.digest));
         let graph = graph(&origins.facts(&found.repo.host)?, &found.repo, found.digest, &carried).await?;
         let left_behind = graph.manifests.iter().map(|manifest| match &manifest.body {
-            Body::Index(children) => children.iter().filter(|child| !carried(child)).count(),
-            Body::Image(_) => 0,
+            ManifestBody::Index(children) => children.iter().filter(|child| !carried(child)).count(),
+            ManifestBody::Image(_) => 0,
         });
-        artifacts.push(Artifact { to, left_behind: left_behind.sum(), graph, found });
+        artifacts.push(CarriedArtifact { to, left_behind: left_behind.sum(), graph, found });
     }
     // what an index of the same repository names comes with it
     let named: BTreeSet<(Repo, Digest)> = artifacts.iter().flat_map(children).collect();
@@ -186,24 +186,24 @@ pub async fn artifacts(
     Ok(artifacts)
 }
 
-fn children(artifact: &Artifact) -> Vec<(Repo, Digest)> {
+fn children(artifact: &CarriedArtifact) -> Vec<(Repo, Digest)> {
     let all = artifact.graph.manifests.iter().filter(|manifest| manifest.digest != artifact.found.digest);
     all.map(|manifest| (artifact.found.repo.clone(), manifest.digest)).collect()
 }
 
 /// The bytes of all blobs of `artifacts`.
-pub fn size(artifacts: &[Artifact]) -> u64 {
+pub fn size(artifacts: &[CarriedArtifact]) -> u64 {
     artifacts.iter().flat_map(|artifact| artifact.graph.blobs.values()).map(|blob| blob.size).sum()
 }
 
 /// Where blobs are read from.
 pub enum Blobs<'a> {
     /// Registries, through the cache: fetched when they are first read, verified before that.
-    Fetched(&'a dyn Origins),
+    Fetched(&'a dyn RegistryFacts),
     /// A store on disk, straight from it.
-    Directory(Arc<Directory>),
+    Directory(Arc<LayoutDirectory>),
     /// An archive, straight from it.
-    Archive(Arc<Archive>),
+    Archive(Arc<LayoutArchive>),
 }
 
 /// What became of an artifact: one for each of its tags, or one without.
@@ -277,7 +277,7 @@ impl Copy<'_> {
     ///
     /// # Errors
     /// `Exists` before anything was sent where a tag stands for something else; those of reading and of [`Upload`].
-    pub async fn artifact(&self, artifact: &Artifact, to: &dyn Upload) -> Result<Vec<Copied>, CopyError> {
+    pub async fn artifact(&self, artifact: &CarriedArtifact, to: &dyn Upload) -> Result<Vec<Copied>, CopyError> {
         let digest = artifact.found.digest;
         let mut wanted = Vec::new();
         for tag in &artifact.found.tags {
@@ -308,7 +308,7 @@ impl Copy<'_> {
     }
 
     /// Has the tag stand for the artifact.
-    async fn tag(&self, artifact: &Artifact, to: &dyn Upload, tag: &Tag) -> Result<(), CopyError> {
+    async fn tag(&self, artifact: &CarriedArtifact, to: &dyn Upload, tag: &Tag) -> Result<(), CopyError> {
         for _ in 0..TRIES {
             let told = |what: &str| tracing::warn!("{}:{tag}: {what}", artifact.to);
             let mut turn = Turn::take(to, &artifact.to, tag, &told).await?;
@@ -319,13 +319,13 @@ impl Copy<'_> {
             }
         }
         let rule = format!("the registry answered too slowly, {TRIES} times, to change the tag before others might");
-        Err(FactError::new(Failure::TimedOut, artifact.to.at(Selector::Tag(tag.clone())), rule).into())
+        Err(FactError::new(FactFailure::TimedOut, artifact.to.at(Selector::Tag(tag.clone())), rule).into())
     }
 
     /// False where the turn was over before the tag was put.
     async fn tag_in_turn(
         &self,
-        artifact: &Artifact,
+        artifact: &CarriedArtifact,
         to: &dyn Upload,
         tag: &Tag,
         turn: &mut Turn<'_>,
@@ -348,15 +348,15 @@ impl Copy<'_> {
         }
         let stands = now.map_or("nothing".to_owned(), |now| now.to_string());
         let rule = format!("{digest} was put, but the tag stands for {stands} now; another writer came between");
-        Err(FactError::new(Failure::Integrity, artifact.to.at(selector), rule).into())
+        Err(FactError::new(FactFailure::Integrity, artifact.to.at(selector), rule).into())
     }
 
     /// Whether the tag may be put; false if it stands for the artifact already.
-    async fn is_free(&self, artifact: &Artifact, to: &dyn Upload, tag: &Tag) -> Result<bool, CopyError> {
+    async fn is_free(&self, artifact: &CarriedArtifact, to: &dyn Upload, tag: &Tag) -> Result<bool, CopyError> {
         let selector = Selector::Tag(tag.clone());
         let there = match to.present(&artifact.to.name, &selector).await {
             // a repository that is made by its first push
-            Err(e) if e.failure == crate::registry::Failure::Absent => None,
+            Err(e) if e.failure == crate::registry::RegistryFailure::Absent => None,
             there => there?,
         };
         match there {
@@ -369,7 +369,7 @@ impl Copy<'_> {
     }
 
     /// Makes sure that blobs and manifests are there; the bytes that were sent, and how many blobs were not.
-    async fn content(&self, artifact: &Artifact, to: &dyn Upload) -> Result<(u64, u64), CopyError> {
+    async fn content(&self, artifact: &CarriedArtifact, to: &dyn Upload) -> Result<(u64, u64), CopyError> {
         let uploads: Vec<_> = artifact.graph.blobs.values().map(|blob| self.blob(artifact, blob, to).boxed()).collect();
         let sent: Vec<(Uploaded, u64)> = stream::iter(uploads).buffer_unordered(AT_ONCE).try_collect().await?;
         for manifest in &artifact.graph.manifests {
@@ -382,7 +382,7 @@ impl Copy<'_> {
 
     async fn blob(
         &self,
-        artifact: &Artifact,
+        artifact: &CarriedArtifact,
         blob: &Descriptor,
         to: &dyn Upload,
     ) -> Result<(Uploaded, u64), CopyError> {
@@ -404,7 +404,7 @@ impl Copy<'_> {
             }
             Blobs::Fetched(origins) => {
                 let facts = origins.facts(&repo.host)?;
-                let source = Arc::new(Blob::of(&facts, repo, blob));
+                let source = Arc::new(BundleBlob::of(&facts, repo, blob));
                 let put = put(Box::new(Lent(source.clone()))).await;
                 // the reason why nothing could be read is better than that nothing could
                 source.failure().map_or(Ok(()), Err)?;
@@ -418,7 +418,7 @@ impl Copy<'_> {
     async fn manifest(&self, repo: &Repo, manifest: &Manifest, to: &dyn Upload) -> Result<(), CopyError> {
         let selector = Selector::Digest(manifest.digest);
         let there = match to.present(&repo.name, &selector).await {
-            Err(e) if e.failure == crate::registry::Failure::Absent => None,
+            Err(e) if e.failure == crate::registry::RegistryFailure::Absent => None,
             there => there?,
         };
         if there == Some(manifest.digest) {
@@ -430,12 +430,12 @@ impl Copy<'_> {
             return Ok(());
         }
         let rule = format!("the registry took this manifest, but gives {} for it", Digest::of(&back.bytes));
-        Err(FactError::new(Failure::Integrity, repo.at(selector), rule).into())
+        Err(FactError::new(FactFailure::Integrity, repo.at(selector), rule).into())
     }
 }
 
 /// A source that somebody else holds too.
-struct Lent<'a>(Arc<Blob<'a>>);
+struct Lent<'a>(Arc<BundleBlob<'a>>);
 
 #[async_trait]
 impl BlobSource for Lent<'_> {

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 
-use super::Origins;
-use super::needs::{Artifact, Needs};
+use super::RegistryFacts;
+use super::needs::{NeededArtifact, Needs};
 use crate::digest::Digest;
-use crate::facts::{FactError, Facts, Failure, Unpacking, blocking};
+use crate::facts::{FactError, FactFailure, Facts, Unpacking, blocking};
 use crate::name::{Repo, Selector};
 use crate::oci::Descriptor;
 use crate::store::Key;
@@ -61,7 +61,7 @@ struct Wanted {
 /// was fetched stays.
 pub async fn fetch(
     needs: &Needs,
-    origins: &dyn Origins,
+    origins: &dyn RegistryFacts,
     progress: &mut (dyn FnMut(u64, u64) -> ControlFlow<()> + Send),
 ) -> Result<Ending, FactError> {
     let mut fetched = vec![Fetched::default(); needs.artifacts.len()];
@@ -95,7 +95,7 @@ pub async fn fetch(
 
 /// Looks for everything once more: manifests, packages, what tags stand for, and the lists of tags
 /// that there are.
-async fn count(needs: &Needs, listed: &BTreeSet<Repo>, origins: &dyn Origins) -> Result<(), FactError> {
+async fn count(needs: &Needs, listed: &BTreeSet<Repo>, origins: &dyn RegistryFacts) -> Result<(), FactError> {
     for artifact in &needs.artifacts {
         let facts = origins.facts(&artifact.repo.host)?;
         find(&facts, artifact).await?;
@@ -111,7 +111,7 @@ async fn count(needs: &Needs, listed: &BTreeSet<Repo>, origins: &dyn Origins) ->
 }
 
 /// Looks for the files of one release.
-async fn find(facts: &Arc<Facts>, artifact: &Artifact) -> Result<(), FactError> {
+async fn find(facts: &Arc<Facts>, artifact: &NeededArtifact) -> Result<(), FactError> {
     let zips = artifact.zips().into_iter().map(|zip| (zip.digest, Some(zip.size)));
     let manifests = artifact.manifests().into_iter().map(|digest| (digest, None));
     let all: Vec<(Digest, Option<u64>)> = manifests.chain(zips).collect();
@@ -142,17 +142,17 @@ fn lost(facts: &Facts, subject: impl std::fmt::Display, what: &str) -> FactError
          program removed it; free space there, or give another --cache-dir",
         store.dir().display()
     );
-    FactError::new(Failure::NoSpace, subject, rule)
+    FactError::new(FactFailure::NoSpace, subject, rule)
 }
 
 /// The packages, and the repositories whose tags are listed.
-async fn wanted(needs: &Needs, origins: &dyn Origins) -> Result<(Vec<Wanted>, BTreeSet<Repo>), FactError> {
+async fn wanted(needs: &Needs, origins: &dyn RegistryFacts) -> Result<(Vec<Wanted>, BTreeSet<Repo>), FactError> {
     let (mut all, mut listed) = (Vec::new(), BTreeSet::new());
     for (artifact, needed) in needs.artifacts.iter().enumerate() {
         let facts = origins.facts(&needed.repo.host)?;
         // A registry that does not list its tags has releases all the same.
         match facts.tags(&needed.repo).await {
-            Err(e) if !matches!(e.failure, Failure::Absent | Failure::Denied) && !e.failure.is_outage() => {
+            Err(e) if !matches!(e.failure, FactFailure::Absent | FactFailure::Denied) && !e.failure.is_outage() => {
                 return Err(e);
             }
             Err(_) => {}

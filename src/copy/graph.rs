@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::digest::Digest;
-use crate::facts::{FactError, Facts, Failure};
+use crate::facts::{FactError, FactFailure, Facts};
 use crate::name::{Repo, Selector};
-use crate::oci::{Body, Descriptor, Manifest};
+use crate::oci::{Descriptor, Manifest, ManifestBody};
 
 /// The most manifests of one artifact: one more than an index may name.
 const MANIFESTS_MAX: usize = crate::oci::INDEX_ENTRIES_MAX + 1;
@@ -44,18 +44,18 @@ pub async fn graph(
         let subject = || repo.at(Selector::Digest(digest));
         pending.push((digest, Some(manifest.clone())));
         match &manifest.body {
-            Body::Index(children) => {
+            ManifestBody::Index(children) => {
                 let wanted = children.iter().filter(|child| carried(child));
                 pending.extend(wanted.filter(|child| seen.insert(child.digest)).map(|child| (child.digest, None)));
             }
-            Body::Image(_) => {
+            ManifestBody::Image(_) => {
                 let blobs = manifest.blobs().map_err(|e| FactError::document(subject(), &e))?;
                 graph.blobs.extend(blobs.into_iter().map(|blob| (blob.digest, blob)));
             }
         }
         if seen.len() > MANIFESTS_MAX {
             let rule = format!("it names more than {MANIFESTS_MAX} manifests");
-            return Err(FactError::new(Failure::TooLarge, repo.at(Selector::Digest(root)), rule));
+            return Err(FactError::new(FactFailure::TooLarge, repo.at(Selector::Digest(root)), rule));
         }
     }
     Ok(graph)

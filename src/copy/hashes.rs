@@ -8,14 +8,14 @@ use futures_util::future::join_all;
 
 use crate::artifact::{H1_ANNOTATION, Release, Target};
 use crate::digest::Digest;
-use crate::facts::{FactError, Facts, Failure, Unpacking};
+use crate::facts::{FactError, FactFailure, Facts, Unpacking};
 use crate::lockfile::PackageHash;
 use crate::name::{Platform, Repo, Selector};
 use crate::oci::Descriptor;
 
 /// One platform of a release.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Hashed {
+pub struct HashedPlatform {
     /// The platform.
     pub platform: Platform,
     /// The zip.
@@ -35,13 +35,13 @@ pub async fn of_release(
     repo: &Repo,
     digest: Digest,
     platforms: &[Platform],
-) -> Result<Vec<Hashed>, FactError> {
+) -> Result<Vec<HashedPlatform>, FactError> {
     let targets = targets(facts, repo, digest, platforms).await?;
     let hashed = targets.iter().map(|target| async move {
         let (manifest, zip) = facts.target(repo, target).await?;
         let places = [&target.manifest.annotations, &manifest.annotations, &zip.annotations];
         let h1 = places.into_iter().find_map(annotated);
-        Ok(Hashed { platform: target.platform.clone(), zh: PackageHash::of_zip(&zip.digest.hex()), h1, zip })
+        Ok(HashedPlatform { platform: target.platform.clone(), zh: PackageHash::of_zip(&zip.digest.hex()), h1, zip })
     });
     join_all(hashed).await.into_iter().collect()
 }
@@ -59,7 +59,7 @@ pub async fn targets(
     let subject = || repo.at(Selector::Digest(digest));
     let (_, release) = facts.release(repo, digest).await?;
     let Release::Provider(targets) = release else {
-        return Err(FactError::new(Failure::Structure, subject(), "this is a module, no provider release"));
+        return Err(FactError::new(FactFailure::Structure, subject(), "this is a module, no provider release"));
     };
     if platforms.is_empty() {
         return Ok(targets);
@@ -68,7 +68,7 @@ pub async fn targets(
         targets.iter().find(|target| target.platform == *platform).cloned().ok_or_else(|| {
             let there: Vec<_> = targets.iter().map(|target| target.platform.to_string()).collect();
             let rule = format!("the release has no package for {platform}; it has {}", there.join(", "));
-            FactError::new(Failure::Absent, subject(), rule)
+            FactError::new(FactFailure::Absent, subject(), rule)
         })
     });
     wanted.collect()

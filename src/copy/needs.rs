@@ -15,10 +15,10 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use super::select::{Selected, release, select};
-use super::{Origins, hashes};
+use super::{RegistryFacts, hashes};
 use crate::artifact::Release;
 use crate::digest::Digest;
-use crate::facts::{FactError, Facts, Failure, blocking};
+use crate::facts::{FactError, FactFailure, Facts, blocking};
 use crate::lockfile::{self, Client, LockFile};
 use crate::mapping::{Mapping, MappingError};
 use crate::name::{AddressError, Platform, ProviderAddr, Reference, Repo, Selector, Tag};
@@ -35,7 +35,7 @@ pub struct Inputs {
     /// `lock_files`, else of the root's own lock file, else in the newest one that is allowed.
     pub roots: Vec<PathBuf>,
     /// Releases by name.
-    pub references: Vec<Pattern>,
+    pub references: Vec<ReferencePattern>,
     /// Of provider releases these platforms; all if there is none.
     pub platforms: Vec<Platform>,
     /// Where file systems of tofufs are mounted now. A path below one is a release.
@@ -44,19 +44,19 @@ pub struct Inputs {
 
 /// A reference whose tag may hold `*` for any text: `ghcr.io/acme/network:1.*`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Pattern {
+pub enum ReferencePattern {
     /// One release.
     One(Reference),
     /// All tags of that form.
     Tags(Repo, String),
 }
 
-impl FromStr for Pattern {
+impl FromStr for ReferencePattern {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
         if !text.contains('*') {
-            return text.parse().map(Pattern::One);
+            return text.parse().map(ReferencePattern::One);
         }
         // A star is no part of a tag; what else stands there has to be. The tag is what an address ends with.
         let one = text.replace('*', "_").parse::<Reference>();
@@ -64,24 +64,26 @@ impl FromStr for Pattern {
             && let Some((before, form)) = text.split_at_checked(text.len() - tag.as_str().len())
             && !before.contains('*')
         {
-            return Ok(Pattern::Tags(repo.clone(), form.to_owned()));
+            return Ok(ReferencePattern::Tags(repo.clone(), form.to_owned()));
         }
         Err(AddressError::new(text, "a * stands for any text in a tag, as in ghcr.io/acme/network:1.*", None))
     }
 }
 
-impl Pattern {
+impl ReferencePattern {
     /// Whether a release, by its digest or one of its tags, is meant.
     pub fn matches(&self, repo: &Repo, digest: &Digest, tags: &BTreeSet<Tag>) -> bool {
         match self {
-            Pattern::One(reference) => {
+            ReferencePattern::One(reference) => {
                 reference.repo == *repo
                     && match &reference.selector {
                         Selector::Digest(wanted) => wanted == digest,
                         Selector::Tag(tag) => tags.contains(tag),
                     }
             }
-            Pattern::Tags(wanted, form) => wanted == repo && tags.iter().any(|tag| is_of_form(tag.as_str(), form)),
+            ReferencePattern::Tags(wanted, form) => {
+                wanted == repo && tags.iter().any(|tag| is_of_form(tag.as_str(), form))
+            }
         }
     }
 }
@@ -98,7 +100,7 @@ fn is_of_form(text: &str, form: &str) -> bool {
 
 /// One platform of a provider release.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Package {
+pub struct NeededPackage {
     /// The platform.
     pub platform: Platform,
     /// Its image manifest.
@@ -109,16 +111,16 @@ pub struct Package {
 
 /// What a release consists of.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Contents {
+pub enum ReleaseContents {
     /// A module package: its zip.
     Module(Descriptor),
     /// A provider release: the platforms that are wanted, in the order of their names.
-    Provider(Vec<Package>),
+    Provider(Vec<NeededPackage>),
 }
 
 /// A release that is needed.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Artifact {
+pub struct NeededArtifact {
     /// Where it is.
     pub repo: Repo,
     /// The manifest, or the index.
@@ -126,10 +128,10 @@ pub struct Artifact {
     /// By which tags it is needed.
     pub tags: BTreeSet<Tag>,
     /// The parts that are needed.
-    pub contents: Contents,
+    pub contents: ReleaseContents,
 }
 
-impl Artifact {
+impl NeededArtifact {
     /// Its reference: by the first of its tags, else by digest.
     pub fn reference(&self) -> Reference {
         let selector = self.tags.first().cloned().map_or(Selector::Digest(self.digest), Selector::Tag);
@@ -139,8 +141,8 @@ impl Artifact {
     /// All manifests: the release's own, and those of its platforms.
     pub fn manifests(&self) -> Vec<Digest> {
         let children = match &self.contents {
-            Contents::Module(_) => &[][..],
-            Contents::Provider(packages) => packages,
+            ReleaseContents::Module(_) => &[][..],
+            ReleaseContents::Provider(packages) => packages,
         };
         [self.digest].into_iter().chain(children.iter().map(|package| package.manifest.digest)).collect()
     }
@@ -148,8 +150,8 @@ impl Artifact {
     /// The zips.
     pub fn zips(&self) -> Vec<&Descriptor> {
         match &self.contents {
-            Contents::Module(zip) => vec![zip],
-            Contents::Provider(packages) => packages.iter().map(|package| &package.zip).collect(),
+            ReleaseContents::Module(zip) => vec![zip],
+            ReleaseContents::Provider(packages) => packages.iter().map(|package| &package.zip).collect(),
         }
     }
 }
@@ -198,7 +200,7 @@ impl NeedsError {
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Needs {
     /// Sorted by repository and digest; each once.
-    pub artifacts: Vec<Artifact>,
+    pub artifacts: Vec<NeededArtifact>,
     /// Sorted; each once.
     pub left_out: Vec<LeftOut>,
     /// The addresses of the providers whose releases are needed, all that the mapping gives their
@@ -212,8 +214,8 @@ impl Needs {
     /// # Errors
     /// A file that cannot be read, a registry that does not answer, a release or platform that does not exist. What
     /// merely cannot be carried is in [`Needs::left_out`].
-    pub async fn find(inputs: &Inputs, mapping: &Mapping, origins: &dyn Origins) -> Result<Needs, NeedsError> {
-        let mut finding = Finding::new(inputs, mapping, origins);
+    pub async fn find(inputs: &Inputs, mapping: &Mapping, origins: &dyn RegistryFacts) -> Result<Needs, NeedsError> {
+        let mut finding = NeedsFinding::new(inputs, mapping, origins);
         let mut locks = Vec::new();
         for path in &inputs.lock_files {
             let lock_file = read_lock_file(path).await?;
@@ -231,28 +233,28 @@ impl Needs {
 
     /// The digests of all manifests and packages.
     pub fn digests(&self) -> BTreeSet<Digest> {
-        let zips = self.artifacts.iter().flat_map(Artifact::zips).map(|zip| zip.digest);
-        self.artifacts.iter().flat_map(Artifact::manifests).chain(zips).collect()
+        let zips = self.artifacts.iter().flat_map(NeededArtifact::zips).map(|zip| zip.digest);
+        self.artifacts.iter().flat_map(NeededArtifact::manifests).chain(zips).collect()
     }
 }
 
-struct Finding<'a> {
+struct NeedsFinding<'a> {
     inputs: &'a Inputs,
     mapping: &'a Mapping,
-    origins: &'a dyn Origins,
-    found: BTreeMap<(Repo, Digest), Artifact>,
+    origins: &'a dyn RegistryFacts,
+    found: BTreeMap<(Repo, Digest), NeededArtifact>,
     left_out: BTreeSet<LeftOut>,
     providers: BTreeSet<ProviderAddr>,
 }
 
-impl<'a> Finding<'a> {
-    fn new(inputs: &'a Inputs, mapping: &'a Mapping, origins: &'a dyn Origins) -> Finding<'a> {
+impl<'a> NeedsFinding<'a> {
+    fn new(inputs: &'a Inputs, mapping: &'a Mapping, origins: &'a dyn RegistryFacts) -> NeedsFinding<'a> {
         let (found, left_out, providers) = Default::default();
-        Finding { inputs, mapping, origins, found, left_out, providers }
+        NeedsFinding { inputs, mapping, origins, found, left_out, providers }
     }
 
     fn needs(mut self) -> Needs {
-        let releases = self.found.values().filter(|found| matches!(found.contents, Contents::Provider(_)));
+        let releases = self.found.values().filter(|found| matches!(found.contents, ReleaseContents::Provider(_)));
         self.providers.extend(releases.flat_map(|found| self.mapping.providers_of(&found.repo)));
         Needs {
             artifacts: self.found.into_values().collect(),
@@ -279,7 +281,7 @@ impl<'a> Finding<'a> {
         let required = modules::requirements(root, client, mounts, self.origins).await?;
         self.left_out.extend(required.left_out);
         for (reference, digest, zip) in required.releases {
-            self.keep(reference, digest, Contents::Module(zip));
+            self.keep(reference, digest, ReleaseContents::Module(zip));
         }
         let by = format!("which {} requires", root.display());
         let mut wanted = Vec::new();
@@ -320,23 +322,23 @@ impl<'a> Finding<'a> {
         Ok(())
     }
 
-    async fn reference(&mut self, pattern: &Pattern) -> Result<(), NeedsError> {
+    async fn reference(&mut self, pattern: &ReferencePattern) -> Result<(), NeedsError> {
         let (repo, form) = match pattern {
-            Pattern::One(reference) => return Ok(self.release(reference.clone()).await?),
-            Pattern::Tags(repo, form) => (repo, form),
+            ReferencePattern::One(reference) => return Ok(self.release(reference.clone()).await?),
+            ReferencePattern::Tags(repo, form) => (repo, form),
         };
         let facts = self.origins.facts(&repo.host)?;
         let tags = facts.tags(repo).await?;
         let of_form: Vec<&Tag> = tags.iter().filter(|tag| is_of_form(tag.as_str(), form)).collect();
         if of_form.is_empty() {
             let rule = format!("none of its {} tags is of the form {form:?}", tags.len());
-            return Err(FactError::new(Failure::Absent, repo, rule).into());
+            return Err(FactError::new(FactFailure::Absent, repo, rule).into());
         }
         for tag in of_form {
             let reference = repo.at(Selector::Tag(tag.clone()));
             match self.release(reference.clone()).await {
                 // Signatures and other tools' artifacts have tags in the same repositories.
-                Err(e) if e.failure == Failure::Structure => {
+                Err(e) if e.failure == FactFailure::Structure => {
                     self.left_out.insert(LeftOut { what: reference.to_string(), why: e.to_string() });
                 }
                 outcome => outcome?,
@@ -349,17 +351,17 @@ impl<'a> Finding<'a> {
         let facts = self.origins.facts(&reference.repo.host)?;
         let digest = facts.resolve(&reference).await?;
         let contents = match facts.release(&reference.repo, digest).await?.1 {
-            Release::Module(zip) => Contents::Module(zip),
+            Release::Module(zip) => ReleaseContents::Module(zip),
             Release::Provider(_) => packages(&facts, &reference.repo, digest, &self.inputs.platforms).await?,
         };
         self.keep(reference, digest, contents);
         Ok(())
     }
 
-    fn keep(&mut self, reference: Reference, digest: Digest, contents: Contents) {
+    fn keep(&mut self, reference: Reference, digest: Digest, contents: ReleaseContents) {
         let Reference { repo, selector } = reference;
         let key = (repo.clone(), digest);
-        let new = || Artifact { repo, digest, tags: BTreeSet::new(), contents };
+        let new = || NeededArtifact { repo, digest, tags: BTreeSet::new(), contents };
         let artifact = self.found.entry(key).or_insert_with(new);
         if let Selector::Tag(tag) = selector {
             artifact.tags.insert(tag);
@@ -390,13 +392,13 @@ async fn packages(
     repo: &Repo,
     digest: Digest,
     platforms: &[Platform],
-) -> Result<Contents, FactError> {
+) -> Result<ReleaseContents, FactError> {
     let targets = hashes::targets(facts, repo, digest, platforms).await?;
     let read = targets.iter().map(|target| async move {
         let (_, zip) = facts.target(repo, target).await?;
-        Ok(Package { platform: target.platform.clone(), manifest: target.manifest.clone(), zip })
+        Ok(NeededPackage { platform: target.platform.clone(), manifest: target.manifest.clone(), zip })
     });
-    join_all(read).await.into_iter().collect::<Result<_, _>>().map(Contents::Provider)
+    join_all(read).await.into_iter().collect::<Result<_, _>>().map(ReleaseContents::Provider)
 }
 
 #[cfg(test)]
@@ -405,15 +407,15 @@ mod tests {
 
     #[test]
     fn a_pattern_is_a_reference_whose_tag_may_hold_stars() {
-        let pattern = |text: &str| text.parse::<Pattern>();
-        assert!(matches!(pattern("a.b/c:1.0"), Ok(Pattern::One(_))));
+        let pattern = |text: &str| text.parse::<ReferencePattern>();
+        assert!(matches!(pattern("a.b/c:1.0"), Ok(ReferencePattern::One(_))));
         assert!(
-            matches!(pattern("a.b:5/c:1.*"), Ok(Pattern::Tags(repo, form)) if form == "1.*" && repo.to_string() == "a.b:5/c")
+            matches!(pattern("a.b:5/c:1.*"), Ok(ReferencePattern::Tags(repo, form)) if form == "1.*" && repo.to_string() == "a.b:5/c")
         );
         assert!(
-            matches!(pattern("oci://a.b/c?tag=1.*"), Ok(Pattern::Tags(repo, form)) if form == "1.*" && repo.to_string() == "a.b/c")
+            matches!(pattern("oci://a.b/c?tag=1.*"), Ok(ReferencePattern::Tags(repo, form)) if form == "1.*" && repo.to_string() == "a.b/c")
         );
-        assert!(matches!(pattern("oci://a.b/c"), Ok(Pattern::One(one)) if one.to_string() == "a.b/c:latest"));
+        assert!(matches!(pattern("oci://a.b/c"), Ok(ReferencePattern::One(one)) if one.to_string() == "a.b/c:latest"));
         for bad in
             ["a.b/c", "a.b/*:1", "c:1.*", "a.b/c:.*", "a.b/c:1/*", "a.b/c*d:1", "oci://a.b/c*", "oci://a.b/c:1.*"]
         {

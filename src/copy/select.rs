@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::Origins;
+use super::RegistryFacts;
 use crate::digest::Digest;
-use crate::facts::{FactError, Failure};
+use crate::facts::{FactError, FactFailure};
 use crate::lockfile::constraints::Constraints;
 use crate::name::{ProviderAddr, Reference, Repo, Selector, Version};
 
@@ -25,7 +25,7 @@ pub struct Selected {
 /// # Errors
 /// `Absent` if there is no such release, with those that there are.
 pub async fn select(
-    origins: &dyn Origins,
+    origins: &dyn RegistryFacts,
     repos: &[Repo],
     address: &ProviderAddr,
     constraints: &Constraints,
@@ -43,29 +43,29 @@ pub async fn select(
 /// # Errors
 /// `Absent` if no repository has it.
 pub async fn release(
-    origins: &dyn Origins,
+    origins: &dyn RegistryFacts,
     repos: &[Repo],
     address: &ProviderAddr,
     version: &Version,
 ) -> Result<Selected, FactError> {
     let shown: Vec<_> = repos.iter().map(Repo::to_string).collect();
     let Some(tag) = version.tag() else {
-        return Err(FactError::new(Failure::Absent, address, format_args!("{version} is too long for a tag")));
+        return Err(FactError::new(FactFailure::Absent, address, format_args!("{version} is too long for a tag")));
     };
     for repo in repos {
         let reference = repo.at(Selector::Tag(tag.clone()));
         match origins.facts(&repo.host)?.resolve(&reference).await {
             Ok(digest) => return Ok(Selected { version: version.clone(), reference, digest }),
-            Err(e) if e.failure == Failure::Absent => {}
+            Err(e) if e.failure == FactFailure::Absent => {}
             Err(e) => return Err(e),
         }
     }
     let rule = format!("there is no release {version} in {}", shown.join(" or "));
-    Err(FactError::new(Failure::Absent, address, rule))
+    Err(FactError::new(FactFailure::Absent, address, rule))
 }
 
 async fn newest(
-    origins: &dyn Origins,
+    origins: &dyn RegistryFacts,
     repos: &[Repo],
     address: &ProviderAddr,
     constraints: &Constraints,
@@ -74,7 +74,7 @@ async fn newest(
     for repo in repos {
         match origins.facts(&repo.host)?.tags(repo).await {
             Ok(tags) => versions.extend(tags.iter().filter_map(Version::of_tag)),
-            Err(e) if e.failure == Failure::Absent => {}
+            Err(e) if e.failure == FactFailure::Absent => {}
             Err(e) => return Err(e),
         }
     }
@@ -86,6 +86,6 @@ async fn newest(
         let wanted =
             if constraints.is_empty() { "any release".to_owned() } else { format!("{:?}", constraints.to_string()) };
         let rule = format!("no version fulfils {wanted}; {} has {there}", shown.join(" with "));
-        FactError::new(Failure::Absent, address, rule)
+        FactError::new(FactFailure::Absent, address, rule)
     })
 }

@@ -10,14 +10,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::bundle::{Amount, Progress};
+use super::bundle::{Amount, BundleProgress};
 use crate::artifact::{PACKAGE_DIGEST_ANNOTATION, Release, Target, target_package};
 use crate::digest::{Digest, Hasher};
 use crate::facts::{FactError, blocking};
-use crate::lockfile::{Lock, LockFile, PackageHash};
+use crate::lockfile::{LockFile, PackageHash, ProviderLock};
 use crate::mapping::Mapping;
 use crate::name::{Platform, ProviderAddr, Reference, Repo, Selector, Tag};
-use crate::oci::{Body, Descriptor, MANIFEST_MAX, Manifest};
+use crate::oci::{Descriptor, MANIFEST_MAX, Manifest, ManifestBody};
 use crate::registry::{BlobSink, HostStore, Registry, RegistryError, SinkError};
 
 /// The most bytes that are read of a file that no manifest names, as one that was cut off may leave
@@ -26,7 +26,7 @@ const UNNAMED_MAX: u64 = 4 << 30;
 
 /// Something that is wrong, and the rule.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Finding {
+pub struct VerifyFinding {
     /// A reference, or a provider.
     pub what: String,
     /// What is wrong with it.
@@ -35,15 +35,15 @@ pub struct Finding {
 
 /// What was found in a store.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct Verified {
+pub struct VerifiedStore {
     /// Repositories.
     pub repositories: usize,
     /// Manifests and blobs that were read.
     pub checked: Amount,
     /// Damaged or missing; sorted.
-    pub bad: Vec<Finding>,
+    pub bad: Vec<VerifyFinding>,
     /// Releases of which some platforms are left out, with these; sorted.
-    pub partial: Vec<Finding>,
+    pub partial: Vec<VerifyFinding>,
     /// Whether it was stopped before its end.
     pub stopped: bool,
 }
@@ -58,7 +58,7 @@ type Sizes = BTreeMap<Digest, u64>;
 /// A store that is being checked.
 pub struct Verification {
     store: Arc<dyn HostStore>,
-    found: Verified,
+    found: VerifiedStore,
     sound: Sound,
 }
 
@@ -67,14 +67,14 @@ impl Verification {
     ///
     /// # Errors
     /// The store cannot be read at all.
-    pub async fn of(store: Arc<dyn HostStore>, progress: Progress<'_>) -> Result<Verification, FactError> {
+    pub async fn of(store: Arc<dyn HostStore>, progress: BundleProgress<'_>) -> Result<Verification, FactError> {
         let mut all = Vec::new();
         for host in on_disk(&store, |store| store.hosts()).await? {
             let registry = store.clone().registry(&host);
             let names = registry.catalog().await?;
             all.extend(names.into_iter().map(|name| (Repo { host: host.clone(), name }, registry.clone())));
         }
-        let mut this = Verification { store, found: Verified::default(), sound: Sound::default() };
+        let mut this = Verification { store, found: VerifiedStore::default(), sound: Sound::default() };
         let mut blobs = Vec::new();
         for (repo, registry) in &all {
             let of = repo.clone();
@@ -113,7 +113,7 @@ impl Verification {
     }
 
     /// What was found.
-    pub fn found(mut self) -> Verified {
+    pub fn found(mut self) -> VerifiedStore {
         for list in [&mut self.found.bad, &mut self.found.partial] {
             list.sort();
             list.dedup();
@@ -122,7 +122,7 @@ impl Verification {
     }
 
     fn bad(&mut self, what: impl std::fmt::Display, rule: impl std::fmt::Display) {
-        self.found.bad.push(Finding { what: what.to_string(), rule: rule.to_string() });
+        self.found.bad.push(VerifyFinding { what: what.to_string(), rule: rule.to_string() });
     }
 
     /// A file that is longer than it may be: nothing of it is read.
@@ -151,8 +151,8 @@ impl Verification {
             }
             let Ok(manifest) = read(registry, repo, entry.digest).await else { continue };
             match &manifest.body {
-                Body::Index(children) => pending.extend(children.iter().cloned()),
-                Body::Image(_) => {
+                ManifestBody::Index(children) => pending.extend(children.iter().cloned()),
+                ManifestBody::Image(_) => {
                     let blobs = manifest.blobs().unwrap_or_default();
                     blobs.iter().for_each(|blob| note(&mut sizes, blob, u64::MAX));
                 }
@@ -205,17 +205,17 @@ impl Verification {
                 self.bad(&from, rule);
             }
             match &manifest.body {
-                Body::Index(children) => {
+                ManifestBody::Index(children) => {
                     let (there, missing): (Vec<_>, Vec<_>) =
                         children.iter().cloned().partition(|child| self.is_there(repo, &child.digest));
                     if !missing.is_empty() {
                         let missing: Vec<_> = missing.iter().map(part).collect();
                         let rule = format!("carried without {}", missing.join(", "));
-                        self.found.partial.push(Finding { what: from.clone(), rule });
+                        self.found.partial.push(VerifyFinding { what: from.clone(), rule });
                     }
                     pending.extend(there.into_iter().map(|child| (from.clone(), child)));
                 }
-                Body::Image(_) => match manifest.blobs() {
+                ManifestBody::Image(_) => match manifest.blobs() {
                     Err(e) => self.bad(&from, e),
                     Ok(blobs) => {
                         let missing = blobs.into_iter().filter(|blob| !self.is_whole(repo, blob));
@@ -248,12 +248,12 @@ impl Verification {
     }
 
     /// What the store lacks of what `lock_file` holds: of `platforms`, or of all whose packages the file has hashes of.
-    pub async fn lacks(&self, lock_file: &LockFile, mapping: &Mapping, platforms: &[Platform]) -> Vec<Finding> {
+    pub async fn lacks(&self, lock_file: &LockFile, mapping: &Mapping, platforms: &[Platform]) -> Vec<VerifyFinding> {
         let mut lacking = Vec::new();
         for (address, lock) in lock_file.locks() {
             let rules = self.lacks_of(address, lock, mapping, platforms).await;
             let what = format!("{address} {}", lock.version);
-            lacking.extend(rules.into_iter().map(|rule| Finding { what: what.clone(), rule }));
+            lacking.extend(rules.into_iter().map(|rule| VerifyFinding { what: what.clone(), rule }));
         }
         lacking
     }
@@ -261,7 +261,7 @@ impl Verification {
     async fn lacks_of(
         &self,
         address: &ProviderAddr,
-        lock: &Lock,
+        lock: &ProviderLock,
         mapping: &Mapping,
         platforms: &[Platform],
     ) -> Vec<String> {
@@ -294,7 +294,7 @@ impl Verification {
         registry: &dyn Registry,
         repo: &Repo,
         targets: &[Target],
-        lock: &Lock,
+        lock: &ProviderLock,
         platforms: &[Platform],
     ) -> Vec<String> {
         let named = |platform: &&Platform| !targets.iter().any(|target| target.platform == **platform);

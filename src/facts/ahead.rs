@@ -23,7 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::nodes::SMALL_MAX;
 use super::unpack::{Piped, piped};
-use super::{Facts, Package, lock};
+use super::{Facts, VerifiedPackage, lock};
 use crate::archive::{self, Class, Entries, Limits, Streamed, Upcoming};
 use crate::digest::Digest;
 use crate::members::FileNo;
@@ -65,7 +65,7 @@ pub(super) struct Aheads {
     /// As many at a time as there are cores. Who finds none free does without.
     places: Arc<Semaphore>,
     /// What goes on behind packages that are known already.
-    settled: Mutex<HashMap<Digest, watch::Receiver<Stage>>>,
+    settled: Mutex<HashMap<Digest, watch::Receiver<PrefetchStage>>>,
 }
 
 impl Aheads {
@@ -76,7 +76,8 @@ impl Aheads {
     /// Waits while the member is being inflated, for `most` at most.
     pub async fn join(&self, archive: Digest, number: FileNo, most: Duration) {
         let Some(mut stage) = lock(&self.settled).get(&archive).cloned() else { return };
-        let free = |stage: &Stage| *stage != Stage::Undecided && *stage != Stage::Inflating(number);
+        let free =
+            |stage: &PrefetchStage| *stage != PrefetchStage::Undecided && *stage != PrefetchStage::Inflating(number);
         // What ends the wait does not matter: whoever waited looks into the store.
         let _ = tokio::time::timeout(most, stage.wait_for(free)).await;
     }
@@ -84,7 +85,7 @@ impl Aheads {
 
 /// What is known of a run from outside.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
+enum PrefetchStage {
     /// Which member is being inflated, if one is, is not known.
     Undecided,
     /// The last one that is going to be.
@@ -104,7 +105,7 @@ pub(super) struct Ahead {
 struct Run {
     stopper: Stopper,
     verdict: SyncSender<Verdict>,
-    stage: watch::Receiver<Stage>,
+    stage: watch::Receiver<PrefetchStage>,
 }
 
 impl Drop for Run {
@@ -116,7 +117,7 @@ impl Drop for Run {
 /// What is true of the archive: it has its digest, and this tree.
 struct Verdict {
     zip: Object,
-    package: Arc<Package>,
+    package: Arc<VerifiedPackage>,
 }
 
 impl Ahead {
@@ -131,7 +132,7 @@ impl Ahead {
         let Ok(place) = self.all.places.clone().try_acquire_owned() else { return };
         let Some(tail) = fill.follow().filter(|tail| tail.len() > SMALL_MAX) else { return };
         let (verdict, verdicts) = sync_channel(1);
-        let (stage, seen) = watch::channel(Stage::Undecided);
+        let (stage, seen) = watch::channel(PrefetchStage::Undecided);
         *run = Some(Run { stopper: tail.stopper(), verdict, stage: seen });
         let total = limits.total.max(tail.len().saturating_mul(limits.ratio));
         let unpacker = Unpacker {
@@ -151,7 +152,7 @@ impl Ahead {
 
     /// The archive `zip` was published, and `package` is what it holds. What was inflated becomes its members; the one
     /// that is being inflated goes on. Needs a runtime, with which it ends.
-    pub fn settle(&self, zip: Object, package: Arc<Package>) {
+    pub fn settle(&self, zip: Object, package: Arc<VerifiedPackage>) {
         let Some(run) = lock(&self.run).take() else { return };
         let (all, archive, stage) = (self.all.clone(), self.archive, run.stage.clone());
         lock(&all.settled).insert(archive, stage.clone());
@@ -166,14 +167,14 @@ impl Ahead {
 struct Settled {
     all: Arc<Aheads>,
     archive: Digest,
-    stage: watch::Receiver<Stage>,
+    stage: watch::Receiver<PrefetchStage>,
     _run: Run,
 }
 
 impl Settled {
     async fn last(mut self) {
         // Fails where the run has ended early.
-        let _ = self.stage.wait_for(|stage| *stage == Stage::Over).await;
+        let _ = self.stage.wait_for(|stage| *stage == PrefetchStage::Over).await;
     }
 }
 
@@ -201,7 +202,7 @@ struct Unpacker {
     inflating: Option<u64>,
     verdicts: Receiver<Verdict>,
     verdict: Option<Verdict>,
-    stage: watch::Sender<Stage>,
+    stage: watch::Sender<PrefetchStage>,
     /// What was inflated and waits for the verdict.
     ready: Vec<(Streamed, Scratch)>,
     _place: OwnedSemaphorePermit,
@@ -217,7 +218,7 @@ impl Unpacker {
             tracing::debug!(%archive, %why, "what was unpacked ahead is thrown away");
         }
         drop(std::mem::take(&mut self.ready));
-        self.stage.send_replace(Stage::Over);
+        self.stage.send_replace(PrefetchStage::Over);
     }
 
     /// Inflates the large members in their order, until they end or the package is known.
@@ -255,8 +256,9 @@ impl Unpacker {
     fn inflate(&mut self, tail: &Tail, entries: &mut Entries<'_>, next: &Upcoming) -> Result<(), Ended> {
         let (scratch, most) = (self.store.scratch()?, self.most());
         self.inflating = Some(next.offset);
-        let unpacked =
-            piped(scratch, |pieces| entries.extract(next, most, &mut Watched { pieces, unpacker: &mut *self, tail }));
+        let unpacked = piped(scratch, |pieces| {
+            entries.extract(next, most, &mut WantedPieces { pieces, unpacker: &mut *self, tail })
+        });
         self.inflating = None;
         let Piped { written, produced } = unpacked?;
         let (scratch, streamed) = (written?, produced?);
@@ -294,7 +296,7 @@ impl Unpacker {
         if let Some(offset) = self.inflating {
             let file = package.members.files().find(|(_, file)| file.offset == offset);
             let (number, _) = file.ok_or("what is being inflated is no file of the package")?;
-            self.stage.send_replace(Stage::Inflating(number));
+            self.stage.send_replace(PrefetchStage::Inflating(number));
         }
         Ok(())
     }
@@ -329,13 +331,13 @@ fn publish(store: &Arc<Store>, key: &Key, size: u64, scratch: Scratch) -> Result
 }
 
 /// Passes pieces on while they are wanted.
-struct Watched<'a> {
+struct WantedPieces<'a> {
     pieces: &'a mut dyn io::Write,
     unpacker: &'a mut Unpacker,
     tail: &'a Tail,
 }
 
-impl io::Write for Watched<'_> {
+impl io::Write for WantedPieces<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.unpacker.look(self.tail).map_err(io::Error::other)?;
         self.pieces.write(bytes)

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{FactError, Facts, Failure, View};
+use super::{FactError, FactFailure, Facts, FactsView};
 use crate::digest::Digest;
 use crate::name::{Reference, Repo, Selector, Tag, no_such_tag};
-use crate::tree::{Fact, Known, Need};
+use crate::tree::{Fact, KnownFacts, Need};
 
 impl Facts {
     /// The tags of a repository. `Absent` if the registry says that there is no such repository.
@@ -22,7 +22,7 @@ impl Facts {
             Selector::Tag(tag) => {
                 let need = Need::Binding(reference.repo.clone(), tag.clone());
                 match self.ask_for(need, |view| view.bound(&reference.repo, tag)).await {
-                    Err(error) if error.failure == Failure::Absent => Err(self.no_such_tag(reference, tag).await),
+                    Err(error) if error.failure == FactFailure::Absent => Err(self.no_such_tag(reference, tag).await),
                     answer => answer,
                 }
             }
@@ -32,16 +32,16 @@ impl Facts {
     /// Why there is no such tag, with those that there are.
     async fn no_such_tag(self: &Arc<Self>, reference: &Reference, tag: &Tag) -> FactError {
         match self.tags(&reference.repo).await {
-            Ok(tags) => FactError::new(Failure::Absent, reference, no_such_tag(tag, &tags)),
-            Err(error) if error.failure == Failure::Absent => error.about(&reference.to_string()),
-            Err(_) => FactError::new(Failure::Absent, reference, format_args!("there is no tag {tag}")),
+            Ok(tags) => FactError::new(FactFailure::Absent, reference, no_such_tag(tag, &tags)),
+            Err(error) if error.failure == FactFailure::Absent => error.about(&reference.to_string()),
+            Err(_) => FactError::new(FactFailure::Absent, reference, format_args!("there is no tag {tag}")),
         }
     }
 
     async fn ask_for<T>(
         self: &Arc<Self>,
         need: Need,
-        read: impl Fn(&View<'_>) -> Fact<T, FactError>,
+        read: impl Fn(&FactsView<'_>) -> Fact<T, FactError>,
     ) -> Result<T, FactError> {
         let since = Instant::now();
         let mut asked = false;
@@ -49,7 +49,7 @@ impl Facts {
             match read(&self.view(since)) {
                 Fact::Is(answer) => return Ok(answer),
                 Fact::Absent => {
-                    return Err(FactError::new(Failure::Absent, &need, absence(&need)));
+                    return Err(FactError::new(FactFailure::Absent, &need, absence(&need)));
                 }
                 Fact::Denied(e) | Fact::Failed(e) => return Err(e),
                 Fact::Unknown if asked => return Err(FactError::lost()),

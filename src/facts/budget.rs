@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{FactError, Failure, lock};
+use super::{FactError, FactFailure, lock};
 use crate::name::Host;
 use crate::store::Flights;
 
 /// For whom an operation asks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Asker {
+pub enum RequestingUser {
     /// The mount's owner, root, or this program itself.
     Owner,
     /// Another user.
@@ -25,17 +25,17 @@ pub enum Asker {
 }
 
 tokio::task_local! {
-    static ASKER: Asker;
+    static ASKER: RequestingUser;
 }
 
-impl Asker {
+impl RequestingUser {
     /// Runs `operation` for this user.
     pub async fn run<F: Future>(self, operation: F) -> F::Output {
         ASKER.scope(self, operation).await
     }
 
-    fn current() -> Asker {
-        ASKER.try_with(|asker| *asker).unwrap_or(Asker::Owner)
+    fn current() -> RequestingUser {
+        ASKER.try_with(|asker| *asker).unwrap_or(RequestingUser::Owner)
     }
 }
 
@@ -111,12 +111,12 @@ impl Budgets {
         host: &Host,
         request: impl Future<Output = Result<T, FactError>>,
     ) -> Result<T, FactError> {
-        let Asker::Other(user) = Asker::current() else { return request.await };
+        let RequestingUser::Other(user) = RequestingUser::current() else { return request.await };
         let wait = lock(&self.0).take(user, Instant::now());
         let Some(wait) = wait else { return Err(exhausted(host, user)) };
         tokio::time::sleep(wait).await;
         let outcome = request.await;
-        if matches!(&outcome, Err(e) if e.failure == Failure::Offline) {
+        if matches!(&outcome, Err(e) if e.failure == FactFailure::Offline) {
             lock(&self.0).put_back(user, Instant::now());
         }
         outcome
@@ -127,7 +127,7 @@ fn exhausted(host: &Host, user: u32) -> FactError {
     let Rate { reserve, every } = OF_ONE;
     let rate = Duration::from_secs(1).as_millis() / every.as_millis();
     FactError::new(
-        Failure::Crowded,
+        FactFailure::Crowded,
         host,
         format_args!(
             "the user {user} has asked for more names at once than a user other than the mount's owner may ({reserve}, and \
@@ -145,13 +145,13 @@ where
     F: Fn() -> W + Send + Sync + 'static,
     W: Future<Output = Result<T, FactError>> + Send + 'static,
 {
-    let (asker, load) = (Asker::current(), Arc::new(load));
+    let (asker, load) = (RequestingUser::current(), Arc::new(load));
     let mut is_first = true;
     loop {
         let load = load.clone();
         let outcome = flights.join(key.clone(), move || asker.run(load())).await;
-        let is_crowded = matches!(&outcome, Err(e) if e.failure == Failure::Crowded);
-        if !is_crowded || (asker != Asker::Owner && !is_first) {
+        let is_crowded = matches!(&outcome, Err(e) if e.failure == FactFailure::Crowded);
+        if !is_crowded || (asker != RequestingUser::Owner && !is_first) {
             return outcome;
         }
         is_first = false;
@@ -193,10 +193,10 @@ mod tests {
     async fn what_needs_no_request_costs_nothing() {
         let budgets = Budgets::new();
         let host: Host = "a.b".parse().unwrap();
-        let offline = || async { Err::<(), _>(FactError::new(Failure::Offline, "x", "y")) };
+        let offline = || async { Err::<(), _>(FactError::new(FactFailure::Offline, "x", "y")) };
         for _ in 0..3 * OF_ONE.reserve {
-            let outcome = Asker::Other(7).run(budgets.spend(&host, offline())).await;
-            assert_eq!(outcome.unwrap_err().failure, Failure::Offline);
+            let outcome = RequestingUser::Other(7).run(budgets.spend(&host, offline())).await;
+            assert_eq!(outcome.unwrap_err().failure, FactFailure::Offline);
         }
         for _ in 0..3 * OF_ALL.reserve {
             budgets.spend(&host, async { Ok(()) }).await.unwrap();

@@ -12,12 +12,12 @@ use std::time::{Duration, Instant, SystemTime};
 pub(super) use record::{formerly_used, remember_used};
 
 use super::walk::{Left, Pending};
-use super::{FactError, Facts, Failure, budget, lock};
+use super::{FactError, FactFailure, Facts, budget, lock};
 use crate::digest::Digest;
 use crate::name::{Host, Platform, Repo, RepoName, Selector, Tag};
 use crate::store::Flights;
-use crate::tree::{Fact, Known, Need, Standing};
-use record::{Record, name_of};
+use crate::tree::{Fact, KnownFacts, Need, Standing};
+use record::{TagRecord, name_of};
 
 /// How many bytes of edges are held in memory, about; past it those that expired are dropped, else all. Answers stay in
 /// the store.
@@ -35,7 +35,7 @@ const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// A registry's answer about an edge.
 #[derive(Clone, Debug)]
-pub(super) enum Answer {
+pub(super) enum TagAnswer {
     Tags(Arc<Vec<Tag>>),
     Catalog(Arc<Vec<RepoName>>),
     /// The registry does not list its repositories.
@@ -46,7 +46,7 @@ pub(super) enum Answer {
 
 #[derive(Clone, Debug)]
 struct Confirmed {
-    answer: Answer,
+    answer: TagAnswer,
     /// `None`: by an earlier mount, too long ago to count.
     at: Option<Instant>,
     wall: SystemTime,
@@ -61,19 +61,19 @@ struct Refused {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Slot {
+struct TagSlot {
     last: Option<Confirmed>,
     refused: Option<Refused>,
 }
 
-impl Slot {
+impl TagSlot {
     /// How many bytes of memory it takes, about.
     fn bytes(&self) -> usize {
         let names = match self.last.as_ref().map(|last| &last.answer) {
-            Some(Answer::Tags(tags)) => tags.len(),
-            Some(Answer::Catalog(names)) => names.len(),
-            Some(Answer::Platforms(platforms)) => platforms.len(),
-            Some(Answer::Binding(_) | Answer::NoCatalog) | None => 0,
+            Some(TagAnswer::Tags(tags)) => tags.len(),
+            Some(TagAnswer::Catalog(names)) => names.len(),
+            Some(TagAnswer::Platforms(platforms)) => platforms.len(),
+            Some(TagAnswer::Binding(_) | TagAnswer::NoCatalog) | None => 0,
         };
         let sentence = self.refused.as_ref().map_or(0, |refused| refused.error.to_string().len());
         SLOT_BYTES + names * NAME_BYTES + sentence
@@ -90,13 +90,13 @@ impl Slot {
     }
 
     /// What the slot says to an operation that began at `since`.
-    fn fact(&self, since: Instant) -> Fact<&Answer, FactError> {
+    fn fact(&self, since: Instant) -> Fact<&TagAnswer, FactError> {
         let now = Instant::now();
         let is = |last: &Option<Confirmed>| last.as_ref().map(|c| c.at >= Some(since) || c.fresh_until > Some(now));
         match self.refused(since) {
             Some(r) => match (&r.error.failure, &self.last) {
-                (Failure::Absent, _) => Fact::Absent,
-                (Failure::Denied, _) => Fact::Denied(r.error.clone()),
+                (FactFailure::Absent, _) => Fact::Absent,
+                (FactFailure::Denied, _) => Fact::Denied(r.error.clone()),
                 (failure, Some(last)) if failure.is_outage() => Fact::Is(&last.answer),
                 _ => Fact::Failed(r.error.clone()),
             },
@@ -111,26 +111,26 @@ impl Slot {
 /// The slots, and how many bytes they take.
 #[derive(Default)]
 struct Slots {
-    by_need: HashMap<Need, Slot>,
+    by_need: HashMap<Need, TagSlot>,
     bytes: usize,
 }
 
 impl Slots {
-    fn get(&self, need: &Need) -> Option<&Slot> {
+    fn get(&self, need: &Need) -> Option<&TagSlot> {
         self.by_need.get(need)
     }
 
     /// Changes the slot of `need`, which stays whatever is dropped to make room for it.
-    fn change(&mut self, need: &Need, change: impl FnOnce(&mut Slot)) {
+    fn change(&mut self, need: &Need, change: impl FnOnce(&mut TagSlot)) {
         let before = self.by_need.remove(need);
-        self.bytes -= before.as_ref().map_or(0, Slot::bytes);
+        self.bytes -= before.as_ref().map_or(0, TagSlot::bytes);
         let mut slot = before.unwrap_or_default();
         change(&mut slot);
         let bytes = slot.bytes();
         if self.bytes + bytes > BYTES_MAX {
             let now = Instant::now();
             self.by_need.retain(|_, s| s.last.as_ref().is_some_and(|c| c.fresh_until > Some(now)));
-            self.bytes = self.by_need.values().map(Slot::bytes).sum();
+            self.bytes = self.by_need.values().map(TagSlot::bytes).sum();
         }
         if self.bytes + bytes > BYTES_MAX {
             *self = Slots::default();
@@ -191,37 +191,37 @@ impl Edges {
     /// Whether the last answer is that there is nothing.
     fn is_empty(&self, need: &Need) -> bool {
         match self.slot(need).last.map(|last| last.answer) {
-            Some(Answer::Tags(tags)) => tags.is_empty(),
-            Some(Answer::Catalog(names)) => names.is_empty(),
+            Some(TagAnswer::Tags(tags)) => tags.is_empty(),
+            Some(TagAnswer::Catalog(names)) => names.is_empty(),
             _ => false,
         }
     }
 
     /// Whether the registry was taken for one that does not list its repositories when it was asked last.
     pub(super) fn is_unlisted(&self, need: &Need) -> bool {
-        matches!(self.slot(need).last, Some(Confirmed { answer: Answer::NoCatalog, .. }))
+        matches!(self.slot(need).last, Some(Confirmed { answer: TagAnswer::NoCatalog, .. }))
     }
 
-    fn slot(&self, need: &Need) -> Slot {
+    fn slot(&self, need: &Need) -> TagSlot {
         lock(&self.slots).get(need).cloned().unwrap_or_default()
     }
 
-    fn change(&self, need: &Need, change: impl FnOnce(&mut Slot)) {
+    fn change(&self, need: &Need, change: impl FnOnce(&mut TagSlot)) {
         lock(&self.slots).change(need, change);
     }
 }
 
 /// The facts as they stand for one operation. See [`Facts::view`].
-pub struct View<'a> {
+pub struct FactsView<'a> {
     facts: &'a Facts,
     since: Instant,
     /// See [`View::without`].
     pub(super) left: Vec<Left>,
 }
 
-impl<'a> View<'a> {
+impl<'a> FactsView<'a> {
     pub(super) fn new(facts: &'a Facts, since: Instant) -> Self {
-        View { facts, since, left: Vec::new() }
+        FactsView { facts, since, left: Vec::new() }
     }
 
     pub(super) fn facts(&self) -> &'a Facts {
@@ -231,7 +231,7 @@ impl<'a> View<'a> {
     /// The platforms of a release, where they were asked for.
     pub(super) fn known_platforms(&self, repo: &Repo, tag: &Tag) -> Fact<Arc<Vec<Platform>>, FactError> {
         self.fact(&Need::Platforms(repo.clone(), tag.clone()), |answer| match answer {
-            Answer::Platforms(platforms) => Some(platforms.clone()),
+            TagAnswer::Platforms(platforms) => Some(platforms.clone()),
             _ => None,
         })
     }
@@ -239,7 +239,7 @@ impl<'a> View<'a> {
     /// The manifest for which `tag` stands.
     pub fn bound(&self, repo: &Repo, tag: &Tag) -> Fact<Digest, FactError> {
         self.fact(&Need::Binding(repo.clone(), tag.clone()), |answer| match answer {
-            Answer::Binding(digest) => Some(*digest),
+            TagAnswer::Binding(digest) => Some(*digest),
             _ => None,
         })
     }
@@ -266,7 +266,7 @@ impl<'a> View<'a> {
     }
 
     /// What the slot of `need` says, whose answer is of the kind that `read` takes.
-    fn fact<T>(&self, need: &Need, read: impl FnOnce(&Answer) -> Option<T>) -> Fact<T, FactError> {
+    fn fact<T>(&self, need: &Need, read: impl FnOnce(&TagAnswer) -> Option<T>) -> Fact<T, FactError> {
         let slots = lock(&self.facts.edges.slots);
         let slot = slots.get(need);
         match slot.map_or(Fact::Unknown, |slot| slot.fact(self.since)) {
@@ -286,20 +286,20 @@ impl<'a> View<'a> {
     }
 }
 
-impl Known for View<'_> {
+impl KnownFacts for FactsView<'_> {
     type Error = FactError;
 
     fn tags(&self, repo: &Repo) -> Fact<Arc<Vec<Tag>>, FactError> {
         self.fact(&Need::Tags(repo.clone()), |answer| match answer {
-            Answer::Tags(tags) => Some(tags.clone()),
+            TagAnswer::Tags(tags) => Some(tags.clone()),
             _ => None,
         })
     }
 
     fn catalog(&self, host: &Host) -> Fact<Arc<Vec<RepoName>>, FactError> {
-        let names = |answer: &Answer| match answer {
-            Answer::Catalog(names) => Some(Some(names.clone())),
-            Answer::NoCatalog => Some(None),
+        let names = |answer: &TagAnswer| match answer {
+            TagAnswer::Catalog(names) => Some(Some(names.clone())),
+            TagAnswer::NoCatalog => Some(None),
             _ => None,
         };
         match self.fact(&Need::Catalog(host.clone()), names) {
@@ -316,7 +316,7 @@ impl Known for View<'_> {
             return Fact::Is(Arc::default());
         }
         self.fact(&Need::Held(host.clone()), |answer| match answer {
-            Answer::Catalog(names) => Some(names.clone()),
+            TagAnswer::Catalog(names) => Some(names.clone()),
             _ => None,
         })
     }
@@ -385,9 +385,9 @@ impl Facts {
                 if !matches!(need, Need::Held(_)) {
                     self.keep(&need, &confirmed).await;
                 }
-                self.edges.change(&need, |slot| *slot = Slot { last: Some(confirmed), refused: None });
+                self.edges.change(&need, |slot| *slot = TagSlot { last: Some(confirmed), refused: None });
             }
-            Err(error) if error.failure == Failure::Crowded => return Err(error),
+            Err(error) if error.failure == FactFailure::Crowded => return Err(error),
             Err(error) => {
                 if error.failure.is_outage() && self.edges.slot(&need).last.is_none() {
                     self.recall_of_registry(&need).await;
@@ -399,7 +399,7 @@ impl Facts {
                 if let Some(unlisted) = &unlisted {
                     self.keep(&need, unlisted).await;
                 }
-                let gone = error.failure == Failure::Absent && unlisted.is_none();
+                let gone = error.failure == FactFailure::Absent && unlisted.is_none();
                 if gone {
                     let (store, name) = (self.store.clone(), self.name_of(&need));
                     tokio::task::spawn_blocking(move || store.remove_edge(&name)).await.ok();
@@ -431,35 +431,35 @@ impl Facts {
 
     /// That a registry does not list its repositories is an answer about it, which has to serve while it is away: what
     /// names stand for depends on it. A registry that merely refuses for now is one whose list is known.
-    fn as_unlisted(&self, need: &Need, failure: Failure) -> Option<Confirmed> {
+    fn as_unlisted(&self, need: &Need, failure: FactFailure) -> Option<Confirmed> {
         let Need::Catalog(_) = need else { return None };
-        let is_listed = || matches!(self.edges.slot(need).last, Some(Confirmed { answer: Answer::Catalog(_), .. }));
+        let is_listed = || matches!(self.edges.slot(need).last, Some(Confirmed { answer: TagAnswer::Catalog(_), .. }));
         match failure {
-            Failure::Absent => {}
-            Failure::Denied if !is_listed() => {}
+            FactFailure::Absent => {}
+            FactFailure::Denied if !is_listed() => {}
             _ => return None,
         }
         let now = Instant::now();
         let fresh_until = Some(now + self.counts_for(need));
-        Some(Confirmed { answer: Answer::NoCatalog, at: Some(now), wall: SystemTime::now(), fresh_until })
+        Some(Confirmed { answer: TagAnswer::NoCatalog, at: Some(now), wall: SystemTime::now(), fresh_until })
     }
 
-    async fn ask_registry(self: &Arc<Self>, need: &Need) -> Result<Answer, FactError> {
+    async fn ask_registry(self: &Arc<Self>, need: &Need) -> Result<TagAnswer, FactError> {
         let registry = self.origin(need.host())?.registry.clone();
         match need {
-            Need::Tags(repo) => Ok(Answer::Tags(Arc::new(registry.tags(&repo.name).await?))),
-            Need::Catalog(_) => Ok(Answer::Catalog(Arc::new(registry.catalog().await?))),
+            Need::Tags(repo) => Ok(TagAnswer::Tags(Arc::new(registry.tags(&repo.name).await?))),
+            Need::Catalog(_) => Ok(TagAnswer::Catalog(Arc::new(registry.catalog().await?))),
             Need::Binding(repo, tag) => {
-                if let Some(Confirmed { answer: Answer::Binding(digest), .. }) = self.edges.slot(need).last
+                if let Some(Confirmed { answer: TagAnswer::Binding(digest), .. }) = self.edges.slot(need).last
                     && registry.resolve(&repo.name, tag).await? == Some(digest)
                 {
-                    return Ok(Answer::Binding(digest));
+                    return Ok(TagAnswer::Binding(digest));
                 }
                 let digest = self.fetch_manifest(repo, &Selector::Tag(tag.clone())).await?;
-                Ok(Answer::Binding(digest))
+                Ok(TagAnswer::Binding(digest))
             }
             Need::Platforms(repo, tag) => self.ask_platforms(repo, tag).await,
-            Need::Held(_) => Ok(Answer::Catalog(Arc::new(registry.held().await?))),
+            Need::Held(_) => Ok(TagAnswer::Catalog(Arc::new(registry.held().await?))),
         }
     }
 
@@ -473,7 +473,7 @@ impl Facts {
     /// The digest for which `tag` stood when it was asked for last.
     pub(super) fn last_binding(&self, repo: &Repo, tag: &Tag) -> Option<Digest> {
         match self.edges.slot(&Need::Binding(repo.clone(), tag.clone())).last?.answer {
-            Answer::Binding(digest) => Some(digest),
+            TagAnswer::Binding(digest) => Some(digest),
             _ => None,
         }
     }
@@ -491,7 +491,7 @@ impl Facts {
     /// `digest`.
     pub async fn keeps_binding(&self, repo: &Repo, tag: &Tag, digest: Digest) -> bool {
         let kept = self.kept(&Need::Binding(repo.clone(), tag.clone())).await;
-        matches!(kept, Some(Answer::Binding(kept)) if kept == digest)
+        matches!(kept, Some(TagAnswer::Binding(kept)) if kept == digest)
     }
 
     /// Whether a later mount of the same sources finds out from the store which tags `repo` has.
@@ -500,10 +500,10 @@ impl Facts {
     }
 
     /// The answer about `need` that the store keeps for later mounts.
-    async fn kept(&self, need: &Need) -> Option<Answer> {
+    async fn kept(&self, need: &Need) -> Option<TagAnswer> {
         let (store, name) = (self.store.clone(), self.name_of(need));
         let bytes = tokio::task::spawn_blocking(move || store.edge(&name)).await.ok()??;
-        let record = serde_json::from_slice::<Record>(&bytes).ok()?;
+        let record = serde_json::from_slice::<TagRecord>(&bytes).ok()?;
         record.answer(need).map(|(answer, _)| answer)
     }
 
@@ -513,8 +513,8 @@ impl Facts {
         let stand_in = self.origin(need.host()).ok().and_then(|origin| origin.registry.stand_in());
         let Some(stand_in) = stand_in else { return };
         let answer = match need {
-            Need::Tags(repo) => stand_in.tags(&repo.name).await.ok().map(|tags| Answer::Tags(Arc::new(tags))),
-            Need::Binding(repo, tag) => stand_in.resolve(&repo.name, tag).await.ok().flatten().map(Answer::Binding),
+            Need::Tags(repo) => stand_in.tags(&repo.name).await.ok().map(|tags| TagAnswer::Tags(Arc::new(tags))),
+            Need::Binding(repo, tag) => stand_in.resolve(&repo.name, tag).await.ok().flatten().map(TagAnswer::Binding),
             Need::Catalog(_) | Need::Platforms(..) | Need::Held(_) => None,
         };
         if let Some(answer) = answer {
@@ -553,7 +553,7 @@ impl Facts {
     async fn recall_named(&self, need: &Need, name: String, counts: bool) {
         let store = self.store.clone();
         let Ok(Some(bytes)) = tokio::task::spawn_blocking(move || store.edge(&name)).await else { return };
-        let Ok(record) = serde_json::from_slice::<Record>(&bytes) else { return };
+        let Ok(record) = serde_json::from_slice::<TagRecord>(&bytes) else { return };
         let Some((answer, wall)) = record.answer(need) else { return };
         let now = Instant::now();
         // An age that the clock denies (a time in the future) is no age that counts.
@@ -569,7 +569,7 @@ impl Facts {
 
     async fn keep(&self, need: &Need, confirmed: &Confirmed) {
         let (store, name) = (self.store.clone(), self.name_of(need));
-        let Ok(bytes) = serde_json::to_vec(&Record::of(confirmed)) else { return };
+        let Ok(bytes) = serde_json::to_vec(&TagRecord::of(confirmed)) else { return };
         let kept = tokio::task::spawn_blocking(move || store.put_edge(&name, &bytes)).await;
         if let Ok(Err(e)) = kept {
             tracing::warn!("{need} cannot be kept for later mounts: {e}");
@@ -579,10 +579,10 @@ impl Facts {
 
 /// How long a refusal is kept. Whether a registry lists its repositories is a property of the registry; any other
 /// absence is an answer, and counts no longer than an answer does.
-fn kept_for(need: &Need, failure: Failure, tag_ttl: Duration) -> Duration {
+fn kept_for(need: &Need, failure: FactFailure, tag_ttl: Duration) -> Duration {
     match (need, failure) {
-        (Need::Catalog(_), Failure::Absent | Failure::Denied) => NO_CATALOG,
-        (_, Failure::Absent) => failure.kept_for().min(tag_ttl),
+        (Need::Catalog(_), FactFailure::Absent | FactFailure::Denied) => NO_CATALOG,
+        (_, FactFailure::Absent) => failure.kept_for().min(tag_ttl),
         _ => failure.kept_for(),
     }
 }
@@ -592,10 +592,10 @@ mod tests {
     use super::*;
 
     fn confirmed(at: Option<Instant>, fresh_until: Option<Instant>) -> Option<Confirmed> {
-        Some(Confirmed { answer: Answer::Binding(Digest::of(b"")), at, wall: SystemTime::now(), fresh_until })
+        Some(Confirmed { answer: TagAnswer::Binding(Digest::of(b"")), at, wall: SystemTime::now(), fresh_until })
     }
 
-    fn refused(failure: Failure, until: Instant) -> Option<Refused> {
+    fn refused(failure: FactFailure, until: Instant) -> Option<Refused> {
         Some(Refused { error: FactError::new(failure, "x", "y"), at: until - Duration::from_secs(9), until })
     }
 
@@ -604,15 +604,15 @@ mod tests {
         let now = Instant::now();
         let (past, future) = (now - Duration::from_secs(5), now + Duration::from_secs(5));
         let stale = confirmed(Some(past), Some(past));
-        let fact = |last: &Option<Confirmed>, refused| Slot { last: last.clone(), refused }.fact(now).map_is();
+        let fact = |last: &Option<Confirmed>, refused| TagSlot { last: last.clone(), refused }.fact(now).map_is();
         assert_eq!(fact(&stale, None), "unknown");
         assert_eq!(fact(&confirmed(Some(past), Some(future)), None), "is");
-        assert_eq!(fact(&stale, refused(Failure::Unreachable, future)), "is");
-        assert_eq!(fact(&None, refused(Failure::Unreachable, future)), "failed");
-        assert_eq!(fact(&stale, refused(Failure::Denied, future)), "denied");
-        assert_eq!(fact(&stale, refused(Failure::Absent, future)), "absent");
-        assert_eq!(fact(&stale, refused(Failure::Integrity, future)), "failed");
-        assert_eq!(fact(&stale, refused(Failure::Unreachable, past)), "unknown");
+        assert_eq!(fact(&stale, refused(FactFailure::Unreachable, future)), "is");
+        assert_eq!(fact(&None, refused(FactFailure::Unreachable, future)), "failed");
+        assert_eq!(fact(&stale, refused(FactFailure::Denied, future)), "denied");
+        assert_eq!(fact(&stale, refused(FactFailure::Absent, future)), "absent");
+        assert_eq!(fact(&stale, refused(FactFailure::Integrity, future)), "failed");
+        assert_eq!(fact(&stale, refused(FactFailure::Unreachable, past)), "unknown");
     }
 
     #[test]
@@ -620,17 +620,17 @@ mod tests {
         let host: Host = "a.b".parse().unwrap();
         let tags = Need::Tags(Repo { host: host.clone(), name: "n".parse().unwrap() });
         let kept = |need: &Need, failure, ttl| kept_for(need, failure, Duration::from_secs(ttl)).as_secs();
-        for failure in [Failure::Absent, Failure::Denied] {
+        for failure in [FactFailure::Absent, FactFailure::Denied] {
             assert_eq!(kept(&Need::Catalog(host.clone()), failure, 1), 300);
         }
-        assert_eq!((kept(&tags, Failure::Absent, 1), kept(&tags, Failure::Absent, 3600)), (1, 30));
-        assert_eq!((kept(&tags, Failure::Denied, 1), kept(&tags, Failure::Unreachable, 1)), (10, 2));
+        assert_eq!((kept(&tags, FactFailure::Absent, 1), kept(&tags, FactFailure::Absent, 3600)), (1, 30));
+        assert_eq!((kept(&tags, FactFailure::Denied, 1), kept(&tags, FactFailure::Unreachable, 1)), (10, 2));
     }
 
     #[test]
     fn an_answer_counts_for_the_operation_that_waited_for_it() {
         let began = Instant::now();
-        let slot = Slot { last: confirmed(Some(Instant::now()), Some(began)), refused: None };
+        let slot = TagSlot { last: confirmed(Some(Instant::now()), Some(began)), refused: None };
         assert_eq!(slot.fact(began).map_is(), "is");
         assert_eq!(slot.fact(Instant::now() + Duration::from_secs(1)).map_is(), "unknown");
     }
@@ -651,14 +651,14 @@ mod tests {
     fn edges_in_memory_are_bounded_by_their_bytes() {
         let repo = |n: usize| Repo { host: "a.b".parse().unwrap(), name: format!("n{n}").parse().unwrap() };
         let later = Instant::now() + Duration::from_secs(60);
-        let tags = Answer::Tags(Arc::new(vec!["1".parse().unwrap(); BYTES_MAX / NAME_BYTES / 4]));
+        let tags = TagAnswer::Tags(Arc::new(vec!["1".parse().unwrap(); BYTES_MAX / NAME_BYTES / 4]));
         let list = Confirmed { answer: tags, at: None, wall: SystemTime::now(), fresh_until: Some(later) };
         let mut slots = Slots::default();
         for n in 0..3 {
             slots.change(&Need::Tags(repo(n)), |slot| slot.last = Some(list.clone()));
         }
         for n in 3..2 * BYTES_MAX / SLOT_BYTES {
-            slots.change(&Need::Tags(repo(n)), |slot| slot.refused = refused(Failure::Absent, later));
+            slots.change(&Need::Tags(repo(n)), |slot| slot.refused = refused(FactFailure::Absent, later));
             assert!(slots.bytes <= BYTES_MAX && slots.get(&Need::Tags(repo(n))).is_some());
         }
         assert!((0..3).all(|n| slots.get(&Need::Tags(repo(n))).is_some()), "absences go before answers that count");
@@ -667,6 +667,6 @@ mod tests {
             assert!(slots.bytes <= BYTES_MAX && slots.get(&Need::Tags(repo(n))).is_some());
         }
         slots.expire(|_| true);
-        assert_eq!(slots.bytes, slots.by_need.values().map(Slot::bytes).sum::<usize>());
+        assert_eq!(slots.bytes, slots.by_need.values().map(TagSlot::bytes).sum::<usize>());
     }
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::archive::ArchiveError;
-use crate::artifact::Refusal;
+use crate::artifact::ArtifactRefusal;
 use crate::oci::DocumentError;
 use crate::registry::{self, RegistryError};
 use crate::store::{StoreError, StoreFailure};
 
 /// The class of a failure; the layer above makes an errno of it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Failure {
+pub enum FactFailure {
     /// The registry said that there is no such thing.
     Absent,
     /// 401 or 403.
@@ -47,23 +47,23 @@ pub enum Failure {
     Crowded,
 }
 
-impl Failure {
+impl FactFailure {
     /// How long the failure is kept before the registry is asked again (hostile inputs, limits and times).
     pub fn kept_for(self) -> Duration {
         Duration::from_secs(match self {
-            Failure::Absent => 30,
-            Failure::Denied => 10,
-            Failure::Integrity | Failure::Structure | Failure::TooLarge | Failure::Unsupported => 300,
-            Failure::TimedOut
-            | Failure::Unreachable
-            | Failure::Untrusted
-            | Failure::Offline
-            | Failure::Protocol
-            | Failure::Damaged
-            | Failure::NoSpace
-            | Failure::NoDescriptor
-            | Failure::Io
-            | Failure::Crowded => 2,
+            FactFailure::Absent => 30,
+            FactFailure::Denied => 10,
+            FactFailure::Integrity | FactFailure::Structure | FactFailure::TooLarge | FactFailure::Unsupported => 300,
+            FactFailure::TimedOut
+            | FactFailure::Unreachable
+            | FactFailure::Untrusted
+            | FactFailure::Offline
+            | FactFailure::Protocol
+            | FactFailure::Damaged
+            | FactFailure::NoSpace
+            | FactFailure::NoDescriptor
+            | FactFailure::Io
+            | FactFailure::Crowded => 2,
         })
     }
 
@@ -71,16 +71,16 @@ impl Failure {
     pub fn is_outage(self) -> bool {
         matches!(
             self,
-            Failure::TimedOut
-                | Failure::Unreachable
-                | Failure::Untrusted
-                | Failure::Offline
-                | Failure::Protocol
-                | Failure::Damaged
-                | Failure::NoSpace
-                | Failure::NoDescriptor
-                | Failure::Io
-                | Failure::Crowded
+            FactFailure::TimedOut
+                | FactFailure::Unreachable
+                | FactFailure::Untrusted
+                | FactFailure::Offline
+                | FactFailure::Protocol
+                | FactFailure::Damaged
+                | FactFailure::NoSpace
+                | FactFailure::NoDescriptor
+                | FactFailure::Io
+                | FactFailure::Crowded
         )
     }
 }
@@ -89,7 +89,7 @@ impl Failure {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FactError {
     /// The class.
-    pub failure: Failure,
+    pub failure: FactFailure,
     /// What was asked for: mostly a reference. `None` if the rule tells.
     subject: Option<Arc<str>>,
     rule: Arc<str>,
@@ -97,18 +97,18 @@ pub struct FactError {
 
 impl FactError {
     /// An error of that class: what was asked for, and which rule or event ended it.
-    pub fn new(failure: Failure, subject: impl fmt::Display, rule: impl fmt::Display) -> Self {
+    pub fn new(failure: FactFailure, subject: impl fmt::Display, rule: impl fmt::Display) -> Self {
         FactError { failure, subject: Some(subject.to_string().into()), rule: rule.to_string().into() }
     }
 
     /// An error of this program or its host that is about nothing in particular.
-    fn of_host(failure: Failure, rule: impl fmt::Display) -> Self {
+    fn of_host(failure: FactFailure, rule: impl fmt::Display) -> Self {
         FactError { failure, subject: None, rule: rule.to_string().into() }
     }
 
     /// A task ended without a result: it panicked, or the runtime ended.
     pub fn lost() -> Self {
-        FactError::of_host(Failure::Io, "an internal task ended early; the log may say why")
+        FactError::of_host(FactFailure::Io, "an internal task ended early; the log may say why")
     }
 
     /// What was asked for.
@@ -129,18 +129,18 @@ impl FactError {
     /// A document (of `subject`) that was refused.
     pub fn document(subject: impl fmt::Display, error: &DocumentError) -> Self {
         let failure = match error {
-            DocumentError::Structure(_) => Failure::Structure,
-            DocumentError::TooLarge(_) => Failure::TooLarge,
-            DocumentError::Unsupported(_) => Failure::Unsupported,
+            DocumentError::Structure(_) => FactFailure::Structure,
+            DocumentError::TooLarge(_) => FactFailure::TooLarge,
+            DocumentError::Unsupported(_) => FactFailure::Unsupported,
         };
         FactError::new(failure, subject, error)
     }
 
     /// An artifact (of `subject`) that was refused.
-    pub fn refusal(subject: impl fmt::Display, refusal: &Refusal) -> Self {
+    pub fn refusal(subject: impl fmt::Display, refusal: &ArtifactRefusal) -> Self {
         let failure = match refusal {
-            Refusal::Structure(_) => Failure::Structure,
-            Refusal::Unsupported(_) => Failure::Unsupported,
+            ArtifactRefusal::Structure(_) => FactFailure::Structure,
+            ArtifactRefusal::Unsupported(_) => FactFailure::Unsupported,
         };
         FactError::new(failure, subject, refusal)
     }
@@ -149,15 +149,15 @@ impl FactError {
     pub fn archive(subject: impl fmt::Display, error: &ArchiveError) -> Self {
         use crate::archive::Class;
         let failure = match error.class() {
-            Class::Structure => Failure::Structure,
-            Class::TooLarge => Failure::TooLarge,
-            Class::Unsupported => Failure::Unsupported,
-            Class::Integrity => Failure::Integrity,
+            Class::Structure => FactFailure::Structure,
+            Class::TooLarge => FactFailure::TooLarge,
+            Class::Unsupported => FactFailure::Unsupported,
+            Class::Integrity => FactFailure::Integrity,
             Class::Read(io) => match io.get_ref().and_then(|e| e.downcast_ref::<StoreError>()) {
                 Some(e) => of_store(e.failure),
-                None => Failure::Io,
+                None => FactFailure::Io,
             },
-            Class::Write(_) => Failure::Io,
+            Class::Write(_) => FactFailure::Io,
         };
         FactError::new(failure, subject, error)
     }
@@ -177,19 +177,19 @@ impl std::error::Error for FactError {}
 impl From<RegistryError> for FactError {
     fn from(error: RegistryError) -> Self {
         let failure = match error.failure {
-            registry::Failure::Absent => Failure::Absent,
-            registry::Failure::Denied => Failure::Denied,
-            registry::Failure::TimedOut => Failure::TimedOut,
-            registry::Failure::Unreachable => Failure::Unreachable,
-            registry::Failure::Untrusted => Failure::Untrusted,
-            registry::Failure::Offline => Failure::Offline,
-            registry::Failure::Protocol => Failure::Protocol,
-            registry::Failure::Integrity => Failure::Integrity,
-            registry::Failure::Structure => Failure::Structure,
-            registry::Failure::TooLarge => Failure::TooLarge,
-            registry::Failure::Unsupported => Failure::Unsupported,
-            registry::Failure::NoSpace => Failure::NoSpace,
-            registry::Failure::Io => Failure::Io,
+            registry::RegistryFailure::Absent => FactFailure::Absent,
+            registry::RegistryFailure::Denied => FactFailure::Denied,
+            registry::RegistryFailure::TimedOut => FactFailure::TimedOut,
+            registry::RegistryFailure::Unreachable => FactFailure::Unreachable,
+            registry::RegistryFailure::Untrusted => FactFailure::Untrusted,
+            registry::RegistryFailure::Offline => FactFailure::Offline,
+            registry::RegistryFailure::Protocol => FactFailure::Protocol,
+            registry::RegistryFailure::Integrity => FactFailure::Integrity,
+            registry::RegistryFailure::Structure => FactFailure::Structure,
+            registry::RegistryFailure::TooLarge => FactFailure::TooLarge,
+            registry::RegistryFailure::Unsupported => FactFailure::Unsupported,
+            registry::RegistryFailure::NoSpace => FactFailure::NoSpace,
+            registry::RegistryFailure::Io => FactFailure::Io,
         };
         match error.remedy {
             Some(remedy) => FactError::new(failure, error.subject, format_args!("{}; {remedy}", error.rule)),
@@ -198,13 +198,13 @@ impl From<RegistryError> for FactError {
     }
 }
 
-fn of_store(failure: StoreFailure) -> Failure {
+fn of_store(failure: StoreFailure) -> FactFailure {
     match failure {
-        StoreFailure::NoSpace => Failure::NoSpace,
-        StoreFailure::NoDescriptor => Failure::NoDescriptor,
-        StoreFailure::Corrupt => Failure::Damaged,
-        StoreFailure::Mismatch => Failure::Integrity,
-        StoreFailure::Unsafe | StoreFailure::Io => Failure::Io,
+        StoreFailure::NoSpace => FactFailure::NoSpace,
+        StoreFailure::NoDescriptor => FactFailure::NoDescriptor,
+        StoreFailure::Corrupt => FactFailure::Damaged,
+        StoreFailure::Mismatch => FactFailure::Integrity,
+        StoreFailure::Unsafe | StoreFailure::Io => FactFailure::Io,
     }
 }
 
@@ -221,7 +221,7 @@ mod tests {
     /// The times of the negative cache, and which failures leave an earlier answer standing.
     #[test]
     fn a_failure_counts_as_long_as_it_says_something() {
-        use Failure::*;
+        use FactFailure::*;
         let said =
             [(Absent, 30), (Denied, 10), (Integrity, 300), (Structure, 300), (TooLarge, 300), (Unsupported, 300)];
         for (failure, seconds) in said {

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::ahead::Beside;
 use super::nodes::blocking;
 use super::running::Transfer;
-use super::{FactError, Facts, Failure};
+use super::{FactError, FactFailure, Facts};
 use crate::digest::Digest;
 use crate::name::{Reference, Repo, Selector};
 use crate::oci::{Descriptor, Manifest};
@@ -61,7 +61,7 @@ impl Facts {
             let got = Digest::of_with(expected.algorithm(), &raw.bytes);
             if got != expected {
                 return Err(FactError::new(
-                    Failure::Integrity,
+                    FactFailure::Integrity,
                     subject,
                     format_args!("the manifest's digest is {got}; expected {expected}"),
                 ));
@@ -95,7 +95,7 @@ impl Facts {
         let limit = self.limits.archive;
         if blob.size > limit {
             return Err(FactError::new(
-                Failure::TooLarge,
+                FactFailure::TooLarge,
                 subject,
                 format_args!(
                     "the archive has {} bytes; the limit for archives is {limit}, and --archive-max-size raises it",
@@ -111,7 +111,7 @@ impl Facts {
             };
             match self.transfer(repo, blob, fill, beside).await {
                 // Wrong bytes get one more chance: a fault on the way is likelier than a lying registry.
-                Err(e) if e.failure == Failure::Integrity && !tried => {
+                Err(e) if e.failure == FactFailure::Integrity && !tried => {
                     tracing::warn!("{e}; fetching it once more");
                     tried = true;
                 }
@@ -138,7 +138,7 @@ impl Facts {
                         (seen, moved) = (Some(bytes), Instant::now());
                     } else if moved.elapsed() > self.deadline {
                         return Err(FactError::new(
-                            Failure::TimedOut,
+                            FactFailure::TimedOut,
                             subject,
                             format_args!(
                                 "it is being fetched already, for another repository or by another process that shares \
@@ -165,20 +165,20 @@ impl Facts {
         let (facts, beside, position) = (self.clone(), beside.clone(), fill.position());
         let entered = self.running.begin(subject.to_string(), blob.digest, blob.size, position);
         let progress = entered.transfer().clone();
-        let mut pipe = Pipe { facts, beside, position, progress, end: End::Idle(fill) };
+        let mut pipe = Pipe { facts, beside, position, progress, end: FetchEnd::Idle(fill) };
         let registry = self.origin(&repo.host)?.registry.clone();
         let sent = registry.blob(&repo.name, blob, &mut pipe).await;
         let fill = match (sent, pipe.close().await?) {
             (_, Err(e)) => return Err(e.into()),
             (Err(BlobError::Registry(e)), Ok(_)) => return Err(e.into()),
             (Err(BlobError::Sink(e)), Ok(_)) => {
-                return Err(FactError::new(Failure::Io, subject, e));
+                return Err(FactError::new(FactFailure::Io, subject, e));
             }
             (Ok(()), Ok(fill)) => fill,
         };
         let published = blocking(move || fill.publish()).await?;
         published.map_err(|e| match e.failure {
-            StoreFailure::Mismatch => FactError::new(Failure::Integrity, subject, e.rule),
+            StoreFailure::Mismatch => FactError::new(FactFailure::Integrity, subject, e.rule),
             _ => e.into(),
         })
     }
@@ -207,10 +207,10 @@ struct Pipe {
     beside: Beside,
     position: u64,
     progress: Arc<Transfer>,
-    end: End,
+    end: FetchEnd,
 }
 
-enum End {
+enum FetchEnd {
     Idle(Box<Fill>),
     Writing { tx: mpsc::Sender<Piece>, writer: JoinHandle<Result<Box<Fill>, StoreError>> },
     Closed,
@@ -218,33 +218,33 @@ enum End {
 
 impl Pipe {
     async fn pass(&mut self, piece: Piece) -> Result<(), SinkError> {
-        self.end = match std::mem::replace(&mut self.end, End::Closed) {
-            End::Idle(mut fill) => {
+        self.end = match std::mem::replace(&mut self.end, FetchEnd::Closed) {
+            FetchEnd::Idle(mut fill) => {
                 let (tx, rx) = mpsc::channel(QUEUE);
                 let (facts, beside) = (self.facts.clone(), self.beside.clone());
                 let write = move || {
                     beside.follow(&facts, &mut fill);
                     write_all(fill, rx)
                 };
-                End::Writing { tx, writer: tokio::task::spawn_blocking(write) }
+                FetchEnd::Writing { tx, writer: tokio::task::spawn_blocking(write) }
             }
             other => other,
         };
         match &self.end {
-            End::Writing { tx, .. } => tx.send(piece).await.map_err(|_| SinkError),
+            FetchEnd::Writing { tx, .. } => tx.send(piece).await.map_err(|_| SinkError),
             _ => Err(SinkError),
         }
     }
 
     /// The fill, when all that was passed is written.
     async fn close(mut self) -> Result<Result<Box<Fill>, StoreError>, FactError> {
-        match std::mem::replace(&mut self.end, End::Closed) {
-            End::Idle(fill) => Ok(Ok(fill)),
-            End::Writing { tx, writer } => {
+        match std::mem::replace(&mut self.end, FetchEnd::Closed) {
+            FetchEnd::Idle(fill) => Ok(Ok(fill)),
+            FetchEnd::Writing { tx, writer } => {
                 drop(tx);
                 writer.await.map_err(|_| FactError::lost())
             }
-            End::Closed => Err(FactError::lost()),
+            FetchEnd::Closed => Err(FactError::lost()),
         }
     }
 }
@@ -252,7 +252,7 @@ impl Pipe {
 impl Drop for Pipe {
     fn drop(&mut self) {
         // Dropping a fill looks at the disk.
-        if let End::Idle(fill) = std::mem::replace(&mut self.end, End::Closed) {
+        if let FetchEnd::Idle(fill) = std::mem::replace(&mut self.end, FetchEnd::Closed) {
             drop(tokio::task::spawn_blocking(move || drop(fill)));
         }
     }
@@ -294,7 +294,7 @@ fn write_all(mut fill: Box<Fill>, mut rx: mpsc::Receiver<Piece>) -> Result<Box<F
 mod tests {
     use super::*;
     use crate::archive::Limits;
-    use crate::facts::{Options, ProviderOptions, Source};
+    use crate::facts::{FactsOptions, MountSource, ProviderOptions};
     use crate::name::{RepoName, Tag};
     use crate::registry::{RawManifest, Registry, RegistryError};
     use crate::store::Store;
@@ -336,15 +336,15 @@ mod tests {
     #[test]
     fn a_transfer_without_bytes_holds_no_thread() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(crate::store::Options { dir: dir.path().to_owned(), limit: 1 << 30 }).unwrap();
+        let store = Store::open(crate::store::StoreOptions { dir: dir.path().to_owned(), limit: 1 << 30 }).unwrap();
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
         let (host, sent) = ("registry.example".parse::<crate::name::Host>().unwrap(), Bytes::from_static(b"sent"));
         let registry = Arc::new(Silent(sent.clone()));
         let name = host.to_string();
         let _entered = runtime.enter();
-        let facts = Facts::new(Options {
-            sources: vec![Source::Registry { host: host.clone(), prefix: None, registry, name }],
+        let facts = Facts::new(FactsOptions {
+            sources: vec![MountSource::Registry { host: host.clone(), prefix: None, registry, name }],
             store,
             tag_ttl: Duration::from_secs(60),
             deadline: Duration::from_secs(60),

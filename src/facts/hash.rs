@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::ahead::Beside;
-use super::nodes::{Bytes, Content, blocking};
-use super::{FactError, Facts, Failure, Package};
+use super::nodes::{Bytes, MemberContent, blocking};
+use super::{FactError, FactFailure, Facts, VerifiedPackage};
 use crate::archive;
 use crate::members::FileNo;
 use crate::store::Object;
@@ -12,20 +12,24 @@ use crate::store::Object;
 impl Facts {
     /// The `h1:` hashes of a package: of the tree that a client would unpack, and of the archive. Fetches the package if
     /// it is not cached, and reads all of it.
-    pub async fn hashes(self: &Arc<Self>, package: &Arc<Package>) -> Result<archive::Hashes, FactError> {
+    pub async fn hashes(self: &Arc<Self>, package: &Arc<VerifiedPackage>) -> Result<archive::Hashes, FactError> {
         let (limits, of) = (self.limits, package.clone());
         let hash = move |zip: &Object| archive::hashes(&Bytes(zip), &of.members, &limits);
         self.with_archive(&package.repo, &package.archive, &Beside::Nothing, hash).await
     }
 
     /// All bytes of a member, which has to fit into memory.
-    pub async fn contents(self: &Arc<Self>, package: &Arc<Package>, number: FileNo) -> Result<Vec<u8>, FactError> {
+    pub async fn contents(
+        self: &Arc<Self>,
+        package: &Arc<VerifiedPackage>,
+        number: FileNo,
+    ) -> Result<Vec<u8>, FactError> {
         let mut content = self.content(package, number).await?;
         let mut healed = false;
         loop {
             let (facts, read, size) = (self.clone(), content.clone(), package.members.file(number).size);
             match blocking(move || facts.read_all(&read, size)).await? {
-                Err(e) if e.failure == Failure::Damaged && !healed => {
+                Err(e) if e.failure == FactFailure::Damaged && !healed => {
                     healed = true;
                     content = self.heal(package, number).await?;
                 }
@@ -34,7 +38,7 @@ impl Facts {
         }
     }
 
-    fn read_all(&self, content: &Content, size: u64) -> Result<Vec<u8>, FactError> {
+    fn read_all(&self, content: &MemberContent, size: u64) -> Result<Vec<u8>, FactError> {
         let mut all = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
         let mut at = 0;
         while at < all.len() {

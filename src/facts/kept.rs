@@ -13,16 +13,16 @@ const COUNT: usize = 64;
 const PART: u64 = 8;
 
 /// The objects used last.
-pub(super) struct Kept {
+pub(super) struct OpenObjects {
     objects: LruCache<Key, Object>,
     bytes: u64,
     bytes_max: u64,
 }
 
-impl Kept {
+impl OpenObjects {
     /// Keeps a part of a cache that may hold `limit` bytes.
-    pub fn new(limit: u64) -> Kept {
-        Kept { objects: LruCache::unbounded(), bytes: 0, bytes_max: limit / PART }
+    pub fn new(limit: u64) -> OpenObjects {
+        OpenObjects { objects: LruCache::unbounded(), bytes: 0, bytes_max: limit / PART }
     }
 
     pub fn get(&mut self, key: &Key) -> Option<&Object> {
@@ -59,19 +59,19 @@ impl Kept {
 mod tests {
     use super::*;
     use crate::digest::Digest;
-    use crate::store::{Begin, Options, Store};
+    use crate::store::{Begin, Store, StoreOptions};
 
     #[test]
     fn what_is_kept_is_bounded_by_number_and_by_a_part_of_the_cache() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(Options { dir: dir.path().to_owned(), limit: u64::MAX }).unwrap();
+        let store = Store::open(StoreOptions { dir: dir.path().to_owned(), limit: u64::MAX }).unwrap();
         let object = |text: &str| {
             let key = Key::Blob(Digest::of(text.as_bytes()));
             let Ok(Begin::Fill(mut fill)) = store.begin(&key, text.len() as u64) else { panic!("a fill") };
             fill.write(text.as_bytes()).unwrap();
             (key, fill.publish().unwrap())
         };
-        let mut kept = Kept::new(PART * 10);
+        let mut kept = OpenObjects::new(PART * 10);
         let (first, second, large) = (object("12345"), object("abcde"), object("more than ten"));
         for (key, object) in [&first, &second, &first] {
             kept.put(*key, object.clone());
@@ -85,7 +85,7 @@ mod tests {
         assert!(kept.get(&large.0).is_none(), "what is too large is not kept");
         assert_eq!((kept.objects.len(), kept.bytes), (0, 0));
 
-        let mut many = Kept::new(u64::MAX);
+        let mut many = OpenObjects::new(u64::MAX);
         for n in 0..2 * COUNT {
             let (key, object) = object(&n.to_string());
             many.put(key, object);

@@ -10,8 +10,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::health::{Ailing, Health, SourceState, told};
-use super::watched::Watched;
-use super::{FactError, Facts, Failure};
+use super::watched::WatchedSource;
+use super::{FactError, FactFailure, Facts};
 use crate::name::{Host, Repo};
 use crate::registry::{self, Greeting, Registry};
 use crate::tree::Need;
@@ -41,7 +41,7 @@ impl Facts {
     }
 
     /// Asks what the first use of `host` would ask.
-    async fn asked(self: &Arc<Self>, host: &Host, asked: &[Arc<Watched>]) -> Health {
+    async fn asked(self: &Arc<Self>, host: &Host, asked: &[Arc<WatchedSource>]) -> Health {
         let (need, kind) = self.first_need(host);
         // A load that is lost has shown nothing.
         let _ = self.load(need.clone()).await;
@@ -53,13 +53,13 @@ impl Facts {
             return seen;
         }
         match refusal {
-            Some(error) if error.failure == Failure::Protocol => {
+            Some(error) if error.failure == FactFailure::Protocol => {
                 Health::failing(SourceState::Unreachable, error.rule())
             }
-            Some(error) if error.failure == Failure::Denied && kind == Kind::Repository => {
+            Some(error) if error.failure == FactFailure::Denied && kind == LookQuestion::Repository => {
                 Health::failing(SourceState::Denied, error)
             }
-            Some(error) if error.failure == Failure::Denied => greeted(asked, Greeting::LogIn, seen).await,
+            Some(error) if error.failure == FactFailure::Denied => greeted(asked, Greeting::LogIn, seen).await,
             _ if asked.iter().any(|registry| registry.refused_login()) => greeted(asked, Greeting::LogIn, seen).await,
             _ if seen.state == SourceState::Unknown && self.edges.is_unlisted(&need) => {
                 greeted(asked, Greeting::LogIn, seen).await
@@ -70,32 +70,32 @@ impl Facts {
     }
 
     /// Why `need` was not to be had. What is kept is an answer alone, and none that what is published next would belie.
-    fn refusal_of(&self, need: &Need, kind: Kind) -> Option<FactError> {
+    fn refusal_of(&self, need: &Need, kind: LookQuestion) -> Option<FactError> {
         match (self.edges.refusal(need)?, kind) {
-            (error, Kind::Prefix) if error.failure == Failure::Absent => Some(error),
-            (error, Kind::Catalog) if error.failure == Failure::Absent => Some(error),
+            (error, LookQuestion::Prefix) if error.failure == FactFailure::Absent => Some(error),
+            (error, LookQuestion::Catalog) if error.failure == FactFailure::Absent => Some(error),
             _ => self.edges.take_refusal(need),
         }
     }
 
     /// What is likely to be asked first of `host`.
-    fn first_need(&self, host: &Host) -> (Need, Kind) {
+    fn first_need(&self, host: &Host) -> (Need, LookQuestion) {
         if let Some(repo) = self.declared_repo(host) {
-            return (Need::Tags(repo), Kind::Repository);
+            return (Need::Tags(repo), LookQuestion::Repository);
         }
         let prefixes = self.origins.get(host).map(|origin| origin.prefixes.clone()).unwrap_or_default();
         match prefixes.into_iter().next().flatten() {
             Some(name) if !self.lists_providers_of(host) => {
-                (Need::Tags(Repo { host: host.clone(), name }), Kind::Prefix)
+                (Need::Tags(Repo { host: host.clone(), name }), LookQuestion::Prefix)
             }
-            _ => (Need::Catalog(host.clone()), Kind::Catalog),
+            _ => (Need::Catalog(host.clone()), LookQuestion::Catalog),
         }
     }
 }
 
 /// What is asked about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
+enum LookQuestion {
     /// A repository that was declared as one.
     Repository,
     /// What may be a repository, or a prefix of others.
@@ -104,16 +104,18 @@ enum Kind {
     Catalog,
 }
 
-async fn greeted(asked: &[Arc<Watched>], greeting: Greeting, seen: Health) -> Health {
+async fn greeted(asked: &[Arc<WatchedSource>], greeting: Greeting, seen: Health) -> Health {
     let Some(registry) = asked.first() else { return seen };
     match registry.greet(greeting).await {
-        Err(error) if error.failure == registry::Failure::Denied => Health::failing(SourceState::Denied, told(&error)),
+        Err(error) if error.failure == registry::RegistryFailure::Denied => {
+            Health::failing(SourceState::Denied, told(&error))
+        }
         _ => registry.health(),
     }
 }
 
 /// Greets a registry that has not answered for most of `limit`.
-async fn greeted_late(asked: &[Arc<Watched>], limit: Duration) -> Health {
+async fn greeted_late(asked: &[Arc<WatchedSource>], limit: Duration) -> Health {
     let unknown = Health::of(SourceState::Unknown);
     let greeting = greeted(asked, Greeting::Reach, unknown);
     tokio::time::timeout(limit / LEFT_TO_GREET, greeting).await.unwrap_or_else(|_| {

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use super::ahead::{Ahead, Aheads, Beside, Unpacking};
-use super::kept::Kept;
+use super::kept::OpenObjects;
 use super::unpack::{Unpacked, unpack_into};
 use super::weighed::Weighed;
-use super::{FactError, Facts, Failure, budget, lock};
+use super::{FactError, FactFailure, Facts, budget, lock};
 use crate::archive::{self, ArchiveError};
 use crate::artifact::{Release, Target, target_package};
 use crate::digest::Digest;
-use crate::members::{File, FileNo, Members};
+use crate::members::{FileNo, MemberFile, Members};
 use crate::name::{Reference, Repo, Selector};
 use crate::oci::{Descriptor, Manifest};
 use crate::store::{Flights, Key, Object};
@@ -37,7 +37,7 @@ const FAILURES_MAX: usize = 10_000;
 
 /// A package whose archive was verified and whose index was read.
 #[derive(Debug)]
-pub struct Package {
+pub struct VerifiedPackage {
     /// Where its archive can be fetched again.
     pub repo: Repo,
     /// The archive.
@@ -46,7 +46,7 @@ pub struct Package {
     pub members: Members,
 }
 
-impl Package {
+impl VerifiedPackage {
     /// The reference of the archive.
     pub fn reference(&self) -> Reference {
         self.repo.at(Selector::Digest(self.archive.digest))
@@ -55,7 +55,7 @@ impl Package {
 
 /// A member's bytes, ready to be read without waiting.
 #[derive(Clone, Debug)]
-pub enum Content {
+pub enum MemberContent {
     /// A file of the store: a blob as it is, or an unpacked member.
     Object(Object),
     /// Bytes in memory.
@@ -65,7 +65,7 @@ pub enum Content {
         /// The archive, kept from eviction while this value lives.
         archive: Object,
         /// The package.
-        package: Arc<Package>,
+        package: Arc<VerifiedPackage>,
         /// Which member.
         number: FileNo,
     },
@@ -80,7 +80,7 @@ fn key_of(repo: &Repo, archive: &Descriptor) -> PackageKey {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-enum Node {
+enum ContentNode {
     Manifest(Repo, Digest),
     Package(PackageKey),
     Blob(PackageKey),
@@ -92,14 +92,14 @@ type Inflated = Weighed<(Digest, FileNo), Arc<[u8]>>;
 
 pub(super) struct Nodes {
     manifests: Mutex<Weighed<Digest, Arc<Manifest>>>,
-    packages: Mutex<HashMap<PackageKey, Weak<Package>>>,
-    recent: Mutex<Weighed<PackageKey, Arc<Package>>>,
-    objects: Mutex<Kept>,
+    packages: Mutex<HashMap<PackageKey, Weak<VerifiedPackage>>>,
+    recent: Mutex<Weighed<PackageKey, Arc<VerifiedPackage>>>,
+    objects: Mutex<OpenObjects>,
     inflated: Mutex<Inflated>,
-    failures: Mutex<HashMap<Node, (FactError, Instant)>>,
+    failures: Mutex<HashMap<ContentNode, (FactError, Instant)>>,
     manifest_flights: Flights<(Repo, Digest), Arc<Manifest>, FactError>,
-    package_flights: Flights<PackageKey, Arc<Package>, FactError>,
-    object_flights: Flights<Node, Object, FactError>,
+    package_flights: Flights<PackageKey, Arc<VerifiedPackage>, FactError>,
+    object_flights: Flights<ContentNode, Object, FactError>,
     /// Unpacking and indexing: as many at a time as there are cores.
     cores: Arc<Semaphore>,
     aheads: Arc<Aheads>,
@@ -116,7 +116,7 @@ impl Nodes {
             manifests: kept(MANIFESTS_KEPT),
             packages: Mutex::default(),
             recent: kept(PACKAGES_KEPT),
-            objects: Mutex::new(Kept::new(cache_limit)),
+            objects: Mutex::new(OpenObjects::new(cache_limit)),
             inflated: kept((usize::MAX, SMALL_KEPT)),
             failures: Mutex::default(),
             manifest_flights: Flights::new(linger, FactError::lost),
@@ -134,7 +134,7 @@ impl Nodes {
     /// Whether a load failed for want of what unused objects hold: descriptors, space in the cache, or the memory that
     /// stands in for a full disk. They are let go of then. True also where another load has let go of them just now.
     fn gives_way<T>(&self, outcome: &Result<T, FactError>) -> bool {
-        let wanting = |error: &FactError| matches!(error.failure, Failure::NoDescriptor | Failure::NoSpace);
+        let wanting = |error: &FactError| matches!(error.failure, FactFailure::NoDescriptor | FactFailure::NoSpace);
         let gives_way = outcome.as_ref().is_err_and(wanting);
         if gives_way {
             lock(&self.objects).clear();
@@ -142,7 +142,7 @@ impl Nodes {
         gives_way
     }
 
-    fn failed(&self, node: &Node) -> Result<(), FactError> {
+    fn failed(&self, node: &ContentNode) -> Result<(), FactError> {
         match lock(&self.failures).get(node) {
             Some((error, until)) if *until > Instant::now() => Err(error.clone()),
             _ => Ok(()),
@@ -150,14 +150,14 @@ impl Nodes {
     }
 
     /// Remembers how a load ended. An absence is remembered too: by digest nothing appears soon after it was missed.
-    fn remember<T>(&self, node: Node, outcome: &Result<T, FactError>) {
+    fn remember<T>(&self, node: ContentNode, outcome: &Result<T, FactError>) {
         let mut failures = lock(&self.failures);
         match outcome {
             Ok(_) => {
                 failures.remove(&node);
             }
             // It says nothing of the node, and others are not refused.
-            Err(error) if error.failure == Failure::Crowded => {}
+            Err(error) if error.failure == FactFailure::Crowded => {}
             Err(error) => {
                 let now = Instant::now();
                 if failures.len() >= FAILURES_MAX {
@@ -175,7 +175,7 @@ impl Nodes {
         lock(&self.manifests).put(manifest.digest, manifest, bytes);
     }
 
-    fn package(&self, key: &PackageKey) -> Option<Arc<Package>> {
+    fn package(&self, key: &PackageKey) -> Option<Arc<VerifiedPackage>> {
         if let Some(package) = lock(&self.recent).get(key) {
             return Some(package.clone());
         }
@@ -184,7 +184,7 @@ impl Nodes {
         Some(package)
     }
 
-    fn keep_package(&self, key: PackageKey, package: &Arc<Package>) {
+    fn keep_package(&self, key: PackageKey, package: &Arc<VerifiedPackage>) {
         let mut packages = lock(&self.packages);
         packages.retain(|_, p| p.strong_count() > 0);
         packages.insert(key.clone(), Arc::downgrade(package));
@@ -208,7 +208,7 @@ impl Facts {
         if let Some(manifest) = lock(&self.nodes.manifests).get(&digest) {
             return Ok(manifest.clone());
         }
-        let node = Node::Manifest(repo.clone(), digest);
+        let node = ContentNode::Manifest(repo.clone(), digest);
         self.nodes.failed(&node)?;
         let (facts, of) = (self.clone(), repo.clone());
         let load = move || {
@@ -273,8 +273,8 @@ impl Facts {
     ) -> Result<(Arc<Manifest>, Descriptor), FactError> {
         let manifest = self.manifest(repo, target.manifest.digest).await.map_err(|e| match e.failure {
             // The index stands, and it is not for the registry to take back what it names.
-            Failure::Absent => FactError::new(
-                Failure::Integrity,
+            FactFailure::Absent => FactError::new(
+                FactFailure::Integrity,
                 repo.at(Selector::Digest(target.manifest.digest)),
                 "the release names a manifest that its source lacks; if that is a bundle for other platforms, add this one \
                  with tofufs bundle, else have the release published again",
@@ -300,7 +300,7 @@ impl Facts {
         let size = manifest.raw.len() as u64;
         if size != target.manifest.size {
             return Err(FactError::new(
-                Failure::Integrity,
+                FactFailure::Integrity,
                 subject,
                 format_args!("the manifest has a size of {size} bytes; its index says {}", target.manifest.size),
             ));
@@ -317,12 +317,12 @@ impl Facts {
         repo: &Repo,
         archive: &Descriptor,
         unpacking: Unpacking,
-    ) -> Result<Arc<Package>, FactError> {
+    ) -> Result<Arc<VerifiedPackage>, FactError> {
         let key = key_of(repo, archive);
         if let Some(package) = self.nodes.package(&key) {
             return Ok(package);
         }
-        let node = Node::Package(key.clone());
+        let node = ContentNode::Package(key.clone());
         self.nodes.failed(&node)?;
         let (facts, of, archive, at) = (self.clone(), repo.clone(), archive.clone(), key.clone());
         let digest = archive.digest;
@@ -342,7 +342,7 @@ impl Facts {
         repo: Repo,
         archive: Descriptor,
         unpacking: Unpacking,
-    ) -> Result<Arc<Package>, FactError> {
+    ) -> Result<Arc<VerifiedPackage>, FactError> {
         let limits = self.limits;
         let index = move |zip: &Object| Ok((zip.clone(), archive::index(&Bytes(zip), &limits)?));
         let ahead = Ahead::new(&self.nodes.aheads, archive.digest);
@@ -351,7 +351,7 @@ impl Facts {
             Unpacking::Ahead => Beside::Unpacking(ahead.clone()),
         };
         let (zip, members) = self.with_archive(&repo, &archive, &beside, index).await?;
-        let package = Arc::new(Package { repo, archive, members });
+        let package = Arc::new(VerifiedPackage { repo, archive, members });
         ahead.settle(zip, package.clone());
         Ok(package)
     }
@@ -375,7 +375,7 @@ impl Facts {
             })
             .await?;
             match outcome.map_err(|e| FactError::archive(repo.at(Selector::Digest(archive.digest)), &e)) {
-                Err(e) if e.failure == Failure::Damaged && !healed => {
+                Err(e) if e.failure == FactFailure::Damaged && !healed => {
                     healed = true;
                     self.drop_object(&Key::Blob(archive.digest));
                 }
@@ -395,7 +395,7 @@ impl Facts {
             let (of, wanted, beside) = (of.clone(), wanted.clone(), beside.clone());
             async move { facts.fetch_blob(&of, &wanted, &beside).await }
         };
-        let got = self.object(Node::Blob(key_of(repo, blob)), Key::Blob(blob.digest), fetch);
+        let got = self.object(ContentNode::Blob(key_of(repo, blob)), Key::Blob(blob.digest), fetch);
         let object = self.running.waited_for(blob.digest, got).await?;
         self.of_size(repo, blob, object)
     }
@@ -403,7 +403,7 @@ impl Facts {
     /// The object of `key`: the one that is kept open, or what `get` gets, once for all who ask for `node` meanwhile.
     async fn object<W>(
         self: &Arc<Self>,
-        node: Node,
+        node: ContentNode,
         key: Key,
         get: impl Fn(Arc<Facts>) -> W + Send + 'static,
     ) -> Result<Object, FactError>
@@ -436,7 +436,7 @@ impl Facts {
         }
         let subject = repo.at(Selector::Digest(blob.digest));
         Err(FactError::new(
-            Failure::Integrity,
+            FactFailure::Integrity,
             subject,
             format_args!("the blob has a size of {} bytes; its manifest says {}", object.len(), blob.size),
         ))
@@ -448,23 +448,32 @@ impl Facts {
     }
 
     /// A member's bytes: afterwards reading waits for no network.
-    pub async fn content(self: &Arc<Self>, package: &Arc<Package>, number: FileNo) -> Result<Content, FactError> {
+    pub async fn content(
+        self: &Arc<Self>,
+        package: &Arc<VerifiedPackage>,
+        number: FileNo,
+    ) -> Result<MemberContent, FactError> {
         let file = *package.members.file(number);
         if file.size <= SMALL_MAX {
             let archive = self.blob(&package.repo, &package.archive).await?;
-            return Ok(Content::Small { archive, package: package.clone(), number });
+            return Ok(MemberContent::Small { archive, package: package.clone(), number });
         }
         let key = Key::Member { archive: package.archive.digest, number };
-        let node = Node::Member(package.repo.clone(), package.archive.digest, number);
+        let node = ContentNode::Member(package.repo.clone(), package.archive.digest, number);
         let of = package.clone();
         let unpack = move |facts: Arc<Facts>| {
             let of = of.clone();
             async move { facts.unpack(&of, number, file).await }
         };
-        Ok(Content::Object(self.object(node, key, unpack).await?))
+        Ok(MemberContent::Object(self.object(node, key, unpack).await?))
     }
 
-    async fn unpack(self: &Arc<Self>, package: &Arc<Package>, number: FileNo, file: File) -> Result<Object, FactError> {
+    async fn unpack(
+        self: &Arc<Self>,
+        package: &Arc<VerifiedPackage>,
+        number: FileNo,
+        file: MemberFile,
+    ) -> Result<Object, FactError> {
         let key = Key::Member { archive: package.archive.digest, number };
         self.nodes.aheads.join(package.archive.digest, number, self.deadline).await;
         let store = self.store.clone();
@@ -489,17 +498,17 @@ impl Facts {
     /// # Errors
     /// `Damaged` if cached bytes are: [`Facts::heal`] fetches them anew. `Integrity` if the archive itself is wrong about
     /// the member, which stays so.
-    pub fn read(&self, content: &Content, buf: &mut [u8], offset: u64) -> Result<usize, FactError> {
+    pub fn read(&self, content: &MemberContent, buf: &mut [u8], offset: u64) -> Result<usize, FactError> {
         match content {
-            Content::Object(object) => Ok(object.read_at(buf, offset)?),
-            Content::Bytes(bytes) => Ok(copy_from(bytes, buf, offset)),
-            Content::Small { archive, package, number } => {
+            MemberContent::Object(object) => Ok(object.read_at(buf, offset)?),
+            MemberContent::Bytes(bytes) => Ok(copy_from(bytes, buf, offset)),
+            MemberContent::Small { archive, package, number } => {
                 Ok(copy_from(&self.inflate(archive, package, *number)?, buf, offset))
             }
         }
     }
 
-    fn inflate(&self, archive: &Object, package: &Package, number: FileNo) -> Result<Arc<[u8]>, FactError> {
+    fn inflate(&self, archive: &Object, package: &VerifiedPackage, number: FileNo) -> Result<Arc<[u8]>, FactError> {
         let key = (package.archive.digest, number);
         if let Some(bytes) = self.nodes.inflated(&key) {
             return Ok(bytes);
@@ -512,7 +521,11 @@ impl Facts {
     }
 
     /// Content again, after [`Facts::read`] found the cached bytes damaged.
-    pub async fn heal(self: &Arc<Self>, package: &Arc<Package>, number: FileNo) -> Result<Content, FactError> {
+    pub async fn heal(
+        self: &Arc<Self>,
+        package: &Arc<VerifiedPackage>,
+        number: FileNo,
+    ) -> Result<MemberContent, FactError> {
         self.drop_object(&Key::Blob(package.archive.digest));
         self.drop_object(&Key::Member { archive: package.archive.digest, number });
         self.content(package, number).await

@@ -5,15 +5,15 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::edges::Answer;
-use super::{FactError, Facts, Failure, View, lock, remembered};
+use super::edges::TagAnswer;
+use super::{FactError, FactFailure, Facts, FactsView, lock, remembered};
 use crate::artifact::Release;
 use crate::digest::Digest;
 use crate::mapping::{Mapping, MappingError};
 use crate::name::{Host, Platform, ProviderAddr, Repo, RepoName, Tag, Version};
 use crate::store::Store;
 use crate::tree::providers::Offered;
-use crate::tree::{Fact, Known, Need};
+use crate::tree::{Fact, KnownFacts, Need};
 
 /// What of providers was asked for.
 #[derive(Clone, Default, Debug)]
@@ -109,7 +109,7 @@ impl Facts {
     }
 
     /// Remembers a provider that was looked up, now and for later mounts, if it is known to have a version.
-    pub fn note_provider(self: &Arc<Self>, provider: &ProviderAddr, view: &View<'_>) {
+    pub fn note_provider(self: &Arc<Self>, provider: &ProviderAddr, view: &FactsView<'_>) {
         if lock(&self.offers.looked_up).contains(provider) {
             return;
         }
@@ -139,7 +139,7 @@ impl Facts {
         self: &'a Arc<Self>,
         repo: &'a Repo,
         tag: &'a Tag,
-    ) -> Pin<Box<dyn Future<Output = Result<Answer, FactError>> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Result<TagAnswer, FactError>> + Send + 'a>> {
         Box::pin(async move {
             let digest = match self.last_binding(repo, tag) {
                 Some(digest) => digest,
@@ -147,7 +147,7 @@ impl Facts {
             };
             match self.release(repo, digest).await?.1 {
                 Release::Provider(targets) => {
-                    Ok(Answer::Platforms(Arc::new(targets.into_iter().map(|t| t.platform).collect())))
+                    Ok(TagAnswer::Platforms(Arc::new(targets.into_iter().map(|t| t.platform).collect())))
                 }
                 Release::Module(_) => Err(not_a_provider(repo, tag)),
             }
@@ -162,7 +162,7 @@ impl Facts {
                 Fact::Is(digest) => return Ok(digest),
                 Fact::Unknown => self.load(Need::Binding(repo.clone(), tag.clone())).await?,
                 Fact::Absent => {
-                    return Err(FactError::new(Failure::Absent, repo, format_args!("there is no tag {tag}")));
+                    return Err(FactError::new(FactFailure::Absent, repo, format_args!("there is no tag {tag}")));
                 }
                 Fact::Denied(e) | Fact::Failed(e) => return Err(e),
             }
@@ -173,13 +173,13 @@ impl Facts {
 fn not_a_provider(repo: &Repo, tag: &Tag) -> FactError {
     let subject = format_args!("{repo}:{tag}").to_string();
     FactError::new(
-        Failure::Structure,
+        FactFailure::Structure,
         subject,
         "this is a module package, but the mapping takes it for a provider release",
     )
 }
 
-impl Offered for View<'_> {
+impl Offered for FactsView<'_> {
     fn mapping(&self) -> &Mapping {
         &self.facts().offers.mapping
     }
@@ -216,7 +216,7 @@ impl Offered for View<'_> {
     }
 
     fn repos(&self, provider: &ProviderAddr) -> Result<Vec<Repo>, FactError> {
-        let wrong = |e: MappingError| FactError::new(Failure::Unsupported, &e.subject, &e.rule);
+        let wrong = |e: MappingError| FactError::new(FactFailure::Unsupported, &e.subject, &e.rule);
         self.facts().offers.mapping.repos(provider).map_err(wrong)
     }
 }

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::health::{Ailing, Health, SourceState, told};
-use super::watched::Watched;
+use super::watched::WatchedSource;
 use crate::name::{Host, RepoName};
 use crate::registry::decorate::{Scoped, Union};
 use crate::registry::{HostStore, Registry};
 
 /// A source of a mount.
-pub enum Source {
+pub enum MountSource {
     /// A registry.
     Registry {
         /// Which one.
@@ -32,18 +32,18 @@ pub enum Source {
     },
 }
 
-impl Source {
+impl MountSource {
     fn name(&self) -> &str {
         match self {
-            Source::Registry { name, .. } | Source::Store { name, .. } => name,
+            MountSource::Registry { name, .. } | MountSource::Store { name, .. } => name,
         }
     }
 
     /// The parts of registries that it stands for: the one that was declared, or all registries that a store holds now.
     pub fn declared(&self) -> Vec<(Host, Option<RepoName>)> {
         match self {
-            Source::Registry { host, prefix, .. } => vec![(host.clone(), prefix.clone())],
-            Source::Store { store, name } => match store.hosts() {
+            MountSource::Registry { host, prefix, .. } => vec![(host.clone(), prefix.clone())],
+            MountSource::Store { store, name } => match store.hosts() {
                 Ok(hosts) => hosts.into_iter().map(|host| (host, None)).collect(),
                 Err(e) => {
                     tracing::warn!("{name}: {e}");
@@ -56,22 +56,22 @@ impl Source {
     /// Whether the source holds something of `host` now, or was declared to.
     pub fn holds(&self, host: &Host) -> bool {
         match self {
-            Source::Registry { host: declared, .. } => declared == host,
-            Source::Store { store, .. } => store.holds(host),
+            MountSource::Registry { host: declared, .. } => declared == host,
+            MountSource::Store { store, .. } => store.holds(host),
         }
     }
 
     fn prefix(&self) -> Option<RepoName> {
         match self {
-            Source::Registry { prefix, .. } => prefix.clone(),
-            Source::Store { .. } => None,
+            MountSource::Registry { prefix, .. } => prefix.clone(),
+            MountSource::Store { .. } => None,
         }
     }
 
     /// Whether both are parts of one registry, reached over one connection.
-    fn is_of_same(&self, other: &Source) -> bool {
+    fn is_of_same(&self, other: &MountSource) -> bool {
         match (self, other) {
-            (Source::Registry { registry: one, .. }, Source::Registry { registry: other, .. }) => {
+            (MountSource::Registry { registry: one, .. }, MountSource::Registry { registry: other, .. }) => {
                 Arc::ptr_eq(one, other)
             }
             _ => false,
@@ -79,17 +79,17 @@ impl Source {
     }
 
     /// What it holds of `of`, between the `earlier` and the `later` parts of the same registry.
-    fn part(&self, of: &Host, earlier: Vec<Option<RepoName>>, later: Vec<Option<RepoName>>) -> Part {
+    fn part(&self, of: &Host, earlier: Vec<Option<RepoName>>, later: Vec<Option<RepoName>>) -> SourcePart {
         match self {
-            Source::Registry { host, prefix, registry, .. } => {
-                let watched = Arc::new(Watched::new(registry.clone(), of));
+            MountSource::Registry { host, prefix, registry, .. } => {
+                let watched = Arc::new(WatchedSource::new(registry.clone(), of));
                 let inner: Arc<dyn Registry> = watched.clone();
                 let scoped = Scoped::new(inner, host.clone(), prefix.clone()).between(earlier, later);
-                Part { watched, registry: Arc::new(scoped) }
+                SourcePart { watched, registry: Arc::new(scoped) }
             }
-            Source::Store { store, name } => {
-                let watched = Arc::new(Watched::new(store.clone().registry(of), name));
-                Part { registry: watched.clone(), watched }
+            MountSource::Store { store, name } => {
+                let watched = Arc::new(WatchedSource::new(store.clone().registry(of), name));
+                SourcePart { registry: watched.clone(), watched }
             }
         }
     }
@@ -97,8 +97,8 @@ impl Source {
     /// How a store is. That of a registry is seen when it is asked.
     fn health(&self) -> Option<Health> {
         match self {
-            Source::Registry { .. } => None,
-            Source::Store { store, .. } => Some(match store.hosts() {
+            MountSource::Registry { .. } => None,
+            MountSource::Store { store, .. } => Some(match store.hosts() {
                 Ok(_) => Health::of(SourceState::Ok),
                 Err(e) => Health::failing(SourceState::Unreachable, told(&e)),
             }),
@@ -108,30 +108,30 @@ impl Source {
 
 /// What one source holds of a registry.
 #[derive(Clone)]
-struct Part {
+struct SourcePart {
     /// What it answered last.
-    watched: Arc<Watched>,
+    watched: Arc<WatchedSource>,
     /// The source, and nothing outside of it.
     registry: Arc<dyn Registry>,
 }
 
 /// One registry of the mount: its sources joined.
-pub(super) struct Origin {
+pub(super) struct JoinedRegistry {
     pub(super) registry: Arc<dyn Registry>,
     /// The parts of the registry that are mounted, one per source; `None` is all of it.
     pub(super) prefixes: Vec<Option<RepoName>>,
     /// Which sources take part, in their order.
     sources: Vec<usize>,
     /// What each of them holds of the registry. Of one that an earlier source has as a whole, it is that one's.
-    parts: Vec<Part>,
+    parts: Vec<SourcePart>,
     /// The ways to the registry itself, without the stores beside it.
-    pub(super) asked: Vec<Arc<Watched>>,
+    pub(super) asked: Vec<Arc<WatchedSource>>,
     has_store: bool,
     has_registry: bool,
     kept_apart: String,
 }
 
-impl Origin {
+impl JoinedRegistry {
     /// What is added to the names under which edges are kept for later mounts: what stores answered, alone or before a
     /// registry, is no answer of a mount without them.
     pub(super) fn kept_apart(&self) -> &str {
@@ -159,28 +159,28 @@ impl Origin {
 }
 
 /// See the module.
-pub(super) struct Origins {
-    sources: Vec<Source>,
+pub(super) struct JoinedRegistries {
+    sources: Vec<MountSource>,
     /// See [`super::Options::stores_stand_in`].
     stores_stand_in: bool,
-    joined: RwLock<BTreeMap<Host, Arc<Origin>>>,
+    joined: RwLock<BTreeMap<Host, Arc<JoinedRegistry>>>,
 }
 
-impl Origins {
+impl JoinedRegistries {
     /// The registries of `sources`. Reads the stores.
-    pub(super) fn new(sources: Vec<Source>, stores_stand_in: bool) -> Origins {
-        let origins = Origins { sources, stores_stand_in, joined: RwLock::default() };
+    pub(super) fn new(sources: Vec<MountSource>, stores_stand_in: bool) -> JoinedRegistries {
+        let origins = JoinedRegistries { sources, stores_stand_in, joined: RwLock::default() };
         origins.present();
         origins
     }
 
     /// Whether no other registry can come.
     pub(super) fn are_fixed(&self) -> bool {
-        !self.sources.iter().any(|source| matches!(source, Source::Store { .. }))
+        !self.sources.iter().any(|source| matches!(source, MountSource::Store { .. }))
     }
 
     /// The registry `host`, as the mount knew it when it was last looked for. Reads no store.
-    pub(super) fn get(&self, host: &Host) -> Option<Arc<Origin>> {
+    pub(super) fn get(&self, host: &Host) -> Option<Arc<JoinedRegistry>> {
         self.joined.read().unwrap_or_else(PoisonError::into_inner).get(host).cloned()
     }
 
@@ -209,8 +209,8 @@ impl Origins {
         let mut hosts = Vec::new();
         for source in &self.sources {
             match source {
-                Source::Registry { host, .. } => hosts.push(host.clone()),
-                Source::Store { store, name } => match store.hosts() {
+                MountSource::Registry { host, .. } => hosts.push(host.clone()),
+                MountSource::Store { store, name } => match store.hosts() {
                     Ok(held) => hosts.extend(held),
                     Err(e) => tracing::warn!("what {name} holds is not known: {e}"),
                 },
@@ -240,9 +240,9 @@ impl Origins {
 
     /// The registries that were declared, sorted.
     pub(super) fn registries(&self) -> BTreeSet<Host> {
-        let host = |source: &Source| match source {
-            Source::Registry { host, .. } => Some(host.clone()),
-            Source::Store { .. } => None,
+        let host = |source: &MountSource| match source {
+            MountSource::Registry { host, .. } => Some(host.clone()),
+            MountSource::Store { .. } => None,
         };
         self.sources.iter().filter_map(host).collect()
     }
@@ -250,13 +250,13 @@ impl Origins {
     /// Those of `others` that are parts of the same registry as the source `of`.
     fn siblings(&self, of: usize, others: &[usize]) -> Vec<Option<RepoName>> {
         let others = others.iter().map(|at| &self.sources[*at]);
-        others.filter(|other| other.is_of_same(&self.sources[of])).map(Source::prefix).collect()
+        others.filter(|other| other.is_of_same(&self.sources[of])).map(MountSource::prefix).collect()
     }
 
     /// The place of one among `earlier` sources that has the part of the registry for which the source `of` stands.
     fn covering(&self, earlier: &[usize], of: usize) -> Option<usize> {
         let prefix = self.sources[of].prefix();
-        let covers = |other: &Source| match (other.prefix(), &prefix) {
+        let covers = |other: &MountSource| match (other.prefix(), &prefix) {
             (None, _) => true,
             (Some(part), Some(prefix)) => prefix.is_within(Some(&part)),
             (Some(_), None) => false,
@@ -266,12 +266,12 @@ impl Origins {
     }
 
     /// What `sources` hold of `host` together; those that took part `before` go on as they were.
-    fn join(&self, host: &Host, sources: Vec<usize>, before: Option<&Origin>) -> Origin {
+    fn join(&self, host: &Host, sources: Vec<usize>, before: Option<&JoinedRegistry>) -> JoinedRegistry {
         let known = |at: usize| {
             let before = before?;
             before.sources.binary_search(&at).ok().map(|place| before.parts[place].clone())
         };
-        let mut parts: Vec<Part> = Vec::new();
+        let mut parts: Vec<SourcePart> = Vec::new();
         let mut registries: Vec<Arc<dyn Registry>> = Vec::new();
         for (place, at) in sources.iter().enumerate() {
             if let Some(covering) = self.covering(&sources[..place], *at) {
@@ -292,17 +292,17 @@ impl Origins {
                 Arc::new(Union::new(host.clone(), registries))
             }
         };
-        let is_registry = |at: &usize| matches!(self.sources[*at], Source::Registry { .. });
+        let is_registry = |at: &usize| matches!(self.sources[*at], MountSource::Registry { .. });
         let asked = sources.iter().zip(&parts).filter(|(at, _)| is_registry(at));
-        let mut asked: Vec<Arc<Watched>> = asked.map(|(_, part)| part.watched.clone()).collect();
+        let mut asked: Vec<Arc<WatchedSource>> = asked.map(|(_, part)| part.watched.clone()).collect();
         asked.dedup_by(|one, other| Arc::ptr_eq(one, other));
-        let is_store = |at: &&usize| matches!(self.sources[**at], Source::Store { .. });
+        let is_store = |at: &&usize| matches!(self.sources[**at], MountSource::Store { .. });
         let stores: Vec<&str> = sources.iter().filter(is_store).map(|at| self.sources[*at].name()).collect();
         let (has_store, has_registry) = (!stores.is_empty(), stores.len() < sources.len());
         let kept_apart = match has_store && !self.stores_stand_in {
             true => format!(" of {}", stores.join(";")),
             false => String::new(),
         };
-        Origin { registry, prefixes, sources, parts, asked, has_store, has_registry, kept_apart }
+        JoinedRegistry { registry, prefixes, sources, parts, asked, has_store, has_registry, kept_apart }
     }
 }

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use super::nodes::Bytes;
-use super::{FactError, Failure};
+use super::{FactError, FactFailure};
 use crate::archive::{self, ArchiveError};
-use crate::members::File;
+use crate::members::MemberFile;
 use crate::store::{Begin, Fill, Key, Object, Scratch, Store, StoreError};
 
 /// Bytes that are passed on at once: several of the store's chunks, so that each of them is hashed in one go.
@@ -28,7 +28,12 @@ pub(super) enum Unpacked {
 }
 
 /// Unpacks `file` of `zip` into the store, as `key`.
-pub(super) fn unpack_into(store: &Arc<Store>, key: &Key, zip: &Object, file: &File) -> Result<Unpacked, ArchiveError> {
+pub(super) fn unpack_into(
+    store: &Arc<Store>,
+    key: &Key,
+    zip: &Object,
+    file: &MemberFile,
+) -> Result<Unpacked, ArchiveError> {
     let fill = match store.begin(key, file.size) {
         Ok(Begin::Present(object)) => return Ok(Unpacked::Done(object)),
         Ok(Begin::Busy { .. }) => return Ok(Unpacked::Busy),
@@ -38,7 +43,11 @@ pub(super) fn unpack_into(store: &Arc<Store>, key: &Key, zip: &Object, file: &Fi
     let unpacked = match piped(fill, |pieces| archive::extract(&Bytes(zip), file, pieces)) {
         Ok(unpacked) => unpacked,
         Err(e) => {
-            return Ok(Unpacked::Failed(FactError::new(Failure::Io, key, format_args!("it cannot be unpacked: {e}"))));
+            return Ok(Unpacked::Failed(FactError::new(
+                FactFailure::Io,
+                key,
+                format_args!("it cannot be unpacked: {e}"),
+            )));
         }
     };
     match (unpacked.written, unpacked.produced) {
@@ -49,17 +58,17 @@ pub(super) fn unpack_into(store: &Arc<Store>, key: &Key, zip: &Object, file: &Fi
 }
 
 /// What bytes are written into.
-pub(super) trait Target: Send {
+pub(super) trait UnpackTarget: Send {
     fn take(&mut self, bytes: &[u8]) -> Result<(), StoreError>;
 }
 
-impl Target for Fill {
+impl UnpackTarget for Fill {
     fn take(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.write(bytes)
     }
 }
 
-impl Target for Scratch {
+impl UnpackTarget for Scratch {
     fn take(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.write(bytes)
     }
@@ -75,7 +84,10 @@ pub(super) struct Piped<W, P> {
 ///
 /// # Errors
 /// There is no other thread to be had, or it panicked.
-pub(super) fn piped<W: Target, P>(target: W, produce: impl FnOnce(&mut dyn io::Write) -> P) -> io::Result<Piped<W, P>> {
+pub(super) fn piped<W: UnpackTarget, P>(
+    target: W,
+    produce: impl FnOnce(&mut dyn io::Write) -> P,
+) -> io::Result<Piped<W, P>> {
     let (full, to_write) = sync_channel(PIECES);
     let (written, spare) = sync_channel(PIECES);
     for _ in 1..PIECES {
@@ -100,7 +112,7 @@ pub(super) fn piped<W: Target, P>(target: W, produce: impl FnOnce(&mut dyn io::W
 }
 
 /// [`piped`] where no thread can be started beside this one (a limit of processes): slower, and that is all (O26).
-fn alone<W: Target, P>(target: W, produce: impl FnOnce(&mut dyn io::Write) -> P) -> Piped<W, P> {
+fn alone<W: UnpackTarget, P>(target: W, produce: impl FnOnce(&mut dyn io::Write) -> P) -> Piped<W, P> {
     let mut writer = Alone { target, failed: None };
     let produced = produce(&mut writer);
     Piped { written: writer.failed.map_or(Ok(writer.target), Err), produced }
@@ -112,7 +124,7 @@ struct Alone<W> {
     failed: Option<StoreError>,
 }
 
-impl<W: Target> io::Write for Alone<W> {
+impl<W: UnpackTarget> io::Write for Alone<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.target.take(bytes).map_err(|e| {
             self.failed = Some(e);
@@ -126,7 +138,7 @@ impl<W: Target> io::Write for Alone<W> {
     }
 }
 
-fn write_all<W: Target>(
+fn write_all<W: UnpackTarget>(
     mut target: W,
     to_write: Receiver<Vec<u8>>,
     written: SyncSender<Vec<u8>>,
@@ -187,7 +199,7 @@ mod tests {
     use crate::archive::Limits;
     use crate::digest::Digest;
     use crate::members::FileNo;
-    use crate::store::Options;
+    use crate::store::StoreOptions;
 
     fn content(length: usize) -> Vec<u8> {
         let mut random = fastrand::Rng::with_seed(7);
@@ -195,14 +207,14 @@ mod tests {
     }
 
     /// A zip of one member, in a store.
-    fn bed(content: &[u8]) -> (tempfile::TempDir, Arc<Store>, Object, File) {
+    fn bed(content: &[u8]) -> (tempfile::TempDir, Arc<Store>, Object, MemberFile) {
         let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
         writer.start_file("member", SimpleFileOptions::default()).unwrap();
         writer.write_all(content).unwrap();
         let zip = writer.finish().unwrap().into_inner();
         let file = *archive::index(&zip, &Limits::default()).unwrap().file(FileNo(0));
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(Options { dir: dir.path().join("cache"), limit: 1 << 30 }).unwrap();
+        let store = Store::open(StoreOptions { dir: dir.path().join("cache"), limit: 1 << 30 }).unwrap();
         let Begin::Fill(mut fill) = store.begin(&Key::Blob(Digest::of(&zip)), zip.len() as u64).unwrap() else {
             panic!("it is there already")
         };

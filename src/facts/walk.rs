@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{FactError, Facts, Failure, View, lock};
+use super::{FactError, FactFailure, Facts, FactsView, lock};
 use crate::tree::Need;
 
 /// How long a fact is waited for without a sign of it.
@@ -32,7 +32,7 @@ impl Left {
     fn new(need: Need) -> Left {
         let words =
             format!("no answer for {} s; it is still waited for, and shown when it has come", PATIENCE.as_secs());
-        let error = FactError::new(Failure::TimedOut, &need, words);
+        let error = FactError::new(FactFailure::TimedOut, &need, words);
         Left { need, error }
     }
 
@@ -109,7 +109,7 @@ impl Facts {
     }
 }
 
-impl View<'_> {
+impl FactsView<'_> {
     /// The same, in which what was left is not asked for, but has failed where it was not known before.
     pub fn without(mut self, left: &[Left]) -> Self {
         self.left = left.to_vec();

@@ -14,19 +14,19 @@ use super::lock;
 use crate::digest::Digest;
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::Descriptor;
-use crate::registry::{BlobError, BlobSink, Failure, Greeting, RawManifest, Registry, RegistryError};
+use crate::registry::{BlobError, BlobSink, Greeting, RawManifest, Registry, RegistryError, RegistryFailure};
 
 /// See the module.
-pub(super) struct Watched {
+pub(super) struct WatchedSource {
     inner: Arc<dyn Registry>,
     /// As the log calls it.
     name: String,
     health: Mutex<Health>,
 }
 
-impl Watched {
-    pub(super) fn new(inner: Arc<dyn Registry>, name: impl Display) -> Watched {
-        Watched { inner, name: name.to_string(), health: Mutex::new(Health::of(SourceState::Unknown)) }
+impl WatchedSource {
+    pub(super) fn new(inner: Arc<dyn Registry>, name: impl Display) -> WatchedSource {
+        WatchedSource { inner, name: name.to_string(), health: Mutex::new(Health::of(SourceState::Unknown)) }
     }
 
     /// What it answered last.
@@ -62,7 +62,7 @@ impl Watched {
 }
 
 #[async_trait]
-impl Registry for Watched {
+impl Registry for WatchedSource {
     async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError> {
         self.noted(self.inner.tags(repo).await)
     }
@@ -71,7 +71,7 @@ impl Registry for Watched {
         let answer = self.inner.catalog().await;
         // That it lists nothing may be all that it says to who is not let in.
         match &answer {
-            Err(e) if e.failure == Failure::Absent && self.inner.refused_login() => {}
+            Err(e) if e.failure == RegistryFailure::Absent && self.inner.refused_login() => {}
             answer => self.note(answer.as_ref().err()),
         }
         answer

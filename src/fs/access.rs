@@ -3,9 +3,9 @@
 //! The kernel asks on mounts that are their owner's alone; where others are let in it decides by modes.
 
 use super::error::{Errno, FsError};
-use super::node::Node;
-use super::providers::View;
-use super::write::Requester;
+use super::node::InodeNode;
+use super::providers::ProviderView;
+use super::write::Caller;
 use super::{FileKind, Fs, attr};
 
 /// What is to be done.
@@ -24,13 +24,13 @@ impl Fs {
     ///
     /// # Errors
     /// EROFS for writing where nothing can be written, EACCES where modes forbid it.
-    pub fn access(&self, who: Requester, ino: u64, wish: Wish) -> Result<(), FsError> {
+    pub fn access(&self, who: Caller, ino: u64, wish: Wish) -> Result<(), FsError> {
         let node = self.inodes.node(ino)?;
         if wish.write && !self.takes_writes(ino, &node) {
             return Err(FsError::plain(Errno::EROFS));
         }
         let (kind, mode) = match node.as_ref() {
-            Node::Local(at) => {
+            InodeNode::Local(at) => {
                 let stat = at.stat()?;
                 (super::area::kind(stat.st_mode), (stat.st_mode & 0o777) as u16)
             }
@@ -51,9 +51,11 @@ impl Fs {
     }
 
     /// Whether the owner may write there, whatever the mode.
-    fn takes_writes(&self, ino: u64, node: &Node) -> bool {
+    fn takes_writes(&self, ino: u64, node: &InodeNode) -> bool {
         match node {
-            Node::Local(_) | Node::Lock | Node::Providers { view: View::PluginCache, .. } => true,
+            InodeNode::Local(_) | InodeNode::Lock | InodeNode::Providers { view: ProviderView::PluginCache, .. } => {
+                true
+            }
             _ => self.replaced(ino).is_some(),
         }
     }

@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::error::{Errno, FsError};
 use super::handles::Of;
-use super::inodes::Place;
-use super::kept::{Caching, Kept};
-use super::node::Node;
-use super::{Attr, Entry, FOREVER, FileKind, Fs, Lookup};
-use crate::local::{self, Access, Name, RelPath, Stat, Tree};
+use super::inodes::DirectoryName;
+use super::kept::{Caching, KernelCache};
+use super::node::InodeNode;
+use super::{Attr, FOREVER, FileKind, FoundEntry, Fs, Lookup};
+use crate::local::{self, Access, LocalTree, Name, RelPath, Stat};
 
 /// The bits that make who runs a file somebody else.
 const SET_ID: u16 = 0o6000;
@@ -36,7 +36,7 @@ pub(super) trait Rules: fmt::Debug + Send + Sync {
 pub(super) struct Area {
     /// Its name in the mount's root.
     pub(super) name: &'static str,
-    pub(super) tree: Arc<Tree>,
+    pub(super) tree: Arc<LocalTree>,
     pub(super) rules: Box<dyn Rules>,
     pub(super) shown: Shown,
 }
@@ -56,12 +56,12 @@ pub struct Shown {
 #[derive(Clone, Debug)]
 pub(super) struct LocalNode {
     pub(super) area: Arc<Area>,
-    pub(super) node: Arc<local::Node>,
-    pub(super) kept: Arc<Kept>,
+    pub(super) node: Arc<local::TreeNode>,
+    pub(super) kept: Arc<KernelCache>,
 }
 
 impl LocalNode {
-    pub(super) fn new(area: Arc<Area>, node: Arc<local::Node>) -> LocalNode {
+    pub(super) fn new(area: Arc<Area>, node: Arc<local::TreeNode>) -> LocalNode {
         LocalNode { area, node, kept: Arc::default() }
     }
 
@@ -70,7 +70,7 @@ impl LocalNode {
     }
 
     pub(super) fn below(&self, name: Name) -> LocalNode {
-        LocalNode::new(self.area.clone(), local::Node::below(&self.node, name))
+        LocalNode::new(self.area.clone(), local::TreeNode::below(&self.node, name))
     }
 
     pub(super) fn stat(&self) -> Result<Stat, FsError> {
@@ -88,17 +88,17 @@ impl LocalNode {
     /// The entry that is sent. Nobody but the kernel changes names and attributes here, so it may keep them: what moves
     /// inside of the area it moves in its own memory. What leaves the area, and what a commit removes, is told apart (see
     /// [`Fs::left`] and [`Fs::vanished`]).
-    pub(super) fn entry(&self, ino: u64, stat: &Stat) -> Entry {
+    pub(super) fn entry(&self, ino: u64, stat: &Stat) -> FoundEntry {
         let attr = self.attr(ino, stat);
         let has_set_id = attr.kind == FileKind::Regular && attr.mode & SET_ID != 0;
         // Writing takes the bits away, which the kernel does not note.
         let attr_ttl = if has_set_id { Duration::ZERO } else { FOREVER };
-        Entry { attr, ttl: FOREVER, attr_ttl }
+        FoundEntry { attr, ttl: FOREVER, attr_ttl }
     }
 
     /// The entry that is sent with the name.
-    pub(super) fn told(&self, ino: u64, stat: &Stat) -> Entry {
-        Entry { ttl: self.kept.name_ttl(), ..self.entry(ino, stat) }
+    pub(super) fn told(&self, ino: u64, stat: &Stat) -> FoundEntry {
+        FoundEntry { ttl: self.kept.name_ttl(), ..self.entry(ino, stat) }
     }
 
     fn attr(&self, ino: u64, stat: &Stat) -> Attr {
@@ -148,7 +148,7 @@ fn time(seconds: i64, nanoseconds: u64) -> SystemTime {
 #[derive(Debug)]
 pub(super) struct LocalFile {
     pub(super) at: LocalNode,
-    pub(super) file: Arc<local::File>,
+    pub(super) file: Arc<local::LocalFile>,
     /// Whether it writes past the kernel's pages.
     pub(super) bypasses: bool,
 }
@@ -172,7 +172,7 @@ pub struct OpenedLocal {
 
 /// What a disk holds and can hold, in blocks of `block` bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Space {
+pub struct DiskSpace {
     /// Bytes per block.
     pub block: u64,
     /// All blocks.
@@ -188,7 +188,7 @@ pub struct Space {
 }
 
 impl Fs {
-    pub(super) fn find_local(&self, place: Place, dir: &LocalNode, name: &OsStr) -> Result<Lookup, FsError> {
+    pub(super) fn find_local(&self, place: DirectoryName, dir: &LocalNode, name: &OsStr) -> Result<Lookup, FsError> {
         let name = Name::new(name)?;
         match dir.area.tree.find(&dir.node, &name) {
             Ok(stat) => Ok(Lookup::Found(self.send_local(place, dir.below(name), &stat))),
@@ -202,25 +202,25 @@ impl Fs {
         }
     }
 
-    pub(super) fn send_local(&self, place: Place, node: LocalNode, stat: &Stat) -> Entry {
-        self.inodes.send(place, Arc::new(Node::Local(node.clone())), |ino, kept| kept.told(&node, ino, stat))
+    pub(super) fn send_local(&self, place: DirectoryName, node: LocalNode, stat: &Stat) -> FoundEntry {
+        self.inodes.send(place, Arc::new(InodeNode::Local(node.clone())), |ino, kept| kept.told(&node, ino, stat))
     }
 
     /// Like [`Fs::send_local`] for what was just made: what the kernel still holds of that name is something else.
-    pub(super) fn send_made(&self, place: Place, node: LocalNode, stat: &Stat) -> Entry {
-        if let Some(Node::Local(lost)) = self.inodes.vacate(&place).as_deref() {
+    pub(super) fn send_made(&self, place: DirectoryName, node: LocalNode, stat: &Stat) -> FoundEntry {
+        if let Some(InodeNode::Local(lost)) = self.inodes.vacate(&place).as_deref() {
             lost.node.lose();
         }
         self.send_local(place, node, stat)
     }
 
     /// Notes that what the kernel holds at `place` is gone, if nothing has the name `name` in `dir`.
-    fn lose(&self, dir: &LocalNode, name: &Name, place: &Place) -> Result<(), FsError> {
+    fn lose(&self, dir: &LocalNode, name: &Name, place: &DirectoryName) -> Result<(), FsError> {
         if self.inodes.at(place).is_none() {
             return Ok(());
         }
         let known = || match self.inodes.vacate(place).as_deref() {
-            Some(Node::Local(lost)) => Some(lost.node.clone()),
+            Some(InodeNode::Local(lost)) => Some(lost.node.clone()),
             _ => None,
         };
         Ok(dir.area.tree.lose(&dir.node, name, known)?)
@@ -231,16 +231,16 @@ impl Fs {
     ///
     /// # Errors
     /// ESTALE if the kernel keeps the name: it looks the name up once more, learns that it cannot be kept, and asks again.
-    pub(super) fn left(&self, place: &Place) -> Result<(), FsError> {
+    pub(super) fn left(&self, place: &DirectoryName) -> Result<(), FsError> {
         match self.inodes.at(place).as_deref() {
-            Some(Node::Local(at)) if !at.kept.ask_for_name() => Err(FsError::plain(Errno::ESTALE)),
+            Some(InodeNode::Local(at)) if !at.kept.ask_for_name() => Err(FsError::plain(Errno::ESTALE)),
             _ => Ok(()),
         }
     }
 
     /// It did not leave after all.
-    pub(super) fn stayed(&self, place: &Place) {
-        if let Some(Node::Local(at)) = self.inodes.at(place).as_deref() {
+    pub(super) fn stayed(&self, place: &DirectoryName) {
+        if let Some(InodeNode::Local(at)) = self.inodes.at(place).as_deref() {
             at.kept.keep_name();
         }
     }
@@ -261,8 +261,8 @@ impl Fs {
     /// The text of the symbolic link `ino`.
     pub fn readlink(&self, ino: u64) -> Result<OsString, FsError> {
         match self.inodes.node(ino)?.as_ref() {
-            Node::Local(at) => Ok(at.area.tree.read_link(&at.node)?),
-            Node::Link(target) => Ok(OsString::from(&**target)),
+            InodeNode::Local(at) => Ok(at.area.tree.read_link(&at.node)?),
+            InodeNode::Link(target) => Ok(OsString::from(&**target)),
             _ => Err(FsError::plain(Errno::EINVAL)),
         }
     }
@@ -286,11 +286,11 @@ impl Fs {
     }
 
     /// The disk on which `ino` lies, where it is one that can be written to.
-    pub fn disk_space(&self, ino: u64) -> Option<Space> {
+    pub fn disk_space(&self, ino: u64) -> Option<DiskSpace> {
         let node = self.inodes.node(ino).ok()?;
-        let Node::Local(at) = node.as_ref() else { return None };
+        let InodeNode::Local(at) = node.as_ref() else { return None };
         let disk = at.area.tree.space().ok()?;
-        Some(Space {
+        Some(DiskSpace {
             block: disk.f_frsize,
             blocks: disk.f_blocks,
             free: disk.f_bfree,

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::Options;
-use super::node::Node;
+use super::FsOptions;
+use super::node::InodeNode;
 use crate::facts::Facts;
 
 /// What kind of file an inode is.
@@ -65,23 +65,23 @@ const FILE: u16 = 0o644;
 const PROGRAM: u16 = 0o755;
 
 /// The attributes of `node`, and whether its size is known.
-pub(super) fn of(ino: u64, node: &Node, options: &Options, facts: &Facts) -> (Attr, bool) {
+pub(super) fn of(ino: u64, node: &InodeNode, options: &FsOptions, facts: &Facts) -> (Attr, bool) {
     // As an unpacked release has them anywhere else, since programs copy modes. That nothing can be written is said by
     // EROFS, to the owner as to root.
     let directory = (FileKind::Directory, 0, DIRECTORY, NO_TIME, true);
     let (kind, size, mode, time, is_true) = match node {
-        Node::Root | Node::Space { .. } | Node::Providers { .. } => directory,
-        Node::Release(_) | Node::Platform(..) | Node::Dir { .. } => directory,
-        Node::Link(target) => (FileKind::Symlink, target.len() as u64, 0o777, NO_TIME, true),
-        Node::Lock => (FileKind::Regular, 0, FILE, NO_TIME, true),
-        Node::Document(bytes) => (FileKind::Regular, bytes.len() as u64, FILE, NO_TIME, true),
+        InodeNode::Root | InodeNode::Space { .. } | InodeNode::Providers { .. } => directory,
+        InodeNode::Release(_) | InodeNode::Platform(..) | InodeNode::Dir { .. } => directory,
+        InodeNode::Link(target) => (FileKind::Symlink, target.len() as u64, 0o777, NO_TIME, true),
+        InodeNode::Lock => (FileKind::Regular, 0, FILE, NO_TIME, true),
+        InodeNode::Document(bytes) => (FileKind::Regular, bytes.len() as u64, FILE, NO_TIME, true),
         // The disk knows more; this is for `.` and `..` of a listing, of which the kernel takes number and kind.
-        Node::Local(_) => directory,
-        Node::Zip(target) => {
+        InodeNode::Local(_) => directory,
+        InodeNode::Zip(target) => {
             let size = target.known(facts).map(|(_, layer)| layer.size);
             (FileKind::Regular, size.unwrap_or(0), FILE, NO_TIME, size.is_some())
         }
-        Node::File { package, number, executable, .. } => {
+        InodeNode::File { package, number, executable, .. } => {
             let file = package.members.file(*number);
             let mode = if *executable || file.executable { PROGRAM } else { FILE };
             (FileKind::Regular, file.size, mode, file.modified, true)

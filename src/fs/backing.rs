@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::Fs;
 use super::error::FsError;
 use super::kept::Caching;
-use super::node::Node;
-use crate::facts::{Content, FactError};
+use super::node::InodeNode;
+use crate::facts::{FactError, MemberContent};
 use crate::store::Object;
 
 /// Files of at least this many bytes are worth a backing file.
@@ -36,7 +36,7 @@ impl AsFd for Backing {
 
 /// How an open file can be read.
 #[derive(Debug)]
-pub enum Reading {
+pub enum ReadWay {
     /// By asking for its bytes.
     Plain,
     /// By asking for its bytes, which are those of a file on local disk that may be written meanwhile.
@@ -48,30 +48,34 @@ pub enum Reading {
 
 /// An open file.
 #[derive(Debug)]
-pub struct Opened {
+pub struct OpenedFile {
     /// Its handle.
     pub handle: u64,
     /// How it can be read.
-    pub reading: Reading,
+    pub reading: ReadWay,
 }
 
 impl Fs {
     /// The backing of `content`, where it has one: checked as a whole, and fetched anew if it is damaged.
-    pub(super) async fn backed(self: &Arc<Self>, node: &Node, content: Content) -> Result<(Content, Reading), FsError> {
-        let Some(object) = large(&content) else { return Ok((content, Reading::Plain)) };
+    pub(super) async fn backed(
+        self: &Arc<Self>,
+        node: &InodeNode,
+        content: MemberContent,
+    ) -> Result<(MemberContent, ReadWay), FsError> {
+        let Some(object) = large(&content) else { return Ok((content, ReadWay::Plain)) };
         if object.fd().is_none() {
-            return Ok((content, Reading::Backed(None)));
+            return Ok((content, ReadWay::Backed(None)));
         }
         if object.is_whole() {
-            return Ok((content, Reading::Backed(Some(Backing(object)))));
+            return Ok((content, ReadWay::Backed(Some(Backing(object)))));
         }
         if let Ok(sure) = checked(object.clone()).await {
-            return Ok((content, Reading::Backed(sure.then_some(Backing(object)))));
+            return Ok((content, ReadWay::Backed(sure.then_some(Backing(object)))));
         }
         let content = self.healed(node).await?;
-        let Some(object) = large(&content) else { return Ok((content, Reading::Plain)) };
+        let Some(object) = large(&content) else { return Ok((content, ReadWay::Plain)) };
         let backing = checked(object.clone()).await?.then_some(Backing(object));
-        Ok((content, Reading::Backed(backing)))
+        Ok((content, ReadWay::Backed(backing)))
     }
 
     /// Makes the next lookup of `ino`'s name find another inode: what is open under this one has other bytes than its
@@ -81,9 +85,9 @@ impl Fs {
     }
 }
 
-fn large(content: &Content) -> Option<Object> {
+fn large(content: &MemberContent) -> Option<Object> {
     match content {
-        Content::Object(object) if object.len() >= LARGE => Some(object.clone()),
+        MemberContent::Object(object) if object.len() >= LARGE => Some(object.clone()),
         _ => None,
     }
 }

@@ -8,30 +8,30 @@ use super::area::LocalNode;
 use super::caller::Thread;
 use super::enter::member;
 use super::error::{Errno, FsError};
-use super::handles::Directory;
-use super::inodes::Place;
-use super::node::{Node, ReleaseNode, TargetNode};
-use super::{Entry, FOREVER, Fs, attr};
+use super::handles::OpenDirectory;
+use super::inodes::DirectoryName;
+use super::node::{InodeNode, ReleaseNode, TargetNode};
+use super::{FOREVER, FoundEntry, Fs, attr};
 use crate::artifact::Release;
-use crate::facts::Package;
+use crate::facts::VerifiedPackage;
 use crate::local::Name;
 use crate::members::{DirNo, TOP};
 use crate::name::Selector;
-use crate::tree::registry::{Entry as Named, Found, Space};
+use crate::tree::registry::{LookupFailure, RegistryEntry as Named, RegistrySpace};
 use crate::tree::{self, Fact, Need, Step};
 
 /// What an open directory lists, in the order in which it does.
-pub(super) enum Listing {
+pub(super) enum DirectoryListing {
     /// The areas, the views and the registries.
     Root(Vec<OsString>),
     /// A space.
     Names(Vec<(String, Named)>),
     /// A directory of a view of providers, and what could not be learnt of it.
-    Made { entries: Vec<(String, Arc<Node>)>, ttl: Duration, error: Option<FsError> },
+    Made { entries: Vec<(String, Arc<InodeNode>)>, ttl: Duration, error: Option<FsError> },
     /// A provider release.
-    Targets(Vec<(String, tree::release::Entry)>),
+    Targets(Vec<(String, tree::release::ReleaseEntry)>),
     /// A directory of a package.
-    Members { package: Arc<Package>, dir: DirNo, plugins: bool },
+    Members { package: Arc<VerifiedPackage>, dir: DirNo, plugins: bool },
     /// A directory of an area.
     Local(LocalListing),
 }
@@ -69,7 +69,7 @@ pub struct Listed<'a> {
     /// The name.
     pub name: &'a OsStr,
     /// The entry.
-    pub entry: Entry,
+    pub entry: FoundEntry,
     /// The offset at which the next entry begins.
     pub next: u64,
 }
@@ -78,16 +78,20 @@ pub struct Listed<'a> {
 const DOTS: u64 = 2;
 
 impl Fs {
-    pub(super) async fn listing(self: &Arc<Self>, thread: Thread, node: &Arc<Node>) -> Result<Listing, FsError> {
+    pub(super) async fn listing(
+        self: &Arc<Self>,
+        thread: Thread,
+        node: &Arc<InodeNode>,
+    ) -> Result<DirectoryListing, FsError> {
         match node.as_ref() {
-            Node::Root => Ok(Listing::Root(self.root_names())),
-            Node::Providers { view, dir, .. } => self.list_view(thread, *view, dir).await,
-            Node::Local(at) => {
+            InodeNode::Root => Ok(DirectoryListing::Root(self.root_names())),
+            InodeNode::Providers { view, dir, .. } => self.list_view(thread, *view, dir).await,
+            InodeNode::Local(at) => {
                 at.stat()?;
-                Ok(Listing::Local(LocalListing { dir: at.clone(), names: Mutex::default() }))
+                Ok(DirectoryListing::Local(LocalListing { dir: at.clone(), names: Mutex::default() }))
             }
-            Node::Space { space, .. } => self.names(space).await,
-            Node::Release(release) => {
+            InodeNode::Space { space, .. } => self.names(space).await,
+            InodeNode::Release(release) => {
                 let bound = self.enter(release).await?;
                 match &bound.release {
                     Release::Provider(targets) => {
@@ -95,29 +99,35 @@ impl Fs {
                         let is_held = |at: usize| !lacking.contains(&targets[at].manifest.digest);
                         let mut listed = tree::release::list(targets);
                         listed.retain(|(_, entry)| match entry {
-                            tree::release::Entry::Unpacked(at) | tree::release::Entry::Zip(at) => is_held(*at),
+                            tree::release::ReleaseEntry::Unpacked(at) | tree::release::ReleaseEntry::Zip(at) => {
+                                is_held(*at)
+                            }
                         });
-                        Ok(Listing::Targets(listed))
+                        Ok(DirectoryListing::Targets(listed))
                     }
                     Release::Module(archive) => {
                         let package = self.module(&bound, archive).await?;
-                        Ok(Listing::Members { package, dir: TOP, plugins: false })
+                        Ok(DirectoryListing::Members { package, dir: TOP, plugins: false })
                     }
                 }
             }
-            Node::Platform(target, package) => {
-                Ok(Listing::Members { package: self.platform(target, package).await?, dir: TOP, plugins: true })
+            InodeNode::Platform(target, package) => Ok(DirectoryListing::Members {
+                package: self.platform(target, package).await?,
+                dir: TOP,
+                plugins: true,
+            }),
+            InodeNode::Dir { package, number } => {
+                Ok(DirectoryListing::Members { package: package.clone(), dir: *number, plugins: false })
             }
-            Node::Dir { package, number } => {
-                Ok(Listing::Members { package: package.clone(), dir: *number, plugins: false })
-            }
-            Node::Zip(_) | Node::File { .. } | Node::Link(_) | Node::Document(_) | Node::Lock => {
-                Err(FsError::plain(Errno::ENOTDIR))
-            }
+            InodeNode::Zip(_)
+            | InodeNode::File { .. }
+            | InodeNode::Link(_)
+            | InodeNode::Document(_)
+            | InodeNode::Lock => Err(FsError::plain(Errno::ENOTDIR)),
         }
     }
 
-    async fn names(self: &Arc<Self>, space: &Space) -> Result<Listing, FsError> {
+    async fn names(self: &Arc<Self>, space: &RegistrySpace) -> Result<DirectoryListing, FsError> {
         let since = Instant::now();
         loop {
             let step = tree::registry::list(space, &self.facts.view(since));
@@ -126,11 +136,11 @@ impl Fs {
                     // As in a lookup: what is staged stands before a tag.
                     let staged = self.staged_in(space).into_iter();
                     entries.extend(staged.map(|(name, space)| (name, Named::Space(space))));
-                    return Ok(Listing::Names(entries.into_iter().collect()));
+                    return Ok(DirectoryListing::Names(entries.into_iter().collect()));
                 }
                 Step::Need(need) => self.facts.load(need).await?,
-                Step::Failed(Found::Fact(e)) => return Err(e.into()),
-                Step::Failed(Found::Name(_)) | Step::Absent => return Err(FsError::plain(Errno::ENOENT)),
+                Step::Failed(LookupFailure::Fact(e)) => return Err(e.into()),
+                Step::Failed(LookupFailure::Name(_)) | Step::Absent => return Err(FsError::plain(Errno::ENOENT)),
             }
         }
     }
@@ -147,7 +157,7 @@ impl Fs {
         mut deliver: impl FnMut(Listed<'_>) -> bool,
     ) -> Result<(), FsError> {
         let directory = self.handles.directory(handle)?;
-        if let Listing::Local(listing) = &directory.listing {
+        if let DirectoryListing::Local(listing) = &directory.listing {
             listing.names(offset)?;
         }
         let here = self.inodes.node(directory.ino).ok();
@@ -177,56 +187,60 @@ impl Fs {
     /// Delivers the entry at `at`; `None` behind the last one.
     fn deliver_listed(
         &self,
-        directory: &Directory,
+        directory: &OpenDirectory,
         at: u64,
         deliver: &mut impl FnMut(Listed<'_>) -> bool,
     ) -> Option<bool> {
         let index = usize::try_from(at - DOTS).ok()?;
-        let mut send = |name: &OsStr, node: Arc<Node>, ttl: Duration| {
-            self.inodes.send_listed(Place::new(directory.ino, name), node, |ino, node| {
+        let mut send = |name: &OsStr, node: Arc<InodeNode>, ttl: Duration| {
+            self.inodes.send_listed(DirectoryName::new(directory.ino, name), node, |ino, node| {
                 let (attr, is_true) = attr::of(ino, node, &self.options, &self.facts);
                 let ttl = if is_true { ttl } else { Duration::ZERO };
-                deliver(Listed { name, entry: Entry { attr, ttl, attr_ttl: ttl }, next: at + 1 })
+                deliver(Listed { name, entry: FoundEntry { attr, ttl, attr_ttl: ttl }, next: at + 1 })
             })
         };
         match &directory.listing {
-            Listing::Root(names) => {
+            DirectoryListing::Root(names) => {
                 let name = names.get(index)?;
                 match self.find_in_root(name).ok()? {
-                    (Node::Local(top), _) => Some(self.deliver_local(directory, name, top, at, deliver)),
+                    (InodeNode::Local(top), _) => Some(self.deliver_local(directory, name, top, at, deliver)),
                     (node, ttl) => Some(send(name, Arc::new(node), ttl)),
                 }
             }
-            Listing::Names(names) => {
+            DirectoryListing::Names(names) => {
                 let (name, entry) = names.get(index)?;
                 let name = OsStr::new(name);
-                let (node, ttl) = self.named(Place::new(directory.ino, name), entry);
+                let (node, ttl) = self.named(DirectoryName::new(directory.ino, name), entry);
                 Some(send(name, node, ttl))
             }
-            Listing::Made { entries, ttl, .. } => {
+            DirectoryListing::Made { entries, ttl, .. } => {
                 let (name, node) = entries.get(index)?;
                 let name = OsStr::new(name);
                 match node.as_ref() {
-                    Node::Local(package) => Some(self.deliver_local(directory, name, package.clone(), at, deliver)),
+                    InodeNode::Local(package) => {
+                        Some(self.deliver_local(directory, name, package.clone(), at, deliver))
+                    }
                     _ => Some(send(name, node.clone(), *ttl)),
                 }
             }
-            Listing::Targets(targets) => {
+            DirectoryListing::Targets(targets) => {
                 let (name, entry) = targets.get(index)?;
                 let release = directory.node.release()?.bound()?.clone();
                 let node = match entry {
-                    tree::release::Entry::Unpacked(target) => Node::platform(release, *target),
-                    tree::release::Entry::Zip(target) => Node::Zip(TargetNode::new(release, *target).into()),
+                    tree::release::ReleaseEntry::Unpacked(target) => InodeNode::platform(release, *target),
+                    tree::release::ReleaseEntry::Zip(target) => {
+                        InodeNode::Zip(TargetNode::new(release, *target).into())
+                    }
                 };
                 Some(send(OsStr::new(name), Arc::new(node), FOREVER))
             }
-            Listing::Local(listing) => {
+            DirectoryListing::Local(listing) => {
                 let names = listing.names(at).ok()?;
                 let name = names.get(index)?;
                 let node = listing.dir.below(name.clone());
                 Some(self.deliver_local(directory, name.as_os_str(), node, at, deliver))
             }
-            Listing::Members { package, dir, plugins } => {
+            DirectoryListing::Members { package, dir, plugins } => {
                 let (name, child) = package.members.child(*dir, index)?;
                 Some(send(name, Arc::new(member(package, child, name, *plugins)), FOREVER))
             }
@@ -236,29 +250,29 @@ impl Fs {
     /// Delivers an entry of an area; one that went meanwhile is passed over.
     fn deliver_local(
         &self,
-        directory: &Directory,
+        directory: &OpenDirectory,
         name: &OsStr,
         node: LocalNode,
         at: u64,
         deliver: &mut impl FnMut(Listed<'_>) -> bool,
     ) -> bool {
         let Ok(stat) = node.stat() else { return true };
-        let place = Place::new(directory.ino, name);
-        self.inodes.send_listed(place, Arc::new(Node::Local(node.clone())), |ino, kept| {
+        let place = DirectoryName::new(directory.ino, name);
+        self.inodes.send_listed(place, Arc::new(InodeNode::Local(node.clone())), |ino, kept| {
             deliver(Listed { name, entry: kept.told(&node, ino, &stat), next: at + 1 })
         })
     }
 
     /// The node of a listed name, and how long it may be kept.
-    fn named(&self, place: Place, entry: &Named) -> (Arc<Node>, Duration) {
+    fn named(&self, place: DirectoryName, entry: &Named) -> (Arc<InodeNode>, Duration) {
         let reference = match entry {
-            Named::Space(space) => return (Arc::new(Node::space(space.clone())), self.space_ttl(space)),
+            Named::Space(space) => return (Arc::new(InodeNode::space(space.clone())), self.space_ttl(space)),
             Named::Release(reference) => reference,
         };
         let view = self.facts.view(Instant::now());
         let of_list = view.fresh_for(&Need::Tags(reference.repo.clone()));
         let Some(before) = self.inodes.at(&place).filter(|node| node.release().is_some()) else {
-            return (Arc::new(Node::Release(ReleaseNode::new(reference.clone(), None).into())), of_list);
+            return (Arc::new(InodeNode::Release(ReleaseNode::new(reference.clone(), None).into())), of_list);
         };
         // A directory that is bound to another manifest than the tag's present one is looked up before it is used.
         let ttl = match (before.release().and_then(ReleaseNode::digest), &reference.selector) {

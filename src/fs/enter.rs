@@ -5,12 +5,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::error::{Errno, FsError};
-use super::node::{Bound, Node, ReleaseNode, TargetNode};
+use super::node::{Bound, InodeNode, ReleaseNode, TargetNode};
 use super::reasons::LastError;
 use super::{FOREVER, Fs, is_refusal};
 use crate::artifact::{Release, Target};
 use crate::digest::Digest;
-use crate::facts::{Package, Unpacking};
+use crate::facts::{Unpacking, VerifiedPackage};
 use crate::members::{Child, DirNo, TOP};
 use crate::name::{Platform, Reference, Selector};
 use crate::oci::Descriptor;
@@ -80,7 +80,11 @@ impl Fs {
     }
 
     /// Loads the tree of a module package.
-    pub(super) async fn module(self: &Arc<Self>, bound: &Bound, archive: &Descriptor) -> Result<Arc<Package>, FsError> {
+    pub(super) async fn module(
+        self: &Arc<Self>,
+        bound: &Bound,
+        archive: &Descriptor,
+    ) -> Result<Arc<VerifiedPackage>, FsError> {
         if let Some(package) = bound.package.get() {
             return Ok(package.clone());
         }
@@ -92,8 +96,8 @@ impl Fs {
     pub(super) async fn platform(
         self: &Arc<Self>,
         node: &TargetNode,
-        package: &OnceLock<Arc<Package>>,
-    ) -> Result<Arc<Package>, FsError> {
+        package: &OnceLock<Arc<VerifiedPackage>>,
+    ) -> Result<Arc<VerifiedPackage>, FsError> {
         if let Some(package) = package.get() {
             return Ok(package.clone());
         }
@@ -158,11 +162,11 @@ impl Fs {
     /// Finds `name` in the directory `dir` of a release, entering it first.
     pub(super) async fn find_in_release(
         self: &Arc<Self>,
-        dir: &Arc<Node>,
+        dir: &Arc<InodeNode>,
         name: &OsStr,
-    ) -> Result<Option<Node>, FsError> {
+    ) -> Result<Option<InodeNode>, FsError> {
         match dir.as_ref() {
-            Node::Release(release) => {
+            InodeNode::Release(release) => {
                 if let Some(node) = self.assumed(dir, release, name) {
                     return Ok(Some(node));
                 }
@@ -191,24 +195,26 @@ impl Fs {
                                 explain();
                                 Ok(None)
                             }
-                            Some(tree::release::Entry::Unpacked(at)) => Ok(Some(Node::platform(bound, at))),
-                            Some(tree::release::Entry::Zip(at)) => {
+                            Some(tree::release::ReleaseEntry::Unpacked(at)) => Ok(Some(InodeNode::platform(bound, at))),
+                            Some(tree::release::ReleaseEntry::Zip(at)) => {
                                 let target = TargetNode::new(bound, at);
                                 self.zip_of(&target).await?;
-                                Ok(Some(Node::Zip(target.into())))
+                                Ok(Some(InodeNode::Zip(target.into())))
                             }
                         }
                     }
                 }
             }
-            Node::Platform(target, package) => Ok(find_member(&self.platform(target, package).await?, TOP, name, true)),
-            Node::Dir { package, number } => Ok(find_member(package, *number, name, false)),
+            InodeNode::Platform(target, package) => {
+                Ok(find_member(&self.platform(target, package).await?, TOP, name, true))
+            }
+            InodeNode::Dir { package, number } => Ok(find_member(package, *number, name, false)),
             _ => Err(FsError::plain(Errno::ENOTDIR)),
         }
     }
 }
 
-fn find_member(package: &Arc<Package>, dir: DirNo, name: &OsStr, plugins: bool) -> Option<Node> {
+fn find_member(package: &Arc<VerifiedPackage>, dir: DirNo, name: &OsStr, plugins: bool) -> Option<InodeNode> {
     Some(member(package, package.members.lookup(dir, name)?, name, plugins))
 }
 
@@ -218,12 +224,12 @@ pub(super) fn is_plugin(name: &OsStr) -> bool {
 }
 
 /// The node of a package's member; `plugins` in the top directory of a provider's package.
-pub(super) fn member(package: &Arc<Package>, child: Child, name: &OsStr, plugins: bool) -> Node {
+pub(super) fn member(package: &Arc<VerifiedPackage>, child: Child, name: &OsStr, plugins: bool) -> InodeNode {
     match child {
-        Child::Dir(number) => Node::Dir { package: package.clone(), number },
+        Child::Dir(number) => InodeNode::Dir { package: package.clone(), number },
         Child::File(number) => {
             let executable = plugins && is_plugin(name);
-            Node::File { package: package.clone(), number, executable, error: LastError::default() }
+            InodeNode::File { package: package.clone(), number, executable, error: LastError::default() }
         }
     }
 }

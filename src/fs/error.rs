@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::node::Node;
-use crate::facts::{FactError, Failure};
+use super::node::InodeNode;
+use crate::facts::{FactError, FactFailure};
 use crate::stage::{self, StageError};
 
 /// An error number of the system.
@@ -79,7 +79,7 @@ impl FsError {
 
     /// The same error, whose sentence begins with what was opened: `node` in its words, unless the sentence is about
     /// something below it.
-    pub(super) fn about(self, node: &Node) -> Self {
+    pub(super) fn about(self, node: &InodeNode) -> Self {
         let cause = self.cause.map(|cause| {
             let Cause::Fact(cause) = cause else { return cause };
             let opened = node.describe();
@@ -98,20 +98,20 @@ impl FsError {
 }
 
 /// The errno contract.
-fn errno(failure: Failure) -> Errno {
+fn errno(failure: FactFailure) -> Errno {
     match failure {
-        Failure::Absent => Errno::ENOENT,
-        Failure::Denied => Errno::EACCES,
-        Failure::TimedOut => Errno::ETIMEDOUT,
-        Failure::Unreachable | Failure::Untrusted | Failure::Offline => Errno::EHOSTUNREACH,
-        Failure::Protocol => Errno::EPROTO,
-        Failure::Integrity | Failure::Damaged | Failure::Io => Errno::EIO,
-        Failure::Structure => Errno::EBADMSG,
-        Failure::TooLarge => Errno::EFBIG,
-        Failure::Unsupported => Errno::EOPNOTSUPP,
-        Failure::NoSpace => Errno::ENOSPC,
-        Failure::NoDescriptor => Errno::ENFILE,
-        Failure::Crowded => Errno::EBUSY,
+        FactFailure::Absent => Errno::ENOENT,
+        FactFailure::Denied => Errno::EACCES,
+        FactFailure::TimedOut => Errno::ETIMEDOUT,
+        FactFailure::Unreachable | FactFailure::Untrusted | FactFailure::Offline => Errno::EHOSTUNREACH,
+        FactFailure::Protocol => Errno::EPROTO,
+        FactFailure::Integrity | FactFailure::Damaged | FactFailure::Io => Errno::EIO,
+        FactFailure::Structure => Errno::EBADMSG,
+        FactFailure::TooLarge => Errno::EFBIG,
+        FactFailure::Unsupported => Errno::EOPNOTSUPP,
+        FactFailure::NoSpace => Errno::ENOSPC,
+        FactFailure::NoDescriptor => Errno::ENFILE,
+        FactFailure::Crowded => Errno::EBUSY,
     }
 }
 
@@ -119,28 +119,28 @@ impl From<FactError> for FsError {
     fn from(error: FactError) -> Self {
         // An absence is an answer, not a fault.
         let errno = errno(error.failure);
-        FsError { errno, cause: (error.failure != Failure::Absent).then_some(Cause::Fact(error)) }
+        FsError { errno, cause: (error.failure != FactFailure::Absent).then_some(Cause::Fact(error)) }
     }
 }
 
 /// The errno of a commit, as the design has it: never EXDEV nor EINVAL, at which `mv` would copy or mislead.
-fn of_commit(failure: stage::Failure) -> Errno {
-    use stage::Failure;
+fn of_commit(failure: stage::StageFailure) -> Errno {
+    use stage::StageFailure;
     match failure {
-        Failure::Absent => Errno::ENOENT,
-        Failure::Exists => Errno::EEXIST,
-        Failure::Busy => Errno::EBUSY,
-        Failure::Denied => Errno::EACCES,
-        Failure::ReadOnly => Errno::EROFS,
-        Failure::NoSpace => Errno::ENOSPC,
-        Failure::Invalid => Errno::EPERM,
-        Failure::TimedOut => Errno::ETIMEDOUT,
-        Failure::Unreachable | Failure::Offline => Errno::EHOSTUNREACH,
-        Failure::Protocol => Errno::EPROTO,
-        Failure::Integrity | Failure::Io => Errno::EIO,
-        Failure::Structure => Errno::EBADMSG,
-        Failure::TooLarge => Errno::EFBIG,
-        Failure::Unsupported => Errno::EOPNOTSUPP,
+        StageFailure::Absent => Errno::ENOENT,
+        StageFailure::Exists => Errno::EEXIST,
+        StageFailure::Busy => Errno::EBUSY,
+        StageFailure::Denied => Errno::EACCES,
+        StageFailure::ReadOnly => Errno::EROFS,
+        StageFailure::NoSpace => Errno::ENOSPC,
+        StageFailure::Invalid => Errno::EPERM,
+        StageFailure::TimedOut => Errno::ETIMEDOUT,
+        StageFailure::Unreachable | StageFailure::Offline => Errno::EHOSTUNREACH,
+        StageFailure::Protocol => Errno::EPROTO,
+        StageFailure::Integrity | StageFailure::Io => Errno::EIO,
+        StageFailure::Structure => Errno::EBADMSG,
+        StageFailure::TooLarge => Errno::EFBIG,
+        StageFailure::Unsupported => Errno::EOPNOTSUPP,
     }
 }
 
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn each_failure_has_the_errno_of_the_contract() {
-        use Failure::*;
+        use FactFailure::*;
         for (failure, wanted) in [
             (Absent, libc::ENOENT),
             (Denied, libc::EACCES),

@@ -8,23 +8,23 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use lru::LruCache;
 
 use super::area::LocalFile;
-use super::directory::Listing;
+use super::directory::DirectoryListing;
 use super::error::{Errno, FsError};
-use super::node::Node;
+use super::node::InodeNode;
 use super::replaced::Over;
-use crate::facts::Content;
+use crate::facts::MemberContent;
 
 /// An open file: its content stays readable whatever is evicted or moved meanwhile.
-pub(super) struct OpenFile {
-    pub(super) node: Arc<Node>,
+pub(super) struct FileHandle {
+    pub(super) node: Arc<InodeNode>,
     pub(super) is_backed: bool,
     /// What is written over it, where that is allowed.
     pub(super) over: Option<Over>,
-    content: Mutex<Content>,
+    content: Mutex<MemberContent>,
 }
 
-impl OpenFile {
-    pub(super) fn content(&self) -> Content {
+impl FileHandle {
+    pub(super) fn content(&self) -> MemberContent {
         self.content.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -34,16 +34,16 @@ impl OpenFile {
     }
 
     /// Puts healed content in the place of a damaged one.
-    fn replace(&self, content: Content) {
+    fn replace(&self, content: MemberContent) {
         *self.content.lock().unwrap_or_else(PoisonError::into_inner) = content;
     }
 }
 
 /// An open directory: a snapshot.
-pub(super) struct Directory {
+pub(super) struct OpenDirectory {
     pub(super) ino: u64,
-    pub(super) node: Arc<Node>,
-    pub(super) listing: Listing,
+    pub(super) node: Arc<InodeNode>,
+    pub(super) listing: DirectoryListing,
 }
 
 /// What is read: an open file, or an inode that is read without being opened.
@@ -59,14 +59,14 @@ pub enum Of {
 const UNOPENED_KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
 
 enum Handle {
-    File(Arc<OpenFile>),
+    File(Arc<FileHandle>),
     Local(Arc<LocalFile>),
-    Directory(Arc<Directory>),
+    Directory(Arc<OpenDirectory>),
 }
 
 pub(super) struct Handles {
     open: RwLock<HashMap<u64, Handle>>,
-    unopened: Mutex<LruCache<u64, Arc<OpenFile>>>,
+    unopened: Mutex<LruCache<u64, Arc<FileHandle>>>,
     next: AtomicU64,
 }
 
@@ -76,7 +76,7 @@ impl Handles {
     }
 
     /// The file that is read; `None` for an inode whose content is not loaded.
-    pub(super) fn file_of(&self, of: Of) -> Result<Option<Arc<OpenFile>>, FsError> {
+    pub(super) fn file_of(&self, of: Of) -> Result<Option<Arc<FileHandle>>, FsError> {
         match of {
             Of::Handle(handle) => self.file(handle).map(Some),
             Of::Inode(ino) => Ok(self.unopened.lock().unwrap_or_else(PoisonError::into_inner).get(&ino).cloned()),
@@ -84,7 +84,7 @@ impl Handles {
     }
 
     /// Keeps loaded content for the next read.
-    pub(super) fn keep(&self, of: Of, node: &Arc<Node>, content: Content) {
+    pub(super) fn keep(&self, of: Of, node: &Arc<InodeNode>, content: MemberContent) {
         match of {
             Of::Handle(handle) => {
                 if let Ok(file) = self.file(handle) {
@@ -92,7 +92,8 @@ impl Handles {
                 }
             }
             Of::Inode(ino) => {
-                let file = OpenFile { node: node.clone(), is_backed: false, over: None, content: Mutex::new(content) };
+                let file =
+                    FileHandle { node: node.clone(), is_backed: false, over: None, content: Mutex::new(content) };
                 let before = self.unopened.lock().unwrap_or_else(PoisonError::into_inner).put(ino, Arc::new(file));
                 drop(before);
             }
@@ -105,18 +106,18 @@ impl Handles {
         number
     }
 
-    pub(super) fn open_file(&self, node: Arc<Node>, content: Content, is_backed: bool) -> u64 {
-        self.add(Handle::File(Arc::new(OpenFile { node, is_backed, over: None, content: Mutex::new(content) })))
+    pub(super) fn open_file(&self, node: Arc<InodeNode>, content: MemberContent, is_backed: bool) -> u64 {
+        self.add(Handle::File(Arc::new(FileHandle { node, is_backed, over: None, content: Mutex::new(content) })))
     }
 
     /// Opens a file of a release to be written over.
-    pub(super) fn open_over(&self, node: Arc<Node>, content: Content, over: Over) -> u64 {
-        let file = OpenFile { node, is_backed: false, over: Some(over), content: Mutex::new(content) };
+    pub(super) fn open_over(&self, node: Arc<InodeNode>, content: MemberContent, over: Over) -> u64 {
+        let file = FileHandle { node, is_backed: false, over: Some(over), content: Mutex::new(content) };
         self.add(Handle::File(Arc::new(file)))
     }
 
     /// The files that are written over under the number `ino`.
-    pub(super) fn all_over(&self, ino: u64) -> Vec<Arc<OpenFile>> {
+    pub(super) fn all_over(&self, ino: u64) -> Vec<Arc<FileHandle>> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         let files = open.values().filter_map(|handle| match handle {
             Handle::File(file) if file.over.as_ref().is_some_and(|over| over.ino == ino) => Some(file.clone()),
@@ -146,18 +147,18 @@ impl Handles {
         })
     }
 
-    pub(super) fn open_directory(&self, ino: u64, node: Arc<Node>, listing: Listing) -> u64 {
-        self.add(Handle::Directory(Arc::new(Directory { ino, node, listing })))
+    pub(super) fn open_directory(&self, ino: u64, node: Arc<InodeNode>, listing: DirectoryListing) -> u64 {
+        self.add(Handle::Directory(Arc::new(OpenDirectory { ino, node, listing })))
     }
 
-    pub(super) fn file(&self, number: u64) -> Result<Arc<OpenFile>, FsError> {
+    pub(super) fn file(&self, number: u64) -> Result<Arc<FileHandle>, FsError> {
         match self.open.read().unwrap_or_else(PoisonError::into_inner).get(&number) {
             Some(Handle::File(file)) => Ok(file.clone()),
             _ => Err(FsError::plain(Errno::EBADF)),
         }
     }
 
-    pub(super) fn directory(&self, number: u64) -> Result<Arc<Directory>, FsError> {
+    pub(super) fn directory(&self, number: u64) -> Result<Arc<OpenDirectory>, FsError> {
         match self.open.read().unwrap_or_else(PoisonError::into_inner).get(&number) {
             Some(Handle::Directory(directory)) => Ok(directory.clone()),
             _ => Err(FsError::plain(Errno::EBADF)),

@@ -12,20 +12,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hashbrown::HashTable;
 
 use super::error::{Errno, FsError};
-use super::node::Node;
+use super::node::InodeNode;
 use super::numbered::Numbered;
-use super::{Entry, ROOT};
+use super::{FoundEntry, ROOT};
 
 /// A name in a directory.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Place {
+pub(super) struct DirectoryName {
     parent: u64,
     name: Box<[u8]>,
 }
 
-impl Place {
+impl DirectoryName {
     pub(super) fn new(parent: u64, name: &OsStr) -> Self {
-        Place { parent, name: name.as_bytes().into() }
+        DirectoryName { parent, name: name.as_bytes().into() }
     }
 
     pub(super) fn name(&self) -> &OsStr {
@@ -38,16 +38,16 @@ impl Place {
     }
 }
 
-struct Held {
-    node: Arc<Node>,
-    place: Option<Place>,
+struct HeldInode {
+    node: Arc<InodeNode>,
+    place: Option<DirectoryName>,
     references: u64,
 }
 
-type ByNumber = Numbered<Held>;
+type ByNumber = Numbered<HeldInode>;
 
 /// There is one entry for each name that the kernel knows, which may be hundreds of thousands: a name stands in it once.
-struct Table {
+struct InodeTable {
     by_number: ByNumber,
     places: Places,
     next: u64,
@@ -62,18 +62,18 @@ struct Places {
     hasher: RandomState,
 }
 
-fn place_of(held: &ByNumber, ino: u64) -> Option<&Place> {
+fn place_of(held: &ByNumber, ino: u64) -> Option<&DirectoryName> {
     held.get(ino)?.place.as_ref()
 }
 
 impl Places {
-    fn get(&self, place: &Place, held: &ByNumber) -> Option<u64> {
+    fn get(&self, place: &DirectoryName, held: &ByNumber) -> Option<u64> {
         let is_there = |ino: &u64| place_of(held, *ino) == Some(place);
         self.numbers.find(self.hasher.hash_one(place), is_there).copied()
     }
 
     /// Takes out the number that stands at `place`.
-    fn remove(&mut self, place: &Place, held: &ByNumber) -> Option<u64> {
+    fn remove(&mut self, place: &DirectoryName, held: &ByNumber) -> Option<u64> {
         let is_there = |ino: &u64| place_of(held, *ino) == Some(place);
         let found = self.numbers.find_entry(self.hasher.hash_one(place), is_there).ok()?;
         Some(found.remove().0)
@@ -96,22 +96,22 @@ fn hash_of(hasher: &RandomState, held: &ByNumber) -> impl Fn(&u64) -> u64 {
     |ino| place_of(held, *ino).map_or(0, |place| hasher.hash_one(place))
 }
 
-pub(super) struct Inodes(Mutex<Table>);
+pub(super) struct Inodes(Mutex<InodeTable>);
 
 impl Inodes {
     pub(super) fn new() -> Self {
-        let root = Held { node: Arc::new(Node::Root), place: None, references: 1 };
+        let root = HeldInode { node: Arc::new(InodeNode::Root), place: None, references: 1 };
         let mut by_number = ByNumber::default();
         by_number.insert(ROOT, root);
-        Inodes(Mutex::new(Table { by_number, places: Places::default(), next: ROOT + 1 }))
+        Inodes(Mutex::new(InodeTable { by_number, places: Places::default(), next: ROOT + 1 }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    fn lock(&self) -> MutexGuard<'_, InodeTable> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What `ino` stands for.
-    pub(super) fn node(&self, ino: u64) -> Result<Arc<Node>, FsError> {
+    pub(super) fn node(&self, ino: u64) -> Result<Arc<InodeNode>, FsError> {
         self.lock().by_number.get(ino).map(|held| held.node.clone()).ok_or(FsError::plain(Errno::ESTALE))
     }
 
@@ -123,7 +123,7 @@ impl Inodes {
     }
 
     /// What `ino` stands for and its name, likewise of the directory in which it has that name, and so on upwards.
-    pub(super) fn way_up(&self, ino: u64) -> Vec<(Arc<Node>, Box<OsStr>)> {
+    pub(super) fn way_up(&self, ino: u64) -> Vec<(Arc<InodeNode>, Box<OsStr>)> {
         let table = self.lock();
         let mut way = Vec::new();
         let mut at = ino;
@@ -137,7 +137,7 @@ impl Inodes {
     }
 
     /// What stands at `place` now.
-    pub(super) fn at(&self, place: &Place) -> Option<Arc<Node>> {
+    pub(super) fn at(&self, place: &DirectoryName) -> Option<Arc<InodeNode>> {
         let table = self.lock();
         let ino = table.at(place)?;
         Some(table.by_number.get(ino)?.node.clone())
@@ -145,12 +145,12 @@ impl Inodes {
 
     /// The place at the end of a path from the root, as far as the kernel may know it: where it holds no inode of what
     /// is above, it keeps no name either.
-    pub(super) fn place_of<'a>(&self, names: impl IntoIterator<Item = &'a OsStr>) -> Option<Place> {
+    pub(super) fn place_of<'a>(&self, names: impl IntoIterator<Item = &'a OsStr>) -> Option<DirectoryName> {
         let table = self.lock();
         let mut names = names.into_iter();
-        let mut place = Place::new(ROOT, names.next()?);
+        let mut place = DirectoryName::new(ROOT, names.next()?);
         for name in names {
-            place = Place::new(table.at(&place)?, name);
+            place = DirectoryName::new(table.at(&place)?, name);
         }
         Some(place)
     }
@@ -158,7 +158,12 @@ impl Inodes {
     /// Makes `node` what stands at `place`, counts a reference and makes the entry that is sent.
     ///
     /// A node that is immutable by its place (everything but a release, a link and a document) keeps the inode that is there.
-    pub(super) fn send(&self, place: Place, node: Arc<Node>, entry: impl FnOnce(u64, &Node) -> Entry) -> Entry {
+    pub(super) fn send(
+        &self,
+        place: DirectoryName,
+        node: Arc<InodeNode>,
+        entry: impl FnOnce(u64, &InodeNode) -> FoundEntry,
+    ) -> FoundEntry {
         let mut table = self.lock();
         let (ino, node) = table.intern(place, node);
         table.count(ino);
@@ -167,7 +172,12 @@ impl Inodes {
     }
 
     /// Like [`Inodes::send`] for an entry of a listing: it counts only if `deliver` says that it was taken.
-    pub(super) fn send_listed(&self, place: Place, node: Arc<Node>, deliver: impl FnOnce(u64, &Node) -> bool) -> bool {
+    pub(super) fn send_listed(
+        &self,
+        place: DirectoryName,
+        node: Arc<InodeNode>,
+        deliver: impl FnOnce(u64, &InodeNode) -> bool,
+    ) -> bool {
         let mut table = self.lock();
         let (ino, node) = table.intern(place, node);
         let taken = deliver(ino, &node);
@@ -188,7 +198,7 @@ impl Inodes {
     }
 
     /// Takes what stands at `place` from there, since its name was removed; what it was.
-    pub(super) fn vacate(&self, place: &Place) -> Option<Arc<Node>> {
+    pub(super) fn vacate(&self, place: &DirectoryName) -> Option<Arc<InodeNode>> {
         let mut table = self.lock();
         let ino = table.take(place)?;
         let held = table.by_number.get_mut(ino)?;
@@ -197,7 +207,12 @@ impl Inodes {
     }
 
     /// Puts what stands at `from` to `to`, and with `exchange` the other way round; what moved, and what was at `to`.
-    pub(super) fn renamed(&self, from: Place, to: Place, exchange: bool) -> (Option<Arc<Node>>, Option<Arc<Node>>) {
+    pub(super) fn renamed(
+        &self,
+        from: DirectoryName,
+        to: DirectoryName,
+        exchange: bool,
+    ) -> (Option<Arc<InodeNode>>, Option<Arc<InodeNode>>) {
         let mut table = self.lock();
         let (moved, other) = (table.take(&from), table.take(&to));
         let moved = moved.and_then(|ino| table.put(ino, Some(to)));
@@ -215,7 +230,7 @@ impl Inodes {
     }
 
     /// The places at which something stands for which `wanted` holds: number of the directory and name in it.
-    pub(super) fn places(&self, wanted: impl Fn(&Node) -> bool) -> Vec<(u64, Box<OsStr>)> {
+    pub(super) fn places(&self, wanted: impl Fn(&InodeNode) -> bool) -> Vec<(u64, Box<OsStr>)> {
         let table = self.lock();
         let held = table.places.numbers.iter().filter_map(|ino| table.by_number.get(*ino));
         held.filter(|held| wanted(&held.node)).filter_map(|held| Some(held.place.clone()?.into_parts())).collect()
@@ -230,14 +245,14 @@ impl Inodes {
 /// How many inodes there may be room for although there are few.
 const ROOM: usize = 4096;
 
-impl Table {
+impl InodeTable {
     /// The number of what stands at `place`.
-    fn at(&self, place: &Place) -> Option<u64> {
+    fn at(&self, place: &DirectoryName) -> Option<u64> {
         self.places.get(place, &self.by_number)
     }
 
     /// Takes away what stands at `place`, which the caller has to give another place, or none.
-    fn take(&mut self, place: &Place) -> Option<u64> {
+    fn take(&mut self, place: &DirectoryName) -> Option<u64> {
         self.places.remove(place, &self.by_number)
     }
 
@@ -250,7 +265,7 @@ impl Table {
     }
 
     /// Makes `place` where `ino` stands.
-    fn put(&mut self, ino: u64, place: Option<Place>) -> Option<Arc<Node>> {
+    fn put(&mut self, ino: u64, place: Option<DirectoryName>) -> Option<Arc<InodeNode>> {
         let held = self.by_number.get_mut(ino)?;
         held.place = place;
         let node = held.node.clone();
@@ -264,16 +279,16 @@ impl Table {
         }
     }
 
-    fn intern(&mut self, place: Place, node: Arc<Node>) -> (u64, Arc<Node>) {
+    fn intern(&mut self, place: DirectoryName, node: Arc<InodeNode>) -> (u64, Arc<InodeNode>) {
         if let Some(ino) = self.at(&place)
             && let Some(held) = self.by_number.get(ino)
         {
             let same = match (held.node.as_ref(), node.as_ref()) {
-                (Node::Release(_), Node::Release(_)) => Arc::ptr_eq(&held.node, &node),
+                (InodeNode::Release(_), InodeNode::Release(_)) => Arc::ptr_eq(&held.node, &node),
                 // What is made of facts changes with them, and the kernel keeps what it read of an inode.
-                (Node::Link(before), Node::Link(now)) => before == now,
-                (Node::Document(before), Node::Document(now)) => before == now,
-                (Node::Zip(before), Node::Zip(now)) => before.is_same(now),
+                (InodeNode::Link(before), InodeNode::Link(now)) => before == now,
+                (InodeNode::Document(before), InodeNode::Document(now)) => before == now,
+                (InodeNode::Zip(before), InodeNode::Zip(now)) => before.is_same(now),
                 (before, now) => std::mem::discriminant(before) == std::mem::discriminant(now),
             };
             if same {
@@ -282,7 +297,7 @@ impl Table {
         }
         let ino = self.next;
         self.next += 1;
-        self.by_number.insert(ino, Held { node: node.clone(), place: Some(place), references: 0 });
+        self.by_number.insert(ino, HeldInode { node: node.clone(), place: Some(place), references: 0 });
         self.places.put(ino, &self.by_number);
         (ino, node)
     }
@@ -312,7 +327,7 @@ mod tests {
     use super::*;
     use std::time::{Duration, UNIX_EPOCH};
 
-    fn entry(ino: u64, _: &Node) -> Entry {
+    fn entry(ino: u64, _: &InodeNode) -> FoundEntry {
         let attr = Attr {
             ino,
             kind: FileKind::Directory,
@@ -327,15 +342,15 @@ mod tests {
             modified: UNIX_EPOCH,
             changed: UNIX_EPOCH,
         };
-        Entry { attr, ttl: Duration::ZERO, attr_ttl: Duration::ZERO }
+        FoundEntry { attr, ttl: Duration::ZERO, attr_ttl: Duration::ZERO }
     }
 
-    fn space(name: &str) -> Arc<Node> {
-        Arc::new(Node::registry(name.parse().unwrap()))
+    fn space(name: &str) -> Arc<InodeNode> {
+        Arc::new(InodeNode::registry(name.parse().unwrap()))
     }
 
-    fn place(name: &str) -> Place {
-        Place::new(ROOT, OsStr::new(name))
+    fn place(name: &str) -> DirectoryName {
+        DirectoryName::new(ROOT, OsStr::new(name))
     }
 
     #[test]
@@ -384,8 +399,8 @@ mod tests {
     /// Each name that the kernel knows costs memory, and there may be hundreds of thousands.
     #[test]
     fn an_inode_takes_few_bytes_and_gives_its_room_back() {
-        println!("a node takes {} bytes, its entry {}", size_of::<Node>(), size_of::<Held>());
-        assert!(size_of::<Node>() <= 32 && size_of::<Held>() <= 40);
+        println!("a node takes {} bytes, its entry {}", size_of::<InodeNode>(), size_of::<HeldInode>());
+        assert!(size_of::<InodeNode>() <= 32 && size_of::<HeldInode>() <= 40);
         let inodes = Inodes::new();
         let many: Vec<String> = (0..3 * ROOM).map(|n| n.to_string()).collect();
         let numbers: Vec<u64> =

@@ -18,7 +18,7 @@ const NAME_ASKED_AS_TOLD: u8 = 2;
 
 /// See the module.
 #[derive(Default, Debug)]
-pub(super) struct Kept {
+pub(super) struct KernelCache {
     name: AtomicU8,
     /// How many handles are open that write past the pages.
     bypassed_by: AtomicUsize,
@@ -37,7 +37,7 @@ pub enum Caching {
     Bypassed,
 }
 
-impl Kept {
+impl KernelCache {
     /// Has the kernel look the name up from now on whenever it uses it; whether it was told that already.
     pub(super) fn ask_for_name(&self) -> bool {
         let before = self.name.compare_exchange(NAME_KEPT, NAME_ASKED, Ordering::AcqRel, Ordering::Acquire);
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_name_leaves_only_after_the_kernel_was_told_to_ask_for_it() {
-        let kept = Kept::default();
+        let kept = KernelCache::default();
         assert_eq!(kept.name_ttl(), FOREVER);
         assert!(!kept.ask_for_name() && !kept.ask_for_name());
         assert_eq!(kept.name_ttl(), Duration::ZERO);
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn pages_are_used_when_nobody_writes_past_them_any_more_and_those_before_are_dropped_once() {
-        let kept = Kept::default();
+        let kept = KernelCache::default();
         assert_eq!(kept.caching(), Caching::Kept);
         kept.bypass_pages();
         assert_eq!((kept.caching(), kept.caching()), (Caching::Bypassed, Caching::Bypassed));

@@ -2,19 +2,19 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::Entry;
+use super::FoundEntry;
 use super::area::LocalNode;
-use super::providers::View;
+use super::providers::ProviderView;
 use super::reasons::LastError;
 use crate::artifact::{Release, Target};
 use crate::digest::Digest;
-use crate::facts::{Facts, Package};
+use crate::facts::{Facts, VerifiedPackage};
 use crate::local::Stat;
 use crate::members::{DirNo, FileNo};
 use crate::name::{Component, Host, Platform, Reference, Repo, RepoName, Selector};
 use crate::oci::{Descriptor, Manifest};
-use crate::tree::providers::Dir;
-use crate::tree::registry::Space;
+use crate::tree::providers::ProviderDirectory;
+use crate::tree::registry::RegistrySpace;
 
 /// A manifest that was entered.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(super) struct Bound {
     pub(super) manifest: Arc<Manifest>,
     pub(super) release: Release,
     /// The tree of a module package, once it was loaded.
-    pub(super) package: OnceLock<Arc<Package>>,
+    pub(super) package: OnceLock<Arc<VerifiedPackage>>,
 }
 
 impl Bound {
@@ -84,7 +84,7 @@ pub(super) struct TargetNode {
     /// The release and the platform's place in it; later for one that is assumed to be in a release.
     place: OnceLock<(Arc<Bound>, usize)>,
     /// The directory of the release and the platform that it is assumed to have.
-    pub(super) assumed: Option<(Arc<Node>, Platform)>,
+    pub(super) assumed: Option<(Arc<InodeNode>, Platform)>,
     /// Its manifest and zip, once they were needed: from then on the size of the zip stays known.
     pub(super) known: OnceLock<(Arc<Manifest>, Descriptor)>,
     error: LastError,
@@ -98,7 +98,7 @@ impl TargetNode {
     }
 
     /// A platform that the release in the directory `node` is assumed to have, until it is entered.
-    pub(super) fn assumed(node: Arc<Node>, reference: Reference, platform: Platform) -> Self {
+    pub(super) fn assumed(node: Arc<InodeNode>, reference: Reference, platform: Platform) -> Self {
         TargetNode {
             reference,
             place: OnceLock::new(),
@@ -109,7 +109,7 @@ impl TargetNode {
     }
 
     /// A platform of the release that the tag in the directory `node` stood for when it was asked for last.
-    pub(super) fn remembered(node: Arc<Node>, release: Arc<Bound>, platform: Platform) -> Option<Self> {
+    pub(super) fn remembered(node: Arc<InodeNode>, release: Arc<Bound>, platform: Platform) -> Option<Self> {
         let target = TargetNode::assumed(node, release.reference.clone(), platform);
         target.settle(release)?;
         Some(target)
@@ -167,13 +167,13 @@ impl TargetNode {
 
 /// What an inode stands for. Files and directories of packages are many, so the other kinds are kept apart.
 #[derive(Debug)]
-pub(super) enum Node {
+pub(super) enum InodeNode {
     /// The mount's root.
     Root,
     /// A registry, repository, prefix or passage.
-    Space { space: Box<Space>, error: LastError },
+    Space { space: Box<RegistrySpace>, error: LastError },
     /// A directory of `plugins/` or `mirror/`.
-    Providers { view: View, dir: Box<Dir>, error: LastError },
+    Providers { view: ProviderView, dir: Box<ProviderDirectory>, error: LastError },
     /// A symbolic link.
     Link(Box<str>),
     /// A document that was made of facts.
@@ -183,14 +183,14 @@ pub(super) enum Node {
     /// A release by tag or digest.
     Release(Box<ReleaseNode>),
     /// `OS_ARCH/` of a provider release, and its tree, once entered.
-    Platform(Box<TargetNode>, OnceLock<Arc<Package>>),
+    Platform(Box<TargetNode>, OnceLock<Arc<VerifiedPackage>>),
     /// `OS_ARCH.zip` of a provider release.
     Zip(Box<TargetNode>),
     /// A directory below the top of a package.
-    Dir { package: Arc<Package>, number: DirNo },
+    Dir { package: Arc<VerifiedPackage>, number: DirNo },
     /// A file of a package.
     File {
-        package: Arc<Package>,
+        package: Arc<VerifiedPackage>,
         number: FileNo,
         /// Provider plugins are executable whatever their archive says.
         executable: bool,
@@ -200,35 +200,35 @@ pub(super) enum Node {
     Local(LocalNode),
 }
 
-impl Node {
-    pub(super) fn registry(host: Host) -> Node {
-        Node::space(Space { host, path: None })
+impl InodeNode {
+    pub(super) fn registry(host: Host) -> InodeNode {
+        InodeNode::space(RegistrySpace { host, path: None })
     }
 
-    pub(super) fn space(space: Space) -> Node {
-        Node::Space { space: space.into(), error: LastError::default() }
+    pub(super) fn space(space: RegistrySpace) -> InodeNode {
+        InodeNode::Space { space: space.into(), error: LastError::default() }
     }
 
-    pub(super) fn platform(release: Arc<Bound>, target: usize) -> Node {
-        Node::Platform(TargetNode::new(release, target).into(), OnceLock::new())
+    pub(super) fn platform(release: Arc<Bound>, target: usize) -> InodeNode {
+        InodeNode::Platform(TargetNode::new(release, target).into(), OnceLock::new())
     }
 
     /// Whether it was found without looking into its release.
     pub(super) fn is_assumed(&self) -> bool {
-        matches!(self, Node::Platform(target, _) | Node::Zip(target) if target.assumed.is_some())
+        matches!(self, InodeNode::Platform(target, _) | InodeNode::Zip(target) if target.assumed.is_some())
     }
 
     pub(super) fn release(&self) -> Option<&ReleaseNode> {
         match self {
-            Node::Release(release) => Some(release),
+            InodeNode::Release(release) => Some(release),
             _ => None,
         }
     }
 
     /// What the kernel is told of `found`, where this is what it holds at its place.
-    pub(super) fn told(&self, found: &LocalNode, ino: u64, stat: &Stat) -> Entry {
+    pub(super) fn told(&self, found: &LocalNode, ino: u64, stat: &Stat) -> FoundEntry {
         let held = match self {
-            Node::Local(held) => held,
+            InodeNode::Local(held) => held,
             _ => found,
         };
         held.told(ino, stat)
@@ -237,23 +237,23 @@ impl Node {
     /// What a sentence about the node begins with: the reference, and the digest where it is known.
     pub(super) fn describe(&self) -> String {
         match self {
-            Node::Root => "the mount's root".to_owned(),
-            Node::Providers { view, dir, .. } => format!("{}/{dir}", view.name()).trim_end_matches('/').to_owned(),
-            Node::Link(target) => format!("the link to {target}"),
-            Node::Document(_) => "a document of mirror/".to_owned(),
-            Node::Lock => "a lock file of plugin-cache/".to_owned(),
-            Node::Space { space, .. } => match space.repo() {
+            InodeNode::Root => "the mount's root".to_owned(),
+            InodeNode::Providers { view, dir, .. } => format!("{}/{dir}", view.name()).trim_end_matches('/').to_owned(),
+            InodeNode::Link(target) => format!("the link to {target}"),
+            InodeNode::Document(_) => "a document of mirror/".to_owned(),
+            InodeNode::Lock => "a lock file of plugin-cache/".to_owned(),
+            InodeNode::Space { space, .. } => match space.repo() {
                 Some(repo) => repo.to_string(),
                 None => space.host.to_string(),
             },
-            Node::Release(release) => match (&release.reference.selector, release.digest()) {
+            InodeNode::Release(release) => match (&release.reference.selector, release.digest()) {
                 (Selector::Tag(_), Some(digest)) => format!("{} ({digest})", release.reference),
                 _ => release.reference.to_string(),
             },
-            Node::Platform(target, _) | Node::Zip(target) => target.describe(),
-            Node::Dir { package, .. } => package.reference().to_string(),
-            Node::Local(at) => at.describe(),
-            Node::File { package, number, .. } => {
+            InodeNode::Platform(target, _) | InodeNode::Zip(target) => target.describe(),
+            InodeNode::Dir { package, .. } => package.reference().to_string(),
+            InodeNode::Local(at) => at.describe(),
+            InodeNode::File { package, number, .. } => {
                 let path = package.members.path(*number).unwrap_or_default();
                 format!("{} file {path:?}", package.reference())
             }
@@ -264,18 +264,20 @@ impl Node {
     /// description: not at all where it is the same thing, and by its digest alone where it is of the same repository.
     pub(super) fn part<'a>(&self, subject: &'a str) -> Option<&'a str> {
         let (repo, manifest) = match self {
-            Node::Root
-            | Node::Space { .. }
-            | Node::Providers { .. }
-            | Node::Link(_)
-            | Node::Document(_)
-            | Node::Lock
-            | Node::Local(_) => return Some(subject),
-            Node::Release(release) => (&release.reference.repo, release.digest()),
-            Node::Platform(target, _) | Node::Zip(target) => {
+            InodeNode::Root
+            | InodeNode::Space { .. }
+            | InodeNode::Providers { .. }
+            | InodeNode::Link(_)
+            | InodeNode::Document(_)
+            | InodeNode::Lock
+            | InodeNode::Local(_) => return Some(subject),
+            InodeNode::Release(release) => (&release.reference.repo, release.digest()),
+            InodeNode::Platform(target, _) | InodeNode::Zip(target) => {
                 (target.repo(), target.target().map(|t| t.manifest.digest))
             }
-            Node::Dir { package, .. } | Node::File { package, .. } => (&package.repo, Some(package.archive.digest)),
+            InodeNode::Dir { package, .. } | InodeNode::File { package, .. } => {
+                (&package.repo, Some(package.archive.digest))
+            }
         };
         if self.release().is_some_and(|release| release.reference.to_string() == subject) {
             return None;
@@ -290,16 +292,18 @@ impl Node {
     /// Where the reason of its last failure stands; `None` for what fails for its registry's sake never.
     pub(super) fn last_error(&self) -> Option<&LastError> {
         match self {
-            Node::Release(release) => Some(&release.error),
-            Node::Platform(target, _) | Node::Zip(target) => Some(&target.error),
-            Node::Space { error, .. } | Node::Providers { error, .. } | Node::File { error, .. } => Some(error),
+            InodeNode::Release(release) => Some(&release.error),
+            InodeNode::Platform(target, _) | InodeNode::Zip(target) => Some(&target.error),
+            InodeNode::Space { error, .. } | InodeNode::Providers { error, .. } | InodeNode::File { error, .. } => {
+                Some(error)
+            }
             _ => None,
         }
     }
 }
 
 /// The reference that `name` spells by itself in `space`, or, as a tag, in the repository that `space` is.
-pub(super) fn spelled_release(space: &Space, name: &str) -> Option<Reference> {
+pub(super) fn spelled_release(space: &RegistrySpace, name: &str) -> Option<Reference> {
     match Component::parse(name) {
         Component::Manifest(repo, selector) => {
             let name = RepoName::below(space.path.as_ref(), &repo)?;

@@ -19,15 +19,15 @@ use std::time::Instant;
 use super::area::{Area, LocalNode, Rules, Shown, kind};
 use super::caller::Thread;
 use super::error::{Errno, FsError};
-use super::inodes::Place;
-use super::node::Node;
-use super::providers::View;
-use super::write::Requester;
-use super::{Entry, FileKind, Fs};
-use crate::facts::Content;
-use crate::local::{self, Change, Maker, Name, RelPath, Tree};
+use super::inodes::DirectoryName;
+use super::node::InodeNode;
+use super::providers::ProviderView;
+use super::write::Caller;
+use super::{FileKind, FoundEntry, Fs};
+use crate::facts::MemberContent;
+use crate::local::{self, Change, LocalTree, Maker, Name, RelPath};
 use crate::name::{Platform, Reference, Selector};
-use crate::tree::providers::Dir;
+use crate::tree::providers::ProviderDirectory;
 use crate::tree::{Step, plugins};
 
 /// The name of the area in the mount's root.
@@ -51,22 +51,22 @@ pub struct PluginCache {
 
 impl PluginCache {
     /// The part on local disk, and as what it is shown.
-    pub fn new(tree: Arc<Tree>, shown: Shown) -> PluginCache {
+    pub fn new(tree: Arc<LocalTree>, shown: Shown) -> PluginCache {
         PluginCache { area: Arc::new(Area { name: NAME, tree, rules: Box::new(PackageRules), shown }) }
     }
 
     /// What the tree holds at the place of `dir`.
-    fn local(&self, dir: &Dir) -> Result<LocalNode, FsError> {
+    fn local(&self, dir: &ProviderDirectory) -> Result<LocalNode, FsError> {
         Ok(LocalNode::new(self.area.clone(), self.area.tree.node_at(&path_of(dir)?)))
     }
 
-    fn is_dir(&self, dir: &Dir) -> bool {
+    fn is_dir(&self, dir: &ProviderDirectory) -> bool {
         let stat = self.local(dir).and_then(|node| node.stat());
         stat.is_ok_and(|stat| kind(stat.st_mode) == FileKind::Directory)
     }
 
     /// Makes the directory at the place of `dir`, and those above it.
-    fn made(&self, dir: &Dir, maker: Maker) -> Result<LocalNode, FsError> {
+    fn made(&self, dir: &ProviderDirectory, maker: Maker) -> Result<LocalNode, FsError> {
         let path = path_of(dir)?;
         for depth in 1..=path.names().len() {
             let part: RelPath = path.names()[..depth].iter().cloned().collect();
@@ -81,18 +81,18 @@ impl PluginCache {
 }
 
 /// The path of `name` in `dir`, below the view.
-pub(super) fn path_in(dir: &Dir, name: &str) -> PathBuf {
+pub(super) fn path_in(dir: &ProviderDirectory, name: &str) -> PathBuf {
     Path::new(&dir.to_string()).join(name)
 }
 
-fn path_of(dir: &Dir) -> Result<RelPath, FsError> {
+fn path_of(dir: &ProviderDirectory) -> Result<RelPath, FsError> {
     let text = dir.to_string();
     let names = text.split('/').filter(|name| !name.is_empty()).map(|name| Name::new(name.as_ref()));
-    Ok(names.collect::<local::Result<_>>()?)
+    Ok(names.collect::<local::TreeResult<_>>()?)
 }
 
-fn dir_of(path: &RelPath) -> Option<Dir> {
-    path.names().iter().try_fold(Dir::Top, |dir, name| dir.child(name.to_str()?))
+fn dir_of(path: &RelPath) -> Option<ProviderDirectory> {
+    path.names().iter().try_fold(ProviderDirectory::Top, |dir, name| dir.child(name.to_str()?))
 }
 
 /// Packages are made where packages stand; what is in them is the client's own.
@@ -120,18 +120,18 @@ impl Rules for PackageRules {
 
 /// The `*.lock` files, by the directory in which they are.
 #[derive(Default)]
-pub(super) struct Locks(Mutex<BTreeMap<Dir, BTreeSet<String>>>);
+pub(super) struct Locks(Mutex<BTreeMap<ProviderDirectory, BTreeSet<String>>>);
 
 impl Locks {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Dir, BTreeSet<String>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ProviderDirectory, BTreeSet<String>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn has(&self, dir: &Dir, name: &str) -> bool {
+    fn has(&self, dir: &ProviderDirectory, name: &str) -> bool {
         self.lock().get(dir).is_some_and(|names| names.contains(name))
     }
 
-    fn make(&self, dir: &Dir, name: &str) -> Result<(), Errno> {
+    fn make(&self, dir: &ProviderDirectory, name: &str) -> Result<(), Errno> {
         let mut locks = self.lock();
         if locks.values().map(BTreeSet::len).sum::<usize>() >= LOCKS_MAX {
             return Err(Errno::ENOSPC);
@@ -140,45 +140,45 @@ impl Locks {
         Ok(())
     }
 
-    fn remove(&self, dir: &Dir, name: &str) -> bool {
+    fn remove(&self, dir: &ProviderDirectory, name: &str) -> bool {
         self.lock().get_mut(dir).is_some_and(|names| names.remove(name))
     }
 
-    fn names(&self, dir: &Dir) -> Vec<String> {
+    fn names(&self, dir: &ProviderDirectory) -> Vec<String> {
         self.lock().get(dir).into_iter().flatten().cloned().collect()
     }
 }
 
 /// Whether `name` in `dir` is one of a lock file.
-fn is_lock(dir: &Dir, name: &str) -> bool {
-    matches!(dir, Dir::Version(..)) && name.len() > LOCK.len() && name.ends_with(LOCK)
+fn is_lock(dir: &ProviderDirectory, name: &str) -> bool {
+    matches!(dir, ProviderDirectory::Version(..)) && name.len() > LOCK.len() && name.ends_with(LOCK)
 }
 
 impl Fs {
     /// What is at `name` beside the view: a directory, a package or a lock file that a client made.
-    pub(super) fn find_beside(&self, dir: &Dir, name: &str) -> Option<Node> {
+    pub(super) fn find_beside(&self, dir: &ProviderDirectory, name: &str) -> Option<InodeNode> {
         if is_lock(dir, name) {
-            return self.locks.has(dir, name).then_some(Node::Lock);
+            return self.locks.has(dir, name).then_some(InodeNode::Lock);
         }
         let cache = self.options.plugin_cache.as_ref()?;
         match (dir, dir.child(name)) {
-            (Dir::Version(..), _) => {
+            (ProviderDirectory::Version(..), _) => {
                 name.parse::<Platform>().ok()?;
                 let node = cache.local(dir).ok()?.below(Name::new(name.as_ref()).ok()?);
-                node.stat().is_ok().then_some(Node::Local(node))
+                node.stat().is_ok().then_some(InodeNode::Local(node))
             }
-            (_, Some(child)) => cache.is_dir(&child).then(|| View::PluginCache.node(child)),
+            (_, Some(child)) => cache.is_dir(&child).then(|| ProviderView::PluginCache.node(child)),
             (_, None) => None,
         }
     }
 
     /// Whether `dir` was made by a client, if nothing is in it as well.
-    pub(super) fn is_beside(&self, dir: &Dir) -> bool {
+    pub(super) fn is_beside(&self, dir: &ProviderDirectory) -> bool {
         self.options.plugin_cache.as_ref().is_some_and(|cache| cache.is_dir(dir))
     }
 
     /// All names in `dir` beside the view.
-    pub(super) fn list_beside(&self, dir: &Dir) -> Vec<(String, Arc<Node>)> {
+    pub(super) fn list_beside(&self, dir: &ProviderDirectory) -> Vec<(String, Arc<InodeNode>)> {
         let cache = self.options.plugin_cache.as_ref();
         let local = cache.and_then(|cache| cache.area.tree.list(&cache.local(dir).ok()?.node).ok());
         let local = local.into_iter().flatten().filter_map(|name| name.to_str().map(str::to_owned));
@@ -186,7 +186,7 @@ impl Fs {
         names.filter_map(|name| Some((name.clone(), Arc::new(self.find_beside(dir, &name)?)))).collect()
     }
 
-    fn written(&self, who: Requester) -> Result<&PluginCache, FsError> {
+    fn written(&self, who: Caller) -> Result<&PluginCache, FsError> {
         match &self.options.plugin_cache {
             Some(_) if !self.is_owner(who) => Err(FsError::plain(Errno::EACCES)),
             Some(cache) => Ok(cache),
@@ -195,22 +195,26 @@ impl Fs {
     }
 
     /// The directory of the tree at the place of `dir`, made if it is missing.
-    pub(super) fn make_beside(&self, who: Requester, dir: &Dir) -> Result<LocalNode, FsError> {
+    pub(super) fn make_beside(&self, who: Caller, dir: &ProviderDirectory) -> Result<LocalNode, FsError> {
         self.written(who)?.made(dir, who.into())
     }
 
-    fn is_shown(&self, dir: &Dir, name: &str) -> bool {
+    fn is_shown(&self, dir: &ProviderDirectory, name: &str) -> bool {
         matches!(plugins::lookup(dir, name, &self.facts.view(Instant::now())), Step::Edge(_))
     }
 
     /// The directory of the tree at the place of `dir`, in which `name` stands: what the view shows is not there.
-    pub(super) fn beside(&self, who: Requester, dir: &Dir, name: &OsStr) -> Result<LocalNode, FsError> {
+    pub(super) fn beside(&self, who: Caller, dir: &ProviderDirectory, name: &OsStr) -> Result<LocalNode, FsError> {
         let local = self.written(who)?.local(dir)?;
         let stat = local.area.tree.find(&local.node, &Name::new(name)?);
         let is_shown = || name.to_str().is_some_and(|name| self.is_shown(dir, name));
         match stat {
             // A directory that is both has no other name.
-            Ok(stat) if kind(stat.st_mode) == FileKind::Directory && !matches!(dir, Dir::Version(..)) && is_shown() => {
+            Ok(stat)
+                if kind(stat.st_mode) == FileKind::Directory
+                    && !matches!(dir, ProviderDirectory::Version(..))
+                    && is_shown() =>
+            {
                 Err(FsError::plain(Errno::EROFS))
             }
             Err(local::Errno::NOENT) => Err(FsError::plain(Errno::EROFS)),
@@ -219,21 +223,29 @@ impl Fs {
     }
 
     /// Whether the packages in `dir` can be replaced.
-    pub(super) fn has_replaceable(&self, view: View, dir: &Dir) -> bool {
-        view == View::PluginCache && self.options.plugin_cache.is_some() && matches!(dir, Dir::Version(..))
+    pub(super) fn has_replaceable(&self, view: ProviderView, dir: &ProviderDirectory) -> bool {
+        view == ProviderView::PluginCache
+            && self.options.plugin_cache.is_some()
+            && matches!(dir, ProviderDirectory::Version(..))
     }
 
     /// The link to a package that can be replaced.
-    pub(super) fn replaceable(&self, thread: Thread, view: View, dir: &Dir, name: &str) -> Option<Node> {
+    pub(super) fn replaceable(
+        &self,
+        thread: Thread,
+        view: ProviderView,
+        dir: &ProviderDirectory,
+        name: &str,
+    ) -> Option<InodeNode> {
         self.has_replaceable(view, dir).then(|| {
             let way = if self.installers.is_one(thread) { INSTALLING } else { RELEASE };
-            Node::Link(format!("{way}/{name}").into())
+            InodeNode::Link(format!("{way}/{name}").into())
         })
     }
 
     /// Notes that who lists the packages of a version may come to install one.
-    pub(super) fn note_installer(&self, thread: Thread, node: &Node) {
-        if let Node::Providers { view, dir, .. } = node
+    pub(super) fn note_installer(&self, thread: Thread, node: &InodeNode) {
+        if let InodeNode::Providers { view, dir, .. } = node
             && self.has_replaceable(*view, dir)
         {
             self.installers.note(thread);
@@ -243,12 +255,12 @@ impl Fs {
     /// The release that `name` in `dir` leads to, if it is a way to packages that can be replaced.
     pub(super) async fn release_behind(
         self: &Arc<Self>,
-        dir: &Node,
+        dir: &InodeNode,
         name: &OsStr,
         since: Instant,
     ) -> Result<Option<Reference>, FsError> {
-        let Node::Providers { view, dir, .. } = dir else { return Ok(None) };
-        let Dir::Version(provider, version) = dir.as_ref() else { return Ok(None) };
+        let InodeNode::Providers { view, dir, .. } = dir else { return Ok(None) };
+        let ProviderDirectory::Version(provider, version) = dir.as_ref() else { return Ok(None) };
         if !(self.has_replaceable(*view, dir) && (name == RELEASE || name == INSTALLING)) {
             return Ok(None);
         }
@@ -268,9 +280,11 @@ impl Fs {
     ///
     /// # Errors
     /// `ENOTEMPTY` for a directory in which there is something left.
-    pub(super) fn take_away(&self, who: Requester, parent: u64, name: &OsStr) -> Result<bool, FsError> {
+    pub(super) fn take_away(&self, who: Caller, parent: u64, name: &OsStr) -> Result<bool, FsError> {
         let node = self.inodes.node(parent)?;
-        let (Node::Providers { view: View::PluginCache, dir, .. }, Some(text)) = (node.as_ref(), name.to_str()) else {
+        let (InodeNode::Providers { view: ProviderView::PluginCache, dir, .. }, Some(text)) =
+            (node.as_ref(), name.to_str())
+        else {
             return Ok(false);
         };
         if !self.is_shown(dir, text) {
@@ -286,13 +300,13 @@ impl Fs {
             Some(_) if is_local => local.area.tree.remove_dir(&local.node, &Name::new(name)?, || None)?,
             Some(_) => {}
         }
-        self.inodes.vacate(&Place::new(parent, name));
+        self.inodes.vacate(&DirectoryName::new(parent, name));
         self.installers.take_away(who.thread, path_in(dir, text));
         Ok(true)
     }
 
     /// Whether who asks took everything away that the view shows in `dir`.
-    fn is_emptied(&self, who: Requester, dir: &Dir) -> bool {
+    fn is_emptied(&self, who: Caller, dir: &ProviderDirectory) -> bool {
         let gone = |name: &String| self.installers.is_gone(who.thread, &path_in(dir, name));
         let list = plugins::list(dir, &self.facts.view(Instant::now()));
         matches!(list, Step::Edge(listing) if listing.entries.keys().all(gone)) && self.locks.names(dir).is_empty()
@@ -302,41 +316,50 @@ impl Fs {
     /// there, and nothing has to be kept.
     pub(super) fn put_back(
         &self,
-        who: Requester,
+        who: Caller,
         parent: u64,
         name: &OsStr,
         to: &OsStr,
-    ) -> Result<Option<Entry>, FsError> {
+    ) -> Result<Option<FoundEntry>, FsError> {
         let node = self.inodes.node(parent)?;
-        let (Node::Providers { view, dir, .. }, Some(text)) = (node.as_ref(), name.to_str()) else {
+        let (InodeNode::Providers { view, dir, .. }, Some(text)) = (node.as_ref(), name.to_str()) else {
             return Ok(None);
         };
         let path = path_in(dir, text);
-        let is_same = Path::new(to) == self.options.mountpoint.join(View::Plugins.name()).join(&path);
+        let is_same = Path::new(to) == self.options.mountpoint.join(ProviderView::Plugins.name()).join(&path);
         if !is_same || self.written(who).is_err() || self.find_beside(dir, text).is_some() || !self.is_shown(dir, text)
         {
             return Ok(None);
         }
         let Some(link) = self.replaceable(who.thread, *view, dir, text) else { return Ok(None) };
         self.installers.put_back(who.thread, &path);
-        let send = |ino, node: &Node| self.entry(ino, node, std::time::Duration::ZERO);
-        Ok(Some(self.inodes.send(Place::new(parent, name), Arc::new(link), send)))
+        let send = |ino, node: &InodeNode| self.entry(ino, node, std::time::Duration::ZERO);
+        Ok(Some(self.inodes.send(DirectoryName::new(parent, name), Arc::new(link), send)))
     }
 
     /// What a directory that was made in `dir` is: one of both, above packages.
-    pub(super) fn made_dir(dir: &Node, name: &str) -> Option<Node> {
+    pub(super) fn made_dir(dir: &InodeNode, name: &str) -> Option<InodeNode> {
         match dir {
-            Node::Providers { view: View::PluginCache, dir, .. } if !matches!(**dir, Dir::Version(..)) => {
-                Some(View::PluginCache.node(dir.child(name)?))
+            InodeNode::Providers { view: ProviderView::PluginCache, dir, .. }
+                if !matches!(**dir, ProviderDirectory::Version(..)) =>
+            {
+                Some(ProviderView::PluginCache.node(dir.child(name)?))
             }
             _ => None,
         }
     }
 
     /// Makes and opens a lock file; `None` if `name` is none. Also where nothing else may be written.
-    pub(super) fn make_lock(&self, who: Requester, parent: u64, name: &OsStr) -> Result<Option<(Entry, u64)>, FsError> {
+    pub(super) fn make_lock(
+        &self,
+        who: Caller,
+        parent: u64,
+        name: &OsStr,
+    ) -> Result<Option<(FoundEntry, u64)>, FsError> {
         let node = self.inodes.node(parent)?;
-        let (Node::Providers { view: View::PluginCache, dir, .. }, Some(text)) = (node.as_ref(), name.to_str()) else {
+        let (InodeNode::Providers { view: ProviderView::PluginCache, dir, .. }, Some(text)) =
+            (node.as_ref(), name.to_str())
+        else {
             return Ok(None);
         };
         if !is_lock(dir, text) {
@@ -346,21 +369,23 @@ impl Fs {
             return Err(FsError::plain(Errno::EACCES));
         }
         self.locks.make(dir, text).map_err(FsError::plain)?;
-        let lock = Arc::new(Node::Lock);
-        let entry = self
-            .inodes
-            .send(Place::new(parent, name), lock.clone(), |ino, node| self.entry(ino, node, self.facts.tag_ttl()));
+        let lock = Arc::new(InodeNode::Lock);
+        let entry = self.inodes.send(DirectoryName::new(parent, name), lock.clone(), |ino, node| {
+            self.entry(ino, node, self.facts.tag_ttl())
+        });
         Ok(Some((entry, self.open_lock(lock))))
     }
 
-    pub(super) fn open_lock(&self, node: Arc<Node>) -> u64 {
-        self.handles.open_file(node, Content::Bytes(Arc::new([])), false)
+    pub(super) fn open_lock(&self, node: Arc<InodeNode>) -> u64 {
+        self.handles.open_file(node, MemberContent::Bytes(Arc::new([])), false)
     }
 
     /// Removes a lock file; whether `name` was one.
-    pub(super) fn remove_lock(&self, who: Requester, parent: u64, name: &OsStr) -> Result<bool, FsError> {
+    pub(super) fn remove_lock(&self, who: Caller, parent: u64, name: &OsStr) -> Result<bool, FsError> {
         let node = self.inodes.node(parent)?;
-        let (Node::Providers { view: View::PluginCache, dir, .. }, Some(text)) = (node.as_ref(), name.to_str()) else {
+        let (InodeNode::Providers { view: ProviderView::PluginCache, dir, .. }, Some(text)) =
+            (node.as_ref(), name.to_str())
+        else {
             return Ok(false);
         };
         if !is_lock(dir, text) {
@@ -371,7 +396,7 @@ impl Fs {
         }
         match self.locks.remove(dir, text) {
             true => {
-                self.inodes.vacate(&Place::new(parent, name));
+                self.inodes.vacate(&DirectoryName::new(parent, name));
                 Ok(true)
             }
             false => Err(FsError::plain(Errno::ENOENT)),
@@ -379,10 +404,10 @@ impl Fs {
     }
 
     /// A lock file keeps nothing: its times and mode are taken, bytes are not.
-    pub(super) fn change_lock(&self, who: Requester, ino: u64, change: &Change) -> Result<Entry, FsError> {
+    pub(super) fn change_lock(&self, who: Caller, ino: u64, change: &Change) -> Result<FoundEntry, FsError> {
         match (self.is_owner(who), change.size) {
             (false, _) => Err(FsError::plain(Errno::EACCES)),
-            (true, None | Some(0)) => Ok(self.entry(ino, &Node::Lock, self.facts.tag_ttl())),
+            (true, None | Some(0)) => Ok(self.entry(ino, &InodeNode::Lock, self.facts.tag_ttl())),
             (true, Some(_)) => Err(FsError::plain(Errno::EROFS)),
         }
     }
@@ -441,12 +466,14 @@ mod tests {
     fn lock_files_stand_beside_packages_alone() {
         let version = dir_of(&path("r.example/acme/one/1.0.0")).unwrap();
         assert!(is_lock(&version, "linux_amd64.lock") && !is_lock(&version, ".lock") && !is_lock(&version, "x.json"));
-        assert!(!is_lock(&Dir::Top, "r.example.lock"));
+        assert!(!is_lock(&ProviderDirectory::Top, "r.example.lock"));
         let locks = Locks::default();
         locks.make(&version, "a.lock").unwrap();
         locks.make(&version, "a.lock").unwrap();
         assert!(
-            locks.has(&version, "a.lock") && locks.names(&version) == ["a.lock"] && !locks.has(&Dir::Top, "a.lock")
+            locks.has(&version, "a.lock")
+                && locks.names(&version) == ["a.lock"]
+                && !locks.has(&ProviderDirectory::Top, "a.lock")
         );
         assert!(locks.remove(&version, "a.lock") && !locks.remove(&version, "a.lock"));
     }

@@ -9,20 +9,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::caller::Thread;
-use super::directory::Listing;
+use super::directory::DirectoryListing;
 use super::error::{Errno, FsError};
-use super::node::{Node, ReleaseNode, TargetNode};
+use super::node::{InodeNode, ReleaseNode, TargetNode};
 use super::reasons::LastError;
 use super::{ABSENT_TTL, FOREVER, Fs, plugin_cache};
 use crate::artifact::{Release, annotated_h1};
-use crate::facts::{Awaited, FactError, Failure, Left};
+use crate::facts::{Awaited, FactError, FactFailure, Left};
 use crate::name::{Platform, ProviderAddr, Repo, Selector, Tag, Version};
-use crate::tree::providers::{self, Dir, Entry, Offered};
+use crate::tree::providers::{self, Offered, ProviderDirectory, ProviderEntry};
 use crate::tree::{Fact, Need, Step, mirror, plugins};
 
 /// A view of providers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum View {
+pub(super) enum ProviderView {
     /// Unpacked packages.
     Plugins,
     /// Packed ones.
@@ -31,20 +31,20 @@ pub(super) enum View {
     PluginCache,
 }
 
-impl View {
-    const ALL: [View; 3] = [View::Mirror, View::PluginCache, View::Plugins];
+impl ProviderView {
+    const ALL: [ProviderView; 3] = [ProviderView::Mirror, ProviderView::PluginCache, ProviderView::Plugins];
 
     /// Its name in the root.
     pub(super) fn name(self) -> &'static str {
         match self {
-            View::Plugins => "plugins",
-            View::Mirror => "mirror",
-            View::PluginCache => plugin_cache::NAME,
+            ProviderView::Plugins => "plugins",
+            ProviderView::Mirror => "mirror",
+            ProviderView::PluginCache => plugin_cache::NAME,
         }
     }
 
-    pub(super) fn node(self, dir: Dir) -> Node {
-        Node::Providers { view: self, dir: dir.into(), error: LastError::default() }
+    pub(super) fn node(self, dir: ProviderDirectory) -> InodeNode {
+        InodeNode::Providers { view: self, dir: dir.into(), error: LastError::default() }
     }
 }
 
@@ -78,22 +78,22 @@ impl Documents {
 
 impl Fs {
     /// The views that the root holds: none without a mapping.
-    pub(super) fn views(&self) -> impl Iterator<Item = View> {
+    pub(super) fn views(&self) -> impl Iterator<Item = ProviderView> {
         let mapped = !self.facts.mapping().rules().is_empty();
-        View::ALL.into_iter().filter(move |_| mapped)
+        ProviderView::ALL.into_iter().filter(move |_| mapped)
     }
 
     /// Finds `name` in a directory of a view, for who asks in `thread`. `Err` is an absence and how long it holds.
     pub(super) async fn find_in_view(
         self: &Arc<Self>,
         thread: Thread,
-        view: View,
-        dir: &Dir,
+        view: ProviderView,
+        dir: &ProviderDirectory,
         name: &OsStr,
         since: Instant,
-    ) -> Result<Result<(Node, Duration), Duration>, FsError> {
+    ) -> Result<Result<(InodeNode, Duration), Duration>, FsError> {
         let Some(name) = name.to_str() else { return Ok(Err(FOREVER)) };
-        if view == View::PluginCache {
+        if view == ProviderView::PluginCache {
             if let Some(node) = self.find_beside(dir, name) {
                 return Ok(Ok((node, self.facts.tag_ttl())));
             }
@@ -104,13 +104,16 @@ impl Fs {
         loop {
             let known = self.facts.view(since);
             let step = match view {
-                View::Plugins | View::PluginCache => plugins::lookup(dir, name, &known),
-                View::Mirror => mirror::lookup(dir, name, &known),
+                ProviderView::Plugins | ProviderView::PluginCache => plugins::lookup(dir, name, &known),
+                ProviderView::Mirror => mirror::lookup(dir, name, &known),
             };
             match step {
                 Step::Edge(entry) => {
                     // Of one that a catalog lists the tags may be known only further down.
-                    if let Entry::Dir(Dir::Provider(provider) | Dir::Version(provider, _)) = &entry {
+                    if let ProviderEntry::Dir(
+                        ProviderDirectory::Provider(provider) | ProviderDirectory::Version(provider, _),
+                    ) = &entry
+                    {
                         self.facts.note_provider(provider, &known);
                     }
                     if let Some(link) = self.replaceable(thread, view, dir, name) {
@@ -128,17 +131,23 @@ impl Fs {
         }
     }
 
-    async fn made(self: &Arc<Self>, view: View, dir: &Dir, entry: Entry, since: Instant) -> Result<Node, FsError> {
+    async fn made(
+        self: &Arc<Self>,
+        view: ProviderView,
+        dir: &ProviderDirectory,
+        entry: ProviderEntry,
+        since: Instant,
+    ) -> Result<InodeNode, FsError> {
         Ok(match (entry, dir) {
-            (Entry::Dir(dir), _) => view.node(dir),
-            (Entry::Link(target), _) => Node::Link(target.into()),
-            (Entry::Versions(bytes), _) => Node::Document(bytes.into()),
-            (Entry::Archives(repo, tag, version), Dir::Provider(provider)) => {
+            (ProviderEntry::Dir(dir), _) => view.node(dir),
+            (ProviderEntry::Link(target), _) => InodeNode::Link(target.into()),
+            (ProviderEntry::Versions(bytes), _) => InodeNode::Document(bytes.into()),
+            (ProviderEntry::Archives(repo, tag, version), ProviderDirectory::Provider(provider)) => {
                 let bytes = self.archives(provider, &version, &repo, &tag, since).await?;
                 self.documents.keep(provider, &version, &bytes);
-                Node::Document(bytes)
+                InodeNode::Document(bytes)
             }
-            (Entry::Archives(..), _) => return Err(FsError::plain(Errno::ENOENT)),
+            (ProviderEntry::Archives(..), _) => return Err(FsError::plain(Errno::ENOENT)),
         })
     }
 
@@ -154,7 +163,7 @@ impl Fs {
         let digest = self.facts.bind(repo, tag, since).await?;
         let Release::Provider(targets) = self.facts.release(repo, digest).await?.1 else {
             let subject = repo.at(Selector::Digest(digest));
-            return Err(FactError::new(Failure::Structure, subject, "this is a module package, no provider").into());
+            return Err(FactError::new(FactFailure::Structure, subject, "this is a module package, no provider").into());
         };
         let mut packages = Vec::new();
         for target in targets.iter().filter(|target| self.facts.assumes(&target.platform)) {
@@ -167,26 +176,33 @@ impl Fs {
     }
 
     /// How long what is found in `dir` holds: as long as the lists of tags that it is made of.
-    fn holds_for(&self, dir: &Dir) -> Duration {
+    fn holds_for(&self, dir: &ProviderDirectory) -> Duration {
         let known = self.facts.view(Instant::now());
         let of_tags = match dir {
-            Dir::Provider(provider) | Dir::Version(provider, _) => known.repos(provider).ok(),
-            Dir::Top | Dir::Host(_) | Dir::Namespace(..) => None,
+            ProviderDirectory::Provider(provider) | ProviderDirectory::Version(provider, _) => {
+                known.repos(provider).ok()
+            }
+            ProviderDirectory::Top | ProviderDirectory::Host(_) | ProviderDirectory::Namespace(..) => None,
         };
         let lists = of_tags.into_iter().flatten().map(|repo| known.fresh_for(&Need::Tags(repo)));
         lists.min().unwrap_or(self.facts.tag_ttl())
     }
 
     /// The entries of a directory of a view.
-    pub(super) async fn list_view(self: &Arc<Self>, thread: Thread, view: View, dir: &Dir) -> Result<Listing, FsError> {
+    pub(super) async fn list_view(
+        self: &Arc<Self>,
+        thread: Thread,
+        view: ProviderView,
+        dir: &ProviderDirectory,
+    ) -> Result<DirectoryListing, FsError> {
         let since = Instant::now();
-        let beside = if view == View::PluginCache { self.list_beside(dir) } else { Vec::new() };
+        let beside = if view == ProviderView::PluginCache { self.list_beside(dir) } else { Vec::new() };
         let mut left: Vec<Left> = Vec::new();
         loop {
             let known = self.facts.view(since).without(&left);
             let step = match view {
-                View::Plugins | View::PluginCache => plugins::list(dir, &known),
-                View::Mirror => mirror::list(dir, &known),
+                ProviderView::Plugins | ProviderView::PluginCache => plugins::list(dir, &known),
+                ProviderView::Mirror => mirror::list(dir, &known),
             };
             let listing = match step {
                 Step::Edge(listing) => listing,
@@ -197,46 +213,46 @@ impl Fs {
                     }
                     continue;
                 }
-                Step::Absent if beside.is_empty() && !(view == View::PluginCache && self.is_beside(dir)) => {
+                Step::Absent if beside.is_empty() && !(view == ProviderView::PluginCache && self.is_beside(dir)) => {
                     return Err(FsError::plain(Errno::ENOENT));
                 }
-                Step::Absent => providers::Listing { entries: BTreeMap::new(), error: None },
+                Step::Absent => providers::ProviderListing { entries: BTreeMap::new(), error: None },
                 Step::Failed(e) => return Err(e.into()),
             };
             let mut entries = beside;
             let taken: BTreeSet<String> = entries.iter().map(|(name, _)| name.clone()).collect();
             for (name, entry) in listing.entries.into_iter().filter(|(name, _)| !taken.contains(name)) {
                 let node = match entry {
-                    Entry::Dir(dir) => view.node(dir),
-                    Entry::Link(target) => {
+                    ProviderEntry::Dir(dir) => view.node(dir),
+                    ProviderEntry::Link(target) => {
                         let link = self.replaceable(thread, view, dir, &name);
-                        link.unwrap_or_else(|| Node::Link(target.into()))
+                        link.unwrap_or_else(|| InodeNode::Link(target.into()))
                     }
-                    Entry::Versions(bytes) => Node::Document(bytes.into()),
-                    Entry::Archives(..) => continue,
+                    ProviderEntry::Versions(bytes) => InodeNode::Document(bytes.into()),
+                    ProviderEntry::Archives(..) => continue,
                 };
                 entries.push((name, Arc::new(node)));
             }
-            if let Dir::Provider(provider) = dir {
+            if let ProviderDirectory::Provider(provider) = dir {
                 self.facts.note_provider(provider, &known);
-                if view == View::Mirror {
+                if view == ProviderView::Mirror {
                     entries.extend(self.rendered(dir, provider, &known));
                 }
             }
             let ttl = if self.has_replaceable(view, dir) { Duration::ZERO } else { self.holds_for(dir) };
-            return Ok(Listing::Made { entries, ttl, error: listing.error.map(FsError::from) });
+            return Ok(DirectoryListing::Made { entries, ttl, error: listing.error.map(FsError::from) });
         }
     }
 
     /// The documents of single versions that were rendered and whose version is still there.
     fn rendered(
         &self,
-        dir: &Dir,
+        dir: &ProviderDirectory,
         provider: &ProviderAddr,
-        known: &crate::facts::View<'_>,
-    ) -> impl Iterator<Item = (String, Arc<Node>)> {
+        known: &crate::facts::FactsView<'_>,
+    ) -> impl Iterator<Item = (String, Arc<InodeNode>)> {
         let documents = self.documents.of(provider).into_iter();
-        let named = documents.map(|(version, bytes)| (format!("{version}.json"), Arc::new(Node::Document(bytes))));
+        let named = documents.map(|(version, bytes)| (format!("{version}.json"), Arc::new(InodeNode::Document(bytes))));
         named.filter(|(name, _)| matches!(mirror::lookup(dir, name, known), Step::Edge(_)))
     }
 
@@ -251,7 +267,7 @@ impl Fs {
 
     /// What `name` is in the release of a provider that nobody entered yet: a platform that is shown is assumed to be
     /// there. So following the links of `plugins/` binds no tag and costs no request.
-    pub(super) fn assumed(&self, dir: &Arc<Node>, release: &ReleaseNode, name: &OsStr) -> Option<Node> {
+    pub(super) fn assumed(&self, dir: &Arc<InodeNode>, release: &ReleaseNode, name: &OsStr) -> Option<InodeNode> {
         let (tag, platform) = self.shown_in(release, name.to_str()?)?;
         let reference = &release.reference;
         if let Fact::Is(platforms) = self.facts.view(Instant::now()).platforms(&reference.repo, tag)
@@ -260,17 +276,17 @@ impl Fs {
             return None;
         }
         let target = TargetNode::assumed(dir.clone(), reference.clone(), platform);
-        Some(Node::Platform(target.into(), Default::default()))
+        Some(InodeNode::Platform(target.into(), Default::default()))
     }
 
     /// What the zip `name` is in such a release: that of the manifest for which the tag stood last. So following the links
     /// of `mirror/` costs two small requests per version, ever; whether the tag has moved is asked when it is opened.
     pub(super) async fn remembered_zip(
         self: &Arc<Self>,
-        dir: &Arc<Node>,
+        dir: &Arc<InodeNode>,
         release: &ReleaseNode,
         name: &OsStr,
-    ) -> Result<Option<Node>, FsError> {
+    ) -> Result<Option<InodeNode>, FsError> {
         let stem = name.to_str().and_then(|name| name.strip_suffix(".zip"));
         let Some((tag, platform)) = stem.and_then(|stem| self.shown_in(release, stem)) else { return Ok(None) };
         // There files are read without being opened.
@@ -285,7 +301,7 @@ impl Fs {
         let Ok(bound) = self.bound(reference, digest).await else { return Ok(None) };
         let Some(target) = TargetNode::remembered(dir.clone(), Arc::new(bound), platform) else { return Ok(None) };
         self.zip_of(&target).await?;
-        Ok(Some(Node::Zip(target.into())))
+        Ok(Some(InodeNode::Zip(target.into())))
     }
 
     /// Whether a zip that was remembered is still what its tag stands for.
@@ -313,26 +329,28 @@ impl Fs {
             |repo: &Repo| repos.contains(repo) || self.facts.mapping().providers_of(repo).iter().any(|p| dir.holds(p));
         self.facts.forget(|need| match need {
             Need::Tags(repo) | Need::Binding(repo, _) | Need::Platforms(repo, _) => holds(repo),
-            Need::Catalog(_) | Need::Held(_) => !matches!(dir, Dir::Provider(_)),
+            Need::Catalog(_) | Need::Held(_) => !matches!(dir, ProviderDirectory::Provider(_)),
         });
         self.inodes.places(|node| match node {
-            Node::Providers { dir: shown, .. } => match &**shown {
-                Dir::Provider(p) | Dir::Version(p, _) => dir.holds(p),
-                _ => !matches!(dir, Dir::Provider(_)),
+            InodeNode::Providers { dir: shown, .. } => match &**shown {
+                ProviderDirectory::Provider(p) | ProviderDirectory::Version(p, _) => dir.holds(p),
+                _ => !matches!(dir, ProviderDirectory::Provider(_)),
             },
-            Node::Space { space, .. } => space.repo().is_some_and(|repo| holds(&repo)),
-            Node::Release(release) => holds(&release.reference.repo),
+            InodeNode::Space { space, .. } => space.repo().is_some_and(|repo| holds(&repo)),
+            InodeNode::Release(release) => holds(&release.reference.repo),
             _ => false,
         })
     }
 }
 
 /// The directory of a view at `path`, or the provider in which it lies.
-fn at(path: &[&str]) -> Option<Dir> {
+fn at(path: &[&str]) -> Option<ProviderDirectory> {
     Some(match path {
-        [] => Dir::Top,
-        [host] => Dir::Host(host.parse().ok()?),
-        [host, namespace] => Dir::Namespace(host.parse().ok()?, (*namespace).to_owned()),
-        [host, namespace, kind, ..] => Dir::Provider(ProviderAddr::new(host.parse().ok()?, namespace, kind)?),
+        [] => ProviderDirectory::Top,
+        [host] => ProviderDirectory::Host(host.parse().ok()?),
+        [host, namespace] => ProviderDirectory::Namespace(host.parse().ok()?, (*namespace).to_owned()),
+        [host, namespace, kind, ..] => {
+            ProviderDirectory::Provider(ProviderAddr::new(host.parse().ok()?, namespace, kind)?)
+        }
     })
 }

@@ -18,18 +18,18 @@ use tokio::sync::watch;
 use super::Fs;
 use super::area::LocalNode;
 use super::error::{Errno, FsError};
-use super::inodes::Place;
-use super::node::Node;
-use super::staging::{self, Staging};
+use super::inodes::DirectoryName;
+use super::node::InodeNode;
+use super::staging::{self, StagingArea};
 use crate::local::{How, Name, RelPath};
 use crate::name::Reference;
-use crate::stage::{Committed, Request, Stage, StageError};
+use crate::stage::{CommitRequest, Committed, Stage, StageError};
 
 /// What is moved.
-pub(super) struct Source {
+pub(super) struct RenameSource {
     pub(super) dir: LocalNode,
     pub(super) name: Name,
-    pub(super) place: Place,
+    pub(super) place: DirectoryName,
 }
 
 /// Told which directory entries (number of the directory, and name) the kernel has to drop; called while an operation
@@ -73,7 +73,7 @@ impl Fs {
 
     /// The service that commits what is staged; `None` where nothing can be.
     pub fn stage(&self) -> Option<&Arc<Stage>> {
-        self.options.staging.as_ref().map(Staging::stage)
+        self.options.staging.as_ref().map(StagingArea::stage)
     }
 
     /// Commits the artifact at `path` (below `staging/`), or all below it, and shows what became of it. It goes on when
@@ -81,11 +81,11 @@ impl Fs {
     ///
     /// # Errors
     /// See [`Stage::commit`].
-    pub async fn commit(self: &Arc<Self>, path: &Path, request: Request) -> Result<Vec<Committed>, StageError> {
+    pub async fn commit(self: &Arc<Self>, path: &Path, request: CommitRequest) -> Result<Vec<Committed>, StageError> {
         let subject = Path::new(staging::NAME).join(path);
         let Some(staging) = &self.options.staging else {
             let rule = "nothing is staged in a mount that is read-only";
-            return Err(StageError::new(crate::stage::Failure::ReadOnly, subject.display(), rule));
+            return Err(StageError::new(crate::stage::StageFailure::ReadOnly, subject.display(), rule));
         };
         let (fs, stage, path) = (self.clone(), staging.stage().clone(), path.to_owned());
         let committing = tokio::spawn(async move { fs.committed(&stage, &path, request).await });
@@ -96,7 +96,7 @@ impl Fs {
         self: &Arc<Self>,
         stage: &Arc<Stage>,
         path: &Path,
-        mut request: Request,
+        mut request: CommitRequest,
     ) -> Result<Vec<Committed>, StageError> {
         let fs = self.clone();
         request.writers = Some(Arc::new(move |root: &Path| fs.open_writer(root)));
@@ -148,15 +148,15 @@ impl Fs {
             self.facts.note_used(&reference.repo);
         }
         let mut names = self.refresh(Path::new(reference));
-        names.extend(self.inodes.places(|node| matches!(node, Node::Providers { .. })));
+        names.extend(self.inodes.places(|node| matches!(node, InodeNode::Providers { .. })));
         self.kernel.tell(names);
     }
 
     pub(super) async fn publish(
         self: &Arc<Self>,
-        source: Source,
-        into: &Node,
-        to: Place,
+        source: RenameSource,
+        into: &InodeNode,
+        to: DirectoryName,
         how: How,
     ) -> Result<(), FsError> {
         let refused = |errno, why: &dyn std::fmt::Display| {
@@ -167,8 +167,8 @@ impl Fs {
             return refused(Errno::EPERM, &"only what is staged can be published");
         };
         let space = match into {
-            Node::Space { space, .. } => space,
-            Node::Root | Node::Providers { .. } => {
+            InodeNode::Space { space, .. } => space,
+            InodeNode::Root | InodeNode::Providers { .. } => {
                 return refused(Errno::EPERM, &"a release is published by moving it to its own path below a registry");
             }
             // Inside a release, or onto something in it.
@@ -189,10 +189,10 @@ impl Fs {
         }
         self.left(&source.place)?;
         let deadline = self.facts.deadline();
-        match tokio::time::timeout(deadline, self.commit(&path, Request::default())).await {
+        match tokio::time::timeout(deadline, self.commit(&path, CommitRequest::default())).await {
             Ok(Ok(_)) => {
                 // The kernel gives what it holds of the stage the new name now, whatever is at the old one.
-                if let Some(Node::Local(gone)) = self.inodes.vacate(&source.place).as_deref() {
+                if let Some(InodeNode::Local(gone)) = self.inodes.vacate(&source.place).as_deref() {
                     gone.node.lose();
                 }
                 self.kernel.tell(vec![to.into_parts()]);

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::node::Node;
+use super::node::InodeNode;
 use super::{Fs, FsError};
 
 /// How many reasons are kept; past it the oldest go.
@@ -45,7 +45,7 @@ impl LastError {
 }
 
 #[derive(Default)]
-struct Table {
+struct ReasonTable {
     by_node: HashMap<String, Reason>,
     /// The nodes in the order in which they came, some of them gone meanwhile.
     order: VecDeque<String>,
@@ -54,13 +54,13 @@ struct Table {
 /// The reasons that are kept.
 #[derive(Default)]
 pub(super) struct Reasons {
-    table: Mutex<Table>,
+    table: Mutex<ReasonTable>,
     /// How many there are: mostly none, and then no node has to be described.
     count: AtomicUsize,
 }
 
 impl Reasons {
-    fn change<T>(&self, change: impl FnOnce(&mut Table) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut ReasonTable) -> T) -> T {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = change(&mut table);
         self.count.store(table.by_node.len(), Ordering::Relaxed);
@@ -69,7 +69,7 @@ impl Reasons {
 
     /// Forgets all of them.
     pub(super) fn clear(&self) {
-        self.change(|table| *table = Table::default());
+        self.change(|table| *table = ReasonTable::default());
     }
 
     fn is_empty(&self) -> bool {
@@ -91,7 +91,7 @@ impl Reasons {
         });
     }
 
-    fn get(&self, node: &Node) -> Option<Reason> {
+    fn get(&self, node: &InodeNode) -> Option<Reason> {
         if self.is_empty() {
             return None;
         }
@@ -100,7 +100,7 @@ impl Reasons {
     }
 
     /// Forgets the reason of a node and marks it so, in one step.
-    fn remove(&self, node: &Node, last: &LastError) {
+    fn remove(&self, node: &InodeNode, last: &LastError) {
         let key = (!self.is_empty()).then(|| key(node));
         self.change(|table| {
             if let Some(key) = key
@@ -115,17 +115,17 @@ impl Reasons {
 
 /// A platform's directory and its zip are described alike and fail apart. To describe a file its path is looked for in
 /// the whole package, and its number is at hand.
-pub(super) fn key(node: &Node) -> String {
+pub(super) fn key(node: &InodeNode) -> String {
     match node {
-        Node::File { package, number, .. } => format!("file {} {}", package.reference(), number.0),
-        Node::Zip(_) => format!("zip {}", node.describe()),
+        InodeNode::File { package, number, .. } => format!("file {} {}", package.reference(), number.0),
+        InodeNode::Zip(_) => format!("zip {}", node.describe()),
         _ => node.describe(),
     }
 }
 
 impl Fs {
     /// Keeps the reason of a failure for `user.tofufs.error`, in the log and in the report. What went well ends it.
-    pub(super) fn note<T>(&self, node: &Node, act: Act, outcome: Result<T, FsError>) -> Result<T, FsError> {
+    pub(super) fn note<T>(&self, node: &InodeNode, act: Act, outcome: Result<T, FsError>) -> Result<T, FsError> {
         match outcome {
             Ok(value) => {
                 self.clear(node, act);
@@ -143,27 +143,27 @@ impl Fs {
     }
 
     /// Why the last operation on `node` failed.
-    pub(super) fn reason(&self, node: &Node) -> Option<Arc<str>> {
+    pub(super) fn reason(&self, node: &InodeNode) -> Option<Arc<str>> {
         if node.last_error()?.is_fine() {
             return None;
         }
         self.reasons.get(node).map(|reason| reason.sentence)
     }
 
-    fn set(&self, node: &Node, act: Act, sentence: Arc<str>) {
+    fn set(&self, node: &InodeNode, act: Act, sentence: Arc<str>) {
         let Some(last) = node.last_error() else { return };
         let of_opening = act == Act::Open || self.reasons.get(node).is_some_and(|reason| reason.of_opening);
         self.reasons.put(key(node), last, Reason { sentence, of_opening });
     }
 
     /// What is reported of `node` is over.
-    fn ended(&self, node: &Node) {
+    fn ended(&self, node: &InodeNode) {
         if !self.report.is_empty() {
             self.report.ended(&key(node));
         }
     }
 
-    fn clear(&self, node: &Node, act: Act) {
+    fn clear(&self, node: &InodeNode, act: Act) {
         let Some(last) = node.last_error() else { return };
         if last.is_fine() {
             return;
@@ -171,8 +171,10 @@ impl Fs {
         let is_over = self.reasons.get(node).is_none_or(|before| match (act, node) {
             (Act::Open, _) => true,
             // A name that is assumed to be in a release says nothing of it.
-            (Act::Look, Node::Release(release)) => release.bound().is_some(),
-            (Act::Look, Node::Space { .. } | Node::Providers { .. } | Node::Zip(_)) => !before.of_opening,
+            (Act::Look, InodeNode::Release(release)) => release.bound().is_some(),
+            (Act::Look, InodeNode::Space { .. } | InodeNode::Providers { .. } | InodeNode::Zip(_)) => {
+                !before.of_opening
+            }
             (Act::Look, _) => true,
         });
         if is_over {

@@ -14,16 +14,16 @@ use super::area::{LocalFile, LocalNode, OpenedLocal};
 use super::caller::Thread;
 use super::enter::is_plugin;
 use super::error::{Errno, FsError};
-use super::inodes::Place;
+use super::inodes::DirectoryName;
 use super::kept::Caching;
-use super::node::Node;
-use super::providers::View;
-use super::write::Requester;
-use super::{Entry, FOREVER, FileKind, Fs, area, plugin_cache};
-use crate::facts::{Content, Package};
-use crate::local::{self, Access, Change, Name, Tree};
+use super::node::InodeNode;
+use super::providers::ProviderView;
+use super::write::Caller;
+use super::{FOREVER, FileKind, FoundEntry, Fs, area, plugin_cache};
+use crate::facts::{MemberContent, VerifiedPackage};
+use crate::local::{self, Access, Change, LocalTree, Name};
 use crate::members::{Child, DirNo, TOP};
-use crate::tree::providers::Dir;
+use crate::tree::providers::ProviderDirectory;
 
 /// The mode of a file of a copied package, and that of one that can be executed, as of directories.
 const FILE: u32 = 0o644;
@@ -35,9 +35,9 @@ const PIECE: usize = 64 << 10;
 /// A file or directory of a package that can be written over.
 #[derive(Clone)]
 pub(super) struct Replaced {
-    version: Dir,
+    version: ProviderDirectory,
     /// The package's directory.
-    package: Arc<Node>,
+    package: Arc<InodeNode>,
     /// Its name, `OS_ARCH`.
     platform: Box<OsStr>,
     /// The names that lead from it to the file.
@@ -60,7 +60,7 @@ impl Replaced {
 pub(super) struct Over {
     pub(super) ino: u64,
     at: Replaced,
-    who: Requester,
+    who: Caller,
     /// Whether it was cut before anything was written.
     cut: AtomicBool,
     /// Where what was written so far ends.
@@ -74,16 +74,16 @@ impl Fs {
     pub(super) fn replaced(&self, ino: u64) -> Option<Replaced> {
         self.options.plugin_cache.as_ref()?;
         let node = self.inodes.node(ino).ok()?;
-        if !matches!(node.as_ref(), Node::Platform(..) | Node::Dir { .. } | Node::File { .. }) {
+        if !matches!(node.as_ref(), InodeNode::Platform(..) | InodeNode::Dir { .. } | InodeNode::File { .. }) {
             return None;
         }
         let way = self.inodes.way_up(ino);
-        let release = way.iter().position(|(node, _)| matches!(node.as_ref(), Node::Release(_)))?;
+        let release = way.iter().position(|(node, _)| matches!(node.as_ref(), InodeNode::Release(_)))?;
         let (view, _) = way.get(release + 1)?;
-        let Node::Providers { view: View::PluginCache, dir, .. } = view.as_ref() else { return None };
+        let InodeNode::Providers { view: ProviderView::PluginCache, dir, .. } = view.as_ref() else { return None };
         let (package, platform) = way.get(release.checked_sub(1)?)?;
         let within = way[..release - 1].iter().rev().map(|(_, name)| name.clone()).collect();
-        matches!(package.as_ref(), Node::Platform(..)).then(|| Replaced {
+        matches!(package.as_ref(), InodeNode::Platform(..)).then(|| Replaced {
             version: dir.as_ref().clone(),
             package: package.clone(),
             platform: platform.clone(),
@@ -99,7 +99,7 @@ impl Fs {
     }
 
     /// [`Fs::replaced`] for who may write there.
-    fn replaced_by(&self, who: Requester, ino: u64) -> Result<Option<Replaced>, FsError> {
+    fn replaced_by(&self, who: Caller, ino: u64) -> Result<Option<Replaced>, FsError> {
         match self.replaced(ino) {
             Some(_) if !self.is_owner(who) => Err(FsError::plain(Errno::EACCES)),
             found => Ok(found),
@@ -109,12 +109,12 @@ impl Fs {
     /// Opens a file to be written over; `None` if `ino` is none.
     pub(super) async fn open_over(
         self: &Arc<Self>,
-        who: Requester,
+        who: Caller,
         ino: u64,
-        node: &Arc<Node>,
+        node: &Arc<InodeNode>,
     ) -> Result<Option<OpenedLocal>, FsError> {
         let Some(at) = self.replaced_by(who, ino)? else { return Ok(None) };
-        if !matches!(node.as_ref(), Node::File { .. }) {
+        if !matches!(node.as_ref(), InodeNode::File { .. }) {
             return Ok(None);
         }
         if self.installers.note(who.thread) && !at.by_installer {
@@ -126,7 +126,14 @@ impl Fs {
         Ok(Some(self.opened_over(who, ino, node.clone(), content, at)))
     }
 
-    fn opened_over(&self, who: Requester, ino: u64, node: Arc<Node>, content: Content, at: Replaced) -> OpenedLocal {
+    fn opened_over(
+        &self,
+        who: Caller,
+        ino: u64,
+        node: Arc<InodeNode>,
+        content: MemberContent,
+        at: Replaced,
+    ) -> OpenedLocal {
         let (cut, end, copy) = (AtomicBool::new(false), AtomicU64::new(0), OnceLock::new());
         let handle = self.handles.open_over(node, content, Over { ino, at, who, cut, end, copy });
         // Past the kernel's pages: those of others stay what they are.
@@ -135,7 +142,7 @@ impl Fs {
 
     /// Changes attributes of something in a package that can be written over: they are what they are. `None` if `ino` is
     /// no such thing.
-    pub(super) fn change_over(&self, who: Requester, ino: u64, change: &Change) -> Result<Option<Entry>, FsError> {
+    pub(super) fn change_over(&self, who: Caller, ino: u64, change: &Change) -> Result<Option<FoundEntry>, FsError> {
         if self.replaced_by(who, ino)?.is_none() {
             return Ok(None);
         }
@@ -159,14 +166,14 @@ impl Fs {
     }
 
     /// Removes something in a package that can be written over, for who asks alone; whether it is such a thing.
-    pub(super) fn take_from_package(&self, who: Requester, parent: u64, name: &OsStr) -> Result<bool, FsError> {
+    pub(super) fn take_from_package(&self, who: Caller, parent: u64, name: &OsStr) -> Result<bool, FsError> {
         let Some(at) = self.replaced_by(who, parent)? else { return Ok(false) };
         self.installers.take_away(who.thread, at.path().join(name));
-        self.inodes.vacate(&Place::new(parent, name));
+        self.inodes.vacate(&DirectoryName::new(parent, name));
         Ok(true)
     }
 
-    fn put_back_at(&self, who: Requester, path: &std::path::Path) {
+    fn put_back_at(&self, who: Caller, path: &std::path::Path) {
         self.installers.put_back(who.thread, path);
     }
 
@@ -174,13 +181,13 @@ impl Fs {
     /// the package's own files is written over; for any other the package is copied, and the kernel finds the copy.
     pub(super) async fn create_over(
         self: &Arc<Self>,
-        who: Requester,
+        who: Caller,
         parent: u64,
         name: &OsStr,
-    ) -> Result<Option<(Entry, OpenedLocal)>, FsError> {
+    ) -> Result<Option<(FoundEntry, OpenedLocal)>, FsError> {
         let Some(mut at) = self.replaced_by(who, parent)? else { return Ok(None) };
         let dir = self.inodes.node(parent)?;
-        let Some(node) = self.find_in_release(&dir, name).await?.filter(|node| matches!(node, Node::File { .. }))
+        let Some(node) = self.find_in_release(&dir, name).await?.filter(|node| matches!(node, InodeNode::File { .. }))
         else {
             return Err(self.copied_instead(who, &at).await);
         };
@@ -188,30 +195,31 @@ impl Fs {
         self.put_back_at(who, &at.path());
         let node = Arc::new(node);
         let content = self.content(&node).await?;
-        let send = |ino, node: &Node| self.entry(ino, node, FOREVER);
-        let entry = self.inodes.send(Place::new(parent, name), node.clone(), send);
+        let send = |ino, node: &InodeNode| self.entry(ino, node, FOREVER);
+        let entry = self.inodes.send(DirectoryName::new(parent, name), node.clone(), send);
         Ok(Some((entry, self.opened_over(who, entry.attr.ino, node, content, at))))
     }
 
     /// Makes a directory in a package that can be written over, as [`Fs::create_over`] makes files.
     pub(super) async fn make_dir_over(
         self: &Arc<Self>,
-        who: Requester,
+        who: Caller,
         parent: u64,
         name: &OsStr,
-    ) -> Result<Option<Entry>, FsError> {
+    ) -> Result<Option<FoundEntry>, FsError> {
         let Some(at) = self.replaced_by(who, parent)? else { return Ok(None) };
         let dir = self.inodes.node(parent)?;
-        let Some(node) = self.find_in_release(&dir, name).await?.filter(|node| matches!(node, Node::Dir { .. })) else {
+        let Some(node) = self.find_in_release(&dir, name).await?.filter(|node| matches!(node, InodeNode::Dir { .. }))
+        else {
             return Err(self.copied_instead(who, &at).await);
         };
         self.put_back_at(who, &at.path().join(name));
-        let send = |ino, node: &Node| self.entry(ino, node, FOREVER);
-        Ok(Some(self.inodes.send(Place::new(parent, name), Arc::new(node), send)))
+        let send = |ino, node: &InodeNode| self.entry(ino, node, FOREVER);
+        Ok(Some(self.inodes.send(DirectoryName::new(parent, name), Arc::new(node), send)))
     }
 
     /// Copies the package; the error has the kernel look for the copy.
-    async fn copied_instead(self: &Arc<Self>, who: Requester, at: &Replaced) -> FsError {
+    async fn copied_instead(self: &Arc<Self>, who: Caller, at: &Replaced) -> FsError {
         match self.copied(who, at).await {
             Ok(_) => FsError::plain(Errno::ESTALE),
             Err(e) => e,
@@ -262,7 +270,7 @@ impl Fs {
     }
 
     /// The copy of a package, made if there is none yet.
-    async fn copied(self: &Arc<Self>, who: Requester, at: &Replaced) -> Result<LocalNode, FsError> {
+    async fn copied(self: &Arc<Self>, who: Caller, at: &Replaced) -> Result<LocalNode, FsError> {
         let _one = self.copying.lock().await;
         let version = self.make_beside(who, &at.version)?;
         let platform = Name::new(&at.platform)?;
@@ -270,7 +278,9 @@ impl Fs {
         if copy.stat().is_ok_and(|stat| area::kind(stat.st_mode) == FileKind::Directory) {
             return Ok(copy);
         }
-        let Node::Platform(target, package) = at.package.as_ref() else { return Err(FsError::plain(Errno::EROFS)) };
+        let InodeNode::Platform(target, package) = at.package.as_ref() else {
+            return Err(FsError::plain(Errno::EROFS));
+        };
         let package = self.platform(target, package).await?;
         let mut files = Vec::new();
         for (number, _) in package.members.files() {
@@ -285,7 +295,7 @@ impl Fs {
             tree.make_dir(&version.node, &unfinished, PROGRAM, who.into())?;
             fs.write_copy(who, &package, &files, TOP, &top)?;
             let (from, to) = ((&version.node, &unfinished), (&version.node, &platform));
-            tree.rename(from, to, local::How::NoReplace, local::Known::default)?;
+            tree.rename(from, to, local::How::NoReplace, local::KnownNodes::default)?;
             Ok::<(), FsError>(())
         };
         crate::facts::blocking(write).await??;
@@ -295,9 +305,9 @@ impl Fs {
 
     fn write_copy(
         &self,
-        who: Requester,
-        package: &Arc<Package>,
-        files: &[Content],
+        who: Caller,
+        package: &Arc<VerifiedPackage>,
+        files: &[MemberContent],
         dir: DirNo,
         to: &LocalNode,
     ) -> Result<(), FsError> {
@@ -321,7 +331,7 @@ impl Fs {
         Ok(())
     }
 
-    fn write_content(&self, content: &Content, to: &local::File) -> Result<(), FsError> {
+    fn write_content(&self, content: &MemberContent, to: &local::LocalFile) -> Result<(), FsError> {
         let mut piece = vec![0; PIECE];
         let mut at = 0;
         loop {
@@ -343,8 +353,8 @@ fn unfinished(platform: &Name) -> Result<Name, FsError> {
 }
 
 /// Removes what an earlier attempt has left.
-fn clear(tree: &Tree, dir: &Arc<local::Node>, name: &Name) -> local::Result<()> {
-    let here = local::Node::below(dir, name.clone());
+fn clear(tree: &LocalTree, dir: &Arc<local::TreeNode>, name: &Name) -> local::TreeResult<()> {
+    let here = local::TreeNode::below(dir, name.clone());
     for inner in tree.list(&here)? {
         if clear(tree, &here, &inner).is_err() {
             tree.unlink(&here, &inner, || None)?;

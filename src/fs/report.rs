@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::node::Node;
+use super::node::InodeNode;
 use super::{Errno, Fs, FsError};
 use crate::facts::{Download, Health};
 use crate::moment::Moment;
@@ -32,13 +32,13 @@ pub struct Failed {
     pub at: Moment,
 }
 
-struct Entry {
+struct ReportedFailure {
     /// What it is about, as [`Reasons`](super::reasons::Reasons) call it.
     node: String,
     failed: Failed,
 }
 
-impl Entry {
+impl ReportedFailure {
     /// The registry whose being out of reach was the reason.
     fn out_of_reach(&self) -> Option<Host> {
         if self.failed.errno != Errno::EHOSTUNREACH {
@@ -50,8 +50,8 @@ impl Entry {
 
 /// The last failures that no success has ended.
 #[derive(Default)]
-pub(super) struct Log {
-    entries: Mutex<VecDeque<Entry>>,
+pub(super) struct FailureLog {
+    entries: Mutex<VecDeque<ReportedFailure>>,
     /// How many there are: mostly none, and then no node has to be described.
     count: AtomicUsize,
     logged: Mutex<Logged>,
@@ -87,8 +87,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Log {
-    fn change<T>(&self, change: impl FnOnce(&mut VecDeque<Entry>) -> T) -> T {
+impl FailureLog {
+    fn change<T>(&self, change: impl FnOnce(&mut VecDeque<ReportedFailure>) -> T) -> T {
         let mut entries = locked(&self.entries);
         let changed = change(&mut entries);
         self.count.store(entries.len(), Ordering::Relaxed);
@@ -100,7 +100,7 @@ impl Log {
         self.change(|entries| {
             entries.retain(|entry| entry.failed.sentence != *sentence);
             let failed = Failed { sentence: sentence.clone(), errno: error.errno, at: Moment::now() };
-            entries.push_back(Entry { node, failed });
+            entries.push_back(ReportedFailure { node, failed });
             if entries.len() > KEPT {
                 entries.pop_front();
             }
@@ -144,7 +144,7 @@ fn log(errno: Errno, sentence: &str) {
 
 /// The state of a mount.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct MountReport {
     /// The sources as the user named them, and how they are.
     pub sources: Vec<(String, Health)>,
     /// The last distinct failures that no success has ended, oldest first.
@@ -161,9 +161,9 @@ pub struct Report {
 
 impl Fs {
     /// The state of the mount.
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> MountReport {
         let usage = self.facts.store().usage();
-        Report {
+        MountReport {
             sources: self.facts.sources(),
             errors: self.report.standing(|host| self.facts.is_well(host)),
             downloads: self.facts.downloads(),
@@ -198,8 +198,8 @@ impl Fs {
         let below = Below::parse(&components);
         self.facts.forget(|need| below.holds_edge(need));
         self.inodes.places(|node| match node {
-            Node::Space { space, .. } => below.holds(space.host.as_str(), space.path.as_ref(), None),
-            Node::Release(release) => {
+            InodeNode::Space { space, .. } => below.holds(space.host.as_str(), space.path.as_ref(), None),
+            InodeNode::Release(release) => {
                 let reference = &release.reference;
                 let tag = match &reference.selector {
                     Selector::Tag(tag) => Some(tag.as_str()),
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_kept_until_it_is_ended_and_one_of_reach_until_its_registry_answers() {
-        let log = Log::default();
+        let log = FailureLog::default();
         let fail = |node: &str, errno| {
             let error = FsError::said(errno, format!("{node} failed"));
             log.add(node.to_owned(), &error, &error.sentence().unwrap());

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::FileKind;
 use super::area::{Area, Rules, Shown};
 use super::error::Errno;
-use crate::local::{self, Maker, Name, RelPath, Tree};
+use crate::local::{self, LocalTree, Maker, Name, RelPath};
 use crate::name::{Host, RepoName};
 use crate::stage::{self, Stage};
 
@@ -24,13 +24,13 @@ const MODE: u32 = 0o755;
 
 /// What stands behind `staging/`.
 #[derive(Clone)]
-pub struct Staging {
+pub struct StagingArea {
     area: Arc<Area>,
     stage: Arc<Stage>,
     any_host: bool,
 }
 
-impl fmt::Debug for Staging {
+impl fmt::Debug for StagingArea {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.area.fmt(f)
     }
@@ -38,7 +38,7 @@ impl fmt::Debug for Staging {
 
 /// How it is shown and what may be made at its top.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct StagingOptions {
     /// The parts of registries that are declared as sources.
     pub declared: Vec<(Host, Option<RepoName>)>,
     /// Whether any registry may be made at the top: a store takes them all.
@@ -47,12 +47,12 @@ pub struct Options {
     pub shown: Shown,
 }
 
-impl Staging {
+impl StagingArea {
     /// The staging area in `tree`, the directory of `stage`; makes the directories that are always there.
     ///
     /// # Errors
     /// The disk's, where they cannot be made.
-    pub fn new(tree: Arc<Tree>, stage: Arc<Stage>, options: Options) -> local::Result<Staging> {
+    pub fn new(tree: Arc<LocalTree>, stage: Arc<Stage>, options: StagingOptions) -> local::TreeResult<StagingArea> {
         let mut fixed = BTreeSet::new();
         let mirror = vec![Name::new(MIRROR.as_ref())?];
         let declared = options.declared.iter().map(|(host, prefix)| {
@@ -76,7 +76,7 @@ impl Staging {
         let any_host = options.any_host;
         let rules = Box::new(StagingRules { fixed, any_host, stage: stage.clone() });
         let area = Arc::new(Area { name: NAME, tree, rules, shown: options.shown });
-        Ok(Staging { area, stage, any_host })
+        Ok(StagingArea { area, stage, any_host })
     }
 
     /// The service that commits what is staged.
@@ -156,22 +156,22 @@ mod tests {
         text.split('/').filter(|c| !c.is_empty()).map(|c| Name::new(c.as_ref()).unwrap()).collect()
     }
 
-    fn rules(any_host: bool) -> (tempfile::TempDir, Staging) {
+    fn rules(any_host: bool) -> (tempfile::TempDir, StagingArea) {
         let dir = tempfile::tempdir().unwrap();
         let declared = vec![
             ("a.example".parse().unwrap(), None),
             ("b.example:5000".parse().unwrap(), Some("acme/team".parse().unwrap())),
         ];
-        let options = Options { declared, any_host, ..Options::default() };
-        let stage = Stage::open(stage::Options {
+        let options = StagingOptions { declared, any_host, ..StagingOptions::default() };
+        let stage = Stage::open(stage::StageOptions {
             dir: dir.path().join("state"),
             destinations: Vec::new(),
             mapping: Arc::new(|_| None),
             allow_overwrite: false,
             limits: crate::archive::Limits::default(),
         });
-        let tree = Tree::open(&dir.path().join("state/staging")).unwrap();
-        let staging = Staging::new(tree, stage.unwrap(), options).unwrap();
+        let tree = LocalTree::open(&dir.path().join("state/staging")).unwrap();
+        let staging = StagingArea::new(tree, stage.unwrap(), options).unwrap();
         (dir, staging)
     }
 

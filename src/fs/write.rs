@@ -6,20 +6,20 @@ use std::sync::Arc;
 use super::area::{LocalFile, LocalNode, OpenedLocal};
 use super::caller::Thread;
 use super::error::{Errno, FsError};
-use super::inodes::Place;
+use super::inodes::DirectoryName;
 use super::kept::Caching;
-use super::node::Node;
-use super::providers::View;
-use super::publish::Source;
+use super::node::InodeNode;
+use super::providers::ProviderView;
+use super::publish::RenameSource;
 use super::reasons::Act;
 use super::xattr::SHOWN;
-use super::{Entry, FileKind, Fs, plugin_cache};
-use crate::facts::Asker;
-use crate::local::{self, Access, Change, How, Known, Maker, Name, RelPath};
+use super::{FileKind, FoundEntry, Fs, plugin_cache};
+use crate::facts::RequestingUser;
+use crate::local::{self, Access, Change, How, KnownNodes, Maker, Name, RelPath};
 
 /// Who asks for an operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Requester {
+pub struct Caller {
     /// The user.
     pub uid: u32,
     /// The group.
@@ -28,20 +28,20 @@ pub struct Requester {
     pub thread: Thread,
 }
 
-impl From<Requester> for Maker {
-    fn from(who: Requester) -> Maker {
+impl From<Caller> for Maker {
+    fn from(who: Caller) -> Maker {
         Maker { uid: who.uid, gid: who.gid }
     }
 }
 
 /// A name in a directory of an area, where something is made or removed.
-struct Target {
+struct WriteTarget {
     dir: LocalNode,
     parent: u64,
     name: Name,
 }
 
-impl Target {
+impl WriteTarget {
     fn path(&self) -> Result<RelPath, FsError> {
         Ok(self.dir.node.path()?)
     }
@@ -54,21 +54,21 @@ impl Target {
         self.dir.area.rules.may_remove(&self.path()?.join(self.name.clone())).map_err(FsError::plain)
     }
 
-    fn place(&self) -> Place {
-        Place::new(self.parent, self.name.as_os_str())
+    fn place(&self) -> DirectoryName {
+        DirectoryName::new(self.parent, self.name.as_os_str())
     }
 }
 
-fn local_of(node: Arc<Node>) -> Option<Arc<local::Node>> {
+fn local_of(node: Arc<InodeNode>) -> Option<Arc<local::TreeNode>> {
     match node.as_ref() {
-        Node::Local(at) => Some(at.node.clone()),
+        InodeNode::Local(at) => Some(at.node.clone()),
         _ => None,
     }
 }
 
 impl Fs {
     /// The place `ino` of an area, if `who` may change it now.
-    fn writable(&self, who: Requester, ino: u64) -> Result<LocalNode, FsError> {
+    fn writable(&self, who: Caller, ino: u64) -> Result<LocalNode, FsError> {
         let at = self.owned(who, ino)?;
         self.unsealed(&at)?;
         Ok(at)
@@ -83,59 +83,59 @@ impl Fs {
     }
 
     /// The place `ino` of an area, if `who` may write there.
-    pub(super) fn owned(&self, who: Requester, ino: u64) -> Result<LocalNode, FsError> {
+    pub(super) fn owned(&self, who: Caller, ino: u64) -> Result<LocalNode, FsError> {
         match self.inodes.node(ino)?.as_ref() {
-            Node::Local(at) if self.is_owner(who) => Ok(at.clone()),
-            Node::Local(_) => Err(FsError::plain(Errno::EACCES)),
+            InodeNode::Local(at) if self.is_owner(who) => Ok(at.clone()),
+            InodeNode::Local(_) => Err(FsError::plain(Errno::EACCES)),
             _ => Err(FsError::plain(Errno::EROFS)),
         }
     }
 
     /// Whether `who` is the mount's owner or root.
-    pub(super) fn is_owner(&self, who: Requester) -> bool {
+    pub(super) fn is_owner(&self, who: Caller) -> bool {
         who.uid == 0 || who.uid == self.options.uid || who.uid == self.options.daemon
     }
 
     /// For whom requests are sent when `who` asks for an operation.
-    pub fn asker(&self, who: Requester) -> Asker {
-        if self.is_owner(who) { Asker::Owner } else { Asker::Other(who.uid) }
+    pub fn asker(&self, who: Caller) -> RequestingUser {
+        if self.is_owner(who) { RequestingUser::Owner } else { RequestingUser::Other(who.uid) }
     }
 
     /// Where something is to be made.
-    fn target(&self, who: Requester, parent: u64, name: &OsStr) -> Result<Target, FsError> {
+    fn target(&self, who: Caller, parent: u64, name: &OsStr) -> Result<WriteTarget, FsError> {
         let node = self.inodes.node(parent)?;
         let dir = match node.as_ref() {
-            Node::Providers { view: View::PluginCache, dir, .. } => self.make_beside(who, dir)?,
+            InodeNode::Providers { view: ProviderView::PluginCache, dir, .. } => self.make_beside(who, dir)?,
             _ => self.writable(who, parent)?,
         };
-        Ok(Target { dir, parent, name: Name::new(name)? })
+        Ok(WriteTarget { dir, parent, name: Name::new(name)? })
     }
 
     /// Where something stands that is to be removed.
-    fn standing(&self, who: Requester, parent: u64, name: &OsStr) -> Result<Target, FsError> {
+    fn standing(&self, who: Caller, parent: u64, name: &OsStr) -> Result<WriteTarget, FsError> {
         let node = self.inodes.node(parent)?;
         let dir = match node.as_ref() {
-            Node::Providers { view: View::PluginCache, dir, .. } => self.beside(who, dir, name)?,
+            InodeNode::Providers { view: ProviderView::PluginCache, dir, .. } => self.beside(who, dir, name)?,
             _ => self.writable(who, parent)?,
         };
-        Ok(Target { dir, parent, name: Name::new(name)? })
+        Ok(WriteTarget { dir, parent, name: Name::new(name)? })
     }
 
     /// Makes the directory `name`.
     pub async fn mkdir(
         self: Arc<Self>,
-        who: Requester,
+        who: Caller,
         parent: u64,
         name: Box<OsStr>,
         mode: u32,
-    ) -> Result<Entry, FsError> {
+    ) -> Result<FoundEntry, FsError> {
         match self.make_dir_over(who, parent, &name).await? {
             Some(entry) => Ok(entry),
             None => self.make_local_dir(who, parent, &name, mode),
         }
     }
 
-    fn make_local_dir(&self, who: Requester, parent: u64, name: &OsStr, mode: u32) -> Result<Entry, FsError> {
+    fn make_local_dir(&self, who: Caller, parent: u64, name: &OsStr, mode: u32) -> Result<FoundEntry, FsError> {
         let target = self.target(who, parent, name)?;
         target.may_make(FileKind::Directory)?;
         let stat = target.dir.area.tree.make_dir(&target.dir.node, &target.name, mode, who.into())?;
@@ -149,7 +149,7 @@ impl Fs {
     }
 
     /// Makes the symbolic link `name` to `to`.
-    pub fn symlink(&self, who: Requester, parent: u64, name: &OsStr, to: &OsStr) -> Result<Entry, FsError> {
+    pub fn symlink(&self, who: Caller, parent: u64, name: &OsStr, to: &OsStr) -> Result<FoundEntry, FsError> {
         if let Some(entry) = self.put_back(who, parent, name, to)? {
             return Ok(entry);
         }
@@ -161,7 +161,7 @@ impl Fs {
 
     /// Makes a file of the kind that `mode` says, without opening it. Pipes, sockets and devices are names only, for
     /// who works here; nothing that holds one can be committed.
-    pub fn mknod(&self, who: Requester, parent: u64, name: &OsStr, mode: u32, device: u32) -> Result<Entry, FsError> {
+    pub fn mknod(&self, who: Caller, parent: u64, name: &OsStr, mode: u32, device: u32) -> Result<FoundEntry, FsError> {
         let target = self.target(who, parent, name)?;
         target.may_make(super::area::kind(mode))?;
         let stat = target.dir.area.tree.make_special(&target.dir.node, &target.name, mode, device, who.into())?;
@@ -174,13 +174,13 @@ impl Fs {
     /// the kernel asks for the file's capabilities before it writes through them.
     pub async fn create(
         self: Arc<Self>,
-        who: Requester,
+        who: Caller,
         parent: u64,
         name: Box<OsStr>,
         mode: u32,
         access: Access,
         may_bypass: bool,
-    ) -> Result<(Entry, OpenedLocal), FsError> {
+    ) -> Result<(FoundEntry, OpenedLocal), FsError> {
         if let Some((entry, handle)) = self.make_lock(who, parent, &name)? {
             return Ok((entry, OpenedLocal { handle, caching: Caching::Kept }));
         }
@@ -192,16 +192,16 @@ impl Fs {
 
     fn create_local(
         &self,
-        who: Requester,
+        who: Caller,
         parent: u64,
         name: &OsStr,
         mode: u32,
         access: Access,
         may_bypass: bool,
-    ) -> Result<(Entry, OpenedLocal), FsError> {
+    ) -> Result<(FoundEntry, OpenedLocal), FsError> {
         let target = self.target(who, parent, name)?;
         target.may_make(FileKind::Regular)?;
-        let Target { dir, name, .. } = &target;
+        let WriteTarget { dir, name, .. } = &target;
         let (node, file, stat) = dir.area.tree.create(&dir.node, name, access, mode, who.into())?;
         let at = LocalNode::new(dir.area.clone(), node);
         let bypasses = may_bypass && access.write && !access.read;
@@ -214,13 +214,13 @@ impl Fs {
     }
 
     /// A hard link to `ino`: there are none.
-    pub fn link(&self, who: Requester, parent: u64, name: &OsStr) -> Result<Entry, FsError> {
+    pub fn link(&self, who: Caller, parent: u64, name: &OsStr) -> Result<FoundEntry, FsError> {
         self.target(who, parent, name)?;
         Err(FsError::plain(Errno::EPERM))
     }
 
     /// Removes the file or link `name`.
-    pub fn unlink(&self, who: Requester, parent: u64, name: &OsStr) -> Result<(), FsError> {
+    pub fn unlink(&self, who: Caller, parent: u64, name: &OsStr) -> Result<(), FsError> {
         if self.remove_lock(who, parent, name)? {
             return Ok(());
         }
@@ -234,7 +234,7 @@ impl Fs {
     }
 
     /// Removes the empty directory `name`.
-    pub fn rmdir(&self, who: Requester, parent: u64, name: &OsStr) -> Result<(), FsError> {
+    pub fn rmdir(&self, who: Caller, parent: u64, name: &OsStr) -> Result<(), FsError> {
         if self.take_away(who, parent, name)? || self.take_from_package(who, parent, name)? {
             return Ok(());
         }
@@ -248,19 +248,19 @@ impl Fs {
     /// it is published.
     pub async fn rename(
         self: Arc<Self>,
-        who: Requester,
+        who: Caller,
         (parent, name): (u64, Box<OsStr>),
         (to, as_name): (u64, Box<OsStr>),
         how: How,
     ) -> Result<(), FsError> {
         let into = self.inodes.node(to)?;
         let area = match into.as_ref() {
-            Node::Local(at) => at.area.name,
-            Node::Providers { view: View::PluginCache, .. } => plugin_cache::NAME,
+            InodeNode::Local(at) => at.area.name,
+            InodeNode::Providers { view: ProviderView::PluginCache, .. } => plugin_cache::NAME,
             _ => {
                 let dir = self.owned(who, parent)?;
-                let source = Source { name: Name::new(&name)?, place: Place::new(parent, &name), dir };
-                let published = self.publish(source, &into, Place::new(to, &as_name), how).await;
+                let source = RenameSource { name: Name::new(&name)?, place: DirectoryName::new(parent, &name), dir };
+                let published = self.publish(source, &into, DirectoryName::new(to, &as_name), how).await;
                 return self.note(&into, Act::Look, published);
             }
         };
@@ -270,13 +270,13 @@ impl Fs {
             return Err(FsError::plain(Errno::EPERM));
         }
         let target = self.target(who, to, &as_name)?;
-        if !matches!(into.as_ref(), Node::Local(_)) {
+        if !matches!(into.as_ref(), InodeNode::Local(_)) {
             self.left(&from.place())?;
         }
         self.rename_local(from, target, how)
     }
 
-    fn rename_local(&self, from: Target, to: Target, how: How) -> Result<(), FsError> {
+    fn rename_local(&self, from: WriteTarget, to: WriteTarget, how: How) -> Result<(), FsError> {
         from.may_remove()?;
         to.may_make(self.kind_at(&from)?)?;
         match how {
@@ -289,7 +289,7 @@ impl Fs {
         }
         let known = || {
             let (moved, other) = self.inodes.renamed(from.place(), to.place(), how == How::Exchange);
-            Known { moved: moved.and_then(local_of), other: other.and_then(local_of) }
+            KnownNodes { moved: moved.and_then(local_of), other: other.and_then(local_of) }
         };
         let (old, new) = ((&from.dir.node, &from.name), (&to.dir.node, &to.name));
         from.dir.area.tree.rename(old, new, how, known)?;
@@ -297,20 +297,15 @@ impl Fs {
         Ok(())
     }
 
-    fn kind_at(&self, target: &Target) -> Result<FileKind, FsError> {
+    fn kind_at(&self, target: &WriteTarget) -> Result<FileKind, FsError> {
         let stat = target.dir.area.tree.find(&target.dir.node, &target.name)?;
         Ok(super::area::kind(stat.st_mode))
     }
 
     /// Opens the file `ino` with `access`.
-    pub async fn open_to_write(
-        self: Arc<Self>,
-        who: Requester,
-        ino: u64,
-        access: Access,
-    ) -> Result<OpenedLocal, FsError> {
+    pub async fn open_to_write(self: Arc<Self>, who: Caller, ino: u64, access: Access) -> Result<OpenedLocal, FsError> {
         let node = self.inodes.node(ino)?;
-        if let Node::Lock = node.as_ref()
+        if let InodeNode::Lock = node.as_ref()
             && self.is_owner(who)
         {
             return Ok(OpenedLocal { handle: self.open_lock(node), caching: Caching::Kept });
@@ -364,14 +359,14 @@ impl Fs {
     /// Has the disk keep the names of the directory `ino`.
     pub fn fsyncdir(&self, ino: u64) -> Result<(), FsError> {
         match self.inodes.node(ino)?.as_ref() {
-            Node::Local(at) => Ok(at.area.tree.sync_names(&at.node)?),
+            InodeNode::Local(at) => Ok(at.area.tree.sync_names(&at.node)?),
             _ => Ok(()),
         }
     }
 
     /// Changes attributes of `ino`, through the open file `handle` where there is one.
-    pub fn setattr(&self, who: Requester, ino: u64, change: Change, handle: Option<u64>) -> Result<Entry, FsError> {
-        if let Node::Lock = self.inodes.node(ino)?.as_ref() {
+    pub fn setattr(&self, who: Caller, ino: u64, change: Change, handle: Option<u64>) -> Result<FoundEntry, FsError> {
+        if let InodeNode::Lock = self.inodes.node(ino)?.as_ref() {
             return self.change_lock(who, ino, &change);
         }
         if let Some(entry) = self.change_over(who, ino, &change)? {
@@ -385,14 +380,14 @@ impl Fs {
     }
 
     /// Sets an extended attribute; `flags` are those of setxattr(2).
-    pub fn setxattr(&self, who: Requester, ino: u64, name: &OsStr, value: &[u8], flags: i32) -> Result<(), FsError> {
+    pub fn setxattr(&self, who: Caller, ino: u64, name: &OsStr, value: &[u8], flags: i32) -> Result<(), FsError> {
         let at = self.writable(who, ino)?;
         storable(name)?;
         Ok(at.area.tree.set_xattr(&at.node, name, value, flags)?)
     }
 
     /// Removes an extended attribute.
-    pub fn removexattr(&self, who: Requester, ino: u64, name: &OsStr) -> Result<(), FsError> {
+    pub fn removexattr(&self, who: Caller, ino: u64, name: &OsStr) -> Result<(), FsError> {
         let at = self.writable(who, ino)?;
         storable(name)?;
         Ok(at.area.tree.remove_xattr(&at.node, name)?)

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::Fs;
 use super::error::{Errno, FsError};
-use super::node::{Node, ReleaseNode, TargetNode};
+use super::node::{InodeNode, ReleaseNode, TargetNode};
 use crate::artifact::{Release, annotated_h1};
 use crate::digest::Digest;
 use crate::name::Selector;
@@ -43,7 +43,7 @@ impl Fs {
             return Err(FsError::plain(Errno::EOPNOTSUPP));
         }
         let node = self.inodes.node(ino)?;
-        if let Node::Local(at) = node.as_ref() {
+        if let InodeNode::Local(at) = node.as_ref() {
             return Fs::local_xattr(at, name);
         }
         let found = self.attributes(&node).into_iter().find(|(n, _)| n.as_bytes() == name.as_bytes());
@@ -53,7 +53,7 @@ impl Fs {
     /// The names of all attributes of `ino`, each followed by NUL.
     pub fn listxattr(&self, ino: u64) -> Result<Vec<u8>, FsError> {
         let node = self.inodes.node(ino)?;
-        if let Node::Local(at) = node.as_ref() {
+        if let InodeNode::Local(at) = node.as_ref() {
             return Fs::local_xattrs(at);
         }
         let mut names = Vec::new();
@@ -64,20 +64,20 @@ impl Fs {
         Ok(names)
     }
 
-    fn attributes(&self, node: &Arc<Node>) -> Attributes {
+    fn attributes(&self, node: &Arc<InodeNode>) -> Attributes {
         let mut out = Attributes::new();
         match node.as_ref() {
-            Node::Root => add(&mut out, "user.tofufs.control", self.options.control.as_os_str().as_bytes()),
-            Node::Release(release) => self.of_release(release, &mut out),
-            Node::Platform(target, _) | Node::Zip(target) => self.of_target(target, &mut out),
-            Node::Space { .. }
-            | Node::Providers { .. }
-            | Node::Link(_)
-            | Node::Document(_)
-            | Node::Lock
-            | Node::Dir { .. }
-            | Node::File { .. }
-            | Node::Local(_) => {}
+            InodeNode::Root => add(&mut out, "user.tofufs.control", self.options.control.as_os_str().as_bytes()),
+            InodeNode::Release(release) => self.of_release(release, &mut out),
+            InodeNode::Platform(target, _) | InodeNode::Zip(target) => self.of_target(target, &mut out),
+            InodeNode::Space { .. }
+            | InodeNode::Providers { .. }
+            | InodeNode::Link(_)
+            | InodeNode::Document(_)
+            | InodeNode::Lock
+            | InodeNode::Dir { .. }
+            | InodeNode::File { .. }
+            | InodeNode::Local(_) => {}
         }
         if let Some(error) = self.reason(node) {
             add(&mut out, "user.tofufs.error", error.as_bytes());

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use fuser::{BackingId, FileHandle, FopenFlags, ReplyOpen};
 
 use super::write::local_flags;
-use crate::fs::{Backing, Opened, Reading};
+use crate::fs::{Backing, OpenedFile, ReadWay};
 
 /// How an open inode is read.
 enum Mode {
@@ -33,7 +33,7 @@ pub struct Passthrough {
 }
 
 /// What came of an open.
-pub(super) enum Outcome {
+pub(super) enum OpenOutcome {
     /// It was answered.
     Answered,
     /// The inode is open with other bytes than its name has now; nothing was answered.
@@ -62,17 +62,17 @@ impl Passthrough {
     }
 
     /// Answers the open of `ino`.
-    pub(super) fn open(&self, ino: u64, opened: &Opened, reply: ReplyOpen) -> Outcome {
+    pub(super) fn open(&self, ino: u64, opened: &OpenedFile, reply: ReplyOpen) -> OpenOutcome {
         let handle = FileHandle(opened.handle);
         let backing = match &opened.reading {
-            Reading::Backed(backing) => backing,
-            Reading::Plain => {
+            ReadWay::Backed(backing) => backing,
+            ReadWay::Plain => {
                 reply.opened(handle, FLAGS);
-                return Outcome::Answered;
+                return OpenOutcome::Answered;
             }
-            Reading::Local(caching) => {
+            ReadWay::Local(caching) => {
                 reply.opened(handle, local_flags(*caching));
-                return Outcome::Answered;
+                return OpenOutcome::Answered;
             }
         };
         let mut open = self.lock();
@@ -81,7 +81,7 @@ impl Passthrough {
         let id = match (&inode.mode, backing) {
             (Mode::Plain, _) => None,
             (Mode::Through { id, backing: before }, Some(now)) if before.is_same(now) => Some(id.clone()),
-            (Mode::Through { .. }, _) => return Outcome::Superseded(reply),
+            (Mode::Through { .. }, _) => return OpenOutcome::Superseded(reply),
         };
         inode.opens += 1;
         drop(open);
@@ -90,7 +90,7 @@ impl Passthrough {
             Some(id) => reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, &id),
             None => reply.opened(handle, FLAGS),
         }
-        Outcome::Answered
+        OpenOutcome::Answered
     }
 
     /// Notes that one open of `ino` as [`Reading::Backed`] ended.

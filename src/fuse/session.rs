@@ -33,7 +33,7 @@ const FUSERMOUNT_LIMIT: Duration = Duration::from_secs(10);
 
 /// How to mount.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct SessionOptions {
     /// What mount tables show as the source.
     pub name: String,
     /// The kernel itself refuses all writing (`ro`).
@@ -44,7 +44,7 @@ pub struct Options {
     pub allow_other: bool,
 }
 
-impl Options {
+impl SessionOptions {
     /// The options for sharing. Modes are for the other users: a mount that is its owner's alone takes what the owner
     /// does, whatever modes are shown, and answers EROFS itself where nothing can be written.
     fn sharing(&self) -> &'static [&'static str] {
@@ -182,7 +182,7 @@ pub fn prepare(point: &Path, apart: &[(&str, &Path)]) -> Result<(), MountError> 
     Ok(())
 }
 
-fn clear_dead(point: &Path, top: &mountinfo::Entry) -> Result<(), MountError> {
+fn clear_dead(point: &Path, top: &mountinfo::MountInfo) -> Result<(), MountError> {
     let refused = |rule: &str| Err(MountError::Refused { point: point.to_owned(), rule: rule.to_owned() });
     if let Some(owner) = top.foreign_owner().filter(|_| top.is_ours()) {
         return refused(&format!("the user {owner} has mounted tofufs there; choose another directory"));
@@ -211,23 +211,23 @@ fn clear_dead(point: &Path, top: &mountinfo::Entry) -> Result<(), MountError> {
 pub struct Session {
     /// The mount as the table showed it; `None` if it did not. Its number and its device are used again for later
     /// mounts, but the device not before serving has ended.
-    entry: Option<mountinfo::Entry>,
+    entry: Option<mountinfo::MountInfo>,
     point: PathBuf,
     notifier: fuser::Notifier,
 }
 
 /// How serving ended: once, when the kernel's last reference to the mount is gone.
-pub type End = oneshot::Receiver<io::Result<()>>;
+pub type SessionEnd = oneshot::Receiver<io::Result<()>>;
 
 /// Mounts at `point` (see [`prepare`]) and serves with `threads` threads. `connected` is called with the kernel's
 /// connection before the first request is served.
 pub fn start<F: fuser::Filesystem>(
     point: &Path,
-    options: &Options,
+    options: &SessionOptions,
     threads: usize,
     filesystem: F,
     connected: impl FnOnce(BorrowedFd<'_>),
-) -> Result<(Session, End), MountError> {
+) -> Result<(Session, SessionEnd), MountError> {
     let system = |what| move |source| MountError::System { point: point.to_owned(), what, source };
     let device = mount(point, options)?;
     let table = mountinfo::read().unwrap_or_default();
@@ -267,7 +267,7 @@ impl Session {
             .is_some_and(|answer| answer.is_err_and(|e| e == Errno::NOTCONN))
     }
 
-    fn find<'a>(&self, table: &'a [mountinfo::Entry]) -> Option<&'a mountinfo::Entry> {
+    fn find<'a>(&self, table: &'a [mountinfo::MountInfo]) -> Option<&'a mountinfo::MountInfo> {
         let own = self.entry.as_ref()?;
         table.iter().find(|entry| (entry.id, &entry.device) == (own.id, &own.device) && entry.is_ours())
     }
@@ -295,7 +295,7 @@ impl Session {
     }
 }
 
-fn mount(point: &Path, options: &Options) -> Result<OwnedFd, MountError> {
+fn mount(point: &Path, options: &SessionOptions) -> Result<OwnedFd, MountError> {
     match by_mount(point, options) {
         Err(Errno::PERM | Errno::ACCESS) => by_fusermount(point, options),
         Err(Errno::NOENT | Errno::NODEV | Errno::NXIO) => Err(MountError::Refused {
@@ -309,7 +309,7 @@ fn mount(point: &Path, options: &Options) -> Result<OwnedFd, MountError> {
     }
 }
 
-fn by_mount(point: &Path, options: &Options) -> Result<OwnedFd, Errno> {
+fn by_mount(point: &Path, options: &SessionOptions) -> Result<OwnedFd, Errno> {
     let device = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let mut data = format!("fd={},rootmode=40000,user_id={uid},group_id={gid}", device.as_raw_fd());
@@ -327,7 +327,7 @@ fn by_mount(point: &Path, options: &Options) -> Result<OwnedFd, Errno> {
 
 /// `fusermount3` is set-uid root: it opens the device with the caller's rights, mounts, and sends the descriptor over a
 /// socket whose number stands in `_FUSE_COMMFD`.
-fn by_fusermount(point: &Path, options: &Options) -> Result<OwnedFd, MountError> {
+fn by_fusermount(point: &Path, options: &SessionOptions) -> Result<OwnedFd, MountError> {
     let system = |what| move |source| MountError::System { point: point.to_owned(), what, source };
     let mut words = vec![
         "nosuid".to_owned(),
@@ -421,7 +421,7 @@ pub fn unmount(point: &Path, manner: Manner) -> Result<(), UnmountError> {
 fn unmount_by_fusermount(point: &Path, manner: Manner) -> Result<(), UnmountError> {
     let system = |reason: String| UnmountError::System { point: point.to_owned(), reason };
     let table = mountinfo::read().unwrap_or_default();
-    if let Some(owner) = mountinfo::top_at(&table, point).and_then(mountinfo::Entry::foreign_owner) {
+    if let Some(owner) = mountinfo::top_at(&table, point).and_then(mountinfo::MountInfo::foreign_owner) {
         return Err(UnmountError::Foreign { point: point.to_owned(), owner });
     }
     let mut arguments = vec![OsStr::new("-u")];

@@ -8,7 +8,7 @@ use fuser::{
 };
 
 use super::{GENERATION, errno, file_attr};
-use crate::fs::{Caching, Entry, FsError, OpenedLocal, Requester, Thread, Wish};
+use crate::fs::{Caching, Caller, FoundEntry, FsError, OpenedLocal, Thread, Wish};
 use crate::local::{Access, Change, How, Time};
 
 /// How files that can be written are opened. Closing such a file has to tell what became of its pages.
@@ -20,8 +20,8 @@ pub(super) fn local_flags(caching: Caching) -> FopenFlags {
     }
 }
 
-pub(super) fn who(request: &Request) -> Requester {
-    Requester { uid: request.uid(), gid: request.gid(), thread: Thread(request.pid()) }
+pub(super) fn who(request: &Request) -> Caller {
+    Caller { uid: request.uid(), gid: request.gid(), thread: Thread(request.pid()) }
 }
 
 pub(super) fn access(flags: OpenFlags) -> Access {
@@ -88,25 +88,25 @@ pub(super) fn change(
     }
 }
 
-pub(super) fn send_entry(entry: &Entry, reply: ReplyEntry) {
+pub(super) fn send_entry(entry: &FoundEntry, reply: ReplyEntry) {
     reply.entry_with_ttls(&entry.attr_ttl, &entry.ttl, &file_attr(&entry.attr), GENERATION);
 }
 
-pub(super) fn reply_entry(outcome: Result<Entry, FsError>, reply: ReplyEntry) {
+pub(super) fn reply_entry(outcome: Result<FoundEntry, FsError>, reply: ReplyEntry) {
     match outcome {
         Ok(entry) => send_entry(&entry, reply),
         Err(e) => reply.error(errno(e.errno)),
     }
 }
 
-pub(super) fn reply_made(outcome: Result<Entry, fuser::Errno>, reply: ReplyEntry) {
+pub(super) fn reply_made(outcome: Result<FoundEntry, fuser::Errno>, reply: ReplyEntry) {
     match outcome {
         Ok(entry) => send_entry(&entry, reply),
         Err(e) => reply.error(e),
     }
 }
 
-pub(super) fn reply_attr(outcome: Result<Entry, FsError>, reply: ReplyAttr) {
+pub(super) fn reply_attr(outcome: Result<FoundEntry, FsError>, reply: ReplyAttr) {
     match outcome {
         Ok(entry) => reply.attr(&entry.attr_ttl, &file_attr(&entry.attr)),
         Err(e) => reply.error(errno(e.errno)),
@@ -135,7 +135,7 @@ pub(super) fn reply_opened(outcome: Result<OpenedLocal, fuser::Errno>, reply: Re
     }
 }
 
-pub(super) fn reply_created(outcome: Result<(Entry, OpenedLocal), fuser::Errno>, reply: ReplyCreate) {
+pub(super) fn reply_created(outcome: Result<(FoundEntry, OpenedLocal), fuser::Errno>, reply: ReplyCreate) {
     match outcome {
         // One time holds for name and attributes here.
         Ok((entry, OpenedLocal { handle, caching })) => {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid, XattrFlags};
 
 use super::grant::{as_owner, by_descriptor, modes};
-use super::tree::{At, Tree};
-use super::{Access, Errno, File, Node, Result, Stat};
+use super::tree::{At, LocalTree};
+use super::{Access, Errno, LocalFile, Stat, TreeNode, TreeResult};
 
 /// A time that is set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,14 +47,14 @@ fn timespec(time: Option<Time>) -> Timespec {
     }
 }
 
-impl Tree {
+impl LocalTree {
     /// The attributes of `node`.
-    pub fn stat(&self, node: &Node) -> Result<Stat> {
+    pub fn stat(&self, node: &TreeNode) -> TreeResult<Stat> {
         let _names = self.read_names();
         self.stat_of(node)
     }
 
-    fn stat_of(&self, node: &Node) -> Result<Stat> {
+    fn stat_of(&self, node: &TreeNode) -> TreeResult<Stat> {
         match self.reach(node) {
             Ok((_, stat)) => Ok(stat),
             Err(e) => node.open_file(|_| true).ok_or(e)?.stat(),
@@ -63,7 +63,7 @@ impl Tree {
 
     /// The place of `node` and what is there. An ordinary user may have closed the directory to itself, and then has no
     /// way but through what is open.
-    fn reach(&self, node: &Node) -> Result<(At, Stat)> {
+    fn reach(&self, node: &TreeNode) -> TreeResult<(At, Stat)> {
         let at = self.locate(node)?;
         let stat = at.stat()?;
         Ok((at, stat))
@@ -71,7 +71,7 @@ impl Tree {
 
     /// Changes attributes of `node`, and gives the new ones. A size is changed through `file` where one is given:
     /// whoever opened a file for writing may cut it, whatever its mode is by now.
-    pub fn change(&self, node: &Node, change: &Change, file: Option<&File>) -> Result<Stat> {
+    pub fn change(&self, node: &TreeNode, change: &Change, file: Option<&LocalFile>) -> TreeResult<Stat> {
         let _names = self.read_names();
         match self.reach(node) {
             Ok((at, _)) => {
@@ -86,7 +86,7 @@ impl Tree {
         }
     }
 
-    fn change_place(&self, at: &At, change: &Change, file: Option<&File>) -> Result<()> {
+    fn change_place(&self, at: &At, change: &Change, file: Option<&LocalFile>) -> TreeResult<()> {
         if let Some(size) = change.size {
             match file {
                 Some(file) => rustix::fs::ftruncate(file, size)?,
@@ -107,7 +107,7 @@ impl Tree {
         Ok(())
     }
 
-    pub(super) fn set_mode(&self, at: &At, mode: Mode) -> Result<()> {
+    pub(super) fn set_mode(&self, at: &At, mode: Mode) -> TreeResult<()> {
         let place = at.open(OFlags::PATH)?;
         if rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode).is_symlink() {
             return Err(Errno::OPNOTSUPP);
@@ -117,13 +117,13 @@ impl Tree {
     }
 
     /// Has the disk keep the names in a directory.
-    pub fn sync_names(&self, dir: &Node) -> Result<()> {
+    pub fn sync_names(&self, dir: &TreeNode) -> TreeResult<()> {
         let _names = self.read_names();
         rustix::fs::fsync(self.locate(dir)?.open(OFlags::RDONLY | OFlags::DIRECTORY)?)
     }
 
     /// The value of an extended attribute.
-    pub fn xattr(&self, node: &Node, name: &OsStr) -> Result<Vec<u8>> {
+    pub fn xattr(&self, node: &TreeNode, name: &OsStr) -> TreeResult<Vec<u8>> {
         self.with_attributes(node, |path| {
             let mut value = vec![0; XATTR_MAX];
             let length = rustix::fs::getxattr(path, name, &mut value)?;
@@ -133,7 +133,7 @@ impl Tree {
     }
 
     /// The names of all extended attributes, each followed by NUL.
-    pub fn xattrs(&self, node: &Node) -> Result<Vec<u8>> {
+    pub fn xattrs(&self, node: &TreeNode) -> TreeResult<Vec<u8>> {
         self.with_attributes(node, |path| {
             let mut names = vec![0; XATTR_MAX];
             let length = rustix::fs::listxattr(path, &mut names)?;
@@ -143,17 +143,17 @@ impl Tree {
     }
 
     /// Sets an extended attribute; `flags` are those of setxattr(2).
-    pub fn set_xattr(&self, node: &Node, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
+    pub fn set_xattr(&self, node: &TreeNode, name: &OsStr, value: &[u8], flags: i32) -> TreeResult<()> {
         let flags = XattrFlags::from_bits(flags.cast_unsigned()).ok_or(Errno::INVAL)?;
         self.with_attributes(node, |path| rustix::fs::setxattr(path, name, value, flags))
     }
 
     /// Removes an extended attribute.
-    pub fn remove_xattr(&self, node: &Node, name: &OsStr) -> Result<()> {
+    pub fn remove_xattr(&self, node: &TreeNode, name: &OsStr) -> TreeResult<()> {
         self.with_attributes(node, |path| rustix::fs::removexattr(path, name))
     }
 
-    fn with_attributes<T>(&self, node: &Node, call: impl Fn(&str) -> Result<T>) -> Result<T> {
+    fn with_attributes<T>(&self, node: &TreeNode, call: impl Fn(&str) -> TreeResult<T>) -> TreeResult<T> {
         let _names = self.read_names();
         match self.reach(node) {
             Ok((at, _)) => {
@@ -161,18 +161,18 @@ impl Tree {
                 as_owner(&[place.as_fd()], || call(&by_descriptor(place.as_fd())))
             }
             Err(e) => {
-                let open: Arc<File> = node.open_file(|_| true).ok_or(e)?;
+                let open: Arc<LocalFile> = node.open_file(|_| true).ok_or(e)?;
                 as_owner(&[open.as_fd()], || call(&by_descriptor(open.as_fd())))
             }
         }
     }
 
     /// Opens a file of which only open files are left.
-    pub(super) fn open_again(&self, node: &Node, access: Access) -> Result<File> {
+    pub(super) fn open_again(&self, node: &TreeNode, access: Access) -> TreeResult<LocalFile> {
         let open = node.open_file(|_| true).ok_or(Errno::NOENT)?;
         let flags = access.flags() | OFlags::CLOEXEC;
         let again = || rustix::fs::open(by_descriptor(open.as_fd()), flags, Mode::empty());
-        Ok(File::new(as_owner(&[open.as_fd()], again)?, access))
+        Ok(LocalFile::new(as_owner(&[open.as_fd()], again)?, access))
     }
 }
 
@@ -180,7 +180,7 @@ fn times(change: &Change) -> Timestamps {
     Timestamps { last_access: timespec(change.accessed), last_modification: timespec(change.modified) }
 }
 
-fn change_open(file: &File, change: &Change) -> Result<()> {
+fn change_open(file: &LocalFile, change: &Change) -> TreeResult<()> {
     if let Some(size) = change.size {
         rustix::fs::ftruncate(file, size)?;
     }

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 
-use super::{Errno, Result, Stat};
+use super::{Errno, Stat, TreeResult};
 
 /// What an open file may be used for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,20 +30,20 @@ impl Access {
 
 /// An open regular file of a tree. It stays what it is when its name is renamed or removed.
 #[derive(Debug)]
-pub struct File {
+pub struct LocalFile {
     fd: OwnedFd,
     access: Access,
 }
 
-impl AsFd for File {
+impl AsFd for LocalFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
 
-impl File {
-    pub(super) fn new(fd: OwnedFd, access: Access) -> File {
-        File { fd, access }
+impl LocalFile {
+    pub(super) fn new(fd: OwnedFd, access: Access) -> LocalFile {
+        LocalFile { fd, access }
     }
 
     /// Whether it may be written.
@@ -52,12 +52,12 @@ impl File {
     }
 
     /// Its attributes.
-    pub fn stat(&self) -> Result<Stat> {
+    pub fn stat(&self) -> TreeResult<Stat> {
         rustix::fs::fstat(&self.fd)
     }
 
     /// Takes the set-user-id bit away, and the set-group-id bit where the group may execute the file.
-    pub fn drop_set_id(&self) -> Result<()> {
+    pub fn drop_set_id(&self) -> TreeResult<()> {
         let mode = Mode::from_raw_mode(self.stat()?.st_mode);
         let mut dropped = mode & Mode::SUID;
         if mode.contains(Mode::XGRP) {
@@ -70,7 +70,7 @@ impl File {
     }
 
     /// Reads at `offset` until `buf` is full or the file ends; how many bytes were read.
-    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
+    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> TreeResult<usize> {
         let mut filled = 0;
         while filled < buf.len() {
             match rustix::io::pread(&self.fd, &mut buf[filled..], offset + filled as u64) {
@@ -84,7 +84,7 @@ impl File {
     }
 
     /// Writes at `offset`; how many bytes were written: fewer than all only where the next one failed.
-    pub fn write_at(&self, data: &[u8], offset: u64) -> Result<usize> {
+    pub fn write_at(&self, data: &[u8], offset: u64) -> TreeResult<usize> {
         let mut written = 0;
         while written < data.len() {
             match rustix::io::pwrite(&self.fd, &data[written..], offset + written as u64) {
@@ -98,13 +98,13 @@ impl File {
     }
 
     /// fallocate(2) with the mode's own bits.
-    pub fn allocate(&self, mode: i32, offset: u64, length: u64) -> Result<()> {
+    pub fn allocate(&self, mode: i32, offset: u64, length: u64) -> TreeResult<()> {
         let mode = FallocateFlags::from_bits_retain(mode.cast_unsigned());
         rustix::fs::fallocate(&self.fd, mode, offset, length)
     }
 
     /// Has the disk keep what was written; with `data_only` without attributes that no reader needs.
-    pub fn sync(&self, data_only: bool) -> Result<()> {
+    pub fn sync(&self, data_only: bool) -> TreeResult<()> {
         match data_only {
             true => rustix::fs::fdatasync(&self.fd),
             false => rustix::fs::fsync(&self.fd),

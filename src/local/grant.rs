@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FileType, Mode};
 
-use super::{Errno, Result};
+use super::{Errno, TreeResult};
 
 /// Held while a mode is wider than it is shown, and while one is changed for good.
 static MODES: Mutex<()> = Mutex::new(());
@@ -27,7 +27,7 @@ pub(super) fn by_descriptor(fd: BorrowedFd<'_>) -> String {
 ///
 /// # Errors
 /// Those of the call.
-pub fn as_owner<T>(places: &[BorrowedFd<'_>], mut call: impl FnMut() -> Result<T>) -> Result<T> {
+pub fn as_owner<T>(places: &[BorrowedFd<'_>], mut call: impl FnMut() -> TreeResult<T>) -> TreeResult<T> {
     let first = call();
     if !matches!(first, Err(Errno::ACCESS)) {
         return first;

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use super::{Errno, Result};
+use super::{Errno, TreeResult};
 
 /// One component of a path: not empty, neither `.` nor `..`, without `/` and NUL.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,7 +15,7 @@ impl Name {
     ///
     /// # Errors
     /// `EINVAL` for what no directory can hold.
-    pub fn new(name: &OsStr) -> Result<Name> {
+    pub fn new(name: &OsStr) -> TreeResult<Name> {
         match name.as_bytes() {
             b"" | b"." | b".." => Err(Errno::INVAL),
             bytes if bytes.contains(&b'/') || bytes.contains(&0) => Err(Errno::INVAL),

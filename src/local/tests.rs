@@ -33,7 +33,7 @@ fn nothing_leads_out_of_a_tree() {
     fs::write(dir.path().join("secret"), "secret").unwrap();
     symlink("..", dir.path().join("top/up")).unwrap();
     symlink("../secret", dir.path().join("top/file")).unwrap();
-    let tree = Tree::open(&dir.path().join("top")).unwrap();
+    let tree = LocalTree::open(&dir.path().join("top")).unwrap();
     let below = |path: &[&str]| tree.node_at(&path.iter().map(|n| name(n)).collect());
     assert_eq!(tree.find(&below(&["up"]), &name("secret")).unwrap_err(), Errno::LOOP);
     assert_eq!(tree.make_dir(&below(&["up"]), &name("made"), 0o755, me()).unwrap_err(), Errno::LOOP);
@@ -50,7 +50,7 @@ fn nothing_leads_out_of_a_tree() {
 fn the_tree_stays_when_its_own_directory_is_moved() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("top")).unwrap();
-    let tree = Tree::open(&dir.path().join("top")).unwrap();
+    let tree = LocalTree::open(&dir.path().join("top")).unwrap();
     fs::rename(dir.path().join("top"), dir.path().join("moved")).unwrap();
     tree.make_dir(tree.top(), &name("a"), 0o755, me()).unwrap();
     assert!(dir.path().join("moved/a").is_dir());
@@ -59,11 +59,11 @@ fn the_tree_stays_when_its_own_directory_is_moved() {
 #[test]
 fn a_node_keeps_its_place_when_what_is_above_it_moves() {
     let dir = tempfile::tempdir().unwrap();
-    let tree = Tree::open(dir.path()).unwrap();
-    let a = Node::below(tree.top(), name("a"));
+    let tree = LocalTree::open(dir.path()).unwrap();
+    let a = TreeNode::below(tree.top(), name("a"));
     tree.make_dir(tree.top(), &name("a"), 0o755, me()).unwrap();
     let (file, _, _) = tree.create(&a, &name("file"), BOTH, 0o644, me()).unwrap();
-    let known = || Known { moved: Some(a.clone()), other: None };
+    let known = || KnownNodes { moved: Some(a.clone()), other: None };
     tree.rename((tree.top(), &name("a")), (tree.top(), &name("b")), How::Replace, known).unwrap();
     assert_eq!(file.path().unwrap().to_os_string(), "b/file");
     assert!(tree.stat(&file).is_ok());
@@ -72,21 +72,21 @@ fn a_node_keeps_its_place_when_what_is_above_it_moves() {
 #[test]
 fn an_exchange_swaps_the_places_of_both_nodes() {
     let dir = tempfile::tempdir().unwrap();
-    let tree = Tree::open(dir.path()).unwrap();
+    let tree = LocalTree::open(dir.path()).unwrap();
     let (a, _, _) = tree.create(tree.top(), &name("a"), BOTH, 0o644, me()).unwrap();
     let (b, _, _) = tree.create(tree.top(), &name("b"), BOTH, 0o600, me()).unwrap();
-    let known = || Known { moved: Some(a.clone()), other: Some(b.clone()) };
+    let known = || KnownNodes { moved: Some(a.clone()), other: Some(b.clone()) };
     tree.rename((tree.top(), &name("a")), (tree.top(), &name("b")), How::Exchange, known).unwrap();
     assert_eq!((a.path().unwrap().to_os_string(), b.path().unwrap().to_os_string()), ("b".into(), "a".into()));
     assert_eq!(tree.stat(&a).unwrap().st_mode & 0o777, 0o644);
-    let again = tree.rename((tree.top(), &name("a")), (tree.top(), &name("b")), How::NoReplace, Known::default);
+    let again = tree.rename((tree.top(), &name("a")), (tree.top(), &name("b")), How::NoReplace, KnownNodes::default);
     assert_eq!(again, Err(Errno::EXIST));
 }
 
 #[test]
 fn what_was_removed_is_reached_through_what_is_open() {
     let dir = tempfile::tempdir().unwrap();
-    let tree = Tree::open(dir.path()).unwrap();
+    let tree = LocalTree::open(dir.path()).unwrap();
     let (node, file, _) = tree.create(tree.top(), &name("a"), BOTH, 0o644, me()).unwrap();
     file.write_at(b"abc", 0).unwrap();
     tree.unlink(tree.top(), &name("a"), || Some(node.clone())).unwrap();
@@ -105,7 +105,7 @@ fn what_was_removed_is_reached_through_what_is_open() {
 #[test]
 fn modes_are_those_that_were_asked_for() {
     let dir = tempfile::tempdir().unwrap();
-    let tree = Tree::open(dir.path()).unwrap();
+    let tree = LocalTree::open(dir.path()).unwrap();
     for mode in [0o000, 0o777, 0o1777, 0o4755] {
         let directory = name(&format!("d{mode:o}"));
         let file = name(&format!("f{mode:o}"));
@@ -119,12 +119,12 @@ fn modes_are_those_that_were_asked_for() {
 #[test]
 fn a_tree_may_be_deeper_than_a_path_is_long() {
     let dir = tempfile::tempdir().unwrap();
-    let tree = Tree::open(dir.path()).unwrap();
+    let tree = LocalTree::open(dir.path()).unwrap();
     let long = name(&"d".repeat(200));
     let mut at = tree.top().clone();
     for _ in 0..50 {
         tree.make_dir(&at, &long, 0o755, me()).unwrap();
-        at = Node::below(&at, long.clone());
+        at = TreeNode::below(&at, long.clone());
     }
     let (file, _, _) = tree.create(&at, &name("file"), BOTH, 0o644, me()).unwrap();
     assert!(file.path().unwrap().to_os_string().len() > 10_000);

@@ -10,8 +10,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, StatVfs, Uid};
 
 use super::grant::as_owner;
-use super::node::Place;
-use super::{Access, Errno, File, Name, Node, RelPath, Result, Stat};
+use super::node::NodePlace;
+use super::{Access, Errno, LocalFile, Name, RelPath, Stat, TreeNode, TreeResult};
 
 /// The longest path, in bytes, that is resolved in one call; the system takes 4,095.
 const RESOLVED_AT_ONCE: usize = 4000;
@@ -20,9 +20,9 @@ const MODE_BITS: u32 = 0o7777;
 
 /// See the module [`super`].
 #[derive(Debug)]
-pub struct Tree {
+pub struct LocalTree {
     top_fd: OwnedFd,
-    top: Arc<Node>,
+    top: Arc<TreeNode>,
     /// Held for writing while names move or go, and for reading while a path is made and used.
     names: RwLock<()>,
 }
@@ -49,11 +49,11 @@ pub enum How {
 
 /// The nodes, as far as anybody holds them, of what a rename moved and of what had the new name.
 #[derive(Default, Debug)]
-pub struct Known {
+pub struct KnownNodes {
     /// What had the old name.
-    pub moved: Option<Arc<Node>>,
+    pub moved: Option<Arc<TreeNode>>,
     /// What had the new name.
-    pub other: Option<Arc<Node>>,
+    pub other: Option<Arc<TreeNode>>,
 }
 
 /// A name in an open directory.
@@ -71,18 +71,18 @@ impl At {
         &self.name
     }
 
-    pub(super) fn stat(&self) -> Result<Stat> {
+    pub(super) fn stat(&self) -> TreeResult<Stat> {
         rustix::fs::statat(&self.dir, self.name(), AtFlags::SYMLINK_NOFOLLOW)
     }
 
-    pub(super) fn open(&self, flags: OFlags) -> Result<OwnedFd> {
+    pub(super) fn open(&self, flags: OFlags) -> TreeResult<OwnedFd> {
         rustix::fs::openat(&self.dir, self.name(), flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
     }
 }
 
 impl At {
     /// Like [`At::open`], with the owner's rights to what is there.
-    pub(super) fn open_as_owner(&self, flags: OFlags) -> Result<OwnedFd> {
+    pub(super) fn open_as_owner(&self, flags: OFlags) -> TreeResult<OwnedFd> {
         match self.open(flags) {
             Err(Errno::ACCESS) => {
                 let place = self.open(OFlags::PATH)?;
@@ -98,22 +98,22 @@ impl At {
     }
 }
 
-impl Tree {
+impl LocalTree {
     /// The tree in the directory `dir`, which has to exist. What `dir` names later does not matter.
-    pub fn open(dir: &Path) -> Result<Arc<Tree>> {
+    pub fn open(dir: &Path) -> TreeResult<Arc<LocalTree>> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let top_fd = rustix::fs::open(dir, flags, Mode::empty())?;
-        Ok(Arc::new(Tree { top_fd, top: Node::top(), names: RwLock::default() }))
+        Ok(Arc::new(LocalTree { top_fd, top: TreeNode::top(), names: RwLock::default() }))
     }
 
     /// The top.
-    pub fn top(&self) -> &Arc<Node> {
+    pub fn top(&self) -> &Arc<TreeNode> {
         &self.top
     }
 
     /// A node for what stands at `path` now; whether anything does is not looked at.
-    pub fn node_at(&self, path: &RelPath) -> Arc<Node> {
-        path.names().iter().fold(self.top.clone(), |dir, name| Node::below(&dir, name.clone()))
+    pub fn node_at(&self, path: &RelPath) -> Arc<TreeNode> {
+        path.names().iter().fold(self.top.clone(), |dir, name| TreeNode::below(&dir, name.clone()))
     }
 
     pub(super) fn read_names(&self) -> RwLockReadGuard<'_, ()> {
@@ -121,7 +121,7 @@ impl Tree {
     }
 
     /// Opens what stands at `path` as a place; `kind` says whether that may be something else than a directory.
-    fn resolve(&self, path: &RelPath, kind: OFlags) -> Result<OwnedFd> {
+    fn resolve(&self, path: &RelPath, kind: OFlags) -> TreeResult<OwnedFd> {
         let mut at: Option<OwnedFd> = None;
         let mut text: Vec<u8> = Vec::new();
         for name in path.names() {
@@ -142,7 +142,7 @@ impl Tree {
         }
     }
 
-    fn step(&self, from: Option<&OwnedFd>, path: &[u8], kind: OFlags) -> Result<OwnedFd> {
+    fn step(&self, from: Option<&OwnedFd>, path: &[u8], kind: OFlags) -> TreeResult<OwnedFd> {
         let flags = OFlags::PATH | OFlags::CLOEXEC | kind;
         let how =
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
@@ -150,27 +150,27 @@ impl Tree {
     }
 
     /// Where `node` stands: its directory, open, and its name in it.
-    pub(super) fn locate(&self, node: &Node) -> Result<At> {
+    pub(super) fn locate(&self, node: &TreeNode) -> TreeResult<At> {
         match node.place() {
-            Place::Top => Ok(At { dir: self.step(None, b".", OFlags::DIRECTORY)?, name: OsStr::new(".").into() }),
-            Place::In(dir, name) => self.at(&dir, &name),
-            Place::Gone => Err(Errno::NOENT),
+            NodePlace::Top => Ok(At { dir: self.step(None, b".", OFlags::DIRECTORY)?, name: OsStr::new(".").into() }),
+            NodePlace::In(dir, name) => self.at(&dir, &name),
+            NodePlace::Gone => Err(Errno::NOENT),
         }
     }
 
-    fn at(&self, dir: &Node, name: &Name) -> Result<At> {
+    fn at(&self, dir: &TreeNode, name: &Name) -> TreeResult<At> {
         Ok(At { dir: self.resolve(&dir.path()?, OFlags::DIRECTORY)?, name: name.as_os_str().into() })
     }
 
     /// The attributes of `name` in `dir`.
-    pub fn find(&self, dir: &Node, name: &Name) -> Result<Stat> {
+    pub fn find(&self, dir: &TreeNode, name: &Name) -> TreeResult<Stat> {
         let _names = self.read_names();
         // In one step: an absent name is the most common answer, since every name is looked up before it is made.
         rustix::fs::fstat(self.resolve(&dir.path()?.join(name.clone()), OFlags::NOFOLLOW)?)
     }
 
     /// Makes a directory.
-    pub fn make_dir(&self, dir: &Node, name: &Name, mode: u32, maker: Maker) -> Result<Stat> {
+    pub fn make_dir(&self, dir: &TreeNode, name: &Name, mode: u32, maker: Maker) -> TreeResult<Stat> {
         let _names = self.read_names();
         let at = self.at(dir, name)?;
         let mode = Mode::from_raw_mode(mode & MODE_BITS);
@@ -181,7 +181,7 @@ impl Tree {
     }
 
     /// Makes a symbolic link.
-    pub fn make_link(&self, dir: &Node, name: &Name, target: &OsStr, maker: Maker) -> Result<Stat> {
+    pub fn make_link(&self, dir: &TreeNode, name: &Name, target: &OsStr, maker: Maker) -> TreeResult<Stat> {
         let _names = self.read_names();
         let at = self.at(dir, name)?;
         as_owner(&[at.dir()], || rustix::fs::symlinkat(target, at.dir(), at.name()))?;
@@ -196,7 +196,7 @@ impl Tree {
 
     /// Makes a file of the kind that `mode` says, without opening it; `device` is the number of a device, as the kernel
     /// hands it to a file system.
-    pub fn make_special(&self, dir: &Node, name: &Name, mode: u32, device: u32, maker: Maker) -> Result<Stat> {
+    pub fn make_special(&self, dir: &TreeNode, name: &Name, mode: u32, device: u32, maker: Maker) -> TreeResult<Stat> {
         let _names = self.read_names();
         let at = self.at(dir, name)?;
         let bits = Mode::from_raw_mode(mode & MODE_BITS);
@@ -219,29 +219,29 @@ impl Tree {
     /// Makes a regular file that does not exist yet, and opens it. `node` is the node that it gets.
     pub fn create(
         &self,
-        dir: &Arc<Node>,
+        dir: &Arc<TreeNode>,
         name: &Name,
         access: Access,
         mode: u32,
         maker: Maker,
-    ) -> Result<(Arc<Node>, Arc<File>, Stat)> {
+    ) -> TreeResult<(Arc<TreeNode>, Arc<LocalFile>, Stat)> {
         let _names = self.read_names();
         let at = self.at(dir, name)?;
         let flags = access.flags() | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(mode & MODE_BITS);
         let fd = as_owner(&[at.dir()], || rustix::fs::openat(at.dir(), at.name(), flags, mode))?;
         let stat = settled(at.dir(), &fd, mode, maker)?;
-        let (node, file) = (Node::below(dir, name.clone()), Arc::new(File::new(fd, access)));
+        let (node, file) = (TreeNode::below(dir, name.clone()), Arc::new(LocalFile::new(fd, access)));
         node.opened(&file);
         Ok((node, file, stat))
     }
 
     /// Opens a regular file.
-    pub fn open_file(&self, node: &Node, access: Access) -> Result<Arc<File>> {
+    pub fn open_file(&self, node: &TreeNode, access: Access) -> TreeResult<Arc<LocalFile>> {
         let _names = self.read_names();
         let file = match self.locate(node) {
             // Where something else took its place on the disk, opening it shall not wait.
-            Ok(at) => File::new(at.open_as_owner(access.flags() | OFlags::NONBLOCK)?, access),
+            Ok(at) => LocalFile::new(at.open_as_owner(access.flags() | OFlags::NONBLOCK)?, access),
             Err(_) => self.open_again(node, access)?,
         };
         let file = Arc::new(file);
@@ -250,14 +250,14 @@ impl Tree {
     }
 
     /// The text of a symbolic link.
-    pub fn read_link(&self, node: &Node) -> Result<OsString> {
+    pub fn read_link(&self, node: &TreeNode) -> TreeResult<OsString> {
         let _names = self.read_names();
         let at = self.locate(node)?;
         Ok(OsString::from_vec(rustix::fs::readlinkat(at.dir(), at.name(), Vec::new())?.into_bytes()))
     }
 
     /// The names in a directory, sorted.
-    pub fn list(&self, dir: &Node) -> Result<Vec<Name>> {
+    pub fn list(&self, dir: &TreeNode) -> TreeResult<Vec<Name>> {
         let _names = self.read_names();
         let fd = self.locate(dir)?.open(OFlags::RDONLY | OFlags::DIRECTORY)?;
         let mut space = [MaybeUninit::uninit(); 32 * 1024];
@@ -273,33 +273,44 @@ impl Tree {
     }
 
     /// Removes the file or link `name`. `known` gives its node, if anybody holds it.
-    pub fn unlink(&self, dir: &Node, name: &Name, known: impl FnOnce() -> Option<Arc<Node>>) -> Result<()> {
+    pub fn unlink(&self, dir: &TreeNode, name: &Name, known: impl FnOnce() -> Option<Arc<TreeNode>>) -> TreeResult<()> {
         self.remove(dir, name, AtFlags::empty(), known)
     }
 
     /// Removes the empty directory `name`. `known` gives its node, if anybody holds it.
-    pub fn remove_dir(&self, dir: &Node, name: &Name, known: impl FnOnce() -> Option<Arc<Node>>) -> Result<()> {
+    pub fn remove_dir(
+        &self,
+        dir: &TreeNode,
+        name: &Name,
+        known: impl FnOnce() -> Option<Arc<TreeNode>>,
+    ) -> TreeResult<()> {
         self.remove(dir, name, AtFlags::REMOVEDIR, known)
     }
 
-    fn remove(&self, dir: &Node, name: &Name, how: AtFlags, known: impl FnOnce() -> Option<Arc<Node>>) -> Result<()> {
+    fn remove(
+        &self,
+        dir: &TreeNode,
+        name: &Name,
+        how: AtFlags,
+        known: impl FnOnce() -> Option<Arc<TreeNode>>,
+    ) -> TreeResult<()> {
         let _names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         let at = self.at(dir, name)?;
         as_owner(&[at.dir()], || rustix::fs::unlinkat(at.dir(), at.name(), how))?;
         if let Some(node) = known() {
-            node.put(Place::Gone);
+            node.put(NodePlace::Gone);
         }
         Ok(())
     }
 
     /// Notes that the node that `known` gives was removed by somebody else than who uses the tree, if nothing has its name
     /// `name` in `dir`.
-    pub fn lose(&self, dir: &Node, name: &Name, known: impl FnOnce() -> Option<Arc<Node>>) -> Result<()> {
+    pub fn lose(&self, dir: &TreeNode, name: &Name, known: impl FnOnce() -> Option<Arc<TreeNode>>) -> TreeResult<()> {
         let _names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         if matches!(self.at(dir, name).and_then(|at| at.stat()), Err(Errno::NOENT))
             && let Some(node) = known()
         {
-            node.put(Place::Gone);
+            node.put(NodePlace::Gone);
         }
         Ok(())
     }
@@ -307,11 +318,11 @@ impl Tree {
     /// Gives what has the name `from` the name `to`, and moves the nodes that `known` gives along.
     pub fn rename(
         &self,
-        from: (&Arc<Node>, &Name),
-        to: (&Arc<Node>, &Name),
+        from: (&Arc<TreeNode>, &Name),
+        to: (&Arc<TreeNode>, &Name),
         how: How,
-        known: impl FnOnce() -> Known,
-    ) -> Result<()> {
+        known: impl FnOnce() -> KnownNodes,
+    ) -> TreeResult<()> {
         let _names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         let (old, new) = (self.at(from.0, from.1)?, self.at(to.0, to.1)?);
         let flags = match how {
@@ -332,24 +343,24 @@ impl Tree {
         let known = known();
         if let Some(other) = known.other {
             other.put(match how {
-                How::Exchange => Place::In(from.0.clone(), from.1.clone()),
-                How::Replace | How::NoReplace => Place::Gone,
+                How::Exchange => NodePlace::In(from.0.clone(), from.1.clone()),
+                How::Replace | How::NoReplace => NodePlace::Gone,
             });
         }
         if let Some(moved) = known.moved {
-            moved.put(Place::In(to.0.clone(), to.1.clone()));
+            moved.put(NodePlace::In(to.0.clone(), to.1.clone()));
         }
         Ok(())
     }
 
     /// The space of the disk.
-    pub fn space(&self) -> Result<StatVfs> {
+    pub fn space(&self) -> TreeResult<StatVfs> {
         rustix::fs::fstatvfs(&self.top_fd)
     }
 }
 
 /// Gives what was just made in `dir` the mode that was asked for (this process's own mask does not count) and its owner.
-fn settled(dir: BorrowedFd<'_>, made: &OwnedFd, mode: Mode, maker: Maker) -> Result<Stat> {
+fn settled(dir: BorrowedFd<'_>, made: &OwnedFd, mode: Mode, maker: Maker) -> TreeResult<Stat> {
     let stat = rustix::fs::fstat(made)?;
     let is_dir = FileType::from_raw_mode(stat.st_mode).is_dir();
     // A directory that hands its group down has handed this one the bit that does so.
@@ -368,7 +379,7 @@ fn settled(dir: BorrowedFd<'_>, made: &OwnedFd, mode: Mode, maker: Maker) -> Res
 }
 
 /// The owner and group that have to be changed for what `maker` made in `dir`; only root can give things away.
-fn owner(dir: BorrowedFd<'_>, made: &Stat, maker: Maker) -> Result<(Option<Uid>, Option<Gid>)> {
+fn owner(dir: BorrowedFd<'_>, made: &Stat, maker: Maker) -> TreeResult<(Option<Uid>, Option<Gid>)> {
     let is_same = (made.st_uid, made.st_gid) == (maker.uid, maker.gid);
     if is_same || !rustix::process::geteuid().is_root() {
         return Ok((None, None));

@@ -35,15 +35,15 @@ fn address(text: &str) -> ProviderAddr {
     ProviderAddr::parse(text, &"registry.opentofu.org".parse().unwrap()).unwrap()
 }
 
-fn lock(version: &str, constraints: &str, hashes: &[&str]) -> Lock {
-    Lock {
+fn lock(version: &str, constraints: &str, hashes: &[&str]) -> ProviderLock {
+    ProviderLock {
         version: version.parse().unwrap(),
         constraints: constraints.parse().unwrap(),
         hashes: hashes.iter().map(|h| h.parse().unwrap()).collect(),
     }
 }
 
-fn set(file: &mut LockFile, address: &ProviderAddr, lock: &Lock) {
+fn set(file: &mut LockFile, address: &ProviderAddr, lock: &ProviderLock) {
     file.set(&BTreeMap::from([(address.clone(), lock.clone())])).unwrap();
 }
 
@@ -75,7 +75,7 @@ fn a_file_of_very_many_providers_is_read_and_changed() {
     const MANY: usize = 60_000;
     let (done, ended) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        let locks = |version: &str, every: usize| -> BTreeMap<ProviderAddr, Lock> {
+        let locks = |version: &str, every: usize| -> BTreeMap<ProviderAddr, ProviderLock> {
             let numbers = (0..MANY).filter(|n| n % every == 0);
             numbers.map(|n| (address(&format!("a.b/c/p{n}")), lock(version, "", &["zh:00"]))).collect()
         };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Mapping, MappingError, Rule, refuse};
+use super::{Mapping, MappingError, MappingRule, refuse};
 use crate::name::ProviderAddr;
 
 /// The most rules that a document may hold.
@@ -42,7 +42,7 @@ struct WrittenRule {
 }
 
 impl WrittenRule {
-    fn of(rule: &Rule) -> WrittenRule {
+    fn of(rule: &MappingRule) -> WrittenRule {
         WrittenRule {
             repository_template: rule.template().to_owned(),
             include: rule.include().iter().map(ToString::to_string).collect(),
@@ -50,8 +50,8 @@ impl WrittenRule {
         }
     }
 
-    fn rule(&self) -> Result<Rule, MappingError> {
-        Rule::new(&self.repository_template, &self.include, &self.exclude)
+    fn rule(&self) -> Result<MappingRule, MappingError> {
+        MappingRule::new(&self.repository_template, &self.include, &self.exclude)
     }
 }
 

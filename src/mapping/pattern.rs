@@ -9,13 +9,13 @@ use crate::name::{Host, ProviderAddr};
 
 /// A set of providers. A part that is `*` holds all values.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Pattern {
+pub struct ProviderPattern {
     host: Option<Host>,
     namespace: Option<String>,
     kind: Option<String>,
 }
 
-impl Pattern {
+impl ProviderPattern {
     /// Whether `provider` belongs to the set.
     pub fn matches(&self, provider: &ProviderAddr) -> bool {
         self.host.as_ref().is_none_or(|host| *host == provider.host)
@@ -44,7 +44,7 @@ impl Pattern {
     }
 }
 
-impl FromStr for Pattern {
+impl FromStr for ProviderPattern {
     type Err = MappingError;
 
     fn from_str(text: &str) -> Result<Self, MappingError> {
@@ -66,7 +66,7 @@ impl FromStr for Pattern {
         let Some(address) = address.filter(|_| from_the_right) else {
             return refuse(format!("the pattern {text:?}"), WANTED);
         };
-        Ok(Pattern {
+        Ok(ProviderPattern {
             host: (!wild(host)).then(|| address.host.clone()),
             namespace: (!wild(namespace)).then(|| address.namespace().to_owned()),
             kind: (!wild(kind)).then(|| address.kind().to_owned()),
@@ -74,7 +74,7 @@ impl FromStr for Pattern {
     }
 }
 
-impl fmt::Display for Pattern {
+impl fmt::Display for ProviderPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = |variable| self.value(variable).unwrap_or("*");
         write!(f, "{}/{}/{}", text(Variable::Hostname), text(Variable::Namespace), text(Variable::Type))

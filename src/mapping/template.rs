@@ -47,7 +47,7 @@ impl fmt::Display for Variable {
 
 /// A piece of a template that consists of texts and variables alone.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Part {
+pub(super) enum TemplatePart {
     Text(String),
     Variable(Variable),
 }
@@ -59,7 +59,7 @@ pub(super) struct Template {
     parsed: hcl::Template,
     variables: Vec<Variable>,
     /// `None` where it consists of more.
-    parts: Option<Vec<Part>>,
+    parts: Option<Vec<TemplatePart>>,
 }
 
 impl FromStr for Template {
@@ -74,7 +74,7 @@ impl FromStr for Template {
             return Err(wrong(format!("it is no address, and has no scheme; write '{bare}'")));
         }
         let parsed: hcl::Template = text.parse().map_err(|e| wrong(reason(&e)))?;
-        let mut found = Found::default();
+        let mut found = TemplateVariables::default();
         found.in_template(&parsed, &mut Vec::new()).map_err(wrong)?;
         let parts = parsed.elements().iter().map(part).collect();
         Ok(Template { text: text.to_owned(), parsed, variables: found.variables, parts })
@@ -93,12 +93,12 @@ fn reason(error: &hcl::Error) -> String {
     }
 }
 
-fn part(element: &Element) -> Option<Part> {
+fn part(element: &Element) -> Option<TemplatePart> {
     match element {
-        Element::Literal(text) => Some(Part::Text(text.clone())),
+        Element::Literal(text) => Some(TemplatePart::Text(text.clone())),
         Element::Interpolation(interpolation) => match &interpolation.expr {
             Expression::Variable(name) => {
-                Variable::ALL.into_iter().find(|v| v.name() == name.as_str()).map(Part::Variable)
+                Variable::ALL.into_iter().find(|v| v.name() == name.as_str()).map(TemplatePart::Variable)
             }
             _ => None,
         },
@@ -115,7 +115,7 @@ impl Template {
         self.variables.contains(&variable)
     }
 
-    pub(super) fn parts(&self) -> Option<&[Part]> {
+    pub(super) fn parts(&self) -> Option<&[TemplatePart]> {
         self.parts.as_deref()
     }
 
@@ -188,17 +188,17 @@ impl Template {
 
 /// What a template refers to, in whichever branch.
 #[derive(Default)]
-struct Found {
+struct TemplateVariables {
     variables: Vec<Variable>,
     depth: usize,
     loops: usize,
 }
 
 /// Names that loops declare.
-type Scope = Vec<Identifier>;
+type LoopNames = Vec<Identifier>;
 
-impl Found {
-    fn in_template(&mut self, template: &hcl::Template, scope: &mut Scope) -> Result<(), String> {
+impl TemplateVariables {
+    fn in_template(&mut self, template: &hcl::Template, scope: &mut LoopNames) -> Result<(), String> {
         for element in template.elements() {
             match element {
                 Element::Literal(_) => {}
@@ -234,7 +234,7 @@ impl Found {
         Ok(())
     }
 
-    fn in_expression(&mut self, expression: &Expression, scope: &mut Scope) -> Result<(), String> {
+    fn in_expression(&mut self, expression: &Expression, scope: &mut LoopNames) -> Result<(), String> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
             return Err(format!("its expressions nest deeper than {DEPTH_MAX}"));
@@ -244,7 +244,7 @@ impl Found {
         Ok(())
     }
 
-    fn in_deeper(&mut self, expression: &Expression, scope: &mut Scope) -> Result<(), String> {
+    fn in_deeper(&mut self, expression: &Expression, scope: &mut LoopNames) -> Result<(), String> {
         match expression {
             Expression::Variable(name) => self.variable(name, scope),
             Expression::FuncCall(call) => Err(format!("it calls {}, but there are no functions here", call.name.name)),
@@ -294,7 +294,7 @@ impl Found {
         }
     }
 
-    fn variable(&mut self, name: &Identifier, scope: &Scope) -> Result<(), String> {
+    fn variable(&mut self, name: &Identifier, scope: &LoopNames) -> Result<(), String> {
         if scope.contains(name) {
             return Ok(());
         }

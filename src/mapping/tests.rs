@@ -4,8 +4,8 @@ fn texts(list: &[&str]) -> Vec<String> {
     list.iter().map(|t| (*t).to_owned()).collect()
 }
 
-fn rule(template: &str, include: &[&str], exclude: &[&str]) -> Result<Rule, MappingError> {
-    Rule::new(template, &texts(include), &texts(exclude))
+fn rule(template: &str, include: &[&str], exclude: &[&str]) -> Result<MappingRule, MappingError> {
+    MappingRule::new(template, &texts(include), &texts(exclude))
 }
 
 fn provider(text: &str) -> ProviderAddr {
@@ -126,10 +126,10 @@ fn patterns_have_their_stars_on_the_right() {
         ("*/*/*", "*/*/*"),
         ("localhost:8443/a/b", "localhost:8443/a/b"),
     ] {
-        assert_eq!(good.parse::<Pattern>().unwrap().to_string(), shown);
+        assert_eq!(good.parse::<ProviderPattern>().unwrap().to_string(), shown);
     }
     for bad in ["", "*", "a", "*/b", "*/a/*", "*/*/b", "a.b/*/t", "a.b/n/t/x", "nohost/a/b", "a/b*", "a//b", "a b/c"] {
-        assert!(bad.parse::<Pattern>().is_err(), "{bad}");
+        assert!(bad.parse::<ProviderPattern>().is_err(), "{bad}");
     }
 }
 

@@ -97,7 +97,7 @@ impl FromStr for Address {
             Spelling::Plain => (rest, ""),
             _ => rest.split_once('?').unwrap_or((rest, "")),
         };
-        let mut reader = Reader { text, spelling, selector: None };
+        let mut reader = AddressReader { text, spelling, selector: None };
         let (host, rest) = rest.split_once('/').unwrap_or((rest, ""));
         let host = host.parse().map_err(|e| reader.error(e))?;
         let (name, dir) = rest.split_once("//").unwrap_or((rest, ""));
@@ -107,19 +107,19 @@ impl FromStr for Address {
             return Err(reader.error("the name of a repository is missing before //"));
         }
         reader.query(query)?;
-        let Reader { spelling, selector, .. } = reader;
+        let AddressReader { spelling, selector, .. } = reader;
         Ok(Address { text: text.to_owned(), spelling, host, name, selector, dir: dir.to_owned() })
     }
 }
 
 /// What is known of an address while it is read.
-struct Reader<'a> {
+struct AddressReader<'a> {
     text: &'a str,
     spelling: Spelling,
     selector: Option<Selector>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> AddressReader<'a> {
     fn error(&self, rule: impl fmt::Display) -> AddressError {
         AddressError::new(self.text, rule, None)
     }

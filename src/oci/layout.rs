@@ -8,8 +8,8 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::{
-    Body, Descriptor, DocumentError, INDEX, INDEX_ENTRIES_MAX, MANIFEST_MAX, Manifest, descriptors, strict, structure,
-    text,
+    Descriptor, DocumentError, INDEX, INDEX_ENTRIES_MAX, MANIFEST_MAX, Manifest, ManifestBody, descriptors, strict,
+    structure, text,
 };
 use crate::digest::Digest;
 use crate::name::Tag;
@@ -63,7 +63,7 @@ pub fn entries(bytes: &[u8]) -> Result<Vec<Descriptor>, DocumentError> {
 
 /// A file of an image layout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Part {
+pub enum LayoutPart {
     /// [`LAYOUT_FILE`]
     Version,
     /// [`INDEX_FILE`]
@@ -72,30 +72,30 @@ pub enum Part {
     Blob(Digest),
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for LayoutPart {
     /// Its path in the layout.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Part::Version => f.write_str(LAYOUT_FILE),
-            Part::Index => f.write_str(INDEX_FILE),
-            Part::Blob(digest) => write!(f, "{BLOBS}/{}/{}", digest.algorithm().name(), digest.hex()),
+            LayoutPart::Version => f.write_str(LAYOUT_FILE),
+            LayoutPart::Index => f.write_str(INDEX_FILE),
+            LayoutPart::Blob(digest) => write!(f, "{BLOBS}/{}/{}", digest.algorithm().name(), digest.hex()),
         }
     }
 }
 
-impl Part {
+impl LayoutPart {
     /// The layout's own path and the part of it that `path` names; `None` where that is no file of a layout.
-    pub fn split(path: &str) -> Option<(&str, Part)> {
+    pub fn split(path: &str) -> Option<(&str, LayoutPart)> {
         let split = |path| str::rsplit_once(path, '/').unwrap_or(("", path));
         let (dir, name) = split(path);
         match name {
-            LAYOUT_FILE => Some((dir, Part::Version)),
-            INDEX_FILE => Some((dir, Part::Index)),
+            LAYOUT_FILE => Some((dir, LayoutPart::Version)),
+            INDEX_FILE => Some((dir, LayoutPart::Index)),
             hex => {
                 let (dir, algorithm) = dir.rsplit_once('/')?;
                 let (layout, blobs) = split(dir);
                 let digest = format!("{algorithm}:{hex}").parse().ok()?;
-                (blobs == BLOBS).then_some((layout, Part::Blob(digest)))
+                (blobs == BLOBS).then_some((layout, LayoutPart::Blob(digest)))
             }
         }
     }
@@ -148,7 +148,7 @@ pub fn with_manifest(
     let untagged = tag.is_some_and(|tag| untag(list, tag, &digest.to_string()));
     let entered = enter(list, manifest, &digest.to_string(), tag);
     let entries = list.len();
-    if let Body::Index(children) = &manifest.body {
+    if let ManifestBody::Index(children) = &manifest.body {
         let children: Vec<String> = children.iter().map(|child| child.digest.to_string()).collect();
         list.retain(|entry| !(is_bare(entry) && children.iter().any(|child| digest_in(entry) == Some(child))));
     }
@@ -304,15 +304,15 @@ mod tests {
     #[test]
     fn a_part_is_found_by_its_path_and_prints_as_it() {
         let digest = Digest::of(b"x");
-        for part in [Part::Version, Part::Index, Part::Blob(digest)] {
-            assert_eq!(Part::split(&part.to_string()), Some(("", part)));
-            assert_eq!(Part::split(&format!("a.b/c/{part}")), Some(("a.b/c", part)));
+        for part in [LayoutPart::Version, LayoutPart::Index, LayoutPart::Blob(digest)] {
+            assert_eq!(LayoutPart::split(&part.to_string()), Some(("", part)));
+            assert_eq!(LayoutPart::split(&format!("a.b/c/{part}")), Some(("a.b/c", part)));
         }
         let hex = digest.hex();
         for other in ["", "blobs", "a/blobs/sha256", &format!("sha256/{hex}"), &format!("a/x/sha256/{hex}")] {
-            assert_eq!(Part::split(other), None, "{other}");
+            assert_eq!(LayoutPart::split(other), None, "{other}");
         }
-        assert_eq!(Part::split(&format!("blobs/sha512/{hex}")), None);
+        assert_eq!(LayoutPart::split(&format!("blobs/sha512/{hex}")), None);
     }
 
     /// L26

@@ -17,13 +17,13 @@ fn an_image_and_an_index_are_read() {
     let d = Digest::of(b"x");
     let m = read(&layer(&d.to_string(), "1")).unwrap();
     assert_eq!((m.media_type, m.artifact_type.as_deref()), (IMAGE, Some("t")));
-    let Body::Image(layers) = m.body else { panic!("an image") };
+    let ManifestBody::Image(layers) = m.body else { panic!("an image") };
     assert_eq!((layers[0].digest, layers[0].size, layers[0].media_type.as_str()), (d, 1, "archive/zip"));
     let index = format!(
         r#"{{"schemaVersion":2,"mediaType":"{INDEX}","annotations":{{"a":"1","A":"2"}},"manifests":[
         {{"mediaType":"{IMAGE}","digest":"{d}","size":7,"data":"eA==","platform":{{"os":"linux","architecture":"amd64"}}}}]}}"#
     );
-    let Body::Index(entries) = read(&index).unwrap().body else { panic!("an index") };
+    let ManifestBody::Index(entries) = read(&index).unwrap().body else { panic!("an index") };
     assert_eq!(entries[0].platform.as_ref().unwrap().os, "linux");
 }
 

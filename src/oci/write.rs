@@ -221,7 +221,7 @@ mod tests {
     fn an_entry_takes_the_place_of_its_platform() {
         let before = index(PROVIDER, &[entry("linux", PROVIDER_TARGET, b"l")], &BTreeMap::new()).unwrap();
         let after = extended(&before, &[entry("linux", PROVIDER_TARGET, b"new")], &BTreeMap::new()).unwrap();
-        let super::super::Body::Index(entries) = &after.body else { panic!("an index") };
+        let super::super::ManifestBody::Index(entries) = &after.body else { panic!("an index") };
         assert_eq!(entries.iter().map(|e| e.digest).collect::<Vec<_>>(), [Digest::of(b"new")]);
         assert!(extended(&image(MODULE, &[layer()], &BTreeMap::new()).unwrap(), &[], &BTreeMap::new()).is_err());
     }

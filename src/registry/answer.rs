@@ -7,7 +7,7 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 
-use super::Failure;
+use super::RegistryFailure;
 use super::no_answer::may_want_tls;
 use super::origin::Origin;
 use super::retry::{Fault, Patience, Retry, retry_after};
@@ -19,33 +19,38 @@ const ERROR_BODY_MAX: u64 = 16 << 10;
 const SERVER_TEXT_MAX: usize = 4096;
 
 /// An answer's head, with the body still to come.
-pub(super) struct Answer {
+pub(super) struct ResponseHead {
     pub response: Response,
     /// Who answered, after redirects.
     pub origin: Origin,
 }
 
 /// An answer with its whole body.
-pub(super) struct Document {
+pub(super) struct ResponseDocument {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub bytes: Vec<u8>,
     pub origin: Origin,
 }
 
-impl Answer {
+impl ResponseHead {
     /// The next piece of the body; `None` at its end.
     pub async fn piece(&mut self, patience: &Patience) -> Result<Option<Bytes>, Fault> {
         patience.piece(self.response.chunk()).await?.map_err(|error| fault_of(&error, &self.origin))
     }
 
     /// Reads the whole body: of a success at most `limit` bytes, else `TooLarge`; of an error the beginning.
-    pub async fn document(mut self, limit: u64, what: &str, patience: &mut Patience) -> Result<Document, Fault> {
+    pub async fn document(
+        mut self,
+        limit: u64,
+        what: &str,
+        patience: &mut Patience,
+    ) -> Result<ResponseDocument, Fault> {
         let status = self.response.status();
         let headers = self.response.headers().clone();
         let bounded = if status.is_success() { limit } else { ERROR_BODY_MAX };
         let too_large =
-            || Fault::new(Failure::TooLarge, format!("{what} has more than {limit} bytes, the limit for it"));
+            || Fault::new(RegistryFailure::TooLarge, format!("{what} has more than {limit} bytes, the limit for it"));
         if status.is_success() && content_length(&headers).is_some_and(|length| length > limit) {
             return Err(too_large());
         }
@@ -69,7 +74,7 @@ impl Answer {
             }
             patience.received(piece.len() as u64, bytes.len() as u64);
         }
-        Ok(Document { status, headers, bytes, origin: self.origin })
+        Ok(ResponseDocument { status, headers, bytes, origin: self.origin })
     }
 }
 
@@ -86,7 +91,7 @@ struct ErrorEntry {
     message: Option<String>,
 }
 
-impl Document {
+impl ResponseDocument {
     /// The codes of an OCI error body; `None` if the body is none.
     pub fn error_codes(&self) -> Option<Vec<String>> {
         let body: ErrorBody = serde_json::from_slice(&self.bytes).ok()?;
@@ -124,9 +129,9 @@ impl Document {
     pub fn unexpected(&self) -> Fault {
         let failure = match self.status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS => {
-                Failure::Denied
+                RegistryFailure::Denied
             }
-            _ => Failure::Protocol,
+            _ => RegistryFailure::Protocol,
         };
         let is_of_server = self.status == StatusCode::BAD_REQUEST && self.error_codes().is_none();
         let remedy = may_want_tls(&self.origin).filter(|_| is_of_server);
@@ -140,7 +145,7 @@ impl Document {
             .get(RETRY_AFTER)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| retry_after(value, SystemTime::now()));
-        Fault { retry: Retry::After(asked), ..Fault::new(Failure::TimedOut, self.words()) }
+        Fault { retry: Retry::After(asked), ..Fault::new(RegistryFailure::TimedOut, self.words()) }
     }
 
     /// Refuses an answer that is a web page (hostile input R38).
@@ -151,7 +156,7 @@ impl Document {
 
 /// The fault of a web page where a document was due.
 pub(super) fn not_a_registry(origin: &Origin) -> Fault {
-    Fault::new(Failure::Protocol, format!("{origin} answered with an HTML page; it is not a registry"))
+    Fault::new(RegistryFailure::Protocol, format!("{origin} answered with an HTML page; it is not a registry"))
         .remedy("check the registry's name, and whether a proxy or portal answers in its place")
 }
 

@@ -20,10 +20,10 @@ use reqwest::{Method, Request, StatusCode, Url};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::Failure;
-use super::answer::{Answer, Document};
+use super::RegistryFailure;
+use super::answer::{ResponseDocument, ResponseHead};
 use super::challenge::Challenge;
-use super::credentials::{Credential, CredentialError, Credentials, Found, Secret};
+use super::credentials::{Credential, CredentialError, Credentials, FoundCredential, Secret};
 use super::origin::{Origin, may_serve_tokens};
 use super::outage::{Asker, Route};
 use super::retry::{Fault, Patience, RETRIES};
@@ -44,7 +44,12 @@ const LIFETIME_MAX: Duration = Duration::from_secs(3600);
 pub trait CredentialSource: Send + Sync {
     /// The most specific credential for a repository (`None`: for the registry as a whole). `again`: the registry
     /// refused what was found before.
-    async fn find(&self, host: &Host, repo: Option<&RepoName>, again: bool) -> Result<Option<Found>, CredentialError>;
+    async fn find(
+        &self,
+        host: &Host,
+        repo: Option<&RepoName>,
+        again: bool,
+    ) -> Result<Option<FoundCredential>, CredentialError>;
 
     /// Why a source was passed over when it was looked up last, with the remedy.
     fn passed_over(&self) -> Option<String> {
@@ -62,7 +67,12 @@ pub trait CredentialSource: Send + Sync {
 
 #[async_trait]
 impl CredentialSource for Credentials {
-    async fn find(&self, host: &Host, repo: Option<&RepoName>, again: bool) -> Result<Option<Found>, CredentialError> {
+    async fn find(
+        &self,
+        host: &Host,
+        repo: Option<&RepoName>,
+        again: bool,
+    ) -> Result<Option<FoundCredential>, CredentialError> {
         Credentials::find(self, host, repo, again).await
     }
 
@@ -81,7 +91,7 @@ impl CredentialSource for Credentials {
 
 /// What a token is good for. Computed from the request, never taken from a challenge.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Scope {
+pub(super) enum TokenScope {
     /// Reading one repository.
     Pull(RepoName),
     /// Reading one repository and writing into it.
@@ -94,24 +104,24 @@ pub(super) enum Scope {
     Registry,
 }
 
-impl Scope {
+impl TokenScope {
     /// The repository, where it is about one.
     pub fn repo(&self) -> Option<&RepoName> {
         match self {
-            Scope::Pull(repo) | Scope::Push(repo) | Scope::Remove(repo) => Some(repo),
-            Scope::Catalog | Scope::Registry => None,
+            TokenScope::Pull(repo) | TokenScope::Push(repo) | TokenScope::Remove(repo) => Some(repo),
+            TokenScope::Catalog | TokenScope::Registry => None,
         }
     }
 }
 
-impl fmt::Display for Scope {
+impl fmt::Display for TokenScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Scope::Pull(repo) => write!(f, "repository:{repo}:pull"),
-            Scope::Push(repo) => write!(f, "repository:{repo}:pull,push"),
-            Scope::Remove(repo) => write!(f, "repository:{repo}:pull,push,delete"),
-            Scope::Catalog => f.write_str("registry:catalog:*"),
-            Scope::Registry => Ok(()),
+            TokenScope::Pull(repo) => write!(f, "repository:{repo}:pull"),
+            TokenScope::Push(repo) => write!(f, "repository:{repo}:pull,push"),
+            TokenScope::Remove(repo) => write!(f, "repository:{repo}:pull,push,delete"),
+            TokenScope::Catalog => f.write_str("registry:catalog:*"),
+            TokenScope::Registry => Ok(()),
         }
     }
 }
@@ -137,7 +147,7 @@ impl Grant {
 
 type Running = BoxFuture<'static, Result<Arc<Grant>, Fault>>;
 
-enum Slot {
+enum TokenSlot {
     Granted(Arc<Grant>),
     /// All who need the same token wait for one login. It ends with the last of them, so that nobody comes upon one
     /// that stands still.
@@ -145,12 +155,12 @@ enum Slot {
 }
 
 /// Who may ask, and whom: fixed when a registry is opened.
-pub(super) struct Auth {
-    inner: Arc<Inner>,
-    slots: Mutex<HashMap<Scope, Slot>>,
+pub(super) struct RegistryAuth {
+    inner: Arc<AuthInner>,
+    slots: Mutex<HashMap<TokenScope, TokenSlot>>,
 }
 
-struct Inner {
+struct AuthInner {
     transport: Arc<Transport>,
     host: Host,
     registry: Origin,
@@ -159,38 +169,38 @@ struct Inner {
     serials: AtomicU64,
 }
 
-impl Auth {
+impl RegistryAuth {
     pub fn new(
         transport: Arc<Transport>,
         host: Host,
         registry: Origin,
         token_realm: Option<Origin>,
         source: Arc<dyn CredentialSource>,
-    ) -> Auth {
+    ) -> RegistryAuth {
         let serials = AtomicU64::new(0);
-        let inner = Arc::new(Inner { transport, host, registry, token_realm, source, serials });
-        Auth { inner, slots: Mutex::default() }
+        let inner = Arc::new(AuthInner { transport, host, registry, token_realm, source, serials });
+        RegistryAuth { inner, slots: Mutex::default() }
     }
 
     /// The fault of an answer that denies access for `scope`, whose text is `words`, to who showed `grant`.
-    pub fn denied(&self, words: &str, scope: &Scope, grant: Option<&Grant>) -> Fault {
+    pub fn denied(&self, words: &str, scope: &TokenScope, grant: Option<&Grant>) -> Fault {
         let wanted = match scope {
-            Scope::Push(_) => "write into",
-            Scope::Remove(_) => "remove something from",
-            Scope::Pull(_) | Scope::Catalog | Scope::Registry => "read",
+            TokenScope::Push(_) => "write into",
+            TokenScope::Remove(_) => "remove something from",
+            TokenScope::Pull(_) | TokenScope::Catalog | TokenScope::Registry => "read",
         };
         match grant.and_then(|grant| grant.source.as_ref()) {
-            Some(source) => Fault::new(Failure::Denied, format!("{words} to the credential from {source}"))
+            Some(source) => Fault::new(RegistryFailure::Denied, format!("{words} to the credential from {source}"))
                 .remedy(format!("check that it is the right one and may {wanted} this repository")),
             None => self.inner.no_credential(words),
         }
     }
 
     /// What an earlier login for the same scope gave, if it is still good.
-    pub fn granted(&self, scope: &Scope) -> Option<Arc<Grant>> {
+    pub fn granted(&self, scope: &TokenScope) -> Option<Arc<Grant>> {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         match slots.get(scope) {
-            Some(Slot::Granted(grant)) if grant.is_current() => Some(grant.clone()),
+            Some(TokenSlot::Granted(grant)) if grant.is_current() => Some(grant.clone()),
             _ => None,
         }
     }
@@ -198,13 +208,13 @@ impl Auth {
     /// Forgets all logins: the user may have got another credential.
     pub fn forget(&self) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.retain(|_, slot| matches!(slot, Slot::Pending(_)));
+        slots.retain(|_, slot| matches!(slot, TokenSlot::Pending(_)));
     }
 
     /// Logs in as `challenge` wants. `refused` is what the registry has just refused, so that it is not given again.
     pub async fn log_in(
         &self,
-        scope: &Scope,
+        scope: &TokenScope,
         challenge: Challenge,
         refused: Option<&Grant>,
         asker: Asker,
@@ -213,10 +223,12 @@ impl Auth {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             let pending = match slots.get(scope) {
                 // another request has logged in meanwhile
-                Some(Slot::Granted(grant)) if grant.is_current() && refused.is_none_or(|r| r.serial < grant.serial) => {
+                Some(TokenSlot::Granted(grant))
+                    if grant.is_current() && refused.is_none_or(|r| r.serial < grant.serial) =>
+                {
                     return Ok(grant.clone());
                 }
-                Some(Slot::Pending(login)) => login.upgrade(),
+                Some(TokenSlot::Pending(login)) => login.upgrade(),
                 _ => None,
             };
             match pending {
@@ -226,11 +238,11 @@ impl Auth {
         };
         let outcome = login.clone().await;
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Slot::Pending(current)) = slots.get(scope)
+        if let Some(TokenSlot::Pending(current)) = slots.get(scope)
             && current.upgrade().is_some_and(|current| current.ptr_eq(&login))
         {
             match &outcome {
-                Ok(grant) => slots.insert(scope.clone(), Slot::Granted(grant.clone())),
+                Ok(grant) => slots.insert(scope.clone(), TokenSlot::Granted(grant.clone())),
                 Err(_) => slots.remove(scope),
             };
         }
@@ -239,19 +251,19 @@ impl Auth {
 
     fn begin(
         &self,
-        slots: &mut HashMap<Scope, Slot>,
-        scope: &Scope,
+        slots: &mut HashMap<TokenScope, TokenSlot>,
+        scope: &TokenScope,
         challenge: Challenge,
         again: bool,
         asker: Asker,
     ) -> Shared<Running> {
         if slots.len() >= SLOTS_MAX {
-            slots.retain(|_, slot| matches!(slot, Slot::Pending(login) if login.upgrade().is_some()));
+            slots.retain(|_, slot| matches!(slot, TokenSlot::Pending(login) if login.upgrade().is_some()));
         }
         let (inner, asked) = (self.inner.clone(), scope.clone());
         let login = async move { inner.log_in(&asked, challenge, again, asker).await }.boxed().shared();
         if let Some(weak) = login.downgrade() {
-            slots.insert(scope.clone(), Slot::Pending(weak));
+            slots.insert(scope.clone(), TokenSlot::Pending(weak));
         }
         login
     }
@@ -265,10 +277,10 @@ struct TokenAnswer {
     expires_in: Option<serde_json::Value>,
 }
 
-impl Inner {
+impl AuthInner {
     async fn log_in(
         &self,
-        scope: &Scope,
+        scope: &TokenScope,
         challenge: Challenge,
         again: bool,
         asker: Asker,
@@ -277,7 +289,7 @@ impl Inner {
             .source
             .find(&self.host, scope.repo(), again)
             .await
-            .map_err(|error| Fault::new(Failure::Denied, error.to_string()))?;
+            .map_err(|error| Fault::new(RegistryFailure::Denied, error.to_string()))?;
         let source = found.as_ref().map(|found| found.source.clone());
         self.transport.observe(&self.registry, |seen| seen.credential = source);
         let (header, lifetime) = match &challenge {
@@ -300,11 +312,13 @@ impl Inner {
     }
 
     /// The header of the Basic scheme. Over plain HTTP only because the user named the host to be spoken to so.
-    fn basic(&self, found: Option<&Found>) -> Result<HeaderValue, Fault> {
+    fn basic(&self, found: Option<&FoundCredential>) -> Result<HeaderValue, Fault> {
         match found {
-            Some(Found { credential: Credential::Basic { username, password }, .. }) => basic(username, password),
-            Some(Found { source, .. }) => Err(Fault::new(
-                Failure::Denied,
+            Some(FoundCredential { credential: Credential::Basic { username, password }, .. }) => {
+                basic(username, password)
+            }
+            Some(FoundCredential { source, .. }) => Err(Fault::new(
+                RegistryFailure::Denied,
                 format!("the registry asks for a user name and password, but {source} holds tokens"),
             )),
             None => Err(self.no_credential("the registry asks for a user name and password")),
@@ -312,17 +326,17 @@ impl Inner {
     }
 
     fn no_credential(&self, rule: &str) -> Fault {
-        Fault::new(Failure::Denied, format!("{rule}, and no credential for {} was found", self.host))
+        Fault::new(RegistryFailure::Denied, format!("{rule}, and no credential for {} was found", self.host))
             .remedy(self.source.passed_over().unwrap_or_else(|| how_to_log_in(&self.host)))
     }
 
     /// Asks the token service.
     async fn token(
         &self,
-        scope: &Scope,
+        scope: &TokenScope,
         realm: &Url,
         service: Option<&str>,
-        found: Option<&Found>,
+        found: Option<&FoundCredential>,
         asker: Asker,
     ) -> Result<(Secret, Duration), Fault> {
         let service_origin = self.trusted(realm)?;
@@ -331,16 +345,24 @@ impl Inner {
         let route = Route { registry: self.registry.clone(), scope: scope.clone() };
         let errand = Errand { count: Count::Nothing, from: None, route: &route, asker };
         let response = self.transport.send(request, errand, ANSWER, &patience).await?;
-        let answer = Answer { response, origin: service_origin };
+        let answer = ResponseHead { response, origin: service_origin };
         let document =
             answer.document(TOKEN_MAX, "the token service's answer", &mut patience).await.map_err(|fault| {
                 // a token that large is no token; the limit is not one that a user meets
-                if fault.failure == Failure::TooLarge { Fault { failure: Failure::Protocol, ..fault } } else { fault }
+                if fault.failure == RegistryFailure::TooLarge {
+                    Fault { failure: RegistryFailure::Protocol, ..fault }
+                } else {
+                    fault
+                }
             })?;
         self.granted(&document, found)
     }
 
-    fn granted(&self, document: &Document, found: Option<&Found>) -> Result<(Secret, Duration), Fault> {
+    fn granted(
+        &self,
+        document: &ResponseDocument,
+        found: Option<&FoundCredential>,
+    ) -> Result<(Secret, Duration), Fault> {
         match document.status {
             StatusCode::OK => {}
             StatusCode::TOO_MANY_REQUESTS => return Err(document.overloaded()),
@@ -348,7 +370,7 @@ impl Inner {
             status if status.is_client_error() => {
                 return Err(match found {
                     Some(found) => Fault::new(
-                        Failure::Denied,
+                        RegistryFailure::Denied,
                         format!("the token service refused {}: {}", found.source, document.words()),
                     )
                     .remedy(how_to_log_in(&self.host)),
@@ -357,11 +379,12 @@ impl Inner {
             }
             status if status.is_redirection() => {
                 let rule = format!("the token service answered {status}; token requests follow no redirect");
-                return Err(Fault::new(Failure::Protocol, rule));
+                return Err(Fault::new(RegistryFailure::Protocol, rule));
             }
             _ => return Err(document.unexpected()),
         }
-        let malformed = || Fault::new(Failure::Protocol, format!("{} did not answer with a token", document.origin));
+        let malformed =
+            || Fault::new(RegistryFailure::Protocol, format!("{} did not answer with a token", document.origin));
         let answer: TokenAnswer = serde_json::from_slice(&document.bytes).map_err(|_| malformed())?;
         let lifetime = lifetime(answer.expires_in.as_ref());
         let access = answer.access_token.map(Secret::new).filter(|s| !s.expose().is_empty());
@@ -373,13 +396,16 @@ impl Inner {
     fn trusted(&self, realm: &Url) -> Result<Origin, Fault> {
         let origin = Origin::of(realm).filter(|_| realm.username().is_empty() && realm.password().is_none());
         let Some(origin) = origin else {
-            return Err(Fault::new(Failure::Denied, "the registry names a token service that is not plain https"));
+            return Err(Fault::new(
+                RegistryFailure::Denied,
+                "the registry names a token service that is not plain https",
+            ));
         };
         if self.token_realm.as_ref() == Some(&origin) || may_serve_tokens(&self.registry, &origin) {
             return Ok(origin);
         }
         let rule = format!("{} names {origin} as its token service, which is not part of it", self.registry);
-        Err(Fault::new(Failure::Denied, format!("{rule}; no credential was sent"))
+        Err(Fault::new(RegistryFailure::Denied, format!("{rule}; no credential was sent"))
             .remedy(format!("if you trust it, allow it by --token-realm {}={origin}", self.host)))
     }
 }
@@ -391,7 +417,12 @@ pub fn how_to_log_in(host: &Host) -> String {
     format!("to log in, run {docker}, {podman} or {oras}, then `tofufs refresh PATH` if it is mounted")
 }
 
-fn token_request(scope: &Scope, realm: &Url, service: Option<&str>, found: Option<&Found>) -> Result<Request, Fault> {
+fn token_request(
+    scope: &TokenScope,
+    realm: &Url,
+    service: Option<&str>,
+    found: Option<&FoundCredential>,
+) -> Result<Request, Fault> {
     let mut url = realm.clone();
     url.set_fragment(None);
     let refresh = match found.map(|f| &f.credential) {
@@ -402,7 +433,7 @@ fn token_request(scope: &Scope, realm: &Url, service: Option<&str>, found: Optio
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "refresh_token").append_pair("client_id", "tofufs");
         form.append_pair("refresh_token", refresh.expose());
-        if *scope != Scope::Registry {
+        if *scope != TokenScope::Registry {
             form.append_pair("scope", &scope.to_string());
         }
         if let Some(service) = service {
@@ -417,7 +448,7 @@ fn token_request(scope: &Scope, realm: &Url, service: Option<&str>, found: Optio
         if let Some(service) = service {
             query.append_pair("service", service);
         }
-        if *scope != Scope::Registry {
+        if *scope != TokenScope::Registry {
             query.append_pair("scope", &scope.to_string());
         }
         drop(query);
@@ -434,7 +465,7 @@ fn token_request(scope: &Scope, realm: &Url, service: Option<&str>, found: Optio
 
 fn basic(username: &str, password: &Secret) -> Result<HeaderValue, Fault> {
     if username.contains(':') {
-        return Err(Fault::new(Failure::Denied, "the user name of the credential holds a colon"));
+        return Err(Fault::new(RegistryFailure::Denied, "the user name of the credential holds a colon"));
     }
     let pair = Zeroizing::new(format!("{username}:{}", password.expose()));
     authorization("Basic", &Zeroizing::new(STANDARD.encode(pair.as_bytes())))
@@ -452,7 +483,7 @@ fn authorization(scheme: &str, value: &str) -> Result<HeaderValue, Fault> {
             header.set_sensitive(true);
             Ok(header)
         }
-        _ => Err(Fault::new(Failure::Protocol, "the token holds characters that no token has")),
+        _ => Err(Fault::new(RegistryFailure::Protocol, "the token holds characters that no token has")),
     }
 }
 
@@ -487,10 +518,10 @@ mod tests {
     fn what_is_no_user_name_or_token_is_not_sent() {
         let secret = Secret::new("pw".to_owned());
         assert!(basic("user", &secret).is_ok_and(|header| header == "Basic dXNlcjpwdw=="));
-        assert_eq!(basic("us:er", &secret).unwrap_err().failure, Failure::Denied);
+        assert_eq!(basic("us:er", &secret).unwrap_err().failure, RegistryFailure::Denied);
         assert!(bearer("a.b-c_d~e+f/g==").is_ok());
         for token in ["", "a b", "a\tb", "a\r\nX: y", "ä"] {
-            assert_eq!(bearer(token).unwrap_err().failure, Failure::Protocol, "{token:?}");
+            assert_eq!(bearer(token).unwrap_err().failure, RegistryFailure::Protocol, "{token:?}");
         }
     }
 
@@ -507,7 +538,12 @@ mod tests {
 
     #[async_trait]
     impl CredentialSource for Nothing {
-        async fn find(&self, _: &Host, _: Option<&RepoName>, _: bool) -> Result<Option<Found>, CredentialError> {
+        async fn find(
+            &self,
+            _: &Host,
+            _: Option<&RepoName>,
+            _: bool,
+        ) -> Result<Option<FoundCredential>, CredentialError> {
             Ok(None)
         }
     }
@@ -518,17 +554,19 @@ mod tests {
         let transport = Transport::new(super::super::transport::TransportOptions::default()).unwrap();
         let host: Host = "r.example".parse().unwrap();
         let registry = Origin::registry(&host, false).unwrap();
-        let auth = Auth::new(transport, host, registry, None, Arc::new(Nothing));
-        let (scope, other) = (Scope::Pull("a/b".parse().unwrap()), Scope::Pull("a/c".parse().unwrap()));
+        let auth = RegistryAuth::new(transport, host, registry, None, Arc::new(Nothing));
+        let (scope, other) = (TokenScope::Pull("a/b".parse().unwrap()), TokenScope::Pull("a/c".parse().unwrap()));
         let now = Instant::now();
         for (until, is_shown) in
             [(None, true), (Some(now + Duration::from_secs(60)), true), (Some(now - Duration::from_millis(1)), false)]
         {
             let (header, worked) = (bearer("token").unwrap(), AtomicBool::new(true));
             let grant = Grant { header, challenge: Challenge::Basic, source: None, worked, serial: 1, until };
-            auth.slots.lock().unwrap().insert(scope.clone(), Slot::Granted(Arc::new(grant)));
+            auth.slots.lock().unwrap().insert(scope.clone(), TokenSlot::Granted(Arc::new(grant)));
             assert_eq!(auth.granted(&scope).is_some(), is_shown, "{until:?}");
-            assert!(auth.granted(&other).is_none() && auth.granted(&Scope::Push("a/b".parse().unwrap())).is_none());
+            assert!(
+                auth.granted(&other).is_none() && auth.granted(&TokenScope::Push("a/b".parse().unwrap())).is_none()
+            );
         }
     }
 
@@ -536,7 +574,7 @@ mod tests {
     #[test]
     fn a_token_request_is_percent_encoded() {
         let realm = Url::parse("https://a.example/t?x=1#f").unwrap();
-        let scope = Scope::Pull("a/b".parse().unwrap());
+        let scope = TokenScope::Pull("a/b".parse().unwrap());
         let request = token_request(&scope, &realm, Some("r&scope=*"), None).unwrap();
         let wanted = "https://a.example/t?x=1&service=r%26scope%3D*&scope=repository%3Aa%2Fb%3Apull";
         assert_eq!(request.url().as_str(), wanted);

@@ -27,11 +27,11 @@ pub(super) enum Cost {
 pub(super) struct Breaker {
     /// The first time between opening and probing.
     probe_after: Duration,
-    state: State,
+    state: BreakerState,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum State {
+enum BreakerState {
     Closed {
         failures: u32,
     },
@@ -48,19 +48,19 @@ enum State {
 
 impl Breaker {
     pub fn new(probe_after: Duration) -> Breaker {
-        Breaker { probe_after: probe_after.min(PROBE_MAX), state: State::Closed { failures: 0 } }
+        Breaker { probe_after: probe_after.min(PROBE_MAX), state: BreakerState::Closed { failures: 0 } }
     }
 
     /// Whether a request may be sent now; if not, how long until the next probe.
     pub fn admit(&mut self, now: Instant) -> Result<(), Duration> {
         match self.state {
-            State::Closed { .. } => Ok(()),
-            State::Open { since, wait } | State::Probing { since, wait } => {
+            BreakerState::Closed { .. } => Ok(()),
+            BreakerState::Open { since, wait } | BreakerState::Probing { since, wait } => {
                 let waited = now.saturating_duration_since(since);
                 if waited < wait {
                     return Err(wait - waited);
                 }
-                self.state = State::Probing { since: now, wait };
+                self.state = BreakerState::Probing { since: now, wait };
                 Ok(())
             }
         }
@@ -68,25 +68,28 @@ impl Breaker {
 
     /// Whether nothing is refused.
     pub fn is_closed(&self) -> bool {
-        matches!(self.state, State::Closed { .. })
+        matches!(self.state, BreakerState::Closed { .. })
     }
 
     /// It answered.
     pub fn success(&mut self) {
-        self.state = State::Closed { failures: 0 };
+        self.state = BreakerState::Closed { failures: 0 };
     }
 
     /// It could not be reached, stayed silent, or answered that it is broken.
     pub fn failure(&mut self, now: Instant, cost: Cost) {
-        let cheap = |wait: Duration| State::Open { since: now, wait: wait.min(CHEAP_PROBE_MAX).min(self.probe_after) };
+        let cheap =
+            |wait: Duration| BreakerState::Open { since: now, wait: wait.min(CHEAP_PROBE_MAX).min(self.probe_after) };
         self.state = match (self.state, cost) {
-            (State::Closed { failures }, _) if failures + 1 < FAILURES => State::Closed { failures: failures + 1 },
-            (State::Closed { .. }, Cost::Nothing) => cheap(CHEAP_PROBE_FIRST),
-            (State::Probing { wait, .. }, Cost::Nothing) => cheap(wait * 2),
-            (State::Closed { .. }, Cost::Something) => State::Open { since: now, wait: self.probe_after },
-            (State::Open { since, wait }, _) => State::Open { since, wait },
-            (State::Probing { wait, .. }, Cost::Something) => {
-                State::Open { since: now, wait: (wait * 2).clamp(self.probe_after, PROBE_MAX) }
+            (BreakerState::Closed { failures }, _) if failures + 1 < FAILURES => {
+                BreakerState::Closed { failures: failures + 1 }
+            }
+            (BreakerState::Closed { .. }, Cost::Nothing) => cheap(CHEAP_PROBE_FIRST),
+            (BreakerState::Probing { wait, .. }, Cost::Nothing) => cheap(wait * 2),
+            (BreakerState::Closed { .. }, Cost::Something) => BreakerState::Open { since: now, wait: self.probe_after },
+            (BreakerState::Open { since, wait }, _) => BreakerState::Open { since, wait },
+            (BreakerState::Probing { wait, .. }, Cost::Something) => {
+                BreakerState::Open { since: now, wait: (wait * 2).clamp(self.probe_after, PROBE_MAX) }
             }
         };
     }
@@ -95,7 +98,7 @@ impl Breaker {
     /// is back.
     pub fn trust(&mut self) {
         if !self.is_closed() {
-            self.state = State::Closed { failures: FAILURES - 1 };
+            self.state = BreakerState::Closed { failures: FAILURES - 1 };
         }
     }
 }

@@ -6,7 +6,7 @@
 use reqwest::Url;
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 
-use super::Failure;
+use super::RegistryFailure;
 use super::observed::LoginScheme;
 use super::origin::Origin;
 use super::retry::Fault;
@@ -40,7 +40,8 @@ impl Challenge {
         for value in headers.get_all(WWW_AUTHENTICATE) {
             offers.extend(value.to_str().map(offers_of).unwrap_or_default());
         }
-        let refused = |rule: &str| Err(Fault::new(Failure::Protocol, format!("the challenge of the registry {rule}")));
+        let refused =
+            |rule: &str| Err(Fault::new(RegistryFailure::Protocol, format!("the challenge of the registry {rule}")));
         if let Some(bearer) = offers.iter().find(|offer| offer.scheme.eq_ignore_ascii_case("bearer")) {
             let one = |name: &str| {
                 let mut values = bearer.parameters.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
@@ -57,7 +58,10 @@ impl Challenge {
         if offers.iter().any(|offer| offer.scheme.eq_ignore_ascii_case("basic")) {
             return Ok(Challenge::Basic);
         }
-        Err(Fault::new(Failure::Denied, "the registry answered 401 without offering the Bearer or Basic scheme"))
+        Err(Fault::new(
+            RegistryFailure::Denied,
+            "the registry answered 401 without offering the Bearer or Basic scheme",
+        ))
     }
 }
 
@@ -116,7 +120,7 @@ fn value_of(text: &str) -> (String, &str) {
 mod tests {
     use super::*;
 
-    fn read(values: &[&str]) -> Result<Challenge, Failure> {
+    fn read(values: &[&str]) -> Result<Challenge, RegistryFailure> {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(WWW_AUTHENTICATE, value.parse().unwrap());
@@ -124,7 +128,7 @@ mod tests {
         Challenge::of(&headers).map_err(|fault| fault.failure)
     }
 
-    fn bearer(realm: &str, service: Option<&str>) -> Result<Challenge, Failure> {
+    fn bearer(realm: &str, service: Option<&str>) -> Result<Challenge, RegistryFailure> {
         Ok(Challenge::Bearer { realm: Url::parse(realm).unwrap(), service: service.map(str::to_owned) })
     }
 
@@ -155,10 +159,10 @@ mod tests {
         for text in
             ["Bearer", r#"Bearer realm="/t""#, r#"Bearer realm="https://a.example/",realm="https://b.example/""#]
         {
-            assert_eq!(read(&[text]), Err(Failure::Protocol), "{text}");
+            assert_eq!(read(&[text]), Err(RegistryFailure::Protocol), "{text}");
         }
         for text in ["", "Negotiate", "=", ",,, =,\"", "Digest realm=\"Basic\""] {
-            assert_eq!(read(&[text]), Err(Failure::Denied), "{text}");
+            assert_eq!(read(&[text]), Err(RegistryFailure::Denied), "{text}");
         }
     }
 }

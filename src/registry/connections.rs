@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::auth::{Auth, CredentialSource};
+use super::auth::{CredentialSource, RegistryAuth};
 use super::decorate::Mirrored;
 use super::gate::Gate;
 use super::mirror::MirrorAddress;
@@ -27,7 +27,7 @@ const QUESTIONS: usize = 16;
 pub(super) struct Connection {
     pub transport: Arc<Transport>,
     pub registry: Origin,
-    pub auth: Arc<Auth>,
+    pub auth: Arc<RegistryAuth>,
     pub transfers: Arc<Gate>,
     pub questions: Arc<Gate>,
 }
@@ -40,7 +40,7 @@ impl Connection {
         token_realm: Option<Origin>,
         credentials: Arc<dyn CredentialSource>,
     ) -> Connection {
-        let auth = Arc::new(Auth::new(transport.clone(), host, registry.clone(), token_realm, credentials));
+        let auth = Arc::new(RegistryAuth::new(transport.clone(), host, registry.clone(), token_realm, credentials));
         let (transfers, questions) = (Arc::new(Gate::new(TRANSFERS)), Arc::new(Gate::new(QUESTIONS)));
         Connection { transport, registry, auth, transfers, questions }
     }

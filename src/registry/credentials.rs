@@ -86,7 +86,7 @@ pub enum Credential {
 
 /// A credential and where it was found, in words for the user.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct FoundCredential {
     /// The credential.
     pub credential: Credential,
     /// Its source, without any secret: `auths["ghcr.io"] of /home/u/.docker/config.json`.
@@ -212,7 +212,7 @@ impl Credentials {
         host: &Host,
         repo: Option<&RepoName>,
         again: bool,
-    ) -> Result<Option<Found>, CredentialError> {
+    ) -> Result<Option<FoundCredential>, CredentialError> {
         let error = |source_name: String, reason: String| CredentialError { host: host.clone(), source_name, reason };
         let docker = self.docker.clone();
         let reading = tokio::task::spawn_blocking(move || docker.read()).await;
@@ -233,7 +233,7 @@ impl Credentials {
             }
         };
         Ok(match credential {
-            Some(credential) => Some(Found { credential, source }),
+            Some(credential) => Some(FoundCredential { credential, source }),
             None => lenient::find(host, repo, &files),
         })
     }

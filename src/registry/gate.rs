@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Failure;
+use super::RegistryFailure;
 use super::retry::{Fault, in_words};
 use crate::name::RepoName;
 
@@ -35,7 +35,7 @@ struct Taken {
 }
 
 /// A taken place of a gate; free again when dropped.
-pub(super) struct Place {
+pub(super) struct Permit {
     all: Taken,
     of_one: Option<Taken>,
 }
@@ -48,14 +48,14 @@ impl Gate {
     }
 
     /// Waits for a place, for `deadline` since something last moved through the gate.
-    pub async fn enter(&self, deadline: Duration) -> Result<Place, Fault> {
-        Ok(Place { all: self.all.take(deadline).await?, of_one: None })
+    pub async fn enter(&self, deadline: Duration) -> Result<Permit, Fault> {
+        Ok(Permit { all: self.all.take(deadline).await?, of_one: None })
     }
 
     /// The same for a request about `repo`, whose own requests wait for each other first.
-    pub async fn enter_for(&self, repo: &RepoName, deadline: Duration) -> Result<Place, Fault> {
+    pub async fn enter_for(&self, repo: &RepoName, deadline: Duration) -> Result<Permit, Fault> {
         let of_one = self.places_of(repo).take(deadline).await?;
-        Ok(Place { all: self.all.take(deadline).await?, of_one: Some(of_one) })
+        Ok(Permit { all: self.all.take(deadline).await?, of_one: Some(of_one) })
     }
 
     fn places_of(&self, repo: &RepoName) -> Arc<Places> {
@@ -83,7 +83,7 @@ impl Places {
                 Err(_) if self.moved.load(Ordering::Relaxed) != before => {}
                 _ => {
                     let rule = format!("other requests to the registry made no progress for {}", in_words(deadline));
-                    return Err(Fault::new(Failure::TimedOut, rule));
+                    return Err(Fault::new(RegistryFailure::TimedOut, rule));
                 }
             }
         }
@@ -102,7 +102,7 @@ impl Drop for Taken {
     }
 }
 
-impl Place {
+impl Permit {
     /// Tells those who wait that this place is in use and moves.
     pub fn moved(&self) {
         self.all.moved();
@@ -120,7 +120,7 @@ mod tests {
         let gate = Gate::new(2);
         let (first, second) = (gate.enter(deadline).await.unwrap(), gate.enter(deadline).await.unwrap());
         let fault = gate.enter(deadline).await.map(drop).unwrap_err();
-        assert_eq!(fault.failure, Failure::TimedOut);
+        assert_eq!(fault.failure, RegistryFailure::TimedOut);
         assert!(fault.rule.contains("no progress"), "{}", fault.rule);
         let moves = async {
             let begun = std::time::Instant::now();
@@ -152,7 +152,7 @@ mod tests {
         };
         // What moves elsewhere gives nobody hope who waits behind what hangs.
         let (refused, ()) = tokio::join!(gate.enter_for(&hangs, deadline), healthy_moves);
-        assert_eq!(refused.map(drop).unwrap_err().failure, Failure::TimedOut);
+        assert_eq!(refused.map(drop).unwrap_err().failure, RegistryFailure::TimedOut);
         taken.pop();
         assert!(gate.enter_for(&hangs, deadline).await.is_ok());
         taken.clear();

@@ -23,16 +23,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use archive::{Archive, MEMBERS_MAX};
-pub use directory::Directory;
+pub use archive::{LayoutArchive, MEMBERS_MAX};
+pub use directory::LayoutDirectory;
 pub use lock::{Draft, clean};
 pub use pack::Packer;
 
-use super::{BlobError, BlobSink, BlobSource, Failure, RawManifest, Registry, RegistryError};
+use super::{BlobError, BlobSink, BlobSource, RawManifest, Registry, RegistryError, RegistryFailure};
 use crate::digest::Digest;
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
 use crate::oci::Descriptor;
-use crate::oci::layout::{Part, tag_of};
+use crate::oci::layout::{LayoutPart, tag_of};
 use medium::{Medium, NotOpened};
 use repository::Repository;
 
@@ -53,20 +53,20 @@ pub struct Stored<M> {
 }
 
 /// The repositories of one registry in a store on disk.
-pub type Layout = Stored<Directory>;
+pub type RegistryLayout = Stored<LayoutDirectory>;
 
-impl Layout {
+impl RegistryLayout {
     /// The part of the store `dir` that stands for `host`. The directory `dir/HOST` may be absent and be made later.
     ///
     /// # Errors
     /// `Io` where `dir` cannot be opened as a directory.
-    pub fn open(dir: &Path, host: &Host) -> Result<Layout, RegistryError> {
-        Ok(Layout::of(Arc::new(Directory::open(dir)?), host))
+    pub fn open(dir: &Path, host: &Host) -> Result<RegistryLayout, RegistryError> {
+        Ok(RegistryLayout::of(Arc::new(LayoutDirectory::open(dir)?), host))
     }
 
     /// How long a write waits while other processes write into the same layout.
-    pub fn with_deadline(self, deadline: Duration) -> Layout {
-        Layout { deadline, ..self }
+    pub fn with_deadline(self, deadline: Duration) -> RegistryLayout {
+        RegistryLayout { deadline, ..self }
     }
 }
 
@@ -84,7 +84,9 @@ impl<M: Medium> Stored<M> {
         let medium = self.medium.clone();
         match tokio::task::spawn_blocking(move || work(&medium)).await {
             Ok(result) => result,
-            Err(e) => Err(RegistryError::new(Failure::Io, &self.host, format!("work on the store ended early: {e}"))),
+            Err(e) => {
+                Err(RegistryError::new(RegistryFailure::Io, &self.host, format!("work on the store ended early: {e}")))
+            }
         }
     }
 
@@ -116,7 +118,7 @@ impl<M: Medium> Stored<M> {
     /// `Absent` where there is no such repository.
     pub async fn index(&self, repo: &RepoName) -> Result<Option<Vec<u8>>, RegistryError> {
         let repo = self.repo(repo);
-        self.on_disk(move |medium| Repository::open(medium, &repo)?.document(Part::Index)).await
+        self.on_disk(move |medium| Repository::open(medium, &repo)?.document(LayoutPart::Index)).await
     }
 }
 
@@ -166,7 +168,7 @@ impl<M: Medium> Registry for Stored<M> {
         let (repo, all) = (self.repo(repo), manifests.to_vec());
         let lacking = self.on_disk(move |medium| {
             let is_missing = |digest: &Digest| match medium.place(&repo) {
-                Ok(place) => matches!(medium.open(&place, Part::Blob(*digest)), Err(NotOpened::Missing)),
+                Ok(place) => matches!(medium.open(&place, LayoutPart::Blob(*digest)), Err(NotOpened::Missing)),
                 Err(e) => matches!(e, NotOpened::Missing),
             };
             Ok(all.into_iter().filter(is_missing).collect())
@@ -193,7 +195,7 @@ impl<M: Medium> Registry for Stored<M> {
                 Ok(piece) if !piece.is_empty() => sink.write(piece).await?,
                 Ok(_) => {
                     let rule = format!("the file ends after {at} bytes; its descriptor says {}", blob.size);
-                    return Err(RegistryError::new(Failure::Integrity, subject, rule).into());
+                    return Err(RegistryError::new(RegistryFailure::Integrity, subject, rule).into());
                 }
                 Err(e) => return Err(e.about(subject).into()),
             }

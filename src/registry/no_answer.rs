@@ -3,7 +3,7 @@
 use rustls::pki_types::UnixTime;
 use rustls::{CertificateError, InvalidMessage};
 
-use super::Failure;
+use super::RegistryFailure;
 use super::answer::escaped;
 use super::origin::{Origin, Scheme};
 use super::retry::Fault;
@@ -21,16 +21,17 @@ pub(super) fn unconnected(words: &str, origin: &Origin, proxy: Option<&str>) -> 
     let asked = proxy.map_or_else(|| origin.to_string(), |proxy| format!("the proxy {proxy}"));
     match words.split_once(RESOLVER) {
         Some((_, reason)) if NO_SUCH_NAME.iter().any(|said| reason.contains(said)) => {
-            Fault::new(Failure::Unreachable, format!("there is no such host as that of {asked}"))
+            Fault::new(RegistryFailure::Unreachable, format!("there is no such host as that of {asked}"))
                 .remedy("check the spelling of its name")
         }
-        Some((_, reason)) => {
-            Fault::passing(Failure::Unreachable, format!("the name of {asked} cannot be resolved now ({reason})"))
-                .remedy("check whether this machine reaches its name server")
-        }
+        Some((_, reason)) => Fault::passing(
+            RegistryFailure::Unreachable,
+            format!("the name of {asked} cannot be resolved now ({reason})"),
+        )
+        .remedy("check whether this machine reaches its name server"),
         None => {
             let by = proxy.map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default();
-            Fault::passing(Failure::Unreachable, format!("{origin} cannot be reached{by}: {words}"))
+            Fault::passing(RegistryFailure::Unreachable, format!("{origin} cannot be reached{by}: {words}"))
         }
     }
 }
@@ -46,15 +47,15 @@ pub(super) fn tls_fault(error: &rustls::Error, origin: &Origin) -> Fault {
     match error {
         rustls::Error::InvalidCertificate(reason) => untrusted(reason, rule),
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            Fault::new(Failure::Unreachable, rule("what answers does not speak TLS"))
+            Fault::new(RegistryFailure::Unreachable, rule("what answers does not speak TLS"))
                 .remedy("if it is a registry without TLS that you trust, name it by --plain-http")
         }
-        _ => Fault::new(Failure::Unreachable, rule(&error.to_string())),
+        _ => Fault::new(RegistryFailure::Unreachable, rule(&error.to_string())),
     }
 }
 
 fn untrusted(reason: &CertificateError, rule: impl Fn(&str) -> String) -> Fault {
-    let fault = |why: &str| Fault::new(Failure::Untrusted, rule(why));
+    let fault = |why: &str| Fault::new(RegistryFailure::Untrusted, rule(why));
     match reason {
         CertificateError::UnknownIssuer => fault("the certificate is signed by an unknown authority")
             .remedy("name that authority's certificate by --ca-file, if you trust it"),
@@ -131,7 +132,7 @@ mod tests {
             (fault.failure, format!("{}; {}", fault.rule, fault.remedy.unwrap_or_default()), fault.retry)
         };
         let (failure, sentence, retry) = of("Name or service not known", None);
-        assert_eq!(failure, Failure::Unreachable);
+        assert_eq!(failure, RegistryFailure::Unreachable);
         assert_eq!(sentence, "there is no such host as that of https://gchr.example; check the spelling of its name");
         assert_eq!(retry, super::super::retry::Retry::Never, "asking again finds nothing else");
         let (_, sentence, retry) = of("Temporary failure in name resolution", None);
@@ -148,7 +149,7 @@ mod tests {
 
     fn said(reason: CertificateError) -> String {
         let fault = tls_fault(&rustls::Error::InvalidCertificate(reason), &origin());
-        assert_eq!(fault.failure, Failure::Untrusted);
+        assert_eq!(fault.failure, RegistryFailure::Untrusted);
         format!("{}; {}", fault.rule, fault.remedy.unwrap_or_default())
     }
 

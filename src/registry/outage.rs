@@ -10,8 +10,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Failure;
-use super::auth::Scope;
+use super::RegistryFailure;
+use super::auth::TokenScope;
 use super::breaker::{Breaker, Cost};
 use super::origin::Origin;
 use super::recent::Recent;
@@ -35,7 +35,7 @@ pub enum Asker {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Route {
     pub registry: Origin,
-    pub scope: Scope,
+    pub scope: TokenScope,
 }
 
 /// All lines and routes of one process.
@@ -76,7 +76,7 @@ impl Trouble {
             tracing::debug!(%what, ?wait, "left alone");
             let (failure, rule, remedy) = match &self.last {
                 Some(last) => (last.failure, last.rule.as_str(), last.remedy.as_deref()),
-                None => (Failure::Unreachable, "it failed", None),
+                None => (RegistryFailure::Unreachable, "it failed", None),
             };
             let rule = format!("{rule}; that was one of several failures in a row, and {what} is left alone for now");
             let again = "it is tried again by itself within half a minute";
@@ -116,7 +116,12 @@ impl Outages {
     pub fn note_line<T>(&self, origin: &Origin, route: &Route, outcome: &Result<T, Fault>, took: Duration) {
         let mut lines = locked(&self.lines);
         let fault = match outcome {
-            Err(fault) if matches!(fault.failure, Failure::TimedOut | Failure::Unreachable | Failure::Untrusted) => {
+            Err(fault)
+                if matches!(
+                    fault.failure,
+                    RegistryFailure::TimedOut | RegistryFailure::Unreachable | RegistryFailure::Untrusted
+                ) =>
+            {
                 fault
             }
             _ => {
@@ -127,7 +132,7 @@ impl Outages {
             }
         };
         let line = lines.get_or_insert_with(origin, || Trouble::new(self.probe_after));
-        let is_silent = fault.failure == Failure::TimedOut;
+        let is_silent = fault.failure == RegistryFailure::TimedOut;
         if is_silent && line.breaker.is_closed() {
             if line.silent.contains(route) {
                 return;
@@ -143,8 +148,8 @@ impl Outages {
         let mut routes = locked(&self.routes);
         match outcome {
             // No connection says nothing of what would have been answered.
-            Err(fault) if matches!(fault.failure, Failure::Unreachable | Failure::Untrusted) => {}
-            Err(fault) if fault.failure == Failure::TimedOut => {
+            Err(fault) if matches!(fault.failure, RegistryFailure::Unreachable | RegistryFailure::Untrusted) => {}
+            Err(fault) if fault.failure == RegistryFailure::TimedOut => {
                 let trouble = routes.get_or_insert_with(route, || Trouble::new(self.probe_after));
                 trouble.goes_on(fault, Cost::Something);
             }
@@ -194,14 +199,14 @@ mod tests {
     use super::*;
 
     fn route(repo: &str) -> Route {
-        Route { registry: registry(), scope: Scope::Pull(repo.parse().unwrap()) }
+        Route { registry: registry(), scope: TokenScope::Pull(repo.parse().unwrap()) }
     }
 
     fn registry() -> Origin {
         "https://r.example".parse().unwrap()
     }
 
-    fn fault(failure: Failure) -> Result<(), Fault> {
+    fn fault(failure: RegistryFailure) -> Result<(), Fault> {
         Err(Fault::passing(failure, "broken"))
     }
 
@@ -214,10 +219,10 @@ mod tests {
         let outages = outages();
         for _ in 0..5 {
             outages.note_line(&registry(), &route("bad"), &Ok(()), AT_ONCE);
-            outages.note_route(&route("bad"), &fault(Failure::TimedOut));
+            outages.note_route(&route("bad"), &fault(RegistryFailure::TimedOut));
         }
         let refused = outages.admit_route(&route("bad")).unwrap_err();
-        assert_eq!(refused.failure, Failure::TimedOut);
+        assert_eq!(refused.failure, RegistryFailure::TimedOut);
         assert!(refused.rule.contains("bad of https://r.example is left alone"), "{}", refused.rule);
         assert!(outages.admit_route(&route("good")).is_ok() && outages.admit_line(&registry()).is_ok());
         assert_eq!(or_once(Err(refused), Asker::Person).unwrap(), Tries::One);
@@ -228,9 +233,9 @@ mod tests {
         let outages = outages();
         for _ in 0..5 {
             assert!(outages.admit_line(&registry()).is_ok());
-            outages.note_line(&registry(), &route("a"), &fault(Failure::Unreachable), AT_ONCE);
+            outages.note_line(&registry(), &route("a"), &fault(RegistryFailure::Unreachable), AT_ONCE);
         }
-        assert_eq!(outages.admit_line(&registry()).unwrap_err().failure, Failure::Unreachable);
+        assert_eq!(outages.admit_line(&registry()).unwrap_err().failure, RegistryFailure::Unreachable);
         assert!(outages.admit_line(&"https://other.example".parse().unwrap()).is_ok());
         outages.trust_again();
         assert!(outages.admit_line(&registry()).is_ok());
@@ -239,7 +244,8 @@ mod tests {
     #[test]
     fn one_silent_route_is_no_silent_line_and_several_are() {
         let outages = outages();
-        let silent = |repo: &str| outages.note_line(&registry(), &route(repo), &fault(Failure::TimedOut), AT_ONCE);
+        let silent =
+            |repo: &str| outages.note_line(&registry(), &route(repo), &fault(RegistryFailure::TimedOut), AT_ONCE);
         (0..20).for_each(|_| silent("bad"));
         assert!(outages.admit_line(&registry()).is_ok());
         outages.note_line(&registry(), &route("good"), &Ok(()), AT_ONCE);
@@ -253,7 +259,7 @@ mod tests {
     fn a_flood_of_failing_origins_does_not_end_the_rest_of_one_that_is_asked_again() {
         let outages = outages();
         let failing = |origin: &Origin| {
-            outages.note_line(origin, &route("a"), &fault(Failure::Unreachable), AT_ONCE);
+            outages.note_line(origin, &route("a"), &fault(RegistryFailure::Unreachable), AT_ONCE);
         };
         (0..5).for_each(|_| failing(&registry()));
         for port in 1..=3 * REMEMBERED {

@@ -10,9 +10,9 @@ use reqwest::Url;
 use reqwest::header::{HeaderMap, LINK};
 use serde::Deserialize;
 
-use super::Failure;
-use super::answer::{Document, escaped};
-use super::auth::Scope;
+use super::RegistryFailure;
+use super::answer::{ResponseDocument, escaped};
+use super::auth::TokenScope;
 use super::origin::Origin;
 use super::retry::Fault;
 
@@ -37,24 +37,24 @@ fn present<'de, D: serde::Deserializer<'de>>(
 }
 
 /// A list as far as it was read.
-pub(super) struct Listing<T> {
+pub(super) struct PagedList<T> {
     registry: Origin,
     seen: HashSet<String>,
     entries: Vec<T>,
     refused: usize,
 }
 
-impl<T: Ord + std::str::FromStr> Listing<T> {
-    pub fn new(registry: Origin, first: &Url) -> Listing<T> {
-        Listing { registry, seen: HashSet::from([first.to_string()]), entries: Vec::new(), refused: 0 }
+impl<T: Ord + std::str::FromStr> PagedList<T> {
+    pub fn new(registry: Origin, first: &Url) -> PagedList<T> {
+        PagedList { registry, seen: HashSet::from([first.to_string()]), entries: Vec::new(), refused: 0 }
     }
 
     /// Takes a page in; the next page's address, if there is one. `at` is this page's own.
-    pub fn page(&mut self, at: &Url, page: &Document) -> Result<Option<Url>, Fault> {
+    pub fn page(&mut self, at: &Url, page: &ResponseDocument) -> Result<Option<Url>, Fault> {
         page.refuse_html()?;
         let parsed: Option<Page> = serde_json::from_slice(&page.bytes).ok();
         let Some(entries) = parsed.and_then(|p| p.entries) else {
-            return Err(Fault::new(Failure::Protocol, format!("{} did not answer with a list", page.origin)));
+            return Err(Fault::new(RegistryFailure::Protocol, format!("{} did not answer with a list", page.origin)));
         };
         for entry in entries.unwrap_or_default() {
             match entry.as_str().and_then(|text| text.parse().ok()) {
@@ -63,15 +63,15 @@ impl<T: Ord + std::str::FromStr> Listing<T> {
             }
         }
         if self.entries.len() + self.refused > ENTRIES_MAX {
-            return Err(Fault::new(Failure::TooLarge, format!("the list has more than {ENTRIES_MAX} entries"))
+            return Err(Fault::new(RegistryFailure::TooLarge, format!("the list has more than {ENTRIES_MAX} entries"))
                 .remedy("a single tag can still be opened by its name"));
         }
         let Some(next) = next(&page.headers, at, &self.registry)? else { return Ok(None) };
         if !self.seen.insert(next.to_string()) {
-            return Err(Fault::new(Failure::Protocol, "the pages of the list form a loop"));
+            return Err(Fault::new(RegistryFailure::Protocol, "the pages of the list form a loop"));
         }
         if self.seen.len() > PAGES_MAX {
-            return Err(Fault::new(Failure::TooLarge, format!("the list has more than {PAGES_MAX} pages")));
+            return Err(Fault::new(RegistryFailure::TooLarge, format!("the list has more than {PAGES_MAX} pages")));
         }
         Ok(Some(next))
     }
@@ -95,12 +95,18 @@ fn next(headers: &HeaderMap, at: &Url, registry: &Origin) -> Result<Option<Url>,
         return Ok(None);
     };
     let refused = |why: &str| {
-        Fault::new(Failure::Protocol, format!("the Link to the next page ({}) {why}", escaped(&bounded(target))))
+        Fault::new(
+            RegistryFailure::Protocol,
+            format!("the Link to the next page ({}) {why}", escaped(&bounded(target))),
+        )
     };
     let mut url = at.join(target).map_err(|_| refused("is not an address"))?;
     url.set_fragment(None);
     if Origin::of(&url).as_ref() != Some(registry) || !url.username().is_empty() || url.password().is_some() {
-        return Err(Fault::new(Failure::Protocol, format!("the Link to the next page leads away from {registry}")));
+        return Err(Fault::new(
+            RegistryFailure::Protocol,
+            format!("the Link to the next page leads away from {registry}"),
+        ));
     }
     Ok(Some(url))
 }
@@ -133,26 +139,26 @@ fn next_target(header: &str) -> Option<&str> {
 
 /// When the lists that are being fetched moved last.
 #[derive(Default)]
-pub(super) struct Moving(Mutex<HashMap<Scope, Instant>>);
+pub(super) struct Moving(Mutex<HashMap<TokenScope, Instant>>);
 
 /// A list that is being fetched; forgotten when dropped.
 pub(super) struct Move<'a> {
     moving: &'a Moving,
-    scope: Scope,
+    scope: TokenScope,
 }
 
 impl Moving {
     /// The list of `scope` begins to be fetched.
-    pub fn begin(&self, scope: &Scope) -> Move<'_> {
+    pub fn begin(&self, scope: &TokenScope) -> Move<'_> {
         Move { moving: self, scope: scope.clone() }
     }
 
     /// When the list of `scope` moved last.
-    pub fn last(&self, scope: &Scope) -> Option<Instant> {
+    pub fn last(&self, scope: &TokenScope) -> Option<Instant> {
         self.lock().get(scope).copied()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Scope, Instant>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TokenScope, Instant>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -193,11 +199,11 @@ mod tests {
             let tags: Vec<String> = (0..entries).map(|n| n.to_string()).collect();
             let bytes = serde_json::json!({ "tags": tags }).to_string().into_bytes();
             let (headers, status) = (HeaderMap::new(), reqwest::StatusCode::OK);
-            let page = Document { status, headers, bytes, origin: origin.clone() };
-            let mut listing = Listing::<crate::name::Tag>::new(origin.clone(), &at);
+            let page = ResponseDocument { status, headers, bytes, origin: origin.clone() };
+            let mut listing = PagedList::<crate::name::Tag>::new(origin.clone(), &at);
             match listing.page(&at, &page) {
                 Ok(next) => assert!(fits && next.is_none() && listing.finish().0.len() == entries),
-                Err(fault) => assert!(!fits && fault.failure == Failure::TooLarge, "{}", fault.rule),
+                Err(fault) => assert!(!fits && fault.failure == RegistryFailure::TooLarge, "{}", fault.rule),
             }
         }
     }
@@ -222,7 +228,7 @@ mod tests {
         for target in
             ["//evil.example/x", "https://r.example:444/x", "http://r.example/x", "file:///x", "https://u@r.example/"]
         {
-            assert_eq!(link(target).unwrap_err().failure, Failure::Protocol, "{target}");
+            assert_eq!(link(target).unwrap_err().failure, RegistryFailure::Protocol, "{target}");
         }
     }
 }

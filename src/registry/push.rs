@@ -12,20 +12,20 @@ use async_trait::async_trait;
 use reqwest::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE};
 use reqwest::{Method, StatusCode, Url};
 
-use super::answer::{Answer, Document, content_length, is_html, is_json, not_a_registry};
-use super::auth::Scope;
+use super::answer::{ResponseDocument, ResponseHead, content_length, is_html, is_json, not_a_registry};
+use super::auth::TokenScope;
 use super::origin::Origin;
 use super::remote::{MANIFESTS, Remote, claim, judge_tags};
 use super::request::{Question, REDIRECTS_MAX, is_redirect, too_many_redirects};
 use super::retry::{Fault, Patience};
 use super::transport::Count;
 use super::upload::{BlobSource, Removed, Upload, Uploaded};
-use super::{Failure, RawManifest, RegistryError};
+use super::{RawManifest, RegistryError, RegistryFailure};
 use crate::digest::Digest;
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::{Descriptor, MANIFEST_MAX, Manifest};
 use body::Outgoing;
-use refusal::Written;
+use refusal::WriteSubject;
 
 /// How much is read of an answer to what was written.
 const ANSWER_MAX: u64 = 1 << 20;
@@ -40,7 +40,7 @@ impl Upload for Remote {
         blob: &Descriptor,
         source: &dyn BlobSource,
     ) -> Result<Uploaded, RegistryError> {
-        let uploaded = Push { remote: self, repo, blob, source, logins: 0 }.run().await;
+        let uploaded = BlobPush { remote: self, repo, blob, source, logins: 0 }.run().await;
         uploaded.map_err(|fault| fault.about(&self.repo(repo).at(Selector::Digest(blob.digest)).to_string()))
     }
 
@@ -73,8 +73,8 @@ impl Upload for Remote {
     async fn tags_now(&self, repo: &RepoName, after: Option<&str>) -> Result<Vec<Tag>, RegistryError> {
         let after = after.map(|after| format!("&last={after}")).unwrap_or_default();
         let path = format!("{repo}/tags/list?n=1000{after}");
-        match self.list(&path, Scope::Push(repo.clone()), judge_tags).await {
-            Err(fault) if fault.failure == Failure::Absent => Ok(Vec::new()),
+        match self.list(&path, TokenScope::Push(repo.clone()), judge_tags).await {
+            Err(fault) if fault.failure == RegistryFailure::Absent => Ok(Vec::new()),
             listed => listed.map_err(|fault| fault.about(&self.repo(repo).to_string())),
         }
     }
@@ -84,7 +84,7 @@ impl Upload for Remote {
             return Ok(Removed::Refused);
         }
         let removed = match self.delete(repo, digest).await {
-            Err(fault) if fault.failure == Failure::Denied => Removed::Refused,
+            Err(fault) if fault.failure == RegistryFailure::Denied => Removed::Refused,
             removed => {
                 removed.map_err(|fault| fault.about(&self.repo(repo).at(Selector::Digest(*digest)).to_string()))?
             }
@@ -99,7 +99,7 @@ impl Upload for Remote {
 impl Remote {
     async fn delete(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, Fault> {
         let url = self.url(&format!("{repo}/manifests/{digest}"))?;
-        let mut question = Question::get(url, "application/json", Scope::Remove(repo.clone()));
+        let mut question = Question::get(url, "application/json", TokenScope::Remove(repo.clone()));
         question.method = Method::DELETE;
         let _place = self.enter(&self.questions).await?;
         let answer = self.document(&question, ANSWER_MAX, "the answer", &mut self.requester.patience()).await?;
@@ -117,7 +117,7 @@ impl Remote {
     /// A GET of a manifest by who writes: past every cache, and by the token that may write too.
     fn manifest_question(&self, repo: &RepoName, selector: &Selector) -> Result<Question, Fault> {
         let url = self.url(&format!("{repo}/manifests/{selector}"))?;
-        let mut question = Question::get(url, MANIFESTS, Scope::Push(repo.clone()));
+        let mut question = Question::get(url, MANIFESTS, TokenScope::Push(repo.clone()));
         question.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         Ok(question)
     }
@@ -147,7 +147,7 @@ impl Remote {
                 Selector::Digest(digest) => *digest,
                 Selector::Tag(_) => raw.claimed.unwrap_or_else(|| Digest::of(&raw.bytes)),
             })),
-            Err(fault) if fault.failure == Failure::Absent => Ok(None),
+            Err(fault) if fault.failure == RegistryFailure::Absent => Ok(None),
             Err(fault) => Err(fault),
         }
     }
@@ -157,16 +157,16 @@ impl Remote {
         let got = Digest::of_with(wanted.algorithm(), &manifest.raw);
         if got != wanted || matches!(selector, Selector::Digest(digest) if *digest != wanted) {
             let rule = format!("the manifest to be sent is {got} and not what it is sent as");
-            return Err(Fault::new(Failure::Integrity, rule));
+            return Err(Fault::new(RegistryFailure::Integrity, rule));
         }
         let url = self.url(&format!("{repo}/manifests/{selector}"))?;
-        let mut question = Question::get(url, "application/json", Scope::Push(repo.clone()));
+        let mut question = Question::get(url, "application/json", TokenScope::Push(repo.clone()));
         question.method = Method::PUT;
         question.headers.insert(CONTENT_TYPE, HeaderValue::from_static(manifest.media_type));
         question.body = manifest.raw.to_vec().into();
         let place = self.enter(&self.questions).await?;
         let mut patience = self.requester.patience();
-        let written = Written::Manifest(manifest);
+        let written = WriteSubject::Manifest(manifest);
         let answer = self.document(&question, ANSWER_MAX, "the answer", &mut patience).await;
         drop(place);
         let answer = answer.map_err(|fault| refusal::of_fault(fault, &written))?;
@@ -182,7 +182,7 @@ impl Remote {
             Some(digest) if digest == wanted => Ok(()),
             Some(digest) if digest.algorithm() != wanted.algorithm() => Ok(()),
             Some(digest) => Err(Fault::new(
-                Failure::Integrity,
+                RegistryFailure::Integrity,
                 format!("the registry says that it kept {digest} where {wanted} was sent"),
             )),
             None => Err(lost(&answer)),
@@ -191,14 +191,14 @@ impl Remote {
 }
 
 /// The fault of a registry that took something and does not have it.
-fn lost(answer: &Document) -> Fault {
-    Fault::new(Failure::Integrity, format!("{}, but it does not hold what was sent", answer.words()))
+fn lost(answer: &ResponseDocument) -> Fault {
+    Fault::new(RegistryFailure::Integrity, format!("{}, but it does not hold what was sent", answer.words()))
         .remedy("try again, and see the registry's log if that does not help")
 }
 
 /// What a registry says of a blob.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Held {
+enum BlobPresence {
     Yes,
     No,
     /// It does not tell.
@@ -206,7 +206,7 @@ enum Held {
 }
 
 /// One blob on its way into a registry.
-struct Push<'a> {
+struct BlobPush<'a> {
     remote: &'a Remote,
     repo: &'a RepoName,
     blob: &'a Descriptor,
@@ -215,7 +215,7 @@ struct Push<'a> {
     logins: u32,
 }
 
-impl Push<'_> {
+impl BlobPush<'_> {
     async fn run(mut self) -> Result<Uploaded, Fault> {
         let remote = self.remote;
         let place = remote.enter(&remote.transfers).await?;
@@ -223,27 +223,27 @@ impl Push<'_> {
         let mut outgoing = Outgoing::new(self.blob, self.source, place)?;
         loop {
             let tried = match self.held(&mut patience).await {
-                Ok(Held::Yes) if outgoing.was_sent() => return Ok(Uploaded::Sent),
-                Ok(Held::Yes) => return Ok(Uploaded::Present),
-                Ok(Held::No | Held::Untold) => self.attempt(&mut outgoing, &mut patience).await,
+                Ok(BlobPresence::Yes) if outgoing.was_sent() => return Ok(Uploaded::Sent),
+                Ok(BlobPresence::Yes) => return Ok(Uploaded::Present),
+                Ok(BlobPresence::No | BlobPresence::Untold) => self.attempt(&mut outgoing, &mut patience).await,
                 Err(fault) => Err(fault),
             };
             match tried {
                 Ok(()) => return Ok(Uploaded::Sent),
-                Err(fault) => patience.again(refusal::of_fault(fault, &Written::Blob(self.blob))).await?,
+                Err(fault) => patience.again(refusal::of_fault(fault, &WriteSubject::Blob(self.blob))).await?,
             }
         }
     }
 
     fn question(&self, method: Method, url: Url) -> Question {
-        let mut question = Question::get(url, "*/*", Scope::Push(self.repo.clone()));
+        let mut question = Question::get(url, "*/*", TokenScope::Push(self.repo.clone()));
         question.method = method;
         question.count = Count::Blob;
         question
     }
 
     /// Asks whether the registry holds the blob.
-    async fn held(&self, patience: &mut Patience) -> Result<Held, Fault> {
+    async fn held(&self, patience: &mut Patience) -> Result<BlobPresence, Fault> {
         let url = self.remote.url(&format!("{}/blobs/{}", self.repo, self.blob.digest))?;
         let question = self.question(Method::HEAD, url);
         let answer = self.remote.document(&question, u64::MAX, "the blob", patience).await?;
@@ -251,27 +251,29 @@ impl Push<'_> {
         match answer.status {
             StatusCode::OK if is_html(&answer.headers) => Err(not_a_registry(&answer.origin)),
             StatusCode::OK => self.held_as_it_is(&answer.headers),
-            StatusCode::NOT_FOUND | StatusCode::GONE => Ok(Held::No),
+            StatusCode::NOT_FOUND | StatusCode::GONE => Ok(BlobPresence::No),
             // a store may refuse HEAD at an address that was signed for GET (Q11), but the registry named it
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::METHOD_NOT_ALLOWED if !own => Ok(Held::Yes),
-            _ => Ok(Held::Untold),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::METHOD_NOT_ALLOWED if !own => {
+                Ok(BlobPresence::Yes)
+            }
+            _ => Ok(BlobPresence::Untold),
         }
     }
 
-    fn held_as_it_is(&self, headers: &HeaderMap) -> Result<Held, Fault> {
+    fn held_as_it_is(&self, headers: &HeaderMap) -> Result<BlobPresence, Fault> {
         let Descriptor { digest, size, .. } = self.blob;
         if let Some(claimed) = claim(headers)?
             && claimed.algorithm() == digest.algorithm()
             && claimed != *digest
         {
-            return Err(Fault::new(Failure::Integrity, format!("the registry shows {claimed} in its place")));
+            return Err(Fault::new(RegistryFailure::Integrity, format!("the registry shows {claimed} in its place")));
         }
         match content_length(headers) {
             // some registries send no length of what they do not send
-            None | Some(0) => Ok(Held::Yes),
-            Some(length) if length == *size => Ok(Held::Yes),
+            None | Some(0) => Ok(BlobPresence::Yes),
+            Some(length) if length == *size => Ok(BlobPresence::Yes),
             Some(length) => Err(Fault::new(
-                Failure::Integrity,
+                RegistryFailure::Integrity,
                 format!("the registry holds {length} bytes under this digest, whose content has {size}"),
             )),
         }
@@ -299,23 +301,23 @@ impl Push<'_> {
         let question = self.question(Method::POST, url);
         let answer = self.remote.document(&question, ANSWER_MAX, "the answer", patience).await?;
         if !answer.status.is_success() {
-            return Err(refusal::of_answer(&answer, &Written::Blob(self.blob)));
+            return Err(refusal::of_answer(&answer, &WriteSubject::Blob(self.blob)));
         }
         answer.refuse_html()?;
         if let Some(last) = last_of_range(&answer.headers)
             && last > 0
         {
             let rule = format!("a new upload at the registry claims to hold the bytes up to {last} already");
-            return Err(Fault::new(Failure::Protocol, rule));
+            return Err(Fault::new(RegistryFailure::Protocol, rule));
         }
         location(&question.url, &answer.headers, self.remote.origin())
     }
 
     /// What the answer to the last byte means.
-    async fn judge(&self, answer: Answer, patience: &mut Patience) -> Result<(), Fault> {
+    async fn judge(&self, answer: ResponseHead, patience: &mut Patience) -> Result<(), Fault> {
         let answer = answer.document(ANSWER_MAX, "the answer", patience).await?;
         if !answer.status.is_success() {
-            return Err(refusal::of_answer(&answer, &Written::Blob(self.blob)));
+            return Err(refusal::of_answer(&answer, &WriteSubject::Blob(self.blob)));
         }
         answer.refuse_html()?;
         let Descriptor { digest, size, .. } = self.blob;
@@ -325,21 +327,21 @@ impl Push<'_> {
             && kept != *digest
         {
             let rule = format!("the registry says that it kept {kept} where {digest} was sent");
-            return Err(Fault::new(Failure::Integrity, rule));
+            return Err(Fault::new(RegistryFailure::Integrity, rule));
         }
         let whole = range.is_none_or(|last| last.saturating_add(1) == *size);
         if answer.status == StatusCode::CREATED && told.is_some() && whole {
             return Ok(());
         }
         match self.held(patience).await? {
-            Held::Yes => Ok(()),
-            Held::Untold if answer.status == StatusCode::CREATED && whole => Ok(()),
+            BlobPresence::Yes => Ok(()),
+            BlobPresence::Untold if answer.status == StatusCode::CREATED && whole => Ok(()),
             _ if answer.status == StatusCode::CREATED => Err(lost(&answer)),
             _ => {
                 let status = answer.status.as_u16();
                 let range = range.map(|last| format!(", and to have the bytes up to {last}")).unwrap_or_default();
                 Err(Fault::new(
-                    Failure::Protocol,
+                    RegistryFailure::Protocol,
                     format!("the registry says {status} where 201 would end the upload{range}; it lacks the blob"),
                 ))
             }
@@ -349,7 +351,7 @@ impl Push<'_> {
 
 /// Where the bytes of an upload are to go. At the registry itself: a credential goes along (CVE-2026-50151).
 fn location(at: &Url, headers: &HeaderMap, registry: &Origin) -> Result<Url, Fault> {
-    let refused = |why: String| Fault::new(Failure::Protocol, format!("the Location of the upload {why}"));
+    let refused = |why: String| Fault::new(RegistryFailure::Protocol, format!("the Location of the upload {why}"));
     let Some(location) = headers.get(LOCATION) else { return Err(refused("is missing".to_owned())) };
     let text = location.to_str().ok().filter(|text| text.len() <= LOCATION_MAX);
     let Some(mut url) = text.and_then(|text| at.join(text).ok()) else {

@@ -11,19 +11,19 @@ use async_trait::async_trait;
 use reqwest::header::{HeaderMap, HeaderName};
 use reqwest::{Method, StatusCode, Url};
 
-use super::answer::{Document, content_type, is_html, is_json, not_a_registry};
-use super::auth::{CredentialSource, Scope};
+use super::answer::{ResponseDocument, content_type, is_html, is_json, not_a_registry};
+use super::auth::{CredentialSource, TokenScope};
 use super::connections::Connection;
-use super::gate::{Gate, Place};
+use super::gate::{Gate, Permit};
 use super::mirror::MirrorAddress;
 use super::observed::Observed;
 use super::origin::Origin;
 use super::outage::Asker;
-use super::paging::{Listing, Moving, PAGE_MAX};
-use super::request::{Question, Requester};
+use super::paging::{Moving, PAGE_MAX, PagedList};
+use super::request::{Question, RegistryRequester};
 use super::retry::{Fault, Patience, RETRIES};
 use super::transport::Transport;
-use super::{BlobError, BlobSink, Failure, Greeting, RawManifest, Registry, RegistryError};
+use super::{BlobError, BlobSink, Greeting, RawManifest, Registry, RegistryError, RegistryFailure};
 use crate::digest::Digest;
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
 use crate::oci::{Descriptor, MANIFEST_MAX};
@@ -55,7 +55,7 @@ pub struct Remote {
     base: Url,
     /// The registry that a mirror is asked for.
     on_behalf_of: Option<Host>,
-    pub(super) requester: Requester,
+    pub(super) requester: RegistryRequester,
     pub(super) transfers: Arc<Gate>,
     pub(super) questions: Arc<Gate>,
     lists: Moving,
@@ -103,7 +103,7 @@ impl Remote {
     fn at(connection: &Connection, host: Host, base: Url, retries: u32, asker: Asker) -> Remote {
         let Connection { transport, registry, auth, transfers, questions } = connection;
         let (transport, registry, auth) = (transport.clone(), registry.clone(), auth.clone());
-        let requester = Requester { transport, registry, auth, retries, asker };
+        let requester = RegistryRequester { transport, registry, auth, retries, asker };
         let (transfers, questions) = (transfers.clone(), questions.clone());
         Remote { host, base, on_behalf_of: None, requester, transfers, questions, lists: Moving::default() }
     }
@@ -130,7 +130,7 @@ impl Remote {
     /// The address of `path` below `/v2/`. Names and digests hold nothing that a path would read differently.
     pub(super) fn url(&self, path: &str) -> Result<Url, Fault> {
         let url = self.base.join(path);
-        let mut url = url.map_err(|e| Fault::new(Failure::Protocol, format!("{path:?} is no path: {e}")))?;
+        let mut url = url.map_err(|e| Fault::new(RegistryFailure::Protocol, format!("{path:?} is no path: {e}")))?;
         if let Some(host) = &self.on_behalf_of {
             url.query_pairs_mut().append_pair("ns", host.as_str());
         }
@@ -144,7 +144,7 @@ impl Remote {
         limit: u64,
         what: &str,
         patience: &mut Patience,
-    ) -> Result<Document, Fault> {
+    ) -> Result<ResponseDocument, Fault> {
         loop {
             let tried = match self.requester.ask(question, patience).await {
                 Ok(answer) => answer.document(limit, what, patience).await,
@@ -160,13 +160,13 @@ impl Remote {
     pub(super) async fn list<T: Ord + std::str::FromStr>(
         &self,
         path: &str,
-        scope: Scope,
-        judge: fn(&Document) -> Result<(), Fault>,
+        scope: TokenScope,
+        judge: fn(&ResponseDocument) -> Result<(), Fault>,
     ) -> Result<Vec<T>, Fault> {
         let place = self.enter_for(&self.questions, &scope).await?;
         let moving = self.lists.begin(&scope);
         let mut question = Question::get(self.url(path)?, JSON, scope);
-        let mut listing = Listing::new(self.requester.registry.clone(), &question.url);
+        let mut listing = PagedList::new(self.requester.registry.clone(), &question.url);
         loop {
             // each page is progress, so that each has the whole of the time and the tries
             let mut patience = self.requester.patience();
@@ -177,7 +177,7 @@ impl Remote {
             place.moved();
             moving.moved();
         }
-        if matches!(question.scope, Scope::Pull(_)) {
+        if matches!(question.scope, TokenScope::Pull(_)) {
             let pages = listing.pages();
             self.requester.transport.observe(&self.requester.registry, |seen| seen.tag_pages = Some(pages));
         }
@@ -188,12 +188,12 @@ impl Remote {
         Ok(entries)
     }
 
-    pub(super) async fn enter(&self, gate: &Gate) -> Result<Place, Fault> {
+    pub(super) async fn enter(&self, gate: &Gate) -> Result<Permit, Fault> {
         gate.enter(self.requester.transport.deadline()).await
     }
 
     /// Enters for who reads what `scope` is about.
-    async fn enter_for(&self, gate: &Gate, scope: &Scope) -> Result<Place, Fault> {
+    async fn enter_for(&self, gate: &Gate, scope: &TokenScope) -> Result<Permit, Fault> {
         match scope.repo() {
             Some(repo) => gate.enter_for(repo, self.requester.transport.deadline()).await,
             None => self.enter(gate).await,
@@ -202,7 +202,7 @@ impl Remote {
 
     async fn head(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, Fault> {
         let url = self.url(&format!("{repo}/manifests/{tag}"))?;
-        let mut question = Question::get(url, MANIFESTS, Scope::Pull(repo.clone()));
+        let mut question = Question::get(url, MANIFESTS, TokenScope::Pull(repo.clone()));
         question.method = Method::HEAD;
         let place = self.enter_for(&self.questions, &question.scope).await?;
         let mut patience = self.requester.patience();
@@ -234,7 +234,7 @@ impl Remote {
         }
         let claimed = claim(&answer.headers)?;
         let mismatch = |what: &str, wanted: &Digest, got: Digest| {
-            Fault::new(Failure::Integrity, format!("the manifest that came is {got}, {what} {wanted}"))
+            Fault::new(RegistryFailure::Integrity, format!("the manifest that came is {got}, {what} {wanted}"))
         };
         let wanted = match selector {
             Selector::Digest(digest) => Some(("but was asked for as", *digest)),
@@ -254,21 +254,23 @@ impl Remote {
 impl Registry for Remote {
     async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError> {
         let path = format!("{repo}/tags/list?n=1000");
-        let tags = self.list(&path, Scope::Pull(repo.clone()), judge_tags).await;
+        let tags = self.list(&path, TokenScope::Pull(repo.clone()), judge_tags).await;
         let mut tags: Vec<Tag> = tags.map_err(|fault| fault.about(&self.repo(repo).to_string()))?;
         tags.retain(|tag| !tag.is_claim());
         Ok(tags)
     }
 
     async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
-        match self.list("_catalog?n=1000", Scope::Catalog, judge_catalog).await {
-            Err(fault) if fault.failure == Failure::Denied => Err(unlisted(&fault.rule).about(self.host.as_str())),
+        match self.list("_catalog?n=1000", TokenScope::Catalog, judge_catalog).await {
+            Err(fault) if fault.failure == RegistryFailure::Denied => {
+                Err(unlisted(&fault.rule).about(self.host.as_str()))
+            }
             listed => listed.map_err(|fault| fault.about(self.host.as_str())),
         }
     }
 
     fn last_moved(&self, repo: Option<&RepoName>) -> Option<Instant> {
-        self.lists.last(&repo.map_or(Scope::Catalog, |repo| Scope::Pull(repo.clone())))
+        self.lists.last(&repo.map_or(TokenScope::Catalog, |repo| TokenScope::Pull(repo.clone())))
     }
 
     async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
@@ -278,7 +280,7 @@ impl Registry for Remote {
 
     async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
         let raw = match self.url(&format!("{repo}/manifests/{selector}")) {
-            Ok(url) => self.get(Question::get(url, MANIFESTS, Scope::Pull(repo.clone())), selector).await,
+            Ok(url) => self.get(Question::get(url, MANIFESTS, TokenScope::Pull(repo.clone())), selector).await,
             Err(fault) => Err(fault),
         };
         raw.map_err(|fault| fault.about(&self.repo(repo).at(selector.clone()).to_string()))
@@ -292,8 +294,8 @@ impl Registry for Remote {
         let place = self.transfers.enter_for(repo, deadline).await.map_err(about)?;
         let transfer = super::transfer::Transfer::new(&self.requester, place, url, repo.clone(), blob.size);
         transfer.run(sink).await.map_err(|end| match end {
-            super::transfer::End::Fault(fault) => about(fault),
-            super::transfer::End::Sink(error) => BlobError::Sink(error),
+            super::transfer::TransferEnd::Fault(fault) => about(fault),
+            super::transfer::TransferEnd::Sink(error) => BlobError::Sink(error),
         })
     }
 
@@ -308,7 +310,7 @@ impl Registry for Remote {
 
 /// The error of what is to be a registry's place and is none.
 pub(super) fn invalid(place: impl std::fmt::Display) -> RegistryError {
-    RegistryError::new(Failure::Unreachable, place, "is not a host's name or address")
+    RegistryError::new(RegistryFailure::Unreachable, place, "is not a host's name or address")
 }
 
 /// The digest that `Docker-Content-Digest` claims. One that cannot be checked claims nothing.
@@ -317,24 +319,24 @@ pub(super) fn claim(headers: &HeaderMap) -> Result<Option<Digest>, Fault> {
     let first = claims.next();
     if let Some(other) = claims.find(|other| Some(*other) != first) {
         let rule = format!("the registry claims two digests at once ({first:?} and {other:?})");
-        return Err(Fault::new(Failure::Integrity, rule));
+        return Err(Fault::new(RegistryFailure::Integrity, rule));
     }
     Ok(first.and_then(|value| value.to_str().ok()).and_then(|text| text.trim().parse().ok()))
 }
 
 /// The fault of a 404: absence if the registry says so itself, else an answer by somebody else.
-fn absent(answer: &Document) -> Fault {
+fn absent(answer: &ResponseDocument) -> Fault {
     if answer.is_authoritative() {
-        return Fault::new(Failure::Absent, answer.words());
+        return Fault::new(RegistryFailure::Absent, answer.words());
     }
     Fault::new(
-        Failure::Protocol,
+        RegistryFailure::Protocol,
         format!("{}, which is not a registry's answer, so that it proves no absence", answer.words()),
     )
     .remedy("check the registry's name, and whether a proxy answers in its place")
 }
 
-pub(super) fn judge_tags(page: &Document) -> Result<(), Fault> {
+pub(super) fn judge_tags(page: &ResponseDocument) -> Result<(), Fault> {
     let unknown = || {
         page.error_codes()
             .is_some_and(|codes| codes.iter().any(|code| code == "NAME_UNKNOWN" || code == "NAME_INVALID"))
@@ -347,7 +349,7 @@ pub(super) fn judge_tags(page: &Document) -> Result<(), Fault> {
     }
 }
 
-fn judge_catalog(page: &Document) -> Result<(), Fault> {
+fn judge_catalog(page: &ResponseDocument) -> Result<(), Fault> {
     match page.status {
         StatusCode::OK => Ok(()),
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::FORBIDDEN => Err(unlisted(&page.words())),
@@ -357,6 +359,6 @@ fn judge_catalog(page: &Document) -> Result<(), Fault> {
 
 /// The catalog is no part of the specification; most public registries refuse it (registries.md Q7).
 fn unlisted(words: &str) -> Fault {
-    Fault::new(Failure::Absent, format!("the registry does not list its repositories ({words})"))
+    Fault::new(RegistryFailure::Absent, format!("the registry does not list its repositories ({words})"))
         .remedy("repositories can be opened by their names")
 }

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, Request, Response, StatusCode, Url};
 
-use super::Failure;
+use super::RegistryFailure;
 use super::address::Reach;
-use super::answer::{Answer, is_json};
-use super::auth::{Auth, Grant, Scope};
+use super::answer::{ResponseHead, is_json};
+use super::auth::{Grant, RegistryAuth, TokenScope};
 use super::challenge::Challenge;
 use super::origin::{Origin, Scheme};
 use super::outage::{Asker, Route, or_once};
@@ -36,13 +36,13 @@ pub(super) struct Question {
     pub headers: HeaderMap,
     /// What is sent along, for methods that write.
     pub body: Bytes,
-    pub scope: Scope,
+    pub scope: TokenScope,
     pub count: Count,
 }
 
 impl Question {
     /// A GET with `accept` for its `Accept` header.
-    pub fn get(url: Url, accept: &'static str, scope: Scope) -> Question {
+    pub fn get(url: Url, accept: &'static str, scope: TokenScope) -> Question {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -56,16 +56,16 @@ impl Question {
 }
 
 /// The way to one registry, for one who asks.
-pub(super) struct Requester {
+pub(super) struct RegistryRequester {
     pub transport: Arc<Transport>,
     pub registry: Origin,
-    pub auth: Arc<Auth>,
+    pub auth: Arc<RegistryAuth>,
     /// Tries after the first one, without progress in between.
     pub retries: u32,
     pub asker: Asker,
 }
 
-impl Requester {
+impl RegistryRequester {
     /// A call's share of time and tries.
     pub fn patience(&self) -> Patience {
         Patience::new(self.transport.deadline(), self.retries)
@@ -73,20 +73,25 @@ impl Requester {
 
     /// Sends `question` once: with logins and redirects, without trying again what failed. What the registry
     /// itself denies (401, 403), 429 and 5xx are faults; every other status is the caller's to judge.
-    pub async fn ask(&self, question: &Question, patience: &mut Patience) -> Result<Answer, Fault> {
+    pub async fn ask(&self, question: &Question, patience: &mut Patience) -> Result<ResponseHead, Fault> {
         let route = Route { registry: self.registry.clone(), scope: question.scope.clone() };
         let tries = or_once(self.transport.outages().admit_route(&route), self.asker)?;
         let answer = self.logged_in(question, &route, patience).await;
         self.transport.outages().note_route(&route, &answer);
         let refused = match &answer {
-            Err(fault) if fault.failure == Failure::Denied => Some(fault.rule.clone()),
+            Err(fault) if fault.failure == RegistryFailure::Denied => Some(fault.rule.clone()),
             _ => None,
         };
         self.transport.observe(&self.registry, |seen| seen.refused = refused);
         tries.of(answer)
     }
 
-    async fn logged_in(&self, question: &Question, route: &Route, patience: &mut Patience) -> Result<Answer, Fault> {
+    async fn logged_in(
+        &self,
+        question: &Question,
+        route: &Route,
+        patience: &mut Patience,
+    ) -> Result<ResponseHead, Fault> {
         let mut grant = self.auth.granted(&question.scope);
         let mut logins = 0;
         let mut resolved_again = false;
@@ -133,7 +138,13 @@ impl Requester {
     }
 
     /// The fault of an answer that denies access to who showed `grant`.
-    async fn denied(&self, answer: Answer, scope: &Scope, grant: Option<&Grant>, patience: &mut Patience) -> Fault {
+    async fn denied(
+        &self,
+        answer: ResponseHead,
+        scope: &TokenScope,
+        grant: Option<&Grant>,
+        patience: &mut Patience,
+    ) -> Fault {
         match answer.document(REFUSAL_MAX, "the answer", patience).await {
             Ok(document) => self.auth.denied(&document.words(), scope, grant),
             Err(fault) => fault,
@@ -142,7 +153,7 @@ impl Requester {
 
     async fn log_in(
         &self,
-        scope: &Scope,
+        scope: &TokenScope,
         challenge: Challenge,
         refused: Option<&Grant>,
         patience: &Patience,
@@ -158,13 +169,13 @@ impl Requester {
         route: &Route,
         grant: Option<&Grant>,
         patience: &Patience,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<ResponseHead, Fault> {
         let mut url = question.url.clone();
         let mut count = question.count;
         let mut lies = None;
         for _ in 0..=REDIRECTS_MAX {
             let Some(origin) = Origin::of(&url) else {
-                return Err(Fault::new(Failure::Protocol, "an address that is neither http nor https"));
+                return Err(Fault::new(RegistryFailure::Protocol, "an address that is neither http nor https"));
             };
             let request = self.request(question, &url, grant);
             let limit = if question.only_reads() { ANSWER } else { self.transport.deadline() };
@@ -178,7 +189,7 @@ impl Requester {
                 if question.count == Count::Blob && question.method == Method::GET && response.status().is_success() {
                     self.transport.observe(&self.registry, |seen| seen.blobs_from = Some(origin.clone()));
                 }
-                return Ok(Answer { response, origin });
+                return Ok(ResponseHead { response, origin });
             }
             url = match question.only_reads() {
                 true => target(&url, response.headers())?,
@@ -220,8 +231,8 @@ impl Requester {
         response: Response,
         logins: &mut u32,
         patience: &mut Patience,
-    ) -> Result<Answer, Fault> {
-        let answer = Answer { response, origin: self.registry.clone() };
+    ) -> Result<ResponseHead, Fault> {
+        let answer = ResponseHead { response, origin: self.registry.clone() };
         let status = answer.response.status();
         let challenge = match (status, &grant) {
             (StatusCode::UNAUTHORIZED, _) => Some(Challenge::of(answer.response.headers())?),
@@ -238,7 +249,10 @@ impl Requester {
                 drop(answer);
                 self.log_in(&question.scope, challenge, grant.as_deref(), patience).await?;
                 let at_once = Retry::After(Some(Duration::ZERO));
-                Err(Fault { retry: at_once, ..Fault::new(Failure::Denied, "the login ran out during the upload") })
+                Err(Fault {
+                    retry: at_once,
+                    ..Fault::new(RegistryFailure::Denied, "the login ran out during the upload")
+                })
             }
             _ => Err(self.denied(answer, &question.scope, grant.as_deref(), patience).await),
         }
@@ -248,12 +262,12 @@ impl Requester {
     pub fn target_of_write(&self, from: &Url, status: StatusCode, headers: &HeaderMap) -> Result<Url, Fault> {
         if !matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT) {
             let rule = format!("the registry answers what is written by a redirect ({status}) that would lose it");
-            return Err(Fault::new(Failure::Protocol, rule));
+            return Err(Fault::new(RegistryFailure::Protocol, rule));
         }
         let url = target(from, headers)?;
         if Origin::of(&url).as_ref() != Some(&self.registry) {
             let rule = format!("a redirect of what is written leads away from {}", self.registry);
-            return Err(Fault::new(Failure::Protocol, rule));
+            return Err(Fault::new(RegistryFailure::Protocol, rule));
         }
         Ok(url)
     }
@@ -272,12 +286,12 @@ pub(super) fn is_redirect(status: StatusCode) -> bool {
 
 /// The fault of a chain of redirects without end.
 pub(super) fn too_many_redirects() -> Fault {
-    Fault::new(Failure::Protocol, format!("the registry redirects more than {REDIRECTS_MAX} times"))
+    Fault::new(RegistryFailure::Protocol, format!("the registry redirects more than {REDIRECTS_MAX} times"))
 }
 
 /// Where a redirect leads, if it may be followed (hostile input R10 to R16).
 fn target(from: &Url, headers: &HeaderMap) -> Result<Url, Fault> {
-    let refused = |why: &str| Fault::new(Failure::Protocol, format!("a redirect of the registry {why}"));
+    let refused = |why: &str| Fault::new(RegistryFailure::Protocol, format!("a redirect of the registry {why}"));
     let Some(location) = headers.get(LOCATION) else { return Err(refused("names no address")) };
     let text = location.to_str().map_err(|_| refused("leads to an address that is not ASCII"))?;
     if text.len() > LOCATION_MAX {
@@ -299,7 +313,7 @@ fn target(from: &Url, headers: &HeaderMap) -> Result<Url, Fault> {
 
 /// Whether a 403 may mean that the token has expired: one that worked before, or an answer that is not the
 /// registry's usual JSON.
-fn looks_expired(answer: &Answer, grant: &Grant) -> bool {
+fn looks_expired(answer: &ResponseHead, grant: &Grant) -> bool {
     grant.worked.load(Ordering::Relaxed) || !is_json(answer.response.headers())
 }
 
@@ -336,7 +350,7 @@ mod tests {
             long.as_str(),
         ] {
             let fault = to(location).unwrap_err();
-            assert_eq!(fault.failure, Failure::Protocol, "{location}");
+            assert_eq!(fault.failure, RegistryFailure::Protocol, "{location}");
             assert!(!fault.rule.contains("u:p"), "{}", fault.rule);
         }
         assert!(target(&from, &HeaderMap::new()).is_err());

@@ -7,42 +7,42 @@
 use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, RANGE};
 use reqwest::{StatusCode, Url};
 
-use super::answer::{Answer, content_length, is_html};
-use super::auth::Scope;
-use super::gate::Place;
-use super::request::{Question, Requester};
+use super::answer::{ResponseHead, content_length, is_html};
+use super::auth::TokenScope;
+use super::gate::Permit;
+use super::request::{Question, RegistryRequester};
 use super::retry::{Fault, Patience};
 use super::transport::Count;
-use super::{BlobSink, Failure, SinkError};
+use super::{BlobSink, RegistryFailure, SinkError};
 use crate::name::RepoName;
 
 /// How much is read of an answer that is no part of the blob.
 const REFUSAL_MAX: u64 = 16 << 10;
 
 /// What ends a transfer early.
-pub(super) enum End {
+pub(super) enum TransferEnd {
     /// The registry's side.
     Fault(Fault),
     /// Ours.
     Sink(SinkError),
 }
 
-impl From<Fault> for End {
-    fn from(fault: Fault) -> End {
-        End::Fault(fault)
+impl From<Fault> for TransferEnd {
+    fn from(fault: Fault) -> TransferEnd {
+        TransferEnd::Fault(fault)
     }
 }
 
-impl From<SinkError> for End {
-    fn from(error: SinkError) -> End {
-        End::Sink(error)
+impl From<SinkError> for TransferEnd {
+    fn from(error: SinkError) -> TransferEnd {
+        TransferEnd::Sink(error)
     }
 }
 
 /// One blob on its way.
 pub(super) struct Transfer<'a> {
-    requester: &'a Requester,
-    place: Place,
+    requester: &'a RegistryRequester,
+    place: Permit,
     question: Question,
     size: u64,
     patience: Patience,
@@ -55,22 +55,22 @@ pub(super) struct Transfer<'a> {
 }
 
 impl<'a> Transfer<'a> {
-    pub fn new(requester: &'a Requester, place: Place, url: Url, repo: RepoName, size: u64) -> Transfer<'a> {
-        let mut question = Question::get(url, "*/*", Scope::Pull(repo));
+    pub fn new(requester: &'a RegistryRequester, place: Permit, url: Url, repo: RepoName, size: u64) -> Transfer<'a> {
+        let mut question = Question::get(url, "*/*", TokenScope::Pull(repo));
         question.count = Count::Blob;
         let patience = requester.patience();
         Transfer { requester, place, question, size, patience, etag: None, range_failed: false, short: false }
     }
 
     /// Fetches what the sink lacks.
-    pub async fn run(mut self, sink: &mut dyn BlobSink) -> Result<(), End> {
+    pub async fn run(mut self, sink: &mut dyn BlobSink) -> Result<(), TransferEnd> {
         if sink.position() > self.size {
             sink.restart().await?;
         }
         while sink.position() < self.size {
             match self.attempt(sink).await {
                 Ok(()) => {}
-                Err(End::Fault(fault)) => self.patience.again(fault).await?,
+                Err(TransferEnd::Fault(fault)) => self.patience.again(fault).await?,
                 Err(sink) => return Err(sink),
             }
         }
@@ -78,7 +78,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// One request, and as much of its answer as is good.
-    async fn attempt(&mut self, sink: &mut dyn BlobSink) -> Result<(), End> {
+    async fn attempt(&mut self, sink: &mut dyn BlobSink) -> Result<(), TransferEnd> {
         let start = sink.position();
         self.ask_from(start);
         let mut answer = self.requester.ask(&self.question, &mut self.patience).await?;
@@ -142,9 +142,9 @@ impl<'a> Transfer<'a> {
     }
 
     /// Forgets what came, once; ranges that go wrong again are a server that cannot be dealt with.
-    async fn begin_anew(&mut self, rule: &str, sink: &mut dyn BlobSink) -> Result<(), End> {
+    async fn begin_anew(&mut self, rule: &str, sink: &mut dyn BlobSink) -> Result<(), TransferEnd> {
         if self.range_failed {
-            return Err(Fault::new(Failure::Protocol, rule).into());
+            return Err(Fault::new(RegistryFailure::Protocol, rule).into());
         }
         self.range_failed = true;
         sink.restart().await?;
@@ -152,7 +152,12 @@ impl<'a> Transfer<'a> {
     }
 
     /// Passes the body on to the sink, up to the position `end`.
-    async fn receive(&mut self, answer: &mut Answer, end: u64, sink: &mut dyn BlobSink) -> Result<(), End> {
+    async fn receive(
+        &mut self,
+        answer: &mut ResponseHead,
+        end: u64,
+        sink: &mut dyn BlobSink,
+    ) -> Result<(), TransferEnd> {
         self.patience.body_begins();
         while let Some(piece) = answer.piece(&self.patience).await? {
             let position = sink.position() + piece.len() as u64;
@@ -173,7 +178,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// A complete answer with too few bytes: a connection that closed early may look so, hence one more try.
-    fn too_short(&mut self, position: u64) -> Result<(), End> {
+    fn too_short(&mut self, position: u64) -> Result<(), TransferEnd> {
         let fault = self.wrong_size(&format!("the answer ended after {position} bytes"));
         if self.short {
             return Err(fault.into());
@@ -183,7 +188,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// The blob is complete; whether the body goes on (hostile input R03) is worth one look, not a wait that fails.
-    async fn nothing_follows(&self, answer: &mut Answer) -> Result<(), End> {
+    async fn nothing_follows(&self, answer: &mut ResponseHead) -> Result<(), TransferEnd> {
         if content_length(answer.response.headers()).is_some() {
             return Ok(());
         }
@@ -194,16 +199,19 @@ impl<'a> Transfer<'a> {
     }
 
     fn wrong_size(&self, what: &str) -> Fault {
-        Fault::new(Failure::Integrity, format!("the blob's size is {} bytes by its manifest, but {what}", self.size))
+        Fault::new(
+            RegistryFailure::Integrity,
+            format!("the blob's size is {} bytes by its manifest, but {what}", self.size),
+        )
     }
 
     /// The fault of an answer that brings nothing.
-    async fn refusal(&mut self, answer: Answer) -> Fault {
+    async fn refusal(&mut self, answer: ResponseHead) -> Fault {
         let own = answer.origin == self.requester.registry;
         let status = answer.response.status();
         if status.is_success() {
             let rule = format!("{} answered {status} where all of the blob was asked for", answer.origin);
-            return Fault::new(Failure::Protocol, rule);
+            return Fault::new(RegistryFailure::Protocol, rule);
         }
         let document = match answer.document(REFUSAL_MAX, "the answer", &mut self.patience).await {
             Ok(document) => document,
@@ -214,7 +222,7 @@ impl<'a> Transfer<'a> {
                 super::answer::not_a_registry(&document.origin)
             }
             StatusCode::NOT_FOUND | StatusCode::GONE => Fault::new(
-                Failure::Integrity,
+                RegistryFailure::Integrity,
                 format!("the manifest names a blob that the registry lacks ({})", document.words()),
             )
             .remedy("publish the artifact again"),

@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Failure, Hold, RegistryError, Removed, Upload};
+use super::{Hold, RegistryError, RegistryFailure, Removed, Upload};
 use crate::digest::Digest;
 use crate::name::{ClaimTag, Reference, Repo, Selector, Tag};
 use crate::oci::Manifest;
@@ -113,11 +113,11 @@ impl<'a> Turn<'a> {
             Ok(Err(e)) => e,
             Err(_) => {
                 let rule = format!("putting the tag was not answered within {ANSWERED:?}");
-                RegistryError::new(Failure::TimedOut, claims.subject(), rule).remedy("push again")
+                RegistryError::new(RegistryFailure::TimedOut, claims.subject(), rule).remedy("push again")
             }
         };
         // It may arrive yet, and the claim keeps others away meanwhile.
-        if matches!(failed.failure, Failure::TimedOut | Failure::Unreachable) {
+        if matches!(failed.failure, RegistryFailure::TimedOut | RegistryFailure::Unreachable) {
             claims.own = None;
         }
         Err(NotPut::Failed(failed))
@@ -225,12 +225,17 @@ impl<'a> Claims<'a> {
 
     async fn put(&self, name: &ClaimTag, given_up: bool) -> Result<Digest, RegistryError> {
         let document = document(self.tag, given_up).map_err(|e| {
-            RegistryError::new(Failure::Structure, self.subject(), format!("no claim can be made for it: {e}"))
+            RegistryError::new(RegistryFailure::Structure, self.subject(), format!("no claim can be made for it: {e}"))
         })?;
         let selector = Selector::Tag(name.tag().clone());
         let put = || self.upload.put_manifest(&self.repo.name, &selector, &document);
         match put().await {
-            Err(e) if !matches!(e.failure, Failure::TimedOut | Failure::Unreachable | Failure::Denied) => {
+            Err(e)
+                if !matches!(
+                    e.failure,
+                    RegistryFailure::TimedOut | RegistryFailure::Unreachable | RegistryFailure::Denied
+                ) =>
+            {
                 // What is copied need not hold the blob that a claim names.
                 let content = Bytes::from_static(EMPTY_CONTENT);
                 self.upload.put_blob(&self.repo.name, &empty(), &content).await?;
@@ -308,7 +313,7 @@ impl<'a> Claims<'a> {
 
     fn lagging(&self) -> RegistryError {
         let rule = format!("the registry's list of tags does not show what was put {LAG:?} ago");
-        RegistryError::new(Failure::TimedOut, self.subject(), rule)
+        RegistryError::new(RegistryFailure::TimedOut, self.subject(), rule)
             .remedy("push again when the list is up to date: without it writers cannot be kept apart")
     }
 
@@ -328,7 +333,7 @@ impl<'a> Claims<'a> {
         let waited = self.begun.elapsed();
         if waited > PATIENCE {
             let rule = format!("other writers of this tag did not end within {PATIENCE:?}");
-            return Err(RegistryError::new(Failure::TimedOut, self.subject(), rule).remedy("push again later"));
+            return Err(RegistryError::new(RegistryFailure::TimedOut, self.subject(), rule).remedy("push again later"));
         }
         if waited > TOLD && !std::mem::replace(&mut self.is_told, true) {
             (self.told)(&format!(
@@ -344,7 +349,7 @@ impl<'a> Claims<'a> {
     async fn names(&self) -> Result<Vec<ClaimTag>, RegistryError> {
         let prefix = (!self.whole).then(|| ClaimTag::prefix(self.tag));
         let tags = match self.upload.tags_now(&self.repo.name, prefix.as_deref()).await {
-            Err(e) if e.failure == Failure::Protocol && prefix.is_some() => {
+            Err(e) if e.failure == RegistryFailure::Protocol && prefix.is_some() => {
                 self.upload.tags_now(&self.repo.name, None).await?
             }
             tags => tags?,
@@ -367,7 +372,7 @@ impl<'a> Claims<'a> {
     async fn counts(&mut self, name: &ClaimTag) -> Result<bool, RegistryError> {
         let selector = Selector::Tag(name.tag().clone());
         let raw = match self.upload.read_back(&self.repo.name, &selector).await {
-            Err(e) if e.failure == Failure::Absent => return Ok(false),
+            Err(e) if e.failure == RegistryFailure::Absent => return Ok(false),
             raw => raw?,
         };
         let digest = Digest::of(&raw.bytes);

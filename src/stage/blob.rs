@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, fstat, openat, unlinkat};
 use rustix::io::Errno;
 
 use super::StageError;
-use crate::archive::{Limits, Output, ReadAt};
+use crate::archive::{ArchiveOutput, Limits, ReadAt};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::oci::Descriptor;
 use crate::registry::BlobSource;
@@ -20,27 +20,27 @@ const PIECE: usize = 256 << 10;
 
 /// A blob to be pushed.
 #[derive(Clone, Debug)]
-pub struct Blob {
+pub struct PushBlob {
     /// By which it is pushed.
     pub descriptor: Descriptor,
-    pub(super) content: Content,
+    pub(super) content: BlobContent,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Content {
+pub(super) enum BlobContent {
     Memory(Bytes),
-    File(Arc<OpenFile>),
+    File(Arc<BlobFile>),
 }
 
 #[async_trait]
-impl BlobSource for Blob {
+impl BlobSource for PushBlob {
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         match &self.content {
-            Content::Memory(bytes) => {
+            BlobContent::Memory(bytes) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
                 Ok(bytes.slice(start..bytes.len().min(start.saturating_add(len))))
             }
-            Content::File(file) => {
+            BlobContent::File(file) => {
                 let file = Arc::clone(file);
                 let read = tokio::task::spawn_blocking(move || {
                     let mut piece = vec![0; len];
@@ -56,16 +56,16 @@ impl BlobSource for Blob {
 
 /// A file that is read, or written and then read, at any offset.
 #[derive(Debug)]
-pub(super) struct OpenFile {
+pub(super) struct BlobFile {
     pub(super) file: OwnedFd,
     pub(super) len: u64,
 }
 
-impl OpenFile {
+impl BlobFile {
     /// The file as it is now.
-    pub(super) fn of(file: OwnedFd) -> Result<OpenFile, Errno> {
+    pub(super) fn of(file: OwnedFd) -> Result<BlobFile, Errno> {
         let len = u64::try_from(fstat(&file)?.st_size).unwrap_or(0);
-        Ok(OpenFile { file, len })
+        Ok(BlobFile { file, len })
     }
 
     /// The SHA-256 digest of the content.
@@ -83,7 +83,7 @@ impl OpenFile {
     }
 }
 
-impl ReadAt for OpenFile {
+impl ReadAt for BlobFile {
     fn len(&self) -> u64 {
         self.len
     }
@@ -109,7 +109,7 @@ fn read_exact_at(file: impl AsFd, mut buf: &mut [u8], mut offset: u64) -> io::Re
 /// An archive while it is written.
 pub(super) struct Sealing(pub(super) OwnedFd);
 
-impl Output for Sealing {
+impl ArchiveOutput for Sealing {
     fn write_all_at(&self, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
         while !bytes.is_empty() {
             match rustix::io::retry_on_intr(|| rustix::io::pwrite(&self.0, bytes, offset))? {

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use rustix::fs::{FileType, fstat};
 
-use super::blob::{Blob, Content, OpenFile};
+use super::blob::{BlobContent, BlobFile, PushBlob};
 use super::plan::layer;
-use super::roots::{Target, subject, target};
+use super::roots::{RootTarget, subject, target};
 use super::tree::{FILE, check_links, open_plain};
-use super::{Failure, Stage, StageError};
+use super::{Stage, StageError, StageFailure};
 use crate::archive;
 use crate::artifact::ZIP;
 use crate::name::{Repo, Version, ZipName};
@@ -49,13 +49,13 @@ impl Stage {
         let name = path.file_name()?.to_str()?;
         let says: ZipName = name.parse().ok()?;
         let repo = match target(path.parent()?).ok()? {
-            Target::Release(repo, tag) => (Version::of_tag(&tag)? == says.version).then_some(repo)?,
-            Target::Mirror(address) => (address.kind() == says.kind).then(|| (self.mapping)(&address))??,
+            RootTarget::Release(repo, tag) => (Version::of_tag(&tag)? == says.version).then_some(repo)?,
+            RootTarget::Mirror(address) => (address.kind() == says.kind).then(|| (self.mapping)(&address))??,
         };
         Some((repo, name.to_owned()))
     }
 
-    fn read_zip(&self, path: &Path, name: &str) -> Result<Blob, StageError> {
+    fn read_zip(&self, path: &Path, name: &str) -> Result<PushBlob, StageError> {
         use std::os::fd::AsFd;
         use std::os::unix::ffi::OsStrExt;
 
@@ -63,14 +63,14 @@ impl Stage {
         let file = open_plain(self.staging.dir.as_fd(), path.as_os_str().as_bytes(), FILE).map_err(failed)?;
         let stat = fstat(&file).map_err(failed)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(StageError::new(Failure::Invalid, subject(path), "it is no file"));
+            return Err(StageError::new(StageFailure::Invalid, subject(path), "it is no file"));
         }
         check_links(&stat, &subject(path))?;
-        let file = OpenFile::of(file).map_err(failed)?;
+        let file = BlobFile::of(file).map_err(failed)?;
         // One that is not whole yet is no archive.
         archive::index(&file, self.workshop.limits()).map_err(|e| StageError::archive(subject(path), &e))?;
         let digest = file.digest().map_err(|e| StageError::io(subject(path), e))?;
         let descriptor = layer(ZIP, digest, file.len, name);
-        Ok(Blob { descriptor, content: Content::File(Arc::new(file)) })
+        Ok(PushBlob { descriptor, content: BlobContent::File(Arc::new(file)) })
     }
 }

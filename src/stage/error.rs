@@ -11,7 +11,7 @@ use crate::registry::{self, RegistryError};
 
 /// The class of a failure; the layer above makes an errno of it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Failure {
+pub enum StageFailure {
     /// Nothing is staged there.
     Absent,
     /// The tag holds something else (EEXIST).
@@ -50,7 +50,7 @@ pub enum Failure {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StageError {
     /// The class.
-    pub failure: Failure,
+    pub failure: StageFailure,
     subject: String,
     rule: String,
     remedy: Option<String>,
@@ -58,7 +58,7 @@ pub struct StageError {
 
 impl StageError {
     /// An error about `subject`: a path or a reference.
-    pub fn new(failure: Failure, subject: impl fmt::Display, rule: impl fmt::Display) -> Self {
+    pub fn new(failure: StageFailure, subject: impl fmt::Display, rule: impl fmt::Display) -> Self {
         StageError { failure, subject: subject.to_string(), rule: rule.to_string(), remedy: None }
     }
 
@@ -72,10 +72,10 @@ impl StageError {
     pub fn io(subject: impl fmt::Display, error: impl Into<io::Error>) -> Self {
         let error = error.into();
         let failure = match error.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(Errno::NOSPC | Errno::DQUOT) => Failure::NoSpace,
-            Some(Errno::ACCESS | Errno::PERM) => Failure::Denied,
-            Some(Errno::NOENT | Errno::NOTDIR) => Failure::Absent,
-            _ => Failure::Io,
+            Some(Errno::NOSPC | Errno::DQUOT) => StageFailure::NoSpace,
+            Some(Errno::ACCESS | Errno::PERM) => StageFailure::Denied,
+            Some(Errno::NOENT | Errno::NOTDIR) => StageFailure::Absent,
+            _ => StageFailure::Io,
         };
         StageError::new(failure, subject, error)
     }
@@ -83,10 +83,10 @@ impl StageError {
     /// An archive that was refused, or a file that could not become part of one.
     pub fn archive(subject: impl fmt::Display, error: &ArchiveError) -> Self {
         let (failure, inner) = match error.class() {
-            Class::Structure => (Failure::Structure, None),
-            Class::TooLarge => (Failure::TooLarge, None),
-            Class::Unsupported => (Failure::Unsupported, None),
-            Class::Integrity => (Failure::Integrity, None),
+            Class::Structure => (StageFailure::Structure, None),
+            Class::TooLarge => (StageFailure::TooLarge, None),
+            Class::Unsupported => (StageFailure::Unsupported, None),
+            Class::Integrity => (StageFailure::Integrity, None),
             Class::Read(e) | Class::Write(e) => (StageError::io("", clone(e)).failure, Some(e)),
         };
         let told = inner.and_then(|e| e.get_ref()).and_then(|e| e.downcast_ref::<StageError>());
@@ -96,16 +96,16 @@ impl StageError {
     /// A document that cannot be written or read.
     pub fn document(subject: impl fmt::Display, error: &DocumentError) -> Self {
         let failure = match error {
-            DocumentError::Structure(_) => Failure::Structure,
-            DocumentError::TooLarge(_) => Failure::TooLarge,
-            DocumentError::Unsupported(_) => Failure::Unsupported,
+            DocumentError::Structure(_) => StageFailure::Structure,
+            DocumentError::TooLarge(_) => StageFailure::TooLarge,
+            DocumentError::Unsupported(_) => StageFailure::Unsupported,
         };
         StageError::new(failure, subject, error)
     }
 
     /// A task ended without a result: it panicked, or the runtime ended.
     pub fn lost(subject: impl fmt::Display) -> Self {
-        StageError::new(Failure::Io, subject, "an internal task ended early; the log may say why")
+        StageError::new(StageFailure::Io, subject, "an internal task ended early; the log may say why")
     }
 }
 
@@ -116,18 +116,18 @@ fn clone(error: &io::Error) -> io::Error {
 impl From<RegistryError> for StageError {
     fn from(error: RegistryError) -> Self {
         let failure = match error.failure {
-            registry::Failure::Absent => Failure::Absent,
-            registry::Failure::Denied => Failure::Denied,
-            registry::Failure::TimedOut => Failure::TimedOut,
-            registry::Failure::Unreachable | registry::Failure::Untrusted => Failure::Unreachable,
-            registry::Failure::Offline => Failure::Offline,
-            registry::Failure::Protocol => Failure::Protocol,
-            registry::Failure::Integrity => Failure::Integrity,
-            registry::Failure::Structure => Failure::Structure,
-            registry::Failure::TooLarge => Failure::TooLarge,
-            registry::Failure::Unsupported => Failure::Unsupported,
-            registry::Failure::NoSpace => Failure::NoSpace,
-            registry::Failure::Io => Failure::Io,
+            registry::RegistryFailure::Absent => StageFailure::Absent,
+            registry::RegistryFailure::Denied => StageFailure::Denied,
+            registry::RegistryFailure::TimedOut => StageFailure::TimedOut,
+            registry::RegistryFailure::Unreachable | registry::RegistryFailure::Untrusted => StageFailure::Unreachable,
+            registry::RegistryFailure::Offline => StageFailure::Offline,
+            registry::RegistryFailure::Protocol => StageFailure::Protocol,
+            registry::RegistryFailure::Integrity => StageFailure::Integrity,
+            registry::RegistryFailure::Structure => StageFailure::Structure,
+            registry::RegistryFailure::TooLarge => StageFailure::TooLarge,
+            registry::RegistryFailure::Unsupported => StageFailure::Unsupported,
+            registry::RegistryFailure::NoSpace => StageFailure::NoSpace,
+            registry::RegistryFailure::Io => StageFailure::Io,
         };
         StageError { failure, subject: error.subject, rule: error.rule, remedy: error.remedy }
     }

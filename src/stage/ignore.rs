@@ -17,17 +17,17 @@ const NEVER: &[&[u8]] = &[b".git", b".hg", b".svn", b".bzr", b".jj", b"CVS", b"_
 /// The rules of one tree.
 #[derive(Default)]
 pub(super) struct Ignore {
-    rules: Vec<Rule>,
+    rules: Vec<IgnoreRule>,
 }
 
-struct Rule {
+struct IgnoreRule {
     takes_back: bool,
     /// Only directories, with all that is below them.
     directory: bool,
-    parts: Vec<Part>,
+    parts: Vec<PatternPart>,
 }
 
-enum Part {
+enum PatternPart {
     /// `**`: any number of components.
     Any,
     /// One component.
@@ -56,7 +56,7 @@ impl Ignore {
     }
 }
 
-fn rule(line: &[u8]) -> Option<Rule> {
+fn rule(line: &[u8]) -> Option<IgnoreRule> {
     if line.is_empty() || line.starts_with(b"#") {
         return None;
     }
@@ -65,20 +65,20 @@ fn rule(line: &[u8]) -> Option<Rule> {
         None => (false, line),
     };
     let anchored = pattern.starts_with(b"/");
-    let mut parts: Vec<Part> = if anchored { vec![] } else { vec![Part::Any] };
+    let mut parts: Vec<PatternPart> = if anchored { vec![] } else { vec![PatternPart::Any] };
     let mut directory = pattern.ends_with(b"/");
     for part in pattern.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
-        parts.push(if part == b"**" { Part::Any } else { Part::One(part.to_vec()) });
+        parts.push(if part == b"**" { PatternPart::Any } else { PatternPart::One(part.to_vec()) });
     }
     // `x/**` is all that is below x.
-    while parts.len() > 1 && matches!(parts.last(), Some(Part::Any)) {
+    while parts.len() > 1 && matches!(parts.last(), Some(PatternPart::Any)) {
         parts.pop();
         directory = true;
     }
-    parts.iter().any(|part| matches!(part, Part::One(_))).then_some(Rule { takes_back, directory, parts })
+    parts.iter().any(|part| matches!(part, PatternPart::One(_))).then_some(IgnoreRule { takes_back, directory, parts })
 }
 
-impl Rule {
+impl IgnoreRule {
     /// Whether the pattern matches the file at `path` or a directory above it.
     fn matches(&self, path: &[&[u8]]) -> bool {
         let ends = self.ends(path);
@@ -98,11 +98,11 @@ impl Rule {
         reached[0] = true;
         for part in &self.parts {
             match part {
-                Part::Any => {
+                PatternPart::Any => {
                     let first = reached.iter().position(|r| *r).unwrap_or(reached.len());
                     reached[first..].fill(true);
                 }
-                Part::One(pattern) => {
+                PatternPart::One(pattern) => {
                     for at in (0..path.len()).rev() {
                         reached[at + 1] = reached[at] && glob(pattern, path[at]);
                     }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::roots::path_of;
 use super::tree::{list, read_small};
-use super::{Committed, Failure, StageError};
+use super::{Committed, StageError, StageFailure};
 use crate::digest::Digest;
 
 /// The most bytes of a record.
@@ -44,7 +44,7 @@ pub enum Stand {
 
 /// What a finished commit put under a tag.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Outcome {
+pub struct CommitOutcome {
     /// The reference with its tag.
     pub reference: String,
     /// The tag.
@@ -53,9 +53,13 @@ pub struct Outcome {
     pub digest: String,
 }
 
-impl Outcome {
-    pub(super) fn of(committed: &Committed) -> Outcome {
-        Outcome { reference: committed.reference.clone(), tag: committed.tag.clone(), digest: committed.digest.clone() }
+impl CommitOutcome {
+    pub(super) fn of(committed: &Committed) -> CommitOutcome {
+        CommitOutcome {
+            reference: committed.reference.clone(),
+            tag: committed.tag.clone(),
+            digest: committed.digest.clone(),
+        }
     }
 
     /// What a repeated commit says: nothing was sent for it.
@@ -72,7 +76,7 @@ impl Outcome {
 
 /// The record of one artifact root.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Record {
+pub struct JournalRecord {
     /// The root below the staging directory, as bytes.
     path: Vec<u8>,
     /// Counts up with each record that is written, over all roots.
@@ -82,12 +86,12 @@ pub struct Record {
     /// What was to be pushed: digests of blobs and manifests.
     pub digests: Vec<String>,
     /// What it became, once it is done.
-    pub results: Vec<Outcome>,
+    pub results: Vec<CommitOutcome>,
     /// Why it failed.
     pub error: Option<String>,
 }
 
-impl Record {
+impl JournalRecord {
     /// The root below the staging directory.
     pub fn path(&self) -> PathBuf {
         path_of(self.path.clone())
@@ -98,7 +102,7 @@ impl Record {
 pub(super) struct Journal {
     dir: OwnedFd,
     name: String,
-    records: Mutex<HashMap<PathBuf, Record>>,
+    records: Mutex<HashMap<PathBuf, JournalRecord>>,
 }
 
 impl Journal {
@@ -113,7 +117,7 @@ impl Journal {
                 continue;
             }
             let Ok(Some(bytes)) = read_small(dir.as_fd(), name, &file, RECORD_MAX) else { continue };
-            if let Ok(record) = serde_json::from_slice::<Record>(&bytes)
+            if let Ok(record) = serde_json::from_slice::<JournalRecord>(&bytes)
                 && file_of(&record.path) == file
             {
                 records.insert(record.path(), record);
@@ -122,27 +126,27 @@ impl Journal {
         Ok(Journal { dir, name: name.to_owned(), records: Mutex::new(records) })
     }
 
-    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, Record>> {
+    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, JournalRecord>> {
         self.records.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The record of a root.
-    pub(super) fn get(&self, path: &Path) -> Option<Record> {
+    pub(super) fn get(&self, path: &Path) -> Option<JournalRecord> {
         self.held().get(path).cloned()
     }
 
     /// All records.
-    pub(super) fn all(&self) -> Vec<Record> {
+    pub(super) fn all(&self) -> Vec<JournalRecord> {
         self.held().values().cloned().collect()
     }
 
     /// Replaces the record of a root, durably: `change` gets the one that was there, or an empty one.
-    pub(super) fn write(&self, path: &Path, change: impl FnOnce(&mut Record)) -> Result<(), StageError> {
+    pub(super) fn write(&self, path: &Path, change: impl FnOnce(&mut JournalRecord)) -> Result<(), StageError> {
         // Held while writing: two writers of one record would overtake each other.
         let mut records = self.held();
         let serial = records.values().map(|record| record.serial).max().unwrap_or(0) + 1;
         let bytes = path.as_os_str().as_bytes().to_vec();
-        let fresh = || Record {
+        let fresh = || JournalRecord {
             path: bytes,
             serial,
             stand: Stand::Intent,
@@ -160,7 +164,7 @@ impl Journal {
     }
 
     /// Forgets the records for which `gone` holds. Not durable: after a crash they are forgotten the next time.
-    pub(super) fn forget(&self, gone: impl Fn(&Record) -> bool) {
+    pub(super) fn forget(&self, gone: impl Fn(&JournalRecord) -> bool) {
         self.held().retain(|_, record| {
             let kept = !gone(record);
             if !kept {
@@ -170,10 +174,10 @@ impl Journal {
         });
     }
 
-    fn put(&self, record: &Record) -> Result<(), StageError> {
+    fn put(&self, record: &JournalRecord) -> Result<(), StageError> {
         let failed = |e: Errno| StageError::io(format!("the journal in {}", self.name), e);
         let bytes = serde_json::to_vec(record)
-            .map_err(|e| StageError::new(Failure::Io, format!("the journal in {}", self.name), e))?;
+            .map_err(|e| StageError::new(StageFailure::Io, format!("the journal in {}", self.name), e))?;
         let temporary = format!("{:032x}.tmp", fastrand::u128(..));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&self.dir, &temporary, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
@@ -196,12 +200,12 @@ impl Journal {
         fsync(&self.dir).map_err(failed)
     }
 
-    fn shrink(&self, records: &mut HashMap<PathBuf, Record>) {
-        let done = |record: &&Record| record.stand == Stand::Done;
+    fn shrink(&self, records: &mut HashMap<PathBuf, JournalRecord>) {
+        let done = |record: &&JournalRecord| record.stand == Stand::Done;
         if records.values().filter(done).count() <= DONE_MAX {
             return;
         }
-        let oldest = records.values().filter(done).min_by_key(|record| record.serial).map(Record::path);
+        let oldest = records.values().filter(done).min_by_key(|record| record.serial).map(JournalRecord::path);
         if let Some(path) = oldest
             && records.remove(&path).is_some()
         {

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustix::fs::fstat;
 
-use super::blob::{Blob, Content, OpenFile, Workshop};
-use super::provider::{self, Target};
-use super::tree::{ANNOTATIONS_FILE, Stamp, Tree, check_links, read_small};
-use super::{Failure, StageError};
+use super::blob::{BlobContent, BlobFile, PushBlob, Workshop};
+use super::provider::{self, PlannedPlatform};
+use super::tree::{ANNOTATIONS_FILE, FileStamp, StagedTree, check_links, read_small};
+use super::{StageError, StageFailure};
 use crate::archive::{self, Limits};
 use crate::artifact::{self, Release};
 use crate::name::{Repo, Selector, Tag};
@@ -40,13 +40,13 @@ pub struct Destined {
 
 /// What the tags are to stand for.
 #[derive(Clone, Debug)]
-pub enum Artifact {
+pub enum PlannedArtifact {
     /// A module package: its manifest.
     Module(Manifest),
     /// Platforms of a provider release. The index is made of what is there and of these.
     Provider {
         /// In the order of their names.
-        targets: Vec<Target>,
+        targets: Vec<PlannedPlatform>,
         /// Of the index.
         annotations: BTreeMap<String, String>,
     },
@@ -54,26 +54,26 @@ pub enum Artifact {
 
 /// A release, ready to be pushed.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct ReleasePlan {
     /// The repository.
     pub repo: Repo,
     /// The tags, at least one.
     pub tags: Vec<Tag>,
     /// What is uploaded first, no digest twice.
-    pub blobs: Vec<Blob>,
+    pub blobs: Vec<PushBlob>,
     /// What is tagged.
-    pub artifact: Artifact,
+    pub artifact: PlannedArtifact,
     /// What whoever publishes it should know, one sentence each.
     pub warnings: Vec<String>,
 }
 
-impl Plan {
+impl ReleasePlan {
     /// The manifests that are pushed by digest in any case, in this order. The index of a provider release is not among
     /// them: it depends on what the tag stands for.
     pub fn manifests(&self) -> Vec<&Manifest> {
         match &self.artifact {
-            Artifact::Module(manifest) => vec![manifest],
-            Artifact::Provider { targets, .. } => targets.iter().map(|target| &target.manifest).collect(),
+            PlannedArtifact::Module(manifest) => vec![manifest],
+            PlannedArtifact::Provider { targets, .. } => targets.iter().map(|target| &target.manifest).collect(),
         }
     }
 
@@ -83,8 +83,8 @@ impl Plan {
     /// It would be over a limit.
     pub fn release(&self) -> Result<Manifest, StageError> {
         match &self.artifact {
-            Artifact::Module(manifest) => Ok(manifest.clone()),
-            Artifact::Provider { targets, annotations } => {
+            PlannedArtifact::Module(manifest) => Ok(manifest.clone()),
+            PlannedArtifact::Provider { targets, annotations } => {
                 let entries: Vec<Descriptor> = targets.iter().map(|target| target.entry.clone()).collect();
                 index(artifact::PROVIDER, &entries, annotations).map_err(|e| StageError::document(self.subject(), &e))
             }
@@ -104,9 +104,14 @@ impl Plan {
         }
     }
 
-    pub(super) fn new(destined: Destined, artifact: Artifact, blobs: Vec<Blob>, warnings: Vec<String>) -> Plan {
-        let mut plan = Plan { repo: destined.repo, tags: destined.tags, blobs: Vec::new(), artifact, warnings };
-        let config = Blob { descriptor: empty(), content: Content::Memory(Bytes::from_static(EMPTY_CONTENT)) };
+    pub(super) fn new(
+        destined: Destined,
+        artifact: PlannedArtifact,
+        blobs: Vec<PushBlob>,
+        warnings: Vec<String>,
+    ) -> ReleasePlan {
+        let mut plan = ReleasePlan { repo: destined.repo, tags: destined.tags, blobs: Vec::new(), artifact, warnings };
+        let config = PushBlob { descriptor: empty(), content: BlobContent::Memory(Bytes::from_static(EMPTY_CONTENT)) };
         for blob in [config].into_iter().chain(blobs) {
             if !plan.blobs.iter().any(|known| known.descriptor.digest == blob.descriptor.digest) {
                 plan.blobs.push(blob);
@@ -120,7 +125,12 @@ impl Plan {
 ///
 /// # Errors
 /// `Invalid` for what makes no release, `Busy` for what changed meanwhile, and those of reading and packing.
-pub fn directory(dir: OwnedFd, name: &str, mut destined: Destined, workshop: &Workshop) -> Result<Plan, StageError> {
+pub fn directory(
+    dir: OwnedFd,
+    name: &str,
+    mut destined: Destined,
+    workshop: &Workshop,
+) -> Result<ReleasePlan, StageError> {
     for (key, value) in annotations_of(&dir, name)? {
         destined.annotations.entry(key).or_insert(value);
     }
@@ -130,10 +140,10 @@ pub fn directory(dir: OwnedFd, name: &str, mut destined: Destined, workshop: &Wo
     }
 }
 
-fn module(dir: OwnedFd, name: &str, destined: Destined, workshop: &Workshop) -> Result<Plan, StageError> {
-    let tree = Tree::read(dir, name, workshop.limits())?;
+fn module(dir: OwnedFd, name: &str, destined: Destined, workshop: &Workshop) -> Result<ReleasePlan, StageError> {
+    let tree = StagedTree::read(dir, name, workshop.limits())?;
     if tree.files.is_empty() {
-        return Err(StageError::new(Failure::Invalid, name, "it holds no file that would be part of a release"));
+        return Err(StageError::new(StageFailure::Invalid, name, "it holds no file that would be part of a release"));
     }
     let mut warnings = Vec::new();
     for file in &tree.files {
@@ -148,17 +158,21 @@ fn module(dir: OwnedFd, name: &str, destined: Destined, workshop: &Workshop) -> 
 }
 
 /// Packs a tree: the blob, and the `h1:` hash of the package.
-pub(super) fn pack(tree: &Tree, name: &str, workshop: &Workshop) -> Result<(Blob, crate::digest::H1), StageError> {
+pub(super) fn pack(
+    tree: &StagedTree,
+    name: &str,
+    workshop: &Workshop,
+) -> Result<(PushBlob, crate::digest::H1), StageError> {
     let sealing = workshop.file()?;
     let refused = |e: &archive::ArchiveError| StageError::archive(name, e);
     let limits = workshop.limits();
     let written = archive::write(&tree.entries(), tree, &sealing, limits).map_err(|e| refused(&e))?;
     tree.check_unchanged()?;
-    let file = OpenFile { file: sealing.0, len: written.size };
+    let file = BlobFile { file: sealing.0, len: written.size };
     // What is published is what a mount shows: the reader has the last word.
     archive::index(&file, limits).map_err(|e| refused(&e))?;
     let descriptor = layer(artifact::ZIP, written.digest, written.size, MODULE_TITLE);
-    Ok((Blob { descriptor, content: Content::File(Arc::new(file)) }, written.h1))
+    Ok((PushBlob { descriptor, content: BlobContent::File(Arc::new(file)) }, written.h1))
 }
 
 pub(super) fn layer(media_type: &str, digest: crate::digest::Digest, size: u64, title: &str) -> Descriptor {
@@ -176,13 +190,13 @@ pub(super) fn layer(media_type: &str, digest: crate::digest::Digest, size: u64, 
 ///
 /// # Errors
 /// Those of [`archive::index`]: what a mount would refuse is not published.
-pub fn module_zip(file: OwnedFd, name: &str, destined: Destined, limits: &Limits) -> Result<Plan, StageError> {
+pub fn module_zip(file: OwnedFd, name: &str, destined: Destined, limits: &Limits) -> Result<ReleasePlan, StageError> {
     let is_zip = name.ends_with(".zip") || begins_as_zip(&file);
-    let package = Package::read(file, name, limits).map_err(|e| {
-        if e.failure != Failure::Structure || is_zip {
+    let package = PlannedPackage::read(file, name, limits).map_err(|e| {
+        if e.failure != StageFailure::Structure || is_zip {
             return e;
         }
-        StageError::new(Failure::Structure, name, "it is neither a directory nor a zip archive")
+        StageError::new(StageFailure::Structure, name, "it is neither a directory nor a zip archive")
     })?;
     let mut warnings = Vec::new();
     if !package.hashes_agree {
@@ -199,17 +213,17 @@ fn begins_as_zip(file: &OwnedFd) -> bool {
     rustix::io::pread(file, &mut first, 0).is_err() || first == *b"PK"
 }
 
-fn module_of(layer: Blob, destined: Destined, warnings: Vec<String>) -> Result<Plan, StageError> {
-    let refused = |e: &dyn std::fmt::Display| StageError::new(Failure::Structure, &destined.repo, e);
+fn module_of(layer: PushBlob, destined: Destined, warnings: Vec<String>) -> Result<ReleasePlan, StageError> {
+    let refused = |e: &dyn std::fmt::Display| StageError::new(StageFailure::Structure, &destined.repo, e);
     let manifest = image(artifact::MODULE, std::slice::from_ref(&layer.descriptor), &destined.annotations)
         .map_err(|e| refused(&e))?;
     Release::read(&manifest).map_err(|e| refused(&e))?;
-    Ok(Plan::new(destined, Artifact::Module(manifest), vec![layer], warnings))
+    Ok(ReleasePlan::new(destined, PlannedArtifact::Module(manifest), vec![layer], warnings))
 }
 
 /// A zip that is pushed byte for byte.
-pub(super) struct Package {
-    pub(super) file: Arc<OpenFile>,
+pub(super) struct PlannedPackage {
+    pub(super) file: Arc<BlobFile>,
     pub(super) digest: crate::digest::Digest,
     pub(super) h1: crate::digest::H1,
     /// Whether clients compute one hash for the archive and for what it unpacks to.
@@ -218,23 +232,23 @@ pub(super) struct Package {
     pub(super) top: Vec<Vec<u8>>,
 }
 
-impl Package {
-    pub(super) fn read(file: OwnedFd, name: &str, limits: &Limits) -> Result<Package, StageError> {
+impl PlannedPackage {
+    pub(super) fn read(file: OwnedFd, name: &str, limits: &Limits) -> Result<PlannedPackage, StageError> {
         use std::os::unix::ffi::OsStrExt;
 
         let failed = |e: rustix::io::Errno| StageError::io(name, e);
         let before = fstat(&file).map_err(failed)?;
         check_links(&before, name)?;
-        let file = OpenFile::of(file).map_err(failed)?;
+        let file = BlobFile::of(file).map_err(failed)?;
         let refused = |e: archive::ArchiveError| StageError::archive(name, &e);
         let members = archive::index(&file, limits).map_err(refused)?;
         let hashes = archive::hashes(&file, &members, limits).map_err(refused)?;
         let digest = file.digest().map_err(|e| StageError::io(name, e))?;
-        if Stamp::of(&fstat(&file.file).map_err(failed)?) != Stamp::of(&before) {
+        if FileStamp::of(&fstat(&file.file).map_err(failed)?) != FileStamp::of(&before) {
             let rule = "it changed while it was read; nothing was published";
-            return Err(StageError::new(Failure::Busy, name, rule));
+            return Err(StageError::new(StageFailure::Busy, name, rule));
         }
-        Ok(Package {
+        Ok(PlannedPackage {
             file: Arc::new(file),
             digest,
             h1: hashes.directory,
@@ -243,9 +257,9 @@ impl Package {
         })
     }
 
-    pub(super) fn blob(&self, title: &str) -> Blob {
+    pub(super) fn blob(&self, title: &str) -> PushBlob {
         let descriptor = layer(artifact::ZIP, self.digest, self.file.len, title);
-        Blob { descriptor, content: Content::File(Arc::clone(&self.file)) }
+        PushBlob { descriptor, content: BlobContent::File(Arc::clone(&self.file)) }
     }
 }
 
@@ -256,6 +270,6 @@ fn annotations_of(dir: &OwnedFd, name: &str) -> Result<BTreeMap<String, String>,
     };
     serde_json::from_slice(&text).map_err(|e| {
         let rule = format!("it is no JSON object of texts: {e}");
-        StageError::new(Failure::Invalid, format!("{name}/{ANNOTATIONS_FILE}"), rule)
+        StageError::new(StageFailure::Invalid, format!("{name}/{ANNOTATIONS_FILE}"), rule)
     })
 }

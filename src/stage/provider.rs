@@ -7,10 +7,10 @@ use bytes::Bytes;
 use rustix::fs::FileType;
 use serde::Deserialize;
 
-use super::blob::{Blob, Content, Workshop};
-use super::plan::{Artifact, Destined, Package, Plan, layer, pack};
-use super::tree::{ANNOTATIONS_FILE, DIRECTORY, FILE, Tree, list, open_beneath, read_file, read_small};
-use super::{Failure, StageError};
+use super::blob::{BlobContent, PushBlob, Workshop};
+use super::plan::{Destined, PlannedArtifact, PlannedPackage, ReleasePlan, layer, pack};
+use super::tree::{ANNOTATIONS_FILE, DIRECTORY, FILE, StagedTree, list, open_beneath, read_file, read_small};
+use super::{StageError, StageFailure};
 use crate::artifact::{
     H1_ANNOTATION, PACKAGE_DIGEST_ANNOTATION, PACKAGE_SIZE_ANNOTATION, PROVIDER_TARGET, target_package,
 };
@@ -36,7 +36,7 @@ const MANIFEST: &str = "_manifest.json";
 
 /// One platform of a plan.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct PlannedPlatform {
     /// The platform.
     pub platform: Platform,
     /// Of the platform, with the package as its one zip layer.
@@ -63,7 +63,7 @@ pub struct Zip {
 
 /// What makes a provider release.
 #[derive(Default)]
-pub struct Contents {
+pub struct ProviderContents {
     /// What messages call all of it.
     name: String,
     /// Zips, pushed byte for byte.
@@ -83,8 +83,8 @@ pub struct Contents {
 ///
 /// # Errors
 /// `Invalid` for a mixture of both.
-pub(super) fn contents(dir: BorrowedFd, name: &str) -> Result<Option<Contents>, StageError> {
-    let mut contents = Contents::new(name);
+pub(super) fn contents(dir: BorrowedFd, name: &str) -> Result<Option<ProviderContents>, StageError> {
+    let mut contents = ProviderContents::new(name);
     for (entry, kind) in list(dir, name)? {
         let Ok(base) = String::from_utf8(entry) else {
             contents.leave("a name that is no UTF-8");
@@ -106,7 +106,7 @@ pub(super) fn contents(dir: BorrowedFd, name: &str) -> Result<Option<Contents>, 
                 "{} belongs to a provider release and {stranger} does not: a release is one or the other",
                 contents.first()
             );
-            Err(StageError::new(Failure::Invalid, name, rule))
+            Err(StageError::new(StageFailure::Invalid, name, rule))
         }
     }
 }
@@ -135,9 +135,9 @@ pub(super) fn mirrored(
     repo: &Repo,
     annotations: &BTreeMap<String, String>,
     workshop: &Workshop,
-) -> Result<Vec<Plan>, StageError> {
-    let invalid = |subject: &str, rule: &str| StageError::new(Failure::Invalid, subject, rule);
-    let mut all = Contents::new(name);
+) -> Result<Vec<ReleasePlan>, StageError> {
+    let invalid = |subject: &str, rule: &str| StageError::new(StageFailure::Invalid, subject, rule);
+    let mut all = ProviderContents::new(name);
     for (entry, kind) in list(dir, name)? {
         let base = String::from_utf8_lossy(&entry).into_owned();
         let known = base.ends_with(".json")
@@ -149,7 +149,7 @@ pub(super) fn mirrored(
             return Err(invalid(&format!("{name}/{base}"), rule));
         }
     }
-    let mut releases: BTreeMap<Version, Contents> = BTreeMap::new();
+    let mut releases: BTreeMap<Version, ProviderContents> = BTreeMap::new();
     for zip in all.zips {
         if zip.says.kind != address.kind() {
             return Err(invalid(&zip.path, &format!("it is no zip of the provider {address}")));
@@ -186,17 +186,17 @@ fn is_sums(name: &str) -> bool {
     name.rfind("_SHA256SUMS").is_some_and(|at| matches!(name.as_bytes().get(at + 11), None | Some(b'.')))
 }
 
-impl Contents {
+impl ProviderContents {
     /// Nothing yet, of what messages call `name`.
-    pub fn new(name: &str) -> Contents {
-        Contents { name: name.to_owned(), ..Contents::default() }
+    pub fn new(name: &str) -> ProviderContents {
+        ProviderContents { name: name.to_owned(), ..ProviderContents::default() }
     }
 
     /// Takes an entry of a directory, if it is part of a provider release.
     fn take(&mut self, dir: BorrowedFd, base: &str, kind: FileType) -> Result<bool, StageError> {
         let path = format!("{}/{base}", self.name);
         if base.as_bytes().starts_with(PROGRAM) && base.ends_with(".zip") {
-            let says = base.parse().map_err(|e| StageError::new(Failure::Invalid, &path, e))?;
+            let says = base.parse().map_err(|e| StageError::new(StageFailure::Invalid, &path, e))?;
             let file = open_beneath(dir, base.as_bytes(), FILE).map_err(|e| StageError::io(&path, e))?;
             self.zips.push(Zip { path, name: base.to_owned(), says, file });
             return Ok(true);
@@ -261,7 +261,7 @@ impl Contents {
     ///
     /// # Errors
     /// `Invalid` where names, versions or platforms do not go together; `Integrity` where a sum does not hold.
-    pub fn plan(self, destined: Destined, workshop: &Workshop) -> Result<Plan, StageError> {
+    pub fn plan(self, destined: Destined, workshop: &Workshop) -> Result<ReleasePlan, StageError> {
         self.check_names(&destined.tags)?;
         let mut warnings: Vec<String> = self.told_left().into_iter().collect();
         let sums = read_sums(&self.sums)?;
@@ -271,12 +271,12 @@ impl Contents {
             let is_signature = is_sums(name) && !name.ends_with("_SHA256SUMS");
             let media_type = if is_signature { SIGNATURE } else { TEXT };
             let descriptor = layer(media_type, Digest::of(content), content.len() as u64, name);
-            beside.push(Blob { descriptor, content: Content::Memory(Bytes::copy_from_slice(content)) });
+            beside.push(PushBlob { descriptor, content: BlobContent::Memory(Bytes::copy_from_slice(content)) });
         }
         let mut targets = Vec::new();
         let mut blobs = beside.clone();
         for zip in self.zips {
-            let package = Package::read(zip.file, &zip.path, workshop.limits())?;
+            let package = PlannedPackage::read(zip.file, &zip.path, workshop.limits())?;
             check_sum(&zip.path, &zip.name, package.digest, &sums, &mut warnings)?;
             check_program(&zip.path, &package.top, &mut warnings);
             let h1 = package.hashes_agree.then_some(package.h1);
@@ -292,7 +292,7 @@ impl Contents {
         }
         for (platform, dir) in self.directories {
             let name = format!("{}/{platform}", self.name);
-            let tree = Tree::read(dir, &name, workshop.limits())?;
+            let tree = StagedTree::read(dir, &name, workshop.limits())?;
             let (mut blob, h1) = pack(&tree, &name, workshop)?;
             blob.descriptor = layer(
                 &blob.descriptor.media_type,
@@ -306,15 +306,19 @@ impl Contents {
         }
         targets.sort_by(|a, b| a.platform.cmp(&b.platform));
         let annotations = destined.annotations.clone();
-        Ok(Plan::new(destined, Artifact::Provider { targets, annotations }, blobs, warnings))
+        Ok(ReleasePlan::new(destined, PlannedArtifact::Provider { targets, annotations }, blobs, warnings))
     }
 
     /// What `_manifest.json` says of the release, as annotations of each platform.
-    fn read_manifest(&self, sums: &Sums, warnings: &mut Vec<String>) -> Result<BTreeMap<String, String>, StageError> {
+    fn read_manifest(
+        &self,
+        sums: &ProviderSums,
+        warnings: &mut Vec<String>,
+    ) -> Result<BTreeMap<String, String>, StageError> {
         let mut about = BTreeMap::new();
         for (name, content) in &self.manifests {
             let path = format!("{}/{name}", self.name);
-            let invalid = |rule: &str| StageError::new(Failure::Invalid, &path, rule);
+            let invalid = |rule: &str| StageError::new(StageFailure::Invalid, &path, rule);
             let is_own = |zip: &Zip| *name == zip.says.manifest_name();
             if !self.zips.iter().all(is_own) {
                 return Err(invalid("it is of another provider or version than the zips beside it"));
@@ -337,7 +341,7 @@ impl Contents {
 
     /// One provider, one version, which is that of the tags, and each platform once.
     fn check_names(&self, tags: &[Tag]) -> Result<(), StageError> {
-        let refuse = |subject: &str, rule: String| Err(StageError::new(Failure::Invalid, subject, rule));
+        let refuse = |subject: &str, rule: String| Err(StageError::new(StageFailure::Invalid, subject, rule));
         let mut versions = Vec::new();
         for tag in tags {
             match Version::of_tag(tag) {
@@ -373,14 +377,14 @@ impl Contents {
 
 fn target(
     platform: Platform,
-    package: &Blob,
-    beside: &[Blob],
+    package: &PushBlob,
+    beside: &[PushBlob],
     about: &BTreeMap<String, String>,
     h1: Option<H1>,
     packed_here: bool,
-) -> Result<Target, StageError> {
+) -> Result<PlannedPlatform, StageError> {
     let layers: Vec<Descriptor> = [package].into_iter().chain(beside).map(|blob| blob.descriptor.clone()).collect();
-    let refused = |e: &dyn std::fmt::Display| StageError::new(Failure::Structure, &platform, e);
+    let refused = |e: &dyn std::fmt::Display| StageError::new(StageFailure::Structure, &platform, e);
     let manifest = image(PROVIDER_TARGET, &layers, about).map_err(|e| refused(&e))?;
     target_package(&manifest, &platform).map_err(|e| refused(&e))?;
     let mut entry = manifest.descriptor();
@@ -396,7 +400,7 @@ fn target(
     ]);
     entry.annotations.extend(about.clone());
     entry.annotations.extend(h1.map(|h1| (H1_ANNOTATION.to_owned(), h1.to_string())));
-    Ok(Target { platform, manifest, entry, package: digest, packed_here })
+    Ok(PlannedPlatform { platform, manifest, entry, package: digest, packed_here })
 }
 
 /// A `_manifest.json`, as public provider registries read it.
@@ -417,15 +421,15 @@ fn is_protocol(version: &str) -> bool {
 }
 
 /// What the files with sums say: base name of a zip, and the sum with the file that says it.
-type Sums = BTreeMap<String, (String, String)>;
+type ProviderSums = BTreeMap<String, (String, String)>;
 
-fn read_sums(files: &[(String, Vec<u8>)]) -> Result<Sums, StageError> {
-    let mut sums = Sums::new();
+fn read_sums(files: &[(String, Vec<u8>)]) -> Result<ProviderSums, StageError> {
+    let mut sums = ProviderSums::new();
     for (file, content) in files.iter().filter(|(name, _)| name.ends_with("_SHA256SUMS")) {
         for line in String::from_utf8_lossy(content).lines().filter(|line| !line.trim().is_empty()) {
             let Some((sum, name)) = line.split_once([' ', '\t']).filter(|(sum, _)| is_sum(sum)) else {
                 let rule = format!("the line {line:?} is not a SHA-256 sum and a name");
-                return Err(StageError::new(Failure::Invalid, file, rule));
+                return Err(StageError::new(StageFailure::Invalid, file, rule));
             };
             let name = name.trim_start_matches([' ', '\t', '*']).trim_end();
             sums.insert(name.to_owned(), (sum.to_ascii_lowercase(), file.clone()));
@@ -442,14 +446,14 @@ fn check_sum(
     path: &str,
     name: &str,
     digest: Digest,
-    sums: &Sums,
+    sums: &ProviderSums,
     warnings: &mut Vec<String>,
 ) -> Result<(), StageError> {
     match sums.get(name) {
         Some((sum, _)) if *sum == digest.hex() => Ok(()),
         Some((sum, file)) => {
             let rule = format!("its SHA-256 sum is {}, and {file} says {sum}", digest.hex());
-            Err(StageError::new(Failure::Integrity, path, rule).remedy("copy the zip again"))
+            Err(StageError::new(StageFailure::Integrity, path, rule).remedy("copy the zip again"))
         }
         None => {
             if !sums.is_empty() {

@@ -15,15 +15,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 
-use super::blob::Blob;
-use super::plan::{Artifact, Plan};
-use super::provider::Target;
-use super::{Failure, StageError};
+use super::blob::PushBlob;
+use super::plan::{PlannedArtifact, ReleasePlan};
+use super::provider::PlannedPlatform;
+use super::{StageError, StageFailure};
 use crate::artifact::{self, PACKAGE_DIGEST_ANNOTATION, Release};
 use crate::digest::Digest;
 use crate::name::{Reference, Selector, Tag};
 use crate::oci::write::extended;
-use crate::oci::{Body, Descriptor, Manifest};
+use crate::oci::{Descriptor, Manifest, ManifestBody};
 use crate::registry::turn::{NotPut, Told, Turn};
 use crate::registry::{self, BlobSource, Upload, Uploaded};
 
@@ -39,7 +39,7 @@ const TRIES: u32 = 5;
 
 /// How a push is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Options {
+pub struct PushOptions {
     /// A tag, or a platform of a provider release, that holds another digest is overwritten.
     pub allow_overwrite: bool,
 }
@@ -61,7 +61,7 @@ pub struct Pushed {
 
 /// A step that is durable in the registry.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Step {
+pub enum PushStep {
     /// All blobs are there.
     Blobs,
     /// All manifests are there by digest, and were read back.
@@ -74,7 +74,7 @@ pub enum Step {
 #[async_trait]
 pub trait Observer: Send + Sync {
     /// A step was taken. The push goes on when this returns, and fails if it does.
-    async fn reached(&self, step: Step) -> Result<(), StageError>;
+    async fn reached(&self, step: PushStep) -> Result<(), StageError>;
 
     /// `done` of `total` bytes of blobs are there.
     fn progress(&self, done: u64, total: u64);
@@ -89,23 +89,23 @@ pub trait Observer: Send + Sync {
 /// `Exists` with both digests where a tag holds something else; `Integrity` where the registry keeps something else than
 /// it was given (hostile inputs R59, R60); those of [`Upload`].
 pub async fn push(
-    plan: &Plan,
+    plan: &ReleasePlan,
     upload: &dyn Upload,
-    options: Options,
+    options: PushOptions,
     observer: &dyn Observer,
 ) -> Result<Vec<Pushed>, StageError> {
     if let Some(tag) = plan.tags.iter().find(|tag| tag.is_claim()) {
         let rule = format!("{tag} is a name by which tofufs keeps writers apart, and no list shows it");
-        return Err(StageError::new(Failure::Invalid, &plan.repo, rule).remedy("choose another tag"));
+        return Err(StageError::new(StageFailure::Invalid, &plan.repo, rule).remedy("choose another tag"));
     }
     let told = |what: &str| observer.waits(what);
-    let mut push = Push { plan, upload, options, observer, told: &told, content: None };
+    let mut push = ReleasePush { plan, upload, options, observer, told: &told, content: None };
     push.check_free().await?;
     let mut pushed: Vec<Pushed> = Vec::new();
     for tag in &plan.tags {
         let digest = match &plan.artifact {
-            Artifact::Module(manifest) => push.module(tag, manifest).await?,
-            Artifact::Provider { .. } => push.provider(tag).await?,
+            PlannedArtifact::Module(manifest) => push.module(tag, manifest).await?,
+            PlannedArtifact::Provider { .. } => push.provider(tag).await?,
         };
         // What was sent is told once, beside the first tag.
         let (sent, skipped) = match (&push.content, pushed.is_empty()) {
@@ -115,7 +115,7 @@ pub async fn push(
         let reference = plan.repo.at(Selector::Tag(tag.clone()));
         pushed.push(Pushed { reference, tag: tag.clone(), digest, uploaded_bytes: sent, skipped_blobs: skipped });
     }
-    push.observer.reached(Step::Tagged).await?;
+    push.observer.reached(PushStep::Tagged).await?;
     Ok(pushed)
 }
 
@@ -125,20 +125,20 @@ struct Sent {
     skipped: u64,
 }
 
-struct Push<'a> {
-    plan: &'a Plan,
+struct ReleasePush<'a> {
+    plan: &'a ReleasePlan,
     upload: &'a dyn Upload,
-    options: Options,
+    options: PushOptions,
     observer: &'a dyn Observer,
     told: Told<'a>,
     /// Set when blobs and manifests are there.
     content: Option<Sent>,
 }
 
-impl Push<'_> {
+impl ReleasePush<'_> {
     /// Of several tags, one that is taken is found before anything is sent.
     async fn check_free(&self) -> Result<(), StageError> {
-        if let Artifact::Module(manifest) = &self.plan.artifact
+        if let PlannedArtifact::Module(manifest) = &self.plan.artifact
             && self.plan.tags.len() > 1
         {
             for tag in &self.plan.tags {
@@ -252,14 +252,14 @@ impl Push<'_> {
 
     /// The index that holds what is there and what is planned.
     async fn merge(&self, tag: &Tag, there: Option<&Manifest>) -> Result<Merged, StageError> {
-        let Artifact::Provider { targets, annotations } = &self.plan.artifact else {
+        let PlannedArtifact::Provider { targets, annotations } = &self.plan.artifact else {
             return Err(StageError::lost(self.reference(tag)));
         };
         let document = |e| StageError::document(self.reference(tag), &e);
         let fresh = || self.plan.release().map(Merged::New);
         let Some(there) = there else { return fresh() };
         let release = match (Release::read(there), &there.body) {
-            (Ok(Release::Provider(release)), Body::Index(_)) => release,
+            (Ok(Release::Provider(release)), ManifestBody::Index(_)) => release,
             // Something else than a provider release: there is nothing to keep.
             _ if self.options.allow_overwrite => return fresh(),
             _ => return Err(self.exists(tag, self.plan.release()?.digest, there.digest)),
@@ -291,7 +291,7 @@ impl Push<'_> {
     }
 
     /// Whether a platform that is there has the package of `target`, in a manifest that others made.
-    async fn holds_package(&self, known: &Descriptor, target: &Target) -> Result<bool, StageError> {
+    async fn holds_package(&self, known: &Descriptor, target: &PlannedPlatform) -> Result<bool, StageError> {
         if let Some(digest) = known.annotations.get(PACKAGE_DIGEST_ANNOTATION) {
             return Ok(*digest == target.package.to_string());
         }
@@ -305,7 +305,7 @@ impl Push<'_> {
         tag: &Tag,
         there: &Manifest,
         known: Option<&Descriptor>,
-        target: &Target,
+        target: &PlannedPlatform,
     ) -> Result<(), StageError> {
         if self.options.allow_overwrite {
             return Ok(());
@@ -321,7 +321,7 @@ impl Push<'_> {
             ),
             None => return Ok(()),
         };
-        Err(StageError::new(Failure::Exists, self.reference(tag), rule).remedy(OVERWRITE))
+        Err(StageError::new(StageFailure::Exists, self.reference(tag), rule).remedy(OVERWRITE))
     }
 
     /// Makes sure that blobs and manifests are there.
@@ -330,17 +330,17 @@ impl Push<'_> {
             return Ok(());
         }
         let sent = self.blobs().await?;
-        self.observer.reached(Step::Blobs).await?;
+        self.observer.reached(PushStep::Blobs).await?;
         for manifest in self.plan.manifests() {
             self.put_by_digest(manifest).await?;
         }
-        self.observer.reached(Step::Manifests).await?;
+        self.observer.reached(PushStep::Manifests).await?;
         self.content = Some(sent);
         Ok(())
     }
 
     async fn blobs(&self) -> Result<Sent, StageError> {
-        let progress = Progress {
+        let progress = PushProgress {
             observer: self.observer,
             total: self.plan.size(),
             done: Mutex::new(HashMap::with_capacity(self.plan.blobs.len())),
@@ -353,7 +353,7 @@ impl Push<'_> {
         Ok(Sent { sent: bytes, skipped: skipped as u64 })
     }
 
-    async fn blob(&self, blob: &Blob, progress: &Progress<'_>) -> Result<(Uploaded, u64), StageError> {
+    async fn blob(&self, blob: &PushBlob, progress: &PushProgress<'_>) -> Result<(Uploaded, u64), StageError> {
         let Descriptor { digest, size, .. } = blob.descriptor;
         let counted = Counted { blob, progress };
         let uploaded = self.upload.put_blob(&self.plan.repo.name, &blob.descriptor, &counted).await?;
@@ -368,7 +368,7 @@ impl Push<'_> {
         while let Err(e) = self.upload.put_manifest(&self.plan.repo.name, &selector, manifest).await {
             // While another writer sends the same blob, a registry on files may not see it (distribution).
             match pauses.next() {
-                Some(pause) if e.failure == registry::Failure::Integrity => tokio::time::sleep(*pause).await,
+                Some(pause) if e.failure == registry::RegistryFailure::Integrity => tokio::time::sleep(*pause).await,
                 _ => return Err(e.into()),
             }
         }
@@ -377,13 +377,13 @@ impl Push<'_> {
             return Ok(());
         }
         let rule = format!("the registry took this manifest, but gives {} for it", Digest::of(&back.bytes));
-        Err(StageError::new(Failure::Integrity, self.plan.repo.at(selector), rule))
+        Err(StageError::new(StageFailure::Integrity, self.plan.repo.at(selector), rule))
     }
 
     async fn present(&self, tag: &Tag) -> Result<Option<Digest>, StageError> {
         match self.upload.present(&self.plan.repo.name, &Selector::Tag(tag.clone())).await {
             // A repository that is made by its first push.
-            Err(e) if e.failure == registry::Failure::Absent => Ok(None),
+            Err(e) if e.failure == registry::RegistryFailure::Absent => Ok(None),
             other => Ok(other?),
         }
     }
@@ -395,7 +395,7 @@ impl Push<'_> {
         let subject = self.plan.repo.at(selector);
         let got = Digest::of_with(digest.algorithm(), &raw.bytes);
         if got != digest {
-            return Err(StageError::new(Failure::Integrity, subject, format!("the registry gives {got} for it")));
+            return Err(StageError::new(StageFailure::Integrity, subject, format!("the registry gives {got} for it")));
         }
         Manifest::parse(raw.bytes, digest, raw.content_type.as_deref()).map_err(|e| StageError::document(subject, &e))
     }
@@ -406,12 +406,12 @@ impl Push<'_> {
 
     fn exists(&self, tag: &Tag, ours: Digest, there: Digest) -> StageError {
         let rule = format!("the tag stands for {there}, and was to stand for {ours}");
-        StageError::new(Failure::Exists, self.reference(tag), rule).remedy(OVERWRITE)
+        StageError::new(StageFailure::Exists, self.reference(tag), rule).remedy(OVERWRITE)
     }
 
     fn too_slow(&self, tag: &Tag) -> StageError {
         let rule = format!("the registry answered too slowly, {TRIES} times, to change the tag before others might");
-        StageError::new(Failure::TimedOut, self.reference(tag), rule).remedy("push again")
+        StageError::new(StageFailure::TimedOut, self.reference(tag), rule).remedy("push again")
     }
 
     /// The tag does not stand for what was put under it.
@@ -421,11 +421,12 @@ impl Push<'_> {
                 let rule = format!(
                     "the tag stands for {now}, although {ours} was put: another writer was there, or the registry does not keep what it accepts"
                 );
-                StageError::new(Failure::Exists, self.reference(tag), rule).remedy("look at what is there, then repeat")
+                StageError::new(StageFailure::Exists, self.reference(tag), rule)
+                    .remedy("look at what is there, then repeat")
             }
             None => {
                 let rule = format!("the registry accepted {ours}, but says that there is no such tag");
-                StageError::new(Failure::Integrity, self.reference(tag), rule)
+                StageError::new(StageFailure::Integrity, self.reference(tag), rule)
             }
         }
     }
@@ -449,13 +450,13 @@ enum Merged {
 }
 
 /// How far the blobs are, all together.
-struct Progress<'a> {
+struct PushProgress<'a> {
     observer: &'a dyn Observer,
     total: u64,
     done: Mutex<HashMap<Digest, u64>>,
 }
 
-impl Progress<'_> {
+impl PushProgress<'_> {
     fn at(&self, blob: Option<Digest>, done: u64) {
         let mut all = self.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(blob) = blob {
@@ -469,8 +470,8 @@ impl Progress<'_> {
 
 /// A blob whose bytes are counted as they leave.
 struct Counted<'a> {
-    blob: &'a Blob,
-    progress: &'a Progress<'a>,
+    blob: &'a PushBlob,
+    progress: &'a PushProgress<'a>,
 }
 
 #[async_trait]

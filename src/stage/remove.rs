@@ -12,14 +12,14 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::roots::{Staging, subject};
-use super::tree::{Stamp, list};
-use super::{Failure, StageError};
+use super::roots::{StagingRoots, subject};
+use super::tree::{FileStamp, list};
+use super::{StageError, StageFailure};
 use crate::local::as_owner;
 
 /// Everything that lies in a directory, links not followed: paths, and stamps of what is no directory.
 #[derive(PartialEq, Eq)]
-pub(super) struct Snapshot(Vec<(Vec<u8>, Option<Stamp>)>);
+pub(super) struct Snapshot(Vec<(Vec<u8>, Option<FileStamp>)>);
 
 impl Snapshot {
     pub(super) fn of(dir: BorrowedFd, subject: &str) -> Result<Snapshot, StageError> {
@@ -34,7 +34,7 @@ fn below(
     dir: BorrowedFd,
     prefix: &[u8],
     subject: &str,
-    entries: &mut Vec<(Vec<u8>, Option<Stamp>)>,
+    entries: &mut Vec<(Vec<u8>, Option<FileStamp>)>,
 ) -> Result<(), StageError> {
     let failed = |e: Errno| StageError::io(subject, e);
     for (name, kind) in list(dir, subject)? {
@@ -45,7 +45,7 @@ fn below(
             entries.push((path, None));
         } else {
             let stat = statat(dir, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
-            entries.push((path, Some(Stamp::of(&stat))));
+            entries.push((path, Some(FileStamp::of(&stat))));
         }
     }
     Ok(())
@@ -57,11 +57,16 @@ const PLAIN_DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OF
 ///
 /// # Errors
 /// `Busy` where something else lies there by now, and those of the disk. The tree is then as it was.
-pub(super) fn remove(staging: &Staging, root: &Path, snapshot: &Snapshot, removed: &OwnedFd) -> Result<(), StageError> {
+pub(super) fn remove(
+    staging: &StagingRoots,
+    root: &Path,
+    snapshot: &Snapshot,
+    removed: &OwnedFd,
+) -> Result<(), StageError> {
     let failed = |e: Errno| StageError::io(subject(root), e);
     let changed = || {
         let rule = "it was published, but something else was written to it meanwhile, which stays there";
-        StageError::new(Failure::Busy, subject(root), rule)
+        StageError::new(StageFailure::Busy, subject(root), rule)
     };
     let staged = staging.open(root)?;
     let now = Snapshot::of(staged.as_fd(), &subject(root))?;

@@ -14,7 +14,7 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::tree::{DIRECTORY, list, open_plain};
-use super::{Failure, StageError};
+use super::{StageError, StageFailure};
 use crate::name::{Host, Platform, ProviderAddr, Repo, RepoName, Selector, Tag, is_passage};
 
 /// The directory of packed mirrors, which no host can have for a name.
@@ -24,7 +24,7 @@ const DIRECTORIES_MAX: usize = 100_000;
 
 /// What a staged directory becomes.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Target {
+pub enum RootTarget {
     /// A release of this repository.
     Release(Repo, Tag),
     /// Releases of the repository to which this provider is mapped, by the versions of its zips.
@@ -32,11 +32,11 @@ pub enum Target {
 }
 
 /// What lies in the staging directory, which is held by descriptor.
-pub(super) struct Staging {
+pub(super) struct StagingRoots {
     pub(super) dir: OwnedFd,
 }
 
-impl Staging {
+impl StagingRoots {
     /// The artifact roots at, above or below `path`, which is relative to the staging directory; sorted.
     ///
     /// # Errors
@@ -93,7 +93,7 @@ impl Staging {
                 seen += 1;
                 if seen > DIRECTORIES_MAX {
                     let rule = format!("there are more than {DIRECTORIES_MAX} directories");
-                    return Err(StageError::new(Failure::TooLarge, subject(path), rule));
+                    return Err(StageError::new(StageFailure::TooLarge, subject(path), rule));
                 }
                 let below = dir.join(OsStr::from_bytes(&name));
                 let is_root = if mirror { depth == 3 } else { depth >= 1 && self.is_root(&below)? };
@@ -166,14 +166,16 @@ pub(super) fn subject(path: &Path) -> String {
 }
 
 fn absent(path: &Path) -> StageError {
-    StageError::new(Failure::Absent, subject(path), "nothing is staged there")
+    StageError::new(StageFailure::Absent, subject(path), "nothing is staged there")
 }
 
 fn components(path: &Path) -> Result<Vec<&OsStr>, StageError> {
     path.components()
         .map(|part| match part {
             Component::Normal(name) => Ok(name),
-            _ => Err(StageError::new(Failure::Invalid, subject(path), "it is no path below the staging directory")),
+            _ => {
+                Err(StageError::new(StageFailure::Invalid, subject(path), "it is no path below the staging directory"))
+            }
         })
         .collect()
 }
@@ -208,8 +210,8 @@ fn is_known(platform: &Platform) -> bool {
 ///
 /// # Errors
 /// `Invalid`, with the name that cannot be what it should be.
-pub fn target(root: &Path) -> Result<Target, StageError> {
-    let refuse = |rule: String| Err(StageError::new(Failure::Invalid, subject(root), rule));
+pub fn target(root: &Path) -> Result<RootTarget, StageError> {
+    let refuse = |rule: String| Err(StageError::new(StageFailure::Invalid, subject(root), rule));
     let mut parts = Vec::new();
     for part in components(root)? {
         match part.to_str() {
@@ -220,7 +222,7 @@ pub fn target(root: &Path) -> Result<Target, StageError> {
     if let [MIRROR, host, namespace, kind] = parts[..] {
         let address = host.parse().ok().and_then(|host| ProviderAddr::new(host, namespace, kind));
         return match address {
-            Some(address) => Ok(Target::Mirror(address)),
+            Some(address) => Ok(RootTarget::Mirror(address)),
             None => refuse(format!("{host}/{namespace}/{kind} is no provider (HOST/NAMESPACE/TYPE)")),
         };
     }
@@ -250,7 +252,7 @@ pub fn target(root: &Path) -> Result<Target, StageError> {
         Err(e) => return refuse(format!("{e}")),
     };
     match name.join("/").parse::<RepoName>() {
-        Ok(name) => Ok(Target::Release(Repo { host, name }, tag)),
+        Ok(name) => Ok(RootTarget::Release(Repo { host, name }, tag)),
         Err(e) => refuse(format!("{e}")),
     }
 }
@@ -258,7 +260,7 @@ pub fn target(root: &Path) -> Result<Target, StageError> {
 /// The reference that a root's path stands for, where it is one.
 pub(super) fn reference(root: &Path) -> Option<String> {
     match target(root) {
-        Ok(Target::Release(repo, tag)) => Some(repo.at(Selector::Tag(tag)).to_string()),
+        Ok(RootTarget::Release(repo, tag)) => Some(repo.at(Selector::Tag(tag)).to_string()),
         _ => None,
     }
 }
@@ -274,7 +276,7 @@ mod tests {
 
     use super::*;
 
-    fn staging(paths: &[&str]) -> (tempfile::TempDir, Staging) {
+    fn staging(paths: &[&str]) -> (tempfile::TempDir, StagingRoots) {
         let dir = tempfile::tempdir().unwrap();
         for path in paths {
             let full = dir.path().join(path);
@@ -286,10 +288,10 @@ mod tests {
             }
         }
         let fd = rustix::fs::open(dir.path(), DIRECTORY, rustix::fs::Mode::empty()).unwrap();
-        (dir, Staging { dir: fd })
+        (dir, StagingRoots { dir: fd })
     }
 
-    fn roots(staging: &Staging, path: &str) -> Vec<String> {
+    fn roots(staging: &StagingRoots, path: &str) -> Vec<String> {
         let roots = staging.roots(Path::new(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
         roots.iter().map(|root| root.display().to_string()).collect()
     }
@@ -323,9 +325,9 @@ mod tests {
         );
         assert_eq!(roots(&staging, "ghcr.io/acme/empty"), ["ghcr.io/acme/empty"]);
         assert_eq!(roots(&staging, "mirror/registry.opentofu.org/hashicorp").len(), 2);
-        assert_eq!(staging.roots(Path::new("ghcr.io/x")).unwrap_err().failure, Failure::Absent);
-        assert_eq!(staging.roots(Path::new("../x")).unwrap_err().failure, Failure::Invalid);
-        assert_eq!(staging.roots(Path::new("/etc")).unwrap_err().failure, Failure::Invalid);
+        assert_eq!(staging.roots(Path::new("ghcr.io/x")).unwrap_err().failure, StageFailure::Absent);
+        assert_eq!(staging.roots(Path::new("../x")).unwrap_err().failure, StageFailure::Invalid);
+        assert_eq!(staging.roots(Path::new("/etc")).unwrap_err().failure, StageFailure::Invalid);
     }
 
     #[test]
@@ -354,7 +356,7 @@ mod tests {
         let (dir, staging) = staging(&["ghcr.io/acme/"]);
         std::os::unix::fs::symlink("/etc", dir.path().join("ghcr.io/acme/x")).unwrap();
         assert_eq!(staging.roots(Path::new("ghcr.io/acme/x/ssl")).unwrap(), [Path::new("ghcr.io/acme")]);
-        assert_eq!(staging.open(Path::new("ghcr.io/acme/x")).unwrap_err().failure, Failure::Absent);
+        assert_eq!(staging.open(Path::new("ghcr.io/acme/x")).unwrap_err().failure, StageFailure::Absent);
     }
 
     #[test]
@@ -376,7 +378,7 @@ mod tests {
             assert!(says(path).contains(part), "{}", says(path));
         }
         let mirrored = target(Path::new("mirror/registry.opentofu.org/Hashicorp/aws")).unwrap();
-        assert!(matches!(mirrored, Target::Mirror(address) if address.namespace() == "hashicorp"));
+        assert!(matches!(mirrored, RootTarget::Mirror(address) if address.namespace() == "hashicorp"));
         assert!(target(Path::new("mirror/a.b/-x/y")).is_err());
     }
 }

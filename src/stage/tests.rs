@@ -36,7 +36,7 @@ impl Bed {
 
     fn stage(dir: &Path, registry: &Arc<Memory>) -> Arc<Stage> {
         let upload: Arc<dyn Upload> = registry.clone();
-        let destination = Destination {
+        let destination = PublishDestination {
             host: Some(HOST.parse().unwrap()),
             prefix: None,
             open: Arc::new(move |_| Ok(upload.clone())),
@@ -46,7 +46,7 @@ impl Bed {
             (address.namespace() == "hashicorp").then(|| Repo { host: HOST.parse().unwrap(), name })
         });
         let (destinations, limits) = (vec![destination], Limits::default());
-        Stage::open(Options { dir: dir.to_owned(), destinations, mapping, allow_overwrite: false, limits })
+        Stage::open(StageOptions { dir: dir.to_owned(), destinations, mapping, allow_overwrite: false, limits })
             .unwrap_or_else(|e| panic!("{e}"))
     }
 
@@ -72,7 +72,7 @@ impl Bed {
     }
 
     async fn commit(&self, path: &str) -> Result<Vec<Committed>, StageError> {
-        self.stage.commit(Path::new(path), Request::default()).await
+        self.stage.commit(Path::new(path), CommitRequest::default()).await
     }
 
     /// The one release that a commit must make.
@@ -109,7 +109,7 @@ impl Bed {
     }
 
     /// The one thing that is staged.
-    fn look(&self) -> Staged {
+    fn look(&self) -> StagedRelease {
         let mut staged = self.stage.staged().unwrap();
         assert_eq!(staged.len(), 1, "{staged:?}");
         staged.remove(0)

@@ -10,8 +10,8 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat
 use rustix::io::Errno;
 
 use super::ignore::{IGNORE_FILE, IGNORE_MAX, Ignore};
-use super::{Failure, StageError};
-use crate::archive::{Contents, Entry, Limits};
+use super::{StageError, StageFailure};
+use crate::archive::{EntryContents, Limits, ZipEntry};
 
 /// Names that hold no content of a release.
 pub(super) const ANNOTATIONS_FILE: &str = ".oci-annotations.json";
@@ -20,7 +20,7 @@ const RESOLVES: u32 = 16;
 
 /// What tells whether a file is still the same, with the same content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Stamp {
+pub(super) struct FileStamp {
     device: u64,
     inode: u64,
     size: i64,
@@ -28,11 +28,11 @@ pub(super) struct Stamp {
     changed: (i64, i64),
 }
 
-impl Stamp {
+impl FileStamp {
     /// The stamp of a file.
     #[allow(clippy::unnecessary_cast, reason = "the fields' types differ between architectures")]
-    pub(super) fn of(stat: &Stat) -> Stamp {
-        Stamp {
+    pub(super) fn of(stat: &Stat) -> FileStamp {
+        FileStamp {
             device: stat.st_dev as u64,
             inode: stat.st_ino as u64,
             size: stat.st_size as i64,
@@ -44,31 +44,31 @@ impl Stamp {
 
 /// A file of a tree.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Found {
+pub(super) struct TreeFile {
     /// From the top, with slashes.
     pub(super) path: Vec<u8>,
     pub(super) size: u64,
     pub(super) executable: bool,
-    stamp: Stamp,
+    stamp: FileStamp,
 }
 
 /// The files of a directory, in byte order of their paths.
-pub(super) struct Tree {
+pub(super) struct StagedTree {
     root: OwnedFd,
     /// By what messages call the directory.
     name: String,
     limits: Limits,
-    pub(super) files: Vec<Found>,
+    pub(super) files: Vec<TreeFile>,
 }
 
-impl Tree {
+impl StagedTree {
     /// Lists what is part of a module. `name` is what messages call the directory.
     ///
     /// # Errors
     /// `Invalid` for links that lead out, loops, and what is no file; `Denied` for hard links to what belongs to
     /// somebody else (hostile input L08); `TooLarge` over `limits`.
-    pub(super) fn read(root: OwnedFd, name: &str, limits: &Limits) -> Result<Tree, StageError> {
-        let mut tree = Tree { root, name: name.to_owned(), limits: *limits, files: Vec::new() };
+    pub(super) fn read(root: OwnedFd, name: &str, limits: &Limits) -> Result<StagedTree, StageError> {
+        let mut tree = StagedTree { root, name: name.to_owned(), limits: *limits, files: Vec::new() };
         tree.files = tree.list()?;
         Ok(tree)
     }
@@ -89,21 +89,21 @@ impl Tree {
     }
 
     /// What an archive of the tree holds.
-    pub(super) fn entries(&self) -> Vec<Entry<'_>> {
-        self.files.iter().map(|f| Entry { name: &f.path, size: f.size, executable: f.executable }).collect()
+    pub(super) fn entries(&self) -> Vec<ZipEntry<'_>> {
+        self.files.iter().map(|f| ZipEntry { name: &f.path, size: f.size, executable: f.executable }).collect()
     }
 
     fn subject(&self, path: &[u8]) -> String {
         format!("{}/{}", self.name, path.escape_ascii())
     }
 
-    fn list(&self) -> Result<Vec<Found>, StageError> {
+    fn list(&self) -> Result<Vec<TreeFile>, StageError> {
         let ignore = match read_small(self.root.as_fd(), &self.name, IGNORE_FILE, IGNORE_MAX)? {
             Some(text) => Ignore::parse(&text),
             None => Ignore::default(),
         };
         let top = fstat(&self.root).map_err(|e| StageError::io(&self.name, e))?;
-        let mut walk = Walk { tree: self, ignore, above: vec![identity(&top)], found: Vec::new() };
+        let mut walk = TreeWalk { tree: self, ignore, above: vec![identity(&top)], found: Vec::new() };
         let again = open_beneath(self.root.as_fd(), b".", DIRECTORY).map_err(|e| StageError::io(&self.name, e))?;
         walk.directory(&again, b"")?;
         walk.found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
@@ -112,25 +112,25 @@ impl Tree {
 }
 
 fn changed(subject: &str) -> StageError {
-    StageError::new(Failure::Busy, subject, "it changed while it was read; nothing was published")
+    StageError::new(StageFailure::Busy, subject, "it changed while it was read; nothing was published")
         .remedy("try again when nobody writes there")
 }
 
 fn identity(stat: &Stat) -> (u64, u64) {
-    let stamp = Stamp::of(stat);
+    let stamp = FileStamp::of(stat);
     (stamp.device, stamp.inode)
 }
 
 /// One pass over a tree.
-struct Walk<'a> {
-    tree: &'a Tree,
+struct TreeWalk<'a> {
+    tree: &'a StagedTree,
     ignore: Ignore,
     /// The directories in which the walk is: a link to one of them is a loop.
     above: Vec<(u64, u64)>,
-    found: Vec<Found>,
+    found: Vec<TreeFile>,
 }
 
-impl Walk<'_> {
+impl TreeWalk<'_> {
     fn directory(&mut self, dir: &OwnedFd, prefix: &[u8]) -> Result<(), StageError> {
         for (name, _) in list(dir.as_fd(), &self.tree.subject(prefix))? {
             let path = if prefix.is_empty() { name.clone() } else { [prefix, b"/", &name].concat() };
@@ -163,20 +163,20 @@ impl Walk<'_> {
             FileType::RegularFile => {}
             FileType::Directory => return self.below(path, stat, link),
             _ => {
-                return Err(StageError::new(Failure::Invalid, subject(), "it is neither a file nor a directory")
+                return Err(StageError::new(StageFailure::Invalid, subject(), "it is neither a file nor a directory")
                     .remedy("take it out of the tree, or name it in .terraformignore"));
             }
         }
         check_links(stat, &subject())?;
         if self.found.len() as u64 >= self.tree.limits.entries {
             let rule = format!("there are more files than the limit of {} (entries)", self.tree.limits.entries);
-            return Err(StageError::new(Failure::TooLarge, &self.tree.name, rule));
+            return Err(StageError::new(StageFailure::TooLarge, &self.tree.name, rule));
         }
-        self.found.push(Found {
+        self.found.push(TreeFile {
             path: path.to_vec(),
             size: u64::try_from(stat.st_size).unwrap_or(0),
             executable: stat.st_mode & 0o100 != 0,
-            stamp: Stamp::of(stat),
+            stamp: FileStamp::of(stat),
         });
         Ok(())
     }
@@ -184,7 +184,7 @@ impl Walk<'_> {
     /// Where a link leads to.
     fn follow(&self, path: &[u8]) -> Result<Stat, StageError> {
         let refuse = |rule: &str| {
-            Err(StageError::new(Failure::Invalid, self.tree.subject(path), rule)
+            Err(StageError::new(StageFailure::Invalid, self.tree.subject(path), rule)
                 .remedy("replace it by what it stands for, or name it in .terraformignore"))
         };
         match open_beneath(self.tree.root.as_fd(), path, OFlags::PATH) {
@@ -201,7 +201,7 @@ impl Walk<'_> {
             return Ok(());
         }
         let id = identity(stat);
-        let invalid = |rule: &str| Err(StageError::new(Failure::Invalid, self.tree.subject(path), rule));
+        let invalid = |rule: &str| Err(StageError::new(StageFailure::Invalid, self.tree.subject(path), rule));
         if link && self.above.contains(&id) {
             return invalid("it is a link to a directory above it, so the tree has no end");
         }
@@ -221,39 +221,39 @@ impl Walk<'_> {
 pub(super) fn check_links(stat: &Stat, subject: &str) -> Result<(), StageError> {
     if stat.st_nlink > 1 && stat.st_uid != rustix::process::geteuid().as_raw() {
         let rule = "it has another name elsewhere and belongs to another user, who need not have meant to publish it";
-        return Err(StageError::new(Failure::Denied, subject, rule).remedy("put a copy in its place"));
+        return Err(StageError::new(StageFailure::Denied, subject, rule).remedy("put a copy in its place"));
     }
     Ok(())
 }
 
-impl Contents for Tree {
+impl EntryContents for StagedTree {
     fn open(&self, number: usize) -> io::Result<Box<dyn Read + '_>> {
         let found = &self.files[number];
         let told = |error: StageError| io::Error::other(error);
         let file = open_beneath(self.root.as_fd(), &found.path, FILE)
             .map_err(|e| told(StageError::io(self.subject(&found.path), e)))?;
-        let content = Content { file, found, tree: self };
+        let content = FileContent { file, found, tree: self };
         content.check().map_err(told)?;
         Ok(Box::new(content))
     }
 }
 
 /// The content of a file of a tree, as long as the file is what was listed.
-struct Content<'a> {
+struct FileContent<'a> {
     file: OwnedFd,
-    found: &'a Found,
-    tree: &'a Tree,
+    found: &'a TreeFile,
+    tree: &'a StagedTree,
 }
 
-impl Content<'_> {
+impl FileContent<'_> {
     fn check(&self) -> Result<(), StageError> {
         let subject = || self.tree.subject(&self.found.path);
         let stat = fstat(&self.file).map_err(|e| StageError::io(subject(), e))?;
-        if Stamp::of(&stat) == self.found.stamp { Ok(()) } else { Err(changed(&subject())) }
+        if FileStamp::of(&stat) == self.found.stamp { Ok(()) } else { Err(changed(&subject())) }
     }
 }
 
-impl Read for Content<'_> {
+impl Read for FileContent<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let got = rustix::io::retry_on_intr(|| rustix::io::read(&self.file, &mut *buf))?;
         if got == 0 && !buf.is_empty() {
@@ -322,7 +322,7 @@ pub(super) fn read_small(
         Ok(file) => file,
         Err(Errno::NOENT) => return Ok(None),
         Err(Errno::XDEV) => {
-            return Err(StageError::new(Failure::Invalid, subject, "it is a link that leads out of the tree"));
+            return Err(StageError::new(StageFailure::Invalid, subject, "it is a link that leads out of the tree"));
         }
         Err(e) => return Err(StageError::io(subject, e)),
     };
@@ -333,13 +333,13 @@ pub(super) fn read_small(
 pub(super) fn read_file(file: &OwnedFd, subject: &str, most: u64) -> Result<Vec<u8>, StageError> {
     let stat = fstat(file).map_err(|e| StageError::io(subject, e))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(StageError::new(Failure::Invalid, subject, "it is no file"));
+        return Err(StageError::new(StageFailure::Invalid, subject, "it is no file"));
     }
     check_links(&stat, subject)?;
     let size = u64::try_from(stat.st_size).unwrap_or(0);
     if size > most {
         let rule = format!("it has {size} bytes, over the limit of {most}");
-        return Err(StageError::new(Failure::TooLarge, subject, rule));
+        return Err(StageError::new(StageFailure::TooLarge, subject, rule));
     }
     let mut content = vec![0; usize::try_from(size).unwrap_or(0)];
     let mut held = 0;

@@ -22,21 +22,21 @@ pub(super) const PUBLISHED: Mode = Mode::RUSR;
 
 /// An open directory of the cache.
 #[derive(Debug)]
-pub(super) struct Dir(OwnedFd);
+pub(super) struct CacheDirectory(OwnedFd);
 
-impl Dir {
+impl CacheDirectory {
     pub(super) fn new(fd: OwnedFd) -> Self {
-        Dir(fd)
+        CacheDirectory(fd)
     }
 
     /// The directory `name` in this one.
-    pub(super) fn child(&self, name: &str) -> Result<Dir, Errno> {
+    pub(super) fn child(&self, name: &str) -> Result<CacheDirectory, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(Dir(openat(&self.0, name, flags, Mode::empty())?))
+        Ok(CacheDirectory(openat(&self.0, name, flags, Mode::empty())?))
     }
 
     /// The directory `name` in this one, made if it is missing.
-    pub(super) fn child_or_make(&self, name: &str) -> Result<Dir, Errno> {
+    pub(super) fn child_or_make(&self, name: &str) -> Result<CacheDirectory, Errno> {
         match self.child(name) {
             Err(Errno::NOENT) => {}
             other => return other,
@@ -79,7 +79,7 @@ impl Dir {
     }
 
     /// Atomically moves a file, over one that may be there.
-    pub(super) fn rename(&self, name: &str, to: &Dir, new: &str) -> Result<(), Errno> {
+    pub(super) fn rename(&self, name: &str, to: &CacheDirectory, new: &str) -> Result<(), Errno> {
         renameat(&self.0, name, &to.0, new)
     }
 
@@ -88,7 +88,7 @@ impl Dir {
     }
 
     /// Makes `name` free, whatever stands there. A directory cannot be unlinked at once: it is set aside in `tmp`.
-    pub(super) fn clear(&self, name: &str, tmp: &Dir) -> Result<(), Errno> {
+    pub(super) fn clear(&self, name: &str, tmp: &CacheDirectory) -> Result<(), Errno> {
         match self.unlink(name) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(Errno::ISDIR | Errno::PERM) => {
@@ -131,7 +131,7 @@ impl Dir {
     }
 }
 
-impl AsFd for Dir {
+impl AsFd for CacheDirectory {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

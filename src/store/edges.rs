@@ -12,26 +12,26 @@ use rustix::fs::fstat;
 
 use super::disk::{is_sound, length, read_sound};
 use super::error::{StoreError, StoreFailure};
-use super::layout::Layout;
+use super::layout::CacheLayout;
 use super::seal::SEAL_LEN;
 
 const MAGIC: &[u8; 8] = b"tofuedg1";
 /// Nothing that a registry may answer with is longer; a longer file was not written here.
 const EDGE_MAX: u64 = 64 * 1024 * 1024;
 
-pub(super) fn get(layout: &Layout, name: &str) -> Option<Vec<u8>> {
+pub(super) fn get(layout: &CacheLayout, name: &str) -> Option<Vec<u8>> {
     let (found, value) = read(layout, &layout.seals.edge_file(name))?;
     (found == name).then_some(value)
 }
 
-pub(super) fn put(layout: &Layout, name: &str, value: &[u8]) -> Result<(), StoreError> {
+pub(super) fn put(layout: &CacheLayout, name: &str, value: &[u8]) -> Result<(), StoreError> {
     let file = layout.seals.edge_file(name);
     let written = layout.write(&layout.edges, &file, &sealed(layout, name, value)?);
     written.map_err(|errno| StoreError::system(subject(name), "keep it", errno))
 }
 
 /// As [`put`], for what a power loss must not cost.
-pub(super) fn put_durably(layout: &Layout, name: &str, value: &[u8]) -> Result<(), StoreError> {
+pub(super) fn put_durably(layout: &CacheLayout, name: &str, value: &[u8]) -> Result<(), StoreError> {
     let file = layout.seals.edge_file(name);
     let written = layout.write_durably(&layout.edges, &file, &sealed(layout, name, value)?);
     written.map_err(|errno| StoreError::system(subject(name), "keep it", errno))
@@ -41,7 +41,7 @@ fn subject(name: &str) -> String {
     format!("the cached answer {name:?}")
 }
 
-fn sealed(layout: &Layout, name: &str, value: &[u8]) -> Result<Vec<u8>, StoreError> {
+fn sealed(layout: &CacheLayout, name: &str, value: &[u8]) -> Result<Vec<u8>, StoreError> {
     let (Ok(name_len), true) = (u32::try_from(name.len()), value.len() as u64 <= EDGE_MAX / 2) else {
         let rule = format!("it has {} bytes, the cache's limit is {}", value.len(), EDGE_MAX / 2);
         return Err(StoreError::new(StoreFailure::Io, subject(name), rule));
@@ -56,14 +56,14 @@ fn sealed(layout: &Layout, name: &str, value: &[u8]) -> Result<Vec<u8>, StoreErr
     Ok(out)
 }
 
-pub(super) fn remove(layout: &Layout, name: &str) {
+pub(super) fn remove(layout: &CacheLayout, name: &str) {
     let file = layout.seals.edge_file(name);
     if let Err(errno) = layout.edges.clear(&file, &layout.tmp) {
         tracing::warn!(edge = name, %errno, "cannot remove a cached answer");
     }
 }
 
-pub(super) fn each(layout: &Layout, visit: &mut dyn FnMut(&str, &[u8])) {
+pub(super) fn each(layout: &CacheLayout, visit: &mut dyn FnMut(&str, &[u8])) {
     for file in layout.edges.names() {
         if let Some((name, value)) = read(layout, &file)
             && layout.seals.edge_file(&name) == file
@@ -74,7 +74,7 @@ pub(super) fn each(layout: &Layout, visit: &mut dyn FnMut(&str, &[u8])) {
 }
 
 /// Name and value of the edge in `file`; one that is not sealed by this cache is removed.
-fn read(layout: &Layout, file: &str) -> Option<(String, Vec<u8>)> {
+fn read(layout: &CacheLayout, file: &str) -> Option<(String, Vec<u8>)> {
     let open = match layout.edges.open(file) {
         Ok(open) => open,
         Err(rustix::io::Errno::NOENT) => return None,
@@ -94,7 +94,7 @@ fn read(layout: &Layout, file: &str) -> Option<(String, Vec<u8>)> {
     }
 }
 
-fn parse(layout: &Layout, bytes: &[u8]) -> Option<(String, Vec<u8>)> {
+fn parse(layout: &CacheLayout, bytes: &[u8]) -> Option<(String, Vec<u8>)> {
     let (body, seal) = bytes.split_last_chunk::<SEAL_LEN>()?;
     if layout.seals.edge(body) != blake3::Hash::from_bytes(*seal) {
         return None;
@@ -104,7 +104,7 @@ fn parse(layout: &Layout, bytes: &[u8]) -> Option<(String, Vec<u8>)> {
     Some((std::str::from_utf8(name).ok()?.to_owned(), value.to_owned()))
 }
 
-fn damaged(layout: &Layout, file: &str) -> Option<(String, Vec<u8>)> {
+fn damaged(layout: &CacheLayout, file: &str) -> Option<(String, Vec<u8>)> {
     tracing::warn!(edge_file = file, "a cached answer was changed outside tofufs: it is removed and asked for again");
     let _ = layout.edges.clear(file, &layout.tmp);
     None

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use super::disk::length;
 use super::error::is_full;
 use super::holds::{self, HOLD};
-use super::layout::Layout;
+use super::layout::CacheLayout;
 use super::scratch::SCRATCH;
 use super::{Key, PARTIAL, SIDECAR, Store, locked, pins};
 
@@ -53,13 +53,13 @@ pub(super) struct Totals {
 /// The running sum.
 #[derive(Default)]
 pub(super) struct Ledger {
-    sum: Mutex<Sum>,
+    sum: Mutex<EvictionSum>,
     /// Held while objects are evicted, so that two threads do not free the same bytes twice.
     pub(super) sweeping: Mutex<()>,
 }
 
 #[derive(Default)]
-struct Sum {
+struct EvictionSum {
     /// `None` until the directories were walked once.
     totals: Option<Totals>,
     /// What this process added since the last walk began.
@@ -205,7 +205,7 @@ impl Store {
 
 /// The space that an object takes, its sidecar included.
 pub(super) fn on_disk(key: &Key, size: u64) -> u64 {
-    let sidecar = if key.is_small(size) { 0 } else { super::sums::Sums::sidecar_len(key, size) };
+    let sidecar = if key.is_small(size) { 0 } else { super::sums::ChunkSums::sidecar_len(key, size) };
     blocks(size) + blocks(sidecar)
 }
 
@@ -214,7 +214,7 @@ fn blocks(len: u64) -> u64 {
 }
 
 /// An object as it was found on disk.
-pub(super) struct Found {
+pub(super) struct CachedObject {
     pub(super) key: Key,
     /// The space that it takes.
     pub(super) bytes: u64,
@@ -223,10 +223,10 @@ pub(super) struct Found {
 }
 
 /// Everything that lies in the cache, longest unused first. Sidecars left without data are removed.
-pub(super) fn walk(layout: &Layout) -> Vec<Found> {
+pub(super) fn walk(layout: &CacheLayout) -> Vec<CachedObject> {
     let mut all = Vec::new();
     for (dir, key_of) in layout.shards() {
-        let mut shard: HashMap<Key, (Found, bool)> = HashMap::new();
+        let mut shard: HashMap<Key, (CachedObject, bool)> = HashMap::new();
         for name in dir.names() {
             let (data_name, is_data) = match name.strip_suffix(SIDECAR) {
                 Some(data_name) => (data_name, false),
@@ -234,7 +234,7 @@ pub(super) fn walk(layout: &Layout) -> Vec<Found> {
             };
             let (Some(key), Ok(stat)) = (key_of(data_name), dir.stat(&name)) else { continue };
             let used = modified(&stat);
-            let found = shard.entry(key).or_insert((Found { key, bytes: 0, used }, false));
+            let found = shard.entry(key).or_insert((CachedObject { key, bytes: 0, used }, false));
             found.0.bytes += blocks(length(&stat));
             found.0.used = found.0.used.max(used);
             found.1 |= is_data;
@@ -270,7 +270,7 @@ fn age((seconds, _): (i64, i64)) -> Duration {
 
 /// Removes temporary files of dead processes: partial files that nobody has locked and that are older than
 /// `partial_age`, and old scratch files. Returns the bytes freed.
-pub(super) fn reap(layout: &Layout, partial_age: Duration) -> u64 {
+pub(super) fn reap(layout: &CacheLayout, partial_age: Duration) -> u64 {
     let mut freed = 0;
     for name in layout.tmp.names() {
         let Ok(stat) = layout.tmp.stat(&name) else { continue };

@@ -19,12 +19,12 @@ use rustix::io::Errno;
 
 use super::disk::{PUBLISHED, is_sound, length, read_full_at, write_all_at};
 use super::error::{StoreError, StoreFailure, is_unwritable};
-use super::follow::{Progress, Tail};
-use super::layout::{Layout, is_misplaced};
+use super::follow::{FillProgress, Tail};
+use super::layout::{CacheLayout, is_misplaced};
 use super::memory::Reservation;
-use super::object::{Content, Inner, Object};
+use super::object::{Object, ObjectContent, ObjectInner};
 use super::scratch::Scratch;
-use super::sums::{CHUNK, Summer, Sums};
+use super::sums::{CHUNK, ChunkSums, Summer};
 use super::{Begin, Key, PARTIAL, SIDECAR, Store};
 use crate::digest::{Digest, Hasher};
 
@@ -40,10 +40,10 @@ pub struct Fill {
     position: u64,
     hasher: Option<Box<Hasher>>,
     summer: Box<Summer>,
-    layout: Arc<Layout>,
+    layout: Arc<CacheLayout>,
     sink: Sink,
     /// Those who follow it, if there are any.
-    progress: Option<Arc<Progress>>,
+    progress: Option<Arc<FillProgress>>,
     /// Whether the partial file is worth keeping when the fill is dropped.
     keep: bool,
 }
@@ -101,7 +101,7 @@ pub(super) fn begin(store: &Arc<Store>, key: &Key, size: u64) -> Result<Begin, S
 }
 
 /// Opens and locks the partial file of `key`.
-fn open_partial(layout: &Layout, key: &Key) -> Result<Partial, Errno> {
+fn open_partial(layout: &CacheLayout, key: &Key) -> Result<Partial, Errno> {
     let name = partial_name(key);
     for _ in 0..TRIES {
         let file = match layout.tmp.open_or_make(&name) {
@@ -129,7 +129,7 @@ fn open_partial(layout: &Layout, key: &Key) -> Result<Partial, Errno> {
 }
 
 /// Attributes of what a fill of `key` has written.
-pub(super) fn partial(layout: &Layout, key: &Key) -> Result<Stat, Errno> {
+pub(super) fn partial(layout: &CacheLayout, key: &Key) -> Result<Stat, Errno> {
     layout.tmp.stat(&partial_name(key))
 }
 
@@ -150,7 +150,7 @@ fn reserve(store: &Store, key: &Key, size: u64, errno: Errno) -> Result<Reservat
 }
 
 impl Fill {
-    fn new(store: &Arc<Store>, layout: Arc<Layout>, key: &Key, size: u64, sink: Sink) -> Self {
+    fn new(store: &Arc<Store>, layout: Arc<CacheLayout>, key: &Key, size: u64, sink: Sink) -> Self {
         let hasher = key.digest().map(|digest| Box::new(Hasher::new(digest.algorithm())));
         let summer = Box::new(Summer::new(&layout.seals));
         Fill {
@@ -282,15 +282,15 @@ impl Fill {
         if again.finish() != sums {
             return Err(self.mismatch(format_args!("the cache's disk returned other bytes than it was given")));
         }
-        Ok(self.hand_over(Content::Memory { bytes: bytes.into(), _reservation: reservation }))
+        Ok(self.hand_over(ObjectContent::Memory { bytes: bytes.into(), _reservation: reservation }))
     }
 
-    fn hand_over(&mut self, content: Content) -> Object {
+    fn hand_over(&mut self, content: ObjectContent) -> Object {
         self.sink = Sink::Published;
-        self.store.published(Inner::new(self.store.clone(), self.key, content))
+        self.store.published(ObjectInner::new(self.store.clone(), self.key, content))
     }
 
-    fn publish_on_disk(&self, sums: &Sums) -> Result<Content, Unpublished> {
+    fn publish_on_disk(&self, sums: &ChunkSums) -> Result<ObjectContent, Unpublished> {
         let Sink::Disk(file) = &self.sink else { return Err(Unpublished::Before(Errno::BADF)) };
         let (tmp, name) = (&self.layout.tmp, self.key.file_name());
         let partial = partial_name(&self.key);
@@ -300,13 +300,13 @@ impl Fill {
         let content = if self.key.is_small(self.size) {
             let bytes = super::disk::read_sound(&reader, self.size).filter(|bytes| self.key.matches(bytes));
             let bytes = bytes.ok_or(Unpublished::Before(Errno::IO))?;
-            Content::Small { file: reader, bytes: bytes.into() }
+            ObjectContent::Small { file: reader, bytes: bytes.into() }
         } else {
             // Not synced: a sidecar that a power loss damaged is noticed by its seal, and made again.
             let sidecar = sums.to_sidecar(&self.layout.seals, &self.key);
             let written = self.layout.write(&shard, &format!("{name}{SIDECAR}"), &sidecar);
             written.map_err(Unpublished::Before)?;
-            Content::Chunked { file: reader, sums: sums.clone() }
+            ObjectContent::Chunked { file: reader, sums: sums.clone() }
         };
         // A blob costs a download, so it has to survive a power loss. A member costs an inflation of a blob that is
         // here, and a torn one is noticed by its checksums, so it does not wait for the disk.
@@ -401,7 +401,7 @@ impl fmt::Debug for Fill {
 }
 
 /// Hashes a whole data file; its checksums if it has the digest.
-pub(super) fn rehash(file: &OwnedFd, len: u64, digest: &Digest, layout: &Layout) -> Option<Sums> {
+pub(super) fn rehash(file: &OwnedFd, len: u64, digest: &Digest, layout: &CacheLayout) -> Option<ChunkSums> {
     let mut hasher = Hasher::new(digest.algorithm());
     let mut summer = Summer::new(&layout.seals);
     let mut chunk = vec![0; CHUNK];

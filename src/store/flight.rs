@@ -16,10 +16,10 @@ use super::locked;
 
 /// The works that run now, by key.
 pub struct Flights<K, T, E> {
-    shared: Arc<Shared<K, T, E>>,
+    shared: Arc<SharedFlight<K, T, E>>,
 }
 
-struct Shared<K, T, E> {
+struct SharedFlight<K, T, E> {
     running: Mutex<HashMap<K, Flight<T, E>>>,
     linger: Duration,
     lost: fn() -> E,
@@ -39,7 +39,7 @@ where
     /// A work outlives its last waiter by `linger` and is then dropped. `lost` makes the error for waiters whose work
     /// ended without a result (it panicked, or the runtime was shut down).
     pub fn new(linger: Duration, lost: fn() -> E) -> Self {
-        Flights { shared: Arc::new(Shared { running: Mutex::new(HashMap::new()), linger, lost }) }
+        Flights { shared: Arc::new(SharedFlight { running: Mutex::new(HashMap::new()), linger, lost }) }
     }
 
     /// The result of the work for `key`: of the one that runs, else of `work`, which is then spawned on the runtime
@@ -97,7 +97,7 @@ impl Drop for Waiter {
 
 /// Takes the flight out of the table when its work ends, however it ends.
 struct Landing<K: Eq + Hash, T, E> {
-    shared: Arc<Shared<K, T, E>>,
+    shared: Arc<SharedFlight<K, T, E>>,
     key: K,
     waiters: watch::Sender<usize>,
 }

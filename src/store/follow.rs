@@ -11,18 +11,18 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::disk::read_full_at;
-use super::sums::{CHUNK, Sum, sum};
+use super::sums::{CHUNK, ChunkSum, sum};
 use super::{Object, locked};
 
 /// How far a fill has come: what it tells those who follow it.
 #[derive(Default)]
-pub(super) struct Progress {
-    state: Mutex<State>,
+pub(super) struct FillProgress {
+    state: Mutex<FollowState>,
     moved: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct FollowState {
     /// Bytes that are in the file.
     position: u64,
     /// Nothing comes after them.
@@ -31,7 +31,7 @@ struct State {
     stopped: bool,
 }
 
-impl Progress {
+impl FillProgress {
     /// The file holds everything up to `position`. Wakes who waits once in a chunk, and at the end of `size` bytes.
     pub(super) fn reach(&self, position: u64, size: u64) {
         let mut state = locked(&self.state);
@@ -69,7 +69,7 @@ impl Progress {
 
 /// Ends the reading of a [`Tail`] from elsewhere.
 #[derive(Clone)]
-pub struct Stopper(Arc<Progress>);
+pub struct Stopper(Arc<FillProgress>);
 
 impl Stopper {
     /// From now on reading fails, also for who waits.
@@ -80,7 +80,7 @@ impl Stopper {
 
 /// A blob in the making, for one reader. Reading waits for bytes that did not come yet, and fails where they do not come.
 pub struct Tail {
-    progress: Arc<Progress>,
+    progress: Arc<FillProgress>,
     file: OwnedFd,
     size: u64,
     key: [u8; 32],
@@ -93,11 +93,11 @@ struct Read {
     chunk: Vec<u8>,
     number: Option<u64>,
     /// The checksums of all chunks that were read.
-    sums: Vec<Option<Sum>>,
+    sums: Vec<Option<ChunkSum>>,
 }
 
 impl Tail {
-    pub(super) fn new(progress: Arc<Progress>, file: OwnedFd, size: u64, key: [u8; 32]) -> Self {
+    pub(super) fn new(progress: Arc<FillProgress>, file: OwnedFd, size: u64, key: [u8; 32]) -> Self {
         let read = Read { chunk: Vec::new(), number: None, sums: Vec::new() };
         Tail { progress, file, size, key, read: RefCell::new(read) }
     }

@@ -15,15 +15,15 @@ use rustix::io::Errno;
 use super::Store;
 use super::disk::{length, random_name, read_sound, write_all_at};
 use super::error::{StoreError, is_full};
-use super::layout::Layout;
+use super::layout::CacheLayout;
 use crate::digest::Digest;
 
 /// How the names of such files end.
 pub(super) const HOLD: &str = ".hold";
 
 /// See the module. What it lists may be evicted when it is dropped.
-pub struct Hold {
-    layout: Arc<Layout>,
+pub struct CacheHold {
+    layout: Arc<CacheLayout>,
     name: String,
     /// Keeps the lock.
     _file: OwnedFd,
@@ -35,7 +35,7 @@ impl Store {
     ///
     /// # Errors
     /// The disk takes no writes.
-    pub fn hold(&self, digests: &BTreeSet<Digest>) -> Result<Hold, StoreError> {
+    pub fn hold(&self, digests: &BTreeSet<Digest>) -> Result<CacheHold, StoreError> {
         let layout = self.layout_to_write()?;
         let list: String = digests.iter().map(|digest| format!("{digest}\n")).collect();
         let written = match write(&layout, list.as_bytes()) {
@@ -47,12 +47,12 @@ impl Store {
         };
         let failed = |errno| StoreError::system(self.dir().display(), "note what is needed in the cache", errno);
         let (name, file) = written.map_err(failed)?;
-        Ok(Hold { layout, name, _file: file })
+        Ok(CacheHold { layout, name, _file: file })
     }
 }
 
 /// Writes a list under a name at which it is whole and locked from the first moment.
-fn write(layout: &Layout, list: &[u8]) -> Result<(String, OwnedFd), Errno> {
+fn write(layout: &CacheLayout, list: &[u8]) -> Result<(String, OwnedFd), Errno> {
     let (new, name) = (format!("{}.new", random_name()), format!("{}{HOLD}", random_name()));
     let file = layout.tmp.open_or_make(&new)?;
     let written = flock(&file, FlockOperation::NonBlockingLockExclusive)
@@ -66,13 +66,13 @@ fn write(layout: &Layout, list: &[u8]) -> Result<(String, OwnedFd), Errno> {
 }
 
 /// The digests that processes which live hold.
-pub(super) fn held(layout: &Layout) -> HashSet<Digest> {
+pub(super) fn held(layout: &CacheLayout) -> HashSet<Digest> {
     let names = layout.tmp.names().into_iter().filter(|name| name.ends_with(HOLD));
     names.filter_map(|name| listed(layout, &name)).flatten().collect()
 }
 
 /// What a hold lists; `None` of one whose process is gone: nobody has it locked.
-fn listed(layout: &Layout, name: &str) -> Option<Vec<Digest>> {
+fn listed(layout: &CacheLayout, name: &str) -> Option<Vec<Digest>> {
     let file = layout.tmp.open(name).ok()?;
     if flock(&file, FlockOperation::NonBlockingLockShared) != Err(Errno::WOULDBLOCK) {
         return None;
@@ -82,13 +82,13 @@ fn listed(layout: &Layout, name: &str) -> Option<Vec<Digest>> {
     Some(list.lines().filter_map(|digest| digest.parse().ok()).collect())
 }
 
-impl Drop for Hold {
+impl Drop for CacheHold {
     fn drop(&mut self) {
         let _ = self.layout.tmp.unlink(&self.name);
     }
 }
 
-impl fmt::Debug for Hold {
+impl fmt::Debug for CacheHold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Hold({})", self.name)
     }
@@ -97,12 +97,12 @@ impl fmt::Debug for Hold {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Begin, Key, Options};
+    use crate::store::{Begin, Key, StoreOptions};
 
     #[test]
     fn what_is_held_is_evicted_by_nobody_until_the_hold_is_dropped() {
         let dir = tempfile::tempdir().unwrap();
-        let open = || Store::open(Options { dir: dir.path().to_owned(), limit: 1 << 20 }).unwrap();
+        let open = || Store::open(StoreOptions { dir: dir.path().to_owned(), limit: 1 << 20 }).unwrap();
         let (store, other) = (open(), open());
         let blobs: Vec<Vec<u8>> = (0..3_u8).map(|n| vec![n; 300 << 10]).collect();
         let keys: Vec<Key> = blobs.iter().map(|blob| Key::Blob(Digest::of(blob))).collect();

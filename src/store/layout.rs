@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, RenameFlags, fdatasync, fstat, renameat_with};
 use rustix::io::Errno;
 
-use super::disk::{Dir, is_sound, random_name, read_sound, write_all_at};
+use super::disk::{CacheDirectory, is_sound, random_name, read_sound, write_all_at};
 use super::error::{StoreError, StoreFailure};
 use super::seal::Seals;
 use super::{Key, SIDECAR};
@@ -31,17 +31,17 @@ const TAG_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
 
 /// The open directories of a cache, and its key.
 #[derive(Debug)]
-pub(super) struct Layout {
-    blobs: Dir,
-    members: Dir,
-    pub(super) edges: Dir,
-    pub(super) tmp: Dir,
+pub(super) struct CacheLayout {
+    blobs: CacheDirectory,
+    members: CacheDirectory,
+    pub(super) edges: CacheDirectory,
+    pub(super) tmp: CacheDirectory,
     pub(super) seals: Seals,
 }
 
-impl Layout {
+impl CacheLayout {
     /// Opens the cache at `path`, made if it is missing. Refuses a directory that others could write in (L04).
-    pub(super) fn open(path: &Path) -> Result<Layout, StoreError> {
+    pub(super) fn open(path: &Path) -> Result<CacheLayout, StoreError> {
         let system = |purpose: &str, errno| StoreError::system(path.display(), purpose, errno);
         let top = open_top(path)?;
         check_owned(&top, path, "", Mode::WGRP | Mode::WOTH)?;
@@ -59,15 +59,15 @@ impl Layout {
             tracing::debug!(dir = %path.display(), %errno, "cannot write {TAG}");
         }
         let key = key(&version, &tmp).map_err(|e| system("read or make the cache's key", e))?;
-        Ok(Layout { blobs, members, edges, tmp, seals: Seals::new(&key) })
+        Ok(CacheLayout { blobs, members, edges, tmp, seals: Seals::new(&key) })
     }
 
     /// Whether somebody removed a directory that is held open here.
     pub(super) fn is_removed(&self) -> bool {
-        [&self.blobs, &self.members, &self.edges, &self.tmp].into_iter().any(Dir::is_removed)
+        [&self.blobs, &self.members, &self.edges, &self.tmp].into_iter().any(CacheDirectory::is_removed)
     }
 
-    fn kind(&self, key: &Key) -> &Dir {
+    fn kind(&self, key: &Key) -> &CacheDirectory {
         match key {
             Key::Blob(_) => &self.blobs,
             Key::Member { .. } => &self.members,
@@ -75,12 +75,12 @@ impl Layout {
     }
 
     /// The directory in which the object `key` lies.
-    pub(super) fn shard(&self, key: &Key) -> Result<Dir, Errno> {
+    pub(super) fn shard(&self, key: &Key) -> Result<CacheDirectory, Errno> {
         self.kind(key).child(&key.shard())
     }
 
     /// The directory in which the object `key` is to lie; what else has that name is set aside.
-    pub(super) fn shard_or_make(&self, key: &Key) -> Result<Dir, Errno> {
+    pub(super) fn shard_or_make(&self, key: &Key) -> Result<CacheDirectory, Errno> {
         let (kind, name) = (self.kind(key), key.shard());
         match kind.child_or_make(&name) {
             Err(Errno::NOTDIR | Errno::LOOP) => {
@@ -92,7 +92,7 @@ impl Layout {
     }
 
     /// All directories that hold objects, with the function that reads a key from a file's name there.
-    pub(super) fn shards(&self) -> impl Iterator<Item = (Dir, fn(&str) -> Option<Key>)> {
+    pub(super) fn shards(&self) -> impl Iterator<Item = (CacheDirectory, fn(&str) -> Option<Key>)> {
         let blobs = self.blobs.names().into_iter().filter_map(|name| self.blobs.child(&name).ok());
         let members = self.members.names().into_iter().filter_map(|name| self.members.child(&name).ok());
         let blob: fn(&str) -> Option<Key> = Key::blob_from;
@@ -114,19 +114,19 @@ impl Layout {
     }
 
     /// Writes a file under `name` of `dir`, atomically and without waiting for the disk.
-    pub(super) fn write(&self, dir: &Dir, name: &str, bytes: &[u8]) -> Result<(), Errno> {
+    pub(super) fn write(&self, dir: &CacheDirectory, name: &str, bytes: &[u8]) -> Result<(), Errno> {
         self.replace(dir, name, bytes, |_| Ok(()))
     }
 
     /// As [`Layout::write`]; what is written is on the disk when it returns.
-    pub(super) fn write_durably(&self, dir: &Dir, name: &str, bytes: &[u8]) -> Result<(), Errno> {
+    pub(super) fn write_durably(&self, dir: &CacheDirectory, name: &str, bytes: &[u8]) -> Result<(), Errno> {
         self.replace(dir, name, bytes, |file| fdatasync(file))?;
         dir.sync()
     }
 
     fn replace(
         &self,
-        dir: &Dir,
+        dir: &CacheDirectory,
         name: &str,
         bytes: &[u8],
         before_rename: impl FnOnce(&OwnedFd) -> Result<(), Errno>,
@@ -145,7 +145,7 @@ impl Layout {
 }
 
 /// Opens the cache directory itself. Its parents may be links; it may not.
-fn open_top(path: &Path) -> Result<Dir, StoreError> {
+fn open_top(path: &Path) -> Result<CacheDirectory, StoreError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let open = || rustix::fs::open(path, flags, Mode::empty());
     let opened = match open() {
@@ -160,7 +160,7 @@ fn open_top(path: &Path) -> Result<Dir, StoreError> {
         other => other,
     };
     match opened {
-        Ok(fd) => Ok(Dir::new(fd)),
+        Ok(fd) => Ok(CacheDirectory::new(fd)),
         Err(errno @ (Errno::NOTDIR | Errno::LOOP)) => {
             let rule = "the cache directory must be a directory and no symbolic link";
             let mut error = StoreError::new(StoreFailure::Unsafe, path.display(), rule)
@@ -176,7 +176,7 @@ fn open_top(path: &Path) -> Result<Dir, StoreError> {
 }
 
 /// Refuses a directory that is another user's, or whose mode has one of the `forbidden` bits.
-fn check_owned(dir: &Dir, path: &Path, below: &str, forbidden: Mode) -> Result<(), StoreError> {
+fn check_owned(dir: &CacheDirectory, path: &Path, below: &str, forbidden: Mode) -> Result<(), StoreError> {
     let path = if below.is_empty() { path.to_owned() } else { path.join(below) };
     let stat = fstat(dir).map_err(|e| StoreError::system(path.display(), "look at the cache directory", e))?;
     let refuse =
@@ -193,7 +193,7 @@ fn check_owned(dir: &Dir, path: &Path, below: &str, forbidden: Mode) -> Result<(
     Ok(())
 }
 
-fn write_tag(top: &Dir) -> Result<(), Errno> {
+fn write_tag(top: &CacheDirectory) -> Result<(), Errno> {
     match top.make(TAG) {
         Err(Errno::EXIST) => Ok(()),
         file => write_all_at(file?, TAG_TEXT.as_bytes(), 0),
@@ -201,7 +201,7 @@ fn write_tag(top: &Dir) -> Result<(), Errno> {
 }
 
 /// The cache's key, made at the first use of the cache. On a read-only disk without one it lasts as long as the process.
-fn key(version: &Dir, tmp: &Dir) -> Result<[u8; KEY_LEN], Errno> {
+fn key(version: &CacheDirectory, tmp: &CacheDirectory) -> Result<[u8; KEY_LEN], Errno> {
     if let Some(key) = read_key(version) {
         return Ok(key);
     }
@@ -218,7 +218,7 @@ fn key(version: &Dir, tmp: &Dir) -> Result<[u8; KEY_LEN], Errno> {
     }
 }
 
-fn read_key(version: &Dir) -> Option<[u8; KEY_LEN]> {
+fn read_key(version: &CacheDirectory) -> Option<[u8; KEY_LEN]> {
     let file = version.open(KEY).ok()?;
     let stat = fstat(&file).ok()?;
     let private = !Mode::from_raw_mode(stat.st_mode).intersects(Mode::RWXG | Mode::RWXO);
@@ -228,7 +228,7 @@ fn read_key(version: &Dir) -> Option<[u8; KEY_LEN]> {
     read_sound(&file, KEY_LEN as u64)?.try_into().ok()
 }
 
-fn store_key(version: &Dir, tmp: &Dir, key: &[u8; KEY_LEN]) -> Result<(), Errno> {
+fn store_key(version: &CacheDirectory, tmp: &CacheDirectory, key: &[u8; KEY_LEN]) -> Result<(), Errno> {
     if version.stat(KEY).is_ok() {
         tracing::warn!(
             "the cache's key was damaged or readable by others: it is replaced, and what it sealed is checked anew"

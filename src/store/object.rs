@@ -20,58 +20,58 @@ use rustix::fs::fstat;
 use super::disk::{length, read_full_at};
 use super::error::{StoreError, StoreFailure};
 use super::memory::Reservation;
-use super::sums::{CHUNK, Sums};
+use super::sums::{CHUNK, ChunkSums};
 use super::{Key, Store, locked};
 
 /// How many chunks are kept for reads that are smaller than a chunk; 4 MiB.
 const RECENT: usize = 64;
 
 /// Where an object's bytes are.
-pub(super) enum Content {
+pub(super) enum ObjectContent {
     /// On disk, and in memory as they were hashed.
     Small { file: OwnedFd, bytes: Box<[u8]> },
     /// On disk.
-    Chunked { file: OwnedFd, sums: Sums },
+    Chunked { file: OwnedFd, sums: ChunkSums },
     /// In memory only.
     Memory { bytes: Box<[u8]>, _reservation: Reservation },
 }
 
 /// What all clones of an object share.
-pub(super) struct Inner {
+pub(super) struct ObjectInner {
     /// Unlike any other object's of this process.
     id: u64,
     key: Key,
-    content: Content,
+    content: ObjectContent,
     pub(super) store: Arc<Store>,
     /// When its use was last written down, in seconds since 1970.
     pub(super) touched: AtomicU64,
 }
 
-impl Inner {
-    pub(super) fn new(store: Arc<Store>, key: Key, content: Content) -> Self {
+impl ObjectInner {
+    pub(super) fn new(store: Arc<Store>, key: Key, content: ObjectContent) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Inner { id, key, content, store, touched: AtomicU64::new(0) }
+        ObjectInner { id, key, content, store, touched: AtomicU64::new(0) }
     }
 
     /// The checksums, where they are kept.
-    pub(super) fn sums(&self) -> Option<&Sums> {
+    pub(super) fn sums(&self) -> Option<&ChunkSums> {
         match &self.content {
-            Content::Chunked { sums, .. } => Some(sums),
-            Content::Small { .. } | Content::Memory { .. } => None,
+            ObjectContent::Chunked { sums, .. } => Some(sums),
+            ObjectContent::Small { .. } | ObjectContent::Memory { .. } => None,
         }
     }
 
     /// The file, where there is one.
     pub(super) fn file(&self) -> Option<BorrowedFd<'_>> {
         match &self.content {
-            Content::Small { file, .. } | Content::Chunked { file, .. } => Some(file.as_fd()),
-            Content::Memory { .. } => None,
+            ObjectContent::Small { file, .. } | ObjectContent::Chunked { file, .. } => Some(file.as_fd()),
+            ObjectContent::Memory { .. } => None,
         }
     }
 }
 
-impl Drop for Inner {
+impl Drop for ObjectInner {
     fn drop(&mut self) {
         self.store.closed(&self.key, self.id);
     }
@@ -79,7 +79,7 @@ impl Drop for Inner {
 
 /// An open, verified object of the store. Clones share the descriptor.
 #[derive(Clone)]
-pub struct Object(pub(super) Arc<Inner>);
+pub struct Object(pub(super) Arc<ObjectInner>);
 
 impl Object {
     /// What the object is.
@@ -91,8 +91,8 @@ impl Object {
     #[allow(clippy::len_without_is_empty, reason = "the size of a file, not of a collection")]
     pub fn len(&self) -> u64 {
         match &self.0.content {
-            Content::Small { bytes, .. } | Content::Memory { bytes, .. } => bytes.len() as u64,
-            Content::Chunked { sums, .. } => sums.len(),
+            ObjectContent::Small { bytes, .. } | ObjectContent::Memory { bytes, .. } => bytes.len() as u64,
+            ObjectContent::Chunked { sums, .. } => sums.len(),
         }
     }
 
@@ -109,12 +109,12 @@ impl Object {
         let want = usize::try_from(rest).unwrap_or(usize::MAX).min(buf.len());
         let buf = &mut buf[..want];
         match &self.0.content {
-            Content::Small { bytes, .. } | Content::Memory { bytes, .. } => {
+            ObjectContent::Small { bytes, .. } | ObjectContent::Memory { bytes, .. } => {
                 // `want` is 0 for an offset past the end, which need not fit in memory's address range.
                 let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
                 buf.copy_from_slice(&bytes[from..from + want]);
             }
-            Content::Chunked { file, sums } => {
+            ObjectContent::Chunked { file, sums } => {
                 if let Err(error) = self.read_chunks(file.as_fd(), sums, buf, offset) {
                     buf.fill(0);
                     return Err(error);
@@ -144,11 +144,11 @@ impl Object {
         }
         let mut chunk = vec![0; CHUNK.min(usize::try_from(self.len()).unwrap_or(CHUNK))];
         match &self.0.content {
-            Content::Small { bytes, .. } => match read_full_at(file, &mut chunk, 0) {
+            ObjectContent::Small { bytes, .. } => match read_full_at(file, &mut chunk, 0) {
                 Ok(n) if chunk[..n] == bytes[..] => Ok(()),
                 _ => Err(self.corrupt("its file's content changed")),
             },
-            Content::Chunked { sums, .. } => {
+            ObjectContent::Chunked { sums, .. } => {
                 let mut offset = 0;
                 while offset < self.len() {
                     let n = chunk.len().min(usize::try_from(self.len() - offset).unwrap_or(CHUNK));
@@ -157,12 +157,18 @@ impl Object {
                 }
                 Ok(())
             }
-            Content::Memory { .. } => Ok(()),
+            ObjectContent::Memory { .. } => Ok(()),
         }
     }
 
     /// Fills `buf`, which does not reach past the end.
-    fn read_chunks(&self, file: BorrowedFd<'_>, sums: &Sums, buf: &mut [u8], offset: u64) -> Result<(), StoreError> {
+    fn read_chunks(
+        &self,
+        file: BorrowedFd<'_>,
+        sums: &ChunkSums,
+        buf: &mut [u8],
+        offset: u64,
+    ) -> Result<(), StoreError> {
         let mut done = 0;
         while done < buf.len() {
             let at = offset + done as u64;
@@ -191,7 +197,13 @@ impl Object {
     }
 
     /// Fills `out`, which is as long as the chunk, and checks it.
-    fn read_chunk(&self, file: BorrowedFd<'_>, sums: &Sums, number: u64, out: &mut [u8]) -> Result<(), StoreError> {
+    fn read_chunk(
+        &self,
+        file: BorrowedFd<'_>,
+        sums: &ChunkSums,
+        number: u64,
+        out: &mut [u8],
+    ) -> Result<(), StoreError> {
         match read_full_at(file, out, number * CHUNK as u64) {
             Ok(n) if n == out.len() && sums.check(number, out) => Ok(()),
             Ok(n) if n < out.len() => Err(self.corrupt("its file is shorter than it was")),
@@ -214,9 +226,9 @@ impl fmt::Debug for Object {
 }
 
 /// The chunks that were read in part lately: a program that reads in small steps has each chunk hashed once.
-pub(super) struct Recent(Mutex<VecDeque<Kept>>);
+pub(super) struct Recent(Mutex<VecDeque<KeptObject>>);
 
-struct Kept {
+struct KeptObject {
     object: u64,
     chunk: u64,
     bytes: Arc<[u8]>,
@@ -239,7 +251,7 @@ impl Recent {
     fn put(&self, object: u64, chunk: u64, bytes: Arc<[u8]>) -> Arc<[u8]> {
         let mut kept = locked(&self.0);
         kept.truncate(RECENT - 1);
-        kept.push_front(Kept { object, chunk, bytes: bytes.clone() });
+        kept.push_front(KeptObject { object, chunk, bytes: bytes.clone() });
         bytes
     }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
 use super::evict::{on_disk, walk};
-use super::layout::Layout;
+use super::layout::CacheLayout;
 use super::{Key, Store, edges, locked};
 use crate::digest::Digest;
 use crate::name::{Reference, Tag};
@@ -44,15 +44,15 @@ pub struct PinnedUsage {
 
 /// A pin as it is kept, under its reference.
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct PinRecord {
     tags: Vec<String>,
     objects: Vec<String>,
 }
 
-impl Record {
-    fn of(pin: &Pin) -> Record {
+impl PinRecord {
+    fn of(pin: &Pin) -> PinRecord {
         let tags = pin.tags.iter().map(Tag::to_string).collect();
-        Record { tags, objects: pin.objects.iter().map(Digest::to_string).collect() }
+        PinRecord { tags, objects: pin.objects.iter().map(Digest::to_string).collect() }
     }
 
     fn pin(self, reference: &str) -> Option<Pin> {
@@ -131,8 +131,8 @@ impl Store {
         self.change(NAME, edges::put_durably, |bytes| {
             let mut all = parsed(bytes);
             change(&mut all);
-            let records: BTreeMap<String, Record> =
-                all.iter().map(|pin| (pin.reference.to_string(), Record::of(pin))).collect();
+            let records: BTreeMap<String, PinRecord> =
+                all.iter().map(|pin| (pin.reference.to_string(), PinRecord::of(pin))).collect();
             serde_json::to_vec(&records).ok()
         })
     }
@@ -153,7 +153,7 @@ impl Store {
     fn change(
         &self,
         name: &str,
-        put: impl Fn(&Layout, &str, &[u8]) -> Result<(), StoreError>,
+        put: impl Fn(&CacheLayout, &str, &[u8]) -> Result<(), StoreError>,
         change: impl FnOnce(Option<Vec<u8>>) -> Option<Vec<u8>>,
     ) -> Result<(), StoreError> {
         let _alone = locked(&self.pinning.0);
@@ -168,17 +168,17 @@ impl Store {
     }
 }
 
-fn read(layout: &Layout) -> Vec<Pin> {
+fn read(layout: &CacheLayout) -> Vec<Pin> {
     parsed(edges::get(layout, NAME))
 }
 
 fn parsed(bytes: Option<Vec<u8>>) -> Vec<Pin> {
-    let records: BTreeMap<String, Record> = serde_json::from_slice(&bytes.unwrap_or_default()).unwrap_or_default();
+    let records: BTreeMap<String, PinRecord> = serde_json::from_slice(&bytes.unwrap_or_default()).unwrap_or_default();
     records.into_iter().filter_map(|(reference, record)| record.pin(&reference)).collect()
 }
 
 /// The digests that may not be evicted.
-pub(super) fn pinned(layout: &Layout) -> HashSet<Digest> {
+pub(super) fn pinned(layout: &CacheLayout) -> HashSet<Digest> {
     read(layout).into_iter().flat_map(|pin| pin.objects).collect()
 }
 

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::disk::{random_name, write_all_at};
 use super::error::{StoreError, StoreFailure};
-use super::layout::Layout;
+use super::layout::CacheLayout;
 use super::sums::Summer;
 use super::{Store, locked};
 
@@ -22,20 +22,20 @@ pub(super) const SCRATCH: &str = ".scratch";
 
 /// See the module.
 pub struct Scratch {
-    layout: Arc<Layout>,
-    shared: Arc<Shared>,
+    layout: Arc<CacheLayout>,
+    shared: Arc<SharedScratch>,
     position: u64,
     summer: Box<Summer>,
 }
 
-struct Shared {
+struct SharedScratch {
     name: String,
     /// `None` once it was given up. A write holds the lock, so that none comes after giving up.
     file: Mutex<Option<OwnedFd>>,
 }
 
 /// What a [`Scratch`] leaves to the fill that takes it.
-pub(super) struct Taken {
+pub(super) struct TakenScratch {
     pub(super) file: OwnedFd,
     pub(super) position: u64,
     pub(super) summer: Box<Summer>,
@@ -43,7 +43,7 @@ pub(super) struct Taken {
 
 /// The ones of a store that live.
 #[derive(Default)]
-pub(super) struct Scratches(Mutex<Vec<Weak<Shared>>>);
+pub(super) struct Scratches(Mutex<Vec<Weak<SharedScratch>>>);
 
 impl Scratches {
     /// Gives all of them up; the bytes that are free again.
@@ -76,7 +76,7 @@ impl Store {
             let _ = layout.tmp.unlink(&new);
             return Err(system(errno));
         }
-        let shared = Arc::new(Shared { name: name.clone(), file: Mutex::new(None) });
+        let shared = Arc::new(SharedScratch { name: name.clone(), file: Mutex::new(None) });
         let summer = Box::new(Summer::new(&layout.seals));
         let scratch = Scratch { layout, shared: shared.clone(), position: 0, summer };
         *locked(&shared.file) = Some(file);
@@ -112,7 +112,7 @@ impl Scratch {
     }
 
     /// Renames the file to `partial`, which is in `layout`, if it holds `size` bytes.
-    pub(super) fn give(self, layout: &Arc<Layout>, partial: &str, size: u64) -> Result<Taken, StoreError> {
+    pub(super) fn give(self, layout: &Arc<CacheLayout>, partial: &str, size: u64) -> Result<TakenScratch, StoreError> {
         let Some(file) = locked(&self.shared.file).take() else {
             return Err(StoreError::system(&self.shared.name, "keep what was written ahead", Errno::NOSPC));
         };
@@ -124,7 +124,7 @@ impl Scratch {
         renamed.map_err(|errno| StoreError::system(&self.shared.name, "keep what was written ahead", errno))?;
         let summer = Box::new(Summer::new(&layout.seals));
         let mut this = self;
-        Ok(Taken { file, position: this.position, summer: std::mem::replace(&mut this.summer, summer) })
+        Ok(TakenScratch { file, position: this.position, summer: std::mem::replace(&mut this.summer, summer) })
     }
 }
 

@@ -18,22 +18,22 @@ const MAGIC: &[u8; 8] = b"tofusum1";
 const SUM_LEN: usize = 16;
 
 /// The checksum of one chunk.
-pub(super) type Sum = [u8; SUM_LEN];
+pub(super) type ChunkSum = [u8; SUM_LEN];
 
 /// The checksum of the chunk `bytes`, by the key of [`Seals::chunks`].
-pub(super) fn sum(key: &[u8; 32], bytes: &[u8]) -> Sum {
+pub(super) fn sum(key: &[u8; 32], bytes: &[u8]) -> ChunkSum {
     cut(blake3::keyed_hash(key, bytes))
 }
 
 /// The checksums of a file's chunks.
 #[derive(Clone)]
-pub(super) struct Sums {
+pub(super) struct ChunkSums {
     key: [u8; 32],
     len: u64,
-    sums: Vec<Sum>,
+    sums: Vec<ChunkSum>,
 }
 
-impl Sums {
+impl ChunkSums {
     /// The file's length in bytes.
     pub(super) fn len(&self) -> u64 {
         self.len
@@ -45,7 +45,7 @@ impl Sums {
     }
 
     /// Whether the chunk of that number has the checksum `sum`.
-    pub(super) fn holds(&self, chunk: usize, sum: &Sum) -> bool {
+    pub(super) fn holds(&self, chunk: usize, sum: &ChunkSum) -> bool {
         self.sums.get(chunk) == Some(sum)
     }
 
@@ -66,18 +66,18 @@ impl Sums {
     }
 
     /// Reads a sidecar; `None` if this cache did not write it for that key and length.
-    pub(super) fn from_sidecar(bytes: &[u8], seals: &Seals, key: &Key, len: u64) -> Option<Sums> {
+    pub(super) fn from_sidecar(bytes: &[u8], seals: &Seals, key: &Key, len: u64) -> Option<ChunkSums> {
         let (body, seal) = bytes.split_last_chunk::<SEAL_LEN>()?;
         if seals.sidecar(body) != blake3::Hash::from_bytes(*seal) {
             return None;
         }
         let (sums, rest) = body.strip_prefix(header(key, len).as_slice())?.as_chunks::<SUM_LEN>();
         let whole = rest.is_empty() && sums.len() as u64 == len.div_ceil(CHUNK as u64);
-        whole.then(|| Sums { key: seals.chunks(), len, sums: sums.to_vec() })
+        whole.then(|| ChunkSums { key: seals.chunks(), len, sums: sums.to_vec() })
     }
 }
 
-impl PartialEq for Sums {
+impl PartialEq for ChunkSums {
     fn eq(&self, other: &Self) -> bool {
         (self.len, &self.sums) == (other.len, &other.sums)
     }
@@ -94,7 +94,7 @@ fn header(key: &Key, len: u64) -> Vec<u8> {
     out
 }
 
-fn cut(hash: blake3::Hash) -> Sum {
+fn cut(hash: blake3::Hash) -> ChunkSum {
     let mut sum = [0; SUM_LEN];
     sum.copy_from_slice(&hash.as_bytes()[..SUM_LEN]);
     sum
@@ -104,7 +104,7 @@ fn cut(hash: blake3::Hash) -> Sum {
 pub(super) struct Summer {
     key: [u8; 32],
     len: u64,
-    sums: Vec<Sum>,
+    sums: Vec<ChunkSum>,
     chunk: blake3::Hasher,
     in_chunk: usize,
 }
@@ -130,11 +130,11 @@ impl Summer {
     }
 
     /// The checksums of all bytes taken in.
-    pub(super) fn finish(mut self) -> Sums {
+    pub(super) fn finish(mut self) -> ChunkSums {
         if self.in_chunk > 0 {
             self.end_chunk();
         }
-        Sums { key: self.key, len: self.len, sums: self.sums }
+        ChunkSums { key: self.key, len: self.len, sums: self.sums }
     }
 
     fn end_chunk(&mut self) {

@@ -62,7 +62,7 @@ impl Cache {
 }
 
 fn open(dir: &Path, limit: u64) -> Arc<Store> {
-    let store = Store::open(Options { dir: dir.to_owned(), limit }).unwrap();
+    let store = Store::open(StoreOptions { dir: dir.to_owned(), limit }).unwrap();
     // Waits for the count, which runs in the background.
     store.usage();
     store

@@ -3,13 +3,13 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::layout::Layout;
-use super::object::{Content, Inner, Object};
+use super::layout::CacheLayout;
+use super::object::{Object, ObjectContent, ObjectInner};
 use super::{Key, Store, evict, fill};
 
 /// What [`Store::verify`] found.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Verified {
+pub struct StoreVerified {
     /// How many objects were read and checked.
     pub checked: u64,
     /// What was not as it has to be, with the rule that it broke. It is quarantined.
@@ -21,10 +21,10 @@ pub struct Verified {
 impl Store {
     /// Reads and checks everything: blobs against their digests, members against their checksums. `progress` is told
     /// the space of what was checked and of all, in bytes, after each object, and may break off.
-    pub fn verify(self: &Arc<Self>, progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>) -> Verified {
+    pub fn verify(self: &Arc<Self>, progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>) -> StoreVerified {
         let found = evict::walk(&self.layout());
         let (objects, total) = (found.len() as u64, found.iter().map(|found| found.bytes).sum());
-        let (mut done, mut verified) = (0, Verified::default());
+        let (mut done, mut verified) = (0, StoreVerified::default());
         for object in found {
             verified.checked += 1;
             if let Err(rule) = self.verify_one(&object.key) {
@@ -41,7 +41,7 @@ impl Store {
 
     fn verify_one(self: &Arc<Self>, key: &Key) -> Result<(), String> {
         let layout = self.layout();
-        let there = |layout: &Layout| layout.shard(key).is_ok_and(|dir| dir.stat(&key.file_name()).is_ok());
+        let there = |layout: &CacheLayout| layout.shard(key).is_ok_and(|dir| dir.stat(&key.file_name()).is_ok());
         if !there(&layout) {
             return Ok(());
         }
@@ -50,11 +50,11 @@ impl Store {
             return if there(&layout) { Ok(()) } else { Err("it was damaged and is quarantined".to_owned()) };
         };
         let wrong = match (&content, key.digest()) {
-            (Content::Chunked { file, sums }, Some(digest)) => {
+            (ObjectContent::Chunked { file, sums }, Some(digest)) => {
                 fill::rehash(file, sums.len(), &digest, &layout).is_none().then_some("it does not have its digest")
             }
-            (Content::Chunked { .. }, None) => {
-                let object = Object(Arc::new(Inner::new(self.clone(), *key, content)));
+            (ObjectContent::Chunked { .. }, None) => {
+                let object = Object(Arc::new(ObjectInner::new(self.clone(), *key, content)));
                 return object.verify_whole().map_err(|error| error.rule);
             }
             _ => None,

@@ -20,20 +20,20 @@ const KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
 
 /// What changes whenever somebody writes to a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Stamp {
+struct CacheFileStamp {
     inode: u64,
     size: u64,
     ctime: (i64, i64),
 }
 
-impl Stamp {
+impl CacheFileStamp {
     fn of(stat: &Stat) -> Self {
-        Stamp { inode: stat.st_ino, size: length(stat), ctime: (stat.st_ctime, stat.st_ctime_nsec as i64) }
+        CacheFileStamp { inode: stat.st_ino, size: length(stat), ctime: (stat.st_ctime, stat.st_ctime_nsec as i64) }
     }
 }
 
 /// The stamps of the files that were found whole.
-pub(super) struct Whole(Mutex<LruCache<Key, Stamp>>);
+pub(super) struct Whole(Mutex<LruCache<Key, CacheFileStamp>>);
 
 impl Whole {
     pub(super) fn new() -> Self {
@@ -42,9 +42,9 @@ impl Whole {
 }
 
 impl Object {
-    fn stamp(&self) -> Option<Stamp> {
+    fn stamp(&self) -> Option<CacheFileStamp> {
         let stat = fstat(self.fd()?).ok()?;
-        Some(Stamp::of(&stat))
+        Some(CacheFileStamp::of(&stat))
     }
 
     /// Whether the data file was checked as a whole before, nobody has touched it since, and nobody can now. Reads no
@@ -93,7 +93,7 @@ mod tests {
         for change in changes {
             let mut other = stat;
             change(&mut other);
-            assert_ne!(Stamp::of(&other), Stamp::of(&stat));
+            assert_ne!(CacheFileStamp::of(&other), CacheFileStamp::of(&stat));
         }
     }
 }

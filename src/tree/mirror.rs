@@ -6,26 +6,28 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::Step;
-use super::providers::{self, Dir, Entry, Listing, Offered};
+use super::providers::{self, Offered, ProviderDirectory, ProviderEntry, ProviderListing};
 use crate::name::{Platform, ProviderAddr, Version, ZipName};
 
 /// The name of the list of versions.
 pub const INDEX: &str = "index.json";
 
 /// Finds `name` in `dir`.
-pub fn lookup<K: Offered>(dir: &Dir, name: &str, known: &K) -> Step<Entry, K::Error> {
+pub fn lookup<K: Offered>(dir: &ProviderDirectory, name: &str, known: &K) -> Step<ProviderEntry, K::Error> {
     let provider = match dir {
-        Dir::Top | Dir::Host(_) | Dir::Namespace(..) => return providers::lookup(dir, name, known),
-        Dir::Version(..) => return Step::Absent,
-        Dir::Provider(provider) => provider,
+        ProviderDirectory::Top | ProviderDirectory::Host(_) | ProviderDirectory::Namespace(..) => {
+            return providers::lookup(dir, name, known);
+        }
+        ProviderDirectory::Version(..) => return Step::Absent,
+        ProviderDirectory::Provider(provider) => provider,
     };
     if name == INDEX {
         return providers::versions(provider, known)
-            .and_then(|versions| Step::Edge(Entry::Versions(index(versions.keys()))));
+            .and_then(|versions| Step::Edge(ProviderEntry::Versions(index(versions.keys()))));
     }
     if let Some(version) = name.strip_suffix(".json").and_then(|text| text.parse::<Version>().ok()) {
         return providers::release(provider, &version, known)
-            .and_then(|(repo, tag)| Step::Edge(Entry::Archives(repo, tag, version)));
+            .and_then(|(repo, tag)| Step::Edge(ProviderEntry::Archives(repo, tag, version)));
     }
     let Ok(zip) = name.parse::<ZipName>() else { return Step::Absent };
     if zip.kind != provider.kind() || provider.zip_name(&zip.version, &zip.platform) != name {
@@ -39,12 +41,14 @@ pub fn lookup<K: Offered>(dir: &Dir, name: &str, known: &K) -> Step<Entry, K::Er
 
 /// The entries of `dir`, but for the documents of single versions. An error costs the entries that it is about and no
 /// others.
-pub fn list<K: Offered>(dir: &Dir, known: &K) -> Step<Listing<K::Error>, K::Error> {
+pub fn list<K: Offered>(dir: &ProviderDirectory, known: &K) -> Step<ProviderListing<K::Error>, K::Error> {
     let step = match dir {
-        Dir::Top | Dir::Host(_) | Dir::Namespace(..) => providers::list(dir, known),
-        Dir::Version(..) => Step::Absent,
-        Dir::Provider(provider) => providers::versions(provider, known).and_then(|versions| {
-            let mut listing = Listing::of(BTreeMap::new());
+        ProviderDirectory::Top | ProviderDirectory::Host(_) | ProviderDirectory::Namespace(..) => {
+            providers::list(dir, known)
+        }
+        ProviderDirectory::Version(..) => Step::Absent,
+        ProviderDirectory::Provider(provider) => providers::versions(provider, known).and_then(|versions| {
+            let mut listing = ProviderListing::of(BTreeMap::new());
             for (version, (repo, tag)) in &versions {
                 match providers::shown(repo, tag, known) {
                     Step::Edge(platforms) => listing.entries.extend(platforms.iter().map(|platform| {
@@ -56,7 +60,7 @@ pub fn list<K: Offered>(dir: &Dir, known: &K) -> Step<Listing<K::Error>, K::Erro
                     Step::Failed(e) => listing.error = Some(e),
                 }
             }
-            listing.entries.insert(INDEX.to_owned(), Entry::Versions(index(versions.keys())));
+            listing.entries.insert(INDEX.to_owned(), ProviderEntry::Versions(index(versions.keys())));
             Step::Edge(listing)
         }),
     };

@@ -2,19 +2,21 @@
 //! that a client's walk ends there.
 
 use super::Step;
-use super::providers::{self, Dir, Entry, Listing, Offered};
+use super::providers::{self, Offered, ProviderDirectory, ProviderEntry, ProviderListing};
 use crate::name::{Platform, ProviderAddr, Repo, Tag, Version};
 
 /// Finds `name` in `dir`.
-pub fn lookup<K: Offered>(dir: &Dir, name: &str, known: &K) -> Step<Entry, K::Error> {
+pub fn lookup<K: Offered>(dir: &ProviderDirectory, name: &str, known: &K) -> Step<ProviderEntry, K::Error> {
     match dir {
-        Dir::Top | Dir::Host(_) | Dir::Namespace(..) => providers::lookup(dir, name, known),
-        Dir::Provider(provider) => {
+        ProviderDirectory::Top | ProviderDirectory::Host(_) | ProviderDirectory::Namespace(..) => {
+            providers::lookup(dir, name, known)
+        }
+        ProviderDirectory::Provider(provider) => {
             let Ok(version) = name.parse::<Version>() else { return Step::Absent };
             providers::release(provider, &version, known)
-                .and_then(|_| Step::Edge(Entry::Dir(Dir::Version(provider.clone(), version))))
+                .and_then(|_| Step::Edge(ProviderEntry::Dir(ProviderDirectory::Version(provider.clone(), version))))
         }
-        Dir::Version(provider, version) => {
+        ProviderDirectory::Version(provider, version) => {
             let Ok(platform) = name.parse::<Platform>() else { return Step::Absent };
             providers::release(provider, version, known).and_then(|(repo, tag)| {
                 providers::has(&repo, &tag, &platform, known)
@@ -30,21 +32,26 @@ pub fn release<K: Offered>(provider: &ProviderAddr, version: &Version, known: &K
 }
 
 /// The entries of `dir`. An error costs the entries that it is about and no others.
-pub fn list<K: Offered>(dir: &Dir, known: &K) -> Step<Listing<K::Error>, K::Error> {
+pub fn list<K: Offered>(dir: &ProviderDirectory, known: &K) -> Step<ProviderListing<K::Error>, K::Error> {
     let step = match dir {
-        Dir::Top | Dir::Host(_) | Dir::Namespace(..) => providers::list(dir, known),
-        Dir::Provider(provider) => providers::versions(provider, known).and_then(|versions| {
+        ProviderDirectory::Top | ProviderDirectory::Host(_) | ProviderDirectory::Namespace(..) => {
+            providers::list(dir, known)
+        }
+        ProviderDirectory::Provider(provider) => providers::versions(provider, known).and_then(|versions| {
             let versions = versions.into_keys();
-            let entry = |v: Version| (v.to_string(), Entry::Dir(Dir::Version(provider.clone(), v)));
-            Step::Edge(Listing::of(versions.map(entry).collect()))
+            let entry =
+                |v: Version| (v.to_string(), ProviderEntry::Dir(ProviderDirectory::Version(provider.clone(), v)));
+            Step::Edge(ProviderListing::of(versions.map(entry).collect()))
         }),
-        Dir::Version(provider, version) => providers::release(provider, version, known).and_then(|(repo, tag)| {
-            providers::shown(&repo, &tag, known).and_then(|platforms| {
-                let names = platforms.iter().map(Platform::to_string);
-                let links = names.map(|name| (name.clone(), providers::link(dir, &repo, &tag, &name)));
-                Step::Edge(Listing::of(links.collect()))
+        ProviderDirectory::Version(provider, version) => {
+            providers::release(provider, version, known).and_then(|(repo, tag)| {
+                providers::shown(&repo, &tag, known).and_then(|platforms| {
+                    let names = platforms.iter().map(Platform::to_string);
+                    let links = names.map(|name| (name.clone(), providers::link(dir, &repo, &tag, &name)));
+                    Step::Edge(ProviderListing::of(links.collect()))
+                })
             })
-        }),
+        }
     };
     providers::or_empty(step)
 }

@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Fact, Known, Need, Step};
-use crate::mapping::{Mapping, Rule};
+use super::{Fact, KnownFacts, Need, Step};
+use crate::mapping::{Mapping, MappingRule};
 use crate::name::{Host, Platform, ProviderAddr, Repo, Tag, Version};
 
 /// What the views of providers are a function of, beside what is known of registries.
-pub trait Offered: Known {
+pub trait Offered: KnownFacts {
     /// From providers to repositories.
     fn mapping(&self) -> &Mapping;
     /// The providers that were declared.
@@ -34,7 +34,7 @@ pub trait Offered: Known {
 
 /// A directory of such a view.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum Dir {
+pub enum ProviderDirectory {
     /// The view itself.
     Top,
     /// `HOST/`
@@ -47,67 +47,71 @@ pub enum Dir {
     Version(ProviderAddr, Version),
 }
 
-impl Dir {
+impl ProviderDirectory {
     /// How many directories lie between it and the mount's root, the view's own included.
     fn depth(&self) -> usize {
         match self {
-            Dir::Top => 1,
-            Dir::Host(_) => 2,
-            Dir::Namespace(..) => 3,
-            Dir::Provider(_) => 4,
-            Dir::Version(..) => 5,
+            ProviderDirectory::Top => 1,
+            ProviderDirectory::Host(_) => 2,
+            ProviderDirectory::Namespace(..) => 3,
+            ProviderDirectory::Provider(_) => 4,
+            ProviderDirectory::Version(..) => 5,
         }
     }
 
     /// The directory that `name` would be in it, whether there is one or not.
-    pub fn child(&self, name: &str) -> Option<Dir> {
+    pub fn child(&self, name: &str) -> Option<ProviderDirectory> {
         let provider = |host: &Host, namespace, kind| ProviderAddr::new(host.clone(), namespace, kind);
         match self {
-            Dir::Top => {
+            ProviderDirectory::Top => {
                 let host: Host = name.parse().ok()?;
                 let canonical = provider(&host, "x", "x").is_some_and(|p| p.host == host);
-                canonical.then_some(Dir::Host(host))
+                canonical.then_some(ProviderDirectory::Host(host))
             }
-            Dir::Host(host) => {
+            ProviderDirectory::Host(host) => {
                 provider(host, name, "x").filter(|p| p.namespace() == name)?;
-                Some(Dir::Namespace(host.clone(), name.to_owned()))
+                Some(ProviderDirectory::Namespace(host.clone(), name.to_owned()))
             }
-            Dir::Namespace(host, namespace) => {
-                provider(host, namespace, name).filter(|p| p.kind() == name).map(Dir::Provider)
+            ProviderDirectory::Namespace(host, namespace) => {
+                provider(host, namespace, name).filter(|p| p.kind() == name).map(ProviderDirectory::Provider)
             }
-            Dir::Provider(provider) => Some(Dir::Version(provider.clone(), name.parse().ok()?)),
-            Dir::Version(..) => None,
+            ProviderDirectory::Provider(provider) => {
+                Some(ProviderDirectory::Version(provider.clone(), name.parse().ok()?))
+            }
+            ProviderDirectory::Version(..) => None,
         }
     }
 
     /// Whether `provider` lies at or below it.
     pub fn holds(&self, provider: &ProviderAddr) -> bool {
         match self {
-            Dir::Top => true,
-            Dir::Host(host) => *host == provider.host,
-            Dir::Namespace(host, namespace) => *host == provider.host && namespace == provider.namespace(),
-            Dir::Provider(of) | Dir::Version(of, _) => of == provider,
+            ProviderDirectory::Top => true,
+            ProviderDirectory::Host(host) => *host == provider.host,
+            ProviderDirectory::Namespace(host, namespace) => {
+                *host == provider.host && namespace == provider.namespace()
+            }
+            ProviderDirectory::Provider(of) | ProviderDirectory::Version(of, _) => of == provider,
         }
     }
 }
 
-impl fmt::Display for Dir {
+impl fmt::Display for ProviderDirectory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Dir::Top => Ok(()),
-            Dir::Host(host) => host.fmt(f),
-            Dir::Namespace(host, namespace) => write!(f, "{host}/{namespace}"),
-            Dir::Provider(provider) => provider.fmt(f),
-            Dir::Version(provider, version) => write!(f, "{provider}/{version}"),
+            ProviderDirectory::Top => Ok(()),
+            ProviderDirectory::Host(host) => host.fmt(f),
+            ProviderDirectory::Namespace(host, namespace) => write!(f, "{host}/{namespace}"),
+            ProviderDirectory::Provider(provider) => provider.fmt(f),
+            ProviderDirectory::Version(provider, version) => write!(f, "{provider}/{version}"),
         }
     }
 }
 
 /// An entry of such a view.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Entry {
+pub enum ProviderEntry {
     /// A directory.
-    Dir(Dir),
+    Dir(ProviderDirectory),
     /// A symbolic link into the registry tree: its target.
     Link(String),
     /// `index.json` of a packed mirror: its bytes.
@@ -118,60 +122,62 @@ pub enum Entry {
 
 /// The entries of a directory: those that are known, and why there are not more.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Listing<E> {
+pub struct ProviderListing<E> {
     /// In byte order of their names.
-    pub entries: BTreeMap<String, Entry>,
+    pub entries: BTreeMap<String, ProviderEntry>,
     /// What could not be learnt. It fails nothing: a client that walks a mirror gives up all of it at the first error.
     pub error: Option<E>,
 }
 
-impl<E> Listing<E> {
-    pub(super) fn of(entries: BTreeMap<String, Entry>) -> Self {
-        Listing { entries, error: None }
+impl<E> ProviderListing<E> {
+    pub(super) fn of(entries: BTreeMap<String, ProviderEntry>) -> Self {
+        ProviderListing { entries, error: None }
     }
 }
 
 /// A failure as an empty listing that tells it: promise of the views, in which one provider never fails another.
-pub(super) fn or_empty<E>(step: Step<Listing<E>, E>) -> Step<Listing<E>, E> {
+pub(super) fn or_empty<E>(step: Step<ProviderListing<E>, E>) -> Step<ProviderListing<E>, E> {
     match step {
-        Step::Failed(error) => Step::Edge(Listing { entries: BTreeMap::new(), error: Some(error) }),
+        Step::Failed(error) => Step::Edge(ProviderListing { entries: BTreeMap::new(), error: Some(error) }),
         step => step,
     }
 }
 
 /// Finds `name` in a directory above the providers.
-pub(super) fn lookup<K: Offered>(dir: &Dir, name: &str, known: &K) -> Step<Entry, K::Error> {
+pub(super) fn lookup<K: Offered>(dir: &ProviderDirectory, name: &str, known: &K) -> Step<ProviderEntry, K::Error> {
     match dir.child(name) {
-        Some(Dir::Provider(provider)) => lookup_provider(provider, known),
-        Some(dir) if may_hold(&dir, known) => Step::Edge(Entry::Dir(dir)),
+        Some(ProviderDirectory::Provider(provider)) => lookup_provider(provider, known),
+        Some(dir) if may_hold(&dir, known) => Step::Edge(ProviderEntry::Dir(dir)),
         Some(_) | None => Step::Absent,
     }
 }
 
 /// Whether the mapping can be about a provider below `dir`, which is above all of them.
-fn may_hold<K: Offered>(dir: &Dir, known: &K) -> bool {
+fn may_hold<K: Offered>(dir: &ProviderDirectory, known: &K) -> bool {
     let matches = |provider: &ProviderAddr| dir.holds(provider);
     if known.declared().iter().any(matches) || known.looked_up().iter().any(matches) {
         return true;
     }
     match dir {
-        Dir::Top => true,
-        Dir::Host(host) => known.mapping().rules().iter().any(|rule| rule.may_match(host, None)),
-        Dir::Namespace(host, name) => known.mapping().rules().iter().any(|rule| rule.may_match(host, Some(name))),
-        Dir::Provider(_) | Dir::Version(..) => false,
+        ProviderDirectory::Top => true,
+        ProviderDirectory::Host(host) => known.mapping().rules().iter().any(|rule| rule.may_match(host, None)),
+        ProviderDirectory::Namespace(host, name) => {
+            known.mapping().rules().iter().any(|rule| rule.may_match(host, Some(name)))
+        }
+        ProviderDirectory::Provider(_) | ProviderDirectory::Version(..) => false,
     }
 }
 
-fn lookup_provider<K: Offered>(provider: ProviderAddr, known: &K) -> Step<Entry, K::Error> {
+fn lookup_provider<K: Offered>(provider: ProviderAddr, known: &K) -> Step<ProviderEntry, K::Error> {
     if !known.mapping().matches(&provider) {
         return Step::Absent;
     }
     if known.declared().contains(&provider) || known.looked_up().contains(&provider) || is_listed(&provider, known) {
-        return Step::Edge(Entry::Dir(Dir::Provider(provider)));
+        return Step::Edge(ProviderEntry::Dir(ProviderDirectory::Provider(provider)));
     }
     sources(&provider, known).and_then(|sources| match sources.is_empty() {
         true => Step::Absent,
-        false => Step::Edge(Entry::Dir(Dir::Provider(provider.clone()))),
+        false => Step::Edge(ProviderEntry::Dir(ProviderDirectory::Provider(provider.clone()))),
     })
 }
 
@@ -189,7 +195,7 @@ fn is_listed<K: Offered>(provider: &ProviderAddr, known: &K) -> bool {
 }
 
 /// The entries of a directory above the providers.
-pub(super) fn list<K: Offered>(dir: &Dir, known: &K) -> Step<Listing<K::Error>, K::Error> {
+pub(super) fn list<K: Offered>(dir: &ProviderDirectory, known: &K) -> Step<ProviderListing<K::Error>, K::Error> {
     let mut providers: BTreeSet<ProviderAddr> = known.looked_up().iter().cloned().collect();
     providers.extend(known.declared().iter().cloned());
     let mut error = None;
@@ -209,23 +215,27 @@ pub(super) fn list<K: Offered>(dir: &Dir, known: &K) -> Step<Listing<K::Error>, 
     let below = providers.iter().filter(|p| dir.holds(p) && known.mapping().matches(p));
     let entries = below
         .filter_map(|p| match dir {
-            Dir::Top => Some((p.host.to_string(), Entry::Dir(Dir::Host(p.host.clone())))),
-            Dir::Host(_) => {
-                let namespace = p.namespace().to_owned();
-                Some((namespace.clone(), Entry::Dir(Dir::Namespace(p.host.clone(), namespace))))
+            ProviderDirectory::Top => {
+                Some((p.host.to_string(), ProviderEntry::Dir(ProviderDirectory::Host(p.host.clone()))))
             }
-            Dir::Namespace(..) => Some((p.kind().to_owned(), Entry::Dir(Dir::Provider(p.clone())))),
-            Dir::Provider(_) | Dir::Version(..) => None,
+            ProviderDirectory::Host(_) => {
+                let namespace = p.namespace().to_owned();
+                Some((namespace.clone(), ProviderEntry::Dir(ProviderDirectory::Namespace(p.host.clone(), namespace))))
+            }
+            ProviderDirectory::Namespace(..) => {
+                Some((p.kind().to_owned(), ProviderEntry::Dir(ProviderDirectory::Provider(p.clone()))))
+            }
+            ProviderDirectory::Provider(_) | ProviderDirectory::Version(..) => None,
         })
         .collect();
-    Step::Edge(Listing { entries, error })
+    Step::Edge(ProviderListing { entries, error })
 }
 
 /// The registries that are asked which repositories they have, each with the rules by which those
 /// are read: rules for whose providers none was declared. Who declares providers has said which
 /// ones to show, and a walk costs one request for each.
-fn catalogs<K: Offered>(known: &K) -> BTreeMap<Host, Vec<&Rule>> {
-    let mut by_host: BTreeMap<Host, Vec<&Rule>> = BTreeMap::new();
+fn catalogs<K: Offered>(known: &K) -> BTreeMap<Host, Vec<&MappingRule>> {
+    let mut by_host: BTreeMap<Host, Vec<&MappingRule>> = BTreeMap::new();
     for rule in known.mapping().rules() {
         let is_open = !known.declared().iter().any(|provider| rule.matches(provider));
         if let (true, Some((host, _))) = (is_open, rule.prefix()) {
@@ -239,10 +249,10 @@ fn catalogs<K: Offered>(known: &K) -> BTreeMap<Host, Vec<&Rule>> {
 pub(super) type Versions = BTreeMap<Version, (Repo, Tag)>;
 
 /// Repositories with their tags.
-type Sources = Vec<(Repo, Arc<Vec<Tag>>)>;
+type ProviderSources = Vec<(Repo, Arc<Vec<Tag>>)>;
 
 /// The repositories of a provider that exist.
-fn sources<K: Offered>(provider: &ProviderAddr, known: &K) -> Step<Sources, K::Error> {
+fn sources<K: Offered>(provider: &ProviderAddr, known: &K) -> Step<ProviderSources, K::Error> {
     let repos = match known.repos(provider) {
         Ok(repos) => repos,
         Err(e) => return Step::Failed(e),
@@ -336,8 +346,8 @@ pub(super) fn has<K: Offered>(repo: &Repo, tag: &Tag, platform: &Platform, known
 }
 
 /// A link from the directory `dir` to what a release has for `platform`.
-pub(super) fn link(dir: &Dir, repo: &Repo, tag: &Tag, name: &str) -> Entry {
-    Entry::Link(format!("{}{repo}/{tag}/{name}", "../".repeat(dir.depth())))
+pub(super) fn link(dir: &ProviderDirectory, repo: &Repo, tag: &Tag, name: &str) -> ProviderEntry {
+    ProviderEntry::Link(format!("{}{repo}/{tag}/{name}", "../".repeat(dir.depth())))
 }
 
 #[cfg(test)]

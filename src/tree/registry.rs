@@ -5,19 +5,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Fact, Known, Need, Standing, Step};
+use super::{Fact, KnownFacts, Need, Standing, Step};
 use crate::name::{Component, Host, Reference, Repo, RepoName, Selector, Tag, is_passage};
 
 /// A directory between a registry and its releases.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct Space {
+pub struct RegistrySpace {
     /// The registry.
     pub host: Host,
     /// The path in it; `None` is the registry itself.
     pub path: Option<RepoName>,
 }
 
-impl Space {
+impl RegistrySpace {
     /// The repository that this space is, or would be.
     pub fn repo(&self) -> Option<Repo> {
         self.path.as_ref().map(|name| Repo { host: self.host.clone(), name: name.clone() })
@@ -29,26 +29,30 @@ impl Space {
     }
 }
 
-impl From<Repo> for Space {
+impl From<Repo> for RegistrySpace {
     fn from(repo: Repo) -> Self {
-        Space { host: repo.host, path: Some(repo.name) }
+        RegistrySpace { host: repo.host, path: Some(repo.name) }
     }
 }
 
 /// An entry of a space.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Entry {
+pub enum RegistryEntry {
     /// A nested directory.
-    Space(Space),
+    Space(RegistrySpace),
     /// A release, by the reference that its name spells.
     Release(Reference),
 }
 
 /// Finds `name` in `space`.
-pub fn lookup<K: Known>(space: &Space, name: &str, known: &K) -> Step<Entry, Found<K::Error>> {
+pub fn lookup<K: KnownFacts>(
+    space: &RegistrySpace,
+    name: &str,
+    known: &K,
+) -> Step<RegistryEntry, LookupFailure<K::Error>> {
     match Component::parse(name) {
         Component::Impossible => Step::Absent,
-        Component::Unsupported(e) => Step::Failed(Found::Name(e)),
+        Component::Unsupported(e) => Step::Failed(LookupFailure::Name(e)),
         Component::Manifest(name, selector) => spelled(space, &name, selector, known),
         Component::Plain(name) => match plain(space, &name, known) {
             Step::Failed(e) => held(space, &name, known).unwrap_or(Step::Failed(e)),
@@ -59,7 +63,7 @@ pub fn lookup<K: Known>(space: &Space, name: &str, known: &K) -> Step<Entry, Fou
 
 /// What `name` is in a store, where some source of the registry does not answer: what one source holds is there,
 /// whatever the others hold.
-fn held<K: Known>(space: &Space, name: &str, known: &K) -> Option<Answer<K::Error>> {
+fn held<K: KnownFacts>(space: &RegistrySpace, name: &str, known: &K) -> Option<LookupAnswer<K::Error>> {
     let names = match known.held(&space.host) {
         Fact::Unknown => return Some(Step::Need(Need::Held(space.host.clone()))),
         Fact::Is(names) => names,
@@ -69,19 +73,19 @@ fn held<K: Known>(space: &Space, name: &str, known: &K) -> Option<Answer<K::Erro
         && names.binary_search(&repo.name).is_ok()
     {
         match known.binding(&repo, &tag) {
-            Fact::Is(()) => return Some(Step::Edge(Entry::Release(repo.at(Selector::Tag(tag))))),
+            Fact::Is(()) => return Some(Step::Edge(RegistryEntry::Release(repo.at(Selector::Tag(tag))))),
             Fact::Unknown => return Some(Step::Need(Need::Binding(repo, tag))),
             Fact::Absent | Fact::Denied(_) | Fact::Failed(_) => {}
         }
     }
     let nested = space.below(name)?;
     let is_held = names.iter().any(|held| held.is_within(Some(&nested.name)));
-    is_held.then(|| Step::Edge(Entry::Space(nested.into())))
+    is_held.then(|| Step::Edge(RegistryEntry::Space(nested.into())))
 }
 
 /// Why a name could not be looked up.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Found<E> {
+pub enum LookupFailure<E> {
     /// A fact about the registry is not to be had.
     Fact(E),
     /// The name asks for something that is not implemented.
@@ -89,7 +93,12 @@ pub enum Found<E> {
 }
 
 /// `NAME:TAG` and `NAME@DIGEST` need no tag list and are never ambiguous.
-fn spelled<K: Known>(space: &Space, name: &str, selector: Selector, known: &K) -> Step<Entry, Found<K::Error>> {
+fn spelled<K: KnownFacts>(
+    space: &RegistrySpace,
+    name: &str,
+    selector: Selector,
+    known: &K,
+) -> Step<RegistryEntry, LookupFailure<K::Error>> {
     let Some(repo) = space.below(name) else { return Step::Absent };
     if !inside(&repo, known) {
         return Step::Absent;
@@ -101,22 +110,22 @@ fn spelled<K: Known>(space: &Space, name: &str, selector: Selector, known: &K) -
         match known.binding(&repo, tag) {
             Fact::Unknown => return Step::Need(Need::Binding(repo, tag.clone())),
             Fact::Absent => return Step::Absent,
-            Fact::Denied(e) | Fact::Failed(e) => return Step::Failed(Found::Fact(e)),
+            Fact::Denied(e) | Fact::Failed(e) => return Step::Failed(LookupFailure::Fact(e)),
             Fact::Is(()) => {}
         }
     }
-    Step::Edge(Entry::Release(repo.at(selector)))
+    Step::Edge(RegistryEntry::Release(repo.at(selector)))
 }
 
 /// Whether the registry's present list of the repository's tags lacks `tag`. One that was entered is asked for by itself.
-fn is_unlisted<K: Known>(repo: &Repo, tag: &Tag, known: &K) -> bool {
+fn is_unlisted<K: KnownFacts>(repo: &Repo, tag: &Tag, known: &K) -> bool {
     let is_lacking = matches!(known.tags(repo), Fact::Is(tags) if tags.binary_search(tag).is_err());
     is_lacking && known.is_confirmed(&Need::Tags(repo.clone())) && !known.was_bound(repo, tag)
 }
 
 /// Whether the registry's present lists answer for all that is below `repo`, a repository: its tags, and the catalog.
 /// One that lacks the repository itself is no list of all that is there.
-fn lists_answer<K: Known>(repo: &Repo, catalog: &[RepoName], known: &K) -> bool {
+fn lists_answer<K: KnownFacts>(repo: &Repo, catalog: &[RepoName], known: &K) -> bool {
     let needs = [Need::Tags(repo.clone()), Need::Catalog(repo.host.clone())];
     catalog.binary_search(&repo.name).is_ok() && needs.iter().all(|need| known.is_confirmed(need))
 }
@@ -135,12 +144,12 @@ enum OfParent<E> {
     Denied(E),
 }
 
-fn plain<K: Known>(space: &Space, name: &str, known: &K) -> Step<Entry, Found<K::Error>> {
+fn plain<K: KnownFacts>(space: &RegistrySpace, name: &str, known: &K) -> Step<RegistryEntry, LookupFailure<K::Error>> {
     let nested = space.below(name);
     if let Some(nested) = &nested
         && matches!(known.standing(&nested.host, &nested.name), Standing::Given | Standing::Above)
     {
-        return Step::Edge(Entry::Space(nested.clone().into()));
+        return Step::Edge(RegistryEntry::Space(nested.clone().into()));
     }
     let parent = match tag_of_parent(space, name, known) {
         Ok(parent) => parent,
@@ -155,31 +164,35 @@ fn plain<K: Known>(space: &Space, name: &str, known: &K) -> Step<Entry, Found<K:
     };
     match (step, parent) {
         // Whether the name is a tag is what the registry refuses to say, and that is no absence.
-        (Step::Absent, OfParent::Denied(e)) => Step::Failed(Found::Fact(e)),
+        (Step::Absent, OfParent::Denied(e)) => Step::Failed(LookupFailure::Fact(e)),
         (step, _) => step,
     }
 }
 
-type Answer<E> = Step<Entry, Found<E>>;
+type LookupAnswer<E> = Step<RegistryEntry, LookupFailure<E>>;
 
 /// The first rule: a tag of the parent. `Err` is a final answer (or a need).
-fn tag_of_parent<K: Known>(space: &Space, name: &str, known: &K) -> Result<OfParent<K::Error>, Answer<K::Error>> {
+fn tag_of_parent<K: KnownFacts>(
+    space: &RegistrySpace,
+    name: &str,
+    known: &K,
+) -> Result<OfParent<K::Error>, LookupAnswer<K::Error>> {
     let (Some(repo), Ok(tag)) = (space.repo(), name.parse::<Tag>()) else { return Ok(OfParent::NoRepository) };
     if !inside(&repo, known) {
         return Ok(OfParent::NoRepository);
     }
     let listed = known.tags(&repo);
     if matches!(&listed, Fact::Is(tags) if tags.binary_search(&tag).is_ok()) {
-        return Err(Step::Edge(Entry::Release(repo.at(Selector::Tag(tag)))));
+        return Err(Step::Edge(RegistryEntry::Release(repo.at(Selector::Tag(tag)))));
     }
     let tags = if known.was_bound(&repo, &tag) { None } else { Some(listed) };
     // A tag that was entered is asked for by itself; so is one whose list is not to be had, since an earlier mount may
     // have entered it.
     if let None | Some(Fact::Failed(_)) = tags {
         match known.binding(&repo, &tag) {
-            Fact::Is(()) => return Err(Step::Edge(Entry::Release(repo.at(Selector::Tag(tag))))),
+            Fact::Is(()) => return Err(Step::Edge(RegistryEntry::Release(repo.at(Selector::Tag(tag))))),
             Fact::Unknown => return Err(Step::Need(Need::Binding(repo, tag))),
-            Fact::Denied(e) | Fact::Failed(e) => return Err(Step::Failed(Found::Fact(e))),
+            Fact::Denied(e) | Fact::Failed(e) => return Err(Step::Failed(LookupFailure::Fact(e))),
             Fact::Absent => {}
         }
     }
@@ -188,12 +201,12 @@ fn tag_of_parent<K: Known>(space: &Space, name: &str, known: &K) -> Result<OfPar
         Fact::Is(_) => Ok(OfParent::NoSuchTag),
         Fact::Absent => Ok(OfParent::NoRepository),
         Fact::Denied(e) => Ok(OfParent::Denied(e)),
-        Fact::Failed(e) => Err(Step::Failed(Found::Fact(e))),
+        Fact::Failed(e) => Err(Step::Failed(LookupFailure::Fact(e))),
     }
 }
 
 /// Whether a name can be asked for: what is only above the declared prefixes cannot be a repository of a source.
-fn inside<K: Known>(repo: &Repo, known: &K) -> bool {
+fn inside<K: KnownFacts>(repo: &Repo, known: &K) -> bool {
     matches!(known.standing(&repo.host, &repo.name), Standing::Given | Standing::Inside)
 }
 
@@ -202,28 +215,28 @@ fn inside<K: Known>(repo: &Repo, known: &K) -> bool {
 /// Repository, prefix and passage are directories alike, so the catalog is asked first: one request answers for all
 /// names, and where there is none, a name that may be a passage needs no request of its own. `above` is the repository
 /// below which it is, if it is below one.
-fn nested_space<K: Known>(nested: Repo, name: &str, above: Option<&Repo>, known: &K) -> Answer<K::Error> {
+fn nested_space<K: KnownFacts>(nested: Repo, name: &str, above: Option<&Repo>, known: &K) -> LookupAnswer<K::Error> {
     let tags = known.tags(&nested);
     if let Fact::Is(_) = tags {
-        return Step::Edge(Entry::Space(nested.into()));
+        return Step::Edge(RegistryEntry::Space(nested.into()));
     }
     let catalog = known.catalog(&nested.host);
     let may_pass = is_passage(name) && above.is_none();
     match &catalog {
         Fact::Unknown => return Step::Need(Need::Catalog(nested.host)),
-        Fact::Is(names) if holds(names, &nested.name) => return Step::Edge(Entry::Space(nested.into())),
+        Fact::Is(names) if holds(names, &nested.name) => return Step::Edge(RegistryEntry::Space(nested.into())),
         Fact::Is(names) if above.is_some_and(|above| lists_answer(above, names, known)) => return Step::Absent,
         _ => {}
     }
     match (tags, catalog) {
         // Also where its tag list is not to be had for now: that a name may be a passage depends on no answer about it.
         (Fact::Unknown | Fact::Absent | Fact::Failed(_), Fact::Absent | Fact::Denied(_)) if may_pass => {
-            Step::Edge(Entry::Space(nested.into()))
+            Step::Edge(RegistryEntry::Space(nested.into()))
         }
         (Fact::Unknown, _) => Step::Need(Need::Tags(nested)),
-        (Fact::Denied(_), _) if may_pass => Step::Edge(Entry::Space(nested.into())),
-        (Fact::Denied(e) | Fact::Failed(e), _) => Step::Failed(Found::Fact(e)),
-        (_, Fact::Failed(e)) => Step::Failed(Found::Fact(e)),
+        (Fact::Denied(_), _) if may_pass => Step::Edge(RegistryEntry::Space(nested.into())),
+        (Fact::Denied(e) | Fact::Failed(e), _) => Step::Failed(LookupFailure::Fact(e)),
+        (_, Fact::Failed(e)) => Step::Failed(LookupFailure::Fact(e)),
         _ => Step::Absent,
     }
 }
@@ -231,14 +244,17 @@ fn nested_space<K: Known>(nested: Repo, name: &str, above: Option<&Repo>, known:
 /// The entries of `space`: its tags, and the repositories below it that are declared, catalogued or formerly used.
 ///
 /// A repository's listing costs its tag list alone: the catalog is asked for only where there are no tags to list.
-pub fn list<K: Known>(space: &Space, known: &K) -> Step<BTreeMap<String, Entry>, Found<K::Error>> {
+pub fn list<K: KnownFacts>(
+    space: &RegistrySpace,
+    known: &K,
+) -> Step<BTreeMap<String, RegistryEntry>, LookupFailure<K::Error>> {
     let mut entries = BTreeMap::new();
     let given = known.given_below(&space.host, space.path.as_ref());
     let mut add = |name: &RepoName| {
         if let Some(component) = name.next_below(space.path.as_ref())
             && let Some(repo) = space.below(component)
         {
-            entries.insert(component.to_owned(), Entry::Space(repo.into()));
+            entries.insert(component.to_owned(), RegistryEntry::Space(repo.into()));
         }
     };
     given.iter().for_each(&mut add);
@@ -259,22 +275,23 @@ pub fn list<K: Known>(space: &Space, known: &K) -> Step<BTreeMap<String, Entry>,
         return Step::Need(Need::Tags(repo.clone()));
     }
     if let Fact::Failed(e) = tags {
-        return Step::Failed(Found::Fact(e));
+        return Step::Failed(LookupFailure::Fact(e));
     }
     match (known.catalog(&space.host), &tags) {
         (Fact::Is(names), _) => names.iter().for_each(&mut add),
         (Fact::Unknown, Fact::Absent) => return Step::Need(Need::Catalog(space.host.clone())),
-        (Fact::Failed(e), Fact::Absent) => return Step::Failed(Found::Fact(e)),
+        (Fact::Failed(e), Fact::Absent) => return Step::Failed(LookupFailure::Fact(e)),
         _ => {}
     }
     match tags {
-        Fact::Denied(e) if entries.is_empty() => return Step::Failed(Found::Fact(e)),
+        Fact::Denied(e) if entries.is_empty() => return Step::Failed(LookupFailure::Fact(e)),
         Fact::Is(tags) => {
             if let Some(repo) = &repo {
                 // As in a lookup: a tag hides what is nested, except what is given.
                 let given: BTreeSet<&str> = given.iter().filter_map(|n| n.next_below(space.path.as_ref())).collect();
                 let tags = tags.iter().filter(|tag| !given.contains(tag.as_str()));
-                entries.extend(tags.map(|t| (t.to_string(), Entry::Release(repo.at(Selector::Tag(t.clone()))))));
+                entries
+                    .extend(tags.map(|t| (t.to_string(), RegistryEntry::Release(repo.at(Selector::Tag(t.clone()))))));
             }
         }
         _ => {}

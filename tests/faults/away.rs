@@ -24,7 +24,7 @@ fn after_a_day_without_its_registry_a_mount_serves_what_it_saw_and_tells_its_age
     assert!(bed.mount.umount().status.success());
     server.stop();
     // What the registry confirmed today it confirmed yesterday.
-    let options = store::Options { dir: bed.mount.cache(), limit: u64::MAX };
+    let options = store::StoreOptions { dir: bed.mount.cache(), limit: u64::MAX };
     let cache = Store::open(options).unwrap();
     let mut edges = Vec::new();
     cache.each_edge(&mut |name, value| edges.push((name.to_owned(), value.to_owned())));

@@ -8,17 +8,17 @@ use std::{fs, panic};
 
 use fastrand::Rng;
 use tofufs::artifact::{Release, target_package};
-use tofufs::cli::tofurc::{Environment, Tofurc};
+use tofufs::cli::tofurc::{ClientEnvironment, Tofurc};
 use tofufs::digest::Digest;
 use tofufs::lockfile::LockFile;
 use tofufs::lockfile::configuration::Configuration;
 use tofufs::lockfile::constraints::Constraints;
-use tofufs::mapping::{Mapping, Pattern, Rule};
+use tofufs::mapping::{Mapping, MappingRule, ProviderPattern};
 use tofufs::name::{Component, Host, Platform, ProviderAddr, Reference, Repo, RepoName, Selector, Tag, Version};
 use tofufs::oci::{Manifest, layout};
 use tofufs::registry::Registry;
 use tofufs::registry::credentials::Credentials;
-use tofufs::registry::layout::{Archive, Stored};
+use tofufs::registry::layout::{LayoutArchive, Stored};
 
 use crate::{kept, numbers};
 
@@ -205,7 +205,7 @@ credentials "x" { token = <<-E
 "#;
     const JSON: &[u8] = br#"{"provider_installation":[{"oci_mirror":[{"repository_template":"ghcr.io/${namespace}/${type}","include":["a/b"]}],"direct":{}}],"oci_credentials":{"ghcr.io":{"access_token":"a","refresh_token":"b"}}}"#;
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let environment = Environment::new(dir.path()).with("HOME", dir.path());
+    let environment = ClientEnvironment::new(dir.path()).with("HOME", dir.path());
     each("tofurc", &[HCL, JSON], WORDS, |text| {
         let file = dir.path().join("rc");
         fs::write(&file, text).expect("a writable directory");
@@ -225,7 +225,7 @@ fn reading_docker_configurations_ends() {
     each("docker", &[DOCKER], WORDS, |text| {
         let file = dir.path().join("config.json");
         fs::write(&file, text).expect("a writable directory");
-        let environment = Environment::new(dir.path()).with("REGISTRY_AUTH_FILE", &file);
+        let environment = ClientEnvironment::new(dir.path()).with("REGISTRY_AUTH_FILE", &file);
         let credentials = Credentials::new(Tofurc::default().credentials(&environment));
         for host in &hosts {
             let _ = runtime.block_on(credentials.find(host, Some(&repo), false));
@@ -287,7 +287,7 @@ fn reading_a_name_ends() {
         ["1.2.3", "0.0.0", "18446744073709551615.0.0-a"].map(|text| text.parse::<Version>().expect("a version"));
     each("name", NAMES, NAME_WORDS, |text| {
         let text = &String::from_utf8_lossy(text);
-        let _ = (Component::parse(text), layout::Part::split(text));
+        let _ = (Component::parse(text), layout::LayoutPart::split(text));
         let _ = (text.parse::<Host>(), text.parse::<RepoName>(), text.parse::<Platform>());
         let _ = (text.parse::<Digest>(), text.parse::<Tag>().map(|tag| Version::of_tag(&tag)));
         if let Ok(reference) = text.parse::<Reference>() {
@@ -302,10 +302,10 @@ fn reading_a_name_ends() {
         if let Ok(address) = ProviderAddr::parse(text, &host) {
             assert_eq!(ProviderAddr::parse(&address.to_string(), &host).ok(), Some(address));
         }
-        if let Ok(pattern) = text.parse::<Pattern>() {
+        if let Ok(pattern) = text.parse::<ProviderPattern>() {
             let _ = providers.iter().filter(|provider| pattern.matches(provider)).count();
         }
-        let Ok(rule) = Rule::new(text, &["registry.opentofu.org/*/*".to_owned()], &[]) else { return };
+        let Ok(rule) = MappingRule::new(text, &["registry.opentofu.org/*/*".to_owned()], &[]) else { return };
         let mapping = Mapping::new(vec![rule]);
         for repo in providers.iter().flat_map(|provider| mapping.repos(provider).unwrap_or_default()) {
             let _ = mapping.providers_of(&repo);
@@ -366,7 +366,7 @@ fn reading_an_archive_of_layouts_ends() {
     let read = |text: &[u8]| {
         let file = dir.path().join("bundle.tar");
         fs::write(&file, text).expect("a writable directory");
-        let Ok(archive) = Archive::open(&file) else { return 0 };
+        let Ok(archive) = LayoutArchive::open(&file) else { return 0 };
         let repos: Vec<Repo> = archive.repositories().cloned().collect();
         let archive = Arc::new(archive);
         for repo in &repos {

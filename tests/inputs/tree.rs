@@ -8,7 +8,7 @@ use std::path::Path;
 
 use tofufs::archive::{ArchiveError, Limits, extract, index, inflate};
 use tofufs::digest::{Algorithm, Hasher};
-use tofufs::members::{Child, DirNo, File, Members, TOP};
+use tofufs::members::{Child, DirNo, MemberFile, Members, TOP};
 
 /// What a path is: whether a file's owner may execute it, its size and digest. What tofufs shows differently on
 /// purpose is no part of it: other permissions, set-id bits, owner and time.
@@ -73,7 +73,7 @@ fn directory(zip: &[u8], members: &Members, dir: DirNo, above: &[u8], tree: &mut
 }
 
 /// What a reader of the file gets, by both ways to read it.
-fn content(zip: &[u8], file: &File) -> Result<Vec<u8>, ArchiveError> {
+fn content(zip: &[u8], file: &MemberFile) -> Result<Vec<u8>, ArchiveError> {
     // The kernel asks for no bytes of a file whose size is 0.
     if file.size == 0 {
         return Ok(Vec::new());

@@ -87,7 +87,7 @@ impl Place {
     }
 
     fn is_mounted(&self) -> bool {
-        mountinfo::top_at(&mountinfo::read().unwrap(), &self.point()).is_some_and(mountinfo::Entry::is_ours)
+        mountinfo::top_at(&mountinfo::read().unwrap(), &self.point()).is_some_and(mountinfo::MountInfo::is_ours)
     }
 
     fn status(&self) -> Value {

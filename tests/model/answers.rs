@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tofufs::artifact::Release;
-use tofufs::facts::{FactError, Facts, Failure, Unpacking};
-use tofufs::fs::{Entry, FOREVER, Fs, Lookup, ROOT, Thread};
+use tofufs::facts::{FactError, FactFailure, Facts, Unpacking};
+use tofufs::fs::{FOREVER, FoundEntry, Fs, Lookup, ROOT, Thread};
 use tofufs::name::{Reference, Repo};
-use tofufs::tree::{Fact, Known, Need};
+use tofufs::tree::{Fact, KnownFacts, Need};
 
 use crate::kernel::{mount, open_store};
 use crate::pack;
@@ -36,7 +36,7 @@ fn repo(name: &str) -> Repo {
     Repo { host: HOST.parse().unwrap(), name: name.parse().unwrap() }
 }
 
-fn failure<T: std::fmt::Debug>(result: Result<T, FactError>) -> Failure {
+fn failure<T: std::fmt::Debug>(result: Result<T, FactError>) -> FactFailure {
     result.unwrap_err().failure
 }
 
@@ -66,12 +66,12 @@ async fn what_the_registry_took_back_does_not_return_with_an_outage() {
     here.resolve(&reference("a:1")).await.unwrap();
     fake.state().tags.get_mut("a").unwrap().clear();
     here.forget(|_| true);
-    assert_eq!(failure(here.resolve(&reference("a:1")).await), Failure::Absent);
+    assert_eq!(failure(here.resolve(&reference("a:1")).await), FactFailure::Absent);
     fake.state().mode = Mode::Away;
     here.forget(|_| true);
-    assert_eq!(failure(here.resolve(&reference("a:1")).await), Failure::Unreachable);
+    assert_eq!(failure(here.resolve(&reference("a:1")).await), FactFailure::Unreachable);
     let later = facts(&fake, &cache);
-    assert_eq!(failure(later.resolve(&reference("a:1")).await), Failure::Unreachable);
+    assert_eq!(failure(later.resolve(&reference("a:1")).await), FactFailure::Unreachable);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,7 +119,7 @@ async fn a_list_that_was_seen_is_not_taken_for_none_when_it_is_refused_later() {
 async fn a_failure_counts_for_a_while_or_until_it_is_forgotten() {
     let (fake, cache) = (registry(true), tempfile::tempdir().unwrap());
     let here = facts(&fake, &cache);
-    let cases = [(0, Mode::Denied, Failure::Denied, true), (1, Mode::Away, Failure::Unreachable, false)];
+    let cases = [(0, Mode::Denied, FactFailure::Denied, true), (1, Mode::Away, FactFailure::Unreachable, false)];
     for (artifact, mode, wanted, is_forgotten) in cases {
         let digest = artifacts()[artifact].artifact.digest();
         let (_, release) = here.release(&repo("a"), digest).await.unwrap();
@@ -164,14 +164,14 @@ async fn find(fs: &Arc<Fs>, path: &str) -> Lookup {
     found.unwrap()
 }
 
-async fn entry(fs: &Arc<Fs>, path: &str) -> Entry {
+async fn entry(fs: &Arc<Fs>, path: &str) -> FoundEntry {
     match find(fs, path).await {
         Lookup::Found(entry) => entry,
         Lookup::Absent(_) => panic!("{path} is absent"),
     }
 }
 
-async fn listed(fs: &Arc<Fs>, path: &str) -> Vec<(String, Entry)> {
+async fn listed(fs: &Arc<Fs>, path: &str) -> Vec<(String, FoundEntry)> {
     let handle = fs.clone().opendir(Thread(0), entry(fs, path).await.attr.ino).await.unwrap();
     let mut out = Vec::new();
     fs.readdir(handle, 2, |listed| {
@@ -256,7 +256,7 @@ async fn a_size_that_is_not_known_is_not_kept_and_never_wrong_once_it_was_asked_
     let (fake, cache) = (registry(true), tempfile::tempdir().unwrap());
     let fs = mount(&fake, &open_store(&cache), TTL, false);
     let release = format!("{HOST}/p/1");
-    let zips = |list: Vec<(String, Entry)>| -> Vec<_> {
+    let zips = |list: Vec<(String, FoundEntry)>| -> Vec<_> {
         list.into_iter().filter(|(name, _)| name.ends_with(".zip")).map(|(_, entry)| entry).collect()
     };
     let before = zips(listed(&fs, &release).await);

@@ -87,8 +87,8 @@ pub fn mount(fake: &Arc<Fake>, store: &Arc<Store>, tag_ttl: Duration, offline: b
         true => Arc::new(Offline::new(host.clone())),
         false => fake.clone(),
     };
-    let facts = Facts::new(facts::Options {
-        sources: vec![facts::Source::Registry { host, prefix: None, registry, name: HOST.into() }],
+    let facts = Facts::new(facts::FactsOptions {
+        sources: vec![facts::MountSource::Registry { host, prefix: None, registry, name: HOST.into() }],
         stores_stand_in: false,
         store: store.clone(),
         tag_ttl,
@@ -98,7 +98,7 @@ pub fn mount(fake: &Arc<Fake>, store: &Arc<Store>, tag_ttl: Duration, offline: b
     });
     Fs::new(
         facts,
-        fs::Options {
+        fs::FsOptions {
             uid: 0,
             gid: 0,
             read_only: true,
@@ -113,7 +113,7 @@ pub fn mount(fake: &Arc<Fake>, store: &Arc<Store>, tag_ttl: Duration, offline: b
 }
 
 pub fn open_store(cache: &tempfile::TempDir) -> Arc<Store> {
-    Store::open(store::Options { dir: cache.path().join("cache"), limit: 1 << 30 }).unwrap()
+    Store::open(store::StoreOptions { dir: cache.path().join("cache"), limit: 1 << 30 }).unwrap()
 }
 
 fn join(space: Option<&str>, name: &str) -> String {

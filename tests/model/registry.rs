@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tofufs::digest::Digest;
 use tofufs::name::{RepoName, Selector, Tag};
 use tofufs::oci::Descriptor;
-use tofufs::registry::{BlobError, BlobSink, Failure, RawManifest, Registry, RegistryError};
+use tofufs::registry::{BlobError, BlobSink, RawManifest, Registry, RegistryError, RegistryFailure};
 
 use crate::pack::Artifact;
 
@@ -69,11 +69,11 @@ impl Fake {
         let mut state = self.state();
         state.requests += 1;
         match state.mode {
-            Mode::Up => answer(&state).ok_or(RegistryError::new(Failure::Absent, subject, "no such thing")),
-            Mode::Away => Err(RegistryError::new(Failure::Unreachable, subject, "no connection")),
-            Mode::Denied => Err(RegistryError::new(Failure::Denied, subject, "not for you")),
-            Mode::Huge => Err(RegistryError::new(Failure::TooLarge, subject, "over the limit")),
-            Mode::Portal => Err(RegistryError::new(Failure::Protocol, subject, "log in at the hotel's desk")),
+            Mode::Up => answer(&state).ok_or(RegistryError::new(RegistryFailure::Absent, subject, "no such thing")),
+            Mode::Away => Err(RegistryError::new(RegistryFailure::Unreachable, subject, "no connection")),
+            Mode::Denied => Err(RegistryError::new(RegistryFailure::Denied, subject, "not for you")),
+            Mode::Huge => Err(RegistryError::new(RegistryFailure::TooLarge, subject, "over the limit")),
+            Mode::Portal => Err(RegistryError::new(RegistryFailure::Protocol, subject, "log in at the hotel's desk")),
         }
     }
 }

@@ -14,7 +14,7 @@ use tofufs::name::Host;
 use tofufs::registry::credentials::{Credentials, CredentialsConfig};
 use tofufs::registry::remote::{Remote, RemoteOptions};
 use tofufs::registry::transport::{Transport, TransportOptions};
-use tofufs::stage::{Destination, Options, Request, Stage};
+use tofufs::stage::{CommitRequest, PublishDestination, Stage, StageOptions};
 
 use super::*;
 use crate::support::hostile::{Behaviour, Hostile, Seen};
@@ -42,15 +42,15 @@ fn child() {
         let options = RemoteOptions { host: host.clone(), plain_http: true, token_realm: None, credentials };
         let remote: Arc<Remote> = Arc::new(Remote::new(transport, options).unwrap());
         let destination =
-            Destination { host: Some(host.clone()), prefix: None, open: Arc::new(move |_| Ok(remote.clone())) };
-        let stage = Stage::open(Options {
+            PublishDestination { host: Some(host.clone()), prefix: None, open: Arc::new(move |_| Ok(remote.clone())) };
+        let stage = Stage::open(StageOptions {
             dir: dir.into(),
             destinations: vec![destination],
             mapping: Arc::new(|_| None),
             allow_overwrite: false,
             limits: Limits::default(),
         });
-        stage.unwrap().commit(&Path::new(host.as_str()).join("acme/network/1.3.0"), Request::default()).await
+        stage.unwrap().commit(&Path::new(host.as_str()).join("acme/network/1.3.0"), CommitRequest::default()).await
     });
     let done = done.unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(done.len(), 1);

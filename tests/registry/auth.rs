@@ -62,7 +62,7 @@ async fn an_anonymous_token_is_fetched_where_there_is_no_credential() {
     server.behave();
     bearer(&server, Some(("user", CANARY)));
     server.revoke_tokens();
-    refused(get(&remote(&server)).await, Failure::Denied, &["/acme/net:1.0", "no credential", "log in"]);
+    refused(get(&remote(&server)).await, RegistryFailure::Denied, &["/acme/net:1.0", "no credential", "log in"]);
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn an_access_token_is_used_as_it_is() {
     let server = server(None);
     bearer(&server, None);
     let access = Credential::Tokens { access: Some(Secret::new(CANARY.to_owned())), refresh: None };
-    refused(get(&client(&server, credentials(access))).await, Failure::Denied, &["401"]);
+    refused(get(&client(&server, credentials(access))).await, RegistryFailure::Denied, &["401"]);
     assert!(server.requests_to("/token").is_empty());
     assert_eq!(server.requests()[1].header("authorization"), Some(&*format!("Bearer {CANARY}")));
 }
@@ -127,7 +127,7 @@ async fn a_registry_that_refuses_for_ever_is_logged_in_to_twice() {
     let server = server(Some(BASIC));
     let source = credentials(user(CANARY));
     server.rule(all(), Behaviour::Answer(Reply::error(401, "UNAUTHORIZED").with("WWW-Authenticate", "Basic realm=x")));
-    refused(get(&client(&server, source.clone())).await, Failure::Denied, &["401", "credential from the test"]);
+    refused(get(&client(&server, source.clone())).await, RegistryFailure::Denied, &["401", "credential from the test"]);
     assert_eq!(server.requests().len(), 3);
     assert_eq!(*source.asked.lock().unwrap(), [false, true], "the helper runs again after a refusal");
 }
@@ -156,7 +156,7 @@ async fn an_expired_token_that_is_answered_by_403_is_renewed_once() {
     get(&remote).await.unwrap();
     assert_eq!(*source.asked.lock().unwrap(), [false, true]);
     server.script(path(MANIFEST), [expired(), expired()]);
-    refused(get(&remote).await, Failure::Denied, &["403", "has expired", "credential from the test"]);
+    refused(get(&remote).await, RegistryFailure::Denied, &["403", "has expired", "credential from the test"]);
     assert_eq!(server.requests().len(), 2 + 2 + 2);
 }
 
@@ -178,7 +178,7 @@ async fn a_403_is_a_refusal_unless_the_token_worked_before_or_the_answer_is_no_r
         assert_eq!(get(&remote).await.is_ok(), worked_before);
         server.script(path(MANIFEST), [answer]);
         match (get(&remote).await, logins) {
-            (result, 1) => refused(result, Failure::Denied, &["403", "DENIED", "credential from the test"]),
+            (result, 1) => refused(result, RegistryFailure::Denied, &["403", "DENIED", "credential from the test"]),
             (result, _) => result.unwrap(),
         }
         assert_eq!(source.asked.lock().unwrap().len(), logins, "worked before: {worked_before}");
@@ -211,7 +211,7 @@ async fn a_token_service_that_fails_is_an_outage_and_no_denial() {
         server.revoke_tokens();
         server.rule(path("/token"), out_of_order);
         let words = [&*status.to_string(), "out of order"];
-        refused(get(&remote(&server)).await, Failure::TimedOut, &words);
+        refused(get(&remote(&server)).await, RegistryFailure::TimedOut, &words);
     }
 }
 
@@ -234,7 +234,7 @@ async fn a_foreign_token_service_gets_no_credential() {
         let result = get(&remote).await;
         let hint = format!("--token-realm {}=", server.host());
         let hints: &[&str] = if realm.contains('@') { &["token service"] } else { &["no credential was sent", &hint] };
-        refused(result, Failure::Denied, hints);
+        refused(result, RegistryFailure::Denied, hints);
     }
 }
 
@@ -257,10 +257,14 @@ async fn a_token_service_that_the_user_named_gets_the_credential() {
         credentials: credentials(user(CANARY)),
     };
     let transport = transport_with(Duration::from_secs(5));
-    refused(get(&Remote::new(transport.clone(), options(None)).unwrap()).await, Failure::Denied, &["--token-realm"]);
+    refused(
+        get(&Remote::new(transport.clone(), options(None)).unwrap()).await,
+        RegistryFailure::Denied,
+        &["--token-realm"],
+    );
     assert!(service.requests().is_empty());
     let result = get(&Remote::new(transport, options(Some(token_realm))).unwrap()).await;
-    refused(result, Failure::Denied, &["401"]);
+    refused(result, RegistryFailure::Denied, &["401"]);
     assert!(service.requests()[0].header("authorization").is_some());
     let sent =
         server.requests().iter().filter_map(|r| r.header("authorization").map(str::to_owned)).collect::<Vec<_>>();
@@ -284,7 +288,7 @@ async fn what_a_token_service_may_answer_is_bounded() {
         answer(&long),
     ] {
         server.rule(path("/token"), Behaviour::Answer(reply));
-        refused(get(&remote).await, Failure::Protocol, &["/acme/net:1.0"]);
+        refused(get(&remote).await, RegistryFailure::Protocol, &["/acme/net:1.0"]);
     }
     assert!(server.requests_to("/elsewhere").is_empty());
 }

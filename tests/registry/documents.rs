@@ -57,7 +57,7 @@ async fn a_manifest_goes_out_byte_for_byte_and_is_found_again() {
         }
     }
     let other = remote.put_manifest(&name("acme/net"), &Selector::Digest(Digest::of(b"x")), &index()).await;
-    refused(other, Failure::Integrity, &["not what it is sent as"]);
+    refused(other, RegistryFailure::Integrity, &["not what it is sent as"]);
 }
 
 /// R59, R60
@@ -67,9 +67,13 @@ async fn a_manifest_counts_when_the_registry_has_it() {
     let server = Hostile::start();
     let other = Digest::of(b"other").to_string();
     server.rule(puts(), Behaviour::Answer(created().with("Docker-Content-Digest", &*other)));
-    refused(put(&remote(&server), "1.0").await, Failure::Integrity, &["/acme/net:1.0 (sha256:", "kept", &other]);
+    refused(
+        put(&remote(&server), "1.0").await,
+        RegistryFailure::Integrity,
+        &["/acme/net:1.0 (sha256:", "kept", &other],
+    );
     server.rule(puts(), Behaviour::Answer(created()));
-    refused(put(&remote(&server), "1.0").await, Failure::Integrity, &["does not hold what was sent"]);
+    refused(put(&remote(&server), "1.0").await, RegistryFailure::Integrity, &["does not hold what was sent"]);
     server.rule(puts(), Behaviour::edit(|_, reply| Reply { headers: vec![], ..reply }));
     put(&remote(&server), "1.0").await.unwrap();
     // R60: what is served is not what was taken
@@ -81,7 +85,7 @@ async fn a_manifest_counts_when_the_registry_has_it() {
         }),
     );
     let back = remote(&server).read_back(&name("acme/net"), &Selector::Digest(index().digest)).await;
-    refused(back, Failure::Integrity, &["but was asked for as"]);
+    refused(back, RegistryFailure::Integrity, &["but was asked for as"]);
     // R61: somebody else's tag
     server.behave();
     let theirs = server.put_manifest("acme/net", Some("1.0"), INDEX, b"{ }");
@@ -103,7 +107,9 @@ async fn a_tag_is_missing_when_the_registry_says_so() {
     server.rule(heads, Behaviour::edit(|_, reply| Reply { headers: vec![], body: vec![], ..reply }));
     assert_eq!(look().await.unwrap(), Some(digest), "the digest is computed where HEAD does not tell it");
     server.behave();
-    for (status, failure) in [(404, Failure::Protocol), (403, Failure::Denied), (400, Failure::Protocol)] {
+    for (status, failure) in
+        [(404, RegistryFailure::Protocol), (403, RegistryFailure::Denied), (400, RegistryFailure::Protocol)]
+    {
         server.rule(|_| true, Behaviour::Answer(Reply::new(status, "text/html", "<html></html>")));
         refused(look().await, failure, &["/acme/net:1.0"]);
     }
@@ -119,17 +125,21 @@ async fn a_refused_manifest_says_what_to_do() {
     let immutable = "The image tag '1.0' already exists in the 'net' repository and cannot be overwritten because the \
                      repository is immutable.";
     for (answer, failure, words) in [
-        (said(400, "MANIFEST_INVALID", "unknown artifact type"), Failure::Unsupported, "ALLOWED_OCI_ARTIFACT_TYPES"),
-        (said(400, "MANIFEST_INVALID", "unknown"), Failure::Unsupported, "application/vnd.opentofu.provider"),
-        (said(404, "MANIFEST_BLOB_UNKNOWN", "blob unknown"), Failure::Integrity, "push the artifact again"),
-        (said(400, "TAG_INVALID", immutable), Failure::Denied, "another tag"),
-        (said(412, "PRECONDITION", "'net:1.0' configured as immutable"), Failure::Denied, "another tag"),
-        (said(404, "NAME_UNKNOWN", "no such repository"), Failure::Absent, "create the repository"),
-        (Reply::new(404, "text/plain", "404 page not found"), Failure::Unsupported, "old Gitea"),
-        (Reply::new(501, "text/plain", ""), Failure::Unsupported, "old Gitea"),
-        (Reply::new(413, "text/html", "<html>"), Failure::TooLarge, "raise the limit"),
-        (said(403, "DENIED", "not you"), Failure::Denied, "no credential"),
-        (said(400, "UNSUPPORTED", "what?"), Failure::Protocol, "what?"),
+        (
+            said(400, "MANIFEST_INVALID", "unknown artifact type"),
+            RegistryFailure::Unsupported,
+            "ALLOWED_OCI_ARTIFACT_TYPES",
+        ),
+        (said(400, "MANIFEST_INVALID", "unknown"), RegistryFailure::Unsupported, "application/vnd.opentofu.provider"),
+        (said(404, "MANIFEST_BLOB_UNKNOWN", "blob unknown"), RegistryFailure::Integrity, "push the artifact again"),
+        (said(400, "TAG_INVALID", immutable), RegistryFailure::Denied, "another tag"),
+        (said(412, "PRECONDITION", "'net:1.0' configured as immutable"), RegistryFailure::Denied, "another tag"),
+        (said(404, "NAME_UNKNOWN", "no such repository"), RegistryFailure::Absent, "create the repository"),
+        (Reply::new(404, "text/plain", "404 page not found"), RegistryFailure::Unsupported, "old Gitea"),
+        (Reply::new(501, "text/plain", ""), RegistryFailure::Unsupported, "old Gitea"),
+        (Reply::new(413, "text/html", "<html>"), RegistryFailure::TooLarge, "raise the limit"),
+        (said(403, "DENIED", "not you"), RegistryFailure::Denied, "no credential"),
+        (said(400, "UNSUPPORTED", "what?"), RegistryFailure::Protocol, "what?"),
     ] {
         let server = Hostile::start();
         server.rule(puts(), Behaviour::Answer(answer));
@@ -143,7 +153,7 @@ async fn a_refused_manifest_says_what_to_do() {
     assert_eq!(server.requests().len(), 3);
     // children before what names them
     let lacking = remote(&server).put_manifest(&name("acme/net"), &by_tag("2.0"), &module(b"zip")).await;
-    refused(lacking, Failure::Integrity, &["names content that the repository lacks"]);
+    refused(lacking, RegistryFailure::Integrity, &["names content that the repository lacks"]);
 }
 
 #[tokio::test]
@@ -161,13 +171,13 @@ async fn a_part_of_a_registry_is_written_to_in_that_part_and_an_offline_one_not_
     assert_eq!(digest, Some(module(b"zip").digest));
     let before = server.requests().len();
     let outside = ["outside of the declared source"];
-    refused(scoped.put_blob(&name("acme2/net"), &descriptor(b"zip"), &zip).await, Failure::Absent, &outside);
-    refused(scoped.put_manifest(&name("net"), &by_tag("1.0"), &index()).await, Failure::Absent, &outside);
-    refused(scoped.present(&name("net"), &by_tag("1.0")).await, Failure::Absent, &outside);
+    refused(scoped.put_blob(&name("acme2/net"), &descriptor(b"zip"), &zip).await, RegistryFailure::Absent, &outside);
+    refused(scoped.put_manifest(&name("net"), &by_tag("1.0"), &index()).await, RegistryFailure::Absent, &outside);
+    refused(scoped.present(&name("net"), &by_tag("1.0")).await, RegistryFailure::Absent, &outside);
     assert_eq!(server.requests().len(), before);
     let offline = Offline::new(host);
     let words = ["offline", "without --offline"];
-    refused(offline.put_blob(&name("a"), &descriptor(b"zip"), &zip).await, Failure::Offline, &words);
-    refused(offline.put_manifest(&name("a"), &by_tag("1"), &index()).await, Failure::Offline, &words);
-    refused(offline.present(&name("a"), &by_tag("1")).await, Failure::Offline, &words);
+    refused(offline.put_blob(&name("a"), &descriptor(b"zip"), &zip).await, RegistryFailure::Offline, &words);
+    refused(offline.put_manifest(&name("a"), &by_tag("1"), &index()).await, RegistryFailure::Offline, &words);
+    refused(offline.present(&name("a"), &by_tag("1")).await, RegistryFailure::Offline, &words);
 }

@@ -28,10 +28,10 @@ use tofufs::digest::Digest;
 use tofufs::name::{Host, RepoName, Selector, Tag};
 use tofufs::oci::Descriptor;
 use tofufs::registry::auth::CredentialSource;
-use tofufs::registry::credentials::{Credential, CredentialError, Found, Secret};
+use tofufs::registry::credentials::{Credential, CredentialError, FoundCredential, Secret};
 use tofufs::registry::remote::{Remote, RemoteOptions};
 use tofufs::registry::transport::{Transport, TransportOptions};
-use tofufs::registry::{BlobError, BlobSink, Failure, Registry, RegistryError, SinkError};
+use tofufs::registry::{BlobError, BlobSink, Registry, RegistryError, RegistryFailure, SinkError};
 
 use support::hostile::{self, Hostile};
 
@@ -49,10 +49,15 @@ struct Fixed {
 
 #[async_trait]
 impl CredentialSource for Fixed {
-    async fn find(&self, _: &Host, _: Option<&RepoName>, again: bool) -> Result<Option<Found>, CredentialError> {
+    async fn find(
+        &self,
+        _: &Host,
+        _: Option<&RepoName>,
+        again: bool,
+    ) -> Result<Option<FoundCredential>, CredentialError> {
         self.asked.lock().unwrap().push(again);
         let credential = if again { self.again.clone().or(self.first.clone()) } else { self.first.clone() };
-        Ok(credential.map(|credential| Found { credential, source: "the test".to_owned() }))
+        Ok(credential.map(|credential| FoundCredential { credential, source: "the test".to_owned() }))
     }
 }
 
@@ -147,7 +152,7 @@ async fn fetch(remote: &Remote, blob: &Descriptor) -> (Kept, Result<(), BlobErro
 
 /// The error's class must be this, its sentence must name what was asked for and hold these words, and no secret.
 #[track_caller]
-fn refused<T: std::fmt::Debug>(result: Result<T, RegistryError>, failure: Failure, words: &[&str]) {
+fn refused<T: std::fmt::Debug>(result: Result<T, RegistryError>, failure: RegistryFailure, words: &[&str]) {
     let error = result.unwrap_err();
     let text = error.to_string();
     assert_eq!(error.failure, failure, "{text}");
@@ -158,7 +163,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T, RegistryError>, failure: Failur
 }
 
 #[track_caller]
-fn blob_refused(result: Result<(), BlobError>, failure: Failure, words: &[&str]) {
+fn blob_refused(result: Result<(), BlobError>, failure: RegistryFailure, words: &[&str]) {
     match result {
         Err(BlobError::Registry(error)) => {
             assert!(error.subject.contains("/acme/net@sha256:"), "{error}");

@@ -42,9 +42,9 @@ async fn a_wrong_claim_of_the_digest_is_an_integrity_failure_and_a_missing_one_i
     server.rule(path(MANIFEST), claims(other.to_string()));
     let subject = format!("{}/acme/net:1.0", server.host());
     let wrong = remote.manifest(&name("acme/net"), &by_tag("1.0")).await;
-    refused(wrong, Failure::Integrity, &[&subject, &other.to_string()]);
+    refused(wrong, RegistryFailure::Integrity, &[&subject, &other.to_string()]);
     server.rule(path(MANIFEST), Behaviour::edit(|_, r| r.and("Docker-Content-Digest", "sha256:00")));
-    refused(remote.manifest(&name("acme/net"), &by_tag("1.0")).await, Failure::Integrity, &["two digests"]);
+    refused(remote.manifest(&name("acme/net"), &by_tag("1.0")).await, RegistryFailure::Integrity, &["two digests"]);
 
     for unusable in ["md5:d41d8cd98f00b204e9800998ecf8427e", "nonsense"] {
         server.rule(path(MANIFEST), claims(unusable.to_owned()));
@@ -62,7 +62,7 @@ async fn a_manifest_asked_for_by_digest_must_have_that_digest() {
     let digest = Digest::of(b"{\"x\":1}");
     server.rule(all(), Behaviour::Answer(Reply::new(200, INDEX, "{}")));
     let wrong = remote(&server).manifest(&name("acme/net"), &Selector::Digest(digest)).await;
-    refused(wrong, Failure::Integrity, &[&format!("/acme/net@{digest}"), &Digest::of(b"{}").to_string()]);
+    refused(wrong, RegistryFailure::Integrity, &[&format!("/acme/net@{digest}"), &Digest::of(b"{}").to_string()]);
 }
 
 /// R29, R07
@@ -79,12 +79,12 @@ async fn a_manifest_over_four_mebibytes_is_too_large_by_header_and_by_body() {
         server.rule(all(), Behaviour::Raw([head.as_bytes(), &body].concat()));
         let by_body = remote.manifest(&name("acme/net"), &by_tag("1.0")).await;
         for result in [by_header, by_body] {
-            if fits { drop(result.unwrap()) } else { refused(result, Failure::TooLarge, &["4194304"]) }
+            if fits { drop(result.unwrap()) } else { refused(result, RegistryFailure::TooLarge, &["4194304"]) }
         }
         server.behave();
     }
     server.rule(all(), Behaviour::Endless(INDEX));
-    refused(remote.manifest(&name("acme/net"), &by_tag("1.0")).await, Failure::TooLarge, &["/acme/net:1.0"]);
+    refused(remote.manifest(&name("acme/net"), &by_tag("1.0")).await, RegistryFailure::TooLarge, &["/acme/net:1.0"]);
 }
 
 /// R38, R49
@@ -94,28 +94,32 @@ async fn a_web_page_is_no_answer_and_proves_no_absence() {
     let remote = remote(&server);
     let (repo, portal) = (name("acme/net"), "an HTML page");
     server.rule(all(), Behaviour::Answer(Reply::new(200, "text/html; charset=utf-8", "<html>log in</html>")));
-    refused(remote.manifest(&repo, &by_tag("1.0")).await, Failure::Protocol, &[portal, "not a registry"]);
-    refused(remote.resolve(&repo, &tag("1.0")).await, Failure::Protocol, &["not a registry"]);
-    refused(remote.tags(&repo).await, Failure::Protocol, &["not a registry"]);
+    refused(remote.manifest(&repo, &by_tag("1.0")).await, RegistryFailure::Protocol, &[portal, "not a registry"]);
+    refused(remote.resolve(&repo, &tag("1.0")).await, RegistryFailure::Protocol, &["not a registry"]);
+    refused(remote.tags(&repo).await, RegistryFailure::Protocol, &["not a registry"]);
     server.rule(all(), Behaviour::Answer(Reply::new(404, "text/html", "<html>gone</html>")));
-    refused(remote.manifest(&repo, &by_tag("1.0")).await, Failure::Protocol, &["404", "no absence"]);
-    refused(remote.resolve(&repo, &tag("1.0")).await, Failure::Protocol, &["404", "no absence"]);
-    refused(remote.tags(&repo).await, Failure::Protocol, &["404", "no absence"]);
+    refused(remote.manifest(&repo, &by_tag("1.0")).await, RegistryFailure::Protocol, &["404", "no absence"]);
+    refused(remote.resolve(&repo, &tag("1.0")).await, RegistryFailure::Protocol, &["404", "no absence"]);
+    refused(remote.tags(&repo).await, RegistryFailure::Protocol, &["404", "no absence"]);
 }
 
 #[tokio::test]
 async fn absence_is_what_the_registry_itself_says() {
     let server = server();
     let remote = remote(&server);
-    refused(remote.manifest(&name("acme/net"), &by_tag("2.0")).await, Failure::Absent, &["/acme/net:2.0", "404"]);
-    refused(remote.resolve(&name("acme/net"), &tag("2.0")).await, Failure::Absent, &["/acme/net:2.0"]);
-    refused(remote.tags(&name("acme/nothing")).await, Failure::Absent, &["/acme/nothing", "NAME_UNKNOWN"]);
+    refused(
+        remote.manifest(&name("acme/net"), &by_tag("2.0")).await,
+        RegistryFailure::Absent,
+        &["/acme/net:2.0", "404"],
+    );
+    refused(remote.resolve(&name("acme/net"), &tag("2.0")).await, RegistryFailure::Absent, &["/acme/net:2.0"]);
+    refused(remote.tags(&name("acme/nothing")).await, RegistryFailure::Absent, &["/acme/nothing", "NAME_UNKNOWN"]);
     remote.manifest(&name("acme/net"), &by_tag("1.0")).await.unwrap();
     server.remove_tag("acme/net", "1.0");
-    refused(remote.manifest(&name("acme/net"), &by_tag("1.0")).await, Failure::Absent, &["/acme/net:1.0"]);
+    refused(remote.manifest(&name("acme/net"), &by_tag("1.0")).await, RegistryFailure::Absent, &["/acme/net:1.0"]);
     // an OCI error body says it under any type; HEAD has no body, so that GET confirms
     server.rule(all(), Behaviour::edit(|_, reply| reply.with("Content-Type", "text/plain")));
-    refused(remote.resolve(&name("acme/net"), &tag("2.0")).await, Failure::Absent, &["MANIFEST_UNKNOWN"]);
+    refused(remote.resolve(&name("acme/net"), &tag("2.0")).await, RegistryFailure::Absent, &["MANIFEST_UNKNOWN"]);
 }
 
 #[tokio::test]
@@ -134,10 +138,10 @@ async fn an_answer_that_two_readers_would_understand_differently_is_refused() {
     let both = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nTransfer-Encoding: chunked\r\n\r\n7\r\n{\"x\":1}\r\n0\r\n\r\n";
     server.rule(all(), Behaviour::Raw(both.into()));
     let repo = name("acme/net");
-    refused(remote.manifest(&repo, &by_tag("1.0")).await, Failure::Protocol, &["both Content-Length and"]);
+    refused(remote.manifest(&repo, &by_tag("1.0")).await, RegistryFailure::Protocol, &["both Content-Length and"]);
     for encoding in ["gzip", "x-gzip", "br", "identity, gzip"] {
         server.rule(all(), Behaviour::edit(move |_, reply| reply.with("Content-Encoding", encoding)));
-        refused(remote.manifest(&repo, &by_tag("1.0")).await, Failure::Protocol, &[encoding]);
+        refused(remote.manifest(&repo, &by_tag("1.0")).await, RegistryFailure::Protocol, &[encoding]);
     }
     server.rule(all(), Behaviour::edit(|_, reply| reply.with("Content-Encoding", "identity")));
     remote.manifest(&repo, &by_tag("1.0")).await.unwrap();
@@ -151,7 +155,7 @@ async fn an_answer_that_two_readers_would_understand_differently_is_refused() {
         format!("HTTP/1.1 200 OK\r\n{many}\r\n"),
     ] {
         server.rule(all(), Behaviour::Raw(garbage.into()));
-        refused(remote.manifest(&repo, &by_tag("1.0")).await, Failure::Protocol, &["does not speak HTTP"]);
+        refused(remote.manifest(&repo, &by_tag("1.0")).await, RegistryFailure::Protocol, &["does not speak HTTP"]);
     }
 }
 
@@ -162,7 +166,7 @@ async fn server_text_in_an_error_is_bounded_and_escaped() {
     let text = format!("\x1b[31mno\r\n{}", "x".repeat(1 << 20));
     server.rule(all(), Behaviour::Answer(Reply::new(403, "text/plain", text)));
     let error = remote(&server).manifest(&name("acme/net"), &by_tag("1.0")).await.unwrap_err();
-    assert_eq!(error.failure, Failure::Denied);
+    assert_eq!(error.failure, RegistryFailure::Denied);
     assert!(error.rule.contains("\\u{1b}[31mno\\r\\n"), "{error}");
     assert!(error.rule.len() < 4096 + 200, "{}", error.rule.len());
 }

@@ -10,9 +10,14 @@ struct ByHost(Vec<(String, &'static str)>);
 
 #[async_trait]
 impl CredentialSource for ByHost {
-    async fn find(&self, host: &Host, _: Option<&RepoName>, _: bool) -> Result<Option<Found>, CredentialError> {
+    async fn find(
+        &self,
+        host: &Host,
+        _: Option<&RepoName>,
+        _: bool,
+    ) -> Result<Option<FoundCredential>, CredentialError> {
         let found = self.0.iter().find(|(of, _)| of == host.as_str());
-        Ok(found.map(|(of, password)| Found { credential: user(password), source: of.clone() }))
+        Ok(found.map(|(of, password)| FoundCredential { credential: user(password), source: of.clone() }))
     }
 }
 
@@ -120,10 +125,14 @@ async fn nothing_that_a_mirror_does_makes_content_absent_denied_or_damaged() {
     let content = publish(&mirror, "acme/net");
     let registry = mirrored(&origin, &[(&mirror, "")], vec![]);
     let resolved = registry.resolve(&name("acme/net"), &tag("1.0")).await;
-    refused(resolved, Failure::Absent, &["404"]);
-    refused(read(&registry, &content).await.map(drop), Failure::Absent, &["404"]);
-    refused(registry.tags(&name("acme/net")).await, Failure::Absent, &["NAME_UNKNOWN"]);
-    refused(registry.manifest(&name("acme/net"), &Selector::Digest(Digest::of(b"x"))).await, Failure::Absent, &[]);
+    refused(resolved, RegistryFailure::Absent, &["404"]);
+    refused(read(&registry, &content).await.map(drop), RegistryFailure::Absent, &["404"]);
+    refused(registry.tags(&name("acme/net")).await, RegistryFailure::Absent, &["NAME_UNKNOWN"]);
+    refused(
+        registry.manifest(&name("acme/net"), &Selector::Digest(Digest::of(b"x"))).await,
+        RegistryFailure::Absent,
+        &[],
+    );
 }
 
 #[tokio::test]
@@ -184,14 +193,14 @@ async fn what_moves_is_asked_of_the_registry_and_of_a_mirror_as_its_stand_in_alo
     }
     origin.stop();
     for registry in [registry.as_ref() as &dyn Registry, &scoped] {
-        refused(registry.resolve(&repo, &tag("1.0")).await, Failure::Unreachable, &[]);
-        refused(registry.tags(&repo).await, Failure::Unreachable, &[]);
+        refused(registry.resolve(&repo, &tag("1.0")).await, RegistryFailure::Unreachable, &[]);
+        refused(registry.tags(&repo).await, RegistryFailure::Unreachable, &[]);
         let stand_in = registry.stand_in().unwrap();
         assert_eq!(stand_in.resolve(&repo, &tag("1.0")).await.unwrap(), Some(old));
         assert_eq!(stand_in.tags(&repo).await.unwrap(), [tag("0.9"), tag("1.0")]);
-        refused(stand_in.catalog().await, Failure::Absent, &[]);
+        refused(stand_in.catalog().await, RegistryFailure::Absent, &[]);
     }
-    refused(scoped.stand_in().unwrap().tags(&name("net")).await, Failure::Absent, &["outside"]);
+    refused(scoped.stand_in().unwrap().tags(&name("net")).await, RegistryFailure::Absent, &["outside"]);
     assert!(remote(&origin).stand_in().is_none());
 }
 

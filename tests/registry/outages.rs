@@ -40,8 +40,12 @@ async fn a_repository_that_always_fails_is_tried_five_times_and_then_left_alone(
     let server = server();
     let remote = client(&server, 30);
     server.rule(all(), Behaviour::Answer(Reply::new(503, "text/plain", "out of order")));
-    refused(get(&remote).await, Failure::TimedOut, &["/acme/net:1.0", "503", "out of order", "5 tries"]);
-    refused(get(&remote).await, Failure::TimedOut, &["answered 503", "acme/net of ", "left alone", "tried again"]);
+    refused(get(&remote).await, RegistryFailure::TimedOut, &["/acme/net:1.0", "503", "out of order", "5 tries"]);
+    refused(
+        get(&remote).await,
+        RegistryFailure::TimedOut,
+        &["answered 503", "acme/net of ", "left alone", "tried again"],
+    );
     assert_eq!(server.requests().len(), 5);
 }
 
@@ -81,9 +85,9 @@ async fn a_person_is_never_refused_unasked() {
     let (program, person) = (connections.registry(&host).unwrap(), connections.writer(&host).unwrap());
     server.rule(all(), Behaviour::Answer(Reply::new(503, "text/plain", "out of order")));
     assert!(get(&program).await.is_err());
-    refused(get(&program).await, Failure::TimedOut, &["left alone"]);
+    refused(get(&program).await, RegistryFailure::TimedOut, &["left alone"]);
     let before = server.requests().len();
-    refused(get(&person).await, Failure::TimedOut, &["503", "out of order"]);
+    refused(get(&person).await, RegistryFailure::TimedOut, &["503", "out of order"]);
     assert_eq!(server.requests().len(), before + 1);
     server.behave();
     get(&person).await.unwrap();
@@ -135,7 +139,7 @@ async fn a_registry_that_is_back_is_found_by_a_probe() {
     let remote = remote_with(&server, transport, Arc::default());
     server.stop();
     let error = get(&remote).await.unwrap_err();
-    assert_eq!(error.failure, Failure::Unreachable, "{error}");
+    assert_eq!(error.failure, RegistryFailure::Unreachable, "{error}");
     server.restart();
     for _ in 0..100 {
         if get(&remote).await.is_ok() {
@@ -158,12 +162,12 @@ async fn a_repository_that_is_trusted_again_is_asked_at_once_and_left_alone_afte
     let remote = remote_with(&server, transport.clone(), Arc::default());
     server.rule(all(), Behaviour::Answer(Reply::new(503, "text/plain", "out of order")));
     assert!(get(&remote).await.is_err());
-    refused(get(&remote).await, Failure::TimedOut, &["left alone"]);
+    refused(get(&remote).await, RegistryFailure::TimedOut, &["left alone"]);
     transport.trust_again();
-    refused(get(&remote).await, Failure::TimedOut, &["left alone"]);
+    refused(get(&remote).await, RegistryFailure::TimedOut, &["left alone"]);
     assert_eq!(server.requests().len(), 6, "one failure is enough");
     server.behave();
-    refused(get(&remote).await, Failure::TimedOut, &["left alone"]);
+    refused(get(&remote).await, RegistryFailure::TimedOut, &["left alone"]);
     transport.trust_again();
     let (one, other) = tokio::join!(get(&remote), get(&remote));
     one.and(other).unwrap();
@@ -175,9 +179,9 @@ async fn a_registry_that_takes_no_connection_is_left_alone() {
     let mut server = server();
     let remote = client(&server, 30);
     server.stop();
-    refused(get(&remote).await, Failure::Unreachable, &["cannot be reached", "5 tries"]);
+    refused(get(&remote).await, RegistryFailure::Unreachable, &["cannot be reached", "5 tries"]);
     // By now, or after the one try of a probe.
-    refused(get(&remote).await, Failure::Unreachable, &["cannot be reached", "left alone"]);
+    refused(get(&remote).await, RegistryFailure::Unreachable, &["cannot be reached", "left alone"]);
 }
 
 /// R50
@@ -192,9 +196,13 @@ async fn retry_after_is_honoured_within_the_deadline_and_named_beyond_it() {
     server.behave();
     let before = server.requests().len();
     server.rule(path(MANIFEST), limited("86400"));
-    refused(get(&client(&server, 5)).await, Failure::TimedOut, &["86400 s", "until ", "GMT", "TOOMANYREQUESTS"]);
+    refused(
+        get(&client(&server, 5)).await,
+        RegistryFailure::TimedOut,
+        &["86400 s", "until ", "GMT", "TOOMANYREQUESTS"],
+    );
     server.rule(path(MANIFEST), limited("Fri, 31 Dec 9999 23:59:59 GMT"));
-    refused(get(&client(&server, 5)).await, Failure::TimedOut, &["left alone"]);
+    refused(get(&client(&server, 5)).await, RegistryFailure::TimedOut, &["left alone"]);
     assert_eq!(server.requests().len(), before + 2, "it fails at once");
 }
 
@@ -205,7 +213,7 @@ async fn a_silent_registry_ends_as_timed_out_within_the_deadline() {
     server.black_hole(true);
     let remote = client(&server, 1);
     let waited = tokio::time::timeout(Duration::from_secs(20), get(&remote)).await.expect("an end");
-    refused(waited, Failure::TimedOut, &["/acme/net:1.0", "no progress for 1 s", "--deadline"]);
+    refused(waited, RegistryFailure::TimedOut, &["/acme/net:1.0", "no progress for 1 s", "--deadline"]);
 }
 
 /// R08: the body moves, but below the low-speed limit.
@@ -218,7 +226,7 @@ async fn a_body_of_a_few_bytes_a_second_ends_as_timed_out() {
     let remote = client(&server, 2);
     let (sink, end) =
         tokio::time::timeout(Duration::from_secs(20), fetch(&remote, &descriptor(&content))).await.expect("an end");
-    blob_refused(end, Failure::TimedOut, &["no progress for 2 s"]);
+    blob_refused(end, RegistryFailure::TimedOut, &["no progress for 2 s"]);
     assert!(!sink.bytes.is_empty() && sink.bytes.len() < content.len());
 }
 
@@ -232,7 +240,7 @@ async fn a_body_that_stalls_ends_as_timed_out() {
     let remote = client(&server, 1);
     let (sink, end) =
         tokio::time::timeout(Duration::from_secs(20), fetch(&remote, &descriptor(&content))).await.expect("an end");
-    blob_refused(end, Failure::TimedOut, &["no progress for 1 s"]);
+    blob_refused(end, RegistryFailure::TimedOut, &["no progress for 1 s"]);
     assert!(sink.bytes == content[..sink.bytes.len()] && !sink.bytes.is_empty());
 }
 
@@ -263,12 +271,12 @@ async fn a_host_that_does_not_answer_or_exist_is_unreachable() {
     let mut server = server();
     let remote = client(&server, 5);
     server.stop();
-    refused(get(&remote).await, Failure::Unreachable, &["/acme/net:1.0", "cannot be reached"]);
+    refused(get(&remote).await, RegistryFailure::Unreachable, &["/acme/net:1.0", "cannot be reached"]);
     // a name that no resolver has to be asked about: its first label is too long
     let host = format!("{}.example", "x".repeat(64)).parse().unwrap();
     let options = RemoteOptions { host, plain_http: true, token_realm: None, credentials: Arc::<Fixed>::default() };
     let remote = Remote::new(transport_with(Duration::from_secs(5)), options).unwrap();
-    refused(get(&remote).await, Failure::Unreachable, &["xx.example/acme/net:1.0"]);
+    refused(get(&remote).await, RegistryFailure::Unreachable, &["xx.example/acme/net:1.0"]);
 }
 
 /// A call may be dropped at any await; the places that it held, all that one repository gets, are free again.

@@ -106,10 +106,10 @@ async fn a_registry_that_does_not_know_us_takes_nothing() {
     let options = RemoteOptions { host, plain_http: true, token_realm: None, credentials: Arc::<Fixed>::default() };
     let remote = Remote::new(transport_with(Duration::from_secs(5)), options).unwrap();
     let put = remote.put_blob(&name("acme/net"), &descriptor(b"x"), &Bytes::from_static(b"x")).await;
-    refused(put, Failure::Denied, &["no credential for 127.0.0.1"]);
+    refused(put, RegistryFailure::Denied, &["no credential for 127.0.0.1"]);
     let (remote, _) = client(&registry);
     let manifest = documents(&pack::module(&[("main.tf", b"# 1\n")])).pop().unwrap();
     let put = remote.put_manifest(&name("acme/net"), &by_tag("1.0.0"), &manifest).await;
-    refused(put, Failure::Integrity, &["names content that the repository lacks"]);
+    refused(put, RegistryFailure::Integrity, &["names content that the repository lacks"]);
     assert_eq!(remote.present(&name("acme/net"), &by_tag("1.0.0")).await.unwrap(), None);
 }

@@ -56,7 +56,7 @@ async fn more_than_five_redirects_are_refused() {
     let remote = remote(&server);
     let blob = descriptor(&bytes(10));
     server.rule(blobs(), Behaviour::edit(|seen, _| Reply::redirect(307, &seen.path)));
-    blob_refused(fetch(&remote, &blob).await.1, Failure::Protocol, &["more than 5 times"]);
+    blob_refused(fetch(&remote, &blob).await.1, RegistryFailure::Protocol, &["more than 5 times"]);
     assert_eq!(server.requests().len(), 6);
     let chain = |hops: usize| {
         Behaviour::edit(move |seen, honest| match seen.path.matches('x').count() {
@@ -65,7 +65,7 @@ async fn more_than_five_redirects_are_refused() {
         })
     };
     server.rule(blobs(), chain(11));
-    blob_refused(fetch(&remote, &blob).await.1, Failure::Protocol, &["more than 5 times"]);
+    blob_refused(fetch(&remote, &blob).await.1, RegistryFailure::Protocol, &["more than 5 times"]);
     server.rule(|seen| seen.path.contains("/manifests/"), chain(5));
     remote.manifest(&name("acme/net"), &by_tag("1.0")).await.unwrap();
 }
@@ -79,7 +79,11 @@ async fn a_redirect_to_what_is_no_plain_http_address_is_refused() {
         ["file:///etc/passwd", "unix:/run/x", "gopher://x/", &format!("http://u:{CANARY}@{}/", server.host())]
     {
         server.rule(blobs(), Behaviour::Answer(Reply::redirect(307, location)));
-        blob_refused(fetch(&remote, &descriptor(b"x")).await.1, Failure::Protocol, &["a redirect of the registry"]);
+        blob_refused(
+            fetch(&remote, &descriptor(b"x")).await.1,
+            RegistryFailure::Protocol,
+            &["a redirect of the registry"],
+        );
     }
 }
 
@@ -97,7 +101,7 @@ async fn a_store_that_refuses_an_expired_address_is_resolved_again_once() {
     fetch(&remote, &descriptor(&content)).await.1.unwrap();
     assert_eq!((server.requests().len(), store.requests().len()), (2, 2));
     store.rule(blobs(), Behaviour::Answer(expired));
-    blob_refused(fetch(&remote, &descriptor(&content)).await.1, Failure::Denied, &["403", "has expired"]);
+    blob_refused(fetch(&remote, &descriptor(&content)).await.1, RegistryFailure::Denied, &["403", "has expired"]);
     assert_eq!((server.requests().len(), store.requests().len()), (4, 4));
 }
 
@@ -113,7 +117,7 @@ async fn a_challenge_of_a_store_is_not_answered() {
         store.rule(blobs(), Behaviour::Answer(Reply::error(401, "UNAUTHORIZED").with("WWW-Authenticate", challenge)));
         let source = credentials(user(CANARY));
         let remote = remote_with(&server, transport_with(Duration::from_secs(5)), source.clone());
-        blob_refused(fetch(&remote, &descriptor(&content)).await.1, Failure::Denied, &["401"]);
+        blob_refused(fetch(&remote, &descriptor(&content)).await.1, RegistryFailure::Denied, &["401"]);
         assert!(source.asked.lock().unwrap().is_empty(), "no credential is even looked for");
     }
     assert!(
@@ -144,6 +148,6 @@ async fn a_redirect_into_another_local_network_is_refused_unconnected() {
     for address in ["169.254.169.254", "10.0.0.1", "[fe80::1]", "[::ffff:192.168.0.1]"] {
         server.rule(blobs(), Behaviour::Answer(Reply::redirect(307, &format!("http://{address}/latest/meta-data"))));
         let (_, end) = fetch(&remote(&server), &descriptor(b"x")).await;
-        blob_refused(end, Failure::Protocol, &["leads astray"]);
+        blob_refused(end, RegistryFailure::Protocol, &["leads astray"]);
     }
 }

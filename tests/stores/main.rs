@@ -19,7 +19,7 @@ use support::pack::Artifact;
 use tofufs::digest::Digest;
 use tofufs::name::{RepoName, Selector};
 use tofufs::oci::{Descriptor, Manifest};
-use tofufs::registry::layout::Layout;
+use tofufs::registry::layout::RegistryLayout;
 use tofufs::registry::{BlobSource, RegistryError, Upload};
 
 const HOST: &str = "reg.example";
@@ -46,12 +46,12 @@ fn blob(bytes: &[u8]) -> Descriptor {
     }
 }
 
-fn layout(store: &Path) -> Layout {
-    Layout::open(store, &HOST.parse().expect("a host")).expect("a store")
+fn layout(store: &Path) -> RegistryLayout {
+    RegistryLayout::open(store, &HOST.parse().expect("a host")).expect("a store")
 }
 
 /// Stores an artifact as a commit does: blobs, manifests by digest, the tag last.
-async fn put(layout: &Layout, repo: &str, tag: &str, artifact: &Artifact) -> Result<(), RegistryError> {
+async fn put(layout: &RegistryLayout, repo: &str, tag: &str, artifact: &Artifact) -> Result<(), RegistryError> {
     let repo: RepoName = repo.parse().expect("a repository");
     for bytes in &artifact.blobs {
         layout.put_blob(&repo, &blob(bytes), &Source(bytes)).await?;

@@ -103,7 +103,8 @@ fn a_registry_that_a_store_comes_to_hold_is_found_while_it_is_mounted() {
     assert_eq!(listed(), ["declared.example", HOST]);
     assert_eq!(fs::read(mount.join(format!("{HOST}/acme/net/1.0.0/main.tf"))).unwrap(), b"# here");
     // A registry that was declared gets what the store comes to hold of it.
-    let of = tofufs::registry::layout::Layout::open(store.path(), &"declared.example".parse().unwrap()).unwrap();
+    let of =
+        tofufs::registry::layout::RegistryLayout::open(store.path(), &"declared.example".parse().unwrap()).unwrap();
     run(put(&of, "acme/net", "1.0.0", &module)).unwrap();
     let file = mount.join("declared.example/acme/net:1.0.0/main.tf");
     assert!(wait_until(std::time::Duration::from_secs(20), || fs::read(&file).is_ok_and(|text| text == b"# here")));

@@ -4,13 +4,13 @@ use std::io::{self, Read};
 use std::sync::Mutex;
 
 use super::*;
-use crate::archive::{self, Entry, Output, ReadAt, Written, hashes, write};
+use crate::archive::{self, ArchiveOutput, ReadAt, WrittenArchive, ZipEntry, hashes, write};
 use crate::digest::Digest;
 
 #[derive(Default)]
 struct Memory(Mutex<Vec<u8>>);
 
-impl Output for Memory {
+impl ArchiveOutput for Memory {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let (mut memory, at) = (self.0.lock().unwrap(), offset as usize);
         if memory.len() < at + bytes.len() {
@@ -30,23 +30,23 @@ type Files = Vec<(Vec<u8>, Vec<u8>, bool)>;
 
 struct Source<'a>(&'a Files);
 
-impl archive::Contents for Source<'_> {
+impl archive::EntryContents for Source<'_> {
     fn open(&self, number: usize) -> io::Result<Box<dyn Read + '_>> {
         Ok(Box::new(self.0[number].1.as_slice()))
     }
 }
 
-fn entries(files: &Files) -> Vec<Entry<'_>> {
-    files.iter().map(|(name, content, x)| Entry { name, size: content.len() as u64, executable: *x }).collect()
+fn entries(files: &Files) -> Vec<ZipEntry<'_>> {
+    files.iter().map(|(name, content, x)| ZipEntry { name, size: content.len() as u64, executable: *x }).collect()
 }
 
-fn written_within(files: &Files, limits: &Limits) -> Result<(Written, Vec<u8>), ArchiveError> {
+fn written_within(files: &Files, limits: &Limits) -> Result<(WrittenArchive, Vec<u8>), ArchiveError> {
     let out = Memory::default();
     let written = write(&entries(files), &Source(files), &out, limits)?;
     Ok((written, out.0.into_inner().unwrap()))
 }
 
-fn written(files: &Files) -> (Written, Vec<u8>) {
+fn written(files: &Files) -> (WrittenArchive, Vec<u8>) {
     let (written, zip) = written_within(files, &Limits::default()).unwrap();
     assert_eq!((written.size, written.digest), (zip.len() as u64, Digest::of(&zip)));
     (written, zip)
@@ -162,7 +162,7 @@ fn a_file_that_changes_ends_the_archive() {
             assert!(matches!(error.class(), Class::Read(_)) && error.to_string().contains("no longer"), "{error}");
         }
         struct Broken(usize);
-        impl archive::Contents for Broken {
+        impl archive::EntryContents for Broken {
             fn open(&self, number: usize) -> io::Result<Box<dyn Read + '_>> {
                 match number == self.0 {
                     true => Err(io::Error::other("it is gone")),
@@ -186,7 +186,7 @@ mod beyond {
     /// A file in which no zeros are written.
     struct Sparse(File);
 
-    impl Output for Sparse {
+    impl ArchiveOutput for Sparse {
         fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
             let end = offset + bytes.len() as u64;
             if self.0.metadata()?.len() < end {
@@ -216,7 +216,7 @@ mod beyond {
     /// A file of zeros, one that begins with what cannot be deflated, and one that lies beyond 4 GiB.
     struct Huge(Vec<u8>);
 
-    impl archive::Contents for Huge {
+    impl archive::EntryContents for Huge {
         fn open(&self, number: usize) -> io::Result<Box<dyn Read + '_>> {
             Ok(match number {
                 0 => Box::new(io::repeat(0).take(DEFLATED)),
@@ -235,7 +235,7 @@ mod beyond {
         let mut random = fastrand::Rng::with_seed(1);
         let huge = Huge((0..1 << 20).map(|_| random.u8(..)).collect());
         let entries = [(b"a", DEFLATED), (b"b", STORED), (b"c", 4)];
-        let entries = entries.map(|(name, size)| Entry { name, size, executable: false });
+        let entries = entries.map(|(name, size)| ZipEntry { name, size, executable: false });
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("huge.zip");
         let out = Sparse(File::options().create_new(true).read(true).write(true).open(&path).unwrap());

@@ -1,6 +1,6 @@
 //! The records of an archive as it is written: headers, end records, and ZIP64 fields where numbers do not fit.
 
-use super::Entry;
+use super::ZipEntry;
 use crate::archive::headers::{EXTRA_ZIP64, FLAG_UTF8, LOCAL_LENGTH, MARK};
 use crate::digest::Digest;
 
@@ -35,12 +35,12 @@ const LOCAL: u32 = 0x0403_4b50;
 const CENTRAL: u32 = 0x0201_4b50;
 
 /// Length of the local header of `entry`.
-pub(super) fn header_length(entry: &Entry) -> u64 {
+pub(super) fn header_length(entry: &ZipEntry) -> u64 {
     let field = if has_wide_sizes(entry) { 4 + 2 * 8 } else { 0 };
     (LOCAL_LENGTH + entry.name.len() + field) as u64
 }
 
-fn has_wide_sizes(entry: &Entry) -> bool {
+fn has_wide_sizes(entry: &ZipEntry) -> bool {
     entry.size >= WIDE_SIZE
 }
 
@@ -50,17 +50,17 @@ fn narrow(number: u64) -> u32 {
 }
 
 /// A local header.
-pub(super) fn local_header(entry: &Entry, data: &Data) -> Vec<u8> {
+pub(super) fn local_header(entry: &ZipEntry, data: &Data) -> Vec<u8> {
     header(LOCAL, entry, data, None)
 }
 
 /// The header of an entry in the central directory, whose local header stands at `offset`.
-pub(super) fn central_header(entry: &Entry, data: &Data, offset: u64) -> Vec<u8> {
+pub(super) fn central_header(entry: &ZipEntry, data: &Data, offset: u64) -> Vec<u8> {
     header(CENTRAL, entry, data, Some(offset))
 }
 
 /// A local header, or a central one where the entry's offset is given (APPNOTE.TXT 4.3.7 and 4.3.12).
-fn header(signature: u32, entry: &Entry, data: &Data, offset: Option<u64>) -> Vec<u8> {
+fn header(signature: u32, entry: &ZipEntry, data: &Data, offset: Option<u64>) -> Vec<u8> {
     let field = wide_field(entry, data, offset);
     let version = if field.is_empty() { VERSION } else { VERSION_WIDE };
     let mut record = Record::new(signature);
@@ -86,7 +86,7 @@ fn header(signature: u32, entry: &Entry, data: &Data, offset: Option<u64>) -> Ve
 }
 
 /// The ZIP64 field of a header: what does not fit into the header, in the order of APPNOTE.TXT 4.5.3.
-fn wide_field(entry: &Entry, data: &Data, offset: Option<u64>) -> Vec<u8> {
+fn wide_field(entry: &ZipEntry, data: &Data, offset: Option<u64>) -> Vec<u8> {
     let mut values = Vec::new();
     if has_wide_sizes(entry) {
         values.extend([entry.size, data.compressed]);
@@ -165,7 +165,7 @@ mod tests {
             (MARK, MARK - 1, 20),
             (5 << 30, 9 << 30, 28),
         ] {
-            let entry = Entry { name: b"name", size, executable: true };
+            let entry = ZipEntry { name: b"name", size, executable: true };
             let (central, local) = (central_header(&entry, &data, offset), local_header(&entry, &data));
             assert_eq!(central.len(), 46 + 4 + field, "{size} {offset}");
             assert_eq!(local.len() as u64, header_length(&entry));

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
 use super::{ArchiveArgs, ReachArgs, Size};
 use crate::cli::mapping::MappingArgs;
-use crate::copy::needs::Pattern;
+use crate::copy::needs::ReferencePattern;
 use crate::lockfile::Client;
 use crate::name::Platform;
 
@@ -119,7 +119,7 @@ pub struct NeedsArgs {
     /// Releases: HOST/NAME:TAG, HOST/NAME@DIGEST, OpenTofu's oci://HOST/NAME?tag=TAG, or HOST/NAME:1.* for all tags of
     /// that form
     #[arg(value_name = "REFERENCE")]
-    pub reference: Vec<Pattern>,
+    pub reference: Vec<ReferencePattern>,
 
     /// The providers that this lock file holds; may be given several times
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]

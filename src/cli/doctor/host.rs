@@ -12,20 +12,20 @@ use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 use url::Url;
 
-use super::Finding;
+use super::DoctorFinding;
 use crate::cli::access::RegistryAccess;
 use crate::cli::args::StorageArgs;
 use crate::cli::mapping;
 use crate::cli::mounts;
 use crate::cli::output::CommandError;
 use crate::cli::quantity::Size;
-use crate::cli::settings::Environment;
+use crate::cli::settings::DirectoryEnvironment;
 use crate::cli::status;
 use crate::cli::tofurc::{InstallationLocation, Tofurc};
 use crate::cli::users;
 use crate::fuse::session::{STUCK, mountinfo, within};
 use crate::registry::transport::Authorities;
-use crate::store::{Options, Store};
+use crate::store::{Store, StoreOptions};
 
 /// Since this kernel FUSE can pass reads through to a file of the cache.
 const PASSTHROUGH_SINCE: (u32, u32) = (6, 9);
@@ -51,9 +51,9 @@ pub(super) struct Surroundings {
     pub boot: PathBuf,
     pub uid: u32,
     pub can_mount: bool,
-    pub mounts: Vec<mountinfo::Entry>,
+    pub mounts: Vec<mountinfo::MountInfo>,
     /// Those of tofufs.
-    pub own_mounts: Vec<mountinfo::Entry>,
+    pub own_mounts: Vec<mountinfo::MountInfo>,
     pub cache_dir: PathBuf,
     /// In bytes.
     pub cache_size: u64,
@@ -70,7 +70,7 @@ pub(super) struct Surroundings {
 impl Surroundings {
     pub fn of_process(
         storage: &StorageArgs,
-        environment: &Environment,
+        environment: &DirectoryEnvironment,
         access: &RegistryAccess,
     ) -> Result<Surroundings, CommandError> {
         let made = std::env::current_exe().and_then(fs::metadata).and_then(|file| file.modified());
@@ -97,7 +97,7 @@ impl Surroundings {
         })
     }
 
-    pub fn findings(&self) -> Vec<Finding> {
+    pub fn findings(&self) -> Vec<DoctorFinding> {
         let mut findings = vec![self.device(), self.mounting()];
         findings.extend(self.allow_other());
         findings.extend([self.passthrough(), self.cache_directory()]);
@@ -111,42 +111,44 @@ impl Surroundings {
         findings
     }
 
-    fn device(&self) -> Finding {
+    fn device(&self) -> DoctorFinding {
         let device = self.device.display();
         match fs::File::options().read(true).write(true).open(&self.device) {
-            Ok(_) => Finding::ok("FUSE", format!("{device} can be opened")),
+            Ok(_) => DoctorFinding::ok("FUSE", format!("{device} can be opened")),
             Err(e) => {
                 let remedy = match e.kind() {
                     std::io::ErrorKind::PermissionDenied => "let this user open it for reading and writing",
                     _ => "load the kernel module (modprobe fuse) or, in a container, pass the device in",
                 };
-                Finding::problem("FUSE", format!("{device} cannot be opened: {e}")).remedy(remedy)
+                DoctorFinding::problem("FUSE", format!("{device} cannot be opened: {e}")).remedy(remedy)
             }
         }
     }
 
     /// By mount(2) or by `fusermount3`, which has to be set-uid root.
-    fn mounting(&self) -> Finding {
+    fn mounting(&self) -> DoctorFinding {
         if self.can_mount {
-            return Finding::ok("mounting", "by mount(2), as this process has CAP_SYS_ADMIN");
+            return DoctorFinding::ok("mounting", "by mount(2), as this process has CAP_SYS_ADMIN");
         }
         let found = std::env::split_paths(&self.search_path).map(|dir| dir.join("fusermount3")).find(|f| f.is_file());
         let Some(program) = found else {
-            return Finding::problem("mounting", "fusermount3, by which users mount, is not on PATH")
+            return DoctorFinding::problem("mounting", "fusermount3, by which users mount, is not on PATH")
                 .remedy("install the package fuse3");
         };
         let shown = program.display();
         match fs::metadata(&program) {
             Ok(file) if file.mode() & 0o4000 != 0 && file.uid() == 0 => {
-                Finding::ok("mounting", format!("by {shown}, which is set-uid root"))
+                DoctorFinding::ok("mounting", format!("by {shown}, which is set-uid root"))
             }
-            Ok(_) => Finding::problem("mounting", format!("{shown} is not set-uid root, so that it cannot mount"))
-                .remedy(format!("chown root {shown} && chmod u+s {shown}, or install the package fuse3 again")),
-            Err(e) => Finding::problem("mounting", format!("{shown} cannot be looked at: {e}")),
+            Ok(_) => {
+                DoctorFinding::problem("mounting", format!("{shown} is not set-uid root, so that it cannot mount"))
+                    .remedy(format!("chown root {shown} && chmod u+s {shown}, or install the package fuse3 again"))
+            }
+            Err(e) => DoctorFinding::problem("mounting", format!("{shown} cannot be looked at: {e}")),
         }
     }
 
-    fn allow_other(&self) -> Option<Finding> {
+    fn allow_other(&self) -> Option<DoctorFinding> {
         if self.can_mount {
             return None;
         }
@@ -154,16 +156,17 @@ impl Surroundings {
         let allowed = text.lines().any(|line| line.trim() == "user_allow_other");
         let file = self.fuse_conf.display();
         Some(match allowed {
-            true => Finding::ok("allow_other", format!("{file} has user_allow_other")),
-            false => Finding::note("allow_other", "other users cannot be let into a mount (--allow-other)")
+            true => DoctorFinding::ok("allow_other", format!("{file} has user_allow_other")),
+            false => DoctorFinding::note("allow_other", "other users cannot be let into a mount (--allow-other)")
                 .remedy(format!("if they have to be: add the line user_allow_other to {file}")),
         })
     }
 
-    fn passthrough(&self) -> Finding {
+    fn passthrough(&self) -> DoctorFinding {
         let kernel = &self.kernel;
-        let without =
-            |why: String| Finding::note("passthrough", format!("{why}: large files are read through this program"));
+        let without = |why: String| {
+            DoctorFinding::note("passthrough", format!("{why}: large files are read through this program"))
+        };
         let version = version(kernel);
         if version.is_some_and(|version| version < PASSTHROUGH_SINCE) {
             return without(format!("Linux {kernel} has no passthrough")).remedy("Linux 6.9 or newer has it");
@@ -177,9 +180,9 @@ impl Surroundings {
         }
         match version {
             Some(_) => {
-                Finding::ok("passthrough", format!("Linux {kernel} and the privileges of this process allow it"))
+                DoctorFinding::ok("passthrough", format!("Linux {kernel} and the privileges of this process allow it"))
             }
-            None => Finding::note("passthrough", format!("unknown for the kernel {kernel}")),
+            None => DoctorFinding::note("passthrough", format!("unknown for the kernel {kernel}")),
         }
     }
 
@@ -189,54 +192,57 @@ impl Surroundings {
         Some(text.lines().any(|line| line.strip_prefix(option).is_some_and(|rest| rest.starts_with("=y"))))
     }
 
-    fn cache_directory(&self) -> Finding {
+    fn cache_directory(&self) -> DoctorFinding {
         directory("cache", "--cache-dir", &self.cache_dir, self.uid)
     }
 
-    fn state_directory(&self) -> Finding {
+    fn state_directory(&self) -> DoctorFinding {
         directory("state", "--state-dir", &self.state_dir, self.uid)
     }
 
-    fn cache_disk(&self) -> Option<Finding> {
+    fn cache_disk(&self) -> Option<DoctorFinding> {
         let there = existing(&self.cache_dir)?.canonicalize().ok()?;
         let kind = mountinfo::holding(&self.mounts, &there)?.fs_type.as_str();
         Some(match kind {
-            mountinfo::FS_TYPE => Finding::problem("cache's disk", "the cache lies inside a mount of tofufs")
+            mountinfo::FS_TYPE => DoctorFinding::problem("cache's disk", "the cache lies inside a mount of tofufs")
                 .remedy("choose another --cache-dir"),
-            "overlay" => Finding::note(
+            "overlay" => DoctorFinding::note(
                 "cache's disk",
                 "overlay: no passthrough on it, since it does not tell who can write to a file",
             )
             .remedy("choose a --cache-dir on a volume"),
             "tmpfs" | "ramfs" => {
-                Finding::note("cache's disk", format!("{kind}: the cache takes memory and is lost at a reboot"))
+                DoctorFinding::note("cache's disk", format!("{kind}: the cache takes memory and is lost at a reboot"))
                     .remedy("choose a --cache-dir on a disk to keep it")
             }
-            network if is_network(network) => Finding::note(
+            network if is_network(network) => DoctorFinding::note(
                 "cache's disk",
                 format!("{network}: over a network, every read is slower, and locks may hold on this host only"),
             )
             .remedy("choose a --cache-dir on a local disk"),
-            local => Finding::ok("cache's disk", local),
+            local => DoctorFinding::ok("cache's disk", local),
         })
     }
 
-    fn space(&self) -> Option<Finding> {
+    fn space(&self) -> Option<DoctorFinding> {
         let there = existing(&self.cache_dir)?;
         let stat = match rustix::fs::statvfs(there) {
             Ok(stat) => stat,
-            Err(e) => return Some(Finding::problem("space", format!("the cache's disk cannot be looked at: {e}"))),
+            Err(e) => {
+                return Some(DoctorFinding::problem("space", format!("the cache's disk cannot be looked at: {e}")));
+            }
         };
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         let held = self.held();
         let may_grow = self.cache_size.saturating_sub(held);
         let shown = format!("{} free, the cache holds {} of at most {}", Size(free), Size(held), Size(self.cache_size));
         Some(if free < SPACE_MIN.min(may_grow) {
-            Finding::problem("space", shown).remedy("free space on the cache's disk, or choose another --cache-dir")
+            DoctorFinding::problem("space", shown)
+                .remedy("free space on the cache's disk, or choose another --cache-dir")
         } else if free < may_grow {
-            Finding::note("space", shown).remedy("a smaller --cache-size leaves the disk to others")
+            DoctorFinding::note("space", shown).remedy("a smaller --cache-size leaves the disk to others")
         } else {
-            Finding::ok("space", shown)
+            DoctorFinding::ok("space", shown)
         })
     }
 
@@ -245,25 +251,25 @@ impl Surroundings {
         if !self.cache_dir.join("v1").is_dir() {
             return 0;
         }
-        let options = Options { dir: self.cache_dir.clone(), limit: u64::MAX };
+        let options = StoreOptions { dir: self.cache_dir.clone(), limit: u64::MAX };
         Store::open(options).map_or(0, |store| store.usage().bytes)
     }
 
-    fn clock(&self) -> Finding {
+    fn clock(&self) -> DoctorFinding {
         let today = self.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() / 86_400;
         match self.made {
             Some(made) if made.duration_since(self.now).is_ok_and(|ahead| ahead > CLOCK_TOLERANCE) => {
-                Finding::problem("clock", "this program was made in what the clock says is the future")
+                DoctorFinding::problem("clock", "this program was made in what the clock says is the future")
                     .remedy("set this machine's clock: certificates and tokens are refused by a wrong one")
             }
             // The first of January 1980: where clocks begin that were never set.
-            _ if today < 3_652 => Finding::problem("clock", "it was never set")
+            _ if today < 3_652 => DoctorFinding::problem("clock", "it was never set")
                 .remedy("set this machine's clock: certificates and tokens are refused by a wrong one"),
-            _ => Finding::ok("clock", "plausible; give a REFERENCE to compare it with a registry's"),
+            _ => DoctorFinding::ok("clock", "plausible; give a REFERENCE to compare it with a registry's"),
         }
     }
 
-    fn authorities(&self) -> Finding {
+    fn authorities(&self) -> DoctorFinding {
         let from: Vec<String> = self
             .variables
             .iter()
@@ -275,57 +281,57 @@ impl Surroundings {
         match (usable, errors.first()) {
             (0, error) => {
                 let why = error.map(|e| format!(": {e}")).unwrap_or_default();
-                Finding::problem("authorities", format!("no certificate authority comes from {from}{why}"))
+                DoctorFinding::problem("authorities", format!("no certificate authority comes from {from}{why}"))
                     .remedy("install the package ca-certificates, or set SSL_CERT_FILE, or give --ca-file")
             }
             (_, Some(error)) => {
-                Finding::note("authorities", format!("{usable} from {from}, but some cannot be read: {error}"))
+                DoctorFinding::note("authorities", format!("{usable} from {from}, but some cannot be read: {error}"))
             }
-            (_, None) => Finding::ok("authorities", format!("{usable} from {from}")),
+            (_, None) => DoctorFinding::ok("authorities", format!("{usable} from {from}")),
         }
     }
 
-    fn configuration(&self) -> Vec<Finding> {
+    fn configuration(&self) -> Vec<DoctorFinding> {
         let tofurc = match &self.configuration {
             Ok(tofurc) => tofurc,
-            Err(error) => return vec![Finding::problem("configuration", error)],
+            Err(error) => return vec![DoctorFinding::problem("configuration", error)],
         };
         let files: Vec<String> = tofurc.files.iter().map(|file| file.display().to_string()).collect();
         let found = if files.is_empty() { "there is no CLI configuration".to_owned() } else { files.join(", ") };
-        let warnings = tofurc.warnings.iter().map(|warning| Finding::note("configuration", warning));
-        let misplaced = tofurc.misplaced.iter().map(|warning| Finding::problem("configuration", warning));
+        let warnings = tofurc.warnings.iter().map(|warning| DoctorFinding::note("configuration", warning));
+        let misplaced = tofurc.misplaced.iter().map(|warning| DoctorFinding::problem("configuration", warning));
         let warnings = warnings.chain(misplaced);
-        [Finding::ok("configuration", found)]
+        [DoctorFinding::ok("configuration", found)]
             .into_iter()
             .chain(warnings)
-            .chain(mapping::of_tofurc(tofurc).err().map(|e| Finding::problem("mapping", e)))
+            .chain(mapping::of_tofurc(tofurc).err().map(|e| DoctorFinding::problem("mapping", e)))
             .chain(self.cache_conflict(tofurc))
             .collect()
     }
 
-    fn own_mount(&self, entry: &mountinfo::Entry) -> Finding {
+    fn own_mount(&self, entry: &mountinfo::MountInfo) -> DoctorFinding {
         let shown = entry.point.display();
         if let Some(owner) = entry.owner.filter(|owner| *owner != self.uid) {
             let owner = users::shown(owner);
-            return Finding::ok("mount", format!("{shown}, which the user {owner} mounted: not looked into"));
+            return DoctorFinding::ok("mount", format!("{shown}, which the user {owner} mounted: not looked into"));
         }
         match mounts::is_dead(&entry.point) {
             Some(false) => match status::log_of(entry) {
-                Some(log) => Finding::ok("mount", format!("{shown}, whose log is {log}")),
-                None => Finding::ok("mount", shown),
+                Some(log) => DoctorFinding::ok("mount", format!("{shown}, whose log is {log}")),
+                None => DoctorFinding::ok("mount", shown),
             },
-            Some(true) => Finding::problem("mount", format!("{shown} is dead: its process is gone"))
+            Some(true) => DoctorFinding::problem("mount", format!("{shown} is dead: its process is gone"))
                 .remedy(format!("tofufs umount {shown}")),
-            None => Finding::problem("mount", format!("{shown} does not answer"))
+            None => DoctorFinding::problem("mount", format!("{shown} does not answer"))
                 .remedy(format!("tofufs umount --lazy {shown}")),
         }
     }
 
     /// OpenTofu's own rule: a plugin cache must not be a mirror too. The clients would install a package over itself.
-    fn cache_conflict(&self, tofurc: &Tofurc) -> Option<Finding> {
+    fn cache_conflict(&self, tofurc: &Tofurc) -> Option<DoctorFinding> {
         let named = self.variables.iter().find(|(name, _)| *name == PLUGIN_CACHE);
         let cache = named.map(|(_, value)| PathBuf::from(value)).or_else(|| tofurc.plugin_cache_dir.clone())?;
-        let problem = |found: String| Finding::problem("plugin cache", found);
+        let problem = |found: String| DoctorFinding::problem("plugin cache", found);
         let remedy =
             "use a mount's plugin-cache/ for the one and its mirror/ or plugins/ for the other (`tofufs tofurc`)";
         let is_cache = |path: &Path| path == cache || resolved(path).is_some_and(|path| Some(path) == resolved(&cache));
@@ -360,10 +366,10 @@ fn existing(dir: &Path) -> Option<&Path> {
     dir.ancestors().find(|ancestor| ancestor.exists())
 }
 
-fn directory(subject: &str, option: &str, dir: &Path, uid: u32) -> Finding {
+fn directory(subject: &str, option: &str, dir: &Path, uid: u32) -> DoctorFinding {
     let shown = dir.display();
     let elsewhere = format!("choose another {option}");
-    let problem = |found: String| Finding::problem(subject, found).remedy(&elsewhere);
+    let problem = |found: String| DoctorFinding::problem(subject, found).remedy(&elsewhere);
     let Some(there) = existing(dir) else { return problem(format!("{shown} cannot be made")) };
     let metadata = match fs::metadata(there) {
         Ok(metadata) if metadata.is_dir() => metadata,
@@ -376,25 +382,25 @@ fn directory(subject: &str, option: &str, dir: &Path, uid: u32) -> Finding {
         Err(e) => return problem(format!("{} cannot be written to: {e}", there.display())),
     }
     if there != dir {
-        return Finding::ok(subject, format!("{shown} will be made"));
+        return DoctorFinding::ok(subject, format!("{shown} will be made"));
     }
     let mode = metadata.permissions().mode() & 0o7777;
     if metadata.uid() != uid {
         return problem(format!("{shown} belongs to the user {}, not to {uid}", metadata.uid()));
     }
     if mode & 0o022 != 0 {
-        return Finding::problem(subject, format!("others can write to {shown} (mode {mode:04o})"))
+        return DoctorFinding::problem(subject, format!("others can write to {shown} (mode {mode:04o})"))
             .remedy(format!("chmod go-w {shown}"));
     }
-    Finding::ok(subject, format!("{shown} (mode {mode:04o})"))
+    DoctorFinding::ok(subject, format!("{shown} (mode {mode:04o})"))
 }
 
 fn is_network(kind: &str) -> bool {
     ["nfs", "cifs", "smb", "9p", "ceph", "afs", "fuse.sshfs", "lustre"].iter().any(|name| kind.starts_with(name))
 }
 
-fn proxy((name, value): &(&'static str, OsString)) -> Finding {
-    Finding::ok(name, without_user(name, value))
+fn proxy((name, value): &(&'static str, OsString)) -> DoctorFinding {
+    DoctorFinding::ok(name, without_user(name, value))
 }
 
 /// A proxy's address without user and password; what is no address is not shown, as it may hold them.

@@ -229,7 +229,7 @@ fn a_directory_that_is_plugin_cache_and_mirror_is_a_problem() {
             "plugin_cache_dir = {cache:?}\nprovider_installation {{\n  filesystem_mirror {{\n    path = {mirror:?}\n  }}\n}}\n"
         );
         fs::write(&file, text).unwrap();
-        Tofurc::load_file(&file, &crate::cli::tofurc::Environment::new(&dir)).map_err(|e| e.to_string())
+        Tofurc::load_file(&file, &crate::cli::tofurc::ClientEnvironment::new(&dir)).map_err(|e| e.to_string())
     };
     let (cache, link) = (dir.join("cache"), dir.join("link"));
     symlink(&cache, &link).unwrap();
@@ -254,7 +254,7 @@ fn an_oci_mirror_that_maps_nothing_is_a_problem() {
     let file = dir.join("rc");
     let text = "provider_installation {\n  oci_mirror {\n    repository_template = \"r.io/${type}\"\n  }\n}\n";
     fs::write(&file, text).unwrap();
-    let tofurc = Tofurc::load_file(&file, &crate::cli::tofurc::Environment::new(&dir)).map_err(|e| e.to_string());
+    let tofurc = Tofurc::load_file(&file, &crate::cli::tofurc::ClientEnvironment::new(&dir)).map_err(|e| e.to_string());
     let host = Surroundings { configuration: tofurc, ..sound(&dir) };
     says(
         &host,

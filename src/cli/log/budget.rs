@@ -54,7 +54,7 @@ pub(super) struct LeftOut {
     since: Instant,
 }
 
-struct Kind {
+struct SentenceKind {
     account: Account,
     left_out: Option<LeftOut>,
 }
@@ -62,7 +62,7 @@ struct Kind {
 /// The accounts of the kinds of sentences, which are as many as there are places in the program that log.
 pub(super) struct Budget {
     all: Account,
-    kinds: HashMap<Identifier, Kind>,
+    kinds: HashMap<Identifier, SentenceKind>,
 }
 
 impl Budget {
@@ -72,8 +72,10 @@ impl Budget {
 
     /// Whether a line of this kind may be logged; else it is counted.
     pub(super) fn allows(&mut self, kind: Identifier, line: &[u8], now: Instant) -> bool {
-        let kind =
-            self.kinds.entry(kind).or_insert_with(|| Kind { account: Account::full(&OF_A_KIND, now), left_out: None });
+        let kind = self
+            .kinds
+            .entry(kind)
+            .or_insert_with(|| SentenceKind { account: Account::full(&OF_A_KIND, now), left_out: None });
         if kind.account.has_some(now) && self.all.has_some(now) {
             let length = i64::try_from(line.len()).unwrap_or(i64::MAX);
             kind.account.left = kind.account.left.saturating_sub(length);

@@ -5,18 +5,18 @@ use std::str::FromStr;
 
 use zeroize::Zeroizing;
 
-use super::syntax::{Document, Item, SyntaxError, Value};
+use super::syntax::{HclDocument, HclSyntaxError, Item, Value};
 use super::{DefaultCredentials, InstallationLocation, InstallationMethod, Tofurc};
 use crate::registry::credentials::{Block, Credential, Login, Prefix, Program, Secret};
 
-type Result<T> = std::result::Result<T, SyntaxError>;
+type DecodeResult<T> = std::result::Result<T, HclSyntaxError>;
 
-fn refuse<T>(line: usize, rule: impl Into<String>) -> Result<T> {
-    Err(SyntaxError { line, rule: rule.into() })
+fn refuse<T>(line: usize, rule: impl Into<String>) -> DecodeResult<T> {
+    Err(HclSyntaxError { line, rule: rule.into() })
 }
 
 /// Adds what a document says to what is known.
-pub fn add(tofurc: &mut Tofurc, file: &Path, document: Document) -> Result<()> {
+pub fn add(tofurc: &mut Tofurc, file: &Path, document: HclDocument) -> DecodeResult<()> {
     let json = document.json;
     for item in document.items {
         let line = item.line;
@@ -65,7 +65,7 @@ pub fn add(tofurc: &mut Tofurc, file: &Path, document: Document) -> Result<()> {
 const METHODS: [&str; 5] = ["oci_mirror", "filesystem_mirror", "network_mirror", "direct", "dev_overrides"];
 
 /// The inside of a block.
-struct Body {
+struct BlockBody {
     /// `oci_credentials "ghcr.io"`, for messages.
     name: String,
     line: usize,
@@ -73,7 +73,7 @@ struct Body {
 }
 
 /// The blocks that one item stands for: itself, or in JSON an object or each object of a list.
-fn plain(item: Item, json: bool) -> Result<Vec<Body>> {
+fn plain(item: Item, json: bool) -> DecodeResult<Vec<BlockBody>> {
     let Item { keys, assigned, value, line, .. } = item;
     let name = keys.first().cloned().unwrap_or_default();
     if !json && assigned {
@@ -83,7 +83,7 @@ fn plain(item: Item, json: bool) -> Result<Vec<Body>> {
         return refuse(line, format!("a {name} block has no label"));
     }
     let body = |value| match value {
-        Value::Object(items) => Ok(Body { name: name.clone(), line, items }),
+        Value::Object(items) => Ok(BlockBody { name: name.clone(), line, items }),
         _ => refuse(line, format!("{name} must be an object")),
     };
     match value {
@@ -93,14 +93,14 @@ fn plain(item: Item, json: bool) -> Result<Vec<Body>> {
 }
 
 /// The same for blocks with one label; in JSON the label is a key of the object.
-fn labelled(item: Item, json: bool) -> Result<Vec<(String, Body)>> {
+fn labelled(item: Item, json: bool) -> DecodeResult<Vec<(String, BlockBody)>> {
     const LABEL: &str = "an oci_credentials block has one label: the registry, or a path in it";
     let line = item.line;
     if !json {
         let [name, label] = item.keys.as_slice() else { return refuse(line, LABEL) };
         let (name, label) = (format!("{name} {label:?}"), label.clone());
         return match item.value {
-            Value::Object(items) if !item.assigned => Ok(vec![(label, Body { name, line, items })]),
+            Value::Object(items) if !item.assigned => Ok(vec![(label, BlockBody { name, line, items })]),
             _ => refuse(line, format!("{name} is a block, without an equals sign")),
         };
     }
@@ -117,8 +117,8 @@ fn labelled(item: Item, json: bool) -> Result<Vec<(String, Body)>> {
     Ok(blocks)
 }
 
-impl Body {
-    fn refuse<T>(&self, rule: impl std::fmt::Display) -> Result<T> {
+impl BlockBody {
+    fn refuse<T>(&self, rule: impl std::fmt::Display) -> DecodeResult<T> {
         refuse(self.line, format!("{} {rule}", self.name))
     }
 
@@ -128,7 +128,7 @@ impl Body {
         named.filter(|item| !matches!(&item.value, Value::Word(word) if word == "null"))
     }
 
-    fn text(&self, name: &str) -> Result<Option<Zeroizing<String>>> {
+    fn text(&self, name: &str) -> DecodeResult<Option<Zeroizing<String>>> {
         let Some(item) = self.argument(name) else { return Ok(None) };
         match text(&item.value) {
             Some(text) => Ok(Some(text)),
@@ -136,7 +136,7 @@ impl Body {
         }
     }
 
-    fn flag(&self, name: &str) -> Result<Option<bool>> {
+    fn flag(&self, name: &str) -> DecodeResult<Option<bool>> {
         let Some(item) = self.argument(name) else { return Ok(None) };
         let word = match &item.value {
             Value::Word(word) => word.as_str(),
@@ -150,7 +150,7 @@ impl Body {
         }
     }
 
-    fn texts(&self, name: &str) -> Result<Option<Vec<String>>> {
+    fn texts(&self, name: &str) -> DecodeResult<Option<Vec<String>>> {
         let Some(item) = self.argument(name) else { return Ok(None) };
         let list = match &item.value {
             Value::List(list) => list.iter().map(|v| Some(text(v)?.to_string())).collect(),
@@ -162,7 +162,7 @@ impl Body {
         }
     }
 
-    fn program(&self) -> Result<Option<Program>> {
+    fn program(&self) -> DecodeResult<Option<Program>> {
         let Some(name) = self.text("docker_credentials_helper")? else { return Ok(None) };
         match Program::from_str(&name) {
             Ok(program) => Ok(Some(program)),
@@ -180,7 +180,7 @@ fn text(value: &Value) -> Option<Zeroizing<String>> {
     }
 }
 
-fn credentials(label: &str, body: Body, file: &Path) -> Result<Block> {
+fn credentials(label: &str, body: BlockBody, file: &Path) -> DecodeResult<Block> {
     let prefix = match Prefix::from_str(label) {
         Ok(prefix) => prefix,
         Err(e) => return body.refuse(format_args!("has a wrong label: {e}")),
@@ -216,7 +216,7 @@ fn credentials(label: &str, body: Body, file: &Path) -> Result<Block> {
     Ok(Block { prefix, login, origin: format!("{}:{}", file.display(), body.line) })
 }
 
-fn default_credentials(body: Body, file: &Path) -> Result<DefaultCredentials> {
+fn default_credentials(body: BlockBody, file: &Path) -> DecodeResult<DefaultCredentials> {
     let discover_ambient = body.flag("discover_ambient_credentials")?.unwrap_or(true);
     let listed = body.texts("docker_style_config_files")?;
     if !discover_ambient && listed.is_some() {
@@ -227,7 +227,7 @@ fn default_credentials(body: Body, file: &Path) -> Result<DefaultCredentials> {
     Ok(DefaultCredentials { discover_ambient, files, program: body.program()? })
 }
 
-fn installation(body: Body, file: &Path, json: bool) -> Result<Vec<InstallationMethod>> {
+fn installation(body: BlockBody, file: &Path, json: bool) -> DecodeResult<Vec<InstallationMethod>> {
     let mut methods = Vec::new();
     for item in body.items {
         for body in plain(item, json)? {

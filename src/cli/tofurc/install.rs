@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::{Environment, FILE_MAX, Tofurc, decode, main_file, syntax};
+use super::{ClientEnvironment, FILE_MAX, Tofurc, decode, main_file, syntax};
 use crate::cli::output::{self, CommandError};
 use crate::cli::replace::replace;
 use crate::input::{self, InputError};
@@ -29,7 +29,7 @@ pub struct Place {
 
 impl Place {
     /// Where OpenTofu reads its configuration; with `terraform`, where Terraform does.
-    pub fn of(environment: &Environment, terraform: bool) -> Place {
+    pub fn of(environment: &ClientEnvironment, terraform: bool) -> Place {
         let named = environment.path("TF_CLI_CONFIG_FILE").or_else(|| environment.path("TERRAFORM_CONFIG"));
         let usual = || if terraform { environment.home().join(".terraformrc") } else { main_file(environment) };
         Place { named: named.is_some(), file: named.unwrap_or_else(usual) }
@@ -40,7 +40,7 @@ impl Place {
 ///
 /// # Errors
 /// The file cannot be read as a configuration, or written; or another file holds what only one may.
-pub fn install(place: &Place, hcl: &str, json: &Value, environment: &Environment) -> Result<(), CommandError> {
+pub fn install(place: &Place, hcl: &str, json: &Value, environment: &ClientEnvironment) -> Result<(), CommandError> {
     let file = &place.file;
     let failed = |rule: &dyn std::fmt::Display| CommandError::Failed(format!("{}: {rule}", file.display()));
     if !place.named {
@@ -73,7 +73,7 @@ pub fn install(place: &Place, hcl: &str, json: &Value, environment: &Environment
 }
 
 /// Refuses where another file holds methods of installation, of which the clients allow one block over all files.
-fn alone(file: &Path, environment: &Environment) -> Result<(), CommandError> {
+fn alone(file: &Path, environment: &ClientEnvironment) -> Result<(), CommandError> {
     let Ok(tofurc) = Tofurc::load(environment) else { return Ok(()) };
     let own = format!("{}:", file.display());
     match tofurc.installation.iter().flatten().find(|method| !method.origin.starts_with(&own)) {
@@ -104,7 +104,7 @@ fn keep(file: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
     Ok(backup)
 }
 
-fn merged(text: &str, hcl: &str, json: &Value) -> Result<Zeroizing<String>, syntax::SyntaxError> {
+fn merged(text: &str, hcl: &str, json: &Value) -> Result<Zeroizing<String>, syntax::HclSyntaxError> {
     let document = syntax::parse(text)?;
     if document.json {
         return merged_json(text, json);
@@ -147,8 +147,8 @@ fn without_ours(text: &str) -> (Zeroizing<String>, Option<usize>) {
     }
 }
 
-fn merged_json(text: &str, json: &Value) -> Result<Zeroizing<String>, syntax::SyntaxError> {
-    let refuse = |e: serde_json::Error| syntax::SyntaxError { line: e.line(), rule: "not valid JSON".to_owned() };
+fn merged_json(text: &str, json: &Value) -> Result<Zeroizing<String>, syntax::HclSyntaxError> {
+    let refuse = |e: serde_json::Error| syntax::HclSyntaxError { line: e.line(), rule: "not valid JSON".to_owned() };
     let mut document: Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(refuse)?;
     if let (Some(document), Some(new)) = (document.as_object_mut(), json.as_object()) {
         document.extend(new.iter().map(|(key, value)| (key.clone(), value.clone())));
@@ -169,7 +169,7 @@ mod tests {
 
     fn installed(before: Option<&str>) -> (String, Vec<String>) {
         let dir = tempfile::tempdir().unwrap();
-        let environment = Environment::new(dir.path()).with("HOME", dir.path().join("home"));
+        let environment = ClientEnvironment::new(dir.path()).with("HOME", dir.path().join("home"));
         std::fs::create_dir(dir.path().join("home")).unwrap();
         let place = Place::of(&environment, false);
         assert_eq!(place.file, dir.path().join("home/.tofurc"));
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn what_another_file_holds_already_and_what_cannot_be_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let environment = Environment::new(dir.path()).with("HOME", dir.path());
+        let environment = ClientEnvironment::new(dir.path()).with("HOME", dir.path());
         let place = Place::of(&environment, false);
         std::fs::create_dir(dir.path().join(".terraform.d")).unwrap();
         let other = dir.path().join(".terraform.d/x.tfrc");

@@ -39,7 +39,7 @@ pub struct Item {
 }
 
 /// A parsed text.
-pub struct Document {
+pub struct HclDocument {
     /// Its items, in order; repeated keys are all there.
     pub items: Vec<Item>,
     /// Whether it is JSON, where blocks are written as objects or lists of them.
@@ -48,24 +48,24 @@ pub struct Document {
 
 /// A rule that the text breaks, and in which line.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SyntaxError {
+pub struct HclSyntaxError {
     /// The line, from 1.
     pub line: usize,
     /// The rule.
     pub rule: String,
 }
 
-type Result<T> = std::result::Result<T, SyntaxError>;
+type ParseResult<T> = std::result::Result<T, HclSyntaxError>;
 
 /// Reads a text.
-pub fn parse(text: &str) -> Result<Document> {
+pub fn parse(text: &str) -> ParseResult<HclDocument> {
     let length = text.len();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let json = text.trim_start().starts_with('{');
     if json && let Err(e) = serde_json::from_str::<serde::de::IgnoredAny>(text) {
-        return Err(SyntaxError { line: e.line(), rule: format!("not valid JSON (column {})", e.column()) });
+        return Err(HclSyntaxError { line: e.line(), rule: format!("not valid JSON (column {})", e.column()) });
     }
-    let mut reader = Reader { rest: text, length, line: 1, json, depth: 0 };
+    let mut reader = HclReader { rest: text, length, line: 1, json, depth: 0 };
     reader.space()?;
     let items = if json {
         reader.rest = reader.rest.get(1..).unwrap_or_default();
@@ -73,10 +73,10 @@ pub fn parse(text: &str) -> Result<Document> {
     } else {
         reader.items(None)?
     };
-    Ok(Document { items, json })
+    Ok(HclDocument { items, json })
 }
 
-struct Reader<'a> {
+struct HclReader<'a> {
     rest: &'a str,
     /// The length of the whole text.
     length: usize,
@@ -85,9 +85,9 @@ struct Reader<'a> {
     depth: usize,
 }
 
-impl<'a> Reader<'a> {
-    fn refuse<T>(&self, rule: impl Into<String>) -> Result<T> {
-        Err(SyntaxError { line: self.line, rule: rule.into() })
+impl<'a> HclReader<'a> {
+    fn refuse<T>(&self, rule: impl Into<String>) -> ParseResult<T> {
+        Err(HclSyntaxError { line: self.line, rule: rule.into() })
     }
 
     fn position(&self) -> usize {
@@ -115,7 +115,7 @@ impl<'a> Reader<'a> {
     }
 
     /// White space and comments.
-    fn space(&mut self) -> Result<()> {
+    fn space(&mut self) -> ParseResult<()> {
         loop {
             let blank = self.rest.len() - self.rest.trim_start().len();
             self.take(blank);
@@ -133,7 +133,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Items up to the closing brace, which is taken, or to the end of the text.
-    fn items(&mut self, close: Option<char>) -> Result<Vec<Item>> {
+    fn items(&mut self, close: Option<char>) -> ParseResult<Vec<Item>> {
         let mut items = Vec::new();
         loop {
             self.space()?;
@@ -152,7 +152,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn item(&mut self) -> Result<Item> {
+    fn item(&mut self) -> ParseResult<Item> {
         let (line, start) = (self.line, self.position());
         let mut keys = Vec::new();
         loop {
@@ -186,7 +186,7 @@ impl<'a> Reader<'a> {
         self.take(self.rest.find(|c| !inner(c)).unwrap_or(self.rest.len()))
     }
 
-    fn value(&mut self) -> Result<Value> {
+    fn value(&mut self) -> ParseResult<Value> {
         match self.peek() {
             Some('"') => Ok(Value::Text(self.quoted()?)),
             Some('<') if self.rest.starts_with("<<") => Ok(Value::Text(self.heredoc()?)),
@@ -215,7 +215,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn list(&mut self) -> Result<Vec<Value>> {
+    fn list(&mut self) -> ParseResult<Vec<Value>> {
         let mut list = Vec::new();
         loop {
             self.space()?;
@@ -231,7 +231,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A text in quotes. In HCL, quotes and line breaks within `${…}` belong to the text.
-    fn quoted(&mut self) -> Result<Zeroizing<String>> {
+    fn quoted(&mut self) -> ParseResult<Zeroizing<String>> {
         let (mut escaped, mut braces, mut before) = (false, 0_usize, '"');
         let mut end = None;
         for (at, c) in self.rest.char_indices().skip(1) {
@@ -254,7 +254,7 @@ impl<'a> Reader<'a> {
         if self.json {
             let line = self.line;
             let text = serde_json::from_str(self.take(end + 1)).map(Zeroizing::new);
-            return text.map_err(|_| SyntaxError { line, rule: "not a JSON text".to_owned() });
+            return text.map_err(|_| HclSyntaxError { line, rule: "not a JSON text".to_owned() });
         }
         let raw = self.rest.get(1..end).unwrap_or_default();
         let text = unescape(raw);
@@ -267,7 +267,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn heredoc(&mut self) -> Result<Zeroizing<String>> {
+    fn heredoc(&mut self) -> ParseResult<Zeroizing<String>> {
         self.take(2);
         let strip = self.eat('-');
         let Some(end) = self.rest.find('\n') else { return self.refuse("a heredoc without a body") };

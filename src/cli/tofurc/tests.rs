@@ -25,8 +25,8 @@ impl Home {
         path
     }
 
-    fn environment(&self) -> Environment {
-        Environment::new("/").with("HOME", self.0.path())
+    fn environment(&self) -> ClientEnvironment {
+        ClientEnvironment::new("/").with("HOME", self.0.path())
     }
 
     fn parse(&self, content: &str) -> Result<Tofurc, TofurcError> {
@@ -90,7 +90,7 @@ fn the_file_is_found_where_opentofu_finds_it() {
         let missing = variables.contains(&"TF_CLI_CONFIG_FILE") && read.is_empty();
         assert_eq!(tofurc.warnings.len(), usize::from(missing), "{:?}", tofurc.warnings);
     }
-    assert!(Tofurc::load_file(Path::new("/nonexistent/file"), &Environment::new("/")).is_err());
+    assert!(Tofurc::load_file(Path::new("/nonexistent/file"), &ClientEnvironment::new("/")).is_err());
 }
 
 /// One configuration in both syntaxes.

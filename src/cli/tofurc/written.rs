@@ -7,10 +7,10 @@ use clap::{Args, ValueEnum, ValueHint};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Environment;
+use super::ClientEnvironment;
 use super::install::{self, Place};
 use crate::cli::args::carry::ClientArg;
-use crate::cli::control::Request;
+use crate::cli::control::ControlRequest;
 use crate::cli::mounts;
 use crate::cli::output::{self, CommandError};
 use crate::mapping::Mapping;
@@ -103,7 +103,7 @@ impl MountMapping {
     /// Of this mapping.
     pub fn of(mapping: &Mapping) -> MountMapping {
         let all = mapping.rules().iter().any(|rule| rule.include().is_empty());
-        let texts = |patterns: Vec<&crate::mapping::Pattern>| {
+        let texts = |patterns: Vec<&crate::mapping::ProviderPattern>| {
             let mut texts: Vec<String> = Vec::new();
             for text in patterns.iter().map(ToString::to_string) {
                 if !texts.contains(&text) {
@@ -123,7 +123,7 @@ pub fn run(args: &TofurcArgs) -> Result<(), CommandError> {
     let failed = |reason: String| CommandError::Failed(format!("{}: {reason}", args.mountpoint.display()));
     let entry = mounts::at(&args.mountpoint)?;
     let answer =
-        mounts::connect(&entry).and_then(|connection| connection.ask(&Request::Mapping(()))).map_err(failed)?;
+        mounts::connect(&entry).and_then(|connection| connection.ask(&ControlRequest::Mapping(()))).map_err(failed)?;
     let mapping: MountMapping = serde_json::from_value(answer).map_err(CommandError::failed)?;
     if mapping.flags.is_empty() {
         let reason = "this mount has no mapping, so it shows no providers; mount with --oci-mirror, or with an oci_mirror \
@@ -132,7 +132,7 @@ pub fn run(args: &TofurcArgs) -> Result<(), CommandError> {
     }
     let purpose = args.purpose.unwrap_or(Use::Plugins);
     if args.install {
-        let environment = Environment::of_process();
+        let environment = ClientEnvironment::of_process();
         let place = Place::of(&environment, args.client == ClientArg::Terraform);
         let hcl = block(&entry.point, &mapping, purpose);
         return install::install(&place, &hcl, &as_json(&entry.point, &mapping, purpose), &environment);
@@ -229,11 +229,11 @@ fn lines_of_flags(flags: &[String]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::cli::tofurc::{InstallationLocation, Tofurc};
-    use crate::mapping::Rule;
+    use crate::mapping::MappingRule;
 
     fn mapping(rules: &[(&str, &[&str], &[&str])]) -> MountMapping {
         let list = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
-        let rules = rules.iter().map(|(t, i, e)| Rule::new(t, &list(i), &list(e)).unwrap());
+        let rules = rules.iter().map(|(t, i, e)| MappingRule::new(t, &list(i), &list(e)).unwrap());
         MountMapping::of(&Mapping::new(rules.collect()))
     }
 
@@ -241,7 +241,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(name);
         std::fs::write(&file, text).unwrap();
-        Tofurc::load_file(&file, &Environment::new(dir.path())).unwrap()
+        Tofurc::load_file(&file, &ClientEnvironment::new(dir.path())).unwrap()
     }
 
     const POINT: &str = "/mnt/to \"fu\"";

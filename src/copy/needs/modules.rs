@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::source::{Source, below_mount, from_host, plain};
+use super::source::{ModuleSource, below_mount, from_host, plain};
 use super::{LeftOut, NeedsError};
 use crate::artifact::Release;
-use crate::copy::Origins;
+use crate::copy::RegistryFacts;
 use crate::digest::Digest;
-use crate::facts::{FactError, Facts, Failure, Package, Unpacking, blocking};
+use crate::facts::{FactError, FactFailure, Facts, Unpacking, VerifiedPackage, blocking};
 use crate::input;
 use crate::lockfile::Client;
 use crate::lockfile::configuration::{Configuration, files_of};
@@ -54,11 +54,12 @@ pub async fn requirements(
     root: &Path,
     client: Client,
     mounts: Mounts<'_>,
-    origins: &dyn Origins,
+    origins: &dyn RegistryFacts,
 ) -> Result<Requirements, NeedsError> {
     let default = client.default_registry().map_err(|e| NeedsError::file(root, e))?;
-    let mut walk = Walk { client, default, mounts, origins, seen: BTreeSet::new(), found: Requirements::default() };
-    let mut pending = vec![Place::Directory(canonical(root.to_owned()).await?)];
+    let mut walk =
+        ModuleWalk { client, default, mounts, origins, seen: BTreeSet::new(), found: Requirements::default() };
+    let mut pending = vec![ModulePlace::Directory(canonical(root.to_owned()).await?)];
     while let Some(place) = pending.pop() {
         if !walk.seen.insert(place.to_string()) {
             continue;
@@ -73,45 +74,45 @@ pub async fn requirements(
 
 /// Where a module is.
 #[derive(Clone)]
-enum Place {
+enum ModulePlace {
     Directory(PathBuf),
-    Release(Arc<Opened>, PathBuf),
+    Release(Arc<OpenedModule>, PathBuf),
 }
 
-struct Opened {
+struct OpenedModule {
     facts: Arc<Facts>,
     reference: Reference,
-    package: Arc<Package>,
+    package: Arc<VerifiedPackage>,
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for ModulePlace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Place::Directory(dir) => write!(f, "{}", dir.display()),
-            Place::Release(opened, dir) if dir.as_os_str().is_empty() => write!(f, "{}", opened.reference),
-            Place::Release(opened, dir) => write!(f, "{}//{}", opened.reference, dir.display()),
+            ModulePlace::Directory(dir) => write!(f, "{}", dir.display()),
+            ModulePlace::Release(opened, dir) if dir.as_os_str().is_empty() => write!(f, "{}", opened.reference),
+            ModulePlace::Release(opened, dir) => write!(f, "{}//{}", opened.reference, dir.display()),
         }
     }
 }
 
-struct Walk<'a> {
+struct ModuleWalk<'a> {
     client: Client,
     default: Host,
     mounts: Mounts<'a>,
-    origins: &'a dyn Origins,
+    origins: &'a dyn RegistryFacts,
     seen: BTreeSet<String>,
     found: Requirements,
 }
 
-impl Walk<'_> {
+impl ModuleWalk<'_> {
     /// Reads one module; the modules that it calls.
-    async fn read(&mut self, place: &Place) -> Result<Vec<Place>, NeedsError> {
+    async fn read(&mut self, place: &ModulePlace) -> Result<Vec<ModulePlace>, NeedsError> {
         let configuration = match place {
-            Place::Directory(dir) => {
+            ModulePlace::Directory(dir) => {
                 let (dir, client) = (dir.clone(), self.client);
                 blocking(move || read_directory(&dir, client)).await??
             }
-            Place::Release(opened, dir) => opened.read(dir, self.client).await?,
+            ModulePlace::Release(opened, dir) => opened.read(dir, self.client).await?,
         };
         self.found.files += configuration.files();
         let broken = |e| NeedsError::file(Path::new(&place.to_string()), e);
@@ -122,21 +123,21 @@ impl Walk<'_> {
         for call in configuration.calls() {
             let by = format!("module {:?} of {place}", call.name);
             let source = match &call.source {
-                Some(source) => Source::parse(source),
-                None => Source::Other("its source is computed".to_owned()),
+                Some(source) => ModuleSource::parse(source),
+                None => ModuleSource::Other("its source is computed".to_owned()),
             };
             let next = match source {
-                Source::Other(why) => {
+                ModuleSource::Other(why) => {
                     let what = call.source.clone().unwrap_or_else(|| format!("module {:?}", call.name));
                     self.found.left_out.insert(LeftOut { what, why: format!("{why} (used by {by})") });
                     continue;
                 }
-                Source::Release(reference, dir) => self.release(&[(reference, dir)], &by).await?,
-                Source::Absolute(path) => self.path(path, &by).await?,
-                Source::Relative(path) => match place {
-                    Place::Directory(dir) => self.path(dir.join(path), &by).await?,
-                    Place::Release(opened, dir) => match plain(&dir.join(&path)) {
-                        Some(inside) => Place::Release(Arc::clone(opened), inside.into_iter().collect()),
+                ModuleSource::Release(reference, dir) => self.release(&[(reference, dir)], &by).await?,
+                ModuleSource::Absolute(path) => self.path(path, &by).await?,
+                ModuleSource::Relative(path) => match place {
+                    ModulePlace::Directory(dir) => self.path(dir.join(path), &by).await?,
+                    ModulePlace::Release(opened, dir) => match plain(&dir.join(&path)) {
+                        Some(inside) => ModulePlace::Release(Arc::clone(opened), inside.into_iter().collect()),
                         // Out of the package, as a module in a mount may lead to its neighbours.
                         None => self.release(&below_mount(&opened.in_mount().join(dir).join(path)), &by).await?,
                     },
@@ -148,7 +149,7 @@ impl Walk<'_> {
     }
 
     /// The module at a path outside of packages.
-    async fn path(&mut self, path: PathBuf, by: &str) -> Result<Place, NeedsError> {
+    async fn path(&mut self, path: PathBuf, by: &str) -> Result<ModulePlace, NeedsError> {
         let is_dir = {
             let path = path.clone();
             move || path.is_dir()
@@ -163,12 +164,12 @@ impl Walk<'_> {
             if let Ok(real) = canonical(path.clone()).await {
                 return match below(&real) {
                     Some(rest) => self.release(&below_mount(&rest), by).await,
-                    None => Ok(Place::Directory(real)),
+                    None => Ok(ModulePlace::Directory(real)),
                 };
             }
         }
         if blocking(is_dir).await? {
-            return Ok(Place::Directory(canonical(path).await?));
+            return Ok(ModulePlace::Directory(canonical(path).await?));
         }
         match from_host(&path).map(|rest| below_mount(&rest)) {
             Some(readings) if !readings.is_empty() => self.release(&readings, by).await,
@@ -177,17 +178,17 @@ impl Walk<'_> {
     }
 
     /// The first of these releases that exists, opened.
-    async fn release(&mut self, readings: &[(Reference, PathBuf)], by: &str) -> Result<Place, NeedsError> {
+    async fn release(&mut self, readings: &[(Reference, PathBuf)], by: &str) -> Result<ModulePlace, NeedsError> {
         for (reference, dir) in readings {
             let facts = self.origins.facts(&reference.repo.host)?;
             let digest = match facts.resolve(reference).await {
-                Err(e) if e.failure == Failure::Absent => continue,
+                Err(e) if e.failure == FactFailure::Absent => continue,
                 answer => answer?,
             };
             let (_, release) = facts.release(&reference.repo, digest).await?;
             let Release::Module(zip) = release else {
                 let rule = format!("this is a provider release, but {by} uses it as a module");
-                return Err(FactError::new(Failure::Structure, reference, rule).into());
+                return Err(FactError::new(FactFailure::Structure, reference, rule).into());
             };
             let package = facts.package(&reference.repo, &zip, Unpacking::WhenOpened).await?;
             let inside: PathBuf = plain(dir).unwrap_or_default().into_iter().collect();
@@ -195,7 +196,10 @@ impl Walk<'_> {
             if !self.found.releases.contains(&wanted) {
                 self.found.releases.push(wanted);
             }
-            return Ok(Place::Release(Arc::new(Opened { facts, reference: reference.clone(), package }), inside));
+            return Ok(ModulePlace::Release(
+                Arc::new(OpenedModule { facts, reference: reference.clone(), package }),
+                inside,
+            ));
         }
         let tried: Vec<String> = readings.iter().map(|(reference, _)| reference.to_string()).collect();
         let rule = match tried.is_empty() {
@@ -203,11 +207,11 @@ impl Walk<'_> {
             false => format!("there is no such release, which {by} uses"),
         };
         let subject = if tried.is_empty() { by.to_owned() } else { tried.join(" or ") };
-        Err(FactError::new(Failure::Absent, subject, rule).into())
+        Err(FactError::new(FactFailure::Absent, subject, rule).into())
     }
 }
 
-impl Opened {
+impl OpenedModule {
     /// The path of the release below a mount.
     fn in_mount(&self) -> PathBuf {
         let Reference { repo, selector } = &self.reference;
@@ -220,7 +224,7 @@ impl Opened {
     async fn read(&self, dir: &Path, client: Client) -> Result<Configuration, NeedsError> {
         let at = self.package.reference();
         let refuse = |rule: String| {
-            NeedsError::from(FactError::new(Failure::Structure, format_args!("{} ({at})", self.reference), rule))
+            NeedsError::from(FactError::new(FactFailure::Structure, format_args!("{} ({at})", self.reference), rule))
         };
         let Some(number) = self.directory(dir) else {
             return Err(refuse(format!("the package has no directory {:?}", dir.display())));

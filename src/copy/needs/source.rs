@@ -6,7 +6,7 @@ use crate::name::{Address, AddressError, Component as Name, Host, Reference, Rep
 
 /// Where a module's source points.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Source {
+pub(super) enum ModuleSource {
     /// `./…` or `../…`: relative to the module that calls.
     Relative(PathBuf),
     /// An absolute path, `//` taken as `/`.
@@ -17,26 +17,26 @@ pub(super) enum Source {
     Other(String),
 }
 
-impl Source {
+impl ModuleSource {
     /// Reads an address by OpenTofu's rules.
-    pub(super) fn parse(text: &str) -> Source {
+    pub(super) fn parse(text: &str) -> ModuleSource {
         let text = text.trim();
         if text == "." || text == ".." || text.starts_with("./") || text.starts_with("../") {
-            return Source::Relative(PathBuf::from(text));
+            return ModuleSource::Relative(PathBuf::from(text));
         }
         if let Some(path) = text.strip_prefix("file://") {
-            return Source::Absolute(PathBuf::from(path));
+            return ModuleSource::Absolute(PathBuf::from(path));
         }
         if text.starts_with('/') {
-            return Source::Absolute(PathBuf::from(text));
+            return ModuleSource::Absolute(PathBuf::from(text));
         }
         if !text.starts_with("oci://") {
             let why = "modules are carried from paths below a mount and from oci:// addresses";
-            return Source::Other(why.to_owned());
+            return ModuleSource::Other(why.to_owned());
         }
         match release(text) {
-            Ok((release, dir)) => Source::Release(release, dir),
-            Err(e) => Source::Other(e.to_string()),
+            Ok((release, dir)) => ModuleSource::Release(release, dir),
+            Err(e) => ModuleSource::Other(e.to_string()),
         }
     }
 }
@@ -116,8 +116,8 @@ mod tests {
 
     #[test]
     fn sources_are_read_as_opentofu_reads_them() {
-        let release = |text: &str| match Source::parse(text) {
-            Source::Release(reference, dir) => format!("{reference} {}", dir.display()),
+        let release = |text: &str| match ModuleSource::parse(text) {
+            ModuleSource::Release(reference, dir) => format!("{reference} {}", dir.display()),
             other => panic!("{text}: {other:?}"),
         };
         assert_eq!(release("oci://a.b/c/d?tag=1.0"), "a.b/c/d:1.0 ");
@@ -125,13 +125,13 @@ mod tests {
         let digest = format!("sha256:{}", "0".repeat(64));
         assert_eq!(release(&format!("oci://a.b/c//s?digest={digest}")), format!("a.b/c@{digest} s"));
         for bad in ["oci://a.b", "oci://a.b/c?tag=1&digest=x", "oci://a.b/c?archive=zip", "oci://a.b/c:1"] {
-            assert!(matches!(Source::parse(bad), Source::Other(_)), "{bad}");
+            assert!(matches!(ModuleSource::parse(bad), ModuleSource::Other(_)), "{bad}");
         }
-        assert_eq!(Source::parse("../a//b"), Source::Relative("../a/b".into()));
-        assert_eq!(Source::parse("/mnt/x//b"), Source::Absolute("/mnt/x/b".into()));
-        assert_eq!(Source::parse("file:///mnt/x"), Source::Absolute("/mnt/x".into()));
+        assert_eq!(ModuleSource::parse("../a//b"), ModuleSource::Relative("../a/b".into()));
+        assert_eq!(ModuleSource::parse("/mnt/x//b"), ModuleSource::Absolute("/mnt/x/b".into()));
+        assert_eq!(ModuleSource::parse("file:///mnt/x"), ModuleSource::Absolute("/mnt/x".into()));
         for other in ["hashicorp/consul/aws", "git::https://x.example/y.git", "github.com/a/b", "x"] {
-            assert!(matches!(Source::parse(other), Source::Other(_)), "{other}");
+            assert!(matches!(ModuleSource::parse(other), ModuleSource::Other(_)), "{other}");
         }
     }
 

@@ -15,7 +15,7 @@ use super::*;
 use crate::archive::index;
 use crate::name::Repo;
 use crate::oci::Descriptor;
-use crate::store::Options;
+use crate::store::StoreOptions;
 
 const LARGE: usize = 3 * SMALL_MAX as usize + 12_345;
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,7 +31,7 @@ struct Bed {
 struct Fetch {
     fill: Fill,
     ahead: Arc<Ahead>,
-    stage: watch::Receiver<Stage>,
+    stage: watch::Receiver<PrefetchStage>,
 }
 
 impl Bed {
@@ -41,7 +41,7 @@ impl Bed {
 
     fn limited(limit: u64) -> Bed {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(Options { dir: dir.path().to_owned(), limit }).unwrap();
+        let store = Store::open(StoreOptions { dir: dir.path().to_owned(), limit }).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         Bed { dir, store, all: Aheads::new(2), runtime }
     }
@@ -89,23 +89,24 @@ impl Bed {
     }
 
     /// The package that a published archive holds.
-    fn package(&self, zip: &Object) -> Arc<Package> {
+    fn package(&self, zip: &Object) -> Arc<VerifiedPackage> {
         let Key::Blob(digest) = zip.key() else { panic!("a blob") };
         let members = index(&Bytes(zip), &Limits::default()).unwrap();
         let repo = Repo { host: "registry.example".parse().unwrap(), name: "net".parse().unwrap() };
-        Arc::new(Package { repo, archive: Descriptor::bare(digest, zip.len()), members })
+        Arc::new(VerifiedPackage { repo, archive: Descriptor::bare(digest, zip.len()), members })
     }
 
     /// What happens behind a transfer that ended well, to its end.
     #[track_caller]
-    fn settle(&self, fetch: Fetch) -> (Object, Arc<Package>) {
+    fn settle(&self, fetch: Fetch) -> (Object, Arc<VerifiedPackage>) {
         let _inside = self.runtime.enter();
         let Fetch { fill, ahead, mut stage } = fetch;
         let zip = fill.publish().unwrap();
         let package = self.package(&zip);
         ahead.settle(zip.clone(), package.clone());
-        let over =
-            async { tokio::time::timeout(PATIENCE, stage.wait_for(|stage| *stage == Stage::Over)).await.is_ok() };
+        let over = async {
+            tokio::time::timeout(PATIENCE, stage.wait_for(|stage| *stage == PrefetchStage::Over)).await.is_ok()
+        };
         assert!(self.runtime.block_on(over));
         wait_until(|| lock(&self.all.settled).is_empty());
         (zip, package)
@@ -113,7 +114,7 @@ impl Bed {
 
     /// Fetches `zip` whole, of which so many bytes are inflated before anything is known of it.
     #[track_caller]
-    fn fetched(&self, zip: &[u8], inflated: usize) -> (Object, Arc<Package>) {
+    fn fetched(&self, zip: &[u8], inflated: usize) -> (Object, Arc<VerifiedPackage>) {
         let mut fetch = self.fetch(zip);
         zip.chunks(50_000).for_each(|piece| fetch.fill.write(piece).unwrap());
         self.until_inflated(inflated);
@@ -198,7 +199,7 @@ fn of_a_package_with_a_wrong_digest_no_member_ever_appears() {
     assert!(bed.members().is_empty(), "all was inflated, and nothing is visible");
     assert!(fetch.fill.publish().is_err());
     drop(fetch.ahead);
-    wait_until(|| bed.names("tmp").is_empty() && *fetch.stage.borrow() == Stage::Over);
+    wait_until(|| bed.names("tmp").is_empty() && *fetch.stage.borrow() == PrefetchStage::Over);
     assert!(bed.members().is_empty() && bed.store.usage().objects == 0);
 }
 
@@ -212,7 +213,7 @@ fn nothing_appears_before_the_index_was_read_nor_if_it_is_refused() {
     let object = fetch.fill.publish().unwrap();
     assert!(bed.members().is_empty());
     drop(fetch.ahead);
-    wait_until(|| *fetch.stage.borrow() == Stage::Over);
+    wait_until(|| *fetch.stage.borrow() == PrefetchStage::Over);
     assert_eq!((bed.members().len(), bed.names("tmp").len(), object.len()), (0, 0, zip.len() as u64));
 }
 
@@ -280,7 +281,7 @@ fn a_transfer_that_breaks_off_leaves_nothing_but_what_can_be_resumed() {
     fetch.fill.write(&zip[..zip.len() - 500_000]).unwrap();
     wait_until(|| bed.names("tmp").len() == 3);
     drop((fetch.fill, fetch.ahead));
-    wait_until(|| *fetch.stage.borrow() == Stage::Over);
+    wait_until(|| *fetch.stage.borrow() == PrefetchStage::Over);
     assert_eq!((bed.names("tmp").len(), bed.members().len()), (1, 0));
     // And it is followed from its front when it is resumed.
     let mut fetch = bed.fetch(&zip);
@@ -373,19 +374,19 @@ fn who_opens_a_member_waits_for_it_and_for_no_other() {
     let join = |number| bed.all.join(archive, FileNo(number), PATIENCE).now_or_never().is_some();
     let _inside = bed.runtime.enter();
     assert!(join(0), "nothing goes on");
-    let (stage, seen) = watch::channel(Stage::Undecided);
+    let (stage, seen) = watch::channel(PrefetchStage::Undecided);
     lock(&bed.all.settled).insert(archive, seen);
     assert!(!join(0) && !join(1));
-    stage.send_replace(Stage::Inflating(FileNo(1)));
+    stage.send_replace(PrefetchStage::Inflating(FileNo(1)));
     assert!(join(0) && !join(1));
     let waits = bed.runtime.spawn({
         let all = bed.all.clone();
         async move { all.join(archive, FileNo(1), PATIENCE).await }
     });
-    stage.send_replace(Stage::Over);
+    stage.send_replace(PrefetchStage::Over);
     bed.runtime.block_on(waits).unwrap();
     assert!(join(1));
-    stage.send_replace(Stage::Inflating(FileNo(1)));
+    stage.send_replace(PrefetchStage::Inflating(FileNo(1)));
     drop(stage);
     assert!(join(1), "who inflated it is gone");
 }
@@ -416,5 +417,5 @@ fn it_ends_with_its_runtime() {
     drop(fetch.ahead);
     // Waits for its threads.
     drop(bed.runtime);
-    assert_eq!(*fetch.stage.borrow(), Stage::Over);
+    assert_eq!(*fetch.stage.borrow(), PrefetchStage::Over);
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, Confirmed};
+use super::{Confirmed, TagAnswer};
 use crate::name::{Host, Platform, RepoName, Tag};
 use crate::store::Store;
 use crate::tree::Need;
@@ -24,7 +24,7 @@ pub(super) fn name_of(need: &Need) -> String {
 
 /// An edge as the store keeps it.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Record {
+pub(super) struct TagRecord {
     /// Seconds since 1970 at which the registry confirmed it.
     at: u64,
     /// Of a catalog: `None` if the registry does not list its repositories.
@@ -34,30 +34,34 @@ pub(super) struct Record {
     digest: Option<String>,
 }
 
-impl Record {
-    pub(super) fn of(confirmed: &Confirmed) -> Record {
+impl TagRecord {
+    pub(super) fn of(confirmed: &Confirmed) -> TagRecord {
         let at = confirmed.wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let (names, digest) = match &confirmed.answer {
-            Answer::Tags(tags) => (Some(tags.iter().map(Tag::to_string).collect()), None),
-            Answer::Catalog(names) => (Some(names.iter().map(RepoName::to_string).collect()), None),
-            Answer::NoCatalog => (None, None),
-            Answer::Binding(digest) => (None, Some(digest.to_string())),
-            Answer::Platforms(platforms) => (Some(platforms.iter().map(Platform::to_string).collect()), None),
+            TagAnswer::Tags(tags) => (Some(tags.iter().map(Tag::to_string).collect()), None),
+            TagAnswer::Catalog(names) => (Some(names.iter().map(RepoName::to_string).collect()), None),
+            TagAnswer::NoCatalog => (None, None),
+            TagAnswer::Binding(digest) => (None, Some(digest.to_string())),
+            TagAnswer::Platforms(platforms) => (Some(platforms.iter().map(Platform::to_string).collect()), None),
         };
-        Record { at, names, digest }
+        TagRecord { at, names, digest }
     }
 
-    pub(super) fn answer(self, need: &Need) -> Option<(Answer, SystemTime)> {
+    pub(super) fn answer(self, need: &Need) -> Option<(TagAnswer, SystemTime)> {
         let wall = UNIX_EPOCH.checked_add(Duration::from_secs(self.at))?;
         let answer = match need {
-            Need::Tags(_) => Answer::Tags(Arc::new(self.names?.iter().map(|t| t.parse().ok()).collect::<Option<_>>()?)),
+            Need::Tags(_) => {
+                TagAnswer::Tags(Arc::new(self.names?.iter().map(|t| t.parse().ok()).collect::<Option<_>>()?))
+            }
             Need::Catalog(_) | Need::Held(_) => match self.names {
-                Some(names) => Answer::Catalog(Arc::new(names.iter().map(|n| n.parse().ok()).collect::<Option<_>>()?)),
-                None => Answer::NoCatalog,
+                Some(names) => {
+                    TagAnswer::Catalog(Arc::new(names.iter().map(|n| n.parse().ok()).collect::<Option<_>>()?))
+                }
+                None => TagAnswer::NoCatalog,
             },
-            Need::Binding(..) => Answer::Binding(self.digest?.parse().ok()?),
+            Need::Binding(..) => TagAnswer::Binding(self.digest?.parse().ok()?),
             Need::Platforms(..) => {
-                Answer::Platforms(Arc::new(self.names?.iter().map(|p| p.parse().ok()).collect::<Option<_>>()?))
+                TagAnswer::Platforms(Arc::new(self.names?.iter().map(|p| p.parse().ok()).collect::<Option<_>>()?))
             }
         };
         Some((answer, wall))
@@ -98,21 +102,21 @@ mod tests {
         let repo = Repo { host: "a.b".parse().unwrap(), name: "n".parse().unwrap() };
         let tags: Vec<Tag> = ["1", "2"].iter().map(|t| t.parse().unwrap()).collect();
         let written = Confirmed {
-            answer: Answer::Tags(Arc::new(tags.clone())),
+            answer: TagAnswer::Tags(Arc::new(tags.clone())),
             at: None,
             wall: SystemTime::now(),
             fresh_until: None,
         };
-        let bytes = serde_json::to_vec(&Record::of(&written)).unwrap();
-        let record: Record = serde_json::from_slice(&bytes).unwrap();
-        let Some((Answer::Tags(read), _)) = record.answer(&Need::Tags(repo.clone())) else { panic!("tags") };
+        let bytes = serde_json::to_vec(&TagRecord::of(&written)).unwrap();
+        let record: TagRecord = serde_json::from_slice(&bytes).unwrap();
+        let Some((TagAnswer::Tags(read), _)) = record.answer(&Need::Tags(repo.clone())) else { panic!("tags") };
         assert_eq!(*read, tags);
-        let record: Record = serde_json::from_slice(&bytes).unwrap();
+        let record: TagRecord = serde_json::from_slice(&bytes).unwrap();
         assert!(record.answer(&Need::Binding(repo.clone(), "1".parse().unwrap())).is_none());
-        let unlisted = Confirmed { answer: Answer::NoCatalog, ..written };
-        let bytes = serde_json::to_vec(&Record::of(&unlisted)).unwrap();
-        let record: Record = serde_json::from_slice(&bytes).unwrap();
-        assert!(matches!(record.answer(&Need::Catalog(repo.host)), Some((Answer::NoCatalog, _))));
+        let unlisted = Confirmed { answer: TagAnswer::NoCatalog, ..written };
+        let bytes = serde_json::to_vec(&TagRecord::of(&unlisted)).unwrap();
+        let record: TagRecord = serde_json::from_slice(&bytes).unwrap();
+        assert!(matches!(record.answer(&Need::Catalog(repo.host)), Some((TagAnswer::NoCatalog, _))));
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub const FS_TYPE: &str = "fuse.tofufs";
 
 /// One mount.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Entry {
+pub struct MountInfo {
     /// The mount's number. It stays when the mount is moved, and is used again soon after the mount's end.
     pub id: u64,
     /// The device `MAJOR:MINOR`; mounts that show the same file system (bind mounts) share it. Used again too.
@@ -29,7 +29,7 @@ pub struct Entry {
     pub owner: Option<u32>,
 }
 
-impl Entry {
+impl MountInfo {
     /// Whether this is a mount of tofufs, as a whole.
     pub fn is_ours(&self) -> bool {
         self.fs_type == FS_TYPE && self.root == Path::new("/")
@@ -43,16 +43,16 @@ impl Entry {
 }
 
 /// Reads the table, in the order of mounting: of two mounts at one place the later one is seen.
-pub fn read() -> io::Result<Vec<Entry>> {
+pub fn read() -> io::Result<Vec<MountInfo>> {
     Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
 }
 
 /// Reads the text of a table. Lines of another shape are left out.
-pub fn parse(text: &[u8]) -> Vec<Entry> {
+pub fn parse(text: &[u8]) -> Vec<MountInfo> {
     text.split(|&b| b == b'\n').filter_map(entry).collect()
 }
 
-fn entry(line: &[u8]) -> Option<Entry> {
+fn entry(line: &[u8]) -> Option<MountInfo> {
     let mut fields = line.split(|&b| b == b' ');
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     let _parent = fields.next()?;
@@ -65,7 +65,7 @@ fn entry(line: &[u8]) -> Option<Entry> {
     let source = unescape(fields.next()?).to_string_lossy().into_owned();
     let mut options = fields.next().unwrap_or_default().split(|&b| b == b',');
     let owner = options.find_map(|option| std::str::from_utf8(option.strip_prefix(b"user_id=")?).ok()?.parse().ok());
-    Some(Entry { id, device, root, point, fs_type, source, owner })
+    Some(MountInfo { id, device, root, point, fs_type, source, owner })
 }
 
 /// The kernel writes space, tab, newline and backslash as `\ooo`.
@@ -85,12 +85,12 @@ fn octal(digits: &[u8]) -> Option<u8> {
 }
 
 /// The mount that is seen at exactly this (absolute, resolved) path.
-pub fn top_at<'a>(table: &'a [Entry], point: &Path) -> Option<&'a Entry> {
+pub fn top_at<'a>(table: &'a [MountInfo], point: &Path) -> Option<&'a MountInfo> {
     table.iter().rev().find(|entry| entry.point.as_os_str().as_bytes() == point.as_os_str().as_bytes())
 }
 
 /// The mount that holds this (absolute, resolved) path.
-pub fn holding<'a>(table: &'a [Entry], path: &Path) -> Option<&'a Entry> {
+pub fn holding<'a>(table: &'a [MountInfo], path: &Path) -> Option<&'a MountInfo> {
     path.ancestors().find_map(|ancestor| top_at(table, ancestor))
 }
 

@@ -79,11 +79,11 @@ impl Drop for Point {
     }
 }
 
-fn options() -> Options {
-    Options { name: "ghcr.io/acme".into(), read_only: false, no_exec: false, allow_other: false }
+fn options() -> SessionOptions {
+    SessionOptions { name: "ghcr.io/acme".into(), read_only: false, no_exec: false, allow_other: false }
 }
 
-fn mounted(point: &Point, options: &Options) -> Option<(Session, End)> {
+fn mounted(point: &Point, options: &SessionOptions) -> Option<(Session, SessionEnd)> {
     match start(&point.path, options, 2, OneFile, |_| {}) {
         Ok(started) => Some(started),
         Err(e) if !rustix::process::geteuid().is_root() => {
@@ -98,7 +98,7 @@ fn mounted(point: &Point, options: &Options) -> Option<(Session, End)> {
     }
 }
 
-fn ended(mut end: End) -> bool {
+fn ended(mut end: SessionEnd) -> bool {
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(20) {
         if !matches!(end.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
@@ -145,7 +145,7 @@ fn only_an_empty_real_directory_apart_from_our_own_is_mounted_on() {
 fn a_mount_is_seen_as_what_it_is_and_never_honours_set_id_or_devices() {
     let point = Point::new();
     // L19: nosuid and nodev hold whatever is asked for.
-    let asked = Options { read_only: true, no_exec: true, ..options() };
+    let asked = SessionOptions { read_only: true, no_exec: true, ..options() };
     let Some((session, end)) = mounted(&point, &asked) else { return };
     let table = mountinfo::read().unwrap();
     let entry = mountinfo::top_at(&table, &point.path).unwrap();

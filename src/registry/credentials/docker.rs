@@ -22,7 +22,7 @@ const FILE_MAX: u64 = 4 << 20;
 #[derive(Default)]
 pub struct DockerFile {
     /// By key, credentials.
-    pub auths: Vec<(String, Auth)>,
+    pub auths: Vec<(String, AuthEntry)>,
     /// By domain, the credential helper to ask.
     pub cred_helpers: BTreeMap<String, String>,
     /// The credential helper for every registry.
@@ -30,7 +30,7 @@ pub struct DockerFile {
 }
 
 /// One entry of `auths`.
-pub struct Auth {
+pub struct AuthEntry {
     /// What `auth` holds: `user:password`. `None` where it is missing or empty.
     pub basic: Option<Result<Credential, &'static str>>,
     /// `identitytoken`, unless empty.
@@ -81,7 +81,7 @@ impl DockerFile {
         let auths = raw.auths.unwrap_or_default().into_iter();
         let helpers = raw.cred_helpers.unwrap_or_default().into_iter();
         Ok(DockerFile {
-            auths: auths.filter_map(|(key, auth)| Some((key, Auth::new(auth?)))).collect(),
+            auths: auths.filter_map(|(key, auth)| Some((key, AuthEntry::new(auth?)))).collect(),
             cred_helpers: helpers
                 .filter_map(|(domain, name)| Some((domain, name.filter(|n| !n.is_empty())?)))
                 .collect(),
@@ -90,8 +90,8 @@ impl DockerFile {
     }
 }
 
-impl Auth {
-    fn new(raw: RawAuth) -> Auth {
+impl AuthEntry {
+    fn new(raw: RawAuth) -> AuthEntry {
         let basic = (!raw.auth.is_empty()).then(|| {
             let text = std::str::from_utf8(&raw.auth).map_err(|_| "its auth is not UTF-8 text")?;
             let (username, password) = text.split_once(':').ok_or("its auth does not hold user:password")?;
@@ -100,7 +100,7 @@ impl Auth {
         let identity_token = text(raw.identitytoken).map(Secret::new);
         let plain = text(raw.username).zip(text(raw.password));
         let plain = plain.map(|(username, password)| Credential::Basic { username, password: Secret::new(password) });
-        Auth { basic, identity_token, plain }
+        AuthEntry { basic, identity_token, plain }
     }
 }
 
@@ -130,7 +130,7 @@ impl Default for DockerFiles {
 
 /// What tells one state of a file from another: time of change (seconds, nanoseconds), modification likewise, size,
 /// inode and device.
-type Stamp = (i64, i64, i64, i64, u64, u64, u64);
+type ConfigStamp = (i64, i64, i64, i64, u64, u64, u64);
 
 type Parsed = Arc<Result<DockerFile, String>>;
 
@@ -138,7 +138,7 @@ type Parsed = Arc<Result<DockerFile, String>>;
 pub type NamedFile = (PathBuf, Parsed);
 
 /// What one look at all files gave.
-pub struct Reading {
+pub struct ConfigReading {
     /// The files in order, or which one failed and why.
     pub files: Result<Vec<NamedFile>, (PathBuf, String)>,
     /// For the log; none is given twice while nothing changes.
@@ -155,7 +155,7 @@ pub struct DockerStore {
 
 #[derive(Default)]
 struct Seen {
-    parsed: HashMap<PathBuf, (Stamp, Parsed)>,
+    parsed: HashMap<PathBuf, (ConfigStamp, Parsed)>,
     open_to_others: HashSet<PathBuf>,
 }
 
@@ -171,7 +171,7 @@ impl DockerStore {
     }
 
     /// All files as they are now; those that did not change are not read again. Blocks on the disk.
-    pub fn read(&self) -> Reading {
+    pub fn read(&self) -> ConfigReading {
         let (paths, ambient) = match &self.files {
             DockerFiles::Ambient(paths) => (paths, true),
             DockerFiles::Listed(paths) => (paths, false),
@@ -214,7 +214,7 @@ impl DockerStore {
                 Ok(files)
             }
         };
-        Reading { files, warnings }
+        ConfigReading { files, warnings }
     }
 }
 

@@ -4,9 +4,9 @@
 
 use std::path::Path;
 
-use super::docker::{Auth, NamedFile};
+use super::docker::{AuthEntry, NamedFile};
 use super::prefix::{Prefix, Specificity};
-use super::{Choice, Credential, Found, Login, auth_source, refresh};
+use super::{Choice, Credential, FoundCredential, Login, auth_source, refresh};
 use crate::name::{Host, RepoName};
 
 /// The name by which Docker keeps the credential of its own registry, and the names of that registry.
@@ -31,7 +31,7 @@ fn registry_of(key: &str) -> Option<Prefix> {
 }
 
 /// What an entry has to log in with, if its key has to be `literal` or not, and what to say of that.
-fn credential(auth: &Auth, literal: bool) -> Option<(Credential, &'static str)> {
+fn credential(auth: &AuthEntry, literal: bool) -> Option<(Credential, &'static str)> {
     match (&auth.identity_token, &auth.plain, &auth.basic) {
         (Some(token), ..) => Some((refresh(token), "identitytoken in ")),
         (None, _, Some(Ok(basic))) if !literal => Some((basic.clone(), "")),
@@ -40,7 +40,7 @@ fn credential(auth: &Auth, literal: bool) -> Option<(Credential, &'static str)> 
     }
 }
 
-fn entries(files: &[NamedFile]) -> impl Iterator<Item = (&Path, &str, &Auth)> {
+fn entries(files: &[NamedFile]) -> impl Iterator<Item = (&Path, &str, &AuthEntry)> {
     files.iter().flat_map(|(path, file)| {
         let auths = file.as_ref().as_ref().map(|file| file.auths.as_slice()).unwrap_or_default();
         auths.iter().map(move |(key, auth)| (path.as_path(), key.as_str(), auth))
@@ -48,7 +48,7 @@ fn entries(files: &[NamedFile]) -> impl Iterator<Item = (&Path, &str, &Auth)> {
 }
 
 /// The most specific credential that OpenTofu passes over, of equals one with a key as OpenTofu wants it.
-pub(super) fn find(host: &Host, repo: Option<&RepoName>, files: &[NamedFile]) -> Option<Found> {
+pub(super) fn find(host: &Host, repo: Option<&RepoName>, files: &[NamedFile]) -> Option<FoundCredential> {
     let mut best = None;
     for literal in [true, false] {
         for (path, key, auth) in entries(files) {
@@ -61,7 +61,9 @@ pub(super) fn find(host: &Host, repo: Option<&RepoName>, files: &[NamedFile]) ->
         }
     }
     match best {
-        Some(Choice { source, login: Ok(Login::Credential(credential)), .. }) => Some(Found { credential, source }),
+        Some(Choice { source, login: Ok(Login::Credential(credential)), .. }) => {
+            Some(FoundCredential { credential, source })
+        }
         _ => None,
     }
 }

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::super::mirror::MirrorAddress;
-use super::super::{BlobError, BlobSink, Failure, Greeting, RawManifest, Registry, RegistryError, SinkError};
+use super::super::{BlobError, BlobSink, Greeting, RawManifest, Registry, RegistryError, RegistryFailure, SinkError};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::Descriptor;
@@ -102,7 +102,7 @@ impl Mirror {
         let Mirror { address, ailing, .. } = self;
         match answer {
             // it has not everything that the registry has
-            Err(e) if e.failure == Failure::Absent => {}
+            Err(e) if e.failure == RegistryFailure::Absent => {}
             Err(e) if !ailing.swap(true, Ordering::Relaxed) => {
                 tracing::warn!("the mirror {address} is passed over, and {} asked itself: {e}", address.of);
             }
@@ -137,7 +137,7 @@ impl Mirrors {
 }
 
 fn none(repo: &RepoName) -> RegistryError {
-    RegistryError::new(Failure::Absent, repo, "no mirror holds it")
+    RegistryError::new(RegistryFailure::Absent, repo, "no mirror holds it")
 }
 
 #[async_trait]
@@ -155,7 +155,7 @@ impl Registry for Mirrors {
     }
 
     async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
-        Err(RegistryError::new(Failure::Absent, "mirrors", "they do not list what the registry holds"))
+        Err(RegistryError::new(RegistryFailure::Absent, "mirrors", "they do not list what the registry holds"))
     }
 
     async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
@@ -189,7 +189,7 @@ impl Registry for Mirrors {
     async fn blob(&self, repo: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError> {
         let mut outcome = Err(none(repo));
         for (mirror, name) in self.of(repo) {
-            let mut hashed = Hashed::new(sink, blob);
+            let mut hashed = HashedSink::new(sink, blob);
             outcome = match mirror.registry.blob(&name, blob, &mut hashed).await {
                 Ok(()) => hashed.check(blob, &mirror.address),
                 Err(BlobError::Registry(e)) => Err(e),
@@ -215,21 +215,21 @@ fn checked(raw: RawManifest, digest: &Digest, address: &MirrorAddress) -> Result
 
 fn damaged(digest: &Digest, got: &Digest, address: &MirrorAddress) -> RegistryError {
     let rule = format!("the mirror {address} sent {got} in its place");
-    RegistryError::new(Failure::Integrity, digest, rule)
+    RegistryError::new(RegistryFailure::Integrity, digest, rule)
 }
 
 /// Passes a blob on and hashes it. What the sink held before cannot be hashed, and is the matter of its owner.
-struct Hashed<'a> {
+struct HashedSink<'a> {
     sink: &'a mut dyn BlobSink,
     begun: u64,
     hasher: Option<Hasher>,
     algorithm: Algorithm,
 }
 
-impl<'a> Hashed<'a> {
-    fn new(sink: &'a mut dyn BlobSink, blob: &Descriptor) -> Hashed<'a> {
+impl<'a> HashedSink<'a> {
+    fn new(sink: &'a mut dyn BlobSink, blob: &Descriptor) -> HashedSink<'a> {
         let (begun, algorithm) = (sink.position(), blob.digest.algorithm());
-        Hashed { sink, begun, hasher: (begun == 0).then(|| Hasher::new(algorithm)), algorithm }
+        HashedSink { sink, begun, hasher: (begun == 0).then(|| Hasher::new(algorithm)), algorithm }
     }
 
     fn check(&mut self, blob: &Descriptor, address: &MirrorAddress) -> Result<(), RegistryError> {
@@ -241,7 +241,7 @@ impl<'a> Hashed<'a> {
 }
 
 #[async_trait]
-impl BlobSink for Hashed<'_> {
+impl BlobSink for HashedSink<'_> {
     fn position(&self) -> u64 {
         self.sink.position()
     }

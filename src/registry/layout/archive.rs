@@ -11,14 +11,14 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 use rustix::io::Errno;
 
-use super::super::{Failure, RegistryError};
+use super::super::{RegistryError, RegistryFailure};
 use super::carried::{FILE, FILE_MAX};
 use super::directory::read_piece;
-use super::headers::{Member, Members};
+use super::headers::{TarMember, TarMembers};
 use super::medium::{Medium, NotOpened, Unreadable};
 use crate::digest::Digest;
 use crate::name::{Host, Repo, RepoName};
-use crate::oci::layout::Part;
+use crate::oci::layout::LayoutPart;
 
 /// The most members of an archive.
 pub const MEMBERS_MAX: usize = 200_000;
@@ -27,7 +27,7 @@ const OWN: &str = super::lock::OWN;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Archive {
+pub struct LayoutArchive {
     file: OwnedFd,
     identity: Identity,
     /// Where the file's name stands, to see whether it stands for another file by now.
@@ -36,7 +36,7 @@ pub struct Archive {
     name: String,
     repositories: BTreeMap<Repo, Files>,
     /// Where it says what it carries, with the digest that its writer noted.
-    carried: Option<(Extent, Option<Digest>)>,
+    carried: Option<(MemberExtent, Option<Digest>)>,
 }
 
 /// What tells a file from another one, and from itself before it was written to.
@@ -63,7 +63,7 @@ impl Identity {
 
 /// Where the content of a member lies.
 #[derive(Clone, Copy, Debug)]
-struct Extent {
+struct MemberExtent {
     offset: u64,
     size: u64,
 }
@@ -72,28 +72,28 @@ struct Extent {
 #[derive(Default, Debug)]
 struct Files {
     /// With the digest that the archive's writer noted, if one did.
-    version: Option<(Extent, Option<Digest>)>,
-    index: Option<(Extent, Option<Digest>)>,
-    blobs: HashMap<Digest, Extent>,
+    version: Option<(MemberExtent, Option<Digest>)>,
+    index: Option<(MemberExtent, Option<Digest>)>,
+    blobs: HashMap<Digest, MemberExtent>,
 }
 
 /// An open member.
 #[derive(Debug)]
 pub struct OpenMember {
     name: String,
-    extent: Extent,
+    extent: MemberExtent,
 }
 
-impl Archive {
+impl LayoutArchive {
     /// Opens the archive `path` and reads the headers of its members.
     ///
     /// # Errors
     /// `Io` where it cannot be read; `Integrity` where it was cut off; `Structure` and `TooLarge` where it holds anything
     /// but image layouts as `HOST/REPOSITORY`, or too much of them.
-    pub fn open(path: &Path) -> Result<Archive, RegistryError> {
+    pub fn open(path: &Path) -> Result<LayoutArchive, RegistryError> {
         let name = format!("oci-archive:{}", path.display());
         let failed = |e: &dyn std::fmt::Display| {
-            RegistryError::new(Failure::Io, &name, format!("the archive cannot be opened: {e}"))
+            RegistryError::new(RegistryFailure::Io, &name, format!("the archive cannot be opened: {e}"))
                 .remedy("name a tar that `tofufs bundle` wrote")
         };
         let real = path.canonicalize().map_err(|e| failed(&e))?;
@@ -108,17 +108,17 @@ impl Archive {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(failed(&"it is no regular file"));
         }
-        let refused = |(failure, rule): (Failure, String)| {
+        let refused = |(failure, rule): (RegistryFailure, String)| {
             let error = RegistryError::new(failure, &name, format!("the archive is refused: {rule}"));
             match failure {
-                Failure::Integrity => error.remedy("copy it again from where it was made"),
+                RegistryFailure::Integrity => error.remedy("copy it again from where it was made"),
                 _ => error,
             }
         };
         let length = u64::try_from(stat.st_size).unwrap_or(0);
-        let (repositories, carried) = read_members(Members::new(&file, length)).map_err(refused)?;
+        let (repositories, carried) = read_members(TarMembers::new(&file, length)).map_err(refused)?;
         let identity = Identity::of(&stat);
-        Ok(Archive { file, identity, parent, file_name: file_name.into(), name, repositories, carried })
+        Ok(LayoutArchive { file, identity, parent, file_name: file_name.into(), name, repositories, carried })
     }
 
     /// The repositories of which the archive holds a file, sorted.
@@ -129,7 +129,7 @@ impl Archive {
     /// Refuses to read `member` if the file is not what it was.
     pub(super) fn check(&self, member: &str) -> Result<(), Unreadable> {
         let changed = |what: &str| Unreadable {
-            failure: Failure::Io,
+            failure: RegistryFailure::Io,
             rule: format!("{member} in {} cannot be read: {what} since it was opened", self.name),
             remedy: Some("unmount and mount again"),
         };
@@ -147,11 +147,11 @@ impl Archive {
         }
     }
 
-    fn read_at(&self, member: &str, extent: Extent, at: u64, want: usize) -> Result<Bytes, Unreadable> {
+    fn read_at(&self, member: &str, extent: MemberExtent, at: u64, want: usize) -> Result<Bytes, Unreadable> {
         self.check(member)?;
         let want = extent.size.saturating_sub(at).min(want as u64) as usize;
         let piece = read_piece(&self.file, extent.offset + at, want).map_err(|e| Unreadable {
-            failure: Failure::Io,
+            failure: RegistryFailure::Io,
             rule: format!("reading {member} in {} failed: {e}", self.name),
             remedy: None,
         })?;
@@ -161,7 +161,11 @@ impl Archive {
     }
 
     /// Opens a member, if there is one; what its writer noted of it has to be so.
-    fn member(&self, name: String, found: Option<(Extent, Option<Digest>)>) -> Result<(OpenMember, u64), NotOpened> {
+    fn member(
+        &self,
+        name: String,
+        found: Option<(MemberExtent, Option<Digest>)>,
+    ) -> Result<(OpenMember, u64), NotOpened> {
         let (extent, noted) = found.ok_or(NotOpened::Missing)?;
         self.check(&name).map_err(NotOpened::Failed)?;
         // Who reads a longer one refuses it.
@@ -172,7 +176,7 @@ impl Archive {
     }
 
     /// Whether a document is what its archive's writer noted, where one did. Nothing else names its bytes.
-    fn check_document(&self, member: &str, extent: Extent, noted: Digest) -> Result<(), Unreadable> {
+    fn check_document(&self, member: &str, extent: MemberExtent, noted: Digest) -> Result<(), Unreadable> {
         let mut hasher = crate::digest::Hasher::new(noted.algorithm());
         let mut at = 0;
         while at < extent.size {
@@ -187,14 +191,14 @@ impl Archive {
             return Ok(());
         }
         Err(Unreadable {
-            failure: Failure::Integrity,
+            failure: RegistryFailure::Integrity,
             rule: format!("{member} in {} is damaged: its bytes are not what the archive notes", self.name),
             remedy: Some("copy the archive again from where it was made"),
         })
     }
 }
 
-impl Medium for Archive {
+impl Medium for LayoutArchive {
     type Place = Repo;
     type File = OpenMember;
 
@@ -224,12 +228,12 @@ impl Medium for Archive {
         }
     }
 
-    fn open(&self, place: &Repo, part: Part) -> Result<(OpenMember, u64), NotOpened> {
+    fn open(&self, place: &Repo, part: LayoutPart) -> Result<(OpenMember, u64), NotOpened> {
         let files = self.repositories.get(place).ok_or(NotOpened::Missing)?;
         let found = match part {
-            Part::Version => files.version,
-            Part::Index => files.index,
-            Part::Blob(digest) => files.blobs.get(&digest).map(|extent| (*extent, None)),
+            LayoutPart::Version => files.version,
+            LayoutPart::Index => files.index,
+            LayoutPart::Blob(digest) => files.blobs.get(&digest).map(|extent| (*extent, None)),
         };
         self.member(format!("{place}/{part}"), found)
     }
@@ -251,22 +255,25 @@ impl Medium for Archive {
 }
 
 /// The files of the repositories, and the file that says what is carried.
-type Found = (BTreeMap<Repo, Files>, Option<(Extent, Option<Digest>)>);
+type ArchiveFiles = (BTreeMap<Repo, Files>, Option<(MemberExtent, Option<Digest>)>);
 
 /// What lies where. Refuses what is no part of a store, and what is there twice.
-fn read_members<F: std::os::fd::AsFd>(mut members: Members<F>) -> Result<Found, (Failure, String)> {
-    let (mut repositories, mut carried): Found = Default::default();
+fn read_members<F: std::os::fd::AsFd>(mut members: TarMembers<F>) -> Result<ArchiveFiles, (RegistryFailure, String)> {
+    let (mut repositories, mut carried): ArchiveFiles = Default::default();
     let mut count = 0;
     while let Some(member) = members.next()? {
         count += 1;
         if count > MEMBERS_MAX {
-            return Err((Failure::TooLarge, format!("it has more than {MEMBERS_MAX} members, which is the limit")));
+            return Err((
+                RegistryFailure::TooLarge,
+                format!("it has more than {MEMBERS_MAX} members, which is the limit"),
+            ));
         }
         let is_carried = member.name == FILE;
         if !is_carried && member.name.split('/').any(|component| component == OWN) {
             continue;
         }
-        let extent = Extent { offset: member.offset, size: member.size };
+        let extent = MemberExtent { offset: member.offset, size: member.size };
         let noted = member.comment.as_ref().and_then(|comment| comment.parse().ok());
         let is_new = if is_carried {
             carried.replace((extent, noted)).is_none()
@@ -274,22 +281,22 @@ fn read_members<F: std::os::fd::AsFd>(mut members: Members<F>) -> Result<Found, 
             let (repo, part) = place_of(&member)?;
             let files = repositories.entry(repo).or_default();
             match part {
-                Part::Version => files.version.replace((extent, noted)).is_none(),
-                Part::Index => files.index.replace((extent, noted)).is_none(),
-                Part::Blob(digest) => files.blobs.insert(digest, extent).is_none(),
+                LayoutPart::Version => files.version.replace((extent, noted)).is_none(),
+                LayoutPart::Index => files.index.replace((extent, noted)).is_none(),
+                LayoutPart::Blob(digest) => files.blobs.insert(digest, extent).is_none(),
             }
         };
         if !is_new {
-            return Err((Failure::Structure, format!("the member {:?} is there twice", member.name)));
+            return Err((RegistryFailure::Structure, format!("the member {:?} is there twice", member.name)));
         }
     }
     Ok((repositories, carried))
 }
 
 /// Which file of which repository a member is.
-fn place_of(member: &Member) -> Result<(Repo, Part), (Failure, String)> {
-    let refuse = |rule: String| Err((Failure::Structure, rule));
-    match Part::split(&member.name) {
+fn place_of(member: &TarMember) -> Result<(Repo, LayoutPart), (RegistryFailure, String)> {
+    let refuse = |rule: String| Err((RegistryFailure::Structure, rule));
+    match LayoutPart::split(&member.name) {
         Some(("", _)) => refuse(
             "this is one image layout and no store of them; unpack it as HOST/REPOSITORY of a directory and name that \
              with oci:DIR"

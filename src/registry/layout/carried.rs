@@ -6,9 +6,9 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::super::{Failure, RegistryError};
-use super::directory::{Directory, open_below};
-use super::lock::{Draft, INDEX_LOCK, Lock, NotLocked, OWN, clean, make};
+use super::super::{RegistryError, RegistryFailure};
+use super::directory::{LayoutDirectory, open_below};
+use super::lock::{Draft, INDEX_LOCK, LayoutLock, NotLocked, OWN, clean, make};
 use super::medium::{Medium, NotOpened};
 use super::repository::up_to;
 use super::write::not_written;
@@ -31,14 +31,20 @@ pub(super) fn read<M: Medium>(medium: &M) -> Result<Carried, RegistryError> {
         Ok((file, _)) => up_to(medium, &file, FILE_MAX + 1).map_err(|e| e.about(medium.name()))?,
         Err(NotOpened::Missing) => return Ok(Carried::default()),
         Err(NotOpened::NotRegular) => {
-            return Err(refused(Failure::Structure, "it is, or lies behind, a symbolic link, or is no file".into()));
+            return Err(refused(
+                RegistryFailure::Structure,
+                "it is, or lies behind, a symbolic link, or is no file".into(),
+            ));
         }
         Err(NotOpened::Failed(e)) => return Err(e.about(medium.name())),
     };
     if bytes.len() as u64 > FILE_MAX {
-        return Err(refused(Failure::TooLarge, format!("it has more than {FILE_MAX} bytes, which is the limit")));
+        return Err(refused(
+            RegistryFailure::TooLarge,
+            format!("it has more than {FILE_MAX} bytes, which is the limit"),
+        ));
     }
-    Carried::parse(&bytes, NAME).map_err(|e| refused(Failure::Structure, e.to_string()))
+    Carried::parse(&bytes, NAME).map_err(|e| refused(RegistryFailure::Structure, e.to_string()))
 }
 
 /// The document, if it can be read again.
@@ -47,15 +53,15 @@ pub(super) fn read<M: Medium>(medium: &M) -> Result<Carried, RegistryError> {
 /// It would be over a limit.
 pub(super) fn document(carried: &Carried, store: &str) -> Result<Vec<u8>, RegistryError> {
     let bytes = carried.document();
-    Carried::parse(&bytes, NAME).map_err(|e| RegistryError::new(Failure::TooLarge, store, e))?;
+    Carried::parse(&bytes, NAME).map_err(|e| RegistryError::new(RegistryFailure::TooLarge, store, e))?;
     if bytes.len() as u64 > FILE_MAX {
         let rule = format!("{FILE} would have {} bytes; the limit is {FILE_MAX}", bytes.len());
-        return Err(RegistryError::new(Failure::TooLarge, store, rule));
+        return Err(RegistryError::new(RegistryFailure::TooLarge, store, rule));
     }
     Ok(bytes)
 }
 
-impl Directory {
+impl LayoutDirectory {
     /// Adds to what the store says. Waits at most `deadline` for other writers.
     ///
     /// # Errors
@@ -66,11 +72,12 @@ impl Directory {
         }
         let failed = |e| not_written(self, FILE, e);
         let own = make(&self.root, OWN).map_err(failed)?;
-        let _lock = Lock::take(&own, INDEX_LOCK, deadline).map_err(|e| match e {
+        let _lock = LayoutLock::take(&own, INDEX_LOCK, deadline).map_err(|e| match e {
             NotLocked::Failed(e) => failed(e),
             NotLocked::TimedOut => {
                 let rule = format!("another process holds its lock for more than {deadline:?}");
-                RegistryError::new(Failure::TimedOut, self.name(), rule).remedy("wait until it has ended, or end it")
+                RegistryError::new(RegistryFailure::TimedOut, self.name(), rule)
+                    .remedy("wait until it has ended, or end it")
             }
         })?;
         clean(&own, "");

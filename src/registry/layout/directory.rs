@@ -9,36 +9,36 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, statat};
 use rustix::io::Errno;
 
-use super::super::{Failure, RegistryError};
+use super::super::{RegistryError, RegistryFailure};
 use super::carried::FILE;
 use super::medium::{Medium, NotOpened, Unreadable};
 use super::{CATALOG_DEPTH_MAX, CATALOG_DIRECTORIES_MAX};
 use crate::digest::Digest;
 use crate::name::{Host, Repo, RepoName};
-use crate::oci::layout::{BLOBS, LAYOUT_FILE, Part};
+use crate::oci::layout::{BLOBS, LAYOUT_FILE, LayoutPart};
 
 /// See the module.
-pub struct Directory {
+pub struct LayoutDirectory {
     pub(super) root: OwnedFd,
     /// The one repository that it is, where it is no store but one layout.
     pub(super) only: Option<Repo>,
     name: String,
 }
 
-impl Directory {
+impl LayoutDirectory {
     /// Opens the store `dir`.
     ///
     /// # Errors
     /// `Io` where `dir` cannot be opened as a directory, or is one image layout itself.
-    pub fn open(dir: &Path) -> Result<Directory, RegistryError> {
+    pub fn open(dir: &Path) -> Result<LayoutDirectory, RegistryError> {
         let name = format!("oci:{}", dir.display());
         match rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
             Ok(root) if is_layout(&root) == Ok(true) => {
-                Err(RegistryError::new(Failure::Io, &name, "this is one image layout and no store of them")
+                Err(RegistryError::new(RegistryFailure::Io, &name, "this is one image layout and no store of them")
                     .remedy("name the directory that holds it as HOST/REPOSITORY"))
             }
-            Ok(root) => Ok(Directory { root, only: None, name }),
-            Err(e) => Err(RegistryError::new(Failure::Io, &name, format!("the store cannot be opened: {e}"))
+            Ok(root) => Ok(LayoutDirectory { root, only: None, name }),
+            Err(e) => Err(RegistryError::new(RegistryFailure::Io, &name, format!("the store cannot be opened: {e}"))
                 .remedy("name a directory that holds HOST/REPOSITORY, each an OCI image layout")),
         }
     }
@@ -47,20 +47,26 @@ impl Directory {
     ///
     /// # Errors
     /// `Io` where `dir` cannot be opened as a directory.
-    pub fn layout(dir: &Path, repo: Repo) -> Result<Directory, RegistryError> {
+    pub fn layout(dir: &Path, repo: Repo) -> Result<LayoutDirectory, RegistryError> {
         let name = format!("oci:{}", dir.display());
         match rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
-            Ok(root) => Ok(Directory { root, only: Some(repo), name }),
-            Err(e) => Err(RegistryError::new(Failure::Io, &name, format!("the image layout cannot be opened: {e}"))),
+            Ok(root) => Ok(LayoutDirectory { root, only: Some(repo), name }),
+            Err(e) => {
+                Err(RegistryError::new(RegistryFailure::Io, &name, format!("the image layout cannot be opened: {e}")))
+            }
         }
     }
 
     fn unreadable(&self, e: Errno) -> Unreadable {
-        Unreadable { failure: Failure::Io, rule: format!("reading the store {} failed: {e}", self.name), remedy: None }
+        Unreadable {
+            failure: RegistryFailure::Io,
+            rule: format!("reading the store {} failed: {e}", self.name),
+            remedy: None,
+        }
     }
 }
 
-impl Medium for Directory {
+impl Medium for LayoutDirectory {
     type Place = OwnedFd;
     type File = OwnedFd;
 
@@ -98,7 +104,7 @@ impl Medium for Directory {
             seen += 1;
             if seen > CATALOG_DIRECTORIES_MAX {
                 let rule = format!("more than {CATALOG_DIRECTORIES_MAX} directories in the store {}", self.name);
-                return Err(RegistryError::new(Failure::TooLarge, host, rule));
+                return Err(RegistryError::new(RegistryFailure::TooLarge, host, rule));
             }
             let path = at.as_ref().map_or_else(|| host.to_string(), |name| format!("{host}/{name}"));
             let dir = match open_below(&self.root, &path, OFlags::DIRECTORY) {
@@ -134,7 +140,7 @@ impl Medium for Directory {
         open_below(&self.root, &path, OFlags::DIRECTORY).map_err(|e| self.not_opened(e))
     }
 
-    fn open(&self, place: &OwnedFd, part: Part) -> Result<(OwnedFd, u64), NotOpened> {
+    fn open(&self, place: &OwnedFd, part: LayoutPart) -> Result<(OwnedFd, u64), NotOpened> {
         self.regular(place, &part.to_string())
     }
 
@@ -154,7 +160,7 @@ impl Medium for Directory {
     }
 }
 
-impl Directory {
+impl LayoutDirectory {
     /// A regular file below `dir`, and its length.
     fn regular(&self, dir: impl AsFd, path: &str) -> Result<(OwnedFd, u64), NotOpened> {
         let file = open_below(dir, path, OFlags::empty()).map_err(|e| self.not_opened(e))?;

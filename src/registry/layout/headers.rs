@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 use tar::{EntryType, Header, PaxExtensions};
 
-use super::super::Failure;
+use super::super::RegistryFailure;
 use super::directory::read_piece;
 
 /// What sizes and positions in a tar are multiples of.
@@ -19,7 +19,7 @@ const EXTENSION_MAX: u64 = 64 << 10;
 
 /// A regular file in a tar.
 #[derive(PartialEq, Eq, Debug)]
-pub(super) struct Member {
+pub(super) struct TarMember {
     /// Components joined by `/`, none of which is empty, `.` or `..`.
     pub(super) name: String,
     /// Where its content begins.
@@ -31,14 +31,14 @@ pub(super) struct Member {
 }
 
 /// Why a tar is refused: the class and the rest of a sentence.
-pub(super) type Refusal = (Failure, String);
+pub(super) type TarRefusal = (RegistryFailure, String);
 
-fn refuse<T>(rule: impl Into<String>) -> Result<T, Refusal> {
-    Err((Failure::Structure, rule.into()))
+fn refuse<T>(rule: impl Into<String>) -> Result<T, TarRefusal> {
+    Err((RegistryFailure::Structure, rule.into()))
 }
 
 /// The members of the tar in `file`, which has `length` bytes.
-pub(super) struct Members<F> {
+pub(super) struct TarMembers<F> {
     file: F,
     length: u64,
     at: u64,
@@ -52,13 +52,13 @@ struct Extended {
     comment: Option<String>,
 }
 
-impl<F: AsFd> Members<F> {
+impl<F: AsFd> TarMembers<F> {
     pub(super) fn new(file: F, length: u64) -> Self {
-        Members { file, length, at: 0 }
+        TarMembers { file, length, at: 0 }
     }
 
     /// The next regular file; `None` at the archive's end.
-    pub(super) fn next(&mut self) -> Result<Option<Member>, Refusal> {
+    pub(super) fn next(&mut self) -> Result<Option<TarMember>, TarRefusal> {
         let mut extended = Extended::default();
         loop {
             let Some(header) = self.header()? else { return Ok(None) };
@@ -83,7 +83,7 @@ impl<F: AsFd> Members<F> {
     }
 
     /// The next header; `None` at the block of zeros that ends an archive.
-    fn header(&mut self) -> Result<Option<Header>, Refusal> {
+    fn header(&mut self) -> Result<Option<Header>, TarRefusal> {
         let mut header = Header::new_old();
         let block = self.read(BLOCK, || "before its end is marked".to_owned())?;
         header.as_mut_bytes().copy_from_slice(&block);
@@ -98,12 +98,12 @@ impl<F: AsFd> Members<F> {
         Ok(Some(header))
     }
 
-    fn read(&mut self, want: u64, within: impl FnOnce() -> String) -> Result<Vec<u8>, Refusal> {
+    fn read(&mut self, want: u64, within: impl FnOnce() -> String) -> Result<Vec<u8>, TarRefusal> {
         let mut bytes = Vec::new();
         while (bytes.len() as u64) < want {
             let at = self.at + bytes.len() as u64;
             let piece = read_piece(&self.file, at, (want - bytes.len() as u64) as usize)
-                .map_err(|e: Errno| (Failure::Io, format!("reading it failed: {e}")))?;
+                .map_err(|e: Errno| (RegistryFailure::Io, format!("reading it failed: {e}")))?;
             if piece.is_empty() {
                 return Err(cut(self.length, &within()));
             }
@@ -114,19 +114,19 @@ impl<F: AsFd> Members<F> {
     }
 
     /// The content of a header that is a member of its own.
-    fn extension(&mut self, header: &Header) -> Result<Vec<u8>, Refusal> {
+    fn extension(&mut self, header: &Header) -> Result<Vec<u8>, TarRefusal> {
         let size = size_in(header)?;
         if size > EXTENSION_MAX {
             let rule = format!("an extended header has {size} bytes; the limit is {EXTENSION_MAX}");
-            return Err((Failure::TooLarge, rule));
+            return Err((RegistryFailure::TooLarge, rule));
         }
         let mut bytes = self.read(size.next_multiple_of(BLOCK), || "within an extended header".to_owned())?;
         bytes.truncate(size as usize);
         Ok(bytes)
     }
 
-    fn read_pax(&mut self, header: &Header, into: &mut Extended) -> Result<(), Refusal> {
-        let malformed = || (Failure::Structure, "an extended header is malformed".to_owned());
+    fn read_pax(&mut self, header: &Header, into: &mut Extended) -> Result<(), TarRefusal> {
+        let malformed = || (RegistryFailure::Structure, "an extended header is malformed".to_owned());
         for extension in PaxExtensions::new(&self.extension(header)?) {
             let extension = extension.map_err(|_| malformed())?;
             let value = extension.value_bytes();
@@ -145,8 +145,8 @@ impl<F: AsFd> Members<F> {
     }
 
     /// What holds for all members must not change their names or sizes.
-    fn check_global(&mut self, header: &Header) -> Result<(), Refusal> {
-        let malformed = |_| (Failure::Structure, "a global extended header is malformed".to_owned());
+    fn check_global(&mut self, header: &Header) -> Result<(), TarRefusal> {
+        let malformed = |_| (RegistryFailure::Structure, "a global extended header is malformed".to_owned());
         for extension in PaxExtensions::new(&self.extension(header)?) {
             let key = extension.map_err(malformed)?.key_bytes();
             if matches!(key, b"path" | b"size" | b"linkpath") || key.starts_with(b"GNU.sparse.") {
@@ -157,7 +157,7 @@ impl<F: AsFd> Members<F> {
     }
 
     /// The member of a plain header; `None` for a directory.
-    fn member(&mut self, header: &Header, extended: Extended) -> Result<Option<Member>, Refusal> {
+    fn member(&mut self, header: &Header, extended: Extended) -> Result<Option<TarMember>, TarRefusal> {
         let bytes = extended.name.unwrap_or_else(|| header.path_bytes().into_owned());
         let shown = String::from_utf8_lossy(&bytes).chars().take(300).collect::<String>();
         let shown = shown.escape_debug();
@@ -190,16 +190,16 @@ impl<F: AsFd> Members<F> {
             return Err(cut(self.length, &format!("within {name}, of whose {size} bytes {there} are there")));
         };
         self.at = end.next_multiple_of(BLOCK);
-        Ok(Some(Member { name, offset, size, comment: extended.comment }))
+        Ok(Some(TarMember { name, offset, size, comment: extended.comment }))
     }
 }
 
-fn size_in(header: &Header) -> Result<u64, Refusal> {
-    header.entry_size().map_err(|_| (Failure::Structure, "a member's size is no number".to_owned()))
+fn size_in(header: &Header) -> Result<u64, TarRefusal> {
+    header.entry_size().map_err(|_| (RegistryFailure::Structure, "a member's size is no number".to_owned()))
 }
 
-fn cut(length: u64, within: &str) -> Refusal {
-    (Failure::Integrity, format!("it was cut off: it ends after {length} bytes, {within}"))
+fn cut(length: u64, within: &str) -> TarRefusal {
+    (RegistryFailure::Integrity, format!("it was cut off: it ends after {length} bytes, {within}"))
 }
 
 /// A name whose components are plain, without a leading `./` and a trailing `/`; `None` for any other name.

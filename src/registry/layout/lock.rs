@@ -29,7 +29,7 @@ const POLL: Duration = Duration::from_millis(10);
 const TRIES: usize = 16;
 
 /// What one process holds at a time, as long as the value lives.
-pub(super) struct Lock {
+pub(super) struct LayoutLock {
     file: OwnedFd,
 }
 
@@ -41,15 +41,15 @@ pub(super) enum NotLocked {
     Failed(Errno),
 }
 
-impl Lock {
+impl LayoutLock {
     /// Takes the lock `name` of the layout whose own directory is `own`, within `deadline`.
-    pub(super) fn take(own: impl AsFd, name: &str, deadline: Duration) -> Result<Lock, NotLocked> {
+    pub(super) fn take(own: impl AsFd, name: &str, deadline: Duration) -> Result<LayoutLock, NotLocked> {
         let end = Instant::now() + deadline;
         loop {
             let file = open_lock(&own, name).map_err(NotLocked::Failed)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 // The name stands for another file if somebody cleaned up meanwhile.
-                Ok(()) if is_named(&own, name, &file) => return Ok(Lock { file }),
+                Ok(()) if is_named(&own, name, &file) => return Ok(LayoutLock { file }),
                 Ok(()) | Err(Errno::INTR) => {}
                 Err(Errno::WOULDBLOCK) => sleep(POLL),
                 Err(e) => return Err(NotLocked::Failed(e)),

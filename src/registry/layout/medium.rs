@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::{Failure, HostStore, Registry, RegistryError};
+use super::super::{HostStore, Registry, RegistryError, RegistryFailure};
 use super::repository::Repository;
 use super::{Stored, carried};
 use crate::digest::Digest;
 use crate::mapping::Carried;
 use crate::name::{Host, Repo, RepoName};
 use crate::oci::Descriptor;
-use crate::oci::layout::Part;
+use crate::oci::layout::LayoutPart;
 
 /// A store, as far as its files go. Every call may wait for a disk.
 pub trait Medium: Send + Sync + 'static {
@@ -36,7 +36,7 @@ pub trait Medium: Send + Sync + 'static {
     fn place(&self, repo: &Repo) -> Result<Self::Place, NotOpened>;
 
     /// A file of a repository, and its length in bytes.
-    fn open(&self, place: &Self::Place, part: Part) -> Result<(Self::File, u64), NotOpened>;
+    fn open(&self, place: &Self::Place, part: LayoutPart) -> Result<(Self::File, u64), NotOpened>;
 
     /// The file that says what the store carries, and its length in bytes.
     fn open_carried(&self) -> Result<(Self::File, u64), NotOpened>;
@@ -63,7 +63,7 @@ pub enum NotOpened {
 #[derive(Debug)]
 pub struct Unreadable {
     /// The class.
-    pub failure: Failure,
+    pub failure: RegistryFailure,
     /// The rest of the sentence.
     pub rule: String,
     /// What the user can do, where there is something.

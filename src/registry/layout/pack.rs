@@ -13,15 +13,15 @@ use rustix::fs::{AtFlags, Mode, OFlags, statat};
 use rustix::io::Errno;
 use tar::{EntryType, Header};
 
-use super::super::{BlobSource, Failure, RegistryError};
-use super::archive::Archive;
+use super::super::{BlobSource, RegistryError, RegistryFailure};
+use super::archive::LayoutArchive;
 use super::headers::BLOCK;
 use super::lock::{Draft, clean};
 use super::{PIECE, carried};
 use crate::digest::{Digest, Hasher};
 use crate::mapping::Carried;
 use crate::name::Repo;
-use crate::oci::layout::Part;
+use crate::oci::layout::LayoutPart;
 
 /// 1980-01-01, the time of everything that has no time of its own.
 const TIME: u64 = 315_532_800;
@@ -32,7 +32,7 @@ pub struct Packer {
     file_name: String,
     name: String,
     draft: Draft,
-    before: Option<Arc<Archive>>,
+    before: Option<Arc<LayoutArchive>>,
 }
 
 impl Packer {
@@ -40,7 +40,7 @@ impl Packer {
     ///
     /// # Errors
     /// The directory of `path` cannot be written.
-    pub async fn create(path: &Path, before: Option<Arc<Archive>>) -> Result<Packer, RegistryError> {
+    pub async fn create(path: &Path, before: Option<Arc<LayoutArchive>>) -> Result<Packer, RegistryError> {
         let (path, name) = (path.to_owned(), format!("oci-archive:{}", path.display()));
         let created = on_disk(move || {
             let path = path.canonicalize().unwrap_or(path);
@@ -62,7 +62,7 @@ impl Packer {
     ///
     /// # Errors
     /// The disk.
-    pub async fn document(self, repo: &Repo, part: Part, bytes: Vec<u8>) -> Result<Packer, RegistryError> {
+    pub async fn document(self, repo: &Repo, part: LayoutPart, bytes: Vec<u8>) -> Result<Packer, RegistryError> {
         let header = headers(&format!("{repo}/{part}"), bytes.len() as u64, Some(&Digest::of(&bytes)));
         self.write([header, bytes].concat()).await
     }
@@ -82,7 +82,7 @@ impl Packer {
     /// # Errors
     /// The disk.
     pub async fn manifest(self, repo: &Repo, digest: &Digest, bytes: &[u8]) -> Result<Packer, RegistryError> {
-        let header = headers(&format!("{repo}/{}", Part::Blob(*digest)), bytes.len() as u64, None);
+        let header = headers(&format!("{repo}/{}", LayoutPart::Blob(*digest)), bytes.len() as u64, None);
         self.write([&header, bytes].concat()).await
     }
 
@@ -98,14 +98,14 @@ impl Packer {
         source: &dyn BlobSource,
     ) -> Result<Packer, RegistryError> {
         let subject = format!("{repo}@{digest}");
-        let integrity = |rule: String| RegistryError::new(Failure::Integrity, &subject, rule);
-        self = self.append(headers(&format!("{repo}/{}", Part::Blob(*digest)), size, None)).await?;
+        let integrity = |rule: String| RegistryError::new(RegistryFailure::Integrity, &subject, rule);
+        self = self.append(headers(&format!("{repo}/{}", LayoutPart::Blob(*digest)), size, None)).await?;
         let mut hasher = Box::new(Hasher::new(digest.algorithm()));
         let mut at = 0;
         while at < size {
             let want = (size - at).min(PIECE as u64) as usize;
             let piece = source.read_at(at, want).await.map_err(|e| {
-                RegistryError::new(Failure::Io, &subject, format!("what is to be stored cannot be read: {e}"))
+                RegistryError::new(RegistryFailure::Io, &subject, format!("what is to be stored cannot be read: {e}"))
             })?;
             if piece.is_empty() || piece.len() > want {
                 return Err(integrity(format!("there are not the {size} bytes that its descriptor gives it")));
@@ -142,8 +142,10 @@ impl Packer {
         });
         match finished.await {
             Ok(true) => Ok(()),
-            Ok(false) => Err(RegistryError::new(Failure::Io, &subject, "another program wrote it at the same time")
-                .remedy("do this again, to add to what is there now")),
+            Ok(false) => {
+                Err(RegistryError::new(RegistryFailure::Io, &subject, "another program wrote it at the same time")
+                    .remedy("do this again, to add to what is there now"))
+            }
             Err(e) => Err(not_written(&name, e)),
         }
     }
@@ -186,13 +188,13 @@ async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> Result<T, Errno> + Se
 fn not_written(name: &str, e: Errno) -> RegistryError {
     match e {
         Errno::NOSPC | Errno::DQUOT => {
-            RegistryError::new(Failure::NoSpace, name, format!("the disk of the archive is full: {e}"))
+            RegistryError::new(RegistryFailure::NoSpace, name, format!("the disk of the archive is full: {e}"))
                 .remedy("free space there, and try again: what stood there before still does")
         }
         Errno::ACCESS | Errno::PERM | Errno::ROFS => {
-            RegistryError::new(Failure::Denied, name, format!("the archive cannot be written: {e}"))
+            RegistryError::new(RegistryFailure::Denied, name, format!("the archive cannot be written: {e}"))
         }
-        e => RegistryError::new(Failure::Io, name, format!("writing the archive failed: {e}")),
+        e => RegistryError::new(RegistryFailure::Io, name, format!("writing the archive failed: {e}")),
     }
 }
 

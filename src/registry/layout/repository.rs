@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use serde::de::IgnoredAny;
 
-use super::super::{Failure, RawManifest, RegistryError};
+use super::super::{RawManifest, RegistryError, RegistryFailure};
 use super::PIECE;
 use super::medium::{Medium, NotOpened, Unreadable};
 use crate::digest::Digest;
 use crate::name::{Repo, Selector, Tag};
 use crate::oci::layout::{
-    INDEX_FILE, INDEX_FILE_MAX, LAYOUT_FILE, LAYOUT_FILE_MAX, Part, check_version, entries, tag_of,
+    INDEX_FILE, INDEX_FILE_MAX, LAYOUT_FILE, LAYOUT_FILE_MAX, LayoutPart, check_version, entries, tag_of,
 };
 use crate::oci::{Descriptor, DocumentError, MANIFEST_MAX};
 
@@ -29,7 +29,7 @@ impl<'a, M: Medium> Repository<'a, M> {
     /// The layout of `repo`. `Absent` where there is none.
     pub(super) fn open(medium: &'a M, repo: &Repo) -> Result<Self, RegistryError> {
         let absent = |what| {
-            RegistryError::new(Failure::Absent, repo, format!("{what} in the store {}", medium.name()))
+            RegistryError::new(RegistryFailure::Absent, repo, format!("{what} in the store {}", medium.name()))
                 .remedy("list the repository's parent to see what the store holds")
         };
         let place = match medium.place(repo) {
@@ -38,7 +38,7 @@ impl<'a, M: Medium> Repository<'a, M> {
             Err(e) => return Err(not_opened(medium, repo, "the directory", e)),
         };
         let repository = Repository { medium, repo: repo.clone(), place };
-        match repository.document(Part::Version)? {
+        match repository.document(LayoutPart::Version)? {
             Some(version) => check_version(&version).map_err(|e| repository.refused(LAYOUT_FILE, e))?,
             None => return Err(absent("the directory is no image layout (it has no oci-layout)")),
         }
@@ -47,7 +47,7 @@ impl<'a, M: Medium> Repository<'a, M> {
 
     /// The content of a document, at most `max` bytes and one, and its length. Some programs (skopeo) write a document
     /// anew in its place, so one that breaks off is read again for a while.
-    fn text(&self, part: Part, max: u64) -> Result<(Vec<u8>, u64), NotOpened> {
+    fn text(&self, part: LayoutPart, max: u64) -> Result<(Vec<u8>, u64), NotOpened> {
         let mut rereads = 0;
         loop {
             let (file, length) = self.medium.open(&self.place, part)?;
@@ -62,11 +62,11 @@ impl<'a, M: Medium> Repository<'a, M> {
     }
 
     /// The whole content of one of the layout's own documents; `None` where it is missing.
-    pub(super) fn document(&self, part: Part) -> Result<Option<Vec<u8>>, RegistryError> {
+    pub(super) fn document(&self, part: LayoutPart) -> Result<Option<Vec<u8>>, RegistryError> {
         let max = match part {
-            Part::Version => LAYOUT_FILE_MAX,
-            Part::Index => INDEX_FILE_MAX,
-            Part::Blob(_) => MANIFEST_MAX,
+            LayoutPart::Version => LAYOUT_FILE_MAX,
+            LayoutPart::Index => INDEX_FILE_MAX,
+            LayoutPart::Blob(_) => MANIFEST_MAX,
         };
         let name = part.to_string();
         let bytes = match self.text(part, max) {
@@ -83,9 +83,9 @@ impl<'a, M: Medium> Repository<'a, M> {
 
     pub(super) fn refused(&self, file: &str, e: DocumentError) -> RegistryError {
         let failure = match e {
-            DocumentError::Structure(_) => Failure::Structure,
-            DocumentError::TooLarge(_) => Failure::TooLarge,
-            DocumentError::Unsupported(_) => Failure::Unsupported,
+            DocumentError::Structure(_) => RegistryFailure::Structure,
+            DocumentError::TooLarge(_) => RegistryFailure::TooLarge,
+            DocumentError::Unsupported(_) => RegistryFailure::Unsupported,
         };
         RegistryError::new(failure, &self.repo, format!("{file} in the store {} is refused: {e}", self.medium.name()))
     }
@@ -95,7 +95,7 @@ impl<'a, M: Medium> Repository<'a, M> {
     }
 
     pub(super) fn entries(&self) -> Result<Vec<Descriptor>, RegistryError> {
-        let Some(bytes) = self.document(Part::Index)? else {
+        let Some(bytes) = self.document(LayoutPart::Index)? else {
             return Err(self.refused(INDEX_FILE, DocumentError::Structure("the file is missing".into())));
         };
         entries(&bytes).map_err(|e| self.refused(INDEX_FILE, e))
@@ -107,7 +107,7 @@ impl<'a, M: Medium> Repository<'a, M> {
         let mut found = self.entries()?.into_iter().filter(|entry| tag_of(entry).as_ref() == Some(tag));
         let Some(first) = found.next() else {
             let rule = format!("{INDEX_FILE} in the store {} has no such tag", self.medium.name());
-            return Err(RegistryError::new(Failure::Absent, subject, rule));
+            return Err(RegistryError::new(RegistryFailure::Absent, subject, rule));
         };
         match found.find(|other| other.digest != first.digest) {
             None => Ok(first),
@@ -118,7 +118,8 @@ impl<'a, M: Medium> Repository<'a, M> {
                     first.digest,
                     other.digest
                 );
-                Err(RegistryError::new(Failure::Structure, subject, rule).remedy("name the digest instead of the tag"))
+                Err(RegistryError::new(RegistryFailure::Structure, subject, rule)
+                    .remedy("name the digest instead of the tag"))
             }
         }
     }
@@ -133,25 +134,31 @@ impl<'a, M: Medium> Repository<'a, M> {
             Selector::Digest(digest) => (*digest, None),
         };
         let refuse = |failure, rule: String| Err(RegistryError::new(failure, &subject, rule));
-        let (bytes, length) = match self.text(Part::Blob(digest), MANIFEST_MAX) {
+        let (bytes, length) = match self.text(LayoutPart::Blob(digest), MANIFEST_MAX) {
             Ok(read) => read,
             Err(NotOpened::Missing) if entry.is_none() && !self.entries()?.iter().any(|e| e.digest == digest) => {
-                return refuse(Failure::Absent, format!("the store {} has no such manifest", self.medium.name()));
+                return refuse(
+                    RegistryFailure::Absent,
+                    format!("the store {} has no such manifest", self.medium.name()),
+                );
             }
             Err(e) => return Err(self.no_blob(&subject, &digest, e)),
         };
         if length > MANIFEST_MAX {
-            return refuse(Failure::TooLarge, format!("the manifest has {length} bytes; the limit is {MANIFEST_MAX}"));
+            return refuse(
+                RegistryFailure::TooLarge,
+                format!("the manifest has {length} bytes; the limit is {MANIFEST_MAX}"),
+            );
         }
         if let Some(entry) = entry
             && entry.size != length
         {
             let rule = format!("the manifest {digest} has {length} bytes; {INDEX_FILE} says {}", entry.size);
-            return refuse(Failure::Integrity, rule);
+            return refuse(RegistryFailure::Integrity, rule);
         }
         let got = Digest::of_with(digest.algorithm(), &bytes);
         if got != digest {
-            return refuse(Failure::Integrity, format!("the file named {digest} holds {got}"));
+            return refuse(RegistryFailure::Integrity, format!("the file named {digest} holds {got}"));
         }
         Ok(RawManifest { bytes: bytes.into(), content_type: None, claimed: Some(digest) })
     }
@@ -160,11 +167,11 @@ impl<'a, M: Medium> Repository<'a, M> {
         let subject = self.repo.at(Selector::Digest(blob.digest));
         let (file, length) = self
             .medium
-            .open(&self.place, Part::Blob(blob.digest))
+            .open(&self.place, LayoutPart::Blob(blob.digest))
             .map_err(|e| self.no_blob(&subject, &blob.digest, e))?;
         if length != blob.size {
             let rule = format!("the file has {length} bytes; its descriptor says {}", blob.size);
-            return Err(RegistryError::new(Failure::Integrity, subject, rule));
+            return Err(RegistryError::new(RegistryFailure::Integrity, subject, rule));
         }
         Ok(file)
     }
@@ -179,7 +186,7 @@ impl<'a, M: Medium> Repository<'a, M> {
             }
             NotOpened::Failed(e) => return e.about(subject),
         };
-        RegistryError::new(Failure::Integrity, subject, rule).remedy("copy the artifact into the store again")
+        RegistryError::new(RegistryFailure::Integrity, subject, rule).remedy("copy the artifact into the store again")
     }
 }
 
@@ -201,9 +208,11 @@ pub(super) fn up_to<M: Medium>(medium: &M, file: &M::File, max: u64) -> Result<V
 pub(super) fn not_opened<M: Medium>(medium: &M, repo: &Repo, what: &str, e: NotOpened) -> RegistryError {
     let store = medium.name();
     match e {
-        NotOpened::Missing => RegistryError::new(Failure::Structure, repo, format!("{what} is missing in {store}")),
+        NotOpened::Missing => {
+            RegistryError::new(RegistryFailure::Structure, repo, format!("{what} is missing in {store}"))
+        }
         NotOpened::NotRegular => RegistryError::new(
-            Failure::Structure,
+            RegistryFailure::Structure,
             repo,
             format!("{what} in the store {store} is, or lies behind, a symbolic link"),
         )

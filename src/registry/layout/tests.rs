@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::super::{HostStore, SinkError};
 use super::*;
-use crate::oci::layout::{INDEX_FILE, LAYOUT_FILE, Part};
+use crate::oci::layout::{INDEX_FILE, LAYOUT_FILE, LayoutPart};
 use crate::oci::{IMAGE, MANIFEST_MAX};
 
 /// A store in a directory of its own, written file by file.
@@ -23,7 +23,7 @@ struct Fixture {
 const HOST: &str = "reg.example";
 
 fn blob_path(digest: &Digest) -> String {
-    Part::Blob(*digest).to_string()
+    LayoutPart::Blob(*digest).to_string()
 }
 
 fn host() -> Host {
@@ -43,8 +43,8 @@ impl Fixture {
         Fixture { dir: tempfile::tempdir().unwrap() }
     }
 
-    fn layout(&self) -> Layout {
-        Layout::open(self.dir.path(), &host()).unwrap()
+    fn layout(&self) -> RegistryLayout {
+        RegistryLayout::open(self.dir.path(), &host()).unwrap()
     }
 
     fn path(&self, repo: &str, file: &str) -> PathBuf {
@@ -113,11 +113,11 @@ impl BlobSink for Memory {
     }
 }
 
-fn failure<T: std::fmt::Debug>(result: Result<T, RegistryError>) -> Failure {
+fn failure<T: std::fmt::Debug>(result: Result<T, RegistryError>) -> RegistryFailure {
     result.expect_err("a failure").failure
 }
 
-fn blob_failure(result: Result<(), BlobError>) -> Failure {
+fn blob_failure(result: Result<(), BlobError>) -> RegistryFailure {
     match result {
         Err(BlobError::Registry(e)) => e.failure,
         other => panic!("{other:?}"),
@@ -134,10 +134,14 @@ async fn tags_are_the_ref_names_sorted_and_once() {
     let layout = store.layout();
     let tags = layout.tags(&repo("acme/net")).await.unwrap();
     assert_eq!(tags.iter().map(Tag::as_str).collect::<Vec<_>>(), ["1.0.0", "1.1.0"]);
-    assert_eq!(failure(layout.tags(&repo("acme")).await), Failure::Absent, "a directory above a layout is none");
-    assert_eq!(failure(layout.tags(&repo("acme/other")).await), Failure::Absent);
-    let elsewhere = Layout::open(store.dir.path(), &"other.example".parse().unwrap()).unwrap();
-    assert_eq!(failure(elsewhere.tags(&repo("acme/net")).await), Failure::Absent);
+    assert_eq!(
+        failure(layout.tags(&repo("acme")).await),
+        RegistryFailure::Absent,
+        "a directory above a layout is none"
+    );
+    assert_eq!(failure(layout.tags(&repo("acme/other")).await), RegistryFailure::Absent);
+    let elsewhere = RegistryLayout::open(store.dir.path(), &"other.example".parse().unwrap()).unwrap();
+    assert_eq!(failure(elsewhere.tags(&repo("acme/net")).await), RegistryFailure::Absent);
 }
 
 #[tokio::test]
@@ -161,7 +165,7 @@ async fn a_manifest_is_found_by_tag_and_by_any_digest_among_the_blobs() {
         assert_eq!(raw.claimed, Some(Digest::of_with(raw.claimed.unwrap().algorithm(), bytes)));
     }
     for selector in [tag("2.0.0"), Selector::Digest(Digest::of(b"unknown"))] {
-        assert_eq!(failure(layout.manifest(&repo("net"), &selector).await), Failure::Absent, "{selector}");
+        assert_eq!(failure(layout.manifest(&repo("net"), &selector).await), RegistryFailure::Absent, "{selector}");
     }
 }
 
@@ -213,7 +217,7 @@ async fn a_tag_of_two_manifests_is_refused_and_the_others_are_not() {
     store.repository("net", &[("1", b"a"), ("x:1", b"b"), ("2", b"c")]);
     let layout = store.layout();
     let error = layout.manifest(&repo("net"), &tag("1")).await.unwrap_err();
-    assert_eq!(error.failure, Failure::Structure);
+    assert_eq!(error.failure, RegistryFailure::Structure);
     for digest in [Digest::of(b"a"), Digest::of(b"b")] {
         assert!(error.to_string().contains(&digest.to_string()), "{error}");
     }
@@ -260,12 +264,12 @@ async fn a_blob_that_is_missing_of_another_size_or_no_file_is_an_integrity_failu
     for blob in [linked, directory, pipe, short, descriptor(Digest::of(b"missing"), 7)] {
         let mut sink = Memory::default();
         let result = layout.blob(&repo("net"), &blob, &mut sink).await;
-        assert_eq!(blob_failure(result), Failure::Integrity, "{}", blob.digest);
+        assert_eq!(blob_failure(result), RegistryFailure::Integrity, "{}", blob.digest);
         assert!(sink.bytes.is_empty());
     }
     fs::remove_file(store.path("net", &blob_path(&Digest::of(b"manifest")))).unwrap();
     for selector in [tag("1"), Selector::Digest(Digest::of(b"manifest"))] {
-        assert_eq!(failure(layout.manifest(&repo("net"), &selector).await), Failure::Integrity, "{selector}");
+        assert_eq!(failure(layout.manifest(&repo("net"), &selector).await), RegistryFailure::Integrity, "{selector}");
     }
 }
 
@@ -277,7 +281,11 @@ async fn a_manifest_whose_name_or_size_is_not_its_content_is_an_integrity_failur
     store.write("net", &blob_path(&Digest::of(b"manifest")), b"MANIFEST");
     store.write("net", &blob_path(&Digest::of(b"other")), b"other and more");
     for name in ["1", "2"] {
-        assert_eq!(failure(store.layout().manifest(&repo("net"), &tag(name)).await), Failure::Integrity, "{name}");
+        assert_eq!(
+            failure(store.layout().manifest(&repo("net"), &tag(name)).await),
+            RegistryFailure::Integrity,
+            "{name}"
+        );
     }
 }
 
@@ -289,10 +297,10 @@ async fn documents_over_their_limit_are_refused() {
     let big = store.blob("net", &vec![b' '; MANIFEST_MAX as usize + 1]);
     let layout = store.layout();
     let selector = Selector::Digest(big.digest);
-    assert_eq!(failure(layout.manifest(&repo("net"), &selector).await), Failure::TooLarge);
+    assert_eq!(failure(layout.manifest(&repo("net"), &selector).await), RegistryFailure::TooLarge);
     let index = fs::File::options().write(true).open(store.path("net", INDEX_FILE)).unwrap();
     index.set_len(1 << 30).unwrap();
-    assert_eq!(failure(layout.tags(&repo("net")).await), Failure::TooLarge);
+    assert_eq!(failure(layout.tags(&repo("net")).await), RegistryFailure::TooLarge);
 }
 
 /// L26
@@ -320,13 +328,13 @@ async fn a_layout_of_another_structure_is_refused_with_the_reason() {
         (INDEX_FILE, None),
     ] {
         let error = broken(file, bytes).layout().tags(&repo("net")).await.unwrap_err();
-        assert_eq!(error.failure, Failure::Structure, "{file}: {error}");
+        assert_eq!(error.failure, RegistryFailure::Structure, "{file}: {error}");
         assert!(error.to_string().contains(file) && error.to_string().contains("reg.example/net"), "{error}");
     }
     let store = Fixture::new();
     store.repository("net", &[("1", b"manifest")]);
     fs::remove_file(store.path("net", INDEX_FILE)).unwrap();
-    assert_eq!(failure(store.layout().tags(&repo("net")).await), Failure::Structure);
+    assert_eq!(failure(store.layout().tags(&repo("net")).await), RegistryFailure::Structure);
 }
 
 /// L26
@@ -339,7 +347,7 @@ async fn a_repository_behind_a_symbolic_link_is_refused() {
     symlink(elsewhere.path("", ""), store.path("", "up")).unwrap();
     let layout = store.layout();
     for name in ["net", "up/net"] {
-        assert_eq!(failure(layout.tags(&repo(name)).await), Failure::Structure, "{name}");
+        assert_eq!(failure(layout.tags(&repo(name)).await), RegistryFailure::Structure, "{name}");
     }
     assert_eq!(layout.catalog().await.unwrap(), []);
 }
@@ -366,7 +374,7 @@ fn the_hosts_of_a_store_are_its_directories() {
         fs::create_dir(store.dir.path().join(name)).unwrap();
     }
     fs::write(store.dir.path().join("file.example"), b"").unwrap();
-    let directory = Directory::open(store.dir.path()).unwrap();
+    let directory = LayoutDirectory::open(store.dir.path()).unwrap();
     let hosts = HostStore::hosts(&directory).unwrap();
     assert_eq!(hosts.iter().map(Host::as_str).collect::<Vec<_>>(), ["localhost:5000", "reg.example"]);
     for name in ["localhost:5000", "reg.example", "file.example", "none.example"] {
@@ -374,12 +382,12 @@ fn the_hosts_of_a_store_are_its_directories() {
         assert_eq!(HostStore::holds(&directory, &host), hosts.contains(&host), "{name}");
     }
     let missing = store.dir.path().join("missing");
-    let opened = |dir: &Path| Directory::open(dir).map(|_| ());
-    assert_eq!(failure(opened(&missing)), Failure::Io);
+    let opened = |dir: &Path| LayoutDirectory::open(dir).map(|_| ());
+    assert_eq!(failure(opened(&missing)), RegistryFailure::Io);
     // `oci:DIR` is one layout to other tools; mounted, it would be an empty store.
     let layout = tempfile::tempdir().unwrap();
     std::fs::write(layout.path().join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
     let error = opened(layout.path()).unwrap_err().to_string();
     assert!(error.contains("one image layout") && error.contains("HOST/REPOSITORY"), "{error}");
-    assert_eq!(failure(Layout::open(&missing, &host()).map(|_| ())), Failure::Io);
+    assert_eq!(failure(RegistryLayout::open(&missing, &host()).map(|_| ())), RegistryFailure::Io);
 }

@@ -17,22 +17,22 @@ use rustix::fs::{OFlags, fdatasync};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
-use super::super::{BlobSource, Failure, Hold, Registry, RegistryError, Removed, Upload, Uploaded};
-use super::directory::{Directory, is_layout, open_below};
-use super::lock::{Draft, INDEX_LOCK, Lock, NotLocked, OWN, TURN, clean, make};
+use super::super::{BlobSource, Hold, Registry, RegistryError, RegistryFailure, Removed, Upload, Uploaded};
+use super::directory::{LayoutDirectory, is_layout, open_below};
+use super::lock::{Draft, INDEX_LOCK, LayoutLock, NotLocked, OWN, TURN, clean, make};
 use super::medium::Medium;
 use super::repository::Repository;
-use super::{Layout, PIECE};
+use super::{PIECE, RegistryLayout};
 use crate::digest::{Digest, Hasher};
 use crate::name::{Repo, RepoName, Selector, Tag};
-use crate::oci::layout::{BLOBS, INDEX_FILE, LAYOUT_DOCUMENT, LAYOUT_FILE, Part, check_version, with_manifest};
-use crate::oci::{Body, Descriptor, Manifest};
+use crate::oci::layout::{BLOBS, INDEX_FILE, LAYOUT_DOCUMENT, LAYOUT_FILE, LayoutPart, check_version, with_manifest};
+use crate::oci::{Descriptor, Manifest, ManifestBody};
 
 /// How many pieces of a blob wait to be hashed and written.
 const QUEUE: usize = 16;
 
 #[async_trait]
-impl Upload for Layout {
+impl Upload for RegistryLayout {
     async fn put_blob(
         &self,
         repo: &RepoName,
@@ -58,12 +58,14 @@ impl Upload for Layout {
         };
         let (sent, written) = futures_util::future::join(sent, written).await;
         match (sent, written) {
-            (Err(Unsent::Source(e)), _) => {
-                Err(RegistryError::new(Failure::Io, subject, format!("what is to be stored cannot be read: {e}")))
-            }
+            (Err(Unsent::Source(e)), _) => Err(RegistryError::new(
+                RegistryFailure::Io,
+                subject,
+                format!("what is to be stored cannot be read: {e}"),
+            )),
             (Err(Unsent::TooLong), _) => {
                 let rule = format!("there are more than the {} bytes that its descriptor gives it", blob.size);
-                Err(RegistryError::new(Failure::Integrity, subject, rule))
+                Err(RegistryError::new(RegistryFailure::Integrity, subject, rule))
             }
             (Ok(()) | Err(Unsent::NotTaken), written) => written.map(|()| Uploaded::Sent),
         }
@@ -95,16 +97,16 @@ impl Upload for Layout {
         });
         match (found.await, selector) {
             (Ok(digest), _) => Ok(Some(digest)),
-            (Err(e), _) if e.failure == Failure::Absent => Ok(None),
+            (Err(e), _) if e.failure == RegistryFailure::Absent => Ok(None),
             // Bytes that are not the manifest are none, and can be written again.
-            (Err(e), Selector::Digest(_)) if e.failure == Failure::Integrity => Ok(None),
+            (Err(e), Selector::Digest(_)) if e.failure == RegistryFailure::Integrity => Ok(None),
             (Err(e), _) => Err(e),
         }
     }
 
     async fn tags_now(&self, repo: &RepoName, _: Option<&str>) -> Result<Vec<Tag>, RegistryError> {
         match self.tags(repo).await {
-            Err(e) if e.failure == Failure::Absent => Ok(Vec::new()),
+            Err(e) if e.failure == RegistryFailure::Absent => Ok(Vec::new()),
             tags => tags,
         }
     }
@@ -149,7 +151,7 @@ async fn send(source: &dyn BlobSource, size: u64, tx: &mpsc::Sender<Option<Bytes
 
 /// Writes what comes, and publishes it if it came to its end and is what `blob` says.
 fn receive(
-    store: &Directory,
+    store: &LayoutDirectory,
     repo: &Repo,
     blob: &Descriptor,
     mut draft: Draft,
@@ -168,7 +170,7 @@ fn receive(
         length += piece.len() as u64;
         draft.write(&piece).map_err(|e| not_written(store, &subject, e))?;
     }
-    let refused = |rule| Err(RegistryError::new(Failure::Integrity, &subject, rule));
+    let refused = |rule| Err(RegistryError::new(RegistryFailure::Integrity, &subject, rule));
     if !ended {
         return refused("the transfer was given up".to_owned());
     }
@@ -184,13 +186,13 @@ fn receive(
 
 /// A repository's directory, made where it was missing, whether or not it is a layout yet.
 struct Writer<'a> {
-    store: &'a Directory,
+    store: &'a LayoutDirectory,
     repo: Repo,
     dir: OwnedFd,
 }
 
 impl<'a> Writer<'a> {
-    fn open(store: &'a Directory, repo: &Repo) -> Result<Self, RegistryError> {
+    fn open(store: &'a LayoutDirectory, repo: &Repo) -> Result<Self, RegistryError> {
         if store.only.is_some() {
             let dir = open_below(&store.root, ".", OFlags::DIRECTORY).map_err(|e| not_written(store, repo, e))?;
             return Ok(Writer { store, repo: repo.clone(), dir });
@@ -200,7 +202,7 @@ impl<'a> Writer<'a> {
         for component in repo.name.components() {
             if layout && component == BLOBS {
                 let rule = format!("the name lies in the blobs of another repository in the store {}", store.name());
-                return Err(RegistryError::new(Failure::Structure, repo, rule).remedy("choose another name"));
+                return Err(RegistryError::new(RegistryFailure::Structure, repo, rule).remedy("choose another name"));
             }
             dir = make(&dir, component).map_err(|e| not_written(store, repo, e))?;
             layout = is_layout(&dir).map_err(|e| not_written(store, repo, e))?;
@@ -232,7 +234,7 @@ impl<'a> Writer<'a> {
 
     /// Whether the blob is there with its own bytes, safe from a power loss.
     fn holds(&self, blob: &Descriptor) -> Result<bool, RegistryError> {
-        let Ok((file, length)) = self.store.open(&self.dir, Part::Blob(blob.digest)) else { return Ok(false) };
+        let Ok((file, length)) = self.store.open(&self.dir, LayoutPart::Blob(blob.digest)) else { return Ok(false) };
         if length != blob.size {
             return Ok(false);
         }
@@ -263,7 +265,7 @@ impl<'a> Writer<'a> {
         let got = Digest::of_with(digest.algorithm(), &manifest.raw);
         if got != digest {
             let rule = format!("the manifest's digest is {got}; expected {digest}");
-            return Err(RegistryError::new(Failure::Integrity, subject, rule));
+            return Err(RegistryError::new(RegistryFailure::Integrity, subject, rule));
         }
         self.check_layers(&subject, manifest)?;
         let own = self.own()?;
@@ -279,8 +281,8 @@ impl<'a> Writer<'a> {
         name: &str,
         subject: impl std::fmt::Display,
         deadline: Duration,
-    ) -> Result<Lock, RegistryError> {
-        Lock::take(own, name, deadline).map_err(|e| match e {
+    ) -> Result<LayoutLock, RegistryError> {
+        LayoutLock::take(own, name, deadline).map_err(|e| match e {
             NotLocked::Failed(e) => self.failed(e),
             NotLocked::TimedOut => {
                 let rule = format!(
@@ -288,7 +290,7 @@ impl<'a> Writer<'a> {
                     self.repo,
                     self.store.name()
                 );
-                RegistryError::new(Failure::TimedOut, subject, rule)
+                RegistryError::new(RegistryFailure::TimedOut, subject, rule)
                     .remedy("wait until it has ended, or end it: the lock goes with its process")
             }
         })
@@ -296,12 +298,14 @@ impl<'a> Writer<'a> {
 
     /// What an image names has to be there. An index may name more than the store holds.
     fn check_layers(&self, subject: impl std::fmt::Display, manifest: &Manifest) -> Result<(), RegistryError> {
-        let Body::Image(layers) = &manifest.body else { return Ok(()) };
+        let ManifestBody::Image(layers) = &manifest.body else { return Ok(()) };
         for layer in layers {
-            let held = self.store.open(&self.dir, Part::Blob(layer.digest));
+            let held = self.store.open(&self.dir, LayoutPart::Blob(layer.digest));
             if !held.is_ok_and(|(_, length)| length == layer.size) {
                 let rule = format!("the manifest names {}, which the store {} lacks", layer.digest, self.store.name());
-                return Err(RegistryError::new(Failure::Integrity, subject, rule).remedy("store its blobs first"));
+                return Err(
+                    RegistryError::new(RegistryFailure::Integrity, subject, rule).remedy("store its blobs first")
+                );
             }
         }
         Ok(())
@@ -326,11 +330,11 @@ impl<'a> Writer<'a> {
     ) -> Result<(), RegistryError> {
         let place = self.dir.try_clone().map_err(|e| self.failed(Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
         let layout = Repository { medium: self.store, repo: self.repo.clone(), place };
-        let version = layout.document(Part::Version)?;
+        let version = layout.document(LayoutPart::Version)?;
         if let Some(version) = &version {
             check_version(version).map_err(|e| layout.refused(LAYOUT_FILE, e))?;
         }
-        let index = layout.document(Part::Index)?;
+        let index = layout.document(LayoutPart::Index)?;
         let changed = with_manifest(index.as_deref(), manifest, digest, tag);
         if let Some(index) = changed.map_err(|e| layout.refused(INDEX_FILE, e))? {
             self.replace(INDEX_FILE, &index)?;
@@ -348,21 +352,21 @@ impl<'a> Writer<'a> {
 }
 
 /// What it means that a part of the store was not written.
-pub(super) fn not_written(store: &Directory, subject: impl std::fmt::Display, e: Errno) -> RegistryError {
+pub(super) fn not_written(store: &LayoutDirectory, subject: impl std::fmt::Display, e: Errno) -> RegistryError {
     let store = store.name();
     match e {
         Errno::NOSPC | Errno::DQUOT => {
-            RegistryError::new(Failure::NoSpace, subject, format!("the disk of the store {store} is full: {e}"))
+            RegistryError::new(RegistryFailure::NoSpace, subject, format!("the disk of the store {store} is full: {e}"))
                 .remedy("free space there, and try again: what was stored stays")
         }
         Errno::ACCESS | Errno::PERM | Errno::ROFS => {
-            RegistryError::new(Failure::Denied, subject, format!("the store {store} cannot be written: {e}"))
+            RegistryError::new(RegistryFailure::Denied, subject, format!("the store {store} cannot be written: {e}"))
                 .remedy("let the user who runs tofufs write there")
         }
         Errno::LOOP | Errno::XDEV | Errno::NOTDIR => {
             let rule = format!("its place in the store {store} is, or lies behind, a symbolic link or a file");
-            RegistryError::new(Failure::Structure, subject, rule).remedy("move that away")
+            RegistryError::new(RegistryFailure::Structure, subject, rule).remedy("move that away")
         }
-        e => RegistryError::new(Failure::Io, subject, format!("writing into the store {store} failed: {e}")),
+        e => RegistryError::new(RegistryFailure::Io, subject, format!("writing into the store {store} failed: {e}")),
     }
 }

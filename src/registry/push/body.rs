@@ -12,11 +12,11 @@ use reqwest::{Body, Response};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::super::Failure;
-use super::super::answer::Answer;
-use super::super::gate::Place;
+use super::super::RegistryFailure;
+use super::super::answer::ResponseHead;
+use super::super::gate::Permit;
 use super::super::outage::Route;
-use super::super::request::{Question, Requester};
+use super::super::request::{Question, RegistryRequester};
 use super::super::retry::{Fault, Patience};
 use super::super::transport::{Answering, Errand};
 use super::super::upload::BlobSource;
@@ -35,15 +35,15 @@ const IN_FLIGHT: u64 = 6 << 20;
 pub(super) struct Outgoing<'a> {
     blob: &'a Descriptor,
     source: &'a dyn BlobSource,
-    place: Place,
+    place: Permit,
     sent: bool,
 }
 
 impl<'a> Outgoing<'a> {
-    pub fn new(blob: &'a Descriptor, source: &'a dyn BlobSource, place: Place) -> Result<Outgoing<'a>, Fault> {
+    pub fn new(blob: &'a Descriptor, source: &'a dyn BlobSource, place: Permit) -> Result<Outgoing<'a>, Fault> {
         if blob.size == 0 && blob.digest != Digest::of_with(blob.digest.algorithm(), b"") {
             let rule = "its size is given as 0, but its digest is not that of nothing";
-            return Err(Fault::new(Failure::Integrity, rule));
+            return Err(Fault::new(RegistryFailure::Integrity, rule));
         }
         Ok(Outgoing { blob, source, place, sent: false })
     }
@@ -56,13 +56,13 @@ impl<'a> Outgoing<'a> {
     /// Sends all bytes in one request. The answer may have come before the last of them.
     pub async fn send(
         &mut self,
-        requester: &Requester,
+        requester: &RegistryRequester,
         question: &Question,
         logins: &mut u32,
         patience: &mut Patience,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<ResponseHead, Fault> {
         let (tx, rx) = mpsc::channel(QUEUE);
-        let mut reader = Reader::new(self.blob, self.source, tx);
+        let mut reader = BodyReader::new(self.blob, self.source, tx);
         let body = body(rx, self.blob.size);
         let (mut request, grant) = requester.request_once(question);
         let headers = request.headers_mut();
@@ -84,8 +84,8 @@ impl<'a> Outgoing<'a> {
 /// Feeds the body until the answer comes, or nothing has moved for too long.
 async fn deliver(
     mut answering: Answering,
-    reader: &mut Reader<'_>,
-    place: &Place,
+    reader: &mut BodyReader<'_>,
+    place: &Permit,
     patience: &mut Patience,
 ) -> Result<Result<Response, reqwest::Error>, Fault> {
     let begun = Instant::now();
@@ -111,7 +111,7 @@ async fn deliver(
 }
 
 /// Reads, hashes and hands over.
-struct Reader<'a> {
+struct BodyReader<'a> {
     blob: &'a Descriptor,
     source: &'a dyn BlobSource,
     position: u64,
@@ -120,10 +120,10 @@ struct Reader<'a> {
     pieces: Option<mpsc::Sender<Bytes>>,
 }
 
-impl<'a> Reader<'a> {
-    fn new(blob: &'a Descriptor, source: &'a dyn BlobSource, pieces: mpsc::Sender<Bytes>) -> Reader<'a> {
+impl<'a> BodyReader<'a> {
+    fn new(blob: &'a Descriptor, source: &'a dyn BlobSource, pieces: mpsc::Sender<Bytes>) -> BodyReader<'a> {
         let pieces = (blob.size > 0).then_some(pieces);
-        Reader { blob, source, position: 0, hasher: Some(Hasher::new(blob.digest.algorithm())), pieces }
+        BodyReader { blob, source, position: 0, hasher: Some(Hasher::new(blob.digest.algorithm())), pieces }
     }
 
     fn is_done(&self) -> bool {
@@ -160,7 +160,8 @@ impl<'a> Reader<'a> {
 
     async fn read(&self, offset: u64, len: usize) -> Result<Bytes, Fault> {
         let piece = self.source.read_at(offset, len).await;
-        let piece = piece.map_err(|e| Fault::new(Failure::Io, format!("what is to be sent cannot be read: {e}")))?;
+        let piece =
+            piece.map_err(|e| Fault::new(RegistryFailure::Io, format!("what is to be sent cannot be read: {e}")))?;
         if piece.len() > len {
             Err(self.differs("gives more bytes than it was asked for".to_owned()))
         } else {
@@ -185,7 +186,7 @@ impl<'a> Reader<'a> {
     fn differs(&self, how: String) -> Fault {
         let Descriptor { digest, size, .. } = self.blob;
         let rule = format!("{digest} of {size} bytes was to be sent, but its source {how}; the upload was broken off");
-        Fault::new(Failure::Integrity, rule).remedy("see whether the file was changed or damaged")
+        Fault::new(RegistryFailure::Integrity, rule).remedy("see whether the file was changed or damaged")
     }
 }
 

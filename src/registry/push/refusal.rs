@@ -2,59 +2,62 @@
 
 use reqwest::StatusCode;
 
-use super::super::Failure;
-use super::super::answer::Document;
+use super::super::RegistryFailure;
+use super::super::answer::ResponseDocument;
 use super::super::retry::Fault;
-use crate::oci::{Body, Descriptor, Manifest};
+use crate::oci::{Descriptor, Manifest, ManifestBody};
 
 /// What was to be written.
-pub(super) enum Written<'a> {
+pub(super) enum WriteSubject<'a> {
     Blob(&'a Descriptor),
     Manifest(&'a Manifest),
 }
 
-impl Written<'_> {
+impl WriteSubject<'_> {
     fn size(&self) -> u64 {
         match self {
-            Written::Blob(blob) => blob.size,
-            Written::Manifest(manifest) => manifest.raw.len() as u64,
+            WriteSubject::Blob(blob) => blob.size,
+            WriteSubject::Manifest(manifest) => manifest.raw.len() as u64,
         }
     }
 }
 
 /// The fault of an answer that is neither a success nor a matter of logging in.
-pub(super) fn of_answer(answer: &Document, written: &Written<'_>) -> Fault {
+pub(super) fn of_answer(answer: &ResponseDocument, written: &WriteSubject<'_>) -> Fault {
     let words = answer.words();
     let codes = answer.error_codes().unwrap_or_default();
     let says = |wanted: &[&str]| codes.iter().any(|code| wanted.contains(&code.as_str()));
     let fault = |failure, what: &str| Fault::new(failure, format!("{words}: {what}"));
     if answer.status == StatusCode::PAYLOAD_TOO_LARGE {
         let what = format!("the registry, or a proxy before it, takes no body of {} bytes", written.size());
-        return fault(Failure::TooLarge, &what).remedy("raise the limit for request bodies there");
+        return fault(RegistryFailure::TooLarge, &what).remedy("raise the limit for request bodies there");
     }
     let told = of_fault(answer.unexpected(), written);
     if told.remedy.is_some() {
         return told;
     }
     if says(&["NAME_UNKNOWN"]) {
-        return fault(Failure::Absent, "the registry has no such repository and makes none when something is pushed")
-            .remedy("create the repository there first (Amazon ECR wants that, or a template for it)");
+        return fault(
+            RegistryFailure::Absent,
+            "the registry has no such repository and makes none when something is pushed",
+        )
+        .remedy("create the repository there first (Amazon ECR wants that, or a template for it)");
     }
     if says(&["NAME_INVALID"]) {
-        return fault(Failure::Absent, "the registry allows no repository of this name");
+        return fault(RegistryFailure::Absent, "the registry allows no repository of this name");
     }
     match written {
-        Written::Blob(_) => of_blob(answer, says(&["DIGEST_INVALID"]), told),
-        Written::Manifest(manifest) => of_manifest(answer, says, manifest, told),
+        WriteSubject::Blob(_) => of_blob(answer, says(&["DIGEST_INVALID"]), told),
+        WriteSubject::Manifest(manifest) => of_manifest(answer, says, manifest, told),
     }
 }
 
 /// The same fault, explained by the words of the registry where they say why it denies something.
-pub(super) fn of_fault(fault: Fault, written: &Written<'_>) -> Fault {
+pub(super) fn of_fault(fault: Fault, written: &WriteSubject<'_>) -> Fault {
     let words = fault.rule.to_lowercase();
     let has = |any: &[&str]| any.iter().any(|part| words.contains(part));
-    let denied = |what: &str| Fault::new(Failure::Denied, format!("{}: {what}", fault.rule));
-    if matches!(fault.failure, Failure::TimedOut | Failure::Unreachable | Failure::Untrusted) {
+    let denied = |what: &str| Fault::new(RegistryFailure::Denied, format!("{}: {what}", fault.rule));
+    if matches!(fault.failure, RegistryFailure::TimedOut | RegistryFailure::Unreachable | RegistryFailure::Untrusted) {
         return fault;
     }
     if has(&["delete/overwrite", "needs delete permission", "permissions to overwrite"]) {
@@ -67,7 +70,7 @@ pub(super) fn of_fault(fault: Fault, written: &Written<'_>) -> Fault {
                  (Artifactory)",
         );
     }
-    if has(&["immutab"]) && matches!(written, Written::Manifest(_)) {
+    if has(&["immutab"]) && matches!(written, WriteSubject::Manifest(_)) {
         // Q16
         return denied("the registry itself forbids to overwrite a tag")
             .remedy("publish under another tag, or have the tag's immutability turned off there");
@@ -75,36 +78,38 @@ pub(super) fn of_fault(fault: Fault, written: &Written<'_>) -> Fault {
     fault
 }
 
-fn of_blob(answer: &Document, other_digest: bool, told: Fault) -> Fault {
+fn of_blob(answer: &ResponseDocument, other_digest: bool, told: Fault) -> Fault {
     let words = answer.words();
     match answer.status {
         // the session was lost, or its server; a new upload may be luckier
         StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::RANGE_NOT_SATISFIABLE => {
-            Fault::passing(Failure::TimedOut, format!("{words}: the registry has lost the upload"))
+            Fault::passing(RegistryFailure::TimedOut, format!("{words}: the registry has lost the upload"))
         }
-        _ if other_digest => {
-            Fault::passing(Failure::Integrity, format!("{words}: other bytes arrived than those that were sent"))
-        }
+        _ if other_digest => Fault::passing(
+            RegistryFailure::Integrity,
+            format!("{words}: other bytes arrived than those that were sent"),
+        ),
         _ => told,
     }
 }
 
-fn of_manifest(answer: &Document, says: impl Fn(&[&str]) -> bool, manifest: &Manifest, told: Fault) -> Fault {
+fn of_manifest(answer: &ResponseDocument, says: impl Fn(&[&str]) -> bool, manifest: &Manifest, told: Fault) -> Fault {
     let words = answer.words();
     if says(&["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"]) {
         // Q18
         let rule = format!("{words}: the manifest names content that the repository lacks");
-        return Fault::new(Failure::Integrity, rule).remedy("push the artifact again, which sends what is missing");
+        return Fault::new(RegistryFailure::Integrity, rule)
+            .remedy("push the artifact again, which sends what is missing");
     }
     let kind = match (&manifest.body, &manifest.artifact_type) {
         (_, Some(artifact_type)) => format!("the artifactType {artifact_type}"),
-        (Body::Index(_), None) => "image indexes".to_owned(),
-        (Body::Image(_), None) => "manifests of this form".to_owned(),
+        (ManifestBody::Index(_), None) => "image indexes".to_owned(),
+        (ManifestBody::Image(_), None) => "manifests of this form".to_owned(),
     };
     if says(&["MANIFEST_INVALID"]) {
         // Q19
         let rule = format!("{words}: the registry does not take {kind}");
-        return Fault::new(Failure::Unsupported, rule).remedy(
+        return Fault::new(RegistryFailure::Unsupported, rule).remedy(
             "have the type added to the types that it allows (GitLab and Pulp keep such a list, Quay has \
              ALLOWED_OCI_ARTIFACT_TYPES), or use another registry: OpenTofu reads no artifact without its type",
         );
@@ -112,7 +117,7 @@ fn of_manifest(answer: &Document, says: impl Fn(&[&str]) -> bool, manifest: &Man
     let unknown = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
     if unknown.contains(&answer.status) || answer.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
         let rule = format!("{words}: the registry does not take {kind}");
-        return Fault::new(Failure::Unsupported, rule)
+        return Fault::new(RegistryFailure::Unsupported, rule)
             .remedy("use a version of the registry that knows OCI 1.1 artifacts and indexes (old Gitea does not)");
     }
     told

@@ -13,7 +13,7 @@ async fn a_staged_tree_becomes_a_module_and_goes() {
     let bed = Bed::new();
     bed.module("acme/network/1.3.0");
     bed.write(&format!("{HOST}/acme/network/1.3.0/.git/config"), "x");
-    assert_eq!(bed.look().state, State::Open);
+    assert_eq!(bed.look().state, StageState::Open);
     let done = bed.committed(&format!("{HOST}/acme/network/1.3.0")).await;
     assert_eq!((done.reference.as_str(), done.tag.as_str()), ("registry.example/acme/network:1.3.0", "1.3.0"));
     assert_eq!(bed.registry.tag("acme/network", "1.3.0").unwrap().to_string(), done.digest);
@@ -68,7 +68,7 @@ async fn a_commit_that_is_done_says_so_again_without_a_request() {
         assert_eq!((again.reference, again.digest), (first.reference.clone(), first.digest.clone()));
     }
     assert!(bed.registry.log().is_empty());
-    assert_eq!(bed.refused(&format!("{HOST}/acme/network/9")).await.failure, Failure::Absent);
+    assert_eq!(bed.refused(&format!("{HOST}/acme/network/9")).await.failure, StageFailure::Absent);
 }
 
 /// hostile input R61
@@ -82,12 +82,12 @@ async fn another_digest_under_the_tag_is_kept_unless_told_otherwise() {
     bed.write(&format!("{path}/more.tf"), "# more\n");
     bed.registry.log();
     let error = bed.refused(&path).await;
-    assert_eq!(error.failure, Failure::Exists);
+    assert_eq!(error.failure, StageFailure::Exists);
     let text = error.to_string();
     assert!(text.contains(&first.digest) && text.matches("sha256:").count() == 2, "{text}");
     assert_eq!(bed.registry.log(), ["present"]);
-    assert_eq!((bed.look().state, bed.look().error), (State::Failed, Some(text)));
-    let request = Request { allow_overwrite: true, ..Request::default() };
+    assert_eq!((bed.look().state, bed.look().error), (StageState::Failed, Some(text)));
+    let request = CommitRequest { allow_overwrite: true, ..CommitRequest::default() };
     let second = bed.stage.commit(Path::new(&path), request).await.unwrap();
     assert_ne!(second[0].digest, first.digest);
     assert_eq!(bed.registry.tag("acme/network", "1").unwrap().to_string(), second[0].digest);
@@ -109,17 +109,17 @@ async fn a_commit_is_taken_up_wherever_it_was_cut_off() {
         bed.module("acme/network/1");
         let count = AtomicUsize::new(0);
         bed.registry.before(move |_, _| match count.fetch_add(1, Ordering::SeqCst) == cut {
-            true => Err(failure(registry::Failure::TimedOut)),
+            true => Err(failure(registry::RegistryFailure::TimedOut)),
             false => Ok(()),
         });
         let error = bed.refused(&path).await;
-        assert_eq!(error.failure, Failure::TimedOut);
-        assert_eq!(bed.look().state, State::Failed);
+        assert_eq!(error.failure, StageFailure::TimedOut);
+        assert_eq!(bed.look().state, StageState::Failed);
         bed.registry.calm();
         let sent = bed.registry.log().iter().filter(|call| *call == "blob sent").count();
         if cut % 2 == 0 {
             bed.again();
-            assert_eq!(bed.look().state, State::Failed);
+            assert_eq!(bed.look().state, StageState::Failed);
         }
         assert_eq!(bed.committed(&path).await.digest, digest, "cut at {cut}");
         let more = bed.registry.log().iter().filter(|call| *call == "blob sent").count();
@@ -153,13 +153,13 @@ async fn a_commit_goes_on_when_who_asked_is_gone_and_keeps_the_stage_sealed() {
     });
     let stage = Arc::clone(&bed.stage);
     let asked = path.clone();
-    let asking = tokio::spawn(async move { stage.commit(Path::new(&asked), Request::default()).await });
+    let asking = tokio::spawn(async move { stage.commit(Path::new(&asked), CommitRequest::default()).await });
     tokio::task::spawn_blocking(move || wait.recv().unwrap()).await.unwrap();
     asking.abort();
     assert!(asking.await.is_err());
     assert!(bed.stage.is_sealed(Path::new(&path).join("main.tf").as_path()));
     assert!(!bed.stage.is_sealed(Path::new("registry.example/acme/network/10")));
-    assert_eq!(bed.look().state, State::Uploading);
+    assert_eq!(bed.look().state, StageState::Uploading);
     go.send(()).unwrap();
     bed.committed(&path).await;
     assert!(!bed.stage.is_sealed(Path::new(&path)));
@@ -172,9 +172,9 @@ async fn a_file_that_is_open_for_writing_holds_the_commit_up() {
     let path = format!("{HOST}/acme/network/1");
     let open = Path::new(&path).join("main.tf");
     let writers: Writers = Arc::new(move |_| Some(open.clone()));
-    let request = Request { writers: Some(writers), ..Request::default() };
+    let request = CommitRequest { writers: Some(writers), ..CommitRequest::default() };
     let error = bed.stage.commit(Path::new(&path), request).await.unwrap_err();
-    assert_eq!(error.failure, Failure::Busy);
+    assert_eq!(error.failure, StageFailure::Busy);
     assert!(error.to_string().contains("main.tf is open for writing"), "{error}");
     assert!(bed.registry.log().is_empty() && !bed.stage.is_sealed(Path::new(&path)));
 }
@@ -230,27 +230,27 @@ async fn a_registry_that_lies_is_found_out() {
     };
     let bed = lie("read", |registry| registry.manifests.lock().unwrap().values_mut().for_each(|m| m.push(b' ')));
     let error = bed.refused(&path).await;
-    assert_eq!(error.failure, Failure::Integrity);
+    assert_eq!(error.failure, StageFailure::Integrity);
     assert!(
         bed.registry.tag("acme/network", "1").is_none() && error.to_string().matches("sha256:").count() == 2,
         "{error}"
     );
     let bed = lie("present", |registry| registry.tags.lock().unwrap().clear());
-    assert_eq!(bed.refused(&path).await.failure, Failure::Integrity);
+    assert_eq!(bed.refused(&path).await.failure, StageFailure::Integrity);
     let bed = lie("present", |registry| {
         registry.tags.lock().unwrap().values_mut().for_each(|digest| *digest = crate::digest::Digest::of(b"other"));
     });
     let error = bed.refused(&path).await;
-    assert_eq!(error.failure, Failure::Exists);
+    assert_eq!(error.failure, StageFailure::Exists);
     assert!(error.to_string().contains("another writer"), "{error}");
 }
 
 #[tokio::test]
 async fn the_registrys_refusal_is_passed_on() {
     for (told, wanted) in [
-        (registry::Failure::Denied, Failure::Denied),
-        (registry::Failure::Unreachable, Failure::Unreachable),
-        (registry::Failure::Integrity, Failure::Integrity),
+        (registry::RegistryFailure::Denied, StageFailure::Denied),
+        (registry::RegistryFailure::Unreachable, StageFailure::Unreachable),
+        (registry::RegistryFailure::Integrity, StageFailure::Integrity),
     ] {
         let bed = Bed::new();
         bed.module("acme/network/1");
@@ -263,7 +263,8 @@ async fn the_registrys_refusal_is_passed_on() {
 async fn a_failure_is_forgotten_with_what_failed() {
     let mut bed = Bed::new();
     bed.module("acme/network/1");
-    bed.registry.before(|_, call| if call == "blob" { Err(failure(registry::Failure::Denied)) } else { Ok(()) });
+    bed.registry
+        .before(|_, call| if call == "blob" { Err(failure(registry::RegistryFailure::Denied)) } else { Ok(()) });
     bed.refused(HOST).await;
     assert_eq!(fs::read_dir(bed.dir.path().join(JOURNAL)).unwrap().count(), 1);
     fs::remove_dir_all(bed.path(&format!("{HOST}/acme/network"))).unwrap();
@@ -271,5 +272,5 @@ async fn a_failure_is_forgotten_with_what_failed() {
     assert_eq!(fs::read_dir(bed.dir.path().join(JOURNAL)).unwrap().count(), 0);
     bed.registry.calm();
     bed.module("acme/network/1");
-    assert_eq!(bed.look().state, State::Open);
+    assert_eq!(bed.look().state, StageState::Open);
 }

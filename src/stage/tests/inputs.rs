@@ -6,7 +6,7 @@ use super::*;
 
 const ROOT: &str = "registry.example/acme/network/1";
 
-async fn refusal(bed: &Bed, path: &str, failure: Failure, part: &str) {
+async fn refusal(bed: &Bed, path: &str, failure: StageFailure, part: &str) {
     let error = bed.refused(path).await;
     assert_eq!(error.failure, failure, "{error}");
     assert!(error.to_string().contains(part), "{error}");
@@ -23,7 +23,7 @@ async fn names_that_cannot_be_tags_or_repositories_are_refused() {
     ] {
         let bed = Bed::new();
         bed.write(&format!("{path}/main.tf"), "x");
-        refusal(&bed, path, Failure::Invalid, part).await;
+        refusal(&bed, path, StageFailure::Invalid, part).await;
     }
 }
 
@@ -31,17 +31,17 @@ async fn names_that_cannot_be_tags_or_repositories_are_refused() {
 async fn an_empty_stage_is_refused() {
     let bed = Bed::new();
     fs::create_dir_all(bed.path(&format!("{ROOT}/sub"))).unwrap();
-    refusal(&bed, &format!("{ROOT}/sub"), Failure::Invalid, "holds no file").await;
+    refusal(&bed, &format!("{ROOT}/sub"), StageFailure::Invalid, "holds no file").await;
     bed.write(&format!("{ROOT}/.terraformignore"), "*\n");
     bed.write(&format!("{ROOT}/.terraform/x"), "x");
-    refusal(&bed, "registry.example", Failure::Invalid, "holds no file").await;
+    refusal(&bed, "registry.example", StageFailure::Invalid, "holds no file").await;
 }
 
 #[tokio::test]
 async fn another_registry_is_no_destination() {
     let bed = Bed::new();
     bed.write("other.example/acme/network/1/main.tf", "x");
-    refusal(&bed, "other.example", Failure::ReadOnly, "no source of this mount").await;
+    refusal(&bed, "other.example", StageFailure::ReadOnly, "no source of this mount").await;
 }
 
 /// L07: links are read through the descriptor of the tree.
@@ -62,7 +62,7 @@ async fn links_inside_are_followed_and_links_out_are_refused() {
     ] {
         let bad = bed.path(&format!("{ROOT}/bad"));
         symlink(target, &bad).unwrap();
-        refusal(&bed, ROOT, Failure::Invalid, part).await;
+        refusal(&bed, ROOT, StageFailure::Invalid, part).await;
         fs::remove_file(bad).unwrap();
     }
     let done = bed.committed(ROOT).await;
@@ -80,7 +80,7 @@ async fn what_is_no_file_is_refused() {
     bed.write(&format!("{ROOT}/main.tf"), "x");
     let pipe = bed.path(&format!("{ROOT}/pipe"));
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-    refusal(&bed, ROOT, Failure::Invalid, "neither a file nor a directory").await;
+    refusal(&bed, ROOT, StageFailure::Invalid, "neither a file nor a directory").await;
     bed.write(&format!("{ROOT}/.terraformignore"), "pipe\n");
     bed.committed(ROOT).await;
 }
@@ -94,7 +94,7 @@ async fn a_hard_link_to_the_file_of_somebody_else_is_refused() {
     fs::hard_link(&file, bed.dir.path().join("elsewhere")).unwrap();
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(&file, Some(12_345), None).unwrap();
-        refusal(&bed, ROOT, Failure::Denied, "belongs to another user").await;
+        refusal(&bed, ROOT, StageFailure::Denied, "belongs to another user").await;
         std::os::unix::fs::chown(&file, Some(0), None).unwrap();
     } else {
         eprintln!("skipped: only root can make a file of somebody else");
@@ -106,7 +106,7 @@ async fn a_hard_link_to_the_file_of_somebody_else_is_refused() {
 async fn a_name_that_no_lock_file_can_hash_is_refused() {
     let bed = Bed::new();
     bed.write(&format!("{ROOT}/a\nb"), "x");
-    refusal(&bed, ROOT, Failure::Structure, "a\\nb").await;
+    refusal(&bed, ROOT, StageFailure::Structure, "a\\nb").await;
 }
 
 #[tokio::test]
@@ -114,10 +114,11 @@ async fn annotations_come_from_the_request_or_from_a_file() {
     let bed = Bed::new();
     bed.write(&format!("{ROOT}/main.tf"), "x");
     bed.write(&format!("{ROOT}/.oci-annotations.json"), "{\"a\": 1}");
-    refusal(&bed, ROOT, Failure::Invalid, "no JSON object of texts").await;
+    refusal(&bed, ROOT, StageFailure::Invalid, "no JSON object of texts").await;
     bed.write(&format!("{ROOT}/.oci-annotations.json"), "{\"a\": \"file\", \"b\": \"file\"}");
     let annotations = BTreeMap::from([("b".to_owned(), "asked".to_owned())]);
-    let done = bed.stage.commit(Path::new(ROOT), Request { annotations, ..Request::default() }).await.unwrap();
+    let done =
+        bed.stage.commit(Path::new(ROOT), CommitRequest { annotations, ..CommitRequest::default() }).await.unwrap();
     let manifest = bed.registry.document("acme/network", done[0].digest.parse().unwrap());
     let told: Vec<_> = manifest.annotations.iter().map(|(k, v)| format!("{k}={v}")).collect();
     assert_eq!(told, ["a=file", "b=asked"]);
@@ -125,8 +126,8 @@ async fn annotations_come_from_the_request_or_from_a_file() {
 
 #[test]
 fn a_tree_that_changes_while_it_is_read_is_noticed() {
-    use crate::archive::{Contents, Limits};
-    use tree::{DIRECTORY, Tree};
+    use crate::archive::{EntryContents, Limits};
+    use tree::{DIRECTORY, StagedTree};
 
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, content: &str| fs::write(dir.path().join(name), content).unwrap();
@@ -134,7 +135,7 @@ fn a_tree_that_changes_while_it_is_read_is_noticed() {
     write("b", "2");
     let read = || {
         let root = rustix::fs::open(dir.path(), DIRECTORY, rustix::fs::Mode::empty()).unwrap();
-        Tree::read(root, "x", &Limits::default()).unwrap()
+        StagedTree::read(root, "x", &Limits::default()).unwrap()
     };
     let changes: [(&str, &dyn Fn()); 5] = [
         ("x/b", &|| write("b", "other")),
@@ -152,7 +153,7 @@ fn a_tree_that_changes_while_it_is_read_is_noticed() {
         tree.check_unchanged().unwrap();
         change();
         let error = tree.check_unchanged().unwrap_err();
-        assert_eq!(error.failure, Failure::Busy);
+        assert_eq!(error.failure, StageFailure::Busy);
         assert!(error.to_string().starts_with(name), "{error}");
     }
     let tree = read();

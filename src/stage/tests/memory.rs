@@ -10,7 +10,7 @@ use crate::digest::Digest;
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::{Descriptor, Manifest};
 use crate::registry::{
-    BlobError, BlobSink, BlobSource, Failure, RawManifest, Registry, RegistryError, Removed, Upload, Uploaded,
+    BlobError, BlobSink, BlobSource, RawManifest, Registry, RegistryError, RegistryFailure, Removed, Upload, Uploaded,
 };
 
 /// Called before each call is carried out, with the call's name.
@@ -84,22 +84,22 @@ impl Memory {
     }
 }
 
-pub fn failure(failure: Failure) -> RegistryError {
+pub fn failure(failure: RegistryFailure) -> RegistryError {
     RegistryError::new(failure, "the registry", "it was told to fail")
 }
 
 #[async_trait]
 impl Registry for Memory {
     async fn tags(&self, _: &RepoName) -> Result<Vec<Tag>, RegistryError> {
-        Err(failure(Failure::Unsupported))
+        Err(failure(RegistryFailure::Unsupported))
     }
 
     async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
-        Err(failure(Failure::Unsupported))
+        Err(failure(RegistryFailure::Unsupported))
     }
 
     async fn resolve(&self, _: &RepoName, _: &Tag) -> Result<Option<Digest>, RegistryError> {
-        Err(failure(Failure::Unsupported))
+        Err(failure(RegistryFailure::Unsupported))
     }
 
     async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
@@ -110,14 +110,14 @@ impl Registry for Memory {
             Selector::Digest(digest) => Some(*digest),
             Selector::Tag(tag) => self.tags.lock().unwrap().get(&(repo.clone(), tag.clone())).copied(),
         };
-        let digest = digest.ok_or_else(|| failure(Failure::Absent))?;
+        let digest = digest.ok_or_else(|| failure(RegistryFailure::Absent))?;
         let bytes = self.manifests.lock().unwrap().get(&(repo.clone(), digest)).cloned();
-        let bytes = bytes.ok_or_else(|| failure(Failure::Absent))?;
+        let bytes = bytes.ok_or_else(|| failure(RegistryFailure::Absent))?;
         Ok(RawManifest { bytes: bytes.into(), content_type: None, claimed: None })
     }
 
     async fn blob(&self, _: &RepoName, _: &Descriptor, _: &mut dyn BlobSink) -> Result<(), BlobError> {
-        Err(failure(Failure::Unsupported).into())
+        Err(failure(RegistryFailure::Unsupported).into())
     }
 }
 
@@ -144,7 +144,7 @@ impl Upload for Memory {
             bytes.extend_from_slice(&piece);
         }
         if Digest::of(&bytes) != blob.digest || bytes.len() as u64 != blob.size {
-            return Err(failure(Failure::Integrity));
+            return Err(failure(RegistryFailure::Integrity));
         }
         self.blobs.lock().unwrap().insert(key, bytes);
         self.note("blob sent");
@@ -164,10 +164,10 @@ impl Upload for Memory {
         };
         self.call(call).await?;
         let named = match &manifest.body {
-            crate::oci::Body::Image(layers) => {
+            crate::oci::ManifestBody::Image(layers) => {
                 layers.iter().all(|layer| self.blobs.lock().unwrap().contains_key(&(repo.clone(), layer.digest)))
             }
-            crate::oci::Body::Index(entries) => {
+            crate::oci::ManifestBody::Index(entries) => {
                 entries.iter().all(|entry| self.manifests.lock().unwrap().contains_key(&(repo.clone(), entry.digest)))
             }
         };
@@ -185,7 +185,7 @@ impl Upload for Memory {
         self.note("present");
         match selector {
             Selector::Tag(tag) => Ok(self.tags.lock().unwrap().get(&(repo.clone(), tag.clone())).copied()),
-            Selector::Digest(_) => Err(failure(Failure::Unsupported)),
+            Selector::Digest(_) => Err(failure(RegistryFailure::Unsupported)),
         }
     }
 

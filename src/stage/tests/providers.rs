@@ -3,7 +3,7 @@
 use super::*;
 use crate::artifact::{H1_ANNOTATION, PACKAGE_DIGEST_ANNOTATION, PACKAGE_SIZE_ANNOTATION, Release, target_package};
 use crate::digest::Digest;
-use crate::oci::{Body, Manifest};
+use crate::oci::{Manifest, ManifestBody};
 
 const ROOT: &str = "registry.example/acme/aws/5.1.0";
 
@@ -34,7 +34,7 @@ fn platforms(manifest: &Manifest) -> Vec<String> {
     targets.iter().map(|target| target.platform.to_string()).collect()
 }
 
-async fn refusal(bed: &Bed, failure: Failure, part: &str) {
+async fn refusal(bed: &Bed, failure: StageFailure, part: &str) {
     let error = bed.refused(ROOT).await;
     assert_eq!(error.failure, failure, "{error}");
     assert!(error.to_string().contains(part), "{error}");
@@ -64,7 +64,7 @@ async fn zips_become_a_release_byte_for_byte() {
         let members = crate::archive::index(&zip, &crate::archive::Limits::default()).unwrap();
         let hashes = crate::archive::hashes(&zip, &members, &crate::archive::Limits::default()).unwrap();
         assert_eq!(told[H1_ANNOTATION], hashes.directory.to_string());
-        let Body::Image(layers) = &manifest.body else { panic!("an image manifest") };
+        let ManifestBody::Image(layers) = &manifest.body else { panic!("an image manifest") };
         let kept: Vec<_> = layers.iter().map(|l| l.annotations["org.opencontainers.image.title"].clone()).collect();
         assert_eq!(
             kept[1..],
@@ -79,10 +79,10 @@ async fn a_sum_that_does_not_hold_is_told_with_both_sums() {
     stage(&bed, &["linux_amd64"]);
     let wrong = sums(&["darwin_arm64"]).replace("darwin_arm64", "linux_amd64");
     bed.write(&format!("{ROOT}/terraform-provider-aws_5.1.0_SHA256SUMS"), &wrong);
-    refusal(&bed, Failure::Integrity, &Digest::of(&package("linux_amd64")).hex()).await;
-    refusal(&bed, Failure::Integrity, &wrong[..64]).await;
+    refusal(&bed, StageFailure::Integrity, &Digest::of(&package("linux_amd64")).hex()).await;
+    refusal(&bed, StageFailure::Integrity, &wrong[..64]).await;
     bed.write(&format!("{ROOT}/terraform-provider-aws_5.1.0_SHA256SUMS"), "not a sum\n");
-    refusal(&bed, Failure::Invalid, "not a SHA-256 sum").await;
+    refusal(&bed, StageFailure::Invalid, "not a SHA-256 sum").await;
 }
 
 #[tokio::test]
@@ -138,9 +138,9 @@ async fn a_platform_with_another_package_is_kept_unless_told_otherwise() {
     bed.committed(ROOT).await;
     bed.write(&format!("{ROOT}/{}", name("linux_amd64")), package("other"));
     let error = bed.refused(ROOT).await;
-    assert_eq!(error.failure, Failure::Exists);
+    assert_eq!(error.failure, StageFailure::Exists);
     assert!(error.to_string().contains("linux_amd64") && error.to_string().matches("sha256:").count() == 2, "{error}");
-    let request = Request { allow_overwrite: true, ..Request::default() };
+    let request = CommitRequest { allow_overwrite: true, ..CommitRequest::default() };
     bed.stage.commit(Path::new(ROOT), request).await.unwrap();
     assert_eq!(platforms(&index(&bed)), ["linux_amd64"]);
 }
@@ -158,8 +158,8 @@ async fn a_package_that_is_there_in_another_manifest_is_kept() {
         let destined = Destined { repo, tags: vec!["5.1.0".parse().unwrap()], annotations: BTreeMap::new() };
         plan::directory(dir, "x", destined, &bed.stage.workshop).unwrap()
     };
-    let plan::Artifact::Provider { targets, .. } = &plan.artifact else { panic!("a provider") };
-    let Body::Image(layers) = &targets[0].manifest.body else { panic!("an image") };
+    let plan::PlannedArtifact::Provider { targets, .. } = &plan.artifact else { panic!("a provider") };
+    let ManifestBody::Image(layers) = &targets[0].manifest.body else { panic!("an image") };
     let annotations = BTreeMap::from([("made".to_owned(), "elsewhere".to_owned())]);
     let theirs = write::image(crate::artifact::PROVIDER_TARGET, layers, &annotations).unwrap();
     let mut entry = theirs.descriptor();
@@ -182,7 +182,7 @@ async fn directories_of_platforms_are_packed_for_a_new_version_only() {
     assert_eq!(bed.committed(ROOT).await.digest, first.digest);
     bed.write(&program("darwin_arm64"), "program");
     let error = bed.refused(ROOT).await;
-    assert_eq!(error.failure, Failure::Exists);
+    assert_eq!(error.failure, StageFailure::Exists);
     assert!(error.to_string().contains("does not exist yet"), "{error}");
 }
 
@@ -193,22 +193,22 @@ async fn a_zip_with_entries_for_directories_has_no_h1() {
     let package = zip(&[("docs/", b""), ("docs/x", b"x"), ("terraform-provider-aws_v5.1.0", b"x")]);
     bed.write(&format!("{ROOT}/{}", name("linux_amd64")), package);
     bed.committed(ROOT).await;
-    let Body::Index(entries) = index(&bed).body else { panic!("an index") };
+    let ManifestBody::Index(entries) = index(&bed).body else { panic!("an index") };
     assert!(!entries[0].annotations.contains_key(H1_ANNOTATION));
 }
 
 #[tokio::test]
 async fn annotations_are_kept_and_not_contradicted() {
     let bed = Bed::new();
-    let request = |value: &str| Request {
+    let request = |value: &str| CommitRequest {
         annotations: BTreeMap::from([("k".to_owned(), value.to_owned())]),
-        ..Request::default()
+        ..CommitRequest::default()
     };
     stage(&bed, &["linux_amd64"]);
     bed.stage.commit(Path::new(ROOT), request("1")).await.unwrap();
     stage(&bed, &["darwin_arm64"]);
     let error = bed.stage.commit(Path::new(ROOT), request("2")).await.unwrap_err();
-    assert_eq!(error.failure, Failure::Exists);
+    assert_eq!(error.failure, StageFailure::Exists);
     bed.committed(ROOT).await;
     assert_eq!(index(&bed).annotations["k"], "1");
 }
@@ -232,7 +232,7 @@ async fn a_mirror_becomes_releases_of_the_mapped_repository() {
     assert!(bed.refused(at).await.to_string().contains("stranger"));
     bed.write("mirror/registry.opentofu.org/other/aws/terraform-provider-aws_1.0.0_linux_amd64.zip", package("x"));
     let error = bed.refused("mirror/registry.opentofu.org/other").await;
-    assert_eq!(error.failure, Failure::ReadOnly);
+    assert_eq!(error.failure, StageFailure::ReadOnly);
     assert!(error.to_string().contains("no repository is mapped"), "{error}");
 }
 

@@ -149,7 +149,7 @@ struct Silent;
 
 #[async_trait]
 impl Observer for Silent {
-    async fn reached(&self, _: Step) -> Result<(), StageError> {
+    async fn reached(&self, _: PushStep) -> Result<(), StageError> {
         Ok(())
     }
 
@@ -161,7 +161,7 @@ impl Observer for Silent {
 /// What one writer does.
 #[derive(Clone)]
 struct Writer {
-    plan: Plan,
+    plan: ReleasePlan,
     overwrites: bool,
 }
 
@@ -248,7 +248,7 @@ async fn run(writers: &[Writer], keeps: bool, kill: Kill, prunes: bool, choose: 
     gate.held.lock().unwrap().resize_with(writers.len(), || None);
     let tasks = writers.iter().cloned().enumerate().map(|(at, writer)| {
         let gated = Gated { memory: registry.clone(), gate: gate.clone(), writer: at };
-        let options = push::Options { allow_overwrite: writer.overwrites };
+        let options = push::PushOptions { allow_overwrite: writer.overwrites };
         tokio::spawn(async move { push(&writer.plan, &gated, options, &Silent).await })
     });
     let tasks: Vec<_> = tasks.collect();
@@ -351,7 +351,7 @@ impl Ended {
                     assert!(all_there || overwrites && !writer.overwrites, "lost after success: {way}");
                 }
                 Some(Err(e)) => {
-                    assert_eq!(e.failure, Failure::Exists, "{e}: {way}");
+                    assert_eq!(e.failure, StageFailure::Exists, "{e}: {way}");
                     assert!(!all_there && !writer.overwrites, "{e}: {way}");
                     assert_eq!(e.to_string().matches("sha256:").count(), 2, "{e}: {way}");
                 }
@@ -368,11 +368,13 @@ impl Ended {
 impl Writer {
     fn packages(&self) -> Vec<Digest> {
         match &self.plan.artifact {
-            plan::Artifact::Module(manifest) => match Release::read(manifest).unwrap() {
+            plan::PlannedArtifact::Module(manifest) => match Release::read(manifest).unwrap() {
                 Release::Module(layer) => vec![layer.digest],
                 Release::Provider(_) => unreachable!(),
             },
-            plan::Artifact::Provider { targets, .. } => targets.iter().map(|target| target.entry.digest).collect(),
+            plan::PlannedArtifact::Provider { targets, .. } => {
+                targets.iter().map(|target| target.entry.digest).collect()
+            }
         }
     }
 }

@@ -215,7 +215,7 @@ fn a_cache_directory_that_others_could_write_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("cache");
     let refused = |path: &Path| {
-        let error = Store::open(Options { dir: path.to_owned(), limit: BIG }).unwrap_err();
+        let error = Store::open(StoreOptions { dir: path.to_owned(), limit: BIG }).unwrap_err();
         assert_eq!(error.failure, StoreFailure::Unsafe, "{error}");
         assert!(error.remedy.is_some() && error.to_string().contains(path.to_str().unwrap()), "{error}");
     };
@@ -229,7 +229,7 @@ fn a_cache_directory_that_others_could_write_is_refused() {
     mode(&path, 0o755);
     drop(open(&path, BIG));
     mode(&path.join("v1"), 0o755);
-    let error = Store::open(Options { dir: path.clone(), limit: BIG }).unwrap_err();
+    let error = Store::open(StoreOptions { dir: path.clone(), limit: BIG }).unwrap_err();
     assert_eq!(error.failure, StoreFailure::Unsafe);
     mode(&path.join("v1"), 0o700);
     symlink(&path, dir.path().join("link")).unwrap();
@@ -343,7 +343,7 @@ fn a_sidecar_of_another_object_of_this_cache_is_worth_nothing() {
     let whole = std::fs::read(cache.sidecar(&member(1))).unwrap();
     let sums = |body: &[u8]| {
         let sealed = [body, layout.seals.sidecar(body).as_bytes()].concat();
-        Sums::from_sidecar(&sealed, &layout.seals, &member(1), second.len() as u64)
+        ChunkSums::from_sidecar(&sealed, &layout.seals, &member(1), second.len() as u64)
     };
     let body = &whole[..whole.len() - seal::SEAL_LEN];
     assert!(
@@ -426,7 +426,7 @@ fn verify_finds_what_is_wrong_and_removes_it() {
     expected.sort();
     assert_eq!(keys, expected);
     let again = cache.store.verify(&mut |_, _| ControlFlow::Continue(()));
-    assert_eq!(again, Verified { checked: 1, ..Verified::default() });
+    assert_eq!(again, StoreVerified { checked: 1, ..StoreVerified::default() });
 }
 
 #[test]
@@ -437,7 +437,7 @@ fn verify_and_prune_break_off_after_the_object_at_which_they_are_told_to() {
         drop(put(&cache.store, &blob(&bytes), &bytes));
     }
     let verified = cache.store.verify(&mut |_, _| ControlFlow::Break(()));
-    assert_eq!(verified, Verified { checked: 1, left: 4, ..Verified::default() });
+    assert_eq!(verified, StoreVerified { checked: 1, left: 4, ..StoreVerified::default() });
     let mut calls = 0;
     let pruned = cache.again().prune_while(0, &mut |freed, excess| {
         assert!(freed > 0 && freed < excess);

@@ -160,7 +160,7 @@ fn of_two_that_open_an_object_at_once_both_get_the_first() {
     drop(put(&cache.store, &key, &bytes));
     let [first, second] = [(), ()].map(|()| cache.store.load(&key).unwrap().unwrap().0);
     let [first, second] =
-        [first, second].map(|content| cache.store.opened(Inner::new(cache.store.clone(), key, content)));
+        [first, second].map(|content| cache.store.opened(ObjectInner::new(cache.store.clone(), key, content)));
     assert!(Arc::ptr_eq(&first.0, &second.0));
     drop(second);
     assert_eq!(cache.store.prune(0).objects, 0, "the one that is used is known to be open");

@@ -1,7 +1,7 @@
 use std::cell::RefCell;
 
 use super::*;
-use crate::mapping::Rule;
+use crate::mapping::MappingRule;
 use crate::name::RepoName;
 use crate::tree::{Standing, mirror, plugins};
 
@@ -27,7 +27,9 @@ impl Table {
     fn new(template: &str) -> Table {
         let include = ["p.example/*/*".to_owned()];
         Table {
-            mapping: Mapping::new(vec![Rule::new(template, &include, &["p.example/secret/*".to_owned()]).unwrap()]),
+            mapping: Mapping::new(vec![
+                MappingRule::new(template, &include, &["p.example/secret/*".to_owned()]).unwrap(),
+            ]),
             declared: BTreeSet::new(),
             looked_up: BTreeSet::new(),
             wanted: vec!["linux_amd64".parse().unwrap()],
@@ -56,7 +58,7 @@ impl Table {
     }
 }
 
-impl Known for Table {
+impl KnownFacts for Table {
     type Error = &'static str;
 
     fn tags(&self, repo: &Repo) -> Fact<Arc<Vec<Tag>>, &'static str> {
@@ -136,29 +138,29 @@ fn provider(text: &str) -> ProviderAddr {
     ProviderAddr::parse(&format!("p.example/{text}"), &HOST.parse().unwrap()).unwrap()
 }
 
-fn top() -> Dir {
-    Dir::Top
+fn top() -> ProviderDirectory {
+    ProviderDirectory::Top
 }
 
-fn acme() -> Dir {
-    Dir::Namespace("p.example".parse().unwrap(), "acme".to_owned())
+fn acme() -> ProviderDirectory {
+    ProviderDirectory::Namespace("p.example".parse().unwrap(), "acme".to_owned())
 }
 
-fn one() -> Dir {
-    Dir::Provider(provider("acme/one"))
+fn one() -> ProviderDirectory {
+    ProviderDirectory::Provider(provider("acme/one"))
 }
 
-fn version(text: &str) -> Dir {
-    Dir::Version(provider("acme/one"), text.parse().unwrap())
+fn version(text: &str) -> ProviderDirectory {
+    ProviderDirectory::Version(provider("acme/one"), text.parse().unwrap())
 }
 
 /// What was found, in a word.
-fn say(step: Step<Entry, &'static str>) -> String {
+fn say(step: Step<ProviderEntry, &'static str>) -> String {
     match step {
-        Step::Edge(Entry::Dir(dir)) => format!("dir {dir}"),
-        Step::Edge(Entry::Link(target)) => format!("-> {target}"),
-        Step::Edge(Entry::Versions(_)) => "versions".to_owned(),
-        Step::Edge(Entry::Archives(repo, tag, _)) => format!("archives of {repo}:{tag}"),
+        Step::Edge(ProviderEntry::Dir(dir)) => format!("dir {dir}"),
+        Step::Edge(ProviderEntry::Link(target)) => format!("-> {target}"),
+        Step::Edge(ProviderEntry::Versions(_)) => "versions".to_owned(),
+        Step::Edge(ProviderEntry::Archives(repo, tag, _)) => format!("archives of {repo}:{tag}"),
         Step::Need(need) => format!("need {need}"),
         Step::Absent => "absent".to_owned(),
         Step::Failed(e) => format!("failed {e}"),
@@ -166,7 +168,7 @@ fn say(step: Step<Entry, &'static str>) -> String {
 }
 
 /// What is listed: names, and after them why there are not more.
-fn names(step: Step<Listing<&'static str>, &'static str>) -> String {
+fn names(step: Step<ProviderListing<&'static str>, &'static str>) -> String {
     match step {
         Step::Edge(listing) => {
             let names: Vec<_> = listing.entries.into_keys().collect();
@@ -181,7 +183,7 @@ fn names(step: Step<Listing<&'static str>, &'static str>) -> String {
 #[test]
 fn what_may_be_above_a_provider_is_a_directory_without_a_request() {
     let known = Table::new(TEMPLATE);
-    let host = Dir::Host("p.example".parse().unwrap());
+    let host = ProviderDirectory::Host("p.example".parse().unwrap());
     for (dir, name, expected) in [
         (top(), "p.example", "dir p.example"),
         (top(), "P.example", "absent"),
@@ -219,17 +221,17 @@ fn providers_come_from_the_catalog_unless_some_were_declared() {
     assert!(known.asked.borrow().is_empty());
     // What no rule is for (any more) is not shown.
     known.looked_up.insert(provider("secret/x"));
-    assert_eq!(names(plugins::list(&Dir::Host("p.example".parse().unwrap()), &known)), "acme");
+    assert_eq!(names(plugins::list(&ProviderDirectory::Host("p.example".parse().unwrap()), &known)), "acme");
 }
 
 /// Two origins of one provider, as those who come from one client to the other have them.
 #[test]
 fn a_repository_that_several_rules_lead_to_is_listed_under_each_of_their_addresses() {
     let mut known = Table::new(TEMPLATE);
-    let rule = |include: &str| Rule::new("r.example/m/acme/${type}", &[include.to_owned()], &[]).unwrap();
+    let rule = |include: &str| MappingRule::new("r.example/m/acme/${type}", &[include.to_owned()], &[]).unwrap();
     known.mapping = Mapping::new(vec![rule("p.example/acme/*"), rule("q.example/acme/*"), rule("p.example/emca/*")]);
     known.catalog = Fact::Is(vec!["m/acme/one"]);
-    let host = Dir::Host("p.example".parse().unwrap());
+    let host = ProviderDirectory::Host("p.example".parse().unwrap());
     for list in [plugins::list::<Table>, mirror::list::<Table>] {
         assert_eq!(names(list(&top(), &known)), "p.example q.example");
         assert_eq!(names(list(&host, &known)), "acme emca");

@@ -29,7 +29,7 @@ fn of<T: Clone, U>(fact: Option<&Fact<T, &'static str>>, map: impl Fn(T) -> U) -
     }
 }
 
-impl Known for Table {
+impl KnownFacts for Table {
     type Error = &'static str;
 
     fn tags(&self, repo: &Repo) -> Fact<Arc<Vec<Tag>>, &'static str> {
@@ -77,19 +77,19 @@ impl Known for Table {
     }
 }
 
-fn space(path: &str) -> Space {
-    Space { host: HOST.parse().unwrap(), path: (!path.is_empty()).then(|| path.parse().unwrap()) }
+fn space(path: &str) -> RegistrySpace {
+    RegistrySpace { host: HOST.parse().unwrap(), path: (!path.is_empty()).then(|| path.parse().unwrap()) }
 }
 
 /// The answer in one word or the reference that was found.
-fn say(step: Step<Entry, Found<&'static str>>) -> String {
+fn say(step: Step<RegistryEntry, LookupFailure<&'static str>>) -> String {
     match step {
-        Step::Edge(Entry::Space(space)) => format!("dir {}", space.path.unwrap()),
-        Step::Edge(Entry::Release(reference)) => reference.to_string(),
+        Step::Edge(RegistryEntry::Space(space)) => format!("dir {}", space.path.unwrap()),
+        Step::Edge(RegistryEntry::Release(reference)) => reference.to_string(),
         Step::Need(need) => format!("need {need}"),
         Step::Absent => "absent".to_owned(),
-        Step::Failed(Found::Fact(e)) => format!("failed {e}"),
-        Step::Failed(Found::Name(_)) => "unsupported".to_owned(),
+        Step::Failed(LookupFailure::Fact(e)) => format!("failed {e}"),
+        Step::Failed(LookupFailure::Name(_)) => "unsupported".to_owned(),
     }
 }
 
@@ -178,7 +178,7 @@ fn what_is_denied_is_a_passage_whose_tags_are_denied() {
     assert_eq!(find("acme", "1.0", &t), "failed 403", "a tag that may exist");
     t.tags.insert("acme/net", YES(vec![]));
     assert_eq!(find("acme", "net", &t), "dir acme/net", "nested repositories are reached");
-    assert!(matches!(list(&space("acme"), &t), Step::Failed(Found::Fact("403"))));
+    assert!(matches!(list(&space("acme"), &t), Step::Failed(LookupFailure::Fact("403"))));
 }
 
 #[test]

@@ -65,10 +65,10 @@ impl Tar {
 }
 
 /// A file, and what opening it as an archive gives.
-fn opened(bytes: &[u8]) -> (tempfile::NamedTempFile, Result<Archive, RegistryError>) {
+fn opened(bytes: &[u8]) -> (tempfile::NamedTempFile, Result<LayoutArchive, RegistryError>) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(bytes).unwrap();
-    let archive = Archive::open(file.path());
+    let archive = LayoutArchive::open(file.path());
     (file, archive)
 }
 
@@ -116,7 +116,7 @@ async fn all(registry: &dyn Registry) -> Vec<String> {
                 continue;
             };
             let manifest = crate::oci::Manifest::parse(raw.bytes, raw.claimed.unwrap(), None).unwrap();
-            let crate::oci::Body::Image(layers) = &manifest.body else { panic!("an image") };
+            let crate::oci::ManifestBody::Image(layers) = &manifest.body else { panic!("an image") };
             let mut sink = Memory::default();
             let read = registry.blob(&name, &layers[0], &mut sink).await;
             let failure = read.map_err(|e| match e {
@@ -155,7 +155,7 @@ async fn archives_of_other_programs_are_read_in_every_format() {
         let mut command = Command::new("tar");
         command.arg(format!("--format={format}")).arg("-cf").arg(&tar).arg("-C").arg(store.dir.path()).arg(".");
         assert!(command.status().unwrap().success(), "{format}");
-        let archive = Arc::new(Archive::open(&tar).unwrap());
+        let archive = Arc::new(LayoutArchive::open(&tar).unwrap());
         assert_eq!(all(archive.registry(&host()).as_ref()).await, wanted, "{format}");
     }
 }
@@ -197,13 +197,13 @@ fn what_is_no_store_is_refused_with_the_member_and_the_rule() {
         let error = opened(&bytes).1.expect_err(says).to_string();
         assert!(error.starts_with("oci-archive:") && error.contains(says), "{error}");
     }
-    let failure_of = |path: &Path| Archive::open(path).map(|_| ()).unwrap_err().failure;
+    let failure_of = |path: &Path| LayoutArchive::open(path).map(|_| ()).unwrap_err().failure;
     let dir = tempfile::tempdir().unwrap();
-    assert_eq!(failure_of(dir.path()), Failure::Io);
-    assert_eq!(failure_of(&dir.path().join("missing")), Failure::Io);
+    assert_eq!(failure_of(dir.path()), RegistryFailure::Io);
+    assert_eq!(failure_of(&dir.path().join("missing")), RegistryFailure::Io);
     let pipe = dir.path().join("pipe");
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
-    assert_eq!(failure_of(&pipe), Failure::Io);
+    assert_eq!(failure_of(&pipe), RegistryFailure::Io);
 }
 
 /// What is after the cut cannot be known, so an archive that is cut at any byte before its end mark is refused.
@@ -214,7 +214,10 @@ fn an_archive_that_is_cut_off_anywhere_is_refused() {
     let contents = whole.len() - 1024;
     for length in (0..contents + 512).step_by(61).chain([contents, contents + 511]) {
         let error = opened(&whole[..length]).1.expect_err("a cut archive");
-        assert!(error.failure == Failure::Integrity && error.to_string().contains("cut off"), "{length}: {error}");
+        assert!(
+            error.failure == RegistryFailure::Integrity && error.to_string().contains("cut off"),
+            "{length}: {error}"
+        );
     }
     let member = opened(&whole[..520]).1.unwrap_err().to_string();
     assert!(member.contains("within reg.example/acme/net"), "{member}");
@@ -283,7 +286,7 @@ async fn an_archive_that_is_written_to_or_replaced_is_not_read_any_more() {
         // A moment that no file system's clock takes for the present one.
         file.as_file().set_modified(std::time::UNIX_EPOCH).unwrap();
         drop(archive);
-        let archive = Arc::new(Archive::open(file.path()).unwrap());
+        let archive = Arc::new(LayoutArchive::open(file.path()).unwrap());
         let registry = archive.registry(&host());
         assert!(registry.tags(&repo("acme/net")).await.is_ok());
         change(file.path(), &whole);
@@ -292,7 +295,7 @@ async fn an_archive_that_is_written_to_or_replaced_is_not_read_any_more() {
             registry.manifest(&repo("acme/net/nested"), &tag("1.0.0")).await.unwrap_err(),
         ] {
             let text = e.to_string();
-            assert!(e.failure == Failure::Io && text.contains(says) && text.contains("oci-layout"), "{text}");
+            assert!(e.failure == RegistryFailure::Io && text.contains(says) && text.contains("oci-layout"), "{text}");
         }
     }
     let (file, archive) = opened(&whole);
@@ -323,7 +326,7 @@ async fn opening_a_large_archive_reads_its_headers_alone() {
         text.lines().find_map(|line| line.strip_prefix("rchar: "))?.parse::<u64>().ok()
     };
     let before = read();
-    let archive = Archive::open(file.path()).unwrap();
+    let archive = LayoutArchive::open(file.path()).unwrap();
     let (Some(before), Some(after)) = (before, read()) else { return println!("skipped: no /proc/thread-self/io") };
     assert!(after - before < 64 << 10, "{} bytes were read", after - before);
     assert_eq!(all(Arc::new(archive).registry(&host()).as_ref()).await, all(&store.layout()).await);
