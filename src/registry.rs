@@ -16,6 +16,7 @@ pub mod mirror;
 pub mod observed;
 pub mod origin;
 mod paging;
+mod process;
 mod push;
 pub mod remote;
 mod request;

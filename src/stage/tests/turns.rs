@@ -457,11 +457,9 @@ fn a_registry_that_removes_nothing_keeps_writers_apart_too() {
 
 /// Kills each of two writers before each of its requests, in every order.
 fn killed(pair: &[Writer; 2]) {
-    for victim in 0..2 {
-        let mut at = 0;
-        // The first request of all has nothing before it.
-        while every(pair, false, Some((victim, at)), SEEDS[victim]) > 0 && at < 12 {
-            at += 1;
+    for (victim, seed) in SEEDS.into_iter().enumerate() {
+        for at in 0..12 {
+            every(pair, false, Some((victim, at)), seed);
         }
     }
 }
