@@ -1,5 +1,7 @@
 //! What tells one process from all others, on this machine and elsewhere.
 
+use std::sync::OnceLock;
+
 use rustix::fs::{CWD, Mode, OFlags, open, readlinkat};
 
 use crate::digest::Digest;
@@ -41,6 +43,11 @@ impl std::fmt::Display for Process {
 }
 
 fn machine() -> Option<String> {
+    static MACHINE: OnceLock<Option<String>> = OnceLock::new();
+    MACHINE.get_or_init(read_machine).clone()
+}
+
+fn read_machine() -> Option<String> {
     let boot = read("/proc/sys/kernel/random/boot_id")?;
     let numbers = readlinkat(CWD, "/proc/self/ns/pid", Vec::new()).ok()?;
     let digest = Digest::of(&[boot.as_bytes(), numbers.to_bytes()].concat());

@@ -39,8 +39,8 @@ const OLD: Duration = Duration::from_secs(3600);
 const PATIENCE: Duration = Duration::from_secs(300);
 /// How long a list of tags may lag behind what was put.
 const LAG: Duration = Duration::from_secs(60);
-/// How often the list is looked at, at first and in the end.
-const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
+/// How often the list is looked at: at first, soon, and where the wait is long.
+const PAUSES: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(200), Duration::from_secs(2)];
 /// How often the removal of a claim is tried.
 const REMOVALS: u32 = 4;
 /// After how long whoever waits is told why.
@@ -388,17 +388,22 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// Pauses that grow.
-struct Pause(Duration);
+/// Pauses that grow, with the time that was waited already.
+struct Pause {
+    next: Duration,
+    waited: Duration,
+}
 
 impl Pause {
     fn new() -> Pause {
-        Pause(PAUSES[0])
+        Pause { next: PAUSES[0], waited: Duration::ZERO }
     }
 
     async fn now(&mut self) {
-        sleep(self.0.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
-        self.0 = (self.0 * 3 / 2).min(PAUSES[1]);
+        sleep(self.next.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+        self.waited += self.next;
+        let most = PAUSES[1].max(self.waited / 8).min(PAUSES[2]);
+        self.next = (self.next * 3 / 2).min(most);
     }
 }
 
