@@ -205,6 +205,10 @@ impl Known for Tags {
         Fact::Unknown
     }
 
+    fn is_confirmed(&self, _: &tofufs::tree::Need) -> bool {
+        true
+    }
+
     fn was_bound(&self, _: &Repo, _: &Tag) -> bool {
         false
     }

@@ -108,15 +108,24 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            archive: 2 << 30,
+            archive: 4 << 30,
             total: 4 << 30,
             ratio: 100,
-            entry: 1 << 30,
+            entry: 4 << 30,
             entries: 200_000,
             depth: 256,
             component: 255,
             path: 4095,
         }
+    }
+}
+
+impl Limits {
+    /// The usual limits, but for archives of `archive` bytes and entries of `entry` bytes. What these two allow, the
+    /// total allows as well.
+    pub fn up_to(archive: u64, entry: u64) -> Limits {
+        let usual = Limits::default();
+        Limits { archive, entry, total: usual.total.max(archive).max(entry), ..usual }
     }
 }
 

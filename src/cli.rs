@@ -3,11 +3,13 @@
 //! Standard output carries results and nothing else. A command that fails says why in one line on standard error.
 
 pub mod access;
+pub mod account;
 pub mod allocator;
 pub mod args;
 pub mod background;
 pub mod bundle;
 pub mod cache;
+pub mod carried;
 pub mod commit;
 pub mod control;
 pub mod copy;
@@ -17,6 +19,7 @@ pub mod helper;
 pub mod lifecycle;
 pub mod lock;
 pub mod log;
+pub mod look;
 pub mod mapping;
 pub mod mount;
 pub mod mounts;
@@ -30,11 +33,14 @@ pub mod push;
 pub mod quantity;
 pub mod reading;
 pub mod refresh;
+pub mod replace;
 pub mod settings;
 pub mod staging;
 pub mod status;
 pub mod tofurc;
+pub mod typed;
 pub mod umount;
+pub mod users;
 
 use std::ffi::OsString;
 
@@ -100,7 +106,10 @@ fn in_one_line(error: &clap::Error, words: &[OsString]) -> String {
     let text = error.render().to_string();
     let paragraph = text.split("\n\n").next().unwrap_or_default();
     let line = paragraph.lines().map(str::trim).collect::<Vec<_>>().join(" ");
-    format!("{}; see `{help}`", line.trim_start_matches("error: "))
+    // Of its advice what was probably meant. The rest is about options that look like values.
+    let meant = text.lines().filter_map(|line| line.trim().strip_prefix("tip: ")).find(|tip| tip.contains("similar"));
+    let meant = meant.map(|tip| format!("; {}", tip.trim_start_matches("some ")));
+    format!("{}{}; see `{help}`", line.trim_start_matches("error: "), meant.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -9,27 +9,39 @@
 
 mod ahead;
 mod ask;
+mod budget;
 mod edges;
 mod error;
 mod fetch;
 mod hash;
+mod health;
 mod kept;
+mod look;
 mod nodes;
 mod offers;
 mod origins;
+mod remembered;
+mod running;
 mod unpack;
+mod walk;
 mod watched;
+mod weighed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use ahead::Unpacking;
+pub use budget::Asker;
 pub use edges::View;
 pub use error::{FactError, Failure};
+pub use health::{Ailing, Health, SourceState};
 pub use nodes::{Content, Package, blocking};
 pub use offers::ProviderOptions;
 pub use origins::Source;
+pub use remembered::{remember, remembered_in};
+pub use running::{Download, on_behalf_of};
+pub use walk::{Awaited, Left};
 
 use crate::archive;
 use crate::name::{Host, Repo, RepoName};
@@ -56,17 +68,6 @@ pub struct Options {
     pub providers: ProviderOptions,
 }
 
-/// What one source answered last.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SourceState {
-    /// It answered.
-    Ok,
-    /// It could not be reached.
-    Unreachable,
-    /// It was not asked yet.
-    Unknown,
-}
-
 /// See the module.
 pub struct Facts {
     store: Arc<Store>,
@@ -77,7 +78,9 @@ pub struct Facts {
     edges: edges::Edges,
     nodes: nodes::Nodes,
     offers: offers::Offers,
+    budgets: budget::Budgets,
     used: Mutex<BTreeMap<Host, BTreeSet<RepoName>>>,
+    running: Arc<running::Running>,
 }
 
 /// A lock whose holder panicked guards plain values here: they are as good as before.
@@ -103,7 +106,9 @@ impl Facts {
             limits: options.limits,
             edges: edges::Edges::new(options.deadline),
             nodes,
+            budgets: budget::Budgets::new(),
             used: Mutex::default(),
+            running: Arc::default(),
         };
         facts.hosts();
         Arc::new(facts)
@@ -146,10 +151,21 @@ impl Facts {
         self.origins.are_fixed()
     }
 
-    /// The sources as the user named them, once for each registry of which they hold a part, with what they answered
-    /// last.
-    pub fn sources(&self) -> Vec<(String, SourceState)> {
+    /// The sources as the user named them, once for each registry of which they hold a part, and how they are. Looks
+    /// into the stores.
+    pub fn sources(&self) -> Vec<(String, Health)> {
         self.origins.states()
+    }
+
+    /// Whether the registry `host` itself answered when it was asked last.
+    pub fn is_well(&self, host: &Host) -> bool {
+        let asked = self.origins.get(host).map(|origin| origin.asked.clone()).unwrap_or_default();
+        !asked.is_empty() && asked.iter().all(|registry| registry.health().state == SourceState::Ok)
+    }
+
+    /// The downloads that are under way, in the order in which they began.
+    pub fn downloads(&self) -> Vec<Download> {
+        self.running.downloads()
     }
 
     /// What is known to an operation that began at `since`: an answer that came later counts as fresh for it, however
@@ -207,7 +223,7 @@ impl Facts {
     }
 
     /// Remembers that `repo` exists, now and for later mounts.
-    fn note_used(self: &Arc<Self>, repo: &Repo) {
+    pub fn note_used(self: &Arc<Self>, repo: &Repo) {
         let names = {
             let mut used = lock(&self.used);
             let names = used.entry(repo.host.clone()).or_default();

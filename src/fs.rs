@@ -6,20 +6,25 @@
 //!
 //! INVARIANT: what is beneath a bound release never changes: neither names nor attributes nor bytes.
 
+mod access;
 mod area;
 mod attr;
 mod backing;
+mod caller;
 mod directory;
 mod enter;
 mod error;
 mod handles;
 mod inodes;
+mod installers;
 mod kept;
 mod node;
+mod numbered;
 pub mod plugin_cache;
 mod providers;
 mod publish;
 mod reasons;
+mod replaced;
 mod report;
 mod root;
 pub mod staging;
@@ -31,14 +36,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use area::{OpenedLocal, Space};
+pub use access::Wish;
+pub use area::{OpenedLocal, Shown, Space};
 pub use attr::{Attr, FileKind};
 pub use backing::{Backing, Opened, Reading};
+pub use caller::Thread;
 pub use directory::Listed;
 pub use error::{Errno, FsError};
 pub use kept::Caching;
 pub use publish::Drops;
-pub use report::Report;
+pub use report::{Failed, Report};
 pub use write::Requester;
 
 use crate::facts::{Content, FactError, Facts, Failure};
@@ -67,6 +74,10 @@ pub struct Options {
     pub gid: u32,
     /// Whether nothing may be written.
     pub read_only: bool,
+    /// Whether the kernel refuses by modes, as it does where other users are let in.
+    pub modes_count: bool,
+    /// Where it is mounted.
+    pub mountpoint: PathBuf,
     /// The user as whom this process runs, who may write as the owner may.
     pub daemon: u32,
     /// What stands behind `staging/`; `None` where nothing may be written.
@@ -111,6 +122,8 @@ pub struct Fs {
     documents: providers::Documents,
     kernel: publish::Kernel,
     locks: plugin_cache::Locks,
+    installers: installers::Installers,
+    copying: tokio::sync::Mutex<()>,
 }
 
 impl Fs {
@@ -126,6 +139,8 @@ impl Fs {
             documents: providers::Documents::default(),
             kernel: publish::Kernel::default(),
             locks: plugin_cache::Locks::default(),
+            installers: installers::Installers::default(),
+            copying: tokio::sync::Mutex::default(),
         })
     }
 
@@ -134,19 +149,28 @@ impl Fs {
         &self.facts
     }
 
-    /// Finds `name` in the directory `parent`.
-    pub async fn lookup(self: Arc<Self>, parent: u64, name: Box<OsStr>) -> Result<Lookup, FsError> {
+    /// Finds `name` in the directory `parent`, for who asks in `thread`.
+    pub async fn lookup(self: Arc<Self>, thread: Thread, parent: u64, name: Box<OsStr>) -> Result<Lookup, FsError> {
         if name.len() > COMPONENT_MAX {
             return Err(FsError::plain(Errno::ENAMETOOLONG));
         }
         let dir = self.inodes.node(parent)?;
-        let outcome = self.find(parent, &dir, &name).await;
+        let outcome = self.find(thread, parent, &dir, &name).await;
         self.note(&dir, Act::Look, outcome)
     }
 
-    async fn find(self: &Arc<Self>, parent: u64, dir: &Arc<Node>, name: &OsStr) -> Result<Lookup, FsError> {
+    async fn find(
+        self: &Arc<Self>,
+        thread: Thread,
+        parent: u64,
+        dir: &Arc<Node>,
+        name: &OsStr,
+    ) -> Result<Lookup, FsError> {
         let place = Place::new(parent, name);
         let since = Instant::now();
+        if let Some(release) = self.release_behind(dir, name, since).await? {
+            return self.found_in_space(place, Named::Release(release), since).await.map(Lookup::Found);
+        }
         let (node, ttl) = match dir.as_ref() {
             Node::Local(dir) => return self.find_local(place, dir, name),
             Node::Root => match self.find_in_root(name) {
@@ -157,7 +181,7 @@ impl Fs {
                 Ok(found) => found,
                 Err(ttl) => return Ok(Lookup::Absent(ttl)),
             },
-            Node::Providers { view, dir, .. } => match self.find_in_view(*view, dir, name, since).await? {
+            Node::Providers { view, dir, .. } => match self.find_in_view(thread, *view, dir, name, since).await? {
                 Ok((Node::Local(package), _)) => {
                     let stat = package.stat()?;
                     return Ok(Lookup::Found(self.send_local(place, package, &stat)));
@@ -169,6 +193,7 @@ impl Fs {
                 Ok(entry) => return self.found_in_space(place, entry, since).await.map(Lookup::Found),
                 Err(ttl) => return Ok(Lookup::Absent(ttl)),
             },
+            _ if self.was_taken_away(thread, parent, name) => return Ok(Lookup::Absent(Duration::ZERO)),
             _ => match self.find_in_release(dir, name).await? {
                 Some(node) if node.is_assumed() => (node, self.facts.tag_ttl()),
                 Some(node) => (node, FOREVER),
@@ -201,7 +226,7 @@ impl Fs {
                 Step::Failed(Found::Fact(e)) => {
                     return match node::spelled_release(space, name) {
                         Some(release) if self.is_refused(&release, since) => Ok(Ok(Named::Release(release))),
-                        _ => Err(e.into()),
+                        _ => Err(as_looked_up(space, name, e).into()),
                     };
                 }
                 Step::Failed(Found::Name(e)) => {
@@ -235,7 +260,7 @@ impl Fs {
                 match before {
                     // The same manifest, or none yet: the same directory.
                     Some(before) if bound.is_none() || bound == digest => (before, ttl),
-                    _ => (Arc::new(Node::Release(ReleaseNode::new(reference, digest))), ttl),
+                    _ => (Arc::new(Node::Release(ReleaseNode::new(reference, digest).into())), ttl),
                 }
             }
         };
@@ -280,7 +305,9 @@ impl Fs {
             self.supersede(ino);
         }
         let content = self.note(&node, Act::Open, outcome)?;
-        let (content, reading) = if backing {
+        // The kernel does not mix reading by itself with writing through us, which is how such a file is written over.
+        let is_installed = self.replaced(ino).is_some_and(|at| at.by_installer);
+        let (content, reading) = if backing && !is_installed {
             let outcome = self.backed(&node, content).await;
             self.note(&node, Act::Open, outcome)?
         } else {
@@ -312,6 +339,9 @@ impl Fs {
             return Ok(Some(read));
         }
         let Some(file) = self.handles.file_of(of)? else { return Ok(None) };
+        if let Some(copy) = file.copy() {
+            return Ok(Some(copy.file.read_at(buf, offset)?));
+        }
         match self.fill(&file.content(), offset, buf) {
             Ok(filled) => Ok(Some(filled)),
             Err(e) if e.failure == Failure::Damaged => Ok(None),
@@ -405,10 +435,11 @@ impl Fs {
         is_backed
     }
 
-    /// Opens the directory `ino`: takes the snapshot that is listed. Entering a release binds and loads it.
-    pub async fn opendir(self: Arc<Self>, ino: u64) -> Result<u64, FsError> {
+    /// Opens the directory `ino`, for who asks in `thread`: takes the snapshot that is listed. Entering a release binds and loads it.
+    pub async fn opendir(self: Arc<Self>, thread: Thread, ino: u64) -> Result<u64, FsError> {
         let node = self.inodes.node(ino)?;
-        let outcome = self.listing(&node).await;
+        self.note_installer(thread, &node);
+        let outcome = self.listing(thread, &node).await;
         let listing = self.note(&node, Act::Open, outcome)?;
         if let Listing::Made { error: Some(error), .. } = &listing {
             // It costs entries, but fails nothing.
@@ -434,4 +465,11 @@ impl Fs {
 /// Whether something exists and is refused, as opposed to being absent or unknown.
 fn is_refusal(error: &FactError) -> bool {
     matches!(error.failure, Failure::Integrity | Failure::Structure | Failure::TooLarge | Failure::Unsupported)
+}
+
+/// A failure told of the path that was looked up, which may have been asked for as a tag of what is above it.
+fn as_looked_up(space: &tree::registry::Space, name: &str, error: FactError) -> FactError {
+    let Some(above) = space.repo() else { return error };
+    let is_tag = error.subject() == Some(&*format!("{above}:{name}"));
+    if is_tag { error.about(&format!("{above}/{name}")) } else { error }
 }

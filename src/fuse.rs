@@ -25,12 +25,15 @@ use fuser::{
 };
 use tokio::runtime::Handle;
 
-use crate::fs::{Attr, Errno, FileKind, Fs, FsError, Lookup, Of, Space};
+use crate::facts::on_behalf_of;
+use crate::fs::{Attr, Errno, FileKind, Fs, FsError, Lookup, Of, Space, Thread};
 use caller::Caller;
 use passthrough::{Outcome, Passthrough};
 
 /// How many requests the kernel may have under way in the background (readahead and the like).
 const MAX_BACKGROUND: u16 = 64;
+/// How deep file systems are stacked for passthrough: files below this one are of a disk.
+const STACK_DEPTH: u32 = 1;
 /// What this file system asks the kernel for, where the kernel has it.
 const WANTED: [InitFlags; 5] = [
     InitFlags::FUSE_DO_READDIRPLUS,
@@ -53,8 +56,6 @@ pub struct Adapter {
 /// How the kernel is served.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How deep file systems may be stacked for passthrough: 1, or 2 where the cache lies on overlayfs.
-    pub stack_depth: u32,
     /// Whether files are read without being opened where the kernel does not read by itself. That saves a round trip per
     /// open, but what is read is not kept from eviction; so it is for mounts that nobody writes.
     pub without_open: bool,
@@ -88,7 +89,8 @@ impl Adapter {
         operation: impl Future<Output = Result<T, FsError>> + Send + 'static,
         reply: impl FnOnce(Result<T, fuser::Errno>) + Send + 'static,
     ) {
-        let mut operation = Box::pin(operation);
+        let asker = self.fs.asker(write::who(request));
+        let mut operation = Box::pin(on_behalf_of(request.pid(), asker.run(operation)));
         let _entered = self.runtime.enter();
         match operation.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(outcome) => reply(outcome.map_err(|e| errno(e.errno))),
@@ -167,7 +169,7 @@ impl Filesystem for Adapter {
             }
         }
         self.may_bypass = config.add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP).is_ok();
-        if let Err(most) = config.set_max_stack_depth(self.options.stack_depth) {
+        if let Err(most) = config.set_max_stack_depth(STACK_DEPTH) {
             tracing::debug!("the kernel stacks at most {most} file systems");
         }
         if let Err(most) = config.set_max_background(MAX_BACKGROUND) {
@@ -177,10 +179,12 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.answer(request, self.fs.clone().lookup(parent.0, name.into()), |outcome| match outcome {
-            Ok(Lookup::Found(entry)) => write::send_entry(&entry, reply),
-            Ok(Lookup::Absent(ttl)) => reply.entry(&ttl, &absent(), GENERATION),
-            Err(e) => reply.error(e),
+        self.answer(request, self.fs.clone().lookup(Thread(request.pid()), parent.0, name.into()), |outcome| {
+            match outcome {
+                Ok(Lookup::Found(entry)) => write::send_entry(&entry, reply),
+                Ok(Lookup::Absent(ttl)) => reply.entry(&ttl, &absent(), GENERATION),
+                Err(e) => reply.error(e),
+            }
         });
     }
 
@@ -197,8 +201,8 @@ impl Filesystem for Adapter {
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         if flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & libc::O_TRUNC != 0 {
-            let opened = self.fs.open_to_write(write::who(request), ino.0, write::access(flags));
-            return write::reply_opened(opened, reply);
+            let opening = self.fs.clone().open_to_write(write::who(request), ino.0, write::access(flags));
+            return self.answer(request, opening, |opened| write::reply_opened(opened, reply));
         }
         if self.is_without_open() {
             // The kernel takes this as "open needs no request", once and for all.
@@ -278,7 +282,7 @@ impl Filesystem for Adapter {
         } else {
             FopenFlags::empty()
         };
-        self.answer(request, self.fs.clone().opendir(ino.0), move |outcome| match outcome {
+        self.answer(request, self.fs.clone().opendir(Thread(request.pid()), ino.0), move |outcome| match outcome {
             Ok(handle) => reply.opened(FileHandle(handle), flags),
             Err(e) => reply.error(e),
         });
@@ -322,11 +326,11 @@ impl Filesystem for Adapter {
         reply_xattr(self.fs.listxattr(ino.0), size, reply);
     }
 
-    // ENOSYS once, and the kernel answers these by itself from then on.
-
-    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
-        reply.error(fuser::Errno::ENOSYS);
+    fn access(&self, request: &Request, ino: INodeNo, wish: AccessFlags, reply: ReplyEmpty) {
+        write::reply_empty(self.fs.access(write::who(request), ino.0, write::wish(wish)), reply);
     }
+
+    // ENOSYS once, and the kernel answers these by itself from then on.
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         reply.error(fuser::Errno::ENOSYS);
@@ -422,7 +426,8 @@ impl Filesystem for Adapter {
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, reply: ReplyEntry) {
-        write::reply_entry(self.fs.mkdir(write::who(request), parent.0, name, mode), reply);
+        let making = self.fs.clone().mkdir(write::who(request), parent.0, name.into(), mode);
+        self.answer(request, making, |made| write::reply_made(made, reply));
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
@@ -471,13 +476,13 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let access = write::access(OpenFlags(flags));
-        let made = self.fs.create(write::who(request), parent.0, name, mode, access, self.may_bypass);
-        write::reply_created(made, reply);
+        let making = self.fs.clone().create(write::who(request), parent.0, name.into(), mode, access, self.may_bypass);
+        self.answer(request, making, |made| write::reply_created(made, reply));
     }
 
     fn write(
         &self,
-        _: &Request,
+        request: &Request,
         _: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -488,7 +493,14 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let drops_set_id = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        write::reply_written(self.fs.write(handle.0, offset, data, drops_set_id), reply);
+        match self.fs.write(handle.0, offset, data, drops_set_id) {
+            Ok(Some(written)) => write::reply_written(Ok(written), reply),
+            Ok(None) => {
+                let writing = self.fs.clone().write_apart(handle.0, offset, data.to_vec());
+                self.answer(request, writing, |written| write::reply_written(written, reply));
+            }
+            Err(e) => write::reply_written(Err(errno(e.errno)), reply),
+        }
     }
 
     fn fallocate(

@@ -5,16 +5,20 @@
 //! symbolic link, and its last name is never followed either. So nothing in the tree leads out of it, and a node costs
 //! no descriptor. What was removed while it was open is reached through its open files.
 //!
+//! Whoever uses the tree may write all of it: modes are kept and shown, and refuse nothing to their owner.
+//!
 //! There are no hard links in a tree: every file has one place.
 
 mod attributes;
 mod file;
+mod grant;
 mod node;
 mod path;
 mod tree;
 
 pub use attributes::{Change, Time};
 pub use file::{Access, File};
+pub use grant::as_owner;
 pub use node::Node;
 pub use path::{Name, RelPath};
 pub use rustix::fs::Stat;

@@ -8,7 +8,7 @@ pub mod constraints;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
@@ -24,6 +24,8 @@ use self::constraints::Constraints;
 
 /// The name of a lock file in its working directory.
 pub const FILE_NAME: &str = ".terraform.lock.hcl";
+/// The largest lock file that is read, in bytes.
+pub const FILE_MAX: u64 = 16 << 20;
 
 /// The programs that read and write lock files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -143,6 +145,8 @@ pub struct Lock {
 pub struct LockFile {
     text: String,
     entries: Vec<Entry>,
+    /// The number of a provider's entry.
+    numbers: BTreeMap<ProviderAddr, usize>,
 }
 
 /// A `provider` block and where its parts stand in the text.
@@ -164,7 +168,7 @@ impl LockFile {
             "# This file is maintained automatically by \"{program} init\".\n\
              # Manual edits may be lost in future updates.\n"
         );
-        LockFile { text, entries: Vec::new() }
+        LockFile { text, entries: Vec::new(), numbers: BTreeMap::new() }
     }
 
     /// Reads a file.
@@ -174,16 +178,16 @@ impl LockFile {
     pub fn parse(text: &str) -> Result<LockFile, SyntaxError> {
         let body = hcl_edit::parser::parse_body(text)
             .map_err(|e| SyntaxError { line: Some(e.location().line()), rule: e.message().to_owned() })?;
-        let mut entries: Vec<Entry> = Vec::new();
+        let mut file = LockFile { text: text.to_owned(), entries: Vec::new(), numbers: BTreeMap::new() };
         for block in body.get_blocks("provider") {
             let entry = read_entry(text, block)?;
-            if entries.iter().any(|other| other.address == entry.address) {
+            if file.numbers.insert(entry.address.clone(), file.entries.len()).is_some() {
                 let rule = format!("the provider {} is locked twice", entry.address);
                 return Err(SyntaxError::at(text, Some(entry.block), rule));
             }
-            entries.push(entry);
+            file.entries.push(entry);
         }
-        Ok(LockFile { text: text.to_owned(), entries })
+        Ok(file)
     }
 
     /// The text as it stands now.
@@ -205,7 +209,7 @@ impl LockFile {
 
     /// What is locked for a provider.
     pub fn lock(&self, address: &ProviderAddr) -> Option<&Lock> {
-        self.entries.iter().find(|entry| entry.address == *address).map(|entry| &entry.lock)
+        self.entry(address).map(|entry| &entry.lock)
     }
 
     /// All providers, in the order of the file.
@@ -213,26 +217,48 @@ impl LockFile {
         self.entries.iter().map(|entry| (&entry.address, &entry.lock))
     }
 
-    /// Locks a provider. Nothing changes if it is locked just so.
+    /// Locks providers. Nothing changes of one that is locked just so.
     ///
     /// # Errors
     /// The changed file could not be read again, which the syntax of its other parts would have to be the cause of.
-    pub fn set(&mut self, address: &ProviderAddr, lock: &Lock) -> Result<(), SyntaxError> {
-        let text = match self.entries.iter().find(|entry| entry.address == *address) {
-            Some(entry) if entry.lock == *lock => return Ok(()),
-            Some(entry) => self.changed(entry, lock),
-            None => self.added(address, lock),
-        };
-        *self = LockFile::parse(&text)?;
+    pub fn set(&mut self, locks: &BTreeMap<ProviderAddr, Lock>) -> Result<(), SyntaxError> {
+        let mut edits: Vec<Edit> = Vec::new();
+        // What is new at one place, in the order of the addresses.
+        let mut added: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+        for (address, lock) in locks {
+            match self.entry(address) {
+                Some(entry) if entry.lock == *lock => {}
+                Some(entry) => edits.extend(self.changed(entry, lock)),
+                None => added.entry(self.place_of(address)).or_default().push(block(address, lock)),
+            }
+        }
+        edits.extend(added.into_iter().map(|(at, blocks)| (at..at, self.paragraphs(at, &blocks))));
+        if !edits.is_empty() {
+            *self = LockFile::parse(&self.edited(edits))?;
+        }
         Ok(())
     }
 
-    fn changed(&self, entry: &Entry, lock: &Lock) -> String {
+    fn entry(&self, address: &ProviderAddr) -> Option<&Entry> {
+        self.numbers.get(address).map(|number| &self.entries[*number])
+    }
+
+    fn edited(&self, mut edits: Vec<Edit>) -> String {
+        edits.sort_by_key(|(at, _)| (at.start, at.end));
+        let mut text = String::with_capacity(self.text.len());
+        let mut copied = 0;
+        for (at, new) in edits {
+            text += &self.text[copied..at.start];
+            text += &new;
+            copied = at.end;
+        }
+        text + &self.text[copied..]
+    }
+
+    fn changed(&self, entry: &Entry, lock: &Lock) -> Vec<Edit> {
         let old = &self.text[entry.block.clone()];
-        let mut text = self.text.clone();
         if !has_comment(old) {
-            text.replace_range(entry.block.clone(), &block(&entry.address, lock));
-            return text;
+            return vec![(entry.block.clone(), block(&entry.address, lock))];
         }
         let mut edits = vec![(entry.version.clone(), quoted(&lock.version))];
         match (&entry.constraints, lock.constraints.is_empty()) {
@@ -251,12 +277,7 @@ impl LockFile {
                 edits.push((before, format!("  hashes = {}\n", list(&lock.hashes))));
             }
         }
-        // From the end, so that the places before stay where they are.
-        edits.sort_by_key(|(at, _)| std::cmp::Reverse((at.start, at.end)));
-        for (at, new) in edits {
-            text.replace_range(at, &new);
-        }
-        text
+        edits
     }
 
     /// A list of hashes whose comments are kept: if hashes are only added they precede the old ones, else it is written
@@ -272,29 +293,28 @@ impl LockFile {
         old.replacen('[', &format!("[{added}"), 1)
     }
 
-    fn added(&self, address: &ProviderAddr, lock: &Lock) -> String {
-        let before =
-            self.entries.iter().filter(|entry| entry.address < *address).max_by(|a, b| a.address.cmp(&b.address));
-        let at = match before {
-            Some(entry) => match self.text[entry.block.end..].find('\n') {
-                Some(newline) => entry.block.end + newline + 1,
-                None => self.text.len(),
-            },
-            None => first_paragraph(&self.text),
-        };
-        let mut text = self.text.clone();
-        let ends = |text: &str| text.is_empty() || text.ends_with('\n');
-        let block = block(address, lock);
-        let new = match (at, ends(&self.text[..at])) {
-            (0, _) if self.text.trim().is_empty() => format!("{block}\n"),
-            (0, _) => format!("{block}\n\n"),
-            (_, true) => format!("\n{block}\n"),
-            (_, false) => format!("\n\n{block}\n"),
-        };
-        text.insert_str(at, &new);
-        text
+    /// Where a provider that is not locked yet comes to stand: behind the one before it.
+    fn place_of(&self, address: &ProviderAddr) -> usize {
+        let Some((_, before)) = self.numbers.range(..address).next_back() else { return first_paragraph(&self.text) };
+        let end = self.entries[*before].block.end;
+        self.text[end..].find('\n').map_or(self.text.len(), |newline| end + newline + 1)
+    }
+
+    /// New blocks, with the empty lines around them that are wanted at that place.
+    fn paragraphs(&self, at: usize, blocks: &[String]) -> String {
+        let blocks = blocks.join("\n\n");
+        let before = &self.text[..at];
+        match (at, before.is_empty() || before.ends_with('\n')) {
+            (0, _) if self.text.trim().is_empty() => format!("{blocks}\n"),
+            (0, _) => format!("{blocks}\n\n"),
+            (_, true) => format!("\n{blocks}\n"),
+            (_, false) => format!("\n\n{blocks}\n"),
+        }
     }
 }
+
+/// A part of a text, and what takes its place.
+type Edit = (Range<usize>, String);
 
 /// A block as the clients write it, without the newline behind it.
 fn block(address: &ProviderAddr, lock: &Lock) -> String {

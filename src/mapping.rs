@@ -4,12 +4,15 @@
 //! Several rules are what several `oci_mirror` blocks are to OpenTofu: the versions of a provider are those of all
 //! rules that match it, and a version comes from the first of them that has it. New releases go to the first.
 
+mod carried;
 mod pattern;
 mod template;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
+pub use carried::{Carried, RULES_MAX};
 pub use pattern::Pattern;
 use template::{Part, Template, Variable};
 
@@ -38,6 +41,8 @@ pub struct Rule {
     template: Template,
     include: Vec<Pattern>,
     exclude: Vec<Pattern>,
+    /// Rules that go before: what one of them matches, this one does not.
+    before: Arc<[Rule]>,
 }
 
 impl Rule {
@@ -47,15 +52,40 @@ impl Rule {
     /// A pattern or the template is wrong, or the template maps different providers to one repository.
     pub fn new(template: &str, include: &[String], exclude: &[String]) -> Result<Rule, MappingError> {
         let patterns = |list: &[String]| list.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>();
-        let rule = Rule { template: template.parse()?, include: patterns(include)?, exclude: patterns(exclude)? };
+        let (include, exclude) = (patterns(include)?, patterns(exclude)?);
+        let rule = Rule { template: template.parse()?, include, exclude, before: Arc::default() };
+        if let Some((variable, written)) = rule.template.unreferred() {
+            let reason = format!("`{written}` is plain text in it; did you mean `${{{variable}}}`?");
+            return refuse(format!("the repository template {template:?}"), reason);
+        }
         for variable in Variable::ALL {
             if !rule.template.uses(variable) && rule.fixed(variable).is_none() {
-                let reason = format!("it must refer to ${{{variable}}}, since `include` selects more than one");
+                let example = match variable {
+                    Variable::Hostname => "*/*",
+                    Variable::Namespace => "hashicorp/*",
+                    Variable::Type => "hashicorp/aws",
+                };
+                let reason = format!(
+                    "it must refer to ${{{variable}}}, or `include` has to leave one value for that, as \
+                     '{DEFAULT_REGISTRY}/{example}' does"
+                );
                 return refuse(format!("the repository template {template:?}"), reason);
             }
         }
         rule.template.try_out()?;
         Ok(rule)
+    }
+
+    /// The same as it is typed: a template that does not refer to `${hostname}` is for the providers of
+    /// [`DEFAULT_REGISTRY`] where no `include` says otherwise.
+    ///
+    /// # Errors
+    /// As for [`Rule::new`].
+    pub fn typed(template: &str, include: &[String], exclude: &[String]) -> Result<Rule, MappingError> {
+        if include.is_empty() && !template.parse::<Template>()?.uses(Variable::Hostname) {
+            return Rule::new(template, &[format!("{DEFAULT_REGISTRY}/*/*")], exclude);
+        }
+        Rule::new(template, include, exclude)
     }
 
     /// The template, as written.
@@ -76,7 +106,14 @@ impl Rule {
     /// Whether the rule is about `provider`.
     pub fn matches(&self, provider: &ProviderAddr) -> bool {
         let any = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(provider));
-        !any(&self.exclude) && (self.include.is_empty() || any(&self.include))
+        !any(&self.exclude)
+            && (self.include.is_empty() || any(&self.include))
+            && !self.before.iter().any(|rule| rule.matches(provider))
+    }
+
+    /// Whether both are written alike.
+    fn is_written_as(&self, other: &Rule) -> bool {
+        self.template == other.template && self.include == other.include && self.exclude == other.exclude
     }
 
     /// Whether the rule can be about a provider of this host (and namespace).
@@ -87,7 +124,10 @@ impl Rule {
     }
 
     /// The repository of `provider` by this rule alone, whatever the rule is about.
-    fn repo(&self, provider: &ProviderAddr) -> Result<Repo, MappingError> {
+    ///
+    /// # Errors
+    /// The template makes no repository's name of this address.
+    pub fn repo(&self, provider: &ProviderAddr) -> Result<Repo, MappingError> {
         self.template.repo(provider)
     }
 
@@ -107,20 +147,23 @@ impl Rule {
         Some((host.parse().ok()?, path.and_then(|path| path.parse().ok())))
     }
 
-    /// The provider whose repository `repo` is by this rule; `None` where there is none, or more than one could be meant.
-    fn provider_of(&self, repo: &Repo) -> Option<ProviderAddr> {
+    /// The providers whose repository `repo` is by this rule, as far as they can be read from its
+    /// name; sorted.
+    pub fn providers_of(&self, repo: &Repo) -> BTreeSet<ProviderAddr> {
         let mut readings = Vec::new();
-        read(self.template.parts()?, &repo.to_string(), Values::default(), &mut readings);
-        let mut providers = readings.into_iter().filter_map(|values| {
-            let value = |variable, read: &Option<String>| read.clone().or(self.fixed(variable).map(str::to_owned));
-            let host = value(Variable::Hostname, &values.hostname)?.parse().ok()?;
-            let (namespace, kind) =
-                (value(Variable::Namespace, &values.namespace)?, value(Variable::Type, &values.kind)?);
-            let provider = ProviderAddr::new(host, &namespace, &kind)?;
-            (self.matches(&provider) && self.repo(&provider).as_ref() == Ok(repo)).then_some(provider)
-        });
-        let found = providers.next()?;
-        providers.next().is_none().then_some(found)
+        if let Some(parts) = self.template.parts() {
+            read(parts, &repo.to_string(), Values::default(), &mut readings);
+        }
+        let providers = readings.into_iter().filter_map(|values| self.provider(values));
+        providers.filter(|p| self.matches(p) && self.repo(p).as_ref() == Ok(repo)).collect()
+    }
+
+    /// The provider that has these parts, and where one is missing the one that `include` leaves.
+    fn provider(&self, values: Values) -> Option<ProviderAddr> {
+        let value = |variable, read: Option<String>| read.or(self.fixed(variable).map(str::to_owned));
+        let host = value(Variable::Hostname, values.hostname)?.parse().ok()?;
+        let namespace = value(Variable::Namespace, values.namespace)?;
+        ProviderAddr::new(host, &namespace, &value(Variable::Type, values.kind)?)
     }
 }
 
@@ -142,7 +185,7 @@ impl Values {
     }
 }
 
-/// How many ways to read one name are looked at: two are one too many already.
+/// How many ways to read one name are looked at.
 const READINGS_MAX: usize = 64;
 
 /// All ways in which `parts` make `text`.
@@ -195,6 +238,37 @@ impl Mapping {
         &self.rules
     }
 
+    /// These rules and those of `other` that are not among them.
+    pub fn and(mut self, other: &Mapping) -> Mapping {
+        for rule in &other.rules {
+            if !self.rules.iter().any(|own| own.is_written_as(rule)) {
+                self.rules.push(rule.clone());
+            }
+        }
+        self
+    }
+
+    /// These rules, and those of `other` for the providers that none of these matches.
+    pub fn or(mut self, other: &Mapping) -> Mapping {
+        let before: Arc<[Rule]> = self.rules.clone().into();
+        let others = other.rules.iter().filter(|rule| !before.iter().any(|own| own.is_written_as(rule)));
+        let behind = others
+            .map(|rule| Rule { before: rule.before.iter().chain(before.iter()).cloned().collect(), ..rule.clone() });
+        self.rules.extend(behind);
+        self
+    }
+
+    /// The rules for which `wanted` holds.
+    pub fn only(&self, wanted: impl Fn(&Rule) -> bool) -> Mapping {
+        Mapping::new(self.rules.iter().filter(|rule| wanted(rule)).cloned().collect())
+    }
+
+    /// What goes with releases of `providers`: them, and the rules that lead to them.
+    pub fn carried_with(&self, providers: &BTreeSet<ProviderAddr>) -> Carried {
+        let mapping = self.only(|rule| providers.iter().any(|provider| rule.matches(provider)));
+        Carried { providers: providers.clone(), mapping }
+    }
+
     /// The repository to which releases of `provider` go: that of the first rule that matches it. `None` if none does.
     ///
     /// # Errors
@@ -223,9 +297,10 @@ impl Mapping {
         self.rules.iter().any(|rule| rule.matches(provider))
     }
 
-    /// The provider of which `repo` holds releases, where that can be read from its name without doubt.
-    pub fn provider_of(&self, repo: &Repo) -> Option<ProviderAddr> {
-        self.rules.iter().find_map(|rule| rule.provider_of(repo))
+    /// The providers of which `repo` holds releases, as far as they can be read from its name: a
+    /// repository may serve any number of addresses, by one rule or by several.
+    pub fn providers_of(&self, repo: &Repo) -> BTreeSet<ProviderAddr> {
+        self.rules.iter().flat_map(|rule| rule.providers_of(repo)).collect()
     }
 
     /// The registries that the rules name without knowing a provider, each with the part of it that they lead to.

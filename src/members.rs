@@ -4,10 +4,12 @@
 //! UTF-8. INVARIANT: every name is a sound file name (not empty, not `.` or `..`, without `/` and NUL, at most 255
 //! bytes), no directory has two children of one name, and files have no children.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::hash::{BuildHasher, RandomState};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+
+use hashbrown::HashTable;
 
 /// How a file's bytes are held in the archive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,39 +56,71 @@ pub enum Child {
     Dir(DirNo),
 }
 
-#[derive(Clone, Debug, Default)]
-struct Directory {
-    /// In byte order of the names.
-    children: Vec<(Box<[u8]>, Child)>,
+/// A name in a directory, in as few bytes as it takes: trees of hundreds of thousands of members stay in memory as long
+/// as the kernel knows a name in them.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// Where the name begins among all names.
+    name: u32,
+    length: u8,
+    is_directory: bool,
+    /// Of the file or directory.
+    number: u32,
+}
+
+impl Entry {
+    fn child(self) -> Child {
+        if self.is_directory { Child::Dir(DirNo(self.number)) } else { Child::File(FileNo(self.number)) }
+    }
+
+    fn name(self, names: &[u8]) -> &[u8] {
+        let start = self.name as usize;
+        &names[start..start + usize::from(self.length)]
+    }
 }
 
 /// The tree of a package.
 #[derive(Clone, Debug)]
 pub struct Members {
-    files: Vec<File>,
-    directories: Vec<Directory>,
+    files: Box<[File]>,
+    /// All names, one behind the other.
+    names: Box<[u8]>,
+    /// The entries of all directories, by the directories' numbers; of one directory in byte order of the names.
+    entries: Box<[Entry]>,
+    /// Where the entries of each directory end.
+    ends: Box<[u32]>,
 }
 
 /// The top of every package.
 pub const TOP: DirNo = DirNo(0);
 
 impl Members {
+    fn entries(&self, dir: DirNo) -> &[Entry] {
+        let at = dir.0 as usize;
+        let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.entries[start as usize..self.ends[at] as usize]
+    }
+
+    fn name(&self, entry: Entry) -> &OsStr {
+        OsStr::from_bytes(entry.name(&self.names))
+    }
+
     /// The entry `name` of `dir`.
     pub fn lookup(&self, dir: DirNo, name: &OsStr) -> Option<Child> {
-        let children = &self.directories[dir.0 as usize].children;
-        let at = children.binary_search_by(|(n, _)| n.as_ref().cmp(name.as_bytes())).ok()?;
-        Some(children[at].1)
+        let entries = self.entries(dir);
+        let at = entries.binary_search_by(|entry| entry.name(&self.names).cmp(name.as_bytes())).ok()?;
+        Some(entries[at].child())
     }
 
     /// The entries of `dir`, in byte order of their names.
     pub fn children(&self, dir: DirNo) -> impl ExactSizeIterator<Item = (&OsStr, Child)> {
-        self.directories[dir.0 as usize].children.iter().map(|(name, child)| (OsStr::from_bytes(name), *child))
+        self.entries(dir).iter().map(|entry| (self.name(*entry), entry.child()))
     }
 
     /// The entry of `dir` at that place of the order of [`Members::children`].
     pub fn child(&self, dir: DirNo, at: usize) -> Option<(&OsStr, Child)> {
-        let (name, child) = self.directories[dir.0 as usize].children.get(at)?;
-        Some((OsStr::from_bytes(name), *child))
+        let entry = *self.entries(dir).get(at)?;
+        Some((self.name(entry), entry.child()))
     }
 
     /// The file of that number.
@@ -121,17 +155,12 @@ impl Members {
 
     /// How many directories there are, the top included.
     pub fn directory_count(&self) -> usize {
-        self.directories.len()
+        self.ends.len()
     }
 
-    /// About how many bytes of memory this value holds.
+    /// How many bytes of memory this value holds.
     pub fn weight(&self) -> usize {
-        let names: usize = self
-            .directories
-            .iter()
-            .map(|d| d.children.iter().map(|(n, _)| n.len() + size_of::<(Box<[u8]>, Child)>()).sum::<usize>())
-            .sum();
-        names + self.files.len() * size_of::<File>() + self.directories.len() * size_of::<Directory>()
+        size_of_val(&*self.files) + self.names.len() + size_of_val(&*self.entries) + size_of_val(&*self.ends)
     }
 }
 
@@ -147,22 +176,61 @@ pub enum Conflict {
     /// A file of that path was added before.
     #[error("it stands in the archive twice")]
     Twice(FileNo),
-    /// More than 2^32 members.
+    /// More than 2^32 members, or bytes of their names.
     #[error("it has too many members")]
     Count,
 }
 
 /// A tree in the making.
-#[derive(Default)]
 pub struct Builder {
     files: Vec<File>,
-    directories: Vec<HashMap<Box<[u8]>, Child>>,
+    directories: u32,
+    names: Vec<u8>,
+    entries: Vec<(DirNo, Entry)>,
+    /// Places in `entries`, by directory and name.
+    by_name: HashTable<u32>,
+    hasher: RandomState,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Builder::new()
+    }
 }
 
 impl Builder {
     /// A tree that holds only its top.
     pub fn new() -> Self {
-        Builder { files: Vec::new(), directories: vec![HashMap::new()] }
+        let (hasher, by_name) = (RandomState::new(), HashTable::new());
+        Builder { files: Vec::new(), directories: 1, names: Vec::new(), entries: Vec::new(), by_name, hasher }
+    }
+
+    fn find(&self, dir: DirNo, name: &[u8]) -> Option<Child> {
+        let is_it = |at: &u32| {
+            let (parent, entry) = self.entries[*at as usize];
+            parent == dir && entry.name(&self.names) == name
+        };
+        let at = self.by_name.find(self.hasher.hash_one((dir, name)), is_it)?;
+        Some(self.entries[*at as usize].1.child())
+    }
+
+    fn add(&mut self, dir: DirNo, name: &[u8], child: Child) -> Result<(), Conflict> {
+        let count = |length: usize| u32::try_from(length).map_err(|_| Conflict::Count);
+        let (at, start) = (count(self.entries.len())?, count(self.names.len())?);
+        let length = u8::try_from(name.len()).map_err(|_| Conflict::Name)?;
+        let (is_directory, number) = match child {
+            Child::Dir(no) => (true, no.0),
+            Child::File(no) => (false, no.0),
+        };
+        self.names.extend_from_slice(name);
+        self.entries.push((dir, Entry { name: start, length, is_directory, number }));
+        let (entries, names, hasher) = (&self.entries, &self.names, &self.hasher);
+        let hash = |at: &u32| {
+            let (dir, entry) = entries[*at as usize];
+            hasher.hash_one((dir, entry.name(names)))
+        };
+        self.by_name.insert_unique(hash(&at), at, hash);
+        Ok(())
     }
 
     /// Adds a file at `path` (components from the top) and the directories above it.
@@ -172,12 +240,12 @@ impl Builder {
         check(name)?;
         let dir = self.directory(path)?;
         let no = FileNo(u32::try_from(self.files.len()).map_err(|_| Conflict::Count)?);
-        match self.directories[dir.0 as usize].get(name) {
-            Some(Child::File(before)) => return Err(Conflict::Twice(*before)),
+        match self.find(dir, name) {
+            Some(Child::File(before)) => return Err(Conflict::Twice(before)),
             Some(Child::Dir(_)) => return Err(Conflict::Kind),
             None => {}
         }
-        self.directories[dir.0 as usize].insert(name.into(), Child::File(no));
+        self.add(dir, name, Child::File(no))?;
         self.files.push(file);
         Ok(no)
     }
@@ -187,13 +255,13 @@ impl Builder {
         let mut at = TOP;
         for name in path {
             check(name)?;
-            at = match self.directories[at.0 as usize].get(name) {
-                Some(Child::Dir(no)) => *no,
+            at = match self.find(at, name) {
+                Some(Child::Dir(no)) => no,
                 Some(Child::File(_)) => return Err(Conflict::Kind),
                 None => {
-                    let no = DirNo(u32::try_from(self.directories.len()).map_err(|_| Conflict::Count)?);
-                    self.directories[at.0 as usize].insert(name.into(), Child::Dir(no));
-                    self.directories.push(HashMap::new());
+                    let no = DirNo(self.directories);
+                    self.add(at, name, Child::Dir(no))?;
+                    self.directories = no.0.checked_add(1).ok_or(Conflict::Count)?;
                     no
                 }
             };
@@ -207,17 +275,13 @@ impl Builder {
     }
 
     /// The finished tree.
-    pub fn finish(self) -> Members {
-        let directories = self
-            .directories
-            .into_iter()
-            .map(|map| {
-                let mut children: Vec<_> = map.into_iter().collect();
-                children.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-                Directory { children }
-            })
-            .collect();
-        Members { files: self.files, directories }
+    pub fn finish(mut self) -> Members {
+        let names = self.names.into_boxed_slice();
+        self.entries.sort_unstable_by_key(|(dir, entry)| (*dir, entry.name(&names)));
+        let end = |no| self.entries.partition_point(|(dir, _)| dir.0 <= no) as u32;
+        let ends = (0..self.directories).map(end).collect();
+        let entries = self.entries.iter().map(|(_, entry)| *entry).collect();
+        Members { files: self.files.into(), names, entries, ends }
     }
 }
 

@@ -3,13 +3,17 @@
 //! Each type holds text that was checked against its grammar once; no other part of the program joins or splits
 //! this text. Grammars: OCI distribution spec, "Pulling manifests" (name, reference).
 
+mod address;
 mod claim;
+mod newest;
 mod provider;
 
 use std::fmt;
 use std::str::FromStr;
 
+pub use address::{Address, AddressError};
 pub use claim::ClaimTag;
+pub use newest::no_such_tag;
 pub use provider::{ProviderAddr, Version, ZipName};
 
 use crate::digest::{Digest, DigestError};
@@ -23,14 +27,27 @@ pub const COMPONENT_MAX: usize = 255;
 
 /// Why a text is not the name that it should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not {wanted}")]
+#[error("{text:?} is not {wanted}{}", instead.as_ref().map(|name| format!("; write {name}")).unwrap_or_default())]
 pub struct NameError {
     text: String,
     wanted: &'static str,
+    /// The name that is meant, where it is plain.
+    instead: Option<String>,
+}
+
+impl NameError {
+    /// The name that is meant, where it is plain.
+    pub fn instead(&self) -> Option<&str> {
+        self.instead.as_deref()
+    }
 }
 
 fn refuse<T>(text: &str, wanted: &'static str) -> Result<T, NameError> {
-    Err(NameError { text: text.chars().take(300).collect(), wanted })
+    refuse_for(text, wanted, None)
+}
+
+fn refuse_for<T>(text: &str, wanted: &'static str, instead: Option<String>) -> Result<T, NameError> {
+    Err(NameError { text: text.chars().take(300).collect(), wanted, instead })
 }
 
 /// A registry: `HOST` or `HOST:PORT`, as it stands in references and as a directory at the root of a mount.
@@ -80,7 +97,12 @@ impl FromStr for Host {
             && port.is_none_or(|p| p.len() <= 5 && p.parse::<u16>().is_ok() && p.bytes().all(|b| b.is_ascii_digit()))
             && text.len() <= COMPONENT_MAX
             && (text.contains(['.', ':']) || text == "localhost");
-        if sound { Ok(Host(text.to_owned())) } else { refuse(text, WANTED) }
+        if sound {
+            return Ok(Host(text.to_owned()));
+        }
+        // As a browser shows it.
+        let bare = text.split_once("://").and_then(|(_, rest)| rest.trim_end_matches('/').parse::<Host>().ok());
+        refuse_for(text, WANTED, bare.map(|host| host.0))
     }
 }
 
@@ -200,7 +222,10 @@ impl FromStr for Tag {
         {
             Ok(Tag(text.to_owned()))
         } else {
-            refuse(text, "a tag (up to 128 of letters, digits, . _ -, not starting with . or -)")
+            // As a version is written; OpenTofu has the same rule for its tags.
+            let version = text.contains('+').then(|| text.replace('+', "_").parse::<Tag>().ok()).flatten();
+            let wanted = "a tag (up to 128 of letters, digits, . _ -, not starting with . or -)";
+            refuse_for(text, wanted, version.map(|tag| tag.0))
         }
     }
 }
@@ -261,25 +286,6 @@ impl fmt::Display for Reference {
             Selector::Tag(t) => write!(f, "{}:{t}", self.repo),
             Selector::Digest(d) => write!(f, "{}@{d}", self.repo),
         }
-    }
-}
-
-impl FromStr for Reference {
-    type Err = NameError;
-
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        const WANTED: &str = "a reference (HOST/NAME:TAG or HOST/NAME@DIGEST)";
-        let Some((host, rest)) = text.split_once('/') else { return refuse(text, WANTED) };
-        let host = host.parse()?;
-        let (name, selector) = if let Some((name, digest)) = rest.split_once('@') {
-            let Ok(digest) = digest.parse() else { return refuse(text, WANTED) };
-            (name, Selector::Digest(digest))
-        } else if let Some((name, tag)) = rest.rsplit_once(':') {
-            (name, Selector::Tag(tag.parse()?))
-        } else {
-            return refuse(text, WANTED);
-        };
-        Ok(Reference { repo: Repo { host, name: name.parse()? }, selector })
     }
 }
 
@@ -462,6 +468,15 @@ mod tests {
         for bad in ["ghcr.io/a", "ghcr.io", "a/b:1", "ghcr.io/A:1", "ghcr.io/a:", "ghcr.io/a@sha256:1"] {
             assert!(bad.parse::<Reference>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_name_that_is_written_as_elsewhere_is_refused_with_the_one_that_is_meant() {
+        let host = "https://localhost:5000/".parse::<Host>().unwrap_err().to_string();
+        assert!(host.ends_with("; write localhost:5000"), "{host}");
+        let tag = "1.0.0+b.1".parse::<Tag>().unwrap_err().to_string();
+        assert!(tag.ends_with("; write 1.0.0_b.1"), "{tag}");
+        assert!(!"-x".parse::<Tag>().unwrap_err().to_string().contains("; write"));
     }
 
     #[test]

@@ -8,16 +8,21 @@ mod answer;
 pub mod auth;
 mod breaker;
 mod challenge;
+pub mod connections;
 pub mod credentials;
 pub mod decorate;
 mod gate;
+mod greeting;
 pub mod layout;
 pub mod mirror;
+mod no_answer;
 pub mod observed;
 pub mod origin;
+mod outage;
 mod paging;
 mod process;
 mod push;
+mod recent;
 pub mod remote;
 mod request;
 mod retry;
@@ -28,13 +33,16 @@ mod upload;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use outage::Asker;
 pub use upload::{BlobSource, Hold, Removed, Upload, Uploaded};
 
 use crate::digest::Digest;
+use crate::mapping::Carried;
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
 use crate::oci::Descriptor;
 
@@ -49,6 +57,8 @@ pub enum Failure {
     TimedOut,
     /// No connection: name resolution, connect, TLS, or the breaker is open.
     Unreachable,
+    /// No connection: what answers has a certificate that does not hold.
+    Untrusted,
     /// Offline was asked for and the answer is not cached.
     Offline,
     /// What answers does not speak the protocol.
@@ -145,11 +155,20 @@ pub enum BlobError {
     Sink(#[from] SinkError),
 }
 
+/// What is wanted of a registry that is asked whether it is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Greeting {
+    /// An answer of any kind, without logging in.
+    Reach,
+    /// That it lets in who asks.
+    LogIn,
+}
+
 /// A source of repositories of one host.
 ///
 /// Contract of every back end: a call retries what can be retried, by itself, and ends within the deadline that the
 /// back end was made with, counted without progress. A call may be dropped at any await. Calls may run concurrently.
-/// `Absent` is said only with authority; an outage is `TimedOut` or `Unreachable`.
+/// `Absent` is said only with authority; an outage is `TimedOut`, `Unreachable` or `Untrusted`.
 #[async_trait]
 pub trait Registry: Send + Sync {
     /// All tags of a repository: sorted, without duplicates, and only such as are valid tags and no claims of writers.
@@ -179,6 +198,23 @@ pub trait Registry: Send + Sync {
     /// The repositories that lie on this machine, sorted: no network is asked for them. A registry has none.
     async fn held(&self) -> Result<Vec<RepoName>, RegistryError> {
         Ok(Vec::new())
+    }
+
+    /// When a list that is being fetched moved last: the tags of `repo`, or the repositories where it is `None`. `None` of
+    /// one that has not moved, or is not being fetched.
+    fn last_moved(&self, _repo: Option<&RepoName>) -> Option<Instant> {
+        None
+    }
+
+    /// Asks whether it is there, by the smallest question and once, whatever it holds. What lies on this machine is.
+    async fn greet(&self, _greeting: Greeting) -> Result<(), RegistryError> {
+        Ok(())
+    }
+
+    /// Whether it refused the login of who asked last, or the lack of one. Such a refusal need not be an error of what
+    /// was asked for: a registry without a catalog may refuse it like that.
+    fn refused_login(&self) -> bool {
+        false
     }
 
     /// Who may be asked about what moves (tags, lists of them) where this one is out of reach and nothing is remembered.
@@ -211,6 +247,13 @@ pub trait HostStore: Send + Sync {
     /// # Errors
     /// As of [`Registry::tags`].
     fn blobs(&self, repo: &Repo) -> Result<Vec<(Digest, u64)>, RegistryError>;
+
+    /// What it says of the providers of which it holds releases; nothing where it was not made by a
+    /// bundle.
+    ///
+    /// # Errors
+    /// What it says cannot be read, or is wrong.
+    fn carried(&self) -> Result<Carried, RegistryError>;
 
     /// The part of it that stands for `host`, of which it may hold nothing yet.
     fn registry(self: Arc<Self>, host: &Host) -> Arc<dyn Registry>;

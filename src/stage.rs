@@ -38,6 +38,7 @@ pub use error::{Failure, StageError};
 pub use journal::Stand;
 pub use roots::{Target, target};
 
+use crate::archive::Limits;
 use crate::name::{Host, ProviderAddr, Repo, RepoName};
 use crate::registry::{RegistryError, Upload};
 use journal::{Journal, Outcome};
@@ -90,6 +91,8 @@ pub struct Options {
     pub mapping: Mapped,
     /// Tags that hold another digest are overwritten in all commits.
     pub allow_overwrite: bool,
+    /// How large archives may be.
+    pub limits: Limits,
 }
 
 /// What a commit is asked to do.
@@ -208,7 +211,7 @@ impl Stage {
         journal.forget(|record| record.stand != Stand::Done && staging.open(&record.path()).is_err());
         Ok(Arc::new(Stage {
             staging,
-            workshop: Workshop::new(part(WORK).map_err(failed)?, &format!("{name}/{WORK}")),
+            workshop: Workshop::new(part(WORK).map_err(failed)?, &format!("{name}/{WORK}"), options.limits),
             journal,
             removed,
             destinations: options.destinations,

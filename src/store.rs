@@ -11,6 +11,7 @@
 //!     ├── edges/KEYED-HASH-OF-NAME          a small value that changes, sealed
 //!     └── tmp/NAME.part                     being written, under a lock; or broken off, to be resumed
 //!            RANDOM.scratch                being written, under a lock, for a key that is not known yet
+//!            RANDOM.hold                   digests that who has it locked needs for now
 //!
 //!             ┌──────── begin ───────► Fill ── write… ── publish ──┐ length and digest match, else nothing
 //!   facts ────┤                                                    ▼
@@ -30,8 +31,10 @@ mod evict;
 mod fill;
 mod flight;
 mod follow;
+mod holds;
 mod key;
 mod layout;
+mod lease;
 mod memory;
 mod object;
 mod pins;
@@ -57,8 +60,10 @@ pub use self::evict::Pruned;
 pub use self::fill::Fill;
 pub use self::flight::Flights;
 pub use self::follow::{Stopper, Tail};
+pub use self::holds::Hold;
 pub use self::key::Key;
 pub use self::layout::TAG as CACHE_TAG;
+pub use self::lease::has_no_writer;
 pub use self::object::Object;
 pub use self::pins::{Pin, PinnedUsage};
 pub use self::scratch::Scratch;
@@ -198,6 +203,13 @@ impl Store {
         whole.or_else(|_| fill::partial(&layout, key)).map_or(0, |stat| length(&stat))
     }
 
+    /// The length of an object's file; `None` where the cache's disk has none, whatever is held in
+    /// memory.
+    pub fn stored(&self, key: &Key) -> Option<u64> {
+        let file = self.layout().shard(key).and_then(|dir| dir.stat(&key.file_name()));
+        file.ok().map(|stat| length(&stat))
+    }
+
     /// Removes an object whose bytes turned out to be wrong; open descriptors keep them.
     pub fn quarantine(&self, key: &Key, why: &str) {
         tracing::warn!(%key, rule = why, "a cached object is quarantined: it is removed and will be fetched again");
@@ -226,9 +238,21 @@ impl Store {
         edges::remove(&self.layout(), name);
     }
 
+    /// The value of an edge of the cache in `dir`, which is not made where it is missing. Blocks on
+    /// the disk.
+    pub fn edge_at(dir: &Path, name: &str) -> Option<Vec<u8>> {
+        let layout = Store::is_at(dir).then(|| Layout::open(dir).ok()).flatten()?;
+        edges::get(&layout, name)
+    }
+
     /// Shows every edge's name and value to `visit`, in no order.
     pub fn each_edge(&self, visit: &mut dyn FnMut(&str, &[u8])) {
         edges::each(&self.layout(), visit);
+    }
+
+    /// The cache directory.
+    pub fn dir(&self) -> &Path {
+        &self.options.dir
     }
 
     /// The budget, in bytes.

@@ -64,6 +64,16 @@ impl Need {
     }
 }
 
+impl Need {
+    /// The repository that it is about; `None` of what is about a registry as a whole.
+    pub fn repo(&self) -> Option<&Repo> {
+        match self {
+            Need::Tags(repo) | Need::Binding(repo, _) | Need::Platforms(repo, _) => Some(repo),
+            Need::Catalog(_) | Need::Held(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -118,6 +128,9 @@ pub trait Known {
     fn held(&self, host: &Host) -> Fact<std::sync::Arc<Vec<RepoName>>, Self::Error>;
     /// Whether `tag` is known to stand for a manifest. `Unknown` also where it was never asked for by itself.
     fn binding(&self, repo: &Repo, tag: &Tag) -> Fact<(), Self::Error>;
+    /// Whether the answer about `need` counts now by itself, as opposed to one that serves while the registry is away:
+    /// what such a list lacks is not there.
+    fn is_confirmed(&self, need: &Need) -> bool;
     /// Whether the binding was known once, so that one HEAD can confirm it without a tag list.
     fn was_bound(&self, repo: &Repo, tag: &Tag) -> bool;
     /// Where `path` stands.

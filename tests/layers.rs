@@ -7,39 +7,47 @@ use std::path::{Path, PathBuf};
 /// Every module, and what of this crate it may use beside itself. A module stands below those that name it.
 const LAYERS: &[(&str, &[&str])] = &[
     ("digest", &[]),
+    ("input", &[]),
     ("name", &["digest"]),
     ("oci", &["digest", "name"]),
     ("artifact", &["digest", "name", "oci"]),
     ("members", &["digest", "name"]),
     ("mapping", &["digest", "name"]),
     ("lockfile", &["digest", "name"]),
+    ("moment", &[]),
     ("tree", VALUES),
-    ("registry", VALUES),
+    ("registry", &["input", "digest", "name", "oci", "artifact", "members", "mapping"]),
     ("store", VALUES),
     ("archive", VALUES),
     ("local", &["name"]),
-    ("facts", &["digest", "name", "oci", "artifact", "members", "mapping", "tree", "registry", "store", "archive"]),
+    (
+        "facts",
+        &["digest", "name", "oci", "artifact", "members", "mapping", "moment", "tree", "registry", "store", "archive"],
+    ),
     ("stage", &["digest", "name", "oci", "artifact", "members", "mapping", "tree", "registry", "archive", "local"]),
-    ("copy", &["digest", "name", "oci", "artifact", "members", "mapping", "lockfile", "registry", "store", "facts"]),
+    (
+        "copy",
+        &["input", "digest", "name", "oci", "artifact", "members", "mapping", "lockfile", "registry", "store", "facts"],
+    ),
     (
         "fs",
         &[
-            "digest", "name", "oci", "artifact", "members", "mapping", "tree", "registry", "store", "archive", "local",
-            "facts", "stage",
+            "digest", "name", "oci", "artifact", "members", "mapping", "moment", "tree", "registry", "store",
+            "archive", "local", "facts", "stage",
         ],
     ),
     ("fuse", &["digest", "name", "oci", "artifact", "members", "local", "facts", "fs"]),
     (
         "cli",
         &[
-            "digest", "name", "oci", "artifact", "members", "mapping", "lockfile", "tree", "registry", "store",
-            "archive", "local", "facts", "stage", "copy", "fs", "fuse",
+            "input", "digest", "name", "oci", "artifact", "members", "mapping", "lockfile", "moment", "tree",
+            "registry", "store", "archive", "local", "facts", "stage", "copy", "fs", "fuse",
         ],
     ),
     ("main", &["cli"]),
 ];
 
-const VALUES: &[&str] = &["digest", "name", "oci", "artifact", "members", "mapping"];
+const VALUES: &[&str] = &["digest", "name", "oci", "artifact", "members", "mapping", "moment"];
 
 /// The only modules that may use an outside crate. Crates that are no kind of I/O or format (`bytes`, `serde`,
 /// `thiserror`, `tokio`, `tracing`, `rustix` …) have no home.
@@ -70,7 +78,16 @@ const HOMES: &[(&str, &[&str])] = &[
 const CALLS: &[(&str, &[&str])] = &[
     (
         "std::fs",
-        &["store", "copy/needs", "fuse", "cli", "registry/credentials", "registry/transport", "registry/layout"],
+        &[
+            "input",
+            "store",
+            "copy/needs",
+            "fuse",
+            "cli",
+            "registry/credentials",
+            "registry/transport",
+            "registry/layout",
+        ],
     ),
     ("std::env::var", &["cli", "registry/credentials", "registry/transport"]),
     ("use std::env;", &["cli"]),
@@ -81,7 +98,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("tokio::process::", &["registry/credentials", "cli"]),
     (".block_on(", &["main", "cli"]),
     ("std::thread::spawn", &["archive", "store", "facts", "fs", "fuse", "cli"]),
-    ("unsafe ", &["cli/allocator"]),
+    ("unsafe ", &["cli/allocator", "store/lease"]),
     ("println!(", &["cli", "main"]),
     ("eprintln!(", &["cli", "main"]),
 ];

@@ -5,6 +5,7 @@ mod support;
 use std::process::Command;
 
 use support::mount::{Mount, Options};
+use support::world;
 
 /// A command of an example and what it prints.
 #[derive(Debug)]
@@ -50,9 +51,14 @@ fn is_as_expected(printed: &str, expected: &str) -> bool {
 }
 
 #[test]
+fn the_examples_of_the_semantics_are_true_for_an_ordinary_user() {
+    world::is_ordinary("the_examples_of_the_semantics_are_true", &[]);
+}
+
+#[test]
 fn the_examples_of_the_semantics_are_true() {
     let store = tempfile::tempdir().expect("a temporary directory");
-    let made = Command::new("scripts/demo-store").arg(store.path()).status();
+    let made = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/demo-store")).arg(store.path()).status();
     assert!(made.expect("scripts/demo-store runs").success());
     let source = format!("oci:{}", store.path().display());
     let mapping =

@@ -49,7 +49,12 @@ impl ArchiveError {
     }
 
     pub(super) fn too_large(what: &str, value: impl fmt::Display, name: &str, limit: impl fmt::Display) -> Self {
-        Self::new(Class::TooLarge, format!("{what} is {value}, over the limit of {limit} ({name})"))
+        let raise = match name {
+            "archive" => "; --archive-max-size raises it",
+            "entry" => "; --entry-max-size raises it",
+            _ => "",
+        };
+        Self::new(Class::TooLarge, format!("{what} is {value}, over the limit of {limit} ({name}{raise})"))
     }
 
     pub(super) fn read(error: io::Error) -> Self {

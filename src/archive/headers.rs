@@ -25,11 +25,11 @@ pub(super) const FLAGS_EFFORT: u16 = 0b110;
 /// Flag bits 0, 6 and 13: encryption of the data, and of the headers.
 pub(super) const FLAGS_ENCRYPTION: u16 = 1 | 1 << 6 | 1 << 13;
 
-const EXTRA_ZIP64: u16 = 0x0001;
+pub(super) const EXTRA_ZIP64: u16 = 0x0001;
 const EXTRA_TIME: u16 = 0x5455;
 const EXTRA_UNICODE_PATH: u16 = 0x7075;
 /// The value of a 32-bit field whose true value stands in the ZIP64 extra field.
-const MARK: u64 = u32::MAX as u64;
+pub(super) const MARK: u64 = u32::MAX as u64;
 
 pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
@@ -71,6 +71,8 @@ pub(super) struct Common<'a> {
     time: u16,
     date: u16,
     pub(super) sizes: Sizes,
+    /// Whether both sizes stand in the ZIP64 field.
+    pub(super) wide_sizes: bool,
     pub(super) name: &'a [u8],
     extra: &'a [u8],
 }
@@ -181,7 +183,7 @@ impl<'a> Local<'a> {
         same(here.crc32.into(), sizes.crc32.into())
             && same(here.compressed, sizes.compressed)
             && same(here.size, sizes.size)
-            && self.wide.agrees(&[sizes.size, sizes.compressed], descriptor)
+            && (self.wide.agrees(&[sizes.size, sizes.compressed], descriptor) || self.wide.is_room())
     }
 }
 
@@ -189,16 +191,14 @@ impl<'a> Common<'a> {
     /// `fixed` begins with the version needed to extract; `variable` with the name.
     fn parse(fixed: &[u8], variable: &'a [u8]) -> Self {
         let (name, extra) = (usize::from(u16_at(fixed, 22)), usize::from(u16_at(fixed, 24)));
+        let [compressed, size] = [14, 18].map(|at| u64::from(u32_at(fixed, at)));
         Common {
             flags: u16_at(fixed, 2),
             method: u16_at(fixed, 4),
             time: u16_at(fixed, 6),
             date: u16_at(fixed, 8),
-            sizes: Sizes {
-                crc32: u32_at(fixed, 10),
-                compressed: u32_at(fixed, 14).into(),
-                size: u32_at(fixed, 18).into(),
-            },
+            sizes: Sizes { crc32: u32_at(fixed, 10), compressed, size },
+            wide_sizes: compressed == MARK && size == MARK,
             name: &variable[..name],
             extra: &variable[name..name + extra],
         }
@@ -223,6 +223,8 @@ fn extras(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 /// A ZIP64 extra field after the marked values were taken from it.
 struct Wide<'a> {
     data: &'a [u8],
+    /// Whether the header refers to a value of it.
+    used: bool,
     /// Whether it holds more than the marked values.
     surplus: bool,
     /// The disk number that follows the marked values.
@@ -230,19 +232,30 @@ struct Wide<'a> {
 }
 
 impl Wide<'_> {
-    /// Whether the field holds the marked values alone, or the full list of the standard and that agrees with the header
-    /// (some writers reserve it). With `open`, a 0 agrees with everything.
+    /// Whether the field holds the marked values alone, or the list of the standard from its first value on, and that
+    /// agrees with the header (some writers fill in all of it, whichever they refer to). With `open`, a 0 agrees with
+    /// everything. The list's end, a disk number, agrees if it is that of the first disk.
     fn agrees(&self, values: &[u64], open: bool) -> bool {
         let (chunks, rest) = self.data.as_chunks::<8>();
-        let full = chunks.len() <= values.len()
-            && rest.is_empty()
+        let ends = rest.is_empty() || chunks.len() == BEFORE_DISK && rest == [0; 4];
+        let full = ends
+            && chunks.len() <= values.len()
             && chunks.iter().zip(values).all(|(chunk, value)| {
                 let here = u64::from_le_bytes(*chunk);
                 here == *value || open && here == 0
             });
         !self.surplus || full
     }
+
+    /// Whether it is room that was kept for sizes and turned out not to be needed: zeros that no value refers to. Who
+    /// writes to a file keeps it before he knows the sizes, and goes back to fill in the header.
+    fn is_room(&self) -> bool {
+        !self.used && self.data.len() <= 8 * BEFORE_DISK + 4 && self.data.iter().all(|byte| *byte == 0)
+    }
 }
+
+/// How many values of 8 bytes the whole list of a ZIP64 field has before its disk number.
+const BEFORE_DISK: usize = 3;
 
 /// Replaces marked values by those of the ZIP64 extra field, which holds the marked ones in this order.
 fn unmark<'a, const N: usize>(extra: &'a [u8], values: [&mut u64; N]) -> Result<Wide<'a>, ArchiveError> {
@@ -252,7 +265,9 @@ fn unmark<'a, const N: usize>(extra: &'a [u8], values: [&mut u64; N]) -> Result<
         return Err(ArchiveError::structure("it has two ZIP64 fields"));
     }
     let mut rest = data;
+    let mut used = false;
     for value in values.into_iter().filter(|value| **value == MARK) {
+        used = true;
         let (wide, after) = rest
             .split_first_chunk::<8>()
             .ok_or_else(|| ArchiveError::structure("its header refers to a ZIP64 value that is not there"))?;
@@ -260,12 +275,13 @@ fn unmark<'a, const N: usize>(extra: &'a [u8], values: [&mut u64; N]) -> Result<
         rest = after;
     }
     let disk = rest.try_into().ok().map(u32::from_le_bytes);
-    Ok(Wide { data, surplus: !(rest.is_empty() || disk == Some(0)), disk })
+    Ok(Wide { data, used, surplus: !(rest.is_empty() || disk == Some(0)), disk })
 }
 
 /// Whether `bytes`, all that stands between an entry's data and what follows, are its data descriptor: with or without
-/// a signature, with sizes of 4 or 8 bytes.
-pub(super) fn is_descriptor(bytes: &[u8], sizes: Sizes) -> bool {
+/// a signature, with sizes of 4 or 8 bytes. Sizes of 4 bytes may be marked where those of the header are (`wide_sizes`):
+/// some packers write so whatever they do not know beforehand.
+pub(super) fn is_descriptor(bytes: &[u8], sizes: Sizes, wide_sizes: bool) -> bool {
     let (signed, wide) = match bytes.len() {
         12 => (false, false),
         16 => (true, false),
@@ -282,7 +298,9 @@ pub(super) fn is_descriptor(bytes: &[u8], sizes: Sizes) -> bool {
         true => u64_at(bytes, 4 + 8 * index),
         false => u32_at(bytes, 4 + 4 * index).into(),
     };
-    sizes == Sizes { crc32: u32_at(bytes, 0), compressed: number(0), size: number(1) }
+    let here = Sizes { crc32: u32_at(bytes, 0), compressed: number(0), size: number(1) };
+    let marked = Sizes { crc32: sizes.crc32, compressed: MARK, size: MARK };
+    here == sizes || wide_sizes && !wide && here == marked
 }
 
 /// Seconds since 1970 of a DOS date and time; 1980-01-01 for a date that does not exist.

@@ -93,6 +93,8 @@ struct Extent {
     sizes: Sizes,
     /// Whether a data descriptor follows.
     descriptor: bool,
+    /// Whether the central directory marks both sizes.
+    wide_sizes: bool,
 }
 
 /// The state of one pass over the central directory.
@@ -132,7 +134,8 @@ impl Indexer<'_> {
             .filter(|end| *end <= self.directory_start)
             .ok_or_else(|| ArchiveError::structure("its data runs into the central directory"))?;
         let descriptor = entry.common.flags & FLAG_DESCRIPTOR != 0;
-        self.extents.push(Extent { start: entry.offset, end, sizes, descriptor });
+        let wide_sizes = entry.common.wide_sizes;
+        self.extents.push(Extent { start: entry.offset, end, sizes, descriptor, wide_sizes });
         let file = File {
             size: sizes.size,
             compressed: sizes.compressed,
@@ -211,7 +214,8 @@ impl Indexer<'_> {
             return Err(disagree("CRC or size"));
         }
         if here.has_other_name() || there.has_other_name() {
-            return Err(ArchiveError::structure("its Unicode-Path field gives another name"));
+            let rule = "its Unicode-Path field gives another name, which OpenTofu ignores; pack it with names in UTF-8";
+            return Err(ArchiveError::structure(rule));
         }
         Ok(entry.offset + length as u64)
     }
@@ -241,14 +245,17 @@ impl Indexer<'_> {
             return Err(ArchiveError::structure("there are bytes before the first entry"));
         }
         for at in 0..self.extents.len() {
-            let Extent { start, end, sizes, descriptor } = self.extents[at];
+            let Extent { start, end, sizes, descriptor, wide_sizes } = self.extents[at];
             let next = self.extents.get(at + 1).map_or(self.directory_start, |extent| extent.start);
             let rule = match next.checked_sub(end) {
                 None => Some("it overlaps the next entry"),
                 Some(0) if !descriptor => None,
                 Some(_) if !descriptor => Some("behind its data are bytes that belong to no entry"),
                 Some(gap @ 1..=24)
-                    if self.locals.get(end, gap as usize)?.is_some_and(|bytes| is_descriptor(bytes, sizes)) =>
+                    if self
+                        .locals
+                        .get(end, gap as usize)?
+                        .is_some_and(|bytes| is_descriptor(bytes, sizes, wide_sizes)) =>
                 {
                     None
                 }

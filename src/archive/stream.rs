@@ -33,6 +33,8 @@ pub struct Upcoming {
     method: Method,
     /// What its local header says. `None` if that stands behind the data.
     sizes: Option<Sizes>,
+    /// Whether its local header marks both sizes.
+    wide_sizes: bool,
 }
 
 impl Upcoming {
@@ -90,7 +92,7 @@ impl<'a> Entries<'a> {
         if offset.checked_add(compressed).is_none_or(|end| end > self.zip.len()) {
             return Ok(None);
         }
-        Ok(Some(Upcoming { offset, method, sizes }))
+        Ok(Some(Upcoming { offset, method, sizes, wide_sizes: common.wide_sizes }))
     }
 
     /// Goes behind `entry`, the one that comes next, without reading it. False: where it ends is not known.
@@ -106,7 +108,7 @@ impl<'a> Entries<'a> {
     /// As [`super::extract`]; [`super::Class::TooLarge`] for content of more than `most` bytes whose size was not known: it
     /// is the next one still. What was written before an error is worth nothing.
     pub fn extract(&mut self, entry: &Upcoming, most: u64, out: &mut dyn io::Write) -> Result<Streamed, ArchiveError> {
-        let Upcoming { offset, method, sizes } = *entry;
+        let Upcoming { offset, method, sizes, wide_sizes } = *entry;
         let mut file = File { size: most, compressed: 0, offset, crc32: 0, method, executable: false, modified: 0 };
         if let Some(sizes) = sizes {
             (file.size, file.compressed, file.crc32) = (sizes.size, sizes.compressed, sizes.crc32);
@@ -118,17 +120,17 @@ impl<'a> Entries<'a> {
         let sizes = read::inflate_to_end(self.zip, &file, out)?;
         let end = offset + sizes.compressed;
         self.at = self
-            .behind_descriptor(end, sizes)?
+            .behind_descriptor(end, sizes, wide_sizes)?
             .ok_or_else(|| ArchiveError::structure("behind its data is no data descriptor that agrees with it"))?;
         Ok(Streamed { offset, method, sizes })
     }
 
     /// Where the record behind the data descriptor at `end` begins.
-    fn behind_descriptor(&mut self, end: u64, sizes: Sizes) -> Result<Option<u64>, ArchiveError> {
+    fn behind_descriptor(&mut self, end: u64, sizes: Sizes, wide_sizes: bool) -> Result<Option<u64>, ArchiveError> {
         for length in DESCRIPTORS {
             let Some(bytes) = self.locals.get(end, length + SIGNATURE_LENGTH)? else { continue };
             let (descriptor, next) = bytes.split_at(length);
-            if is_descriptor(descriptor, sizes) && begins_entry(next) {
+            if is_descriptor(descriptor, sizes, wide_sizes) && begins_entry(next) {
                 return Ok(Some(end + length as u64));
             }
         }

@@ -1,10 +1,13 @@
 //! Writing an archive: equal files give equal bytes, on every machine and day.
 //!
 //! Entries stand in byte order of their names, all of 1980-01-01, with modes 0644 or 0755, without entries for
-//! directories, extra fields or data descriptors. INVARIANT: [`super::index`] accepts what was written.
+//! directories, data descriptors, or extra fields but those of ZIP64, where numbers do not fit into a header.
+//! INVARIANT: [`super::index`] accepts what was written.
 //!
 //! Files up to [`WHOLE`] bytes are read and deflated by several threads, each file at once; larger ones go through in
 //! pieces. Memory is bounded by the number of threads, beside the names.
+
+mod records;
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -14,6 +17,7 @@ use flate2::{Compress, Compression, FlushCompress, Status};
 
 use super::{ArchiveError, Limits, names};
 use crate::digest::{Algorithm, Digest, H1, Hasher};
+use records::{DEFLATE, Data, STORED, central_header, end_records, header_length, local_header};
 
 /// The largest file that is deflated at once, in bytes.
 const WHOLE: u64 = 1 << 20;
@@ -25,16 +29,6 @@ const WAITING: usize = 4;
 const PIECE: usize = 256 << 10;
 /// How hard deflate tries. Another level gives every archive another digest.
 const LEVEL: u32 = 6;
-
-/// 1980-01-01 as DOS has it, the earliest date of an archive.
-const DATE: u16 = 1 << 5 | 1;
-/// Written by version 2.0 of the standard on Unix, for the meaning of the modes.
-const MADE_BY: u16 = 3 << 8 | VERSION;
-const VERSION: u16 = 20;
-/// The version of the standard that has the wide end record.
-const VERSION_WIDE: u16 = 45;
-/// Numbers of entries from here on stand in the wide end record.
-const WIDE: u64 = 0xffff;
 
 /// A file to be written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -126,10 +120,8 @@ fn check(entries: &[Entry], limits: &Limits) -> Result<(), ArchiveError> {
         if at > 0 && entries[at - 1].name >= name {
             return Err(ArchiveError::structure("it does not stand in the order of names").of(name));
         }
-        // Wider sizes would need extra fields.
-        let most = limits.entry.min(u32::MAX.into());
-        if size > most {
-            return Err(ArchiveError::too_large("its size", size, "entry", most).of(name));
+        if size > limits.entry {
+            return Err(ArchiveError::too_large("its size", size, "entry", limits.entry).of(name));
         }
         total = total.saturating_add(size);
         if total > limits.total {
@@ -138,15 +130,6 @@ fn check(entries: &[Entry], limits: &Limits) -> Result<(), ArchiveError> {
         }
     }
     Ok(())
-}
-
-/// What the headers of an entry say of its data.
-#[derive(Clone, Copy)]
-struct Data {
-    method: u16,
-    crc32: u32,
-    compressed: u32,
-    sum: Digest,
 }
 
 /// A small file, ready to be written.
@@ -193,23 +176,16 @@ impl Deflater {
         let data = Data {
             method,
             crc32: crc32fast::hash(&self.content),
-            compressed: length_field(bytes.len() as u64, entry)?,
+            compressed: bytes.len() as u64,
             sum: Digest::of(&self.content),
         };
         Ok(Deflated { data, bytes })
     }
 }
 
-const STORED: u16 = 0;
-const DEFLATE: u16 = 8;
-
 fn changed(entry: &Entry) -> ArchiveError {
     let error = io::Error::other(format!("it no longer has the {} bytes that it had before", entry.size));
     ArchiveError::read(error).of(entry.name)
-}
-
-fn length_field(length: u64, entry: &Entry) -> Result<u32, ArchiveError> {
-    u32::try_from(length).map_err(|_| ArchiveError::too_large("its size", length, "entry", u32::MAX).of(entry.name))
 }
 
 /// An archive in the making.
@@ -244,13 +220,13 @@ impl<'a> Archive<'a> {
                 let small = deflated[number % deflated.len()].recv();
                 let ended = |_| ArchiveError::read(io::Error::other("an internal task ended early"));
                 let Deflated { data, bytes } = small.map_err(ended)??;
-                self.push(&header(LOCAL, entry, &data, None))?;
+                self.push(&local_header(entry, &data))?;
                 self.push(&bytes)?;
                 data
             } else {
                 self.push_large(entry, contents, number)?
             };
-            self.directory.extend(header(CENTRAL, entry, &data, Some(self.offset(start)?)));
+            self.directory.extend(central_header(entry, &data, start));
             files.push((entry.name, data.sum));
         }
         self.finish(entries.len() as u64)?;
@@ -261,11 +237,6 @@ impl<'a> Archive<'a> {
     /// Length of the archive so far.
     fn length(&self) -> u64 {
         self.end + self.pending.len() as u64
-    }
-
-    fn offset(&self, at: u64) -> Result<u32, ArchiveError> {
-        let over = |_| ArchiveError::too_large("the archive's size", at, "archive", self.limits.archive);
-        u32::try_from(at).map_err(over)
     }
 
     fn push(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {
@@ -309,8 +280,8 @@ impl<'a> Archive<'a> {
         if large.size != entry.size {
             return Err(changed(entry));
         }
-        let (data, end) = large.finish(entry)?;
-        self.push(&header(LOCAL, entry, &data, None))?;
+        let (data, end) = large.finish()?;
+        self.push(&local_header(entry, &data))?;
         self.flush()?;
         while self.end < end {
             let length = usize::try_from(end - self.end).unwrap_or(PIECE).min(PIECE);
@@ -327,15 +298,7 @@ impl<'a> Archive<'a> {
         let directory = std::mem::take(&mut self.directory);
         self.push(&directory)?;
         let end = self.length();
-        let (start_field, length_field) = (self.offset(start)?, self.offset(end - start)?);
-        if entries >= WIDE {
-            self.push(&wide_end(entries, start, end))?;
-        }
-        let mut record = Record::new(0x0605_4b50);
-        record.u16(0).u16(0);
-        let count = u16::try_from(entries.min(WIDE)).unwrap_or(u16::MAX);
-        record.u16(count).u16(count).u32(length_field).u32(start_field).u16(0);
-        self.push(&record.0)?;
+        self.push(&end_records(entries, start, end))?;
         self.flush()
     }
 }
@@ -407,10 +370,10 @@ impl<'a, 'b> Large<'a, 'b> {
     }
 
     /// What the headers say, and where the data ends.
-    fn finish(mut self, entry: &Entry) -> Result<(Data, u64), ArchiveError> {
+    fn finish(mut self) -> Result<(Data, u64), ArchiveError> {
         self.deflate(&[], FlushCompress::Finish)?;
         let method = if matches!(self.compress, Some(Some(_))) { DEFLATE } else { STORED };
-        let compressed = length_field(self.at - self.start, entry)?;
+        let compressed = self.at - self.start;
         let data = Data { method, crc32: self.crc.finalize(), compressed, sum: self.hasher.finish() };
         Ok((data, self.at))
     }
@@ -435,63 +398,4 @@ fn fill(source: &mut dyn Read, buf: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(held)
-}
-
-const LOCAL: u32 = 0x0403_4b50;
-const CENTRAL: u32 = 0x0201_4b50;
-
-fn header_length(entry: &Entry) -> u64 {
-    super::headers::LOCAL_LENGTH as u64 + entry.name.len() as u64
-}
-
-/// A local header, or a central one where the entry's offset is given (APPNOTE.TXT 4.3.7 and 4.3.12).
-fn header(signature: u32, entry: &Entry, data: &Data, offset: Option<u32>) -> Vec<u8> {
-    let mut record = Record::new(signature);
-    if offset.is_some() {
-        record.u16(MADE_BY);
-    }
-    let utf8 = !entry.name.is_ascii() && std::str::from_utf8(entry.name).is_ok();
-    record.u16(VERSION).u16(if utf8 { super::headers::FLAG_UTF8 } else { 0 });
-    record.u16(data.method).u16(0).u16(DATE);
-    // Sizes and names were held against limits below these types'.
-    record.u32(data.crc32).u32(data.compressed).u32(entry.size as u32).u16(entry.name.len() as u16).u16(0);
-    if let Some(offset) = offset {
-        let mode: u32 = if entry.executable { 0o100_755 } else { 0o100_644 };
-        record.u16(0).u16(0).u16(0).u32(mode << 16).u32(offset);
-    }
-    record.0.extend_from_slice(entry.name);
-    record.0
-}
-
-/// The wide end record and its locator, for more entries than the plain one can count (APPNOTE.TXT 4.3.14 and 4.3.15).
-fn wide_end(entries: u64, start: u64, end: u64) -> Vec<u8> {
-    let mut record = Record::new(0x0606_4b50);
-    record.u64(44).u16(3 << 8 | VERSION_WIDE).u16(VERSION_WIDE).u32(0).u32(0);
-    record.u64(entries).u64(entries).u64(end - start).u64(start);
-    record.u32(0x0706_4b50).u32(0).u64(end).u32(1);
-    record.0
-}
-
-/// A record of little-endian fields.
-struct Record(Vec<u8>);
-
-impl Record {
-    fn new(signature: u32) -> Self {
-        Record(signature.to_le_bytes().into())
-    }
-
-    fn u16(&mut self, value: u16) -> &mut Self {
-        self.0.extend(value.to_le_bytes());
-        self
-    }
-
-    fn u32(&mut self, value: u32) -> &mut Self {
-        self.0.extend(value.to_le_bytes());
-        self
-    }
-
-    fn u64(&mut self, value: u64) -> &mut Self {
-        self.0.extend(value.to_le_bytes());
-        self
-    }
 }

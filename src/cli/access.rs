@@ -1,86 +1,137 @@
-//! The way to registries that the settings describe: one transport and one set of credentials for all of them.
+//! The way to registries that the settings describe: one configuration, read once, and one connection per registry,
+//! for all of a process.
 
-use std::sync::Arc;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 use super::output::CommandError;
-use super::settings::Network;
-use super::tofurc::{self, Tofurc, TofurcError};
-use crate::name::Host;
-use crate::registry::Registry;
+use super::settings::{Network, TokenRealm};
+use super::tofurc::{self, Tofurc};
+use crate::registry::Asker;
+use crate::registry::connections::{ConnectionOptions, Connections};
 use crate::registry::credentials::Credentials;
-use crate::registry::decorate::Mirrored;
-use crate::registry::mirror::MirrorAddress;
 use crate::registry::origin::Origin;
-use crate::registry::remote::{Remote, RemoteOptions};
-use crate::registry::transport::{Transport, TransportOptions};
+use crate::registry::transport::{Authorities, Transport, TransportOptions};
 
-/// What all registries share.
+/// The CLI configuration of the clients, read when it is first wanted: the file that was named, else the user's own.
+pub struct ClientConfiguration {
+    file: Option<PathBuf>,
+    environment: tofurc::Environment,
+    read: OnceLock<Tofurc>,
+}
+
+impl ClientConfiguration {
+    /// That of `file`, else the user's own. Reads nothing yet.
+    pub fn new(file: Option<PathBuf>) -> ClientConfiguration {
+        ClientConfiguration { file, environment: tofurc::Environment::of_process(), read: OnceLock::new() }
+    }
+
+    /// Whether a file was named.
+    pub fn is_named(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// What it says. What stands where nobody reads it is told on standard error, once.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn tofurc(&self) -> Result<&Tofurc, CommandError> {
+        if let Some(tofurc) = self.read.get() {
+            return Ok(tofurc);
+        }
+        let read = match &self.file {
+            Some(file) => Tofurc::load_file(file, &self.environment),
+            None => Tofurc::load(&self.environment),
+        };
+        let read = read.map_err(CommandError::failed)?;
+        Ok(self.read.get_or_init(|| {
+            note_misplaced(&read);
+            read
+        }))
+    }
+
+    fn credentials(&self) -> Result<Credentials, CommandError> {
+        Ok(Credentials::new(self.tofurc()?.credentials(&self.environment)))
+    }
+}
+
+/// Says on standard error which blocks of a CLI configuration stand where nobody reads them.
+fn note_misplaced(tofurc: &Tofurc) {
+    for misplaced in &tofurc.misplaced {
+        // Nobody listening is no reason to stop.
+        let _ = writeln!(io::stderr(), "tofufs: warning: {misplaced}");
+    }
+}
+
+/// What all that name a registry share. Each part is read when it is first wanted, and never again.
 pub struct RegistryAccess {
     network: Network,
-    credentials: Arc<Credentials>,
-    /// Connections, limits and counts.
-    pub transport: Arc<Transport>,
-    /// The CLI configuration that the credentials come from.
-    pub tofurc: Tofurc,
+    asker: Asker,
+    configuration: ClientConfiguration,
+    connections: OnceLock<Connections>,
 }
 
 impl RegistryAccess {
-    /// Reads certificate authorities and the CLI configuration. Connects to nothing.
-    pub fn new(network: &Network) -> Result<RegistryAccess, CommandError> {
+    /// The way of a mount, or of a command that a person typed. Reads nothing yet.
+    pub fn new(network: &Network, asker: Asker) -> RegistryAccess {
+        RegistryAccess {
+            network: network.clone(),
+            asker,
+            configuration: ClientConfiguration::new(network.tofurc.clone()),
+            connections: OnceLock::new(),
+        }
+    }
+
+    /// How registries are reached.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// The CLI configuration.
+    pub fn configuration(&self) -> &ClientConfiguration {
+        &self.configuration
+    }
+
+    /// The registries. Connects to nothing.
+    ///
+    /// # Errors
+    /// Certificate authorities or the CLI configuration cannot be read.
+    pub fn connections(&self) -> Result<&Connections, CommandError> {
+        if let Some(connections) = self.connections.get() {
+            return Ok(connections);
+        }
+        let opened = self.open()?;
+        Ok(self.connections.get_or_init(|| opened))
+    }
+
+    /// The registries, if somebody has wanted them.
+    pub fn opened(&self) -> Option<&Connections> {
+        self.connections.get()
+    }
+
+    fn open(&self) -> Result<Connections, CommandError> {
+        let Network { plain_http, mirrors, token_realms, .. } = self.network.clone();
         let transport = Transport::new(TransportOptions {
-            ca_files: network.ca_files.clone(),
-            deadline: network.deadline,
+            ca_files: self.network.ca_files.clone(),
+            deadline: self.network.deadline,
             ..TransportOptions::default()
         })
         .map_err(CommandError::failed)?;
-        let environment = tofurc::Environment::of_process();
-        let tofurc = configuration(network, &environment).map_err(CommandError::failed)?;
-        let credentials = Arc::new(Credentials::new(tofurc.credentials(&environment)));
-        Ok(RegistryAccess { network: network.clone(), credentials, transport, tofurc })
-    }
-
-    /// The registry `host` for who reads: with its mirrors. Sends nothing.
-    pub fn registry(&self, host: &Host) -> Result<Arc<dyn Registry>, CommandError> {
-        let origin: Arc<dyn Registry> = Arc::new(self.remote(host)?);
-        let mut mirrors: Vec<(MirrorAddress, Arc<dyn Registry>)> = Vec::new();
-        for (address, mirror) in self.mirrors(host)? {
-            mirrors.push((address, Arc::new(mirror)));
-        }
-        Ok(if mirrors.is_empty() { origin } else { Arc::new(Mirrored::new(origin, mirrors)) })
-    }
-
-    /// The mirrors of `host`, in their order. Sends nothing.
-    pub fn mirrors(&self, host: &Host) -> Result<Vec<(MirrorAddress, Remote)>, CommandError> {
-        let of_host = self.network.mirrors.iter().filter(|mirror| mirror.of == *host);
-        let opened = of_host.map(|address| {
-            let realm = self.realm(&address.host);
-            let remote = Remote::mirror(Arc::clone(&self.transport), address, realm, self.credentials.clone());
-            Ok((address.clone(), remote.map_err(CommandError::failed)?))
-        });
-        opened.collect()
-    }
-
-    fn realm(&self, host: &Host) -> Option<Origin> {
-        let realm = self.network.token_realms.iter().find(|realm| realm.host == *host);
-        realm.and_then(|realm| Origin::of(&realm.origin))
-    }
-
-    /// The registry `host` itself. Sends nothing.
-    pub fn remote(&self, host: &Host) -> Result<Remote, CommandError> {
-        let options = RemoteOptions {
-            host: host.clone(),
-            plain_http: self.network.plain_http.contains(host),
-            token_realm: self.realm(host),
-            credentials: self.credentials.clone(),
+        let credentials = self.configuration.credentials()?;
+        let realm = |realm: TokenRealm| Some((realm.host, Origin::of(&realm.origin)?));
+        let options = ConnectionOptions {
+            plain_http,
+            token_realms: token_realms.into_iter().filter_map(realm).collect(),
+            mirrors,
+            credentials: Arc::new(credentials),
+            asker: self.asker,
         };
-        Remote::new(Arc::clone(&self.transport), options).map_err(CommandError::failed)
+        Ok(Connections::new(transport, options))
     }
 }
 
-/// The CLI configuration: the file that was named, else the user's own.
-pub fn configuration(network: &Network, environment: &tofurc::Environment) -> Result<Tofurc, TofurcError> {
-    match &network.tofurc {
-        Some(file) => Tofurc::load_file(file, environment),
-        None => Tofurc::load(environment),
-    }
+/// Refuses files of certificates that cannot be used, also where no registry is asked: they were named to be used.
+pub fn check(network: &Network) -> Result<(), CommandError> {
+    Authorities::check(&network.ca_files).map_err(CommandError::failed)
 }

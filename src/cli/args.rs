@@ -18,10 +18,12 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
+use super::account::Account;
 use super::mapping::MappingArgs;
 use super::providers::ProviderArgs;
 use super::quantity::{Size, Span};
 use super::tofurc::written::TofurcArgs;
+use crate::archive::Limits;
 use crate::name::Host;
 
 const TEMPLATE: &str = "\
@@ -91,7 +93,8 @@ are -o options with _ for -, and several sources are joined by ;
   ghcr.io/acme;oci:/srv/store  /mnt/tofu  fuse.tofufs  ro,_netdev,tag_ttl=5m
 With `user` in fstab, write `user,exec`: the kernel runs no provider otherwise.
 
-SIZE is a whole number with KiB, MiB, GiB or TiB; DURATION with ms, s, m or h.";
+SIZE is a whole number with KiB, MiB, GiB or TiB (or K, M, G, T, the same);
+DURATION with ms, s, m or h (alone: seconds).";
 
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
@@ -188,7 +191,8 @@ pub enum Command {
     ///
     /// What lock files, root modules and references need is read from the registries and added to a store of image
     /// layouts or to one tar of such a store, which can be mounted on the other side of an air gap. With --platform the
-    /// packages for other platforms stay behind; the releases keep their digests.
+    /// packages for other platforms stay behind; the releases keep their digests. Where providers are goes along: a mount
+    /// of the bundle and its check need not be told.
     #[command(
         after_help = carry::BUNDLE_EXAMPLES,
         override_usage = "tofufs bundle [OPTIONS] [REFERENCE]... -o DESTINATION\n       tofufs bundle verify [OPTIONS] SOURCE"
@@ -196,7 +200,9 @@ pub enum Command {
     Bundle(Box<carry::BundleArgs>),
     /// Fetch what a working directory needs into the cache
     ///
-    /// Afterwards an offline mount that shares the cache shows all of it. Of providers the packages for this host's
+    /// Afterwards an offline mount of the same registries that shares the cache shows all of it, without being told which
+    /// providers there are or where (--oci-mirror is remembered). It is there when the command succeeds: what the cache's
+    /// disk or --cache-size has no room for is an error. Of providers the packages for this host's
     /// platform are fetched, or for those that are given. What is there already is not fetched again; a command that was
     /// stopped goes on where it was.
     #[command(after_help = carry::PULL_EXAMPLES)]
@@ -209,8 +215,10 @@ pub enum Command {
     /// Print the CLI configuration that points OpenTofu and Terraform at a mount
     ///
     /// For each use of a mount, with a word on when to choose which; without --use, the first is in effect and the others
-    /// are comments.
-    #[command(after_help = "Example:\n  tofufs tofurc /mnt/tofu > ~/.tofurc")]
+    /// are comments. OpenTofu reads ~/.tofurc, or ~/.terraformrc where there is that alone; Terraform reads ~/.terraformrc.
+    #[command(
+        after_help = "Examples:\n  tofufs tofurc /mnt/tofu\n  tofufs tofurc --install /mnt/tofu\n  tofufs tofurc --install --client terraform /mnt/tofu"
+    )]
     Tofurc(TofurcArgs),
     /// Print the completion script of a shell
     #[command(after_help = "Example:\n  tofufs completions bash > /etc/bash_completion.d/tofufs")]
@@ -228,6 +236,8 @@ pub struct MountArgs {
     /// HOST[:PORT][/PREFIX]  a registry, or the part of it below PREFIX
     /// oci:DIR               a store on disk: DIR/HOST/REPO... are OCI image layouts
     /// oci-archive:FILE      such a store in one tar, read where it lies
+    ///
+    /// OpenTofu's oci://HOST/NAME is read as HOST/NAME.
     // One list, since options may stand between its words.
     #[arg(
         num_args = 1..,
@@ -240,6 +250,14 @@ pub struct MountArgs {
     /// Stay in the foreground and log to standard error
     #[arg(short, long)]
     pub foreground: bool,
+
+    /// Mount nothing if a source cannot be reached, is not trusted or denies access
+    ///
+    /// Every source is looked at once when a mount begins, for at most 5 s or --deadline. One that fails is told in one
+    /// line, by `tofufs status` and in the log; without this option it is mounted all the same, since what the cache
+    /// holds can be read and the source may come back.
+    #[arg(long)]
+    pub strict: bool,
 
     /// Access to the mount.
     #[command(flatten)]
@@ -256,6 +274,10 @@ pub struct MountArgs {
     /// Which providers are shown.
     #[command(flatten)]
     pub providers: ProviderArgs,
+
+    /// How large packages may be.
+    #[command(flatten)]
+    pub archives: ArchiveArgs,
 
     /// Where things are kept.
     #[command(flatten)]
@@ -286,13 +308,13 @@ pub struct AccessArgs {
     #[arg(long)]
     pub allow_other: bool,
 
-    /// Owner of everything in the mount [default: who mounts]
-    #[arg(long, value_name = "UID")]
-    pub uid: Option<u32>,
+    /// Owner of everything in the mount, by number or name [default: who mounts]
+    #[arg(long, value_name = "USER")]
+    pub uid: Option<Account>,
 
-    /// Group of everything in the mount [default: that of who mounts]
-    #[arg(long, value_name = "GID")]
-    pub gid: Option<u32>,
+    /// Group of everything in the mount, by number or name [default: that of who mounts]
+    #[arg(long, value_name = "GROUP")]
+    pub gid: Option<Account>,
 
     /// Read every file through tofufs, also where the kernel could read the cache by itself (root, Linux 6.9)
     #[arg(long)]
@@ -369,7 +391,8 @@ pub struct ReachArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Storage")]
 pub struct StorageArgs {
-    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs]
+    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs;
+    /// of root /var/cache/tofufs]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub cache_dir: Option<PathBuf>,
 
@@ -382,6 +405,26 @@ pub struct StorageArgs {
     pub state_dir: Option<PathBuf>,
 }
 
+/// How large archives may be.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Archives")]
+pub struct ArchiveArgs {
+    /// Refuse packages that are larger than this
+    #[arg(long, value_name = "SIZE", default_value = "4GiB")]
+    pub archive_max_size: Size,
+
+    /// Refuse packages that hold a file larger than this
+    #[arg(long, value_name = "SIZE", default_value = "4GiB")]
+    pub entry_max_size: Size,
+}
+
+impl ArchiveArgs {
+    /// The limits of archives.
+    pub fn limits(&self) -> Limits {
+        Limits::up_to(self.archive_max_size.0, self.entry_max_size.0)
+    }
+}
+
 /// What is logged, and where.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Log")]
@@ -390,11 +433,20 @@ pub struct LogArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub log_file: Option<PathBuf>,
 
+    /// Rotate the log before it gets longer than this: FILE becomes FILE.1, that FILE.2, and so on; 0KiB where only
+    /// others rotate it, such as logrotate, which has the log opened again by SIGHUP
+    #[arg(long, value_name = "SIZE", default_value = "16MiB")]
+    pub log_max_size: Size,
+
+    /// How many older logs stay
+    #[arg(long, value_name = "NUMBER", default_value_t = 3)]
+    pub log_keep: u32,
+
     /// How a line of the log looks
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
-    /// Log more; may be given several times
+    /// Log more; may be given several times. How much is logged is bounded only without it
     #[arg(short, long, action = ArgAction::Count)]
     pub verbose: u8,
 }
@@ -443,7 +495,7 @@ pub struct StatusArgs {
 /// Arguments of `doctor`.
 #[derive(Args, Debug)]
 pub struct DoctorArgs {
-    /// A registry, a repository or a release to look at: HOST[:PORT][/NAME[:TAG|@DIGEST]]
+    /// A registry, a repository or a release to look at: HOST[:PORT][/NAME[:TAG|@DIGEST]], or OpenTofu's oci:// address
     #[arg(value_name = "REFERENCE")]
     pub reference: Option<String>,
 
@@ -467,7 +519,8 @@ pub struct CacheArgs {
     #[command(subcommand)]
     pub command: CacheCommand,
 
-    /// The cache [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs]
+    /// The cache [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs;
+    /// of root /var/cache/tofufs]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, global = true)]
     pub cache_dir: Option<PathBuf>,
 

@@ -1,19 +1,19 @@
 //! `tofufs bundle`: what is needed, into a store or one tar; and the check of such a bundle.
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::access::ClientConfiguration;
 use super::args::carry::{BundleArgs, BundleCommand, VerifyArgs};
-use super::output::{self, CommandError};
+use super::output::{self, CommandError, count, count_with};
 use super::progress::Progress;
 use super::quantity::Size;
 use super::reading::Registries;
 use super::settings::{Environment, Source};
-use super::tofurc::{self, Tofurc};
-use super::{daemon, mapping, needed};
+use super::{carried, daemon, mapping, needed};
 use crate::copy::bundle::{Amount, Plan};
 use crate::copy::needs::{self, Needs};
 use crate::copy::verify::{Finding, Verification, Verified};
@@ -41,6 +41,9 @@ impl Place {
         match source {
             Source::Layouts(dir) => Ok(Place::Directory(dir)),
             Source::Archive(file) => Ok(Place::Archive(file)),
+            Source::Registry { host, prefix: None } if host.as_str().ends_with(".tar") => Err(CommandError::Usage(
+                format!("{host}: a file is written with oci-archive: before it; write oci-archive:{host}"),
+            )),
             Source::Registry { .. } => Err(CommandError::Usage(format!(
                 "{source}: a bundle is a store; write oci:DIR or oci-archive:FILE (tofufs copy fills registries)"
             ))),
@@ -99,7 +102,9 @@ fn bundle(args: &BundleArgs, environment: &Environment) -> Result<(), CommandErr
     let runtime = daemon::runtime()?;
     let needs = needed::find(&runtime, &inputs, &mapping, &registries)?;
     let (plan, missing) = runtime.block_on(async {
-        let plan = Plan::of(&needs, inputs.platforms.is_empty(), &registries).await.map_err(CommandError::failed)?;
+        let mut plan =
+            Plan::of(&needs, inputs.platforms.is_empty(), &registries).await.map_err(CommandError::failed)?;
+        plan.says = mapping.carried_with(&needs.providers);
         let plan = Arc::new(plan);
         let missing = plan.missing(destination.store()).await.map_err(CommandError::failed)?;
         if !args.dry_run {
@@ -113,7 +118,7 @@ fn bundle(args: &BundleArgs, environment: &Environment) -> Result<(), CommandErr
                 }
                 Destination::Missing => Ok(()),
             };
-            written.map_err(CommandError::failed)?;
+            written.map_err(|e| CommandError::failed(e).stopped_by(progress.stopped_by()))?;
         }
         Ok::<_, CommandError>((plan, missing))
     })?;
@@ -156,10 +161,10 @@ fn report(
     }
     let verb = if args.dry_run { "would be added" } else { "added" };
     text += &format!(
-        "{shown}: {} releases, {}; {verb}: {} objects, {}\n",
-        plan.releases.len(),
+        "{shown}: {}, {}; {verb}: {}, {}\n",
+        count(plan.releases.len(), "release"),
         Size(amount.bytes),
-        missing.objects,
+        count(missing.objects, "object"),
         Size(missing.bytes)
     );
     output::text(text)
@@ -172,11 +177,18 @@ fn verify(args: &VerifyArgs, environment: &Environment) -> Result<(), CommandErr
         Place::Directory(dir) => Arc::new(Directory::open(&dir).map_err(CommandError::failed)?),
         Place::Archive(file) => Arc::new(Archive::open(&file).map_err(CommandError::failed)?),
     };
-    let flags = args.mapping.mapping().map_err(CommandError::usage)?;
-    let mapping = match flags {
-        Some(mapping) => mapping,
-        None if args.lock_file.is_empty() => Mapping::default(),
-        None => configured(args.tofurc.as_deref(), environment)?,
+    let mapping = match args.lock_file.is_empty() {
+        true => Mapping::default(),
+        false => {
+            let flags = args.mapping.mapping().map_err(CommandError::usage)?;
+            let tofurc = args.tofurc.as_ref().map(|file| environment.base.join(file));
+            let configuration = ClientConfiguration::new(tofurc);
+            match carried::given(flags.as_ref(), &configuration)? {
+                Some(given) => given,
+                // What is wrong with what it says of itself is told below.
+                None => store.carried().unwrap_or_default().mapping.or(&mapping::of_configuration(&configuration)?),
+            }
+        }
     };
     let mut progress = progress("checked")?;
     let (found, lacking) = daemon::runtime()?.block_on(async {
@@ -190,18 +202,9 @@ fn verify(args: &VerifyArgs, environment: &Environment) -> Result<(), CommandErr
         }
         Ok::<_, CommandError>((verification.found(), lacking))
     })?;
+    let signal = progress.stopped_by().filter(|_| found.stopped);
     drop(progress);
-    report_verified(&shown, &found, &lacking, args.json)
-}
-
-/// The mapping of the CLI configuration: of the file that was named, else the user's own.
-fn configured(file: Option<&Path>, environment: &Environment) -> Result<Mapping, CommandError> {
-    let process = tofurc::Environment::of_process();
-    let tofurc = match file {
-        Some(file) => Tofurc::load_file(&environment.base.join(file), &process),
-        None => Tofurc::load(&process),
-    };
-    mapping::of_tofurc(&tofurc.map_err(CommandError::failed)?).map_err(CommandError::failed)
+    report_verified(&shown, &found, &lacking, args.json).map_err(|e| e.stopped_by(signal))
 }
 
 fn report_verified(shown: &str, found: &Verified, lacking: &[Finding], as_json: bool) -> Result<(), CommandError> {
@@ -219,12 +222,12 @@ fn report_verified(shown: &str, found: &Verified, lacking: &[Finding], as_json: 
             findings.iter().map(|finding| format!("{verb}: {}: {}\n", finding.what, finding.rule)).collect()
         };
         output::text(format!(
-            "{}{}{}{shown}: {} objects in {} repositories checked, {}\n",
+            "{}{}{}{shown}: {} in {} checked, {}\n",
             lines("bad", &found.bad),
             lines("partial", &found.partial),
             lines("lacking", lacking),
-            found.checked.objects,
-            found.repositories,
+            count(found.checked.objects, "object"),
+            count(found.repositories, "repository"),
             Size(found.checked.bytes)
         ))?;
     }
@@ -233,13 +236,13 @@ fn report_verified(shown: &str, found: &Verified, lacking: &[Finding], as_json: 
         reasons.push("it was stopped before its end".to_owned());
     }
     if !found.bad.is_empty() {
-        reasons.push(format!("{} things are damaged or missing; bundle them again", found.bad.len()));
+        let bad = count_with(found.bad.len(), "thing", ["is", "are"]);
+        reasons.push(format!("{bad} damaged or missing; bundle again"));
     }
     if !lacking.is_empty() {
-        reasons.push(format!(
-            "{} things that the lock file needs are lacking; add them with tofufs bundle",
-            lacking.len()
-        ));
+        let lacking =
+            count_with(lacking.len(), "thing", ["that the lock file needs is", "that the lock file needs are"]);
+        reasons.push(format!("{lacking} lacking; add what is missing with tofufs bundle"));
     }
     match reasons.is_empty() {
         true => Ok(()),

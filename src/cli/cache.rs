@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::args::{CacheArgs, CacheCommand};
-use super::output::{self, CommandError, pairs};
+use super::output::{self, CommandError, count, count_with, pairs};
 use super::progress::Progress;
 use super::quantity::Size;
 use super::settings::Environment;
@@ -45,8 +45,8 @@ fn info(store: &Store, as_json: bool) -> Result<(), CommandError> {
     }
     output::text(pairs(&[
         ("directory", dir),
-        ("holds", format!("{} in {} objects", Size(usage.bytes), usage.objects)),
-        ("of which pinned", format!("{} in {} objects", Size(pinned.bytes), pinned.objects)),
+        ("holds", format!("{} in {}", Size(usage.bytes), count(usage.objects, "object"))),
+        ("of which pinned", format!("{} in {}", Size(pinned.bytes), count(pinned.objects, "object"))),
         ("free on its disk", Size(space.available).to_string()),
     ]))
 }
@@ -54,6 +54,7 @@ fn info(store: &Store, as_json: bool) -> Result<(), CommandError> {
 fn verify(store: &Arc<Store>, as_json: bool) -> Result<(), CommandError> {
     let mut progress = progress("checked")?;
     let verified = store.verify(&mut |done, total| progress.step(done, total));
+    let signal = progress.stopped_by().filter(|_| verified.left > 0);
     drop(progress);
     let bad: Vec<(String, &String)> = verified.bad.iter().map(|(key, rule)| (key.to_string(), rule)).collect();
     if as_json {
@@ -61,26 +62,27 @@ fn verify(store: &Arc<Store>, as_json: bool) -> Result<(), CommandError> {
         output::json(&json!({"checked": verified.checked, "bad": bad, "left": verified.left}))?;
     } else {
         let lines: String = bad.iter().map(|(key, rule)| format!("{key}: {rule}\n")).collect();
-        output::text(format!("{lines}{} objects checked, {} damaged\n", verified.checked, bad.len()))?;
+        output::text(format!("{lines}{} checked, {} damaged\n", count(verified.checked, "object"), bad.len()))?;
     }
     let mut reasons = Vec::new();
     if !bad.is_empty() {
-        let damaged = bad.len();
-        reasons.push(format!("{damaged} objects of the cache were damaged; they will be fetched again when needed"));
+        let damaged = count_with(bad.len(), "object", ["of the cache was", "of the cache were"]);
+        reasons.push(format!("{damaged} damaged; what was is fetched again when needed"));
     }
     if verified.left > 0 {
-        reasons.push(format!("it was stopped; {} objects were not looked at", verified.left));
+        let left = count_with(verified.left, "object", ["was", "were"]);
+        reasons.push(format!("it was stopped; {left} not looked at"));
     }
     match reasons.is_empty() {
         true => Ok(()),
-        false => Err(CommandError::Failed(reasons.join("; "))),
+        false => Err(CommandError::Failed(reasons.join("; ")).stopped_by(signal)),
     }
 }
 
 fn prune(store: &Store, to: Size, as_json: bool) -> Result<(), CommandError> {
     let mut progress = progress("freed")?;
     let pruned = store.prune_while(to.0, &mut |done, total| progress.step(done, total));
-    let stopped = progress.is_stopped();
+    let stopped = progress.stopped_by();
     drop(progress);
     let (left, pinned) = (store.usage(), store.pinned_usage());
     if as_json {
@@ -90,18 +92,27 @@ fn prune(store: &Store, to: Size, as_json: bool) -> Result<(), CommandError> {
         }))?;
     } else {
         output::text(format!(
-            "removed {} objects, {}; {} objects are left, {}{}\n",
-            pruned.objects,
+            "removed {}, {}; {} left, {}{}\n",
+            count(pruned.objects, "object"),
             Size(pruned.bytes),
-            left.objects,
+            count_with(left.objects, "object", ["is", "are"]),
             Size(left.bytes),
             if pinned.objects > 0 { format!(", of which {} are pinned", Size(pinned.bytes)) } else { String::new() }
         ))?;
     }
-    match stopped && left.bytes > to.0 {
-        true => Err(CommandError::Failed(format!("it was stopped before the cache held at most {to}"))),
-        false => Ok(()),
+    if left.bytes > to.0 && stopped.is_some() {
+        let sentence = format!("it was stopped before the cache held at most {to}");
+        return Err(CommandError::Failed(sentence).stopped_by(stopped));
     }
+    if left.bytes > to.0 && pruned.refused > 0 {
+        return Err(CommandError::Failed(format!(
+            "{} could not be removed from {}, so that the cache holds more than {to}; run it as who owns the cache, \
+             on a disk that takes writes",
+            count(pruned.refused, "object"),
+            left.dir.display()
+        )));
+    }
+    Ok(())
 }
 
 fn progress(verb: &'static str) -> Result<Progress, CommandError> {

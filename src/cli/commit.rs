@@ -26,8 +26,10 @@ pub fn run(args: &CommitArgs) -> Result<(), CommandError> {
     let connection = mounts::connect(&entry).map_err(failed)?;
     let mut progress = Progress::new("uploaded").map_err(CommandError::failed)?;
     let reply = connection.ask_long(&request, |done, total| progress.step(done, total));
+    let signal = progress.stopped_by();
     drop(progress);
-    let committed: Vec<Committed> = serde_json::from_value(reply.map_err(CommandError::Failed)?)
+    let reply = reply.map_err(|reason| CommandError::Failed(reason).stopped_by(signal))?;
+    let committed: Vec<Committed> = serde_json::from_value(reply)
         .map_err(|e| failed(format!("the mount's process answers with something else than releases: {e}")))?;
     for release in &committed {
         match args.json {

@@ -2,14 +2,15 @@
 //! takes long, lines come before the reply that tell how far it is, so that silence always means that nobody answers.
 //!
 //! Only the mount's owner and root are answered. Messages, connections and waits are bounded, so that nobody who can
-//! connect can hold the daemon up.
+//! connect can hold the daemon up: neither by silence nor by what takes long.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::ops::ControlFlow;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,7 +19,10 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Semaphore;
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::digest::Digest;
@@ -27,8 +31,10 @@ use crate::digest::Digest;
 const REQUEST_MAX: u64 = 16 * 1024;
 /// The longest reply, in bytes.
 const REPLY_MAX: u64 = 4 * 1024 * 1024;
-/// How many are served at a time; others wait to be accepted.
-const CONNECTIONS: usize = 8;
+/// How many connections may be silent, without a whole request; of more than that the oldest is closed.
+const SILENT_MAX: usize = 64;
+/// How many requests of one kind are carried out at a time; others wait for their turn.
+const AT_A_TIME: usize = 8;
 /// How long a client may take to send its request, and to take the reply.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a request that takes long tells how far it is.
@@ -135,9 +141,8 @@ impl Socket {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::UnixListener::from_std(listener)?;
         let owner = rustix::process::geteuid().as_raw();
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let (turns, mut silent) = (Arc::new(Turns::new()), Silent::default());
         loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(e) => {
@@ -149,15 +154,46 @@ impl Socket {
             };
             let allowed = stream.peer_cred().is_ok_and(|peer| peer.uid() == owner || peer.uid() == 0);
             if allowed {
-                let service = Arc::clone(&service);
-                tokio::spawn(async move {
-                    if let Err(e) = converse(stream, &*service).await {
-                        tracing::debug!("control socket: {e}");
-                    }
-                    drop(place);
-                });
+                let (service, turns) = (Arc::clone(&service), Arc::clone(&turns));
+                silent.add(tokio::spawn(listen(stream, service, turns)).abort_handle());
             }
         }
+    }
+}
+
+/// Connections that have not sent a whole request yet.
+#[derive(Default)]
+struct Silent(VecDeque<AbortHandle>);
+
+impl Silent {
+    fn add(&mut self, connection: AbortHandle) {
+        self.0.retain(|connection| !connection.is_finished());
+        if self.0.len() >= SILENT_MAX
+            && let Some(oldest) = self.0.pop_front()
+        {
+            oldest.abort();
+        }
+        self.0.push_back(connection);
+    }
+}
+
+/// Whose turn it is. What takes long keeps nobody from asking how the mount is.
+struct Turns {
+    short: Semaphore,
+    long: Semaphore,
+}
+
+impl Turns {
+    fn new() -> Self {
+        Turns { short: Semaphore::new(AT_A_TIME), long: Semaphore::new(AT_A_TIME) }
+    }
+
+    async fn of(&self, request: &Request) -> Option<SemaphorePermit<'_>> {
+        let turn = match request {
+            Request::Commit { .. } => &self.long,
+            Request::Status(()) | Request::Refresh { .. } | Request::Mapping(()) => &self.short,
+        };
+        turn.acquire().await.ok()
     }
 }
 
@@ -220,33 +256,57 @@ fn remove_abandoned(dir: &Path, stem: &str) {
     }
 }
 
-async fn converse(stream: tokio::net::UnixStream, service: &dyn Service) -> io::Result<()> {
-    let (reading, mut writing) = stream.into_split();
+/// Takes a request, for which there is not much time, and has it answered.
+async fn listen(stream: UnixStream, service: Arc<dyn Service>, turns: Arc<Turns>) {
+    let (reading, writing) = stream.into_split();
     let mut line = Vec::new();
     let mut reading = tokio::io::BufReader::new(reading.take(REQUEST_MAX));
-    tokio::time::timeout(PATIENCE, reading.read_until(b'\n', &mut line)).await??;
-    let reply = match serde_json::from_slice(&line) {
-        Ok(request) => {
-            let steps = Arc::new(Steps::default());
-            let mut answering = service.answer(request, &steps);
-            let mut beat = tokio::time::interval_at(Instant::now() + BEAT, BEAT);
-            let answer = loop {
-                tokio::select! {
-                    answer = &mut answering => break answer,
-                    _ = beat.tick() => send(&mut writing, &steps.reply()).await?,
-                }
-            };
-            match answer {
-                Ok(value) => Reply::Done(value),
-                Err(reason) => Reply::Error(reason),
-            }
-        }
-        Err(e) => Reply::Error(format!("this is no request that this version of tofufs knows: {e}")),
-    };
-    send(&mut writing, &reply).await
+    match tokio::time::timeout(PATIENCE, reading.read_until(b'\n', &mut line)).await {
+        Ok(Ok(_)) => drop(tokio::spawn(answer(line, writing, service, turns))),
+        Ok(Err(e)) => tracing::debug!("control socket: {e}"),
+        Err(e) => tracing::debug!("control socket: no request came: {e}"),
+    }
 }
 
-async fn send(writing: &mut tokio::net::unix::OwnedWriteHalf, reply: &Reply) -> io::Result<()> {
+async fn answer(line: Vec<u8>, mut writing: OwnedWriteHalf, service: Arc<dyn Service>, turns: Arc<Turns>) {
+    let replied = match serde_json::from_slice(&line) {
+        Ok(request) => reply_to(request, &mut writing, &*service, &turns).await,
+        Err(e) => {
+            let reason = format!("this is no request that this version of tofufs knows: {e}");
+            send(&mut writing, &Reply::Error(reason)).await
+        }
+    };
+    if let Err(e) = replied {
+        tracing::debug!("control socket: {e}");
+    }
+}
+
+async fn reply_to(
+    request: Request,
+    writing: &mut OwnedWriteHalf,
+    service: &dyn Service,
+    turns: &Turns,
+) -> io::Result<()> {
+    let steps = Arc::new(Steps::default());
+    let mut answering = pin!(async {
+        let _turn = turns.of(&request).await;
+        service.answer(request.clone(), &steps).await
+    });
+    let mut beat = tokio::time::interval_at(Instant::now() + BEAT, BEAT);
+    let answer = loop {
+        tokio::select! {
+            answer = &mut answering => break answer,
+            _ = beat.tick() => send(writing, &steps.reply()).await?,
+        }
+    };
+    let reply = match answer {
+        Ok(value) => Reply::Done(value),
+        Err(reason) => Reply::Error(reason),
+    };
+    send(writing, &reply).await
+}
+
+async fn send(writing: &mut OwnedWriteHalf, reply: &Reply) -> io::Result<()> {
     let mut text = serde_json::to_vec(reply)?;
     text.push(b'\n');
     tokio::time::timeout(PATIENCE, writing.write_all(&text)).await?
@@ -389,6 +449,24 @@ mod tests {
             for _ in 0..1000 {
                 drop(UnixStream::connect(path).unwrap());
             }
+            assert_eq!(ask(path, Request::Status(())), Ok("fine".into()));
+        });
+    }
+
+    #[test]
+    fn neither_silent_connections_nor_long_requests_keep_anybody_from_asking() {
+        serve(|path| {
+            let silent: Vec<_> = (0..400).map(|_| UnixStream::connect(path).unwrap()).collect();
+            assert_eq!(ask(path, Request::Status(())), Ok("fine".into()));
+            drop(silent);
+            let commit = Request::Commit { path: "a".into(), annotations: BTreeMap::new(), allow_overwrite: false };
+            let mut line = serde_json::to_vec(&commit).unwrap();
+            line.push(b'\n');
+            let mut long: Vec<_> = (0..4 * AT_A_TIME).map(|_| UnixStream::connect(path).unwrap()).collect();
+            long.iter_mut().for_each(|connection| connection.write_all(&line).unwrap());
+            // They are told that it goes on, which the first of them is as soon as it has its turn.
+            let mut told = [0];
+            long[0].read_exact(&mut told).unwrap();
             assert_eq!(ask(path, Request::Status(())), Ok("fine".into()));
         });
     }

@@ -14,20 +14,22 @@ use super::daemon;
 use super::output::{self, CommandError};
 use super::progress::Told;
 use super::reading::Registries;
-use super::settings::{Environment, Source};
+use super::settings::{Environment, Source, absolute};
+use super::typed::Typed;
 use crate::copy::Origins;
 use crate::copy::bundle::Plan;
 use crate::copy::carry::{self, Artifact, Blobs, Copied, Copy, CopyError, Found, Meter};
 use crate::facts::{self, FactError, Facts};
-use crate::name::{Host, Reference, Repo, RepoName, Selector, Tag};
+use crate::mapping::Carried;
+use crate::name::{Address, AddressError, Host, Reference, Repo, RepoName, Selector, Tag};
 use crate::registry::layout::{Archive, Directory, Layout, Stored};
 use crate::registry::{Failure, HostStore, Registry, Upload};
 
 /// Copies, and prints each artifact when it is there.
 pub fn run(mut args: CopyArgs) -> Result<(), CommandError> {
     let environment = Environment::of_process().map_err(CommandError::usage)?;
-    let source = Place::parse(&args.source, &environment.base)?;
-    let destination = Place::parse(&args.destination, &environment.base)?;
+    let source = Place::source(&args.source, &environment.base)?;
+    let destination = Place::destination(&args.destination, &environment.base)?;
     check(&source, &destination)?;
     if matches!(source, Place::All(Source::Layouts(_) | Source::Archive(_))) {
         args.reading.from.push(args.source.clone());
@@ -37,9 +39,9 @@ pub fn run(mut args: CopyArgs) -> Result<(), CommandError> {
     daemon::runtime()?.block_on(async {
         tokio::select! {
             copied = copy(&args, &source, &destination, &registries, &shown) => copied,
-            () = shown.stopped() => Err(CommandError::failed(format_args!(
+            () = shown.stopped() => Err(shown.ended(CommandError::failed(format_args!(
                 "{source}: stopped; what was copied is kept, and the same command goes on from there"
-            ))),
+            )))),
         }
     })
 }
@@ -56,16 +58,39 @@ enum Place {
 }
 
 impl Place {
-    fn parse(text: &OsStr, base: &Path) -> Result<Place, CommandError> {
-        if let Some(path) = text.as_bytes().strip_prefix(b"oci:")
-            && let Some((path, tag)) = split_tag(path)
-        {
-            return Ok(Place::Layout(base.join(path).components().collect(), tag));
+    /// What is copied.
+    fn source(text: &OsStr, base: &Path) -> Result<Place, CommandError> {
+        Place::parse(text, base, Address::release)
+    }
+
+    /// Where to. OpenTofu's spelling without a tag means the tag `latest` to OpenTofu; people mean a part of a registry
+    /// as well, so neither is guessed.
+    fn destination(text: &OsStr, base: &Path) -> Result<Place, CommandError> {
+        Place::parse(text, base, |address| match address.target() {
+            Ok((repo, None)) => {
+                let instead = format!("{repo}:latest for one artifact, or {repo} for all below it");
+                Err(AddressError::new(&text.to_string_lossy(), "it names no tag", Some(instead)))
+            }
+            Ok((repo, Some(tag))) => Ok(repo.at(Selector::Tag(tag))),
+            Err(_) => address.release(),
+        })
+    }
+
+    fn parse(
+        text: &OsStr,
+        base: &Path,
+        one: impl Fn(&Address) -> Result<Reference, AddressError>,
+    ) -> Result<Place, CommandError> {
+        match Typed::parse(text, base) {
+            Ok(Typed::Layouts(path)) => Ok(match text.as_bytes().strip_prefix(b"oci:").and_then(split_tag) {
+                Some((path, tag)) => Place::Layout(absolute(path, base), tag),
+                None => Place::All(Source::Layouts(path)),
+            }),
+            Ok(Typed::Address(address)) if address.is_release() => {
+                one(&address).map(Place::One).map_err(CommandError::usage)
+            }
+            _ => Source::parse(text, base).map(Place::All).map_err(CommandError::usage),
         }
-        if let Some(reference) = text.to_str().and_then(|text| text.parse().ok()) {
-            return Ok(Place::One(reference));
-        }
-        Source::parse(text, base).map(Place::All).map_err(CommandError::usage)
     }
 }
 
@@ -134,11 +159,17 @@ async fn copy(
         );
     }
     if let Place::All(Source::Archive(file)) = destination {
-        return pack(args, file, artifacts, &from, shown).await;
+        let mut plan = Plan::default();
+        plan.says = from.says(source).await?;
+        return pack(args, file, plan, artifacts, &from, shown).await;
     }
     let tell = |done, total| shown.step(done, total);
     let meter = Meter::new(carry::size(&artifacts), &tell);
     let into = Writing::open(destination, registries)?;
+    let says = match into {
+        Writing::Directory(_) => from.says(source).await?,
+        Writing::Registry => Carried::default(),
+    };
     let copy = Copy { blobs: from.blobs(), allow_overwrite: args.allow_overwrite, meter };
     for artifact in &artifacts {
         let upload = into.upload(&artifact.to.host, registries)?;
@@ -146,7 +177,7 @@ async fn copy(
             report(&copied, destination, args.json)?;
         }
     }
-    Ok(())
+    into.say(says, registries).await
 }
 
 fn report(copied: &Copied, destination: &Place, as_json: bool) -> Result<(), CommandError> {
@@ -236,6 +267,17 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// What a source says of the providers in it, where all of it is copied.
+    async fn says(&self, source: &Place) -> Result<Carried, CommandError> {
+        match (source, self.store()) {
+            (Place::All(_), Some(store)) => {
+                let said = facts::blocking(move || store.carried()).await.map_err(CommandError::failed)?;
+                said.map_err(CommandError::failed)
+            }
+            _ => Ok(Carried::default()),
+        }
+    }
+
     fn origins(&self) -> &dyn Origins {
         match &self.only {
             Some(only) => only,
@@ -256,7 +298,7 @@ impl<'a> Reading<'a> {
             Place::One(reference) => reference.clone(),
             Place::Layout(path, tag) => unnamed(path)?.at(Selector::Tag(tag.clone())),
             Place::All(Source::Registry { host, prefix }) => {
-                let registry = registries.access()?.registry(host)?;
+                let registry = registries.connections()?.reader(host).map_err(CommandError::failed)?;
                 let all = carry::all_of_registry(registry.as_ref(), host, prefix.as_ref(), self.origins()).await;
                 return all.map_err(CommandError::failed);
             }
@@ -298,13 +340,21 @@ impl Writing {
                 made(dir)?;
                 Ok(Writing::Directory(Arc::new(Directory::open(dir).map_err(CommandError::failed)?)))
             }
-            _ => registries.access().map(|_| Writing::Registry),
+            _ => registries.connections().map(|_| Writing::Registry),
         }
+    }
+
+    /// Has a store say of its providers what the source says. A registry says nothing.
+    async fn say(&self, says: Carried, registries: &Registries) -> Result<(), CommandError> {
+        let Writing::Directory(store) = self else { return Ok(()) };
+        let (store, deadline) = (store.clone(), registries.network().deadline);
+        let said = facts::blocking(move || store.carry(&says, deadline)).await.map_err(CommandError::failed)?;
+        said.map_err(CommandError::failed)
     }
 
     fn upload(&self, host: &Host, registries: &Registries) -> Result<Arc<dyn Upload>, CommandError> {
         Ok(match self {
-            Writing::Registry => Arc::new(registries.access()?.remote(host)?),
+            Writing::Registry => Arc::new(registries.connections()?.writer(host).map_err(CommandError::failed)?),
             Writing::Directory(store) => {
                 Arc::new(Layout::of(store.clone(), host).with_deadline(registries.network().deadline))
             }
@@ -316,6 +366,7 @@ impl Writing {
 async fn pack(
     args: &CopyArgs,
     file: &Path,
+    mut plan: Plan,
     artifacts: Vec<Artifact>,
     from: &Reading<'_>,
     shown: &Told,
@@ -324,7 +375,6 @@ async fn pack(
         Err(e) if e.kind() == ErrorKind::NotFound => None,
         _ => Some(Arc::new(Archive::open(file).map_err(CommandError::failed)?)),
     };
-    let mut plan = Plan::default();
     let mut copied = Vec::new();
     for Artifact { found, to, graph, .. } in artifacts {
         for tag in &found.tags {
@@ -364,5 +414,42 @@ async fn free(archive: &Arc<Archive>, to: &Repo, tag: &Tag, found: &Found) -> Re
         }
         Err(e) if e.failure != Failure::Absent => Err(CommandError::failed(e)),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ends_are_read_as_they_are_meant() {
+        let read = |end: fn(&OsStr, &Path) -> Result<Place, CommandError>, text: &str| match end(
+            OsStr::new(text),
+            Path::new("/base"),
+        ) {
+            Ok(place) => place.to_string(),
+            Err(e) => {
+                assert_eq!(e.exit_code(), 2);
+                format!("!{}", e.to_string().split_once("; write ").map(|(_, instead)| instead).unwrap_or_default())
+            }
+        };
+        for (text, source, destination) in [
+            ("a.b/c:1", "a.b/c:1", "a.b/c:1"),
+            ("a.b/c", "a.b/c", "a.b/c"),
+            ("oci:d", "oci:/base/d", "oci:/base/d"),
+            ("oci:d:1", "oci:/base/d:1", "oci:/base/d:1"),
+            ("oci-archive:d.tar", "oci-archive:/base/d.tar", "oci-archive:/base/d.tar"),
+            ("oci://a.b/c?tag=1", "a.b/c:1", "a.b/c:1"),
+            ("oci://a.b/c", "a.b/c:latest", "!a.b/c:latest for one artifact, or a.b/c for all below it"),
+            ("oci://a.b/c//d?tag=1", "!a.b/c:1", "!a.b/c:1"),
+            ("oci://a.b/c:1", "!a.b/c:1", "!a.b/c:1"),
+            ("docker://a.b/c:1", "!a.b/c:1", "!a.b/c:1"),
+            ("https://a.b/c", "!a.b/c", "!a.b/c"),
+            ("a.b/c:1.0.0+x", "!a.b/c:1.0.0_x", "!a.b/c:1.0.0_x"),
+            ("./d", "!oci:./d", "!oci:./d"),
+        ] {
+            assert_eq!(read(Place::source, text), source, "{text}");
+            assert_eq!(read(Place::destination, text), destination, "{text}");
+        }
     }
 }

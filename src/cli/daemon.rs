@@ -14,40 +14,51 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::access::RegistryAccess;
 use super::control::{Request, Service, Socket, Steps};
 use super::lifecycle::{self, Signals};
+use super::log::Log;
+use super::look::Look;
 use super::output::CommandError;
 use super::settings::{MountSettings, Source};
 use super::staging;
 use super::status;
 use super::tofurc::written::MountMapping;
 use super::{allocator, background, mapping, mount};
-use crate::archive::Limits;
-use crate::facts::{self, Facts, SourceState};
+use crate::facts::{self, Ailing, Facts};
 use crate::fs::plugin_cache::{self, PluginCache};
 use crate::fs::{self, Fs};
 use crate::fuse::passthrough::Passthrough;
 use crate::fuse::session::{self, Session};
 use crate::fuse::{self, Adapter};
-use crate::mapping::Mapping;
-use crate::registry::Registry;
+use crate::registry::connections::Connections;
 use crate::registry::decorate::Offline;
 use crate::registry::layout::{Archive, Directory};
-use crate::registry::transport::Transport;
+use crate::registry::{Asker, Registry};
 use crate::stage;
 use crate::store::{self, Store};
 
 /// How long tasks may take to end when the mount is gone.
 const LAST_TASKS: Duration = Duration::from_millis(500);
 
+/// How often it is looked whether memory can be given back.
+const MEMORY_SEEN: Duration = Duration::from_secs(5);
+
+/// How much a process may grow until what it freed is given back.
+const GROWTH: u64 = 4 << 20;
+
 /// How often the thread that is kept for blocking work is used: sooner than the runtime ends an idle one (10 s).
 const THREAD_USED: Duration = Duration::from_secs(5);
 
-/// Serves a mount until it is unmounted. `ready` is called once, when the mount can be used; its error ends the mount.
-pub fn serve(settings: &MountSettings, ready: impl FnOnce() -> Result<(), CommandError>) -> Result<(), CommandError> {
+/// Serves a mount until it is unmounted. `ready` is called once, when the mount can be used and every source was looked
+/// at, with those that fail; its error ends the mount. `log_file` is the log, where it is in a file.
+pub fn serve(
+    settings: &MountSettings,
+    log_file: Option<&Log>,
+    ready: impl FnOnce(&[Ailing]) -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
     keep_memory_private()?;
     allow_many_files();
     allocator::keep_few_arenas();
     let runtime = runtime()?;
-    let served = serve_in(&runtime, settings, ready);
+    let served = serve_in(&runtime, settings, log_file, ready);
     runtime.shutdown_timeout(LAST_TASKS);
     served
 }
@@ -55,27 +66,34 @@ pub fn serve(settings: &MountSettings, ready: impl FnOnce() -> Result<(), Comman
 fn serve_in(
     runtime: &Runtime,
     settings: &MountSettings,
-    ready: impl FnOnce() -> Result<(), CommandError>,
+    log_file: Option<&Log>,
+    ready: impl FnOnce(&[Ailing]) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
-    let settings = &mapping::resolved(settings)?;
+    let access = Arc::new(RegistryAccess::new(&settings.network, Asker::Program));
+    let settings = &mapping::resolved(settings, &access)?;
     let _entered = runtime.enter();
     let mut signals = Signals::catch().map_err(CommandError::failed)?;
     let turn = mount::turn(settings)?;
     session::prepare(&settings.mountpoint, &settings.apart()).map_err(CommandError::failed)?;
     let socket = Socket::bind(&settings.mountpoint, &control_dirs(settings)?)
         .map_err(|e| CommandError::Failed(format!("no control socket can be made: {e}")))?;
-    let (fs, transport) = file_system(settings, socket.path())?;
+    let fs = file_system(settings, &access, socket.path())?;
+    let look = Look::new(settings, &fs, &access);
     if settings.in_background {
         background::detach()?;
     }
+    if settings.strict {
+        look.insist(runtime)?;
+    }
 
-    let options = fuse::Options { stack_depth: stack_depth(&settings.cache_dir), without_open: settings.read_only };
+    let mounting = session_options(settings);
+    let options = fuse::Options { without_open: settings.read_only && mounting.read_only };
     let adapter = Adapter::new(Arc::clone(&fs), runtime.handle().clone(), options);
     let passthrough = adapter.passthrough();
     let connected = |device: BorrowedFd<'_>| say_how_files_are_read(settings, &passthrough, device);
     let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
-    let (session, end) = session::start(&settings.mountpoint, &settings.session, threads, adapter, connected)
-        .map_err(CommandError::failed)?;
+    let (session, end) =
+        session::start(&settings.mountpoint, &mounting, threads, adapter, connected).map_err(CommandError::failed)?;
     drop(turn);
     let session = Arc::new(session);
     let (kernel, blocking) = (Arc::clone(&session), runtime.handle().clone());
@@ -86,11 +104,13 @@ fn serve_in(
         Box::pin(async move { drop(dropping.await) })
     }));
     runtime.spawn(keep_a_thread());
-    let controlled = Controlled { fs, transport, session: Arc::clone(&session), settings: settings.clone() };
+    runtime.spawn(give_memory_back(Arc::clone(&fs)));
+    let controlled = Controlled { fs, access, session: Arc::clone(&session), settings: settings.clone() };
     let controlling = runtime.spawn(async move { socket.serve(Arc::new(controlled)).await });
     tracing::info!("{}: mounted {}", settings.mountpoint.display(), settings.session.name);
-    let ended = match ready() {
-        Ok(()) => runtime.block_on(lifecycle::until_unmounted(&session, end, &mut signals)),
+    let ailing = if settings.strict { Vec::new() } else { look.at_sources(runtime) };
+    let ended = match ready(&ailing) {
+        Ok(()) => runtime.block_on(lifecycle::until_unmounted(&session, end, &mut signals, log_file)),
         Err(e) => session.unmount(session::Manner::Lazily).map_err(CommandError::failed).and(Err(e)),
     };
     controlling.abort();
@@ -109,23 +129,52 @@ async fn keep_a_thread() {
     }
 }
 
+/// Gives memory back that was freed: after the process grew, and after the kernel forgot most of what it knew.
+async fn give_memory_back(fs: Arc<Fs>) {
+    let mut often = tokio::time::interval(MEMORY_SEEN);
+    let (mut known, mut grown) = (0, 0);
+    loop {
+        often.tick().await;
+        let inodes = fs.inodes();
+        known = known.max(inodes);
+        if 2 * inodes + 1000 < known || resident() > grown + GROWTH {
+            let _ = tokio::task::spawn_blocking(allocator::give_back).await;
+            (known, grown) = (inodes, resident());
+        }
+    }
+}
+
+/// How many bytes of this process are in memory.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
+
+/// Where nothing at all can be written, the kernel itself refuses to: it could be let write to a file only in its memory,
+/// where files are read without being opened. With a mapping, locks are taken in `plugin-cache/`.
+fn session_options(settings: &MountSettings) -> session::Options {
+    let has_views = settings.mapping.as_ref().is_some_and(|mapping| !mapping.rules().is_empty());
+    let read_only = settings.session.read_only || settings.read_only && !has_views;
+    session::Options { read_only, ..settings.session.clone() }
+}
+
 /// Tries passthrough and says in the log what came of it.
 fn say_how_files_are_read(settings: &MountSettings, passthrough: &Passthrough, device: BorrowedFd<'_>) {
     if !settings.passthrough {
         return tracing::info!("files are read through tofufs, as --no-passthrough asks");
     }
     let sample = std::fs::File::open(settings.cache_dir.join(store::CACHE_TAG));
+    if sample.as_ref().is_ok_and(|sample| !store::has_no_writer(sample)) {
+        return tracing::info!(
+            "files are read through tofufs, without passthrough: the cache's file system does not tell who can write to \
+             a file (overlayfs, or one without leases)"
+        );
+    }
     match sample.and_then(|sample| passthrough.probe(device, sample)) {
         Ok(()) => tracing::info!("large files are read by the kernel (passthrough)"),
         Err(e) => tracing::info!("files are read through tofufs, without passthrough (needs root and Linux 6.9): {e}"),
     }
-}
-
-/// How deep file systems are stacked where the kernel reads files of the cache under the mount.
-fn stack_depth(cache_dir: &Path) -> u32 {
-    const OVERLAYFS: i64 = 0x794c_7630;
-    let on_overlay = rustix::fs::statfs(cache_dir).is_ok_and(|stat| stat.f_type == OVERLAYFS);
-    if on_overlay { 2 } else { 1 }
 }
 
 /// Credentials are in this process's memory: neither a core dump nor another process of the user may show them.
@@ -158,6 +207,9 @@ pub(super) fn runtime() -> Result<Runtime, CommandError> {
     // Without a handler the kernel ends a process that writes past its limit of file sizes (`ulimit -f`); with one the
     // write fails, and that is like a full disk. The handler stays when this is dropped.
     drop(signal(SignalKind::from_raw(libc::SIGXFSZ)).map_err(CommandError::failed)?);
+    // The kernel sends this signal to who holds a lease on a file that somebody opens for writing, and it ends a process
+    // too. Leases are held for moments (`store::has_no_writer`), and nothing has to be done about them.
+    drop(signal(SignalKind::io()).map_err(CommandError::failed)?);
     Ok(runtime)
 }
 
@@ -166,11 +218,10 @@ fn control_dirs(settings: &MountSettings) -> Result<Vec<PathBuf>, CommandError> 
     Ok(runtime.chain([mount::state(settings, "control")?]).collect())
 }
 
-fn file_system(settings: &MountSettings, control: &Path) -> Result<(Arc<Fs>, Option<Arc<Transport>>), CommandError> {
+fn file_system(settings: &MountSettings, access: &RegistryAccess, control: &Path) -> Result<Arc<Fs>, CommandError> {
     let options = store::Options { dir: settings.cache_dir.clone(), limit: settings.cache_size };
     let store = Store::open(options).map_err(CommandError::failed)?;
-    let (sources, network) = sources(settings)?;
-    let transport = network.as_ref().map(|network| network.transport.clone());
+    let (sources, network) = sources(settings, access)?;
     let staging = match settings.read_only {
         true => None,
         false => Some(staging::of_mount(settings, &sources, network)?),
@@ -178,58 +229,61 @@ fn file_system(settings: &MountSettings, control: &Path) -> Result<(Arc<Fs>, Opt
     let plugin_cache = match settings.read_only {
         true => None,
         false => {
-            Some(PluginCache::new(staging::writable_tree(settings, plugin_cache::NAME)?, settings.uid, settings.gid))
+            Some(PluginCache::new(staging::writable_tree(settings, plugin_cache::NAME)?, staging::shown(settings)))
         }
     };
+    let mapping = settings.mapping.clone().unwrap_or_default();
     let facts = Facts::new(facts::Options {
         sources,
         stores_stand_in: false,
         store,
         tag_ttl: settings.network.tag_ttl,
         deadline: settings.network.deadline,
-        limits: Limits::default(),
-        providers: settings.providers.options(settings.mapping.as_ref().unwrap_or(&Mapping::default())),
+        limits: settings.limits,
+        providers: settings.providers.options(&mapping, settings.network.offline),
     });
     let options = fs::Options {
         uid: settings.uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
         gid: settings.gid.unwrap_or_else(|| rustix::process::getegid().as_raw()),
         read_only: settings.read_only,
+        modes_count: settings.session.allow_other,
+        mountpoint: settings.mountpoint.clone(),
         daemon: rustix::process::geteuid().as_raw(),
         staging,
         plugin_cache,
         control: control.to_owned(),
     };
-    Ok((Fs::new(facts, options), transport))
+    Ok(Fs::new(facts, options))
 }
 
-type Sources = (Vec<facts::Source>, Option<RegistryAccess>);
+/// The sources, and the registries where there are any to be reached.
+type Sources<'a> = (Vec<facts::Source>, Option<&'a Connections>);
 
-fn sources(settings: &MountSettings) -> Result<Sources, CommandError> {
+fn sources<'a>(settings: &MountSettings, access: &'a RegistryAccess) -> Result<Sources<'a>, CommandError> {
     let remote = settings.sources.iter().any(|source| matches!(source, Source::Registry { .. }));
     let network = match remote && !settings.network.offline {
         true => {
-            let access = RegistryAccess::new(&settings.network)?;
-            for warning in &access.tofurc.warnings {
+            for warning in &access.configuration().tofurc()?.warnings {
                 tracing::warn!("{warning}");
             }
-            Some(access)
+            Some(access.connections()?)
         }
         false => None,
     };
     let mut sources = Vec::new();
     for source in &settings.sources {
-        sources.push(opened(source, network.as_ref())?);
+        sources.push(opened(source, network)?);
     }
     Ok((sources, network))
 }
 
 /// One source. Without a network a registry of it answers nothing.
-pub(super) fn opened(source: &Source, network: Option<&RegistryAccess>) -> Result<facts::Source, CommandError> {
+pub(super) fn opened(source: &Source, network: Option<&Connections>) -> Result<facts::Source, CommandError> {
     let name = source.to_string();
     match source {
         Source::Registry { host, prefix } => {
             let registry: Arc<dyn Registry> = match network {
-                Some(network) => network.registry(host)?,
+                Some(network) => network.reader(host).map_err(CommandError::failed)?,
                 None => Arc::new(Offline::new(host.clone())),
             };
             Ok(facts::Source::Registry { host: host.clone(), prefix: prefix.clone(), registry, name })
@@ -248,7 +302,7 @@ pub(super) fn opened(source: &Source, network: Option<&RegistryAccess>) -> Resul
 /// What the control socket reaches.
 struct Controlled {
     fs: Arc<Fs>,
-    transport: Option<Arc<Transport>>,
+    access: Arc<RegistryAccess>,
     session: Arc<Session>,
     settings: MountSettings,
 }
@@ -261,7 +315,7 @@ impl Service for Controlled {
                 let fs = Arc::clone(&self.fs);
                 let look = move || (fs.report(), staging::status(&fs));
                 let (report, staged) = tokio::task::spawn_blocking(look).await.map_err(|e| e.to_string())?;
-                serde_json::to_value(self.status(&report, staged)).map_err(|e| e.to_string())
+                serde_json::to_value(self.status(report, staged)).map_err(|e| e.to_string())
             }
             Request::Commit { path, annotations, allow_overwrite } => {
                 let steps = Arc::clone(steps);
@@ -279,8 +333,8 @@ impl Service for Controlled {
             }
             Request::Refresh { path } => {
                 let (fs, session) = (Arc::clone(&self.fs), Arc::clone(&self.session));
-                if let Some(transport) = &self.transport {
-                    transport.trust_again();
+                if let Some(connections) = self.access.opened() {
+                    connections.renew();
                 }
                 let refresh = move || session.forget(&fs.refresh(Path::new(&path)));
                 tokio::task::spawn_blocking(refresh).await.map_err(|e| e.to_string())?;
@@ -291,14 +345,14 @@ impl Service for Controlled {
 }
 
 impl Controlled {
-    fn status(&self, report: &fs::Report, staged: Vec<status::Staged>) -> status::Mount {
-        let requests = self.transport.as_deref().map(status::Requests::of);
+    fn status(&self, report: fs::Report, staged: Vec<status::Staged>) -> status::Mount {
+        let requests = self.access.opened().map(|connections| status::Requests::of(connections.transport()));
         status::Mount {
             mountpoint: self.settings.mountpoint.to_string_lossy().into_owned(),
             pid: Some(std::process::id()),
             read_only: self.settings.read_only,
             offline: self.settings.network.offline,
-            sources: self.settings.sources.iter().map(|source| self.source_status(source, report)).collect(),
+            sources: self.settings.sources.iter().map(|source| self.source_status(source, &report)).collect(),
             cache: Some(status::Cache {
                 dir: self.settings.cache_dir.to_string_lossy().into_owned(),
                 bytes: report.cache_bytes,
@@ -306,23 +360,23 @@ impl Controlled {
             }),
             staged,
             requests: requests.unwrap_or_default(),
-            errors: report.errors.iter().map(|error| error.to_string()).collect(),
+            errors: report.errors.iter().map(|failed| failed.sentence.to_string()).collect(),
+            failures: report.errors.iter().map(status::Failure::of).collect(),
+            downloads: report.downloads.iter().map(status::Download::of).collect(),
+            log: mount::log_of(&self.settings).ok().flatten().map(|log| log.to_string_lossy().into_owned()),
+            owner: None,
         }
     }
 
     /// A store stands for several registries; the worst of their states is its own.
     fn source_status(&self, source: &Source, report: &fs::Report) -> status::Source {
         let name = source.to_string();
-        let states = report.sources.iter().filter(|(of, _)| *of == name).map(|(_, state)| match state {
-            SourceState::Ok => status::SourceState::Ok,
-            SourceState::Unreachable => status::SourceState::Unreachable,
-            SourceState::Unknown => status::SourceState::Unknown,
-        });
-        let state = states.max().unwrap_or(status::SourceState::Unknown);
+        let of_source = report.sources.iter().filter(|(of, _)| *of == name).map(|(_, health)| health);
         let mirrors = self.settings.network.mirrors.iter().filter(|mirror| match source {
             Source::Registry { host, .. } => mirror.of == *host,
             Source::Layouts(_) | Source::Archive(_) => false,
         });
-        status::Source { state, name, mirrors: mirrors.map(ToString::to_string).collect() }
+        let mirrors = mirrors.map(ToString::to_string).collect();
+        status::Source { mirrors, ..status::Source::new(name.clone(), of_source.max_by_key(|health| health.state)) }
     }
 }

@@ -13,11 +13,14 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::json;
 
-use super::access::RegistryAccess;
+use super::access::{self, RegistryAccess};
 use super::args::DoctorArgs;
 use super::output::{self, CommandError};
-use super::settings::{Environment, Network, Source};
-use crate::name::{Host, Reference, RepoName, Selector};
+use super::settings::{Environment, Network};
+use super::typed::Typed;
+use crate::name::{AddressError, Host, RepoName, Selector};
+use crate::registry::Asker;
+use crate::registry::connections::Connections;
 
 /// How a finding is to be taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -90,16 +93,14 @@ struct Subject {
 
 impl Subject {
     fn parse(text: &str) -> Result<Subject, CommandError> {
-        if let Ok(Reference { repo, selector }) = text.parse::<Reference>() {
-            return Ok(Subject { host: repo.host, repo: Some((repo.name, Some(selector))) });
-        }
-        match Source::parse(text.as_ref(), "/".as_ref()) {
-            Ok(Source::Registry { host, prefix }) => Ok(Subject { host, repo: prefix.map(|name| (name, None)) }),
-            _ => Err(CommandError::Usage(format!(
-                "{}: this is neither HOST[:PORT][/NAME] nor HOST/NAME:TAG nor HOST/NAME@DIGEST",
-                text.escape_debug()
-            ))),
-        }
+        const WANTED: &str = "this is neither HOST[:PORT][/NAME] nor HOST/NAME:TAG nor HOST/NAME@DIGEST";
+        let address = match Typed::parse(text.as_ref(), "/".as_ref()) {
+            Ok(Typed::Address(address)) => address.subject(),
+            Ok(_) => Err(AddressError::new(text, WANTED, None).wanted("tofufs bundle verify looks at stores")),
+            Err(e) => Err(e.wanted(WANTED)),
+        };
+        let (host, name, selector) = address.map_err(CommandError::usage)?;
+        Ok(Subject { host, repo: name.map(|name| (name, selector)) })
     }
 }
 
@@ -118,12 +119,16 @@ impl fmt::Display for Subject {
 pub fn run(args: &DoctorArgs) -> Result<(), CommandError> {
     let environment = Environment::of_process().map_err(CommandError::usage)?;
     let network = Network::reaching(&args.reach, &environment.base).map_err(CommandError::usage)?;
+    let access = RegistryAccess::new(&network, Asker::Person);
     let subject = args.reference.as_deref().map(Subject::parse).transpose()?;
-    let surroundings = host::Surroundings::of_process(&args.storage, &environment, &network)?;
+    let surroundings = host::Surroundings::of_process(&args.storage, &environment, &access)?;
     let mut parts = vec![Part { name: "this host".to_owned(), findings: surroundings.findings() }];
+    if let (None, Err(error)) = (&subject, access::check(&network)) {
+        parts[0].findings.push(Finding::problem("set-up", error));
+    }
     if let Some(subject) = subject {
-        let findings = match RegistryAccess::new(&network) {
-            Ok(access) => examined(&access, &subject)?,
+        let findings = match access.connections() {
+            Ok(connections) => examined(connections, &subject)?,
             Err(error) => vec![Finding::problem("set-up", error)],
         };
         parts.push(Part { name: subject.to_string(), findings });
@@ -136,15 +141,18 @@ pub fn run(args: &DoctorArgs) -> Result<(), CommandError> {
     }
 }
 
-fn examined(access: &RegistryAccess, subject: &Subject) -> Result<Vec<Finding>, CommandError> {
-    let remote = access.remote(&subject.host)?;
+fn examined(connections: &Connections, subject: &Subject) -> Result<Vec<Finding>, CommandError> {
+    let remote = connections.registry(&subject.host).map_err(CommandError::failed)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| CommandError::Failed(format!("no threads can be started: {e}")))?;
-    let mirrors = access.mirrors(&subject.host)?;
+    let mirrors = connections.mirrors(&subject.host).map_err(CommandError::failed)?;
     Ok(runtime.block_on(async {
         let mut findings = registry::findings(&remote, subject).await;
+        let (used, repo) = (remote.observed().credential, subject.repo.as_ref().map(|(name, _)| name));
+        let unused = connections.unused_credentials(&subject.host, repo, used.as_deref());
+        findings.extend(unused.into_iter().map(|reason| Finding::note("credentials", reason)));
         for (address, mirror) in &mirrors {
             findings.push(registry::mirror(address, mirror, subject).await);
         }

@@ -1,5 +1,6 @@
 //! The life of a mount's process after it serves: until somebody unmounts, or a signal has it unmount by itself.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
+use super::log::Log;
 use super::output::CommandError;
 use crate::fuse::session::{End, Manner, Session, UnmountError};
 
@@ -31,20 +33,59 @@ impl Signals {
         })
     }
 
-    /// The name of the next one.
-    pub async fn next(&mut self) -> &'static str {
+    /// The next one.
+    pub async fn next(&mut self) -> Caught {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.hangup.recv() => "SIGHUP",
+            _ = self.terminate.recv() => Caught::Terminate,
+            _ = self.interrupt.recv() => Caught::Interrupt,
+            _ = self.hangup.recv() => Caught::Hangup,
         }
+    }
+}
+
+/// A signal that was caught.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Caught {
+    /// SIGTERM.
+    Terminate,
+    /// SIGINT.
+    Interrupt,
+    /// SIGHUP: the terminal is gone, or the log is to be opened again.
+    Hangup,
+}
+
+impl Caught {
+    /// Its number.
+    pub fn number(self) -> u8 {
+        let kind = match self {
+            Caught::Terminate => SignalKind::terminate(),
+            Caught::Interrupt => SignalKind::interrupt(),
+            Caught::Hangup => SignalKind::hangup(),
+        };
+        u8::try_from(kind.as_raw_value()).unwrap_or(u8::MAX)
+    }
+}
+
+impl fmt::Display for Caught {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Caught::Terminate => "SIGTERM",
+            Caught::Interrupt => "SIGINT",
+            Caught::Hangup => "SIGHUP",
+        })
     }
 }
 
 /// Returns when the mount has ended, in one of these ways: somebody unmounted it; a signal came and it was unused; a
 /// signal came while it was in use, so that it went out of sight and its last user closed what was open, or a second
-/// signal came; the kernel's side was aborted.
-pub async fn until_unmounted(session: &Arc<Session>, mut end: End, signals: &mut Signals) -> Result<(), CommandError> {
+/// signal came; the kernel's side was aborted. SIGHUP is no such signal where there is a log file: it has `log_file`
+/// opened again.
+pub async fn until_unmounted(
+    session: &Arc<Session>,
+    mut end: End,
+    signals: &mut Signals,
+    log_file: Option<&Log>,
+) -> Result<(), CommandError> {
     let mut signalled = false;
     let mut drained: Option<Instant> = None;
     loop {
@@ -62,12 +103,16 @@ pub async fn until_unmounted(session: &Arc<Session>, mut end: End, signals: &mut
                 tracing::warn!("operations that were under way did not end within {} s", DRAIN.as_secs());
                 return Ok(());
             }
-            name = signals.next() => {
+            caught = signals.next() => {
+                if caught == Caught::Hangup && let Some(log) = log_file {
+                    log.reopen();
+                    continue;
+                }
                 if std::mem::replace(&mut signalled, true) {
-                    tracing::warn!("{name} again: ending while the mount is in use");
+                    tracing::warn!("{caught} again: ending while the mount is in use");
                     return Ok(());
                 }
-                tracing::info!("{name}: unmounting");
+                tracing::info!("{caught}: unmounting");
                 if out_of_sight(session).await? == Manner::Unused {
                     drained = Some(Instant::now() + DRAIN);
                 }

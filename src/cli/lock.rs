@@ -1,8 +1,6 @@
 //! `tofufs lock`: the hashes of all platforms of a working directory's providers, into its lock file.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use futures_util::future::join_all;
@@ -10,10 +8,11 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::args::carry::LockArgs;
-use super::output::{self, CommandError};
+use super::output::{self, CommandError, count, listed};
 use super::reading::Registries;
+use super::replace::replace;
 use super::settings::Environment;
-use super::{daemon, mapping, needed};
+use super::{daemon, needed};
 use crate::copy::needs::{self, LeftOut, Mounts, NeedsError};
 use crate::copy::select::{Selected, select};
 use crate::copy::{Origins, hashes};
@@ -52,6 +51,8 @@ struct Outcome {
     after: String,
     locked: Vec<Locked>,
     left_out: BTreeSet<LeftOut>,
+    /// The providers that are required, that no rule maps, and that are not locked as they are required.
+    unlocked: Vec<ProviderAddr>,
 }
 
 /// Locks, or with `--check` tells what is missing.
@@ -59,7 +60,7 @@ pub fn run(args: &LockArgs) -> Result<(), CommandError> {
     let environment = Environment::of_process().map_err(CommandError::usage)?;
     let flags = args.mapping.mapping().map_err(CommandError::usage)?;
     let registries = Registries::open(&args.reading, args.cache_dir.as_deref(), &environment)?;
-    let mapping = mapping::mapping(flags.as_ref(), registries.network())?;
+    let mapping = registries.mapping(flags.as_ref())?;
     let dir = environment.base.join(&args.dir);
     let client = args.client.map(Client::from);
     let runtime = daemon::runtime()?;
@@ -68,14 +69,14 @@ pub fn run(args: &LockArgs) -> Result<(), CommandError> {
     registries.note_outages();
     let changed = outcome.before != outcome.after;
     if changed && !args.check {
-        replace(&outcome.path, &outcome.after)
+        replace(&outcome.path, outcome.after.as_bytes(), 0o644)
             .map_err(|e| CommandError::Failed(format!("{} cannot be written: {e}", outcome.path.display())))?;
     }
     report(&outcome, changed, &registries, args)?;
-    match changed && args.check {
-        true => Err(CommandError::Failed(missing(&outcome))),
-        false => Ok(()),
+    if args.check && (changed || !outcome.unlocked.is_empty()) {
+        return Err(CommandError::Failed(missing(&outcome)));
     }
+    Ok(())
 }
 
 async fn outcome(
@@ -89,6 +90,10 @@ async fn outcome(
     let client = client.or_else(|| own.as_ref()?.client()).unwrap_or(Client::OpenTofu);
     let required = needs::requirements(dir, client, Mounts::Directories, registries).await?;
     let mut left_out = required.left_out;
+    if required.files == 0 && own.is_none() {
+        let rule = "there is neither a configuration nor a lock file here, so nothing can be locked or checked";
+        return Err(NeedsError::File { path: dir.to_owned(), rule: rule.to_owned() });
+    }
     let before = own.as_ref().map(|file| file.text().to_owned()).unwrap_or_default();
     let mut file = own.unwrap_or_else(|| LockFile::new(client));
     let wanted: BTreeMap<ProviderAddr, Constraints> = match required.providers.is_empty() {
@@ -96,30 +101,46 @@ async fn outcome(
         true => file.locks().map(|(address, lock)| (address.clone(), lock.constraints.clone())).collect(),
         false => required.providers,
     };
-    let mut mapped = Vec::new();
+    let (mut mapped, mut unmapped, mut unlocked) = (Vec::new(), Vec::new(), Vec::new());
     for (address, constraints) in wanted {
         let repos = mapping.repos(&address)?;
-        match repos.is_empty() {
-            true => {
-                let why =
-                    "no rule maps this provider to a repository (give --oci-mirror); it is left as it is".to_owned();
-                left_out.insert(LeftOut { what: address.to_string(), why });
-            }
-            false => mapped.push((address, constraints, repos)),
+        if !repos.is_empty() {
+            mapped.push((address, constraints, repos));
+            continue;
         }
+        let why = "no rule maps this provider to a repository (give --oci-mirror); it is left as it is".to_owned();
+        left_out.insert(LeftOut { what: address.to_string(), why });
+        if !file.lock(&address).is_some_and(|lock| constraints.allow(&lock.version)) {
+            unlocked.push(address.clone());
+        }
+        unmapped.push(address.to_string());
+    }
+    let path = dir.join(FILE_NAME);
+    if mapped.is_empty() && !left_out.is_empty() {
+        return Err(NeedsError::File { path, rule: nothing_known(&unmapped, &left_out) });
     }
     let locks = mapped.iter().map(|(address, constraints, repos)| {
         lock(registries, address, constraints, repos, file.lock(address), platforms)
     });
-    let mut locked = Vec::new();
+    let (mut locked, mut new) = (Vec::new(), BTreeMap::new());
     for ((address, ..), outcome) in mapped.iter().zip(join_all(locks).await) {
         let (lock, shown) = outcome?;
-        let path = dir.join(FILE_NAME);
-        file.set(address, &lock).map_err(|e| NeedsError::File { path, rule: e.to_string() })?;
+        new.insert(address.clone(), lock);
         locked.push(shown);
     }
+    file.set(&new).map_err(|e| NeedsError::File { path: path.clone(), rule: e.to_string() })?;
     let after = if locked.is_empty() { before.clone() } else { file.text().to_owned() };
-    Ok(Outcome { path: dir.join(FILE_NAME), before, after, locked, left_out })
+    Ok(Outcome { path, before, after, locked, left_out, unlocked })
+}
+
+/// Why nothing could be locked or checked.
+fn nothing_known(unmapped: &[String], left_out: &BTreeSet<LeftOut>) -> String {
+    let nothing = "so nothing could be locked or checked";
+    if unmapped.is_empty() {
+        let modules = listed(&left_out.iter().map(LeftOut::to_string).collect::<Vec<_>>());
+        return format!("the providers of modules are not known, {nothing}: {modules}");
+    }
+    format!("no rule maps {} to a repository, {nothing}; give --oci-mirror", listed(unmapped))
 }
 
 /// What is to be locked for one provider.
@@ -187,8 +208,9 @@ fn report(outcome: &Outcome, changed: bool, registries: &Registries, args: &Lock
     for locked in &outcome.locked {
         let Locked { provider, version, platforms, hashes, added, computed, differing, .. } = locked;
         text += &format!(
-            "{provider} {version}: {} platforms, {hashes} hashes, {} of them new",
-            platforms.len(),
+            "{provider} {version}: {}, {}, {} of them new",
+            count(platforms.len(), "platform"),
+            count(*hashes, "hash"),
             added.len()
         );
         if let Some(previous) = &locked.previous_version {
@@ -217,31 +239,13 @@ fn missing(outcome: &Outcome) -> String {
         match (&locked.previous_version, added.len()) {
             (Some(previous), _) => format!("{provider} {version} (it has {previous}, which is not allowed)"),
             (None, 0) => format!("the constraints of {provider}"),
-            (None, hashes) => format!("{hashes} hashes of {provider} {version}"),
+            (None, hashes) => format!("{} of {provider} {version}", count(hashes, "hash")),
         }
     });
-    let lacking = lacking.collect::<Vec<_>>().join(", ");
-    format!("{} lacks {lacking}; run `tofufs lock` and commit the file", outcome.path.display())
-}
-
-/// Puts a new file in the place of the old one, at once. Where the name is a link, in the place of what it leads to.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    let new = path.with_file_name(name);
-    let write = || {
-        let mut file = std::fs::File::options().write(true).create_new(true).mode(0o644).open(&new)?;
-        if let Ok(before) = std::fs::metadata(&path) {
-            file.set_permissions(before.permissions())?;
-        }
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&new, &path)
-    };
-    let written = write();
-    if written.is_err() {
-        let _ = std::fs::remove_file(&new);
+    let unlocked = outcome.unlocked.iter().map(|provider| format!("{provider}, which no rule maps"));
+    let lacking = listed(&lacking.chain(unlocked).collect::<Vec<_>>());
+    if outcome.before == outcome.after {
+        return format!("{} lacks {lacking}; give --oci-mirror, or let the client lock it", outcome.path.display());
     }
-    written
+    format!("{} lacks {lacking}; run `tofufs lock` and commit the file", outcome.path.display())
 }

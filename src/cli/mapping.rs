@@ -3,10 +3,11 @@
 
 use clap::{ArgMatches, Args, FromArgMatches};
 
-use super::access::configuration;
+use super::access::{ClientConfiguration, RegistryAccess};
+use super::carried;
 use super::output::CommandError;
-use super::settings::{MountSettings, Network, Source};
-use super::tofurc::{self, InstallationLocation, Tofurc};
+use super::settings::{MountSettings, Source};
+use super::tofurc::{InstallationLocation, Tofurc};
 use crate::mapping::{Mapping, MappingError, Rule};
 use crate::name::{Host, RepoName};
 use crate::registry::HostStore;
@@ -17,12 +18,13 @@ use crate::registry::layout::{Archive, Directory};
 #[command(next_help_heading = "Providers")]
 struct Flags {
     /// Where the releases of providers are: an OpenTofu repository_template, as in ghcr.io/acme/${namespace}/${type};
-    /// may be given several times [default: the oci_mirror blocks of the CLI configuration]
+    /// may be given several times [default: what a bundle says of itself, the oci_mirror blocks of the CLI
+    /// configuration; for a mount behind them what `tofufs pull` was given]
     #[arg(long, value_name = "TEMPLATE")]
     oci_mirror: Vec<String>,
 
     /// The providers that the --oci-mirror before it is for, [HOST/]NAMESPACE/TYPE with * from the right; may be given
-    /// several times [default: all]
+    /// several times [default: all; those of registry.opentofu.org if the template does not refer to ${hostname}]
     #[arg(long, value_name = "PATTERN")]
     include: Vec<String>,
 
@@ -101,7 +103,7 @@ impl MappingArgs {
         let rules: Vec<Rule> = self
             .rules
             .iter()
-            .map(|rule| Rule::new(&rule.template, &rule.include, &rule.exclude))
+            .map(|rule| Rule::typed(&rule.template, &rule.include, &rule.exclude))
             .collect::<Result<_, _>>()?;
         Ok((!rules.is_empty()).then(|| Mapping::new(rules)))
     }
@@ -123,23 +125,33 @@ pub fn of_tofurc(tofurc: &Tofurc) -> Result<Mapping, MappingError> {
     Ok(Mapping::new(rules.collect::<Result<_, _>>()?))
 }
 
-/// The mapping that was asked for: that of the flags, else that of the CLI configuration.
-pub fn mapping(flags: Option<&Mapping>, network: &Network) -> Result<Mapping, CommandError> {
-    if let Some(mapping) = flags {
-        return Ok(mapping.clone());
-    }
-    let tofurc = configuration(network, &tofurc::Environment::of_process()).map_err(CommandError::failed)?;
-    of_tofurc(&tofurc).map_err(CommandError::failed)
+/// The mapping of a CLI configuration.
+pub fn of_configuration(configuration: &ClientConfiguration) -> Result<Mapping, CommandError> {
+    of_tofurc(configuration.tofurc()?).map_err(CommandError::failed)
 }
 
-/// The settings with what the CLI configuration and lock files add: the mapping, the providers, and the registries to
-/// which the mapping leads, which count as sources behind those that were declared.
-pub fn resolved(settings: &MountSettings) -> Result<MountSettings, CommandError> {
-    let mapping = mapping(settings.mapping.as_ref(), &settings.network)?;
+/// The settings with what was not said in them: the mapping, the providers, and the registries to
+/// which the mapping leads, which count as sources behind those that were declared. What a bundle
+/// says leads to no registry.
+pub fn resolved(settings: &MountSettings, access: &RegistryAccess) -> Result<MountSettings, CommandError> {
+    let configuration = access.configuration();
     let mut settings = settings.clone();
+    let (asked, mapping) = match carried::given(settings.mapping.as_ref(), configuration)? {
+        Some(given) => {
+            settings.providers.carried = carried::of_sources(&settings.sources).unwrap_or_default().providers;
+            (given.clone(), given)
+        }
+        None => {
+            let carried = carried::of_sources(&settings.sources)?;
+            let remembered = carried::remembered(&settings.cache_dir, &settings.sources)?;
+            let asked = of_configuration(configuration)?.or(&remembered);
+            settings.providers.carried = carried.providers;
+            (asked.clone(), carried.mapping.or(&asked))
+        }
+    };
     settings.providers = settings.providers.resolved(&mapping)?;
-    let of_providers = settings.providers.declared.iter().flat_map(|p| mapping.repos(p).unwrap_or_default());
-    let mut led_to = mapping.prefixes();
+    let of_providers = settings.providers.declared.iter().flat_map(|p| asked.repos(p).unwrap_or_default());
+    let mut led_to = asked.prefixes();
     led_to.extend(of_providers.map(|repo| (repo.host, Some(repo.name))));
     for (host, prefix) in led_to {
         if !is_declared(&settings.sources, &host, prefix.as_ref())? {
@@ -245,7 +257,25 @@ mod tests {
         assert_eq!(parse(&[]), Ok(None));
         let error = parse(&["--include", "a/b", "--oci-mirror", "r.io/${type}"]).unwrap_err();
         assert!(error.to_string().contains("--include: it belongs to the --oci-mirror before it"), "{error}");
-        assert!(parse(&["--oci-mirror", "r.io/${type}"]).is_err());
+        let error = parse(&["--oci-mirror", "r.io/${type}"]).unwrap_err().to_string();
+        assert!(error.contains("must refer to ${namespace}, or `include` has to leave one value"), "{error}");
+        assert!(error.contains("'registry.opentofu.org/hashicorp/*'"), "{error}");
+    }
+
+    /// As the help's own example has it.
+    #[test]
+    fn a_template_without_a_hostname_is_for_the_default_registry() {
+        let mapping = parse(&["--oci-mirror", "ghcr.io/acme/${namespace}/${type}"]).unwrap().unwrap();
+        let repo = |provider: &str| {
+            let provider =
+                crate::name::ProviderAddr::parse(provider, &crate::mapping::DEFAULT_REGISTRY.parse().unwrap());
+            mapping.repo(&provider.unwrap()).unwrap().map(|repo| repo.to_string())
+        };
+        assert_eq!(repo("hashicorp/aws").as_deref(), Some("ghcr.io/acme/hashicorp/aws"));
+        assert_eq!(repo("registry.terraform.io/hashicorp/aws"), None);
+        let words = flags(&mapping);
+        assert_eq!(words[2..], ["--include", "registry.opentofu.org/*/*"]);
+        assert_eq!(parse(&words.iter().map(String::as_str).collect::<Vec<_>>()).unwrap(), Some(mapping));
     }
 
     #[test]

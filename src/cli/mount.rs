@@ -3,16 +3,18 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
-use super::args::MountArgs;
+use super::access::{self, ClientConfiguration};
+use super::args::{LogArgs, MountArgs};
 use super::control::{private_dir, stem};
-use super::log::{self, Log};
-use super::output::CommandError;
+use super::log::{self, Log, LogFile, Rotation};
+use super::output::{self, CommandError};
 use super::settings::{Environment, MountSettings};
 use super::{background, daemon};
 
@@ -23,27 +25,40 @@ const TURN: Duration = Duration::from_secs(5);
 pub fn run(args: &MountArgs, words: &[OsString]) -> Result<(), CommandError> {
     let environment = Environment::of_process().map_err(CommandError::usage)?;
     let settings = MountSettings::new(args, &environment).map_err(CommandError::usage)?;
+    access::check(&settings.network)?;
     if args.background || args.foreground {
-        let log = match &settings.log_file {
-            Some(file) if !args.background => Log::to(open_log(file)?),
-            _ => Log::to(io::stderr()),
-        };
-        let log = log.map_err(|e| CommandError::failed(format!("cannot start the log: {e}")))?;
-        log.install(args.log.log_format, args.log.verbose);
-        let served = serve(&settings);
+        let file = log_file(&settings)?;
+        let log = start_log(&args.log, file.as_deref(), settings.in_background)?;
+        let served = serve(&settings, file.as_ref().map(|_| &log));
         log.flush();
         return served;
     }
-    background::start(words, open_log(&background_log(&settings)?)?)
+    if settings.mapping.is_none() {
+        // It says what is misplaced on this standard error; the process in the background has another. What is wrong
+        // with it is told by that process.
+        let _ = ClientConfiguration::new(settings.network.tofurc.clone()).tofurc();
+    }
+    let log = background_log(&settings)?;
+    let ailing = background::start(words, open_log(&log)?)?;
+    ailing.iter().for_each(|sentence| output::note(sentence));
+    if args.log.verbose > 0 {
+        output::text(format!("the log is {}\n", output::printable(&log.to_string_lossy())))?;
+    }
+    Ok(())
 }
 
-fn serve(settings: &MountSettings) -> Result<(), CommandError> {
+fn serve(settings: &MountSettings, log_file: Option<&Log>) -> Result<(), CommandError> {
     if !settings.in_background {
-        return daemon::serve(settings, || Ok(()));
+        // Standard error is the log, if that is not a file, and has said it already.
+        let is_said = settings.log_file.is_none();
+        return daemon::serve(settings, log_file, |ailing| {
+            ailing.iter().filter(|_| !is_said).for_each(|source| output::note(&source.to_string()));
+            Ok(())
+        });
     }
     let mut ready = false;
-    let served = daemon::serve(settings, || {
-        background::tell_ready().map_err(|_| CommandError::failed("who asked for the mount is gone"))?;
+    let served = daemon::serve(settings, log_file, |ailing| {
+        background::tell_ready(ailing).map_err(|_| CommandError::failed("who asked for the mount is gone"))?;
         ready = true;
         Ok(())
     });
@@ -57,8 +72,40 @@ fn serve(settings: &MountSettings) -> Result<(), CommandError> {
     served.or(Ok(()))
 }
 
+/// Where a mount logs to, if that is a file.
+pub fn log_of(settings: &MountSettings) -> Result<Option<PathBuf>, CommandError> {
+    if settings.in_background { background_log(settings).map(Some) } else { Ok(settings.log_file.clone()) }
+}
+
 fn open_log(file: &Path) -> Result<File, CommandError> {
-    log::open(file).map_err(|e| CommandError::Failed(format!("cannot write to the log {}: {e}", file.display())))
+    log::open(file).map_err(|e| not_written(file, &e))
+}
+
+fn not_written(file: &Path, error: &io::Error) -> CommandError {
+    CommandError::Failed(format!("cannot write to the log {}: {error}", file.display()))
+}
+
+/// Where this process logs to, where that is a file.
+fn log_file(settings: &MountSettings) -> Result<Option<PathBuf>, CommandError> {
+    match settings.in_background {
+        true => background_log(settings).map(Some),
+        false => Ok(settings.log_file.clone()),
+    }
+}
+
+/// Starts the log: in `file`, else on standard error, which is the same file `in_background`.
+fn start_log(args: &LogArgs, file: Option<&Path>, in_background: bool) -> Result<Log, CommandError> {
+    let rotation = Rotation { max_size: args.log_max_size.0, keep: args.log_keep };
+    let log = match file {
+        Some(path) => {
+            let file = LogFile::open(path, rotation, in_background).map_err(|e| not_written(path, &e))?;
+            Log::to(file, args.log_format)
+        }
+        None => Log::to(io::stderr(), args.log_format),
+    };
+    let log = log.map_err(|e| CommandError::failed(format!("cannot start the log: {e}")))?;
+    log.install(args.verbose);
+    Ok(log)
 }
 
 /// Where a mount in the background logs to: one file per mount point, that outlives the mount.
@@ -94,7 +141,7 @@ fn no_state(error: io::Error) -> CommandError {
 pub fn turn(settings: &MountSettings) -> Result<File, CommandError> {
     let path = state(settings, "lock")?.join(format!("{}.lock", stem(&settings.mountpoint)));
     let failed = |e: io::Error| CommandError::Failed(format!("cannot lock {}: {e}", path.display()));
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(failed)?;
     let mut left = TURN;
     loop {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {

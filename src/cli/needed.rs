@@ -1,5 +1,6 @@
 //! What lock files, root modules and references need, for the commands that carry it somewhere.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -7,16 +8,18 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::args::carry::NeedsArgs;
+use super::mounts;
 use super::output::CommandError;
 use super::progress::Progress;
 use super::quantity::Size;
 use super::reading::Registries;
 use super::settings::{Environment, absolute};
-use super::{mapping, mounts};
 use crate::copy::fetch::{self, Ending, Fetched};
 use crate::copy::needs::{Artifact, Contents, Inputs, LeftOut, Needs};
+use crate::facts;
 use crate::mapping::Mapping;
 use crate::name::Platform;
+use crate::store::{Hold, Key, Store};
 
 /// What was typed, made ready. `platforms` are those that count where none was typed; none means all.
 pub fn inputs(args: &NeedsArgs, platforms: &[Platform], environment: &Environment) -> Result<Inputs, CommandError> {
@@ -33,20 +36,63 @@ pub fn inputs(args: &NeedsArgs, platforms: &[Platform], environment: &Environmen
     })
 }
 
-/// The mapping that the command's flags spell, else that of the CLI configuration.
+/// The mapping that the command's flags spell, else that of the stores that it reads and of the CLI
+/// configuration.
 pub fn mapping(args: &NeedsArgs, registries: &Registries) -> Result<Mapping, CommandError> {
     let flags = args.mapping.mapping().map_err(CommandError::usage)?;
-    mapping::mapping(flags.as_ref(), registries.network())
+    registries.mapping(flags.as_ref())
 }
 
-/// Finds out what is needed.
+/// Keeps what is needed in the cache, whoever else uses that, until the value is dropped.
+pub fn held(needs: &Needs, registries: &Registries) -> Result<Hold, CommandError> {
+    registries.store().hold(&needs.digests()).map_err(CommandError::failed)
+}
+
+/// Refuses what the cache could not keep, with all that is pinned beside it.
+pub fn check_limit(needs: &Needs, store: &Store) -> Result<(), CommandError> {
+    let mut objects: HashMap<Key, u64> = HashMap::new();
+    for artifact in &needs.artifacts {
+        objects.extend(artifact.zips().into_iter().map(|zip| (Key::Blob(zip.digest), zip.size)));
+        objects.extend(artifact.manifests().into_iter().map(|digest| {
+            let key = Key::Blob(digest);
+            (key, store.stored(&key).unwrap_or(0))
+        }));
+    }
+    let (needed, pinned) = store.space_with_pins(&objects);
+    if needed.saturating_add(pinned) <= store.limit() {
+        return Ok(());
+    }
+    let beside = if pinned > 0 { format!(", {} are pinned beside it", Size(pinned)) } else { String::new() };
+    Err(CommandError::Failed(format!(
+        "what is needed takes {} in the cache {}{beside}, and the cache may hold {}: it could not be kept; give a larger \
+         --cache-size, here and to the mounts that share the cache",
+        Size(needed),
+        store.dir().display(),
+        Size(store.limit())
+    )))
+}
+
+/// Notes what was fetched as used, and the rules that the command was told: a mount of the same
+/// sources shows it then without being told anything.
+pub fn remember(args: &NeedsArgs, needs: &Needs, registries: &Registries) -> Result<(), CommandError> {
+    let flags = args.mapping.mapping().map_err(CommandError::usage)?;
+    let used = registries.told(flags.as_ref())?.carried_with(&needs.providers);
+    facts::remember(registries.store(), &used).map_err(CommandError::failed)
+}
+
+/// Finds out what is needed; it is an error if none of it can be had.
 pub fn find(
     runtime: &Runtime,
     inputs: &Inputs,
     mapping: &Mapping,
     registries: &Registries,
 ) -> Result<Needs, CommandError> {
-    runtime.block_on(Needs::find(inputs, mapping, registries)).map_err(CommandError::failed)
+    let needs = runtime.block_on(Needs::find(inputs, mapping, registries)).map_err(CommandError::failed)?;
+    if needs.artifacts.is_empty() && !needs.left_out.is_empty() {
+        note_left_out(&needs);
+        return Err(CommandError::failed("all that is needed is left out, so that nothing was done"));
+    }
+    Ok(needs)
 }
 
 /// Fetches what is needed, with a progress bar; what that took, in the order of [`Needs::artifacts`].
@@ -60,9 +106,10 @@ pub fn fetched(runtime: &Runtime, needs: &Needs, registries: &Registries) -> Res
             registries.note_outages();
             Ok(fetched)
         }
-        Ending::Stopped => Err(CommandError::Failed(
-            "it was stopped; what was fetched stays in the cache, and the same command goes on from there".to_owned(),
-        )),
+        Ending::Stopped => Err(CommandError::failed(
+            "it was stopped; what was fetched stays in the cache, and the same command goes on from there",
+        )
+        .stopped_by(progress.stopped_by())),
     }
 }
 

@@ -14,6 +14,14 @@ pub enum CommandError {
     /// It was tried and failed.
     #[error("{0}")]
     Failed(String),
+    /// A signal stopped it before it was done.
+    #[error("{sentence}")]
+    Stopped {
+        /// What was done, and how to go on.
+        sentence: String,
+        /// The signal's number.
+        signal: u8,
+    },
     /// The result could not be printed.
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
@@ -30,11 +38,20 @@ impl CommandError {
         CommandError::Usage(reason.to_string())
     }
 
-    /// The exit code. Who stopped reading our output has seen enough: that is no failure.
+    /// The same, if a signal was the cause of it.
+    pub fn stopped_by(self, signal: Option<u8>) -> Self {
+        match (self, signal) {
+            (CommandError::Failed(sentence), Some(signal)) => CommandError::Stopped { sentence, signal },
+            (error, _) => error,
+        }
+    }
+
+    /// The exit code: of a stopped command as a shell counts it. Who stopped reading our output has seen enough: that is no failure.
     pub fn exit_code(&self) -> u8 {
         match self {
             CommandError::Usage(_) => 2,
             CommandError::Failed(_) => 1,
+            CommandError::Stopped { signal, .. } => 128_u8.saturating_add(*signal),
             CommandError::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => 0,
             CommandError::Output(_) => 1,
         }
@@ -47,6 +64,12 @@ pub fn report(error: &CommandError) {
         let line = error.to_string().replace(['\n', '\r'], " ");
         let _ = writeln!(io::stderr(), "tofufs: {}", printable(&line));
     }
+}
+
+/// Writes one line to standard error about what is worth knowing, though nothing failed.
+pub fn note(sentence: &str) {
+    // Nobody listening is no reason to stop.
+    let _ = writeln!(io::stderr(), "tofufs: {}", printable(&sentence.replace(['\n', '\r'], " ")));
 }
 
 /// Prints a result as one line of JSON.
@@ -81,6 +104,41 @@ pub fn printable(text: &str) -> String {
     line
 }
 
+/// The same with a verb, of one and of several: `1 object was`, `2 objects were`.
+pub fn count_with(number: impl TryInto<u64> + Copy, one: &str, [singular, plural]: [&str; 2]) -> String {
+    let verb = if number.try_into().is_ok_and(|number| number == 1) { singular } else { plural };
+    format!("{} {verb}", count(number, one))
+}
+
+/// Some of a list, as many as one line can hold, and how many there are beside them.
+pub fn listed(all: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let shown = all.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match all.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// A word as a shell takes it.
+pub fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@".contains(c);
+    match word.chars().all(plain) && !word.is_empty() {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+/// How many there are of something: `1 object`, `2 objects`.
+pub fn count(number: impl TryInto<u64>, one: &str) -> String {
+    match number.try_into().unwrap_or(u64::MAX) {
+        1 => format!("1 {one}"),
+        number if one.ends_with('y') => format!("{number} {}ies", one.trim_end_matches('y')),
+        number if one.ends_with('h') => format!("{number} {one}es"),
+        number => format!("{number} {one}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,8 +147,20 @@ mod tests {
     fn exit_codes_tell_wrong_use_from_failure_and_a_closed_pipe_from_both() {
         assert_eq!(CommandError::usage("x").exit_code(), 2);
         assert_eq!(CommandError::failed("x").exit_code(), 1);
+        assert_eq!(CommandError::failed("x").stopped_by(Some(2)).exit_code(), 130);
+        assert_eq!(CommandError::failed("x").stopped_by(None).exit_code(), 1);
         assert_eq!(CommandError::from(io::Error::from(io::ErrorKind::BrokenPipe)).exit_code(), 0);
         assert_eq!(CommandError::from(io::Error::from(io::ErrorKind::StorageFull)).exit_code(), 1);
+    }
+
+    #[test]
+    fn one_thing_is_not_several() {
+        assert_eq!(
+            [count(1_u64, "object"), count(2_usize, "object"), count(0_u64, "repository"), count(3_u64, "hash")],
+            ["1 object", "2 objects", "0 repositories", "3 hashes"]
+        );
+        let all: Vec<String> = (0..10).map(|n| n.to_string()).collect();
+        assert_eq!((listed(&all[..2]).as_str(), listed(&all).as_str()), ("0, 1", "0, 1, 2, 3, 4, 5, 6, 7 and 2 more"));
     }
 
     #[test]

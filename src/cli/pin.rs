@@ -32,9 +32,11 @@ fn pin(args: &PinArgs, registries: &Registries, environment: &Environment, as_js
     let store = registries.store();
     let runtime = daemon::runtime()?;
     let needs = needed::find(&runtime, &inputs, &mapping, registries)?;
-    // Before anything is fetched, so that fetching one does not evict another.
-    store.pin(&needs.artifacts.iter().map(pin_of).collect::<Vec<_>>()).map_err(CommandError::failed)?;
+    let held = needed::held(&needs, registries)?;
     let fetched = needed::fetched(&runtime, &needs, registries)?;
+    needed::remember(&args.needs, &needs, registries)?;
+    store.pin(&needs.artifacts.iter().map(pin_of).collect::<Vec<_>>()).map_err(CommandError::failed)?;
+    drop(held);
     let releases = || needs.artifacts.iter().zip(fetched.iter().copied());
     let usage = store.pinned_usage();
     if as_json {

@@ -1,73 +1,100 @@
-//! How far a long command is, on standard error: a bar on a terminal, else a plain line at each tenth. And whether
-//! somebody asked it to stop.
+//! How far a long command is, on standard error: a bar on a terminal, else one line when it is done. And whether somebody
+//! asked it to stop.
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::lifecycle::Signals;
+use super::output::CommandError;
 use super::quantity::Size;
 
 /// How often it is looked whether somebody asked to stop.
 const LOOK: Duration = Duration::from_millis(100);
+/// Work that takes no longer is not worth a line.
+const SOON: Duration = Duration::from_millis(500);
 
 /// How far a command is.
 pub struct Progress {
     /// What is being done: `checked`.
     verb: &'static str,
-    bar: Option<ProgressBar>,
-    tenth: u64,
-    stop: Arc<AtomicBool>,
+    shown: Shown,
+    began: Instant,
+    /// The number of the signal that asked the command to stop; 0 before.
+    stop: Arc<AtomicU8>,
+}
+
+/// Where it is shown.
+enum Shown {
+    /// To somebody who watches; the bar comes when the work takes its time.
+    Terminal(Option<ProgressBar>),
+    /// In a file or a pipe: how far it came.
+    Line { done: u64, total: u64 },
 }
 
 impl Progress {
     /// Nothing is shown before the first step. From now on SIGINT, SIGTERM and SIGHUP stop the command after the step
     /// at which it is, instead of ending the process.
     pub fn new(verb: &'static str) -> io::Result<Progress> {
-        let bar = io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}");
-            let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-            bar.with_message(verb)
-        });
-        Ok(Progress { verb, bar, tenth: 0, stop: stopped_by_signals()? })
+        let shown = match io::stderr().is_terminal() {
+            true => Shown::Terminal(None),
+            false => Shown::Line { done: 0, total: 0 },
+        };
+        Ok(Progress { verb, shown, began: Instant::now(), stop: stopped_by_signals()? })
     }
 
     /// Shows that `done` of `total` bytes are done; breaks if the command was asked to stop.
     pub fn step(&mut self, done: u64, total: u64) -> ControlFlow<()> {
-        match &self.bar {
-            Some(bar) => {
+        // The last file may be larger than what was left to do.
+        let total = total.max(done);
+        let is_long = self.is_long();
+        match &mut self.shown {
+            Shown::Line { done: before, total: of } => (*before, *of) = (done, total),
+            Shown::Terminal(bar) if bar.is_some() || is_long => {
+                let bar = bar.get_or_insert_with(|| new_bar(self.verb));
                 bar.set_length(total);
                 bar.set_position(done);
             }
-            None => self.line(done, total),
+            Shown::Terminal(_) => {}
         }
         if self.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    fn line(&mut self, done: u64, total: u64) {
-        let tenth = tenth(done, total);
-        if tenth > self.tenth {
-            self.tenth = tenth;
-            // Nobody listening is no reason to stop.
-            let _ = writeln!(io::stderr(), "{} {} of {}", self.verb, Size(done), Size(total));
-        }
+    fn is_long(&self) -> bool {
+        self.began.elapsed() >= SOON
     }
 
     /// Whether the command was asked to stop.
     pub fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stopped_by().is_some()
     }
+
+    /// The number of the signal by which the command was asked to stop.
+    pub fn stopped_by(&self) -> Option<u8> {
+        Some(self.stop.load(Ordering::Relaxed)).filter(|signal| *signal > 0)
+    }
+}
+
+fn new_bar(verb: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}");
+    let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.with_message(verb)
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
+        match &self.shown {
+            Shown::Terminal(bar) => bar.iter().for_each(ProgressBar::finish_and_clear),
+            Shown::Line { done, total } if *total > 0 && self.is_long() => {
+                // Nobody listening is no reason to stop.
+                let _ = writeln!(io::stderr(), "{} {} of {}", self.verb, Size(*done), Size(*total));
+            }
+            Shown::Line { .. } => {}
         }
     }
 }
@@ -95,24 +122,24 @@ impl Told {
         }
     }
 
+    /// An error as that of a command that was stopped, if this one was.
+    pub fn ended(&self, error: CommandError) -> CommandError {
+        error.stopped_by(self.held().stopped_by())
+    }
+
     fn held(&self) -> MutexGuard<'_, Progress> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The last tenth of `total` that was reached.
-fn tenth(done: u64, total: u64) -> u64 {
-    u64::try_from(u128::from(done) * 10 / u128::from(total.max(1))).unwrap_or(u64::MAX)
-}
-
-fn stopped_by_signals() -> io::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
+fn stopped_by_signals() -> io::Result<Arc<AtomicU8>> {
+    let stop = Arc::new(AtomicU8::new(0));
     let stopped = Arc::clone(&stop);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut signals = runtime.block_on(async { Signals::catch() })?;
     thread::Builder::new().name("signals".into()).spawn(move || {
-        runtime.block_on(signals.next());
-        stopped.store(true, Ordering::Relaxed);
+        let caught = runtime.block_on(signals.next());
+        stopped.store(caught.number(), Ordering::Relaxed);
     })?;
     Ok(stop)
 }
@@ -122,10 +149,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tenth_is_reached_when_all_of_it_is_done() {
-        for (done, total, wanted) in [(0, 10, 0), (1, 10, 1), (19, 100, 1), (20, 100, 2), (7, 7, 10), (0, 0, 0)] {
-            assert_eq!(tenth(done, total), wanted, "{done} of {total}");
-        }
-        assert_eq!(tenth(u64::MAX, u64::MAX), 10);
+    fn no_more_is_done_than_there_is_to_do() {
+        let mut progress = Progress::new("freed").unwrap();
+        assert!(progress.step(7, 5).is_continue());
+        assert!(matches!(progress.shown, Shown::Line { done: 7, total: 7 } | Shown::Terminal(None)));
+        assert_eq!(progress.stopped_by(), None);
     }
 }

@@ -1,14 +1,14 @@
 //! Which providers a mount shows: the flags that say it, and the lock files that they name.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
 
 use super::output::CommandError;
 use crate::facts::ProviderOptions;
-use crate::lockfile::LockFile;
+use crate::input;
+use crate::lockfile::{self, LockFile};
 use crate::mapping::{DEFAULT_REGISTRY, Mapping};
 use crate::name::{NameError, Platform, ProviderAddr};
 
@@ -43,6 +43,8 @@ fn provider(text: &str) -> Result<ProviderAddr, NameError> {
 pub struct ProviderSettings {
     /// Those named.
     pub declared: BTreeSet<ProviderAddr>,
+    /// Those that bundles among the sources carry.
+    pub carried: BTreeSet<ProviderAddr>,
     /// The lock files whose providers are declared too.
     pub lock_files: Vec<PathBuf>,
     /// The platforms to show.
@@ -60,6 +62,7 @@ impl ProviderSettings {
         }
         ProviderSettings {
             declared: args.provider.iter().cloned().collect(),
+            carried: BTreeSet::new(),
             lock_files: args.lock_file.iter().map(|file| base.join(file)).collect(),
             platforms,
             verify_platforms: args.verify_platforms,
@@ -79,20 +82,22 @@ impl ProviderSettings {
         for file in &self.lock_files {
             let failed =
                 |e: &dyn std::fmt::Display| CommandError::Failed(format!("the lock file {}: {e}", file.display()));
-            let text = fs::read_to_string(file).map_err(|e| failed(&e))?;
+            let text = input::text(file, lockfile::FILE_MAX).map_err(|e| failed(&e))?;
             let lock = LockFile::parse(&text).map_err(|e| failed(&e))?;
             self.declared.extend(lock.locks().map(|(provider, _)| provider.clone()).filter(|p| mapping.matches(p)));
         }
         Ok(self)
     }
 
-    /// What the layers below are told.
-    pub fn options(&self, mapping: &Mapping) -> ProviderOptions {
+    /// What the layers below are told; `offline`: no registry can be asked.
+    pub fn options(&self, mapping: &Mapping, offline: bool) -> ProviderOptions {
         ProviderOptions {
             mapping: mapping.clone(),
             declared: self.declared.clone(),
+            carried: self.carried.clone(),
             platforms: self.platforms.clone(),
             verify_platforms: self.verify_platforms,
+            offline,
         }
     }
 }
@@ -101,10 +106,12 @@ impl ProviderSettings {
 mod tests {
     use super::*;
     use crate::mapping::Rule;
+    use std::fs;
 
     fn settings(declared: &[&str], lock_files: &[&Path]) -> ProviderSettings {
         ProviderSettings {
             declared: declared.iter().map(|text| provider(text).unwrap()).collect(),
+            carried: BTreeSet::new(),
             lock_files: lock_files.iter().map(|file| file.to_path_buf()).collect(),
             platforms: BTreeSet::new(),
             verify_platforms: false,

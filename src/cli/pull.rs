@@ -17,7 +17,10 @@ pub fn run(args: &PullArgs) -> Result<(), CommandError> {
     let mapping = needed::mapping(&args.needs, &registries)?;
     let runtime = daemon::runtime()?;
     let needs = needed::find(&runtime, &inputs, &mapping, &registries)?;
+    needed::check_limit(&needs, registries.store())?;
+    let _held = needed::held(&needs, &registries)?;
     let fetched = needed::fetched(&runtime, &needs, &registries)?;
+    needed::remember(&args.needs, &needs, &registries)?;
     let releases = || needs.artifacts.iter().zip(fetched.iter().copied());
     if args.json {
         return output::json(&json!({

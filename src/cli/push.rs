@@ -12,7 +12,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::access::RegistryAccess;
+use super::access::{self, RegistryAccess};
 use super::args::push::PushArgs;
 use super::control::private_dir;
 use super::daemon;
@@ -20,9 +20,12 @@ use super::output::{self, CommandError};
 use super::progress::Told;
 use super::quantity::Size;
 use super::settings::{Environment, Network};
-use crate::name::{Host, Repo, RepoName, Tag, ZipName};
-use crate::registry::Upload;
+use super::typed::Typed;
+use crate::archive::Limits;
+use crate::input;
+use crate::name::{Address, AddressError, Host, Repo, Tag, ZipName};
 use crate::registry::layout::Layout;
+use crate::registry::{Asker, Upload};
 use crate::stage::plan::{self, Artifact, Destined, Plan};
 use crate::stage::provider::{Contents, Zip, is_beside, version_in};
 use crate::stage::push::{self, Observer, Pushed, Step};
@@ -38,9 +41,10 @@ pub fn run(args: &PushArgs) -> Result<(), CommandError> {
     };
     let target = Target::parse(reference, &environment.base)?;
     let annotations = annotations(&args.annotation)?;
+    access::check(&network)?;
     daemon::keep_memory_private()?;
     let state = environment.state_dir(args.state_dir.as_deref()).map_err(CommandError::usage)?;
-    let workshop = workshop(&state)?;
+    let workshop = workshop(&state, args.archives.limits())?;
     let paths: Vec<PathBuf> = paths.iter().map(|path| environment.base.join(path)).collect();
     let plan = planned(&paths, &target, &args.tag, annotations, &workshop)?;
     for warning in &plan.warnings {
@@ -59,9 +63,9 @@ pub fn run(args: &PushArgs) -> Result<(), CommandError> {
         let pushing = push::push(&plan, upload.as_ref(), options, &shown);
         tokio::select! {
             pushed = pushing => pushed.map_err(CommandError::failed),
-            () = shown.0.stopped() => Err(CommandError::failed(format_args!(
+            () = shown.0.stopped() => Err(shown.0.ended(CommandError::failed(format_args!(
                 "{}: stopped; what was uploaded is kept, and the same command goes on from there", plan.subject()
-            ))),
+            )))),
         }
     });
     drop(shown);
@@ -89,30 +93,26 @@ struct Target {
 
 impl Target {
     fn parse(text: &OsStr, base: &Path) -> Result<Target, CommandError> {
-        let usage = |rule: &dyn std::fmt::Display| {
-            let shown = text.to_string_lossy();
-            CommandError::usage(format_args!(
-                "{shown}: {rule}; REFERENCE is HOST[:PORT]/NAME[:TAG] or oci:DIR/HOST/NAME[:TAG]"
-            ))
+        const WANTED: &str = "REFERENCE is HOST[:PORT]/NAME[:TAG] or oci:DIR/HOST/NAME[:TAG]";
+        let refuse = |rule: &dyn std::fmt::Display| {
+            CommandError::usage(format_args!("{}: {rule}; {WANTED}", text.to_string_lossy().escape_debug()))
         };
-        let Some(text) = text.to_str() else { return Err(usage(&"it is no UTF-8")) };
-        if text.contains('@') {
-            return Err(usage(&"a digest follows from the content and cannot be chosen"));
+        let usage = |e: AddressError| CommandError::usage(e.wanted(WANTED));
+        match Typed::parse(text, base).map_err(usage)? {
+            Typed::Address(address) => {
+                let (repo, tag) = address.target().map_err(usage)?;
+                Ok(Target { store: None, repo, tag })
+            }
+            Typed::Layouts(path) => {
+                let (store, rest) = split_store(&path).ok_or_else(|| refuse(&"no component of the path is a HOST"))?;
+                let (repo, tag) = rest.parse::<Address>().and_then(|address| address.target()).map_err(|e| {
+                    // What is to be written instead stands behind the directory of the store.
+                    usage(e.below(&format!("oci:{}/", store.display())))
+                })?;
+                Ok(Target { store: Some(store), repo, tag })
+            }
+            Typed::Archive(_) => Err(refuse(&"nothing can be pushed into an archive, but copied: see tofufs copy")),
         }
-        let (place, tag) = match text.rsplit_once(':') {
-            Some((place, tag)) if !tag.contains('/') && place != "oci" => (place, Some(tag)),
-            _ => (text, None),
-        };
-        let tag = tag.map(str::parse).transpose().map_err(|e| usage(&e))?;
-        if let Some(path) = place.strip_prefix("oci:") {
-            let path: PathBuf = base.join(path).components().collect();
-            let (store, repo) = split_store(&path).ok_or_else(|| usage(&"no component of the path is a HOST"))?;
-            return Ok(Target { store: Some(store), repo, tag });
-        }
-        let Some((host, name)) = place.split_once('/') else { return Err(usage(&"it has no name of a repository")) };
-        let host = host.parse().map_err(|e| usage(&e))?;
-        let name = name.parse().map_err(|e| usage(&e))?;
-        Ok(Target { store: None, repo: Repo { host, name }, tag })
     }
 
     fn upload(&self, network: &Network) -> Result<Arc<dyn Upload>, CommandError> {
@@ -124,20 +124,21 @@ impl Target {
                 let layout = Layout::open(dir, host).map_err(CommandError::failed)?;
                 Ok(Arc::new(layout.with_deadline(network.deadline)))
             }
-            None => Ok(Arc::new(RegistryAccess::new(network)?.remote(host)?)),
+            None => {
+                let access = RegistryAccess::new(network, Asker::Person);
+                Ok(Arc::new(access.connections()?.writer(host).map_err(CommandError::failed)?))
+            }
         }
     }
 }
 
-/// `DIR/HOST/NAME` in its parts: HOST is the last component that can be one and has a name behind it. Where several could
-/// be, the layout is the same directory in any case.
-fn split_store(path: &Path) -> Option<(PathBuf, Repo)> {
+/// `DIR/HOST/NAME…` in two: HOST is the last component that can be one and has a name behind it. Where several could be,
+/// the layout is the same directory in any case.
+fn split_store(path: &Path) -> Option<(PathBuf, String)> {
     let parts: Vec<&str> = path.iter().map(OsStr::to_str).collect::<Option<_>>()?;
-    (1..parts.len().checked_sub(1)?).rev().find_map(|at| {
-        let host: Host = parts[at].parse().ok()?;
-        let name: RepoName = parts[at + 1..].join("/").parse().ok()?;
-        Some((parts[..at].iter().collect(), Repo { host, name }))
-    })
+    let is_host = |at: &usize| parts[*at].parse::<Host>().is_ok();
+    let at = (1..parts.len().checked_sub(1)?).rev().find(is_host)?;
+    Some((parts[..at].iter().collect(), parts[at..].join("/")))
 }
 
 pub(super) fn annotations(words: &[String]) -> Result<BTreeMap<String, String>, CommandError> {
@@ -148,12 +149,12 @@ pub(super) fn annotations(words: &[String]) -> Result<BTreeMap<String, String>, 
     words.iter().map(split).collect()
 }
 
-fn workshop(state: &Path) -> Result<Workshop, CommandError> {
+fn workshop(state: &Path, limits: Limits) -> Result<Workshop, CommandError> {
     let dir = state.join("push");
     let name = dir.display().to_string();
     let failed = |e: io::Error| CommandError::Failed(format!("{name} cannot be used for making packages: {e}"));
     private_dir(state).and_then(|()| private_dir(&dir)).map_err(failed)?;
-    Ok(Workshop::new(File::open(&dir).map_err(failed)?.into(), &name))
+    Ok(Workshop::new(File::open(&dir).map_err(failed)?.into(), &name, limits))
 }
 
 fn planned(
@@ -173,6 +174,10 @@ fn planned(
     let missing =
         || CommandError::usage(format_args!("{}: a tag is missing; write {0}:TAG, or give --tag", target.repo));
     let opened = |path: &Path| -> Result<OwnedFd, CommandError> {
+        let file = input::open(path).map_err(|e| CommandError::Failed(format!("{}: {e}", path.display())))?;
+        Ok(file.into())
+    };
+    let directory = |path: &Path| -> Result<OwnedFd, CommandError> {
         let file = File::open(path).map_err(|e| CommandError::Failed(format!("{}: {e}", path.display())))?;
         Ok(file.into())
     };
@@ -180,7 +185,7 @@ fn planned(
     if let [path] = paths {
         let name = path.display().to_string();
         if path.is_dir() {
-            let dir = opened(path)?;
+            let dir = directory(path)?;
             if destined.tags.is_empty() {
                 let version = version_in(dir.as_fd(), &name).map_err(failed)?;
                 destined.tags.push(version.and_then(|version| version.tag()).ok_or_else(missing)?);
@@ -191,7 +196,7 @@ fn planned(
             if destined.tags.is_empty() {
                 return Err(missing());
             }
-            return plan::module_zip(opened(path)?, &name, destined).map_err(failed);
+            return plan::module_zip(opened(path)?, &name, destined, workshop.limits()).map_err(failed);
         }
     }
     let mut contents = Contents::new(&target.repo.to_string());
@@ -305,6 +310,8 @@ mod tests {
             ("localhost:5000/n:1", None, "localhost:5000/n", Some("1")),
             ("oci:/srv/my.store/ghcr.io/acme/n:1", Some("/srv/my.store"), "ghcr.io/acme/n", Some("1")),
             ("oci:store/localhost:5000/n", Some("/base/store"), "localhost:5000/n", None),
+            ("oci://ghcr.io/acme/n?tag=1", None, "ghcr.io/acme/n", Some("1")),
+            ("oci://ghcr.io/acme/n", None, "ghcr.io/acme/n", None),
         ] {
             let target = target(text).unwrap();
             assert_eq!(target.store.as_deref(), store.map(Path::new), "{text}");
@@ -321,6 +328,17 @@ mod tests {
             "oci:",
         ] {
             assert!(matches!(target(bad), Err(CommandError::Usage(_))), "{bad}");
+        }
+        for (bad, instead) in [
+            ("oci://ghcr.io/acme/network:1", "ghcr.io/acme/network:1"),
+            ("docker://ghcr.io/acme/network:1", "ghcr.io/acme/network:1"),
+            ("https://ghcr.io/acme/network", "ghcr.io/acme/network"),
+            ("./store/ghcr.io/n:1", "oci:./store/ghcr.io/n:1"),
+            ("ghcr.io/n:1.0.0+x", "ghcr.io/n:1.0.0_x"),
+            ("oci:store/ghcr.io/n:1.0.0+x", "oci:/base/store/ghcr.io/n:1.0.0_x"),
+        ] {
+            let said = target(bad).unwrap_err().to_string();
+            assert!(said.ends_with(&format!("; write {instead}")), "{bad}: {said}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Sizes and durations as they are typed: a whole number with a unit.
+//! Sizes and durations as they are typed: a whole number with a unit. A duration without one is seconds.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,12 +18,16 @@ pub struct Size(pub u64);
 
 const SIZES: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 
+/// The same units as other tools write them.
+const SHORT_SIZES: [(&str, u64); 4] = [("T", 1 << 40), ("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)];
+
 impl FromStr for Size {
     type Err = QuantityError;
 
     fn from_str(text: &str) -> Result<Self, QuantityError> {
         with_unit(text, &SIZES)
             .map(Size)
+            .or_else(|| with_unit(text, &SHORT_SIZES).map(Size))
             .ok_or_else(|| QuantityError { text: text.into(), wanted: "a size (a number with KiB, MiB, GiB or TiB)" })
     }
 }
@@ -50,6 +54,7 @@ impl FromStr for Span {
 
     fn from_str(text: &str) -> Result<Self, QuantityError> {
         with_unit(text, &SPANS)
+            .or_else(|| with_unit(&format!("{text}s"), &SPANS))
             .map(|milliseconds| Span(Duration::from_millis(milliseconds)))
             .ok_or_else(|| QuantityError { text: text.into(), wanted: "a duration (a number with ms, s, m or h)" })
     }
@@ -68,21 +73,30 @@ mod tests {
 
     #[test]
     fn a_size_is_a_whole_number_with_a_binary_unit() {
-        for (text, bytes) in [("1KiB", 1 << 10), ("20GiB", 20 << 30), ("3MiB", 3 << 20), ("2TiB", 2 << 40), ("0KiB", 0)]
-        {
+        for (text, bytes) in [
+            ("1KiB", 1 << 10),
+            ("20GiB", 20 << 30),
+            ("3MiB", 3 << 20),
+            ("2TiB", 2 << 40),
+            ("0KiB", 0),
+            ("20G", 20 << 30),
+            ("1K", 1 << 10),
+        ] {
             assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
         }
-        for bad in ["", "1", "GiB", "1GB", "1.5GiB", "-1GiB", "+1GiB", "1 GiB", "1gib", "99999999999TiB"] {
+        for bad in ["", "1", "GiB", "1GB", "1.5GiB", "-1GiB", "+1GiB", "1 GiB", "1gib", "1g", "G", "99999999999TiB"] {
             assert!(bad.parse::<Size>().is_err(), "{bad}");
         }
     }
 
     #[test]
     fn a_duration_is_a_whole_number_with_a_unit() {
-        for (text, ms) in [("250ms", 250), ("60s", 60_000), ("5m", 300_000), ("1h", 3_600_000), ("0s", 0)] {
+        for (text, ms) in
+            [("250ms", 250), ("60s", 60_000), ("5m", 300_000), ("1h", 3_600_000), ("0s", 0), ("60", 60_000)]
+        {
             assert_eq!(text.parse(), Ok(Span(Duration::from_millis(ms))), "{text}");
         }
-        for bad in ["", "60", "s", "1.5s", "-1s", "1 s", "1d", "99999999999999999h"] {
+        for bad in ["", "s", "1.5s", "1ss", "m1", "-1s", "1 s", "1d", "99999999999999999h"] {
             assert!(bad.parse::<Span>().is_err(), "{bad}");
         }
     }

@@ -5,25 +5,28 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::access::RegistryAccess;
+use super::access::{self, RegistryAccess};
 use super::args::carry::ReadingArgs;
-use super::daemon;
 use super::output::CommandError;
 use super::settings::{Environment, Network, Source};
-use super::status;
+use super::{carried, daemon, mapping, status};
 use crate::archive::Limits;
 use crate::copy::Origins;
 use crate::facts::{self, FactError, Facts, Failure, SourceState};
+use crate::mapping::Mapping;
 use crate::name::Host;
+use crate::registry::Asker;
+use crate::registry::connections::Connections;
 use crate::store::{self, Store};
 
 /// The registries, as a command asks them. What it asks for is asked anew: tags are believed for no time.
 pub struct Registries {
-    network: Network,
-    access: Option<RegistryAccess>,
+    access: RegistryAccess,
     /// The stores that take the place of the registries which they hold.
     stores: Vec<Source>,
     store: Arc<Store>,
+    /// How large archives may be.
+    limits: Limits,
     facts: Mutex<BTreeMap<Host, Arc<Facts>>>,
 }
 
@@ -47,21 +50,51 @@ impl Registries {
         let dir = environment.cache_dir(cache_dir).map_err(CommandError::usage)?;
         let options = store::Options { dir, limit: args.cache_size.0 };
         let store = Store::open(options).map_err(CommandError::failed)?;
-        let access = if network.offline { None } else { Some(RegistryAccess::new(&network)?) };
-        Ok(Registries { network, access, stores, store, facts: Mutex::default() })
+        access::check(&network)?;
+        let access = RegistryAccess::new(&network, Asker::Person);
+        if !network.offline {
+            access.connections()?;
+        }
+        let limits = args.archives.limits();
+        Ok(Registries { access, stores, store, limits, facts: Mutex::default() })
+    }
+
+    /// The rules by which providers are found: those that the command was told, and behind them, if
+    /// it was given none, those of the user's CLI configuration.
+    pub fn mapping(&self, flags: Option<&Mapping>) -> Result<Mapping, CommandError> {
+        let configuration = self.access.configuration();
+        match carried::given(flags, configuration)? {
+            Some(given) => Ok(given),
+            None => Ok(self.told(flags)?.or(&mapping::of_configuration(configuration)?)),
+        }
+    }
+
+    /// The rules that the command was told: those that it was given, else what the stores say that
+    /// it reads.
+    pub fn told(&self, flags: Option<&Mapping>) -> Result<Mapping, CommandError> {
+        match carried::given(flags, self.access.configuration())? {
+            Some(given) => Ok(given),
+            None => Ok(carried::of_sources(&self.stores)?.mapping),
+        }
     }
 
     /// How registries are reached.
     pub fn network(&self) -> &Network {
-        &self.network
+        self.access.network()
     }
 
-    /// The way to registries.
+    /// The way to registries, and the configuration.
+    pub fn access(&self) -> &RegistryAccess {
+        &self.access
+    }
+
+    /// The registries themselves.
     ///
     /// # Errors
     /// `--offline` was given.
-    pub fn access(&self) -> Result<&RegistryAccess, CommandError> {
-        self.access.as_ref().ok_or_else(|| CommandError::usage("--offline: no registry can be asked or written to"))
+    pub fn connections(&self) -> Result<&Connections, CommandError> {
+        let offline = || CommandError::usage("--offline: no registry can be asked or written to");
+        self.access.opened().ok_or_else(offline)
     }
 
     /// Facts over a source that is not to be found by a registry's name.
@@ -70,9 +103,9 @@ impl Registries {
             sources: vec![source],
             stores_stand_in: false,
             store: Arc::clone(&self.store),
-            tag_ttl: self.network.tag_ttl,
-            deadline: self.network.deadline,
-            limits: Limits::default(),
+            tag_ttl: self.network().tag_ttl,
+            deadline: self.network().deadline,
+            limits: self.limits,
             providers: facts::ProviderOptions::default(),
         })
     }
@@ -84,15 +117,15 @@ impl Registries {
 
     /// The HTTP requests that were sent so far.
     pub fn requests(&self) -> status::Requests {
-        self.access.as_ref().map(|access| status::Requests::of(&access.transport)).unwrap_or_default()
+        self.access.opened().map(|opened| status::Requests::of(opened.transport())).unwrap_or_default()
     }
 
     /// Says on standard error which registries could not be reached, so that what was read is their last answer.
     pub fn note_outages(&self) {
         let all = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
         for facts in all.values() {
-            for (name, state) in facts.sources() {
-                if state == SourceState::Unreachable {
+            for (name, health) in facts.sources() {
+                if matches!(health.state, SourceState::Unreachable | SourceState::Untrusted) {
                     // Nobody listening is no reason to stop.
                     let _ = writeln!(io::stderr(), "tofufs: {name} cannot be reached; its last answers were used");
                 }
@@ -105,15 +138,15 @@ impl Registries {
         let mut sources: Vec<_> = stores.into_iter().filter(|source| source.holds(host)).collect();
         if sources.is_empty() {
             let registry = Source::Registry { host: host.clone(), prefix: None };
-            sources.push(daemon::opened(&registry, self.access.as_ref())?);
+            sources.push(daemon::opened(&registry, self.access.opened())?);
         }
         Ok(Facts::new(facts::Options {
             sources,
             stores_stand_in: true,
             store: Arc::clone(&self.store),
-            tag_ttl: self.network.tag_ttl,
-            deadline: self.network.deadline,
-            limits: Limits::default(),
+            tag_ttl: self.network().tag_ttl,
+            deadline: self.network().deadline,
+            limits: self.limits,
             providers: facts::ProviderOptions::default(),
         }))
     }

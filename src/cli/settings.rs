@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::account::{self, Account};
 use super::args::{KernelFlag, MountArgs, NetworkArgs, ReachArgs};
 use super::providers::ProviderSettings;
+use super::typed::Typed;
+use crate::archive::Limits;
 use crate::fuse::session;
 use crate::mapping::Mapping;
-use crate::name::{Host, NameError, RepoName};
+use crate::name::{Address, AddressError, Host, NameError, RepoName};
 use crate::registry::mirror::MirrorAddress;
 
 /// What was asked for makes no sense.
@@ -23,6 +26,13 @@ use crate::registry::mirror::MirrorAddress;
 pub struct SettingsError {
     subject: String,
     reason: String,
+}
+
+impl From<AddressError> for SettingsError {
+    fn from(error: AddressError) -> SettingsError {
+        let (subject, reason) = error.parts();
+        SettingsError { subject, reason }
+    }
 }
 
 fn refuse<T>(subject: impl fmt::Display, reason: impl fmt::Display) -> Result<T, SettingsError> {
@@ -47,31 +57,17 @@ pub enum Source {
 
 impl Source {
     /// Reads one source; a relative directory is one below `base`.
-    pub fn parse(text: &OsStr, base: &Path) -> Result<Source, SettingsError> {
-        if let Some(dir) = text.as_bytes().strip_prefix(b"oci:") {
-            if dir.is_empty() {
-                return refuse("oci:", "the directory of the store is missing; write oci:DIR");
-            }
-            return Ok(Source::Layouts(absolute(Path::new(OsStr::from_bytes(dir)), base)));
+    ///
+    /// # Errors
+    /// It is none. Where it is plain what was meant, the error holds the argument to write instead.
+    pub fn parse(text: &OsStr, base: &Path) -> Result<Source, AddressError> {
+        let part = |address: Address| address.part().map(|(host, prefix)| Source::Registry { host, prefix });
+        match Typed::parse(text, base) {
+            Ok(Typed::Layouts(dir)) => Ok(Source::Layouts(dir)),
+            Ok(Typed::Archive(file)) => Ok(Source::Archive(file)),
+            Ok(Typed::Address(address)) => part(address),
+            Err(e) => Err(e.wanted("a source is HOST[:PORT][/PREFIX], oci:DIR or oci-archive:FILE")),
         }
-        if let Some(file) = text.as_bytes().strip_prefix(b"oci-archive:") {
-            if file.is_empty() {
-                return refuse("oci-archive:", "the file of the archive is missing; write oci-archive:FILE");
-            }
-            return Ok(Source::Archive(absolute(Path::new(OsStr::from_bytes(file)), base)));
-        }
-        let shown = text.to_string_lossy();
-        let (host, prefix) = match shown.trim_end_matches('/').split_once('/') {
-            Some((host, prefix)) => (host.to_owned(), Some(prefix.to_owned())),
-            None => (shown.trim_end_matches('/').to_owned(), None),
-        };
-        let wrong = |e: &dyn fmt::Display| SettingsError {
-            subject: shown.escape_debug().to_string(),
-            reason: format!("{e}; a source is HOST[:PORT][/PREFIX], oci:DIR or oci-archive:FILE"),
-        };
-        let host = host.parse().map_err(|e| wrong(&e))?;
-        let prefix = prefix.map(|prefix| prefix.parse()).transpose().map_err(|e| wrong(&e))?;
-        Ok(Source::Registry { host, prefix })
     }
 }
 
@@ -100,7 +96,11 @@ impl TokenRealm {
         const WANTED: &str = "write HOST=ORIGIN, as in registry.example.com=https://auth.example.com";
         let subject = format!("--token-realm {}", text.escape_debug());
         let Some((host, origin)) = text.split_once('=') else { return refuse(subject, WANTED) };
-        let (Ok(host), Ok(origin)) = (host.parse(), Url::parse(origin)) else { return refuse(subject, WANTED) };
+        let host = host.parse().or_else(|e: NameError| match e.instead() {
+            Some(host) => refuse(&subject, format!("a registry has no scheme here; write {host}={origin}")),
+            None => refuse(&subject, WANTED),
+        })?;
+        let Ok(origin) = Url::parse(origin) else { return refuse(subject, WANTED) };
         let bare = matches!(origin.scheme(), "https" | "http")
             && origin.path() == "/"
             && origin.query().is_none()
@@ -115,7 +115,10 @@ fn mirror(text: &str) -> Result<MirrorAddress, SettingsError> {
     let Some((host, url)) = text.split_once('=') else {
         return refuse("--mirror", "write HOST=URL, as in ghcr.io=https://cache.example.com");
     };
-    let host = host.parse().or_else(|e| refuse("--mirror", e as NameError))?;
+    let host = host.parse().or_else(|e: NameError| match e.instead() {
+        Some(host) => refuse("--mirror", format!("a registry has no scheme here; write {host}={url}")),
+        None => refuse("--mirror", e),
+    })?;
     MirrorAddress::parse(host, url).or_else(|e| refuse("--mirror", e))
 }
 
@@ -132,6 +135,26 @@ pub struct Environment {
     pub state_home: Option<PathBuf>,
     /// `XDG_RUNTIME_DIR`.
     pub runtime_dir: Option<PathBuf>,
+    /// Where this user's cache is, if not in the home.
+    pub system_cache: Option<PathBuf>,
+}
+
+/// Root's cache: what root mounts serves others, at boot too, when no home need be there.
+const SYSTEM_CACHE: &str = "/var/cache/tofufs";
+
+/// Root's own cache, for a process with this home. One that an earlier version made in the home stays in use, so that what
+/// is in it and pinned is not lost; and a home that is not root's own keeps what was cached for it.
+fn system_cache(home: Option<&Path>) -> Option<PathBuf> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let own = account::home_of(0);
+    let system = PathBuf::from(SYSTEM_CACHE);
+    match home {
+        Some(home) if own.as_deref() != Some(home) => None,
+        Some(home) if !system.exists() && home.join(".cache/tofufs").exists() => None,
+        _ => Some(system),
+    }
 }
 
 impl Environment {
@@ -143,9 +166,11 @@ impl Environment {
             Ok(base) => base,
             Err(e) => return refuse("the working directory", e),
         };
+        let home = std::env::home_dir().filter(|home| home.is_absolute());
         Ok(Environment {
             base,
-            home: std::env::home_dir().filter(|home| home.is_absolute()),
+            system_cache: system_cache(home.as_deref()),
+            home,
             cache_home: dir("XDG_CACHE_HOME"),
             state_home: dir("XDG_STATE_HOME"),
             runtime_dir: dir("XDG_RUNTIME_DIR"),
@@ -154,7 +179,10 @@ impl Environment {
 
     /// The cache: as asked for, else the user's.
     pub fn cache_dir(&self, asked: Option<&Path>) -> Result<PathBuf, SettingsError> {
-        self.directory(asked, self.cache_home.as_deref(), ".cache", "--cache-dir")
+        match (asked, &self.cache_home, &self.system_cache) {
+            (None, None, Some(system)) => Ok(system.clone()),
+            _ => self.directory(asked, self.cache_home.as_deref(), ".cache", "--cache-dir"),
+        }
     }
 
     /// The state of mounts: as asked for, else the user's.
@@ -242,6 +270,8 @@ pub struct MountSettings {
     pub mapping: Option<Mapping>,
     /// Which providers are shown.
     pub providers: ProviderSettings,
+    /// How large archives may be.
+    pub limits: Limits,
     /// The cache's directory.
     pub cache_dir: PathBuf,
     /// The cache's limit in bytes.
@@ -262,6 +292,8 @@ pub struct MountSettings {
     pub passthrough: bool,
     /// How to mount.
     pub session: session::Options,
+    /// Nothing is mounted if a source fails.
+    pub strict: bool,
     /// This process leaves the terminal before it mounts.
     pub in_background: bool,
     /// Where to log to, if not where it goes without being asked.
@@ -276,7 +308,8 @@ impl MountSettings {
             Some((mountpoint, sources)) if !sources.is_empty() => (sources, mountpoint),
             _ => return refuse("mount", "a SOURCE and a MOUNTPOINT are wanted; see `tofufs help mount`"),
         };
-        let sources = words.iter().map(|text| Source::parse(text, base)).collect::<Result<Vec<_>, _>>()?;
+        let sources = words.iter().map(|text| Source::parse(text, base)).collect::<Result<Vec<_>, _>>();
+        let sources = sources.map_err(SettingsError::from)?;
         // What cannot be resolved does not exist, which is found out when it is mounted on.
         let mountpoint = base.join(mountpoint);
         let mountpoint = session::resolved(&mountpoint).unwrap_or(mountpoint);
@@ -289,14 +322,15 @@ impl MountSettings {
                 Err(e) => return refuse(e.subject, e.rule),
             },
             providers: ProviderSettings::new(&args.providers, base),
+            limits: args.archives.limits(),
             cache_dir: environment.cache_dir(args.storage.cache_dir.as_deref())?,
             cache_size: args.storage.cache_size.0,
             state_dir: environment.state_dir(args.storage.state_dir.as_deref())?,
             runtime_dir: environment.runtime_dir.clone(),
             read_only: args.access.read_only,
             allow_overwrite: args.access.allow_overwrite,
-            uid: args.access.uid,
-            gid: args.access.gid,
+            uid: known("--uid", args.access.uid.as_ref(), Account::user, "user")?,
+            gid: known("--gid", args.access.gid.as_ref(), Account::group, "group")?,
             passthrough: !args.access.no_passthrough,
             session: session::Options {
                 name: shown_source(words),
@@ -304,6 +338,7 @@ impl MountSettings {
                 no_exec: kernel.contains(&KernelFlag::Noexec),
                 allow_other: args.access.allow_other,
             },
+            strict: args.strict,
             in_background: args.background,
             log_file: args.log.log_file.as_ref().map(|file| absolute(file, base)),
             sources,
@@ -320,6 +355,20 @@ impl MountSettings {
             .into_iter()
             .chain(stores)
             .collect()
+    }
+}
+
+/// The number of a user or group that was named.
+fn known(
+    option: &str,
+    account: Option<&Account>,
+    number: fn(&Account) -> Option<u32>,
+    kind: &str,
+) -> Result<Option<u32>, SettingsError> {
+    let Some(account) = account else { return Ok(None) };
+    match (number(account), account) {
+        (None, Account::Name(name)) => refuse(format!("{option} {name}"), format!("this machine knows no such {kind}")),
+        (found, _) => Ok(found),
     }
 }
 
@@ -360,6 +409,7 @@ mod tests {
             ("oci:./a/../b", "oci:/base/a/../b"),
             ("oci-archive:b.tar", "oci-archive:/base/b.tar"),
             ("oci-archive:/media/b.tar", "oci-archive:/media/b.tar"),
+            ("oci://ghcr.io/acme", "ghcr.io/acme"),
         ] {
             assert_eq!(parse(text).unwrap().to_string(), shown);
         }
@@ -391,6 +441,8 @@ mod tests {
         assert_eq!(s.network.ca_files, [Path::new("/tmp/x.pem"), Path::new("/y.pem")]);
         assert_eq!(s.network.token_realms[0].origin.as_str(), "https://t.b/");
         assert_eq!(s.mountpoint, Path::new("/tmp/m"));
+        let s = settings("--uid root --gid 5 a.b m").unwrap();
+        assert_eq!((s.uid, s.gid), (Some(0), Some(5)));
     }
 
     #[test]
@@ -426,6 +478,10 @@ mod tests {
         let e = Environment { cache_home: Some("/xdg".into()), ..environment() };
         assert_eq!(e.cache_dir(None).unwrap(), Path::new("/xdg/tofufs"));
         assert_eq!(e.cache_dir(Some(Path::new("c"))).unwrap(), Path::new("/tmp/c"));
+        let root = |e: Environment| Environment { system_cache: Some("/var/cache/tofufs".into()), ..e };
+        assert_eq!(root(environment()).cache_dir(None).unwrap(), Path::new("/var/cache/tofufs"));
+        assert_eq!(root(environment()).state_dir(None).unwrap(), Path::new("/home/u/.local/state/tofufs"));
+        assert_eq!(root(e).cache_dir(None).unwrap(), Path::new("/xdg/tofufs"));
         let nobody = Environment { home: None, ..environment() };
         assert!(nobody.cache_dir(None).is_err() && nobody.cache_dir(Some(Path::new("/c"))).is_ok());
     }

@@ -6,17 +6,17 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::access::RegistryAccess;
 use super::output::CommandError;
 use super::settings::{MountSettings, Source};
 use super::{mount, status};
 use crate::facts;
-use crate::fs::Fs;
 use crate::fs::staging::{self, Staging};
+use crate::fs::{Fs, Shown};
 use crate::local::Tree;
 use crate::mapping::Mapping;
 use crate::name::Host;
 use crate::registry::Upload;
+use crate::registry::connections::Connections;
 use crate::registry::decorate::Offline;
 use crate::registry::layout::{Directory, Layout};
 use crate::stage::{self, Destination, Mapped, OpenUpload, Stage, State};
@@ -25,7 +25,7 @@ use crate::stage::{self, Destination, Mapped, OpenUpload, Stage, State};
 pub fn of_mount(
     settings: &MountSettings,
     sources: &[facts::Source],
-    network: Option<RegistryAccess>,
+    network: Option<&Connections>,
 ) -> Result<Staging, CommandError> {
     let tree = writable_tree(settings, staging::NAME)?;
     let stage = Stage::open(stage::Options {
@@ -33,15 +33,20 @@ pub fn of_mount(
         destinations: destinations(settings, network)?,
         mapping: mapped(settings.mapping.clone().unwrap_or_default()),
         allow_overwrite: settings.allow_overwrite,
+        limits: settings.limits,
     })
     .map_err(CommandError::failed)?;
     let options = staging::Options {
         declared: sources.iter().flat_map(facts::Source::declared).collect(),
         any_host: settings.sources.iter().any(|source| matches!(source, Source::Layouts(_))),
-        uid: settings.uid,
-        gid: settings.gid,
+        shown: shown(settings),
     };
     Staging::new(tree, stage, options).map_err(|e| CommandError::Failed(format!("{}/: {e}", staging::NAME)))
+}
+
+/// As what the writable parts of a mount are shown.
+pub fn shown(settings: &MountSettings) -> Shown {
+    Shown { uid: settings.uid, gid: settings.gid, writable: settings.session.allow_other }
 }
 
 /// The tree on local disk behind a part of the mount that is written to. It survives the mount: it lies in the state
@@ -66,14 +71,13 @@ fn mapped(mapping: Mapping) -> Mapped {
 }
 
 /// The sources that can be written to, in their order.
-fn destinations(settings: &MountSettings, network: Option<RegistryAccess>) -> Result<Vec<Destination>, CommandError> {
-    let network = network.map(Arc::new);
+fn destinations(settings: &MountSettings, network: Option<&Connections>) -> Result<Vec<Destination>, CommandError> {
     let mut destinations = Vec::new();
     for source in &settings.sources {
         match source {
             Source::Registry { host, prefix } => {
-                let upload: Arc<dyn Upload> = match &network {
-                    Some(network) => Arc::new(network.remote(host)?),
+                let upload: Arc<dyn Upload> = match network {
+                    Some(network) => Arc::new(network.writer(host).map_err(CommandError::failed)?),
                     None => Arc::new(Offline::new(host.clone())),
                 };
                 let open: OpenUpload = Arc::new(move |_| Ok(upload.clone()));

@@ -1,5 +1,6 @@
 //! `tofufs status`, and the shape of what it prints. Scripts read that shape: fields are added, never changed.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,7 +10,9 @@ use super::args::StatusArgs;
 use super::control::Request;
 use super::output::{self, CommandError};
 use super::quantity::Size;
-use super::{mounts, output::pairs};
+use super::{mounts, output::pairs, users};
+use crate::facts::{self, Health};
+use crate::fs::Failed;
 use crate::fuse::session::mountinfo::Entry;
 use crate::registry::transport::Transport;
 
@@ -39,8 +42,88 @@ pub struct Mount {
     pub staged: Vec<Staged>,
     /// HTTP requests since the mount, token requests and those answered 401 aside.
     pub requests: Requests,
-    /// The last different errors, the oldest first.
+    /// The last different errors that nothing has ended, the oldest first.
     pub errors: Vec<String>,
+    /// The same with their times.
+    #[serde(default)]
+    pub failures: Vec<Failure>,
+    /// What is being fetched now.
+    #[serde(default)]
+    pub downloads: Vec<Download>,
+    /// The file that the mount logs to; null if it is none, or not known.
+    #[serde(default)]
+    pub log: Option<String>,
+    /// Who mounted it, where that is another user and the rest is not to be known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+}
+
+/// An error with its time.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Failure {
+    /// When it came up last (RFC 3339).
+    pub time: String,
+    /// What readers were told, as in `EACCES`.
+    pub errno: String,
+    /// The sentence.
+    pub error: String,
+}
+
+impl Failure {
+    /// That of a report.
+    pub fn of(failed: &Failed) -> Failure {
+        Failure {
+            time: failed.at.to_string(),
+            errno: format!("{:?}", failed.errno),
+            error: failed.sentence.to_string(),
+        }
+    }
+}
+
+/// A blob that is being fetched.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Download {
+    /// Which one.
+    pub reference: String,
+    /// How many bytes came.
+    pub bytes: u64,
+    /// Of how many.
+    pub size: u64,
+    /// How many came lately in a second.
+    pub bytes_per_second: u64,
+    /// The processes that wait for it.
+    pub waiting: Vec<Waiting>,
+}
+
+/// A process that waits.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Its number.
+    pub pid: u32,
+    /// Its name.
+    pub name: String,
+}
+
+impl Download {
+    /// That of a report; threads that wait are told as their processes.
+    pub fn of(download: &facts::Download) -> Download {
+        let waiting: BTreeSet<Waiting> = download.waiting.iter().filter_map(|thread| waiting(*thread)).collect();
+        Download {
+            reference: download.subject.clone(),
+            bytes: download.bytes,
+            size: download.size,
+            bytes_per_second: download.rate,
+            waiting: waiting.into_iter().collect(),
+        }
+    }
+}
+
+/// The process of a thread; `None` if it is gone, or not to be seen from here.
+fn waiting(thread: u32) -> Option<Waiting> {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    let pid = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()?;
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(Waiting { pid, name: name.trim_end().to_owned() })
 }
 
 /// One source of a mount.
@@ -53,6 +136,29 @@ pub struct Source {
     /// The addresses of its mirrors, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mirrors: Vec<String>,
+    /// Why it fails, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When that was seen (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
+}
+
+impl Source {
+    /// A source without mirrors, as it was seen last.
+    pub fn new(name: String, health: Option<&Health>) -> Source {
+        let state = health.map_or(SourceState::Unknown, |health| health.state.into());
+        let failing = health.filter(|health| health.state.is_failing());
+        let reason = failing.and_then(|health| health.reason.as_deref().map(str::to_owned));
+        Source { name, state, mirrors: Vec::new(), reason, time: failing.map(|health| health.at.to_string()) }
+    }
+
+    /// What is wrong with it, as one sentence with its time.
+    fn problem(&self) -> Option<String> {
+        let time = self.time.as_ref()?;
+        let reason = self.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        Some(format!("{time}  {} is {}{reason}", self.name, self.state.word()))
+    }
 }
 
 /// What a source answered last.
@@ -63,8 +169,36 @@ pub enum SourceState {
     Unknown,
     /// It answered.
     Ok,
-    /// It did not.
+    /// It lets nobody in.
+    Denied,
+    /// Its certificate does not hold.
+    Untrusted,
+    /// It did not answer.
     Unreachable,
+}
+
+impl SourceState {
+    fn word(self) -> &'static str {
+        match self {
+            SourceState::Unknown => "not asked yet",
+            SourceState::Ok => "ok",
+            SourceState::Denied => "denied",
+            SourceState::Untrusted => "untrusted",
+            SourceState::Unreachable => "unreachable",
+        }
+    }
+}
+
+impl From<facts::SourceState> for SourceState {
+    fn from(state: facts::SourceState) -> SourceState {
+        match state {
+            facts::SourceState::Unknown => SourceState::Unknown,
+            facts::SourceState::Ok => SourceState::Ok,
+            facts::SourceState::Denied => SourceState::Denied,
+            facts::SourceState::Untrusted => SourceState::Untrusted,
+            facts::SourceState::Unreachable => SourceState::Unreachable,
+        }
+    }
 }
 
 /// The cache of a mount.
@@ -130,62 +264,114 @@ pub fn run(args: &StatusArgs) -> Result<(), CommandError> {
 }
 
 fn ask(entry: &Entry) -> Result<Mount, String> {
-    let answer = mounts::connect(entry)?.ask(&Request::Status(()))?;
+    if let Some(owner) = entry.foreign_owner() {
+        return anothers(entry, owner);
+    }
+    let connection = match (mounts::connect(entry), entry.owner) {
+        (Ok(connection), _) => connection,
+        // Root looks into no mount that its owner has closed to all others.
+        (Err(_), Some(owner)) if owner != rustix::process::geteuid().as_raw() => return anothers(entry, owner),
+        (Err(reason), _) => return Err(reason),
+    };
+    let answer = connection.ask(&Request::Status(()))?;
     let mount: Mount = serde_json::from_value(answer).map_err(|e| format!("its answer cannot be read: {e}"))?;
     // Where this mount is seen from here, which may be another place than where it was made.
     Ok(Mount { mountpoint: entry.point.to_string_lossy().into_owned(), ..mount })
 }
 
+/// The file that a mount logs to, where its process tells.
+pub fn log_of(entry: &Entry) -> Option<String> {
+    ask(entry).ok()?.log
+}
+
+/// What anybody may know of another user's mount: whose it is, and whether it is dead.
+fn anothers(entry: &Entry, owner: u32) -> Result<Mount, String> {
+    let owner = users::shown(owner);
+    match mounts::is_dead(&entry.point) {
+        Some(false) => Ok(Mount { owner: Some(owner), ..in_table(entry) }),
+        Some(true) => Err(format!("the user {owner} mounted it, and its process is gone")),
+        None => Err(format!("the user {owner} mounted it, and its process does not answer")),
+    }
+}
+
 fn silent(entry: &Entry, reason: String) -> Mount {
+    Mount { errors: vec![reason], ..in_table(entry) }
+}
+
+/// A mount of which nothing is known but its place in the mount table.
+fn in_table(entry: &Entry) -> Mount {
     Mount {
         mountpoint: entry.point.to_string_lossy().into_owned(),
         pid: None,
         read_only: false,
         offline: false,
-        sources: vec![Source { name: entry.source.clone(), state: SourceState::Unknown, mirrors: vec![] }],
+        sources: vec![Source::new(entry.source.clone(), None)],
         cache: None,
         staged: Vec::new(),
         requests: Requests::default(),
-        errors: vec![reason],
+        errors: Vec::new(),
+        failures: Vec::new(),
+        downloads: Vec::new(),
+        log: None,
+        owner: None,
     }
 }
 
 fn described(mount: &Mount) -> String {
-    let mut rows = Vec::new();
+    let mut rows: Vec<_> = mount.sources.iter().filter_map(|source| Some(("problem", source.problem()?))).collect();
+    match mount.pid {
+        Some(pid) => rows.extend(known(mount, pid)),
+        None => rows.extend(of_table(mount)),
+    }
+    block(&mount.mountpoint, &rows)
+}
+
+fn of_table(mount: &Mount) -> Vec<Row> {
+    let sources = mount.sources.iter().map(|source| ("source", source.name.clone()));
+    let shown = |owner| format!("{owner}, who is told more, as is root where it is mounted with --allow-other");
+    let owner = mount.owner.iter().map(|owner| ("owner", shown(owner)));
+    sources.chain(owner).chain(mount.errors.iter().map(|error| ("error", error.clone()))).collect()
+}
+
+fn known(mount: &Mount, pid: u32) -> Vec<Row> {
+    let mut rows = vec![("process", pid.to_string())];
     let words = [(mount.read_only, "read-only"), (mount.offline, "offline")];
     let words: Vec<&str> = words.iter().filter(|(holds, _)| *holds).map(|(_, word)| *word).collect();
-    let Some(pid) = mount.pid else {
-        // Nothing but its place in the mount table is known.
-        rows.extend(mount.sources.iter().map(|source| ("source", source.name.clone())));
-        rows.extend(mount.errors.iter().map(|error| ("error", error.clone())));
-        return block(&mount.mountpoint, &rows);
-    };
-    rows.push(("process", pid.to_string()));
     if !words.is_empty() {
         rows.push(("mode", words.join(", ")));
     }
     for source in &mount.sources {
-        let state = match source.state {
-            SourceState::Unknown => "not asked yet",
-            SourceState::Ok => "ok",
-            SourceState::Unreachable => "unreachable",
-        };
-        rows.push(("source", format!("{} ({state})", source.name)));
+        rows.push(("source", format!("{} ({})", source.name, source.state.word())));
         rows.extend(source.mirrors.iter().map(|mirror| ("mirror", format!("{mirror} of {}", source.name))));
     }
     if let Some(cache) = &mount.cache {
         rows.push(("cache", format!("{}: {} of {}", cache.dir, Size(cache.bytes), Size(cache.limit))));
     }
-    for staged in &mount.staged {
-        let error = staged.error.as_deref().map(|e| format!(": {e}")).unwrap_or_default();
-        rows.push(("staged", format!("{} ({}{error})", staged.path, staged.state)));
-    }
+    rows.extend(mount.log.iter().map(|log| ("log", log.clone())));
+    rows.extend(mount.staged.iter().map(|staged| ("staged", staging(staged))));
+    rows.extend(mount.downloads.iter().map(|download| ("download", downloading(download))));
     rows.push(("requests", format!("{}, {} of them for blobs", mount.requests.total, mount.requests.blob)));
-    rows.extend(mount.errors.iter().map(|error| ("error", error.clone())));
-    block(&mount.mountpoint, &rows)
+    let failure = |failure: &Failure| format!("{}  {} ({})", failure.time, failure.error, failure.errno);
+    rows.extend(mount.failures.iter().map(|failed| ("error", failure(failed))));
+    rows
 }
 
-fn block(heading: &str, rows: &[(&str, String)]) -> String {
+fn staging(staged: &Staged) -> String {
+    let error = staged.error.as_deref().map(|e| format!(": {e}")).unwrap_or_default();
+    format!("{} ({}{error})", staged.path, staged.state)
+}
+
+fn downloading(download: &Download) -> String {
+    let Download { reference, bytes, size, bytes_per_second: rate, waiting } = download;
+    let waiting: Vec<String> = waiting.iter().map(|process| format!("{} ({})", process.name, process.pid)).collect();
+    let waiting = if waiting.is_empty() { "nobody waits".to_owned() } else { format!("for {}", waiting.join(", ")) };
+    format!("{reference}: {} of {}, {}/s, {waiting}", Size(*bytes), Size(*size), Size(*rate))
+}
+
+/// A name and a value.
+type Row = (&'static str, String);
+
+fn block(heading: &str, rows: &[Row]) -> String {
     let mut text = format!("{}\n", output::printable(heading));
     for line in pairs(rows).lines() {
         let _ = writeln!(text, "  {line}");
@@ -203,11 +389,21 @@ mod tests {
             pid: Some(7),
             read_only: true,
             offline: false,
-            sources: vec![Source { name: "ghcr.io/acme".into(), state: SourceState::Ok, mirrors: vec![] }],
+            sources: vec![Source {
+                name: "ghcr.io/acme".into(),
+                state: SourceState::Ok,
+                mirrors: vec![],
+                reason: None,
+                time: None,
+            }],
             cache: Some(Cache { dir: "/c".into(), bytes: 1, limit: 2 }),
             staged: Vec::new(),
             requests: Requests { total: 3, blob: 1 },
             errors: vec!["x".into()],
+            failures: vec![Failure { time: "2026-11-29T18:20:11Z".into(), errno: "EIO".into(), error: "x".into() }],
+            downloads: Vec::new(),
+            log: Some("/l".into()),
+            owner: None,
         }
     }
 
@@ -216,10 +412,12 @@ mod tests {
         let text = serde_json::to_string(&Status { mounts: vec![mount()] }).unwrap();
         assert_eq!(
             text,
-            r#"{"mounts":[{"mountpoint":"/mnt","pid":7,"read_only":true,"offline":false,"sources":[{"name":"ghcr.io/acme","state":"ok"}],"cache":{"dir":"/c","bytes":1,"limit":2},"staged":[],"requests":{"total":3,"blob":1},"errors":["x"]}]}"#
+            r#"{"mounts":[{"mountpoint":"/mnt","pid":7,"read_only":true,"offline":false,"sources":[{"name":"ghcr.io/acme","state":"ok"}],"cache":{"dir":"/c","bytes":1,"limit":2},"staged":[],"requests":{"total":3,"blob":1},"errors":["x"],"failures":[{"time":"2026-11-29T18:20:11Z","errno":"EIO","error":"x"}],"downloads":[],"log":"/l"}]}"#
         );
         assert_eq!(serde_json::to_string(&SourceState::Unreachable).unwrap(), r#""unreachable""#);
         assert_eq!(serde_json::to_string(&SourceState::Unknown).unwrap(), r#""unknown""#);
+        assert_eq!(serde_json::to_string(&SourceState::Untrusted).unwrap(), r#""untrusted""#);
+        assert_eq!(serde_json::to_string(&SourceState::Denied).unwrap(), r#""denied""#);
     }
 
     #[test]
@@ -228,9 +426,52 @@ mod tests {
         assert_eq!(
             text,
             "/mnt\n  process   7\n  mode      read-only\n  source    ghcr.io/acme (ok)\n  cache     /c: 1 B of 2 B\n  \
-             requests  3, 1 of them for blobs\n  error     x\n"
+             log       /l\n  requests  3, 1 of them for blobs\n  error     2026-11-29T18:20:11Z  x (EIO)\n"
         );
         let silent = Mount { pid: None, cache: None, ..mount() };
         assert_eq!(described(&silent), "/mnt\n  source  ghcr.io/acme\n  error   x\n");
+    }
+    #[test]
+    fn a_source_that_fails_is_told_first_and_with_its_time() {
+        let source = Source {
+            name: "r.example".into(),
+            state: SourceState::Untrusted,
+            mirrors: vec![],
+            reason: Some("no TLS; trust it".into()),
+            time: Some("2026-11-29T18:20:11Z".into()),
+        };
+        let text = described(&Mount { sources: vec![source], ..mount() });
+        let first = text.lines().nth(1).unwrap();
+        assert_eq!(first, "  problem   2026-11-29T18:20:11Z  r.example is untrusted: no TLS; trust it");
+        assert!(text.contains("  source    r.example (untrusted)\n"), "{text}");
+    }
+
+    #[test]
+    fn a_download_is_told_with_its_bytes_its_rate_and_who_waits() {
+        let waiting = vec![Waiting { pid: 7, name: "tofu".into() }];
+        let mut download = Download {
+            reference: "r.example/a@sha256:x".into(),
+            bytes: 3 << 20,
+            size: 8 << 20,
+            bytes_per_second: 1 << 20,
+            waiting,
+        };
+        let text = described(&Mount { downloads: vec![download.clone()], ..mount() });
+        assert!(text.contains("  download  r.example/a@sha256:x: 3 MiB of 8 MiB, 1 MiB/s, for tofu (7)\n"), "{text}");
+        download.waiting.clear();
+        assert!(downloading(&download).ends_with("nobody waits"));
+        let own = waiting_of_this_thread();
+        assert_eq!(own.pid, std::process::id());
+    }
+
+    fn waiting_of_this_thread() -> Waiting {
+        waiting(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs()).unwrap()
+    }
+
+    #[test]
+    fn the_mount_of_another_user_is_told_with_its_owner_and_no_error() {
+        let mount = Mount { pid: None, owner: Some("ann (1000)".into()), errors: vec![], ..mount() };
+        let text = described(&mount);
+        assert!(text.contains("owner   ann (1000)") && !text.contains("error"), "{text}");
     }
 }

@@ -120,7 +120,15 @@ fn wrong_use_is_one_line_that_names_what_was_wrong() {
         ("tofufs mount --deadline 0s a.b /mnt", "--deadline"),
         ("tofufs mount oci-archive: /mnt", "the file of the archive is missing"),
         ("tofufs mount acme /mnt", "a source is HOST[:PORT][/PREFIX], oci:DIR or oci-archive:FILE"),
-        ("tofufs mount --tag-ttl 5 a.b /mnt", "is not a duration"),
+        ("tofufs mount --tag-ttl 5d a.b /mnt", "is not a duration"),
+        ("tofufs mount --uid no-such-user-here a.b /mnt", "--uid no-such-user-here: this machine knows no such user"),
+        ("tofufs mount --gid a:b a.b /mnt", "neither a number nor a name"),
+        ("tofufs moutn a.b /mnt", "'moutn'; similar subcommands exist: 'umount', 'mount'; see `tofufs help`"),
+        (
+            "tofufs mount --offlin a.b /mnt",
+            "'--offlin' found; a similar argument exists: '--offline'; see `tofufs help mount`",
+        ),
+        ("tofufs mount --log-format jsn a.b /mnt", "a similar value exists: 'json'; see `tofufs help mount`"),
         ("tofufs cache", "a command is missing; `tofufs help cache` lists them"),
         ("tofufs mount -o ro a.b /mnt", "'-o' found; see `tofufs help mount`"),
         ("mount.fuse.tofufs a.b /mnt -o nonsense", "-o nonsense"),
@@ -134,6 +142,59 @@ fn wrong_use_is_one_line_that_names_what_was_wrong() {
         assert_eq!(error.exit_code(), 2, "{words}: {error}");
         let text = error.to_string();
         assert!(text.contains(part) && !text.contains('\n') && !text.starts_with("error"), "{words}: {text}");
+    }
+}
+
+/// Every command that takes an address: what is spelled otherwise is refused before anything is done, with the argument
+/// as a whole that is meant.
+#[test]
+fn an_address_that_is_spelled_otherwise_is_refused_with_the_one_that_is_meant() {
+    let digest = format!("sha256:{}", "0".repeat(64));
+    for (words, instead) in [
+        ("tofufs mount https://ghcr.io/acme /mnt", "ghcr.io/acme"),
+        ("tofufs mount docker://ghcr.io/acme/n:1 /mnt", "ghcr.io/acme/n"),
+        ("tofufs mount oci://ghcr.io/acme/n?tag=1 /mnt", "ghcr.io/acme/n"),
+        ("tofufs mount ghcr.io/acme/n:1 /mnt", "ghcr.io/acme/n"),
+        ("tofufs mount ghcr.io/acme/n@DIGEST /mnt", "ghcr.io/acme/n"),
+        ("tofufs mount /srv/store /mnt", "oci:/srv/store"),
+        ("tofufs mount oci:///srv/store /mnt", "oci:/srv/store"),
+        ("tofufs mount oci-archive:///b.tar /mnt", "oci-archive:/b.tar"),
+        ("mount.fuse.tofufs https://ghcr.io /mnt", "ghcr.io"),
+        ("tofufs push . oci://ghcr.io/acme/n:1", "ghcr.io/acme/n:1"),
+        ("tofufs push . oci://ghcr.io/acme/n//sub?tag=1", "ghcr.io/acme/n:1"),
+        ("tofufs push . https://ghcr.io/acme/n:1", "ghcr.io/acme/n:1"),
+        ("tofufs push . /srv/store/ghcr.io/n:1", "oci:/srv/store/ghcr.io/n:1"),
+        ("tofufs push . ghcr.io/acme/n:1.0.0+x", "ghcr.io/acme/n:1.0.0_x"),
+        ("tofufs push --tag 1.0.0+x . ghcr.io/acme/n", "1.0.0_x; see `tofufs help push`"),
+        ("tofufs pull oci://ghcr.io/acme/n:1", "ghcr.io/acme/n:1; see `tofufs help pull`"),
+        ("tofufs pull oci://ghcr.io/acme/n//sub?tag=1", "ghcr.io/acme/n:1; see `tofufs help pull`"),
+        ("tofufs pull docker://ghcr.io/acme/n:1", "ghcr.io/acme/n:1; see `tofufs help pull`"),
+        ("tofufs pull ghcr.io/a/n", "ghcr.io/a/n:TAG, or ghcr.io/a/n:* for all of its tags; see `tofufs help pull`"),
+        ("tofufs cache pin https://ghcr.io/acme/n:1", "ghcr.io/acme/n:1; see `tofufs help cache pin`"),
+        ("tofufs bundle https://ghcr.io/a/n:1 -o oci:x", "ghcr.io/a/n:1; see `tofufs help bundle`"),
+        ("tofufs bundle ghcr.io/a/n:1 -o ./x.tar", "oci-archive:./x.tar"),
+        ("tofufs bundle ghcr.io/a/n:1 -o x.tar", "oci-archive:x.tar"),
+        ("tofufs bundle ghcr.io/a/n:1 -o oci-archive://x.tar", "oci-archive:x.tar"),
+        ("tofufs bundle ghcr.io/a/n:1 -o oci:///srv/x", "oci:/srv/x"),
+        ("tofufs bundle verify /srv/store", "oci:/srv/store"),
+        ("tofufs bundle verify ./x.tar", "oci-archive:./x.tar"),
+        ("tofufs copy https://ghcr.io/a/n:1 oci:x", "ghcr.io/a/n:1"),
+        ("tofufs copy ghcr.io/a/n:1 oci://x.y/n", "x.y/n:latest for one artifact, or x.y/n for all below it"),
+        ("tofufs copy ghcr.io/a/n:1 /srv/store", "oci:/srv/store"),
+        ("tofufs doctor https://ghcr.io/acme/n:1", "ghcr.io/acme/n:1"),
+        ("tofufs doctor oci://ghcr.io/acme/n//sub?tag=1", "ghcr.io/acme/n:1"),
+        ("tofufs doctor --plain-http http://a.b:5000 a.b:5000", "a.b:5000; see `tofufs help doctor`"),
+        ("tofufs lock --from /srv/store", "oci:/srv/store"),
+        ("tofufs lock --from oci-archive://x.tar", "oci-archive:x.tar"),
+        ("tofufs lock --mirror https://a.b=https://c.d", "a.b=https://c.d"),
+        ("tofufs lock --token-realm https://a.b=https://c.d", "a.b=https://c.d"),
+        ("tofufs lock --oci-mirror oci://a.b/${namespace}/${type}", "'a.b/${namespace}/${type}'"),
+        ("tofufs lock --oci-mirror https://a.b/${type} --include n/*", "'a.b/${type}'"),
+    ] {
+        let words = words.replace("DIGEST", &digest);
+        let error = run_words(&words).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{words}: {error}");
+        assert!(error.to_string().ends_with(&format!("; write {instead}")), "{words}: {error}");
     }
 }
 

@@ -4,6 +4,7 @@
 //! an [`Environment`], so that nothing here depends on the process's own.
 
 mod decode;
+mod install;
 mod syntax;
 #[cfg(test)]
 mod tests;
@@ -11,12 +12,12 @@ pub mod written;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use crate::input::{self, InputError};
 use crate::registry::credentials::{Block, CredentialsConfig, DockerFiles, Login, Program};
 
 /// The largest configuration file, in bytes.
@@ -168,6 +169,8 @@ pub struct Tofurc {
     pub files: Vec<PathBuf>,
     /// What the user should know, though it stops nothing.
     pub warnings: Vec<String>,
+    /// Blocks that stand where the clients pass them over, with where that is.
+    pub misplaced: Vec<String>,
     /// The `oci_credentials` blocks, in order.
     pub blocks: Vec<Block>,
     /// The `oci_default_credentials` block.
@@ -184,9 +187,9 @@ impl Tofurc {
         let mut tofurc = Tofurc::default();
         let named = environment.path("TF_CLI_CONFIG_FILE").or_else(|| environment.path("TERRAFORM_CONFIG"));
         let main = named.clone().unwrap_or_else(|| main_file(environment));
-        match std::fs::File::open(&main) {
-            Ok(_) => tofurc.read(&main)?,
-            Err(e) if named.is_none() && e.kind() == std::io::ErrorKind::NotFound => {}
+        match input::open(&main) {
+            Err(e) if named.is_none() && e.is_absence() => {}
+            Ok(_) | Err(InputError::Kind(_)) => tofurc.read(&main)?,
             Err(e) => tofurc.warnings.push(format!(
                 "the CLI configuration {} is not used: {e}; correct TF_CLI_CONFIG_FILE or the file",
                 main.display()
@@ -227,16 +230,14 @@ impl Tofurc {
     /// Adds what a file says.
     fn read(&mut self, file: &Path) -> Result<(), TofurcError> {
         let error = |line, rule: String| TofurcError { file: file.to_owned(), line, rule };
-        let unreadable = |e: std::io::Error| error(None, format!("it cannot be read: {e}"));
-        let mut text = Zeroizing::new(String::new());
-        let opened = std::fs::File::open(file).map_err(unreadable)?;
-        let mode = opened.metadata().map_err(unreadable)?.mode();
-        opened.take(FILE_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
-        if text.len() as u64 > FILE_MAX {
-            return Err(error(None, format!("it is larger than {FILE_MAX} bytes")));
-        }
+        let unreadable = |e: InputError| error(None, format!("it cannot be read: {e}"));
+        let opened = input::open(file).map_err(unreadable)?;
+        let mode = opened.metadata().map_err(|e| unreadable(e.into()))?.mode();
+        let mut bytes = Zeroizing::new(Vec::new());
+        input::append_from(opened, FILE_MAX, &mut bytes).map_err(unreadable)?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| unreadable(InputError::NotText))?;
         let before = self.blocks.len();
-        let document = syntax::parse(&text).map_err(|e| error(Some(e.line), e.rule))?;
+        let document = syntax::parse(text).map_err(|e| error(Some(e.line), e.rule))?;
         decode::add(self, file, document).map_err(|e| error(Some(e.line), e.rule))?;
         let secret = |block: &Block| matches!(block.login, Login::Credential(_));
         if mode & 0o077 != 0 && self.blocks.iter().skip(before).any(secret) {

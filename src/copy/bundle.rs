@@ -20,6 +20,7 @@ use super::graph::{Graph, graph};
 use super::needs::{Artifact, Contents, Needs};
 use crate::digest::Digest;
 use crate::facts::{FactError, Facts, Failure, blocking};
+use crate::mapping;
 use crate::name::{Reference, Repo, Selector, Tag};
 use crate::oci::layout::{LAYOUT_DOCUMENT, Part, in_order, with_manifest};
 use crate::oci::{Descriptor, Manifest};
@@ -55,6 +56,8 @@ struct Carried {
 pub struct Plan {
     /// In the order of the needs.
     pub releases: Vec<Release>,
+    /// What the bundle says of the providers in it, beside what it said before.
+    pub says: mapping::Carried,
     repositories: BTreeMap<Repo, Carried>,
 }
 
@@ -186,7 +189,8 @@ impl Plan {
                 step(progress, done, total)?;
             }
         }
-        Ok(())
+        let (dir, says) = (dir.clone(), self.says.clone());
+        Ok(blocking(move || dir.carry(&says, deadline)).await??)
     }
 
     /// Writes an archive at `path`, with all that `before`, the archive that is there, holds. One that lacks nothing stays
@@ -203,16 +207,24 @@ impl Plan {
         progress: Progress<'_>,
     ) -> Result<(), FactError> {
         let members = self.members(before.as_ref()).await?;
-        if before.is_some() && !members.values().any(Member::is_new) {
+        let said = match before.clone() {
+            Some(before) => blocking(move || before.carried()).await??,
+            None => mapping::Carried::default(),
+        };
+        let says = said.clone().and(&self.says);
+        if before.is_some() && said == says && !members.values().any(Member::is_new) {
             return Ok(());
         }
-        if members.len() > MEMBERS_MAX {
+        if members.len() >= MEMBERS_MAX {
             let rule = format!("the archive would have {} members; the limit is {MEMBERS_MAX}", members.len());
             return Err(FactError::new(Failure::TooLarge, path.display(), rule));
         }
         let total = members.values().map(Member::len).sum();
         let mut done = 0;
         let mut packer = Packer::create(path, before.clone()).await?;
+        if !says.is_empty() {
+            packer = packer.carried(&says).await?;
+        }
         for (Place { repo, part, .. }, member) in &members {
             let packed = async {
                 match (member, part) {

@@ -285,7 +285,7 @@ impl Copy<'_> {
                 wanted.push(tag);
             }
         }
-        let is_there = wanted.is_empty() && !artifact.found.tags.is_empty();
+        let is_there = to.is_whole() && wanted.is_empty() && !artifact.found.tags.is_empty();
         let blobs = artifact.graph.blobs.len() as u64;
         let (sent, skipped) = match is_there {
             true => {

@@ -1,5 +1,9 @@
 //! Fetching what is needed into the cache, so that it is there when it is wanted.
+//!
+//! INVARIANT: it is said to be there only after it was found there, on the disk, with all that a mount
+//! without a network needs to find it.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,9 +11,10 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt};
 
 use super::Origins;
-use super::needs::Needs;
+use super::needs::{Artifact, Needs};
+use crate::digest::Digest;
 use crate::facts::{FactError, Facts, Failure, Unpacking, blocking};
-use crate::name::Repo;
+use crate::name::{Repo, Selector};
 use crate::oci::Descriptor;
 use crate::store::Key;
 
@@ -48,17 +53,19 @@ struct Wanted {
 }
 
 /// Fetches every package that is needed, reads its index, and asks for the tag lists of the repositories, by which an
-/// offline mount lists them. `progress` is told how many of all bytes are in the cache, and may break off.
+/// offline mount lists them. `progress` is told how many of all bytes are in the cache, and may break off. The caller
+/// holds what is needed, so that nothing of it is evicted meanwhile.
 ///
 /// # Errors
-/// The first package that cannot be had or is refused. What was fetched stays.
+/// The first package that cannot be had, is refused, or is not in the cache after it was fetched. What
+/// was fetched stays.
 pub async fn fetch(
     needs: &Needs,
     origins: &dyn Origins,
     progress: &mut (dyn FnMut(u64, u64) -> ControlFlow<()> + Send),
 ) -> Result<Ending, FactError> {
     let mut fetched = vec![Fetched::default(); needs.artifacts.len()];
-    let wanted = wanted(needs, origins).await?;
+    let (wanted, listed) = wanted(needs, origins).await?;
     let total = wanted.iter().map(|wanted| wanted.zip.size).sum();
     let mut packages = stream::iter(wanted.clone()).map(package).buffer_unordered(AT_ONCE);
     let mut tick = tokio::time::interval(TICK);
@@ -81,12 +88,66 @@ pub async fn fetch(
             }
         }
     }
+    count(needs, &listed, origins).await?;
     let _ = progress(total, total);
     Ok(Ending::Complete(fetched))
 }
 
-async fn wanted(needs: &Needs, origins: &dyn Origins) -> Result<Vec<Wanted>, FactError> {
-    let mut all = Vec::new();
+/// Looks for everything once more: manifests, packages, what tags stand for, and the lists of tags
+/// that there are.
+async fn count(needs: &Needs, listed: &BTreeSet<Repo>, origins: &dyn Origins) -> Result<(), FactError> {
+    for artifact in &needs.artifacts {
+        let facts = origins.facts(&artifact.repo.host)?;
+        find(&facts, artifact).await?;
+        let mut is_kept = !listed.contains(&artifact.repo) || facts.keeps_tags(&artifact.repo).await;
+        for tag in &artifact.tags {
+            is_kept &= facts.keeps_binding(&artifact.repo, tag, artifact.digest).await;
+        }
+        if !is_kept {
+            return Err(lost(&facts, artifact.reference(), "its name (on which a mirror's word is not taken) is"));
+        }
+    }
+    Ok(())
+}
+
+/// Looks for the files of one release.
+async fn find(facts: &Arc<Facts>, artifact: &Artifact) -> Result<(), FactError> {
+    let zips = artifact.zips().into_iter().map(|zip| (zip.digest, Some(zip.size)));
+    let manifests = artifact.manifests().into_iter().map(|digest| (digest, None));
+    let all: Vec<(Digest, Option<u64>)> = manifests.chain(zips).collect();
+    let at = facts.clone();
+    let missing = blocking(move || all.into_iter().find(|(digest, size)| !is_stored(&at, *digest, *size))).await?;
+    match missing {
+        None => Ok(()),
+        Some((digest, _)) => Err(lost(facts, artifact.repo.at(Selector::Digest(digest)), "it is")),
+    }
+}
+
+/// Whether the cache's disk has a blob, of that size where one is known.
+fn is_stored(facts: &Facts, digest: Digest, size: Option<u64>) -> bool {
+    let stored = facts.store().stored(&Key::Blob(digest));
+    stored.is_some() && (size.is_none() || stored == size)
+}
+
+/// What is not in the cache although it was fetched.
+fn lost(facts: &Facts, subject: impl std::fmt::Display, what: &str) -> FactError {
+    let store = facts.store();
+    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let free = store.space().map_or_else(
+        |e| e.to_string(),
+        |space| format!("{:.1} of its {:.1} MiB are free", mebibytes(space.available), mebibytes(space.total)),
+    );
+    let rule = format!(
+        "{what} not kept in the cache {} after it was fetched: the disk is full or takes no writes ({free}), or another \
+         program removed it; free space there, or give another --cache-dir",
+        store.dir().display()
+    );
+    FactError::new(Failure::NoSpace, subject, rule)
+}
+
+/// The packages, and the repositories whose tags are listed.
+async fn wanted(needs: &Needs, origins: &dyn Origins) -> Result<(Vec<Wanted>, BTreeSet<Repo>), FactError> {
+    let (mut all, mut listed) = (Vec::new(), BTreeSet::new());
     for (artifact, needed) in needs.artifacts.iter().enumerate() {
         let facts = origins.facts(&needed.repo.host)?;
         // A registry that does not list its tags has releases all the same.
@@ -94,18 +155,19 @@ async fn wanted(needs: &Needs, origins: &dyn Origins) -> Result<Vec<Wanted>, Fac
             Err(e) if !matches!(e.failure, Failure::Absent | Failure::Denied) && !e.failure.is_outage() => {
                 return Err(e);
             }
-            _ => {}
+            Err(_) => {}
+            Ok(_) => drop(listed.insert(needed.repo.clone())),
         }
         for zip in needed.zips() {
             let (facts, repo, zip) = (Arc::clone(&facts), needed.repo.clone(), zip.clone());
             all.push(Wanted { artifact, facts, repo, zip, held: 0 });
         }
     }
-    blocking(move || {
+    let counted = blocking(move || {
         all.iter_mut().for_each(|wanted| wanted.held = wanted.held_now());
         all
-    })
-    .await
+    });
+    Ok((counted.await?, listed))
 }
 
 impl Wanted {
@@ -117,5 +179,10 @@ impl Wanted {
 
 async fn package(wanted: Wanted) -> Result<Wanted, FactError> {
     wanted.facts.package(&wanted.repo, &wanted.zip, Unpacking::WhenOpened).await?;
+    let (facts, zip) = (wanted.facts.clone(), wanted.zip.clone());
+    if !blocking(move || is_stored(&facts, zip.digest, Some(zip.size))).await? {
+        let subject = wanted.repo.at(Selector::Digest(wanted.zip.digest));
+        return Err(lost(&wanted.facts, subject, "it is"));
+    }
     Ok(wanted)
 }

@@ -21,13 +21,10 @@ use crate::digest::Digest;
 use crate::facts::{FactError, Facts, Failure, blocking};
 use crate::lockfile::{self, Client, LockFile};
 use crate::mapping::{Mapping, MappingError};
-use crate::name::{NameError, Platform, ProviderAddr, Reference, Repo, Selector, Tag};
+use crate::name::{AddressError, Platform, ProviderAddr, Reference, Repo, Selector, Tag};
 use crate::oci::Descriptor;
 
 pub use modules::{Mounts, Requirements, requirements};
-
-/// The largest lock file that is read, in bytes.
-const LOCK_FILE_MAX: u64 = 16 << 20;
 
 /// For what something is needed.
 #[derive(Clone, Default, Debug)]
@@ -55,17 +52,21 @@ pub enum Pattern {
 }
 
 impl FromStr for Pattern {
-    type Err = NameError;
+    type Err = AddressError;
 
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        match text.rsplit_once(':') {
-            Some((repo, form)) if form.contains('*') && !repo.contains('@') => {
-                // A star is no part of a tag; what else stands there has to be.
-                let Reference { repo, .. } = format!("{repo}:{}", form.replace('*', "_")).parse()?;
-                Ok(Pattern::Tags(repo, form.to_owned()))
-            }
-            _ => text.parse().map(Pattern::One),
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        if !text.contains('*') {
+            return text.parse().map(Pattern::One);
         }
+        // A star is no part of a tag; what else stands there has to be. The tag is what an address ends with.
+        let one = text.replace('*', "_").parse::<Reference>();
+        if let Ok(Reference { repo, selector: Selector::Tag(tag) }) = &one
+            && let Some((before, form)) = text.split_at_checked(text.len() - tag.as_str().len())
+            && !before.contains('*')
+        {
+            return Ok(Pattern::Tags(repo.clone(), form.to_owned()));
+        }
+        Err(AddressError::new(text, "a * stands for any text in a tag, as in ghcr.io/acme/network:1.*", None))
     }
 }
 
@@ -200,6 +201,9 @@ pub struct Needs {
     pub artifacts: Vec<Artifact>,
     /// Sorted; each once.
     pub left_out: Vec<LeftOut>,
+    /// The addresses of the providers whose releases are needed, all that the mapping gives their
+    /// repositories.
+    pub providers: BTreeSet<ProviderAddr>,
 }
 
 impl Needs {
@@ -209,7 +213,7 @@ impl Needs {
     /// A file that cannot be read, a registry that does not answer, a release or platform that does not exist. What
     /// merely cannot be carried is in [`Needs::left_out`].
     pub async fn find(inputs: &Inputs, mapping: &Mapping, origins: &dyn Origins) -> Result<Needs, NeedsError> {
-        let mut finding = Finding { inputs, mapping, origins, found: BTreeMap::new(), left_out: BTreeSet::new() };
+        let mut finding = Finding::new(inputs, mapping, origins);
         let mut locks = Vec::new();
         for path in &inputs.lock_files {
             let lock_file = read_lock_file(path).await?;
@@ -222,7 +226,13 @@ impl Needs {
         for pattern in &inputs.references {
             finding.reference(pattern).await?;
         }
-        Ok(Needs { artifacts: finding.found.into_values().collect(), left_out: finding.left_out.into_iter().collect() })
+        Ok(finding.needs())
+    }
+
+    /// The digests of all manifests and packages.
+    pub fn digests(&self) -> BTreeSet<Digest> {
+        let zips = self.artifacts.iter().flat_map(Artifact::zips).map(|zip| zip.digest);
+        self.artifacts.iter().flat_map(Artifact::manifests).chain(zips).collect()
     }
 }
 
@@ -232,9 +242,25 @@ struct Finding<'a> {
     origins: &'a dyn Origins,
     found: BTreeMap<(Repo, Digest), Artifact>,
     left_out: BTreeSet<LeftOut>,
+    providers: BTreeSet<ProviderAddr>,
 }
 
-impl Finding<'_> {
+impl<'a> Finding<'a> {
+    fn new(inputs: &'a Inputs, mapping: &'a Mapping, origins: &'a dyn Origins) -> Finding<'a> {
+        let (found, left_out, providers) = Default::default();
+        Finding { inputs, mapping, origins, found, left_out, providers }
+    }
+
+    fn needs(mut self) -> Needs {
+        let releases = self.found.values().filter(|found| matches!(found.contents, Contents::Provider(_)));
+        self.providers.extend(releases.flat_map(|found| self.mapping.providers_of(&found.repo)));
+        Needs {
+            artifacts: self.found.into_values().collect(),
+            left_out: self.left_out.into_iter().collect(),
+            providers: self.providers,
+        }
+    }
+
     async fn locked(&mut self, path: &Path, lock_file: &LockFile) -> Result<(), NeedsError> {
         let by = format!("which {} locks", path.display());
         let mut wanted = Vec::new();
@@ -276,6 +302,7 @@ impl Finding<'_> {
             self.left_out.insert(LeftOut { what: address.to_string(), why });
             return Ok(None);
         }
+        self.providers.insert(address.clone());
         Ok(Some(repos))
     }
 
@@ -343,7 +370,7 @@ impl Finding<'_> {
 /// Reads a lock file.
 pub async fn read_lock_file(path: &Path) -> Result<LockFile, NeedsError> {
     let file = path.to_owned();
-    let text = blocking(move || modules::read_text(&file, LOCK_FILE_MAX)).await??;
+    let text = blocking(move || modules::read_text(&file, lockfile::FILE_MAX)).await??;
     LockFile::parse(&text).map_err(|e| NeedsError::file(path, e))
 }
 
@@ -383,7 +410,13 @@ mod tests {
         assert!(
             matches!(pattern("a.b:5/c:1.*"), Ok(Pattern::Tags(repo, form)) if form == "1.*" && repo.to_string() == "a.b:5/c")
         );
-        for bad in ["a.b/c", "a.b/*:1", "c:1.*", "a.b/c:.*", "a.b/c:1/*"] {
+        assert!(
+            matches!(pattern("oci://a.b/c?tag=1.*"), Ok(Pattern::Tags(repo, form)) if form == "1.*" && repo.to_string() == "a.b/c")
+        );
+        assert!(matches!(pattern("oci://a.b/c"), Ok(Pattern::One(one)) if one.to_string() == "a.b/c:latest"));
+        for bad in
+            ["a.b/c", "a.b/*:1", "c:1.*", "a.b/c:.*", "a.b/c:1/*", "a.b/c*d:1", "oci://a.b/c*", "oci://a.b/c:1.*"]
+        {
             assert!(pattern(bad).is_err(), "{bad}");
         }
         for (text, form, wanted) in [

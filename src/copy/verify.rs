@@ -1,6 +1,7 @@
 //! Checking a store: every byte against its digest, every name against what is there, and what a lock file needs of it.
 //!
-//! Reads the store itself, never the cache.
+//! Reads the store itself, never the cache, and of a file no more than a descriptor says that there
+//! is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -15,9 +16,13 @@ use crate::digest::{Digest, Hasher};
 use crate::facts::{FactError, blocking};
 use crate::lockfile::{Lock, LockFile, PackageHash};
 use crate::mapping::Mapping;
-use crate::name::{Platform, ProviderAddr, Repo, Selector, Tag};
-use crate::oci::{Body, Descriptor, Manifest};
+use crate::name::{Platform, ProviderAddr, Reference, Repo, Selector, Tag};
+use crate::oci::{Body, Descriptor, MANIFEST_MAX, Manifest};
 use crate::registry::{BlobSink, HostStore, Registry, RegistryError, SinkError};
+
+/// The most bytes that are read of a file that no manifest names, as one that was cut off may leave
+/// behind.
+const UNNAMED_MAX: u64 = 4 << 30;
 
 /// Something that is wrong, and the rule.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -43,9 +48,12 @@ pub struct Verified {
     pub stopped: bool,
 }
 
-/// What was found to be sound.
+/// What was found to be sound, with its length.
 #[derive(Default, Debug)]
-pub struct Sound(BTreeMap<Repo, BTreeSet<Digest>>);
+pub struct Sound(BTreeMap<Repo, BTreeMap<Digest, u64>>);
+
+/// The largest size that any descriptor of a repository gives to each digest.
+type Sizes = BTreeMap<Digest, u64>;
 
 /// A store that is being checked.
 pub struct Verification {
@@ -71,17 +79,31 @@ impl Verification {
         for (repo, registry) in &all {
             let of = repo.clone();
             match on_disk(&this.store, move |store| store.blobs(&of)).await {
-                Ok(listed) => blobs.extend(listed.into_iter().map(|blob| (repo, registry, blob))),
+                Ok(listed) => {
+                    let sizes = this.sizes(repo, registry.as_ref()).await;
+                    let limited = listed
+                        .into_iter()
+                        .map(|(digest, size)| (repo, registry, digest, size, sizes.get(&digest).copied()));
+                    blobs.extend(limited);
+                }
                 Err(e) => this.bad(repo, e),
             }
         }
-        let total = blobs.iter().map(|(_, _, (_, size))| size).sum();
-        for (repo, registry, (digest, size)) in blobs {
-            this.check_blob(repo, registry.as_ref(), digest, size).await;
+        let read = blobs.iter().filter(|(_, _, _, size, limit)| *size <= most(*limit));
+        let total = read.map(|(_, _, _, size, _)| size).sum();
+        for (repo, registry, digest, size, limit) in blobs {
+            if size > most(limit) {
+                this.oversized(&repo.at(Selector::Digest(digest)), size, limit);
+            } else {
+                this.check_blob(repo, registry.as_ref(), digest, size).await;
+            }
             if progress(this.found.checked.bytes, total) == ControlFlow::Break(()) {
                 this.found.stopped = true;
                 return Ok(this);
             }
+        }
+        if let Err(e) = on_disk(&this.store, |store| store.carried()).await {
+            this.bad("what it says of its providers", e);
         }
         for (repo, registry) in &all {
             this.found.repositories += 1;
@@ -103,6 +125,42 @@ impl Verification {
         self.found.bad.push(Finding { what: what.to_string(), rule: rule.to_string() });
     }
 
+    /// A file that is longer than it may be: nothing of it is read.
+    fn oversized(&mut self, subject: &Reference, size: u64, limit: Option<u64>) {
+        self.found.checked.objects += 1;
+        match limit {
+            Some(limit) => self.bad(subject, format_args!("the file has {size} bytes; its descriptor says {limit}")),
+            None => self.bad(
+                subject,
+                format_args!("the file has {size} bytes, more than {UNNAMED_MAX}, and nothing names it; remove it"),
+            ),
+        }
+    }
+
+    /// The sizes that the repository's manifests name. What cannot be read is told when names are
+    /// checked.
+    async fn sizes(&self, repo: &Repo, registry: &dyn Registry) -> Sizes {
+        let mut sizes = Sizes::new();
+        let of = repo.clone();
+        let mut pending = on_disk(&self.store, move |store| store.entries(&of)).await.unwrap_or_default();
+        let mut seen = BTreeSet::new();
+        while let Some(entry) = pending.pop() {
+            note(&mut sizes, &entry, MANIFEST_MAX);
+            if !seen.insert(entry.digest) {
+                continue;
+            }
+            let Ok(manifest) = read(registry, repo, entry.digest).await else { continue };
+            match &manifest.body {
+                Body::Index(children) => pending.extend(children.iter().cloned()),
+                Body::Image(_) => {
+                    let blobs = manifest.blobs().unwrap_or_default();
+                    blobs.iter().for_each(|blob| note(&mut sizes, blob, u64::MAX));
+                }
+            }
+        }
+        sizes
+    }
+
     async fn check_blob(&mut self, repo: &Repo, registry: &dyn Registry, digest: Digest, size: u64) {
         let mut hashing = Hashing { hasher: Box::new(Hasher::new(digest.algorithm())), position: 0 };
         let outcome = registry.blob(&repo.name, &Descriptor::bare(digest, size), &mut hashing).await;
@@ -114,7 +172,7 @@ impl Verification {
             Ok(()) => {
                 let got = hashing.hasher.finish();
                 if got == digest {
-                    self.sound.0.entry(repo.clone()).or_default().insert(digest);
+                    self.sound.0.entry(repo.clone()).or_default().insert(digest, size);
                 } else {
                     self.bad(subject, format_args!("damaged: its bytes have the digest {got}"));
                 }
@@ -160,7 +218,7 @@ impl Verification {
                 Body::Image(_) => match manifest.blobs() {
                     Err(e) => self.bad(&from, e),
                     Ok(blobs) => {
-                        let missing = blobs.into_iter().filter(|blob| !self.is_there(repo, &blob.digest));
+                        let missing = blobs.into_iter().filter(|blob| !self.is_whole(repo, blob));
                         for blob in missing.collect::<Vec<_>>() {
                             self.bad(&from, format_args!("{} is missing or damaged", blob.digest));
                         }
@@ -181,7 +239,12 @@ impl Verification {
     }
 
     fn is_there(&self, repo: &Repo, digest: &Digest) -> bool {
-        self.sound.0.get(repo).is_some_and(|sound| sound.contains(digest))
+        self.sound.0.get(repo).is_some_and(|sound| sound.contains_key(digest))
+    }
+
+    /// Whether a blob is there, and of the size that its descriptor says.
+    fn is_whole(&self, repo: &Repo, blob: &Descriptor) -> bool {
+        self.sound.0.get(repo).and_then(|sound| sound.get(&blob.digest)) == Some(&blob.size)
     }
 
     /// What the store lacks of what `lock_file` holds: of `platforms`, or of all whose packages the file has hashes of.
@@ -241,9 +304,10 @@ impl Verification {
         let has_zh = !unmatched.is_empty();
         let mut unknown = Vec::new();
         for target in targets {
-            let zip = self.zip_of(registry, repo, target).await.map(|zip| zip.digest);
+            let zip = self.zip_of(registry, repo, target).await;
             let annotated = target.manifest.annotations.get(PACKAGE_DIGEST_ANNOTATION).and_then(|d| d.parse().ok());
-            let hash = zip.or(annotated).map(|digest| PackageHash::of_zip(&digest.hex()));
+            let hash =
+                zip.as_ref().map(|zip| zip.digest).or(annotated).map(|digest| PackageHash::of_zip(&digest.hex()));
             let is_locked = hash.as_ref().map(|hash| !has_zh || unmatched.remove(hash));
             let platform = &target.platform;
             match (platforms.is_empty(), is_locked) {
@@ -257,7 +321,7 @@ impl Verification {
                 }
                 _ => {}
             }
-            if !zip.is_some_and(|zip| self.is_there(repo, &zip)) {
+            if !zip.is_some_and(|zip| self.is_whole(repo, &zip)) {
                 lacking.push(format!("the package for {platform} is not carried, or damaged"));
             }
         }
@@ -273,6 +337,17 @@ impl Verification {
         let manifest = read(registry, repo, target.manifest.digest).await.ok()?;
         target_package(&manifest, &target.platform).ok()
     }
+}
+
+/// The most bytes that are read of a file whose largest descriptor says `limit`.
+fn most(limit: Option<u64>) -> u64 {
+    limit.unwrap_or(UNNAMED_MAX)
+}
+
+/// Notes the size that a descriptor says, as far as `max`.
+fn note(sizes: &mut Sizes, entry: &Descriptor, max: u64) {
+    let size = sizes.entry(entry.digest).or_default();
+    *size = (*size).max(entry.size.min(max));
 }
 
 /// A manifest, or why there is none.

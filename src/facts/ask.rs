@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{FactError, Facts, Failure, View};
 use crate::digest::Digest;
-use crate::name::{Reference, Repo, Selector, Tag};
+use crate::name::{Reference, Repo, Selector, Tag, no_such_tag};
 use crate::tree::{Fact, Known, Need};
 
 impl Facts {
@@ -21,8 +21,20 @@ impl Facts {
             Selector::Digest(digest) => Ok(*digest),
             Selector::Tag(tag) => {
                 let need = Need::Binding(reference.repo.clone(), tag.clone());
-                self.ask_for(need, |view| view.bound(&reference.repo, tag)).await
+                match self.ask_for(need, |view| view.bound(&reference.repo, tag)).await {
+                    Err(error) if error.failure == Failure::Absent => Err(self.no_such_tag(reference, tag).await),
+                    answer => answer,
+                }
             }
+        }
+    }
+
+    /// Why there is no such tag, with those that there are.
+    async fn no_such_tag(self: &Arc<Self>, reference: &Reference, tag: &Tag) -> FactError {
+        match self.tags(&reference.repo).await {
+            Ok(tags) => FactError::new(Failure::Absent, reference, no_such_tag(tag, &tags)),
+            Err(error) if error.failure == Failure::Absent => error.about(&reference.to_string()),
+            Err(_) => FactError::new(Failure::Absent, reference, format_args!("there is no tag {tag}")),
         }
     }
 
@@ -37,11 +49,7 @@ impl Facts {
             match read(&self.view(since)) {
                 Fact::Is(answer) => return Ok(answer),
                 Fact::Absent => {
-                    return Err(FactError::new(
-                        Failure::Absent,
-                        &need,
-                        "the registry says that there is no such thing",
-                    ));
+                    return Err(FactError::new(Failure::Absent, &need, absence(&need)));
                 }
                 Fact::Denied(e) | Fact::Failed(e) => return Err(e),
                 Fact::Unknown if asked => return Err(FactError::lost()),
@@ -49,5 +57,14 @@ impl Facts {
             }
             self.load(need.clone()).await?;
         }
+    }
+}
+
+/// What the registry has said by saying that there is no such thing.
+fn absence(need: &Need) -> String {
+    match need {
+        Need::Tags(repo) => format!("there is no repository {}", repo.name),
+        Need::Binding(_, tag) | Need::Platforms(_, tag) => format!("there is no tag {tag}"),
+        Need::Catalog(_) | Need::Held(_) => "there is no list of repositories".to_owned(),
     }
 }

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub(super) use record::{formerly_used, remember_used};
 
-use super::{FactError, Facts, Failure, lock};
+use super::walk::{Left, Pending};
+use super::{FactError, Facts, Failure, budget, lock};
 use crate::digest::Digest;
 use crate::name::{Host, Platform, Repo, RepoName, Selector, Tag};
 use crate::store::Flights;
@@ -78,12 +79,22 @@ impl Slot {
         SLOT_BYTES + names * NAME_BYTES + sentence
     }
 
+    /// The refusal that counts for an operation that began at `since`.
+    fn refused(&self, since: Instant) -> Option<&Refused> {
+        self.refused.as_ref().filter(|r| r.until > Instant::now() || r.at >= since)
+    }
+
+    /// Whether the last answer counts by itself, and does not serve because nobody confirms it.
+    fn is_confirmed(&self, since: Instant) -> bool {
+        self.refused(since).is_none() && matches!(self.fact(since), Fact::Is(_))
+    }
+
     /// What the slot says to an operation that began at `since`.
     fn fact(&self, since: Instant) -> Fact<&Answer, FactError> {
         let now = Instant::now();
         let is = |last: &Option<Confirmed>| last.as_ref().map(|c| c.at >= Some(since) || c.fresh_until > Some(now));
-        match &self.refused {
-            Some(r) if r.until > now || r.at >= since => match (&r.error.failure, &self.last) {
+        match self.refused(since) {
+            Some(r) => match (&r.error.failure, &self.last) {
                 (Failure::Absent, _) => Fact::Absent,
                 (Failure::Denied, _) => Fact::Denied(r.error.clone()),
                 (failure, Some(last)) if failure.is_outage() => Fact::Is(&last.answer),
@@ -147,16 +158,48 @@ pub(super) struct Edges {
     flights: Flights<Need, (), FactError>,
     /// When edges were forgotten last: what other mounts confirmed before does not count.
     forgotten: Mutex<Option<Instant>>,
+    pub(super) pending: Pending,
 }
 
 impl Edges {
     pub(super) fn new(linger: Duration) -> Self {
-        Edges { slots: Mutex::default(), flights: Flights::new(linger, FactError::lost), forgotten: Mutex::default() }
+        Edges {
+            slots: Mutex::default(),
+            flights: Flights::new(linger, FactError::lost),
+            forgotten: Mutex::default(),
+            pending: Pending::default(),
+        }
     }
 
     pub(super) fn forget(&self, wanted: impl Fn(&Need) -> bool) {
         *lock(&self.forgotten) = Some(Instant::now());
         lock(&self.slots).expire(wanted);
+    }
+
+    /// Why `need` was not to be had just now.
+    pub(super) fn refusal(&self, need: &Need) -> Option<FactError> {
+        self.slot(need).refused.map(|refused| refused.error)
+    }
+
+    /// Why `need` was not to be had just now; it is asked for again at the next use.
+    pub(super) fn take_refusal(&self, need: &Need) -> Option<FactError> {
+        let refused = self.slot(need).refused?;
+        self.change(need, |slot| slot.refused = None);
+        Some(refused.error)
+    }
+
+    /// Whether the last answer is that there is nothing.
+    fn is_empty(&self, need: &Need) -> bool {
+        match self.slot(need).last.map(|last| last.answer) {
+            Some(Answer::Tags(tags)) => tags.is_empty(),
+            Some(Answer::Catalog(names)) => names.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// Whether the registry was taken for one that does not list its repositories when it was asked last.
+    pub(super) fn is_unlisted(&self, need: &Need) -> bool {
+        matches!(self.slot(need).last, Some(Confirmed { answer: Answer::NoCatalog, .. }))
     }
 
     fn slot(&self, need: &Need) -> Slot {
@@ -172,11 +215,13 @@ impl Edges {
 pub struct View<'a> {
     facts: &'a Facts,
     since: Instant,
+    /// See [`View::without`].
+    pub(super) left: Vec<Left>,
 }
 
 impl<'a> View<'a> {
     pub(super) fn new(facts: &'a Facts, since: Instant) -> Self {
-        View { facts, since }
+        View { facts, since, left: Vec::new() }
     }
 
     pub(super) fn facts(&self) -> &'a Facts {
@@ -223,9 +268,17 @@ impl<'a> View<'a> {
     /// What the slot of `need` says, whose answer is of the kind that `read` takes.
     fn fact<T>(&self, need: &Need, read: impl FnOnce(&Answer) -> Option<T>) -> Fact<T, FactError> {
         let slots = lock(&self.facts.edges.slots);
-        match slots.get(need).map_or(Fact::Unknown, |slot| slot.fact(self.since)) {
+        let slot = slots.get(need);
+        match slot.map_or(Fact::Unknown, |slot| slot.fact(self.since)) {
             Fact::Is(answer) => read(answer).map_or(Fact::Unknown, Fact::Is),
-            Fact::Unknown => Fact::Unknown,
+            Fact::Unknown => match self.left.iter().find_map(|left| left.concerns(need)) {
+                None => Fact::Unknown,
+                Some(error) => {
+                    let last = slot.and_then(|slot| slot.last.as_ref());
+                    let last = last.and_then(|last| read(&last.answer));
+                    last.map_or_else(|| Fact::Failed(error.clone()), Fact::Is)
+                }
+            },
             Fact::Absent => Fact::Absent,
             Fact::Denied(e) => Fact::Denied(e),
             Fact::Failed(e) => Fact::Failed(e),
@@ -272,6 +325,10 @@ impl Known for View<'_> {
         self.fact(&Need::Binding(repo.clone(), tag.clone()), |_| Some(()))
     }
 
+    fn is_confirmed(&self, need: &Need) -> bool {
+        lock(&self.facts.edges.slots).get(need).is_some_and(|slot| slot.is_confirmed(self.since))
+    }
+
     fn was_bound(&self, repo: &Repo, tag: &Tag) -> bool {
         self.facts.edges.slot(&Need::Binding(repo.clone(), tag.clone())).last.is_some()
     }
@@ -290,26 +347,33 @@ impl Facts {
     /// began before.
     ///
     /// # Errors
-    /// Only if the load was lost, as when the runtime ends: then there is no outcome, and asking again is of no use.
+    /// Only if there is no outcome, and asking again is of no use: the load was lost, as when the runtime ends, or no
+    /// request is sent for who asks (`Crowded`).
     pub async fn load(self: &Arc<Self>, need: Need) -> Result<(), FactError> {
         let (facts, wanted) = (self.clone(), need.clone());
-        let load = move || async move {
-            facts.ask(wanted).await;
-            Ok(())
+        let load = move || {
+            let (facts, wanted) = (facts.clone(), wanted.clone());
+            async move {
+                let _pending = facts.edges.pending.begin(&wanted);
+                facts.clone().ask(wanted.clone()).await
+            }
         };
-        self.edges.flights.join(need, load).await
+        budget::join(&self.edges.flights, need, load).await
     }
 
     /// Asks the registry, and keeps what it says in the slot of `need` as long as that counts.
-    async fn ask(self: Arc<Self>, need: Need) {
+    async fn ask(self: Arc<Self>, need: Need) -> Result<(), FactError> {
         if self.edges.slot(&need).last.is_none() {
             self.recall(&need).await;
             // What another mount confirmed just now counts for this one.
             if matches!(self.edges.slot(&need).fact(Instant::now()), Fact::Is(_)) {
-                return;
+                return Ok(());
             }
         }
-        let answer = self.ask_registry(&need).await;
+        let answer = match need {
+            Need::Held(_) => self.ask_registry(&need).await,
+            _ => self.budgets.spend(need.host(), self.ask_registry(&need)).await,
+        };
         let now = Instant::now();
         match answer {
             Ok(answer) => {
@@ -323,6 +387,7 @@ impl Facts {
                 }
                 self.edges.change(&need, |slot| *slot = Slot { last: Some(confirmed), refused: None });
             }
+            Err(error) if error.failure == Failure::Crowded => return Err(error),
             Err(error) => {
                 if error.failure.is_outage() && self.edges.slot(&need).last.is_none() {
                     self.recall_of_registry(&need).await;
@@ -351,6 +416,16 @@ impl Facts {
                     slot.refused = Some(Refused { error, at: Instant::now(), until });
                 });
             }
+        }
+        Ok(())
+    }
+
+    /// Forgets an answer that there is nothing: what is published next is to be seen.
+    pub(super) async fn forget_if_empty(&self, need: &Need) {
+        if self.edges.is_empty(need) {
+            let (store, name) = (self.store.clone(), self.name_of(need));
+            tokio::task::spawn_blocking(move || store.remove_edge(&name)).await.ok();
+            self.edges.change(need, |slot| slot.last = None);
         }
     }
 
@@ -410,6 +485,26 @@ impl Facts {
             self.recall(&need).await;
         }
         self.last_binding(repo, tag)
+    }
+
+    /// Whether a later mount of the same sources finds out from the store that `tag` stands for
+    /// `digest`.
+    pub async fn keeps_binding(&self, repo: &Repo, tag: &Tag, digest: Digest) -> bool {
+        let kept = self.kept(&Need::Binding(repo.clone(), tag.clone())).await;
+        matches!(kept, Some(Answer::Binding(kept)) if kept == digest)
+    }
+
+    /// Whether a later mount of the same sources finds out from the store which tags `repo` has.
+    pub async fn keeps_tags(&self, repo: &Repo) -> bool {
+        self.kept(&Need::Tags(repo.clone())).await.is_some()
+    }
+
+    /// The answer about `need` that the store keeps for later mounts.
+    async fn kept(&self, need: &Need) -> Option<Answer> {
+        let (store, name) = (self.store.clone(), self.name_of(need));
+        let bytes = tokio::task::spawn_blocking(move || store.edge(&name)).await.ok()??;
+        let record = serde_json::from_slice::<Record>(&bytes).ok()?;
+        record.answer(need).map(|(answer, _)| answer)
     }
 
     /// Asks who stands in for a registry that is out of reach. The answer is served as one that was never confirmed,

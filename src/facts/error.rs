@@ -21,6 +21,8 @@ pub enum Failure {
     TimedOut,
     /// No connection.
     Unreachable,
+    /// No connection, since what answers has a certificate that does not hold.
+    Untrusted,
     /// Not cached, and the mount is offline.
     Offline,
     /// What answers does not speak the protocol.
@@ -41,6 +43,8 @@ pub enum Failure {
     NoDescriptor,
     /// The cache's disk failed.
     Io,
+    /// Not asked for, since who asks has used up the requests that are sent for him.
+    Crowded,
 }
 
 impl Failure {
@@ -52,12 +56,14 @@ impl Failure {
             Failure::Integrity | Failure::Structure | Failure::TooLarge | Failure::Unsupported => 300,
             Failure::TimedOut
             | Failure::Unreachable
+            | Failure::Untrusted
             | Failure::Offline
             | Failure::Protocol
             | Failure::Damaged
             | Failure::NoSpace
             | Failure::NoDescriptor
-            | Failure::Io => 2,
+            | Failure::Io
+            | Failure::Crowded => 2,
         })
     }
 
@@ -67,12 +73,14 @@ impl Failure {
             self,
             Failure::TimedOut
                 | Failure::Unreachable
+                | Failure::Untrusted
                 | Failure::Offline
                 | Failure::Protocol
                 | Failure::Damaged
                 | Failure::NoSpace
                 | Failure::NoDescriptor
                 | Failure::Io
+                | Failure::Crowded
         )
     }
 }
@@ -106,6 +114,11 @@ impl FactError {
     /// What was asked for.
     pub fn subject(&self) -> Option<&str> {
         self.subject.as_deref()
+    }
+
+    /// Which rule or event ended it, and what to do.
+    pub(super) fn rule(&self) -> &str {
+        &self.rule
     }
 
     /// The same error, told of `subject`.
@@ -168,6 +181,7 @@ impl From<RegistryError> for FactError {
             registry::Failure::Denied => Failure::Denied,
             registry::Failure::TimedOut => Failure::TimedOut,
             registry::Failure::Unreachable => Failure::Unreachable,
+            registry::Failure::Untrusted => Failure::Untrusted,
             registry::Failure::Offline => Failure::Offline,
             registry::Failure::Protocol => Failure::Protocol,
             registry::Failure::Integrity => Failure::Integrity,
@@ -213,7 +227,8 @@ mod tests {
         for (failure, seconds) in said {
             assert_eq!((failure.kept_for().as_secs(), failure.is_outage()), (seconds, false), "{failure:?}");
         }
-        let nothing_said = [TimedOut, Unreachable, Offline, Protocol, Damaged, NoSpace, NoDescriptor, Io];
+        let nothing_said =
+            [TimedOut, Unreachable, Untrusted, Offline, Protocol, Damaged, NoSpace, NoDescriptor, Io, Crowded];
         for failure in nothing_said {
             assert_eq!((failure.kept_for().as_secs(), failure.is_outage()), (2, true), "{failure:?}");
         }

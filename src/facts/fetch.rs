@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::ahead::Beside;
 use super::nodes::blocking;
+use super::running::Transfer;
 use super::{FactError, Facts, Failure};
 use crate::digest::Digest;
 use crate::name::{Reference, Repo, Selector};
@@ -96,7 +97,10 @@ impl Facts {
             return Err(FactError::new(
                 Failure::TooLarge,
                 subject,
-                format_args!("the archive has {} bytes; the limit for archives is {limit}", blob.size),
+                format_args!(
+                    "the archive has {} bytes; the limit for archives is {limit}, and --archive-max-size raises it",
+                    blob.size
+                ),
             ));
         }
         let mut tried = false;
@@ -159,7 +163,9 @@ impl Facts {
     ) -> Result<Object, FactError> {
         let subject = repo.at(Selector::Digest(blob.digest));
         let (facts, beside, position) = (self.clone(), beside.clone(), fill.position());
-        let mut pipe = Pipe { facts, beside, position, end: End::Idle(fill) };
+        let entered = self.running.begin(subject.to_string(), blob.digest, blob.size, position);
+        let progress = entered.transfer().clone();
+        let mut pipe = Pipe { facts, beside, position, progress, end: End::Idle(fill) };
         let registry = self.origin(&repo.host)?.registry.clone();
         let sent = registry.blob(&repo.name, blob, &mut pipe).await;
         let fill = match (sent, pipe.close().await?) {
@@ -200,6 +206,7 @@ struct Pipe {
     facts: Arc<Facts>,
     beside: Beside,
     position: u64,
+    progress: Arc<Transfer>,
     end: End,
 }
 
@@ -261,12 +268,14 @@ impl BlobSink for Pipe {
         let length = chunk.len() as u64;
         self.pass(Piece::Bytes(chunk)).await?;
         self.position += length;
+        self.progress.reached(self.position);
         Ok(())
     }
 
     async fn restart(&mut self) -> Result<(), SinkError> {
         self.pass(Piece::Restart).await?;
         self.position = 0;
+        self.progress.reached(0);
         Ok(())
     }
 }

@@ -5,13 +5,13 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use lru::LruCache;
 use tokio::sync::Semaphore;
 
 use super::ahead::{Ahead, Aheads, Beside, Unpacking};
 use super::kept::Kept;
 use super::unpack::{Unpacked, unpack_into};
-use super::{FactError, Facts, Failure, lock};
+use super::weighed::Weighed;
+use super::{FactError, Facts, Failure, budget, lock};
 use crate::archive::{self, ArchiveError};
 use crate::artifact::{Release, Target, target_package};
 use crate::digest::Digest;
@@ -24,10 +24,14 @@ use crate::store::{Flights, Key, Object};
 pub const SMALL_MAX: u64 = 256 << 10;
 /// How many bytes of inflated small members are kept for the next read of the same file.
 const SMALL_KEPT: usize = 16 << 20;
-/// How many packages are kept beside those that an inode holds.
-const PACKAGES_KEPT: usize = 16;
-/// How many manifests are kept in memory.
-const MANIFESTS_KEPT: usize = 512;
+/// What such a member takes beside its bytes: many have fewer.
+const SMALL_BYTES: usize = 256;
+/// How many packages are kept beside those that an inode holds, and how many bytes their trees may take.
+const PACKAGES_KEPT: (usize, usize) = (16, 32 << 20);
+/// How many manifests are kept in memory, and how many bytes they may take.
+const MANIFESTS_KEPT: (usize, usize) = (512, 16 << 20);
+/// What a manifest takes for each of its bytes: itself, and what was read in it.
+const READ_BYTES: usize = 3;
 /// How many failures are remembered.
 const FAILURES_MAX: usize = 10_000;
 
@@ -83,15 +87,13 @@ enum Node {
     Member(Repo, Digest, FileNo),
 }
 
-struct Inflated {
-    kept: LruCache<(Digest, FileNo), Arc<[u8]>>,
-    bytes: usize,
-}
+/// Members that were inflated, by archive and number.
+type Inflated = Weighed<(Digest, FileNo), Arc<[u8]>>;
 
 pub(super) struct Nodes {
-    manifests: Mutex<LruCache<Digest, Arc<Manifest>>>,
+    manifests: Mutex<Weighed<Digest, Arc<Manifest>>>,
     packages: Mutex<HashMap<PackageKey, Weak<Package>>>,
-    recent: Mutex<LruCache<PackageKey, Arc<Package>>>,
+    recent: Mutex<Weighed<PackageKey, Arc<Package>>>,
     objects: Mutex<Kept>,
     inflated: Mutex<Inflated>,
     failures: Mutex<HashMap<Node, (FactError, Instant)>>,
@@ -103,19 +105,19 @@ pub(super) struct Nodes {
     aheads: Arc<Aheads>,
 }
 
-fn kept<K: std::hash::Hash + Eq, V>(count: usize) -> LruCache<K, V> {
-    LruCache::new(NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN))
+fn kept<K: std::hash::Hash + Eq, V>((count, bytes): (usize, usize)) -> Mutex<Weighed<K, V>> {
+    Mutex::new(Weighed::new(count, bytes))
 }
 
 impl Nodes {
     pub(super) fn new(linger: Duration, cache_limit: u64) -> Self {
         let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
         Nodes {
-            manifests: Mutex::new(kept(MANIFESTS_KEPT)),
+            manifests: kept(MANIFESTS_KEPT),
             packages: Mutex::default(),
-            recent: Mutex::new(kept(PACKAGES_KEPT)),
+            recent: kept(PACKAGES_KEPT),
             objects: Mutex::new(Kept::new(cache_limit)),
-            inflated: Mutex::new(Inflated { kept: LruCache::unbounded(), bytes: 0 }),
+            inflated: kept((usize::MAX, SMALL_KEPT)),
             failures: Mutex::default(),
             manifest_flights: Flights::new(linger, FactError::lost),
             package_flights: Flights::new(linger, FactError::lost),
@@ -154,6 +156,8 @@ impl Nodes {
             Ok(_) => {
                 failures.remove(&node);
             }
+            // It says nothing of the node, and others are not refused.
+            Err(error) if error.failure == Failure::Crowded => {}
             Err(error) => {
                 let now = Instant::now();
                 if failures.len() >= FAILURES_MAX {
@@ -167,7 +171,8 @@ impl Nodes {
     }
 
     pub(super) fn keep_manifest(&self, manifest: Arc<Manifest>) {
-        lock(&self.manifests).put(manifest.digest, manifest);
+        let bytes = READ_BYTES * manifest.raw.len();
+        lock(&self.manifests).put(manifest.digest, manifest, bytes);
     }
 
     fn package(&self, key: &PackageKey) -> Option<Arc<Package>> {
@@ -175,7 +180,7 @@ impl Nodes {
             return Some(package.clone());
         }
         let package = lock(&self.packages).get(key)?.upgrade()?;
-        lock(&self.recent).put(key.clone(), package.clone());
+        lock(&self.recent).put(key.clone(), package.clone(), package.members.weight());
         Some(package)
     }
 
@@ -184,23 +189,16 @@ impl Nodes {
         packages.retain(|_, p| p.strong_count() > 0);
         packages.insert(key.clone(), Arc::downgrade(package));
         drop(packages);
-        lock(&self.recent).put(key, package.clone());
+        lock(&self.recent).put(key, package.clone(), package.members.weight());
     }
 
     fn inflated(&self, key: &(Digest, FileNo)) -> Option<Arc<[u8]>> {
-        lock(&self.inflated).kept.get(key).cloned()
+        lock(&self.inflated).get(key).cloned()
     }
 
     fn keep_inflated(&self, key: (Digest, FileNo), bytes: Arc<[u8]>) {
-        let mut inflated = lock(&self.inflated);
-        inflated.bytes += bytes.len();
-        if let Some(before) = inflated.kept.put(key, bytes) {
-            inflated.bytes -= before.len();
-        }
-        while inflated.bytes > SMALL_KEPT {
-            let Some((_, oldest)) = inflated.kept.pop_lru() else { break };
-            inflated.bytes -= oldest.len();
-        }
+        let weight = SMALL_BYTES + bytes.len();
+        lock(&self.inflated).put(key, bytes, weight);
     }
 }
 
@@ -213,12 +211,15 @@ impl Facts {
         let node = Node::Manifest(repo.clone(), digest);
         self.nodes.failed(&node)?;
         let (facts, of) = (self.clone(), repo.clone());
-        let load = move || async move {
-            let outcome = facts.load_manifest(&of, digest).await;
-            facts.nodes.remember(node, &outcome);
-            outcome
+        let load = move || {
+            let (facts, of, node) = (facts.clone(), of.clone(), node.clone());
+            async move {
+                let outcome = facts.load_manifest(&of, digest).await;
+                facts.nodes.remember(node, &outcome);
+                outcome
+            }
         };
-        self.nodes.manifest_flights.join((repo.clone(), digest), load).await
+        budget::join(&self.nodes.manifest_flights, (repo.clone(), digest), load).await
     }
 
     async fn load_manifest(self: &Arc<Self>, repo: &Repo, digest: Digest) -> Result<Arc<Manifest>, FactError> {
@@ -232,7 +233,10 @@ impl Facts {
         let known = stored.ok().flatten().and_then(|raw| Manifest::parse(raw.into(), digest, None).ok());
         let manifest = match known {
             Some(manifest) => Arc::new(manifest),
-            None => self.fetch_manifest_parsed(repo, &Selector::Digest(digest)).await?.1?,
+            None => {
+                let selector = Selector::Digest(digest);
+                self.budgets.spend(&repo.host, self.fetch_manifest_parsed(repo, &selector)).await?.1?
+            }
         };
         self.nodes.keep_manifest(manifest.clone());
         Ok(manifest)
@@ -321,6 +325,7 @@ impl Facts {
         let node = Node::Package(key.clone());
         self.nodes.failed(&node)?;
         let (facts, of, archive, at) = (self.clone(), repo.clone(), archive.clone(), key.clone());
+        let digest = archive.digest;
         let load = move || async move {
             let outcome = facts.load_package(of, archive, unpacking).await;
             if let Ok(package) = &outcome {
@@ -329,7 +334,7 @@ impl Facts {
             facts.nodes.remember(node, &outcome);
             outcome
         };
-        self.nodes.package_flights.join(key, load).await
+        self.running.waited_for(digest, self.nodes.package_flights.join(key, load)).await
     }
 
     async fn load_package(
@@ -390,7 +395,8 @@ impl Facts {
             let (of, wanted, beside) = (of.clone(), wanted.clone(), beside.clone());
             async move { facts.fetch_blob(&of, &wanted, &beside).await }
         };
-        let object = self.object(Node::Blob(key_of(repo, blob)), Key::Blob(blob.digest), fetch).await?;
+        let got = self.object(Node::Blob(key_of(repo, blob)), Key::Blob(blob.digest), fetch);
+        let object = self.running.waited_for(blob.digest, got).await?;
         self.of_size(repo, blob, object)
     }
 

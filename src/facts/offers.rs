@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::edges::Answer;
-use super::{FactError, Facts, Failure, View, lock};
+use super::{FactError, Facts, Failure, View, lock, remembered};
 use crate::artifact::Release;
 use crate::digest::Digest;
 use crate::mapping::{Mapping, MappingError};
@@ -15,11 +15,6 @@ use crate::store::Store;
 use crate::tree::providers::Offered;
 use crate::tree::{Fact, Known, Need};
 
-/// The name under which the store keeps the providers that were looked up.
-const LOOKED_UP: &str = "providers";
-/// The most providers that are remembered.
-const LOOKED_UP_MAX: usize = 10_000;
-
 /// What of providers was asked for.
 #[derive(Clone, Default, Debug)]
 pub struct ProviderOptions {
@@ -27,10 +22,14 @@ pub struct ProviderOptions {
     pub mapping: Mapping,
     /// The providers to show, beside those that are found.
     pub declared: BTreeSet<ProviderAddr>,
+    /// Providers that count as looked up before: those that bundles among the sources carry.
+    pub carried: BTreeSet<ProviderAddr>,
     /// The platforms to show.
     pub platforms: BTreeSet<Platform>,
     /// Whether a release is asked for its platforms before they are shown.
     pub verify_platforms: bool,
+    /// Whether no registry can be asked, so that only releases are listed that are known here.
+    pub offline: bool,
 }
 
 pub(super) struct Offers {
@@ -38,9 +37,8 @@ pub(super) struct Offers {
     declared: BTreeSet<ProviderAddr>,
     wanted: Vec<Platform>,
     verify_platforms: bool,
+    offline: bool,
     looked_up: Mutex<Arc<BTreeSet<ProviderAddr>>>,
-    /// Held while the store's list is read and written again: one at a time.
-    remembering: Mutex<()>,
     /// The repositories of all these providers.
     mapped: Mutex<BTreeMap<Host, BTreeSet<RepoName>>>,
 }
@@ -48,14 +46,17 @@ pub(super) struct Offers {
 impl Offers {
     /// Reads the providers that were looked up before from the store.
     pub(super) fn new(options: ProviderOptions, store: &Store) -> Offers {
-        let ProviderOptions { mapping, declared, platforms, verify_platforms } = options;
-        let looked_up = if mapping.rules().is_empty() { BTreeSet::new() } else { remembered(store) };
+        let ProviderOptions { mapping, declared, carried, platforms, verify_platforms, offline } = options;
+        let mut looked_up = carried;
+        if !mapping.rules().is_empty() {
+            looked_up.extend(remembered::providers(store));
+        }
         let offers = Offers {
             mapping,
             wanted: platforms.into_iter().collect(),
             verify_platforms,
+            offline,
             looked_up: Mutex::default(),
-            remembering: Mutex::default(),
             mapped: Mutex::default(),
             declared,
         };
@@ -79,32 +80,22 @@ impl Offers {
     }
 }
 
-fn remembered(store: &Store) -> BTreeSet<ProviderAddr> {
-    let names = store.edge(LOOKED_UP).and_then(|bytes| serde_json::from_slice::<Vec<String>>(&bytes).ok());
-    let read = |name: String| {
-        let (host, rest) = name.split_once('/')?;
-        ProviderAddr::parse(rest, &host.parse().ok()?).ok()
-    };
-    names.unwrap_or_default().into_iter().filter_map(read).take(LOOKED_UP_MAX).collect()
-}
-
-/// Adds `provider` to what the store remembers, beside what other mounts added.
-fn remember(store: &Store, provider: &ProviderAddr) {
-    let mut all = remembered(store);
-    if all.len() >= LOOKED_UP_MAX || !all.insert(provider.clone()) {
-        return;
-    }
-    let names: Vec<String> = all.iter().map(ProviderAddr::to_string).collect();
-    let kept = serde_json::to_vec(&names).map(|bytes| store.put_edge(LOOKED_UP, &bytes));
-    if let Ok(Err(e)) = kept {
-        tracing::warn!("the providers that were looked up cannot be kept for later mounts: {e}");
-    }
-}
-
 impl Facts {
     /// From providers to repositories.
     pub fn mapping(&self) -> &Mapping {
         &self.offers.mapping
+    }
+
+    /// The first repository of a declared provider in `host`.
+    pub(super) fn declared_repo(&self, host: &Host) -> Option<Repo> {
+        let repos = |provider| self.offers.mapping.repos(provider).unwrap_or_default();
+        self.offers.declared.iter().flat_map(repos).find(|repo| repo.host == *host)
+    }
+
+    /// Whether the providers in `host` are found by the registry's list of repositories.
+    pub(super) fn lists_providers_of(&self, host: &Host) -> bool {
+        let rules = self.offers.mapping.rules().iter();
+        rules.filter_map(|rule| rule.prefix()).any(|(led_to, _)| led_to == *host)
     }
 
     /// Whether `repo` is known to hold releases of a provider.
@@ -129,15 +120,16 @@ impl Facts {
         }
         {
             let mut looked_up = lock(&self.offers.looked_up);
-            if looked_up.len() >= LOOKED_UP_MAX || !Arc::make_mut(&mut looked_up).insert(provider.clone()) {
+            if looked_up.len() >= remembered::PROVIDERS_MAX || !Arc::make_mut(&mut looked_up).insert(provider.clone()) {
                 return;
             }
         }
         self.offers.add_repos(provider);
         let (facts, provider) = (self.clone(), provider.clone());
         tokio::task::spawn_blocking(move || {
-            let _turn = lock(&facts.offers.remembering);
-            remember(&facts.store, &provider);
+            if let Err(e) = remembered::add_providers(&facts.store, &BTreeSet::from([provider])) {
+                tracing::warn!("the providers that were looked up cannot be kept for later mounts: {e}");
+            }
         });
     }
 
@@ -169,7 +161,9 @@ impl Facts {
             match fact {
                 Fact::Is(digest) => return Ok(digest),
                 Fact::Unknown => self.load(Need::Binding(repo.clone(), tag.clone())).await?,
-                Fact::Absent => return Err(FactError::new(Failure::Absent, repo, format_args!("no tag {tag}"))),
+                Fact::Absent => {
+                    return Err(FactError::new(Failure::Absent, repo, format_args!("there is no tag {tag}")));
+                }
                 Fact::Denied(e) | Fact::Failed(e) => return Err(e),
             }
         }
@@ -204,6 +198,10 @@ impl Offered for View<'_> {
 
     fn verifies_platforms(&self) -> bool {
         self.facts().offers.verify_platforms
+    }
+
+    fn is_offline(&self) -> bool {
+        self.facts().offers.offline
     }
 
     fn platforms(&self, repo: &Repo, tag: &Tag) -> Fact<Arc<Vec<Platform>>, FactError> {

@@ -1,10 +1,10 @@
 //! The registries of a mount. Each is what the sources of its name hold together; which there are changes only where a
 //! store comes to hold another one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::SourceState;
+use super::health::{Ailing, Health, SourceState, told};
 use super::watched::Watched;
 use crate::name::{Host, RepoName};
 use crate::registry::decorate::{Scoped, Union};
@@ -68,16 +68,51 @@ impl Source {
         }
     }
 
-    fn part(&self, of: &Host) -> Arc<Watched> {
-        Arc::new(match self {
-            Source::Registry { host, prefix: Some(prefix), registry, .. } => {
-                let scoped = Scoped::new(registry.clone(), host.clone(), Some(prefix.clone()));
-                Watched::new(Arc::new(scoped), of)
+    /// Whether both are parts of one registry, reached over one connection.
+    fn is_of_same(&self, other: &Source) -> bool {
+        match (self, other) {
+            (Source::Registry { registry: one, .. }, Source::Registry { registry: other, .. }) => {
+                Arc::ptr_eq(one, other)
             }
-            Source::Registry { registry, .. } => Watched::new(registry.clone(), of),
-            Source::Store { store, name } => Watched::new(store.clone().registry(of), name),
-        })
+            _ => false,
+        }
     }
+
+    /// What it holds of `of`, between the `earlier` and the `later` parts of the same registry.
+    fn part(&self, of: &Host, earlier: Vec<Option<RepoName>>, later: Vec<Option<RepoName>>) -> Part {
+        match self {
+            Source::Registry { host, prefix, registry, .. } => {
+                let watched = Arc::new(Watched::new(registry.clone(), of));
+                let inner: Arc<dyn Registry> = watched.clone();
+                let scoped = Scoped::new(inner, host.clone(), prefix.clone()).between(earlier, later);
+                Part { watched, registry: Arc::new(scoped) }
+            }
+            Source::Store { store, name } => {
+                let watched = Arc::new(Watched::new(store.clone().registry(of), name));
+                Part { registry: watched.clone(), watched }
+            }
+        }
+    }
+
+    /// How a store is. That of a registry is seen when it is asked.
+    fn health(&self) -> Option<Health> {
+        match self {
+            Source::Registry { .. } => None,
+            Source::Store { store, .. } => Some(match store.hosts() {
+                Ok(_) => Health::of(SourceState::Ok),
+                Err(e) => Health::failing(SourceState::Unreachable, told(&e)),
+            }),
+        }
+    }
+}
+
+/// What one source holds of a registry.
+#[derive(Clone)]
+struct Part {
+    /// What it answered last.
+    watched: Arc<Watched>,
+    /// The source, and nothing outside of it.
+    registry: Arc<dyn Registry>,
 }
 
 /// One registry of the mount: its sources joined.
@@ -87,8 +122,10 @@ pub(super) struct Origin {
     pub(super) prefixes: Vec<Option<RepoName>>,
     /// Which sources take part, in their order.
     sources: Vec<usize>,
-    /// What each of them holds of the registry.
-    parts: Vec<Arc<Watched>>,
+    /// What each of them holds of the registry. Of one that an earlier source has as a whole, it is that one's.
+    parts: Vec<Part>,
+    /// The ways to the registry itself, without the stores beside it.
+    pub(super) asked: Vec<Arc<Watched>>,
     has_store: bool,
     has_registry: bool,
     kept_apart: String,
@@ -185,24 +222,69 @@ impl Origins {
         hosts
     }
 
-    /// Every source under each registry of which it holds a part, with what it answered last about that.
-    pub(super) fn states(&self) -> Vec<(String, SourceState)> {
+    /// Every source under each registry of which it holds a part, and how it is. Reads the stores.
+    pub(super) fn states(&self) -> Vec<(String, Health)> {
         let joined = self.joined.read().unwrap_or_else(PoisonError::into_inner);
         let parts = joined.values().flat_map(|origin| origin.sources.iter().zip(&origin.parts));
-        parts.map(|(at, part)| (self.sources[*at].name().to_owned(), part.state())).collect()
+        let of_parts = parts.map(|(at, part)| (self.sources[*at].name().to_owned(), part.watched.health()));
+        let of_stores = self.sources.iter().filter_map(|source| Some((source.name().to_owned(), source.health()?)));
+        of_parts.chain(of_stores).collect()
+    }
+
+    /// The stores that cannot be read.
+    pub(super) fn ailing_stores(&self) -> Vec<Ailing> {
+        let stores = self.sources.iter().filter_map(|source| Some((source.name(), source.health()?)));
+        let ailing = stores.filter(|(_, health)| health.state.is_failing());
+        ailing.map(|(name, health)| Ailing { name: name.to_owned(), health }).collect()
+    }
+
+    /// The registries that were declared, sorted.
+    pub(super) fn registries(&self) -> BTreeSet<Host> {
+        let host = |source: &Source| match source {
+            Source::Registry { host, .. } => Some(host.clone()),
+            Source::Store { .. } => None,
+        };
+        self.sources.iter().filter_map(host).collect()
+    }
+
+    /// Those of `others` that are parts of the same registry as the source `of`.
+    fn siblings(&self, of: usize, others: &[usize]) -> Vec<Option<RepoName>> {
+        let others = others.iter().map(|at| &self.sources[*at]);
+        others.filter(|other| other.is_of_same(&self.sources[of])).map(Source::prefix).collect()
+    }
+
+    /// The place of one among `earlier` sources that has the part of the registry for which the source `of` stands.
+    fn covering(&self, earlier: &[usize], of: usize) -> Option<usize> {
+        let prefix = self.sources[of].prefix();
+        let covers = |other: &Source| match (other.prefix(), &prefix) {
+            (None, _) => true,
+            (Some(part), Some(prefix)) => prefix.is_within(Some(&part)),
+            (Some(_), None) => false,
+        };
+        let mut others = earlier.iter().map(|at| &self.sources[*at]);
+        others.position(|other| other.is_of_same(&self.sources[of]) && covers(other))
     }
 
     /// What `sources` hold of `host` together; those that took part `before` go on as they were.
     fn join(&self, host: &Host, sources: Vec<usize>, before: Option<&Origin>) -> Origin {
-        let known = |at: &usize| {
+        let known = |at: usize| {
             let before = before?;
-            before.sources.binary_search(at).ok().map(|place| before.parts[place].clone())
+            before.sources.binary_search(&at).ok().map(|place| before.parts[place].clone())
         };
-        let part = |at: &usize| known(at).unwrap_or_else(|| self.sources[*at].part(host));
-        let parts: Vec<Arc<Watched>> = sources.iter().map(part).collect();
+        let mut parts: Vec<Part> = Vec::new();
+        let mut registries: Vec<Arc<dyn Registry>> = Vec::new();
+        for (place, at) in sources.iter().enumerate() {
+            if let Some(covering) = self.covering(&sources[..place], *at) {
+                parts.push(parts[covering].clone());
+                continue;
+            }
+            let (earlier, later) = (&sources[..place], &sources[place + 1..]);
+            let new = || self.sources[*at].part(host, self.siblings(*at, earlier), self.siblings(*at, later));
+            let part = known(*at).unwrap_or_else(new);
+            registries.push(part.registry.clone());
+            parts.push(part);
+        }
         let prefixes = sources.iter().map(|at| self.sources[*at].prefix()).collect();
-        let mut registries: Vec<Arc<dyn Registry>> =
-            parts.iter().map(|part| Arc::clone(part) as Arc<dyn Registry>).collect();
         let registry = match registries.pop() {
             Some(only) if registries.is_empty() => only,
             last => {
@@ -210,6 +292,10 @@ impl Origins {
                 Arc::new(Union::new(host.clone(), registries))
             }
         };
+        let is_registry = |at: &usize| matches!(self.sources[*at], Source::Registry { .. });
+        let asked = sources.iter().zip(&parts).filter(|(at, _)| is_registry(at));
+        let mut asked: Vec<Arc<Watched>> = asked.map(|(_, part)| part.watched.clone()).collect();
+        asked.dedup_by(|one, other| Arc::ptr_eq(one, other));
         let is_store = |at: &&usize| matches!(self.sources[**at], Source::Store { .. });
         let stores: Vec<&str> = sources.iter().filter(is_store).map(|at| self.sources[*at].name()).collect();
         let (has_store, has_registry) = (!stores.is_empty(), stores.len() < sources.len());
@@ -217,6 +303,6 @@ impl Origins {
             true => format!(" of {}", stores.join(";")),
             false => String::new(),
         };
-        Origin { registry, prefixes, sources, parts, has_store, has_registry, kept_apart }
+        Origin { registry, prefixes, sources, parts, asked, has_store, has_registry, kept_apart }
     }
 }

@@ -5,31 +5,33 @@
 
 use std::fmt::Display;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use async_trait::async_trait;
 
-use super::{SourceState, lock};
+use super::health::{Ailing, Health, SourceState};
+use super::lock;
 use crate::digest::Digest;
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::Descriptor;
-use crate::registry::{BlobError, BlobSink, Failure, RawManifest, Registry, RegistryError};
+use crate::registry::{BlobError, BlobSink, Failure, Greeting, RawManifest, Registry, RegistryError};
 
 /// See the module.
 pub(super) struct Watched {
     inner: Arc<dyn Registry>,
     /// As the log calls it.
     name: String,
-    state: Mutex<SourceState>,
+    health: Mutex<Health>,
 }
 
 impl Watched {
     pub(super) fn new(inner: Arc<dyn Registry>, name: impl Display) -> Watched {
-        Watched { inner, name: name.to_string(), state: Mutex::new(SourceState::Unknown) }
+        Watched { inner, name: name.to_string(), health: Mutex::new(Health::of(SourceState::Unknown)) }
     }
 
     /// What it answered last.
-    pub(super) fn state(&self) -> SourceState {
-        *lock(&self.state)
+    pub(super) fn health(&self) -> Health {
+        lock(&self.health).clone()
     }
 
     /// Keeps what an answer says about its being reachable.
@@ -39,17 +41,22 @@ impl Watched {
     }
 
     fn note(&self, error: Option<&RegistryError>) {
-        let state = match error.map(|e| e.failure) {
-            Some(Failure::Unreachable | Failure::TimedOut) => SourceState::Unreachable,
-            // Nothing that it said.
-            Some(Failure::Offline | Failure::NoSpace | Failure::Io) => return,
-            _ => SourceState::Ok,
-        };
-        let before = std::mem::replace(&mut *lock(&self.state), state);
-        match (before, state) {
-            (SourceState::Unreachable, SourceState::Ok) => tracing::info!("{} answers again", self.name),
-            (SourceState::Unreachable, _) | (_, SourceState::Ok | SourceState::Unknown) => {}
-            _ => tracing::warn!("{} cannot be reached; what was read before keeps working", self.name),
+        if let Some(health) = Health::shown_by(error, self.health().state) {
+            self.mark(health);
+        }
+    }
+
+    /// It is as somebody has seen it just now.
+    pub(super) fn mark(&self, health: Health) {
+        let before = std::mem::replace(&mut *lock(&self.health), health.clone());
+        if before.state == health.state {
+            return;
+        }
+        if health.state.is_failing() {
+            let ailing = Ailing { name: self.name.clone(), health };
+            tracing::warn!("{ailing} (what was read before keeps working)");
+        } else if before.state.is_failing() {
+            tracing::info!("{} answers again", self.name);
         }
     }
 }
@@ -61,7 +68,13 @@ impl Registry for Watched {
     }
 
     async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
-        self.noted(self.inner.catalog().await)
+        let answer = self.inner.catalog().await;
+        // That it lists nothing may be all that it says to who is not let in.
+        match &answer {
+            Err(e) if e.failure == Failure::Absent && self.inner.refused_login() => {}
+            answer => self.note(answer.as_ref().err()),
+        }
+        answer
     }
 
     async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
@@ -85,6 +98,18 @@ impl Registry for Watched {
             Err(BlobError::Sink(_)) => {}
         }
         outcome
+    }
+
+    fn last_moved(&self, repo: Option<&RepoName>) -> Option<Instant> {
+        self.inner.last_moved(repo)
+    }
+
+    async fn greet(&self, greeting: Greeting) -> Result<(), RegistryError> {
+        self.noted(self.inner.greet(greeting).await)
+    }
+
+    fn refused_login(&self) -> bool {
+        self.inner.refused_login()
     }
 
     async fn held(&self) -> Result<Vec<RepoName>, RegistryError> {

@@ -16,6 +16,9 @@ use crate::local::{self, Access, Name, RelPath, Stat, Tree};
 /// The bits that make who runs a file somebody else.
 const SET_ID: u16 = 0o6000;
 
+/// The bit that lets the owner write.
+const OWNER_WRITES: u16 = 0o200;
+
 /// What may be made and removed in an area.
 pub(super) trait Rules: fmt::Debug + Send + Sync {
     /// Whether `name` may come to be in `dir`; `kind` is what it would be.
@@ -35,9 +38,18 @@ pub(super) struct Area {
     pub(super) name: &'static str,
     pub(super) tree: Arc<Tree>,
     pub(super) rules: Box<dyn Rules>,
-    /// Whom everything is shown to belong to, if not to whom the disk says.
-    pub(super) uid: Option<u32>,
-    pub(super) gid: Option<u32>,
+    pub(super) shown: Shown,
+}
+
+/// As what things in an area are shown, where that is not what the disk says.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Shown {
+    /// The user to whom everything belongs.
+    pub uid: Option<u32>,
+    /// The group likewise.
+    pub gid: Option<u32>,
+    /// Everything shows that its owner may write it: where the kernel refuses by modes, that is how the owner always may.
+    pub writable: bool,
 }
 
 /// A file, link or directory of an area.
@@ -95,11 +107,11 @@ impl LocalNode {
             kind: kind(stat.st_mode),
             size: stat.st_size.cast_unsigned(),
             blocks: stat.st_blocks.cast_unsigned(),
-            mode: (stat.st_mode & 0o7777) as u16,
+            mode: (stat.st_mode & 0o7777) as u16 | if self.area.shown.writable { OWNER_WRITES } else { 0 },
             device: device(stat.st_rdev),
             nlink: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
-            uid: self.area.uid.unwrap_or(stat.st_uid),
-            gid: self.area.gid.unwrap_or(stat.st_gid),
+            uid: self.area.shown.uid.unwrap_or(stat.st_uid),
+            gid: self.area.shown.gid.unwrap_or(stat.st_gid),
             accessed: time(stat.st_atime, stat.st_atime_nsec),
             modified: time(stat.st_mtime, stat.st_mtime_nsec),
             changed: time(stat.st_ctime, stat.st_ctime_nsec),

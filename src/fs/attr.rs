@@ -4,7 +4,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Options;
 use super::node::Node;
-use super::providers::View;
 use crate::facts::Facts;
 
 /// What kind of file an inode is.
@@ -58,28 +57,33 @@ pub struct Attr {
 /// 1980-01-01T00:00:00Z: the time of everything that has none of its own, and the first that a zip can hold.
 const NO_TIME: i64 = 315_532_800;
 
+/// The permission bits of directories.
+const DIRECTORY: u16 = 0o755;
+/// Those of files.
+const FILE: u16 = 0o644;
+/// Those of files that can be executed.
+const PROGRAM: u16 = 0o755;
+
 /// The attributes of `node`, and whether its size is known.
 pub(super) fn of(ino: u64, node: &Node, options: &Options, facts: &Facts) -> (Attr, bool) {
-    let directory = |mode| (FileKind::Directory, 0, mode, NO_TIME, true);
+    // As an unpacked release has them anywhere else, since programs copy modes. That nothing can be written is said by
+    // EROFS, to the owner as to root.
+    let directory = (FileKind::Directory, 0, DIRECTORY, NO_TIME, true);
     let (kind, size, mode, time, is_true) = match node {
-        // Clients lock there on a mount that takes nothing else, too.
-        Node::Providers { view: View::PluginCache, .. } => directory(0o755),
-        Node::Root | Node::Space { .. } | Node::Providers { .. } => {
-            directory(if options.read_only { 0o555 } else { 0o755 })
-        }
-        Node::Release(_) | Node::Platform(..) | Node::Dir { .. } => directory(0o555),
+        Node::Root | Node::Space { .. } | Node::Providers { .. } => directory,
+        Node::Release(_) | Node::Platform(..) | Node::Dir { .. } => directory,
         Node::Link(target) => (FileKind::Symlink, target.len() as u64, 0o777, NO_TIME, true),
-        Node::Lock => (FileKind::Regular, 0, 0o644, NO_TIME, true),
-        Node::Document(bytes) => (FileKind::Regular, bytes.len() as u64, 0o444, NO_TIME, true),
+        Node::Lock => (FileKind::Regular, 0, FILE, NO_TIME, true),
+        Node::Document(bytes) => (FileKind::Regular, bytes.len() as u64, FILE, NO_TIME, true),
         // The disk knows more; this is for `.` and `..` of a listing, of which the kernel takes number and kind.
-        Node::Local(_) => directory(0o755),
+        Node::Local(_) => directory,
         Node::Zip(target) => {
             let size = target.known(facts).map(|(_, layer)| layer.size);
-            (FileKind::Regular, size.unwrap_or(0), 0o444, NO_TIME, size.is_some())
+            (FileKind::Regular, size.unwrap_or(0), FILE, NO_TIME, size.is_some())
         }
         Node::File { package, number, executable, .. } => {
             let file = package.members.file(*number);
-            let mode = if *executable || file.executable { 0o555 } else { 0o444 };
+            let mode = if *executable || file.executable { PROGRAM } else { FILE };
             (FileKind::Regular, file.size, mode, file.modified, true)
         }
     };

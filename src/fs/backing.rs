@@ -41,7 +41,8 @@ pub enum Reading {
     Plain,
     /// By asking for its bytes, which are those of a file on local disk that may be written meanwhile.
     Local(Caching),
-    /// By the kernel, if it is not open plainly; `None` for content that is in memory only (the disk is full).
+    /// By the kernel, if it is not open plainly; `None` for content that is in memory only (the disk is full), and for
+    /// a file to which somebody can write: that is checked at every read.
     Backed(Option<Backing>),
 }
 
@@ -61,13 +62,15 @@ impl Fs {
         if object.fd().is_none() {
             return Ok((content, Reading::Backed(None)));
         }
-        if object.is_whole() || checked(object.clone()).await.is_ok() {
+        if object.is_whole() {
             return Ok((content, Reading::Backed(Some(Backing(object)))));
+        }
+        if let Ok(sure) = checked(object.clone()).await {
+            return Ok((content, Reading::Backed(sure.then_some(Backing(object)))));
         }
         let content = self.healed(node).await?;
         let Some(object) = large(&content) else { return Ok((content, Reading::Plain)) };
-        checked(object.clone()).await?;
-        let backing = object.fd().is_some().then(|| Backing(object));
+        let backing = checked(object.clone()).await?.then_some(Backing(object));
         Ok((content, Reading::Backed(backing)))
     }
 
@@ -85,6 +88,7 @@ fn large(content: &Content) -> Option<Object> {
     }
 }
 
-async fn checked(object: Object) -> Result<(), FactError> {
+/// Whether the kernel may read it, where it is not damaged.
+async fn checked(object: Object) -> Result<bool, FactError> {
     crate::facts::blocking(move || object.make_sure_whole()).await?.map_err(FactError::from)
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::area::LocalNode;
+use super::caller::Thread;
 use super::enter::member;
 use super::error::{Errno, FsError};
 use super::handles::Directory;
@@ -77,10 +78,10 @@ pub struct Listed<'a> {
 const DOTS: u64 = 2;
 
 impl Fs {
-    pub(super) async fn listing(self: &Arc<Self>, node: &Arc<Node>) -> Result<Listing, FsError> {
+    pub(super) async fn listing(self: &Arc<Self>, thread: Thread, node: &Arc<Node>) -> Result<Listing, FsError> {
         match node.as_ref() {
             Node::Root => Ok(Listing::Root(self.root_names())),
-            Node::Providers { view, dir, .. } => self.list_view(*view, dir).await,
+            Node::Providers { view, dir, .. } => self.list_view(thread, *view, dir).await,
             Node::Local(at) => {
                 at.stat()?;
                 Ok(Listing::Local(LocalListing { dir: at.clone(), names: Mutex::default() }))
@@ -215,7 +216,7 @@ impl Fs {
                 let release = directory.node.release()?.bound()?.clone();
                 let node = match entry {
                     tree::release::Entry::Unpacked(target) => Node::platform(release, *target),
-                    tree::release::Entry::Zip(target) => Node::Zip(TargetNode::new(release, *target)),
+                    tree::release::Entry::Zip(target) => Node::Zip(TargetNode::new(release, *target).into()),
                 };
                 Some(send(OsStr::new(name), Arc::new(node), FOREVER))
             }
@@ -257,7 +258,7 @@ impl Fs {
         let view = self.facts.view(Instant::now());
         let of_list = view.fresh_for(&Need::Tags(reference.repo.clone()));
         let Some(before) = self.inodes.at(&place).filter(|node| node.release().is_some()) else {
-            return (Arc::new(Node::Release(ReleaseNode::new(reference.clone(), None))), of_list);
+            return (Arc::new(Node::Release(ReleaseNode::new(reference.clone(), None).into())), of_list);
         };
         // A directory that is bound to another manifest than the tag's present one is looked up before it is used.
         let ttl = match (before.release().and_then(ReleaseNode::digest), &reference.selector) {

@@ -151,7 +151,7 @@ impl Fs {
         };
         let error = FsError::said(Errno::ENOENT, format!("{}: {rule}", bound.reference));
         if let Some(sentence) = error.sentence() {
-            self.report.add(&error, &sentence);
+            self.report.add(format!("{} {platform}", bound.reference), &error, &sentence);
         }
     }
 
@@ -195,7 +195,7 @@ impl Fs {
                             Some(tree::release::Entry::Zip(at)) => {
                                 let target = TargetNode::new(bound, at);
                                 self.zip_of(&target).await?;
-                                Ok(Some(Node::Zip(target)))
+                                Ok(Some(Node::Zip(target.into())))
                             }
                         }
                     }
@@ -212,12 +212,17 @@ fn find_member(package: &Arc<Package>, dir: DirNo, name: &OsStr, plugins: bool) 
     Some(member(package, package.members.lookup(dir, name)?, name, plugins))
 }
 
+/// Whether a file of that name in the top directory of a provider's package is a plugin.
+pub(super) fn is_plugin(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(PLUGIN)
+}
+
 /// The node of a package's member; `plugins` in the top directory of a provider's package.
 pub(super) fn member(package: &Arc<Package>, child: Child, name: &OsStr, plugins: bool) -> Node {
     match child {
         Child::Dir(number) => Node::Dir { package: package.clone(), number },
         Child::File(number) => {
-            let executable = plugins && name.as_encoded_bytes().starts_with(PLUGIN);
+            let executable = plugins && is_plugin(name);
             Node::File { package: package.clone(), number, executable, error: LastError::default() }
         }
     }

@@ -29,7 +29,7 @@ macro_rules! errno {
 
 errno!(
     EACCES EBADF EBADMSG EBUSY EEXIST EFBIG EHOSTUNREACH EINTR EINVAL EIO EISDIR ELOOP ENAMETOOLONG ENFILE ENODATA ENOENT ENOSPC
-    ENOTDIR EOPNOTSUPP EPERM
+    ENOTDIR ENOTEMPTY EOPNOTSUPP EPERM
     EPROTO ERANGE EROFS ESTALE ETIMEDOUT
 );
 
@@ -103,7 +103,7 @@ fn errno(failure: Failure) -> Errno {
         Failure::Absent => Errno::ENOENT,
         Failure::Denied => Errno::EACCES,
         Failure::TimedOut => Errno::ETIMEDOUT,
-        Failure::Unreachable | Failure::Offline => Errno::EHOSTUNREACH,
+        Failure::Unreachable | Failure::Untrusted | Failure::Offline => Errno::EHOSTUNREACH,
         Failure::Protocol => Errno::EPROTO,
         Failure::Integrity | Failure::Damaged | Failure::Io => Errno::EIO,
         Failure::Structure => Errno::EBADMSG,
@@ -111,6 +111,7 @@ fn errno(failure: Failure) -> Errno {
         Failure::Unsupported => Errno::EOPNOTSUPP,
         Failure::NoSpace => Errno::ENOSPC,
         Failure::NoDescriptor => Errno::ENFILE,
+        Failure::Crowded => Errno::EBUSY,
     }
 }
 
@@ -161,6 +162,7 @@ mod tests {
             (Denied, libc::EACCES),
             (TimedOut, libc::ETIMEDOUT),
             (Unreachable, libc::EHOSTUNREACH),
+            (Untrusted, libc::EHOSTUNREACH),
             (Offline, libc::EHOSTUNREACH),
             (Protocol, libc::EPROTO),
             (Integrity, libc::EIO),
@@ -171,6 +173,7 @@ mod tests {
             (Unsupported, libc::EOPNOTSUPP),
             (NoSpace, libc::ENOSPC),
             (NoDescriptor, libc::ENFILE),
+            (Crowded, libc::EBUSY),
         ] {
             let error = FsError::from(FactError::new(failure, "what was asked for", "the rule"));
             assert_eq!(error.errno.0, wanted, "{failure:?}");

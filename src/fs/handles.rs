@@ -11,18 +11,26 @@ use super::area::LocalFile;
 use super::directory::Listing;
 use super::error::{Errno, FsError};
 use super::node::Node;
+use super::replaced::Over;
 use crate::facts::Content;
 
 /// An open file: its content stays readable whatever is evicted or moved meanwhile.
 pub(super) struct OpenFile {
     pub(super) node: Arc<Node>,
     pub(super) is_backed: bool,
+    /// What is written over it, where that is allowed.
+    pub(super) over: Option<Over>,
     content: Mutex<Content>,
 }
 
 impl OpenFile {
     pub(super) fn content(&self) -> Content {
         self.content.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The copy that holds what was written over it and is something else.
+    pub(super) fn copy(&self) -> Option<&LocalFile> {
+        self.over.as_ref()?.copy.get()
     }
 
     /// Puts healed content in the place of a damaged one.
@@ -84,7 +92,7 @@ impl Handles {
                 }
             }
             Of::Inode(ino) => {
-                let file = OpenFile { node: node.clone(), is_backed: false, content: Mutex::new(content) };
+                let file = OpenFile { node: node.clone(), is_backed: false, over: None, content: Mutex::new(content) };
                 let before = self.unopened.lock().unwrap_or_else(PoisonError::into_inner).put(ino, Arc::new(file));
                 drop(before);
             }
@@ -98,7 +106,23 @@ impl Handles {
     }
 
     pub(super) fn open_file(&self, node: Arc<Node>, content: Content, is_backed: bool) -> u64 {
-        self.add(Handle::File(Arc::new(OpenFile { node, is_backed, content: Mutex::new(content) })))
+        self.add(Handle::File(Arc::new(OpenFile { node, is_backed, over: None, content: Mutex::new(content) })))
+    }
+
+    /// Opens a file of a release to be written over.
+    pub(super) fn open_over(&self, node: Arc<Node>, content: Content, over: Over) -> u64 {
+        let file = OpenFile { node, is_backed: false, over: Some(over), content: Mutex::new(content) };
+        self.add(Handle::File(Arc::new(file)))
+    }
+
+    /// The files that are written over under the number `ino`.
+    pub(super) fn all_over(&self, ino: u64) -> Vec<Arc<OpenFile>> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let files = open.values().filter_map(|handle| match handle {
+            Handle::File(file) if file.over.as_ref().is_some_and(|over| over.ino == ino) => Some(file.clone()),
+            _ => None,
+        });
+        files.collect()
     }
 
     pub(super) fn open_local(&self, file: LocalFile) -> u64 {

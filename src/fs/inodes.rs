@@ -4,13 +4,16 @@
 //! count of them rises in [`Inodes::send`] and [`Inodes::send_listed`] only, where an entry is sent. Open handles
 //! hold their node themselves, so an entry need not outlive its references.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::hash::{BuildHasher, RandomState};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hashbrown::HashTable;
+
 use super::error::{Errno, FsError};
 use super::node::Node;
+use super::numbered::Numbered;
 use super::{Entry, ROOT};
 
 /// A name in a directory.
@@ -41,10 +44,56 @@ struct Held {
     references: u64,
 }
 
+type ByNumber = Numbered<Held>;
+
+/// There is one entry for each name that the kernel knows, which may be hundreds of thousands: a name stands in it once.
 struct Table {
-    by_number: HashMap<u64, Held>,
-    by_place: HashMap<Place, u64>,
+    by_number: ByNumber,
+    places: Places,
     next: u64,
+}
+
+/// Which inode stands at a place. Holds numbers alone: what is held under a number knows its place.
+///
+/// INVARIANT: the place of what is held under a number that is in here is the one under which the number is found.
+#[derive(Default)]
+struct Places {
+    numbers: HashTable<u64>,
+    hasher: RandomState,
+}
+
+fn place_of(held: &ByNumber, ino: u64) -> Option<&Place> {
+    held.get(ino)?.place.as_ref()
+}
+
+impl Places {
+    fn get(&self, place: &Place, held: &ByNumber) -> Option<u64> {
+        let is_there = |ino: &u64| place_of(held, *ino) == Some(place);
+        self.numbers.find(self.hasher.hash_one(place), is_there).copied()
+    }
+
+    /// Takes out the number that stands at `place`.
+    fn remove(&mut self, place: &Place, held: &ByNumber) -> Option<u64> {
+        let is_there = |ino: &u64| place_of(held, *ino) == Some(place);
+        let found = self.numbers.find_entry(self.hasher.hash_one(place), is_there).ok()?;
+        Some(found.remove().0)
+    }
+
+    /// Adds `ino`, which is held at its place, in place of what stands there.
+    fn put(&mut self, ino: u64, held: &ByNumber) {
+        let Some(place) = place_of(held, ino) else { return };
+        self.remove(place, held);
+        let hash = hash_of(&self.hasher, held);
+        self.numbers.insert_unique(hash(&ino), ino, hash);
+    }
+
+    fn shrink_to(&mut self, count: usize, held: &ByNumber) {
+        self.numbers.shrink_to(count, hash_of(&self.hasher, held));
+    }
+}
+
+fn hash_of(hasher: &RandomState, held: &ByNumber) -> impl Fn(&u64) -> u64 {
+    |ino| place_of(held, *ino).map_or(0, |place| hasher.hash_one(place))
 }
 
 pub(super) struct Inodes(Mutex<Table>);
@@ -52,7 +101,9 @@ pub(super) struct Inodes(Mutex<Table>);
 impl Inodes {
     pub(super) fn new() -> Self {
         let root = Held { node: Arc::new(Node::Root), place: None, references: 1 };
-        Inodes(Mutex::new(Table { by_number: HashMap::from([(ROOT, root)]), by_place: HashMap::new(), next: ROOT + 1 }))
+        let mut by_number = ByNumber::default();
+        by_number.insert(ROOT, root);
+        Inodes(Mutex::new(Table { by_number, places: Places::default(), next: ROOT + 1 }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -61,20 +112,34 @@ impl Inodes {
 
     /// What `ino` stands for.
     pub(super) fn node(&self, ino: u64) -> Result<Arc<Node>, FsError> {
-        self.lock().by_number.get(&ino).map(|held| held.node.clone()).ok_or(FsError::plain(Errno::ESTALE))
+        self.lock().by_number.get(ino).map(|held| held.node.clone()).ok_or(FsError::plain(Errno::ESTALE))
     }
 
     /// The number of the directory in which `ino` has its name; its own where it has none, as the root.
     pub(super) fn parent(&self, ino: u64) -> u64 {
         let table = self.lock();
-        let place = table.by_number.get(&ino).and_then(|held| held.place.as_ref());
+        let place = table.by_number.get(ino).and_then(|held| held.place.as_ref());
         place.map_or(ino, |place| place.parent)
+    }
+
+    /// What `ino` stands for and its name, likewise of the directory in which it has that name, and so on upwards.
+    pub(super) fn way_up(&self, ino: u64) -> Vec<(Arc<Node>, Box<OsStr>)> {
+        let table = self.lock();
+        let mut way = Vec::new();
+        let mut at = ino;
+        while let Some(held) = table.by_number.get(at)
+            && let Some(place) = &held.place
+        {
+            way.push((held.node.clone(), place.name().into()));
+            at = place.parent;
+        }
+        way
     }
 
     /// What stands at `place` now.
     pub(super) fn at(&self, place: &Place) -> Option<Arc<Node>> {
         let table = self.lock();
-        let ino = table.by_place.get(place)?;
+        let ino = table.at(place)?;
         Some(table.by_number.get(ino)?.node.clone())
     }
 
@@ -85,7 +150,7 @@ impl Inodes {
         let mut names = names.into_iter();
         let mut place = Place::new(ROOT, names.next()?);
         for name in names {
-            place = Place::new(*table.by_place.get(&place)?, name);
+            place = Place::new(table.at(&place)?, name);
         }
         Some(place)
     }
@@ -116,7 +181,7 @@ impl Inodes {
     /// Drops `count` references.
     pub(super) fn forget(&self, ino: u64, count: u64) {
         let mut table = self.lock();
-        if let Some(held) = table.by_number.get_mut(&ino) {
+        if let Some(held) = table.by_number.get_mut(ino) {
             held.references = held.references.saturating_sub(count);
             table.drop_unreferenced(ino);
         }
@@ -125,8 +190,8 @@ impl Inodes {
     /// Takes what stands at `place` from there, since its name was removed; what it was.
     pub(super) fn vacate(&self, place: &Place) -> Option<Arc<Node>> {
         let mut table = self.lock();
-        let ino = table.by_place.remove(place)?;
-        let held = table.by_number.get_mut(&ino)?;
+        let ino = table.take(place)?;
+        let held = table.by_number.get_mut(ino)?;
         held.place = None;
         Some(held.node.clone())
     }
@@ -134,7 +199,7 @@ impl Inodes {
     /// Puts what stands at `from` to `to`, and with `exchange` the other way round; what moved, and what was at `to`.
     pub(super) fn renamed(&self, from: Place, to: Place, exchange: bool) -> (Option<Arc<Node>>, Option<Arc<Node>>) {
         let mut table = self.lock();
-        let (moved, other) = (table.by_place.remove(&from), table.by_place.remove(&to));
+        let (moved, other) = (table.take(&from), table.take(&to));
         let moved = moved.and_then(|ino| table.put(ino, Some(to)));
         let other = other.and_then(|ino| table.put(ino, exchange.then_some(from)));
         (moved, other)
@@ -143,51 +208,65 @@ impl Inodes {
     /// Makes the next lookup of the name at which `ino` stands find another inode.
     pub(super) fn supersede(&self, ino: u64) {
         let mut table = self.lock();
-        if let Some(place) = table.by_number.get_mut(&ino).and_then(|held| held.place.take())
-            && table.by_place.get(&place) == Some(&ino)
-        {
-            table.by_place.remove(&place);
+        table.leave_place(ino);
+        if let Some(held) = table.by_number.get_mut(ino) {
+            held.place = None;
         }
     }
 
     /// The places at which something stands for which `wanted` holds: number of the directory and name in it.
     pub(super) fn places(&self, wanted: impl Fn(&Node) -> bool) -> Vec<(u64, Box<OsStr>)> {
         let table = self.lock();
-        table
-            .by_place
-            .iter()
-            .filter(|(_, ino)| table.by_number.get(ino).is_some_and(|held| wanted(&held.node)))
-            .map(|(place, _)| place.clone().into_parts())
-            .collect()
+        let held = table.places.numbers.iter().filter_map(|ino| table.by_number.get(*ino));
+        held.filter(|held| wanted(&held.node)).filter_map(|held| Some(held.place.clone()?.into_parts())).collect()
     }
 
     /// How many inodes there are, the root included.
     pub(super) fn count(&self) -> usize {
-        self.lock().by_number.len()
+        self.lock().by_number.count()
     }
 }
 
+/// How many inodes there may be room for although there are few.
+const ROOM: usize = 4096;
+
 impl Table {
+    /// The number of what stands at `place`.
+    fn at(&self, place: &Place) -> Option<u64> {
+        self.places.get(place, &self.by_number)
+    }
+
+    /// Takes away what stands at `place`, which the caller has to give another place, or none.
+    fn take(&mut self, place: &Place) -> Option<u64> {
+        self.places.remove(place, &self.by_number)
+    }
+
+    /// Takes `ino` from its place, if it still stands there.
+    fn leave_place(&mut self, ino: u64) {
+        let Some(place) = place_of(&self.by_number, ino) else { return };
+        if self.places.get(place, &self.by_number) == Some(ino) {
+            self.places.remove(place, &self.by_number);
+        }
+    }
+
     /// Makes `place` where `ino` stands.
     fn put(&mut self, ino: u64, place: Option<Place>) -> Option<Arc<Node>> {
-        let held = self.by_number.get_mut(&ino)?;
-        held.place = place.clone();
+        let held = self.by_number.get_mut(ino)?;
+        held.place = place;
         let node = held.node.clone();
-        if let Some(place) = place {
-            self.by_place.insert(place, ino);
-        }
+        self.places.put(ino, &self.by_number);
         Some(node)
     }
 
     fn count(&mut self, ino: u64) {
-        if let Some(held) = self.by_number.get_mut(&ino) {
+        if let Some(held) = self.by_number.get_mut(ino) {
             held.references += 1;
         }
     }
 
     fn intern(&mut self, place: Place, node: Arc<Node>) -> (u64, Arc<Node>) {
-        if let Some(&ino) = self.by_place.get(&place)
-            && let Some(held) = self.by_number.get(&ino)
+        if let Some(ino) = self.at(&place)
+            && let Some(held) = self.by_number.get(ino)
         {
             let same = match (held.node.as_ref(), node.as_ref()) {
                 (Node::Release(_), Node::Release(_)) => Arc::ptr_eq(&held.node, &node),
@@ -203,21 +282,26 @@ impl Table {
         }
         let ino = self.next;
         self.next += 1;
-        self.by_place.insert(place.clone(), ino);
         self.by_number.insert(ino, Held { node: node.clone(), place: Some(place), references: 0 });
+        self.places.put(ino, &self.by_number);
         (ino, node)
     }
 
     fn drop_unreferenced(&mut self, ino: u64) {
-        let Some(held) = self.by_number.get(&ino) else { return };
+        let Some(held) = self.by_number.get(ino) else { return };
         if held.references > 0 || ino == ROOT {
             return;
         }
-        if let Some(held) = self.by_number.remove(&ino)
-            && let Some(place) = held.place
-            && self.by_place.get(&place) == Some(&ino)
-        {
-            self.by_place.remove(&place);
+        self.leave_place(ino);
+        self.by_number.remove(ino);
+        self.give_room_back();
+    }
+
+    /// A walk over everything is over once, and the room that it took is not needed again.
+    fn give_room_back(&mut self) {
+        let count = self.by_number.count();
+        if self.places.numbers.capacity() > ROOM.max(8 * count) {
+            self.places.shrink_to(2 * count, &self.by_number);
         }
     }
 }
@@ -295,6 +379,23 @@ mod tests {
         inodes.forget(a, 2);
         inodes.forget(c, 2);
         assert_eq!(inodes.count(), 1);
+    }
+
+    /// Each name that the kernel knows costs memory, and there may be hundreds of thousands.
+    #[test]
+    fn an_inode_takes_few_bytes_and_gives_its_room_back() {
+        println!("a node takes {} bytes, its entry {}", size_of::<Node>(), size_of::<Held>());
+        assert!(size_of::<Node>() <= 32 && size_of::<Held>() <= 40);
+        let inodes = Inodes::new();
+        let many: Vec<String> = (0..3 * ROOM).map(|n| n.to_string()).collect();
+        let numbers: Vec<u64> =
+            many.iter().map(|name| inodes.send(place(name), space("a.b"), entry).attr.ino).collect();
+        assert!(many.iter().zip(&numbers).all(|(name, ino)| inodes.lock().at(&place(name)) == Some(*ino)));
+        numbers.iter().skip(1).for_each(|ino| inodes.forget(*ino, 1));
+        let table = inodes.lock();
+        assert_eq!((table.by_number.count(), table.places.numbers.len()), (2, 1));
+        assert!(table.places.numbers.capacity() <= ROOM);
+        assert_eq!(table.at(&place("0")), Some(numbers[0]));
     }
 
     #[test]

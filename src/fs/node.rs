@@ -165,15 +165,15 @@ impl TargetNode {
     }
 }
 
-/// What an inode stands for.
+/// What an inode stands for. Files and directories of packages are many, so the other kinds are kept apart.
 #[derive(Debug)]
 pub(super) enum Node {
     /// The mount's root.
     Root,
     /// A registry, repository, prefix or passage.
-    Space { space: Space, error: LastError },
+    Space { space: Box<Space>, error: LastError },
     /// A directory of `plugins/` or `mirror/`.
-    Providers { view: View, dir: Dir, error: LastError },
+    Providers { view: View, dir: Box<Dir>, error: LastError },
     /// A symbolic link.
     Link(Box<str>),
     /// A document that was made of facts.
@@ -181,11 +181,11 @@ pub(super) enum Node {
     /// A `*.lock` file of `plugin-cache/`.
     Lock,
     /// A release by tag or digest.
-    Release(ReleaseNode),
+    Release(Box<ReleaseNode>),
     /// `OS_ARCH/` of a provider release, and its tree, once entered.
-    Platform(TargetNode, OnceLock<Arc<Package>>),
+    Platform(Box<TargetNode>, OnceLock<Arc<Package>>),
     /// `OS_ARCH.zip` of a provider release.
-    Zip(TargetNode),
+    Zip(Box<TargetNode>),
     /// A directory below the top of a package.
     Dir { package: Arc<Package>, number: DirNo },
     /// A file of a package.
@@ -206,11 +206,11 @@ impl Node {
     }
 
     pub(super) fn space(space: Space) -> Node {
-        Node::Space { space, error: LastError::default() }
+        Node::Space { space: space.into(), error: LastError::default() }
     }
 
     pub(super) fn platform(release: Arc<Bound>, target: usize) -> Node {
-        Node::Platform(TargetNode::new(release, target), OnceLock::new())
+        Node::Platform(TargetNode::new(release, target).into(), OnceLock::new())
     }
 
     /// Whether it was found without looking into its release.

@@ -4,14 +4,20 @@
 //! stand packages, links of the view or directories of the tree, and `*.lock` files, which are in memory: clients lock
 //! them (by fcntl, which the kernel does by itself), and neither read nor write them.
 //!
-//! INVARIANT: what comes from a registry is never written, cut or removed (EROFS).
+//! Where clients may write, a package of the view is a link to one of two ways to the same files: through [`INSTALLING`]
+//! for clients that install, and through [`RELEASE`] for everybody else.
+//!
+//! INVARIANT: what comes from a registry stays for everybody else, whatever a client takes away or writes over; see
+//! [`super::installers`] and [`super::replaced`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::area::{Area, LocalNode, Rules, kind};
+use super::area::{Area, LocalNode, Rules, Shown, kind};
+use super::caller::Thread;
 use super::error::{Errno, FsError};
 use super::inodes::Place;
 use super::node::Node;
@@ -20,12 +26,16 @@ use super::write::Requester;
 use super::{Entry, FileKind, Fs};
 use crate::facts::Content;
 use crate::local::{self, Change, Maker, Name, RelPath, Tree};
-use crate::name::Platform;
+use crate::name::{Platform, Reference, Selector};
 use crate::tree::providers::Dir;
 use crate::tree::{Step, plugins};
 
 /// The name of the area in the mount's root.
 pub const NAME: &str = "plugin-cache";
+/// The name of the way to packages that are read and run. It is found in the directory of a version, and not listed.
+pub(super) const RELEASE: &str = ".release";
+/// The name of the way to packages that are written over.
+pub(super) const INSTALLING: &str = ".installing";
 /// How the names of lock files end.
 const LOCK: &str = ".lock";
 /// How many lock files there can be.
@@ -40,9 +50,9 @@ pub struct PluginCache {
 }
 
 impl PluginCache {
-    /// The part on local disk. Whom everything is shown to belong to, if not to whom the disk says, is `uid` and `gid`.
-    pub fn new(tree: Arc<Tree>, uid: Option<u32>, gid: Option<u32>) -> PluginCache {
-        PluginCache { area: Arc::new(Area { name: NAME, tree, rules: Box::new(PackageRules), uid, gid }) }
+    /// The part on local disk, and as what it is shown.
+    pub fn new(tree: Arc<Tree>, shown: Shown) -> PluginCache {
+        PluginCache { area: Arc::new(Area { name: NAME, tree, rules: Box::new(PackageRules), shown }) }
     }
 
     /// What the tree holds at the place of `dir`.
@@ -68,6 +78,11 @@ impl PluginCache {
         }
         self.local(dir)
     }
+}
+
+/// The path of `name` in `dir`, below the view.
+pub(super) fn path_in(dir: &Dir, name: &str) -> PathBuf {
+    Path::new(&dir.to_string()).join(name)
 }
 
 fn path_of(dir: &Dir) -> Result<RelPath, FsError> {
@@ -148,6 +163,7 @@ impl Fs {
         let cache = self.options.plugin_cache.as_ref()?;
         match (dir, dir.child(name)) {
             (Dir::Version(..), _) => {
+                name.parse::<Platform>().ok()?;
                 let node = cache.local(dir).ok()?.below(Name::new(name.as_ref()).ok()?);
                 node.stat().is_ok().then_some(Node::Local(node))
             }
@@ -183,16 +199,17 @@ impl Fs {
         self.written(who)?.made(dir, who.into())
     }
 
+    fn is_shown(&self, dir: &Dir, name: &str) -> bool {
+        matches!(plugins::lookup(dir, name, &self.facts.view(Instant::now())), Step::Edge(_))
+    }
+
     /// The directory of the tree at the place of `dir`, in which `name` stands: what the view shows is not there.
     pub(super) fn beside(&self, who: Requester, dir: &Dir, name: &OsStr) -> Result<LocalNode, FsError> {
         let local = self.written(who)?.local(dir)?;
         let stat = local.area.tree.find(&local.node, &Name::new(name)?);
-        let is_shown = || {
-            let known = self.facts.view(Instant::now());
-            name.to_str().is_some_and(|name| matches!(plugins::lookup(dir, name, &known), Step::Edge(_)))
-        };
+        let is_shown = || name.to_str().is_some_and(|name| self.is_shown(dir, name));
         match stat {
-            // A directory of the view stays, whatever is removed from it.
+            // A directory that is both has no other name.
             Ok(stat) if kind(stat.st_mode) == FileKind::Directory && !matches!(dir, Dir::Version(..)) && is_shown() => {
                 Err(FsError::plain(Errno::EROFS))
             }
@@ -201,10 +218,115 @@ impl Fs {
         }
     }
 
+    /// Whether the packages in `dir` can be replaced.
+    pub(super) fn has_replaceable(&self, view: View, dir: &Dir) -> bool {
+        view == View::PluginCache && self.options.plugin_cache.is_some() && matches!(dir, Dir::Version(..))
+    }
+
+    /// The link to a package that can be replaced.
+    pub(super) fn replaceable(&self, thread: Thread, view: View, dir: &Dir, name: &str) -> Option<Node> {
+        self.has_replaceable(view, dir).then(|| {
+            let way = if self.installers.is_one(thread) { INSTALLING } else { RELEASE };
+            Node::Link(format!("{way}/{name}").into())
+        })
+    }
+
+    /// Notes that who lists the packages of a version may come to install one.
+    pub(super) fn note_installer(&self, thread: Thread, node: &Node) {
+        if let Node::Providers { view, dir, .. } = node
+            && self.has_replaceable(*view, dir)
+        {
+            self.installers.note(thread);
+        }
+    }
+
+    /// The release that `name` in `dir` leads to, if it is a way to packages that can be replaced.
+    pub(super) async fn release_behind(
+        self: &Arc<Self>,
+        dir: &Node,
+        name: &OsStr,
+        since: Instant,
+    ) -> Result<Option<Reference>, FsError> {
+        let Node::Providers { view, dir, .. } = dir else { return Ok(None) };
+        let Dir::Version(provider, version) = dir.as_ref() else { return Ok(None) };
+        if !(self.has_replaceable(*view, dir) && (name == RELEASE || name == INSTALLING)) {
+            return Ok(None);
+        }
+        loop {
+            let step = plugins::release(provider, version, &self.facts.view(since));
+            match step {
+                Step::Edge((repo, tag)) => return Ok(Some(repo.at(Selector::Tag(tag)))),
+                Step::Need(need) => self.facts.load(need).await?,
+                Step::Failed(e) => return Err(e.into()),
+                Step::Absent => return Ok(None),
+            }
+        }
+    }
+
+    /// Takes what the view shows at `name` in `parent` away from who asks; whether it is something that only the view
+    /// shows.
+    ///
+    /// # Errors
+    /// `ENOTEMPTY` for a directory in which there is something left.
+    pub(super) fn take_away(&self, who: Requester, parent: u64, name: &OsStr) -> Result<bool, FsError> {
+        let node = self.inodes.node(parent)?;
+        let (Node::Providers { view: View::PluginCache, dir, .. }, Some(text)) = (node.as_ref(), name.to_str()) else {
+            return Ok(false);
+        };
+        if !self.is_shown(dir, text) {
+            return Ok(false);
+        }
+        let local = self.written(who)?.local(dir)?;
+        let beside = local.below(Name::new(name)?);
+        let is_local = beside.stat().is_ok();
+        match dir.child(text) {
+            None if is_local => return Ok(false),
+            None => {}
+            Some(child) if !self.is_emptied(who, &child) => return Err(FsError::plain(Errno::ENOTEMPTY)),
+            Some(_) if is_local => local.area.tree.remove_dir(&local.node, &Name::new(name)?, || None)?,
+            Some(_) => {}
+        }
+        self.inodes.vacate(&Place::new(parent, name));
+        self.installers.take_away(who.thread, path_in(dir, text));
+        Ok(true)
+    }
+
+    /// Whether who asks took everything away that the view shows in `dir`.
+    fn is_emptied(&self, who: Requester, dir: &Dir) -> bool {
+        let gone = |name: &String| self.installers.is_gone(who.thread, &path_in(dir, name));
+        let list = plugins::list(dir, &self.facts.view(Instant::now()));
+        matches!(list, Step::Edge(listing) if listing.entries.keys().all(gone)) && self.locks.names(dir).is_empty()
+    }
+
+    /// A link to `to` that a client puts where the view shows a package: if it leads to that package, the view's own is
+    /// there, and nothing has to be kept.
+    pub(super) fn put_back(
+        &self,
+        who: Requester,
+        parent: u64,
+        name: &OsStr,
+        to: &OsStr,
+    ) -> Result<Option<Entry>, FsError> {
+        let node = self.inodes.node(parent)?;
+        let (Node::Providers { view, dir, .. }, Some(text)) = (node.as_ref(), name.to_str()) else {
+            return Ok(None);
+        };
+        let path = path_in(dir, text);
+        let is_same = Path::new(to) == self.options.mountpoint.join(View::Plugins.name()).join(&path);
+        if !is_same || self.written(who).is_err() || self.find_beside(dir, text).is_some() || !self.is_shown(dir, text)
+        {
+            return Ok(None);
+        }
+        let Some(link) = self.replaceable(who.thread, *view, dir, text) else { return Ok(None) };
+        self.installers.put_back(who.thread, &path);
+        let send = |ino, node: &Node| self.entry(ino, node, std::time::Duration::ZERO);
+        Ok(Some(self.inodes.send(Place::new(parent, name), Arc::new(link), send)))
+    }
+
     /// What a directory that was made in `dir` is: one of both, above packages.
     pub(super) fn made_dir(dir: &Node, name: &str) -> Option<Node> {
         match dir {
-            Node::Providers { view: View::PluginCache, dir, .. } if !matches!(dir, Dir::Version(..)) => {
+            Node::Providers { view: View::PluginCache, dir, .. } if !matches!(**dir, Dir::Version(..)) => {
                 Some(View::PluginCache.node(dir.child(name)?))
             }
             _ => None,

@@ -8,13 +8,14 @@ use std::ffi::OsStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::caller::Thread;
 use super::directory::Listing;
 use super::error::{Errno, FsError};
 use super::node::{Node, ReleaseNode, TargetNode};
 use super::reasons::LastError;
 use super::{ABSENT_TTL, FOREVER, Fs, plugin_cache};
 use crate::artifact::{Release, annotated_h1};
-use crate::facts::{FactError, Failure};
+use crate::facts::{Awaited, FactError, Failure, Left};
 use crate::name::{Platform, ProviderAddr, Repo, Selector, Tag, Version};
 use crate::tree::providers::{self, Dir, Entry, Offered};
 use crate::tree::{Fact, Need, Step, mirror, plugins};
@@ -43,7 +44,7 @@ impl View {
     }
 
     pub(super) fn node(self, dir: Dir) -> Node {
-        Node::Providers { view: self, dir, error: LastError::default() }
+        Node::Providers { view: self, dir: dir.into(), error: LastError::default() }
     }
 }
 
@@ -82,19 +83,23 @@ impl Fs {
         View::ALL.into_iter().filter(move |_| mapped)
     }
 
-    /// Finds `name` in a directory of a view. `Err` is an absence and how long it holds.
+    /// Finds `name` in a directory of a view, for who asks in `thread`. `Err` is an absence and how long it holds.
     pub(super) async fn find_in_view(
         self: &Arc<Self>,
+        thread: Thread,
         view: View,
         dir: &Dir,
         name: &OsStr,
         since: Instant,
     ) -> Result<Result<(Node, Duration), Duration>, FsError> {
         let Some(name) = name.to_str() else { return Ok(Err(FOREVER)) };
-        if view == View::PluginCache
-            && let Some(node) = self.find_beside(dir, name)
-        {
-            return Ok(Ok((node, self.facts.tag_ttl())));
+        if view == View::PluginCache {
+            if let Some(node) = self.find_beside(dir, name) {
+                return Ok(Ok((node, self.facts.tag_ttl())));
+            }
+            if self.installers.is_gone(thread, &plugin_cache::path_in(dir, name)) {
+                return Ok(Err(Duration::ZERO));
+            }
         }
         loop {
             let known = self.facts.view(since);
@@ -104,8 +109,12 @@ impl Fs {
             };
             match step {
                 Step::Edge(entry) => {
-                    if let Entry::Dir(Dir::Provider(provider)) = &entry {
+                    // Of one that a catalog lists the tags may be known only further down.
+                    if let Entry::Dir(Dir::Provider(provider) | Dir::Version(provider, _)) = &entry {
                         self.facts.note_provider(provider, &known);
+                    }
+                    if let Some(link) = self.replaceable(thread, view, dir, name) {
+                        return Ok(Ok((link, Duration::ZERO)));
                     }
                     let node = self.made(view, dir, entry, since).await?;
                     return Ok(Ok((node, self.holds_for(dir))));
@@ -169,11 +178,12 @@ impl Fs {
     }
 
     /// The entries of a directory of a view.
-    pub(super) async fn list_view(self: &Arc<Self>, view: View, dir: &Dir) -> Result<Listing, FsError> {
+    pub(super) async fn list_view(self: &Arc<Self>, thread: Thread, view: View, dir: &Dir) -> Result<Listing, FsError> {
         let since = Instant::now();
         let beside = if view == View::PluginCache { self.list_beside(dir) } else { Vec::new() };
+        let mut left: Vec<Left> = Vec::new();
         loop {
-            let known = self.facts.view(since);
+            let known = self.facts.view(since).without(&left);
             let step = match view {
                 View::Plugins | View::PluginCache => plugins::list(dir, &known),
                 View::Mirror => mirror::list(dir, &known),
@@ -181,7 +191,10 @@ impl Fs {
             let listing = match step {
                 Step::Edge(listing) => listing,
                 Step::Need(need) => {
-                    self.facts.load(need).await?;
+                    // A client searches all providers for one: what hangs must not hold it up.
+                    if let Awaited::Left(this) = self.facts.load_for_walk(need).await? {
+                        left.push(this);
+                    }
                     continue;
                 }
                 Step::Absent if beside.is_empty() && !(view == View::PluginCache && self.is_beside(dir)) => {
@@ -195,7 +208,10 @@ impl Fs {
             for (name, entry) in listing.entries.into_iter().filter(|(name, _)| !taken.contains(name)) {
                 let node = match entry {
                     Entry::Dir(dir) => view.node(dir),
-                    Entry::Link(target) => Node::Link(target.into()),
+                    Entry::Link(target) => {
+                        let link = self.replaceable(thread, view, dir, &name);
+                        link.unwrap_or_else(|| Node::Link(target.into()))
+                    }
                     Entry::Versions(bytes) => Node::Document(bytes.into()),
                     Entry::Archives(..) => continue,
                 };
@@ -207,7 +223,8 @@ impl Fs {
                     entries.extend(self.rendered(dir, provider, &known));
                 }
             }
-            return Ok(Listing::Made { entries, ttl: self.holds_for(dir), error: listing.error.map(FsError::from) });
+            let ttl = if self.has_replaceable(view, dir) { Duration::ZERO } else { self.holds_for(dir) };
+            return Ok(Listing::Made { entries, ttl, error: listing.error.map(FsError::from) });
         }
     }
 
@@ -243,7 +260,7 @@ impl Fs {
             return None;
         }
         let target = TargetNode::assumed(dir.clone(), reference.clone(), platform);
-        Some(Node::Platform(target, Default::default()))
+        Some(Node::Platform(target.into(), Default::default()))
     }
 
     /// What the zip `name` is in such a release: that of the manifest for which the tag stood last. So following the links
@@ -268,7 +285,7 @@ impl Fs {
         let Ok(bound) = self.bound(reference, digest).await else { return Ok(None) };
         let Some(target) = TargetNode::remembered(dir.clone(), Arc::new(bound), platform) else { return Ok(None) };
         self.zip_of(&target).await?;
-        Ok(Some(Node::Zip(target)))
+        Ok(Some(Node::Zip(target.into())))
     }
 
     /// Whether a zip that was remembered is still what its tag stands for.
@@ -293,14 +310,16 @@ impl Fs {
         let providers = known.declared().iter().chain(looked_up.iter()).filter(|p| dir.holds(p));
         let repos: BTreeSet<Repo> = providers.flat_map(|p| known.repos(p).unwrap_or_default()).collect();
         let holds =
-            |repo: &Repo| repos.contains(repo) || self.facts.mapping().provider_of(repo).is_some_and(|p| dir.holds(&p));
+            |repo: &Repo| repos.contains(repo) || self.facts.mapping().providers_of(repo).iter().any(|p| dir.holds(p));
         self.facts.forget(|need| match need {
             Need::Tags(repo) | Need::Binding(repo, _) | Need::Platforms(repo, _) => holds(repo),
             Need::Catalog(_) | Need::Held(_) => !matches!(dir, Dir::Provider(_)),
         });
         self.inodes.places(|node| match node {
-            Node::Providers { dir: Dir::Provider(p) | Dir::Version(p, _), .. } => dir.holds(p),
-            Node::Providers { .. } => !matches!(dir, Dir::Provider(_)),
+            Node::Providers { dir: shown, .. } => match &**shown {
+                Dir::Provider(p) | Dir::Version(p, _) => dir.holds(p),
+                _ => !matches!(dir, Dir::Provider(_)),
+            },
             Node::Space { space, .. } => space.repo().is_some_and(|repo| holds(&repo)),
             Node::Release(release) => holds(&release.reference.repo),
             _ => false,

@@ -22,6 +22,7 @@ use super::inodes::Place;
 use super::node::Node;
 use super::staging::{self, Staging};
 use crate::local::{How, Name, RelPath};
+use crate::name::Reference;
 use crate::stage::{Committed, Request, Stage, StageError};
 
 /// What is moved.
@@ -143,6 +144,9 @@ impl Fs {
     /// Forgets what was known of a reference that was just published, so that the next look finds it, in the views too:
     /// there the kernel may remember that a provider, a version or a zip was absent.
     fn show(&self, reference: &str) {
+        if let Ok(reference) = reference.parse::<Reference>() {
+            self.facts.note_used(&reference.repo);
+        }
         let mut names = self.refresh(Path::new(reference));
         names.extend(self.inodes.places(|node| matches!(node, Node::Providers { .. })));
         self.kernel.tell(names);

@@ -4,8 +4,8 @@
 //! what is refused stays so. So reasons are kept beside the inodes, and a node asks for its own when it is new.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::node::Node;
 use super::{Fs, FsError};
@@ -29,22 +29,18 @@ struct Reason {
     of_opening: bool,
 }
 
+/// What a node knows of its own reason: one byte, since there may be hundreds of thousands of nodes.
 #[derive(Debug, Default)]
-enum State {
-    /// The node is new, and a reason may be kept.
-    #[default]
-    New,
-    Fine,
-    Failed(Reason),
-}
-
-/// Why an operation on a node failed last.
-#[derive(Debug, Default)]
-pub(super) struct LastError(Mutex<State>);
+pub(super) struct LastError(AtomicBool);
 
 impl LastError {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether nothing is kept of the node. Of one that is new something may be.
+    fn is_fine(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set_fine(&self, is_fine: bool) {
+        self.0.store(is_fine, Ordering::Relaxed);
     }
 }
 
@@ -80,8 +76,10 @@ impl Reasons {
         self.count.load(Ordering::Relaxed) == 0
     }
 
-    fn put(&self, node: String, reason: Reason) {
+    /// Keeps the reason of a node and marks it so, in one step.
+    fn put(&self, node: String, last: &LastError, reason: Reason) {
         self.change(|table| {
+            last.set_fine(false);
             if table.by_node.insert(node.clone(), reason).is_none() {
                 table.order.push_back(node);
             }
@@ -101,22 +99,28 @@ impl Reasons {
         self.change(|table| table.by_node.get(&key).cloned())
     }
 
-    fn remove(&self, node: &Node) {
-        if !self.is_empty() {
-            let key = key(node);
-            self.change(|table| {
-                if table.by_node.remove(&key).is_some() {
-                    table.order.retain(|other| *other != key);
-                }
-            });
-        }
+    /// Forgets the reason of a node and marks it so, in one step.
+    fn remove(&self, node: &Node, last: &LastError) {
+        let key = (!self.is_empty()).then(|| key(node));
+        self.change(|table| {
+            if let Some(key) = key
+                && table.by_node.remove(&key).is_some()
+            {
+                table.order.retain(|other| *other != key);
+            }
+            last.set_fine(true);
+        });
     }
 }
 
-/// A platform's directory and its zip are described alike and fail apart.
-fn key(node: &Node) -> String {
-    let kind = if matches!(node, Node::Zip(_)) { "zip" } else { "" };
-    format!("{kind} {}", node.describe())
+/// A platform's directory and its zip are described alike and fail apart. To describe a file its path is looked for in
+/// the whole package, and its number is at hand.
+pub(super) fn key(node: &Node) -> String {
+    match node {
+        Node::File { package, number, .. } => format!("file {} {}", package.reference(), number.0),
+        Node::Zip(_) => format!("zip {}", node.describe()),
+        _ => node.describe(),
+    }
 }
 
 impl Fs {
@@ -130,7 +134,7 @@ impl Fs {
             Err(error) => {
                 let error = error.about(node);
                 if let Some(sentence) = error.sentence() {
-                    self.report.add(&error, &sentence);
+                    self.report.add(key(node), &error, &sentence);
                     self.set(node, act, sentence);
                 }
                 Err(error)
@@ -140,49 +144,40 @@ impl Fs {
 
     /// Why the last operation on `node` failed.
     pub(super) fn reason(&self, node: &Node) -> Option<Arc<str>> {
-        let mut state = node.last_error()?.lock();
-        if let State::New = *state {
-            *state = self.reasons.get(node).map_or(State::Fine, State::Failed);
+        if node.last_error()?.is_fine() {
+            return None;
         }
-        match &*state {
-            State::Failed(reason) => Some(reason.sentence.clone()),
-            State::New | State::Fine => None,
-        }
+        self.reasons.get(node).map(|reason| reason.sentence)
     }
 
     fn set(&self, node: &Node, act: Act, sentence: Arc<str>) {
         let Some(last) = node.last_error() else { return };
-        let mut state = last.lock();
-        let of_opening = act == Act::Open || matches!(&*state, State::Failed(reason) if reason.of_opening);
-        let reason = Reason { sentence, of_opening };
-        self.reasons.put(key(node), reason.clone());
-        *state = State::Failed(reason);
+        let of_opening = act == Act::Open || self.reasons.get(node).is_some_and(|reason| reason.of_opening);
+        self.reasons.put(key(node), last, Reason { sentence, of_opening });
+    }
+
+    /// What is reported of `node` is over.
+    fn ended(&self, node: &Node) {
+        if !self.report.is_empty() {
+            self.report.ended(&key(node));
+        }
     }
 
     fn clear(&self, node: &Node, act: Act) {
         let Some(last) = node.last_error() else { return };
-        let mut state = last.lock();
-        let before = match &*state {
-            State::Fine => return,
-            State::New => self.reasons.get(node),
-            State::Failed(reason) => Some(reason.clone()),
-        };
-        let Some(before) = before else {
-            *state = State::Fine;
+        if last.is_fine() {
             return;
-        };
-        let is_over = match (act, node) {
+        }
+        let is_over = self.reasons.get(node).is_none_or(|before| match (act, node) {
             (Act::Open, _) => true,
             // A name that is assumed to be in a release says nothing of it.
             (Act::Look, Node::Release(release)) => release.bound().is_some(),
             (Act::Look, Node::Space { .. } | Node::Providers { .. } | Node::Zip(_)) => !before.of_opening,
             (Act::Look, _) => true,
-        };
+        });
         if is_over {
-            self.reasons.remove(node);
-            *state = State::Fine;
-        } else {
-            *state = State::Failed(before);
+            self.reasons.remove(node, last);
+            self.ended(node);
         }
     }
 }
@@ -196,7 +191,7 @@ mod tests {
         let reasons = Reasons::default();
         let reason = Reason { sentence: "x".into(), of_opening: true };
         for n in 0..=KEPT {
-            reasons.put(format!("node {n}"), reason.clone());
+            reasons.put(format!("node {n}"), &LastError::default(), reason.clone());
         }
         let (first, last, count) = reasons.change(|table| {
             let has = |n: usize| table.by_node.contains_key(&format!("node {n}"));

@@ -1,55 +1,156 @@
 //! What went wrong lately, for the log and for `tofufs status`.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::path::{Component as PathComponent, Path};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::node::Node;
-use super::{Fs, FsError};
-use crate::facts::SourceState;
-use crate::name::{Component, RepoName, Selector};
+use super::{Errno, Fs, FsError};
+use crate::facts::{Download, Health};
+use crate::moment::Moment;
+use crate::name::{Component, Host, RepoName, Selector};
 use crate::tree::Need;
 
 /// How many sentences are kept.
 const KEPT: usize = 20;
 /// A sentence that was logged is not logged again for so long, however often its file is read.
 const QUIET: Duration = Duration::from_secs(10);
+/// How many logged sentences are remembered; past it the oldest may be logged again too soon.
+const LOGGED: usize = 1024;
 
+/// Why something failed, and when it did so last.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failed {
+    /// The sentence.
+    pub sentence: Arc<str>,
+    /// What the caller was told.
+    pub errno: Errno,
+    /// When it failed last.
+    pub at: Moment,
+}
+
+struct Entry {
+    /// What it is about, as [`Reasons`](super::reasons::Reasons) call it.
+    node: String,
+    failed: Failed,
+}
+
+impl Entry {
+    /// The registry whose being out of reach was the reason.
+    fn out_of_reach(&self) -> Option<Host> {
+        if self.failed.errno != Errno::EHOSTUNREACH {
+            return None;
+        }
+        self.node.split_whitespace().find_map(|word| word.split(['/', '@']).next()?.parse().ok())
+    }
+}
+
+/// The last failures that no success has ended.
 #[derive(Default)]
-pub(super) struct Log(Mutex<VecDeque<(Arc<str>, Instant)>>);
+pub(super) struct Log {
+    entries: Mutex<VecDeque<Entry>>,
+    /// How many there are: mostly none, and then no node has to be described.
+    count: AtomicUsize,
+    logged: Mutex<Logged>,
+}
+
+/// When sentences were logged, as far as that was lately.
+#[derive(Default)]
+struct Logged {
+    at: HashMap<Arc<str>, Instant>,
+    /// The same, oldest first.
+    order: VecDeque<(Arc<str>, Instant)>,
+}
+
+impl Logged {
+    /// Whether the sentence is to be logged, which then counts as done.
+    fn is_news(&mut self, sentence: &Arc<str>, now: Instant) -> bool {
+        let past = |at: Instant| now.duration_since(at) >= QUIET;
+        while self.order.front().is_some_and(|(_, at)| past(*at) || self.order.len() >= LOGGED) {
+            if let Some((oldest, _)) = self.order.pop_front() {
+                self.at.remove(&oldest);
+            }
+        }
+        let is_news = !self.at.contains_key(sentence);
+        if is_news {
+            self.at.insert(sentence.clone(), now);
+            self.order.push_back((sentence.clone(), now));
+        }
+        is_news
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Log {
-    pub(super) fn add(&self, error: &FsError, sentence: &Arc<str>) {
-        let now = Instant::now();
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = kept.iter().position(|(s, _)| s == sentence);
-        let before = at.and_then(|at| kept.remove(at));
-        let quiet = before.as_ref().is_some_and(|(_, logged)| now.duration_since(*logged) < QUIET);
-        let logged = before.map_or(now, |(_, logged)| if quiet { logged } else { now });
-        kept.push_back((sentence.clone(), logged));
-        if kept.len() > KEPT {
-            kept.pop_front();
-        }
-        drop(kept);
-        if !quiet {
-            tracing::warn!("{sentence} ({:?})", error.errno);
+    fn change<T>(&self, change: impl FnOnce(&mut VecDeque<Entry>) -> T) -> T {
+        let mut entries = locked(&self.entries);
+        let changed = change(&mut entries);
+        self.count.store(entries.len(), Ordering::Relaxed);
+        changed
+    }
+
+    /// Keeps that `node` failed.
+    pub(super) fn add(&self, node: String, error: &FsError, sentence: &Arc<str>) {
+        self.change(|entries| {
+            entries.retain(|entry| entry.failed.sentence != *sentence);
+            let failed = Failed { sentence: sentence.clone(), errno: error.errno, at: Moment::now() };
+            entries.push_back(Entry { node, failed });
+            if entries.len() > KEPT {
+                entries.pop_front();
+            }
+        });
+        if locked(&self.logged).is_news(sentence, Instant::now()) {
+            log(error.errno, sentence);
         }
     }
 
-    fn sentences(&self) -> Vec<Arc<str>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(s, _)| s.clone()).collect()
+    pub(super) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Relaxed) == 0
+    }
+
+    /// `node` did not fail: what was kept of it is over.
+    pub(super) fn ended(&self, node: &str) {
+        self.change(|entries| entries.retain(|entry| entry.node != node));
+    }
+
+    /// Those that are kept, the oldest first, but for those that were about a registry's being out of reach that
+    /// `answers` now.
+    fn standing(&self, answers: impl Fn(&Host) -> bool) -> Vec<Failed> {
+        self.change(|entries| {
+            entries.retain(|entry| !entry.out_of_reach().is_some_and(|host| answers(&host)));
+            entries.iter().map(|entry| entry.failed.clone()).collect()
+        })
+    }
+}
+
+/// Logs a failure. Each kind of failure has a place of its own here, and so an allowance of its own in the log: a reader
+/// who provokes one of them leaves room for the others.
+fn log(errno: Errno, sentence: &str) {
+    match errno {
+        Errno::EHOSTUNREACH | Errno::ETIMEDOUT => tracing::warn!("{sentence} ({errno:?})"),
+        Errno::EACCES => tracing::warn!("{sentence} ({errno:?})"),
+        Errno::EBADMSG | Errno::EFBIG | Errno::EOPNOTSUPP | Errno::EPROTO => {
+            tracing::warn!("{sentence} ({errno:?})");
+        }
+        _ => tracing::warn!("{sentence} ({errno:?})"),
     }
 }
 
 /// The state of a mount.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The sources as the user named them, and what their registry answered last.
-    pub sources: Vec<(String, SourceState)>,
-    /// The last distinct failures, oldest first.
-    pub errors: Vec<Arc<str>>,
+    /// The sources as the user named them, and how they are.
+    pub sources: Vec<(String, Health)>,
+    /// The last distinct failures that no success has ended, oldest first.
+    pub errors: Vec<Failed>,
+    /// The downloads that are under way.
+    pub downloads: Vec<Download>,
     /// How many inodes the kernel holds.
     pub inodes: usize,
     /// Bytes in the cache.
@@ -64,11 +165,17 @@ impl Fs {
         let usage = self.facts.store().usage();
         Report {
             sources: self.facts.sources(),
-            errors: self.report.sentences(),
+            errors: self.report.standing(|host| self.facts.is_well(host)),
+            downloads: self.facts.downloads(),
             inodes: self.inodes.count(),
             cache_bytes: usage.bytes,
             cache_limit: usage.limit,
         }
+    }
+
+    /// How many inodes the kernel knows.
+    pub fn inodes(&self) -> usize {
+        self.inodes.count()
     }
 
     /// Forgets tags, lists and refusals at and below `path` (from the mount's root). Yields the directory entries
@@ -176,9 +283,51 @@ mod tests {
     use super::*;
     use crate::name::Repo;
 
+    #[test]
+    fn a_sentence_is_logged_once_in_a_while_however_many_there_are() {
+        let (mut sentences, start) = (Logged::default(), Instant::now());
+        let all: Vec<Arc<str>> = (0..100).map(|n| format!("sentence {n}").into()).collect();
+        let mut news = |now| all.iter().filter(|sentence| sentences.is_news(sentence, now)).count();
+        assert_eq!((news(start), news(start + QUIET / 2)), (100, 0));
+        assert_eq!((news(start + QUIET), news(start + QUIET)), (100, 0));
+    }
+
+    #[test]
+    fn logged_sentences_are_bounded() {
+        let (mut sentences, now) = (Logged::default(), Instant::now());
+        for n in 0..3 * LOGGED {
+            assert!(sentences.is_news(&format!("sentence {n}").into(), now));
+        }
+        assert_eq!((sentences.at.len(), sentences.order.len()), (LOGGED, LOGGED));
+    }
+
     fn holds(path: &str, need: &Need) -> bool {
         let components: Vec<_> = path.split('/').filter(|c| !c.is_empty()).collect();
         Below::parse(&components).holds_edge(need)
+    }
+
+    #[test]
+    fn a_failure_is_kept_until_it_is_ended_and_one_of_reach_until_its_registry_answers() {
+        let log = Log::default();
+        let fail = |node: &str, errno| {
+            let error = FsError::said(errno, format!("{node} failed"));
+            log.add(node.to_owned(), &error, &error.sentence().unwrap());
+        };
+        let kept = |well: &str| -> Vec<String> {
+            let answers = |host: &Host| host.as_str() == well;
+            log.standing(answers).into_iter().map(|failed| failed.sentence.to_string()).collect()
+        };
+        assert!(log.is_empty());
+        fail(" a.b/net:1 (sha256:x)", Errno::EHOSTUNREACH);
+        fail(" a.b/net:2", Errno::EIO);
+        fail(" c.d", Errno::EHOSTUNREACH);
+        fail(" plugins/a.b/x/y", Errno::EHOSTUNREACH);
+        assert_eq!(kept("e.f").len(), 4);
+        assert_eq!(kept("a.b"), [" a.b/net:2 failed", " c.d failed", " plugins/a.b/x/y failed"]);
+        log.ended(" a.b/net:2");
+        log.ended(" plugins/a.b/x/y");
+        assert_eq!(kept("e.f"), [" c.d failed"]);
+        assert!(kept("c.d").is_empty() && log.is_empty());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::FileKind;
-use super::area::{Area, Rules};
+use super::area::{Area, Rules, Shown};
 use super::error::Errno;
 use crate::local::{self, Maker, Name, RelPath, Tree};
 use crate::name::{Host, RepoName};
@@ -43,10 +43,8 @@ pub struct Options {
     pub declared: Vec<(Host, Option<RepoName>)>,
     /// Whether any registry may be made at the top: a store takes them all.
     pub any_host: bool,
-    /// The user to whom everything is shown to belong, if not to whom the disk says.
-    pub uid: Option<u32>,
-    /// The group likewise.
-    pub gid: Option<u32>,
+    /// As what it is shown.
+    pub shown: Shown,
 }
 
 impl Staging {
@@ -77,7 +75,7 @@ impl Staging {
         }
         let any_host = options.any_host;
         let rules = Box::new(StagingRules { fixed, any_host, stage: stage.clone() });
-        let area = Arc::new(Area { name: NAME, tree, rules, uid: options.uid, gid: options.gid });
+        let area = Arc::new(Area { name: NAME, tree, rules, shown: options.shown });
         Ok(Staging { area, stage, any_host })
     }
 
@@ -170,6 +168,7 @@ mod tests {
             destinations: Vec::new(),
             mapping: Arc::new(|_| None),
             allow_overwrite: false,
+            limits: crate::archive::Limits::default(),
         });
         let tree = Tree::open(&dir.path().join("state/staging")).unwrap();
         let staging = Staging::new(tree, stage.unwrap(), options).unwrap();

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use super::area::{LocalFile, LocalNode, OpenedLocal};
+use super::caller::Thread;
 use super::error::{Errno, FsError};
 use super::inodes::Place;
 use super::kept::Caching;
@@ -13,6 +14,7 @@ use super::publish::Source;
 use super::reasons::Act;
 use super::xattr::SHOWN;
 use super::{Entry, FileKind, Fs, plugin_cache};
+use crate::facts::Asker;
 use crate::local::{self, Access, Change, How, Known, Maker, Name, RelPath};
 
 /// Who asks for an operation.
@@ -22,6 +24,8 @@ pub struct Requester {
     pub uid: u32,
     /// The group.
     pub gid: u32,
+    /// The thread.
+    pub thread: Thread,
 }
 
 impl From<Requester> for Maker {
@@ -92,6 +96,11 @@ impl Fs {
         who.uid == 0 || who.uid == self.options.uid || who.uid == self.options.daemon
     }
 
+    /// For whom requests are sent when `who` asks for an operation.
+    pub fn asker(&self, who: Requester) -> Asker {
+        if self.is_owner(who) { Asker::Owner } else { Asker::Other(who.uid) }
+    }
+
     /// Where something is to be made.
     fn target(&self, who: Requester, parent: u64, name: &OsStr) -> Result<Target, FsError> {
         let node = self.inodes.node(parent)?;
@@ -113,7 +122,20 @@ impl Fs {
     }
 
     /// Makes the directory `name`.
-    pub fn mkdir(&self, who: Requester, parent: u64, name: &OsStr, mode: u32) -> Result<Entry, FsError> {
+    pub async fn mkdir(
+        self: Arc<Self>,
+        who: Requester,
+        parent: u64,
+        name: Box<OsStr>,
+        mode: u32,
+    ) -> Result<Entry, FsError> {
+        match self.make_dir_over(who, parent, &name).await? {
+            Some(entry) => Ok(entry),
+            None => self.make_local_dir(who, parent, &name, mode),
+        }
+    }
+
+    fn make_local_dir(&self, who: Requester, parent: u64, name: &OsStr, mode: u32) -> Result<Entry, FsError> {
         let target = self.target(who, parent, name)?;
         target.may_make(FileKind::Directory)?;
         let stat = target.dir.area.tree.make_dir(&target.dir.node, &target.name, mode, who.into())?;
@@ -128,6 +150,9 @@ impl Fs {
 
     /// Makes the symbolic link `name` to `to`.
     pub fn symlink(&self, who: Requester, parent: u64, name: &OsStr, to: &OsStr) -> Result<Entry, FsError> {
+        if let Some(entry) = self.put_back(who, parent, name, to)? {
+            return Ok(entry);
+        }
         let target = self.target(who, parent, name)?;
         target.may_make(FileKind::Symlink)?;
         let stat = target.dir.area.tree.make_link(&target.dir.node, &target.name, to, who.into())?;
@@ -147,7 +172,25 @@ impl Fs {
     ///
     /// With `may_bypass`, what is opened for nothing but writing is written past the kernel's pages: there are none yet, and
     /// the kernel asks for the file's capabilities before it writes through them.
-    pub fn create(
+    pub async fn create(
+        self: Arc<Self>,
+        who: Requester,
+        parent: u64,
+        name: Box<OsStr>,
+        mode: u32,
+        access: Access,
+        may_bypass: bool,
+    ) -> Result<(Entry, OpenedLocal), FsError> {
+        if let Some((entry, handle)) = self.make_lock(who, parent, &name)? {
+            return Ok((entry, OpenedLocal { handle, caching: Caching::Kept }));
+        }
+        match self.create_over(who, parent, &name).await? {
+            Some(made) => Ok(made),
+            None => self.create_local(who, parent, &name, mode, access, may_bypass),
+        }
+    }
+
+    fn create_local(
         &self,
         who: Requester,
         parent: u64,
@@ -156,9 +199,6 @@ impl Fs {
         access: Access,
         may_bypass: bool,
     ) -> Result<(Entry, OpenedLocal), FsError> {
-        if let Some((entry, handle)) = self.make_lock(who, parent, name)? {
-            return Ok((entry, OpenedLocal { handle, caching: Caching::Kept }));
-        }
         let target = self.target(who, parent, name)?;
         target.may_make(FileKind::Regular)?;
         let Target { dir, name, .. } = &target;
@@ -184,6 +224,9 @@ impl Fs {
         if self.remove_lock(who, parent, name)? {
             return Ok(());
         }
+        if self.take_away(who, parent, name)? || self.take_from_package(who, parent, name)? {
+            return Ok(());
+        }
         let target = self.standing(who, parent, name)?;
         target.may_remove()?;
         let known = || self.inodes.vacate(&target.place()).and_then(local_of);
@@ -192,6 +235,9 @@ impl Fs {
 
     /// Removes the empty directory `name`.
     pub fn rmdir(&self, who: Requester, parent: u64, name: &OsStr) -> Result<(), FsError> {
+        if self.take_away(who, parent, name)? || self.take_from_package(who, parent, name)? {
+            return Ok(());
+        }
         let target = self.standing(who, parent, name)?;
         target.may_remove()?;
         let known = || self.inodes.vacate(&target.place()).and_then(local_of);
@@ -257,12 +303,20 @@ impl Fs {
     }
 
     /// Opens the file `ino` with `access`.
-    pub fn open_to_write(&self, who: Requester, ino: u64, access: Access) -> Result<OpenedLocal, FsError> {
+    pub async fn open_to_write(
+        self: Arc<Self>,
+        who: Requester,
+        ino: u64,
+        access: Access,
+    ) -> Result<OpenedLocal, FsError> {
         let node = self.inodes.node(ino)?;
         if let Node::Lock = node.as_ref()
             && self.is_owner(who)
         {
             return Ok(OpenedLocal { handle: self.open_lock(node), caching: Caching::Kept });
+        }
+        if let Some(opened) = self.open_over(who, ino, &node).await? {
+            return Ok(opened);
         }
         let at = self.writable(who, ino)?;
         let file = at.area.tree.open_file(&at.node, access)?;
@@ -283,14 +337,14 @@ impl Fs {
         self.handles.local(handle).ok_or(FsError::plain(Errno::EROFS))
     }
 
-    /// Writes at `offset`; how many bytes were written. With `drops_set_id` the file loses its set-id bits before, as it
+    /// Writes at `offset`; how many bytes were written, or `None` where [`Fs::write_apart`] has to. With `drops_set_id` the file loses its set-id bits before, as it
     /// does when who writes has no privilege; where the kernel writes through its pages it has seen to that itself.
-    pub fn write(&self, handle: u64, offset: u64, data: &[u8], drops_set_id: bool) -> Result<usize, FsError> {
-        let open = self.open_for_writing(handle)?;
+    pub fn write(&self, handle: u64, offset: u64, data: &[u8], drops_set_id: bool) -> Result<Option<usize>, FsError> {
+        let Some(open) = self.handles.local(handle) else { return self.write_over(handle, offset, data) };
         if drops_set_id {
             open.file.drop_set_id()?;
         }
-        Ok(open.file.write_at(data, offset)?)
+        Ok(Some(open.file.write_at(data, offset)?))
     }
 
     /// fallocate(2) with the bits of `mode`.
@@ -319,6 +373,9 @@ impl Fs {
     pub fn setattr(&self, who: Requester, ino: u64, change: Change, handle: Option<u64>) -> Result<Entry, FsError> {
         if let Node::Lock = self.inodes.node(ino)?.as_ref() {
             return self.change_lock(who, ino, &change);
+        }
+        if let Some(entry) = self.change_over(who, ino, &change)? {
+            return Ok(entry);
         }
         let at = self.writable(who, ino)?;
         let change = kept_owner(&at, change)?;
@@ -352,7 +409,7 @@ fn storable(name: &OsStr) -> Result<(), FsError> {
 
 /// Where everything is shown to belong to one user, it can be given to nobody else.
 fn kept_owner(at: &LocalNode, mut change: Change) -> Result<Change, FsError> {
-    for (wanted, shown) in [(&mut change.uid, at.area.uid), (&mut change.gid, at.area.gid)] {
+    for (wanted, shown) in [(&mut change.uid, at.area.shown.uid), (&mut change.gid, at.area.shown.gid)] {
         if shown.is_some() {
             if wanted.is_some() && *wanted != shown {
                 return Err(FsError::plain(Errno::EPERM));

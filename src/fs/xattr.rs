@@ -23,8 +23,17 @@ fn add(to: &mut Attributes, name: &str, value: impl AsRef<[u8]>) {
 /// How the names of all attributes begin that there are here.
 pub(super) const SHOWN: &[u8] = b"user.";
 
+/// How the names of a publisher's annotations begin.
+const ANNOTATION: &str = "user.oci.annotation.";
+
 /// The longest name that listxattr can return (XATTR_NAME_MAX).
 const NAME_MAX: usize = 255;
+
+/// How much of names and values is listed, about: ext4 keeps one block of 4 KiB for those of a file, and a copy with
+/// attributes fails where they do not fit. The kernel itself takes 64 KiB of names, and of one value.
+const LISTED_MAX: usize = 3800;
+/// What a disk takes for an attribute beside its name and value.
+const ENTRY_BYTES: usize = 24;
 
 impl Fs {
     /// The value of the attribute `name` of `ino`.
@@ -48,7 +57,7 @@ impl Fs {
             return Fs::local_xattrs(at);
         }
         let mut names = Vec::new();
-        for (name, _) in self.attributes(&node) {
+        for name in listed(&self.attributes(&node)) {
             names.extend_from_slice(name.as_bytes());
             names.push(0);
         }
@@ -111,13 +120,29 @@ impl Fs {
     }
 }
 
+/// The names that are listed: all of this program's own, and of the publisher's annotations as many as there is room
+/// for, from the first on. The others are read by their names.
+fn listed(attributes: &Attributes) -> impl Iterator<Item = &str> {
+    let is_own = |name: &str| !name.starts_with(ANNOTATION);
+    let bytes = |(name, value): &(String, Vec<u8>)| name.len() + value.len() + ENTRY_BYTES;
+    let own: usize = attributes.iter().filter(|(name, _)| is_own(name)).map(bytes).sum();
+    let mut room = LISTED_MAX.saturating_sub(own);
+    attributes.iter().filter_map(move |attribute| {
+        let (name, _) = attribute;
+        if !is_own(name) {
+            room = room.checked_sub(bytes(attribute))?;
+        }
+        Some(name.as_str())
+    })
+}
+
 fn of_manifest(manifest: &Manifest, out: &mut Attributes) {
     add(out, "user.oci.media_type", manifest.media_type);
     if let Some(artifact_type) = &manifest.artifact_type {
         add(out, "user.oci.artifact_type", artifact_type);
     }
     for (key, value) in &manifest.annotations {
-        let name = format!("user.oci.annotation.{key}");
+        let name = format!("{ANNOTATION}{key}");
         if name.len() <= NAME_MAX && !name.contains('\0') {
             add(out, &name, value);
         }
@@ -131,5 +156,25 @@ fn of_package(manifest: &Manifest, entry: Option<&Descriptor>, archive: &Descrip
     }
     if let Some(h1) = annotated_h1(entry, manifest, archive) {
         add(out, "user.tofu.h1", h1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn annotations_are_listed_as_far_as_a_disk_takes_them() {
+        let mut attributes = Attributes::new();
+        add(&mut attributes, "user.oci.digest", "x");
+        for n in 0..1000 {
+            add(&mut attributes, &format!("{ANNOTATION}{n}"), "value");
+        }
+        add(&mut attributes, &format!("{ANNOTATION}long"), [b'x'; 70_000]);
+        add(&mut attributes, "user.tofu.zh", "y");
+        let names: Vec<_> = listed(&attributes).collect();
+        assert_eq!((names[0], names[1]), ("user.oci.digest", "user.oci.annotation.0"));
+        assert_eq!(names.last(), Some(&"user.tofu.zh"), "what is not a publisher's is always listed");
+        assert!(names.len() > 50 && names.iter().map(|name| name.len() + 5).sum::<usize>() < 4096, "{}", names.len());
     }
 }

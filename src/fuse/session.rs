@@ -44,6 +44,14 @@ pub struct Options {
     pub allow_other: bool,
 }
 
+impl Options {
+    /// The options for sharing. Modes are for the other users: a mount that is its owner's alone takes what the owner
+    /// does, whatever modes are shown, and answers EROFS itself where nothing can be written.
+    fn sharing(&self) -> &'static [&'static str] {
+        if self.allow_other { &["allow_other", "default_permissions"] } else { &[] }
+    }
+}
+
 /// Why there is no mount.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
@@ -304,9 +312,10 @@ fn mount(point: &Path, options: &Options) -> Result<OwnedFd, MountError> {
 fn by_mount(point: &Path, options: &Options) -> Result<OwnedFd, Errno> {
     let device = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let mut data = format!("fd={},rootmode=40000,user_id={uid},group_id={gid},default_permissions", device.as_raw_fd());
-    if options.allow_other {
-        data.push_str(",allow_other");
+    let mut data = format!("fd={},rootmode=40000,user_id={uid},group_id={gid}", device.as_raw_fd());
+    for word in options.sharing() {
+        data.push(',');
+        data.push_str(word);
     }
     let data = CString::new(data).map_err(|_| Errno::INVAL)?;
     let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
@@ -323,12 +332,12 @@ fn by_fusermount(point: &Path, options: &Options) -> Result<OwnedFd, MountError>
     let mut words = vec![
         "nosuid".to_owned(),
         "nodev".to_owned(),
-        "default_permissions".to_owned(),
         "subtype=tofufs".to_owned(),
         format!("fsname={}", options.name.replace([',', '\\'], "_")),
     ];
-    let wanted = [(options.read_only, "ro"), (options.no_exec, "noexec"), (options.allow_other, "allow_other")];
+    let wanted = [(options.read_only, "ro"), (options.no_exec, "noexec")];
     words.extend(wanted.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).to_owned()));
+    words.extend(options.sharing().iter().map(|word| (*word).to_owned()));
 
     let (ours, theirs) = UnixStream::pair().map_err(system("no socket"))?;
     let mut command =
@@ -353,6 +362,8 @@ fn fusermount_rule(said: &str, status: ExitStatus) -> String {
         "this user may not open /dev/fuse; let it be opened for reading and writing (chmod a+rw /dev/fuse), or mount \
          as root"
             .into()
+    } else if said.contains("mount failed: Operation not permitted") {
+        may_not_mount()
     } else if said.is_empty() {
         format!("fusermount3 failed with {status}")
     } else {
@@ -360,8 +371,17 @@ fn fusermount_rule(said: &str, status: ExitStatus) -> String {
     }
 }
 
+/// Root without the right to mount is nearly always root of a container.
+fn may_not_mount() -> String {
+    "neither this process nor fusermount3 may mount here (no CAP_SYS_ADMIN); start the container with `--cap-add \
+     SYS_ADMIN --device /dev/fuse`, where AppArmor is in use also with `--security-opt apparmor=unconfined`, or mount \
+     on the host and bind the mount into the container"
+        .into()
+}
+
 fn no_fusermount(error: &io::Error) -> String {
     match error.kind() {
+        io::ErrorKind::NotFound if rustix::process::geteuid().is_root() => may_not_mount(),
         io::ErrorKind::NotFound => {
             "fusermount3, with which users mount and unmount, is not on PATH; install the package fuse3, or be root"
                 .into()

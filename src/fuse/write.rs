@@ -3,12 +3,12 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
-    FileHandle, FopenFlags, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyEmpty, ReplyEntry,
-    ReplyOpen, ReplyWrite, Request, TimeOrNow,
+    AccessFlags, FileHandle, FopenFlags, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyWrite, Request, TimeOrNow,
 };
 
 use super::{GENERATION, errno, file_attr};
-use crate::fs::{Caching, Entry, FsError, OpenedLocal, Requester};
+use crate::fs::{Caching, Entry, FsError, OpenedLocal, Requester, Thread, Wish};
 use crate::local::{Access, Change, How, Time};
 
 /// How files that can be written are opened. Closing such a file has to tell what became of its pages.
@@ -21,7 +21,7 @@ pub(super) fn local_flags(caching: Caching) -> FopenFlags {
 }
 
 pub(super) fn who(request: &Request) -> Requester {
-    Requester { uid: request.uid(), gid: request.gid() }
+    Requester { uid: request.uid(), gid: request.gid(), thread: Thread(request.pid()) }
 }
 
 pub(super) fn access(flags: OpenFlags) -> Access {
@@ -29,6 +29,15 @@ pub(super) fn access(flags: OpenFlags) -> Access {
         OpenAccMode::O_RDONLY => Access { read: true, write: false },
         OpenAccMode::O_WRONLY => Access { read: false, write: true },
         OpenAccMode::O_RDWR => Access { read: true, write: true },
+    }
+}
+
+/// What access(2) asks for.
+pub(super) fn wish(flags: AccessFlags) -> Wish {
+    Wish {
+        read: flags.contains(AccessFlags::R_OK),
+        write: flags.contains(AccessFlags::W_OK),
+        execute: flags.contains(AccessFlags::X_OK),
     }
 }
 
@@ -90,6 +99,13 @@ pub(super) fn reply_entry(outcome: Result<Entry, FsError>, reply: ReplyEntry) {
     }
 }
 
+pub(super) fn reply_made(outcome: Result<Entry, fuser::Errno>, reply: ReplyEntry) {
+    match outcome {
+        Ok(entry) => send_entry(&entry, reply),
+        Err(e) => reply.error(e),
+    }
+}
+
 pub(super) fn reply_attr(outcome: Result<Entry, FsError>, reply: ReplyAttr) {
     match outcome {
         Ok(entry) => reply.attr(&entry.attr_ttl, &file_attr(&entry.attr)),
@@ -104,22 +120,22 @@ pub(super) fn reply_empty(outcome: Result<(), FsError>, reply: ReplyEmpty) {
     }
 }
 
-pub(super) fn reply_written(outcome: Result<usize, FsError>, reply: ReplyWrite) {
+pub(super) fn reply_written(outcome: Result<usize, fuser::Errno>, reply: ReplyWrite) {
     match outcome {
         // No request is longer than 16 MiB.
         Ok(written) => reply.written(written as u32),
-        Err(e) => reply.error(errno(e.errno)),
+        Err(e) => reply.error(e),
     }
 }
 
-pub(super) fn reply_opened(outcome: Result<OpenedLocal, FsError>, reply: ReplyOpen) {
+pub(super) fn reply_opened(outcome: Result<OpenedLocal, fuser::Errno>, reply: ReplyOpen) {
     match outcome {
         Ok(opened) => reply.opened(FileHandle(opened.handle), local_flags(opened.caching)),
-        Err(e) => reply.error(errno(e.errno)),
+        Err(e) => reply.error(e),
     }
 }
 
-pub(super) fn reply_created(outcome: Result<(Entry, OpenedLocal), FsError>, reply: ReplyCreate) {
+pub(super) fn reply_created(outcome: Result<(Entry, OpenedLocal), fuser::Errno>, reply: ReplyCreate) {
     match outcome {
         // One time holds for name and attributes here.
         Ok((entry, OpenedLocal { handle, caching })) => {
@@ -132,6 +148,6 @@ pub(super) fn reply_created(outcome: Result<(Entry, OpenedLocal), FsError>, repl
                 flags,
             );
         }
-        Err(e) => reply.error(errno(e.errno)),
+        Err(e) => reply.error(e),
     }
 }

@@ -1,11 +1,12 @@
 //! Changing attributes: of a place, and of what is only open any more.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid, XattrFlags};
 
+use super::grant::{as_owner, by_descriptor, modes};
 use super::tree::{At, Tree};
 use super::{Access, Errno, File, Node, Result, Stat};
 
@@ -44,12 +45,6 @@ fn timespec(time: Option<Time>) -> Timespec {
         Some(Time::Now) => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW as _ },
         Some(Time::At(seconds, nanoseconds)) => Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() },
     }
-}
-
-/// The name under which the system finds what a descriptor holds, links included: a way to calls that take no
-/// descriptor of the kind that only marks a place.
-fn by_descriptor(fd: BorrowedFd<'_>) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 impl Tree {
@@ -95,7 +90,7 @@ impl Tree {
         if let Some(size) = change.size {
             match file {
                 Some(file) => rustix::fs::ftruncate(file, size)?,
-                None => rustix::fs::ftruncate(at.open(OFlags::WRONLY | OFlags::NONBLOCK)?, size)?,
+                None => rustix::fs::ftruncate(at.open_as_owner(OFlags::WRONLY | OFlags::NONBLOCK)?, size)?,
             }
         }
         let (uid, gid) = (change.uid.map(Uid::from_raw), change.gid.map(Gid::from_raw));
@@ -117,6 +112,7 @@ impl Tree {
         if rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode).is_symlink() {
             return Err(Errno::OPNOTSUPP);
         }
+        let _modes = modes();
         rustix::fs::chmod(by_descriptor(place.as_fd()), mode)
     }
 
@@ -157,16 +153,16 @@ impl Tree {
         self.with_attributes(node, |path| rustix::fs::removexattr(path, name))
     }
 
-    fn with_attributes<T>(&self, node: &Node, call: impl FnOnce(&str) -> Result<T>) -> Result<T> {
+    fn with_attributes<T>(&self, node: &Node, call: impl Fn(&str) -> Result<T>) -> Result<T> {
         let _names = self.read_names();
         match self.reach(node) {
             Ok((at, _)) => {
                 let place = at.open(OFlags::PATH)?;
-                call(&by_descriptor(place.as_fd()))
+                as_owner(&[place.as_fd()], || call(&by_descriptor(place.as_fd())))
             }
             Err(e) => {
                 let open: Arc<File> = node.open_file(|_| true).ok_or(e)?;
-                call(&by_descriptor(open.as_fd()))
+                as_owner(&[open.as_fd()], || call(&by_descriptor(open.as_fd())))
             }
         }
     }
@@ -175,7 +171,8 @@ impl Tree {
     pub(super) fn open_again(&self, node: &Node, access: Access) -> Result<File> {
         let open = node.open_file(|_| true).ok_or(Errno::NOENT)?;
         let flags = access.flags() | OFlags::CLOEXEC;
-        Ok(File::new(rustix::fs::open(by_descriptor(open.as_fd()), flags, Mode::empty())?, access))
+        let again = || rustix::fs::open(by_descriptor(open.as_fd()), flags, Mode::empty());
+        Ok(File::new(as_owner(&[open.as_fd()], again)?, access))
     }
 }
 
@@ -192,6 +189,7 @@ fn change_open(file: &File, change: &Change) -> Result<()> {
         rustix::fs::fchown(file, uid, gid)?;
     }
     if let Some(mode) = change.mode {
+        let _modes = modes();
         rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?;
     }
     if change.accessed.is_some() || change.modified.is_some() {

@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, StatVfs, Uid};
 
+use super::grant::as_owner;
 use super::node::Place;
 use super::{Access, Errno, File, Name, Node, RelPath, Result, Stat};
 
@@ -76,6 +77,24 @@ impl At {
 
     pub(super) fn open(&self, flags: OFlags) -> Result<OwnedFd> {
         rustix::fs::openat(&self.dir, self.name(), flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+    }
+}
+
+impl At {
+    /// Like [`At::open`], with the owner's rights to what is there.
+    pub(super) fn open_as_owner(&self, flags: OFlags) -> Result<OwnedFd> {
+        match self.open(flags) {
+            Err(Errno::ACCESS) => {
+                let place = self.open(OFlags::PATH)?;
+                as_owner(&[place.as_fd()], || self.open(flags))
+            }
+            opened => opened,
+        }
+    }
+
+    /// The directory that is there, if it is one.
+    fn directory(&self) -> Option<OwnedFd> {
+        self.open(OFlags::PATH | OFlags::DIRECTORY).ok()
     }
 }
 
@@ -156,7 +175,7 @@ impl Tree {
         let at = self.at(dir, name)?;
         let mode = Mode::from_raw_mode(mode & MODE_BITS);
         // It has to be opened once, whatever its owner may do with it later.
-        rustix::fs::mkdirat(at.dir(), at.name(), mode | Mode::RWXU)?;
+        as_owner(&[at.dir()], || rustix::fs::mkdirat(at.dir(), at.name(), mode | Mode::RWXU))?;
         let made = at.open(OFlags::RDONLY | OFlags::DIRECTORY)?;
         settled(at.dir(), &made, mode, maker)
     }
@@ -165,7 +184,7 @@ impl Tree {
     pub fn make_link(&self, dir: &Node, name: &Name, target: &OsStr, maker: Maker) -> Result<Stat> {
         let _names = self.read_names();
         let at = self.at(dir, name)?;
-        rustix::fs::symlinkat(target, at.dir(), at.name())?;
+        as_owner(&[at.dir()], || rustix::fs::symlinkat(target, at.dir(), at.name()))?;
         let stat = at.stat()?;
         let (uid, gid) = owner(at.dir(), &stat, maker)?;
         if uid.is_some() || gid.is_some() {
@@ -182,7 +201,8 @@ impl Tree {
         let at = self.at(dir, name)?;
         let bits = Mode::from_raw_mode(mode & MODE_BITS);
         let device = rustix::fs::makedev((device >> 8) & 0xfff, (device & 0xff) | ((device >> 12) & 0xf_ff00));
-        rustix::fs::mknodat(at.dir(), at.name(), FileType::from_raw_mode(mode), bits, device)?;
+        let kind = FileType::from_raw_mode(mode);
+        as_owner(&[at.dir()], || rustix::fs::mknodat(at.dir(), at.name(), kind, bits, device))?;
         let stat = at.stat()?;
         let (uid, gid) = owner(at.dir(), &stat, maker)?;
         let given = uid.is_some() || gid.is_some();
@@ -209,7 +229,7 @@ impl Tree {
         let at = self.at(dir, name)?;
         let flags = access.flags() | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(mode & MODE_BITS);
-        let fd = rustix::fs::openat(at.dir(), at.name(), flags, mode)?;
+        let fd = as_owner(&[at.dir()], || rustix::fs::openat(at.dir(), at.name(), flags, mode))?;
         let stat = settled(at.dir(), &fd, mode, maker)?;
         let (node, file) = (Node::below(dir, name.clone()), Arc::new(File::new(fd, access)));
         node.opened(&file);
@@ -221,7 +241,7 @@ impl Tree {
         let _names = self.read_names();
         let file = match self.locate(node) {
             // Where something else took its place on the disk, opening it shall not wait.
-            Ok(at) => File::new(at.open(access.flags() | OFlags::NONBLOCK)?, access),
+            Ok(at) => File::new(at.open_as_owner(access.flags() | OFlags::NONBLOCK)?, access),
             Err(_) => self.open_again(node, access)?,
         };
         let file = Arc::new(file);
@@ -265,7 +285,7 @@ impl Tree {
     fn remove(&self, dir: &Node, name: &Name, how: AtFlags, known: impl FnOnce() -> Option<Arc<Node>>) -> Result<()> {
         let _names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         let at = self.at(dir, name)?;
-        rustix::fs::unlinkat(at.dir(), at.name(), how)?;
+        as_owner(&[at.dir()], || rustix::fs::unlinkat(at.dir(), at.name(), how))?;
         if let Some(node) = known() {
             node.put(Place::Gone);
         }
@@ -299,7 +319,16 @@ impl Tree {
             How::NoReplace => RenameFlags::NOREPLACE,
             How::Exchange => RenameFlags::EXCHANGE,
         };
-        rustix::fs::renameat_with(old.dir(), old.name(), new.dir(), new.name(), flags)?;
+        let rename = || rustix::fs::renameat_with(old.dir(), old.name(), new.dir(), new.name(), flags);
+        match rename() {
+            Err(Errno::ACCESS) => {
+                // A directory that goes into another one is itself written to.
+                let moved = [old.directory(), new.directory()];
+                let places = [old.dir(), new.dir()].into_iter().chain(moved.iter().flatten().map(AsFd::as_fd));
+                as_owner(&places.collect::<Vec<_>>(), rename)?;
+            }
+            done => done?,
+        }
         let known = known();
         if let Some(other) = known.other {
             other.put(match how {

@@ -47,6 +47,7 @@ pub struct Configuration {
     /// Local names that are used.
     used: BTreeSet<String>,
     calls: BTreeMap<String, Call>,
+    files: usize,
 }
 
 /// A file's name without its kind, and the kind.
@@ -91,7 +92,13 @@ impl Configuration {
         self.versions.extend(file.versions);
         self.used.extend(file.used);
         self.calls.extend(file.calls);
+        self.files += 1;
         Ok(())
+    }
+
+    /// How many files said so.
+    pub fn files(&self) -> usize {
+        self.files
     }
 
     /// The modules that are called, in the order of their names.

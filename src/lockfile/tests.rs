@@ -43,6 +43,10 @@ fn lock(version: &str, constraints: &str, hashes: &[&str]) -> Lock {
     }
 }
 
+fn set(file: &mut LockFile, address: &ProviderAddr, lock: &Lock) {
+    file.set(&BTreeMap::from([(address.clone(), lock.clone())])).unwrap();
+}
+
 #[test]
 fn a_new_file_is_what_the_clients_write_whatever_the_order() {
     let read = LockFile::parse(WRITTEN).unwrap();
@@ -52,10 +56,38 @@ fn a_new_file_is_what_the_clients_write_whatever_the_order() {
         locks.rotate_left(1);
         let mut written = LockFile::new(Client::Terraform);
         for (address, lock) in &locks {
-            written.set(address, lock).unwrap();
+            set(&mut written, address, lock);
         }
         assert_eq!(written.text(), WRITTEN);
     }
+    // And all at once, into files that hold some of them.
+    for held in 0..locks.len() {
+        let mut written = LockFile::new(Client::Terraform);
+        set(&mut written, &locks[held].0, &locks[held].1);
+        written.set(&locks.iter().cloned().collect()).unwrap();
+        assert_eq!(written.text(), WRITTEN);
+    }
+}
+
+/// Reading and changing take as long as the file is: were it the square of that, this would take an hour.
+#[test]
+fn a_file_of_very_many_providers_is_read_and_changed() {
+    const MANY: usize = 60_000;
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let locks = |version: &str, every: usize| -> BTreeMap<ProviderAddr, Lock> {
+            let numbers = (0..MANY).filter(|n| n % every == 0);
+            numbers.map(|n| (address(&format!("a.b/c/p{n}")), lock(version, "", &["zh:00"]))).collect()
+        };
+        let mut file = LockFile::new(Client::OpenTofu);
+        file.set(&locks("1.0.0", 2)).unwrap();
+        file.set(&locks("1.1.0", 1)).unwrap();
+        let read = LockFile::parse(file.text()).unwrap();
+        assert!(locks("1.1.0", 1).iter().all(|(address, lock)| read.lock(address) == Some(lock)));
+        done.send(read.locks().count()).unwrap();
+    });
+    let watchdog = std::time::Duration::from_secs(300);
+    assert_eq!(ended.recv_timeout(watchdog), Ok(MANY));
 }
 
 #[test]
@@ -63,7 +95,7 @@ fn what_is_locked_just_so_stays_as_it_is() {
     let odd = WRITTEN.replace("    \"h1:TbW", "  \"h1:TbW").replace("version     =", "version=");
     let mut file = LockFile::parse(&odd).unwrap();
     for (address, lock) in LockFile::parse(WRITTEN).unwrap().locks() {
-        file.set(address, lock).unwrap();
+        set(&mut file, address, lock);
     }
     assert_eq!(file.text(), odd);
 }
@@ -72,14 +104,14 @@ fn what_is_locked_just_so_stays_as_it_is() {
 fn a_change_leaves_all_other_bytes() {
     let text = "# mine\r\n\nmodule \"x\" {}\n\n# about b\nprovider \"a.b/c/b\" {\n  version=\"1.0.0\"\n}\n# the end";
     let mut file = LockFile::parse(text).unwrap();
-    file.set(&address("a.b/c/b"), &lock("1.1.0", "~> 1.0", &["zh:00"])).unwrap();
+    set(&mut file, &address("a.b/c/b"), &lock("1.1.0", "~> 1.0", &["zh:00"]));
     let block = "provider \"a.b/c/b\" {\n  version     = \"1.1.0\"\n  constraints = \"~> 1.0\"\n  hashes = [\n    \"zh:00\",\n  ]\n}";
     assert_eq!(file.text(), format!("# mine\r\n\nmodule \"x\" {{}}\n\n# about b\n{block}\n# the end"));
-    file.set(&address("a.b/c/c"), &lock("1.0.0", "", &[])).unwrap();
+    set(&mut file, &address("a.b/c/c"), &lock("1.0.0", "", &[]));
     assert!(
         file.text().ends_with(&format!("{block}\n\nprovider \"a.b/c/c\" {{\n  version = \"1.0.0\"\n}}\n# the end"))
     );
-    file.set(&address("a.b/c/a"), &lock("1.0.0", "", &[])).unwrap();
+    set(&mut file, &address("a.b/c/a"), &lock("1.0.0", "", &[]));
     assert!(
         file.text().starts_with("# mine\r\n\nprovider \"a.b/c/a\" {\n  version = \"1.0.0\"\n}\n\nmodule"),
         "{}",
@@ -92,18 +124,18 @@ fn comments_inside_a_block_are_kept() {
     let text = "provider \"a.b/c/b\" {\n  version = \"1.0.0\" # pinned, see #12\n  hashes = [\n    # from the mirror\n    \"zh:11\",\n    \"h1:a//b=\" // last\n  ] # so far\n}\n";
     let mut file = LockFile::parse(text).unwrap();
     let mut new = lock("1.0.0", ">= 1", &["zh:11", "h1:a//b=", "h1:0", "zh:22"]);
-    file.set(&address("a.b/c/b"), &new).unwrap();
+    set(&mut file, &address("a.b/c/b"), &new);
     assert_eq!(
         file.text(),
         "provider \"a.b/c/b\" {\n  version = \"1.0.0\" # pinned, see #12\n  constraints = \">= 1.0.0\"\n  hashes = [\n    \"h1:0\",\n    \"zh:22\",\n    # from the mirror\n    \"zh:11\",\n    \"h1:a//b=\" // last\n  ] # so far\n}\n"
     );
     assert_eq!(file.lock(&address("a.b/c/b")), Some(&new));
     new.hashes.pop_first();
-    file.set(&address("a.b/c/b"), &new).unwrap();
+    set(&mut file, &address("a.b/c/b"), &new);
     assert!(!file.text().contains("from the mirror") && file.text().contains("so far"));
     assert_eq!(file.lock(&address("a.b/c/b")), Some(&new));
     let mut file = LockFile::parse("provider \"a.b/c/b\" { # here\n  version = \"1.0.0\"\n}\n").unwrap();
-    file.set(&address("a.b/c/b"), &new).unwrap();
+    set(&mut file, &address("a.b/c/b"), &new);
     assert!(file.text().contains("{ # here\n") && file.lock(&address("a.b/c/b")) == Some(&new), "{}", file.text());
 }
 

@@ -15,6 +15,9 @@ use crate::name::{Host, ProviderAddr, Repo};
 const TEMPLATE_MAX: usize = 2048;
 /// How deep expressions may nest.
 const DEPTH_MAX: usize = 32;
+/// How deep loops may nest. Evaluating a template takes as many steps as its loops together: a
+/// bundle's rules are a stranger's.
+const LOOPS_MAX: usize = 2;
 
 /// A part of a provider's address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,6 +70,9 @@ impl FromStr for Template {
         if text.is_empty() || text.len() > TEMPLATE_MAX {
             return Err(wrong(format!("a template has 1 to {TEMPLATE_MAX} bytes")));
         }
+        if let Some(("oci" | "http" | "https" | "docker", bare)) = text.split_once("://") {
+            return Err(wrong(format!("it is no address, and has no scheme; write '{bare}'")));
+        }
         let parsed: hcl::Template = text.parse().map_err(|e| wrong(reason(&e)))?;
         let mut found = Found::default();
         found.in_template(&parsed, &mut Vec::new()).map_err(wrong)?;
@@ -111,6 +117,17 @@ impl Template {
 
     pub(super) fn parts(&self) -> Option<&[Part]> {
         self.parts.as_deref()
+    }
+
+    /// A variable that is text, where it was probably meant to be referred to; and how it is written.
+    pub(super) fn unreferred(&self) -> Option<(Variable, String)> {
+        let written = |variable: Variable| {
+            let braced = format!("{{{variable}}}");
+            let bare = format!("${variable}");
+            let is_text = self.text.match_indices(&braced).any(|(at, _)| !self.text[..at].ends_with(['$', '%']));
+            if is_text { Some(braced) } else { self.text.contains(&bare).then_some(bare) }
+        };
+        Variable::ALL.into_iter().find_map(|variable| Some((variable, written(variable)?)))
     }
 
     /// The text with which all results begin.
@@ -174,6 +191,7 @@ impl Template {
 struct Found {
     variables: Vec<Variable>,
     depth: usize,
+    loops: usize,
 }
 
 /// Names that loops declare.
@@ -197,11 +215,21 @@ impl Found {
                         self.in_expression(&round.collection_expr, scope)?;
                         let outside = scope.len();
                         scope.extend(round.key_var.iter().chain([&round.value_var]).cloned());
+                        self.enter_loop()?;
                         self.in_template(&round.template, scope)?;
+                        self.loops -= 1;
                         scope.truncate(outside);
                     }
                 },
             }
+        }
+        Ok(())
+    }
+
+    fn enter_loop(&mut self) -> Result<(), String> {
+        self.loops += 1;
+        if self.loops > LOOPS_MAX {
+            return Err(format!("its loops nest deeper than {LOOPS_MAX}"));
         }
         Ok(())
     }
@@ -255,8 +283,10 @@ impl Found {
                 self.in_expression(&round.collection_expr, scope)?;
                 let outside = scope.len();
                 scope.extend(round.key_var.iter().chain([&round.value_var]).cloned());
+                self.enter_loop()?;
                 let inner = round.key_expr.iter().chain([&round.value_expr]).chain(round.cond_expr.iter());
                 let walked = inner.into_iter().try_for_each(|e| self.in_expression(e, scope));
+                self.loops -= 1;
                 scope.truncate(outside);
                 walked
             }

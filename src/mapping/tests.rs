@@ -46,6 +46,9 @@ fn what_no_provider_can_be_mapped_by_is_refused_at_once() {
         ("r.io/${namespace}/${type}", "must refer to ${hostname}"),
         ("r.io/${hostname}/${type}", "must refer to ${namespace}"),
         ("r.io/${hostname}/${namespace}", "must refer to ${type}"),
+        ("r.io/${hostname}/${namespace}/{type}", "`{type}` is plain text in it; did you mean `${type}`?"),
+        ("r.io/{hostname}/${namespace}/${type}", "did you mean `${hostname}`?"),
+        ("r.io/${hostname}/$namespace/${type}", "`$namespace` is plain text in it; did you mean `${namespace}`?"),
         ("r.io/${hostname}/${namespace}/${type}/${version}", "it refers to version"),
         ("r.io/${hostname}/${namespace}/${lower(type)}", "it calls lower"),
         (r#"r.io/${hostname}/${namespace}/${type == "x" ? upper(type) : type}"#, "it calls upper"),
@@ -54,7 +57,7 @@ fn what_no_provider_can_be_mapped_by_is_refused_at_once() {
         ("r.io/${hostname}/${namespace}/${type}:1.0", "is no repository"),
         ("r.io/${hostname}/${namespace}/${type}@sha256:0", "is no repository"),
         ("r.io/Upper/${hostname}/${namespace}/${type}", "is no repository"),
-        ("https://r.io/${hostname}/${namespace}/${type}", "is no repository"),
+        ("https://r.io/${hostname}/${namespace}/${type}", "; write 'r.io/${hostname}/${namespace}/${type}'"),
         ("r.io/${[hostname, namespace, type]}", "is no text"),
         ("r.io/${null}/${hostname}/${namespace}/${type}", "is no text"),
         ("r.io/${hostname.x}/${namespace}/${type}", ""),
@@ -65,6 +68,14 @@ fn what_no_provider_can_be_mapped_by_is_refused_at_once() {
     }
     let deep = format!("r.io/${{{}hostname{}}}/${{namespace}}/${{type}}", "(".repeat(40), ")".repeat(40));
     assert!(rule(&deep, &[], &[]).unwrap_err().to_string().contains("nest deeper"));
+    // Thirty loops over ten numbers would take longer than the world.
+    let round = |body: String| format!("%{{ for x in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] }}{body}%{{ endfor }}");
+    let looping =
+        format!("r.io/${{hostname}}/${{namespace}}/${{type}}{}", (0..30).fold(String::new(), |b, _| round(b)));
+    assert!(rule(&looping, &[], &[]).unwrap_err().to_string().contains("loops nest deeper than 2"));
+    let listing = (0..30).fold("x".to_owned(), |body, _| format!("[for x in [0, 1] : {body}]"));
+    let listing = format!("r.io/${{hostname}}/${{namespace}}/${{type}}${{{listing} == 1 ? 1 : 2}}");
+    assert!(rule(&listing, &[], &[]).unwrap_err().to_string().contains("nest deeper"));
 }
 
 #[test]
@@ -151,29 +162,88 @@ fn the_registries_that_rules_name_are_known_before_any_provider() {
     assert_eq!(prefixes("r.${hostname}/${namespace}/${type}", &[]), None);
 }
 
+fn read_from(mapping: &Mapping, repo: &str) -> Vec<String> {
+    let (host, name) = repo.split_once('/').unwrap();
+    let repo = Repo { host: host.parse().unwrap(), name: name.parse().unwrap() };
+    mapping.providers_of(&repo).iter().map(ProviderAddr::to_string).collect()
+}
+
 #[test]
-fn a_repository_names_its_provider_where_there_is_no_doubt() {
+fn a_repository_names_the_providers_that_it_can_be_of() {
     let mapping = |template, include| Mapping::new(vec![rule(template, include, &["a.b/n/secret"]).unwrap()]);
-    let of = |mapping: &Mapping, repo: &str| {
-        let (host, name) = repo.split_once('/').unwrap();
-        let repo = Repo { host: host.parse().unwrap(), name: name.parse().unwrap() };
-        mapping.provider_of(&repo).map(|p| p.to_string())
-    };
+    let nobody: [&str; 0] = [];
     let all = mapping("r.io/m/${hostname}/${namespace}/${type}", &[]);
-    assert_eq!(of(&all, "r.io/m/a.b/n/t").as_deref(), Some("a.b/n/t"));
+    assert_eq!(read_from(&all, "r.io/m/a.b/n/t"), ["a.b/n/t"]);
     for other in ["r.io/m/a.b/n/t/x", "r.io/m/a.b/n", "r.io/x/a.b/n/t", "s.io/m/a.b/n/t", "r.io/m/nohost/n/t"] {
-        assert_eq!(of(&all, other), None, "{other}");
+        assert_eq!(read_from(&all, other), nobody, "{other}");
     }
     let fixed = mapping("r.io/p/terraform-provider-${type}", &["a.b/n/*"]);
-    assert_eq!(of(&fixed, "r.io/p/terraform-provider-aws").as_deref(), Some("a.b/n/aws"));
-    assert_eq!(of(&fixed, "r.io/p/terraform-provider-secret"), None);
+    assert_eq!(read_from(&fixed, "r.io/p/terraform-provider-aws"), ["a.b/n/aws"]);
+    assert_eq!(read_from(&fixed, "r.io/p/terraform-provider-secret"), nobody);
     let joined = mapping("r.io/${namespace}-${type}", &["a.b/*/*"]);
-    assert_eq!(of(&joined, "r.io/n-t").as_deref(), Some("a.b/n/t"));
-    assert_eq!(of(&joined, "r.io/n-t-u"), None);
+    assert_eq!(read_from(&joined, "r.io/n-t"), ["a.b/n/t"]);
+    assert_eq!(read_from(&joined, "r.io/n-t-u"), ["a.b/n/t-u", "a.b/n-t/u"]);
     let twice = mapping("r.io/${type}/${namespace}/${type}", &["a.b/*/*"]);
-    assert_eq!(of(&twice, "r.io/t/n/t").as_deref(), Some("a.b/n/t"));
-    assert_eq!(of(&twice, "r.io/t/n/u"), None);
+    assert_eq!(read_from(&twice, "r.io/t/n/t"), ["a.b/n/t"]);
+    assert_eq!(read_from(&twice, "r.io/t/n/u"), nobody);
     // What is computed is not undone.
     let computed = mapping(r#"r.io/${type == "x" ? "y" : type}"#, &["a.b/n/*"]);
-    assert_eq!(of(&computed, "r.io/t"), None);
+    assert_eq!(read_from(&computed, "r.io/t"), nobody);
+}
+
+#[test]
+fn a_repository_serves_the_addresses_of_all_rules_that_lead_to_it() {
+    let mapping = Mapping::new(vec![
+        rule("r.io/h/${type}", &["registry.opentofu.org/h/*"], &["registry.opentofu.org/h/own"]).unwrap(),
+        rule("r.io/h/${type}", &["registry.terraform.io/h/*"], &[]).unwrap(),
+        rule("r.io/${namespace}/${type}", &["a.b/*/*"], &[]).unwrap(),
+    ]);
+    assert_eq!(
+        read_from(&mapping, "r.io/h/aws"),
+        ["a.b/h/aws", "registry.opentofu.org/h/aws", "registry.terraform.io/h/aws"]
+    );
+    assert_eq!(read_from(&mapping, "r.io/h/own"), ["a.b/h/own", "registry.terraform.io/h/own"]);
+}
+
+#[test]
+fn rules_behind_others_are_for_what_those_do_not_match() {
+    let first = Mapping::new(vec![rule("one.io/${type}", &["a.b/n/*"], &["a.b/n/x"]).unwrap()]);
+    let all = rule("two.io/${hostname}/${namespace}/${type}", &[], &[]).unwrap();
+    let same = rule("one.io/${type}", &["a.b/n/*"], &["a.b/n/x"]).unwrap();
+    let mapping = first.clone().or(&Mapping::new(vec![same.clone(), all.clone()]));
+    assert_eq!(mapping.rules().len(), 2);
+    let repos = |mapping: &Mapping, text| {
+        mapping.repos(&provider(text)).unwrap().iter().map(Repo::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(repos(&mapping, "a.b/n/t"), ["one.io/t"]);
+    assert_eq!(repos(&mapping, "a.b/n/x"), ["two.io/a.b/n/x"]);
+    assert_eq!(repos(&mapping, "c.d/n/t"), ["two.io/c.d/n/t"]);
+    assert_eq!(read_from(&mapping, "two.io/a.b/n/t"), [] as [&str; 0]);
+    let both = first.and(&Mapping::new(vec![same, all]));
+    assert_eq!(repos(&both, "a.b/n/t"), ["one.io/t", "two.io/a.b/n/t"]);
+}
+
+#[test]
+fn what_is_carried_is_read_as_it_was_written() {
+    let template = r#"r.io/${namespace}/${type == "x" ? "y" : type}"#;
+    let mapping = Mapping::new(vec![
+        rule(template, &["n/*"], &["n/secret"]).unwrap(),
+        rule("s.io/${hostname}/${namespace}/${type}", &[], &[]).unwrap(),
+    ]);
+    let carried = mapping.carried_with(&["n/t", "n/s"].into_iter().map(provider).collect());
+    assert_eq!(carried.mapping, mapping);
+    let one = mapping.carried_with(&[provider("a.b/n/t")].into());
+    assert_eq!(one.mapping.rules(), &mapping.rules()[1..]);
+    assert_eq!(Carried::parse(&carried.document(), "x"), Ok(carried.clone()));
+    assert_eq!(carried.clone().and(&carried), carried);
+    assert_eq!(one.and(&carried).providers.len(), 3);
+    assert!(mapping.carried_with(&BTreeSet::new()).is_empty());
+    // A later version may say more.
+    assert!(Carried::parse(br#"{"more": 1}"#, "x").unwrap().is_empty());
+    for wrong in ["", "1", r#"{"providers": ["n/t"]}"#, r#"{"providers": ["a.b/n/t/x"]}"#, r#"{"rules": [{}]}"#] {
+        assert!(Carried::parse(wrong.as_bytes(), "the file").unwrap_err().to_string().starts_with("the file: "));
+    }
+    let wrong = r#"{"rules": [{"repository_template": "r.io/${type}"}]}"#;
+    let said = Carried::parse(wrong.as_bytes(), "the file").unwrap_err().to_string();
+    assert!(said.contains("must refer to ${hostname}"), "{said}");
 }

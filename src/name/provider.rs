@@ -60,6 +60,18 @@ impl ProviderAddr {
     }
 }
 
+impl FromStr for ProviderAddr {
+    type Err = NameError;
+
+    /// Reads `HOST/NAMESPACE/TYPE`, as an address is printed.
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text.split_once('/').map(|(host, rest)| (host.parse(), rest)) {
+            Some((Ok(host), rest)) if !rest.is_empty() => ProviderAddr::parse(rest, &host),
+            _ => refuse(text, "a provider (HOST/NAMESPACE/TYPE)"),
+        }
+    }
+}
+
 fn is_part(text: &str) -> bool {
     let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = text.as_bytes();

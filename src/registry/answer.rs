@@ -8,6 +8,7 @@ use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 
 use super::Failure;
+use super::no_answer::may_want_tls;
 use super::origin::Origin;
 use super::retry::{Fault, Patience, Retry, retry_after};
 use super::transport::{fault_of, way_to};
@@ -127,7 +128,9 @@ impl Document {
             }
             _ => Failure::Protocol,
         };
-        Fault::new(failure, self.words())
+        let is_of_server = self.status == StatusCode::BAD_REQUEST && self.error_codes().is_none();
+        let remedy = may_want_tls(&self.origin).filter(|_| is_of_server);
+        Fault { remedy: remedy.map(str::to_owned), ..Fault::new(failure, self.words()) }
     }
 
     /// The fault of a 5xx or 429.

@@ -25,8 +25,9 @@ use super::answer::{Answer, Document};
 use super::challenge::Challenge;
 use super::credentials::{Credential, CredentialError, Credentials, Found, Secret};
 use super::origin::{Origin, may_serve_tokens};
+use super::outage::{Asker, Route};
 use super::retry::{Fault, Patience, RETRIES};
-use super::transport::{ANSWER, Count, Transport};
+use super::transport::{ANSWER, Count, Errand, Transport};
 use crate::name::{Host, RepoName};
 
 /// The most bytes of a token service's answer.
@@ -49,6 +50,14 @@ pub trait CredentialSource: Send + Sync {
     fn passed_over(&self) -> Option<String> {
         None
     }
+
+    /// Why what seems to be for `host` is not what logs in to it, where `used` is the source of what does.
+    fn unused(&self, _host: &Host, _repo: Option<&RepoName>, _used: Option<&str>) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Forgets what was found: the user may have got another credential.
+    fn forget(&self) {}
 }
 
 #[async_trait]
@@ -59,6 +68,14 @@ impl CredentialSource for Credentials {
 
     fn passed_over(&self) -> Option<String> {
         Credentials::passed_over(self)
+    }
+
+    fn unused(&self, host: &Host, repo: Option<&RepoName>, used: Option<&str>) -> Vec<String> {
+        Credentials::unused(self, host, repo, used)
+    }
+
+    fn forget(&self) {
+        Credentials::forget(self);
     }
 }
 
@@ -73,13 +90,16 @@ pub(super) enum Scope {
     Remove(RepoName),
     /// Reading the list of repositories.
     Catalog,
+    /// Nothing but being let in.
+    Registry,
 }
 
 impl Scope {
-    fn repo(&self) -> Option<&RepoName> {
+    /// The repository, where it is about one.
+    pub fn repo(&self) -> Option<&RepoName> {
         match self {
             Scope::Pull(repo) | Scope::Push(repo) | Scope::Remove(repo) => Some(repo),
-            Scope::Catalog => None,
+            Scope::Catalog | Scope::Registry => None,
         }
     }
 }
@@ -91,6 +111,7 @@ impl fmt::Display for Scope {
             Scope::Push(repo) => write!(f, "repository:{repo}:pull,push"),
             Scope::Remove(repo) => write!(f, "repository:{repo}:pull,push,delete"),
             Scope::Catalog => f.write_str("registry:catalog:*"),
+            Scope::Registry => Ok(()),
         }
     }
 }
@@ -156,7 +177,7 @@ impl Auth {
         let wanted = match scope {
             Scope::Push(_) => "write into",
             Scope::Remove(_) => "remove something from",
-            Scope::Pull(_) | Scope::Catalog => "read",
+            Scope::Pull(_) | Scope::Catalog | Scope::Registry => "read",
         };
         match grant.and_then(|grant| grant.source.as_ref()) {
             Some(source) => Fault::new(Failure::Denied, format!("{words} to the credential from {source}"))
@@ -174,12 +195,19 @@ impl Auth {
         }
     }
 
+    /// Forgets all logins: the user may have got another credential.
+    pub fn forget(&self) {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.retain(|_, slot| matches!(slot, Slot::Pending(_)));
+    }
+
     /// Logs in as `challenge` wants. `refused` is what the registry has just refused, so that it is not given again.
     pub async fn log_in(
         &self,
         scope: &Scope,
         challenge: Challenge,
         refused: Option<&Grant>,
+        asker: Asker,
     ) -> Result<Arc<Grant>, Fault> {
         let login = {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
@@ -193,7 +221,7 @@ impl Auth {
             };
             match pending {
                 Some(login) => login,
-                None => self.begin(&mut slots, scope, challenge, refused.is_some()),
+                None => self.begin(&mut slots, scope, challenge, refused.is_some(), asker),
             }
         };
         let outcome = login.clone().await;
@@ -215,12 +243,13 @@ impl Auth {
         scope: &Scope,
         challenge: Challenge,
         again: bool,
+        asker: Asker,
     ) -> Shared<Running> {
         if slots.len() >= SLOTS_MAX {
             slots.retain(|_, slot| matches!(slot, Slot::Pending(login) if login.upgrade().is_some()));
         }
         let (inner, asked) = (self.inner.clone(), scope.clone());
-        let login = async move { inner.log_in(&asked, challenge, again).await }.boxed().shared();
+        let login = async move { inner.log_in(&asked, challenge, again, asker).await }.boxed().shared();
         if let Some(weak) = login.downgrade() {
             slots.insert(scope.clone(), Slot::Pending(weak));
         }
@@ -237,7 +266,13 @@ struct TokenAnswer {
 }
 
 impl Inner {
-    async fn log_in(&self, scope: &Scope, challenge: Challenge, again: bool) -> Result<Arc<Grant>, Fault> {
+    async fn log_in(
+        &self,
+        scope: &Scope,
+        challenge: Challenge,
+        again: bool,
+        asker: Asker,
+    ) -> Result<Arc<Grant>, Fault> {
         let found = self
             .source
             .find(&self.host, scope.repo(), again)
@@ -253,7 +288,7 @@ impl Inner {
                 }
                 _ => {
                     let service = service.as_deref();
-                    let (token, lifetime) = self.token(scope, realm, service, found.as_ref()).await?;
+                    let (token, lifetime) = self.token(scope, realm, service, found.as_ref(), asker).await?;
                     (bearer(token.expose())?, Some(lifetime))
                 }
             },
@@ -278,7 +313,7 @@ impl Inner {
 
     fn no_credential(&self, rule: &str) -> Fault {
         Fault::new(Failure::Denied, format!("{rule}, and no credential for {} was found", self.host))
-            .remedy(self.source.passed_over().unwrap_or("log in to it as for tofu or docker".to_owned()))
+            .remedy(self.source.passed_over().unwrap_or_else(|| how_to_log_in(&self.host)))
     }
 
     /// Asks the token service.
@@ -288,11 +323,14 @@ impl Inner {
         realm: &Url,
         service: Option<&str>,
         found: Option<&Found>,
+        asker: Asker,
     ) -> Result<(Secret, Duration), Fault> {
         let service_origin = self.trusted(realm)?;
         let request = token_request(scope, realm, service, found)?;
         let mut patience = Patience::new(self.transport.deadline(), RETRIES);
-        let response = self.transport.send(request, Count::Nothing, None, ANSWER, &patience).await?;
+        let route = Route { registry: self.registry.clone(), scope: scope.clone() };
+        let errand = Errand { count: Count::Nothing, from: None, route: &route, asker };
+        let response = self.transport.send(request, errand, ANSWER, &patience).await?;
         let answer = Answer { response, origin: service_origin };
         let document =
             answer.document(TOKEN_MAX, "the token service's answer", &mut patience).await.map_err(|fault| {
@@ -313,7 +351,7 @@ impl Inner {
                         Failure::Denied,
                         format!("the token service refused {}: {}", found.source, document.words()),
                     )
-                    .remedy("log in again"),
+                    .remedy(how_to_log_in(&self.host)),
                     None => self.no_credential(&format!("the token service refused us: {}", document.words())),
                 });
             }
@@ -346,6 +384,13 @@ impl Inner {
     }
 }
 
+/// What gives this machine a credential for `host`.
+pub fn how_to_log_in(host: &Host) -> String {
+    let by = |program: &str| format!("`{program} login {host}`");
+    let (docker, podman, oras) = (by("docker"), by("podman"), by("oras"));
+    format!("to log in, run {docker}, {podman} or {oras}, then `tofufs refresh PATH` if it is mounted")
+}
+
 fn token_request(scope: &Scope, realm: &Url, service: Option<&str>, found: Option<&Found>) -> Result<Request, Fault> {
     let mut url = realm.clone();
     url.set_fragment(None);
@@ -356,7 +401,10 @@ fn token_request(scope: &Scope, realm: &Url, service: Option<&str>, found: Optio
     let mut request = if let Some(refresh) = refresh {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "refresh_token").append_pair("client_id", "tofufs");
-        form.append_pair("scope", &scope.to_string()).append_pair("refresh_token", refresh.expose());
+        form.append_pair("refresh_token", refresh.expose());
+        if *scope != Scope::Registry {
+            form.append_pair("scope", &scope.to_string());
+        }
         if let Some(service) = service {
             form.append_pair("service", service);
         }
@@ -369,7 +417,9 @@ fn token_request(scope: &Scope, realm: &Url, service: Option<&str>, found: Optio
         if let Some(service) = service {
             query.append_pair("service", service);
         }
-        query.append_pair("scope", &scope.to_string());
+        if *scope != Scope::Registry {
+            query.append_pair("scope", &scope.to_string());
+        }
         drop(query);
         let mut request = Request::new(Method::GET, url);
         if let Some(Credential::Basic { username, password }) = found.map(|f| &f.credential) {

@@ -1,4 +1,4 @@
-//! The breaker: an origin that keeps failing is left alone for a while, so that nobody waits for it.
+//! The breaker: what keeps failing is left alone for a while, so that nobody waits for it.
 //!
 //! A state machine over instants that are passed in; it does no I/O and never sleeps.
 
@@ -13,16 +13,16 @@ const PROBE_MAX: Duration = Duration::from_secs(30);
 const CHEAP_PROBE_FIRST: Duration = Duration::from_millis(250);
 const CHEAP_PROBE_MAX: Duration = Duration::from_secs(2);
 
-/// What a failure cost who asked, and the origin.
+/// What a failure cost who asked, and who was asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Cost {
     /// Nothing: there was no connection, and no wait for one.
     Nothing,
-    /// A wait, or an answer of an origin that is in trouble.
+    /// A wait, or an answer of somebody in trouble.
     Something,
 }
 
-/// The state of one origin.
+/// The state of one line or route.
 #[derive(Debug)]
 pub(super) struct Breaker {
     /// The first time between opening and probing.
@@ -66,12 +66,17 @@ impl Breaker {
         }
     }
 
-    /// The origin answered.
+    /// Whether nothing is refused.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed { .. })
+    }
+
+    /// It answered.
     pub fn success(&mut self) {
         self.state = State::Closed { failures: 0 };
     }
 
-    /// The origin could not be reached, stayed silent, or answered that it is broken.
+    /// It could not be reached, stayed silent, or answered that it is broken.
     pub fn failure(&mut self, now: Instant, cost: Cost) {
         let cheap = |wait: Duration| State::Open { since: now, wait: wait.min(CHEAP_PROBE_MAX).min(self.probe_after) };
         self.state = match (self.state, cost) {
@@ -86,10 +91,10 @@ impl Breaker {
         };
     }
 
-    /// Requests are let through from now on; the first failure opens it again. For a user who knows that the origin is
-    /// back.
+    /// Requests are let through from now on; the first failure opens it again. For a user who knows that what failed
+    /// is back.
     pub fn trust(&mut self) {
-        if !matches!(self.state, State::Closed { .. }) {
+        if !self.is_closed() {
             self.state = State::Closed { failures: FAILURES - 1 };
         }
     }

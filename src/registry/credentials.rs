@@ -6,11 +6,13 @@
 //! `credHelpers` before `credsStore`. What is taken decides alone: if its helper knows nothing, the next one is not
 //! asked.
 //!
-//! Added to that: an `identitytoken`, which OpenTofu ignores, is a refresh token where OpenTofu would find nothing to
-//! log in with: no source fits, or the helper that does has no credential, or the entry itself has no password. The
-//! same holds for a helper's answer with the user name `<token>`, on which OpenTofu fails.
+//! Added to that is what OpenTofu passes over, where it would find nothing to log in with: no source fits, or the helper
+//! that does has no credential, or the entry itself has no password. There an `identitytoken` is a refresh token, and
+//! keys and entries count as `docker login` and others leave them (`lenient`). A helper's answer with the user name
+//! `<token>`, on which OpenTofu fails, is such a token too.
 
 mod docker;
+mod lenient;
 mod prefix;
 mod program;
 #[cfg(test)]
@@ -36,8 +38,10 @@ pub use program::{Program, ProgramError};
 
 /// How long a credential helper may take.
 pub const PROGRAM_LIMIT: Duration = Duration::from_secs(10);
-/// How long a helper's answer is used without asking again.
-const ANSWER_AGE_MAX: Duration = Duration::from_secs(3600);
+/// How long after its end a helper that failed, or whose answer was refused twice, is not run again.
+const RUN_AGAIN: Duration = Duration::from_secs(60);
+/// What is said of that.
+const AGAIN: &str = "it is asked again in a minute; in a mount `tofufs refresh` has it asked at once";
 
 /// A text that is wiped when dropped and never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -142,12 +146,31 @@ pub struct Credentials {
     config: CredentialsConfig,
     docker: Arc<DockerStore>,
     /// One per helper and registry, so few; each is running or done.
-    answers: Mutex<HashMap<(Program, Host), Answer>>,
+    answers: Mutex<HashMap<(Program, Host), Run>>,
 }
 
-struct Answer {
-    since: Instant,
-    outcome: Shared<BoxFuture<'static, Result<Option<Credential>, String>>>,
+/// When a helper ended, and what it said.
+type Ending = (Instant, Result<Option<Credential>, String>);
+
+/// A run of a helper.
+#[derive(Clone)]
+struct Run {
+    /// Whether the answer of a run before was refused.
+    after_refusal: bool,
+    ending: Shared<BoxFuture<'static, Ending>>,
+}
+
+impl Run {
+    /// Whether its outcome is used: an answer until it is refused; and for a while, so that a helper that fails, hangs or
+    /// answers what is refused costs its time once, a failure or what came after a refusal.
+    fn counts(&self, refused: bool) -> bool {
+        match self.ending.peek() {
+            None => true,
+            Some((_, Ok(_))) if !refused => true,
+            Some((_, Ok(_))) if !self.after_refusal => false,
+            Some((ended, _)) => ended.elapsed() < RUN_AGAIN,
+        }
+    }
 }
 
 impl fmt::Debug for Credentials {
@@ -180,8 +203,8 @@ impl Credentials {
     }
 
     /// The most specific credential for a repository (`None`: for the registry as a whole). `again` is true after
-    /// the registry refused what was found before, so that a helper runs once more. Files are read again whenever
-    /// they changed.
+    /// the registry refused what was found before, so that a helper runs once more, unless it has just done so. Files
+    /// are read again whenever they changed.
     ///
     /// Must be called on a tokio runtime. Waits at most for a helper's time limit, besides the disk.
     pub async fn find(
@@ -199,7 +222,7 @@ impl Credentials {
         }
         let files = reading.files.map_err(|(path, reason)| error(path.display().to_string(), reason))?;
 
-        let Some(choice) = self.choose(host, repo, &files)? else { return Ok(identity(host, repo, &files)) };
+        let Some(choice) = self.choose(host, repo, &files)? else { return Ok(lenient::find(host, repo, &files)) };
         let login = choice.login.map_err(|reason| error(choice.source.clone(), reason))?;
         let (credential, source) = match login {
             Login::Credential(credential) => (Some(credential), choice.source),
@@ -211,8 +234,15 @@ impl Credentials {
         };
         Ok(match credential {
             Some(credential) => Some(Found { credential, source }),
-            None => identity(host, repo, &files),
+            None => lenient::find(host, repo, &files),
         })
+    }
+
+    /// Why entries of Docker-style files that seem to be for `host` are not what logs in to it, where `used` is the source
+    /// of what does. Blocks on the disk.
+    pub fn unused(&self, host: &Host, repo: Option<&RepoName>, used: Option<&str>) -> Vec<String> {
+        let files = self.docker.read().files.unwrap_or_default();
+        lenient::unused(host, repo, &files, used)
     }
 
     /// Why no Docker-style file was used when they were read last, if that was so.
@@ -272,32 +302,37 @@ impl Credentials {
         Ok(best)
     }
 
-    /// A helper's answer, from memory where it is young enough. One that is being waited for is shared; failures are
-    /// not kept.
+    /// Forgets what helpers answered: the next who asks runs them again.
+    pub fn forget(&self) {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, run| run.ending.peek().is_none());
+    }
+
+    /// A helper's answer, from its last run where that counts. A run that is under way is shared.
     async fn ask(&self, program: Program, host: &Host, again: bool) -> Result<Option<Credential>, String> {
-        let outcome = {
+        let ending = {
             let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
             let key = (program.clone(), host.clone());
-            let usable = answers.get(&key).filter(|answer| match answer.outcome.peek() {
-                None => true,
-                Some(Ok(_)) => !again && answer.since.elapsed() < ANSWER_AGE_MAX,
-                Some(Err(_)) => false,
-            });
-            match usable {
-                Some(answer) => answer.outcome.clone(),
+            match answers.get(&key).filter(|run| run.counts(again)) {
+                Some(run) => run.ending.clone(),
                 None => {
-                    let limit = self.config.program_limit.unwrap_or(PROGRAM_LIMIT);
-                    // a task of its own, so that it moves on whoever stops waiting
-                    let task = tokio::spawn(program.get(self.config.search_path.clone(), host.clone(), limit));
-                    let outcome =
-                        async move { task.await.unwrap_or_else(|e| Err(format!("it was given up: {e}"))) }.boxed();
-                    let outcome = outcome.shared();
-                    answers.insert(key, Answer { since: Instant::now(), outcome: outcome.clone() });
-                    outcome
+                    let run = self.run(program, host, again);
+                    answers.insert(key, run.clone());
+                    run.ending
                 }
             }
         };
-        outcome.await
+        ending.await.1
+    }
+
+    fn run(&self, program: Program, host: &Host, after_refusal: bool) -> Run {
+        let limit = self.config.program_limit.unwrap_or(PROGRAM_LIMIT);
+        // A task of its own, so that it moves on whoever stops waiting.
+        let task = tokio::spawn(program.get(self.config.search_path.clone(), host.clone(), limit));
+        let ending = async move {
+            let outcome = task.await.unwrap_or_else(|e| Err(format!("it was given up: {e}")));
+            (Instant::now(), outcome.map_err(|reason| format!("{reason} ({AGAIN})")))
+        };
+        Run { after_refusal, ending: ending.boxed().shared() }
     }
 }
 
@@ -313,25 +348,4 @@ fn auth_source(key: &str, path: &Path) -> String {
 
 fn refresh(token: &Secret) -> Credential {
     Credential::Tokens { access: None, refresh: Some(token.clone()) }
-}
-
-/// The most specific identity token.
-fn identity(host: &Host, repo: Option<&RepoName>, files: &[NamedFile]) -> Option<Found> {
-    let mut best = None;
-    for (path, file) in files {
-        for (key, auth) in file.as_ref().as_ref().map(|f| f.auths.as_slice()).unwrap_or_default() {
-            if let Some(token) = &auth.identity_token
-                && let Some(specificity) = fits(key, host, repo)
-            {
-                let login = Ok(Login::Credential(refresh(token)));
-                Choice::offer(&mut best, Choice { specificity, source: auth_source(key, path), login });
-            }
-        }
-    }
-    match best {
-        Some(Choice { source, login: Ok(Login::Credential(credential)), .. }) => {
-            Some(Found { credential, source: format!("identitytoken in {source}") })
-        }
-        _ => None,
-    }
 }

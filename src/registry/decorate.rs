@@ -5,6 +5,7 @@ mod mirrored;
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -12,7 +13,8 @@ use futures_util::future::join_all;
 pub use mirrored::Mirrored;
 
 use super::{
-    BlobError, BlobSink, BlobSource, Failure, Hold, RawManifest, Registry, RegistryError, Removed, Upload, Uploaded,
+    BlobError, BlobSink, BlobSource, Failure, Greeting, Hold, RawManifest, Registry, RegistryError, Removed, Upload,
+    Uploaded,
 };
 use crate::digest::Digest;
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
@@ -25,12 +27,28 @@ pub struct Scoped<R: ?Sized = dyn Registry> {
     inner: Arc<R>,
     host: Host,
     prefix: Option<RepoName>,
+    /// Parts of the same registry that other sources have.
+    elsewhere: Vec<Option<RepoName>>,
+    /// The parts whose repositories this one lists; where there is none, another source lists them.
+    lists: Vec<Option<RepoName>>,
 }
 
 impl<R: ?Sized> Scoped<R> {
     /// The repositories of `inner` that are `prefix` or lie below it; all of them if it is `None`.
     pub fn new(inner: Arc<R>, host: Host, prefix: Option<RepoName>) -> Scoped<R> {
-        Scoped { inner, host, prefix }
+        let lists = vec![prefix.clone()];
+        Scoped { inner, host, prefix, elsewhere: Vec::new(), lists }
+    }
+
+    /// The same as one of several parts of one registry, between the `earlier` and the `later` ones, so that nothing is
+    /// asked twice: a name that an earlier part has is asked for there, and the first part lists what all of them have.
+    pub fn between(mut self, earlier: Vec<Option<RepoName>>, later: Vec<Option<RepoName>>) -> Scoped<R> {
+        match earlier.is_empty() {
+            true => self.lists.extend(later),
+            false => self.lists.clear(),
+        }
+        self.elsewhere = earlier;
+        self
     }
 
     fn within(&self, repo: &RepoName) -> Result<(), RegistryError> {
@@ -40,8 +58,16 @@ impl<R: ?Sized> Scoped<R> {
                 let rule = format!("the name lies outside of the declared source {}/{prefix}", self.host);
                 Err(RegistryError::new(Failure::Absent, subject, rule).remedy("name it as a source of the mount"))
             }
+            _ if self.elsewhere.iter().any(|part| repo.is_within(part.as_ref())) => {
+                let subject = Repo { host: self.host.clone(), name: repo.clone() };
+                Err(RegistryError::new(Failure::Absent, subject, "an earlier source of the mount has that name"))
+            }
             _ => Ok(()),
         }
+    }
+
+    fn is_listed(&self, repo: &RepoName) -> bool {
+        self.lists.iter().any(|part| repo.is_within(part.as_ref()))
     }
 }
 
@@ -53,15 +79,22 @@ impl<R: Registry + ?Sized> Registry for Scoped<R> {
     }
 
     async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
+        if self.lists.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut repos = self.inner.catalog().await?;
-        repos.retain(|repo| repo.is_within(self.prefix.as_ref()));
+        repos.retain(|repo| self.is_listed(repo));
         Ok(repos)
     }
 
     async fn held(&self) -> Result<Vec<RepoName>, RegistryError> {
         let mut repos = self.inner.held().await?;
-        repos.retain(|repo| repo.is_within(self.prefix.as_ref()));
+        repos.retain(|repo| self.is_listed(repo));
         Ok(repos)
+    }
+
+    fn last_moved(&self, repo: Option<&RepoName>) -> Option<Instant> {
+        self.inner.last_moved(repo)
     }
 
     async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
@@ -86,9 +119,19 @@ impl<R: Registry + ?Sized> Registry for Scoped<R> {
         }
     }
 
+    async fn greet(&self, greeting: Greeting) -> Result<(), RegistryError> {
+        self.inner.greet(greeting).await
+    }
+
+    fn refused_login(&self) -> bool {
+        self.inner.refused_login()
+    }
+
     fn stand_in(&self) -> Option<Arc<dyn Registry>> {
         let inner = self.inner.stand_in()?;
-        Some(Arc::new(Scoped::new(inner, self.host.clone(), self.prefix.clone())))
+        let (host, prefix) = (self.host.clone(), self.prefix.clone());
+        let (elsewhere, lists) = (self.elsewhere.clone(), self.lists.clone());
+        Some(Arc::new(Scoped { inner, host, prefix, elsewhere, lists }))
     }
 }
 
@@ -189,7 +232,7 @@ struct Passed(Option<RegistryError>);
 impl Passed {
     fn add(&mut self, e: RegistryError) {
         let hope = |failure| match failure {
-            Failure::TimedOut | Failure::Unreachable => 4,
+            Failure::TimedOut | Failure::Unreachable | Failure::Untrusted => 4,
             Failure::Offline => 3,
             Failure::Denied => 2,
             Failure::Absent => 0,
@@ -243,6 +286,10 @@ impl Registry for Union {
             Some(repos) => Ok(repos.into_iter().collect()),
             None => Err(offline.unwrap_or_else(|| self.absent(&self.host))),
         }
+    }
+
+    fn last_moved(&self, repo: Option<&RepoName>) -> Option<Instant> {
+        self.sources.iter().filter_map(|source| source.last_moved(repo)).max()
     }
 
     async fn held(&self) -> Result<Vec<RepoName>, RegistryError> {
@@ -351,6 +398,10 @@ impl Registry for Offline {
 
     async fn blob(&self, repo: &RepoName, blob: &Descriptor, _: &mut dyn BlobSink) -> Result<(), BlobError> {
         Err(self.refuse(self.repo(repo).at(Selector::Digest(blob.digest))).into())
+    }
+
+    async fn greet(&self, _: Greeting) -> Result<(), RegistryError> {
+        Err(self.refuse(&self.host))
     }
 }
 

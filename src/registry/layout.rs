@@ -6,6 +6,7 @@
 //! are read and written on the runtime's blocking threads, in pieces of at most [`PIECE`] bytes. Hostile input L26.
 
 mod archive;
+mod carried;
 mod directory;
 mod headers;
 mod lock;
@@ -24,6 +25,7 @@ use bytes::Bytes;
 
 pub use archive::{Archive, MEMBERS_MAX};
 pub use directory::Directory;
+pub use lock::{Draft, clean};
 pub use pack::Packer;
 
 use super::{BlobError, BlobSink, BlobSource, Failure, RawManifest, Registry, RegistryError};

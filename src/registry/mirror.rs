@@ -47,9 +47,7 @@ impl MirrorAddress {
     /// # Errors
     /// Neither http nor https, with a user, query or fragment, or of a path that no repository can have.
     pub fn parse(of: Host, text: &str) -> Result<MirrorAddress, MirrorError> {
-        // a user and password may stand in what is refused
-        let shown = Url::parse(text).ok().map_or_else(|| "…".to_owned(), |url| super::origin::shown(&url));
-        let refused = |rule: &str| MirrorError { text: shown.clone(), rule: rule.to_owned() };
+        let refused = |rule: &str| MirrorError { text: masked(text), rule: rule.to_owned() };
         let url = Url::parse(text).map_err(|_| refused("write https://HOST[:PORT][/PATH]"))?;
         let Some(origin) = Origin::of(&url) else {
             return Err(refused("write https://HOST[:PORT][/PATH] or http://…"));
@@ -87,6 +85,24 @@ impl MirrorAddress {
             Some(prefix) => format!("{prefix}/{repo}").parse().ok(),
         }
     }
+}
+
+/// An address as it may be shown: with a mask where a password stands, or may stand in what is no address, and without
+/// what follows its path.
+fn masked(text: &str) -> String {
+    let (text, behind) = match text.find(['?', '#']) {
+        Some(at) => (&text[..at], &text[at..=at]),
+        None => (text, ""),
+    };
+    let (scheme, rest) = text.split_at(text.find("://").map_or(0, |at| at + 3));
+    let shown = match rest.rsplit_once('@') {
+        Some((user, host)) => match user.split_once(':') {
+            Some((user, _)) => format!("{scheme}{user}:***@{host}"),
+            None => text.to_owned(),
+        },
+        None => text.to_owned(),
+    };
+    if behind.is_empty() { shown } else { format!("{shown}{behind}***") }
 }
 
 /// The name by which credentials are found. One without a dot needs its port, to be a registry's.
@@ -142,5 +158,21 @@ mod tests {
             assert!(!error.contains("secret"), "{error}");
         }
         assert_eq!(parse("https://h.example/p").unwrap().name_of(&"a".repeat(255).parse().unwrap()), None);
+    }
+    #[test]
+    fn what_is_no_address_is_shown_but_for_its_password() {
+        for (text, shown) in [
+            ("cache.example", "cache.example"),
+            ("ftp://cache.example/x", "ftp://cache.example/x"),
+            ("https://ann:secret@cache.example", "https://ann:***@cache.example"),
+            ("https://ann:sec/ret@cache.example", "https://ann:***@cache.example"),
+            ("https://ann:se@cret@cache.example", "https://ann:***@cache.example"),
+            ("ann:secret@cache.example", "ann:***@cache.example"),
+            ("https://cache.example?token=secret", "https://cache.example?***"),
+            ("https://ann@cache.example", "https://ann@cache.example"),
+        ] {
+            let error = MirrorAddress::parse("ghcr.io".parse().unwrap(), text).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{shown:?} is no address of a mirror: ")), "{error}");
+        }
     }
 }

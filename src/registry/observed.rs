@@ -1,11 +1,11 @@
 //! What the requests that were sent anyway have shown of a registry: for people who ask what it can do. Nothing in
 //! here decides anything, and nothing in here is a secret.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::origin::Origin;
+use super::recent::Recent;
 
 /// How many origins are remembered. A registry can name any number of them by redirects.
 const ORIGINS_MAX: usize = 256;
@@ -39,20 +39,24 @@ pub struct Observed {
 }
 
 /// What is known of all origins.
-#[derive(Default, Debug)]
-pub(super) struct Observations(Mutex<HashMap<Origin, Observed>>);
+#[derive(Debug)]
+pub(super) struct Observations(Mutex<Recent<Origin, Observed>>);
+
+impl Default for Observations {
+    fn default() -> Self {
+        Observations(Mutex::new(Recent::new(ORIGINS_MAX)))
+    }
+}
 
 impl Observations {
     pub fn of(&self, origin: &Origin) -> Observed {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(origin).cloned().unwrap_or_default()
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get_mut(origin).cloned().unwrap_or_default()
     }
 
     pub fn note(&self, origin: &Origin, note: impl FnOnce(&mut Observed)) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= ORIGINS_MAX && !known.contains_key(origin) {
-            known.clear();
-        }
-        note(known.entry(origin.clone()).or_default());
+        note(known.get_or_insert_with(origin, Observed::default));
     }
 }
 
@@ -80,12 +84,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn what_is_remembered_is_bounded_and_stays_known_of_who_is_asked() {
         let known = Observations::default();
+        let asked: Origin = "https://r.example".parse().unwrap();
         for port in 1..=2 * ORIGINS_MAX {
+            known.note(&asked, |seen| seen.tag_pages = seen.tag_pages.or(Some(7)));
             known.note(&format!("https://a.example:{port}").parse().unwrap(), |seen| seen.tag_pages = Some(port));
         }
-        assert!(known.0.lock().unwrap().len() <= ORIGINS_MAX);
+        assert_eq!(known.0.lock().unwrap().values_mut().count(), ORIGINS_MAX);
         assert_eq!(known.of(&"https://a.example:512".parse().unwrap()).tag_pages, Some(512));
+        assert_eq!(known.of(&"https://a.example:1".parse().unwrap()).tag_pages, None);
+        assert_eq!(known.of(&asked).tag_pages, Some(7));
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! A list is whole or an error: a loop, a link to another origin or too many entries end it, never a shorter list.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use reqwest::Url;
 use reqwest::header::{HeaderMap, LINK};
@@ -10,6 +12,7 @@ use serde::Deserialize;
 
 use super::Failure;
 use super::answer::{Document, escaped};
+use super::auth::Scope;
 use super::origin::Origin;
 use super::retry::Fault;
 
@@ -125,6 +128,45 @@ fn next_target(header: &str) -> Option<&str> {
             return Some(target);
         }
         rest = &after[end..];
+    }
+}
+
+/// When the lists that are being fetched moved last.
+#[derive(Default)]
+pub(super) struct Moving(Mutex<HashMap<Scope, Instant>>);
+
+/// A list that is being fetched; forgotten when dropped.
+pub(super) struct Move<'a> {
+    moving: &'a Moving,
+    scope: Scope,
+}
+
+impl Moving {
+    /// The list of `scope` begins to be fetched.
+    pub fn begin(&self, scope: &Scope) -> Move<'_> {
+        Move { moving: self, scope: scope.clone() }
+    }
+
+    /// When the list of `scope` moved last.
+    pub fn last(&self, scope: &Scope) -> Option<Instant> {
+        self.lock().get(scope).copied()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Scope, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Move<'_> {
+    /// A page has come.
+    pub fn moved(&self) {
+        self.moving.lock().insert(self.scope.clone(), Instant::now());
+    }
+}
+
+impl Drop for Move<'_> {
+    fn drop(&mut self) {
+        self.moving.lock().remove(&self.scope);
     }
 }
 

@@ -5,30 +5,29 @@
 //! in, in `transfer`. There is no ping: mounting needs no registry.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use reqwest::header::{HeaderMap, HeaderName};
 use reqwest::{Method, StatusCode, Url};
 
 use super::answer::{Document, content_type, is_html, is_json, not_a_registry};
-use super::auth::{Auth, CredentialSource, Scope};
+use super::auth::{CredentialSource, Scope};
+use super::connections::Connection;
 use super::gate::{Gate, Place};
 use super::mirror::MirrorAddress;
 use super::observed::Observed;
 use super::origin::Origin;
-use super::paging::{Listing, PAGE_MAX};
+use super::outage::Asker;
+use super::paging::{Listing, Moving, PAGE_MAX};
 use super::request::{Question, Requester};
 use super::retry::{Fault, Patience, RETRIES};
 use super::transport::Transport;
-use super::{BlobError, BlobSink, Failure, RawManifest, Registry, RegistryError};
+use super::{BlobError, BlobSink, Failure, Greeting, RawManifest, Registry, RegistryError};
 use crate::digest::Digest;
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
 use crate::oci::{Descriptor, MANIFEST_MAX};
 
-/// Blobs that are fetched from one registry at a time.
-const TRANSFERS: usize = 8;
-/// Other requests to one registry at a time.
-const QUESTIONS: usize = 16;
 /// Tries at a mirror after the first one.
 const MIRROR_RETRIES: u32 = 1;
 /// Both kinds of manifest.
@@ -57,47 +56,66 @@ pub struct Remote {
     /// The registry that a mirror is asked for.
     on_behalf_of: Option<Host>,
     pub(super) requester: Requester,
-    pub(super) transfers: Gate,
-    pub(super) questions: Gate,
+    pub(super) transfers: Arc<Gate>,
+    pub(super) questions: Arc<Gate>,
+    lists: Moving,
 }
 
 impl Remote {
-    /// A registry that is reached by `transport`. Sends nothing.
+    /// A registry that is reached by `transport`, over a connection of its own. Sends nothing.
+    ///
+    /// # Errors
+    /// The name is no host's.
     pub fn new(transport: Arc<Transport>, options: RemoteOptions) -> Result<Remote, RegistryError> {
         let RemoteOptions { host, plain_http, token_realm, credentials } = options;
-        let origin = Origin::registry(&host, plain_http);
-        let base = origin.as_ref().and_then(|o| Url::parse(&format!("{o}/v2/")).ok());
-        let (Some(registry), Some(base)) = (origin, base) else {
-            return Err(RegistryError::new(Failure::Unreachable, &host, "is not a host's name or address"));
-        };
-        let auth = Auth::new(transport.clone(), host.clone(), registry.clone(), token_realm, credentials);
-        Ok(Remote::at(host, base, Requester { transport, registry, auth, retries: RETRIES }))
+        let origin = Origin::registry(&host, plain_http).ok_or_else(|| invalid(&host))?;
+        let connection = Connection::new(transport, host.clone(), origin, token_realm, credentials);
+        Remote::over(&connection, host, Asker::Program)
     }
 
-    /// A mirror, by its own address and credentials. It is given up sooner than a registry, for which nobody stands in.
+    /// A mirror, by its own address and credentials, over a connection of its own.
+    ///
+    /// # Errors
+    /// The address is none of http or https.
     pub fn mirror(
         transport: Arc<Transport>,
         address: &MirrorAddress,
         token_realm: Option<Origin>,
         credentials: Arc<dyn CredentialSource>,
     ) -> Result<Remote, RegistryError> {
-        let (host, base) = (address.host.clone(), address.base.clone());
-        let Some(registry) = address.origin() else {
-            return Err(RegistryError::new(Failure::Unreachable, address, "is no address of http or https"));
-        };
-        let auth = Auth::new(transport.clone(), host.clone(), registry.clone(), token_realm, credentials);
-        let requester = Requester { transport, registry, auth, retries: MIRROR_RETRIES };
-        Ok(Remote { on_behalf_of: Some(address.of.clone()), ..Remote::at(host, base, requester) })
+        let origin = address.origin().ok_or_else(|| invalid(address))?;
+        let connection = Connection::new(transport, address.host.clone(), origin, token_realm, credentials);
+        Ok(Remote::mirror_over(&connection, address, Asker::Program))
     }
 
-    fn at(host: Host, base: Url, requester: Requester) -> Remote {
-        let (transfers, questions) = (Gate::new(TRANSFERS), Gate::new(QUESTIONS));
-        Remote { host, base, on_behalf_of: None, requester, transfers, questions }
+    pub(super) fn over(connection: &Connection, host: Host, asker: Asker) -> Result<Remote, RegistryError> {
+        let base = Url::parse(&format!("{}/v2/", connection.registry)).map_err(|_| invalid(&host))?;
+        Ok(Remote::at(connection, host, base, RETRIES, asker))
+    }
+
+    /// It is given up sooner than a registry, for which nobody stands in.
+    pub(super) fn mirror_over(connection: &Connection, address: &MirrorAddress, asker: Asker) -> Remote {
+        let (host, base) = (address.host.clone(), address.base.clone());
+        let remote = Remote::at(connection, host, base, MIRROR_RETRIES, asker);
+        Remote { on_behalf_of: Some(address.of.clone()), ..remote }
+    }
+
+    fn at(connection: &Connection, host: Host, base: Url, retries: u32, asker: Asker) -> Remote {
+        let Connection { transport, registry, auth, transfers, questions } = connection;
+        let (transport, registry, auth) = (transport.clone(), registry.clone(), auth.clone());
+        let requester = Requester { transport, registry, auth, retries, asker };
+        let (transfers, questions) = (transfers.clone(), questions.clone());
+        Remote { host, base, on_behalf_of: None, requester, transfers, questions, lists: Moving::default() }
     }
 
     /// What its answers so far have shown of it.
     pub fn observed(&self) -> Observed {
         self.requester.transport.observed(&self.requester.registry)
+    }
+
+    /// Its name in references.
+    pub fn host(&self) -> &Host {
+        &self.host
     }
 
     /// Where its requests go.
@@ -145,7 +163,8 @@ impl Remote {
         scope: Scope,
         judge: fn(&Document) -> Result<(), Fault>,
     ) -> Result<Vec<T>, Fault> {
-        let place = self.enter(&self.questions).await?;
+        let place = self.enter_for(&self.questions, &scope).await?;
+        let moving = self.lists.begin(&scope);
         let mut question = Question::get(self.url(path)?, JSON, scope);
         let mut listing = Listing::new(self.requester.registry.clone(), &question.url);
         loop {
@@ -156,6 +175,7 @@ impl Remote {
             let Some(next) = listing.page(&question.url, &page)? else { break };
             question.url = next;
             place.moved();
+            moving.moved();
         }
         if matches!(question.scope, Scope::Pull(_)) {
             let pages = listing.pages();
@@ -168,15 +188,23 @@ impl Remote {
         Ok(entries)
     }
 
-    pub(super) async fn enter<'a>(&self, gate: &'a Gate) -> Result<Place<'a>, Fault> {
+    pub(super) async fn enter(&self, gate: &Gate) -> Result<Place, Fault> {
         gate.enter(self.requester.transport.deadline()).await
+    }
+
+    /// Enters for who reads what `scope` is about.
+    async fn enter_for(&self, gate: &Gate, scope: &Scope) -> Result<Place, Fault> {
+        match scope.repo() {
+            Some(repo) => gate.enter_for(repo, self.requester.transport.deadline()).await,
+            None => self.enter(gate).await,
+        }
     }
 
     async fn head(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, Fault> {
         let url = self.url(&format!("{repo}/manifests/{tag}"))?;
         let mut question = Question::get(url, MANIFESTS, Scope::Pull(repo.clone()));
         question.method = Method::HEAD;
-        let place = self.enter(&self.questions).await?;
+        let place = self.enter_for(&self.questions, &question.scope).await?;
         let mut patience = self.requester.patience();
         let answer = self.document(&question, MANIFEST_MAX, "the manifest", &mut patience).await?;
         drop(place);
@@ -196,7 +224,7 @@ impl Remote {
 
     /// Asks for the manifest that is `selector` by a question that is a GET.
     pub(super) async fn get(&self, question: Question, selector: &Selector) -> Result<RawManifest, Fault> {
-        let _place = self.enter(&self.questions).await?;
+        let _place = self.enter_for(&self.questions, &question.scope).await?;
         let mut patience = self.requester.patience();
         let answer = self.document(&question, MANIFEST_MAX, "the manifest", &mut patience).await?;
         match answer.status {
@@ -239,6 +267,10 @@ impl Registry for Remote {
         }
     }
 
+    fn last_moved(&self, repo: Option<&RepoName>) -> Option<Instant> {
+        self.lists.last(&repo.map_or(Scope::Catalog, |repo| Scope::Pull(repo.clone())))
+    }
+
     async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
         let digest = self.head(repo, tag).await;
         digest.map_err(|fault| fault.about(&self.repo(repo).at(Selector::Tag(tag.clone())).to_string()))
@@ -256,13 +288,27 @@ impl Registry for Remote {
         let subject = self.repo(repo).at(Selector::Digest(blob.digest)).to_string();
         let about = |fault: Fault| BlobError::Registry(fault.about(&subject));
         let url = self.url(&format!("{repo}/blobs/{}", blob.digest)).map_err(about)?;
-        let place = self.enter(&self.transfers).await.map_err(about)?;
+        let deadline = self.requester.transport.deadline();
+        let place = self.transfers.enter_for(repo, deadline).await.map_err(about)?;
         let transfer = super::transfer::Transfer::new(&self.requester, place, url, repo.clone(), blob.size);
         transfer.run(sink).await.map_err(|end| match end {
             super::transfer::End::Fault(fault) => about(fault),
             super::transfer::End::Sink(error) => BlobError::Sink(error),
         })
     }
+
+    async fn greet(&self, greeting: Greeting) -> Result<(), RegistryError> {
+        self.greeted(greeting).await.map_err(|fault| fault.about(self.host.as_str()))
+    }
+
+    fn refused_login(&self) -> bool {
+        self.observed().refused.is_some()
+    }
+}
+
+/// The error of what is to be a registry's place and is none.
+pub(super) fn invalid(place: impl std::fmt::Display) -> RegistryError {
+    RegistryError::new(Failure::Unreachable, place, "is not a host's name or address")
 }
 
 /// The digest that `Docker-Content-Digest` claims. One that cannot be checked claims nothing.

@@ -16,8 +16,9 @@ use super::answer::{Answer, is_json};
 use super::auth::{Auth, Grant, Scope};
 use super::challenge::Challenge;
 use super::origin::{Origin, Scheme};
+use super::outage::{Asker, Route, or_once};
 use super::retry::{Fault, Patience, Retry};
-use super::transport::{ANSWER, Count, Transport};
+use super::transport::{ANSWER, Count, Errand, Transport};
 
 /// Redirects that are followed for one request.
 pub(super) const REDIRECTS_MAX: u32 = 5;
@@ -54,13 +55,14 @@ impl Question {
     }
 }
 
-/// The way to one registry.
+/// The way to one registry, for one who asks.
 pub(super) struct Requester {
     pub transport: Arc<Transport>,
     pub registry: Origin,
-    pub auth: Auth,
+    pub auth: Arc<Auth>,
     /// Tries after the first one, without progress in between.
     pub retries: u32,
+    pub asker: Asker,
 }
 
 impl Requester {
@@ -72,21 +74,24 @@ impl Requester {
     /// Sends `question` once: with logins and redirects, without trying again what failed. What the registry
     /// itself denies (401, 403), 429 and 5xx are faults; every other status is the caller's to judge.
     pub async fn ask(&self, question: &Question, patience: &mut Patience) -> Result<Answer, Fault> {
-        let answer = self.logged_in(question, patience).await;
+        let route = Route { registry: self.registry.clone(), scope: question.scope.clone() };
+        let tries = or_once(self.transport.outages().admit_route(&route), self.asker)?;
+        let answer = self.logged_in(question, &route, patience).await;
+        self.transport.outages().note_route(&route, &answer);
         let refused = match &answer {
             Err(fault) if fault.failure == Failure::Denied => Some(fault.rule.clone()),
             _ => None,
         };
         self.transport.observe(&self.registry, |seen| seen.refused = refused);
-        answer
+        tries.of(answer)
     }
 
-    async fn logged_in(&self, question: &Question, patience: &mut Patience) -> Result<Answer, Fault> {
+    async fn logged_in(&self, question: &Question, route: &Route, patience: &mut Patience) -> Result<Answer, Fault> {
         let mut grant = self.auth.granted(&question.scope);
         let mut logins = 0;
         let mut resolved_again = false;
         loop {
-            let answer = self.hops(question, grant.as_deref(), patience).await?;
+            let answer = self.hops(question, route, grant.as_deref(), patience).await?;
             let status = answer.response.status();
             let own = answer.origin == self.registry;
             match (status, &grant) {
@@ -142,12 +147,18 @@ impl Requester {
         refused: Option<&Grant>,
         patience: &Patience,
     ) -> Result<Arc<Grant>, Fault> {
-        let login = self.auth.log_in(scope, challenge, refused);
+        let login = self.auth.log_in(scope, challenge, refused, self.asker);
         patience.within(self.transport.deadline(), "logging in", login).await?
     }
 
     /// Follows redirects by the rules: at most five, never from https to http, the credential only at home.
-    async fn hops(&self, question: &Question, grant: Option<&Grant>, patience: &Patience) -> Result<Answer, Fault> {
+    pub async fn hops(
+        &self,
+        question: &Question,
+        route: &Route,
+        grant: Option<&Grant>,
+        patience: &Patience,
+    ) -> Result<Answer, Fault> {
         let mut url = question.url.clone();
         let mut count = question.count;
         let mut lies = None;
@@ -158,7 +169,8 @@ impl Requester {
             let request = self.request(question, &url, grant);
             let limit = if question.only_reads() { ANSWER } else { self.transport.deadline() };
             let from = if origin == self.registry { None } else { lies };
-            let response = self.transport.send(request, count, from, limit, patience).await?;
+            let errand = Errand { count, from, route, asker: self.asker };
+            let response = self.transport.send(request, errand, limit, patience).await?;
             if origin == self.registry {
                 lies = response.remote_addr().map(|address| Reach::of(address.ip()));
             }

@@ -42,7 +42,7 @@ impl From<SinkError> for End {
 /// One blob on its way.
 pub(super) struct Transfer<'a> {
     requester: &'a Requester,
-    place: Place<'a>,
+    place: Place,
     question: Question,
     size: u64,
     patience: Patience,
@@ -55,7 +55,7 @@ pub(super) struct Transfer<'a> {
 }
 
 impl<'a> Transfer<'a> {
-    pub fn new(requester: &'a Requester, place: Place<'a>, url: Url, repo: RepoName, size: u64) -> Transfer<'a> {
+    pub fn new(requester: &'a Requester, place: Place, url: Url, repo: RepoName, size: u64) -> Transfer<'a> {
         let mut question = Question::get(url, "*/*", Scope::Pull(repo));
         question.count = Count::Blob;
         let patience = requester.patience();
@@ -200,6 +200,11 @@ impl<'a> Transfer<'a> {
     /// The fault of an answer that brings nothing.
     async fn refusal(&mut self, answer: Answer) -> Fault {
         let own = answer.origin == self.requester.registry;
+        let status = answer.response.status();
+        if status.is_success() {
+            let rule = format!("{} answered {status} where all of the blob was asked for", answer.origin);
+            return Fault::new(Failure::Protocol, rule);
+        }
         let document = match answer.document(REFUSAL_MAX, "the answer", &mut self.patience).await {
             Ok(document) => document,
             Err(fault) => return fault,

@@ -3,26 +3,27 @@
 //! One `Transport::send` is one request and one answer's head. No redirect is followed and nothing is tried again
 //! here. No URL is logged or put into an error with its user, password or query.
 
-use std::collections::HashMap;
+mod authorities;
+
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+pub use authorities::Authorities;
+use authorities::tls;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use reqwest::{Client, Request, Response, StatusCode};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{CertificateError, ClientConfig, RootCertStore};
 
 use super::address::{Forbidden, Guarded, Reach};
 use super::answer::escaped;
-use super::breaker::{Breaker, Cost};
+use super::no_answer::{may_want_tls, tls_fault, unconnected};
 use super::observed::{Observations, Observed, seconds_ahead};
 use super::origin::{Origin, Scheme, shown};
+use super::outage::{Asker, Outages, Route, or_once};
 use super::retry::{Fault, Patience};
 use super::{Failure, RegistryError, Requests};
 
@@ -32,12 +33,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 const FIRST_BYTE: Duration = Duration::from_secs(10);
 /// Time from nothing to an answer's head, for whatever only reads.
 pub(super) const ANSWER: Duration = CONNECT.saturating_add(FIRST_BYTE);
-/// A connection that is refused within this time held nobody up.
-const AT_ONCE: Duration = Duration::from_millis(500);
 /// The largest head of an HTTP/2 answer, in bytes. HTTP/1 heads are bounded by the library (about 400 KiB).
 const HEAD_MAX: u32 = 256 << 10;
-/// How many failing origins are remembered. A registry can name any number of them by redirects.
-const BREAKERS_MAX: usize = 1024;
 
 /// What a [`Transport`] is made with.
 #[derive(Clone, Debug)]
@@ -48,7 +45,7 @@ pub struct TransportOptions {
     pub deadline: Duration,
     /// `User-Agent`.
     pub user_agent: String,
-    /// How long an origin that keeps failing is left alone before a probe, at most 30 s.
+    /// How long what keeps failing is left alone before a probe, at most 30 s.
     pub probe_after: Duration,
 }
 
@@ -73,14 +70,24 @@ pub struct Transport {
     /// For redirects, by where the registry lies; as `client`, but for the addresses that they connect to.
     guarded: Vec<(Reach, Client)>,
     deadline: Duration,
-    probe_after: Duration,
-    ailing: Mutex<HashMap<Origin, Ailing>>,
+    outages: Outages,
     requests: Requests,
     observations: Observations,
 }
 
 /// An answer's head that is on its way.
 pub(super) type Answering = BoxFuture<'static, Result<Response, reqwest::Error>>;
+
+/// A request's purpose, beside what is sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Errand<'a> {
+    pub count: Count,
+    /// Where the registry lies whose redirect this follows to another origin.
+    pub from: Option<Reach>,
+    /// What it is about, wherever it is sent.
+    pub route: &'a Route,
+    pub asker: Asker,
+}
 
 /// How a request is counted, unless it is answered 401.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -125,8 +132,7 @@ impl Transport {
             direct: client(false, None)?,
             guarded: guarded.collect::<Result<_, RegistryError>>()?,
             deadline: options.deadline,
-            probe_after: options.probe_after,
-            ailing: Mutex::default(),
+            outages: Outages::new(options.probe_after),
             requests: Requests::default(),
             observations: Observations::default(),
         }))
@@ -152,19 +158,17 @@ impl Transport {
         self.deadline
     }
 
-    /// Sends one request and waits for the answer's head, at most `limit`. `from`: where the registry lies whose
-    /// redirect this follows to another origin.
+    /// Sends one request and waits for the answer's head, at most `limit`.
     pub(super) async fn send(
         &self,
         request: Request,
-        count: Count,
-        from: Option<Reach>,
+        errand: Errand<'_>,
         limit: Duration,
         patience: &Patience,
     ) -> Result<Response, Fault> {
         let doing =
             Origin::of(request.url()).map_or_else(String::new, |origin| format!("waiting for {}", way_to(&origin)));
-        self.exchange(request, count, from, |answering| patience.within(limit, &doing, answering)).await
+        self.exchange(request, errand, |answering| patience.within(limit, &doing, answering)).await
     }
 
     /// Sends one request; `wait` waits for the answer's head, for as long as it likes, and does meanwhile what there
@@ -172,8 +176,7 @@ impl Transport {
     pub(super) async fn exchange<F>(
         &self,
         request: Request,
-        count: Count,
-        from: Option<Reach>,
+        errand: Errand<'_>,
         wait: impl FnOnce(Answering) -> F,
     ) -> Result<Response, Fault>
     where
@@ -183,7 +186,8 @@ impl Transport {
         let Some(origin) = Origin::of(&url) else {
             return Err(Fault::new(Failure::Protocol, "an address that is neither http nor https"));
         };
-        self.admit(&origin)?;
+        let Errand { count, from, route, asker } = errand;
+        let tries = or_once(self.outages.admit_line(&origin), asker)?;
         let (method, begun) = (request.method().clone(), Instant::now());
         let client = match (from, origin.address()) {
             (Some(reach), Some(address)) if !reach.permits(address) => {
@@ -218,14 +222,18 @@ impl Transport {
                 Err(given_up)
             }
         };
-        self.note(&origin, &answer, begun.elapsed());
-        answer
+        self.outages.note_line(&origin, route, &answer, begun.elapsed());
+        tries.of(answer)
     }
 
-    /// Ends the time for which origins that failed are left alone: the user says that they are back, or wants to know.
+    /// Who is left alone for now.
+    pub(super) fn outages(&self) -> &Outages {
+        &self.outages
+    }
+
+    /// Ends the time for which what failed is left alone: the user says that it is back, or wants to know.
     pub fn trust_again(&self) {
-        let mut ailing = self.ailing.lock().unwrap_or_else(PoisonError::into_inner);
-        ailing.values_mut().for_each(|one| one.breaker.trust());
+        self.outages.trust_again();
     }
 
     fn count(&self, count: Count, status: Option<StatusCode>) {
@@ -237,60 +245,6 @@ impl Transport {
             self.requests.blob.fetch_add(1, Ordering::Relaxed);
         }
     }
-
-    fn admit(&self, origin: &Origin) -> Result<(), Fault> {
-        let mut ailing = self.ailing.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Ailing { breaker, reason, remedy }) = ailing.get_mut(origin) else { return Ok(()) };
-        breaker.admit(Instant::now()).map_err(|wait| {
-            tracing::debug!(%origin, ?wait, "left alone");
-            // No time in it: the same sentence is logged once.
-            let rule =
-                format!("{reason}; that was one of several failures in a row, and {origin} is left alone for now");
-            let again = "it is tried again by itself within half a minute";
-            Fault::new(Failure::Unreachable, rule).remedy(remedy.as_deref().unwrap_or(again))
-        })
-    }
-
-    fn note(&self, origin: &Origin, answer: &Result<Response, Fault>, took: Duration) {
-        let cost = match answer {
-            Err(fault) if fault.failure == Failure::Unreachable && took < AT_ONCE => Cost::Nothing,
-            _ => Cost::Something,
-        };
-        let failed = match answer {
-            Ok(response) if response.status().is_server_error() => {
-                Some((format!("{} answered {}", way_to(origin), response.status().as_u16()), None))
-            }
-            Err(fault) if matches!(fault.failure, Failure::TimedOut | Failure::Unreachable) => {
-                Some((fault.rule.clone(), fault.remedy.clone()))
-            }
-            _ => None,
-        };
-        let mut ailing = self.ailing.lock().unwrap_or_else(PoisonError::into_inner);
-        match failed {
-            Some((reason, remedy)) => {
-                if ailing.len() >= BREAKERS_MAX {
-                    ailing.clear();
-                }
-                let fresh = || Ailing { breaker: Breaker::new(self.probe_after), reason: String::new(), remedy: None };
-                let one = ailing.entry(origin.clone()).or_insert_with(fresh);
-                one.breaker.failure(Instant::now(), cost);
-                (one.reason, one.remedy) = (reason, remedy);
-            }
-            None => {
-                if let Some(one) = ailing.get_mut(origin) {
-                    one.breaker.success();
-                }
-            }
-        }
-    }
-}
-
-/// An origin that has failed, and what its last failure was.
-#[derive(Debug)]
-struct Ailing {
-    breaker: Breaker,
-    reason: String,
-    remedy: Option<String>,
 }
 
 /// Whether the environment names a proxy.
@@ -373,60 +327,6 @@ fn sound_head(response: Response, origin: &Origin) -> Result<Response, Fault> {
     }
 }
 
-/// The certificate authorities of the system.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Authorities {
-    /// How many can be used.
-    pub usable: usize,
-    /// What could not be read, and why.
-    pub errors: Vec<String>,
-}
-
-impl Authorities {
-    /// Those that a [`Transport`] would trust now, beside files that it is told of.
-    pub fn of_system() -> Authorities {
-        let system = rustls_native_certs::load_native_certs();
-        let (usable, _) = RootCertStore::empty().add_parsable_certificates(system.certs);
-        Authorities { usable, errors: system.errors.iter().map(ToString::to_string).collect() }
-    }
-}
-
-fn tls(ca_files: &[PathBuf]) -> Result<ClientConfig, RegistryError> {
-    let mut roots = RootCertStore::empty();
-    let system = rustls_native_certs::load_native_certs();
-    for error in &system.errors {
-        tracing::warn!(%error, "certificate authorities of the system");
-    }
-    roots.add_parsable_certificates(system.certs);
-    for file in ca_files {
-        add_authorities(&mut roots, file)?;
-    }
-    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| RegistryError::new(Failure::Io, "TLS", format!("cannot be set up: {e}")))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
-}
-
-fn add_authorities(roots: &mut RootCertStore, file: &Path) -> Result<(), RegistryError> {
-    let refused = |rule: String| {
-        RegistryError::new(Failure::Io, file.display(), rule).remedy("--ca-file takes a file of PEM certificates")
-    };
-    let certificates = CertificateDer::pem_file_iter(file)
-        .map_err(|e| refused(format!("cannot be read: {e}")))?
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| refused(format!("is not PEM: {e}")))?;
-    if certificates.is_empty() {
-        return Err(refused("holds no certificate".to_owned()));
-    }
-    for certificate in certificates {
-        roots.add(certificate).map_err(|e| refused(format!("holds an unusable certificate: {e}")))?;
-    }
-    Ok(())
-}
-
 /// What an error is caused by. An `io::Error` does not give its payload as its source.
 fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
@@ -462,46 +362,12 @@ pub(super) fn fault_of(error: &reqwest::Error, origin: &Origin) -> Fault {
         return proxy_denies(origin);
     }
     if error.is_connect() {
-        let by = proxy_of(origin).map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default();
-        return Fault::passing(Failure::Unreachable, format!("{origin} cannot be reached{by}: {words}"));
+        return unconnected(&words, origin, proxy_of(origin).as_deref());
     }
     let malformed = ["invalid HTTP", "message head is too large", "invalid content-length", "unexpected transfer"];
     if malformed.iter().any(|m| words.contains(m)) {
-        return Fault::new(Failure::Protocol, format!("{} does not speak HTTP: {words}", way_to(origin)));
+        let fault = Fault::new(Failure::Protocol, format!("{} does not speak HTTP: {words}", way_to(origin)));
+        return Fault { remedy: may_want_tls(origin).map(str::to_owned), ..fault };
     }
     Fault::passing(Failure::TimedOut, format!("the connection to {} broke: {words}", way_to(origin)))
-}
-
-/// TLS never falls back to anything; the reason reaches the user (hostile input R54).
-fn tls_fault(error: &rustls::Error, origin: &Origin) -> Fault {
-    let fault =
-        |rule: String| Fault::new(Failure::Unreachable, format!("no TLS connection to {}: {rule}", way_to(origin)));
-    let reason = match error {
-        rustls::Error::InvalidCertificate(reason) => reason,
-        rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
-            return fault("what answers does not speak TLS".to_owned())
-                .remedy("if it is a registry without TLS that you trust, name it by --plain-http");
-        }
-        _ => return fault(error.to_string()),
-    };
-    match reason {
-        CertificateError::UnknownIssuer => fault("the certificate is signed by an unknown authority".to_owned())
-            .remedy("name that authority's certificate by --ca-file, if you trust it"),
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            fault(format!("the certificate has expired ({error})")).remedy("check this machine's clock")
-        }
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            fault(format!("the certificate is not valid yet ({error})")).remedy("check this machine's clock")
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            fault(format!("the certificate is for another host ({error})"))
-        }
-        // Their own words are a dump of every algorithm that is supported.
-        CertificateError::UnsupportedSignatureAlgorithmContext { .. }
-        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-            fault("the certificate is signed by an algorithm that is not accepted, such as SHA-1".to_owned())
-                .remedy("have it replaced by one that is signed with SHA-256 or better")
-        }
-        _ => fault(error.to_string()),
-    }
 }

@@ -66,6 +66,13 @@ pub trait Upload: Registry {
     /// The digest that a tag stands for at this moment, past every cache and mirror. `None` if there is no such tag.
     async fn present(&self, repo: &RepoName, selector: &Selector) -> Result<Option<Digest>, RegistryError>;
 
+    /// Whether a tag that stands for a manifest says that all that the manifest names is there. A
+    /// registry refuses a manifest whose parts it lacks; a store may carry an index without some,
+    /// or have lost a file.
+    fn is_whole(&self) -> bool {
+        true
+    }
+
     /// A manifest's bytes as they are at this moment, past every cache and mirror: what was written, read back. As
     /// [`Registry::manifest`] otherwise.
     async fn read_back(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {

@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, fstat, openat, unlinkat};
 use rustix::io::Errno;
 
 use super::StageError;
-use crate::archive::{Output, ReadAt};
+use crate::archive::{Limits, Output, ReadAt};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::oci::Descriptor;
 use crate::registry::BlobSource;
@@ -133,12 +133,18 @@ impl Output for Sealing {
 pub struct Workshop {
     dir: OwnedFd,
     name: String,
+    limits: Limits,
 }
 
 impl Workshop {
     /// Makes archives in the directory `dir`, which messages call `name`.
-    pub fn new(dir: OwnedFd, name: &str) -> Workshop {
-        Workshop { dir, name: name.to_owned() }
+    pub fn new(dir: OwnedFd, name: &str, limits: Limits) -> Workshop {
+        Workshop { dir, name: name.to_owned(), limits }
+    }
+
+    /// How large archives may be.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// A new file without a name, for reading and writing.

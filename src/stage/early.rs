@@ -13,7 +13,7 @@ use super::plan::layer;
 use super::roots::{Target, subject, target};
 use super::tree::{FILE, check_links, open_plain};
 use super::{Failure, Stage, StageError};
-use crate::archive::{self, Limits};
+use crate::archive;
 use crate::artifact::ZIP;
 use crate::name::{Repo, Version, ZipName};
 
@@ -68,7 +68,7 @@ impl Stage {
         check_links(&stat, &subject(path))?;
         let file = OpenFile::of(file).map_err(failed)?;
         // One that is not whole yet is no archive.
-        archive::index(&file, &Limits::default()).map_err(|e| StageError::archive(subject(path), &e))?;
+        archive::index(&file, self.workshop.limits()).map_err(|e| StageError::archive(subject(path), &e))?;
         let digest = file.digest().map_err(|e| StageError::io(subject(path), e))?;
         let descriptor = layer(ZIP, digest, file.len, name);
         Ok(Blob { descriptor, content: Content::File(Arc::new(file)) })

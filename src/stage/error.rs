@@ -119,7 +119,7 @@ impl From<RegistryError> for StageError {
             registry::Failure::Absent => Failure::Absent,
             registry::Failure::Denied => Failure::Denied,
             registry::Failure::TimedOut => Failure::TimedOut,
-            registry::Failure::Unreachable => Failure::Unreachable,
+            registry::Failure::Unreachable | registry::Failure::Untrusted => Failure::Unreachable,
             registry::Failure::Offline => Failure::Offline,
             registry::Failure::Protocol => Failure::Protocol,
             registry::Failure::Integrity => Failure::Integrity,

@@ -131,8 +131,7 @@ pub fn directory(dir: OwnedFd, name: &str, mut destined: Destined, workshop: &Wo
 }
 
 fn module(dir: OwnedFd, name: &str, destined: Destined, workshop: &Workshop) -> Result<Plan, StageError> {
-    let limits = Limits::default();
-    let tree = Tree::read(dir, name, &limits)?;
+    let tree = Tree::read(dir, name, workshop.limits())?;
     if tree.files.is_empty() {
         return Err(StageError::new(Failure::Invalid, name, "it holds no file that would be part of a release"));
     }
@@ -152,12 +151,12 @@ fn module(dir: OwnedFd, name: &str, destined: Destined, workshop: &Workshop) -> 
 pub(super) fn pack(tree: &Tree, name: &str, workshop: &Workshop) -> Result<(Blob, crate::digest::H1), StageError> {
     let sealing = workshop.file()?;
     let refused = |e: &archive::ArchiveError| StageError::archive(name, e);
-    let limits = Limits::default();
-    let written = archive::write(&tree.entries(), tree, &sealing, &limits).map_err(|e| refused(&e))?;
+    let limits = workshop.limits();
+    let written = archive::write(&tree.entries(), tree, &sealing, limits).map_err(|e| refused(&e))?;
     tree.check_unchanged()?;
     let file = OpenFile { file: sealing.0, len: written.size };
     // What is published is what a mount shows: the reader has the last word.
-    archive::index(&file, &limits).map_err(|e| refused(&e))?;
+    archive::index(&file, limits).map_err(|e| refused(&e))?;
     let descriptor = layer(artifact::ZIP, written.digest, written.size, MODULE_TITLE);
     Ok((Blob { descriptor, content: Content::File(Arc::new(file)) }, written.h1))
 }
@@ -177,8 +176,14 @@ pub(super) fn layer(media_type: &str, digest: crate::digest::Digest, size: u64, 
 ///
 /// # Errors
 /// Those of [`archive::index`]: what a mount would refuse is not published.
-pub fn module_zip(file: OwnedFd, name: &str, destined: Destined) -> Result<Plan, StageError> {
-    let package = Package::read(file, name)?;
+pub fn module_zip(file: OwnedFd, name: &str, destined: Destined, limits: &Limits) -> Result<Plan, StageError> {
+    let is_zip = name.ends_with(".zip") || begins_as_zip(&file);
+    let package = Package::read(file, name, limits).map_err(|e| {
+        if e.failure != Failure::Structure || is_zip {
+            return e;
+        }
+        StageError::new(Failure::Structure, name, "it is neither a directory nor a zip archive")
+    })?;
     let mut warnings = Vec::new();
     if !package.hashes_agree {
         warnings.push(format!(
@@ -186,6 +191,12 @@ pub fn module_zip(file: OwnedFd, name: &str, destined: Destined) -> Result<Plan,
         ));
     }
     module_of(package.blob(MODULE_TITLE), destined, warnings)
+}
+
+/// Whether a file begins as every zip with content does; where that cannot be read, as if it did.
+fn begins_as_zip(file: &OwnedFd) -> bool {
+    let mut first = [0; 2];
+    rustix::io::pread(file, &mut first, 0).is_err() || first == *b"PK"
 }
 
 fn module_of(layer: Blob, destined: Destined, warnings: Vec<String>) -> Result<Plan, StageError> {
@@ -208,17 +219,16 @@ pub(super) struct Package {
 }
 
 impl Package {
-    pub(super) fn read(file: OwnedFd, name: &str) -> Result<Package, StageError> {
+    pub(super) fn read(file: OwnedFd, name: &str, limits: &Limits) -> Result<Package, StageError> {
         use std::os::unix::ffi::OsStrExt;
 
         let failed = |e: rustix::io::Errno| StageError::io(name, e);
-        let limits = Limits::default();
         let before = fstat(&file).map_err(failed)?;
         check_links(&before, name)?;
         let file = OpenFile::of(file).map_err(failed)?;
         let refused = |e: archive::ArchiveError| StageError::archive(name, &e);
-        let members = archive::index(&file, &limits).map_err(refused)?;
-        let hashes = archive::hashes(&file, &members, &limits).map_err(refused)?;
+        let members = archive::index(&file, limits).map_err(refused)?;
+        let hashes = archive::hashes(&file, &members, limits).map_err(refused)?;
         let digest = file.digest().map_err(|e| StageError::io(name, e))?;
         if Stamp::of(&fstat(&file.file).map_err(failed)?) != Stamp::of(&before) {
             let rule = "it changed while it was read; nothing was published";

@@ -11,7 +11,6 @@ use super::blob::{Blob, Content, Workshop};
 use super::plan::{Artifact, Destined, Package, Plan, layer, pack};
 use super::tree::{ANNOTATIONS_FILE, DIRECTORY, FILE, Tree, list, open_beneath, read_file, read_small};
 use super::{Failure, StageError};
-use crate::archive::Limits;
 use crate::artifact::{
     H1_ANNOTATION, PACKAGE_DIGEST_ANNOTATION, PACKAGE_SIZE_ANNOTATION, PROVIDER_TARGET, target_package,
 };
@@ -277,7 +276,7 @@ impl Contents {
         let mut targets = Vec::new();
         let mut blobs = beside.clone();
         for zip in self.zips {
-            let package = Package::read(zip.file, &zip.path)?;
+            let package = Package::read(zip.file, &zip.path, workshop.limits())?;
             check_sum(&zip.path, &zip.name, package.digest, &sums, &mut warnings)?;
             check_program(&zip.path, &package.top, &mut warnings);
             let h1 = package.hashes_agree.then_some(package.h1);
@@ -293,7 +292,7 @@ impl Contents {
         }
         for (platform, dir) in self.directories {
             let name = format!("{}/{platform}", self.name);
-            let tree = Tree::read(dir, &name, &Limits::default())?;
+            let tree = Tree::read(dir, &name, workshop.limits())?;
             let (mut blob, h1) = pack(&tree, &name, workshop)?;
             blob.descriptor = layer(
                 &blob.descriptor.media_type,

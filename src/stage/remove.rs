@@ -7,12 +7,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, fsync, openat, renameat_with, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, RenameFlags, fchmod, fsync, openat, renameat_with, statat, unlinkat,
+};
 use rustix::io::Errno;
 
 use super::roots::{Staging, subject};
 use super::tree::{Stamp, list};
 use super::{Failure, StageError};
+use crate::local::as_owner;
 
 /// Everything that lies in a directory, links not followed: paths, and stamps of what is no directory.
 #[derive(PartialEq, Eq)]
@@ -60,18 +63,23 @@ pub(super) fn remove(staging: &Staging, root: &Path, snapshot: &Snapshot, remove
         let rule = "it was published, but something else was written to it meanwhile, which stays there";
         StageError::new(Failure::Busy, subject(root), rule)
     };
-    let now = Snapshot::of(staging.open(root)?.as_fd(), &subject(root))?;
+    let staged = staging.open(root)?;
+    let now = Snapshot::of(staged.as_fd(), &subject(root))?;
     if now != *snapshot {
         return Err(changed());
     }
     let (above, name) = (root.parent().unwrap_or(Path::new("")), root.file_name().unwrap_or_default());
     let above = staging.open(above)?;
     let aside = format!("{:032x}", fastrand::u128(..));
-    renameat_with(&above, name.as_bytes(), removed, &aside, RenameFlags::NOREPLACE).map_err(failed)?;
+    // The staged tree may have any modes: it is moved and removed with the owner's rights.
+    let places = [above.as_fd(), staged.as_fd()];
+    let away = || renameat_with(&above, name.as_bytes(), removed, &aside, RenameFlags::NOREPLACE);
+    as_owner(&places, away).map_err(failed)?;
     let moved = openat(removed, &aside, PLAIN_DIRECTORY, Mode::empty()).map_err(failed)?;
     // Who had the directory open could still write.
     if Snapshot::of(moved.as_fd(), &subject(root))? != *snapshot {
-        renameat_with(removed, &aside, &above, name.as_bytes(), RenameFlags::NOREPLACE).map_err(failed)?;
+        let back = || renameat_with(removed, &aside, &above, name.as_bytes(), RenameFlags::NOREPLACE);
+        as_owner(&places, back).map_err(failed)?;
         return Err(changed());
     }
     fsync(&above).map_err(failed)?;
@@ -89,6 +97,8 @@ fn clear_below(dir: BorrowedFd) {
     for (name, kind) in entries {
         if kind == FileType::Directory {
             if let Ok(inner) = openat(dir, name.as_slice(), PLAIN_DIRECTORY, Mode::empty()) {
+                // Where the mode stays as it is, what is in there stays as well, until this is tried again.
+                let _ = fchmod(&inner, Mode::RWXU);
                 clear_below(inner.as_fd());
             }
             let _ = unlinkat(dir, name.as_slice(), AtFlags::REMOVEDIR);

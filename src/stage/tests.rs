@@ -45,7 +45,8 @@ impl Bed {
             let name = format!("mirror/{}", address.kind()).parse().ok()?;
             (address.namespace() == "hashicorp").then(|| Repo { host: HOST.parse().unwrap(), name })
         });
-        Stage::open(Options { dir: dir.to_owned(), destinations: vec![destination], mapping, allow_overwrite: false })
+        let (destinations, limits) = (vec![destination], Limits::default());
+        Stage::open(Options { dir: dir.to_owned(), destinations, mapping, allow_overwrite: false, limits })
             .unwrap_or_else(|e| panic!("{e}"))
     }
 

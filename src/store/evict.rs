@@ -5,8 +5,8 @@
 //! processes added and removed. Use is written into modification times: of the sidecar, or of a small blob's data
 //! file. (A sidecar's, since a change of the data file's ctime would make passthrough check it again.)
 //!
-//! INVARIANT: no object that this process holds open is evicted, nor one that is pinned, and eviction takes names only, so whoever else
-//! holds one open keeps its bytes.
+//! INVARIANT: no object that this process holds open is evicted, nor one that is pinned or held, and
+//! eviction takes names only, so whoever else holds one open keeps its bytes.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -18,6 +18,7 @@ use rustix::io::Errno;
 
 use super::disk::length;
 use super::error::is_full;
+use super::holds::{self, HOLD};
 use super::layout::Layout;
 use super::scratch::SCRATCH;
 use super::{Key, PARTIAL, SIDECAR, Store, locked, pins};
@@ -38,6 +39,8 @@ pub struct Pruned {
     pub objects: u64,
     /// Space freed, in bytes.
     pub bytes: u64,
+    /// Objects whose removal the disk refused.
+    pub refused: u64,
 }
 
 /// What the cache holds on disk, as far as it is known.
@@ -166,13 +169,23 @@ impl Store {
         let target = to_bytes.unwrap_or(if bytes > limit { limit / EVICT_TO.1 * EVICT_TO.0 } else { u64::MAX });
         let excess = bytes.saturating_sub(target);
         let mut pruned = Pruned::default();
-        let pinned = if excess > 0 { pins::pinned(&layout) } else { HashSet::new() };
+        let mut pinned = HashSet::new();
+        if excess > 0 {
+            pinned = pins::pinned(&layout);
+            pinned.extend(holds::held(&layout));
+        }
         for found in found.into_iter().filter(|found| !pins::is_pinned(&pinned, &found.key)) {
             if bytes <= target {
                 break;
             }
             let in_use = locked(&self.open).get(&found.key).is_some_and(|open| open.strong_count() > 0);
-            if !in_use && layout.remove(&found.key).is_ok() {
+            if in_use {
+                continue;
+            }
+            if let Err(errno) = layout.remove(&found.key) {
+                tracing::warn!(key = %found.key, %errno, "a cached object cannot be removed");
+                pruned.refused += 1;
+            } else {
                 bytes -= found.bytes;
                 objects -= 1;
                 pruned.bytes += found.bytes;
@@ -191,7 +204,7 @@ impl Store {
 }
 
 /// The space that an object takes, its sidecar included.
-fn on_disk(key: &Key, size: u64) -> u64 {
+pub(super) fn on_disk(key: &Key, size: u64) -> u64 {
     let sidecar = if key.is_small(size) { 0 } else { super::sums::Sums::sidecar_len(key, size) };
     blocks(size) + blocks(sidecar)
 }
@@ -264,7 +277,7 @@ pub(super) fn reap(layout: &Layout, partial_age: Duration) -> u64 {
         let limit = match name.as_str() {
             name if name.ends_with(PARTIAL) => partial_age,
             // Locked from its first moment to its last.
-            name if name.ends_with(SCRATCH) => Duration::ZERO,
+            name if name.ends_with(SCRATCH) || name.ends_with(HOLD) => Duration::ZERO,
             _ => SCRATCH_AGE,
         };
         let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;

@@ -287,9 +287,7 @@ impl Fill {
 
     fn hand_over(&mut self, content: Content) -> Object {
         self.sink = Sink::Published;
-        let object = self.store.published(Inner::new(self.store.clone(), self.key, content));
-        object.take_as_whole();
-        object
+        self.store.published(Inner::new(self.store.clone(), self.key, content))
     }
 
     fn publish_on_disk(&self, sums: &Sums) -> Result<Content, Unpublished> {

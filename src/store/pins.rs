@@ -6,14 +6,14 @@
 //! INVARIANT: an object whose digest a pin names, and every member of such an archive, is removed only where it is
 //! damaged.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Mutex;
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
-use super::evict::walk;
+use super::evict::{on_disk, walk};
 use super::layout::Layout;
 use super::{Key, Store, edges, locked};
 use crate::digest::Digest;
@@ -62,7 +62,8 @@ impl Record {
     }
 }
 
-/// Keeps the threads of this process apart while they change pins; a lock on the directory does so for processes.
+/// Keeps the threads of this process apart while they change such a value; a lock on the directory
+/// does so for processes.
 #[derive(Default)]
 pub(super) struct Pinning(Mutex<()>);
 
@@ -115,18 +116,52 @@ impl Store {
         usage
     }
 
+    /// The space that `objects` of these lengths take, and that of all pinned content beside them.
+    /// Walks the cache.
+    pub fn space_with_pins(&self, objects: &HashMap<Key, u64>) -> (u64, u64) {
+        let layout = self.layout();
+        let pinned = pinned(&layout);
+        let own = objects.iter().map(|(key, size)| on_disk(key, *size)).sum();
+        let all = walk(&layout);
+        let beside = all.iter().filter(|f| is_pinned(&pinned, &f.key) && !objects.contains_key(&f.key));
+        (own, beside.map(|found| found.bytes).sum())
+    }
+
     fn change_pins(&self, change: impl FnOnce(&mut Vec<Pin>)) -> Result<(), StoreError> {
+        self.change(NAME, edges::put_durably, |bytes| {
+            let mut all = parsed(bytes);
+            change(&mut all);
+            let records: BTreeMap<String, Record> =
+                all.iter().map(|pin| (pin.reference.to_string(), Record::of(pin))).collect();
+            serde_json::to_vec(&records).ok()
+        })
+    }
+
+    /// Replaces the value of an edge by what `change` makes of it; nothing, where it makes nothing.
+    /// No other process does so meanwhile.
+    ///
+    /// # Errors
+    /// The disk takes no writes.
+    pub fn change_edge(
+        &self,
+        name: &str,
+        change: impl FnOnce(Option<Vec<u8>>) -> Option<Vec<u8>>,
+    ) -> Result<(), StoreError> {
+        self.change(name, edges::put, change)
+    }
+
+    fn change(
+        &self,
+        name: &str,
+        put: impl Fn(&Layout, &str, &[u8]) -> Result<(), StoreError>,
+        change: impl FnOnce(Option<Vec<u8>>) -> Option<Vec<u8>>,
+    ) -> Result<(), StoreError> {
         let _alone = locked(&self.pinning.0);
         let layout = self.layout_to_write()?;
-        let failed = |errno| StoreError::system("the pins of the cache", "change them", errno);
+        let failed = |errno| StoreError::system(format_args!("the {name} of the cache"), "change them", errno);
         flock(&layout.edges, FlockOperation::LockExclusive).map_err(failed)?;
-        let mut all = read(&layout);
-        change(&mut all);
-        let records: BTreeMap<String, Record> =
-            all.iter().map(|pin| (pin.reference.to_string(), Record::of(pin))).collect();
-        let kept = serde_json::to_vec(&records)
-            .map_err(|_| failed(rustix::io::Errno::INVAL))
-            .and_then(|bytes| edges::put_durably(&layout, NAME, &bytes));
+        let changed = change(edges::get(&layout, name));
+        let kept = changed.map_or(Ok(()), |value| put(&layout, name, &value));
         // Dropped with the process in any case.
         let _ = flock(&layout.edges, FlockOperation::Unlock);
         kept
@@ -134,8 +169,11 @@ impl Store {
 }
 
 fn read(layout: &Layout) -> Vec<Pin> {
-    let bytes = edges::get(layout, NAME).unwrap_or_default();
-    let records: BTreeMap<String, Record> = serde_json::from_slice(&bytes).unwrap_or_default();
+    parsed(edges::get(layout, NAME))
+}
+
+fn parsed(bytes: Option<Vec<u8>>) -> Vec<Pin> {
+    let records: BTreeMap<String, Record> = serde_json::from_slice(&bytes.unwrap_or_default()).unwrap_or_default();
     records.into_iter().filter_map(|(reference, record)| record.pin(&reference)).collect()
 }
 

@@ -1,5 +1,8 @@
 //! Data files that the kernel reads by itself (passthrough) are checked as a whole: before their first use by this
-//! process, and again whenever their ctime or size changed.
+//! process, and again whenever their ctime or size changed. None is read so while somebody can write to it.
+//!
+//! INVARIANT: at both ends of a check nobody has the file open for writing. Who opens it later leaves a trace in its
+//! ctime with his first change.
 
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
@@ -9,6 +12,7 @@ use rustix::fs::{Stat, fstat};
 
 use super::disk::length;
 use super::error::StoreError;
+use super::lease::has_no_writer;
 use super::{Key, Object, locked};
 
 /// How many files' stamps are kept.
@@ -43,34 +47,37 @@ impl Object {
         Some(Stamp::of(&stat))
     }
 
-    /// Whether the data file was checked as a whole before and nobody has touched it since. Reads no content.
+    /// Whether the data file was checked as a whole before, nobody has touched it since, and nobody can now. Reads no
+    /// content.
     pub fn is_whole(&self) -> bool {
         let stamp = self.stamp();
-        stamp.is_some() && locked(&self.0.store.whole.0).get(&self.key()).copied() == stamp
+        let checked = stamp.is_some() && locked(&self.0.store.whole.0).get(&self.key()).copied() == stamp;
+        checked && self.is_unwritten()
     }
 
-    /// Checks the data file as a whole, unless [`Object::is_whole`].
+    /// Checks the data file as a whole, unless [`Object::is_whole`], which it is afterwards if the answer is yes. The
+    /// answer is no where somebody has the file open for writing, or has touched it meanwhile.
     ///
     /// # Errors
     /// `Corrupt` as for [`Object::read_at`].
-    pub fn make_sure_whole(&self) -> Result<(), StoreError> {
+    pub fn make_sure_whole(&self) -> Result<bool, StoreError> {
         if self.is_whole() {
-            return Ok(());
+            return Ok(true);
+        }
+        if !self.is_unwritten() {
+            return Ok(false);
         }
         let before = self.stamp();
         self.verify_whole()?;
-        // If it was touched while it was read, it counts as checked for this use only.
-        if self.stamp() == before {
-            self.take_as_whole();
-        }
-        Ok(())
-    }
-
-    /// Counts the data file as checked: this process has just written it.
-    pub(super) fn take_as_whole(&self) {
-        if let Some(stamp) = self.stamp() {
+        let is_sure = self.stamp() == before && self.is_unwritten();
+        if let (true, Some(stamp)) = (is_sure, before) {
             locked(&self.0.store.whole.0).put(self.key(), stamp);
         }
+        Ok(is_sure)
+    }
+
+    fn is_unwritten(&self) -> bool {
+        self.fd().is_some_and(has_no_writer)
     }
 }
 

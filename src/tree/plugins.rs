@@ -3,7 +3,7 @@
 
 use super::Step;
 use super::providers::{self, Dir, Entry, Listing, Offered};
-use crate::name::{Platform, Version};
+use crate::name::{Platform, ProviderAddr, Repo, Tag, Version};
 
 /// Finds `name` in `dir`.
 pub fn lookup<K: Offered>(dir: &Dir, name: &str, known: &K) -> Step<Entry, K::Error> {
@@ -22,6 +22,11 @@ pub fn lookup<K: Offered>(dir: &Dir, name: &str, known: &K) -> Step<Entry, K::Er
             })
         }
     }
+}
+
+/// The release in which the packages of `provider`'s version are.
+pub fn release<K: Offered>(provider: &ProviderAddr, version: &Version, known: &K) -> Step<(Repo, Tag), K::Error> {
+    providers::release(provider, version, known)
 }
 
 /// The entries of `dir`. An error costs the entries that it is about and no others.

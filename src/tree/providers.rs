@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Fact, Known, Need, Step};
-use crate::mapping::Mapping;
+use crate::mapping::{Mapping, Rule};
 use crate::name::{Host, Platform, ProviderAddr, Repo, Tag, Version};
 
 /// What the views of providers are a function of, beside what is known of registries.
@@ -24,6 +24,8 @@ pub trait Offered: Known {
     fn wanted(&self) -> &[Platform];
     /// Whether a release is asked for its platforms before they are shown.
     fn verifies_platforms(&self) -> bool;
+    /// Whether no registry can be asked.
+    fn is_offline(&self) -> bool;
     /// The platforms of a release. `Unknown` also where it was never asked for.
     fn platforms(&self, repo: &Repo, tag: &Tag) -> Fact<Arc<Vec<Platform>>, Self::Error>;
     /// The repositories of `provider`, in order of preference.
@@ -164,7 +166,7 @@ fn lookup_provider<K: Offered>(provider: ProviderAddr, known: &K) -> Step<Entry,
     if !known.mapping().matches(&provider) {
         return Step::Absent;
     }
-    if known.declared().contains(&provider) || known.looked_up().contains(&provider) {
+    if known.declared().contains(&provider) || known.looked_up().contains(&provider) || is_listed(&provider, known) {
         return Step::Edge(Entry::Dir(Dir::Provider(provider)));
     }
     sources(&provider, known).and_then(|sources| match sources.is_empty() {
@@ -173,18 +175,31 @@ fn lookup_provider<K: Offered>(provider: ProviderAddr, known: &K) -> Step<Entry,
     })
 }
 
+/// Whether a catalog has a repository of the provider. So a listing shows it, and what is listed is there, whatever its
+/// repository answers: a name that fails would fail the whole walk of a client.
+fn is_listed<K: Offered>(provider: &ProviderAddr, known: &K) -> bool {
+    let repos = known.repos(provider).unwrap_or_default();
+    let is_in = |repo: &Repo| match known.catalog(&repo.host) {
+        Fact::Is(names) if names.binary_search(&repo.name).is_ok() => {
+            known.mapping().providers_of(repo).contains(provider)
+        }
+        _ => false,
+    };
+    repos.iter().any(is_in)
+}
+
 /// The entries of a directory above the providers.
 pub(super) fn list<K: Offered>(dir: &Dir, known: &K) -> Step<Listing<K::Error>, K::Error> {
     let mut providers: BTreeSet<ProviderAddr> = known.looked_up().iter().cloned().collect();
     providers.extend(known.declared().iter().cloned());
     let mut error = None;
-    for host in catalogs(known) {
+    for (host, rules) in catalogs(known) {
         match known.catalog(&host) {
-            Fact::Is(names) => providers.extend(
-                names
-                    .iter()
-                    .filter_map(|name| known.mapping().provider_of(&Repo { host: host.clone(), name: name.clone() })),
-            ),
+            Fact::Is(names) => {
+                let repos = names.iter().map(|name| Repo { host: host.clone(), name: name.clone() });
+                let of = |repo| rules.iter().flat_map(move |rule| rule.providers_of(&repo));
+                providers.extend(repos.flat_map(of));
+            }
             Fact::Unknown => return Step::Need(Need::Catalog(host)),
             Fact::Failed(e) => error = Some(e),
             // A registry that does not tell has those that were declared or looked up.
@@ -206,12 +221,18 @@ pub(super) fn list<K: Offered>(dir: &Dir, known: &K) -> Step<Listing<K::Error>, 
     Step::Edge(Listing { entries, error })
 }
 
-/// The registries that are asked which repositories they have: where a rule leads for whose providers none was declared.
-/// Who declares providers has said which ones to show, and a walk costs one request for each.
-fn catalogs<K: Offered>(known: &K) -> BTreeSet<Host> {
-    let rules = known.mapping().rules().iter();
-    let open = rules.filter(|rule| !known.declared().iter().any(|provider| rule.matches(provider)));
-    open.filter_map(|rule| rule.prefix().map(|(host, _)| host)).collect()
+/// The registries that are asked which repositories they have, each with the rules by which those
+/// are read: rules for whose providers none was declared. Who declares providers has said which
+/// ones to show, and a walk costs one request for each.
+fn catalogs<K: Offered>(known: &K) -> BTreeMap<Host, Vec<&Rule>> {
+    let mut by_host: BTreeMap<Host, Vec<&Rule>> = BTreeMap::new();
+    for rule in known.mapping().rules() {
+        let is_open = !known.declared().iter().any(|provider| rule.matches(provider));
+        if let (true, Some((host, _))) = (is_open, rule.prefix()) {
+            by_host.entry(host).or_default().push(rule);
+        }
+    }
+    by_host
 }
 
 /// The releases of a provider: each version with the repository and tag that it comes from.
@@ -249,8 +270,32 @@ pub(super) fn versions<K: Offered>(provider: &ProviderAddr, known: &K) -> Step<V
                 }
             }
         }
-        Step::Edge(versions)
+        match known.is_offline() {
+            true => within_reach(versions, known),
+            false => Step::Edge(versions),
+        }
     })
+}
+
+/// Those of `versions` that can be had without a network: stores hold the repository, or it is known
+/// what the tag stands for. A client takes the newest that it sees.
+fn within_reach<K: Offered>(versions: Versions, known: &K) -> Step<Versions, K::Error> {
+    let mut within = Versions::new();
+    for (version, (repo, tag)) in versions {
+        let is_held = match known.held(&repo.host) {
+            Fact::Unknown => return Step::Need(Need::Held(repo.host)),
+            Fact::Is(names) => names.binary_search(&repo.name).is_ok(),
+            Fact::Absent | Fact::Denied(_) | Fact::Failed(_) => false,
+        };
+        match known.binding(&repo, &tag) {
+            _ if is_held => {}
+            Fact::Is(()) => {}
+            Fact::Unknown => return Step::Need(Need::Binding(repo, tag)),
+            Fact::Absent | Fact::Denied(_) | Fact::Failed(_) => continue,
+        }
+        within.insert(version, (repo, tag));
+    }
+    Step::Edge(within)
 }
 
 /// Where one version of a provider comes from.

@@ -95,6 +95,9 @@ fn spelled<K: Known>(space: &Space, name: &str, selector: Selector, known: &K) -
         return Step::Absent;
     }
     if let Selector::Tag(tag) = &selector {
+        if is_unlisted(&repo, tag, known) {
+            return Step::Absent;
+        }
         match known.binding(&repo, tag) {
             Fact::Unknown => return Step::Need(Need::Binding(repo, tag.clone())),
             Fact::Absent => return Step::Absent,
@@ -103,6 +106,26 @@ fn spelled<K: Known>(space: &Space, name: &str, selector: Selector, known: &K) -
         }
     }
     Step::Edge(Entry::Release(repo.at(selector)))
+}
+
+/// Whether the registry's present list of the repository's tags lacks `tag`. One that was entered is asked for by itself.
+fn is_unlisted<K: Known>(repo: &Repo, tag: &Tag, known: &K) -> bool {
+    let is_lacking = matches!(known.tags(repo), Fact::Is(tags) if tags.binary_search(tag).is_err());
+    is_lacking && known.is_confirmed(&Need::Tags(repo.clone())) && !known.was_bound(repo, tag)
+}
+
+/// Whether the registry's present lists answer for all that is below `repo`, a repository: its tags, and the catalog.
+/// One that lacks the repository itself is no list of all that is there.
+fn lists_answer<K: Known>(repo: &Repo, catalog: &[RepoName], known: &K) -> bool {
+    let needs = [Need::Tags(repo.clone()), Need::Catalog(repo.host.clone())];
+    catalog.binary_search(&repo.name).is_ok() && needs.iter().all(|need| known.is_confirmed(need))
+}
+
+/// Whether `path` or something below it is among `names`, which are sorted.
+fn holds(names: &[RepoName], path: &RepoName) -> bool {
+    let below = format!("{path}/");
+    let at = names.partition_point(|name| name.as_str() < below.as_str());
+    names.binary_search(path).is_ok() || names.get(at).is_some_and(|name| name.as_str().starts_with(&below))
 }
 
 /// What the tag list of a space says about a name in it.
@@ -125,7 +148,8 @@ fn plain<K: Known>(space: &Space, name: &str, known: &K) -> Step<Entry, Found<K:
     };
     let step = match nested {
         Some(nested) if known.standing(&nested.host, &nested.name) == Standing::Inside => {
-            nested_space(nested, name, matches!(parent, OfParent::NoSuchTag), known)
+            let above = space.repo().filter(|_| matches!(parent, OfParent::NoSuchTag));
+            nested_space(nested, name, above.as_ref(), known)
         }
         _ => Step::Absent,
     };
@@ -176,19 +200,19 @@ fn inside<K: Known>(repo: &Repo, known: &K) -> bool {
 /// The other rules: a repository, a prefix of something in the catalog, a passage.
 ///
 /// Repository, prefix and passage are directories alike, so the catalog is asked first: one request answers for all
-/// names, and where there is none, a name that may be a passage needs no request of its own.
-fn nested_space<K: Known>(nested: Repo, name: &str, below_repository: bool, known: &K) -> Answer<K::Error> {
+/// names, and where there is none, a name that may be a passage needs no request of its own. `above` is the repository
+/// below which it is, if it is below one.
+fn nested_space<K: Known>(nested: Repo, name: &str, above: Option<&Repo>, known: &K) -> Answer<K::Error> {
     let tags = known.tags(&nested);
     if let Fact::Is(_) = tags {
         return Step::Edge(Entry::Space(nested.into()));
     }
     let catalog = known.catalog(&nested.host);
-    let may_pass = is_passage(name) && !below_repository;
+    let may_pass = is_passage(name) && above.is_none();
     match &catalog {
         Fact::Unknown => return Step::Need(Need::Catalog(nested.host)),
-        Fact::Is(names) if names.iter().any(|n| n.is_within(Some(&nested.name))) => {
-            return Step::Edge(Entry::Space(nested.into()));
-        }
+        Fact::Is(names) if holds(names, &nested.name) => return Step::Edge(Entry::Space(nested.into())),
+        Fact::Is(names) if above.is_some_and(|above| lists_answer(above, names, known)) => return Step::Absent,
         _ => {}
     }
     match (tags, catalog) {

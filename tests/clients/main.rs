@@ -126,3 +126,8 @@ fn logged_in(registry: &DockerRegistry) -> Options {
     let config = registry.write_docker_config(&registry.dir().join("client"));
     trusting(registry).env("REGISTRY_AUTH_FILE", config.display())
 }
+
+#[test]
+fn an_ordinary_user_can_do_the_same() {
+    support::world::again_as_ordinary(&["terraform::", "programs::", "stores::"]);
+}

@@ -80,7 +80,7 @@ fn a_cold_open_of_one_file_needs_few_requests() {
     let host = registry.host();
     for (path, most) in [("acme/network:1.0.0/main.tf", 3), ("acme/network/1.0.0/main.tf", 5)] {
         let Some(mount) = Mount::start(&[&host], logged_in(&registry)) else { return };
-        assert_eq!(mount.requests(), (0, 0));
+        assert_eq!(mount.requests(), (1, 0), "the look when the mount begins, which the first use needs too");
         fs::read(mount.join(&host).join(path)).unwrap();
         let (total, blob) = mount.requests();
         eprintln!("{path}: {total} requests");
@@ -114,8 +114,9 @@ fn a_tag_that_is_never_believed_is_asked_for_once_by_a_lookup() {
     let options = logged_in(&registry).args(["--tag-ttl", "0s"]);
     let Some(mount) = Mount::start(&[format!("{host}/acme/network")], options) else { return };
     let release = format!("{host}/acme/network:1.0.0");
+    let (look, _) = mount.requests();
     for lookups in 1..=3 {
         assert!(mount.xattr(&release, "user.oci.digest").is_some(), "a digest is known after lookup {lookups}");
-        assert_eq!(mount.requests(), (lookups, 0));
+        assert_eq!(mount.requests(), (look + lookups, 0));
     }
 }

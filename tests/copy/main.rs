@@ -36,7 +36,7 @@ impl Bed {
     }
 
     fn copy<S: AsRef<OsStr>>(&self, words: &[S]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tofufs"));
+        let mut command = Command::new(crate::support::world::program());
         command.arg("copy").args(self.plain.iter().flat_map(|host| ["--plain-http", host])).args(words);
         command.current_dir(self.dir.path()).stdin(Stdio::null()).env_clear();
         command.env("HOME", self.path("home")).env("REGISTRY_AUTH_FILE", self.path("auth/config.json"));
@@ -180,6 +180,24 @@ fn a_store_between_two_registries_changes_nothing() {
     assert!(output.stdout == image().root().bytes, "{output:?}");
 }
 
+/// A store can have an index and lack what it names: a tag there says nothing of the rest.
+#[test]
+fn a_copy_into_a_store_adds_what_is_lacking_behind_a_tag() {
+    let from = full();
+    let bed = Bed::new(&[from.host()]);
+    let (repo, tag, artifact) = &artifacts()[0];
+    let (source, store) = (format!("{}/{repo}:{tag}", from.host()), format!("oci:{}", bed.path("store").display()));
+    bed.copied(&[&source, &store]);
+    let layout = bed.path("store").join(from.host()).join(repo);
+    for blob in &artifact.blobs {
+        std::fs::remove_file(layouts::blob_path(&layout, &Digest::of(blob))).unwrap();
+    }
+    bed.copied(&[&source, &store]);
+    for blob in &artifact.blobs {
+        assert!(std::fs::read(layouts::blob_path(&layout, &Digest::of(blob))).unwrap() == *blob);
+    }
+}
+
 #[test]
 fn an_archive_between_two_registries_changes_nothing() {
     let Some(to) = DockerRegistry::start(Access::Token, false) else { return };
@@ -276,4 +294,9 @@ fn what_makes_no_sense_is_wrong_usage() {
     }
     bed.refused(&["a.example/b:1", "a.example/c:1", "--offline"], 1, &[]);
     assert!(!Path::new("/x").exists());
+}
+
+#[test]
+fn an_ordinary_user_can_do_the_same() {
+    support::world::again_as_ordinary(&["an_archive_between", "one_artifact_is_copied"]);
 }

@@ -104,7 +104,7 @@ fn nothing_in_a_mount_is_set_id_or_a_device() {
     server.publish("net", "1.0.0", &set_uid());
     let Some(bed) = Bed::over(&[&server], &[]) else { return };
     let run = bed.path(&format!("{}/net:1.0.0", server.host())).join("run");
-    assert_eq!(fs::metadata(&run).unwrap().permissions().mode(), 0o100555);
+    assert_eq!(fs::metadata(&run).unwrap().permissions().mode(), 0o100755);
     let mounts = support::mount::mounted();
     let line = mounts.lines().find(|line| line.contains(bed.mount.path().to_str().unwrap())).unwrap();
     assert!(line.contains("nosuid") && line.contains("nodev"), "{line}");

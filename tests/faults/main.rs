@@ -12,6 +12,8 @@ mod crash;
 mod lies;
 mod lists;
 mod local;
+mod logs;
+mod looks;
 mod manifests;
 mod moves;
 mod outages;

@@ -182,3 +182,36 @@ fn a_missing_or_unusable_claim_is_no_reason_to_refuse() {
         assert_eq!(bed.main_tf(&format!("{}/{repo}:1.0.0", server.host())), content);
     }
 }
+
+/// Programs that copy attributes list them first, and fail where there are more than the kernel or their disk takes.
+#[test]
+fn a_release_with_more_annotations_than_a_disk_takes_can_be_copied_with_its_attributes() {
+    let server = Hostile::start();
+    let zip = pack::zip(&[("main.tf", b"# sound\n")]);
+    server.put_blob(&zip);
+    let mut manifest = module_manifest(&zip);
+    let long = "n".repeat(60);
+    manifest["annotations"] =
+        (0..1500).map(|n| (format!("a{n:04}-{long}"), json!("value"))).collect::<serde_json::Map<_, _>>().into();
+    manifest["annotations"]["long"] = "x".repeat(70_000).into();
+    server.put_manifest(REPO, Some("1.0.0"), IMAGE, manifest.to_string().as_bytes());
+    let Some(bed) = Bed::over(&[&server], &[]) else { return };
+    let release = bed.path(&format!("{}/{REPO}:1.0.0", server.host()));
+    assert_eq!(fs::read(release.join("main.tf")).unwrap(), b"# sound\n");
+    let last = format!("user.oci.annotation.a1499-{long}");
+    assert_eq!(support::mount::xattr(&release, &last).as_deref(), Some("value"), "what is not listed is read by name");
+    let copies = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let run = |program: &str, arguments: &[&std::ffi::OsStr]| {
+        let Some(program) = support::program(program) else {
+            return support::skip(&format!("{program} is not there"));
+        };
+        let mut command = std::process::Command::new(program);
+        command.args(arguments);
+        let output = finish(command);
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    };
+    let (release, copies) = (release.as_os_str(), copies.path().as_os_str());
+    run("getfattr", &["-d".as_ref(), "--absolute-names".as_ref(), release]);
+    run("rsync", &["-aX".as_ref(), release, copies]);
+    run("cp", &["-r".as_ref(), "--preserve=xattr".as_ref(), release, copies]);
+}

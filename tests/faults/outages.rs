@@ -59,10 +59,13 @@ fn every_wait_for_a_registry_ends_and_says_why() {
     let fresh = format!("{}/fresh:1.0.0", server.host());
     server.rule(|_| true, broken(503));
     let spelled = bed.mount.join(&fresh);
-    let left_alone = support::wait_until(HANGS, || errno_of(fs::metadata(&spelled).err()) == Some(Errno::HOSTUNREACH));
-    assert!(left_alone, "the breaker opens");
+    let left_alone = || {
+        assert_eq!(errno_of(fs::metadata(&spelled).err()), Some(Errno::TIMEDOUT));
+        bed.mount.log().contains("is left alone for now")
+    };
+    assert!(support::wait_until(HANGS, left_alone), "the breaker opens");
     let before = server.requests().len();
-    bed.reported(&fresh, &["left alone"]);
+    bed.reported(&fresh, &["is left alone for now"]);
     assert_eq!(server.requests().len(), before);
 }
 
@@ -219,11 +222,45 @@ fn a_refresh_ends_the_time_for_which_a_registry_is_left_alone() {
     let reference = format!("{}/net:1.0.0", server.host());
     server.rule(|_| true, broken(503));
     let spelled = bed.mount.join(&reference);
-    let left_alone = support::wait_until(HANGS, || errno_of(fs::metadata(&spelled).err()) == Some(Errno::HOSTUNREACH));
-    assert!(left_alone, "the breaker opens");
+    let left_alone = || {
+        assert_eq!(errno_of(fs::metadata(&spelled).err()), Some(Errno::TIMEDOUT));
+        bed.mount.log().contains("is left alone for now")
+    };
+    assert!(support::wait_until(HANGS, left_alone), "the breaker opens");
     server.behave();
     let asked = server.requests().len();
     bed.refresh("");
     assert_eq!(fs::read(spelled.join("main.tf")).unwrap(), content);
     assert!(server.requests().len() > asked);
+}
+
+/// What a person typed is asked at once: after a failure, and after so many that programs are refused.
+#[test]
+fn a_commit_asks_at_once_whatever_has_failed_before() {
+    let server = Hostile::start();
+    let (content, _) = put_small(&server, "net");
+    let Some(bed) = Bed::over(&[&server], &["--deadline", "20s"]) else { return };
+    let staged = |repo: &str| {
+        let path = bed.mount.join(format!("staging/{}/{repo}/2.0.0", server.host()));
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join("main.tf"), &content).unwrap();
+        path
+    };
+    let commit = |path: &std::path::Path| {
+        let mut command = bed.mount.command("commit");
+        command.arg(path);
+        support::mount::finish(command)
+    };
+    let (net, other) = (staged("net"), staged("other"));
+    server.rule(|_| true, broken(503));
+    assert!(!commit(&net).status.success());
+    let spelled = bed.mount.join(format!("{}/net:1.0.0", server.host()));
+    let left_alone = || fs::metadata(&spelled).is_err() && bed.mount.log().contains("is left alone for now");
+    assert!(support::wait_until(HANGS, left_alone), "{}", bed.mount.log());
+    assert!(!commit(&net).status.success(), "it still fails");
+    server.behave();
+    for path in [net, other] {
+        let output = commit(&path);
+        assert!(output.status.success(), "{output:?}");
+    }
 }

@@ -3,6 +3,7 @@
 use super::*;
 use rustix::process::{Pid, Signal, kill_process};
 use std::process::{Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -13,7 +14,7 @@ fn cache(mount: &Mount, words: &[&str]) -> Output {
 }
 
 #[test]
-fn verify_tells_how_far_it_is_and_what_it_found_and_the_mount_heals_it() {
+fn verify_tells_what_it_found_and_the_mount_heals_it() {
     let releases = Releases::new(4, &[1 << 20, 1000]);
     let Some(mount) = releases.mount(releases.options()) else { return };
     releases.all_right(&mount);
@@ -21,7 +22,8 @@ fn verify_tells_how_far_it_is_and_what_it_found_and_the_mount_heals_it() {
     let (out, err) = (String::from_utf8_lossy(&sound.stdout), String::from_utf8_lossy(&sound.stderr));
     assert!(sound.status.success() && out.ends_with(" objects checked, 0 damaged\n"), "{sound:?}");
     let lines: Vec<&str> = err.lines().collect();
-    assert!(lines.len() > 2 && lines.len() <= 10 && lines.iter().all(|line| line.starts_with("checked ")), "{err}");
+    // Nobody watches: one line at the end, and none where that came soon.
+    assert!(lines.len() <= 1 && lines.iter().all(|line| line.starts_with("checked ")), "{err}");
 
     let member = objects(&mount.cache()).into_iter().find(|p| p.to_string_lossy().contains("/members/")).unwrap();
     let mut bytes = fs::read(&member).unwrap();
@@ -69,18 +71,20 @@ fn verify_stops_between_two_files_when_it_is_interrupted() {
     let mut command = mount.command("cache");
     command.args(["verify", "--json", "--cache-dir"]).arg(mount.cache());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // Its first line on standard error says that it has begun.
-    let mut errors = std::io::BufReader::new(child.stderr.take().unwrap());
-    let mut first = String::new();
-    std::io::BufRead::read_line(&mut errors, &mut first).unwrap();
+    // What it has read says that it has begun.
+    let io = format!("/proc/{}/io", child.id());
+    let has_read = || -> u64 {
+        let io = std::fs::read_to_string(&io).unwrap_or_default();
+        io.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse().ok()).unwrap_or(0)
+    };
+    assert!(support::wait_until(Duration::from_secs(60), || has_read() > 2 << 20));
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let mut rest = String::new();
-    errors.read_to_string(&mut rest).unwrap();
+    child.stderr.take().unwrap().read_to_string(&mut rest).unwrap();
     let output = child.wait_with_output().unwrap();
     let said = json(&output);
     let (checked, left) = (said["checked"].as_u64().unwrap(), said["left"].as_u64().unwrap());
-    assert!(first.starts_with("checked "), "{first}");
     assert!(checked > 0 && left > 0 && checked + left == all, "{said}");
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(130));
     assert!(rest.contains(&format!("it was stopped; {left} objects were not looked at")), "{rest}");
 }

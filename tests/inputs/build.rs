@@ -39,6 +39,8 @@ pub struct Entry {
     pub points_to: Option<usize>,
     /// The offset stands in the ZIP64 field, where this is.
     pub wide_offset: bool,
+    /// The central header marks its sizes, and its ZIP64 field holds all that there can be in one.
+    pub whole_field: bool,
 }
 
 /// The fields of an end record, of either width.
@@ -144,6 +146,47 @@ impl Entry {
     }
 }
 
+/// ZIP64 fields, as packers write them that do not know how large an entry becomes.
+impl Entry {
+    /// Whether its headers have no ZIP64 field yet.
+    pub fn is_narrow(&self) -> bool {
+        !self.wide_offset && !self.whole_field && self.local.extra.is_empty() && self.central.extra.is_empty()
+    }
+
+    /// Sizes in ZIP64 fields in any case, that of the central header with an offset and a disk behind them.
+    pub fn always_wide(&mut self) {
+        self.local.extra = sizes_field(&self.central);
+        (self.local.size, self.local.compressed) = (u32::MAX, u32::MAX);
+        self.whole_field = true;
+    }
+
+    /// A ZIP64 field of zeros in the local header, which has its true sizes by itself.
+    pub fn keep_room(&mut self, length: usize) {
+        self.local.extra = extra(1, &vec![0; length]);
+    }
+
+    /// Sizes in ZIP64 fields, which the data descriptor refers to as the headers do.
+    pub fn mark_descriptor(&mut self, signed: bool) {
+        self.both(|header| header.flags |= 8);
+        self.central.extra = sizes_field(&self.central);
+        (self.central.size, self.central.compressed) = (u32::MAX, u32::MAX);
+        self.local.extra = extra(1, &[0; 16]);
+        (self.local.crc, self.local.size, self.local.compressed) = (0, u32::MAX, u32::MAX);
+        let mut descriptor = Bytes::default();
+        if signed {
+            descriptor.u32(0x0807_4b50);
+        }
+        descriptor.u32(self.central.crc).u32(u32::MAX).u32(u32::MAX);
+        self.descriptor = descriptor.0;
+    }
+}
+
+fn sizes_field(header: &Header) -> Vec<u8> {
+    let mut field = Bytes::default();
+    field.u64(header.size.into()).u64(header.compressed.into());
+    extra(1, &field.0)
+}
+
 impl Archive {
     /// The plain archive of `entries`.
     pub fn of(entries: Vec<Entry>) -> Self {
@@ -241,6 +284,12 @@ impl Bytes {
         let mut header = entry.central.clone();
         if entry.wide_offset {
             header.extra.extend(extra(1, &offset.to_le_bytes()));
+        }
+        if entry.whole_field {
+            let mut field = Bytes::default();
+            field.u64(header.size.into()).u64(header.compressed.into()).u64(offset).u32(0);
+            header.extra.extend(extra(1, &field.0));
+            (header.size, header.compressed) = (u32::MAX, u32::MAX);
         }
         self.u32(entry.central_signature).u16(entry.made_by);
         self.header(&header);

@@ -165,7 +165,7 @@ resource "x_y" "z" { provider = x.a }
         if let Ok(mut lock) = LockFile::parse(text) {
             let known: Vec<_> = lock.locks().map(|(address, lock)| (address.clone(), lock.clone())).collect();
             for (address, known) in known {
-                lock.set(&address, &known).expect("what was read can be written");
+                lock.set(&[(address.clone(), known.clone())].into()).expect("what was read can be written");
             }
             LockFile::parse(lock.text()).expect("what was written can be read");
         }
@@ -308,7 +308,7 @@ fn reading_a_name_ends() {
         let Ok(rule) = Rule::new(text, &["registry.opentofu.org/*/*".to_owned()], &[]) else { return };
         let mapping = Mapping::new(vec![rule]);
         for repo in providers.iter().flat_map(|provider| mapping.repos(provider).unwrap_or_default()) {
-            let _ = mapping.provider_of(&repo);
+            let _ = mapping.providers_of(&repo);
         }
         let _ = mapping.prefixes();
     });

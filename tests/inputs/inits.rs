@@ -3,9 +3,7 @@
 //! `TOFUFS_INPUTS_INITS` is how many modules and how many providers are taken (6 unless it is set).
 
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use fastrand::Rng;
@@ -17,32 +15,8 @@ use crate::laws::cases_until;
 use crate::support::docker_registry::{Access, DockerRegistry};
 use crate::support::mount::{Mount, Options};
 use crate::support::{pack, program};
-use crate::tree::{Node, Tree, hex, sha256};
+use crate::tree::{Node, Tree, hex, on_disk};
 use crate::{mutate, plain, setting};
-
-/// What `dir` holds, or why it cannot be read.
-fn on_disk(dir: &Path) -> Result<Tree, String> {
-    let mut tree = Tree::new();
-    let mut pending = vec![(dir.to_owned(), Vec::new())];
-    while let Some((dir, above)) = pending.pop() {
-        let tell = |error| format!("{}: {error}", dir.display());
-        for found in fs::read_dir(&dir).map_err(tell)? {
-            let found = found.map_err(tell)?;
-            let path = [&above[..], found.file_name().as_bytes()].concat();
-            let meta = found.metadata().map_err(tell)?;
-            let node = if meta.is_dir() {
-                pending.push((found.path(), [&path[..], b"/"].concat()));
-                Node::Dir
-            } else {
-                let content = fs::read(found.path()).map_err(tell)?;
-                let executable = meta.permissions().mode() & 0o100 != 0;
-                Node::File { executable, size: meta.len(), sha256: sha256(&content) }
-            };
-            tree.insert(hex(&path), node);
-        }
-    }
-    Ok(tree)
-}
 
 /// A directory in which `tofu init` runs.
 struct Work {

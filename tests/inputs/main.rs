@@ -15,6 +15,7 @@ mod inits;
 mod laws;
 mod mutate;
 mod opentofu;
+mod packers;
 mod plain;
 mod tree;
 

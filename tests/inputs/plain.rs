@@ -122,8 +122,12 @@ pub fn file(rng: &mut Rng, name: &[u8]) -> Entry {
     let mut entry = entry(name, &content, if rng.bool() { 8 } else { 0 });
     attributes(rng, &mut entry);
     fields(rng, &mut entry);
-    if rng.u8(..4) == 0 {
-        entry.stream(rng.u8(..4) != 0, rng.u8(..5) == 0, rng.bool());
+    match rng.u8(..16) {
+        0..=3 => entry.stream(rng.u8(..4) != 0, rng.u8(..5) == 0, rng.bool()),
+        4 if entry.is_narrow() => entry.mark_descriptor(rng.u8(..4) != 0),
+        5 if entry.is_narrow() => entry.always_wide(),
+        6 if entry.is_narrow() => entry.keep_room(*rng.choice(&[8, 16, 24, 28]).expect("lengths")),
+        _ => {}
     }
     entry
 }

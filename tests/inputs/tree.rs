@@ -1,7 +1,10 @@
 //! Trees, as they are compared.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use tofufs::archive::{ArchiveError, Limits, extract, index, inflate};
 use tofufs::digest::{Algorithm, Hasher};
@@ -81,6 +84,30 @@ fn content(zip: &[u8], file: &File) -> Result<Vec<u8>, ArchiveError> {
     extracted?;
     assert!(whole? == streamed, "the two ways to read give different bytes");
     Ok(streamed)
+}
+
+/// What `dir` holds, or why it cannot be read.
+pub fn on_disk(dir: &Path) -> Result<Tree, String> {
+    let mut tree = Tree::new();
+    let mut pending = vec![(dir.to_owned(), Vec::new())];
+    while let Some((dir, above)) = pending.pop() {
+        let tell = |error| format!("{}: {error}", dir.display());
+        for found in fs::read_dir(&dir).map_err(tell)? {
+            let found = found.map_err(tell)?;
+            let path = [&above[..], found.file_name().as_bytes()].concat();
+            let meta = found.metadata().map_err(tell)?;
+            let node = if meta.is_dir() {
+                pending.push((found.path(), [&path[..], b"/"].concat()));
+                Node::Dir
+            } else {
+                let content = fs::read(found.path()).map_err(tell)?;
+                let executable = meta.permissions().mode() & 0o100 != 0;
+                Node::File { executable, size: meta.len(), sha256: sha256(&content) }
+            };
+            tree.insert(hex(&path), node);
+        }
+    }
+    Ok(tree)
 }
 
 pub fn sha256(bytes: &[u8]) -> String {

@@ -3,9 +3,14 @@
 //! Each test has a store without repositories as its source, and a watchdog that takes the mount out of sight. All of
 //! them hold for root and for an ordinary user, who mounts through `fusermount3`: see [`users`].
 
+mod carried;
+mod copies;
+mod logs;
+mod sources;
+#[path = "../support/mod.rs"]
+mod support;
 mod users;
 mod words;
-mod world;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -20,6 +25,7 @@ use std::time::{Duration, Instant};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit, test_kill_process};
 use serde_json::Value;
+use support::world;
 use tofufs::fuse::session::{Manner, mountinfo, unmount};
 
 /// No test waits longer for anything.
@@ -67,7 +73,8 @@ impl Place {
     fn command(&self) -> Command {
         let mut command = Command::new(world::program());
         command.current_dir(self.dir.path()).env("HOME", self.path("home")).env("XDG_RUNTIME_DIR", self.path("run"));
-        command.env_remove("XDG_CACHE_HOME").env_remove("XDG_STATE_HOME").stdin(Stdio::null());
+        command.env_remove("XDG_CACHE_HOME").env_remove("XDG_STATE_HOME").env_remove("TF_CLI_CONFIG_FILE");
+        command.stdin(Stdio::null());
         command
     }
 

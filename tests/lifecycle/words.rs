@@ -23,6 +23,19 @@ fn outside() -> impl Fn(&[&str]) -> Output {
     }
 }
 
+#[test]
+fn a_file_that_is_no_zip_and_a_template_without_a_dollar_are_told_as_what_they_are() {
+    let run = outside();
+    let said = failed(&run(&["push", "module/main.tf", "oci:store/registry.example/m:1"]));
+    assert!(said.contains("module/main.tf: it is neither a directory nor a zip archive"), "{said}");
+    let output = run(&["mount", "--oci-mirror", "ghcr.example/acme/{type}", "registry.example", "mnt"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && said.contains("did you mean `${type}`?"), "{said}");
+    let output = run(&["mount", "--mirror", "a.example=https://ann:secret@cache", "registry.example", "mnt"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("https://ann:***@cache") && !said.contains("secret"), "{said}");
+}
+
 // Design section 3: 0 done, 1 failed, 2 wrong usage; results on standard output alone, an error is one line.
 #[test]
 fn exit_codes_tell_wrong_use_from_failure_for_every_command() {
@@ -117,7 +130,10 @@ fn the_keys_of_status_are_those_that_scripts_know() {
     fs::create_dir_all(&staged).unwrap();
     fs::write(staged.join("main.tf"), "").unwrap();
     let status = place.status();
-    assert_eq!(keys(&status), "cache errors mountpoint offline pid read_only requests sources staged");
+    assert_eq!(
+        keys(&status),
+        "cache downloads errors failures log mountpoint offline pid read_only requests sources staged"
+    );
     assert_eq!(keys(&status["cache"]), "bytes dir limit");
     assert_eq!(keys(&status["requests"]), "blob total");
     assert_eq!(keys(&status["sources"][0]), "name state");
@@ -173,7 +189,7 @@ fn any_name_is_a_mount_point() {
         let text = run(&["status"]);
         done(&text);
         let text = String::from_utf8(text.stdout).unwrap();
-        assert_eq!(text.lines().count(), 5, "{text}");
+        assert_eq!(text.lines().count(), 6, "{text}");
         assert!(!text.contains('\u{1b}'), "{text:?}");
         let json: Value = serde_json::from_slice(&run(&["status", "--json"]).stdout).unwrap();
         let shown = place.path("mnt").canonicalize().unwrap().with_file_name(name);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tofufs::artifact::Release;
 use tofufs::facts::{FactError, Facts, Failure, Unpacking};
-use tofufs::fs::{Entry, FOREVER, Fs, Lookup, ROOT};
+use tofufs::fs::{Entry, FOREVER, Fs, Lookup, ROOT, Thread};
 use tofufs::name::{Reference, Repo};
 use tofufs::tree::{Fact, Known, Need};
 
@@ -154,7 +154,8 @@ async fn a_manifest_that_was_seen_is_asked_for_no_more() {
 async fn find(fs: &Arc<Fs>, path: &str) -> Lookup {
     let (mut at, mut found) = (ROOT, None);
     for name in path.split('/') {
-        let lookup = fs.clone().lookup(at, OsStr::new(name).into()).await.unwrap_or_else(|e| panic!("{path}: {e:?}"));
+        let lookup =
+            fs.clone().lookup(Thread(0), at, OsStr::new(name).into()).await.unwrap_or_else(|e| panic!("{path}: {e:?}"));
         if let Lookup::Found(entry) = lookup {
             at = entry.attr.ino;
         }
@@ -171,7 +172,7 @@ async fn entry(fs: &Arc<Fs>, path: &str) -> Entry {
 }
 
 async fn listed(fs: &Arc<Fs>, path: &str) -> Vec<(String, Entry)> {
-    let handle = fs.clone().opendir(entry(fs, path).await.attr.ino).await.unwrap();
+    let handle = fs.clone().opendir(Thread(0), entry(fs, path).await.attr.ino).await.unwrap();
     let mut out = Vec::new();
     fs.readdir(handle, 2, |listed| {
         out.push((listed.name.to_str().unwrap().to_owned(), listed.entry));
@@ -281,11 +282,11 @@ async fn plugins_at_the_top_of_a_provider_are_executable_and_nothing_else_is() {
     let cache = tempfile::tempdir().unwrap();
     let fs = mount(&Arc::new(fake), &open_store(&cache), TTL, false);
     for (path, mode) in [
-        ("1/linux_amd64/terraform-provider-x_v1", 0o555),
-        ("1/linux_amd64/README.md", 0o444),
-        ("1/linux_amd64/d/terraform-provider-y", 0o444),
-        ("1/linux_amd64/run", 0o555),
-        ("2/terraform-provider-x_v1", 0o444),
+        ("1/linux_amd64/terraform-provider-x_v1", 0o755),
+        ("1/linux_amd64/README.md", 0o644),
+        ("1/linux_amd64/d/terraform-provider-y", 0o644),
+        ("1/linux_amd64/run", 0o755),
+        ("2/terraform-provider-x_v1", 0o644),
     ] {
         assert_eq!(entry(&fs, &format!("{HOST}/p/{path}")).await.attr.mode, mode, "{path}");
     }

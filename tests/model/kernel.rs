@@ -14,7 +14,7 @@ use std::time::Duration;
 use tofufs::archive::Limits;
 use tofufs::digest::Digest;
 use tofufs::facts::{self, Facts};
-use tofufs::fs::{self, Errno, Fs, Lookup, Of, ROOT};
+use tofufs::fs::{self, Errno, Fs, Lookup, Of, ROOT, Thread};
 use tofufs::registry::Registry;
 use tofufs::registry::decorate::Offline;
 use tofufs::store::{self, Store};
@@ -105,6 +105,8 @@ pub fn mount(fake: &Arc<Fake>, store: &Arc<Store>, tag_ttl: Duration, offline: b
             daemon: 0,
             staging: None,
             plugin_cache: None,
+            modes_count: false,
+            mountpoint: "/mnt".into(),
             control: "/control".into(),
         },
     )
@@ -292,7 +294,7 @@ impl Kernel {
     }
 
     pub fn lookup(&mut self, parent: u64, name: &str) -> Option<u64> {
-        let outcome = self.runtime.block_on(self.fs.clone().lookup(parent, OsStr::new(name).into()));
+        let outcome = self.runtime.block_on(self.fs.clone().lookup(Thread(0), parent, OsStr::new(name).into()));
         let found = match outcome {
             Ok(Lookup::Found(entry)) => Ok(Some(entry)),
             Ok(Lookup::Absent(_)) => Ok(None),
@@ -358,7 +360,7 @@ impl Kernel {
     /// Lists a directory in small pieces; what it holds.
     pub fn list(&mut self, ino: u64) -> Option<Vec<u64>> {
         let (thing, path) = (self.held[&ino].thing.clone(), self.held[&ino].path.clone());
-        let handle = match self.runtime.block_on(self.fs.clone().opendir(ino)) {
+        let handle = match self.runtime.block_on(self.fs.clone().opendir(Thread(0), ino)) {
             Ok(handle) => handle,
             Err(e) => {
                 match thing {

@@ -9,7 +9,7 @@ use tofufs::archive::Limits;
 use tofufs::artifact::Release;
 use tofufs::digest::Digest;
 use tofufs::facts::{self, FactError, Facts, Failure};
-use tofufs::fs::{Lookup, Of, ROOT};
+use tofufs::fs::{Lookup, Of, ROOT, Thread};
 use tofufs::name::Repo;
 use tofufs::oci::{Descriptor, IMAGE};
 use tofufs::store::{Begin, Key};
@@ -138,7 +138,9 @@ async fn damage_under_an_open_zip_is_healed() {
     let fs = mount(&fake, &open_store(&cache), TTL, false);
     let mut ino = ROOT;
     for name in [HOST, "p", "1", "linux_amd64.zip"] {
-        let Ok(Lookup::Found(entry)) = fs.clone().lookup(ino, OsStr::new(name).into()).await else { panic!("{name}") };
+        let Ok(Lookup::Found(entry)) = fs.clone().lookup(Thread(0), ino, OsStr::new(name).into()).await else {
+            panic!("{name}")
+        };
         ino = entry.attr.ino;
     }
     let opened = fs.clone().open(ino, false).await.unwrap();

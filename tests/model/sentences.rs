@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tofufs::fs::{Errno, Fs, FsError, Lookup, Of, ROOT};
+use tofufs::fs::{Errno, Fs, FsError, Lookup, Of, ROOT, Thread};
 use tokio::runtime::Runtime;
 
 use crate::kernel::{mount, open_store};
@@ -38,7 +38,7 @@ impl Mounted {
     fn find(&self, path: &[&str]) -> Result<u64, FsError> {
         let mut at = ROOT;
         for name in path {
-            at = match self.runtime.block_on(self.fs.clone().lookup(at, OsStr::new(name).into()))? {
+            at = match self.runtime.block_on(self.fs.clone().lookup(Thread(0), at, OsStr::new(name).into()))? {
                 Lookup::Found(entry) => entry.attr.ino,
                 Lookup::Absent(_) => panic!("{name} is absent"),
             };
@@ -95,7 +95,7 @@ fn a_wrong_member_is_an_error_that_names_it_and_is_not_fetched_again() {
 fn a_refused_release_is_named_once() {
     let m = mounted(&module_of(b"no zip".to_vec()));
     let ino = m.find(&[HOST, "a", "1"]).unwrap();
-    let error = m.runtime.block_on(m.fs.clone().opendir(ino)).unwrap_err();
+    let error = m.runtime.block_on(m.fs.clone().opendir(Thread(0), ino)).unwrap_err();
     assert_eq!(error.errno, Errno::EBADMSG);
     let sentence = error.sentence().unwrap();
     assert!(sentence.starts_with(&format!("r.test/a:1 ({}): ", m.digest)), "{sentence}");
@@ -106,7 +106,7 @@ fn a_refused_release_is_named_once() {
 fn a_reason_outlives_the_inode_that_the_kernel_forgot() {
     let m = mounted(&module_of(b"no zip".to_vec()));
     let ino = m.find(&[HOST, "a", "1"]).unwrap();
-    let sentence = m.runtime.block_on(m.fs.clone().opendir(ino)).unwrap_err().sentence().unwrap();
+    let sentence = m.runtime.block_on(m.fs.clone().opendir(Thread(0), ino)).unwrap_err().sentence().unwrap();
     m.fs.forget(ino, 9);
     let again = m.find(&[HOST, "a", "1"]).unwrap();
     assert_ne!(again, ino, "the kernel forgot it");
@@ -137,7 +137,7 @@ fn a_registry_that_speaks_another_protocol_shows_no_names() {
 #[test]
 fn an_operation_ends_though_its_runtime_has() {
     let Mounted { runtime, fs, _cache, .. } = mounted(&module_of(zip(&[("f", b"")])));
-    let host = match runtime.block_on(fs.clone().lookup(ROOT, OsStr::new(HOST).into())) {
+    let host = match runtime.block_on(fs.clone().lookup(Thread(0), ROOT, OsStr::new(HOST).into())) {
         Ok(Lookup::Found(entry)) => entry.attr.ino,
         other => panic!("{other:?}"),
     };
@@ -146,7 +146,7 @@ fn an_operation_ends_though_its_runtime_has() {
     let (done, outcome) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let _entered = handle.enter();
-        let mut operation = std::pin::pin!(fs.lookup(host, OsStr::new("a").into()));
+        let mut operation = std::pin::pin!(fs.lookup(Thread(0), host, OsStr::new("a").into()));
         // A runtime takes a moment to end.
         let answer = loop {
             match operation.as_mut().poll(&mut Context::from_waker(Waker::noop())) {

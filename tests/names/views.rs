@@ -66,7 +66,7 @@ fn sizes_modes_and_times_are_those_of_the_contract_everywhere() {
         if is.is_file() {
             assert_eq!(fs::read(path).expect("a file").len() as u64, is.len(), "{name}");
             let is_plugin = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("terraform-provider-"));
-            assert_eq!(mode, if is_plugin { 0o555 } else { 0o444 }, "{name}");
+            assert_eq!(mode, if is_plugin { 0o755 } else { 0o644 }, "{name}");
         } else if is.is_symlink() {
             let target = fs::read_link(path).expect("a link");
             assert_eq!(target.as_os_str().len() as u64, is.len(), "{name}");
@@ -74,7 +74,7 @@ fn sizes_modes_and_times_are_those_of_the_contract_everywhere() {
             let end = fs::metadata(path).expect("it leads somewhere");
             assert!(end.is_dir() || fs::read(path).expect("a zip").len() as u64 == end.len(), "{name}");
         } else {
-            assert!(is.is_dir() && matches!(mode, 0o555 | 0o755), "{name}: {mode:o}");
+            assert!(is.is_dir() && mode == 0o755, "{name}: {mode:o}");
         }
         assert_eq!(is.mtime(), NO_TIME, "{name}: the entries of these archives have that time, too");
         assert_eq!((is.uid(), is.gid()), (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw()));

@@ -174,6 +174,63 @@ fn what_is_locked_stays_and_what_is_missing_is_added() {
     assert_eq!(lock.hashes.iter().map(|hash| hash.to_string()).collect::<Vec<_>>(), hashes(&new));
 }
 
+/// As after a kill between making the new file and putting it into its place.
+#[test]
+fn what_a_killed_lock_left_is_cleared_by_the_next() {
+    let bench = Bench::new();
+    bench.publish("a", "1.0.0", &packages("a", "1.0.0", &["linux_amd64"]), true);
+    bench.write("main.tf", &requiring(&["a"]));
+    let left = format!(".terraform.lock.hcl.{:032x}.part", 1);
+    bench.write(&left, "provider");
+    bench.json(&["lock"]);
+    let mut names: Vec<_> = fs::read_dir(bench.work()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, [".terraform.lock.hcl", "main.tf"]);
+}
+
+/// A check that could not be made has failed.
+#[test]
+fn a_check_of_nothing_is_no_success() {
+    let bench = Bench::new();
+    bench.publish("a", "1.0.0", &packages("a", "1.0.0", &["linux_amd64"]), true);
+    let check = |part: &str| {
+        let said = bench.fails(&["lock", "--check"]);
+        assert!(said.contains(part), "{part:?} in {said}");
+    };
+    check("neither a configuration nor a lock file");
+    // No rule is for what is required, with a lock file or without.
+    let other = "terraform {\n  required_providers {\n    b = { source = \"other.example/x/b\" }\n  }\n}\n";
+    bench.write("main.tf", other);
+    check("no rule maps other.example/x/b to a repository");
+    let lock_b = "provider \"other.example/x/b\" {\n  version = \"1.0.0\"\n}\n";
+    bench.write(".terraform.lock.hcl", lock_b);
+    check("no rule maps other.example/x/b to a repository");
+    assert!(bench.fails(&["lock"]).contains("nothing could be locked"));
+    assert_eq!(bench.lock_file(), lock_b);
+    // The lock file alone says what is wanted.
+    fs::remove_file(bench.work().join("main.tf")).unwrap();
+    check("no rule maps other.example/x/b to a repository");
+    // Nothing is locked yet; then one of two is, and no rule is for the other.
+    fs::remove_file(bench.work().join(".terraform.lock.hcl")).unwrap();
+    bench.write("main.tf", &requiring(&["a"]));
+    check("lacks 2 hashes of example.com/acme/a 1.0.0");
+    bench.json(&["lock"]);
+    bench.json(&["lock", "--check"]);
+    bench.write("more.tf", "resource \"b_thing\" \"x\" {}\n");
+    check("lacks registry.opentofu.org/hashicorp/b, which no rule maps");
+    let lock_b = "\nprovider \"registry.opentofu.org/hashicorp/b\" {\n  version = \"1.0.0\"\n}\n";
+    bench.write(".terraform.lock.hcl", &(bench.lock_file() + lock_b));
+    bench.json(&["lock", "--check"]);
+    // Modules that cannot be read may require anything.
+    fs::remove_file(bench.work().join("more.tf")).unwrap();
+    bench.write("main.tf", "module \"m\" {\n  source = \"hashicorp/consul/aws\"\n}\n");
+    fs::remove_file(bench.work().join(".terraform.lock.hcl")).unwrap();
+    check("the providers of modules are not known");
+    // Nothing is required: that is a check.
+    bench.write("main.tf", "locals {}\n");
+    bench.json(&["lock", "--check"]);
+}
+
 /// A zip as some publishers make them, with entries for directories, whose own h1 is not that of the unpacked tree.
 fn zip_with_directories(kind: &str) -> Vec<u8> {
     let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));

@@ -1,8 +1,11 @@
 //! What working directories need: locked, fetched beforehand, kept. With image layouts and a real registry; with the
 //! real clients where they are installed.
 
+mod inputs;
+mod kept;
 mod lock;
 mod pull;
+mod typed;
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -55,7 +58,7 @@ impl Bench {
 
     /// The program, in the working directory.
     fn command<S: AsRef<std::ffi::OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tofufs"));
+        let mut command = Command::new(crate::support::world::program());
         command
             .args(words)
             .current_dir(self.work())
@@ -137,4 +140,9 @@ fn add_to_mirror(mirror: &Path, kind: &str, version: &str, packages: &[(&str, Ve
         let name = format!("terraform-provider-{kind}_{version}_{platform}.zip");
         fs::write(dir.join(name), package).expect("a writable directory");
     }
+}
+
+#[test]
+fn an_ordinary_user_can_do_the_same() {
+    support::world::again_as_ordinary(&["lock::", "pull::"]);
 }

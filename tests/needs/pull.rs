@@ -163,9 +163,11 @@ fn references_and_patterns_are_fetched_from_a_registry_once() {
     let said: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(said["requests"]["blob"], 0, "{said}");
     let words = ["pull", "--json", "--plain-http", &host, "--deadline", "3s"].map(str::to_owned);
-    for (reference, rule) in
-        [("network:3.*", "none of its 3 tags"), ("network:3.0.0", "no such thing"), ("nothing:1.0.0", "no such thing")]
-    {
+    for (reference, rule) in [
+        ("network:3.*", "none of its 3 tags"),
+        ("network:3.0.0", "acme/network:3.0.0: there is no tag 3.0.0; there are 2.0.0, 1.1.0, 1.0.0"),
+        ("nothing:1.0.0", "acme/nothing:1.0.0: there is no repository acme/nothing"),
+    ] {
         let output = pull(&[reference]);
         let line = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.code() == Some(1) && line.contains(rule), "{line}");

@@ -28,7 +28,7 @@ fn what_cannot_be_published_is_told_in_a_sentence() {
         (1, vec![&zip, &to("x:latest")], "latest is no version"),
         (1, vec![&zip, "terraform-provider-hello_0.1.0_SHA256SUMS", &to("x")], &"0".repeat(64)),
         (1, vec!["nowhere", &to("x:1")], "nowhere"),
-        (1, vec!["file.txt", &to("x:1")], "no zip archive"),
+        (1, vec!["file.txt", &to("x:1")], "neither a directory nor a zip archive"),
         (2, vec!["network", &to("x")], "a tag is missing"),
         (2, vec!["network", &to("X:1")], "not a repository name"),
         (2, vec!["network", &to("x:.1")], "not a tag"),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tofufs::archive::Limits;
 use tofufs::digest::Digest;
 use tofufs::name::Host;
 use tofufs::registry::credentials::{Credentials, CredentialsConfig};
@@ -47,6 +48,7 @@ fn child() {
             destinations: vec![destination],
             mapping: Arc::new(|_| None),
             allow_overwrite: false,
+            limits: Limits::default(),
         });
         stage.unwrap().commit(&Path::new(host.as_str()).join("acme/network/1.3.0"), Request::default()).await
     });

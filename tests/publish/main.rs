@@ -7,6 +7,7 @@ mod crowds;
 mod dist;
 mod inputs;
 mod killed;
+mod large;
 mod modules;
 mod providers;
 mod races;
@@ -61,7 +62,7 @@ impl Bed {
     }
 
     fn command<S: AsRef<OsStr>>(&self, words: &[S]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tofufs"));
+        let mut command = Command::new(crate::support::world::program());
         command.arg("push").args(words).current_dir(self.dir.path()).stdin(Stdio::null());
         command.env_clear().env("HOME", self.path("home")).env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.envs(self.environment.iter().cloned());
@@ -112,4 +113,9 @@ fn digest_of(line: &str) -> String {
 /// A mount of a registry without TLS.
 fn plain(host: &str) -> Options {
     Options::new().args(["--plain-http", host])
+}
+
+#[test]
+fn an_ordinary_user_can_do_the_same() {
+    support::world::again_as_ordinary(&["modules::", "providers::"]);
 }

@@ -173,7 +173,7 @@ fn a_push_that_is_interrupted_says_how_to_go_on() {
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert_eq!(output.status.code(), Some(130), "{text}");
     assert!(text.contains("stopped; what was uploaded is kept"), "{text}");
     registry.behave();
     bed.pushed(&words);

@@ -218,6 +218,22 @@ async fn a_wrong_answer_to_a_range_starts_over_once_and_is_then_refused() {
     }
 }
 
+/// Of whatever length: it is no limit that was met.
+#[tokio::test]
+async fn a_part_that_nobody_asked_for_is_a_protocol_failure() {
+    for length in [100, 100_000] {
+        let server = Hostile::start();
+        let content = bytes(length);
+        server.put_blob(&content);
+        let part = Reply::new(206, "application/octet-stream", content.clone());
+        let part = part.with("Content-Range", format!("bytes 0-{}/{length}", length - 1));
+        server.rule(blobs(), Behaviour::Answer(part));
+        let (sink, end) = fetch(&remote(&server), &descriptor(&content)).await;
+        blob_refused(end, Failure::Protocol, &["206", "all of the blob was asked for"]);
+        assert!(sink.bytes.is_empty());
+    }
+}
+
 #[tokio::test]
 async fn a_shorter_part_than_asked_for_is_continued() {
     let content = bytes(1000);

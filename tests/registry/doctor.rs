@@ -215,6 +215,63 @@ fn what_opentofu_would_refuse_is_a_problem_with_its_rule() {
     Doctor::new().asks_plainly(&server, "/acme/net:1.0.0").says("blob", "problem", "the registry lacks");
 }
 
+#[test]
+fn a_prefix_that_mounts_well_is_no_problem() {
+    let server = Hostile::start();
+    for repo in ["acme/net", "acme/team/dns", "other/net"] {
+        server.publish(repo, "1.0.0", &module());
+    }
+    let asks = |rest: &str| Doctor::new().asks_plainly(&server, rest);
+    let no_problem = |said: &Said| {
+        assert!(said.findings.iter().all(|finding| finding["mark"] != "problem"), "{:?}", said.findings);
+    };
+    let said = asks("/acme");
+    said.says("prefix", "ok", "2 repositories lie below it");
+    no_problem(&said);
+    let said = asks("/acme/team");
+    said.says("prefix", "ok", "1 repository lies below it");
+    no_problem(&said);
+    let said = asks("/acme/net");
+    said.says("tags", "ok", "1 in one page");
+    assert!(!said.knows("prefix"), "{:?}", said.findings);
+    asks("/acme/none").says("tags", "problem", "it is no repository, and none lies below it; check the spelling");
+
+    // Where the registry does not list what it has, nobody can tell.
+    server.rule(path("/v2/_catalog"), Behaviour::Answer(Reply::error(404, "UNSUPPORTED")));
+    let said = asks("/acme");
+    said.says("prefix", "note", "the registry does not tell");
+    no_problem(&said);
+    // Nor where it refuses to say whether there is a repository, as to who may read others.
+    server.rule(path("/v2/acme/tags/list"), Behaviour::Answer(Reply::error(403, "DENIED")));
+    let said = asks("/acme");
+    said.says("prefix", "note", "the registry does not tell");
+    no_problem(&said);
+    server.login(Some(Login::Basic { user: "user", password: CANARY }));
+    let said = asks("/acme");
+    said.says("tags", "problem", &format!("run `docker login {}`", server.host()));
+}
+
+#[test]
+fn an_unknown_tag_is_told_with_the_newest() {
+    let server = Hostile::start();
+    for tag in ["1.0.0", "1.2.0", "1.10.0", "1.9.0"] {
+        server.publish("acme/net", tag, &module());
+    }
+    let said = Doctor::new().asks_plainly(&server, "/acme/net:9");
+    said.says("artifact", "problem", "there is no tag 9; the newest are 1.10.0, 1.9.0, 1.2.0");
+}
+
+/// R54
+#[test]
+fn a_port_with_tls_that_is_asked_without_is_told_so() {
+    let server = Hostile::start_tls(Arc::new(tls::Tls::new().server()));
+    Doctor::new().asks_plainly(&server, "").says("connection", "problem", "leave off --plain-http");
+    let says = Hostile::start();
+    let refused = Reply::new(400, "text/plain", "Client sent an HTTP request to an HTTPS server.");
+    says.rule(all(), Behaviour::Answer(refused));
+    Doctor::new().asks_plainly(&says, "").says("connection", "problem", "leave off --plain-http");
+}
+
 /// R54
 #[test]
 fn what_cannot_be_reached_is_told_with_the_exact_reason() {

@@ -75,15 +75,23 @@ async fn an_authority_named_by_the_user_is_trusted() {
 
 /// R54
 #[tokio::test]
-async fn a_certificate_that_does_not_hold_is_unreachable_with_the_exact_reason() {
+async fn a_certificate_that_does_not_hold_is_not_trusted_for_the_exact_reason() {
     let authority = Authority::new();
     let sound = server(authority.server("127.0.0.1", 2100));
     let stranger = client(&sound.host(), transport_with(Duration::from_secs(5)));
-    refused(get(&stranger).await, Failure::Unreachable, &["/acme/net:1.0", "unknown authority", "--ca-file"]);
+    refused(get(&stranger).await, Failure::Untrusted, &["/acme/net:1.0", "unknown authority", "--ca-file"]);
     let expired = server(authority.server("127.0.0.1", 2001));
-    refused(get(&client(&expired.host(), authority.transport())).await, Failure::Unreachable, &["expired", "clock"]);
+    refused(
+        get(&client(&expired.host(), authority.transport())).await,
+        Failure::Untrusted,
+        &["expired on 2001-01-01, ", " days ago", "clock"],
+    );
     let wrong = server(authority.server("other.example", 2100));
-    refused(get(&client(&wrong.host(), authority.transport())).await, Failure::Unreachable, &["another host"]);
+    refused(
+        get(&client(&wrong.host(), authority.transport())).await,
+        Failure::Untrusted,
+        &["another host (other.example)"],
+    );
     for server in [&sound, &expired, &wrong] {
         assert!(server.requests().is_empty());
     }

@@ -65,7 +65,7 @@ fn a_moved_stage_is_the_release_at_once_and_nothing_where_it_was() {
         let released = statat(&to, name, AtFlags::empty()).unwrap();
         assert_ne!(released.st_ino, staged, "the staged directory under the release's name");
         assert_eq!(statat(&from, name, AtFlags::empty()).unwrap_err(), Errno::NOENT);
-        assert_eq!(fs::metadata(target.join("main.tf")).unwrap().mode() & 0o777, 0o444);
+        assert_eq!(fs::metadata(target.join("main.tf")).unwrap().mode() & 0o777, 0o644);
         assert_eq!(read(&target.join("modules/inner/main.tf")), format!("# {path}\n"));
         assert!(bed.mount.xattr(format!("{HOST}/{path}"), "user.oci.digest").is_some());
         assert_gone(&dir);

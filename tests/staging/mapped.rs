@@ -1,5 +1,7 @@
 //! Files mapped into memory.
 
+#![allow(unsafe_code, reason = "a mapping has no safe wrapper")]
+
 use std::fs::File;
 use std::os::fd::AsRawFd;
 

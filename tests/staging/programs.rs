@@ -5,6 +5,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
+
 use super::{Bed, names, read};
 use crate::support::mount::{Options, finish};
 use crate::support::program;
@@ -20,8 +22,12 @@ fn source() -> tempfile::TempDir {
     fs::write(inner.join("run.sh"), "#!/bin/sh\n").unwrap();
     fs::set_permissions(inner.join("run.sh"), Permissions::from_mode(0o750)).unwrap();
     symlink("../main.tf", dir.path().join("modules/link.tf")).unwrap();
-    let old = std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 123_456_789);
-    fs::File::open(dir.path().join("main.tf")).unwrap().set_modified(old).unwrap();
+    let old = Timespec { tv_sec: 1_000_000_000, tv_nsec: 123_456_789 };
+    let old = Timestamps { last_access: old, last_modification: old };
+    // Of directories and links too: rsync leaves the times of those that were made within the same second.
+    for name in ["main.tf", "modules/link.tf", "modules/inner", "modules", "empty", "."] {
+        rustix::fs::utimensat(CWD, dir.path().join(name), &old, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+    }
     dir
 }
 

@@ -158,7 +158,7 @@ fn an_archive_that_is_refused_is_not_mounted_and_the_sentence_says_why() {
     fs::write(bundle.tar(), &whole[..whole.len() / 2]).unwrap();
     let point = bundle.dir.path().join("mnt");
     fs::create_dir(&point).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_tofufs"))
+    let output = Command::new(crate::support::world::program())
         .args(["mount", "--offline", "--cache-dir"])
         .arg(bundle.dir.path().join("cache"))
         .arg("--state-dir")

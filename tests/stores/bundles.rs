@@ -15,7 +15,7 @@ use crate::HOST;
 use crate::readers::{finish, oras_reads};
 use crate::support::docker_registry::{Access, DockerRegistry};
 use crate::support::mount::{Mount, Options};
-use crate::support::{layouts, pack, program};
+use crate::support::{SmallDisk, layouts, pack, program};
 
 const PLATFORMS: [&str; 3] = ["darwin_arm64", "linux_amd64", "windows_amd64"];
 
@@ -54,7 +54,7 @@ impl Bed {
     }
 
     fn run(&self, words: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tofufs"));
+        let mut command = Command::new(crate::support::world::program());
         command.current_dir(self.dir.path()).env_clear().env("HOME", self.path("home")).arg("bundle").args(words);
         if !words.contains(&"verify") {
             let from = format!("oci:{}", self.path("registry").display());
@@ -74,6 +74,15 @@ impl Bed {
         let output = self.run(&[&["verify", "--json"], words].concat());
         let said = String::from_utf8_lossy(&output.stderr);
         (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {said}")))
+    }
+
+    /// What mounting says that is to fail.
+    fn mounting(&self, source: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tofufs"));
+        command.current_dir(self.dir.path()).env_clear().env("HOME", self.path("home"));
+        fs::create_dir_all(self.path("point")).unwrap();
+        command.args(["mount", "--offline", source, "point"]);
+        crate::support::mount::finish(command)
     }
 
     fn mount(&self, source: &str) -> Option<Mount> {
@@ -160,7 +169,7 @@ fn a_bundle_of_a_registry_holds_its_releases_under_the_registrys_name() {
     registry.push("acme/providers/hello").artifact("0.1.0", &provider());
     let host = registry.host();
     let bed = Bed { dir: tempfile::tempdir().unwrap() };
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tofufs"));
+    let mut command = Command::new(crate::support::world::program());
     command.current_dir(bed.dir.path()).env("HOME", bed.path("home")).arg("bundle");
     command.args([
         "--plain-http",
@@ -222,7 +231,9 @@ fn skopeo_and_oras_read_a_bundle() {
     let bed = Bed::new();
     let [net, hello] = ["acme/net:1.0.0", "acme/providers/hello:0.1.0"].map(|r| format!("{HOST}/{r}"));
     for output in ["oci:store", "oci-archive:b.tar"] {
-        bed.bundle(&[&net, &hello, "-o", output]);
+        bed.bundle(&[&[net.as_str(), &hello, "-o", output], &MIRROR[..]].concat());
+        let says = bed.path(output.split_once(':').unwrap().1).join(SAYS);
+        assert_eq!(says.is_file(), output == "oci:store", "what no other tool knows");
     }
     fs::create_dir(bed.path("unpacked")).unwrap();
     let unpacked = Command::new("tar").arg("-xf").arg(bed.path("b.tar")).arg("-C").arg(bed.path("unpacked")).output();
@@ -321,6 +332,144 @@ fn verify_finds_what_is_damaged_missing_or_lacking() {
     assert_eq!(bed.verify(&["oci:store"]).0, Some(0), "bundling again heals");
 }
 
+/// A file that somebody made longer, without a byte on the disk: at 1 TiB it would take hours to
+/// hash.
+#[test]
+fn verify_reads_no_more_of_a_file_than_its_descriptor_says() {
+    const LONG: u64 = 1 << 40;
+    let bed = Bed::new();
+    let net = format!("{HOST}/acme/net:1.0.0");
+    let layout = bed.path("store").join(HOST).join("acme/net");
+    let module = pack::module(&[("main.tf", b"# 1.0.0\n"), ("sub/main.tf", b"# sub")]);
+    let stray = Digest::of(b"nothing names it");
+    for digest in [Digest::of(&module.blobs[1]), module.digest(), stray] {
+        bed.bundle(&[&net, "-o", "oci:store"]);
+        let path = layouts::blob_path(&layout, &digest);
+        fs::File::options().write(true).create(true).truncate(false).open(&path).unwrap().set_len(LONG).unwrap();
+        let (code, found) = bed.verify(&["oci:store"]);
+        let subject = format!("{HOST}/acme/net@{digest}");
+        let bad = found["bad"].as_array().unwrap().iter().find(|bad| bad["what"] == subject.as_str());
+        let rule = bad.unwrap_or_else(|| panic!("{found}"))["rule"].as_str().unwrap();
+        assert!(code == Some(1) && rule.contains(&format!("has {LONG} bytes")), "{found}");
+        assert!(found["bytes"].as_u64() < Some(1 << 20), "{found}");
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn a_descriptor_that_gives_another_size_than_the_file_has_is_found() {
+    let bed = Bed::new();
+    let layout = bed.path("store").join(HOST).join("acme/net");
+    for by in [1, -1] {
+        let mut module = pack::module(&[("main.tf", b"# here\n")]);
+        let size = module.blobs[1].len() as i64;
+        let root = module.manifests.last_mut().unwrap();
+        let text = String::from_utf8(root.bytes.clone()).unwrap();
+        root.bytes = text.replace(&format!("\"size\":{size}"), &format!("\"size\":{}", size + by)).into_bytes();
+        layouts::add(&bed.path("store"), HOST, "acme/net", "1.0.0", &module);
+        let (code, found) = bed.verify(&["oci:store"]);
+        assert!(code == Some(1) && found["bad"].to_string().contains("acme/net:"), "{found}");
+        fs::remove_dir_all(&layout).unwrap();
+    }
+}
+
+/// What a store says of its providers.
+const SAYS: &str = ".tofufs/providers.json";
+
+#[test]
+fn a_bundle_says_where_its_providers_are_wherever_it_is_copied() {
+    let bed = Bed::new();
+    bed.write("lock.hcl", &lock_file(&PLATFORMS));
+    let words = [&["--lock-file", "lock.hcl", "-o", "oci-archive:b.tar"], &MIRROR[..]].concat();
+    bed.bundle(&words);
+    let whole = fs::read(bed.path("b.tar")).unwrap();
+    bed.bundle(&words);
+    bed.bundle(&[&["--lock-file", "lock.hcl", "-o", "oci-archive:again.tar"], &MIRROR[..]].concat());
+    assert!(fs::read(bed.path("b.tar")).unwrap() == whole && fs::read(bed.path("again.tar")).unwrap() == whole);
+    let copy = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tofufs"));
+        command.current_dir(bed.dir.path()).env_clear().env("HOME", bed.path("home")).arg("copy").args(words);
+        finish(&mut command)
+    };
+    copy(&["oci-archive:b.tar", "oci:store"]);
+    copy(&["oci:store", "oci-archive:c.tar"]);
+    assert!(fs::read(bed.path("c.tar")).unwrap() == whole);
+    for source in ["oci-archive:b.tar", "oci:store", "oci-archive:c.tar"] {
+        let (code, found) = bed.verify(&[source, "--lock-file", "lock.hcl"]);
+        assert!(code == Some(0) && found["lacking"] == Value::Array(vec![]), "{source}: {found}");
+        let Some(mount) = bed.mount(source) else { return };
+        let hello = mount.join("plugins/registry.opentofu.org/acme/hello/0.1.0/linux_amd64");
+        assert!(hello.join("terraform-provider-hello_v0.1.0").is_file(), "{source}");
+        // Others that are given count alone.
+        let other = ["--oci-mirror", "reg.example/x/${type}", "--include", "registry.opentofu.org/acme/*"];
+        let (code, found) = bed.verify(&[&[source, "--lock-file", "lock.hcl"], &other[..]].concat());
+        assert!(code == Some(1) && found["lacking"].to_string().contains("reg.example/x/hello"), "{found}");
+    }
+    // From one bundle into another, nothing is said anew.
+    let from = format!("oci-archive:{}", bed.path("b.tar").display());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tofufs"));
+    command.current_dir(bed.dir.path()).env_clear().env("HOME", bed.path("home"));
+    command.args(["bundle", "--offline", "--lock-file", "lock.hcl", "--from", &from, "-o", "oci-archive:d.tar"]);
+    finish(&mut command);
+    assert!(fs::read(bed.path("d.tar")).unwrap() == whole);
+    // Into a cache, and out of it when the bundle is gone: what it said is remembered.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tofufs"));
+    command.current_dir(bed.dir.path()).env_clear().env("HOME", bed.path("home"));
+    command.args(["pull", "--offline", "--lock-file", "lock.hcl", "--platform", "linux_amd64", "--from", &from]);
+    finish(command.args(["--cache-dir", "pulled"]));
+    let options = Options::new().args(["--offline", "--platform", "linux_amd64"]).cache(bed.path("pulled"));
+    let Some(mount) = Mount::start(&[HOST], options) else { return };
+    let hello = mount.join("plugins/registry.opentofu.org/acme/hello/0.1.0/linux_amd64");
+    assert!(hello.join("terraform-provider-hello_v0.1.0").is_file());
+    // A registry has releases alone, and modules have no providers.
+    if let Some(registry) = DockerRegistry::start(Access::Anybody, false) {
+        copy(&["--plain-http", &registry.host(), "oci:store", &registry.host()]);
+        let storage = tree(registry.dir());
+        assert!(!storage.iter().any(|(path, bytes)| {
+            path.to_str().unwrap().contains("providers.json")
+                || bytes.windows(19).any(|part| part == b"repository_template")
+        }));
+    }
+    bed.bundle(&[&[&format!("{HOST}/acme/net:1.0.0"), "-o", "oci:modules"], &MIRROR[..]].concat());
+    assert!(!bed.path("modules").join(SAYS).exists());
+    // A flipped bit in it is found, and what is no such document is refused.
+    let at = whole.windows(8).position(|w| w == b"\"rules\":").unwrap();
+    let mut damaged = whole.clone();
+    damaged[at + 2] ^= 1;
+    fs::write(bed.path("b.tar"), damaged).unwrap();
+    fs::write(bed.path("store").join(SAYS), "{\"rules\":[{}]}").unwrap();
+    for source in ["oci-archive:b.tar", "oci:store"] {
+        let (code, found) = bed.verify(&[source]);
+        assert!(code == Some(1) && found["bad"].to_string().contains(SAYS), "{found}");
+        let output = bed.mounting(source);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains(SAYS), "{said}");
+    }
+}
+
+/// By a rule that cannot be read backwards, and where two bundles become one.
+#[test]
+fn a_bundle_names_its_providers_and_adds_to_what_it_named() {
+    let bed = Bed::new();
+    bed.release("odd/hello", "0.1.0", &provider());
+    bed.write("lock.hcl", &lock_file(&PLATFORMS));
+    bed.write("other.hcl", &lock_file(&PLATFORMS).replace("registry.opentofu.org/acme", "else.example/odd"));
+    let template = r#"reg.example/odd/${type == "x" ? "y" : type}"#;
+    let odd = ["--oci-mirror", template, "--include", "else.example/odd/*"];
+    for output in ["oci:store", "oci-archive:b.tar"] {
+        bed.bundle(&[&["--lock-file", "other.hcl", "-o", output], &odd[..]].concat());
+        bed.bundle(&[&["--lock-file", "lock.hcl", "-o", output], &MIRROR[..]].concat());
+        for lock in ["lock.hcl", "other.hcl"] {
+            assert_eq!(bed.verify(&[output, "--lock-file", lock]).0, Some(0));
+        }
+        let Some(mount) = bed.mount(output) else { return };
+        for view in ["plugins", "mirror"] {
+            let names: Vec<_> = fs::read_dir(mount.join(view)).unwrap().map(|e| e.unwrap().file_name()).collect();
+            assert_eq!(names, ["else.example", "registry.opentofu.org"]);
+        }
+    }
+}
+
 #[test]
 fn a_dry_run_writes_nothing_and_says_how_much_it_would_be() {
     let bed = Bed::new();
@@ -346,6 +495,28 @@ fn a_dry_run_writes_nothing_and_says_how_much_it_would_be() {
     }
 }
 
+/// Nothing that is half there is taken for a bundle.
+#[test]
+fn a_full_disk_is_no_success() {
+    let bed = Bed::new();
+    let Some(disk) = SmallDisk::new(&bed.path("small"), 512 << 10) else { return };
+    let files: [(&str, &[u8]); 2] = [("main.tf", b"# big"), ("noise", &pack::noise(1, 1 << 20))];
+    bed.release("acme/big", "1.0.0", &pack::module(&files));
+    let big = format!("{HOST}/acme/big:1.0.0");
+    for output in ["oci:small/store", "oci-archive:small/b.tar"] {
+        let run = bed.run(&[&big, "-o", output]);
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.code() == Some(1) && said.contains("is full"), "{said}");
+        assert!(run.stdout.is_empty(), "{run:?}");
+    }
+    let left: Vec<_> = tree(disk.path()).into_keys().filter(|path| !path.starts_with("store/reg.example")).collect();
+    assert_eq!(left, [] as [PathBuf; 0], "a part of an archive is left");
+    assert_eq!(bed.run(&["verify", "oci:small/store"]).status.code(), Some(0), "what is there is whole");
+    // The other way round: a cache that keeps nothing, and a bundle that has it all.
+    bed.bundle(&[&big, "-o", "oci:store", "--cache-size", "64KiB"]);
+    assert_eq!(bed.verify(&["oci:store"]).0, Some(0));
+}
+
 #[test]
 fn what_cannot_be_bundled_is_a_clear_error_and_leaves_what_was_there() {
     let bed = Bed::new();
@@ -355,7 +526,7 @@ fn what_cannot_be_bundled_is_a_clear_error_and_leaves_what_was_there() {
     let missing = format!("{HOST}/acme/net:9.0.0");
     let hello = format!("{HOST}/acme/providers/hello:0.1.0");
     for (words, code, says) in [
-        (vec![missing.as_str(), "-o", "oci-archive:b.tar"], 1, "no such"),
+        (vec![missing.as_str(), "-o", "oci-archive:b.tar"], 1, "there is no tag 9.0.0; there are "),
         (vec![&hello, "--platform", "plan9_arm", "-o", "oci-archive:b.tar"], 1, "no package for plan9_arm"),
         (vec!["-o", "oci-archive:b.tar"], 2, "name a --lock-file, a --root or a REFERENCE"),
         (vec![&net], 2, "--output"),

@@ -71,3 +71,8 @@ fn run<T>(work: impl Future<Output = T>) -> T {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.max_blocking_threads(1).enable_time().build().expect("a runtime").block_on(work)
 }
+
+#[test]
+fn an_ordinary_user_can_do_the_same() {
+    support::world::again_as_ordinary(&["bundles::"]);
+}

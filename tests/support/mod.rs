@@ -14,8 +14,9 @@ pub mod peers;
 pub mod push;
 pub mod tls;
 pub mod token_server;
+pub mod world;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The program `name` as found on PATH; where it is missing, the reason for skipping is printed.
@@ -39,18 +40,38 @@ pub fn oras_python() -> Option<PathBuf> {
     python
 }
 
+/// A disk of a few bytes, mounted on a directory that is made; unmounted when it is dropped.
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None`, with the reason printed, where nothing can be mounted.
+    pub fn new(dir: &Path, bytes: u64) -> Option<SmallDisk> {
+        std::fs::create_dir(dir).expect("a writable directory");
+        let options = std::ffi::CString::new(format!("size={bytes},mode=0777")).expect("no zero bytes");
+        match rustix::mount::mount("tmpfs", dir, "tmpfs", rustix::mount::MountFlags::NODEV, options.as_c_str()) {
+            Ok(()) => Some(SmallDisk(dir.to_owned())),
+            Err(e) => {
+                skip(&format!("a small disk cannot be mounted: {e}"));
+                None
+            }
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
 /// Prints why a test has nothing to do here.
 pub fn skip(reason: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     eprintln!("skipped: {test}: {reason}");
-}
-
-/// How writing is refused to what has no write bits: root is let past those and meets tofufs, which says EROFS.
-pub fn unwritable() -> rustix::io::Errno {
-    match rustix::process::geteuid().is_root() {
-        true => rustix::io::Errno::ROFS,
-        false => rustix::io::Errno::ACCESS,
-    }
 }
 
 /// Waits until `done`, at most `limit`; whether it came to that.

@@ -64,6 +64,7 @@ pub struct Mount {
     path: PathBuf,
     options: Options,
     sources: Vec<String>,
+    said: String,
     pid: Option<Pid>,
     watchdog: Option<(mpsc::Sender<()>, std::thread::JoinHandle<()>)>,
 }
@@ -81,7 +82,8 @@ impl Mount {
         }
         let path = dir.path().canonicalize().expect("a directory").join("mnt");
         let sources = sources.iter().map(S::to_string).collect();
-        let mut mount = Mount { dir: Some(dir), path, options, sources, pid: None, watchdog: None };
+        let mut mount =
+            Mount { dir: Some(dir), path, options, sources, said: String::new(), pid: None, watchdog: None };
         let output = mount.run();
         assert!(output.status.success(), "mounting failed: {output:?}\n{}", mount.log());
         Some(mount)
@@ -102,6 +104,7 @@ impl Mount {
             .args(&self.sources)
             .arg(&self.path);
         let output = finish(command);
+        self.said = String::from_utf8_lossy(&output.stderr).into_owned();
         if output.status.success() {
             let connection = connection(&self.path);
             self.pid = self.status()["pid"].as_i64().and_then(|pid| Pid::from_raw(pid as i32));
@@ -132,7 +135,7 @@ impl Mount {
     /// The program with a subcommand, in the environment of the mount.
     pub fn command(&self, subcommand: &str) -> Command {
         let base = self.base();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tofufs"));
+        let mut command = Command::new(super::world::program());
         command
             .arg(subcommand)
             .env_clear()
@@ -171,6 +174,11 @@ impl Mount {
     /// The daemon's process.
     pub fn pid(&self) -> Pid {
         self.pid.expect("a mount that was started")
+    }
+
+    /// What mounting said last on standard error.
+    pub fn said(&self) -> &str {
+        &self.said
     }
 
     /// What the daemon has logged.

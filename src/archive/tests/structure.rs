@@ -1,6 +1,6 @@
 //! Structure: every byte accounted for, everything said twice and in agreement, within the limits.
 
-use super::build::{Entry, archive, deflated, directory, entry, zip, zip64_extra};
+use super::build::{Entry, archive, deflated, directory, entry, extra, zip, zip64_extra};
 use super::*;
 
 fn sample() -> Vec<Entry> {
@@ -17,12 +17,19 @@ fn limits_refuse_by_what_is_declared() {
     };
     let limits = Limits::default();
     let claims = |size: u32| deflated("a", "x").with(|e| e.size = size);
-    too_large(&zip([claims((1 << 30) + 1)]), limits, "1073741824 (entry)");
-    let wide = claims(u32::MAX).with(|e| {
-        e.extra = zip64_extra(&[1 << 62]);
-        e.local_extra = zip64_extra(&[1 << 62, e.compressed.into()]);
-    });
-    too_large(&zip([wide]), limits, "(entry)");
+    let wide = |size: u64| {
+        let entry = claims(u32::MAX).with(|e| {
+            e.extra = zip64_extra(&[size]);
+            e.local_extra = zip64_extra(&[size, e.compressed.into()]);
+        });
+        zip([entry])
+    };
+    tree_within(&wide(4 << 30), &limits).expect("the last size that is accepted");
+    too_large(&wide((4 << 30) + 1), limits, "4294967296 (entry; --entry-max-size raises it)");
+    too_large(&wide(1 << 62), limits, "(entry");
+    too_large(&wide(4 << 30), Limits::up_to(4 << 30, 1 << 30), "1073741824 (entry");
+    // What a raised limit allows, the total does not refuse.
+    tree_within(&wide(6 << 30), &Limits::up_to(4 << 30, 6 << 30)).expect("an entry within its limit");
     let bomb = (0..5).map(|n| claims(1 << 30).with(|e| e.name = vec![b'a' + n]));
     too_large(&zip(bomb), limits, "4294967296 or 100 times the archive's size (total and ratio)");
 
@@ -31,22 +38,22 @@ fn limits_refuse_by_what_is_declared() {
     tree_within(&small, &Limits { ratio: 0, ..limits }).expect("the total holds");
     too_large(&small, Limits { total: 27, ratio: 0, ..limits }, "27 or 0 times");
     too_large(&small, Limits { entries: 2, ..limits }, "2 (entries)");
-    too_large(&small, Limits { archive: 100, ..limits }, "100 (archive)");
+    too_large(&small, Limits { archive: 100, ..limits }, "100 (archive; --archive-max-size raises it)");
 }
 
 #[test]
 fn each_limit_is_the_last_value_that_is_accepted() {
     // hostile input, limits
     let Limits { archive, total, ratio, entry, entries, depth, component, path } = Limits::default();
-    assert_eq!((archive, total, ratio, entry), (2 << 30, 4 << 30, 100, 1 << 30));
+    assert_eq!((archive, total, ratio, entry), (4 << 30, 4 << 30, 100, 4 << 30));
     assert_eq!((entries, depth, component, path), (200_000, 256, 255, 4095));
     let zip = zip(sample());
     let length = zip.len() as u64;
     type Limit = (&'static str, u64, fn(&mut Limits, u64));
     let limits: [Limit; 7] = [
-        ("(archive)", length, |limits, value| limits.archive = value),
+        ("(archive;", length, |limits, value| limits.archive = value),
         ("(total and ratio)", 28, |limits, value| (limits.total, limits.ratio) = (value, 0)),
-        ("(entry)", 23, |limits, value| limits.entry = value),
+        ("(entry;", 23, |limits, value| limits.entry = value),
         ("(entries)", 3, |limits, value| limits.entries = value),
         ("(depth)", 2, |limits, value| limits.depth = value as usize),
         ("(component)", 1, |limits, value| limits.component = value as usize),
@@ -359,7 +366,96 @@ fn zip64_fields_must_agree() {
     };
     assert_eq!(paths(&on_disk(0)), ["a"]);
     assert!(tree(&on_disk(1)).is_err());
-    refused_for(&unmarked(Vec::new(), zip64_extra(&[0, 0])), "differs");
+}
+
+#[test]
+fn a_zip64_field_may_hold_more_than_is_referred_to_if_that_is_true() {
+    let field = |offset: u64, disk: u32| {
+        let mut field: Vec<u8> = [5, 5, offset].into_iter().flat_map(u64::to_le_bytes).collect();
+        field.extend(disk.to_le_bytes());
+        extra(1, &field)
+    };
+    let marked = |extra: Vec<u8>| {
+        let entry = entry("a", "hello").with(|e| {
+            (e.compressed, e.size) = (u32::MAX, u32::MAX);
+            (e.extra, e.local_extra) = (extra, zip64_extra(&[5, 5]));
+        });
+        zip([entry])
+    };
+    assert_eq!(paths(&marked(field(0, 0))), ["a"]);
+    refused_for(&marked(field(1, 0)), "disagree");
+    refused_for(&marked(field(0, 1)), "disagree");
+    let unmarked = |extra: Vec<u8>| zip([entry("a", "hello").with(|e| e.extra = extra)]);
+    assert_eq!(paths(&unmarked(field(0, 0))), ["a"]);
+    refused_for(&unmarked(field(7, 0)), "disagree");
+    // Neither a list of the standard, nor without a place to hide bytes in.
+    refused_for(&marked(extra(1, &[&field(0, 0)[4..], &[0]].concat())), "disagree");
+    refused_for(&marked(extra(1, &[&field(0, 0)[4..28], &[0; 3]].concat())), "disagree");
+    // With the offset unmarked nobody can say where the disk number stands.
+    let disk = entry("a", "hello").with(|e| (e.disk, e.extra) = (u16::MAX, field(0, 0)));
+    unsupported_for(&zip([disk]), "another disk");
+}
+
+#[test]
+fn room_for_zip64_sizes_may_be_left_empty_in_a_local_header() {
+    let made = |local: Vec<u8>| zip([entry("a", "hello").with(|e| e.local_extra = local)]);
+    for length in [0, 8, 16, 24, 28] {
+        assert_eq!(paths(&made(extra(1, &vec![0; length]))), ["a"], "{length}");
+    }
+    refused_for(&made(extra(1, &[0; 29])), "differs");
+    for at in 0..16 {
+        let mut room = [0; 16];
+        room[at] = 1;
+        refused_for(&made(extra(1, &room)), "differs");
+    }
+    // A value that is referred to is no room.
+    let half = entry("a", "hello").with(|e| {
+        e.local_sizes = Some((e.crc, e.compressed, u32::MAX));
+        e.local_extra = zip64_extra(&[5, 0]);
+    });
+    refused_for(&zip([half]), "differs");
+    // Nor is it in the central directory, to which nobody goes back.
+    refused_for(&zip([entry("a", "hello").with(|e| e.extra = zip64_extra(&[0, 0]))]), "disagree");
+}
+
+#[test]
+fn a_descriptor_may_refer_to_zip64_sizes_as_the_headers_do() {
+    let made = |signed: bool, change: fn(&mut Entry)| {
+        let entry = deflated("a", "hello").streamed(signed, false).with(|e| {
+            let sizes = e.descriptor.len() - 8;
+            e.descriptor[sizes..].fill(0xff);
+            e.local_sizes = Some((0, u32::MAX, u32::MAX));
+            e.local_extra = zip64_extra(&[0, 0]);
+            e.extra = zip64_extra(&[e.size.into(), e.compressed.into()]);
+            (e.compressed, e.size) = (u32::MAX, u32::MAX);
+        });
+        zip([entry.with(change)])
+    };
+    for signed in [false, true] {
+        let content = contents(&made(signed, |_| {})).unwrap();
+        assert_eq!(content[&b"a"[..]].0, b"hello");
+        for at in 0..8 {
+            let mut zip = made(signed, |_| {});
+            let descriptor = zip.windows(8).position(|bytes| bytes == [0xff; 8]).expect("the local header");
+            let behind = descriptor + 8;
+            let sizes = behind + zip[behind..].windows(8).position(|bytes| bytes == [0xff; 8]).expect("two sizes");
+            zip[sizes + at] ^= 1;
+            refused_for(&zip, "descriptor");
+        }
+        // Only where the central directory refers to them too.
+        let narrow = made(signed, |e| {
+            e.extra.clear();
+            (e.compressed, e.size) = (e.data.len() as u32, 5);
+        });
+        refused_for(&narrow, "descriptor");
+        let wide = made(signed, |e| {
+            let sizes = e.descriptor.len() - 8;
+            e.descriptor.truncate(sizes);
+            e.descriptor.extend([0xff; 16]);
+        });
+        refused_for(&wide, "descriptor");
+        refused_for(&made(signed, |e| e.crc ^= 1), "descriptor");
+    }
 }
 
 /// The bytes of an archive, changed at `offset` from the `which`th `mark` on.

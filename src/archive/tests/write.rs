@@ -140,10 +140,10 @@ fn the_writer_refuses_what_the_reader_would() {
     let files = some_files();
     for (limits, name) in [
         (limits(|l| l.entries = 7), "(entries)"),
-        (limits(|l| l.entry = 2_999_999), "(entry)"),
+        (limits(|l| l.entry = 2_999_999), "(entry;"),
         (limits(|l| l.total = 5_000_000), "(total)"),
-        (limits(|l| l.archive = 3_000_000), "(archive)"),
-        (limits(|l| l.archive = 1_000), "(archive)"),
+        (limits(|l| l.archive = 3_000_000), "(archive;"),
+        (limits(|l| l.archive = 1_000), "(archive;"),
     ] {
         let error = written_within(&files, &limits).unwrap_err();
         assert!(matches!(error.class(), Class::TooLarge) && error.to_string().contains(name), "{error}");
@@ -173,5 +173,94 @@ fn a_file_that_changes_ends_the_archive() {
         let entries: Vec<_> = entries(&files)[at..=at].to_vec();
         let error = write(&entries, &Broken(0), &Memory::default(), &Limits::default()).unwrap_err();
         assert!(error.to_string().contains("it is gone") && error.entry().is_some(), "{error}");
+    }
+}
+
+/// Archives and files beyond 4 GiB. Zeros are holes on disk, and need not be held in memory.
+mod beyond {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    /// A file in which no zeros are written.
+    struct Sparse(File);
+
+    impl Output for Sparse {
+        fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+            let end = offset + bytes.len() as u64;
+            if self.0.metadata()?.len() < end {
+                self.0.set_len(end)?;
+            }
+            if bytes.iter().all(|byte| *byte == 0) { Ok(()) } else { self.0.write_all_at(bytes, offset) }
+        }
+
+        fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+            self.0.read_exact_at(buf, offset)
+        }
+    }
+
+    impl ReadAt for Sparse {
+        fn len(&self) -> u64 {
+            self.0.metadata().unwrap().len()
+        }
+
+        fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+            self.0.read_exact_at(buf, offset)
+        }
+    }
+
+    const DEFLATED: u64 = 5 << 30;
+    const STORED: u64 = 4 << 30;
+
+    /// A file of zeros, one that begins with what cannot be deflated, and one that lies beyond 4 GiB.
+    struct Huge(Vec<u8>);
+
+    impl archive::Contents for Huge {
+        fn open(&self, number: usize) -> io::Result<Box<dyn Read + '_>> {
+            Ok(match number {
+                0 => Box::new(io::repeat(0).take(DEFLATED)),
+                1 => Box::new(self.0.as_slice().chain(io::repeat(0).take(STORED - self.0.len() as u64))),
+                _ => Box::new(&b"last"[..]),
+            })
+        }
+    }
+
+    /// Takes a minute, so it is for those who ask for it with `TOFUFS_LARGE_MIB`.
+    #[test]
+    fn what_lies_beyond_four_gibibytes_is_written_so_that_all_readers_find_it() {
+        if std::env::var_os("TOFUFS_LARGE_MIB").is_none() {
+            return eprintln!("skipped: TOFUFS_LARGE_MIB is not set");
+        }
+        let mut random = fastrand::Rng::with_seed(1);
+        let huge = Huge((0..1 << 20).map(|_| random.u8(..)).collect());
+        let entries = [(b"a", DEFLATED), (b"b", STORED), (b"c", 4)];
+        let entries = entries.map(|(name, size)| Entry { name, size, executable: false });
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("huge.zip");
+        let out = Sparse(File::options().create_new(true).read(true).write(true).open(&path).unwrap());
+        let limits = Limits::up_to(8 << 30, 5 << 30);
+        let error = write(&entries, &huge, &out, &limits).unwrap_err();
+        assert!(error.to_string().contains("(total)"), "{error}");
+        let limits = Limits::up_to(16 << 30, 5 << 30);
+        let made = write(&entries, &huge, &out, &limits).unwrap();
+        assert!(made.size > STORED && made.size < STORED + (16 << 20), "{}", made.size);
+
+        let members = index(&out, &limits).unwrap();
+        let mut all = Tree::new();
+        walk(&members, TOP, b"", &mut all);
+        let file = |name: &[u8]| all[name].unwrap();
+        assert_eq!((file(b"a").size, file(b"b").size), (DEFLATED, STORED));
+        assert!(file(b"c").offset > STORED);
+        assert_eq!(inflate(&out, &file(b"c")).unwrap(), b"last");
+        extract(&out, &file(b"b"), &mut io::sink()).unwrap();
+
+        const SCRIPT: &str = "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1]); \
+            print([i.file_size for i in z.infolist()], z.read('c'))";
+        let python = std::process::Command::new("python3").args(["-c", SCRIPT]).arg(&path).output();
+        let said = format!("[{DEFLATED}, {STORED}, 4] b'last'\n");
+        assert_eq!(String::from_utf8(python.unwrap().stdout).unwrap(), said);
+        let unzip = std::process::Command::new("unzip").args(["-p"]).arg(&path).arg("c").output();
+        assert_eq!(unzip.unwrap().stdout, b"last");
     }
 }

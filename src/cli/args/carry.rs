@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
-use super::{ReachArgs, Size};
+use super::{ArchiveArgs, ReachArgs, Size};
 use crate::cli::mapping::MappingArgs;
 use crate::copy::needs::Pattern;
 use crate::lockfile::Client;
@@ -47,6 +47,10 @@ pub struct ReadingArgs {
     /// How registries are reached.
     #[command(flatten)]
     pub reach: ReachArgs,
+
+    /// How large packages may be.
+    #[command(flatten)]
+    pub archives: ArchiveArgs,
 
     /// How much the cache may hold; the least recently used content goes first
     #[arg(long, value_name = "SIZE", default_value = "20GiB", help_heading = "Storage")]
@@ -103,7 +107,8 @@ pub struct LockArgs {
     #[command(flatten)]
     pub reading: ReadingArgs,
 
-    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs]
+    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs;
+    /// of root /var/cache/tofufs]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
     pub cache_dir: Option<PathBuf>,
 }
@@ -111,7 +116,8 @@ pub struct LockArgs {
 /// What something is needed for.
 #[derive(Args, Debug)]
 pub struct NeedsArgs {
-    /// Releases: HOST/NAME:TAG, HOST/NAME@DIGEST, or HOST/NAME:1.* for all tags of that form
+    /// Releases: HOST/NAME:TAG, HOST/NAME@DIGEST, OpenTofu's oci://HOST/NAME?tag=TAG, or HOST/NAME:1.* for all tags of
+    /// that form
     #[arg(value_name = "REFERENCE")]
     pub reference: Vec<Pattern>,
 
@@ -155,7 +161,8 @@ pub struct PullArgs {
     #[command(flatten)]
     pub reading: ReadingArgs,
 
-    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs]
+    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs;
+    /// of root /var/cache/tofufs]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
     pub cache_dir: Option<PathBuf>,
 }
@@ -204,7 +211,8 @@ pub struct BundleArgs {
     #[command(flatten)]
     pub reading: ReadingArgs,
 
-    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs]
+    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs;
+    /// of root /var/cache/tofufs]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
     pub cache_dir: Option<PathBuf>,
 }
@@ -232,7 +240,8 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "OS_ARCH")]
     pub platform: Vec<Platform>,
 
-    /// OpenTofu's CLI configuration to take the mapping of providers from [default: the user's own]
+    /// OpenTofu's CLI configuration to take the mapping of providers from [default: what the bundle
+    /// says of itself, then the user's own]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub tofurc: Option<PathBuf>,
 

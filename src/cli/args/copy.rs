@@ -29,6 +29,7 @@ pub struct CopyArgs {
     /// HOST[:PORT][/PREFIX]             all tags of a registry's repositories
     /// oci:DIR, oci-archive:FILE        all of a store
     /// oci:PATH:TAG                     one tag of one image layout
+    /// oci://HOST/NAME[?tag=TAG]        OpenTofu's address of a release
     #[arg(value_name = "SRC", value_hint = ValueHint::AnyPath, verbatim_doc_comment)]
     pub source: OsString,
 
@@ -58,7 +59,8 @@ pub struct CopyArgs {
     #[command(flatten)]
     pub reading: ReadingArgs,
 
-    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs]
+    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs;
+    /// of root /var/cache/tofufs]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
     pub cache_dir: Option<PathBuf>,
 }

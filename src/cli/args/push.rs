@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-use super::ReachArgs;
+use super::{ArchiveArgs, ReachArgs};
 use crate::name::Tag;
 
 /// The examples of `push`.
@@ -28,7 +28,8 @@ pub struct PushArgs {
     ///
     /// PATH is a directory, the zip of a module, or zips of one provider by their names
     /// (terraform-provider-TYPE_VERSION_OS_ARCH.zip) with the SHA256SUMS and signatures beside them.
-    /// REFERENCE is HOST[:PORT]/NAME[:TAG] or, for a store, oci:DIR/HOST/NAME[:TAG].
+    /// REFERENCE is HOST[:PORT]/NAME[:TAG] or, for a store, oci:DIR/HOST/NAME[:TAG]; OpenTofu's oci://HOST/NAME?tag=TAG
+    /// is read as HOST/NAME:TAG.
     // One list, since options may stand between its words.
     #[arg(num_args = 1.., required = true, value_name = "PATH... REFERENCE", value_hint = ValueHint::AnyPath, verbatim_doc_comment)]
     pub paths_and_reference: Vec<OsString>,
@@ -57,6 +58,10 @@ pub struct PushArgs {
     /// Talking to the registry.
     #[command(flatten)]
     pub reach: ReachArgs,
+
+    /// How large packages may be.
+    #[command(flatten)]
+    pub archives: ArchiveArgs,
 
     /// Where packages are made before they are sent [default: ${XDG_STATE_HOME:-~/.local/state}/tofufs]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]

@@ -13,14 +13,16 @@ use rustix::thread::CapabilitySet;
 use url::Url;
 
 use super::Finding;
-use crate::cli::access::configuration;
+use crate::cli::access::RegistryAccess;
 use crate::cli::args::StorageArgs;
 use crate::cli::mapping;
 use crate::cli::mounts;
 use crate::cli::output::CommandError;
 use crate::cli::quantity::Size;
-use crate::cli::settings::{Environment, Network};
-use crate::cli::tofurc::{self, InstallationLocation, Tofurc};
+use crate::cli::settings::Environment;
+use crate::cli::status;
+use crate::cli::tofurc::{InstallationLocation, Tofurc};
+use crate::cli::users;
 use crate::fuse::session::{STUCK, mountinfo, within};
 use crate::registry::transport::Authorities;
 use crate::store::{Options, Store};
@@ -69,7 +71,7 @@ impl Surroundings {
     pub fn of_process(
         storage: &StorageArgs,
         environment: &Environment,
-        network: &Network,
+        access: &RegistryAccess,
     ) -> Result<Surroundings, CommandError> {
         let made = std::env::current_exe().and_then(fs::metadata).and_then(|file| file.modified());
         let set = |name: &&'static str| std::env::var_os(name).filter(|value| !value.is_empty()).map(|v| (*name, v));
@@ -91,7 +93,7 @@ impl Surroundings {
             made: made.ok(),
             authorities: Authorities::of_system(),
             variables: AUTHORITIES.iter().chain(&PROXIES).chain(&[PLUGIN_CACHE]).filter_map(set).collect(),
-            configuration: configuration(network, &tofurc::Environment::of_process()).map_err(|e| e.to_string()),
+            configuration: access.configuration().tofurc().cloned().map_err(|e| e.to_string()),
         })
     }
 
@@ -201,8 +203,11 @@ impl Surroundings {
         Some(match kind {
             mountinfo::FS_TYPE => Finding::problem("cache's disk", "the cache lies inside a mount of tofufs")
                 .remedy("choose another --cache-dir"),
-            "overlay" => Finding::note("cache's disk", "overlay: passthrough needs a stack depth of 2 on it")
-                .remedy("a --cache-dir on a volume spares that layer"),
+            "overlay" => Finding::note(
+                "cache's disk",
+                "overlay: no passthrough on it, since it does not tell who can write to a file",
+            )
+            .remedy("choose a --cache-dir on a volume"),
             "tmpfs" | "ramfs" => {
                 Finding::note("cache's disk", format!("{kind}: the cache takes memory and is lost at a reboot"))
                     .remedy("choose a --cache-dir on a disk to keep it")
@@ -288,6 +293,8 @@ impl Surroundings {
         let files: Vec<String> = tofurc.files.iter().map(|file| file.display().to_string()).collect();
         let found = if files.is_empty() { "there is no CLI configuration".to_owned() } else { files.join(", ") };
         let warnings = tofurc.warnings.iter().map(|warning| Finding::note("configuration", warning));
+        let misplaced = tofurc.misplaced.iter().map(|warning| Finding::problem("configuration", warning));
+        let warnings = warnings.chain(misplaced);
         [Finding::ok("configuration", found)]
             .into_iter()
             .chain(warnings)
@@ -299,10 +306,14 @@ impl Surroundings {
     fn own_mount(&self, entry: &mountinfo::Entry) -> Finding {
         let shown = entry.point.display();
         if let Some(owner) = entry.owner.filter(|owner| *owner != self.uid) {
+            let owner = users::shown(owner);
             return Finding::ok("mount", format!("{shown}, which the user {owner} mounted: not looked into"));
         }
         match mounts::is_dead(&entry.point) {
-            Some(false) => Finding::ok("mount", shown),
+            Some(false) => match status::log_of(entry) {
+                Some(log) => Finding::ok("mount", format!("{shown}, whose log is {log}")),
+                None => Finding::ok("mount", shown),
+            },
             Some(true) => Finding::problem("mount", format!("{shown} is dead: its process is gone"))
                 .remedy(format!("tofufs umount {shown}")),
             None => Finding::problem("mount", format!("{shown} does not answer"))

@@ -8,12 +8,13 @@ use super::{Finding, Subject};
 use crate::artifact::{Release, Target, target_package};
 use crate::cli::quantity::Size;
 use crate::digest::Digest;
-use crate::name::{RepoName, Selector};
+use crate::name::{RepoName, Selector, Tag, no_such_tag};
 use crate::oci::{Descriptor, Manifest};
+use crate::registry::auth::how_to_log_in;
 use crate::registry::mirror::MirrorAddress;
 use crate::registry::observed::LoginScheme;
 use crate::registry::remote::Remote;
-use crate::registry::{BlobError, BlobSink, Failure, Registry, RegistryError, SinkError};
+use crate::registry::{BlobError, BlobSink, Failure, Greeting, Registry, RegistryError, SinkError};
 
 /// A clock that is off by more than this, in seconds, makes certificates and tokens fail.
 const CLOCK_OFF_MAX: u64 = 5 * 60;
@@ -29,16 +30,20 @@ pub(super) async fn findings(remote: &Remote, subject: &Subject) -> Vec<Finding>
         }
         _ => Finding::ok("connection", format!("{} answers", remote.origin())),
     };
-    let mut asked = vec![match catalog {
+    let mut asked = vec![match &catalog {
         Ok(repos) => Finding::ok("catalog", format!("it lists its repositories: {}", repos.len())),
-        Err(error) if error.failure == Failure::Absent => refusal(Finding::note, "catalog", &error),
-        Err(error) => problem("catalog", &error),
+        Err(error) if error.failure == Failure::Absent => refusal(Finding::note, "catalog", error),
+        Err(error) => problem("catalog", error),
     }];
-    if let Some((repo, selector)) = &subject.repo {
-        asked.push(tags(remote, repo).await);
-        if let Some(selector) = selector {
-            asked.extend(release(remote, repo, selector).await);
+    let listed = catalog.as_deref().ok();
+    match &subject.repo {
+        Some((repo, Some(selector))) => {
+            let tags = remote.tags(repo).await;
+            asked.push(tags_of(remote, &tags));
+            asked.extend(release(remote, repo, selector, &tags).await);
         }
+        Some((name, None)) => asked.extend(named(remote, name, listed).await),
+        None => {}
     }
     let mut findings = vec![reached, login(remote)];
     findings.extend(clock(remote));
@@ -68,7 +73,8 @@ pub(super) async fn mirror(address: &MirrorAddress, mirror: &Remote, subject: &S
 }
 
 fn is_out_of_reach(error: &RegistryError) -> bool {
-    matches!(error.failure, Failure::Unreachable | Failure::TimedOut | Failure::Protocol | Failure::Offline)
+    use Failure::{Offline, Protocol, TimedOut, Unreachable, Untrusted};
+    matches!(error.failure, Unreachable | Untrusted | TimedOut | Protocol | Offline)
 }
 
 fn refusal(marked: fn(&'static str, String) -> Finding, subject: &'static str, error: &RegistryError) -> Finding {
@@ -100,7 +106,7 @@ fn login(remote: &Remote) -> Finding {
                 .remedy("check what that credential may read, or log in again")
         }
         (None, _) => Finding::note("login", format!("it asks for {scheme}; there is no credential for it here"))
-            .remedy("only what is public can be read; log in to it as for tofu or docker to read more"),
+            .remedy(format!("only what is public can be read; {}", how_to_log_in(remote.host()))),
     }
 }
 
@@ -117,8 +123,34 @@ fn clock(remote: &Remote) -> Option<Finding> {
     })
 }
 
-async fn tags(remote: &Remote, repo: &RepoName) -> Finding {
-    match remote.tags(repo).await {
+/// What a name without a tag is: a repository, a prefix of others, or both. `listed` is what the registry lists.
+async fn named(remote: &Remote, name: &RepoName, listed: Option<&[RepoName]>) -> Vec<Finding> {
+    let below = |other: &&RepoName| *other != name && other.is_within(Some(name));
+    let below = listed.map(|repos| repos.iter().filter(below).count());
+    let tags = remote.tags(name).await;
+    let prefix = |count| match count {
+        1 => Finding::ok("prefix", "1 repository lies below it"),
+        several => Finding::ok("prefix", format!("{several} repositories lie below it")),
+    };
+    let refusal = match &tags {
+        Ok(_) => return [tags_of(remote, &tags)].into_iter().chain(below.filter(|n| *n > 0).map(prefix)).collect(),
+        Err(error) => error.failure,
+    };
+    let nothing = "it is no repository, and none lies below it";
+    let unknown = "no repository of this name can be read; whether others lie below it, the registry does not tell";
+    vec![match (refusal, below) {
+        (Failure::Absent | Failure::Denied, Some(count)) if count > 0 => prefix(count),
+        (Failure::Absent, Some(_)) => Finding::problem("tags", nothing).remedy("check the spelling of its name"),
+        (Failure::Absent, None) => Finding::note("prefix", unknown).remedy("give a repository that lies below it"),
+        // A registry refuses what is not there like that, too.
+        (Failure::Denied, _) if remote.greet(Greeting::LogIn).await.is_ok() => Finding::note("prefix", unknown)
+            .remedy("give a repository that lies below it; if it is one, log in to read it"),
+        _ => tags_of(remote, &tags),
+    }]
+}
+
+fn tags_of(remote: &Remote, tags: &Result<Vec<Tag>, RegistryError>) -> Finding {
+    match tags {
         Ok(tags) => {
             let pages = match remote.observed().tag_pages {
                 Some(pages) if pages > 1 => format!("in {pages} pages"),
@@ -126,15 +158,23 @@ async fn tags(remote: &Remote, repo: &RepoName) -> Finding {
             };
             Finding::ok("tags", format!("{} {pages}", tags.len()))
         }
-        Err(error) => problem("tags", &error),
+        Err(error) => problem("tags", error),
     }
 }
 
 /// What the tag stands for, whether OpenTofu would take it, and how its packages come.
-async fn release(remote: &Remote, repo: &RepoName, selector: &Selector) -> Vec<Finding> {
-    let manifest = match manifest(remote, repo, selector).await {
-        Ok(manifest) => manifest,
-        Err(finding) => return vec![finding],
+async fn release(
+    remote: &Remote,
+    repo: &RepoName,
+    selector: &Selector,
+    tags: &Result<Vec<Tag>, RegistryError>,
+) -> Vec<Finding> {
+    let manifest = match (manifest(remote, repo, selector).await, selector, tags) {
+        (Ok(manifest), ..) => manifest,
+        (Err(_), Selector::Tag(tag), Ok(tags)) if !tags.contains(tag) => {
+            return vec![Finding::problem("artifact", no_such_tag(tag, tags))];
+        }
+        (Err(finding), ..) => return vec![finding],
     };
     let shown = manifest.artifact_type.as_deref().unwrap_or("no artifactType");
     match Release::read(&manifest) {

@@ -124,7 +124,7 @@ fn the_caches_disk_is_judged_by_its_type_and_room() {
     let mut host = sound(&dir);
     for (kind, mark, words) in [
         ("ext4", Mark::Ok, "ext4"),
-        ("overlay", Mark::Note, "stack depth of 2"),
+        ("overlay", Mark::Note, "no passthrough on it"),
         ("tmpfs", Mark::Note, "lost at a reboot"),
         ("nfs4", Mark::Note, "local disk"),
         ("fuse.tofufs", Mark::Problem, "inside a mount"),
@@ -209,6 +209,8 @@ fn what_is_looked_at_is_a_registry_a_repository_or_a_release() {
     ] {
         assert_eq!(Subject::parse(text).unwrap().to_string(), text);
     }
+    assert_eq!(Subject::parse("oci://ghcr.io/acme/net?tag=1.2.0").unwrap().to_string(), "ghcr.io/acme/net:1.2.0");
+    assert_eq!(Subject::parse("oci://ghcr.io/acme/net").unwrap().to_string(), "ghcr.io/acme/net");
     for text in
         ["", "ghcr", "oci:/srv/store", "https://ghcr.io", "ghcr.io/UPPER", "ghcr.io/acme/net:", "ghcr.io/a@sha256:x"]
     {

@@ -50,11 +50,19 @@ pub fn add(tofurc: &mut Tofurc, file: &Path, document: Document) -> Result<()> {
                     }
                 }
             }
+            Some(method) if METHODS.contains(&method) => tofurc.misplaced.push(format!(
+                "{}:{line}: {method} stands outside of provider_installation, where it is passed over; put it into a \
+                 provider_installation block",
+                file.display()
+            )),
             _ => {}
         }
     }
     Ok(())
 }
+
+/// The methods of installation.
+const METHODS: [&str; 5] = ["oci_mirror", "filesystem_mirror", "network_mirror", "direct", "dev_overrides"];
 
 /// The inside of a block.
 struct Body {
@@ -66,7 +74,7 @@ struct Body {
 
 /// The blocks that one item stands for: itself, or in JSON an object or each object of a list.
 fn plain(item: Item, json: bool) -> Result<Vec<Body>> {
-    let Item { keys, assigned, value, line } = item;
+    let Item { keys, assigned, value, line, .. } = item;
     let name = keys.first().cloned().unwrap_or_default();
     if !json && assigned {
         return refuse(line, format!("{name} is a block, without an equals sign"));

@@ -5,6 +5,8 @@
 //! notations, since an HCL 1 object with `:` for `=` is a JSON object; JSON is checked by a JSON parser before.
 //! Values may be secrets: nothing here is printable, and errors carry no text of the file but single characters.
 
+use std::ops::Range;
+
 use zeroize::Zeroizing;
 
 /// How deep lists and objects may nest.
@@ -32,6 +34,8 @@ pub struct Item {
     pub value: Value,
     /// The line of the first key, from 1.
     pub line: usize,
+    /// Where it stands in the text, in bytes.
+    pub place: Range<usize>,
 }
 
 /// A parsed text.
@@ -55,12 +59,13 @@ type Result<T> = std::result::Result<T, SyntaxError>;
 
 /// Reads a text.
 pub fn parse(text: &str) -> Result<Document> {
+    let length = text.len();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let json = text.trim_start().starts_with('{');
     if json && let Err(e) = serde_json::from_str::<serde::de::IgnoredAny>(text) {
         return Err(SyntaxError { line: e.line(), rule: format!("not valid JSON (column {})", e.column()) });
     }
-    let mut reader = Reader { rest: text, line: 1, json, depth: 0 };
+    let mut reader = Reader { rest: text, length, line: 1, json, depth: 0 };
     reader.space()?;
     let items = if json {
         reader.rest = reader.rest.get(1..).unwrap_or_default();
@@ -73,6 +78,8 @@ pub fn parse(text: &str) -> Result<Document> {
 
 struct Reader<'a> {
     rest: &'a str,
+    /// The length of the whole text.
+    length: usize,
     line: usize,
     json: bool,
     depth: usize,
@@ -81,6 +88,10 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn refuse<T>(&self, rule: impl Into<String>) -> Result<T> {
         Err(SyntaxError { line: self.line, rule: rule.into() })
+    }
+
+    fn position(&self) -> usize {
+        self.length - self.rest.len()
     }
 
     fn peek(&self) -> Option<char> {
@@ -142,7 +153,7 @@ impl<'a> Reader<'a> {
     }
 
     fn item(&mut self) -> Result<Item> {
-        let line = self.line;
+        let (line, start) = (self.line, self.position());
         let mut keys = Vec::new();
         loop {
             match self.peek() {
@@ -157,7 +168,8 @@ impl<'a> Reader<'a> {
                 Some('=') if !self.json && keys.len() == 1 => break,
                 Some(':') if self.json => break,
                 Some('{') if !self.json => {
-                    return Ok(Item { keys, assigned: false, value: self.value()?, line });
+                    let value = self.value()?;
+                    return Ok(Item { keys, assigned: false, value, line, place: start..self.position() });
                 }
                 Some(c) if before == self.line && (c == '"' || c.is_alphabetic() || c == '_') => {}
                 _ => return self.refuse("= or { is expected after a key"),
@@ -165,7 +177,8 @@ impl<'a> Reader<'a> {
         }
         self.take(1);
         self.space()?;
-        Ok(Item { keys, assigned: true, value: self.value()?, line })
+        let value = self.value()?;
+        Ok(Item { keys, assigned: true, value, line, place: start..self.position() })
     }
 
     fn word(&mut self) -> &'a str {

@@ -7,6 +7,9 @@ use clap::{Args, ValueEnum, ValueHint};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::Environment;
+use super::install::{self, Place};
+use crate::cli::args::carry::ClientArg;
 use crate::cli::control::Request;
 use crate::cli::mounts;
 use crate::cli::output::{self, CommandError};
@@ -26,6 +29,18 @@ pub struct TofurcArgs {
     /// Print JSON, as for a file named *.tfrc.json [default use: plugins]
     #[arg(long)]
     pub json: bool,
+
+    /// Merge it into the CLI configuration that is there instead of printing it, and keep a copy of what that was
+    ///
+    /// The file is the one that the client reads: that of TF_CLI_CONFIG_FILE, else ~/.tofurc, or ~/.terraformrc where
+    /// there is that alone. All else in it stays; a provider_installation block that stands there becomes a comment.
+    #[arg(long, conflicts_with = "json")]
+    pub install: bool,
+
+    /// With --install: the client whose file it is; Terraform reads ~/.terraformrc, and OpenTofu that too if there is no
+    /// ~/.tofurc
+    #[arg(long, value_name = "CLIENT", default_value = "tofu", requires = "install")]
+    pub client: ClientArg,
 }
 
 /// What a client can use a mount for.
@@ -65,8 +80,8 @@ impl Use {
             Use::PluginCache => {
                 "Choose this where providers come from several places and all of them are to be cached: packages of the mount\n\
                  are linked as with `plugins`, others are kept beside them. plugin_cache_may_break_dependency_lock_file lets\n\
-                 the clients take a cached package that no lock file vouches for yet; without it, Terraform would download such\n\
-                 a package again and try to write over the cached one, which the mount refuses. The price: the lock file then\n\
+                 the clients take a cached package that no lock file vouches for yet; without it, they get such a\n\
+                 package from its source once more and compare it, or write over the cached one, which the mount compares. The price: the lock file then\n\
                  gets the hash of this platform's package alone. `tofufs lock` adds the others."
             }
         }
@@ -115,8 +130,15 @@ pub fn run(args: &TofurcArgs) -> Result<(), CommandError> {
                       block in the CLI configuration";
         return Err(failed(reason.to_owned()));
     }
+    let purpose = args.purpose.unwrap_or(Use::Plugins);
+    if args.install {
+        let environment = Environment::of_process();
+        let place = Place::of(&environment, args.client == ClientArg::Terraform);
+        let hcl = block(&entry.point, &mapping, purpose);
+        return install::install(&place, &hcl, &as_json(&entry.point, &mapping, purpose), &environment);
+    }
     match args.json {
-        true => output::json(&as_json(&entry.point, &mapping, args.purpose.unwrap_or(Use::Plugins))),
+        true => output::json(&as_json(&entry.point, &mapping, purpose)),
         false => output::text(as_hcl(&entry.point, &mapping, args.purpose)),
     }
 }
@@ -200,18 +222,13 @@ fn block(point: &Path, mapping: &MountMapping, purpose: Use) -> String {
 
 /// The flags as a shell takes them, one rule's part per line.
 fn lines_of_flags(flags: &[String]) -> Vec<String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@".contains(c);
-    let quoted = |word: &str| match word.chars().all(plain) && !word.is_empty() {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    };
-    flags.chunks(2).map(|pair| pair.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")).collect()
+    flags.chunks(2).map(|pair| pair.iter().map(|word| output::shell_word(word)).collect::<Vec<_>>().join(" ")).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::tofurc::{Environment, InstallationLocation, Tofurc};
+    use crate::cli::tofurc::{InstallationLocation, Tofurc};
     use crate::mapping::Rule;
 
     fn mapping(rules: &[(&str, &[&str], &[&str])]) -> MountMapping {

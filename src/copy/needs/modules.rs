@@ -1,8 +1,6 @@
 //! A module and all that it calls: which providers they require, and which releases they are.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +10,7 @@ use crate::artifact::Release;
 use crate::copy::Origins;
 use crate::digest::Digest;
 use crate::facts::{FactError, Facts, Failure, Package, Unpacking, blocking};
+use crate::input;
 use crate::lockfile::Client;
 use crate::lockfile::configuration::{Configuration, files_of};
 use crate::lockfile::constraints::Constraints;
@@ -43,6 +42,8 @@ pub struct Requirements {
     pub releases: Vec<(Reference, Digest, Descriptor)>,
     /// The modules whose own requirements are not known, since they cannot be read.
     pub left_out: BTreeSet<LeftOut>,
+    /// How many files of configuration were read.
+    pub files: usize,
 }
 
 /// Reads the module in `root` and all modules that it calls.
@@ -112,6 +113,7 @@ impl Walk<'_> {
             }
             Place::Release(opened, dir) => opened.read(dir, self.client).await?,
         };
+        self.found.files += configuration.files();
         let broken = |e| NeedsError::file(Path::new(&place.to_string()), e);
         for (address, constraints) in configuration.providers(&self.default).map_err(broken)? {
             self.found.providers.entry(address).or_default().add(constraints);
@@ -281,11 +283,5 @@ fn read_directory(dir: &Path, client: Client) -> Result<Configuration, NeedsErro
 
 /// The text of a file of at most `limit` bytes. Blocks on the disk.
 pub(super) fn read_text(path: &Path, limit: u64) -> Result<String, NeedsError> {
-    let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(limit + 1).read_to_string(&mut text));
-    read.map_err(|e| NeedsError::file(path, e))?;
-    match text.len() as u64 > limit {
-        true => Err(NeedsError::file(path, format_args!("it is larger than {limit} bytes"))),
-        false => Ok(text),
-    }
+    input::text(path, limit).map_err(|e| NeedsError::file(path, e))
 }

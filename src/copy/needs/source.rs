@@ -2,8 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use crate::digest::Digest;
-use crate::name::{Component as Name, Host, Reference, Repo, RepoName, Selector, Tag};
+use crate::name::{Address, AddressError, Component as Name, Host, Reference, Repo, RepoName, Selector, Tag};
 
 /// Where a module's source points.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,36 +30,21 @@ impl Source {
         if text.starts_with('/') {
             return Source::Absolute(PathBuf::from(text));
         }
-        match text.strip_prefix("oci://") {
-            Some(rest) => release(rest).map_or_else(Source::Other, |(release, dir)| Source::Release(release, dir)),
-            None => Source::Other("modules are carried from paths below a mount and from oci:// addresses".to_owned()),
+        if !text.starts_with("oci://") {
+            let why = "modules are carried from paths below a mount and from oci:// addresses";
+            return Source::Other(why.to_owned());
+        }
+        match release(text) {
+            Ok((release, dir)) => Source::Release(release, dir),
+            Err(e) => Source::Other(e.to_string()),
         }
     }
 }
 
-/// `HOST[:PORT]/REPO[//DIR][?tag=TAG|?digest=DIGEST]`
-fn release(text: &str) -> Result<(Reference, PathBuf), String> {
-    let (address, query) = text.split_once('?').map_or((text, ""), |(address, query)| (address, query));
-    let (address, dir) = address.split_once("//").unwrap_or((address, ""));
-    let (host, name) = address.split_once('/').ok_or("an oci:// address is oci://HOST/NAME")?;
-    let host: Host = host.parse().map_err(|e| format!("{e}"))?;
-    let name: RepoName = name.parse().map_err(|e| format!("{e}"))?;
-    let mut selector = None;
-    for argument in query.split('&').filter(|argument| !argument.is_empty()) {
-        let new = match argument.split_once('=') {
-            Some(("tag", tag)) => Selector::Tag(tag.parse::<Tag>().map_err(|e| format!("{e}"))?),
-            Some(("digest", digest)) => {
-                Selector::Digest(digest.replace("%3A", ":").parse::<Digest>().map_err(|e| format!("{e}"))?)
-            }
-            _ => return Err(format!("the argument {argument:?} is none that oci:// addresses have")),
-        };
-        if selector.replace(new).is_some() {
-            return Err("an oci:// address has a tag or a digest, not two of them".to_owned());
-        }
-    }
-    let latest = || "latest".parse().map(Selector::Tag);
-    let selector = selector.map_or_else(latest, Ok).map_err(|e| format!("{e}"))?;
-    Ok((Repo { host, name }.at(selector), PathBuf::from(dir)))
+/// The release that an `oci://` address names, and the directory in it.
+fn release(address: &str) -> Result<(Reference, PathBuf), AddressError> {
+    let (address, dir) = address.parse::<Address>()?.without_dir();
+    Ok((address.release()?, PathBuf::from(dir)))
 }
 
 /// A path below a mount's root, as far as its text tells: a release and the directory in it.
@@ -140,7 +124,7 @@ mod tests {
         assert_eq!(release("oci://a.b:5/c//sub/x"), "a.b:5/c:latest sub/x");
         let digest = format!("sha256:{}", "0".repeat(64));
         assert_eq!(release(&format!("oci://a.b/c//s?digest={digest}")), format!("a.b/c@{digest} s"));
-        for bad in ["oci://a.b", "oci://a.b/c?tag=1&digest=x", "oci://a.b/c?archive=zip", "oci://a.b/c?tag=1&tag=2"] {
+        for bad in ["oci://a.b", "oci://a.b/c?tag=1&digest=x", "oci://a.b/c?archive=zip", "oci://a.b/c:1"] {
             assert!(matches!(Source::parse(bad), Source::Other(_)), "{bad}");
         }
         assert_eq!(Source::parse("../a//b"), Source::Relative("../a/b".into()));

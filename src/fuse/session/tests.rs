@@ -154,9 +154,10 @@ fn a_mount_is_seen_as_what_it_is_and_never_honours_set_id_or_devices() {
     let text = fs::read("/proc/self/mountinfo").unwrap();
     let text = String::from_utf8_lossy(&text);
     let line = text.lines().find(|line| line.contains(&*point.path.to_string_lossy())).unwrap();
-    for flag in ["ro,", "nosuid", "nodev", "noexec", "default_permissions"] {
+    for flag in ["ro,", "nosuid", "nodev", "noexec"] {
         assert!(line.contains(flag), "{flag}: {line}");
     }
+    assert!(!line.contains("default_permissions"), "its owner writes whatever modes say: {line}");
     when_unused(|| session.unmount(Manner::Unused));
     assert!(ended(end) && !point.is_mounted());
 }
@@ -250,4 +251,13 @@ fn a_path_is_resolved_up_to_its_last_component() {
     assert_eq!(resolved(&dir.join("mnt/..")).unwrap(), dir);
     let shared = Arc::new(dir.to_owned());
     assert!(resolved(&shared.join("absent/mnt")).is_err());
+}
+
+#[test]
+fn who_may_not_mount_in_a_container_is_told_how_to_start_it() {
+    use std::os::unix::process::ExitStatusExt;
+    let failed = ExitStatus::from_raw(1 << 8);
+    let rule = fusermount_rule("fusermount3: mount failed: Operation not permitted", failed);
+    assert!(rule.contains("no CAP_SYS_ADMIN") && rule.contains("--cap-add SYS_ADMIN --device /dev/fuse"), "{rule}");
+    assert_eq!(fusermount_rule("something else", failed), "something else");
 }

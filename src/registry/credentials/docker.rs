@@ -3,8 +3,6 @@
 //! Nothing here prints the content of a file: errors name lines and keys only.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::File;
-use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +13,7 @@ use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
 use super::{Credential, Secret};
+use crate::input;
 
 /// The largest file that is read, in bytes.
 const FILE_MAX: u64 = 4 << 20;
@@ -36,6 +35,8 @@ pub struct Auth {
     pub basic: Option<Result<Credential, &'static str>>,
     /// `identitytoken`, unless empty.
     pub identity_token: Option<Secret>,
+    /// `username` and `password`, which some programs write in place of `auth`.
+    pub plain: Option<Credential>,
 }
 
 #[derive(Deserialize)]
@@ -52,6 +53,8 @@ struct RawAuth {
     #[serde(default, deserialize_with = "from_base64")]
     auth: Zeroizing<Vec<u8>>,
     identitytoken: Option<serde_json::Value>,
+    username: Option<serde_json::Value>,
+    password: Option<serde_json::Value>,
 }
 
 /// Standard base64 with padding; line breaks in it do not count. A text that is none makes the whole file invalid,
@@ -94,11 +97,18 @@ impl Auth {
             let (username, password) = text.split_once(':').ok_or("its auth does not hold user:password")?;
             Ok(Credential::Basic { username: username.to_owned(), password: Secret::new(password.to_owned()) })
         });
-        let identity_token = match raw.identitytoken {
-            Some(serde_json::Value::String(token)) if !token.is_empty() => Some(Secret::new(token)),
-            _ => None,
-        };
-        Auth { basic, identity_token }
+        let identity_token = text(raw.identitytoken).map(Secret::new);
+        let plain = text(raw.username).zip(text(raw.password));
+        let plain = plain.map(|(username, password)| Credential::Basic { username, password: Secret::new(password) });
+        Auth { basic, identity_token, plain }
+    }
+}
+
+/// A text that is not empty. Other types are passed over: OpenTofu does not look at these members.
+fn text(value: Option<serde_json::Value>) -> Option<String> {
+    match value {
+        Some(serde_json::Value::String(text)) if !text.is_empty() => Some(text),
+        _ => None,
     }
 }
 
@@ -211,17 +221,15 @@ impl DockerStore {
 impl Seen {
     /// One file, `None` if there is none; the error is why it cannot be read.
     fn file(&mut self, path: &Path, warnings: &mut Vec<String>) -> Result<Option<Parsed>, String> {
-        let absent = |e: &std::io::Error| e.kind() == std::io::ErrorKind::NotFound;
-        // stat before open: opening a FIFO would wait for its writer
-        let meta = match std::fs::metadata(path) {
-            Ok(meta) if meta.is_file() => meta,
-            Ok(_) => return Err("it is not a regular file".to_owned()),
-            Err(e) if absent(&e) => {
+        let file = match input::open(path) {
+            Ok(file) => file,
+            Err(e) if e.is_absence() => {
                 self.parsed.remove(path);
                 return Ok(None);
             }
             Err(e) => return Err(e.to_string()),
         };
+        let meta = file.metadata().map_err(|e| e.to_string())?;
         let stamp =
             (meta.ctime(), meta.ctime_nsec(), meta.mtime(), meta.mtime_nsec(), meta.size(), meta.ino(), meta.dev());
         if meta.mode() & 0o077 != 0 && self.open_to_others.insert(path.to_owned()) {
@@ -236,16 +244,8 @@ impl Seen {
         {
             return Ok(Some(parsed.clone()));
         }
-        let mut bytes = Zeroizing::new(Vec::with_capacity(meta.size().min(FILE_MAX) as usize + 1));
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(e) if absent(&e) => return Ok(None),
-            Err(e) => return Err(e.to_string()),
-        };
-        file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
-        if bytes.len() as u64 > FILE_MAX {
-            return Err(format!("it is larger than {FILE_MAX} bytes"));
-        }
+        let mut bytes = Zeroizing::new(Vec::new());
+        input::append_from(file, FILE_MAX, &mut bytes).map_err(|e| e.to_string())?;
         let parsed = Arc::new(DockerFile::parse(&bytes));
         self.parsed.insert(path.to_owned(), (stamp, parsed.clone()));
         Ok(Some(parsed))

@@ -37,6 +37,11 @@ impl Prefix {
         self.path.is_some()
     }
 
+    /// Whether it is the registry `host` or a part of it.
+    pub fn is_below(&self, host: &Host) -> bool {
+        self.domain.eq_ignore_ascii_case(host.as_str())
+    }
+
     /// How well this key fits; `None` if it is for something else. Paths fit by whole components.
     pub fn specificity(&self, host: &Host, repo: Option<&RepoName>) -> Option<Specificity> {
         if self.domain != host.as_str() {

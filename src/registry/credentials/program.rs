@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -100,54 +101,95 @@ fn find_in(search_path: &OsString, name: &str) -> Option<PathBuf> {
 
 type Conversation = (ExitStatus, Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>);
 
+/// Asks, and listens until the program has ended. What it started and left behind may hold the pipes for longer, but
+/// has nothing to say.
 async fn converse(child: &mut Child, host: &Host) -> Result<Conversation, String> {
-    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let stdin = child.stdin.take();
+    let mut answer = Heard::new(child.stdout.take(), ANSWER_MAX + 1);
+    let mut complaint = Heard::new(child.stderr.take(), COMPLAINT_MAX);
     let ask = async {
         if let Some(mut stdin) = stdin {
             // a program that does not read its question has its own way to the answer
             let _ = stdin.write_all(format!("https://{host}").as_bytes()).await;
         }
     };
-    let answer = async {
-        let answer = read_up_to(stdout, ANSWER_MAX + 1).await;
-        if answer.len() > ANSWER_MAX {
-            return Err(format!("it answers more than {ANSWER_MAX} bytes"));
-        }
-        Ok(answer)
-    };
-    let complaint = async {
-        let mut stderr = stderr;
-        let kept = read_up_to(stderr.as_mut(), COMPLAINT_MAX).await;
-        if let Some(stderr) = &mut stderr {
-            let _ = tokio::io::copy(stderr, &mut tokio::io::sink()).await;
-        }
-        Ok(kept)
-    };
-    let ((), answer, complaint) = tokio::try_join!(
-        async {
+    let listening = async {
+        let answering = async {
+            answer.listen().await;
+            answer.within_limit()
+        };
+        let complaining = async {
             ask.await;
-            Ok::<(), String>(())
-        },
-        answer,
-        complaint
-    )?;
-    let status = child.wait().await.map_err(|e| e.to_string())?;
-    Ok((status, answer, complaint))
+            complaint.listen_and_drop_the_rest().await;
+            Ok(())
+        };
+        tokio::try_join!(answering, complaining).map(drop)
+    };
+    let ended = tokio::select! {
+        ended = child.wait() => ended,
+        listened = listening => {
+            listened?;
+            child.wait().await
+        }
+    };
+    let status = ended.map_err(|e| e.to_string())?;
+    answer.take_what_is_left();
+    complaint.take_what_is_left();
+    answer.within_limit()?;
+    Ok((status, answer.bytes, complaint.bytes))
 }
 
-/// Up to `limit` bytes, in a buffer that is never moved. A failing pipe ends like a closed one.
-async fn read_up_to(pipe: Option<impl AsyncRead + Unpin>, limit: usize) -> Zeroizing<Vec<u8>> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(limit));
-    if let Some(mut pipe) = pipe {
-        while bytes.len() < limit {
-            let room = limit - bytes.len();
-            match (&mut pipe).take(room as u64).read_buf(&mut *bytes).await {
-                Ok(0) | Err(_) => break,
+/// What comes out of a pipe, up to a limit, in a buffer that is never moved.
+struct Heard<P> {
+    pipe: Option<P>,
+    bytes: Zeroizing<Vec<u8>>,
+    limit: usize,
+}
+
+impl<P: AsyncRead + AsFd + Unpin> Heard<P> {
+    fn new(pipe: Option<P>, limit: usize) -> Self {
+        Heard { pipe, bytes: Zeroizing::new(Vec::with_capacity(limit)), limit }
+    }
+
+    fn room(&self) -> usize {
+        self.limit - self.bytes.len()
+    }
+
+    fn within_limit(&self) -> Result<(), String> {
+        if self.room() > 0 { Ok(()) } else { Err(format!("it answers more than {} bytes", self.limit - 1)) }
+    }
+
+    /// Reads to the end or the limit. A failing pipe ends like a closed one. May be dropped at any time.
+    async fn listen(&mut self) {
+        while self.room() > 0 {
+            let room = self.room() as u64;
+            let Some(pipe) = &mut self.pipe else { return };
+            match pipe.take(room).read_buf(&mut *self.bytes).await {
+                Ok(0) | Err(_) => self.pipe = None,
                 Ok(_) => {}
             }
         }
     }
-    bytes
+
+    /// The same, and lets the program go on talking.
+    async fn listen_and_drop_the_rest(&mut self) {
+        self.listen().await;
+        if let Some(pipe) = &mut self.pipe {
+            let _ = tokio::io::copy(pipe, &mut tokio::io::sink()).await;
+        }
+    }
+
+    /// Reads what lies in the pipe, without waiting for more. All that the program wrote is there when it has ended.
+    fn take_what_is_left(&mut self) {
+        let mut piece = Zeroizing::new([0; 4096]);
+        while let (Some(pipe), 1..) = (&self.pipe, self.room()) {
+            let most = self.room().min(piece.len());
+            match rustix::io::read(pipe, &mut piece[..most]) {
+                Ok(0) | Err(_) => self.pipe = None,
+                Ok(read) => self.bytes.extend_from_slice(&piece[..read]),
+            }
+        }
+    }
 }
 
 fn end_group(child: &Child) {

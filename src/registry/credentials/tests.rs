@@ -123,9 +123,9 @@ async fn the_most_specific_source_wins_and_of_equals_the_first() {
         (r#"{"credHelpers":{"r.io":"h"}, "credsStore":"none"}"#, &[], false, "x/y", "helped"),
         (r#"{"credsStore":"h"}"#, &[], false, "x/y", "helped"),
         (r#"{"credHelpers":{"r.io":""}, "credsStore":"h"}"#, &[], false, "x/y", "helped"),
-        (&format!(r#"{{"auths":{{"https://r.io/v1/":{a}, "r.io/x:tag":{b}, "r.io/":{b}}}}}"#), &[], false, "x/y", ""),
+        (&format!(r#"{{"auths":{{"https://o.io/v1/":{a}, "r.io/x:tag":{b}, "r.io/x/":{b}}}}}"#), &[], false, "y", ""),
         (r#"{"auths":{"r.io":{}, "r.io/x":{"auth":""}, "r.io/x/y":null}}"#, &[], false, "x/y", ""),
-        (r#"{"auths":{"r.io":{"username":"u","password":"p","registrytoken":"t"}}}"#, &[], false, "x/y", ""),
+        (r#"{"auths":{"r.io":{"username":"u","registrytoken":"t"}}}"#, &[], false, "x/y", ""),
         ("null", &[("r.io", "block")], false, "x/y", "block"),
     ];
     for (file, blocks, default, name, who) in table {
@@ -200,6 +200,60 @@ async fn an_identity_token_counts_only_where_opentofu_finds_nothing() {
         let credentials = place.with_files(DockerFiles::Listed(vec![place.file("f", &content)]));
         assert_eq!(user(&credentials, "r.io", "x").await.unwrap_or_default(), who, "{content}");
     }
+}
+
+/// What `docker login` and others leave, where OpenTofu would find nothing; a source that it finds stands before.
+#[tokio::test]
+async fn keys_and_entries_count_as_other_programs_leave_them() {
+    let place = Place::new();
+    let one = |key: &str, entry: &str| format!(r#"{{"auths":{{"{key}":{entry}}}}}"#);
+    let plain = r#"{"username":"u","password":"pw"}"#;
+    let mut table: Vec<(String, &str, &str)> = Vec::new();
+    for key in
+        ["https://r.io", "https://r.io/", "https://r.io/v1/", "https://r.io/v2/", "http://r.io", "R.IO", "r.io/v2/"]
+    {
+        table.push((one(key, &auth("a")), "r.io", "a"));
+        table.push((one(key, plain), "r.io", "u"));
+    }
+    let other = |key: &str| format!(r#"{{"auths":{{"{key}":{},"r.io":{}}}}}"#, auth("loose"), auth("literal"));
+    table.extend([
+        (one("r.io", plain), "r.io", "u"),
+        (one("r.io", r#"{"username":"u","password":7}"#), "r.io", ""),
+        (one("r.io", r#"{"username":"u"}"#), "r.io", ""),
+        (other("https://r.io/x"), "r.io", "literal"),
+        (one("https://r.io/x", &auth("a")), "r.io", "a"),
+        (one("https://r.io/y", &auth("a")), "r.io", ""),
+        (one("https://r.io.evil", &auth("a")), "r.io", ""),
+        (one("https://evil@r.io", &auth("a")), "r.io", ""),
+        (one("https://index.docker.io/v1/", &auth("hub")), "docker.io", "hub"),
+        (one("https://index.docker.io/v1/", &auth("hub")), "registry-1.docker.io", "hub"),
+        (one("https://index.docker.io/v1/", &auth("hub")), "r.io", ""),
+    ]);
+    for (content, at, who) in table {
+        let credentials = place.with_files(DockerFiles::Listed(vec![place.file("f", &content)]));
+        assert_eq!(user(&credentials, at, "x").await.unwrap_or_default(), who, "{content} {at}");
+    }
+}
+
+#[tokio::test]
+async fn it_is_told_why_an_entry_is_not_used() {
+    let place = Place::new();
+    let content = format!(
+        r#"{{"auths":{{"r.io":{{}},"r.io/x":{},"https://r.io/":{},"r.io/y":{},"other.io":{}}}}}"#,
+        auth("a"),
+        auth("b"),
+        auth("c"),
+        auth("d")
+    );
+    let credentials = place.with_files(DockerFiles::Listed(vec![place.file("f", &content)]));
+    let found = credentials.find(&host("r.io"), Some(&repo("x")), false).await.unwrap().unwrap();
+    let reasons = credentials.unused(&host("r.io"), Some(&repo("x")), Some(&found.source)).join("\n");
+    for part in [r#"auths["https://r.io/"]"#, "OpenTofu passes over such a key", "another part of that registry"] {
+        assert!(reasons.contains(part), "{part}: {reasons}");
+    }
+    assert!(!reasons.contains("other.io") && reasons.lines().count() == 3, "{reasons}");
+    let empty = credentials.unused(&host("r.io"), None, None).join("\n");
+    assert!(empty.contains("neither auth nor identitytoken nor username and password"), "{empty}");
 }
 
 #[tokio::test]
@@ -351,19 +405,50 @@ async fn a_helper_runs_once_until_its_answer_is_refused() {
     let (a, b) = tokio::join!(credentials.find(&at, None, false), credentials.find(&at, Some(&below), false));
     assert!(a.unwrap().is_some() && b.unwrap().is_some());
     assert_eq!(place.runs(), 1);
-    assert!(credentials.find(&at, None, true).await.unwrap().is_some());
-    assert_eq!(place.runs(), 2);
+    for again in [true, true, false, true] {
+        assert!(credentials.find(&at, None, again).await.unwrap().is_some());
+        assert_eq!(place.runs(), 2, "what is refused time and again does not run time and again");
+    }
     assert!(credentials.find(&host("other.io"), None, false).await.unwrap().is_some());
     assert_eq!(place.runs(), 3);
+    credentials.forget();
+    assert!(credentials.find(&at, None, false).await.unwrap().is_some());
+    assert_eq!(place.runs(), 4);
 }
 
+/// Each component of a path asks for a login: one that hangs costs its time limit once.
 #[tokio::test]
-async fn a_helpers_failure_is_not_remembered() {
+async fn a_helper_that_fails_or_hangs_is_run_once_until_the_user_says_so() {
+    for script in ["exit 1", "exec sleep 1000", "echo canary"] {
+        let place = Place::new();
+        let dir = place.0.path().display().to_string();
+        let mut config = place.config();
+        config.default_program = Some(place.program("h", &format!("echo x >> {dir}/runs; {script}")));
+        config.program_limit = Some(Duration::from_millis(500));
+        let credentials = Credentials::new(config);
+        for again in [false, false, true, false] {
+            let error = credentials.find(&host("r.io"), None, again).await.unwrap_err().to_string();
+            assert!(error.contains("tofufs refresh"), "{error}");
+        }
+        assert_eq!(place.runs(), 1, "{script}");
+        place.program("h", KNOWS);
+        credentials.forget();
+        assert_eq!(user(&credentials, "r.io", "x").await.unwrap(), "helped");
+    }
+}
+
+/// As helpers do that start an agent.
+#[tokio::test]
+async fn a_helper_that_has_answered_is_not_waited_for_because_of_what_it_left_behind() {
     let place = Place::new();
-    let credentials = place.with_program(place.program("h", "exit 1"));
-    assert!(credentials.find(&host("r.io"), None, false).await.is_err());
-    place.program("h", KNOWS);
-    assert_eq!(user(&credentials, "r.io", "x").await.unwrap(), "helped");
+    let left = place.0.path().join("left");
+    let mut config = place.config();
+    config.default_program = Some(place.program("h", &format!("sleep 1000 & echo $! > {}; {KNOWS}", left.display())));
+    let credentials = Credentials::new(config);
+    assert_eq!(user(&credentials, "r.io", "x").await.as_deref(), Some("helped"));
+    let below: i32 = std::fs::read_to_string(left).unwrap().trim().parse().unwrap();
+    let below = rustix::process::Pid::from_raw(below).unwrap();
+    rustix::process::kill_process(below, rustix::process::Signal::KILL).expect("it runs as before");
 }
 
 // L13

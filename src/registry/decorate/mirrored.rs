@@ -10,12 +10,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::super::mirror::MirrorAddress;
-use super::super::{BlobError, BlobSink, Failure, RawManifest, Registry, RegistryError, SinkError};
+use super::super::{BlobError, BlobSink, Failure, Greeting, RawManifest, Registry, RegistryError, SinkError};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::Descriptor;
@@ -44,6 +45,10 @@ impl Registry for Mirrored {
         self.origin.catalog().await
     }
 
+    fn last_moved(&self, repo: Option<&RepoName>) -> Option<Instant> {
+        self.origin.last_moved(repo)
+    }
+
     async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
         self.origin.resolve(repo, tag).await
     }
@@ -65,6 +70,14 @@ impl Registry for Mirrored {
             Err(BlobError::Registry(_)) => self.origin.blob(repo, blob, sink).await,
             done => done,
         }
+    }
+
+    async fn greet(&self, greeting: Greeting) -> Result<(), RegistryError> {
+        self.origin.greet(greeting).await
+    }
+
+    fn refused_login(&self) -> bool {
+        self.origin.refused_login()
     }
 
     fn stand_in(&self) -> Option<Arc<dyn Registry>> {

@@ -183,6 +183,27 @@ async fn a_name_outside_the_prefix_is_absent_without_a_request() {
     assert_eq!(names(whole.catalog().await.unwrap()), ["acme", "acme/net", "acmeother"]);
 }
 
+/// Sources `r.io/acme`, `r.io/other/x` and `r.io`, as a mapping adds the last one: each name and list is asked for once.
+#[tokio::test]
+async fn parts_of_one_registry_ask_it_for_nothing_twice() {
+    let tags = ["acme/net", "other/x/y", "else"].map(|name| ((name.to_owned(), "1.0".to_owned()), b"x".to_vec()));
+    let memory = Arc::new(Memory { tags: tags.into_iter().collect(), ..Memory::default() });
+    let parts = ["acme", "other/x", ""].map(|prefix| prefix.parse::<RepoName>().ok());
+    let sources = (0..parts.len()).map(|at| {
+        let scoped = Scoped::new(memory.clone(), host(), parts[at].clone());
+        Arc::new(scoped.between(parts[..at].to_vec(), parts[at + 1..].to_vec())) as Arc<dyn Registry>
+    });
+    let union = Union::new(host(), sources.collect());
+    let names: Vec<_> = union.catalog().await.unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!((names.join(" "), memory.asked()), ("acme/net else other/x/y".to_owned(), 1));
+    for (name, asked) in [("acme/net", 2), ("other/x/y", 3), ("else", 4)] {
+        assert_eq!(union.tags(&repo(name)).await.unwrap().len(), 1);
+        assert_eq!(memory.asked(), asked, "{name}");
+    }
+    assert_eq!(union.resolve(&repo("acme/net"), &"9".parse().unwrap()).await.unwrap_err().failure, Failure::Absent);
+    assert_eq!(memory.asked(), 5);
+}
+
 #[tokio::test]
 async fn of_several_sources_the_first_that_holds_a_tag_wins() {
     let first = Arc::new(Memory::holding(&[("net", "1", "from the first")]));

@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 use rustix::io::Errno;
 
 use super::super::{Failure, RegistryError};
+use super::carried::{FILE, FILE_MAX};
 use super::directory::read_piece;
 use super::headers::{Member, Members};
 use super::medium::{Medium, NotOpened, Unreadable};
@@ -34,6 +35,8 @@ pub struct Archive {
     file_name: PathBuf,
     name: String,
     repositories: BTreeMap<Repo, Files>,
+    /// Where it says what it carries, with the digest that its writer noted.
+    carried: Option<(Extent, Option<Digest>)>,
 }
 
 /// What tells a file from another one, and from itself before it was written to.
@@ -113,9 +116,9 @@ impl Archive {
             }
         };
         let length = u64::try_from(stat.st_size).unwrap_or(0);
-        let repositories = read_members(Members::new(&file, length)).map_err(refused)?;
+        let (repositories, carried) = read_members(Members::new(&file, length)).map_err(refused)?;
         let identity = Identity::of(&stat);
-        Ok(Archive { file, identity, parent, file_name: file_name.into(), name, repositories })
+        Ok(Archive { file, identity, parent, file_name: file_name.into(), name, repositories, carried })
     }
 
     /// The repositories of which the archive holds a file, sorted.
@@ -155,6 +158,17 @@ impl Archive {
         // What was read may have been written while it was.
         self.check(member)?;
         Ok(piece)
+    }
+
+    /// Opens a member, if there is one; what its writer noted of it has to be so.
+    fn member(&self, name: String, found: Option<(Extent, Option<Digest>)>) -> Result<(OpenMember, u64), NotOpened> {
+        let (extent, noted) = found.ok_or(NotOpened::Missing)?;
+        self.check(&name).map_err(NotOpened::Failed)?;
+        // Who reads a longer one refuses it.
+        if let Some(noted) = noted.filter(|_| extent.size <= FILE_MAX) {
+            self.check_document(&name, extent, noted).map_err(NotOpened::Failed)?;
+        }
+        Ok((OpenMember { name, extent }, extent.size))
     }
 
     /// Whether a document is what its archive's writer noted, where one did. Nothing else names its bytes.
@@ -217,13 +231,11 @@ impl Medium for Archive {
             Part::Index => files.index,
             Part::Blob(digest) => files.blobs.get(&digest).map(|extent| (*extent, None)),
         };
-        let (extent, noted) = found.ok_or(NotOpened::Missing)?;
-        let name = format!("{place}/{part}");
-        self.check(&name).map_err(NotOpened::Failed)?;
-        if let Some(noted) = noted {
-            self.check_document(&name, extent, noted).map_err(NotOpened::Failed)?;
-        }
-        Ok((OpenMember { name, extent }, extent.size))
+        self.member(format!("{place}/{part}"), found)
+    }
+
+    fn open_carried(&self) -> Result<(OpenMember, u64), NotOpened> {
+        self.member(FILE.to_owned(), self.carried)
     }
 
     fn list(&self, place: &Repo) -> Result<Vec<(Digest, u64)>, Unreadable> {
@@ -238,32 +250,40 @@ impl Medium for Archive {
     }
 }
 
+/// The files of the repositories, and the file that says what is carried.
+type Found = (BTreeMap<Repo, Files>, Option<(Extent, Option<Digest>)>);
+
 /// What lies where. Refuses what is no part of a store, and what is there twice.
-fn read_members<F: std::os::fd::AsFd>(mut members: Members<F>) -> Result<BTreeMap<Repo, Files>, (Failure, String)> {
-    let mut repositories: BTreeMap<Repo, Files> = BTreeMap::new();
+fn read_members<F: std::os::fd::AsFd>(mut members: Members<F>) -> Result<Found, (Failure, String)> {
+    let (mut repositories, mut carried): Found = Default::default();
     let mut count = 0;
     while let Some(member) = members.next()? {
         count += 1;
         if count > MEMBERS_MAX {
             return Err((Failure::TooLarge, format!("it has more than {MEMBERS_MAX} members, which is the limit")));
         }
-        if member.name.split('/').any(|component| component == OWN) {
+        let is_carried = member.name == FILE;
+        if !is_carried && member.name.split('/').any(|component| component == OWN) {
             continue;
         }
-        let (repo, part) = place_of(&member)?;
         let extent = Extent { offset: member.offset, size: member.size };
-        let noted = member.comment.and_then(|comment| comment.parse().ok());
-        let files = repositories.entry(repo).or_default();
-        let is_new = match part {
-            Part::Version => files.version.replace((extent, noted)).is_none(),
-            Part::Index => files.index.replace((extent, noted)).is_none(),
-            Part::Blob(digest) => files.blobs.insert(digest, extent).is_none(),
+        let noted = member.comment.as_ref().and_then(|comment| comment.parse().ok());
+        let is_new = if is_carried {
+            carried.replace((extent, noted)).is_none()
+        } else {
+            let (repo, part) = place_of(&member)?;
+            let files = repositories.entry(repo).or_default();
+            match part {
+                Part::Version => files.version.replace((extent, noted)).is_none(),
+                Part::Index => files.index.replace((extent, noted)).is_none(),
+                Part::Blob(digest) => files.blobs.insert(digest, extent).is_none(),
+            }
         };
         if !is_new {
             return Err((Failure::Structure, format!("the member {:?} is there twice", member.name)));
         }
     }
-    Ok(repositories)
+    Ok((repositories, carried))
 }
 
 /// Which file of which repository a member is.

@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, st
 use rustix::io::Errno;
 
 use super::super::{Failure, RegistryError};
+use super::carried::FILE;
 use super::medium::{Medium, NotOpened, Unreadable};
 use super::{CATALOG_DEPTH_MAX, CATALOG_DIRECTORIES_MAX};
 use crate::digest::Digest;
@@ -134,12 +135,14 @@ impl Medium for Directory {
     }
 
     fn open(&self, place: &OwnedFd, part: Part) -> Result<(OwnedFd, u64), NotOpened> {
-        let file = open_below(place, &part.to_string(), OFlags::empty()).map_err(|e| self.not_opened(e))?;
-        let stat = rustix::fs::fstat(&file).map_err(|e| self.not_opened(e))?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(NotOpened::NotRegular);
+        self.regular(place, &part.to_string())
+    }
+
+    fn open_carried(&self) -> Result<(OwnedFd, u64), NotOpened> {
+        if self.only.is_some() {
+            return Err(NotOpened::Missing);
         }
-        Ok((file, u64::try_from(stat.st_size).unwrap_or(0)))
+        self.regular(&self.root, FILE)
     }
 
     fn list(&self, place: &OwnedFd) -> Result<Vec<(Digest, u64)>, Unreadable> {
@@ -152,6 +155,16 @@ impl Medium for Directory {
 }
 
 impl Directory {
+    /// A regular file below `dir`, and its length.
+    fn regular(&self, dir: impl AsFd, path: &str) -> Result<(OwnedFd, u64), NotOpened> {
+        let file = open_below(dir, path, OFlags::empty()).map_err(|e| self.not_opened(e))?;
+        let stat = rustix::fs::fstat(&file).map_err(|e| self.not_opened(e))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(NotOpened::NotRegular);
+        }
+        Ok((file, u64::try_from(stat.st_size).unwrap_or(0)))
+    }
+
     fn list_blobs(&self, place: &OwnedFd) -> Result<Vec<(Digest, u64)>, Errno> {
         let mut found = Vec::new();
         let blobs = match open_below(place, BLOBS, OFlags::DIRECTORY) {

@@ -9,9 +9,12 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    AtFlags, Dir, FlockOperation, Mode, OFlags, ResolveFlags, flock, fstat, fsync, openat2, renameat, statat, unlinkat,
+    AtFlags, Dir, FlockOperation, Mode, OFlags, ResolveFlags, fchmod, flock, fstat, fsync, mkdirat, openat2, renameat,
+    statat, unlinkat,
 };
 use rustix::io::Errno;
+
+use super::directory::open_below;
 
 /// The directory in a layout that is no part of the image layout.
 pub(super) const OWN: &str = ".tofufs";
@@ -86,7 +89,7 @@ fn is_named(dir: impl AsFd, name: &str, file: impl AsFd) -> bool {
 }
 
 /// A file that is being written. Removed when dropped, unless it was published.
-pub(super) struct Draft {
+pub struct Draft {
     own: OwnedFd,
     name: String,
     file: OwnedFd,
@@ -95,7 +98,7 @@ pub(super) struct Draft {
 
 impl Draft {
     /// A new file in the directory `own`, whose name begins with `prefix`.
-    pub(super) fn new(own: OwnedFd, prefix: &str) -> Result<Draft, Errno> {
+    pub fn new(own: OwnedFd, prefix: &str) -> Result<Draft, Errno> {
         for _ in 0..TRIES {
             let name = format!("{prefix}{:032x}{DRAFT}", fastrand::u128(..));
             let file = create_below(&own, &name, OFlags::WRONLY | OFlags::EXCL)?;
@@ -113,7 +116,13 @@ impl Draft {
         self.written
     }
 
-    pub(super) fn write(&mut self, mut bytes: &[u8]) -> Result<(), Errno> {
+    /// Its permissions, where they are not those of every new file.
+    pub fn set_mode(&self, mode: Mode) -> Result<(), Errno> {
+        fchmod(&self.file, mode)
+    }
+
+    /// Writes behind what was written.
+    pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), Errno> {
         while !bytes.is_empty() {
             match rustix::io::pwrite(&self.file, bytes, self.written) {
                 Ok(0) => return Err(Errno::NOSPC),
@@ -129,7 +138,7 @@ impl Draft {
     }
 
     /// Gives the file its name, over one that may be there. Both outlive a power loss when this returns.
-    pub(super) fn publish(self, dir: impl AsFd, name: &str) -> Result<(), Errno> {
+    pub fn publish(self, dir: impl AsFd, name: &str) -> Result<(), Errno> {
         fsync(&self.file)?;
         renameat(&self.own, &self.name, &dir, name)?;
         sync_directory(dir)
@@ -144,7 +153,7 @@ impl Drop for Draft {
 }
 
 /// Removes what processes that are gone left in `own` under names that begin with `prefix`.
-pub(super) fn clean(own: impl AsFd, prefix: &str) {
+pub fn clean(own: impl AsFd, prefix: &str) {
     let Ok(entries) = Dir::read_from(&own) else { return };
     for entry in entries.flatten() {
         let Ok(name) = entry.file_name().to_str() else { continue };
@@ -157,6 +166,20 @@ pub(super) fn clean(own: impl AsFd, prefix: &str) {
             let _ = unlinkat(&own, name, AtFlags::empty());
         }
     }
+}
+
+/// The directory `name` in `dir`, made and made durable if it is missing.
+pub(super) fn make(dir: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
+    match open_below(&dir, name, OFlags::DIRECTORY) {
+        Err(Errno::NOENT) => {}
+        outcome => return outcome,
+    }
+    match mkdirat(&dir, name, Mode::from_raw_mode(0o777)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(e) => return Err(e),
+    }
+    sync_directory(&dir)?;
+    open_below(&dir, name, OFlags::DIRECTORY)
 }
 
 /// Makes the names in a directory durable, where its file system can do so.

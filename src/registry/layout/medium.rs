@@ -5,9 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::{Failure, HostStore, Registry, RegistryError};
-use super::Stored;
 use super::repository::Repository;
+use super::{Stored, carried};
 use crate::digest::Digest;
+use crate::mapping::Carried;
 use crate::name::{Host, Repo, RepoName};
 use crate::oci::Descriptor;
 use crate::oci::layout::Part;
@@ -36,6 +37,9 @@ pub trait Medium: Send + Sync + 'static {
 
     /// A file of a repository, and its length in bytes.
     fn open(&self, place: &Self::Place, part: Part) -> Result<(Self::File, u64), NotOpened>;
+
+    /// The file that says what the store carries, and its length in bytes.
+    fn open_carried(&self) -> Result<(Self::File, u64), NotOpened>;
 
     /// The blobs of a repository, sorted, with their lengths.
     fn list(&self, place: &Self::Place) -> Result<Vec<(Digest, u64)>, Unreadable>;
@@ -92,6 +96,10 @@ impl<M: Medium> HostStore for M {
 
     fn blobs(&self, repo: &Repo) -> Result<Vec<(Digest, u64)>, RegistryError> {
         Repository::open(self, repo)?.list()
+    }
+
+    fn carried(&self) -> Result<Carried, RegistryError> {
+        carried::read(self)
     }
 
     fn registry(self: Arc<Self>, host: &Host) -> Arc<dyn Registry> {

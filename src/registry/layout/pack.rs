@@ -14,11 +14,12 @@ use rustix::io::Errno;
 use tar::{EntryType, Header};
 
 use super::super::{BlobSource, Failure, RegistryError};
-use super::PIECE;
 use super::archive::Archive;
 use super::headers::BLOCK;
 use super::lock::{Draft, clean};
+use super::{PIECE, carried};
 use crate::digest::{Digest, Hasher};
+use crate::mapping::Carried;
 use crate::name::Repo;
 use crate::oci::layout::Part;
 
@@ -63,6 +64,16 @@ impl Packer {
     /// The disk.
     pub async fn document(self, repo: &Repo, part: Part, bytes: Vec<u8>) -> Result<Packer, RegistryError> {
         let header = headers(&format!("{repo}/{part}"), bytes.len() as u64, Some(&Digest::of(&bytes)));
+        self.write([header, bytes].concat()).await
+    }
+
+    /// Adds what the archive says of the providers in it.
+    ///
+    /// # Errors
+    /// It is too large; the disk.
+    pub async fn carried(self, carried: &Carried) -> Result<Packer, RegistryError> {
+        let bytes = carried::document(carried, &self.name)?;
+        let header = headers(carried::FILE, bytes.len() as u64, Some(&Digest::of(&bytes)));
         self.write([header, bytes].concat()).await
     }
 

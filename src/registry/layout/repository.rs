@@ -51,7 +51,7 @@ impl<'a, M: Medium> Repository<'a, M> {
         let mut rereads = 0;
         loop {
             let (file, length) = self.medium.open(&self.place, part)?;
-            let bytes = self.up_to(&file, max + 1).map_err(NotOpened::Failed)?;
+            let bytes = up_to(self.medium, &file, max + 1).map_err(NotOpened::Failed)?;
             if rereads == REREADS || !breaks_off(&bytes) {
                 let read = bytes.len() as u64;
                 return Ok((bytes, if read > max { length.max(read) } else { read }));
@@ -59,20 +59,6 @@ impl<'a, M: Medium> Repository<'a, M> {
             rereads += 1;
             std::thread::sleep(REREAD_PAUSE);
         }
-    }
-
-    /// The first `max` bytes of a file, or all of it.
-    fn up_to(&self, file: &M::File, max: u64) -> Result<Vec<u8>, Unreadable> {
-        let mut bytes = Vec::new();
-        while (bytes.len() as u64) < max {
-            let want = (max - bytes.len() as u64).min(PIECE as u64) as usize;
-            let piece = self.medium.read(file, bytes.len() as u64, want)?;
-            if piece.is_empty() {
-                break;
-            }
-            bytes.extend_from_slice(&piece);
-        }
-        Ok(bytes)
     }
 
     /// The whole content of one of the layout's own documents; `None` where it is missing.
@@ -195,6 +181,20 @@ impl<'a, M: Medium> Repository<'a, M> {
         };
         RegistryError::new(Failure::Integrity, subject, rule).remedy("copy the artifact into the store again")
     }
+}
+
+/// The first `max` bytes of a file, or all of it.
+pub(super) fn up_to<M: Medium>(medium: &M, file: &M::File, max: u64) -> Result<Vec<u8>, Unreadable> {
+    let mut bytes = Vec::new();
+    while (bytes.len() as u64) < max {
+        let want = (max - bytes.len() as u64).min(PIECE as u64) as usize;
+        let piece = medium.read(file, bytes.len() as u64, want)?;
+        if piece.is_empty() {
+            break;
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
 }
 
 /// What a failed open of a directory or document means.

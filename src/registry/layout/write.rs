@@ -8,18 +8,18 @@
 //! INVARIANT: at every moment the layout is what it was before or what it is afterwards, whoever dies. `oci-layout`,
 //! which makes a directory a repository, is written last. Only `index.json` is ever replaced, under the lock.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rustix::fs::{Mode, OFlags, fdatasync, mkdirat};
+use rustix::fs::{OFlags, fdatasync};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 use super::super::{BlobSource, Failure, Hold, Registry, RegistryError, Removed, Upload, Uploaded};
 use super::directory::{Directory, is_layout, open_below};
-use super::lock::{Draft, INDEX_LOCK, Lock, NotLocked, OWN, TURN, clean, sync_directory};
+use super::lock::{Draft, INDEX_LOCK, Lock, NotLocked, OWN, TURN, clean, make};
 use super::medium::Medium;
 use super::repository::Repository;
 use super::{Layout, PIECE};
@@ -78,6 +78,10 @@ impl Upload for Layout {
         let (repo, selector, manifest) = (self.repo(repo), selector.clone(), manifest.clone());
         let deadline = self.deadline;
         self.on_disk(move |store| Writer::open(store, &repo)?.put_manifest(&selector, &manifest, deadline)).await
+    }
+
+    fn is_whole(&self) -> bool {
+        false
     }
 
     async fn present(&self, repo: &RepoName, selector: &Selector) -> Result<Option<Digest>, RegistryError> {
@@ -343,22 +347,8 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// The directory `name` in `dir`, made and made durable if it is missing.
-fn make(dir: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
-    match open_below(&dir, name, OFlags::DIRECTORY) {
-        Err(Errno::NOENT) => {}
-        outcome => return outcome,
-    }
-    match mkdirat(&dir, name, Mode::from_raw_mode(0o777)) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(e) => return Err(e),
-    }
-    sync_directory(&dir)?;
-    open_below(&dir, name, OFlags::DIRECTORY)
-}
-
 /// What it means that a part of the store was not written.
-fn not_written(store: &Directory, subject: impl std::fmt::Display, e: Errno) -> RegistryError {
+pub(super) fn not_written(store: &Directory, subject: impl std::fmt::Display, e: Errno) -> RegistryError {
     let store = store.name();
     match e {
         Errno::NOSPC | Errno::DQUOT => {

@@ -15,9 +15,10 @@ use tokio::time::Instant;
 use super::super::Failure;
 use super::super::answer::Answer;
 use super::super::gate::Place;
+use super::super::outage::Route;
 use super::super::request::{Question, Requester};
 use super::super::retry::{Fault, Patience};
-use super::super::transport::Answering;
+use super::super::transport::{Answering, Errand};
 use super::super::upload::BlobSource;
 use crate::digest::{Digest, Hasher};
 use crate::oci::Descriptor;
@@ -34,12 +35,12 @@ const IN_FLIGHT: u64 = 6 << 20;
 pub(super) struct Outgoing<'a> {
     blob: &'a Descriptor,
     source: &'a dyn BlobSource,
-    place: Place<'a>,
+    place: Place,
     sent: bool,
 }
 
 impl<'a> Outgoing<'a> {
-    pub fn new(blob: &'a Descriptor, source: &'a dyn BlobSource, place: Place<'a>) -> Result<Outgoing<'a>, Fault> {
+    pub fn new(blob: &'a Descriptor, source: &'a dyn BlobSource, place: Place) -> Result<Outgoing<'a>, Fault> {
         if blob.size == 0 && blob.digest != Digest::of_with(blob.digest.algorithm(), b"") {
             let rule = "its size is given as 0, but its digest is not that of nothing";
             return Err(Fault::new(Failure::Integrity, rule));
@@ -69,9 +70,11 @@ impl<'a> Outgoing<'a> {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(self.blob.size));
         *request.body_mut() = Some(body);
         let (fed, place, waiting) = (&mut reader, &self.place, &mut *patience);
+        let route = Route { registry: requester.registry.clone(), scope: question.scope.clone() };
+        let errand = Errand { count: question.count, from: None, route: &route, asker: requester.asker };
         let response = requester
             .transport
-            .exchange(request, question.count, None, move |answering| deliver(answering, fed, place, waiting))
+            .exchange(request, errand, move |answering| deliver(answering, fed, place, waiting))
             .await;
         self.sent |= reader.position == self.blob.size;
         requester.answered_once(question, grant, response?, logins, patience).await
@@ -82,7 +85,7 @@ impl<'a> Outgoing<'a> {
 async fn deliver(
     mut answering: Answering,
     reader: &mut Reader<'_>,
-    place: &Place<'_>,
+    place: &Place,
     patience: &mut Patience,
 ) -> Result<Result<Response, reqwest::Error>, Fault> {
     let begun = Instant::now();

@@ -54,7 +54,7 @@ pub(super) fn of_fault(fault: Fault, written: &Written<'_>) -> Fault {
     let words = fault.rule.to_lowercase();
     let has = |any: &[&str]| any.iter().any(|part| words.contains(part));
     let denied = |what: &str| Fault::new(Failure::Denied, format!("{}: {what}", fault.rule));
-    if matches!(fault.failure, Failure::TimedOut | Failure::Unreachable) {
+    if matches!(fault.failure, Failure::TimedOut | Failure::Unreachable | Failure::Untrusted) {
         return fault;
     }
     if has(&["delete/overwrite", "needs delete permission", "permissions to overwrite"]) {

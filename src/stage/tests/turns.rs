@@ -388,7 +388,7 @@ impl Workbench {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("work")).unwrap();
         let work = fs::File::open(dir.path().join("work")).unwrap();
-        Workbench { workshop: Workshop::new(work.into(), "work"), dir }
+        Workbench { workshop: Workshop::new(work.into(), "work", crate::archive::Limits::default()), dir }
     }
 
     fn writer(&self, name: &str, files: &[(&str, &[u8])]) -> Writer {

@@ -12,6 +12,9 @@ struct Table {
     looked_up: BTreeSet<ProviderAddr>,
     wanted: Vec<Platform>,
     verify: bool,
+    offline: bool,
+    bound: Vec<&'static str>,
+    held: Vec<&'static str>,
     tags: BTreeMap<&'static str, Fact<Vec<&'static str>, &'static str>>,
     catalog: Fact<Vec<&'static str>, &'static str>,
     platforms: BTreeMap<&'static str, Fact<Vec<&'static str>, &'static str>>,
@@ -29,6 +32,9 @@ impl Table {
             looked_up: BTreeSet::new(),
             wanted: vec!["linux_amd64".parse().unwrap()],
             verify: false,
+            offline: false,
+            bound: Vec::new(),
+            held: Vec::new(),
             tags: BTreeMap::new(),
             catalog: Fact::Unknown,
             platforms: BTreeMap::new(),
@@ -63,11 +69,18 @@ impl Known for Table {
     }
 
     fn held(&self, _: &Host) -> Fact<Arc<Vec<RepoName>>, &'static str> {
-        Fact::Is(Arc::default())
+        Table::answer(Some(&Fact::Is(self.held.clone())), |name| name.parse().unwrap())
     }
 
-    fn binding(&self, _: &Repo, _: &Tag) -> Fact<(), &'static str> {
-        Fact::Unknown
+    fn binding(&self, repo: &Repo, tag: &Tag) -> Fact<(), &'static str> {
+        match self.bound.contains(&format!("{}:{tag}", repo.name).as_str()) {
+            true => Fact::Is(()),
+            false => Fact::Failed("offline"),
+        }
+    }
+
+    fn is_confirmed(&self, _: &Need) -> bool {
+        true
     }
 
     fn was_bound(&self, _: &Repo, _: &Tag) -> bool {
@@ -102,6 +115,10 @@ impl Offered for Table {
 
     fn verifies_platforms(&self) -> bool {
         self.verify
+    }
+
+    fn is_offline(&self) -> bool {
+        self.offline
     }
 
     fn platforms(&self, repo: &Repo, tag: &Tag) -> Fact<Arc<Vec<Platform>>, &'static str> {
@@ -205,6 +222,25 @@ fn providers_come_from_the_catalog_unless_some_were_declared() {
     assert_eq!(names(plugins::list(&Dir::Host("p.example".parse().unwrap()), &known)), "acme");
 }
 
+/// Two origins of one provider, as those who come from one client to the other have them.
+#[test]
+fn a_repository_that_several_rules_lead_to_is_listed_under_each_of_their_addresses() {
+    let mut known = Table::new(TEMPLATE);
+    let rule = |include: &str| Rule::new("r.example/m/acme/${type}", &[include.to_owned()], &[]).unwrap();
+    known.mapping = Mapping::new(vec![rule("p.example/acme/*"), rule("q.example/acme/*"), rule("p.example/emca/*")]);
+    known.catalog = Fact::Is(vec!["m/acme/one"]);
+    let host = Dir::Host("p.example".parse().unwrap());
+    for list in [plugins::list::<Table>, mirror::list::<Table>] {
+        assert_eq!(names(list(&top(), &known)), "p.example q.example");
+        assert_eq!(names(list(&host, &known)), "acme emca");
+        assert_eq!(names(list(&acme(), &known)), "one");
+    }
+    // A rule for whose providers one was declared lists no others, and the rest go on as before.
+    known.declared.insert(provider("acme/two"));
+    assert_eq!(names(plugins::list(&acme(), &known)), "two");
+    assert_eq!(names(plugins::list(&host, &known)), "acme emca");
+}
+
 #[test]
 fn a_declared_provider_is_a_directory_whatever_its_registry_says() {
     let mut known = Table::new(TEMPLATE);
@@ -249,6 +285,20 @@ fn versions_are_canonical_tags_alone() {
     for absent in ["1.1", "v1.0.0", "1.0.0-rc1_b2", "2.0.0"] {
         assert_eq!(say(plugins::lookup(&one(), absent, &known)), "absent", "{absent}");
     }
+}
+
+/// The newest that a client sees is the one that it takes.
+#[test]
+fn without_a_network_versions_are_those_that_can_be_had() {
+    let mut known = Table::new(TEMPLATE);
+    known.tags.insert("m/acme/one", Fact::Is(vec!["1.0.0", "1.1.0", "2.0.0"]));
+    known.bound = vec!["m/acme/one:1.1.0"];
+    assert_eq!(names(plugins::list(&one(), &known)), "1.0.0 1.1.0 2.0.0");
+    known.offline = true;
+    assert_eq!(names(plugins::list(&one(), &known)), "1.1.0");
+    assert_eq!(names(mirror::list(&one(), &known)), "index.json terraform-provider-one_1.1.0_linux_amd64.zip");
+    known.held = vec!["m/acme/one"];
+    assert_eq!(names(plugins::list(&one(), &known)), "1.0.0 1.1.0 2.0.0");
 }
 
 #[test]

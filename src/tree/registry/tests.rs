@@ -13,6 +13,8 @@ struct Table {
     given: BTreeSet<&'static str>,
     held: BTreeSet<&'static str>,
     prefix: Option<&'static str>,
+    /// Whether the registry confirms nothing now.
+    is_away: bool,
 }
 
 const HOST: &str = "r.example";
@@ -42,6 +44,10 @@ impl Known for Table {
     fn binding(&self, repo: &Repo, tag: &Tag) -> Fact<(), &'static str> {
         let found = self.bindings.iter().find(|((r, t), _)| *r == repo.name.as_str() && *t == tag.as_str());
         of(found.map(|(_, fact)| fact), |()| ())
+    }
+
+    fn is_confirmed(&self, _: &Need) -> bool {
+        !self.is_away
     }
 
     fn was_bound(&self, repo: &Repo, tag: &Tag) -> bool {
@@ -302,4 +308,29 @@ fn what_a_store_holds_is_there_while_other_sources_do_not_answer() {
     assert_eq!(find("acme/net", "2.0", &t), "failed down");
     t.tags.insert("acme/net", Fact::Denied("401"));
     assert_eq!(find("acme/net", "1.0", &t), "r.example/acme/net:1.0", "denied elsewhere");
+}
+
+#[test]
+fn present_lists_answer_for_what_they_lack() {
+    let mut t = Table { catalog: Some(YES(vec!["acme/net", "acme/net/inner/x", "acme/net-2"])), ..Table::default() };
+    t.tags.insert("acme/net", YES(vec!["1.0"]));
+    assert_eq!(find("acme/net", "2.0", &t), "absent");
+    assert_eq!(find("acme", "net:2.0", &t), "absent");
+    assert_eq!(find("acme", "net:1.0", &t), "need r.example/acme/net:1.0");
+    assert_eq!(find("acme/net", "inner", &t), "dir acme/net/inner", "a prefix of something in the catalog");
+    t.bindings.insert(("acme/net", "3.0"), Fact::Unknown);
+    assert_eq!(
+        find("acme", "net:3.0", &t),
+        "need r.example/acme/net:3.0",
+        "what was entered may be there all the same"
+    );
+    t.is_away = true;
+    let asks = "need the tag list of r.example/acme/net/2.0";
+    assert_eq!(find("acme/net", "2.0", &t), asks, "a list that nobody confirms answers for nothing");
+    assert_eq!(find("acme", "net:2.0", &t), "need r.example/acme/net:2.0");
+    t.is_away = false;
+    t.catalog = Some(YES(vec!["acme/other"]));
+    assert_eq!(find("acme/net", "2.0", &t), asks, "a catalog that lacks the repository is not complete");
+    t.catalog = Some(Fact::Absent);
+    assert_eq!(find("acme/net", "2.0", &t), asks, "without a catalog nobody else can say");
 }

@@ -59,6 +59,27 @@ pub fn inside() -> Option<PathBuf> {
 
 /// Runs this test program again in a new world as `user`, with these arguments; panics if it fails there.
 pub fn enter(user: u32, arguments: &[&str]) {
+    enter_with(user, arguments, &[]);
+}
+
+/// Whether this is an ordinary user. If not, the test `name` runs as one, in a world with these variables.
+pub fn is_ordinary(name: &str, environment: &[(&str, &Path)]) -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root {
+        enter_with(NOBODY, &["--exact", name], environment);
+    }
+    !is_root
+}
+
+/// Runs the tests that these words name as an ordinary user too, if this is root.
+pub fn again_as_ordinary(names: &[&str]) {
+    if rustix::process::geteuid().is_root() {
+        enter(NOBODY, &[names, &["--test-threads=2"]].concat());
+    }
+}
+
+/// [`enter`] with these variables.
+pub fn enter_with(user: u32, arguments: &[&str], environment: &[(&str, &Path)]) {
     let skipped = |reason: &str| eprintln!("skipped: no world for other users: {reason}");
     if !rustix::process::geteuid().is_root() {
         return skipped("only root makes one");
@@ -80,7 +101,7 @@ pub fn enter(user: u32, arguments: &[&str]) {
     command.args(["--mount", "--propagation", "private", "sh", "-c", MAKE, "sh"]).arg(&world).arg(built);
     command.arg(user.to_string()).arg(world.join("programs").join(this)).args(arguments);
     command.env_clear().env("PATH", path()).env("TMPDIR", world.join("tmp")).env("HOME", world.join("tmp"));
-    command.env(WORLD, &world).current_dir("/").stdin(Stdio::null());
+    command.envs(environment.iter().copied()).env(WORLD, &world).current_dir("/").stdin(Stdio::null());
     let errors = file.try_clone().expect("a descriptor");
     let Ok(mut child) = command.stdout(file).stderr(errors).spawn() else { return skipped("unshare cannot be run") };
     let start = Instant::now();

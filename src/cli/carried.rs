@@ -1,0 +1,71 @@
+//! Where providers are, as far as nobody says it now: what bundles say of themselves, and what a
+//! `pull` was told.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::access::ClientConfiguration;
+use super::mapping;
+use super::output::CommandError;
+use super::settings::Source;
+use crate::facts;
+use crate::mapping::{Carried, Mapping};
+use crate::name::Host;
+use crate::registry::HostStore;
+use crate::registry::layout::{Archive, Directory};
+
+/// A store that a source is; `None` of a registry.
+pub fn store(source: &Source) -> Result<Option<Arc<dyn HostStore>>, CommandError> {
+    Ok(match source {
+        Source::Registry { .. } => None,
+        Source::Layouts(dir) => Some(Arc::new(Directory::open(dir).map_err(CommandError::failed)?)),
+        Source::Archive(file) => Some(Arc::new(Archive::open(file).map_err(CommandError::failed)?)),
+    })
+}
+
+/// What the stores among `sources` say of the providers in them.
+pub fn of_sources(sources: &[Source]) -> Result<Carried, CommandError> {
+    let mut all = Carried::default();
+    for source in sources {
+        if let Some(store) = store(source)? {
+            all = all.and(&store.carried().map_err(CommandError::failed)?);
+        }
+    }
+    Ok(all)
+}
+
+/// The rules that commands with the cache `dir` were given, as far as they lead to registries of
+/// `sources`.
+pub fn remembered(dir: &Path, sources: &[Source]) -> Result<Mapping, CommandError> {
+    let Carried { providers, mapping } = facts::remembered_in(dir);
+    if mapping.rules().is_empty() {
+        return Ok(mapping);
+    }
+    let mut hosts: Vec<Host> = Vec::new();
+    for source in sources {
+        match (source, store(source)?) {
+            (_, Some(store)) => hosts.extend(store.hosts().map_err(CommandError::failed)?),
+            (Source::Registry { host, .. }, None) => hosts.push(host.clone()),
+            _ => {}
+        }
+    }
+    Ok(mapping.only(|rule| match rule.prefix() {
+        Some((host, _)) => hosts.contains(&host),
+        None => {
+            providers.iter().filter(|p| rule.matches(p)).any(|p| rule.repo(p).is_ok_and(|r| hosts.contains(&r.host)))
+        }
+    }))
+}
+
+/// The rules that were given, which then count alone: by flags, or by the CLI configuration that
+/// was named.
+pub fn given(flags: Option<&Mapping>, configuration: &ClientConfiguration) -> Result<Option<Mapping>, CommandError> {
+    if let Some(mapping) = flags {
+        return Ok(Some(mapping.clone()));
+    }
+    if !configuration.is_named() {
+        return Ok(None);
+    }
+    let named = mapping::of_configuration(configuration)?;
+    Ok((!named.rules().is_empty()).then_some(named))
+}

@@ -1,0 +1,91 @@
+//! Logs that others rotate: SIGHUP has a log file opened again, and ends a mount only where there is none.
+
+use super::*;
+
+/// How a rotation is written for logrotate; `MOUNT` stands for the mount's process.
+const MOVED: &str = "nocopytruncate\ncreate\npostrotate\nkill -HUP MOUNT\nendscript\n";
+const EMPTIED: &str = "copytruncate\n";
+
+/// A mount with a log file, in which every request of the kernel is a line.
+fn logging(place: &Place) {
+    done(&place.mount(&["-vv", "--log-file", "tofufs.log", "--log-max-size", "0KiB"]));
+}
+
+/// Whether the file gets lines when the mount is looked at.
+fn is_written(place: &Place, file: &str) -> bool {
+    let before = fs::metadata(place.path(file)).map_or(0, |stat| stat.len());
+    let _ = fs::read_dir(place.point()).map(Iterator::count);
+    fs::metadata(place.path(file)).is_ok_and(|stat| stat.len() > before)
+}
+
+/// Has logrotate rotate the log; false, with the reason printed, where it is not installed.
+fn logrotate(place: &Place, how: &str) -> bool {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let program = std::env::split_paths(&paths).chain(["/usr/sbin".into()]).map(|dir| dir.join("logrotate"));
+    let Some(program) = { program }.find(|program| program.is_file()) else {
+        eprintln!("skipped: logrotate is not installed");
+        return false;
+    };
+    let mount = place.pid().as_raw_nonzero().to_string();
+    let log = place.path("tofufs.log");
+    let rotation = format!("{} {{\nrotate 2\nnomail\n{}}}\n", log.display(), how.replace("MOUNT", &mount));
+    fs::write(place.path("rotation"), rotation).unwrap();
+    fs::set_permissions(place.path("rotation"), fs::Permissions::from_mode(0o644)).unwrap();
+    let mut command = Command::new(program);
+    command.arg("--force").arg("--state").arg(place.path("rotated")).arg(place.path("rotation"));
+    done(&command.output().unwrap());
+    true
+}
+
+#[test]
+fn logrotate_rotates_the_log_by_moving_and_by_emptying_it() {
+    for how in [MOVED, EMPTIED] {
+        let Some(place) = Place::new() else { return };
+        logging(&place);
+        eventually("it is logged", || is_written(&place, "tofufs.log"));
+        for round in 1..=3 {
+            if !logrotate(&place, how) {
+                break;
+            }
+            eventually("it is logged to the new file", || is_written(&place, "tofufs.log"));
+            assert_eq!(place.path("tofufs.log.2").exists(), round >= 2, "{how}");
+            eventually("nothing is logged to the old file", || !is_written(&place, "tofufs.log.1"));
+            // Emptying leaves no hole where the old lines were.
+            let text = fs::read(place.path("tofufs.log")).unwrap();
+            assert!(!text.contains(&0), "{how}");
+        }
+        done(&place.run(&["umount", "mnt"]));
+    }
+}
+
+#[test]
+fn sighup_has_a_log_file_opened_again_also_in_the_foreground() {
+    let Some(place) = Place::new() else { return };
+    let mut command = place.command();
+    command.args(["mount", "-f", "-vv", "--log-file", "tofufs.log"]).arg(place.source()).arg(place.point());
+    let child = command.stderr(Stdio::piped()).process_group(0).spawn().unwrap();
+    eventually("the mount is ready", || place.is_mounted());
+    for _ in 0..3 {
+        fs::rename(place.path("tofufs.log"), place.path("old.log")).unwrap();
+        kill_process(pid_of(&child), Signal::HUP).unwrap();
+        eventually("there is a new log", || is_written(&place, "tofufs.log"));
+        assert!(place.is_mounted());
+    }
+    kill_process(pid_of(&child), Signal::TERM).unwrap();
+    assert_eq!(ended(child), (Some(0), String::new()));
+}
+
+#[test]
+fn without_a_log_option_a_mount_in_the_background_has_a_log_file_too() {
+    let Some(place) = Place::new() else { return };
+    done(&place.mount(&[]));
+    let dir = fs::read_dir(place.path("home/.local/state/tofufs/log")).unwrap();
+    let logs: Vec<_> = dir.map(|entry| entry.unwrap().path()).collect();
+    let [log] = &logs[..] else { panic!("{logs:?}") };
+    fs::remove_file(log).unwrap();
+    kill_process(place.pid(), Signal::HUP).unwrap();
+    eventually("there is a new log", || log.exists());
+    assert!(place.is_mounted());
+    done(&place.run(&["umount", "mnt"]));
+    assert!(fs::read_to_string(log).unwrap().contains("the mount has ended"));
+}
