@@ -7,47 +7,47 @@
 //!
 //! INVARIANT: nothing leaves this layer that was not verified against the digest it was asked by.
 
-mod ahead;
 mod ask;
 mod budget;
-mod edges;
+mod content;
 mod error;
 mod fetch;
 mod hash;
 mod health;
-mod kept;
 mod look;
-mod nodes;
-mod offers;
-mod origins;
+mod open_objects;
+mod prefetch;
+mod providers;
+mod registries;
 mod remembered;
 mod running;
+mod tags;
 mod unpack;
 mod walk;
-mod watched;
+mod watched_source;
 mod weighed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-pub use ahead::Unpacking;
 pub use budget::RequestingUser;
-pub use edges::FactsView;
+pub use content::{MemberContent, VerifiedPackage, blocking};
 pub use error::{FactError, FactFailure};
 pub use health::{Ailing, Health, SourceState};
-pub use nodes::{MemberContent, VerifiedPackage, blocking};
-pub use offers::ProviderOptions;
-pub use origins::MountSource;
+pub use prefetch::Unpacking;
+pub use providers::ProviderOptions;
+pub use registries::MountSource;
 pub use remembered::{remember, remembered_in};
 pub use running::{Download, on_behalf_of};
+pub use tags::FactsView;
 pub use walk::{Awaited, Left};
 
 use crate::archive;
 use crate::name::{Host, Repo, RepoName};
 use crate::store::Store;
 use crate::tree::{Need, Standing};
-use origins::{JoinedRegistries, JoinedRegistry};
+use registries::{JoinedRegistries, JoinedRegistry};
 
 /// How facts are kept.
 pub struct FactsOptions {
@@ -75,9 +75,9 @@ pub struct Facts {
     tag_ttl: Duration,
     deadline: Duration,
     limits: archive::Limits,
-    edges: edges::Edges,
-    nodes: nodes::Nodes,
-    offers: offers::Offers,
+    edges: tags::Edges,
+    nodes: content::Nodes,
+    offers: providers::Offers,
     budgets: budget::Budgets,
     used: Mutex<BTreeMap<Host, BTreeSet<RepoName>>>,
     running: Arc<running::Running>,
@@ -95,8 +95,8 @@ impl Facts {
     /// Facts over `options.sources`. Reads what stores hold, and the names of formerly used repositories; asks no
     /// registry.
     pub fn new(options: FactsOptions) -> Arc<Facts> {
-        let nodes = nodes::Nodes::new(options.deadline, options.store.limit());
-        let offers = offers::Offers::new(options.providers, &options.store);
+        let nodes = content::Nodes::new(options.deadline, options.store.limit());
+        let offers = providers::Offers::new(options.providers, &options.store);
         let facts = Facts {
             offers,
             store: options.store,
@@ -104,7 +104,7 @@ impl Facts {
             tag_ttl: options.tag_ttl,
             deadline: options.deadline,
             limits: options.limits,
-            edges: edges::Edges::new(options.deadline),
+            edges: tags::Edges::new(options.deadline),
             nodes,
             budgets: budget::Budgets::new(),
             used: Mutex::default(),
@@ -217,7 +217,7 @@ impl Facts {
     /// Takes up what earlier mounts have used of `host`.
     fn recall_used(&self, host: &Host) {
         if !lock(&self.used).contains_key(host) {
-            let formerly = edges::formerly_used(&self.store, host, &self.kept_apart(host));
+            let formerly = tags::formerly_used(&self.store, host, &self.kept_apart(host));
             lock(&self.used).entry(host.clone()).or_default().extend(formerly);
         }
     }
@@ -233,7 +233,7 @@ impl Facts {
             names.clone()
         };
         let (facts, host, kept_apart) = (self.clone(), repo.host.clone(), self.kept_apart(&repo.host));
-        tokio::task::spawn_blocking(move || edges::remember_used(&facts.store, &host, &kept_apart, names));
+        tokio::task::spawn_blocking(move || tags::remember_used(&facts.store, &host, &kept_apart, names));
     }
 
     fn kept_apart(&self, host: &Host) -> String {

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::ahead::Beside;
-use super::nodes::blocking;
+use super::content::blocking;
+use super::prefetch::Beside;
 use super::running::Transfer;
 use super::{FactError, FactFailure, Facts};
 use crate::digest::Digest;

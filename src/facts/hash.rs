@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::ahead::Beside;
-use super::nodes::{Bytes, MemberContent, blocking};
+use super::content::{Bytes, MemberContent, blocking};
+use super::prefetch::Beside;
 use super::{FactError, FactFailure, Facts, VerifiedPackage};
 use crate::archive;
 use crate::members::FileNo;

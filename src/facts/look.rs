@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::health::{Ailing, Health, SourceState, told};
-use super::watched::WatchedSource;
+use super::watched_source::WatchedSource;
 use super::{FactError, FactFailure, Facts};
 use crate::name::{Host, Repo};
 use crate::registry::{self, Greeting, Registry};

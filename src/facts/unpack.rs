@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use super::nodes::Bytes;
+use super::content::Bytes;
 use super::{FactError, FactFailure};
 use crate::archive::{self, ArchiveError};
 use crate::members::MemberFile;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::error::{Errno, FsError};
 use super::handles::Of;
 use super::inodes::DirectoryName;
-use super::kept::{Caching, KernelCache};
+use super::kernel_cache::{Caching, KernelCache};
 use super::node::InodeNode;
 use super::{Attr, FOREVER, FileKind, FoundEntry, Fs, Lookup};
 use crate::local::{self, Access, LocalTree, Name, RelPath, Stat};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Fs;
 use super::error::FsError;
-use super::kept::Caching;
+use super::kernel_cache::Caching;
 use super::node::InodeNode;
 use crate::facts::{FactError, MemberContent};
 use crate::store::Object;

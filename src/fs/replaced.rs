@@ -15,7 +15,7 @@ use super::caller::Thread;
 use super::enter::is_plugin;
 use super::error::{Errno, FsError};
 use super::inodes::DirectoryName;
-use super::kept::Caching;
+use super::kernel_cache::Caching;
 use super::node::InodeNode;
 use super::providers::ProviderView;
 use super::write::Caller;

@@ -7,7 +7,7 @@ use super::area::{LocalFile, LocalNode, OpenedLocal};
 use super::caller::Thread;
 use super::error::{Errno, FsError};
 use super::inodes::DirectoryName;
-use super::kept::Caching;
+use super::kernel_cache::Caching;
 use super::node::InodeNode;
 use super::providers::ProviderView;
 use super::publish::RenameSource;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use super::ahead::{Ahead, Aheads, Beside, Unpacking};
-use super::kept::OpenObjects;
+use super::open_objects::OpenObjects;
+use super::prefetch::{Ahead, Aheads, Beside, Unpacking};
 use super::unpack::{Unpacked, unpack_into};
 use super::weighed::Weighed;
 use super::{FactError, FactFailure, Facts, budget, lock};

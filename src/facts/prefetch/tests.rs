@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 use zip::CompressionMethod;
 use zip::write::SimpleFileOptions;
 
-use super::super::nodes::Bytes;
+use super::super::content::Bytes;
 use super::super::unpack::{Unpacked, unpack_into};
 use super::*;
 use crate::archive::index;

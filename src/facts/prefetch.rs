@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::nodes::SMALL_MAX;
+use super::content::SMALL_MAX;
 use super::unpack::{Piped, piped};
 use super::{Facts, VerifiedPackage, lock};
 use crate::archive::{self, Class, Entries, Limits, Streamed, Upcoming};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::health::{Ailing, Health, SourceState, told};
-use super::watched::WatchedSource;
+use super::watched_source::WatchedSource;
 use crate::name::{Host, RepoName};
 use crate::registry::decorate::{Scoped, Union};
 use crate::registry::{HostStore, Registry};

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::edges::TagAnswer;
+use super::tags::TagAnswer;
 use super::{FactError, FactFailure, Facts, FactsView, lock, remembered};
 use crate::artifact::Release;
 use crate::digest::Digest;
