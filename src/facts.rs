@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 pub use budget::RequestingUser;
 pub use content::{MemberContent, VerifiedPackage, blocking};
 pub use error::{FactError, FactFailure};
-pub use health::{Ailing, Health, SourceState};
+pub use health::{FailingSource, Health, SourceState};
 pub use prefetch::Unpacking;
 pub use providers::ProviderOptions;
 pub use registries::MountSource;
@@ -75,9 +75,9 @@ pub struct Facts {
     tag_ttl: Duration,
     deadline: Duration,
     limits: archive::Limits,
-    edges: tags::Edges,
-    nodes: content::Nodes,
-    offers: providers::Offers,
+    edges: tags::TagCache,
+    nodes: content::ContentCache,
+    offers: providers::KnownProviders,
     budgets: budget::Budgets,
     used: Mutex<BTreeMap<Host, BTreeSet<RepoName>>>,
     running: Arc<running::Running>,
@@ -95,8 +95,8 @@ impl Facts {
     /// Facts over `options.sources`. Reads what stores hold, and the names of formerly used repositories; asks no
     /// registry.
     pub fn new(options: FactsOptions) -> Arc<Facts> {
-        let nodes = content::Nodes::new(options.deadline, options.store.limit());
-        let offers = providers::Offers::new(options.providers, &options.store);
+        let nodes = content::ContentCache::new(options.deadline, options.store.limit());
+        let offers = providers::KnownProviders::new(options.providers, &options.store);
         let facts = Facts {
             offers,
             store: options.store,
@@ -104,7 +104,7 @@ impl Facts {
             tag_ttl: options.tag_ttl,
             deadline: options.deadline,
             limits: options.limits,
-            edges: tags::Edges::new(options.deadline),
+            edges: tags::TagCache::new(options.deadline),
             nodes,
             budgets: budget::Budgets::new(),
             used: Mutex::default(),

@@ -55,10 +55,10 @@ use crate::tree::registry::{LookupFailure, RegistryEntry as Named};
 use crate::tree::{self, Fact, Step};
 use directory::DirectoryListing;
 use handles::Handles;
-pub use handles::Of;
+pub use handles::ReadTarget;
 use inodes::{DirectoryName, Inodes};
 use node::{InodeNode, ReleaseNode};
-use reasons::Act;
+use reasons::Attempt;
 
 /// How long the kernel may keep what never changes.
 pub const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -156,7 +156,7 @@ impl Fs {
         }
         let dir = self.inodes.node(parent)?;
         let outcome = self.find(thread, parent, &dir, &name).await;
-        self.note(&dir, Act::Look, outcome)
+        self.note(&dir, Attempt::Look, outcome)
     }
 
     async fn find(
@@ -286,7 +286,7 @@ impl Fs {
         if let InodeNode::Zip(target) = node.as_ref() {
             // A listing shows zips before their size is known; the size is never guessed.
             let outcome = self.zip_of(target).await;
-            self.note(&node, Act::Look, outcome)?;
+            self.note(&node, Attempt::Look, outcome)?;
         }
         Ok(self.entry(ino, &node, FOREVER))
     }
@@ -309,12 +309,12 @@ impl Fs {
         if matches!(&outcome, Err(e) if e.errno == Errno::ESTALE) {
             self.supersede(ino);
         }
-        let content = self.note(&node, Act::Open, outcome)?;
+        let content = self.note(&node, Attempt::Open, outcome)?;
         // The kernel does not mix reading by itself with writing through us, which is how such a file is written over.
         let is_installed = self.replaced(ino).is_some_and(|at| at.by_installer);
         let (content, reading) = if backing && !is_installed {
             let outcome = self.backed(&node, content).await;
-            self.note(&node, Act::Open, outcome)?
+            self.note(&node, Attempt::Open, outcome)?
         } else {
             (content, ReadWay::Plain)
         };
@@ -339,7 +339,7 @@ impl Fs {
 
     /// Reads what is there, without waiting for a network: `None` if the content is not loaded (of an inode that is
     /// read without being opened) or turned out to be damaged, and [`Fs::read_again`] has to fetch it.
-    pub fn read(&self, of: Of, offset: u64, buf: &mut [u8]) -> Result<Option<usize>, FsError> {
+    pub fn read(&self, of: ReadTarget, offset: u64, buf: &mut [u8]) -> Result<Option<usize>, FsError> {
         if let Some(read) = self.read_local(of, offset, buf)? {
             return Ok(Some(read));
         }
@@ -350,7 +350,7 @@ impl Fs {
         match self.fill(&file.content(), offset, buf) {
             Ok(filled) => Ok(Some(filled)),
             Err(e) if e.failure == FactFailure::Damaged => Ok(None),
-            Err(e) => self.note(&file.node, Act::Open, Err(e.into())),
+            Err(e) => self.note(&file.node, Attempt::Open, Err(e.into())),
         }
     }
 
@@ -366,23 +366,23 @@ impl Fs {
     }
 
     /// Reads content that was not loaded or was damaged.
-    pub async fn read_again(self: Arc<Self>, of: Of, offset: u64, size: usize) -> Result<Vec<u8>, FsError> {
+    pub async fn read_again(self: Arc<Self>, of: ReadTarget, offset: u64, size: usize) -> Result<Vec<u8>, FsError> {
         let damaged = self.handles.file_of(of)?;
         let node = match (&damaged, of) {
             (Some(file), _) => file.node.clone(),
-            (None, Of::Inode(ino)) => self.inodes.node(ino)?,
-            (None, Of::Handle(_)) => return Err(FsError::plain(Errno::EBADF)),
+            (None, ReadTarget::Inode(ino)) => self.inodes.node(ino)?,
+            (None, ReadTarget::Handle(_)) => return Err(FsError::plain(Errno::EBADF)),
         };
         let outcome = match damaged {
             Some(_) => self.read_healed(of, &node, offset, size).await,
             None => self.read_loaded(of, &node, offset, size).await,
         };
-        self.note(&node, Act::Open, outcome)
+        self.note(&node, Attempt::Open, outcome)
     }
 
     async fn read_loaded(
         self: &Arc<Self>,
-        of: Of,
+        of: ReadTarget,
         node: &Arc<InodeNode>,
         offset: u64,
         size: usize,
@@ -397,7 +397,7 @@ impl Fs {
 
     async fn read_healed(
         self: &Arc<Self>,
-        of: Of,
+        of: ReadTarget,
         node: &Arc<InodeNode>,
         offset: u64,
         size: usize,
@@ -434,7 +434,7 @@ impl Fs {
         }
     }
 
-    /// Closes an open file; whether it was opened as [`Reading::Backed`]. Needs a runtime.
+    /// Closes an open file; whether it was opened as [`ReadWay::Backed`]. Needs a runtime.
     pub fn release(&self, handle: u64) -> bool {
         let is_backed = self.handles.file(handle).is_ok_and(|file| file.is_backed);
         let local = self.handles.local(handle);
@@ -450,10 +450,10 @@ impl Fs {
         let node = self.inodes.node(ino)?;
         self.note_installer(thread, &node);
         let outcome = self.listing(thread, &node).await;
-        let listing = self.note(&node, Act::Open, outcome)?;
+        let listing = self.note(&node, Attempt::Open, outcome)?;
         if let DirectoryListing::Made { error: Some(error), .. } = &listing {
             // It costs entries, but fails nothing.
-            drop(self.note::<()>(&node, Act::Open, Err(error.clone())));
+            drop(self.note::<()>(&node, Attempt::Open, Err(error.clone())));
         }
         Ok(self.handles.open_directory(ino, node, listing))
     }

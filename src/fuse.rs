@@ -26,7 +26,7 @@ use fuser::{
 use tokio::runtime::Handle;
 
 use crate::facts::on_behalf_of;
-use crate::fs::{Attr, DiskSpace, Errno, FileKind, Fs, FsError, Lookup, Of, Thread};
+use crate::fs::{Attr, DiskSpace, Errno, FileKind, Fs, FsError, Lookup, ReadTarget, Thread};
 use caller::Caller;
 use passthrough::{OpenOutcome, Passthrough};
 
@@ -233,7 +233,7 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let of = if self.is_without_open() { Of::Inode(ino.0) } else { Of::Handle(handle.0) };
+        let of = if self.is_without_open() { ReadTarget::Inode(ino.0) } else { ReadTarget::Handle(handle.0) };
         let size = size as usize;
         let again = BUFFER.with_borrow_mut(|buffer| {
             if buffer.len() < size {

@@ -80,7 +80,7 @@ impl MappingRule {
     /// [`DEFAULT_REGISTRY`] where no `include` says otherwise.
     ///
     /// # Errors
-    /// As for [`Rule::new`].
+    /// As for [`MappingRule::new`].
     pub fn typed(template: &str, include: &[String], exclude: &[String]) -> Result<MappingRule, MappingError> {
         if include.is_empty() && !template.parse::<Template>()?.uses(Variable::Hostname) {
             return MappingRule::new(template, &[format!("{DEFAULT_REGISTRY}/*/*")], exclude);

@@ -47,7 +47,7 @@ use push::{Observer, PushStep};
 use remove::Snapshot;
 use roots::StagingRoots;
 
-/// The directory that users write to, inside the one of [`Options::dir`].
+/// The directory that users write to, inside the one of [`StageOptions::dir`].
 pub const STAGING: &str = "staging";
 const JOURNAL: &str = "journal";
 const WORK: &str = "work";

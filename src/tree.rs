@@ -1,6 +1,6 @@
 //! The namespace as a pure function of known facts.
 //!
-//! `lookup` and `list` answer from what [`Known`] says at this moment, or name the one fact that they need next; who
+//! `lookup` and `list` answer from what [`KnownFacts`] says at this moment, or name the one fact that they need next; who
 //! asks loads it and asks again. Nothing here does I/O, waits or remembers, so every rule of the namespace can be
 //! tested with a table.
 

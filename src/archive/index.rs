@@ -40,14 +40,14 @@ pub fn index(zip: &dyn ReadAt, limits: &Limits) -> Result<Members, ArchiveError>
         extents: Vec::new(),
         members: Builder::new(),
         written_once: Vec::new(),
-        hollow: Vec::new(),
+        empty_files: Vec::new(),
         twice: Vec::new(),
     };
     for_each_of(zip, &directory, &mut |entry| indexer.add(entry))?;
     indexer.check_extents()?;
     // The tree takes its final form in the memory that the extents held.
     drop(std::mem::take(&mut indexer.extents));
-    indexer.check_hollow()?;
+    indexer.check_empty_files()?;
     indexer.check_twice()?;
     Ok(indexer.members.finish())
 }
@@ -112,7 +112,7 @@ struct Indexer<'a> {
     written_once: Vec<FileNo>,
     /// Files that are empty as declared, and deflated or with a CRC: where they stand. They are checked here, since who
     /// reads an empty file asks nobody for its content.
-    hollow: Vec<(u64, MemberFile)>,
+    empty_files: Vec<(u64, MemberFile)>,
     /// Files whose path was there before, to be compared once it is known that no extents overlap: before, comparing
     /// could cost far more than reading the archive.
     twice: Vec<(FileNo, MemberFile, Box<[u8]>)>,
@@ -154,7 +154,7 @@ impl Indexer<'_> {
             return Err(ArchiveError::structure("it is a file in the place of the archive's top directory"));
         }
         if file.size == 0 && (method == Method::Deflate || file.crc32 != 0) {
-            self.hollow.push((entry.offset, file));
+            self.empty_files.push((entry.offset, file));
         }
         match self.members.file(path, file) {
             Ok(_) if entry.is_writable() => {}
@@ -280,8 +280,8 @@ impl Indexer<'_> {
     }
 
     /// Checks that files are empty that say so.
-    fn check_hollow(&mut self) -> Result<(), ArchiveError> {
-        for (start, file) in std::mem::take(&mut self.hollow) {
+    fn check_empty_files(&mut self) -> Result<(), ArchiveError> {
+        for (start, file) in std::mem::take(&mut self.empty_files) {
             read::inflate(self.zip, &file).map_err(|error| self.at(start, error))?;
         }
         Ok(())

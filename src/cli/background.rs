@@ -11,7 +11,7 @@ use std::process::{ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use super::output::CommandError;
-use crate::facts::Ailing;
+use crate::facts::FailingSource;
 use crate::fuse::session::within;
 
 /// How long a mount may take to get ready. It depends on no answer of a registry, for which it waits a few seconds.
@@ -85,7 +85,7 @@ pub fn detach() -> Result<(), CommandError> {
 
 /// Tells who started this process that the mount is ready, and which sources fail. An error means that nobody waits any
 /// more.
-pub fn tell_ready(ailing: &[Ailing]) -> io::Result<()> {
+pub fn tell_ready(ailing: &[FailingSource]) -> io::Result<()> {
     ailing.iter().try_for_each(|source| tell(&format!("{SOURCE}{}", in_one_line(source))))?;
     tell(READY)
 }

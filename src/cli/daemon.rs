@@ -22,7 +22,7 @@ use super::staging;
 use super::status;
 use super::tofurc::written::MountMapping;
 use super::{allocator, background, mapping, mount};
-use crate::facts::{self, Ailing, Facts};
+use crate::facts::{self, Facts, FailingSource};
 use crate::fs::plugin_cache::{self, PluginCache};
 use crate::fs::{self, Fs};
 use crate::fuse::passthrough::Passthrough;
@@ -52,7 +52,7 @@ const THREAD_USED: Duration = Duration::from_secs(5);
 pub fn serve(
     settings: &MountSettings,
     log_file: Option<&LogWriter>,
-    ready: impl FnOnce(&[Ailing]) -> Result<(), CommandError>,
+    ready: impl FnOnce(&[FailingSource]) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     keep_memory_private()?;
     allow_many_files();
@@ -67,7 +67,7 @@ fn serve_in(
     runtime: &Runtime,
     settings: &MountSettings,
     log_file: Option<&LogWriter>,
-    ready: impl FnOnce(&[Ailing]) -> Result<(), CommandError>,
+    ready: impl FnOnce(&[FailingSource]) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     let access = Arc::new(RegistryAccess::new(&settings.network, Asker::Program));
     let settings = &mapping::resolved(settings, &access)?;

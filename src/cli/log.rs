@@ -1,6 +1,6 @@
 //! The log. Its lines go through a bounded queue to a thread that writes them: a full disk, a closed pipe or a slow
 //! terminal costs lines, never a wait and never an error in who logs. Nor does who reads a mount fill a disk with them:
-//! what is logged is bounded by a [`Budget`], and a file by its [`Rotation`].
+//! what is logged is bounded by a `Budget`, and a file by its [`Rotation`].
 
 mod budget;
 mod file;

@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 use super::access::RegistryAccess;
 use super::output::CommandError;
 use super::settings::MountSettings;
-use crate::facts::Ailing;
+use crate::facts::FailingSource;
 use crate::fs::Fs;
 
 /// How long a mount waits for its sources to be looked at.
@@ -35,7 +35,7 @@ impl Look {
 
     /// The sources that fail. Who is to use no network fails at none, and what failed now is not held against the first
     /// use.
-    pub fn at_sources(&self, runtime: &Runtime) -> Vec<Ailing> {
+    pub fn at_sources(&self, runtime: &Runtime) -> Vec<FailingSource> {
         if self.offline {
             return Vec::new();
         }

@@ -38,7 +38,7 @@ struct Flags {
 pub struct MappingArgs {
     rules: Vec<RuleArgs>,
     /// A flag that stands before the first `--oci-mirror`.
-    astray: Option<&'static str>,
+    unattached: Option<&'static str>,
 }
 
 /// One rule as it was typed.
@@ -81,7 +81,7 @@ impl FromArgMatches for MappingArgs {
                 }
                 ("include", Some(rule)) => rule.include.push(text.clone()),
                 (_, Some(rule)) => rule.exclude.push(text.clone()),
-                (name, None) => self.astray = self.astray.or(Some(name)),
+                (name, None) => self.unattached = self.unattached.or(Some(name)),
             }
         }
         Ok(())
@@ -94,7 +94,7 @@ impl MappingArgs {
     /// # Errors
     /// A rule is wrong, or a flag belongs to none.
     pub fn mapping(&self) -> Result<Option<Mapping>, MappingError> {
-        if let Some(name) = self.astray {
+        if let Some(name) = self.unattached {
             return Err(MappingError {
                 subject: format!("--{name}"),
                 rule: "it belongs to the --oci-mirror before it, and there is none".to_owned(),

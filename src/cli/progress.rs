@@ -103,7 +103,7 @@ impl Drop for ProgressLine {
 pub struct Told(Mutex<ProgressLine>);
 
 impl Told {
-    /// As [`Progress::new`].
+    /// As [`ProgressLine::new`].
     pub fn new(verb: &'static str) -> io::Result<Told> {
         Ok(Told(Mutex::new(ProgressLine::new(verb)?)))
     }

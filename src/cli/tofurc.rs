@@ -1,7 +1,7 @@
 //! OpenTofu's CLI configuration: where it is and what of it concerns a mount.
 //!
 //! Places and rules are OpenTofu's. Unknown blocks and arguments are ignored, as there. The environment comes in as
-//! an [`Environment`], so that nothing here depends on the process's own.
+//! an [`ClientEnvironment`], so that nothing here depends on the process's own.
 
 mod decode;
 mod install;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use super::open_objects::OpenObjects;
-use super::prefetch::{Ahead, Aheads, Beside, Unpacking};
+use super::prefetch::{BesideFetch, Prefetch, Prefetches, Unpacking};
 use super::unpack::{Unpacked, unpack_into};
 use super::weighed::Weighed;
 use super::{FactError, FactFailure, Facts, budget, lock};
@@ -90,7 +90,7 @@ enum ContentNode {
 /// Members that were inflated, by archive and number.
 type Inflated = Weighed<(Digest, FileNo), Arc<[u8]>>;
 
-pub(super) struct Nodes {
+pub(super) struct ContentCache {
     manifests: Mutex<Weighed<Digest, Arc<Manifest>>>,
     packages: Mutex<HashMap<PackageKey, Weak<VerifiedPackage>>>,
     recent: Mutex<Weighed<PackageKey, Arc<VerifiedPackage>>>,
@@ -102,17 +102,17 @@ pub(super) struct Nodes {
     object_flights: Flights<ContentNode, Object, FactError>,
     /// Unpacking and indexing: as many at a time as there are cores.
     cores: Arc<Semaphore>,
-    aheads: Arc<Aheads>,
+    aheads: Arc<Prefetches>,
 }
 
 fn kept<K: std::hash::Hash + Eq, V>((count, bytes): (usize, usize)) -> Mutex<Weighed<K, V>> {
     Mutex::new(Weighed::new(count, bytes))
 }
 
-impl Nodes {
+impl ContentCache {
     pub(super) fn new(linger: Duration, cache_limit: u64) -> Self {
         let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
-        Nodes {
+        ContentCache {
             manifests: kept(MANIFESTS_KEPT),
             packages: Mutex::default(),
             recent: kept(PACKAGES_KEPT),
@@ -123,7 +123,7 @@ impl Nodes {
             package_flights: Flights::new(linger, FactError::lost),
             object_flights: Flights::new(linger, FactError::lost),
             cores: Arc::new(Semaphore::new(cores)),
-            aheads: Aheads::new(cores),
+            aheads: Prefetches::new(cores),
         }
     }
 
@@ -345,10 +345,10 @@ impl Facts {
     ) -> Result<Arc<VerifiedPackage>, FactError> {
         let limits = self.limits;
         let index = move |zip: &Object| Ok((zip.clone(), archive::index(&Bytes(zip), &limits)?));
-        let ahead = Ahead::new(&self.nodes.aheads, archive.digest);
+        let ahead = Prefetch::new(&self.nodes.aheads, archive.digest);
         let beside = match unpacking {
-            Unpacking::WhenOpened => Beside::Nothing,
-            Unpacking::Ahead => Beside::Unpacking(ahead.clone()),
+            Unpacking::WhenOpened => BesideFetch::Nothing,
+            Unpacking::Ahead => BesideFetch::Unpacking(ahead.clone()),
         };
         let (zip, members) = self.with_archive(&repo, &archive, &beside, index).await?;
         let package = Arc::new(VerifiedPackage { repo, archive, members });
@@ -361,7 +361,7 @@ impl Facts {
         self: &Arc<Self>,
         repo: &Repo,
         archive: &Descriptor,
-        beside: &Beside,
+        beside: &BesideFetch,
         work: impl Fn(&Object) -> Result<T, ArchiveError> + Clone + Send + 'static,
     ) -> Result<T, FactError> {
         let mut healed = false;
@@ -386,10 +386,15 @@ impl Facts {
 
     /// A blob of `repo`: from the store, or fetched and verified.
     pub async fn blob(self: &Arc<Self>, repo: &Repo, blob: &Descriptor) -> Result<Object, FactError> {
-        self.blob_with(repo, blob, &Beside::Nothing).await
+        self.blob_with(repo, blob, &BesideFetch::Nothing).await
     }
 
-    async fn blob_with(self: &Arc<Self>, repo: &Repo, blob: &Descriptor, beside: &Beside) -> Result<Object, FactError> {
+    async fn blob_with(
+        self: &Arc<Self>,
+        repo: &Repo,
+        blob: &Descriptor,
+        beside: &BesideFetch,
+    ) -> Result<Object, FactError> {
         let (of, wanted, beside) = (repo.clone(), blob.clone(), beside.clone());
         let fetch = move |facts: Arc<Facts>| {
             let (of, wanted, beside) = (of.clone(), wanted.clone(), beside.clone());
@@ -484,7 +489,7 @@ impl Facts {
         loop {
             let store = store.clone();
             let unpack = move |zip: &Object| unpack_into(&store, &key, zip, &file);
-            match self.with_archive(&package.repo, &package.archive, &Beside::Nothing, unpack).await? {
+            match self.with_archive(&package.repo, &package.archive, &BesideFetch::Nothing, unpack).await? {
                 Unpacked::Done(object) => return Ok(object),
                 // Another process unpacks the same member; its lock ends with it.
                 Unpacked::Busy => tokio::time::sleep(Duration::from_millis(50)).await,

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::content::blocking;
-use super::prefetch::Beside;
+use super::prefetch::BesideFetch;
 use super::running::Transfer;
 use super::{FactError, FactFailure, Facts};
 use crate::digest::Digest;
@@ -89,7 +89,7 @@ impl Facts {
         self: &Arc<Self>,
         repo: &Repo,
         blob: &Descriptor,
-        beside: &Beside,
+        beside: &BesideFetch,
     ) -> Result<Object, FactError> {
         let subject = repo.at(Selector::Digest(blob.digest));
         let limit = self.limits.archive;
@@ -159,7 +159,7 @@ impl Facts {
         repo: &Repo,
         blob: &Descriptor,
         fill: Box<Fill>,
-        beside: &Beside,
+        beside: &BesideFetch,
     ) -> Result<Object, FactError> {
         let subject = repo.at(Selector::Digest(blob.digest));
         let (facts, beside, position) = (self.clone(), beside.clone(), fill.position());
@@ -204,7 +204,7 @@ enum Piece {
 /// transfers may wait for a registry that serves few at a time, or is silent.
 struct Pipe {
     facts: Arc<Facts>,
-    beside: Beside,
+    beside: BesideFetch,
     position: u64,
     progress: Arc<Transfer>,
     end: FetchEnd,
@@ -355,12 +355,14 @@ mod tests {
         let repo = Repo { host, name: "acme/net".parse().unwrap() };
         runtime.block_on(async {
             let (silent, answered) = (descriptor(b"silent"), descriptor(&sent));
-            let mut waiting = Box::pin(facts.fetch_blob(&repo, &silent, &Beside::Nothing));
+            let mut waiting = Box::pin(facts.fetch_blob(&repo, &silent, &BesideFetch::Nothing));
             let begun = tokio::time::timeout(Duration::from_millis(200), &mut waiting).await;
             assert!(begun.is_err(), "a silent registry sends nothing");
-            let object =
-                tokio::time::timeout(Duration::from_secs(20), facts.fetch_blob(&repo, &answered, &Beside::Nothing))
-                    .await;
+            let object = tokio::time::timeout(
+                Duration::from_secs(20),
+                facts.fetch_blob(&repo, &answered, &BesideFetch::Nothing),
+            )
+            .await;
             assert_eq!(object.expect("a thread is free").unwrap().read_all().unwrap(), sent);
         });
     }

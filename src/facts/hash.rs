@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::content::{Bytes, MemberContent, blocking};
-use super::prefetch::Beside;
+use super::prefetch::BesideFetch;
 use super::{FactError, FactFailure, Facts, VerifiedPackage};
 use crate::archive;
 use crate::members::FileNo;
@@ -15,7 +15,7 @@ impl Facts {
     pub async fn hashes(self: &Arc<Self>, package: &Arc<VerifiedPackage>) -> Result<archive::Hashes, FactError> {
         let (limits, of) = (self.limits, package.clone());
         let hash = move |zip: &Object| archive::hashes(&Bytes(zip), &of.members, &limits);
-        self.with_archive(&package.repo, &package.archive, &Beside::Nothing, hash).await
+        self.with_archive(&package.repo, &package.archive, &BesideFetch::Nothing, hash).await
     }
 
     /// All bytes of a member, which has to fit into memory.

@@ -97,14 +97,14 @@ pub(super) fn told(error: &RegistryError) -> String {
 
 /// A source that fails, as one sentence: `HOST is untrusted: …`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Ailing {
+pub struct FailingSource {
     /// The registry's host, or the store.
     pub name: String,
     /// How it is.
     pub health: Health,
 }
 
-impl fmt::Display for Ailing {
+impl fmt::Display for FailingSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} is {}", self.name, self.health.state)?;
         match &self.health.reason {
@@ -144,7 +144,7 @@ mod tests {
     fn a_failing_source_is_one_sentence_that_names_it_once() {
         let error = RegistryError::new(RegistryFailure::Untrusted, "r.example", "no TLS").remedy("trust it");
         let health = Health::shown_by(Some(&error), SourceState::Ok).unwrap();
-        let ailing = Ailing { name: "r.example".to_owned(), health };
+        let ailing = FailingSource { name: "r.example".to_owned(), health };
         assert_eq!(ailing.to_string(), "r.example is untrusted: no TLS; trust it");
     }
 }

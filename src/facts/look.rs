@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::health::{Ailing, Health, SourceState, told};
+use super::health::{FailingSource, Health, SourceState, told};
 use super::watched_source::WatchedSource;
 use super::{FactError, FactFailure, Facts};
 use crate::name::{Host, Repo};
@@ -22,7 +22,7 @@ const LEFT_TO_GREET: u32 = 5;
 
 impl Facts {
     /// Looks at every source, at all of them at once and for at most `limit`; those that fail.
-    pub async fn look(self: &Arc<Self>, limit: Duration) -> Vec<Ailing> {
+    pub async fn look(self: &Arc<Self>, limit: Duration) -> Vec<FailingSource> {
         let facts = self.clone();
         let stores = tokio::task::spawn_blocking(move || facts.origins.ailing_stores());
         let hosts: Vec<Host> = self.origins.registries().into_iter().collect();
@@ -30,14 +30,14 @@ impl Facts {
         stores.await.unwrap_or_default().into_iter().chain(registries.into_iter().flatten()).collect()
     }
 
-    async fn look_at(self: &Arc<Self>, host: &Host, limit: Duration) -> Option<Ailing> {
+    async fn look_at(self: &Arc<Self>, host: &Host, limit: Duration) -> Option<FailingSource> {
         let asked = self.origins.get(host)?.asked.clone();
         let health = match tokio::time::timeout(limit - limit / LEFT_TO_GREET, self.asked(host, &asked)).await {
             Ok(health) => health,
             Err(_) => greeted_late(&asked, limit).await,
         };
         asked.iter().for_each(|registry| registry.mark(health.clone()));
-        health.state.is_failing().then(|| Ailing { name: host.to_string(), health })
+        health.state.is_failing().then(|| FailingSource { name: host.to_string(), health })
     }
 
     /// Asks what the first use of `host` would ask.

@@ -46,31 +46,31 @@ pub enum Unpacking {
 
 /// What happens beside the fetch of a blob.
 #[derive(Clone)]
-pub(super) enum Beside {
+pub(super) enum BesideFetch {
     Nothing,
-    Unpacking(Arc<Ahead>),
+    Unpacking(Arc<Prefetch>),
 }
 
-impl Beside {
+impl BesideFetch {
     /// A transfer into `fill` begins. Blocks on the disk.
     pub fn follow(&self, facts: &Facts, fill: &mut Fill) {
-        if let Beside::Unpacking(ahead) = self {
+        if let BesideFetch::Unpacking(ahead) = self {
             ahead.follow(&facts.store, &facts.limits, fill);
         }
     }
 }
 
 /// All unpacking ahead in the process.
-pub(super) struct Aheads {
+pub(super) struct Prefetches {
     /// As many at a time as there are cores. Who finds none free does without.
     places: Arc<Semaphore>,
     /// What goes on behind packages that are known already.
     settled: Mutex<HashMap<Digest, watch::Receiver<PrefetchStage>>>,
 }
 
-impl Aheads {
+impl Prefetches {
     pub fn new(cores: usize) -> Arc<Self> {
-        Arc::new(Aheads { places: Arc::new(Semaphore::new(cores)), settled: Mutex::default() })
+        Arc::new(Prefetches { places: Arc::new(Semaphore::new(cores)), settled: Mutex::default() })
     }
 
     /// Waits while the member is being inflated, for `most` at most.
@@ -95,8 +95,8 @@ enum PrefetchStage {
 }
 
 /// The unpacking ahead of one package. Dropped before it was settled, all of it is thrown away.
-pub(super) struct Ahead {
-    all: Arc<Aheads>,
+pub(super) struct Prefetch {
+    all: Arc<Prefetches>,
     archive: Digest,
     run: Mutex<Option<Run>>,
 }
@@ -120,9 +120,9 @@ struct Verdict {
     package: Arc<VerifiedPackage>,
 }
 
-impl Ahead {
-    pub fn new(all: &Arc<Aheads>, archive: Digest) -> Arc<Self> {
-        Arc::new(Ahead { all: all.clone(), archive, run: Mutex::default() })
+impl Prefetch {
+    pub fn new(all: &Arc<Prefetches>, archive: Digest) -> Arc<Self> {
+        Arc::new(Prefetch { all: all.clone(), archive, run: Mutex::default() })
     }
 
     /// Follows a transfer, in the place of an earlier one. Blocks on the disk, and needs a runtime.
@@ -165,7 +165,7 @@ impl Ahead {
 
 /// A run that others may wait for, until this is dropped.
 struct Settled {
-    all: Arc<Aheads>,
+    all: Arc<Prefetches>,
     archive: Digest,
     stage: watch::Receiver<PrefetchStage>,
     _run: Run,

@@ -32,7 +32,7 @@ pub struct ProviderOptions {
     pub offline: bool,
 }
 
-pub(super) struct Offers {
+pub(super) struct KnownProviders {
     mapping: Mapping,
     declared: BTreeSet<ProviderAddr>,
     wanted: Vec<Platform>,
@@ -43,15 +43,15 @@ pub(super) struct Offers {
     mapped: Mutex<BTreeMap<Host, BTreeSet<RepoName>>>,
 }
 
-impl Offers {
+impl KnownProviders {
     /// Reads the providers that were looked up before from the store.
-    pub(super) fn new(options: ProviderOptions, store: &Store) -> Offers {
+    pub(super) fn new(options: ProviderOptions, store: &Store) -> KnownProviders {
         let ProviderOptions { mapping, declared, carried, platforms, verify_platforms, offline } = options;
         let mut looked_up = carried;
         if !mapping.rules().is_empty() {
             looked_up.extend(remembered::providers(store));
         }
-        let offers = Offers {
+        let offers = KnownProviders {
             mapping,
             wanted: platforms.into_iter().collect(),
             verify_platforms,

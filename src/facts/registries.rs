@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::health::{Ailing, Health, SourceState, told};
+use super::health::{FailingSource, Health, SourceState, told};
 use super::watched_source::WatchedSource;
 use crate::name::{Host, RepoName};
 use crate::registry::decorate::{Scoped, Union};
@@ -232,10 +232,10 @@ impl JoinedRegistries {
     }
 
     /// The stores that cannot be read.
-    pub(super) fn ailing_stores(&self) -> Vec<Ailing> {
+    pub(super) fn ailing_stores(&self) -> Vec<FailingSource> {
         let stores = self.sources.iter().filter_map(|source| Some((source.name(), source.health()?)));
         let ailing = stores.filter(|(_, health)| health.state.is_failing());
-        ailing.map(|(name, health)| Ailing { name: name.to_owned(), health }).collect()
+        ailing.map(|(name, health)| FailingSource { name: name.to_owned(), health }).collect()
     }
 
     /// The registries that were declared, sorted.

@@ -153,7 +153,7 @@ impl Slots {
     }
 }
 
-pub(super) struct Edges {
+pub(super) struct TagCache {
     slots: Mutex<Slots>,
     flights: Flights<Need, (), FactError>,
     /// When edges were forgotten last: what other mounts confirmed before does not count.
@@ -161,9 +161,9 @@ pub(super) struct Edges {
     pub(super) pending: Pending,
 }
 
-impl Edges {
+impl TagCache {
     pub(super) fn new(linger: Duration) -> Self {
-        Edges {
+        TagCache {
             slots: Mutex::default(),
             flights: Flights::new(linger, FactError::lost),
             forgotten: Mutex::default(),
@@ -343,7 +343,7 @@ impl KnownFacts for FactsView<'_> {
 }
 
 impl Facts {
-    /// Loads the fact that `need` names. The outcome, good or bad, is then in every [`View`] of an operation that
+    /// Loads the fact that `need` names. The outcome, good or bad, is then in every [`FactsView`] of an operation that
     /// began before.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 
-use super::health::{Ailing, Health, SourceState};
+use super::health::{FailingSource, Health, SourceState};
 use super::lock;
 use crate::digest::Digest;
 use crate::name::{RepoName, Selector, Tag};
@@ -53,7 +53,7 @@ impl WatchedSource {
             return;
         }
         if health.state.is_failing() {
-            let ailing = Ailing { name: self.name.clone(), health };
+            let ailing = FailingSource { name: self.name.clone(), health };
             tracing::warn!("{ailing} (what was read before keeps working)");
         } else if before.state.is_failing() {
             tracing::info!("{} answers again", self.name);

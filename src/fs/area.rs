@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::error::{Errno, FsError};
-use super::handles::Of;
+use super::handles::ReadTarget;
 use super::inodes::DirectoryName;
 use super::kernel_cache::{Caching, KernelCache};
 use super::node::InodeNode;
@@ -275,13 +275,13 @@ impl Fs {
     }
 
     /// Reads from an open file of an area; `None` if it is a file of a release.
-    pub(super) fn read_local(&self, of: Of, offset: u64, buf: &mut [u8]) -> Result<Option<usize>, FsError> {
+    pub(super) fn read_local(&self, of: ReadTarget, offset: u64, buf: &mut [u8]) -> Result<Option<usize>, FsError> {
         match of {
-            Of::Handle(handle) => match self.handles.local(handle) {
+            ReadTarget::Handle(handle) => match self.handles.local(handle) {
                 Some(open) => Ok(Some(open.file.read_at(buf, offset)?)),
                 None => Ok(None),
             },
-            Of::Inode(_) => Ok(None),
+            ReadTarget::Inode(_) => Ok(None),
         }
     }
 

@@ -48,7 +48,7 @@ pub(super) struct OpenDirectory {
 
 /// What is read: an open file, or an inode that is read without being opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Of {
+pub enum ReadTarget {
     /// The handle of an open file.
     Handle(u64),
     /// An inode.
@@ -76,22 +76,24 @@ impl Handles {
     }
 
     /// The file that is read; `None` for an inode whose content is not loaded.
-    pub(super) fn file_of(&self, of: Of) -> Result<Option<Arc<FileHandle>>, FsError> {
+    pub(super) fn file_of(&self, of: ReadTarget) -> Result<Option<Arc<FileHandle>>, FsError> {
         match of {
-            Of::Handle(handle) => self.file(handle).map(Some),
-            Of::Inode(ino) => Ok(self.unopened.lock().unwrap_or_else(PoisonError::into_inner).get(&ino).cloned()),
+            ReadTarget::Handle(handle) => self.file(handle).map(Some),
+            ReadTarget::Inode(ino) => {
+                Ok(self.unopened.lock().unwrap_or_else(PoisonError::into_inner).get(&ino).cloned())
+            }
         }
     }
 
     /// Keeps loaded content for the next read.
-    pub(super) fn keep(&self, of: Of, node: &Arc<InodeNode>, content: MemberContent) {
+    pub(super) fn keep(&self, of: ReadTarget, node: &Arc<InodeNode>, content: MemberContent) {
         match of {
-            Of::Handle(handle) => {
+            ReadTarget::Handle(handle) => {
                 if let Ok(file) = self.file(handle) {
                     file.replace(content);
                 }
             }
-            Of::Inode(ino) => {
+            ReadTarget::Inode(ino) => {
                 let file =
                     FileHandle { node: node.clone(), is_backed: false, over: None, content: Mutex::new(content) };
                 let before = self.unopened.lock().unwrap_or_else(PoisonError::into_inner).put(ino, Arc::new(file));

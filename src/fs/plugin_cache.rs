@@ -4,11 +4,11 @@
 //! stand packages, links of the view or directories of the tree, and `*.lock` files, which are in memory: clients lock
 //! them (by fcntl, which the kernel does by itself), and neither read nor write them.
 //!
-//! Where clients may write, a package of the view is a link to one of two ways to the same files: through [`INSTALLING`]
-//! for clients that install, and through [`RELEASE`] for everybody else.
+//! Where clients may write, a package of the view is a link to one of two ways to the same files: through `INSTALLING`
+//! for clients that install, and through `RELEASE` for everybody else.
 //!
 //! INVARIANT: what comes from a registry stays for everybody else, whatever a client takes away or writes over; see
-//! [`super::installers`] and [`super::replaced`].
+//! `super::installers` and `super::replaced`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;

@@ -15,7 +15,7 @@ const KEPT: usize = 1024;
 
 /// What an operation was about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Act {
+pub(super) enum Attempt {
     /// Opening or reading the node itself.
     Open,
     /// Looking at a name in it, or at its attributes.
@@ -125,7 +125,7 @@ pub(super) fn key(node: &InodeNode) -> String {
 
 impl Fs {
     /// Keeps the reason of a failure for `user.tofufs.error`, in the log and in the report. What went well ends it.
-    pub(super) fn note<T>(&self, node: &InodeNode, act: Act, outcome: Result<T, FsError>) -> Result<T, FsError> {
+    pub(super) fn note<T>(&self, node: &InodeNode, act: Attempt, outcome: Result<T, FsError>) -> Result<T, FsError> {
         match outcome {
             Ok(value) => {
                 self.clear(node, act);
@@ -150,9 +150,9 @@ impl Fs {
         self.reasons.get(node).map(|reason| reason.sentence)
     }
 
-    fn set(&self, node: &InodeNode, act: Act, sentence: Arc<str>) {
+    fn set(&self, node: &InodeNode, act: Attempt, sentence: Arc<str>) {
         let Some(last) = node.last_error() else { return };
-        let of_opening = act == Act::Open || self.reasons.get(node).is_some_and(|reason| reason.of_opening);
+        let of_opening = act == Attempt::Open || self.reasons.get(node).is_some_and(|reason| reason.of_opening);
         self.reasons.put(key(node), last, Reason { sentence, of_opening });
     }
 
@@ -163,19 +163,19 @@ impl Fs {
         }
     }
 
-    fn clear(&self, node: &InodeNode, act: Act) {
+    fn clear(&self, node: &InodeNode, act: Attempt) {
         let Some(last) = node.last_error() else { return };
         if last.is_fine() {
             return;
         }
         let is_over = self.reasons.get(node).is_none_or(|before| match (act, node) {
-            (Act::Open, _) => true,
+            (Attempt::Open, _) => true,
             // A name that is assumed to be in a release says nothing of it.
-            (Act::Look, InodeNode::Release(release)) => release.bound().is_some(),
-            (Act::Look, InodeNode::Space { .. } | InodeNode::Providers { .. } | InodeNode::Zip(_)) => {
+            (Attempt::Look, InodeNode::Release(release)) => release.bound().is_some(),
+            (Attempt::Look, InodeNode::Space { .. } | InodeNode::Providers { .. } | InodeNode::Zip(_)) => {
                 !before.of_opening
             }
-            (Act::Look, _) => true,
+            (Attempt::Look, _) => true,
         });
         if is_over {
             self.reasons.remove(node, last);

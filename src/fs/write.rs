@@ -11,7 +11,7 @@ use super::kernel_cache::Caching;
 use super::node::InodeNode;
 use super::providers::ProviderView;
 use super::publish::RenameSource;
-use super::reasons::Act;
+use super::reasons::Attempt;
 use super::xattr::SHOWN;
 use super::{FileKind, FoundEntry, Fs, plugin_cache};
 use crate::facts::RequestingUser;
@@ -261,7 +261,7 @@ impl Fs {
                 let dir = self.owned(who, parent)?;
                 let source = RenameSource { name: Name::new(&name)?, place: DirectoryName::new(parent, &name), dir };
                 let published = self.publish(source, &into, DirectoryName::new(to, &as_name), how).await;
-                return self.note(&into, Act::Look, published);
+                return self.note(&into, Attempt::Look, published);
             }
         };
         let from = self.standing(who, parent, &name)?;

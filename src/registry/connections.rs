@@ -1,6 +1,6 @@
 //! One connection per registry, whatever names it: sources and parts of it, mappings, stages, copies, mirrors.
 //!
-//! A [`Connection`] owns what is about its registry as a whole: the logins and the places at its gates. What the
+//! A `Connection` owns what is about its registry as a whole: the logins and the places at its gates. What the
 //! requests of the process have shown of origins (who is in trouble, what they can do) is the [`Transport`]'s, which all
 //! connections share. So a registry is asked by one login per scope, with one limit, and remembered as one.
 

@@ -230,20 +230,20 @@ impl Union {
     }
 }
 
-/// What the sources said that had no answer: of several, what leaves the most hope that the thing exists.
+/// What the sources said that had no answer: of several, what leaves the most uncertainty that the thing exists.
 #[derive(Default)]
 struct Passed(Option<RegistryError>);
 
 impl Passed {
     fn add(&mut self, e: RegistryError) {
-        let hope = |failure| match failure {
+        let uncertainty = |failure| match failure {
             RegistryFailure::TimedOut | RegistryFailure::Unreachable | RegistryFailure::Untrusted => 4,
             RegistryFailure::Offline => 3,
             RegistryFailure::Denied => 2,
             RegistryFailure::Absent => 0,
             _ => 1,
         };
-        if self.0.as_ref().is_none_or(|held| hope(e.failure) > hope(held.failure)) {
+        if self.0.as_ref().is_none_or(|held| uncertainty(e.failure) > uncertainty(held.failure)) {
             self.0 = Some(e);
         }
     }

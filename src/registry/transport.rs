@@ -302,7 +302,7 @@ fn proxy_denies(origin: &Origin) -> Fault {
 }
 
 fn forbidden(target: &Forbidden) -> Fault {
-    Fault::new(RegistryFailure::Protocol, format!("a redirect of the registry leads astray: {target}"))
+    Fault::new(RegistryFailure::Protocol, format!("a redirect of the registry leads to a forbidden address: {target}"))
 }
 
 /// What no answer may have, whatever its status (hostile input R05, R06).

@@ -7,8 +7,8 @@
 //! turn at once. In a store on disk a lock does all of this.
 //!
 //! Nobody waits for ever for a writer that was killed: its claim counts no longer if it ran on this machine, or when it
-//! has stood unchanged for [`LEASE`]. So
-//! who has the turn uses it within [`HOLD`] of its claim, or begins anew; a writer that was stopped meanwhile, with its
+//! has stood unchanged for `LEASE`. So
+//! who has the turn uses it within `HOLD` of its claim, or begins anew; a writer that was stopped meanwhile, with its
 //! machine or alone, notices. The two differ by enough for a put that is under way to arrive.
 //!
 //! INVARIANT: a claim names nothing but the empty blob and is like no other manifest, so that removing it by its digest

@@ -1,6 +1,6 @@
 //! The registry tree: `HOST/NAME…/TAG`, `HOST/NAME…:TAG`, `HOST/NAME…@DIGEST`.
 //!
-//! A directory of it is a [`Space`]: a registry, a repository, a prefix of one, or a passage. What a space is can
+//! A directory of it is a [`RegistrySpace`]: a registry, a repository, a prefix of one, or a passage. What a space is can
 //! change with the facts; its identity is its path.
 
 use std::collections::{BTreeMap, BTreeSet};

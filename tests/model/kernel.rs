@@ -14,7 +14,7 @@ use std::time::Duration;
 use tofufs::archive::Limits;
 use tofufs::digest::Digest;
 use tofufs::facts::{self, Facts};
-use tofufs::fs::{self, Errno, Fs, Lookup, Of, ROOT, Thread};
+use tofufs::fs::{self, Errno, Fs, Lookup, ROOT, ReadTarget, Thread};
 use tofufs::registry::Registry;
 use tofufs::registry::decorate::Offline;
 use tofufs::store::{self, Store};
@@ -460,11 +460,15 @@ impl Kernel {
         let Open { handle, content } = &self.open[which];
         let expected = &content[offset.min(content.len())..content.len().min(offset + size)];
         let mut buf = vec![0; size];
-        match self.fs.read(Of::Handle(*handle), offset as u64, &mut buf).unwrap() {
+        match self.fs.read(ReadTarget::Handle(*handle), offset as u64, &mut buf).unwrap() {
             Some(read) => assert!(buf[..read] == *expected, "other bytes"),
             None => {
                 assert!(self.disturbances > 0, "bytes are damaged that nobody touched");
-                match self.runtime.block_on(self.fs.clone().read_again(Of::Handle(*handle), offset as u64, size)) {
+                match self.runtime.block_on(self.fs.clone().read_again(
+                    ReadTarget::Handle(*handle),
+                    offset as u64,
+                    size,
+                )) {
                     Ok(bytes) => assert!(bytes == expected, "other bytes after fetching anew"),
                     Err(e) => self.excuse("reading anew", &e),
                 }

@@ -9,7 +9,7 @@ use tofufs::archive::Limits;
 use tofufs::artifact::Release;
 use tofufs::digest::Digest;
 use tofufs::facts::{self, FactError, FactFailure, Facts};
-use tofufs::fs::{Lookup, Of, ROOT, Thread};
+use tofufs::fs::{Lookup, ROOT, ReadTarget, Thread};
 use tofufs::name::Repo;
 use tofufs::oci::{Descriptor, IMAGE};
 use tofufs::store::{Begin, Key};
@@ -151,11 +151,11 @@ async fn damage_under_an_open_zip_is_healed() {
     std::fs::set_permissions(&file, permissions).unwrap();
     std::fs::File::options().write(true).open(&file).unwrap().write_all_at(&[!zip[70_000]], 70_000).unwrap();
     let mut buf = vec![0; 1000];
-    assert_eq!(fs.read(Of::Handle(opened.handle), 69_500, &mut buf), Ok(None), "it has to be fetched");
-    let healed = fs.clone().read_again(Of::Handle(opened.handle), 69_500, 1000).await.unwrap();
+    assert_eq!(fs.read(ReadTarget::Handle(opened.handle), 69_500, &mut buf), Ok(None), "it has to be fetched");
+    let healed = fs.clone().read_again(ReadTarget::Handle(opened.handle), 69_500, 1000).await.unwrap();
     assert!(healed == zip[69_500..70_500]);
     assert_eq!(fake.state().downloads[&digest], 2);
     // And from then on as ever.
-    assert_eq!(fs.read(Of::Handle(opened.handle), 69_500, &mut buf), Ok(Some(1000)));
+    assert_eq!(fs.read(ReadTarget::Handle(opened.handle), 69_500, &mut buf), Ok(Some(1000)));
     assert!(buf == zip[69_500..70_500]);
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tofufs::fs::{Errno, Fs, FsError, Lookup, Of, ROOT, Thread};
+use tofufs::fs::{Errno, Fs, FsError, Lookup, ROOT, ReadTarget, Thread};
 use tokio::runtime::Runtime;
 
 use crate::kernel::{mount, open_store};
@@ -49,9 +49,9 @@ impl Mounted {
     fn read(&self, ino: u64) -> Result<Vec<u8>, FsError> {
         let handle = self.runtime.block_on(self.fs.clone().open(ino, false))?.handle;
         let mut buf = vec![0; 100];
-        let read = match self.fs.read(Of::Handle(handle), 0, &mut buf) {
+        let read = match self.fs.read(ReadTarget::Handle(handle), 0, &mut buf) {
             Ok(Some(read)) => Ok(buf[..read].to_vec()),
-            Ok(None) => self.runtime.block_on(self.fs.clone().read_again(Of::Handle(handle), 0, 100)),
+            Ok(None) => self.runtime.block_on(self.fs.clone().read_again(ReadTarget::Handle(handle), 0, 100)),
             Err(e) => Err(e),
         };
         self.fs.release(handle);

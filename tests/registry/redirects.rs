@@ -148,6 +148,6 @@ async fn a_redirect_into_another_local_network_is_refused_unconnected() {
     for address in ["169.254.169.254", "10.0.0.1", "[fe80::1]", "[::ffff:192.168.0.1]"] {
         server.rule(blobs(), Behaviour::Answer(Reply::redirect(307, &format!("http://{address}/latest/meta-data"))));
         let (_, end) = fetch(&remote(&server), &descriptor(b"x")).await;
-        blob_refused(end, RegistryFailure::Protocol, &["leads astray"]);
+        blob_refused(end, RegistryFailure::Protocol, &["leads to a forbidden address"]);
     }
 }

@@ -23,14 +23,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Bed {
     dir: tempfile::TempDir,
     store: Arc<Store>,
-    all: Arc<Aheads>,
+    all: Arc<Prefetches>,
     runtime: Runtime,
 }
 
 /// A fetch under way that is followed.
 struct Fetch {
     fill: Fill,
-    ahead: Arc<Ahead>,
+    ahead: Arc<Prefetch>,
     stage: watch::Receiver<PrefetchStage>,
 }
 
@@ -43,7 +43,7 @@ impl Bed {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(StoreOptions { dir: dir.path().to_owned(), limit }).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        Bed { dir, store, all: Aheads::new(2), runtime }
+        Bed { dir, store, all: Prefetches::new(2), runtime }
     }
 
     /// Begins to fetch what has the digest of `zip`.
@@ -53,7 +53,7 @@ impl Bed {
         let Begin::Fill(mut fill) = self.store.begin(&Key::Blob(digest), zip.len() as u64).unwrap() else {
             panic!("a fill")
         };
-        let ahead = Ahead::new(&self.all, digest);
+        let ahead = Prefetch::new(&self.all, digest);
         ahead.follow(&self.store, &Limits::default(), &mut fill);
         let stage = lock(&ahead.run).as_ref().expect("it is followed").stage.clone();
         Fetch { fill, ahead, stage }
@@ -335,7 +335,7 @@ fn a_bomb_is_given_up_at_the_limits() {
     let Ok(Begin::Fill(mut fill)) = bed.store.begin(&Key::Blob(Digest::of(&zip)), zip.len() as u64) else {
         panic!("a fill")
     };
-    let ahead = Ahead::new(&bed.all, Digest::of(&zip));
+    let ahead = Prefetch::new(&bed.all, Digest::of(&zip));
     ahead.follow(&bed.store, &Limits { entry: 1 << 20, ..Limits::default() }, &mut fill);
     let stage = lock(&ahead.run).as_ref().unwrap().stage.clone();
     fill.write(&zip).unwrap();
@@ -352,10 +352,10 @@ fn as_many_are_followed_as_there_are_places_and_no_small_ones() {
         let Ok(Begin::Fill(fill)) = bed.store.begin(&Key::Blob(Digest::of(&bytes)), length as u64) else {
             panic!("a fill")
         };
-        let ahead = Ahead::new(&bed.all, Digest::of(&bytes));
+        let ahead = Prefetch::new(&bed.all, Digest::of(&bytes));
         (fill, ahead)
     };
-    let follow = |(fill, ahead): &mut (Fill, Arc<Ahead>)| {
+    let follow = |(fill, ahead): &mut (Fill, Arc<Prefetch>)| {
         ahead.follow(&bed.store, &Limits::default(), fill);
         lock(&ahead.run).is_some()
     };

@@ -23,7 +23,7 @@ const TAG: &str = "0.1.0";
 
 /// What a request about a tag does.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Act {
+enum WriterAct {
     ReadTag,
     WriteTag,
     ReadClaims,
@@ -31,21 +31,21 @@ enum Act {
     WriteClaim,
 }
 
-impl Act {
+impl WriterAct {
     fn writes(self) -> bool {
-        matches!(self, Act::WriteTag | Act::WriteClaim)
+        matches!(self, WriterAct::WriteTag | WriterAct::WriteClaim)
     }
 
     /// Whether nobody can tell which of two such requests came first.
-    fn commutes_with(self, other: Act) -> bool {
-        let of_tag = |act| matches!(act, Act::ReadTag | Act::WriteTag);
-        of_tag(self) != of_tag(other) || self.writes() == other.writes() && self != Act::WriteTag
+    fn commutes_with(self, other: WriterAct) -> bool {
+        let of_tag = |act| matches!(act, WriterAct::ReadTag | WriterAct::WriteTag);
+        of_tag(self) != of_tag(other) || self.writes() == other.writes() && self != WriterAct::WriteTag
     }
 }
 
 /// A request that waits for its turn in the schedule.
 struct Held {
-    act: Act,
+    act: WriterAct,
     pass: oneshot::Sender<()>,
 }
 
@@ -56,13 +56,13 @@ struct Gate {
 }
 
 impl Gate {
-    async fn pass(&self, writer: usize, act: Act) {
+    async fn pass(&self, writer: usize, act: WriterAct) {
         let (pass, passed) = oneshot::channel();
         self.held.lock().unwrap()[writer] = Some(Held { act, pass });
         drop(passed.await);
     }
 
-    fn act(&self, writer: usize) -> Option<Act> {
+    fn act(&self, writer: usize) -> Option<WriterAct> {
         self.held.lock().unwrap()[writer].as_ref().map(|held| held.act)
     }
 
@@ -95,7 +95,7 @@ impl Registry for Gated {
 
     async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
         if matches!(selector, Selector::Tag(_)) {
-            self.gate.pass(self.writer, Act::ReadClaims).await;
+            self.gate.pass(self.writer, WriterAct::ReadClaims).await;
         }
         self.memory.manifest(repo, selector).await
     }
@@ -123,24 +123,24 @@ impl Upload for Gated {
         manifest: &Manifest,
     ) -> Result<(), RegistryError> {
         if let Selector::Tag(tag) = selector {
-            let act = if tag.is_claim() { Act::WriteClaim } else { Act::WriteTag };
+            let act = if tag.is_claim() { WriterAct::WriteClaim } else { WriterAct::WriteTag };
             self.gate.pass(self.writer, act).await;
         }
         self.memory.put_manifest(repo, selector, manifest).await
     }
 
     async fn present(&self, repo: &RepoName, selector: &Selector) -> Result<Option<Digest>, RegistryError> {
-        self.gate.pass(self.writer, Act::ReadTag).await;
+        self.gate.pass(self.writer, WriterAct::ReadTag).await;
         self.memory.present(repo, selector).await
     }
 
     async fn tags_now(&self, repo: &RepoName, after: Option<&str>) -> Result<Vec<Tag>, RegistryError> {
-        self.gate.pass(self.writer, Act::ReadClaims).await;
+        self.gate.pass(self.writer, WriterAct::ReadClaims).await;
         self.memory.tags_now(repo, after).await
     }
 
     async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, RegistryError> {
-        self.gate.pass(self.writer, Act::WriteClaim).await;
+        self.gate.pass(self.writer, WriterAct::WriteClaim).await;
         self.memory.remove(repo, digest).await
     }
 }
@@ -190,7 +190,7 @@ struct Schedule {
     /// The count of changes when a writer that waits was last woken.
     woken_at: Vec<u64>,
     /// What passed last, of whom, and who was held back beside it.
-    before: Option<(usize, Act, Vec<usize>)>,
+    before: Option<(usize, WriterAct, Vec<usize>)>,
 }
 
 impl Schedule {
@@ -232,7 +232,7 @@ impl Schedule {
         self.before = None;
     }
 
-    fn pass(&mut self, at: usize, act: Act) {
+    fn pass(&mut self, at: usize, act: WriterAct) {
         let beside = (0..self.tasks.len()).filter(|other| *other != at && self.gate.act(*other).is_some());
         self.before = Some((at, act, beside.collect()));
         self.passed[at] += 1;
