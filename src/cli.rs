@@ -11,6 +11,7 @@ pub mod bundle;
 pub mod cache;
 pub mod carried;
 pub mod commit;
+pub mod config;
 pub mod control;
 pub mod copy;
 pub mod daemon;
@@ -63,13 +64,20 @@ pub fn run(words: Vec<OsString>) -> Result<(), CommandError> {
     };
     let Read { line, origins } = match options::read(&words, &Places::of_process()) {
         Ok(read) => read,
-        Err(Unread::Typed(e)) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            return output::text(e.render().to_string());
-        }
-        Err(Unread::Typed(e)) => return Err(CommandError::Usage(in_one_line(&e, &words))),
-        Err(Unread::Said(e)) => return Err(e),
+        Err(e) => return unread(e, &words),
     };
     carried_out(line, &words).map_err(|e| origins.told(e))
+}
+
+/// Prints the help text that was asked for, or says what is wrong.
+fn unread(error: Unread, words: &[OsString]) -> Result<(), CommandError> {
+    match error {
+        Unread::Typed(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            output::text(e.render().to_string())
+        }
+        Unread::Typed(e) => Err(CommandError::Usage(in_one_line(&e, words))),
+        Unread::Said(e) => Err(e),
+    }
 }
 
 fn carried_out(line: CommandLine, words: &[OsString]) -> Result<(), CommandError> {
@@ -87,6 +95,7 @@ fn carried_out(line: CommandLine, words: &[OsString]) -> Result<(), CommandError
         Command::Pull(args) => pull::run(&args),
         Command::Tofurc(args) => tofurc::written::run(&args),
         Command::Cache(args) => cache::run(&args),
+        Command::Config(args) => config::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut CommandLine::command(), "tofufs", &mut script);

@@ -19,6 +19,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use super::account::Account;
+use super::config::ConfigArgs;
 use super::mapping::MappingArgs;
 use super::providers::ProviderArgs;
 use super::quantity::{Size, Span};
@@ -55,6 +56,7 @@ Cache:
 
 Setting up:
   tofurc       Print the CLI configuration that points OpenTofu and Terraform at a mount
+  config       Show what options are set to, and where that was said
   completions  Print the completion script of a shell
   help         Explain a command
 
@@ -220,6 +222,13 @@ pub enum Command {
         after_help = "Examples:\n  tofufs tofurc /mnt/tofu\n  tofufs tofurc --install /mnt/tofu\n  tofufs tofurc --install --client terraform /mnt/tofu"
     )]
     Tofurc(TofurcArgs),
+    /// Show what options are set to, and where that was said
+    ///
+    /// An option that is not typed is what its variable says: TOFUFS_CACHE_DIR for --cache-dir, several values one a line.
+    /// Else it is what ~/.config/tofufs/config.toml says, then /etc/tofufs/config.toml: cache_dir = "/srv/cache". There a
+    /// mount can have a name too: `tofufs mount work` is the one of the table [mount.work].
+    #[command(after_help = "Examples:\n  tofufs config show\n  tofufs config show mount work")]
+    Config(ConfigArgs),
     /// Print the completion script of a shell
     #[command(after_help = "Example:\n  tofufs completions bash > /etc/bash_completion.d/tofufs")]
     Completions {
@@ -349,6 +358,15 @@ pub struct NetworkArgs {
     /// How each of them is reached.
     #[command(flatten)]
     pub reach: ReachArgs,
+}
+
+/// A mount that a command takes after.
+#[derive(Args, Debug)]
+pub struct LikeArgs {
+    /// Take from this running mount, unless it is typed here: how registries are reached, where providers are, the
+    /// cache and its limits, --allow-overwrite
+    #[arg(long, value_name = "MOUNTPOINT", value_hint = ValueHint::DirPath)]
+    pub like: Option<PathBuf>,
 }
 
 /// How a registry is reached, logged in to and waited for.
@@ -502,6 +520,10 @@ pub struct DoctorArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+
+    /// The mount that it takes after.
+    #[command(flatten)]
+    pub like: LikeArgs,
 
     /// Talking to the registry.
     #[command(flatten)]

@@ -64,6 +64,8 @@ pub enum Request {
     },
     /// Its mapping of providers. The reply is a [`MountMapping`](super::tofurc::written::MountMapping).
     Mapping(()),
+    /// What it was told that other commands can take over. The reply has the values of options by their names.
+    Settings(()),
 }
 
 /// The answer.
@@ -191,7 +193,7 @@ impl Turns {
     async fn of(&self, request: &Request) -> Option<SemaphorePermit<'_>> {
         let turn = match request {
             Request::Commit { .. } => &self.long,
-            Request::Status(()) | Request::Refresh { .. } | Request::Mapping(()) => &self.short,
+            Request::Status(()) | Request::Refresh { .. } | Request::Mapping(()) | Request::Settings(()) => &self.short,
         };
         turn.acquire().await.ok()
     }
@@ -381,7 +383,7 @@ mod tests {
                 }
                 Request::Status(()) => Ok("fine".into()),
                 Request::Refresh { path } => Err(format!("not {path}")),
-                Request::Mapping(()) => Ok(Value::Null),
+                Request::Mapping(()) | Request::Settings(()) => Ok(Value::Null),
             }
         }
     }

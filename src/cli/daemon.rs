@@ -16,6 +16,7 @@ use super::control::{Request, Service, Socket, Steps};
 use super::lifecycle::{self, Signals};
 use super::log::Log;
 use super::look::Look;
+use super::options::like;
 use super::output::CommandError;
 use super::settings::{MountSettings, Source};
 use super::staging;
@@ -331,6 +332,7 @@ impl Service for Controlled {
             Request::Mapping(()) => {
                 serde_json::to_value(MountMapping::of(self.fs.facts().mapping())).map_err(|e| e.to_string())
             }
+            Request::Settings(()) => serde_json::to_value(like::told(&self.settings)).map_err(|e| e.to_string()),
             Request::Refresh { path } => {
                 let (fs, session) = (Arc::clone(&self.fs), Arc::clone(&self.session));
                 if let Some(connections) = self.access.opened() {

@@ -12,7 +12,7 @@ use super::carried;
 use super::output::CommandError;
 use super::settings::{MountSettings, Source};
 use super::tofurc::{InstallationLocation, Tofurc};
-use crate::mapping::{Mapping, MappingError, Rule};
+use crate::mapping::{Mapping, MappingError, Pattern, Rule};
 use crate::name::{Host, RepoName};
 use crate::registry::HostStore;
 use crate::registry::layout::{Archive, Directory};
@@ -212,6 +212,17 @@ fn is_declared(sources: &[Source], host: &Host, prefix: Option<&RepoName>) -> Re
         }
     }
     Ok(false)
+}
+
+/// The rules of `mapping`, as they can be handed over.
+pub fn rules(mapping: &Mapping) -> Vec<RuleArgs> {
+    let texts = |patterns: &[Pattern]| patterns.iter().map(ToString::to_string).collect();
+    let spelled = |rule: &Rule| RuleArgs {
+        template: rule.template().to_owned(),
+        include: texts(rule.include()),
+        exclude: texts(rule.exclude()),
+    };
+    mapping.rules().iter().map(spelled).collect()
 }
 
 /// The flags that spell `mapping`, one word each.

@@ -4,14 +4,17 @@
 //! that were not typed becomes their default, and the command line is read again with it. So a value has one parser and
 //! one meaning, wherever it was said.
 
+mod file;
 mod layer;
+pub mod like;
 mod read;
 mod variables;
 
 use clap::{Arg, ArgAction, Command, CommandFactory};
 
+pub use file::NamedMount;
 pub use layer::{Layer, Origin, Said};
-pub use read::{Origins, Places, Read, Unread, read};
+pub use read::{Origins, Places, Read, Settled, Typed, Unread, all_options, read, unknown_variables};
 
 use super::args::CommandLine;
 

@@ -98,6 +98,12 @@ pub struct TokenRealm {
     pub origin: Url,
 }
 
+impl fmt::Display for TokenRealm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.host, self.origin)
+    }
+}
+
 impl TokenRealm {
     fn parse(text: &str) -> Result<TokenRealm, SettingsError> {
         const WANTED: &str = "write HOST=ORIGIN, as in registry.example.com=https://auth.example.com";

@@ -79,7 +79,7 @@ impl Layer {
             rule.include.extend(texts(&include));
             rule.exclude.extend(texts(&exclude));
         }
-        if let (false, Some(said)) = (rules.is_empty(), templates) {
+        if let Some(said) = templates {
             let values = rules.iter().map(|rule| rule.to_string().into()).collect();
             self.0.insert(RULE.to_owned(), Said { values, ..said });
         }

@@ -1,14 +1,17 @@
 //! Reading a command line together with what other places say.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 
-use super::{Kind, RULE, RULE_PARTS, Said, described, key, kind, variables};
-use crate::cli::args::CommandLine;
+use super::file::{self, Configuration, NamedMount};
+use super::{Kind, Layer, RULE, RULE_PARTS, Said, described, key, kind, like, variable, variables};
+use crate::cli::args::{self, CommandLine};
+use crate::cli::first_paragraph;
 use crate::cli::output::CommandError;
 use crate::cli::settings::SettingsError;
 
@@ -17,13 +20,21 @@ use crate::cli::settings::SettingsError;
 pub struct Places {
     /// The variables whose names begin with `TOFUFS_`.
     pub variables: BTreeMap<OsString, OsString>,
+    /// The configuration files, the stronger first.
+    pub files: Vec<PathBuf>,
+    /// The user's home.
+    pub home: Option<PathBuf>,
 }
 
 impl Places {
     /// Those of this process.
     pub fn of_process() -> Places {
         let ours = |(name, _): &(OsString, OsString)| name.as_bytes().starts_with(b"TOFUFS_");
-        Places { variables: std::env::vars_os().filter(ours).collect() }
+        let absolute = |path: &PathBuf| path.is_absolute();
+        let home = std::env::home_dir().filter(absolute);
+        let config_home = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(absolute);
+        let files = file::paths(config_home, home.as_deref());
+        Places { variables: std::env::vars_os().filter(ours).collect(), files, home }
     }
 }
 
@@ -100,26 +111,68 @@ fn is_named(option: &str, sentence: &str) -> bool {
 
 /// Reads a command line, the program's name first.
 pub fn read(words: &[OsString], places: &Places) -> Result<Read, Unread> {
-    let (words, switched_off) = switched(words);
-    let typed = Typed::of(&words, switched_off)?;
-    let options = typed.options();
-    let mut said: BTreeMap<String, Said> = BTreeMap::new();
-    for layer in [variables::layer(&places.variables, options.iter())?] {
-        for (key, value) in layer.0 {
-            if !typed.has(&key) {
+    let settled = Settled::of(words, places)?;
+    let command = with_defaults(CommandLine::command(), &settled.typed.path, &settled.said);
+    let mut matches = command.try_get_matches_from(&settled.words)?;
+    let mut line = CommandLine::from_arg_matches_mut(&mut matches)?;
+    if let (args::Command::Mount(args), Some(named)) = (&mut line.command, settled.named) {
+        args.sources_and_mountpoint = named.words;
+    }
+    Ok(Read { line, origins: Origins(settled.said) })
+}
+
+/// What was typed, and what other places say of the options that were not.
+#[derive(Debug)]
+pub struct Settled {
+    /// What clap reads: switches stand without a value.
+    words: Vec<OsString>,
+    /// What was typed.
+    pub typed: Typed,
+    /// What other places say, by the names of options.
+    pub said: BTreeMap<String, Said>,
+    /// The named mount that is meant.
+    pub named: Option<NamedMount>,
+}
+
+impl Settled {
+    /// Looks at all places.
+    pub fn of(words: &[OsString], places: &Places) -> Result<Settled, Unread> {
+        let (words, switched_off) = switched(words);
+        let typed = Typed::of(&words, switched_off)?;
+        Settled::with(words, typed, places)
+    }
+
+    /// The options of all commands, none of which was typed.
+    pub fn of_all(places: &Places) -> Result<Settled, Unread> {
+        let options = all_options(&CommandLine::command()).into_values().collect();
+        let typed = Typed { path: Vec::new(), options, values: BTreeMap::new(), names: Vec::new() };
+        Settled::with(Vec::new(), typed, places)
+    }
+
+    fn with(words: Vec<OsString>, typed: Typed, places: &Places) -> Result<Settled, Unread> {
+        let mut layers = vec![variables::layer(&places.variables, typed.options.iter())?];
+        let mut files = Vec::new();
+        for path in &places.files {
+            files.extend(Configuration::read(path, places.home.as_deref())?);
+        }
+        let named = typed.named_mount(&files, places)?;
+        layers.extend(named.as_ref().map(|named| named.options.clone()));
+        layers.extend(files.into_iter().map(|file| file.options));
+        typed.take_after(&mut layers)?;
+
+        let mut said: BTreeMap<String, Said> = BTreeMap::new();
+        for (key, value) in layers.into_iter().flat_map(|layer| layer.0) {
+            if typed.takes(&key) {
                 said.entry(key).or_insert(value);
             }
         }
-    }
-    for option in &options {
-        if let Some(said) = key(option).and_then(|key| said.get(&key)) {
-            check(option, said)?;
+        for option in &typed.options {
+            if let Some(said) = key(option).and_then(|key| said.get(&key)) {
+                check(option, said)?;
+            }
         }
+        Ok(Settled { words, typed, said, named })
     }
-    let command = with_defaults(CommandLine::command(), &typed.path, &said);
-    let mut matches = command.try_get_matches_from(&words)?;
-    let line = CommandLine::from_arg_matches_mut(&mut matches)?;
-    Ok(Read { line, origins: Origins(said) })
 }
 
 /// The words, in which a switch may have been typed with its value: `--offline=false` takes back what another place
@@ -154,48 +207,116 @@ fn all_switches(command: &Command) -> BTreeSet<String> {
 }
 
 /// What was typed: the command and its options.
-struct Typed {
-    path: Vec<String>,
-    keys: BTreeSet<String>,
+#[derive(Debug)]
+pub struct Typed {
+    /// The names of the command.
+    pub path: Vec<String>,
+    /// Its options, those that it has from the commands above it too.
+    pub options: Vec<Arg>,
+    /// The values of those that were typed.
+    pub values: BTreeMap<String, Vec<OsString>>,
+    /// The words of `mount` that are no options.
+    names: Vec<OsString>,
 }
 
 impl Typed {
     /// Passes over what is wrong, which is found when the line is read with its defaults.
     fn of(words: &[OsString], switched_off: BTreeSet<String>) -> Result<Typed, clap::Error> {
         let matches = described().ignore_errors(true).try_get_matches_from(words)?;
-        let mut typed = Typed { path: Vec::new(), keys: switched_off };
+        let mut path = Vec::new();
         let mut inner = &matches;
         while let Some((name, matches)) = inner.subcommand() {
-            typed.path.push(name.to_owned());
+            path.push(name.to_owned());
             inner = matches;
         }
-        let options = typed.options();
-        typed.keys.extend(options.iter().filter(|option| is_typed(option, inner)).filter_map(key));
-        Ok(typed)
+        let options = options_of(&path);
+        let off = switched_off.into_iter().map(|key| (key, vec!["false".into()]));
+        let typed = options.iter().filter_map(|option| Some((key(option)?, typed_values(option, inner)?)));
+        let values = off.chain(typed).collect();
+        let names = match path.first().map(String::as_str) {
+            Some("mount") => {
+                inner.get_raw("sources_and_mountpoint").into_iter().flatten().map(OsStr::to_owned).collect()
+            }
+            _ => Vec::new(),
+        };
+        Ok(Typed { path, options, values, names })
     }
 
-    /// The options of the command, those that it has from the commands above it too.
-    fn options(&self) -> Vec<Arg> {
-        let mut options: Vec<Arg> = Vec::new();
-        let mut command = CommandLine::command();
-        for name in &self.path {
-            options.extend(command.get_arguments().filter(|option| option.is_global_set()).cloned());
-            command = command.find_subcommand(name).cloned().unwrap_or_default();
-        }
-        options.extend(command.get_arguments().cloned());
-        options
+    /// Whether the command has this option and it was not typed.
+    fn takes(&self, name: &str) -> bool {
+        let is_typed = match name {
+            RULE => RULE_PARTS.iter().any(|part| self.values.contains_key(*part)),
+            name => self.values.contains_key(name),
+        };
+        !is_typed && self.options.iter().any(|option| key(option).as_deref() == Some(name))
     }
 
-    fn has(&self, key: &str) -> bool {
-        match key {
-            RULE => RULE_PARTS.iter().any(|part| self.keys.contains(*part)),
-            key => self.keys.contains(key),
+    /// The named mount that is meant, if a name stands alone.
+    fn named_mount(&self, files: &[Configuration], places: &Places) -> Result<Option<NamedMount>, SettingsError> {
+        let [name] = &self.names[..] else { return Ok(None) };
+        let found = name.to_str().and_then(|name| files.iter().find_map(|file| file.mounts.get(name)));
+        if found.is_none() {
+            let looked = places.files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" nor ");
+            let reason = format!(
+                "neither {looked} has a mount of this name; else a SOURCE and a MOUNTPOINT are wanted; see `tofufs help mount`"
+            );
+            return Err(SettingsError::new(format_args!("mount {}", name.to_string_lossy()), reason));
         }
+        Ok(found.cloned())
+    }
+
+    /// Puts what a mount says that is to be taken after right behind the place that names it.
+    fn take_after(&self, layers: &mut Vec<Layer>) -> Result<(), Unread> {
+        const LIKE: &str = "like";
+        let typed = self.values.get(LIKE).map(|values| (0, values.clone()));
+        let said =
+            || layers.iter().enumerate().find_map(|(at, layer)| Some((at + 1, layer.0.get(LIKE)?.values.clone())));
+        let has_it = self.options.iter().any(|option| key(option).as_deref() == Some(LIKE));
+        if let Some((at, values)) = typed.or_else(said).filter(|_| has_it) {
+            for point in values {
+                layers.insert(at, like::layer(Path::new(&point)).map_err(Unread::Said)?);
+            }
+        }
+        Ok(())
     }
 }
 
-fn is_typed(option: &Arg, matches: &ArgMatches) -> bool {
-    matches.value_source(option.get_id().as_str()) == Some(ValueSource::CommandLine)
+/// The options of a command and of all below it, by their names.
+pub fn all_options(command: &Command) -> BTreeMap<String, Arg> {
+    let own = command.get_opts().filter_map(|option| Some((key(option)?, option.clone())));
+    command.get_subcommands().flat_map(all_options).chain(own).collect()
+}
+
+/// The variables that look like ours and are of no option.
+pub fn unknown_variables(places: &Places) -> Vec<OsString> {
+    let known: BTreeSet<OsString> =
+        all_options(&CommandLine::command()).keys().map(|key| variable(key).into()).collect();
+    places.variables.keys().filter(|name| !known.contains(*name)).cloned().collect()
+}
+
+/// The options of the command at `path`.
+fn options_of(path: &[String]) -> Vec<Arg> {
+    let mut options: Vec<Arg> = Vec::new();
+    let mut command = CommandLine::command();
+    for name in path {
+        options.extend(command.get_arguments().filter(|option| option.is_global_set()).cloned());
+        command = command.find_subcommand(name).cloned().unwrap_or_default();
+    }
+    options.extend(command.get_opts().cloned());
+    options
+}
+
+/// The values of an option that was typed.
+fn typed_values(option: &Arg, matches: &ArgMatches) -> Option<Vec<OsString>> {
+    let id = option.get_id().as_str();
+    if matches.value_source(id) != Some(ValueSource::CommandLine) {
+        return None;
+    }
+    Some(match kind(option) {
+        Kind::Switch => vec!["true".into()],
+        Kind::Count => vec![matches.get_count(id).to_string().into()],
+        Kind::One | Kind::Several => matches.get_raw(id).into_iter().flatten().map(OsStr::to_owned).collect(),
+    })
 }
 
 /// Refuses a value that the option would refuse.
@@ -213,7 +334,7 @@ fn check(option: &Arg, said: &Said) -> Result<(), SettingsError> {
         word
     });
     let parsed = Command::new("tofufs").no_binary_name(true).arg(alone).try_get_matches_from(words);
-    parsed.map(drop).map_err(|error| SettingsError::new(&said.origin, super::super::first_paragraph(&error)))
+    parsed.map(drop).map_err(|error| SettingsError::new(&said.origin, first_paragraph(&error)))
 }
 
 /// The command line, in which the options of the command at `path` have what was said as their defaults.

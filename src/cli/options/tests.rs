@@ -8,7 +8,7 @@ use crate::cli::args;
 
 fn places(variables: &[(&str, &str)]) -> Places {
     let variables = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    Places { variables: variables.collect::<BTreeMap<_, _>>() }
+    Places { variables: variables.collect::<BTreeMap<_, _>>(), ..Places::default() }
 }
 
 fn words(line: &str) -> Vec<OsString> {
@@ -188,4 +188,184 @@ fn a_value_that_is_refused_is_told_with_its_place() {
     let read = said("tofufs mount a.b /mnt", &places(&[("TOFUFS_MIRROR", "x"), ("TOFUFS_DEADLINE", "1s")]));
     let error = read.origins.told(crate::cli::output::CommandError::usage("--mirror: write HOST=URL"));
     assert_eq!(error.to_string(), "--mirror: write HOST=URL (--mirror is from TOFUFS_MIRROR)");
+}
+
+/// The places of a user with these configuration files, the stronger first.
+fn with_files(texts: &[&str], variables: &[(&str, &str)]) -> (tempfile::TempDir, Places) {
+    let dir = tempfile::tempdir().unwrap();
+    let files = texts.iter().enumerate().map(|(at, text)| {
+        let file = dir.path().join(format!("{at}.toml"));
+        std::fs::write(&file, text).unwrap();
+        file
+    });
+    let files = files.collect();
+    let home = Some("/home/u".into());
+    let places = Places { files, home, ..places(variables) };
+    (dir, places)
+}
+
+fn cache_dir(line: &str, places: &Places) -> (String, Origin) {
+    let settled = Settled::of(&words(line), places).unwrap_or_else(|e| panic!("{line}: {e:?}"));
+    let origin = settled.said.get("cache_dir").map_or(Origin::Default, |said| said.origin.clone());
+    (mount(line, places).storage.cache_dir.unwrap_or_default().display().to_string(), origin)
+}
+
+#[test]
+fn a_flag_stands_before_a_variable_before_a_file_before_the_default() {
+    let user =
+        "\ncache_dir = \"/user\"\n[mount.work]\nsources = [\"a.b\"]\nmountpoint = \"/mnt\"\ncache_dir = \"/work\"\n";
+    let system = "cache_dir = \"/system\"\nlog_keep = 7\n";
+    let variable: &[(&str, &str)] = &[("TOFUFS_CACHE_DIR", "/variable")];
+    let file = |places: &Places, at: usize, line| Origin::File { path: places.files[at].clone(), line };
+    for (files, variables, line, value, origin) in [
+        (&[user, system][..], variable, "tofufs mount --cache-dir /flag a.b /mnt", "/flag", None),
+        (&[user, system], variable, "tofufs mount --cache-dir /flag work", "/flag", None),
+        (&[user, system], variable, "tofufs mount a.b /mnt", "/variable", Some(None)),
+        (&[user, system], variable, "tofufs mount work", "/variable", Some(None)),
+        (&[user, system], &[], "tofufs mount work", "/work", Some(Some((0, 6)))),
+        (&[user, system], &[], "tofufs mount a.b /mnt", "/user", Some(Some((0, 2)))),
+        (&["", system], &[], "tofufs mount a.b /mnt", "/system", Some(Some((1, 1)))),
+        (&[system, user], &[], "tofufs mount work", "/work", Some(Some((1, 6)))),
+        (&["", ""], &[], "tofufs mount a.b /mnt", "", None),
+        (&[], &[("TOFUFS_CACHE_DIR", "")], "tofufs mount a.b /mnt", "", None),
+    ] {
+        let (_dir, places) = with_files(files, variables);
+        let expected = match origin {
+            None => Origin::Default,
+            Some(None) => Origin::Variable("TOFUFS_CACHE_DIR".to_owned()),
+            Some(Some((at, line))) => file(&places, at, line),
+        };
+        assert_eq!(cache_dir(line, &places), (value.to_owned(), expected), "{line}");
+    }
+    let (_dir, places) = with_files(&[user, system], &[]);
+    assert_eq!(mount("tofufs mount work", &places).log.log_keep, 7);
+}
+
+#[test]
+fn every_kind_of_value_stands_in_a_file() {
+    let text = r#"
+        plain_http = ["a.b:1", "c.d"]
+        ca_file = "~/corp.pem"
+        offline = true
+        verbose = 2
+        deadline = 90
+        cache_size = "5GiB"
+        from = ["oci:/srv/store", "oci-archive:~/b.tar"]
+        oci_mirror = ["r.io/${hostname}/${namespace}/${type}", { template = "s.io/${type}", include = ["a.b/n/*"] }]
+    "#;
+    let (_dir, places) = with_files(&[text], &[]);
+    let args = mount("tofufs mount a.b /mnt", &places);
+    let reach = &args.network.reach;
+    assert_eq!(reach.plain_http.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a.b:1", "c.d"]);
+    assert_eq!(reach.ca_file, [std::path::Path::new("/home/u/corp.pem")]);
+    assert!(args.network.offline);
+    assert_eq!((args.log.verbose, reach.deadline.0.as_secs(), args.storage.cache_size.0), (2, 90, 5 << 30));
+    let rules = crate::cli::mapping::flags(&args.mapping.mapping().unwrap().unwrap());
+    let all = "r.io/${hostname}/${namespace}/${type}";
+    assert_eq!(rules, ["--oci-mirror", all, "--oci-mirror", "s.io/${type}", "--include", "a.b/n/*"]);
+    match said("tofufs lock", &places).line.command {
+        args::Command::Lock(args) => assert_eq!(args.reading.from, ["oci:/srv/store", "oci-archive:/home/u/b.tar"]),
+        other => panic!("{other:?}"),
+    }
+    // An empty list of the user's replaces the system's.
+    let (_dir, places) = with_files(&["plain_http = []\noci_mirror = []", text], &[]);
+    let args = mount("tofufs mount a.b /mnt", &places);
+    assert!(args.network.reach.plain_http.is_empty() && args.mapping.mapping().unwrap().is_none());
+}
+
+#[test]
+fn what_a_file_cannot_say_is_refused_with_its_line() {
+    for (text, line, part) in [
+        ("x = 1", 1, "x: there is no such option here"),
+        ("\ncache-dir = \"/x\"", 2, "keys are written with _; write cache_dir"),
+        ("help = true", 1, "no such option"),
+        ("foreground = true", 1, "no such option"),
+        ("oci_mirror_rule = \"x\"", 1, "no such option"),
+        ("offline = true\noffline = false", 2, "duplicate key"),
+        ("\n\noffline = \"yes\"", 3, "offline: true or false is wanted, and this is a text"),
+        ("plain_http = 5", 1, "plain_http: a list of texts is wanted, and this is a number"),
+        ("plain_http = [\"a.b\",\n 5]", 2, "plain_http: a text is wanted, and this is a number"),
+        ("cache_dir = [\"/x\"]", 1, "cache_dir: a text is wanted, and this is a list"),
+        ("verbose = \"much\"", 1, "verbose: a number is wanted, and this is a text"),
+        ("cache_dir = \"x\"", 1, "begins with / or, in the home, with ~/"),
+        ("from = [\"oci:x\"]", 1, "begins with / or, in the home, with ~/"),
+        ("cache_size = \"5GB\"", 1, "\"5GB\" is not a size"),
+        ("\ninclude = [\"a/b\"]", 2, "it belongs to oci_mirror"),
+        ("oci_mirror = [{ include = [\"a/b\"] }]", 1, "the template is missing"),
+        ("oci_mirror = [{ template = \"x\", hosts = [] }]", 1, "a rule has template, include and exclude"),
+        ("offline = ", 1, "1.toml"),
+        ("mount = 1", 1, "mount: a table is wanted"),
+        ("[mount.x]\nsources = [\"a.b\"]", 1, "the mount \"x\" has no mountpoint"),
+        ("[mount.x]\nsources = []\nmountpoint = \"/mnt\"", 1, "the mount \"x\" has no sources"),
+        (
+            "[mount.x]\nsources = [\"a.b\"]\nmountpoint = \"/mnt\"\ncheck = true",
+            4,
+            "check: there is no such option here",
+        ),
+        ("[mount.x]\nsources = [\"a.b\"]\nmountpoint = \"mnt\"", 3, "begins with /"),
+    ] {
+        let (_dir, places) = with_files(&["", text], &[]);
+        let said = refused("tofufs mount a.b /mnt", &places);
+        let place = format!("{}:{line}: ", places.files[1].display());
+        assert!(said.starts_with(&place) && said.contains(part) && !said.contains('\n'), "{text:?}: {said}");
+    }
+    let (_dir, places) = with_files(&["", ""], &[]);
+    let said = refused("tofufs mount home", &places);
+    assert!(said.starts_with("mount home: neither ") && said.contains("0.toml nor "), "{said}");
+}
+
+#[test]
+fn a_file_that_others_can_write_to_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_dir, places) = with_files(&["offline = true"], &[]);
+    let set = |mode| std::fs::set_permissions(&places.files[0], std::fs::Permissions::from_mode(mode)).unwrap();
+    for mode in [0o664, 0o646] {
+        set(mode);
+        let said = refused("tofufs mount a.b /mnt", &places);
+        assert!(said.contains("0.toml: others can write to it; run `chmod go-w` on it"), "{said}");
+    }
+    set(0o644);
+    assert!(mount("tofufs mount a.b /mnt", &places).network.offline);
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&places.files[0], Some(4242), None).unwrap();
+        let said = refused("tofufs mount a.b /mnt", &places);
+        assert!(said.contains("it belongs to the user 4242"), "{said}");
+    }
+}
+
+/// A key of a file counts for all commands that have the option, so it is of one kind.
+#[test]
+fn an_option_is_of_one_kind_in_all_commands() {
+    let mut kinds: BTreeMap<String, Kind> = BTreeMap::new();
+    for (words, command) in commands("tofufs", &described()) {
+        for option in command.get_opts() {
+            if let Some(key) = key(option) {
+                let other = *kinds.entry(key.clone()).or_insert(kind(option));
+                assert_eq!(other, kind(option), "{words}: {key}");
+            }
+        }
+    }
+}
+
+/// What a mount says of itself can be taken over by each command that takes after one.
+#[test]
+fn a_mount_tells_options_that_other_commands_have() {
+    let args = mount("tofufs mount --oci-mirror r.io/${namespace}/${type} a.b /mnt", &Places::default());
+    let environment =
+        crate::cli::settings::Environment { home: Some("/h".into()), base: "/b".into(), ..Default::default() };
+    let settings = crate::cli::settings::MountSettings::new(&args, &environment).unwrap();
+    let told = like::told(&settings);
+    assert_eq!(told["cache_dir"], ["/h/.cache/tofufs"]);
+    assert_eq!(
+        (told["deadline"].clone(), told["cache_size"].clone()),
+        (vec!["60000ms".into()], vec!["20971520KiB".into()])
+    );
+    let known = all_options(&CommandLine::command());
+    for key in told.keys() {
+        assert!(known.contains_key(key), "{key}");
+    }
+    for command in ["lock", "bundle", "pull", "push", "copy", "doctor"] {
+        let command = CommandLine::command().find_subcommand(command).cloned().unwrap();
+        assert!(command.get_opts().any(|option| option.get_long() == Some("like")), "{}", command.get_name());
+    }
 }
