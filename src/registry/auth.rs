@@ -180,8 +180,12 @@ impl Auth {
             Scope::Pull(_) | Scope::Catalog | Scope::Registry => "read",
         };
         match grant.and_then(|grant| grant.source.as_ref()) {
-            Some(source) => Fault::new(Failure::Denied, format!("{words} to the credential from {source}"))
-                .remedy(format!("check that it is the right one and may {wanted} this repository")),
+            Some(source) => {
+                Fault::new(Failure::Denied, format!("{words} to the credential from {source}")).remedy(format!(
+                    "check that it is the right one and may {wanted} this repository; when that is corrected, \
+                     `tofufs refresh PATH` has a mount look at once"
+                ))
+            }
             None => self.inner.no_credential(words),
         }
     }
@@ -306,7 +310,8 @@ impl Inner {
             Some(Found { source, .. }) => Err(Fault::new(
                 Failure::Denied,
                 format!("the registry asks for a user name and password, but {source} holds tokens"),
-            )),
+            )
+            .remedy(how_to_log_in(&self.host))),
             None => Err(self.no_credential("the registry asks for a user name and password")),
         }
     }

@@ -137,7 +137,7 @@ pub struct Settled {
 impl Settled {
     /// Looks at all places.
     pub fn of(words: &[OsString], places: &Places) -> Result<Settled, Unread> {
-        let (words, switched_off) = switched(words);
+        let (words, switched_off) = switched(words)?;
         let typed = Typed::of(&words, switched_off)?;
         Settled::with(words, typed, places)
     }
@@ -175,17 +175,18 @@ impl Settled {
     }
 }
 
-/// The words, in which a switch may have been typed with its value: `--offline=false` takes back what another place
-/// says. The names of those that were typed so.
-fn switched(words: &[OsString]) -> (Vec<OsString>, BTreeSet<String>) {
-    let switches = all_switches(&CommandLine::command());
+/// The words, in which a switch of the command may have been typed with its value: `--offline=false` takes back what
+/// another place says. The names of those that were typed so.
+fn switched(words: &[OsString]) -> Result<(Vec<OsString>, BTreeSet<String>), clap::Error> {
+    let switches = options_of(&path_of(&looked(words)?).0);
+    let is_switch = |name: &str| switches.iter().any(|o| o.get_long() == Some(name) && kind(o) == Kind::Switch);
     let mut off = BTreeSet::new();
     let mut kept = Vec::new();
     let mut words = words.iter();
     for word in words.by_ref() {
         let text = word.to_string_lossy();
         let switch = text.strip_prefix("--").and_then(|text| text.split_once('='));
-        match switch.filter(|(name, _)| switches.contains(*name)) {
+        match switch.filter(|(name, _)| is_switch(name)) {
             Some((name, "true")) => kept.push(format!("--{name}").into()),
             Some((name, "false")) => {
                 off.insert(name.replace('-', "_"));
@@ -197,13 +198,22 @@ fn switched(words: &[OsString]) -> (Vec<OsString>, BTreeSet<String>) {
         }
     }
     kept.extend(words.cloned());
-    (kept, off)
+    Ok((kept, off))
 }
 
-fn all_switches(command: &Command) -> BTreeSet<String> {
-    let own = command.get_arguments().filter(|argument| kind(argument) == Kind::Switch && key(argument).is_some());
-    let own = own.filter_map(|argument| argument.get_long().map(str::to_owned));
-    own.chain(command.get_subcommands().flat_map(all_switches)).collect()
+/// A first look at the words, that passes over what is wrong.
+fn looked(words: &[OsString]) -> Result<ArgMatches, clap::Error> {
+    described().ignore_errors(true).try_get_matches_from(words)
+}
+
+/// The names of the command, and what was typed behind the last of them.
+fn path_of(matches: &ArgMatches) -> (Vec<String>, &ArgMatches) {
+    let (mut path, mut inner) = (Vec::new(), matches);
+    while let Some((name, matches)) = inner.subcommand() {
+        path.push(name.to_owned());
+        inner = matches;
+    }
+    (path, inner)
 }
 
 /// What was typed: the command and its options.
@@ -222,13 +232,8 @@ pub struct Typed {
 impl Typed {
     /// Passes over what is wrong, which is found when the line is read with its defaults.
     fn of(words: &[OsString], switched_off: BTreeSet<String>) -> Result<Typed, clap::Error> {
-        let matches = described().ignore_errors(true).try_get_matches_from(words)?;
-        let mut path = Vec::new();
-        let mut inner = &matches;
-        while let Some((name, matches)) = inner.subcommand() {
-            path.push(name.to_owned());
-            inner = matches;
-        }
+        let matches = looked(words)?;
+        let (path, inner) = path_of(&matches);
         let options = options_of(&path);
         let off = switched_off.into_iter().map(|key| (key, vec!["false".into()]));
         let typed = options.iter().filter_map(|option| Some((key(option)?, typed_values(option, inner)?)));
