@@ -20,6 +20,7 @@ pub mod observed;
 pub mod origin;
 mod outage;
 mod paging;
+mod process;
 mod push;
 mod recent;
 pub mod remote;

@@ -16,7 +16,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("lockfile", &["digest", "name"]),
     ("moment", &[]),
     ("tree", VALUES),
-    ("registry", &["input", "digest", "name", "oci", "artifact", "members", "mapping"]),
+    ("registry", &["input", "digest", "name", "oci", "artifact", "members", "mapping", "moment"]),
     ("store", VALUES),
     ("archive", VALUES),
     ("local", &["name"]),

@@ -6,7 +6,8 @@
 //! algorithm). Of two writers each looks after it has claimed, so one of them sees the other, and both never have the
 //! turn at once. In a store on disk a lock does all of this.
 //!
-//! Nobody waits for ever for a writer that was killed: a claim that stands unchanged for [`LEASE`] counts no longer. So
+//! Nobody waits for ever for a writer that was killed: its claim counts no longer if it ran on this machine, or when it
+//! has stood unchanged for [`LEASE`]. So
 //! who has the turn uses it within [`HOLD`] of its claim, or begins anew; a writer that was stopped meanwhile, with its
 //! machine or alone, notices. The two differ by enough for a put that is under way to arrive.
 //!
@@ -19,6 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::process::Process;
 use super::{Failure, Hold, RegistryError, Removed, Upload};
 use crate::digest::Digest;
 use crate::name::{ClaimTag, Reference, Repo, Selector, Tag};
@@ -37,8 +39,8 @@ const OLD: Duration = Duration::from_secs(3600);
 const PATIENCE: Duration = Duration::from_secs(300);
 /// How long a list of tags may lag behind what was put.
 const LAG: Duration = Duration::from_secs(60);
-/// How often the list is looked at, at first and in the end.
-const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
+/// How often the list is looked at: at first, soon, and where the wait is long.
+const PAUSES: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(200), Duration::from_secs(2)];
 /// How often the removal of a claim is tried.
 const REMOVALS: u32 = 4;
 /// After how long whoever waits is told why.
@@ -52,6 +54,8 @@ const OF: &str = "vnd.tofufs.claim.tag";
 const MADE: &str = "vnd.tofufs.claim.made";
 /// Annotation of a claim: a random number, which makes it one of a kind.
 const NUMBER: &str = "vnd.tofufs.claim.number";
+/// Annotation of a claim: the process that made it.
+const BY: &str = "vnd.tofufs.claim.by";
 /// Annotation of a claim that its writer has given up, where the registry removes nothing.
 const GIVEN_UP: &str = "vnd.tofufs.claim.given-up";
 
@@ -376,7 +380,7 @@ impl<'a> Claims<'a> {
             return Ok(false);
         };
         let since = *self.seen.entry(digest).or_insert_with(Instant::now);
-        let is_dead = is_old(&claim) || since.elapsed() >= LEASE;
+        let is_dead = is_old(&claim) || has_ended(&claim) || since.elapsed() >= LEASE;
         if is_dead {
             self.dead.insert(digest);
         }
@@ -384,17 +388,22 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// Pauses that grow.
-struct Pause(Duration);
+/// Pauses that grow, with the time that was waited already.
+struct Pause {
+    next: Duration,
+    waited: Duration,
+}
 
 impl Pause {
     fn new() -> Pause {
-        Pause(PAUSES[0])
+        Pause { next: PAUSES[0], waited: Duration::ZERO }
     }
 
     async fn now(&mut self) {
-        sleep(self.0.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
-        self.0 = (self.0 * 3 / 2).min(PAUSES[1]);
+        sleep(self.next.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+        self.waited += self.next;
+        let most = PAUSES[1].max(self.waited / 8).min(PAUSES[2]);
+        self.next = (self.next * 3 / 2).min(most);
     }
 }
 
@@ -407,6 +416,7 @@ fn document(tag: &Tag, given_up: bool) -> Result<Manifest, crate::oci::DocumentE
     let number = format!("{:032x}", fastrand::u128(..));
     let mut annotations: std::collections::BTreeMap<String, String> =
         [(OF, tag.to_string()), (MADE, made.to_string()), (NUMBER, number)].map(|(k, v)| (k.to_owned(), v)).into();
+    annotations.extend(Process::own().map(|process| (BY.to_owned(), process.to_string())));
     if given_up {
         annotations.insert(GIVEN_UP.to_owned(), "true".to_owned());
     }
@@ -416,6 +426,11 @@ fn document(tag: &Tag, given_up: bool) -> Result<Manifest, crate::oci::DocumentE
 fn is_claim(manifest: &Manifest, of: &Tag) -> bool {
     manifest.artifact_type.as_deref() == Some(CLAIM)
         && manifest.annotations.get(OF).map(String::as_str) == Some(of.as_str())
+}
+
+/// Whether the writer of a claim was a process of this machine that runs no longer.
+fn has_ended(claim: &Manifest) -> bool {
+    claim.annotations.get(BY).and_then(|by| Process::read(by)).is_some_and(|process| process.has_ended())
 }
 
 /// One whose age nobody can tell is old.

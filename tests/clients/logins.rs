@@ -342,8 +342,10 @@ fn a_wrong_password_is_denied_with_its_source_until_the_file_is_corrected_and_re
 
 #[test]
 fn a_corrected_file_is_used_by_itself_once_the_refusal_is_old() {
-    a_corrected_file_is_enough(Access::Htpasswd, |_, path| {
-        let readable = || fs::read(path.join("acme/network:1.0.0/main.tf")).is_ok();
+    a_corrected_file_is_enough(Access::Htpasswd, |mount, path| {
+        let host = path.file_name().unwrap().to_str().unwrap();
+        // The refusals of the tag and of the lists are remembered apart.
+        let readable = || fs::read(path.join("acme/network:1.0.0/main.tf")).is_ok() && read(mount, host).is_ok();
         assert!(wait_until(Duration::from_secs(60), readable), "a refusal is remembered for ever");
     });
 }

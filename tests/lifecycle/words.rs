@@ -48,7 +48,7 @@ fn exit_codes_tell_wrong_use_from_failure_for_every_command() {
         ("mount --nonsense registry.example mnt", 2),
         ("mount --cache-size 5GB registry.example mnt", 2),
         ("mount --tag-ttl 1d registry.example mnt", 2),
-        ("mount --deadline 60 registry.example mnt", 2),
+        ("mount --deadline soon registry.example mnt", 2),
         ("mount --include a/b registry.example mnt", 2),
         ("mount oci:nowhere mnt", 1),
         ("mount oci-archive:nowhere mnt", 1),
@@ -111,15 +111,13 @@ fn keys(object: &Value) -> String {
 }
 
 #[test]
-fn progress_is_plain_lines_beside_results_that_scripts_read() {
+fn short_work_says_nothing_beside_the_results_that_scripts_read() {
     let run = outside();
     let output = run(&["push", "--json", "module", "oci:store/registry.example/m:1"]);
     assert!(output.status.success(), "{output:?}");
     let line: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(keys(&line), "digest reference skipped_blobs tag uploaded_bytes");
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(!said.is_empty() && said.lines().all(|line| line.starts_with("uploaded ")), "{said}");
-    assert!(!said.contains(['\u{1b}', '\r']), "{said:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
 }
 
 #[test]
