@@ -71,7 +71,8 @@ Examples:
   tofufs status
   tofufs umount /mnt/tofu
 
-`tofufs help mount` has the options of a mount, with examples.";
+`tofufs help mount` has the options of a mount, with examples; `tofufs help
+config` says where else than on the command line options can be set.";
 
 const MOUNT_EXAMPLES: &str = "\
 Examples:
@@ -137,7 +138,7 @@ pub enum Command {
     /// Returns when the mount is ready. A path below MOUNTPOINT is an OCI reference: MOUNTPOINT/ghcr.io/acme/network/1.2.0
     /// or MOUNTPOINT/ghcr.io/acme/network:1.2.0 is the tree of that module release, fetched when first opened, verified
     /// against its digest, kept in the cache.
-    #[command(after_help = MOUNT_EXAMPLES, override_usage = "tofufs mount [OPTIONS] SOURCE... MOUNTPOINT")]
+    #[command(after_help = MOUNT_EXAMPLES, override_usage = "tofufs mount [OPTIONS] SOURCE... MOUNTPOINT\n       tofufs mount [OPTIONS] NAME")]
     Mount(Box<MountArgs>),
     /// Unmount, and wait until the mount's process has ended
     ///
@@ -227,6 +228,7 @@ pub enum Command {
     /// An option that is not typed is what its variable says: TOFUFS_CACHE_DIR for --cache-dir, several values one a line.
     /// Else it is what ~/.config/tofufs/config.toml says, then /etc/tofufs/config.toml: cache_dir = "/srv/cache". There a
     /// mount can have a name too: `tofufs mount work` is the one of the table [mount.work].
+    /// A switch that is set there is taken back by --offline=false.
     #[command(after_help = "Examples:\n  tofufs config show\n  tofufs config show mount work")]
     Config(ConfigArgs),
     /// Print the completion script of a shell
@@ -247,6 +249,7 @@ pub struct MountArgs {
     /// oci-archive:FILE      such a store in one tar, read where it lies
     ///
     /// OpenTofu's oci://HOST/NAME is read as HOST/NAME.
+    /// A NAME alone is that of a mount in a configuration file: `tofufs help config` has more.
     // One list, since options may stand between its words.
     #[arg(
         num_args = 1..,

@@ -92,6 +92,8 @@ struct Row {
     key: String,
     kind: Kind,
     said: Said,
+    /// What it is without a value, in words.
+    without: String,
 }
 
 fn rows(settled: &Settled) -> Vec<Row> {
@@ -104,21 +106,22 @@ fn rows(settled: &Settled) -> Vec<Row> {
         let default = || Said { values: defaults(option), origin: Origin::Default };
         // The one rule setting stands in the row of its template.
         if rule.is_none() || !RULE_PARTS[1..].contains(&key.as_str()) {
-            rows.insert(key.clone(), Row { key, kind: kind(option), said: typed.or(said).unwrap_or_else(default) });
+            let said = typed.or(said).unwrap_or_else(default);
+            rows.insert(key.clone(), Row { key, kind: kind(option), said, without: without(option) });
         }
     }
     rows.into_values().collect()
 }
 
-/// What an option is without being said, as far as its help tells.
 fn defaults(option: &Arg) -> Vec<OsString> {
-    let own: Vec<OsString> = option.get_default_values().iter().map(|value| value.to_os_string()).collect();
+    option.get_default_values().iter().map(|value| value.to_os_string()).collect()
+}
+
+/// What an option is without a value, as its help tells.
+fn without(option: &Arg) -> String {
     let help = option.get_help().map(ToString::to_string).unwrap_or_default();
     let told = help.split_once("[default: ").and_then(|(_, rest)| rest.split_once(']'));
-    match (own.is_empty(), told) {
-        (true, Some((told, _))) if kind(option) == Kind::One => vec![told.into()],
-        _ => own,
-    }
+    told.map_or("none", |(told, _)| told).to_owned()
 }
 
 impl Row {
@@ -146,6 +149,9 @@ impl Row {
 
     /// As a line of a configuration file; what was not said is a comment.
     fn line(&self) -> String {
+        if self.kind == Kind::One && self.said.values.is_empty() {
+            return format!("# {}  # default: {}\n", self.key, self.without);
+        }
         let comment = if self.said.origin == Origin::Default { "# " } else { "" };
         format!(
             "{comment}{} = {}  # {}\n",

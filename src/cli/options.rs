@@ -10,6 +10,7 @@ pub mod like;
 mod read;
 mod variables;
 
+use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, Command, CommandFactory};
 
 pub use file::NamedMount;
@@ -65,9 +66,21 @@ pub fn variable(key: &str) -> String {
 /// The command line as the help shows it: each option with its variable.
 pub fn described() -> Command {
     each_command(CommandLine::command(), &|argument| match key(&argument) {
-        Some(key) if key != RULE => argument.env(variable(&key)).hide_env_values(true),
+        Some(key) if key != RULE => with_variable(argument, &variable(&key)),
         _ => argument,
     })
+}
+
+/// The option with its variable, which stands in the help behind its text: a line of its own would double the help.
+fn with_variable(option: Arg, variable: &str) -> Arg {
+    let behind = |text: &StyledStr| format!("{text} [env: {variable}]");
+    let help = option.get_help().map(behind).unwrap_or_default();
+    let long = option.get_long_help().map(behind);
+    let option = option.env(variable.to_owned()).hide_env(true).hide_env_values(true).help(help);
+    match long {
+        Some(long) => option.long_help(long),
+        None => option,
+    }
 }
 
 /// Every argument of a command and of those below it, changed.
