@@ -74,7 +74,7 @@ fn a_command_like_a_mount_reaches_what_the_mount_reaches() {
         // The cache is the mount's, too.
         assert!(!bench.join("home/.cache/tofufs").join("blobs").exists() && mount.cache().exists());
 
-        // What is typed wins, and so does what a variable says over what stands behind it.
+        // What is typed wins.
         let none = "127.0.0.1:1/none/${type}";
         let typed =
             ["lock", "--like", &point, "--oci-mirror", none, "--include", "example.com/acme/*", "--deadline", "2s"];
@@ -86,6 +86,34 @@ fn a_command_like_a_mount_reaches_what_the_mount_reaches() {
         let output = finish(command);
         assert!(output.status.success(), "{output:?}");
     }
+}
+
+/// What a mount says stands right behind the place that names the mount.
+#[test]
+fn a_mount_counts_where_it_was_named() {
+    let bench = Bench::new();
+    let Some((_registry, mount)) = mounted(&bench, None) else { return };
+    let point = mount.path().display().to_string();
+    let origins = |words: &[&str], variables: &[(&str, &str)]| {
+        let mut command = bench.command([&["config", "show", "--json", "lock"], words].concat());
+        let output = finish({
+            command.envs(variables.iter().copied());
+            command
+        });
+        let shown: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        ["deadline", "plain_http", "oci_mirror", "offline"]
+            .map(|key| shown["options"][key]["origin"].as_str().unwrap_or_default().to_owned())
+    };
+    let deadline = ("TOFUFS_DEADLINE", "9s");
+    assert_eq!(origins(&[], &[deadline]), ["variable", "default", "default", "default"]);
+    assert_eq!(origins(&["--like", &point], &[deadline]), ["like", "like", "like", "default"]);
+    assert_eq!(origins(&["--like", &point, "--plain-http", "a.b"], &[]), ["like", "flag", "like", "default"]);
+    let dir = bench.join("home/.config/tofufs");
+    std::fs::create_dir_all(&dir).expect("a writable directory");
+    let text = format!("like = \"{point}\"\noffline = true\nplain_http = [\"c.d\"]\n");
+    std::fs::write(dir.join("config.toml"), text).expect("a writable directory");
+    assert_eq!(origins(&[], &[deadline]), ["variable", "file", "like", "file"]);
+    assert_eq!(origins(&[], &[("TOFUFS_LIKE", &point)]), ["like", "like", "like", "file"]);
 }
 
 #[test]
