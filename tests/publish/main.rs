@@ -117,5 +117,5 @@ fn plain(host: &str) -> Options {
 
 #[test]
 fn an_ordinary_user_can_do_the_same() {
-    support::world::again_as_ordinary(&["modules::", "providers::"]);
+    support::world::again_as_ordinary(&["dist::", "modules::", "providers::"]);
 }
