@@ -176,20 +176,24 @@ impl Settled {
 }
 
 /// The words, in which a switch of the command may have been typed with its value: `--offline=false` takes back what
-/// another place says. The names of those that were typed so.
+/// another place says. The last word on a switch counts. The names of those that were typed so.
 fn switched(words: &[OsString]) -> Result<(Vec<OsString>, BTreeSet<String>), clap::Error> {
     let switches = options_of(&path_of(&looked(words)?).0);
     let is_switch = |name: &str| switches.iter().any(|o| o.get_long() == Some(name) && kind(o) == Kind::Switch);
     let mut off = BTreeSet::new();
-    let mut kept = Vec::new();
+    let mut kept: Vec<OsString> = Vec::new();
     let mut words = words.iter();
     for word in words.by_ref() {
         let text = word.to_string_lossy();
-        let switch = text.strip_prefix("--").and_then(|text| text.split_once('='));
-        match switch.filter(|(name, _)| is_switch(name)) {
-            Some((name, "true")) => kept.push(format!("--{name}").into()),
-            Some((name, "false")) => {
-                off.insert(name.replace('-', "_"));
+        let (name, value) = text.split_once('=').unwrap_or((&text, "true"));
+        match (name.strip_prefix("--").filter(|name| is_switch(name)), value) {
+            (Some(long), "true") => {
+                off.remove(&long.replace('-', "_"));
+                kept.push(name.to_owned().into());
+            }
+            (Some(long), "false") => {
+                off.insert(long.replace('-', "_"));
+                kept.retain(|word| word != name);
             }
             _ => kept.push(word.clone()),
         }

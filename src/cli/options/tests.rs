@@ -96,6 +96,20 @@ fn a_variable_says_what_was_not_typed_and_the_option_replaces_it() {
 }
 
 #[test]
+fn the_last_word_on_a_switch_counts() {
+    for (typed, on) in [
+        ("--offline --offline=false", false),
+        ("--offline=false --offline", true),
+        ("--offline=false --offline=true", true),
+        ("--offline=true --offline=false --strict", false),
+    ] {
+        let line = format!("tofufs mount {typed} a.b /mnt");
+        assert_eq!(mount(&line, &places(&[("TOFUFS_OFFLINE", "1")])).network.offline, on, "{typed}");
+    }
+    assert!(matches!(read(&words("tofufs mount --offline=maybe a.b /mnt"), &places(&[])), Err(Unread::Typed(_))));
+}
+
+#[test]
 fn what_stands_behind_two_dashes_is_no_option() {
     let args = mount("tofufs mount -- a.b --offline=false", &places(&[("TOFUFS_OFFLINE", "1")]));
     assert!(args.network.offline);
