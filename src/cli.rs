@@ -11,6 +11,7 @@ pub mod bundle;
 pub mod cache;
 pub mod carried;
 pub mod commit;
+pub mod config;
 pub mod control;
 pub mod copy;
 pub mod daemon;
@@ -24,6 +25,7 @@ pub mod mapping;
 pub mod mount;
 pub mod mounts;
 pub mod needed;
+pub mod options;
 pub mod output;
 pub mod pin;
 pub mod progress;
@@ -44,11 +46,12 @@ pub mod users;
 
 use std::ffi::OsString;
 
+use clap::CommandFactory;
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
 
 use args::{Command, CommandLine};
 use helper::Translation;
+use options::{Places, Read, Unread};
 use output::CommandError;
 
 /// Runs a command line, the program's name first.
@@ -59,15 +62,27 @@ pub fn run(words: Vec<OsString>) -> Result<(), CommandError> {
         Some(Ok(Translation::Nothing)) => return Ok(()),
         Some(Err(e)) => return Err(CommandError::usage(e)),
     };
-    let line = match CommandLine::try_parse_from(&words) {
-        Ok(line) => line,
-        Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            return output::text(e.render().to_string());
-        }
-        Err(e) => return Err(CommandError::Usage(in_one_line(&e, &words))),
+    let Read { line, origins } = match options::read(&words, &Places::of_process()) {
+        Ok(read) => read,
+        Err(e) => return unread(e, &words),
     };
+    carried_out(line, &words).map_err(|e| origins.told(e))
+}
+
+/// Prints the help text that was asked for, or says what is wrong.
+fn unread(error: Unread, words: &[OsString]) -> Result<(), CommandError> {
+    match error {
+        Unread::Typed(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            output::text(e.render().to_string())
+        }
+        Unread::Typed(e) => Err(CommandError::Usage(in_one_line(&e, words))),
+        Unread::Said(e) => Err(e),
+    }
+}
+
+fn carried_out(line: CommandLine, words: &[OsString]) -> Result<(), CommandError> {
     match line.command {
-        Command::Mount(args) => mount::run(&args, &words),
+        Command::Mount(args) => mount::run(&args, words),
         Command::Umount(args) => umount::run(&args),
         Command::Refresh(args) => refresh::run(&args),
         Command::Status(args) => status::run(&args),
@@ -80,6 +95,7 @@ pub fn run(words: Vec<OsString>) -> Result<(), CommandError> {
         Command::Pull(args) => pull::run(&args),
         Command::Tofurc(args) => tofurc::written::run(&args),
         Command::Cache(args) => cache::run(&args),
+        Command::Config(args) => config::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut CommandLine::command(), "tofufs", &mut script);
@@ -88,7 +104,7 @@ pub fn run(words: Vec<OsString>) -> Result<(), CommandError> {
     }
 }
 
-/// The error's own paragraph; usage and hints follow after an empty line.
+/// The error's own paragraph and what was meant.
 fn in_one_line(error: &clap::Error, words: &[OsString]) -> String {
     let mut command = CommandLine::command();
     let mut help = "tofufs help".to_owned();
@@ -104,12 +120,18 @@ fn in_one_line(error: &clap::Error, words: &[OsString]) -> String {
         return format!("a command is missing; `{help}` lists them");
     }
     let text = error.render().to_string();
-    let paragraph = text.split("\n\n").next().unwrap_or_default();
-    let line = paragraph.lines().map(str::trim).collect::<Vec<_>>().join(" ");
     // Of its advice what was probably meant. The rest is about options that look like values.
     let meant = text.lines().filter_map(|line| line.trim().strip_prefix("tip: ")).find(|tip| tip.contains("similar"));
     let meant = meant.map(|tip| format!("; {}", tip.trim_start_matches("some ")));
-    format!("{}{}; see `{help}`", line.trim_start_matches("error: "), meant.unwrap_or_default())
+    format!("{}{}; see `{help}`", first_paragraph(error), meant.unwrap_or_default())
+}
+
+/// The paragraph in which an error says what is wrong, on one line.
+fn first_paragraph(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let paragraph = text.split("\n\n").next().unwrap_or_default();
+    let line = paragraph.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    line.trim_start_matches("error: ").to_owned()
 }
 
 #[cfg(test)]

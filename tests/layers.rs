@@ -68,6 +68,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustls_native_certs", &["registry"]),
     ("sha2", &["digest"]),
     ("tar", &["registry"]),
+    ("toml", &["cli"]),
     ("tracing_subscriber", &["cli"]),
     ("url", &["registry", "cli"]),
     ("zip", &["archive"]),

@@ -19,6 +19,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use super::account::Account;
+use super::config::ConfigArgs;
 use super::mapping::MappingArgs;
 use super::providers::ProviderArgs;
 use super::quantity::{Size, Span};
@@ -55,6 +56,7 @@ Cache:
 
 Setting up:
   tofurc       Print the CLI configuration that points OpenTofu and Terraform at a mount
+  config       Show what options are set to, and where that was said
   completions  Print the completion script of a shell
   help         Explain a command
 
@@ -69,7 +71,8 @@ Examples:
   tofufs status
   tofufs umount /mnt/tofu
 
-`tofufs help mount` has the options of a mount, with examples.";
+`tofufs help mount` has the options of a mount, with examples; `tofufs help
+config` says where else than on the command line options can be set.";
 
 const MOUNT_EXAMPLES: &str = "\
 Examples:
@@ -135,7 +138,7 @@ pub enum Command {
     /// Returns when the mount is ready. A path below MOUNTPOINT is an OCI reference: MOUNTPOINT/ghcr.io/acme/network/1.2.0
     /// or MOUNTPOINT/ghcr.io/acme/network:1.2.0 is the tree of that module release, fetched when first opened, verified
     /// against its digest, kept in the cache.
-    #[command(after_help = MOUNT_EXAMPLES, override_usage = "tofufs mount [OPTIONS] SOURCE... MOUNTPOINT")]
+    #[command(after_help = MOUNT_EXAMPLES, override_usage = "tofufs mount [OPTIONS] SOURCE... MOUNTPOINT\n       tofufs mount [OPTIONS] NAME")]
     Mount(Box<MountArgs>),
     /// Unmount, and wait until the mount's process has ended
     ///
@@ -220,6 +223,14 @@ pub enum Command {
         after_help = "Examples:\n  tofufs tofurc /mnt/tofu\n  tofufs tofurc --install /mnt/tofu\n  tofufs tofurc --install --client terraform /mnt/tofu"
     )]
     Tofurc(TofurcArgs),
+    /// Show what options are set to, and where that was said
+    ///
+    /// An option that is not typed is what its variable says: TOFUFS_CACHE_DIR for --cache-dir, several values one a line.
+    /// Else it is what ~/.config/tofufs/config.toml says, then /etc/tofufs/config.toml: cache_dir = "/srv/cache". There a
+    /// mount can have a name too: `tofufs mount work` is the one of the table [mount.work].
+    /// A switch that is set there is taken back by --offline=false.
+    #[command(after_help = "Examples:\n  tofufs config show\n  tofufs config show mount work")]
+    Config(ConfigArgs),
     /// Print the completion script of a shell
     #[command(after_help = "Example:\n  tofufs completions bash > /etc/bash_completion.d/tofufs")]
     Completions {
@@ -238,6 +249,7 @@ pub struct MountArgs {
     /// oci-archive:FILE      such a store in one tar, read where it lies
     ///
     /// OpenTofu's oci://HOST/NAME is read as HOST/NAME.
+    /// A NAME alone is that of a mount in a configuration file: `tofufs help config` has more.
     // One list, since options may stand between its words.
     #[arg(
         num_args = 1..,
@@ -349,6 +361,15 @@ pub struct NetworkArgs {
     /// How each of them is reached.
     #[command(flatten)]
     pub reach: ReachArgs,
+}
+
+/// A mount that a command takes after.
+#[derive(Args, Debug)]
+pub struct LikeArgs {
+    /// Take from this running mount, unless it is typed here: how registries are reached, where providers are, the
+    /// cache and its limits, --allow-overwrite
+    #[arg(long, value_name = "MOUNTPOINT", value_hint = ValueHint::DirPath)]
+    pub like: Option<PathBuf>,
 }
 
 /// How a registry is reached, logged in to and waited for.
@@ -502,6 +523,10 @@ pub struct DoctorArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+
+    /// The mount that it takes after.
+    #[command(flatten)]
+    pub like: LikeArgs,
 
     /// Talking to the registry.
     #[command(flatten)]

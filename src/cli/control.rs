@@ -64,6 +64,8 @@ pub enum ControlRequest {
     },
     /// Its mapping of providers. The reply is a [`MountMapping`](super::tofurc::written::MountMapping).
     Mapping(()),
+    /// What it was told that other commands can take over. The reply has the values of options by their names.
+    Settings(()),
 }
 
 /// The answer.
@@ -191,7 +193,10 @@ impl Turns {
     async fn of(&self, request: &ControlRequest) -> Option<SemaphorePermit<'_>> {
         let turn = match request {
             ControlRequest::Commit { .. } => &self.long,
-            ControlRequest::Status(()) | ControlRequest::Refresh { .. } | ControlRequest::Mapping(()) => &self.short,
+            ControlRequest::Status(())
+            | ControlRequest::Refresh { .. }
+            | ControlRequest::Mapping(())
+            | ControlRequest::Settings(()) => &self.short,
         };
         turn.acquire().await.ok()
     }
@@ -381,7 +386,7 @@ mod tests {
                 }
                 ControlRequest::Status(()) => Ok("fine".into()),
                 ControlRequest::Refresh { path } => Err(format!("not {path}")),
-                ControlRequest::Mapping(()) => Ok(Value::Null),
+                ControlRequest::Mapping(()) | ControlRequest::Settings(()) => Ok(Value::Null),
             }
         }
     }

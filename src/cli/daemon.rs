@@ -16,6 +16,7 @@ use super::control::{ControlRequest, Service, Socket, Steps};
 use super::lifecycle::{self, Signals};
 use super::log::LogWriter;
 use super::look::Look;
+use super::options::like;
 use super::output::CommandError;
 use super::settings::{MountSettings, SourceSetting};
 use super::staging;
@@ -338,6 +339,7 @@ impl Service for Controlled {
             ControlRequest::Mapping(()) => {
                 serde_json::to_value(MountMapping::of(self.fs.facts().mapping())).map_err(|e| e.to_string())
             }
+            ControlRequest::Settings(()) => serde_json::to_value(like::told(&self.settings)).map_err(|e| e.to_string()),
             ControlRequest::Refresh { path } => {
                 let (fs, session) = (Arc::clone(&self.fs), Arc::clone(&self.session));
                 if let Some(connections) = self.access.opened() {

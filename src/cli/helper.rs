@@ -157,7 +157,9 @@ fn argument(option: &str) -> Result<Vec<String>, HelperError> {
     let known = mount.get_arguments().find(|a| a.get_long() == Some(long.as_str()) && !a.is_hide_set());
     let takes_value = known.map(|a| a.get_action().takes_values());
     match (takes_value, value) {
-        (Some(true), Some(value)) => Ok(vec![format!("--{long}={value}")]),
+        (Some(true), Some(value)) | (Some(false), Some(value @ ("true" | "false"))) => {
+            Ok(vec![format!("--{long}={value}")])
+        }
         (Some(false), None) if name != "help" => Ok(vec![format!("--{long}")]),
         _ => Err(HelperError::Option(option.escape_debug().to_string())),
     }
@@ -187,6 +189,11 @@ mod tests {
             "mount.tofufs a.b /mnt -o tag_ttl=5m,plain_http=localhost:5000,plain_http=a.b,noexec",
             "mount.tofufs mount --tag-ttl=5m --plain-http=localhost:5000 --plain-http=a.b --kernel-flag=noexec -- a.b /mnt",
         );
+    }
+
+    #[test]
+    fn a_switch_can_be_taken_back() {
+        becomes("mount.fuse.tofufs a.b /mnt -o offline=false", "mount.fuse.tofufs mount --offline=false -- a.b /mnt");
     }
 
     #[test]

@@ -1,14 +1,18 @@
 //! The mapping of providers to repositories: the flags that spell its rules, and the CLI configuration that has them
 //! where no flag is given.
 
+use std::fmt;
+use std::str::FromStr;
+
 use clap::{ArgMatches, Args, FromArgMatches};
+use serde::{Deserialize, Serialize};
 
 use super::access::{ClientConfiguration, RegistryAccess};
 use super::carried;
 use super::output::CommandError;
 use super::settings::{MountSettings, SourceSetting};
 use super::tofurc::{InstallationLocation, Tofurc};
-use crate::mapping::{Mapping, MappingError, MappingRule};
+use crate::mapping::{Mapping, MappingError, MappingRule, ProviderPattern};
 use crate::name::{Host, RepoName};
 use crate::registry::HostStore;
 use crate::registry::layout::{LayoutArchive, LayoutDirectory};
@@ -31,6 +35,10 @@ struct Flags {
     /// The providers that the --oci-mirror before it is not for; may be given several times
     #[arg(long, value_name = "PATTERN")]
     exclude: Vec<String>,
+
+    /// A whole rule, as settings hand it over.
+    #[arg(long, hide = true)]
+    oci_mirror_rule: Vec<RuleArgs>,
 }
 
 /// The rules that the flags spell: `--include` and `--exclude` belong to the `--oci-mirror` before them.
@@ -42,11 +50,36 @@ pub struct MappingArgs {
 }
 
 /// One rule as it was typed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct RuleArgs {
-    template: String,
-    include: Vec<String>,
-    exclude: Vec<String>,
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RuleArgs {
+    /// Where releases are.
+    pub template: String,
+    /// Which providers it is for.
+    pub include: Vec<String>,
+    /// Which it is not for.
+    pub exclude: Vec<String>,
+}
+
+impl RuleArgs {
+    /// A template for all providers that it can be for.
+    pub fn of(template: String) -> RuleArgs {
+        RuleArgs { template, include: Vec::new(), exclude: Vec::new() }
+    }
+}
+
+impl fmt::Display for RuleArgs {
+    /// As JSON, which [`FromStr`] reads.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl FromStr for RuleArgs {
+    type Err = serde_json::Error;
+
+    fn from_str(text: &str) -> Result<RuleArgs, serde_json::Error> {
+        serde_json::from_str(text)
+    }
 }
 
 impl Args for MappingArgs {
@@ -74,10 +107,11 @@ impl FromArgMatches for MappingArgs {
         };
         let mut flags: Vec<_> = NAMES.into_iter().flat_map(placed).collect();
         flags.sort();
+        self.rules.extend(matches.get_many::<RuleArgs>("oci_mirror_rule").into_iter().flatten().cloned());
         for (_, name, text) in flags {
             match (name, self.rules.last_mut()) {
                 ("oci_mirror", _) => {
-                    self.rules.push(RuleArgs { template: text.clone(), include: Vec::new(), exclude: Vec::new() });
+                    self.rules.push(RuleArgs::of(text.clone()));
                 }
                 ("include", Some(rule)) => rule.include.push(text.clone()),
                 (_, Some(rule)) => rule.exclude.push(text.clone()),
@@ -178,6 +212,17 @@ fn is_declared(sources: &[SourceSetting], host: &Host, prefix: Option<&RepoName>
         }
     }
     Ok(false)
+}
+
+/// The rules of `mapping`, as they can be handed over.
+pub fn rules(mapping: &Mapping) -> Vec<RuleArgs> {
+    let texts = |patterns: &[ProviderPattern]| patterns.iter().map(ToString::to_string).collect();
+    let spelled = |rule: &MappingRule| RuleArgs {
+        template: rule.template().to_owned(),
+        include: texts(rule.include()),
+        exclude: texts(rule.exclude()),
+    };
+    mapping.rules().iter().map(spelled).collect()
 }
 
 /// The flags that spell `mapping`, one word each.

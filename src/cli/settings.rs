@@ -28,6 +28,13 @@ pub struct SettingsError {
     reason: String,
 }
 
+impl SettingsError {
+    /// That `subject` makes no sense, and why.
+    pub fn new(subject: impl fmt::Display, reason: impl fmt::Display) -> SettingsError {
+        SettingsError { subject: subject.to_string(), reason: reason.to_string() }
+    }
+}
+
 impl From<AddressError> for SettingsError {
     fn from(error: AddressError) -> SettingsError {
         let (subject, reason) = error.parts();
@@ -36,7 +43,7 @@ impl From<AddressError> for SettingsError {
 }
 
 fn refuse<T>(subject: impl fmt::Display, reason: impl fmt::Display) -> Result<T, SettingsError> {
-    Err(SettingsError { subject: subject.to_string(), reason: reason.to_string() })
+    Err(SettingsError::new(subject, reason))
 }
 
 /// Where releases come from.
@@ -89,6 +96,12 @@ pub struct TokenRealm {
     pub host: Host,
     /// Scheme, host and port of the token service.
     pub origin: Url,
+}
+
+impl fmt::Display for TokenRealm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.host, self.origin)
+    }
 }
 
 impl TokenRealm {

@@ -1,7 +1,7 @@
 //! Laws of the command line as a whole.
 
 use super::*;
-use clap::CommandFactory;
+use clap::{CommandFactory, Parser};
 
 fn run_words(words: &str) -> Result<(), CommandError> {
     run(words.split(' ').map(OsString::from).collect())

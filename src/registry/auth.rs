@@ -191,7 +191,10 @@ impl RegistryAuth {
         };
         match grant.and_then(|grant| grant.source.as_ref()) {
             Some(source) => Fault::new(RegistryFailure::Denied, format!("{words} to the credential from {source}"))
-                .remedy(format!("check that it is the right one and may {wanted} this repository")),
+                .remedy(format!(
+                    "check that it is the right one and may {wanted} this repository; when that is corrected, \
+                     `tofufs refresh PATH` has a mount look at once"
+                )),
             None => self.inner.no_credential(words),
         }
     }
@@ -320,7 +323,8 @@ impl AuthInner {
             Some(FoundCredential { source, .. }) => Err(Fault::new(
                 RegistryFailure::Denied,
                 format!("the registry asks for a user name and password, but {source} holds tokens"),
-            )),
+            )
+            .remedy(how_to_log_in(&self.host))),
             None => Err(self.no_credential("the registry asks for a user name and password")),
         }
     }

@@ -6,6 +6,7 @@
 mod carried;
 mod copies;
 mod logs;
+mod settings;
 mod sources;
 #[path = "../support/mod.rs"]
 mod support;

@@ -3,6 +3,7 @@
 
 mod inputs;
 mod kept;
+mod like;
 mod lock;
 mod pull;
 mod typed;
@@ -144,5 +145,5 @@ fn add_to_mirror(mirror: &Path, kind: &str, version: &str, packages: &[(&str, Ve
 
 #[test]
 fn an_ordinary_user_can_do_the_same() {
-    support::world::again_as_ordinary(&["lock::", "pull::"]);
+    support::world::again_as_ordinary(&["lock::", "pull::", "like::"]);
 }

@@ -346,7 +346,7 @@ async fn who_may_not_write_is_told_by_which_credential() {
     server.login(Some(BASIC));
     refused(put(&remote(&server), b"x").await, RegistryFailure::Denied, &["no credential", "log in"]);
     server.rule(posts(), Behaviour::Answer(Reply::error(403, "DENIED")));
-    let words = ["403", "the credential from the test", "write into this repository"];
+    let words = ["403", "the credential from the test", "write into this repository", "`tofufs refresh PATH`"];
     refused(put(&client(&server, user(CANARY)), b"x").await, RegistryFailure::Denied, &words);
     assert!(server.requests().iter().all(|seen| seen.method != "PUT"));
     server.login(None);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
-use super::{ArchiveArgs, ReachArgs, Size};
+use super::{ArchiveArgs, LikeArgs, ReachArgs, Size};
 use crate::cli::mapping::MappingArgs;
 use crate::copy::needs::ReferencePattern;
 use crate::lockfile::Client;
@@ -99,6 +99,10 @@ pub struct LockArgs {
     #[arg(long)]
     pub json: bool,
 
+    /// The mount that it takes after.
+    #[command(flatten)]
+    pub like: LikeArgs,
+
     /// Where providers are.
     #[command(flatten)]
     pub mapping: MappingArgs,
@@ -153,6 +157,10 @@ pub struct PullArgs {
     #[arg(long)]
     pub json: bool,
 
+    /// The mount that it takes after.
+    #[command(flatten)]
+    pub like: LikeArgs,
+
     /// What for. Without --platform: this host's.
     #[command(flatten)]
     pub needs: NeedsArgs,
@@ -202,6 +210,10 @@ pub struct BundleArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+
+    /// The mount that it takes after.
+    #[command(flatten)]
+    pub like: LikeArgs,
 
     /// What is carried.
     #[command(flatten)]

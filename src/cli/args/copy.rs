@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
+use super::LikeArgs;
 use super::carry::ReadingArgs;
 
 /// The examples of `copy`.
@@ -54,6 +55,10 @@ pub struct CopyArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+
+    /// The mount that it takes after.
+    #[command(flatten)]
+    pub like: LikeArgs,
 
     /// How registries are read.
     #[command(flatten)]

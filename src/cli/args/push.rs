@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-use super::{ArchiveArgs, ReachArgs};
+use super::{ArchiveArgs, LikeArgs, ReachArgs};
 use crate::name::Tag;
 
 /// The examples of `push`.
@@ -54,6 +54,10 @@ pub struct PushArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+
+    /// The mount that it takes after.
+    #[command(flatten)]
+    pub like: LikeArgs,
 
     /// Talking to the registry.
     #[command(flatten)]

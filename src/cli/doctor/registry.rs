@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{DoctorFinding, Subject};
 use crate::artifact::{Release, Target, target_package};
+use crate::cli::output::count;
 use crate::cli::quantity::Size;
 use crate::digest::Digest;
 use crate::name::{RepoName, Selector, Tag, no_such_tag};
@@ -206,7 +207,7 @@ async fn release(
         Ok(Release::Provider(targets)) => {
             let mut findings = vec![DoctorFinding::ok(
                 "artifact",
-                format!("a provider release ({shown}) of {} platforms, {}", targets.len(), manifest.digest),
+                format!("a provider release ({shown}) of {}, {}", count(targets.len(), "platform"), manifest.digest),
             )];
             let mut smallest: Option<Descriptor> = None;
             for target in &targets {
