@@ -51,7 +51,7 @@ use clap::error::ErrorKind;
 
 use args::{Command, CommandLine};
 use helper::Translation;
-use options::{Places, Read, Unread};
+use options::{OptionPlaces, ReadCommandLine, Unread};
 use output::CommandError;
 
 /// Runs a command line, the program's name first.
@@ -62,7 +62,7 @@ pub fn run(words: Vec<OsString>) -> Result<(), CommandError> {
         Some(Ok(Translation::Nothing)) => return Ok(()),
         Some(Err(e)) => return Err(CommandError::usage(e)),
     };
-    let Read { line, origins } = match options::read(&words, &Places::of_process()) {
+    let ReadCommandLine { line, origins } = match options::read(&words, &OptionPlaces::of_process()) {
         Ok(read) => read,
         Err(e) => return unread(e, &words),
     };

@@ -37,7 +37,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use access::Wish;
-pub use area::{DiskSpace, OpenedLocal, Shown};
+pub use area::{DiskSpace, OpenedLocal, ShownAs};
 pub use attr::{Attr, FileKind};
 pub use backing::{Backing, OpenedFile, ReadWay};
 pub use caller::Thread;
@@ -46,7 +46,7 @@ pub use error::{Errno, FsError};
 pub use kernel_cache::Caching;
 pub use publish::Drops;
 pub use report::{Failed, MountReport};
-pub use write::Caller;
+pub use write::CallerIdentity;
 
 use crate::facts::{FactError, FactFailure, Facts, MemberContent};
 use crate::local::Access;

@@ -73,7 +73,7 @@ use self::disk::{CacheDirectory, PUBLISHED, is_sound, length, read_sound};
 use self::evict::{Ledger, PARTIAL_AGE};
 use self::layout::{CacheLayout, is_misplaced};
 use self::memory::Memory;
-use self::object::{ObjectContent, ObjectInner, Recent};
+use self::object::{ObjectContent, ObjectInner, RecentChunks};
 use self::sums::ChunkSums;
 
 const SIDECAR: &str = ".sum";
@@ -136,7 +136,7 @@ pub struct Store {
     layout: RwLock<Arc<CacheLayout>>,
     /// What this process holds open.
     open: Mutex<HashMap<Key, Weak<ObjectInner>>>,
-    recent: Recent,
+    recent: RecentChunks,
     whole: whole::Whole,
     memory: Memory,
     ledger: Ledger,
@@ -157,7 +157,7 @@ impl Store {
             options,
             layout: RwLock::new(layout),
             open: Mutex::default(),
-            recent: Recent::new(),
+            recent: RecentChunks::new(),
             whole: whole::Whole::new(),
             memory: Memory::default(),
             ledger: Ledger::default(),

@@ -24,7 +24,7 @@ const TOLD_MAX: u64 = 256 * 1024;
 
 /// What the process has told.
 #[derive(Default)]
-struct Told {
+struct BackgroundWord {
     ailing: Vec<String>,
     /// The last line; empty if there was none.
     end: String,
@@ -61,8 +61,8 @@ pub fn start(words: &[OsString], log: File) -> Result<Vec<String>, CommandError>
     }
 }
 
-fn told(pipe: ChildStdout) -> Told {
-    let mut told = Told::default();
+fn told(pipe: ChildStdout) -> BackgroundWord {
+    let mut told = BackgroundWord::default();
     // What cannot be read is as good as no line: the process's end tells the rest.
     for line in BufReader::new(pipe.take(TOLD_MAX)).lines().map_while(Result::ok) {
         match line.strip_prefix(SOURCE) {

@@ -9,7 +9,9 @@ use clap::{Arg, Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::mapping::RuleArgs;
-use super::options::{self, Kind, Origin, Places, RULE, RULE_PARTS, Said, Settled, Unread, key, kind};
+use super::options::{
+    self, Kind, OptionPlaces, RULE, RULE_PARTS, Said, SettledOptions, Unread, ValueOrigin, key, kind,
+};
 use super::output::{self, CommandError};
 
 /// Arguments of `config`.
@@ -45,7 +47,7 @@ pub struct ShowArgs {
 /// Shows them.
 pub fn run(args: &ConfigArgs) -> Result<(), CommandError> {
     let ConfigCommand::Show(args) = &args.command;
-    let places = Places::of_process();
+    let places = OptionPlaces::of_process();
     for name in options::unknown_variables(&places) {
         output::note(&format!("{}: there is no such option", name.to_string_lossy()));
     }
@@ -74,9 +76,9 @@ pub fn run(args: &ConfigArgs) -> Result<(), CommandError> {
     output::text(text)
 }
 
-fn settled(words: &[OsString], places: &Places) -> Result<Settled, Unread> {
+fn settled(words: &[OsString], places: &OptionPlaces) -> Result<SettledOptions, Unread> {
     if words.len() == 1 {
-        return Settled::of_all(places);
+        return SettledOptions::of_all(places);
     }
     match options::read(words, places) {
         // It is not to be run, so it may be incomplete.
@@ -84,7 +86,7 @@ fn settled(words: &[OsString], places: &Places) -> Result<Settled, Unread> {
         Err(Unread::Said(e)) => return Err(Unread::Said(e)),
         _ => {}
     }
-    Settled::of(words, places)
+    SettledOptions::of(words, places)
 }
 
 /// One option.
@@ -96,14 +98,15 @@ struct Row {
     without: String,
 }
 
-fn rows(settled: &Settled) -> Vec<Row> {
+fn rows(settled: &SettledOptions) -> Vec<Row> {
     let rule = settled.said.get(RULE);
     let mut rows = BTreeMap::new();
     for option in &settled.typed.options {
         let Some(key) = key(option).filter(|key| key != RULE) else { continue };
-        let typed = settled.typed.values.get(&key).map(|values| Said { values: values.clone(), origin: Origin::Typed });
+        let typed =
+            settled.typed.values.get(&key).map(|values| Said { values: values.clone(), origin: ValueOrigin::Typed });
         let said = rule.filter(|_| RULE_PARTS.contains(&key.as_str())).or_else(|| settled.said.get(&key)).cloned();
-        let default = || Said { values: defaults(option), origin: Origin::Default };
+        let default = || Said { values: defaults(option), origin: ValueOrigin::Default };
         // The one rule setting stands in the row of its template.
         if rule.is_none() || !RULE_PARTS[1..].contains(&key.as_str()) {
             let said = typed.or(said).unwrap_or_else(default);
@@ -138,11 +141,11 @@ impl Row {
 
     fn json(&self) -> Value {
         let origin = match self.said.origin {
-            Origin::Typed => "flag",
-            Origin::Like(_) => "like",
-            Origin::Variable(_) => "variable",
-            Origin::File { .. } => "file",
-            Origin::Default => "default",
+            ValueOrigin::Typed => "flag",
+            ValueOrigin::Like(_) => "like",
+            ValueOrigin::Variable(_) => "variable",
+            ValueOrigin::File { .. } => "file",
+            ValueOrigin::Default => "default",
         };
         json!({"value": self.value(), "origin": origin, "place": place(&self.said.origin)})
     }
@@ -152,7 +155,7 @@ impl Row {
         if self.kind == Kind::One && self.said.values.is_empty() {
             return format!("# {}  # default: {}\n", self.key, self.without);
         }
-        let comment = if self.said.origin == Origin::Default { "# " } else { "" };
+        let comment = if self.said.origin == ValueOrigin::Default { "# " } else { "" };
         format!(
             "{comment}{} = {}  # {}\n",
             self.key,
@@ -168,8 +171,8 @@ fn rule(text: String) -> Value {
     whole.unwrap_or(Value::String(text))
 }
 
-fn place(origin: &Origin) -> Option<String> {
-    (!matches!(origin, Origin::Typed | Origin::Default)).then(|| origin.to_string())
+fn place(origin: &ValueOrigin) -> Option<String> {
+    (!matches!(origin, ValueOrigin::Typed | ValueOrigin::Default)).then(|| origin.to_string())
 }
 
 /// A value in the notation of configuration files, whose texts are those of JSON.

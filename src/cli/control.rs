@@ -319,17 +319,17 @@ async fn send(writing: &mut OwnedWriteHalf, reply: &Reply) -> io::Result<()> {
 
 /// An open conversation with a mount's process.
 #[derive(Debug)]
-pub struct Connection {
+pub struct ControlConnection {
     stream: std::os::unix::net::UnixStream,
 }
 
-impl Connection {
+impl ControlConnection {
     /// Connects. Every wait on the connection ends after `limit`.
-    pub fn open(socket: &Path, limit: Duration) -> io::Result<Connection> {
+    pub fn open(socket: &Path, limit: Duration) -> io::Result<ControlConnection> {
         let stream = std::os::unix::net::UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(limit))?;
         stream.set_write_timeout(Some(limit))?;
-        Ok(Connection { stream })
+        Ok(ControlConnection { stream })
     }
 
     /// Asks, and waits for the answer.
@@ -402,7 +402,7 @@ mod tests {
     }
 
     fn ask(path: &Path, request: ControlRequest) -> Result<Value, String> {
-        Connection::open(path, PATIENCE).unwrap().ask(&request)
+        ControlConnection::open(path, PATIENCE).unwrap().ask(&request)
     }
 
     #[test]
@@ -426,13 +426,14 @@ mod tests {
             let commit =
                 ControlRequest::Commit { path: "a".into(), annotations: BTreeMap::new(), allow_overwrite: false };
             let mut lines = Vec::new();
-            let reply = Connection::open(path, PATIENCE).unwrap().ask_long(&commit, |done, total| {
+            let reply = ControlConnection::open(path, PATIENCE).unwrap().ask_long(&commit, |done, total| {
                 lines.push((done, total));
                 ControlFlow::Continue(())
             });
             assert_eq!(reply, Ok("a".into()));
             assert!(!lines.is_empty() && lines.iter().all(|line| *line == (1, 2)));
-            let stopped = Connection::open(path, PATIENCE).unwrap().ask_long(&commit, |_, _| ControlFlow::Break(()));
+            let stopped =
+                ControlConnection::open(path, PATIENCE).unwrap().ask_long(&commit, |_, _| ControlFlow::Break(()));
             assert!(stopped.unwrap_err().contains("goes on"));
         });
     }

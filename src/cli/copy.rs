@@ -12,7 +12,7 @@ use serde_json::json;
 use super::args::copy::CopyArgs;
 use super::daemon;
 use super::output::{self, CommandError};
-use super::progress::Told;
+use super::progress::SharedProgress;
 use super::reading::Registries;
 use super::settings::{DirectoryEnvironment, SourceSetting, absolute};
 use super::typed::Typed;
@@ -35,7 +35,7 @@ pub fn run(mut args: CopyArgs) -> Result<(), CommandError> {
         args.reading.from.push(args.source.clone());
     }
     let registries = Registries::open(&args.reading, args.cache_dir.as_deref(), &environment)?;
-    let shown = Told::new("copied").map_err(CommandError::failed)?;
+    let shown = SharedProgress::new("copied").map_err(CommandError::failed)?;
     daemon::runtime()?.block_on(async {
         tokio::select! {
             copied = copy(&args, &source, &destination, &registries, &shown) => copied,
@@ -140,7 +140,7 @@ async fn copy(
     source: &CopyEnd,
     destination: &CopyEnd,
     registries: &Registries,
-    shown: &Told,
+    shown: &SharedProgress,
 ) -> Result<(), CommandError> {
     let failed = |e: CopyError| CommandError::failed(e);
     let from = CopyReading::open(source, registries)?;
@@ -369,7 +369,7 @@ async fn pack(
     mut plan: BundlePlan,
     artifacts: Vec<CarriedArtifact>,
     from: &CopyReading<'_>,
-    shown: &Told,
+    shown: &SharedProgress,
 ) -> Result<(), CommandError> {
     let before = match std::fs::symlink_metadata(file) {
         Err(e) if e.kind() == ErrorKind::NotFound => None,

@@ -371,7 +371,7 @@ impl Controlled {
             requests: requests.unwrap_or_default(),
             errors: report.errors.iter().map(|failed| failed.sentence.to_string()).collect(),
             failures: report.errors.iter().map(status::Failure::of).collect(),
-            downloads: report.downloads.iter().map(status::Download::of).collect(),
+            downloads: report.downloads.iter().map(status::DownloadStatus::of).collect(),
             log: mount::log_of(&self.settings).ok().flatten().map(|log| log.to_string_lossy().into_owned()),
             owner: None,
         }

@@ -23,7 +23,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::args::LogFormat;
-use budget::{Budget, LeftOut, SAID_AFTER};
+use budget::{Budget, LeftOutLines, SAID_AFTER};
 pub use file::{LogFile, Rotation, open};
 
 /// How many lines may wait to be written.
@@ -189,7 +189,7 @@ impl<S: Sink> Pen<S> {
     }
 
     fn say_what_was_left_out(&mut self, is_the_end: bool) {
-        for LeftOut { count, first, .. } in self.budget.take_due(Instant::now(), is_the_end) {
+        for LeftOutLines { count, first, .. } in self.budget.take_due(Instant::now(), is_the_end) {
             let example = message_of(&first, self.format);
             self.remark(&format!(
                 "{count} lines were left out of the log, since there were too many such as: {example}"

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::control::Connection;
+use super::control::ControlConnection;
 use super::output::CommandError;
 use crate::fuse::session::mountinfo::{self, MountInfo};
 use crate::fuse::session::{STUCK, within};
@@ -89,9 +89,9 @@ pub fn control(entry: &MountInfo) -> Result<PathBuf, String> {
 }
 
 /// Connects to the process of a mount.
-pub fn connect(entry: &MountInfo) -> Result<Connection, String> {
+pub fn connect(entry: &MountInfo) -> Result<ControlConnection, String> {
     let socket = control(entry)?;
-    Connection::open(&socket, ANSWER)
+    ControlConnection::open(&socket, ANSWER)
         .map_err(|e| format!("its control socket {} does not answer: {e}", socket.display()))
 }
 

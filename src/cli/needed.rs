@@ -14,7 +14,7 @@ use super::progress::ProgressLine;
 use super::quantity::Size;
 use super::reading::Registries;
 use super::settings::{DirectoryEnvironment, absolute};
-use crate::copy::fetch::{self, Ending, Fetched};
+use crate::copy::fetch::{self, FetchEnding, Fetched};
 use crate::copy::needs::{Inputs, LeftOut, NeededArtifact, Needs, ReleaseContents};
 use crate::facts;
 use crate::mapping::Mapping;
@@ -106,11 +106,11 @@ pub fn fetched(runtime: &Runtime, needs: &Needs, registries: &Registries) -> Res
     let mut step = |done, total| progress.step(done, total);
     let ending = runtime.block_on(fetch::fetch(needs, registries, &mut step));
     match ending.map_err(CommandError::failed)? {
-        Ending::Complete(fetched) => {
+        FetchEnding::Complete(fetched) => {
             registries.note_outages();
             Ok(fetched)
         }
-        Ending::Stopped => Err(CommandError::failed(
+        FetchEnding::Stopped => Err(CommandError::failed(
             "it was stopped; what was fetched stays in the cache, and the same command goes on from there",
         )
         .stopped_by(progress.stopped_by())),

@@ -14,8 +14,10 @@ use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, Command, CommandFactory};
 
 pub use file::NamedMount;
-pub use layer::{Layer, Origin, Said};
-pub use read::{Origins, Places, Read, Settled, Typed, Unread, all_options, read, unknown_variables};
+pub use layer::{Layer, Said, ValueOrigin};
+pub use read::{
+    OptionPlaces, Origins, ReadCommandLine, SettledOptions, TypedCommand, Unread, all_options, read, unknown_variables,
+};
 
 use super::args::CommandLine;
 

@@ -100,12 +100,12 @@ impl Drop for ProgressLine {
 }
 
 /// A progress that tasks tell.
-pub struct Told(Mutex<ProgressLine>);
+pub struct SharedProgress(Mutex<ProgressLine>);
 
-impl Told {
+impl SharedProgress {
     /// As [`ProgressLine::new`].
-    pub fn new(verb: &'static str) -> io::Result<Told> {
-        Ok(Told(Mutex::new(ProgressLine::new(verb)?)))
+    pub fn new(verb: &'static str) -> io::Result<SharedProgress> {
+        Ok(SharedProgress(Mutex::new(ProgressLine::new(verb)?)))
     }
 
     /// Shows that `done` of `total` bytes are done.

@@ -17,7 +17,7 @@ use super::args::push::PushArgs;
 use super::control::private_dir;
 use super::daemon;
 use super::output::{self, CommandError};
-use super::progress::Told;
+use super::progress::SharedProgress;
 use super::quantity::Size;
 use super::settings::{DirectoryEnvironment, Network};
 use super::typed::Typed;
@@ -56,7 +56,7 @@ pub fn run(args: &PushArgs) -> Result<(), CommandError> {
     }
     let runtime = daemon::runtime()?;
     let options = push::PushOptions { allow_overwrite: args.allow_overwrite };
-    let shown = Shown(Told::new("uploaded").map_err(CommandError::failed)?);
+    let shown = PushShown(SharedProgress::new("uploaded").map_err(CommandError::failed)?);
     let pushed = runtime.block_on(async {
         // Connections belong to the runtime.
         let upload = target.upload(&network)?;
@@ -276,10 +276,10 @@ fn show(plan: &ReleasePlan, as_json: bool) -> Result<(), CommandError> {
 }
 
 /// Shows how far a push is.
-struct Shown(Told);
+struct PushShown(SharedProgress);
 
 #[async_trait]
-impl Observer for Shown {
+impl Observer for PushShown {
     async fn reached(&self, _: PushStep) -> Result<(), StageError> {
         Ok(())
     }

@@ -11,7 +11,7 @@ use super::settings::{MountSettings, SourceSetting};
 use super::{mount, status};
 use crate::facts;
 use crate::fs::staging::{self, StagingArea};
-use crate::fs::{Fs, Shown};
+use crate::fs::{Fs, ShownAs};
 use crate::local::LocalTree;
 use crate::mapping::Mapping;
 use crate::name::Host;
@@ -45,8 +45,8 @@ pub fn of_mount(
 }
 
 /// As what the writable parts of a mount are shown.
-pub fn shown(settings: &MountSettings) -> Shown {
-    Shown { uid: settings.uid, gid: settings.gid, writable: settings.session.allow_other }
+pub fn shown(settings: &MountSettings) -> ShownAs {
+    ShownAs { uid: settings.uid, gid: settings.gid, writable: settings.session.allow_other }
 }
 
 /// The tree on local disk behind a part of the mount that is written to. It survives the mount: it lies in the state

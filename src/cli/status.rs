@@ -49,7 +49,7 @@ pub struct Mount {
     pub failures: Vec<Failure>,
     /// What is being fetched now.
     #[serde(default)]
-    pub downloads: Vec<Download>,
+    pub downloads: Vec<DownloadStatus>,
     /// The file that the mount logs to; null if it is none, or not known.
     #[serde(default)]
     pub log: Option<String>,
@@ -82,7 +82,7 @@ impl Failure {
 
 /// A blob that is being fetched.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Download {
+pub struct DownloadStatus {
     /// Which one.
     pub reference: String,
     /// How many bytes came.
@@ -104,11 +104,11 @@ pub struct Waiting {
     pub name: String,
 }
 
-impl Download {
+impl DownloadStatus {
     /// That of a report; threads that wait are told as their processes.
-    pub fn of(download: &facts::Download) -> Download {
+    pub fn of(download: &facts::Download) -> DownloadStatus {
         let waiting: BTreeSet<Waiting> = download.waiting.iter().filter_map(|thread| waiting(*thread)).collect();
-        Download {
+        DownloadStatus {
             reference: download.subject.clone(),
             bytes: download.bytes,
             size: download.size,
@@ -326,14 +326,14 @@ fn described(mount: &Mount) -> String {
     block(&mount.mountpoint, &rows)
 }
 
-fn of_table(mount: &Mount) -> Vec<Row> {
+fn of_table(mount: &Mount) -> Vec<StatusRow> {
     let sources = mount.sources.iter().map(|source| ("source", source.name.clone()));
     let shown = |owner| format!("{owner}, who is told more, as is root where it is mounted with --allow-other");
     let owner = mount.owner.iter().map(|owner| ("owner", shown(owner)));
     sources.chain(owner).chain(mount.errors.iter().map(|error| ("error", error.clone()))).collect()
 }
 
-fn known(mount: &Mount, pid: u32) -> Vec<Row> {
+fn known(mount: &Mount, pid: u32) -> Vec<StatusRow> {
     let mut rows = vec![("process", pid.to_string())];
     let words = [(mount.read_only, "read-only"), (mount.offline, "offline")];
     let words: Vec<&str> = words.iter().filter(|(holds, _)| *holds).map(|(_, word)| *word).collect();
@@ -361,17 +361,17 @@ fn staging(staged: &StagedStatus) -> String {
     format!("{} ({}{error})", staged.path, staged.state)
 }
 
-fn downloading(download: &Download) -> String {
-    let Download { reference, bytes, size, bytes_per_second: rate, waiting } = download;
+fn downloading(download: &DownloadStatus) -> String {
+    let DownloadStatus { reference, bytes, size, bytes_per_second: rate, waiting } = download;
     let waiting: Vec<String> = waiting.iter().map(|process| format!("{} ({})", process.name, process.pid)).collect();
     let waiting = if waiting.is_empty() { "nobody waits".to_owned() } else { format!("for {}", waiting.join(", ")) };
     format!("{reference}: {} of {}, {}/s, {waiting}", Size(*bytes), Size(*size), Size(*rate))
 }
 
 /// A name and a value.
-type Row = (&'static str, String);
+type StatusRow = (&'static str, String);
 
-fn block(heading: &str, rows: &[Row]) -> String {
+fn block(heading: &str, rows: &[StatusRow]) -> String {
     let mut text = format!("{}\n", output::printable(heading));
     for line in pairs(rows).lines() {
         let _ = writeln!(text, "  {line}");
@@ -449,7 +449,7 @@ mod tests {
     #[test]
     fn a_download_is_told_with_its_bytes_its_rate_and_who_waits() {
         let waiting = vec![Waiting { pid: 7, name: "tofu".into() }];
-        let mut download = Download {
+        let mut download = DownloadStatus {
             reference: "r.example/a@sha256:x".into(),
             bytes: 3 << 20,
             size: 8 << 20,

@@ -101,7 +101,7 @@ fn json_is_an_option_of_the_command_and_not_of_a_group() {
             Some(words)
         })
         .collect();
-    // Section 3: every command that prints data has it. `cache` hands it down to its commands.
+    // Every command that prints data has it. `cache` hands it down to its commands.
     for data in
         ["status", "doctor", "commit", "push", "copy", "lock", "bundle", "bundle verify", "pull", "tofurc", "cache"]
     {

@@ -43,7 +43,7 @@ pub struct BundledRelease {
 
 /// What is carried of one repository.
 #[derive(Default, Debug)]
-struct Carried {
+struct CarriedRepository {
     /// Each once, behind those that it names.
     manifests: Vec<Arc<Manifest>>,
     /// The manifests that releases are, by their tags.
@@ -58,7 +58,7 @@ pub struct BundlePlan {
     pub releases: Vec<BundledRelease>,
     /// What the bundle says of the providers in it, beside what it said before.
     pub says: mapping::Carried,
-    repositories: BTreeMap<Repo, Carried>,
+    repositories: BTreeMap<Repo, CarriedRepository>,
 }
 
 /// How much of a plan something is.
@@ -304,7 +304,7 @@ impl BundlePlan {
     }
 }
 
-impl Carried {
+impl CarriedRepository {
     /// `index.json` with what is carried, added to what was in it.
     fn index(&self, before: Option<Vec<u8>>) -> Result<Vec<u8>, crate::oci::DocumentError> {
         let mut index = before;

@@ -34,7 +34,7 @@ pub struct Fetched {
 
 /// How a fetch ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Ending {
+pub enum FetchEnding {
     /// Everything is in the cache: for each of [`Needs::artifacts`] what that took.
     Complete(Vec<Fetched>),
     /// The caller broke it off. What was fetched stays, also in part.
@@ -63,7 +63,7 @@ pub async fn fetch(
     needs: &Needs,
     origins: &dyn RegistryFacts,
     progress: &mut (dyn FnMut(u64, u64) -> ControlFlow<()> + Send),
-) -> Result<Ending, FactError> {
+) -> Result<FetchEnding, FactError> {
     let mut fetched = vec![Fetched::default(); needs.artifacts.len()];
     let (wanted, listed) = wanted(needs, origins).await?;
     let total = wanted.iter().map(|wanted| wanted.zip.size).sum();
@@ -83,14 +83,14 @@ pub async fn fetch(
                 let all = wanted.clone();
                 let held = blocking(move || all.iter().map(Wanted::held_now).sum()).await?;
                 if progress(held, total).is_break() {
-                    return Ok(Ending::Stopped);
+                    return Ok(FetchEnding::Stopped);
                 }
             }
         }
     }
     count(needs, &listed, origins).await?;
     let _ = progress(total, total);
-    Ok(Ending::Complete(fetched))
+    Ok(FetchEnding::Complete(fetched))
 }
 
 /// Looks for everything once more: manifests, packages, what tags stand for, and the lists of tags

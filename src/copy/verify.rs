@@ -53,7 +53,7 @@ pub struct VerifiedStore {
 pub struct Sound(BTreeMap<Repo, BTreeMap<Digest, u64>>);
 
 /// The largest size that any descriptor of a repository gives to each digest.
-type Sizes = BTreeMap<Digest, u64>;
+type DescriptorSizes = BTreeMap<Digest, u64>;
 
 /// A store that is being checked.
 pub struct Verification {
@@ -139,8 +139,8 @@ impl Verification {
 
     /// The sizes that the repository's manifests name. What cannot be read is told when names are
     /// checked.
-    async fn sizes(&self, repo: &Repo, registry: &dyn Registry) -> Sizes {
-        let mut sizes = Sizes::new();
+    async fn sizes(&self, repo: &Repo, registry: &dyn Registry) -> DescriptorSizes {
+        let mut sizes = DescriptorSizes::new();
         let of = repo.clone();
         let mut pending = on_disk(&self.store, move |store| store.entries(&of)).await.unwrap_or_default();
         let mut seen = BTreeSet::new();
@@ -345,7 +345,7 @@ fn most(limit: Option<u64>) -> u64 {
 }
 
 /// Notes the size that a descriptor says, as far as `max`.
-fn note(sizes: &mut Sizes, entry: &Descriptor, max: u64) {
+fn note(sizes: &mut DescriptorSizes, entry: &Descriptor, max: u64) {
     let size = sizes.entry(entry.digest).or_default();
     *size = (*size).max(entry.size.min(max));
 }

@@ -48,7 +48,7 @@ pub enum FactFailure {
 }
 
 impl FactFailure {
-    /// How long the failure is kept before the registry is asked again (hostile inputs, limits and times).
+    /// How long the failure is kept before the registry is asked again.
     pub fn kept_for(self) -> Duration {
         Duration::from_secs(match self {
             FactFailure::Absent => 30,

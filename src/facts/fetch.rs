@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::content::blocking;
 use super::prefetch::BesideFetch;
-use super::running::Transfer;
+use super::running::RunningTransfer;
 use super::{FactError, FactFailure, Facts};
 use crate::digest::Digest;
 use crate::name::{Reference, Repo, Selector};
@@ -206,7 +206,7 @@ struct Pipe {
     facts: Arc<Facts>,
     beside: BesideFetch,
     position: u64,
-    progress: Arc<Transfer>,
+    progress: Arc<RunningTransfer>,
     end: FetchEnd,
 }
 

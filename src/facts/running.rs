@@ -38,29 +38,29 @@ pub struct Download {
 
 /// How far a download was at some time.
 #[derive(Clone, Copy)]
-struct Mark {
+struct TransferMark {
     at: Instant,
     bytes: u64,
 }
 
 /// The progress of one transfer, which is under way until this is dropped.
-pub(super) struct Transfer {
+pub(super) struct RunningTransfer {
     running: Arc<Running>,
     digest: Digest,
     subject: String,
     size: u64,
     bytes: AtomicU64,
     /// The last two marks, at least [`PACE`] apart.
-    marks: Mutex<[Mark; 2]>,
+    marks: Mutex<[TransferMark; 2]>,
 }
 
-impl Transfer {
+impl RunningTransfer {
     /// The first `bytes` are there.
     pub(super) fn reached(&self, bytes: u64) {
         self.bytes.store(bytes, Ordering::Relaxed);
         let (at, mut marks) = (Instant::now(), lock(&self.marks));
         if at.duration_since(marks[1].at) >= PACE {
-            *marks = [marks[1], Mark { at, bytes }];
+            *marks = [marks[1], TransferMark { at, bytes }];
         }
     }
 
@@ -83,15 +83,15 @@ impl Transfer {
 /// All transfers of a mount, and who waits for which blob.
 #[derive(Default)]
 pub(super) struct Running {
-    transfers: Mutex<Vec<Arc<Transfer>>>,
+    transfers: Mutex<Vec<Arc<RunningTransfer>>>,
     waiting: Mutex<Vec<(Digest, u32)>>,
 }
 
 /// A transfer among those that run. It is none any more when this is dropped.
-pub(super) struct Entered(Arc<Transfer>);
+pub(super) struct Entered(Arc<RunningTransfer>);
 
 impl Entered {
-    pub(super) fn transfer(&self) -> &Arc<Transfer> {
+    pub(super) fn transfer(&self) -> &Arc<RunningTransfer> {
         &self.0
     }
 }
@@ -105,9 +105,9 @@ impl Drop for Entered {
 impl Running {
     /// A transfer of `digest` begins behind its first `bytes`.
     pub(super) fn begin(self: &Arc<Self>, subject: String, digest: Digest, size: u64, bytes: u64) -> Entered {
-        let marks = Mutex::new([Mark { at: Instant::now(), bytes }; 2]);
+        let marks = Mutex::new([TransferMark { at: Instant::now(), bytes }; 2]);
         let running = self.clone();
-        let transfer = Arc::new(Transfer { running, digest, subject, size, bytes: bytes.into(), marks });
+        let transfer = Arc::new(RunningTransfer { running, digest, subject, size, bytes: bytes.into(), marks });
         lock(&self.transfers).push(transfer.clone());
         Entered(transfer)
     }

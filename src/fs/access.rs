@@ -5,7 +5,7 @@
 use super::error::{Errno, FsError};
 use super::node::InodeNode;
 use super::providers::ProviderView;
-use super::write::Caller;
+use super::write::CallerIdentity;
 use super::{FileKind, Fs, attr};
 
 /// What is to be done.
@@ -24,7 +24,7 @@ impl Fs {
     ///
     /// # Errors
     /// EROFS for writing where nothing can be written, EACCES where modes forbid it.
-    pub fn access(&self, who: Caller, ino: u64, wish: Wish) -> Result<(), FsError> {
+    pub fn access(&self, who: CallerIdentity, ino: u64, wish: Wish) -> Result<(), FsError> {
         let node = self.inodes.node(ino)?;
         if wish.write && !self.takes_writes(ino, &node) {
             return Err(FsError::plain(Errno::EROFS));

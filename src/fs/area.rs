@@ -38,12 +38,12 @@ pub(super) struct Area {
     pub(super) name: &'static str,
     pub(super) tree: Arc<LocalTree>,
     pub(super) rules: Box<dyn Rules>,
-    pub(super) shown: Shown,
+    pub(super) shown: ShownAs,
 }
 
 /// As what things in an area are shown, where that is not what the disk says.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct Shown {
+pub struct ShownAs {
     /// The user to whom everything belongs.
     pub uid: Option<u32>,
     /// The group likewise.
@@ -146,14 +146,14 @@ fn time(seconds: i64, nanoseconds: u64) -> SystemTime {
 
 /// An open file of an area.
 #[derive(Debug)]
-pub(super) struct LocalFile {
+pub(super) struct AreaFile {
     pub(super) at: LocalNode,
     pub(super) file: Arc<local::LocalFile>,
     /// Whether it writes past the kernel's pages.
     pub(super) bypasses: bool,
 }
 
-impl Drop for LocalFile {
+impl Drop for AreaFile {
     fn drop(&mut self) {
         if self.bypasses {
             self.at.kept.end_bypass();
@@ -270,7 +270,7 @@ impl Fs {
     pub(super) fn open_local(&self, at: &LocalNode, access: Access) -> Result<OpenedLocal, FsError> {
         let file = at.area.tree.open_file(&at.node, access)?;
         let caching = at.kept.caching();
-        let handle = self.handles.open_local(LocalFile { at: at.clone(), file, bypasses: false });
+        let handle = self.handles.open_local(AreaFile { at: at.clone(), file, bypasses: false });
         Ok(OpenedLocal { handle, caching })
     }
 

@@ -13,16 +13,16 @@ const STARTED: usize = 19;
 
 /// A process, told apart from a later one that got its number. All that cannot be seen count as one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Process {
+pub(super) struct CallingProcess {
     number: u32,
     started: u64,
 }
 
-impl Process {
+impl CallingProcess {
     /// The process of `thread`.
-    pub(super) fn of(thread: Thread) -> Process {
+    pub(super) fn of(thread: Thread) -> CallingProcess {
         let number = described(thread.0, "status").as_deref().and_then(group_of).unwrap_or(0);
-        Process { number, started: started(number).unwrap_or(0) }
+        CallingProcess { number, started: started(number).unwrap_or(0) }
     }
 
     /// Whether it runs.
@@ -59,17 +59,18 @@ mod tests {
 
     #[test]
     fn a_thread_is_of_its_process() {
-        let own = Process::of(Thread(std::process::id()));
-        let thread = std::thread::spawn(|| Process::of(Thread(rustix::thread::gettid().as_raw_nonzero().get() as u32)));
+        let own = CallingProcess::of(Thread(std::process::id()));
+        let thread =
+            std::thread::spawn(|| CallingProcess::of(Thread(rustix::thread::gettid().as_raw_nonzero().get() as u32)));
         assert_eq!(thread.join().unwrap(), own);
         assert!(own.is_alive() && own.number == std::process::id());
-        assert!(!Process { started: own.started + 1, ..own }.is_alive(), "a later process of that number");
+        assert!(!CallingProcess { started: own.started + 1, ..own }.is_alive(), "a later process of that number");
     }
 
     #[test]
     fn what_cannot_be_seen_is_one_and_does_not_run() {
-        assert_eq!(Process::of(Thread(0)), Process { number: 0, started: 0 });
-        assert!(!Process::of(Thread(0)).is_alive());
+        assert_eq!(CallingProcess::of(Thread(0)), CallingProcess { number: 0, started: 0 });
+        assert!(!CallingProcess::of(Thread(0)).is_alive());
     }
 
     #[test]

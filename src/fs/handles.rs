@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use lru::LruCache;
 
-use super::area::LocalFile;
+use super::area::AreaFile;
 use super::directory::DirectoryListing;
 use super::error::{Errno, FsError};
 use super::node::InodeNode;
@@ -29,7 +29,7 @@ impl FileHandle {
     }
 
     /// The copy that holds what was written over it and is something else.
-    pub(super) fn copy(&self) -> Option<&LocalFile> {
+    pub(super) fn copy(&self) -> Option<&AreaFile> {
         self.over.as_ref()?.copy.get()
     }
 
@@ -60,7 +60,7 @@ const UNOPENED_KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
 
 enum Handle {
     File(Arc<FileHandle>),
-    Local(Arc<LocalFile>),
+    Local(Arc<AreaFile>),
     Directory(Arc<OpenDirectory>),
 }
 
@@ -128,12 +128,12 @@ impl Handles {
         files.collect()
     }
 
-    pub(super) fn open_local(&self, file: LocalFile) -> u64 {
+    pub(super) fn open_local(&self, file: AreaFile) -> u64 {
         self.add(Handle::Local(Arc::new(file)))
     }
 
     /// An open file of an area; `None` if it is none.
-    pub(super) fn local(&self, number: u64) -> Option<Arc<LocalFile>> {
+    pub(super) fn local(&self, number: u64) -> Option<Arc<AreaFile>> {
         match self.open.read().unwrap_or_else(PoisonError::into_inner).get(&number) {
             Some(Handle::Local(file)) => Some(file.clone()),
             _ => None,
@@ -141,7 +141,7 @@ impl Handles {
     }
 
     /// An open file of an area for which `wanted` holds.
-    pub(super) fn find_local(&self, wanted: impl Fn(&LocalFile) -> bool) -> Option<Arc<LocalFile>> {
+    pub(super) fn find_local(&self, wanted: impl Fn(&AreaFile) -> bool) -> Option<Arc<AreaFile>> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         open.values().find_map(|handle| match handle {
             Handle::Local(file) if wanted(file) => Some(file.clone()),

@@ -49,7 +49,7 @@ type ByNumber = Numbered<HeldInode>;
 /// There is one entry for each name that the kernel knows, which may be hundreds of thousands: a name stands in it once.
 struct InodeTable {
     by_number: ByNumber,
-    places: Places,
+    places: InodePlaces,
     next: u64,
 }
 
@@ -57,7 +57,7 @@ struct InodeTable {
 ///
 /// INVARIANT: the place of what is held under a number that is in here is the one under which the number is found.
 #[derive(Default)]
-struct Places {
+struct InodePlaces {
     numbers: HashTable<u64>,
     hasher: RandomState,
 }
@@ -66,7 +66,7 @@ fn place_of(held: &ByNumber, ino: u64) -> Option<&DirectoryName> {
     held.get(ino)?.place.as_ref()
 }
 
-impl Places {
+impl InodePlaces {
     fn get(&self, place: &DirectoryName, held: &ByNumber) -> Option<u64> {
         let is_there = |ino: &u64| place_of(held, *ino) == Some(place);
         self.numbers.find(self.hasher.hash_one(place), is_there).copied()
@@ -103,7 +103,7 @@ impl Inodes {
         let root = HeldInode { node: Arc::new(InodeNode::Root), place: None, references: 1 };
         let mut by_number = ByNumber::default();
         by_number.insert(ROOT, root);
-        Inodes(Mutex::new(InodeTable { by_number, places: Places::default(), next: ROOT + 1 }))
+        Inodes(Mutex::new(InodeTable { by_number, places: InodePlaces::default(), next: ROOT + 1 }))
     }
 
     fn lock(&self) -> MutexGuard<'_, InodeTable> {

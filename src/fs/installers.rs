@@ -10,20 +10,20 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::caller::{Process, Thread};
+use super::caller::{CallingProcess, Thread};
 
 /// The processes that install, each with the paths below `plugin-cache/` that it took away.
 #[derive(Default)]
-pub(super) struct Installers(Mutex<HashMap<Process, HashSet<PathBuf>>>);
+pub(super) struct Installers(Mutex<HashMap<CallingProcess, HashSet<PathBuf>>>);
 
 impl Installers {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Process, HashSet<PathBuf>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<CallingProcess, HashSet<PathBuf>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that the process of `thread` installs; whether that is new.
     pub(super) fn note(&self, thread: Thread) -> bool {
-        let process = Process::of(thread);
+        let process = CallingProcess::of(thread);
         let mut installing = self.lock();
         if installing.contains_key(&process) {
             return false;
@@ -37,18 +37,18 @@ impl Installers {
     /// Whether the process of `thread` installs.
     pub(super) fn is_one(&self, thread: Thread) -> bool {
         let installing = self.lock();
-        !installing.is_empty() && installing.contains_key(&Process::of(thread))
+        !installing.is_empty() && installing.contains_key(&CallingProcess::of(thread))
     }
 
     /// Notes that the process of `thread` took away what is at `path`.
     pub(super) fn take_away(&self, thread: Thread, path: PathBuf) {
         self.note(thread);
-        self.lock().entry(Process::of(thread)).or_default().insert(path);
+        self.lock().entry(CallingProcess::of(thread)).or_default().insert(path);
     }
 
     /// Notes that the process of `thread` put back what was at `path`.
     pub(super) fn put_back(&self, thread: Thread, path: &Path) {
-        if let Some(gone) = self.lock().get_mut(&Process::of(thread)) {
+        if let Some(gone) = self.lock().get_mut(&CallingProcess::of(thread)) {
             gone.remove(path);
         }
     }
@@ -62,7 +62,7 @@ impl Installers {
     pub(super) fn is_gone(&self, thread: Thread, path: &Path) -> bool {
         let installing = self.lock();
         installing.values().any(|gone| gone.contains(path))
-            && installing.get(&Process::of(thread)).is_some_and(|gone| gone.contains(path))
+            && installing.get(&CallingProcess::of(thread)).is_some_and(|gone| gone.contains(path))
     }
 }
 

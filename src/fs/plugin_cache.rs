@@ -16,13 +16,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::area::{Area, LocalNode, Rules, Shown, kind};
+use super::area::{Area, LocalNode, Rules, ShownAs, kind};
 use super::caller::Thread;
 use super::error::{Errno, FsError};
 use super::inodes::DirectoryName;
 use super::node::InodeNode;
 use super::providers::ProviderView;
-use super::write::Caller;
+use super::write::CallerIdentity;
 use super::{FileKind, FoundEntry, Fs};
 use crate::facts::MemberContent;
 use crate::local::{self, Change, LocalTree, Maker, Name, RelPath};
@@ -51,7 +51,7 @@ pub struct PluginCache {
 
 impl PluginCache {
     /// The part on local disk, and as what it is shown.
-    pub fn new(tree: Arc<LocalTree>, shown: Shown) -> PluginCache {
+    pub fn new(tree: Arc<LocalTree>, shown: ShownAs) -> PluginCache {
         PluginCache { area: Arc::new(Area { name: NAME, tree, rules: Box::new(PackageRules), shown }) }
     }
 
@@ -186,7 +186,7 @@ impl Fs {
         names.filter_map(|name| Some((name.clone(), Arc::new(self.find_beside(dir, &name)?)))).collect()
     }
 
-    fn written(&self, who: Caller) -> Result<&PluginCache, FsError> {
+    fn written(&self, who: CallerIdentity) -> Result<&PluginCache, FsError> {
         match &self.options.plugin_cache {
             Some(_) if !self.is_owner(who) => Err(FsError::plain(Errno::EACCES)),
             Some(cache) => Ok(cache),
@@ -195,7 +195,7 @@ impl Fs {
     }
 
     /// The directory of the tree at the place of `dir`, made if it is missing.
-    pub(super) fn make_beside(&self, who: Caller, dir: &ProviderDirectory) -> Result<LocalNode, FsError> {
+    pub(super) fn make_beside(&self, who: CallerIdentity, dir: &ProviderDirectory) -> Result<LocalNode, FsError> {
         self.written(who)?.made(dir, who.into())
     }
 
@@ -204,7 +204,12 @@ impl Fs {
     }
 
     /// The directory of the tree at the place of `dir`, in which `name` stands: what the view shows is not there.
-    pub(super) fn beside(&self, who: Caller, dir: &ProviderDirectory, name: &OsStr) -> Result<LocalNode, FsError> {
+    pub(super) fn beside(
+        &self,
+        who: CallerIdentity,
+        dir: &ProviderDirectory,
+        name: &OsStr,
+    ) -> Result<LocalNode, FsError> {
         let local = self.written(who)?.local(dir)?;
         let stat = local.area.tree.find(&local.node, &Name::new(name)?);
         let is_shown = || name.to_str().is_some_and(|name| self.is_shown(dir, name));
@@ -280,7 +285,7 @@ impl Fs {
     ///
     /// # Errors
     /// `ENOTEMPTY` for a directory in which there is something left.
-    pub(super) fn take_away(&self, who: Caller, parent: u64, name: &OsStr) -> Result<bool, FsError> {
+    pub(super) fn take_away(&self, who: CallerIdentity, parent: u64, name: &OsStr) -> Result<bool, FsError> {
         let node = self.inodes.node(parent)?;
         let (InodeNode::Providers { view: ProviderView::PluginCache, dir, .. }, Some(text)) =
             (node.as_ref(), name.to_str())
@@ -306,7 +311,7 @@ impl Fs {
     }
 
     /// Whether who asks took everything away that the view shows in `dir`.
-    fn is_emptied(&self, who: Caller, dir: &ProviderDirectory) -> bool {
+    fn is_emptied(&self, who: CallerIdentity, dir: &ProviderDirectory) -> bool {
         let gone = |name: &String| self.installers.is_gone(who.thread, &path_in(dir, name));
         let list = plugins::list(dir, &self.facts.view(Instant::now()));
         matches!(list, Step::Edge(listing) if listing.entries.keys().all(gone)) && self.locks.names(dir).is_empty()
@@ -316,7 +321,7 @@ impl Fs {
     /// there, and nothing has to be kept.
     pub(super) fn put_back(
         &self,
-        who: Caller,
+        who: CallerIdentity,
         parent: u64,
         name: &OsStr,
         to: &OsStr,
@@ -352,7 +357,7 @@ impl Fs {
     /// Makes and opens a lock file; `None` if `name` is none. Also where nothing else may be written.
     pub(super) fn make_lock(
         &self,
-        who: Caller,
+        who: CallerIdentity,
         parent: u64,
         name: &OsStr,
     ) -> Result<Option<(FoundEntry, u64)>, FsError> {
@@ -381,7 +386,7 @@ impl Fs {
     }
 
     /// Removes a lock file; whether `name` was one.
-    pub(super) fn remove_lock(&self, who: Caller, parent: u64, name: &OsStr) -> Result<bool, FsError> {
+    pub(super) fn remove_lock(&self, who: CallerIdentity, parent: u64, name: &OsStr) -> Result<bool, FsError> {
         let node = self.inodes.node(parent)?;
         let (InodeNode::Providers { view: ProviderView::PluginCache, dir, .. }, Some(text)) =
             (node.as_ref(), name.to_str())
@@ -404,7 +409,7 @@ impl Fs {
     }
 
     /// A lock file keeps nothing: its times and mode are taken, bytes are not.
-    pub(super) fn change_lock(&self, who: Caller, ino: u64, change: &Change) -> Result<FoundEntry, FsError> {
+    pub(super) fn change_lock(&self, who: CallerIdentity, ino: u64, change: &Change) -> Result<FoundEntry, FsError> {
         match (self.is_owner(who), change.size) {
             (false, _) => Err(FsError::plain(Errno::EACCES)),
             (true, None | Some(0)) => Ok(self.entry(ino, &InodeNode::Lock, self.facts.tag_ttl())),

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::area::{LocalFile, LocalNode, OpenedLocal};
+use super::area::{AreaFile, LocalNode, OpenedLocal};
 use super::caller::Thread;
 use super::enter::is_plugin;
 use super::error::{Errno, FsError};
@@ -18,7 +18,7 @@ use super::inodes::DirectoryName;
 use super::kernel_cache::Caching;
 use super::node::InodeNode;
 use super::providers::ProviderView;
-use super::write::Caller;
+use super::write::CallerIdentity;
 use super::{FOREVER, FileKind, FoundEntry, Fs, area, plugin_cache};
 use crate::facts::{MemberContent, VerifiedPackage};
 use crate::local::{self, Access, Change, LocalTree, Name};
@@ -60,13 +60,13 @@ impl Replaced {
 pub(super) struct Over {
     pub(super) ino: u64,
     at: Replaced,
-    who: Caller,
+    who: CallerIdentity,
     /// Whether it was cut before anything was written.
     cut: AtomicBool,
     /// Where what was written so far ends.
     end: AtomicU64,
     /// The file in the copied package, once something else was written.
-    pub(super) copy: OnceLock<LocalFile>,
+    pub(super) copy: OnceLock<AreaFile>,
 }
 
 impl Fs {
@@ -99,7 +99,7 @@ impl Fs {
     }
 
     /// [`Fs::replaced`] for who may write there.
-    fn replaced_by(&self, who: Caller, ino: u64) -> Result<Option<Replaced>, FsError> {
+    fn replaced_by(&self, who: CallerIdentity, ino: u64) -> Result<Option<Replaced>, FsError> {
         match self.replaced(ino) {
             Some(_) if !self.is_owner(who) => Err(FsError::plain(Errno::EACCES)),
             found => Ok(found),
@@ -109,7 +109,7 @@ impl Fs {
     /// Opens a file to be written over; `None` if `ino` is none.
     pub(super) async fn open_over(
         self: &Arc<Self>,
-        who: Caller,
+        who: CallerIdentity,
         ino: u64,
         node: &Arc<InodeNode>,
     ) -> Result<Option<OpenedLocal>, FsError> {
@@ -128,7 +128,7 @@ impl Fs {
 
     fn opened_over(
         &self,
-        who: Caller,
+        who: CallerIdentity,
         ino: u64,
         node: Arc<InodeNode>,
         content: MemberContent,
@@ -142,7 +142,12 @@ impl Fs {
 
     /// Changes attributes of something in a package that can be written over: they are what they are. `None` if `ino` is
     /// no such thing.
-    pub(super) fn change_over(&self, who: Caller, ino: u64, change: &Change) -> Result<Option<FoundEntry>, FsError> {
+    pub(super) fn change_over(
+        &self,
+        who: CallerIdentity,
+        ino: u64,
+        change: &Change,
+    ) -> Result<Option<FoundEntry>, FsError> {
         if self.replaced_by(who, ino)?.is_none() {
             return Ok(None);
         }
@@ -166,14 +171,14 @@ impl Fs {
     }
 
     /// Removes something in a package that can be written over, for who asks alone; whether it is such a thing.
-    pub(super) fn take_from_package(&self, who: Caller, parent: u64, name: &OsStr) -> Result<bool, FsError> {
+    pub(super) fn take_from_package(&self, who: CallerIdentity, parent: u64, name: &OsStr) -> Result<bool, FsError> {
         let Some(at) = self.replaced_by(who, parent)? else { return Ok(false) };
         self.installers.take_away(who.thread, at.path().join(name));
         self.inodes.vacate(&DirectoryName::new(parent, name));
         Ok(true)
     }
 
-    fn put_back_at(&self, who: Caller, path: &std::path::Path) {
+    fn put_back_at(&self, who: CallerIdentity, path: &std::path::Path) {
         self.installers.put_back(who.thread, path);
     }
 
@@ -181,7 +186,7 @@ impl Fs {
     /// the package's own files is written over; for any other the package is copied, and the kernel finds the copy.
     pub(super) async fn create_over(
         self: &Arc<Self>,
-        who: Caller,
+        who: CallerIdentity,
         parent: u64,
         name: &OsStr,
     ) -> Result<Option<(FoundEntry, OpenedLocal)>, FsError> {
@@ -203,7 +208,7 @@ impl Fs {
     /// Makes a directory in a package that can be written over, as [`Fs::create_over`] makes files.
     pub(super) async fn make_dir_over(
         self: &Arc<Self>,
-        who: Caller,
+        who: CallerIdentity,
         parent: u64,
         name: &OsStr,
     ) -> Result<Option<FoundEntry>, FsError> {
@@ -219,7 +224,7 @@ impl Fs {
     }
 
     /// Copies the package; the error has the kernel look for the copy.
-    async fn copied_instead(self: &Arc<Self>, who: Caller, at: &Replaced) -> FsError {
+    async fn copied_instead(self: &Arc<Self>, who: CallerIdentity, at: &Replaced) -> FsError {
         match self.copied(who, at).await {
             Ok(_) => FsError::plain(Errno::ESTALE),
             Err(e) => e,
@@ -263,14 +268,14 @@ impl Fs {
                 let cut = Change { size: Some(over.end.load(Ordering::Acquire)), ..Change::default() };
                 at.area.tree.change(&at.node, &cut, Some(&file))?;
             }
-            over.copy.get_or_init(|| LocalFile { at, file, bypasses: false });
+            over.copy.get_or_init(|| AreaFile { at, file, bypasses: false });
         }
         let copy = over.copy.get().ok_or(FsError::plain(Errno::EIO))?;
         Ok(copy.file.write_at(&data, offset)?)
     }
 
     /// The copy of a package, made if there is none yet.
-    async fn copied(self: &Arc<Self>, who: Caller, at: &Replaced) -> Result<LocalNode, FsError> {
+    async fn copied(self: &Arc<Self>, who: CallerIdentity, at: &Replaced) -> Result<LocalNode, FsError> {
         let _one = self.copying.lock().await;
         let version = self.make_beside(who, &at.version)?;
         let platform = Name::new(&at.platform)?;
@@ -305,7 +310,7 @@ impl Fs {
 
     fn write_copy(
         &self,
-        who: Caller,
+        who: CallerIdentity,
         package: &Arc<VerifiedPackage>,
         files: &[MemberContent],
         dir: DirNo,

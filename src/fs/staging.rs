@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::FileKind;
-use super::area::{Area, Rules, Shown};
+use super::area::{Area, Rules, ShownAs};
 use super::error::Errno;
 use crate::local::{self, LocalTree, Maker, Name, RelPath};
 use crate::name::{Host, RepoName};
@@ -44,7 +44,7 @@ pub struct StagingOptions {
     /// Whether any registry may be made at the top: a store takes them all.
     pub any_host: bool,
     /// As what it is shown.
-    pub shown: Shown,
+    pub shown: ShownAs,
 }
 
 impl StagingArea {

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use super::area::{LocalFile, LocalNode, OpenedLocal};
+use super::area::{AreaFile, LocalNode, OpenedLocal};
 use super::caller::Thread;
 use super::error::{Errno, FsError};
 use super::inodes::DirectoryName;
@@ -19,7 +19,7 @@ use crate::local::{self, Access, Change, How, KnownNodes, Maker, Name, RelPath};
 
 /// Who asks for an operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Caller {
+pub struct CallerIdentity {
     /// The user.
     pub uid: u32,
     /// The group.
@@ -28,8 +28,8 @@ pub struct Caller {
     pub thread: Thread,
 }
 
-impl From<Caller> for Maker {
-    fn from(who: Caller) -> Maker {
+impl From<CallerIdentity> for Maker {
+    fn from(who: CallerIdentity) -> Maker {
         Maker { uid: who.uid, gid: who.gid }
     }
 }
@@ -68,7 +68,7 @@ fn local_of(node: Arc<InodeNode>) -> Option<Arc<local::TreeNode>> {
 
 impl Fs {
     /// The place `ino` of an area, if `who` may change it now.
-    fn writable(&self, who: Caller, ino: u64) -> Result<LocalNode, FsError> {
+    fn writable(&self, who: CallerIdentity, ino: u64) -> Result<LocalNode, FsError> {
         let at = self.owned(who, ino)?;
         self.unsealed(&at)?;
         Ok(at)
@@ -83,7 +83,7 @@ impl Fs {
     }
 
     /// The place `ino` of an area, if `who` may write there.
-    pub(super) fn owned(&self, who: Caller, ino: u64) -> Result<LocalNode, FsError> {
+    pub(super) fn owned(&self, who: CallerIdentity, ino: u64) -> Result<LocalNode, FsError> {
         match self.inodes.node(ino)?.as_ref() {
             InodeNode::Local(at) if self.is_owner(who) => Ok(at.clone()),
             InodeNode::Local(_) => Err(FsError::plain(Errno::EACCES)),
@@ -92,17 +92,17 @@ impl Fs {
     }
 
     /// Whether `who` is the mount's owner or root.
-    pub(super) fn is_owner(&self, who: Caller) -> bool {
+    pub(super) fn is_owner(&self, who: CallerIdentity) -> bool {
         who.uid == 0 || who.uid == self.options.uid || who.uid == self.options.daemon
     }
 
     /// For whom requests are sent when `who` asks for an operation.
-    pub fn asker(&self, who: Caller) -> RequestingUser {
+    pub fn asker(&self, who: CallerIdentity) -> RequestingUser {
         if self.is_owner(who) { RequestingUser::Owner } else { RequestingUser::Other(who.uid) }
     }
 
     /// Where something is to be made.
-    fn target(&self, who: Caller, parent: u64, name: &OsStr) -> Result<WriteTarget, FsError> {
+    fn target(&self, who: CallerIdentity, parent: u64, name: &OsStr) -> Result<WriteTarget, FsError> {
         let node = self.inodes.node(parent)?;
         let dir = match node.as_ref() {
             InodeNode::Providers { view: ProviderView::PluginCache, dir, .. } => self.make_beside(who, dir)?,
@@ -112,7 +112,7 @@ impl Fs {
     }
 
     /// Where something stands that is to be removed.
-    fn standing(&self, who: Caller, parent: u64, name: &OsStr) -> Result<WriteTarget, FsError> {
+    fn standing(&self, who: CallerIdentity, parent: u64, name: &OsStr) -> Result<WriteTarget, FsError> {
         let node = self.inodes.node(parent)?;
         let dir = match node.as_ref() {
             InodeNode::Providers { view: ProviderView::PluginCache, dir, .. } => self.beside(who, dir, name)?,
@@ -124,7 +124,7 @@ impl Fs {
     /// Makes the directory `name`.
     pub async fn mkdir(
         self: Arc<Self>,
-        who: Caller,
+        who: CallerIdentity,
         parent: u64,
         name: Box<OsStr>,
         mode: u32,
@@ -135,7 +135,7 @@ impl Fs {
         }
     }
 
-    fn make_local_dir(&self, who: Caller, parent: u64, name: &OsStr, mode: u32) -> Result<FoundEntry, FsError> {
+    fn make_local_dir(&self, who: CallerIdentity, parent: u64, name: &OsStr, mode: u32) -> Result<FoundEntry, FsError> {
         let target = self.target(who, parent, name)?;
         target.may_make(FileKind::Directory)?;
         let stat = target.dir.area.tree.make_dir(&target.dir.node, &target.name, mode, who.into())?;
@@ -149,7 +149,7 @@ impl Fs {
     }
 
     /// Makes the symbolic link `name` to `to`.
-    pub fn symlink(&self, who: Caller, parent: u64, name: &OsStr, to: &OsStr) -> Result<FoundEntry, FsError> {
+    pub fn symlink(&self, who: CallerIdentity, parent: u64, name: &OsStr, to: &OsStr) -> Result<FoundEntry, FsError> {
         if let Some(entry) = self.put_back(who, parent, name, to)? {
             return Ok(entry);
         }
@@ -161,7 +161,14 @@ impl Fs {
 
     /// Makes a file of the kind that `mode` says, without opening it. Pipes, sockets and devices are names only, for
     /// who works here; nothing that holds one can be committed.
-    pub fn mknod(&self, who: Caller, parent: u64, name: &OsStr, mode: u32, device: u32) -> Result<FoundEntry, FsError> {
+    pub fn mknod(
+        &self,
+        who: CallerIdentity,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+        device: u32,
+    ) -> Result<FoundEntry, FsError> {
         let target = self.target(who, parent, name)?;
         target.may_make(super::area::kind(mode))?;
         let stat = target.dir.area.tree.make_special(&target.dir.node, &target.name, mode, device, who.into())?;
@@ -174,7 +181,7 @@ impl Fs {
     /// the kernel asks for the file's capabilities before it writes through them.
     pub async fn create(
         self: Arc<Self>,
-        who: Caller,
+        who: CallerIdentity,
         parent: u64,
         name: Box<OsStr>,
         mode: u32,
@@ -192,7 +199,7 @@ impl Fs {
 
     fn create_local(
         &self,
-        who: Caller,
+        who: CallerIdentity,
         parent: u64,
         name: &OsStr,
         mode: u32,
@@ -209,18 +216,18 @@ impl Fs {
             at.kept.bypass_pages();
         }
         let caching = at.kept.caching();
-        let handle = self.opened(LocalFile { at: at.clone(), file, bypasses })?;
+        let handle = self.opened(AreaFile { at: at.clone(), file, bypasses })?;
         Ok((self.send_made(target.place(), at, &stat), OpenedLocal { handle, caching }))
     }
 
     /// A hard link to `ino`: there are none.
-    pub fn link(&self, who: Caller, parent: u64, name: &OsStr) -> Result<FoundEntry, FsError> {
+    pub fn link(&self, who: CallerIdentity, parent: u64, name: &OsStr) -> Result<FoundEntry, FsError> {
         self.target(who, parent, name)?;
         Err(FsError::plain(Errno::EPERM))
     }
 
     /// Removes the file or link `name`.
-    pub fn unlink(&self, who: Caller, parent: u64, name: &OsStr) -> Result<(), FsError> {
+    pub fn unlink(&self, who: CallerIdentity, parent: u64, name: &OsStr) -> Result<(), FsError> {
         if self.remove_lock(who, parent, name)? {
             return Ok(());
         }
@@ -234,7 +241,7 @@ impl Fs {
     }
 
     /// Removes the empty directory `name`.
-    pub fn rmdir(&self, who: Caller, parent: u64, name: &OsStr) -> Result<(), FsError> {
+    pub fn rmdir(&self, who: CallerIdentity, parent: u64, name: &OsStr) -> Result<(), FsError> {
         if self.take_away(who, parent, name)? || self.take_from_package(who, parent, name)? {
             return Ok(());
         }
@@ -248,7 +255,7 @@ impl Fs {
     /// it is published.
     pub async fn rename(
         self: Arc<Self>,
-        who: Caller,
+        who: CallerIdentity,
         (parent, name): (u64, Box<OsStr>),
         (to, as_name): (u64, Box<OsStr>),
         how: How,
@@ -303,7 +310,12 @@ impl Fs {
     }
 
     /// Opens the file `ino` with `access`.
-    pub async fn open_to_write(self: Arc<Self>, who: Caller, ino: u64, access: Access) -> Result<OpenedLocal, FsError> {
+    pub async fn open_to_write(
+        self: Arc<Self>,
+        who: CallerIdentity,
+        ino: u64,
+        access: Access,
+    ) -> Result<OpenedLocal, FsError> {
         let node = self.inodes.node(ino)?;
         if let InodeNode::Lock = node.as_ref()
             && self.is_owner(who)
@@ -315,20 +327,20 @@ impl Fs {
         }
         let at = self.writable(who, ino)?;
         let file = at.area.tree.open_file(&at.node, access)?;
-        let handle = self.opened(LocalFile { at: at.clone(), file, bypasses: false })?;
+        let handle = self.opened(AreaFile { at: at.clone(), file, bypasses: false })?;
         Ok(OpenedLocal { handle, caching: at.kept.caching() })
     }
 
     /// Takes a file into the table of handles, unless it was sealed since it was looked at: who seals looks into the
     /// table afterwards, so that one of both sees the other.
-    fn opened(&self, file: LocalFile) -> Result<u64, FsError> {
+    fn opened(&self, file: AreaFile) -> Result<u64, FsError> {
         let at = file.at.clone();
         let handle = self.handles.open_local(file);
         self.unsealed(&at).inspect_err(|_| self.handles.close(handle))?;
         Ok(handle)
     }
 
-    fn open_for_writing(&self, handle: u64) -> Result<Arc<LocalFile>, FsError> {
+    fn open_for_writing(&self, handle: u64) -> Result<Arc<AreaFile>, FsError> {
         self.handles.local(handle).ok_or(FsError::plain(Errno::EROFS))
     }
 
@@ -365,7 +377,13 @@ impl Fs {
     }
 
     /// Changes attributes of `ino`, through the open file `handle` where there is one.
-    pub fn setattr(&self, who: Caller, ino: u64, change: Change, handle: Option<u64>) -> Result<FoundEntry, FsError> {
+    pub fn setattr(
+        &self,
+        who: CallerIdentity,
+        ino: u64,
+        change: Change,
+        handle: Option<u64>,
+    ) -> Result<FoundEntry, FsError> {
         if let InodeNode::Lock = self.inodes.node(ino)?.as_ref() {
             return self.change_lock(who, ino, &change);
         }
@@ -380,14 +398,21 @@ impl Fs {
     }
 
     /// Sets an extended attribute; `flags` are those of setxattr(2).
-    pub fn setxattr(&self, who: Caller, ino: u64, name: &OsStr, value: &[u8], flags: i32) -> Result<(), FsError> {
+    pub fn setxattr(
+        &self,
+        who: CallerIdentity,
+        ino: u64,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+    ) -> Result<(), FsError> {
         let at = self.writable(who, ino)?;
         storable(name)?;
         Ok(at.area.tree.set_xattr(&at.node, name, value, flags)?)
     }
 
     /// Removes an extended attribute.
-    pub fn removexattr(&self, who: Caller, ino: u64, name: &OsStr) -> Result<(), FsError> {
+    pub fn removexattr(&self, who: CallerIdentity, ino: u64, name: &OsStr) -> Result<(), FsError> {
         let at = self.writable(who, ino)?;
         storable(name)?;
         Ok(at.area.tree.remove_xattr(&at.node, name)?)

@@ -8,7 +8,7 @@ use fuser::{
 };
 
 use super::{GENERATION, errno, file_attr};
-use crate::fs::{Caching, Caller, FoundEntry, FsError, OpenedLocal, Thread, Wish};
+use crate::fs::{Caching, CallerIdentity, FoundEntry, FsError, OpenedLocal, Thread, Wish};
 use crate::local::{Access, Change, How, Time};
 
 /// How files that can be written are opened. Closing such a file has to tell what became of its pages.
@@ -20,8 +20,8 @@ pub(super) fn local_flags(caching: Caching) -> FopenFlags {
     }
 }
 
-pub(super) fn who(request: &Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid(), thread: Thread(request.pid()) }
+pub(super) fn who(request: &Request) -> CallerIdentity {
+    CallerIdentity { uid: request.uid(), gid: request.gid(), thread: Thread(request.pid()) }
 }
 
 pub(super) fn access(flags: OpenFlags) -> Access {

@@ -145,13 +145,13 @@ impl Grant {
     }
 }
 
-type Running = BoxFuture<'static, Result<Arc<Grant>, Fault>>;
+type RunningLogin = BoxFuture<'static, Result<Arc<Grant>, Fault>>;
 
 enum TokenSlot {
     Granted(Arc<Grant>),
     /// All who need the same token wait for one login. It ends with the last of them, so that nobody comes upon one
     /// that stands still.
-    Pending(WeakShared<Running>),
+    Pending(WeakShared<RunningLogin>),
 }
 
 /// Who may ask, and whom: fixed when a registry is opened.
@@ -259,7 +259,7 @@ impl RegistryAuth {
         challenge: Challenge,
         again: bool,
         asker: Asker,
-    ) -> Shared<Running> {
+    ) -> Shared<RunningLogin> {
         if slots.len() >= SLOTS_MAX {
             slots.retain(|_, slot| matches!(slot, TokenSlot::Pending(login) if login.upgrade().is_some()));
         }

@@ -146,7 +146,7 @@ pub struct Credentials {
     config: CredentialsConfig,
     docker: Arc<DockerStore>,
     /// One per helper and registry, so few; each is running or done.
-    answers: Mutex<HashMap<(Program, Host), Run>>,
+    answers: Mutex<HashMap<(Program, Host), HelperRun>>,
 }
 
 /// When a helper ended, and what it said.
@@ -154,13 +154,13 @@ type Ending = (Instant, Result<Option<Credential>, String>);
 
 /// A run of a helper.
 #[derive(Clone)]
-struct Run {
+struct HelperRun {
     /// Whether the answer of a run before was refused.
     after_refusal: bool,
     ending: Shared<BoxFuture<'static, Ending>>,
 }
 
-impl Run {
+impl HelperRun {
     /// Whether its outcome is used: an answer until it is refused; and for a while, so that a helper that fails, hangs or
     /// answers what is refused costs its time once, a failure or what came after a refusal.
     fn counts(&self, refused: bool) -> bool {
@@ -324,7 +324,7 @@ impl Credentials {
         ending.await.1
     }
 
-    fn run(&self, program: Program, host: &Host, after_refusal: bool) -> Run {
+    fn run(&self, program: Program, host: &Host, after_refusal: bool) -> HelperRun {
         let limit = self.config.program_limit.unwrap_or(PROGRAM_LIMIT);
         // A task of its own, so that it moves on whoever stops waiting.
         let task = tokio::spawn(program.get(self.config.search_path.clone(), host.clone(), limit));
@@ -332,7 +332,7 @@ impl Credentials {
             let outcome = task.await.unwrap_or_else(|e| Err(format!("it was given up: {e}")));
             (Instant::now(), outcome.map_err(|reason| format!("{reason} ({AGAIN})")))
         };
-        Run { after_refusal, ending: ending.boxed().shared() }
+        HelperRun { after_refusal, ending: ending.boxed().shared() }
     }
 }
 

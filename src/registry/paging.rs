@@ -25,7 +25,7 @@ const PAGES_MAX: usize = 2_000;
 
 /// One page; `tags` or `repositories`, `null` being the same as empty.
 #[derive(Deserialize)]
-struct Page {
+struct ListPage {
     #[serde(default, rename = "tags", alias = "repositories", deserialize_with = "present")]
     entries: Option<Option<Vec<serde_json::Value>>>,
 }
@@ -52,7 +52,7 @@ impl<T: Ord + std::str::FromStr> PagedList<T> {
     /// Takes a page in; the next page's address, if there is one. `at` is this page's own.
     pub fn page(&mut self, at: &Url, page: &ResponseDocument) -> Result<Option<Url>, Fault> {
         page.refuse_html()?;
-        let parsed: Option<Page> = serde_json::from_slice(&page.bytes).ok();
+        let parsed: Option<ListPage> = serde_json::from_slice(&page.bytes).ok();
         let Some(entries) = parsed.and_then(|p| p.entries) else {
             return Err(Fault::new(RegistryFailure::Protocol, format!("{} did not answer with a list", page.origin)));
         };

@@ -1,4 +1,4 @@
-//! Writing into a registry on the network (OCI distribution spec, "Push"; quirks: registries.md, sections 4 and 5).
+//! Writing into a registry on the network (OCI distribution spec, "Push"; quirks: docs/registry-quirks.md).
 //!
 //! A blob goes out as POST and one monolithic PUT: several registries take chunks wrongly or not at all (Q14). What
 //! ends a try without saying that the next would end alike is followed by a new upload from the first byte; before it,

@@ -1,5 +1,5 @@
 //! The back end for registries that are reached over the network (OCI distribution spec, "Pull" and
-//! "Content discovery"; quirks: registries.md).
+//! "Content discovery"; quirks: docs/registry-quirks.md).
 //!
 //! What an answer's status means for each question is decided here; how it is asked, in `request`; how a blob comes
 //! in, in `transfer`. There is no ping: mounting needs no registry.
@@ -357,7 +357,7 @@ fn judge_catalog(page: &ResponseDocument) -> Result<(), Fault> {
     }
 }
 
-/// The catalog is no part of the specification; most public registries refuse it (registries.md Q7).
+/// The catalog is no part of the specification; most public registries refuse it (registry quirk Q7).
 fn unlisted(words: &str) -> Fault {
     Fault::new(RegistryFailure::Absent, format!("the registry does not list its repositories ({words})"))
         .remedy("repositories can be opened by their names")

@@ -110,7 +110,7 @@ impl RegistryRequester {
                     grant = Some(self.log_in(&question.scope, challenge, grant.as_deref(), patience).await?);
                     logins += 1;
                 }
-                // ECR answers so when a token has expired (registries.md Q4)
+                // ECR answers so when a token has expired (registry quirk Q4)
                 (StatusCode::FORBIDDEN, Some(old)) if own && logins == 0 && looks_expired(&answer, old) => {
                     grant = Some(self.log_in(&question.scope, old.challenge.clone(), Some(old), patience).await?);
                     logins = LOGINS_MAX;

@@ -114,7 +114,7 @@ impl<'a> Transfer<'a> {
         let headers = &mut self.question.headers;
         headers.remove(RANGE);
         headers.remove(IF_RANGE);
-        // closed: some stores answer 416 to `bytes=a-` (registries.md Q12)
+        // closed: some stores answer 416 to `bytes=a-` (registry quirk Q12)
         if start > 0
             && let Ok(range) = HeaderValue::from_str(&format!("bytes={start}-{}", self.size - 1))
         {

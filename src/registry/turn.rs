@@ -154,7 +154,7 @@ impl Claim {
 }
 
 /// Where a claim stands among all.
-enum Stand {
+enum ClaimStand {
     First,
     /// Others come before it.
     Behind(Vec<ClaimTag>),
@@ -207,9 +207,9 @@ impl<'a> Claims<'a> {
         loop {
             self.claim().await?;
             match self.stand().await? {
-                Stand::First => return Ok(()),
-                Stand::TooLate => self.withdraw().await,
-                Stand::Behind(others) => {
+                ClaimStand::First => return Ok(()),
+                ClaimStand::TooLate => self.withdraw().await,
+                ClaimStand::Behind(others) => {
                     self.withdraw().await;
                     self.until_gone(&others).await?;
                 }
@@ -277,11 +277,11 @@ impl<'a> Claims<'a> {
         put.inspect_err(|e| tracing::debug!("{}: {} stays until it is old: {e}", self.subject(), name.tag())).ok()
     }
 
-    async fn stand(&mut self) -> Result<Stand, RegistryError> {
+    async fn stand(&mut self) -> Result<ClaimStand, RegistryError> {
         let (own, mut others) = self.shown().await?;
         if others.iter().any(|other| *other < own) {
             others.retain(|other| *other < own);
-            return Ok(Stand::Behind(others));
+            return Ok(ClaimStand::Behind(others));
         }
         let mut pause = Pause::new();
         while others.iter().any(|other| *other > own) {
@@ -289,7 +289,7 @@ impl<'a> Claims<'a> {
             others = self.others(&self.names().await?).await?;
         }
         let in_time = self.own.as_ref().is_some_and(|claim| claim.age() <= HOLD);
-        Ok(if in_time { Stand::First } else { Stand::TooLate })
+        Ok(if in_time { ClaimStand::First } else { ClaimStand::TooLate })
     }
 
     /// Waits until the list shows the own claim: its name, and the claims of others that count.

@@ -41,14 +41,14 @@ pub struct Fill {
     hasher: Option<Box<Hasher>>,
     summer: Box<Summer>,
     layout: Arc<CacheLayout>,
-    sink: Sink,
+    sink: FillSink,
     /// Those who follow it, if there are any.
     progress: Option<Arc<FillProgress>>,
     /// Whether the partial file is worth keeping when the fill is dropped.
     keep: bool,
 }
 
-enum Sink {
+enum FillSink {
     Disk(OwnedFd),
     Memory { bytes: Vec<u8>, reservation: Reservation },
     Published,
@@ -85,12 +85,12 @@ pub(super) fn begin(store: &Arc<Store>, key: &Key, size: u64) -> Result<Begin, S
         Ok(Partial::Locked(file)) => file,
         Err(errno) if is_unwritable(errno) => {
             let reservation = reserve(store, key, size, errno)?;
-            let sink = Sink::Memory { bytes: Vec::new(), reservation };
+            let sink = FillSink::Memory { bytes: Vec::new(), reservation };
             return Ok(Begin::Fill(Fill::new(store, layout, key, size, sink)));
         }
         Err(errno) => return Err(StoreError::system(key, "make a file in the cache", errno)),
     };
-    let mut fill = Fill::new(store, layout, key, size, Sink::Disk(file));
+    let mut fill = Fill::new(store, layout, key, size, FillSink::Disk(file));
     // Who held the lock until now may have published.
     if let Some(object) = store.get(key)? {
         fill.keep = false;
@@ -150,7 +150,7 @@ fn reserve(store: &Store, key: &Key, size: u64, errno: Errno) -> Result<Reservat
 }
 
 impl Fill {
-    fn new(store: &Arc<Store>, layout: Arc<CacheLayout>, key: &Key, size: u64, sink: Sink) -> Self {
+    fn new(store: &Arc<Store>, layout: Arc<CacheLayout>, key: &Key, size: u64, sink: FillSink) -> Self {
         let hasher = key.digest().map(|digest| Box::new(Hasher::new(digest.algorithm())));
         let summer = Box::new(Summer::new(&layout.seals));
         Fill {
@@ -174,7 +174,7 @@ impl Fill {
 
     /// What has been written and what comes, for one who reads along. `None` where the bytes are in no file.
     pub fn follow(&mut self) -> Option<Tail> {
-        let Sink::Disk(_) = &self.sink else { return None };
+        let FillSink::Disk(_) = &self.sink else { return None };
         // A descriptor of its own: a copy of the fill's would carry the lock.
         let file = self.layout.tmp.open(&partial_name(&self.key)).ok()?;
         let progress = self.progress.get_or_insert_default().clone();
@@ -188,12 +188,12 @@ impl Fill {
     /// It has another length, or is lost. The fill can be written as before then, from its start.
     pub fn take(&mut self, scratch: Scratch) -> Result<(), StoreError> {
         self.restart()?;
-        if !matches!(self.sink, Sink::Disk(_)) || !matches!(self.key, Key::Member { .. }) {
+        if !matches!(self.sink, FillSink::Disk(_)) || !matches!(self.key, Key::Member { .. }) {
             return Err(self.mismatch(format_args!("only the file of a member can be taken as it is")));
         }
         let taken = scratch.give(&self.layout, &partial_name(&self.key), self.size)?;
         // Closing the former file lets its lock go. The one in its place is locked, and who waits looks for that.
-        self.sink = Sink::Disk(taken.file);
+        self.sink = FillSink::Disk(taken.file);
         (self.position, self.summer) = (taken.position, taken.summer);
         Ok(())
     }
@@ -205,7 +205,7 @@ impl Fill {
             self.keep = false;
             return Err(self.mismatch(format_args!("it has more than the {} bytes announced", self.size)));
         }
-        if let Sink::Disk(file) = &self.sink
+        if let FillSink::Disk(file) = &self.sink
             && let Err(first) = write_all_at(file, bytes, self.position)
         {
             if !is_unwritable(first) {
@@ -216,7 +216,7 @@ impl Fill {
                 self.move_to_memory(errno)?;
             }
         }
-        if let Sink::Memory { bytes: kept, .. } = &mut self.sink {
+        if let FillSink::Memory { bytes: kept, .. } = &mut self.sink {
             kept.extend_from_slice(bytes);
         }
         self.count(bytes);
@@ -230,14 +230,14 @@ impl Fill {
         self.hasher = self.key.digest().map(|digest| Box::new(Hasher::new(digest.algorithm())));
         *self.summer = Summer::new(&self.layout.seals);
         match &mut self.sink {
-            Sink::Disk(file) => {
+            FillSink::Disk(file) => {
                 ftruncate(file, 0).map_err(|errno| StoreError::system(self.key, "empty a partial file", errno))
             }
-            Sink::Memory { bytes, .. } => {
+            FillSink::Memory { bytes, .. } => {
                 bytes.clear();
                 Ok(())
             }
-            Sink::Published => Ok(()),
+            FillSink::Published => Ok(()),
         }
     }
 
@@ -256,7 +256,7 @@ impl Fill {
         }
         let summer = std::mem::replace(&mut *self.summer, Summer::new(&self.layout.seals));
         let sums = summer.finish();
-        if matches!(self.sink, Sink::Disk(_)) {
+        if matches!(self.sink, FillSink::Disk(_)) {
             let published = match self.publish_on_disk(&sums) {
                 Err(Unpublished::Before(errno)) if is_unwritable(errno) => {
                     self.store.make_room(CHUNK as u64, errno);
@@ -273,7 +273,7 @@ impl Fill {
                 Err(Unpublished::Before(errno) | Unpublished::Sync(errno)) => self.move_to_memory(errno)?,
             }
         }
-        let Sink::Memory { bytes, reservation } = std::mem::replace(&mut self.sink, Sink::Published) else {
+        let FillSink::Memory { bytes, reservation } = std::mem::replace(&mut self.sink, FillSink::Published) else {
             return Err(self.mismatch(format_args!("it was published before")));
         };
         // A part of the bytes may have been read back from the disk that failed.
@@ -286,12 +286,12 @@ impl Fill {
     }
 
     fn hand_over(&mut self, content: ObjectContent) -> Object {
-        self.sink = Sink::Published;
+        self.sink = FillSink::Published;
         self.store.published(ObjectInner::new(self.store.clone(), self.key, content))
     }
 
     fn publish_on_disk(&self, sums: &ChunkSums) -> Result<ObjectContent, Unpublished> {
-        let Sink::Disk(file) = &self.sink else { return Err(Unpublished::Before(Errno::BADF)) };
+        let FillSink::Disk(file) = &self.sink else { return Err(Unpublished::Before(Errno::BADF)) };
         let (tmp, name) = (&self.layout.tmp, self.key.file_name());
         let partial = partial_name(&self.key);
         let shard = self.layout.shard_or_make(&self.key).map_err(Unpublished::Before)?;
@@ -325,7 +325,7 @@ impl Fill {
 
     /// Takes over the bytes of an earlier fill that was broken off.
     fn adopt(&mut self) -> Result<(), StoreError> {
-        let Sink::Disk(file) = &self.sink else { return Ok(()) };
+        let FillSink::Disk(file) = &self.sink else { return Ok(()) };
         let found = fstat(file).map(|stat| length(&stat)).unwrap_or(u64::MAX);
         if found == 0 {
             return Ok(());
@@ -335,7 +335,7 @@ impl Fill {
         }
         let mut chunk = vec![0; CHUNK];
         while self.position < found {
-            let Sink::Disk(file) = &self.sink else { break };
+            let FillSink::Disk(file) = &self.sink else { break };
             match read_full_at(file, &mut chunk, self.position) {
                 Ok(n) if n > 0 => self.count(&chunk[..n]),
                 _ => return self.restart(),
@@ -364,7 +364,7 @@ impl Fill {
 
     /// Goes on in memory with what was written so far, since the disk answered `cause`.
     fn move_to_memory(&mut self, cause: Errno) -> Result<(), StoreError> {
-        let Sink::Disk(file) = &self.sink else { return Ok(()) };
+        let FillSink::Disk(file) = &self.sink else { return Ok(()) };
         let reservation = reserve(&self.store, &self.key, self.size, cause)?;
         let len = usize::try_from(self.position).unwrap_or(usize::MAX);
         let mut bytes = vec![0; len];
@@ -372,7 +372,7 @@ impl Fill {
             return Err(StoreError::system(self.key, "read back what was written to the cache", cause));
         }
         let _ = self.layout.tmp.unlink(&partial_name(&self.key));
-        self.sink = Sink::Memory { bytes, reservation };
+        self.sink = FillSink::Memory { bytes, reservation };
         self.leave_behind();
         Ok(())
     }
@@ -388,7 +388,7 @@ impl Drop for Fill {
             progress.end();
         }
         let worthless = !self.keep || self.position == 0 || matches!(self.key, Key::Member { .. });
-        if matches!(self.sink, Sink::Disk(_)) && worthless {
+        if matches!(self.sink, FillSink::Disk(_)) && worthless {
             let _ = self.layout.tmp.unlink(&partial_name(&self.key));
         }
     }

@@ -52,11 +52,11 @@ where
         let (mut result, _waiter, begins) = {
             let mut running = locked(&self.shared.running);
             match running.get(&key) {
-                Some(flight) => (flight.result.clone(), Waiter::new(&flight.waiters), None),
+                Some(flight) => (flight.result.clone(), FlightWaiter::new(&flight.waiters), None),
                 None => {
                     let (sender, result) = watch::channel(None);
                     let waiters = watch::Sender::new(0);
-                    let waiter = Waiter::new(&waiters);
+                    let waiter = FlightWaiter::new(&waiters);
                     running.insert(key.clone(), Flight { result: result.clone(), waiters: waiters.clone() });
                     let landing = Landing { shared: self.shared.clone(), key, waiters };
                     (result, waiter, Some((landing, sender)))
@@ -80,16 +80,16 @@ where
 }
 
 /// Counts one waiter of a flight while it lives.
-struct Waiter(watch::Sender<usize>);
+struct FlightWaiter(watch::Sender<usize>);
 
-impl Waiter {
+impl FlightWaiter {
     fn new(waiters: &watch::Sender<usize>) -> Self {
         waiters.send_modify(|n| *n += 1);
-        Waiter(waiters.clone())
+        FlightWaiter(waiters.clone())
     }
 }
 
-impl Drop for Waiter {
+impl Drop for FlightWaiter {
     fn drop(&mut self) {
         self.0.send_modify(|n| *n -= 1);
     }

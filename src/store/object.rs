@@ -226,7 +226,7 @@ impl fmt::Debug for Object {
 }
 
 /// The chunks that were read in part lately: a program that reads in small steps has each chunk hashed once.
-pub(super) struct Recent(Mutex<VecDeque<KeptObject>>);
+pub(super) struct RecentChunks(Mutex<VecDeque<KeptObject>>);
 
 struct KeptObject {
     object: u64,
@@ -234,9 +234,9 @@ struct KeptObject {
     bytes: Arc<[u8]>,
 }
 
-impl Recent {
+impl RecentChunks {
     pub(super) fn new() -> Self {
-        Recent(Mutex::new(VecDeque::with_capacity(RECENT)))
+        RecentChunks(Mutex::new(VecDeque::with_capacity(RECENT)))
     }
 
     fn get(&self, object: u64, chunk: u64) -> Option<Arc<[u8]>> {

@@ -11,7 +11,7 @@ use super::support::mount::{Mount, Options};
 use super::support::{pack, wait_until};
 use super::{module_package, tree};
 
-/// R62, and promise 3 with mirrors.
+/// R62, and an outage is not an absence, with mirrors.
 #[test]
 fn many_machines_share_one_download_and_outlive_the_registry() {
     let mut origin = Hostile::start();

@@ -72,7 +72,7 @@ fn a_large_file_is_inflated_once_while_its_package_arrives() {
     bed.cache_is_sound();
 }
 
-/// R01, promise 1
+/// R01: no unverified byte.
 #[test]
 fn of_a_package_that_is_refused_nothing_that_was_inflated_is_left() {
     let server = Hostile::start();

@@ -140,7 +140,7 @@ fn a_download_over_a_line_that_breaks_goes_on_by_ranges() {
     assert!(ranged >= 3, "{ranged}");
 }
 
-/// Promise 4: 200 KB/s for three times the deadline.
+/// 200 KB/s for three times the deadline.
 #[test]
 fn a_slow_line_outlasts_the_deadline() {
     let server = Hostile::start();
@@ -154,7 +154,7 @@ fn a_slow_line_outlasts_the_deadline() {
     assert_eq!(blob_requests(&server, "net"), 1);
 }
 
-/// O01, R51; promise 3
+/// O01, R51: an outage is not an absence.
 #[test]
 fn without_its_registry_a_mount_serves_what_was_seen_and_calls_nothing_absent() {
     let mut server = Hostile::start();

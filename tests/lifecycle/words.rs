@@ -36,7 +36,7 @@ fn a_file_that_is_no_zip_and_a_template_without_a_dollar_are_told_as_what_they_a
     assert!(said.contains("https://ann:***@cache") && !said.contains("secret"), "{said}");
 }
 
-// Design section 3: 0 done, 1 failed, 2 wrong usage; results on standard output alone, an error is one line.
+// 0 done, 1 failed, 2 wrong usage; results on standard output alone, an error is one line.
 #[test]
 fn exit_codes_tell_wrong_use_from_failure_for_every_command() {
     let run = outside();

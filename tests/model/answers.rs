@@ -183,7 +183,7 @@ async fn listed(fs: &Arc<Fs>, path: &str) -> Vec<(String, FoundEntry)> {
     out
 }
 
-/// Promise 6 and section 6 of the design: infinite below a bound release, the time to live above it, none for what is
+/// How long the kernel may keep names: infinitely below a bound release, the time to live above it, none for what is
 /// not known.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_kernel_may_keep_what_never_changes_for_ever_and_the_rest_for_the_time_to_live() {

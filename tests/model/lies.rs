@@ -108,7 +108,7 @@ async fn an_archive_over_the_limit_is_not_fetched() {
     facts(&fake, &cache, size).blob(&repo(), &blob).await.unwrap();
 }
 
-/// Promise 4: whoever fetches it, a process that was stopped included.
+/// A wait ends for whoever fetches it, a process that was stopped included.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_download_that_stands_still_elsewhere_is_waited_for_no_longer_than_the_deadline() {
     let (fake, cache) = (registry(), tempfile::tempdir().unwrap());

@@ -181,7 +181,7 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// Promises 1, 3, 5 and 6 of a mount: what is seen is one release, verified, at one moment.
+    /// What a mount promises: what is seen is one release, verified, at one moment.
     #[test]
     fn what_is_seen_was_true(
         has_ttl: bool,

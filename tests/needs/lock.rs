@@ -1,4 +1,4 @@
-//! `tofufs lock` (opentofu.md D8, D10, D11; sections 3.7 and 5.2).
+//! `tofufs lock`.
 
 use std::fs;
 use std::io::{Cursor, Write};
@@ -245,7 +245,7 @@ fn zip_with_directories(kind: &str) -> Vec<u8> {
 
 #[test]
 fn what_is_not_annotated_is_computed_from_the_unpacked_tree_and_said() {
-    // opentofu.md 3.7: a client that unpacked such a zip records the hash of the directory.
+    // A client that unpacked such a zip records the hash of the directory.
     let bench = Bench::new();
     let package = zip_with_directories("d");
     bench.publish("d", "1.0.0", &[("linux_amd64", package.clone())], false);

@@ -162,7 +162,7 @@ fn opentofu_is_told_of_a_provider_that_is_out_of_reach() {
     a_provider_that_is_out_of_reach("tofu");
 }
 
-/// Lock files from elsewhere, in both kinds of mirror (opentofu.md D9, D10, 3.7): as with plain directories.
+/// Lock files from elsewhere, in both kinds of mirror: as with plain directories.
 fn locks_from_elsewhere(name: &'static str) {
     let Some(bed) = Bed::new(name, |options| options.args(["--platform", &here(), "--platform", OTHER])) else {
         return;
@@ -286,7 +286,7 @@ fn opentofu_is_told_of_releases_that_cannot_be_used() {
     releases_that_cannot_be_used("tofu");
 }
 
-/// The hash of such a zip is not that of the directory it unpacks to (opentofu.md 3.7): in `plugins/` that does not
+/// The hash of such a zip is not that of the directory it unpacks to: in `plugins/` that does not
 /// matter, in `mirror/` it fails the second time, as it does in a plain directory; a complete lock file helps.
 fn a_zip_with_entries_for_directories(name: &'static str) {
     let Some(bed) = Bed::new(name, |options| options) else { return };

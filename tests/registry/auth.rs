@@ -26,7 +26,7 @@ async fn get(remote: &Remote) -> Result<(), RegistryError> {
     remote.manifest(&name("acme/net"), &by_tag("1.0")).await.map(drop)
 }
 
-/// registries.md Q1; over plain HTTP because the host was declared to be spoken to so.
+/// registry quirk Q1; over plain HTTP because the host was declared to be spoken to so.
 #[tokio::test]
 async fn basic_is_sent_when_the_registry_asks_for_it() {
     let server = server(Some(BASIC));
@@ -96,7 +96,7 @@ async fn a_login_that_was_dropped_begins_anew() {
     assert_eq!(server.requests_to("/token").len(), 2);
 }
 
-/// registries.md Q3
+/// registry quirk Q3
 #[tokio::test]
 async fn a_refresh_token_is_exchanged_by_post() {
     let server = server(None);
@@ -144,7 +144,7 @@ async fn an_expired_token_is_renewed_in_the_same_request() {
     assert_eq!(server.requests_to("/token").len(), 2);
 }
 
-/// registries.md Q4: an expired token is a 403 with a text body.
+/// registry quirk Q4: an expired token is a 403 with a text body.
 #[tokio::test]
 async fn an_expired_token_that_is_answered_by_403_is_renewed_once() {
     let server = server(Some(BASIC));
@@ -160,7 +160,7 @@ async fn an_expired_token_that_is_answered_by_403_is_renewed_once() {
     assert_eq!(server.requests().len(), 2 + 2 + 2);
 }
 
-/// registries.md Q4: what makes a 403 look like an expired token is either of two things.
+/// registry quirk Q4: what makes a 403 look like an expired token is either of two things.
 #[tokio::test]
 async fn a_403_is_a_refusal_unless_the_token_worked_before_or_the_answer_is_no_registrys() {
     let json = || Behaviour::Answer(Reply::error(403, "DENIED"));
@@ -293,7 +293,7 @@ async fn what_a_token_service_may_answer_is_bounded() {
     assert!(server.requests_to("/elsewhere").is_empty());
 }
 
-/// Promise 8: neither passwords nor tokens nor a store's signed address reach the log, at any level.
+/// Neither passwords nor tokens nor a store's signed address reach the log, at any level.
 #[tokio::test]
 async fn no_secret_is_logged() {
     let (server, store) = (server(None), Hostile::start());

@@ -92,7 +92,7 @@ async fn a_manifest_counts_when_the_registry_has_it() {
     assert_eq!(remote(&server).present(&name("acme/net"), &by_tag("1.0")).await.unwrap(), Some(theirs));
 }
 
-/// Promise 3
+/// An outage is not an absence.
 #[tokio::test]
 async fn a_tag_is_missing_when_the_registry_says_so() {
     let server = Hostile::start();

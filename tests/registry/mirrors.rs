@@ -79,7 +79,7 @@ async fn content_comes_from_the_first_mirror_that_has_it() {
     assert!(empty.requests()[0].path.starts_with("/v2/acme/net/manifests/1.0?"), "so that a cache learns the tag");
 }
 
-/// Promise 3, R01, R02, R04: the registry decides.
+/// R01, R02, R04: the registry decides.
 #[tokio::test]
 async fn nothing_that_a_mirror_does_makes_content_absent_denied_or_damaged() {
     let flipped = |_: &Seen, mut reply: Reply| {

@@ -244,7 +244,7 @@ async fn a_body_that_stalls_ends_as_timed_out() {
     assert!(sink.bytes == content[..sink.bytes.len()] && !sink.bytes.is_empty());
 }
 
-/// Promise 4: what moves is not cut, however long it takes in all.
+/// What moves is not cut, however long it takes in all.
 #[tokio::test]
 async fn a_transfer_that_moves_outlasts_the_deadline() {
     let server = server();

@@ -353,7 +353,7 @@ async fn who_may_not_write_is_told_by_which_credential() {
     refused(put(&remote(&server), b"x").await, RegistryFailure::Denied, &["403", "no credential"]);
 }
 
-/// Promise 4: what moves is not cut, what does not ends.
+/// What moves is not cut, what does not ends.
 #[tokio::test]
 async fn a_slow_upload_ends_when_it_stands_still_and_not_before() {
     let server = Hostile::start();

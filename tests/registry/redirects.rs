@@ -87,7 +87,7 @@ async fn a_redirect_to_what_is_no_plain_http_address_is_refused() {
     }
 }
 
-/// registries.md Q11
+/// registry quirk Q11
 #[tokio::test]
 async fn a_store_that_refuses_an_expired_address_is_resolved_again_once() {
     let (server, store) = (Hostile::start(), Hostile::start());

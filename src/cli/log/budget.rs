@@ -21,15 +21,15 @@ struct Allowance {
 }
 
 /// What is left of an allowance. The last line that fits may overdraw it.
-struct Account {
+struct LogAllowance {
     of: &'static Allowance,
     left: i64,
     at: Instant,
 }
 
-impl Account {
-    fn full(of: &'static Allowance, now: Instant) -> Account {
-        Account { of, left: of.at_once, at: now }
+impl LogAllowance {
+    fn full(of: &'static Allowance, now: Instant) -> LogAllowance {
+        LogAllowance { of, left: of.at_once, at: now }
     }
 
     /// Whether there is something left, after what came in until `now`.
@@ -46,7 +46,7 @@ impl Account {
 
 /// Lines of one kind that were left out.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct LeftOut {
+pub(super) struct LeftOutLines {
     /// How many.
     pub(super) count: u64,
     /// The first of them.
@@ -55,19 +55,19 @@ pub(super) struct LeftOut {
 }
 
 struct SentenceKind {
-    account: Account,
-    left_out: Option<LeftOut>,
+    account: LogAllowance,
+    left_out: Option<LeftOutLines>,
 }
 
 /// The accounts of the kinds of sentences, which are as many as there are places in the program that log.
 pub(super) struct Budget {
-    all: Account,
+    all: LogAllowance,
     kinds: HashMap<Identifier, SentenceKind>,
 }
 
 impl Budget {
     pub(super) fn new(now: Instant) -> Budget {
-        Budget { all: Account::full(&OF_ALL, now), kinds: HashMap::new() }
+        Budget { all: LogAllowance::full(&OF_ALL, now), kinds: HashMap::new() }
     }
 
     /// Whether a line of this kind may be logged; else it is counted.
@@ -75,21 +75,21 @@ impl Budget {
         let kind = self
             .kinds
             .entry(kind)
-            .or_insert_with(|| SentenceKind { account: Account::full(&OF_A_KIND, now), left_out: None });
+            .or_insert_with(|| SentenceKind { account: LogAllowance::full(&OF_A_KIND, now), left_out: None });
         if kind.account.has_some(now) && self.all.has_some(now) {
             let length = i64::try_from(line.len()).unwrap_or(i64::MAX);
             kind.account.left = kind.account.left.saturating_sub(length);
             self.all.left = self.all.left.saturating_sub(length);
             return true;
         }
-        let none = || LeftOut { count: 0, first: line.to_vec(), since: now };
+        let none = || LeftOutLines { count: 0, first: line.to_vec(), since: now };
         kind.left_out.get_or_insert_with(none).count += 1;
         false
     }
 
     /// What was left out and is to be said now: all of it where the log ends, else what is old enough.
-    pub(super) fn take_due(&mut self, now: Instant, is_the_end: bool) -> Vec<LeftOut> {
-        let due = |left_out: &mut LeftOut| is_the_end || now >= left_out.since + SAID_AFTER;
+    pub(super) fn take_due(&mut self, now: Instant, is_the_end: bool) -> Vec<LeftOutLines> {
+        let due = |left_out: &mut LeftOutLines| is_the_end || now >= left_out.since + SAID_AFTER;
         self.kinds.values_mut().filter_map(|kind| kind.left_out.take_if(due)).collect()
     }
 
@@ -167,7 +167,7 @@ mod tests {
         }
         assert!(budget.owes() && budget.take_due(start, false).is_empty());
         let said = budget.take_due(start + SAID_AFTER, false);
-        assert_eq!(said, [LeftOut { count: 2, first: b"one".to_vec(), since: start }]);
+        assert_eq!(said, [LeftOutLines { count: 2, first: b"one".to_vec(), since: start }]);
         assert!(!budget.owes() && budget.take_due(start + SAID_AFTER, true).is_empty());
         assert!(budget.allows(kinds[0].clone(), b"three", start + SAID_AFTER));
     }

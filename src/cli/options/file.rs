@@ -13,7 +13,7 @@ use clap::{Arg, CommandFactory, ValueHint};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::{Kind, Layer, Origin, RULE, RULE_PARTS, Said, all_options, kind};
+use super::{Kind, Layer, RULE, RULE_PARTS, Said, ValueOrigin, all_options, kind};
 use crate::cli::args::CommandLine;
 use crate::cli::mapping::RuleArgs;
 use crate::cli::settings::SettingsError;
@@ -26,7 +26,7 @@ const MOUNTS: &str = "mount";
 
 /// What a file says.
 #[derive(Clone, Debug)]
-pub struct Configuration {
+pub struct ConfigurationFile {
     /// Of options, for all commands.
     pub options: Layer,
     /// Its named mounts.
@@ -41,15 +41,15 @@ pub struct NamedMount {
     /// What it says of options.
     pub options: Layer,
     /// Where it stands.
-    pub origin: Origin,
+    pub origin: ValueOrigin,
 }
 
-impl Configuration {
+impl ConfigurationFile {
     /// Reads a file; `None` where there is none. A path in it that begins with `~/` is below `home`.
     ///
     /// # Errors
     /// It cannot be read, others can write to it, or it says what cannot be.
-    pub fn read(path: &Path, home: Option<&Path>) -> Result<Option<Configuration>, SettingsError> {
+    pub fn read(path: &Path, home: Option<&Path>) -> Result<Option<ConfigurationFile>, SettingsError> {
         let failed = |reason: &dyn fmt::Display| SettingsError::new(path.display(), reason);
         let file = match input::open(path) {
             Ok(file) => file,
@@ -90,10 +90,10 @@ struct Reader<'a> {
 }
 
 /// A value that stands somewhere in the file.
-type Value<'a> = Spanned<DeValue<'a>>;
+type PlacedValue<'a> = Spanned<DeValue<'a>>;
 
 impl Reader<'_> {
-    fn configuration(&self) -> Result<Configuration, SettingsError> {
+    fn configuration(&self) -> Result<ConfigurationFile, SettingsError> {
         let document = DeTable::parse(self.text)
             .map_err(|e| self.refused(e.span().map_or(0, |span| span.start), e.message().replace('\n', " ")))?;
         let all = CommandLine::command();
@@ -105,10 +105,10 @@ impl Reader<'_> {
             }
         }
         let options = self.options(document.get_ref(), &all_options(&all), &[MOUNTS])?;
-        Ok(Configuration { options, mounts })
+        Ok(ConfigurationFile { options, mounts })
     }
 
-    fn mount(&self, value: &Value, name: &str, options: &Options) -> Result<NamedMount, SettingsError> {
+    fn mount(&self, value: &PlacedValue, name: &str, options: &Options) -> Result<NamedMount, SettingsError> {
         const SOURCES: &str = "sources";
         const MOUNTPOINT: &str = "mountpoint";
         let table = self.table(value, name)?;
@@ -155,13 +155,13 @@ impl Reader<'_> {
     }
 
     /// Templates, each alone or in a table with its patterns.
-    fn rules(&self, value: &Value) -> Result<Vec<RuleArgs>, SettingsError> {
+    fn rules(&self, value: &PlacedValue) -> Result<Vec<RuleArgs>, SettingsError> {
         let one = std::slice::from_ref(value);
         let elements = value.get_ref().as_array().map_or(one, |array: &DeArray| array.as_ref());
         elements.iter().map(|element| self.rule(element)).collect()
     }
 
-    fn rule(&self, value: &Value) -> Result<RuleArgs, SettingsError> {
+    fn rule(&self, value: &PlacedValue) -> Result<RuleArgs, SettingsError> {
         let Some(table) = value.get_ref().as_table() else {
             return Ok(RuleArgs::of(self.text(RULE_PARTS[0], value)?.to_owned()));
         };
@@ -181,7 +181,7 @@ impl Reader<'_> {
         Ok(RuleArgs { template, include: patterns("include")?, exclude: patterns("exclude")? })
     }
 
-    fn values(&self, key: &str, option: &Arg, value: &Value) -> Result<Vec<OsString>, SettingsError> {
+    fn values(&self, key: &str, option: &Arg, value: &PlacedValue) -> Result<Vec<OsString>, SettingsError> {
         let is_path = matches!(option.get_value_hint(), ValueHint::FilePath | ValueHint::DirPath);
         let path = |text: OsString| if is_path { self.path_from(value, &text.to_string_lossy()) } else { Ok(text) };
         match (kind(option), value.get_ref()) {
@@ -197,7 +197,7 @@ impl Reader<'_> {
     }
 
     /// One text, or a list of them.
-    fn texts(&self, key: &str, value: &Value) -> Result<Vec<OsString>, SettingsError> {
+    fn texts(&self, key: &str, value: &PlacedValue) -> Result<Vec<OsString>, SettingsError> {
         match value.get_ref() {
             DeValue::Array(array) => array.iter().map(|element| self.local(key, element)).collect(),
             DeValue::String(_) => Ok(vec![self.local(key, value)?]),
@@ -205,12 +205,12 @@ impl Reader<'_> {
         }
     }
 
-    fn text<'v>(&self, key: &str, value: &'v Value<'_>) -> Result<&'v str, SettingsError> {
+    fn text<'v>(&self, key: &str, value: &'v PlacedValue<'_>) -> Result<&'v str, SettingsError> {
         value.get_ref().as_str().ok_or_else(|| self.kind(key, "a text", value))
     }
 
     /// A text. One that names a store holds a path.
-    fn local(&self, key: &str, value: &Value) -> Result<OsString, SettingsError> {
+    fn local(&self, key: &str, value: &PlacedValue) -> Result<OsString, SettingsError> {
         let text = self.text(key, value)?;
         for scheme in ["oci:", "oci-archive:"] {
             let path = text.strip_prefix(scheme).filter(|path| !path.starts_with("//"));
@@ -224,7 +224,7 @@ impl Reader<'_> {
     }
 
     /// A path, which means the same wherever the command is run.
-    fn path_from(&self, value: &Value, text: &str) -> Result<OsString, SettingsError> {
+    fn path_from(&self, value: &PlacedValue, text: &str) -> Result<OsString, SettingsError> {
         match (text.strip_prefix("~/"), self.home) {
             (Some(below), Some(home)) => Ok(home.join(below).into()),
             (None, _) if text.starts_with('/') => Ok(text.into()),
@@ -235,11 +235,11 @@ impl Reader<'_> {
         }
     }
 
-    fn table<'v, 'i>(&self, value: &'v Value<'i>, name: &str) -> Result<&'v DeTable<'i>, SettingsError> {
+    fn table<'v, 'i>(&self, value: &'v PlacedValue<'i>, name: &str) -> Result<&'v DeTable<'i>, SettingsError> {
         value.get_ref().as_table().ok_or_else(|| self.kind(name, "a table", value))
     }
 
-    fn kind(&self, key: &str, wanted: &str, value: &Value) -> SettingsError {
+    fn kind(&self, key: &str, wanted: &str, value: &PlacedValue) -> SettingsError {
         let found = match value.get_ref() {
             DeValue::String(_) => "a text",
             DeValue::Integer(_) | DeValue::Float(_) => "a number",
@@ -256,9 +256,9 @@ impl Reader<'_> {
     }
 
     /// A place in the text.
-    fn origin(&self, at: usize) -> Origin {
+    fn origin(&self, at: usize) -> ValueOrigin {
         let line = 1 + self.text.bytes().take(at).filter(|byte| *byte == b'\n').count();
-        Origin::File { path: self.path.to_owned(), line }
+        ValueOrigin::File { path: self.path.to_owned(), line }
     }
 }
 

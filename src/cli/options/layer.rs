@@ -11,7 +11,7 @@ use crate::cli::settings::SettingsError;
 
 /// Where a value was said.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Origin {
+pub enum ValueOrigin {
     /// On the command line.
     Typed,
     /// By the mount that `--like` names.
@@ -29,14 +29,14 @@ pub enum Origin {
     Default,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for ValueOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Origin::Typed => f.write_str("flag"),
-            Origin::Like(point) => write!(f, "--like {}", point.display()),
-            Origin::Variable(name) => f.write_str(name),
-            Origin::File { path, line } => write!(f, "{}:{line}", path.display()),
-            Origin::Default => f.write_str("default"),
+            ValueOrigin::Typed => f.write_str("flag"),
+            ValueOrigin::Like(point) => write!(f, "--like {}", point.display()),
+            ValueOrigin::Variable(name) => f.write_str(name),
+            ValueOrigin::File { path, line } => write!(f, "{}:{line}", path.display()),
+            ValueOrigin::Default => f.write_str("default"),
         }
     }
 }
@@ -47,7 +47,7 @@ pub struct Said {
     /// Of a switch: `true` or `false`; of a count: the number.
     pub values: Vec<OsString>,
     /// Where.
-    pub origin: Origin,
+    pub origin: ValueOrigin,
 }
 
 /// What one place says, by the names of options.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::{Layer, Origin, RULE, Said};
+use super::{Layer, RULE, Said, ValueOrigin};
 use crate::cli::control::ControlRequest;
 use crate::cli::mapping;
 use crate::cli::mounts;
@@ -50,7 +50,7 @@ pub fn layer(point: &Path) -> Result<Layer, CommandError> {
         .map_err(|e| failed(format!("its answer is none that this version of tofufs knows: {e}")))?;
     let said = |values: Vec<String>| Said {
         values: values.into_iter().map(OsString::from).collect(),
-        origin: Origin::Like(point.to_owned()),
+        origin: ValueOrigin::Like(point.to_owned()),
     };
     Ok(Layer(told.into_iter().map(|(key, values)| (key, said(values))).collect()))
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 
-use super::file::{self, Configuration, NamedMount};
+use super::file::{self, ConfigurationFile, NamedMount};
 use super::{Kind, Layer, RULE, RULE_PARTS, Said, described, key, kind, like, variable, variables};
 use crate::cli::args::{self, CommandLine};
 use crate::cli::first_paragraph;
@@ -17,7 +17,7 @@ use crate::cli::settings::SettingsError;
 
 /// Where options are said beside the command line.
 #[derive(Clone, Default, Debug)]
-pub struct Places {
+pub struct OptionPlaces {
     /// The variables whose names begin with `TOFUFS_`.
     pub variables: BTreeMap<OsString, OsString>,
     /// The configuration files, the stronger first.
@@ -26,21 +26,21 @@ pub struct Places {
     pub home: Option<PathBuf>,
 }
 
-impl Places {
+impl OptionPlaces {
     /// Those of this process.
-    pub fn of_process() -> Places {
+    pub fn of_process() -> OptionPlaces {
         let ours = |(name, _): &(OsString, OsString)| name.as_bytes().starts_with(b"TOFUFS_");
         let absolute = |path: &PathBuf| path.is_absolute();
         let home = std::env::home_dir().filter(absolute);
         let config_home = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(absolute);
         let files = file::paths(config_home, home.as_deref());
-        Places { variables: std::env::vars_os().filter(ours).collect(), files, home }
+        OptionPlaces { variables: std::env::vars_os().filter(ours).collect(), files, home }
     }
 }
 
 /// A command line that was understood.
 #[derive(Debug)]
-pub struct Read {
+pub struct ReadCommandLine {
     /// What is to be done.
     pub line: CommandLine,
     /// Where its options were said.
@@ -110,50 +110,50 @@ fn is_named(option: &str, sentence: &str) -> bool {
 }
 
 /// Reads a command line, the program's name first.
-pub fn read(words: &[OsString], places: &Places) -> Result<Read, Unread> {
-    let settled = Settled::of(words, places)?;
+pub fn read(words: &[OsString], places: &OptionPlaces) -> Result<ReadCommandLine, Unread> {
+    let settled = SettledOptions::of(words, places)?;
     let command = with_defaults(CommandLine::command(), &settled.typed.path, &settled.said);
     let mut matches = command.try_get_matches_from(&settled.words)?;
     let mut line = CommandLine::from_arg_matches_mut(&mut matches)?;
     if let (args::Command::Mount(args), Some(named)) = (&mut line.command, settled.named) {
         args.sources_and_mountpoint = named.words;
     }
-    Ok(Read { line, origins: Origins(settled.said) })
+    Ok(ReadCommandLine { line, origins: Origins(settled.said) })
 }
 
 /// What was typed, and what other places say of the options that were not.
 #[derive(Debug)]
-pub struct Settled {
+pub struct SettledOptions {
     /// What clap reads: switches stand without a value.
     words: Vec<OsString>,
     /// What was typed.
-    pub typed: Typed,
+    pub typed: TypedCommand,
     /// What other places say, by the names of options.
     pub said: BTreeMap<String, Said>,
     /// The named mount that is meant.
     pub named: Option<NamedMount>,
 }
 
-impl Settled {
+impl SettledOptions {
     /// Looks at all places.
-    pub fn of(words: &[OsString], places: &Places) -> Result<Settled, Unread> {
+    pub fn of(words: &[OsString], places: &OptionPlaces) -> Result<SettledOptions, Unread> {
         let (words, switched_off) = switched(words)?;
-        let typed = Typed::of(&words, switched_off)?;
-        Settled::with(words, typed, places)
+        let typed = TypedCommand::of(&words, switched_off)?;
+        SettledOptions::with(words, typed, places)
     }
 
     /// The options of all commands, none of which was typed.
-    pub fn of_all(places: &Places) -> Result<Settled, Unread> {
+    pub fn of_all(places: &OptionPlaces) -> Result<SettledOptions, Unread> {
         let options = all_options(&CommandLine::command()).into_values().collect();
-        let typed = Typed { path: Vec::new(), options, values: BTreeMap::new(), names: Vec::new() };
-        Settled::with(Vec::new(), typed, places)
+        let typed = TypedCommand { path: Vec::new(), options, values: BTreeMap::new(), names: Vec::new() };
+        SettledOptions::with(Vec::new(), typed, places)
     }
 
-    fn with(words: Vec<OsString>, typed: Typed, places: &Places) -> Result<Settled, Unread> {
+    fn with(words: Vec<OsString>, typed: TypedCommand, places: &OptionPlaces) -> Result<SettledOptions, Unread> {
         let mut layers = vec![variables::layer(&places.variables, typed.options.iter())?];
         let mut files = Vec::new();
         for path in &places.files {
-            files.extend(Configuration::read(path, places.home.as_deref())?);
+            files.extend(ConfigurationFile::read(path, places.home.as_deref())?);
         }
         let named = typed.named_mount(&files, places)?;
         layers.extend(named.as_ref().map(|named| named.options.clone()));
@@ -171,7 +171,7 @@ impl Settled {
                 check(option, said)?;
             }
         }
-        Ok(Settled { words, typed, said, named })
+        Ok(SettledOptions { words, typed, said, named })
     }
 }
 
@@ -222,7 +222,7 @@ fn path_of(matches: &ArgMatches) -> (Vec<String>, &ArgMatches) {
 
 /// What was typed: the command and its options.
 #[derive(Debug)]
-pub struct Typed {
+pub struct TypedCommand {
     /// The names of the command.
     pub path: Vec<String>,
     /// Its options, those that it has from the commands above it too.
@@ -233,9 +233,9 @@ pub struct Typed {
     names: Vec<OsString>,
 }
 
-impl Typed {
+impl TypedCommand {
     /// Passes over what is wrong, which is found when the line is read with its defaults.
-    fn of(words: &[OsString], switched_off: BTreeSet<String>) -> Result<Typed, clap::Error> {
+    fn of(words: &[OsString], switched_off: BTreeSet<String>) -> Result<TypedCommand, clap::Error> {
         let matches = looked(words)?;
         let (path, inner) = path_of(&matches);
         let options = options_of(&path);
@@ -248,7 +248,7 @@ impl Typed {
             }
             _ => Vec::new(),
         };
-        Ok(Typed { path, options, values, names })
+        Ok(TypedCommand { path, options, values, names })
     }
 
     /// Whether the command has this option and it was not typed.
@@ -261,7 +261,11 @@ impl Typed {
     }
 
     /// The named mount that is meant, if a name stands alone.
-    fn named_mount(&self, files: &[Configuration], places: &Places) -> Result<Option<NamedMount>, SettingsError> {
+    fn named_mount(
+        &self,
+        files: &[ConfigurationFile],
+        places: &OptionPlaces,
+    ) -> Result<Option<NamedMount>, SettingsError> {
         let [name] = &self.names[..] else { return Ok(None) };
         let found = name.to_str().and_then(|name| files.iter().find_map(|file| file.mounts.get(name)));
         if found.is_none() {
@@ -297,7 +301,7 @@ pub fn all_options(command: &Command) -> BTreeMap<String, Arg> {
 }
 
 /// The variables that look like ours and are of no option.
-pub fn unknown_variables(places: &Places) -> Vec<OsString> {
+pub fn unknown_variables(places: &OptionPlaces) -> Vec<OsString> {
     let known: BTreeSet<OsString> =
         all_options(&CommandLine::command()).keys().map(|key| variable(key).into()).collect();
     places.variables.keys().filter(|name| !known.contains(*name)).cloned().collect()

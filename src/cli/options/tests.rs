@@ -6,27 +6,27 @@ use std::ffi::OsString;
 use super::*;
 use crate::cli::args;
 
-fn places(variables: &[(&str, &str)]) -> Places {
+fn places(variables: &[(&str, &str)]) -> OptionPlaces {
     let variables = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    Places { variables: variables.collect::<BTreeMap<_, _>>(), ..Places::default() }
+    OptionPlaces { variables: variables.collect::<BTreeMap<_, _>>(), ..OptionPlaces::default() }
 }
 
 fn words(line: &str) -> Vec<OsString> {
     line.split(' ').map(OsString::from).collect()
 }
 
-fn said(line: &str, places: &Places) -> Read {
+fn said(line: &str, places: &OptionPlaces) -> ReadCommandLine {
     read(&words(line), places).unwrap_or_else(|e| panic!("{line}: {e:?}"))
 }
 
-fn mount(line: &str, places: &Places) -> args::MountArgs {
+fn mount(line: &str, places: &OptionPlaces) -> args::MountArgs {
     match said(line, places).line.command {
         args::Command::Mount(args) => *args,
         other => panic!("{other:?}"),
     }
 }
 
-fn refused(line: &str, places: &Places) -> String {
+fn refused(line: &str, places: &OptionPlaces) -> String {
     match read(&words(line), places) {
         Err(Unread::Said(e)) => e.to_string(),
         other => panic!("{line}: {other:?}"),
@@ -161,7 +161,7 @@ fn the_rules_of_the_mapping_are_one_setting() {
         ("TOFUFS_INCLUDE", "n.o/p/*\nn.o/q/*"),
         ("TOFUFS_EXCLUDE", "n.o/p/x"),
     ]);
-    let flags = |line: &str, places: &Places| {
+    let flags = |line: &str, places: &OptionPlaces| {
         let mapping = mount(line, places).mapping.mapping().unwrap().unwrap();
         crate::cli::mapping::flags(&mapping)
     };
@@ -206,7 +206,7 @@ fn a_value_that_is_refused_is_told_with_its_place() {
 }
 
 /// The places of a user with these configuration files, the stronger first.
-fn with_files(texts: &[&str], variables: &[(&str, &str)]) -> (tempfile::TempDir, Places) {
+fn with_files(texts: &[&str], variables: &[(&str, &str)]) -> (tempfile::TempDir, OptionPlaces) {
     let dir = tempfile::tempdir().unwrap();
     let files = texts.iter().enumerate().map(|(at, text)| {
         let file = dir.path().join(format!("{at}.toml"));
@@ -215,13 +215,13 @@ fn with_files(texts: &[&str], variables: &[(&str, &str)]) -> (tempfile::TempDir,
     });
     let files = files.collect();
     let home = Some("/home/u".into());
-    let places = Places { files, home, ..places(variables) };
+    let places = OptionPlaces { files, home, ..places(variables) };
     (dir, places)
 }
 
-fn cache_dir(line: &str, places: &Places) -> (String, Origin) {
-    let settled = Settled::of(&words(line), places).unwrap_or_else(|e| panic!("{line}: {e:?}"));
-    let origin = settled.said.get("cache_dir").map_or(Origin::Default, |said| said.origin.clone());
+fn cache_dir(line: &str, places: &OptionPlaces) -> (String, ValueOrigin) {
+    let settled = SettledOptions::of(&words(line), places).unwrap_or_else(|e| panic!("{line}: {e:?}"));
+    let origin = settled.said.get("cache_dir").map_or(ValueOrigin::Default, |said| said.origin.clone());
     (mount(line, places).storage.cache_dir.unwrap_or_default().display().to_string(), origin)
 }
 
@@ -231,7 +231,7 @@ fn a_flag_stands_before_a_variable_before_a_file_before_the_default() {
         "\ncache_dir = \"/user\"\n[mount.work]\nsources = [\"a.b\"]\nmountpoint = \"/mnt\"\ncache_dir = \"/work\"\n";
     let system = "cache_dir = \"/system\"\nlog_keep = 7\n";
     let variable: &[(&str, &str)] = &[("TOFUFS_CACHE_DIR", "/variable")];
-    let file = |places: &Places, at: usize, line| Origin::File { path: places.files[at].clone(), line };
+    let file = |places: &OptionPlaces, at: usize, line| ValueOrigin::File { path: places.files[at].clone(), line };
     for (files, variables, line, value, origin) in [
         (&[user, system][..], variable, "tofufs mount --cache-dir /flag a.b /mnt", "/flag", None),
         (&[user, system], variable, "tofufs mount --cache-dir /flag work", "/flag", None),
@@ -246,8 +246,8 @@ fn a_flag_stands_before_a_variable_before_a_file_before_the_default() {
     ] {
         let (_dir, places) = with_files(files, variables);
         let expected = match origin {
-            None => Origin::Default,
-            Some(None) => Origin::Variable("TOFUFS_CACHE_DIR".to_owned()),
+            None => ValueOrigin::Default,
+            Some(None) => ValueOrigin::Variable("TOFUFS_CACHE_DIR".to_owned()),
             Some(Some((at, line))) => file(&places, at, line),
         };
         assert_eq!(cache_dir(line, &places), (value.to_owned(), expected), "{line}");
@@ -365,7 +365,7 @@ fn an_option_is_of_one_kind_in_all_commands() {
 /// What a mount says of itself can be taken over by each command that takes after one.
 #[test]
 fn a_mount_tells_options_that_other_commands_have() {
-    let args = mount("tofufs mount --oci-mirror r.io/${namespace}/${type} a.b /mnt", &Places::default());
+    let args = mount("tofufs mount --oci-mirror r.io/${namespace}/${type} a.b /mnt", &OptionPlaces::default());
     let environment =
         crate::cli::settings::DirectoryEnvironment { home: Some("/h".into()), base: "/b".into(), ..Default::default() };
     let settings = crate::cli::settings::MountSettings::new(&args, &environment).unwrap();
@@ -396,7 +396,7 @@ fn the_document_is_complete_and_its_examples_are_understood() {
     assert!(examples.len() >= 3);
     for example in examples {
         let (_dir, places) = with_files(&[example], &[]);
-        let settled = Settled::of_all(&places).unwrap_or_else(|e| panic!("{example}: {e:?}"));
+        let settled = SettledOptions::of_all(&places).unwrap_or_else(|e| panic!("{example}: {e:?}"));
         let names = example.lines().filter_map(|line| line.strip_prefix("[mount.")?.strip_suffix(']'));
         for name in names {
             let mount = mount(&format!("tofufs mount {name}"), &places);

@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use clap::Arg;
 
-use super::{Kind, Layer, Origin, Said, key, kind, variable};
+use super::{Kind, Layer, Said, ValueOrigin, key, kind, variable};
 use crate::cli::settings::SettingsError;
 
 /// What they say of these options. One that is empty counts as one that is not set.
@@ -21,7 +21,7 @@ pub fn layer<'a>(
         let set = variables.get(OsStr::new(&name)).filter(|value| !value.is_empty());
         if let Some(text) = set {
             let values = values(text, kind(option)).map_err(|reason| SettingsError::new(&name, reason))?;
-            layer.0.insert(key, Said { values, origin: Origin::Variable(name) });
+            layer.0.insert(key, Said { values, origin: ValueOrigin::Variable(name) });
         }
     }
     layer.with_rules(Vec::new())

@@ -185,7 +185,7 @@ fn members_are_those_that_unpacking_makes_bit_for_bit() {
     }
 }
 
-/// Promise 1; R01
+/// R01: no unverified byte.
 #[test]
 fn of_a_package_with_a_wrong_digest_no_member_ever_appears() {
     let bed = Bed::new();

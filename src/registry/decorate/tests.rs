@@ -223,7 +223,7 @@ async fn of_several_sources_the_first_that_holds_a_tag_wins() {
     assert_eq!(both.tags(&repo("other")).await.unwrap_err().failure, RegistryFailure::Absent);
 }
 
-/// Promise 3: an outage is not an absence.
+/// An outage is not an absence.
 #[tokio::test]
 async fn a_source_out_of_reach_decides_tags_and_lists_but_not_what_has_a_digest() {
     let good = Arc::new(Memory::holding(&[("net", "1", "content")]));

@@ -1,4 +1,4 @@
-//! What a registry means that refuses what is written, in a sentence that says what to do (registries.md Q14 to Q19).
+//! What a registry means that refuses what is written, in a sentence that says what to do (registry quirk Q14 to Q19).
 
 use reqwest::StatusCode;
 

@@ -46,7 +46,7 @@ fn the_range_of_an_upload_has_an_end() {
     }
 }
 
-/// Promise 4: bytes that were handed over may take their time on a slow line, but not where the line was seen to be fast.
+/// Bytes that were handed over may take their time on a slow line, but not where the line was seen to be fast.
 #[test]
 fn what_is_on_its_way_is_waited_for_by_the_speed_that_was_seen() {
     let patience = Patience::new(Duration::from_secs(60), 0);

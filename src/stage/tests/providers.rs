@@ -186,7 +186,7 @@ async fn directories_of_platforms_are_packed_for_a_new_version_only() {
     assert!(error.to_string().contains("does not exist yet"), "{error}");
 }
 
-/// Such a zip has two `h1:` hashes: one as an archive, another unpacked (opentofu.md 8.1).
+/// Such a zip has two `h1:` hashes: one as an archive, another unpacked.
 #[tokio::test]
 async fn a_zip_with_entries_for_directories_has_no_h1() {
     let bed = Bed::new();
