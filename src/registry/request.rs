@@ -261,7 +261,7 @@ impl RegistryRequester {
     /// Where a redirect of something that was sent leads: to the registry itself or nowhere.
     pub fn target_of_write(&self, from: &Url, status: StatusCode, headers: &HeaderMap) -> Result<Url, Fault> {
         if !matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT) {
-            let rule = format!("the registry answers what is written by a redirect ({status}) that would lose it");
+            let rule = format!("the registry redirected an upload with {status}, which would drop its body");
             return Err(Fault::new(RegistryFailure::Protocol, rule));
         }
         let url = target(from, headers)?;
