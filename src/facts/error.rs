@@ -69,18 +69,14 @@ impl FactFailure {
 
     /// Whether the failure says nothing about the thing itself, so that an earlier answer still counts.
     pub fn is_outage(self) -> bool {
-        matches!(
+        !matches!(
             self,
-            FactFailure::TimedOut
-                | FactFailure::Unreachable
-                | FactFailure::Untrusted
-                | FactFailure::Offline
-                | FactFailure::Protocol
-                | FactFailure::Damaged
-                | FactFailure::NoSpace
-                | FactFailure::NoDescriptor
-                | FactFailure::Io
-                | FactFailure::Crowded
+            FactFailure::Absent
+                | FactFailure::Denied
+                | FactFailure::Integrity
+                | FactFailure::Structure
+                | FactFailure::TooLarge
+                | FactFailure::Unsupported
         )
     }
 }

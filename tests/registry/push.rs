@@ -275,7 +275,7 @@ async fn what_is_written_follows_redirects_at_home_alone() {
 
     server.behave();
     let location = format!("http://{}/x", foreign.host());
-    for (status, words) in [(307, "leads away"), (308, "leads away"), (301, "lose"), (302, "lose"), (303, "lose")] {
+    for (status, words) in [(307, "leads away"), (308, "leads away"), (301, "drop"), (302, "drop"), (303, "drop")] {
         for method in ["POST", "PUT"] {
             let redirect = Behaviour::Answer(Reply::redirect(status, &location));
             server.rule(move |seen| seen.method == method, redirect);
