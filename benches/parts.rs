@@ -1,9 +1,11 @@
-//! Rates of the parts that a read is made of, each beside the plainest code that does the same work.
+//! Rates of the parts that a read is made of, each beside the plainest code that does the same
+//! work.
 //!
 //!     cargo bench --bench parts
 //!
-//! Nothing is asserted: times depend on the machine. Without the argument `--bench`, which `cargo bench` gives, every part
-//! runs once on little data, so that a test run sees that they work. docs/performance.md has figures.
+//! Nothing is asserted: times depend on the machine. Without the argument `--bench`, which `cargo
+//! bench` gives, every part runs once on little data, so that a test run sees that they work.
+//! docs/performance.md has figures.
 
 use std::fs::File;
 use std::hint::black_box;
@@ -61,7 +63,8 @@ fn median<T>(rounds: usize, mut run: impl FnMut() -> Outcome<T>) -> Outcome<f64>
 /// Bytes that compress about as much as a program does.
 fn program_like(length: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(1);
-    let words: Vec<Vec<u8>> = (0..2000).map(|_| (0..random.usize(2..14)).map(|_| random.u8(..)).collect()).collect();
+    let words: Vec<Vec<u8>> =
+        (0..2000).map(|_| (0..random.usize(2..14)).map(|_| random.u8(..)).collect()).collect();
     let mut bytes = Vec::with_capacity(length + 16);
     while bytes.len() < length {
         // A square prefers the first words, as languages do.
@@ -88,7 +91,8 @@ fn rate(what: &str, bytes: usize, ours: f64, plain: f64) {
 
 fn index(size: &Size) -> Outcome<()> {
     let content = program_like(1000);
-    let names = (0..size.entries).map(|n| (format!("dir{}/file{n}.tf", n / 100), content.as_slice()));
+    let names =
+        (0..size.entries).map(|n| (format!("dir{}/file{n}.tf", n / 100), content.as_slice()));
     let zip = zip_of(names)?;
     let ours = median(size.rounds, || Ok(archive::index(&zip, &Limits::default())?))?;
     let plain = median(size.rounds, || Ok(zip::ZipArchive::new(Cursor::new(&zip))?))?;
@@ -105,7 +109,8 @@ fn extract(size: &Size) -> Outcome<()> {
     let file = *members.file(FileNo(0));
     let data = &zip[file.offset as usize..(file.offset + file.compressed) as usize];
     let plain = median(size.rounds, || {
-        let (mut inflater, mut buffer, mut length) = (flate2::read::DeflateDecoder::new(data), vec![0; READ], 0);
+        let (mut inflater, mut buffer, mut length) =
+            (flate2::read::DeflateDecoder::new(data), vec![0; READ], 0);
         loop {
             match inflater.read(&mut buffer)? {
                 0 => return Ok(length),
@@ -143,7 +148,8 @@ fn publish_and_read(size: &Size, dir: &Path) -> Outcome<()> {
     })?;
     let mut copies = 0;
     let written = median(size.rounds, || {
-        // A new file each time, as in the cache: overwriting one finds its pages in the processor's caches.
+        // A new file each time, as in the cache: overwriting one finds its pages in the processor's
+        // caches.
         copies += 1;
         let mut file = File::create(dir.join(format!("plain{copies}")))?;
         content.chunks(READ).try_for_each(|piece| file.write_all(piece))?;
@@ -227,7 +233,8 @@ fn look_up(size: &Size) -> Outcome<()> {
     let mut tags = names.iter().map(|name| name.parse()).collect::<Result<Vec<Tag>, _>>()?;
     tags.sort();
     let known = Tags(Arc::new(tags));
-    let space = RegistrySpace { host: "registry.example".parse()?, path: Some("acme/network".parse()?) };
+    let space =
+        RegistrySpace { host: "registry.example".parse()?, path: Some("acme/network".parse()?) };
     let ours = median(size.rounds, || {
         for name in &names {
             black_box(lookup(&space, name, &known));

@@ -1,15 +1,19 @@
 //! Archives: the tree of a zip by OpenTofu's rules, or a refusal; and the bytes of one member.
 //!
-//! [`index`] reads the whole structure of an archive before anything of it is shown, and accepts only what can be
-//! read in one way: what it returns is the tree that OpenTofu's extractor would write, never a third one. [`extract`]
-//! and [`inflate`] give the content of one member and know whether size and CRC hold only at their end: what they
-//! wrote before an error is not to be served. Names never become paths on disk here.
+//! [`index`] reads the whole structure of an archive before anything of it is shown, and accepts
+//! only what can be read in one way: what it returns is the tree that OpenTofu's extractor would
+//! write, never a third one. [`extract`] and [`inflate`] give the content of one member and know
+//! whether size and CRC hold only at their end: what they wrote before an error is not to be
+//! served. Names never become paths on disk here.
 //!
-//! [`Entries`] reads the front of an archive that has not arrived whole, for who wants to work ahead.
+//! [`Entries`] reads the front of an archive that has not arrived whole, for who wants to work
+//! ahead.
 //!
-//! [`write()`] makes archives that are the same bytes for the same files, and that [`index`] accepts.
+//! [`write()`] makes archives that are the same bytes for the same files, and that [`index`]
+//! accepts.
 //!
-//! An archive is read through [`ReadAt`], may be hostile, and costs memory in proportion to its number of entries.
+//! An archive is read through [`ReadAt`], may be hostile, and costs memory in proportion to its
+//! number of entries.
 
 mod end;
 mod error;
@@ -121,8 +125,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The usual limits, but for archives of `archive` bytes and entries of `entry` bytes. What these two allow, the
-    /// total allows as well.
+    /// The usual limits, but for archives of `archive` bytes and entries of `entry` bytes. What
+    /// these two allow, the total allows as well.
     pub fn up_to(archive: u64, entry: u64) -> Limits {
         let usual = Limits::default();
         Limits { archive, entry, total: usual.total.max(archive).max(entry), ..usual }

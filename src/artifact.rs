@@ -1,7 +1,7 @@
 //! What OpenTofu can install, and why it would not: module packages and provider releases.
 //!
-//! The rules are OpenTofu's own (1.12), in our words: what it would refuse is refused with the reason, what it
-//! ignores is ignored. Nothing here does I/O.
+//! The rules are OpenTofu's own (1.12), in our words: what it would refuse is refused with the
+//! reason, what it ignores is ignored. Nothing here does I/O.
 
 use crate::digest::Digest;
 use crate::name::Platform;
@@ -15,12 +15,15 @@ pub const PROVIDER: &str = "application/vnd.opentofu.provider";
 pub const PROVIDER_TARGET: &str = "application/vnd.opentofu.provider-target";
 /// mediaType of the one layer that holds a package.
 pub const ZIP: &str = "archive/zip";
-/// Annotation of a target descriptor or manifest: the package's `h1:` hash, as `tofufs` publishes it.
+/// Annotation of a target descriptor or manifest: the package's `h1:` hash, as `tofufs` publishes
+/// it.
 pub const H1_ANNOTATION: &str = "org.opentofu.package.h1";
-/// Annotation of a target descriptor: the digest of the package's zip, as `tofufs` publishes it. With it and
-/// [`PACKAGE_SIZE_ANNOTATION`] one index lists a release without a manifest for each platform.
+/// Annotation of a target descriptor: the digest of the package's zip, as `tofufs` publishes it.
+/// With it and [`PACKAGE_SIZE_ANNOTATION`] one index lists a release without a manifest for each
+/// platform.
 pub const PACKAGE_DIGEST_ANNOTATION: &str = "org.opentofu.package.digest";
-/// Annotation of a target descriptor: the size of the package's zip in bytes, as `tofufs` publishes it.
+/// Annotation of a target descriptor: the size of the package's zip in bytes, as `tofufs` publishes
+/// it.
 pub const PACKAGE_SIZE_ANNOTATION: &str = "org.opentofu.package.size";
 
 /// Why an artifact cannot be read as a module or provider.
@@ -64,17 +67,21 @@ impl Release {
     pub fn read(manifest: &Manifest) -> Result<Release, ArtifactRefusal> {
         let artifact_type = manifest.artifact_type.as_deref();
         match (&manifest.body, artifact_type) {
-            (ManifestBody::Image(layers), Some(MODULE)) => Ok(Release::Module(only_zip(layers)?.clone())),
-            (ManifestBody::Index(entries), Some(PROVIDER)) => Ok(Release::Provider(targets(entries)?)),
-            (ManifestBody::Index(_), Some(MODULE)) => {
-                refuse(format!("a module package must be an image manifest, not an index ({INDEX})"))
+            (ManifestBody::Image(layers), Some(MODULE)) => {
+                Ok(Release::Module(only_zip(layers)?.clone()))
             }
-            (ManifestBody::Image(_), Some(PROVIDER)) => {
-                refuse(format!("a provider release must be an index, not an image manifest ({IMAGE})"))
+            (ManifestBody::Index(entries), Some(PROVIDER)) => {
+                Ok(Release::Provider(targets(entries)?))
             }
-            (ManifestBody::Image(_), Some(PROVIDER_TARGET)) => {
-                refuse("this is one platform of a provider release; use the tag of the release's index")
-            }
+            (ManifestBody::Index(_), Some(MODULE)) => refuse(format!(
+                "a module package must be an image manifest, not an index ({INDEX})"
+            )),
+            (ManifestBody::Image(_), Some(PROVIDER)) => refuse(format!(
+                "a provider release must be an index, not an image manifest ({IMAGE})"
+            )),
+            (ManifestBody::Image(_), Some(PROVIDER_TARGET)) => refuse(
+                "this is one platform of a provider release; use the tag of the release's index",
+            ),
             (_, got) => refuse(format!(
                 "this is no artifact of OpenTofu: its artifactType is {}; wanted {MODULE:?} or {PROVIDER:?}",
                 got.map_or("missing".to_owned(), |g| format!("{g:?}"))
@@ -87,9 +94,14 @@ impl Release {
 ///
 /// # Errors
 /// The first rule that the manifest breaks.
-pub fn target_package(manifest: &Manifest, platform: &Platform) -> Result<Descriptor, ArtifactRefusal> {
+pub fn target_package(
+    manifest: &Manifest,
+    platform: &Platform,
+) -> Result<Descriptor, ArtifactRefusal> {
     let ManifestBody::Image(layers) = &manifest.body else {
-        return refuse(format!("the manifest of {platform} is an index; wanted an image manifest ({IMAGE})"));
+        return refuse(format!(
+            "the manifest of {platform} is an index; wanted an image manifest ({IMAGE})"
+        ));
     };
     match manifest.artifact_type.as_deref() {
         Some(PROVIDER_TARGET) => {}
@@ -104,7 +116,10 @@ pub fn target_package(manifest: &Manifest, platform: &Platform) -> Result<Descri
     if let Some(p) = &layer.platform
         && (p.os != platform.os() || p.architecture != platform.arch())
     {
-        return refuse(format!("the package of {platform} is marked as one for {}_{}", p.os, p.architecture));
+        return refuse(format!(
+            "the package of {platform} is marked as one for {}_{}",
+            p.os, p.architecture
+        ));
     }
     match layer.digest {
         Digest::Sha256(_) => Ok(layer.clone()),
@@ -115,15 +130,20 @@ pub fn target_package(manifest: &Manifest, platform: &Platform) -> Result<Descri
     }
 }
 
-/// The `h1:` hash that the publisher of a package annotated: on its manifest, on the zip's descriptor, or on the entry of
-/// the release that names the manifest.
+/// The `h1:` hash that the publisher of a package annotated: on its manifest, on the zip's
+/// descriptor, or on the entry of the release that names the manifest.
 pub fn annotated_h1<'a>(
     entry: Option<&'a Descriptor>,
     manifest: &'a Manifest,
     archive: &'a Descriptor,
 ) -> Option<&'a str> {
-    let places = [Some(&manifest.annotations), Some(&archive.annotations), entry.map(|e| &e.annotations)];
-    places.into_iter().flatten().find_map(|annotations| annotations.get(H1_ANNOTATION)).map(String::as_str)
+    let places =
+        [Some(&manifest.annotations), Some(&archive.annotations), entry.map(|e| &e.annotations)];
+    places
+        .into_iter()
+        .flatten()
+        .find_map(|annotations| annotations.get(H1_ANNOTATION))
+        .map(String::as_str)
 }
 
 /// Exactly one `archive/zip` layer; layers of other types are ignored.
@@ -131,7 +151,9 @@ fn only_zip(layers: &[Descriptor]) -> Result<&Descriptor, ArtifactRefusal> {
     let mut zips = layers.iter().filter(|l| l.media_type == ZIP);
     match (zips.next(), zips.next()) {
         (Some(zip), None) => Ok(zip),
-        (Some(_), Some(_)) => refuse(format!("more than one layer is of mediaType {ZIP:?}; wanted exactly one")),
+        (Some(_), Some(_)) => {
+            refuse(format!("more than one layer is of mediaType {ZIP:?}; wanted exactly one"))
+        }
         (None, _) => {
             let got: Vec<_> = layers.iter().map(|l| l.media_type.as_str()).collect();
             refuse(format!("no layer is of mediaType {ZIP:?}; got {got:?}"))
@@ -164,7 +186,10 @@ fn targets(entries: &[Descriptor]) -> Result<Vec<Target>, ArtifactRefusal> {
     }
     out.sort_by(|a, b| a.platform.cmp(&b.platform));
     if let Some(pair) = out.windows(2).find(|w| w[0].platform == w[1].platform) {
-        return refuse(format!("the release is ambiguous: {} stands in it twice", pair[0].platform));
+        return refuse(format!(
+            "the release is ambiguous: {} stands in it twice",
+            pair[0].platform
+        ));
     }
     Ok(out)
 }

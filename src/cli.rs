@@ -1,6 +1,8 @@
-//! What a person types and reads: arguments, settings, output, exit codes, and the life of a mount's process.
+//! What a person types and reads: arguments, settings, output, exit codes, and the life of a
+//! mount's process.
 //!
-//! Standard output carries results and nothing else. A command that fails says why in one line on standard error.
+//! Standard output carries results and nothing else. A command that fails says why in one line on
+//! standard error.
 
 pub mod access;
 pub mod account;
@@ -62,7 +64,8 @@ pub fn run(words: Vec<OsString>) -> Result<(), CommandError> {
         Some(Ok(Translation::Nothing)) => return Ok(()),
         Some(Err(e)) => return Err(CommandError::usage(e)),
     };
-    let ReadCommandLine { line, origins } = match options::read(&words, &OptionPlaces::of_process()) {
+    let ReadCommandLine { line, origins } = match options::read(&words, &OptionPlaces::of_process())
+    {
         Ok(read) => read,
         Err(e) => return unread(e, &words),
     };
@@ -72,7 +75,9 @@ pub fn run(words: Vec<OsString>) -> Result<(), CommandError> {
 /// Prints the help text that was asked for, or says what is wrong.
 fn unread(error: Unread, words: &[OsString]) -> Result<(), CommandError> {
     match error {
-        Unread::Typed(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+        Unread::Typed(e)
+            if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) =>
+        {
             output::text(e.render().to_string())
         }
         Unread::Typed(e) => Err(CommandError::Usage(in_one_line(&e, words))),
@@ -121,7 +126,10 @@ fn in_one_line(error: &clap::Error, words: &[OsString]) -> String {
     }
     let text = error.render().to_string();
     // Of its advice what was probably meant. The rest is about options that look like values.
-    let meant = text.lines().filter_map(|line| line.trim().strip_prefix("tip: ")).find(|tip| tip.contains("similar"));
+    let meant = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("tip: "))
+        .find(|tip| tip.contains("similar"));
     let meant = meant.map(|tip| format!("; {}", tip.trim_start_matches("some ")));
     format!("{}{}; see `{help}`", first_paragraph(error), meant.unwrap_or_default())
 }

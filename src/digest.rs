@@ -1,8 +1,8 @@
 //! Content digests: the only names by which bytes are known.
 //!
-//! A [`Digest`] is a value: parsed once, compared by its bytes, printed one way. It is `Copy`, has no heap part
-//! and never comes from unchecked text, so it may be used as a key and (in hexadecimal) as a file name.
-//! OCI image spec, "Descriptor", section "Digests".
+//! A [`Digest`] is a value: parsed once, compared by its bytes, printed one way. It is `Copy`, has
+//! no heap part and never comes from unchecked text, so it may be used as a key and (in
+//! hexadecimal) as a file name. OCI image spec, "Descriptor", section "Digests".
 
 mod h1;
 
@@ -119,9 +119,9 @@ impl FromStr for Digest {
 /// `algorithm` of the image spec's digest grammar.
 fn is_algorithm(text: &str) -> bool {
     !text.is_empty()
-        && text
-            .split(['+', '.', '_', '-'])
-            .all(|c| !c.is_empty() && c.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()))
+        && text.split(['+', '.', '_', '-']).all(|c| {
+            !c.is_empty() && c.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        })
 }
 
 /// `encoded` of the image spec's digest grammar.
@@ -219,8 +219,13 @@ mod tests {
         ] {
             assert!(matches!(text.parse::<Digest>(), Err(DigestError::Malformed(_))), "{text}");
         }
-        for text in ["md5:d41d8cd98f00b204e9800998ecf8427e", "sha1:da39", "blake3:af13", "sha384:00"] {
-            assert!(matches!(text.parse::<Digest>(), Err(DigestError::UnknownAlgorithm(_))), "{text}");
+        for text in
+            ["md5:d41d8cd98f00b204e9800998ecf8427e", "sha1:da39", "blake3:af13", "sha384:00"]
+        {
+            assert!(
+                matches!(text.parse::<Digest>(), Err(DigestError::UnknownAlgorithm(_))),
+                "{text}"
+            );
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Facts: what is known of the registries, and how to come to know more.
 //!
-//! Two kinds. *Edges* move (tag → digest, lists of tags and repositories): they are kept with the time at which the
-//! registry confirmed them, are asked for again after `--tag-ttl`, and the last answer serves while the registry is
-//! away. *Nodes* do not move (a manifest, a package, a blob, a member, all named by digest): once they are in the
-//! store, no registry is asked for them again. Every load is a single flight: however many callers wait, one request.
+//! Two kinds. *Edges* move (tag → digest, lists of tags and repositories): they are kept with the
+//! time at which the registry confirmed them, are asked for again after `--tag-ttl`, and the last
+//! answer serves while the registry is away. *Nodes* do not move (a manifest, a package, a blob, a
+//! member, all named by digest): once they are in the store, no registry is asked for them again.
+//! Every load is a single flight: however many callers wait, one request.
 //!
 //! INVARIANT: nothing leaves this layer that was not verified against the digest it was asked by.
 
@@ -53,8 +54,8 @@ use registries::{JoinedRegistries, JoinedRegistry};
 pub struct FactsOptions {
     /// Sources in the user's order: of several that hold a name the first wins.
     pub sources: Vec<MountSource>,
-    /// Whether stores take the place of the registries that they hold: what they say is then kept for later mounts as
-    /// what those registries said.
+    /// Whether stores take the place of the registries that they hold: what they say is then kept
+    /// for later mounts as what those registries said.
     pub stores_stand_in: bool,
     /// The cache.
     pub store: Arc<Store>,
@@ -92,8 +93,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 const USED_MAX: usize = 10_000;
 
 impl Facts {
-    /// Facts over `options.sources`. Reads what stores hold, and the names of formerly used repositories; asks no
-    /// registry.
+    /// Facts over `options.sources`. Reads what stores hold, and the names of formerly used
+    /// repositories; asks no registry.
     pub fn new(options: FactsOptions) -> Arc<Facts> {
         let nodes = content::ContentCache::new(options.deadline, options.store.limit());
         let offers = providers::KnownProviders::new(options.providers, &options.store);
@@ -129,8 +130,8 @@ impl Facts {
         self.deadline
     }
 
-    /// The registries of the mount, sorted: those that were declared, and those of which a store holds something now.
-    /// Reads the stores.
+    /// The registries of the mount, sorted: those that were declared, and those of which a store
+    /// holds something now. Reads the stores.
     pub fn hosts(&self) -> Vec<Host> {
         let hosts = self.origins.present();
         hosts.iter().for_each(|host| self.recall_used(host));
@@ -151,8 +152,8 @@ impl Facts {
         self.origins.are_fixed()
     }
 
-    /// The sources as the user named them, once for each registry of which they hold a part, and how they are. Looks
-    /// into the stores.
+    /// The sources as the user named them, once for each registry of which they hold a part, and
+    /// how they are. Looks into the stores.
     pub fn sources(&self) -> Vec<(String, Health)> {
         self.origins.states()
     }
@@ -168,31 +169,34 @@ impl Facts {
         self.running.downloads()
     }
 
-    /// What is known to an operation that began at `since`: an answer that came later counts as fresh for it, however
-    /// short the time to live.
+    /// What is known to an operation that began at `since`: an answer that came later counts as
+    /// fresh for it, however short the time to live.
     pub fn view(&self, since: Instant) -> FactsView<'_> {
         FactsView::new(self, since)
     }
 
-    /// Forgets the edges for which `wanted` holds, and all failures, so that they are asked for again. The last
-    /// answers stay as what serves during an outage.
+    /// Forgets the edges for which `wanted` holds, and all failures, so that they are asked for
+    /// again. The last answers stay as what serves during an outage.
     pub fn forget(&self, wanted: impl Fn(&Need) -> bool) {
         self.edges.forget(wanted);
         self.nodes.forget_failures();
     }
 
     fn origin(&self, host: &Host) -> Result<Arc<JoinedRegistry>, FactError> {
-        self.origins.get(host).ok_or_else(|| FactError::new(FactFailure::Absent, host, "no source of this mount"))
+        self.origins
+            .get(host)
+            .ok_or_else(|| FactError::new(FactFailure::Absent, host, "no source of this mount"))
     }
 
     fn standing(&self, host: &Host, path: &RepoName) -> Standing {
         let Some(origin) = self.origins.get(host) else { return Standing::Outside };
         let holds = |names: &BTreeSet<RepoName>| {
-            let mut from = names.range(path.clone()..).take_while(|n| n.as_str().starts_with(path.as_str()));
+            let mut from =
+                names.range(path.clone()..).take_while(|n| n.as_str().starts_with(path.as_str()));
             from.any(|n| n.is_within(Some(path)))
         };
-        let is_used =
-            lock(&self.used).get(host).is_some_and(holds) || self.offers.with_mapped(host, holds) == Some(true);
+        let is_used = lock(&self.used).get(host).is_some_and(holds)
+            || self.offers.with_mapped(host, holds) == Some(true);
         let above_prefix = origin.prefixes.iter().flatten().any(|p| p.is_within(Some(path)));
         let inside = origin.prefixes.iter().any(|p| path.is_within(p.as_ref()));
         match (inside, is_used || above_prefix) {
@@ -207,7 +211,9 @@ impl Facts {
         let Some(origin) = self.origins.get(host) else { return Vec::new() };
         let mut names: BTreeSet<RepoName> =
             origin.prefixes.iter().flatten().filter(|p| p.is_within(path)).cloned().collect();
-        let inside = |n: &&RepoName| n.is_within(path) && origin.prefixes.iter().any(|p| n.is_within(p.as_ref()));
+        let inside = |n: &&RepoName| {
+            n.is_within(path) && origin.prefixes.iter().any(|p| n.is_within(p.as_ref()))
+        };
         let mut add = |more: &BTreeSet<RepoName>| names.extend(more.iter().filter(inside).cloned());
         lock(&self.used).get(host).map(&mut add);
         self.offers.with_mapped(host, add);
@@ -232,8 +238,11 @@ impl Facts {
             }
             names.clone()
         };
-        let (facts, host, kept_apart) = (self.clone(), repo.host.clone(), self.kept_apart(&repo.host));
-        tokio::task::spawn_blocking(move || tags::remember_used(&facts.store, &host, &kept_apart, names));
+        let (facts, host, kept_apart) =
+            (self.clone(), repo.host.clone(), self.kept_apart(&repo.host));
+        tokio::task::spawn_blocking(move || {
+            tags::remember_used(&facts.store, &host, &kept_apart, names)
+        });
     }
 
     fn kept_apart(&self, host: &Host) -> String {

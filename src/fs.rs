@@ -1,10 +1,11 @@
 //! The file system: inodes, handles, attributes, errno. What it means that a path is opened.
 //!
-//! Every operation is one async function. What is cached is answered at its first poll, on the thread that asked;
-//! what has to wait goes on elsewhere (see `fuse`). No decision is made above this layer, and none about a registry
-//! below it.
+//! Every operation is one async function. What is cached is answered at its first poll, on the
+//! thread that asked; what has to wait goes on elsewhere (see `fuse`). No decision is made above
+//! this layer, and none about a registry below it.
 //!
-//! INVARIANT: what is beneath a bound release never changes: neither names nor attributes nor bytes.
+//! INVARIANT: what is beneath a bound release never changes: neither names nor attributes nor
+//! bytes.
 
 mod access;
 mod area;
@@ -150,7 +151,12 @@ impl Fs {
     }
 
     /// Finds `name` in the directory `parent`, for who asks in `thread`.
-    pub async fn lookup(self: Arc<Self>, thread: Thread, parent: u64, name: Box<OsStr>) -> Result<Lookup, FsError> {
+    pub async fn lookup(
+        self: Arc<Self>,
+        thread: Thread,
+        parent: u64,
+        name: Box<OsStr>,
+    ) -> Result<Lookup, FsError> {
         if name.len() > COMPONENT_MAX {
             return Err(FsError::plain(Errno::ENAMETOOLONG));
         }
@@ -169,7 +175,10 @@ impl Fs {
         let place = DirectoryName::new(parent, name);
         let since = Instant::now();
         if let Some(release) = self.release_behind(dir, name, since).await? {
-            return self.found_in_space(place, Named::Release(release), since).await.map(Lookup::Found);
+            return self
+                .found_in_space(place, Named::Release(release), since)
+                .await
+                .map(Lookup::Found);
         }
         let (node, ttl) = match dir.as_ref() {
             InodeNode::Local(dir) => return self.find_local(place, dir, name),
@@ -181,26 +190,34 @@ impl Fs {
                 Ok(found) => found,
                 Err(ttl) => return Ok(Lookup::Absent(ttl)),
             },
-            InodeNode::Providers { view, dir, .. } => match self.find_in_view(thread, *view, dir, name, since).await? {
-                Ok((InodeNode::Local(package), _)) => {
-                    let stat = package.stat()?;
-                    return Ok(Lookup::Found(self.send_local(place, package, &stat)));
+            InodeNode::Providers { view, dir, .. } => {
+                match self.find_in_view(thread, *view, dir, name, since).await? {
+                    Ok((InodeNode::Local(package), _)) => {
+                        let stat = package.stat()?;
+                        return Ok(Lookup::Found(self.send_local(place, package, &stat)));
+                    }
+                    Ok(found) => found,
+                    Err(ttl) => return Ok(Lookup::Absent(ttl)),
                 }
-                Ok(found) => found,
-                Err(ttl) => return Ok(Lookup::Absent(ttl)),
-            },
+            }
             InodeNode::Space { space, .. } => match self.find_in_space(space, name, since).await? {
-                Ok(entry) => return self.found_in_space(place, entry, since).await.map(Lookup::Found),
+                Ok(entry) => {
+                    return self.found_in_space(place, entry, since).await.map(Lookup::Found);
+                }
                 Err(ttl) => return Ok(Lookup::Absent(ttl)),
             },
-            _ if self.was_taken_away(thread, parent, name) => return Ok(Lookup::Absent(Duration::ZERO)),
+            _ if self.was_taken_away(thread, parent, name) => {
+                return Ok(Lookup::Absent(Duration::ZERO));
+            }
             _ => match self.find_in_release(dir, name).await? {
                 Some(node) if node.is_assumed() => (node, self.facts.tag_ttl()),
                 Some(node) => (node, FOREVER),
                 None => return Ok(Lookup::Absent(FOREVER)),
             },
         };
-        Ok(Lookup::Found(self.inodes.send(place, Arc::new(node), |ino, node| self.entry(ino, node, ttl))))
+        Ok(Lookup::Found(
+            self.inodes.send(place, Arc::new(node), |ino, node| self.entry(ino, node, ttl)),
+        ))
     }
 
     /// Asks the tree until it knows. `Err` is an absence and how long it holds.
@@ -225,7 +242,9 @@ impl Fs {
                 Step::Need(need) => self.facts.load(need).await?,
                 Step::Failed(LookupFailure::Fact(e)) => {
                     return match node::spelled_release(space, name) {
-                        Some(release) if self.is_refused(&release, since) => Ok(Ok(Named::Release(release))),
+                        Some(release) if self.is_refused(&release, since) => {
+                            Ok(Ok(Named::Release(release)))
+                        }
                         _ => Err(as_looked_up(space, name, e).into()),
                     };
                 }
@@ -236,7 +255,8 @@ impl Fs {
         }
     }
 
-    /// Whether a tag's manifest is refused. Then it exists: it can be stat'ed, and entering it gives the reason.
+    /// Whether a tag's manifest is refused. Then it exists: it can be stat'ed, and entering it
+    /// gives the reason.
     fn is_refused(&self, release: &Reference, since: Instant) -> bool {
         match &release.selector {
             Selector::Tag(tag) => {
@@ -265,7 +285,10 @@ impl Fs {
                 match before {
                     // The same manifest, or none yet: the same directory.
                     Some(before) if bound.is_none() || bound == digest => (before, ttl),
-                    _ => (Arc::new(InodeNode::Release(ReleaseNode::new(reference, digest).into())), ttl),
+                    _ => (
+                        Arc::new(InodeNode::Release(ReleaseNode::new(reference, digest).into())),
+                        ttl,
+                    ),
                 }
             }
         };
@@ -297,8 +320,8 @@ impl Fs {
         FoundEntry { attr, ttl, attr_ttl: ttl }
     }
 
-    /// Opens the file `ino` for reading. Afterwards reading it waits for no network. With `backing`, a large file
-    /// comes with the file of the store that the kernel may read by itself.
+    /// Opens the file `ino` for reading. Afterwards reading it waits for no network. With
+    /// `backing`, a large file comes with the file of the store that the kernel may read by itself.
     pub async fn open(self: Arc<Self>, ino: u64, backing: bool) -> Result<OpenedFile, FsError> {
         let node = self.inodes.node(ino)?;
         if let InodeNode::Local(at) = node.as_ref() {
@@ -310,7 +333,8 @@ impl Fs {
             self.supersede(ino);
         }
         let content = self.note(&node, Attempt::Open, outcome)?;
-        // The kernel does not mix reading by itself with writing through us, which is how such a file is written over.
+        // The kernel does not mix reading by itself with writing through us, which is how such a
+        // file is written over.
         let is_installed = self.replaced(ino).is_some_and(|at| at.by_installer);
         let (content, reading) = if backing && !is_installed {
             let outcome = self.backed(&node, content).await;
@@ -324,7 +348,9 @@ impl Fs {
 
     async fn content(self: &Arc<Self>, node: &InodeNode) -> Result<MemberContent, FsError> {
         match node {
-            InodeNode::File { package, number, .. } => Ok(self.facts.content(package, *number).await?),
+            InodeNode::File { package, number, .. } => {
+                Ok(self.facts.content(package, *number).await?)
+            }
             InodeNode::Zip(target) => {
                 self.confirm(target).await?;
                 let layer = self.zip_of(target).await?;
@@ -337,9 +363,15 @@ impl Fs {
         }
     }
 
-    /// Reads what is there, without waiting for a network: `None` if the content is not loaded (of an inode that is
-    /// read without being opened) or turned out to be damaged, and [`Fs::read_again`] has to fetch it.
-    pub fn read(&self, of: ReadTarget, offset: u64, buf: &mut [u8]) -> Result<Option<usize>, FsError> {
+    /// Reads what is there, without waiting for a network: `None` if the content is not loaded (of
+    /// an inode that is read without being opened) or turned out to be damaged, and
+    /// [`Fs::read_again`] has to fetch it.
+    pub fn read(
+        &self,
+        of: ReadTarget,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<Option<usize>, FsError> {
         if let Some(read) = self.read_local(of, offset, buf)? {
             return Ok(Some(read));
         }
@@ -354,7 +386,12 @@ impl Fs {
         }
     }
 
-    fn fill(&self, content: &MemberContent, offset: u64, buf: &mut [u8]) -> Result<usize, FactError> {
+    fn fill(
+        &self,
+        content: &MemberContent,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<usize, FactError> {
         let mut filled = 0;
         while filled < buf.len() {
             match self.facts.read(content, &mut buf[filled..], offset + filled as u64)? {
@@ -366,7 +403,12 @@ impl Fs {
     }
 
     /// Reads content that was not loaded or was damaged.
-    pub async fn read_again(self: Arc<Self>, of: ReadTarget, offset: u64, size: usize) -> Result<Vec<u8>, FsError> {
+    pub async fn read_again(
+        self: Arc<Self>,
+        of: ReadTarget,
+        offset: u64,
+        size: usize,
+    ) -> Result<Vec<u8>, FsError> {
         let damaged = self.handles.file_of(of)?;
         let node = match (&damaged, of) {
             (Some(file), _) => file.node.clone(),
@@ -390,7 +432,9 @@ impl Fs {
         let content = self.content(node).await?;
         self.handles.keep(of, node, content.clone());
         match self.read_blocking(content, offset, size).await {
-            Err(e) if e.failure == FactFailure::Damaged => self.read_healed(of, node, offset, size).await,
+            Err(e) if e.failure == FactFailure::Damaged => {
+                self.read_healed(of, node, offset, size).await
+            }
             outcome => Ok(outcome?),
         }
     }
@@ -425,7 +469,9 @@ impl Fs {
 
     async fn healed(self: &Arc<Self>, node: &InodeNode) -> Result<MemberContent, FsError> {
         match node {
-            InodeNode::File { package, number, .. } => Ok(self.facts.heal(package, *number).await?),
+            InodeNode::File { package, number, .. } => {
+                Ok(self.facts.heal(package, *number).await?)
+            }
             InodeNode::Zip(target) => {
                 self.facts.drop_object(&crate::store::Key::Blob(self.zip_of(target).await?.digest));
                 self.content(node).await
@@ -445,7 +491,8 @@ impl Fs {
         is_backed
     }
 
-    /// Opens the directory `ino`, for who asks in `thread`: takes the snapshot that is listed. Entering a release binds and loads it.
+    /// Opens the directory `ino`, for who asks in `thread`: takes the snapshot that is listed.
+    /// Entering a release binds and loads it.
     pub async fn opendir(self: Arc<Self>, thread: Thread, ino: u64) -> Result<u64, FsError> {
         let node = self.inodes.node(ino)?;
         self.note_installer(thread, &node);
@@ -463,7 +510,10 @@ impl Fs {
         self.inodes.node(ino).is_ok_and(|node| {
             !matches!(
                 node.as_ref(),
-                InodeNode::Root | InodeNode::Space { .. } | InodeNode::Providers { .. } | InodeNode::Local(_)
+                InodeNode::Root
+                    | InodeNode::Space { .. }
+                    | InodeNode::Providers { .. }
+                    | InodeNode::Local(_)
             )
         })
     }
@@ -479,11 +529,15 @@ impl Fs {
 fn is_refusal(error: &FactError) -> bool {
     matches!(
         error.failure,
-        FactFailure::Integrity | FactFailure::Structure | FactFailure::TooLarge | FactFailure::Unsupported
+        FactFailure::Integrity
+            | FactFailure::Structure
+            | FactFailure::TooLarge
+            | FactFailure::Unsupported
     )
 }
 
-/// A failure told of the path that was looked up, which may have been asked for as a tag of what is above it.
+/// A failure told of the path that was looked up, which may have been asked for as a tag of what is
+/// above it.
 fn as_looked_up(space: &tree::registry::RegistrySpace, name: &str, error: FactError) -> FactError {
     let Some(above) = space.repo() else { return error };
     let is_tag = error.subject() == Some(&*format!("{above}:{name}"));

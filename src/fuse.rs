@@ -1,7 +1,8 @@
 //! The kernel's side: decode, ask [`Fs`], reply. No decision is made here.
 //!
-//! An operation is polled once on the thread that read the request; what is cached is answered there. What has to
-//! wait goes on in the runtime with its reply, so that these threads never wait for a network.
+//! An operation is polled once on the thread that read the request; what is cached is answered
+//! there. What has to wait goes on in the runtime with its reply, so that these threads never wait
+//! for a network.
 
 mod caller;
 pub mod passthrough;
@@ -18,10 +19,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags,
-    PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, FileType, Filesystem,
+    FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode,
+    OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use tokio::runtime::Handle;
 
@@ -56,8 +58,9 @@ pub struct Adapter {
 /// How the kernel is served.
 #[derive(Clone, Copy, Debug)]
 pub struct AdapterOptions {
-    /// Whether files are read without being opened where the kernel does not read by itself. That saves a round trip per
-    /// open, but what is read is not kept from eviction; so it is for mounts that nobody writes.
+    /// Whether files are read without being opened where the kernel does not read by itself. That
+    /// saves a round trip per open, but what is read is not kept from eviction; so it is for mounts
+    /// that nobody writes.
     pub without_open: bool,
 }
 
@@ -76,13 +79,14 @@ impl Adapter {
         self.passthrough.clone()
     }
 
-    /// Whether files are read without being opened. Never beside passthrough: the kernel has one answer for all files.
+    /// Whether files are read without being opened. Never beside passthrough: the kernel has one
+    /// answer for all files.
     fn is_without_open(&self) -> bool {
         self.options.without_open && !self.passthrough.is_on()
     }
 
-    /// Polls an operation once, and lets it go on in the runtime if it has to wait. There it also ends, with EINTR,
-    /// when who asked was killed.
+    /// Polls an operation once, and lets it go on in the runtime if it has to wait. There it also
+    /// ends, with EINTR, when who asked was killed.
     fn answer<T: Send + 'static>(
         &self,
         request: &Request,
@@ -179,13 +183,15 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.answer(request, self.fs.clone().lookup(Thread(request.pid()), parent.0, name.into()), |outcome| {
-            match outcome {
+        self.answer(
+            request,
+            self.fs.clone().lookup(Thread(request.pid()), parent.0, name.into()),
+            |outcome| match outcome {
                 Ok(Lookup::Found(entry)) => write::send_entry(&entry, reply),
                 Ok(Lookup::Absent(ttl)) => reply.entry(&ttl, &absent(), GENERATION),
                 Err(e) => reply.error(e),
-            }
-        });
+            },
+        );
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, count: u64) {
@@ -201,7 +207,8 @@ impl Filesystem for Adapter {
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         if flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & libc::O_TRUNC != 0 {
-            let opening = self.fs.clone().open_to_write(write::who(request), ino.0, write::access(flags));
+            let opening =
+                self.fs.clone().open_to_write(write::who(request), ino.0, write::access(flags));
             return self.answer(request, opening, |opened| write::reply_opened(opened, reply));
         }
         if self.is_without_open() {
@@ -209,16 +216,19 @@ impl Filesystem for Adapter {
             return reply.error(fuser::Errno::ENOSYS);
         }
         let (fs, passthrough) = (self.fs.clone(), self.passthrough.clone());
-        self.answer(request, self.fs.clone().open(ino.0, passthrough.is_on()), move |outcome| match outcome {
-            Ok(opened) => {
-                if let OpenOutcome::Superseded(reply) = passthrough.open(ino.0, &opened, reply) {
-                    // The kernel looks the name up once more and opens what it finds then.
-                    fs.release(opened.handle);
-                    fs.supersede(ino.0);
-                    reply.error(fuser::Errno::ESTALE);
+        self.answer(request, self.fs.clone().open(ino.0, passthrough.is_on()), move |outcome| {
+            match outcome {
+                Ok(opened) => {
+                    if let OpenOutcome::Superseded(reply) = passthrough.open(ino.0, &opened, reply)
+                    {
+                        // The kernel looks the name up once more and opens what it finds then.
+                        fs.release(opened.handle);
+                        fs.supersede(ino.0);
+                        reply.error(fuser::Errno::ESTALE);
+                    }
                 }
+                Err(e) => reply.error(e),
             }
-            Err(e) => reply.error(e),
         });
     }
 
@@ -233,7 +243,11 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let of = if self.is_without_open() { ReadTarget::Inode(ino.0) } else { ReadTarget::Handle(handle.0) };
+        let of = if self.is_without_open() {
+            ReadTarget::Inode(ino.0)
+        } else {
+            ReadTarget::Handle(handle.0)
+        };
         let size = size as usize;
         let again = BUFFER.with_borrow_mut(|buffer| {
             if buffer.len() < size {
@@ -252,9 +266,11 @@ impl Filesystem for Adapter {
             }
         });
         if let Some(reply) = again {
-            self.answer(request, self.fs.clone().read_again(of, offset, size), |outcome| match outcome {
-                Ok(bytes) => reply.data(&bytes),
-                Err(e) => reply.error(e),
+            self.answer(request, self.fs.clone().read_again(of, offset, size), |outcome| {
+                match outcome {
+                    Ok(bytes) => reply.data(&bytes),
+                    Err(e) => reply.error(e),
+                }
             });
         }
     }
@@ -282,15 +298,26 @@ impl Filesystem for Adapter {
         } else {
             FopenFlags::empty()
         };
-        self.answer(request, self.fs.clone().opendir(Thread(request.pid()), ino.0), move |outcome| match outcome {
-            Ok(handle) => reply.opened(FileHandle(handle), flags),
-            Err(e) => reply.error(e),
-        });
+        self.answer(
+            request,
+            self.fs.clone().opendir(Thread(request.pid()), ino.0),
+            move |outcome| match outcome {
+                Ok(handle) => reply.opened(FileHandle(handle), flags),
+                Err(e) => reply.error(e),
+            },
+        );
     }
 
     // Without attributes no directory is read: the kernel was asked for readdirplus always.
 
-    fn readdirplus(&self, _: &Request, _: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+    fn readdirplus(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
         let outcome = self.fs.readdir(handle.0, offset, |listed| {
             let attr = file_attr(&listed.entry.attr);
             !reply.add(attr.ino, listed.next, listed.name, &listed.entry.ttl, &attr, GENERATION)
@@ -301,7 +328,14 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn releasedir(&self, _: &Request, _: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+    fn releasedir(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
         self.fs.releasedir(handle.0);
         reply.ok();
     }
@@ -409,7 +443,10 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let change = write::change(mode, (uid, gid), size, accessed, modified);
-        write::reply_attr(self.fs.setattr(write::who(request), ino.0, change, handle.map(|h| h.0)), reply);
+        write::reply_attr(
+            self.fs.setattr(write::who(request), ino.0, change, handle.map(|h| h.0)),
+            reply,
+        );
     }
 
     fn mknod(
@@ -425,16 +462,41 @@ impl Filesystem for Adapter {
         write::reply_entry(self.fs.mknod(write::who(request), parent.0, name, mode, device), reply);
     }
 
-    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, reply: ReplyEntry) {
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _: u32,
+        reply: ReplyEntry,
+    ) {
         let making = self.fs.clone().mkdir(write::who(request), parent.0, name.into(), mode);
         self.answer(request, making, |made| write::reply_made(made, reply));
     }
 
-    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        write::reply_entry(self.fs.symlink(write::who(request), parent.0, name, target.as_os_str()), reply);
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        write::reply_entry(
+            self.fs.symlink(write::who(request), parent.0, name, target.as_os_str()),
+            reply,
+        );
     }
 
-    fn link(&self, request: &Request, _: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn link(
+        &self,
+        request: &Request,
+        _: INodeNo,
+        parent: INodeNo,
+        name: &OsStr,
+        reply: ReplyEntry,
+    ) {
         write::reply_entry(self.fs.link(write::who(request), parent.0, name), reply);
     }
 
@@ -476,7 +538,14 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let access = write::access(OpenFlags(flags));
-        let making = self.fs.clone().create(write::who(request), parent.0, name.into(), mode, access, self.may_bypass);
+        let making = self.fs.clone().create(
+            write::who(request),
+            parent.0,
+            name.into(),
+            mode,
+            access,
+            self.may_bypass,
+        );
         self.answer(request, making, |made| write::reply_created(made, reply));
     }
 
@@ -516,7 +585,14 @@ impl Filesystem for Adapter {
         write::reply_empty(self.fs.fallocate(handle.0, mode, offset, length), reply);
     }
 
-    fn fsync(&self, _: &Request, _: INodeNo, handle: FileHandle, data_only: bool, reply: ReplyEmpty) {
+    fn fsync(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        data_only: bool,
+        reply: ReplyEmpty,
+    ) {
         write::reply_empty(self.fs.fsync(handle.0, data_only), reply);
     }
 

@@ -1,7 +1,8 @@
-//! Files on local disk that somebody named or that lie at a usual place: configurations, lock files, certificates, zips.
+//! Files on local disk that somebody named or that lie at a usual place: configurations, lock
+//! files, certificates, zips.
 //!
-//! Whatever stands at such a path is opened without waiting and read up to a limit. Only a regular file is taken: a pipe
-//! may never end or never begin, and a device may have no end.
+//! Whatever stands at such a path is opened without waiting and read up to a limit. Only a regular
+//! file is taken: a pipe may never end or never begin, and a device may have no end.
 
 use std::fmt;
 use std::fs::File;
@@ -39,7 +40,9 @@ impl fmt::Display for InputError {
         match self {
             InputError::System(e) => e.fmt(f),
             InputError::Kind(kind) => write!(f, "it is {kind}, and a regular file is wanted"),
-            InputError::TooLarge(limit) => write!(f, "it is larger than {limit} bytes, the limit for such files"),
+            InputError::TooLarge(limit) => {
+                write!(f, "it is larger than {limit} bytes, the limit for such files")
+            }
             InputError::NotText => f.write_str("it is no text in UTF-8"),
         }
     }
@@ -53,14 +56,16 @@ impl From<io::Error> for InputError {
     }
 }
 
-/// Opens a regular file for reading. Does not wait, whatever stands there. `/dev/null`, by which people say that there is
-/// to be no file, is an empty one.
+/// Opens a regular file for reading. Does not wait, whatever stands there. `/dev/null`, by which
+/// people say that there is to be no file, is an empty one.
 pub fn open(path: &Path) -> Result<File, InputError> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
     let metadata = file.metadata()?;
     let kind = metadata.file_type();
-    if kind.is_file() || (kind.is_char_device() && rustix::fs::makedev(NULL.0, NULL.1) == metadata.rdev()) {
+    if kind.is_file()
+        || (kind.is_char_device() && rustix::fs::makedev(NULL.0, NULL.1) == metadata.rdev())
+    {
         return Ok(file);
     }
     Err(InputError::Kind(if kind.is_fifo() {
@@ -143,7 +148,10 @@ mod tests {
             (Path::new("/dev/zero"), "a device"),
         ] {
             let error = open(path).unwrap_err();
-            assert!(matches!(&error, InputError::Kind(found) if found.starts_with(kind)), "{path:?}: {error}");
+            assert!(
+                matches!(&error, InputError::Kind(found) if found.starts_with(kind)),
+                "{path:?}: {error}"
+            );
         }
     }
 }

@@ -1,7 +1,8 @@
-//! `.terraform.lock.hcl`: read as the clients read it, changed in place, written in the clients' own form.
+//! `.terraform.lock.hcl`: read as the clients read it, changed in place, written in the clients'
+//! own form.
 //!
-//! What is not changed keeps every byte: comments, order, other providers. What is new or changed looks as Terraform
-//! 1.11 and OpenTofu 1.12 write it. Nothing here does I/O.
+//! What is not changed keeps every byte: comments, order, other providers. What is new or changed
+//! looks as Terraform 1.11 and OpenTofu 1.12 write it. Nothing here does I/O.
 
 pub mod configuration;
 pub mod constraints;
@@ -66,8 +67,12 @@ pub struct SyntaxError {
 
 impl SyntaxError {
     fn at(text: &str, span: Option<Range<usize>>, rule: impl fmt::Display) -> SyntaxError {
-        let line =
-            span.map(|span| 1 + text.as_bytes()[..span.start.min(text.len())].iter().filter(|b| **b == b'\n').count());
+        let line = span.map(|span| {
+            1 + text.as_bytes()[..span.start.min(text.len())]
+                .iter()
+                .filter(|b| **b == b'\n')
+                .count()
+        });
         SyntaxError { line, rule: rule.to_string() }
     }
 }
@@ -115,7 +120,9 @@ impl FromStr for PackageHash {
     fn from_str(text: &str) -> Result<Self, String> {
         let sound = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\' | b'$' | b'%');
         match text.split_once(':') {
-            Some((scheme, value)) if !scheme.is_empty() && !value.is_empty() && text.bytes().all(sound) => {
+            Some((scheme, value))
+                if !scheme.is_empty() && !value.is_empty() && text.bytes().all(sound) =>
+            {
                 Ok(PackageHash(text.to_owned()))
             }
             _ => Err(format!("{text:?} is not a hash (SCHEME:VALUE)")),
@@ -176,9 +183,12 @@ impl LockFile {
     /// # Errors
     /// The first rule that it breaks, with the line.
     pub fn parse(text: &str) -> Result<LockFile, SyntaxError> {
-        let body = hcl_edit::parser::parse_body(text)
-            .map_err(|e| SyntaxError { line: Some(e.location().line()), rule: e.message().to_owned() })?;
-        let mut file = LockFile { text: text.to_owned(), entries: Vec::new(), numbers: BTreeMap::new() };
+        let body = hcl_edit::parser::parse_body(text).map_err(|e| SyntaxError {
+            line: Some(e.location().line()),
+            rule: e.message().to_owned(),
+        })?;
+        let mut file =
+            LockFile { text: text.to_owned(), entries: Vec::new(), numbers: BTreeMap::new() };
         for block in body.get_blocks("provider") {
             let entry = read_entry(text, block)?;
             if file.numbers.insert(entry.address.clone(), file.entries.len()).is_some() {
@@ -195,14 +205,19 @@ impl LockFile {
         &self.text
     }
 
-    /// The client that wrote it, as far as the file says: by its first lines, else by the registries that it names.
+    /// The client that wrote it, as far as the file says: by its first lines, else by the
+    /// registries that it names.
     pub fn client(&self) -> Option<Client> {
         let clients = [Client::Terraform, Client::OpenTofu];
         let comments = || self.text.lines().take_while(|line| line.starts_with('#'));
-        let said = |client: &Client| comments().any(|line| line.contains(&format!("\"{} init\"", client.program())));
+        let said = |client: &Client| {
+            comments().any(|line| line.contains(&format!("\"{} init\"", client.program())))
+        };
         let used = |client: &Client| {
             let registry = client.default_registry();
-            registry.is_ok_and(|registry| self.entries.iter().any(|entry| entry.address.host == registry))
+            registry.is_ok_and(|registry| {
+                self.entries.iter().any(|entry| entry.address.host == registry)
+            })
         };
         clients.into_iter().find(said).or_else(|| clients.into_iter().find(used))
     }
@@ -220,7 +235,8 @@ impl LockFile {
     /// Locks providers. Nothing changes of one that is locked just so.
     ///
     /// # Errors
-    /// The changed file could not be read again, which the syntax of its other parts would have to be the cause of.
+    /// The changed file could not be read again, which the syntax of its other parts would have to
+    /// be the cause of.
     pub fn set(&mut self, locks: &BTreeMap<ProviderAddr, ProviderLock>) -> Result<(), SyntaxError> {
         let mut edits: Vec<Edit> = Vec::new();
         // What is new at one place, in the order of the addresses.
@@ -265,13 +281,19 @@ impl LockFile {
             (Some(at), _) => edits.push((at.clone(), quoted(&lock.constraints))),
             (None, true) => {}
             (None, false) => {
-                let line_end =
-                    self.text[entry.version.end..].find('\n').map_or(entry.block.end, |n| entry.version.end + n);
-                edits.push((line_end..line_end, format!("\n  constraints = {}", quoted(&lock.constraints))));
+                let line_end = self.text[entry.version.end..]
+                    .find('\n')
+                    .map_or(entry.block.end, |n| entry.version.end + n);
+                edits.push((
+                    line_end..line_end,
+                    format!("\n  constraints = {}", quoted(&lock.constraints)),
+                ));
             }
         }
         match &entry.hashes {
-            Some(at) => edits.push((at.clone(), self.hashes_with_comments(entry, at.clone(), lock))),
+            Some(at) => {
+                edits.push((at.clone(), self.hashes_with_comments(entry, at.clone(), lock)))
+            }
             None => {
                 let before = entry.block.end - 1..entry.block.end - 1;
                 edits.push((before, format!("  hashes = {}\n", list(&lock.hashes))));
@@ -280,22 +302,32 @@ impl LockFile {
         edits
     }
 
-    /// A list of hashes whose comments are kept: if hashes are only added they precede the old ones, else it is written
-    /// anew.
-    fn hashes_with_comments(&self, entry: &ProviderBlock, at: Range<usize>, lock: &ProviderLock) -> String {
+    /// A list of hashes whose comments are kept: if hashes are only added they precede the old
+    /// ones, else it is written anew.
+    fn hashes_with_comments(
+        &self,
+        entry: &ProviderBlock,
+        at: Range<usize>,
+        lock: &ProviderLock,
+    ) -> String {
         let old = &self.text[at];
         if !has_comment(old) || !entry.lock.hashes.is_subset(&lock.hashes) {
             return list(&lock.hashes);
         }
-        let added: String =
-            lock.hashes.difference(&entry.lock.hashes).map(|hash| format!("\n    {},", quoted(hash))).collect();
+        let added: String = lock
+            .hashes
+            .difference(&entry.lock.hashes)
+            .map(|hash| format!("\n    {},", quoted(hash)))
+            .collect();
         // At the front, where no comment can stand between a hash and the comma that it may lack.
         old.replacen('[', &format!("[{added}"), 1)
     }
 
     /// Where a provider that is not locked yet comes to stand: behind the one before it.
     fn place_of(&self, address: &ProviderAddr) -> usize {
-        let Some((_, before)) = self.numbers.range(..address).next_back() else { return first_paragraph(&self.text) };
+        let Some((_, before)) = self.numbers.range(..address).next_back() else {
+            return first_paragraph(&self.text);
+        };
         let end = self.entries[*before].block.end;
         self.text[end..].find('\n').map_or(self.text.len(), |newline| end + newline + 1)
     }
@@ -377,20 +409,32 @@ fn read_entry(text: &str, block: &Block) -> Result<ProviderBlock, SyntaxError> {
     let span = block.span().unwrap_or_default();
     let refuse = |rule: String| SyntaxError::at(text, Some(span.clone()), rule);
     let [label] = block.labels.as_slice() else {
-        return Err(refuse("a provider block has the provider's address as its one label".to_owned()));
+        return Err(refuse(
+            "a provider block has the provider's address as its one label".to_owned(),
+        ));
     };
     // Each address is written in full, so that no default host can come in.
     let address = Some(label.as_str()).filter(|label| label.matches('/').count() == 2);
-    let address = address.and_then(|label| ProviderAddr::parse(label, &label.split('/').next()?.parse().ok()?).ok());
+    let address = address
+        .and_then(|label| ProviderAddr::parse(label, &label.split('/').next()?.parse().ok()?).ok());
     let Some(address) = address.filter(|address| address.to_string() == label.as_str()) else {
-        return Err(refuse(format!("{:?} is not a provider in full (HOST/NAMESPACE/TYPE)", label.as_str())));
+        return Err(refuse(format!(
+            "{:?} is not a provider in full (HOST/NAMESPACE/TYPE)",
+            label.as_str()
+        )));
     };
     let get = |name: &str| block.body.get_attribute(name);
     let string = |attribute: &Attribute| match attribute.value.as_str() {
         Some(value) => Ok((value.to_owned(), attribute.value.span().unwrap_or_default())),
-        None => Err(SyntaxError::at(text, attribute.span(), format!("{} is not a string", attribute.key.as_str()))),
+        None => Err(SyntaxError::at(
+            text,
+            attribute.span(),
+            format!("{} is not a string", attribute.key.as_str()),
+        )),
     };
-    let Some(version) = get("version") else { return Err(refuse(format!("the lock of {address} has no version"))) };
+    let Some(version) = get("version") else {
+        return Err(refuse(format!("the lock of {address} has no version")));
+    };
     let (version, version_at) = string(version)?;
     let parsed = version.parse::<Version>();
     let version = parsed.map_err(|e| SyntaxError::at(text, Some(version_at.clone()), e))?;
@@ -418,7 +462,9 @@ fn read_entry(text: &str, block: &Block) -> Result<ProviderBlock, SyntaxError> {
 
 fn read_hashes(text: &str, attribute: &Attribute) -> Result<BTreeSet<PackageHash>, SyntaxError> {
     let refuse = |rule: String| SyntaxError::at(text, attribute.span(), rule);
-    let Some(list) = attribute.value.as_array() else { return Err(refuse("hashes is not a list".to_owned())) };
+    let Some(list) = attribute.value.as_array() else {
+        return Err(refuse("hashes is not a list".to_owned()));
+    };
     let hash = |value: &Expression| match value.as_str() {
         Some(hash) => hash.parse::<PackageHash>().map_err(refuse),
         None => Err(refuse("a hash is not a string".to_owned())),

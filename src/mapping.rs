@@ -1,8 +1,9 @@
-//! From provider addresses to repositories: `repository_template`, include and exclude, by OpenTofu's rules for
-//! `oci_mirror`.
+//! From provider addresses to repositories: `repository_template`, include and exclude, by
+//! OpenTofu's rules for `oci_mirror`.
 //!
-//! Several rules are what several `oci_mirror` blocks are to OpenTofu: the versions of a provider are those of all
-//! rules that match it, and a version comes from the first of them that has it. New releases go to the first.
+//! Several rules are what several `oci_mirror` blocks are to OpenTofu: the versions of a provider
+//! are those of all rules that match it, and a version comes from the first of them that has it.
+//! New releases go to the first.
 
 mod carried;
 mod pattern;
@@ -49,13 +50,21 @@ impl MappingRule {
     /// Reads a rule as it is written in a block. No `include` means all providers.
     ///
     /// # Errors
-    /// A pattern or the template is wrong, or the template maps different providers to one repository.
-    pub fn new(template: &str, include: &[String], exclude: &[String]) -> Result<MappingRule, MappingError> {
-        let patterns = |list: &[String]| list.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>();
+    /// A pattern or the template is wrong, or the template maps different providers to one
+    /// repository.
+    pub fn new(
+        template: &str,
+        include: &[String],
+        exclude: &[String],
+    ) -> Result<MappingRule, MappingError> {
+        let patterns =
+            |list: &[String]| list.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>();
         let (include, exclude) = (patterns(include)?, patterns(exclude)?);
-        let rule = MappingRule { template: template.parse()?, include, exclude, before: Arc::default() };
+        let rule =
+            MappingRule { template: template.parse()?, include, exclude, before: Arc::default() };
         if let Some((variable, written)) = rule.template.unreferred() {
-            let reason = format!("`{written}` is plain text in it; did you mean `${{{variable}}}`?");
+            let reason =
+                format!("`{written}` is plain text in it; did you mean `${{{variable}}}`?");
             return refuse(format!("the repository template {template:?}"), reason);
         }
         for variable in Variable::ALL {
@@ -76,12 +85,16 @@ impl MappingRule {
         Ok(rule)
     }
 
-    /// The same as it is typed: a template that does not refer to `${hostname}` is for the providers of
-    /// [`DEFAULT_REGISTRY`] where no `include` says otherwise.
+    /// The same as it is typed: a template that does not refer to `${hostname}` is for the
+    /// providers of [`DEFAULT_REGISTRY`] where no `include` says otherwise.
     ///
     /// # Errors
     /// As for [`MappingRule::new`].
-    pub fn typed(template: &str, include: &[String], exclude: &[String]) -> Result<MappingRule, MappingError> {
+    pub fn typed(
+        template: &str,
+        include: &[String],
+        exclude: &[String],
+    ) -> Result<MappingRule, MappingError> {
         if include.is_empty() && !template.parse::<Template>()?.uses(Variable::Hostname) {
             return MappingRule::new(template, &[format!("{DEFAULT_REGISTRY}/*/*")], exclude);
         }
@@ -105,7 +118,8 @@ impl MappingRule {
 
     /// Whether the rule is about `provider`.
     pub fn matches(&self, provider: &ProviderAddr) -> bool {
-        let any = |patterns: &[ProviderPattern]| patterns.iter().any(|pattern| pattern.matches(provider));
+        let any =
+            |patterns: &[ProviderPattern]| patterns.iter().any(|pattern| pattern.matches(provider));
         !any(&self.exclude)
             && (self.include.is_empty() || any(&self.include))
             && !self.before.iter().any(|rule| rule.matches(provider))
@@ -113,13 +127,18 @@ impl MappingRule {
 
     /// Whether both are written alike.
     fn is_written_as(&self, other: &MappingRule) -> bool {
-        self.template == other.template && self.include == other.include && self.exclude == other.exclude
+        self.template == other.template
+            && self.include == other.include
+            && self.exclude == other.exclude
     }
 
     /// Whether the rule can be about a provider of this host (and namespace).
     pub fn may_match(&self, host: &Host, namespace: Option<&str>) -> bool {
-        let all = |patterns: &[ProviderPattern]| patterns.iter().any(|pattern| pattern.covers(host, namespace));
-        let some = self.include.is_empty() || self.include.iter().any(|pattern| pattern.touches(host, namespace));
+        let all = |patterns: &[ProviderPattern]| {
+            patterns.iter().any(|pattern| pattern.covers(host, namespace))
+        };
+        let some = self.include.is_empty()
+            || self.include.iter().any(|pattern| pattern.touches(host, namespace));
         some && !all(&self.exclude)
     }
 
@@ -133,7 +152,8 @@ impl MappingRule {
 
     /// The one value that `include` leaves to a variable.
     fn fixed(&self, variable: Variable) -> Option<&str> {
-        let mut values: BTreeSet<&str> = self.include.iter().filter_map(|pattern| pattern.value(variable)).collect();
+        let mut values: BTreeSet<&str> =
+            self.include.iter().filter_map(|pattern| pattern.value(variable)).collect();
         let value = values.pop_first()?;
         values.is_empty().then_some(value)
     }
@@ -142,7 +162,8 @@ impl MappingRule {
     pub fn prefix(&self) -> Option<(Host, Option<RepoName>)> {
         let text = self.template.leading_text();
         let (host, rest) = text.split_once('/')?;
-        let whole = self.template.parts().is_some_and(|parts| matches!(parts, [TemplatePart::Text(_)]));
+        let whole =
+            self.template.parts().is_some_and(|parts| matches!(parts, [TemplatePart::Text(_)]));
         let path = if whole { Some(rest) } else { rest.rsplit_once('/').map(|(path, _)| path) };
         Some((host.parse().ok()?, path.and_then(|path| path.parse().ok())))
     }
@@ -160,7 +181,8 @@ impl MappingRule {
 
     /// The provider that has these parts, and where one is missing the one that `include` leaves.
     fn provider(&self, values: Values) -> Option<ProviderAddr> {
-        let value = |variable, read: Option<String>| read.or(self.fixed(variable).map(str::to_owned));
+        let value =
+            |variable, read: Option<String>| read.or(self.fixed(variable).map(str::to_owned));
         let host = value(Variable::Hostname, values.hostname)?.parse().ok()?;
         let namespace = value(Variable::Namespace, values.namespace)?;
         ProviderAddr::new(host, &namespace, &value(Variable::Type, values.kind)?)
@@ -251,7 +273,8 @@ impl Mapping {
     /// These rules, and those of `other` for the providers that none of these matches.
     pub fn or(mut self, other: &Mapping) -> Mapping {
         let before: Arc<[MappingRule]> = self.rules.clone().into();
-        let others = other.rules.iter().filter(|rule| !before.iter().any(|own| own.is_written_as(rule)));
+        let others =
+            other.rules.iter().filter(|rule| !before.iter().any(|own| own.is_written_as(rule)));
         let behind = others.map(|rule| MappingRule {
             before: rule.before.iter().chain(before.iter()).cloned().collect(),
             ..rule.clone()
@@ -271,15 +294,21 @@ impl Mapping {
         Carried { providers: providers.clone(), mapping }
     }
 
-    /// The repository to which releases of `provider` go: that of the first rule that matches it. `None` if none does.
+    /// The repository to which releases of `provider` go: that of the first rule that matches it.
+    /// `None` if none does.
     ///
     /// # Errors
     /// The template makes no repository's name of this address.
     pub fn repo(&self, provider: &ProviderAddr) -> Result<Option<Repo>, MappingError> {
-        self.rules.iter().find(|rule| rule.matches(provider)).map(|rule| rule.repo(provider)).transpose()
+        self.rules
+            .iter()
+            .find(|rule| rule.matches(provider))
+            .map(|rule| rule.repo(provider))
+            .transpose()
     }
 
-    /// The repositories that hold releases of `provider`, in order of preference, each once; none if no rule matches it.
+    /// The repositories that hold releases of `provider`, in order of preference, each once; none
+    /// if no rule matches it.
     ///
     /// # Errors
     /// As for [`Mapping::repo`]: OpenTofu fails as a whole where one of its sources does.
@@ -305,7 +334,8 @@ impl Mapping {
         self.rules.iter().flat_map(|rule| rule.providers_of(repo)).collect()
     }
 
-    /// The registries that the rules name without knowing a provider, each with the part of it that they lead to.
+    /// The registries that the rules name without knowing a provider, each with the part of it that
+    /// they lead to.
     pub fn prefixes(&self) -> Vec<(Host, Option<RepoName>)> {
         let mut prefixes: Vec<_> = self.rules.iter().filter_map(MappingRule::prefix).collect();
         prefixes.sort();

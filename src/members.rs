@@ -1,8 +1,9 @@
 //! The members of a package: the tree that OpenTofu's extractor would write, as an immutable value.
 //!
-//! Members are numbered, and their names never become paths on disk. Paths are bytes, since zip names need not be
-//! UTF-8. INVARIANT: every name is a sound file name (not empty, not `.` or `..`, without `/` and NUL, at most 255
-//! bytes), no directory has two children of one name, and files have no children.
+//! Members are numbered, and their names never become paths on disk. Paths are bytes, since zip
+//! names need not be UTF-8. INVARIANT: every name is a sound file name (not empty, not `.` or `..`,
+//! without `/` and NUL, at most 255 bytes), no directory has two children of one name, and files
+//! have no children.
 
 use std::ffi::OsStr;
 use std::hash::{BuildHasher, RandomState};
@@ -56,8 +57,8 @@ pub enum Child {
     Dir(DirNo),
 }
 
-/// A name in a directory, in as few bytes as it takes: trees of hundreds of thousands of members stay in memory as long
-/// as the kernel knows a name in them.
+/// A name in a directory, in as few bytes as it takes: trees of hundreds of thousands of members
+/// stay in memory as long as the kernel knows a name in them.
 #[derive(Clone, Copy, Debug)]
 struct MemberEntry {
     /// Where the name begins among all names.
@@ -70,7 +71,11 @@ struct MemberEntry {
 
 impl MemberEntry {
     fn child(self) -> Child {
-        if self.is_directory { Child::Dir(DirNo(self.number)) } else { Child::File(FileNo(self.number)) }
+        if self.is_directory {
+            Child::Dir(DirNo(self.number))
+        } else {
+            Child::File(FileNo(self.number))
+        }
     }
 
     fn name(self, names: &[u8]) -> &[u8] {
@@ -85,7 +90,8 @@ pub struct Members {
     files: Box<[MemberFile]>,
     /// All names, one behind the other.
     names: Box<[u8]>,
-    /// The entries of all directories, by the directories' numbers; of one directory in byte order of the names.
+    /// The entries of all directories, by the directories' numbers; of one directory in byte order
+    /// of the names.
     entries: Box<[MemberEntry]>,
     /// Where the entries of each directory end.
     ends: Box<[u32]>,
@@ -108,7 +114,8 @@ impl Members {
     /// The entry `name` of `dir`.
     pub fn lookup(&self, dir: DirNo, name: &OsStr) -> Option<Child> {
         let entries = self.entries(dir);
-        let at = entries.binary_search_by(|entry| entry.name(&self.names).cmp(name.as_bytes())).ok()?;
+        let at =
+            entries.binary_search_by(|entry| entry.name(&self.names).cmp(name.as_bytes())).ok()?;
         Some(entries[at].child())
     }
 
@@ -160,7 +167,10 @@ impl Members {
 
     /// How many bytes of memory this value holds.
     pub fn weight(&self) -> usize {
-        size_of_val(&*self.files) + self.names.len() + size_of_val(&*self.entries) + size_of_val(&*self.ends)
+        size_of_val(&*self.files)
+            + self.names.len()
+            + size_of_val(&*self.entries)
+            + size_of_val(&*self.ends)
     }
 }
 
@@ -202,7 +212,14 @@ impl Builder {
     /// A tree that holds only its top.
     pub fn new() -> Self {
         let (hasher, by_name) = (RandomState::new(), HashTable::new());
-        Builder { files: Vec::new(), directories: 1, names: Vec::new(), entries: Vec::new(), by_name, hasher }
+        Builder {
+            files: Vec::new(),
+            directories: 1,
+            names: Vec::new(),
+            entries: Vec::new(),
+            by_name,
+            hasher,
+        }
     }
 
     fn find(&self, dir: DirNo, name: &[u8]) -> Option<Child> {
@@ -234,7 +251,11 @@ impl Builder {
     }
 
     /// Adds a file at `path` (components from the top) and the directories above it.
-    pub fn file<'a>(&mut self, path: impl IntoIterator<Item = &'a [u8]>, file: MemberFile) -> Result<FileNo, Conflict> {
+    pub fn file<'a>(
+        &mut self,
+        path: impl IntoIterator<Item = &'a [u8]>,
+        file: MemberFile,
+    ) -> Result<FileNo, Conflict> {
         let mut path: Vec<&[u8]> = path.into_iter().collect();
         let name = path.pop().ok_or(Conflict::Name)?;
         check(name)?;
@@ -251,7 +272,10 @@ impl Builder {
     }
 
     /// Adds the directory at `path` (components from the top), which may exist.
-    pub fn directory<'a>(&mut self, path: impl IntoIterator<Item = &'a [u8]>) -> Result<DirNo, Conflict> {
+    pub fn directory<'a>(
+        &mut self,
+        path: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<DirNo, Conflict> {
         let mut at = TOP;
         for name in path {
             check(name)?;

@@ -12,14 +12,17 @@ const LAST: u64 = 253_402_300_799;
 pub struct Moment(u64);
 
 impl Moment {
-    /// The moment that is `seconds` after the beginning of 1970; the last that can be written if it is beyond that.
+    /// The moment that is `seconds` after the beginning of 1970; the last that can be written if it
+    /// is beyond that.
     pub fn at(seconds: u64) -> Moment {
         Moment(seconds.min(LAST))
     }
 
     /// This moment.
     pub fn now() -> Moment {
-        Moment::at(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs())
+        Moment::at(
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs(),
+        )
     }
 
     /// Its day, as `2026-11-29`.
@@ -41,8 +44,8 @@ impl fmt::Display for Moment {
     }
 }
 
-/// Year, month and day of the day that is `days` after the first of 1970. Years are counted from the first of March,
-/// so that the leap day is the last of its year.
+/// Year, month and day of the day that is `days` after the first of 1970. Years are counted from
+/// the first of March, so that the leap day is the last of its year.
 fn date(days: u64) -> (u64, u64, u64) {
     const OF_400_YEARS: u64 = 146_097;
     // From the first of March of the year 0 on.
@@ -84,7 +87,8 @@ mod tests {
             let next_year = u64::from(month == 1 && of_month == 1);
             assert!(
                 year == before.0 + next_year
-                    && (next_month && before.2 >= 28 || month == before.1 && of_month == before.2 + 1),
+                    && (next_month && before.2 >= 28
+                        || month == before.1 && of_month == before.2 + 1),
                 "{before:?} {year} {month} {of_month}"
             );
             before = (year, month, of_month);

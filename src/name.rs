@@ -1,7 +1,8 @@
 //! Names: registry hosts, repositories, tags, references, platforms.
 //!
-//! Each type holds text that was checked against its grammar once; no other part of the program joins or splits
-//! this text. Grammars: OCI distribution spec, "Pulling manifests" (name, reference).
+//! Each type holds text that was checked against its grammar once; no other part of the program
+//! joins or splits this text. Grammars: OCI distribution spec, "Pulling manifests" (name,
+//! reference).
 
 mod address;
 mod claim;
@@ -46,13 +47,19 @@ fn refuse<T>(text: &str, wanted: &'static str) -> Result<T, NameError> {
     refuse_for(text, wanted, None)
 }
 
-fn refuse_for<T>(text: &str, wanted: &'static str, instead: Option<String>) -> Result<T, NameError> {
+fn refuse_for<T>(
+    text: &str,
+    wanted: &'static str,
+    instead: Option<String>,
+) -> Result<T, NameError> {
     Err(NameError { text: text.chars().take(300).collect(), wanted, instead })
 }
 
-/// A registry: `HOST` or `HOST:PORT`, as it stands in references and as a directory at the root of a mount.
+/// A registry: `HOST` or `HOST:PORT`, as it stands in references and as a directory at the root of
+/// a mount.
 ///
-/// INVARIANT: holds a `.` or a `:`, or is `localhost`, so that it never equals one of the mount's fixed names.
+/// INVARIANT: holds a `.` or a `:`, or is `localhost`, so that it never equals one of the mount's
+/// fixed names.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Host(String);
 
@@ -65,7 +72,11 @@ impl Host {
     /// The host without its port.
     pub fn domain(&self) -> &str {
         match self.0.rsplit_once(':') {
-            Some((domain, _)) if !domain.is_empty() && (!domain.contains(':') || domain.ends_with(']')) => domain,
+            Some((domain, _))
+                if !domain.is_empty() && (!domain.contains(':') || domain.ends_with(']')) =>
+            {
+                domain
+            }
             _ => &self.0,
         }
     }
@@ -75,7 +86,8 @@ impl FromStr for Host {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        const WANTED: &str = "a registry (HOST or HOST:PORT, with a dot, a port, or the name localhost)";
+        const WANTED: &str =
+            "a registry (HOST or HOST:PORT, with a dot, a port, or the name localhost)";
         let (domain, port) = match text.strip_prefix('[') {
             Some(rest) => match rest.split_once(']') {
                 Some((v6, "")) if is_v6(v6) => (None, None),
@@ -94,14 +106,18 @@ impl FromStr for Host {
                 && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         };
         let sound = domain.is_none_or(|d| d.split('.').all(label))
-            && port.is_none_or(|p| p.len() <= 5 && p.parse::<u16>().is_ok() && p.bytes().all(|b| b.is_ascii_digit()))
+            && port.is_none_or(|p| {
+                p.len() <= 5 && p.parse::<u16>().is_ok() && p.bytes().all(|b| b.is_ascii_digit())
+            })
             && text.len() <= COMPONENT_MAX
             && (text.contains(['.', ':']) || text == "localhost");
         if sound {
             return Ok(Host(text.to_owned()));
         }
         // As a browser shows it.
-        let bare = text.split_once("://").and_then(|(_, rest)| rest.trim_end_matches('/').parse::<Host>().ok());
+        let bare = text
+            .split_once("://")
+            .and_then(|(_, rest)| rest.trim_end_matches('/').parse::<Host>().ok());
         refuse_for(text, WANTED, bare.map(|host| host.0))
     }
 }
@@ -125,8 +141,9 @@ pub fn is_repo_component(text: &str) -> bool {
         .all(|sep| matches!(sep, "" | "." | "_" | "__") || sep.bytes().all(|b| b == b'-'))
 }
 
-/// Whether `text` may be an unlisted directory on the way to nested repositories where no catalog can be read:
-/// `[a-z0-9]+([_-]+[a-z0-9]+)*`. Dots are left out, so that no version number becomes one.
+/// Whether `text` may be an unlisted directory on the way to nested repositories where no catalog
+/// can be read: `[a-z0-9]+([_-]+[a-z0-9]+)*`. Dots are left out, so that no version number becomes
+/// one.
 pub fn is_passage(text: &str) -> bool {
     let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     is_repo_component(text) && text.bytes().all(|b| alnum(b) || b == b'_' || b == b'-')
@@ -169,11 +186,15 @@ impl RepoName {
         self.0.rsplit_once('/').map(|(parent, _)| RepoName(parent.to_owned()))
     }
 
-    /// Whether `prefix` is this name or one of its ancestors, by whole components. `None` is above all names.
+    /// Whether `prefix` is this name or one of its ancestors, by whole components. `None` is above
+    /// all names.
     pub fn is_within(&self, prefix: Option<&RepoName>) -> bool {
         match prefix {
             None => true,
-            Some(p) => self.0 == p.0 || self.0.strip_prefix(p.as_str()).is_some_and(|rest| rest.starts_with('/')),
+            Some(p) => {
+                self.0 == p.0
+                    || self.0.strip_prefix(p.as_str()).is_some_and(|rest| rest.starts_with('/'))
+            }
         }
     }
 
@@ -194,7 +215,10 @@ impl FromStr for RepoName {
         if text.len() <= REPO_MAX && !text.is_empty() && text.split('/').all(is_repo_component) {
             Ok(RepoName(text.to_owned()))
         } else {
-            refuse(text, "a repository name (lower-case letters, digits and single separators, joined by /)")
+            refuse(
+                text,
+                "a repository name (lower-case letters, digits and single separators, joined by /)",
+            )
         }
     }
 }
@@ -223,7 +247,8 @@ impl FromStr for Tag {
             Ok(Tag(text.to_owned()))
         } else {
             // As a version is written; OpenTofu has the same rule for its tags.
-            let version = text.contains('+').then(|| text.replace('+', "_").parse::<Tag>().ok()).flatten();
+            let version =
+                text.contains('+').then(|| text.replace('+', "_").parse::<Tag>().ok()).flatten();
             let wanted = "a tag (up to 128 of letters, digits, . _ -, not starting with . or -)";
             refuse_for(text, wanted, version.map(|tag| tag.0))
         }
@@ -297,10 +322,13 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// From the two fields of an OCI platform object; `None` where they cannot be a directory's name.
+    /// From the two fields of an OCI platform object; `None` where they cannot be a directory's
+    /// name.
     pub fn new(os: &str, arch: &str) -> Option<Platform> {
-        let word =
-            |s: &str| (1..=64).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let word = |s: &str| {
+            (1..=64).contains(&s.len())
+                && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        };
         (word(os) && word(arch)).then(|| Platform { os: os.to_owned(), arch: arch.to_owned() })
     }
 
@@ -367,7 +395,8 @@ debug_as_display!(Host, RepoName, Tag, Repo, Reference, Platform);
 /// One path component below a registry's directory, read as far as its text alone allows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Component {
-    /// `NAME:TAG` or `NAME@DIGEST`: a manifest of the repository NAME below the directory, no tag list needed.
+    /// `NAME:TAG` or `NAME@DIGEST`: a manifest of the repository NAME below the directory, no tag
+    /// list needed.
     Manifest(String, Selector),
     /// A text that can be a tag, a part of a repository's name, or both.
     Plain(String),
@@ -382,7 +411,9 @@ impl Component {
     pub fn parse(text: &str) -> Component {
         if let Some((name, digest)) = text.split_once('@') {
             return match (is_repo_component(name), digest.parse()) {
-                (true, Ok(digest)) => Component::Manifest(name.to_owned(), Selector::Digest(digest)),
+                (true, Ok(digest)) => {
+                    Component::Manifest(name.to_owned(), Selector::Digest(digest))
+                }
                 (true, Err(e @ DigestError::UnknownAlgorithm(_))) => Component::Unsupported(e),
                 _ => Component::Impossible,
             };
@@ -407,7 +438,15 @@ mod tests {
 
     #[test]
     fn a_host_never_collides_with_a_fixed_name() {
-        for good in ["ghcr.io", "localhost", "localhost:5000", "127.0.0.1:8443", "a:1", "[::1]:5000", "Reg.Example"] {
+        for good in [
+            "ghcr.io",
+            "localhost",
+            "localhost:5000",
+            "127.0.0.1:8443",
+            "a:1",
+            "[::1]:5000",
+            "Reg.Example",
+        ] {
             assert_eq!(good.parse::<Host>().unwrap().as_str(), good);
         }
         for bad in [
@@ -440,7 +479,9 @@ mod tests {
         for bad in ["", ".git", "a..b", "a___b", "a._b", "A", "a-", "-a", "a/b", "Main.tf", "ä"] {
             assert!(!is_repo_component(bad), "{bad}");
         }
-        assert!(is_passage("a-b") && is_passage("a__b") && !is_passage("1.2") && !is_passage("main.tf"));
+        assert!(
+            is_passage("a-b") && is_passage("a__b") && !is_passage("1.2") && !is_passage("main.tf")
+        );
     }
 
     #[test]
@@ -454,7 +495,20 @@ mod tests {
         );
         assert_eq!(Component::parse("1.0.0-RC1"), Component::Plain("1.0.0-RC1".into()));
         assert!(matches!(Component::parse("net@md5:00"), Component::Unsupported(_)));
-        for bad in [".git", "", ".", "..", "-x", "net:", ":x", "net@sha256:00", "a b", "net:1:2", "NET:1", "x\ny"] {
+        for bad in [
+            ".git",
+            "",
+            ".",
+            "..",
+            "-x",
+            "net:",
+            ":x",
+            "net@sha256:00",
+            "a b",
+            "net:1:2",
+            "NET:1",
+            "x\ny",
+        ] {
             assert_eq!(Component::parse(bad), Component::Impossible, "{bad}");
         }
     }
@@ -462,10 +516,16 @@ mod tests {
     #[test]
     fn references_print_as_they_were_read() {
         let d = Digest::of(b"x");
-        for text in ["ghcr.io/acme/net:1.0".to_owned(), "localhost:5000/a:b".into(), format!("ghcr.io/a/b@{d}")] {
+        for text in [
+            "ghcr.io/acme/net:1.0".to_owned(),
+            "localhost:5000/a:b".into(),
+            format!("ghcr.io/a/b@{d}"),
+        ] {
             assert_eq!(text.parse::<Reference>().unwrap().to_string(), text);
         }
-        for bad in ["ghcr.io/a", "ghcr.io", "a/b:1", "ghcr.io/A:1", "ghcr.io/a:", "ghcr.io/a@sha256:1"] {
+        for bad in
+            ["ghcr.io/a", "ghcr.io", "a/b:1", "ghcr.io/A:1", "ghcr.io/a:", "ghcr.io/a@sha256:1"]
+        {
             assert!(bad.parse::<Reference>().is_err(), "{bad}");
         }
     }

@@ -1,8 +1,9 @@
 //! OCI documents: descriptors, image manifests and indexes, read strictly.
 //!
-//! A [`Manifest`] is its raw bytes plus a parsed view. The raw bytes are the manifest: its digest is theirs, and one
-//! that we did not write is never written again. Reading refuses whatever two readers could understand differently
-//! (duplicate keys, keys that differ by case only, an index that is an image as well). OCI image spec 1.1.
+//! A [`Manifest`] is its raw bytes plus a parsed view. The raw bytes are the manifest: its digest
+//! is theirs, and one that we did not write is never written again. Reading refuses whatever two
+//! readers could understand differently (duplicate keys, keys that differ by case only, an index
+//! that is an image as well). OCI image spec 1.1.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +16,8 @@ pub mod layout;
 mod strict;
 pub mod write;
 
-/// The largest manifest that is read, in bytes (hostile input R29; stricter than OpenTofu's 5 MiB − 1).
+/// The largest manifest that is read, in bytes (hostile input R29; stricter than OpenTofu's 5 MiB −
+/// 1).
 pub const MANIFEST_MAX: u64 = 4 << 20;
 /// The most entries of one index.
 pub const INDEX_ENTRIES_MAX: usize = 10_000;
@@ -114,9 +116,13 @@ pub struct Manifest {
 impl Manifest {
     /// Reads a manifest whose bytes have already been verified against `digest`.
     ///
-    /// `content_type` is the transport's claim (without parameters), where there was a transport; it must agree with
-    /// the body.
-    pub fn parse(raw: Arc<[u8]>, digest: Digest, content_type: Option<&str>) -> Result<Manifest, DocumentError> {
+    /// `content_type` is the transport's claim (without parameters), where there was a transport;
+    /// it must agree with the body.
+    pub fn parse(
+        raw: Arc<[u8]>,
+        digest: Digest,
+        content_type: Option<&str>,
+    ) -> Result<Manifest, DocumentError> {
         if raw.len() as u64 > MANIFEST_MAX {
             return Err(DocumentError::TooLarge(format!(
                 "the manifest has {} bytes; the limit is {MANIFEST_MAX}",
@@ -124,16 +130,24 @@ impl Manifest {
             )));
         }
         let value = strict::parse(&raw).map_err(DocumentError::Structure)?;
-        let Value::Object(map) = &value else { return structure("the manifest is not a JSON object") };
+        let Value::Object(map) = &value else {
+            return structure("the manifest is not a JSON object");
+        };
         let is_index = map.contains_key("manifests");
         let is_image = map.contains_key("layers") || map.contains_key("config");
         if is_index && is_image {
-            return structure("the manifest is an index and an image at once (manifests beside layers or config)");
+            return structure(
+                "the manifest is an index and an image at once (manifests beside layers or config)",
+            );
         }
         let media_type = match text(map, "mediaType")? {
             Some(m) if m == INDEX => INDEX,
             Some(m) if m == IMAGE => IMAGE,
-            Some(m) => return structure(format!("the manifest's mediaType is {m:?}; wanted {IMAGE:?} or {INDEX:?}")),
+            Some(m) => {
+                return structure(format!(
+                    "the manifest's mediaType is {m:?}; wanted {IMAGE:?} or {INDEX:?}"
+                ));
+            }
             None => {
                 return structure(format!(
                     "the manifest has no mediaType (OpenTofu requires it; it looks like {:?})",
@@ -144,7 +158,9 @@ impl Manifest {
         if let Some(claimed) = content_type
             && claimed != media_type
         {
-            return structure(format!("the manifest's mediaType is {media_type:?}, but it was served as {claimed:?}"));
+            return structure(format!(
+                "the manifest's mediaType is {media_type:?}, but it was served as {claimed:?}"
+            ));
         }
         let body = if media_type == INDEX {
             if is_image {
@@ -181,14 +197,17 @@ impl Manifest {
         }
     }
 
-    /// The blobs that an image manifest names: its config, where it has one, and its layers. None of an index.
+    /// The blobs that an image manifest names: its config, where it has one, and its layers. None
+    /// of an index.
     ///
     /// # Errors
-    /// The config is no descriptor. OpenTofu does not look at it, so that alone makes no release unreadable.
+    /// The config is no descriptor. OpenTofu does not look at it, so that alone makes no release
+    /// unreadable.
     pub fn blobs(&self) -> Result<Vec<Descriptor>, DocumentError> {
         let ManifestBody::Image(layers) = &self.body else { return Ok(Vec::new()) };
         let value = strict::parse(&self.raw).map_err(DocumentError::Structure)?;
-        let config = value.get("config").filter(|config| !config.is_null()).map(descriptor).transpose()?;
+        let config =
+            value.get("config").filter(|config| !config.is_null()).map(descriptor).transpose()?;
         Ok(config.into_iter().chain(layers.iter().cloned()).collect())
     }
 }
@@ -221,7 +240,10 @@ fn descriptors(map: &Map, key: &str) -> Result<Vec<Descriptor>, DocumentError> {
     match map.get(key) {
         None | Some(Value::Null) => Ok(Vec::new()),
         Some(Value::Array(items)) if items.len() > INDEX_ENTRIES_MAX => {
-            Err(DocumentError::TooLarge(format!("{key} has {} entries; the limit is {INDEX_ENTRIES_MAX}", items.len())))
+            Err(DocumentError::TooLarge(format!(
+                "{key} has {} entries; the limit is {INDEX_ENTRIES_MAX}",
+                items.len()
+            )))
         }
         Some(Value::Array(items)) => items.iter().map(descriptor).collect(),
         Some(_) => structure(format!("{key} is not a list")),
@@ -238,12 +260,20 @@ fn descriptor(value: &Value) -> Result<Descriptor, DocumentError> {
         })?,
     };
     let size = match map.get("size") {
-        Some(Value::Number(n)) if n.is_u64() && n.as_u64() <= Some(i64::MAX as u64) => n.as_u64().unwrap_or_default(),
-        Some(other) => return structure(format!("the size {other} of {digest} is not a whole number of bytes")),
+        Some(Value::Number(n)) if n.is_u64() && n.as_u64() <= Some(i64::MAX as u64) => {
+            n.as_u64().unwrap_or_default()
+        }
+        Some(other) => {
+            return structure(format!(
+                "the size {other} of {digest} is not a whole number of bytes"
+            ));
+        }
         None => return structure(format!("the descriptor of {digest} has no size")),
     };
     if size == 0 && digest != Digest::of_with(digest.algorithm(), b"") {
-        return structure(format!("the size of {digest} is given as 0, but that is not the digest of nothing"));
+        return structure(format!(
+            "the size of {digest} is given as 0, but that is not the digest of nothing"
+        ));
     }
     let platform = match map.get("platform") {
         None | Some(Value::Null) => None,

@@ -1,7 +1,9 @@
-//! One interface to everything that holds repositories: remote registries and image layouts on disk.
+//! One interface to everything that holds repositories: remote registries and image layouts on
+//! disk.
 //!
-//! What comes from a [`Registry`] is unverified, except that sizes are bounded and documents arrive whole; the
-//! digest is checked by who keeps the bytes. Retrying happens inside the back ends and nowhere above them.
+//! What comes from a [`Registry`] is unverified, except that sizes are bounded and documents arrive
+//! whole; the digest is checked by who keeps the bytes. Retrying happens inside the back ends and
+//! nowhere above them.
 
 mod address;
 mod answer;
@@ -84,7 +86,8 @@ pub struct RegistryError {
     pub failure: RegistryFailure,
     /// What was asked for: a repository or reference, with the digest where one is known.
     pub subject: String,
-    /// The rule that was broken or the event that ended the request; server text in it is bounded and escaped.
+    /// The rule that was broken or the event that ended the request; server text in it is bounded
+    /// and escaped.
     pub rule: String,
     /// What the user can do, where there is something.
     pub remedy: Option<String>,
@@ -92,8 +95,17 @@ pub struct RegistryError {
 
 impl RegistryError {
     /// An error without a remedy.
-    pub fn new(failure: RegistryFailure, subject: impl fmt::Display, rule: impl fmt::Display) -> Self {
-        RegistryError { failure, subject: subject.to_string(), rule: rule.to_string(), remedy: None }
+    pub fn new(
+        failure: RegistryFailure,
+        subject: impl fmt::Display,
+        rule: impl fmt::Display,
+    ) -> Self {
+        RegistryError {
+            failure,
+            subject: subject.to_string(),
+            rule: rule.to_string(),
+            remedy: None,
+        }
     }
 
     /// The same error with what to do about it.
@@ -126,7 +138,8 @@ pub struct RawManifest {
     pub claimed: Option<Digest>,
 }
 
-/// Where a blob's bytes go. A back end writes them in order, from the position at which the sink stands.
+/// Where a blob's bytes go. A back end writes them in order, from the position at which the sink
+/// stands.
 #[async_trait]
 pub trait BlobSink: Send {
     /// How many bytes, from the blob's start, the sink already holds.
@@ -139,7 +152,8 @@ pub trait BlobSink: Send {
     async fn restart(&mut self) -> Result<(), SinkError>;
 }
 
-/// A sink takes no more (its disk is full, or who wanted the blob is gone). The sink's owner knows the reason.
+/// A sink takes no more (its disk is full, or who wanted the blob is gone). The sink's owner knows
+/// the reason.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the receiver of the blob takes no more bytes")]
 pub struct SinkError;
@@ -166,59 +180,73 @@ pub enum Greeting {
 
 /// A source of repositories of one host.
 ///
-/// Contract of every back end: a call retries what can be retried, by itself, and ends within the deadline that the
-/// back end was made with, counted without progress. A call may be dropped at any await. Calls may run concurrently.
-/// `Absent` is said only with authority; an outage is `TimedOut`, `Unreachable` or `Untrusted`.
+/// Contract of every back end: a call retries what can be retried, by itself, and ends within the
+/// deadline that the back end was made with, counted without progress. A call may be dropped at any
+/// await. Calls may run concurrently. `Absent` is said only with authority; an outage is
+/// `TimedOut`, `Unreachable` or `Untrusted`.
 #[async_trait]
 pub trait Registry: Send + Sync {
-    /// All tags of a repository: sorted, without duplicates, and only such as are valid tags and no claims of writers.
-    /// `Absent` if there is no such repository.
+    /// All tags of a repository: sorted, without duplicates, and only such as are valid tags and no
+    /// claims of writers. `Absent` if there is no such repository.
     async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError>;
 
     /// All repositories, sorted. `Absent` if the registry does not list them.
     async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError>;
 
-    /// The digest that a tag stands for now, by the cheapest request (HEAD). `None` if the registry answers but does
-    /// not tell the digest.
+    /// The digest that a tag stands for now, by the cheapest request (HEAD). `None` if the registry
+    /// answers but does not tell the digest.
     async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError>;
 
     /// A manifest's bytes. `Integrity` if the back end noticed that claim and content differ.
-    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError>;
+    async fn manifest(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+    ) -> Result<RawManifest, RegistryError>;
 
-    /// Those of `manifests` of which it is certain, without a request, that they are not held here. A store that carries
-    /// an index without all that it names can say so.
+    /// Those of `manifests` of which it is certain, without a request, that they are not held here.
+    /// A store that carries an index without all that it names can say so.
     async fn lacking(&self, _repo: &RepoName, _manifests: &[Digest]) -> Vec<Digest> {
         Vec::new()
     }
 
-    /// Writes the rest of a blob into `sink`, from the sink's position on; exactly `blob.size` bytes in all, else
-    /// `Integrity`. A blob that a manifest names and the registry lacks is `Integrity`, never `Absent`.
-    async fn blob(&self, repo: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError>;
+    /// Writes the rest of a blob into `sink`, from the sink's position on; exactly `blob.size`
+    /// bytes in all, else `Integrity`. A blob that a manifest names and the registry lacks is
+    /// `Integrity`, never `Absent`.
+    async fn blob(
+        &self,
+        repo: &RepoName,
+        blob: &Descriptor,
+        sink: &mut dyn BlobSink,
+    ) -> Result<(), BlobError>;
 
-    /// The repositories that lie on this machine, sorted: no network is asked for them. A registry has none.
+    /// The repositories that lie on this machine, sorted: no network is asked for them. A registry
+    /// has none.
     async fn held(&self) -> Result<Vec<RepoName>, RegistryError> {
         Ok(Vec::new())
     }
 
-    /// When a list that is being fetched moved last: the tags of `repo`, or the repositories where it is `None`. `None` of
-    /// one that has not moved, or is not being fetched.
+    /// When a list that is being fetched moved last: the tags of `repo`, or the repositories where
+    /// it is `None`. `None` of one that has not moved, or is not being fetched.
     fn last_moved(&self, _repo: Option<&RepoName>) -> Option<Instant> {
         None
     }
 
-    /// Asks whether it is there, by the smallest question and once, whatever it holds. What lies on this machine is.
+    /// Asks whether it is there, by the smallest question and once, whatever it holds. What lies on
+    /// this machine is.
     async fn greet(&self, _greeting: Greeting) -> Result<(), RegistryError> {
         Ok(())
     }
 
-    /// Whether it refused the login of who asked last, or the lack of one. Such a refusal need not be an error of what
-    /// was asked for: a registry without a catalog may refuse it like that.
+    /// Whether it refused the login of who asked last, or the lack of one. Such a refusal need not
+    /// be an error of what was asked for: a registry without a catalog may refuse it like that.
     fn refused_login(&self) -> bool {
         false
     }
 
-    /// Who may be asked about what moves (tags, lists of them) where this one is out of reach and nothing is remembered.
-    /// Its answers may be old and lists may be short: they are never taken for confirmed.
+    /// Who may be asked about what moves (tags, lists of them) where this one is out of reach and
+    /// nothing is remembered. Its answers may be old and lists may be short: they are never taken
+    /// for confirmed.
     fn stand_in(&self) -> Option<Arc<dyn Registry>> {
         None
     }
@@ -235,14 +263,15 @@ pub trait HostStore: Send + Sync {
     /// Whether `host` is one of [`HostStore::hosts`].
     fn holds(&self, host: &Host) -> bool;
 
-    /// The manifests that a repository says it holds, tagged or not, in no order. Those that an index names need not be
-    /// among them.
+    /// The manifests that a repository says it holds, tagged or not, in no order. Those that an
+    /// index names need not be among them.
     ///
     /// # Errors
     /// As of [`Registry::tags`].
     fn entries(&self, repo: &Repo) -> Result<Vec<Descriptor>, RegistryError>;
 
-    /// Every blob and manifest that lies in a repository, sorted, with its length in bytes, unverified.
+    /// Every blob and manifest that lies in a repository, sorted, with its length in bytes,
+    /// unverified.
     ///
     /// # Errors
     /// As of [`Registry::tags`].
@@ -259,7 +288,8 @@ pub trait HostStore: Send + Sync {
     fn registry(self: Arc<Self>, host: &Host) -> Arc<dyn Registry>;
 }
 
-/// Counts of the HTTP requests that one mount has sent: token requests and those answered 401 aside.
+/// Counts of the HTTP requests that one mount has sent: token requests and those answered 401
+/// aside.
 #[derive(Debug, Default)]
 pub struct Requests {
     /// All requests to registries, redirects included once.

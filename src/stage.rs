@@ -1,11 +1,12 @@
 //! Releases that are being written: from a staged tree to a plan, from a plan to a pushed artifact.
 //!
-//! [`plan`] makes a plan of content, [`push`] makes an artifact of a plan. [`Stage`] is the service behind `staging/`: it
-//! knows the artifact roots of a directory that others write to, and commits them. A commit goes on when who asked for it
-//! is gone, who asks for one that is under way joins it, and it can be asked for again at any time.
+//! [`plan`] makes a plan of content, [`push`] makes an artifact of a plan. [`Stage`] is the service
+//! behind `staging/`: it knows the artifact roots of a directory that others write to, and commits
+//! them. A commit goes on when who asked for it is gone, who asks for one that is under way joins
+//! it, and it can be asked for again at any time.
 //!
-//! INVARIANT: a staged byte is removed only after the journal says durably that the tags stand for the release, and only
-//! if it is what was sealed.
+//! INVARIANT: a staged byte is removed only after the journal says durably that the tags stand for
+//! the release, and only if it is what was sealed.
 
 mod blob;
 mod early;
@@ -59,7 +60,8 @@ pub type OpenUpload = Arc<dyn Fn(&Host) -> Result<Arc<dyn Upload>, RegistryError
 pub type Mapped = Arc<dyn Fn(&ProviderAddr) -> Option<Repo> + Send + Sync>;
 /// A file below an artifact root (its path below the staging directory) that is open for writing.
 pub type Writers = Arc<dyn Fn(&Path) -> Option<PathBuf> + Send + Sync>;
-/// Told that the tree of an artifact root (its path below the staging directory) was taken from there, or put back.
+/// Told that the tree of an artifact root (its path below the staging directory) was taken from
+/// there, or put back.
 pub type StageTaken = Arc<dyn Fn(&Path) + Send + Sync>;
 /// Told how many of how many bytes are uploaded.
 pub type UploadReport = Arc<dyn Fn(u64, u64) + Send + Sync>;
@@ -77,7 +79,8 @@ pub struct PublishDestination {
 
 impl PublishDestination {
     fn takes(&self, repo: &Repo) -> bool {
-        self.host.as_ref().is_none_or(|host| *host == repo.host) && repo.name.is_within(self.prefix.as_ref())
+        self.host.as_ref().is_none_or(|host| *host == repo.host)
+            && repo.name.is_within(self.prefix.as_ref())
     }
 }
 
@@ -186,7 +189,8 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Stage {
-    /// Opens the stage in a directory of which no other process makes one. Blocks on the disk; sends nothing.
+    /// Opens the stage in a directory of which no other process makes one. Blocks on the disk;
+    /// sends nothing.
     ///
     /// # Errors
     /// The directory or a part of it cannot be made or read.
@@ -208,10 +212,15 @@ impl Stage {
         remove::clear(&removed);
         let staging = StagingRoots { dir: part(STAGING).map_err(failed)? };
         let journal = Journal::open(part(JOURNAL).map_err(failed)?, &format!("{name}/{JOURNAL}"))?;
-        journal.forget(|record| record.stand != Stand::Done && staging.open(&record.path()).is_err());
+        journal
+            .forget(|record| record.stand != Stand::Done && staging.open(&record.path()).is_err());
         Ok(Arc::new(Stage {
             staging,
-            workshop: Workshop::new(part(WORK).map_err(failed)?, &format!("{name}/{WORK}"), options.limits),
+            workshop: Workshop::new(
+                part(WORK).map_err(failed)?,
+                &format!("{name}/{WORK}"),
+                options.limits,
+            ),
             journal,
             removed,
             destinations: options.destinations,
@@ -228,8 +237,8 @@ impl Stage {
         &self.staging.dir
     }
 
-    /// The artifact root at or above `path`, else those below it. Paths are relative to the staging directory. Blocks on
-    /// the disk.
+    /// The artifact root at or above `path`, else those below it. Paths are relative to the staging
+    /// directory. Blocks on the disk.
     ///
     /// # Errors
     /// `Absent` where nothing is staged there.
@@ -237,7 +246,8 @@ impl Stage {
         self.staging.roots(path)
     }
 
-    /// Whether nothing may change at `path` (below the staging directory) now, since it is being committed.
+    /// Whether nothing may change at `path` (below the staging directory) now, since it is being
+    /// committed.
     pub fn is_sealed(&self, path: &Path) -> bool {
         held(&self.sealed).keys().any(|root| path.starts_with(root))
     }
@@ -247,8 +257,9 @@ impl Stage {
         held(&self.sealed).keys().any(|root| root.starts_with(path))
     }
 
-    /// Whether `path` (`HOST/NAME…`, relative to the staging directory) is a directory on the way to releases: neither
-    /// inside one nor one itself, nor an empty one that may become one. Blocks on the disk.
+    /// Whether `path` (`HOST/NAME…`, relative to the staging directory) is a directory on the way
+    /// to releases: neither inside one nor one itself, nor an empty one that may become one. Blocks
+    /// on the disk.
     pub fn is_way(&self, path: &Path) -> bool {
         self.staging.is_way(path).unwrap_or(false)
     }
@@ -281,13 +292,18 @@ impl Stage {
         match self.journal.get(path) {
             None => staged(StageState::Open, None),
             Some(record) if record.stand == Stand::Done => staged(StageState::Open, None),
-            Some(record) if record.stand == Stand::Failed => staged(StageState::Failed, record.error),
-            Some(_) => staged(StageState::Failed, Some("the commit was interrupted; commit it again".to_owned())),
+            Some(record) if record.stand == Stand::Failed => {
+                staged(StageState::Failed, record.error)
+            }
+            Some(_) => staged(
+                StageState::Failed,
+                Some("the commit was interrupted; commit it again".to_owned()),
+            ),
         }
     }
 
-    /// The repositories, and prefixes of such, that stages show: every directory that is on the way to a release. Blocks
-    /// on the disk.
+    /// The repositories, and prefixes of such, that stages show: every directory that is on the way
+    /// to a release. Blocks on the disk.
     ///
     /// # Errors
     /// The staging directory cannot be read.
@@ -311,18 +327,23 @@ impl Stage {
         Ok(found)
     }
 
-    /// Publishes the artifact root at or above `path`, or all that are staged below it. Paths are relative to the staging
-    /// directory. Needs a runtime; goes on when it is dropped.
+    /// Publishes the artifact root at or above `path`, or all that are staged below it. Paths are
+    /// relative to the staging directory. Needs a runtime; goes on when it is dropped.
     ///
     /// # Errors
     /// The first root that failed; those before it are published, those after it are as they were.
-    pub async fn commit(self: &Arc<Self>, path: &Path, request: CommitRequest) -> Result<Vec<Committed>, StageError> {
+    pub async fn commit(
+        self: &Arc<Self>,
+        path: &Path,
+        request: CommitRequest,
+    ) -> Result<Vec<Committed>, StageError> {
         let (stage, asked) = (Arc::clone(self), path.to_path_buf());
         let roots = tokio::task::spawn_blocking(move || stage.staging.roots(&asked));
-        let roots = match roots.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(path)))) {
-            Err(e) if e.failure == StageFailure::Absent => return self.done(path).ok_or(e),
-            other => other?,
-        };
+        let roots =
+            match roots.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(path)))) {
+                Err(e) if e.failure == StageFailure::Absent => return self.done(path).ok_or(e),
+                other => other?,
+            };
         let mut committed = Vec::new();
         for root in roots {
             committed.extend(self.flight(root, request.clone()).await?);
@@ -356,12 +377,18 @@ impl Stage {
             done
         });
         let subject = roots::subject(&root);
-        let flight = async move { task.await.unwrap_or_else(|_| Err(StageError::lost(subject))) }.boxed().shared();
+        let flight = async move { task.await.unwrap_or_else(|_| Err(StageError::lost(subject))) }
+            .boxed()
+            .shared();
         flights.insert(root, flight.clone());
         flight
     }
 
-    async fn commit_root(self: &Arc<Self>, root: &Path, request: &CommitRequest) -> Result<Vec<Committed>, StageError> {
+    async fn commit_root(
+        self: &Arc<Self>,
+        root: &Path,
+        request: &CommitRequest,
+    ) -> Result<Vec<Committed>, StageError> {
         let _seal = Seal::new(Arc::clone(self), root);
         let done = self.commit_sealed(root, request).await;
         if let Err(error) = &done {
@@ -384,11 +411,14 @@ impl Stage {
     ) -> Result<Vec<Committed>, StageError> {
         if let Some(open) = request.writers.as_ref().and_then(|writers| writers(root)) {
             let rule = format!("{} is open for writing", roots::subject(&open));
-            return Err(StageError::new(StageFailure::Busy, roots::subject(root), rule).remedy("close it first"));
+            return Err(StageError::new(StageFailure::Busy, roots::subject(root), rule)
+                .remedy("close it first"));
         }
-        let (stage, own, annotations) = (Arc::clone(self), root.to_path_buf(), request.annotations.clone());
+        let (stage, own, annotations) =
+            (Arc::clone(self), root.to_path_buf(), request.annotations.clone());
         let sealing = tokio::task::spawn_blocking(move || stage.seal(&own, annotations));
-        let (plans, snapshot) = sealing.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(root))))?;
+        let (plans, snapshot) =
+            sealing.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(root))))?;
         for warning in plans.iter().flat_map(|plan| &plan.warnings) {
             tracing::warn!("{warning}");
         }
@@ -401,11 +431,16 @@ impl Stage {
         })
         .await?;
         held(&self.sealed).insert(root.to_path_buf(), StageState::Uploading);
-        let options = push::PushOptions { allow_overwrite: self.allow_overwrite || request.allow_overwrite };
+        let options =
+            push::PushOptions { allow_overwrite: self.allow_overwrite || request.allow_overwrite };
         let mut committed = Vec::new();
         for plan in &plans {
             let upload = self.upload(&plan.repo)?;
-            let watch = Watch { stage: Arc::clone(self), root: root.to_path_buf(), progress: request.progress.clone() };
+            let watch = Watch {
+                stage: Arc::clone(self),
+                root: root.to_path_buf(),
+                progress: request.progress.clone(),
+            };
             let pushed = push::push(plan, upload.as_ref(), options, &watch).await?;
             committed.extend(pushed.iter().map(Committed::of));
         }
@@ -423,7 +458,9 @@ impl Stage {
             }
             removed
         });
-        if let Err(e) = removing.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(root)))) {
+        if let Err(e) =
+            removing.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(root))))
+        {
             tracing::warn!("{e}");
         }
         Ok(committed)
@@ -448,11 +485,19 @@ impl Stage {
             RootTarget::Mirror(address) => {
                 let Some(repo) = (self.mapping)(&address) else {
                     let rule = format!("no repository is mapped to the provider {address}");
-                    return Err(StageError::new(StageFailure::ReadOnly, subject, rule)
-                        .remedy("mount with --oci-mirror, or with --tofurc and an oci_mirror block"));
+                    return Err(StageError::new(StageFailure::ReadOnly, subject, rule).remedy(
+                        "mount with --oci-mirror, or with --tofurc and an oci_mirror block",
+                    ));
                 };
                 self.destination(&repo)?;
-                provider::mirrored(dir.as_fd(), &subject, &address, &repo, &annotations, &self.workshop)?
+                provider::mirrored(
+                    dir.as_fd(),
+                    &subject,
+                    &address,
+                    &repo,
+                    &annotations,
+                    &self.workshop,
+                )?
             }
         };
         Ok((plans, snapshot))
@@ -460,8 +505,12 @@ impl Stage {
 
     fn destination(&self, repo: &Repo) -> Result<&PublishDestination, StageError> {
         self.destinations.iter().find(|destination| destination.takes(repo)).ok_or_else(|| {
-            StageError::new(StageFailure::ReadOnly, repo, "no source of this mount takes releases of this repository")
-                .remedy("mount its registry, or a store, without --read-only")
+            StageError::new(
+                StageFailure::ReadOnly,
+                repo,
+                "no source of this mount takes releases of this repository",
+            )
+            .remedy("mount its registry, or a store, without --read-only")
         })
     }
 
@@ -488,7 +537,10 @@ impl Stage {
 /// The digests of everything that a plan pushes.
 fn digests(plan: &ReleasePlan) -> Vec<String> {
     let blobs = plan.blobs.iter().map(|blob| blob.descriptor.digest);
-    blobs.chain(plan.manifests().into_iter().map(|manifest| manifest.digest)).map(|d| d.to_string()).collect()
+    blobs
+        .chain(plan.manifests().into_iter().map(|manifest| manifest.digest))
+        .map(|d| d.to_string())
+        .collect()
 }
 
 /// Keeps a root sealed.

@@ -18,9 +18,10 @@
 //!             └──────── get ──► (checked: file, owner, length) ► Object ── read_at: every chunk is checked
 //! ```
 //!
-//! No name from outside becomes a path: files are named by digest, number or keyed hash. A file that is not what it
-//! has to be is quarantined (its name is removed) and counts as missing, so it is fetched again. Readers take no
-//! lock: a file is complete when its name appears, and is never written again. Several processes may share a cache.
+//! No name from outside becomes a path: files are named by digest, number or keyed hash. A file
+//! that is not what it has to be is quarantined (its name is removed) and counts as missing, so it
+//! is fetched again. Readers take no lock: a file is complete when its name appears, and is never
+//! written again. Several processes may share a cache.
 //!
 //! The functions block on the disk; none is called on a thread of the async runtime or of FUSE.
 
@@ -97,8 +98,8 @@ pub enum Begin {
     Present(Object),
     /// The caller is the one to fill it.
     Fill(Fill),
-    /// Another fill of the same key runs, here or in another process, and has that many bytes. Ask again later; bytes
-    /// that grow are progress.
+    /// Another fill of the same key runs, here or in another process, and has that many bytes. Ask
+    /// again later; bytes that grow are progress.
     Busy {
         /// Bytes in the partial file.
         bytes: u64,
@@ -150,7 +151,8 @@ impl Store {
         layout::version_dir(dir).is_dir()
     }
 
-    /// Opens the cache, made if it is missing. [`StoreFailure::Unsafe`] if others could write in it.
+    /// Opens the cache, made if it is missing. [`StoreFailure::Unsafe`] if others could write in
+    /// it.
     pub fn open(options: StoreOptions) -> Result<Arc<Store>, StoreError> {
         let layout = Arc::new(CacheLayout::open(&options.dir)?);
         let store = Arc::new(Store {
@@ -177,7 +179,8 @@ impl Store {
         Ok(store)
     }
 
-    /// The object, open and checked; `None` if it is not there, or was damaged and is quarantined now. Counts as use.
+    /// The object, open and checked; `None` if it is not there, or was damaged and is quarantined
+    /// now. Counts as use.
     pub fn get(self: &Arc<Self>, key: &Key) -> Result<Option<Object>, StoreError> {
         let opened = locked(&self.open).get(key).and_then(Weak::upgrade).map(Object);
         if let Some(object) = opened {
@@ -215,11 +218,14 @@ impl Store {
         tracing::warn!(%key, rule = why, "a cached object is quarantined: it is removed and will be fetched again");
         locked(&self.open).remove(key);
         let layout = self.layout();
-        let size = layout.shard(key).and_then(|dir| dir.stat(&key.file_name())).map(|stat| length(&stat));
+        let size =
+            layout.shard(key).and_then(|dir| dir.stat(&key.file_name())).map(|stat| length(&stat));
         match (layout.remove(key), size) {
             (Ok(()), Ok(size)) => self.ledger.subtract(key, size),
             (Ok(()), Err(_)) => {}
-            (Err(errno), _) => tracing::warn!(%key, %errno, "a damaged file of the cache cannot be removed"),
+            (Err(errno), _) => {
+                tracing::warn!(%key, %errno, "a damaged file of the cache cannot be removed")
+            }
         }
     }
 
@@ -274,8 +280,9 @@ impl Store {
 
     /// Size and room of the file system under the cache.
     pub fn space(&self) -> Result<CacheSpace, StoreError> {
-        let stat = fstatvfs(&self.layout().tmp)
-            .map_err(|errno| StoreError::system(self.options.dir.display(), "look at the cache's disk", errno))?;
+        let stat = fstatvfs(&self.layout().tmp).map_err(|errno| {
+            StoreError::system(self.options.dir.display(), "look at the cache's disk", errno)
+        })?;
         let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
         Ok(CacheSpace { total: bytes(stat.f_blocks), available: bytes(stat.f_bavail) })
     }
@@ -306,11 +313,14 @@ impl Store {
             self.quarantine(key, rule);
             Ok(None)
         };
-        let opened = layout.shard(key).and_then(|dir| dir.open(&key.file_name()).map(|file| (dir, file)));
+        let opened =
+            layout.shard(key).and_then(|dir| dir.open(&key.file_name()).map(|file| (dir, file)));
         let (dir, file) = match opened {
             Ok(opened) => opened,
             Err(Errno::NOENT) => return Ok(None),
-            Err(errno) if is_misplaced(errno) => return refuse(&format!("its file cannot be opened: {errno}")),
+            Err(errno) if is_misplaced(errno) => {
+                return refuse(&format!("its file cannot be opened: {errno}"));
+            }
             Err(errno) => return Err(system(errno)),
         };
         let stat = fstat(&file).map_err(system)?;
@@ -324,7 +334,10 @@ impl Store {
         let len = length(&stat);
         if key.is_small(len) {
             return match read_sound(&file, len).filter(|bytes| key.matches(bytes)) {
-                Some(bytes) => Ok(Some((ObjectContent::Small { file, bytes: bytes.into() }, evict::age_of(&stat)))),
+                Some(bytes) => Ok(Some((
+                    ObjectContent::Small { file, bytes: bytes.into() },
+                    evict::age_of(&stat),
+                ))),
                 None => refuse("its file does not have its digest"),
             };
         }
@@ -337,7 +350,8 @@ impl Store {
         }
     }
 
-    /// Checksums of a blob whose sidecar is missing or not ours: made again if the blob has its digest.
+    /// Checksums of a blob whose sidecar is missing or not ours: made again if the blob has its
+    /// digest.
     fn rebuild_sidecar(
         &self,
         layout: &CacheLayout,
@@ -349,7 +363,9 @@ impl Store {
         let sums = fill::rehash(file, len, &key.digest()?, layout)?;
         let name = format!("{}{SIDECAR}", key.file_name());
         let sidecar = sums.to_sidecar(&layout.seals, key);
-        if let Err(errno) = dir.clear(&name, &layout.tmp).and_then(|()| layout.write(dir, &name, &sidecar)) {
+        if let Err(errno) =
+            dir.clear(&name, &layout.tmp).and_then(|()| layout.write(dir, &name, &sidecar))
+        {
             tracing::warn!(%key, %errno, "checksums cannot be written: the file is hashed again when opened next");
         }
         Some(sums)
@@ -374,7 +390,8 @@ impl Store {
         let object = Object(Arc::new(inner));
         object.0.touched.store(seconds_now(), Ordering::Relaxed);
         locked(&self.open).insert(object.key(), Arc::downgrade(&object.0));
-        if object.fd().is_some() && self.ledger.add(&object.key(), object.len(), self.options.limit) {
+        if object.fd().is_some() && self.ledger.add(&object.key(), object.len(), self.options.limit)
+        {
             self.sweep(None);
         }
         object
@@ -392,8 +409,10 @@ impl Store {
     /// Quarantines an open object, unless its name stands for a newer file by now.
     fn discard(&self, object: &Object, rule: &str) {
         let key = object.key();
-        let current =
-            self.layout().shard(&key).is_ok_and(|dir| object.fd().is_some_and(|fd| dir.holds(&key.file_name(), fd)));
+        let current = self
+            .layout()
+            .shard(&key)
+            .is_ok_and(|dir| object.fd().is_some_and(|fd| dir.holds(&key.file_name(), fd)));
         if current {
             self.quarantine(&key, rule);
             return;
@@ -414,7 +433,8 @@ impl Store {
         object.0.touched.store(now, Ordering::Relaxed);
         let name = key.file_name();
         let name = if key.is_small(object.len()) { name } else { format!("{name}{SIDECAR}") };
-        // Fails on a read-only disk and for an object that was evicted: then there is nothing to write down.
+        // Fails on a read-only disk and for an object that was evicted: then there is nothing to
+        // write down.
         let _ = self.layout().shard(&key).and_then(|dir| dir.touch(&name));
     }
 }
@@ -425,8 +445,8 @@ impl fmt::Debug for Store {
     }
 }
 
-/// A sidecar that this cache wrote for that key and length, and how long ago it was used. An error says nothing about
-/// the sidecar: it could not be looked at.
+/// A sidecar that this cache wrote for that key and length, and how long ago it was used. An error
+/// says nothing about the sidecar: it could not be looked at.
 fn read_sidecar(
     layout: &CacheLayout,
     dir: &CacheDirectory,

@@ -1,8 +1,8 @@
 //! The namespace as a pure function of known facts.
 //!
-//! `lookup` and `list` answer from what [`KnownFacts`] says at this moment, or name the one fact that they need next; who
-//! asks loads it and asks again. Nothing here does I/O, waits or remembers, so every rule of the namespace can be
-//! tested with a table.
+//! `lookup` and `list` answer from what [`KnownFacts`] says at this moment, or name the one fact
+//! that they need next; who asks loads it and asks again. Nothing here does I/O, waits or
+//! remembers, so every rule of the namespace can be tested with a table.
 
 pub mod mirror;
 pub mod plugins;
@@ -39,7 +39,8 @@ impl<T, E> Step<T, E> {
     }
 }
 
-/// A fact that can be loaded. Facts about registries only: beneath a digest nothing has to be asked for again.
+/// A fact that can be loaded. Facts about registries only: beneath a digest nothing has to be asked
+/// for again.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Need {
     /// The tag list of a repository.
@@ -48,7 +49,8 @@ pub enum Need {
     Catalog(Host),
     /// The digest for which a tag stands.
     Binding(Repo, Tag),
-    /// The platforms of the provider release for which a tag stands. Asked for once: such releases do not change.
+    /// The platforms of the provider release for which a tag stands. Asked for once: such releases
+    /// do not change.
     Platforms(Repo, Tag),
     /// The repositories of a registry that stores of the mount hold. No network is asked.
     Held(Host),
@@ -104,9 +106,11 @@ pub enum Fact<T, E> {
 /// Where a name stands in relation to the repositories that a mount knows without asking.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Standing {
-    /// A declared source, formerly used, or above such a name inside of a source: a directory without a request.
+    /// A declared source, formerly used, or above such a name inside of a source: a directory
+    /// without a request.
     Given,
-    /// Above a declared source and outside of all: a directory without a request, of which nothing can be asked.
+    /// Above a declared source and outside of all: a directory without a request, of which nothing
+    /// can be asked.
     Above,
     /// Below a declared source: has to be asked for.
     Inside,
@@ -123,13 +127,14 @@ pub trait KnownFacts {
     fn tags(&self, repo: &Repo) -> Fact<std::sync::Arc<Vec<Tag>>, Self::Error>;
     /// The repositories of `host`, sorted.
     fn catalog(&self, host: &Host) -> Fact<std::sync::Arc<Vec<RepoName>>, Self::Error>;
-    /// The repositories of `host` that stores of the mount hold, sorted: certain, whatever other sources of the registry
-    /// do. Of a registry without stores there are none.
+    /// The repositories of `host` that stores of the mount hold, sorted: certain, whatever other
+    /// sources of the registry do. Of a registry without stores there are none.
     fn held(&self, host: &Host) -> Fact<std::sync::Arc<Vec<RepoName>>, Self::Error>;
-    /// Whether `tag` is known to stand for a manifest. `Unknown` also where it was never asked for by itself.
+    /// Whether `tag` is known to stand for a manifest. `Unknown` also where it was never asked for
+    /// by itself.
     fn binding(&self, repo: &Repo, tag: &Tag) -> Fact<(), Self::Error>;
-    /// Whether the answer about `need` counts now by itself, as opposed to one that serves while the registry is away:
-    /// what such a list lacks is not there.
+    /// Whether the answer about `need` counts now by itself, as opposed to one that serves while
+    /// the registry is away: what such a list lacks is not there.
     fn is_confirmed(&self, need: &Need) -> bool;
     /// Whether the binding was known once, so that one HEAD can confirm it without a tag list.
     fn was_bound(&self, repo: &Repo, tag: &Tag) -> bool;

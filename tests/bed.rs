@@ -1,4 +1,5 @@
-//! The test bed itself: what it packs is what the program accepts, what it pushes is there, and what it starts stops.
+//! The test bed itself: what it packs is what the program accepts, what it pushes is there, and
+//! what it starts stops.
 
 mod support;
 
@@ -21,17 +22,21 @@ fn module() -> pack::Artifact {
 }
 
 fn manifest(document: &pack::Document) -> Manifest {
-    Manifest::parse(document.bytes.clone().into(), document.digest(), Some(document.media_type)).unwrap()
+    Manifest::parse(document.bytes.clone().into(), document.digest(), Some(document.media_type))
+        .unwrap()
 }
 
 #[test]
 fn packed_artifacts_are_releases_by_the_programs_own_rules() {
     assert!(matches!(Release::read(&manifest(module().root())), Ok(Release::Module(_))));
     let provider = pack::provider("hello", "0.1.0", &["linux_amd64", "darwin_arm64"]);
-    let Ok(Release::Provider(targets)) = Release::read(&manifest(provider.root())) else { panic!("a provider") };
+    let Ok(Release::Provider(targets)) = Release::read(&manifest(provider.root())) else {
+        panic!("a provider")
+    };
     assert_eq!(targets.len(), 2);
     for target in targets {
-        let document = provider.manifests.iter().find(|m| m.digest() == target.manifest.digest).unwrap();
+        let document =
+            provider.manifests.iter().find(|m| m.digest() == target.manifest.digest).unwrap();
         let package = target_package(&manifest(document), &target.platform).unwrap();
         assert!(provider.blobs.iter().any(|b| Digest::of(b) == package.digest));
     }
@@ -46,14 +51,21 @@ fn equal_content_packs_to_equal_bytes() {
 fn a_layout_of_ours_is_read_by_the_program_and_by_skopeo() {
     let store = tempfile::tempdir().unwrap();
     let artifact = module();
-    layouts::add(store.path(), "reg.example", "acme/net", "0.9.0", &pack::module(&[("main.tf", b"")]));
+    layouts::add(
+        store.path(),
+        "reg.example",
+        "acme/net",
+        "0.9.0",
+        &pack::module(&[("main.tf", b"")]),
+    );
     let dir = layouts::add(store.path(), "reg.example", "acme/net", "1.0.0", &artifact);
     let layout: Arc<dyn Registry> =
         Arc::new(RegistryLayout::open(store.path(), &"reg.example".parse().unwrap()).unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let repo = "acme/net".parse().unwrap();
     assert_eq!(runtime.block_on(layout.tags(&repo)).unwrap().len(), 2);
-    let raw = runtime.block_on(layout.manifest(&repo, &Selector::Tag("1.0.0".parse().unwrap()))).unwrap();
+    let raw =
+        runtime.block_on(layout.manifest(&repo, &Selector::Tag("1.0.0".parse().unwrap()))).unwrap();
     assert_eq!(Digest::of(&raw.bytes), artifact.digest());
     if let Some(skopeo) = program("skopeo") {
         let reference = format!("oci:{}:1.0.0", dir.display());
@@ -74,7 +86,12 @@ fn a_layout_of_skopeo_is_read_by_the_program() {
     std::fs::create_dir_all(&to).unwrap();
     for name in ["2.0.0", "b.example/net:3.0.0"] {
         let output = Command::new(&skopeo)
-            .args(["copy", "-q", &format!("oci:{}:1.0.0", from.display()), &format!("oci:{}:{name}", to.display())])
+            .args([
+                "copy",
+                "-q",
+                &format!("oci:{}:1.0.0", from.display()),
+                &format!("oci:{}:{name}", to.display()),
+            ])
             .output()
             .unwrap();
         assert!(output.status.success(), "{output:?}");
@@ -82,7 +99,8 @@ fn a_layout_of_skopeo_is_read_by_the_program() {
     let layout = RegistryLayout::open(store.path(), &"b.example".parse().unwrap()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let repo = "net".parse().unwrap();
-    let tags: Vec<_> = runtime.block_on(layout.tags(&repo)).unwrap().iter().map(|t| t.to_string()).collect();
+    let tags: Vec<_> =
+        runtime.block_on(layout.tags(&repo)).unwrap().iter().map(|t| t.to_string()).collect();
     assert_eq!(tags, ["2.0.0", "3.0.0"]);
     let digest = runtime.block_on(layout.resolve(&repo, &"3.0.0".parse().unwrap())).unwrap();
     assert_eq!(digest, Some(artifact.digest()));
@@ -90,9 +108,12 @@ fn a_layout_of_skopeo_is_read_by_the_program() {
 
 #[test]
 fn a_registry_takes_and_gives_in_every_way_of_access() {
-    for (access, tls) in
-        [(Access::Anybody, false), (Access::Htpasswd, true), (Access::Token, false), (Access::Token, true)]
-    {
+    for (access, tls) in [
+        (Access::Anybody, false),
+        (Access::Htpasswd, true),
+        (Access::Token, false),
+        (Access::Token, true),
+    ] {
         let Some(mut registry) = DockerRegistry::start(access, tls) else { return };
         let provider = pack::provider("hello", "0.1.0", &["linux_amd64", "darwin_arm64"]);
         let push = registry.push("acme/providers/hello");
@@ -102,7 +123,10 @@ fn a_registry_takes_and_gives_in_every_way_of_access() {
         let zip = Digest::of(&provider.blobs[1]);
         assert_eq!(Digest::of(&push.get(&format!("blobs/{zip}"))), zip);
         registry.start_again();
-        assert_eq!(Digest::of(&registry.push("acme/providers/hello").get(&format!("blobs/{zip}"))), zip);
+        assert_eq!(
+            Digest::of(&registry.push("acme/providers/hello").get(&format!("blobs/{zip}"))),
+            zip
+        );
         assert!(provider.digest() == digest);
         let host = registry.host();
         drop(registry);
@@ -143,7 +167,8 @@ fn a_registry_refuses_who_has_no_credential() {
 
 #[test]
 fn what_other_tools_push_is_a_module_by_the_programs_own_rules() {
-    for (access, tls) in [(Access::Htpasswd, true), (Access::Token, true), (Access::Anybody, false)] {
+    for (access, tls) in [(Access::Htpasswd, true), (Access::Token, true), (Access::Anybody, false)]
+    {
         let Some(registry) = DockerRegistry::start(access, tls) else { return };
         let artifact = module();
         let mut pushed = Vec::new();
@@ -157,7 +182,9 @@ fn what_other_tools_push_is_a_module_by_the_programs_own_rules() {
             let body = registry.push(repo).get("manifests/1.0.0");
             let digest = Digest::of(&body);
             let manifest = Manifest::parse(body.into(), digest, None).unwrap();
-            let Ok(Release::Module(zip)) = Release::read(&manifest) else { panic!("{repo}: {manifest:?}") };
+            let Ok(Release::Module(zip)) = Release::read(&manifest) else {
+                panic!("{repo}: {manifest:?}")
+            };
             assert_eq!(zip.digest, Digest::of(&artifact.blobs[1]), "{repo}");
         }
     }
@@ -170,5 +197,6 @@ fn a_command_is_done_when_it_ends_though_its_daemon_holds_its_output() {
     let output = mount::finish(command);
     let pid = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("the daemon is still there");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL)
+        .expect("the daemon is still there");
 }

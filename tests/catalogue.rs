@@ -1,5 +1,5 @@
-//! The catalogues of hostile inputs and of registries' quirks, held against the tree: each case has a test that exists or
-//! a reason for having none, and what comments cite is there.
+//! The catalogues of hostile inputs and of registries' quirks, held against the tree: each case has
+//! a test that exists or a reason for having none, and what comments cite is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -28,7 +28,9 @@ fn sources() -> Vec<(PathBuf, String)> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 pending.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") && !path.ends_with("tests/catalogue.rs") {
+            } else if path.extension().is_some_and(|e| e == "rs")
+                && !path.ends_with("tests/catalogue.rs")
+            {
                 found.push((path.clone(), read(&path)));
             }
         }
@@ -81,10 +83,17 @@ fn cases() -> BTreeMap<String, String> {
         let text = read(&root().join(document));
         for item in text.split("\n* **").skip(1) {
             let item = item.split("\n\n").next().unwrap_or_default();
-            let (number, said) = item.split_once("** ").unwrap_or_else(|| panic!("{document}: {item}"));
-            assert!(is_number(number) && number.starts_with(letters), "{document}: {number} is no number of it");
+            let (number, said) =
+                item.split_once("** ").unwrap_or_else(|| panic!("{document}: {item}"));
+            assert!(
+                is_number(number) && number.starts_with(letters),
+                "{document}: {number} is no number of it"
+            );
             let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
-            assert!(cases.insert(number.to_owned(), said).is_none(), "{document}: {number} stands there twice");
+            assert!(
+                cases.insert(number.to_owned(), said).is_none(),
+                "{document}: {number} stands there twice"
+            );
         }
     }
     cases
@@ -94,7 +103,8 @@ fn cases() -> BTreeMap<String, String> {
 fn numbers_run_on_without_a_gap() {
     let cases = cases();
     for letter in DOCUMENTS.iter().flat_map(|(_, letters)| *letters) {
-        let of: BTreeSet<u32> = cases.keys().filter_map(|n| n.strip_prefix(*letter)?.parse().ok()).collect();
+        let of: BTreeSet<u32> =
+            cases.keys().filter_map(|n| n.strip_prefix(*letter)?.parse().ok()).collect();
         assert!(!of.is_empty() && of.iter().copied().eq(1..=of.len() as u32), "{letter}: {of:?}");
     }
 }
@@ -111,7 +121,8 @@ fn each_case_has_a_test_that_exists_or_a_reason_for_having_none() {
             }
             continue;
         }
-        let Some((_, list)) = said.split_once(" Test: ").or_else(|| said.split_once(" Tests: ")) else {
+        let Some((_, list)) = said.split_once(" Test: ").or_else(|| said.split_once(" Tests: "))
+        else {
             wrong.push(format!("{number} has neither a test nor a reason"));
             continue;
         };
@@ -131,8 +142,14 @@ fn what_comments_cite_is_in_the_catalogues() {
     for (path, text) in sources() {
         for (line, text) in text.lines().enumerate() {
             let Some((_, comment)) = text.split_once("//") else { continue };
-            for word in comment.split(|c: char| !c.is_alphanumeric()).filter(|word| is_number(word)) {
-                assert!(cases.contains_key(word), "{}:{}: there is no {word}", path.display(), line + 1);
+            for word in comment.split(|c: char| !c.is_alphanumeric()).filter(|word| is_number(word))
+            {
+                assert!(
+                    cases.contains_key(word),
+                    "{}:{}: there is no {word}",
+                    path.display(),
+                    line + 1
+                );
             }
         }
     }
@@ -142,7 +159,11 @@ fn what_comments_cite_is_in_the_catalogues() {
 fn the_catalogues_are_readable_in_a_terminal() {
     for (document, _) in DOCUMENTS {
         for (number, line) in read(&root().join(document)).lines().enumerate() {
-            assert!(line.chars().count() <= 100, "{document}:{}: longer than 100 columns", number + 1);
+            assert!(
+                line.chars().count() <= 100,
+                "{document}:{}: longer than 100 columns",
+                number + 1
+            );
         }
     }
 }

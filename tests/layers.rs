@@ -1,10 +1,12 @@
-//! Holds the layers against the source: what each module may use, which module is the home of each outside crate, and
-//! which calls have a home. Tests inside of modules are exempt. ARCHITECTURE.md draws this table.
+//! Holds the layers against the source: what each module may use, which module is the home of each
+//! outside crate, and which calls have a home. Tests inside of modules are exempt. ARCHITECTURE.md
+//! draws this table.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Every module, and what of this crate it may use beside itself. A module stands below those that name it.
+/// Every module, and what of this crate it may use beside itself. A module stands below those that
+/// name it.
 const LAYERS: &[(&str, &[&str])] = &[
     ("digest", &[]),
     ("input", &[]),
@@ -22,26 +24,39 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("local", &["name"]),
     (
         "facts",
-        &["digest", "name", "oci", "artifact", "members", "mapping", "moment", "tree", "registry", "store", "archive"],
+        &[
+            "digest", "name", "oci", "artifact", "members", "mapping", "moment", "tree",
+            "registry", "store", "archive",
+        ],
     ),
-    ("stage", &["digest", "name", "oci", "artifact", "members", "mapping", "tree", "registry", "archive", "local"]),
+    (
+        "stage",
+        &[
+            "digest", "name", "oci", "artifact", "members", "mapping", "tree", "registry",
+            "archive", "local",
+        ],
+    ),
     (
         "copy",
-        &["input", "digest", "name", "oci", "artifact", "members", "mapping", "lockfile", "registry", "store", "facts"],
+        &[
+            "input", "digest", "name", "oci", "artifact", "members", "mapping", "lockfile",
+            "registry", "store", "facts",
+        ],
     ),
     (
         "fs",
         &[
-            "digest", "name", "oci", "artifact", "members", "mapping", "moment", "tree", "registry", "store",
-            "archive", "local", "facts", "stage",
+            "digest", "name", "oci", "artifact", "members", "mapping", "moment", "tree",
+            "registry", "store", "archive", "local", "facts", "stage",
         ],
     ),
     ("fuse", &["digest", "name", "oci", "artifact", "members", "local", "facts", "fs"]),
     (
         "cli",
         &[
-            "input", "digest", "name", "oci", "artifact", "members", "mapping", "lockfile", "moment", "tree",
-            "registry", "store", "archive", "local", "facts", "stage", "copy", "fs", "fuse",
+            "input", "digest", "name", "oci", "artifact", "members", "mapping", "lockfile",
+            "moment", "tree", "registry", "store", "archive", "local", "facts", "stage", "copy",
+            "fs", "fuse",
         ],
     ),
     ("main", &["cli"]),
@@ -49,8 +64,8 @@ const LAYERS: &[(&str, &[&str])] = &[
 
 const VALUES: &[&str] = &["digest", "name", "oci", "artifact", "members", "mapping", "moment"];
 
-/// The only modules that may use an outside crate. Crates that are no kind of I/O or format (`bytes`, `serde`,
-/// `thiserror`, `tokio`, `tracing`, `rustix` …) have no home.
+/// The only modules that may use an outside crate. Crates that are no kind of I/O or format
+/// (`bytes`, `serde`, `thiserror`, `tokio`, `tracing`, `rustix` …) have no home.
 const HOMES: &[(&str, &[&str])] = &[
     ("base64", &["digest", "registry"]),
     ("blake3", &["store"]),
@@ -74,8 +89,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("zip", &["archive"]),
 ];
 
-/// Calls, and the files (or directories of files) in which they belong. `rustix` on a held descriptor is the way to
-/// the disk everywhere else. What has no home at all is in `clippy.toml`.
+/// Calls, and the files (or directories of files) in which they belong. `rustix` on a held
+/// descriptor is the way to the disk everywhere else. What has no home at all is in `clippy.toml`.
 const CALLS: &[(&str, &[&str])] = &[
     (
         "std::fs",
@@ -120,7 +135,8 @@ impl Source {
 
     /// Whether this file is `home` or lies in the directory of that name.
     fn is_in(&self, home: &str) -> bool {
-        self.place == home || self.place.strip_prefix(home).is_some_and(|rest| rest.starts_with('/'))
+        self.place == home
+            || self.place.strip_prefix(home).is_some_and(|rest| rest.starts_with('/'))
     }
 }
 
@@ -134,7 +150,8 @@ fn sources() -> Vec<Source> {
             if path.is_dir() {
                 pending.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") {
-                let place = path.strip_prefix(&root).unwrap().with_extension("").display().to_string();
+                let place =
+                    path.strip_prefix(&root).unwrap().with_extension("").display().to_string();
                 if !place.split('/').any(|part| part == "tests" || part == "lib") {
                     found.push(Source { place, text: code(&fs::read_to_string(&path).unwrap()) });
                 }
@@ -148,7 +165,10 @@ fn sources() -> Vec<Source> {
 /// The text without comments and without the tests at its end.
 fn code(text: &str) -> String {
     let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+    text.lines()
+        .map(|line| line.split("//").next().unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// The first path components that follow `prefix` (`crate::`), groups in braces included.
@@ -191,9 +211,11 @@ fn word(text: &str) -> &str {
 /// Whether the text names the outside crate `name`.
 fn names_crate(text: &str, name: &str) -> bool {
     text.match_indices(name).any(|(at, _)| {
-        let own = !text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':' || c == '.');
+        let own = !text[..at]
+            .ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':' || c == '.');
         let rest = &text[at + name.len()..];
-        own && (rest.starts_with("::") || (text[..at].ends_with("use ") && rest.starts_with([';', ' '])))
+        own && (rest.starts_with("::")
+            || (text[..at].ends_with("use ") && rest.starts_with([';', ' '])))
     })
 }
 
@@ -221,7 +243,10 @@ fn the_table_of_layers_has_no_cycle_and_no_stranger() {
         for used in *below {
             let stands = LAYERS.iter().position(|(n, _)| n == used);
             let sibling = VALUES.contains(name) == VALUES.contains(used);
-            assert!(stands.is_some_and(|s| s < at) && (sibling || VALUES.contains(used)), "{name} uses {used}");
+            assert!(
+                stands.is_some_and(|s| s < at) && (sibling || VALUES.contains(used)),
+                "{name} uses {used}"
+            );
         }
     }
     let places: Vec<_> = sources().into_iter().map(|s| s.place).collect();
@@ -249,7 +274,10 @@ fn calls_stand_where_they_belong() {
     for source in sources() {
         for (call, homes) in CALLS {
             if source.text.contains(call) && !homes.iter().any(|home| source.is_in(home)) {
-                wrong.push(format!("src/{}.rs calls {call}, which belongs in {homes:?}", source.place));
+                wrong.push(format!(
+                    "src/{}.rs calls {call}, which belongs in {homes:?}",
+                    source.place
+                ));
             }
         }
     }
@@ -261,11 +289,20 @@ fn a_file_has_one_job() {
     let long: Vec<_> = sources()
         .iter()
         .filter(|s| s.text.lines().count() > LINES_MAX)
-        .map(|s| format!("src/{}.rs has {} lines; the most is {LINES_MAX}", s.place, s.text.lines().count()))
+        .map(|s| {
+            format!(
+                "src/{}.rs has {} lines; the most is {LINES_MAX}",
+                s.place,
+                s.text.lines().count()
+            )
+        })
         .collect();
     assert!(long.is_empty(), "{}", long.join("\n"));
     let places = sources();
-    assert!(!places.iter().any(|s| s.place.ends_with("/mod")), "a module's file stands beside its directory");
+    assert!(
+        !places.iter().any(|s| s.place.ends_with("/mod")),
+        "a module's file stands beside its directory"
+    );
 }
 
 #[test]
@@ -274,10 +311,20 @@ fn the_reader_of_uses_sees_what_is_there() {
         "use crate::{a, b::{c, d}, e as f};\nlet x = crate::g::h; // crate::i\nnot_crate::j\n#[cfg(test)]\nmod tests { crate::k }",
     );
     assert_eq!(uses(&text, "crate::"), ["a", "b", "e", "g"]);
-    assert!(names_crate("use zip::Zip;", "zip") && names_crate("x(zip::a)", "zip") && names_crate("use zip;", "zip"));
     assert!(
-        !names_crate("iter().zip(x)", "zip") && !names_crate("crate::zip::x", "zip") && !names_crate("unzip::x", "zip")
+        names_crate("use zip::Zip;", "zip")
+            && names_crate("x(zip::a)", "zip")
+            && names_crate("use zip;", "zip")
+    );
+    assert!(
+        !names_crate("iter().zip(x)", "zip")
+            && !names_crate("crate::zip::x", "zip")
+            && !names_crate("unzip::x", "zip")
     );
     let within = |place: &str| Source { place: place.into(), text: String::new() };
-    assert!(within("cli/mount").is_in("cli") && within("cli").is_in("cli") && !within("client").is_in("cli"));
+    assert!(
+        within("cli/mount").is_in("cli")
+            && within("cli").is_in("cli")
+            && !within("client").is_in("cli")
+    );
 }

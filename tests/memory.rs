@@ -1,7 +1,8 @@
 //! How much memory a mount takes for the names that the kernel knows, and that it gives it back.
 //!
-//! Releases of many small files are walked and read. TOFUFS_MEMBERS says how many files there are in all (300,000 are what a
-//! whole registry of modules has), and TOFUFS_ARCHIVES names a directory of zips that are taken instead.
+//! Releases of many small files are walked and read. TOFUFS_MEMBERS says how many files there are
+//! in all (300,000 are what a whole registry of modules has), and TOFUFS_ARCHIVES names a directory
+//! of zips that are taken instead.
 
 mod support;
 
@@ -19,14 +20,18 @@ use support::{pack, skip, wait_until};
 const OF_RELEASE: usize = 2000;
 /// The most that one more name may cost.
 const BYTES_A_NODE: u64 = 500;
-/// The most above what a mount takes at rest, once the kernel has forgotten all names: caches of bounded size.
+/// The most above what a mount takes at rest, once the kernel has forgotten all names: caches of
+/// bounded size.
 const ABOVE_REST: u64 = 128 << 20;
 
 /// Memory of the daemon, in bytes: `VmRSS` is what it takes now, `VmHWM` the most that it took.
 fn memory(mount: &Mount, of: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", mount.pid().as_raw_nonzero())).expect("its status");
-    let line = status.lines().find_map(|line| line.strip_prefix(of)?.strip_prefix(':')).expect("a line");
-    let kib: u64 = line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number");
+    let status = fs::read_to_string(format!("/proc/{}/status", mount.pid().as_raw_nonzero()))
+        .expect("its status");
+    let line =
+        status.lines().find_map(|line| line.strip_prefix(of)?.strip_prefix(':')).expect("a line");
+    let kib: u64 =
+        line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number");
     kib << 10
 }
 
@@ -44,21 +49,27 @@ fn settled(mount: &Mount) -> u64 {
 fn module(release: usize) -> pack::Artifact {
     let files: Vec<(String, String)> = (0..OF_RELEASE)
         .map(|n| {
-            (format!("modules/part-{:03}/file_{n:05}.tf", n / 20), format!("# {release} {n}\n").repeat(1 + n % 320))
+            (
+                format!("modules/part-{:03}/file_{n:05}.tf", n / 20),
+                format!("# {release} {n}\n").repeat(1 + n % 320),
+            )
         })
         .collect();
-    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, text)| (name.as_str(), text.as_bytes())).collect();
+    let files: Vec<(&str, &[u8])> =
+        files.iter().map(|(name, text)| (name.as_str(), text.as_bytes())).collect();
     pack::module(&files)
 }
 
 /// The packages that are walked.
 fn packages() -> Box<dyn Iterator<Item = pack::Artifact>> {
     if let Some(dir) = std::env::var_os("TOFUFS_ARCHIVES") {
-        let zips =
-            fs::read_dir(dir).expect("a directory").map(|zip| fs::read(zip.expect("a zip").path()).expect("a zip"));
+        let zips = fs::read_dir(dir)
+            .expect("a directory")
+            .map(|zip| fs::read(zip.expect("a zip").path()).expect("a zip"));
         return Box::new(zips.map(pack::module_of));
     }
-    let members = std::env::var("TOFUFS_MEMBERS").ok().and_then(|n| n.parse().ok()).unwrap_or(60_000);
+    let members =
+        std::env::var("TOFUFS_MEMBERS").ok().and_then(|n| n.parse().ok()).unwrap_or(60_000);
     Box::new((0..members / OF_RELEASE).map(module))
 }
 

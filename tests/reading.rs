@@ -1,5 +1,5 @@
-//! How the bytes of a file come to who reads it: by the kernel (passthrough), plainly, and without opens; and what
-//! happens when the cache below is damaged.
+//! How the bytes of a file come to who reads it: by the kernel (passthrough), plainly, and without
+//! opens; and what happens when the cache below is damaged.
 
 mod support;
 
@@ -56,7 +56,8 @@ fn is_passthrough(mount: &Mount) -> bool {
     on
 }
 
-/// The files of a part of the cache that are at least `at_least` bytes long, without their checksums.
+/// The files of a part of the cache that are at least `at_least` bytes long, without their
+/// checksums.
 fn cached(mount: &Mount, part: &str, at_least: u64) -> Vec<PathBuf> {
     fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -109,9 +110,14 @@ fn every_way_of_reading_gives_the_same_bytes() {
         assert_eq!(ran.stdout, b"ran\n");
         let map = "import mmap,sys; f=open(sys.argv[1],'rb'); m=mmap.mmap(f.fileno(),0,prot=mmap.PROT_READ); \
                    sys.stdout.buffer.write(m[70000:70016])";
-        let mapped = Command::new("python3").args(["-c", map]).arg(dir.join("big.bin")).output().expect("python3");
+        let mapped = Command::new("python3")
+            .args(["-c", map])
+            .arg(dir.join("big.bin"))
+            .output()
+            .expect("python3");
         assert!(mapped.stdout == big[70_000..70_016], "{options:?}: {mapped:?}");
-        // Not even opened: what is written to a mapping is seen by all, until the kernel learns that it cannot be kept.
+        // Not even opened: what is written to a mapping is seen by all, until the kernel learns
+        // that it cannot be kept.
         let opened = fs::File::options().read(true).write(true).open(dir.join("small.tf"));
         assert_eq!(opened.expect_err("read-only").raw_os_error(), Some(libc::EROFS), "{options:?}");
         assert_eq!(mount.requests().1, 1, "one download: {options:?}");
@@ -165,7 +171,11 @@ fn damage_under_passthrough_is_found_before_the_next_use_and_healed() {
     support::wait_until(Duration::from_secs(20), || found() >= times);
     assert_eq!(found(), times, "each damage is found, and nothing else is taken for one");
     assert_eq!(mount.requests().1, 1, "unpacked anew from the archive, which was whole");
-    assert_eq!(file.metadata().expect("the big file").ino(), inode, "what nobody has open changes under its inode");
+    assert_eq!(
+        file.metadata().expect("the big file").ino(),
+        inode,
+        "what nobody has open changes under its inode"
+    );
 }
 
 /// Pages of a file that is opened again are not read again.
@@ -181,7 +191,10 @@ fn what_the_kernel_has_read_it_keeps_over_a_close() {
     assert!(fs::read(&file).expect("the big file") == big);
     assert!(fs::read(cached).expect("the damaged file") != big, "nobody had to look at the cache");
     drop_pages(&file);
-    assert!(fs::read(&file).expect("the big file") == big, "and whoever does is served all the same");
+    assert!(
+        fs::read(&file).expect("the big file") == big,
+        "and whoever does is served all the same"
+    );
 }
 
 #[test]
@@ -209,7 +222,8 @@ fn damage_of_archive_and_member_is_fetched_anew_and_an_error_offline() {
     assert!(matches!(errno, Some(libc::EIO | libc::EHOSTUNREACH | libc::ETIMEDOUT)), "{errno:?}");
 }
 
-/// Passthrough opens of one inode must have one backing file: the damaged one stays with who has it open.
+/// Passthrough opens of one inode must have one backing file: the damaged one stays with who has it
+/// open.
 #[test]
 fn damage_of_an_open_file_gives_the_next_reader_a_whole_one() {
     let (server, big) = registry();
@@ -245,7 +259,8 @@ fn damage_below_plain_reads_is_found_and_healed() {
     }
 }
 
-/// A program that maps a file writable, touches a page of it, and flips a byte each time it is told to.
+/// A program that maps a file writable, touches a page of it, and flips a byte each time it is told
+/// to.
 struct Mapper {
     process: std::process::Child,
     said: std::io::BufReader<std::process::ChildStdout>,
@@ -314,13 +329,19 @@ fn a_file_that_somebody_has_mapped_writable_gives_no_wrong_byte() {
             assert!(fs::read(&file).expect("the big file") == big, "it is checked now");
             mapper.flip(rng.u64(..BIG as u64));
             drop_pages(&file);
-            assert!(fs::read(&file).expect("the big file") == big, "{options:?}, round {round}: a wrong byte");
+            assert!(
+                fs::read(&file).expect("the big file") == big,
+                "{options:?}, round {round}: a wrong byte"
+            );
             drop(held);
             // What was set aside is another file; the one in its place may be the same as before.
             mapper.flip(rng.u64(..BIG as u64));
             drop(mapper);
             drop_pages(&file);
-            assert!(fs::read(&file).expect("the big file") == big, "{options:?}, round {round}: after it was unmapped");
+            assert!(
+                fs::read(&file).expect("the big file") == big,
+                "{options:?}, round {round}: after it was unmapped"
+            );
         }
         assert_eq!(mount.requests().1, 1, "the archive was whole");
     }

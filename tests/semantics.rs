@@ -14,7 +14,8 @@ struct Example {
     expected: String,
 }
 
-/// The blocks marked `console`: lines that begin with `$ ` are commands, the others what they print.
+/// The blocks marked `console`: lines that begin with `$ ` are commands, the others what they
+/// print.
 fn examples(document: &str) -> Vec<Vec<Example>> {
     let mut blocks: Vec<Vec<Example>> = Vec::new();
     let mut inside = false;
@@ -30,7 +31,8 @@ fn examples(document: &str) -> Vec<Vec<Example>> {
                 let block = blocks.last_mut().expect("a block was begun");
                 match (line.strip_prefix("$ "), block.last_mut()) {
                     (Some(command), _) => {
-                        block.push(Example { command: command.to_owned(), expected: String::new() });
+                        block
+                            .push(Example { command: command.to_owned(), expected: String::new() });
                     }
                     (None, Some(example)) => example.expected += &format!("{line}\n"),
                     (None, None) => panic!("a block begins with a command: {line}"),
@@ -47,7 +49,8 @@ fn is_as_expected(printed: &str, expected: &str) -> bool {
         None => printed == expected,
         Some((begin, end)) => printed.strip_prefix(begin).is_some_and(|rest| rest.ends_with(end)),
     };
-    printed.lines().count() == expected.lines().count() && printed.lines().zip(expected.lines()).all(fits)
+    printed.lines().count() == expected.lines().count()
+        && printed.lines().zip(expected.lines()).all(fits)
 }
 
 #[test]
@@ -58,18 +61,26 @@ fn the_examples_of_the_semantics_are_true_for_an_ordinary_user() {
 #[test]
 fn the_examples_of_the_semantics_are_true() {
     let store = tempfile::tempdir().expect("a temporary directory");
-    let made = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/demo-store")).arg(store.path()).status();
+    let made = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/demo-store"))
+        .arg(store.path())
+        .status();
     assert!(made.expect("scripts/demo-store runs").success());
     let source = format!("oci:{}", store.path().display());
-    let mapping =
-        ["--oci-mirror", "registry.example/${namespace}/providers/${type}", "--include", "registry.example/*/*"];
+    let mapping = [
+        "--oci-mirror",
+        "registry.example/${namespace}/providers/${type}",
+        "--include",
+        "registry.example/*/*",
+    ];
     let Some(mount) = Mount::start(&[source], Options::new().args(mapping)) else { return };
     let blocks = examples(include_str!("../SEMANTICS.md"));
     assert!(blocks.len() >= 5, "the examples are found");
     for block in blocks {
-        // One shell for a block: a variable lives to its end. A line of its own divides the answers.
+        // One shell for a block: a variable lives to its end. A line of its own divides the
+        // answers.
         let divide = "printf '\\n--divider--\\n'";
-        let script: Vec<_> = block.iter().map(|e| format!("{{ {}; }} 2>&1; {divide}", e.command)).collect();
+        let script: Vec<_> =
+            block.iter().map(|e| format!("{{ {}; }} 2>&1; {divide}", e.command)).collect();
         let output = Command::new("bash")
             .args(["-c", &script.join("\n")])
             .current_dir(mount.path())

@@ -1,7 +1,8 @@
 //! The end records of an archive: where its central directory lies, said in exactly one way.
 //!
-//! APPNOTE.TXT 4.3.14 to 4.3.16. Readers disagree on which end record they take when there are several, on bytes
-//! behind it, and on when the ZIP64 records count; an archive for which that would matter is refused.
+//! APPNOTE.TXT 4.3.14 to 4.3.16. Readers disagree on which end record they take when there are
+//! several, on bytes behind it, and on when the ZIP64 records count; an archive for which that
+//! would matter is refused.
 
 use super::headers::{u16_at, u32_at, u64_at};
 use super::{ArchiveError, Limits, ReadAt};
@@ -72,17 +73,23 @@ pub(super) fn locate(zip: &dyn ReadAt, limits: &Limits) -> Result<CentralDirecto
         return Err(ArchiveError::structure("the archive is empty, which OpenTofu refuses"));
     }
     if end.entries > limits.entries {
-        return Err(ArchiveError::too_large("the number of entries", end.entries, "entries", limits.entries));
+        return Err(ArchiveError::too_large(
+            "the number of entries",
+            end.entries,
+            "entries",
+            limits.entries,
+        ));
     }
     Ok(CentralDirectory { start: end.offset, end: directory_end, entries: end.entries })
 }
 
 /// The position in `tail`, which begins at offset `base` of the archive, of the one end record.
 ///
-/// It is the last signature, since that is the one OpenTofu takes, and its comment reaches the end of the archive, or
-/// zeros that fill its last block (as bsdtar writes them to a pipe). No other place in the search window may pass for
-/// an end record: by a comment that reaches as far, or by pointing at a central directory right before it. (The end
-/// record of a zip that is stored as a member does neither.)
+/// It is the last signature, since that is the one OpenTofu takes, and its comment reaches the end
+/// of the archive, or zeros that fill its last block (as bsdtar writes them to a pipe). No other
+/// place in the search window may pass for an end record: by a comment that reaches as far, or by
+/// pointing at a central directory right before it. (The end record of a zip that is stored as a
+/// member does neither.)
 fn find(tail: &[u8], base: u64) -> Result<usize, ArchiveError> {
     let missing = || ArchiveError::structure("it is no zip archive: there is no end record");
     let last = tail.len().checked_sub(END_LENGTH).ok_or_else(missing)?;
@@ -91,7 +98,8 @@ fn find(tail: &[u8], base: u64) -> Result<usize, ArchiveError> {
     for at in (0..=last).rev().filter(|at| tail[*at..].starts_with(END_SIGNATURE)) {
         let record = &tail[at..];
         let behind = record.get(END_LENGTH + usize::from(u16_at(record, 20))..);
-        let closes = behind.is_some_and(|rest| rest.is_empty() || padded && rest.iter().all(|byte| *byte == 0));
+        let closes = behind
+            .is_some_and(|rest| rest.is_empty() || padded && rest.iter().all(|byte| *byte == 0));
         match found {
             None if closes => found = Some(at),
             None => {
@@ -108,7 +116,8 @@ fn find(tail: &[u8], base: u64) -> Result<usize, ArchiveError> {
     found.ok_or_else(missing)
 }
 
-/// Whether the end record at offset `position` of the archive declares a central directory that ends right there.
+/// Whether the end record at offset `position` of the archive declares a central directory that
+/// ends right there.
 fn points_before_itself(record: &[u8], position: u64) -> bool {
     u64::from(u32_at(record, 12)) + u64::from(u32_at(record, 16)) == position
 }
@@ -123,16 +132,22 @@ fn zip64(zip: &dyn ReadAt, position: u64) -> Result<Option<(u64, EndRecord)>, Ar
     }
     // OpenTofu takes no notice of ZIP64 records with other disk numbers.
     if u32_at(&locator, 4) != 0 || u32_at(&locator, 16) != 1 {
-        return Err(ArchiveError::unsupported("the archive is split over several disks (ZIP64 locator)"));
+        return Err(ArchiveError::unsupported(
+            "the archive is split over several disks (ZIP64 locator)",
+        ));
     }
     let start = u64_at(&locator, 8);
     if start.checked_add(END64_LENGTH as u64) != Some(locator_at) {
-        return Err(ArchiveError::structure("the ZIP64 locator does not point to the record right before it"));
+        return Err(ArchiveError::structure(
+            "the ZIP64 locator does not point to the record right before it",
+        ));
     }
     let mut record = [0; END64_LENGTH];
     zip.read_exact_at(&mut record, start).map_err(ArchiveError::read)?;
     if u32_at(&record, 0) != END64_SIGNATURE || u64_at(&record, 4) != (END64_LENGTH - 12) as u64 {
-        return Err(ArchiveError::structure("the ZIP64 end record is missing or of another length"));
+        return Err(ArchiveError::structure(
+            "the ZIP64 end record is missing or of another length",
+        ));
     }
     let end = EndRecord {
         disk: u32_at(&record, 16).into(),
@@ -145,7 +160,8 @@ fn zip64(zip: &dyn ReadAt, position: u64) -> Result<Option<(u64, EndRecord)>, Ar
     Ok(Some((start, end)))
 }
 
-/// The ZIP64 values, if the narrow record agrees: each of its fields holds the same value or the mark "see ZIP64".
+/// The ZIP64 values, if the narrow record agrees: each of its fields holds the same value or the
+/// mark "see ZIP64".
 fn widen(narrow: &EndRecord, wide: EndRecord) -> Result<EndRecord, ArchiveError> {
     const MARK16: u64 = u16::MAX as u64;
     const MARK32: u64 = u32::MAX as u64;

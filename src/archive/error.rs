@@ -11,7 +11,8 @@ pub enum Class {
     Structure,
     /// A limit is exceeded (EFBIG).
     TooLarge,
-    /// Encryption, a compression method, or a split archive that neither OpenTofu nor tofufs reads (EOPNOTSUPP).
+    /// Encryption, a compression method, or a split archive that neither OpenTofu nor tofufs reads
+    /// (EOPNOTSUPP).
     Unsupported,
     /// The content does not have the declared size or CRC (EIO).
     Integrity,
@@ -48,13 +49,21 @@ impl ArchiveError {
         Self::new(Class::Integrity, rule)
     }
 
-    pub(super) fn too_large(what: &str, value: impl fmt::Display, name: &str, limit: impl fmt::Display) -> Self {
+    pub(super) fn too_large(
+        what: &str,
+        value: impl fmt::Display,
+        name: &str,
+        limit: impl fmt::Display,
+    ) -> Self {
         let raise = match name {
             "archive" => "; --archive-max-size raises it",
             "entry" => "; --entry-max-size raises it",
             _ => "",
         };
-        Self::new(Class::TooLarge, format!("{what} is {value}, over the limit of {limit} ({name}{raise})"))
+        Self::new(
+            Class::TooLarge,
+            format!("{what} is {value}, over the limit of {limit} ({name}{raise})"),
+        )
     }
 
     pub(super) fn read(error: io::Error) -> Self {
@@ -110,7 +119,8 @@ impl std::error::Error for ArchiveError {
 /// The longest part of a name that is printed, in bytes.
 const SHOWN: usize = 256;
 
-/// A name as it may be printed: one line, no control, format or direction characters, other bytes as `\xNN`.
+/// A name as it may be printed: one line, no control, format or direction characters, other bytes
+/// as `\xNN`.
 fn escape(name: &[u8]) -> String {
     let mut text = String::new();
     for chunk in name[..name.len().min(SHOWN)].utf8_chunks() {

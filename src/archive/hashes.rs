@@ -9,16 +9,21 @@ use crate::members::{Child, FileNo, Members, TOP};
 pub struct Hashes {
     /// Of the directory that it unpacks to.
     pub directory: H1,
-    /// Of the archive itself. It differs from the other where the archive has entries for directories, or names that
-    /// extracting cleans.
+    /// Of the archive itself. It differs from the other where the archive has entries for
+    /// directories, or names that extracting cleans.
     pub archive: H1,
 }
 
 /// Reads all of `zip`, whose tree is `members`, and hashes its files.
 ///
 /// # Errors
-/// As [`super::index`] and [`super::extract`]; a name with a line end cannot be hashed ([`super::Class::Structure`]).
-pub fn hashes(zip: &dyn ReadAt, members: &Members, limits: &Limits) -> Result<Hashes, ArchiveError> {
+/// As [`super::index`] and [`super::extract`]; a name with a line end cannot be hashed
+/// ([`super::Class::Structure`]).
+pub fn hashes(
+    zip: &dyn ReadAt,
+    members: &Members,
+    limits: &Limits,
+) -> Result<Hashes, ArchiveError> {
     let mut sums: Vec<Option<Digest>> = vec![None; members.file_count()];
     let mut unpacked: Vec<(Vec<u8>, Digest)> = Vec::with_capacity(sums.len());
     let mut packed: Vec<(Box<[u8]>, Digest)> = Vec::with_capacity(sums.len());
@@ -29,7 +34,8 @@ pub fn hashes(zip: &dyn ReadAt, members: &Members, limits: &Limits) -> Result<Ha
             return Ok(());
         }
         let path = names::components(name, limits)?;
-        let no = find(members, &path).ok_or_else(|| ArchiveError::structure("the archive has changed"))?;
+        let no = find(members, &path)
+            .ok_or_else(|| ArchiveError::structure("the archive has changed"))?;
         let sum = match sums[no.0 as usize] {
             Some(sum) => sum,
             None => {
@@ -45,7 +51,8 @@ pub fn hashes(zip: &dyn ReadAt, members: &Members, limits: &Limits) -> Result<Ha
         Ok(())
     })?;
     let unhashed = |name: &[u8]| {
-        ArchiveError::structure("its name holds a line end, so no lock file can hash the package").of(name)
+        ArchiveError::structure("its name holds a line end, so no lock file can hash the package")
+            .of(name)
     };
     Ok(Hashes {
         directory: H1::of(&unpacked).map_err(|name| unhashed(name))?,

@@ -1,6 +1,8 @@
-//! The records of one entry, as they stand in the archive: central header, local header, data descriptor.
+//! The records of one entry, as they stand in the archive: central header, local header, data
+//! descriptor.
 //!
-//! APPNOTE.TXT 4.3.7 to 4.3.12 and 4.5. Nothing here is compared or judged beyond the form of a record.
+//! APPNOTE.TXT 4.3.7 to 4.3.12 and 4.5. Nothing here is compared or judged beyond the form of a
+//! record.
 
 use super::ArchiveError;
 
@@ -106,12 +108,15 @@ impl<'a> Central<'a> {
         let mut offset = u64::from(u32_at(record, 42));
         let mut disk = u16_at(record, 34);
         let Sizes { compressed, size, .. } = &mut common.sizes;
-        let wide = unmark(common.extra, [size, compressed, &mut offset]).map_err(|e| e.of(common.name))?;
+        let wide =
+            unmark(common.extra, [size, compressed, &mut offset]).map_err(|e| e.of(common.name))?;
         if disk == u16::MAX && wide.disk == Some(0) {
             disk = 0;
         }
         if !wide.agrees(&[common.sizes.size, common.sizes.compressed, offset], false) {
-            return Err(ArchiveError::structure("its ZIP64 field and its header disagree").of(common.name));
+            return Err(
+                ArchiveError::structure("its ZIP64 field and its header disagree").of(common.name)
+            );
         }
         Ok(Central { common, system: record[5], attributes: u32_at(record, 38), disk, offset })
     }
@@ -140,11 +145,13 @@ impl<'a> Central<'a> {
         }
     }
 
-    /// When it was modified, in seconds since 1970: the Unix time if there is a positive one, else the DOS time, taken
-    /// as UTC.
+    /// When it was modified, in seconds since 1970: the Unix time if there is a positive one, else
+    /// the DOS time, taken as UTC.
     pub(super) fn modified(&self) -> i64 {
         let unix = extras(self.common.extra).find_map(|(id, data)| match data {
-            [flags, a, b, c, d, ..] if id == EXTRA_TIME && flags & 1 != 0 => Some(i32::from_le_bytes([*a, *b, *c, *d])),
+            [flags, a, b, c, d, ..] if id == EXTRA_TIME && flags & 1 != 0 => {
+                Some(i32::from_le_bytes([*a, *b, *c, *d]))
+            }
             _ => None,
         });
         match unix {
@@ -176,14 +183,16 @@ impl<'a> Local<'a> {
         Ok(Local { common, wide })
     }
 
-    /// Whether CRC and sizes are those of the central directory. Where they stand behind the data, 0 is as good.
+    /// Whether CRC and sizes are those of the central directory. Where they stand behind the data,
+    /// 0 is as good.
     pub(super) fn agrees(&self, sizes: Sizes, descriptor: bool) -> bool {
         let here = self.common.sizes;
         let same = |here: u64, there: u64| here == there || descriptor && here == 0;
         same(here.crc32.into(), sizes.crc32.into())
             && same(here.compressed, sizes.compressed)
             && same(here.size, sizes.size)
-            && (self.wide.agrees(&[sizes.size, sizes.compressed], descriptor) || self.wide.is_room())
+            && (self.wide.agrees(&[sizes.size, sizes.compressed], descriptor)
+                || self.wide.is_room())
     }
 }
 
@@ -204,13 +213,16 @@ impl<'a> Common<'a> {
         }
     }
 
-    /// Whether a Unicode-Path field gives another name than the header. OpenTofu ignores the field, others do not.
+    /// Whether a Unicode-Path field gives another name than the header. OpenTofu ignores the field,
+    /// others do not.
     pub(super) fn has_other_name(&self) -> bool {
-        extras(self.extra).any(|(id, data)| id == EXTRA_UNICODE_PATH && data.get(5..) != Some(self.name))
+        extras(self.extra)
+            .any(|(id, data)| id == EXTRA_UNICODE_PATH && data.get(5..) != Some(self.name))
     }
 }
 
-/// The extra fields: number and data. A field that overruns the rest ends them, as it does for OpenTofu.
+/// The extra fields: number and data. A field that overruns the rest ends them, as it does for
+/// OpenTofu.
 fn extras(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let (head, tail) = rest.split_at_checked(4)?;
@@ -232,9 +244,10 @@ struct Wide<'a> {
 }
 
 impl Wide<'_> {
-    /// Whether the field holds the marked values alone, or the list of the standard from its first value on, and that
-    /// agrees with the header (some writers fill in all of it, whichever they refer to). With `open`, a 0 agrees with
-    /// everything. The list's end, a disk number, agrees if it is that of the first disk.
+    /// Whether the field holds the marked values alone, or the list of the standard from its first
+    /// value on, and that agrees with the header (some writers fill in all of it, whichever they
+    /// refer to). With `open`, a 0 agrees with everything. The list's end, a disk number, agrees if
+    /// it is that of the first disk.
     fn agrees(&self, values: &[u64], open: bool) -> bool {
         let (chunks, rest) = self.data.as_chunks::<8>();
         let ends = rest.is_empty() || chunks.len() == BEFORE_DISK && rest == [0; 4];
@@ -247,18 +260,25 @@ impl Wide<'_> {
         !self.surplus || full
     }
 
-    /// Whether it is room that was kept for sizes and turned out not to be needed: zeros that no value refers to. Who
-    /// writes to a file keeps it before he knows the sizes, and goes back to fill in the header.
+    /// Whether it is room that was kept for sizes and turned out not to be needed: zeros that no
+    /// value refers to. Who writes to a file keeps it before he knows the sizes, and goes back to
+    /// fill in the header.
     fn is_room(&self) -> bool {
-        !self.used && self.data.len() <= 8 * BEFORE_DISK + 4 && self.data.iter().all(|byte| *byte == 0)
+        !self.used
+            && self.data.len() <= 8 * BEFORE_DISK + 4
+            && self.data.iter().all(|byte| *byte == 0)
     }
 }
 
 /// How many values of 8 bytes the whole list of a ZIP64 field has before its disk number.
 const BEFORE_DISK: usize = 3;
 
-/// Replaces marked values by those of the ZIP64 extra field, which holds the marked ones in this order.
-fn unmark<'a, const N: usize>(extra: &'a [u8], values: [&mut u64; N]) -> Result<Wide<'a>, ArchiveError> {
+/// Replaces marked values by those of the ZIP64 extra field, which holds the marked ones in this
+/// order.
+fn unmark<'a, const N: usize>(
+    extra: &'a [u8],
+    values: [&mut u64; N],
+) -> Result<Wide<'a>, ArchiveError> {
     let mut fields = extras(extra).filter(|(id, _)| *id == EXTRA_ZIP64);
     let data = fields.next().map_or(&[][..], |(_, data)| data);
     if fields.next().is_some() {
@@ -268,9 +288,9 @@ fn unmark<'a, const N: usize>(extra: &'a [u8], values: [&mut u64; N]) -> Result<
     let mut used = false;
     for value in values.into_iter().filter(|value| **value == MARK) {
         used = true;
-        let (wide, after) = rest
-            .split_first_chunk::<8>()
-            .ok_or_else(|| ArchiveError::structure("its header refers to a ZIP64 value that is not there"))?;
+        let (wide, after) = rest.split_first_chunk::<8>().ok_or_else(|| {
+            ArchiveError::structure("its header refers to a ZIP64 value that is not there")
+        })?;
         *value = u64::from_le_bytes(*wide);
         rest = after;
     }
@@ -278,9 +298,10 @@ fn unmark<'a, const N: usize>(extra: &'a [u8], values: [&mut u64; N]) -> Result<
     Ok(Wide { data, used, surplus: !(rest.is_empty() || disk == Some(0)), disk })
 }
 
-/// Whether `bytes`, all that stands between an entry's data and what follows, are its data descriptor: with or without
-/// a signature, with sizes of 4 or 8 bytes. Sizes of 4 bytes may be marked where those of the header are (`wide_sizes`):
-/// some packers write so whatever they do not know beforehand.
+/// Whether `bytes`, all that stands between an entry's data and what follows, are its data
+/// descriptor: with or without a signature, with sizes of 4 or 8 bytes. Sizes of 4 bytes may be
+/// marked where those of the header are (`wide_sizes`): some packers write so whatever they do not
+/// know beforehand.
 pub(super) fn is_descriptor(bytes: &[u8], sizes: Sizes, wide_sizes: bool) -> bool {
     let (signed, wide) = match bytes.len() {
         12 => (false, false),
@@ -310,12 +331,20 @@ fn dos_time(date: u16, time: u16) -> i64 {
     let (hour, minute, second) = (time >> 11, time >> 5 & 63, (time & 31) * 2);
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let lengths = [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let Some(before) = usize::from(month).checked_sub(1).filter(|month| *month < 12) else { return EPOCH };
+    let Some(before) = usize::from(month).checked_sub(1).filter(|month| *month < 12) else {
+        return EPOCH;
+    };
     if day == 0 || day > lengths[before] || hour > 23 || minute > 59 || second > 59 {
         return EPOCH;
     }
     // Of the years 1980 to 2107 only 2100 is divisible by 4 and no leap year.
     let leap_days = (year - 1980 + 3) / 4 - i64::from(year > 2100);
-    let days = (year - 1980) * 365 + leap_days + lengths[..before].iter().map(|d| i64::from(*d)).sum::<i64>();
-    EPOCH + (days + i64::from(day) - 1) * 86_400 + i64::from(hour) * 3600 + i64::from(minute) * 60 + i64::from(second)
+    let days = (year - 1980) * 365
+        + leap_days
+        + lengths[..before].iter().map(|d| i64::from(*d)).sum::<i64>();
+    EPOCH
+        + (days + i64::from(day) - 1) * 86_400
+        + i64::from(hour) * 3600
+        + i64::from(minute) * 60
+        + i64::from(second)
 }

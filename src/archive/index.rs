@@ -1,12 +1,13 @@
-//! The strict index: central directory against every local header, and every byte of the archive accounted for.
+//! The strict index: central directory against every local header, and every byte of the archive
+//! accounted for.
 //!
-//! An archive that is accepted consists of, in this order and without a gap: entries (local header, data, data
-//! descriptor where announced), the central directory, the end records. Each entry stands in both places and both
-//! agree, so that no reader can see another tree in it.
+//! An archive that is accepted consists of, in this order and without a gap: entries (local header,
+//! data, data descriptor where announced), the central directory, the end records. Each entry
+//! stands in both places and both agree, so that no reader can see another tree in it.
 
 use super::headers::{
-    CENTRAL_LENGTH, Central, Common, FLAG_DESCRIPTOR, FLAG_UTF8, FLAGS_EFFORT, FLAGS_ENCRYPTION, LOCAL_LENGTH, Local,
-    Sizes, central_length, is_descriptor, is_split_mark, local_length,
+    CENTRAL_LENGTH, Central, Common, FLAG_DESCRIPTOR, FLAG_UTF8, FLAGS_EFFORT, FLAGS_ENCRYPTION,
+    LOCAL_LENGTH, Local, Sizes, central_length, is_descriptor, is_split_mark, local_length,
 };
 use super::window::Window;
 use super::{ArchiveError, Class, HashingSink, Limits, ReadAt, end, names, read};
@@ -18,16 +19,21 @@ const EMPTY_STREAM: u64 = 64;
 
 /// The tree that OpenTofu's extractor would make of `zip`.
 ///
-/// Everything but the members' content is checked: structure, names, declared sizes against `limits`. Entries that
-/// stand in the archive twice with the same content count once, for which their content is read. That empty files are
-/// empty is checked as well.
+/// Everything but the members' content is checked: structure, names, declared sizes against
+/// `limits`. Entries that stand in the archive twice with the same content count once, for which
+/// their content is read. That empty files are empty is checked as well.
 ///
 /// # Errors
-/// Every class but [`Class::Write`]; [`Class::Integrity`] only for the content of entries that stand there twice or are
-/// declared empty.
+/// Every class but [`Class::Write`]; [`Class::Integrity`] only for the content of entries that
+/// stand there twice or are declared empty.
 pub fn index(zip: &dyn ReadAt, limits: &Limits) -> Result<Members, ArchiveError> {
     if zip.len() > limits.archive {
-        return Err(ArchiveError::too_large("the archive's size", zip.len(), "archive", limits.archive));
+        return Err(ArchiveError::too_large(
+            "the archive's size",
+            zip.len(),
+            "archive",
+            limits.archive,
+        ));
     }
     let directory = end::locate(zip, limits)?;
     let mut indexer = Indexer {
@@ -52,7 +58,8 @@ pub fn index(zip: &dyn ReadAt, limits: &Limits) -> Result<Members, ArchiveError>
     Ok(indexer.members.finish())
 }
 
-/// Calls `take` for each entry of the central directory, in its order; an error of it gets the entry's name.
+/// Calls `take` for each entry of the central directory, in its order; an error of it gets the
+/// entry's name.
 pub(super) fn for_each(
     zip: &dyn ReadAt,
     limits: &Limits,
@@ -69,17 +76,27 @@ fn for_each_of(
     let mut headers = Window::new(zip);
     let mut at = directory.start;
     for _ in 0..directory.entries {
-        let broken = || ArchiveError::structure("the central directory has fewer entries than the end record declares");
+        let broken = || {
+            ArchiveError::structure(
+                "the central directory has fewer entries than the end record declares",
+            )
+        };
         let room = directory.end - at;
-        let fixed = headers.get(at, CENTRAL_LENGTH)?.filter(|_| CENTRAL_LENGTH as u64 <= room).ok_or_else(broken)?;
-        let length = central_length(fixed).filter(|length| *length as u64 <= room).ok_or_else(broken)?;
+        let fixed = headers
+            .get(at, CENTRAL_LENGTH)?
+            .filter(|_| CENTRAL_LENGTH as u64 <= room)
+            .ok_or_else(broken)?;
+        let length =
+            central_length(fixed).filter(|length| *length as u64 <= room).ok_or_else(broken)?;
         let record = headers.get(at, length)?.ok_or_else(broken)?;
         let entry = Central::parse(record)?;
         take(&entry).map_err(|error| error.of(entry.common.name))?;
         at += length as u64;
     }
     if at != directory.end {
-        return Err(ArchiveError::structure("the central directory holds more than the entries it declares"));
+        return Err(ArchiveError::structure(
+            "the central directory holds more than the entries it declares",
+        ));
     }
     Ok(())
 }
@@ -110,11 +127,11 @@ struct Indexer<'a> {
     members: Builder,
     /// Files whose mode does not let OpenTofu write over them, in the order of their numbers.
     written_once: Vec<FileNo>,
-    /// Files that are empty as declared, and deflated or with a CRC: where they stand. They are checked here, since who
-    /// reads an empty file asks nobody for its content.
+    /// Files that are empty as declared, and deflated or with a CRC: where they stand. They are
+    /// checked here, since who reads an empty file asks nobody for its content.
     empty_files: Vec<(u64, MemberFile)>,
-    /// Files whose path was there before, to be compared once it is known that no extents overlap: before, comparing
-    /// could cost far more than reading the archive.
+    /// Files whose path was there before, to be compared once it is known that no extents overlap:
+    /// before, comparing could cost far more than reading the archive.
     twice: Vec<(FileNo, MemberFile, Box<[u8]>)>,
 }
 
@@ -132,7 +149,9 @@ impl Indexer<'_> {
         let end = offset
             .checked_add(sizes.compressed)
             .filter(|end| *end <= self.directory_start)
-            .ok_or_else(|| ArchiveError::structure("its data runs into the central directory"))?;
+            .ok_or_else(|| {
+            ArchiveError::structure("its data runs into the central directory")
+        })?;
         let descriptor = entry.common.flags & FLAG_DESCRIPTOR != 0;
         let wide_sizes = entry.common.wide_sizes;
         self.extents.push(EntryExtent { start: entry.offset, end, sizes, descriptor, wide_sizes });
@@ -151,7 +170,9 @@ impl Indexer<'_> {
             return Ok(());
         }
         if path.is_empty() {
-            return Err(ArchiveError::structure("it is a file in the place of the archive's top directory"));
+            return Err(ArchiveError::structure(
+                "it is a file in the place of the archive's top directory",
+            ));
         }
         if file.size == 0 && (method == Method::Deflate || file.crc32 != 0) {
             self.empty_files.push((entry.offset, file));
@@ -165,7 +186,9 @@ impl Indexer<'_> {
                 let rule = "it stands in the archive twice, with a mode that lets OpenTofu write it only once";
                 return Err(ArchiveError::structure(rule));
             }
-            Err(Conflict::Twice(before)) => self.twice.push((before, file, entry.common.name.into())),
+            Err(Conflict::Twice(before)) => {
+                self.twice.push((before, file, entry.common.name.into()))
+            }
             Err(other) => return Err(conflict(other)),
         }
         Ok(())
@@ -174,12 +197,18 @@ impl Indexer<'_> {
     /// Holds declared sizes against the limits.
     fn count(&mut self, sizes: Sizes) -> Result<(), ArchiveError> {
         if sizes.size > self.limits.entry {
-            return Err(ArchiveError::too_large("its size", sizes.size, "entry", self.limits.entry));
+            return Err(ArchiveError::too_large(
+                "its size",
+                sizes.size,
+                "entry",
+                self.limits.entry,
+            ));
         }
         self.total = self.total.saturating_add(sizes.size);
         if self.total > self.most {
             let what = "the size of all entries up to this one";
-            let limit = format!("{} or {} times the archive's size", self.limits.total, self.limits.ratio);
+            let limit =
+                format!("{} or {} times the archive's size", self.limits.total, self.limits.ratio);
             return Err(ArchiveError::too_large(what, self.total, "total and ratio", limit));
         }
         Ok(())
@@ -187,10 +216,15 @@ impl Indexer<'_> {
 
     /// Checks the local header of `entry` against it: the offset of the data.
     fn data_offset(&mut self, entry: &Central) -> Result<u64, ArchiveError> {
-        let missing = || ArchiveError::structure("it has no local header where the central directory says");
+        let missing =
+            || ArchiveError::structure("it has no local header where the central directory says");
         let room = self.directory_start.checked_sub(entry.offset).ok_or_else(missing)?;
-        let fixed = self.locals.get(entry.offset, LOCAL_LENGTH)?.filter(|_| LOCAL_LENGTH as u64 <= room);
-        let length = fixed.and_then(local_length).filter(|length| *length as u64 <= room).ok_or_else(missing)?;
+        let fixed =
+            self.locals.get(entry.offset, LOCAL_LENGTH)?.filter(|_| LOCAL_LENGTH as u64 <= room);
+        let length = fixed
+            .and_then(local_length)
+            .filter(|length| *length as u64 <= room)
+            .ok_or_else(missing)?;
         let local = Local::parse(self.locals.get(entry.offset, length)?.ok_or_else(missing)?)?;
 
         let (here, there) = (&local.common, &entry.common);
@@ -199,7 +233,9 @@ impl Indexer<'_> {
             indifferent |= FLAG_UTF8;
         }
         let disagree = |what: &str| {
-            ArchiveError::structure(format!("its {what} differs between local header and central directory"))
+            ArchiveError::structure(format!(
+                "its {what} differs between local header and central directory"
+            ))
         };
         if here.name != there.name {
             return Err(disagree("name"));
@@ -259,7 +295,9 @@ impl Indexer<'_> {
                 {
                     None
                 }
-                Some(_) => Some("behind its data is not the data descriptor that agrees with the central directory"),
+                Some(_) => Some(
+                    "behind its data is not the data descriptor that agrees with the central directory",
+                ),
             };
             if let Some(rule) = rule {
                 return Err(self.at(start, ArchiveError::structure(rule)));
@@ -270,7 +308,9 @@ impl Indexer<'_> {
 
     /// `error` with the name of the entry whose local header, checked before, stands at `start`.
     fn at(&mut self, start: u64, error: ArchiveError) -> ArchiveError {
-        let Ok(Some(length)) = self.locals.get(start, LOCAL_LENGTH).map(|fixed| fixed.and_then(local_length)) else {
+        let Ok(Some(length)) =
+            self.locals.get(start, LOCAL_LENGTH).map(|fixed| fixed.and_then(local_length))
+        else {
             return error;
         };
         match self.locals.get(start, length).map(|record| record.map(Local::parse)) {
@@ -325,7 +365,9 @@ pub(super) fn method_of(common: &Common) -> Result<Method, ArchiveError> {
     }
     let unknown = common.flags & !(FLAGS_EFFORT | FLAG_DESCRIPTOR | FLAG_UTF8);
     if unknown != 0 {
-        return Err(ArchiveError::structure(format!("it has patch or reserved flag bits set ({unknown:#06x})")));
+        return Err(ArchiveError::structure(format!(
+            "it has patch or reserved flag bits set ({unknown:#06x})"
+        )));
     }
     match common.method {
         0 if common.sizes.compressed != common.sizes.size => {

@@ -1,7 +1,7 @@
 //! The content of one member.
 //!
-//! Both ways give the same answer for the same member: the declared size and CRC hold, and the compressed data is one
-//! complete deflate stream without anything behind it.
+//! Both ways give the same answer for the same member: the declared size and CRC hold, and the
+//! compressed data is one complete deflate stream without anything behind it.
 
 use std::io;
 
@@ -21,9 +21,14 @@ const OUTPUT: usize = 128 * 1024;
 /// Writes the content of `file` to `out`, in constant memory.
 ///
 /// # Errors
-/// [`super::Class::Integrity`] if size or CRC are not as declared, [`super::Class::Read`], [`super::Class::Write`].
-/// What was written before an error is not the content of the file and must not be served.
-pub fn extract(zip: &dyn ReadAt, file: &MemberFile, out: &mut dyn io::Write) -> Result<(), ArchiveError> {
+/// [`super::Class::Integrity`] if size or CRC are not as declared, [`super::Class::Read`],
+/// [`super::Class::Write`]. What was written before an error is not the content of the file and
+/// must not be served.
+pub fn extract(
+    zip: &dyn ReadAt,
+    file: &MemberFile,
+    out: &mut dyn io::Write,
+) -> Result<(), ArchiveError> {
     let mut input = Input::new(zip, file);
     let mut output = MemberOutput::new(out, file.size);
     match file.method {
@@ -36,7 +41,9 @@ pub fn extract(zip: &dyn ReadAt, file: &MemberFile, out: &mut dyn io::Write) -> 
         Method::Deflate => {
             inflate_stream(&mut input, &mut output)?;
             if !input.held.is_empty() || input.left != 0 {
-                return Err(ArchiveError::integrity("its data goes on behind the end of its deflate stream"));
+                return Err(ArchiveError::integrity(
+                    "its data goes on behind the end of its deflate stream",
+                ));
             }
         }
     }
@@ -49,12 +56,12 @@ pub fn extract(zip: &dyn ReadAt, file: &MemberFile, out: &mut dyn io::Write) -> 
     Ok(())
 }
 
-/// Writes the content of a deflated entry that says only behind its data where that ends. Of `file`, `offset` counts; `size` and
-/// `compressed` are the most that there can be.
+/// Writes the content of a deflated entry that says only behind its data where that ends. Of
+/// `file`, `offset` counts; `size` and `compressed` are the most that there can be.
 ///
 /// # Errors
-/// [`super::Class::TooLarge`] for content of more than `size` bytes, [`super::Class::Integrity`], [`super::Class::Read`],
-/// [`super::Class::Write`].
+/// [`super::Class::TooLarge`] for content of more than `size` bytes, [`super::Class::Integrity`],
+/// [`super::Class::Read`], [`super::Class::Write`].
 pub(super) fn inflate_to_end(
     zip: &dyn ReadAt,
     file: &MemberFile,
@@ -84,10 +91,11 @@ pub fn inflate(zip: &dyn ReadAt, file: &MemberFile) -> Result<Vec<u8>, ArchiveEr
 
 /// The content of `file` in one go, or `None` where [`extract`] has to decide.
 ///
-/// It is the same library as there: others take streams for right that OpenTofu refuses (codes that do not exist, or
-/// that their tables leave out).
+/// It is the same library as there: others take streams for right that OpenTofu refuses (codes that
+/// do not exist, or that their tables leave out).
 fn inflate_whole(zip: &dyn ReadAt, file: &MemberFile) -> Result<Option<Vec<u8>>, ArchiveError> {
-    let (Ok(size), Ok(compressed)) = (usize::try_from(file.size), usize::try_from(file.compressed)) else {
+    let (Ok(size), Ok(compressed)) = (usize::try_from(file.size), usize::try_from(file.compressed))
+    else {
         return Ok(None);
     };
     // Memory is for what a compressor makes, not for a stream that is padded with empty blocks.
@@ -98,8 +106,12 @@ fn inflate_whole(zip: &dyn ReadAt, file: &MemberFile) -> Result<Option<Vec<u8>>,
     zip.read_exact_at(&mut data, file.offset).map_err(ArchiveError::read)?;
     let mut content = vec![0; size];
     let mut inflater = Decompress::new(false);
-    let ended = matches!(inflater.decompress(&data, &mut content, FlushDecompress::Finish), Ok(Status::StreamEnd));
-    let whole = ended && (inflater.total_in(), inflater.total_out()) == (file.compressed, file.size);
+    let ended = matches!(
+        inflater.decompress(&data, &mut content, FlushDecompress::Finish),
+        Ok(Status::StreamEnd)
+    );
+    let whole =
+        ended && (inflater.total_in(), inflater.total_out()) == (file.compressed, file.size);
     Ok((whole && crc32fast::hash(&content) == file.crc32).then_some(content))
 }
 
@@ -116,7 +128,8 @@ fn too_short() -> ArchiveError {
 /// Inflates `input` to the end of its deflate stream.
 fn inflate_stream(input: &mut Input, output: &mut MemberOutput) -> Result<(), ArchiveError> {
     let mut inflater = Decompress::new(false);
-    let mut content = vec![0; OUTPUT.min(usize::try_from(output.size.saturating_add(1)).unwrap_or(OUTPUT))];
+    let mut content =
+        vec![0; OUTPUT.min(usize::try_from(output.size.saturating_add(1)).unwrap_or(OUTPUT))];
     loop {
         let more = input.fill()?;
         let (consumed, produced) = (inflater.total_in(), inflater.total_out());
@@ -131,7 +144,11 @@ fn inflate_stream(input: &mut Input, output: &mut MemberOutput) -> Result<(), Ar
             break;
         }
         if consumed == 0 && produced == 0 {
-            let rule = if more { "its data is no deflate stream" } else { "its deflate stream is cut off" };
+            let rule = if more {
+                "its data is no deflate stream"
+            } else {
+                "its deflate stream is cut off"
+            };
             return Err(ArchiveError::integrity(rule));
         }
     }
@@ -159,7 +176,9 @@ impl<'a> Input<'a> {
         if self.held.is_empty() {
             let length = self.left.min(self.bytes.len() as u64) as usize;
             if length != 0 {
-                self.zip.read_exact_at(&mut self.bytes[..length], self.offset).map_err(ArchiveError::read)?;
+                self.zip
+                    .read_exact_at(&mut self.bytes[..length], self.offset)
+                    .map_err(ArchiveError::read)?;
             }
             self.offset += length as u64;
             self.left -= length as u64;
@@ -190,7 +209,12 @@ impl<'a> MemberOutput<'a> {
         if length > self.size {
             return Err(match self.is_declared {
                 true => ArchiveError::integrity("its content is longer than declared"),
-                false => ArchiveError::too_large("its size", format_args!("at least {length}"), "streamed", self.size),
+                false => ArchiveError::too_large(
+                    "its size",
+                    format_args!("at least {length}"),
+                    "streamed",
+                    self.size,
+                ),
             });
         }
         self.crc.update(bytes);

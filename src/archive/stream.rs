@@ -1,13 +1,16 @@
-//! The entries of an archive in the order in which they stand in it, for who reads it while it still arrives.
+//! The entries of an archive in the order in which they stand in it, for who reads it while it
+//! still arrives.
 //!
-//! Only local headers are there yet, and they decide nothing: what comes out of here is content of which nobody can
-//! say what it is, until [`super::index`] has read the whole archive and [`Streamed::is`] says that it is that of a file. What
-//! cannot be followed with certainty ends the sequence, as an error or without one.
+//! Only local headers are there yet, and they decide nothing: what comes out of here is content of
+//! which nobody can say what it is, until [`super::index`] has read the whole archive and
+//! [`Streamed::is`] says that it is that of a file. What cannot be followed with certainty ends the
+//! sequence, as an error or without one.
 
 use std::io;
 
 use super::headers::{
-    FLAG_DESCRIPTOR, LOCAL_LENGTH, Local, SIGNATURE_LENGTH, Sizes, begins_entry, is_descriptor, local_length,
+    FLAG_DESCRIPTOR, LOCAL_LENGTH, Local, SIGNATURE_LENGTH, Sizes, begins_entry, is_descriptor,
+    local_length,
 };
 use super::index::method_of;
 use super::window::Window;
@@ -95,7 +98,8 @@ impl<'a> Entries<'a> {
         Ok(Some(Upcoming { offset, method, sizes, wide_sizes: common.wide_sizes }))
     }
 
-    /// Goes behind `entry`, the one that comes next, without reading it. False: where it ends is not known.
+    /// Goes behind `entry`, the one that comes next, without reading it. False: where it ends is
+    /// not known.
     pub fn skip(&mut self, entry: &Upcoming) -> bool {
         let Some(sizes) = entry.sizes else { return false };
         self.at = entry.offset + sizes.compressed;
@@ -105,12 +109,25 @@ impl<'a> Entries<'a> {
     /// Writes the content of `entry`, the one that comes next, to `out`, and goes behind it.
     ///
     /// # Errors
-    /// As [`super::extract`]; [`super::Class::TooLarge`] for content of more than `most` bytes whose size was not known: it
-    /// is the next one still. What was written before an error is worth nothing.
-    pub fn extract(&mut self, entry: &Upcoming, most: u64, out: &mut dyn io::Write) -> Result<Streamed, ArchiveError> {
+    /// As [`super::extract`]; [`super::Class::TooLarge`] for content of more than `most` bytes
+    /// whose size was not known: it is the next one still. What was written before an error is
+    /// worth nothing.
+    pub fn extract(
+        &mut self,
+        entry: &Upcoming,
+        most: u64,
+        out: &mut dyn io::Write,
+    ) -> Result<Streamed, ArchiveError> {
         let Upcoming { offset, method, sizes, wide_sizes } = *entry;
-        let mut file =
-            MemberFile { size: most, compressed: 0, offset, crc32: 0, method, executable: false, modified: 0 };
+        let mut file = MemberFile {
+            size: most,
+            compressed: 0,
+            offset,
+            crc32: 0,
+            method,
+            executable: false,
+            modified: 0,
+        };
         if let Some(sizes) = sizes {
             (file.size, file.compressed, file.crc32) = (sizes.size, sizes.compressed, sizes.crc32);
             read::extract(self.zip, &file, out)?;
@@ -120,14 +137,19 @@ impl<'a> Entries<'a> {
         file.compressed = self.zip.len() - offset;
         let sizes = read::inflate_to_end(self.zip, &file, out)?;
         let end = offset + sizes.compressed;
-        self.at = self
-            .behind_descriptor(end, sizes, wide_sizes)?
-            .ok_or_else(|| ArchiveError::structure("behind its data is no data descriptor that agrees with it"))?;
+        self.at = self.behind_descriptor(end, sizes, wide_sizes)?.ok_or_else(|| {
+            ArchiveError::structure("behind its data is no data descriptor that agrees with it")
+        })?;
         Ok(Streamed { offset, method, sizes })
     }
 
     /// Where the record behind the data descriptor at `end` begins.
-    fn behind_descriptor(&mut self, end: u64, sizes: Sizes, wide_sizes: bool) -> Result<Option<u64>, ArchiveError> {
+    fn behind_descriptor(
+        &mut self,
+        end: u64,
+        sizes: Sizes,
+        wide_sizes: bool,
+    ) -> Result<Option<u64>, ArchiveError> {
         for length in DESCRIPTORS {
             let Some(bytes) = self.locals.get(end, length + SIGNATURE_LENGTH)? else { continue };
             let (descriptor, next) = bytes.split_at(length);

@@ -1,5 +1,6 @@
-//! Archives by case of the catalogue of hostile inputs (Z01 to Z60), all made by a writer that can lie, and
-//! archives of the tools that people use. `tests/inputs` compares them with what OpenTofu's own extractor makes.
+//! Archives by case of the catalogue of hostile inputs (Z01 to Z60), all made by a writer that can
+//! lie, and archives of the tools that people use. `tests/inputs` compares them with what
+//! OpenTofu's own extractor makes.
 
 mod build;
 mod content;
@@ -63,7 +64,8 @@ fn content(zip: &[u8], file: &MemberFile) -> Result<Vec<u8>, ArchiveError> {
 /// Paths with their content; directories end with a slash.
 type Contents = BTreeMap<Vec<u8>, (Vec<u8>, bool)>;
 
-/// Every path with its content and executable bit. What streams out of the same bytes must be no other content.
+/// Every path with its content and executable bit. What streams out of the same bytes must be no
+/// other content.
 fn contents(zip: &[u8]) -> Result<Contents, ArchiveError> {
     stream::agrees(zip);
     tree(zip)?

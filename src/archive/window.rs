@@ -22,7 +22,11 @@ impl<'a> Window<'a> {
     }
 
     /// The `length` bytes at `offset`, or `None` where the archive ends before them.
-    pub(super) fn get(&mut self, offset: u64, length: usize) -> Result<Option<&[u8]>, ArchiveError> {
+    pub(super) fn get(
+        &mut self,
+        offset: u64,
+        length: usize,
+    ) -> Result<Option<&[u8]>, ArchiveError> {
         let available = self.zip.len().saturating_sub(offset);
         if available < length as u64 {
             return Ok(None);

@@ -1,11 +1,11 @@
 //! Writing an archive: equal files give equal bytes, on every machine and day.
 //!
-//! Entries stand in byte order of their names, all of 1980-01-01, with modes 0644 or 0755, without entries for
-//! directories, data descriptors, or extra fields but those of ZIP64, where numbers do not fit into a header.
-//! INVARIANT: [`super::index`] accepts what was written.
+//! Entries stand in byte order of their names, all of 1980-01-01, with modes 0644 or 0755, without
+//! entries for directories, data descriptors, or extra fields but those of ZIP64, where numbers do
+//! not fit into a header. INVARIANT: [`super::index`] accepts what was written.
 //!
-//! Files up to [`WHOLE`] bytes are read and deflated by several threads, each file at once; larger ones go through in
-//! pieces. Memory is bounded by the number of threads, beside the names.
+//! Files up to [`WHOLE`] bytes are read and deflated by several threads, each file at once; larger
+//! ones go through in pieces. Memory is bounded by the number of threads, beside the names.
 
 mod records;
 
@@ -73,8 +73,9 @@ pub struct WrittenArchive {
 /// Writes an archive of `entries`, which stand in byte order of their names, none twice.
 ///
 /// # Errors
-/// [`super::Class::Structure`] and [`super::Class::TooLarge`] for what [`super::index`] would refuse,
-/// [`super::Class::Read`] with the error of `contents`, [`super::Class::Write`] with that of `out`.
+/// [`super::Class::Structure`] and [`super::Class::TooLarge`] for what [`super::index`] would
+/// refuse, [`super::Class::Read`] with the error of `contents`, [`super::Class::Write`] with that
+/// of `out`.
 pub fn write(
     entries: &[ZipEntry],
     contents: &dyn EntryContents,
@@ -93,7 +94,9 @@ pub fn write(
                 for number in (first..entries.len()).step_by(threads) {
                     let small = entries[number].size <= WHOLE;
                     // Nobody waits any more where another entry failed.
-                    if small && done.send(deflater.deflate(contents, number, &entries[number])).is_err() {
+                    if small
+                        && done.send(deflater.deflate(contents, number, &entries[number])).is_err()
+                    {
                         return;
                     }
                 }
@@ -107,14 +110,24 @@ pub fn write(
 /// What the reader would refuse is refused before anything is written.
 fn check(entries: &[ZipEntry], limits: &Limits) -> Result<(), ArchiveError> {
     if entries.len() as u64 > limits.entries {
-        return Err(ArchiveError::too_large("the number of files", entries.len(), "entries", limits.entries));
+        return Err(ArchiveError::too_large(
+            "the number of files",
+            entries.len(),
+            "entries",
+            limits.entries,
+        ));
     }
     let mut total = 0u64;
     for (at, entry) in entries.iter().enumerate() {
         let ZipEntry { name, size, .. } = *entry;
         let sound = names::components(name, limits).map_err(|e| e.of(name))?;
-        if name.is_empty() || sound.join(&b'/') != name || name.len() > usize::from(u16::MAX) || name.contains(&b'\n') {
-            let rule = "its name is no plain path, or holds a line end, which no lock file can hash";
+        if name.is_empty()
+            || sound.join(&b'/') != name
+            || name.len() > usize::from(u16::MAX)
+            || name.contains(&b'\n')
+        {
+            let rule =
+                "its name is no plain path, or holds a line end, which no lock file can hash";
             return Err(ArchiveError::structure(rule).of(name));
         }
         if at > 0 && entries[at - 1].name >= name {
@@ -145,7 +158,10 @@ struct Deflater {
 
 impl Deflater {
     fn new() -> Self {
-        Deflater { library: libdeflater::Compressor::new(libdeflater::CompressionLvl::default()), content: Vec::new() }
+        Deflater {
+            library: libdeflater::Compressor::new(libdeflater::CompressionLvl::default()),
+            content: Vec::new(),
+        }
     }
 
     fn deflate(
@@ -189,7 +205,8 @@ impl Deflater {
 }
 
 fn changed(entry: &ZipEntry) -> ArchiveError {
-    let error = io::Error::other(format!("it no longer has the {} bytes that it had before", entry.size));
+    let error =
+        io::Error::other(format!("it no longer has the {} bytes that it had before", entry.size));
     ArchiveError::read(error).of(entry.name)
 }
 
@@ -208,7 +225,14 @@ struct ZipWriter<'a> {
 impl<'a> ZipWriter<'a> {
     fn new(out: &'a dyn ArchiveOutput, limits: &'a Limits) -> Self {
         let hasher = Hasher::new(Algorithm::Sha256);
-        ZipWriter { out, limits, hasher, pending: Vec::with_capacity(2 * PIECE), end: 0, directory: Vec::new() }
+        ZipWriter {
+            out,
+            limits,
+            hasher,
+            pending: Vec::with_capacity(2 * PIECE),
+            end: 0,
+            directory: Vec::new(),
+        }
     }
 
     /// Writes everything; small files come from `deflated`, in turn.
@@ -223,7 +247,8 @@ impl<'a> ZipWriter<'a> {
             let start = self.length();
             let data = if entry.size <= WHOLE {
                 let small = deflated[number % deflated.len()].recv();
-                let ended = |_| ArchiveError::read(io::Error::other("an internal task ended early"));
+                let ended =
+                    |_| ArchiveError::read(io::Error::other("an internal task ended early"));
                 let Deflated { data, bytes } = small.map_err(ended)??;
                 self.push(&local_header(entry, &data))?;
                 self.push(&bytes)?;
@@ -235,7 +260,8 @@ impl<'a> ZipWriter<'a> {
             files.push((entry.name, data.sum));
         }
         self.finish(entries.len() as u64)?;
-        let h1 = H1::of(&files).map_err(|name| ArchiveError::structure("its name holds a line end").of(name))?;
+        let h1 = H1::of(&files)
+            .map_err(|name| ArchiveError::structure("its name holds a line end").of(name))?;
         Ok(WrittenArchive { digest: self.hasher.finish(), size: self.end, h1 })
     }
 
@@ -260,12 +286,18 @@ impl<'a> ZipWriter<'a> {
 
     fn check_length(&self, length: u64) -> Result<(), ArchiveError> {
         if length > self.limits.archive {
-            return Err(ArchiveError::too_large("the archive's size", length, "archive", self.limits.archive));
+            return Err(ArchiveError::too_large(
+                "the archive's size",
+                length,
+                "archive",
+                self.limits.archive,
+            ));
         }
         Ok(())
     }
 
-    /// Writes a large file: its data first, and its header, which tells the data's length, when that is known.
+    /// Writes a large file: its data first, and its header, which tells the data's length, when
+    /// that is known.
     fn push_large(
         &mut self,
         entry: &ZipEntry,
@@ -278,7 +310,8 @@ impl<'a> ZipWriter<'a> {
         let mut large = Large::new(self, first);
         let mut piece = vec![0; PIECE];
         loop {
-            let got = fill(&mut source, &mut piece).map_err(|e| ArchiveError::read(e).of(entry.name))?;
+            let got =
+                fill(&mut source, &mut piece).map_err(|e| ArchiveError::read(e).of(entry.name))?;
             if large.size + got as u64 > entry.size {
                 return Err(changed(entry));
             }
@@ -356,7 +389,8 @@ impl<'a, 'b> Large<'a, 'b> {
         loop {
             let Some(Some(compress)) = &mut self.compress else { return Ok(()) };
             let before = compress.total_in();
-            let status = compress.compress_vec(bytes, &mut self.out, flush).map_err(|_| broken())?;
+            let status =
+                compress.compress_vec(bytes, &mut self.out, flush).map_err(|_| broken())?;
             bytes = &bytes[(compress.total_in() - before) as usize..];
             if self.out.len() == self.out.capacity() || status == Status::StreamEnd {
                 let out = std::mem::take(&mut self.out);
@@ -384,16 +418,21 @@ impl<'a, 'b> Large<'a, 'b> {
         self.deflate(&[], FlushCompress::Finish)?;
         let method = if matches!(self.compress, Some(Some(_))) { DEFLATE } else { STORED };
         let compressed = self.at - self.start;
-        let data = Data { method, crc32: self.crc.finalize(), compressed, sum: self.hasher.finish() };
+        let data =
+            Data { method, crc32: self.crc.finalize(), compressed, sum: self.hasher.finish() };
         Ok((data, self.at))
     }
 }
 
-/// A compressor for data that begins with `first`; none where deflate gains less than a sixteenth on it.
+/// A compressor for data that begins with `first`; none where deflate gains less than a sixteenth
+/// on it.
 fn compressor(first: &[u8]) -> Option<Compress> {
     let mut probe = libdeflater::Compressor::new(libdeflater::CompressionLvl::default());
     let mut room = vec![0; first.len() - first.len() / 16];
-    probe.deflate_compress(first, &mut room).ok().map(|_| Compress::new(Compression::new(LEVEL), false))
+    probe
+        .deflate_compress(first, &mut room)
+        .ok()
+        .map(|_| Compress::new(Compression::new(LEVEL), false))
 }
 
 /// Reads until `buf` is full or the source ends.

@@ -37,7 +37,10 @@ fn a_module_has_one_zip_layer_and_may_have_others() {
 /// R43
 #[test]
 fn two_zip_layers_none_or_a_tar_are_refused() {
-    assert!(refused(Release::read(&image(MODULE, vec![layer(ZIP), layer(ZIP)]))).contains("more than one"));
+    assert!(
+        refused(Release::read(&image(MODULE, vec![layer(ZIP), layer(ZIP)])))
+            .contains("more than one")
+    );
     assert!(refused(Release::read(&image(MODULE, vec![]))).contains("no layer"));
     let tar = image(MODULE, vec![layer("application/vnd.oci.image.layer.v1.tar+gzip")]);
     assert!(refused(Release::read(&tar)).contains("tar+gzip"));
@@ -49,7 +52,8 @@ fn other_artifact_types_are_named() {
     let m = manifest(json!({"mediaType": IMAGE, "layers": [layer(ZIP)]}));
     assert!(refused(Release::read(&m)).contains("missing"));
     assert!(refused(Release::read(&image("x/y", vec![layer(ZIP)]))).contains("x/y"));
-    let module_index = manifest(json!({"mediaType": INDEX, "artifactType": MODULE, "manifests": []}));
+    let module_index =
+        manifest(json!({"mediaType": INDEX, "artifactType": MODULE, "manifests": []}));
     assert!(refused(Release::read(&module_index)).contains("image manifest"));
 }
 
@@ -67,14 +71,20 @@ fn a_provider_release_lists_its_platforms_in_order() {
 
 #[test]
 fn a_release_with_a_platform_twice_or_none_is_refused() {
-    assert!(refused(Release::read(&index(vec![entry("linux", "amd64"), entry("linux", "amd64")]))).contains("twice"));
+    assert!(
+        refused(Release::read(&index(vec![entry("linux", "amd64"), entry("linux", "amd64")])))
+            .contains("twice")
+    );
     let mut bare = entry("linux", "amd64");
     bare["platform"] = Value::Null;
     assert!(refused(Release::read(&index(vec![bare]))).contains("no platform"));
     let mut docker = entry("linux", "amd64");
     docker["mediaType"] = json!("application/vnd.docker.distribution.manifest.v2+json");
     assert!(refused(Release::read(&index(vec![docker]))).contains("mediaType"));
-    assert!(refused(Release::read(&index(vec![entry("..", "amd64")]))).contains("no platform of OpenTofu"));
+    assert!(
+        refused(Release::read(&index(vec![entry("..", "amd64")])))
+            .contains("no platform of OpenTofu")
+    );
 }
 
 #[test]
@@ -83,10 +93,14 @@ fn a_target_is_for_its_platform_and_by_sha256() {
     assert!(target_package(&image(PROVIDER_TARGET, vec![layer(ZIP)]), &linux).is_ok());
     let mut other = layer(ZIP);
     other["platform"] = json!({"os": "darwin", "architecture": "amd64"});
-    assert!(refused(target_package(&image(PROVIDER_TARGET, vec![other]), &linux)).contains("darwin"));
+    assert!(
+        refused(target_package(&image(PROVIDER_TARGET, vec![other]), &linux)).contains("darwin")
+    );
     let mut long = layer(ZIP);
     long["digest"] = json!(Digest::of_with(crate::digest::Algorithm::Sha512, b"zip").to_string());
     let m = image(PROVIDER_TARGET, vec![long]);
     assert!(matches!(target_package(&m, &linux), Err(ArtifactRefusal::Unsupported(_))));
-    assert!(refused(target_package(&image(MODULE, vec![layer(ZIP)]), &linux)).contains("artifactType"));
+    assert!(
+        refused(target_package(&image(MODULE, vec![layer(ZIP)]), &linux)).contains("artifactType")
+    );
 }

@@ -1,5 +1,5 @@
-//! The way to registries that the settings describe: one configuration, read once, and one connection per registry,
-//! for all of a process.
+//! The way to registries that the settings describe: one configuration, read once, and one
+//! connection per registry, for all of a process.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -14,7 +14,8 @@ use crate::registry::credentials::Credentials;
 use crate::registry::origin::Origin;
 use crate::registry::transport::{Authorities, Transport, TransportOptions};
 
-/// The CLI configuration of the clients, read when it is first wanted: the file that was named, else the user's own.
+/// The CLI configuration of the clients, read when it is first wanted: the file that was named,
+/// else the user's own.
 pub struct ClientConfiguration {
     file: Option<PathBuf>,
     environment: tofurc::ClientEnvironment,
@@ -24,7 +25,11 @@ pub struct ClientConfiguration {
 impl ClientConfiguration {
     /// That of `file`, else the user's own. Reads nothing yet.
     pub fn new(file: Option<PathBuf>) -> ClientConfiguration {
-        ClientConfiguration { file, environment: tofurc::ClientEnvironment::of_process(), read: OnceLock::new() }
+        ClientConfiguration {
+            file,
+            environment: tofurc::ClientEnvironment::of_process(),
+            read: OnceLock::new(),
+        }
     }
 
     /// Whether a file was named.
@@ -131,7 +136,8 @@ impl RegistryAccess {
     }
 }
 
-/// Refuses files of certificates that cannot be used, also where no registry is asked: they were named to be used.
+/// Refuses files of certificates that cannot be used, also where no registry is asked: they were
+/// named to be used.
 pub fn check(network: &Network) -> Result<(), CommandError> {
     Authorities::check(&network.ca_files).map_err(CommandError::failed)
 }

@@ -60,7 +60,10 @@ impl Account {
 pub fn home_of(uid: u32) -> Option<PathBuf> {
     let file = input::text(Path::new("/etc/passwd"), FILE_MAX).ok()?;
     let uid = uid.to_string();
-    let entry = file.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|entry| entry.get(2) == Some(&&*uid));
+    let entry = file
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|entry| entry.get(2) == Some(&&*uid));
     entry?.get(5).map(PathBuf::from)
 }
 

@@ -1,25 +1,33 @@
 //! The memory that this process holds without using it.
 //!
-//! glibc lets threads allocate from up to eight arenas per core, and each of them keeps what it once needed at most:
-//! with short-lived threads that each inflate and hash a while, the memory that a mount holds grows with the cores of
-//! the machine and with its age, and not with what is open.
+//! glibc lets threads allocate from up to eight arenas per core, and each of them keeps what it
+//! once needed at most: with short-lived threads that each inflate and hash a while, the memory
+//! that a mount holds grows with the cores of the machine and with its age, and not with what is
+//! open.
 
-/// How many arenas all threads share. A second one costs a few MiB and spares threads that allocate at once the wait.
+/// How many arenas all threads share. A second one costs a few MiB and spares threads that allocate
+/// at once the wait.
 #[cfg(target_env = "gnu")]
 const ARENAS: libc::c_int = 2;
 
-/// Buffers of at least that many bytes go back to the system when they are freed, as does what is free at the end of an
-/// arena. Without a value glibc raises both to the size of the largest buffer that was ever freed.
+/// Buffers of at least that many bytes go back to the system when they are freed, as does what is
+/// free at the end of an arena. Without a value glibc raises both to the size of the largest buffer
+/// that was ever freed.
 #[cfg(target_env = "gnu")]
 const LARGE: libc::c_int = 1 << 20;
 
-/// Bounds what freed memory is kept for later. Has to come before the first thread: an arena that is there stays.
+/// Bounds what freed memory is kept for later. Has to come before the first thread: an arena that
+/// is there stays.
 #[cfg(target_env = "gnu")]
 #[allow(unsafe_code, reason = "mallopt(3) has no safe wrapper")]
 pub fn keep_few_arenas() {
-    // SAFETY: mallopt(3) takes two integers and touches no memory of ours; no other thread runs yet.
+    // SAFETY: mallopt(3) takes two integers and touches no memory of ours; no other thread runs
+    // yet.
     let set = |what, value| unsafe { libc::mallopt(what, value) != 0 };
-    if !(set(libc::M_ARENA_MAX, ARENAS) && set(libc::M_MMAP_THRESHOLD, LARGE) && set(libc::M_TRIM_THRESHOLD, LARGE)) {
+    if !(set(libc::M_ARENA_MAX, ARENAS)
+        && set(libc::M_MMAP_THRESHOLD, LARGE)
+        && set(libc::M_TRIM_THRESHOLD, LARGE))
+    {
         tracing::debug!("what the allocator keeps stays as it is");
     }
 }
@@ -28,11 +36,13 @@ pub fn keep_few_arenas() {
 #[cfg(not(target_env = "gnu"))]
 pub fn keep_few_arenas() {}
 
-/// Gives freed memory back to the system, which glibc keeps where something above it is still in use.
+/// Gives freed memory back to the system, which glibc keeps where something above it is still in
+/// use.
 #[cfg(target_env = "gnu")]
 #[allow(unsafe_code, reason = "malloc_trim(3) has no safe wrapper")]
 pub fn give_back() {
-    // SAFETY: malloc_trim(3) takes an integer, locks what it works on, and touches no memory that is in use.
+    // SAFETY: malloc_trim(3) takes an integer, locks what it works on, and touches no memory that
+    // is in use.
     unsafe { libc::malloc_trim(0) };
 }
 

@@ -1,5 +1,5 @@
-//! What can be typed, and the help that explains it. Holds texts and checked values only; [`super::settings`] makes
-//! ready parts of them.
+//! What can be typed, and the help that explains it. Holds texts and checked values only;
+//! [`super::settings`] makes ready parts of them.
 
 #![allow(
     rustdoc::broken_intra_doc_links,
@@ -135,9 +135,10 @@ pub struct CommandLine {
 pub enum Command {
     /// Mount registries and stores as a directory tree
     ///
-    /// Returns when the mount is ready. A path below MOUNTPOINT is an OCI reference: MOUNTPOINT/ghcr.io/acme/network/1.2.0
-    /// or MOUNTPOINT/ghcr.io/acme/network:1.2.0 is the tree of that module release, fetched when first opened, verified
-    /// against its digest, kept in the cache.
+    /// Returns when the mount is ready. A path below MOUNTPOINT is an OCI reference:
+    /// MOUNTPOINT/ghcr.io/acme/network/1.2.0 or MOUNTPOINT/ghcr.io/acme/network:1.2.0 is the tree
+    /// of that module release, fetched when first opened, verified against its digest, kept in the
+    /// cache.
     #[command(after_help = MOUNT_EXAMPLES, override_usage = "tofufs mount [OPTIONS] SOURCE... MOUNTPOINT\n       tofufs mount [OPTIONS] NAME")]
     Mount(Box<MountArgs>),
     /// Unmount, and wait until the mount's process has ended
@@ -155,47 +156,53 @@ pub enum Command {
     Status(StatusArgs),
     /// Tell what this host and a registry can and cannot do, and what to change
     ///
-    /// Changes nothing. Each line says ok, note (it works, but not as well as it could) or problem; the exit code is 1 if
-    /// there is a problem.
+    /// Changes nothing. Each line says ok, note (it works, but not as well as it could) or problem;
+    /// the exit code is 1 if there is a problem.
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(Box<DoctorArgs>),
     /// Publish what is staged in a mount
     ///
-    /// PATH is a staged artifact (MOUNTPOINT/staging/HOST/NAME/TAG), something in it, or a directory above several: all of
-    /// them are published. The mount's process does it, with its credentials. What the registry has is not sent again, and
-    /// the tag is written last; then what was staged is removed. A tag that holds something else is kept: exit code 1, with
-    /// both digests. A commit that is done already says so again. Prints HOST/NAME:TAG@DIGEST for each release.
+    /// PATH is a staged artifact (MOUNTPOINT/staging/HOST/NAME/TAG), something in it, or a
+    /// directory above several: all of them are published. The mount's process does it, with its
+    /// credentials. What the registry has is not sent again, and the tag is written last; then what
+    /// was staged is removed. A tag that holds something else is kept: exit code 1, with both
+    /// digests. A commit that is done already says so again. Prints HOST/NAME:TAG@DIGEST for each
+    /// release.
     #[command(after_help = commit::COMMIT_EXAMPLES)]
     Commit(commit::CommitArgs),
     /// Publish a directory, a zip, or a provider's zips
     ///
-    /// Needs no mount. The same content has the same digest on every day and machine; what the registry has is not sent
-    /// again, so a push that was cut off goes on where it was. The tag is written last, after all of it was read back. A tag
-    /// that holds something else is kept: exit code 1, with both digests. Zips of a provider are pushed byte for byte and
-    /// added to the release that is there. Prints HOST/NAME:TAG@DIGEST for each tag.
+    /// Needs no mount. The same content has the same digest on every day and machine; what the
+    /// registry has is not sent again, so a push that was cut off goes on where it was. The tag is
+    /// written last, after all of it was read back. A tag that holds something else is kept: exit
+    /// code 1, with both digests. Zips of a provider are pushed byte for byte and added to the
+    /// release that is there. Prints HOST/NAME:TAG@DIGEST for each tag.
     #[command(after_help = push::PUSH_EXAMPLES, override_usage = "tofufs push [OPTIONS] PATH... REFERENCE")]
     Push(Box<push::PushArgs>),
     /// Copy releases between registries, stores and archives
     ///
-    /// Copies any OCI image or index as it is: digests stay the same, and everything that passes is checked against its
-    /// own. What is there is not sent again, so a copy that was cut off goes on where it was; tags are written last. A tag
-    /// that holds something else is kept: exit code 1, with both digests. Prints HOST/NAME:TAG@DIGEST for each.
+    /// Copies any OCI image or index as it is: digests stay the same, and everything that passes is
+    /// checked against its own. What is there is not sent again, so a copy that was cut off goes on
+    /// where it was; tags are written last. A tag that holds something else is kept: exit code 1,
+    /// with both digests. Prints HOST/NAME:TAG@DIGEST for each.
     #[command(after_help = copy::COPY_EXAMPLES)]
     Copy(Box<copy::CopyArgs>),
     /// Write the hashes of all platforms into .terraform.lock.hcl
     ///
-    /// Reads which providers the working directory requires and locks them: in the version that is locked already if it
-    /// is still allowed, else in the newest one that is. The hashes come from the manifests of the releases: zh: always,
-    /// h1: where the publisher annotated it; for what is not annotated the package is fetched and hashed, which is said.
-    /// Comments, other providers and hashes that are there already stay. What no rule maps is left as it is.
+    /// Reads which providers the working directory requires and locks them: in the version that is
+    /// locked already if it is still allowed, else in the newest one that is. The hashes come from
+    /// the manifests of the releases: zh: always, h1: where the publisher annotated it; for what is
+    /// not annotated the package is fetched and hashed, which is said. Comments, other providers
+    /// and hashes that are there already stay. What no rule maps is left as it is.
     #[command(after_help = carry::LOCK_EXAMPLES)]
     Lock(Box<carry::LockArgs>),
     /// Carry releases into a store or one file, and check such a bundle
     ///
-    /// What lock files, root modules and references need is read from the registries and added to a store of image
-    /// layouts or to one tar of such a store, which can be mounted on the other side of an air gap. With --platform the
-    /// packages for other platforms stay behind; the releases keep their digests. Where providers are goes along: a mount
-    /// of the bundle and its check need not be told.
+    /// What lock files, root modules and references need is read from the registries and added to a
+    /// store of image layouts or to one tar of such a store, which can be mounted on the other side
+    /// of an air gap. With --platform the packages for other platforms stay behind; the releases
+    /// keep their digests. Where providers are goes along: a mount of the bundle and its check need
+    /// not be told.
     #[command(
         after_help = carry::BUNDLE_EXAMPLES,
         override_usage = "tofufs bundle [OPTIONS] [REFERENCE]... -o DESTINATION\n       tofufs bundle verify [OPTIONS] SOURCE"
@@ -203,11 +210,12 @@ pub enum Command {
     Bundle(Box<carry::BundleArgs>),
     /// Fetch what a working directory needs into the cache
     ///
-    /// Afterwards an offline mount of the same registries that shares the cache shows all of it, without being told which
-    /// providers there are or where (--oci-mirror is remembered). It is there when the command succeeds: what the cache's
-    /// disk or --cache-size has no room for is an error. Of providers the packages for this host's
-    /// platform are fetched, or for those that are given. What is there already is not fetched again; a command that was
-    /// stopped goes on where it was.
+    /// Afterwards an offline mount of the same registries that shares the cache shows all of it,
+    /// without being told which providers there are or where (--oci-mirror is remembered). It is
+    /// there when the command succeeds: what the cache's disk or --cache-size has no room for is an
+    /// error. Of providers the packages for this host's platform are fetched, or for those that are
+    /// given. What is there already is not fetched again; a command that was stopped goes on where
+    /// it was.
     #[command(after_help = carry::PULL_EXAMPLES)]
     Pull(Box<carry::PullArgs>),
     /// Look into the cache, check it, shrink it, pin what stays
@@ -217,18 +225,20 @@ pub enum Command {
     Cache(CacheArgs),
     /// Print the CLI configuration that points OpenTofu and Terraform at a mount
     ///
-    /// For each use of a mount, with a word on when to choose which; without --use, the first is in effect and the others
-    /// are comments. OpenTofu reads ~/.tofurc, or ~/.terraformrc where there is that alone; Terraform reads ~/.terraformrc.
+    /// For each use of a mount, with a word on when to choose which; without --use, the first is in
+    /// effect and the others are comments. OpenTofu reads ~/.tofurc, or ~/.terraformrc where there
+    /// is that alone; Terraform reads ~/.terraformrc.
     #[command(
         after_help = "Examples:\n  tofufs tofurc /mnt/tofu\n  tofufs tofurc --install /mnt/tofu\n  tofufs tofurc --install --client terraform /mnt/tofu"
     )]
     Tofurc(TofurcArgs),
     /// Show what options are set to, and where that was said
     ///
-    /// An option that is not typed is what its variable says: TOFUFS_CACHE_DIR for --cache-dir, several values one a line.
-    /// Else it is what ~/.config/tofufs/config.toml says, then /etc/tofufs/config.toml: cache_dir = "/srv/cache". There a
-    /// mount can have a name too: `tofufs mount work` is the one of the table [mount.work].
-    /// A switch that is set there is taken back by --offline=false.
+    /// An option that is not typed is what its variable says: TOFUFS_CACHE_DIR for --cache-dir,
+    /// several values one a line. Else it is what ~/.config/tofufs/config.toml says, then
+    /// /etc/tofufs/config.toml: cache_dir = "/srv/cache". There a mount can have a name too:
+    /// `tofufs mount work` is the one of the table [mount.work]. A switch that is set there is
+    /// taken back by --offline=false.
     #[command(after_help = "Examples:\n  tofufs config show\n  tofufs config show mount work")]
     Config(ConfigArgs),
     /// Print the completion script of a shell
@@ -242,7 +252,8 @@ pub enum Command {
 /// Arguments of `mount`.
 #[derive(Args, Debug)]
 pub struct MountArgs {
-    /// What to mount, and last where: an empty directory. Of several sources the first that holds a name wins
+    /// What to mount, and last where: an empty directory. Of several sources the first that holds a
+    /// name wins
     ///
     /// HOST[:PORT][/PREFIX]  a registry, or the part of it below PREFIX
     /// oci:DIR               a store on disk: DIR/HOST/REPO... are OCI image layouts
@@ -265,9 +276,9 @@ pub struct MountArgs {
 
     /// Mount nothing if a source cannot be reached, is not trusted or denies access
     ///
-    /// Every source is looked at once when a mount begins, for at most 5 s or --deadline. One that fails is told in one
-    /// line, by `tofufs status` and in the log; without this option it is mounted all the same, since what the cache
-    /// holds can be read and the source may come back.
+    /// Every source is looked at once when a mount begins, for at most 5 s or --deadline. One that
+    /// fails is told in one line, by `tofufs status` and in the log; without this option it is
+    /// mounted all the same, since what the cache holds can be read and the source may come back.
     #[arg(long)]
     pub strict: bool,
 
@@ -328,7 +339,8 @@ pub struct AccessArgs {
     #[arg(long, value_name = "GROUP")]
     pub gid: Option<Account>,
 
-    /// Read every file through tofufs, also where the kernel could read the cache by itself (root, Linux 6.9)
+    /// Read every file through tofufs, also where the kernel could read the cache by itself (root,
+    /// Linux 6.9)
     #[arg(long)]
     pub no_passthrough: bool,
 
@@ -366,8 +378,8 @@ pub struct NetworkArgs {
 /// A mount that a command takes after.
 #[derive(Args, Debug)]
 pub struct LikeArgs {
-    /// Take from this running mount, unless it is typed here: how registries are reached, where providers are, the
-    /// cache and its limits, --allow-overwrite
+    /// Take from this running mount, unless it is typed here: how registries are reached, where
+    /// providers are, the cache and its limits, --allow-overwrite
     #[arg(long, value_name = "MOUNTPOINT", value_hint = ValueHint::DirPath)]
     pub like: Option<PathBuf>,
 }
@@ -393,17 +405,19 @@ pub struct ReachArgs {
     #[arg(long, value_name = "HOST=ORIGIN")]
     pub token_realm: Vec<String>,
 
-    /// Read this registry's content from a mirror first: a pull-through cache or peer-to-peer proxy; may be given
-    /// several times, in the order in which they are asked
+    /// Read this registry's content from a mirror first: a pull-through cache or peer-to-peer
+    /// proxy; may be given several times, in the order in which they are asked
     ///
-    /// What is named by a digest comes from the first mirror that has it, checked as always, else from the registry
-    /// itself; tags and lists come from the registry, and from a mirror while the registry is out of reach. A path
-    /// names the part of the mirror that stands for the registry, as in --mirror ghcr.io=https://harbor.example/ghcr;
-    /// one that ends in /v2 is where the mirror's API is. The mirror gets its own credentials, never the registry's.
+    /// What is named by a digest comes from the first mirror that has it, checked as always, else
+    /// from the registry itself; tags and lists come from the registry, and from a mirror while the
+    /// registry is out of reach. A path names the part of the mirror that stands for the registry,
+    /// as in --mirror ghcr.io=https://harbor.example/ghcr; one that ends in /v2 is where the
+    /// mirror's API is. The mirror gets its own credentials, never the registry's.
     #[arg(long, value_name = "HOST=URL")]
     pub mirror: Vec<String>,
 
-    /// OpenTofu's CLI configuration to take credentials and oci_mirror blocks from [default: the user's own]
+    /// OpenTofu's CLI configuration to take credentials and oci_mirror blocks from [default: the
+    /// user's own]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub tofurc: Option<PathBuf>,
 }
@@ -450,12 +464,14 @@ impl ArchiveArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Log")]
 pub struct LogArgs {
-    /// Append the log to this file [default: standard error with -f, else a file in the state directory]
+    /// Append the log to this file [default: standard error with -f, else a file in the state
+    /// directory]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub log_file: Option<PathBuf>,
 
-    /// Rotate the log before it gets longer than this: FILE becomes FILE.1, that FILE.2, and so on; 0KiB where only
-    /// others rotate it, such as logrotate, which has the log opened again by SIGHUP
+    /// Rotate the log before it gets longer than this: FILE becomes FILE.1, that FILE.2, and so on;
+    /// 0KiB where only others rotate it, such as logrotate, which has the log opened again by
+    /// SIGHUP
     #[arg(long, value_name = "SIZE", default_value = "16MiB")]
     pub log_max_size: Size,
 
@@ -516,7 +532,8 @@ pub struct StatusArgs {
 /// Arguments of `doctor`.
 #[derive(Args, Debug)]
 pub struct DoctorArgs {
-    /// A registry, a repository or a release to look at: HOST[:PORT][/NAME[:TAG|@DIGEST]], or OpenTofu's oci:// address
+    /// A registry, a repository or a release to look at: HOST[:PORT][/NAME[:TAG|@DIGEST]], or
+    /// OpenTofu's oci:// address
     #[arg(value_name = "REFERENCE")]
     pub reference: Option<String>,
 
@@ -559,21 +576,25 @@ pub struct CacheArgs {
 pub enum CacheCommand {
     /// Show where the cache is and what it holds
     Info,
-    /// Check every file against its checksums; what is damaged is removed and fetched again when needed
+    /// Check every file against its checksums; what is damaged is removed and fetched again when
+    /// needed
     ///
-    /// Ctrl-C stops it after the file at which it is. The exit code is 1 if something was damaged or not looked at.
+    /// Ctrl-C stops it after the file at which it is. The exit code is 1 if something was damaged
+    /// or not looked at.
     Verify,
     /// Remove the least recently used content until the cache holds at most this much
     ///
-    /// What a mount has open stays readable there, and what is pinned stays. Ctrl-C stops it after the file at which it is, with exit code 1.
+    /// What a mount has open stays readable there, and what is pinned stays. Ctrl-C stops it after
+    /// the file at which it is, with exit code 1.
     Prune {
         /// How much may stay
         #[arg(long, value_name = "SIZE", default_value = "0KiB")]
         to: Size,
     },
-    /// Fetch what a working directory needs, and keep it until it is unpinned; without arguments, list what is pinned
+    /// Fetch what a working directory needs, and keep it until it is unpinned; without arguments,
+    /// list what is pinned
     ///
-    /// Pinned content is never evicted, by no mount that shares the cache. It counts towards --cache-size: if it fills
-    /// the cache, other content is read without being kept.
+    /// Pinned content is never evicted, by no mount that shares the cache. It counts towards
+    /// --cache-size: if it fills the cache, other content is read without being kept.
     Pin(Box<carry::PinArgs>),
 }

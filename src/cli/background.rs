@@ -1,8 +1,9 @@
 //! Starting the process that serves a mount, and hearing from it when the mount is ready.
 //!
-//! The process is this program again, with the same words and `--background`: a fork of a process that may have threads
-//! could do little. Its standard output is a pipe to who started it and carries lines `source SENTENCE`, one for each
-//! source that fails, and as the last one `ready` or `failed SENTENCE`; its standard error is the log.
+//! The process is this program again, with the same words and `--background`: a fork of a process
+//! that may have threads could do little. Its standard output is a pipe to who started it and
+//! carries lines `source SENTENCE`, one for each source that fails, and as the last one `ready` or
+//! `failed SENTENCE`; its standard error is the log.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -14,7 +15,8 @@ use super::output::CommandError;
 use crate::facts::FailingSource;
 use crate::fuse::session::within;
 
-/// How long a mount may take to get ready. It depends on no answer of a registry, for which it waits a few seconds.
+/// How long a mount may take to get ready. It depends on no answer of a registry, for which it
+/// waits a few seconds.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 const READY: &str = "ready";
 const FAILED: &str = "failed ";
@@ -30,10 +32,11 @@ struct BackgroundWord {
     end: String,
 }
 
-/// Starts the process with the words of `tofufs mount …` (the first is the program's name) and waits until it serves.
-/// What it says of sources that fail.
+/// Starts the process with the words of `tofufs mount …` (the first is the program's name) and
+/// waits until it serves. What it says of sources that fail.
 pub fn start(words: &[OsString], log: File) -> Result<Vec<String>, CommandError> {
-    let cannot = |e: io::Error| CommandError::failed(format!("cannot start the background process: {e}"));
+    let cannot =
+        |e: io::Error| CommandError::failed(format!("cannot start the background process: {e}"));
     let mut child = Command::new("/proc/self/exe")
         .arg("mount")
         .arg("--background")
@@ -43,11 +46,16 @@ pub fn start(words: &[OsString], log: File) -> Result<Vec<String>, CommandError>
         .stderr(log)
         .spawn()
         .map_err(cannot)?;
-    let Some(pipe) = child.stdout.take() else { return Err(cannot(io::ErrorKind::BrokenPipe.into())) };
+    let Some(pipe) = child.stdout.take() else {
+        return Err(cannot(io::ErrorKind::BrokenPipe.into()));
+    };
     let Some(told) = within(READY_LIMIT, move || told(pipe)) else {
         let _ = child.kill();
         let _ = child.wait();
-        return Err(CommandError::failed(format!("the mount was not ready within {} s", READY_LIMIT.as_secs())));
+        return Err(CommandError::failed(format!(
+            "the mount was not ready within {} s",
+            READY_LIMIT.as_secs()
+        )));
     };
     match told.end.as_str() {
         READY => Ok(told.ailing),
@@ -55,7 +63,9 @@ pub fn start(words: &[OsString], log: File) -> Result<Vec<String>, CommandError>
             let status = child.wait().map_err(cannot)?;
             Err(CommandError::Failed(match line.strip_prefix(FAILED) {
                 Some(sentence) => sentence.to_owned(),
-                None => format!("the background process ended ({status}) before the mount was ready; see its log"),
+                None => format!(
+                    "the background process ended ({status}) before the mount was ready; see its log"
+                ),
             }))
         }
     }
@@ -78,13 +88,14 @@ fn told(pipe: ChildStdout) -> BackgroundWord {
 
 /// Leaves the terminal and the working directory of who started this process.
 pub fn detach() -> Result<(), CommandError> {
-    let cannot = |e: rustix::io::Errno| CommandError::failed(format!("cannot run in the background: {e}"));
+    let cannot =
+        |e: rustix::io::Errno| CommandError::failed(format!("cannot run in the background: {e}"));
     rustix::process::setsid().map_err(cannot)?;
     rustix::process::chdir("/").map_err(cannot)
 }
 
-/// Tells who started this process that the mount is ready, and which sources fail. An error means that nobody waits any
-/// more.
+/// Tells who started this process that the mount is ready, and which sources fail. An error means
+/// that nobody waits any more.
 pub fn tell_ready(ailing: &[FailingSource]) -> io::Result<()> {
     ailing.iter().try_for_each(|source| tell(&format!("{SOURCE}{}", in_one_line(source))))?;
     tell(READY)

@@ -66,14 +66,21 @@ impl BundleDestination {
     /// Opens a destination; a missing directory is made unless this is a dry run.
     fn open(place: &BundlePlace, dry_run: bool) -> Result<BundleDestination, CommandError> {
         match place {
-            BundlePlace::Directory(dir) if !dir.exists() && dry_run => Ok(BundleDestination::Missing),
+            BundlePlace::Directory(dir) if !dir.exists() && dry_run => {
+                Ok(BundleDestination::Missing)
+            }
             BundlePlace::Directory(dir) => {
-                std::fs::create_dir_all(dir)
-                    .map_err(|e| CommandError::Failed(format!("{} cannot be made: {e}", dir.display())))?;
-                Ok(BundleDestination::Directory(Arc::new(LayoutDirectory::open(dir).map_err(CommandError::failed)?)))
+                std::fs::create_dir_all(dir).map_err(|e| {
+                    CommandError::Failed(format!("{} cannot be made: {e}", dir.display()))
+                })?;
+                Ok(BundleDestination::Directory(Arc::new(
+                    LayoutDirectory::open(dir).map_err(CommandError::failed)?,
+                )))
             }
             BundlePlace::Archive(file) => match std::fs::symlink_metadata(file) {
-                Err(e) if e.kind() == ErrorKind::NotFound => Ok(BundleDestination::Archive(file.clone(), None)),
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    Ok(BundleDestination::Archive(file.clone(), None))
+                }
                 _ => {
                     let archive = LayoutArchive::open(file).map_err(CommandError::failed)?;
                     Ok(BundleDestination::Archive(file.clone(), Some(Arc::new(archive))))
@@ -104,8 +111,9 @@ fn bundle(args: &BundleArgs, environment: &DirectoryEnvironment) -> Result<(), C
     let runtime = daemon::runtime()?;
     let needs = needed::find(&runtime, &inputs, &mapping, &registries)?;
     let (plan, missing) = runtime.block_on(async {
-        let mut plan =
-            BundlePlan::of(&needs, inputs.platforms.is_empty(), &registries).await.map_err(CommandError::failed)?;
+        let mut plan = BundlePlan::of(&needs, inputs.platforms.is_empty(), &registries)
+            .await
+            .map_err(CommandError::failed)?;
         plan.says = mapping.carried_with(&needs.providers);
         let plan = Arc::new(plan);
         let missing = plan.missing(destination.store()).await.map_err(CommandError::failed)?;
@@ -113,7 +121,8 @@ fn bundle(args: &BundleArgs, environment: &DirectoryEnvironment) -> Result<(), C
             let mut step = |done, total| progress.step(done, total);
             let written = match &destination {
                 BundleDestination::Directory(dir) => {
-                    plan.into_directory(dir, registries.network().deadline, &registries, &mut step).await
+                    plan.into_directory(dir, registries.network().deadline, &registries, &mut step)
+                        .await
                 }
                 BundleDestination::Archive(file, before) => {
                     plan.into_archive(file, before.clone(), &registries, &mut step).await
@@ -173,11 +182,16 @@ fn report(
 }
 
 fn verify(args: &VerifyArgs, environment: &DirectoryEnvironment) -> Result<(), CommandError> {
-    let source = SourceSetting::parse(&args.source, &environment.base).map_err(CommandError::usage)?;
+    let source =
+        SourceSetting::parse(&args.source, &environment.base).map_err(CommandError::usage)?;
     let shown = source.to_string();
     let store: Arc<dyn HostStore> = match BundlePlace::of(source)? {
-        BundlePlace::Directory(dir) => Arc::new(LayoutDirectory::open(&dir).map_err(CommandError::failed)?),
-        BundlePlace::Archive(file) => Arc::new(LayoutArchive::open(&file).map_err(CommandError::failed)?),
+        BundlePlace::Directory(dir) => {
+            Arc::new(LayoutDirectory::open(&dir).map_err(CommandError::failed)?)
+        }
+        BundlePlace::Archive(file) => {
+            Arc::new(LayoutArchive::open(&file).map_err(CommandError::failed)?)
+        }
     };
     let mapping = match args.lock_file.is_empty() {
         true => Mapping::default(),
@@ -188,14 +202,19 @@ fn verify(args: &VerifyArgs, environment: &DirectoryEnvironment) -> Result<(), C
             match carried::given(flags.as_ref(), &configuration)? {
                 Some(given) => given,
                 // What is wrong with what it says of itself is told below.
-                None => store.carried().unwrap_or_default().mapping.or(&mapping::of_configuration(&configuration)?),
+                None => store
+                    .carried()
+                    .unwrap_or_default()
+                    .mapping
+                    .or(&mapping::of_configuration(&configuration)?),
             }
         }
     };
     let mut progress = progress("checked")?;
     let (found, lacking) = daemon::runtime()?.block_on(async {
         let mut step = |done, total| progress.step(done, total);
-        let verification = Verification::of(store, &mut step).await.map_err(CommandError::failed)?;
+        let verification =
+            Verification::of(store, &mut step).await.map_err(CommandError::failed)?;
         let mut lacking = Vec::new();
         for file in &args.lock_file {
             let path = environment.base.join(file);
@@ -217,7 +236,10 @@ fn report_verified(
 ) -> Result<(), CommandError> {
     if as_json {
         let list = |findings: &[VerifyFinding]| -> Vec<Value> {
-            findings.iter().map(|finding| json!({"what": finding.what, "rule": finding.rule})).collect()
+            findings
+                .iter()
+                .map(|finding| json!({"what": finding.what, "rule": finding.rule}))
+                .collect()
         };
         output::json(&json!({
             "source": shown, "repositories": found.repositories, "objects": found.checked.objects,
@@ -226,7 +248,10 @@ fn report_verified(
         }))?;
     } else {
         let lines = |verb: &str, findings: &[VerifyFinding]| -> String {
-            findings.iter().map(|finding| format!("{verb}: {}: {}\n", finding.what, finding.rule)).collect()
+            findings
+                .iter()
+                .map(|finding| format!("{verb}: {}: {}\n", finding.what, finding.rule))
+                .collect()
         };
         output::text(format!(
             "{}{}{}{shown}: {} in {} checked, {}\n",
@@ -247,8 +272,11 @@ fn report_verified(
         reasons.push(format!("{bad} damaged or missing; bundle again"));
     }
     if !lacking.is_empty() {
-        let lacking =
-            count_with(lacking.len(), "thing", ["that the lock file needs is", "that the lock file needs are"]);
+        let lacking = count_with(
+            lacking.len(),
+            "thing",
+            ["that the lock file needs is", "that the lock file needs are"],
+        );
         reasons.push(format!("{lacking} lacking; add what is missing with tofufs bundle"));
     }
     match reasons.is_empty() {
@@ -258,5 +286,6 @@ fn report_verified(
 }
 
 fn progress(verb: &'static str) -> Result<ProgressLine, CommandError> {
-    ProgressLine::new(verb).map_err(|e| CommandError::Failed(format!("signals cannot be waited for: {e}")))
+    ProgressLine::new(verb)
+        .map_err(|e| CommandError::Failed(format!("signals cannot be waited for: {e}")))
 }

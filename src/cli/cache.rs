@@ -26,7 +26,10 @@ fn existing(args: &CacheArgs) -> Result<Arc<Store>, CommandError> {
     let environment = DirectoryEnvironment::of_process().map_err(CommandError::usage)?;
     let dir = environment.cache_dir(args.cache_dir.as_deref()).map_err(CommandError::usage)?;
     if !Store::is_at(&dir) {
-        return Err(CommandError::Failed(format!("{}: there is no cache; a mount makes it", dir.display())));
+        return Err(CommandError::Failed(format!(
+            "{}: there is no cache; a mount makes it",
+            dir.display()
+        )));
     }
     // The budget is a mount's; no command here evicts because of one.
     Store::open(StoreOptions { dir, limit: u64::MAX }).map_err(CommandError::failed)
@@ -46,7 +49,10 @@ fn info(store: &Store, as_json: bool) -> Result<(), CommandError> {
     output::text(pairs(&[
         ("directory", dir),
         ("holds", format!("{} in {}", Size(usage.bytes), count(usage.objects, "object"))),
-        ("of which pinned", format!("{} in {}", Size(pinned.bytes), count(pinned.objects, "object"))),
+        (
+            "of which pinned",
+            format!("{} in {}", Size(pinned.bytes), count(pinned.objects, "object")),
+        ),
         ("free on its disk", Size(space.available).to_string()),
     ]))
 }
@@ -56,13 +62,19 @@ fn verify(store: &Arc<Store>, as_json: bool) -> Result<(), CommandError> {
     let verified = store.verify(&mut |done, total| progress.step(done, total));
     let signal = progress.stopped_by().filter(|_| verified.left > 0);
     drop(progress);
-    let bad: Vec<(String, &String)> = verified.bad.iter().map(|(key, rule)| (key.to_string(), rule)).collect();
+    let bad: Vec<(String, &String)> =
+        verified.bad.iter().map(|(key, rule)| (key.to_string(), rule)).collect();
     if as_json {
-        let bad: Vec<_> = bad.iter().map(|(key, rule)| json!({"object": key, "rule": rule})).collect();
+        let bad: Vec<_> =
+            bad.iter().map(|(key, rule)| json!({"object": key, "rule": rule})).collect();
         output::json(&json!({"checked": verified.checked, "bad": bad, "left": verified.left}))?;
     } else {
         let lines: String = bad.iter().map(|(key, rule)| format!("{key}: {rule}\n")).collect();
-        output::text(format!("{lines}{} checked, {} damaged\n", count(verified.checked, "object"), bad.len()))?;
+        output::text(format!(
+            "{lines}{} checked, {} damaged\n",
+            count(verified.checked, "object"),
+            bad.len()
+        ))?;
     }
     let mut reasons = Vec::new();
     if !bad.is_empty() {
@@ -97,7 +109,11 @@ fn prune(store: &Store, to: Size, as_json: bool) -> Result<(), CommandError> {
             Size(pruned.bytes),
             count_with(left.objects, "object", ["is", "are"]),
             Size(left.bytes),
-            if pinned.objects > 0 { format!(", of which {} are pinned", Size(pinned.bytes)) } else { String::new() }
+            if pinned.objects > 0 {
+                format!(", of which {} are pinned", Size(pinned.bytes))
+            } else {
+                String::new()
+            }
         ))?;
     }
     if left.bytes > to.0 && stopped.is_some() {
@@ -116,5 +132,6 @@ fn prune(store: &Store, to: Size, as_json: bool) -> Result<(), CommandError> {
 }
 
 fn progress(verb: &'static str) -> Result<ProgressLine, CommandError> {
-    ProgressLine::new(verb).map_err(|e| CommandError::Failed(format!("signals cannot be waited for: {e}")))
+    ProgressLine::new(verb)
+        .map_err(|e| CommandError::Failed(format!("signals cannot be waited for: {e}")))
 }

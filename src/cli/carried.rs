@@ -18,8 +18,12 @@ use crate::registry::layout::{LayoutArchive, LayoutDirectory};
 pub fn store(source: &SourceSetting) -> Result<Option<Arc<dyn HostStore>>, CommandError> {
     Ok(match source {
         SourceSetting::Registry { .. } => None,
-        SourceSetting::Layouts(dir) => Some(Arc::new(LayoutDirectory::open(dir).map_err(CommandError::failed)?)),
-        SourceSetting::Archive(file) => Some(Arc::new(LayoutArchive::open(file).map_err(CommandError::failed)?)),
+        SourceSetting::Layouts(dir) => {
+            Some(Arc::new(LayoutDirectory::open(dir).map_err(CommandError::failed)?))
+        }
+        SourceSetting::Archive(file) => {
+            Some(Arc::new(LayoutArchive::open(file).map_err(CommandError::failed)?))
+        }
     })
 }
 
@@ -51,15 +55,19 @@ pub fn remembered(dir: &Path, sources: &[SourceSetting]) -> Result<Mapping, Comm
     }
     Ok(mapping.only(|rule| match rule.prefix() {
         Some((host, _)) => hosts.contains(&host),
-        None => {
-            providers.iter().filter(|p| rule.matches(p)).any(|p| rule.repo(p).is_ok_and(|r| hosts.contains(&r.host)))
-        }
+        None => providers
+            .iter()
+            .filter(|p| rule.matches(p))
+            .any(|p| rule.repo(p).is_ok_and(|r| hosts.contains(&r.host))),
     }))
 }
 
 /// The rules that were given, which then count alone: by flags, or by the CLI configuration that
 /// was named.
-pub fn given(flags: Option<&Mapping>, configuration: &ClientConfiguration) -> Result<Option<Mapping>, CommandError> {
+pub fn given(
+    flags: Option<&Mapping>,
+    configuration: &ClientConfiguration,
+) -> Result<Option<Mapping>, CommandError> {
     if let Some(mapping) = flags {
         return Ok(Some(mapping.clone()));
     }

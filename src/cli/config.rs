@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 
 use super::mapping::RuleArgs;
 use super::options::{
-    self, Kind, OptionPlaces, RULE, RULE_PARTS, Said, SettledOptions, Unread, ValueOrigin, key, kind,
+    self, Kind, OptionPlaces, RULE, RULE_PARTS, Said, SettledOptions, Unread, ValueOrigin, key,
+    kind,
 };
 use super::output::{self, CommandError};
 
@@ -39,7 +40,8 @@ pub struct ShowArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// The command whose options are shown, as it would be typed [default: the options of all commands]
+    /// The command whose options are shown, as it would be typed [default: the options of all
+    /// commands]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
@@ -52,7 +54,8 @@ pub fn run(args: &ConfigArgs) -> Result<(), CommandError> {
         output::note(&format!("{}: there is no such option", name.to_string_lossy()));
     }
     // Behind the command it is a word of that command, and means this one as well.
-    let (asks_json, command): (Vec<_>, Vec<_>) = args.command.iter().cloned().partition(|word| word == "--json");
+    let (asks_json, command): (Vec<_>, Vec<_>) =
+        args.command.iter().cloned().partition(|word| word == "--json");
     let words: Vec<OsString> = [OsString::from("tofufs")].into_iter().chain(command).collect();
     let settled = match settled(&words, &places) {
         Ok(settled) => settled,
@@ -60,7 +63,8 @@ pub fn run(args: &ConfigArgs) -> Result<(), CommandError> {
     };
     let rows = rows(&settled);
     if args.json || !asks_json.is_empty() {
-        let options: Map<String, Value> = rows.iter().map(|row| (row.key.clone(), row.json())).collect();
+        let options: Map<String, Value> =
+            rows.iter().map(|row| (row.key.clone(), row.json())).collect();
         let mount = settled.named.as_ref().map(|named| {
             let words: Vec<_> = named.words.iter().map(|word| word.to_string_lossy()).collect();
             json!({"words": words, "place": place(&named.origin)})
@@ -69,7 +73,8 @@ pub fn run(args: &ConfigArgs) -> Result<(), CommandError> {
     }
     let mut text = String::new();
     if let Some(named) = &settled.named {
-        let words: Vec<_> = named.words.iter().map(|word| output::shell_word(&word.to_string_lossy())).collect();
+        let words: Vec<_> =
+            named.words.iter().map(|word| output::shell_word(&word.to_string_lossy())).collect();
         let _ = writeln!(text, "# mount {}  # {}", words.join(" "), named.origin);
     }
     rows.iter().for_each(|row| text += &row.line());
@@ -82,7 +87,9 @@ fn settled(words: &[OsString], places: &OptionPlaces) -> Result<SettledOptions, 
     }
     match options::read(words, places) {
         // It is not to be run, so it may be incomplete.
-        Err(Unread::Typed(e)) if e.kind() != ErrorKind::MissingRequiredArgument => return Err(Unread::Typed(e)),
+        Err(Unread::Typed(e)) if e.kind() != ErrorKind::MissingRequiredArgument => {
+            return Err(Unread::Typed(e));
+        }
         Err(Unread::Said(e)) => return Err(Unread::Said(e)),
         _ => {}
     }
@@ -103,14 +110,23 @@ fn rows(settled: &SettledOptions) -> Vec<Row> {
     let mut rows = BTreeMap::new();
     for option in &settled.typed.options {
         let Some(key) = key(option).filter(|key| key != RULE) else { continue };
-        let typed =
-            settled.typed.values.get(&key).map(|values| Said { values: values.clone(), origin: ValueOrigin::Typed });
-        let said = rule.filter(|_| RULE_PARTS.contains(&key.as_str())).or_else(|| settled.said.get(&key)).cloned();
+        let typed = settled
+            .typed
+            .values
+            .get(&key)
+            .map(|values| Said { values: values.clone(), origin: ValueOrigin::Typed });
+        let said = rule
+            .filter(|_| RULE_PARTS.contains(&key.as_str()))
+            .or_else(|| settled.said.get(&key))
+            .cloned();
         let default = || Said { values: defaults(option), origin: ValueOrigin::Default };
         // The one rule setting stands in the row of its template.
         if rule.is_none() || !RULE_PARTS[1..].contains(&key.as_str()) {
             let said = typed.or(said).unwrap_or_else(default);
-            rows.insert(key.clone(), Row { key, kind: kind(option), said, without: without(option) });
+            rows.insert(
+                key.clone(),
+                Row { key, kind: kind(option), said, without: without(option) },
+            );
         }
     }
     rows.into_values().collect()
@@ -132,7 +148,9 @@ impl Row {
         let texts = || self.said.values.iter().map(|value| value.to_string_lossy().into_owned());
         match self.kind {
             Kind::Switch => json!(texts().next().is_some_and(|text| text == "true")),
-            Kind::Count => json!(texts().next().and_then(|text| text.parse::<u8>().ok()).unwrap_or(0)),
+            Kind::Count => {
+                json!(texts().next().and_then(|text| text.parse::<u8>().ok()).unwrap_or(0))
+            }
             Kind::One => json!(texts().next()),
             Kind::Several if self.key == RULE_PARTS[0] => texts().map(rule).collect(),
             Kind::Several => texts().collect(),
@@ -179,7 +197,9 @@ fn place(origin: &ValueOrigin) -> Option<String> {
 fn toml(value: &Value) -> String {
     match value {
         Value::Null => "\"\"".to_owned(),
-        Value::Array(values) => format!("[{}]", values.iter().map(toml).collect::<Vec<_>>().join(", ")),
+        Value::Array(values) => {
+            format!("[{}]", values.iter().map(toml).collect::<Vec<_>>().join(", "))
+        }
         Value::Object(map) => {
             let pairs = map.iter().map(|(key, value)| format!("{key} = {}", toml(value)));
             format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))

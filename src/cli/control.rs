@@ -1,8 +1,9 @@
-//! The Unix socket over which a mount is controlled: one request and one reply, a line of JSON each. While a request
-//! takes long, lines come before the reply that tell how far it is, so that silence always means that nobody answers.
+//! The Unix socket over which a mount is controlled: one request and one reply, a line of JSON
+//! each. While a request takes long, lines come before the reply that tell how far it is, so that
+//! silence always means that nobody answers.
 //!
-//! Only the mount's owner and root are answered. Messages, connections and waits are bounded, so that nobody who can
-//! connect can hold the daemon up: neither by silence nor by what takes long.
+//! Only the mount's owner and root are answered. Messages, connections and waits are bounded, so
+//! that nobody who can connect can hold the daemon up: neither by silence nor by what takes long.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, DirBuilder, Permissions};
@@ -31,7 +32,8 @@ use crate::digest::Digest;
 const REQUEST_MAX: u64 = 16 * 1024;
 /// The longest reply, in bytes.
 const REPLY_MAX: u64 = 4 * 1024 * 1024;
-/// How many connections may be silent, without a whole request; of more than that the oldest is closed.
+/// How many connections may be silent, without a whole request; of more than that the oldest is
+/// closed.
 const SILENT_MAX: usize = 64;
 /// How many requests of one kind are carried out at a time; others wait for their turn.
 const AT_A_TIME: usize = 8;
@@ -53,7 +55,8 @@ pub enum ControlRequest {
         /// Relative to the mount's root.
         path: String,
     },
-    /// To publish what is staged at or below a path. The reply is a list of [`Committed`](crate::stage::Committed).
+    /// To publish what is staged at or below a path. The reply is a list of
+    /// [`Committed`](crate::stage::Committed).
     Commit {
         /// Relative to the staging directory.
         path: String,
@@ -62,9 +65,11 @@ pub enum ControlRequest {
         /// Whether a tag that holds another digest is overwritten.
         allow_overwrite: bool,
     },
-    /// Its mapping of providers. The reply is a [`MountMapping`](super::tofurc::written::MountMapping).
+    /// Its mapping of providers. The reply is a
+    /// [`MountMapping`](super::tofurc::written::MountMapping).
     Mapping(()),
-    /// What it was told that other commands can take over. The reply has the values of options by their names.
+    /// What it was told that other commands can take over. The reply has the values of options by
+    /// their names.
     Settings(()),
 }
 
@@ -100,7 +105,10 @@ impl Steps {
     }
 
     fn reply(&self) -> Reply {
-        Reply::Progress { done: self.done.load(Ordering::Relaxed), total: self.total.load(Ordering::Relaxed) }
+        Reply::Progress {
+            done: self.done.load(Ordering::Relaxed),
+            total: self.total.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -119,8 +127,8 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Makes the socket of the mount at `mountpoint` in the first of `dirs` that can be used, and removes sockets that
-    /// processes left behind there.
+    /// Makes the socket of the mount at `mountpoint` in the first of `dirs` that can be used, and
+    /// removes sockets that processes left behind there.
     pub fn bind(mountpoint: &Path, dirs: &[PathBuf]) -> io::Result<Socket> {
         let mut result = Err(io::ErrorKind::NotFound.into());
         for dir in dirs {
@@ -154,7 +162,8 @@ impl Socket {
                     continue;
                 }
             };
-            let allowed = stream.peer_cred().is_ok_and(|peer| peer.uid() == owner || peer.uid() == 0);
+            let allowed =
+                stream.peer_cred().is_ok_and(|peer| peer.uid() == owner || peer.uid() == 0);
             if allowed {
                 let (service, turns) = (Arc::clone(&service), Arc::clone(&turns));
                 silent.add(tokio::spawn(listen(stream, service, turns)).abort_handle());
@@ -238,7 +247,10 @@ fn bind_in(dir: &Path, mountpoint: &Path) -> io::Result<Socket> {
     // Two mounts at one place may serve for a while, when the earlier one was unmounted lazily.
     let path = dir.join(format!("{stem}-{}.sock", std::process::id()));
     if path.as_os_str().len() > PATH_MAX {
-        let reason = format!("{} is longer than {PATH_MAX} bytes; choose a shorter --state-dir", path.display());
+        let reason = format!(
+            "{} is longer than {PATH_MAX} bytes; choose a shorter --state-dir",
+            path.display()
+        );
         return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
     }
     // Nobody but this user can look into the directory, so nobody connects before the mode is set.
@@ -253,7 +265,8 @@ fn remove_abandoned(dir: &Path, stem: &str) {
         let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(stem));
         let socket = entry.file_type().is_ok_and(|kind| kind.is_socket());
         let refused = |path: &Path| {
-            std::os::unix::net::UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
+            std::os::unix::net::UnixStream::connect(path)
+                .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
         };
         if ours && socket && refused(&entry.path()) {
             let _ = fs::remove_file(entry.path());
@@ -273,7 +286,12 @@ async fn listen(stream: UnixStream, service: Arc<dyn Service>, turns: Arc<Turns>
     }
 }
 
-async fn answer(line: Vec<u8>, mut writing: OwnedWriteHalf, service: Arc<dyn Service>, turns: Arc<Turns>) {
+async fn answer(
+    line: Vec<u8>,
+    mut writing: OwnedWriteHalf,
+    service: Arc<dyn Service>,
+    turns: Arc<Turns>,
+) {
     let replied = match serde_json::from_slice(&line) {
         Ok(request) => reply_to(request, &mut writing, &*service, &turns).await,
         Err(e) => {
@@ -337,14 +355,17 @@ impl ControlConnection {
         self.ask_long(request, |_, _| ControlFlow::Continue(()))
     }
 
-    /// Asks, and waits as long as lines come that tell how far it is (done, total); `told` may break off the wait.
+    /// Asks, and waits as long as lines come that tell how far it is (done, total); `told` may
+    /// break off the wait.
     pub fn ask_long(
         mut self,
         request: &ControlRequest,
         mut told: impl FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Value, String> {
         let failed = |e: io::Error| match e.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "the mount's process does not answer".to_owned(),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                "the mount's process does not answer".to_owned()
+            }
             _ => format!("the mount's process does not answer: {e}"),
         };
         let mut text = serde_json::to_vec(request).map_err(|e| e.to_string())?;
@@ -362,7 +383,11 @@ impl ControlConnection {
                         return Err("stopped waiting; the mount goes on with it".to_owned());
                     }
                 }
-                Err(e) => return Err(format!("the mount's process answers with something else than a reply: {e}")),
+                Err(e) => {
+                    return Err(format!(
+                        "the mount's process answers with something else than a reply: {e}"
+                    ));
+                }
             }
         }
     }
@@ -377,7 +402,11 @@ mod tests {
 
     #[async_trait]
     impl Service for Echo {
-        async fn answer(&self, request: ControlRequest, steps: &Arc<Steps>) -> Result<Value, String> {
+        async fn answer(
+            &self,
+            request: ControlRequest,
+            steps: &Arc<Steps>,
+        ) -> Result<Value, String> {
             match request {
                 ControlRequest::Commit { path, .. } => {
                     steps.tell(1, 2);
@@ -393,7 +422,11 @@ mod tests {
 
     fn serve(test: impl FnOnce(&Path)) {
         let dir = tempfile::tempdir().unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
         let socket = Socket::bind(Path::new("/mnt"), &[dir.path().join("control")]).unwrap();
         let path = socket.path().to_owned();
         let serving = runtime.spawn(async move { socket.serve(Arc::new(Echo)).await });
@@ -409,31 +442,44 @@ mod tests {
     fn requests_are_single_lines_of_json() {
         let text = |request| serde_json::to_string(&request).unwrap();
         assert_eq!(text(ControlRequest::Status(())), r#"{"status":null}"#);
-        assert_eq!(text(ControlRequest::Refresh { path: "a".into() }), r#"{"refresh":{"path":"a"}}"#);
+        assert_eq!(
+            text(ControlRequest::Refresh { path: "a".into() }),
+            r#"{"refresh":{"path":"a"}}"#
+        );
     }
 
     #[test]
     fn a_request_gets_its_answer_or_the_reason() {
         serve(|path| {
             assert_eq!(ask(path, ControlRequest::Status(())), Ok("fine".into()));
-            assert_eq!(ask(path, ControlRequest::Refresh { path: "a".into() }), Err("not a".into()));
+            assert_eq!(
+                ask(path, ControlRequest::Refresh { path: "a".into() }),
+                Err("not a".into())
+            );
         });
     }
 
     #[test]
     fn a_long_request_tells_how_far_it_is_and_the_wait_can_be_broken_off() {
         serve(|path| {
-            let commit =
-                ControlRequest::Commit { path: "a".into(), annotations: BTreeMap::new(), allow_overwrite: false };
+            let commit = ControlRequest::Commit {
+                path: "a".into(),
+                annotations: BTreeMap::new(),
+                allow_overwrite: false,
+            };
             let mut lines = Vec::new();
-            let reply = ControlConnection::open(path, PATIENCE).unwrap().ask_long(&commit, |done, total| {
-                lines.push((done, total));
-                ControlFlow::Continue(())
-            });
+            let reply = ControlConnection::open(path, PATIENCE).unwrap().ask_long(
+                &commit,
+                |done, total| {
+                    lines.push((done, total));
+                    ControlFlow::Continue(())
+                },
+            );
             assert_eq!(reply, Ok("a".into()));
             assert!(!lines.is_empty() && lines.iter().all(|line| *line == (1, 2)));
-            let stopped =
-                ControlConnection::open(path, PATIENCE).unwrap().ask_long(&commit, |_, _| ControlFlow::Break(()));
+            let stopped = ControlConnection::open(path, PATIENCE)
+                .unwrap()
+                .ask_long(&commit, |_, _| ControlFlow::Break(()));
             assert!(stopped.unwrap_err().contains("goes on"));
         });
     }
@@ -466,11 +512,15 @@ mod tests {
             let silent: Vec<_> = (0..400).map(|_| UnixStream::connect(path).unwrap()).collect();
             assert_eq!(ask(path, ControlRequest::Status(())), Ok("fine".into()));
             drop(silent);
-            let commit =
-                ControlRequest::Commit { path: "a".into(), annotations: BTreeMap::new(), allow_overwrite: false };
+            let commit = ControlRequest::Commit {
+                path: "a".into(),
+                annotations: BTreeMap::new(),
+                allow_overwrite: false,
+            };
             let mut line = serde_json::to_vec(&commit).unwrap();
             line.push(b'\n');
-            let mut long: Vec<_> = (0..4 * AT_A_TIME).map(|_| UnixStream::connect(path).unwrap()).collect();
+            let mut long: Vec<_> =
+                (0..4 * AT_A_TIME).map(|_| UnixStream::connect(path).unwrap()).collect();
             long.iter_mut().for_each(|connection| connection.write_all(&line).unwrap());
             // They are told that it goes on, which the first of them is as soon as it has its turn.
             let mut told = [0];
@@ -503,7 +553,8 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&abandoned).unwrap());
         let socket = Socket::bind(Path::new("/mnt"), &[control]).unwrap();
         assert!(!abandoned.exists() && socket.path().exists());
-        let long = Socket::bind(Path::new("/mnt"), &[dir.path().join("x".repeat(100))]).unwrap_err();
+        let long =
+            Socket::bind(Path::new("/mnt"), &[dir.path().join("x".repeat(100))]).unwrap_err();
         assert!(long.to_string().contains("--state-dir"), "{long}");
     }
 }

@@ -18,7 +18,9 @@ use super::settings::{DirectoryEnvironment, SourceSetting, absolute};
 use super::typed::Typed;
 use crate::copy::RegistryFacts;
 use crate::copy::bundle::BundlePlan;
-use crate::copy::carry::{self, Blobs, CarriedArtifact, Copied, Copy, CopyError, Meter, SourceArtifact};
+use crate::copy::carry::{
+    self, Blobs, CarriedArtifact, Copied, Copy, CopyError, Meter, SourceArtifact,
+};
 use crate::facts::{self, FactError, Facts};
 use crate::mapping::Carried;
 use crate::name::{Address, AddressError, Host, Reference, Repo, RepoName, Selector, Tag};
@@ -63,8 +65,8 @@ impl CopyEnd {
         CopyEnd::parse(text, base, Address::release)
     }
 
-    /// Where to. OpenTofu's spelling without a tag means the tag `latest` to OpenTofu; people mean a part of a registry
-    /// as well, so neither is guessed.
+    /// Where to. OpenTofu's spelling without a tag means the tag `latest` to OpenTofu; people mean
+    /// a part of a registry as well, so neither is guessed.
     fn destination(text: &OsStr, base: &Path) -> Result<CopyEnd, CommandError> {
         CopyEnd::parse(text, base, |address| match address.target() {
             Ok((repo, None)) => {
@@ -82,10 +84,12 @@ impl CopyEnd {
         one: impl Fn(&Address) -> Result<Reference, AddressError>,
     ) -> Result<CopyEnd, CommandError> {
         match Typed::parse(text, base) {
-            Ok(Typed::Layouts(path)) => Ok(match text.as_bytes().strip_prefix(b"oci:").and_then(split_tag) {
-                Some((path, tag)) => CopyEnd::Layout(absolute(path, base), tag),
-                None => CopyEnd::All(SourceSetting::Layouts(path)),
-            }),
+            Ok(Typed::Layouts(path)) => {
+                Ok(match text.as_bytes().strip_prefix(b"oci:").and_then(split_tag) {
+                    Some((path, tag)) => CopyEnd::Layout(absolute(path, base), tag),
+                    None => CopyEnd::All(SourceSetting::Layouts(path)),
+                })
+            }
             Ok(Typed::Address(address)) if address.is_release() => {
                 one(&address).map(CopyEnd::One).map_err(CommandError::usage)
             }
@@ -113,24 +117,26 @@ fn split_tag(text: &[u8]) -> Option<(&Path, Tag)> {
 
 /// Refuses what has no meaning.
 fn check(source: &CopyEnd, destination: &CopyEnd) -> Result<(), CommandError> {
-    let refuse = |rule: &str| Err(CommandError::usage(format_args!("{source} {destination}: {rule}")));
+    let refuse =
+        |rule: &str| Err(CommandError::usage(format_args!("{source} {destination}: {rule}")));
     match (source, destination) {
         (_, CopyEnd::One(Reference { selector: Selector::Digest(_), .. })) => {
             refuse("a digest follows from the content and cannot be chosen; write HOST/NAME:TAG")
         }
-        (CopyEnd::All(_), CopyEnd::One(_) | CopyEnd::Layout(..)) => {
-            refuse("many artifacts cannot have one name; write HOST/PREFIX, oci:DIR or oci-archive:FILE")
-        }
-        (CopyEnd::Layout(..), CopyEnd::All(_)) => {
-            refuse("one image layout says nothing of a repository; write HOST/NAME:TAG as the destination")
-        }
+        (CopyEnd::All(_), CopyEnd::One(_) | CopyEnd::Layout(..)) => refuse(
+            "many artifacts cannot have one name; write HOST/PREFIX, oci:DIR or oci-archive:FILE",
+        ),
+        (CopyEnd::Layout(..), CopyEnd::All(_)) => refuse(
+            "one image layout says nothing of a repository; write HOST/NAME:TAG as the destination",
+        ),
         _ => Ok(()),
     }
 }
 
 /// An image layout by itself has no name of a registry; this one stands in sentences.
 fn unnamed(path: &Path) -> Result<Repo, CommandError> {
-    let name = path.file_name().and_then(OsStr::to_str).and_then(|name| name.parse::<RepoName>().ok());
+    let name =
+        path.file_name().and_then(OsStr::to_str).and_then(|name| name.parse::<RepoName>().ok());
     let name = name.map_or_else(|| "layout".parse(), Ok).map_err(CommandError::failed)?;
     Ok(Repo { host: "localhost".parse().map_err(CommandError::failed)?, name })
 }
@@ -146,8 +152,11 @@ async fn copy(
     let from = CopyReading::open(source, registries)?;
     let found = from.found(source, registries).await?;
     let target = |repo: &Repo| target(repo, destination, args.keep_host);
-    let mut artifacts = carry::artifacts(found, &target, from.store(), from.origins()).await.map_err(failed)?;
-    if let CopyEnd::One(Reference { selector: Selector::Tag(tag), .. }) | CopyEnd::Layout(_, tag) = destination {
+    let mut artifacts =
+        carry::artifacts(found, &target, from.store(), from.origins()).await.map_err(failed)?;
+    if let CopyEnd::One(Reference { selector: Selector::Tag(tag), .. }) | CopyEnd::Layout(_, tag) =
+        destination
+    {
         artifacts.iter_mut().for_each(|artifact| artifact.found.tags = vec![tag.clone()]);
     }
     for artifact in artifacts.iter().filter(|artifact| artifact.left_behind > 0) {
@@ -211,7 +220,9 @@ fn target(repo: &Repo, destination: &CopyEnd, keep_host: bool) -> Result<Repo, C
     let kept = keep_host.then(|| repo.host.as_str());
     let parts = prefix.iter().map(RepoName::as_str).chain(kept).chain([repo.name.as_str()]);
     let name = parts.collect::<Vec<_>>().join("/").parse();
-    let name = name.map_err(|e| CopyError::Refused(format!("{repo}: this cannot be copied to {destination}: {e}")))?;
+    let name = name.map_err(|e| {
+        CopyError::Refused(format!("{repo}: this cannot be copied to {destination}: {e}"))
+    })?;
     Ok(Repo { host: host.clone(), name })
 }
 
@@ -244,17 +255,20 @@ impl<'a> CopyReading<'a> {
         let held = match source {
             CopyEnd::One(_) | CopyEnd::All(SourceSetting::Registry { .. }) => HeldStore::Nowhere,
             CopyEnd::Layout(path, _) => {
-                let store = Arc::new(LayoutDirectory::layout(path, unnamed(path)?).map_err(CommandError::failed)?);
-                let named = facts::MountSource::Store { store: store.clone(), name: source.to_string() };
+                let store = Arc::new(
+                    LayoutDirectory::layout(path, unnamed(path)?).map_err(CommandError::failed)?,
+                );
+                let named =
+                    facts::MountSource::Store { store: store.clone(), name: source.to_string() };
                 only = Some(Only(registries.facts_over(named)));
                 HeldStore::Directory(store)
             }
-            CopyEnd::All(SourceSetting::Layouts(dir)) => {
-                HeldStore::Directory(Arc::new(LayoutDirectory::open(dir).map_err(CommandError::failed)?))
-            }
-            CopyEnd::All(SourceSetting::Archive(file)) => {
-                HeldStore::Archive(Arc::new(LayoutArchive::open(file).map_err(CommandError::failed)?))
-            }
+            CopyEnd::All(SourceSetting::Layouts(dir)) => HeldStore::Directory(Arc::new(
+                LayoutDirectory::open(dir).map_err(CommandError::failed)?,
+            )),
+            CopyEnd::All(SourceSetting::Archive(file)) => HeldStore::Archive(Arc::new(
+                LayoutArchive::open(file).map_err(CommandError::failed)?,
+            )),
         };
         Ok(CopyReading { registries, held, only })
     }
@@ -271,7 +285,8 @@ impl<'a> CopyReading<'a> {
     async fn says(&self, source: &CopyEnd) -> Result<Carried, CommandError> {
         match (source, self.store()) {
             (CopyEnd::All(_), Some(store)) => {
-                let said = facts::blocking(move || store.carried()).await.map_err(CommandError::failed)?;
+                let said =
+                    facts::blocking(move || store.carried()).await.map_err(CommandError::failed)?;
                 said.map_err(CommandError::failed)
             }
             _ => Ok(Carried::default()),
@@ -293,13 +308,24 @@ impl<'a> CopyReading<'a> {
         }
     }
 
-    async fn found(&self, source: &CopyEnd, registries: &Registries) -> Result<Vec<SourceArtifact>, CommandError> {
+    async fn found(
+        &self,
+        source: &CopyEnd,
+        registries: &Registries,
+    ) -> Result<Vec<SourceArtifact>, CommandError> {
         let one = match source {
             CopyEnd::One(reference) => reference.clone(),
             CopyEnd::Layout(path, tag) => unnamed(path)?.at(Selector::Tag(tag.clone())),
             CopyEnd::All(SourceSetting::Registry { host, prefix }) => {
-                let registry = registries.connections()?.reader(host).map_err(CommandError::failed)?;
-                let all = carry::all_of_registry(registry.as_ref(), host, prefix.as_ref(), self.origins()).await;
+                let registry =
+                    registries.connections()?.reader(host).map_err(CommandError::failed)?;
+                let all = carry::all_of_registry(
+                    registry.as_ref(),
+                    host,
+                    prefix.as_ref(),
+                    self.origins(),
+                )
+                .await;
                 return all.map_err(CommandError::failed);
             }
             CopyEnd::All(_) => {
@@ -333,12 +359,15 @@ impl Writing {
         match destination {
             CopyEnd::Layout(path, _) => {
                 made(path)?;
-                let layout = LayoutDirectory::layout(path, unnamed(path)?).map_err(CommandError::failed)?;
+                let layout =
+                    LayoutDirectory::layout(path, unnamed(path)?).map_err(CommandError::failed)?;
                 Ok(Writing::Directory(Arc::new(layout)))
             }
             CopyEnd::All(SourceSetting::Layouts(dir)) => {
                 made(dir)?;
-                Ok(Writing::Directory(Arc::new(LayoutDirectory::open(dir).map_err(CommandError::failed)?)))
+                Ok(Writing::Directory(Arc::new(
+                    LayoutDirectory::open(dir).map_err(CommandError::failed)?,
+                )))
             }
             _ => registries.connections().map(|_| Writing::Registry),
         }
@@ -348,16 +377,25 @@ impl Writing {
     async fn say(&self, says: Carried, registries: &Registries) -> Result<(), CommandError> {
         let Writing::Directory(store) = self else { return Ok(()) };
         let (store, deadline) = (store.clone(), registries.network().deadline);
-        let said = facts::blocking(move || store.carry(&says, deadline)).await.map_err(CommandError::failed)?;
+        let said = facts::blocking(move || store.carry(&says, deadline))
+            .await
+            .map_err(CommandError::failed)?;
         said.map_err(CommandError::failed)
     }
 
-    fn upload(&self, host: &Host, registries: &Registries) -> Result<Arc<dyn Upload>, CommandError> {
+    fn upload(
+        &self,
+        host: &Host,
+        registries: &Registries,
+    ) -> Result<Arc<dyn Upload>, CommandError> {
         Ok(match self {
-            Writing::Registry => Arc::new(registries.connections()?.writer(host).map_err(CommandError::failed)?),
-            Writing::Directory(store) => {
-                Arc::new(RegistryLayout::of(store.clone(), host).with_deadline(registries.network().deadline))
+            Writing::Registry => {
+                Arc::new(registries.connections()?.writer(host).map_err(CommandError::failed)?)
             }
+            Writing::Directory(store) => Arc::new(
+                RegistryLayout::of(store.clone(), host)
+                    .with_deadline(registries.network().deadline),
+            ),
         })
     }
 }
@@ -392,7 +430,8 @@ async fn pack(
         for (n, tag) in tags.into_iter().enumerate() {
             let selector = tag.cloned().map_or(Selector::Digest(found.digest), Selector::Tag);
             let (reference, tag, digest) = (to.at(selector), tag.cloned(), found.digest);
-            let (uploaded_bytes, skipped_blobs) = if n == 0 { (bytes, 0) } else { (0, graph.blobs.len() as u64) };
+            let (uploaded_bytes, skipped_blobs) =
+                if n == 0 { (bytes, 0) } else { (0, graph.blobs.len() as u64) };
             copied.push(Copied { reference, tag, digest, uploaded_bytes, skipped_blobs });
         }
         plan.carry(to, found.digest, found.tags, graph);
@@ -401,14 +440,21 @@ async fn pack(
         shown.step(done, total);
         ControlFlow::Continue(())
     };
-    plan.into_archive(file, before, from.origins(), &mut step).await.map_err(CommandError::failed)?;
-    copied
-        .iter()
-        .try_for_each(|copied| report(copied, &CopyEnd::All(SourceSetting::Archive(file.to_owned())), args.json))
+    plan.into_archive(file, before, from.origins(), &mut step)
+        .await
+        .map_err(CommandError::failed)?;
+    copied.iter().try_for_each(|copied| {
+        report(copied, &CopyEnd::All(SourceSetting::Archive(file.to_owned())), args.json)
+    })
 }
 
 /// Refuses a tag of an archive that stands for something else.
-async fn free(archive: &Arc<LayoutArchive>, to: &Repo, tag: &Tag, found: &SourceArtifact) -> Result<(), CommandError> {
+async fn free(
+    archive: &Arc<LayoutArchive>,
+    to: &Repo,
+    tag: &Tag,
+    found: &SourceArtifact,
+) -> Result<(), CommandError> {
     match Stored::of(archive.clone(), &to.host).resolve(&to.name, tag).await {
         Ok(Some(there)) if there != found.digest => {
             let reference = to.at(Selector::Tag(tag.clone()));
@@ -432,7 +478,13 @@ mod tests {
             Ok(place) => place.to_string(),
             Err(e) => {
                 assert_eq!(e.exit_code(), 2);
-                format!("!{}", e.to_string().split_once("; write ").map(|(_, instead)| instead).unwrap_or_default())
+                format!(
+                    "!{}",
+                    e.to_string()
+                        .split_once("; write ")
+                        .map(|(_, instead)| instead)
+                        .unwrap_or_default()
+                )
             }
         };
         for (text, source, destination) in [
@@ -442,7 +494,11 @@ mod tests {
             ("oci:d:1", "oci:/base/d:1", "oci:/base/d:1"),
             ("oci-archive:d.tar", "oci-archive:/base/d.tar", "oci-archive:/base/d.tar"),
             ("oci://a.b/c?tag=1", "a.b/c:1", "a.b/c:1"),
-            ("oci://a.b/c", "a.b/c:latest", "!a.b/c:latest for one artifact, or a.b/c for all below it"),
+            (
+                "oci://a.b/c",
+                "a.b/c:latest",
+                "!a.b/c:latest for one artifact, or a.b/c for all below it",
+            ),
             ("oci://a.b/c//d?tag=1", "!a.b/c:1", "!a.b/c:1"),
             ("oci://a.b/c:1", "!a.b/c:1", "!a.b/c:1"),
             ("docker://a.b/c:1", "!a.b/c:1", "!a.b/c:1"),

@@ -45,11 +45,13 @@ const MEMORY_SEEN: Duration = Duration::from_secs(5);
 /// How much a process may grow until what it freed is given back.
 const GROWTH: u64 = 4 << 20;
 
-/// How often the thread that is kept for blocking work is used: sooner than the runtime ends an idle one (10 s).
+/// How often the thread that is kept for blocking work is used: sooner than the runtime ends an
+/// idle one (10 s).
 const THREAD_USED: Duration = Duration::from_secs(5);
 
-/// Serves a mount until it is unmounted. `ready` is called once, when the mount can be used and every source was looked
-/// at, with those that fail; its error ends the mount. `log_file` is the log, where it is in a file.
+/// Serves a mount until it is unmounted. `ready` is called once, when the mount can be used and
+/// every source was looked at, with those that fail; its error ends the mount. `log_file` is the
+/// log, where it is in a file.
 pub fn serve(
     settings: &MountSettings,
     log_file: Option<&LogWriter>,
@@ -94,11 +96,13 @@ fn serve_in(
     let connected = |device: BorrowedFd<'_>| say_how_files_are_read(settings, &passthrough, device);
     let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
     let (session, end) =
-        session::start(&settings.mountpoint, &mounting, threads, adapter, connected).map_err(CommandError::failed)?;
+        session::start(&settings.mountpoint, &mounting, threads, adapter, connected)
+            .map_err(CommandError::failed)?;
     drop(turn);
     let session = Arc::new(session);
     let (kernel, blocking) = (Arc::clone(&session), runtime.handle().clone());
-    // The kernel may hold a lock for the operation that is under way: this waits for its end elsewhere.
+    // The kernel may hold a lock for the operation that is under way: this waits for its end
+    // elsewhere.
     fs.tell_kernel(Box::new(move |names| {
         let kernel = Arc::clone(&kernel);
         let dropping = blocking.spawn_blocking(move || kernel.forget(&names));
@@ -106,21 +110,26 @@ fn serve_in(
     }));
     runtime.spawn(keep_a_thread());
     runtime.spawn(give_memory_back(Arc::clone(&fs)));
-    let controlled = Controlled { fs, access, session: Arc::clone(&session), settings: settings.clone() };
+    let controlled =
+        Controlled { fs, access, session: Arc::clone(&session), settings: settings.clone() };
     let controlling = runtime.spawn(async move { socket.serve(Arc::new(controlled)).await });
     tracing::info!("{}: mounted {}", settings.mountpoint.display(), settings.session.name);
     let ailing = if settings.strict { Vec::new() } else { look.at_sources(runtime) };
     let ended = match ready(&ailing) {
-        Ok(()) => runtime.block_on(lifecycle::until_unmounted(&session, end, &mut signals, log_file)),
-        Err(e) => session.unmount(session::Manner::Lazily).map_err(CommandError::failed).and(Err(e)),
+        Ok(()) => {
+            runtime.block_on(lifecycle::until_unmounted(&session, end, &mut signals, log_file))
+        }
+        Err(e) => {
+            session.unmount(session::Manner::Lazily).map_err(CommandError::failed).and(Err(e))
+        }
     };
     controlling.abort();
     tracing::info!("{}: the mount has ended", settings.mountpoint.display());
     ended
 }
 
-/// Keeps one thread for blocking work alive. Where no other may be started (a limit of processes), such work waits for
-/// it; without any the runtime would give up the operation.
+/// Keeps one thread for blocking work alive. Where no other may be started (a limit of processes),
+/// such work waits for it; without any the runtime would give up the operation.
 async fn keep_a_thread() {
     let mut often = tokio::time::interval(THREAD_USED);
     loop {
@@ -130,7 +139,8 @@ async fn keep_a_thread() {
     }
 }
 
-/// Gives memory back that was freed: after the process grew, and after the kernel forgot most of what it knew.
+/// Gives memory back that was freed: after the process grew, and after the kernel forgot most of
+/// what it knew.
 async fn give_memory_back(fs: Arc<Fs>) {
     let mut often = tokio::time::interval(MEMORY_SEEN);
     let (mut known, mut grown) = (0, 0);
@@ -152,8 +162,9 @@ fn resident() -> u64 {
     pages.unwrap_or(0) * rustix::param::page_size() as u64
 }
 
-/// Where nothing at all can be written, the kernel itself refuses to: it could be let write to a file only in its memory,
-/// where files are read without being opened. With a mapping, locks are taken in `plugin-cache/`.
+/// Where nothing at all can be written, the kernel itself refuses to: it could be let write to a
+/// file only in its memory, where files are read without being opened. With a mapping, locks are
+/// taken in `plugin-cache/`.
 fn session_options(settings: &MountSettings) -> session::SessionOptions {
     let has_views = settings.mapping.as_ref().is_some_and(|mapping| !mapping.rules().is_empty());
     let read_only = settings.session.read_only || settings.read_only && !has_views;
@@ -161,7 +172,11 @@ fn session_options(settings: &MountSettings) -> session::SessionOptions {
 }
 
 /// Tries passthrough and says in the log what came of it.
-fn say_how_files_are_read(settings: &MountSettings, passthrough: &Passthrough, device: BorrowedFd<'_>) {
+fn say_how_files_are_read(
+    settings: &MountSettings,
+    passthrough: &Passthrough,
+    device: BorrowedFd<'_>,
+) {
     if !settings.passthrough {
         return tracing::info!("files are read through tofufs, as --no-passthrough asks");
     }
@@ -174,11 +189,14 @@ fn say_how_files_are_read(settings: &MountSettings, passthrough: &Passthrough, d
     }
     match sample.and_then(|sample| passthrough.probe(device, sample)) {
         Ok(()) => tracing::info!("large files are read by the kernel (passthrough)"),
-        Err(e) => tracing::info!("files are read through tofufs, without passthrough (needs root and Linux 6.9): {e}"),
+        Err(e) => tracing::info!(
+            "files are read through tofufs, without passthrough (needs root and Linux 6.9): {e}"
+        ),
     }
 }
 
-/// Credentials are in this process's memory: neither a core dump nor another process of the user may show them.
+/// Credentials are in this process's memory: neither a core dump nor another process of the user
+/// may show them.
 pub(super) fn keep_memory_private() -> Result<(), CommandError> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(Resource::Core, none)
@@ -186,8 +204,8 @@ pub(super) fn keep_memory_private() -> Result<(), CommandError> {
         .map_err(|e| CommandError::Failed(format!("core dumps cannot be turned off: {e}")))
 }
 
-/// Every file that is open in the mount may take a descriptor of this process: the soft limit is for programs that use
-/// select(2).
+/// Every file that is open in the mount may take a descriptor of this process: the soft limit is
+/// for programs that use select(2).
 fn allow_many_files() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let all = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -205,11 +223,13 @@ pub(super) fn runtime() -> Result<Runtime, CommandError> {
         .build()
         .map_err(|e| CommandError::Failed(format!("no threads can be started: {e}")))?;
     let _entered = runtime.enter();
-    // Without a handler the kernel ends a process that writes past its limit of file sizes (`ulimit -f`); with one the
-    // write fails, and that is like a full disk. The handler stays when this is dropped.
+    // Without a handler the kernel ends a process that writes past its limit of file sizes (`ulimit
+    // -f`); with one the write fails, and that is like a full disk. The handler stays when this is
+    // dropped.
     drop(signal(SignalKind::from_raw(libc::SIGXFSZ)).map_err(CommandError::failed)?);
-    // The kernel sends this signal to who holds a lease on a file that somebody opens for writing, and it ends a process
-    // too. Leases are held for moments (`store::has_no_writer`), and nothing has to be done about them.
+    // The kernel sends this signal to who holds a lease on a file that somebody opens for writing,
+    // and it ends a process too. Leases are held for moments (`store::has_no_writer`), and nothing
+    // has to be done about them.
     drop(signal(SignalKind::io()).map_err(CommandError::failed)?);
     Ok(runtime)
 }
@@ -219,8 +239,13 @@ fn control_dirs(settings: &MountSettings) -> Result<Vec<PathBuf>, CommandError> 
     Ok(runtime.chain([mount::state(settings, "control")?]).collect())
 }
 
-fn file_system(settings: &MountSettings, access: &RegistryAccess, control: &Path) -> Result<Arc<Fs>, CommandError> {
-    let options = store::StoreOptions { dir: settings.cache_dir.clone(), limit: settings.cache_size };
+fn file_system(
+    settings: &MountSettings,
+    access: &RegistryAccess,
+    control: &Path,
+) -> Result<Arc<Fs>, CommandError> {
+    let options =
+        store::StoreOptions { dir: settings.cache_dir.clone(), limit: settings.cache_size };
     let store = Store::open(options).map_err(CommandError::failed)?;
     let (sources, network) = sources(settings, access)?;
     let staging = match settings.read_only {
@@ -229,9 +254,10 @@ fn file_system(settings: &MountSettings, access: &RegistryAccess, control: &Path
     };
     let plugin_cache = match settings.read_only {
         true => None,
-        false => {
-            Some(PluginCache::new(staging::writable_tree(settings, plugin_cache::NAME)?, staging::shown(settings)))
-        }
+        false => Some(PluginCache::new(
+            staging::writable_tree(settings, plugin_cache::NAME)?,
+            staging::shown(settings),
+        )),
     };
     let mapping = settings.mapping.clone().unwrap_or_default();
     let facts = Facts::new(facts::FactsOptions {
@@ -260,8 +286,12 @@ fn file_system(settings: &MountSettings, access: &RegistryAccess, control: &Path
 /// The sources, and the registries where there are any to be reached.
 type MountSources<'a> = (Vec<facts::MountSource>, Option<&'a Connections>);
 
-fn sources<'a>(settings: &MountSettings, access: &'a RegistryAccess) -> Result<MountSources<'a>, CommandError> {
-    let remote = settings.sources.iter().any(|source| matches!(source, SourceSetting::Registry { .. }));
+fn sources<'a>(
+    settings: &MountSettings,
+    access: &'a RegistryAccess,
+) -> Result<MountSources<'a>, CommandError> {
+    let remote =
+        settings.sources.iter().any(|source| matches!(source, SourceSetting::Registry { .. }));
     let network = match remote && !settings.network.offline {
         true => {
             for warning in &access.configuration().tofurc()?.warnings {
@@ -290,7 +320,12 @@ pub(super) fn opened(
                 Some(network) => network.reader(host).map_err(CommandError::failed)?,
                 None => Arc::new(Offline::new(host.clone())),
             };
-            Ok(facts::MountSource::Registry { host: host.clone(), prefix: prefix.clone(), registry, name })
+            Ok(facts::MountSource::Registry {
+                host: host.clone(),
+                prefix: prefix.clone(),
+                registry,
+                name,
+            })
         }
         SourceSetting::Layouts(dir) => {
             let store = Arc::new(LayoutDirectory::open(dir).map_err(CommandError::failed)?);
@@ -318,12 +353,14 @@ impl Service for Controlled {
             ControlRequest::Status(()) => {
                 let fs = Arc::clone(&self.fs);
                 let look = move || (fs.report(), staging::status(&fs));
-                let (report, staged) = tokio::task::spawn_blocking(look).await.map_err(|e| e.to_string())?;
+                let (report, staged) =
+                    tokio::task::spawn_blocking(look).await.map_err(|e| e.to_string())?;
                 serde_json::to_value(self.status(report, staged)).map_err(|e| e.to_string())
             }
             ControlRequest::Commit { path, annotations, allow_overwrite } => {
                 let steps = Arc::clone(steps);
-                let progress: stage::UploadReport = Arc::new(move |done, total| steps.tell(done, total));
+                let progress: stage::UploadReport =
+                    Arc::new(move |done, total| steps.tell(done, total));
                 let request = stage::CommitRequest {
                     annotations,
                     allow_overwrite,
@@ -331,15 +368,19 @@ impl Service for Controlled {
                     ..Default::default()
                 };
                 let committed = self.fs.commit(Path::new(&path), request).await;
-                // What was published is gone from the staging directory for whoever looks after this.
+                // What was published is gone from the staging directory for whoever looks after
+                // this.
                 self.fs.names_dropped().await;
                 let committed = committed.map_err(|e| e.to_string())?;
                 serde_json::to_value(committed).map_err(|e| e.to_string())
             }
             ControlRequest::Mapping(()) => {
-                serde_json::to_value(MountMapping::of(self.fs.facts().mapping())).map_err(|e| e.to_string())
+                serde_json::to_value(MountMapping::of(self.fs.facts().mapping()))
+                    .map_err(|e| e.to_string())
             }
-            ControlRequest::Settings(()) => serde_json::to_value(like::told(&self.settings)).map_err(|e| e.to_string()),
+            ControlRequest::Settings(()) => {
+                serde_json::to_value(like::told(&self.settings)).map_err(|e| e.to_string())
+            }
             ControlRequest::Refresh { path } => {
                 let (fs, session) = (Arc::clone(&self.fs), Arc::clone(&self.session));
                 if let Some(connections) = self.access.opened() {
@@ -355,13 +396,21 @@ impl Service for Controlled {
 
 impl Controlled {
     fn status(&self, report: fs::MountReport, staged: Vec<status::StagedStatus>) -> status::Mount {
-        let requests = self.access.opened().map(|connections| status::RequestCounts::of(connections.transport()));
+        let requests = self
+            .access
+            .opened()
+            .map(|connections| status::RequestCounts::of(connections.transport()));
         status::Mount {
             mountpoint: self.settings.mountpoint.to_string_lossy().into_owned(),
             pid: Some(std::process::id()),
             read_only: self.settings.read_only,
             offline: self.settings.network.offline,
-            sources: self.settings.sources.iter().map(|source| self.source_status(source, &report)).collect(),
+            sources: self
+                .settings
+                .sources
+                .iter()
+                .map(|source| self.source_status(source, &report))
+                .collect(),
             cache: Some(status::Cache {
                 dir: self.settings.cache_dir.to_string_lossy().into_owned(),
                 bytes: report.cache_bytes,
@@ -372,15 +421,23 @@ impl Controlled {
             errors: report.errors.iter().map(|failed| failed.sentence.to_string()).collect(),
             failures: report.errors.iter().map(status::Failure::of).collect(),
             downloads: report.downloads.iter().map(status::DownloadStatus::of).collect(),
-            log: mount::log_of(&self.settings).ok().flatten().map(|log| log.to_string_lossy().into_owned()),
+            log: mount::log_of(&self.settings)
+                .ok()
+                .flatten()
+                .map(|log| log.to_string_lossy().into_owned()),
             owner: None,
         }
     }
 
     /// A store stands for several registries; the worst of their states is its own.
-    fn source_status(&self, source: &SourceSetting, report: &fs::MountReport) -> status::SourceStatus {
+    fn source_status(
+        &self,
+        source: &SourceSetting,
+        report: &fs::MountReport,
+    ) -> status::SourceStatus {
         let name = source.to_string();
-        let of_source = report.sources.iter().filter(|(of, _)| *of == name).map(|(_, health)| health);
+        let of_source =
+            report.sources.iter().filter(|(of, _)| *of == name).map(|(_, health)| health);
         let mirrors = self.settings.network.mirrors.iter().filter(|mirror| match source {
             SourceSetting::Registry { host, .. } => mirror.of == *host,
             SourceSetting::Layouts(_) | SourceSetting::Archive(_) => false,

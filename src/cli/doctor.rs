@@ -1,7 +1,7 @@
 //! `tofufs doctor`: what this host and a registry can and cannot do, each with what to change.
 //!
-//! INVARIANT: nothing is changed or made, and no finding holds a secret. A finding says what was seen; what cannot be
-//! seen is said to be unknown.
+//! INVARIANT: nothing is changed or made, and no finding holds a secret. A finding says what was
+//! seen; what cannot be seen is said to be unknown.
 
 mod host;
 mod registry;
@@ -93,10 +93,12 @@ struct Subject {
 
 impl Subject {
     fn parse(text: &str) -> Result<Subject, CommandError> {
-        const WANTED: &str = "this is neither HOST[:PORT][/NAME] nor HOST/NAME:TAG nor HOST/NAME@DIGEST";
+        const WANTED: &str =
+            "this is neither HOST[:PORT][/NAME] nor HOST/NAME:TAG nor HOST/NAME@DIGEST";
         let address = match Typed::parse(text.as_ref(), "/".as_ref()) {
             Ok(Typed::Address(address)) => address.subject(),
-            Ok(_) => Err(AddressError::new(text, WANTED, None).wanted("tofufs bundle verify looks at stores")),
+            Ok(_) => Err(AddressError::new(text, WANTED, None)
+                .wanted("tofufs bundle verify looks at stores")),
             Err(e) => Err(e.wanted(WANTED)),
         };
         let (host, name, selector) = address.map_err(CommandError::usage)?;
@@ -110,7 +112,9 @@ impl fmt::Display for Subject {
             None => write!(f, "{}", self.host),
             Some((name, None)) => write!(f, "{}/{name}", self.host),
             Some((name, Some(Selector::Tag(tag)))) => write!(f, "{}/{name}:{tag}", self.host),
-            Some((name, Some(Selector::Digest(digest)))) => write!(f, "{}/{name}@{digest}", self.host),
+            Some((name, Some(Selector::Digest(digest)))) => {
+                write!(f, "{}/{name}@{digest}", self.host)
+            }
         }
     }
 }
@@ -122,7 +126,8 @@ pub fn run(args: &DoctorArgs) -> Result<(), CommandError> {
     let access = RegistryAccess::new(&network, Asker::Person);
     let subject = args.reference.as_deref().map(Subject::parse).transpose()?;
     let surroundings = host::Surroundings::of_process(&args.storage, &environment, &access)?;
-    let mut parts = vec![DoctorSection { name: "this host".to_owned(), findings: surroundings.findings() }];
+    let mut parts =
+        vec![DoctorSection { name: "this host".to_owned(), findings: surroundings.findings() }];
     if let (None, Err(error)) = (&subject, access::check(&network)) {
         parts[0].findings.push(DoctorFinding::problem("set-up", error));
     }
@@ -134,14 +139,22 @@ pub fn run(args: &DoctorArgs) -> Result<(), CommandError> {
         parts.push(DoctorSection { name: subject.to_string(), findings });
     }
     print(&parts, args.json)?;
-    match parts.iter().flat_map(|part| &part.findings).filter(|finding| finding.mark == Mark::Problem).count() {
+    match parts
+        .iter()
+        .flat_map(|part| &part.findings)
+        .filter(|finding| finding.mark == Mark::Problem)
+        .count()
+    {
         0 => Ok(()),
         1 => Err(CommandError::Failed("there is 1 problem".to_owned())),
         several => Err(CommandError::Failed(format!("there are {several} problems"))),
     }
 }
 
-fn examined(connections: &Connections, subject: &Subject) -> Result<Vec<DoctorFinding>, CommandError> {
+fn examined(
+    connections: &Connections,
+    subject: &Subject,
+) -> Result<Vec<DoctorFinding>, CommandError> {
     let remote = connections.registry(&subject.host).map_err(CommandError::failed)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -150,9 +163,11 @@ fn examined(connections: &Connections, subject: &Subject) -> Result<Vec<DoctorFi
     let mirrors = connections.mirrors(&subject.host).map_err(CommandError::failed)?;
     Ok(runtime.block_on(async {
         let mut findings = registry::findings(&remote, subject).await;
-        let (used, repo) = (remote.observed().credential, subject.repo.as_ref().map(|(name, _)| name));
+        let (used, repo) =
+            (remote.observed().credential, subject.repo.as_ref().map(|(name, _)| name));
         let unused = connections.unused_credentials(&subject.host, repo, used.as_deref());
-        findings.extend(unused.into_iter().map(|reason| DoctorFinding::note("credentials", reason)));
+        findings
+            .extend(unused.into_iter().map(|reason| DoctorFinding::note("credentials", reason)));
         for (address, mirror) in &mirrors {
             findings.push(registry::mirror(address, mirror, subject).await);
         }
@@ -164,7 +179,12 @@ fn print(parts: &[DoctorSection], as_json: bool) -> Result<(), CommandError> {
     if as_json {
         return output::json(&json!({ "parts": parts }));
     }
-    let width = parts.iter().flat_map(|part| &part.findings).map(|f| f.subject.chars().count()).max().unwrap_or(0);
+    let width = parts
+        .iter()
+        .flat_map(|part| &part.findings)
+        .map(|f| f.subject.chars().count())
+        .max()
+        .unwrap_or(0);
     let mut text = String::new();
     for (at, part) in parts.iter().enumerate() {
         text += if at == 0 { "" } else { "\n" };

@@ -1,7 +1,9 @@
-//! Being called as mount(8) calls a mount helper: `mount.fuse.tofufs SOURCE MOUNTPOINT [-sfnvrw] [-o OPTIONS] [-t TYPE]`.
+//! Being called as mount(8) calls a mount helper: `mount.fuse.tofufs SOURCE MOUNTPOINT [-sfnvrw]
+//! [-o OPTIONS] [-t TYPE]`.
 //!
-//! The words are translated into those of `tofufs mount`, so that both have the same options with the same meaning. An
-//! option of mount(8) itself that does not concern a file system is passed over; an unknown one is refused, unless `-s`.
+//! The words are translated into those of `tofufs mount`, so that both have the same options with
+//! the same meaning. An option of mount(8) itself that does not concern a file system is passed
+//! over; an unknown one is refused, unless `-s`.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -11,8 +13,8 @@ use clap::CommandFactory;
 
 use super::args::CommandLine;
 
-/// What separates several sources in the one field that fstab(5) has for them. A comma or a space can be a part of
-/// `oci:DIR` or `oci-archive:FILE`, and a colon is one of `HOST:PORT`.
+/// What separates several sources in the one field that fstab(5) has for them. A comma or a space
+/// can be a part of `oci:DIR` or `oci-archive:FILE`, and a colon is one of `HOST:PORT`.
 const SEPARATOR: u8 = b';';
 
 /// A mount helper's arguments that make no sense.
@@ -41,8 +43,8 @@ pub enum Translation {
     Nothing,
 }
 
-/// Translates if this is a mount helper's call: by name, or because /sbin/mount.fuse3 runs `tofufs SOURCE MOUNTPOINT -o …`.
-/// `None` if it is an ordinary one.
+/// Translates if this is a mount helper's call: by name, or because /sbin/mount.fuse3 runs `tofufs
+/// SOURCE MOUNTPOINT -o …`. `None` if it is an ordinary one.
 pub fn translate(words: &[OsString]) -> Option<Result<Translation, HelperError>> {
     let (program, rest) = words.split_first()?;
     let name = Path::new(program).file_name().unwrap_or_default();
@@ -54,7 +56,9 @@ fn is_bare_mount(words: &[OsString]) -> bool {
     let Some(first) = words.first() else { return false };
     let command = CommandLine::command();
     let is_command = first == "help" || command.get_subcommands().any(|c| first == c.get_name());
-    !is_command && !first.as_bytes().starts_with(b"-") && words.iter().skip(2).any(|word| word == "-o")
+    !is_command
+        && !first.as_bytes().starts_with(b"-")
+        && words.iter().skip(2).any(|word| word == "-o")
 }
 
 fn translated(program: &OsStr, words: &[OsString]) -> Result<Translation, HelperError> {
@@ -63,7 +67,8 @@ fn translated(program: &OsStr, words: &[OsString]) -> Result<Translation, Helper
     let (mut sloppy, mut fake) = (false, false);
     let mut words = words.iter();
     while let Some(word) = words.next() {
-        let Some(flags) = word.as_bytes().strip_prefix(b"-").filter(|flags| !flags.is_empty()) else {
+        let Some(flags) = word.as_bytes().strip_prefix(b"-").filter(|flags| !flags.is_empty())
+        else {
             names.push(word);
             continue;
         };
@@ -100,8 +105,8 @@ fn translated(program: &OsStr, words: &[OsString]) -> Result<Translation, Helper
     Ok(if fake { Translation::Nothing } else { Translation::CommandLine(line) })
 }
 
-/// Options of mount(8) and fstab(5) that say when, by whom or how to mount, or that ask for what always holds
-/// (`nosuid`, `nodev`) or can never hold (`suid`, `dev`: there are no such files).
+/// Options of mount(8) and fstab(5) that say when, by whom or how to mount, or that ask for what
+/// always holds (`nosuid`, `nodev`) or can never hold (`suid`, `dev`: there are no such files).
 const PASSED_OVER: &[&str] = &[
     "rw",
     "defaults",
@@ -142,7 +147,8 @@ const PASSED_OVER: &[&str] = &[
 ];
 
 fn argument(option: &str) -> Result<Vec<String>, HelperError> {
-    let (name, value) = option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
+    let (name, value) =
+        option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
     match (name, value) {
         ("ro", None) => return Ok(vec!["--read-only".into(), "--kernel-flag=ro".into()]),
         ("noexec", None) => return Ok(vec!["--kernel-flag=noexec".into()]),
@@ -154,7 +160,8 @@ fn argument(option: &str) -> Result<Vec<String>, HelperError> {
     }
     let long = name.replace('_', "-");
     let mount = CommandLine::command().find_subcommand("mount").cloned().unwrap_or_default();
-    let known = mount.get_arguments().find(|a| a.get_long() == Some(long.as_str()) && !a.is_hide_set());
+    let known =
+        mount.get_arguments().find(|a| a.get_long() == Some(long.as_str()) && !a.is_hide_set());
     let takes_value = known.map(|a| a.get_action().takes_values());
     match (takes_value, value) {
         (Some(true), Some(value)) | (Some(false), Some(value @ ("true" | "false"))) => {
@@ -193,7 +200,10 @@ mod tests {
 
     #[test]
     fn a_switch_can_be_taken_back() {
-        becomes("mount.fuse.tofufs a.b /mnt -o offline=false", "mount.fuse.tofufs mount --offline=false -- a.b /mnt");
+        becomes(
+            "mount.fuse.tofufs a.b /mnt -o offline=false",
+            "mount.fuse.tofufs mount --offline=false -- a.b /mnt",
+        );
     }
 
     #[test]
@@ -222,13 +232,19 @@ mod tests {
             "mount.fuse.tofufs a.b /mnt -sn -v -t fuse.tofufs -o rw,_netdev,nofail,noauto,x-systemd.automount,dev,suid,user=me,,",
             "mount.fuse.tofufs mount -- a.b /mnt",
         );
-        becomes("mount.fuse.tofufs -r a.b /mnt", "mount.fuse.tofufs mount --read-only --kernel-flag=ro -- a.b /mnt");
+        becomes(
+            "mount.fuse.tofufs -r a.b /mnt",
+            "mount.fuse.tofufs mount --read-only --kernel-flag=ro -- a.b /mnt",
+        );
         assert_eq!(line("mount.fuse.tofufs -f a.b /mnt"), Some(Ok(Translation::Nothing)));
     }
 
     #[test]
     fn several_sources_are_joined_by_semicolons() {
-        becomes("mount.fuse.tofufs a.b;oci:/x,y;c.d:5/e /mnt", "mount.fuse.tofufs mount -- a.b oci:/x,y c.d:5/e /mnt");
+        becomes(
+            "mount.fuse.tofufs a.b;oci:/x,y;c.d:5/e /mnt",
+            "mount.fuse.tofufs mount -- a.b oci:/x,y c.d:5/e /mnt",
+        );
         becomes(
             "mount.fuse.tofufs oci-archive:/x.tar;a.b /mnt",
             "mount.fuse.tofufs mount -- oci-archive:/x.tar a.b /mnt",
@@ -238,9 +254,13 @@ mod tests {
     #[test]
     fn the_program_itself_is_a_helper_if_the_first_word_is_no_command_and_options_follow() {
         becomes("tofufs a.b /mnt -o ro", "tofufs mount --read-only --kernel-flag=ro -- a.b /mnt");
-        for ordinary in
-            ["tofufs", "tofufs mount a.b /mnt -o ro", "tofufs --help", "tofufs a.b /mnt", "tofufs help x -o y"]
-        {
+        for ordinary in [
+            "tofufs",
+            "tofufs mount a.b /mnt -o ro",
+            "tofufs --help",
+            "tofufs a.b /mnt",
+            "tofufs help x -o y",
+        ] {
             assert_eq!(line(ordinary), None, "{ordinary}");
         }
     }
@@ -248,7 +268,9 @@ mod tests {
     #[test]
     fn what_is_unknown_is_refused_unless_sloppiness_is_asked_for() {
         let refused = |words: &str| line(words).unwrap().unwrap_err();
-        for bad in ["nonsense", "ro=1", "allow_other=1", "tag_ttl", "kernel_flag=ro", "background", "help"] {
+        for bad in
+            ["nonsense", "ro=1", "allow_other=1", "tag_ttl", "kernel_flag=ro", "background", "help"]
+        {
             let error = refused(&format!("mount.fuse.tofufs a.b /mnt -o {bad}"));
             assert_eq!(error, HelperError::Option(bad.into()));
         }

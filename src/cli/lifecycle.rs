@@ -1,4 +1,5 @@
-//! The life of a mount's process after it serves: until somebody unmounts, or a signal has it unmount by itself.
+//! The life of a mount's process after it serves: until somebody unmounts, or a signal has it
+//! unmount by itself.
 
 use std::fmt;
 use std::io;
@@ -76,10 +77,10 @@ impl fmt::Display for Caught {
     }
 }
 
-/// Returns when the mount has ended, in one of these ways: somebody unmounted it; a signal came and it was unused; a
-/// signal came while it was in use, so that it went out of sight and its last user closed what was open, or a second
-/// signal came; the kernel's side was aborted. SIGHUP is no such signal where there is a log file: it has `log_file`
-/// opened again.
+/// Returns when the mount has ended, in one of these ways: somebody unmounted it; a signal came and
+/// it was unused; a signal came while it was in use, so that it went out of sight and its last user
+/// closed what was open, or a second signal came; the kernel's side was aborted. SIGHUP is no such
+/// signal where there is a log file: it has `log_file` opened again.
 pub async fn until_unmounted(
     session: &Arc<Session>,
     mut end: SessionEnd,
@@ -96,7 +97,8 @@ pub async fn until_unmounted(
             }
         };
         tokio::select! {
-            // An end that was not noticed yet goes before a signal: what is unmounted afterwards may be another's.
+            // An end that was not noticed yet goes before a signal: what is unmounted afterwards
+            // may be another's.
             biased;
             ended = &mut end => return after_end(session, ended.unwrap_or(Ok(()))).await,
             () = drain => {
@@ -126,7 +128,9 @@ async fn out_of_sight(session: &Arc<Session>) -> Result<Manner, CommandError> {
     match unmount(session, Manner::Unused).await {
         Ok(()) => Ok(Manner::Unused),
         Err(busy @ UnmountError::Busy { .. }) => {
-            tracing::warn!("{busy}; the mount is out of sight, and is served until what is open is closed");
+            tracing::warn!(
+                "{busy}; the mount is out of sight, and is served until what is open is closed"
+            );
             unmount(session, Manner::Lazily).await.map_err(CommandError::failed)?;
             Ok(Manner::Lazily)
         }
@@ -138,22 +142,30 @@ async fn unmount(session: &Arc<Session>, manner: Manner) -> Result<(), UnmountEr
     let unmounting = Arc::clone(session);
     match tokio::task::spawn_blocking(move || unmounting.unmount(manner)).await {
         Ok(result) => result,
-        Err(e) => Err(UnmountError::System { point: session.point().to_owned(), reason: e.to_string() }),
+        Err(e) => {
+            Err(UnmountError::System { point: session.point().to_owned(), reason: e.to_string() })
+        }
     }
 }
 
-/// A mount that was unmounted is gone from the mount table. One whose connection was aborted is still there, dead, and
-/// is removed (O37).
+/// A mount that was unmounted is gone from the mount table. One whose connection was aborted is
+/// still there, dead, and is removed (O37).
 async fn after_end(session: &Arc<Session>, ended: io::Result<()>) -> Result<(), CommandError> {
     let looked_at = Arc::clone(session);
     if tokio::task::spawn_blocking(move || looked_at.is_dead()).await.unwrap_or(false) {
-        tracing::warn!("{}: the kernel's connection was aborted; removing the mount", session.point().display());
+        tracing::warn!(
+            "{}: the kernel's connection was aborted; removing the mount",
+            session.point().display()
+        );
         unmount(session, Manner::Lazily).await.map_err(CommandError::failed)?;
     }
     match ended {
         // The two ways in which an aborted connection shows (fuse(4)).
         Err(e) if !matches!(e.raw_os_error(), Some(libc::ECONNABORTED | libc::ENODEV)) => {
-            Err(CommandError::failed(format!("serving the mount at {} ended: {e}", session.point().display())))
+            Err(CommandError::failed(format!(
+                "serving the mount at {} ended: {e}",
+                session.point().display()
+            )))
         }
         _ => Ok(()),
     }

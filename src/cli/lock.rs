@@ -1,4 +1,5 @@
-//! `tofufs lock`: the hashes of all platforms of a working directory's providers, into its lock file.
+//! `tofufs lock`: the hashes of all platforms of a working directory's providers, into its lock
+//! file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -38,7 +39,8 @@ struct Locked {
     added: Vec<String>,
     /// The platforms whose h1 is not annotated: their packages were read.
     computed: Vec<String>,
-    /// Those of them whose zips have entries for directories, so that clients compute another h1 of the zip.
+    /// Those of them whose zips have entries for directories, so that clients compute another h1 of
+    /// the zip.
     differing: Vec<String>,
     #[serde(skip)]
     changed: bool,
@@ -51,7 +53,8 @@ struct LockOutcome {
     after: String,
     locked: Vec<Locked>,
     left_out: BTreeSet<LeftOut>,
-    /// The providers that are required, that no rule maps, and that are not locked as they are required.
+    /// The providers that are required, that no rule maps, and that are not locked as they are
+    /// required.
     unlocked: Vec<ProviderAddr>,
 }
 
@@ -69,8 +72,9 @@ pub fn run(args: &LockArgs) -> Result<(), CommandError> {
     registries.note_outages();
     let changed = outcome.before != outcome.after;
     if changed && !args.check {
-        replace(&outcome.path, outcome.after.as_bytes(), 0o644)
-            .map_err(|e| CommandError::Failed(format!("{} cannot be written: {e}", outcome.path.display())))?;
+        replace(&outcome.path, outcome.after.as_bytes(), 0o644).map_err(|e| {
+            CommandError::Failed(format!("{} cannot be written: {e}", outcome.path.display()))
+        })?;
     }
     report(&outcome, changed, &registries, args)?;
     if args.check && (changed || !outcome.unlocked.is_empty()) {
@@ -98,7 +102,10 @@ async fn outcome(
     let mut file = own.unwrap_or_else(|| LockFile::new(client));
     let wanted: BTreeMap<ProviderAddr, Constraints> = match required.providers.is_empty() {
         // Without a configuration the lock file says what is wanted.
-        true => file.locks().map(|(address, lock)| (address.clone(), lock.constraints.clone())).collect(),
+        true => file
+            .locks()
+            .map(|(address, lock)| (address.clone(), lock.constraints.clone()))
+            .collect(),
         false => required.providers,
     };
     let (mut mapped, mut unmapped, mut unlocked) = (Vec::new(), Vec::new(), Vec::new());
@@ -108,7 +115,9 @@ async fn outcome(
             mapped.push((address, constraints, repos));
             continue;
         }
-        let why = "no rule maps this provider to a repository (give --oci-mirror); it is left as it is".to_owned();
+        let why =
+            "no rule maps this provider to a repository (give --oci-mirror); it is left as it is"
+                .to_owned();
         left_out.insert(LeftOut { what: address.to_string(), why });
         if !file.lock(&address).is_some_and(|lock| constraints.allow(&lock.version)) {
             unlocked.push(address.clone());
@@ -164,7 +173,8 @@ async fn lock(
             Some(h1) => h1.clone(),
             None => {
                 computed.push(platform.platform.to_string());
-                let (h1, differs) = hashes::computed(&facts, &reference.repo, &platform.zip).await?;
+                let (h1, differs) =
+                    hashes::computed(&facts, &reference.repo, &platform.zip).await?;
                 if differs {
                     differing.push(platform.platform.to_string());
                 }
@@ -177,7 +187,8 @@ async fn lock(
     let kept = same.map(|lock| lock.hashes.clone()).unwrap_or_default();
     let added = all.difference(&kept).map(PackageHash::to_string).collect();
     all.extend(kept);
-    let lock = ProviderLock { version: version.clone(), constraints: constraints.clone(), hashes: all };
+    let lock =
+        ProviderLock { version: version.clone(), constraints: constraints.clone(), hashes: all };
     let previous = before.map(|lock| &lock.version).filter(|previous| **previous != version);
     let shown = Locked {
         provider: address.to_string(),
@@ -195,7 +206,12 @@ async fn lock(
     Ok((lock, shown))
 }
 
-fn report(outcome: &LockOutcome, changed: bool, registries: &Registries, args: &LockArgs) -> Result<(), CommandError> {
+fn report(
+    outcome: &LockOutcome,
+    changed: bool,
+    registries: &Registries,
+    args: &LockArgs,
+) -> Result<(), CommandError> {
     if args.json {
         return output::json(&json!({
             "file": outcome.path, "changed": changed, "written": changed && !args.check,
@@ -206,7 +222,8 @@ fn report(outcome: &LockOutcome, changed: bool, registries: &Registries, args: &
     }
     let mut text = String::new();
     for locked in &outcome.locked {
-        let Locked { provider, version, platforms, hashes, added, computed, differing, .. } = locked;
+        let Locked { provider, version, platforms, hashes, added, computed, differing, .. } =
+            locked;
         text += &format!(
             "{provider} {version}: {}, {}, {} of them new",
             count(platforms.len(), "platform"),
@@ -217,7 +234,10 @@ fn report(outcome: &LockOutcome, changed: bool, registries: &Registries, args: &
             text += &format!("; before it was {previous}");
         }
         if !computed.is_empty() {
-            text += &format!("; h1 computed from the packages of {}, since it is not annotated", computed.join(", "));
+            text += &format!(
+                "; h1 computed from the packages of {}, since it is not annotated",
+                computed.join(", ")
+            );
         }
         if !differing.is_empty() {
             text += &format!(
@@ -237,15 +257,21 @@ fn missing(outcome: &LockOutcome) -> String {
     let lacking = outcome.locked.iter().filter(|locked| locked.changed).map(|locked| {
         let Locked { provider, version, added, .. } = locked;
         match (&locked.previous_version, added.len()) {
-            (Some(previous), _) => format!("{provider} {version} (it has {previous}, which is not allowed)"),
+            (Some(previous), _) => {
+                format!("{provider} {version} (it has {previous}, which is not allowed)")
+            }
             (None, 0) => format!("the constraints of {provider}"),
             (None, hashes) => format!("{} of {provider} {version}", count(hashes, "hash")),
         }
     });
-    let unlocked = outcome.unlocked.iter().map(|provider| format!("{provider}, which no rule maps"));
+    let unlocked =
+        outcome.unlocked.iter().map(|provider| format!("{provider}, which no rule maps"));
     let lacking = listed(&lacking.chain(unlocked).collect::<Vec<_>>());
     if outcome.before == outcome.after {
-        return format!("{} lacks {lacking}; give --oci-mirror, or let the client lock it", outcome.path.display());
+        return format!(
+            "{} lacks {lacking}; give --oci-mirror, or let the client lock it",
+            outcome.path.display()
+        );
     }
     format!("{} lacks {lacking}; run `tofufs lock` and commit the file", outcome.path.display())
 }

@@ -1,6 +1,7 @@
-//! The log. Its lines go through a bounded queue to a thread that writes them: a full disk, a closed pipe or a slow
-//! terminal costs lines, never a wait and never an error in who logs. Nor does who reads a mount fill a disk with them:
-//! what is logged is bounded by a `Budget`, and a file by its [`Rotation`].
+//! The log. Its lines go through a bounded queue to a thread that writes them: a full disk, a
+//! closed pipe or a slow terminal costs lines, never a wait and never an error in who logs. Nor
+//! does who reads a mount fill a disk with them: what is logged is bounded by a `Budget`, and a
+//! file by its [`Rotation`].
 
 mod budget;
 mod file;
@@ -87,9 +88,9 @@ impl LogWriter {
         Ok(LogWriter { queue, lost, reopen, format })
     }
 
-    /// Makes this the destination of all tracing events of the process. Libraries are heard from their warnings on at
-    /// most: what they say below that can hold credentials. With `-vv` every request of the kernel is a line: its kind,
-    /// its inode and names, never content.
+    /// Makes this the destination of all tracing events of the process. Libraries are heard from
+    /// their warnings on at most: what they say below that can hold credentials. With `-vv` every
+    /// request of the kernel is a line: its kind, its inode and names, never content.
     pub fn install(&self, verbose: u8) {
         let ours = match verbose {
             0 => LevelFilter::INFO,
@@ -97,10 +98,15 @@ impl LogWriter {
             _ => LevelFilter::TRACE,
         };
         let requests = if verbose < 2 { LevelFilter::ERROR } else { LevelFilter::DEBUG };
-        let filter =
-            Targets::new().with_default(LevelFilter::WARN).with_target("tofufs", ours).with_target("fuser", requests);
+        let filter = Targets::new()
+            .with_default(LevelFilter::WARN)
+            .with_target("tofufs", ours)
+            .with_target("fuser", requests);
         let registry = tracing_subscriber::registry().with(filter);
-        let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_target(false).with_writer(self.clone());
+        let lines = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .with_target(false)
+            .with_writer(self.clone());
         // A second subscriber in one process can only come from a test's own; it then stays.
         let _ = match self.format {
             LogFormat::Text => registry.with(lines).try_init(),
@@ -184,7 +190,9 @@ impl<S: Sink> Pen<S> {
 
     fn reopen(&mut self) {
         if let Err(e) = self.out.reopen() {
-            self.remark(&format!("the log cannot be opened again, and goes on in the file that it had: {e}"));
+            self.remark(&format!(
+                "the log cannot be opened again, and goes on in the file that it had: {e}"
+            ));
         }
     }
 
@@ -205,7 +213,8 @@ impl<S: Sink> Pen<S> {
         let line = match self.format {
             LogFormat::Text => format!("{time}  WARN {sentence}\n"),
             LogFormat::Json => {
-                let line = serde_json::json!({"timestamp": time, "level": "WARN", "message": sentence});
+                let line =
+                    serde_json::json!({"timestamp": time, "level": "WARN", "message": sentence});
                 format!("{line}\n")
             }
         };
@@ -268,7 +277,9 @@ impl Write for Line {
 impl Drop for Line {
     fn drop(&mut self) {
         let line = std::mem::take(&mut self.bytes);
-        if !line.is_empty() && self.log.queue.try_send(Message::Line(line, self.kind.take())).is_err() {
+        if !line.is_empty()
+            && self.log.queue.try_send(Message::Line(line, self.kind.take())).is_err()
+        {
             self.log.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -325,7 +336,10 @@ mod tests {
             thread::yield_now();
         }
         let text = text();
-        assert!(text.starts_with("two\n") && text.ends_with("  WARN 1 lines of the log were lost\n"), "{text}");
+        assert!(
+            text.starts_with("two\n") && text.ends_with("  WARN 1 lines of the log were lost\n"),
+            "{text}"
+        );
         assert_eq!(text.lines().count(), 2);
     }
 
@@ -356,9 +370,13 @@ mod tests {
     fn the_sentence_of_a_line_is_found_in_both_forms_and_cut() {
         let text = b"2026-01-01T00:00:00.0Z  WARN net:1.0.0: it is refused (EBADMSG)\n";
         assert_eq!(message_of(text, LogFormat::Text), "net:1.0.0: it is refused (EBADMSG)");
-        let json = br#"{"timestamp":"2026-01-01T00:00:00.0Z","level":"WARN","message":"it is refused"}"#;
+        let json =
+            br#"{"timestamp":"2026-01-01T00:00:00.0Z","level":"WARN","message":"it is refused"}"#;
         assert_eq!(message_of(json, LogFormat::Json), "it is refused");
         let long = format!("time WARN {}", "\u{e9}".repeat(300));
-        assert_eq!(message_of(long.as_bytes(), LogFormat::Text), format!("{}…", "\u{e9}".repeat(EXAMPLE)));
+        assert_eq!(
+            message_of(long.as_bytes(), LogFormat::Text),
+            format!("{}…", "\u{e9}".repeat(EXAMPLE))
+        );
     }
 }

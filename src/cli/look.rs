@@ -33,8 +33,8 @@ impl Look {
         }
     }
 
-    /// The sources that fail. Who is to use no network fails at none, and what failed now is not held against the first
-    /// use.
+    /// The sources that fail. Who is to use no network fails at none, and what failed now is not
+    /// held against the first use.
     pub fn at_sources(&self, runtime: &Runtime) -> Vec<FailingSource> {
         if self.offline {
             return Vec::new();
@@ -53,6 +53,9 @@ impl Look {
             return Ok(());
         }
         let sentences: Vec<String> = ailing.iter().map(ToString::to_string).collect();
-        Err(CommandError::Failed(format!("{} (with --strict nothing is mounted then)", sentences.join(" · "))))
+        Err(CommandError::Failed(format!(
+            "{} (with --strict nothing is mounted then)",
+            sentences.join(" · ")
+        )))
     }
 }

@@ -1,5 +1,5 @@
-//! The mapping of providers to repositories: the flags that spell its rules, and the CLI configuration that has them
-//! where no flag is given.
+//! The mapping of providers to repositories: the flags that spell its rules, and the CLI
+//! configuration that has them where no flag is given.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,14 +21,16 @@ use crate::registry::layout::{LayoutArchive, LayoutDirectory};
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Providers")]
 struct Flags {
-    /// Where the releases of providers are: an OpenTofu repository_template, as in ghcr.io/acme/${namespace}/${type};
-    /// may be given several times [default: what a bundle says of itself, the oci_mirror blocks of the CLI
-    /// configuration; for a mount behind them what `tofufs pull` was given]
+    /// Where the releases of providers are: an OpenTofu repository_template, as in
+    /// ghcr.io/acme/${namespace}/${type}; may be given several times [default: what a bundle says
+    /// of itself, the oci_mirror blocks of the CLI configuration; for a mount behind them what
+    /// `tofufs pull` was given]
     #[arg(long, value_name = "TEMPLATE")]
     oci_mirror: Vec<String>,
 
-    /// The providers that the --oci-mirror before it is for, [HOST/]NAMESPACE/TYPE with * from the right; may be given
-    /// several times [default: all; those of registry.opentofu.org if the template does not refer to ${hostname}]
+    /// The providers that the --oci-mirror before it is for, [HOST/]NAMESPACE/TYPE with * from the
+    /// right; may be given several times [default: all; those of registry.opentofu.org if the
+    /// template does not refer to ${hostname}]
     #[arg(long, value_name = "PATTERN")]
     include: Vec<String>,
 
@@ -41,7 +43,8 @@ struct Flags {
     oci_mirror_rule: Vec<RuleArgs>,
 }
 
-/// The rules that the flags spell: `--include` and `--exclude` belong to the `--oci-mirror` before them.
+/// The rules that the flags spell: `--include` and `--exclude` belong to the `--oci-mirror` before
+/// them.
 #[derive(Clone, Default, Debug)]
 pub struct MappingArgs {
     rules: Vec<RuleArgs>,
@@ -103,11 +106,14 @@ impl FromArgMatches for MappingArgs {
         const NAMES: [&str; 3] = ["oci_mirror", "include", "exclude"];
         let placed = |name: &'static str| {
             let indices = matches.indices_of(name).into_iter().flatten();
-            indices.zip(matches.get_many::<String>(name).into_iter().flatten()).map(move |(at, text)| (at, name, text))
+            indices
+                .zip(matches.get_many::<String>(name).into_iter().flatten())
+                .map(move |(at, text)| (at, name, text))
         };
         let mut flags: Vec<_> = NAMES.into_iter().flat_map(placed).collect();
         flags.sort();
-        self.rules.extend(matches.get_many::<RuleArgs>("oci_mirror_rule").into_iter().flatten().cloned());
+        self.rules
+            .extend(matches.get_many::<RuleArgs>("oci_mirror_rule").into_iter().flatten().cloned());
         for (_, name, text) in flags {
             match (name, self.rules.last_mut()) {
                 ("oci_mirror", _) => {
@@ -152,7 +158,10 @@ pub fn of_tofurc(tofurc: &Tofurc) -> Result<Mapping, MappingError> {
     let rules = methods.filter_map(|method| match &method.location {
         InstallationLocation::OciMirror(template) => {
             let rule = MappingRule::new(template, &method.include, &method.exclude);
-            Some(rule.map_err(|e| MappingError { subject: format!("{}: {}", method.origin, e.subject), rule: e.rule }))
+            Some(rule.map_err(|e| MappingError {
+                subject: format!("{}: {}", method.origin, e.subject),
+                rule: e.rule,
+            }))
         }
         _ => None,
     });
@@ -167,12 +176,16 @@ pub fn of_configuration(configuration: &ClientConfiguration) -> Result<Mapping, 
 /// The settings with what was not said in them: the mapping, the providers, and the registries to
 /// which the mapping leads, which count as sources behind those that were declared. What a bundle
 /// says leads to no registry.
-pub fn resolved(settings: &MountSettings, access: &RegistryAccess) -> Result<MountSettings, CommandError> {
+pub fn resolved(
+    settings: &MountSettings,
+    access: &RegistryAccess,
+) -> Result<MountSettings, CommandError> {
     let configuration = access.configuration();
     let mut settings = settings.clone();
     let (asked, mapping) = match carried::given(settings.mapping.as_ref(), configuration)? {
         Some(given) => {
-            settings.providers.carried = carried::of_sources(&settings.sources).unwrap_or_default().providers;
+            settings.providers.carried =
+                carried::of_sources(&settings.sources).unwrap_or_default().providers;
             (given.clone(), given)
         }
         None => {
@@ -184,7 +197,8 @@ pub fn resolved(settings: &MountSettings, access: &RegistryAccess) -> Result<Mou
         }
     };
     settings.providers = settings.providers.resolved(&mapping)?;
-    let of_providers = settings.providers.declared.iter().flat_map(|p| asked.repos(p).unwrap_or_default());
+    let of_providers =
+        settings.providers.declared.iter().flat_map(|p| asked.repos(p).unwrap_or_default());
     let mut led_to = asked.prefixes();
     led_to.extend(of_providers.map(|repo| (repo.host, Some(repo.name))));
     for (host, prefix) in led_to {
@@ -196,16 +210,25 @@ pub fn resolved(settings: &MountSettings, access: &RegistryAccess) -> Result<Mou
     Ok(settings)
 }
 
-/// Whether a source holds what lies below `prefix` of `host`. A store that has the registry has all of it.
-fn is_declared(sources: &[SourceSetting], host: &Host, prefix: Option<&RepoName>) -> Result<bool, CommandError> {
+/// Whether a source holds what lies below `prefix` of `host`. A store that has the registry has all
+/// of it.
+fn is_declared(
+    sources: &[SourceSetting],
+    host: &Host,
+    prefix: Option<&RepoName>,
+) -> Result<bool, CommandError> {
     for source in sources {
         let holds = match source {
             SourceSetting::Registry { host: declared, prefix: None } => declared == host,
             SourceSetting::Registry { host: declared, prefix: part } => {
                 declared == host && prefix.is_some_and(|prefix| prefix.is_within(part.as_ref()))
             }
-            SourceSetting::Layouts(dir) => LayoutDirectory::open(dir).map_err(CommandError::failed)?.holds(host),
-            SourceSetting::Archive(file) => LayoutArchive::open(file).map_err(CommandError::failed)?.holds(host),
+            SourceSetting::Layouts(dir) => {
+                LayoutDirectory::open(dir).map_err(CommandError::failed)?.holds(host)
+            }
+            SourceSetting::Archive(file) => {
+                LayoutArchive::open(file).map_err(CommandError::failed)?.holds(host)
+            }
         };
         if holds {
             return Ok(true);
@@ -230,8 +253,12 @@ pub fn flags(mapping: &Mapping) -> Vec<String> {
     let mut words = Vec::new();
     for rule in mapping.rules() {
         words.extend(["--oci-mirror".to_owned(), rule.template().to_owned()]);
-        words.extend(rule.include().iter().flat_map(|pattern| ["--include".to_owned(), pattern.to_string()]));
-        words.extend(rule.exclude().iter().flat_map(|pattern| ["--exclude".to_owned(), pattern.to_string()]));
+        words.extend(
+            rule.include().iter().flat_map(|pattern| ["--include".to_owned(), pattern.to_string()]),
+        );
+        words.extend(
+            rule.exclude().iter().flat_map(|pattern| ["--exclude".to_owned(), pattern.to_string()]),
+        );
     }
     words
 }
@@ -294,33 +321,48 @@ mod tests {
             )
         );
         let words = flags(&mapping);
-        assert_eq!(parse(&words.iter().map(String::as_str).collect::<Vec<_>>()).unwrap(), Some(mapping));
+        assert_eq!(
+            parse(&words.iter().map(String::as_str).collect::<Vec<_>>()).unwrap(),
+            Some(mapping)
+        );
     }
 
     #[test]
     fn a_flag_that_belongs_to_no_template_is_refused() {
         assert_eq!(parse(&[]), Ok(None));
         let error = parse(&["--include", "a/b", "--oci-mirror", "r.io/${type}"]).unwrap_err();
-        assert!(error.to_string().contains("--include: it belongs to the --oci-mirror before it"), "{error}");
+        assert!(
+            error.to_string().contains("--include: it belongs to the --oci-mirror before it"),
+            "{error}"
+        );
         let error = parse(&["--oci-mirror", "r.io/${type}"]).unwrap_err().to_string();
-        assert!(error.contains("must refer to ${namespace}, or `include` has to leave one value"), "{error}");
+        assert!(
+            error.contains("must refer to ${namespace}, or `include` has to leave one value"),
+            "{error}"
+        );
         assert!(error.contains("'registry.opentofu.org/hashicorp/*'"), "{error}");
     }
 
     /// As the help's own example has it.
     #[test]
     fn a_template_without_a_hostname_is_for_the_default_registry() {
-        let mapping = parse(&["--oci-mirror", "ghcr.io/acme/${namespace}/${type}"]).unwrap().unwrap();
+        let mapping =
+            parse(&["--oci-mirror", "ghcr.io/acme/${namespace}/${type}"]).unwrap().unwrap();
         let repo = |provider: &str| {
-            let provider =
-                crate::name::ProviderAddr::parse(provider, &crate::mapping::DEFAULT_REGISTRY.parse().unwrap());
+            let provider = crate::name::ProviderAddr::parse(
+                provider,
+                &crate::mapping::DEFAULT_REGISTRY.parse().unwrap(),
+            );
             mapping.repo(&provider.unwrap()).unwrap().map(|repo| repo.to_string())
         };
         assert_eq!(repo("hashicorp/aws").as_deref(), Some("ghcr.io/acme/hashicorp/aws"));
         assert_eq!(repo("registry.terraform.io/hashicorp/aws"), None);
         let words = flags(&mapping);
         assert_eq!(words[2..], ["--include", "registry.opentofu.org/*/*"]);
-        assert_eq!(parse(&words.iter().map(String::as_str).collect::<Vec<_>>()).unwrap(), Some(mapping));
+        assert_eq!(
+            parse(&words.iter().map(String::as_str).collect::<Vec<_>>()).unwrap(),
+            Some(mapping)
+        );
     }
 
     #[test]
@@ -349,8 +391,12 @@ mod tests {
         assert_eq!(mapping.rules().len(), 2);
         assert_eq!(load("tofurc.json", json).unwrap(), mapping);
         assert_eq!(load("none", "plugin_cache_dir = \"/x\"\n").unwrap(), Mapping::default());
-        let wrong = "provider_installation {\n oci_mirror { repository_template = \"r.io/${type}\" }\n}";
+        let wrong =
+            "provider_installation {\n oci_mirror { repository_template = \"r.io/${type}\" }\n}";
         let error = load("wrong", wrong).unwrap_err().to_string();
-        assert!(error.contains("wrong:2: the repository template") && error.contains("must refer to"), "{error}");
+        assert!(
+            error.contains("wrong:2: the repository template") && error.contains("must refer to"),
+            "{error}"
+        );
     }
 }

@@ -34,8 +34,8 @@ pub fn run(args: &MountArgs, words: &[OsString]) -> Result<(), CommandError> {
         return served;
     }
     if settings.mapping.is_none() {
-        // It says what is misplaced on this standard error; the process in the background has another. What is wrong
-        // with it is told by that process.
+        // It says what is misplaced on this standard error; the process in the background has
+        // another. What is wrong with it is told by that process.
         let _ = ClientConfiguration::new(settings.network.tofurc.clone()).tofurc();
     }
     let log = background_log(&settings)?;
@@ -58,7 +58,8 @@ fn serve(settings: &MountSettings, log_file: Option<&LogWriter>) -> Result<(), C
     }
     let mut ready = false;
     let served = daemon::serve(settings, log_file, |ailing| {
-        background::tell_ready(ailing).map_err(|_| CommandError::failed("who asked for the mount is gone"))?;
+        background::tell_ready(ailing)
+            .map_err(|_| CommandError::failed("who asked for the mount is gone"))?;
         ready = true;
         Ok(())
     });
@@ -74,7 +75,11 @@ fn serve(settings: &MountSettings, log_file: Option<&LogWriter>) -> Result<(), C
 
 /// Where a mount logs to, if that is a file.
 pub fn log_of(settings: &MountSettings) -> Result<Option<PathBuf>, CommandError> {
-    if settings.in_background { background_log(settings).map(Some) } else { Ok(settings.log_file.clone()) }
+    if settings.in_background {
+        background_log(settings).map(Some)
+    } else {
+        Ok(settings.log_file.clone())
+    }
 }
 
 fn open_log(file: &Path) -> Result<File, CommandError> {
@@ -94,11 +99,16 @@ fn log_file(settings: &MountSettings) -> Result<Option<PathBuf>, CommandError> {
 }
 
 /// Starts the log: in `file`, else on standard error, which is the same file `in_background`.
-fn start_log(args: &LogArgs, file: Option<&Path>, in_background: bool) -> Result<LogWriter, CommandError> {
+fn start_log(
+    args: &LogArgs,
+    file: Option<&Path>,
+    in_background: bool,
+) -> Result<LogWriter, CommandError> {
     let rotation = Rotation { max_size: args.log_max_size.0, keep: args.log_keep };
     let log = match file {
         Some(path) => {
-            let file = LogFile::open(path, rotation, in_background).map_err(|e| not_written(path, &e))?;
+            let file =
+                LogFile::open(path, rotation, in_background).map_err(|e| not_written(path, &e))?;
             LogWriter::to(file, args.log_format)
         }
         None => LogWriter::to(io::stderr(), args.log_format),
@@ -134,21 +144,33 @@ pub fn own_state(settings: &MountSettings) -> Result<PathBuf, CommandError> {
 }
 
 fn no_state(error: io::Error) -> CommandError {
-    CommandError::Failed(format!("the state directory cannot be used: {error}; give another --state-dir"))
+    CommandError::Failed(format!(
+        "the state directory cannot be used: {error}; give another --state-dir"
+    ))
 }
 
-/// Keeps other processes from mounting at the same place until it is dropped. Afterwards the mount table does.
+/// Keeps other processes from mounting at the same place until it is dropped. Afterwards the mount
+/// table does.
 pub fn turn(settings: &MountSettings) -> Result<File, CommandError> {
     let path = state(settings, "lock")?.join(format!("{}.lock", stem(&settings.mountpoint)));
-    let failed = |e: io::Error| CommandError::Failed(format!("cannot lock {}: {e}", path.display()));
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(failed)?;
+    let failed =
+        |e: io::Error| CommandError::Failed(format!("cannot lock {}: {e}", path.display()));
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed)?;
     let mut left = TURN;
     loop {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(file),
             Err(rustix::io::Errno::WOULDBLOCK) if left.is_zero() => {
                 let point = settings.mountpoint.display();
-                return Err(CommandError::Failed(format!("another tofufs is mounting at {point} right now")));
+                return Err(CommandError::Failed(format!(
+                    "another tofufs is mounting at {point} right now"
+                )));
             }
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let pause = Duration::from_millis(50);

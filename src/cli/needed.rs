@@ -21,7 +21,8 @@ use crate::mapping::Mapping;
 use crate::name::Platform;
 use crate::store::{CacheHold, Key, Store};
 
-/// What was typed, made ready. `platforms` are those that count where none was typed; none means all.
+/// What was typed, made ready. `platforms` are those that count where none was typed; none means
+/// all.
 pub fn inputs(
     args: &NeedsArgs,
     platforms: &[Platform],
@@ -30,12 +31,17 @@ pub fn inputs(
     if args.lock_file.is_empty() && args.root.is_empty() && args.reference.is_empty() {
         return Err(CommandError::Usage("name a --lock-file, a --root or a REFERENCE".to_owned()));
     }
-    let paths = |paths: &[PathBuf]| paths.iter().map(|path| absolute(path, &environment.base)).collect();
+    let paths =
+        |paths: &[PathBuf]| paths.iter().map(|path| absolute(path, &environment.base)).collect();
     Ok(Inputs {
         lock_files: paths(&args.lock_file),
         roots: paths(&args.root),
         references: args.reference.clone(),
-        platforms: if args.platform.is_empty() { platforms.to_vec() } else { args.platform.clone() },
+        platforms: if args.platform.is_empty() {
+            platforms.to_vec()
+        } else {
+            args.platform.clone()
+        },
         mount_points: mounts::all()?.into_iter().map(|mount| mount.point).collect(),
     })
 }
@@ -66,7 +72,8 @@ pub fn check_limit(needs: &Needs, store: &Store) -> Result<(), CommandError> {
     if needed.saturating_add(pinned) <= store.limit() {
         return Ok(());
     }
-    let beside = if pinned > 0 { format!(", {} are pinned beside it", Size(pinned)) } else { String::new() };
+    let beside =
+        if pinned > 0 { format!(", {} are pinned beside it", Size(pinned)) } else { String::new() };
     Err(CommandError::Failed(format!(
         "what is needed takes {} in the cache {}{beside}, and the cache may hold {}: it could not be kept; give a larger \
          --cache-size, here and to the mounts that share the cache",
@@ -78,7 +85,11 @@ pub fn check_limit(needs: &Needs, store: &Store) -> Result<(), CommandError> {
 
 /// Notes what was fetched as used, and the rules that the command was told: a mount of the same
 /// sources shows it then without being told anything.
-pub fn remember(args: &NeedsArgs, needs: &Needs, registries: &Registries) -> Result<(), CommandError> {
+pub fn remember(
+    args: &NeedsArgs,
+    needs: &Needs,
+    registries: &Registries,
+) -> Result<(), CommandError> {
     let flags = args.mapping.mapping().map_err(CommandError::usage)?;
     let used = registries.told(flags.as_ref())?.carried_with(&needs.providers);
     facts::remember(registries.store(), &used).map_err(CommandError::failed)
@@ -91,16 +102,24 @@ pub fn find(
     mapping: &Mapping,
     registries: &Registries,
 ) -> Result<Needs, CommandError> {
-    let needs = runtime.block_on(Needs::find(inputs, mapping, registries)).map_err(CommandError::failed)?;
+    let needs =
+        runtime.block_on(Needs::find(inputs, mapping, registries)).map_err(CommandError::failed)?;
     if needs.artifacts.is_empty() && !needs.left_out.is_empty() {
         note_left_out(&needs);
-        return Err(CommandError::failed("all that is needed is left out, so that nothing was done"));
+        return Err(CommandError::failed(
+            "all that is needed is left out, so that nothing was done",
+        ));
     }
     Ok(needs)
 }
 
-/// Fetches what is needed, with a progress bar; what that took, in the order of [`Needs::artifacts`].
-pub fn fetched(runtime: &Runtime, needs: &Needs, registries: &Registries) -> Result<Vec<Fetched>, CommandError> {
+/// Fetches what is needed, with a progress bar; what that took, in the order of
+/// [`Needs::artifacts`].
+pub fn fetched(
+    runtime: &Runtime,
+    needs: &Needs,
+    registries: &Registries,
+) -> Result<Vec<Fetched>, CommandError> {
     let mut progress = ProgressLine::new("in the cache")
         .map_err(|e| CommandError::Failed(format!("signals cannot be waited for: {e}")))?;
     let mut step = |done, total| progress.step(done, total);
@@ -122,7 +141,8 @@ pub fn line(artifact: &NeededArtifact, fetched: Fetched) -> String {
     let what = match &artifact.contents {
         ReleaseContents::Module(_) => "module".to_owned(),
         ReleaseContents::Provider(packages) => {
-            let platforms: Vec<_> = packages.iter().map(|package| package.platform.to_string()).collect();
+            let platforms: Vec<_> =
+                packages.iter().map(|package| package.platform.to_string()).collect();
             format!("provider for {}", platforms.join(", "))
         }
     };
@@ -141,7 +161,9 @@ pub fn line(artifact: &NeededArtifact, fetched: Fetched) -> String {
 pub fn json(artifact: &NeededArtifact, fetched: Fetched) -> Value {
     let (kind, platforms) = match &artifact.contents {
         ReleaseContents::Module(_) => ("module", Vec::new()),
-        ReleaseContents::Provider(packages) => ("provider", packages.iter().map(|p| p.platform.to_string()).collect()),
+        ReleaseContents::Provider(packages) => {
+            ("provider", packages.iter().map(|p| p.platform.to_string()).collect())
+        }
     };
     json!({
         "reference": artifact.reference().to_string(), "digest": artifact.digest.to_string(),

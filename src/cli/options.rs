@@ -1,8 +1,8 @@
 //! Options that nobody typed: said by a variable, a configuration file or a running mount.
 //!
-//! One mechanism for all options of all commands. What was typed is read first; what other places say of the options
-//! that were not typed becomes their default, and the command line is read again with it. So a value has one parser and
-//! one meaning, wherever it was said.
+//! One mechanism for all options of all commands. What was typed is read first; what other places
+//! say of the options that were not typed becomes their default, and the command line is read again
+//! with it. So a value has one parser and one meaning, wherever it was said.
 
 mod file;
 mod layer;
@@ -16,7 +16,8 @@ use clap::{Arg, ArgAction, Command, CommandFactory};
 pub use file::NamedMount;
 pub use layer::{Layer, Said, ValueOrigin};
 pub use read::{
-    OptionPlaces, Origins, ReadCommandLine, SettledOptions, TypedCommand, Unread, all_options, read, unknown_variables,
+    OptionPlaces, Origins, ReadCommandLine, SettledOptions, TypedCommand, Unread, all_options,
+    read, unknown_variables,
 };
 
 use super::args::CommandLine;
@@ -24,8 +25,8 @@ use super::args::CommandLine;
 /// Options that are for one process alone, and so belong on its command line.
 const TYPED_ALONE: [&str; 3] = ["help", "version", "foreground"];
 
-/// The hidden option that holds a whole rule of the mapping, and the three that spell one on the command line. They are
-/// one setting: the place that says one of them says all.
+/// The hidden option that holds a whole rule of the mapping, and the three that spell one on the
+/// command line. They are one setting: the place that says one of them says all.
 pub const RULE: &str = "oci_mirror_rule";
 /// The options that spell a rule: its template first.
 pub const RULE_PARTS: [&str; 3] = ["oci_mirror", "include", "exclude"];
@@ -73,7 +74,8 @@ pub fn described() -> Command {
     })
 }
 
-/// The option with its variable, which stands in the help behind its text: a line of its own would double the help.
+/// The option with its variable, which stands in the help behind its text: a line of its own would
+/// double the help.
 fn with_variable(option: Arg, variable: &str) -> Arg {
     let behind = |text: &StyledStr| format!("{text} [env: {variable}]");
     let help = option.get_help().map(behind).unwrap_or_default();
@@ -87,7 +89,8 @@ fn with_variable(option: Arg, variable: &str) -> Arg {
 
 /// Every argument of a command and of those below it, changed.
 fn each_command(command: Command, change: &dyn Fn(Arg) -> Arg) -> Command {
-    let names: Vec<String> = command.get_subcommands().map(|inner| inner.get_name().to_owned()).collect();
+    let names: Vec<String> =
+        command.get_subcommands().map(|inner| inner.get_name().to_owned()).collect();
     names.into_iter().fold(command.mut_args(change), |command, name| {
         command.mut_subcommand(name, |inner| each_command(inner, change))
     })

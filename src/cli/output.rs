@@ -1,4 +1,5 @@
-//! What commands print: results to standard output, and the one line that says why a command failed.
+//! What commands print: results to standard output, and the one line that says why a command
+//! failed.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -41,12 +42,15 @@ impl CommandError {
     /// The same, if a signal was the cause of it.
     pub fn stopped_by(self, signal: Option<u8>) -> Self {
         match (self, signal) {
-            (CommandError::Failed(sentence), Some(signal)) => CommandError::Stopped { sentence, signal },
+            (CommandError::Failed(sentence), Some(signal)) => {
+                CommandError::Stopped { sentence, signal }
+            }
             (error, _) => error,
         }
     }
 
-    /// The exit code: of a stopped command as a shell counts it. Who stopped reading our output has seen enough: that is no failure.
+    /// The exit code: of a stopped command as a shell counts it. Who stopped reading our output has
+    /// seen enough: that is no failure.
     pub fn exit_code(&self) -> u8 {
         match self {
             CommandError::Usage(_) => 2,
@@ -105,7 +109,11 @@ pub fn printable(text: &str) -> String {
 }
 
 /// The same with a verb, of one and of several: `1 object was`, `2 objects were`.
-pub fn count_with(number: impl TryInto<u64> + Copy, one: &str, [singular, plural]: [&str; 2]) -> String {
+pub fn count_with(
+    number: impl TryInto<u64> + Copy,
+    one: &str,
+    [singular, plural]: [&str; 2],
+) -> String {
     let verb = if number.try_into().is_ok_and(|number| number == 1) { singular } else { plural };
     format!("{} {verb}", count(number, one))
 }
@@ -156,11 +164,19 @@ mod tests {
     #[test]
     fn one_thing_is_not_several() {
         assert_eq!(
-            [count(1_u64, "object"), count(2_usize, "object"), count(0_u64, "repository"), count(3_u64, "hash")],
+            [
+                count(1_u64, "object"),
+                count(2_usize, "object"),
+                count(0_u64, "repository"),
+                count(3_u64, "hash")
+            ],
             ["1 object", "2 objects", "0 repositories", "3 hashes"]
         );
         let all: Vec<String> = (0..10).map(|n| n.to_string()).collect();
-        assert_eq!((listed(&all[..2]).as_str(), listed(&all).as_str()), ("0, 1", "0, 1, 2, 3, 4, 5, 6, 7 and 2 more"));
+        assert_eq!(
+            (listed(&all[..2]).as_str(), listed(&all).as_str()),
+            ("0, 1", "0, 1, 2, 3, 4, 5, 6, 7 and 2 more")
+        );
     }
 
     #[test]

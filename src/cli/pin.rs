@@ -1,4 +1,5 @@
-//! `tofufs cache pin`: what lock files, root modules and references need is fetched and stays in the cache.
+//! `tofufs cache pin`: what lock files, root modules and references need is fetched and stays in
+//! the cache.
 
 use std::path::Path;
 
@@ -19,7 +20,10 @@ pub fn run(args: &PinArgs, cache_dir: Option<&Path>, as_json: bool) -> Result<()
     let environment = DirectoryEnvironment::of_process().map_err(CommandError::usage)?;
     let registries = Registries::open(&args.reading, cache_dir, &environment)?;
     let named = &args.needs;
-    match (named.lock_file.is_empty() && named.root.is_empty() && named.reference.is_empty(), args.remove) {
+    match (
+        named.lock_file.is_empty() && named.root.is_empty() && named.reference.is_empty(),
+        args.remove,
+    ) {
         (true, false) => list(registries.store(), as_json),
         (_, true) => remove(args, &registries, &environment, as_json),
         (false, false) => pin(args, &registries, &environment, as_json),
@@ -40,7 +44,9 @@ fn pin(
     let held = needed::held(&needs, registries)?;
     let fetched = needed::fetched(&runtime, &needs, registries)?;
     needed::remember(&args.needs, &needs, registries)?;
-    store.pin(&needs.artifacts.iter().map(pin_of).collect::<Vec<_>>()).map_err(CommandError::failed)?;
+    store
+        .pin(&needs.artifacts.iter().map(pin_of).collect::<Vec<_>>())
+        .map_err(CommandError::failed)?;
     drop(held);
     let releases = || needs.artifacts.iter().zip(fetched.iter().copied());
     let usage = store.pinned_usage();
@@ -53,7 +59,8 @@ fn pin(
         }));
     }
     needed::note_left_out(&needs);
-    let mut text: String = releases().map(|(artifact, fetched)| needed::line(artifact, fetched)).collect();
+    let mut text: String =
+        releases().map(|(artifact, fetched)| needed::line(artifact, fetched)).collect();
     text += &format!("{} are pinned", Size(usage.bytes));
     if usage.bytes > store.limit() {
         text += &format!(
@@ -90,7 +97,8 @@ fn remove(
     as_json: bool,
 ) -> Result<(), CommandError> {
     if !args.needs.root.is_empty() {
-        let rule = "--remove takes lock files and references; `tofufs cache pin` lists what is pinned";
+        let rule =
+            "--remove takes lock files and references; `tofufs cache pin` lists what is pinned";
         return Err(CommandError::usage(rule));
     }
     let inputs = needed::inputs(&args.needs, &[], environment)?;
@@ -102,9 +110,9 @@ fn remove(
         for (address, lock) in file.locks() {
             let repos = mapping.repos(address).map_err(CommandError::failed)?;
             let tag = lock.version.tag();
-            wanted.extend(
-                repos.iter().filter_map(|repo| Some(ReferencePattern::One(repo.at(Selector::Tag(tag.clone()?))))),
-            );
+            wanted.extend(repos.iter().filter_map(|repo| {
+                Some(ReferencePattern::One(repo.at(Selector::Tag(tag.clone()?))))
+            }));
         }
     }
     let is_wanted = |pin: &Pin| {
@@ -113,11 +121,18 @@ fn remove(
     };
     let removed = registries.store().unpin(is_wanted).map_err(CommandError::failed)?;
     if removed.is_empty() {
-        return Err(CommandError::failed("none of that is pinned; `tofufs cache pin` lists what is"));
+        return Err(CommandError::failed(
+            "none of that is pinned; `tofufs cache pin` lists what is",
+        ));
     }
     match as_json {
         true => output::json(&json!({"removed": removed.iter().map(shown).collect::<Vec<_>>()})),
-        false => output::text(removed.iter().map(|pin| format!("no longer pinned: {}", line(pin))).collect::<String>()),
+        false => output::text(
+            removed
+                .iter()
+                .map(|pin| format!("no longer pinned: {}", line(pin)))
+                .collect::<String>(),
+        ),
     }
 }
 

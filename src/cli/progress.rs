@@ -1,5 +1,5 @@
-//! How far a long command is, on standard error: a bar on a terminal, else one line when it is done. And whether somebody
-//! asked it to stop.
+//! How far a long command is, on standard error: a bar on a terminal, else one line when it is
+//! done. And whether somebody asked it to stop.
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
@@ -38,8 +38,8 @@ enum Shown {
 }
 
 impl ProgressLine {
-    /// Nothing is shown before the first step. From now on SIGINT, SIGTERM and SIGHUP stop the command after the step
-    /// at which it is, instead of ending the process.
+    /// Nothing is shown before the first step. From now on SIGINT, SIGTERM and SIGHUP stop the
+    /// command after the step at which it is, instead of ending the process.
     pub fn new(verb: &'static str) -> io::Result<ProgressLine> {
         let shown = match io::stderr().is_terminal() {
             true => Shown::Terminal(None),
@@ -82,7 +82,8 @@ impl ProgressLine {
 
 fn new_bar(verb: &'static str) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}");
-    let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let bar =
+        ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.with_message(verb)
 }
 
@@ -152,7 +153,10 @@ mod tests {
     fn no_more_is_done_than_there_is_to_do() {
         let mut progress = ProgressLine::new("freed").unwrap();
         assert!(progress.step(7, 5).is_continue());
-        assert!(matches!(progress.shown, Shown::Line { done: 7, total: 7 } | Shown::Terminal(None)));
+        assert!(matches!(
+            progress.shown,
+            Shown::Line { done: 7, total: 7 } | Shown::Terminal(None)
+        ));
         assert_eq!(progress.stopped_by(), None);
     }
 }

@@ -16,12 +16,14 @@ use crate::name::{NameError, Platform, ProviderAddr};
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Providers")]
 pub struct ProviderArgs {
-    /// Show this provider; may be given several times [HOST: registry.opentofu.org]. A mapping rule that is for one of them
-    /// lists no others but those that were looked up before, and so asks no registry for its repositories
+    /// Show this provider; may be given several times [HOST: registry.opentofu.org]. A mapping rule
+    /// that is for one of them lists no others but those that were looked up before, and so asks no
+    /// registry for its repositories
     #[arg(long, value_name = "[HOST/]NAMESPACE/TYPE", value_parser = provider)]
     pub provider: Vec<ProviderAddr>,
 
-    /// Show the providers of this dependency lock file, as --provider does; may be given several times
+    /// Show the providers of this dependency lock file, as --provider does; may be given several
+    /// times
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub lock_file: Vec<PathBuf>,
 
@@ -29,7 +31,8 @@ pub struct ProviderArgs {
     #[arg(long, value_name = "OS_ARCH")]
     pub platform: Vec<Platform>,
 
-    /// Ask each release once for its platforms, instead of taking them to be there until it is entered
+    /// Ask each release once for its platforms, instead of taking them to be there until it is
+    /// entered
     #[arg(long)]
     pub verify_platforms: bool,
 }
@@ -80,11 +83,14 @@ impl ProviderSettings {
             )));
         }
         for file in &self.lock_files {
-            let failed =
-                |e: &dyn std::fmt::Display| CommandError::Failed(format!("the lock file {}: {e}", file.display()));
+            let failed = |e: &dyn std::fmt::Display| {
+                CommandError::Failed(format!("the lock file {}: {e}", file.display()))
+            };
             let text = input::text(file, lockfile::FILE_MAX).map_err(|e| failed(&e))?;
             let lock = LockFile::parse(&text).map_err(|e| failed(&e))?;
-            self.declared.extend(lock.locks().map(|(provider, _)| provider.clone()).filter(|p| mapping.matches(p)));
+            self.declared.extend(
+                lock.locks().map(|(provider, _)| provider.clone()).filter(|p| mapping.matches(p)),
+            );
         }
         Ok(self)
     }
@@ -120,20 +126,28 @@ mod tests {
 
     #[test]
     fn the_providers_of_lock_files_are_declared_as_far_as_a_rule_is_for_them() {
-        let mapping = Mapping::new(vec![MappingRule::new("r.io/${type}", &["a.b/n/*".to_owned()], &[]).unwrap()]);
+        let mapping = Mapping::new(vec![
+            MappingRule::new("r.io/${type}", &["a.b/n/*".to_owned()], &[]).unwrap(),
+        ]);
         let dir = tempfile::tempdir().unwrap();
         let lock = dir.path().join(".terraform.lock.hcl");
-        let block = |name: &str| format!("provider \"{name}\" {{\n  version = \"1.0.0\"\n  hashes = []\n}}\n");
+        let block = |name: &str| {
+            format!("provider \"{name}\" {{\n  version = \"1.0.0\"\n  hashes = []\n}}\n")
+        };
         fs::write(&lock, block("a.b/n/t") + &block("c.d/n/t")).unwrap();
         let resolved = settings(&["a.b/n/s"], &[&lock]).resolved(&mapping).unwrap();
         let names: Vec<_> = resolved.declared.iter().map(ProviderAddr::to_string).collect();
         assert_eq!(names, ["a.b/n/s", "a.b/n/t"]);
 
-        let missing = settings(&[], &[&dir.path().join("none")]).resolved(&mapping).unwrap_err().to_string();
+        let missing =
+            settings(&[], &[&dir.path().join("none")]).resolved(&mapping).unwrap_err().to_string();
         assert!(missing.contains("the lock file") && missing.contains("none"), "{missing}");
         fs::write(&lock, "provider {").unwrap();
         assert!(settings(&[], &[&lock]).resolved(&mapping).is_err());
         let unmapped = settings(&["n/t"], &[]).resolved(&mapping).unwrap_err().to_string();
-        assert!(unmapped.contains("--provider registry.opentofu.org/n/t: no mapping rule is for it"), "{unmapped}");
+        assert!(
+            unmapped.contains("--provider registry.opentofu.org/n/t: no mapping rule is for it"),
+            "{unmapped}"
+        );
     }
 }

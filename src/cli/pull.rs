@@ -30,5 +30,7 @@ pub fn run(args: &PullArgs) -> Result<(), CommandError> {
         }));
     }
     needed::note_left_out(&needs);
-    output::text(releases().map(|(artifact, fetched)| needed::line(artifact, fetched)).collect::<String>())
+    output::text(
+        releases().map(|(artifact, fetched)| needed::line(artifact, fetched)).collect::<String>(),
+    )
 }

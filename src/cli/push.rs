@@ -37,7 +37,11 @@ pub fn run(args: &PushArgs) -> Result<(), CommandError> {
     let network = Network::reaching(&args.reach, &environment.base).map_err(CommandError::usage)?;
     let (reference, paths) = match args.paths_and_reference.split_last() {
         Some((reference, paths)) if !paths.is_empty() => (reference, paths),
-        _ => return Err(CommandError::usage("a PATH and a REFERENCE are wanted; see `tofufs help push`")),
+        _ => {
+            return Err(CommandError::usage(
+                "a PATH and a REFERENCE are wanted; see `tofufs help push`",
+            ));
+        }
     };
     let target = PushTarget::parse(reference, &environment.base)?;
     let annotations = annotations(&args.annotation)?;
@@ -95,7 +99,10 @@ impl PushTarget {
     fn parse(text: &OsStr, base: &Path) -> Result<PushTarget, CommandError> {
         const WANTED: &str = "REFERENCE is HOST[:PORT]/NAME[:TAG] or oci:DIR/HOST/NAME[:TAG]";
         let refuse = |rule: &dyn std::fmt::Display| {
-            CommandError::usage(format_args!("{}: {rule}; {WANTED}", text.to_string_lossy().escape_debug()))
+            CommandError::usage(format_args!(
+                "{}: {rule}; {WANTED}",
+                text.to_string_lossy().escape_debug()
+            ))
         };
         let usage = |e: AddressError| CommandError::usage(e.wanted(WANTED));
         match Typed::parse(text, base).map_err(usage)? {
@@ -104,14 +111,18 @@ impl PushTarget {
                 Ok(PushTarget { store: None, repo, tag })
             }
             Typed::Layouts(path) => {
-                let (store, rest) = split_store(&path).ok_or_else(|| refuse(&"no component of the path is a HOST"))?;
-                let (repo, tag) = rest.parse::<Address>().and_then(|address| address.target()).map_err(|e| {
-                    // What is to be written instead stands behind the directory of the store.
-                    usage(e.below(&format!("oci:{}/", store.display())))
-                })?;
+                let (store, rest) = split_store(&path)
+                    .ok_or_else(|| refuse(&"no component of the path is a HOST"))?;
+                let (repo, tag) =
+                    rest.parse::<Address>().and_then(|address| address.target()).map_err(|e| {
+                        // What is to be written instead stands behind the directory of the store.
+                        usage(e.below(&format!("oci:{}/", store.display())))
+                    })?;
                 Ok(PushTarget { store: Some(store), repo, tag })
             }
-            Typed::Archive(_) => Err(refuse(&"nothing can be pushed into an archive, but copied: see tofufs copy")),
+            Typed::Archive(_) => {
+                Err(refuse(&"nothing can be pushed into an archive, but copied: see tofufs copy"))
+            }
         }
     }
 
@@ -119,8 +130,9 @@ impl PushTarget {
         let Repo { host, .. } = &self.repo;
         match &self.store {
             Some(dir) => {
-                std::fs::create_dir_all(dir)
-                    .map_err(|e| CommandError::Failed(format!("the store {} cannot be made: {e}", dir.display())))?;
+                std::fs::create_dir_all(dir).map_err(|e| {
+                    CommandError::Failed(format!("the store {} cannot be made: {e}", dir.display()))
+                })?;
                 let layout = RegistryLayout::open(dir, host).map_err(CommandError::failed)?;
                 Ok(Arc::new(layout.with_deadline(network.deadline)))
             }
@@ -132,8 +144,8 @@ impl PushTarget {
     }
 }
 
-/// `DIR/HOST/NAME…` in two: HOST is the last component that can be one and has a name behind it. Where several could be,
-/// the layout is the same directory in any case.
+/// `DIR/HOST/NAME…` in two: HOST is the last component that can be one and has a name behind it.
+/// Where several could be, the layout is the same directory in any case.
 fn split_store(path: &Path) -> Option<(PathBuf, String)> {
     let parts: Vec<&str> = path.iter().map(OsStr::to_str).collect::<Option<_>>()?;
     let is_host = |at: &usize| parts[*at].parse::<Host>().is_ok();
@@ -152,7 +164,9 @@ pub(super) fn annotations(words: &[String]) -> Result<BTreeMap<String, String>, 
 fn workshop(state: &Path, limits: Limits) -> Result<Workshop, CommandError> {
     let dir = state.join("push");
     let name = dir.display().to_string();
-    let failed = |e: io::Error| CommandError::Failed(format!("{name} cannot be used for making packages: {e}"));
+    let failed = |e: io::Error| {
+        CommandError::Failed(format!("{name} cannot be used for making packages: {e}"))
+    };
     private_dir(state).and_then(|()| private_dir(&dir)).map_err(failed)?;
     Ok(Workshop::new(File::open(&dir).map_err(failed)?.into(), &name, limits))
 }
@@ -171,14 +185,20 @@ fn planned(
         }
     }
     let mut destined = Destined { repo: target.repo.clone(), tags: all, annotations };
-    let missing =
-        || CommandError::usage(format_args!("{}: a tag is missing; write {0}:TAG, or give --tag", target.repo));
+    let missing = || {
+        CommandError::usage(format_args!(
+            "{}: a tag is missing; write {0}:TAG, or give --tag",
+            target.repo
+        ))
+    };
     let opened = |path: &Path| -> Result<OwnedFd, CommandError> {
-        let file = input::open(path).map_err(|e| CommandError::Failed(format!("{}: {e}", path.display())))?;
+        let file = input::open(path)
+            .map_err(|e| CommandError::Failed(format!("{}: {e}", path.display())))?;
         Ok(file.into())
     };
     let directory = |path: &Path| -> Result<OwnedFd, CommandError> {
-        let file = File::open(path).map_err(|e| CommandError::Failed(format!("{}: {e}", path.display())))?;
+        let file = File::open(path)
+            .map_err(|e| CommandError::Failed(format!("{}: {e}", path.display())))?;
         Ok(file.into())
     };
     let failed = |e: StageError| CommandError::failed(e);
@@ -196,7 +216,8 @@ fn planned(
             if destined.tags.is_empty() {
                 return Err(missing());
             }
-            return plan::module_zip(opened(path)?, &name, destined, workshop.limits()).map_err(failed);
+            return plan::module_zip(opened(path)?, &name, destined, workshop.limits())
+                .map_err(failed);
         }
     }
     let mut contents = ProviderContents::new(&target.repo.to_string());
@@ -212,7 +233,9 @@ fn planned(
                 contents.add_beside(&name, file, &path.display().to_string()).map_err(failed)?;
             }
             // What a shell's pattern brings along.
-            None if name.starts_with("terraform-provider-") && !name.ends_with(".zip") => contents.leave(&name),
+            None if name.starts_with("terraform-provider-") && !name.ends_with(".zip") => {
+                contents.leave(&name)
+            }
             None => {
                 return Err(CommandError::usage(format_args!(
                     "{}: of several paths each has to be a provider's zip (terraform-provider-TYPE_VERSION_OS_ARCH.zip), its SHA256SUMS, a signature of them, or its _manifest.json",
@@ -270,7 +293,12 @@ fn show(plan: &ReleasePlan, as_json: bool) -> Result<(), CommandError> {
         let _ = writeln!(text, "blob      {} {} {}", blob.digest, Size(blob.size), blob.media_type);
     }
     for manifest in manifests {
-        let _ = writeln!(text, "manifest  {} {}", manifest.digest, String::from_utf8_lossy(&manifest.raw));
+        let _ = writeln!(
+            text,
+            "manifest  {} {}",
+            manifest.digest,
+            String::from_utf8_lossy(&manifest.raw)
+        );
     }
     output::text(text)
 }
@@ -308,7 +336,12 @@ mod tests {
             ("ghcr.io/acme/network:1.3.0", None, "ghcr.io/acme/network", Some("1.3.0")),
             ("localhost:5000/n", None, "localhost:5000/n", None),
             ("localhost:5000/n:1", None, "localhost:5000/n", Some("1")),
-            ("oci:/srv/my.store/ghcr.io/acme/n:1", Some("/srv/my.store"), "ghcr.io/acme/n", Some("1")),
+            (
+                "oci:/srv/my.store/ghcr.io/acme/n:1",
+                Some("/srv/my.store"),
+                "ghcr.io/acme/n",
+                Some("1"),
+            ),
             ("oci:store/localhost:5000/n", Some("/base/store"), "localhost:5000/n", None),
             ("oci://ghcr.io/acme/n?tag=1", None, "ghcr.io/acme/n", Some("1")),
             ("oci://ghcr.io/acme/n", None, "ghcr.io/acme/n", None),
@@ -347,6 +380,8 @@ mod tests {
         let words = ["a=b=c".to_owned(), "d=".to_owned()];
         let read: Vec<_> = annotations(&words).unwrap().into_iter().collect();
         assert_eq!(read, [("a".to_owned(), "b=c".to_owned()), ("d".to_owned(), String::new())]);
-        assert!(annotations(&["x".to_owned()]).is_err() && annotations(&["=x".to_owned()]).is_err());
+        assert!(
+            annotations(&["x".to_owned()]).is_err() && annotations(&["=x".to_owned()]).is_err()
+        );
     }
 }

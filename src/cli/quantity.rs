@@ -1,4 +1,5 @@
-//! Sizes and durations as they are typed: a whole number with a unit. A duration without one is seconds.
+//! Sizes and durations as they are typed: a whole number with a unit. A duration without one is
+//! seconds.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,10 +17,12 @@ pub struct QuantityError {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Size(pub u64);
 
-const SIZES: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+const SIZES: [(&str, u64); 4] =
+    [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 
 /// The same units as other tools write them.
-const SHORT_SIZES: [(&str, u64); 4] = [("T", 1 << 40), ("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)];
+const SHORT_SIZES: [(&str, u64); 4] =
+    [("T", 1 << 40), ("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)];
 
 impl FromStr for Size {
     type Err = QuantityError;
@@ -28,7 +31,10 @@ impl FromStr for Size {
         with_unit(text, &SIZES)
             .map(Size)
             .or_else(|| with_unit(text, &SHORT_SIZES).map(Size))
-            .ok_or_else(|| QuantityError { text: text.into(), wanted: "a size (a number with KiB, MiB, GiB or TiB)" })
+            .ok_or_else(|| QuantityError {
+                text: text.into(),
+                wanted: "a size (a number with KiB, MiB, GiB or TiB)",
+            })
     }
 }
 
@@ -37,7 +43,9 @@ impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match SIZES.iter().find(|(_, unit)| self.0 >= *unit) {
             None => write!(f, "{} B", self.0),
-            Some((name, unit)) if self.0.is_multiple_of(*unit) => write!(f, "{} {name}", self.0 / unit),
+            Some((name, unit)) if self.0.is_multiple_of(*unit) => {
+                write!(f, "{} {name}", self.0 / unit)
+            }
             Some((name, unit)) => write!(f, "{:.1} {name}", self.0 as f64 / *unit as f64),
         }
     }
@@ -56,7 +64,10 @@ impl FromStr for Span {
         with_unit(text, &SPANS)
             .or_else(|| with_unit(&format!("{text}s"), &SPANS))
             .map(|milliseconds| Span(Duration::from_millis(milliseconds)))
-            .ok_or_else(|| QuantityError { text: text.into(), wanted: "a duration (a number with ms, s, m or h)" })
+            .ok_or_else(|| QuantityError {
+                text: text.into(),
+                wanted: "a duration (a number with ms, s, m or h)",
+            })
     }
 }
 
@@ -84,16 +95,34 @@ mod tests {
         ] {
             assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
         }
-        for bad in ["", "1", "GiB", "1GB", "1.5GiB", "-1GiB", "+1GiB", "1 GiB", "1gib", "1g", "G", "99999999999TiB"] {
+        for bad in [
+            "",
+            "1",
+            "GiB",
+            "1GB",
+            "1.5GiB",
+            "-1GiB",
+            "+1GiB",
+            "1 GiB",
+            "1gib",
+            "1g",
+            "G",
+            "99999999999TiB",
+        ] {
             assert!(bad.parse::<Size>().is_err(), "{bad}");
         }
     }
 
     #[test]
     fn a_duration_is_a_whole_number_with_a_unit() {
-        for (text, ms) in
-            [("250ms", 250), ("60s", 60_000), ("5m", 300_000), ("1h", 3_600_000), ("0s", 0), ("60", 60_000)]
-        {
+        for (text, ms) in [
+            ("250ms", 250),
+            ("60s", 60_000),
+            ("5m", 300_000),
+            ("1h", 3_600_000),
+            ("0s", 0),
+            ("60", 60_000),
+        ] {
             assert_eq!(text.parse(), Ok(Span(Duration::from_millis(ms))), "{text}");
         }
         for bad in ["", "s", "1.5s", "1ss", "m1", "-1s", "1 s", "1d", "99999999999999999h"] {
@@ -103,7 +132,9 @@ mod tests {
 
     #[test]
     fn sizes_print_in_the_largest_unit() {
-        for (bytes, text) in [(0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (1536, "1.5 KiB"), (20 << 30, "20 GiB")] {
+        for (bytes, text) in
+            [(0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (1536, "1.5 KiB"), (20 << 30, "20 GiB")]
+        {
             assert_eq!(Size(bytes).to_string(), text);
         }
     }

@@ -1,4 +1,5 @@
-//! Reading registries without a mount: through the same cache, by the same rules, each registry when it is first needed.
+//! Reading registries without a mount: through the same cache, by the same rules, each registry
+//! when it is first needed.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -19,7 +20,8 @@ use crate::registry::Asker;
 use crate::registry::connections::Connections;
 use crate::store::{self, Store};
 
-/// The registries, as a command asks them. What it asks for is asked anew: tags are believed for no time.
+/// The registries, as a command asks them. What it asks for is asked anew: tags are believed for no
+/// time.
 pub struct Registries {
     access: RegistryAccess,
     /// The stores that take the place of the registries which they hold.
@@ -38,11 +40,14 @@ impl Registries {
         environment: &DirectoryEnvironment,
     ) -> Result<Registries, CommandError> {
         daemon::keep_memory_private()?;
-        let network = Network::reaching(&args.reach, &environment.base).map_err(CommandError::usage)?;
+        let network =
+            Network::reaching(&args.reach, &environment.base).map_err(CommandError::usage)?;
         let network = Network { offline: args.offline, ..network };
         let stores = args.from.iter().map(|text| SourceSetting::parse(text, &environment.base));
         let stores = stores.collect::<Result<Vec<_>, _>>().map_err(CommandError::usage)?;
-        if let Some(registry) = stores.iter().find(|source| matches!(source, SourceSetting::Registry { .. })) {
+        if let Some(registry) =
+            stores.iter().find(|source| matches!(source, SourceSetting::Registry { .. }))
+        {
             return Err(CommandError::Usage(format!(
                 "--from {registry}: this is no store; write oci:DIR or oci-archive:FILE"
             )));
@@ -117,24 +122,35 @@ impl Registries {
 
     /// The HTTP requests that were sent so far.
     pub fn requests(&self) -> status::RequestCounts {
-        self.access.opened().map(|opened| status::RequestCounts::of(opened.transport())).unwrap_or_default()
+        self.access
+            .opened()
+            .map(|opened| status::RequestCounts::of(opened.transport()))
+            .unwrap_or_default()
     }
 
-    /// Says on standard error which registries could not be reached, so that what was read is their last answer.
+    /// Says on standard error which registries could not be reached, so that what was read is their
+    /// last answer.
     pub fn note_outages(&self) {
         let all = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
         for facts in all.values() {
             for (name, health) in facts.sources() {
                 if matches!(health.state, SourceState::Unreachable | SourceState::Untrusted) {
                     // Nobody listening is no reason to stop.
-                    let _ = writeln!(io::stderr(), "tofufs: {name} cannot be reached; its last answers were used");
+                    let _ = writeln!(
+                        io::stderr(),
+                        "tofufs: {name} cannot be reached; its last answers were used"
+                    );
                 }
             }
         }
     }
 
     fn open_facts(&self, host: &Host) -> Result<Arc<Facts>, CommandError> {
-        let stores = self.stores.iter().map(|store| daemon::opened(store, None)).collect::<Result<Vec<_>, _>>()?;
+        let stores = self
+            .stores
+            .iter()
+            .map(|store| daemon::opened(store, None))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut sources: Vec<_> = stores.into_iter().filter(|source| source.holds(host)).collect();
         if sources.is_empty() {
             let registry = SourceSetting::Registry { host: host.clone(), prefix: None };

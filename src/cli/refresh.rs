@@ -8,8 +8,10 @@ use super::output::CommandError;
 /// Has the mount that holds the path forget what it remembers below it.
 pub fn run(args: &RefreshArgs) -> Result<(), CommandError> {
     let (entry, below) = mounts::holding(&args.path)?;
-    let failed = |reason: String| CommandError::Failed(format!("{}: {reason}", args.path.display()));
-    let path = below.to_str().ok_or_else(|| failed("no name in a mount is like this".into()))?.to_owned();
+    let failed =
+        |reason: String| CommandError::Failed(format!("{}: {reason}", args.path.display()));
+    let path =
+        below.to_str().ok_or_else(|| failed("no name in a mount is like this".into()))?.to_owned();
     let connection = mounts::connect(&entry).map_err(failed)?;
     connection.ask(&ControlRequest::Refresh { path }).map_err(failed)?;
     Ok(())

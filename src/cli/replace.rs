@@ -9,15 +9,18 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::registry::layout::{Draft, clean};
 
-/// Puts `bytes` in the place of a file, whose mode stays; a new one gets `mode`. Where the name is a link, in the place of
-/// what it leads to. What a process that was killed left beside it is cleared.
+/// Puts `bytes` in the place of a file, whose mode stays; a new one gets `mode`. Where the name is
+/// a link, in the place of what it leads to. What a process that was killed left beside it is
+/// cleared.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str()))
+    else {
         return Err(io::ErrorKind::InvalidFilename.into());
     };
     let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-    let dir = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let dir =
+        rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let hidden = format!("{}{name}.", if name.starts_with('.') { "" } else { "." });
     clean(&dir, &hidden);
     let mut draft = Draft::new(dir.try_clone()?, &hidden)?;

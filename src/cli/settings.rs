@@ -1,6 +1,8 @@
-//! From what was typed and what the environment says to ready parts: sources, directories, options of each layer.
+//! From what was typed and what the environment says to ready parts: sources, directories, options
+//! of each layer.
 //!
-//! All paths in here are absolute. Nothing is created or connected to; a [`SettingsError`] means wrong usage.
+//! All paths in here are absolute. Nothing is created or connected to; a [`SettingsError`] means
+//! wrong usage.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -68,12 +70,16 @@ impl SourceSetting {
     /// # Errors
     /// It is none. Where it is plain what was meant, the error holds the argument to write instead.
     pub fn parse(text: &OsStr, base: &Path) -> Result<SourceSetting, AddressError> {
-        let part = |address: Address| address.part().map(|(host, prefix)| SourceSetting::Registry { host, prefix });
+        let part = |address: Address| {
+            address.part().map(|(host, prefix)| SourceSetting::Registry { host, prefix })
+        };
         match Typed::parse(text, base) {
             Ok(Typed::Layouts(dir)) => Ok(SourceSetting::Layouts(dir)),
             Ok(Typed::Archive(file)) => Ok(SourceSetting::Archive(file)),
             Ok(Typed::Address(address)) => part(address),
-            Err(e) => Err(e.wanted("a source is HOST[:PORT][/PREFIX], oci:DIR or oci-archive:FILE")),
+            Err(e) => {
+                Err(e.wanted("a source is HOST[:PORT][/PREFIX], oci:DIR or oci-archive:FILE"))
+            }
         }
     }
 }
@@ -106,11 +112,14 @@ impl fmt::Display for TokenRealm {
 
 impl TokenRealm {
     fn parse(text: &str) -> Result<TokenRealm, SettingsError> {
-        const WANTED: &str = "write HOST=ORIGIN, as in registry.example.com=https://auth.example.com";
+        const WANTED: &str =
+            "write HOST=ORIGIN, as in registry.example.com=https://auth.example.com";
         let subject = format!("--token-realm {}", text.escape_debug());
         let Some((host, origin)) = text.split_once('=') else { return refuse(subject, WANTED) };
         let host = host.parse().or_else(|e: NameError| match e.instead() {
-            Some(host) => refuse(&subject, format!("a registry has no scheme here; write {host}={origin}")),
+            Some(host) => {
+                refuse(&subject, format!("a registry has no scheme here; write {host}={origin}"))
+            }
             None => refuse(&subject, WANTED),
         })?;
         let Ok(origin) = Url::parse(origin) else { return refuse(subject, WANTED) };
@@ -129,7 +138,9 @@ fn mirror(text: &str) -> Result<MirrorAddress, SettingsError> {
         return refuse("--mirror", "write HOST=URL, as in ghcr.io=https://cache.example.com");
     };
     let host = host.parse().or_else(|e: NameError| match e.instead() {
-        Some(host) => refuse("--mirror", format!("a registry has no scheme here; write {host}={url}")),
+        Some(host) => {
+            refuse("--mirror", format!("a registry has no scheme here; write {host}={url}"))
+        }
         None => refuse("--mirror", e),
     })?;
     MirrorAddress::parse(host, url).or_else(|e| refuse("--mirror", e))
@@ -155,8 +166,9 @@ pub struct DirectoryEnvironment {
 /// Root's cache: what root mounts serves others, at boot too, when no home need be there.
 const SYSTEM_CACHE: &str = "/var/cache/tofufs";
 
-/// Root's own cache, for a process with this home. One that an earlier version made in the home stays in use, so that what
-/// is in it and pinned is not lost; and a home that is not root's own keeps what was cached for it.
+/// Root's own cache, for a process with this home. One that an earlier version made in the home
+/// stays in use, so that what is in it and pinned is not lost; and a home that is not root's own
+/// keeps what was cached for it.
 fn system_cache(home: Option<&Path>) -> Option<PathBuf> {
     if !rustix::process::geteuid().is_root() {
         return None;
@@ -171,10 +183,12 @@ fn system_cache(home: Option<&Path>) -> Option<PathBuf> {
 }
 
 impl DirectoryEnvironment {
-    /// That of this process. The home comes from the user database where `HOME` is not set, as in system units.
+    /// That of this process. The home comes from the user database where `HOME` is not set, as in
+    /// system units.
     pub fn of_process() -> Result<DirectoryEnvironment, SettingsError> {
         // The XDG base directory specification has relative paths ignored.
-        let dir = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let dir =
+            |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let base = match std::env::current_dir() {
             Ok(base) => base,
             Err(e) => return refuse("the working directory", e),
@@ -214,7 +228,9 @@ impl DirectoryEnvironment {
             (Some(asked), ..) => Ok(absolute(asked, &self.base)),
             (None, Some(xdg), _) => Ok(xdg.join("tofufs")),
             (None, None, Some(home)) => Ok(home.join(below_home).join("tofufs")),
-            (None, None, None) => refuse(option, "this user has no home directory; give the option"),
+            (None, None, None) => {
+                refuse(option, "this user has no home directory; give the option")
+            }
         }
     }
 }
@@ -263,7 +279,11 @@ impl Network {
             deadline: args.deadline.0,
             plain_http: args.plain_http.clone(),
             ca_files: args.ca_file.iter().map(|file| absolute(file, base)).collect(),
-            token_realms: args.token_realm.iter().map(|text| TokenRealm::parse(text)).collect::<Result<_, _>>()?,
+            token_realms: args
+                .token_realm
+                .iter()
+                .map(|text| TokenRealm::parse(text))
+                .collect::<Result<_, _>>()?,
             mirrors: args.mirror.iter().map(|text| mirror(text)).collect::<Result<_, _>>()?,
             tofurc: args.tofurc.as_ref().map(|file| absolute(file, base)),
         })
@@ -279,7 +299,8 @@ pub struct MountSettings {
     pub sources: Vec<SourceSetting>,
     /// How registries are reached.
     pub network: Network,
-    /// Where the releases of providers are, as flags say it; `None` where the CLI configuration is to say it.
+    /// Where the releases of providers are, as flags say it; `None` where the CLI configuration is
+    /// to say it.
     pub mapping: Option<Mapping>,
     /// Which providers are shown.
     pub providers: ProviderSettings,
@@ -315,13 +336,24 @@ pub struct MountSettings {
 
 impl MountSettings {
     /// Reads the arguments in an environment.
-    pub fn new(args: &MountArgs, environment: &DirectoryEnvironment) -> Result<MountSettings, SettingsError> {
+    pub fn new(
+        args: &MountArgs,
+        environment: &DirectoryEnvironment,
+    ) -> Result<MountSettings, SettingsError> {
         let base = &environment.base;
         let (words, mountpoint) = match args.sources_and_mountpoint.split_last() {
             Some((mountpoint, sources)) if !sources.is_empty() => (sources, mountpoint),
-            _ => return refuse("mount", "a SOURCE and a MOUNTPOINT are wanted; see `tofufs help mount`"),
+            _ => {
+                return refuse(
+                    "mount",
+                    "a SOURCE and a MOUNTPOINT are wanted; see `tofufs help mount`",
+                );
+            }
         };
-        let sources = words.iter().map(|text| SourceSetting::parse(text, base)).collect::<Result<Vec<_>, _>>();
+        let sources = words
+            .iter()
+            .map(|text| SourceSetting::parse(text, base))
+            .collect::<Result<Vec<_>, _>>();
         let sources = sources.map_err(SettingsError::from)?;
         // What cannot be resolved does not exist, which is found out when it is mounted on.
         let mountpoint = base.join(mountpoint);
@@ -358,16 +390,22 @@ impl MountSettings {
         })
     }
 
-    /// Directories and files that may not hold the mount point nor lie in the mount, with their names.
+    /// Directories and files that may not hold the mount point nor lie in the mount, with their
+    /// names.
     pub fn apart(&self) -> Vec<(&'static str, &Path)> {
         let stores = self.sources.iter().filter_map(|source| match source {
-            SourceSetting::Layouts(path) | SourceSetting::Archive(path) => Some(("a source", path.as_path())),
+            SourceSetting::Layouts(path) | SourceSetting::Archive(path) => {
+                Some(("a source", path.as_path()))
+            }
             SourceSetting::Registry { .. } => None,
         });
-        [("the cache directory", self.cache_dir.as_path()), ("the state directory", self.state_dir.as_path())]
-            .into_iter()
-            .chain(stores)
-            .collect()
+        [
+            ("the cache directory", self.cache_dir.as_path()),
+            ("the state directory", self.state_dir.as_path()),
+        ]
+        .into_iter()
+        .chain(stores)
+        .collect()
     }
 }
 
@@ -380,15 +418,20 @@ fn known(
 ) -> Result<Option<u32>, SettingsError> {
     let Some(account) = account else { return Ok(None) };
     match (number(account), account) {
-        (None, Account::Name(name)) => refuse(format!("{option} {name}"), format!("this machine knows no such {kind}")),
+        (None, Account::Name(name)) => {
+            refuse(format!("{option} {name}"), format!("this machine knows no such {kind}"))
+        }
         (found, _) => Ok(found),
     }
 }
 
-/// The first source as mount tables show it: as it stands in fstab, so that `mount -a` finds it mounted.
+/// The first source as mount tables show it: as it stands in fstab, so that `mount -a` finds it
+/// mounted.
 fn shown_source(sources: &[OsString]) -> String {
     let joined = sources.iter().map(|s| s.as_bytes()).collect::<Vec<_>>().join(&b';');
-    let text = OsString::from_vec(joined).to_string_lossy().replace(|c: char| c == ',' || c.is_control(), "_");
+    let text = OsString::from_vec(joined)
+        .to_string_lossy()
+        .replace(|c: char| c == ',' || c.is_control(), "_");
     text.chars().take(255).collect()
 }
 
@@ -399,7 +442,11 @@ mod tests {
     use clap::Parser;
 
     fn environment() -> DirectoryEnvironment {
-        DirectoryEnvironment { base: "/tmp".into(), home: Some("/home/u".into()), ..DirectoryEnvironment::default() }
+        DirectoryEnvironment {
+            base: "/tmp".into(),
+            home: Some("/home/u".into()),
+            ..DirectoryEnvironment::default()
+        }
     }
 
     fn settings(words: &str) -> Result<MountSettings, SettingsError> {
@@ -426,7 +473,16 @@ mod tests {
         ] {
             assert_eq!(parse(text).unwrap().to_string(), shown);
         }
-        for bad in ["", "ghcr", "mirror/x", "ghcr.io/UPPER", "ghcr.io//x", "oci:", "oci-archive:", "https://ghcr.io"] {
+        for bad in [
+            "",
+            "ghcr",
+            "mirror/x",
+            "ghcr.io/UPPER",
+            "ghcr.io//x",
+            "oci:",
+            "oci-archive:",
+            "https://ghcr.io",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }
@@ -439,8 +495,13 @@ mod tests {
         assert_eq!(s.cache_dir, Path::new("/home/u/.cache/tofufs"));
         assert_eq!(s.state_dir, Path::new("/home/u/.local/state/tofufs"));
         assert_eq!(s.cache_size, 20 << 30);
-        assert_eq!((s.network.tag_ttl, s.network.deadline), (Duration::from_secs(60), Duration::from_secs(60)));
-        assert!(!s.read_only && !s.network.offline && !s.session.allow_other && !s.session.read_only);
+        assert_eq!(
+            (s.network.tag_ttl, s.network.deadline),
+            (Duration::from_secs(60), Duration::from_secs(60))
+        );
+        assert!(
+            !s.read_only && !s.network.offline && !s.session.allow_other && !s.session.read_only
+        );
         assert_eq!(s.session.name, "ghcr.io/acme;oci:/srv/s_t");
     }
 
@@ -469,9 +530,12 @@ mod tests {
     #[test]
     fn a_mirror_is_a_host_and_an_address() {
         let s = settings("--mirror a.b=https://m.b/x --mirror a.b=http://n.b:5000 a.b m").unwrap();
-        let shown: Vec<_> = s.network.mirrors.iter().map(|mirror| format!("{}={mirror}", mirror.of)).collect();
+        let shown: Vec<_> =
+            s.network.mirrors.iter().map(|mirror| format!("{}={mirror}", mirror.of)).collect();
         assert_eq!(shown, ["a.b=https://m.b/x", "a.b=http://n.b:5000"]);
-        for bad in ["a.b", "a.b=", "=https://m.b", "a=https://m.b", "a.b=m.b", "a.b=https://u:secret@m.b"] {
+        for bad in
+            ["a.b", "a.b=", "=https://m.b", "a=https://m.b", "a.b=m.b", "a.b=https://u:secret@m.b"]
+        {
             let error = settings(&format!("--mirror {bad} a.b m")).unwrap_err().to_string();
             assert!(error.starts_with("--mirror: ") && !error.contains("secret"), "{error}");
         }
@@ -479,9 +543,15 @@ mod tests {
 
     #[test]
     fn a_token_realm_is_a_host_and_a_bare_origin() {
-        for bad in
-            ["a.b", "a.b=", "=https://t.b", "a.b=t.b", "a.b=ftp://t.b", "a.b=https://t.b/x", "a.b=https://u:p@t.b"]
-        {
+        for bad in [
+            "a.b",
+            "a.b=",
+            "=https://t.b",
+            "a.b=t.b",
+            "a.b=ftp://t.b",
+            "a.b=https://t.b/x",
+            "a.b=https://u:p@t.b",
+        ] {
             assert!(TokenRealm::parse(bad).is_err(), "{bad}");
         }
     }
@@ -491,10 +561,15 @@ mod tests {
         let e = DirectoryEnvironment { cache_home: Some("/xdg".into()), ..environment() };
         assert_eq!(e.cache_dir(None).unwrap(), Path::new("/xdg/tofufs"));
         assert_eq!(e.cache_dir(Some(Path::new("c"))).unwrap(), Path::new("/tmp/c"));
-        let root =
-            |e: DirectoryEnvironment| DirectoryEnvironment { system_cache: Some("/var/cache/tofufs".into()), ..e };
+        let root = |e: DirectoryEnvironment| DirectoryEnvironment {
+            system_cache: Some("/var/cache/tofufs".into()),
+            ..e
+        };
         assert_eq!(root(environment()).cache_dir(None).unwrap(), Path::new("/var/cache/tofufs"));
-        assert_eq!(root(environment()).state_dir(None).unwrap(), Path::new("/home/u/.local/state/tofufs"));
+        assert_eq!(
+            root(environment()).state_dir(None).unwrap(),
+            Path::new("/home/u/.local/state/tofufs")
+        );
         assert_eq!(root(e).cache_dir(None).unwrap(), Path::new("/xdg/tofufs"));
         let nobody = DirectoryEnvironment { home: None, ..environment() };
         assert!(nobody.cache_dir(None).is_err() && nobody.cache_dir(Some(Path::new("/c"))).is_ok());
@@ -504,6 +579,14 @@ mod tests {
     fn a_mount_keeps_apart_from_what_it_reads_and_writes() {
         let s = settings("a.b oci:/srv/s oci-archive:/srv/b.tar m").unwrap();
         let apart: Vec<&Path> = s.apart().into_iter().map(|(_, dir)| dir).collect();
-        assert_eq!(apart, [s.cache_dir.as_path(), s.state_dir.as_path(), Path::new("/srv/s"), Path::new("/srv/b.tar")]);
+        assert_eq!(
+            apart,
+            [
+                s.cache_dir.as_path(),
+                s.state_dir.as_path(),
+                Path::new("/srv/s"),
+                Path::new("/srv/b.tar")
+            ]
+        );
     }
 }

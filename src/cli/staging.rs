@@ -21,7 +21,8 @@ use crate::registry::decorate::Offline;
 use crate::registry::layout::{LayoutDirectory, RegistryLayout};
 use crate::stage::{self, Mapped, OpenUpload, PublishDestination, Stage, StageState};
 
-/// What is staged in a mount, and where it goes. Without a network nothing is published but into stores.
+/// What is staged in a mount, and where it goes. Without a network nothing is published but into
+/// stores.
 pub fn of_mount(
     settings: &MountSettings,
     sources: &[facts::MountSource],
@@ -41,7 +42,8 @@ pub fn of_mount(
         any_host: settings.sources.iter().any(|source| matches!(source, SourceSetting::Layouts(_))),
         shown: shown(settings),
     };
-    StagingArea::new(tree, stage, options).map_err(|e| CommandError::Failed(format!("{}/: {e}", staging::NAME)))
+    StagingArea::new(tree, stage, options)
+        .map_err(|e| CommandError::Failed(format!("{}/: {e}", staging::NAME)))
 }
 
 /// As what the writable parts of a mount are shown.
@@ -49,16 +51,18 @@ pub fn shown(settings: &MountSettings) -> ShownAs {
     ShownAs { uid: settings.uid, gid: settings.gid, writable: settings.session.allow_other }
 }
 
-/// The tree on local disk behind a part of the mount that is written to. It survives the mount: it lies in the state
-/// directory, by mount point.
+/// The tree on local disk behind a part of the mount that is written to. It survives the mount: it
+/// lies in the state directory, by mount point.
 pub fn writable_tree(settings: &MountSettings, name: &str) -> Result<Arc<LocalTree>, CommandError> {
     let dir = mount::own_state(settings)?.join(name);
-    let failed = |e: io::Error| CommandError::Failed(format!("{} cannot be used: {e}", dir.display()));
+    let failed =
+        |e: io::Error| CommandError::Failed(format!("{} cannot be used: {e}", dir.display()));
     share(&dir).map_err(failed)?;
     LocalTree::open(&dir).map_err(|e| failed(e.into()))
 }
 
-/// Makes a directory that everybody may read who is let into the private one above it, that is through the mount.
+/// Makes a directory that everybody may read who is let into the private one above it, that is
+/// through the mount.
 fn share(dir: &Path) -> io::Result<()> {
     match std::fs::create_dir(dir) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -84,13 +88,18 @@ fn destinations(
                     None => Arc::new(Offline::new(host.clone())),
                 };
                 let open: OpenUpload = Arc::new(move |_| Ok(upload.clone()));
-                destinations.push(PublishDestination { host: Some(host.clone()), prefix: prefix.clone(), open });
+                destinations.push(PublishDestination {
+                    host: Some(host.clone()),
+                    prefix: prefix.clone(),
+                    open,
+                });
             }
             SourceSetting::Layouts(dir) => {
                 let store = Arc::new(LayoutDirectory::open(dir).map_err(CommandError::failed)?);
                 let deadline = settings.network.deadline;
                 let open: OpenUpload = Arc::new(move |host: &Host| {
-                    Ok(Arc::new(RegistryLayout::of(store.clone(), host).with_deadline(deadline)) as Arc<dyn Upload>)
+                    Ok(Arc::new(RegistryLayout::of(store.clone(), host).with_deadline(deadline))
+                        as Arc<dyn Upload>)
                 });
                 destinations.push(PublishDestination { host: None, prefix: None, open });
             }

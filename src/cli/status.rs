@@ -1,4 +1,5 @@
-//! `tofufs status`, and the shape of what it prints. Scripts read that shape: fields are added, never changed.
+//! `tofufs status`, and the shape of what it prints. Scripts read that shape: fields are added,
+//! never changed.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -107,7 +108,8 @@ pub struct Waiting {
 impl DownloadStatus {
     /// That of a report; threads that wait are told as their processes.
     pub fn of(download: &facts::Download) -> DownloadStatus {
-        let waiting: BTreeSet<Waiting> = download.waiting.iter().filter_map(|thread| waiting(*thread)).collect();
+        let waiting: BTreeSet<Waiting> =
+            download.waiting.iter().filter_map(|thread| waiting(*thread)).collect();
         DownloadStatus {
             reference: download.subject.clone(),
             bytes: download.bytes,
@@ -150,7 +152,13 @@ impl SourceStatus {
         let state = health.map_or(SourceStateText::Unknown, |health| health.state.into());
         let failing = health.filter(|health| health.state.is_failing());
         let reason = failing.and_then(|health| health.reason.as_deref().map(str::to_owned));
-        SourceStatus { name, state, mirrors: Vec::new(), reason, time: failing.map(|health| health.at.to_string()) }
+        SourceStatus {
+            name,
+            state,
+            mirrors: Vec::new(),
+            reason,
+            time: failing.map(|health| health.at.to_string()),
+        }
     }
 
     /// What is wrong with it, as one sentence with its time.
@@ -241,8 +249,8 @@ impl RequestCounts {
     }
 }
 
-/// Asks the mounts' processes and prints. A mount that does not answer is shown with the reason; asking for it alone
-/// is then a failure.
+/// Asks the mounts' processes and prints. A mount that does not answer is shown with the reason;
+/// asking for it alone is then a failure.
 pub fn run(args: &StatusArgs) -> Result<(), CommandError> {
     let entries = match &args.mountpoint {
         Some(mountpoint) => vec![mounts::at(mountpoint)?],
@@ -250,7 +258,10 @@ pub fn run(args: &StatusArgs) -> Result<(), CommandError> {
     };
     let answers: Vec<Result<Mount, String>> = entries.iter().map(ask).collect();
     let failure = answers.iter().find_map(|answer| answer.as_ref().err().cloned());
-    let mounts = entries.iter().zip(answers).map(|(entry, answer)| answer.unwrap_or_else(|e| silent(entry, e)));
+    let mounts = entries
+        .iter()
+        .zip(answers)
+        .map(|(entry, answer)| answer.unwrap_or_else(|e| silent(entry, e)));
     let status = Status { mounts: mounts.collect() };
     if args.json {
         output::json(&status)?;
@@ -258,7 +269,9 @@ pub fn run(args: &StatusArgs) -> Result<(), CommandError> {
         output::text(status.mounts.iter().map(described).collect::<Vec<_>>().join("\n"))?;
     }
     match (&args.mountpoint, failure) {
-        (Some(mountpoint), Some(reason)) => Err(CommandError::Failed(format!("{}: {reason}", mountpoint.display()))),
+        (Some(mountpoint), Some(reason)) => {
+            Err(CommandError::Failed(format!("{}: {reason}", mountpoint.display())))
+        }
         _ => Ok(()),
     }
 }
@@ -270,11 +283,14 @@ fn ask(entry: &MountInfo) -> Result<Mount, String> {
     let connection = match (mounts::connect(entry), entry.owner) {
         (Ok(connection), _) => connection,
         // Root looks into no mount that its owner has closed to all others.
-        (Err(_), Some(owner)) if owner != rustix::process::geteuid().as_raw() => return anothers(entry, owner),
+        (Err(_), Some(owner)) if owner != rustix::process::geteuid().as_raw() => {
+            return anothers(entry, owner);
+        }
         (Err(reason), _) => return Err(reason),
     };
     let answer = connection.ask(&ControlRequest::Status(()))?;
-    let mount: Mount = serde_json::from_value(answer).map_err(|e| format!("its answer cannot be read: {e}"))?;
+    let mount: Mount =
+        serde_json::from_value(answer).map_err(|e| format!("its answer cannot be read: {e}"))?;
     // Where this mount is seen from here, which may be another place than where it was made.
     Ok(Mount { mountpoint: entry.point.to_string_lossy().into_owned(), ..mount })
 }
@@ -318,7 +334,8 @@ fn in_table(entry: &MountInfo) -> Mount {
 }
 
 fn described(mount: &Mount) -> String {
-    let mut rows: Vec<_> = mount.sources.iter().filter_map(|source| Some(("problem", source.problem()?))).collect();
+    let mut rows: Vec<_> =
+        mount.sources.iter().filter_map(|source| Some(("problem", source.problem()?))).collect();
     match mount.pid {
         Some(pid) => rows.extend(known(mount, pid)),
         None => rows.extend(of_table(mount)),
@@ -328,7 +345,9 @@ fn described(mount: &Mount) -> String {
 
 fn of_table(mount: &Mount) -> Vec<StatusRow> {
     let sources = mount.sources.iter().map(|source| ("source", source.name.clone()));
-    let shown = |owner| format!("{owner}, who is told more, as is root where it is mounted with --allow-other");
+    let shown = |owner| {
+        format!("{owner}, who is told more, as is root where it is mounted with --allow-other")
+    };
     let owner = mount.owner.iter().map(|owner| ("owner", shown(owner)));
     sources.chain(owner).chain(mount.errors.iter().map(|error| ("error", error.clone()))).collect()
 }
@@ -336,22 +355,32 @@ fn of_table(mount: &Mount) -> Vec<StatusRow> {
 fn known(mount: &Mount, pid: u32) -> Vec<StatusRow> {
     let mut rows = vec![("process", pid.to_string())];
     let words = [(mount.read_only, "read-only"), (mount.offline, "offline")];
-    let words: Vec<&str> = words.iter().filter(|(holds, _)| *holds).map(|(_, word)| *word).collect();
+    let words: Vec<&str> =
+        words.iter().filter(|(holds, _)| *holds).map(|(_, word)| *word).collect();
     if !words.is_empty() {
         rows.push(("mode", words.join(", ")));
     }
     for source in &mount.sources {
         rows.push(("source", format!("{} ({})", source.name, source.state.word())));
-        rows.extend(source.mirrors.iter().map(|mirror| ("mirror", format!("{mirror} of {}", source.name))));
+        rows.extend(
+            source.mirrors.iter().map(|mirror| ("mirror", format!("{mirror} of {}", source.name))),
+        );
     }
     if let Some(cache) = &mount.cache {
-        rows.push(("cache", format!("{}: {} of {}", cache.dir, Size(cache.bytes), Size(cache.limit))));
+        rows.push((
+            "cache",
+            format!("{}: {} of {}", cache.dir, Size(cache.bytes), Size(cache.limit)),
+        ));
     }
     rows.extend(mount.log.iter().map(|log| ("log", log.clone())));
     rows.extend(mount.staged.iter().map(|staged| ("staged", staging(staged))));
     rows.extend(mount.downloads.iter().map(|download| ("download", downloading(download))));
-    rows.push(("requests", format!("{}, {} of them for blobs", mount.requests.total, mount.requests.blob)));
-    let failure = |failure: &Failure| format!("{}  {} ({})", failure.time, failure.error, failure.errno);
+    rows.push((
+        "requests",
+        format!("{}, {} of them for blobs", mount.requests.total, mount.requests.blob),
+    ));
+    let failure =
+        |failure: &Failure| format!("{}  {} ({})", failure.time, failure.error, failure.errno);
     rows.extend(mount.failures.iter().map(|failed| ("error", failure(failed))));
     rows
 }
@@ -363,8 +392,13 @@ fn staging(staged: &StagedStatus) -> String {
 
 fn downloading(download: &DownloadStatus) -> String {
     let DownloadStatus { reference, bytes, size, bytes_per_second: rate, waiting } = download;
-    let waiting: Vec<String> = waiting.iter().map(|process| format!("{} ({})", process.name, process.pid)).collect();
-    let waiting = if waiting.is_empty() { "nobody waits".to_owned() } else { format!("for {}", waiting.join(", ")) };
+    let waiting: Vec<String> =
+        waiting.iter().map(|process| format!("{} ({})", process.name, process.pid)).collect();
+    let waiting = if waiting.is_empty() {
+        "nobody waits".to_owned()
+    } else {
+        format!("for {}", waiting.join(", "))
+    };
     format!("{reference}: {} of {}, {}/s, {waiting}", Size(*bytes), Size(*size), Size(*rate))
 }
 
@@ -400,7 +434,11 @@ mod tests {
             staged: Vec::new(),
             requests: RequestCounts { total: 3, blob: 1 },
             errors: vec!["x".into()],
-            failures: vec![Failure { time: "2026-11-29T18:20:11Z".into(), errno: "EIO".into(), error: "x".into() }],
+            failures: vec![Failure {
+                time: "2026-11-29T18:20:11Z".into(),
+                errno: "EIO".into(),
+                error: "x".into(),
+            }],
             downloads: Vec::new(),
             log: Some("/l".into()),
             owner: None,
@@ -414,7 +452,10 @@ mod tests {
             text,
             r#"{"mounts":[{"mountpoint":"/mnt","pid":7,"read_only":true,"offline":false,"sources":[{"name":"ghcr.io/acme","state":"ok"}],"cache":{"dir":"/c","bytes":1,"limit":2},"staged":[],"requests":{"total":3,"blob":1},"errors":["x"],"failures":[{"time":"2026-11-29T18:20:11Z","errno":"EIO","error":"x"}],"downloads":[],"log":"/l"}]}"#
         );
-        assert_eq!(serde_json::to_string(&SourceStateText::Unreachable).unwrap(), r#""unreachable""#);
+        assert_eq!(
+            serde_json::to_string(&SourceStateText::Unreachable).unwrap(),
+            r#""unreachable""#
+        );
         assert_eq!(serde_json::to_string(&SourceStateText::Unknown).unwrap(), r#""unknown""#);
         assert_eq!(serde_json::to_string(&SourceStateText::Untrusted).unwrap(), r#""untrusted""#);
         assert_eq!(serde_json::to_string(&SourceStateText::Denied).unwrap(), r#""denied""#);
@@ -442,7 +483,10 @@ mod tests {
         };
         let text = described(&Mount { sources: vec![source], ..mount() });
         let first = text.lines().nth(1).unwrap();
-        assert_eq!(first, "  problem   2026-11-29T18:20:11Z  r.example is untrusted: no TLS; trust it");
+        assert_eq!(
+            first,
+            "  problem   2026-11-29T18:20:11Z  r.example is untrusted: no TLS; trust it"
+        );
         assert!(text.contains("  source    r.example (untrusted)\n"), "{text}");
     }
 
@@ -457,7 +501,12 @@ mod tests {
             waiting,
         };
         let text = described(&Mount { downloads: vec![download.clone()], ..mount() });
-        assert!(text.contains("  download  r.example/a@sha256:x: 3 MiB of 8 MiB, 1 MiB/s, for tofu (7)\n"), "{text}");
+        assert!(
+            text.contains(
+                "  download  r.example/a@sha256:x: 3 MiB of 8 MiB, 1 MiB/s, for tofu (7)\n"
+            ),
+            "{text}"
+        );
         download.waiting.clear();
         assert!(downloading(&download).ends_with("nobody waits"));
         let own = waiting_of_this_thread();
@@ -470,7 +519,8 @@ mod tests {
 
     #[test]
     fn the_mount_of_another_user_is_told_with_its_owner_and_no_error() {
-        let mount = Mount { pid: None, owner: Some("ann (1000)".into()), errors: vec![], ..mount() };
+        let mount =
+            Mount { pid: None, owner: Some("ann (1000)".into()), errors: vec![], ..mount() };
         let text = described(&mount);
         assert!(text.contains("owner   ann (1000)") && !text.contains("error"), "{text}");
     }

@@ -41,9 +41,14 @@ fn every_option_explains_itself_and_says_if_it_may_be_repeated() {
         for argument in command.get_arguments().filter(|a| !a.is_hide_set()) {
             let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
             assert!(!help.is_empty(), "{words} {}", argument.get_id());
-            let repeats = matches!(argument.get_action(), clap::ArgAction::Append | clap::ArgAction::Count);
+            let repeats =
+                matches!(argument.get_action(), clap::ArgAction::Append | clap::ArgAction::Count);
             let says_so = help.contains("may be given several times");
-            assert!(repeats == says_so || argument.is_positional(), "{words} {}", argument.get_id());
+            assert!(
+                repeats == says_so || argument.is_positional(),
+                "{words} {}",
+                argument.get_id()
+            );
         }
     }
 }
@@ -68,7 +73,13 @@ fn example_lines() -> Vec<(String, Vec<String>)> {
         let joined = examples.replace("\\\n        ", "");
         for example in joined.lines().filter_map(|line| line.strip_prefix("  tofufs ")) {
             // Behind two spaces stands what it is for; behind > where its output goes.
-            let typed = example.split("   ").next().unwrap_or_default().split(" > ").next().unwrap_or_default();
+            let typed = example
+                .split("   ")
+                .next()
+                .unwrap_or_default()
+                .split(" > ")
+                .next()
+                .unwrap_or_default();
             let typed = typed.split_whitespace().map(|word| word.trim_matches('\'').to_owned());
             found.push((words.clone(), ["tofufs".to_owned()].into_iter().chain(typed).collect()));
         }
@@ -81,7 +92,8 @@ fn examples_are_understood() {
     let lines = example_lines();
     assert!(lines.len() > 30, "{}", lines.len());
     for (of, words) in lines {
-        let parsed = CommandLine::try_parse_from(&words).unwrap_or_else(|e| panic!("{of}: {words:?}: {e}"));
+        let parsed =
+            CommandLine::try_parse_from(&words).unwrap_or_else(|e| panic!("{of}: {words:?}: {e}"));
         let mapping = match &parsed.command {
             Command::Mount(args) => args.mapping.mapping(),
             Command::Lock(args) => args.mapping.mapping(),
@@ -96,15 +108,26 @@ fn json_is_an_option_of_the_command_and_not_of_a_group() {
     let with_json: Vec<_> = commands()
         .into_iter()
         .filter_map(|(words, command)| {
-            let json = command.get_arguments().find(|argument| argument.get_long() == Some("json"))?;
+            let json =
+                command.get_arguments().find(|argument| argument.get_long() == Some("json"))?;
             assert_eq!(json.get_help_heading(), None, "{words}");
             Some(words)
         })
         .collect();
     // Every command that prints data has it. `cache` hands it down to its commands.
-    for data in
-        ["status", "doctor", "commit", "push", "copy", "lock", "bundle", "bundle verify", "pull", "tofurc", "cache"]
-    {
+    for data in [
+        "status",
+        "doctor",
+        "commit",
+        "push",
+        "copy",
+        "lock",
+        "bundle",
+        "bundle verify",
+        "pull",
+        "tofurc",
+        "cache",
+    ] {
         assert!(with_json.contains(&format!("tofufs {data}")), "{data}");
     }
 }
@@ -121,14 +144,23 @@ fn wrong_use_is_one_line_that_names_what_was_wrong() {
         ("tofufs mount oci-archive: /mnt", "the file of the archive is missing"),
         ("tofufs mount acme /mnt", "a source is HOST[:PORT][/PREFIX], oci:DIR or oci-archive:FILE"),
         ("tofufs mount --tag-ttl 5d a.b /mnt", "is not a duration"),
-        ("tofufs mount --uid no-such-user-here a.b /mnt", "--uid no-such-user-here: this machine knows no such user"),
+        (
+            "tofufs mount --uid no-such-user-here a.b /mnt",
+            "--uid no-such-user-here: this machine knows no such user",
+        ),
         ("tofufs mount --gid a:b a.b /mnt", "neither a number nor a name"),
-        ("tofufs moutn a.b /mnt", "'moutn'; similar subcommands exist: 'umount', 'mount'; see `tofufs help`"),
+        (
+            "tofufs moutn a.b /mnt",
+            "'moutn'; similar subcommands exist: 'umount', 'mount'; see `tofufs help`",
+        ),
         (
             "tofufs mount --offlin a.b /mnt",
             "'--offlin' found; a similar argument exists: '--offline'; see `tofufs help mount`",
         ),
-        ("tofufs mount --log-format jsn a.b /mnt", "a similar value exists: 'json'; see `tofufs help mount`"),
+        (
+            "tofufs mount --log-format jsn a.b /mnt",
+            "a similar value exists: 'json'; see `tofufs help mount`",
+        ),
         ("tofufs cache", "a command is missing; `tofufs help cache` lists them"),
         ("tofufs mount -o ro a.b /mnt", "'-o' found; see `tofufs help mount`"),
         ("mount.fuse.tofufs a.b /mnt -o nonsense", "-o nonsense"),
@@ -141,12 +173,15 @@ fn wrong_use_is_one_line_that_names_what_was_wrong() {
         let error = run_words(words).unwrap_err();
         assert_eq!(error.exit_code(), 2, "{words}: {error}");
         let text = error.to_string();
-        assert!(text.contains(part) && !text.contains('\n') && !text.starts_with("error"), "{words}: {text}");
+        assert!(
+            text.contains(part) && !text.contains('\n') && !text.starts_with("error"),
+            "{words}: {text}"
+        );
     }
 }
 
-/// Every command that takes an address: what is spelled otherwise is refused before anything is done, with the argument
-/// as a whole that is meant.
+/// Every command that takes an address: what is spelled otherwise is refused before anything is
+/// done, with the argument as a whole that is meant.
 #[test]
 fn an_address_that_is_spelled_otherwise_is_refused_with_the_one_that_is_meant() {
     let digest = format!("sha256:{}", "0".repeat(64));
@@ -169,8 +204,14 @@ fn an_address_that_is_spelled_otherwise_is_refused_with_the_one_that_is_meant() 
         ("tofufs pull oci://ghcr.io/acme/n:1", "ghcr.io/acme/n:1; see `tofufs help pull`"),
         ("tofufs pull oci://ghcr.io/acme/n//sub?tag=1", "ghcr.io/acme/n:1; see `tofufs help pull`"),
         ("tofufs pull docker://ghcr.io/acme/n:1", "ghcr.io/acme/n:1; see `tofufs help pull`"),
-        ("tofufs pull ghcr.io/a/n", "ghcr.io/a/n:TAG, or ghcr.io/a/n:* for all of its tags; see `tofufs help pull`"),
-        ("tofufs cache pin https://ghcr.io/acme/n:1", "ghcr.io/acme/n:1; see `tofufs help cache pin`"),
+        (
+            "tofufs pull ghcr.io/a/n",
+            "ghcr.io/a/n:TAG, or ghcr.io/a/n:* for all of its tags; see `tofufs help pull`",
+        ),
+        (
+            "tofufs cache pin https://ghcr.io/acme/n:1",
+            "ghcr.io/acme/n:1; see `tofufs help cache pin`",
+        ),
         ("tofufs bundle https://ghcr.io/a/n:1 -o oci:x", "ghcr.io/a/n:1; see `tofufs help bundle`"),
         ("tofufs bundle ghcr.io/a/n:1 -o ./x.tar", "oci-archive:./x.tar"),
         ("tofufs bundle ghcr.io/a/n:1 -o x.tar", "oci-archive:x.tar"),
@@ -179,11 +220,17 @@ fn an_address_that_is_spelled_otherwise_is_refused_with_the_one_that_is_meant() 
         ("tofufs bundle verify /srv/store", "oci:/srv/store"),
         ("tofufs bundle verify ./x.tar", "oci-archive:./x.tar"),
         ("tofufs copy https://ghcr.io/a/n:1 oci:x", "ghcr.io/a/n:1"),
-        ("tofufs copy ghcr.io/a/n:1 oci://x.y/n", "x.y/n:latest for one artifact, or x.y/n for all below it"),
+        (
+            "tofufs copy ghcr.io/a/n:1 oci://x.y/n",
+            "x.y/n:latest for one artifact, or x.y/n for all below it",
+        ),
         ("tofufs copy ghcr.io/a/n:1 /srv/store", "oci:/srv/store"),
         ("tofufs doctor https://ghcr.io/acme/n:1", "ghcr.io/acme/n:1"),
         ("tofufs doctor oci://ghcr.io/acme/n//sub?tag=1", "ghcr.io/acme/n:1"),
-        ("tofufs doctor --plain-http http://a.b:5000 a.b:5000", "a.b:5000; see `tofufs help doctor`"),
+        (
+            "tofufs doctor --plain-http http://a.b:5000 a.b:5000",
+            "a.b:5000; see `tofufs help doctor`",
+        ),
         ("tofufs lock --from /srv/store", "oci:/srv/store"),
         ("tofufs lock --from oci-archive://x.tar", "oci-archive:x.tar"),
         ("tofufs lock --mirror https://a.b=https://c.d", "a.b=https://c.d"),
@@ -202,7 +249,9 @@ fn an_address_that_is_spelled_otherwise_is_refused_with_the_one_that_is_meant() 
 fn a_look_at_a_cache_that_is_not_there_makes_none() {
     let dir = tempfile::tempdir().unwrap();
     for command in ["info", "verify", "prune"] {
-        let error = run_words(&format!("tofufs cache {command} --cache-dir {}", dir.path().display())).unwrap_err();
+        let error =
+            run_words(&format!("tofufs cache {command} --cache-dir {}", dir.path().display()))
+                .unwrap_err();
         assert_eq!(error.exit_code(), 1, "{command}");
         assert!(error.to_string().contains("there is no cache"), "{command}: {error}");
     }
@@ -213,8 +262,11 @@ fn a_look_at_a_cache_that_is_not_there_makes_none() {
 fn what_is_no_mount_of_tofufs_is_refused_with_its_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().display();
-    for words in [format!("tofufs umount {path}"), format!("tofufs status {path}"), format!("tofufs refresh {path}/x")]
-    {
+    for words in [
+        format!("tofufs umount {path}"),
+        format!("tofufs status {path}"),
+        format!("tofufs refresh {path}/x"),
+    ] {
         let error = run_words(&words).unwrap_err();
         assert_eq!(error.exit_code(), 1, "{words}");
         assert!(error.to_string().contains(&*dir.path().to_string_lossy()), "{error}");

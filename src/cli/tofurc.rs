@@ -1,7 +1,8 @@
 //! OpenTofu's CLI configuration: where it is and what of it concerns a mount.
 //!
-//! Places and rules are OpenTofu's. Unknown blocks and arguments are ignored, as there. The environment comes in as
-//! an [`ClientEnvironment`], so that nothing here depends on the process's own.
+//! Places and rules are OpenTofu's. Unknown blocks and arguments are ignored, as there. The
+//! environment comes in as an [`ClientEnvironment`], so that nothing here depends on the process's
+//! own.
 
 mod decode;
 mod install;
@@ -86,10 +87,14 @@ impl ClientEnvironment {
         self.path("HOME").unwrap_or_else(|| PathBuf::from("/"))
     }
 
-    /// The Docker-style files that are asked where the configuration lists none. `REGISTRY_AUTH_FILE` (a file) and
-    /// `DOCKER_CONFIG` (a directory) stand in for all others; OpenTofu knows neither.
+    /// The Docker-style files that are asked where the configuration lists none.
+    /// `REGISTRY_AUTH_FILE` (a file) and `DOCKER_CONFIG` (a directory) stand in for all others;
+    /// OpenTofu knows neither.
     fn docker_files(&self) -> Vec<PathBuf> {
-        let named = [self.path("REGISTRY_AUTH_FILE"), self.path("DOCKER_CONFIG").map(|dir| dir.join("config.json"))];
+        let named = [
+            self.path("REGISTRY_AUTH_FILE"),
+            self.path("DOCKER_CONFIG").map(|dir| dir.join("config.json")),
+        ];
         let named: Vec<PathBuf> = named.into_iter().flatten().collect();
         if !named.is_empty() {
             return named;
@@ -97,7 +102,11 @@ impl ClientEnvironment {
         let home = self.home();
         let config = self.path("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
         let run = self.path("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json"));
-        let others = [config.join("containers/auth.json"), home.join(".docker/config.json"), home.join(".dockercfg")];
+        let others = [
+            config.join("containers/auth.json"),
+            home.join(".docker/config.json"),
+            home.join(".dockercfg"),
+        ];
         run.into_iter().chain(others).collect()
     }
 }
@@ -185,7 +194,8 @@ impl Tofurc {
     /// The user's own configuration, found by OpenTofu's rules. Blocks on the disk.
     pub fn load(environment: &ClientEnvironment) -> Result<Tofurc, TofurcError> {
         let mut tofurc = Tofurc::default();
-        let named = environment.path("TF_CLI_CONFIG_FILE").or_else(|| environment.path("TERRAFORM_CONFIG"));
+        let named =
+            environment.path("TF_CLI_CONFIG_FILE").or_else(|| environment.path("TERRAFORM_CONFIG"));
         let main = named.clone().unwrap_or_else(|| main_file(environment));
         match input::open(&main) {
             Err(e) if named.is_none() && e.is_absence() => {}
@@ -214,8 +224,12 @@ impl Tofurc {
     pub fn credentials(&self, environment: &ClientEnvironment) -> CredentialsConfig {
         let defaults = self.defaults.as_ref();
         let files = match defaults {
-            Some(DefaultCredentials { discover_ambient: false, .. }) => DockerFiles::Listed(Vec::new()),
-            Some(DefaultCredentials { files: Some(listed), .. }) => DockerFiles::Listed(listed.clone()),
+            Some(DefaultCredentials { discover_ambient: false, .. }) => {
+                DockerFiles::Listed(Vec::new())
+            }
+            Some(DefaultCredentials { files: Some(listed), .. }) => {
+                DockerFiles::Listed(listed.clone())
+            }
             _ => DockerFiles::Ambient(environment.docker_files()),
         };
         CredentialsConfig {
@@ -272,7 +286,9 @@ fn configuration_dir(environment: &ClientEnvironment) -> PathBuf {
 
 /// The configuration files of a directory, sorted by name; none if there is no such directory.
 fn directory_files(dir: &Path) -> Result<Vec<PathBuf>, TofurcError> {
-    let wanted = |name: &OsStr| name.to_str().is_some_and(|n| n.ends_with(".tfrc") || n.ends_with(".tfrc.json"));
+    let wanted = |name: &OsStr| {
+        name.to_str().is_some_and(|n| n.ends_with(".tfrc") || n.ends_with(".tfrc.json"))
+    };
     if !dir.is_dir() {
         return Ok(Vec::new());
     }
@@ -287,5 +303,9 @@ fn directory_files(dir: &Path) -> Result<Vec<PathBuf>, TofurcError> {
         files.sort();
         Ok(files)
     };
-    list().map_err(|e| TofurcError { file: dir.to_owned(), line: None, rule: format!("it cannot be read: {e}") })
+    list().map_err(|e| TofurcError {
+        file: dir.to_owned(),
+        line: None,
+        rule: format!("it cannot be read: {e}"),
+    })
 }

@@ -1,5 +1,6 @@
-//! What is typed where releases come from or go to: a store on disk, an archive, or an address. Read in one way for all
-//! commands, so that no address is taken for a directory and no directory for an address.
+//! What is typed where releases come from or go to: a store on disk, an archive, or an address.
+//! Read in one way for all commands, so that no address is taken for a directory and no directory
+//! for an address.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -21,8 +22,10 @@ pub enum Typed {
     Address(Address),
 }
 
-const SLASHES: &str = "oci:// is for addresses of registries, and a path follows oci: or oci-archive: at once";
-const PATH: &str = "a path on disk is written with oci: before a store, and oci-archive: before an archive";
+const SLASHES: &str =
+    "oci:// is for addresses of registries, and a path follows oci: or oci-archive: at once";
+const PATH: &str =
+    "a path on disk is written with oci: before a store, and oci-archive: before an archive";
 
 impl Typed {
     /// Reads a place; a relative path is one below `base`.
@@ -31,24 +34,33 @@ impl Typed {
     /// It is none; where it is plain what was meant, the error holds the argument to write instead.
     pub fn parse(text: &OsStr, base: &Path) -> Result<Typed, AddressError> {
         let path = |bytes: &[u8]| absolute(Path::new(OsStr::from_bytes(bytes)), base);
-        let refuse = |rule: &dyn fmt::Display, instead| Err(AddressError::new(&text.to_string_lossy(), rule, instead));
+        let refuse = |rule: &dyn fmt::Display, instead| {
+            Err(AddressError::new(&text.to_string_lossy(), rule, instead))
+        };
         if let Some(file) = text.as_bytes().strip_prefix(b"oci-archive:") {
             return match file {
                 b"" => refuse(&"the file of the archive is missing; write oci-archive:FILE", None),
-                file if file.starts_with(b"//") => refuse(&SLASHES, Some(path_word("oci-archive:", &file[2..]))),
+                file if file.starts_with(b"//") => {
+                    refuse(&SLASHES, Some(path_word("oci-archive:", &file[2..])))
+                }
                 file => Ok(Typed::Archive(path(file))),
             };
         }
-        if let Some(dir) = text.as_bytes().strip_prefix(b"oci:").filter(|dir| !dir.starts_with(b"//")) {
+        if let Some(dir) =
+            text.as_bytes().strip_prefix(b"oci:").filter(|dir| !dir.starts_with(b"//"))
+        {
             return match dir {
                 b"" => refuse(&"the directory of the store is missing; write oci:DIR", None),
                 dir => Ok(Typed::Layouts(path(dir))),
             };
         }
-        if let Some(dir) = text.as_bytes().strip_prefix(b"oci://").filter(|dir| looks_like_path(dir)) {
+        if let Some(dir) =
+            text.as_bytes().strip_prefix(b"oci://").filter(|dir| looks_like_path(dir))
+        {
             return refuse(&SLASHES, Some(path_word("oci:", dir)));
         }
-        let as_path = |rule| refuse(&rule, Some(path_word(scheme(&path(text.as_bytes())), text.as_bytes())));
+        let as_path =
+            |rule| refuse(&rule, Some(path_word(scheme(&path(text.as_bytes())), text.as_bytes())));
         if looks_like_path(text.as_bytes()) {
             return as_path(PATH);
         }
@@ -67,7 +79,9 @@ impl Typed {
 
 /// Whether it begins as a path does, and as no registry's name can.
 fn looks_like_path(text: &[u8]) -> bool {
-    [&b"/"[..], b"./", b"../", b"~"].iter().any(|start| text.starts_with(start)) || text == b"." || text == b".."
+    [&b"/"[..], b"./", b"../", b"~"].iter().any(|start| text.starts_with(start))
+        || text == b"."
+        || text == b".."
 }
 
 /// How a path of this kind is written: by what it is, else by its name.
@@ -80,11 +94,12 @@ fn path_word(scheme: &str, path: &[u8]) -> String {
     shell_word(&format!("{scheme}{}", String::from_utf8_lossy(path)))
 }
 
-/// Whether a registry's name is that of an archive or of a store too. A directory of a store has a registry's name, and
-/// holds none.
+/// Whether a registry's name is that of an archive or of a store too. A directory of a store has a
+/// registry's name, and holds none.
 fn is_store_or_archive(path: &Path) -> bool {
     let is_host = |name: &OsStr| name.to_str().is_some_and(|name| name.parse::<Host>().is_ok());
-    path.is_file() || path.read_dir().is_ok_and(|dir| dir.flatten().any(|entry| is_host(&entry.file_name())))
+    path.is_file()
+        || path.read_dir().is_ok_and(|dir| dir.flatten().any(|entry| is_host(&entry.file_name())))
 }
 
 #[cfg(test)]

@@ -13,18 +13,19 @@ use crate::fuse::session::{self, Manner, UnmountError};
 /// How long the mount's process may take to end after the mount is gone.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
-/// Unmounts, dead mounts too. Returns when the mount's process takes no more requests, unless it still serves files
-/// that are open behind a lazily removed mount.
+/// Unmounts, dead mounts too. Returns when the mount's process takes no more requests, unless it
+/// still serves files that are open behind a lazily removed mount.
 pub fn run(args: &UmountArgs) -> Result<(), CommandError> {
     let entry = mounts::at(&args.mountpoint)?;
     // Whoever stands in the mount and calls this is told of itself only, not of this process too.
-    rustix::process::chdir("/").map_err(|e| CommandError::Failed(format!("cannot leave the mount: {e}")))?;
+    rustix::process::chdir("/")
+        .map_err(|e| CommandError::Failed(format!("cannot leave the mount: {e}")))?;
     let socket = mounts::control(&entry).ok();
     let manner = if args.lazy { Manner::Lazily } else { Manner::Unused };
     session::unmount(&entry.point, manner).map_err(|e| match e {
-        UnmountError::Busy { .. } => {
-            CommandError::Failed(format!("{e}; end what uses it, or take it out of sight with `tofufs umount --lazy`"))
-        }
+        UnmountError::Busy { .. } => CommandError::Failed(format!(
+            "{e}; end what uses it, or take it out of sight with `tofufs umount --lazy`"
+        )),
         e => CommandError::failed(e),
     })?;
     match socket {

@@ -1,10 +1,13 @@
-//! Names of users, as the system's own programs tell them: they may come from a directory on the network.
+//! Names of users, as the system's own programs tell them: they may come from a directory on the
+//! network.
 
 use std::process::{Command, Stdio};
 
 /// The user of a number, for sentences: `ann (1000)`, or the number where nobody has that name.
 pub fn shown(uid: u32) -> String {
-    match entry("passwd", &uid.to_string()).and_then(|entry| entry.split(':').next().map(str::to_owned)) {
+    match entry("passwd", &uid.to_string())
+        .and_then(|entry| entry.split(':').next().map(str::to_owned))
+    {
         Some(name) => format!("{name} ({uid})"),
         None => uid.to_string(),
     }

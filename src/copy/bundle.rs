@@ -1,8 +1,8 @@
 //! Bundles: what is needed, carried into a store or into one archive.
 //!
-//! A release is carried as it is, by digest. Of a provider release for certain platforms the index stays whole, so that
-//! its digest is the same on both sides, and the other platforms' manifests and packages stay behind. What is there
-//! already stays; what is missing is added.
+//! A release is carried as it is, by digest. Of a provider release for certain platforms the index
+//! stays whole, so that its digest is the same on both sides, and the other platforms' manifests
+//! and packages stay behind. What is there already stays; what is missing is added.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -24,7 +24,9 @@ use crate::mapping;
 use crate::name::{Reference, Repo, Selector, Tag};
 use crate::oci::layout::{LAYOUT_DOCUMENT, LayoutPart, in_order, with_manifest};
 use crate::oci::{Descriptor, Manifest};
-use crate::registry::layout::{LayoutArchive, LayoutDirectory, MEMBERS_MAX, Packer, RegistryLayout, Stored};
+use crate::registry::layout::{
+    LayoutArchive, LayoutDirectory, MEMBERS_MAX, Packer, RegistryLayout, Stored,
+};
 use crate::registry::{BlobSource, HostStore, Upload};
 use crate::store::Object;
 
@@ -81,11 +83,16 @@ impl Amount {
 pub type BundleProgress<'a> = &'a mut (dyn FnMut(u64, u64) -> ControlFlow<()> + Send);
 
 impl BundlePlan {
-    /// Reads the manifests of what is needed. `whole`: of an index everything, also what is no platform.
+    /// Reads the manifests of what is needed. `whole`: of an index everything, also what is no
+    /// platform.
     ///
     /// # Errors
     /// A manifest that cannot be had.
-    pub async fn of(needs: &Needs, whole: bool, origins: &dyn RegistryFacts) -> Result<BundlePlan, FactError> {
+    pub async fn of(
+        needs: &Needs,
+        whole: bool,
+        origins: &dyn RegistryFacts,
+    ) -> Result<BundlePlan, FactError> {
         let mut plan = BundlePlan::default();
         for artifact in &needs.artifacts {
             let facts = origins.facts(&artifact.repo.host)?;
@@ -115,7 +122,13 @@ impl BundlePlan {
     }
 
     /// Adds what a graph holds to a repository: its root by these tags, or by its digest alone.
-    pub fn carry(&mut self, repo: Repo, root: Digest, tags: impl IntoIterator<Item = Tag>, graph: Graph) {
+    pub fn carry(
+        &mut self,
+        repo: Repo,
+        root: Digest,
+        tags: impl IntoIterator<Item = Tag>,
+        graph: Graph,
+    ) {
         let carried = self.repositories.entry(repo).or_default();
         for manifest in graph.manifests {
             if !carried.manifests.iter().any(|held| held.digest == manifest.digest) {
@@ -136,16 +149,23 @@ impl BundlePlan {
         let mut amount = Amount::default();
         for (repo, carried) in &self.repositories {
             let held = held(repo);
-            let manifests = carried.manifests.iter().map(|manifest| (manifest.digest, manifest.raw.len() as u64));
+            let manifests = carried
+                .manifests
+                .iter()
+                .map(|manifest| (manifest.digest, manifest.raw.len() as u64));
             let blobs = carried.blobs.values().map(|blob| (blob.digest, blob.size));
-            let missing = manifests.chain(blobs).filter(|(digest, size)| held.get(digest) != Some(size));
+            let missing =
+                manifests.chain(blobs).filter(|(digest, size)| held.get(digest) != Some(size));
             missing.for_each(|(_, size)| amount.add(size));
         }
         amount
     }
 
     /// What `store` lacks of it. Reads names and lengths alone.
-    pub async fn missing(self: &Arc<Self>, store: Option<Arc<dyn HostStore>>) -> Result<Amount, FactError> {
+    pub async fn missing(
+        self: &Arc<Self>,
+        store: Option<Arc<dyn HostStore>>,
+    ) -> Result<Amount, FactError> {
         let Some(store) = store else { return Ok(self.amount()) };
         let plan = self.clone();
         // A repository that is refused is told when it is written to.
@@ -156,7 +176,8 @@ impl BundlePlan {
     /// Adds to the store in `dir` what it lacks. `deadline`: how long to wait for other writers.
     ///
     /// # Errors
-    /// A blob that cannot be had, a store that cannot be written; or it was stopped. What was added stays.
+    /// A blob that cannot be had, a store that cannot be written; or it was stopped. What was added
+    /// stays.
     pub async fn into_directory(
         &self,
         dir: &Arc<LayoutDirectory>,
@@ -171,7 +192,13 @@ impl BundlePlan {
             let facts = origins.facts(&repo.host)?;
             for blob in carried.blobs.values() {
                 let source = BundleBlob::of(&facts, repo, blob);
-                let put = unless_stopped(layout.put_blob(&repo.name, blob, &source), progress, done, total).await?;
+                let put = unless_stopped(
+                    layout.put_blob(&repo.name, blob, &source),
+                    progress,
+                    done,
+                    total,
+                )
+                .await?;
                 source.failure().map_or(Ok(()), Err)?;
                 put?;
                 done += blob.size;
@@ -180,7 +207,8 @@ impl BundlePlan {
             for manifest in &carried.manifests {
                 let tags = carried.roots.get(&manifest.digest);
                 let by_digest = Selector::Digest(manifest.digest);
-                let mut selectors: Vec<_> = tags.into_iter().flatten().cloned().map(Selector::Tag).collect();
+                let mut selectors: Vec<_> =
+                    tags.into_iter().flatten().cloned().map(Selector::Tag).collect();
                 if selectors.is_empty() {
                     selectors.push(by_digest);
                 }
@@ -195,12 +223,12 @@ impl BundlePlan {
         Ok(blocking(move || dir.carry(&says, deadline)).await??)
     }
 
-    /// Writes an archive at `path`, with all that `before`, the archive that is there, holds. One that lacks nothing stays
-    /// as it is.
+    /// Writes an archive at `path`, with all that `before`, the archive that is there, holds. One
+    /// that lacks nothing stays as it is.
     ///
     /// # Errors
-    /// A blob that cannot be had, a disk that cannot be written, an archive whose content is damaged; or it was stopped.
-    /// Then what was at `path` still is.
+    /// A blob that cannot be had, a disk that cannot be written, an archive whose content is
+    /// damaged; or it was stopped. Then what was at `path` still is.
     pub async fn into_archive(
         &self,
         path: &Path,
@@ -218,7 +246,10 @@ impl BundlePlan {
             return Ok(());
         }
         if members.len() >= MEMBERS_MAX {
-            let rule = format!("the archive would have {} members; the limit is {MEMBERS_MAX}", members.len());
+            let rule = format!(
+                "the archive would have {} members; the limit is {MEMBERS_MAX}",
+                members.len()
+            );
             return Err(FactError::new(FactFailure::TooLarge, path.display(), rule));
         }
         let total = members.values().map(BundleMember::len).sum();
@@ -241,12 +272,15 @@ impl BundlePlan {
                         Ok(packer.blob(repo, &blob.digest, blob.size, &Cached(object)).await?)
                     }
                     (BundleMember::Held(archive, blob), _) => {
-                        let source = Stored::of(archive.clone(), &repo.host).source(&repo.name, blob).await?;
+                        let source = Stored::of(archive.clone(), &repo.host)
+                            .source(&repo.name, blob)
+                            .await?;
                         Ok(packer.blob(repo, &blob.digest, blob.size, &source).await?)
                     }
                 }
             };
-            let packed: Result<Packer, FactError> = unless_stopped(packed, progress, done, total).await?;
+            let packed: Result<Packer, FactError> =
+                unless_stopped(packed, progress, done, total).await?;
             packer = packed?;
             done += member.len();
         }
@@ -266,7 +300,8 @@ impl BundlePlan {
         if let Some(archive) = before {
             for repo in archive.repositories() {
                 let stored = Stored::of(archive.clone(), &repo.host);
-                documents.extend(stored.index(&repo.name).await?.map(|index| (repo.clone(), index)));
+                documents
+                    .extend(stored.index(&repo.name).await?.map(|index| (repo.clone(), index)));
                 for (digest, size) in archive.blobs(repo)? {
                     let blob = Descriptor::bare(digest, size);
                     members.insert(
@@ -291,14 +326,21 @@ impl BundlePlan {
                 add(blob.digest, BundleMember::New(blob.clone()));
             }
             let index = carried.index(documents.remove(repo));
-            documents
-                .insert(repo.clone(), index.map_err(|e| FactError::document(format_args!("{repo} (index.json)"), &e))?);
+            documents.insert(
+                repo.clone(),
+                index.map_err(|e| FactError::document(format_args!("{repo} (index.json)"), &e))?,
+            );
         }
         for (repo, index) in documents {
             let is_new = unchanged.get(&repo) != Some(&index);
-            members.insert(MemberPlace::new(&repo, LayoutPart::Index), BundleMember::document(index, is_new));
-            members
-                .insert(MemberPlace::new(&repo, LayoutPart::Version), BundleMember::document(LAYOUT_DOCUMENT, is_new));
+            members.insert(
+                MemberPlace::new(&repo, LayoutPart::Index),
+                BundleMember::document(index, is_new),
+            );
+            members.insert(
+                MemberPlace::new(&repo, LayoutPart::Version),
+                BundleMember::document(LAYOUT_DOCUMENT, is_new),
+            );
         }
         Ok(members)
     }
@@ -309,7 +351,10 @@ impl CarriedRepository {
     fn index(&self, before: Option<Vec<u8>>) -> Result<Vec<u8>, crate::oci::DocumentError> {
         let mut index = before;
         for (digest, tags) in &self.roots {
-            let Some(manifest) = self.manifests.iter().find(|manifest| manifest.digest == *digest) else { continue };
+            let Some(manifest) = self.manifests.iter().find(|manifest| manifest.digest == *digest)
+            else {
+                continue;
+            };
             let untagged = tags.is_empty().then_some(None);
             for tag in tags.iter().map(Some).chain(untagged) {
                 let changed = with_manifest(index.as_deref(), manifest, *digest, tag)?;
@@ -397,9 +442,11 @@ async fn unless_stopped<T>(
 fn step(progress: BundleProgress<'_>, done: u64, total: u64) -> Result<(), FactError> {
     match progress(done, total) {
         ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => {
-            Err(FactError::new(FactFailure::Io, "the bundle", "it was stopped; begin again to go on"))
-        }
+        ControlFlow::Break(()) => Err(FactError::new(
+            FactFailure::Io,
+            "the bundle",
+            "it was stopped; begin again to go on",
+        )),
     }
 }
 
@@ -429,7 +476,11 @@ pub(super) struct BundleBlob<'a> {
 }
 
 impl<'a> BundleBlob<'a> {
-    pub(super) fn of(facts: &'a Arc<Facts>, repo: &'a Repo, blob: &'a Descriptor) -> BundleBlob<'a> {
+    pub(super) fn of(
+        facts: &'a Arc<Facts>,
+        repo: &'a Repo,
+        blob: &'a Descriptor,
+    ) -> BundleBlob<'a> {
         BundleBlob { facts, repo, blob, fetched: OnceCell::new() }
     }
 

@@ -1,8 +1,9 @@
 //! Copying artifacts as they are: an index, its manifests and all blobs keep their digests.
 //!
-//! Order: blobs, manifests each behind all that it names, read back and compared, the tags last. What is there already is
-//! not sent, so a copy that was cut off is taken up by copying again. INVARIANT: everything that passes is checked
-//! against its digest, and a tag never stands for something incomplete, nor changes without being asked to.
+//! Order: blobs, manifests each behind all that it names, read back and compared, the tags last.
+//! What is there already is not sent, so a copy that was cut off is taken up by copying again.
+//! INVARIANT: everything that passes is checked against its digest, and a tag never stands for
+//! something incomplete, nor changes without being asked to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -89,7 +90,11 @@ pub async fn all_of_store(store: Arc<dyn HostStore>) -> Result<Vec<SourceArtifac
                     roots.entry(entry.digest).or_default().extend(tag);
                 }
             }
-            found.extend(roots.into_iter().map(|(digest, tags)| SourceArtifact { repo: repo.clone(), digest, tags }));
+            found.extend(roots.into_iter().map(|(digest, tags)| SourceArtifact {
+                repo: repo.clone(),
+                digest,
+                tags,
+            }));
         }
     }
     Ok(found)
@@ -128,7 +133,11 @@ pub async fn all_of_registry(
             let digest = facts.resolve(&repo.at(Selector::Tag(tag.clone()))).await?;
             roots.entry(digest).or_default().push(tag);
         }
-        found.extend(roots.into_iter().map(|(digest, tags)| SourceArtifact { repo: repo.clone(), digest, tags }));
+        found.extend(roots.into_iter().map(|(digest, tags)| SourceArtifact {
+            repo: repo.clone(),
+            digest,
+            tags,
+        }));
     }
     Ok(found)
 }
@@ -146,7 +155,8 @@ pub struct CarriedArtifact {
     pub left_behind: usize,
 }
 
-/// Reads all manifests of what was found. `held` says, for a store, which manifests it holds; an index may name others.
+/// Reads all manifests of what was found. `held` says, for a store, which manifests it holds; an
+/// index may name others.
 ///
 /// # Errors
 /// A manifest that cannot be had or is refused; two repositories that would become one.
@@ -172,22 +182,29 @@ pub async fn artifacts(
                 Some(blobs.into_iter().map(|(digest, _)| digest).collect())
             }
         };
-        let carried = |child: &Descriptor| there.as_ref().is_none_or(|there| there.contains(&child.digest));
-        let graph = graph(&origins.facts(&found.repo.host)?, &found.repo, found.digest, &carried).await?;
+        let carried =
+            |child: &Descriptor| there.as_ref().is_none_or(|there| there.contains(&child.digest));
+        let graph =
+            graph(&origins.facts(&found.repo.host)?, &found.repo, found.digest, &carried).await?;
         let left_behind = graph.manifests.iter().map(|manifest| match &manifest.body {
-            ManifestBody::Index(children) => children.iter().filter(|child| !carried(child)).count(),
+            ManifestBody::Index(children) => {
+                children.iter().filter(|child| !carried(child)).count()
+            }
             ManifestBody::Image(_) => 0,
         });
         artifacts.push(CarriedArtifact { to, left_behind: left_behind.sum(), graph, found });
     }
     // what an index of the same repository names comes with it
     let named: BTreeSet<(Repo, Digest)> = artifacts.iter().flat_map(children).collect();
-    artifacts.retain(|a| !a.found.tags.is_empty() || !named.contains(&(a.found.repo.clone(), a.found.digest)));
+    artifacts.retain(|a| {
+        !a.found.tags.is_empty() || !named.contains(&(a.found.repo.clone(), a.found.digest))
+    });
     Ok(artifacts)
 }
 
 fn children(artifact: &CarriedArtifact) -> Vec<(Repo, Digest)> {
-    let all = artifact.graph.manifests.iter().filter(|manifest| manifest.digest != artifact.found.digest);
+    let all =
+        artifact.graph.manifests.iter().filter(|manifest| manifest.digest != artifact.found.digest);
     all.map(|manifest| (artifact.found.repo.clone(), manifest.digest)).collect()
 }
 
@@ -276,8 +293,13 @@ impl Copy<'_> {
     /// Copies one artifact into `to`, which is its destination's registry.
     ///
     /// # Errors
-    /// `Exists` before anything was sent where a tag stands for something else; those of reading and of [`Upload`].
-    pub async fn artifact(&self, artifact: &CarriedArtifact, to: &dyn Upload) -> Result<Vec<Copied>, CopyError> {
+    /// `Exists` before anything was sent where a tag stands for something else; those of reading
+    /// and of [`Upload`].
+    pub async fn artifact(
+        &self,
+        artifact: &CarriedArtifact,
+        to: &dyn Upload,
+    ) -> Result<Vec<Copied>, CopyError> {
         let digest = artifact.found.digest;
         let mut wanted = Vec::new();
         for tag in &artifact.found.tags {
@@ -299,7 +321,13 @@ impl Copy<'_> {
         }
         let copied = |tag: Option<&Tag>, uploaded_bytes, skipped_blobs| {
             let selector = tag.cloned().map_or(Selector::Digest(digest), Selector::Tag);
-            Copied { reference: artifact.to.at(selector), tag: tag.cloned(), digest, uploaded_bytes, skipped_blobs }
+            Copied {
+                reference: artifact.to.at(selector),
+                tag: tag.cloned(),
+                digest,
+                uploaded_bytes,
+                skipped_blobs,
+            }
         };
         let mut tags = artifact.found.tags.iter();
         // what was sent is told once
@@ -308,7 +336,12 @@ impl Copy<'_> {
     }
 
     /// Has the tag stand for the artifact.
-    async fn tag(&self, artifact: &CarriedArtifact, to: &dyn Upload, tag: &Tag) -> Result<(), CopyError> {
+    async fn tag(
+        &self,
+        artifact: &CarriedArtifact,
+        to: &dyn Upload,
+        tag: &Tag,
+    ) -> Result<(), CopyError> {
         for _ in 0..TRIES {
             let told = |what: &str| tracing::warn!("{}:{tag}: {what}", artifact.to);
             let mut turn = Turn::take(to, &artifact.to, tag, &told).await?;
@@ -318,8 +351,11 @@ impl Copy<'_> {
                 return Ok(());
             }
         }
-        let rule = format!("the registry answered too slowly, {TRIES} times, to change the tag before others might");
-        Err(FactError::new(FactFailure::TimedOut, artifact.to.at(Selector::Tag(tag.clone())), rule).into())
+        let rule = format!(
+            "the registry answered too slowly, {TRIES} times, to change the tag before others might"
+        );
+        Err(FactError::new(FactFailure::TimedOut, artifact.to.at(Selector::Tag(tag.clone())), rule)
+            .into())
     }
 
     /// False where the turn was over before the tag was put.
@@ -347,12 +383,19 @@ impl Copy<'_> {
             return Ok(true);
         }
         let stands = now.map_or("nothing".to_owned(), |now| now.to_string());
-        let rule = format!("{digest} was put, but the tag stands for {stands} now; another writer came between");
+        let rule = format!(
+            "{digest} was put, but the tag stands for {stands} now; another writer came between"
+        );
         Err(FactError::new(FactFailure::Integrity, artifact.to.at(selector), rule).into())
     }
 
     /// Whether the tag may be put; false if it stands for the artifact already.
-    async fn is_free(&self, artifact: &CarriedArtifact, to: &dyn Upload, tag: &Tag) -> Result<bool, CopyError> {
+    async fn is_free(
+        &self,
+        artifact: &CarriedArtifact,
+        to: &dyn Upload,
+        tag: &Tag,
+    ) -> Result<bool, CopyError> {
         let selector = Selector::Tag(tag.clone());
         let there = match to.present(&artifact.to.name, &selector).await {
             // a repository that is made by its first push
@@ -368,14 +411,29 @@ impl Copy<'_> {
         }
     }
 
-    /// Makes sure that blobs and manifests are there; the bytes that were sent, and how many blobs were not.
-    async fn content(&self, artifact: &CarriedArtifact, to: &dyn Upload) -> Result<(u64, u64), CopyError> {
-        let uploads: Vec<_> = artifact.graph.blobs.values().map(|blob| self.blob(artifact, blob, to).boxed()).collect();
-        let sent: Vec<(Uploaded, u64)> = stream::iter(uploads).buffer_unordered(AT_ONCE).try_collect().await?;
+    /// Makes sure that blobs and manifests are there; the bytes that were sent, and how many blobs
+    /// were not.
+    async fn content(
+        &self,
+        artifact: &CarriedArtifact,
+        to: &dyn Upload,
+    ) -> Result<(u64, u64), CopyError> {
+        let uploads: Vec<_> = artifact
+            .graph
+            .blobs
+            .values()
+            .map(|blob| self.blob(artifact, blob, to).boxed())
+            .collect();
+        let sent: Vec<(Uploaded, u64)> =
+            stream::iter(uploads).buffer_unordered(AT_ONCE).try_collect().await?;
         for manifest in &artifact.graph.manifests {
             self.manifest(&artifact.to, manifest, to).await?;
         }
-        let bytes = sent.iter().filter(|(uploaded, _)| *uploaded == Uploaded::Sent).map(|(_, size)| size).sum();
+        let bytes = sent
+            .iter()
+            .filter(|(uploaded, _)| *uploaded == Uploaded::Sent)
+            .map(|(_, size)| size)
+            .sum();
         let skipped = sent.iter().filter(|(uploaded, _)| *uploaded == Uploaded::Present).count();
         Ok((bytes, skipped as u64))
     }
@@ -397,10 +455,12 @@ impl Copy<'_> {
         };
         let put = match &self.blobs {
             Blobs::Directory(store) => {
-                put(Box::new(Stored::of(store.clone(), &repo.host).source(&repo.name, blob).await?)).await?
+                put(Box::new(Stored::of(store.clone(), &repo.host).source(&repo.name, blob).await?))
+                    .await?
             }
             Blobs::Archive(store) => {
-                put(Box::new(Stored::of(store.clone(), &repo.host).source(&repo.name, blob).await?)).await?
+                put(Box::new(Stored::of(store.clone(), &repo.host).source(&repo.name, blob).await?))
+                    .await?
             }
             Blobs::Fetched(origins) => {
                 let facts = origins.facts(&repo.host)?;
@@ -415,7 +475,12 @@ impl Copy<'_> {
     }
 
     /// Puts a manifest under its digest, unless it is there, and compares what is kept under it.
-    async fn manifest(&self, repo: &Repo, manifest: &Manifest, to: &dyn Upload) -> Result<(), CopyError> {
+    async fn manifest(
+        &self,
+        repo: &Repo,
+        manifest: &Manifest,
+        to: &dyn Upload,
+    ) -> Result<(), CopyError> {
         let selector = Selector::Digest(manifest.digest);
         let there = match to.present(&repo.name, &selector).await {
             Err(e) if e.failure == crate::registry::RegistryFailure::Absent => None,
@@ -429,7 +494,10 @@ impl Copy<'_> {
         if back.bytes == manifest.raw {
             return Ok(());
         }
-        let rule = format!("the registry took this manifest, but gives {} for it", Digest::of(&back.bytes));
+        let rule = format!(
+            "the registry took this manifest, but gives {} for it",
+            Digest::of(&back.bytes)
+        );
         Err(FactError::new(FactFailure::Integrity, repo.at(selector), rule).into())
     }
 }

@@ -1,7 +1,7 @@
 //! Fetching what is needed into the cache, so that it is there when it is wanted.
 //!
-//! INVARIANT: it is said to be there only after it was found there, on the disk, with all that a mount
-//! without a network needs to find it.
+//! INVARIANT: it is said to be there only after it was found there, on the disk, with all that a
+//! mount without a network needs to find it.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -52,13 +52,14 @@ struct Wanted {
     held: u64,
 }
 
-/// Fetches every package that is needed, reads its index, and asks for the tag lists of the repositories, by which an
-/// offline mount lists them. `progress` is told how many of all bytes are in the cache, and may break off. The caller
-/// holds what is needed, so that nothing of it is evicted meanwhile.
+/// Fetches every package that is needed, reads its index, and asks for the tag lists of the
+/// repositories, by which an offline mount lists them. `progress` is told how many of all bytes are
+/// in the cache, and may break off. The caller holds what is needed, so that nothing of it is
+/// evicted meanwhile.
 ///
 /// # Errors
-/// The first package that cannot be had, is refused, or is not in the cache after it was fetched. What
-/// was fetched stays.
+/// The first package that cannot be had, is refused, or is not in the cache after it was fetched.
+/// What was fetched stays.
 pub async fn fetch(
     needs: &Needs,
     origins: &dyn RegistryFacts,
@@ -95,16 +96,25 @@ pub async fn fetch(
 
 /// Looks for everything once more: manifests, packages, what tags stand for, and the lists of tags
 /// that there are.
-async fn count(needs: &Needs, listed: &BTreeSet<Repo>, origins: &dyn RegistryFacts) -> Result<(), FactError> {
+async fn count(
+    needs: &Needs,
+    listed: &BTreeSet<Repo>,
+    origins: &dyn RegistryFacts,
+) -> Result<(), FactError> {
     for artifact in &needs.artifacts {
         let facts = origins.facts(&artifact.repo.host)?;
         find(&facts, artifact).await?;
-        let mut is_kept = !listed.contains(&artifact.repo) || facts.keeps_tags(&artifact.repo).await;
+        let mut is_kept =
+            !listed.contains(&artifact.repo) || facts.keeps_tags(&artifact.repo).await;
         for tag in &artifact.tags {
             is_kept &= facts.keeps_binding(&artifact.repo, tag, artifact.digest).await;
         }
         if !is_kept {
-            return Err(lost(&facts, artifact.reference(), "its name (on which a mirror's word is not taken) is"));
+            return Err(lost(
+                &facts,
+                artifact.reference(),
+                "its name (on which a mirror's word is not taken) is",
+            ));
         }
     }
     Ok(())
@@ -116,7 +126,9 @@ async fn find(facts: &Arc<Facts>, artifact: &NeededArtifact) -> Result<(), FactE
     let manifests = artifact.manifests().into_iter().map(|digest| (digest, None));
     let all: Vec<(Digest, Option<u64>)> = manifests.chain(zips).collect();
     let at = facts.clone();
-    let missing = blocking(move || all.into_iter().find(|(digest, size)| !is_stored(&at, *digest, *size))).await?;
+    let missing =
+        blocking(move || all.into_iter().find(|(digest, size)| !is_stored(&at, *digest, *size)))
+            .await?;
     match missing {
         None => Ok(()),
         Some((digest, _)) => Err(lost(facts, artifact.repo.at(Selector::Digest(digest)), "it is")),
@@ -135,7 +147,13 @@ fn lost(facts: &Facts, subject: impl std::fmt::Display, what: &str) -> FactError
     let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let free = store.space().map_or_else(
         |e| e.to_string(),
-        |space| format!("{:.1} of its {:.1} MiB are free", mebibytes(space.available), mebibytes(space.total)),
+        |space| {
+            format!(
+                "{:.1} of its {:.1} MiB are free",
+                mebibytes(space.available),
+                mebibytes(space.total)
+            )
+        },
     );
     let rule = format!(
         "{what} not kept in the cache {} after it was fetched: the disk is full or takes no writes ({free}), or another \
@@ -146,13 +164,19 @@ fn lost(facts: &Facts, subject: impl std::fmt::Display, what: &str) -> FactError
 }
 
 /// The packages, and the repositories whose tags are listed.
-async fn wanted(needs: &Needs, origins: &dyn RegistryFacts) -> Result<(Vec<Wanted>, BTreeSet<Repo>), FactError> {
+async fn wanted(
+    needs: &Needs,
+    origins: &dyn RegistryFacts,
+) -> Result<(Vec<Wanted>, BTreeSet<Repo>), FactError> {
     let (mut all, mut listed) = (Vec::new(), BTreeSet::new());
     for (artifact, needed) in needs.artifacts.iter().enumerate() {
         let facts = origins.facts(&needed.repo.host)?;
         // A registry that does not list its tags has releases all the same.
         match facts.tags(&needed.repo).await {
-            Err(e) if !matches!(e.failure, FactFailure::Absent | FactFailure::Denied) && !e.failure.is_outage() => {
+            Err(e)
+                if !matches!(e.failure, FactFailure::Absent | FactFailure::Denied)
+                    && !e.failure.is_outage() =>
+            {
                 return Err(e);
             }
             Err(_) => {}

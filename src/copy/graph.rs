@@ -20,8 +20,8 @@ pub struct Graph {
     pub blobs: BTreeMap<Digest, Descriptor>,
 }
 
-/// Reads the manifest `root` and all that it names, except what `carried` says of an index's entries. Blobs are not
-/// fetched.
+/// Reads the manifest `root` and all that it names, except what `carried` says of an index's
+/// entries. Blobs are not fetched.
 ///
 /// # Errors
 /// A manifest cannot be had or is refused, or there are too many.
@@ -46,7 +46,11 @@ pub async fn graph(
         match &manifest.body {
             ManifestBody::Index(children) => {
                 let wanted = children.iter().filter(|child| carried(child));
-                pending.extend(wanted.filter(|child| seen.insert(child.digest)).map(|child| (child.digest, None)));
+                pending.extend(
+                    wanted
+                        .filter(|child| seen.insert(child.digest))
+                        .map(|child| (child.digest, None)),
+                );
             }
             ManifestBody::Image(_) => {
                 let blobs = manifest.blobs().map_err(|e| FactError::document(subject(), &e))?;
@@ -55,7 +59,11 @@ pub async fn graph(
         }
         if seen.len() > MANIFESTS_MAX {
             let rule = format!("it names more than {MANIFESTS_MAX} manifests");
-            return Err(FactError::new(FactFailure::TooLarge, repo.at(Selector::Digest(root)), rule));
+            return Err(FactError::new(
+                FactFailure::TooLarge,
+                repo.at(Selector::Digest(root)),
+                rule,
+            ));
         }
     }
     Ok(graph)

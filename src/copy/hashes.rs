@@ -1,5 +1,5 @@
-//! The hashes that a lock file holds of a provider release: from its manifests alone, as far as its publisher annotated
-//! them.
+//! The hashes that a lock file holds of a provider release: from its manifests alone, as far as its
+//! publisher annotated them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +26,8 @@ pub struct HashedPlatform {
     pub h1: Option<PackageHash>,
 }
 
-/// What the manifests of a release say: of `platforms`, or of all if none is named. Downloads no package.
+/// What the manifests of a release say: of `platforms`, or of all if none is named. Downloads no
+/// package.
 ///
 /// # Errors
 /// The manifest is no provider release, or it lacks a platform that was named.
@@ -41,7 +42,12 @@ pub async fn of_release(
         let (manifest, zip) = facts.target(repo, target).await?;
         let places = [&target.manifest.annotations, &manifest.annotations, &zip.annotations];
         let h1 = places.into_iter().find_map(annotated);
-        Ok(HashedPlatform { platform: target.platform.clone(), zh: PackageHash::of_zip(&zip.digest.hex()), h1, zip })
+        Ok(HashedPlatform {
+            platform: target.platform.clone(),
+            zh: PackageHash::of_zip(&zip.digest.hex()),
+            h1,
+            zip,
+        })
     });
     join_all(hashed).await.into_iter().collect()
 }
@@ -59,7 +65,11 @@ pub async fn targets(
     let subject = || repo.at(Selector::Digest(digest));
     let (_, release) = facts.release(repo, digest).await?;
     let Release::Provider(targets) = release else {
-        return Err(FactError::new(FactFailure::Structure, subject(), "this is a module, no provider release"));
+        return Err(FactError::new(
+            FactFailure::Structure,
+            subject(),
+            "this is a module, no provider release",
+        ));
     };
     if platforms.is_empty() {
         return Ok(targets);
@@ -67,16 +77,22 @@ pub async fn targets(
     let wanted = platforms.iter().map(|platform| {
         targets.iter().find(|target| target.platform == *platform).cloned().ok_or_else(|| {
             let there: Vec<_> = targets.iter().map(|target| target.platform.to_string()).collect();
-            let rule = format!("the release has no package for {platform}; it has {}", there.join(", "));
+            let rule =
+                format!("the release has no package for {platform}; it has {}", there.join(", "));
             FactError::new(FactFailure::Absent, subject(), rule)
         })
     });
     wanted.collect()
 }
 
-/// The `h1:` hash of a package that is not annotated, as clients compute it of the unpacked package; and whether they
-/// compute another one of the zip, which has entries for directories. Fetches and reads all of it.
-pub async fn computed(facts: &Arc<Facts>, repo: &Repo, zip: &Descriptor) -> Result<(PackageHash, bool), FactError> {
+/// The `h1:` hash of a package that is not annotated, as clients compute it of the unpacked
+/// package; and whether they compute another one of the zip, which has entries for directories.
+/// Fetches and reads all of it.
+pub async fn computed(
+    facts: &Arc<Facts>,
+    repo: &Repo,
+    zip: &Descriptor,
+) -> Result<(PackageHash, bool), FactError> {
     let package = facts.package(repo, zip, Unpacking::WhenOpened).await?;
     let hashes = facts.hashes(&package).await?;
     Ok((PackageHash::of_files(&hashes.directory), hashes.directory != hashes.archive))

@@ -1,7 +1,8 @@
-//! What has to be carried for lock files, root modules and references: releases by digest, and the packages in them.
+//! What has to be carried for lock files, root modules and references: releases by digest, and the
+//! packages in them.
 //!
-//! [`Needs::find`] reads directories and asks registries for manifests; packages of providers are not downloaded, those
-//! of modules are, since they may call other modules.
+//! [`Needs::find`] reads directories and asks registries for manifests; packages of providers are
+//! not downloaded, those of modules are, since they may call other modules.
 
 mod modules;
 mod source;
@@ -31,8 +32,9 @@ pub use modules::{Mounts, Requirements, requirements};
 pub struct Inputs {
     /// Lock files: the versions that they hold of every mapped provider.
     pub lock_files: Vec<PathBuf>,
-    /// Root modules: the modules that they call, and the providers that they and those require, in the versions of
-    /// `lock_files`, else of the root's own lock file, else in the newest one that is allowed.
+    /// Root modules: the modules that they call, and the providers that they and those require, in
+    /// the versions of `lock_files`, else of the root's own lock file, else in the newest one that
+    /// is allowed.
     pub roots: Vec<PathBuf>,
     /// Releases by name.
     pub references: Vec<ReferencePattern>,
@@ -58,7 +60,8 @@ impl FromStr for ReferencePattern {
         if !text.contains('*') {
             return text.parse().map(ReferencePattern::One);
         }
-        // A star is no part of a tag; what else stands there has to be. The tag is what an address ends with.
+        // A star is no part of a tag; what else stands there has to be. The tag is what an address
+        // ends with.
         let one = text.replace('*', "_").parse::<Reference>();
         if let Ok(Reference { repo, selector: Selector::Tag(tag) }) = &one
             && let Some((before, form)) = text.split_at_checked(text.len() - tag.as_str().len())
@@ -66,7 +69,11 @@ impl FromStr for ReferencePattern {
         {
             return Ok(ReferencePattern::Tags(repo.clone(), form.to_owned()));
         }
-        Err(AddressError::new(text, "a * stands for any text in a tag, as in ghcr.io/acme/network:1.*", None))
+        Err(AddressError::new(
+            text,
+            "a * stands for any text in a tag, as in ghcr.io/acme/network:1.*",
+            None,
+        ))
     }
 }
 
@@ -93,7 +100,9 @@ fn is_of_form(text: &str, form: &str) -> bool {
     match form.split_once('*') {
         None => text == form,
         Some((start, rest)) => text.strip_prefix(start).is_some_and(|left| {
-            (0..=left.len()).filter(|at| left.is_char_boundary(*at)).any(|at| is_of_form(&left[at..], rest))
+            (0..=left.len())
+                .filter(|at| left.is_char_boundary(*at))
+                .any(|at| is_of_form(&left[at..], rest))
         }),
     }
 }
@@ -134,7 +143,8 @@ pub struct NeededArtifact {
 impl NeededArtifact {
     /// Its reference: by the first of its tags, else by digest.
     pub fn reference(&self) -> Reference {
-        let selector = self.tags.first().cloned().map_or(Selector::Digest(self.digest), Selector::Tag);
+        let selector =
+            self.tags.first().cloned().map_or(Selector::Digest(self.digest), Selector::Tag);
         self.repo.at(selector)
     }
 
@@ -144,14 +154,19 @@ impl NeededArtifact {
             ReleaseContents::Module(_) => &[][..],
             ReleaseContents::Provider(packages) => packages,
         };
-        [self.digest].into_iter().chain(children.iter().map(|package| package.manifest.digest)).collect()
+        [self.digest]
+            .into_iter()
+            .chain(children.iter().map(|package| package.manifest.digest))
+            .collect()
     }
 
     /// The zips.
     pub fn zips(&self) -> Vec<&Descriptor> {
         match &self.contents {
             ReleaseContents::Module(zip) => vec![zip],
-            ReleaseContents::Provider(packages) => packages.iter().map(|package| &package.zip).collect(),
+            ReleaseContents::Provider(packages) => {
+                packages.iter().map(|package| &package.zip).collect()
+            }
         }
     }
 }
@@ -212,9 +227,13 @@ impl Needs {
     /// Finds out what is needed.
     ///
     /// # Errors
-    /// A file that cannot be read, a registry that does not answer, a release or platform that does not exist. What
-    /// merely cannot be carried is in [`Needs::left_out`].
-    pub async fn find(inputs: &Inputs, mapping: &Mapping, origins: &dyn RegistryFacts) -> Result<Needs, NeedsError> {
+    /// A file that cannot be read, a registry that does not answer, a release or platform that does
+    /// not exist. What merely cannot be carried is in [`Needs::left_out`].
+    pub async fn find(
+        inputs: &Inputs,
+        mapping: &Mapping,
+        origins: &dyn RegistryFacts,
+    ) -> Result<Needs, NeedsError> {
         let mut finding = NeedsFinding::new(inputs, mapping, origins);
         let mut locks = Vec::new();
         for path in &inputs.lock_files {
@@ -248,13 +267,20 @@ struct NeedsFinding<'a> {
 }
 
 impl<'a> NeedsFinding<'a> {
-    fn new(inputs: &'a Inputs, mapping: &'a Mapping, origins: &'a dyn RegistryFacts) -> NeedsFinding<'a> {
+    fn new(
+        inputs: &'a Inputs,
+        mapping: &'a Mapping,
+        origins: &'a dyn RegistryFacts,
+    ) -> NeedsFinding<'a> {
         let (found, left_out, providers) = Default::default();
         NeedsFinding { inputs, mapping, origins, found, left_out, providers }
     }
 
     fn needs(mut self) -> Needs {
-        let releases = self.found.values().filter(|found| matches!(found.contents, ReleaseContents::Provider(_)));
+        let releases = self
+            .found
+            .values()
+            .filter(|found| matches!(found.contents, ReleaseContents::Provider(_)));
         self.providers.extend(releases.flat_map(|found| self.mapping.providers_of(&found.repo)));
         Needs {
             artifacts: self.found.into_values().collect(),
@@ -267,16 +293,22 @@ impl<'a> NeedsFinding<'a> {
         let by = format!("which {} locks", path.display());
         let mut wanted = Vec::new();
         for (address, lock) in lock_file.locks() {
-            wanted.extend(self.repos(address, &by)?.map(|repos| (address.clone(), repos, lock.version.clone())));
+            wanted.extend(
+                self.repos(address, &by)?
+                    .map(|repos| (address.clone(), repos, lock.version.clone())),
+            );
         }
         let origins = self.origins;
-        let selected = wanted.iter().map(|(address, repos, version)| release(origins, repos, address, version));
+        let selected = wanted
+            .iter()
+            .map(|(address, repos, version)| release(origins, repos, address, version));
         self.releases(join_all(selected).await).await
     }
 
     async fn root(&mut self, root: &Path, locks: &[LockFile]) -> Result<(), NeedsError> {
         let own = lock_file_of(root).await?;
-        let client = locks.iter().chain(&own).find_map(LockFile::client).unwrap_or(Client::OpenTofu);
+        let client =
+            locks.iter().chain(&own).find_map(LockFile::client).unwrap_or(Client::OpenTofu);
         let mounts = Mounts::Releases(&self.inputs.mount_points);
         let required = modules::requirements(root, client, mounts, self.origins).await?;
         self.left_out.extend(required.left_out);
@@ -286,18 +318,28 @@ impl<'a> NeedsFinding<'a> {
         let by = format!("which {} requires", root.display());
         let mut wanted = Vec::new();
         for (address, constraints) in &required.providers {
-            let locked = locks.iter().chain(&own).find_map(|file| file.lock(address)).map(|lock| &lock.version);
-            wanted.extend(self.repos(address, &by)?.map(|repos| (address, repos, constraints, locked)));
+            let locked = locks
+                .iter()
+                .chain(&own)
+                .find_map(|file| file.lock(address))
+                .map(|lock| &lock.version);
+            wanted.extend(
+                self.repos(address, &by)?.map(|repos| (address, repos, constraints, locked)),
+            );
         }
         let origins = self.origins;
-        let selected = wanted
-            .iter()
-            .map(|(address, repos, constraints, locked)| select(origins, repos, address, constraints, *locked));
+        let selected = wanted.iter().map(|(address, repos, constraints, locked)| {
+            select(origins, repos, address, constraints, *locked)
+        });
         self.releases(join_all(selected).await).await
     }
 
     /// The repositories of a provider; none if no rule maps it, which is noted.
-    fn repos(&mut self, address: &ProviderAddr, by: &str) -> Result<Option<Vec<Repo>>, MappingError> {
+    fn repos(
+        &mut self,
+        address: &ProviderAddr,
+        by: &str,
+    ) -> Result<Option<Vec<Repo>>, MappingError> {
         let repos = self.mapping.repos(address)?;
         if repos.is_empty() {
             let why = format!("no rule maps this provider, {by}, to a repository");
@@ -308,7 +350,10 @@ impl<'a> NeedsFinding<'a> {
         Ok(Some(repos))
     }
 
-    async fn releases(&mut self, selected: Vec<Result<Selected, FactError>>) -> Result<(), NeedsError> {
+    async fn releases(
+        &mut self,
+        selected: Vec<Result<Selected, FactError>>,
+    ) -> Result<(), NeedsError> {
         let selected = selected.into_iter().collect::<Result<Vec<_>, _>>()?;
         let (origins, platforms) = (self.origins, &self.inputs.platforms);
         let read = selected.iter().map(|Selected { reference, digest, .. }| async move {
@@ -339,7 +384,8 @@ impl<'a> NeedsFinding<'a> {
             match self.release(reference.clone()).await {
                 // Signatures and other tools' artifacts have tags in the same repositories.
                 Err(e) if e.failure == FactFailure::Structure => {
-                    self.left_out.insert(LeftOut { what: reference.to_string(), why: e.to_string() });
+                    self.left_out
+                        .insert(LeftOut { what: reference.to_string(), why: e.to_string() });
                 }
                 outcome => outcome?,
             }
@@ -352,7 +398,9 @@ impl<'a> NeedsFinding<'a> {
         let digest = facts.resolve(&reference).await?;
         let contents = match facts.release(&reference.repo, digest).await?.1 {
             Release::Module(zip) => ReleaseContents::Module(zip),
-            Release::Provider(_) => packages(&facts, &reference.repo, digest, &self.inputs.platforms).await?,
+            Release::Provider(_) => {
+                packages(&facts, &reference.repo, digest, &self.inputs.platforms).await?
+            }
         };
         self.keep(reference, digest, contents);
         Ok(())
@@ -396,7 +444,11 @@ async fn packages(
     let targets = hashes::targets(facts, repo, digest, platforms).await?;
     let read = targets.iter().map(|target| async move {
         let (_, zip) = facts.target(repo, target).await?;
-        Ok(NeededPackage { platform: target.platform.clone(), manifest: target.manifest.clone(), zip })
+        Ok(NeededPackage {
+            platform: target.platform.clone(),
+            manifest: target.manifest.clone(),
+            zip,
+        })
     });
     join_all(read).await.into_iter().collect::<Result<_, _>>().map(ReleaseContents::Provider)
 }
@@ -415,10 +467,19 @@ mod tests {
         assert!(
             matches!(pattern("oci://a.b/c?tag=1.*"), Ok(ReferencePattern::Tags(repo, form)) if form == "1.*" && repo.to_string() == "a.b/c")
         );
-        assert!(matches!(pattern("oci://a.b/c"), Ok(ReferencePattern::One(one)) if one.to_string() == "a.b/c:latest"));
-        for bad in
-            ["a.b/c", "a.b/*:1", "c:1.*", "a.b/c:.*", "a.b/c:1/*", "a.b/c*d:1", "oci://a.b/c*", "oci://a.b/c:1.*"]
-        {
+        assert!(
+            matches!(pattern("oci://a.b/c"), Ok(ReferencePattern::One(one)) if one.to_string() == "a.b/c:latest")
+        );
+        for bad in [
+            "a.b/c",
+            "a.b/*:1",
+            "c:1.*",
+            "a.b/c:.*",
+            "a.b/c:1/*",
+            "a.b/c*d:1",
+            "oci://a.b/c*",
+            "oci://a.b/c:1.*",
+        ] {
             assert!(pattern(bad).is_err(), "{bad}");
         }
         for (text, form, wanted) in [

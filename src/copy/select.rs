@@ -19,8 +19,8 @@ pub struct Selected {
     pub digest: Digest,
 }
 
-/// The version that is locked, if it is allowed; else the newest one that is in any of `repos`, which come in order of
-/// preference.
+/// The version that is locked, if it is allowed; else the newest one that is in any of `repos`,
+/// which come in order of preference.
 ///
 /// # Errors
 /// `Absent` if there is no such release, with those that there are.
@@ -50,7 +50,11 @@ pub async fn release(
 ) -> Result<Selected, FactError> {
     let shown: Vec<_> = repos.iter().map(Repo::to_string).collect();
     let Some(tag) = version.tag() else {
-        return Err(FactError::new(FactFailure::Absent, address, format_args!("{version} is too long for a tag")));
+        return Err(FactError::new(
+            FactFailure::Absent,
+            address,
+            format_args!("{version} is too long for a tag"),
+        ));
     };
     for repo in repos {
         let reference = repo.at(Selector::Tag(tag.clone()));
@@ -80,11 +84,14 @@ async fn newest(
     }
     constraints.newest(&versions).cloned().ok_or_else(|| {
         let shown: Vec<_> = repos.iter().map(Repo::to_string).collect();
-        let there = versions
-            .last()
-            .map_or("no version".to_owned(), |last| format!("{} versions, up to {last}", versions.len()));
-        let wanted =
-            if constraints.is_empty() { "any release".to_owned() } else { format!("{:?}", constraints.to_string()) };
+        let there = versions.last().map_or("no version".to_owned(), |last| {
+            format!("{} versions, up to {last}", versions.len())
+        });
+        let wanted = if constraints.is_empty() {
+            "any release".to_owned()
+        } else {
+            format!("{:?}", constraints.to_string())
+        };
         let rule = format!("no version fulfils {wanted}; {} has {there}", shown.join(" with "));
         FactError::new(FactFailure::Absent, address, rule)
     })

@@ -1,4 +1,5 @@
-//! Checking a store: every byte against its digest, every name against what is there, and what a lock file needs of it.
+//! Checking a store: every byte against its digest, every name against what is there, and what a
+//! lock file needs of it.
 //!
 //! Reads the store itself, never the cache, and of a file no more than a descriptor says that there
 //! is.
@@ -67,23 +68,29 @@ impl Verification {
     ///
     /// # Errors
     /// The store cannot be read at all.
-    pub async fn of(store: Arc<dyn HostStore>, progress: BundleProgress<'_>) -> Result<Verification, FactError> {
+    pub async fn of(
+        store: Arc<dyn HostStore>,
+        progress: BundleProgress<'_>,
+    ) -> Result<Verification, FactError> {
         let mut all = Vec::new();
         for host in on_disk(&store, |store| store.hosts()).await? {
             let registry = store.clone().registry(&host);
             let names = registry.catalog().await?;
-            all.extend(names.into_iter().map(|name| (Repo { host: host.clone(), name }, registry.clone())));
+            all.extend(
+                names.into_iter().map(|name| (Repo { host: host.clone(), name }, registry.clone())),
+            );
         }
-        let mut this = Verification { store, found: VerifiedStore::default(), sound: Sound::default() };
+        let mut this =
+            Verification { store, found: VerifiedStore::default(), sound: Sound::default() };
         let mut blobs = Vec::new();
         for (repo, registry) in &all {
             let of = repo.clone();
             match on_disk(&this.store, move |store| store.blobs(&of)).await {
                 Ok(listed) => {
                     let sizes = this.sizes(repo, registry.as_ref()).await;
-                    let limited = listed
-                        .into_iter()
-                        .map(|(digest, size)| (repo, registry, digest, size, sizes.get(&digest).copied()));
+                    let limited = listed.into_iter().map(|(digest, size)| {
+                        (repo, registry, digest, size, sizes.get(&digest).copied())
+                    });
                     blobs.extend(limited);
                 }
                 Err(e) => this.bad(repo, e),
@@ -142,7 +149,8 @@ impl Verification {
     async fn sizes(&self, repo: &Repo, registry: &dyn Registry) -> DescriptorSizes {
         let mut sizes = DescriptorSizes::new();
         let of = repo.clone();
-        let mut pending = on_disk(&self.store, move |store| store.entries(&of)).await.unwrap_or_default();
+        let mut pending =
+            on_disk(&self.store, move |store| store.entries(&of)).await.unwrap_or_default();
         let mut seen = BTreeSet::new();
         while let Some(entry) = pending.pop() {
             note(&mut sizes, &entry, MANIFEST_MAX);
@@ -161,9 +169,17 @@ impl Verification {
         sizes
     }
 
-    async fn check_blob(&mut self, repo: &Repo, registry: &dyn Registry, digest: Digest, size: u64) {
-        let mut hashing = Hashing { hasher: Box::new(Hasher::new(digest.algorithm())), position: 0 };
-        let outcome = registry.blob(&repo.name, &Descriptor::bare(digest, size), &mut hashing).await;
+    async fn check_blob(
+        &mut self,
+        repo: &Repo,
+        registry: &dyn Registry,
+        digest: Digest,
+        size: u64,
+    ) {
+        let mut hashing =
+            Hashing { hasher: Box::new(Hasher::new(digest.algorithm())), position: 0 };
+        let outcome =
+            registry.blob(&repo.name, &Descriptor::bare(digest, size), &mut hashing).await;
         self.found.checked.objects += 1;
         self.found.checked.bytes += size;
         let subject = repo.at(Selector::Digest(digest));
@@ -188,26 +204,37 @@ impl Verification {
             Err(e) => return self.bad(repo, e),
         };
         // Says which tags stand for two manifests.
-        for tag in entries.iter().filter_map(crate::oci::layout::tag_of).collect::<BTreeSet<Tag>>() {
+        for tag in entries.iter().filter_map(crate::oci::layout::tag_of).collect::<BTreeSet<Tag>>()
+        {
             if let Err(e) = registry.resolve(&repo.name, &tag).await {
                 self.bad(repo.at(Selector::Tag(tag)), e);
             }
         }
         let mut seen = BTreeSet::new();
-        let mut pending: Vec<(String, Descriptor)> = entries.into_iter().map(|e| (shown(repo, &e), e)).collect();
+        let mut pending: Vec<(String, Descriptor)> =
+            entries.into_iter().map(|e| (shown(repo, &e), e)).collect();
         while let Some((from, entry)) = pending.pop() {
             if !seen.insert(entry.digest) {
                 continue;
             }
-            let Some(manifest) = self.manifest(repo, registry, &from, entry.digest).await else { continue };
+            let Some(manifest) = self.manifest(repo, registry, &from, entry.digest).await else {
+                continue;
+            };
             if manifest.raw.len() as u64 != entry.size {
-                let rule = format!("{} has {} bytes; {} are named", entry.digest, manifest.raw.len(), entry.size);
+                let rule = format!(
+                    "{} has {} bytes; {} are named",
+                    entry.digest,
+                    manifest.raw.len(),
+                    entry.size
+                );
                 self.bad(&from, rule);
             }
             match &manifest.body {
                 ManifestBody::Index(children) => {
-                    let (there, missing): (Vec<_>, Vec<_>) =
-                        children.iter().cloned().partition(|child| self.is_there(repo, &child.digest));
+                    let (there, missing): (Vec<_>, Vec<_>) = children
+                        .iter()
+                        .cloned()
+                        .partition(|child| self.is_there(repo, &child.digest));
                     if !missing.is_empty() {
                         let missing: Vec<_> = missing.iter().map(part).collect();
                         let rule = format!("carried without {}", missing.join(", "));
@@ -228,7 +255,13 @@ impl Verification {
         }
     }
 
-    async fn manifest(&mut self, repo: &Repo, registry: &dyn Registry, from: &str, digest: Digest) -> Option<Manifest> {
+    async fn manifest(
+        &mut self,
+        repo: &Repo,
+        registry: &dyn Registry,
+        from: &str,
+        digest: Digest,
+    ) -> Option<Manifest> {
         match read(registry, repo, digest).await {
             Ok(manifest) => Some(manifest),
             Err(rule) => {
@@ -247,13 +280,20 @@ impl Verification {
         self.sound.0.get(repo).and_then(|sound| sound.get(&blob.digest)) == Some(&blob.size)
     }
 
-    /// What the store lacks of what `lock_file` holds: of `platforms`, or of all whose packages the file has hashes of.
-    pub async fn lacks(&self, lock_file: &LockFile, mapping: &Mapping, platforms: &[Platform]) -> Vec<VerifyFinding> {
+    /// What the store lacks of what `lock_file` holds: of `platforms`, or of all whose packages the
+    /// file has hashes of.
+    pub async fn lacks(
+        &self,
+        lock_file: &LockFile,
+        mapping: &Mapping,
+        platforms: &[Platform],
+    ) -> Vec<VerifyFinding> {
         let mut lacking = Vec::new();
         for (address, lock) in lock_file.locks() {
             let rules = self.lacks_of(address, lock, mapping, platforms).await;
             let what = format!("{address} {}", lock.version);
-            lacking.extend(rules.into_iter().map(|rule| VerifyFinding { what: what.clone(), rule }));
+            lacking
+                .extend(rules.into_iter().map(|rule| VerifyFinding { what: what.clone(), rule }));
         }
         lacking
     }
@@ -268,11 +308,15 @@ impl Verification {
         let repos = match mapping.repos(address) {
             Err(e) => return vec![e.to_string()],
             Ok(repos) if repos.is_empty() => {
-                return vec!["no rule maps this provider to a repository; give --oci-mirror".to_owned()];
+                return vec![
+                    "no rule maps this provider to a repository; give --oci-mirror".to_owned(),
+                ];
             }
             Ok(repos) => repos,
         };
-        let Some(tag) = lock.version.tag() else { return vec!["the version is too long for a tag".to_owned()] };
+        let Some(tag) = lock.version.tag() else {
+            return vec!["the version is too long for a tag".to_owned()];
+        };
         for repo in &repos {
             let registry = self.store.clone().registry(&repo.host);
             let Ok(Some(digest)) = registry.resolve(&repo.name, &tag).await else { continue };
@@ -280,12 +324,15 @@ impl Verification {
                 Ok(Ok(Release::Provider(targets))) => {
                     self.lacks_of_release(registry.as_ref(), repo, &targets, lock, platforms).await
                 }
-                Ok(Ok(Release::Module(_))) => vec!["it is a module, no provider release".to_owned()],
+                Ok(Ok(Release::Module(_))) => {
+                    vec!["it is a module, no provider release".to_owned()]
+                }
                 Ok(Err(e)) => vec![e.to_string()],
                 Err(e) => vec![e],
             };
         }
-        let shown: Vec<_> = repos.iter().map(|repo| repo.at(Selector::Tag(tag.clone())).to_string()).collect();
+        let shown: Vec<_> =
+            repos.iter().map(|repo| repo.at(Selector::Tag(tag.clone())).to_string()).collect();
         vec![format!("{} is not there", shown.join(" or "))]
     }
 
@@ -297,24 +344,38 @@ impl Verification {
         lock: &ProviderLock,
         platforms: &[Platform],
     ) -> Vec<String> {
-        let named = |platform: &&Platform| !targets.iter().any(|target| target.platform == **platform);
-        let mut lacking: Vec<_> =
-            platforms.iter().filter(named).map(|p| format!("the release has no package for {p}")).collect();
-        let mut unmatched: BTreeSet<_> = lock.hashes.iter().filter(|hash| hash.is("zh")).cloned().collect();
+        let named =
+            |platform: &&Platform| !targets.iter().any(|target| target.platform == **platform);
+        let mut lacking: Vec<_> = platforms
+            .iter()
+            .filter(named)
+            .map(|p| format!("the release has no package for {p}"))
+            .collect();
+        let mut unmatched: BTreeSet<_> =
+            lock.hashes.iter().filter(|hash| hash.is("zh")).cloned().collect();
         let has_zh = !unmatched.is_empty();
         let mut unknown = Vec::new();
         for target in targets {
             let zip = self.zip_of(registry, repo, target).await;
-            let annotated = target.manifest.annotations.get(PACKAGE_DIGEST_ANNOTATION).and_then(|d| d.parse().ok());
-            let hash =
-                zip.as_ref().map(|zip| zip.digest).or(annotated).map(|digest| PackageHash::of_zip(&digest.hex()));
+            let annotated = target
+                .manifest
+                .annotations
+                .get(PACKAGE_DIGEST_ANNOTATION)
+                .and_then(|d| d.parse().ok());
+            let hash = zip
+                .as_ref()
+                .map(|zip| zip.digest)
+                .or(annotated)
+                .map(|digest| PackageHash::of_zip(&digest.hex()));
             let is_locked = hash.as_ref().map(|hash| !has_zh || unmatched.remove(hash));
             let platform = &target.platform;
             match (platforms.is_empty(), is_locked) {
                 (false, _) if !platforms.contains(platform) => continue,
                 // Packages whose hashes the file does not hold are not asked of the store.
                 (true, Some(false)) => continue,
-                (false, Some(false)) => lacking.push(format!("the lock file does not hold the package for {platform}")),
+                (false, Some(false)) => {
+                    lacking.push(format!("the lock file does not hold the package for {platform}"))
+                }
                 (true, None) if has_zh => {
                     unknown.push(platform.to_string());
                     continue;
@@ -325,15 +386,23 @@ impl Verification {
                 lacking.push(format!("the package for {platform} is not carried, or damaged"));
             }
         }
-        // Of a platform whose manifest is not carried the hash is not known, but how many are missing is.
+        // Of a platform whose manifest is not carried the hash is not known, but how many are
+        // missing is.
         if !unmatched.is_empty() && !unknown.is_empty() {
             let (count, among) = (unmatched.len(), unknown.join(", "));
-            lacking.push(format!("{count} packages that the lock file holds are not carried, among those for {among}"));
+            lacking.push(format!(
+                "{count} packages that the lock file holds are not carried, among those for {among}"
+            ));
         }
         lacking
     }
 
-    async fn zip_of(&self, registry: &dyn Registry, repo: &Repo, target: &Target) -> Option<Descriptor> {
+    async fn zip_of(
+        &self,
+        registry: &dyn Registry,
+        repo: &Repo,
+        target: &Target,
+    ) -> Option<Descriptor> {
         let manifest = read(registry, repo, target.manifest.digest).await.ok()?;
         target_package(&manifest, &target.platform).ok()
     }
@@ -352,7 +421,10 @@ fn note(sizes: &mut DescriptorSizes, entry: &Descriptor, max: u64) {
 
 /// A manifest, or why there is none.
 async fn read(registry: &dyn Registry, repo: &Repo, digest: Digest) -> Result<Manifest, String> {
-    let raw = registry.manifest(&repo.name, &Selector::Digest(digest)).await.map_err(|e| e.to_string())?;
+    let raw = registry
+        .manifest(&repo.name, &Selector::Digest(digest))
+        .await
+        .map_err(|e| e.to_string())?;
     Manifest::parse(raw.bytes, digest, None).map_err(|e| format!("{digest}: {e}"))
 }
 

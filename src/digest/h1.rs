@@ -1,7 +1,8 @@
 //! `h1:` hashes: what lock files record of a package's files, however they are packed.
 //!
-//! `Hash1` of Go's `dirhash`: SHA-256 over one line for each file, in byte order of the names, of the hexadecimal SHA-256
-//! of its content, two spaces, its name and a line end. Modes and times do not count.
+//! `Hash1` of Go's `dirhash`: SHA-256 over one line for each file, in byte order of the names, of
+//! the hexadecimal SHA-256 of its content, two spaces, its name and a line end. Modes and times do
+//! not count.
 
 use std::fmt;
 use std::str::FromStr;
@@ -66,7 +67,8 @@ impl FromStr for H1 {
 mod tests {
     use super::*;
 
-    /// The same as `sha256sum` of the sorted files, and of that text, as the Go documentation describes it.
+    /// The same as `sha256sum` of the sorted files, and of that text, as the Go documentation
+    /// describes it.
     #[test]
     fn the_hash_is_that_of_the_sorted_sums() {
         let files = [("b/x", Digest::of(b"2")), ("a", Digest::of(b"1")), ("b.x", Digest::of(b"3"))];
@@ -76,7 +78,10 @@ mod tests {
         let hash = H1::of(&files).unwrap();
         assert_eq!(hash, H1(Sha256::digest(lines.as_bytes()).into()));
         assert_eq!(hash.to_string().parse::<H1>().unwrap(), hash);
-        assert_eq!(H1::of::<&str>(&[]).unwrap().to_string(), "h1:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
+        assert_eq!(
+            H1::of::<&str>(&[]).unwrap().to_string(),
+            "h1:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+        );
         assert_eq!(H1::of(&[("a\nb", Digest::of(b""))]), Err(&"a\nb"));
         for bad in ["", "h1:", "h1:AAAA", "zh:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="] {
             assert!(bad.parse::<H1>().is_err(), "{bad}");

@@ -14,15 +14,18 @@ impl Facts {
         self.ask_for(Need::Tags(repo.clone()), |view| view.tags(repo)).await
     }
 
-    /// The manifest for which a reference stands: a digest for itself, a tag for what the registry says, or said last
-    /// while it is away. `Absent` if the registry says that there is no such tag.
+    /// The manifest for which a reference stands: a digest for itself, a tag for what the registry
+    /// says, or said last while it is away. `Absent` if the registry says that there is no such
+    /// tag.
     pub async fn resolve(self: &Arc<Self>, reference: &Reference) -> Result<Digest, FactError> {
         match &reference.selector {
             Selector::Digest(digest) => Ok(*digest),
             Selector::Tag(tag) => {
                 let need = Need::Binding(reference.repo.clone(), tag.clone());
                 match self.ask_for(need, |view| view.bound(&reference.repo, tag)).await {
-                    Err(error) if error.failure == FactFailure::Absent => Err(self.no_such_tag(reference, tag).await),
+                    Err(error) if error.failure == FactFailure::Absent => {
+                        Err(self.no_such_tag(reference, tag).await)
+                    }
                     answer => answer,
                 }
             }
@@ -33,8 +36,14 @@ impl Facts {
     async fn no_such_tag(self: &Arc<Self>, reference: &Reference, tag: &Tag) -> FactError {
         match self.tags(&reference.repo).await {
             Ok(tags) => FactError::new(FactFailure::Absent, reference, no_such_tag(tag, &tags)),
-            Err(error) if error.failure == FactFailure::Absent => error.about(&reference.to_string()),
-            Err(_) => FactError::new(FactFailure::Absent, reference, format_args!("there is no tag {tag}")),
+            Err(error) if error.failure == FactFailure::Absent => {
+                error.about(&reference.to_string())
+            }
+            Err(_) => FactError::new(
+                FactFailure::Absent,
+                reference,
+                format_args!("there is no tag {tag}"),
+            ),
         }
     }
 

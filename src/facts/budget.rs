@@ -1,9 +1,10 @@
 //! How many requests a mount sends for those who may read it and do not own it.
 //!
-//! A registry counts the requests of a credential, and the credential is the owner's: without a limit, whoever may look
-//! up names could use up what the registry grants. A budget is a rate with a reserve for what ordinary work asks at once;
-//! who has used it up waits for his turn, so that one program that asks for one thing after another is slowed down and
-//! never refused. Who asks for many things at once is refused: an operation that waits can keep others from the same name.
+//! A registry counts the requests of a credential, and the credential is the owner's: without a
+//! limit, whoever may look up names could use up what the registry grants. A budget is a rate with
+//! a reserve for what ordinary work asks at once; who has used it up waits for his turn, so that
+//! one program that asks for one thing after another is slowed down and never refused. Who asks for
+//! many things at once is refused: an operation that waits can keep others from the same name.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -51,11 +52,13 @@ const OF_ONE: Rate = Rate { reserve: 200, every: Duration::from_millis(100) };
 const OF_ALL: Rate = Rate { reserve: 1000, every: Duration::from_millis(20) };
 /// How long a request waits for its turn at most.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How many users are told apart. Past it, those with a full reserve are forgotten; then the rest share one.
+/// How many users are told apart. Past it, those with a full reserve are forgotten; then the rest
+/// share one.
 const USERS_MAX: usize = 1024;
 
 impl Rate {
-    /// How long a request has to wait at `now`, where the reserve is full again at `full`; `None` if that is too long.
+    /// How long a request has to wait at `now`, where the reserve is full again at `full`; `None`
+    /// if that is too long.
     fn wait(&self, full: Instant, now: Instant) -> Option<Duration> {
         let missing = full.max(now) + self.every - now;
         let wait = missing.saturating_sub(self.every * self.reserve);
@@ -136,9 +139,13 @@ fn exhausted(host: &Host, user: u32) -> FactError {
     )
 }
 
-/// Joins the flight of `key`, which begins for who asks now. Where it has ended for want of another user's budget, a new
-/// one is joined.
-pub(super) async fn join<K, T, F, W>(flights: &Flights<K, T, FactError>, key: K, load: F) -> Result<T, FactError>
+/// Joins the flight of `key`, which begins for who asks now. Where it has ended for want of another
+/// user's budget, a new one is joined.
+pub(super) async fn join<K, T, F, W>(
+    flights: &Flights<K, T, FactError>,
+    key: K,
+    load: F,
+) -> Result<T, FactError>
 where
     K: Clone + Eq + std::hash::Hash + Send + 'static,
     T: Clone + Send + Sync + 'static,

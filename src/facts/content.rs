@@ -20,13 +20,15 @@ use crate::name::{Reference, Repo, Selector};
 use crate::oci::{Descriptor, Manifest};
 use crate::store::{Flights, Key, Object};
 
-/// Members of at most this many bytes are inflated when they are read; larger ones are kept in the store, unpacked.
+/// Members of at most this many bytes are inflated when they are read; larger ones are kept in the
+/// store, unpacked.
 pub const SMALL_MAX: u64 = 256 << 10;
 /// How many bytes of inflated small members are kept for the next read of the same file.
 const SMALL_KEPT: usize = 16 << 20;
 /// What such a member takes beside its bytes: many have fewer.
 const SMALL_BYTES: usize = 256;
-/// How many packages are kept beside those that an inode holds, and how many bytes their trees may take.
+/// How many packages are kept beside those that an inode holds, and how many bytes their trees may
+/// take.
 const PACKAGES_KEPT: (usize, usize) = (16, 32 << 20);
 /// How many manifests are kept in memory, and how many bytes they may take.
 const MANIFESTS_KEPT: (usize, usize) = (512, 16 << 20);
@@ -71,8 +73,8 @@ pub enum MemberContent {
     },
 }
 
-/// A repository, and digest and size of an archive in it. With the size, since a manifest that lies about it must not
-/// spoil the same archive for one that does not.
+/// A repository, and digest and size of an archive in it. With the size, since a manifest that lies
+/// about it must not spoil the same archive for one that does not.
 type PackageKey = (Repo, Digest, u64);
 
 fn key_of(repo: &Repo, archive: &Descriptor) -> PackageKey {
@@ -131,10 +133,13 @@ impl ContentCache {
         lock(&self.failures).clear();
     }
 
-    /// Whether a load failed for want of what unused objects hold: descriptors, space in the cache, or the memory that
-    /// stands in for a full disk. They are let go of then. True also where another load has let go of them just now.
+    /// Whether a load failed for want of what unused objects hold: descriptors, space in the cache,
+    /// or the memory that stands in for a full disk. They are let go of then. True also where
+    /// another load has let go of them just now.
     fn gives_way<T>(&self, outcome: &Result<T, FactError>) -> bool {
-        let wanting = |error: &FactError| matches!(error.failure, FactFailure::NoDescriptor | FactFailure::NoSpace);
+        let wanting = |error: &FactError| {
+            matches!(error.failure, FactFailure::NoDescriptor | FactFailure::NoSpace)
+        };
         let gives_way = outcome.as_ref().is_err_and(wanting);
         if gives_way {
             lock(&self.objects).clear();
@@ -149,7 +154,8 @@ impl ContentCache {
         }
     }
 
-    /// Remembers how a load ended. An absence is remembered too: by digest nothing appears soon after it was missed.
+    /// Remembers how a load ended. An absence is remembered too: by digest nothing appears soon
+    /// after it was missed.
     fn remember<T>(&self, node: ContentNode, outcome: &Result<T, FactError>) {
         let mut failures = lock(&self.failures);
         match outcome {
@@ -204,7 +210,11 @@ impl ContentCache {
 
 impl Facts {
     /// The manifest of that digest: from memory, the store, or the registry.
-    pub async fn manifest(self: &Arc<Self>, repo: &Repo, digest: Digest) -> Result<Arc<Manifest>, FactError> {
+    pub async fn manifest(
+        self: &Arc<Self>,
+        repo: &Repo,
+        digest: Digest,
+    ) -> Result<Arc<Manifest>, FactError> {
         if let Some(manifest) = lock(&self.nodes.manifests).get(&digest) {
             return Ok(manifest.clone());
         }
@@ -222,20 +232,29 @@ impl Facts {
         budget::join(&self.nodes.manifest_flights, (repo.clone(), digest), load).await
     }
 
-    async fn load_manifest(self: &Arc<Self>, repo: &Repo, digest: Digest) -> Result<Arc<Manifest>, FactError> {
+    async fn load_manifest(
+        self: &Arc<Self>,
+        repo: &Repo,
+        digest: Digest,
+    ) -> Result<Arc<Manifest>, FactError> {
         let store = self.store.clone();
         let stored = blocking(move || match store.get(&Key::Blob(digest))? {
             Some(object) if object.len() <= crate::oci::MANIFEST_MAX => object.read_all().map(Some),
             _ => Ok(None),
         })
         .await?;
-        // Cached bytes that are no manifest are another blob, whose digest says nothing of the registry's manifests.
-        let known = stored.ok().flatten().and_then(|raw| Manifest::parse(raw.into(), digest, None).ok());
+        // Cached bytes that are no manifest are another blob, whose digest says nothing of the
+        // registry's manifests.
+        let known =
+            stored.ok().flatten().and_then(|raw| Manifest::parse(raw.into(), digest, None).ok());
         let manifest = match known {
             Some(manifest) => Arc::new(manifest),
             None => {
                 let selector = Selector::Digest(digest);
-                self.budgets.spend(&repo.host, self.fetch_manifest_parsed(repo, &selector)).await?.1?
+                self.budgets
+                    .spend(&repo.host, self.fetch_manifest_parsed(repo, &selector))
+                    .await?
+                    .1?
             }
         };
         self.nodes.keep_manifest(manifest.clone());
@@ -248,15 +267,20 @@ impl Facts {
     }
 
     /// The release for which a manifest stands, or why it is none.
-    pub async fn release(self: &Arc<Self>, repo: &Repo, digest: Digest) -> Result<(Arc<Manifest>, Release), FactError> {
+    pub async fn release(
+        self: &Arc<Self>,
+        repo: &Repo,
+        digest: Digest,
+    ) -> Result<(Arc<Manifest>, Release), FactError> {
         let manifest = self.manifest(repo, digest).await?;
         let release = Release::read(&manifest)
             .map_err(|refusal| FactError::refusal(repo.at(Selector::Digest(digest)), &refusal))?;
         Ok((manifest, release))
     }
 
-    /// Those of a release's platforms that its sources do not hold, as far as they can say so without a request: a
-    /// bundle carries an index whole, and of its platforms those that it was made for.
+    /// Those of a release's platforms that its sources do not hold, as far as they can say so
+    /// without a request: a bundle carries an index whole, and of its platforms those that it was
+    /// made for.
     pub async fn lacking(&self, repo: &Repo, targets: &[Target]) -> Vec<Digest> {
         let manifests: Vec<Digest> = targets.iter().map(|target| target.manifest.digest).collect();
         match self.origin(&repo.host) {
@@ -265,7 +289,8 @@ impl Facts {
         }
     }
 
-    /// The package of one platform of a provider release: its manifest and the descriptor of its zip.
+    /// The package of one platform of a provider release: its manifest and the descriptor of its
+    /// zip.
     pub async fn target(
         self: &Arc<Self>,
         repo: &Repo,
@@ -285,7 +310,11 @@ impl Facts {
     }
 
     /// Like [`Facts::target`], if that needs no request.
-    pub fn known_target(&self, repo: &Repo, target: &Target) -> Option<(Arc<Manifest>, Descriptor)> {
+    pub fn known_target(
+        &self,
+        repo: &Repo,
+        target: &Target,
+    ) -> Option<(Arc<Manifest>, Descriptor)> {
         let manifest = lock(&self.nodes.manifests).get(&target.manifest.digest)?.clone();
         self.check_target(repo, target, manifest).ok()
     }
@@ -302,16 +331,19 @@ impl Facts {
             return Err(FactError::new(
                 FactFailure::Integrity,
                 subject,
-                format_args!("the manifest has a size of {size} bytes; its index says {}", target.manifest.size),
+                format_args!(
+                    "the manifest has a size of {size} bytes; its index says {}",
+                    target.manifest.size
+                ),
             ));
         }
-        let layer =
-            target_package(&manifest, &target.platform).map_err(|refusal| FactError::refusal(subject, &refusal))?;
+        let layer = target_package(&manifest, &target.platform)
+            .map_err(|refusal| FactError::refusal(subject, &refusal))?;
         Ok((manifest, layer))
     }
 
-    /// The package in an archive: fetched whole, verified, its index read. Of several that ask for it at once the first
-    /// says when it is unpacked.
+    /// The package in an archive: fetched whole, verified, its index read. Of several that ask for
+    /// it at once the first says when it is unpacked.
     pub async fn package(
         self: &Arc<Self>,
         repo: &Repo,
@@ -356,7 +388,8 @@ impl Facts {
         Ok(package)
     }
 
-    /// Runs `work` on an archive's bytes; once more on new ones if the cached ones turn out to be damaged.
+    /// Runs `work` on an archive's bytes; once more on new ones if the cached ones turn out to be
+    /// damaged.
     pub(super) async fn with_archive<T: Send + 'static>(
         self: &Arc<Self>,
         repo: &Repo,
@@ -374,7 +407,9 @@ impl Facts {
                 work(&object)
             })
             .await?;
-            match outcome.map_err(|e| FactError::archive(repo.at(Selector::Digest(archive.digest)), &e)) {
+            match outcome
+                .map_err(|e| FactError::archive(repo.at(Selector::Digest(archive.digest)), &e))
+            {
                 Err(e) if e.failure == FactFailure::Damaged && !healed => {
                     healed = true;
                     self.drop_object(&Key::Blob(archive.digest));
@@ -385,7 +420,11 @@ impl Facts {
     }
 
     /// A blob of `repo`: from the store, or fetched and verified.
-    pub async fn blob(self: &Arc<Self>, repo: &Repo, blob: &Descriptor) -> Result<Object, FactError> {
+    pub async fn blob(
+        self: &Arc<Self>,
+        repo: &Repo,
+        blob: &Descriptor,
+    ) -> Result<Object, FactError> {
         self.blob_with(repo, blob, &BesideFetch::Nothing).await
     }
 
@@ -405,7 +444,8 @@ impl Facts {
         self.of_size(repo, blob, object)
     }
 
-    /// The object of `key`: the one that is kept open, or what `get` gets, once for all who ask for `node` meanwhile.
+    /// The object of `key`: the one that is kept open, or what `get` gets, once for all who ask for
+    /// `node` meanwhile.
     async fn object<W>(
         self: &Arc<Self>,
         node: ContentNode,
@@ -443,11 +483,16 @@ impl Facts {
         Err(FactError::new(
             FactFailure::Integrity,
             subject,
-            format_args!("the blob has a size of {} bytes; its manifest says {}", object.len(), blob.size),
+            format_args!(
+                "the blob has a size of {} bytes; its manifest says {}",
+                object.len(),
+                blob.size
+            ),
         ))
     }
 
-    /// Closes the kept object of `key`, so that the next use opens (and checks, or fetches) it anew.
+    /// Closes the kept object of `key`, so that the next use opens (and checks, or fetches) it
+    /// anew.
     pub fn drop_object(&self, key: &Key) {
         lock(&self.nodes.objects).pop(key);
     }
@@ -489,7 +534,10 @@ impl Facts {
         loop {
             let store = store.clone();
             let unpack = move |zip: &Object| unpack_into(&store, &key, zip, &file);
-            match self.with_archive(&package.repo, &package.archive, &BesideFetch::Nothing, unpack).await? {
+            match self
+                .with_archive(&package.repo, &package.archive, &BesideFetch::Nothing, unpack)
+                .await?
+            {
                 Unpacked::Done(object) => return Ok(object),
                 // Another process unpacks the same member; its lock ends with it.
                 Unpacked::Busy => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -501,9 +549,14 @@ impl Facts {
     /// Reads from `content`.
     ///
     /// # Errors
-    /// `Damaged` if cached bytes are: [`Facts::heal`] fetches them anew. `Integrity` if the archive itself is wrong about
-    /// the member, which stays so.
-    pub fn read(&self, content: &MemberContent, buf: &mut [u8], offset: u64) -> Result<usize, FactError> {
+    /// `Damaged` if cached bytes are: [`Facts::heal`] fetches them anew. `Integrity` if the archive
+    /// itself is wrong about the member, which stays so.
+    pub fn read(
+        &self,
+        content: &MemberContent,
+        buf: &mut [u8],
+        offset: u64,
+    ) -> Result<usize, FactError> {
         match content {
             MemberContent::Object(object) => Ok(object.read_at(buf, offset)?),
             MemberContent::Bytes(bytes) => Ok(copy_from(bytes, buf, offset)),
@@ -513,7 +566,12 @@ impl Facts {
         }
     }
 
-    fn inflate(&self, archive: &Object, package: &VerifiedPackage, number: FileNo) -> Result<Arc<[u8]>, FactError> {
+    fn inflate(
+        &self,
+        archive: &Object,
+        package: &VerifiedPackage,
+        number: FileNo,
+    ) -> Result<Arc<[u8]>, FactError> {
         let key = (package.archive.digest, number);
         if let Some(bytes) = self.nodes.inflated(&key) {
             return Ok(bytes);
@@ -568,6 +626,8 @@ impl archive::ReadAt for Bytes<'_> {
 }
 
 /// Runs `work` where blocking is allowed.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FactError> {
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, FactError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| FactError::lost())
 }

@@ -53,7 +53,10 @@ impl FactFailure {
         Duration::from_secs(match self {
             FactFailure::Absent => 30,
             FactFailure::Denied => 10,
-            FactFailure::Integrity | FactFailure::Structure | FactFailure::TooLarge | FactFailure::Unsupported => 300,
+            FactFailure::Integrity
+            | FactFailure::Structure
+            | FactFailure::TooLarge
+            | FactFailure::Unsupported => 300,
             FactFailure::TimedOut
             | FactFailure::Unreachable
             | FactFailure::Untrusted
@@ -67,7 +70,8 @@ impl FactFailure {
         })
     }
 
-    /// Whether the failure says nothing about the thing itself, so that an earlier answer still counts.
+    /// Whether the failure says nothing about the thing itself, so that an earlier answer still
+    /// counts.
     pub fn is_outage(self) -> bool {
         !matches!(
             self,
@@ -94,7 +98,11 @@ pub struct FactError {
 impl FactError {
     /// An error of that class: what was asked for, and which rule or event ended it.
     pub fn new(failure: FactFailure, subject: impl fmt::Display, rule: impl fmt::Display) -> Self {
-        FactError { failure, subject: Some(subject.to_string().into()), rule: rule.to_string().into() }
+        FactError {
+            failure,
+            subject: Some(subject.to_string().into()),
+            rule: rule.to_string().into(),
+        }
     }
 
     /// An error of this program or its host that is about nothing in particular.
@@ -188,7 +196,9 @@ impl From<RegistryError> for FactError {
             registry::RegistryFailure::Io => FactFailure::Io,
         };
         match error.remedy {
-            Some(remedy) => FactError::new(failure, error.subject, format_args!("{}; {remedy}", error.rule)),
+            Some(remedy) => {
+                FactError::new(failure, error.subject, format_args!("{}; {remedy}", error.rule))
+            }
             None => FactError::new(failure, error.subject, error.rule),
         }
     }
@@ -218,15 +228,39 @@ mod tests {
     #[test]
     fn a_failure_counts_as_long_as_it_says_something() {
         use FactFailure::*;
-        let said =
-            [(Absent, 30), (Denied, 10), (Integrity, 300), (Structure, 300), (TooLarge, 300), (Unsupported, 300)];
+        let said = [
+            (Absent, 30),
+            (Denied, 10),
+            (Integrity, 300),
+            (Structure, 300),
+            (TooLarge, 300),
+            (Unsupported, 300),
+        ];
         for (failure, seconds) in said {
-            assert_eq!((failure.kept_for().as_secs(), failure.is_outage()), (seconds, false), "{failure:?}");
+            assert_eq!(
+                (failure.kept_for().as_secs(), failure.is_outage()),
+                (seconds, false),
+                "{failure:?}"
+            );
         }
-        let nothing_said =
-            [TimedOut, Unreachable, Untrusted, Offline, Protocol, Damaged, NoSpace, NoDescriptor, Io, Crowded];
+        let nothing_said = [
+            TimedOut,
+            Unreachable,
+            Untrusted,
+            Offline,
+            Protocol,
+            Damaged,
+            NoSpace,
+            NoDescriptor,
+            Io,
+            Crowded,
+        ];
         for failure in nothing_said {
-            assert_eq!((failure.kept_for().as_secs(), failure.is_outage()), (2, true), "{failure:?}");
+            assert_eq!(
+                (failure.kept_for().as_secs(), failure.is_outage()),
+                (2, true),
+                "{failure:?}"
+            );
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The one place where bytes enter: from a registry, unverified, into a fill of the store, which publishes them only
-//! if they are what their digest says.
+//! The one place where bytes enter: from a registry, unverified, into a fill of the store, which
+//! publishes them only if they are what their digest says.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,8 +38,9 @@ impl Facts {
         Ok(digest)
     }
 
-    /// Fetches a manifest: its digest, and its parsed view or why the document is refused. A refused document has a
-    /// digest all the same, since a tag that stands for it can be listed and asked for the reason.
+    /// Fetches a manifest: its digest, and its parsed view or why the document is refused. A
+    /// refused document has a digest all the same, since a tag that stands for it can be listed and
+    /// asked for the reason.
     pub(super) async fn fetch_manifest_parsed(
         self: &Arc<Self>,
         repo: &Repo,
@@ -67,12 +68,11 @@ impl Facts {
                 ));
             }
         }
-        let parsed =
-            Manifest::parse(raw.bytes.clone(), digest, raw.content_type.as_deref()).map(Arc::new).map_err(|e| {
-                match selector {
-                    Selector::Digest(_) => FactError::document(&subject, &e),
-                    Selector::Tag(_) => FactError::document(format_args!("{subject} ({digest})"), &e),
-                }
+        let parsed = Manifest::parse(raw.bytes.clone(), digest, raw.content_type.as_deref())
+            .map(Arc::new)
+            .map_err(|e| match selector {
+                Selector::Digest(_) => FactError::document(&subject, &e),
+                Selector::Tag(_) => FactError::document(format_args!("{subject} ({digest})"), &e),
             });
         if parsed.is_ok() {
             let store = self.store.clone();
@@ -110,7 +110,8 @@ impl Facts {
                 Err(fill) => fill,
             };
             match self.transfer(repo, blob, fill, beside).await {
-                // Wrong bytes get one more chance: a fault on the way is likelier than a lying registry.
+                // Wrong bytes get one more chance: a fault on the way is likelier than a lying
+                // registry.
                 Err(e) if e.failure == FactFailure::Integrity && !tried => {
                     tracing::warn!("{e}; fetching it once more");
                     tried = true;
@@ -120,8 +121,8 @@ impl Facts {
         }
     }
 
-    /// The object, or the right to fill it. Waits while another fill of it makes progress: of another process, or of the
-    /// same blob in another repository.
+    /// The object, or the right to fill it. Waits while another fill of it makes progress: of
+    /// another process, or of the same blob in another repository.
     async fn begin(
         self: &Arc<Self>,
         subject: &Reference,
@@ -153,7 +154,8 @@ impl Facts {
         }
     }
 
-    /// One transfer: the registry's side here, hashing and writing on a thread of their own, a bounded queue between.
+    /// One transfer: the registry's side here, hashing and writing on a thread of their own, a
+    /// bounded queue between.
     async fn transfer(
         self: &Arc<Self>,
         repo: &Repo,
@@ -200,8 +202,9 @@ enum Piece {
     Restart,
 }
 
-/// The way of a transfer's bytes into a fill. It takes a thread from the first of them on: the threads are few, and many
-/// transfers may wait for a registry that serves few at a time, or is silent.
+/// The way of a transfer's bytes into a fill. It takes a thread from the first of them on: the
+/// threads are few, and many transfers may wait for a registry that serves few at a time, or is
+/// silent.
 struct Pipe {
     facts: Arc<Facts>,
     beside: BesideFetch,
@@ -320,7 +323,12 @@ mod tests {
             std::future::pending().await
         }
 
-        async fn blob(&self, _: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError> {
+        async fn blob(
+            &self,
+            _: &RepoName,
+            blob: &Descriptor,
+            sink: &mut dyn BlobSink,
+        ) -> Result<(), BlobError> {
             if blob.digest != Digest::of(&self.0) {
                 std::future::pending::<()>().await;
             }
@@ -332,19 +340,31 @@ mod tests {
         Descriptor::bare(Digest::of(content), content.len() as u64)
     }
 
-    /// However many transfers wait for a silent registry, threads are left for who reads from the cache.
+    /// However many transfers wait for a silent registry, threads are left for who reads from the
+    /// cache.
     #[test]
     fn a_transfer_without_bytes_holds_no_thread() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(crate::store::StoreOptions { dir: dir.path().to_owned(), limit: 1 << 30 }).unwrap();
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
-        let (host, sent) = ("registry.example".parse::<crate::name::Host>().unwrap(), Bytes::from_static(b"sent"));
+        let store =
+            Store::open(crate::store::StoreOptions { dir: dir.path().to_owned(), limit: 1 << 30 })
+                .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        let (host, sent) =
+            ("registry.example".parse::<crate::name::Host>().unwrap(), Bytes::from_static(b"sent"));
         let registry = Arc::new(Silent(sent.clone()));
         let name = host.to_string();
         let _entered = runtime.enter();
         let facts = Facts::new(FactsOptions {
-            sources: vec![MountSource::Registry { host: host.clone(), prefix: None, registry, name }],
+            sources: vec![MountSource::Registry {
+                host: host.clone(),
+                prefix: None,
+                registry,
+                name,
+            }],
             store,
             tag_ttl: Duration::from_secs(60),
             deadline: Duration::from_secs(60),

@@ -10,9 +10,12 @@ use crate::members::FileNo;
 use crate::store::Object;
 
 impl Facts {
-    /// The `h1:` hashes of a package: of the tree that a client would unpack, and of the archive. Fetches the package if
-    /// it is not cached, and reads all of it.
-    pub async fn hashes(self: &Arc<Self>, package: &Arc<VerifiedPackage>) -> Result<archive::Hashes, FactError> {
+    /// The `h1:` hashes of a package: of the tree that a client would unpack, and of the archive.
+    /// Fetches the package if it is not cached, and reads all of it.
+    pub async fn hashes(
+        self: &Arc<Self>,
+        package: &Arc<VerifiedPackage>,
+    ) -> Result<archive::Hashes, FactError> {
         let (limits, of) = (self.limits, package.clone());
         let hash = move |zip: &Object| archive::hashes(&Bytes(zip), &of.members, &limits);
         self.with_archive(&package.repo, &package.archive, &BesideFetch::Nothing, hash).await
@@ -27,7 +30,8 @@ impl Facts {
         let mut content = self.content(package, number).await?;
         let mut healed = false;
         loop {
-            let (facts, read, size) = (self.clone(), content.clone(), package.members.file(number).size);
+            let (facts, read, size) =
+                (self.clone(), content.clone(), package.members.file(number).size);
             match blocking(move || facts.read_all(&read, size)).await? {
                 Err(e) if e.failure == FactFailure::Damaged && !healed => {
                     healed = true;

@@ -62,14 +62,16 @@ impl Health {
         Health { state, reason: Some(reason.to_string().into()), at: Moment::now() }
     }
 
-    /// What an answer about anything says of the source that was as `before`; `None` if it says nothing.
+    /// What an answer about anything says of the source that was as `before`; `None` if it says
+    /// nothing.
     pub(super) fn shown_by(error: Option<&RegistryError>, before: SourceState) -> Option<Health> {
         use SourceState::{Denied, Ok, Unreachable, Untrusted};
         let Some(error) = error else { return Some(Health::of(Ok)) };
         let state = match error.failure {
             RegistryFailure::Unreachable | RegistryFailure::TimedOut => Unreachable,
             RegistryFailure::Untrusted => Untrusted,
-            // One repository may be closed where others are not, unless it is the first answer after an outage.
+            // One repository may be closed where others are not, unless it is the first answer
+            // after an outage.
             RegistryFailure::Denied if matches!(before, Unreachable | Untrusted) => Denied,
             RegistryFailure::Denied => return None,
             RegistryFailure::Absent
@@ -78,7 +80,10 @@ impl Health {
             | RegistryFailure::TooLarge
             | RegistryFailure::Unsupported => Ok,
             // Nothing that it said, or nothing that a registry says.
-            RegistryFailure::Protocol | RegistryFailure::Offline | RegistryFailure::NoSpace | RegistryFailure::Io => {
+            RegistryFailure::Protocol
+            | RegistryFailure::Offline
+            | RegistryFailure::NoSpace
+            | RegistryFailure::Io => {
                 return None;
             }
         };
@@ -119,7 +124,8 @@ mod tests {
     use super::*;
 
     fn shown(failure: Option<RegistryFailure>, before: SourceState) -> Option<SourceState> {
-        let error = failure.map(|failure| RegistryError::new(failure, "r.example/a", "rule").remedy("remedy"));
+        let error = failure
+            .map(|failure| RegistryError::new(failure, "r.example/a", "rule").remedy("remedy"));
         Health::shown_by(error.as_ref(), before).map(|health| health.state)
     }
 
@@ -135,14 +141,19 @@ mod tests {
             assert_eq!(shown(Some(RegistryFailure::Offline), before), None);
         }
         for before in [Unknown, Ok, Denied] {
-            assert_eq!(shown(Some(RegistryFailure::Denied), before), None, "one repository is not the source");
+            assert_eq!(
+                shown(Some(RegistryFailure::Denied), before),
+                None,
+                "one repository is not the source"
+            );
         }
         assert_eq!(shown(Some(RegistryFailure::Denied), Unreachable), Some(Denied));
     }
 
     #[test]
     fn a_failing_source_is_one_sentence_that_names_it_once() {
-        let error = RegistryError::new(RegistryFailure::Untrusted, "r.example", "no TLS").remedy("trust it");
+        let error = RegistryError::new(RegistryFailure::Untrusted, "r.example", "no TLS")
+            .remedy("trust it");
         let health = Health::shown_by(Some(&error), SourceState::Ok).unwrap();
         let ailing = FailingSource { name: "r.example".to_owned(), health };
         assert_eq!(ailing.to_string(), "r.example is untrusted: no TLS; trust it");

@@ -1,8 +1,9 @@
-//! One look at each source when a mount begins, so that one that cannot work is told before its first use.
+//! One look at each source when a mount begins, so that one that cannot work is told before its
+//! first use.
 //!
-//! A registry is asked what its first use would ask anyway, and the answer counts as any other. A failure is not kept:
-//! the first use asks by itself. Where nothing had to be asked, or the answer tells a closed repository from a closed
-//! registry by nothing, the registry is greeted.
+//! A registry is asked what its first use would ask anyway, and the answer counts as any other. A
+//! failure is not kept: the first use asks by itself. Where nothing had to be asked, or the answer
+//! tells a closed repository from a closed registry by nothing, the registry is greeted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +17,8 @@ use crate::name::{Host, Repo};
 use crate::registry::{self, Greeting, Registry};
 use crate::tree::Need;
 
-/// The part of a look's time that is left for the greeting of a registry that has not answered by then: a long list may
-/// take longer, and is no outage.
+/// The part of a look's time that is left for the greeting of a registry that has not answered by
+/// then: a long list may take longer, and is no outage.
 const LEFT_TO_GREET: u32 = 5;
 
 impl Facts {
@@ -27,15 +28,23 @@ impl Facts {
         let stores = tokio::task::spawn_blocking(move || facts.origins.ailing_stores());
         let hosts: Vec<Host> = self.origins.registries().into_iter().collect();
         let registries = join_all(hosts.iter().map(|host| self.look_at(host, limit))).await;
-        stores.await.unwrap_or_default().into_iter().chain(registries.into_iter().flatten()).collect()
+        stores
+            .await
+            .unwrap_or_default()
+            .into_iter()
+            .chain(registries.into_iter().flatten())
+            .collect()
     }
 
     async fn look_at(self: &Arc<Self>, host: &Host, limit: Duration) -> Option<FailingSource> {
         let asked = self.origins.get(host)?.asked.clone();
-        let health = match tokio::time::timeout(limit - limit / LEFT_TO_GREET, self.asked(host, &asked)).await {
-            Ok(health) => health,
-            Err(_) => greeted_late(&asked, limit).await,
-        };
+        let health =
+            match tokio::time::timeout(limit - limit / LEFT_TO_GREET, self.asked(host, &asked))
+                .await
+            {
+                Ok(health) => health,
+                Err(_) => greeted_late(&asked, limit).await,
+            };
         asked.iter().for_each(|registry| registry.mark(health.clone()));
         health.state.is_failing().then(|| FailingSource { name: host.to_string(), health })
     }
@@ -56,11 +65,17 @@ impl Facts {
             Some(error) if error.failure == FactFailure::Protocol => {
                 Health::failing(SourceState::Unreachable, error.rule())
             }
-            Some(error) if error.failure == FactFailure::Denied && kind == LookQuestion::Repository => {
+            Some(error)
+                if error.failure == FactFailure::Denied && kind == LookQuestion::Repository =>
+            {
                 Health::failing(SourceState::Denied, error)
             }
-            Some(error) if error.failure == FactFailure::Denied => greeted(asked, Greeting::LogIn, seen).await,
-            _ if asked.iter().any(|registry| registry.refused_login()) => greeted(asked, Greeting::LogIn, seen).await,
+            Some(error) if error.failure == FactFailure::Denied => {
+                greeted(asked, Greeting::LogIn, seen).await
+            }
+            _ if asked.iter().any(|registry| registry.refused_login()) => {
+                greeted(asked, Greeting::LogIn, seen).await
+            }
             _ if seen.state == SourceState::Unknown && self.edges.is_unlisted(&need) => {
                 greeted(asked, Greeting::LogIn, seen).await
             }
@@ -69,7 +84,8 @@ impl Facts {
         }
     }
 
-    /// Why `need` was not to be had. What is kept is an answer alone, and none that what is published next would belie.
+    /// Why `need` was not to be had. What is kept is an answer alone, and none that what is
+    /// published next would belie.
     fn refusal_of(&self, need: &Need, kind: LookQuestion) -> Option<FactError> {
         match (self.edges.refusal(need)?, kind) {
             (error, LookQuestion::Prefix) if error.failure == FactFailure::Absent => Some(error),
@@ -83,7 +99,8 @@ impl Facts {
         if let Some(repo) = self.declared_repo(host) {
             return (Need::Tags(repo), LookQuestion::Repository);
         }
-        let prefixes = self.origins.get(host).map(|origin| origin.prefixes.clone()).unwrap_or_default();
+        let prefixes =
+            self.origins.get(host).map(|origin| origin.prefixes.clone()).unwrap_or_default();
         match prefixes.into_iter().next().flatten() {
             Some(name) if !self.lists_providers_of(host) => {
                 (Need::Tags(Repo { host: host.clone(), name }), LookQuestion::Prefix)

@@ -1,7 +1,7 @@
 //! Objects that are kept open after their use, so that the next use opens and checks nothing.
 //!
-//! INVARIANT: what is kept is pinned, as the store evicts nothing that is open. So it is a small part of the cache's
-//! limit at most, and all of it can be let go at any time.
+//! INVARIANT: what is kept is pinned, as the store evicts nothing that is open. So it is a small
+//! part of the cache's limit at most, and all of it can be let go at any time.
 
 use lru::LruCache;
 
@@ -29,7 +29,8 @@ impl OpenObjects {
         self.objects.get(key)
     }
 
-    /// Keeps an object, and lets go of those that were used longest ago. One that is too large by itself is not kept.
+    /// Keeps an object, and lets go of those that were used longest ago. One that is too large by
+    /// itself is not kept.
     pub fn put(&mut self, key: Key, object: Object) {
         self.pop(&key);
         self.bytes = self.bytes.saturating_add(object.len());
@@ -64,10 +65,13 @@ mod tests {
     #[test]
     fn what_is_kept_is_bounded_by_number_and_by_a_part_of_the_cache() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(StoreOptions { dir: dir.path().to_owned(), limit: u64::MAX }).unwrap();
+        let store =
+            Store::open(StoreOptions { dir: dir.path().to_owned(), limit: u64::MAX }).unwrap();
         let object = |text: &str| {
             let key = Key::Blob(Digest::of(text.as_bytes()));
-            let Ok(Begin::Fill(mut fill)) = store.begin(&key, text.len() as u64) else { panic!("a fill") };
+            let Ok(Begin::Fill(mut fill)) = store.begin(&key, text.len() as u64) else {
+                panic!("a fill")
+            };
             fill.write(text.as_bytes()).unwrap();
             (key, fill.publish().unwrap())
         };
@@ -80,7 +84,10 @@ mod tests {
         assert!(kept.get(&first.0).is_some());
         let third = object("x");
         kept.put(third.0, third.1);
-        assert!(kept.get(&second.0).is_none() && kept.get(&first.0).is_some(), "the longest unused one goes");
+        assert!(
+            kept.get(&second.0).is_none() && kept.get(&first.0).is_some(),
+            "the longest unused one goes"
+        );
         kept.put(large.0, large.1);
         assert!(kept.get(&large.0).is_none(), "what is too large is not kept");
         assert_eq!((kept.objects.len(), kept.bytes), (0, 0));

@@ -1,5 +1,6 @@
-//! Unpacking ahead: while an archive still arrives, its large members are inflated into files that are nobody's, so
-//! that opening one of them takes as long as the slower of download and inflating, not as both.
+//! Unpacking ahead: while an archive still arrives, its large members are inflated into files that
+//! are nobody's, so that opening one of them takes as long as the slower of download and inflating,
+//! not as both.
 //!
 //! ```text
 //! fetch   Fill ── write… ─────────────── digest matches ─┐
@@ -8,10 +9,10 @@
 //!                                                                              └ no: gone
 //! ```
 //!
-//! INVARIANT: what was inflated becomes an object only after the archive was published under its digest, each chunk
-//! that was read for it has the checksum of the published one, and the strict index names a file of the same offset,
-//! lengths, method and CRC. All else is thrown away without a word, and unpacking when it is opened does the work.
-//! So nothing depends on this but time.
+//! INVARIANT: what was inflated becomes an object only after the archive was published under its
+//! digest, each chunk that was read for it has the checksum of the published one, and the strict
+//! index names a file of the same offset, lengths, method and CRC. All else is thrown away without
+//! a word, and unpacking when it is opened does the work. So nothing depends on this but time.
 
 use std::collections::HashMap;
 use std::io;
@@ -29,10 +30,11 @@ use crate::digest::Digest;
 use crate::members::FileNo;
 use crate::store::{Begin, Fill, Key, Object, Scratch, Stopper, Store, StoreError, Tail};
 
-/// Which part of the cache's limit one package may take before it is known that anybody reads it: one of so many.
+/// Which part of the cache's limit one package may take before it is known that anybody reads it:
+/// one of so many.
 const PART: u64 = 4;
-/// How many members of unknown size may turn out to be small before it is given up: a package of many files is read here
-/// and there, if at all.
+/// How many members of unknown size may turn out to be small before it is given up: a package of
+/// many files is read here and there, if at all.
 const BLIND_MAX: usize = 256;
 
 /// When the large members of a package are unpacked.
@@ -76,8 +78,9 @@ impl Prefetches {
     /// Waits while the member is being inflated, for `most` at most.
     pub async fn join(&self, archive: Digest, number: FileNo, most: Duration) {
         let Some(mut stage) = lock(&self.settled).get(&archive).cloned() else { return };
-        let free =
-            |stage: &PrefetchStage| *stage != PrefetchStage::Undecided && *stage != PrefetchStage::Inflating(number);
+        let free = |stage: &PrefetchStage| {
+            *stage != PrefetchStage::Undecided && *stage != PrefetchStage::Inflating(number)
+        };
         // What ends the wait does not matter: whoever waited looks into the store.
         let _ = tokio::time::timeout(most, stage.wait_for(free)).await;
     }
@@ -150,8 +153,8 @@ impl Prefetch {
         drop(tokio::task::spawn_blocking(move || unpacker.run(&tail)));
     }
 
-    /// The archive `zip` was published, and `package` is what it holds. What was inflated becomes its members; the one
-    /// that is being inflated goes on. Needs a runtime, with which it ends.
+    /// The archive `zip` was published, and `package` is what it holds. What was inflated becomes
+    /// its members; the one that is being inflated goes on. Needs a runtime, with which it ends.
     pub fn settle(&self, zip: Object, package: Arc<VerifiedPackage>) {
         let Some(run) = lock(&self.run).take() else { return };
         let (all, archive, stage) = (self.all.clone(), self.archive, run.stage.clone());
@@ -240,7 +243,9 @@ impl Unpacker {
                 None if blind == 0 => break,
                 None => match entries.extract(&next, SMALL_MAX, &mut io::sink()) {
                     Ok(_) => blind -= 1,
-                    Err(e) if matches!(e.class(), Class::TooLarge) => self.inflate(tail, &mut entries, &next)?,
+                    Err(e) if matches!(e.class(), Class::TooLarge) => {
+                        self.inflate(tail, &mut entries, &next)?
+                    }
                     Err(e) => return Err(e.into()),
                 },
             }
@@ -253,7 +258,12 @@ impl Unpacker {
         self.entry.min(self.left)
     }
 
-    fn inflate(&mut self, tail: &Tail, entries: &mut Entries<'_>, next: &Upcoming) -> Result<(), Ended> {
+    fn inflate(
+        &mut self,
+        tail: &Tail,
+        entries: &mut Entries<'_>,
+        next: &Upcoming,
+    ) -> Result<(), Ended> {
         let (scratch, most) = (self.store.scratch()?, self.most());
         self.inflating = Some(next.offset);
         let unpacked = piped(scratch, |pieces| {
@@ -308,7 +318,10 @@ impl Unpacker {
             return Err("what was read is not what was published".into());
         }
         for (streamed, scratch) in self.ready.drain(..) {
-            let Some((number, _)) = package.members.files().find(|(_, file)| streamed.is(file)) else { continue };
+            let Some((number, _)) = package.members.files().find(|(_, file)| streamed.is(file))
+            else {
+                continue;
+            };
             let key = Key::Member { archive: self.archive, number };
             if let Err(error) = publish(&self.store, &key, streamed.size(), scratch) {
                 tracing::debug!(%key, %error, "what was unpacked ahead cannot be kept");

@@ -46,7 +46,8 @@ pub(super) struct KnownProviders {
 impl KnownProviders {
     /// Reads the providers that were looked up before from the store.
     pub(super) fn new(options: ProviderOptions, store: &Store) -> KnownProviders {
-        let ProviderOptions { mapping, declared, carried, platforms, verify_platforms, offline } = options;
+        let ProviderOptions { mapping, declared, carried, platforms, verify_platforms, offline } =
+            options;
         let mut looked_up = carried;
         if !mapping.rules().is_empty() {
             looked_up.extend(remembered::providers(store));
@@ -75,7 +76,11 @@ impl KnownProviders {
     }
 
     /// The repositories of providers that are known in `host`.
-    pub(super) fn with_mapped<T>(&self, host: &Host, look: impl FnOnce(&BTreeSet<RepoName>) -> T) -> Option<T> {
+    pub(super) fn with_mapped<T>(
+        &self,
+        host: &Host,
+        look: impl FnOnce(&BTreeSet<RepoName>) -> T,
+    ) -> Option<T> {
         lock(&self.mapped).get(host).map(look)
     }
 }
@@ -108,19 +113,25 @@ impl Facts {
         self.offers.wanted.contains(platform)
     }
 
-    /// Remembers a provider that was looked up, now and for later mounts, if it is known to have a version.
+    /// Remembers a provider that was looked up, now and for later mounts, if it is known to have a
+    /// version.
     pub fn note_provider(self: &Arc<Self>, provider: &ProviderAddr, view: &FactsView<'_>) {
         if lock(&self.offers.looked_up).contains(provider) {
             return;
         }
         let repos = self.offers.mapping.repos(provider).unwrap_or_default();
         let is_release = |tag: &Tag| Version::of_tag(tag).is_some();
-        if !repos.iter().any(|repo| matches!(view.tags(repo), Fact::Is(tags) if tags.iter().any(is_release))) {
+        if !repos
+            .iter()
+            .any(|repo| matches!(view.tags(repo), Fact::Is(tags) if tags.iter().any(is_release)))
+        {
             return;
         }
         {
             let mut looked_up = lock(&self.offers.looked_up);
-            if looked_up.len() >= remembered::PROVIDERS_MAX || !Arc::make_mut(&mut looked_up).insert(provider.clone()) {
+            if looked_up.len() >= remembered::PROVIDERS_MAX
+                || !Arc::make_mut(&mut looked_up).insert(provider.clone())
+            {
                 return;
             }
         }
@@ -128,12 +139,15 @@ impl Facts {
         let (facts, provider) = (self.clone(), provider.clone());
         tokio::task::spawn_blocking(move || {
             if let Err(e) = remembered::add_providers(&facts.store, &BTreeSet::from([provider])) {
-                tracing::warn!("the providers that were looked up cannot be kept for later mounts: {e}");
+                tracing::warn!(
+                    "the providers that were looked up cannot be kept for later mounts: {e}"
+                );
             }
         });
     }
 
-    /// The platforms of the release for which `tag` stands: asks the registry for what is not in the store.
+    /// The platforms of the release for which `tag` stands: asks the registry for what is not in
+    /// the store.
     // It loads another fact on the way, so that its type cannot be left to inference.
     pub(super) fn ask_platforms<'a>(
         self: &'a Arc<Self>,
@@ -146,23 +160,32 @@ impl Facts {
                 None => self.bind(repo, tag, Instant::now()).await?,
             };
             match self.release(repo, digest).await?.1 {
-                Release::Provider(targets) => {
-                    Ok(TagAnswer::Platforms(Arc::new(targets.into_iter().map(|t| t.platform).collect())))
-                }
+                Release::Provider(targets) => Ok(TagAnswer::Platforms(Arc::new(
+                    targets.into_iter().map(|t| t.platform).collect(),
+                ))),
                 Release::Module(_) => Err(not_a_provider(repo, tag)),
             }
         })
     }
 
     /// The digest for which `tag` stands, for an operation that began at `since`.
-    pub async fn bind(self: &Arc<Self>, repo: &Repo, tag: &Tag, since: Instant) -> Result<Digest, FactError> {
+    pub async fn bind(
+        self: &Arc<Self>,
+        repo: &Repo,
+        tag: &Tag,
+        since: Instant,
+    ) -> Result<Digest, FactError> {
         loop {
             let fact = self.view(since).bound(repo, tag);
             match fact {
                 Fact::Is(digest) => return Ok(digest),
                 Fact::Unknown => self.load(Need::Binding(repo.clone(), tag.clone())).await?,
                 Fact::Absent => {
-                    return Err(FactError::new(FactFailure::Absent, repo, format_args!("there is no tag {tag}")));
+                    return Err(FactError::new(
+                        FactFailure::Absent,
+                        repo,
+                        format_args!("there is no tag {tag}"),
+                    ));
                 }
                 Fact::Denied(e) | Fact::Failed(e) => return Err(e),
             }

@@ -1,5 +1,5 @@
-//! The registries of a mount. Each is what the sources of its name hold together; which there are changes only where a
-//! store comes to hold another one.
+//! The registries of a mount. Each is what the sources of its name hold together; which there are
+//! changes only where a store comes to hold another one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -39,7 +39,8 @@ impl MountSource {
         }
     }
 
-    /// The parts of registries that it stands for: the one that was declared, or all registries that a store holds now.
+    /// The parts of registries that it stands for: the one that was declared, or all registries
+    /// that a store holds now.
     pub fn declared(&self) -> Vec<(Host, Option<RepoName>)> {
         match self {
             MountSource::Registry { host, prefix, .. } => vec![(host.clone(), prefix.clone())],
@@ -71,20 +72,27 @@ impl MountSource {
     /// Whether both are parts of one registry, reached over one connection.
     fn is_of_same(&self, other: &MountSource) -> bool {
         match (self, other) {
-            (MountSource::Registry { registry: one, .. }, MountSource::Registry { registry: other, .. }) => {
-                Arc::ptr_eq(one, other)
-            }
+            (
+                MountSource::Registry { registry: one, .. },
+                MountSource::Registry { registry: other, .. },
+            ) => Arc::ptr_eq(one, other),
             _ => false,
         }
     }
 
     /// What it holds of `of`, between the `earlier` and the `later` parts of the same registry.
-    fn part(&self, of: &Host, earlier: Vec<Option<RepoName>>, later: Vec<Option<RepoName>>) -> SourcePart {
+    fn part(
+        &self,
+        of: &Host,
+        earlier: Vec<Option<RepoName>>,
+        later: Vec<Option<RepoName>>,
+    ) -> SourcePart {
         match self {
             MountSource::Registry { host, prefix, registry, .. } => {
                 let watched = Arc::new(WatchedSource::new(registry.clone(), of));
                 let inner: Arc<dyn Registry> = watched.clone();
-                let scoped = Scoped::new(inner, host.clone(), prefix.clone()).between(earlier, later);
+                let scoped =
+                    Scoped::new(inner, host.clone(), prefix.clone()).between(earlier, later);
                 SourcePart { watched, registry: Arc::new(scoped) }
             }
             MountSource::Store { store, name } => {
@@ -122,7 +130,8 @@ pub(super) struct JoinedRegistry {
     pub(super) prefixes: Vec<Option<RepoName>>,
     /// Which sources take part, in their order.
     sources: Vec<usize>,
-    /// What each of them holds of the registry. Of one that an earlier source has as a whole, it is that one's.
+    /// What each of them holds of the registry. Of one that an earlier source has as a whole, it is
+    /// that one's.
     parts: Vec<SourcePart>,
     /// The ways to the registry itself, without the stores beside it.
     pub(super) asked: Vec<Arc<WatchedSource>>,
@@ -132,22 +141,25 @@ pub(super) struct JoinedRegistry {
 }
 
 impl JoinedRegistry {
-    /// What is added to the names under which edges are kept for later mounts: what stores answered, alone or before a
-    /// registry, is no answer of a mount without them.
+    /// What is added to the names under which edges are kept for later mounts: what stores
+    /// answered, alone or before a registry, is no answer of a mount without them.
     pub(super) fn kept_apart(&self) -> &str {
         &self.kept_apart
     }
 
-    /// The same of lists of repositories, which are complete for the mounted parts of the registry alone.
+    /// The same of lists of repositories, which are complete for the mounted parts of the registry
+    /// alone.
     pub(super) fn lists_kept_apart(&self) -> String {
-        let parts: Option<Vec<&str>> = self.prefixes.iter().map(|part| part.as_ref().map(RepoName::as_str)).collect();
+        let parts: Option<Vec<&str>> =
+            self.prefixes.iter().map(|part| part.as_ref().map(RepoName::as_str)).collect();
         match parts {
             Some(parts) => format!("{} below {}", self.kept_apart, parts.join(";")),
             None => self.kept_apart.clone(),
         }
     }
 
-    /// Whether a store is among its sources. Asking it costs nothing, so that nothing that was kept counts before it.
+    /// Whether a store is among its sources. Asking it costs nothing, so that nothing that was kept
+    /// counts before it.
     pub(super) fn has_store(&self) -> bool {
         self.has_store
     }
@@ -186,7 +198,8 @@ impl JoinedRegistries {
 
     /// Looks for `host` in the sources; whether one of them holds it now, or was declared to.
     pub(super) fn seek(&self, host: &Host) -> bool {
-        let holding: Vec<usize> = (0..self.sources.len()).filter(|at| self.sources[*at].holds(host)).collect();
+        let holding: Vec<usize> =
+            (0..self.sources.len()).filter(|at| self.sources[*at].holds(host)).collect();
         if holding.is_empty() {
             return false;
         }
@@ -226,14 +239,19 @@ impl JoinedRegistries {
     pub(super) fn states(&self) -> Vec<(String, Health)> {
         let joined = self.joined.read().unwrap_or_else(PoisonError::into_inner);
         let parts = joined.values().flat_map(|origin| origin.sources.iter().zip(&origin.parts));
-        let of_parts = parts.map(|(at, part)| (self.sources[*at].name().to_owned(), part.watched.health()));
-        let of_stores = self.sources.iter().filter_map(|source| Some((source.name().to_owned(), source.health()?)));
+        let of_parts =
+            parts.map(|(at, part)| (self.sources[*at].name().to_owned(), part.watched.health()));
+        let of_stores = self
+            .sources
+            .iter()
+            .filter_map(|source| Some((source.name().to_owned(), source.health()?)));
         of_parts.chain(of_stores).collect()
     }
 
     /// The stores that cannot be read.
     pub(super) fn ailing_stores(&self) -> Vec<FailingSource> {
-        let stores = self.sources.iter().filter_map(|source| Some((source.name(), source.health()?)));
+        let stores =
+            self.sources.iter().filter_map(|source| Some((source.name(), source.health()?)));
         let ailing = stores.filter(|(_, health)| health.state.is_failing());
         ailing.map(|(name, health)| FailingSource { name: name.to_owned(), health }).collect()
     }
@@ -250,10 +268,14 @@ impl JoinedRegistries {
     /// Those of `others` that are parts of the same registry as the source `of`.
     fn siblings(&self, of: usize, others: &[usize]) -> Vec<Option<RepoName>> {
         let others = others.iter().map(|at| &self.sources[*at]);
-        others.filter(|other| other.is_of_same(&self.sources[of])).map(MountSource::prefix).collect()
+        others
+            .filter(|other| other.is_of_same(&self.sources[of]))
+            .map(MountSource::prefix)
+            .collect()
     }
 
-    /// The place of one among `earlier` sources that has the part of the registry for which the source `of` stands.
+    /// The place of one among `earlier` sources that has the part of the registry for which the
+    /// source `of` stands.
     fn covering(&self, earlier: &[usize], of: usize) -> Option<usize> {
         let prefix = self.sources[of].prefix();
         let covers = |other: &MountSource| match (other.prefix(), &prefix) {
@@ -266,7 +288,12 @@ impl JoinedRegistries {
     }
 
     /// What `sources` hold of `host` together; those that took part `before` go on as they were.
-    fn join(&self, host: &Host, sources: Vec<usize>, before: Option<&JoinedRegistry>) -> JoinedRegistry {
+    fn join(
+        &self,
+        host: &Host,
+        sources: Vec<usize>,
+        before: Option<&JoinedRegistry>,
+    ) -> JoinedRegistry {
         let known = |at: usize| {
             let before = before?;
             before.sources.binary_search(&at).ok().map(|place| before.parts[place].clone())
@@ -279,7 +306,9 @@ impl JoinedRegistries {
                 continue;
             }
             let (earlier, later) = (&sources[..place], &sources[place + 1..]);
-            let new = || self.sources[*at].part(host, self.siblings(*at, earlier), self.siblings(*at, later));
+            let new = || {
+                self.sources[*at].part(host, self.siblings(*at, earlier), self.siblings(*at, later))
+            };
             let part = known(*at).unwrap_or_else(new);
             registries.push(part.registry.clone());
             parts.push(part);
@@ -294,15 +323,26 @@ impl JoinedRegistries {
         };
         let is_registry = |at: &usize| matches!(self.sources[*at], MountSource::Registry { .. });
         let asked = sources.iter().zip(&parts).filter(|(at, _)| is_registry(at));
-        let mut asked: Vec<Arc<WatchedSource>> = asked.map(|(_, part)| part.watched.clone()).collect();
+        let mut asked: Vec<Arc<WatchedSource>> =
+            asked.map(|(_, part)| part.watched.clone()).collect();
         asked.dedup_by(|one, other| Arc::ptr_eq(one, other));
         let is_store = |at: &&usize| matches!(self.sources[**at], MountSource::Store { .. });
-        let stores: Vec<&str> = sources.iter().filter(is_store).map(|at| self.sources[*at].name()).collect();
+        let stores: Vec<&str> =
+            sources.iter().filter(is_store).map(|at| self.sources[*at].name()).collect();
         let (has_store, has_registry) = (!stores.is_empty(), stores.len() < sources.len());
         let kept_apart = match has_store && !self.stores_stand_in {
             true => format!(" of {}", stores.join(";")),
             false => String::new(),
         };
-        JoinedRegistry { registry, prefixes, sources, parts, asked, has_store, has_registry, kept_apart }
+        JoinedRegistry {
+            registry,
+            prefixes,
+            sources,
+            parts,
+            asked,
+            has_store,
+            has_registry,
+            kept_apart,
+        }
     }
 }

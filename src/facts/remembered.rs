@@ -33,7 +33,9 @@ pub(super) fn add_providers(store: &Store, new: &BTreeSet<ProviderAddr>) -> Resu
         let before = all.len();
         all.extend(new.iter().cloned());
         let names: Vec<String> = all.iter().map(ProviderAddr::to_string).collect();
-        (before < names.len() && names.len() <= PROVIDERS_MAX).then(|| serde_json::to_vec(&names).ok()).flatten()
+        (before < names.len() && names.len() <= PROVIDERS_MAX)
+            .then(|| serde_json::to_vec(&names).ok())
+            .flatten()
     })
 }
 
@@ -61,7 +63,8 @@ pub fn remember(store: &Store, used: &Carried) -> Result<(), FactError> {
 fn add_rules(store: &Store, used: &Carried) -> Result<(), StoreError> {
     store.change_edge(MAPPING, |bytes| {
         // Older rules for the same providers give way, and of too many the oldest.
-        let others = read_mapping(bytes).only(|rule| !used.providers.iter().any(|p| rule.matches(p)));
+        let others =
+            read_mapping(bytes).only(|rule| !used.providers.iter().any(|p| rule.matches(p)));
         let all = used.mapping.clone().and(&others);
         let newest = all.rules().iter().take(RULES_MAX).cloned().collect();
         Some(Carried { mapping: Mapping::new(newest), ..Carried::default() }.document())

@@ -1,4 +1,5 @@
-//! Downloads that are under way, and who waits for them: for people who ask why something takes long.
+//! Downloads that are under way, and who waits for them: for people who ask why something takes
+//! long.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +17,8 @@ tokio::task_local! {
     static CALLER: u32;
 }
 
-/// Runs `work` on behalf of the thread `caller`, which is told to be waiting where it waits for a download.
+/// Runs `work` on behalf of the thread `caller`, which is told to be waiting where it waits for a
+/// download.
 pub fn on_behalf_of<W: Future>(caller: u32, work: W) -> impl Future<Output = W::Output> {
     CALLER.scope(caller, work)
 }
@@ -72,11 +74,18 @@ impl RunningTransfer {
     }
 
     fn told(&self, waiting: &[(Digest, u32)]) -> Download {
-        let mut waiting: Vec<u32> = waiting.iter().filter(|(of, _)| *of == self.digest).map(|(_, who)| *who).collect();
+        let mut waiting: Vec<u32> =
+            waiting.iter().filter(|(of, _)| *of == self.digest).map(|(_, who)| *who).collect();
         waiting.sort_unstable();
         waiting.dedup();
         let bytes = self.bytes.load(Ordering::Relaxed);
-        Download { subject: self.subject.clone(), bytes, size: self.size, rate: self.rate(Instant::now()), waiting }
+        Download {
+            subject: self.subject.clone(),
+            bytes,
+            size: self.size,
+            rate: self.rate(Instant::now()),
+            waiting,
+        }
     }
 }
 
@@ -104,10 +113,23 @@ impl Drop for Entered {
 
 impl Running {
     /// A transfer of `digest` begins behind its first `bytes`.
-    pub(super) fn begin(self: &Arc<Self>, subject: String, digest: Digest, size: u64, bytes: u64) -> Entered {
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        subject: String,
+        digest: Digest,
+        size: u64,
+        bytes: u64,
+    ) -> Entered {
         let marks = Mutex::new([TransferMark { at: Instant::now(), bytes }; 2]);
         let running = self.clone();
-        let transfer = Arc::new(RunningTransfer { running, digest, subject, size, bytes: bytes.into(), marks });
+        let transfer = Arc::new(RunningTransfer {
+            running,
+            digest,
+            subject,
+            size,
+            bytes: bytes.into(),
+            marks,
+        });
         lock(&self.transfers).push(transfer.clone());
         Entered(transfer)
     }
@@ -159,10 +181,15 @@ mod tests {
         entered.transfer().reached(40);
         let look = async { running.downloads() };
         let seen = on_behalf_of(7, running.waited_for(digest, look)).await;
-        assert_eq!((seen.len(), seen[0].bytes, seen[0].size, &*seen[0].waiting), (1, 40, 100, &[7][..]));
+        assert_eq!(
+            (seen.len(), seen[0].bytes, seen[0].size, &*seen[0].waiting),
+            (1, 40, 100, &[7][..])
+        );
         let seen = on_behalf_of(7, running.waited_for(other, async { running.downloads() })).await;
         assert!(seen[0].waiting.is_empty(), "it waits for something else");
-        assert!(running.waited_for(digest, async { running.downloads() }).await[0].waiting.is_empty());
+        assert!(
+            running.waited_for(digest, async { running.downloads() }).await[0].waiting.is_empty()
+        );
         drop(entered);
         assert!(running.downloads().is_empty() && lock(&running.waiting).is_empty());
     }
@@ -174,7 +201,15 @@ mod tests {
         let transfer = entered.transfer();
         let begun = lock(&transfer.marks)[0].at;
         transfer.reached(3 << 20);
-        assert_eq!(transfer.rate(begun + Duration::from_secs(2)), 1 << 20, "what was there before is not counted");
-        assert_eq!(transfer.rate(begun + Duration::from_secs(200)), 10_485, "one that stands still slows down");
+        assert_eq!(
+            transfer.rate(begun + Duration::from_secs(2)),
+            1 << 20,
+            "what was there before is not counted"
+        );
+        assert_eq!(
+            transfer.rate(begun + Duration::from_secs(200)),
+            10_485,
+            "one that stands still slows down"
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! Edges: tag → digest, lists of tags, lists of repositories.
 //!
-//! Each edge has a slot with the registry's last answer and, for a while, its last refusal. Answers are also kept in
-//! the store (`record`), so that a later mount can serve them while the registry is away.
+//! Each edge has a slot with the registry's last answer and, for a while, its last refusal. Answers
+//! are also kept in the store (`record`), so that a later mount can serve them while the registry
+//! is away.
 
 mod record;
 
@@ -19,8 +20,8 @@ use crate::store::Flights;
 use crate::tree::{Fact, KnownFacts, Need, Standing};
 use record::{TagRecord, name_of};
 
-/// How many bytes of edges are held in memory, about; past it those that expired are dropped, else all. Answers stay in
-/// the store.
+/// How many bytes of edges are held in memory, about; past it those that expired are dropped, else
+/// all. Answers stay in the store.
 const BYTES_MAX: usize = 32 << 20;
 /// What an edge takes, beside the names and the sentence in it.
 const SLOT_BYTES: usize = 1 << 10;
@@ -92,7 +93,9 @@ impl TagSlot {
     /// What the slot says to an operation that began at `since`.
     fn fact(&self, since: Instant) -> Fact<&TagAnswer, FactError> {
         let now = Instant::now();
-        let is = |last: &Option<Confirmed>| last.as_ref().map(|c| c.at >= Some(since) || c.fresh_until > Some(now));
+        let is = |last: &Option<Confirmed>| {
+            last.as_ref().map(|c| c.at >= Some(since) || c.fresh_until > Some(now))
+        };
         match self.refused(since) {
             Some(r) => match (&r.error.failure, &self.last) {
                 (FactFailure::Absent, _) => Fact::Absent,
@@ -197,7 +200,8 @@ impl TagCache {
         }
     }
 
-    /// Whether the registry was taken for one that does not list its repositories when it was asked last.
+    /// Whether the registry was taken for one that does not list its repositories when it was asked
+    /// last.
     pub(super) fn is_unlisted(&self, need: &Need) -> bool {
         matches!(self.slot(need).last, Some(Confirmed { answer: TagAnswer::NoCatalog, .. }))
     }
@@ -229,7 +233,11 @@ impl<'a> FactsView<'a> {
     }
 
     /// The platforms of a release, where they were asked for.
-    pub(super) fn known_platforms(&self, repo: &Repo, tag: &Tag) -> Fact<Arc<Vec<Platform>>, FactError> {
+    pub(super) fn known_platforms(
+        &self,
+        repo: &Repo,
+        tag: &Tag,
+    ) -> Fact<Arc<Vec<Platform>>, FactError> {
         self.fact(&Need::Platforms(repo.clone(), tag.clone()), |answer| match answer {
             TagAnswer::Platforms(platforms) => Some(platforms.clone()),
             _ => None,
@@ -244,16 +252,18 @@ impl<'a> FactsView<'a> {
         })
     }
 
-    /// How long the registry has not confirmed an edge that is served although its time to live is over.
+    /// How long the registry has not confirmed an edge that is served although its time to live is
+    /// over.
     pub fn stale(&self, need: &Need) -> Option<Duration> {
         let slot = self.facts.edges.slot(need);
         let last = slot.last?;
         let now = Instant::now();
-        (last.fresh_until <= Some(now)).then(|| SystemTime::now().duration_since(last.wall).unwrap_or_default())
+        (last.fresh_until <= Some(now))
+            .then(|| SystemTime::now().duration_since(last.wall).unwrap_or_default())
     }
 
-    /// How long the answer about `need` may be kept by who asked: at most the time to live, and not longer than a
-    /// refusal counts, during which the last answer is served.
+    /// How long the answer about `need` may be kept by who asked: at most the time to live, and not
+    /// longer than a refusal counts, during which the last answer is served.
     pub fn fresh_for(&self, need: &Need) -> Duration {
         let slot = self.facts.edges.slot(need);
         let now = Instant::now();
@@ -266,7 +276,11 @@ impl<'a> FactsView<'a> {
     }
 
     /// What the slot of `need` says, whose answer is of the kind that `read` takes.
-    fn fact<T>(&self, need: &Need, read: impl FnOnce(&TagAnswer) -> Option<T>) -> Fact<T, FactError> {
+    fn fact<T>(
+        &self,
+        need: &Need,
+        read: impl FnOnce(&TagAnswer) -> Option<T>,
+    ) -> Fact<T, FactError> {
         let slots = lock(&self.facts.edges.slots);
         let slot = slots.get(need);
         match slot.map_or(Fact::Unknown, |slot| slot.fact(self.since)) {
@@ -343,12 +357,12 @@ impl KnownFacts for FactsView<'_> {
 }
 
 impl Facts {
-    /// Loads the fact that `need` names. The outcome, good or bad, is then in every [`FactsView`] of an operation that
-    /// began before.
+    /// Loads the fact that `need` names. The outcome, good or bad, is then in every [`FactsView`]
+    /// of an operation that began before.
     ///
     /// # Errors
-    /// Only if there is no outcome, and asking again is of no use: the load was lost, as when the runtime ends, or no
-    /// request is sent for who asks (`Crowded`).
+    /// Only if there is no outcome, and asking again is of no use: the load was lost, as when the
+    /// runtime ends, or no request is sent for who asks (`Crowded`).
     pub async fn load(self: &Arc<Self>, need: Need) -> Result<(), FactError> {
         let (facts, wanted) = (self.clone(), need.clone());
         let load = move || {
@@ -381,11 +395,13 @@ impl Facts {
                     self.note_used(repo);
                 }
                 let fresh_until = Some(now + self.counts_for(&need));
-                let confirmed = Confirmed { answer, at: Some(now), wall: SystemTime::now(), fresh_until };
+                let confirmed =
+                    Confirmed { answer, at: Some(now), wall: SystemTime::now(), fresh_until };
                 if !matches!(need, Need::Held(_)) {
                     self.keep(&need, &confirmed).await;
                 }
-                self.edges.change(&need, |slot| *slot = TagSlot { last: Some(confirmed), refused: None });
+                self.edges
+                    .change(&need, |slot| *slot = TagSlot { last: Some(confirmed), refused: None });
             }
             Err(error) if error.failure == FactFailure::Crowded => return Err(error),
             Err(error) => {
@@ -429,11 +445,17 @@ impl Facts {
         }
     }
 
-    /// That a registry does not list its repositories is an answer about it, which has to serve while it is away: what
-    /// names stand for depends on it. A registry that merely refuses for now is one whose list is known.
+    /// That a registry does not list its repositories is an answer about it, which has to serve
+    /// while it is away: what names stand for depends on it. A registry that merely refuses for now
+    /// is one whose list is known.
     fn as_unlisted(&self, need: &Need, failure: FactFailure) -> Option<Confirmed> {
         let Need::Catalog(_) = need else { return None };
-        let is_listed = || matches!(self.edges.slot(need).last, Some(Confirmed { answer: TagAnswer::Catalog(_), .. }));
+        let is_listed = || {
+            matches!(
+                self.edges.slot(need).last,
+                Some(Confirmed { answer: TagAnswer::Catalog(_), .. })
+            )
+        };
         match failure {
             FactFailure::Absent => {}
             FactFailure::Denied if !is_listed() => {}
@@ -441,7 +463,12 @@ impl Facts {
         }
         let now = Instant::now();
         let fresh_until = Some(now + self.counts_for(need));
-        Some(Confirmed { answer: TagAnswer::NoCatalog, at: Some(now), wall: SystemTime::now(), fresh_until })
+        Some(Confirmed {
+            answer: TagAnswer::NoCatalog,
+            at: Some(now),
+            wall: SystemTime::now(),
+            fresh_until,
+        })
     }
 
     async fn ask_registry(self: &Arc<Self>, need: &Need) -> Result<TagAnswer, FactError> {
@@ -450,7 +477,8 @@ impl Facts {
             Need::Tags(repo) => Ok(TagAnswer::Tags(Arc::new(registry.tags(&repo.name).await?))),
             Need::Catalog(_) => Ok(TagAnswer::Catalog(Arc::new(registry.catalog().await?))),
             Need::Binding(repo, tag) => {
-                if let Some(Confirmed { answer: TagAnswer::Binding(digest), .. }) = self.edges.slot(need).last
+                if let Some(Confirmed { answer: TagAnswer::Binding(digest), .. }) =
+                    self.edges.slot(need).last
                     && registry.resolve(&repo.name, tag).await? == Some(digest)
                 {
                     return Ok(TagAnswer::Binding(digest));
@@ -507,14 +535,18 @@ impl Facts {
         record.answer(need).map(|(answer, _)| answer)
     }
 
-    /// Asks who stands in for a registry that is out of reach. The answer is served as one that was never confirmed,
-    /// and not kept for later mounts.
+    /// Asks who stands in for a registry that is out of reach. The answer is served as one that was
+    /// never confirmed, and not kept for later mounts.
     async fn ask_stand_in(self: &Arc<Self>, need: &Need, error: &FactError) {
         let stand_in = self.origin(need.host()).ok().and_then(|origin| origin.registry.stand_in());
         let Some(stand_in) = stand_in else { return };
         let answer = match need {
-            Need::Tags(repo) => stand_in.tags(&repo.name).await.ok().map(|tags| TagAnswer::Tags(Arc::new(tags))),
-            Need::Binding(repo, tag) => stand_in.resolve(&repo.name, tag).await.ok().flatten().map(TagAnswer::Binding),
+            Need::Tags(repo) => {
+                stand_in.tags(&repo.name).await.ok().map(|tags| TagAnswer::Tags(Arc::new(tags)))
+            }
+            Need::Binding(repo, tag) => {
+                stand_in.resolve(&repo.name, tag).await.ok().flatten().map(TagAnswer::Binding)
+            }
             Need::Catalog(_) | Need::Platforms(..) | Need::Held(_) => None,
         };
         if let Some(answer) = answer {
@@ -540,19 +572,25 @@ impl Facts {
         self.recall_named(need, self.name_of(need), counts).await;
     }
 
-    /// Takes up what a mount of the registry alone was told, where stores stand beside it that have no answer: of what
-    /// a tag stands for, since a list lacks what the stores hold.
+    /// Takes up what a mount of the registry alone was told, where stores stand beside it that have
+    /// no answer: of what a tag stands for, since a list lacks what the stores hold.
     async fn recall_of_registry(&self, need: &Need) {
-        let is_beside = self.origins.get(need.host()).is_some_and(|origin| origin.has_store() && origin.has_registry());
+        let is_beside = self
+            .origins
+            .get(need.host())
+            .is_some_and(|origin| origin.has_store() && origin.has_registry());
         if let (Need::Binding(..) | Need::Platforms(..), true) = (need, is_beside) {
             self.recall_named(need, name_of(need), false).await;
         }
     }
 
-    /// Takes up what is kept under `name`; whether it `counts` without being asked for again, as long as it is fresh.
+    /// Takes up what is kept under `name`; whether it `counts` without being asked for again, as
+    /// long as it is fresh.
     async fn recall_named(&self, need: &Need, name: String, counts: bool) {
         let store = self.store.clone();
-        let Ok(Some(bytes)) = tokio::task::spawn_blocking(move || store.edge(&name)).await else { return };
+        let Ok(Some(bytes)) = tokio::task::spawn_blocking(move || store.edge(&name)).await else {
+            return;
+        };
         let Ok(record) = serde_json::from_slice::<TagRecord>(&bytes) else { return };
         let Some((answer, wall)) = record.answer(need) else { return };
         let now = Instant::now();
@@ -577,8 +615,8 @@ impl Facts {
     }
 }
 
-/// How long a refusal is kept. Whether a registry lists its repositories is a property of the registry; any other
-/// absence is an answer, and counts no longer than an answer does.
+/// How long a refusal is kept. Whether a registry lists its repositories is a property of the
+/// registry; any other absence is an answer, and counts no longer than an answer does.
 fn kept_for(need: &Need, failure: FactFailure, tag_ttl: Duration) -> Duration {
     match (need, failure) {
         (Need::Catalog(_), FactFailure::Absent | FactFailure::Denied) => NO_CATALOG,

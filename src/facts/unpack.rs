@@ -1,7 +1,8 @@
-//! A member's way from its archive into the store: inflated on one thread, hashed and written on another, so that a
-//! large member takes as long as inflating it.
+//! A member's way from its archive into the store: inflated on one thread, hashed and written on
+//! another, so that a large member takes as long as inflating it.
 //!
-//! INVARIANT: at most [`PIECES`] pieces are on their way. They go round: written ones come back to be filled.
+//! INVARIANT: at most [`PIECES`] pieces are on their way. They go round: written ones come back to
+//! be filled.
 
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -14,7 +15,8 @@ use crate::archive::{self, ArchiveError};
 use crate::members::MemberFile;
 use crate::store::{Begin, Fill, Key, Object, Scratch, Store, StoreError};
 
-/// Bytes that are passed on at once: several of the store's chunks, so that each of them is hashed in one go.
+/// Bytes that are passed on at once: several of the store's chunks, so that each of them is hashed
+/// in one go.
 const PIECE: usize = 256 << 10;
 /// Pieces in one unpacking.
 const PIECES: usize = 6;
@@ -53,7 +55,9 @@ pub(super) fn unpack_into(
     match (unpacked.written, unpacked.produced) {
         (Err(e), _) => Ok(Unpacked::Failed(e.into())),
         (Ok(_), Err(e)) => Err(e),
-        (Ok(fill), Ok(())) => Ok(fill.publish().map_or_else(|e| Unpacked::Failed(e.into()), Unpacked::Done)),
+        (Ok(fill), Ok(())) => {
+            Ok(fill.publish().map_or_else(|e| Unpacked::Failed(e.into()), Unpacked::Done))
+        }
     }
 }
 
@@ -111,8 +115,12 @@ pub(super) fn piped<W: UnpackTarget, P>(
     })
 }
 
-/// [`piped`] where no thread can be started beside this one (a limit of processes): slower, and that is all (O26).
-fn alone<W: UnpackTarget, P>(target: W, produce: impl FnOnce(&mut dyn io::Write) -> P) -> Piped<W, P> {
+/// [`piped`] where no thread can be started beside this one (a limit of processes): slower, and
+/// that is all (O26).
+fn alone<W: UnpackTarget, P>(
+    target: W,
+    produce: impl FnOnce(&mut dyn io::Write) -> P,
+) -> Piped<W, P> {
     let mut writer = Alone { target, failed: None };
     let produced = produce(&mut writer);
     Piped { written: writer.failed.map_or(Ok(writer.target), Err), produced }
@@ -166,7 +174,8 @@ impl Pieces {
         let _ = self.full.send(self.filling);
     }
 
-    /// Waits for a spare piece, and so for the disk. Fails where the writer has ended; its own error says why.
+    /// Waits for a spare piece, and so for the disk. Fails where the writer has ended; its own
+    /// error says why.
     fn pass_on(&mut self) -> io::Result<()> {
         let next = self.spare.recv().map_err(|_| io::ErrorKind::BrokenPipe)?;
         let full = std::mem::replace(&mut self.filling, next);
@@ -214,8 +223,11 @@ mod tests {
         let zip = writer.finish().unwrap().into_inner();
         let file = *archive::index(&zip, &Limits::default()).unwrap().file(FileNo(0));
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(StoreOptions { dir: dir.path().join("cache"), limit: 1 << 30 }).unwrap();
-        let Begin::Fill(mut fill) = store.begin(&Key::Blob(Digest::of(&zip)), zip.len() as u64).unwrap() else {
+        let store =
+            Store::open(StoreOptions { dir: dir.path().join("cache"), limit: 1 << 30 }).unwrap();
+        let Begin::Fill(mut fill) =
+            store.begin(&Key::Blob(Digest::of(&zip)), zip.len() as u64).unwrap()
+        else {
             panic!("it is there already")
         };
         fill.write(&zip).unwrap();
@@ -230,10 +242,14 @@ mod tests {
 
     #[test]
     fn a_member_arrives_whole_wherever_its_pieces_end() {
-        for length in [0, 1, PIECE - 1, PIECE, PIECE + 1, PIECES * PIECE, 3 * PIECES * PIECE + 12_345] {
+        for length in
+            [0, 1, PIECE - 1, PIECE, PIECE + 1, PIECES * PIECE, 3 * PIECES * PIECE + 12_345]
+        {
             let content = content(length);
             let (_dir, store, zip, file) = bed(&content);
-            let Ok(Unpacked::Done(object)) = unpack_into(&store, &key(&zip), &zip, &file) else { panic!("{length}") };
+            let Ok(Unpacked::Done(object)) = unpack_into(&store, &key(&zip), &zip, &file) else {
+                panic!("{length}")
+            };
             assert!(object.read_all().unwrap() == content, "{length}");
         }
     }

@@ -1,5 +1,6 @@
-//! Facts for who looks at everything, as clients do that search a mirror: what hangs is left out after a moment, so that
-//! it holds up nobody who came for something else. It is asked for as before, and there when it comes.
+//! Facts for who looks at everything, as clients do that search a mirror: what hangs is left out
+//! after a moment, so that it holds up nobody who came for something else. It is asked for as
+//! before, and there when it comes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -30,13 +31,16 @@ pub struct Left {
 
 impl Left {
     fn new(need: Need) -> Left {
-        let words =
-            format!("no answer for {} s; it is still waited for, and shown when it has come", PATIENCE.as_secs());
+        let words = format!(
+            "no answer for {} s; it is still waited for, and shown when it has come",
+            PATIENCE.as_secs()
+        );
         let error = FactError::new(FactFailure::TimedOut, &need, words);
         Left { need, error }
     }
 
-    /// Why `need` is not waited for either, if it would be answered by the same repository, or the same catalog.
+    /// Why `need` is not waited for either, if it would be answered by the same repository, or the
+    /// same catalog.
     pub(super) fn concerns(&self, need: &Need) -> Option<&FactError> {
         let same = match (self.need.repo(), need.repo()) {
             (Some(left), Some(repo)) => left == repo,
@@ -74,8 +78,8 @@ impl Drop for Asked<'_> {
 }
 
 impl Facts {
-    /// The same as [`Facts::load`], for who does not want to wait for this one fact for long. Time that others have waited
-    /// for it counts.
+    /// The same as [`Facts::load`], for who does not want to wait for this one fact for long. Time
+    /// that others have waited for it counts.
     ///
     /// # Errors
     /// As of [`Facts::load`].
@@ -110,7 +114,8 @@ impl Facts {
 }
 
 impl FactsView<'_> {
-    /// The same, in which what was left is not asked for, but has failed where it was not known before.
+    /// The same, in which what was left is not asked for, but has failed where it was not known
+    /// before.
     pub fn without(mut self, left: &[Left]) -> Self {
         self.left = left.to_vec();
         self

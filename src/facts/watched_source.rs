@@ -1,7 +1,7 @@
 //! A source of a registry, and whether it could be reached when it was asked last.
 //!
-//! Several sources may make up one registry; each is reported by itself, so that a store is not told to be out of reach
-//! where the registry beside it is.
+//! Several sources may make up one registry; each is reported by itself, so that a store is not
+//! told to be out of reach where the registry beside it is.
 
 use std::fmt::Display;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,9 @@ use super::lock;
 use crate::digest::Digest;
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::Descriptor;
-use crate::registry::{BlobError, BlobSink, Greeting, RawManifest, Registry, RegistryError, RegistryFailure};
+use crate::registry::{
+    BlobError, BlobSink, Greeting, RawManifest, Registry, RegistryError, RegistryFailure,
+};
 
 /// See the module.
 pub(super) struct WatchedSource {
@@ -26,7 +28,11 @@ pub(super) struct WatchedSource {
 
 impl WatchedSource {
     pub(super) fn new(inner: Arc<dyn Registry>, name: impl Display) -> WatchedSource {
-        WatchedSource { inner, name: name.to_string(), health: Mutex::new(Health::of(SourceState::Unknown)) }
+        WatchedSource {
+            inner,
+            name: name.to_string(),
+            health: Mutex::new(Health::of(SourceState::Unknown)),
+        }
     }
 
     /// What it answered last.
@@ -81,7 +87,11 @@ impl Registry for WatchedSource {
         self.noted(self.inner.resolve(repo, tag).await)
     }
 
-    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
+    async fn manifest(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+    ) -> Result<RawManifest, RegistryError> {
         self.noted(self.inner.manifest(repo, selector).await)
     }
 
@@ -89,7 +99,12 @@ impl Registry for WatchedSource {
         self.inner.lacking(repo, manifests).await
     }
 
-    async fn blob(&self, repo: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError> {
+    async fn blob(
+        &self,
+        repo: &RepoName,
+        blob: &Descriptor,
+        sink: &mut dyn BlobSink,
+    ) -> Result<(), BlobError> {
         let outcome = self.inner.blob(repo, blob, sink).await;
         match &outcome {
             Ok(()) => self.note(None),

@@ -1,6 +1,7 @@
 //! access(2): what the mount's owner may do with something, asked without doing it.
 //!
-//! The kernel asks on mounts that are their owner's alone; where others are let in it decides by modes.
+//! The kernel asks on mounts that are their owner's alone; where others are let in it decides by
+//! modes.
 
 use super::error::{Errno, FsError};
 use super::node::InodeNode;
@@ -53,9 +54,9 @@ impl Fs {
     /// Whether the owner may write there, whatever the mode.
     fn takes_writes(&self, ino: u64, node: &InodeNode) -> bool {
         match node {
-            InodeNode::Local(_) | InodeNode::Lock | InodeNode::Providers { view: ProviderView::PluginCache, .. } => {
-                true
-            }
+            InodeNode::Local(_)
+            | InodeNode::Lock
+            | InodeNode::Providers { view: ProviderView::PluginCache, .. } => true,
             _ => self.replaced(ino).is_some(),
         }
     }

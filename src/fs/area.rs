@@ -48,7 +48,8 @@ pub struct ShownAs {
     pub uid: Option<u32>,
     /// The group likewise.
     pub gid: Option<u32>,
-    /// Everything shows that its owner may write it: where the kernel refuses by modes, that is how the owner always may.
+    /// Everything shows that its owner may write it: where the kernel refuses by modes, that is how
+    /// the owner always may.
     pub writable: bool,
 }
 
@@ -85,9 +86,9 @@ impl LocalNode {
         }
     }
 
-    /// The entry that is sent. Nobody but the kernel changes names and attributes here, so it may keep them: what moves
-    /// inside of the area it moves in its own memory. What leaves the area, and what a commit removes, is told apart (see
-    /// [`Fs::left`] and [`Fs::vanished`]).
+    /// The entry that is sent. Nobody but the kernel changes names and attributes here, so it may
+    /// keep them: what moves inside of the area it moves in its own memory. What leaves the area,
+    /// and what a commit removes, is told apart (see [`Fs::left`] and [`Fs::vanished`]).
     pub(super) fn entry(&self, ino: u64, stat: &Stat) -> FoundEntry {
         let attr = self.attr(ino, stat);
         let has_set_id = attr.kind == FileKind::Regular && attr.mode & SET_ID != 0;
@@ -107,7 +108,8 @@ impl LocalNode {
             kind: kind(stat.st_mode),
             size: stat.st_size.cast_unsigned(),
             blocks: stat.st_blocks.cast_unsigned(),
-            mode: (stat.st_mode & 0o7777) as u16 | if self.area.shown.writable { OWNER_WRITES } else { 0 },
+            mode: (stat.st_mode & 0o7777) as u16
+                | if self.area.shown.writable { OWNER_WRITES } else { 0 },
             device: device(stat.st_rdev),
             nlink: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
             uid: self.area.shown.uid.unwrap_or(stat.st_uid),
@@ -140,7 +142,8 @@ fn device(number: u64) -> u32 {
 
 fn time(seconds: i64, nanoseconds: u64) -> SystemTime {
     let whole = Duration::from_secs(seconds.unsigned_abs());
-    let base = if seconds < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
+    let base =
+        if seconds < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
     base.and_then(|base| base.checked_add(Duration::from_nanos(nanoseconds))).unwrap_or(UNIX_EPOCH)
 }
 
@@ -188,7 +191,12 @@ pub struct DiskSpace {
 }
 
 impl Fs {
-    pub(super) fn find_local(&self, place: DirectoryName, dir: &LocalNode, name: &OsStr) -> Result<Lookup, FsError> {
+    pub(super) fn find_local(
+        &self,
+        place: DirectoryName,
+        dir: &LocalNode,
+        name: &OsStr,
+    ) -> Result<Lookup, FsError> {
         let name = Name::new(name)?;
         match dir.area.tree.find(&dir.node, &name) {
             Ok(stat) => Ok(Lookup::Found(self.send_local(place, dir.below(name), &stat))),
@@ -202,19 +210,33 @@ impl Fs {
         }
     }
 
-    pub(super) fn send_local(&self, place: DirectoryName, node: LocalNode, stat: &Stat) -> FoundEntry {
-        self.inodes.send(place, Arc::new(InodeNode::Local(node.clone())), |ino, kept| kept.told(&node, ino, stat))
+    pub(super) fn send_local(
+        &self,
+        place: DirectoryName,
+        node: LocalNode,
+        stat: &Stat,
+    ) -> FoundEntry {
+        self.inodes.send(place, Arc::new(InodeNode::Local(node.clone())), |ino, kept| {
+            kept.told(&node, ino, stat)
+        })
     }
 
-    /// Like [`Fs::send_local`] for what was just made: what the kernel still holds of that name is something else.
-    pub(super) fn send_made(&self, place: DirectoryName, node: LocalNode, stat: &Stat) -> FoundEntry {
+    /// Like [`Fs::send_local`] for what was just made: what the kernel still holds of that name is
+    /// something else.
+    pub(super) fn send_made(
+        &self,
+        place: DirectoryName,
+        node: LocalNode,
+        stat: &Stat,
+    ) -> FoundEntry {
         if let Some(InodeNode::Local(lost)) = self.inodes.vacate(&place).as_deref() {
             lost.node.lose();
         }
         self.send_local(place, node, stat)
     }
 
-    /// Notes that what the kernel holds at `place` is gone, if nothing has the name `name` in `dir`.
+    /// Notes that what the kernel holds at `place` is gone, if nothing has the name `name` in
+    /// `dir`.
     fn lose(&self, dir: &LocalNode, name: &Name, place: &DirectoryName) -> Result<(), FsError> {
         if self.inodes.at(place).is_none() {
             return Ok(());
@@ -226,14 +248,18 @@ impl Fs {
         Ok(dir.area.tree.lose(&dir.node, name, known)?)
     }
 
-    /// To be asked before what stands at `place` gets a name outside of its area: the kernel would go on showing it under
-    /// the new name for as long as it keeps the name, and so would not see what stands there.
+    /// To be asked before what stands at `place` gets a name outside of its area: the kernel would
+    /// go on showing it under the new name for as long as it keeps the name, and so would not see
+    /// what stands there.
     ///
     /// # Errors
-    /// ESTALE if the kernel keeps the name: it looks the name up once more, learns that it cannot be kept, and asks again.
+    /// ESTALE if the kernel keeps the name: it looks the name up once more, learns that it cannot
+    /// be kept, and asks again.
     pub(super) fn left(&self, place: &DirectoryName) -> Result<(), FsError> {
         match self.inodes.at(place).as_deref() {
-            Some(InodeNode::Local(at)) if !at.kept.ask_for_name() => Err(FsError::plain(Errno::ESTALE)),
+            Some(InodeNode::Local(at)) if !at.kept.ask_for_name() => {
+                Err(FsError::plain(Errno::ESTALE))
+            }
             _ => Ok(()),
         }
     }
@@ -245,11 +271,12 @@ impl Fs {
         }
     }
 
-    /// What had the path `path` in `area` was taken from the disk by somebody else than the kernel, or was put back
-    /// after that. Yields the name that the kernel has to drop.
+    /// What had the path `path` in `area` was taken from the disk by somebody else than the kernel,
+    /// or was put back after that. Yields the name that the kernel has to drop.
     pub(super) fn vanished(&self, area: &Arc<Area>, path: &RelPath) -> Option<(u64, Box<OsStr>)> {
         let (above, name) = path.split_last()?;
-        let names = [OsStr::new(area.name)].into_iter().chain(path.names().iter().map(Name::as_os_str));
+        let names =
+            [OsStr::new(area.name)].into_iter().chain(path.names().iter().map(Name::as_os_str));
         let place = self.inodes.place_of(names)?;
         let dir = LocalNode::new(area.clone(), area.tree.node_at(&above));
         if let Err(e) = self.lose(&dir, name, &place) {
@@ -267,7 +294,11 @@ impl Fs {
         }
     }
 
-    pub(super) fn open_local(&self, at: &LocalNode, access: Access) -> Result<OpenedLocal, FsError> {
+    pub(super) fn open_local(
+        &self,
+        at: &LocalNode,
+        access: Access,
+    ) -> Result<OpenedLocal, FsError> {
         let file = at.area.tree.open_file(&at.node, access)?;
         let caching = at.kept.caching();
         let handle = self.handles.open_local(AreaFile { at: at.clone(), file, bypasses: false });
@@ -275,7 +306,12 @@ impl Fs {
     }
 
     /// Reads from an open file of an area; `None` if it is a file of a release.
-    pub(super) fn read_local(&self, of: ReadTarget, offset: u64, buf: &mut [u8]) -> Result<Option<usize>, FsError> {
+    pub(super) fn read_local(
+        &self,
+        of: ReadTarget,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<Option<usize>, FsError> {
         match of {
             ReadTarget::Handle(handle) => match self.handles.local(handle) {
                 Some(open) => Ok(Some(open.file.read_at(buf, offset)?)),
@@ -306,7 +342,9 @@ impl Fs {
 
     pub(super) fn local_xattrs(at: &LocalNode) -> Result<Vec<u8>, FsError> {
         let names = at.area.tree.xattrs(&at.node)?;
-        let shown = names.split_inclusive(|byte| *byte == 0).filter(|name| name.starts_with(super::xattr::SHOWN));
+        let shown = names
+            .split_inclusive(|byte| *byte == 0)
+            .filter(|name| name.starts_with(super::xattr::SHOWN));
         Ok(shown.flatten().copied().collect())
     }
 }

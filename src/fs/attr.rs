@@ -1,4 +1,5 @@
-//! Attributes. Sizes are always true: a node whose size is not known yet says so, and its attributes are not cached.
+//! Attributes. Sizes are always true: a node whose size is not known yet says so, and its
+//! attributes are not cached.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -54,7 +55,8 @@ pub struct Attr {
     pub changed: SystemTime,
 }
 
-/// 1980-01-01T00:00:00Z: the time of everything that has none of its own, and the first that a zip can hold.
+/// 1980-01-01T00:00:00Z: the time of everything that has none of its own, and the first that a zip
+/// can hold.
 const NO_TIME: i64 = 315_532_800;
 
 /// The permission bits of directories.
@@ -66,8 +68,8 @@ const PROGRAM: u16 = 0o755;
 
 /// The attributes of `node`, and whether its size is known.
 pub(super) fn of(ino: u64, node: &InodeNode, options: &FsOptions, facts: &Facts) -> (Attr, bool) {
-    // As an unpacked release has them anywhere else, since programs copy modes. That nothing can be written is said by
-    // EROFS, to the owner as to root.
+    // As an unpacked release has them anywhere else, since programs copy modes. That nothing can be
+    // written is said by EROFS, to the owner as to root.
     let directory = (FileKind::Directory, 0, DIRECTORY, NO_TIME, true);
     let (kind, size, mode, time, is_true) = match node {
         InodeNode::Root | InodeNode::Space { .. } | InodeNode::Providers { .. } => directory,
@@ -75,7 +77,8 @@ pub(super) fn of(ino: u64, node: &InodeNode, options: &FsOptions, facts: &Facts)
         InodeNode::Link(target) => (FileKind::Symlink, target.len() as u64, 0o777, NO_TIME, true),
         InodeNode::Lock => (FileKind::Regular, 0, FILE, NO_TIME, true),
         InodeNode::Document(bytes) => (FileKind::Regular, bytes.len() as u64, FILE, NO_TIME, true),
-        // The disk knows more; this is for `.` and `..` of a listing, of which the kernel takes number and kind.
+        // The disk knows more; this is for `.` and `..` of a listing, of which the kernel takes
+        // number and kind.
         InodeNode::Local(_) => directory,
         InodeNode::Zip(target) => {
             let size = target.known(facts).map(|(_, layer)| layer.size);
@@ -87,7 +90,8 @@ pub(super) fn of(ino: u64, node: &InodeNode, options: &FsOptions, facts: &Facts)
             (FileKind::Regular, file.size, mode, file.modified, true)
         }
     };
-    // A directory does not tell how many it holds: 2 would make some programs believe that it holds none.
+    // A directory does not tell how many it holds: 2 would make some programs believe that it holds
+    // none.
     let nlink = 1;
     let time = UNIX_EPOCH + Duration::from_secs(time.max(0) as u64);
     let attr = Attr {

@@ -1,4 +1,5 @@
-//! Large files that the kernel may read by itself (passthrough), and contents that are read without being opened.
+//! Large files that the kernel may read by itself (passthrough), and contents that are read without
+//! being opened.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -39,10 +40,11 @@ impl AsFd for Backing {
 pub enum ReadWay {
     /// By asking for its bytes.
     Plain,
-    /// By asking for its bytes, which are those of a file on local disk that may be written meanwhile.
+    /// By asking for its bytes, which are those of a file on local disk that may be written
+    /// meanwhile.
     Local(Caching),
-    /// By the kernel, if it is not open plainly; `None` for content that is in memory only (the disk is full), and for
-    /// a file to which somebody can write: that is checked at every read.
+    /// By the kernel, if it is not open plainly; `None` for content that is in memory only (the
+    /// disk is full), and for a file to which somebody can write: that is checked at every read.
     Backed(Option<Backing>),
 }
 
@@ -56,7 +58,8 @@ pub struct OpenedFile {
 }
 
 impl Fs {
-    /// The backing of `content`, where it has one: checked as a whole, and fetched anew if it is damaged.
+    /// The backing of `content`, where it has one: checked as a whole, and fetched anew if it is
+    /// damaged.
     pub(super) async fn backed(
         self: &Arc<Self>,
         node: &InodeNode,
@@ -78,8 +81,8 @@ impl Fs {
         Ok((content, ReadWay::Backed(backing)))
     }
 
-    /// Makes the next lookup of `ino`'s name find another inode: what is open under this one has other bytes than its
-    /// name has now.
+    /// Makes the next lookup of `ino`'s name find another inode: what is open under this one has
+    /// other bytes than its name has now.
     pub fn supersede(&self, ino: u64) {
         self.inodes.supersede(ino);
     }

@@ -2,7 +2,8 @@
 
 use rustix::fs::{CWD, Mode, OFlags};
 
-/// A thread that makes a request; 0 where it cannot be seen from here, as in a foreign pid namespace.
+/// A thread that makes a request; 0 where it cannot be seen from here, as in a foreign pid
+/// namespace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Thread(pub u32);
 
@@ -11,7 +12,8 @@ const DESCRIBED_MAX: usize = 4096;
 /// The place of a process's start among what `stat` says of it behind its name.
 const STARTED: usize = 19;
 
-/// A process, told apart from a later one that got its number. All that cannot be seen count as one.
+/// A process, told apart from a later one that got its number. All that cannot be seen count as
+/// one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct CallingProcess {
     number: u32,
@@ -33,7 +35,8 @@ impl CallingProcess {
 
 fn described(number: u32, file: &str) -> Option<String> {
     let path = format!("/proc/{number}/{file}");
-    let file = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let file =
+        rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let mut text = vec![0; DESCRIBED_MAX];
     let read = rustix::io::read(&file, &mut text[..]).ok()?;
     Some(String::from_utf8_lossy(&text[..read]).into_owned())
@@ -60,11 +63,15 @@ mod tests {
     #[test]
     fn a_thread_is_of_its_process() {
         let own = CallingProcess::of(Thread(std::process::id()));
-        let thread =
-            std::thread::spawn(|| CallingProcess::of(Thread(rustix::thread::gettid().as_raw_nonzero().get() as u32)));
+        let thread = std::thread::spawn(|| {
+            CallingProcess::of(Thread(rustix::thread::gettid().as_raw_nonzero().get() as u32))
+        });
         assert_eq!(thread.join().unwrap(), own);
         assert!(own.is_alive() && own.number == std::process::id());
-        assert!(!CallingProcess { started: own.started + 1, ..own }.is_alive(), "a later process of that number");
+        assert!(
+            !CallingProcess { started: own.started + 1, ..own }.is_alive(),
+            "a later process of that number"
+        );
     }
 
     #[test]
@@ -75,6 +82,9 @@ mod tests {
 
     #[test]
     fn a_process_may_have_any_name() {
-        assert_eq!(started_of("7 (a) S 1 (x) ) S 1 7 7 0 -1 4194560 1 1 1 1 1 1 1 1 20 0 1 0 4711 1 1"), Some(4711));
+        assert_eq!(
+            started_of("7 (a) S 1 (x) ) S 1 7 7 0 -1 4194560 1 1 1 1 1 1 1 1 20 0 1 0 4711 1 1"),
+            Some(4711)
+        );
     }
 }

@@ -36,8 +36,8 @@ pub(super) enum DirectoryListing {
     Local(LocalListing),
 }
 
-/// The names in a directory of an area, as they were when it was listed from its beginning last: who goes back there
-/// sees what came and went since.
+/// The names in a directory of an area, as they were when it was listed from its beginning last:
+/// who goes back there sees what came and went since.
 pub(super) struct LocalListing {
     dir: LocalNode,
     names: Mutex<Option<Arc<Vec<Name>>>>,
@@ -50,8 +50,8 @@ impl LocalListing {
             Some(names) if offset > 0 => Ok(names.clone()),
             _ => {
                 let now = Arc::new(self.dir.area.tree.list(&self.dir.node)?);
-                // What is behind the names cannot be told where an ordinary user may list a directory and not go in:
-                // that is an error, since an empty listing would be a lie.
+                // What is behind the names cannot be told where an ordinary user may list a
+                // directory and not go in: that is an error, since an empty listing would be a lie.
                 if let Some(name) = now.first()
                     && let Err(e) = self.dir.below(name.clone()).stat()
                     && e.errno == Errno::EACCES
@@ -88,7 +88,10 @@ impl Fs {
             InodeNode::Providers { view, dir, .. } => self.list_view(thread, *view, dir).await,
             InodeNode::Local(at) => {
                 at.stat()?;
-                Ok(DirectoryListing::Local(LocalListing { dir: at.clone(), names: Mutex::default() }))
+                Ok(DirectoryListing::Local(LocalListing {
+                    dir: at.clone(),
+                    names: Mutex::default(),
+                }))
             }
             InodeNode::Space { space, .. } => self.names(space).await,
             InodeNode::Release(release) => {
@@ -99,9 +102,8 @@ impl Fs {
                         let is_held = |at: usize| !lacking.contains(&targets[at].manifest.digest);
                         let mut listed = tree::release::list(targets);
                         listed.retain(|(_, entry)| match entry {
-                            tree::release::ReleaseEntry::Unpacked(at) | tree::release::ReleaseEntry::Zip(at) => {
-                                is_held(*at)
-                            }
+                            tree::release::ReleaseEntry::Unpacked(at)
+                            | tree::release::ReleaseEntry::Zip(at) => is_held(*at),
                         });
                         Ok(DirectoryListing::Targets(listed))
                     }
@@ -116,9 +118,11 @@ impl Fs {
                 dir: TOP,
                 plugins: true,
             }),
-            InodeNode::Dir { package, number } => {
-                Ok(DirectoryListing::Members { package: package.clone(), dir: *number, plugins: false })
-            }
+            InodeNode::Dir { package, number } => Ok(DirectoryListing::Members {
+                package: package.clone(),
+                dir: *number,
+                plugins: false,
+            }),
             InodeNode::Zip(_)
             | InodeNode::File { .. }
             | InodeNode::Link(_)
@@ -140,16 +144,20 @@ impl Fs {
                 }
                 Step::Need(need) => self.facts.load(need).await?,
                 Step::Failed(LookupFailure::Fact(e)) => return Err(e.into()),
-                Step::Failed(LookupFailure::Name(_)) | Step::Absent => return Err(FsError::plain(Errno::ENOENT)),
+                Step::Failed(LookupFailure::Name(_)) | Step::Absent => {
+                    return Err(FsError::plain(Errno::ENOENT));
+                }
             }
         }
     }
 
-    /// Delivers the entries of an open directory from `offset` on, with their attributes, until `deliver` says that it
-    /// did not take one. Each entry taken counts as a lookup, except `.` and `..`, which the kernel does not count.
+    /// Delivers the entries of an open directory from `offset` on, with their attributes, until
+    /// `deliver` says that it did not take one. Each entry taken counts as a lookup, except `.` and
+    /// `..`, which the kernel does not count.
     ///
-    /// No request is sent for this: what would need one (the size of a provider zip that nobody asked for yet) is
-    /// delivered with a time to live of zero, so that the kernel asks before it believes.
+    /// No request is sent for this: what would need one (the size of a provider zip that nobody
+    /// asked for yet) is delivered with a time to live of zero, so that the kernel asks before it
+    /// believes.
     pub fn readdir(
         &self,
         handle: u64,
@@ -196,14 +204,20 @@ impl Fs {
             self.inodes.send_listed(DirectoryName::new(directory.ino, name), node, |ino, node| {
                 let (attr, is_true) = attr::of(ino, node, &self.options, &self.facts);
                 let ttl = if is_true { ttl } else { Duration::ZERO };
-                deliver(Listed { name, entry: FoundEntry { attr, ttl, attr_ttl: ttl }, next: at + 1 })
+                deliver(Listed {
+                    name,
+                    entry: FoundEntry { attr, ttl, attr_ttl: ttl },
+                    next: at + 1,
+                })
             })
         };
         match &directory.listing {
             DirectoryListing::Root(names) => {
                 let name = names.get(index)?;
                 match self.find_in_root(name).ok()? {
-                    (InodeNode::Local(top), _) => Some(self.deliver_local(directory, name, top, at, deliver)),
+                    (InodeNode::Local(top), _) => {
+                        Some(self.deliver_local(directory, name, top, at, deliver))
+                    }
                     (node, ttl) => Some(send(name, Arc::new(node), ttl)),
                 }
             }
@@ -227,7 +241,9 @@ impl Fs {
                 let (name, entry) = targets.get(index)?;
                 let release = directory.node.release()?.bound()?.clone();
                 let node = match entry {
-                    tree::release::ReleaseEntry::Unpacked(target) => InodeNode::platform(release, *target),
+                    tree::release::ReleaseEntry::Unpacked(target) => {
+                        InodeNode::platform(release, *target)
+                    }
                     tree::release::ReleaseEntry::Zip(target) => {
                         InodeNode::Zip(TargetNode::new(release, *target).into())
                     }
@@ -266,15 +282,21 @@ impl Fs {
     /// The node of a listed name, and how long it may be kept.
     fn named(&self, place: DirectoryName, entry: &Named) -> (Arc<InodeNode>, Duration) {
         let reference = match entry {
-            Named::Space(space) => return (Arc::new(InodeNode::space(space.clone())), self.space_ttl(space)),
+            Named::Space(space) => {
+                return (Arc::new(InodeNode::space(space.clone())), self.space_ttl(space));
+            }
             Named::Release(reference) => reference,
         };
         let view = self.facts.view(Instant::now());
         let of_list = view.fresh_for(&Need::Tags(reference.repo.clone()));
         let Some(before) = self.inodes.at(&place).filter(|node| node.release().is_some()) else {
-            return (Arc::new(InodeNode::Release(ReleaseNode::new(reference.clone(), None).into())), of_list);
+            return (
+                Arc::new(InodeNode::Release(ReleaseNode::new(reference.clone(), None).into())),
+                of_list,
+            );
         };
-        // A directory that is bound to another manifest than the tag's present one is looked up before it is used.
+        // A directory that is bound to another manifest than the tag's present one is looked up
+        // before it is used.
         let ttl = match (before.release().and_then(ReleaseNode::digest), &reference.selector) {
             (Some(bound), Selector::Tag(tag)) => match view.bound(&reference.repo, tag) {
                 Fact::Is(digest) if digest == bound => {

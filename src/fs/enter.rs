@@ -20,8 +20,9 @@ use crate::tree::{self, Fact, Need};
 const PLUGIN: &[u8] = b"terraform-provider-";
 
 impl Fs {
-    /// The digest that a release's directory has to have now, given the one to which it is bound, and how long that
-    /// holds. A tag that nobody entered yet has none, and asking for it costs nothing. `since`: when the operation began.
+    /// The digest that a release's directory has to have now, given the one to which it is bound,
+    /// and how long that holds. A tag that nobody entered yet has none, and asking for it costs
+    /// nothing. `since`: when the operation began.
     pub(super) async fn binding_of(
         self: &Arc<Self>,
         reference: &Reference,
@@ -44,7 +45,9 @@ impl Fs {
         if bound.is_none() {
             let view = self.facts.view(since);
             return Ok(match view.bound(repo, tag) {
-                Fact::Is(digest) => (Some(digest), view.fresh_for(&Need::Binding(repo.clone(), tag.clone()))),
+                Fact::Is(digest) => {
+                    (Some(digest), view.fresh_for(&Need::Binding(repo.clone(), tag.clone())))
+                }
                 _ => (None, view.fresh_for(&Need::Tags(repo.clone()))),
             });
         }
@@ -72,7 +75,11 @@ impl Fs {
     }
 
     /// The release that has the manifest `digest`, as it was spelled.
-    pub(super) async fn bound(self: &Arc<Self>, reference: &Reference, digest: Digest) -> Result<Bound, FsError> {
+    pub(super) async fn bound(
+        self: &Arc<Self>,
+        reference: &Reference,
+        digest: Digest,
+    ) -> Result<Bound, FsError> {
         let repo = &reference.repo;
         let (manifest, release) = self.facts.release(repo, digest).await?;
         let reference = reference.clone();
@@ -107,7 +114,10 @@ impl Fs {
     }
 
     /// The zip of one platform of a provider release.
-    pub(super) async fn zip_of<'a>(self: &Arc<Self>, node: &'a TargetNode) -> Result<&'a Descriptor, FsError> {
+    pub(super) async fn zip_of<'a>(
+        self: &Arc<Self>,
+        node: &'a TargetNode,
+    ) -> Result<&'a Descriptor, FsError> {
         let known = match node.known.get() {
             Some(known) => known,
             None => {
@@ -128,7 +138,8 @@ impl Fs {
         let (directory, _) = node.assumed.as_ref().ok_or(MISSING)?;
         let release = self.enter(directory.release().ok_or(MISSING)?).await?;
         if let Release::Module(_) = release.release {
-            // What has the name of a platform there is a directory of the module: the kernel looks it up once more.
+            // What has the name of a platform there is a directory of the module: the kernel looks
+            // it up once more.
             return Err(FsError::plain(Errno::ESTALE));
         }
         node.settle(release.clone()).ok_or_else(|| {
@@ -146,11 +157,16 @@ impl Fs {
         }
         let rule = match &bound.release {
             Release::Module(_) => {
-                "it is a module and no release of a provider, to which its repository is mapped".into()
+                "it is a module and no release of a provider, to which its repository is mapped"
+                    .into()
             }
             Release::Provider(targets) => {
-                let platforms: Vec<_> = targets.iter().map(|target| target.platform.to_string()).collect();
-                format!("the release has no package for {platform}, only for {}", platforms.join(", "))
+                let platforms: Vec<_> =
+                    targets.iter().map(|target| target.platform.to_string()).collect();
+                format!(
+                    "the release has no package for {platform}, only for {}",
+                    platforms.join(", ")
+                )
             }
         };
         let error = FsError::said(Errno::ENOENT, format!("{}: {rule}", bound.reference));
@@ -175,7 +191,8 @@ impl Fs {
                 }
                 let bound = self.enter(release).await?;
                 let explain = || {
-                    let platform = name.to_str().map(|name| name.strip_suffix(".zip").unwrap_or(name));
+                    let platform =
+                        name.to_str().map(|name| name.strip_suffix(".zip").unwrap_or(name));
                     if let Some(platform) = platform.and_then(|name| name.parse().ok()) {
                         self.explain_absence(&bound, &platform);
                     }
@@ -189,13 +206,16 @@ impl Fs {
                         }))
                     }
                     Release::Provider(targets) => {
-                        let found = name.to_str().and_then(|name| tree::release::lookup(targets, name));
+                        let found =
+                            name.to_str().and_then(|name| tree::release::lookup(targets, name));
                         match found {
                             None => {
                                 explain();
                                 Ok(None)
                             }
-                            Some(tree::release::ReleaseEntry::Unpacked(at)) => Ok(Some(InodeNode::platform(bound, at))),
+                            Some(tree::release::ReleaseEntry::Unpacked(at)) => {
+                                Ok(Some(InodeNode::platform(bound, at)))
+                            }
                             Some(tree::release::ReleaseEntry::Zip(at)) => {
                                 let target = TargetNode::new(bound, at);
                                 self.zip_of(&target).await?;
@@ -214,7 +234,12 @@ impl Fs {
     }
 }
 
-fn find_member(package: &Arc<VerifiedPackage>, dir: DirNo, name: &OsStr, plugins: bool) -> Option<InodeNode> {
+fn find_member(
+    package: &Arc<VerifiedPackage>,
+    dir: DirNo,
+    name: &OsStr,
+    plugins: bool,
+) -> Option<InodeNode> {
     Some(member(package, package.members.lookup(dir, name)?, name, plugins))
 }
 
@@ -224,12 +249,22 @@ pub(super) fn is_plugin(name: &OsStr) -> bool {
 }
 
 /// The node of a package's member; `plugins` in the top directory of a provider's package.
-pub(super) fn member(package: &Arc<VerifiedPackage>, child: Child, name: &OsStr, plugins: bool) -> InodeNode {
+pub(super) fn member(
+    package: &Arc<VerifiedPackage>,
+    child: Child,
+    name: &OsStr,
+    plugins: bool,
+) -> InodeNode {
     match child {
         Child::Dir(number) => InodeNode::Dir { package: package.clone(), number },
         Child::File(number) => {
             let executable = plugins && is_plugin(name);
-            InodeNode::File { package: package.clone(), number, executable, error: LastError::default() }
+            InodeNode::File {
+                package: package.clone(),
+                number,
+                executable,
+                error: LastError::default(),
+            }
         }
     }
 }

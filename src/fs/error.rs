@@ -77,8 +77,8 @@ impl FsError {
         })
     }
 
-    /// The same error, whose sentence begins with what was opened: `node` in its words, unless the sentence is about
-    /// something below it.
+    /// The same error, whose sentence begins with what was opened: `node` in its words, unless the
+    /// sentence is about something below it.
     pub(super) fn about(self, node: &InodeNode) -> Self {
         let cause = self.cause.map(|cause| {
             let Cause::Fact(cause) = cause else { return cause };
@@ -103,7 +103,9 @@ fn errno(failure: FactFailure) -> Errno {
         FactFailure::Absent => Errno::ENOENT,
         FactFailure::Denied => Errno::EACCES,
         FactFailure::TimedOut => Errno::ETIMEDOUT,
-        FactFailure::Unreachable | FactFailure::Untrusted | FactFailure::Offline => Errno::EHOSTUNREACH,
+        FactFailure::Unreachable | FactFailure::Untrusted | FactFailure::Offline => {
+            Errno::EHOSTUNREACH
+        }
         FactFailure::Protocol => Errno::EPROTO,
         FactFailure::Integrity | FactFailure::Damaged | FactFailure::Io => Errno::EIO,
         FactFailure::Structure => Errno::EBADMSG,
@@ -119,11 +121,15 @@ impl From<FactError> for FsError {
     fn from(error: FactError) -> Self {
         // An absence is an answer, not a fault.
         let errno = errno(error.failure);
-        FsError { errno, cause: (error.failure != FactFailure::Absent).then_some(Cause::Fact(error)) }
+        FsError {
+            errno,
+            cause: (error.failure != FactFailure::Absent).then_some(Cause::Fact(error)),
+        }
     }
 }
 
-/// The errno of a commit, as the design has it: never EXDEV nor EINVAL, at which `mv` would copy or mislead.
+/// The errno of a commit, as the design has it: never EXDEV nor EINVAL, at which `mv` would copy or
+/// mislead.
 fn of_commit(failure: stage::StageFailure) -> Errno {
     use stage::StageFailure;
     match failure {
@@ -177,7 +183,11 @@ mod tests {
         ] {
             let error = FsError::from(FactError::new(failure, "what was asked for", "the rule"));
             assert_eq!(error.errno.0, wanted, "{failure:?}");
-            assert_eq!(error.sentence().is_none(), failure == Absent, "an absence is an answer and no fault");
+            assert_eq!(
+                error.sentence().is_none(),
+                failure == Absent,
+                "an absence is an answer and no fault"
+            );
         }
     }
 }

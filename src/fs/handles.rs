@@ -72,7 +72,11 @@ pub(super) struct Handles {
 
 impl Handles {
     pub(super) fn new() -> Self {
-        Handles { open: RwLock::default(), unopened: Mutex::new(LruCache::new(UNOPENED_KEPT)), next: AtomicU64::new(0) }
+        Handles {
+            open: RwLock::default(),
+            unopened: Mutex::new(LruCache::new(UNOPENED_KEPT)),
+            next: AtomicU64::new(0),
+        }
     }
 
     /// The file that is read; `None` for an inode whose content is not loaded.
@@ -94,9 +98,17 @@ impl Handles {
                 }
             }
             ReadTarget::Inode(ino) => {
-                let file =
-                    FileHandle { node: node.clone(), is_backed: false, over: None, content: Mutex::new(content) };
-                let before = self.unopened.lock().unwrap_or_else(PoisonError::into_inner).put(ino, Arc::new(file));
+                let file = FileHandle {
+                    node: node.clone(),
+                    is_backed: false,
+                    over: None,
+                    content: Mutex::new(content),
+                };
+                let before = self
+                    .unopened
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .put(ino, Arc::new(file));
                 drop(before);
             }
         }
@@ -108,13 +120,29 @@ impl Handles {
         number
     }
 
-    pub(super) fn open_file(&self, node: Arc<InodeNode>, content: MemberContent, is_backed: bool) -> u64 {
-        self.add(Handle::File(Arc::new(FileHandle { node, is_backed, over: None, content: Mutex::new(content) })))
+    pub(super) fn open_file(
+        &self,
+        node: Arc<InodeNode>,
+        content: MemberContent,
+        is_backed: bool,
+    ) -> u64 {
+        self.add(Handle::File(Arc::new(FileHandle {
+            node,
+            is_backed,
+            over: None,
+            content: Mutex::new(content),
+        })))
     }
 
     /// Opens a file of a release to be written over.
-    pub(super) fn open_over(&self, node: Arc<InodeNode>, content: MemberContent, over: Over) -> u64 {
-        let file = FileHandle { node, is_backed: false, over: Some(over), content: Mutex::new(content) };
+    pub(super) fn open_over(
+        &self,
+        node: Arc<InodeNode>,
+        content: MemberContent,
+        over: Over,
+    ) -> u64 {
+        let file =
+            FileHandle { node, is_backed: false, over: Some(over), content: Mutex::new(content) };
         self.add(Handle::File(Arc::new(file)))
     }
 
@@ -122,7 +150,9 @@ impl Handles {
     pub(super) fn all_over(&self, ino: u64) -> Vec<Arc<FileHandle>> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         let files = open.values().filter_map(|handle| match handle {
-            Handle::File(file) if file.over.as_ref().is_some_and(|over| over.ino == ino) => Some(file.clone()),
+            Handle::File(file) if file.over.as_ref().is_some_and(|over| over.ino == ino) => {
+                Some(file.clone())
+            }
             _ => None,
         });
         files.collect()
@@ -149,7 +179,12 @@ impl Handles {
         })
     }
 
-    pub(super) fn open_directory(&self, ino: u64, node: Arc<InodeNode>, listing: DirectoryListing) -> u64 {
+    pub(super) fn open_directory(
+        &self,
+        ino: u64,
+        node: Arc<InodeNode>,
+        listing: DirectoryListing,
+    ) -> u64 {
         self.add(Handle::Directory(Arc::new(OpenDirectory { ino, node, listing })))
     }
 

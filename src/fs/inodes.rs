@@ -1,8 +1,9 @@
 //! The inode table: what the kernel holds references to.
 //!
-//! Numbers come from a counter and are never used again. An entry lives as long as the kernel holds a reference; the
-//! count of them rises in [`Inodes::send`] and [`Inodes::send_listed`] only, where an entry is sent. Open handles
-//! hold their node themselves, so an entry need not outlive its references.
+//! Numbers come from a counter and are never used again. An entry lives as long as the kernel holds
+//! a reference; the count of them rises in [`Inodes::send`] and [`Inodes::send_listed`] only, where
+//! an entry is sent. Open handles hold their node themselves, so an entry need not outlive its
+//! references.
 
 use std::ffi::OsStr;
 use std::hash::{BuildHasher, RandomState};
@@ -46,7 +47,8 @@ struct HeldInode {
 
 type ByNumber = Numbered<HeldInode>;
 
-/// There is one entry for each name that the kernel knows, which may be hundreds of thousands: a name stands in it once.
+/// There is one entry for each name that the kernel knows, which may be hundreds of thousands: a
+/// name stands in it once.
 struct InodeTable {
     by_number: ByNumber,
     places: InodePlaces,
@@ -55,7 +57,8 @@ struct InodeTable {
 
 /// Which inode stands at a place. Holds numbers alone: what is held under a number knows its place.
 ///
-/// INVARIANT: the place of what is held under a number that is in here is the one under which the number is found.
+/// INVARIANT: the place of what is held under a number that is in here is the one under which the
+/// number is found.
 #[derive(Default)]
 struct InodePlaces {
     numbers: HashTable<u64>,
@@ -112,17 +115,23 @@ impl Inodes {
 
     /// What `ino` stands for.
     pub(super) fn node(&self, ino: u64) -> Result<Arc<InodeNode>, FsError> {
-        self.lock().by_number.get(ino).map(|held| held.node.clone()).ok_or(FsError::plain(Errno::ESTALE))
+        self.lock()
+            .by_number
+            .get(ino)
+            .map(|held| held.node.clone())
+            .ok_or(FsError::plain(Errno::ESTALE))
     }
 
-    /// The number of the directory in which `ino` has its name; its own where it has none, as the root.
+    /// The number of the directory in which `ino` has its name; its own where it has none, as the
+    /// root.
     pub(super) fn parent(&self, ino: u64) -> u64 {
         let table = self.lock();
         let place = table.by_number.get(ino).and_then(|held| held.place.as_ref());
         place.map_or(ino, |place| place.parent)
     }
 
-    /// What `ino` stands for and its name, likewise of the directory in which it has that name, and so on upwards.
+    /// What `ino` stands for and its name, likewise of the directory in which it has that name, and
+    /// so on upwards.
     pub(super) fn way_up(&self, ino: u64) -> Vec<(Arc<InodeNode>, Box<OsStr>)> {
         let table = self.lock();
         let mut way = Vec::new();
@@ -143,9 +152,12 @@ impl Inodes {
         Some(table.by_number.get(ino)?.node.clone())
     }
 
-    /// The place at the end of a path from the root, as far as the kernel may know it: where it holds no inode of what
-    /// is above, it keeps no name either.
-    pub(super) fn place_of<'a>(&self, names: impl IntoIterator<Item = &'a OsStr>) -> Option<DirectoryName> {
+    /// The place at the end of a path from the root, as far as the kernel may know it: where it
+    /// holds no inode of what is above, it keeps no name either.
+    pub(super) fn place_of<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a OsStr>,
+    ) -> Option<DirectoryName> {
         let table = self.lock();
         let mut names = names.into_iter();
         let mut place = DirectoryName::new(ROOT, names.next()?);
@@ -157,7 +169,8 @@ impl Inodes {
 
     /// Makes `node` what stands at `place`, counts a reference and makes the entry that is sent.
     ///
-    /// A node that is immutable by its place (everything but a release, a link and a document) keeps the inode that is there.
+    /// A node that is immutable by its place (everything but a release, a link and a document)
+    /// keeps the inode that is there.
     pub(super) fn send(
         &self,
         place: DirectoryName,
@@ -171,7 +184,8 @@ impl Inodes {
         entry(ino, &node)
     }
 
-    /// Like [`Inodes::send`] for an entry of a listing: it counts only if `deliver` says that it was taken.
+    /// Like [`Inodes::send`] for an entry of a listing: it counts only if `deliver` says that it
+    /// was taken.
     pub(super) fn send_listed(
         &self,
         place: DirectoryName,
@@ -206,7 +220,8 @@ impl Inodes {
         Some(held.node.clone())
     }
 
-    /// Puts what stands at `from` to `to`, and with `exchange` the other way round; what moved, and what was at `to`.
+    /// Puts what stands at `from` to `to`, and with `exchange` the other way round; what moved, and
+    /// what was at `to`.
     pub(super) fn renamed(
         &self,
         from: DirectoryName,
@@ -229,11 +244,14 @@ impl Inodes {
         }
     }
 
-    /// The places at which something stands for which `wanted` holds: number of the directory and name in it.
+    /// The places at which something stands for which `wanted` holds: number of the directory and
+    /// name in it.
     pub(super) fn places(&self, wanted: impl Fn(&InodeNode) -> bool) -> Vec<(u64, Box<OsStr>)> {
         let table = self.lock();
         let held = table.places.numbers.iter().filter_map(|ino| table.by_number.get(*ino));
-        held.filter(|held| wanted(&held.node)).filter_map(|held| Some(held.place.clone()?.into_parts())).collect()
+        held.filter(|held| wanted(&held.node))
+            .filter_map(|held| Some(held.place.clone()?.into_parts()))
+            .collect()
     }
 
     /// How many inodes there are, the root included.
@@ -285,7 +303,8 @@ impl InodeTable {
         {
             let same = match (held.node.as_ref(), node.as_ref()) {
                 (InodeNode::Release(_), InodeNode::Release(_)) => Arc::ptr_eq(&held.node, &node),
-                // What is made of facts changes with them, and the kernel keeps what it read of an inode.
+                // What is made of facts changes with them, and the kernel keeps what it read of an
+                // inode.
                 (InodeNode::Link(before), InodeNode::Link(now)) => before == now,
                 (InodeNode::Document(before), InodeNode::Document(now)) => before == now,
                 (InodeNode::Zip(before), InodeNode::Zip(now)) => before.is_same(now),
@@ -297,7 +316,8 @@ impl InodeTable {
         }
         let ino = self.next;
         self.next += 1;
-        self.by_number.insert(ino, HeldInode { node: node.clone(), place: Some(place), references: 0 });
+        self.by_number
+            .insert(ino, HeldInode { node: node.clone(), place: Some(place), references: 0 });
         self.places.put(ino, &self.by_number);
         (ino, node)
     }
@@ -399,13 +419,23 @@ mod tests {
     /// Each name that the kernel knows costs memory, and there may be hundreds of thousands.
     #[test]
     fn an_inode_takes_few_bytes_and_gives_its_room_back() {
-        println!("a node takes {} bytes, its entry {}", size_of::<InodeNode>(), size_of::<HeldInode>());
+        println!(
+            "a node takes {} bytes, its entry {}",
+            size_of::<InodeNode>(),
+            size_of::<HeldInode>()
+        );
         assert!(size_of::<InodeNode>() <= 32 && size_of::<HeldInode>() <= 40);
         let inodes = Inodes::new();
         let many: Vec<String> = (0..3 * ROOM).map(|n| n.to_string()).collect();
-        let numbers: Vec<u64> =
-            many.iter().map(|name| inodes.send(place(name), space("a.b"), entry).attr.ino).collect();
-        assert!(many.iter().zip(&numbers).all(|(name, ino)| inodes.lock().at(&place(name)) == Some(*ino)));
+        let numbers: Vec<u64> = many
+            .iter()
+            .map(|name| inodes.send(place(name), space("a.b"), entry).attr.ino)
+            .collect();
+        assert!(
+            many.iter()
+                .zip(&numbers)
+                .all(|(name, ino)| inodes.lock().at(&place(name)) == Some(*ino))
+        );
         numbers.iter().skip(1).for_each(|ino| inodes.forget(*ino, 1));
         let table = inodes.lock();
         assert_eq!((table.by_number.count(), table.places.numbers.len()), (2, 1));

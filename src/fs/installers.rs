@@ -1,10 +1,11 @@
 //! Clients that install into `plugin-cache/`, and what each of them took away there.
 //!
-//! What comes from a registry stays, whatever a client does to it: it is gone for the process that took it away, and for
-//! nobody else, until that process puts something in its place or ends.
+//! What comes from a registry stays, whatever a client does to it: it is gone for the process that
+//! took it away, and for nobody else, until that process puts something in its place or ends.
 //!
-//! A client that has listed the packages of a version may write over one of them. It gets to them by another way than who
-//! runs them: the kernel refuses to write a file that is being executed, and to execute one that is open for writing.
+//! A client that has listed the packages of a version may write over one of them. It gets to them
+//! by another way than who runs them: the kernel refuses to write a file that is being executed,
+//! and to execute one that is open for writing.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -72,11 +73,14 @@ mod tests {
 
     #[test]
     fn what_a_process_took_away_is_gone_for_it_alone() {
-        let (installers, here, init) = (Installers::default(), Thread(std::process::id()), Thread(1));
+        let (installers, here, init) =
+            (Installers::default(), Thread(std::process::id()), Thread(1));
         let path = Path::new("r.example/acme/one/1.0.0/linux_amd64");
         assert!(!installers.is_one(here));
         installers.take_away(here, path.into());
-        assert!(installers.is_one(here) && installers.is_gone(here, path) && !installers.note(here));
+        assert!(
+            installers.is_one(here) && installers.is_gone(here, path) && !installers.note(here)
+        );
         assert!(!installers.is_one(init) && !installers.is_gone(init, path));
         installers.put_back(here, path);
         assert!(!installers.is_gone(here, path));

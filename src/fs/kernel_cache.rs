@@ -1,8 +1,9 @@
 //! What the kernel keeps of something in an area: its name and, of a file, its pages.
 //!
-//! Nobody but the kernel changes an area, so it may keep both; with two exceptions. A name that leaves the area takes what
-//! the kernel holds along, which hides what stands at the new name. And a file that was just made is written past the
-//! pages: there are none yet, and before it writes through pages the kernel asks for the file's capabilities each time.
+//! Nobody but the kernel changes an area, so it may keep both; with two exceptions. A name that
+//! leaves the area takes what the kernel holds along, which hides what stands at the new name. And
+//! a file that was just made is written past the pages: there are none yet, and before it writes
+//! through pages the kernel asks for the file's capabilities each time.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -38,9 +39,11 @@ pub enum Caching {
 }
 
 impl KernelCache {
-    /// Has the kernel look the name up from now on whenever it uses it; whether it was told that already.
+    /// Has the kernel look the name up from now on whenever it uses it; whether it was told that
+    /// already.
     pub(super) fn ask_for_name(&self) -> bool {
-        let before = self.name.compare_exchange(NAME_KEPT, NAME_ASKED, Ordering::AcqRel, Ordering::Acquire);
+        let before =
+            self.name.compare_exchange(NAME_KEPT, NAME_ASKED, Ordering::AcqRel, Ordering::Acquire);
         before == Err(NAME_ASKED_AS_TOLD)
     }
 
@@ -51,13 +54,18 @@ impl KernelCache {
 
     /// How long the kernel may keep the name, in an answer that it gets.
     pub(super) fn name_ttl(&self) -> Duration {
-        let before = self.name.compare_exchange(NAME_ASKED, NAME_ASKED_AS_TOLD, Ordering::AcqRel, Ordering::Acquire);
+        let before = self.name.compare_exchange(
+            NAME_ASKED,
+            NAME_ASKED_AS_TOLD,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
         if before == Err(NAME_KEPT) { FOREVER } else { Duration::ZERO }
     }
 
-    /// What the kernel does with the pages of what is opened now. As long as one handle bypasses them, all do: a page that
-    /// is read while the file is written past it would stay as it was. A mapping has pages all the same, so they count as
-    /// doubtful until the file is opened plainly.
+    /// What the kernel does with the pages of what is opened now. As long as one handle bypasses
+    /// them, all do: a page that is read while the file is written past it would stay as it was. A
+    /// mapping has pages all the same, so they count as doubtful until the file is opened plainly.
     pub(super) fn caching(&self) -> Caching {
         if self.bypassed_by.load(Ordering::Acquire) > 0 {
             Caching::Bypassed

@@ -38,7 +38,8 @@ impl Bound {
     }
 }
 
-/// The directory of a release. It is bound to a digest at most once; a tag that moved is another directory.
+/// The directory of a release. It is bound to a digest at most once; a tag that moved is another
+/// directory.
 #[derive(Debug)]
 pub(super) struct ReleaseNode {
     pub(super) reference: Reference,
@@ -49,8 +50,12 @@ pub(super) struct ReleaseNode {
 
 impl ReleaseNode {
     pub(super) fn new(reference: Reference, digest: Option<Digest>) -> Self {
-        let node =
-            ReleaseNode { reference, digest: OnceLock::new(), bound: OnceLock::new(), error: LastError::default() };
+        let node = ReleaseNode {
+            reference,
+            digest: OnceLock::new(),
+            bound: OnceLock::new(),
+            error: LastError::default(),
+        };
         if let Some(digest) = digest {
             node.bind(digest);
         }
@@ -81,7 +86,8 @@ impl ReleaseNode {
 pub(super) struct TargetNode {
     /// The release as it was spelled.
     reference: Reference,
-    /// The release and the platform's place in it; later for one that is assumed to be in a release.
+    /// The release and the platform's place in it; later for one that is assumed to be in a
+    /// release.
     place: OnceLock<(Arc<Bound>, usize)>,
     /// The directory of the release and the platform that it is assumed to have.
     pub(super) assumed: Option<(Arc<InodeNode>, Platform)>,
@@ -94,7 +100,13 @@ impl TargetNode {
     pub(super) fn new(release: Arc<Bound>, at: usize) -> Self {
         let reference = release.reference.clone();
         let place = OnceLock::from((release, at));
-        TargetNode { reference, place, assumed: None, known: OnceLock::new(), error: LastError::default() }
+        TargetNode {
+            reference,
+            place,
+            assumed: None,
+            known: OnceLock::new(),
+            error: LastError::default(),
+        }
     }
 
     /// A platform that the release in the directory `node` is assumed to have, until it is entered.
@@ -108,14 +120,20 @@ impl TargetNode {
         }
     }
 
-    /// A platform of the release that the tag in the directory `node` stood for when it was asked for last.
-    pub(super) fn remembered(node: Arc<InodeNode>, release: Arc<Bound>, platform: Platform) -> Option<Self> {
+    /// A platform of the release that the tag in the directory `node` stood for when it was asked
+    /// for last.
+    pub(super) fn remembered(
+        node: Arc<InodeNode>,
+        release: Arc<Bound>,
+        platform: Platform,
+    ) -> Option<Self> {
         let target = TargetNode::assumed(node, release.reference.clone(), platform);
         target.settle(release)?;
         Some(target)
     }
 
-    /// The manifest of the release, and the release as it was spelled, if the tag may stand for another one by now.
+    /// The manifest of the release, and the release as it was spelled, if the tag may stand for
+    /// another one by now.
     pub(super) fn unconfirmed(&self) -> Option<(Digest, &Reference)> {
         let (release, _) = self.place.get()?;
         self.assumed.as_ref().map(|_| (release.manifest.digest, &self.reference))
@@ -165,7 +183,8 @@ impl TargetNode {
     }
 }
 
-/// What an inode stands for. Files and directories of packages are many, so the other kinds are kept apart.
+/// What an inode stands for. Files and directories of packages are many, so the other kinds are
+/// kept apart.
 #[derive(Debug)]
 pub(super) enum InodeNode {
     /// The mount's root.
@@ -238,7 +257,9 @@ impl InodeNode {
     pub(super) fn describe(&self) -> String {
         match self {
             InodeNode::Root => "the mount's root".to_owned(),
-            InodeNode::Providers { view, dir, .. } => format!("{}/{dir}", view.name()).trim_end_matches('/').to_owned(),
+            InodeNode::Providers { view, dir, .. } => {
+                format!("{}/{dir}", view.name()).trim_end_matches('/').to_owned()
+            }
             InodeNode::Link(target) => format!("the link to {target}"),
             InodeNode::Document(_) => "a document of mirror/".to_owned(),
             InodeNode::Lock => "a lock file of plugin-cache/".to_owned(),
@@ -260,8 +281,9 @@ impl InodeNode {
         }
     }
 
-    /// How `subject`, the name of what failed in a lower layer, is told in a sentence that begins with the node's own
-    /// description: not at all where it is the same thing, and by its digest alone where it is of the same repository.
+    /// How `subject`, the name of what failed in a lower layer, is told in a sentence that begins
+    /// with the node's own description: not at all where it is the same thing, and by its digest
+    /// alone where it is of the same repository.
     pub(super) fn part<'a>(&self, subject: &'a str) -> Option<&'a str> {
         let (repo, manifest) = match self {
             InodeNode::Root
@@ -289,20 +311,22 @@ impl InodeNode {
         }
     }
 
-    /// Where the reason of its last failure stands; `None` for what fails for its registry's sake never.
+    /// Where the reason of its last failure stands; `None` for what fails for its registry's sake
+    /// never.
     pub(super) fn last_error(&self) -> Option<&LastError> {
         match self {
             InodeNode::Release(release) => Some(&release.error),
             InodeNode::Platform(target, _) | InodeNode::Zip(target) => Some(&target.error),
-            InodeNode::Space { error, .. } | InodeNode::Providers { error, .. } | InodeNode::File { error, .. } => {
-                Some(error)
-            }
+            InodeNode::Space { error, .. }
+            | InodeNode::Providers { error, .. }
+            | InodeNode::File { error, .. } => Some(error),
             _ => None,
         }
     }
 }
 
-/// The reference that `name` spells by itself in `space`, or, as a tag, in the repository that `space` is.
+/// The reference that `name` spells by itself in `space`, or, as a tag, in the repository that
+/// `space` is.
 pub(super) fn spelled_release(space: &RegistrySpace, name: &str) -> Option<Reference> {
     match Component::parse(name) {
         Component::Manifest(repo, selector) => {

@@ -1,5 +1,5 @@
-//! A table by numbers that come from a counter. Neighbours lie side by side, so that it takes little more than what is in
-//! it, and grows and shrinks page by page.
+//! A table by numbers that come from a counter. Neighbours lie side by side, so that it takes
+//! little more than what is in it, and grows and shrinks page by page.
 
 use std::collections::HashMap;
 
@@ -76,7 +76,9 @@ mod tests {
         let mut table = Numbered::default();
         (1..100 * PAGE).for_each(|n| table.insert(n, n));
         assert_eq!((table.count(), table.pages.len()), (100 * PAGE as usize - 1, 100));
-        assert!((1..100 * PAGE).filter(|n| n % (2 * PAGE) != 7).all(|n| table.remove(n) == Some(n)));
+        assert!(
+            (1..100 * PAGE).filter(|n| n % (2 * PAGE) != 7).all(|n| table.remove(n) == Some(n))
+        );
         assert_eq!((table.count(), table.pages.len(), table.remove(8)), (50, 50, None));
         assert_eq!((table.get(7), table.get(8)), (Some(&7), None));
         assert_eq!(table.get_mut(7 + 2 * PAGE), Some(&mut (7 + 2 * PAGE)));

@@ -1,14 +1,15 @@
 //! `plugin-cache/`: what `plugins/` shows, and beside it what clients write into a plugin cache.
 //!
-//! Down to the directory of a version, a directory is both: one of the view, and one of a tree on local disk. Below it
-//! stand packages, links of the view or directories of the tree, and `*.lock` files, which are in memory: clients lock
-//! them (by fcntl, which the kernel does by itself), and neither read nor write them.
+//! Down to the directory of a version, a directory is both: one of the view, and one of a tree on
+//! local disk. Below it stand packages, links of the view or directories of the tree, and `*.lock`
+//! files, which are in memory: clients lock them (by fcntl, which the kernel does by itself), and
+//! neither read nor write them.
 //!
-//! Where clients may write, a package of the view is a link to one of two ways to the same files: through `INSTALLING`
-//! for clients that install, and through `RELEASE` for everybody else.
+//! Where clients may write, a package of the view is a link to one of two ways to the same files:
+//! through `INSTALLING` for clients that install, and through `RELEASE` for everybody else.
 //!
-//! INVARIANT: what comes from a registry stays for everybody else, whatever a client takes away or writes over; see
-//! `super::installers` and `super::replaced`.
+//! INVARIANT: what comes from a registry stays for everybody else, whatever a client takes away or
+//! writes over; see `super::installers` and `super::replaced`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -32,7 +33,8 @@ use crate::tree::{Step, plugins};
 
 /// The name of the area in the mount's root.
 pub const NAME: &str = "plugin-cache";
-/// The name of the way to packages that are read and run. It is found in the directory of a version, and not listed.
+/// The name of the way to packages that are read and run. It is found in the directory of a
+/// version, and not listed.
 pub(super) const RELEASE: &str = ".release";
 /// The name of the way to packages that are written over.
 pub(super) const INSTALLING: &str = ".installing";
@@ -52,7 +54,9 @@ pub struct PluginCache {
 impl PluginCache {
     /// The part on local disk, and as what it is shown.
     pub fn new(tree: Arc<LocalTree>, shown: ShownAs) -> PluginCache {
-        PluginCache { area: Arc::new(Area { name: NAME, tree, rules: Box::new(PackageRules), shown }) }
+        PluginCache {
+            area: Arc::new(Area { name: NAME, tree, rules: Box::new(PackageRules), shown }),
+        }
     }
 
     /// What the tree holds at the place of `dir`.
@@ -87,7 +91,8 @@ pub(super) fn path_in(dir: &ProviderDirectory, name: &str) -> PathBuf {
 
 fn path_of(dir: &ProviderDirectory) -> Result<RelPath, FsError> {
     let text = dir.to_string();
-    let names = text.split('/').filter(|name| !name.is_empty()).map(|name| Name::new(name.as_ref()));
+    let names =
+        text.split('/').filter(|name| !name.is_empty()).map(|name| Name::new(name.as_ref()));
     Ok(names.collect::<local::TreeResult<_>>()?)
 }
 
@@ -105,9 +110,13 @@ impl Rules for PackageRules {
         let text = name.to_str().unwrap_or_default();
         let allowed = match dir.names().len() {
             above if above < VERSION => {
-                kind == FileKind::Directory && dir_of(dir).is_some_and(|dir| dir.child(text).is_some())
+                kind == FileKind::Directory
+                    && dir_of(dir).is_some_and(|dir| dir.child(text).is_some())
             }
-            VERSION => matches!(kind, FileKind::Directory | FileKind::Symlink) && text.parse::<Platform>().is_ok(),
+            VERSION => {
+                matches!(kind, FileKind::Directory | FileKind::Symlink)
+                    && text.parse::<Platform>().is_ok()
+            }
             _ => true,
         };
         if allowed { Ok(()) } else { Err(Errno::EPERM) }
@@ -183,7 +192,9 @@ impl Fs {
         let local = cache.and_then(|cache| cache.area.tree.list(&cache.local(dir).ok()?.node).ok());
         let local = local.into_iter().flatten().filter_map(|name| name.to_str().map(str::to_owned));
         let names = local.chain(self.locks.names(dir));
-        names.filter_map(|name| Some((name.clone(), Arc::new(self.find_beside(dir, &name)?)))).collect()
+        names
+            .filter_map(|name| Some((name.clone(), Arc::new(self.find_beside(dir, &name)?))))
+            .collect()
     }
 
     fn written(&self, who: CallerIdentity) -> Result<&PluginCache, FsError> {
@@ -195,7 +206,11 @@ impl Fs {
     }
 
     /// The directory of the tree at the place of `dir`, made if it is missing.
-    pub(super) fn make_beside(&self, who: CallerIdentity, dir: &ProviderDirectory) -> Result<LocalNode, FsError> {
+    pub(super) fn make_beside(
+        &self,
+        who: CallerIdentity,
+        dir: &ProviderDirectory,
+    ) -> Result<LocalNode, FsError> {
         self.written(who)?.made(dir, who.into())
     }
 
@@ -203,7 +218,8 @@ impl Fs {
         matches!(plugins::lookup(dir, name, &self.facts.view(Instant::now())), Step::Edge(_))
     }
 
-    /// The directory of the tree at the place of `dir`, in which `name` stands: what the view shows is not there.
+    /// The directory of the tree at the place of `dir`, in which `name` stands: what the view shows
+    /// is not there.
     pub(super) fn beside(
         &self,
         who: CallerIdentity,
@@ -280,12 +296,17 @@ impl Fs {
         }
     }
 
-    /// Takes what the view shows at `name` in `parent` away from who asks; whether it is something that only the view
-    /// shows.
+    /// Takes what the view shows at `name` in `parent` away from who asks; whether it is something
+    /// that only the view shows.
     ///
     /// # Errors
     /// `ENOTEMPTY` for a directory in which there is something left.
-    pub(super) fn take_away(&self, who: CallerIdentity, parent: u64, name: &OsStr) -> Result<bool, FsError> {
+    pub(super) fn take_away(
+        &self,
+        who: CallerIdentity,
+        parent: u64,
+        name: &OsStr,
+    ) -> Result<bool, FsError> {
         let node = self.inodes.node(parent)?;
         let (InodeNode::Providers { view: ProviderView::PluginCache, dir, .. }, Some(text)) =
             (node.as_ref(), name.to_str())
@@ -301,8 +322,12 @@ impl Fs {
         match dir.child(text) {
             None if is_local => return Ok(false),
             None => {}
-            Some(child) if !self.is_emptied(who, &child) => return Err(FsError::plain(Errno::ENOTEMPTY)),
-            Some(_) if is_local => local.area.tree.remove_dir(&local.node, &Name::new(name)?, || None)?,
+            Some(child) if !self.is_emptied(who, &child) => {
+                return Err(FsError::plain(Errno::ENOTEMPTY));
+            }
+            Some(_) if is_local => {
+                local.area.tree.remove_dir(&local.node, &Name::new(name)?, || None)?
+            }
             Some(_) => {}
         }
         self.inodes.vacate(&DirectoryName::new(parent, name));
@@ -314,11 +339,12 @@ impl Fs {
     fn is_emptied(&self, who: CallerIdentity, dir: &ProviderDirectory) -> bool {
         let gone = |name: &String| self.installers.is_gone(who.thread, &path_in(dir, name));
         let list = plugins::list(dir, &self.facts.view(Instant::now()));
-        matches!(list, Step::Edge(listing) if listing.entries.keys().all(gone)) && self.locks.names(dir).is_empty()
+        matches!(list, Step::Edge(listing) if listing.entries.keys().all(gone))
+            && self.locks.names(dir).is_empty()
     }
 
-    /// A link to `to` that a client puts where the view shows a package: if it leads to that package, the view's own is
-    /// there, and nothing has to be kept.
+    /// A link to `to` that a client puts where the view shows a package: if it leads to that
+    /// package, the view's own is there, and nothing has to be kept.
     pub(super) fn put_back(
         &self,
         who: CallerIdentity,
@@ -327,12 +353,17 @@ impl Fs {
         to: &OsStr,
     ) -> Result<Option<FoundEntry>, FsError> {
         let node = self.inodes.node(parent)?;
-        let (InodeNode::Providers { view, dir, .. }, Some(text)) = (node.as_ref(), name.to_str()) else {
+        let (InodeNode::Providers { view, dir, .. }, Some(text)) = (node.as_ref(), name.to_str())
+        else {
             return Ok(None);
         };
         let path = path_in(dir, text);
-        let is_same = Path::new(to) == self.options.mountpoint.join(ProviderView::Plugins.name()).join(&path);
-        if !is_same || self.written(who).is_err() || self.find_beside(dir, text).is_some() || !self.is_shown(dir, text)
+        let is_same =
+            Path::new(to) == self.options.mountpoint.join(ProviderView::Plugins.name()).join(&path);
+        if !is_same
+            || self.written(who).is_err()
+            || self.find_beside(dir, text).is_some()
+            || !self.is_shown(dir, text)
         {
             return Ok(None);
         }
@@ -354,7 +385,8 @@ impl Fs {
         }
     }
 
-    /// Makes and opens a lock file; `None` if `name` is none. Also where nothing else may be written.
+    /// Makes and opens a lock file; `None` if `name` is none. Also where nothing else may be
+    /// written.
     pub(super) fn make_lock(
         &self,
         who: CallerIdentity,
@@ -375,9 +407,10 @@ impl Fs {
         }
         self.locks.make(dir, text).map_err(FsError::plain)?;
         let lock = Arc::new(InodeNode::Lock);
-        let entry = self.inodes.send(DirectoryName::new(parent, name), lock.clone(), |ino, node| {
-            self.entry(ino, node, self.facts.tag_ttl())
-        });
+        let entry =
+            self.inodes.send(DirectoryName::new(parent, name), lock.clone(), |ino, node| {
+                self.entry(ino, node, self.facts.tag_ttl())
+            });
         Ok(Some((entry, self.open_lock(lock))))
     }
 
@@ -386,7 +419,12 @@ impl Fs {
     }
 
     /// Removes a lock file; whether `name` was one.
-    pub(super) fn remove_lock(&self, who: CallerIdentity, parent: u64, name: &OsStr) -> Result<bool, FsError> {
+    pub(super) fn remove_lock(
+        &self,
+        who: CallerIdentity,
+        parent: u64,
+        name: &OsStr,
+    ) -> Result<bool, FsError> {
         let node = self.inodes.node(parent)?;
         let (InodeNode::Providers { view: ProviderView::PluginCache, dir, .. }, Some(text)) =
             (node.as_ref(), name.to_str())
@@ -409,7 +447,12 @@ impl Fs {
     }
 
     /// A lock file keeps nothing: its times and mode are taken, bytes are not.
-    pub(super) fn change_lock(&self, who: CallerIdentity, ino: u64, change: &Change) -> Result<FoundEntry, FsError> {
+    pub(super) fn change_lock(
+        &self,
+        who: CallerIdentity,
+        ino: u64,
+        change: &Change,
+    ) -> Result<FoundEntry, FsError> {
         match (self.is_owner(who), change.size) {
             (false, _) => Err(FsError::plain(Errno::EACCES)),
             (true, None | Some(0)) => Ok(self.entry(ino, &InodeNode::Lock, self.facts.tag_ttl())),
@@ -470,7 +513,11 @@ mod tests {
     #[test]
     fn lock_files_stand_beside_packages_alone() {
         let version = dir_of(&path("r.example/acme/one/1.0.0")).unwrap();
-        assert!(is_lock(&version, "linux_amd64.lock") && !is_lock(&version, ".lock") && !is_lock(&version, "x.json"));
+        assert!(
+            is_lock(&version, "linux_amd64.lock")
+                && !is_lock(&version, ".lock")
+                && !is_lock(&version, "x.json")
+        );
         assert!(!is_lock(&ProviderDirectory::Top, "r.example.lock"));
         let locks = Locks::default();
         locks.make(&version, "a.lock").unwrap();

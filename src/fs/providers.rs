@@ -1,7 +1,8 @@
-//! The views of providers, `plugins/` and `mirror/`: directories, links and documents that are made of what is known.
+//! The views of providers, `plugins/` and `mirror/`: directories, links and documents that are made
+//! of what is known.
 //!
-//! INVARIANT: opening a directory of a view fails for no registry's sake. What could not be learnt is missing in it and
-//! told by `user.tofufs.error`; looking such a name up gives the errno.
+//! INVARIANT: opening a directory of a view fails for no registry's sake. What could not be learnt
+//! is missing in it and told by `user.tofufs.error`; looking such a name up gives the errno.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -32,7 +33,8 @@ pub(super) enum ProviderView {
 }
 
 impl ProviderView {
-    const ALL: [ProviderView; 3] = [ProviderView::Mirror, ProviderView::PluginCache, ProviderView::Plugins];
+    const ALL: [ProviderView; 3] =
+        [ProviderView::Mirror, ProviderView::PluginCache, ProviderView::Plugins];
 
     /// Its name in the root.
     pub(super) fn name(self) -> &'static str {
@@ -72,7 +74,10 @@ impl Documents {
 
     fn of(&self, provider: &ProviderAddr) -> Vec<(Version, Arc<[u8]>)> {
         let kept = self.lock();
-        kept.iter().filter(|((p, _), _)| p == provider).map(|((_, v), bytes)| (v.clone(), bytes.clone())).collect()
+        kept.iter()
+            .filter(|((p, _), _)| p == provider)
+            .map(|((_, v), bytes)| (v.clone(), bytes.clone()))
+            .collect()
     }
 }
 
@@ -83,7 +88,8 @@ impl Fs {
         ProviderView::ALL.into_iter().filter(move |_| mapped)
     }
 
-    /// Finds `name` in a directory of a view, for who asks in `thread`. `Err` is an absence and how long it holds.
+    /// Finds `name` in a directory of a view, for who asks in `thread`. `Err` is an absence and how
+    /// long it holds.
     pub(super) async fn find_in_view(
         self: &Arc<Self>,
         thread: Thread,
@@ -104,14 +110,17 @@ impl Fs {
         loop {
             let known = self.facts.view(since);
             let step = match view {
-                ProviderView::Plugins | ProviderView::PluginCache => plugins::lookup(dir, name, &known),
+                ProviderView::Plugins | ProviderView::PluginCache => {
+                    plugins::lookup(dir, name, &known)
+                }
                 ProviderView::Mirror => mirror::lookup(dir, name, &known),
             };
             match step {
                 Step::Edge(entry) => {
                     // Of one that a catalog lists the tags may be known only further down.
                     if let ProviderEntry::Dir(
-                        ProviderDirectory::Provider(provider) | ProviderDirectory::Version(provider, _),
+                        ProviderDirectory::Provider(provider)
+                        | ProviderDirectory::Version(provider, _),
                     ) = &entry
                     {
                         self.facts.note_provider(provider, &known);
@@ -142,7 +151,10 @@ impl Fs {
             (ProviderEntry::Dir(dir), _) => view.node(dir),
             (ProviderEntry::Link(target), _) => InodeNode::Link(target.into()),
             (ProviderEntry::Versions(bytes), _) => InodeNode::Document(bytes.into()),
-            (ProviderEntry::Archives(repo, tag, version), ProviderDirectory::Provider(provider)) => {
+            (
+                ProviderEntry::Archives(repo, tag, version),
+                ProviderDirectory::Provider(provider),
+            ) => {
                 let bytes = self.archives(provider, &version, &repo, &tag, since).await?;
                 self.documents.keep(provider, &version, &bytes);
                 InodeNode::Document(bytes)
@@ -163,7 +175,12 @@ impl Fs {
         let digest = self.facts.bind(repo, tag, since).await?;
         let Release::Provider(targets) = self.facts.release(repo, digest).await?.1 else {
             let subject = repo.at(Selector::Digest(digest));
-            return Err(FactError::new(FactFailure::Structure, subject, "this is a module package, no provider").into());
+            return Err(FactError::new(
+                FactFailure::Structure,
+                subject,
+                "this is a module package, no provider",
+            )
+            .into());
         };
         let mut packages = Vec::new();
         for target in targets.iter().filter(|target| self.facts.assumes(&target.platform)) {
@@ -182,7 +199,9 @@ impl Fs {
             ProviderDirectory::Provider(provider) | ProviderDirectory::Version(provider, _) => {
                 known.repos(provider).ok()
             }
-            ProviderDirectory::Top | ProviderDirectory::Host(_) | ProviderDirectory::Namespace(..) => None,
+            ProviderDirectory::Top
+            | ProviderDirectory::Host(_)
+            | ProviderDirectory::Namespace(..) => None,
         };
         let lists = of_tags.into_iter().flatten().map(|repo| known.fresh_for(&Need::Tags(repo)));
         lists.min().unwrap_or(self.facts.tag_ttl())
@@ -196,7 +215,8 @@ impl Fs {
         dir: &ProviderDirectory,
     ) -> Result<DirectoryListing, FsError> {
         let since = Instant::now();
-        let beside = if view == ProviderView::PluginCache { self.list_beside(dir) } else { Vec::new() };
+        let beside =
+            if view == ProviderView::PluginCache { self.list_beside(dir) } else { Vec::new() };
         let mut left: Vec<Left> = Vec::new();
         loop {
             let known = self.facts.view(since).without(&left);
@@ -213,15 +233,22 @@ impl Fs {
                     }
                     continue;
                 }
-                Step::Absent if beside.is_empty() && !(view == ProviderView::PluginCache && self.is_beside(dir)) => {
+                Step::Absent
+                    if beside.is_empty()
+                        && !(view == ProviderView::PluginCache && self.is_beside(dir)) =>
+                {
                     return Err(FsError::plain(Errno::ENOENT));
                 }
-                Step::Absent => providers::ProviderListing { entries: BTreeMap::new(), error: None },
+                Step::Absent => {
+                    providers::ProviderListing { entries: BTreeMap::new(), error: None }
+                }
                 Step::Failed(e) => return Err(e.into()),
             };
             let mut entries = beside;
             let taken: BTreeSet<String> = entries.iter().map(|(name, _)| name.clone()).collect();
-            for (name, entry) in listing.entries.into_iter().filter(|(name, _)| !taken.contains(name)) {
+            for (name, entry) in
+                listing.entries.into_iter().filter(|(name, _)| !taken.contains(name))
+            {
                 let node = match entry {
                     ProviderEntry::Dir(dir) => view.node(dir),
                     ProviderEntry::Link(target) => {
@@ -239,8 +266,13 @@ impl Fs {
                     entries.extend(self.rendered(dir, provider, &known));
                 }
             }
-            let ttl = if self.has_replaceable(view, dir) { Duration::ZERO } else { self.holds_for(dir) };
-            return Ok(DirectoryListing::Made { entries, ttl, error: listing.error.map(FsError::from) });
+            let ttl =
+                if self.has_replaceable(view, dir) { Duration::ZERO } else { self.holds_for(dir) };
+            return Ok(DirectoryListing::Made {
+                entries,
+                ttl,
+                error: listing.error.map(FsError::from),
+            });
         }
     }
 
@@ -252,22 +284,36 @@ impl Fs {
         known: &crate::facts::FactsView<'_>,
     ) -> impl Iterator<Item = (String, Arc<InodeNode>)> {
         let documents = self.documents.of(provider).into_iter();
-        let named = documents.map(|(version, bytes)| (format!("{version}.json"), Arc::new(InodeNode::Document(bytes))));
+        let named = documents.map(|(version, bytes)| {
+            (format!("{version}.json"), Arc::new(InodeNode::Document(bytes)))
+        });
         named.filter(|(name, _)| matches!(mirror::lookup(dir, name, known), Step::Edge(_)))
     }
 
-    /// The tag of a provider's release that nobody entered yet, and the platform in it that is shown.
-    fn shown_in<'a>(&self, release: &'a ReleaseNode, platform: &str) -> Option<(&'a Tag, Platform)> {
+    /// The tag of a provider's release that nobody entered yet, and the platform in it that is
+    /// shown.
+    fn shown_in<'a>(
+        &self,
+        release: &'a ReleaseNode,
+        platform: &str,
+    ) -> Option<(&'a Tag, Platform)> {
         let Selector::Tag(tag) = &release.reference.selector else { return None };
         let platform: Platform = platform.parse().ok()?;
         Version::of_tag(tag)?;
-        let is_shown = self.facts.assumes(&platform) && self.facts.is_mapped(&release.reference.repo);
+        let is_shown =
+            self.facts.assumes(&platform) && self.facts.is_mapped(&release.reference.repo);
         (is_shown && release.bound().is_none()).then_some((tag, platform))
     }
 
-    /// What `name` is in the release of a provider that nobody entered yet: a platform that is shown is assumed to be
-    /// there. So following the links of `plugins/` binds no tag and costs no request.
-    pub(super) fn assumed(&self, dir: &Arc<InodeNode>, release: &ReleaseNode, name: &OsStr) -> Option<InodeNode> {
+    /// What `name` is in the release of a provider that nobody entered yet: a platform that is
+    /// shown is assumed to be there. So following the links of `plugins/` binds no tag and costs no
+    /// request.
+    pub(super) fn assumed(
+        &self,
+        dir: &Arc<InodeNode>,
+        release: &ReleaseNode,
+        name: &OsStr,
+    ) -> Option<InodeNode> {
         let (tag, platform) = self.shown_in(release, name.to_str()?)?;
         let reference = &release.reference;
         if let Fact::Is(platforms) = self.facts.view(Instant::now()).platforms(&reference.repo, tag)
@@ -279,8 +325,9 @@ impl Fs {
         Some(InodeNode::Platform(target.into(), Default::default()))
     }
 
-    /// What the zip `name` is in such a release: that of the manifest for which the tag stood last. So following the links
-    /// of `mirror/` costs two small requests per version, ever; whether the tag has moved is asked when it is opened.
+    /// What the zip `name` is in such a release: that of the manifest for which the tag stood last.
+    /// So following the links of `mirror/` costs two small requests per version, ever; whether the
+    /// tag has moved is asked when it is opened.
     pub(super) async fn remembered_zip(
         self: &Arc<Self>,
         dir: &Arc<InodeNode>,
@@ -288,7 +335,9 @@ impl Fs {
         name: &OsStr,
     ) -> Result<Option<InodeNode>, FsError> {
         let stem = name.to_str().and_then(|name| name.strip_suffix(".zip"));
-        let Some((tag, platform)) = stem.and_then(|stem| self.shown_in(release, stem)) else { return Ok(None) };
+        let Some((tag, platform)) = stem.and_then(|stem| self.shown_in(release, stem)) else {
+            return Ok(None);
+        };
         // There files are read without being opened.
         if self.options.read_only {
             return Ok(None);
@@ -299,7 +348,9 @@ impl Fs {
             None => self.facts.bind(&reference.repo, tag, Instant::now()).await?,
         };
         let Ok(bound) = self.bound(reference, digest).await else { return Ok(None) };
-        let Some(target) = TargetNode::remembered(dir.clone(), Arc::new(bound), platform) else { return Ok(None) };
+        let Some(target) = TargetNode::remembered(dir.clone(), Arc::new(bound), platform) else {
+            return Ok(None);
+        };
         self.zip_of(&target).await?;
         Ok(Some(InodeNode::Zip(target.into())))
     }
@@ -318,15 +369,19 @@ impl Fs {
         Ok(())
     }
 
-    /// Forgets what is known of the providers at and below `path` (in a view). Yields what the kernel has to drop.
+    /// Forgets what is known of the providers at and below `path` (in a view). Yields what the
+    /// kernel has to drop.
     pub(super) fn refresh_view(&self, path: &[&str]) -> Vec<(u64, Box<OsStr>)> {
         let Some(dir) = at(path) else { return Vec::new() };
         let known = self.facts.view(Instant::now());
         let looked_up = known.looked_up();
         let providers = known.declared().iter().chain(looked_up.iter()).filter(|p| dir.holds(p));
-        let repos: BTreeSet<Repo> = providers.flat_map(|p| known.repos(p).unwrap_or_default()).collect();
-        let holds =
-            |repo: &Repo| repos.contains(repo) || self.facts.mapping().providers_of(repo).iter().any(|p| dir.holds(p));
+        let repos: BTreeSet<Repo> =
+            providers.flat_map(|p| known.repos(p).unwrap_or_default()).collect();
+        let holds = |repo: &Repo| {
+            repos.contains(repo)
+                || self.facts.mapping().providers_of(repo).iter().any(|p| dir.holds(p))
+        };
         self.facts.forget(|need| match need {
             Need::Tags(repo) | Need::Binding(repo, _) | Need::Platforms(repo, _) => holds(repo),
             Need::Catalog(_) | Need::Held(_) => !matches!(dir, ProviderDirectory::Provider(_)),
@@ -348,7 +403,9 @@ fn at(path: &[&str]) -> Option<ProviderDirectory> {
     Some(match path {
         [] => ProviderDirectory::Top,
         [host] => ProviderDirectory::Host(host.parse().ok()?),
-        [host, namespace] => ProviderDirectory::Namespace(host.parse().ok()?, (*namespace).to_owned()),
+        [host, namespace] => {
+            ProviderDirectory::Namespace(host.parse().ok()?, (*namespace).to_owned())
+        }
         [host, namespace, kind, ..] => {
             ProviderDirectory::Provider(ProviderAddr::new(host.parse().ok()?, namespace, kind)?)
         }

@@ -1,11 +1,11 @@
 //! A rename that commits: `mv staging/X X`.
 //!
-//! The kernel holds both directories while a rename lasts, so it waits no longer than the deadline; the commit goes on
-//! by itself, and who asks again joins it.
+//! The kernel holds both directories while a rename lasts, so it waits no longer than the deadline;
+//! the commit goes on by itself, and who asks again joins it.
 //!
-//! The kernel keeps the names of what is staged, so it is told of the one that a commit takes away. It can be told only
-//! when it holds no lock on the directory, after the rename; so before a rename publishes, it has to have learnt that the
-//! name cannot be kept (see [`Fs::left`]).
+//! The kernel keeps the names of what is staged, so it is told of the one that a commit takes away.
+//! It can be told only when it holds no lock on the directory, after the rename; so before a rename
+//! publishes, it has to have learnt that the name cannot be kept (see [`Fs::left`]).
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -32,11 +32,13 @@ pub(super) struct RenameSource {
     pub(super) place: DirectoryName,
 }
 
-/// Told which directory entries (number of the directory, and name) the kernel has to drop; called while an operation
-/// may be under way, so it hands them to a thread of its own. The future ends when they are dropped.
+/// Told which directory entries (number of the directory, and name) the kernel has to drop; called
+/// while an operation may be under way, so it hands them to a thread of its own. The future ends
+/// when they are dropped.
 pub type Drops = Box<dyn Fn(Vec<(u64, Box<OsStr>)>) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// How long who commits waits for the kernel to drop names: an operation that takes long may hold the directory.
+/// How long who commits waits for the kernel to drop names: an operation that takes long may hold
+/// the directory.
 const DROPPED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Who is told, once there is a kernel to tell, and how many tellings are under way.
@@ -64,8 +66,8 @@ impl Fs {
         drop(self.kernel.drops.set(drops));
     }
 
-    /// Waits until the kernel dropped what it was told to, though not for long. Never to be called by an operation of the
-    /// kernel.
+    /// Waits until the kernel dropped what it was told to, though not for long. Never to be called
+    /// by an operation of the kernel.
     pub async fn names_dropped(&self) {
         let mut under_way = self.kernel.under_way.subscribe();
         drop(tokio::time::timeout(DROPPED_WITHIN, under_way.wait_for(|count| *count == 0)).await);
@@ -76,16 +78,24 @@ impl Fs {
         self.options.staging.as_ref().map(StagingArea::stage)
     }
 
-    /// Commits the artifact at `path` (below `staging/`), or all below it, and shows what became of it. It goes on when
-    /// who asked is gone. Needs a runtime.
+    /// Commits the artifact at `path` (below `staging/`), or all below it, and shows what became of
+    /// it. It goes on when who asked is gone. Needs a runtime.
     ///
     /// # Errors
     /// See [`Stage::commit`].
-    pub async fn commit(self: &Arc<Self>, path: &Path, request: CommitRequest) -> Result<Vec<Committed>, StageError> {
+    pub async fn commit(
+        self: &Arc<Self>,
+        path: &Path,
+        request: CommitRequest,
+    ) -> Result<Vec<Committed>, StageError> {
         let subject = Path::new(staging::NAME).join(path);
         let Some(staging) = &self.options.staging else {
             let rule = "nothing is staged in a mount that is read-only";
-            return Err(StageError::new(crate::stage::StageFailure::ReadOnly, subject.display(), rule));
+            return Err(StageError::new(
+                crate::stage::StageFailure::ReadOnly,
+                subject.display(),
+                rule,
+            ));
         };
         let (fs, stage, path) = (self.clone(), staging.stage().clone(), path.to_owned());
         let committing = tokio::spawn(async move { fs.committed(&stage, &path, request).await });
@@ -121,7 +131,8 @@ impl Fs {
     /// A file at or below `root` (below `staging/`) that is open for writing.
     fn open_writer(&self, root: &Path) -> Option<PathBuf> {
         let staging = self.options.staging.as_ref()?;
-        let path = |at: &LocalNode| at.node.path().ok().map(|path| PathBuf::from(path.to_os_string()));
+        let path =
+            |at: &LocalNode| at.node.path().ok().map(|path| PathBuf::from(path.to_os_string()));
         let found = self.handles.find_local(|open| {
             open.file.is_writable()
                 && Arc::ptr_eq(&open.at.area, staging.area())
@@ -130,10 +141,15 @@ impl Fs {
         path(&found.at)
     }
 
-    /// A file of an area was written and closed, or got its name. What of a release can be sent ahead of its commit is
-    /// sent now, so that the commit, for whose end a rename waits, is short. Needs a runtime.
+    /// A file of an area was written and closed, or got its name. What of a release can be sent
+    /// ahead of its commit is sent now, so that the commit, for whose end a rename waits, is short.
+    /// Needs a runtime.
     pub(super) fn finished(&self, at: &LocalNode) {
-        let Some(staging) = self.options.staging.as_ref().filter(|s| Arc::ptr_eq(s.area(), &at.area)) else { return };
+        let Some(staging) =
+            self.options.staging.as_ref().filter(|s| Arc::ptr_eq(s.area(), &at.area))
+        else {
+            return;
+        };
         let Ok(path) = at.node.path() else { return };
         let (stage, path) = (staging.stage().clone(), PathBuf::from(path.to_os_string()));
         if stage.sends_ahead(&path) {
@@ -141,8 +157,9 @@ impl Fs {
         }
     }
 
-    /// Forgets what was known of a reference that was just published, so that the next look finds it, in the views too:
-    /// there the kernel may remember that a provider, a version or a zip was absent.
+    /// Forgets what was known of a reference that was just published, so that the next look finds
+    /// it, in the views too: there the kernel may remember that a provider, a version or a zip was
+    /// absent.
     fn show(&self, reference: &str) {
         if let Ok(reference) = reference.parse::<Reference>() {
             self.facts.note_used(&reference.repo);
@@ -161,15 +178,23 @@ impl Fs {
     ) -> Result<(), FsError> {
         let refused = |errno, why: &dyn std::fmt::Display| {
             let at = source.dir.describe();
-            Err(FsError::said(errno, format_args!("{at}/{}: {why}", source.name.as_os_str().display())))
+            Err(FsError::said(
+                errno,
+                format_args!("{at}/{}: {why}", source.name.as_os_str().display()),
+            ))
         };
-        let Some(staging) = self.options.staging.as_ref().filter(|s| Arc::ptr_eq(s.area(), &source.dir.area)) else {
+        let Some(staging) =
+            self.options.staging.as_ref().filter(|s| Arc::ptr_eq(s.area(), &source.dir.area))
+        else {
             return refused(Errno::EPERM, &"only what is staged can be published");
         };
         let space = match into {
             InodeNode::Space { space, .. } => space,
             InodeNode::Root | InodeNode::Providers { .. } => {
-                return refused(Errno::EPERM, &"a release is published by moving it to its own path below a registry");
+                return refused(
+                    Errno::EPERM,
+                    &"a release is published by moving it to its own path below a registry",
+                );
             }
             // Inside a release, or onto something in it.
             _ => return refused(Errno::EEXIST, &"releases are not changed; choose another tag"),
@@ -183,15 +208,24 @@ impl Fs {
         match staging.stage().artifact_roots(&path)?.as_slice() {
             [root] if *root == path => {}
             [root] => {
-                return refused(Errno::EPERM, &format_args!("the release is staging/{}", root.display()));
+                return refused(
+                    Errno::EPERM,
+                    &format_args!("the release is staging/{}", root.display()),
+                );
             }
-            roots => return refused(Errno::EPERM, &format_args!("it holds {} releases; move each", roots.len())),
+            roots => {
+                return refused(
+                    Errno::EPERM,
+                    &format_args!("it holds {} releases; move each", roots.len()),
+                );
+            }
         }
         self.left(&source.place)?;
         let deadline = self.facts.deadline();
         match tokio::time::timeout(deadline, self.commit(&path, CommitRequest::default())).await {
             Ok(Ok(_)) => {
-                // The kernel gives what it holds of the stage the new name now, whatever is at the old one.
+                // The kernel gives what it holds of the stage the new name now, whatever is at the
+                // old one.
                 if let Some(InodeNode::Local(gone)) = self.inodes.vacate(&source.place).as_deref() {
                     gone.node.lose();
                 }

@@ -1,7 +1,8 @@
 //! Why operations failed: `user.tofufs.error`.
 //!
-//! A reason belongs to what a node stands for, not to its inode: the kernel forgets inodes when it needs memory, and
-//! what is refused stays so. So reasons are kept beside the inodes, and a node asks for its own when it is new.
+//! A reason belongs to what a node stands for, not to its inode: the kernel forgets inodes when it
+//! needs memory, and what is refused stays so. So reasons are kept beside the inodes, and a node
+//! asks for its own when it is new.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -29,7 +30,8 @@ struct Reason {
     of_opening: bool,
 }
 
-/// What a node knows of its own reason: one byte, since there may be hundreds of thousands of nodes.
+/// What a node knows of its own reason: one byte, since there may be hundreds of thousands of
+/// nodes.
 #[derive(Debug, Default)]
 pub(super) struct LastError(AtomicBool);
 
@@ -113,19 +115,27 @@ impl Reasons {
     }
 }
 
-/// A platform's directory and its zip are described alike and fail apart. To describe a file its path is looked for in
-/// the whole package, and its number is at hand.
+/// A platform's directory and its zip are described alike and fail apart. To describe a file its
+/// path is looked for in the whole package, and its number is at hand.
 pub(super) fn key(node: &InodeNode) -> String {
     match node {
-        InodeNode::File { package, number, .. } => format!("file {} {}", package.reference(), number.0),
+        InodeNode::File { package, number, .. } => {
+            format!("file {} {}", package.reference(), number.0)
+        }
         InodeNode::Zip(_) => format!("zip {}", node.describe()),
         _ => node.describe(),
     }
 }
 
 impl Fs {
-    /// Keeps the reason of a failure for `user.tofufs.error`, in the log and in the report. What went well ends it.
-    pub(super) fn note<T>(&self, node: &InodeNode, act: Attempt, outcome: Result<T, FsError>) -> Result<T, FsError> {
+    /// Keeps the reason of a failure for `user.tofufs.error`, in the log and in the report. What
+    /// went well ends it.
+    pub(super) fn note<T>(
+        &self,
+        node: &InodeNode,
+        act: Attempt,
+        outcome: Result<T, FsError>,
+    ) -> Result<T, FsError> {
         match outcome {
             Ok(value) => {
                 self.clear(node, act);
@@ -152,7 +162,8 @@ impl Fs {
 
     fn set(&self, node: &InodeNode, act: Attempt, sentence: Arc<str>) {
         let Some(last) = node.last_error() else { return };
-        let of_opening = act == Attempt::Open || self.reasons.get(node).is_some_and(|reason| reason.of_opening);
+        let of_opening =
+            act == Attempt::Open || self.reasons.get(node).is_some_and(|reason| reason.of_opening);
         self.reasons.put(key(node), last, Reason { sentence, of_opening });
     }
 
@@ -172,9 +183,10 @@ impl Fs {
             (Attempt::Open, _) => true,
             // A name that is assumed to be in a release says nothing of it.
             (Attempt::Look, InodeNode::Release(release)) => release.bound().is_some(),
-            (Attempt::Look, InodeNode::Space { .. } | InodeNode::Providers { .. } | InodeNode::Zip(_)) => {
-                !before.of_opening
-            }
+            (
+                Attempt::Look,
+                InodeNode::Space { .. } | InodeNode::Providers { .. } | InodeNode::Zip(_),
+            ) => !before.of_opening,
             (Attempt::Look, _) => true,
         });
         if is_over {

@@ -1,9 +1,10 @@
 //! Writing over a package that comes from a registry, in `plugin-cache/`.
 //!
-//! A client that finds no reason to trust a cached package unpacks it once more over the one that is there, file by file
-//! and in place. What it writes is compared with what the release holds. The same bytes change nothing, and a client
-//! that stops half-way leaves the package whole. With the first other byte the package is copied beside the view, where
-//! it is the client's own: the copy is shown instead of it, in `plugin-cache/` alone.
+//! A client that finds no reason to trust a cached package unpacks it once more over the one that
+//! is there, file by file and in place. What it writes is compared with what the release holds. The
+//! same bytes change nothing, and a client that stops half-way leaves the package whole. With the
+//! first other byte the package is copied beside the view, where it is the client's own: the copy
+//! is shown instead of it, in `plugin-cache/` alone.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -74,13 +75,20 @@ impl Fs {
     pub(super) fn replaced(&self, ino: u64) -> Option<Replaced> {
         self.options.plugin_cache.as_ref()?;
         let node = self.inodes.node(ino).ok()?;
-        if !matches!(node.as_ref(), InodeNode::Platform(..) | InodeNode::Dir { .. } | InodeNode::File { .. }) {
+        if !matches!(
+            node.as_ref(),
+            InodeNode::Platform(..) | InodeNode::Dir { .. } | InodeNode::File { .. }
+        ) {
             return None;
         }
         let way = self.inodes.way_up(ino);
-        let release = way.iter().position(|(node, _)| matches!(node.as_ref(), InodeNode::Release(_)))?;
+        let release =
+            way.iter().position(|(node, _)| matches!(node.as_ref(), InodeNode::Release(_)))?;
         let (view, _) = way.get(release + 1)?;
-        let InodeNode::Providers { view: ProviderView::PluginCache, dir, .. } = view.as_ref() else { return None };
+        let InodeNode::Providers { view: ProviderView::PluginCache, dir, .. } = view.as_ref()
+        else {
+            return None;
+        };
         let (package, platform) = way.get(release.checked_sub(1)?)?;
         let within = way[..release - 1].iter().rev().map(|(_, name)| name.clone()).collect();
         matches!(package.as_ref(), InodeNode::Platform(..)).then(|| Replaced {
@@ -95,7 +103,9 @@ impl Fs {
     /// Whether who asks took `name` in the directory `parent` of a package away.
     pub(super) fn was_taken_away(&self, thread: Thread, parent: u64, name: &OsStr) -> bool {
         self.installers.have_taken()
-            && self.replaced(parent).is_some_and(|at| self.installers.is_gone(thread, &at.path().join(name)))
+            && self
+                .replaced(parent)
+                .is_some_and(|at| self.installers.is_gone(thread, &at.path().join(name)))
     }
 
     /// [`Fs::replaced`] for who may write there.
@@ -140,8 +150,8 @@ impl Fs {
         OpenedLocal { handle, caching: Caching::Bypassed }
     }
 
-    /// Changes attributes of something in a package that can be written over: they are what they are. `None` if `ino` is
-    /// no such thing.
+    /// Changes attributes of something in a package that can be written over: they are what they
+    /// are. `None` if `ino` is no such thing.
     pub(super) fn change_over(
         &self,
         who: CallerIdentity,
@@ -170,8 +180,14 @@ impl Fs {
         }
     }
 
-    /// Removes something in a package that can be written over, for who asks alone; whether it is such a thing.
-    pub(super) fn take_from_package(&self, who: CallerIdentity, parent: u64, name: &OsStr) -> Result<bool, FsError> {
+    /// Removes something in a package that can be written over, for who asks alone; whether it is
+    /// such a thing.
+    pub(super) fn take_from_package(
+        &self,
+        who: CallerIdentity,
+        parent: u64,
+        name: &OsStr,
+    ) -> Result<bool, FsError> {
         let Some(at) = self.replaced_by(who, parent)? else { return Ok(false) };
         self.installers.take_away(who.thread, at.path().join(name));
         self.inodes.vacate(&DirectoryName::new(parent, name));
@@ -182,8 +198,9 @@ impl Fs {
         self.installers.put_back(who.thread, path);
     }
 
-    /// Makes and opens a file in a package that can be written over; `None` if `parent` is no directory of one. One of
-    /// the package's own files is written over; for any other the package is copied, and the kernel finds the copy.
+    /// Makes and opens a file in a package that can be written over; `None` if `parent` is no
+    /// directory of one. One of the package's own files is written over; for any other the package
+    /// is copied, and the kernel finds the copy.
     pub(super) async fn create_over(
         self: &Arc<Self>,
         who: CallerIdentity,
@@ -192,7 +209,10 @@ impl Fs {
     ) -> Result<Option<(FoundEntry, OpenedLocal)>, FsError> {
         let Some(mut at) = self.replaced_by(who, parent)? else { return Ok(None) };
         let dir = self.inodes.node(parent)?;
-        let Some(node) = self.find_in_release(&dir, name).await?.filter(|node| matches!(node, InodeNode::File { .. }))
+        let Some(node) = self
+            .find_in_release(&dir, name)
+            .await?
+            .filter(|node| matches!(node, InodeNode::File { .. }))
         else {
             return Err(self.copied_instead(who, &at).await);
         };
@@ -214,7 +234,10 @@ impl Fs {
     ) -> Result<Option<FoundEntry>, FsError> {
         let Some(at) = self.replaced_by(who, parent)? else { return Ok(None) };
         let dir = self.inodes.node(parent)?;
-        let Some(node) = self.find_in_release(&dir, name).await?.filter(|node| matches!(node, InodeNode::Dir { .. }))
+        let Some(node) = self
+            .find_in_release(&dir, name)
+            .await?
+            .filter(|node| matches!(node, InodeNode::Dir { .. }))
         else {
             return Err(self.copied_instead(who, &at).await);
         };
@@ -231,9 +254,14 @@ impl Fs {
         }
     }
 
-    /// Compares what is written with the file that it is written over; `None` if `handle` is none that is written over, or
-    /// if it is something else, and [`Fs::write_apart`] has to keep it.
-    pub(super) fn write_over(&self, handle: u64, offset: u64, data: &[u8]) -> Result<Option<usize>, FsError> {
+    /// Compares what is written with the file that it is written over; `None` if `handle` is none
+    /// that is written over, or if it is something else, and [`Fs::write_apart`] has to keep it.
+    pub(super) fn write_over(
+        &self,
+        handle: u64,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<Option<usize>, FsError> {
         // Where files are read without being opened, the kernel names no handle.
         let file = self.handles.file(handle).map_err(|_| FsError::plain(Errno::EROFS))?;
         let over = file.over.as_ref().ok_or(FsError::plain(Errno::EROFS))?;
@@ -254,7 +282,12 @@ impl Fs {
     }
 
     /// Writes what differs from the release, into a copy of its package.
-    pub async fn write_apart(self: Arc<Self>, handle: u64, offset: u64, data: Vec<u8>) -> Result<usize, FsError> {
+    pub async fn write_apart(
+        self: Arc<Self>,
+        handle: u64,
+        offset: u64,
+        data: Vec<u8>,
+    ) -> Result<usize, FsError> {
         let file = self.handles.file(handle)?;
         let over = file.over.as_ref().ok_or(FsError::plain(Errno::EROFS))?;
         if over.copy.get().is_none() {
@@ -265,7 +298,8 @@ impl Fs {
             }
             let file = at.area.tree.open_file(&at.node, WRITING)?;
             if over.cut.load(Ordering::Acquire) {
-                let cut = Change { size: Some(over.end.load(Ordering::Acquire)), ..Change::default() };
+                let cut =
+                    Change { size: Some(over.end.load(Ordering::Acquire)), ..Change::default() };
                 at.area.tree.change(&at.node, &cut, Some(&file))?;
             }
             over.copy.get_or_init(|| AreaFile { at, file, bypasses: false });
@@ -275,7 +309,11 @@ impl Fs {
     }
 
     /// The copy of a package, made if there is none yet.
-    async fn copied(self: &Arc<Self>, who: CallerIdentity, at: &Replaced) -> Result<LocalNode, FsError> {
+    async fn copied(
+        self: &Arc<Self>,
+        who: CallerIdentity,
+        at: &Replaced,
+    ) -> Result<LocalNode, FsError> {
         let _one = self.copying.lock().await;
         let version = self.make_beside(who, &at.version)?;
         let platform = Name::new(&at.platform)?;
@@ -304,7 +342,10 @@ impl Fs {
             Ok::<(), FsError>(())
         };
         crate::facts::blocking(write).await??;
-        tracing::info!("{}: something else was written over it, so it is kept here", made.describe());
+        tracing::info!(
+            "{}: something else was written over it, so it is kept here",
+            made.describe()
+        );
         Ok(made)
     }
 
@@ -325,8 +366,8 @@ impl Fs {
                     self.write_copy(who, package, files, inner, &to.below(name))?;
                 }
                 Child::File(number) => {
-                    let is_program =
-                        package.members.file(number).executable || dir == TOP && is_plugin(name.as_os_str());
+                    let is_program = package.members.file(number).executable
+                        || dir == TOP && is_plugin(name.as_os_str());
                     let mode = if is_program { PROGRAM } else { FILE };
                     let (_, file, _) = tree.create(&to.node, &name, WRITING, mode, who.into())?;
                     self.write_content(&files[number.0 as usize], &file)?;

@@ -99,7 +99,8 @@ impl FailureLog {
     pub(super) fn add(&self, node: String, error: &FsError, sentence: &Arc<str>) {
         self.change(|entries| {
             entries.retain(|entry| entry.failed.sentence != *sentence);
-            let failed = Failed { sentence: sentence.clone(), errno: error.errno, at: Moment::now() };
+            let failed =
+                Failed { sentence: sentence.clone(), errno: error.errno, at: Moment::now() };
             entries.push_back(ReportedFailure { node, failed });
             if entries.len() > KEPT {
                 entries.pop_front();
@@ -119,8 +120,8 @@ impl FailureLog {
         self.change(|entries| entries.retain(|entry| entry.node != node));
     }
 
-    /// Those that are kept, the oldest first, but for those that were about a registry's being out of reach that
-    /// `answers` now.
+    /// Those that are kept, the oldest first, but for those that were about a registry's being out
+    /// of reach that `answers` now.
     fn standing(&self, answers: impl Fn(&Host) -> bool) -> Vec<Failed> {
         self.change(|entries| {
             entries.retain(|entry| !entry.out_of_reach().is_some_and(|host| answers(&host)));
@@ -129,8 +130,8 @@ impl FailureLog {
     }
 }
 
-/// Logs a failure. Each kind of failure has a place of its own here, and so an allowance of its own in the log: a reader
-/// who provokes one of them leaves room for the others.
+/// Logs a failure. Each kind of failure has a place of its own here, and so an allowance of its own
+/// in the log: a reader who provokes one of them leaves room for the others.
 fn log(errno: Errno, sentence: &str) {
     match errno {
         Errno::EHOSTUNREACH | Errno::ETIMEDOUT => tracing::warn!("{sentence} ({errno:?})"),
@@ -178,9 +179,9 @@ impl Fs {
         self.inodes.count()
     }
 
-    /// Forgets tags, lists and refusals at and below `path` (from the mount's root). Yields the directory entries
-    /// that the kernel has to drop, as number of the directory and name; they must not be dropped from inside an
-    /// operation of this file system.
+    /// Forgets tags, lists and refusals at and below `path` (from the mount's root). Yields the
+    /// directory entries that the kernel has to drop, as number of the directory and name; they
+    /// must not be dropped from inside an operation of this file system.
     pub fn refresh(&self, path: &Path) -> Vec<(u64, Box<OsStr>)> {
         self.reasons.clear();
         let components: Vec<&str> = path
@@ -198,7 +199,9 @@ impl Fs {
         let below = Below::parse(&components);
         self.facts.forget(|need| below.holds_edge(need));
         self.inodes.places(|node| match node {
-            InodeNode::Space { space, .. } => below.holds(space.host.as_str(), space.path.as_ref(), None),
+            InodeNode::Space { space, .. } => {
+                below.holds(space.host.as_str(), space.path.as_ref(), None)
+            }
             InodeNode::Release(release) => {
                 let reference = &release.reference;
                 let tag = match &reference.selector {
@@ -212,7 +215,8 @@ impl Fs {
     }
 }
 
-/// What lies at or below a path, read both ways: as a repository (or a prefix of one), and as a tag in one.
+/// What lies at or below a path, read both ways: as a repository (or a prefix of one), and as a tag
+/// in one.
 struct Below<'a> {
     host: Option<&'a str>,
     names: Vec<RepoName>,
@@ -230,7 +234,9 @@ impl<'a> Below<'a> {
         for (i, component) in rest.iter().enumerate() {
             let last = i + 1 == rest.len();
             if let Component::Manifest(name, selector) = Component::parse(component) {
-                if let (Some(repo), Selector::Tag(tag)) = (RepoName::below(at.as_ref(), &name), selector) {
+                if let (Some(repo), Selector::Tag(tag)) =
+                    (RepoName::below(at.as_ref(), &name), selector)
+                {
                     below.tag = Some((repo, tag.to_string()));
                 }
                 return below;

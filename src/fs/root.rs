@@ -1,5 +1,5 @@
-//! The root of a mount: fixed names, and the registries. Nothing is looked up for any other name, so that the probes of
-//! shells and editors never reach a network.
+//! The root of a mount: fixed names, and the registries. Nothing is looked up for any other name,
+//! so that the probes of shells and editors never reach a network.
 
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;
@@ -23,7 +23,8 @@ impl Fs {
         areas.chain(views).chain(hosts.iter().map(|host| OsString::from(host.as_str()))).collect()
     }
 
-    /// What `name` is in the root, and how long it may be kept. `Err` is an absence and how long that holds.
+    /// What `name` is in the root, and how long it may be kept. `Err` is an absence and how long
+    /// that holds.
     pub(super) fn find_in_root(&self, name: &OsStr) -> Result<(InodeNode, Duration), Duration> {
         if name == staging::NAME
             && let Some(staging) = &self.options.staging
@@ -33,7 +34,9 @@ impl Fs {
         if let Some(view) = self.views().find(|view| view.name() == name) {
             return Ok((view.node(ProviderDirectory::Top), FOREVER));
         }
-        let Some(host) = name.to_str().and_then(|name| name.parse::<Host>().ok()) else { return Err(FOREVER) };
+        let Some(host) = name.to_str().and_then(|name| name.parse::<Host>().ok()) else {
+            return Err(FOREVER);
+        };
         if self.facts.has_host(&host) {
             return Ok((InodeNode::registry(host), self.hosts_ttl(self.facts.tag_ttl())));
         }
@@ -43,8 +46,8 @@ impl Fs {
         Err(self.hosts_ttl(self.absent_ttl()))
     }
 
-    /// How long the kernel may keep the absence of a name above the releases. Where names can be staged not at all: a
-    /// directory that is made in staging is shown here at once.
+    /// How long the kernel may keep the absence of a name above the releases. Where names can be
+    /// staged not at all: a directory that is made in staging is shown here at once.
     pub(super) fn absent_ttl(&self) -> Duration {
         if self.options.staging.is_some() { Duration::ZERO } else { ABSENT_TTL }
     }
@@ -58,9 +61,14 @@ impl Fs {
             .then(|| RegistrySpace { host: space.host.clone(), path: Some(nested) })
     }
 
-    /// How long a directory above the releases may be kept. What a stage shows is gone when the stage is.
+    /// How long a directory above the releases may be kept. What a stage shows is gone when the
+    /// stage is.
     pub(super) fn space_ttl(&self, space: &RegistrySpace) -> Duration {
-        let staged = self.options.staging.as_ref().is_some_and(|s| s.shows(&space.host, space.path.as_ref()));
+        let staged = self
+            .options
+            .staging
+            .as_ref()
+            .is_some_and(|s| s.shows(&space.host, space.path.as_ref()));
         if staged { Duration::ZERO } else { self.facts.tag_ttl() }
     }
 
@@ -76,7 +84,8 @@ impl Fs {
             .collect()
     }
 
-    /// How long the name of a registry holds, where a store may come to hold another one after `otherwise`.
+    /// How long the name of a registry holds, where a store may come to hold another one after
+    /// `otherwise`.
     fn hosts_ttl(&self, otherwise: Duration) -> Duration {
         if self.facts.hosts_are_fixed() { FOREVER } else { otherwise }
     }

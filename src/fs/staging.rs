@@ -1,7 +1,7 @@
 //! `staging/`: where releases are written. Below it stand the same paths as in the mount.
 //!
-//! What can be an artifact is decided when it is committed; so a file may have any name, and only the names that lead
-//! to where something can be committed are held fast.
+//! What can be an artifact is decided when it is committed; so a file may have any name, and only
+//! the names that lead to where something can be committed are held fast.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -48,16 +48,25 @@ pub struct StagingOptions {
 }
 
 impl StagingArea {
-    /// The staging area in `tree`, the directory of `stage`; makes the directories that are always there.
+    /// The staging area in `tree`, the directory of `stage`; makes the directories that are always
+    /// there.
     ///
     /// # Errors
     /// The disk's, where they cannot be made.
-    pub fn new(tree: Arc<LocalTree>, stage: Arc<Stage>, options: StagingOptions) -> local::TreeResult<StagingArea> {
+    pub fn new(
+        tree: Arc<LocalTree>,
+        stage: Arc<Stage>,
+        options: StagingOptions,
+    ) -> local::TreeResult<StagingArea> {
         let mut fixed = BTreeSet::new();
         let mirror = vec![Name::new(MIRROR.as_ref())?];
         let declared = options.declared.iter().map(|(host, prefix)| {
             let components = prefix.iter().flat_map(RepoName::components);
-            [host.as_str()].into_iter().chain(components).map(|name| Name::new(name.as_ref())).collect()
+            [host.as_str()]
+                .into_iter()
+                .chain(components)
+                .map(|name| Name::new(name.as_ref()))
+                .collect()
         });
         for names in declared.chain([Ok(mirror)]) {
             let names: Vec<Name> = names?;
@@ -65,7 +74,10 @@ impl StagingArea {
                 fixed.insert(names[..depth].iter().cloned().collect::<RelPath>());
             }
         }
-        let maker = Maker { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+        let maker = Maker {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+        };
         for path in &fixed {
             let Some((dir, name)) = path.split_last() else { continue };
             match tree.make_dir(&tree.node_at(&dir), name, MODE, maker) {
@@ -90,13 +102,15 @@ impl StagingArea {
         is_known && self.stage.is_way(&path_of(host, name))
     }
 
-    /// The registries at the top that only a stage shows: such as a store will take. Looks at the disk.
+    /// The registries at the top that only a stage shows: such as a store will take. Looks at the
+    /// disk.
     pub(super) fn hosts(&self) -> Vec<Host> {
         let top = if self.any_host { self.stage.ways_in(Path::new("")) } else { Vec::new() };
         top.iter().filter_map(|name| name.to_str()?.parse().ok()).collect()
     }
 
-    /// The repositories, and prefixes of such, that stages show directly in a directory. Looks at the disk.
+    /// The repositories, and prefixes of such, that stages show directly in a directory. Looks at
+    /// the disk.
     pub(super) fn shown_in(&self, host: &Host, name: Option<&RepoName>) -> Vec<RepoName> {
         let ways = self.stage.ways_in(&path_of(host, name));
         ways.iter().filter_map(|way| RepoName::below(name, way.to_str()?)).collect()
@@ -139,12 +153,17 @@ impl Rules for StagingRules {
     }
 
     fn may_remove(&self, path: &RelPath) -> Result<(), Errno> {
-        let is_held = self.fixed.contains(path) || self.stage.holds_sealed(Path::new(&path.to_os_string()));
+        let is_held =
+            self.fixed.contains(path) || self.stage.holds_sealed(Path::new(&path.to_os_string()));
         if is_held { Err(Errno::EBUSY) } else { Ok(()) }
     }
 
     fn may_change(&self, path: &RelPath) -> Result<(), Errno> {
-        if self.stage.is_sealed(Path::new(&path.to_os_string())) { Err(Errno::EBUSY) } else { Ok(()) }
+        if self.stage.is_sealed(Path::new(&path.to_os_string())) {
+            Err(Errno::EBUSY)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -181,10 +200,18 @@ mod tests {
         for root in ["a.example", "b.example:5000/acme/team", "mirror"] {
             assert!(dir.path().join("state/staging").join(root).is_dir(), "{root}");
         }
-        for fixed in ["a.example", "b.example:5000", "b.example:5000/acme", "b.example:5000/acme/team", "mirror"] {
+        for fixed in [
+            "a.example",
+            "b.example:5000",
+            "b.example:5000/acme",
+            "b.example:5000/acme/team",
+            "mirror",
+        ] {
             assert_eq!(staging.area.rules.may_remove(&path(fixed)), Err(Errno::EBUSY), "{fixed}");
         }
-        for free in ["a.example/net", "b.example:5000/other", "b.example:5000/acme/team/net", "mirror/x"] {
+        for free in
+            ["a.example/net", "b.example:5000/other", "b.example:5000/acme/team/net", "mirror/x"]
+        {
             assert_eq!(staging.area.rules.may_remove(&path(free)), Ok(()), "{free}");
         }
     }
@@ -194,7 +221,9 @@ mod tests {
         let name = |text: &str| Name::new(text.as_ref()).unwrap();
         for any_host in [false, true] {
             let (_dir, staging) = rules(any_host);
-            let made = |at: &str, text: &str, kind| staging.area.rules.may_make(&path(at), &name(text), kind);
+            let made = |at: &str, text: &str, kind| {
+                staging.area.rules.may_make(&path(at), &name(text), kind)
+            };
             let expected = if any_host { Ok(()) } else { Err(Errno::EPERM) };
             assert_eq!(made("", "c.example", FileKind::Directory), expected);
             for (bad, kind) in [

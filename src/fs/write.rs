@@ -1,4 +1,5 @@
-//! Operations that write. Only areas take them, on the thread that asked: everything else is read-only.
+//! Operations that write. Only areas take them, on the thread that asked: everything else is
+//! read-only.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -51,7 +52,11 @@ impl WriteTarget {
     }
 
     fn may_remove(&self) -> Result<(), FsError> {
-        self.dir.area.rules.may_remove(&self.path()?.join(self.name.clone())).map_err(FsError::plain)
+        self.dir
+            .area
+            .rules
+            .may_remove(&self.path()?.join(self.name.clone()))
+            .map_err(FsError::plain)
     }
 
     fn place(&self) -> DirectoryName {
@@ -102,20 +107,34 @@ impl Fs {
     }
 
     /// Where something is to be made.
-    fn target(&self, who: CallerIdentity, parent: u64, name: &OsStr) -> Result<WriteTarget, FsError> {
+    fn target(
+        &self,
+        who: CallerIdentity,
+        parent: u64,
+        name: &OsStr,
+    ) -> Result<WriteTarget, FsError> {
         let node = self.inodes.node(parent)?;
         let dir = match node.as_ref() {
-            InodeNode::Providers { view: ProviderView::PluginCache, dir, .. } => self.make_beside(who, dir)?,
+            InodeNode::Providers { view: ProviderView::PluginCache, dir, .. } => {
+                self.make_beside(who, dir)?
+            }
             _ => self.writable(who, parent)?,
         };
         Ok(WriteTarget { dir, parent, name: Name::new(name)? })
     }
 
     /// Where something stands that is to be removed.
-    fn standing(&self, who: CallerIdentity, parent: u64, name: &OsStr) -> Result<WriteTarget, FsError> {
+    fn standing(
+        &self,
+        who: CallerIdentity,
+        parent: u64,
+        name: &OsStr,
+    ) -> Result<WriteTarget, FsError> {
         let node = self.inodes.node(parent)?;
         let dir = match node.as_ref() {
-            InodeNode::Providers { view: ProviderView::PluginCache, dir, .. } => self.beside(who, dir, name)?,
+            InodeNode::Providers { view: ProviderView::PluginCache, dir, .. } => {
+                self.beside(who, dir, name)?
+            }
             _ => self.writable(who, parent)?,
         };
         Ok(WriteTarget { dir, parent, name: Name::new(name)? })
@@ -135,32 +154,48 @@ impl Fs {
         }
     }
 
-    fn make_local_dir(&self, who: CallerIdentity, parent: u64, name: &OsStr, mode: u32) -> Result<FoundEntry, FsError> {
+    fn make_local_dir(
+        &self,
+        who: CallerIdentity,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+    ) -> Result<FoundEntry, FsError> {
         let target = self.target(who, parent, name)?;
         target.may_make(FileKind::Directory)?;
-        let stat = target.dir.area.tree.make_dir(&target.dir.node, &target.name, mode, who.into())?;
+        let stat =
+            target.dir.area.tree.make_dir(&target.dir.node, &target.name, mode, who.into())?;
         if let Some(name) = target.name.to_str()
             && let Some(both) = Fs::made_dir(self.inodes.node(parent)?.as_ref(), name)
         {
             let ttl = self.facts.tag_ttl();
-            return Ok(self.inodes.send(target.place(), Arc::new(both), |ino, node| self.entry(ino, node, ttl)));
+            return Ok(self
+                .inodes
+                .send(target.place(), Arc::new(both), |ino, node| self.entry(ino, node, ttl)));
         }
         Ok(self.send_made(target.place(), target.dir.below(target.name.clone()), &stat))
     }
 
     /// Makes the symbolic link `name` to `to`.
-    pub fn symlink(&self, who: CallerIdentity, parent: u64, name: &OsStr, to: &OsStr) -> Result<FoundEntry, FsError> {
+    pub fn symlink(
+        &self,
+        who: CallerIdentity,
+        parent: u64,
+        name: &OsStr,
+        to: &OsStr,
+    ) -> Result<FoundEntry, FsError> {
         if let Some(entry) = self.put_back(who, parent, name, to)? {
             return Ok(entry);
         }
         let target = self.target(who, parent, name)?;
         target.may_make(FileKind::Symlink)?;
-        let stat = target.dir.area.tree.make_link(&target.dir.node, &target.name, to, who.into())?;
+        let stat =
+            target.dir.area.tree.make_link(&target.dir.node, &target.name, to, who.into())?;
         Ok(self.send_made(target.place(), target.dir.below(target.name.clone()), &stat))
     }
 
-    /// Makes a file of the kind that `mode` says, without opening it. Pipes, sockets and devices are names only, for
-    /// who works here; nothing that holds one can be committed.
+    /// Makes a file of the kind that `mode` says, without opening it. Pipes, sockets and devices
+    /// are names only, for who works here; nothing that holds one can be committed.
     pub fn mknod(
         &self,
         who: CallerIdentity,
@@ -171,14 +206,21 @@ impl Fs {
     ) -> Result<FoundEntry, FsError> {
         let target = self.target(who, parent, name)?;
         target.may_make(super::area::kind(mode))?;
-        let stat = target.dir.area.tree.make_special(&target.dir.node, &target.name, mode, device, who.into())?;
+        let stat = target.dir.area.tree.make_special(
+            &target.dir.node,
+            &target.name,
+            mode,
+            device,
+            who.into(),
+        )?;
         Ok(self.send_made(target.place(), target.dir.below(target.name.clone()), &stat))
     }
 
     /// Makes and opens the regular file `name`; the entry and the handle.
     ///
-    /// With `may_bypass`, what is opened for nothing but writing is written past the kernel's pages: there are none yet, and
-    /// the kernel asks for the file's capabilities before it writes through them.
+    /// With `may_bypass`, what is opened for nothing but writing is written past the kernel's
+    /// pages: there are none yet, and the kernel asks for the file's capabilities before it writes
+    /// through them.
     pub async fn create(
         self: Arc<Self>,
         who: CallerIdentity,
@@ -221,7 +263,12 @@ impl Fs {
     }
 
     /// A hard link to `ino`: there are none.
-    pub fn link(&self, who: CallerIdentity, parent: u64, name: &OsStr) -> Result<FoundEntry, FsError> {
+    pub fn link(
+        &self,
+        who: CallerIdentity,
+        parent: u64,
+        name: &OsStr,
+    ) -> Result<FoundEntry, FsError> {
         self.target(who, parent, name)?;
         Err(FsError::plain(Errno::EPERM))
     }
@@ -251,8 +298,8 @@ impl Fs {
         Ok(target.dir.area.tree.remove_dir(&target.dir.node, &target.name, known)?)
     }
 
-    /// Gives `name` in `parent` the name `as_name` in the directory `to`: inside of an area, or from staging to where
-    /// it is published.
+    /// Gives `name` in `parent` the name `as_name` in the directory `to`: inside of an area, or
+    /// from staging to where it is published.
     pub async fn rename(
         self: Arc<Self>,
         who: CallerIdentity,
@@ -266,14 +313,20 @@ impl Fs {
             InodeNode::Providers { view: ProviderView::PluginCache, .. } => plugin_cache::NAME,
             _ => {
                 let dir = self.owned(who, parent)?;
-                let source = RenameSource { name: Name::new(&name)?, place: DirectoryName::new(parent, &name), dir };
-                let published = self.publish(source, &into, DirectoryName::new(to, &as_name), how).await;
+                let source = RenameSource {
+                    name: Name::new(&name)?,
+                    place: DirectoryName::new(parent, &name),
+                    dir,
+                };
+                let published =
+                    self.publish(source, &into, DirectoryName::new(to, &as_name), how).await;
                 return self.note(&into, Attempt::Look, published);
             }
         };
         let from = self.standing(who, parent, &name)?;
         if from.dir.area.name != area {
-            // EXDEV would have `mv` copy, and EINVAL would have it say that the target lies in the source.
+            // EXDEV would have `mv` copy, and EINVAL would have it say that the target lies in the
+            // source.
             return Err(FsError::plain(Errno::EPERM));
         }
         let target = self.target(who, to, &as_name)?;
@@ -295,7 +348,8 @@ impl Fs {
             }
         }
         let known = || {
-            let (moved, other) = self.inodes.renamed(from.place(), to.place(), how == How::Exchange);
+            let (moved, other) =
+                self.inodes.renamed(from.place(), to.place(), how == How::Exchange);
             KnownNodes { moved: moved.and_then(local_of), other: other.and_then(local_of) }
         };
         let (old, new) = ((&from.dir.node, &from.name), (&to.dir.node, &to.name));
@@ -331,8 +385,8 @@ impl Fs {
         Ok(OpenedLocal { handle, caching: at.kept.caching() })
     }
 
-    /// Takes a file into the table of handles, unless it was sealed since it was looked at: who seals looks into the
-    /// table afterwards, so that one of both sees the other.
+    /// Takes a file into the table of handles, unless it was sealed since it was looked at: who
+    /// seals looks into the table afterwards, so that one of both sees the other.
     fn opened(&self, file: AreaFile) -> Result<u64, FsError> {
         let at = file.at.clone();
         let handle = self.handles.open_local(file);
@@ -344,10 +398,19 @@ impl Fs {
         self.handles.local(handle).ok_or(FsError::plain(Errno::EROFS))
     }
 
-    /// Writes at `offset`; how many bytes were written, or `None` where [`Fs::write_apart`] has to. With `drops_set_id` the file loses its set-id bits before, as it
-    /// does when who writes has no privilege; where the kernel writes through its pages it has seen to that itself.
-    pub fn write(&self, handle: u64, offset: u64, data: &[u8], drops_set_id: bool) -> Result<Option<usize>, FsError> {
-        let Some(open) = self.handles.local(handle) else { return self.write_over(handle, offset, data) };
+    /// Writes at `offset`; how many bytes were written, or `None` where [`Fs::write_apart`] has to.
+    /// With `drops_set_id` the file loses its set-id bits before, as it does when who writes has no
+    /// privilege; where the kernel writes through its pages it has seen to that itself.
+    pub fn write(
+        &self,
+        handle: u64,
+        offset: u64,
+        data: &[u8],
+        drops_set_id: bool,
+    ) -> Result<Option<usize>, FsError> {
+        let Some(open) = self.handles.local(handle) else {
+            return self.write_over(handle, offset, data);
+        };
         if drops_set_id {
             open.file.drop_set_id()?;
         }
@@ -355,7 +418,13 @@ impl Fs {
     }
 
     /// fallocate(2) with the bits of `mode`.
-    pub fn fallocate(&self, handle: u64, mode: i32, offset: u64, length: u64) -> Result<(), FsError> {
+    pub fn fallocate(
+        &self,
+        handle: u64,
+        mode: i32,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), FsError> {
         Ok(self.open_for_writing(handle)?.file.allocate(mode, offset, length)?)
     }
 
@@ -429,7 +498,9 @@ fn storable(name: &OsStr) -> Result<(), FsError> {
 
 /// Where everything is shown to belong to one user, it can be given to nobody else.
 fn kept_owner(at: &LocalNode, mut change: Change) -> Result<Change, FsError> {
-    for (wanted, shown) in [(&mut change.uid, at.area.shown.uid), (&mut change.gid, at.area.shown.gid)] {
+    for (wanted, shown) in
+        [(&mut change.uid, at.area.shown.uid), (&mut change.gid, at.area.shown.gid)]
+    {
         if shown.is_some() {
             if wanted.is_some() && *wanted != shown {
                 return Err(FsError::plain(Errno::EPERM));

@@ -29,8 +29,9 @@ const ANNOTATION: &str = "user.oci.annotation.";
 /// The longest name that listxattr can return (XATTR_NAME_MAX).
 const NAME_MAX: usize = 255;
 
-/// How much of names and values is listed, about: ext4 keeps one block of 4 KiB for those of a file, and a copy with
-/// attributes fails where they do not fit. The kernel itself takes 64 KiB of names, and of one value.
+/// How much of names and values is listed, about: ext4 keeps one block of 4 KiB for those of a
+/// file, and a copy with attributes fails where they do not fit. The kernel itself takes 64 KiB of
+/// names, and of one value.
 const LISTED_MAX: usize = 3800;
 /// What a disk takes for an attribute beside its name and value.
 const ENTRY_BYTES: usize = 24;
@@ -38,7 +39,8 @@ const ENTRY_BYTES: usize = 24;
 impl Fs {
     /// The value of the attribute `name` of `ino`.
     pub fn getxattr(&self, ino: u64, name: &OsStr) -> Result<Vec<u8>, FsError> {
-        // `ls` asks for labels and access lists of every file until one answer says that there are none here.
+        // `ls` asks for labels and access lists of every file until one answer says that there are
+        // none here.
         if !name.as_bytes().starts_with(SHOWN) {
             return Err(FsError::plain(Errno::EOPNOTSUPP));
         }
@@ -46,7 +48,8 @@ impl Fs {
         if let InodeNode::Local(at) = node.as_ref() {
             return Fs::local_xattr(at, name);
         }
-        let found = self.attributes(&node).into_iter().find(|(n, _)| n.as_bytes() == name.as_bytes());
+        let found =
+            self.attributes(&node).into_iter().find(|(n, _)| n.as_bytes() == name.as_bytes());
         found.map(|(_, value)| value).ok_or(FsError::plain(Errno::ENODATA))
     }
 
@@ -67,9 +70,13 @@ impl Fs {
     fn attributes(&self, node: &Arc<InodeNode>) -> Attributes {
         let mut out = Attributes::new();
         match node.as_ref() {
-            InodeNode::Root => add(&mut out, "user.tofufs.control", self.options.control.as_os_str().as_bytes()),
+            InodeNode::Root => {
+                add(&mut out, "user.tofufs.control", self.options.control.as_os_str().as_bytes())
+            }
             InodeNode::Release(release) => self.of_release(release, &mut out),
-            InodeNode::Platform(target, _) | InodeNode::Zip(target) => self.of_target(target, &mut out),
+            InodeNode::Platform(target, _) | InodeNode::Zip(target) => {
+                self.of_target(target, &mut out)
+            }
             InodeNode::Space { .. }
             | InodeNode::Providers { .. }
             | InodeNode::Link(_)
@@ -120,8 +127,8 @@ impl Fs {
     }
 }
 
-/// The names that are listed: all of this program's own, and of the publisher's annotations as many as there is room
-/// for, from the first on. The others are read by their names.
+/// The names that are listed: all of this program's own, and of the publisher's annotations as many
+/// as there is room for, from the first on. The others are read by their names.
 fn listed(attributes: &Attributes) -> impl Iterator<Item = &str> {
     let is_own = |name: &str| !name.starts_with(ANNOTATION);
     let bytes = |(name, value): &(String, Vec<u8>)| name.len() + value.len() + ENTRY_BYTES;
@@ -149,8 +156,14 @@ fn of_manifest(manifest: &Manifest, out: &mut Attributes) {
     }
 }
 
-/// What OpenTofu's lock files would record: `zh:` is the zip's digest, `h1:` stands where the publisher annotated it.
-fn of_package(manifest: &Manifest, entry: Option<&Descriptor>, archive: &Descriptor, out: &mut Attributes) {
+/// What OpenTofu's lock files would record: `zh:` is the zip's digest, `h1:` stands where the
+/// publisher annotated it.
+fn of_package(
+    manifest: &Manifest,
+    entry: Option<&Descriptor>,
+    archive: &Descriptor,
+    out: &mut Attributes,
+) {
     if let Digest::Sha256(_) = archive.digest {
         add(out, "user.tofu.zh", format!("zh:{}", archive.digest.hex()));
     }
@@ -174,7 +187,15 @@ mod tests {
         add(&mut attributes, "user.tofu.zh", "y");
         let names: Vec<_> = listed(&attributes).collect();
         assert_eq!((names[0], names[1]), ("user.oci.digest", "user.oci.annotation.0"));
-        assert_eq!(names.last(), Some(&"user.tofu.zh"), "what is not a publisher's is always listed");
-        assert!(names.len() > 50 && names.iter().map(|name| name.len() + 5).sum::<usize>() < 4096, "{}", names.len());
+        assert_eq!(
+            names.last(),
+            Some(&"user.tofu.zh"),
+            "what is not a publisher's is always listed"
+        );
+        assert!(
+            names.len() > 50 && names.iter().map(|name| name.len() + 5).sum::<usize>() < 4096,
+            "{}",
+            names.len()
+        );
     }
 }

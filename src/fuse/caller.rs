@@ -1,8 +1,8 @@
 //! Who waits for an answer.
 //!
-//! fuser 0.18 answers FUSE_INTERRUPT with ENOSYS, after which the kernel waits for our answer even if the caller was
-//! killed. So a waiting operation looks whether its caller has a SIGKILL pending (any fatal signal becomes one) or is
-//! gone, and answers then.
+//! fuser 0.18 answers FUSE_INTERRUPT with ENOSYS, after which the kernel waits for our answer even
+//! if the caller was killed. So a waiting operation looks whether its caller has a SIGKILL pending
+//! (any fatal signal becomes one) or is gone, and answers then.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ const INTERVAL: Duration = Duration::from_millis(100);
 
 /// A thread that made a request.
 pub(super) struct Caller {
-    /// `None` where the thread cannot be seen: in a foreign pid namespace, or hidden by the mount options of `/proc`.
-    /// Such a caller waits until the deadline.
+    /// `None` where the thread cannot be seen: in a foreign pid namespace, or hidden by the mount
+    /// options of `/proc`. Such a caller waits until the deadline.
     status: Option<String>,
 }
 
@@ -58,8 +58,12 @@ mod tests {
 
     #[test]
     fn a_pending_kill_is_seen_in_either_set() {
-        assert!(has_kill_pending("Name:\tcat\nSigPnd:\t0000000000000100\nShdPnd:\t0000000000000000\n"));
+        assert!(has_kill_pending(
+            "Name:\tcat\nSigPnd:\t0000000000000100\nShdPnd:\t0000000000000000\n"
+        ));
         assert!(has_kill_pending("SigPnd:\t0000000000000000\nShdPnd:\t0000000000000102\n"));
-        assert!(!has_kill_pending("SigPnd:\t0000000000000002\nShdPnd:\t0000000000000000\nSigBlk:\t0000000000000100\n"));
+        assert!(!has_kill_pending(
+            "SigPnd:\t0000000000000002\nShdPnd:\t0000000000000000\nSigBlk:\t0000000000000100\n"
+        ));
     }
 }

@@ -1,8 +1,8 @@
 //! Which inodes the kernel reads by itself.
 //!
-//! The kernel wants one mode per inode while anything of it is open: plain and passthrough opens of one inode, or two
-//! backing files, fail with EIO without a word (kernel 6.9 and later). So the mode of an inode is decided at its
-//! first open and holds until its last release.
+//! The kernel wants one mode per inode while anything of it is open: plain and passthrough opens of
+//! one inode, or two backing files, fail with EIO without a word (kernel 6.9 and later). So the
+//! mode of an inode is decided at its first open and holds until its last release.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -43,10 +43,11 @@ pub(super) enum OpenOutcome {
 const FLAGS: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_NOFLUSH);
 
 impl Passthrough {
-    /// Asks the kernel whether it takes `sample` (a file in the cache's file system) as a backing file, over the
-    /// connection `device`. `Err` is the reason why not.
+    /// Asks the kernel whether it takes `sample` (a file in the cache's file system) as a backing
+    /// file, over the connection `device`. `Err` is the reason why not.
     pub fn probe(&self, device: BorrowedFd<'_>, sample: impl AsFd) -> std::io::Result<()> {
-        // The number that this takes up lives as long as the connection: fuser gives it back in a reply only.
+        // The number that this takes up lives as long as the connection: fuser gives it back in a
+        // reply only.
         BackingId::create_raw(device, sample)?;
         self.on.store(true, Ordering::Relaxed);
         Ok(())
@@ -76,17 +77,21 @@ impl Passthrough {
             }
         };
         let mut open = self.lock();
-        let inode =
-            open.entry(ino).or_insert_with(|| OpenInode { mode: first_mode(backing.as_ref(), &reply), opens: 0 });
+        let inode = open
+            .entry(ino)
+            .or_insert_with(|| OpenInode { mode: first_mode(backing.as_ref(), &reply), opens: 0 });
         let id = match (&inode.mode, backing) {
             (Mode::Plain, _) => None,
-            (Mode::Through { id, backing: before }, Some(now)) if before.is_same(now) => Some(id.clone()),
+            (Mode::Through { id, backing: before }, Some(now)) if before.is_same(now) => {
+                Some(id.clone())
+            }
             (Mode::Through { .. }, _) => return OpenOutcome::Superseded(reply),
         };
         inode.opens += 1;
         drop(open);
         match id {
-            // The pages are the backing file's: beside passthrough the kernel refuses FOPEN_KEEP_CACHE with EIO.
+            // The pages are the backing file's: beside passthrough the kernel refuses
+            // FOPEN_KEEP_CACHE with EIO.
             Some(id) => reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, &id),
             None => reply.opened(handle, FLAGS),
         }
@@ -112,7 +117,9 @@ fn first_mode(backing: Option<&Backing>, reply: &ReplyOpen) -> Mode {
     match reply.open_backing(backing) {
         Ok(id) => Mode::Through { id: Arc::new(id), backing: backing.clone() },
         Err(e) => {
-            tracing::warn!("the kernel does not take a cached file for passthrough ({e}); it is read plainly");
+            tracing::warn!(
+                "the kernel does not take a cached file for passthrough ({e}); it is read plainly"
+            );
             Mode::Plain
         }
     }

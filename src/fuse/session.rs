@@ -1,8 +1,9 @@
-//! A mount from mount(2) to its end: checks of the mount point, mounting as root or through `fusermount3`, serving,
-//! unmounting.
+//! A mount from mount(2) to its end: checks of the mount point, mounting as root or through
+//! `fusermount3`, serving, unmounting.
 //!
-//! The library that speaks the protocol is only ever given the device's descriptor. It never mounts and never unmounts:
-//! its own unmounting can hit a later mount at the same path and cannot be repeated after EBUSY.
+//! The library that speaks the protocol is only ever given the device's descriptor. It never mounts
+//! and never unmounts: its own unmounting can hit a later mount at the same path and cannot be
+//! repeated after EBUSY.
 
 pub mod holders;
 pub mod mountinfo;
@@ -45,8 +46,9 @@ pub struct SessionOptions {
 }
 
 impl SessionOptions {
-    /// The options for sharing. Modes are for the other users: a mount that is its owner's alone takes what the owner
-    /// does, whatever modes are shown, and answers EROFS itself where nothing can be written.
+    /// The options for sharing. Modes are for the other users: a mount that is its owner's alone
+    /// takes what the owner does, whatever modes are shown, and answers EROFS itself where nothing
+    /// can be written.
     fn sharing(&self) -> &'static [&'static str] {
         if self.allow_other { &["allow_other", "default_permissions"] } else { &[] }
     }
@@ -127,14 +129,19 @@ pub enum Manner {
     Lazily,
 }
 
-/// Runs a call that may hang on a stuck mount. `None` when the limit has passed; the call's thread is then left behind.
-pub fn within<T: Send + 'static>(limit: Duration, call: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+/// Runs a call that may hang on a stuck mount. `None` when the limit has passed; the call's thread
+/// is then left behind.
+pub fn within<T: Send + 'static>(
+    limit: Duration,
+    call: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
     let (done, result) = mpsc::sync_channel(1);
     thread::Builder::new().name("bounded".into()).spawn(move || done.send(call())).ok()?;
     result.recv_timeout(limit).ok()
 }
 
-/// A path as mount tables spell it: absolute, with the links of its parents followed, and the last component as it is.
+/// A path as mount tables spell it: absolute, with the links of its parents followed, and the last
+/// component as it is.
 pub fn resolved(path: &Path) -> io::Result<PathBuf> {
     let path = std::path::absolute(path)?;
     match (path.parent(), path.file_name()) {
@@ -143,18 +150,23 @@ pub fn resolved(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Checks that `point` (as [`resolved`] gives it) can be mounted on, and removes a dead mount of tofufs there.
+/// Checks that `point` (as [`resolved`] gives it) can be mounted on, and removes a dead mount of
+/// tofufs there.
 ///
-/// `apart` are directories, with names for the user, that may neither hold the mount point nor lie below it: the daemon
-/// would wait for itself.
+/// `apart` are directories, with names for the user, that may neither hold the mount point nor lie
+/// below it: the daemon would wait for itself.
 pub fn prepare(point: &Path, apart: &[(&str, &Path)]) -> Result<(), MountError> {
     let refused = |rule: String| MountError::Refused { point: point.to_owned(), rule };
     let system = |what| move |source| MountError::System { point: point.to_owned(), what, source };
     let table = mountinfo::read().map_err(system("the mount table cannot be read"))?;
     if let Some(top) = mountinfo::top_at(&table, point) {
         clear_dead(point, top)?;
-    } else if mountinfo::holding(&table, point).is_some_and(|outer| outer.fs_type == mountinfo::FS_TYPE) {
-        return Err(refused("it lies inside another mount of tofufs; choose a directory outside of it".into()));
+    } else if mountinfo::holding(&table, point)
+        .is_some_and(|outer| outer.fs_type == mountinfo::FS_TYPE)
+    {
+        return Err(refused(
+            "it lies inside another mount of tofufs; choose a directory outside of it".into(),
+        ));
     }
     let metadata = match std::fs::symlink_metadata(point) {
         Ok(metadata) => metadata,
@@ -173,7 +185,10 @@ pub fn prepare(point: &Path, apart: &[(&str, &Path)]) -> Result<(), MountError> 
         // A directory that does not exist yet has no links to follow.
         let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
         if point.starts_with(&dir) || dir.starts_with(point) {
-            return Err(refused(format!("it and {name} ({}) lie inside each other; keep them apart", dir.display())));
+            return Err(refused(format!(
+                "it and {name} ({}) lie inside each other; keep them apart",
+                dir.display()
+            )));
         }
     }
     if std::fs::read_dir(point).map_err(system("it cannot be read"))?.next().is_some() {
@@ -183,9 +198,12 @@ pub fn prepare(point: &Path, apart: &[(&str, &Path)]) -> Result<(), MountError> 
 }
 
 fn clear_dead(point: &Path, top: &mountinfo::MountInfo) -> Result<(), MountError> {
-    let refused = |rule: &str| Err(MountError::Refused { point: point.to_owned(), rule: rule.to_owned() });
+    let refused =
+        |rule: &str| Err(MountError::Refused { point: point.to_owned(), rule: rule.to_owned() });
     if let Some(owner) = top.foreign_owner().filter(|_| top.is_ours()) {
-        return refused(&format!("the user {owner} has mounted tofufs there; choose another directory"));
+        return refused(&format!(
+            "the user {owner} has mounted tofufs there; choose another directory"
+        ));
     }
     // Attributes may be answered by the kernel from what it remembers; this question never is.
     let looked_at = point.to_owned();
@@ -195,8 +213,10 @@ fn clear_dead(point: &Path, top: &mountinfo::MountInfo) -> Result<(), MountError
     };
     match (dead, top.is_ours()) {
         (true, true) => {
-            unmount(point, Manner::Lazily)
-                .map_err(|e| MountError::Refused { point: point.to_owned(), rule: e.to_string() })?;
+            unmount(point, Manner::Lazily).map_err(|e| MountError::Refused {
+                point: point.to_owned(),
+                rule: e.to_string(),
+            })?;
             tracing::warn!("{}: removed the mount of a tofufs that is gone", point.display());
             Ok(())
         }
@@ -209,8 +229,8 @@ fn clear_dead(point: &Path, top: &mountinfo::MountInfo) -> Result<(), MountError
 /// A file system that is mounted and served by threads of this process.
 #[derive(Debug)]
 pub struct Session {
-    /// The mount as the table showed it; `None` if it did not. Its number and its device are used again for later
-    /// mounts, but the device not before serving has ended.
+    /// The mount as the table showed it; `None` if it did not. Its number and its device are used
+    /// again for later mounts, but the device not before serving has ended.
     entry: Option<mountinfo::MountInfo>,
     point: PathBuf,
     notifier: fuser::Notifier,
@@ -219,8 +239,8 @@ pub struct Session {
 /// How serving ended: once, when the kernel's last reference to the mount is gone.
 pub type SessionEnd = oneshot::Receiver<io::Result<()>>;
 
-/// Mounts at `point` (see [`prepare`]) and serves with `threads` threads. `connected` is called with the kernel's
-/// connection before the first request is served.
+/// Mounts at `point` (see [`prepare`]) and serves with `threads` threads. `connected` is called
+/// with the kernel's connection before the first request is served.
 pub fn start<F: fuser::Filesystem>(
     point: &Path,
     options: &SessionOptions,
@@ -233,16 +253,18 @@ pub fn start<F: fuser::Filesystem>(
     let table = mountinfo::read().unwrap_or_default();
     let entry = mountinfo::top_at(&table, point).filter(|entry| entry.is_ours()).cloned();
     let mut config = fuser::Config::default();
-    config.acl = if options.allow_other { fuser::SessionACL::All } else { fuser::SessionACL::Owner };
+    config.acl =
+        if options.allow_other { fuser::SessionACL::All } else { fuser::SessionACL::Owner };
     config.n_threads = Some(threads);
-    let serving = fuser::Session::from_fd(filesystem, device, config.acl, config).and_then(|served| {
-        connected(served.as_fd());
-        let notifier = served.notifier();
-        let (ended, end) = oneshot::channel();
-        let run = move || drop(ended.send(served.run()));
-        thread::Builder::new().name("fuse-session".into()).spawn(run)?;
-        Ok((Session { entry, point: point.to_owned(), notifier }, end))
-    });
+    let serving =
+        fuser::Session::from_fd(filesystem, device, config.acl, config).and_then(|served| {
+            connected(served.as_fd());
+            let notifier = served.notifier();
+            let (ended, end) = oneshot::channel();
+            let run = move || drop(ended.send(served.run()));
+            thread::Builder::new().name("fuse-session".into()).spawn(run)?;
+            Ok((Session { entry, point: point.to_owned(), notifier }, end))
+        });
     serving.map_err(|e| {
         if let Err(left) = unmount(point, Manner::Lazily) {
             tracing::warn!("{left}");
@@ -257,8 +279,8 @@ impl Session {
         &self.point
     }
 
-    /// Whether the mount is still there after serving has ended, as it is when its connection was aborted. A living
-    /// mount of somebody else that got its number is not taken for it.
+    /// Whether the mount is still there after serving has ended, as it is when its connection was
+    /// aborted. A living mount of somebody else that got its number is not taken for it.
     pub fn is_dead(&self) -> bool {
         let Ok(table) = mountinfo::read() else { return false };
         let Some(entry) = self.find(&table) else { return false };
@@ -269,11 +291,13 @@ impl Session {
 
     fn find<'a>(&self, table: &'a [mountinfo::MountInfo]) -> Option<&'a mountinfo::MountInfo> {
         let own = self.entry.as_ref()?;
-        table.iter().find(|entry| (entry.id, &entry.device) == (own.id, &own.device) && entry.is_ours())
+        table
+            .iter()
+            .find(|entry| (entry.id, &entry.device) == (own.id, &own.device) && entry.is_ours())
     }
 
-    /// Has the kernel forget names in directories, given as inode numbers. Never to be called while a request is being
-    /// answered: the kernel may hold a lock that this waits for.
+    /// Has the kernel forget names in directories, given as inode numbers. Never to be called while
+    /// a request is being answered: the kernel may hold a lock that this waits for.
     pub fn forget(&self, names: &[(u64, Box<OsStr>)]) {
         for (directory, name) in names {
             if let Err(e) = self.notifier.inval_entry(fuser::INodeNo(*directory), name) {
@@ -282,10 +306,14 @@ impl Session {
         }
     }
 
-    /// Unmounts this mount and no other that may have taken its place; to be called while it is served, or after
-    /// [`Session::is_dead`]. Nothing happens if it is gone already. Blocks for seconds at worst.
+    /// Unmounts this mount and no other that may have taken its place; to be called while it is
+    /// served, or after [`Session::is_dead`]. Nothing happens if it is gone already. Blocks for
+    /// seconds at worst.
     pub fn unmount(&self, manner: Manner) -> Result<(), UnmountError> {
-        let system = |e: io::Error| UnmountError::System { point: self.point.clone(), reason: e.to_string() };
+        let system = |e: io::Error| UnmountError::System {
+            point: self.point.clone(),
+            reason: e.to_string(),
+        };
         let table = mountinfo::read().map_err(system)?;
         let Some(entry) = self.find(&table) else { return Ok(()) };
         match mountinfo::top_at(&table, &entry.point) {
@@ -325,8 +353,8 @@ fn by_mount(point: &Path, options: &SessionOptions) -> Result<OwnedFd, Errno> {
     Ok(device)
 }
 
-/// `fusermount3` is set-uid root: it opens the device with the caller's rights, mounts, and sends the descriptor over a
-/// socket whose number stands in `_FUSE_COMMFD`.
+/// `fusermount3` is set-uid root: it opens the device with the caller's rights, mounts, and sends
+/// the descriptor over a socket whose number stands in `_FUSE_COMMFD`.
 fn by_fusermount(point: &Path, options: &SessionOptions) -> Result<OwnedFd, MountError> {
     let system = |what| move |source| MountError::System { point: point.to_owned(), what, source };
     let mut words = vec![
@@ -340,8 +368,12 @@ fn by_fusermount(point: &Path, options: &SessionOptions) -> Result<OwnedFd, Moun
     words.extend(options.sharing().iter().map(|word| (*word).to_owned()));
 
     let (ours, theirs) = UnixStream::pair().map_err(system("no socket"))?;
-    let mut command =
-        fusermount(&[OsStr::new("-o"), OsStr::new(&words.join(",")), OsStr::new("--"), point.as_os_str()]);
+    let mut command = fusermount(&[
+        OsStr::new("-o"),
+        OsStr::new(&words.join(",")),
+        OsStr::new("--"),
+        point.as_os_str(),
+    ]);
     command.env("_FUSE_COMMFD", "0").stdin(OwnedFd::from(theirs));
     let refused = |rule| MountError::Refused { point: point.to_owned(), rule };
     let (status, said) = run_bounded(command).map_err(|e| refused(no_fusermount(&e)))?;
@@ -414,14 +446,19 @@ pub fn unmount(point: &Path, manner: Manner) -> Result<(), UnmountError> {
         Ok(()) => Ok(()),
         Err(Errno::BUSY) => Err(busy(point)),
         Err(Errno::PERM) => unmount_by_fusermount(point, manner),
-        Err(e) => Err(UnmountError::System { point: point.to_owned(), reason: io::Error::from(e).to_string() }),
+        Err(e) => Err(UnmountError::System {
+            point: point.to_owned(),
+            reason: io::Error::from(e).to_string(),
+        }),
     }
 }
 
 fn unmount_by_fusermount(point: &Path, manner: Manner) -> Result<(), UnmountError> {
     let system = |reason: String| UnmountError::System { point: point.to_owned(), reason };
     let table = mountinfo::read().unwrap_or_default();
-    if let Some(owner) = mountinfo::top_at(&table, point).and_then(mountinfo::MountInfo::foreign_owner) {
+    if let Some(owner) =
+        mountinfo::top_at(&table, point).and_then(mountinfo::MountInfo::foreign_owner)
+    {
         return Err(UnmountError::Foreign { point: point.to_owned(), owner });
     }
     let mut arguments = vec![OsStr::new("-u")];
@@ -429,7 +466,8 @@ fn unmount_by_fusermount(point: &Path, manner: Manner) -> Result<(), UnmountErro
         arguments.push(OsStr::new("-z"));
     }
     arguments.extend([OsStr::new("--"), point.as_os_str()]);
-    let (status, said) = run_bounded(fusermount(&arguments)).map_err(|e| system(no_fusermount(&e)))?;
+    let (status, said) =
+        run_bounded(fusermount(&arguments)).map_err(|e| system(no_fusermount(&e)))?;
     match status.success() {
         true => Ok(()),
         false if said.contains("busy") => Err(busy(point)),
@@ -443,16 +481,19 @@ fn busy(point: &Path) -> UnmountError {
 
 fn fusermount(arguments: &[&OsStr]) -> Command {
     let mut command = Command::new("fusermount3");
-    // It makes a path of the source's name if a file of that name is in the working directory: nobody can put one here.
+    // It makes a path of the source's name if a file of that name is in the working directory:
+    // nobody can put one here.
     command.args(arguments).env("LC_ALL", "C").current_dir("/proc");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command
 }
 
-/// Runs a program that says at most a few lines, and returns its first line without the program's name.
+/// Runs a program that says at most a few lines, and returns its first line without the program's
+/// name.
 fn run_bounded(mut command: Command) -> io::Result<(ExitStatus, String)> {
     let mut child = command.spawn()?;
-    // Closes the ends of pipes and sockets that belong to the child, so that their closing can be seen.
+    // Closes the ends of pipes and sockets that belong to the child, so that their closing can be
+    // seen.
     drop(command);
     let start = Instant::now();
     let status = loop {

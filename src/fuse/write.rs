@@ -3,15 +3,16 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
-    AccessFlags, FileHandle, FopenFlags, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyEmpty,
-    ReplyEntry, ReplyOpen, ReplyWrite, Request, TimeOrNow,
+    AccessFlags, FileHandle, FopenFlags, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, TimeOrNow,
 };
 
 use super::{GENERATION, errno, file_attr};
 use crate::fs::{Caching, CallerIdentity, FoundEntry, FsError, OpenedLocal, Thread, Wish};
 use crate::local::{Access, Change, How, Time};
 
-/// How files that can be written are opened. Closing such a file has to tell what became of its pages.
+/// How files that can be written are opened. Closing such a file has to tell what became of its
+/// pages.
 pub(super) fn local_flags(caching: Caching) -> FopenFlags {
     match caching {
         Caching::Kept => FopenFlags::FOPEN_KEEP_CACHE,
@@ -61,7 +62,8 @@ fn time(time: TimeOrNow) -> Time {
     }
 }
 
-/// The time that the kernel sent: of one before 1970 fuser 0.18 subtracts the nanoseconds, where the kernel adds them.
+/// The time that the kernel sent: of one before 1970 fuser 0.18 subtracts the nanoseconds, where
+/// the kernel adds them.
 fn at(time: SystemTime) -> Time {
     let seconds = |whole: Duration| i64::try_from(whole.as_secs()).unwrap_or(i64::MAX);
     match time.duration_since(UNIX_EPOCH) {
@@ -135,7 +137,10 @@ pub(super) fn reply_opened(outcome: Result<OpenedLocal, fuser::Errno>, reply: Re
     }
 }
 
-pub(super) fn reply_created(outcome: Result<(FoundEntry, OpenedLocal), fuser::Errno>, reply: ReplyCreate) {
+pub(super) fn reply_created(
+    outcome: Result<(FoundEntry, OpenedLocal), fuser::Errno>,
+    reply: ReplyCreate,
+) {
     match outcome {
         // One time holds for name and attributes here.
         Ok((entry, OpenedLocal { handle, caching })) => {

@@ -4,7 +4,9 @@ use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid, XattrFlags,
+};
 
 use super::grant::{as_owner, by_descriptor, modes};
 use super::tree::{At, LocalTree};
@@ -36,14 +38,17 @@ pub struct Change {
     pub modified: Option<Time>,
 }
 
-/// The longest list of names that the system gives (XATTR_LIST_MAX), and the longest value (XATTR_SIZE_MAX).
+/// The longest list of names that the system gives (XATTR_LIST_MAX), and the longest value
+/// (XATTR_SIZE_MAX).
 const XATTR_MAX: usize = 64 * 1024;
 
 fn timespec(time: Option<Time>) -> Timespec {
     match time {
         None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT as _ },
         Some(Time::Now) => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW as _ },
-        Some(Time::At(seconds, nanoseconds)) => Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() },
+        Some(Time::At(seconds, nanoseconds)) => {
+            Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() }
+        }
     }
 }
 
@@ -61,17 +66,22 @@ impl LocalTree {
         }
     }
 
-    /// The place of `node` and what is there. An ordinary user may have closed the directory to itself, and then has no
-    /// way but through what is open.
+    /// The place of `node` and what is there. An ordinary user may have closed the directory to
+    /// itself, and then has no way but through what is open.
     fn reach(&self, node: &TreeNode) -> TreeResult<(At, Stat)> {
         let at = self.locate(node)?;
         let stat = at.stat()?;
         Ok((at, stat))
     }
 
-    /// Changes attributes of `node`, and gives the new ones. A size is changed through `file` where one is given:
-    /// whoever opened a file for writing may cut it, whatever its mode is by now.
-    pub fn change(&self, node: &TreeNode, change: &Change, file: Option<&LocalFile>) -> TreeResult<Stat> {
+    /// Changes attributes of `node`, and gives the new ones. A size is changed through `file` where
+    /// one is given: whoever opened a file for writing may cut it, whatever its mode is by now.
+    pub fn change(
+        &self,
+        node: &TreeNode,
+        change: &Change,
+        file: Option<&LocalFile>,
+    ) -> TreeResult<Stat> {
         let _names = self.read_names();
         match self.reach(node) {
             Ok((at, _)) => {
@@ -79,7 +89,8 @@ impl LocalTree {
                 at.stat()
             }
             Err(e) => {
-                let open = node.open_file(|open| change.size.is_none() || open.is_writable()).ok_or(e)?;
+                let open =
+                    node.open_file(|open| change.size.is_none() || open.is_writable()).ok_or(e)?;
                 change_open(&open, change)?;
                 open.stat()
             }
@@ -90,7 +101,10 @@ impl LocalTree {
         if let Some(size) = change.size {
             match file {
                 Some(file) => rustix::fs::ftruncate(file, size)?,
-                None => rustix::fs::ftruncate(at.open_as_owner(OFlags::WRONLY | OFlags::NONBLOCK)?, size)?,
+                None => rustix::fs::ftruncate(
+                    at.open_as_owner(OFlags::WRONLY | OFlags::NONBLOCK)?,
+                    size,
+                )?,
             }
         }
         let (uid, gid) = (change.uid.map(Uid::from_raw), change.gid.map(Gid::from_raw));
@@ -143,7 +157,13 @@ impl LocalTree {
     }
 
     /// Sets an extended attribute; `flags` are those of setxattr(2).
-    pub fn set_xattr(&self, node: &TreeNode, name: &OsStr, value: &[u8], flags: i32) -> TreeResult<()> {
+    pub fn set_xattr(
+        &self,
+        node: &TreeNode,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+    ) -> TreeResult<()> {
         let flags = XattrFlags::from_bits(flags.cast_unsigned()).ok_or(Errno::INVAL)?;
         self.with_attributes(node, |path| rustix::fs::setxattr(path, name, value, flags))
     }
@@ -153,7 +173,11 @@ impl LocalTree {
         self.with_attributes(node, |path| rustix::fs::removexattr(path, name))
     }
 
-    fn with_attributes<T>(&self, node: &TreeNode, call: impl Fn(&str) -> TreeResult<T>) -> TreeResult<T> {
+    fn with_attributes<T>(
+        &self,
+        node: &TreeNode,
+        call: impl Fn(&str) -> TreeResult<T>,
+    ) -> TreeResult<T> {
         let _names = self.read_names();
         match self.reach(node) {
             Ok((at, _)) => {
@@ -177,7 +201,10 @@ impl LocalTree {
 }
 
 fn times(change: &Change) -> Timestamps {
-    Timestamps { last_access: timespec(change.accessed), last_modification: timespec(change.modified) }
+    Timestamps {
+        last_access: timespec(change.accessed),
+        last_modification: timespec(change.modified),
+    }
 }
 
 fn change_open(file: &LocalFile, change: &Change) -> TreeResult<()> {

@@ -56,7 +56,8 @@ impl LocalFile {
         rustix::fs::fstat(&self.fd)
     }
 
-    /// Takes the set-user-id bit away, and the set-group-id bit where the group may execute the file.
+    /// Takes the set-user-id bit away, and the set-group-id bit where the group may execute the
+    /// file.
     pub fn drop_set_id(&self) -> TreeResult<()> {
         let mode = Mode::from_raw_mode(self.stat()?.st_mode);
         let mut dropped = mode & Mode::SUID;
@@ -83,7 +84,8 @@ impl LocalFile {
         Ok(filled)
     }
 
-    /// Writes at `offset`; how many bytes were written: fewer than all only where the next one failed.
+    /// Writes at `offset`; how many bytes were written: fewer than all only where the next one
+    /// failed.
     pub fn write_at(&self, data: &[u8], offset: u64) -> TreeResult<usize> {
         let mut written = 0;
         while written < data.len() {
@@ -103,7 +105,8 @@ impl LocalFile {
         rustix::fs::fallocate(&self.fd, mode, offset, length)
     }
 
-    /// Has the disk keep what was written; with `data_only` without attributes that no reader needs.
+    /// Has the disk keep what was written; with `data_only` without attributes that no reader
+    /// needs.
     pub fn sync(&self, data_only: bool) -> TreeResult<()> {
         match data_only {
             true => rustix::fs::fdatasync(&self.fd),

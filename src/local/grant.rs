@@ -1,6 +1,7 @@
-//! The owner's right to write, which no mode takes away: a copied tree may bring directories of mode 0555 and files of
-//! mode 0444, and has to be filled, moved and removed all the same. Where the disk refuses something to an ordinary user,
-//! the mode is wider for as long as that one call takes.
+//! The owner's right to write, which no mode takes away: a copied tree may bring directories of
+//! mode 0555 and files of mode 0444, and has to be filled, moved and removed all the same. Where
+//! the disk refuses something to an ordinary user, the mode is wider for as long as that one call
+//! takes.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,18 +17,21 @@ pub(super) fn modes() -> MutexGuard<'static, ()> {
     MODES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The name under which the system finds what a descriptor holds, links included: a way to calls that take no
-/// descriptor of the kind that only marks a place.
+/// The name under which the system finds what a descriptor holds, links included: a way to calls
+/// that take no descriptor of the kind that only marks a place.
 pub(super) fn by_descriptor(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-/// Makes a call that needs the owner's rights to `places`, which may be descriptors that only mark a place. It is made
-/// a second time where the disk refused it.
+/// Makes a call that needs the owner's rights to `places`, which may be descriptors that only mark
+/// a place. It is made a second time where the disk refused it.
 ///
 /// # Errors
 /// Those of the call.
-pub fn as_owner<T>(places: &[BorrowedFd<'_>], mut call: impl FnMut() -> TreeResult<T>) -> TreeResult<T> {
+pub fn as_owner<T>(
+    places: &[BorrowedFd<'_>],
+    mut call: impl FnMut() -> TreeResult<T>,
+) -> TreeResult<T> {
     let first = call();
     if !matches!(first, Err(Errno::ACCESS)) {
         return first;

@@ -36,7 +36,10 @@ fn nothing_leads_out_of_a_tree() {
     let tree = LocalTree::open(&dir.path().join("top")).unwrap();
     let below = |path: &[&str]| tree.node_at(&path.iter().map(|n| name(n)).collect());
     assert_eq!(tree.find(&below(&["up"]), &name("secret")).unwrap_err(), Errno::LOOP);
-    assert_eq!(tree.make_dir(&below(&["up"]), &name("made"), 0o755, me()).unwrap_err(), Errno::LOOP);
+    assert_eq!(
+        tree.make_dir(&below(&["up"]), &name("made"), 0o755, me()).unwrap_err(),
+        Errno::LOOP
+    );
     assert_eq!(tree.open_file(&below(&["file"]), Access::READ).unwrap_err(), Errno::LOOP);
     let taken = tree.create(tree.top(), &name("file"), BOTH, 0o644, me()).unwrap_err();
     assert_eq!(taken, Errno::EXIST);
@@ -77,9 +80,17 @@ fn an_exchange_swaps_the_places_of_both_nodes() {
     let (b, _, _) = tree.create(tree.top(), &name("b"), BOTH, 0o600, me()).unwrap();
     let known = || KnownNodes { moved: Some(a.clone()), other: Some(b.clone()) };
     tree.rename((tree.top(), &name("a")), (tree.top(), &name("b")), How::Exchange, known).unwrap();
-    assert_eq!((a.path().unwrap().to_os_string(), b.path().unwrap().to_os_string()), ("b".into(), "a".into()));
+    assert_eq!(
+        (a.path().unwrap().to_os_string(), b.path().unwrap().to_os_string()),
+        ("b".into(), "a".into())
+    );
     assert_eq!(tree.stat(&a).unwrap().st_mode & 0o777, 0o644);
-    let again = tree.rename((tree.top(), &name("a")), (tree.top(), &name("b")), How::NoReplace, KnownNodes::default);
+    let again = tree.rename(
+        (tree.top(), &name("a")),
+        (tree.top(), &name("b")),
+        How::NoReplace,
+        KnownNodes::default,
+    );
     assert_eq!(again, Err(Errno::EXIST));
 }
 
@@ -109,7 +120,10 @@ fn modes_are_those_that_were_asked_for() {
     for mode in [0o000, 0o777, 0o1777, 0o4755] {
         let directory = name(&format!("d{mode:o}"));
         let file = name(&format!("f{mode:o}"));
-        assert_eq!(tree.make_dir(tree.top(), &directory, mode, me()).unwrap().st_mode & 0o7777, mode);
+        assert_eq!(
+            tree.make_dir(tree.top(), &directory, mode, me()).unwrap().st_mode & 0o7777,
+            mode
+        );
         let (_, _, stat) = tree.create(tree.top(), &file, BOTH, mode, me()).unwrap();
         assert_eq!(stat.st_mode & 0o7777, mode);
     }

@@ -7,7 +7,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, StatVfs, Uid};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, StatVfs, Uid,
+};
 
 use super::grant::as_owner;
 use super::node::NodePlace;
@@ -76,7 +78,12 @@ impl At {
     }
 
     pub(super) fn open(&self, flags: OFlags) -> TreeResult<OwnedFd> {
-        rustix::fs::openat(&self.dir, self.name(), flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        rustix::fs::openat(
+            &self.dir,
+            self.name(),
+            flags | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
     }
 }
 
@@ -120,7 +127,8 @@ impl LocalTree {
         self.names.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens what stands at `path` as a place; `kind` says whether that may be something else than a directory.
+    /// Opens what stands at `path` as a place; `kind` says whether that may be something else than
+    /// a directory.
     fn resolve(&self, path: &RelPath, kind: OFlags) -> TreeResult<OwnedFd> {
         let mut at: Option<OwnedFd> = None;
         let mut text: Vec<u8> = Vec::new();
@@ -144,33 +152,48 @@ impl LocalTree {
 
     fn step(&self, from: Option<&OwnedFd>, path: &[u8], kind: OFlags) -> TreeResult<OwnedFd> {
         let flags = OFlags::PATH | OFlags::CLOEXEC | kind;
-        let how =
-            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+        let how = ResolveFlags::BENEATH
+            | ResolveFlags::NO_SYMLINKS
+            | ResolveFlags::NO_XDEV
+            | ResolveFlags::NO_MAGICLINKS;
         rustix::fs::openat2(from.unwrap_or(&self.top_fd), path, flags, Mode::empty(), how)
     }
 
     /// Where `node` stands: its directory, open, and its name in it.
     pub(super) fn locate(&self, node: &TreeNode) -> TreeResult<At> {
         match node.place() {
-            NodePlace::Top => Ok(At { dir: self.step(None, b".", OFlags::DIRECTORY)?, name: OsStr::new(".").into() }),
+            NodePlace::Top => Ok(At {
+                dir: self.step(None, b".", OFlags::DIRECTORY)?,
+                name: OsStr::new(".").into(),
+            }),
             NodePlace::In(dir, name) => self.at(&dir, &name),
             NodePlace::Gone => Err(Errno::NOENT),
         }
     }
 
     fn at(&self, dir: &TreeNode, name: &Name) -> TreeResult<At> {
-        Ok(At { dir: self.resolve(&dir.path()?, OFlags::DIRECTORY)?, name: name.as_os_str().into() })
+        Ok(At {
+            dir: self.resolve(&dir.path()?, OFlags::DIRECTORY)?,
+            name: name.as_os_str().into(),
+        })
     }
 
     /// The attributes of `name` in `dir`.
     pub fn find(&self, dir: &TreeNode, name: &Name) -> TreeResult<Stat> {
         let _names = self.read_names();
-        // In one step: an absent name is the most common answer, since every name is looked up before it is made.
+        // In one step: an absent name is the most common answer, since every name is looked up
+        // before it is made.
         rustix::fs::fstat(self.resolve(&dir.path()?.join(name.clone()), OFlags::NOFOLLOW)?)
     }
 
     /// Makes a directory.
-    pub fn make_dir(&self, dir: &TreeNode, name: &Name, mode: u32, maker: Maker) -> TreeResult<Stat> {
+    pub fn make_dir(
+        &self,
+        dir: &TreeNode,
+        name: &Name,
+        mode: u32,
+        maker: Maker,
+    ) -> TreeResult<Stat> {
         let _names = self.read_names();
         let at = self.at(dir, name)?;
         let mode = Mode::from_raw_mode(mode & MODE_BITS);
@@ -181,7 +204,13 @@ impl LocalTree {
     }
 
     /// Makes a symbolic link.
-    pub fn make_link(&self, dir: &TreeNode, name: &Name, target: &OsStr, maker: Maker) -> TreeResult<Stat> {
+    pub fn make_link(
+        &self,
+        dir: &TreeNode,
+        name: &Name,
+        target: &OsStr,
+        maker: Maker,
+    ) -> TreeResult<Stat> {
         let _names = self.read_names();
         let at = self.at(dir, name)?;
         as_owner(&[at.dir()], || rustix::fs::symlinkat(target, at.dir(), at.name()))?;
@@ -194,13 +223,23 @@ impl LocalTree {
         Ok(stat)
     }
 
-    /// Makes a file of the kind that `mode` says, without opening it; `device` is the number of a device, as the kernel
-    /// hands it to a file system.
-    pub fn make_special(&self, dir: &TreeNode, name: &Name, mode: u32, device: u32, maker: Maker) -> TreeResult<Stat> {
+    /// Makes a file of the kind that `mode` says, without opening it; `device` is the number of a
+    /// device, as the kernel hands it to a file system.
+    pub fn make_special(
+        &self,
+        dir: &TreeNode,
+        name: &Name,
+        mode: u32,
+        device: u32,
+        maker: Maker,
+    ) -> TreeResult<Stat> {
         let _names = self.read_names();
         let at = self.at(dir, name)?;
         let bits = Mode::from_raw_mode(mode & MODE_BITS);
-        let device = rustix::fs::makedev((device >> 8) & 0xfff, (device & 0xff) | ((device >> 12) & 0xf_ff00));
+        let device = rustix::fs::makedev(
+            (device >> 8) & 0xfff,
+            (device & 0xff) | ((device >> 12) & 0xf_ff00),
+        );
         let kind = FileType::from_raw_mode(mode);
         as_owner(&[at.dir()], || rustix::fs::mknodat(at.dir(), at.name(), kind, bits, device))?;
         let stat = at.stat()?;
@@ -227,11 +266,13 @@ impl LocalTree {
     ) -> TreeResult<(Arc<TreeNode>, Arc<LocalFile>, Stat)> {
         let _names = self.read_names();
         let at = self.at(dir, name)?;
-        let flags = access.flags() | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            access.flags() | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(mode & MODE_BITS);
         let fd = as_owner(&[at.dir()], || rustix::fs::openat(at.dir(), at.name(), flags, mode))?;
         let stat = settled(at.dir(), &fd, mode, maker)?;
-        let (node, file) = (TreeNode::below(dir, name.clone()), Arc::new(LocalFile::new(fd, access)));
+        let (node, file) =
+            (TreeNode::below(dir, name.clone()), Arc::new(LocalFile::new(fd, access)));
         node.opened(&file);
         Ok((node, file, stat))
     }
@@ -253,7 +294,9 @@ impl LocalTree {
     pub fn read_link(&self, node: &TreeNode) -> TreeResult<OsString> {
         let _names = self.read_names();
         let at = self.locate(node)?;
-        Ok(OsString::from_vec(rustix::fs::readlinkat(at.dir(), at.name(), Vec::new())?.into_bytes()))
+        Ok(OsString::from_vec(
+            rustix::fs::readlinkat(at.dir(), at.name(), Vec::new())?.into_bytes(),
+        ))
     }
 
     /// The names in a directory, sorted.
@@ -273,7 +316,12 @@ impl LocalTree {
     }
 
     /// Removes the file or link `name`. `known` gives its node, if anybody holds it.
-    pub fn unlink(&self, dir: &TreeNode, name: &Name, known: impl FnOnce() -> Option<Arc<TreeNode>>) -> TreeResult<()> {
+    pub fn unlink(
+        &self,
+        dir: &TreeNode,
+        name: &Name,
+        known: impl FnOnce() -> Option<Arc<TreeNode>>,
+    ) -> TreeResult<()> {
         self.remove(dir, name, AtFlags::empty(), known)
     }
 
@@ -303,9 +351,14 @@ impl LocalTree {
         Ok(())
     }
 
-    /// Notes that the node that `known` gives was removed by somebody else than who uses the tree, if nothing has its name
-    /// `name` in `dir`.
-    pub fn lose(&self, dir: &TreeNode, name: &Name, known: impl FnOnce() -> Option<Arc<TreeNode>>) -> TreeResult<()> {
+    /// Notes that the node that `known` gives was removed by somebody else than who uses the tree,
+    /// if nothing has its name `name` in `dir`.
+    pub fn lose(
+        &self,
+        dir: &TreeNode,
+        name: &Name,
+        known: impl FnOnce() -> Option<Arc<TreeNode>>,
+    ) -> TreeResult<()> {
         let _names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         if matches!(self.at(dir, name).and_then(|at| at.stat()), Err(Errno::NOENT))
             && let Some(node) = known()
@@ -330,12 +383,15 @@ impl LocalTree {
             How::NoReplace => RenameFlags::NOREPLACE,
             How::Exchange => RenameFlags::EXCHANGE,
         };
-        let rename = || rustix::fs::renameat_with(old.dir(), old.name(), new.dir(), new.name(), flags);
+        let rename =
+            || rustix::fs::renameat_with(old.dir(), old.name(), new.dir(), new.name(), flags);
         match rename() {
             Err(Errno::ACCESS) => {
                 // A directory that goes into another one is itself written to.
                 let moved = [old.directory(), new.directory()];
-                let places = [old.dir(), new.dir()].into_iter().chain(moved.iter().flatten().map(AsFd::as_fd));
+                let places = [old.dir(), new.dir()]
+                    .into_iter()
+                    .chain(moved.iter().flatten().map(AsFd::as_fd));
                 as_owner(&places.collect::<Vec<_>>(), rename)?;
             }
             done => done?,
@@ -359,7 +415,8 @@ impl LocalTree {
     }
 }
 
-/// Gives what was just made in `dir` the mode that was asked for (this process's own mask does not count) and its owner.
+/// Gives what was just made in `dir` the mode that was asked for (this process's own mask does not
+/// count) and its owner.
 fn settled(dir: BorrowedFd<'_>, made: &OwnedFd, mode: Mode, maker: Maker) -> TreeResult<Stat> {
     let stat = rustix::fs::fstat(made)?;
     let is_dir = FileType::from_raw_mode(stat.st_mode).is_dir();
@@ -378,7 +435,8 @@ fn settled(dir: BorrowedFd<'_>, made: &OwnedFd, mode: Mode, maker: Maker) -> Tre
     Ok(stat)
 }
 
-/// The owner and group that have to be changed for what `maker` made in `dir`; only root can give things away.
+/// The owner and group that have to be changed for what `maker` made in `dir`; only root can give
+/// things away.
 fn owner(dir: BorrowedFd<'_>, made: &Stat, maker: Maker) -> TreeResult<(Option<Uid>, Option<Gid>)> {
     let is_same = (made.st_uid, made.st_gid) == (maker.uid, maker.gid);
     if is_same || !rustix::process::geteuid().is_root() {

@@ -1,6 +1,7 @@
 //! Configuration files of a module: which providers it requires, and which modules it calls.
 //!
-//! Only what decides about providers and modules is read; whether the rest makes sense is for the client to say.
+//! Only what decides about providers and modules is read; whether the rest makes sense is for the
+//! client to say.
 
 mod hcl;
 mod json;
@@ -59,8 +60,11 @@ fn stem(name: &str) -> Option<(&str, &'static str)> {
 
 /// Which files of a directory a client reads, in its order: those that override come last.
 pub fn files_of<'a>(names: impl IntoIterator<Item = &'a str>, client: Client) -> Vec<&'a str> {
-    let hidden =
-        |name: &str| name.starts_with('.') || name.ends_with('~') || (name.starts_with('#') && name.ends_with('#'));
+    let hidden = |name: &str| {
+        name.starts_with('.')
+            || name.ends_with('~')
+            || (name.starts_with('#') && name.ends_with('#'))
+    };
     let all: BTreeSet<&str> = names.into_iter().filter(|name| !hidden(name)).collect();
     let wanted = |name: &&str| match (client, stem(name)) {
         (_, None) => false,
@@ -70,7 +74,9 @@ pub fn files_of<'a>(names: impl IntoIterator<Item = &'a str>, client: Client) ->
             kind == own || !all.contains(format!("{stem}{own}").as_str())
         }
     };
-    let overrides = |name: &str| stem(name).is_some_and(|(stem, _)| stem == "override" || stem.ends_with("_override"));
+    let overrides = |name: &str| {
+        stem(name).is_some_and(|(stem, _)| stem == "override" || stem.ends_with("_override"))
+    };
     let mut files: Vec<&str> = all.iter().copied().filter(wanted).collect();
     files.sort_by_key(|name| overrides(name));
     files
@@ -106,12 +112,15 @@ impl Configuration {
         self.calls.values()
     }
 
-    /// The providers that are required, each with what it has to fulfil. `default` is the registry of addresses
-    /// that name none.
+    /// The providers that are required, each with what it has to fulfil. `default` is the registry
+    /// of addresses that name none.
     ///
     /// # Errors
     /// An address or constraint that the clients refuse, with the provider's local name.
-    pub fn providers(&self, default: &Host) -> Result<BTreeMap<ProviderAddr, Constraints>, SyntaxError> {
+    pub fn providers(
+        &self,
+        default: &Host,
+    ) -> Result<BTreeMap<ProviderAddr, Constraints>, SyntaxError> {
         let refuse = |local: &str, e: &dyn std::fmt::Display| SyntaxError {
             line: None,
             rule: format!("provider {local:?}: {e}"),
@@ -121,12 +130,14 @@ impl Configuration {
         let all = self.required.keys().chain(implied);
         for local in all {
             let required = self.required.get(local).cloned().unwrap_or_default();
-            let Some(address) = address(local, required.source.as_deref(), default).map_err(|e| refuse(local, &e))?
+            let Some(address) = address(local, required.source.as_deref(), default)
+                .map_err(|e| refuse(local, &e))?
             else {
                 continue;
             };
             let constraints = found.entry(address).or_default();
-            let blocks = self.versions.iter().filter(|(of, _)| of == local).map(|(_, version)| version);
+            let blocks =
+                self.versions.iter().filter(|(of, _)| of == local).map(|(_, version)| version);
             for text in required.version.iter().chain(blocks) {
                 constraints.add(text.parse().map_err(|e| refuse(local, &e))?);
             }
@@ -144,7 +155,8 @@ impl Configuration {
         self.versions.extend(version.map(|version| (local.to_owned(), version)));
     }
 
-    /// A resource of that type; `provider` is what it says about its provider: `LOCAL` or `LOCAL.ALIAS`.
+    /// A resource of that type; `provider` is what it says about its provider: `LOCAL` or
+    /// `LOCAL.ALIAS`.
     fn resource(&mut self, kind: &str, provider: Option<&str>) {
         let local = match provider {
             Some(provider) => provider.split('.').next(),
@@ -162,7 +174,11 @@ impl Configuration {
 const RESOURCES: [&str; 3] = ["resource", "data", "ephemeral"];
 
 /// The address of a provider; `None` for what is built into the clients.
-fn address(local: &str, source: Option<&str>, default: &Host) -> Result<Option<ProviderAddr>, NameError> {
+fn address(
+    local: &str,
+    source: Option<&str>,
+    default: &Host,
+) -> Result<Option<ProviderAddr>, NameError> {
     let source = match source {
         None if local == BUILT_IN => return Ok(None),
         None => format!("{DEFAULT_NAMESPACE}/{local}"),

@@ -1,4 +1,5 @@
-//! Version constraints of configurations and lock files: read, joined, tested and written by the clients' rules.
+//! Version constraints of configurations and lock files: read, joined, tested and written by the
+//! clients' rules.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -7,7 +8,8 @@ use std::str::FromStr;
 
 use crate::name::Version;
 
-/// How a version stands to the boundary of a constraint, in the order in which the clients write them.
+/// How a version stands to the boundary of a constraint, in the order in which the clients write
+/// them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Operator {
     Greater,
@@ -55,11 +57,15 @@ impl Constraints {
     /// Whether `version` is allowed. A prerelease is only where a term names exactly it.
     pub fn allow(&self, version: &Version) -> bool {
         let named = |c: &Constraint| c.operator == Operator::Equal && c.boundary == *version;
-        self.0.iter().all(|c| c.holds(version)) && (version.prerelease().is_empty() || self.0.iter().any(named))
+        self.0.iter().all(|c| c.holds(version))
+            && (version.prerelease().is_empty() || self.0.iter().any(named))
     }
 
     /// The newest of `versions` that is allowed.
-    pub fn newest<'a>(&self, versions: impl IntoIterator<Item = &'a Version>) -> Option<&'a Version> {
+    pub fn newest<'a>(
+        &self,
+        versions: impl IntoIterator<Item = &'a Version>,
+    ) -> Option<&'a Version> {
         versions.into_iter().filter(|version| self.allow(version)).max()
     }
 }
@@ -75,8 +81,12 @@ impl Constraint {
             Operator::GreaterOrEqual => order != Ordering::Less,
             Operator::Less => order == Ordering::Less,
             Operator::LessOrEqual => order != Ordering::Greater,
-            Operator::SameMinor => order != Ordering::Less && version.numbers()[..2] == self.boundary.numbers()[..2],
-            Operator::SameMajor => order != Ordering::Less && version.numbers()[0] == self.boundary.numbers()[0],
+            Operator::SameMinor => {
+                order != Ordering::Less && version.numbers()[..2] == self.boundary.numbers()[..2]
+            }
+            Operator::SameMajor => {
+                order != Ordering::Less && version.numbers()[0] == self.boundary.numbers()[0]
+            }
         }
     }
 
@@ -89,11 +99,15 @@ impl Constraint {
         let numbers: Option<Vec<u64>> = core.split('.').map(|number| number.parse().ok()).collect();
         let digits = core.bytes().all(|b| b.is_ascii_digit() || b == b'.');
         let Some(numbers) = numbers.filter(|numbers| digits && numbers.len() <= 3) else {
-            return Err("a version is up to three numbers, joined by dots, without a v before them");
+            return Err(
+                "a version is up to three numbers, joined by dots, without a v before them",
+            );
         };
         let at = |index: usize| numbers.get(index).copied().unwrap_or(0);
         let boundary = format!("{}.{}.{}{extra}", at(0), at(1), at(2));
-        let Ok(boundary) = boundary.parse() else { return Err("its prerelease or build is malformed") };
+        let Ok(boundary) = boundary.parse() else {
+            return Err("its prerelease or build is malformed");
+        };
         let operator = match operator {
             "" | "=" => Operator::Equal,
             "!=" => Operator::NotEqual,
@@ -119,7 +133,10 @@ impl FromStr for Constraints {
         }
         // The clients take a comma at the end.
         let terms = text.trim().strip_suffix(',').unwrap_or(text).split(',');
-        terms.map(|term| Constraint::parse(term.trim()).map_err(refuse)).collect::<Result<_, _>>().map(Constraints)
+        terms
+            .map(|term| Constraint::parse(term.trim()).map_err(refuse))
+            .collect::<Result<_, _>>()
+            .map(Constraints)
     }
 }
 
@@ -180,8 +197,9 @@ mod tests {
             ("01.3.0", "1.3.0", "1.3.1"),
         ] {
             let c = constraints(text);
-            let answers =
-                |versions: &str| versions.split(' ').map(|v| c.allow(&v.parse().unwrap())).collect::<Vec<_>>();
+            let answers = |versions: &str| {
+                versions.split(' ').map(|v| c.allow(&v.parse().unwrap())).collect::<Vec<_>>()
+            };
             assert!(answers(allowed).iter().all(|a| *a), "{text} has to allow {allowed}");
             assert!(answers(refused).iter().all(|a| !*a), "{text} has to refuse {refused}");
         }
@@ -207,7 +225,10 @@ mod tests {
 
     #[test]
     fn what_the_clients_refuse_is_refused() {
-        for text in ["v1.0", "1.2.3.4", "1.x", "=> 1", "^1.0", ">= ", "1.0 2.0", ",", "1,,2", "latest", ">= v1"] {
+        for text in [
+            "v1.0", "1.2.3.4", "1.x", "=> 1", "^1.0", ">= ", "1.0 2.0", ",", "1,,2", "latest",
+            ">= v1",
+        ] {
             assert!(text.parse::<Constraints>().is_err(), "{text}");
         }
     }

@@ -69,7 +69,8 @@ fn a_new_file_is_what_the_clients_write_whatever_the_order() {
     }
 }
 
-/// Reading and changing take as long as the file is: were it the square of that, this would take an hour.
+/// Reading and changing take as long as the file is: were it the square of that, this would take an
+/// hour.
 #[test]
 fn a_file_of_very_many_providers_is_read_and_changed() {
     const MANY: usize = 60_000;
@@ -77,7 +78,9 @@ fn a_file_of_very_many_providers_is_read_and_changed() {
     std::thread::spawn(move || {
         let locks = |version: &str, every: usize| -> BTreeMap<ProviderAddr, ProviderLock> {
             let numbers = (0..MANY).filter(|n| n % every == 0);
-            numbers.map(|n| (address(&format!("a.b/c/p{n}")), lock(version, "", &["zh:00"]))).collect()
+            numbers
+                .map(|n| (address(&format!("a.b/c/p{n}")), lock(version, "", &["zh:00"])))
+                .collect()
         };
         let mut file = LockFile::new(Client::OpenTofu);
         file.set(&locks("1.0.0", 2)).unwrap();
@@ -106,14 +109,18 @@ fn a_change_leaves_all_other_bytes() {
     let mut file = LockFile::parse(text).unwrap();
     set(&mut file, &address("a.b/c/b"), &lock("1.1.0", "~> 1.0", &["zh:00"]));
     let block = "provider \"a.b/c/b\" {\n  version     = \"1.1.0\"\n  constraints = \"~> 1.0\"\n  hashes = [\n    \"zh:00\",\n  ]\n}";
-    assert_eq!(file.text(), format!("# mine\r\n\nmodule \"x\" {{}}\n\n# about b\n{block}\n# the end"));
-    set(&mut file, &address("a.b/c/c"), &lock("1.0.0", "", &[]));
-    assert!(
-        file.text().ends_with(&format!("{block}\n\nprovider \"a.b/c/c\" {{\n  version = \"1.0.0\"\n}}\n# the end"))
+    assert_eq!(
+        file.text(),
+        format!("# mine\r\n\nmodule \"x\" {{}}\n\n# about b\n{block}\n# the end")
     );
+    set(&mut file, &address("a.b/c/c"), &lock("1.0.0", "", &[]));
+    assert!(file.text().ends_with(&format!(
+        "{block}\n\nprovider \"a.b/c/c\" {{\n  version = \"1.0.0\"\n}}\n# the end"
+    )));
     set(&mut file, &address("a.b/c/a"), &lock("1.0.0", "", &[]));
     assert!(
-        file.text().starts_with("# mine\r\n\nprovider \"a.b/c/a\" {\n  version = \"1.0.0\"\n}\n\nmodule"),
+        file.text()
+            .starts_with("# mine\r\n\nprovider \"a.b/c/a\" {\n  version = \"1.0.0\"\n}\n\nmodule"),
         "{}",
         file.text()
     );
@@ -134,9 +141,14 @@ fn comments_inside_a_block_are_kept() {
     set(&mut file, &address("a.b/c/b"), &new);
     assert!(!file.text().contains("from the mirror") && file.text().contains("so far"));
     assert_eq!(file.lock(&address("a.b/c/b")), Some(&new));
-    let mut file = LockFile::parse("provider \"a.b/c/b\" { # here\n  version = \"1.0.0\"\n}\n").unwrap();
+    let mut file =
+        LockFile::parse("provider \"a.b/c/b\" { # here\n  version = \"1.0.0\"\n}\n").unwrap();
     set(&mut file, &address("a.b/c/b"), &new);
-    assert!(file.text().contains("{ # here\n") && file.lock(&address("a.b/c/b")) == Some(&new), "{}", file.text());
+    assert!(
+        file.text().contains("{ # here\n") && file.lock(&address("a.b/c/b")) == Some(&new),
+        "{}",
+        file.text()
+    );
 }
 
 #[test]

@@ -84,12 +84,16 @@ impl Carried {
     /// It is none, or one of its rules is wrong.
     pub fn parse(document: &[u8], subject: &str) -> Result<Carried, MappingError> {
         let wrong = |rule: String| MappingError { subject: subject.to_owned(), rule };
-        let document: Document = serde_json::from_slice(document).map_err(|e| wrong(e.to_string()))?;
+        let document: Document =
+            serde_json::from_slice(document).map_err(|e| wrong(e.to_string()))?;
         if document.rules.len() > RULES_MAX || document.providers.len() > PROVIDERS_MAX {
-            let rule = format_args!("it has more than {RULES_MAX} rules or {PROVIDERS_MAX} providers, the limits");
+            let rule = format_args!(
+                "it has more than {RULES_MAX} rules or {PROVIDERS_MAX} providers, the limits"
+            );
             return refuse(subject, rule);
         }
-        let address = |text: String| text.parse().map_err(|e: crate::name::NameError| wrong(e.to_string()));
+        let address =
+            |text: String| text.parse().map_err(|e: crate::name::NameError| wrong(e.to_string()));
         let rules = document.rules.iter().map(WrittenRule::rule).collect::<Result<_, _>>();
         Ok(Carried {
             providers: document.providers.into_iter().map(address).collect::<Result<_, _>>()?,

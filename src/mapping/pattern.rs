@@ -26,12 +26,16 @@ impl ProviderPattern {
     /// Whether a provider of this host (and namespace) belongs to the set.
     pub(super) fn touches(&self, host: &Host, namespace: Option<&str>) -> bool {
         self.host.as_ref().is_none_or(|own| own == host)
-            && namespace.is_none_or(|namespace| self.namespace.as_deref().is_none_or(|own| own == namespace))
+            && namespace.is_none_or(|namespace| {
+                self.namespace.as_deref().is_none_or(|own| own == namespace)
+            })
     }
 
     /// Whether all providers of this host (and namespace) belong to the set.
     pub(super) fn covers(&self, host: &Host, namespace: Option<&str>) -> bool {
-        self.touches(host, namespace) && self.kind.is_none() && (namespace.is_some() || self.namespace.is_none())
+        self.touches(host, namespace)
+            && self.kind.is_none()
+            && (namespace.is_some() || self.namespace.is_none())
     }
 
     /// The only value of a part, if it has only one.
@@ -48,7 +52,8 @@ impl FromStr for ProviderPattern {
     type Err = MappingError;
 
     fn from_str(text: &str) -> Result<Self, MappingError> {
-        const WANTED: &str = "a pattern is [HOST/]NAMESPACE/TYPE, in which TYPE, then NAMESPACE, then HOST may be *";
+        const WANTED: &str =
+            "a pattern is [HOST/]NAMESPACE/TYPE, in which TYPE, then NAMESPACE, then HOST may be *";
         let parts: Vec<&str> = text.split('/').collect();
         let (host, namespace, kind) = match parts[..] {
             [namespace, kind] => (DEFAULT_REGISTRY, namespace, kind),
@@ -58,10 +63,9 @@ impl FromStr for ProviderPattern {
         let wild = |part: &str| part == "*";
         // An address with something for each `*` checks and normalizes the other parts.
         let stand_in = |part, instead| if wild(part) { instead } else { part };
-        let address = stand_in(host, DEFAULT_REGISTRY)
-            .parse()
-            .ok()
-            .and_then(|host| ProviderAddr::new(host, stand_in(namespace, "x"), stand_in(kind, "x")));
+        let address = stand_in(host, DEFAULT_REGISTRY).parse().ok().and_then(|host| {
+            ProviderAddr::new(host, stand_in(namespace, "x"), stand_in(kind, "x"))
+        });
         let from_the_right = (!wild(host) || wild(namespace)) && (!wild(namespace) || wild(kind));
         let Some(address) = address.filter(|_| from_the_right) else {
             return refuse(format!("the pattern {text:?}"), WANTED);
@@ -77,6 +81,12 @@ impl FromStr for ProviderPattern {
 impl fmt::Display for ProviderPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = |variable| self.value(variable).unwrap_or("*");
-        write!(f, "{}/{}/{}", text(Variable::Hostname), text(Variable::Namespace), text(Variable::Type))
+        write!(
+            f,
+            "{}/{}/{}",
+            text(Variable::Hostname),
+            text(Variable::Namespace),
+            text(Variable::Type)
+        )
     }
 }

@@ -1,4 +1,5 @@
-//! The language of `repository_template`: an HCL 2 template over the parts of a provider's address, without functions.
+//! The language of `repository_template`: an HCL 2 template over the parts of a provider's address,
+//! without functions.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +12,8 @@ use hcl::{Identifier, Value};
 use super::MappingError;
 use crate::name::{Host, ProviderAddr, Repo};
 
-/// The longest template, in bytes. A repository's address is shorter; a conditional over some cases is not much longer.
+/// The longest template, in bytes. A repository's address is shorter; a conditional over some cases
+/// is not much longer.
 const TEMPLATE_MAX: usize = 2048;
 /// How deep expressions may nest.
 const DEPTH_MAX: usize = 32;
@@ -88,7 +90,9 @@ fn subject(text: &str) -> String {
 /// What a parser says, in one line.
 fn reason(error: &hcl::Error) -> String {
     match error {
-        hcl::Error::Parse(e) => format!("it is no HCL template: {} (column {})", e.message(), e.location().column()),
+        hcl::Error::Parse(e) => {
+            format!("it is no HCL template: {} (column {})", e.message(), e.location().column())
+        }
         other => format!("it is no HCL template: {other}"),
     }
 }
@@ -97,9 +101,10 @@ fn part(element: &Element) -> Option<TemplatePart> {
     match element {
         Element::Literal(text) => Some(TemplatePart::Text(text.clone())),
         Element::Interpolation(interpolation) => match &interpolation.expr {
-            Expression::Variable(name) => {
-                Variable::ALL.into_iter().find(|v| v.name() == name.as_str()).map(TemplatePart::Variable)
-            }
+            Expression::Variable(name) => Variable::ALL
+                .into_iter()
+                .find(|v| v.name() == name.as_str())
+                .map(TemplatePart::Variable),
             _ => None,
         },
         Element::Directive(_) => None,
@@ -119,12 +124,16 @@ impl Template {
         self.parts.as_deref()
     }
 
-    /// A variable that is text, where it was probably meant to be referred to; and how it is written.
+    /// A variable that is text, where it was probably meant to be referred to; and how it is
+    /// written.
     pub(super) fn unreferred(&self) -> Option<(Variable, String)> {
         let written = |variable: Variable| {
             let braced = format!("{{{variable}}}");
             let bare = format!("${variable}");
-            let is_text = self.text.match_indices(&braced).any(|(at, _)| !self.text[..at].ends_with(['$', '%']));
+            let is_text = self
+                .text
+                .match_indices(&braced)
+                .any(|(at, _)| !self.text[..at].ends_with(['$', '%']));
             if is_text { Some(braced) } else { self.text.contains(&bare).then_some(bare) }
         };
         Variable::ALL.into_iter().find_map(|variable| Some((variable, written(variable)?)))
@@ -141,7 +150,8 @@ impl Template {
     /// Makes the repository of an address that no provider has.
     pub(super) fn try_out(&self) -> Result<(), MappingError> {
         let host: Result<Host, _> = "example.com".parse();
-        let example = host.ok().and_then(|host| ProviderAddr::new(host, "example-namespace", "example-type"));
+        let example =
+            host.ok().and_then(|host| ProviderAddr::new(host, "example-namespace", "example-type"));
         match example {
             Some(example) => self.repo(&example).map(|_| ()),
             None => Ok(()),
@@ -155,8 +165,10 @@ impl Template {
             rule: rule.split_whitespace().collect::<Vec<_>>().join(" "),
         };
         let text = self.evaluate(provider).map_err(wrong)?;
-        const WANTED: &str = "is no repository: HOST[:PORT]/NAME without a tag is wanted, in lower-case letters";
-        let (host, name) = text.split_once('/').ok_or_else(|| wrong(format!("{text:?} {WANTED}")))?;
+        const WANTED: &str =
+            "is no repository: HOST[:PORT]/NAME without a tag is wanted, in lower-case letters";
+        let (host, name) =
+            text.split_once('/').ok_or_else(|| wrong(format!("{text:?} {WANTED}")))?;
         match (host.parse(), name.parse()) {
             (Ok(host), Ok(name)) => Ok(Repo { host, name }),
             _ => Err(wrong(format!("{text:?} {WANTED}"))),
@@ -198,11 +210,17 @@ struct TemplateVariables {
 type LoopNames = Vec<Identifier>;
 
 impl TemplateVariables {
-    fn in_template(&mut self, template: &hcl::Template, scope: &mut LoopNames) -> Result<(), String> {
+    fn in_template(
+        &mut self,
+        template: &hcl::Template,
+        scope: &mut LoopNames,
+    ) -> Result<(), String> {
         for element in template.elements() {
             match element {
                 Element::Literal(_) => {}
-                Element::Interpolation(interpolation) => self.in_expression(&interpolation.expr, scope)?,
+                Element::Interpolation(interpolation) => {
+                    self.in_expression(&interpolation.expr, scope)?
+                }
                 Element::Directive(directive) => match directive.as_ref() {
                     Directive::If(branch) => {
                         self.in_expression(&branch.cond_expr, scope)?;
@@ -234,7 +252,11 @@ impl TemplateVariables {
         Ok(())
     }
 
-    fn in_expression(&mut self, expression: &Expression, scope: &mut LoopNames) -> Result<(), String> {
+    fn in_expression(
+        &mut self,
+        expression: &Expression,
+        scope: &mut LoopNames,
+    ) -> Result<(), String> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
             return Err(format!("its expressions nest deeper than {DEPTH_MAX}"));
@@ -247,7 +269,9 @@ impl TemplateVariables {
     fn in_deeper(&mut self, expression: &Expression, scope: &mut LoopNames) -> Result<(), String> {
         match expression {
             Expression::Variable(name) => self.variable(name, scope),
-            Expression::FuncCall(call) => Err(format!("it calls {}, but there are no functions here", call.name.name)),
+            Expression::FuncCall(call) => {
+                Err(format!("it calls {}, but there are no functions here", call.name.name))
+            }
             Expression::Array(list) => list.iter().try_for_each(|e| self.in_expression(e, scope)),
             Expression::Object(object) => object.iter().try_for_each(|(key, value)| {
                 if let ObjectKey::Expression(key) = key {
@@ -284,7 +308,8 @@ impl TemplateVariables {
                 let outside = scope.len();
                 scope.extend(round.key_var.iter().chain([&round.value_var]).cloned());
                 self.enter_loop()?;
-                let inner = round.key_expr.iter().chain([&round.value_expr]).chain(round.cond_expr.iter());
+                let inner =
+                    round.key_expr.iter().chain([&round.value_expr]).chain(round.cond_expr.iter());
                 let walked = inner.into_iter().try_for_each(|e| self.in_expression(e, scope));
                 self.loops -= 1;
                 scope.truncate(outside);
@@ -301,7 +326,9 @@ impl TemplateVariables {
         match Variable::ALL.into_iter().find(|v| v.name() == name.as_str()) {
             Some(variable) => self.variables.push(variable),
             None => {
-                return Err(format!("it refers to {name}, but there are ${{hostname}}, ${{namespace}} and ${{type}}"));
+                return Err(format!(
+                    "it refers to {name}, but there are ${{hostname}}, ${{namespace}} and ${{type}}"
+                ));
             }
         }
         Ok(())

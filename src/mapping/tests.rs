@@ -26,17 +26,24 @@ fn a_template_is_an_hcl_template_over_the_parts_of_an_address() {
     let all = "ghcr.io/${hostname}/${namespace}/${type}";
     assert_eq!(mapped(all, &[], "Acme/AWS"), "ghcr.io/registry.opentofu.org/acme/aws");
     let fixed = &["registry.example/acme/*"];
-    assert_eq!(mapped("r.io:5000/p/${type}", fixed, "registry.example/acme/aws"), "r.io:5000/p/aws");
+    assert_eq!(
+        mapped("r.io:5000/p/${type}", fixed, "registry.example/acme/aws"),
+        "r.io:5000/p/aws"
+    );
     assert_eq!(mapped("r.io/p/${type}", fixed, "registry.example/other/aws"), "none");
     let conditional = r#"r.io/${hostname == "a.b" ? "mine/${namespace}" : "other/${hostname}/${namespace}"}/${type}"#;
     assert_eq!(mapped(conditional, &[], "a.b/n/t"), "r.io/mine/n/t");
     assert_eq!(mapped(conditional, &[], "c.d/n/t"), "r.io/other/c.d/n/t");
-    let directive = r#"%{ if namespace == "x" }a.io%{ else }b.io%{ endif }/${hostname}/${namespace}/${type}"#;
+    let directive =
+        r#"%{ if namespace == "x" }a.io%{ else }b.io%{ endif }/${hostname}/${namespace}/${type}"#;
     assert_eq!(mapped(directive, &[], "h.h/x/t"), "a.io/h.h/x/t");
     let joined = r#"r.io/%{ for part in [hostname, namespace, type] }x${part}%{ endfor }"#;
     assert_eq!(mapped(joined, &[], "h.h/n/t"), "r.io/xh.hxnxt");
     assert_eq!(mapped("r.io/one", &["h.h/n/t"], "h.h/n/t"), "r.io/one");
-    assert_eq!(mapped("${hostname}/${namespace}/${type}", &[], "localhost:8443/n/t"), "localhost:8443/n/t");
+    assert_eq!(
+        mapped("${hostname}/${namespace}/${type}", &[], "localhost:8443/n/t"),
+        "localhost:8443/n/t"
+    );
 }
 
 #[test]
@@ -46,9 +53,15 @@ fn what_no_provider_can_be_mapped_by_is_refused_at_once() {
         ("r.io/${namespace}/${type}", "must refer to ${hostname}"),
         ("r.io/${hostname}/${type}", "must refer to ${namespace}"),
         ("r.io/${hostname}/${namespace}", "must refer to ${type}"),
-        ("r.io/${hostname}/${namespace}/{type}", "`{type}` is plain text in it; did you mean `${type}`?"),
+        (
+            "r.io/${hostname}/${namespace}/{type}",
+            "`{type}` is plain text in it; did you mean `${type}`?",
+        ),
         ("r.io/{hostname}/${namespace}/${type}", "did you mean `${hostname}`?"),
-        ("r.io/${hostname}/$namespace/${type}", "`$namespace` is plain text in it; did you mean `${namespace}`?"),
+        (
+            "r.io/${hostname}/$namespace/${type}",
+            "`$namespace` is plain text in it; did you mean `${namespace}`?",
+        ),
         ("r.io/${hostname}/${namespace}/${type}/${version}", "it refers to version"),
         ("r.io/${hostname}/${namespace}/${lower(type)}", "it calls lower"),
         (r#"r.io/${hostname}/${namespace}/${type == "x" ? upper(type) : type}"#, "it calls upper"),
@@ -57,7 +70,10 @@ fn what_no_provider_can_be_mapped_by_is_refused_at_once() {
         ("r.io/${hostname}/${namespace}/${type}:1.0", "is no repository"),
         ("r.io/${hostname}/${namespace}/${type}@sha256:0", "is no repository"),
         ("r.io/Upper/${hostname}/${namespace}/${type}", "is no repository"),
-        ("https://r.io/${hostname}/${namespace}/${type}", "; write 'r.io/${hostname}/${namespace}/${type}'"),
+        (
+            "https://r.io/${hostname}/${namespace}/${type}",
+            "; write 'r.io/${hostname}/${namespace}/${type}'",
+        ),
         ("r.io/${[hostname, namespace, type]}", "is no text"),
         ("r.io/${null}/${hostname}/${namespace}/${type}", "is no text"),
         ("r.io/${hostname.x}/${namespace}/${type}", ""),
@@ -66,12 +82,16 @@ fn what_no_provider_can_be_mapped_by_is_refused_at_once() {
         let error = rule(template, &[], &[]).unwrap_err().to_string();
         assert!(error.contains(part) && !error.contains('\n'), "{template}: {error}");
     }
-    let deep = format!("r.io/${{{}hostname{}}}/${{namespace}}/${{type}}", "(".repeat(40), ")".repeat(40));
+    let deep =
+        format!("r.io/${{{}hostname{}}}/${{namespace}}/${{type}}", "(".repeat(40), ")".repeat(40));
     assert!(rule(&deep, &[], &[]).unwrap_err().to_string().contains("nest deeper"));
     // Thirty loops over ten numbers would take longer than the world.
-    let round = |body: String| format!("%{{ for x in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] }}{body}%{{ endfor }}");
-    let looping =
-        format!("r.io/${{hostname}}/${{namespace}}/${{type}}{}", (0..30).fold(String::new(), |b, _| round(b)));
+    let round =
+        |body: String| format!("%{{ for x in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] }}{body}%{{ endfor }}");
+    let looping = format!(
+        "r.io/${{hostname}}/${{namespace}}/${{type}}{}",
+        (0..30).fold(String::new(), |b, _| round(b))
+    );
     assert!(rule(&looping, &[], &[]).unwrap_err().to_string().contains("loops nest deeper than 2"));
     let listing = (0..30).fold("x".to_owned(), |body, _| format!("[for x in [0, 1] : {body}]"));
     let listing = format!("r.io/${{hostname}}/${{namespace}}/${{type}}${{{listing} == 1 ? 1 : 2}}");
@@ -91,7 +111,8 @@ fn a_part_that_include_fixes_need_not_be_referred_to() {
 /// A host with a port cannot be part of a repository's name.
 #[test]
 fn an_address_that_a_template_cannot_map_is_an_error_and_no_absence() {
-    let mapping = Mapping::new(vec![rule("r.io/${hostname}/${namespace}/${type}", &[], &[]).unwrap()]);
+    let mapping =
+        Mapping::new(vec![rule("r.io/${hostname}/${namespace}/${type}", &[], &[]).unwrap()]);
     let error = mapping.repo(&provider("localhost:8443/n/t")).unwrap_err().to_string();
     assert!(error.contains("localhost:8443/n/t") && error.contains("is no repository"), "{error}");
     assert!(mapping.repos(&provider("localhost:8443/n/t")).is_err());
@@ -99,9 +120,12 @@ fn an_address_that_a_template_cannot_map_is_an_error_and_no_absence() {
 
 #[test]
 fn exclude_beats_include_and_an_empty_include_is_everything() {
-    let rule =
-        rule("r.io/${hostname}/${namespace}/${type}", &["a.b/n/*", "a.b/m/x", "o/*"], &["a.b/n/secret", "A.B:443/m/*"])
-            .unwrap();
+    let rule = rule(
+        "r.io/${hostname}/${namespace}/${type}",
+        &["a.b/n/*", "a.b/m/x", "o/*"],
+        &["a.b/n/secret", "A.B:443/m/*"],
+    )
+    .unwrap();
     for (text, is) in [
         ("a.b/n/t", true),
         ("A.b/N/T", true),
@@ -128,7 +152,20 @@ fn patterns_have_their_stars_on_the_right() {
     ] {
         assert_eq!(good.parse::<ProviderPattern>().unwrap().to_string(), shown);
     }
-    for bad in ["", "*", "a", "*/b", "*/a/*", "*/*/b", "a.b/*/t", "a.b/n/t/x", "nohost/a/b", "a/b*", "a//b", "a b/c"] {
+    for bad in [
+        "",
+        "*",
+        "a",
+        "*/b",
+        "*/a/*",
+        "*/*/b",
+        "a.b/*/t",
+        "a.b/n/t/x",
+        "nohost/a/b",
+        "a/b*",
+        "a//b",
+        "a b/c",
+    ] {
         assert!(bad.parse::<ProviderPattern>().is_err(), "{bad}");
     }
 }
@@ -140,7 +177,9 @@ fn all_rules_that_match_hold_versions_and_the_first_takes_new_ones() {
         rule("two.io/${hostname}/${namespace}/${type}", &[], &[]).unwrap(),
         rule("one.io/${type}", &["a.b/n/*"], &[]).unwrap(),
     ]);
-    let repos = |text| mapping.repos(&provider(text)).unwrap().iter().map(Repo::to_string).collect::<Vec<_>>();
+    let repos = |text| {
+        mapping.repos(&provider(text)).unwrap().iter().map(Repo::to_string).collect::<Vec<_>>()
+    };
     assert_eq!(repos("a.b/n/t"), ["one.io/t", "two.io/a.b/n/t"]);
     assert_eq!(repos("a.b/n/x"), ["two.io/a.b/n/x", "one.io/x"]);
     assert_eq!(repos("c.d/n/t"), ["two.io/c.d/n/t"]);
@@ -155,8 +194,14 @@ fn the_registries_that_rules_name_are_known_before_any_provider() {
         prefix.map(|(host, path)| (host.to_string(), path.map(|p| p.to_string())))
     };
     let found = |host: &str, path: Option<&str>| Some((host.to_owned(), path.map(str::to_owned)));
-    assert_eq!(prefixes("r.io:5000/${hostname}/${namespace}/${type}", &[]), found("r.io:5000", None));
-    assert_eq!(prefixes("r.io/a/b/p-${hostname}/${namespace}/${type}", &[]), found("r.io", Some("a/b")));
+    assert_eq!(
+        prefixes("r.io:5000/${hostname}/${namespace}/${type}", &[]),
+        found("r.io:5000", None)
+    );
+    assert_eq!(
+        prefixes("r.io/a/b/p-${hostname}/${namespace}/${type}", &[]),
+        found("r.io", Some("a/b"))
+    );
     assert_eq!(prefixes("r.io/a/one", &["a.b/n/t"]), found("r.io", Some("a/one")));
     assert_eq!(prefixes("${hostname}/${namespace}/${type}", &[]), None);
     assert_eq!(prefixes("r.${hostname}/${namespace}/${type}", &[]), None);
@@ -170,11 +215,18 @@ fn read_from(mapping: &Mapping, repo: &str) -> Vec<String> {
 
 #[test]
 fn a_repository_names_the_providers_that_it_can_be_of() {
-    let mapping = |template, include| Mapping::new(vec![rule(template, include, &["a.b/n/secret"]).unwrap()]);
+    let mapping =
+        |template, include| Mapping::new(vec![rule(template, include, &["a.b/n/secret"]).unwrap()]);
     let nobody: [&str; 0] = [];
     let all = mapping("r.io/m/${hostname}/${namespace}/${type}", &[]);
     assert_eq!(read_from(&all, "r.io/m/a.b/n/t"), ["a.b/n/t"]);
-    for other in ["r.io/m/a.b/n/t/x", "r.io/m/a.b/n", "r.io/x/a.b/n/t", "s.io/m/a.b/n/t", "r.io/m/nohost/n/t"] {
+    for other in [
+        "r.io/m/a.b/n/t/x",
+        "r.io/m/a.b/n",
+        "r.io/x/a.b/n/t",
+        "s.io/m/a.b/n/t",
+        "r.io/m/nohost/n/t",
+    ] {
         assert_eq!(read_from(&all, other), nobody, "{other}");
     }
     let fixed = mapping("r.io/p/terraform-provider-${type}", &["a.b/n/*"]);
@@ -194,7 +246,8 @@ fn a_repository_names_the_providers_that_it_can_be_of() {
 #[test]
 fn a_repository_serves_the_addresses_of_all_rules_that_lead_to_it() {
     let mapping = Mapping::new(vec![
-        rule("r.io/h/${type}", &["registry.opentofu.org/h/*"], &["registry.opentofu.org/h/own"]).unwrap(),
+        rule("r.io/h/${type}", &["registry.opentofu.org/h/*"], &["registry.opentofu.org/h/own"])
+            .unwrap(),
         rule("r.io/h/${type}", &["registry.terraform.io/h/*"], &[]).unwrap(),
         rule("r.io/${namespace}/${type}", &["a.b/*/*"], &[]).unwrap(),
     ]);
@@ -240,8 +293,19 @@ fn what_is_carried_is_read_as_it_was_written() {
     assert!(mapping.carried_with(&BTreeSet::new()).is_empty());
     // A later version may say more.
     assert!(Carried::parse(br#"{"more": 1}"#, "x").unwrap().is_empty());
-    for wrong in ["", "1", r#"{"providers": ["n/t"]}"#, r#"{"providers": ["a.b/n/t/x"]}"#, r#"{"rules": [{}]}"#] {
-        assert!(Carried::parse(wrong.as_bytes(), "the file").unwrap_err().to_string().starts_with("the file: "));
+    for wrong in [
+        "",
+        "1",
+        r#"{"providers": ["n/t"]}"#,
+        r#"{"providers": ["a.b/n/t/x"]}"#,
+        r#"{"rules": [{}]}"#,
+    ] {
+        assert!(
+            Carried::parse(wrong.as_bytes(), "the file")
+                .unwrap_err()
+                .to_string()
+                .starts_with("the file: ")
+        );
     }
     let wrong = r#"{"rules": [{"repository_template": "r.io/${type}"}]}"#;
     let said = Carried::parse(wrong.as_bytes(), "the file").unwrap_err().to_string();

@@ -1,8 +1,9 @@
 //! Addresses as people type them: of a registry, of a part of one, of a release.
 //!
-//! Two spellings are understood: that of OCI tools, `HOST[:PORT][/NAME][:TAG|@DIGEST]`, and OpenTofu's own,
-//! `oci://HOST[:PORT]/NAME[//DIR][?tag=TAG|?digest=DIGEST]`. What is spelled otherwise and can be meant in one way only
-//! is read too, so that the error can say what to write instead.
+//! Two spellings are understood: that of OCI tools, `HOST[:PORT][/NAME][:TAG|@DIGEST]`, and
+//! OpenTofu's own, `oci://HOST[:PORT]/NAME[//DIR][?tag=TAG|?digest=DIGEST]`. What is spelled
+//! otherwise and can be meant in one way only is read too, so that the error can say what to write
+//! instead.
 
 use std::fmt;
 use std::str::FromStr;
@@ -37,7 +38,8 @@ impl AddressError {
 
     /// What was typed, and the sentence about it.
     pub fn parts(&self) -> (String, String) {
-        let instead = self.instead.iter().map(|argument| format!("; write {argument}")).collect::<String>();
+        let instead =
+            self.instead.iter().map(|argument| format!("; write {argument}")).collect::<String>();
         (self.text.escape_debug().to_string(), format!("{}{instead}", self.rule))
     }
 
@@ -72,8 +74,8 @@ enum Spelling {
     Wrong(&'static str),
 }
 
-/// An address, read as far as its text tells. What it has to be is said by where it stands: see [`Address::part`],
-/// [`Address::release`] and [`Address::target`].
+/// An address, read as far as its text tells. What it has to be is said by where it stands: see
+/// [`Address::part`], [`Address::release`] and [`Address::target`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Address {
     text: String,
@@ -138,7 +140,11 @@ impl<'a> AddressReader<'a> {
 
     /// `dir` without a tag that may stand behind it.
     fn dir(&mut self, dir: &'a str) -> Result<&'a str, AddressError> {
-        if self.selector.is_none() && self.spelling == Spelling::Plain { self.selected(dir) } else { Ok(dir) }
+        if self.selector.is_none() && self.spelling == Spelling::Plain {
+            self.selected(dir)
+        } else {
+            Ok(dir)
+        }
     }
 
     /// Takes `:TAG` or `@DIGEST` from the end; what stands before.
@@ -197,7 +203,8 @@ impl Address {
         self.name.is_none() && self.spelling == Spelling::Plain
     }
 
-    /// Whether it names one release: by a tag, by a digest, or in OpenTofu's spelling, where no tag is one.
+    /// Whether it names one release: by a tag, by a digest, or in OpenTofu's spelling, where no tag
+    /// is one.
     pub fn is_release(&self) -> bool {
         self.selector.is_some() || (self.spelling == Spelling::OpenTofu && self.name.is_some())
     }
@@ -216,7 +223,10 @@ impl Address {
         let shown = self.part_shown();
         self.check(&shown)?;
         if self.selector.is_some() {
-            return self.refuse("a tag or digest is a part of the paths below the mount, not of a source", Some(shown));
+            return self.refuse(
+                "a tag or digest is a part of the paths below the mount, not of a source",
+                Some(shown),
+            );
         }
         Ok((self.host.clone(), self.name.clone()))
     }
@@ -226,7 +236,9 @@ impl Address {
     /// # Errors
     /// It names none, or not a release as a whole, or is not spelled as an address.
     pub fn release(&self) -> Result<Reference, AddressError> {
-        let Some(repo) = self.repo() else { return self.refuse("the name of a repository is missing", None) };
+        let Some(repo) = self.repo() else {
+            return self.refuse("the name of a repository is missing", None);
+        };
         let selector = match (&self.selector, self.spelling) {
             (Some(selector), _) => selector.clone(),
             (None, Spelling::OpenTofu) => Selector::Tag(LATEST.parse().map_err(|e| self.error(e))?),
@@ -245,10 +257,15 @@ impl Address {
     /// # Errors
     /// It names a digest or a part of a release, or is not spelled as an address.
     pub fn target(&self) -> Result<(Repo, Option<Tag>), AddressError> {
-        let Some(repo) = self.repo() else { return self.refuse("the name of a repository is missing", None) };
+        let Some(repo) = self.repo() else {
+            return self.refuse("the name of a repository is missing", None);
+        };
         let tag = match &self.selector {
             Some(Selector::Digest(_)) => {
-                return self.refuse("a digest follows from the content and cannot be chosen", Some(repo.to_string()));
+                return self.refuse(
+                    "a digest follows from the content and cannot be chosen",
+                    Some(repo.to_string()),
+                );
             }
             Some(Selector::Tag(tag)) => Some(tag.clone()),
             None => None,
@@ -287,7 +304,10 @@ impl Address {
         match self.spelling {
             Spelling::Wrong(rule) => self.refuse(rule, Some(right.to_owned())),
             _ if !self.dir.is_empty() => {
-                let rule = format!("a release is taken as a whole, without the directory {:?} in it", self.dir);
+                let rule = format!(
+                    "a release is taken as a whole, without the directory {:?} in it",
+                    self.dir
+                );
                 self.refuse(&rule, Some(right.to_owned()))
             }
             _ => Ok(()),
@@ -321,7 +341,8 @@ mod tests {
         text.replace("DIGEST", DIGEST).parse().unwrap_or_else(|e| panic!("{e}"))
     }
 
-    /// What an address is as a part of a registry, as a release and as a target; of an error what stands behind "write".
+    /// What an address is as a part of a registry, as a release and as a target; of an error what
+    /// stands behind "write".
     fn readings(text: &str) -> [String; 3] {
         let address = read(text);
         let said = |e: AddressError| match e.to_string().split_once("; write ") {
@@ -336,7 +357,8 @@ mod tests {
             Some(tag) => format!("{repo}:{tag}"),
             None => repo.to_string(),
         });
-        let release = address.release().map(|release| release.to_string().replace(DIGEST, "DIGEST"));
+        let release =
+            address.release().map(|release| release.to_string().replace(DIGEST, "DIGEST"));
         [part.unwrap_or_else(said), release.unwrap_or_else(said), target.unwrap_or_else(said)]
     }
 

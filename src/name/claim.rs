@@ -9,8 +9,8 @@ const DIGITS: usize = 12;
 /// Digits of a digest that stand for a tag that is too long.
 const LONG_DIGITS: usize = 32;
 
-/// The tag under which a writer says that it is about to change what another tag stands for. OpenTofu reads it as no
-/// version, since it is none. Claims of one tag are ordered by their names.
+/// The tag under which a writer says that it is about to change what another tag stands for.
+/// OpenTofu reads it as no version, since it is none. Claims of one tag are ordered by their names.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ClaimTag(Tag);
 
@@ -27,11 +27,14 @@ impl ClaimTag {
         is_number(digits).then(|| ClaimTag(tag.clone()))
     }
 
-    /// What the names of all claims of `tag` begin with. A tag that leaves no room for the rest is named by its digest.
+    /// What the names of all claims of `tag` begin with. A tag that leaves no room for the rest is
+    /// named by its digest.
     pub fn prefix(tag: &Tag) -> String {
         match MARK.len() + tag.0.len() + 1 + DIGITS <= TAG_MAX {
             true => format!("{MARK}{tag}."),
-            false => format!("{MARK}sha256-{}.", &Digest::of(tag.0.as_bytes()).hex()[..LONG_DIGITS]),
+            false => {
+                format!("{MARK}sha256-{}.", &Digest::of(tag.0.as_bytes()).hex()[..LONG_DIGITS])
+            }
         }
     }
 
@@ -81,7 +84,10 @@ mod tests {
         for length in [1, 107, 108, 128] {
             let (one, other) = (tag(&"a".repeat(length)), tag(&"b".repeat(length)));
             let claim = ClaimTag::new(&one, u64::MAX);
-            assert!(claim.tag().as_str().parse::<Tag>().is_ok_and(|tag| tag.is_claim()), "{length}");
+            assert!(
+                claim.tag().as_str().parse::<Tag>().is_ok_and(|tag| tag.is_claim()),
+                "{length}"
+            );
             assert_eq!(ClaimTag::read(claim.tag(), &one).as_ref(), Some(&claim));
             assert_eq!(ClaimTag::read(claim.tag(), &other), None);
         }

@@ -2,10 +2,11 @@
 
 use super::{Tag, Version};
 
-/// The newest of `tags`, at most `most` of them and the newest first: versions by their precedence, then other names from
-/// the end of their order.
+/// The newest of `tags`, at most `most` of them and the newest first: versions by their precedence,
+/// then other names from the end of their order.
 pub fn newest(tags: &[Tag], most: usize) -> Vec<&Tag> {
-    let mut tags: Vec<(Option<Version>, &Tag)> = tags.iter().map(|tag| (Version::of_tag(tag), tag)).collect();
+    let mut tags: Vec<(Option<Version>, &Tag)> =
+        tags.iter().map(|tag| (Version::of_tag(tag), tag)).collect();
     tags.sort_by(|one, other| other.cmp(one));
     tags.into_iter().take(most).map(|(_, tag)| tag).collect()
 }
@@ -16,7 +17,9 @@ pub fn no_such_tag(wanted: &Tag, tags: &[Tag]) -> String {
     match newest[..] {
         [] => format!("there is no tag {wanted}, and no other in this repository"),
         [only] => format!("there is no tag {wanted}; the only one is {only}"),
-        _ if newest.len() == tags.len() => format!("there is no tag {wanted}; there are {}", newest.join(", ")),
+        _ if newest.len() == tags.len() => {
+            format!("there is no tag {wanted}; there are {}", newest.join(", "))
+        }
         _ => format!("there is no tag {wanted}; the newest are {}", newest.join(", ")),
     }
 }

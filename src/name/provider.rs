@@ -8,8 +8,8 @@ use super::{COMPONENT_MAX, Host, NameError, Platform, Tag, refuse};
 
 /// A provider: `HOST/NAMESPACE/TYPE`, the address by which configurations name it.
 ///
-/// INVARIANT: each part can be a directory's name and is lower-case, and the host has no default port (addresses are
-/// compared that way).
+/// INVARIANT: each part can be a directory's name and is lower-case, and the host has no default
+/// port (addresses are compared that way).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProviderAddr {
     /// The provider registry, which is no OCI registry: `registry.opentofu.org`.
@@ -23,7 +23,8 @@ impl ProviderAddr {
     pub fn new(host: Host, namespace: &str, kind: &str) -> Option<ProviderAddr> {
         let (namespace, kind) = (namespace.to_ascii_lowercase(), kind.to_ascii_lowercase());
         let host = host.as_str().to_ascii_lowercase();
-        let host = host.strip_suffix(":443").and_then(|host| host.parse().ok()).unwrap_or(Host(host));
+        let host =
+            host.strip_suffix(":443").and_then(|host| host.parse().ok()).unwrap_or(Host(host));
         (is_part(&namespace) && is_part(&kind)).then_some(ProviderAddr { host, namespace, kind })
     }
 
@@ -35,7 +36,9 @@ impl ProviderAddr {
         let parts: Vec<&str> = text.split('/').collect();
         let address = match parts[..] {
             [namespace, kind] => ProviderAddr::new(default.clone(), namespace, kind),
-            [host, namespace, kind] => host.parse().ok().and_then(|host| ProviderAddr::new(host, namespace, kind)),
+            [host, namespace, kind] => {
+                host.parse().ok().and_then(|host| ProviderAddr::new(host, namespace, kind))
+            }
             _ => None,
         };
         match address {
@@ -107,7 +110,8 @@ pub struct ZipName {
 }
 
 impl ZipName {
-    /// The name of the file that tells more of the same release: `terraform-provider-TYPE_VERSION_manifest.json`.
+    /// The name of the file that tells more of the same release:
+    /// `terraform-provider-TYPE_VERSION_manifest.json`.
     pub fn manifest_name(&self) -> String {
         format!("{ZIP_PREFIX}{}_{}_manifest.json", self.kind, self.version)
     }
@@ -121,9 +125,13 @@ impl FromStr for ZipName {
             let stem = text.strip_prefix(ZIP_PREFIX)?.strip_suffix(".zip")?;
             // A type may hold underscores, the other parts cannot.
             let mut parts = stem.rsplitn(4, '_');
-            let (arch, os, version, kind) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-            let name =
-                ZipName { kind: kind.to_owned(), version: version.parse().ok()?, platform: Platform::new(os, arch)? };
+            let (arch, os, version, kind) =
+                (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+            let name = ZipName {
+                kind: kind.to_owned(),
+                version: version.parse().ok()?,
+                platform: Platform::new(os, arch)?,
+            };
             is_part(kind).then_some(name)
         };
         match read() {
@@ -133,7 +141,8 @@ impl FromStr for ZipName {
     }
 }
 
-/// The version of a release in its canonical form: `MAJOR.MINOR.PATCH[-PRERELEASE][+BUILD]` (Semantic Versioning 2.0.0).
+/// The version of a release in its canonical form: `MAJOR.MINOR.PATCH[-PRERELEASE][+BUILD]`
+/// (Semantic Versioning 2.0.0).
 ///
 /// Ordered by precedence; versions that differ in their build alone by that.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -161,10 +170,13 @@ impl Version {
 
     /// By precedence alone: versions that differ in their build are equal.
     pub fn cmp_precedence(&self, other: &Version) -> Ordering {
-        self.numbers.cmp(&other.numbers).then_with(|| by_prerelease(&self.prerelease, &other.prerelease))
+        self.numbers
+            .cmp(&other.numbers)
+            .then_with(|| by_prerelease(&self.prerelease, &other.prerelease))
     }
 
-    /// The version for which a tag stands: `_` is `+`, which no tag can hold. `None` if it is none in canonical form.
+    /// The version for which a tag stands: `_` is `+`, which no tag can hold. `None` if it is none
+    /// in canonical form.
     pub fn of_tag(tag: &Tag) -> Option<Version> {
         if tag.as_str().contains('+') {
             return None;
@@ -190,23 +202,33 @@ impl FromStr for Version {
 }
 
 fn read_version(text: &str) -> Option<Version> {
-    let (rest, build) = text.split_once('+').map_or((text, None), |(rest, build)| (rest, Some(build)));
-    let (core, prerelease) = rest.split_once('-').map_or((rest, None), |(core, pre)| (core, Some(pre)));
+    let (rest, build) =
+        text.split_once('+').map_or((text, None), |(rest, build)| (rest, Some(build)));
+    let (core, prerelease) =
+        rest.split_once('-').map_or((rest, None), |(core, pre)| (core, Some(pre)));
     let word = |w: &str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     let words = |text: Option<&str>| text.is_none_or(|text| text.split('.').all(word));
     let sound = |w: &str| number(w).is_some() || !w.bytes().all(|b| b.is_ascii_digit());
-    if !words(build) || !words(prerelease) || !prerelease.is_none_or(|text| text.split('.').all(sound)) {
+    if !words(build)
+        || !words(prerelease)
+        || !prerelease.is_none_or(|text| text.split('.').all(sound))
+    {
         return None;
     }
     let mut parts = core.split('.').map(number);
     let numbers = [parts.next()??, parts.next()??, parts.next()??];
     let owned = |text: Option<&str>| text.unwrap_or_default().to_owned();
-    parts.next().is_none().then(|| Version { numbers, prerelease: owned(prerelease), build: owned(build) })
+    parts.next().is_none().then(|| Version {
+        numbers,
+        prerelease: owned(prerelease),
+        build: owned(build),
+    })
 }
 
 /// A number without leading zeros.
 fn number(text: &str) -> Option<u64> {
-    let canonical = text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    let canonical =
+        text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     if canonical { text.parse().ok() } else { None }
 }
 
@@ -282,7 +304,10 @@ mod tests {
         for text in ["0.0.0", "1.2.3", "1.0.0-rc1", "1.0.0-RC.1+b1", "1.0.0+b-1.2", "10.20.30-0a"] {
             assert_eq!(version(text).to_string(), text);
         }
-        for text in ["", "1", "1.2", "1.2.3.4", "v1.2.3", "01.2.3", "1.2.03", "1.2.3-", "1.2.3+", "1.2.3-01", "1.2.x"] {
+        for text in [
+            "", "1", "1.2", "1.2.3.4", "v1.2.3", "01.2.3", "1.2.03", "1.2.3-", "1.2.3+",
+            "1.2.3-01", "1.2.x",
+        ] {
             assert!(text.parse::<Version>().is_err(), "{text}");
         }
         assert!("99999999999999999999.0.0".parse::<Version>().is_err());
@@ -323,7 +348,8 @@ mod tests {
         assert_eq!(parse("Hashicorp/aws").unwrap(), "registry.opentofu.org/hashicorp/aws");
         assert_eq!(parse("Reg.Example:443/a/b").unwrap(), "reg.example/a/b");
         assert_eq!(parse("localhost:8443/acme/demo_x").unwrap(), "localhost:8443/acme/demo_x");
-        for text in ["aws", "a/b/c/d", "x.y/a/", "nohost/a/b", "x.y/-a/b", "x.y/a b/c", "x.y/../c"] {
+        for text in ["aws", "a/b/c/d", "x.y/a/", "nohost/a/b", "x.y/-a/b", "x.y/a b/c", "x.y/../c"]
+        {
             assert!(parse(text).is_err(), "{text}");
         }
     }
@@ -335,8 +361,15 @@ mod tests {
         let name = address.zip_name(&version("1.0.0-rc1+b"), &platform);
         assert_eq!(name, "terraform-provider-my_type_1.0.0-rc1+b_linux_amd64.zip");
         let read: ZipName = name.parse().unwrap();
-        assert_eq!((read.kind.as_str(), read.version, read.platform), ("my_type", version("1.0.0-rc1+b"), platform));
-        for text in ["terraform-provider-x_1.0_linux_amd64.zip", "terraform-provider-x_linux_amd64.zip", "x.zip"] {
+        assert_eq!(
+            (read.kind.as_str(), read.version, read.platform),
+            ("my_type", version("1.0.0-rc1+b"), platform)
+        );
+        for text in [
+            "terraform-provider-x_1.0_linux_amd64.zip",
+            "terraform-provider-x_linux_amd64.zip",
+            "x.zip",
+        ] {
             assert!(text.parse::<ZipName>().is_err(), "{text}");
         }
     }

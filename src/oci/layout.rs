@@ -1,15 +1,17 @@
-//! The two documents of an image layout, `oci-layout` and `index.json`: what they say, and how the latter is changed.
+//! The two documents of an image layout, `oci-layout` and `index.json`: what they say, and how the
+//! latter is changed.
 //!
-//! They are as untrusted as what a registry sends and are read as strictly. Unlike an index in a registry,
-//! `index.json` need not say its mediaType: skopeo leaves it out. OCI image spec, "Image Layout".
+//! They are as untrusted as what a registry sends and are read as strictly. Unlike an index in a
+//! registry, `index.json` need not say its mediaType: skopeo leaves it out. OCI image spec, "Image
+//! Layout".
 
 use std::fmt;
 
 use serde_json::{Value, json};
 
 use super::{
-    Descriptor, DocumentError, INDEX, INDEX_ENTRIES_MAX, MANIFEST_MAX, Manifest, ManifestBody, descriptors, strict,
-    structure, text,
+    Descriptor, DocumentError, INDEX, INDEX_ENTRIES_MAX, MANIFEST_MAX, Manifest, ManifestBody,
+    descriptors, strict, structure, text,
 };
 use crate::digest::Digest;
 use crate::name::Tag;
@@ -78,13 +80,16 @@ impl fmt::Display for LayoutPart {
         match self {
             LayoutPart::Version => f.write_str(LAYOUT_FILE),
             LayoutPart::Index => f.write_str(INDEX_FILE),
-            LayoutPart::Blob(digest) => write!(f, "{BLOBS}/{}/{}", digest.algorithm().name(), digest.hex()),
+            LayoutPart::Blob(digest) => {
+                write!(f, "{BLOBS}/{}/{}", digest.algorithm().name(), digest.hex())
+            }
         }
     }
 }
 
 impl LayoutPart {
-    /// The layout's own path and the part of it that `path` names; `None` where that is no file of a layout.
+    /// The layout's own path and the part of it that `path` names; `None` where that is no file of
+    /// a layout.
     pub fn split(path: &str) -> Option<(&str, LayoutPart)> {
         let split = |path| str::rsplit_once(path, '/').unwrap_or(("", path));
         let (dir, name) = split(path);
@@ -103,8 +108,8 @@ impl LayoutPart {
 
 /// The tag that an entry of `index.json` gives its manifest.
 ///
-/// Its `org.opencontainers.image.ref.name` is the tag alone, or a full reference that ends in `:TAG`. Other names
-/// (a digest, a title) give no tag.
+/// Its `org.opencontainers.image.ref.name` is the tag alone, or a full reference that ends in
+/// `:TAG`. Other names (a digest, a title) give no tag.
 pub fn tag_of(entry: &Descriptor) -> Option<Tag> {
     tag_in(entry.annotations.get(REF_NAME)?)
 }
@@ -117,12 +122,13 @@ fn tag_in(name: &str) -> Option<Tag> {
     tag.parse().ok()
 }
 
-/// `index.json` in which `manifest` has an entry and, where `tag` is given, stands under it and nothing else does;
-/// `None` if that is so already. Without `index` there is none yet. `digest` is the one under which the manifest lies.
+/// `index.json` in which `manifest` has an entry and, where `tag` is given, stands under it and
+/// nothing else does; `None` if that is so already. Without `index` there is none yet. `digest` is
+/// the one under which the manifest lies.
 ///
-/// What other programs wrote is kept: a manifest that loses its tag keeps its entry without it, as skopeo does it.
-/// Left out are only entries that say nothing more than that there is a manifest, of manifests that `manifest` (an
-/// index) names itself.
+/// What other programs wrote is kept: a manifest that loses its tag keeps its entry without it, as
+/// skopeo does it. Left out are only entries that say nothing more than that there is a manifest,
+/// of manifests that `manifest` (an index) names itself.
 ///
 /// # Errors
 /// `index` is no such document, or would grow over a limit.
@@ -150,13 +156,16 @@ pub fn with_manifest(
     let entries = list.len();
     if let ManifestBody::Index(children) = &manifest.body {
         let children: Vec<String> = children.iter().map(|child| child.digest.to_string()).collect();
-        list.retain(|entry| !(is_bare(entry) && children.iter().any(|child| digest_in(entry) == Some(child))));
+        list.retain(|entry| {
+            !(is_bare(entry) && children.iter().any(|child| digest_in(entry) == Some(child)))
+        });
     }
     if !untagged && !entered && list.len() == entries && index.is_some() {
         return Ok(None);
     }
     if list.len() > INDEX_ENTRIES_MAX {
-        let rule = format!("it would have {} entries; the limit is {INDEX_ENTRIES_MAX}", list.len());
+        let rule =
+            format!("it would have {} entries; the limit is {INDEX_ENTRIES_MAX}", list.len());
         return Err(DocumentError::TooLarge(rule));
     }
     let bytes = value.to_string().into_bytes();
@@ -167,8 +176,8 @@ pub fn with_manifest(
     Ok(Some(bytes))
 }
 
-/// `index.json` with its entries in the order of their names and digests, so that what was entered in another order
-/// gives the same bytes. Nothing else is changed.
+/// `index.json` with its entries in the order of their names and digests, so that what was entered
+/// in another order gives the same bytes. Nothing else is changed.
 ///
 /// # Errors
 /// Not such a document.
@@ -190,7 +199,8 @@ fn untag(list: &mut Vec<Value>, tag: &Tag, digest: &str) -> bool {
         if has_it && digest_in(&list[at]) != Some(digest) {
             changed = true;
             set_ref_name(&mut list[at], None);
-            let named_elsewhere = (0..list.len()).any(|i| i != at && digest_in(&list[i]) == digest_in(&list[at]));
+            let named_elsewhere =
+                (0..list.len()).any(|i| i != at && digest_in(&list[i]) == digest_in(&list[at]));
             if is_bare(&list[at]) && named_elsewhere {
                 list.remove(at);
                 continue;
@@ -201,7 +211,8 @@ fn untag(list: &mut Vec<Value>, tag: &Tag, digest: &str) -> bool {
     changed
 }
 
-/// Makes sure that `manifest` has an entry, with `tag` as its name where there is one; whether something was changed.
+/// Makes sure that `manifest` has an entry, with `tag` as its name where there is one; whether
+/// something was changed.
 fn enter(list: &mut Vec<Value>, manifest: &Manifest, digest: &str, tag: Option<&Tag>) -> bool {
     let mut own = list.iter_mut().filter(|entry| digest_in(entry) == Some(digest));
     let Some(tag) = tag else {
@@ -231,7 +242,8 @@ fn enter(list: &mut Vec<Value>, manifest: &Manifest, digest: &str, tag: Option<&
 }
 
 fn entry_of(manifest: &Manifest, digest: &str) -> Value {
-    let mut entry = json!({"mediaType": manifest.media_type, "digest": digest, "size": manifest.raw.len()});
+    let mut entry =
+        json!({"mediaType": manifest.media_type, "digest": digest, "size": manifest.raw.len()});
     if let Some(artifact_type) = &manifest.artifact_type {
         entry["artifactType"] = json!(artifact_type);
     }
@@ -309,7 +321,9 @@ mod tests {
             assert_eq!(LayoutPart::split(&format!("a.b/c/{part}")), Some(("a.b/c", part)));
         }
         let hex = digest.hex();
-        for other in ["", "blobs", "a/blobs/sha256", &format!("sha256/{hex}"), &format!("a/x/sha256/{hex}")] {
+        for other in
+            ["", "blobs", "a/blobs/sha256", &format!("sha256/{hex}"), &format!("a/x/sha256/{hex}")]
+        {
             assert_eq!(LayoutPart::split(other), None, "{other}");
         }
         assert_eq!(LayoutPart::split(&format!("blobs/sha512/{hex}")), None);
@@ -319,11 +333,27 @@ mod tests {
     #[test]
     fn other_versions_and_documents_are_refused() {
         assert!(check_version(br#"{"imageLayoutVersion": "1.0.0"}"#).is_ok());
-        for bad in [r#"{"imageLayoutVersion":"2.0.0"}"#, r#"{"imageLayoutVersion":1}"#, "{}", "[]", "", "1.0.0"] {
-            assert!(matches!(check_version(bad.as_bytes()), Err(DocumentError::Structure(_))), "{bad}");
+        for bad in [
+            r#"{"imageLayoutVersion":"2.0.0"}"#,
+            r#"{"imageLayoutVersion":1}"#,
+            "{}",
+            "[]",
+            "",
+            "1.0.0",
+        ] {
+            assert!(
+                matches!(check_version(bad.as_bytes()), Err(DocumentError::Structure(_))),
+                "{bad}"
+            );
         }
         assert_eq!(entries(format!(r#"{{"mediaType":"{INDEX}"}}"#).as_bytes()), Ok(vec![]));
-        for bad in ["[]", "", r#"{"mediaType":"x"}"#, r#"{"manifests":[],"layers":[]}"#, r#"{"manifests":[{}]}"#] {
+        for bad in [
+            "[]",
+            "",
+            r#"{"mediaType":"x"}"#,
+            r#"{"manifests":[],"layers":[]}"#,
+            r#"{"manifests":[{}]}"#,
+        ] {
             assert!(matches!(entries(bad.as_bytes()), Err(DocumentError::Structure(_))), "{bad}");
         }
     }
@@ -335,7 +365,9 @@ mod tests {
     }
 
     fn image(name: &str) -> Manifest {
-        manifest(json!({"mediaType": super::super::IMAGE, "artifactType": "x", "layers": [], "name": name}))
+        manifest(
+            json!({"mediaType": super::super::IMAGE, "artifactType": "x", "layers": [], "name": name}),
+        )
     }
 
     /// What is written is what other programs can go on with: see [`with_manifest`].
@@ -360,12 +392,16 @@ mod tests {
     fn a_tag_is_entered_once_and_the_second_time_changes_nothing() {
         let (a, b) = (image("a"), image("b"));
         let index = put(&Value::Null, &a, Some("1.0.0")).unwrap();
-        assert_eq!(index, json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry(&a, Some("1.0.0"))]}));
+        assert_eq!(
+            index,
+            json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry(&a, Some("1.0.0"))]})
+        );
         assert_eq!(put(&index, &a, Some("1.0.0")), None);
         assert_eq!(put(&index, &a, None), None);
         let index = put(&index, &b, Some("1.1.0")).unwrap();
         let index = put(&index, &a, Some("latest")).unwrap();
-        let names = [(&a, "1.0.0"), (&b, "1.1.0"), (&a, "latest")].map(|(m, name)| entry(m, Some(name)));
+        let names =
+            [(&a, "1.0.0"), (&b, "1.1.0"), (&a, "latest")].map(|(m, name)| entry(m, Some(name)));
         assert_eq!(index["manifests"], json!(names));
     }
 
@@ -388,7 +424,10 @@ mod tests {
         assert_eq!(index.to_string().find("x-tool"), Some(2), "the order of keys is kept");
         // Back again: the entry that lost its name gets it back.
         let index = put(&index, &a, Some("1.0.0")).unwrap();
-        assert_eq!(index["manifests"][0]["annotations"], json!({"other": "kept", REF_NAME: "1.0.0"}));
+        assert_eq!(
+            index["manifests"][0]["annotations"],
+            json!({"other": "kept", REF_NAME: "1.0.0"})
+        );
         assert_eq!(index["manifests"][2], entry(&b, None));
         assert_eq!(index["manifests"].as_array().unwrap().len(), 3);
     }

@@ -1,5 +1,5 @@
-//! JSON that every reader understands alike: no key twice (Go also matches keys by case folding and takes the last),
-//! bounded depth, nothing after the value. Hostile inputs R30, R31.
+//! JSON that every reader understands alike: no key twice (Go also matches keys by case folding and
+//! takes the last), bounded depth, nothing after the value. Hostile inputs R30, R31.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -70,7 +70,9 @@ impl<'de> Visitor<'de> for Strict {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = seq.next_element_seed(Strict { depth: self.depth + 1, fold_case: true })? {
+        while let Some(item) =
+            seq.next_element_seed(Strict { depth: self.depth + 1, fold_case: true })?
+        {
             items.push(item);
         }
         Ok(Value::Array(items))
@@ -82,7 +84,9 @@ impl<'de> Visitor<'de> for Strict {
         while let Some(key) = map.next_key::<String>()? {
             let folded = if self.fold_case { key.to_lowercase() } else { key.clone() };
             if !seen.insert(folded) {
-                return Err(A::Error::custom(format!("the key {key:?} stands twice in one object")));
+                return Err(A::Error::custom(format!(
+                    "the key {key:?} stands twice in one object"
+                )));
             }
             let fold_case = key != "annotations";
             let value = map.next_value_seed(Strict { depth: self.depth + 1, fold_case })?;

@@ -18,7 +18,10 @@ fn an_image_and_an_index_are_read() {
     let m = read(&layer(&d.to_string(), "1")).unwrap();
     assert_eq!((m.media_type, m.artifact_type.as_deref()), (IMAGE, Some("t")));
     let ManifestBody::Image(layers) = m.body else { panic!("an image") };
-    assert_eq!((layers[0].digest, layers[0].size, layers[0].media_type.as_str()), (d, 1, "archive/zip"));
+    assert_eq!(
+        (layers[0].digest, layers[0].size, layers[0].media_type.as_str()),
+        (d, 1, "archive/zip")
+    );
     let index = format!(
         r#"{{"schemaVersion":2,"mediaType":"{INDEX}","annotations":{{"a":"1","A":"2"}},"manifests":[
         {{"mediaType":"{IMAGE}","digest":"{d}","size":7,"data":"eA==","platform":{{"os":"linux","architecture":"amd64"}}}}]}}"#
@@ -48,7 +51,10 @@ fn digests_of_descriptors_are_checked() {
         assert!(matches!(read(&layer(bad, "1")), Err(DocumentError::Structure(_))), "{bad}");
     }
     for unknown in ["md5:00", "sha1:00", "blake3:00"] {
-        assert!(matches!(read(&layer(unknown, "1")), Err(DocumentError::Unsupported(_))), "{unknown}");
+        assert!(
+            matches!(read(&layer(unknown, "1")), Err(DocumentError::Unsupported(_))),
+            "{unknown}"
+        );
     }
 }
 
@@ -56,10 +62,15 @@ fn digests_of_descriptors_are_checked() {
 #[test]
 fn sizes_of_descriptors_are_checked() {
     let d = Digest::of(b"x").to_string();
-    for bad in ["0", "-1", "9223372036854775808", "18446744073709551616", "1.5", "\"12\"", "null", "1e3"] {
+    for bad in
+        ["0", "-1", "9223372036854775808", "18446744073709551616", "1.5", "\"12\"", "null", "1e3"]
+    {
         assert!(matches!(read(&layer(&d, bad)), Err(DocumentError::Structure(_))), "{bad}");
     }
-    assert!(matches!(read(&image(&format!(r#"{{"digest":"{d}"}}"#))), Err(DocumentError::Structure(_))));
+    assert!(matches!(
+        read(&image(&format!(r#"{{"digest":"{d}"}}"#))),
+        Err(DocumentError::Structure(_))
+    ));
     assert!(read(&layer(&Digest::of(b"").to_string(), "0")).is_ok());
     assert!(read(&layer(&d, "9223372036854775807")).is_ok(), "a claim alone allocates nothing");
 }
@@ -73,7 +84,8 @@ fn a_document_is_one_kind_and_says_which() {
         format!(r#"{{"mediaType":"{IMAGE}","manifests":[]}}"#),
         format!(r#"{{"mediaType":"{INDEX}","layers":[]}}"#),
         r#"{"layers":[]}"#.to_owned(),
-        r#"{"mediaType":"application/vnd.docker.distribution.manifest.v2+json","layers":[]}"#.to_owned(),
+        r#"{"mediaType":"application/vnd.docker.distribution.manifest.v2+json","layers":[]}"#
+            .to_owned(),
         "[]".to_owned(),
         format!("{} x", image("")),
         format!("\u{feff}{}", image("")),
@@ -96,16 +108,29 @@ fn limits_are_named() {
     let big = format!(r#"{{"mediaType":"{IMAGE}","x":"{}"}}"#, "y".repeat(MANIFEST_MAX as usize));
     assert!(matches!(read(&big), Err(DocumentError::TooLarge(m)) if m.contains("4194304")));
     let padded = |size: u64| read(&(image("") + &" ".repeat(size as usize - image("").len())));
-    assert!(padded(MANIFEST_MAX).is_ok() && matches!(padded(MANIFEST_MAX + 1), Err(DocumentError::TooLarge(_))));
-    let nested =
-        |levels: usize| read(&format!(r#"{{"mediaType":"{IMAGE}","x":{}{}}}"#, "[".repeat(levels), "]".repeat(levels)));
+    assert!(
+        padded(MANIFEST_MAX).is_ok()
+            && matches!(padded(MANIFEST_MAX + 1), Err(DocumentError::TooLarge(_)))
+    );
+    let nested = |levels: usize| {
+        read(&format!(
+            r#"{{"mediaType":"{IMAGE}","x":{}{}}}"#,
+            "[".repeat(levels),
+            "]".repeat(levels)
+        ))
+    };
     assert!(nested(64).is_ok());
     assert!(matches!(nested(65), Err(DocumentError::Structure(m)) if m.contains("deeper than 64")));
     let d = Digest::of(b"x");
     let entry = format!(r#"{{"digest":"{d}","size":1}}"#);
     let index = |entries: usize| {
-        read(&format!(r#"{{"mediaType":"{INDEX}","manifests":[{}]}}"#, vec![&*entry; entries].join(",")))
+        read(&format!(
+            r#"{{"mediaType":"{INDEX}","manifests":[{}]}}"#,
+            vec![&*entry; entries].join(",")
+        ))
     };
     assert!(index(INDEX_ENTRIES_MAX).is_ok());
-    assert!(matches!(index(INDEX_ENTRIES_MAX + 1), Err(DocumentError::TooLarge(m)) if m.contains("10000")));
+    assert!(
+        matches!(index(INDEX_ENTRIES_MAX + 1), Err(DocumentError::TooLarge(m)) if m.contains("10000"))
+    );
 }

@@ -1,7 +1,8 @@
-//! Our own documents, written canonically: keys in byte order, no white space, nothing that is empty. Equal content has
-//! equal bytes and so an equal digest.
+//! Our own documents, written canonically: keys in byte order, no white space, nothing that is
+//! empty. Equal content has equal bytes and so an equal digest.
 //!
-//! INVARIANT: what is written here is what [`Manifest::parse`] accepts, since every result went through it.
+//! INVARIANT: what is written here is what [`Manifest::parse`] accepts, since every result went
+//! through it.
 
 use std::collections::BTreeMap;
 
@@ -66,8 +67,9 @@ pub fn index(
     }))
 }
 
-/// The index `before` with more entries and annotations. An entry takes the place of those of the same artifact type and
-/// platform; everything else stays, what this program does not know included.
+/// The index `before` with more entries and annotations. An entry takes the place of those of the
+/// same artifact type and platform; everything else stays, what this program does not know
+/// included.
 ///
 /// # Errors
 /// `before` is no index, or the result would be over a limit.
@@ -92,7 +94,10 @@ pub fn extended(
         if !known.is_object() {
             *known = json!({});
         }
-        known.as_object_mut().ok_or_else(no_index)?.extend(annotations.iter().map(|(k, v)| (k.clone(), json!(v))));
+        known
+            .as_object_mut()
+            .ok_or_else(no_index)?
+            .extend(annotations.iter().map(|(k, v)| (k.clone(), json!(v))));
     }
     document(value)
 }
@@ -100,7 +105,9 @@ pub fn extended(
 /// By what entries are ordered and replaced: those without a platform come last.
 fn platform_key(entry: &Value) -> (bool, [String; 4]) {
     let platform = entry.get("platform").filter(|platform| platform.is_object());
-    let text = |key: &str| platform.and_then(|p| p.get(key)).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |key: &str| {
+        platform.and_then(|p| p.get(key)).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
     (platform.is_none(), ["os", "architecture", "os.version", "variant"].map(text))
 }
 
@@ -135,7 +142,8 @@ fn canonical(value: Value) -> Value {
         Value::Object(map) => {
             let sorted: BTreeMap<String, Value> = map.into_iter().collect();
             let empty = |key: &str, value: &Value| {
-                value.is_null() || key == "annotations" && value.as_object().is_some_and(Map::is_empty)
+                value.is_null()
+                    || key == "annotations" && value.as_object().is_some_and(Map::is_empty)
             };
             let kept = sorted.into_iter().filter(|(key, value)| !empty(key, value));
             Value::Object(kept.map(|(key, value)| (key, canonical(value))).collect())
@@ -164,7 +172,11 @@ mod tests {
             digest: Digest::of(content),
             size: content.len() as u64,
             artifact_type: Some(artifact_type.into()),
-            platform: Some(PlatformObject { os: os.into(), architecture: "amd64".into(), os_version: String::new() }),
+            platform: Some(PlatformObject {
+                os: os.into(),
+                architecture: "amd64".into(),
+                os_version: String::new(),
+            }),
             annotations: annotations(&[("z", "1"), ("a", "ü\"")]),
         }
     }
@@ -172,7 +184,9 @@ mod tests {
     /// A change of these bytes gives every artifact that was ever published another digest.
     #[test]
     fn documents_have_the_bytes_that_they_always_had() {
-        let image = image(MODULE, &[layer()], &annotations(&[("org.opencontainers.image.title", "x")])).unwrap();
+        let image =
+            image(MODULE, &[layer()], &annotations(&[("org.opencontainers.image.title", "x")]))
+                .unwrap();
         assert_eq!(
             std::str::from_utf8(&image.raw).unwrap(),
             "{\"annotations\":{\"org.opencontainers.image.title\":\"x\"},\
@@ -183,21 +197,32 @@ mod tests {
              \"mediaType\":\"archive/zip\",\"size\":3}],\
              \"mediaType\":\"application/vnd.oci.image.manifest.v1+json\",\"schemaVersion\":2}"
         );
-        let entries = [entry("linux", PROVIDER_TARGET, b"l"), entry("darwin", PROVIDER_TARGET, b"d")];
+        let entries =
+            [entry("linux", PROVIDER_TARGET, b"l"), entry("darwin", PROVIDER_TARGET, b"d")];
         let index = index(PROVIDER, &entries, &BTreeMap::new()).unwrap();
-        assert_eq!(index.digest.to_string(), "sha256:4cc1fc1a0a4c9897dafbfc25080a0c11a5698143d147d63bd648d14eef4a24dc");
+        assert_eq!(
+            index.digest.to_string(),
+            "sha256:4cc1fc1a0a4c9897dafbfc25080a0c11a5698143d147d63bd648d14eef4a24dc"
+        );
         assert_eq!(index.descriptor().size, index.raw.len() as u64);
     }
 
     #[test]
     fn an_index_is_the_same_in_whatever_order_its_platforms_came() {
-        let (linux, darwin) = (entry("linux", PROVIDER_TARGET, b"l"), entry("darwin", PROVIDER_TARGET, b"d"));
+        let (linux, darwin) =
+            (entry("linux", PROVIDER_TARGET, b"l"), entry("darwin", PROVIDER_TARGET, b"d"));
         let none = BTreeMap::new();
         let both = index(PROVIDER, &[linux.clone(), darwin.clone()], &none).unwrap();
-        assert_eq!(both.digest, index(PROVIDER, &[darwin.clone(), linux.clone()], &none).unwrap().digest);
+        assert_eq!(
+            both.digest,
+            index(PROVIDER, &[darwin.clone(), linux.clone()], &none).unwrap().digest
+        );
         for (first, second) in [(&linux, &darwin), (&darwin, &linux)] {
             let one = index(PROVIDER, std::slice::from_ref(first), &none).unwrap();
-            assert_eq!(both.digest, extended(&one, std::slice::from_ref(second), &none).unwrap().digest);
+            assert_eq!(
+                both.digest,
+                extended(&one, std::slice::from_ref(second), &none).unwrap().digest
+            );
         }
     }
 
@@ -219,10 +244,15 @@ mod tests {
 
     #[test]
     fn an_entry_takes_the_place_of_its_platform() {
-        let before = index(PROVIDER, &[entry("linux", PROVIDER_TARGET, b"l")], &BTreeMap::new()).unwrap();
-        let after = extended(&before, &[entry("linux", PROVIDER_TARGET, b"new")], &BTreeMap::new()).unwrap();
+        let before =
+            index(PROVIDER, &[entry("linux", PROVIDER_TARGET, b"l")], &BTreeMap::new()).unwrap();
+        let after = extended(&before, &[entry("linux", PROVIDER_TARGET, b"new")], &BTreeMap::new())
+            .unwrap();
         let super::super::ManifestBody::Index(entries) = &after.body else { panic!("an index") };
         assert_eq!(entries.iter().map(|e| e.digest).collect::<Vec<_>>(), [Digest::of(b"new")]);
-        assert!(extended(&image(MODULE, &[layer()], &BTreeMap::new()).unwrap(), &[], &BTreeMap::new()).is_err());
+        assert!(
+            extended(&image(MODULE, &[layer()], &BTreeMap::new()).unwrap(), &[], &BTreeMap::new())
+                .is_err()
+        );
     }
 }

@@ -1,8 +1,9 @@
 //! Which addresses a redirect may reach (hostile input R14, R15).
 //!
-//! A registry on the public network must not send us to the cloud's metadata service or into the local network. The
-//! check is made on the addresses that a name resolves to, by the resolver of the very connection, so that no second
-//! look-up can give another answer. Behind a proxy, names are resolved by the proxy and addresses are its matter.
+//! A registry on the public network must not send us to the cloud's metadata service or into the
+//! local network. The check is made on the addresses that a name resolves to, by the resolver of
+//! the very connection, so that no second look-up can give another answer. Behind a proxy, names
+//! are resolved by the proxy and addresses are its matter.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -17,15 +18,16 @@ pub(super) enum Reach {
     Link,
     /// A private network.
     Private,
-    /// No place for a registry: tunnels into other networks, addresses for documents, what is reserved.
+    /// No place for a registry: tunnels into other networks, addresses for documents, what is
+    /// reserved.
     Special,
     /// Everything else.
     Public,
 }
 
-/// The blocks of IPv4 that are not reached globally: all of the IANA IPv4 Special-Purpose Address Registry
-/// (<https://www.iana.org/assignments/iana-ipv4-special-registry>), and the multicast block. Of a block in another one
-/// the smaller stands first.
+/// The blocks of IPv4 that are not reached globally: all of the IANA IPv4 Special-Purpose Address
+/// Registry (<https://www.iana.org/assignments/iana-ipv4-special-registry>), and the multicast
+/// block. Of a block in another one the smaller stands first.
 const V4: [(Ipv4Addr, u32, Reach); 17] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8, Reach::Loopback),
     (Ipv4Addr::new(10, 0, 0, 0), 8, Reach::Private),
@@ -49,8 +51,9 @@ const V4: [(Ipv4Addr, u32, Reach); 17] = [
 ];
 
 /// The same of the IANA IPv6 Special-Purpose Address Registry
-/// (<https://www.iana.org/assignments/iana-ipv6-special-registry>), with what RFC 3879, 4291 and 2765 have given up and
-/// networks may still route. Addresses that stand for one of IPv4 are judged by that one.
+/// (<https://www.iana.org/assignments/iana-ipv6-special-registry>), with what RFC 3879, 4291 and
+/// 2765 have given up and networks may still route. Addresses that stand for one of IPv4 are judged
+/// by that one.
 const V6: [(Ipv6Addr, u32, Reach); 15] = [
     (Ipv6Addr::UNSPECIFIED, 128, Reach::Loopback),
     (Ipv6Addr::LOCALHOST, 128, Reach::Loopback),
@@ -77,7 +80,8 @@ const NAT64: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
 
 impl Reach {
     /// All of them.
-    pub const ALL: [Reach; 5] = [Reach::Loopback, Reach::Link, Reach::Private, Reach::Special, Reach::Public];
+    pub const ALL: [Reach; 5] =
+        [Reach::Loopback, Reach::Link, Reach::Private, Reach::Special, Reach::Public];
 
     /// Where `address` lies.
     pub fn of(address: IpAddr) -> Reach {
@@ -92,24 +96,28 @@ impl Reach {
 
     fn of_v4(address: Ipv4Addr) -> Reach {
         let bits = |address: &Ipv4Addr, length: u32| address.to_bits() >> (u32::BITS - length);
-        let block = V4.iter().find(|(block, length, _)| bits(block, *length) == bits(&address, *length));
+        let block =
+            V4.iter().find(|(block, length, _)| bits(block, *length) == bits(&address, *length));
         block.map_or(Reach::Public, |(.., reach)| *reach)
     }
 
     fn of_v6(address: Ipv6Addr) -> Reach {
         let bits = |address: &Ipv6Addr, length: u32| address.to_bits() >> (u128::BITS - length);
-        let block = V6.iter().find(|(block, length, _)| bits(block, *length) == bits(&address, *length));
+        let block =
+            V6.iter().find(|(block, length, _)| bits(block, *length) == bits(&address, *length));
         block.map_or(Reach::Public, |(.., reach)| *reach)
     }
 
-    /// Whether a registry in this part may redirect to `target`: to the public network, or within its own part.
+    /// Whether a registry in this part may redirect to `target`: to the public network, or within
+    /// its own part.
     pub fn permits(self, target: IpAddr) -> bool {
         let target = Reach::of(target);
         target == Reach::Public || target == self
     }
 }
 
-/// The address of IPv4 for which one of IPv6 stands: a mapped one, or one behind the well-known prefix of NAT64.
+/// The address of IPv4 for which one of IPv6 stands: a mapped one, or one behind the well-known
+/// prefix of NAT64.
 fn stands_for(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let behind = |prefix: Ipv6Addr| (address.to_bits() >> 32) == (prefix.to_bits() >> 32);
     let embedded = || Ipv4Addr::from_bits((address.to_bits() & u128::from(u32::MAX)) as u32);
@@ -118,7 +126,9 @@ fn stands_for(address: Ipv6Addr) -> Option<Ipv4Addr> {
 
 /// The target of a redirect lies where the registry may not send us.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{0} is an address of this machine, of a local network or of a block with a special purpose")]
+#[error(
+    "{0} is an address of this machine, of a local network or of a block with a special purpose"
+)]
 pub(super) struct Forbidden(pub String);
 
 /// Resolves names for the redirects of a registry that lies in the given part of the network.
@@ -128,7 +138,8 @@ impl Resolve for Guarded {
     fn resolve(&self, name: Name) -> Resolving {
         let reach = self.0;
         Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let found: Vec<SocketAddr> =
+                tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             match found.iter().find(|address| !reach.permits(address.ip())) {
                 Some(_) => Err(Forbidden(name.as_str().to_owned()).into()),
                 None => Ok(Box::new(found.into_iter()) as Addrs),
@@ -195,7 +206,11 @@ mod tests {
             let address: IpAddr = text.parse().unwrap();
             assert_eq!(Reach::of(address), reach, "{text}");
             for from in Reach::ALL {
-                assert_eq!(from.permits(address), reach == Reach::Public || from == reach, "{from:?} {text}");
+                assert_eq!(
+                    from.permits(address),
+                    reach == Reach::Public || from == reach,
+                    "{from:?} {text}"
+                );
             }
         }
     }

@@ -39,7 +39,8 @@ impl ResponseHead {
         patience.piece(self.response.chunk()).await?.map_err(|error| fault_of(&error, &self.origin))
     }
 
-    /// Reads the whole body: of a success at most `limit` bytes, else `TooLarge`; of an error the beginning.
+    /// Reads the whole body: of a success at most `limit` bytes, else `TooLarge`; of an error the
+    /// beginning.
     pub async fn document(
         mut self,
         limit: u64,
@@ -49,8 +50,12 @@ impl ResponseHead {
         let status = self.response.status();
         let headers = self.response.headers().clone();
         let bounded = if status.is_success() { limit } else { ERROR_BODY_MAX };
-        let too_large =
-            || Fault::new(RegistryFailure::TooLarge, format!("{what} has more than {limit} bytes, the limit for it"));
+        let too_large = || {
+            Fault::new(
+                RegistryFailure::TooLarge,
+                format!("{what} has more than {limit} bytes, the limit for it"),
+            )
+        };
         if status.is_success() && content_length(&headers).is_some_and(|length| length > limit) {
             return Err(too_large());
         }
@@ -98,7 +103,8 @@ impl ResponseDocument {
         Some(body.errors.into_iter().map(|entry| entry.code).collect())
     }
 
-    /// Whether a 404 of this form may be believed (hostile input R49): proxies and portals answer 404 too, in HTML.
+    /// Whether a 404 of this form may be believed (hostile input R49): proxies and portals answer
+    /// 404 too, in HTML.
     pub fn is_authoritative(&self) -> bool {
         is_json(&self.headers) || self.error_codes().is_some()
     }
@@ -128,9 +134,9 @@ impl ResponseDocument {
     /// The fault of a status that nobody asked for.
     pub fn unexpected(&self) -> Fault {
         let failure = match self.status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS => {
-                RegistryFailure::Denied
-            }
+            StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS => RegistryFailure::Denied,
             _ => RegistryFailure::Protocol,
         };
         let is_of_server = self.status == StatusCode::BAD_REQUEST && self.error_codes().is_none();
@@ -156,8 +162,11 @@ impl ResponseDocument {
 
 /// The fault of a web page where a document was due.
 pub(super) fn not_a_registry(origin: &Origin) -> Fault {
-    Fault::new(RegistryFailure::Protocol, format!("{origin} answered with an HTML page; it is not a registry"))
-        .remedy("check the registry's name, and whether a proxy or portal answers in its place")
+    Fault::new(
+        RegistryFailure::Protocol,
+        format!("{origin} answered with an HTML page; it is not a registry"),
+    )
+    .remedy("check the registry's name, and whether a proxy or portal answers in its place")
 }
 
 /// `Content-Type` without parameters, in lower case.
@@ -179,8 +188,8 @@ pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// A server's text as it may stand in an error, a log or an attribute (hostile input R57): nothing that moves a
-/// cursor or breaks a line, and not too much of it.
+/// A server's text as it may stand in an error, a log or an attribute (hostile input R57): nothing
+/// that moves a cursor or breaks a line, and not too much of it.
 pub(super) fn escaped(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {

@@ -1,8 +1,9 @@
 //! Logging in to one registry: what to show it, and where tokens come from.
 //!
-//! A credential leaves this file in two ways only: in the `Authorization` header that `Auth::log_in` returns, which
-//! its caller sends to the registry's own origin and nowhere else, and in a request to the registry's token service,
-//! which must satisfy [`may_serve_tokens`] or be named by the user. Token requests follow no redirect.
+//! A credential leaves this file in two ways only: in the `Authorization` header that
+//! `Auth::log_in` returns, which its caller sends to the registry's own origin and nowhere else,
+//! and in a request to the registry's token service, which must satisfy [`may_serve_tokens`] or be
+//! named by the user. Token requests follow no redirect.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -34,7 +35,8 @@ use crate::name::{Host, RepoName};
 const TOKEN_MAX: u64 = 64 << 10;
 /// Scopes whose tokens are remembered.
 const SLOTS_MAX: usize = 10_000;
-/// Tokens are used for at least this long, whatever the service says: shorter would mean a login per request.
+/// Tokens are used for at least this long, whatever the service says: shorter would mean a login
+/// per request.
 const LIFETIME_MIN: Duration = Duration::from_secs(60);
 /// And for at most this long.
 const LIFETIME_MAX: Duration = Duration::from_secs(3600);
@@ -42,8 +44,8 @@ const LIFETIME_MAX: Duration = Duration::from_secs(3600);
 /// Where a registry's credential is looked up.
 #[async_trait]
 pub trait CredentialSource: Send + Sync {
-    /// The most specific credential for a repository (`None`: for the registry as a whole). `again`: the registry
-    /// refused what was found before.
+    /// The most specific credential for a repository (`None`: for the registry as a whole).
+    /// `again`: the registry refused what was found before.
     async fn find(
         &self,
         host: &Host,
@@ -56,7 +58,8 @@ pub trait CredentialSource: Send + Sync {
         None
     }
 
-    /// Why what seems to be for `host` is not what logs in to it, where `used` is the source of what does.
+    /// Why what seems to be for `host` is not what logs in to it, where `used` is the source of
+    /// what does.
     fn unused(&self, _host: &Host, _repo: Option<&RepoName>, _used: Option<&str>) -> Vec<String> {
         Vec::new()
     }
@@ -108,7 +111,9 @@ impl TokenScope {
     /// The repository, where it is about one.
     pub fn repo(&self) -> Option<&RepoName> {
         match self {
-            TokenScope::Pull(repo) | TokenScope::Push(repo) | TokenScope::Remove(repo) => Some(repo),
+            TokenScope::Pull(repo) | TokenScope::Push(repo) | TokenScope::Remove(repo) => {
+                Some(repo)
+            }
             TokenScope::Catalog | TokenScope::Registry => None,
         }
     }
@@ -149,8 +154,8 @@ type RunningLogin = BoxFuture<'static, Result<Arc<Grant>, Fault>>;
 
 enum TokenSlot {
     Granted(Arc<Grant>),
-    /// All who need the same token wait for one login. It ends with the last of them, so that nobody comes upon one
-    /// that stands still.
+    /// All who need the same token wait for one login. It ends with the last of them, so that
+    /// nobody comes upon one that stands still.
     Pending(WeakShared<RunningLogin>),
 }
 
@@ -182,7 +187,8 @@ impl RegistryAuth {
         RegistryAuth { inner, slots: Mutex::default() }
     }
 
-    /// The fault of an answer that denies access for `scope`, whose text is `words`, to who showed `grant`.
+    /// The fault of an answer that denies access for `scope`, whose text is `words`, to who showed
+    /// `grant`.
     pub fn denied(&self, words: &str, scope: &TokenScope, grant: Option<&Grant>) -> Fault {
         let wanted = match scope {
             TokenScope::Push(_) => "write into",
@@ -214,7 +220,8 @@ impl RegistryAuth {
         slots.retain(|_, slot| matches!(slot, TokenSlot::Pending(_)));
     }
 
-    /// Logs in as `challenge` wants. `refused` is what the registry has just refused, so that it is not given again.
+    /// Logs in as `challenge` wants. `refused` is what the registry has just refused, so that it is
+    /// not given again.
     pub async fn log_in(
         &self,
         scope: &TokenScope,
@@ -261,10 +268,13 @@ impl RegistryAuth {
         asker: Asker,
     ) -> Shared<RunningLogin> {
         if slots.len() >= SLOTS_MAX {
-            slots.retain(|_, slot| matches!(slot, TokenSlot::Pending(login) if login.upgrade().is_some()));
+            slots.retain(
+                |_, slot| matches!(slot, TokenSlot::Pending(login) if login.upgrade().is_some()),
+            );
         }
         let (inner, asked) = (self.inner.clone(), scope.clone());
-        let login = async move { inner.log_in(&asked, challenge, again, asker).await }.boxed().shared();
+        let login =
+            async move { inner.log_in(&asked, challenge, again, asker).await }.boxed().shared();
         if let Some(weak) = login.downgrade() {
             slots.insert(scope.clone(), TokenSlot::Pending(weak));
         }
@@ -298,12 +308,15 @@ impl AuthInner {
         let (header, lifetime) = match &challenge {
             Challenge::Basic => (self.basic(found.as_ref())?, None),
             Challenge::Bearer { realm, service } => match found.as_ref().map(|f| &f.credential) {
-                Some(Credential::Tokens { access: Some(access), refresh }) if !again || refresh.is_none() => {
+                Some(Credential::Tokens { access: Some(access), refresh })
+                    if !again || refresh.is_none() =>
+                {
                     (bearer(access.expose())?, None)
                 }
                 _ => {
                     let service = service.as_deref();
-                    let (token, lifetime) = self.token(scope, realm, service, found.as_ref(), asker).await?;
+                    let (token, lifetime) =
+                        self.token(scope, realm, service, found.as_ref(), asker).await?;
                     (bearer(token.expose())?, Some(lifetime))
                 }
             },
@@ -311,18 +324,28 @@ impl AuthInner {
         let serial = self.serials.fetch_add(1, Ordering::Relaxed) + 1;
         let until = lifetime.map(|lifetime| Instant::now() + lifetime);
         let source = found.map(|found| found.source);
-        Ok(Arc::new(Grant { header, challenge, source, worked: AtomicBool::new(false), serial, until }))
+        Ok(Arc::new(Grant {
+            header,
+            challenge,
+            source,
+            worked: AtomicBool::new(false),
+            serial,
+            until,
+        }))
     }
 
-    /// The header of the Basic scheme. Over plain HTTP only because the user named the host to be spoken to so.
+    /// The header of the Basic scheme. Over plain HTTP only because the user named the host to be
+    /// spoken to so.
     fn basic(&self, found: Option<&FoundCredential>) -> Result<HeaderValue, Fault> {
         match found {
-            Some(FoundCredential { credential: Credential::Basic { username, password }, .. }) => {
-                basic(username, password)
-            }
+            Some(FoundCredential {
+                credential: Credential::Basic { username, password }, ..
+            }) => basic(username, password),
             Some(FoundCredential { source, .. }) => Err(Fault::new(
                 RegistryFailure::Denied,
-                format!("the registry asks for a user name and password, but {source} holds tokens"),
+                format!(
+                    "the registry asks for a user name and password, but {source} holds tokens"
+                ),
             )
             .remedy(how_to_log_in(&self.host))),
             None => Err(self.no_credential("the registry asks for a user name and password")),
@@ -330,8 +353,11 @@ impl AuthInner {
     }
 
     fn no_credential(&self, rule: &str) -> Fault {
-        Fault::new(RegistryFailure::Denied, format!("{rule}, and no credential for {} was found", self.host))
-            .remedy(self.source.passed_over().unwrap_or_else(|| how_to_log_in(&self.host)))
+        Fault::new(
+            RegistryFailure::Denied,
+            format!("{rule}, and no credential for {} was found", self.host),
+        )
+        .remedy(self.source.passed_over().unwrap_or_else(|| how_to_log_in(&self.host)))
     }
 
     /// Asks the token service.
@@ -350,8 +376,10 @@ impl AuthInner {
         let errand = Errand { count: Count::Nothing, from: None, route: &route, asker };
         let response = self.transport.send(request, errand, ANSWER, &patience).await?;
         let answer = ResponseHead { response, origin: service_origin };
-        let document =
-            answer.document(TOKEN_MAX, "the token service's answer", &mut patience).await.map_err(|fault| {
+        let document = answer
+            .document(TOKEN_MAX, "the token service's answer", &mut patience)
+            .await
+            .map_err(|fault| {
                 // a token that large is no token; the limit is not one that a user meets
                 if fault.failure == RegistryFailure::TooLarge {
                     Fault { failure: RegistryFailure::Protocol, ..fault }
@@ -378,18 +406,28 @@ impl AuthInner {
                         format!("the token service refused {}: {}", found.source, document.words()),
                     )
                     .remedy(how_to_log_in(&self.host)),
-                    None => self.no_credential(&format!("the token service refused us: {}", document.words())),
+                    None => self.no_credential(&format!(
+                        "the token service refused us: {}",
+                        document.words()
+                    )),
                 });
             }
             status if status.is_redirection() => {
-                let rule = format!("the token service answered {status}; token requests follow no redirect");
+                let rule = format!(
+                    "the token service answered {status}; token requests follow no redirect"
+                );
                 return Err(Fault::new(RegistryFailure::Protocol, rule));
             }
             _ => return Err(document.unexpected()),
         }
-        let malformed =
-            || Fault::new(RegistryFailure::Protocol, format!("{} did not answer with a token", document.origin));
-        let answer: TokenAnswer = serde_json::from_slice(&document.bytes).map_err(|_| malformed())?;
+        let malformed = || {
+            Fault::new(
+                RegistryFailure::Protocol,
+                format!("{} did not answer with a token", document.origin),
+            )
+        };
+        let answer: TokenAnswer =
+            serde_json::from_slice(&document.bytes).map_err(|_| malformed())?;
         let lifetime = lifetime(answer.expires_in.as_ref());
         let access = answer.access_token.map(Secret::new).filter(|s| !s.expose().is_empty());
         let token = answer.token.map(Secret::new).filter(|s| !s.expose().is_empty());
@@ -398,7 +436,8 @@ impl AuthInner {
 
     /// The token service's origin, if our credential may be shown there.
     fn trusted(&self, realm: &Url) -> Result<Origin, Fault> {
-        let origin = Origin::of(realm).filter(|_| realm.username().is_empty() && realm.password().is_none());
+        let origin =
+            Origin::of(realm).filter(|_| realm.username().is_empty() && realm.password().is_none());
         let Some(origin) = origin else {
             return Err(Fault::new(
                 RegistryFailure::Denied,
@@ -408,7 +447,10 @@ impl AuthInner {
         if self.token_realm.as_ref() == Some(&origin) || may_serve_tokens(&self.registry, &origin) {
             return Ok(origin);
         }
-        let rule = format!("{} names {origin} as its token service, which is not part of it", self.registry);
+        let rule = format!(
+            "{} names {origin} as its token service, which is not part of it",
+            self.registry
+        );
         Err(Fault::new(RegistryFailure::Denied, format!("{rule}; no credential was sent"))
             .remedy(format!("if you trust it, allow it by --token-realm {}={origin}", self.host)))
     }
@@ -418,7 +460,9 @@ impl AuthInner {
 pub fn how_to_log_in(host: &Host) -> String {
     let by = |program: &str| format!("`{program} login {host}`");
     let (docker, podman, oras) = (by("docker"), by("podman"), by("oras"));
-    format!("to log in, run {docker}, {podman} or {oras}, then `tofufs refresh PATH` if it is mounted")
+    format!(
+        "to log in, run {docker}, {podman} or {oras}, then `tofufs refresh PATH` if it is mounted"
+    )
 }
 
 fn token_request(
@@ -445,7 +489,9 @@ fn token_request(
         }
         let mut request = Request::new(Method::POST, url);
         *request.body_mut() = Some(form.finish().into());
-        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        request
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
         request
     } else {
         let mut query = url.query_pairs_mut();
@@ -469,7 +515,10 @@ fn token_request(
 
 fn basic(username: &str, password: &Secret) -> Result<HeaderValue, Fault> {
     if username.contains(':') {
-        return Err(Fault::new(RegistryFailure::Denied, "the user name of the credential holds a colon"));
+        return Err(Fault::new(
+            RegistryFailure::Denied,
+            "the user name of the credential holds a colon",
+        ));
     }
     let pair = Zeroizing::new(format!("{username}:{}", password.expose()));
     authorization("Basic", &Zeroizing::new(STANDARD.encode(pair.as_bytes())))
@@ -487,11 +536,15 @@ fn authorization(scheme: &str, value: &str) -> Result<HeaderValue, Fault> {
             header.set_sensitive(true);
             Ok(header)
         }
-        _ => Err(Fault::new(RegistryFailure::Protocol, "the token holds characters that no token has")),
+        _ => Err(Fault::new(
+            RegistryFailure::Protocol,
+            "the token holds characters that no token has",
+        )),
     }
 }
 
-/// `expires_in`, clamped; one minute where it is missing or no number (the token specification's default).
+/// `expires_in`, clamped; one minute where it is missing or no number (the token specification's
+/// default).
 fn lifetime(expires_in: Option<&serde_json::Value>) -> Duration {
     let seconds = expires_in.and_then(serde_json::Value::as_f64).unwrap_or_default();
     Duration::from_secs_f64(seconds.clamp(LIFETIME_MIN.as_secs_f64(), LIFETIME_MAX.as_secs_f64()))
@@ -529,10 +582,12 @@ mod tests {
         }
     }
 
-    /// Neither printed by whoever prints a request, nor put into tables that connections share (RFC 7541, 7.1.3).
+    /// Neither printed by whoever prints a request, nor put into tables that connections share (RFC
+    /// 7541, 7.1.3).
     #[test]
     fn a_header_with_a_secret_is_marked_as_one() {
-        let headers = [basic("user", &Secret::new("canary".to_owned())).unwrap(), bearer("canary").unwrap()];
+        let headers =
+            [basic("user", &Secret::new("canary".to_owned())).unwrap(), bearer("canary").unwrap()];
         for header in headers {
             assert!(header.is_sensitive() && !format!("{header:?}").contains("canary"));
         }
@@ -555,21 +610,33 @@ mod tests {
     /// R21
     #[tokio::test]
     async fn a_token_is_shown_until_it_expires_and_for_its_own_scope_alone() {
-        let transport = Transport::new(super::super::transport::TransportOptions::default()).unwrap();
+        let transport =
+            Transport::new(super::super::transport::TransportOptions::default()).unwrap();
         let host: Host = "r.example".parse().unwrap();
         let registry = Origin::registry(&host, false).unwrap();
         let auth = RegistryAuth::new(transport, host, registry, None, Arc::new(Nothing));
-        let (scope, other) = (TokenScope::Pull("a/b".parse().unwrap()), TokenScope::Pull("a/c".parse().unwrap()));
+        let (scope, other) =
+            (TokenScope::Pull("a/b".parse().unwrap()), TokenScope::Pull("a/c".parse().unwrap()));
         let now = Instant::now();
-        for (until, is_shown) in
-            [(None, true), (Some(now + Duration::from_secs(60)), true), (Some(now - Duration::from_millis(1)), false)]
-        {
+        for (until, is_shown) in [
+            (None, true),
+            (Some(now + Duration::from_secs(60)), true),
+            (Some(now - Duration::from_millis(1)), false),
+        ] {
             let (header, worked) = (bearer("token").unwrap(), AtomicBool::new(true));
-            let grant = Grant { header, challenge: Challenge::Basic, source: None, worked, serial: 1, until };
+            let grant = Grant {
+                header,
+                challenge: Challenge::Basic,
+                source: None,
+                worked,
+                serial: 1,
+                until,
+            };
             auth.slots.lock().unwrap().insert(scope.clone(), TokenSlot::Granted(Arc::new(grant)));
             assert_eq!(auth.granted(&scope).is_some(), is_shown, "{until:?}");
             assert!(
-                auth.granted(&other).is_none() && auth.granted(&TokenScope::Push("a/b".parse().unwrap())).is_none()
+                auth.granted(&other).is_none()
+                    && auth.granted(&TokenScope::Push("a/b".parse().unwrap())).is_none()
             );
         }
     }
@@ -580,7 +647,8 @@ mod tests {
         let realm = Url::parse("https://a.example/t?x=1#f").unwrap();
         let scope = TokenScope::Pull("a/b".parse().unwrap());
         let request = token_request(&scope, &realm, Some("r&scope=*"), None).unwrap();
-        let wanted = "https://a.example/t?x=1&service=r%26scope%3D*&scope=repository%3Aa%2Fb%3Apull";
+        let wanted =
+            "https://a.example/t?x=1&service=r%26scope%3D*&scope=repository%3Aa%2Fb%3Apull";
         assert_eq!(request.url().as_str(), wanted);
     }
 }

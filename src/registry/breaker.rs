@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 const FAILURES: u32 = 5;
 /// The longest time between two probes.
 const PROBE_MAX: Duration = Duration::from_secs(30);
-/// The first and the longest time between two probes where failing costs nobody anything: no connection came about, and
-/// that was clear at once. A registry that restarts is back in a moment.
+/// The first and the longest time between two probes where failing costs nobody anything: no
+/// connection came about, and that was clear at once. A registry that restarts is back in a moment.
 const CHEAP_PROBE_FIRST: Duration = Duration::from_millis(250);
 const CHEAP_PROBE_MAX: Duration = Duration::from_secs(2);
 
@@ -39,7 +39,8 @@ enum BreakerState {
         since: Instant,
         wait: Duration,
     },
-    /// One request is under way. It may have been dropped, so that after `wait` another is let through.
+    /// One request is under way. It may have been dropped, so that after `wait` another is let
+    /// through.
     Probing {
         since: Instant,
         wait: Duration,
@@ -48,7 +49,10 @@ enum BreakerState {
 
 impl Breaker {
     pub fn new(probe_after: Duration) -> Breaker {
-        Breaker { probe_after: probe_after.min(PROBE_MAX), state: BreakerState::Closed { failures: 0 } }
+        Breaker {
+            probe_after: probe_after.min(PROBE_MAX),
+            state: BreakerState::Closed { failures: 0 },
+        }
     }
 
     /// Whether a request may be sent now; if not, how long until the next probe.
@@ -78,24 +82,29 @@ impl Breaker {
 
     /// It could not be reached, stayed silent, or answered that it is broken.
     pub fn failure(&mut self, now: Instant, cost: Cost) {
-        let cheap =
-            |wait: Duration| BreakerState::Open { since: now, wait: wait.min(CHEAP_PROBE_MAX).min(self.probe_after) };
+        let cheap = |wait: Duration| BreakerState::Open {
+            since: now,
+            wait: wait.min(CHEAP_PROBE_MAX).min(self.probe_after),
+        };
         self.state = match (self.state, cost) {
             (BreakerState::Closed { failures }, _) if failures + 1 < FAILURES => {
                 BreakerState::Closed { failures: failures + 1 }
             }
             (BreakerState::Closed { .. }, Cost::Nothing) => cheap(CHEAP_PROBE_FIRST),
             (BreakerState::Probing { wait, .. }, Cost::Nothing) => cheap(wait * 2),
-            (BreakerState::Closed { .. }, Cost::Something) => BreakerState::Open { since: now, wait: self.probe_after },
-            (BreakerState::Open { since, wait }, _) => BreakerState::Open { since, wait },
-            (BreakerState::Probing { wait, .. }, Cost::Something) => {
-                BreakerState::Open { since: now, wait: (wait * 2).clamp(self.probe_after, PROBE_MAX) }
+            (BreakerState::Closed { .. }, Cost::Something) => {
+                BreakerState::Open { since: now, wait: self.probe_after }
             }
+            (BreakerState::Open { since, wait }, _) => BreakerState::Open { since, wait },
+            (BreakerState::Probing { wait, .. }, Cost::Something) => BreakerState::Open {
+                since: now,
+                wait: (wait * 2).clamp(self.probe_after, PROBE_MAX),
+            },
         };
     }
 
-    /// Requests are let through from now on; the first failure opens it again. For a user who knows that what failed
-    /// is back.
+    /// Requests are let through from now on; the first failure opens it again. For a user who knows
+    /// that what failed is back.
     pub fn trust(&mut self) {
         if !self.is_closed() {
             self.state = BreakerState::Closed { failures: FAILURES - 1 };
@@ -144,10 +153,15 @@ mod tests {
             breaker.failure(now, Cost::Something);
         }
         assert_eq!(breaker.admit(now + 30 * S), Ok(()));
-        assert_eq!(breaker.admit(now + 60 * S), Ok(()), "a probe that was dropped does not block for ever");
+        assert_eq!(
+            breaker.admit(now + 60 * S),
+            Ok(()),
+            "a probe that was dropped does not block for ever"
+        );
     }
 
-    /// O03: a registry that refuses connections is asked every two seconds, however long; a silent one is not.
+    /// O03: a registry that refuses connections is asked every two seconds, however long; a silent
+    /// one is not.
     #[test]
     fn what_fails_at_no_cost_is_probed_soon_and_often() {
         let mut now = Instant::now();

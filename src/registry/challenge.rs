@@ -1,7 +1,7 @@
 //! `WWW-Authenticate`: how a registry wants to be logged in to.
 //!
-//! Only what names the token service is taken from a challenge. The scope is ours: a challenge that asks for more, or
-//! for something malformed, changes nothing (hostile input R20).
+//! Only what names the token service is taken from a challenge. The scope is ours: a challenge that
+//! asks for more, or for something malformed, changes nothing (hostile input R20).
 
 use reqwest::Url;
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
@@ -40,11 +40,18 @@ impl Challenge {
         for value in headers.get_all(WWW_AUTHENTICATE) {
             offers.extend(value.to_str().map(offers_of).unwrap_or_default());
         }
-        let refused =
-            |rule: &str| Err(Fault::new(RegistryFailure::Protocol, format!("the challenge of the registry {rule}")));
-        if let Some(bearer) = offers.iter().find(|offer| offer.scheme.eq_ignore_ascii_case("bearer")) {
+        let refused = |rule: &str| {
+            Err(Fault::new(
+                RegistryFailure::Protocol,
+                format!("the challenge of the registry {rule}"),
+            ))
+        };
+        if let Some(bearer) =
+            offers.iter().find(|offer| offer.scheme.eq_ignore_ascii_case("bearer"))
+        {
             let one = |name: &str| {
-                let mut values = bearer.parameters.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
+                let mut values =
+                    bearer.parameters.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
                 (values.next().map(|(_, v)| v.as_str()), values.next().is_some())
             };
             let ((Some(realm), false), (service, false)) = (one("realm"), one("service")) else {
@@ -70,7 +77,8 @@ struct Offer {
     parameters: Vec<(String, String)>,
 }
 
-/// All challenges of one header: `Scheme name=value, name="value", Scheme …`. RFC 9110, section 11.6.1.
+/// All challenges of one header: `Scheme name=value, name="value", Scheme …`. RFC 9110, section
+/// 11.6.1.
 fn offers_of(header: &str) -> Vec<Offer> {
     let mut offers: Vec<Offer> = Vec::new();
     let mut rest = header;
@@ -129,14 +137,21 @@ mod tests {
     }
 
     fn bearer(realm: &str, service: Option<&str>) -> Result<Challenge, RegistryFailure> {
-        Ok(Challenge::Bearer { realm: Url::parse(realm).unwrap(), service: service.map(str::to_owned) })
+        Ok(Challenge::Bearer {
+            realm: Url::parse(realm).unwrap(),
+            service: service.map(str::to_owned),
+        })
     }
 
     #[test]
     fn bearer_is_read_in_the_forms_that_registries_send() {
-        let full = r#"Bearer realm="https://a.example/token",service="r,=x",scope="repository:x:pull""#;
+        let full =
+            r#"Bearer realm="https://a.example/token",service="r,=x",scope="repository:x:pull""#;
         assert_eq!(read(&[full]), bearer("https://a.example/token", Some("r,=x")));
-        assert_eq!(read(&["bearer Realm=https://a.example/t"]), bearer("https://a.example/t", None));
+        assert_eq!(
+            read(&["bearer Realm=https://a.example/t"]),
+            bearer("https://a.example/t", None)
+        );
         assert_eq!(
             read(&[r#"Bearer scope="aws" , realm = "https://a.example/" "#]),
             bearer("https://a.example/", None)
@@ -149,16 +164,21 @@ mod tests {
             read(&[r#"Basic realm="x""#, r#"Bearer realm="https://a.example/""#]),
             bearer("https://a.example/", None)
         );
-        assert_eq!(read(&[r#"Bearer realm="https://a.example/\"q""#]), bearer("https://a.example/\"q", None));
+        assert_eq!(
+            read(&[r#"Bearer realm="https://a.example/\"q""#]),
+            bearer("https://a.example/\"q", None)
+        );
         assert_eq!(read(&["Negotiate YWJj==", "Basic"]), Ok(Challenge::Basic));
     }
 
     /// R20
     #[test]
     fn an_ambiguous_challenge_is_refused() {
-        for text in
-            ["Bearer", r#"Bearer realm="/t""#, r#"Bearer realm="https://a.example/",realm="https://b.example/""#]
-        {
+        for text in [
+            "Bearer",
+            r#"Bearer realm="/t""#,
+            r#"Bearer realm="https://a.example/",realm="https://b.example/""#,
+        ] {
             assert_eq!(read(&[text]), Err(RegistryFailure::Protocol), "{text}");
         }
         for text in ["", "Negotiate", "=", ",,, =,\"", "Digest realm=\"Basic\""] {

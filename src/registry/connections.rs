@@ -1,8 +1,10 @@
-//! One connection per registry, whatever names it: sources and parts of it, mappings, stages, copies, mirrors.
+//! One connection per registry, whatever names it: sources and parts of it, mappings, stages,
+//! copies, mirrors.
 //!
-//! A `Connection` owns what is about its registry as a whole: the logins and the places at its gates. What the
-//! requests of the process have shown of origins (who is in trouble, what they can do) is the [`Transport`]'s, which all
-//! connections share. So a registry is asked by one login per scope, with one limit, and remembered as one.
+//! A `Connection` owns what is about its registry as a whole: the logins and the places at its
+//! gates. What the requests of the process have shown of origins (who is in trouble, what they can
+//! do) is the [`Transport`]'s, which all connections share. So a registry is asked by one login per
+//! scope, with one limit, and remembered as one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,15 +42,23 @@ impl Connection {
         token_realm: Option<Origin>,
         credentials: Arc<dyn CredentialSource>,
     ) -> Connection {
-        let auth = Arc::new(RegistryAuth::new(transport.clone(), host, registry.clone(), token_realm, credentials));
-        let (transfers, questions) = (Arc::new(Gate::new(TRANSFERS)), Arc::new(Gate::new(QUESTIONS)));
+        let auth = Arc::new(RegistryAuth::new(
+            transport.clone(),
+            host,
+            registry.clone(),
+            token_realm,
+            credentials,
+        ));
+        let (transfers, questions) =
+            (Arc::new(Gate::new(TRANSFERS)), Arc::new(Gate::new(QUESTIONS)));
         Connection { transport, registry, auth, transfers, questions }
     }
 }
 
 /// How registries are reached.
 pub struct ConnectionOptions {
-    /// Those without TLS, because the user asked for that. Basic credentials then go over plain HTTP as well.
+    /// Those without TLS, because the user asked for that. Basic credentials then go over plain
+    /// HTTP as well.
     pub plain_http: Vec<Host>,
     /// Token services that the user trusts with a registry's credential, beside the registry's own.
     pub token_realms: Vec<(Host, Origin)>,
@@ -64,7 +74,8 @@ pub struct ConnectionOptions {
 pub struct Connections {
     transport: Arc<Transport>,
     options: ConnectionOptions,
-    /// A name may be reached in two ways (a registry with TLS that is a mirror without), and credentials go by names.
+    /// A name may be reached in two ways (a registry with TLS that is a mirror without), and
+    /// credentials go by names.
     open: Mutex<HashMap<(Host, Origin), Arc<Connection>>>,
     readers: Mutex<HashMap<Host, Arc<dyn Registry>>>,
 }
@@ -84,7 +95,8 @@ impl Connections {
         &self.transport
     }
 
-    /// The registry `host` for who reads: with its mirrors. It is the same one for all who ask for it. Sends nothing.
+    /// The registry `host` for who reads: with its mirrors. It is the same one for all who ask for
+    /// it. Sends nothing.
     ///
     /// # Errors
     /// The name is no host's.
@@ -98,7 +110,8 @@ impl Connections {
         for (address, mirror) in self.mirrors(host)? {
             mirrors.push((address, Arc::new(mirror)));
         }
-        let reader = if mirrors.is_empty() { origin } else { Arc::new(Mirrored::new(origin, mirrors)) };
+        let reader =
+            if mirrors.is_empty() { origin } else { Arc::new(Mirrored::new(origin, mirrors)) };
         readers.insert(host.clone(), reader.clone());
         Ok(reader)
     }
@@ -111,7 +124,8 @@ impl Connections {
         self.asked_by(host, self.options.asker)
     }
 
-    /// The registry `host` for who publishes, which is always what a person has asked for. Sends nothing.
+    /// The registry `host` for who publishes, which is always what a person has asked for. Sends
+    /// nothing.
     ///
     /// # Errors
     /// The name is no host's.
@@ -133,12 +147,19 @@ impl Connections {
         opened.collect()
     }
 
-    /// Why credentials that seem to be for `host` are not what logs in to it, where `used` is the source of what does.
-    pub fn unused_credentials(&self, host: &Host, repo: Option<&RepoName>, used: Option<&str>) -> Vec<String> {
+    /// Why credentials that seem to be for `host` are not what logs in to it, where `used` is the
+    /// source of what does.
+    pub fn unused_credentials(
+        &self,
+        host: &Host,
+        repo: Option<&RepoName>,
+        used: Option<&str>,
+    ) -> Vec<String> {
         self.options.credentials.unused(host, repo, used)
     }
 
-    /// Begins anew, as the user asks: logs in again where a login is wanted, and leaves nobody alone.
+    /// Begins anew, as the user asks: logs in again where a login is wanted, and leaves nobody
+    /// alone.
     pub fn renew(&self) {
         self.transport.trust_again();
         self.options.credentials.forget();
@@ -154,8 +175,14 @@ impl Connections {
     fn connection(&self, host: &Host, origin: Origin) -> Arc<Connection> {
         let mut open = locked(&self.open);
         let make = || {
-            let realm = self.options.token_realms.iter().find(|(of, _)| of == host).map(|(_, realm)| realm.clone());
-            let (transport, credentials) = (self.transport.clone(), self.options.credentials.clone());
+            let realm = self
+                .options
+                .token_realms
+                .iter()
+                .find(|(of, _)| of == host)
+                .map(|(_, realm)| realm.clone());
+            let (transport, credentials) =
+                (self.transport.clone(), self.options.credentials.clone());
             Arc::new(Connection::new(transport, host.clone(), origin.clone(), realm, credentials))
         };
         open.entry((host.clone(), origin.clone())).or_insert_with(make).clone()

@@ -1,15 +1,16 @@
-//! Where credentials come from: OpenTofu's sources and precedence (a host where `tofu init` can log in needs no
-//! further set-up), and what tofufs adds to them.
+//! Where credentials come from: OpenTofu's sources and precedence (a host where `tofu init` can log
+//! in needs no further set-up), and what tofufs adds to them.
 //!
-//! In order: the `oci_credentials` blocks, the credential helper of `oci_default_credentials`, Docker-style files. Of
-//! all that fit a repository the most specific one is taken, of equals the first; within a file `auths` stands before
-//! `credHelpers` before `credsStore`. What is taken decides alone: if its helper knows nothing, the next one is not
-//! asked.
+//! In order: the `oci_credentials` blocks, the credential helper of `oci_default_credentials`,
+//! Docker-style files. Of all that fit a repository the most specific one is taken, of equals the
+//! first; within a file `auths` stands before `credHelpers` before `credsStore`. What is taken
+//! decides alone: if its helper knows nothing, the next one is not asked.
 //!
-//! Added to that is what OpenTofu passes over, where it would find nothing to log in with: no source fits, or the helper
-//! that does has no credential, or the entry itself has no password. There an `identitytoken` is a refresh token, and
-//! keys and entries count as `docker login` and others leave them (`lenient`). A helper's answer with the user name
-//! `<token>`, on which OpenTofu fails, is such a token too.
+//! Added to that is what OpenTofu passes over, where it would find nothing to log in with: no
+//! source fits, or the helper that does has no credential, or the entry itself has no password.
+//! There an `identitytoken` is a refresh token, and keys and entries count as `docker login` and
+//! others leave them (`lenient`). A helper's answer with the user name `<token>`, on which OpenTofu
+//! fails, is such a token too.
 
 mod docker;
 mod lenient;
@@ -38,10 +39,12 @@ pub use program::{Program, ProgramError};
 
 /// How long a credential helper may take.
 pub const PROGRAM_LIMIT: Duration = Duration::from_secs(10);
-/// How long after its end a helper that failed, or whose answer was refused twice, is not run again.
+/// How long after its end a helper that failed, or whose answer was refused twice, is not run
+/// again.
 const RUN_AGAIN: Duration = Duration::from_secs(60);
 /// What is said of that.
-const AGAIN: &str = "it is asked again in a minute; in a mount `tofufs refresh` has it asked at once";
+const AGAIN: &str =
+    "it is asked again in a minute; in a mount `tofufs refresh` has it asked at once";
 
 /// A text that is wiped when dropped and never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -161,8 +164,9 @@ struct HelperRun {
 }
 
 impl HelperRun {
-    /// Whether its outcome is used: an answer until it is refused; and for a while, so that a helper that fails, hangs or
-    /// answers what is refused costs its time once, a failure or what came after a refusal.
+    /// Whether its outcome is used: an answer until it is refused; and for a while, so that a
+    /// helper that fails, hangs or answers what is refused costs its time once, a failure or what
+    /// came after a refusal.
     fn counts(&self, refused: bool) -> bool {
         match self.ending.peek() {
             None => true,
@@ -202,27 +206,36 @@ impl Credentials {
         Credentials { config, docker, answers: Mutex::default() }
     }
 
-    /// The most specific credential for a repository (`None`: for the registry as a whole). `again` is true after
-    /// the registry refused what was found before, so that a helper runs once more, unless it has just done so. Files
-    /// are read again whenever they changed.
+    /// The most specific credential for a repository (`None`: for the registry as a whole). `again`
+    /// is true after the registry refused what was found before, so that a helper runs once more,
+    /// unless it has just done so. Files are read again whenever they changed.
     ///
-    /// Must be called on a tokio runtime. Waits at most for a helper's time limit, besides the disk.
+    /// Must be called on a tokio runtime. Waits at most for a helper's time limit, besides the
+    /// disk.
     pub async fn find(
         &self,
         host: &Host,
         repo: Option<&RepoName>,
         again: bool,
     ) -> Result<Option<FoundCredential>, CredentialError> {
-        let error = |source_name: String, reason: String| CredentialError { host: host.clone(), source_name, reason };
+        let error = |source_name: String, reason: String| CredentialError {
+            host: host.clone(),
+            source_name,
+            reason,
+        };
         let docker = self.docker.clone();
         let reading = tokio::task::spawn_blocking(move || docker.read()).await;
-        let reading = reading.map_err(|e| error("the Docker-style configuration files".to_owned(), e.to_string()))?;
+        let reading = reading
+            .map_err(|e| error("the Docker-style configuration files".to_owned(), e.to_string()))?;
         for warning in &reading.warnings {
             tracing::warn!("{warning}");
         }
-        let files = reading.files.map_err(|(path, reason)| error(path.display().to_string(), reason))?;
+        let files =
+            reading.files.map_err(|(path, reason)| error(path.display().to_string(), reason))?;
 
-        let Some(choice) = self.choose(host, repo, &files)? else { return Ok(lenient::find(host, repo, &files)) };
+        let Some(choice) = self.choose(host, repo, &files)? else {
+            return Ok(lenient::find(host, repo, &files));
+        };
         let login = choice.login.map_err(|reason| error(choice.source.clone(), reason))?;
         let (credential, source) = match login {
             Login::Credential(credential) => (Some(credential), choice.source),
@@ -238,8 +251,8 @@ impl Credentials {
         })
     }
 
-    /// Why entries of Docker-style files that seem to be for `host` are not what logs in to it, where `used` is the source
-    /// of what does. Blocks on the disk.
+    /// Why entries of Docker-style files that seem to be for `host` are not what logs in to it,
+    /// where `used` is the source of what does. Blocks on the disk.
     pub fn unused(&self, host: &Host, repo: Option<&RepoName>, used: Option<&str>) -> Vec<String> {
         let files = self.docker.read().files.unwrap_or_default();
         lenient::unused(host, repo, &files, used)
@@ -250,7 +263,8 @@ impl Credentials {
         self.docker.dropped()
     }
 
-    /// The source that decides. An entry that fits and cannot be read is an error even beside a better one.
+    /// The source that decides. An entry that fits and cannot be read is an error even beside a
+    /// better one.
     fn choose(
         &self,
         host: &Host,
@@ -261,7 +275,10 @@ impl Credentials {
         for block in &self.config.blocks {
             if let Some(specificity) = block.prefix.specificity(host, repo) {
                 let source = format!("oci_credentials \"{}\" of {}", block.prefix, block.origin);
-                Choice::offer(&mut best, Choice { specificity, source, login: Ok(block.login.clone()) });
+                Choice::offer(
+                    &mut best,
+                    Choice { specificity, source, login: Ok(block.login.clone()) },
+                );
             }
         }
         if let Some(program) = &self.config.default_program {
@@ -279,23 +296,39 @@ impl Credentials {
                     Some(Ok(credential)) => credential.clone(),
                     Some(Err(reason)) => {
                         let reason = (*reason).to_owned();
-                        return Err(CredentialError { host: host.clone(), source_name: source, reason });
+                        return Err(CredentialError {
+                            host: host.clone(),
+                            source_name: source,
+                            reason,
+                        });
                     }
                 };
                 let credential = match (&credential, &auth.identity_token) {
-                    (Credential::Basic { password, .. }, Some(token)) if password.expose().is_empty() => refresh(token),
+                    (Credential::Basic { password, .. }, Some(token))
+                        if password.expose().is_empty() =>
+                    {
+                        refresh(token)
+                    }
                     _ => credential,
                 };
-                Choice::offer(&mut best, Choice { specificity, source, login: Ok(Login::Credential(credential)) });
+                Choice::offer(
+                    &mut best,
+                    Choice { specificity, source, login: Ok(Login::Credential(credential)) },
+                );
             }
             let programs = [
-                (Specificity::DOMAIN, file.cred_helpers.get(host.as_str()), format!("credHelpers[\"{host}\"]")),
+                (
+                    Specificity::DOMAIN,
+                    file.cred_helpers.get(host.as_str()),
+                    format!("credHelpers[\"{host}\"]"),
+                ),
                 (Specificity::GLOBAL, file.creds_store.as_ref(), "credsStore".to_owned()),
             ];
             for (specificity, name, place) in programs {
                 let Some(name) = name else { continue };
                 let source = format!("{place} of {}", path.display());
-                let login = name.parse().map(Login::Program).map_err(|e: ProgramError| e.to_string());
+                let login =
+                    name.parse().map(Login::Program).map_err(|e: ProgramError| e.to_string());
                 Choice::offer(&mut best, Choice { specificity, source, login });
             }
         }
@@ -304,11 +337,19 @@ impl Credentials {
 
     /// Forgets what helpers answered: the next who asks runs them again.
     pub fn forget(&self) {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, run| run.ending.peek().is_none());
+        self.answers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|_, run| run.ending.peek().is_none());
     }
 
     /// A helper's answer, from its last run where that counts. A run that is under way is shared.
-    async fn ask(&self, program: Program, host: &Host, again: bool) -> Result<Option<Credential>, String> {
+    async fn ask(
+        &self,
+        program: Program,
+        host: &Host,
+        again: bool,
+    ) -> Result<Option<Credential>, String> {
         let ending = {
             let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
             let key = (program.clone(), host.clone());
@@ -336,8 +377,8 @@ impl Credentials {
     }
 }
 
-/// How well a key of `auths` fits. A key that is no prefix of repositories (`https://index.docker.io/v1/`) belongs to
-/// other programs.
+/// How well a key of `auths` fits. A key that is no prefix of repositories
+/// (`https://index.docker.io/v1/`) belongs to other programs.
 fn fits(key: &str, host: &Host, repo: Option<&RepoName>) -> Option<Specificity> {
     key.parse::<Prefix>().ok()?.specificity(host, repo)
 }

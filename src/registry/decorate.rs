@@ -13,8 +13,8 @@ use futures_util::future::join_all;
 pub use mirrored::Mirrored;
 
 use super::{
-    BlobError, BlobSink, BlobSource, Greeting, Hold, RawManifest, Registry, RegistryError, RegistryFailure, Removed,
-    Upload, Uploaded,
+    BlobError, BlobSink, BlobSource, Greeting, Hold, RawManifest, Registry, RegistryError,
+    RegistryFailure, Removed, Upload, Uploaded,
 };
 use crate::digest::Digest;
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
@@ -40,9 +40,14 @@ impl<R: ?Sized> Scoped<R> {
         Scoped { inner, host, prefix, elsewhere: Vec::new(), lists }
     }
 
-    /// The same as one of several parts of one registry, between the `earlier` and the `later` ones, so that nothing is
-    /// asked twice: a name that an earlier part has is asked for there, and the first part lists what all of them have.
-    pub fn between(mut self, earlier: Vec<Option<RepoName>>, later: Vec<Option<RepoName>>) -> Scoped<R> {
+    /// The same as one of several parts of one registry, between the `earlier` and the `later`
+    /// ones, so that nothing is asked twice: a name that an earlier part has is asked for there,
+    /// and the first part lists what all of them have.
+    pub fn between(
+        mut self,
+        earlier: Vec<Option<RepoName>>,
+        later: Vec<Option<RepoName>>,
+    ) -> Scoped<R> {
         match earlier.is_empty() {
             true => self.lists.extend(later),
             false => self.lists.clear(),
@@ -55,7 +60,8 @@ impl<R: ?Sized> Scoped<R> {
         match &self.prefix {
             Some(prefix) if !repo.is_within(Some(prefix)) => {
                 let subject = Repo { host: self.host.clone(), name: repo.clone() };
-                let rule = format!("the name lies outside of the declared source {}/{prefix}", self.host);
+                let rule =
+                    format!("the name lies outside of the declared source {}/{prefix}", self.host);
                 Err(RegistryError::new(RegistryFailure::Absent, subject, rule)
                     .remedy("name it as a source of the mount"))
             }
@@ -107,12 +113,21 @@ impl<R: Registry + ?Sized> Registry for Scoped<R> {
         self.inner.resolve(repo, tag).await
     }
 
-    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
+    async fn manifest(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+    ) -> Result<RawManifest, RegistryError> {
         self.within(repo)?;
         self.inner.manifest(repo, selector).await
     }
 
-    async fn blob(&self, repo: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError> {
+    async fn blob(
+        &self,
+        repo: &RepoName,
+        blob: &Descriptor,
+        sink: &mut dyn BlobSink,
+    ) -> Result<(), BlobError> {
         self.within(repo)?;
         self.inner.blob(repo, blob, sink).await
     }
@@ -162,17 +177,29 @@ impl<R: Upload + ?Sized> Upload for Scoped<R> {
         self.inner.put_manifest(repo, selector, manifest).await
     }
 
-    async fn present(&self, repo: &RepoName, selector: &Selector) -> Result<Option<Digest>, RegistryError> {
+    async fn present(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+    ) -> Result<Option<Digest>, RegistryError> {
         self.within(repo)?;
         self.inner.present(repo, selector).await
     }
 
-    async fn read_back(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
+    async fn read_back(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+    ) -> Result<RawManifest, RegistryError> {
         self.within(repo)?;
         self.inner.read_back(repo, selector).await
     }
 
-    async fn tags_now(&self, repo: &RepoName, after: Option<&str>) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags_now(
+        &self,
+        repo: &RepoName,
+        after: Option<&str>,
+    ) -> Result<Vec<Tag>, RegistryError> {
         self.within(repo)?;
         self.inner.tags_now(repo, after).await
     }
@@ -190,13 +217,13 @@ impl<R: Upload + ?Sized> Upload for Scoped<R> {
 
 /// Several sources of one host as one, in the order in which they were given.
 ///
-/// Of what may move (a tag) the first source that holds it decides, so an earlier source must have said `Absent`
-/// before a later one is asked: one that is out of reach might hold another answer, and the request fails as it did.
-/// What is named by its digest may come from any source. Lists are the union of all and fail if one fails, since a
-/// list that is short looks complete.
+/// Of what may move (a tag) the first source that holds it decides, so an earlier source must have
+/// said `Absent` before a later one is asked: one that is out of reach might hold another answer,
+/// and the request fails as it did. What is named by its digest may come from any source. Lists are
+/// the union of all and fail if one fails, since a list that is short looks complete.
 ///
-/// A source that answers `Offline` was taken away by the user's own wish and stands for no outage: it is passed
-/// over, and only where no other source has an answer the answer is `Offline`.
+/// A source that answers `Offline` was taken away by the user's own wish and stands for no outage:
+/// it is passed over, and only where no other source has an answer the answer is `Offline`.
 pub struct Union {
     host: Host,
     sources: Vec<Arc<dyn Registry>>,
@@ -219,7 +246,10 @@ impl Union {
     /// The answer of a source that `Absent` and `Offline` of the sources before it allow.
     ///
     /// `None` goes on to the next source.
-    fn decide<T>(answer: Result<T, RegistryError>, passed: &mut Passed) -> Option<Result<T, RegistryError>> {
+    fn decide<T>(
+        answer: Result<T, RegistryError>,
+        passed: &mut Passed,
+    ) -> Option<Result<T, RegistryError>> {
         match answer {
             Err(e) if matches!(e.failure, RegistryFailure::Absent | RegistryFailure::Offline) => {
                 passed.add(e);
@@ -230,14 +260,17 @@ impl Union {
     }
 }
 
-/// What the sources said that had no answer: of several, what leaves the most uncertainty that the thing exists.
+/// What the sources said that had no answer: of several, what leaves the most uncertainty that the
+/// thing exists.
 #[derive(Default)]
 struct Passed(Option<RegistryError>);
 
 impl Passed {
     fn add(&mut self, e: RegistryError) {
         let uncertainty = |failure| match failure {
-            RegistryFailure::TimedOut | RegistryFailure::Unreachable | RegistryFailure::Untrusted => 4,
+            RegistryFailure::TimedOut
+            | RegistryFailure::Unreachable
+            | RegistryFailure::Untrusted => 4,
             RegistryFailure::Offline => 3,
             RegistryFailure::Denied => 2,
             RegistryFailure::Absent => 0,
@@ -267,9 +300,12 @@ impl Registry for Union {
             Some(tags) => Ok(tags.into_iter().collect()),
             None => {
                 let error = passed.or(self.absent(self.repo(repo)));
-                // What was taken away by the user's own wish does not stand before what a store holds below the name.
+                // What was taken away by the user's own wish does not stand before what a store
+                // holds below the name.
                 let is_above = |name: &RepoName| name.is_within(Some(repo));
-                if error.failure == RegistryFailure::Offline && self.held().await?.iter().any(is_above) {
+                if error.failure == RegistryFailure::Offline
+                    && self.held().await?.iter().any(is_above)
+                {
                     return Err(self.absent(self.repo(repo)));
                 }
                 Err(error)
@@ -277,7 +313,8 @@ impl Registry for Union {
         }
     }
 
-    /// `Absent` if one of the sources does not list what it holds: a partial list would make the rest look absent.
+    /// `Absent` if one of the sources does not list what it holds: a partial list would make the
+    /// rest look absent.
     async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
         let mut offline = None;
         let mut repos: Option<BTreeSet<RepoName>> = None;
@@ -315,7 +352,11 @@ impl Registry for Union {
         Err(passed.or(self.absent(self.repo(repo).at(Selector::Tag(tag.clone())))))
     }
 
-    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
+    async fn manifest(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+    ) -> Result<RawManifest, RegistryError> {
         let mut passed = Passed::default();
         for source in &self.sources {
             let answer = source.manifest(repo, selector).await;
@@ -340,11 +381,17 @@ impl Registry for Union {
         lacking
     }
 
-    async fn blob(&self, repo: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError> {
+    async fn blob(
+        &self,
+        repo: &RepoName,
+        blob: &Descriptor,
+        sink: &mut dyn BlobSink,
+    ) -> Result<(), BlobError> {
         let mut passed = Passed::default();
         let held = sink.position();
         for source in &self.sources {
-            // Bytes of a source that failed are not mixed with those of the next: nobody has verified them yet.
+            // Bytes of a source that failed are not mixed with those of the next: nobody has
+            // verified them yet.
             if sink.position() != held {
                 sink.restart().await?;
             }
@@ -369,8 +416,12 @@ impl Offline {
     }
 
     fn refuse(&self, subject: impl Display) -> RegistryError {
-        RegistryError::new(RegistryFailure::Offline, subject, "not in the cache, and the mount is offline")
-            .remedy("mount without --offline, or fetch it beforehand")
+        RegistryError::new(
+            RegistryFailure::Offline,
+            subject,
+            "not in the cache, and the mount is offline",
+        )
+        .remedy("mount without --offline, or fetch it beforehand")
     }
 
     fn refuse_to_write(&self, subject: impl Display) -> RegistryError {
@@ -401,11 +452,20 @@ impl Registry for Offline {
         Err(self.refuse(self.repo(repo).at(Selector::Tag(tag.clone()))))
     }
 
-    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
+    async fn manifest(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+    ) -> Result<RawManifest, RegistryError> {
         Err(self.refuse(self.repo(repo).at(selector.clone())))
     }
 
-    async fn blob(&self, repo: &RepoName, blob: &Descriptor, _: &mut dyn BlobSink) -> Result<(), BlobError> {
+    async fn blob(
+        &self,
+        repo: &RepoName,
+        blob: &Descriptor,
+        _: &mut dyn BlobSink,
+    ) -> Result<(), BlobError> {
         Err(self.refuse(self.repo(repo).at(Selector::Digest(blob.digest))).into())
     }
 
@@ -425,11 +485,20 @@ impl Upload for Offline {
         Err(self.refuse_to_write(self.repo(repo).at(Selector::Digest(blob.digest))))
     }
 
-    async fn put_manifest(&self, repo: &RepoName, selector: &Selector, _: &Manifest) -> Result<(), RegistryError> {
+    async fn put_manifest(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+        _: &Manifest,
+    ) -> Result<(), RegistryError> {
         Err(self.refuse_to_write(self.repo(repo).at(selector.clone())))
     }
 
-    async fn present(&self, repo: &RepoName, selector: &Selector) -> Result<Option<Digest>, RegistryError> {
+    async fn present(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+    ) -> Result<Option<Digest>, RegistryError> {
         Err(self.refuse_to_write(self.repo(repo).at(selector.clone())))
     }
 

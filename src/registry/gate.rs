@@ -1,5 +1,5 @@
-//! How many requests one registry gets at a time, and how many of them may be about one repository, so that one which
-//! hangs leaves places for the others.
+//! How many requests one registry gets at a time, and how many of them may be about one repository,
+//! so that one which hangs leaves places for the others.
 //!
 //! Waiting for a place ends with an error only if nothing moved on the places that are taken.
 
@@ -82,7 +82,10 @@ impl Places {
                 Ok(Ok(permit)) => return Ok(Taken { _permit: permit, places: self.clone() }),
                 Err(_) if self.moved.load(Ordering::Relaxed) != before => {}
                 _ => {
-                    let rule = format!("other requests to the registry made no progress for {}", in_words(deadline));
+                    let rule = format!(
+                        "other requests to the registry made no progress for {}",
+                        in_words(deadline)
+                    );
                     return Err(Fault::new(RegistryFailure::TimedOut, rule));
                 }
             }
@@ -118,7 +121,8 @@ mod tests {
     async fn who_waits_for_a_place_waits_while_something_moves_and_no_longer() {
         let deadline = Duration::from_millis(20);
         let gate = Gate::new(2);
-        let (first, second) = (gate.enter(deadline).await.unwrap(), gate.enter(deadline).await.unwrap());
+        let (first, second) =
+            (gate.enter(deadline).await.unwrap(), gate.enter(deadline).await.unwrap());
         let fault = gate.enter(deadline).await.map(drop).unwrap_err();
         assert_eq!(fault.failure, RegistryFailure::TimedOut);
         assert!(fault.rule.contains("no progress"), "{}", fault.rule);
@@ -137,7 +141,8 @@ mod tests {
 
     #[tokio::test]
     async fn one_repository_never_has_all_places() {
-        let (hangs, healthy): (RepoName, RepoName) = ("hangs".parse().unwrap(), "healthy".parse().unwrap());
+        let (hangs, healthy): (RepoName, RepoName) =
+            ("hangs".parse().unwrap(), "healthy".parse().unwrap());
         let deadline = Duration::from_millis(20);
         let gate = Gate::new(8);
         let mut taken = Vec::new();

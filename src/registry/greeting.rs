@@ -1,5 +1,6 @@
-//! The smallest question: whether the registry is there, and whether it lets in who asks (OCI distribution spec,
-//! "Determining Support"). It is sent once, and counted as no request: it is about no repository.
+//! The smallest question: whether the registry is there, and whether it lets in who asks (OCI
+//! distribution spec, "Determining Support"). It is sent once, and counted as no request: it is
+//! about no repository.
 
 use super::Greeting;
 use super::auth::TokenScope;
@@ -16,7 +17,10 @@ impl Remote {
         let mut patience = self.requester.patience();
         match greeting {
             Greeting::Reach => {
-                let route = Route { registry: self.requester.registry.clone(), scope: TokenScope::Registry };
+                let route = Route {
+                    registry: self.requester.registry.clone(),
+                    scope: TokenScope::Registry,
+                };
                 self.requester.hops(&question, &route, None, &patience).await.map(drop)
             }
             Greeting::LogIn => self.requester.ask(&question, &mut patience).await.map(drop),

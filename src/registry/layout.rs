@@ -1,9 +1,11 @@
-//! Stores of image layouts as registries: every `HOST/REPO…` that holds an `oci-layout`, in a directory or in one tar.
+//! Stores of image layouts as registries: every `HOST/REPO…` that holds an `oci-layout`, in a
+//! directory or in one tar.
 //!
-//! What lies there is no more trusted than what a registry sends. Everything is reached from one descriptor without
-//! following any symbolic link, so that nothing outside of the store can be read or written, and only regular files
-//! are. Nothing is kept between calls: what another program writes into `index.json` is seen by the next call. Files
-//! are read and written on the runtime's blocking threads, in pieces of at most [`PIECE`] bytes. Hostile input L26.
+//! What lies there is no more trusted than what a registry sends. Everything is reached from one
+//! descriptor without following any symbolic link, so that nothing outside of the store can be read
+//! or written, and only regular files are. Nothing is kept between calls: what another program
+//! writes into `index.json` is seen by the next call. Files are read and written on the runtime's
+//! blocking threads, in pieces of at most [`PIECE`] bytes. Hostile input L26.
 
 mod archive;
 mod carried;
@@ -28,7 +30,9 @@ pub use directory::LayoutDirectory;
 pub use lock::{Draft, clean};
 pub use pack::Packer;
 
-use super::{BlobError, BlobSink, BlobSource, RawManifest, Registry, RegistryError, RegistryFailure};
+use super::{
+    BlobError, BlobSink, BlobSource, RawManifest, Registry, RegistryError, RegistryFailure,
+};
 use crate::digest::Digest;
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
 use crate::oci::Descriptor;
@@ -56,7 +60,8 @@ pub struct Stored<M> {
 pub type RegistryLayout = Stored<LayoutDirectory>;
 
 impl RegistryLayout {
-    /// The part of the store `dir` that stands for `host`. The directory `dir/HOST` may be absent and be made later.
+    /// The part of the store `dir` that stands for `host`. The directory `dir/HOST` may be absent
+    /// and be made later.
     ///
     /// # Errors
     /// `Io` where `dir` cannot be opened as a directory.
@@ -84,9 +89,11 @@ impl<M: Medium> Stored<M> {
         let medium = self.medium.clone();
         match tokio::task::spawn_blocking(move || work(&medium)).await {
             Ok(result) => result,
-            Err(e) => {
-                Err(RegistryError::new(RegistryFailure::Io, &self.host, format!("work on the store ended early: {e}")))
-            }
+            Err(e) => Err(RegistryError::new(
+                RegistryFailure::Io,
+                &self.host,
+                format!("work on the store ended early: {e}"),
+            )),
         }
     }
 
@@ -106,9 +113,14 @@ impl<M: Medium> Stored<M> {
     ///
     /// # Errors
     /// `Integrity` where it is missing or of another size.
-    pub async fn source(&self, repo: &RepoName, blob: &Descriptor) -> Result<StoredBlob<M>, RegistryError> {
+    pub async fn source(
+        &self,
+        repo: &RepoName,
+        blob: &Descriptor,
+    ) -> Result<StoredBlob<M>, RegistryError> {
         let (repo, wanted) = (self.repo(repo), blob.clone());
-        let file = self.on_disk(move |medium| Repository::open(medium, &repo)?.blob(&wanted)).await?;
+        let file =
+            self.on_disk(move |medium| Repository::open(medium, &repo)?.blob(&wanted)).await?;
         Ok(StoredBlob { medium: self.medium.clone(), file: Arc::new(file) })
     }
 
@@ -118,7 +130,8 @@ impl<M: Medium> Stored<M> {
     /// `Absent` where there is no such repository.
     pub async fn index(&self, repo: &RepoName) -> Result<Option<Vec<u8>>, RegistryError> {
         let repo = self.repo(repo);
-        self.on_disk(move |medium| Repository::open(medium, &repo)?.document(LayoutPart::Index)).await
+        self.on_disk(move |medium| Repository::open(medium, &repo)?.document(LayoutPart::Index))
+            .await
     }
 }
 
@@ -126,7 +139,9 @@ impl<M: Medium> Stored<M> {
 impl<M: Medium> BlobSource for StoredBlob<M> {
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         let (medium, file) = (self.medium.clone(), self.file.clone());
-        let read = move || medium.read(&file, offset, len.min(PIECE)).map_err(|e| io::Error::other(e.rule));
+        let read = move || {
+            medium.read(&file, offset, len.min(PIECE)).map_err(|e| io::Error::other(e.rule))
+        };
         tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
     }
 }
@@ -136,7 +151,8 @@ impl<M: Medium> Registry for Stored<M> {
     async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError> {
         let repo = self.repo(repo);
         self.on_disk(move |medium| {
-            let mut tags: Vec<Tag> = Repository::open(medium, &repo)?.entries()?.iter().filter_map(tag_of).collect();
+            let mut tags: Vec<Tag> =
+                Repository::open(medium, &repo)?.entries()?.iter().filter_map(tag_of).collect();
             tags.retain(|tag| !tag.is_claim());
             tags.sort();
             tags.dedup();
@@ -156,10 +172,17 @@ impl<M: Medium> Registry for Stored<M> {
 
     async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
         let (repo, tag) = (self.repo(repo), tag.clone());
-        self.on_disk(move |medium| Repository::open(medium, &repo)?.tagged(&tag).map(|entry| Some(entry.digest))).await
+        self.on_disk(move |medium| {
+            Repository::open(medium, &repo)?.tagged(&tag).map(|entry| Some(entry.digest))
+        })
+        .await
     }
 
-    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
+    async fn manifest(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+    ) -> Result<RawManifest, RegistryError> {
         let (repo, selector) = (self.repo(repo), selector.clone());
         self.on_disk(move |medium| Repository::open(medium, &repo)?.manifest(&selector)).await
     }
@@ -168,7 +191,10 @@ impl<M: Medium> Registry for Stored<M> {
         let (repo, all) = (self.repo(repo), manifests.to_vec());
         let lacking = self.on_disk(move |medium| {
             let is_missing = |digest: &Digest| match medium.place(&repo) {
-                Ok(place) => matches!(medium.open(&place, LayoutPart::Blob(*digest)), Err(NotOpened::Missing)),
+                Ok(place) => matches!(
+                    medium.open(&place, LayoutPart::Blob(*digest)),
+                    Err(NotOpened::Missing)
+                ),
                 Err(e) => matches!(e, NotOpened::Missing),
             };
             Ok(all.into_iter().filter(is_missing).collect())
@@ -176,15 +202,22 @@ impl<M: Medium> Registry for Stored<M> {
         lacking.await.unwrap_or_default()
     }
 
-    async fn blob(&self, repo: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError> {
+    async fn blob(
+        &self,
+        repo: &RepoName,
+        blob: &Descriptor,
+        sink: &mut dyn BlobSink,
+    ) -> Result<(), BlobError> {
         let (repo, wanted) = (self.repo(repo), blob.clone());
         let subject = repo.at(Selector::Digest(blob.digest));
-        let mut file = self.on_disk(move |medium| Repository::open(medium, &repo)?.blob(&wanted)).await?;
+        let mut file =
+            self.on_disk(move |medium| Repository::open(medium, &repo)?.blob(&wanted)).await?;
         if sink.position() > blob.size {
             sink.restart().await?;
         }
         while sink.position() < blob.size {
-            let (at, want) = (sink.position(), (blob.size - sink.position()).min(PIECE as u64) as usize);
+            let (at, want) =
+                (sink.position(), (blob.size - sink.position()).min(PIECE as u64) as usize);
             let read = self.on_disk(move |medium| {
                 let piece = medium.read(&file, at, want);
                 Ok((file, piece))
@@ -194,8 +227,13 @@ impl<M: Medium> Registry for Stored<M> {
             match piece {
                 Ok(piece) if !piece.is_empty() => sink.write(piece).await?,
                 Ok(_) => {
-                    let rule = format!("the file ends after {at} bytes; its descriptor says {}", blob.size);
-                    return Err(RegistryError::new(RegistryFailure::Integrity, subject, rule).into());
+                    let rule = format!(
+                        "the file ends after {at} bytes; its descriptor says {}",
+                        blob.size
+                    );
+                    return Err(
+                        RegistryError::new(RegistryFailure::Integrity, subject, rule).into()
+                    );
                 }
                 Err(e) => return Err(e.about(subject).into()),
             }

@@ -8,8 +8,8 @@
 //! https://a.example/v2/proxy-ghcr    /v2/proxy-ghcr/NAME                   both, as other programs spell it
 //! ```
 //!
-//! To every request `?ns=HOST` is added, the registry that is asked for, which pull-through caches and peer-to-peer
-//! proxies of several registries go by; others do not heed it.
+//! To every request `?ns=HOST` is added, the registry that is asked for, which pull-through caches
+//! and peer-to-peer proxies of several registries go by; others do not heed it.
 
 use std::fmt;
 
@@ -45,7 +45,8 @@ impl MirrorAddress {
     /// Reads the address of a mirror of `of`.
     ///
     /// # Errors
-    /// Neither http nor https, with a user, query or fragment, or of a path that no repository can have.
+    /// Neither http nor https, with a user, query or fragment, or of a path that no repository can
+    /// have.
     pub fn parse(of: Host, text: &str) -> Result<MirrorAddress, MirrorError> {
         let refused = |rule: &str| MirrorError { text: masked(text), rule: rule.to_owned() };
         let url = Url::parse(text).map_err(|_| refused("write https://HOST[:PORT][/PATH]"))?;
@@ -53,7 +54,9 @@ impl MirrorAddress {
             return Err(refused("write https://HOST[:PORT][/PATH] or http://…"));
         };
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(refused("a user and password do not belong there; log in to the mirror as to a registry"));
+            return Err(refused(
+                "a user and password do not belong there; log in to the mirror as to a registry",
+            ));
         }
         if url.query().is_some() || url.fragment().is_some() {
             return Err(refused("nothing may follow the path"));
@@ -65,10 +68,13 @@ impl MirrorAddress {
         };
         let prefix = match prefix {
             [] => None,
-            parts => Some(parts.join("/").parse::<RepoName>().map_err(|e| refused(&e.to_string()))?),
+            parts => {
+                Some(parts.join("/").parse::<RepoName>().map_err(|e| refused(&e.to_string()))?)
+            }
         };
         let place: String = api.iter().map(|part| format!("/{part}")).collect();
-        let base = Url::parse(&format!("{origin}{place}/v2/")).map_err(|e| refused(&e.to_string()))?;
+        let base =
+            Url::parse(&format!("{origin}{place}/v2/")).map_err(|e| refused(&e.to_string()))?;
         let host = host_of(&url).ok_or_else(|| refused("its host is no registry's name"))?;
         Ok(MirrorAddress { of, host, base, prefix, text: text.to_owned() })
     }
@@ -87,8 +93,8 @@ impl MirrorAddress {
     }
 }
 
-/// An address as it may be shown: with a mask where a password stands, or may stand in what is no address, and without
-/// what follows its path.
+/// An address as it may be shown: with a mask where a password stands, or may stand in what is no
+/// address, and without what follows its path.
 fn masked(text: &str) -> String {
     let (text, behind) = match text.find(['?', '#']) {
         Some(at) => (&text[..at], &text[at..=at]),
@@ -132,11 +138,27 @@ mod tests {
         for (text, host, url) in [
             ("https://cache.example", "cache.example", "https://cache.example/v2/acme/net"),
             ("https://cache.example/v2/", "cache.example", "https://cache.example/v2/acme/net"),
-            ("http://cache.example:5000/", "cache.example:5000", "http://cache.example:5000/v2/acme/net"),
+            (
+                "http://cache.example:5000/",
+                "cache.example:5000",
+                "http://cache.example:5000/v2/acme/net",
+            ),
             ("http://cache/", "cache:80", "http://cache/v2/acme/net"),
-            ("https://h.example/proxy-ghcr", "h.example", "https://h.example/v2/proxy-ghcr/acme/net"),
-            ("https://h.example/v2/proxy-ghcr/", "h.example", "https://h.example/v2/proxy-ghcr/acme/net"),
-            ("https://a.example/api/docker/r/v2", "a.example", "https://a.example/api/docker/r/v2/acme/net"),
+            (
+                "https://h.example/proxy-ghcr",
+                "h.example",
+                "https://h.example/v2/proxy-ghcr/acme/net",
+            ),
+            (
+                "https://h.example/v2/proxy-ghcr/",
+                "h.example",
+                "https://h.example/v2/proxy-ghcr/acme/net",
+            ),
+            (
+                "https://a.example/api/docker/r/v2",
+                "a.example",
+                "https://a.example/api/docker/r/v2/acme/net",
+            ),
             ("http://[::1]:30020", "[::1]:30020", "http://[::1]:30020/v2/acme/net"),
         ] {
             let mirror = parse(text).unwrap();
@@ -157,7 +179,10 @@ mod tests {
             let error = parse(bad).unwrap_err().to_string();
             assert!(!error.contains("secret"), "{error}");
         }
-        assert_eq!(parse("https://h.example/p").unwrap().name_of(&"a".repeat(255).parse().unwrap()), None);
+        assert_eq!(
+            parse("https://h.example/p").unwrap().name_of(&"a".repeat(255).parse().unwrap()),
+            None
+        );
     }
     #[test]
     fn what_is_no_address_is_shown_but_for_its_password() {
@@ -171,8 +196,12 @@ mod tests {
             ("https://cache.example?token=secret", "https://cache.example?***"),
             ("https://ann@cache.example", "https://ann@cache.example"),
         ] {
-            let error = MirrorAddress::parse("ghcr.io".parse().unwrap(), text).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("{shown:?} is no address of a mirror: ")), "{error}");
+            let error =
+                MirrorAddress::parse("ghcr.io".parse().unwrap(), text).unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("{shown:?} is no address of a mirror: ")),
+                "{error}"
+            );
         }
     }
 }

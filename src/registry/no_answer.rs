@@ -1,4 +1,5 @@
-//! Why a connection did not come about, in words that tell what to do: names of hosts, ports, certificates.
+//! Why a connection did not come about, in words that tell what to do: names of hosts, ports,
+//! certificates.
 
 use rustls::pki_types::UnixTime;
 use rustls::{CertificateError, InvalidMessage};
@@ -16,14 +17,16 @@ const RESOLVER: &str = "failed to lookup address information: ";
 const NO_SUCH_NAME: [&str; 3] =
     ["Name or service not known", "No address associated with hostname", "Name does not resolve"];
 
-/// The fault of a connection that could not be made, by way of `proxy` if there is one; `words` say why.
+/// The fault of a connection that could not be made, by way of `proxy` if there is one; `words` say
+/// why.
 pub(super) fn unconnected(words: &str, origin: &Origin, proxy: Option<&str>) -> Fault {
     let asked = proxy.map_or_else(|| origin.to_string(), |proxy| format!("the proxy {proxy}"));
     match words.split_once(RESOLVER) {
-        Some((_, reason)) if NO_SUCH_NAME.iter().any(|said| reason.contains(said)) => {
-            Fault::new(RegistryFailure::Unreachable, format!("there is no such host as that of {asked}"))
-                .remedy("check the spelling of its name")
-        }
+        Some((_, reason)) if NO_SUCH_NAME.iter().any(|said| reason.contains(said)) => Fault::new(
+            RegistryFailure::Unreachable,
+            format!("there is no such host as that of {asked}"),
+        )
+        .remedy("check the spelling of its name"),
         Some((_, reason)) => Fault::passing(
             RegistryFailure::Unreachable,
             format!("the name of {asked} cannot be resolved now ({reason})"),
@@ -31,7 +34,10 @@ pub(super) fn unconnected(words: &str, origin: &Origin, proxy: Option<&str>) -> 
         .remedy("check whether this machine reaches its name server"),
         None => {
             let by = proxy.map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default();
-            Fault::passing(RegistryFailure::Unreachable, format!("{origin} cannot be reached{by}: {words}"))
+            Fault::passing(
+                RegistryFailure::Unreachable,
+                format!("{origin} cannot be reached{by}: {words}"),
+            )
         }
     }
 }
@@ -57,20 +63,32 @@ pub(super) fn tls_fault(error: &rustls::Error, origin: &Origin) -> Fault {
 fn untrusted(reason: &CertificateError, rule: impl Fn(&str) -> String) -> Fault {
     let fault = |why: &str| Fault::new(RegistryFailure::Untrusted, rule(why));
     match reason {
-        CertificateError::UnknownIssuer => fault("the certificate is signed by an unknown authority")
-            .remedy("name that authority's certificate by --ca-file, if you trust it"),
+        CertificateError::UnknownIssuer => {
+            fault("the certificate is signed by an unknown authority")
+                .remedy("name that authority's certificate by --ca-file, if you trust it")
+        }
         CertificateError::ExpiredContext { time, not_after } => {
             let (now, end) = (moment(*time), moment(*not_after));
             fault(&format!("the certificate expired on {}, {}", end.day(), ago(end.days_to(now))))
-                .remedy(format!("have it renewed; if this machine's clock is wrong ({now}), set it"))
+                .remedy(format!(
+                    "have it renewed; if this machine's clock is wrong ({now}), set it"
+                ))
         }
-        CertificateError::Expired => fault("the certificate has expired").remedy("check this machine's clock"),
+        CertificateError::Expired => {
+            fault("the certificate has expired").remedy("check this machine's clock")
+        }
         CertificateError::NotValidYetContext { time, not_before } => {
             let (now, start) = (moment(*time), moment(*not_before));
-            fault(&format!("the certificate is not valid before {}, {}", start.day(), ahead(now.days_to(start))))
-                .remedy(format!("check this machine's clock, which says {now}"))
+            fault(&format!(
+                "the certificate is not valid before {}, {}",
+                start.day(),
+                ahead(now.days_to(start))
+            ))
+            .remedy(format!("check this machine's clock, which says {now}"))
         }
-        CertificateError::NotValidYet => fault("the certificate is not valid yet").remedy("check this machine's clock"),
+        CertificateError::NotValidYet => {
+            fault("the certificate is not valid yet").remedy("check this machine's clock")
+        }
         CertificateError::NotValidForNameContext { presented, .. } if !presented.is_empty() => {
             let names: Vec<String> = presented.iter().map(|name| bare(name)).collect();
             fault(&format!("the certificate is for another host ({})", names.join(", ")))
@@ -129,18 +147,33 @@ mod tests {
         let of = |reason: &str, proxy| {
             let words = format!("dns error: error resolving DNS: {RESOLVER}{reason}");
             let fault = unconnected(&words, &origin(), proxy);
-            (fault.failure, format!("{}; {}", fault.rule, fault.remedy.unwrap_or_default()), fault.retry)
+            (
+                fault.failure,
+                format!("{}; {}", fault.rule, fault.remedy.unwrap_or_default()),
+                fault.retry,
+            )
         };
         let (failure, sentence, retry) = of("Name or service not known", None);
         assert_eq!(failure, RegistryFailure::Unreachable);
-        assert_eq!(sentence, "there is no such host as that of https://gchr.example; check the spelling of its name");
+        assert_eq!(
+            sentence,
+            "there is no such host as that of https://gchr.example; check the spelling of its name"
+        );
         assert_eq!(retry, super::super::retry::Retry::Never, "asking again finds nothing else");
         let (_, sentence, retry) = of("Temporary failure in name resolution", None);
-        assert!(sentence.contains("cannot be resolved now (Temporary failure in name resolution)"), "{sentence}");
+        assert!(
+            sentence.contains("cannot be resolved now (Temporary failure in name resolution)"),
+            "{sentence}"
+        );
         assert_eq!(retry, super::super::retry::Retry::After(None));
         let (_, sentence, _) = of("Name or service not known", Some("http://proxi.example:3128"));
-        assert!(sentence.starts_with("there is no such host as that of the proxy http://proxi.example:3128"));
-        let refused = unconnected("tcp connect error: Connection refused (os error 111)", &origin(), None);
+        assert!(
+            sentence.starts_with(
+                "there is no such host as that of the proxy http://proxi.example:3128"
+            )
+        );
+        let refused =
+            unconnected("tcp connect error: Connection refused (os error 111)", &origin(), None);
         assert_eq!(
             refused.rule,
             "https://gchr.example cannot be reached: tcp connect error: Connection refused (os error 111)"
@@ -157,13 +190,23 @@ mod tests {
     fn a_certificate_out_of_its_time_is_told_with_its_date() {
         let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         let day = 86_400;
-        let expired = CertificateError::ExpiredContext { time: at(951_782_400 + 9 * day), not_after: at(951_782_400) };
+        let expired = CertificateError::ExpiredContext {
+            time: at(951_782_400 + 9 * day),
+            not_after: at(951_782_400),
+        };
         let sentence = said(expired);
-        assert!(sentence.contains("the certificate expired on 2000-02-29, 9 days ago; have it renewed"), "{sentence}");
-        let early = CertificateError::NotValidYetContext { time: at(951_782_400 - day), not_before: at(951_782_400) };
+        assert!(
+            sentence.contains("the certificate expired on 2000-02-29, 9 days ago; have it renewed"),
+            "{sentence}"
+        );
+        let early = CertificateError::NotValidYetContext {
+            time: at(951_782_400 - day),
+            not_before: at(951_782_400),
+        };
         let sentence = said(early);
         assert!(
-            sentence.contains("is not valid before 2000-02-29, in 1 day; check this machine's clock"),
+            sentence
+                .contains("is not valid before 2000-02-29, in 1 day; check this machine's clock"),
             "{sentence}"
         );
         assert!(sentence.contains("2000-02-28T00:00:00Z"), "{sentence}");
@@ -172,7 +215,8 @@ mod tests {
     #[test]
     fn a_certificate_of_another_host_is_told_with_its_names() {
         let expected = "gchr.example".try_into().unwrap();
-        let presented = vec!["DnsName(\"ghcr.example\")".to_owned(), "IpAddress(10.0.0.1)".to_owned()];
+        let presented =
+            vec!["DnsName(\"ghcr.example\")".to_owned(), "IpAddress(10.0.0.1)".to_owned()];
         let sentence = said(CertificateError::NotValidForNameContext { expected, presented });
         assert!(sentence.contains("for another host (ghcr.example, 10.0.0.1)"), "{sentence}");
     }

@@ -1,5 +1,5 @@
-//! What the requests that were sent anyway have shown of a registry: for people who ask what it can do. Nothing in
-//! here decides anything, and nothing in here is a secret.
+//! What the requests that were sent anyway have shown of a registry: for people who ask what it can
+//! do. Nothing in here decides anything, and nothing in here is a secret.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -89,7 +89,9 @@ mod tests {
         let asked: Origin = "https://r.example".parse().unwrap();
         for port in 1..=2 * ORIGINS_MAX {
             known.note(&asked, |seen| seen.tag_pages = seen.tag_pages.or(Some(7)));
-            known.note(&format!("https://a.example:{port}").parse().unwrap(), |seen| seen.tag_pages = Some(port));
+            known.note(&format!("https://a.example:{port}").parse().unwrap(), |seen| {
+                seen.tag_pages = Some(port)
+            });
         }
         assert_eq!(known.0.lock().unwrap().values_mut().count(), ORIGINS_MAX);
         assert_eq!(known.of(&"https://a.example:512".parse().unwrap()).tag_pages, Some(512));

@@ -1,7 +1,8 @@
 //! Origins: who a credential belongs to, and which token service a registry may send us to.
 //!
-//! A credential is bound to scheme, host and port. The one exception is the token service, whose address the registry
-//! itself names: [`may_serve_tokens`] decides whether the registry's credential may be shown there.
+//! A credential is bound to scheme, host and port. The one exception is the token service, whose
+//! address the registry itself names: [`may_serve_tokens`] decides whether the registry's
+//! credential may be shown there.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -42,13 +43,18 @@ impl Origin {
             "https" => Scheme::Https,
             _ => return None,
         };
-        Some(Origin { scheme, host: url.host_str()?.to_owned(), port: url.port_or_known_default()? })
+        Some(Origin {
+            scheme,
+            host: url.host_str()?.to_owned(),
+            port: url.port_or_known_default()?,
+        })
     }
 
     /// Where the requests for a registry go. Docker Hub's API has another name than its references.
     pub fn registry(host: &Host, plain_http: bool) -> Option<Origin> {
         let scheme = if plain_http { "http" } else { "https" };
-        let host = if host.as_str() == "docker.io" { "registry-1.docker.io" } else { host.as_str() };
+        let host =
+            if host.as_str() == "docker.io" { "registry-1.docker.io" } else { host.as_str() };
         Origin::of(&Url::parse(&format!("{scheme}://{host}/")).ok()?)
     }
 
@@ -94,15 +100,18 @@ impl FromStr for Origin {
     }
 }
 
-/// Registries whose token service has a name that the rule by domains does not cover: registry, token service.
+/// Registries whose token service has a name that the rule by domains does not cover: registry,
+/// token service.
 const KNOWN_PAIRS: [(&str, &str); 2] =
     [("registry-1.docker.io", "auth.docker.io"), ("registry.gitlab.com", "gitlab.com")];
 
-/// Whether the token service at `realm` may be shown the credential of `registry` (hostile input R17, R18).
+/// Whether the token service at `realm` may be shown the credential of `registry` (hostile input
+/// R17, R18).
 ///
-/// The realm must be https, or http where the registry itself is. Its host must be the registry's (at any port), lie
-/// below it, be a known pair, or share with it a parent domain of at least three labels; two shared labels may be a
-/// public suffix (`co.uk`) or a provider's domain under which strangers hold registries. All loopback hosts are one.
+/// The realm must be https, or http where the registry itself is. Its host must be the registry's
+/// (at any port), lie below it, be a known pair, or share with it a parent domain of at least three
+/// labels; two shared labels may be a public suffix (`co.uk`) or a provider's domain under which
+/// strangers hold registries. All loopback hosts are one.
 pub fn may_serve_tokens(registry: &Origin, realm: &Origin) -> bool {
     if realm.scheme == Scheme::Http && registry.scheme == Scheme::Https {
         return false;
@@ -183,7 +192,14 @@ mod tests {
         assert_ne!(origin("https://a.example"), origin("http://a.example"));
         assert_ne!(origin("https://a.example"), origin("https://a.example:8443"));
         assert_eq!(origin("https://[::1]:8443").to_string(), "https://[::1]:8443");
-        for bad in ["a.example", "https://u@a.example", "https://a.example/x", "ftp://a.example", "https://a.b?x", ""] {
+        for bad in [
+            "a.example",
+            "https://u@a.example",
+            "https://a.example/x",
+            "ftp://a.example",
+            "https://a.b?x",
+            "",
+        ] {
             assert!(bad.parse::<Origin>().is_err(), "{bad}");
         }
         let hub = Origin::registry(&"docker.io".parse().unwrap(), false).unwrap();

@@ -1,9 +1,10 @@
 //! Who is left alone for now, since asking again would be of no use.
 //!
-//! Two things can be in trouble. A *line* to an origin is, if no connection comes about or nothing answers on it. A
-//! *route* of a registry (one repository, or its catalog) is, if its answers say so (5xx, 429) or never come. A status is
-//! an answer, so that it shows that the line is sound: a repository that fails leaves all others of its registry as they
-//! are. Silence counts for the line only where several routes in a row are silent.
+//! Two things can be in trouble. A *line* to an origin is, if no connection comes about or nothing
+//! answers on it. A *route* of a registry (one repository, or its catalog) is, if its answers say
+//! so (5xx, 429) or never come. A status is an answer, so that it shows that the line is sound: a
+//! repository that fails leaves all others of its registry as they are. Silence counts for the line
+//! only where several routes in a row are silent.
 //!
 //! A person who waits for a command is never refused unasked; see [`Asker`].
 
@@ -17,7 +18,8 @@ use super::origin::Origin;
 use super::recent::Recent;
 use super::retry::{Fault, Retry};
 
-/// How many lines and how many routes in trouble are remembered. A registry can name any number of origins by redirects.
+/// How many lines and how many routes in trouble are remembered. A registry can name any number of
+/// origins by redirects.
 const REMEMBERED: usize = 1024;
 /// A connection that is refused within this time held nobody up.
 const AT_ONCE: Duration = Duration::from_millis(500);
@@ -92,7 +94,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Outages {
     /// `probe_after`: how long what keeps failing is left alone at first.
     pub fn new(probe_after: Duration) -> Outages {
-        let (lines, routes) = (Mutex::new(Recent::new(REMEMBERED)), Mutex::new(Recent::new(REMEMBERED)));
+        let (lines, routes) =
+            (Mutex::new(Recent::new(REMEMBERED)), Mutex::new(Recent::new(REMEMBERED)));
         Outages { probe_after, lines, routes }
     }
 
@@ -112,14 +115,23 @@ impl Outages {
         }
     }
 
-    /// What a request about `route` has shown of the line to `origin`, after the time that it `took`.
-    pub fn note_line<T>(&self, origin: &Origin, route: &Route, outcome: &Result<T, Fault>, took: Duration) {
+    /// What a request about `route` has shown of the line to `origin`, after the time that it
+    /// `took`.
+    pub fn note_line<T>(
+        &self,
+        origin: &Origin,
+        route: &Route,
+        outcome: &Result<T, Fault>,
+        took: Duration,
+    ) {
         let mut lines = locked(&self.lines);
         let fault = match outcome {
             Err(fault)
                 if matches!(
                     fault.failure,
-                    RegistryFailure::TimedOut | RegistryFailure::Unreachable | RegistryFailure::Untrusted
+                    RegistryFailure::TimedOut
+                        | RegistryFailure::Unreachable
+                        | RegistryFailure::Untrusted
                 ) =>
             {
                 fault
@@ -148,7 +160,11 @@ impl Outages {
         let mut routes = locked(&self.routes);
         match outcome {
             // No connection says nothing of what would have been answered.
-            Err(fault) if matches!(fault.failure, RegistryFailure::Unreachable | RegistryFailure::Untrusted) => {}
+            Err(fault)
+                if matches!(
+                    fault.failure,
+                    RegistryFailure::Unreachable | RegistryFailure::Untrusted
+                ) => {}
             Err(fault) if fault.failure == RegistryFailure::TimedOut => {
                 let trouble = routes.get_or_insert_with(route, || Trouble::new(self.probe_after));
                 trouble.goes_on(fault, Cost::Something);
@@ -161,7 +177,8 @@ impl Outages {
         }
     }
 
-    /// Ends the time for which anything is left alone: the user says that it is back, or wants to know.
+    /// Ends the time for which anything is left alone: the user says that it is back, or wants to
+    /// know.
     pub fn trust_again(&self) {
         locked(&self.lines).values_mut().for_each(|line| line.breaker.trust());
         locked(&self.routes).values_mut().for_each(|route| route.breaker.trust());
@@ -223,8 +240,14 @@ mod tests {
         }
         let refused = outages.admit_route(&route("bad")).unwrap_err();
         assert_eq!(refused.failure, RegistryFailure::TimedOut);
-        assert!(refused.rule.contains("bad of https://r.example is left alone"), "{}", refused.rule);
-        assert!(outages.admit_route(&route("good")).is_ok() && outages.admit_line(&registry()).is_ok());
+        assert!(
+            refused.rule.contains("bad of https://r.example is left alone"),
+            "{}",
+            refused.rule
+        );
+        assert!(
+            outages.admit_route(&route("good")).is_ok() && outages.admit_line(&registry()).is_ok()
+        );
         assert_eq!(or_once(Err(refused), Asker::Person).unwrap(), Tries::One);
     }
 
@@ -233,9 +256,17 @@ mod tests {
         let outages = outages();
         for _ in 0..5 {
             assert!(outages.admit_line(&registry()).is_ok());
-            outages.note_line(&registry(), &route("a"), &fault(RegistryFailure::Unreachable), AT_ONCE);
+            outages.note_line(
+                &registry(),
+                &route("a"),
+                &fault(RegistryFailure::Unreachable),
+                AT_ONCE,
+            );
         }
-        assert_eq!(outages.admit_line(&registry()).unwrap_err().failure, RegistryFailure::Unreachable);
+        assert_eq!(
+            outages.admit_line(&registry()).unwrap_err().failure,
+            RegistryFailure::Unreachable
+        );
         assert!(outages.admit_line(&"https://other.example".parse().unwrap()).is_ok());
         outages.trust_again();
         assert!(outages.admit_line(&registry()).is_ok());
@@ -244,8 +275,9 @@ mod tests {
     #[test]
     fn one_silent_route_is_no_silent_line_and_several_are() {
         let outages = outages();
-        let silent =
-            |repo: &str| outages.note_line(&registry(), &route(repo), &fault(RegistryFailure::TimedOut), AT_ONCE);
+        let silent = |repo: &str| {
+            outages.note_line(&registry(), &route(repo), &fault(RegistryFailure::TimedOut), AT_ONCE)
+        };
         (0..20).for_each(|_| silent("bad"));
         assert!(outages.admit_line(&registry()).is_ok());
         outages.note_line(&registry(), &route("good"), &Ok(()), AT_ONCE);

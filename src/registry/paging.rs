@@ -1,6 +1,7 @@
 //! Lists that come in pages, linked by `Link: <…>; rel="next"`.
 //!
-//! A list is whole or an error: a loop, a link to another origin or too many entries end it, never a shorter list.
+//! A list is whole or an error: a loop, a link to another origin or too many entries end it, never
+//! a shorter list.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,7 +21,8 @@ use super::retry::Fault;
 pub(super) const PAGE_MAX: u64 = 4 << 20;
 /// The most entries of a list.
 const ENTRIES_MAX: usize = 100_000;
-/// The most pages of a list; registries that choose the page's size themselves send 100 entries and more.
+/// The most pages of a list; registries that choose the page's size themselves send 100 entries and
+/// more.
 const PAGES_MAX: usize = 2_000;
 
 /// One page; `tags` or `repositories`, `null` being the same as empty.
@@ -46,7 +48,12 @@ pub(super) struct PagedList<T> {
 
 impl<T: Ord + std::str::FromStr> PagedList<T> {
     pub fn new(registry: Origin, first: &Url) -> PagedList<T> {
-        PagedList { registry, seen: HashSet::from([first.to_string()]), entries: Vec::new(), refused: 0 }
+        PagedList {
+            registry,
+            seen: HashSet::from([first.to_string()]),
+            entries: Vec::new(),
+            refused: 0,
+        }
     }
 
     /// Takes a page in; the next page's address, if there is one. `at` is this page's own.
@@ -54,7 +61,10 @@ impl<T: Ord + std::str::FromStr> PagedList<T> {
         page.refuse_html()?;
         let parsed: Option<ListPage> = serde_json::from_slice(&page.bytes).ok();
         let Some(entries) = parsed.and_then(|p| p.entries) else {
-            return Err(Fault::new(RegistryFailure::Protocol, format!("{} did not answer with a list", page.origin)));
+            return Err(Fault::new(
+                RegistryFailure::Protocol,
+                format!("{} did not answer with a list", page.origin),
+            ));
         };
         for entry in entries.unwrap_or_default() {
             match entry.as_str().and_then(|text| text.parse().ok()) {
@@ -63,15 +73,21 @@ impl<T: Ord + std::str::FromStr> PagedList<T> {
             }
         }
         if self.entries.len() + self.refused > ENTRIES_MAX {
-            return Err(Fault::new(RegistryFailure::TooLarge, format!("the list has more than {ENTRIES_MAX} entries"))
-                .remedy("a single tag can still be opened by its name"));
+            return Err(Fault::new(
+                RegistryFailure::TooLarge,
+                format!("the list has more than {ENTRIES_MAX} entries"),
+            )
+            .remedy("a single tag can still be opened by its name"));
         }
         let Some(next) = next(&page.headers, at, &self.registry)? else { return Ok(None) };
         if !self.seen.insert(next.to_string()) {
             return Err(Fault::new(RegistryFailure::Protocol, "the pages of the list form a loop"));
         }
         if self.seen.len() > PAGES_MAX {
-            return Err(Fault::new(RegistryFailure::TooLarge, format!("the list has more than {PAGES_MAX} pages")));
+            return Err(Fault::new(
+                RegistryFailure::TooLarge,
+                format!("the list has more than {PAGES_MAX} pages"),
+            ));
         }
         Ok(Some(next))
     }
@@ -91,7 +107,9 @@ impl<T: Ord + std::str::FromStr> PagedList<T> {
 
 /// The address of the next page, which must be at the registry itself (hostile input R25).
 fn next(headers: &HeaderMap, at: &Url, registry: &Origin) -> Result<Option<Url>, Fault> {
-    let Some(target) = headers.get_all(LINK).iter().filter_map(|v| v.to_str().ok()).find_map(next_target) else {
+    let Some(target) =
+        headers.get_all(LINK).iter().filter_map(|v| v.to_str().ok()).find_map(next_target)
+    else {
         return Ok(None);
     };
     let refused = |why: &str| {
@@ -102,7 +120,10 @@ fn next(headers: &HeaderMap, at: &Url, registry: &Origin) -> Result<Option<Url>,
     };
     let mut url = at.join(target).map_err(|_| refused("is not an address"))?;
     url.set_fragment(None);
-    if Origin::of(&url).as_ref() != Some(registry) || !url.username().is_empty() || url.password().is_some() {
+    if Origin::of(&url).as_ref() != Some(registry)
+        || !url.username().is_empty()
+        || url.password().is_some()
+    {
         return Err(Fault::new(
             RegistryFailure::Protocol,
             format!("the Link to the next page leads away from {registry}"),
@@ -123,13 +144,18 @@ fn next_target(header: &str) -> Option<&str> {
         let (target, after) = after.split_once('>')?;
         // parameters reach to the comma before the next link
         let end = after.find('<').unwrap_or(after.len());
-        let is_next = after[..end].split([';', ',']).any(|parameter| match parameter.split_once('=') {
-            Some((name, value)) => {
-                name.trim().eq_ignore_ascii_case("rel")
-                    && value.trim().trim_matches('"').split_ascii_whitespace().any(|r| r.eq_ignore_ascii_case("next"))
-            }
-            None => false,
-        });
+        let is_next =
+            after[..end].split([';', ',']).any(|parameter| match parameter.split_once('=') {
+                Some((name, value)) => {
+                    name.trim().eq_ignore_ascii_case("rel")
+                        && value
+                            .trim()
+                            .trim_matches('"')
+                            .split_ascii_whitespace()
+                            .any(|r| r.eq_ignore_ascii_case("next"))
+                }
+                None => false,
+            });
         if is_next {
             return Some(target);
         }
@@ -182,7 +208,10 @@ mod tests {
 
     #[test]
     fn the_next_link_is_found_among_others() {
-        assert_eq!(next_target(r#"</v2/a/tags/list?n=1&last=b>; rel="next""#), Some("/v2/a/tags/list?n=1&last=b"));
+        assert_eq!(
+            next_target(r#"</v2/a/tags/list?n=1&last=b>; rel="next""#),
+            Some("/v2/a/tags/list?n=1&last=b")
+        );
         assert_eq!(next_target(r#"<a>; rel=prev, <b,c>; title="x"; rel="last next""#), Some("b,c"));
         assert_eq!(next_target(r#"<a>;REL=Next"#), Some("a"));
         for none in ["", "<a", r#"<a>; rel="previous""#, "a; rel=next"] {
@@ -203,7 +232,9 @@ mod tests {
             let mut listing = PagedList::<crate::name::Tag>::new(origin.clone(), &at);
             match listing.page(&at, &page) {
                 Ok(next) => assert!(fits && next.is_none() && listing.finish().0.len() == entries),
-                Err(fault) => assert!(!fits && fault.failure == RegistryFailure::TooLarge, "{}", fault.rule),
+                Err(fault) => {
+                    assert!(!fits && fault.failure == RegistryFailure::TooLarge, "{}", fault.rule)
+                }
             }
         }
     }
@@ -225,9 +256,13 @@ mod tests {
         ] {
             assert_eq!(link(target).unwrap().unwrap().as_str(), wanted);
         }
-        for target in
-            ["//evil.example/x", "https://r.example:444/x", "http://r.example/x", "file:///x", "https://u@r.example/"]
-        {
+        for target in [
+            "//evil.example/x",
+            "https://r.example:444/x",
+            "http://r.example/x",
+            "file:///x",
+            "https://u@r.example/",
+        ] {
             assert_eq!(link(target).unwrap_err().failure, RegistryFailure::Protocol, "{target}");
         }
     }

@@ -9,7 +9,8 @@ use crate::digest::Digest;
 /// A process, as it can be recognised by others of the same machine. Prints as `MACHINE PID START`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Process {
-    /// Which boot of which machine, and which of its sets of process numbers; nothing else can be read from it.
+    /// Which boot of which machine, and which of its sets of process numbers; nothing else can be
+    /// read from it.
     machine: String,
     pid: u32,
     /// When it was started, in ticks since the boot.
@@ -32,7 +33,8 @@ impl Process {
 
     /// Whether it is certain that it has ended. Never said of processes elsewhere.
     pub(super) fn has_ended(&self) -> bool {
-        machine().is_some_and(|machine| machine == self.machine) && started(self.pid) != Some(self.start)
+        machine().is_some_and(|machine| machine == self.machine)
+            && started(self.pid) != Some(self.start)
     }
 }
 
@@ -86,6 +88,9 @@ mod tests {
         child.wait().unwrap();
         assert!(other.has_ended());
         assert!(!Process { machine: "elsewhere".to_owned(), ..other }.has_ended());
-        assert!(Process { start: own.start + 1, ..own }.has_ended(), "another one of the same number");
+        assert!(
+            Process { start: own.start + 1, ..own }.has_ended(),
+            "another one of the same number"
+        );
     }
 }

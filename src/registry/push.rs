@@ -1,9 +1,10 @@
-//! Writing into a registry on the network (OCI distribution spec, "Push"; quirks: docs/registry-quirks.md).
+//! Writing into a registry on the network (OCI distribution spec, "Push"; quirks:
+//! docs/registry-quirks.md).
 //!
-//! A blob goes out as POST and one monolithic PUT: several registries take chunks wrongly or not at all (Q14). What
-//! ends a try without saying that the next would end alike is followed by a new upload from the first byte; before it,
-//! as before the first one, the registry is asked whether it holds the blob by now. Nothing is written anywhere but at
-//! the registry's own origin.
+//! A blob goes out as POST and one monolithic PUT: several registries take chunks wrongly or not at
+//! all (Q14). What ends a try without saying that the next would end alike is followed by a new
+//! upload from the first byte; before it, as before the first one, the registry is asked whether it
+//! holds the blob by now. Nothing is written anywhere but at the registry's own origin.
 
 mod body;
 mod refusal;
@@ -12,7 +13,9 @@ use async_trait::async_trait;
 use reqwest::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE};
 use reqwest::{Method, StatusCode, Url};
 
-use super::answer::{ResponseDocument, ResponseHead, content_length, is_html, is_json, not_a_registry};
+use super::answer::{
+    ResponseDocument, ResponseHead, content_length, is_html, is_json, not_a_registry,
+};
 use super::auth::TokenScope;
 use super::origin::Origin;
 use super::remote::{MANIFESTS, Remote, claim, judge_tags};
@@ -41,7 +44,9 @@ impl Upload for Remote {
         source: &dyn BlobSource,
     ) -> Result<Uploaded, RegistryError> {
         let uploaded = BlobPush { remote: self, repo, blob, source, logins: 0 }.run().await;
-        uploaded.map_err(|fault| fault.about(&self.repo(repo).at(Selector::Digest(blob.digest)).to_string()))
+        uploaded.map_err(|fault| {
+            fault.about(&self.repo(repo).at(Selector::Digest(blob.digest)).to_string())
+        })
     }
 
     async fn put_manifest(
@@ -53,16 +58,28 @@ impl Upload for Remote {
         let put = self.put(repo, selector, manifest).await;
         put.map_err(|fault| match selector {
             Selector::Digest(_) => fault.about(&self.repo(repo).at(selector.clone()).to_string()),
-            Selector::Tag(_) => fault.about(&format!("{} ({})", self.repo(repo).at(selector.clone()), manifest.digest)),
+            Selector::Tag(_) => fault.about(&format!(
+                "{} ({})",
+                self.repo(repo).at(selector.clone()),
+                manifest.digest
+            )),
         })
     }
 
-    async fn present(&self, repo: &RepoName, selector: &Selector) -> Result<Option<Digest>, RegistryError> {
+    async fn present(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+    ) -> Result<Option<Digest>, RegistryError> {
         let found = self.look(repo, selector).await;
         found.map_err(|fault| fault.about(&self.repo(repo).at(selector.clone()).to_string()))
     }
 
-    async fn read_back(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
+    async fn read_back(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+    ) -> Result<RawManifest, RegistryError> {
         let raw = match self.manifest_question(repo, selector) {
             Ok(question) => self.get(question, selector).await,
             Err(fault) => Err(fault),
@@ -70,7 +87,11 @@ impl Upload for Remote {
         raw.map_err(|fault| fault.about(&self.repo(repo).at(selector.clone()).to_string()))
     }
 
-    async fn tags_now(&self, repo: &RepoName, after: Option<&str>) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags_now(
+        &self,
+        repo: &RepoName,
+        after: Option<&str>,
+    ) -> Result<Vec<Tag>, RegistryError> {
         let after = after.map(|after| format!("&last={after}")).unwrap_or_default();
         let path = format!("{repo}/tags/list?n=1000{after}");
         match self.list(&path, TokenScope::Push(repo.clone()), judge_tags).await {
@@ -85,12 +106,14 @@ impl Upload for Remote {
         }
         let removed = match self.delete(repo, digest).await {
             Err(fault) if fault.failure == RegistryFailure::Denied => Removed::Refused,
-            removed => {
-                removed.map_err(|fault| fault.about(&self.repo(repo).at(Selector::Digest(*digest)).to_string()))?
-            }
+            removed => removed.map_err(|fault| {
+                fault.about(&self.repo(repo).at(Selector::Digest(*digest)).to_string())
+            })?,
         };
         if removed == Removed::Refused {
-            self.requester.transport.observe(&self.requester.registry, |seen| seen.keeps_manifests = true);
+            self.requester
+                .transport
+                .observe(&self.requester.registry, |seen| seen.keeps_manifests = true);
         }
         Ok(removed)
     }
@@ -102,14 +125,20 @@ impl Remote {
         let mut question = Question::get(url, "application/json", TokenScope::Remove(repo.clone()));
         question.method = Method::DELETE;
         let _place = self.enter(&self.questions).await?;
-        let answer = self.document(&question, ANSWER_MAX, "the answer", &mut self.requester.patience()).await?;
+        let answer = self
+            .document(&question, ANSWER_MAX, "the answer", &mut self.requester.patience())
+            .await?;
         match answer.status {
             status if status.is_success() => {
                 answer.refuse_html()?;
                 Ok(Removed::Yes)
             }
-            StatusCode::NOT_FOUND | StatusCode::GONE if answer.is_authoritative() => Ok(Removed::WasAbsent),
-            status if status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED => Ok(Removed::Refused),
+            StatusCode::NOT_FOUND | StatusCode::GONE if answer.is_authoritative() => {
+                Ok(Removed::WasAbsent)
+            }
+            status if status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED => {
+                Ok(Removed::Refused)
+            }
             _ => Err(answer.unexpected()),
         }
     }
@@ -130,14 +159,17 @@ impl Remote {
         let answer = self.document(&question, MANIFEST_MAX, "the manifest", &mut patience).await?;
         drop(place);
         match answer.status {
-            StatusCode::OK if is_html(&answer.headers) => return Err(not_a_registry(&answer.origin)),
+            StatusCode::OK if is_html(&answer.headers) => {
+                return Err(not_a_registry(&answer.origin));
+            }
             StatusCode::OK => {
                 if let Some(digest) = claim(&answer.headers)? {
                     return Ok(Some(digest));
                 }
             }
             StatusCode::NOT_FOUND if is_json(&answer.headers) => return Ok(None),
-            // HEAD has no body that could tell an absence from a proxy's page, and some stores refuse it
+            // HEAD has no body that could tell an absence from a proxy's page, and some stores
+            // refuse it
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {}
             _ => return Err(answer.unexpected()),
         }
@@ -152,7 +184,12 @@ impl Remote {
         }
     }
 
-    async fn put(&self, repo: &RepoName, selector: &Selector, manifest: &Manifest) -> Result<(), Fault> {
+    async fn put(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+        manifest: &Manifest,
+    ) -> Result<(), Fault> {
         let wanted = manifest.digest;
         let got = Digest::of_with(wanted.algorithm(), &manifest.raw);
         if got != wanted || matches!(selector, Selector::Digest(digest) if *digest != wanted) {
@@ -192,8 +229,11 @@ impl Remote {
 
 /// The fault of a registry that took something and does not have it.
 fn lost(answer: &ResponseDocument) -> Fault {
-    Fault::new(RegistryFailure::Integrity, format!("{}, but it does not hold what was sent", answer.words()))
-        .remedy("try again, and see the registry's log if that does not help")
+    Fault::new(
+        RegistryFailure::Integrity,
+        format!("{}, but it does not hold what was sent", answer.words()),
+    )
+    .remedy("try again, and see the registry's log if that does not help")
 }
 
 /// What a registry says of a blob.
@@ -225,12 +265,16 @@ impl BlobPush<'_> {
             let tried = match self.held(&mut patience).await {
                 Ok(BlobPresence::Yes) if outgoing.was_sent() => return Ok(Uploaded::Sent),
                 Ok(BlobPresence::Yes) => return Ok(Uploaded::Present),
-                Ok(BlobPresence::No | BlobPresence::Untold) => self.attempt(&mut outgoing, &mut patience).await,
+                Ok(BlobPresence::No | BlobPresence::Untold) => {
+                    self.attempt(&mut outgoing, &mut patience).await
+                }
                 Err(fault) => Err(fault),
             };
             match tried {
                 Ok(()) => return Ok(Uploaded::Sent),
-                Err(fault) => patience.again(refusal::of_fault(fault, &WriteSubject::Blob(self.blob))).await?,
+                Err(fault) => {
+                    patience.again(refusal::of_fault(fault, &WriteSubject::Blob(self.blob))).await?
+                }
             }
         }
     }
@@ -252,8 +296,11 @@ impl BlobPush<'_> {
             StatusCode::OK if is_html(&answer.headers) => Err(not_a_registry(&answer.origin)),
             StatusCode::OK => self.held_as_it_is(&answer.headers),
             StatusCode::NOT_FOUND | StatusCode::GONE => Ok(BlobPresence::No),
-            // a store may refuse HEAD at an address that was signed for GET (Q11), but the registry named it
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::METHOD_NOT_ALLOWED if !own => {
+            // a store may refuse HEAD at an address that was signed for GET (Q11), but the registry
+            // named it
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::METHOD_NOT_ALLOWED
+                if !own =>
+            {
                 Ok(BlobPresence::Yes)
             }
             _ => Ok(BlobPresence::Untold),
@@ -266,7 +313,10 @@ impl BlobPush<'_> {
             && claimed.algorithm() == digest.algorithm()
             && claimed != *digest
         {
-            return Err(Fault::new(RegistryFailure::Integrity, format!("the registry shows {claimed} in its place")));
+            return Err(Fault::new(
+                RegistryFailure::Integrity,
+                format!("the registry shows {claimed} in its place"),
+            ));
         }
         match content_length(headers) {
             // some registries send no length of what they do not send
@@ -274,13 +324,19 @@ impl BlobPush<'_> {
             Some(length) if length == *size => Ok(BlobPresence::Yes),
             Some(length) => Err(Fault::new(
                 RegistryFailure::Integrity,
-                format!("the registry holds {length} bytes under this digest, whose content has {size}"),
+                format!(
+                    "the registry holds {length} bytes under this digest, whose content has {size}"
+                ),
             )),
         }
     }
 
     /// One upload, from the first byte to the registry's word that it has the blob.
-    async fn attempt(&mut self, outgoing: &mut Outgoing<'_>, patience: &mut Patience) -> Result<(), Fault> {
+    async fn attempt(
+        &mut self,
+        outgoing: &mut Outgoing<'_>,
+        patience: &mut Patience,
+    ) -> Result<(), Fault> {
         let mut url = self.session(patience).await?;
         append_digest(&mut url, &self.blob.digest);
         for _ in 0..=REDIRECTS_MAX {
@@ -290,7 +346,11 @@ impl BlobPush<'_> {
             if !is_redirect(answer.response.status()) {
                 return self.judge(answer, patience).await;
             }
-            url = requester.target_of_write(&url, answer.response.status(), answer.response.headers())?;
+            url = requester.target_of_write(
+                &url,
+                answer.response.status(),
+                answer.response.headers(),
+            )?;
         }
         Err(too_many_redirects())
     }
@@ -307,7 +367,9 @@ impl BlobPush<'_> {
         if let Some(last) = last_of_range(&answer.headers)
             && last > 0
         {
-            let rule = format!("a new upload at the registry claims to hold the bytes up to {last} already");
+            let rule = format!(
+                "a new upload at the registry claims to hold the bytes up to {last} already"
+            );
             return Err(Fault::new(RegistryFailure::Protocol, rule));
         }
         location(&question.url, &answer.headers, self.remote.origin())
@@ -322,7 +384,8 @@ impl BlobPush<'_> {
         answer.refuse_html()?;
         let Descriptor { digest, size, .. } = self.blob;
         let range = last_of_range(&answer.headers);
-        let told = claim(&answer.headers)?.filter(|claimed| claimed.algorithm() == digest.algorithm());
+        let told =
+            claim(&answer.headers)?.filter(|claimed| claimed.algorithm() == digest.algorithm());
         if let Some(kept) = told
             && kept != *digest
         {
@@ -339,20 +402,29 @@ impl BlobPush<'_> {
             _ if answer.status == StatusCode::CREATED => Err(lost(&answer)),
             _ => {
                 let status = answer.status.as_u16();
-                let range = range.map(|last| format!(", and to have the bytes up to {last}")).unwrap_or_default();
+                let range = range
+                    .map(|last| format!(", and to have the bytes up to {last}"))
+                    .unwrap_or_default();
                 Err(Fault::new(
                     RegistryFailure::Protocol,
-                    format!("the registry says {status} where 201 would end the upload{range}; it lacks the blob"),
+                    format!(
+                        "the registry says {status} where 201 would end the upload{range}; it lacks the blob"
+                    ),
                 ))
             }
         }
     }
 }
 
-/// Where the bytes of an upload are to go. At the registry itself: a credential goes along (CVE-2026-50151).
+/// Where the bytes of an upload are to go. At the registry itself: a credential goes along
+/// (CVE-2026-50151).
 fn location(at: &Url, headers: &HeaderMap, registry: &Origin) -> Result<Url, Fault> {
-    let refused = |why: String| Fault::new(RegistryFailure::Protocol, format!("the Location of the upload {why}"));
-    let Some(location) = headers.get(LOCATION) else { return Err(refused("is missing".to_owned())) };
+    let refused = |why: String| {
+        Fault::new(RegistryFailure::Protocol, format!("the Location of the upload {why}"))
+    };
+    let Some(location) = headers.get(LOCATION) else {
+        return Err(refused("is missing".to_owned()));
+    };
     let text = location.to_str().ok().filter(|text| text.len() <= LOCATION_MAX);
     let Some(mut url) = text.and_then(|text| at.join(text).ok()) else {
         return Err(refused("is not an address".to_owned()));
@@ -366,7 +438,8 @@ fn location(at: &Url, headers: &HeaderMap, registry: &Origin) -> Result<Url, Fau
     }
 }
 
-/// Adds the parameter that ends an upload. What the query holds is the registry's and stays as it is.
+/// Adds the parameter that ends an upload. What the query holds is the registry's and stays as it
+/// is.
 fn append_digest(url: &mut Url, digest: &Digest) {
     let query = match url.query() {
         Some(query) if !query.is_empty() => format!("{query}&digest={digest}"),

@@ -1,8 +1,8 @@
 //! The back end for registries that are reached over the network (OCI distribution spec, "Pull" and
 //! "Content discovery"; quirks: docs/registry-quirks.md).
 //!
-//! What an answer's status means for each question is decided here; how it is asked, in `request`; how a blob comes
-//! in, in `transfer`. There is no ping: mounting needs no registry.
+//! What an answer's status means for each question is decided here; how it is asked, in `request`;
+//! how a blob comes in, in `transfer`. There is no ping: mounting needs no registry.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -41,9 +41,11 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-diges
 pub struct RemoteOptions {
     /// Its name in references.
     pub host: Host,
-    /// Without TLS, because the user asked for that. Basic credentials then go over plain HTTP as well.
+    /// Without TLS, because the user asked for that. Basic credentials then go over plain HTTP as
+    /// well.
     pub plain_http: bool,
-    /// A token service that the user trusts with the registry's credential, beside the registry's own.
+    /// A token service that the user trusts with the registry's credential, beside the registry's
+    /// own.
     pub token_realm: Option<Origin>,
     /// Where its credential is looked up.
     pub credentials: Arc<dyn CredentialSource>,
@@ -84,17 +86,27 @@ impl Remote {
         credentials: Arc<dyn CredentialSource>,
     ) -> Result<Remote, RegistryError> {
         let origin = address.origin().ok_or_else(|| invalid(address))?;
-        let connection = Connection::new(transport, address.host.clone(), origin, token_realm, credentials);
+        let connection =
+            Connection::new(transport, address.host.clone(), origin, token_realm, credentials);
         Ok(Remote::mirror_over(&connection, address, Asker::Program))
     }
 
-    pub(super) fn over(connection: &Connection, host: Host, asker: Asker) -> Result<Remote, RegistryError> {
-        let base = Url::parse(&format!("{}/v2/", connection.registry)).map_err(|_| invalid(&host))?;
+    pub(super) fn over(
+        connection: &Connection,
+        host: Host,
+        asker: Asker,
+    ) -> Result<Remote, RegistryError> {
+        let base =
+            Url::parse(&format!("{}/v2/", connection.registry)).map_err(|_| invalid(&host))?;
         Ok(Remote::at(connection, host, base, RETRIES, asker))
     }
 
     /// It is given up sooner than a registry, for which nobody stands in.
-    pub(super) fn mirror_over(connection: &Connection, address: &MirrorAddress, asker: Asker) -> Remote {
+    pub(super) fn mirror_over(
+        connection: &Connection,
+        address: &MirrorAddress,
+        asker: Asker,
+    ) -> Remote {
         let (host, base) = (address.host.clone(), address.base.clone());
         let remote = Remote::at(connection, host, base, MIRROR_RETRIES, asker);
         Remote { on_behalf_of: Some(address.of.clone()), ..remote }
@@ -105,7 +117,15 @@ impl Remote {
         let (transport, registry, auth) = (transport.clone(), registry.clone(), auth.clone());
         let requester = RegistryRequester { transport, registry, auth, retries, asker };
         let (transfers, questions) = (transfers.clone(), questions.clone());
-        Remote { host, base, on_behalf_of: None, requester, transfers, questions, lists: Moving::default() }
+        Remote {
+            host,
+            base,
+            on_behalf_of: None,
+            requester,
+            transfers,
+            questions,
+            lists: Moving::default(),
+        }
     }
 
     /// What its answers so far have shown of it.
@@ -127,10 +147,13 @@ impl Remote {
         Repo { host: self.host.clone(), name: name.clone() }
     }
 
-    /// The address of `path` below `/v2/`. Names and digests hold nothing that a path would read differently.
+    /// The address of `path` below `/v2/`. Names and digests hold nothing that a path would read
+    /// differently.
     pub(super) fn url(&self, path: &str) -> Result<Url, Fault> {
         let url = self.base.join(path);
-        let mut url = url.map_err(|e| Fault::new(RegistryFailure::Protocol, format!("{path:?} is no path: {e}")))?;
+        let mut url = url.map_err(|e| {
+            Fault::new(RegistryFailure::Protocol, format!("{path:?} is no path: {e}"))
+        })?;
         if let Some(host) = &self.on_behalf_of {
             url.query_pairs_mut().append_pair("ns", host.as_str());
         }
@@ -170,7 +193,8 @@ impl Remote {
         loop {
             // each page is progress, so that each has the whole of the time and the tries
             let mut patience = self.requester.patience();
-            let page = self.document(&question, PAGE_MAX, "a page of the list", &mut patience).await?;
+            let page =
+                self.document(&question, PAGE_MAX, "a page of the list", &mut patience).await?;
             judge(&page)?;
             let Some(next) = listing.page(&question.url, &page)? else { break };
             question.url = next;
@@ -179,7 +203,9 @@ impl Remote {
         }
         if matches!(question.scope, TokenScope::Pull(_)) {
             let pages = listing.pages();
-            self.requester.transport.observe(&self.requester.registry, |seen| seen.tag_pages = Some(pages));
+            self.requester
+                .transport
+                .observe(&self.requester.registry, |seen| seen.tag_pages = Some(pages));
         }
         let (entries, refused) = listing.finish();
         if refused > 0 {
@@ -212,7 +238,8 @@ impl Remote {
             StatusCode::OK if is_html(&answer.headers) => Err(not_a_registry(&answer.origin)),
             StatusCode::OK => claim(&answer.headers),
             StatusCode::NOT_FOUND if is_json(&answer.headers) => Err(absent(&answer)),
-            // HEAD has no body that could tell an absence from a proxy's page, and some stores refuse it
+            // HEAD has no body that could tell an absence from a proxy's page, and some stores
+            // refuse it
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
                 question.method = Method::GET;
                 let raw = self.get(question, &Selector::Tag(tag.clone())).await?;
@@ -223,7 +250,11 @@ impl Remote {
     }
 
     /// Asks for the manifest that is `selector` by a question that is a GET.
-    pub(super) async fn get(&self, question: Question, selector: &Selector) -> Result<RawManifest, Fault> {
+    pub(super) async fn get(
+        &self,
+        question: Question,
+        selector: &Selector,
+    ) -> Result<RawManifest, Fault> {
         let _place = self.enter_for(&self.questions, &question.scope).await?;
         let mut patience = self.requester.patience();
         let answer = self.document(&question, MANIFEST_MAX, "the manifest", &mut patience).await?;
@@ -234,19 +265,28 @@ impl Remote {
         }
         let claimed = claim(&answer.headers)?;
         let mismatch = |what: &str, wanted: &Digest, got: Digest| {
-            Fault::new(RegistryFailure::Integrity, format!("the manifest that came is {got}, {what} {wanted}"))
+            Fault::new(
+                RegistryFailure::Integrity,
+                format!("the manifest that came is {got}, {what} {wanted}"),
+            )
         };
         let wanted = match selector {
             Selector::Digest(digest) => Some(("but was asked for as", *digest)),
             Selector::Tag(_) => None,
         };
-        for (what, digest) in wanted.into_iter().chain(claimed.map(|d| ("but the registry calls it", d))) {
+        for (what, digest) in
+            wanted.into_iter().chain(claimed.map(|d| ("but the registry calls it", d)))
+        {
             let got = Digest::of_with(digest.algorithm(), &answer.bytes);
             if got != digest {
                 return Err(mismatch(what, &digest, got));
             }
         }
-        Ok(RawManifest { content_type: content_type(&answer.headers), bytes: answer.bytes.into(), claimed })
+        Ok(RawManifest {
+            content_type: content_type(&answer.headers),
+            bytes: answer.bytes.into(),
+            claimed,
+        })
     }
 }
 
@@ -275,24 +315,39 @@ impl Registry for Remote {
 
     async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
         let digest = self.head(repo, tag).await;
-        digest.map_err(|fault| fault.about(&self.repo(repo).at(Selector::Tag(tag.clone())).to_string()))
+        digest.map_err(|fault| {
+            fault.about(&self.repo(repo).at(Selector::Tag(tag.clone())).to_string())
+        })
     }
 
-    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
+    async fn manifest(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+    ) -> Result<RawManifest, RegistryError> {
         let raw = match self.url(&format!("{repo}/manifests/{selector}")) {
-            Ok(url) => self.get(Question::get(url, MANIFESTS, TokenScope::Pull(repo.clone())), selector).await,
+            Ok(url) => {
+                self.get(Question::get(url, MANIFESTS, TokenScope::Pull(repo.clone())), selector)
+                    .await
+            }
             Err(fault) => Err(fault),
         };
         raw.map_err(|fault| fault.about(&self.repo(repo).at(selector.clone()).to_string()))
     }
 
-    async fn blob(&self, repo: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError> {
+    async fn blob(
+        &self,
+        repo: &RepoName,
+        blob: &Descriptor,
+        sink: &mut dyn BlobSink,
+    ) -> Result<(), BlobError> {
         let subject = self.repo(repo).at(Selector::Digest(blob.digest)).to_string();
         let about = |fault: Fault| BlobError::Registry(fault.about(&subject));
         let url = self.url(&format!("{repo}/blobs/{}", blob.digest)).map_err(about)?;
         let deadline = self.requester.transport.deadline();
         let place = self.transfers.enter_for(repo, deadline).await.map_err(about)?;
-        let transfer = super::transfer::Transfer::new(&self.requester, place, url, repo.clone(), blob.size);
+        let transfer =
+            super::transfer::Transfer::new(&self.requester, place, url, repo.clone(), blob.size);
         transfer.run(sink).await.map_err(|end| match end {
             super::transfer::TransferEnd::Fault(fault) => about(fault),
             super::transfer::TransferEnd::Sink(error) => BlobError::Sink(error),
@@ -331,15 +386,19 @@ fn absent(answer: &ResponseDocument) -> Fault {
     }
     Fault::new(
         RegistryFailure::Protocol,
-        format!("{}, which is not a registry's answer, so that it proves no absence", answer.words()),
+        format!(
+            "{}, which is not a registry's answer, so that it proves no absence",
+            answer.words()
+        ),
     )
     .remedy("check the registry's name, and whether a proxy answers in its place")
 }
 
 pub(super) fn judge_tags(page: &ResponseDocument) -> Result<(), Fault> {
     let unknown = || {
-        page.error_codes()
-            .is_some_and(|codes| codes.iter().any(|code| code == "NAME_UNKNOWN" || code == "NAME_INVALID"))
+        page.error_codes().is_some_and(|codes| {
+            codes.iter().any(|code| code == "NAME_UNKNOWN" || code == "NAME_INVALID")
+        })
     };
     match page.status {
         StatusCode::OK => Ok(()),
@@ -352,13 +411,19 @@ pub(super) fn judge_tags(page: &ResponseDocument) -> Result<(), Fault> {
 fn judge_catalog(page: &ResponseDocument) -> Result<(), Fault> {
     match page.status {
         StatusCode::OK => Ok(()),
-        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::FORBIDDEN => Err(unlisted(&page.words())),
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::FORBIDDEN => {
+            Err(unlisted(&page.words()))
+        }
         _ => Err(page.unexpected()),
     }
 }
 
-/// The catalog is no part of the specification; most public registries refuse it (registry quirk Q7).
+/// The catalog is no part of the specification; most public registries refuse it (registry quirk
+/// Q7).
 fn unlisted(words: &str) -> Fault {
-    Fault::new(RegistryFailure::Absent, format!("the registry does not list its repositories ({words})"))
-        .remedy("repositories can be opened by their names")
+    Fault::new(
+        RegistryFailure::Absent,
+        format!("the registry does not list its repositories ({words})"),
+    )
+    .remedy("repositories can be opened by their names")
 }

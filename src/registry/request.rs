@@ -1,6 +1,7 @@
 //! One request to a registry: login, redirects, and the answer of whoever answers in the end.
 //!
-//! `Authorization` is set in one place, [`Requester::request`], and only for the registry's own origin.
+//! `Authorization` is set in one place, [`Requester::request`], and only for the registry's own
+//! origin.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -46,7 +47,14 @@ impl Question {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        Question { method: Method::GET, url, headers, body: Bytes::new(), scope, count: Count::Request }
+        Question {
+            method: Method::GET,
+            url,
+            headers,
+            body: Bytes::new(),
+            scope,
+            count: Count::Request,
+        }
     }
 
     /// Whether it changes nothing at the registry.
@@ -71,9 +79,14 @@ impl RegistryRequester {
         Patience::new(self.transport.deadline(), self.retries)
     }
 
-    /// Sends `question` once: with logins and redirects, without trying again what failed. What the registry
-    /// itself denies (401, 403), 429 and 5xx are faults; every other status is the caller's to judge.
-    pub async fn ask(&self, question: &Question, patience: &mut Patience) -> Result<ResponseHead, Fault> {
+    /// Sends `question` once: with logins and redirects, without trying again what failed. What the
+    /// registry itself denies (401, 403), 429 and 5xx are faults; every other status is the
+    /// caller's to judge.
+    pub async fn ask(
+        &self,
+        question: &Question,
+        patience: &mut Patience,
+    ) -> Result<ResponseHead, Fault> {
         let route = Route { registry: self.registry.clone(), scope: question.scope.clone() };
         let tries = or_once(self.transport.outages().admit_route(&route), self.asker)?;
         let answer = self.logged_in(question, &route, patience).await;
@@ -102,28 +115,46 @@ impl RegistryRequester {
             match (status, &grant) {
                 (StatusCode::UNAUTHORIZED, _) if own => {
                     if logins == LOGINS_MAX {
-                        return Err(self.denied(answer, &question.scope, grant.as_deref(), patience).await);
+                        return Err(self
+                            .denied(answer, &question.scope, grant.as_deref(), patience)
+                            .await);
                     }
                     let challenge = Challenge::of(answer.response.headers())?;
-                    self.transport.observe(&self.registry, |seen| seen.login = Some(challenge.scheme()));
+                    self.transport
+                        .observe(&self.registry, |seen| seen.login = Some(challenge.scheme()));
                     drop(answer);
-                    grant = Some(self.log_in(&question.scope, challenge, grant.as_deref(), patience).await?);
+                    grant = Some(
+                        self.log_in(&question.scope, challenge, grant.as_deref(), patience).await?,
+                    );
                     logins += 1;
                 }
                 // ECR answers so when a token has expired (registry quirk Q4)
-                (StatusCode::FORBIDDEN, Some(old)) if own && logins == 0 && looks_expired(&answer, old) => {
-                    grant = Some(self.log_in(&question.scope, old.challenge.clone(), Some(old), patience).await?);
+                (StatusCode::FORBIDDEN, Some(old))
+                    if own && logins == 0 && looks_expired(&answer, old) =>
+                {
+                    grant = Some(
+                        self.log_in(&question.scope, old.challenge.clone(), Some(old), patience)
+                            .await?,
+                    );
                     logins = LOGINS_MAX;
                 }
                 (StatusCode::FORBIDDEN, _) if own => {
-                    return Err(self.denied(answer, &question.scope, grant.as_deref(), patience).await);
+                    return Err(self
+                        .denied(answer, &question.scope, grant.as_deref(), patience)
+                        .await);
                 }
-                // a store's signed address may have expired; a new one comes from the registry (Q11)
-                (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) if !own && !resolved_again => {
+                // a store's signed address may have expired; a new one comes from the registry
+                // (Q11)
+                (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _)
+                    if !own && !resolved_again =>
+                {
                     resolved_again = true;
                 }
                 (status, _) if may_pass(status, question.only_reads()) => {
-                    return Err(answer.document(REFUSAL_MAX, "the answer", patience).await?.overloaded());
+                    return Err(answer
+                        .document(REFUSAL_MAX, "the answer", patience)
+                        .await?
+                        .overloaded());
                 }
                 _ => {
                     if let Some(grant) = &grant
@@ -162,7 +193,8 @@ impl RegistryRequester {
         patience.within(self.transport.deadline(), "logging in", login).await?
     }
 
-    /// Follows redirects by the rules: at most five, never from https to http, the credential only at home.
+    /// Follows redirects by the rules: at most five, never from https to http, the credential only
+    /// at home.
     pub async fn hops(
         &self,
         question: &Question,
@@ -175,7 +207,10 @@ impl RegistryRequester {
         let mut lies = None;
         for _ in 0..=REDIRECTS_MAX {
             let Some(origin) = Origin::of(&url) else {
-                return Err(Fault::new(RegistryFailure::Protocol, "an address that is neither http nor https"));
+                return Err(Fault::new(
+                    RegistryFailure::Protocol,
+                    "an address that is neither http nor https",
+                ));
             };
             let request = self.request(question, &url, grant);
             let limit = if question.only_reads() { ANSWER } else { self.transport.deadline() };
@@ -186,8 +221,12 @@ impl RegistryRequester {
                 lies = response.remote_addr().map(|address| Reach::of(address.ip()));
             }
             if !is_redirect(response.status()) {
-                if question.count == Count::Blob && question.method == Method::GET && response.status().is_success() {
-                    self.transport.observe(&self.registry, |seen| seen.blobs_from = Some(origin.clone()));
+                if question.count == Count::Blob
+                    && question.method == Method::GET
+                    && response.status().is_success()
+                {
+                    self.transport
+                        .observe(&self.registry, |seen| seen.blobs_from = Some(origin.clone()));
                 }
                 return Ok(ResponseHead { response, origin });
             }
@@ -215,15 +254,16 @@ impl RegistryRequester {
         request
     }
 
-    /// The request of `question`, to which its caller adds a body that can be sent once only; and the login in it.
+    /// The request of `question`, to which its caller adds a body that can be sent once only; and
+    /// the login in it.
     pub fn request_once(&self, question: &Question) -> (Request, Option<Arc<Grant>>) {
         let grant = self.auth.granted(&question.scope);
         (self.request(question, &question.url, grant.as_deref()), grant)
     }
 
-    /// Judges the answer to a [`Requester::request_once`], as [`Requester::ask`] does, except that redirects are left
-    /// to the caller. After a refused login there is a new one, of which `logins` counts, and the fault asks to begin
-    /// anew.
+    /// Judges the answer to a [`Requester::request_once`], as [`Requester::ask`] does, except that
+    /// redirects are left to the caller. After a refused login there is a new one, of which
+    /// `logins` counts, and the fault asks to begin anew.
     pub async fn answered_once(
         &self,
         question: &Question,
@@ -236,10 +276,15 @@ impl RegistryRequester {
         let status = answer.response.status();
         let challenge = match (status, &grant) {
             (StatusCode::UNAUTHORIZED, _) => Some(Challenge::of(answer.response.headers())?),
-            (StatusCode::FORBIDDEN, Some(old)) if looks_expired(&answer, old) => Some(old.challenge.clone()),
+            (StatusCode::FORBIDDEN, Some(old)) if looks_expired(&answer, old) => {
+                Some(old.challenge.clone())
+            }
             (StatusCode::FORBIDDEN, _) => None,
             (status, _) if may_pass(status, false) => {
-                return Err(answer.document(REFUSAL_MAX, "the answer", patience).await?.overloaded());
+                return Err(answer
+                    .document(REFUSAL_MAX, "the answer", patience)
+                    .await?
+                    .overloaded());
             }
             _ => return Ok(answer),
         };
@@ -259,9 +304,16 @@ impl RegistryRequester {
     }
 
     /// Where a redirect of something that was sent leads: to the registry itself or nowhere.
-    pub fn target_of_write(&self, from: &Url, status: StatusCode, headers: &HeaderMap) -> Result<Url, Fault> {
+    pub fn target_of_write(
+        &self,
+        from: &Url,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) -> Result<Url, Fault> {
         if !matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT) {
-            let rule = format!("the registry redirected an upload with {status}, which would drop its body");
+            let rule = format!(
+                "the registry redirected an upload with {status}, which would drop its body"
+            );
             return Err(Fault::new(RegistryFailure::Protocol, rule));
         }
         let url = target(from, headers)?;
@@ -286,12 +338,17 @@ pub(super) fn is_redirect(status: StatusCode) -> bool {
 
 /// The fault of a chain of redirects without end.
 pub(super) fn too_many_redirects() -> Fault {
-    Fault::new(RegistryFailure::Protocol, format!("the registry redirects more than {REDIRECTS_MAX} times"))
+    Fault::new(
+        RegistryFailure::Protocol,
+        format!("the registry redirects more than {REDIRECTS_MAX} times"),
+    )
 }
 
 /// Where a redirect leads, if it may be followed (hostile input R10 to R16).
 fn target(from: &Url, headers: &HeaderMap) -> Result<Url, Fault> {
-    let refused = |why: &str| Fault::new(RegistryFailure::Protocol, format!("a redirect of the registry {why}"));
+    let refused = |why: &str| {
+        Fault::new(RegistryFailure::Protocol, format!("a redirect of the registry {why}"))
+    };
     let Some(location) = headers.get(LOCATION) else { return Err(refused("names no address")) };
     let text = location.to_str().map_err(|_| refused("leads to an address that is not ASCII"))?;
     if text.len() > LOCATION_MAX {
@@ -302,7 +359,9 @@ fn target(from: &Url, headers: &HeaderMap) -> Result<Url, Fault> {
     let Some(origin) = Origin::of(&url) else {
         return Err(refused("leads to an address that is neither http nor https"));
     };
-    if origin.scheme() == Scheme::Http && Origin::of(from).is_some_and(|o| o.scheme() == Scheme::Https) {
+    if origin.scheme() == Scheme::Http
+        && Origin::of(from).is_some_and(|o| o.scheme() == Scheme::Https)
+    {
         return Err(refused("leads from https to http"));
     }
     if !url.username().is_empty() || url.password().is_some() {
@@ -311,8 +370,8 @@ fn target(from: &Url, headers: &HeaderMap) -> Result<Url, Fault> {
     Ok(url)
 }
 
-/// Whether a 403 may mean that the token has expired: one that worked before, or an answer that is not the
-/// registry's usual JSON.
+/// Whether a 403 may mean that the token has expired: one that worked before, or an answer that is
+/// not the registry's usual JSON.
 fn looks_expired(answer: &ResponseHead, grant: &Grant) -> bool {
     grant.worked.load(Ordering::Relaxed) || !is_json(answer.response.headers())
 }

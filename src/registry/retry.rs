@@ -1,7 +1,8 @@
 //! The one place that decides about trying again and about giving up.
 //!
-//! [`Fault`] is what a single try ended with. [`Patience`] belongs to one call of the `Registry` trait: it counts the
-//! tries since the last progress and the time without any, and every wait on a peer passes through it.
+//! [`Fault`] is what a single try ended with. [`Patience`] belongs to one call of the `Registry`
+//! trait: it counts the tries since the last progress and the time without any, and every wait on a
+//! peer passes through it.
 
 use std::future::Future;
 use std::time::{Duration, SystemTime};
@@ -57,7 +58,12 @@ impl Fault {
 
     /// The error of the call that asked for `subject`.
     pub fn about(self, subject: &str) -> RegistryError {
-        RegistryError { failure: self.failure, subject: subject.to_owned(), rule: self.rule, remedy: self.remedy }
+        RegistryError {
+            failure: self.failure,
+            subject: subject.to_owned(),
+            rule: self.rule,
+            remedy: self.remedy,
+        }
     }
 }
 
@@ -74,10 +80,19 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// `deadline`: how long the call may go on without progress. `retries`: how often it is tried again without any.
+    /// `deadline`: how long the call may go on without progress. `retries`: how often it is tried
+    /// again without any.
     pub fn new(deadline: Duration, retries: u32) -> Patience {
         let now = Instant::now();
-        Patience { deadline, retries, progress_at: now, tries: 0, furthest: 0, slow_since: now, slow_bytes: 0 }
+        Patience {
+            deadline,
+            retries,
+            progress_at: now,
+            tries: 0,
+            furthest: 0,
+            slow_since: now,
+            slow_bytes: 0,
+        }
     }
 
     /// The time until the call has gone without progress for too long.
@@ -86,12 +101,20 @@ impl Patience {
     }
 
     fn expired(&self, doing: &str) -> Fault {
-        Fault::new(RegistryFailure::TimedOut, format!("no progress for {} while {doing}", in_words(self.deadline)))
-            .remedy("see whether the registry can be reached; --deadline sets the limit")
+        Fault::new(
+            RegistryFailure::TimedOut,
+            format!("no progress for {} while {doing}", in_words(self.deadline)),
+        )
+        .remedy("see whether the registry can be reached; --deadline sets the limit")
     }
 
     /// Waits for a peer, at most `limit` and never past the deadline.
-    pub async fn within<T>(&self, limit: Duration, doing: &str, peer: impl Future<Output = T>) -> Result<T, Fault> {
+    pub async fn within<T>(
+        &self,
+        limit: Duration,
+        doing: &str,
+        peer: impl Future<Output = T>,
+    ) -> Result<T, Fault> {
         let left = self.left();
         match tokio::time::timeout(limit.min(left), peer).await {
             Ok(value) => Ok(value),
@@ -135,10 +158,10 @@ impl Patience {
         self.progressed();
     }
 
-    /// The time until a body that is being sent has stood still for too long, of which `in_flight` bytes may still be
-    /// on their way without a sign, and `sent` bytes were sent in `elapsed`. What is on its way is taken to move as
-    /// fast as all before it, and at the low-speed limit at least; but a peer that has it all and is silent looks
-    /// alike, so that there is an end to it.
+    /// The time until a body that is being sent has stood still for too long, of which `in_flight`
+    /// bytes may still be on their way without a sign, and `sent` bytes were sent in `elapsed`.
+    /// What is on its way is taken to move as fast as all before it, and at the low-speed limit at
+    /// least; but a peer that has it all and is silent looks alike, so that there is an end to it.
     pub fn left_to_send(&self, in_flight: u64, sent: u64, elapsed: Duration) -> Duration {
         let seen = sent.saturating_sub(in_flight) as f64 / elapsed.as_secs_f64().max(0.001);
         let on_its_way = Duration::from_secs_f64(in_flight as f64 / seen.max(LOW_SPEED as f64));
@@ -150,8 +173,9 @@ impl Patience {
         self.expired(doing)
     }
 
-    /// `bytes` of a body came and it now reaches to `position`. Only a body that moves at the low-speed limit or
-    /// faster holds the deadline off, and only one that gets further than before earns new tries.
+    /// `bytes` of a body came and it now reaches to `position`. Only a body that moves at the
+    /// low-speed limit or faster holds the deadline off, and only one that gets further than before
+    /// earns new tries.
     pub fn received(&mut self, bytes: u64, position: u64) {
         self.slow_bytes += bytes;
         let seconds = self.slow_since.elapsed().as_secs_f64().max(1.0);
@@ -200,7 +224,10 @@ impl Patience {
 
 /// Full jitter: anything between nothing and a limit that doubles with each try.
 fn backoff(tries: u32, random: f64) -> Duration {
-    BACKOFF_FIRST.saturating_mul(1 << tries.min(16)).min(BACKOFF_MAX).mul_f64(random.clamp(0.0, 1.0))
+    BACKOFF_FIRST
+        .saturating_mul(1 << tries.min(16))
+        .min(BACKOFF_MAX)
+        .mul_f64(random.clamp(0.0, 1.0))
 }
 
 /// Dates beyond the year 9999 have no HTTP form.
@@ -216,13 +243,19 @@ fn httpdate_of(time: SystemTime) -> String {
 pub(super) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
-        return Some(Duration::from_secs(value.parse().unwrap_or(u64::from(u32::MAX)).min(u64::from(u32::MAX))));
+        return Some(Duration::from_secs(
+            value.parse().unwrap_or(u64::from(u32::MAX)).min(u64::from(u32::MAX)),
+        ));
     }
     httpdate::parse_http_date(value).ok()?.duration_since(now).ok()
 }
 
 pub(super) fn in_words(time: Duration) -> String {
-    if time.subsec_millis() == 0 { format!("{} s", time.as_secs()) } else { format!("{:.1} s", time.as_secs_f64()) }
+    if time.subsec_millis() == 0 {
+        format!("{} s", time.as_secs())
+    } else {
+        format!("{:.1} s", time.as_secs_f64())
+    }
 }
 
 #[cfg(test)]
@@ -235,7 +268,10 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
         assert_eq!(retry_after("2", now), Some(Duration::from_secs(2)));
         assert_eq!(retry_after(" 86400 ", now), Some(Duration::from_secs(86400)));
-        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:47 GMT", now), Some(Duration::from_secs(10)));
+        assert_eq!(
+            retry_after("Sun, 06 Nov 1994 08:49:47 GMT", now),
+            Some(Duration::from_secs(10))
+        );
         for nothing in ["-5", "", "soon", "1.5", "Sun, 06 Nov 1994 08:49:27 GMT"] {
             assert_eq!(retry_after(nothing, now), None, "{nothing}");
         }
@@ -254,7 +290,10 @@ mod tests {
     async fn when_the_time_is_over_nothing_is_tried_again_and_the_last_fault_stands() {
         let broken = Fault::passing(RegistryFailure::Unreachable, "broken").remedy("mend it");
         let fault = Patience::new(Duration::ZERO, RETRIES).again(broken).await.unwrap_err();
-        assert_eq!((fault.failure, &*fault.rule, fault.retry), (RegistryFailure::Unreachable, "broken", Retry::Never));
+        assert_eq!(
+            (fault.failure, &*fault.rule, fault.retry),
+            (RegistryFailure::Unreachable, "broken", Retry::Never)
+        );
         assert_eq!(fault.remedy.as_deref(), Some("mend it"));
     }
 
@@ -265,7 +304,9 @@ mod tests {
         let Some(before) = Instant::now().checked_sub(LOW_SPEED_TIME) else { return };
         patience.slow_since = before;
         patience.received(5, 5);
-        let waited = tokio::time::timeout(LOW_SPEED_TIME / 2, patience.piece(std::future::pending::<()>())).await;
+        let waited =
+            tokio::time::timeout(LOW_SPEED_TIME / 2, patience.piece(std::future::pending::<()>()))
+                .await;
         let fault = waited.expect("no new time was given").unwrap_err();
         assert_eq!((fault.failure, fault.retry), (RegistryFailure::TimedOut, Retry::After(None)));
         patience.received(1 << 20, 1 << 20);

@@ -1,8 +1,8 @@
 //! A blob's way into a sink: ranges, resuming, starting over.
 //!
-//! Bytes reach the sink in order and never beyond the blob's size. They are not verified here; but an answer whose
-//! length or range contradicts the descriptor is refused, so that two answers are spliced only where both said that
-//! they are parts of the same bytes.
+//! Bytes reach the sink in order and never beyond the blob's size. They are not verified here; but
+//! an answer whose length or range contradicts the descriptor is refused, so that two answers are
+//! spliced only where both said that they are parts of the same bytes.
 
 use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, RANGE};
 use reqwest::{StatusCode, Url};
@@ -55,11 +55,26 @@ pub(super) struct Transfer<'a> {
 }
 
 impl<'a> Transfer<'a> {
-    pub fn new(requester: &'a RegistryRequester, place: Permit, url: Url, repo: RepoName, size: u64) -> Transfer<'a> {
+    pub fn new(
+        requester: &'a RegistryRequester,
+        place: Permit,
+        url: Url,
+        repo: RepoName,
+        size: u64,
+    ) -> Transfer<'a> {
         let mut question = Question::get(url, "*/*", TokenScope::Pull(repo));
         question.count = Count::Blob;
         let patience = requester.patience();
-        Transfer { requester, place, question, size, patience, etag: None, range_failed: false, short: false }
+        Transfer {
+            requester,
+            place,
+            question,
+            size,
+            patience,
+            etag: None,
+            range_failed: false,
+            short: false,
+        }
     }
 
     /// Fetches what the sink lacks.
@@ -85,7 +100,9 @@ impl<'a> Transfer<'a> {
         let headers = answer.response.headers();
         match answer.response.status() {
             StatusCode::OK => {
-                if is_html(headers) && content_length(headers).is_none_or(|length| length != self.size) {
+                if is_html(headers)
+                    && content_length(headers).is_none_or(|length| length != self.size)
+                {
                     return Err(super::answer::not_a_registry(&answer.origin).into());
                 }
                 if let Some(length) = content_length(headers)
@@ -128,12 +145,23 @@ impl<'a> Transfer<'a> {
     /// The position after the part that a 206 brings, if it is what was asked for.
     fn part(&self, headers: &HeaderMap, start: u64) -> Result<u64, String> {
         let text = headers.get(CONTENT_RANGE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let (first, last, total) = content_range(text).ok_or("the answer to a range has no Content-Range")?;
-        if first != start || last < first || last >= self.size || total.is_some_and(|total| total != self.size) {
-            return Err(format!("bytes {start}-{} of {1} were asked for; {text:?} came", self.size - 1, self.size));
+        let (first, last, total) =
+            content_range(text).ok_or("the answer to a range has no Content-Range")?;
+        if first != start
+            || last < first
+            || last >= self.size
+            || total.is_some_and(|total| total != self.size)
+        {
+            return Err(format!(
+                "bytes {start}-{} of {1} were asked for; {text:?} came",
+                self.size - 1,
+                self.size
+            ));
         }
         if content_length(headers).is_some_and(|length| length != last - first + 1) {
-            return Err("the answer to a range has another length than its Content-Range".to_owned());
+            return Err(
+                "the answer to a range has another length than its Content-Range".to_owned()
+            );
         }
         if self.etag.is_some() && strong_etag(headers).is_some_and(|etag| Some(etag) != self.etag) {
             return Err("the blob's ETag changed between two ranges".to_owned());
@@ -177,7 +205,8 @@ impl<'a> Transfer<'a> {
         self.too_short(sink.position())
     }
 
-    /// A complete answer with too few bytes: a connection that closed early may look so, hence one more try.
+    /// A complete answer with too few bytes: a connection that closed early may look so, hence one
+    /// more try.
     fn too_short(&mut self, position: u64) -> Result<(), TransferEnd> {
         let fault = self.wrong_size(&format!("the answer ended after {position} bytes"));
         if self.short {
@@ -187,12 +216,14 @@ impl<'a> Transfer<'a> {
         Err(Fault { retry: super::retry::Retry::After(None), ..fault }.into())
     }
 
-    /// The blob is complete; whether the body goes on (hostile input R03) is worth one look, not a wait that fails.
+    /// The blob is complete; whether the body goes on (hostile input R03) is worth one look, not a
+    /// wait that fails.
     async fn nothing_follows(&self, answer: &mut ResponseHead) -> Result<(), TransferEnd> {
         if content_length(answer.response.headers()).is_some() {
             return Ok(());
         }
-        match tokio::time::timeout(std::time::Duration::from_secs(1), answer.response.chunk()).await {
+        match tokio::time::timeout(std::time::Duration::from_secs(1), answer.response.chunk()).await
+        {
             Ok(Ok(Some(_))) => Err(self.wrong_size("the answer is longer").into()),
             _ => Ok(()),
         }
@@ -210,7 +241,8 @@ impl<'a> Transfer<'a> {
         let own = answer.origin == self.requester.registry;
         let status = answer.response.status();
         if status.is_success() {
-            let rule = format!("{} answered {status} where all of the blob was asked for", answer.origin);
+            let rule =
+                format!("{} answered {status} where all of the blob was asked for", answer.origin);
             return Fault::new(RegistryFailure::Protocol, rule);
         }
         let document = match answer.document(REFUSAL_MAX, "the answer", &mut self.patience).await {
@@ -240,7 +272,8 @@ fn strong_etag(headers: &HeaderMap) -> Option<HeaderValue> {
 fn content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
     let (range, total) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
-    let number = |t: &str| t.bytes().all(|b| b.is_ascii_digit()).then(|| t.parse::<u64>().ok()).flatten();
+    let number =
+        |t: &str| t.bytes().all(|b| b.is_ascii_digit()).then(|| t.parse::<u64>().ok()).flatten();
     let total = if total == "*" { None } else { Some(number(total)?) };
     Some((number(first)?, number(last)?, total))
 }

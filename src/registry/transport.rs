@@ -1,7 +1,8 @@
-//! HTTP as one process speaks it: TLS roots, proxies, connection pools, the breakers and the count of requests.
+//! HTTP as one process speaks it: TLS roots, proxies, connection pools, the breakers and the count
+//! of requests.
 //!
-//! One `Transport::send` is one request and one answer's head. No redirect is followed and nothing is tried again
-//! here. No URL is logged or put into an error with its user, password or query.
+//! One `Transport::send` is one request and one answer's head. No redirect is followed and nothing
+//! is tried again here. No URL is logged or put into an error with its user, password or query.
 
 mod authorities;
 
@@ -33,7 +34,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 const FIRST_BYTE: Duration = Duration::from_secs(10);
 /// Time from nothing to an answer's head, for whatever only reads.
 pub(super) const ANSWER: Duration = CONNECT.saturating_add(FIRST_BYTE);
-/// The largest head of an HTTP/2 answer, in bytes. HTTP/1 heads are bounded by the library (about 400 KiB).
+/// The largest head of an HTTP/2 answer, in bytes. HTTP/1 heads are bounded by the library (about
+/// 400 KiB).
 const HEAD_MAX: u32 = 256 << 10;
 
 /// What a [`Transport`] is made with.
@@ -67,7 +69,8 @@ pub struct Transport {
     client: Client,
     /// For loopback, which no proxy can reach for us.
     direct: Client,
-    /// For redirects, by where the registry lies; as `client`, but for the addresses that they connect to.
+    /// For redirects, by where the registry lies; as `client`, but for the addresses that they
+    /// connect to.
     guarded: Vec<(Reach, Client)>,
     deadline: Duration,
     outages: Outages,
@@ -101,8 +104,9 @@ pub(super) enum Count {
 }
 
 impl Transport {
-    /// A transport with the system's certificate authorities (`SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured), those
-    /// of the options, and the proxies of the environment. `Io` if a file of authorities cannot be read.
+    /// A transport with the system's certificate authorities (`SSL_CERT_FILE` and `SSL_CERT_DIR`
+    /// are honoured), those of the options, and the proxies of the environment. `Io` if a file of
+    /// authorities cannot be read.
     pub fn new(options: TransportOptions) -> Result<Arc<Transport>, RegistryError> {
         let tls = tls(&options.ca_files)?;
         let client = |proxies: bool, guard: Option<Reach>| {
@@ -121,7 +125,11 @@ impl Transport {
                 None => builder,
             };
             builder.build().map_err(|e| {
-                RegistryError::new(RegistryFailure::Io, "the HTTP client", format!("cannot be set up: {}", causes(&e)))
+                RegistryError::new(
+                    RegistryFailure::Io,
+                    "the HTTP client",
+                    format!("cannot be set up: {}", causes(&e)),
+                )
             })
         };
         // a proxy is itself often in the local network, and it resolves the names
@@ -166,13 +174,13 @@ impl Transport {
         limit: Duration,
         patience: &Patience,
     ) -> Result<Response, Fault> {
-        let doing =
-            Origin::of(request.url()).map_or_else(String::new, |origin| format!("waiting for {}", way_to(&origin)));
+        let doing = Origin::of(request.url())
+            .map_or_else(String::new, |origin| format!("waiting for {}", way_to(&origin)));
         self.exchange(request, errand, |answering| patience.within(limit, &doing, answering)).await
     }
 
-    /// Sends one request; `wait` waits for the answer's head, for as long as it likes, and does meanwhile what there
-    /// is to do.
+    /// Sends one request; `wait` waits for the answer's head, for as long as it likes, and does
+    /// meanwhile what there is to do.
     pub(super) async fn exchange<F>(
         &self,
         request: Request,
@@ -184,7 +192,10 @@ impl Transport {
     {
         let url = request.url().clone();
         let Some(origin) = Origin::of(&url) else {
-            return Err(Fault::new(RegistryFailure::Protocol, "an address that is neither http nor https"));
+            return Err(Fault::new(
+                RegistryFailure::Protocol,
+                "an address that is neither http nor https",
+            ));
         };
         let Errand { count, from, route, asker } = errand;
         let tries = or_once(self.outages.admit_line(&origin), asker)?;
@@ -193,8 +204,12 @@ impl Transport {
             (Some(reach), Some(address)) if !reach.permits(address) => {
                 return Err(forbidden(&Forbidden(address.to_string())));
             }
-            _ if origin.is_loopback() && from.is_none_or(|reach| reach == Reach::Loopback) => &self.direct,
-            (Some(reach), _) => self.guarded.iter().find(|(r, _)| *r == reach).map_or(&self.client, |(_, c)| c),
+            _ if origin.is_loopback() && from.is_none_or(|reach| reach == Reach::Loopback) => {
+                &self.direct
+            }
+            (Some(reach), _) => {
+                self.guarded.iter().find(|(r, _)| *r == reach).map_or(&self.client, |(_, c)| c)
+            }
             (None, _) => &self.client,
         };
         let sent = wait(client.execute(request).boxed()).await;
@@ -231,7 +246,8 @@ impl Transport {
         &self.outages
     }
 
-    /// Ends the time for which what failed is left alone: the user says that it is back, or wants to know.
+    /// Ends the time for which what failed is left alone: the user says that it is back, or wants
+    /// to know.
     pub fn trust_again(&self) {
         self.outages.trust_again();
     }
@@ -254,40 +270,51 @@ fn has_proxy() -> bool {
         .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
-/// The proxy that the environment names for an origin, without its user and password: for sentences about requests that
-/// took its way.
+/// The proxy that the environment names for an origin, without its user and password: for sentences
+/// about requests that took its way.
 fn proxy_of(origin: &Origin) -> Option<String> {
     let names = match origin.scheme() {
         Scheme::Https => ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"],
         Scheme::Http => ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"],
     };
-    let first = |names: &[&str]| names.iter().filter_map(|name| std::env::var(name).ok()).find(|v| !v.is_empty());
+    let first = |names: &[&str]| {
+        names.iter().filter_map(|name| std::env::var(name).ok()).find(|v| !v.is_empty())
+    };
     let value = first(&names)?;
     let excepted = first(&["no_proxy", "NO_PROXY"]).is_some_and(|list| is_excepted(origin, &list));
     if origin.is_loopback() || excepted {
         return None;
     }
-    let url = reqwest::Url::parse(&value).or_else(|_| reqwest::Url::parse(&format!("http://{value}"))).ok()?;
+    let url = reqwest::Url::parse(&value)
+        .or_else(|_| reqwest::Url::parse(&format!("http://{value}")))
+        .ok()?;
     Some(shown(&url).trim_end_matches('/').to_owned())
 }
 
-/// Whether a list of exceptions (`NO_PROXY`) names the origin's host, or a domain above it. Networks in the list (`/8`)
-/// are not looked at.
+/// Whether a list of exceptions (`NO_PROXY`) names the origin's host, or a domain above it.
+/// Networks in the list (`/8`) are not looked at.
 fn is_excepted(origin: &Origin, list: &str) -> bool {
     let text = origin.to_string();
-    let Some(host) = reqwest::Url::parse(&text).ok().and_then(|url| url.host_str().map(str::to_owned)) else {
+    let Some(host) =
+        reqwest::Url::parse(&text).ok().and_then(|url| url.host_str().map(str::to_owned))
+    else {
         return false;
     };
-    list.split(',').map(|entry| entry.trim().trim_start_matches('.')).filter(|entry| !entry.is_empty()).any(|entry| {
-        let above = host.len().checked_sub(entry.len()).and_then(|at| host.split_at_checked(at));
-        entry == "*"
-            || above.is_some_and(|(before, rest)| {
-                rest.eq_ignore_ascii_case(entry) && (before.is_empty() || before.ends_with('.'))
-            })
-    })
+    list.split(',')
+        .map(|entry| entry.trim().trim_start_matches('.'))
+        .filter(|entry| !entry.is_empty())
+        .any(|entry| {
+            let above =
+                host.len().checked_sub(entry.len()).and_then(|at| host.split_at_checked(at));
+            entry == "*"
+                || above.is_some_and(|(before, rest)| {
+                    rest.eq_ignore_ascii_case(entry) && (before.is_empty() || before.ends_with('.'))
+                })
+        })
 }
 
-/// An origin for a sentence about what came back from it: with the proxy on the way, which may be to blame.
+/// An origin for a sentence about what came back from it: with the proxy on the way, which may be
+/// to blame.
 pub(super) fn way_to(origin: &Origin) -> String {
     match proxy_of(origin) {
         Some(proxy) => format!("{origin} through the proxy {proxy}"),
@@ -302,7 +329,10 @@ fn proxy_denies(origin: &Origin) -> Fault {
 }
 
 fn forbidden(target: &Forbidden) -> Fault {
-    Fault::new(RegistryFailure::Protocol, format!("a redirect of the registry leads to a forbidden address: {target}"))
+    Fault::new(
+        RegistryFailure::Protocol,
+        format!("a redirect of the registry leads to a forbidden address: {target}"),
+    )
 }
 
 /// What no answer may have, whatever its status (hostile input R05, R06).
@@ -317,7 +347,10 @@ fn sound_head(response: Response, origin: &Origin) -> Result<Response, Fault> {
             format!("{origin} answers with both Content-Length and Transfer-Encoding"),
         ));
     }
-    let encoded = headers.get_all(CONTENT_ENCODING).iter().find(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity"));
+    let encoded = headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .find(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity"));
     match encoded {
         Some(encoding) if response.status().is_success() => Err(Fault::new(
             RegistryFailure::Protocol,
@@ -336,13 +369,15 @@ fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
 }
 
 fn cause_of_type<T: Error + 'static>(error: &reqwest::Error) -> Option<&T> {
-    std::iter::successors(error.source(), |inner| cause(*inner)).find_map(|inner| inner.downcast_ref())
+    std::iter::successors(error.source(), |inner| cause(*inner))
+        .find_map(|inner| inner.downcast_ref())
 }
 
 /// An error's causes in words, innermost last, without the URL that the outermost one would print.
 fn causes(error: &reqwest::Error) -> String {
-    let mut words: Vec<String> =
-        std::iter::successors(error.source(), |inner| cause(*inner)).map(|inner| escaped(&inner.to_string())).collect();
+    let mut words: Vec<String> = std::iter::successors(error.source(), |inner| cause(*inner))
+        .map(|inner| escaped(&inner.to_string()))
+        .collect();
     // The client's own layer says only that it is an error of a client.
     words.retain(|words| !words.starts_with("client error ("));
     words.dedup();
@@ -364,10 +399,21 @@ pub(super) fn fault_of(error: &reqwest::Error, origin: &Origin) -> Fault {
     if error.is_connect() {
         return unconnected(&words, origin, proxy_of(origin).as_deref());
     }
-    let malformed = ["invalid HTTP", "message head is too large", "invalid content-length", "unexpected transfer"];
+    let malformed = [
+        "invalid HTTP",
+        "message head is too large",
+        "invalid content-length",
+        "unexpected transfer",
+    ];
     if malformed.iter().any(|m| words.contains(m)) {
-        let fault = Fault::new(RegistryFailure::Protocol, format!("{} does not speak HTTP: {words}", way_to(origin)));
+        let fault = Fault::new(
+            RegistryFailure::Protocol,
+            format!("{} does not speak HTTP: {words}", way_to(origin)),
+        );
         return Fault { remedy: may_want_tls(origin).map(str::to_owned), ..fault };
     }
-    Fault::passing(RegistryFailure::TimedOut, format!("the connection to {} broke: {words}", way_to(origin)))
+    Fault::passing(
+        RegistryFailure::TimedOut,
+        format!("the connection to {} broke: {words}", way_to(origin)),
+    )
 }

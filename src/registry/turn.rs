@@ -1,18 +1,19 @@
 //! Turns: of all writers of one tag, one at a time changes what it stands for.
 //!
-//! Registries know no conditional put. So a writer puts a claim first, a manifest of its own under a tag of its own
-//! ([`ClaimTag`]), and looks at the list of tags then. Who sees a claim of a lower name takes its own away and waits until
-//! the other is gone; else it waits until those of higher names are gone, and has the turn (Burns and Lamport's one-bit
-//! algorithm). Of two writers each looks after it has claimed, so one of them sees the other, and both never have the
-//! turn at once. In a store on disk a lock does all of this.
+//! Registries know no conditional put. So a writer puts a claim first, a manifest of its own under
+//! a tag of its own ([`ClaimTag`]), and looks at the list of tags then. Who sees a claim of a lower
+//! name takes its own away and waits until the other is gone; else it waits until those of higher
+//! names are gone, and has the turn (Burns and Lamport's one-bit algorithm). Of two writers each
+//! looks after it has claimed, so one of them sees the other, and both never have the turn at once.
+//! In a store on disk a lock does all of this.
 //!
-//! Nobody waits for ever for a writer that was killed: its claim counts no longer if it ran on this machine, or when it
-//! has stood unchanged for `LEASE`. So
-//! who has the turn uses it within `HOLD` of its claim, or begins anew; a writer that was stopped meanwhile, with its
-//! machine or alone, notices. The two differ by enough for a put that is under way to arrive.
+//! Nobody waits for ever for a writer that was killed: its claim counts no longer if it ran on this
+//! machine, or when it has stood unchanged for `LEASE`. So who has the turn uses it within `HOLD`
+//! of its claim, or begins anew; a writer that was stopped meanwhile, with its machine or alone,
+//! notices. The two differ by enough for a put that is under way to arrive.
 //!
-//! INVARIANT: a claim names nothing but the empty blob and is like no other manifest, so that removing it by its digest
-//! takes nothing away from anybody.
+//! INVARIANT: a claim names nothing but the empty blob and is like no other manifest, so that
+//! removing it by its digest takes nothing away from anybody.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -40,7 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// How long a list of tags may lag behind what was put.
 const LAG: Duration = Duration::from_secs(60);
 /// How often the list is looked at: at first, soon, and where the wait is long.
-const PAUSES: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(200), Duration::from_secs(2)];
+const PAUSES: [Duration; 3] =
+    [Duration::from_millis(20), Duration::from_millis(200), Duration::from_secs(2)];
 /// How often the removal of a claim is tried.
 const REMOVALS: u32 = 4;
 /// After how long whoever waits is told why.
@@ -65,14 +67,15 @@ pub type Told<'a> = &'a (dyn Fn(&str) + Send + Sync);
 /// Why a change of the tag was not carried out.
 #[derive(Debug)]
 pub enum NotPut {
-    /// So much time has passed since the claim that the turn may be another's by now. Nothing was sent.
+    /// So much time has passed since the claim that the turn may be another's by now. Nothing was
+    /// sent.
     TooLate,
     /// As of [`Upload::put_manifest`].
     Failed(RegistryError),
 }
 
-/// The turn of one writer at one tag. To be ended by [`Turn::end`]; where it is dropped, others wait until its claim
-/// counts no longer.
+/// The turn of one writer at one tag. To be ended by [`Turn::end`]; where it is dropped, others
+/// wait until its claim counts no longer.
 pub struct Turn<'a> {
     claims: Claims<'a>,
     lock: Option<Hold>,
@@ -117,7 +120,8 @@ impl<'a> Turn<'a> {
             Ok(Err(e)) => e,
             Err(_) => {
                 let rule = format!("putting the tag was not answered within {ANSWERED:?}");
-                RegistryError::new(RegistryFailure::TimedOut, claims.subject(), rule).remedy("push again")
+                RegistryError::new(RegistryFailure::TimedOut, claims.subject(), rule)
+                    .remedy("push again")
             }
         };
         // It may arrive yet, and the claim keeps others away meanwhile.
@@ -175,7 +179,8 @@ struct Claims<'a> {
     seen: HashMap<Digest, Instant>,
     /// Claims that count no longer.
     dead: BTreeSet<Digest>,
-    /// Whether the list has to be read as a whole, since the registry begins it elsewhere than asked.
+    /// Whether the list has to be read as a whole, since the registry begins it elsewhere than
+    /// asked.
     whole: bool,
     begun: Instant,
     is_told: bool,
@@ -229,7 +234,11 @@ impl<'a> Claims<'a> {
 
     async fn put(&self, name: &ClaimTag, given_up: bool) -> Result<Digest, RegistryError> {
         let document = document(self.tag, given_up).map_err(|e| {
-            RegistryError::new(RegistryFailure::Structure, self.subject(), format!("no claim can be made for it: {e}"))
+            RegistryError::new(
+                RegistryFailure::Structure,
+                self.subject(),
+                format!("no claim can be made for it: {e}"),
+            )
         })?;
         let selector = Selector::Tag(name.tag().clone());
         let put = || self.upload.put_manifest(&self.repo.name, &selector, &document);
@@ -237,7 +246,9 @@ impl<'a> Claims<'a> {
             Err(e)
                 if !matches!(
                     e.failure,
-                    RegistryFailure::TimedOut | RegistryFailure::Unreachable | RegistryFailure::Denied
+                    RegistryFailure::TimedOut
+                        | RegistryFailure::Unreachable
+                        | RegistryFailure::Denied
                 ) =>
             {
                 // What is copied need not hold the blob that a claim names.
@@ -261,7 +272,8 @@ impl<'a> Claims<'a> {
                     self.give_up(&claim.name).await;
                     break;
                 }
-                // Where other tags change meanwhile, a registry may drop the manifest and keep the tag (distribution).
+                // Where other tags change meanwhile, a registry may drop the manifest and keep the
+                // tag (distribution).
                 Ok(Removed::WasAbsent) | Err(_) => match self.give_up(&claim.name).await {
                     Some(given_up) => digest = given_up,
                     None => break,
@@ -274,7 +286,10 @@ impl<'a> Claims<'a> {
     /// Puts in place of a claim that it counts no longer.
     async fn give_up(&self, name: &ClaimTag) -> Option<Digest> {
         let put = self.put(name, true).await;
-        put.inspect_err(|e| tracing::debug!("{}: {} stays until it is old: {e}", self.subject(), name.tag())).ok()
+        put.inspect_err(|e| {
+            tracing::debug!("{}: {} stays until it is old: {e}", self.subject(), name.tag())
+        })
+        .ok()
     }
 
     async fn stand(&mut self) -> Result<ClaimStand, RegistryError> {
@@ -307,7 +322,9 @@ impl<'a> Claims<'a> {
                 false if !self.whole => self.whole = true,
                 false => {
                     if begun.elapsed() > TOLD && !std::mem::replace(&mut self.is_told, true) {
-                        (self.told)("waiting for the registry's list of tags, which lags behind what is put");
+                        (self.told)(
+                            "waiting for the registry's list of tags, which lags behind what is put",
+                        );
                     }
                     pause.now().await;
                 }
@@ -317,8 +334,9 @@ impl<'a> Claims<'a> {
 
     fn lagging(&self) -> RegistryError {
         let rule = format!("the registry's list of tags does not show what was put {LAG:?} ago");
-        RegistryError::new(RegistryFailure::TimedOut, self.subject(), rule)
-            .remedy("push again when the list is up to date: without it writers cannot be kept apart")
+        RegistryError::new(RegistryFailure::TimedOut, self.subject(), rule).remedy(
+            "push again when the list is up to date: without it writers cannot be kept apart",
+        )
     }
 
     async fn until_gone(&mut self, awaited: &[ClaimTag]) -> Result<(), RegistryError> {
@@ -337,7 +355,8 @@ impl<'a> Claims<'a> {
         let waited = self.begun.elapsed();
         if waited > PATIENCE {
             let rule = format!("other writers of this tag did not end within {PATIENCE:?}");
-            return Err(RegistryError::new(RegistryFailure::TimedOut, self.subject(), rule).remedy("push again later"));
+            return Err(RegistryError::new(RegistryFailure::TimedOut, self.subject(), rule)
+                .remedy("push again later"));
         }
         if waited > TOLD && !std::mem::replace(&mut self.is_told, true) {
             (self.told)(&format!(
@@ -365,7 +384,8 @@ impl<'a> Claims<'a> {
     async fn others(&mut self, names: &[ClaimTag]) -> Result<Vec<ClaimTag>, RegistryError> {
         let mut others = Vec::new();
         for name in names {
-            let is_own = self.own.as_ref().is_some_and(|claim| claim.name == *name) || self.used.as_ref() == Some(name);
+            let is_own = self.own.as_ref().is_some_and(|claim| claim.name == *name)
+                || self.used.as_ref() == Some(name);
             if !is_own && self.counts(name).await? {
                 others.push(name.clone());
             }
@@ -380,7 +400,8 @@ impl<'a> Claims<'a> {
             raw => raw?,
         };
         let digest = Digest::of(&raw.bytes);
-        let Some(claim) = Manifest::parse(raw.bytes, digest, None).ok().filter(|claim| is_claim(claim, self.tag))
+        let Some(claim) =
+            Manifest::parse(raw.bytes, digest, None).ok().filter(|claim| is_claim(claim, self.tag))
         else {
             return Ok(false);
         };
@@ -420,7 +441,9 @@ fn document(tag: &Tag, given_up: bool) -> Result<Manifest, crate::oci::DocumentE
     let made = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let number = format!("{:032x}", fastrand::u128(..));
     let mut annotations: std::collections::BTreeMap<String, String> =
-        [(OF, tag.to_string()), (MADE, made.to_string()), (NUMBER, number)].map(|(k, v)| (k.to_owned(), v)).into();
+        [(OF, tag.to_string()), (MADE, made.to_string()), (NUMBER, number)]
+            .map(|(k, v)| (k.to_owned(), v))
+            .into();
     annotations.extend(Process::own().map(|process| (BY.to_owned(), process.to_string())));
     if given_up {
         annotations.insert(GIVEN_UP.to_owned(), "true".to_owned());
@@ -435,12 +458,17 @@ fn is_claim(manifest: &Manifest, of: &Tag) -> bool {
 
 /// Whether the writer of a claim was a process of this machine that runs no longer.
 fn has_ended(claim: &Manifest) -> bool {
-    claim.annotations.get(BY).and_then(|by| Process::read(by)).is_some_and(|process| process.has_ended())
+    claim
+        .annotations
+        .get(BY)
+        .and_then(|by| Process::read(by))
+        .is_some_and(|process| process.has_ended())
 }
 
 /// One whose age nobody can tell is old.
 fn is_old(claim: &Manifest) -> bool {
-    let made = claim.annotations.get(MADE).and_then(|made| made.parse().ok()).map(Duration::from_secs);
+    let made =
+        claim.annotations.get(MADE).and_then(|made| made.parse().ok()).map(Duration::from_secs);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     made.is_none_or(|made| now.saturating_sub(made) > OLD)
 }

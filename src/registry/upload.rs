@@ -1,7 +1,7 @@
 //! Writing into repositories: what remote registries and image layouts on disk have in common.
 //!
-//! INVARIANT: a call that returned `Ok` left exactly the bytes of that digest behind. Each call is a no-op the second
-//! time, so that a commit can be taken up where it stopped.
+//! INVARIANT: a call that returned `Ok` left exactly the bytes of that digest behind. Each call is
+//! a no-op the second time, so that a commit can be taken up where it stopped.
 
 use std::io;
 
@@ -13,7 +13,8 @@ use crate::digest::Digest;
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::{Descriptor, Manifest};
 
-/// Where the bytes of a blob come from. The same range may be asked for again, when an upload begins anew.
+/// Where the bytes of a blob come from. The same range may be asked for again, when an upload
+/// begins anew.
 #[async_trait]
 pub trait BlobSource: Send + Sync {
     /// The bytes at `offset`, at most `len` of them; none at the end alone.
@@ -39,15 +40,15 @@ pub enum Uploaded {
 
 /// A host's repositories that can be written to.
 ///
-/// Contract of every back end, beside that of [`Registry`]: what can be repeated is repeated inside, within the
-/// deadline without progress. `Denied` names the credential's source. Nothing is ever overwritten except what a tag
-/// stands for, and nothing removed but by [`Upload::remove`].
+/// Contract of every back end, beside that of [`Registry`]: what can be repeated is repeated
+/// inside, within the deadline without progress. `Denied` names the credential's source. Nothing is
+/// ever overwritten except what a tag stands for, and nothing removed but by [`Upload::remove`].
 #[async_trait]
 pub trait Upload: Registry {
     /// Makes sure that the repository holds a blob, by sending it where it is not there.
     ///
-    /// `Integrity` where the source's bytes do not have the descriptor's digest and size (then the blob is not there
-    /// afterwards), or the registry says that it kept others.
+    /// `Integrity` where the source's bytes do not have the descriptor's digest and size (then the
+    /// blob is not there afterwards), or the registry says that it kept others.
     async fn put_blob(
         &self,
         repo: &RepoName,
@@ -55,7 +56,8 @@ pub trait Upload: Registry {
         source: &dyn BlobSource,
     ) -> Result<Uploaded, RegistryError>;
 
-    /// Puts a manifest under its digest, or under a tag, which stands for it afterwards. What it names has to be there.
+    /// Puts a manifest under its digest, or under a tag, which stands for it afterwards. What it
+    /// names has to be there.
     async fn put_manifest(
         &self,
         repo: &RepoName,
@@ -63,8 +65,13 @@ pub trait Upload: Registry {
         manifest: &Manifest,
     ) -> Result<(), RegistryError>;
 
-    /// The digest that a tag stands for at this moment, past every cache and mirror. `None` if there is no such tag.
-    async fn present(&self, repo: &RepoName, selector: &Selector) -> Result<Option<Digest>, RegistryError>;
+    /// The digest that a tag stands for at this moment, past every cache and mirror. `None` if
+    /// there is no such tag.
+    async fn present(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+    ) -> Result<Option<Digest>, RegistryError>;
 
     /// Whether a tag that stands for a manifest says that all that the manifest names is there. A
     /// registry refuses a manifest whose parts it lacks; a store may carry an index without some,
@@ -73,21 +80,31 @@ pub trait Upload: Registry {
         true
     }
 
-    /// A manifest's bytes as they are at this moment, past every cache and mirror: what was written, read back. As
-    /// [`Registry::manifest`] otherwise.
-    async fn read_back(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
+    /// A manifest's bytes as they are at this moment, past every cache and mirror: what was
+    /// written, read back. As [`Registry::manifest`] otherwise.
+    async fn read_back(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+    ) -> Result<RawManifest, RegistryError> {
         self.manifest(repo, selector).await
     }
 
-    /// The tags behind `after` in the order of their bytes, or all; as they are at this moment, claims included. There may
-    /// be more than were asked for. None where there is no such repository.
-    async fn tags_now(&self, repo: &RepoName, after: Option<&str>) -> Result<Vec<Tag>, RegistryError>;
+    /// The tags behind `after` in the order of their bytes, or all; as they are at this moment,
+    /// claims included. There may be more than were asked for. None where there is no such
+    /// repository.
+    async fn tags_now(
+        &self,
+        repo: &RepoName,
+        after: Option<&str>,
+    ) -> Result<Vec<Tag>, RegistryError>;
 
-    /// Removes a manifest with every tag that stands for it. To be called for what its writer alone can have named.
+    /// Removes a manifest with every tag that stands for it. To be called for what its writer alone
+    /// can have named.
     async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, RegistryError>;
 
-    /// Keeps all other writers of a repository away while it is held. `None` where nothing can: who writes there takes
-    /// turns by claims (see [`super::turn`]).
+    /// Keeps all other writers of a repository away while it is held. `None` where nothing can: who
+    /// writes there takes turns by claims (see [`super::turn`]).
     async fn hold(&self, _repo: &RepoName) -> Result<Option<Hold>, RegistryError> {
         Ok(None)
     }

@@ -44,7 +44,9 @@ impl BlobSource for PushBlob {
                 let file = Arc::clone(file);
                 let read = tokio::task::spawn_blocking(move || {
                     let mut piece = vec![0; len];
-                    let got = rustix::io::retry_on_intr(|| rustix::io::pread(&file.file, &mut piece, offset))?;
+                    let got = rustix::io::retry_on_intr(|| {
+                        rustix::io::pread(&file.file, &mut piece, offset)
+                    })?;
                     piece.truncate(got);
                     Ok(Bytes::from(piece))
                 });
@@ -128,8 +130,9 @@ impl ArchiveOutput for Sealing {
     }
 }
 
-/// The directory in which archives are made. What is made there has no name and is gone with its descriptor, so nothing
-/// can be put in its place and nothing is left behind by a crash (hostile input L09).
+/// The directory in which archives are made. What is made there has no name and is gone with its
+/// descriptor, so nothing can be put in its place and nothing is left behind by a crash (hostile
+/// input L09).
 pub struct Workshop {
     dir: OwnedFd,
     name: String,
@@ -158,7 +161,12 @@ impl Workshop {
             Err(e) => return Err(failed(e)),
         }
         let name = format!("{:032x}.tmp", fastrand::u128(..));
-        let file = openat(&self.dir, &name, flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW, mode);
+        let file = openat(
+            &self.dir,
+            &name,
+            flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW,
+            mode,
+        );
         let file = file.map_err(failed)?;
         unlinkat(&self.dir, &name, AtFlags::empty()).map_err(failed)?;
         Ok(Sealing(file))

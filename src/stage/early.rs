@@ -1,7 +1,8 @@
-//! Provider zips are sent as soon as they are closed, so that committing the release later is short.
+//! Provider zips are sent as soon as they are closed, so that committing the release later is
+//! short.
 //!
-//! Nothing is promised: a blob that no manifest names is nothing to anybody, and what fails here is tried again by the
-//! commit, which tells why.
+//! Nothing is promised: a blob that no manifest names is nothing to anybody, and what fails here is
+//! tried again by the commit, which tells why.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,8 +19,9 @@ use crate::artifact::ZIP;
 use crate::name::{Repo, Version, ZipName};
 
 impl Stage {
-    /// Sends the file at `path` (below the staging directory) if it is a provider's zip in its place. To be called when
-    /// a file that was written is closed or has got its name; waits for those before it.
+    /// Sends the file at `path` (below the staging directory) if it is a provider's zip in its
+    /// place. To be called when a file that was written is closed or has got its name; waits for
+    /// those before it.
     pub async fn closed(self: &Arc<Self>, path: &Path) {
         let Some((repo, name)) = self.zip_of(path) else { return };
         // Closed with the stage alone.
@@ -31,10 +33,14 @@ impl Stage {
         let read = tokio::task::spawn_blocking(move || stage.read_zip(&own, &name));
         let sent = async {
             let blob = read.await.unwrap_or_else(|_| Err(StageError::lost(subject(path))))?;
-            Ok::<_, StageError>(self.upload(&repo)?.put_blob(&repo.name, &blob.descriptor, &blob).await?)
+            Ok::<_, StageError>(
+                self.upload(&repo)?.put_blob(&repo.name, &blob.descriptor, &blob).await?,
+            )
         };
         match sent.await {
-            Ok(uploaded) => tracing::debug!("{}: sent ahead of its commit: {uploaded:?}", subject(path)),
+            Ok(uploaded) => {
+                tracing::debug!("{}: sent ahead of its commit: {uploaded:?}", subject(path))
+            }
             Err(e) => tracing::debug!("{}: not sent ahead of its commit: {e}", subject(path)),
         }
     }
@@ -49,8 +55,12 @@ impl Stage {
         let name = path.file_name()?.to_str()?;
         let says: ZipName = name.parse().ok()?;
         let repo = match target(path.parent()?).ok()? {
-            RootTarget::Release(repo, tag) => (Version::of_tag(&tag)? == says.version).then_some(repo)?,
-            RootTarget::Mirror(address) => (address.kind() == says.kind).then(|| (self.mapping)(&address))??,
+            RootTarget::Release(repo, tag) => {
+                (Version::of_tag(&tag)? == says.version).then_some(repo)?
+            }
+            RootTarget::Mirror(address) => {
+                (address.kind() == says.kind).then(|| (self.mapping)(&address))??
+            }
         };
         Some((repo, name.to_owned()))
     }
@@ -60,7 +70,8 @@ impl Stage {
         use std::os::unix::ffi::OsStrExt;
 
         let failed = |e: rustix::io::Errno| StageError::io(subject(path), e);
-        let file = open_plain(self.staging.dir.as_fd(), path.as_os_str().as_bytes(), FILE).map_err(failed)?;
+        let file = open_plain(self.staging.dir.as_fd(), path.as_os_str().as_bytes(), FILE)
+            .map_err(failed)?;
         let stat = fstat(&file).map_err(failed)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(StageError::new(StageFailure::Invalid, subject(path), "it is no file"));
@@ -68,7 +79,8 @@ impl Stage {
         check_links(&stat, &subject(path))?;
         let file = BlobFile::of(file).map_err(failed)?;
         // One that is not whole yet is no archive.
-        archive::index(&file, self.workshop.limits()).map_err(|e| StageError::archive(subject(path), &e))?;
+        archive::index(&file, self.workshop.limits())
+            .map_err(|e| StageError::archive(subject(path), &e))?;
         let digest = file.digest().map_err(|e| StageError::io(subject(path), e))?;
         let descriptor = layer(ZIP, digest, file.len, name);
         Ok(PushBlob { descriptor, content: BlobContent::File(Arc::new(file)) })

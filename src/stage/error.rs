@@ -105,7 +105,11 @@ impl StageError {
 
     /// A task ended without a result: it panicked, or the runtime ended.
     pub fn lost(subject: impl fmt::Display) -> Self {
-        StageError::new(StageFailure::Io, subject, "an internal task ended early; the log may say why")
+        StageError::new(
+            StageFailure::Io,
+            subject,
+            "an internal task ended early; the log may say why",
+        )
     }
 }
 
@@ -119,7 +123,9 @@ impl From<RegistryError> for StageError {
             registry::RegistryFailure::Absent => StageFailure::Absent,
             registry::RegistryFailure::Denied => StageFailure::Denied,
             registry::RegistryFailure::TimedOut => StageFailure::TimedOut,
-            registry::RegistryFailure::Unreachable | registry::RegistryFailure::Untrusted => StageFailure::Unreachable,
+            registry::RegistryFailure::Unreachable | registry::RegistryFailure::Untrusted => {
+                StageFailure::Unreachable
+            }
             registry::RegistryFailure::Offline => StageFailure::Offline,
             registry::RegistryFailure::Protocol => StageFailure::Protocol,
             registry::RegistryFailure::Integrity => StageFailure::Integrity,

@@ -1,10 +1,10 @@
-//! What of a tree is no part of a module: what version control and the clients keep in it, and what its
-//! `.terraformignore` names.
+//! What of a tree is no part of a module: what version control and the clients keep in it, and what
+//! its `.terraformignore` names.
 //!
-//! The syntax is that of the clients: one pattern a line, `#` comments, `!` takes back what was left out before, a
-//! leading `/` holds the pattern to the top, a trailing `/` means directories; `*`, `?`, `[…]` and `**`. The last
-//! pattern that matches a file, or a directory above it, decides. Nothing takes back the first group: repositories of
-//! version control and `.terraform`.
+//! The syntax is that of the clients: one pattern a line, `#` comments, `!` takes back what was
+//! left out before, a leading `/` holds the pattern to the top, a trailing `/` means directories;
+//! `*`, `?`, `[…]` and `**`. The last pattern that matches a file, or a directory above it,
+//! decides. Nothing takes back the first group: repositories of version control and `.terraform`.
 
 /// The file with the patterns, at the top of a tree.
 pub(super) const IGNORE_FILE: &str = ".terraformignore";
@@ -12,7 +12,8 @@ pub(super) const IGNORE_FILE: &str = ".terraformignore";
 pub(super) const IGNORE_MAX: u64 = 1 << 20;
 
 /// Never part of a module, wherever they stand.
-const NEVER: &[&[u8]] = &[b".git", b".hg", b".svn", b".bzr", b".jj", b"CVS", b"_darcs", b".terraform"];
+const NEVER: &[&[u8]] =
+    &[b".git", b".hg", b".svn", b".bzr", b".jj", b"CVS", b"_darcs", b".terraform"];
 
 /// The rules of one tree.
 #[derive(Default)]
@@ -37,14 +38,21 @@ enum PatternPart {
 impl Ignore {
     /// The rules of this text.
     pub(super) fn parse(text: &[u8]) -> Ignore {
-        Ignore { rules: text.split(|b| *b == b'\n').filter_map(|line| rule(line.trim_ascii())).collect() }
+        Ignore {
+            rules: text.split(|b| *b == b'\n').filter_map(|line| rule(line.trim_ascii())).collect(),
+        }
     }
 
     /// Whether the file at `path` (with slashes, from the top) is left out.
     pub(super) fn leaves_out(&self, path: &[u8]) -> bool {
         let path: Vec<&[u8]> = path.split(|b| *b == b'/').collect();
         path.iter().any(|name| NEVER.contains(name))
-            || self.rules.iter().rev().find(|rule| rule.matches(&path)).is_some_and(|rule| !rule.takes_back)
+            || self
+                .rules
+                .iter()
+                .rev()
+                .find(|rule| rule.matches(&path))
+                .is_some_and(|rule| !rule.takes_back)
     }
 
     /// Whether nothing below the directory at `path` can be part of the module.
@@ -75,7 +83,11 @@ fn rule(line: &[u8]) -> Option<IgnoreRule> {
         parts.pop();
         directory = true;
     }
-    parts.iter().any(|part| matches!(part, PatternPart::One(_))).then_some(IgnoreRule { takes_back, directory, parts })
+    parts.iter().any(|part| matches!(part, PatternPart::One(_))).then_some(IgnoreRule {
+        takes_back,
+        directory,
+        parts,
+    })
 }
 
 impl IgnoreRule {
@@ -190,14 +202,24 @@ mod tests {
             assert!(!ignore.leaves_out(path.as_bytes()), "{path} is kept by {rules:?}");
             let directories = path.match_indices('/').map(|(at, _)| &path[..at]);
             for directory in directories {
-                assert!(!ignore.prunes(directory.as_bytes()), "{directory} is not pruned by {rules:?}");
+                assert!(
+                    !ignore.prunes(directory.as_bytes()),
+                    "{directory} is not pruned by {rules:?}"
+                );
             }
         }
     }
 
     #[test]
     fn version_control_and_terraform_are_never_part_of_a_module() {
-        let out = [".git", ".git/config", "a/.git/x", ".terraform/modules/m/main.tf", "x/.svn/y", "CVS/Root"];
+        let out = [
+            ".git",
+            ".git/config",
+            "a/.git/x",
+            ".terraform/modules/m/main.tf",
+            "x/.svn/y",
+            "CVS/Root",
+        ];
         let kept = [".gitignore", ".terraform.lock.hcl", "git/x", "terraform/x", "cvs"];
         check("", &out, &kept);
         check("!.git/\n!.terraform/modules/**", &out, &kept);

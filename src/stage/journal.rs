@@ -1,9 +1,9 @@
 //! What is known of commits beyond the life of the process: one record for each artifact root.
 //!
-//! A record is replaced as a whole (temporary file, fsync, rename, fsync of the directory), so after a crash it is the old
-//! or the new one. It says how far a commit came; what is there is always asked of the registry again, so a record that
-//! is behind costs requests and nothing else. `done` is written after the tag was looked at, and before anything of the
-//! stage is removed.
+//! A record is replaced as a whole (temporary file, fsync, rename, fsync of the directory), so
+//! after a crash it is the old or the new one. It says how far a commit came; what is there is
+//! always asked of the registry again, so a record that is behind costs requests and nothing else.
+//! `done` is written after the tag was looked at, and before anything of the stage is removed.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -106,7 +106,8 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Reads the records of the directory `dir`, which messages call `name`. What is no record is passed over.
+    /// Reads the records of the directory `dir`, which messages call `name`. What is no record is
+    /// passed over.
     pub(super) fn open(dir: OwnedFd, name: &str) -> Result<Journal, StageError> {
         let mut records = HashMap::new();
         for (file, _) in list(dir.as_fd(), name)? {
@@ -116,7 +117,9 @@ impl Journal {
                 let _ = unlinkat(&dir, &file, AtFlags::empty());
                 continue;
             }
-            let Ok(Some(bytes)) = read_small(dir.as_fd(), name, &file, RECORD_MAX) else { continue };
+            let Ok(Some(bytes)) = read_small(dir.as_fd(), name, &file, RECORD_MAX) else {
+                continue;
+            };
             if let Ok(record) = serde_json::from_slice::<JournalRecord>(&bytes)
                 && file_of(&record.path) == file
             {
@@ -140,8 +143,13 @@ impl Journal {
         self.held().values().cloned().collect()
     }
 
-    /// Replaces the record of a root, durably: `change` gets the one that was there, or an empty one.
-    pub(super) fn write(&self, path: &Path, change: impl FnOnce(&mut JournalRecord)) -> Result<(), StageError> {
+    /// Replaces the record of a root, durably: `change` gets the one that was there, or an empty
+    /// one.
+    pub(super) fn write(
+        &self,
+        path: &Path,
+        change: impl FnOnce(&mut JournalRecord),
+    ) -> Result<(), StageError> {
         // Held while writing: two writers of one record would overtake each other.
         let mut records = self.held();
         let serial = records.values().map(|record| record.serial).max().unwrap_or(0) + 1;
@@ -163,7 +171,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Forgets the records for which `gone` holds. Not durable: after a crash they are forgotten the next time.
+    /// Forgets the records for which `gone` holds. Not durable: after a crash they are forgotten
+    /// the next time.
     pub(super) fn forget(&self, gone: impl Fn(&JournalRecord) -> bool) {
         self.held().retain(|_, record| {
             let kept = !gone(record);
@@ -176,10 +185,12 @@ impl Journal {
 
     fn put(&self, record: &JournalRecord) -> Result<(), StageError> {
         let failed = |e: Errno| StageError::io(format!("the journal in {}", self.name), e);
-        let bytes = serde_json::to_vec(record)
-            .map_err(|e| StageError::new(StageFailure::Io, format!("the journal in {}", self.name), e))?;
+        let bytes = serde_json::to_vec(record).map_err(|e| {
+            StageError::new(StageFailure::Io, format!("the journal in {}", self.name), e)
+        })?;
         let temporary = format!("{:032x}.tmp", fastrand::u128(..));
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&self.dir, &temporary, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
         let mut rest = bytes.as_slice();
         let written = loop {
@@ -192,7 +203,8 @@ impl Journal {
                 Err(e) => break Err(e),
             }
         };
-        let renamed = written.and_then(|()| renameat(&self.dir, &temporary, &self.dir, file_of(&record.path)));
+        let renamed = written
+            .and_then(|()| renameat(&self.dir, &temporary, &self.dir, file_of(&record.path)));
         if let Err(e) = renamed {
             let _ = unlinkat(&self.dir, &temporary, AtFlags::empty());
             return Err(failed(e));
@@ -205,7 +217,11 @@ impl Journal {
         if records.values().filter(done).count() <= DONE_MAX {
             return;
         }
-        let oldest = records.values().filter(done).min_by_key(|record| record.serial).map(JournalRecord::path);
+        let oldest = records
+            .values()
+            .filter(done)
+            .min_by_key(|record| record.serial)
+            .map(JournalRecord::path);
         if let Some(path) = oldest
             && records.remove(&path).is_some()
         {

@@ -1,7 +1,7 @@
 //! From content to a plan: blobs, manifests, and the tags that are to stand for them.
 //!
-//! A plan depends on nothing but the content, the annotations and the names: never on a clock, a path or the order in
-//! which a disk lists files. Making one sends nothing.
+//! A plan depends on nothing but the content, the annotations and the names: never on a clock, a
+//! path or the order in which a disk lists files. Making one sends nothing.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,7 +24,8 @@ use crate::oci::{Descriptor, Manifest};
 const ANNOTATIONS_MAX: u64 = 64 << 10;
 /// Annotation of a layer: the name that `oras pull` gives the file.
 pub(super) const TITLE: &str = "org.opencontainers.image.title";
-/// The title of a module's package. The same for all, so that a module's digest depends on its content alone.
+/// The title of a module's package. The same for all, so that a module's digest depends on its
+/// content alone.
 const MODULE_TITLE: &str = "module.zip";
 
 /// Where a release goes, and what is said of it.
@@ -68,12 +69,14 @@ pub struct ReleasePlan {
 }
 
 impl ReleasePlan {
-    /// The manifests that are pushed by digest in any case, in this order. The index of a provider release is not among
-    /// them: it depends on what the tag stands for.
+    /// The manifests that are pushed by digest in any case, in this order. The index of a provider
+    /// release is not among them: it depends on what the tag stands for.
     pub fn manifests(&self) -> Vec<&Manifest> {
         match &self.artifact {
             PlannedArtifact::Module(manifest) => vec![manifest],
-            PlannedArtifact::Provider { targets, .. } => targets.iter().map(|target| &target.manifest).collect(),
+            PlannedArtifact::Provider { targets, .. } => {
+                targets.iter().map(|target| &target.manifest).collect()
+            }
         }
     }
 
@@ -85,8 +88,10 @@ impl ReleasePlan {
         match &self.artifact {
             PlannedArtifact::Module(manifest) => Ok(manifest.clone()),
             PlannedArtifact::Provider { targets, annotations } => {
-                let entries: Vec<Descriptor> = targets.iter().map(|target| target.entry.clone()).collect();
-                index(artifact::PROVIDER, &entries, annotations).map_err(|e| StageError::document(self.subject(), &e))
+                let entries: Vec<Descriptor> =
+                    targets.iter().map(|target| target.entry.clone()).collect();
+                index(artifact::PROVIDER, &entries, annotations)
+                    .map_err(|e| StageError::document(self.subject(), &e))
             }
         }
     }
@@ -110,8 +115,17 @@ impl ReleasePlan {
         blobs: Vec<PushBlob>,
         warnings: Vec<String>,
     ) -> ReleasePlan {
-        let mut plan = ReleasePlan { repo: destined.repo, tags: destined.tags, blobs: Vec::new(), artifact, warnings };
-        let config = PushBlob { descriptor: empty(), content: BlobContent::Memory(Bytes::from_static(EMPTY_CONTENT)) };
+        let mut plan = ReleasePlan {
+            repo: destined.repo,
+            tags: destined.tags,
+            blobs: Vec::new(),
+            artifact,
+            warnings,
+        };
+        let config = PushBlob {
+            descriptor: empty(),
+            content: BlobContent::Memory(Bytes::from_static(EMPTY_CONTENT)),
+        };
         for blob in [config].into_iter().chain(blobs) {
             if !plan.blobs.iter().any(|known| known.descriptor.digest == blob.descriptor.digest) {
                 plan.blobs.push(blob);
@@ -121,10 +135,12 @@ impl ReleasePlan {
     }
 }
 
-/// The plan of a directory: of a provider release if it holds one, else of a module. `name` is what messages call it.
+/// The plan of a directory: of a provider release if it holds one, else of a module. `name` is what
+/// messages call it.
 ///
 /// # Errors
-/// `Invalid` for what makes no release, `Busy` for what changed meanwhile, and those of reading and packing.
+/// `Invalid` for what makes no release, `Busy` for what changed meanwhile, and those of reading and
+/// packing.
 pub fn directory(
     dir: OwnedFd,
     name: &str,
@@ -140,17 +156,28 @@ pub fn directory(
     }
 }
 
-fn module(dir: OwnedFd, name: &str, destined: Destined, workshop: &Workshop) -> Result<ReleasePlan, StageError> {
+fn module(
+    dir: OwnedFd,
+    name: &str,
+    destined: Destined,
+    workshop: &Workshop,
+) -> Result<ReleasePlan, StageError> {
     let tree = StagedTree::read(dir, name, workshop.limits())?;
     if tree.files.is_empty() {
-        return Err(StageError::new(StageFailure::Invalid, name, "it holds no file that would be part of a release"));
+        return Err(StageError::new(
+            StageFailure::Invalid,
+            name,
+            "it holds no file that would be part of a release",
+        ));
     }
     let mut warnings = Vec::new();
     for file in &tree.files {
         let base = file.path.rsplit(|b| *b == b'/').next().unwrap_or_default();
         if base.ends_with(b".tfstate") || base.ends_with(b".tfstate.backup") {
             let path = file.path.escape_ascii();
-            warnings.push(format!("{name}/{path} becomes part of the module: a state often holds secrets"));
+            warnings.push(format!(
+                "{name}/{path} becomes part of the module: a state often holds secrets"
+            ));
         }
     }
     let (layer, _) = pack(&tree, name, workshop)?;
@@ -166,7 +193,8 @@ pub(super) fn pack(
     let sealing = workshop.file()?;
     let refused = |e: &archive::ArchiveError| StageError::archive(name, e);
     let limits = workshop.limits();
-    let written = archive::write(&tree.entries(), tree, &sealing, limits).map_err(|e| refused(&e))?;
+    let written =
+        archive::write(&tree.entries(), tree, &sealing, limits).map_err(|e| refused(&e))?;
     tree.check_unchanged()?;
     let file = BlobFile { file: sealing.0, len: written.size };
     // What is published is what a mount shows: the reader has the last word.
@@ -175,7 +203,12 @@ pub(super) fn pack(
     Ok((PushBlob { descriptor, content: BlobContent::File(Arc::new(file)) }, written.h1))
 }
 
-pub(super) fn layer(media_type: &str, digest: crate::digest::Digest, size: u64, title: &str) -> Descriptor {
+pub(super) fn layer(
+    media_type: &str,
+    digest: crate::digest::Digest,
+    size: u64,
+    title: &str,
+) -> Descriptor {
     Descriptor {
         media_type: media_type.to_owned(),
         digest,
@@ -190,13 +223,22 @@ pub(super) fn layer(media_type: &str, digest: crate::digest::Digest, size: u64, 
 ///
 /// # Errors
 /// Those of [`archive::index`]: what a mount would refuse is not published.
-pub fn module_zip(file: OwnedFd, name: &str, destined: Destined, limits: &Limits) -> Result<ReleasePlan, StageError> {
+pub fn module_zip(
+    file: OwnedFd,
+    name: &str,
+    destined: Destined,
+    limits: &Limits,
+) -> Result<ReleasePlan, StageError> {
     let is_zip = name.ends_with(".zip") || begins_as_zip(&file);
     let package = PlannedPackage::read(file, name, limits).map_err(|e| {
         if e.failure != StageFailure::Structure || is_zip {
             return e;
         }
-        StageError::new(StageFailure::Structure, name, "it is neither a directory nor a zip archive")
+        StageError::new(
+            StageFailure::Structure,
+            name,
+            "it is neither a directory nor a zip archive",
+        )
     })?;
     let mut warnings = Vec::new();
     if !package.hashes_agree {
@@ -213,10 +255,16 @@ fn begins_as_zip(file: &OwnedFd) -> bool {
     rustix::io::pread(file, &mut first, 0).is_err() || first == *b"PK"
 }
 
-fn module_of(layer: PushBlob, destined: Destined, warnings: Vec<String>) -> Result<ReleasePlan, StageError> {
-    let refused = |e: &dyn std::fmt::Display| StageError::new(StageFailure::Structure, &destined.repo, e);
-    let manifest = image(artifact::MODULE, std::slice::from_ref(&layer.descriptor), &destined.annotations)
-        .map_err(|e| refused(&e))?;
+fn module_of(
+    layer: PushBlob,
+    destined: Destined,
+    warnings: Vec<String>,
+) -> Result<ReleasePlan, StageError> {
+    let refused =
+        |e: &dyn std::fmt::Display| StageError::new(StageFailure::Structure, &destined.repo, e);
+    let manifest =
+        image(artifact::MODULE, std::slice::from_ref(&layer.descriptor), &destined.annotations)
+            .map_err(|e| refused(&e))?;
     Release::read(&manifest).map_err(|e| refused(&e))?;
     Ok(ReleasePlan::new(destined, PlannedArtifact::Module(manifest), vec![layer], warnings))
 }
@@ -233,7 +281,11 @@ pub(super) struct PlannedPackage {
 }
 
 impl PlannedPackage {
-    pub(super) fn read(file: OwnedFd, name: &str, limits: &Limits) -> Result<PlannedPackage, StageError> {
+    pub(super) fn read(
+        file: OwnedFd,
+        name: &str,
+        limits: &Limits,
+    ) -> Result<PlannedPackage, StageError> {
         use std::os::unix::ffi::OsStrExt;
 
         let failed = |e: rustix::io::Errno| StageError::io(name, e);
@@ -253,7 +305,10 @@ impl PlannedPackage {
             digest,
             h1: hashes.directory,
             hashes_agree: hashes.directory == hashes.archive,
-            top: members.children(crate::members::TOP).map(|(name, _)| name.as_bytes().to_vec()).collect(),
+            top: members
+                .children(crate::members::TOP)
+                .map(|(name, _)| name.as_bytes().to_vec())
+                .collect(),
         })
     }
 
@@ -263,7 +318,8 @@ impl PlannedPackage {
     }
 }
 
-/// The annotations that a tree brings along: a JSON object of texts in `.oci-annotations.json` at its top.
+/// The annotations that a tree brings along: a JSON object of texts in `.oci-annotations.json` at
+/// its top.
 fn annotations_of(dir: &OwnedFd, name: &str) -> Result<BTreeMap<String, String>, StageError> {
     let Some(text) = read_small(dir.as_fd(), name, ANNOTATIONS_FILE, ANNOTATIONS_MAX)? else {
         return Ok(BTreeMap::new());

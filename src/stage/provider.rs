@@ -9,22 +9,26 @@ use serde::Deserialize;
 
 use super::blob::{BlobContent, PushBlob, Workshop};
 use super::plan::{Destined, PlannedArtifact, PlannedPackage, ReleasePlan, layer, pack};
-use super::tree::{ANNOTATIONS_FILE, DIRECTORY, FILE, StagedTree, list, open_beneath, read_file, read_small};
+use super::tree::{
+    ANNOTATIONS_FILE, DIRECTORY, FILE, StagedTree, list, open_beneath, read_file, read_small,
+};
 use super::{StageError, StageFailure};
 use crate::artifact::{
-    H1_ANNOTATION, PACKAGE_DIGEST_ANNOTATION, PACKAGE_SIZE_ANNOTATION, PROVIDER_TARGET, target_package,
+    H1_ANNOTATION, PACKAGE_DIGEST_ANNOTATION, PACKAGE_SIZE_ANNOTATION, PROVIDER_TARGET,
+    target_package,
 };
 use crate::digest::{Digest, H1};
 use crate::name::{Platform, ProviderAddr, Repo, Tag, Version, ZipName};
 use crate::oci::write::image;
 use crate::oci::{Descriptor, Manifest, PlatformObject};
 
-/// Media type of the layers that keep a release's `SHA256SUMS` and its `_manifest.json`. OpenTofu looks at one layer, that
-/// of the package.
+/// Media type of the layers that keep a release's `SHA256SUMS` and its `_manifest.json`. OpenTofu
+/// looks at one layer, that of the package.
 const TEXT: &str = "text/plain";
 /// Media type of the layer that keeps a signature of the sums.
 const SIGNATURE: &str = "application/octet-stream";
-/// Annotation of a platform: the versions of the plugin protocol that the provider speaks, as in `5.0,6.0`.
+/// Annotation of a platform: the versions of the plugin protocol that the provider speaks, as in
+/// `5.0,6.0`.
 const PROTOCOLS: &str = "org.opentofu.provider.protocol-versions";
 /// The most bytes of a file beside the zips.
 const BESIDE_MAX: u64 = 1 << 20;
@@ -78,12 +82,15 @@ pub struct ProviderContents {
     left: Vec<String>,
 }
 
-/// What a directory holds, if it is a provider release by its names; none where it is a module. What else lies beside zips,
-/// as build programs leave it there, is left alone.
+/// What a directory holds, if it is a provider release by its names; none where it is a module.
+/// What else lies beside zips, as build programs leave it there, is left alone.
 ///
 /// # Errors
 /// `Invalid` for a mixture of both.
-pub(super) fn contents(dir: BorrowedFd, name: &str) -> Result<Option<ProviderContents>, StageError> {
+pub(super) fn contents(
+    dir: BorrowedFd,
+    name: &str,
+) -> Result<Option<ProviderContents>, StageError> {
     let mut contents = ProviderContents::new(name);
     for (entry, kind) in list(dir, name)? {
         let Ok(base) = String::from_utf8(entry) else {
@@ -116,7 +123,9 @@ pub(super) fn contents(dir: BorrowedFd, name: &str) -> Result<Option<ProviderCon
 /// # Errors
 /// It cannot be listed.
 pub fn version_in(dir: BorrowedFd, name: &str) -> Result<Option<Version>, StageError> {
-    let zip = |entry: &[u8]| std::str::from_utf8(entry).ok().and_then(|name| name.parse::<ZipName>().ok());
+    let zip = |entry: &[u8]| {
+        std::str::from_utf8(entry).ok().and_then(|name| name.parse::<ZipName>().ok())
+    };
     Ok(list(dir, name)?.iter().find_map(|(entry, _)| zip(entry)).map(|zip| zip.version))
 }
 
@@ -125,7 +134,8 @@ fn is_configuration(name: &str) -> bool {
     [".tf", ".tf.json", ".tofu", ".tofu.json"].iter().any(|ending| name.ends_with(ending))
 }
 
-/// The plans of what `providers mirror` writes for one provider: a release for each version, of all its platforms.
+/// The plans of what `providers mirror` writes for one provider: a release for each version, of all
+/// its platforms.
 ///
 /// The JSON beside the zips is ignored: clients write it wrongly, and a mount renders its own.
 pub(super) fn mirrored(
@@ -163,17 +173,24 @@ pub(super) fn mirrored(
     }
     let mut plans = Vec::new();
     for (version, mut release) in releases {
-        let tag =
-            version.tag().ok_or_else(|| invalid(name, &format!("the version {version} is too long for a tag")))?;
-        release.sums = all.sums.iter().filter(|(file, _)| file.contains(&format!("_{version}_"))).cloned().collect();
-        let destined = Destined { repo: repo.clone(), tags: vec![tag], annotations: annotations.clone() };
+        let tag = version.tag().ok_or_else(|| {
+            invalid(name, &format!("the version {version} is too long for a tag"))
+        })?;
+        release.sums = all
+            .sums
+            .iter()
+            .filter(|(file, _)| file.contains(&format!("_{version}_")))
+            .cloned()
+            .collect();
+        let destined =
+            Destined { repo: repo.clone(), tags: vec![tag], annotations: annotations.clone() };
         plans.push(release.plan(destined, workshop)?);
     }
     Ok(plans)
 }
 
-/// Whether the name is one of the files that belong to a release beside its zips: `*_SHA256SUMS`, `*_SHA256SUMS.sig` …, and
-/// `terraform-provider-*_manifest.json`.
+/// Whether the name is one of the files that belong to a release beside its zips: `*_SHA256SUMS`,
+/// `*_SHA256SUMS.sig` …, and `terraform-provider-*_manifest.json`.
 pub fn is_beside(name: &str) -> bool {
     is_sums(name) || is_manifest(name)
 }
@@ -183,7 +200,8 @@ fn is_manifest(name: &str) -> bool {
 }
 
 fn is_sums(name: &str) -> bool {
-    name.rfind("_SHA256SUMS").is_some_and(|at| matches!(name.as_bytes().get(at + 11), None | Some(b'.')))
+    name.rfind("_SHA256SUMS")
+        .is_some_and(|at| matches!(name.as_bytes().get(at + 11), None | Some(b'.')))
 }
 
 impl ProviderContents {
@@ -196,8 +214,10 @@ impl ProviderContents {
     fn take(&mut self, dir: BorrowedFd, base: &str, kind: FileType) -> Result<bool, StageError> {
         let path = format!("{}/{base}", self.name);
         if base.as_bytes().starts_with(PROGRAM) && base.ends_with(".zip") {
-            let says = base.parse().map_err(|e| StageError::new(StageFailure::Invalid, &path, e))?;
-            let file = open_beneath(dir, base.as_bytes(), FILE).map_err(|e| StageError::io(&path, e))?;
+            let says =
+                base.parse().map_err(|e| StageError::new(StageFailure::Invalid, &path, e))?;
+            let file =
+                open_beneath(dir, base.as_bytes(), FILE).map_err(|e| StageError::io(&path, e))?;
             self.zips.push(Zip { path, name: base.to_owned(), says, file });
             return Ok(true);
         }
@@ -211,7 +231,8 @@ impl ProviderContents {
         if !matches!(kind, FileType::Directory | FileType::Symlink) {
             return Ok(false);
         }
-        let below = open_beneath(dir, base.as_bytes(), DIRECTORY).map_err(|e| StageError::io(&path, e))?;
+        let below =
+            open_beneath(dir, base.as_bytes(), DIRECTORY).map_err(|e| StageError::io(&path, e))?;
         let program = list(below.as_fd(), &path)?
             .iter()
             .any(|(name, kind)| name.starts_with(PROGRAM) && *kind != FileType::Directory);
@@ -242,25 +263,30 @@ impl ProviderContents {
 
     /// What was left alone, in a sentence.
     fn told_left(&self) -> Option<String> {
-        let all: Vec<String> = self.left.iter().map(|name| name.escape_debug().to_string()).collect();
+        let all: Vec<String> =
+            self.left.iter().map(|name| name.escape_debug().to_string()).collect();
         let named = all[..all.len().min(NAMED_MAX)].join(", ");
         let more = match all.len().saturating_sub(NAMED_MAX) {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        (!all.is_empty()).then(|| format!("left alone, since it is no part of a provider release: {named}{more}"))
+        (!all.is_empty()).then(|| {
+            format!("left alone, since it is no part of a provider release: {named}{more}")
+        })
     }
 
     /// A part of it, for messages.
     fn first(&self) -> String {
         let zip = self.zips.first().map(|zip| zip.name.clone());
-        zip.or_else(|| self.directories.first().map(|(platform, _)| platform.to_string())).unwrap_or_default()
+        zip.or_else(|| self.directories.first().map(|(platform, _)| platform.to_string()))
+            .unwrap_or_default()
     }
 
     /// The plan of these packages.
     ///
     /// # Errors
-    /// `Invalid` where names, versions or platforms do not go together; `Integrity` where a sum does not hold.
+    /// `Invalid` where names, versions or platforms do not go together; `Integrity` where a sum
+    /// does not hold.
     pub fn plan(self, destined: Destined, workshop: &Workshop) -> Result<ReleasePlan, StageError> {
         self.check_names(&destined.tags)?;
         let mut warnings: Vec<String> = self.told_left().into_iter().collect();
@@ -271,7 +297,10 @@ impl ProviderContents {
             let is_signature = is_sums(name) && !name.ends_with("_SHA256SUMS");
             let media_type = if is_signature { SIGNATURE } else { TEXT };
             let descriptor = layer(media_type, Digest::of(content), content.len() as u64, name);
-            beside.push(PushBlob { descriptor, content: BlobContent::Memory(Bytes::copy_from_slice(content)) });
+            beside.push(PushBlob {
+                descriptor,
+                content: BlobContent::Memory(Bytes::copy_from_slice(content)),
+            });
         }
         let mut targets = Vec::new();
         let mut blobs = beside.clone();
@@ -300,13 +329,20 @@ impl ProviderContents {
                 blob.descriptor.size,
                 &format!("{platform}.zip"),
             );
-            warnings.push(format!("{name} is packed here, so its zh hash differs from that of the origin's zip"));
+            warnings.push(format!(
+                "{name} is packed here, so its zh hash differs from that of the origin's zip"
+            ));
             targets.push(target(platform, &blob, &beside, &about, Some(h1), true)?);
             blobs.push(blob);
         }
         targets.sort_by(|a, b| a.platform.cmp(&b.platform));
         let annotations = destined.annotations.clone();
-        Ok(ReleasePlan::new(destined, PlannedArtifact::Provider { targets, annotations }, blobs, warnings))
+        Ok(ReleasePlan::new(
+            destined,
+            PlannedArtifact::Provider { targets, annotations },
+            blobs,
+            warnings,
+        ))
     }
 
     /// What `_manifest.json` says of the release, as annotations of each platform.
@@ -321,7 +357,9 @@ impl ProviderContents {
             let invalid = |rule: &str| StageError::new(StageFailure::Invalid, &path, rule);
             let is_own = |zip: &Zip| *name == zip.says.manifest_name();
             if !self.zips.iter().all(is_own) {
-                return Err(invalid("it is of another provider or version than the zips beside it"));
+                return Err(invalid(
+                    "it is of another provider or version than the zips beside it",
+                ));
             }
             if sums.contains_key(name) {
                 check_sum(&path, name, Digest::of(content), sums, warnings)?;
@@ -330,7 +368,9 @@ impl ProviderContents {
                 .map_err(|e| invalid(&format!("it is no manifest of a provider's release: {e}")))?;
             let versions = read.metadata.protocol_versions;
             if versions.iter().any(|version| !is_protocol(version)) {
-                return Err(invalid("its metadata.protocol_versions are no versions of a protocol, as in \"6.0\""));
+                return Err(invalid(
+                    "its metadata.protocol_versions are no versions of a protocol, as in \"6.0\"",
+                ));
             }
             if !versions.is_empty() {
                 about.insert(PROTOCOLS.to_owned(), versions.join(","));
@@ -341,7 +381,9 @@ impl ProviderContents {
 
     /// One provider, one version, which is that of the tags, and each platform once.
     fn check_names(&self, tags: &[Tag]) -> Result<(), StageError> {
-        let refuse = |subject: &str, rule: String| Err(StageError::new(StageFailure::Invalid, subject, rule));
+        let refuse = |subject: &str, rule: String| {
+            Err(StageError::new(StageFailure::Invalid, subject, rule))
+        };
         let mut versions = Vec::new();
         for tag in tags {
             match Version::of_tag(tag) {
@@ -357,7 +399,10 @@ impl ProviderContents {
         let mut platforms: BTreeMap<&Platform, &str> = BTreeMap::new();
         for zip in &self.zips {
             if let Some(other) = versions.iter().find(|version| **version != zip.says.version) {
-                return refuse(&zip.path, format!("it is of version {}, and the tag says {other}", zip.says.version));
+                return refuse(
+                    &zip.path,
+                    format!("it is of version {}, and the tag says {other}", zip.says.version),
+                );
             }
             if let Some(other) = self.zips.iter().find(|other| other.says.kind != zip.says.kind) {
                 return refuse(&zip.path, format!("{} is of another provider", other.name));
@@ -368,7 +413,10 @@ impl ProviderContents {
         }
         for (platform, _) in &self.directories {
             if let Some(zip) = platforms.get(platform) {
-                return refuse(&self.name, format!("{platform} and {zip} are for the same platform"));
+                return refuse(
+                    &self.name,
+                    format!("{platform} and {zip} are for the same platform"),
+                );
             }
         }
         Ok(())
@@ -383,8 +431,10 @@ fn target(
     h1: Option<H1>,
     packed_here: bool,
 ) -> Result<PlannedPlatform, StageError> {
-    let layers: Vec<Descriptor> = [package].into_iter().chain(beside).map(|blob| blob.descriptor.clone()).collect();
-    let refused = |e: &dyn std::fmt::Display| StageError::new(StageFailure::Structure, &platform, e);
+    let layers: Vec<Descriptor> =
+        [package].into_iter().chain(beside).map(|blob| blob.descriptor.clone()).collect();
+    let refused =
+        |e: &dyn std::fmt::Display| StageError::new(StageFailure::Structure, &platform, e);
     let manifest = image(PROVIDER_TARGET, &layers, about).map_err(|e| refused(&e))?;
     target_package(&manifest, &platform).map_err(|e| refused(&e))?;
     let mut entry = manifest.descriptor();
@@ -417,7 +467,9 @@ struct Metadata {
 }
 
 fn is_protocol(version: &str) -> bool {
-    !version.is_empty() && version.len() <= 16 && version.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+    !version.is_empty()
+        && version.len() <= 16
+        && version.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
 
 /// What the files with sums say: base name of a zip, and the sum with the file that says it.
@@ -426,8 +478,10 @@ type ProviderSums = BTreeMap<String, (String, String)>;
 fn read_sums(files: &[(String, Vec<u8>)]) -> Result<ProviderSums, StageError> {
     let mut sums = ProviderSums::new();
     for (file, content) in files.iter().filter(|(name, _)| name.ends_with("_SHA256SUMS")) {
-        for line in String::from_utf8_lossy(content).lines().filter(|line| !line.trim().is_empty()) {
-            let Some((sum, name)) = line.split_once([' ', '\t']).filter(|(sum, _)| is_sum(sum)) else {
+        for line in String::from_utf8_lossy(content).lines().filter(|line| !line.trim().is_empty())
+        {
+            let Some((sum, name)) = line.split_once([' ', '\t']).filter(|(sum, _)| is_sum(sum))
+            else {
                 let rule = format!("the line {line:?} is not a SHA-256 sum and a name");
                 return Err(StageError::new(StageFailure::Invalid, file, rule));
             };
@@ -466,6 +520,8 @@ fn check_sum(
 
 fn check_program(path: &str, top: &[Vec<u8>], warnings: &mut Vec<String>) {
     if !top.iter().any(|name| name.starts_with(PROGRAM)) {
-        warnings.push(format!("{path} holds no terraform-provider-* at its top, so no client can run it"));
+        warnings.push(format!(
+            "{path} holds no terraform-provider-* at its top, so no client can run it"
+        ));
     }
 }

@@ -1,10 +1,11 @@
 //! From a plan to an artifact in a repository.
 //!
-//! Order: blobs, manifests by digest, read back and compared, then, in this writer's turn at the tag, a look at what it
-//! stands for, the tag, and another look. Each step does nothing the second time, so a push that was cut off is taken up
-//! by pushing again. INVARIANT: a tag never stands for something incomplete, and never changes from what it stood for
-//! when it was looked at last, except where that was asked for. (A program that takes no turns can come between that look
-//! and the put.)
+//! Order: blobs, manifests by digest, read back and compared, then, in this writer's turn at the
+//! tag, a look at what it stands for, the tag, and another look. Each step does nothing the second
+//! time, so a push that was cut off is taken up by pushing again. INVARIANT: a tag never stands for
+//! something incomplete, and never changes from what it stood for when it was looked at last,
+//! except where that was asked for. (A program that takes no turns can come between that look and
+//! the put.)
 
 use std::collections::HashMap;
 use std::io;
@@ -31,7 +32,8 @@ use crate::registry::{self, BlobSource, Upload, Uploaded};
 const AT_ONCE: usize = 3;
 /// How often an index is made anew because a program that takes no turns changed the tag.
 const MERGES: u32 = 6;
-/// Pauses before a manifest is put again of which the registry says that it lacks what the manifest names.
+/// Pauses before a manifest is put again of which the registry says that it lacks what the manifest
+/// names.
 const LACKING_PAUSES: [Duration; 3] =
     [Duration::from_millis(50), Duration::from_millis(150), Duration::from_millis(400)];
 /// How many turns are taken that end before the tag is put.
@@ -86,8 +88,8 @@ pub trait Observer: Send + Sync {
 /// Pushes `plan`.
 ///
 /// # Errors
-/// `Exists` with both digests where a tag holds something else; `Integrity` where the registry keeps something else than
-/// it was given (hostile inputs R59, R60); those of [`Upload`].
+/// `Exists` with both digests where a tag holds something else; `Integrity` where the registry
+/// keeps something else than it was given (hostile inputs R59, R60); those of [`Upload`].
 pub async fn push(
     plan: &ReleasePlan,
     upload: &dyn Upload,
@@ -95,8 +97,11 @@ pub async fn push(
     observer: &dyn Observer,
 ) -> Result<Vec<Pushed>, StageError> {
     if let Some(tag) = plan.tags.iter().find(|tag| tag.is_claim()) {
-        let rule = format!("{tag} is a name by which tofufs keeps writers apart, and no list shows it");
-        return Err(StageError::new(StageFailure::Invalid, &plan.repo, rule).remedy("choose another tag"));
+        let rule =
+            format!("{tag} is a name by which tofufs keeps writers apart, and no list shows it");
+        return Err(
+            StageError::new(StageFailure::Invalid, &plan.repo, rule).remedy("choose another tag")
+        );
     }
     let told = |what: &str| observer.waits(what);
     let mut push = ReleasePush { plan, upload, options, observer, told: &told, content: None };
@@ -113,7 +118,13 @@ pub async fn push(
             _ => (0, plan.blobs.len() as u64),
         };
         let reference = plan.repo.at(Selector::Tag(tag.clone()));
-        pushed.push(Pushed { reference, tag: tag.clone(), digest, uploaded_bytes: sent, skipped_blobs: skipped });
+        pushed.push(Pushed {
+            reference,
+            tag: tag.clone(),
+            digest,
+            uploaded_bytes: sent,
+            skipped_blobs: skipped,
+        });
     }
     push.observer.reached(PushStep::Tagged).await?;
     Ok(pushed)
@@ -166,7 +177,12 @@ impl ReleasePush<'_> {
     }
 
     /// False where the turn was over before the tag was put.
-    async fn module_in_turn(&self, turn: &mut Turn<'_>, tag: &Tag, manifest: &Manifest) -> Result<bool, StageError> {
+    async fn module_in_turn(
+        &self,
+        turn: &mut Turn<'_>,
+        tag: &Tag,
+        manifest: &Manifest,
+    ) -> Result<bool, StageError> {
         let ours = manifest.digest;
         // Uploading may have taken hours.
         if !self.is_free(tag, ours).await? {
@@ -212,7 +228,11 @@ impl ReleasePush<'_> {
     }
 
     /// None where the turn was over before the tag was put.
-    async fn provider_in_turn(&self, turn: &mut Turn<'_>, tag: &Tag) -> Result<Option<Digest>, StageError> {
+    async fn provider_in_turn(
+        &self,
+        turn: &mut Turn<'_>,
+        tag: &Tag,
+    ) -> Result<Option<Digest>, StageError> {
         let mut before = self.present(tag).await?;
         let mut ours = None;
         for _ in 0..MERGES {
@@ -278,8 +298,9 @@ impl ReleasePush<'_> {
             }
         }
         let told = annotations.iter().all(|(key, value)| there.annotations.get(key) == Some(value));
-        let contradicts =
-            annotations.iter().any(|(key, value)| there.annotations.get(key).is_some_and(|known| known != value));
+        let contradicts = annotations
+            .iter()
+            .any(|(key, value)| there.annotations.get(key).is_some_and(|known| known != value));
         if missing.is_empty() && told {
             return Ok(Merged::Same(there.digest));
         }
@@ -290,13 +311,19 @@ impl ReleasePush<'_> {
         Ok(Merged::New(merged))
     }
 
-    /// Whether a platform that is there has the package of `target`, in a manifest that others made.
-    async fn holds_package(&self, known: &Descriptor, target: &PlannedPlatform) -> Result<bool, StageError> {
+    /// Whether a platform that is there has the package of `target`, in a manifest that others
+    /// made.
+    async fn holds_package(
+        &self,
+        known: &Descriptor,
+        target: &PlannedPlatform,
+    ) -> Result<bool, StageError> {
         if let Some(digest) = known.annotations.get(PACKAGE_DIGEST_ANNOTATION) {
             return Ok(*digest == target.package.to_string());
         }
         let manifest = self.manifest(known.digest).await?;
-        Ok(artifact::target_package(&manifest, &target.platform).is_ok_and(|layer| layer.digest == target.package))
+        Ok(artifact::target_package(&manifest, &target.platform)
+            .is_ok_and(|layer| layer.digest == target.package))
     }
 
     /// Whether `target` may be put into the release.
@@ -313,7 +340,10 @@ impl ReleasePush<'_> {
         let platform = &target.platform;
         let rule = match known {
             Some(known) => {
-                format!("{platform} is there with the digest {}, and was to get {}", known.digest, target.entry.digest)
+                format!(
+                    "{platform} is there with the digest {}, and was to get {}",
+                    known.digest, target.entry.digest
+                )
             }
             None if target.packed_here => format!(
                 "directories are packed only for a version that does not exist yet, and this one does ({}); {platform} would have become {}",
@@ -346,17 +376,28 @@ impl ReleasePush<'_> {
             done: Mutex::new(HashMap::with_capacity(self.plan.blobs.len())),
         };
         progress.at(None, 0);
-        let uploads: Vec<_> = self.plan.blobs.iter().map(|blob| self.blob(blob, &progress).boxed()).collect();
-        let sent: Vec<(Uploaded, u64)> = stream::iter(uploads).buffer_unordered(AT_ONCE).try_collect().await?;
-        let bytes = sent.iter().filter(|(uploaded, _)| *uploaded == Uploaded::Sent).map(|(_, size)| size).sum();
+        let uploads: Vec<_> =
+            self.plan.blobs.iter().map(|blob| self.blob(blob, &progress).boxed()).collect();
+        let sent: Vec<(Uploaded, u64)> =
+            stream::iter(uploads).buffer_unordered(AT_ONCE).try_collect().await?;
+        let bytes = sent
+            .iter()
+            .filter(|(uploaded, _)| *uploaded == Uploaded::Sent)
+            .map(|(_, size)| size)
+            .sum();
         let skipped = sent.iter().filter(|(uploaded, _)| *uploaded == Uploaded::Present).count();
         Ok(Sent { sent: bytes, skipped: skipped as u64 })
     }
 
-    async fn blob(&self, blob: &PushBlob, progress: &PushProgress<'_>) -> Result<(Uploaded, u64), StageError> {
+    async fn blob(
+        &self,
+        blob: &PushBlob,
+        progress: &PushProgress<'_>,
+    ) -> Result<(Uploaded, u64), StageError> {
         let Descriptor { digest, size, .. } = blob.descriptor;
         let counted = Counted { blob, progress };
-        let uploaded = self.upload.put_blob(&self.plan.repo.name, &blob.descriptor, &counted).await?;
+        let uploaded =
+            self.upload.put_blob(&self.plan.repo.name, &blob.descriptor, &counted).await?;
         progress.at(Some(digest), size);
         Ok((uploaded, size))
     }
@@ -365,10 +406,14 @@ impl ReleasePush<'_> {
     async fn put_by_digest(&self, manifest: &Manifest) -> Result<(), StageError> {
         let selector = Selector::Digest(manifest.digest);
         let mut pauses = LACKING_PAUSES.iter();
-        while let Err(e) = self.upload.put_manifest(&self.plan.repo.name, &selector, manifest).await {
-            // While another writer sends the same blob, a registry on files may not see it (distribution).
+        while let Err(e) = self.upload.put_manifest(&self.plan.repo.name, &selector, manifest).await
+        {
+            // While another writer sends the same blob, a registry on files may not see it
+            // (distribution).
             match pauses.next() {
-                Some(pause) if e.failure == registry::RegistryFailure::Integrity => tokio::time::sleep(*pause).await,
+                Some(pause) if e.failure == registry::RegistryFailure::Integrity => {
+                    tokio::time::sleep(*pause).await
+                }
                 _ => return Err(e.into()),
             }
         }
@@ -376,7 +421,10 @@ impl ReleasePush<'_> {
         if back.bytes == manifest.raw {
             return Ok(());
         }
-        let rule = format!("the registry took this manifest, but gives {} for it", Digest::of(&back.bytes));
+        let rule = format!(
+            "the registry took this manifest, but gives {} for it",
+            Digest::of(&back.bytes)
+        );
         Err(StageError::new(StageFailure::Integrity, self.plan.repo.at(selector), rule))
     }
 
@@ -395,9 +443,14 @@ impl ReleasePush<'_> {
         let subject = self.plan.repo.at(selector);
         let got = Digest::of_with(digest.algorithm(), &raw.bytes);
         if got != digest {
-            return Err(StageError::new(StageFailure::Integrity, subject, format!("the registry gives {got} for it")));
+            return Err(StageError::new(
+                StageFailure::Integrity,
+                subject,
+                format!("the registry gives {got} for it"),
+            ));
         }
-        Manifest::parse(raw.bytes, digest, raw.content_type.as_deref()).map_err(|e| StageError::document(subject, &e))
+        Manifest::parse(raw.bytes, digest, raw.content_type.as_deref())
+            .map_err(|e| StageError::document(subject, &e))
     }
 
     fn reference(&self, tag: &Tag) -> Reference {
@@ -410,7 +463,9 @@ impl ReleasePush<'_> {
     }
 
     fn too_slow(&self, tag: &Tag) -> StageError {
-        let rule = format!("the registry answered too slowly, {TRIES} times, to change the tag before others might");
+        let rule = format!(
+            "the registry answered too slowly, {TRIES} times, to change the tag before others might"
+        );
         StageError::new(StageFailure::TimedOut, self.reference(tag), rule).remedy("push again")
     }
 
@@ -425,7 +480,8 @@ impl ReleasePush<'_> {
                     .remedy("look at what is there, then repeat")
             }
             None => {
-                let rule = format!("the registry accepted {ours}, but says that there is no such tag");
+                let rule =
+                    format!("the registry accepted {ours}, but says that there is no such tag");
                 StageError::new(StageFailure::Integrity, self.reference(tag), rule)
             }
         }

@@ -1,14 +1,15 @@
 //! Removing what was published, and nothing else.
 //!
-//! A staged tree goes in one rename, so after a crash it is there as it was, or not at all. It goes only if it is what was
-//! sealed; what was written to it since stays where it is.
+//! A staged tree goes in one rename, so after a crash it is there as it was, or not at all. It goes
+//! only if it is what was sealed; what was written to it since stays where it is.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RenameFlags, fchmod, fsync, openat, renameat_with, statat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, RenameFlags, fchmod, fsync, openat, renameat_with, statat,
+    unlinkat,
 };
 use rustix::io::Errno;
 
@@ -17,7 +18,8 @@ use super::tree::{FileStamp, list};
 use super::{StageError, StageFailure};
 use crate::local::as_owner;
 
-/// Everything that lies in a directory, links not followed: paths, and stamps of what is no directory.
+/// Everything that lies in a directory, links not followed: paths, and stamps of what is no
+/// directory.
 #[derive(PartialEq, Eq)]
 pub(super) struct Snapshot(Vec<(Vec<u8>, Option<FileStamp>)>);
 
@@ -40,7 +42,8 @@ fn below(
     for (name, kind) in list(dir, subject)? {
         let path = [prefix, b"/", &name].concat();
         if kind == FileType::Directory {
-            let inner = openat(dir, name.as_slice(), PLAIN_DIRECTORY, Mode::empty()).map_err(failed)?;
+            let inner =
+                openat(dir, name.as_slice(), PLAIN_DIRECTORY, Mode::empty()).map_err(failed)?;
             below(inner.as_fd(), &path, subject, entries)?;
             entries.push((path, None));
         } else {
@@ -51,12 +54,15 @@ fn below(
     Ok(())
 }
 
-const PLAIN_DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const PLAIN_DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Removes the staged tree `root` if it is what `snapshot` says, by way of the directory `removed` on the same disk.
+/// Removes the staged tree `root` if it is what `snapshot` says, by way of the directory `removed`
+/// on the same disk.
 ///
 /// # Errors
-/// `Busy` where something else lies there by now, and those of the disk. The tree is then as it was.
+/// `Busy` where something else lies there by now, and those of the disk. The tree is then as it
+/// was.
 pub(super) fn remove(
     staging: &StagingRoots,
     root: &Path,
@@ -65,7 +71,8 @@ pub(super) fn remove(
 ) -> Result<(), StageError> {
     let failed = |e: Errno| StageError::io(subject(root), e);
     let changed = || {
-        let rule = "it was published, but something else was written to it meanwhile, which stays there";
+        let rule =
+            "it was published, but something else was written to it meanwhile, which stays there";
         StageError::new(StageFailure::Busy, subject(root), rule)
     };
     let staged = staging.open(root)?;
@@ -73,7 +80,8 @@ pub(super) fn remove(
     if now != *snapshot {
         return Err(changed());
     }
-    let (above, name) = (root.parent().unwrap_or(Path::new("")), root.file_name().unwrap_or_default());
+    let (above, name) =
+        (root.parent().unwrap_or(Path::new("")), root.file_name().unwrap_or_default());
     let above = staging.open(above)?;
     let aside = format!("{:032x}", fastrand::u128(..));
     // The staged tree may have any modes: it is moved and removed with the owner's rights.
@@ -83,7 +91,8 @@ pub(super) fn remove(
     let moved = openat(removed, &aside, PLAIN_DIRECTORY, Mode::empty()).map_err(failed)?;
     // Who had the directory open could still write.
     if Snapshot::of(moved.as_fd(), &subject(root))? != *snapshot {
-        let back = || renameat_with(removed, &aside, &above, name.as_bytes(), RenameFlags::NOREPLACE);
+        let back =
+            || renameat_with(removed, &aside, &above, name.as_bytes(), RenameFlags::NOREPLACE);
         as_owner(&places, back).map_err(failed)?;
         return Err(changed());
     }
@@ -102,7 +111,8 @@ fn clear_below(dir: BorrowedFd) {
     for (name, kind) in entries {
         if kind == FileType::Directory {
             if let Ok(inner) = openat(dir, name.as_slice(), PLAIN_DIRECTORY, Mode::empty()) {
-                // Where the mode stays as it is, what is in there stays as well, until this is tried again.
+                // Where the mode stays as it is, what is in there stays as well, until this is
+                // tried again.
                 let _ = fchmod(&inner, Mode::RWXU);
                 clear_below(inner.as_fd());
             }

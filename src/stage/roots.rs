@@ -1,8 +1,8 @@
 //! Which staged directories are artifacts, and what their paths say.
 //!
-//! An artifact root is the topmost directory below `staging/HOST/` that has a `:` in its name, holds a non-directory, or
-//! has only `OS_ARCH` children; or `staging/mirror/HOST/NAMESPACE/TYPE`. A path that has no root above or below it is one
-//! itself.
+//! An artifact root is the topmost directory below `staging/HOST/` that has a `:` in its name,
+//! holds a non-directory, or has only `OS_ARCH` children; or `staging/mirror/HOST/NAMESPACE/TYPE`.
+//! A path that has no root above or below it is one itself.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -37,7 +37,8 @@ pub(super) struct StagingRoots {
 }
 
 impl StagingRoots {
-    /// The artifact roots at, above or below `path`, which is relative to the staging directory; sorted.
+    /// The artifact roots at, above or below `path`, which is relative to the staging directory;
+    /// sorted.
     ///
     /// # Errors
     /// `Absent` where there is no such directory, or nothing is staged below it.
@@ -80,7 +81,11 @@ impl StagingRoots {
     }
 
     /// Shows each directory below `path` down to the artifact roots, and whether it is one.
-    pub(super) fn walk(&self, path: &Path, show: &mut dyn FnMut(&Path, bool)) -> Result<(), StageError> {
+    pub(super) fn walk(
+        &self,
+        path: &Path,
+        show: &mut dyn FnMut(&Path, bool),
+    ) -> Result<(), StageError> {
         let mut pending = VecDeque::from([path.to_path_buf()]);
         let mut seen = 0;
         while let Some(dir) = pending.pop_front() {
@@ -96,7 +101,8 @@ impl StagingRoots {
                     return Err(StageError::new(StageFailure::TooLarge, subject(path), rule));
                 }
                 let below = dir.join(OsStr::from_bytes(&name));
-                let is_root = if mirror { depth == 3 } else { depth >= 1 && self.is_root(&below)? };
+                let is_root =
+                    if mirror { depth == 3 } else { depth >= 1 && self.is_root(&below)? };
                 show(&below, is_root);
                 if !is_root {
                     pending.push_back(below);
@@ -111,15 +117,18 @@ impl StagingRoots {
         let entries = self.entries(path)?;
         let name = path.file_name().unwrap_or_default().as_bytes();
         let platform = |name: &[u8]| {
-            std::str::from_utf8(name).ok().and_then(|name| name.parse::<Platform>().ok()).is_some_and(|p| is_known(&p))
+            std::str::from_utf8(name)
+                .ok()
+                .and_then(|name| name.parse::<Platform>().ok())
+                .is_some_and(|p| is_known(&p))
         };
         Ok(name.contains(&b':')
             || entries.iter().any(|(_, kind)| *kind != FileType::Directory)
             || !entries.is_empty() && entries.iter().all(|(name, _)| platform(name)))
     }
 
-    /// Whether `path` is a directory on the way to releases. An empty one counts if its name cannot be a version: the name
-    /// of a repository that nothing is staged for yet.
+    /// Whether `path` is a directory on the way to releases. An empty one counts if its name cannot
+    /// be a version: the name of a repository that nothing is staged for yet.
     pub(super) fn is_way(&self, path: &Path) -> Result<bool, StageError> {
         let mut at = PathBuf::new();
         for (depth, part) in components(path)?.into_iter().enumerate() {
@@ -129,7 +138,8 @@ impl StagingRoots {
             }
         }
         let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
-        let may_be_empty = at.parent().is_none_or(|above| above.as_os_str().is_empty()) || is_passage(name);
+        let may_be_empty =
+            at.parent().is_none_or(|above| above.as_os_str().is_empty()) || is_passage(name);
         Ok(!self.entries(path)?.is_empty() || may_be_empty)
     }
 
@@ -173,14 +183,17 @@ fn components(path: &Path) -> Result<Vec<&OsStr>, StageError> {
     path.components()
         .map(|part| match part {
             Component::Normal(name) => Ok(name),
-            _ => {
-                Err(StageError::new(StageFailure::Invalid, subject(path), "it is no path below the staging directory"))
-            }
+            _ => Err(StageError::new(
+                StageFailure::Invalid,
+                subject(path),
+                "it is no path below the staging directory",
+            )),
         })
         .collect()
 }
 
-/// Operating systems and architectures as Go names them, so that a repository called `my_app` is no platform.
+/// Operating systems and architectures as Go names them, so that a repository called `my_app` is no
+/// platform.
 fn is_known(platform: &Platform) -> bool {
     const SYSTEMS: &[&str] = &[
         "aix",
@@ -200,8 +213,8 @@ fn is_known(platform: &Platform) -> bool {
         "windows",
     ];
     const ARCHITECTURES: &[&str] = &[
-        "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le",
-        "riscv64", "s390x", "wasm",
+        "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64",
+        "ppc64le", "riscv64", "s390x", "wasm",
     ];
     SYSTEMS.contains(&platform.os()) && ARCHITECTURES.contains(&platform.arch())
 }
@@ -223,7 +236,9 @@ pub fn target(root: &Path) -> Result<RootTarget, StageError> {
         let address = host.parse().ok().and_then(|host| ProviderAddr::new(host, namespace, kind));
         return match address {
             Some(address) => Ok(RootTarget::Mirror(address)),
-            None => refuse(format!("{host}/{namespace}/{kind} is no provider (HOST/NAMESPACE/TYPE)")),
+            None => {
+                refuse(format!("{host}/{namespace}/{kind} is no provider (HOST/NAMESPACE/TYPE)"))
+            }
         };
     }
     let [host, names @ .., last] = &parts[..] else {
@@ -239,7 +254,8 @@ pub fn target(root: &Path) -> Result<RootTarget, StageError> {
     };
     if last.contains('@') {
         return refuse(
-            "a digest follows from the content and cannot be chosen: name the directory by a tag".to_owned(),
+            "a digest follows from the content and cannot be chosen: name the directory by a tag"
+                .to_owned(),
         );
     }
     if name.is_empty() {
@@ -308,10 +324,15 @@ mod tests {
             "mirror/registry.opentofu.org/hashicorp/aws/x.zip",
             "mirror/registry.opentofu.org/hashicorp/null/",
         ]);
-        for path in ["ghcr.io/acme/network/1.0.0", "ghcr.io/acme/network/1.0.0/sub", "ghcr.io/acme/network"] {
+        for path in
+            ["ghcr.io/acme/network/1.0.0", "ghcr.io/acme/network/1.0.0/sub", "ghcr.io/acme/network"]
+        {
             assert_eq!(roots(&staging, path), ["ghcr.io/acme/network/1.0.0"], "{path}");
         }
-        assert_eq!(roots(&staging, "ghcr.io/acme/aws/5.0.0/linux_amd64"), ["ghcr.io/acme/aws/5.0.0"]);
+        assert_eq!(
+            roots(&staging, "ghcr.io/acme/aws/5.0.0/linux_amd64"),
+            ["ghcr.io/acme/aws/5.0.0"]
+        );
         assert_eq!(
             roots(&staging, ""),
             [
@@ -325,7 +346,10 @@ mod tests {
         );
         assert_eq!(roots(&staging, "ghcr.io/acme/empty"), ["ghcr.io/acme/empty"]);
         assert_eq!(roots(&staging, "mirror/registry.opentofu.org/hashicorp").len(), 2);
-        assert_eq!(staging.roots(Path::new("ghcr.io/x")).unwrap_err().failure, StageFailure::Absent);
+        assert_eq!(
+            staging.roots(Path::new("ghcr.io/x")).unwrap_err().failure,
+            StageFailure::Absent
+        );
         assert_eq!(staging.roots(Path::new("../x")).unwrap_err().failure, StageFailure::Invalid);
         assert_eq!(staging.roots(Path::new("/etc")).unwrap_err().failure, StageFailure::Invalid);
     }
@@ -339,10 +363,16 @@ mod tests {
             "ghcr.io/acme/net:2/",
             "other.example/",
         ]);
-        for way in ["ghcr.io", "other.example", "ghcr.io/acme", "ghcr.io/acme/network", "ghcr.io/acme/new"] {
+        for way in
+            ["ghcr.io", "other.example", "ghcr.io/acme", "ghcr.io/acme/network", "ghcr.io/acme/new"]
+        {
             assert!(staging.is_way(Path::new(way)).unwrap(), "{way}");
         }
-        for none in ["ghcr.io/acme/network/1.1.0", "ghcr.io/acme/net:2", "ghcr.io/acme/network/1.0.0/modules"] {
+        for none in [
+            "ghcr.io/acme/network/1.1.0",
+            "ghcr.io/acme/net:2",
+            "ghcr.io/acme/network/1.0.0/modules",
+        ] {
             assert!(!staging.is_way(Path::new(none)).unwrap(), "{none}");
         }
         assert!(staging.is_way(Path::new("ghcr.io/nothing")).is_err());
@@ -355,14 +385,22 @@ mod tests {
     fn a_link_in_the_place_of_a_directory_is_not_followed() {
         let (dir, staging) = staging(&["ghcr.io/acme/"]);
         std::os::unix::fs::symlink("/etc", dir.path().join("ghcr.io/acme/x")).unwrap();
-        assert_eq!(staging.roots(Path::new("ghcr.io/acme/x/ssl")).unwrap(), [Path::new("ghcr.io/acme")]);
-        assert_eq!(staging.open(Path::new("ghcr.io/acme/x")).unwrap_err().failure, StageFailure::Absent);
+        assert_eq!(
+            staging.roots(Path::new("ghcr.io/acme/x/ssl")).unwrap(),
+            [Path::new("ghcr.io/acme")]
+        );
+        assert_eq!(
+            staging.open(Path::new("ghcr.io/acme/x")).unwrap_err().failure,
+            StageFailure::Absent
+        );
     }
 
     #[test]
     fn a_path_says_repository_and_tag() {
-        let says =
-            |path: &str| reference(Path::new(path)).unwrap_or_else(|| target(Path::new(path)).unwrap_err().to_string());
+        let says = |path: &str| {
+            reference(Path::new(path))
+                .unwrap_or_else(|| target(Path::new(path)).unwrap_err().to_string())
+        };
         assert_eq!(says("ghcr.io/acme/network/1.3.0"), "ghcr.io/acme/network:1.3.0");
         assert_eq!(says("ghcr.io/acme/network:1.3.0"), "ghcr.io/acme/network:1.3.0");
         assert_eq!(says("localhost:5000/n:1"), "localhost:5000/n:1");
@@ -378,7 +416,9 @@ mod tests {
             assert!(says(path).contains(part), "{}", says(path));
         }
         let mirrored = target(Path::new("mirror/registry.opentofu.org/Hashicorp/aws")).unwrap();
-        assert!(matches!(mirrored, RootTarget::Mirror(address) if address.namespace() == "hashicorp"));
+        assert!(
+            matches!(mirrored, RootTarget::Mirror(address) if address.namespace() == "hashicorp")
+        );
         assert!(target(Path::new("mirror/a.b/-x/y")).is_err());
     }
 }

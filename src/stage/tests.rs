@@ -46,8 +46,14 @@ impl Bed {
             (address.namespace() == "hashicorp").then(|| Repo { host: HOST.parse().unwrap(), name })
         });
         let (destinations, limits) = (vec![destination], Limits::default());
-        Stage::open(StageOptions { dir: dir.to_owned(), destinations, mapping, allow_overwrite: false, limits })
-            .unwrap_or_else(|e| panic!("{e}"))
+        Stage::open(StageOptions {
+            dir: dir.to_owned(),
+            destinations,
+            mapping,
+            allow_overwrite: false,
+            limits,
+        })
+        .unwrap_or_else(|e| panic!("{e}"))
     }
 
     /// As after a crash: another process opens the same directory.

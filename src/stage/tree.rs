@@ -1,12 +1,15 @@
 //! A directory held by descriptor, and the files in it that become part of a module.
 //!
-//! INVARIANT: nothing outside of the directory is ever read. Every file is opened beneath its descriptor, links that lead
-//! inside are followed, links that lead out are refused; and what is read is what was listed, or an error.
+//! INVARIANT: nothing outside of the directory is ever read. Every file is opened beneath its
+//! descriptor, links that lead inside are followed, links that lead out are refused; and what is
+//! read is what was listed, or an error.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2, statat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2, statat,
+};
 use rustix::io::Errno;
 
 use super::ignore::{IGNORE_FILE, IGNORE_MAX, Ignore};
@@ -65,10 +68,15 @@ impl StagedTree {
     /// Lists what is part of a module. `name` is what messages call the directory.
     ///
     /// # Errors
-    /// `Invalid` for links that lead out, loops, and what is no file; `Denied` for hard links to what belongs to
-    /// somebody else (hostile input L08); `TooLarge` over `limits`.
-    pub(super) fn read(root: OwnedFd, name: &str, limits: &Limits) -> Result<StagedTree, StageError> {
-        let mut tree = StagedTree { root, name: name.to_owned(), limits: *limits, files: Vec::new() };
+    /// `Invalid` for links that lead out, loops, and what is no file; `Denied` for hard links to
+    /// what belongs to somebody else (hostile input L08); `TooLarge` over `limits`.
+    pub(super) fn read(
+        root: OwnedFd,
+        name: &str,
+        limits: &Limits,
+    ) -> Result<StagedTree, StageError> {
+        let mut tree =
+            StagedTree { root, name: name.to_owned(), limits: *limits, files: Vec::new() };
         tree.files = tree.list()?;
         Ok(tree)
     }
@@ -79,9 +87,15 @@ impl StagedTree {
     /// `Busy`, with a name that changed.
     pub(super) fn check_unchanged(&self) -> Result<(), StageError> {
         let now = self.list()?;
-        let differs =
-            self.files.iter().zip(&now).find(|(a, b)| a != b).map(|(a, b)| a.path.clone().min(b.path.clone()));
-        let surplus = || self.files.get(now.len()).or_else(|| now.get(self.files.len())).map(|f| f.path.clone());
+        let differs = self
+            .files
+            .iter()
+            .zip(&now)
+            .find(|(a, b)| a != b)
+            .map(|(a, b)| a.path.clone().min(b.path.clone()));
+        let surplus = || {
+            self.files.get(now.len()).or_else(|| now.get(self.files.len())).map(|f| f.path.clone())
+        };
         match differs.or_else(surplus) {
             None => Ok(()),
             Some(path) => Err(changed(&self.subject(&path))),
@@ -90,7 +104,10 @@ impl StagedTree {
 
     /// What an archive of the tree holds.
     pub(super) fn entries(&self) -> Vec<ZipEntry<'_>> {
-        self.files.iter().map(|f| ZipEntry { name: &f.path, size: f.size, executable: f.executable }).collect()
+        self.files
+            .iter()
+            .map(|f| ZipEntry { name: &f.path, size: f.size, executable: f.executable })
+            .collect()
     }
 
     fn subject(&self, path: &[u8]) -> String {
@@ -103,8 +120,10 @@ impl StagedTree {
             None => Ignore::default(),
         };
         let top = fstat(&self.root).map_err(|e| StageError::io(&self.name, e))?;
-        let mut walk = TreeWalk { tree: self, ignore, above: vec![identity(&top)], found: Vec::new() };
-        let again = open_beneath(self.root.as_fd(), b".", DIRECTORY).map_err(|e| StageError::io(&self.name, e))?;
+        let mut walk =
+            TreeWalk { tree: self, ignore, above: vec![identity(&top)], found: Vec::new() };
+        let again = open_beneath(self.root.as_fd(), b".", DIRECTORY)
+            .map_err(|e| StageError::io(&self.name, e))?;
         walk.directory(&again, b"")?;
         walk.found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         Ok(walk.found)
@@ -112,8 +131,12 @@ impl StagedTree {
 }
 
 fn changed(subject: &str) -> StageError {
-    StageError::new(StageFailure::Busy, subject, "it changed while it was read; nothing was published")
-        .remedy("try again when nobody writes there")
+    StageError::new(
+        StageFailure::Busy,
+        subject,
+        "it changed while it was read; nothing was published",
+    )
+    .remedy("try again when nobody writes there")
 }
 
 fn identity(stat: &Stat) -> (u64, u64) {
@@ -133,12 +156,15 @@ struct TreeWalk<'a> {
 impl TreeWalk<'_> {
     fn directory(&mut self, dir: &OwnedFd, prefix: &[u8]) -> Result<(), StageError> {
         for (name, _) in list(dir.as_fd(), &self.tree.subject(prefix))? {
-            let path = if prefix.is_empty() { name.clone() } else { [prefix, b"/", &name].concat() };
+            let path =
+                if prefix.is_empty() { name.clone() } else { [prefix, b"/", &name].concat() };
             if path == ANNOTATIONS_FILE.as_bytes() {
                 continue;
             }
             // A name that is gone by now is noticed when the tree is listed again.
-            let Ok(stat) = statat(dir, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            let Ok(stat) = statat(dir, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW) else {
+                continue;
+            };
             self.entry(&path, stat)?;
         }
         Ok(())
@@ -163,13 +189,20 @@ impl TreeWalk<'_> {
             FileType::RegularFile => {}
             FileType::Directory => return self.below(path, stat, link),
             _ => {
-                return Err(StageError::new(StageFailure::Invalid, subject(), "it is neither a file nor a directory")
-                    .remedy("take it out of the tree, or name it in .terraformignore"));
+                return Err(StageError::new(
+                    StageFailure::Invalid,
+                    subject(),
+                    "it is neither a file nor a directory",
+                )
+                .remedy("take it out of the tree, or name it in .terraformignore"));
             }
         }
         check_links(stat, &subject())?;
         if self.found.len() as u64 >= self.tree.limits.entries {
-            let rule = format!("there are more files than the limit of {} (entries)", self.tree.limits.entries);
+            let rule = format!(
+                "there are more files than the limit of {} (entries)",
+                self.tree.limits.entries
+            );
             return Err(StageError::new(StageFailure::TooLarge, &self.tree.name, rule));
         }
         self.found.push(TreeFile {
@@ -201,7 +234,8 @@ impl TreeWalk<'_> {
             return Ok(());
         }
         let id = identity(stat);
-        let invalid = |rule: &str| Err(StageError::new(StageFailure::Invalid, self.tree.subject(path), rule));
+        let invalid =
+            |rule: &str| Err(StageError::new(StageFailure::Invalid, self.tree.subject(path), rule));
         if link && self.above.contains(&id) {
             return invalid("it is a link to a directory above it, so the tree has no end");
         }
@@ -217,11 +251,14 @@ impl TreeWalk<'_> {
     }
 }
 
-/// Refuses a hard link to a file of somebody else, which the user could perhaps not read without this program.
+/// Refuses a hard link to a file of somebody else, which the user could perhaps not read without
+/// this program.
 pub(super) fn check_links(stat: &Stat, subject: &str) -> Result<(), StageError> {
     if stat.st_nlink > 1 && stat.st_uid != rustix::process::geteuid().as_raw() {
         let rule = "it has another name elsewhere and belongs to another user, who need not have meant to publish it";
-        return Err(StageError::new(StageFailure::Denied, subject, rule).remedy("put a copy in its place"));
+        return Err(
+            StageError::new(StageFailure::Denied, subject, rule).remedy("put a copy in its place")
+        );
     }
     Ok(())
 }
@@ -278,7 +315,12 @@ pub(super) fn open_plain(dir: BorrowedFd, path: &[u8], flags: OFlags) -> Result<
     open(dir, path, flags, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
 }
 
-fn open(dir: BorrowedFd, path: &[u8], flags: OFlags, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
+fn open(
+    dir: BorrowedFd,
+    path: &[u8],
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
     for _ in 1..RESOLVES {
         match openat2(dir, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
             Err(Errno::AGAIN | Errno::INTR) => {}
@@ -322,7 +364,11 @@ pub(super) fn read_small(
         Ok(file) => file,
         Err(Errno::NOENT) => return Ok(None),
         Err(Errno::XDEV) => {
-            return Err(StageError::new(StageFailure::Invalid, subject, "it is a link that leads out of the tree"));
+            return Err(StageError::new(
+                StageFailure::Invalid,
+                subject,
+                "it is a link that leads out of the tree",
+            ));
         }
         Err(e) => return Err(StageError::io(subject, e)),
     };
@@ -344,7 +390,9 @@ pub(super) fn read_file(file: &OwnedFd, subject: &str, most: u64) -> Result<Vec<
     let mut content = vec![0; usize::try_from(size).unwrap_or(0)];
     let mut held = 0;
     while held < content.len() {
-        match rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut content[held..], held as u64)) {
+        match rustix::io::retry_on_intr(|| {
+            rustix::io::pread(file, &mut content[held..], held as u64)
+        }) {
             Ok(0) => return Err(changed(subject)),
             Ok(got) => held += got,
             Err(e) => return Err(StageError::io(subject, e)),

@@ -1,15 +1,15 @@
 //! Directories held by descriptor, and the system calls that are made in them.
 //!
-//! INVARIANT: every call takes one name that the store made itself (hexadecimal, digits and fixed words) and never
-//! follows a symbolic link, so nothing that happens to the path of the cache leads out of the held directories. One
-//! component without links is what `openat2` with `RESOLVE_BENEATH` and `RESOLVE_NO_SYMLINKS` would promise, on
-//! kernels that lack it too.
+//! INVARIANT: every call takes one name that the store made itself (hexadecimal, digits and fixed
+//! words) and never follows a symbolic link, so nothing that happens to the path of the cache leads
+//! out of the held directories. One component without links is what `openat2` with
+//! `RESOLVE_BENEATH` and `RESOLVE_NO_SYMLINKS` would promise, on kernels that lack it too.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, Stat, Timestamps, UTIME_NOW, fstat, fsync, mkdirat, openat, renameat, statat,
-    unlinkat, utimensat,
+    AtFlags, FileType, Mode, OFlags, Stat, Timestamps, UTIME_NOW, fstat, fsync, mkdirat, openat,
+    renameat, statat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -49,19 +49,22 @@ impl CacheDirectory {
 
     /// Opens a file for reading. Does not hang on a FIFO that somebody put in its place.
     pub(super) fn open(&self, name: &str) -> Result<OwnedFd, Errno> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         openat(&self.0, name, flags, Mode::empty())
     }
 
     /// Opens a file for reading and writing, made if it is missing.
     pub(super) fn open_or_make(&self, name: &str) -> Result<OwnedFd, Errno> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         openat(&self.0, name, flags, WRITING)
     }
 
     /// Makes a new file; fails if the name is taken.
     pub(super) fn make(&self, name: &str) -> Result<OwnedFd, Errno> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         openat(&self.0, name, flags, WRITING)
     }
 
@@ -73,7 +76,9 @@ impl CacheDirectory {
     /// Whether `name` still stands for the open file `fd`.
     pub(super) fn holds(&self, name: &str, fd: impl AsFd) -> bool {
         match (self.stat(name), fstat(fd)) {
-            (Ok(by_name), Ok(open)) => (by_name.st_dev, by_name.st_ino) == (open.st_dev, open.st_ino),
+            (Ok(by_name), Ok(open)) => {
+                (by_name.st_dev, by_name.st_ino) == (open.st_dev, open.st_ino)
+            }
             _ => false,
         }
     }
@@ -87,14 +92,16 @@ impl CacheDirectory {
         unlinkat(&self.0, name, AtFlags::empty())
     }
 
-    /// Makes `name` free, whatever stands there. A directory cannot be unlinked at once: it is set aside in `tmp`.
+    /// Makes `name` free, whatever stands there. A directory cannot be unlinked at once: it is set
+    /// aside in `tmp`.
     pub(super) fn clear(&self, name: &str, tmp: &CacheDirectory) -> Result<(), Errno> {
         match self.unlink(name) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(Errno::ISDIR | Errno::PERM) => {
                 let aside = format!("{}.bad", random_name());
                 self.rename(name, tmp, &aside)?;
-                // Fails if it has entries. They are not the store's, so they are left to their owner.
+                // Fails if it has entries. They are not the store's, so they are left to their
+                // owner.
                 let _ = unlinkat(&tmp.0, &aside, AtFlags::REMOVEDIR);
                 Ok(())
             }
@@ -120,7 +127,8 @@ impl CacheDirectory {
         fstat(&self.0).is_ok_and(|stat| stat.st_nlink == 0)
     }
 
-    /// The names in this directory that are UTF-8, as all of the store's are; what cannot be read is left out.
+    /// The names in this directory that are UTF-8, as all of the store's are; what cannot be read
+    /// is left out.
     pub(super) fn names(&self) -> Vec<String> {
         let Ok(entries) = rustix::fs::Dir::read_from(&self.0) else { return Vec::new() };
         entries
@@ -137,7 +145,8 @@ impl AsFd for CacheDirectory {
     }
 }
 
-/// Whether an open file is one that the store may have made: a regular file of our own with one name.
+/// Whether an open file is one that the store may have made: a regular file of our own with one
+/// name.
 pub(super) fn is_sound(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
         && stat.st_uid == rustix::process::geteuid().as_raw()

@@ -4,8 +4,8 @@
 //! edge file   magic (8) │ length of the name (4) │ the name │ the value │ seal (32) over everything before it
 //! ```
 //!
-//! INVARIANT: a value that is read is one that this cache was given under that name. A file that is damaged, forged
-//! or moved reads as absent. Edges are not counted, and but for [`put_durably`] not
+//! INVARIANT: a value that is read is one that this cache was given under that name. A file that is
+//! damaged, forged or moved reads as absent. Edges are not counted, and but for [`put_durably`] not
 //! synced: a power loss may cost one, and costs a request.
 
 use rustix::fs::fstat;
@@ -31,7 +31,11 @@ pub(super) fn put(layout: &CacheLayout, name: &str, value: &[u8]) -> Result<(), 
 }
 
 /// As [`put`], for what a power loss must not cost.
-pub(super) fn put_durably(layout: &CacheLayout, name: &str, value: &[u8]) -> Result<(), StoreError> {
+pub(super) fn put_durably(
+    layout: &CacheLayout,
+    name: &str,
+    value: &[u8],
+) -> Result<(), StoreError> {
     let file = layout.seals.edge_file(name);
     let written = layout.write_durably(&layout.edges, &file, &sealed(layout, name, value)?);
     written.map_err(|errno| StoreError::system(subject(name), "keep it", errno))
@@ -42,7 +46,8 @@ fn subject(name: &str) -> String {
 }
 
 fn sealed(layout: &CacheLayout, name: &str, value: &[u8]) -> Result<Vec<u8>, StoreError> {
-    let (Ok(name_len), true) = (u32::try_from(name.len()), value.len() as u64 <= EDGE_MAX / 2) else {
+    let (Ok(name_len), true) = (u32::try_from(name.len()), value.len() as u64 <= EDGE_MAX / 2)
+    else {
         let rule = format!("it has {} bytes, the cache's limit is {}", value.len(), EDGE_MAX / 2);
         return Err(StoreError::new(StoreFailure::Io, subject(name), rule));
     };
@@ -100,12 +105,16 @@ fn parse(layout: &CacheLayout, bytes: &[u8]) -> Option<(String, Vec<u8>)> {
         return None;
     }
     let (name_len, rest) = body.strip_prefix(MAGIC)?.split_first_chunk::<4>()?;
-    let (name, value) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*name_len)).ok()?)?;
+    let (name, value) =
+        rest.split_at_checked(usize::try_from(u32::from_le_bytes(*name_len)).ok()?)?;
     Some((std::str::from_utf8(name).ok()?.to_owned(), value.to_owned()))
 }
 
 fn damaged(layout: &CacheLayout, file: &str) -> Option<(String, Vec<u8>)> {
-    tracing::warn!(edge_file = file, "a cached answer was changed outside tofufs: it is removed and asked for again");
+    tracing::warn!(
+        edge_file = file,
+        "a cached answer was changed outside tofufs: it is removed and asked for again"
+    );
     let _ = layout.edges.clear(file, &layout.tmp);
     None
 }

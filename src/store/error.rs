@@ -38,8 +38,18 @@ pub struct StoreError {
 
 impl StoreError {
     /// An error without a remedy.
-    pub(super) fn new(failure: StoreFailure, subject: impl fmt::Display, rule: impl fmt::Display) -> Self {
-        StoreError { failure, subject: subject.to_string(), rule: rule.to_string(), remedy: None, errno: None }
+    pub(super) fn new(
+        failure: StoreFailure,
+        subject: impl fmt::Display,
+        rule: impl fmt::Display,
+    ) -> Self {
+        StoreError {
+            failure,
+            subject: subject.to_string(),
+            rule: rule.to_string(),
+            remedy: None,
+            errno: None,
+        }
     }
 
     /// The error of a system call that was made in order to `purpose`.
@@ -49,7 +59,8 @@ impl StoreError {
             full if is_full(full) => StoreFailure::NoSpace,
             _ => StoreFailure::Io,
         };
-        let mut error = StoreError::new(failure, subject, format_args!("cannot {purpose}: {errno}"));
+        let mut error =
+            StoreError::new(failure, subject, format_args!("cannot {purpose}: {errno}"));
         error.errno = Some(errno.raw_os_error());
         if failure == StoreFailure::NoSpace {
             error = error.remedy("free space on the cache's disk, or give another --cache-dir");
@@ -81,8 +92,8 @@ pub(super) fn is_full(errno: Errno) -> bool {
     errno == Errno::NOSPC || errno == Errno::DQUOT
 }
 
-/// Whether the disk takes no writes, in a way that may pass without us: full, read-only, failing, or closed to files of
-/// that size (by the file system, or by a limit of this process).
+/// Whether the disk takes no writes, in a way that may pass without us: full, read-only, failing,
+/// or closed to files of that size (by the file system, or by a limit of this process).
 pub(super) fn is_unwritable(errno: Errno) -> bool {
     is_full(errno) || matches!(errno, Errno::ROFS | Errno::IO | Errno::FBIG)
 }

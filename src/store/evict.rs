@@ -1,12 +1,13 @@
 //! Budget: what lies in the cache, what goes first, and what is left over from processes that died.
 //!
-//! The directories are the only record. They are counted by walking them: once at the start, in the background, and
-//! again whenever this process added enough that the sum may have passed the limit, which also notices what other
-//! processes added and removed. Use is written into modification times: of the sidecar, or of a small blob's data
-//! file. (A sidecar's, since a change of the data file's ctime would make passthrough check it again.)
+//! The directories are the only record. They are counted by walking them: once at the start, in the
+//! background, and again whenever this process added enough that the sum may have passed the limit,
+//! which also notices what other processes added and removed. Use is written into modification
+//! times: of the sidecar, or of a small blob's data file. (A sidecar's, since a change of the data
+//! file's ctime would make passthrough check it again.)
 //!
-//! INVARIANT: no object that this process holds open is evicted, nor one that is pinned or held, and
-//! eviction takes names only, so whoever else holds one open keeps its bytes.
+//! INVARIANT: no object that this process holds open is evicted, nor one that is pinned or held,
+//! and eviction takes names only, so whoever else holds one open keeps its bytes.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -25,7 +26,8 @@ use super::{Key, PARTIAL, SIDECAR, Store, locked, pins};
 
 /// After how long a partial file that nobody writes is given up.
 pub(super) const PARTIAL_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-/// After how long any other temporary file is taken for one of a dead process; they live for milliseconds.
+/// After how long any other temporary file is taken for one of a dead process; they live for
+/// milliseconds.
 const SCRATCH_AGE: Duration = Duration::from_secs(10 * 60);
 /// The unit in which file systems give out space.
 const BLOCK: u64 = 4096;
@@ -79,7 +81,8 @@ impl Ledger {
     /// A walk found that much. What was added meanwhile may be counted twice until the next walk.
     pub(super) fn set(&self, bytes: u64, objects: u64) {
         let mut sum = locked(&self.sum);
-        sum.totals = Some(Totals { bytes: bytes + sum.added.bytes, objects: objects + sum.added.objects });
+        sum.totals =
+            Some(Totals { bytes: bytes + sum.added.bytes, objects: objects + sum.added.objects });
     }
 
     /// Counts an object of `size` bytes in. Whether it is time to look at the limit.
@@ -105,23 +108,27 @@ impl Ledger {
 }
 
 impl Store {
-    /// Removes the longest unused objects until at most `to_bytes` are left, and partial files that nobody writes.
-    /// What this process holds open stays, and what is pinned.
+    /// Removes the longest unused objects until at most `to_bytes` are left, and partial files that
+    /// nobody writes. What this process holds open stays, and what is pinned.
     pub fn prune(&self, to_bytes: u64) -> Pruned {
         self.prune_while(to_bytes, &mut |_, _| ControlFlow::Continue(()))
     }
 
-    /// As [`Store::prune`]; `progress` is told what was freed and what is to be freed, in bytes, after each object, and
-    /// may break off.
-    pub fn prune_while(&self, to_bytes: u64, progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>) -> Pruned {
+    /// As [`Store::prune`]; `progress` is told what was freed and what is to be freed, in bytes,
+    /// after each object, and may break off.
+    pub fn prune_while(
+        &self,
+        to_bytes: u64,
+        progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Pruned {
         let freed = reap(&self.layout(), Duration::ZERO);
         let mut pruned = self.sweep_alone(&locked(&self.ledger.sweeping), Some(to_bytes), progress);
         pruned.bytes += freed;
         pruned
     }
 
-    /// Frees space on a disk that answered `errno`, if that says that it is full: at least `bytes`, and a tenth of
-    /// the cache.
+    /// Frees space on a disk that answered `errno`, if that says that it is full: at least `bytes`,
+    /// and a tenth of the cache.
     pub(super) fn make_room(&self, bytes: u64, errno: Errno) {
         if !is_full(errno) {
             return;
@@ -151,7 +158,9 @@ impl Store {
 
     /// Counts the cache; evicts down to `to_bytes`, or below the limit if that is passed.
     pub(super) fn sweep(&self, to_bytes: Option<u64>) -> Pruned {
-        self.sweep_alone(&locked(&self.ledger.sweeping), to_bytes, &mut |_, _| ControlFlow::Continue(()))
+        self.sweep_alone(&locked(&self.ledger.sweeping), to_bytes, &mut |_, _| {
+            ControlFlow::Continue(())
+        })
     }
 
     fn sweep_alone(
@@ -166,7 +175,11 @@ impl Store {
         let mut bytes = found.iter().map(|found| found.bytes).sum::<u64>();
         let mut objects = found.len() as u64;
         let limit = self.options.limit;
-        let target = to_bytes.unwrap_or(if bytes > limit { limit / EVICT_TO.1 * EVICT_TO.0 } else { u64::MAX });
+        let target = to_bytes.unwrap_or(if bytes > limit {
+            limit / EVICT_TO.1 * EVICT_TO.0
+        } else {
+            u64::MAX
+        });
         let excess = bytes.saturating_sub(target);
         let mut pruned = Pruned::default();
         let mut pinned = HashSet::new();
@@ -178,7 +191,8 @@ impl Store {
             if bytes <= target {
                 break;
             }
-            let in_use = locked(&self.open).get(&found.key).is_some_and(|open| open.strong_count() > 0);
+            let in_use =
+                locked(&self.open).get(&found.key).is_some_and(|open| open.strong_count() > 0);
             if in_use {
                 continue;
             }
@@ -197,7 +211,12 @@ impl Store {
         }
         self.ledger.set(bytes, objects);
         if pruned.objects > 0 {
-            tracing::info!(objects = pruned.objects, bytes = pruned.bytes, left = bytes, "evicted from the cache");
+            tracing::info!(
+                objects = pruned.objects,
+                bytes = pruned.bytes,
+                left = bytes,
+                "evicted from the cache"
+            );
         }
         pruned
     }
@@ -205,7 +224,8 @@ impl Store {
 
 /// The space that an object takes, its sidecar included.
 pub(super) fn on_disk(key: &Key, size: u64) -> u64 {
-    let sidecar = if key.is_small(size) { 0 } else { super::sums::ChunkSums::sidecar_len(key, size) };
+    let sidecar =
+        if key.is_small(size) { 0 } else { super::sums::ChunkSums::sidecar_len(key, size) };
     blocks(size) + blocks(sidecar)
 }
 
@@ -268,8 +288,8 @@ fn age((seconds, _): (i64, i64)) -> Duration {
     SystemTime::now().duration_since(then).unwrap_or_default()
 }
 
-/// Removes temporary files of dead processes: partial files that nobody has locked and that are older than
-/// `partial_age`, and old scratch files. Returns the bytes freed.
+/// Removes temporary files of dead processes: partial files that nobody has locked and that are
+/// older than `partial_age`, and old scratch files. Returns the bytes freed.
 pub(super) fn reap(layout: &CacheLayout, partial_age: Duration) -> u64 {
     let mut freed = 0;
     for name in layout.tmp.names() {

@@ -6,9 +6,9 @@
 //!       └──── disk full ───┴──── evict, retry once ──── still full: in memory ─────────────────┴─ an object in memory
 //! ```
 //!
-//! INVARIANT: what is published had the key's length and digest when its last byte was written. A partial file is
-//! written only by who holds its lock, which the kernel drops with the process (O19). After a failed sync a file is
-//! not used again.
+//! INVARIANT: what is published had the key's length and digest when its last byte was written. A
+//! partial file is written only by who holds its lock, which the kernel drops with the process
+//! (O19). After a failed sync a file is not used again.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -31,8 +31,8 @@ use crate::digest::{Digest, Hasher};
 /// How often a partial file that vanishes between opening and locking is opened again.
 const TRIES: usize = 16;
 
-/// An object in the making. Dropping a blob's fill keeps its partial file for a later fill to go on with; a member's
-/// is removed, since inflating starts at the front anyway.
+/// An object in the making. Dropping a blob's fill keeps its partial file for a later fill to go on
+/// with; a member's is removed, since inflating starts at the front anyway.
 pub struct Fill {
     store: Arc<Store>,
     key: Key,
@@ -116,7 +116,8 @@ fn open_partial(layout: &CacheLayout, key: &Key) -> Result<Partial, Errno> {
             Err(Errno::WOULDBLOCK) => return Ok(Partial::Busy { bytes: length(&stat) }),
             other => other?,
         }
-        // The name may stand for another file by now: the former one was published or removed before it was locked.
+        // The name may stand for another file by now: the former one was published or removed
+        // before it was locked.
         if !layout.tmp.holds(&name, &file) {
             continue;
         }
@@ -143,14 +144,24 @@ fn reserve(store: &Store, key: &Key, size: u64, errno: Errno) -> Result<Reservat
         tracing::warn!(%key, size, %errno, "the cache's disk takes no writes: served from memory, without caching");
     }
     reservation.ok_or_else(|| {
-        let mut error = StoreError::system(key, "write to the cache, and it is too big to be served without", errno);
+        let mut error = StoreError::system(
+            key,
+            "write to the cache, and it is too big to be served without",
+            errno,
+        );
         error.failure = StoreFailure::NoSpace;
         error.remedy("free space on the cache's disk, or give another --cache-dir")
     })
 }
 
 impl Fill {
-    fn new(store: &Arc<Store>, layout: Arc<CacheLayout>, key: &Key, size: u64, sink: FillSink) -> Self {
+    fn new(
+        store: &Arc<Store>,
+        layout: Arc<CacheLayout>,
+        key: &Key,
+        size: u64,
+        sink: FillSink,
+    ) -> Self {
         let hasher = key.digest().map(|digest| Box::new(Hasher::new(digest.algorithm())));
         let summer = Box::new(Summer::new(&layout.seals));
         Fill {
@@ -167,12 +178,14 @@ impl Fill {
         }
     }
 
-    /// How many bytes, from the content's start, the fill holds. Not 0 at first where an earlier fill was broken off.
+    /// How many bytes, from the content's start, the fill holds. Not 0 at first where an earlier
+    /// fill was broken off.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// What has been written and what comes, for one who reads along. `None` where the bytes are in no file.
+    /// What has been written and what comes, for one who reads along. `None` where the bytes are in
+    /// no file.
     pub fn follow(&mut self) -> Option<Tail> {
         let FillSink::Disk(_) = &self.sink else { return None };
         // A descriptor of its own: a copy of the fill's would carry the lock.
@@ -182,28 +195,35 @@ impl Fill {
         Some(Tail::new(progress, file, self.size, self.layout.seals.chunks()))
     }
 
-    /// Takes content that was written before it was known to be this key's, in place of what the fill holds.
+    /// Takes content that was written before it was known to be this key's, in place of what the
+    /// fill holds.
     ///
     /// # Errors
     /// It has another length, or is lost. The fill can be written as before then, from its start.
     pub fn take(&mut self, scratch: Scratch) -> Result<(), StoreError> {
         self.restart()?;
         if !matches!(self.sink, FillSink::Disk(_)) || !matches!(self.key, Key::Member { .. }) {
-            return Err(self.mismatch(format_args!("only the file of a member can be taken as it is")));
+            return Err(
+                self.mismatch(format_args!("only the file of a member can be taken as it is"))
+            );
         }
         let taken = scratch.give(&self.layout, &partial_name(&self.key), self.size)?;
-        // Closing the former file lets its lock go. The one in its place is locked, and who waits looks for that.
+        // Closing the former file lets its lock go. The one in its place is locked, and who waits
+        // looks for that.
         self.sink = FillSink::Disk(taken.file);
         (self.position, self.summer) = (taken.position, taken.summer);
         Ok(())
     }
 
-    /// Takes the next bytes. More than the size that was announced are a [`StoreFailure::Mismatch`].
+    /// Takes the next bytes. More than the size that was announced are a
+    /// [`StoreFailure::Mismatch`].
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         let end = self.position + bytes.len() as u64;
         if end > self.size {
             self.keep = false;
-            return Err(self.mismatch(format_args!("it has more than the {} bytes announced", self.size)));
+            return Err(
+                self.mismatch(format_args!("it has more than the {} bytes announced", self.size))
+            );
         }
         if let FillSink::Disk(file) = &self.sink
             && let Err(first) = write_all_at(file, bytes, self.position)
@@ -230,9 +250,8 @@ impl Fill {
         self.hasher = self.key.digest().map(|digest| Box::new(Hasher::new(digest.algorithm())));
         *self.summer = Summer::new(&self.layout.seals);
         match &mut self.sink {
-            FillSink::Disk(file) => {
-                ftruncate(file, 0).map_err(|errno| StoreError::system(self.key, "empty a partial file", errno))
-            }
+            FillSink::Disk(file) => ftruncate(file, 0)
+                .map_err(|errno| StoreError::system(self.key, "empty a partial file", errno)),
             FillSink::Memory { bytes, .. } => {
                 bytes.clear();
                 Ok(())
@@ -241,12 +260,16 @@ impl Fill {
         }
     }
 
-    /// Makes the content visible, if length and digest are the key's; else [`StoreFailure::Mismatch`], and what was
-    /// written is gone. After a resumed fill a mismatch may be the fault of the bytes found: start again from 0 once.
+    /// Makes the content visible, if length and digest are the key's; else
+    /// [`StoreFailure::Mismatch`], and what was written is gone. After a resumed fill a mismatch
+    /// may be the fault of the bytes found: start again from 0 once.
     pub fn publish(mut self) -> Result<Object, StoreError> {
         self.keep = false;
         if self.position != self.size {
-            return Err(self.mismatch(format_args!("it has {} bytes, announced were {}", self.position, self.size)));
+            return Err(self.mismatch(format_args!(
+                "it has {} bytes, announced were {}",
+                self.position, self.size
+            )));
         }
         if let (Some(expected), Some(hasher)) = (self.key.digest(), self.hasher.take()) {
             let got = hasher.finish();
@@ -266,21 +289,30 @@ impl Fill {
             };
             match published {
                 Ok(content) => return Ok(self.hand_over(content)),
-                // Somebody removed the cache meanwhile: what was written is open here, and has no name any more.
-                Err(Unpublished::Before(errno)) if !is_unwritable(errno) && errno != Errno::NOENT => {
+                // Somebody removed the cache meanwhile: what was written is open here, and has no
+                // name any more.
+                Err(Unpublished::Before(errno))
+                    if !is_unwritable(errno) && errno != Errno::NOENT =>
+                {
                     return Err(StoreError::system(self.key, "publish a file in the cache", errno));
                 }
-                Err(Unpublished::Before(errno) | Unpublished::Sync(errno)) => self.move_to_memory(errno)?,
+                Err(Unpublished::Before(errno) | Unpublished::Sync(errno)) => {
+                    self.move_to_memory(errno)?
+                }
             }
         }
-        let FillSink::Memory { bytes, reservation } = std::mem::replace(&mut self.sink, FillSink::Published) else {
+        let FillSink::Memory { bytes, reservation } =
+            std::mem::replace(&mut self.sink, FillSink::Published)
+        else {
             return Err(self.mismatch(format_args!("it was published before")));
         };
         // A part of the bytes may have been read back from the disk that failed.
         let mut again = Summer::new(&self.layout.seals);
         again.update(&bytes);
         if again.finish() != sums {
-            return Err(self.mismatch(format_args!("the cache's disk returned other bytes than it was given")));
+            return Err(self.mismatch(format_args!(
+                "the cache's disk returned other bytes than it was given"
+            )));
         }
         Ok(self.hand_over(ObjectContent::Memory { bytes: bytes.into(), _reservation: reservation }))
     }
@@ -298,24 +330,28 @@ impl Fill {
         // A descriptor of its own: the fill's may write and carries the lock.
         let reader = tmp.open(&partial).map_err(Unpublished::Before)?;
         let content = if self.key.is_small(self.size) {
-            let bytes = super::disk::read_sound(&reader, self.size).filter(|bytes| self.key.matches(bytes));
+            let bytes =
+                super::disk::read_sound(&reader, self.size).filter(|bytes| self.key.matches(bytes));
             let bytes = bytes.ok_or(Unpublished::Before(Errno::IO))?;
             ObjectContent::Small { file: reader, bytes: bytes.into() }
         } else {
-            // Not synced: a sidecar that a power loss damaged is noticed by its seal, and made again.
+            // Not synced: a sidecar that a power loss damaged is noticed by its seal, and made
+            // again.
             let sidecar = sums.to_sidecar(&self.layout.seals, &self.key);
             let written = self.layout.write(&shard, &format!("{name}{SIDECAR}"), &sidecar);
             written.map_err(Unpublished::Before)?;
             ObjectContent::Chunked { file: reader, sums: sums.clone() }
         };
-        // A blob costs a download, so it has to survive a power loss. A member costs an inflation of a blob that is
-        // here, and a torn one is noticed by its checksums, so it does not wait for the disk.
+        // A blob costs a download, so it has to survive a power loss. A member costs an inflation
+        // of a blob that is here, and a torn one is noticed by its checksums, so it does not wait
+        // for the disk.
         let durable = matches!(self.key, Key::Blob(_));
         if durable {
             fdatasync(file).map_err(Unpublished::Sync)?;
         }
         tmp.rename(&partial, &shard, &name).map_err(Unpublished::Before)?;
-        // After the rename, so that a partial left by a kill can always be opened for writing; readers do the same.
+        // After the rename, so that a partial left by a kill can always be opened for writing;
+        // readers do the same.
         let _ = fchmod(file, PUBLISHED);
         if durable && let Err(errno) = shard.sync() {
             tracing::warn!(key = %self.key, %errno, "the cache's directory cannot be synced: the file may be lost at power loss");
@@ -369,7 +405,11 @@ impl Fill {
         let len = usize::try_from(self.position).unwrap_or(usize::MAX);
         let mut bytes = vec![0; len];
         if read_full_at(file, &mut bytes, 0) != Ok(len) {
-            return Err(StoreError::system(self.key, "read back what was written to the cache", cause));
+            return Err(StoreError::system(
+                self.key,
+                "read back what was written to the cache",
+                cause,
+            ));
         }
         let _ = self.layout.tmp.unlink(&partial_name(&self.key));
         self.sink = FillSink::Memory { bytes, reservation };
@@ -378,7 +418,11 @@ impl Fill {
     }
 
     fn mismatch(&self, rule: fmt::Arguments<'_>) -> StoreError {
-        StoreError::new(StoreFailure::Mismatch, self.key, format_args!("what arrived is refused: {rule}"))
+        StoreError::new(
+            StoreFailure::Mismatch,
+            self.key,
+            format_args!("what arrived is refused: {rule}"),
+        )
     }
 }
 
@@ -401,7 +445,12 @@ impl fmt::Debug for Fill {
 }
 
 /// Hashes a whole data file; its checksums if it has the digest.
-pub(super) fn rehash(file: &OwnedFd, len: u64, digest: &Digest, layout: &CacheLayout) -> Option<ChunkSums> {
+pub(super) fn rehash(
+    file: &OwnedFd,
+    len: u64,
+    digest: &Digest,
+    layout: &CacheLayout,
+) -> Option<ChunkSums> {
     let mut hasher = Hasher::new(digest.algorithm());
     let mut summer = Summer::new(&layout.seals);
     let mut chunk = vec![0; CHUNK];

@@ -1,7 +1,7 @@
 //! Single flight: however many ask for one thing at once, one works and all get its result.
 //!
-//! INVARIANT: per key at most one work runs; every waiter gets an answer, also when the work panics or its runtime
-//! ends; a result is kept by nobody, so who comes after a failure tries again.
+//! INVARIANT: per key at most one work runs; every waiter gets an answer, also when the work panics
+//! or its runtime ends; a result is kept by nobody, so who comes after a failure tries again.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -36,14 +36,16 @@ where
     T: Clone + Send + Sync + 'static,
     E: Clone + Send + Sync + 'static,
 {
-    /// A work outlives its last waiter by `linger` and is then dropped. `lost` makes the error for waiters whose work
-    /// ended without a result (it panicked, or the runtime was shut down).
+    /// A work outlives its last waiter by `linger` and is then dropped. `lost` makes the error for
+    /// waiters whose work ended without a result (it panicked, or the runtime was shut down).
     pub fn new(linger: Duration, lost: fn() -> E) -> Self {
-        Flights { shared: Arc::new(SharedFlight { running: Mutex::new(HashMap::new()), linger, lost }) }
+        Flights {
+            shared: Arc::new(SharedFlight { running: Mutex::new(HashMap::new()), linger, lost }),
+        }
     }
 
-    /// The result of the work for `key`: of the one that runs, else of `work`, which is then spawned on the runtime
-    /// of the caller. May be dropped at any time.
+    /// The result of the work for `key`: of the one that runs, else of `work`, which is then
+    /// spawned on the runtime of the caller. May be dropped at any time.
     pub async fn join<F, W>(&self, key: K, work: F) -> Result<T, E>
     where
         F: FnOnce() -> W + Send + 'static,
@@ -57,13 +59,17 @@ where
                     let (sender, result) = watch::channel(None);
                     let waiters = watch::Sender::new(0);
                     let waiter = FlightWaiter::new(&waiters);
-                    running.insert(key.clone(), Flight { result: result.clone(), waiters: waiters.clone() });
+                    running.insert(
+                        key.clone(),
+                        Flight { result: result.clone(), waiters: waiters.clone() },
+                    );
                     let landing = Landing { shared: self.shared.clone(), key, waiters };
                     (result, waiter, Some((landing, sender)))
                 }
             }
         };
-        // Not under the lock: a runtime that has ended drops the work at once, and with it takes the flight out.
+        // Not under the lock: a runtime that has ended drops the work at once, and with it takes
+        // the flight out.
         if let Some((landing, sender)) = begins {
             tokio::spawn(fly(landing, work, sender));
         }
@@ -121,8 +127,11 @@ impl<K: Eq + Hash, T, E> Drop for Landing<K, T, E> {
     }
 }
 
-async fn fly<K, T, E, F, W>(landing: Landing<K, T, E>, work: F, sender: watch::Sender<Option<Result<T, E>>>)
-where
+async fn fly<K, T, E, F, W>(
+    landing: Landing<K, T, E>,
+    work: F,
+    sender: watch::Sender<Option<Result<T, E>>>,
+) where
     K: Eq + Hash,
     F: FnOnce() -> W,
     W: Future<Output = Result<T, E>>,
@@ -175,7 +184,8 @@ mod tests {
         assert!(landing.land(true) && flights.running() == 0);
         // What took its place meanwhile is another work.
         let (_sender, result) = watch::channel(None);
-        locked(&flights.shared.running).insert(7, Flight { result, waiters: watch::Sender::new(1) });
+        locked(&flights.shared.running)
+            .insert(7, Flight { result, waiters: watch::Sender::new(1) });
         drop(landing);
         assert_eq!(flights.running(), 1);
     }

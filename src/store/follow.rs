@@ -1,8 +1,9 @@
 //! Reading a blob while it is being filled.
 //!
-//! INVARIANT: what a [`Tail`] gives out is unverified, and it never gives out what came before a restart together with
-//! what came after. It sums every chunk that it reads, so that [`Tail::is_of`] can tell once there is a verified object
-//! whether each byte that was read is one of it.
+//! INVARIANT: what a [`Tail`] gives out is unverified, and it never gives out what came before a
+//! restart together with what came after. It sums every chunk that it reads, so that
+//! [`Tail::is_of`] can tell once there is a verified object whether each byte that was read is one
+//! of it.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -32,7 +33,8 @@ struct FollowState {
 }
 
 impl FillProgress {
-    /// The file holds everything up to `position`. Wakes who waits once in a chunk, and at the end of `size` bytes.
+    /// The file holds everything up to `position`. Wakes who waits once in a chunk, and at the end
+    /// of `size` bytes.
     pub(super) fn reach(&self, position: u64, size: u64) {
         let mut state = locked(&self.state);
         let before = std::mem::replace(&mut state.position, position);
@@ -53,7 +55,8 @@ impl FillProgress {
         self.moved.notify_all();
     }
 
-    /// Waits until the file holds everything up to `end`, for as long as the fill lives; whether it does.
+    /// Waits until the file holds everything up to `end`, for as long as the fill lives; whether it
+    /// does.
     fn wait_for(&self, end: u64) -> bool {
         let mut state = locked(&self.state);
         while state.position < end && !state.ended && !state.stopped {
@@ -78,7 +81,8 @@ impl Stopper {
     }
 }
 
-/// A blob in the making, for one reader. Reading waits for bytes that did not come yet, and fails where they do not come.
+/// A blob in the making, for one reader. Reading waits for bytes that did not come yet, and fails
+/// where they do not come.
 pub struct Tail {
     progress: Arc<FillProgress>,
     file: OwnedFd,
@@ -97,7 +101,12 @@ struct Read {
 }
 
 impl Tail {
-    pub(super) fn new(progress: Arc<FillProgress>, file: OwnedFd, size: u64, key: [u8; 32]) -> Self {
+    pub(super) fn new(
+        progress: Arc<FillProgress>,
+        file: OwnedFd,
+        size: u64,
+        key: [u8; 32],
+    ) -> Self {
         let read = Read { chunk: Vec::new(), number: None, sums: Vec::new() };
         Tail { progress, file, size, key, read: RefCell::new(read) }
     }
@@ -116,7 +125,8 @@ impl Tail {
     /// Fills `buf` from `offset` on.
     ///
     /// # Errors
-    /// The bytes will not come: the fill ended or started over, the blob is shorter, or somebody stopped the reading.
+    /// The bytes will not come: the fill ended or started over, the blob is shorter, or somebody
+    /// stopped the reading.
     pub fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         let read = &mut *self.read.borrow_mut();
         let mut done = 0;
@@ -126,7 +136,11 @@ impl Tail {
             if read.number != Some(number) {
                 self.load(read, number)?;
             }
-            let rest = read.chunk.get(within..).filter(|rest| !rest.is_empty()).ok_or(io::ErrorKind::UnexpectedEof)?;
+            let rest = read
+                .chunk
+                .get(within..)
+                .filter(|rest| !rest.is_empty())
+                .ok_or(io::ErrorKind::UnexpectedEof)?;
             let n = rest.len().min(buf.len() - done);
             buf[done..done + n].copy_from_slice(&rest[..n]);
             done += n;
@@ -165,7 +179,8 @@ impl Tail {
     pub fn is_of(&self, object: &Object) -> bool {
         let Some(sums) = object.0.sums() else { return false };
         let read = self.read.borrow();
-        let mut chunks = read.sums.iter().enumerate().filter_map(|(number, sum)| Some((number, sum.as_ref()?)));
+        let mut chunks =
+            read.sums.iter().enumerate().filter_map(|(number, sum)| Some((number, sum.as_ref()?)));
         sums.len() == self.size && chunks.all(|(number, sum)| sums.holds(number, sum))
     }
 }

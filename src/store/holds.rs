@@ -45,7 +45,9 @@ impl Store {
             }
             written => written,
         };
-        let failed = |errno| StoreError::system(self.dir().display(), "note what is needed in the cache", errno);
+        let failed = |errno| {
+            StoreError::system(self.dir().display(), "note what is needed in the cache", errno)
+        };
         let (name, file) = written.map_err(failed)?;
         Ok(CacheHold { layout, name, _file: file })
     }
@@ -102,13 +104,16 @@ mod tests {
     #[test]
     fn what_is_held_is_evicted_by_nobody_until_the_hold_is_dropped() {
         let dir = tempfile::tempdir().unwrap();
-        let open = || Store::open(StoreOptions { dir: dir.path().to_owned(), limit: 1 << 20 }).unwrap();
+        let open =
+            || Store::open(StoreOptions { dir: dir.path().to_owned(), limit: 1 << 20 }).unwrap();
         let (store, other) = (open(), open());
         let blobs: Vec<Vec<u8>> = (0..3_u8).map(|n| vec![n; 300 << 10]).collect();
         let keys: Vec<Key> = blobs.iter().map(|blob| Key::Blob(Digest::of(blob))).collect();
         let hold = store.hold(&blobs[..2].iter().map(|blob| Digest::of(blob)).collect()).unwrap();
         for (key, blob) in keys.iter().zip(&blobs) {
-            let Begin::Fill(mut fill) = store.begin(key, blob.len() as u64).unwrap() else { panic!("it is there") };
+            let Begin::Fill(mut fill) = store.begin(key, blob.len() as u64).unwrap() else {
+                panic!("it is there")
+            };
             fill.write(blob).unwrap();
             drop(fill.publish().unwrap());
         }
@@ -116,7 +121,8 @@ mod tests {
         assert_eq!((there(&store), other.prune(0).objects, there(&store)), (3, 1, 2));
         assert_eq!(store.stored(&keys[0]), Some(300 << 10));
         // As that of a process that was killed: the file is there, and nobody has it locked.
-        let name = store.layout().tmp.names().into_iter().find(|name| name.ends_with(HOLD)).unwrap();
+        let name =
+            store.layout().tmp.names().into_iter().find(|name| name.ends_with(HOLD)).unwrap();
         let left = dir.path().join("v1/tmp").join(&name);
         let list = std::fs::read(&left).unwrap();
         drop(hold);

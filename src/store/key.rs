@@ -11,7 +11,8 @@ use crate::members::FileNo;
 pub enum Key {
     /// Bytes with that digest: a zip or a manifest.
     Blob(Digest),
-    /// The inflated content of a file of a zip. Its fills are trusted to have checked it against the zip (CRC-32).
+    /// The inflated content of a file of a zip. Its fills are trusted to have checked it against
+    /// the zip (CRC-32).
     Member {
         /// The zip.
         archive: Digest,
@@ -58,8 +59,10 @@ impl Key {
 
     pub(super) fn member_from(file_name: &str) -> Option<Key> {
         let (archive, number) = file_name.rsplit_once('-')?;
-        let key =
-            Key::Member { archive: archive.replacen('-', ":", 1).parse().ok()?, number: FileNo(number.parse().ok()?) };
+        let key = Key::Member {
+            archive: archive.replacen('-', ":", 1).parse().ok()?,
+            number: FileNo(number.parse().ok()?),
+        };
         (key.file_name() == file_name).then_some(key)
     }
 }

@@ -1,7 +1,7 @@
 //! The cache directory: made, checked, and held open.
 //!
-//! Everything lies below a directory that carries the version of the layout, so that programs of different versions
-//! share a cache directory without reading each other's files.
+//! Everything lies below a directory that carries the version of the layout, so that programs of
+//! different versions share a cache directory without reading each other's files.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -40,19 +40,24 @@ pub(super) struct CacheLayout {
 }
 
 impl CacheLayout {
-    /// Opens the cache at `path`, made if it is missing. Refuses a directory that others could write in (L04).
+    /// Opens the cache at `path`, made if it is missing. Refuses a directory that others could
+    /// write in (L04).
     pub(super) fn open(path: &Path) -> Result<CacheLayout, StoreError> {
         let system = |purpose: &str, errno| StoreError::system(path.display(), purpose, errno);
         let top = open_top(path)?;
         check_owned(&top, path, "", Mode::WGRP | Mode::WOTH)?;
-        let version = top.child_or_make(VERSION).map_err(|e| system("make the cache's directories", e))?;
+        let version =
+            top.child_or_make(VERSION).map_err(|e| system("make the cache's directories", e))?;
         check_owned(&version, path, VERSION, Mode::RWXG | Mode::RWXO)?;
         let part = |name: &str| {
-            let dir = version.child_or_make(name).map_err(|e| system("make the cache's directories", e))?;
+            let dir = version
+                .child_or_make(name)
+                .map_err(|e| system("make the cache's directories", e))?;
             check_owned(&dir, path, &format!("{VERSION}/{name}"), Mode::RWXG | Mode::RWXO)?;
             Ok(dir)
         };
-        let (blobs, members, edges, tmp) = (part("blobs")?, part("members")?, part("edges")?, part("tmp")?);
+        let (blobs, members, edges, tmp) =
+            (part("blobs")?, part("members")?, part("edges")?, part("tmp")?);
         if top.stat(TAG).is_err()
             && let Err(errno) = write_tag(&top)
         {
@@ -64,7 +69,9 @@ impl CacheLayout {
 
     /// Whether somebody removed a directory that is held open here.
     pub(super) fn is_removed(&self) -> bool {
-        [&self.blobs, &self.members, &self.edges, &self.tmp].into_iter().any(CacheDirectory::is_removed)
+        [&self.blobs, &self.members, &self.edges, &self.tmp]
+            .into_iter()
+            .any(CacheDirectory::is_removed)
     }
 
     fn kind(&self, key: &Key) -> &CacheDirectory {
@@ -91,21 +98,26 @@ impl CacheLayout {
         }
     }
 
-    /// All directories that hold objects, with the function that reads a key from a file's name there.
+    /// All directories that hold objects, with the function that reads a key from a file's name
+    /// there.
     pub(super) fn shards(&self) -> impl Iterator<Item = (CacheDirectory, fn(&str) -> Option<Key>)> {
         let blobs = self.blobs.names().into_iter().filter_map(|name| self.blobs.child(&name).ok());
-        let members = self.members.names().into_iter().filter_map(|name| self.members.child(&name).ok());
+        let members =
+            self.members.names().into_iter().filter_map(|name| self.members.child(&name).ok());
         let blob: fn(&str) -> Option<Key> = Key::blob_from;
         let member: fn(&str) -> Option<Key> = Key::member_from;
         blobs.map(move |dir| (dir, blob)).chain(members.map(move |dir| (dir, member)))
     }
 
-    /// Removes the object's files, data first: a sidecar alone is nothing, while data alone would cost a rehash.
+    /// Removes the object's files, data first: a sidecar alone is nothing, while data alone would
+    /// cost a rehash.
     pub(super) fn remove(&self, key: &Key) -> Result<(), Errno> {
         let dir = match self.shard(key) {
             Ok(dir) => dir,
             Err(Errno::NOENT) => return Ok(()),
-            Err(errno) if is_misplaced(errno) => return self.kind(key).clear(&key.shard(), &self.tmp),
+            Err(errno) if is_misplaced(errno) => {
+                return self.kind(key).clear(&key.shard(), &self.tmp);
+            }
             Err(errno) => return Err(errno),
         };
         let name = key.file_name();
@@ -114,12 +126,22 @@ impl CacheLayout {
     }
 
     /// Writes a file under `name` of `dir`, atomically and without waiting for the disk.
-    pub(super) fn write(&self, dir: &CacheDirectory, name: &str, bytes: &[u8]) -> Result<(), Errno> {
+    pub(super) fn write(
+        &self,
+        dir: &CacheDirectory,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<(), Errno> {
         self.replace(dir, name, bytes, |_| Ok(()))
     }
 
     /// As [`Layout::write`]; what is written is on the disk when it returns.
-    pub(super) fn write_durably(&self, dir: &CacheDirectory, name: &str, bytes: &[u8]) -> Result<(), Errno> {
+    pub(super) fn write_durably(
+        &self,
+        dir: &CacheDirectory,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<(), Errno> {
         self.replace(dir, name, bytes, |file| fdatasync(file))?;
         dir.sync()
     }
@@ -153,7 +175,8 @@ fn open_top(path: &Path) -> Result<CacheDirectory, StoreError> {
             let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
             made.map_err(|error| {
                 let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-                StoreError::system(path.display(), "make the cache directory", errno).remedy("give another --cache-dir")
+                StoreError::system(path.display(), "make the cache directory", errno)
+                    .remedy("give another --cache-dir")
             })?;
             open()
         }
@@ -176,18 +199,28 @@ fn open_top(path: &Path) -> Result<CacheDirectory, StoreError> {
 }
 
 /// Refuses a directory that is another user's, or whose mode has one of the `forbidden` bits.
-fn check_owned(dir: &CacheDirectory, path: &Path, below: &str, forbidden: Mode) -> Result<(), StoreError> {
+fn check_owned(
+    dir: &CacheDirectory,
+    path: &Path,
+    below: &str,
+    forbidden: Mode,
+) -> Result<(), StoreError> {
     let path = if below.is_empty() { path.to_owned() } else { path.join(below) };
-    let stat = fstat(dir).map_err(|e| StoreError::system(path.display(), "look at the cache directory", e))?;
-    let refuse =
-        |rule: String, remedy: String| Err(StoreError::new(StoreFailure::Unsafe, path.display(), rule).remedy(remedy));
+    let stat = fstat(dir)
+        .map_err(|e| StoreError::system(path.display(), "look at the cache directory", e))?;
+    let refuse = |rule: String, remedy: String| {
+        Err(StoreError::new(StoreFailure::Unsafe, path.display(), rule).remedy(remedy))
+    };
     let me = rustix::process::geteuid().as_raw();
     if stat.st_uid != me {
         let rule = format!("the cache directory belongs to user {}, not to user {me}", stat.st_uid);
         return refuse(rule, "give a --cache-dir of your own".to_owned());
     }
     if Mode::from_raw_mode(stat.st_mode).intersects(forbidden) {
-        let rule = format!("the cache directory is open to other users (mode {:04o})", stat.st_mode & 0o7777);
+        let rule = format!(
+            "the cache directory is open to other users (mode {:04o})",
+            stat.st_mode & 0o7777
+        );
         return refuse(rule, format!("run: chmod 700 {}", path.display()));
     }
     Ok(())
@@ -200,7 +233,8 @@ fn write_tag(top: &CacheDirectory) -> Result<(), Errno> {
     }
 }
 
-/// The cache's key, made at the first use of the cache. On a read-only disk without one it lasts as long as the process.
+/// The cache's key, made at the first use of the cache. On a read-only disk without one it lasts as
+/// long as the process.
 fn key(version: &CacheDirectory, tmp: &CacheDirectory) -> Result<[u8; KEY_LEN], Errno> {
     if let Some(key) = read_key(version) {
         return Ok(key);
@@ -228,7 +262,11 @@ fn read_key(version: &CacheDirectory) -> Option<[u8; KEY_LEN]> {
     read_sound(&file, KEY_LEN as u64)?.try_into().ok()
 }
 
-fn store_key(version: &CacheDirectory, tmp: &CacheDirectory, key: &[u8; KEY_LEN]) -> Result<(), Errno> {
+fn store_key(
+    version: &CacheDirectory,
+    tmp: &CacheDirectory,
+    key: &[u8; KEY_LEN],
+) -> Result<(), Errno> {
     if version.stat(KEY).is_ok() {
         tracing::warn!(
             "the cache's key was damaged or readable by others: it is replaced, and what it sealed is checked anew"

@@ -6,8 +6,9 @@
 //! disk full          the bytes in memory, without a file
 //! ```
 //!
-//! INVARIANT: [`Object::read_at`] returns bytes that match the checksums, or an error and a zeroed buffer.
-//! An object outlives its file's name: eviction and deletion by others take the name, not the bytes.
+//! INVARIANT: [`Object::read_at`] returns bytes that match the checksums, or an error and a zeroed
+//! buffer. An object outlives its file's name: eviction and deletion by others take the name, not
+//! the bytes.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -65,7 +66,9 @@ impl ObjectInner {
     /// The file, where there is one.
     pub(super) fn file(&self) -> Option<BorrowedFd<'_>> {
         match &self.content {
-            ObjectContent::Small { file, .. } | ObjectContent::Chunked { file, .. } => Some(file.as_fd()),
+            ObjectContent::Small { file, .. } | ObjectContent::Chunked { file, .. } => {
+                Some(file.as_fd())
+            }
             ObjectContent::Memory { .. } => None,
         }
     }
@@ -91,26 +94,31 @@ impl Object {
     #[allow(clippy::len_without_is_empty, reason = "the size of a file, not of a collection")]
     pub fn len(&self) -> u64 {
         match &self.0.content {
-            ObjectContent::Small { bytes, .. } | ObjectContent::Memory { bytes, .. } => bytes.len() as u64,
+            ObjectContent::Small { bytes, .. } | ObjectContent::Memory { bytes, .. } => {
+                bytes.len() as u64
+            }
             ObjectContent::Chunked { sums, .. } => sums.len(),
         }
     }
 
-    /// The data file: it holds the content from offset 0 on, nothing else, and never changes. `None` for an object
-    /// that is in memory only. Who reads through it bypasses the checks: see [`Object::verify_whole`].
+    /// The data file: it holds the content from offset 0 on, nothing else, and never changes.
+    /// `None` for an object that is in memory only. Who reads through it bypasses the checks: see
+    /// [`Object::verify_whole`].
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.0.file()
     }
 
-    /// Reads into `buf` from `offset` on; less than `buf.len()` bytes only at the end of the content. Where a chunk
-    /// is not what was stored, the key is quarantined, the failure is [`StoreFailure::Corrupt`] and `buf` is zeroed.
+    /// Reads into `buf` from `offset` on; less than `buf.len()` bytes only at the end of the
+    /// content. Where a chunk is not what was stored, the key is quarantined, the failure is
+    /// [`StoreFailure::Corrupt`] and `buf` is zeroed.
     pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, StoreError> {
         let rest = self.len().saturating_sub(offset);
         let want = usize::try_from(rest).unwrap_or(usize::MAX).min(buf.len());
         let buf = &mut buf[..want];
         match &self.0.content {
             ObjectContent::Small { bytes, .. } | ObjectContent::Memory { bytes, .. } => {
-                // `want` is 0 for an offset past the end, which need not fit in memory's address range.
+                // `want` is 0 for an offset past the end, which need not fit in memory's address
+                // range.
                 let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
                 buf.copy_from_slice(&bytes[from..from + want]);
             }
@@ -127,18 +135,24 @@ impl Object {
     /// The whole content.
     pub fn read_all(&self) -> Result<Vec<u8>, StoreError> {
         let Ok(len) = usize::try_from(self.len()) else {
-            return Err(StoreError::new(StoreFailure::NoSpace, self.key(), "the content does not fit in memory"));
+            return Err(StoreError::new(
+                StoreFailure::NoSpace,
+                self.key(),
+                "the content does not fit in memory",
+            ));
         };
         let mut bytes = vec![0; len];
         self.read_at(&mut bytes, 0)?;
         Ok(bytes)
     }
 
-    /// Reads the whole data file and checks its length and every byte. Has to succeed before the descriptor is given
-    /// to the kernel (passthrough), and again whenever the file's ctime or size changed.
+    /// Reads the whole data file and checks its length and every byte. Has to succeed before the
+    /// descriptor is given to the kernel (passthrough), and again whenever the file's ctime or size
+    /// changed.
     pub fn verify_whole(&self) -> Result<(), StoreError> {
         let Some(file) = self.fd() else { return Ok(()) };
-        let stat = fstat(file).map_err(|e| StoreError::system(self.key(), "look at a cached file", e))?;
+        let stat =
+            fstat(file).map_err(|e| StoreError::system(self.key(), "look at a cached file", e))?;
         if length(&stat) != self.len() {
             return Err(self.corrupt("its file's length changed"));
         }
@@ -207,15 +221,22 @@ impl Object {
         match read_full_at(file, out, number * CHUNK as u64) {
             Ok(n) if n == out.len() && sums.check(number, out) => Ok(()),
             Ok(n) if n < out.len() => Err(self.corrupt("its file is shorter than it was")),
-            Ok(_) => Err(self.corrupt(&format!("chunk {number} of its file does not match its checksum"))),
+            Ok(_) => {
+                Err(self
+                    .corrupt(&format!("chunk {number} of its file does not match its checksum")))
+            }
             Err(errno) => Err(self.corrupt(&format!("its file cannot be read: {errno}"))),
         }
     }
 
     fn corrupt(&self, rule: &str) -> StoreError {
         self.0.store.discard(self, rule);
-        StoreError::new(StoreFailure::Corrupt, self.key(), format_args!("the cached copy is refused: {rule}"))
-            .remedy("it was removed from the cache and will be fetched again")
+        StoreError::new(
+            StoreFailure::Corrupt,
+            self.key(),
+            format_args!("the cached copy is refused: {rule}"),
+        )
+        .remedy("it was removed from the cache and will be fetched again")
     }
 }
 
@@ -225,7 +246,8 @@ impl fmt::Debug for Object {
     }
 }
 
-/// The chunks that were read in part lately: a program that reads in small steps has each chunk hashed once.
+/// The chunks that were read in part lately: a program that reads in small steps has each chunk
+/// hashed once.
 pub(super) struct RecentChunks(Mutex<VecDeque<KeptObject>>);
 
 struct KeptObject {

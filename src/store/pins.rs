@@ -1,10 +1,11 @@
 //! Pins: content that stays in the cache whatever else is wanted, by release.
 //!
-//! All pins are one value, kept like an edge but synced to the disk, so that they outlive a power loss. Every process
-//! that shares the cache reads them before it evicts, so a pin counts for mounts that run.
+//! All pins are one value, kept like an edge but synced to the disk, so that they outlive a power
+//! loss. Every process that shares the cache reads them before it evicts, so a pin counts for
+//! mounts that run.
 //!
-//! INVARIANT: an object whose digest a pin names, and every member of such an archive, is removed only where it is
-//! damaged.
+//! INVARIANT: an object whose digest a pin names, and every member of such an archive, is removed
+//! only where it is damaged.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Mutex;
@@ -57,7 +58,8 @@ impl PinRecord {
 
     fn pin(self, reference: &str) -> Option<Pin> {
         let tags = self.tags.iter().map(|tag| tag.parse().ok()).collect::<Option<_>>()?;
-        let objects = self.objects.iter().map(|digest| digest.parse().ok()).collect::<Option<_>>()?;
+        let objects =
+            self.objects.iter().map(|digest| digest.parse().ok()).collect::<Option<_>>()?;
         Some(Pin { reference: reference.parse().ok()?, tags, objects })
     }
 }
@@ -91,7 +93,8 @@ impl Store {
         })
     }
 
-    /// Removes the pins for which `gone` holds; they are returned. Their content stays until its space is wanted.
+    /// Removes the pins for which `gone` holds; they are returned. Their content stays until its
+    /// space is wanted.
     ///
     /// # Errors
     /// As of [`Store::pin`].
@@ -123,7 +126,8 @@ impl Store {
         let pinned = pinned(&layout);
         let own = objects.iter().map(|(key, size)| on_disk(key, *size)).sum();
         let all = walk(&layout);
-        let beside = all.iter().filter(|f| is_pinned(&pinned, &f.key) && !objects.contains_key(&f.key));
+        let beside =
+            all.iter().filter(|f| is_pinned(&pinned, &f.key) && !objects.contains_key(&f.key));
         (own, beside.map(|found| found.bytes).sum())
     }
 
@@ -158,7 +162,9 @@ impl Store {
     ) -> Result<(), StoreError> {
         let _alone = locked(&self.pinning.0);
         let layout = self.layout_to_write()?;
-        let failed = |errno| StoreError::system(format_args!("the {name} of the cache"), "change them", errno);
+        let failed = |errno| {
+            StoreError::system(format_args!("the {name} of the cache"), "change them", errno)
+        };
         flock(&layout.edges, FlockOperation::LockExclusive).map_err(failed)?;
         let changed = change(edges::get(&layout, name));
         let kept = changed.map_or(Ok(()), |value| put(&layout, name, &value));
@@ -173,7 +179,8 @@ fn read(layout: &CacheLayout) -> Vec<Pin> {
 }
 
 fn parsed(bytes: Option<Vec<u8>>) -> Vec<Pin> {
-    let records: BTreeMap<String, PinRecord> = serde_json::from_slice(&bytes.unwrap_or_default()).unwrap_or_default();
+    let records: BTreeMap<String, PinRecord> =
+        serde_json::from_slice(&bytes.unwrap_or_default()).unwrap_or_default();
     records.into_iter().filter_map(|(reference, record)| record.pin(&reference)).collect()
 }
 

@@ -1,8 +1,10 @@
-//! Content in the making that is of no key yet: a file in `tmp/` under a random name, which nobody looks for.
+//! Content in the making that is of no key yet: a file in `tmp/` under a random name, which nobody
+//! looks for.
 //!
-//! INVARIANT: it becomes an object only through [`super::Fill::take`], by who has the right to fill the key, and is
-//! gone otherwise: with its value, with its process (nobody holds its lock then), and at once where the disk is full.
-//! What is written here can be made again, so it never costs anything else its place.
+//! INVARIANT: it becomes an object only through [`super::Fill::take`], by who has the right to fill
+//! the key, and is gone otherwise: with its value, with its process (nobody holds its lock then),
+//! and at once where the disk is full. What is written here can be made again, so it never costs
+//! anything else its place.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -49,7 +51,8 @@ impl Scratches {
     /// Gives all of them up; the bytes that are free again.
     pub(super) fn give_up(&self) -> u64 {
         let all = std::mem::take(&mut *locked(&self.0));
-        let files = all.iter().filter_map(Weak::upgrade).filter_map(|shared| locked(&shared.file).take());
+        let files =
+            all.iter().filter_map(Weak::upgrade).filter_map(|shared| locked(&shared.file).take());
         files
             .map(|file| {
                 let length = rustix::fs::fstat(&file).map_or(0, |stat| super::disk::length(&stat));
@@ -70,7 +73,8 @@ impl Store {
         let (new, name) = (format!("{}.new", random_name()), format!("{}{SCRATCH}", random_name()));
         let system = |errno| StoreError::system(&name, "make a file in the cache", errno);
         let file = layout.tmp.open_or_make(&new).map_err(system)?;
-        // Under this name it is locked from the first moment, so that nobody takes it for one of a dead process.
+        // Under this name it is locked from the first moment, so that nobody takes it for one of a
+        // dead process.
         let locking = flock(&file, FlockOperation::NonBlockingLockExclusive);
         if let Err(errno) = locking.and_then(|()| layout.tmp.rename(&new, &layout.tmp, &name)) {
             let _ = layout.tmp.unlink(&new);
@@ -112,19 +116,35 @@ impl Scratch {
     }
 
     /// Renames the file to `partial`, which is in `layout`, if it holds `size` bytes.
-    pub(super) fn give(self, layout: &Arc<CacheLayout>, partial: &str, size: u64) -> Result<TakenScratch, StoreError> {
+    pub(super) fn give(
+        self,
+        layout: &Arc<CacheLayout>,
+        partial: &str,
+        size: u64,
+    ) -> Result<TakenScratch, StoreError> {
         let Some(file) = locked(&self.shared.file).take() else {
-            return Err(StoreError::system(&self.shared.name, "keep what was written ahead", Errno::NOSPC));
+            return Err(StoreError::system(
+                &self.shared.name,
+                "keep what was written ahead",
+                Errno::NOSPC,
+            ));
         };
         if self.position != size || !Arc::ptr_eq(layout, &self.layout) {
-            let rule = format_args!("{} bytes were written ahead, announced are {size}", self.position);
+            let rule =
+                format_args!("{} bytes were written ahead, announced are {size}", self.position);
             return Err(StoreError::new(StoreFailure::Mismatch, &self.shared.name, rule));
         }
         let renamed = layout.tmp.rename(&self.shared.name, &layout.tmp, partial);
-        renamed.map_err(|errno| StoreError::system(&self.shared.name, "keep what was written ahead", errno))?;
+        renamed.map_err(|errno| {
+            StoreError::system(&self.shared.name, "keep what was written ahead", errno)
+        })?;
         let summer = Box::new(Summer::new(&layout.seals));
         let mut this = self;
-        Ok(TakenScratch { file, position: this.position, summer: std::mem::replace(&mut this.summer, summer) })
+        Ok(TakenScratch {
+            file,
+            position: this.position,
+            summer: std::mem::replace(&mut this.summer, summer),
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The cache's own key: what tells a file that this cache wrote from one that was put there.
 //!
-//! One random key per cache directory, readable by its owner only. Each use has a key of its own derived from it, so
-//! that a seal made for one purpose means nothing for another.
+//! One random key per cache directory, readable by its owner only. Each use has a key of its own
+//! derived from it, so that a seal made for one purpose means nothing for another.
 
 /// Length of a seal, in bytes.
 pub(super) const SEAL_LEN: usize = blake3::OUT_LEN;

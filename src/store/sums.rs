@@ -5,8 +5,8 @@
 //!           │ 16 bytes of keyed BLAKE3 per chunk │ seal (32) over everything before it
 //! ```
 //!
-//! INVARIANT: a [`Sums`] was either computed from bytes that matched their digest, or read from a sidecar whose seal
-//! was right and which names the same key and length.
+//! INVARIANT: a [`Sums`] was either computed from bytes that matched their digest, or read from a
+//! sidecar whose seal was right and which names the same key and length.
 
 use super::Key;
 use super::seal::{SEAL_LEN, Seals};
@@ -62,11 +62,18 @@ impl ChunkSums {
 
     /// How long the sidecar of a file of `len` bytes is.
     pub(super) fn sidecar_len(key: &Key, len: u64) -> u64 {
-        header(key, len).len() as u64 + len.div_ceil(CHUNK as u64) * SUM_LEN as u64 + SEAL_LEN as u64
+        header(key, len).len() as u64
+            + len.div_ceil(CHUNK as u64) * SUM_LEN as u64
+            + SEAL_LEN as u64
     }
 
     /// Reads a sidecar; `None` if this cache did not write it for that key and length.
-    pub(super) fn from_sidecar(bytes: &[u8], seals: &Seals, key: &Key, len: u64) -> Option<ChunkSums> {
+    pub(super) fn from_sidecar(
+        bytes: &[u8],
+        seals: &Seals,
+        key: &Key,
+        len: u64,
+    ) -> Option<ChunkSums> {
         let (body, seal) = bytes.split_last_chunk::<SEAL_LEN>()?;
         if seals.sidecar(body) != blake3::Hash::from_bytes(*seal) {
             return None;
@@ -112,7 +119,13 @@ pub(super) struct Summer {
 impl Summer {
     pub(super) fn new(seals: &Seals) -> Self {
         let key = seals.chunks();
-        Summer { key, len: 0, sums: Vec::new(), chunk: blake3::Hasher::new_keyed(&key), in_chunk: 0 }
+        Summer {
+            key,
+            len: 0,
+            sums: Vec::new(),
+            chunk: blake3::Hasher::new_keyed(&key),
+            in_chunk: 0,
+        }
     }
 
     /// Takes in the next bytes.

@@ -19,9 +19,13 @@ pub struct StoreVerified {
 }
 
 impl Store {
-    /// Reads and checks everything: blobs against their digests, members against their checksums. `progress` is told
-    /// the space of what was checked and of all, in bytes, after each object, and may break off.
-    pub fn verify(self: &Arc<Self>, progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>) -> StoreVerified {
+    /// Reads and checks everything: blobs against their digests, members against their checksums.
+    /// `progress` is told the space of what was checked and of all, in bytes, after each object,
+    /// and may break off.
+    pub fn verify(
+        self: &Arc<Self>,
+        progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> StoreVerified {
         let found = evict::walk(&self.layout());
         let (objects, total) = (found.len() as u64, found.iter().map(|found| found.bytes).sum());
         let (mut done, mut verified) = (0, StoreVerified::default());
@@ -41,17 +45,25 @@ impl Store {
 
     fn verify_one(self: &Arc<Self>, key: &Key) -> Result<(), String> {
         let layout = self.layout();
-        let there = |layout: &CacheLayout| layout.shard(key).is_ok_and(|dir| dir.stat(&key.file_name()).is_ok());
+        let there = |layout: &CacheLayout| {
+            layout.shard(key).is_ok_and(|dir| dir.stat(&key.file_name()).is_ok())
+        };
         if !there(&layout) {
             return Ok(());
         }
         // Loaded anew: an object that is open already may be another file than the one on disk.
         let Some((content, _)) = self.load(key).map_err(|error| error.to_string())? else {
-            return if there(&layout) { Ok(()) } else { Err("it was damaged and is quarantined".to_owned()) };
+            return if there(&layout) {
+                Ok(())
+            } else {
+                Err("it was damaged and is quarantined".to_owned())
+            };
         };
         let wrong = match (&content, key.digest()) {
             (ObjectContent::Chunked { file, sums }, Some(digest)) => {
-                fill::rehash(file, sums.len(), &digest, &layout).is_none().then_some("it does not have its digest")
+                fill::rehash(file, sums.len(), &digest, &layout)
+                    .is_none()
+                    .then_some("it does not have its digest")
             }
             (ObjectContent::Chunked { .. }, None) => {
                 let object = Object(Arc::new(ObjectInner::new(self.clone(), *key, content)));

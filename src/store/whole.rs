@@ -1,8 +1,9 @@
-//! Data files that the kernel reads by itself (passthrough) are checked as a whole: before their first use by this
-//! process, and again whenever their ctime or size changed. None is read so while somebody can write to it.
+//! Data files that the kernel reads by itself (passthrough) are checked as a whole: before their
+//! first use by this process, and again whenever their ctime or size changed. None is read so while
+//! somebody can write to it.
 //!
-//! INVARIANT: at both ends of a check nobody has the file open for writing. Who opens it later leaves a trace in its
-//! ctime with his first change.
+//! INVARIANT: at both ends of a check nobody has the file open for writing. Who opens it later
+//! leaves a trace in its ctime with his first change.
 
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
@@ -28,7 +29,11 @@ struct CacheFileStamp {
 
 impl CacheFileStamp {
     fn of(stat: &Stat) -> Self {
-        CacheFileStamp { inode: stat.st_ino, size: length(stat), ctime: (stat.st_ctime, stat.st_ctime_nsec as i64) }
+        CacheFileStamp {
+            inode: stat.st_ino,
+            size: length(stat),
+            ctime: (stat.st_ctime, stat.st_ctime_nsec as i64),
+        }
     }
 }
 
@@ -47,16 +52,18 @@ impl Object {
         Some(CacheFileStamp::of(&stat))
     }
 
-    /// Whether the data file was checked as a whole before, nobody has touched it since, and nobody can now. Reads no
-    /// content.
+    /// Whether the data file was checked as a whole before, nobody has touched it since, and nobody
+    /// can now. Reads no content.
     pub fn is_whole(&self) -> bool {
         let stamp = self.stamp();
-        let checked = stamp.is_some() && locked(&self.0.store.whole.0).get(&self.key()).copied() == stamp;
+        let checked =
+            stamp.is_some() && locked(&self.0.store.whole.0).get(&self.key()).copied() == stamp;
         checked && self.is_unwritten()
     }
 
-    /// Checks the data file as a whole, unless [`Object::is_whole`], which it is afterwards if the answer is yes. The
-    /// answer is no where somebody has the file open for writing, or has touched it meanwhile.
+    /// Checks the data file as a whole, unless [`Object::is_whole`], which it is afterwards if the
+    /// answer is yes. The answer is no where somebody has the file open for writing, or has touched
+    /// it meanwhile.
     ///
     /// # Errors
     /// `Corrupt` as for [`Object::read_at`].

@@ -1,5 +1,6 @@
-//! `mirror/`: a packed provider mirror. `HOST/NAMESPACE/TYPE/` holds the zips as links into the registry tree, and the
-//! documents of the provider mirror protocol: `index.json` and, by version, `VERSION.json`.
+//! `mirror/`: a packed provider mirror. `HOST/NAMESPACE/TYPE/` holds the zips as links into the
+//! registry tree, and the documents of the provider mirror protocol: `index.json` and, by version,
+//! `VERSION.json`.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,11 @@ use crate::name::{Platform, ProviderAddr, Version, ZipName};
 pub const INDEX: &str = "index.json";
 
 /// Finds `name` in `dir`.
-pub fn lookup<K: Offered>(dir: &ProviderDirectory, name: &str, known: &K) -> Step<ProviderEntry, K::Error> {
+pub fn lookup<K: Offered>(
+    dir: &ProviderDirectory,
+    name: &str,
+    known: &K,
+) -> Step<ProviderEntry, K::Error> {
     let provider = match dir {
         ProviderDirectory::Top | ProviderDirectory::Host(_) | ProviderDirectory::Namespace(..) => {
             return providers::lookup(dir, name, known);
@@ -25,7 +30,8 @@ pub fn lookup<K: Offered>(dir: &ProviderDirectory, name: &str, known: &K) -> Ste
         return providers::versions(provider, known)
             .and_then(|versions| Step::Edge(ProviderEntry::Versions(index(versions.keys()))));
     }
-    if let Some(version) = name.strip_suffix(".json").and_then(|text| text.parse::<Version>().ok()) {
+    if let Some(version) = name.strip_suffix(".json").and_then(|text| text.parse::<Version>().ok())
+    {
         return providers::release(provider, &version, known)
             .and_then(|(repo, tag)| Step::Edge(ProviderEntry::Archives(repo, tag, version)));
     }
@@ -34,47 +40,63 @@ pub fn lookup<K: Offered>(dir: &ProviderDirectory, name: &str, known: &K) -> Ste
         return Step::Absent;
     }
     providers::release(provider, &zip.version, known).and_then(|(repo, tag)| {
-        providers::has(&repo, &tag, &zip.platform, known)
-            .and_then(|()| Step::Edge(providers::link(dir, &repo, &tag, &format!("{}.zip", zip.platform))))
+        providers::has(&repo, &tag, &zip.platform, known).and_then(|()| {
+            Step::Edge(providers::link(dir, &repo, &tag, &format!("{}.zip", zip.platform)))
+        })
     })
 }
 
-/// The entries of `dir`, but for the documents of single versions. An error costs the entries that it is about and no
-/// others.
-pub fn list<K: Offered>(dir: &ProviderDirectory, known: &K) -> Step<ProviderListing<K::Error>, K::Error> {
+/// The entries of `dir`, but for the documents of single versions. An error costs the entries that
+/// it is about and no others.
+pub fn list<K: Offered>(
+    dir: &ProviderDirectory,
+    known: &K,
+) -> Step<ProviderListing<K::Error>, K::Error> {
     let step = match dir {
         ProviderDirectory::Top | ProviderDirectory::Host(_) | ProviderDirectory::Namespace(..) => {
             providers::list(dir, known)
         }
         ProviderDirectory::Version(..) => Step::Absent,
-        ProviderDirectory::Provider(provider) => providers::versions(provider, known).and_then(|versions| {
-            let mut listing = ProviderListing::of(BTreeMap::new());
-            for (version, (repo, tag)) in &versions {
-                match providers::shown(repo, tag, known) {
-                    Step::Edge(platforms) => listing.entries.extend(platforms.iter().map(|platform| {
-                        let link = providers::link(dir, repo, tag, &format!("{platform}.zip"));
-                        (provider.zip_name(version, platform), link)
-                    })),
-                    Step::Need(need) => return Step::Need(need),
-                    Step::Absent => {}
-                    Step::Failed(e) => listing.error = Some(e),
+        ProviderDirectory::Provider(provider) => {
+            providers::versions(provider, known).and_then(|versions| {
+                let mut listing = ProviderListing::of(BTreeMap::new());
+                for (version, (repo, tag)) in &versions {
+                    match providers::shown(repo, tag, known) {
+                        Step::Edge(platforms) => {
+                            listing.entries.extend(platforms.iter().map(|platform| {
+                                let link =
+                                    providers::link(dir, repo, tag, &format!("{platform}.zip"));
+                                (provider.zip_name(version, platform), link)
+                            }))
+                        }
+                        Step::Need(need) => return Step::Need(need),
+                        Step::Absent => {}
+                        Step::Failed(e) => listing.error = Some(e),
+                    }
                 }
-            }
-            listing.entries.insert(INDEX.to_owned(), ProviderEntry::Versions(index(versions.keys())));
-            Step::Edge(listing)
-        }),
+                listing
+                    .entries
+                    .insert(INDEX.to_owned(), ProviderEntry::Versions(index(versions.keys())));
+                Step::Edge(listing)
+            })
+        }
     };
     providers::or_empty(step)
 }
 
 /// `index.json`, by the provider network mirror protocol.
 fn index<'a>(versions: impl Iterator<Item = &'a Version>) -> Vec<u8> {
-    let versions: Map<String, Value> = versions.map(|version| (version.to_string(), json!({}))).collect();
+    let versions: Map<String, Value> =
+        versions.map(|version| (version.to_string(), json!({}))).collect();
     rendered(&json!({ "versions": versions }))
 }
 
 /// `VERSION.json`, by the same protocol: the zips of a release with their hashes.
-pub fn archives(provider: &ProviderAddr, version: &Version, packages: &[(Platform, Vec<String>)]) -> Vec<u8> {
+pub fn archives(
+    provider: &ProviderAddr,
+    version: &Version,
+    packages: &[(Platform, Vec<String>)],
+) -> Vec<u8> {
     let archives: Map<String, Value> = packages
         .iter()
         .map(|(platform, hashes)| {

@@ -1,8 +1,9 @@
 //! The upper levels of `plugins/` and `mirror/`: `HOST/NAMESPACE/TYPE`.
 //!
-//! A provider is shown if it was declared, stands in a given lock file, was looked up before, or if its repository stands
-//! in the catalog of a registry to which the mapping leads. Others are found by their names: what can be above a provider
-//! of the mapping is a directory without a request, and only a TYPE asks for a tag list.
+//! A provider is shown if it was declared, stands in a given lock file, was looked up before, or if
+//! its repository stands in the catalog of a registry to which the mapping leads. Others are found
+//! by their names: what can be above a provider of the mapping is a directory without a request,
+//! and only a TYPE asks for a tag list.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -61,7 +62,8 @@ impl ProviderDirectory {
 
     /// The directory that `name` would be in it, whether there is one or not.
     pub fn child(&self, name: &str) -> Option<ProviderDirectory> {
-        let provider = |host: &Host, namespace, kind| ProviderAddr::new(host.clone(), namespace, kind);
+        let provider =
+            |host: &Host, namespace, kind| ProviderAddr::new(host.clone(), namespace, kind);
         match self {
             ProviderDirectory::Top => {
                 let host: Host = name.parse().ok()?;
@@ -72,9 +74,9 @@ impl ProviderDirectory {
                 provider(host, name, "x").filter(|p| p.namespace() == name)?;
                 Some(ProviderDirectory::Namespace(host.clone(), name.to_owned()))
             }
-            ProviderDirectory::Namespace(host, namespace) => {
-                provider(host, namespace, name).filter(|p| p.kind() == name).map(ProviderDirectory::Provider)
-            }
+            ProviderDirectory::Namespace(host, namespace) => provider(host, namespace, name)
+                .filter(|p| p.kind() == name)
+                .map(ProviderDirectory::Provider),
             ProviderDirectory::Provider(provider) => {
                 Some(ProviderDirectory::Version(provider.clone(), name.parse().ok()?))
             }
@@ -125,7 +127,8 @@ pub enum ProviderEntry {
 pub struct ProviderListing<E> {
     /// In byte order of their names.
     pub entries: BTreeMap<String, ProviderEntry>,
-    /// What could not be learnt. It fails nothing: a client that walks a mirror gives up all of it at the first error.
+    /// What could not be learnt. It fails nothing: a client that walks a mirror gives up all of it
+    /// at the first error.
     pub error: Option<E>,
 }
 
@@ -135,16 +138,23 @@ impl<E> ProviderListing<E> {
     }
 }
 
-/// A failure as an empty listing that tells it: promise of the views, in which one provider never fails another.
+/// A failure as an empty listing that tells it: promise of the views, in which one provider never
+/// fails another.
 pub(super) fn or_empty<E>(step: Step<ProviderListing<E>, E>) -> Step<ProviderListing<E>, E> {
     match step {
-        Step::Failed(error) => Step::Edge(ProviderListing { entries: BTreeMap::new(), error: Some(error) }),
+        Step::Failed(error) => {
+            Step::Edge(ProviderListing { entries: BTreeMap::new(), error: Some(error) })
+        }
         step => step,
     }
 }
 
 /// Finds `name` in a directory above the providers.
-pub(super) fn lookup<K: Offered>(dir: &ProviderDirectory, name: &str, known: &K) -> Step<ProviderEntry, K::Error> {
+pub(super) fn lookup<K: Offered>(
+    dir: &ProviderDirectory,
+    name: &str,
+    known: &K,
+) -> Step<ProviderEntry, K::Error> {
     match dir.child(name) {
         Some(ProviderDirectory::Provider(provider)) => lookup_provider(provider, known),
         Some(dir) if may_hold(&dir, known) => Step::Edge(ProviderEntry::Dir(dir)),
@@ -160,7 +170,9 @@ fn may_hold<K: Offered>(dir: &ProviderDirectory, known: &K) -> bool {
     }
     match dir {
         ProviderDirectory::Top => true,
-        ProviderDirectory::Host(host) => known.mapping().rules().iter().any(|rule| rule.may_match(host, None)),
+        ProviderDirectory::Host(host) => {
+            known.mapping().rules().iter().any(|rule| rule.may_match(host, None))
+        }
         ProviderDirectory::Namespace(host, name) => {
             known.mapping().rules().iter().any(|rule| rule.may_match(host, Some(name)))
         }
@@ -172,7 +184,10 @@ fn lookup_provider<K: Offered>(provider: ProviderAddr, known: &K) -> Step<Provid
     if !known.mapping().matches(&provider) {
         return Step::Absent;
     }
-    if known.declared().contains(&provider) || known.looked_up().contains(&provider) || is_listed(&provider, known) {
+    if known.declared().contains(&provider)
+        || known.looked_up().contains(&provider)
+        || is_listed(&provider, known)
+    {
         return Step::Edge(ProviderEntry::Dir(ProviderDirectory::Provider(provider)));
     }
     sources(&provider, known).and_then(|sources| match sources.is_empty() {
@@ -181,8 +196,8 @@ fn lookup_provider<K: Offered>(provider: ProviderAddr, known: &K) -> Step<Provid
     })
 }
 
-/// Whether a catalog has a repository of the provider. So a listing shows it, and what is listed is there, whatever its
-/// repository answers: a name that fails would fail the whole walk of a client.
+/// Whether a catalog has a repository of the provider. So a listing shows it, and what is listed is
+/// there, whatever its repository answers: a name that fails would fail the whole walk of a client.
 fn is_listed<K: Offered>(provider: &ProviderAddr, known: &K) -> bool {
     let repos = known.repos(provider).unwrap_or_default();
     let is_in = |repo: &Repo| match known.catalog(&repo.host) {
@@ -195,14 +210,18 @@ fn is_listed<K: Offered>(provider: &ProviderAddr, known: &K) -> bool {
 }
 
 /// The entries of a directory above the providers.
-pub(super) fn list<K: Offered>(dir: &ProviderDirectory, known: &K) -> Step<ProviderListing<K::Error>, K::Error> {
+pub(super) fn list<K: Offered>(
+    dir: &ProviderDirectory,
+    known: &K,
+) -> Step<ProviderListing<K::Error>, K::Error> {
     let mut providers: BTreeSet<ProviderAddr> = known.looked_up().iter().cloned().collect();
     providers.extend(known.declared().iter().cloned());
     let mut error = None;
     for (host, rules) in catalogs(known) {
         match known.catalog(&host) {
             Fact::Is(names) => {
-                let repos = names.iter().map(|name| Repo { host: host.clone(), name: name.clone() });
+                let repos =
+                    names.iter().map(|name| Repo { host: host.clone(), name: name.clone() });
                 let of = |repo| rules.iter().flat_map(move |rule| rule.providers_of(&repo));
                 providers.extend(repos.flat_map(of));
             }
@@ -215,16 +234,21 @@ pub(super) fn list<K: Offered>(dir: &ProviderDirectory, known: &K) -> Step<Provi
     let below = providers.iter().filter(|p| dir.holds(p) && known.mapping().matches(p));
     let entries = below
         .filter_map(|p| match dir {
-            ProviderDirectory::Top => {
-                Some((p.host.to_string(), ProviderEntry::Dir(ProviderDirectory::Host(p.host.clone()))))
-            }
+            ProviderDirectory::Top => Some((
+                p.host.to_string(),
+                ProviderEntry::Dir(ProviderDirectory::Host(p.host.clone())),
+            )),
             ProviderDirectory::Host(_) => {
                 let namespace = p.namespace().to_owned();
-                Some((namespace.clone(), ProviderEntry::Dir(ProviderDirectory::Namespace(p.host.clone(), namespace))))
+                Some((
+                    namespace.clone(),
+                    ProviderEntry::Dir(ProviderDirectory::Namespace(p.host.clone(), namespace)),
+                ))
             }
-            ProviderDirectory::Namespace(..) => {
-                Some((p.kind().to_owned(), ProviderEntry::Dir(ProviderDirectory::Provider(p.clone()))))
-            }
+            ProviderDirectory::Namespace(..) => Some((
+                p.kind().to_owned(),
+                ProviderEntry::Dir(ProviderDirectory::Provider(p.clone())),
+            )),
             ProviderDirectory::Provider(_) | ProviderDirectory::Version(..) => None,
         })
         .collect();
@@ -269,7 +293,8 @@ fn sources<K: Offered>(provider: &ProviderAddr, known: &K) -> Step<ProviderSourc
     Step::Edge(found)
 }
 
-/// The versions of a provider: of canonical version tags alone, each from the first repository that has it.
+/// The versions of a provider: of canonical version tags alone, each from the first repository that
+/// has it.
 pub(super) fn versions<K: Offered>(provider: &ProviderAddr, known: &K) -> Step<Versions, K::Error> {
     sources(provider, known).and_then(|sources| {
         let mut versions = Versions::new();
@@ -287,8 +312,8 @@ pub(super) fn versions<K: Offered>(provider: &ProviderAddr, known: &K) -> Step<V
     })
 }
 
-/// Those of `versions` that can be had without a network: stores hold the repository, or it is known
-/// what the tag stands for. A client takes the newest that it sees.
+/// Those of `versions` that can be had without a network: stores hold the repository, or it is
+/// known what the tag stands for. A client takes the newest that it sees.
 fn within_reach<K: Offered>(versions: Versions, known: &K) -> Step<Versions, K::Error> {
     let mut within = Versions::new();
     for (version, (repo, tag)) in versions {
@@ -324,9 +349,15 @@ pub(super) fn release<K: Offered>(
 }
 
 /// The platforms of a release that are shown.
-pub(super) fn shown<K: Offered>(repo: &Repo, tag: &Tag, known: &K) -> Step<Vec<Platform>, K::Error> {
+pub(super) fn shown<K: Offered>(
+    repo: &Repo,
+    tag: &Tag,
+    known: &K,
+) -> Step<Vec<Platform>, K::Error> {
     match known.platforms(repo, tag) {
-        Fact::Is(platforms) => Step::Edge(known.wanted().iter().filter(|p| platforms.contains(p)).cloned().collect()),
+        Fact::Is(platforms) => {
+            Step::Edge(known.wanted().iter().filter(|p| platforms.contains(p)).cloned().collect())
+        }
         _ if !known.verifies_platforms() => Step::Edge(known.wanted().to_vec()),
         Fact::Unknown => Step::Need(Need::Platforms(repo.clone(), tag.clone())),
         Fact::Absent => Step::Edge(Vec::new()),
@@ -335,7 +366,12 @@ pub(super) fn shown<K: Offered>(repo: &Repo, tag: &Tag, known: &K) -> Step<Vec<P
 }
 
 /// Whether a release has `platform`: assumed of a wanted one, asked for of any other.
-pub(super) fn has<K: Offered>(repo: &Repo, tag: &Tag, platform: &Platform, known: &K) -> Step<(), K::Error> {
+pub(super) fn has<K: Offered>(
+    repo: &Repo,
+    tag: &Tag,
+    platform: &Platform,
+    known: &K,
+) -> Step<(), K::Error> {
     match known.platforms(repo, tag) {
         Fact::Is(platforms) if platforms.contains(platform) => Step::Edge(()),
         Fact::Is(_) | Fact::Absent => Step::Absent,

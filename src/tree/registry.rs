@@ -1,7 +1,7 @@
 //! The registry tree: `HOST/NAME…/TAG`, `HOST/NAME…:TAG`, `HOST/NAME…@DIGEST`.
 //!
-//! A directory of it is a [`RegistrySpace`]: a registry, a repository, a prefix of one, or a passage. What a space is can
-//! change with the facts; its identity is its path.
+//! A directory of it is a [`RegistrySpace`]: a registry, a repository, a prefix of one, or a
+//! passage. What a space is can change with the facts; its identity is its path.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,9 +61,13 @@ pub fn lookup<K: KnownFacts>(
     }
 }
 
-/// What `name` is in a store, where some source of the registry does not answer: what one source holds is there,
-/// whatever the others hold.
-fn held<K: KnownFacts>(space: &RegistrySpace, name: &str, known: &K) -> Option<LookupAnswer<K::Error>> {
+/// What `name` is in a store, where some source of the registry does not answer: what one source
+/// holds is there, whatever the others hold.
+fn held<K: KnownFacts>(
+    space: &RegistrySpace,
+    name: &str,
+    known: &K,
+) -> Option<LookupAnswer<K::Error>> {
     let names = match known.held(&space.host) {
         Fact::Unknown => return Some(Step::Need(Need::Held(space.host.clone()))),
         Fact::Is(names) => names,
@@ -73,7 +77,9 @@ fn held<K: KnownFacts>(space: &RegistrySpace, name: &str, known: &K) -> Option<L
         && names.binary_search(&repo.name).is_ok()
     {
         match known.binding(&repo, &tag) {
-            Fact::Is(()) => return Some(Step::Edge(RegistryEntry::Release(repo.at(Selector::Tag(tag))))),
+            Fact::Is(()) => {
+                return Some(Step::Edge(RegistryEntry::Release(repo.at(Selector::Tag(tag)))));
+            }
             Fact::Unknown => return Some(Step::Need(Need::Binding(repo, tag))),
             Fact::Absent | Fact::Denied(_) | Fact::Failed(_) => {}
         }
@@ -117,14 +123,15 @@ fn spelled<K: KnownFacts>(
     Step::Edge(RegistryEntry::Release(repo.at(selector)))
 }
 
-/// Whether the registry's present list of the repository's tags lacks `tag`. One that was entered is asked for by itself.
+/// Whether the registry's present list of the repository's tags lacks `tag`. One that was entered
+/// is asked for by itself.
 fn is_unlisted<K: KnownFacts>(repo: &Repo, tag: &Tag, known: &K) -> bool {
     let is_lacking = matches!(known.tags(repo), Fact::Is(tags) if tags.binary_search(tag).is_err());
     is_lacking && known.is_confirmed(&Need::Tags(repo.clone())) && !known.was_bound(repo, tag)
 }
 
-/// Whether the registry's present lists answer for all that is below `repo`, a repository: its tags, and the catalog.
-/// One that lacks the repository itself is no list of all that is there.
+/// Whether the registry's present lists answer for all that is below `repo`, a repository: its
+/// tags, and the catalog. One that lacks the repository itself is no list of all that is there.
 fn lists_answer<K: KnownFacts>(repo: &Repo, catalog: &[RepoName], known: &K) -> bool {
     let needs = [Need::Tags(repo.clone()), Need::Catalog(repo.host.clone())];
     catalog.binary_search(&repo.name).is_ok() && needs.iter().all(|need| known.is_confirmed(need))
@@ -134,7 +141,8 @@ fn lists_answer<K: KnownFacts>(repo: &Repo, catalog: &[RepoName], known: &K) -> 
 fn holds(names: &[RepoName], path: &RepoName) -> bool {
     let below = format!("{path}/");
     let at = names.partition_point(|name| name.as_str() < below.as_str());
-    names.binary_search(path).is_ok() || names.get(at).is_some_and(|name| name.as_str().starts_with(&below))
+    names.binary_search(path).is_ok()
+        || names.get(at).is_some_and(|name| name.as_str().starts_with(&below))
 }
 
 /// What the tag list of a space says about a name in it.
@@ -144,7 +152,11 @@ enum OfParent<E> {
     Denied(E),
 }
 
-fn plain<K: KnownFacts>(space: &RegistrySpace, name: &str, known: &K) -> Step<RegistryEntry, LookupFailure<K::Error>> {
+fn plain<K: KnownFacts>(
+    space: &RegistrySpace,
+    name: &str,
+    known: &K,
+) -> Step<RegistryEntry, LookupFailure<K::Error>> {
     let nested = space.below(name);
     if let Some(nested) = &nested
         && matches!(known.standing(&nested.host, &nested.name), Standing::Given | Standing::Above)
@@ -177,7 +189,9 @@ fn tag_of_parent<K: KnownFacts>(
     name: &str,
     known: &K,
 ) -> Result<OfParent<K::Error>, LookupAnswer<K::Error>> {
-    let (Some(repo), Ok(tag)) = (space.repo(), name.parse::<Tag>()) else { return Ok(OfParent::NoRepository) };
+    let (Some(repo), Ok(tag)) = (space.repo(), name.parse::<Tag>()) else {
+        return Ok(OfParent::NoRepository);
+    };
     if !inside(&repo, known) {
         return Ok(OfParent::NoRepository);
     }
@@ -186,11 +200,13 @@ fn tag_of_parent<K: KnownFacts>(
         return Err(Step::Edge(RegistryEntry::Release(repo.at(Selector::Tag(tag)))));
     }
     let tags = if known.was_bound(&repo, &tag) { None } else { Some(listed) };
-    // A tag that was entered is asked for by itself; so is one whose list is not to be had, since an earlier mount may
-    // have entered it.
+    // A tag that was entered is asked for by itself; so is one whose list is not to be had, since
+    // an earlier mount may have entered it.
     if let None | Some(Fact::Failed(_)) = tags {
         match known.binding(&repo, &tag) {
-            Fact::Is(()) => return Err(Step::Edge(RegistryEntry::Release(repo.at(Selector::Tag(tag))))),
+            Fact::Is(()) => {
+                return Err(Step::Edge(RegistryEntry::Release(repo.at(Selector::Tag(tag)))));
+            }
             Fact::Unknown => return Err(Step::Need(Need::Binding(repo, tag))),
             Fact::Denied(e) | Fact::Failed(e) => return Err(Step::Failed(LookupFailure::Fact(e))),
             Fact::Absent => {}
@@ -205,17 +221,23 @@ fn tag_of_parent<K: KnownFacts>(
     }
 }
 
-/// Whether a name can be asked for: what is only above the declared prefixes cannot be a repository of a source.
+/// Whether a name can be asked for: what is only above the declared prefixes cannot be a repository
+/// of a source.
 fn inside<K: KnownFacts>(repo: &Repo, known: &K) -> bool {
     matches!(known.standing(&repo.host, &repo.name), Standing::Given | Standing::Inside)
 }
 
 /// The other rules: a repository, a prefix of something in the catalog, a passage.
 ///
-/// Repository, prefix and passage are directories alike, so the catalog is asked first: one request answers for all
-/// names, and where there is none, a name that may be a passage needs no request of its own. `above` is the repository
-/// below which it is, if it is below one.
-fn nested_space<K: KnownFacts>(nested: Repo, name: &str, above: Option<&Repo>, known: &K) -> LookupAnswer<K::Error> {
+/// Repository, prefix and passage are directories alike, so the catalog is asked first: one request
+/// answers for all names, and where there is none, a name that may be a passage needs no request of
+/// its own. `above` is the repository below which it is, if it is below one.
+fn nested_space<K: KnownFacts>(
+    nested: Repo,
+    name: &str,
+    above: Option<&Repo>,
+    known: &K,
+) -> LookupAnswer<K::Error> {
     let tags = known.tags(&nested);
     if let Fact::Is(_) = tags {
         return Step::Edge(RegistryEntry::Space(nested.into()));
@@ -224,13 +246,20 @@ fn nested_space<K: KnownFacts>(nested: Repo, name: &str, above: Option<&Repo>, k
     let may_pass = is_passage(name) && above.is_none();
     match &catalog {
         Fact::Unknown => return Step::Need(Need::Catalog(nested.host)),
-        Fact::Is(names) if holds(names, &nested.name) => return Step::Edge(RegistryEntry::Space(nested.into())),
-        Fact::Is(names) if above.is_some_and(|above| lists_answer(above, names, known)) => return Step::Absent,
+        Fact::Is(names) if holds(names, &nested.name) => {
+            return Step::Edge(RegistryEntry::Space(nested.into()));
+        }
+        Fact::Is(names) if above.is_some_and(|above| lists_answer(above, names, known)) => {
+            return Step::Absent;
+        }
         _ => {}
     }
     match (tags, catalog) {
-        // Also where its tag list is not to be had for now: that a name may be a passage depends on no answer about it.
-        (Fact::Unknown | Fact::Absent | Fact::Failed(_), Fact::Absent | Fact::Denied(_)) if may_pass => {
+        // Also where its tag list is not to be had for now: that a name may be a passage depends on
+        // no answer about it.
+        (Fact::Unknown | Fact::Absent | Fact::Failed(_), Fact::Absent | Fact::Denied(_))
+            if may_pass =>
+        {
             Step::Edge(RegistryEntry::Space(nested.into()))
         }
         (Fact::Unknown, _) => Step::Need(Need::Tags(nested)),
@@ -241,9 +270,11 @@ fn nested_space<K: KnownFacts>(nested: Repo, name: &str, above: Option<&Repo>, k
     }
 }
 
-/// The entries of `space`: its tags, and the repositories below it that are declared, catalogued or formerly used.
+/// The entries of `space`: its tags, and the repositories below it that are declared, catalogued or
+/// formerly used.
 ///
-/// A repository's listing costs its tag list alone: the catalog is asked for only where there are no tags to list.
+/// A repository's listing costs its tag list alone: the catalog is asked for only where there are
+/// no tags to list.
 pub fn list<K: KnownFacts>(
     space: &RegistrySpace,
     known: &K,
@@ -288,10 +319,12 @@ pub fn list<K: KnownFacts>(
         Fact::Is(tags) => {
             if let Some(repo) = &repo {
                 // As in a lookup: a tag hides what is nested, except what is given.
-                let given: BTreeSet<&str> = given.iter().filter_map(|n| n.next_below(space.path.as_ref())).collect();
+                let given: BTreeSet<&str> =
+                    given.iter().filter_map(|n| n.next_below(space.path.as_ref())).collect();
                 let tags = tags.iter().filter(|tag| !given.contains(tag.as_str()));
-                entries
-                    .extend(tags.map(|t| (t.to_string(), RegistryEntry::Release(repo.at(Selector::Tag(t.clone()))))));
+                entries.extend(tags.map(|t| {
+                    (t.to_string(), RegistryEntry::Release(repo.at(Selector::Tag(t.clone()))))
+                }));
             }
         }
         _ => {}

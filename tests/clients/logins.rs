@@ -111,10 +111,14 @@ fn each_logs_in(access: Access, sources: &[Source]) {
 #[test]
 fn the_cli_configuration_logs_in() {
     fn hcl(home: &Home) -> String {
-        format!("oci_credentials \"{}\" {{\n  username = \"{USER}\"\n  password = \"{PASSWORD}\"\n}}\n", home.host())
+        format!(
+            "oci_credentials \"{}\" {{\n  username = \"{USER}\"\n  password = \"{PASSWORD}\"\n}}\n",
+            home.host()
+        )
     }
     fn json(home: &Home) -> String {
-        json!({"oci_credentials": {home.host(): {"username": USER, "password": PASSWORD}}}).to_string()
+        json!({"oci_credentials": {home.host(): {"username": USER, "password": PASSWORD}}})
+            .to_string()
     }
     each_logs_in(
         Access::Htpasswd,
@@ -157,14 +161,19 @@ fn the_cli_configuration_logs_in() {
             }),
             ("oci_credentials with a helper", |home| {
                 home.helper("one");
-                let block =
-                    format!("oci_credentials \"{}\" {{\n docker_credentials_helper = \"one\"\n}}\n", home.host());
+                let block = format!(
+                    "oci_credentials \"{}\" {{\n docker_credentials_helper = \"one\"\n}}\n",
+                    home.host()
+                );
                 home.write(".tofurc", block);
                 home.options()
             }),
             ("the helper of oci_default_credentials", |home| {
                 home.helper("all");
-                home.write(".tofurc", "oci_default_credentials {\n  docker_credentials_helper = \"all\"\n}\n");
+                home.write(
+                    ".tofurc",
+                    "oci_default_credentials {\n  docker_credentials_helper = \"all\"\n}\n",
+                );
                 home.options()
             }),
             ("the files of oci_default_credentials", |home| {
@@ -205,7 +214,10 @@ fn docker_style_files_log_in() {
                 home.options()
             }),
             ("an entry for one repository", |home| {
-                home.write(".docker/config.json", auths(&format!("{}/acme/network", home.host()), PASSWORD));
+                home.write(
+                    ".docker/config.json",
+                    auths(&format!("{}/acme/network", home.host()), PASSWORD),
+                );
                 home.options()
             }),
             ("credHelpers", |home| {
@@ -242,7 +254,10 @@ fn what_a_token_service_takes_logs_in() {
                 home.options()
             }),
             ("an identity token", |home| {
-                home.write(".docker/config.json", json!({"auths": {home.host(): {"identitytoken": REFRESH_TOKEN}}}));
+                home.write(
+                    ".docker/config.json",
+                    json!({"auths": {home.host(): {"identitytoken": REFRESH_TOKEN}}}),
+                );
                 home.options()
             }),
             ("an identity token beside an empty password, as docker login leaves it", |home| {
@@ -267,7 +282,10 @@ fn what_a_token_service_takes_logs_in() {
 fn of_several_sources_the_most_specific_is_used() {
     let Some(registry) = registry(Access::Htpasswd) else { return };
     let home = Home::new(&registry);
-    let wrong = format!("oci_credentials \"{}\" {{\n  username = \"x\"\n  password = \"y\"\n}}\n", registry.host());
+    let wrong = format!(
+        "oci_credentials \"{}\" {{\n  username = \"x\"\n  password = \"y\"\n}}\n",
+        registry.host()
+    );
     home.write(".tofurc", wrong);
     home.write(".docker/config.json", auths(&format!("{}/acme", registry.host()), PASSWORD));
     let Some(mount) = Mount::start(&[registry.host()], home.options()) else { return };
@@ -283,7 +301,9 @@ fn names(mount: &Mount, source: &str) -> bool {
 }
 
 fn refused(mount: &Mount, host: &str) {
-    for path in [format!("{host}/acme/network:1.0.0/main.tf"), format!("{host}/acme/network/1.0.0/main.tf")] {
+    for path in
+        [format!("{host}/acme/network:1.0.0/main.tf"), format!("{host}/acme/network/1.0.0/main.tf")]
+    {
         let error = fs::read(mount.join(&path)).expect_err("nobody is let in");
         assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{path}");
     }
@@ -307,7 +327,11 @@ fn a_file_that_cannot_be_read_is_named_where_a_credential_is_missing() {
     let file = home.write(".docker/config.json", "{nonsense");
     let Some(mount) = Mount::start(&[registry.host()], home.options()) else { return };
     refused(&mount, &registry.host());
-    assert!(names(&mount, &format!("{} cannot be: it is not valid JSON", file.display())), "{:?}", mount.status());
+    assert!(
+        names(&mount, &format!("{} cannot be: it is not valid JSON", file.display())),
+        "{:?}",
+        mount.status()
+    );
 }
 
 /// A wrong password in the file of `name`; then the right one, and no new mount.
@@ -345,7 +369,9 @@ fn a_corrected_file_is_used_by_itself_once_the_refusal_is_old() {
     a_corrected_file_is_enough(Access::Htpasswd, |mount, path| {
         let host = path.file_name().unwrap().to_str().unwrap();
         // The refusals of the tag and of the lists are remembered apart.
-        let readable = || fs::read(path.join("acme/network:1.0.0/main.tf")).is_ok() && read(mount, host).is_ok();
+        let readable = || {
+            fs::read(path.join("acme/network:1.0.0/main.tf")).is_ok() && read(mount, host).is_ok()
+        };
         assert!(wait_until(Duration::from_secs(60), readable), "a refusal is remembered for ever");
     });
 }
@@ -361,7 +387,8 @@ fn a_token_that_ends_during_the_mount_is_replaced() {
     let host = registry.host();
     let server = registry.token_server().expect("a registry with a token server");
     let Some(mount) = Mount::start(&[&host], crate::logged_in(&registry)) else { return };
-    let read = |tag: &str| fs::read(mount.join(format!("{host}/acme/network:{tag}/main.tf"))).unwrap();
+    let read =
+        |tag: &str| fs::read(mount.join(format!("{host}/acme/network:{tag}/main.tf"))).unwrap();
     server.set_lifetime(5);
     assert_eq!(read("1.0.0"), MAIN);
     let first = server.issued();

@@ -1,4 +1,5 @@
-//! Real programs on real mounts: registries, the tools that push to them, Terraform, and what reads files.
+//! Real programs on real mounts: registries, the tools that push to them, Terraform, and what reads
+//! files.
 //!
 //! What is not installed is skipped with a printed reason.
 
@@ -40,7 +41,9 @@ fn tree(dir: &Path) -> BTreeMap<PathBuf, Entry> {
     let mut found = BTreeMap::new();
     let mut open = vec![PathBuf::new()];
     while let Some(at) = open.pop() {
-        for entry in fs::read_dir(dir.join(&at)).unwrap_or_else(|e| panic!("{}: {e}", dir.join(&at).display())) {
+        for entry in fs::read_dir(dir.join(&at))
+            .unwrap_or_else(|e| panic!("{}: {e}", dir.join(&at).display()))
+        {
             let entry = entry.expect("an entry");
             let path = at.join(entry.file_name());
             let meta = entry.metadata().expect("attributes");
@@ -48,9 +51,13 @@ fn tree(dir: &Path) -> BTreeMap<PathBuf, Entry> {
                 open.push(path.clone());
                 Entry::Directory
             } else {
-                let bytes = fs::read(entry.path()).unwrap_or_else(|e| panic!("{}: {e}", entry.path().display()));
+                let bytes = fs::read(entry.path())
+                    .unwrap_or_else(|e| panic!("{}: {e}", entry.path().display()));
                 assert_eq!(bytes.len() as u64, meta.len(), "{}", path.display());
-                Entry::File { digest: Digest::of(&bytes), executable: meta.permissions().mode() & 0o111 != 0 }
+                Entry::File {
+                    digest: Digest::of(&bytes),
+                    executable: meta.permissions().mode() & 0o111 != 0,
+                }
             };
             found.insert(path, seen);
         }
@@ -76,7 +83,8 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// A module with what modules have: nested directories, programs, an empty file, names beyond ASCII, large files.
+/// A module with what modules have: nested directories, programs, an empty file, names beyond
+/// ASCII, large files.
 fn module_package() -> Vec<u8> {
     let (large, text) = (noise(1, 3 << 20), "a line of a long text\n".repeat(40_000));
     pack::zip(&[
@@ -96,8 +104,10 @@ fn module_package() -> Vec<u8> {
 
 /// Runs a command that must succeed; what it printed.
 fn run(command: &mut Command) -> String {
-    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let output =
+        command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?}: {}\n{out}{err}", output.status);
     out.into_owned()
 }
@@ -109,7 +119,8 @@ fn sh<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = S>) ->
 
 /// A line of `/proc/PID/status`.
 fn status_line(pid: Pid, key: &str) -> String {
-    let text = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).expect("a living process");
+    let text = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero()))
+        .expect("a living process");
     text.lines().find(|line| line.starts_with(key)).unwrap_or_default().to_owned()
 }
 

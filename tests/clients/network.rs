@@ -19,14 +19,16 @@ struct Tracer {
 }
 
 impl Tracer {
-    /// Traces every call of connect(2) into a file in `dir`; `None`, with the reason printed, where that cannot be had.
+    /// Traces every call of connect(2) into a file in `dir`; `None`, with the reason printed, where
+    /// that cannot be had.
     fn attach(mount: &Mount, dir: &std::path::Path) -> Option<Tracer> {
         let strace = program("strace")?;
         let log = dir.join("strace");
         let pid = mount.pid().as_raw_nonzero().to_string();
         let mut command = Command::new(strace);
         command.args(["-f", "-e", "trace=connect", "-p", &pid, "-o"]).arg(&log);
-        let child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("strace runs");
+        let child =
+            command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("strace runs");
         let mut tracer = Tracer { child, log };
         // All threads that the daemon has; those that it starts later are traced from their start.
         let traced = || {
@@ -68,7 +70,9 @@ fn nothing_that_was_read_before_needs_a_connection() {
     let Some(mut registry) = DockerRegistry::start(Access::Token, true) else { return };
     registry.push("acme/network").artifact("1.0.0", &pack::module_of(module_package()));
     registry.push("acme/network").artifact("2.0.0", &pack::module(&[("main.tf", b"# 2\n")]));
-    registry.push("acme/providers/hello").artifact("0.1.0", &pack::provider("hello", "0.1.0", &["linux_amd64"]));
+    registry
+        .push("acme/providers/hello")
+        .artifact("0.1.0", &pack::provider("hello", "0.1.0", &["linux_amd64"]));
     let host = registry.host();
     let options = logged_in(&registry).args(["--tag-ttl", "1h"]);
     let Some(mount) = Mount::start(&[&host], options) else { return };
@@ -93,7 +97,10 @@ fn nothing_that_was_read_before_needs_a_connection() {
     assert_eq!(mount.requests(), before);
     // What was not read before needs one, which shows that connections are seen.
     fs::read(top.join("acme/network/2.0.0/main.tf")).unwrap();
-    assert!(wait_until(Duration::from_secs(10), || !tracer.connections().is_empty()), "a cold read connects");
+    assert!(
+        wait_until(Duration::from_secs(10), || !tracer.connections().is_empty()),
+        "a cold read connects"
+    );
 }
 
 #[test]
@@ -109,7 +116,10 @@ fn an_offline_mount_never_connects() {
     assert!(mount.again_with(&[&host], trusting(&registry).args(["--offline"])).status.success());
     let Some(tracer) = Tracer::attach(&mount, registry.dir()) else { return };
     assert_eq!(fs::read(top.join("acme/network/1.0.0/main.tf")).unwrap(), b"# 1\n");
-    assert_eq!(fs::read(top.join("acme/other:1.0.0/main.tf")).unwrap_err().kind(), ErrorKind::HostUnreachable);
+    assert_eq!(
+        fs::read(top.join("acme/other:1.0.0/main.tf")).unwrap_err().kind(),
+        ErrorKind::HostUnreachable
+    );
     assert_eq!(tracer.connections(), Vec::<String>::new());
     assert_eq!(mount.requests(), (0, 0));
 }

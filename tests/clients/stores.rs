@@ -13,7 +13,9 @@ const REPO: &str = "reg.example/acme/network";
 fn copy(skopeo: &Path, from: &Path, store: &Path, tag: &str) -> Command {
     let mut command = Command::new(skopeo);
     command.args(["copy", "--quiet", "--insecure-policy"]);
-    command.arg(format!("oci:{}:1.0.0", from.display())).arg(format!("oci:{}:{tag}", store.join(REPO).display()));
+    command
+        .arg(format!("oci:{}:1.0.0", from.display()))
+        .arg(format!("oci:{}:{tag}", store.join(REPO).display()));
     command
 }
 
@@ -27,24 +29,31 @@ fn a_store_of_skopeo_is_read_while_skopeo_adds_tags() {
     fs::create_dir_all(store.path().join(REPO)).unwrap();
     run(&mut copy(&skopeo, &from, store.path(), "1.0.0"));
     let source = format!("oci:{}", store.path().display());
-    let Some(mount) = Mount::start(&[source], Options::new().args(["--tag-ttl", "1ms"])) else { return };
+    let Some(mount) = Mount::start(&[source], Options::new().args(["--tag-ttl", "1ms"])) else {
+        return;
+    };
     let releases = mount.join(REPO);
     let listed = || -> Vec<String> {
         let entries = fs::read_dir(&releases).expect("the list of tags");
-        let mut names: Vec<_> = entries.map(|e| e.expect("an entry").file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> =
+            entries.map(|e| e.expect("an entry").file_name().into_string().unwrap()).collect();
         names.sort();
         names
     };
     assert_eq!(listed(), ["1.0.0"]);
     for minor in 1..8 {
         let tag = format!("1.{minor}.0");
-        let mut adding = copy(&skopeo, &from, store.path(), &tag).stdin(Stdio::null()).spawn().unwrap();
+        let mut adding =
+            copy(&skopeo, &from, store.path(), &tag).stdin(Stdio::null()).spawn().unwrap();
         let mut rounds = 0;
         loop {
             let ended = adding.try_wait().unwrap();
             // Whatever skopeo is about to do, what was there stays there and stays whole.
             let names = listed();
-            assert!(names.len() >= minor && names.contains(&"1.0.0".to_owned()), "{names:?} before {tag}");
+            assert!(
+                names.len() >= minor && names.contains(&"1.0.0".to_owned()),
+                "{names:?} before {tag}"
+            );
             assert_eq!(tree(&releases.join(&names[names.len() - 1])), wanted);
             rounds += 1;
             if let Some(status) = ended {

@@ -16,7 +16,8 @@ fn relative(from: &Path, to: &Path) -> PathBuf {
     up.collect::<PathBuf>().join(to.strip_prefix("/").expect("an absolute path"))
 }
 
-/// A root module that uses the release in each spelling and by each kind of path, whole and in part.
+/// A root module that uses the release in each spelling and by each kind of path, whole and in
+/// part.
 fn root_module(dir: &Path, spellings: &[PathBuf]) {
     let mut text = String::new();
     let mut number = 0;
@@ -75,11 +76,15 @@ fn a_module_is_used_by_its_path(name: &str) {
 
     registry.stop();
     // What init has made points into the mount, and init from nothing finds it all again.
-    let plan = run(client(&program, &root).args(["plan", "-input=false", "-no-color", "-lock=false"]));
+    let plan =
+        run(client(&program, &root).args(["plan", "-input=false", "-no-color", "-lock=false"]));
     assert!(plan.contains("\"hello n\""), "{plan}");
     fs::remove_dir_all(root.join(".terraform")).unwrap();
     use_modules(&program, &root, spellings.len());
-    assert!(mount.xattr(&spellings[1], "user.tofufs.stale").is_some(), "the registry was asked in vain");
+    assert!(
+        mount.xattr(&spellings[1], "user.tofufs.stale").is_some(),
+        "the registry was asked in vain"
+    );
     assert_eq!(mount.requests().1, 1);
 }
 

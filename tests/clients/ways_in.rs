@@ -1,6 +1,8 @@
-//! How a mount comes about other than by `tofufs mount` of root: mount(8), fstab, a user without privileges.
+//! How a mount comes about other than by `tofufs mount` of root: mount(8), fstab, a user without
+//! privileges.
 //!
-//! The scripts run in mount namespaces of their own, so that nothing of this machine is touched and no mount is left.
+//! The scripts run in mount namespaces of their own, so that nothing of this machine is touched and
+//! no mount is left.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -17,11 +19,19 @@ struct Place {
 impl Place {
     fn new() -> Place {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("a directory of ours");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))
+            .expect("a directory of ours");
         let place = Place { dir };
-        layouts::add(&place.path("store"), "reg.example", "acme/net", "1.0.0", &pack::module(&[("main.tf", b"# 1\n")]));
+        layouts::add(
+            &place.path("store"),
+            "reg.example",
+            "acme/net",
+            "1.0.0",
+            &pack::module(&[("main.tf", b"# 1\n")]),
+        );
         fs::create_dir(place.path("mnt")).expect("a writable directory");
-        // A hard link would be refused to somebody else, and a symbolic one may lead where only root can go.
+        // A hard link would be refused to somebody else, and a symbolic one may lead where only
+        // root can go.
         fs::copy(env!("CARGO_BIN_EXE_tofufs"), place.path("tofufs")).expect("a writable directory");
         place
     }
@@ -30,15 +40,17 @@ impl Place {
         self.dir.path().join(name)
     }
 
-    /// Runs a script in the place with a mount table of its own; `None`, with the reason printed, where this process
-    /// may have none. What is mounted at `mnt` goes when the script ends.
+    /// Runs a script in the place with a mount table of its own; `None`, with the reason printed,
+    /// where this process may have none. What is mounted at `mnt` goes when the script ends.
     fn run(&self, script: &str) -> Option<String> {
         let may = Command::new("unshare").args(["--mount", "true"]).stderr(Stdio::null()).status();
         if !may.is_ok_and(|status| status.success()) || fs::File::open("/dev/fuse").is_err() {
             skip("this process may not make a mount namespace, or not open /dev/fuse");
             return None;
         }
-        let whole = format!("set -eu\ntrap 'umount -l mnt 2> /dev/null || true' EXIT\ntrap 'exit 1' TERM\n{script}");
+        let whole = format!(
+            "set -eu\ntrap 'umount -l mnt 2> /dev/null || true' EXIT\ntrap 'exit 1' TERM\n{script}"
+        );
         let output = Command::new("timeout")
             .args(["-k", "5", "60", "unshare", "--mount", "sh", "-c", &whole])
             .current_dir(self.dir.path())
@@ -47,7 +59,8 @@ impl Place {
             .stdin(Stdio::null())
             .output()
             .expect("timeout runs");
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let (out, err) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{}\n{out}{err}", output.status);
         Some(out.into_owned())
     }
@@ -79,7 +92,11 @@ fn mount_by_type_finds_the_helper_of_that_type() {
          mount -t fuse.tofufs {source} \"$PWD/mnt\" -o ro,allow_other,tag_ttl=5m\n{SHOW}\n{READ}\numount mnt\n"
     );
     let Some(printed) = place.run(&script) else { return };
-    assert_eq!(shown(&printed, &source, &["ro", "nosuid", "nodev", "allow_other"]).len(), 1, "{printed}");
+    assert_eq!(
+        shown(&printed, &source, &["ro", "nosuid", "nodev", "allow_other"]).len(),
+        1,
+        "{printed}"
+    );
     assert!(printed.ends_with("# 1\n"), "{printed}");
 }
 
@@ -123,7 +140,8 @@ fn mount_by_type_works_through_the_helper_of_fuse_too() {
 /// A user who may open /dev/fuse mounts through fusermount3, and nobody else sees into it.
 #[test]
 fn a_user_without_privileges_mounts_reads_and_unmounts() {
-    let setuid = |path| fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o4000 != 0);
+    let setuid =
+        |path| fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o4000 != 0);
     if !setuid("/usr/bin/fusermount3") && !setuid("/bin/fusermount3") {
         return skip("fusermount3 is not installed with the rights that it needs");
     }

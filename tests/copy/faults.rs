@@ -24,7 +24,9 @@ fn a_copy_that_was_cut_off_goes_on_where_it_was() {
         to.script(manifests, (0..taken).map(|_| Behaviour::Honest));
         bed.refused(&[from.host(), to.host()], 1, &["403", "no credential"]);
         to.behave();
-        for (repo, tag, artifact) in artifacts().iter().filter(|(repo, tag, _)| to.manifest(repo, tag).is_some()) {
+        for (repo, tag, artifact) in
+            artifacts().iter().filter(|(repo, tag, _)| to.manifest(repo, tag).is_some())
+        {
             let whole = artifact.blobs.iter().all(|blob| to.blob(&Digest::of(blob)).is_some());
             assert!(whole, "{repo}:{tag} is there without all that it stands for");
         }
@@ -133,7 +135,10 @@ fn an_index_without_all_that_it_names_is_copied_with_a_warning_where_that_is_pos
     let layout = layouts::add(&bed.path("store"), "reg.example", "acme/hello", "0.1.0", &provider);
     let missing = provider.manifests[1].digest();
     std::fs::remove_file(layout.join("blobs/sha256").join(missing.hex())).unwrap();
-    let words = [format!("oci:{}", bed.path("store").display()), format!("oci:{}", bed.path("other").display())];
+    let words = [
+        format!("oci:{}", bed.path("store").display()),
+        format!("oci:{}", bed.path("other").display()),
+    ];
     let output = bed.copy(&words);
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -37,9 +37,14 @@ impl Bed {
 
     fn copy<S: AsRef<OsStr>>(&self, words: &[S]) -> Output {
         let mut command = Command::new(crate::support::world::program());
-        command.arg("copy").args(self.plain.iter().flat_map(|host| ["--plain-http", host])).args(words);
+        command
+            .arg("copy")
+            .args(self.plain.iter().flat_map(|host| ["--plain-http", host]))
+            .args(words);
         command.current_dir(self.dir.path()).stdin(Stdio::null()).env_clear();
-        command.env("HOME", self.path("home")).env("REGISTRY_AUTH_FILE", self.path("auth/config.json"));
+        command
+            .env("HOME", self.path("home"))
+            .env("REGISTRY_AUTH_FILE", self.path("auth/config.json"));
         support::mount::finish(command)
     }
 
@@ -65,11 +70,13 @@ impl Bed {
     }
 }
 
-/// An index of an index of images, of no kind that OpenTofu knows: a config with content, layers of which one is empty.
+/// An index of an index of images, of no kind that OpenTofu knows: a config with content, layers of
+/// which one is empty.
 fn image() -> Artifact {
     let blob = |bytes: &[u8], media_type: &str| json!({"mediaType": media_type, "digest": Digest::of(bytes).to_string(), "size": bytes.len()});
     let (config, layer) = (b"{\"os\":\"linux\"}".to_vec(), vec![7; 300_000]);
-    let document = |media_type, value: Value| Document { media_type, bytes: value.to_string().into_bytes() };
+    let document =
+        |media_type, value: Value| Document { media_type, bytes: value.to_string().into_bytes() };
     let named = |document: &Document| json!({"mediaType": document.media_type, "digest": document.digest().to_string(), "size": document.bytes.len()});
     let config_of = blob(&config, "application/vnd.oci.image.config.v1+json");
     let layers = json!([blob(&layer, "application/vnd.oci.image.layer.v1.tar")]);
@@ -77,9 +84,14 @@ fn image() -> Artifact {
         IMAGE,
         json!({"schemaVersion": 2, "mediaType": IMAGE, "config": config_of, "layers": layers, "annotations": {"n": "1"}}),
     );
-    let inner = document(INDEX, json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [named(&image)]}));
-    let outer =
-        document(INDEX, json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [named(&inner), named(&image)]}));
+    let inner = document(
+        INDEX,
+        json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [named(&image)]}),
+    );
+    let outer = document(
+        INDEX,
+        json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [named(&inner), named(&image)]}),
+    );
     Artifact { blobs: vec![config, layer], manifests: vec![image, inner, outer] }
 }
 
@@ -87,7 +99,11 @@ fn artifacts() -> Vec<(&'static str, &'static str, Artifact)> {
     vec![
         ("acme/net", "1.0.0", pack::module(&[("main.tf", b"# 1\n")])),
         ("acme/net", "2.0.0", pack::module(&[("main.tf", b"# 2\n")])),
-        ("acme/providers/hello", "0.1.0", pack::provider("hello", "0.1.0", &["linux_amd64", "darwin_arm64"])),
+        (
+            "acme/providers/hello",
+            "0.1.0",
+            pack::provider("hello", "0.1.0", &["linux_amd64", "darwin_arm64"]),
+        ),
         ("tools/image", "latest", image()),
     ]
 }
@@ -117,7 +133,10 @@ fn check(registry: &DockerRegistry, prefix: &str) {
         let client = registry.push(&format!("{prefix}{repo}"));
         assert!(client.get(&format!("manifests/{tag}")) == artifact.root().bytes, "{repo}:{tag}");
         for document in &artifact.manifests {
-            assert!(client.get(&format!("manifests/{}", document.digest())) == document.bytes, "{repo}:{tag}");
+            assert!(
+                client.get(&format!("manifests/{}", document.digest())) == document.bytes,
+                "{repo}:{tag}"
+            );
         }
         for blob in &artifact.blobs {
             assert!(client.get(&format!("blobs/{}", Digest::of(blob))) == *blob, "{repo}:{tag}");
@@ -126,8 +145,9 @@ fn check(registry: &DockerRegistry, prefix: &str) {
 }
 
 fn lines(host: &str, prefix: &str) -> Vec<String> {
-    let line =
-        |(repo, tag, artifact): &(&str, &str, Artifact)| format!("{host}/{prefix}{repo}:{tag}@{}", artifact.digest());
+    let line = |(repo, tag, artifact): &(&str, &str, Artifact)| {
+        format!("{host}/{prefix}{repo}:{tag}@{}", artifact.digest())
+    };
     let mut lines: Vec<String> = artifacts().iter().map(line).collect();
     lines.sort();
     lines
@@ -150,8 +170,12 @@ fn a_registry_is_copied_into_a_part_of_another() {
         assert_eq!(sorted(copied), lines(&to.host(), "mirror/ghcr/"));
         check(&to, "mirror/ghcr/");
         let before = from.requests().len();
-        assert_eq!(sorted(bed.copied(&[&from.host(), &destination])), lines(&to.host(), "mirror/ghcr/"));
-        let again = from.requests()[before..].iter().filter(|seen| seen.path.contains("/blobs/")).count();
+        assert_eq!(
+            sorted(bed.copied(&[&from.host(), &destination])),
+            lines(&to.host(), "mirror/ghcr/")
+        );
+        let again =
+            from.requests()[before..].iter().filter(|seen| seen.path.contains("/blobs/")).count();
         assert_eq!(again, 0, "no blob is read again");
     }
 }
@@ -186,7 +210,8 @@ fn a_copy_into_a_store_adds_what_is_lacking_behind_a_tag() {
     let from = full();
     let bed = Bed::new(&[from.host()]);
     let (repo, tag, artifact) = &artifacts()[0];
-    let (source, store) = (format!("{}/{repo}:{tag}", from.host()), format!("oci:{}", bed.path("store").display()));
+    let (source, store) =
+        (format!("{}/{repo}:{tag}", from.host()), format!("oci:{}", bed.path("store").display()));
     bed.copied(&[&source, &store]);
     let layout = bed.path("store").join(from.host()).join(repo);
     for blob in &artifact.blobs {
@@ -210,7 +235,10 @@ fn an_archive_between_two_registries_changes_nothing() {
     assert_eq!(bed.copied(&[&one, &archive]), [format!("{one}@{}", artifacts()[0].2.digest())]);
     assert_eq!(sorted(bed.copied(&[&from.host(), &archive])), lines(&from.host(), ""));
     drop(from);
-    assert_eq!(sorted(bed.copied(&[&archive, &format!("{}/in", to.host())])), lines(&to.host(), "in/"));
+    assert_eq!(
+        sorted(bed.copied(&[&archive, &format!("{}/in", to.host())])),
+        lines(&to.host(), "in/")
+    );
     check(&to, "in/");
 }
 
@@ -225,7 +253,10 @@ fn one_artifact_is_copied_under_a_name_or_into_a_layout() {
     assert_eq!(to.manifest("other/name", "v1"), Some(image().root().bytes.clone()));
     // by digest, which has no tag
     let by_digest = format!("{}/tools/image@{digest}", from.host());
-    assert_eq!(bed.copied(&[&by_digest, &to.host()]), [format!("{}/tools/image@{digest}", to.host())]);
+    assert_eq!(
+        bed.copied(&[&by_digest, &to.host()]),
+        [format!("{}/tools/image@{digest}", to.host())]
+    );
     assert_eq!(to.manifest("tools/image", "latest"), None);
 
     let layout = format!("oci:{}:v2", bed.path("a layout").display());
@@ -247,17 +278,41 @@ fn two_hosts_that_hold_one_name_are_kept_apart_or_refused() {
     let bed = Bed::new(&[to.host()]);
     let store = bed.path("store");
     for (host, content) in [("a.example", "# a\n"), ("b.example", "# b\n")] {
-        layouts::add(&store, host, "acme/net", "1.0.0", &pack::module(&[("main.tf", content.as_bytes())]));
+        layouts::add(
+            &store,
+            host,
+            "acme/net",
+            "1.0.0",
+            &pack::module(&[("main.tf", content.as_bytes())]),
+        );
     }
     let words = [format!("oci:{}", store.display()), format!("{}/x", to.host())];
-    let says = ["a.example/acme/net", "b.example/acme/net", "--keep-host", &format!("{}/x/acme/net", to.host())];
+    let says = [
+        "a.example/acme/net",
+        "b.example/acme/net",
+        "--keep-host",
+        &format!("{}/x/acme/net", to.host()),
+    ];
     bed.refused(&words, 1, &says);
     assert!(to.requests().is_empty());
     let lines = bed.copied(&[&words[0], &words[1], "--keep-host"]);
-    assert!(lines[0].starts_with(&format!("{}/x/a.example/acme/net:1.0.0@sha256:", to.host())), "{lines:?}");
+    assert!(
+        lines[0].starts_with(&format!("{}/x/a.example/acme/net:1.0.0@sha256:", to.host())),
+        "{lines:?}"
+    );
     assert_eq!(lines.len(), 2);
-    layouts::add(&store, "c.example:5000", "acme/net", "1.0.0", &pack::module(&[("main.tf", b"# c\n")]));
-    bed.refused(&[&words[0], &words[1], "--keep-host"], 1, &["c.example:5000/acme/net", "not a repository name"]);
+    layouts::add(
+        &store,
+        "c.example:5000",
+        "acme/net",
+        "1.0.0",
+        &pack::module(&[("main.tf", b"# c\n")]),
+    );
+    bed.refused(
+        &[&words[0], &words[1], "--keep-host"],
+        1,
+        &["c.example:5000/acme/net", "not a repository name"],
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What is inflated while its package still arrives: it is there early, once, and never if the package is refused.
+//! What is inflated while its package still arrives: it is there early, once, and never if the
+//! package is refused.
 
 use std::os::unix::fs::MetadataExt;
 use std::thread;
@@ -7,13 +8,15 @@ use super::support::hostile::Behaviour;
 use super::*;
 
 const LARGE: usize = 2 << 20;
-/// How much of a package is missing while the transfer stalls: more than the chunk in which its first file ends.
+/// How much of a package is missing while the transfer stalls: more than the chunk in which its
+/// first file ends.
 const MISSING: usize = 200_000;
 
 /// The module in the repository `net`, whose first file is large. Its content and its package.
 fn put_large(server: &Hostile) -> (Vec<u8>, Vec<u8>) {
     let content = noise(11, LARGE);
-    let artifact = pack::module(&[("main.tf", &content), ("rest.bin", &noise(12, 400_000)), ("a.tf", b"")]);
+    let artifact =
+        pack::module(&[("main.tf", &content), ("rest.bin", &noise(12, 400_000)), ("a.tf", b"")]);
     server.publish("net", "1.0.0", &artifact);
     (content, package_of(&artifact).clone())
 }
@@ -26,7 +29,9 @@ fn files(bed: &Bed, part: &str, end: &str) -> Vec<(PathBuf, u64)> {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             match entry.metadata() {
                 Ok(m) if m.is_dir() => pending.push(entry.path()),
-                Ok(m) if entry.path().to_string_lossy().ends_with(end) => found.push((entry.path(), m.len())),
+                Ok(m) if entry.path().to_string_lossy().ends_with(end) => {
+                    found.push((entry.path(), m.len()))
+                }
                 _ => {}
             }
         }
@@ -38,13 +43,14 @@ fn members(bed: &Bed) -> Vec<(PathBuf, u64)> {
     files(bed, "members", "").into_iter().filter(|(path, _)| path.extension().is_none()).collect()
 }
 
-/// Enters the module while its package does not come to its end, and lets it go on as soon as the large file is inflated,
-/// of which nothing is to be seen by then.
+/// Enters the module while its package does not come to its end, and lets it go on as soon as the
+/// large file is inflated, of which nothing is to be seen by then.
 fn enter_while_it_stalls(bed: &Bed, server: &Hostile) -> io::Result<()> {
     let path = bed.path(&format!("{}/net:1.0.0", server.host()));
     thread::scope(|scope| {
         let entering = scope.spawn(|| fs::read_dir(&path).map(drop));
-        let inflated = || files(bed, "tmp", ".scratch").iter().any(|(_, length)| *length == LARGE as u64);
+        let inflated =
+            || files(bed, "tmp", ".scratch").iter().any(|(_, length)| *length == LARGE as u64);
         assert!(support::wait_until(PATIENCE, inflated), "{:?}", files(bed, "tmp", ""));
         assert!(!entering.is_finished() && members(bed).is_empty());
         server.drop_connections();
@@ -104,7 +110,8 @@ fn what_a_killed_daemon_was_inflating_is_gone_with_the_next_mount() {
     let Some(mut bed) = Bed::over(&[&server], &[]) else { return };
     let path = bed.path(&format!("{}/net:1.0.0", server.host()));
     let entering = thread::spawn(move || fs::read_dir(path).map(drop));
-    let inflated = || files(&bed, "tmp", ".scratch").iter().any(|(_, length)| *length == LARGE as u64);
+    let inflated =
+        || files(&bed, "tmp", ".scratch").iter().any(|(_, length)| *length == LARGE as u64);
     assert!(support::wait_until(PATIENCE, inflated));
     bed.mount.kill();
     assert!(entering.join().unwrap().is_err());

@@ -11,7 +11,8 @@ fn bed(server: &Hostile) -> Option<(Bed, tempfile::NamedTempFile)> {
     use base64::Engine as _;
     let auth = base64::engine::general_purpose::STANDARD.encode(format!("user:{CANARY}"));
     let file = tempfile::NamedTempFile::new().unwrap();
-    fs::write(file.path(), json!({ "auths": { server.host(): { "auth": auth } } }).to_string()).unwrap();
+    fs::write(file.path(), json!({ "auths": { server.host(): { "auth": auth } } }).to_string())
+        .unwrap();
     let options = Options::new()
         .args(["--plain-http", &server.host(), "--deadline", "10s", "-vv"])
         .env("REGISTRY_AUTH_FILE", file.path().display());
@@ -40,15 +41,21 @@ fn a_foreign_token_service_gets_nothing_and_the_refusal_says_how_to_allow_it() {
 #[test]
 fn a_registry_that_refuses_for_ever_is_logged_in_to_twice_at_most() {
     let server = Hostile::start();
-    server
-        .login(Some(Login::Bearer { realm: format!("http://{}/token", server.host()), user: Some(("user", CANARY)) }));
+    server.login(Some(Login::Bearer {
+        realm: format!("http://{}/token", server.host()),
+        user: Some(("user", CANARY)),
+    }));
     let (_, package) = put_small(&server, "net");
     let challenge = format!("Bearer realm=\"http://{}/token\"", server.host());
     let refusal = Reply::error(401, "UNAUTHORIZED").with("WWW-Authenticate", challenge);
     server.rule(blobs_of("net"), Behaviour::Answer(refusal));
     let Some((bed, file)) = bed(&server) else { return };
     let source = file.path().display().to_string();
-    bed.refused(&format!("{}/net:1.0.0", server.host()), Errno::ACCESS, &["401", &source, &package.to_string()]);
+    bed.refused(
+        &format!("{}/net:1.0.0", server.host()),
+        Errno::ACCESS,
+        &["401", &source, &package.to_string()],
+    );
     assert!(blob_requests(&server, "net") <= 3, "{}", blob_requests(&server, "net"));
     assert!(!bed.mount.log().contains(CANARY));
 }
@@ -57,12 +64,17 @@ fn a_registry_that_refuses_for_ever_is_logged_in_to_twice_at_most() {
 #[test]
 fn a_token_that_expires_in_mid_download_is_replaced() {
     let server = Hostile::start();
-    server
-        .login(Some(Login::Bearer { realm: format!("http://{}/token", server.host()), user: Some(("user", CANARY)) }));
+    server.login(Some(Login::Bearer {
+        realm: format!("http://{}/token", server.host()),
+        user: Some(("user", CANARY)),
+    }));
     let (content, _) = put_small(&server, "net");
     let challenge = format!("Bearer realm=\"http://{}/token\"", server.host());
     let expired = Reply::error(401, "UNAUTHORIZED").with("WWW-Authenticate", challenge);
-    server.script(blobs_of("net"), [Behaviour::Cut { after: 400, reset: false }, Behaviour::Answer(expired)]);
+    server.script(
+        blobs_of("net"),
+        [Behaviour::Cut { after: 400, reset: false }, Behaviour::Answer(expired)],
+    );
     let Some((bed, _file)) = bed(&server) else { return };
     assert_eq!(bed.main_tf(&format!("{}/net:1.0.0", server.host())), content);
     let requests = server.requests_to("/v2/net/blobs/");

@@ -1,4 +1,5 @@
-//! Long outages, and outages of the registry and the cache at once: what is left, and how it comes back.
+//! Long outages, and outages of the registry and the cache at once: what is left, and how it comes
+//! back.
 
 use std::io::Read;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -46,7 +47,10 @@ fn after_a_day_without_its_registry_a_mount_serves_what_it_saw_and_tells_its_age
     assert!(support::wait_until(PATIENCE, || stale().is_some()), "{}", bed.mount.log());
     let age: u64 = stale().unwrap().trim_end_matches('s').parse().unwrap();
     assert!(age >= 26 * 3600, "{age} s");
-    assert!(support::wait_until(PATIENCE, || bed.mount.log().contains("the last answer is served")));
+    assert!(support::wait_until(PATIENCE, || bed
+        .mount
+        .log()
+        .contains("the last answer is served")));
     // The release is listed and stat'ed, too; what was never seen is not called absent.
     assert!(fs::read_dir(bed.mount.join(format!("{host}/net"))).is_ok());
     let spelled = bed.mount.join(&unseen);
@@ -56,10 +60,18 @@ fn after_a_day_without_its_registry_a_mount_serves_what_it_saw_and_tells_its_age
     server.restart();
     let moved = module(b"moved meanwhile");
     server.publish("net", "1.0.0", &moved);
-    assert!(support::wait_until(PATIENCE, || fs::metadata(&spelled).is_ok()), "{}", bed.mount.log());
+    assert!(
+        support::wait_until(PATIENCE, || fs::metadata(&spelled).is_ok()),
+        "{}",
+        bed.mount.log()
+    );
     assert_eq!(bed.main_tf(&unseen), contents[1]);
     bed.refresh(&host);
-    assert!(support::wait_until(PATIENCE, || bed.main_tf(&seen) == b"moved meanwhile"), "{}", bed.mount.log());
+    assert!(
+        support::wait_until(PATIENCE, || bed.main_tf(&seen) == b"moved meanwhile"),
+        "{}",
+        bed.mount.log()
+    );
     assert_eq!(stale(), None);
 }
 
@@ -86,11 +98,15 @@ fn without_registry_and_cache_open_files_go_on_and_all_is_there_again_afterwards
     open.read_to_end(&mut read).unwrap();
     assert!(read == large, "an open file goes on");
     let failed = errno_of(fs::read_dir(&paths[0]).err());
-    assert!(matches!(failed, Some(Errno::HOSTUNREACH | Errno::TIMEDOUT)), "an outage is no absence: {failed:?}");
+    assert!(
+        matches!(failed, Some(Errno::HOSTUNREACH | Errno::TIMEDOUT)),
+        "an outage is no absence: {failed:?}"
+    );
     server.restart();
     for (repo, content) in [("large", &large), ("small", &contents[0]), ("other", &contents[1])] {
         let path = bed.path(&format!("{}/{repo}:1.0.0", server.host())).join("main.tf");
-        let there = support::wait_until(PATIENCE, || fs::read(&path).is_ok_and(|read| read == *content));
+        let there =
+            support::wait_until(PATIENCE, || fs::read(&path).is_ok_and(|read| read == *content));
         assert!(there, "{repo}: {}", bed.mount.log());
     }
     bed.cache_is_sound();
@@ -129,7 +145,9 @@ fn a_cache_that_became_read_only_is_read_and_the_rest_is_served_without_it() {
     let contents = put_all(&server, &["before", "after", "restarted"]);
     let large = noise(22, 3 << 20);
     server.publish("large", "1.0.0", &module(&large));
-    let Some(mut bed) = Bed::over(&[&server], &["--deadline", "3s", "--tag-ttl", "1h"]) else { return };
+    let Some(mut bed) = Bed::over(&[&server], &["--deadline", "3s", "--tag-ttl", "1h"]) else {
+        return;
+    };
     assert!(bed.mount.umount().status.success());
     let Some(disk) = Disk::at(&bed.mount.cache()) else { return };
     assert!(bed.mount.again().status.success());
@@ -137,7 +155,9 @@ fn a_cache_that_became_read_only_is_read_and_the_rest_is_served_without_it() {
     assert_eq!(bed.main_tf(&reference("before")), contents[0]);
     disk.read_only(true);
     let read = |bed: &Bed, more: &[(&str, &[u8])]| {
-        for (repo, content) in [("before", contents[0].as_slice()), ("large", &large)].iter().chain(more) {
+        for (repo, content) in
+            [("before", contents[0].as_slice()), ("large", &large)].iter().chain(more)
+        {
             assert!(bed.main_tf(&reference(repo)) == *content, "{repo}: {}", bed.mount.log());
         }
     };
@@ -153,7 +173,8 @@ fn a_cache_that_became_read_only_is_read_and_the_rest_is_served_without_it() {
     assert_eq!(bed.cached(&Digest::of(package_of(&module(&large)))), None);
     disk.read_only(false);
     server.restart();
-    let back = support::wait_until(PATIENCE, || fs::read(&paths[1]).is_ok_and(|read| read == contents[1]));
+    let back =
+        support::wait_until(PATIENCE, || fs::read(&paths[1]).is_ok_and(|read| read == contents[1]));
     assert!(back, "{}", bed.mount.log());
     bed.cache_is_sound();
 }
@@ -168,13 +189,15 @@ fn a_registry_whose_name_is_not_known_is_unreachable_and_holds_up_no_other() {
     let Some(mount) = Mount::start(&[unknown.to_owned(), server.host()], options) else { return };
     let bed = Bed { mount };
     std::thread::scope(|scope| {
-        let asked = scope.spawn(|| fs::metadata(bed.mount.join(format!("{unknown}/net:1.0.0"))).err());
+        let asked =
+            scope.spawn(|| fs::metadata(bed.mount.join(format!("{unknown}/net:1.0.0"))).err());
         assert_eq!(bed.main_tf(&format!("{}/net:1.0.0", server.host())), contents[0]);
         let failed = errno_of(asked.join().unwrap());
         assert!(matches!(failed, Some(Errno::HOSTUNREACH | Errno::TIMEDOUT)), "{failed:?}");
     });
     bed.reported(unknown, &[]);
-    let listed: Vec<_> = fs::read_dir(bed.mount.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let listed: Vec<_> =
+        fs::read_dir(bed.mount.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(listed.contains(&unknown.into()), "{listed:?}");
 }
 
@@ -184,7 +207,10 @@ fn a_passage_stays_one_when_the_registry_is_away_from_the_start() {
     let mut server = Hostile::start();
     put_all(&server, &["deep/down/net"]);
     let not_listed = support::hostile::Reply::error(404, "NAME_UNKNOWN");
-    server.rule(support::hostile::path("/v2/_catalog"), support::hostile::Behaviour::Answer(not_listed));
+    server.rule(
+        support::hostile::path("/v2/_catalog"),
+        support::hostile::Behaviour::Answer(not_listed),
+    );
     let Some(mut bed) = Bed::over(&[&server], &["--deadline", "3s"]) else { return };
     let passage = bed.mount.join(format!("{}/elsewhere", server.host()));
     assert!(passage.is_dir(), "{}", bed.mount.log());

@@ -106,7 +106,8 @@ fn is_there(path: &Path) -> bool {
 }
 
 fn resident(mount: &Mount) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", mount.pid().as_raw_nonzero())).unwrap();
+    let status =
+        fs::read_to_string(format!("/proc/{}/status", mount.pid().as_raw_nonzero())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
@@ -121,7 +122,10 @@ fn names_that_fresh_lists_lack_cost_no_request_and_no_memory() {
     let (total, _) = bed.mount.requests();
     let before = resident(&bed.mount);
     for n in 0..absent_names() {
-        assert!(!is_there(&repository.join(format!("a{n}"))) && !is_there(&repository.join(format!("9.{n}.0"))));
+        assert!(
+            !is_there(&repository.join(format!("a{n}")))
+                && !is_there(&repository.join(format!("9.{n}.0")))
+        );
         assert!(!is_there(&repository.with_file_name(format!("net:1.0.{n}x"))));
     }
     assert_eq!(bed.mount.requests().0, total, "the lists of tags and repositories answer");
@@ -131,7 +135,8 @@ fn names_that_fresh_lists_lack_cost_no_request_and_no_memory() {
 }
 
 #[test]
-fn what_comes_after_a_list_is_found_by_the_end_of_its_time_or_a_refresh_and_what_is_published_here_at_once() {
+fn what_comes_after_a_list_is_found_by_the_end_of_its_time_or_a_refresh_and_what_is_published_here_at_once()
+ {
     let server = Hostile::start();
     put_small(&server, REPO);
     let Some(bed) = Bed::over(&[&server], &["--tag-ttl", "1h"]) else { return };
@@ -155,16 +160,22 @@ fn what_comes_after_a_list_is_found_by_the_end_of_its_time_or_a_refresh_and_what
     assert_eq!(fs::read(repository.join("deep/1.0.0/main.tf")).unwrap(), b"# deep\n");
 }
 
-/// Looks up absent names as the user 65534, `each` in each of so many programs at once: how many are told to be absent, and
-/// how many are refused as busy.
+/// Looks up absent names as the user 65534, `each` in each of so many programs at once: how many
+/// are told to be absent, and how many are refused as busy.
 fn look_up(dir: &Path, programs: usize, each: usize) -> Option<(usize, usize)> {
-    let (true, Some(setpriv)) = (rustix::process::geteuid().is_root(), support::program("setpriv")) else {
+    let (true, Some(setpriv)) = (rustix::process::geteuid().is_root(), support::program("setpriv"))
+    else {
         support::skip("needs root and setpriv");
         return None;
     };
     let look = |program: usize| {
         let mut command = std::process::Command::new(&setpriv);
-        command.env("LC_ALL", "C").args(["--reuid=65534", "--regid=65534", "--clear-groups", "stat"]);
+        command.env("LC_ALL", "C").args([
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "stat",
+        ]);
         command.args((0..each).map(|n| dir.join(format!("x{program}-{n}.{programs}"))));
         let said = String::from_utf8(finish(command).stderr).unwrap();
         let count = |words: &str| said.lines().filter(|line| line.ends_with(words)).count();
@@ -174,7 +185,8 @@ fn look_up(dir: &Path, programs: usize, each: usize) -> Option<(usize, usize)> {
     };
     let told: Vec<_> = std::thread::scope(|scope| {
         let look = &look;
-        let running: Vec<_> = (0..programs).map(|program| scope.spawn(move || look(program))).collect();
+        let running: Vec<_> =
+            (0..programs).map(|program| scope.spawn(move || look(program))).collect();
         running.into_iter().map(|thread| thread.join().expect("a count")).collect()
     });
     Some((told.iter().map(|told| told.0).sum(), told.iter().map(|told| told.1).sum()))

@@ -9,7 +9,8 @@ use rustix::process::{Resource, Rlimit, prlimit};
 
 use super::*;
 
-/// A package that has chunk checksums and one that is too small for any, as `(repo, content, package)`.
+/// A package that has chunk checksums and one that is too small for any, as `(repo, content,
+/// package)`.
 fn two_packages(server: &Hostile) -> [(&'static str, Vec<u8>, Digest); 2] {
     [("large", 400_000), ("small", 700)].map(|(repo, size)| {
         let content = noise(size as u64, size);
@@ -32,11 +33,15 @@ fn damages() -> Vec<Damage> {
         ("O09 truncated to nothing", Box::new(move |file, _| open(file).set_len(0).unwrap())),
         (
             "O09 truncated to half",
-            Box::new(move |file, _| open(file).set_len(fs::metadata(file).unwrap().len() / 2).unwrap()),
+            Box::new(move |file, _| {
+                open(file).set_len(fs::metadata(file).unwrap().len() / 2).unwrap()
+            }),
         ),
         (
             "O09 a byte longer",
-            Box::new(move |file, _| open(file).set_len(fs::metadata(file).unwrap().len() + 1).unwrap()),
+            Box::new(move |file, _| {
+                open(file).set_len(fs::metadata(file).unwrap().len() + 1).unwrap()
+            }),
         ),
         (
             "O09 flipped bits of equal length",
@@ -76,7 +81,14 @@ fn damages() -> Vec<Damage> {
             "L06 FIFO",
             Box::new(move |file, _| {
                 gone(file);
-                rustix::fs::mknodat(rustix::fs::CWD, file, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+                rustix::fs::mknodat(
+                    rustix::fs::CWD,
+                    file,
+                    rustix::fs::FileType::Fifo,
+                    0o600.into(),
+                    0,
+                )
+                .unwrap();
             }),
         ),
         (
@@ -84,8 +96,14 @@ fn damages() -> Vec<Damage> {
             Box::new(move |file, _| {
                 gone(file);
                 let zero = rustix::fs::makedev(1, 5);
-                rustix::fs::mknodat(rustix::fs::CWD, file, rustix::fs::FileType::CharacterDevice, 0o600.into(), zero)
-                    .unwrap();
+                rustix::fs::mknodat(
+                    rustix::fs::CWD,
+                    file,
+                    rustix::fs::FileType::CharacterDevice,
+                    0o600.into(),
+                    zero,
+                )
+                .unwrap();
             }),
         ),
     ]
@@ -115,9 +133,15 @@ fn a_cached_file_that_is_not_what_it_was_is_fetched_again_and_nothing_else_is_to
             let before = blob_requests(&server, repo);
             assert!(bed.main_tf(&reference) == *content, "{name} of {repo}: {}", bed.mount.log());
             assert_eq!(blob_requests(&server, repo), before + 1, "{name} of {repo}");
-            assert!(fs::read(&victim).unwrap().iter().all(|byte| *byte == b'v'), "{name} of {repo}");
+            assert!(
+                fs::read(&victim).unwrap().iter().all(|byte| *byte == b'v'),
+                "{name} of {repo}"
+            );
             fs::remove_file(&victim).unwrap();
-            assert!(bed.cached(package).unwrap().symlink_metadata().unwrap().is_file(), "{name} of {repo}");
+            assert!(
+                bed.cached(package).unwrap().symlink_metadata().unwrap().is_file(),
+                "{name} of {repo}"
+            );
         }
     }
     bed.cache_is_sound();
@@ -217,7 +241,9 @@ fn a_full_disk_is_no_reason_not_to_serve_what_fits_into_memory() {
     let content = noise(11, 3 << 20);
     server.publish("net", "1.0.0", &module(&content));
     let (small, _) = put_small(&server, "small");
-    for (full, options) in [("write", "mode=0700,size=1m"), ("create", "mode=0700,size=64m,nr_inodes=9")] {
+    for (full, options) in
+        [("write", "mode=0700,size=1m"), ("create", "mode=0700,size=64m,nr_inodes=9")]
+    {
         let Some(mut bed) = Bed::over(&[&server], &[]) else { return };
         assert!(bed.mount.umount().status.success());
         fs::remove_dir_all(bed.mount.cache()).unwrap();
@@ -250,11 +276,16 @@ fn what_fits_neither_on_disk_nor_into_memory_is_no_space() {
     let reference = format!("{}/net:1.0.0", server.host());
     let path = bed.path(&reference);
     bed.failed(&path, &reference, Errno::NOSPC, &["space"]);
-    assert_eq!(bed.main_tf(&format!("{}/small:1.0.0", server.host())), small, "what fits is served");
+    assert_eq!(
+        bed.main_tf(&format!("{}/small:1.0.0", server.host())),
+        small,
+        "what fits is served"
+    );
     bed.cache_is_sound();
 }
 
-/// O05: what is kept open for the next reader is no reason to refuse this one, neither on the disk nor in memory.
+/// O05: what is kept open for the next reader is no reason to refuse this one, neither on the disk
+/// nor in memory.
 #[test]
 fn on_a_full_disk_what_nobody_reads_any_more_gives_way() {
     let server = Hostile::start();
@@ -262,7 +293,8 @@ fn on_a_full_disk_what_nobody_reads_any_more_gives_way() {
     assert!(bed.mount.umount().status.success());
     let Some(_disk) = Small::at(&bed.mount.cache(), "mode=0700,size=8m") else { return };
     assert!(bed.mount.again().status.success());
-    // Archive and member of each fill the disk, or more than half of the memory that stands in for it.
+    // Archive and member of each fill the disk, or more than half of the memory that stands in for
+    // it.
     for (seed, mebibytes) in [(20, 3), (21, 20), (22, 20), (23, 3), (24, 3)] {
         let content = noise(seed, mebibytes << 20);
         let repo = format!("net{seed}");
@@ -272,7 +304,8 @@ fn on_a_full_disk_what_nobody_reads_any_more_gives_way() {
     bed.cache_is_sound();
 }
 
-/// O05: `ulimit -f` is a disk that takes no larger files. Past it the kernel ends whoever is not prepared.
+/// O05: `ulimit -f` is a disk that takes no larger files. Past it the kernel ends whoever is not
+/// prepared.
 #[test]
 fn a_limit_of_file_sizes_is_like_a_full_disk() {
     let server = Hostile::start();

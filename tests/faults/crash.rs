@@ -25,7 +25,8 @@ fn read_what_comes(path: &Path, into: &mut Vec<u8>) -> std::io::Result<()> {
     }
 }
 
-/// Whether the mount says that its daemon is gone. While the kernel tears the connection down it says ECONNABORTED.
+/// Whether the mount says that its daemon is gone. While the kernel tears the connection down it
+/// says ECONNABORTED.
 fn is_dead(path: &Path) -> bool {
     support::wait_until(PATIENCE, || errno_of(fs::metadata(path).err()) == Some(Errno::NOTCONN))
 }
@@ -57,14 +58,21 @@ fn a_daemon_killed_at_any_moment_leaves_no_wrong_byte_and_a_place_to_mount_again
                 let mut bytes = Vec::new();
                 let outcome = read_what_comes(&file, &mut bytes);
                 received.store(bytes.len() as u64, Ordering::Relaxed);
-                assert!(content.starts_with(&bytes), "round {round} (seed {seed:#x}): a wrong byte");
+                assert!(
+                    content.starts_with(&bytes),
+                    "round {round} (seed {seed:#x}): a wrong byte"
+                );
                 outcome
             });
             thread::sleep(Duration::from_millis(pause));
             kill_process(pid, Signal::KILL).unwrap();
             match reader.join().unwrap() {
                 Ok(()) => {
-                    assert_eq!(received.load(Ordering::Relaxed), content.len() as u64, "round {round}: a short file");
+                    assert_eq!(
+                        received.load(Ordering::Relaxed),
+                        content.len() as u64,
+                        "round {round}: a short file"
+                    );
                     at = (at + 1) % contents.len();
                 }
                 Err(_) => cut_short += 1,
@@ -106,7 +114,10 @@ fn users_of_a_dead_mount_are_told_and_the_next_mount_goes_over_it() {
     assert!(is_dead(&file) && is_dead(bed.mount.path()));
     let mut bytes = Vec::new();
     let outcome = (&held).read_to_end(&mut bytes);
-    assert!(content.starts_with(&bytes) && (outcome.is_err() || bytes == content), "the page cache at most");
+    assert!(
+        content.starts_with(&bytes) && (outcome.is_err() || bytes == content),
+        "the page cache at most"
+    );
     let mounted = bed.mount.again();
     assert!(mounted.status.success(), "{mounted:?}");
     assert_eq!(fs::read(&file).unwrap(), content);

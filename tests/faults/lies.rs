@@ -3,7 +3,8 @@
 use super::support::hostile::{Behaviour, Reply};
 use super::*;
 
-/// One lie: the errno and words of the refusal, how often the blob is asked for (0: does not matter).
+/// One lie: the errno and words of the refusal, how often the blob is asked for (0: does not
+/// matter).
 struct Lie {
     repo: String,
     errno: Errno,
@@ -81,7 +82,12 @@ fn bytes_that_are_not_what_was_named_are_never_seen_and_never_kept() {
         reply
     });
     let package = liar.blob("r01", flipped);
-    liar.refuses("r01", Errno::IO, 2, &[&package.to_string(), "what arrived is refused", "have the digest sha256:"]);
+    liar.refuses(
+        "r01",
+        Errno::IO,
+        2,
+        &[&package.to_string(), "what arrived is refused", "have the digest sha256:"],
+    );
     let size = liar.size("r02-more", |size| size + 1);
     liar.refuses("r02-more", Errno::IO, 0, &["size", &size.to_string(), &(size + 1).to_string()]);
     let size = liar.size("r02-less", |size| size - 1);
@@ -115,20 +121,28 @@ fn an_answer_that_breaks_the_protocol_is_told_from_a_wrong_blob() {
     let both = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nTransfer-Encoding: chunked\r\n\r\n7\r\n{\"x\":1}\r\n0\r\n\r\n";
     liar.blob("r05", Behaviour::Raw(both.to_vec()));
     liar.refuses("r05", Errno::PROTO, 0, &["both Content-Length and"]);
-    for (repo, encoding) in [("r06", "gzip"), ("r06-x", "x-gzip"), ("r06-br", "br"), ("r06-twice", "gzip, gzip")] {
+    for (repo, encoding) in
+        [("r06", "gzip"), ("r06-x", "x-gzip"), ("r06-br", "br"), ("r06-twice", "gzip, gzip")]
+    {
         liar.blob(repo, Behaviour::edit(move |_, reply| reply.with("Content-Encoding", encoding)));
         liar.refuses(repo, Errno::PROTO, 0, &[encoding]);
     }
-    let ranged = |repo: &'static str| move |seen: &Seen| blobs_of(repo)(seen) && seen.header("range").is_some();
+    let ranged = |repo: &'static str| {
+        move |seen: &Seen| blobs_of(repo)(seen) && seen.header("range").is_some()
+    };
     liar.blob("r52-range", Behaviour::Cut { after: 400, reset: false });
-    liar.server.rule(ranged("r52-range"), Behaviour::edit(|_, reply| reply.with("Content-Range", "bytes 0-99/100")));
+    liar.server.rule(
+        ranged("r52-range"),
+        Behaviour::edit(|_, reply| reply.with("Content-Range", "bytes 0-99/100")),
+    );
     liar.refuses("r52-range", Errno::PROTO, 0, &["range"]);
     liar.blob("r52-parts", Behaviour::Cut { after: 400, reset: false });
     let parts = Reply::new(206, "multipart/byteranges; boundary=x", "--x--");
     liar.server.rule(ranged("r52-parts"), Behaviour::Answer(parts));
     liar.refuses("r52-parts", Errno::PROTO, 0, &["range"]);
     liar.blob("r52-etag", Behaviour::Cut { after: 400, reset: false });
-    liar.server.rule(ranged("r52-etag"), Behaviour::edit(|_, reply| reply.with("ETag", "\"other\"")));
+    liar.server
+        .rule(ranged("r52-etag"), Behaviour::edit(|_, reply| reply.with("ETag", "\"other\"")));
     liar.refuses("r52-etag", Errno::PROTO, 0, &["ETag"]);
     liar.blob("r52-416", Behaviour::Cut { after: 400, reset: false });
     liar.server.rule(ranged("r52-416"), Behaviour::Answer(Reply::error(416, "RANGE")));
@@ -165,7 +179,9 @@ fn a_transfer_that_starts_over_serves_the_right_bytes() {
     let Some(bed) = Bed::over(&[&server], &["--deadline", "10s"]) else { return };
     let cut = || Behaviour::Cut { after: 400, reset: false };
     let wrong_range = Behaviour::edit(|_, reply| reply.with("Content-Range", "bytes 0-99/100"));
-    for (repo, second) in [("whole", Behaviour::IgnoreRange), ("range", wrong_range), ("ended", cut())] {
+    for (repo, second) in
+        [("whole", Behaviour::IgnoreRange), ("range", wrong_range), ("ended", cut())]
+    {
         let (content, _) = put_small(&server, repo);
         server.script(blobs_of(repo), [cut(), second]);
         assert_eq!(bed.main_tf(&format!("{}/{repo}:1.0.0", server.host())), content);
@@ -173,11 +189,13 @@ fn a_transfer_that_starts_over_serves_the_right_bytes() {
     }
 }
 
-/// R01, R48: the reason stands on the platform and on the zip that were opened; other platforms go on.
+/// R01, R48: the reason stands on the platform and on the zip that were opened; other platforms go
+/// on.
 #[test]
 fn a_platform_that_is_refused_says_so_and_leaves_the_others_alone() {
     let server = Hostile::start();
-    let provider = pack::provider("hello", "1.0.0", &["linux_amd64", "linux_arm64", "darwin_arm64"]);
+    let provider =
+        pack::provider("hello", "1.0.0", &["linux_amd64", "linux_arm64", "darwin_arm64"]);
     server.publish("hello", "1.0.0", &provider);
     let [_, amd64, arm64, _] = &provider.blobs[..] else { panic!("three packages") };
     let of = |digest: Digest| move |seen: &Seen| seen.path.ends_with(&digest.to_string());
@@ -191,9 +209,15 @@ fn a_platform_that_is_refused_says_so_and_leaves_the_others_alone() {
     let Some(bed) = Bed::over(&[&server], &["--deadline", "10s"]) else { return };
     let reference = format!("{}/hello:1.0.0", server.host());
     let release = bed.path(&reference);
-    for (platform, package, words) in [("linux_amd64", amd64, "what arrived"), ("linux_arm64", arm64, "registry lacks")]
+    for (platform, package, words) in
+        [("linux_amd64", amd64, "what arrived"), ("linux_arm64", arm64, "registry lacks")]
     {
-        bed.refused_at(&release.join(platform), &reference, Errno::IO, &[platform, words, &package.to_string()]);
+        bed.refused_at(
+            &release.join(platform),
+            &reference,
+            Errno::IO,
+            &[platform, words, &package.to_string()],
+        );
         let zip = release.join(format!("{platform}.zip"));
         assert!(zip.metadata().unwrap().len() > 0, "the size is known from the manifest");
         assert_eq!(errno_of_reading(&zip), Some(Errno::IO));
@@ -206,7 +230,8 @@ fn a_platform_that_is_refused_says_so_and_leaves_the_others_alone() {
     assert_eq!(fs::read_dir(release.join("darwin_arm64")).unwrap().count(), 2);
 }
 
-/// R48: the index stands, so that a platform's manifest that the registry lacks is a fault and no absence.
+/// R48: the index stands, so that a platform's manifest that the registry lacks is a fault and no
+/// absence.
 #[test]
 fn a_platform_whose_manifest_is_missing_is_a_fault() {
     let server = Hostile::start();
@@ -218,7 +243,12 @@ fn a_platform_whose_manifest_is_missing_is_a_fault() {
     let Some(bed) = Bed::over(&[&server], &["--deadline", "10s"]) else { return };
     let reference = format!("{}/hello:1.0.0", server.host());
     let platform = bed.path(&reference).join("linux_amd64");
-    bed.refused_at(&platform, &reference, Errno::IO, &["linux_amd64", "its source lacks", &target.to_string()]);
+    bed.refused_at(
+        &platform,
+        &reference,
+        Errno::IO,
+        &["linux_amd64", "its source lacks", &target.to_string()],
+    );
 }
 
 /// I6: what one repository refuses or spoils, or says wrongly of its size, another one serves.
@@ -260,6 +290,9 @@ fn wrong_bytes_of_a_download_that_broke_off_spoil_no_later_one() {
     bed.failed(&bed.path(&reference), &reference, Errno::TIMEDOUT, &["without progress"]);
     assert!(bed.main_tf(&format!("{}/net:1.0.0", honest.host())) == content, "{}", bed.mount.log());
     let asked = honest.requests_to("/v2/net/blobs/");
-    assert!(asked[0].header("range").is_some() && asked[1].header("range").is_none(), "the wrong part was met");
+    assert!(
+        asked[0].header("range").is_some() && asked[1].header("range").is_none(),
+        "the wrong part was met"
+    );
     bed.cache_is_sound();
 }

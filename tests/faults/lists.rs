@@ -22,7 +22,8 @@ fn a_list_that_cannot_be_had_whole_is_an_error_and_hides_no_tag() {
         let link = format!("<?p{}>; rel=next", page + 1);
         Reply::new(200, "application/json", json!({ "tags": tags }).to_string()).with("Link", link)
     });
-    let away = list(&["a"]).with("Link", format!("<http://{}/v2/x/tags/list>; rel=next", elsewhere.host()));
+    let away = list(&["a"])
+        .with("Link", format!("<http://{}/v2/x/tags/list>; rel=next", elsewhere.host()));
     let page = |status| Behaviour::Answer(Reply::new(status, "text/html", "<html>log in</html>"));
     let Some(bed) = Bed::over(&[&server, &elsewhere], &["--deadline", "10s"]) else { return };
     let cases = [
@@ -44,7 +45,11 @@ fn a_list_that_cannot_be_had_whole_is_an_error_and_hides_no_tag() {
         bed.reported(&repository, &[word]);
     }
     for (repo, content) in repos {
-        assert_eq!(bed.main_tf(&format!("{}/{repo}:1.0.0", server.host())), content, "{repo}: a tag is still found");
+        assert_eq!(
+            bed.main_tf(&format!("{}/{repo}:1.0.0", server.host())),
+            content,
+            "{repo}: a tag is still found"
+        );
         let spelled = bed.mount.join(format!("{}/{repo}:1.0.0/main.tf", server.host()));
         assert_eq!(fs::read(spelled).unwrap(), content, "{repo}: by NAME:TAG no list is needed");
     }
@@ -56,18 +61,25 @@ fn a_list_that_cannot_be_had_whole_is_an_error_and_hides_no_tag() {
 fn what_cannot_be_a_tag_is_neither_listed_nor_found() {
     let server = Hostile::start();
     let long = "x".repeat(129);
-    let names =
-        ["b", "a", "B", "_digest", "..", ".", "a/b", "a\0b", &long, "ä", "%2e%2e", "-x", "x\ny", "", ".status", "a"];
+    let names = [
+        "b", "a", "B", "_digest", "..", ".", "a/b", "a\0b", &long, "ä", "%2e%2e", "-x", "x\ny", "",
+        ".status", "a",
+    ];
     server.put_manifest("acme/net", Some("1.0.0"), IMAGE, b"{}");
     server.rule(path("/v2/acme/net/tags/list"), Behaviour::Answer(list(&names)));
     let Some(bed) = Bed::over(&[&server], &[]) else { return };
     let repository = bed.mount.join(format!("{}/acme/net", server.host()));
-    let mut listed: Vec<_> = fs::read_dir(&repository).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let mut listed: Vec<_> =
+        fs::read_dir(&repository).unwrap().map(|e| e.unwrap().file_name()).collect();
     listed.sort();
     assert_eq!(listed, ["B", "_digest", "a", "b"]);
     let before = bed.mount.requests();
     for name in ["ä", "%2e%2e", "-x", "x\ny", ".status", "..:1.0.0", "a@sha256:00"] {
-        assert_eq!(errno_of(fs::metadata(repository.join(name)).err()), Some(Errno::NOENT), "{name:?}");
+        assert_eq!(
+            errno_of(fs::metadata(repository.join(name)).err()),
+            Some(Errno::NOENT),
+            "{name:?}"
+        );
         assert_eq!(bed.mount.requests(), before, "{name:?}: grammar needs no request");
     }
     assert_eq!(errno_of(fs::metadata(repository.join(&long)).err()), Some(Errno::NOENT));

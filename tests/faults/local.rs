@@ -26,8 +26,16 @@ impl Place {
     #[track_caller]
     fn refuses(&self, cache: &Path, point: &Path) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tofufs"));
-        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", self.path("home"));
-        command.arg("mount").arg("--cache-dir").arg(cache).arg("--state-dir").arg(self.path("state"));
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("HOME", self.path("home"));
+        command
+            .arg("mount")
+            .arg("--cache-dir")
+            .arg(cache)
+            .arg("--state-dir")
+            .arg(self.path("state"));
         command.arg(format!("oci:{}", self.path("store").display())).arg(point);
         let output: Output = finish(command);
         let mounted = support::mount::mounted().contains(self.0.path().to_str().unwrap());
@@ -92,7 +100,8 @@ fn a_place_that_cannot_be_a_mount_point_is_refused() {
 fn set_uid() -> Artifact {
     let mut zip = pack::zip(&[("run!", b"#!/bin/sh\nid -u\n"), ("main.tf", b"# x\n")]);
     let (plain, set) = ((0o100755u32 << 16).to_le_bytes(), (0o106755u32 << 16).to_le_bytes());
-    let at = zip.windows(4).rposition(|four| four == plain).expect("the mode in the central directory");
+    let at =
+        zip.windows(4).rposition(|four| four == plain).expect("the mode in the central directory");
     zip[at..at + 4].copy_from_slice(&set);
     pack::module_of(zip)
 }
@@ -106,14 +115,17 @@ fn nothing_in_a_mount_is_set_id_or_a_device() {
     let run = bed.path(&format!("{}/net:1.0.0", server.host())).join("run");
     assert_eq!(fs::metadata(&run).unwrap().permissions().mode(), 0o100755);
     let mounts = support::mount::mounted();
-    let line = mounts.lines().find(|line| line.contains(bed.mount.path().to_str().unwrap())).unwrap();
+    let line =
+        mounts.lines().find(|line| line.contains(bed.mount.path().to_str().unwrap())).unwrap();
     assert!(line.contains("nosuid") && line.contains("nodev"), "{line}");
 }
 
-/// Other users read what the mount's owner lets them read, and what they wait for ends as for anybody.
+/// Other users read what the mount's owner lets them read, and what they wait for ends as for
+/// anybody.
 #[test]
 fn another_user_reads_only_where_the_mount_allows_it() {
-    let (true, Some(setpriv)) = (rustix::process::geteuid().is_root(), support::program("setpriv")) else {
+    let (true, Some(setpriv)) = (rustix::process::geteuid().is_root(), support::program("setpriv"))
+    else {
         return skip("needs root and setpriv");
     };
     let server = Hostile::start();
@@ -143,7 +155,10 @@ fn a_local_store_is_not_believed_either() {
     let mut bytes = fs::read(&blob).unwrap();
     bytes[200] ^= 1;
     fs::write(&blob, bytes).unwrap();
-    let Some(mount) = Mount::start(&[format!("oci:{}", store.path().display())], Options::new()) else { return };
+    let Some(mount) = Mount::start(&[format!("oci:{}", store.path().display())], Options::new())
+    else {
+        return;
+    };
     let bed = Bed { mount };
     bed.refused("registry.example/net:1.0.0", Errno::IO, &[&package.to_string()]);
     assert_eq!(bed.cached(&package), None);

@@ -1,4 +1,5 @@
-//! What a reader can do to the log: however much fails, it stays small, and says what it leaves out.
+//! What a reader can do to the log: however much fails, it stays small, and says what it leaves
+//! out.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,7 +32,8 @@ fn store(repositories: usize) -> tempfile::TempDir {
         json!({"mediaType": root.media_type, "digest": root.digest().to_string(), "size": root.bytes.len(),
             "annotations": {"org.opencontainers.image.ref.name": tag.to_string()}})
     };
-    let index = json!({"schemaVersion": 2, "manifests": (0..TAGS).map(entry).collect::<Vec<_>>()}).to_string();
+    let index = json!({"schemaVersion": 2, "manifests": (0..TAGS).map(entry).collect::<Vec<_>>()})
+        .to_string();
     for number in 0..repositories {
         let dir = layouts::add(store.path(), HOST, &format!("net{number}"), "0", &artifact);
         fs::write(dir.join("index.json"), &index).unwrap();
@@ -66,7 +68,12 @@ done"#;
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", LOOP, "sh"]);
     command.arg(mount.join(HOST)).arg(repositories.to_string()).arg(TAGS.to_string());
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("setpriv runs")
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("setpriv runs")
 }
 
 fn stopped(mut reader: Child) {
@@ -79,7 +86,8 @@ fn stopped(mut reader: Child) {
 fn logs(mount: &Mount) -> Vec<PathBuf> {
     let dir = mount.path().parent().unwrap();
     let is_log = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with("log");
-    let mut logs: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).filter(is_log).collect();
+    let mut logs: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).filter(is_log).collect();
     logs.sort();
     logs
 }
@@ -112,9 +120,13 @@ fn a_reader_cannot_fill_the_log_and_what_it_leaves_out_is_counted_and_said() {
     assert!(size >= 32 << 10, "no flood: {size} bytes");
     assert!(mount.umount().status.success());
     let log = mount.log();
-    let said: Vec<_> = log.lines().filter(|line| line.contains("lines were left out of the log")).collect();
+    let said: Vec<_> =
+        log.lines().filter(|line| line.contains("lines were left out of the log")).collect();
     let count = |line: &&str| line.split("WARN ").nth(1)?.split(' ').next()?.parse::<u64>().ok();
-    assert!(said.iter().map(|line| count(line).unwrap_or_else(|| panic!("{line}"))).sum::<u64>() > 0, "{log}");
+    assert!(
+        said.iter().map(|line| count(line).unwrap_or_else(|| panic!("{line}"))).sum::<u64>() > 0,
+        "{log}"
+    );
     assert!(said[0].contains("it is no zip archive"), "{}", said[0]);
     // What else is to be said had room.
     assert!(log.contains("the mount has ended"), "{:?}", log.lines().last());
@@ -124,7 +136,9 @@ fn a_reader_cannot_fill_the_log_and_what_it_leaves_out_is_counted_and_said() {
 fn a_log_is_rotated_and_bounded_on_disk() {
     const LIMIT: u64 = 16 << 10;
     let store = store(MANY);
-    let Some(mount) = mounted(store.path(), &["--log-max-size", "16KiB", "--log-keep", "2"]) else { return };
+    let Some(mount) = mounted(store.path(), &["--log-max-size", "16KiB", "--log-keep", "2"]) else {
+        return;
+    };
     let reader = reader(&mount, MANY);
     let all = || logs(&mount).len() == 3;
     assert!(wait_until(Duration::from_secs(60), all), "{:?}", logs(&mount));

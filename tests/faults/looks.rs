@@ -1,5 +1,6 @@
-//! The look at each source when a mount begins: what fails is told at once, in a line that names the host, in the status
-//! and in the log; what works costs nothing that its first use would not have cost.
+//! The look at each source when a mount begins: what fails is told at once, in a line that names
+//! the host, in the status and in the log; what works costs nothing that its first use would not
+//! have cost.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,16 +19,23 @@ fn log_in(mount: &Mount, server: &Hostile, user: &str, password: &str) {
 }
 
 fn plain(servers: &[&Hostile]) -> Options {
-    servers.iter().fold(Options::new(), |options, server| options.args(["--plain-http", &server.host()]))
+    servers
+        .iter()
+        .fold(Options::new(), |options, server| options.args(["--plain-http", &server.host()]))
 }
 
 /// The state of a source and the reason.
 fn state(mount: &Mount, name: &str) -> (String, String) {
     let status = mount.status();
     let sources = status["sources"].as_array().unwrap();
-    let source = sources.iter().find(|s| s["name"] == name).unwrap_or_else(|| panic!("no {name}: {status}"));
+    let source =
+        sources.iter().find(|s| s["name"] == name).unwrap_or_else(|| panic!("no {name}: {status}"));
     let text = |key: &str| source[key].as_str().unwrap_or_default().to_owned();
-    assert_eq!(text("reason").is_empty(), text("time").is_empty(), "each failure has its time: {status}");
+    assert_eq!(
+        text("reason").is_empty(),
+        text("time").is_empty(),
+        "each failure has its time: {status}"
+    );
     (text("state"), text("reason"))
 }
 
@@ -40,7 +48,10 @@ fn fails(mount: &Mount, host: &str, wanted: &str, words: &[&str]) {
     let (state, reason) = state(mount, host);
     assert_eq!(state, wanted, "{line}");
     for word in words {
-        assert!(line.contains(word) && reason.contains(word), "{word:?} is not in {line:?} and {reason:?}");
+        assert!(
+            line.contains(word) && reason.contains(word),
+            "{word:?} is not in {line:?} and {reason:?}"
+        );
     }
     assert!(mount.log().contains(line.trim_start_matches("tofufs: ")), "{line}: {}", mount.log());
 }
@@ -65,7 +76,8 @@ fn what_fails_is_one_line_a_state_and_a_sentence_in_the_log_and_is_mounted_all_t
     fails(&mount, &untrusted.host(), "untrusted", &["unknown authority", "--ca-file"]);
     fails(&mount, &clear.host(), "unreachable", &["leave off --plain-http"]);
     fails(&mount, &away.host(), "unreachable", &["refused"]);
-    let login = format!("run `docker login {0}`, `podman login {0}` or `oras login {0}`", closed.host());
+    let login =
+        format!("run `docker login {0}`, `podman login {0}` or `oras login {0}`", closed.host());
     fails(&mount, &closed.host(), "denied", &["no credential", &login, "tofufs refresh"]);
     fails(&mount, &page.host(), "unreachable", &["is not a registry"]);
     let read = fs::read(mount.join(format!("{}/acme/net/1.0.0/main.tf", sound.host())));
@@ -85,7 +97,12 @@ fn what_fails_is_one_line_a_state_and_a_sentence_in_the_log_and_is_mounted_all_t
         let output = mount.again_with(&[closed.host()], plain(&[&closed]));
         assert!(output.status.success(), "{output:?}");
         assert_eq!(state(&mount, &closed.host()).0, wanted, "{password}");
-        assert_eq!(mount.said().lines().count(), usize::from(wanted == "denied"), "{}", mount.said());
+        assert_eq!(
+            mount.said().lines().count(),
+            usize::from(wanted == "denied"),
+            "{}",
+            mount.said()
+        );
         assert!(mount.umount().status.success());
     }
 }
@@ -94,7 +111,9 @@ fn what_fails_is_one_line_a_state_and_a_sentence_in_the_log_and_is_mounted_all_t
 fn with_strict_a_source_that_fails_is_not_mounted() {
     let sound = Hostile::start();
     let untrusted = Hostile::start_tls(Arc::new(Tls::new().server()));
-    let Some(mut mount) = Mount::start(&[sound.host()], plain(&[&sound]).args(["--strict"])) else { return };
+    let Some(mut mount) = Mount::start(&[sound.host()], plain(&[&sound]).args(["--strict"])) else {
+        return;
+    };
     assert_eq!(mount.said(), "");
     assert!(mount.umount().status.success());
     let hosts = [sound.host(), untrusted.host()];
@@ -103,7 +122,10 @@ fn with_strict_a_source_that_fails_is_not_mounted() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.starts_with(&format!("tofufs: {} is untrusted: ", untrusted.host())), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
-    assert!(!support::mount::mounted().contains(&format!(" {} ", mount.path().display())), "nothing is mounted");
+    assert!(
+        !support::mount::mounted().contains(&format!(" {} ", mount.path().display())),
+        "nothing is mounted"
+    );
     let output = mount.again_with(&hosts, plain(&[&sound]).args(["--strict", "--offline"]));
     assert!(output.status.success(), "who is to use no network fails at none: {output:?}");
 }
@@ -117,7 +139,14 @@ fn a_look_costs_nothing_that_the_first_use_would_not() {
     let (content, _) = put_small(&server, "acme/net");
     server.publish("acme/aws", "1.0.0", &pack::provider("aws", "1.0.0", &["linux_amd64"]));
     let template = format!("{host}/acme/${{type}}");
-    let mapped = ["--oci-mirror", &template, "--include", "reg.example/acme/*", "--provider", "reg.example/acme/aws"];
+    let mapped = [
+        "--oci-mirror",
+        &template,
+        "--include",
+        "reg.example/acme/*",
+        "--provider",
+        "reg.example/acme/aws",
+    ];
     let module = format!("{host}/acme/net/1.0.0/main.tf");
     for (source, options, used) in [
         (host.clone(), &[][..], module.clone()),
@@ -128,7 +157,9 @@ fn a_look_costs_nothing_that_the_first_use_would_not() {
         for login in [None, Some(Login::Bearer { realm: realm.clone(), user: None })] {
             server.login(login);
             let begun = server.requests().len();
-            let Some(mount) = Mount::start(&[&source], plain(&[&server]).args(options)) else { return };
+            let Some(mount) = Mount::start(&[&source], plain(&[&server]).args(options)) else {
+                return;
+            };
             assert_eq!((mount.said(), state(&mount, &source).0.as_str()), ("", "ok"));
             let looked = server.requests().len();
             assert!(looked > begun, "{source} was looked at");
@@ -137,7 +168,8 @@ fn a_look_costs_nothing_that_the_first_use_would_not() {
                 Err(_) => assert_eq!(fs::read_dir(mount.join(&used)).unwrap().count(), 1),
             }
             let requests = server.requests().split_off(begun);
-            let once: BTreeSet<_> = requests.iter().map(|r| (&r.method, &r.path, r.header("authorization"))).collect();
+            let once: BTreeSet<_> =
+                requests.iter().map(|r| (&r.method, &r.path, r.header("authorization"))).collect();
             assert_eq!(once.len(), requests.len(), "{source}: {requests:?}");
             assert!(server.requests_to("/v2/_ping").is_empty());
         }
@@ -145,13 +177,15 @@ fn a_look_costs_nothing_that_the_first_use_would_not() {
 }
 
 #[test]
-fn what_another_mount_has_just_confirmed_is_not_asked_again_and_the_certificate_is_looked_at_all_the_same() {
+fn what_another_mount_has_just_confirmed_is_not_asked_again_and_the_certificate_is_looked_at_all_the_same()
+ {
     let tls = Tls::new();
     let server = Hostile::start_tls(Arc::new(tls.server()));
     put_small(&server, "acme/net");
     let dir = tempfile::tempdir().unwrap();
     let [ca, ..] = tls.write(dir.path());
-    let trusting = || Options::new().args(["--ca-file", &ca.display().to_string(), "--tag-ttl", "1h"]);
+    let trusting =
+        || Options::new().args(["--ca-file", &ca.display().to_string(), "--tag-ttl", "1h"]);
     let Some(mut mount) = Mount::start(&[server.host()], trusting()) else { return };
     assert_eq!(mount.requests().0, 1);
     assert!(mount.umount().status.success());
@@ -163,7 +197,8 @@ fn what_another_mount_has_just_confirmed_is_not_asked_again_and_the_certificate_
     fails(&mount, &server.host(), "untrusted", &["unknown authority"]);
 }
 
-/// A registry may refuse the list of what is below a prefix, and the prefix as a repository, to who may read all of it.
+/// A registry may refuse the list of what is below a prefix, and the prefix as a repository, to who
+/// may read all of it.
 #[test]
 fn a_prefix_that_the_registry_denies_is_no_source_that_fails() {
     let server = Hostile::start();
@@ -184,10 +219,23 @@ fn a_declared_provider_that_is_denied_is_told() {
     let host = server.host();
     server.rule(path("/v2/acme/aws/tags/list"), Behaviour::Answer(Reply::error(403, "DENIED")));
     let template = format!("{host}/acme/${{type}}");
-    let mapped = ["--oci-mirror", &template, "--include", "reg.example/acme/*", "--provider", "reg.example/acme/aws"];
-    let Some(mount) = Mount::start(&[format!("{host}/acme")], plain(&[&server]).args(mapped)) else { return };
+    let mapped = [
+        "--oci-mirror",
+        &template,
+        "--include",
+        "reg.example/acme/*",
+        "--provider",
+        "reg.example/acme/aws",
+    ];
+    let Some(mount) = Mount::start(&[format!("{host}/acme")], plain(&[&server]).args(mapped))
+    else {
+        return;
+    };
     let line = mount.said();
-    assert!(line.starts_with(&format!("tofufs: {host} is denied: ")) && line.contains("acme/aws"), "{line}");
+    assert!(
+        line.starts_with(&format!("tofufs: {host} is denied: ")) && line.contains("acme/aws"),
+        "{line}"
+    );
 }
 
 #[test]
@@ -206,7 +254,11 @@ fn a_silent_registry_is_waited_for_no_longer_than_the_deadline() {
     let options = plain(&[&server]).args(["--deadline", "1s"]);
     let Some(mount) = Mount::start(&[server.host()], options) else { return };
     let line = format!("tofufs: {} is unreachable: ", server.host());
-    assert!(mount.said().starts_with(&line) && mount.said().lines().count() == 1, "{}", mount.said());
+    assert!(
+        mount.said().starts_with(&line) && mount.said().lines().count() == 1,
+        "{}",
+        mount.said()
+    );
     assert_eq!(state(&mount, &server.host()).0, "unreachable");
 }
 
@@ -242,7 +294,8 @@ fn a_failure_that_a_later_success_has_ended_goes_from_the_status() {
         );
     }
     server.restart();
-    assert!(wait_until(PATIENCE, || fs::read(release.join("main.tf")).is_ok_and(|read| read == content)));
+    assert!(wait_until(PATIENCE, || fs::read(release.join("main.tf"))
+        .is_ok_and(|read| read == content)));
     assert_eq!(state(&bed.mount, &host), ("ok".to_owned(), String::new()));
     assert_eq!(bed.errors(), [""; 0], "{}", bed.mount.status());
 }
@@ -258,7 +311,8 @@ fn a_refusal_that_was_mended_goes_from_the_status() {
     assert_eq!(bed.errors().len(), 1);
     server.behave();
     bed.refresh("");
-    assert!(wait_until(PATIENCE, || fs::read(release.join("main.tf")).is_ok_and(|read| read == content)));
+    assert!(wait_until(PATIENCE, || fs::read(release.join("main.tf"))
+        .is_ok_and(|read| read == content)));
     // The directory above it was asked for it.
     assert_eq!(bed.errors(), [""; 0]);
 }
@@ -274,7 +328,8 @@ fn a_download_is_told_with_its_bytes_and_who_waits_for_it() {
     let file = bed.mount.join(format!("{}/acme/net:1.0.0/main.tf", server.host()));
     let mut cat = std::process::Command::new("cat").arg(&file).spawn().unwrap();
     let told = || bed.mount.status()["downloads"][0].clone();
-    let stalled = wait_until(PATIENCE, || told()["bytes"] == 100_000 && !told()["waiting"][0].is_null());
+    let stalled =
+        wait_until(PATIENCE, || told()["bytes"] == 100_000 && !told()["waiting"][0].is_null());
     let download = told();
     let mut command = bed.mount.command("status");
     command.arg(bed.mount.path());
@@ -284,11 +339,17 @@ fn a_download_is_told_with_its_bytes_and_who_waits_for_it() {
     assert!(stalled, "{download}");
     assert_eq!(download["size"], package_of(&artifact).len());
     assert_eq!(download["waiting"][0], json!({"pid": cat.id(), "name": "cat"}));
-    assert!(download["reference"].as_str().unwrap().starts_with(&format!("{}/acme/net@sha256:", server.host())));
+    assert!(
+        download["reference"]
+            .as_str()
+            .unwrap()
+            .starts_with(&format!("{}/acme/net@sha256:", server.host()))
+    );
     assert!(said.contains(&format!("for cat ({})", cat.id())) && said.contains(" of "), "{said}");
 }
 
-/// A name below a repository's prefix may be a tag of it; the sentence is about the path that was looked up.
+/// A name below a repository's prefix may be a tag of it; the sentence is about the path that was
+/// looked up.
 #[test]
 fn what_cannot_be_looked_up_is_told_by_its_path() {
     let mut server = Hostile::start();
@@ -297,10 +358,16 @@ fn what_cannot_be_looked_up_is_told_by_its_path() {
     let options = plain(&[&server]).args(["--deadline", "5s"]);
     let Some(mount) = Mount::start(&[format!("{host}/acme")], options) else { return };
     let bed = Bed { mount };
-    assert_eq!(errno_of(fs::metadata(bed.mount.join(format!("{host}/acme/network"))).err()), Some(Errno::HOSTUNREACH));
+    assert_eq!(
+        errno_of(fs::metadata(bed.mount.join(format!("{host}/acme/network"))).err()),
+        Some(Errno::HOSTUNREACH)
+    );
     let errors = bed.errors();
     let last = errors.last().unwrap();
-    assert!(last.starts_with(&format!("{host}/acme/network: ")) && !last.contains("acme:network"), "{last}");
+    assert!(
+        last.starts_with(&format!("{host}/acme/network: ")) && !last.contains("acme:network"),
+        "{last}"
+    );
 }
 
 /// What is published after the look is there for the first use.
@@ -309,8 +376,17 @@ fn that_there_was_nothing_when_the_mount_began_is_not_held_against_what_comes() 
     let server = Hostile::start();
     let host = server.host();
     let template = format!("{host}/acme/${{type}}");
-    let mapped = ["--oci-mirror", &template, "--include", "reg.example/acme/*", "--provider", "reg.example/acme/aws"];
-    for (options, used) in [(&[][..], host.clone()), (&mapped[..], "plugins/reg.example/acme/aws".to_owned())] {
+    let mapped = [
+        "--oci-mirror",
+        &template,
+        "--include",
+        "reg.example/acme/*",
+        "--provider",
+        "reg.example/acme/aws",
+    ];
+    for (options, used) in
+        [(&[][..], host.clone()), (&mapped[..], "plugins/reg.example/acme/aws".to_owned())]
+    {
         let Some(mount) = Mount::start(&[&host], plain(&[&server]).args(options)) else { return };
         assert_eq!((mount.said(), state(&mount, &host).0.as_str()), ("", "ok"));
         server.publish("acme/aws", "1.0.0", &pack::provider("aws", "1.0.0", &["linux_amd64"]));

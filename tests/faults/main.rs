@@ -1,7 +1,9 @@
-//! Bad input and faults through real mounts: what the caller is told, where the reason stands, what is kept.
+//! Bad input and faults through real mounts: what the caller is told, where the reason stands, what
+//! is kept.
 //!
-//! The registry lies (`support/hostile.rs`), the network, the disk and the daemon fail. Every refusal is looked for in
-//! all the places where a user finds it ([`Bed::refused`]), and what is refused is never in the cache.
+//! The registry lies (`support/hostile.rs`), the network, the disk and the daemon fail. Every
+//! refusal is looked for in all the places where a user finds it ([`Bed::refused`]), and what is
+//! refused is never in the cache.
 
 mod ahead;
 mod auth;
@@ -51,7 +53,8 @@ impl Bed {
     /// Mounts `servers`, spoken to in the clear; `None` on a machine without FUSE.
     fn over(servers: &[&Hostile], arguments: &[&str]) -> Option<Bed> {
         let hosts: Vec<_> = servers.iter().map(|s| s.host()).collect();
-        let options = hosts.iter().fold(Options::new(), |o, host| o.args(["--plain-http", host.as_str()]));
+        let options =
+            hosts.iter().fold(Options::new(), |o, host| o.args(["--plain-http", host.as_str()]));
         Mount::start(&hosts, options.args(arguments)).map(|mount| Bed { mount })
     }
 
@@ -61,8 +64,9 @@ impl Bed {
         self.mount.join(format!("{}/{}", &reference[..at], &reference[at + 1..]))
     }
 
-    /// Opening the release `reference` (`HOST/REPO:TAG`) fails with `errno` both ways, though it is there; the sentence
-    /// that says why names it, holds `words`, and stands on the release, in the log and in the status. Returns it.
+    /// Opening the release `reference` (`HOST/REPO:TAG`) fails with `errno` both ways, though it is
+    /// there; the sentence that says why names it, holds `words`, and stands on the release, in the
+    /// log and in the status. Returns it.
     #[track_caller]
     fn refused(&self, reference: &str, errno: Errno, words: &[&str]) -> String {
         let path = self.path(reference);
@@ -75,21 +79,33 @@ impl Bed {
     fn refused_at(&self, path: &Path, reference: &str, errno: Errno, words: &[&str]) -> String {
         self.failed(path, reference, errno, words);
         let looked_up = fs::read(path.join("main.tf")).err();
-        assert_eq!(errno_of(looked_up), Some(errno), "{reference}: a name in it: {}", self.mount.log());
+        assert_eq!(
+            errno_of(looked_up),
+            Some(errno),
+            "{reference}: a name in it: {}",
+            self.mount.log()
+        );
         self.failed(path, reference, errno, words)
     }
 
-    /// The same of one attempt at opening the directory at `path`, for failures that are not remembered for long.
+    /// The same of one attempt at opening the directory at `path`, for failures that are not
+    /// remembered for long.
     #[track_caller]
     fn failed(&self, path: &Path, reference: &str, errno: Errno, words: &[&str]) -> String {
         let opened = fs::read_dir(path).err();
-        assert_eq!(errno_of(opened), Some(errno), "{reference}: opening the directory: {}", self.mount.log());
+        assert_eq!(
+            errno_of(opened),
+            Some(errno),
+            "{reference}: opening the directory: {}",
+            self.mount.log()
+        );
         let sentence = support::mount::xattr(path, "user.tofufs.error").expect("user.tofufs.error");
         self.explained(&sentence, reference, words);
         sentence
     }
 
-    /// The sentence names `reference`, holds `words`, is one line and stands in the log and in the status.
+    /// The sentence names `reference`, holds `words`, is one line and stands in the log and in the
+    /// status.
     #[track_caller]
     fn explained(&self, sentence: &str, reference: &str, words: &[&str]) {
         for word in words.iter().chain([&reference]) {
@@ -102,7 +118,8 @@ impl Bed {
         assert!(self.errors().iter().any(|e| e == sentence), "the status lacks {sentence:?}");
     }
 
-    /// What no inode can carry: the last sentence in the status names `subject`, holds `words`, and is in the log.
+    /// What no inode can carry: the last sentence in the status names `subject`, holds `words`, and
+    /// is in the log.
     #[track_caller]
     fn reported(&self, subject: &str, words: &[&str]) {
         let errors = self.errors();
@@ -151,7 +168,9 @@ impl Bed {
 fn cached(cache: &Path, digest: &Digest) -> Option<PathBuf> {
     let name = format!("{}-{}", digest.algorithm().name(), digest.hex());
     let shelves = fs::read_dir(cache.join("v1/blobs")).ok()?;
-    shelves.map(|shelf| shelf.expect("a readable cache").path().join(&name)).find(|f| f.symlink_metadata().is_ok())
+    shelves
+        .map(|shelf| shelf.expect("a readable cache").path().join(&name))
+        .find(|f| f.symlink_metadata().is_ok())
 }
 
 fn errno_of(error: Option<io::Error>) -> Option<Errno> {

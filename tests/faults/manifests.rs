@@ -45,7 +45,9 @@ impl Table {
         let mut manifest = module_manifest(&self.zip);
         manifest["annotations"] = json!({ "tag": tag });
         let names = [tag.to_owned(), document(&manifest).digest().to_string()];
-        let named = move |seen: &Seen| names.iter().any(|name| seen.path == format!("/v2/{REPO}/manifests/{name}"));
+        let named = move |seen: &Seen| {
+            names.iter().any(|name| seen.path == format!("/v2/{REPO}/manifests/{name}"))
+        };
         self.server.rule(named, behaviour);
     }
 
@@ -64,9 +66,18 @@ impl Table {
             bed.refused(&format!("{host}/{REPO}:{}", refusal.tag), refusal.errno, &words);
             // The other spelling of the same.
             let spelled = bed.mount.join(format!("{host}/{REPO}:{}", refusal.tag));
-            assert_eq!(errno_of(fs::read_dir(spelled).err()), Some(refusal.errno), "{}", refusal.tag);
+            assert_eq!(
+                errno_of(fs::read_dir(spelled).err()),
+                Some(refusal.errno),
+                "{}",
+                refusal.tag
+            );
         }
-        assert_eq!(blob_requests(&self.server, REPO), 0, "nothing that a refused manifest names is asked for");
+        assert_eq!(
+            blob_requests(&self.server, REPO),
+            0,
+            "nothing that a refused manifest names is asked for"
+        );
         assert_eq!(bed.main_tf(&format!("{host}/{REPO}:sound")), b"# sound\n");
         bed.cache_is_sound();
     }
@@ -90,10 +101,25 @@ fn a_manifest_that_opentofu_refuses_or_that_has_two_meanings_is_refused() {
             m.as_object_mut().unwrap().remove(key);
         }
     };
-    table.spoilt("r39-artifact", without("artifactType"), bad, &["artifactType is missing", MODULE]);
-    table.spoilt("r39-other", |m| m["artifactType"] = json!("x/y"), bad, &["\"x/y\"", "wanted", MODULE]);
+    table.spoilt(
+        "r39-artifact",
+        without("artifactType"),
+        bad,
+        &["artifactType is missing", MODULE],
+    );
+    table.spoilt(
+        "r39-other",
+        |m| m["artifactType"] = json!("x/y"),
+        bad,
+        &["\"x/y\"", "wanted", MODULE],
+    );
     table.spoilt("r43-none", |m| m["layers"] = json!([]), bad, &["no layer", ZIP]);
-    table.spoilt("r43-tar", |m| m["layers"][0]["mediaType"] = json!("application/x-tar"), bad, &["application/x-tar"]);
+    table.spoilt(
+        "r43-tar",
+        |m| m["layers"][0]["mediaType"] = json!("application/x-tar"),
+        bad,
+        &["application/x-tar"],
+    );
     let doubled = |m: &mut Value| {
         let layer = m["layers"][0].clone();
         m["layers"].as_array_mut().unwrap().push(layer);
@@ -119,7 +145,11 @@ fn a_descriptor_that_is_none_is_refused_before_it_is_used() {
         ("r34-empty", String::new(), Errno::BADMSG),
     ];
     for (tag, digest, errno) in digests {
-        let word = if errno == Errno::OPNOTSUPP { digest.split(':').next().unwrap_or_default() } else { &*digest };
+        let word = if errno == Errno::OPNOTSUPP {
+            digest.split(':').next().unwrap_or_default()
+        } else {
+            &*digest
+        };
         table.spoilt(tag, |m| m["layers"][0]["digest"] = json!(digest), errno, &["digest", word]);
     }
     let sizes = [
@@ -145,20 +175,41 @@ fn a_descriptor_that_is_none_is_refused_before_it_is_used() {
 fn a_manifest_that_is_not_what_its_answer_says_is_refused() {
     let mut table = Table::new();
     let large = vec![b' '; (4 << 20) + 1];
-    table.answered("r29-header", Behaviour::Answer(Reply::new(200, IMAGE, large.clone())), Errno::FBIG, &["4194304"]);
+    table.answered(
+        "r29-header",
+        Behaviour::Answer(Reply::new(200, IMAGE, large.clone())),
+        Errno::FBIG,
+        &["4194304"],
+    );
     let head = format!("HTTP/1.1 200 X\r\nContent-Type: {IMAGE}\r\n\r\n");
-    table.answered("r29-body", Behaviour::Raw([head.as_bytes(), &large].concat()), Errno::FBIG, &["4194304"]);
+    table.answered(
+        "r29-body",
+        Behaviour::Raw([head.as_bytes(), &large].concat()),
+        Errno::FBIG,
+        &["4194304"],
+    );
     table.answered("r07", Behaviour::Endless("application/json"), Errno::FBIG, &["4194304"]);
-    let typed = |media_type: &'static str| Behaviour::edit(move |_, reply| reply.with("Content-Type", media_type));
+    let typed = |media_type: &'static str| {
+        Behaviour::edit(move |_, reply| reply.with("Content-Type", media_type))
+    };
     table.answered("r38-index", typed(INDEX), Errno::BADMSG, &[IMAGE, INDEX]);
     let portal = Reply::new(200, "text/html; charset=utf-8", "<html>log in</html>");
-    table.answered("r38-portal", Behaviour::Answer(portal), Errno::PROTO, &["HTML", "not a registry"]);
+    table.answered(
+        "r38-portal",
+        Behaviour::Answer(portal),
+        Errno::PROTO,
+        &["HTML", "not a registry"],
+    );
     let gone = Reply::new(404, "text/html", "<html>gone</html>");
     table.answered("r49", Behaviour::Answer(gone), Errno::PROTO, &["404", "no absence"]);
-    let claims = |digest: String| Behaviour::edit(move |_, reply| reply.with("Docker-Content-Digest", digest.clone()));
+    let claims = |digest: String| {
+        Behaviour::edit(move |_, reply| reply.with("Docker-Content-Digest", digest.clone()))
+    };
     let other = Digest::of(b"other").to_string();
     table.answered("r44-wrong", claims(other.clone()), Errno::IO, &[&other]);
-    let two = Behaviour::edit(|_, reply| reply.and("Docker-Content-Digest", Digest::of(b"other").to_string()));
+    let two = Behaviour::edit(|_, reply| {
+        reply.and("Docker-Content-Digest", Digest::of(b"other").to_string())
+    });
     table.answered("r44-two", two, Errno::IO, &["two digests"]);
     let packed = Behaviour::edit(|_, reply| reply.with("Content-Encoding", "gzip"));
     table.answered("r06", packed, Errno::PROTO, &["gzip"]);
@@ -174,8 +225,11 @@ fn a_missing_or_unusable_claim_is_no_reason_to_refuse() {
         reply.headers.retain(|(name, _)| name != "Docker-Content-Digest");
         reply
     });
-    let md5 = Behaviour::edit(|_, r| r.with("Docker-Content-Digest", "md5:d41d8cd98f00b204e9800998ecf8427e"));
-    let parameter = Behaviour::edit(|_, r| r.with("Content-Type", format!("{IMAGE}; charset=utf-8")));
+    let md5 = Behaviour::edit(|_, r| {
+        r.with("Docker-Content-Digest", "md5:d41d8cd98f00b204e9800998ecf8427e")
+    });
+    let parameter =
+        Behaviour::edit(|_, r| r.with("Content-Type", format!("{IMAGE}; charset=utf-8")));
     for (repo, behaviour) in [("without", without), ("md5", md5), ("parameter", parameter)] {
         let (content, _) = put_small(&server, repo);
         server.rule(manifests_of(repo), behaviour);
@@ -183,7 +237,8 @@ fn a_missing_or_unusable_claim_is_no_reason_to_refuse() {
     }
 }
 
-/// Programs that copy attributes list them first, and fail where there are more than the kernel or their disk takes.
+/// Programs that copy attributes list them first, and fail where there are more than the kernel or
+/// their disk takes.
 #[test]
 fn a_release_with_more_annotations_than_a_disk_takes_can_be_copied_with_its_attributes() {
     let server = Hostile::start();
@@ -191,15 +246,21 @@ fn a_release_with_more_annotations_than_a_disk_takes_can_be_copied_with_its_attr
     server.put_blob(&zip);
     let mut manifest = module_manifest(&zip);
     let long = "n".repeat(60);
-    manifest["annotations"] =
-        (0..1500).map(|n| (format!("a{n:04}-{long}"), json!("value"))).collect::<serde_json::Map<_, _>>().into();
+    manifest["annotations"] = (0..1500)
+        .map(|n| (format!("a{n:04}-{long}"), json!("value")))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
     manifest["annotations"]["long"] = "x".repeat(70_000).into();
     server.put_manifest(REPO, Some("1.0.0"), IMAGE, manifest.to_string().as_bytes());
     let Some(bed) = Bed::over(&[&server], &[]) else { return };
     let release = bed.path(&format!("{}/{REPO}:1.0.0", server.host()));
     assert_eq!(fs::read(release.join("main.tf")).unwrap(), b"# sound\n");
     let last = format!("user.oci.annotation.a1499-{long}");
-    assert_eq!(support::mount::xattr(&release, &last).as_deref(), Some("value"), "what is not listed is read by name");
+    assert_eq!(
+        support::mount::xattr(&release, &last).as_deref(),
+        Some("value"),
+        "what is not listed is read by name"
+    );
     let copies = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let run = |program: &str, arguments: &[&std::ffi::OsStr]| {
         let Some(program) = support::program(program) else {

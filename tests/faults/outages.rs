@@ -17,7 +17,8 @@ fn broken(status: u16) -> Behaviour {
 #[test]
 fn every_wait_for_a_registry_ends_and_says_why() {
     let large = noise(9, 100_000);
-    // A blob of its own for each, since a blob that one registry is asked for is not asked of another at the same time.
+    // A blob of its own for each, since a blob that one registry is asked for is not asked of
+    // another at the same time.
     let artifacts: Vec<_> = (0..6).map(|n| module(&[large.as_slice(), &[n]].concat())).collect();
     let length = package_of(&artifacts[3]).len();
     let cut = format!("HTTP/1.1 200 X\r\nContent-Length: {length}\r\n\r\n").into_bytes();
@@ -47,7 +48,8 @@ fn every_wait_for_a_registry_ends_and_says_why() {
                 let path = bed.path(&reference);
                 assert!(path.is_dir());
                 let began = Instant::now();
-                let sentence = bed.failed(&path, &reference, Errno::TIMEDOUT, &[word, &package.to_string()]);
+                let sentence =
+                    bed.failed(&path, &reference, Errno::TIMEDOUT, &[word, &package.to_string()]);
                 assert!(began.elapsed() < HANGS, "{sentence}");
                 assert_eq!(bed.main_tf(&known), honest, "what is cached is served");
                 assert_eq!(bed.cached(&package), None);
@@ -74,7 +76,9 @@ fn every_wait_for_a_registry_ends_and_says_why() {
 fn a_registry_that_recovers_is_not_noticed() {
     let server = Hostile::start();
     let Some(bed) = Bed::over(&[&server], &["--deadline", "20s"]) else { return };
-    let later = |after: &str| Behaviour::Answer(Reply::error(429, "TOOMANYREQUESTS").with("Retry-After", after));
+    let later = |after: &str| {
+        Behaviour::Answer(Reply::error(429, "TOOMANYREQUESTS").with("Retry-After", after))
+    };
     for (repo, script) in [
         ("r51", vec![broken(500), broken(502), broken(503), broken(504)]),
         ("r50", vec![later("1"), later("-5"), later("soon")]),
@@ -123,7 +127,10 @@ fn a_download_that_broke_off_is_resumed_by_the_next_reader() {
     assert!(support::wait_until(PATIENCE, || fs::read_dir(bed.path(&reference)).is_ok()));
     assert_eq!(bed.main_tf(&reference), content);
     let resumed = &server.requests_to("/v2/net/blobs/")[asked];
-    assert!(resumed.header("range").is_some_and(|range| !range.starts_with("bytes=0-")), "{resumed:?}");
+    assert!(
+        resumed.header("range").is_some_and(|range| !range.starts_with("bytes=0-")),
+        "{resumed:?}"
+    );
     bed.cache_is_sound();
 }
 
@@ -133,10 +140,14 @@ fn a_download_over_a_line_that_breaks_goes_on_by_ranges() {
     let server = Hostile::start();
     let content = noise(4, 400_000);
     server.publish("net", "1.0.0", &module(&content));
-    server.script(blobs_of("net"), (0..6).map(|n| Behaviour::Cut { after: 50_000, reset: n % 2 == 0 }));
+    server.script(
+        blobs_of("net"),
+        (0..6).map(|n| Behaviour::Cut { after: 50_000, reset: n % 2 == 0 }),
+    );
     let Some(bed) = Bed::over(&[&server], &["--deadline", "10s"]) else { return };
     assert_eq!(bed.main_tf(&format!("{}/net:1.0.0", server.host())), content);
-    let ranged = server.requests_to("/v2/net/blobs/").iter().filter(|s| s.header("range").is_some()).count();
+    let ranged =
+        server.requests_to("/v2/net/blobs/").iter().filter(|s| s.header("range").is_some()).count();
     assert!(ranged >= 3, "{ranged}");
 }
 
@@ -146,7 +157,10 @@ fn a_slow_line_outlasts_the_deadline() {
     let server = Hostile::start();
     let content = noise(5, 1_200_000);
     server.publish("net", "1.0.0", &module(&content));
-    server.rule(blobs_of("net"), Behaviour::Slow { piece: 20_000, pause: Duration::from_millis(100) });
+    server.rule(
+        blobs_of("net"),
+        Behaviour::Slow { piece: 20_000, pause: Duration::from_millis(100) },
+    );
     let Some(bed) = Bed::over(&[&server], &["--deadline", "2s"]) else { return };
     let began = Instant::now();
     assert_eq!(bed.main_tf(&format!("{}/net:1.0.0", server.host())), content);
@@ -168,7 +182,9 @@ fn without_its_registry_a_mount_serves_what_was_seen_and_calls_nothing_absent() 
     server.stop();
     bed.refresh(&host);
     let stale = |bed: &Bed| {
-        support::wait_until(PATIENCE, || bed.mount.xattr(format!("{host}/net/1.0.0"), "user.tofufs.stale").is_some())
+        support::wait_until(PATIENCE, || {
+            bed.mount.xattr(format!("{host}/net/1.0.0"), "user.tofufs.stale").is_some()
+        })
     };
     assert!(stale(&bed), "the release tells that the registry has not confirmed it");
     assert_eq!(bed.main_tf(&seen), content);
@@ -183,7 +199,11 @@ fn without_its_registry_a_mount_serves_what_was_seen_and_calls_nothing_absent() 
     assert!(stale(&bed));
     assert_eq!(bed.main_tf(&seen), content);
     for name in [&unseen, &format!("{host}/net:9.9.9")] {
-        assert_eq!(errno_of(fs::metadata(bed.mount.join(name)).err()), Some(Errno::HOSTUNREACH), "{name}");
+        assert_eq!(
+            errno_of(fs::metadata(bed.mount.join(name)).err()),
+            Some(Errno::HOSTUNREACH),
+            "{name}"
+        );
         bed.reported(name, &[]);
     }
     assert_eq!(bed.mount.status()["sources"][0]["state"], "unreachable");
@@ -204,11 +224,16 @@ fn a_silent_registry_holds_up_the_same_blob_of_another_one_for_a_deadline_at_mos
     silent.rule(blobs_of("net"), Behaviour::Silence);
     let Some(bed) = Bed::over(&[&silent, &honest], &["--deadline", "2s"]) else { return };
     thread::scope(|scope| {
-        let waiting = scope.spawn(|| fs::read_dir(bed.path(&format!("{}/net:1.0.0", silent.host()))).err());
+        let waiting =
+            scope.spawn(|| fs::read_dir(bed.path(&format!("{}/net:1.0.0", silent.host()))).err());
         assert!(support::wait_until(PATIENCE, || blob_requests(&silent, "net") > 0));
         // Later than the other by so much that its own patience outlasts it.
         thread::sleep(Duration::from_millis(700));
-        assert!(bed.main_tf(&format!("{}/net:1.0.0", honest.host())) == content, "{}", bed.mount.log());
+        assert!(
+            bed.main_tf(&format!("{}/net:1.0.0", honest.host())) == content,
+            "{}",
+            bed.mount.log()
+        );
         assert_eq!(errno_of(waiting.join().unwrap()), Some(Errno::TIMEDOUT));
     });
 }
@@ -234,7 +259,8 @@ fn a_refresh_ends_the_time_for_which_a_registry_is_left_alone() {
     assert!(server.requests().len() > asked);
 }
 
-/// What a person typed is asked at once: after a failure, and after so many that programs are refused.
+/// What a person typed is asked at once: after a failure, and after so many that programs are
+/// refused.
 #[test]
 fn a_commit_asks_at_once_whatever_has_failed_before() {
     let server = Hostile::start();
@@ -255,7 +281,8 @@ fn a_commit_asks_at_once_whatever_has_failed_before() {
     server.rule(|_| true, broken(503));
     assert!(!commit(&net).status.success());
     let spelled = bed.mount.join(format!("{}/net:1.0.0", server.host()));
-    let left_alone = || fs::metadata(&spelled).is_err() && bed.mount.log().contains("is left alone for now");
+    let left_alone =
+        || fs::metadata(&spelled).is_err() && bed.mount.log().contains("is left alone for now");
     assert!(support::wait_until(HANGS, left_alone), "{}", bed.mount.log());
     assert!(!commit(&net).status.success(), "it still fails");
     server.behave();

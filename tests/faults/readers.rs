@@ -34,7 +34,10 @@ fn many_cold_readers_cause_one_download_and_get_the_same_bytes() {
     let server = Hostile::start();
     let content = noise(6, 4 << 20);
     server.publish("net", "1.0.0", &module(&content));
-    server.rule(blobs_of("net"), Behaviour::Slow { piece: 1 << 20, pause: Duration::from_millis(50) });
+    server.rule(
+        blobs_of("net"),
+        Behaviour::Slow { piece: 1 << 20, pause: Duration::from_millis(50) },
+    );
     let Some(bed) = Bed::over(&[&server], &[]) else { return };
     let file = bed.path(&format!("{}/net:1.0.0", server.host())).join("main.tf");
     for read in all_at_once(|| fs::read(&file).unwrap()) {
@@ -65,11 +68,16 @@ fn many_readers_of_a_download_that_fails_get_the_same_error_once() {
         }
         assert_eq!(blob_requests(&server, repo), requests, "{repo}");
     }
-    assert_eq!(bed.mount.log().matches(&refused.to_string()).count(), 1, "said once: {}", bed.mount.log());
+    assert_eq!(
+        bed.mount.log().matches(&refused.to_string()).count(),
+        1,
+        "said once: {}",
+        bed.mount.log()
+    );
 }
 
-/// A `cat` of a file that signals end, also where this test was started with some of them ignored, as in the background
-/// of a script.
+/// A `cat` of a file that signals end, also where this test was started with some of them ignored,
+/// as in the background of a script.
 fn cat(path: &Path) -> Child {
     let mut cat = Command::new("env");
     cat.args(["--default-signal", "cat"]).arg(path);
@@ -115,7 +123,10 @@ fn the_next_reader_joins_the_fetch_of_one_that_was_killed() {
     let server = Hostile::start();
     let content = noise(8, 1 << 20);
     server.publish("net", "1.0.0", &module(&content));
-    server.rule(blobs_of("net"), Behaviour::Slow { piece: 1 << 16, pause: Duration::from_millis(80) });
+    server.rule(
+        blobs_of("net"),
+        Behaviour::Slow { piece: 1 << 16, pause: Duration::from_millis(80) },
+    );
     let Some(bed) = Bed::over(&[&server], &["--deadline", "20s"]) else { return };
     let reference = format!("{}/net:1.0.0", server.host());
     let mut child = cat(&bed.path(&reference).join("main.tf"));
@@ -136,7 +147,8 @@ fn a_signal_to_the_daemon_in_mid_fetch_leaves_no_mount_behind() {
                 put_small(&server, "net");
                 server.rule(blobs_of("net"), Behaviour::Silence);
                 let Some(bed) = Bed::over(&[&server], &["--deadline", "2s"]) else { return };
-                let mut child = cat(&bed.path(&format!("{}/net:1.0.0", server.host())).join("main.tf"));
+                let mut child =
+                    cat(&bed.path(&format!("{}/net:1.0.0", server.host())).join("main.tf"));
                 assert!(support::wait_until(PATIENCE, || blob_requests(&server, "net") > 0));
                 kill_process(bed.mount.pid(), kind).unwrap();
                 let point = bed.mount.path().to_str().unwrap().to_owned();
@@ -144,7 +156,8 @@ fn a_signal_to_the_daemon_in_mid_fetch_leaves_no_mount_behind() {
                 assert!(support::wait_until(PATIENCE, || !mounted()), "{kind:?}: still mounted");
                 ends(&mut child);
                 let process = format!("/proc/{}/stat", bed.mount.pid().as_raw_nonzero());
-                let gone = || fs::read_to_string(&process).map_or(true, |stat| stat.contains(") Z"));
+                let gone =
+                    || fs::read_to_string(&process).map_or(true, |stat| stat.contains(") Z"));
                 assert!(support::wait_until(PATIENCE, gone), "{kind:?}: {}", bed.mount.log());
             });
         }

@@ -19,7 +19,9 @@ fn demanding(tls: &Tls) -> rustls::ServerConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(tls.ca.as_bytes()).unwrap()).unwrap();
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone()).build().unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
+        .build()
+        .unwrap();
     rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -52,7 +54,8 @@ fn raw(answer: &'static [u8]) -> (String, Arc<Mutex<Vec<u8>>>) {
 /// R13, R54
 #[test]
 fn tls_that_does_not_hold_is_unreachable_with_its_reason_and_never_replaced() {
-    let [sound, other, expired] = [Tls::new(), Tls::with(&["other.example"], 2100), Tls::with(&["127.0.0.1"], 2001)];
+    let [sound, other, expired] =
+        [Tls::new(), Tls::with(&["other.example"], 2100), Tls::with(&["127.0.0.1"], 2001)];
     let stranger = Tls::with(&["127.0.0.1"], 2099);
     let files = [&sound, &other, &expired].map(|tls| {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -60,7 +63,8 @@ fn tls_that_does_not_hold_is_unreachable_with_its_reason_and_never_replaced() {
         file
     });
     let start = |tls: &Tls| Hostile::start_tls(Arc::new(tls.server()));
-    let (good, wrong, old, unknown) = (start(&sound), start(&other), start(&expired), start(&stranger));
+    let (good, wrong, old, unknown) =
+        (start(&sound), start(&other), start(&expired), start(&stranger));
     let wants = Hostile::start_tls(Arc::new(demanding(&sound)));
     let (cut_host, _) = raw(b"\x16\x03\x03");
     let (clear_host, first_bytes) = raw(b"HTTP/1.1 400 Bad Request\r\n\r\n");
@@ -76,7 +80,10 @@ fn tls_that_does_not_hold_is_unreachable_with_its_reason_and_never_replaced() {
     let (_, moved) = put_small(&good, "moved");
     let plain = Hostile::start();
     plain.rule(|_| true, Behaviour::Answer(Reply::new(200, "application/octet-stream", "x")));
-    good.rule(blobs_of("moved"), Behaviour::Answer(Reply::redirect(307, &format!("http://{}/x", plain.host()))));
+    good.rule(
+        blobs_of("moved"),
+        Behaviour::Answer(Reply::redirect(307, &format!("http://{}/x", plain.host()))),
+    );
     let hosts: Vec<_> = cases.iter().map(|(host, _)| host.clone()).chain([good.host()]).collect();
     let options = files.iter().fold(Options::new().args(["--deadline", "10s"]), |options, file| {
         options.args(["--ca-file", &file.path().display().to_string()])
@@ -96,7 +103,10 @@ fn tls_that_does_not_hold_is_unreachable_with_its_reason_and_never_replaced() {
         assert!(server.requests().is_empty());
     }
     let tls_handshake = 22;
-    assert!(first_bytes.lock().unwrap().iter().all(|byte| *byte == tls_handshake), "never asked in the clear");
+    assert!(
+        first_bytes.lock().unwrap().iter().all(|byte| *byte == tls_handshake),
+        "never asked in the clear"
+    );
 }
 
 /// A process that is stopped when the value is dropped.
@@ -138,10 +148,31 @@ fn tls_1_0_and_sha_1_are_not_accepted() {
     for (dir, flags) in [(&old, &["-tls1"][..]), (&weak, &[][..])] {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut command = Command::new(&openssl);
-        command.args(["s_server", "-www", "-quiet", "-cipher", "ALL:@SECLEVEL=0", "-cert", "server.pem"]);
-        command.args(["-key", "server.key", "-accept", &port.to_string()]).args(flags).current_dir(dir.path());
-        let server = Stopped(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-        assert!(support::wait_until(PATIENCE, || TcpStream::connect(port).is_ok()), "s_server listens");
+        command.args([
+            "s_server",
+            "-www",
+            "-quiet",
+            "-cipher",
+            "ALL:@SECLEVEL=0",
+            "-cert",
+            "server.pem",
+        ]);
+        command
+            .args(["-key", "server.key", "-accept", &port.to_string()])
+            .args(flags)
+            .current_dir(dir.path());
+        let server = Stopped(
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap(),
+        );
+        assert!(
+            support::wait_until(PATIENCE, || TcpStream::connect(port).is_ok()),
+            "s_server listens"
+        );
         options = options.args(["--ca-file", &dir.path().join("ca.pem").display().to_string()]);
         servers.push((port.to_string(), server));
     }
@@ -150,7 +181,10 @@ fn tls_1_0_and_sha_1_are_not_accepted() {
     let bed = Bed { mount };
     for (host, word) in hosts.iter().zip(["ProtocolVersion", "SHA-1"]) {
         let reference = format!("{host}/net:1.0.0");
-        assert_eq!(errno_of(fs::metadata(bed.mount.join(&reference)).err()), Some(Errno::HOSTUNREACH));
+        assert_eq!(
+            errno_of(fs::metadata(bed.mount.join(&reference)).err()),
+            Some(Errno::HOSTUNREACH)
+        );
         bed.reported(&reference, &[word]);
     }
 }

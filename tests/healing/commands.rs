@@ -19,13 +19,17 @@ fn verify_tells_what_it_found_and_the_mount_heals_it() {
     let Some(mount) = releases.mount(releases.options()) else { return };
     releases.all_right(&mount);
     let sound = cache(&mount, &["verify"]);
-    let (out, err) = (String::from_utf8_lossy(&sound.stdout), String::from_utf8_lossy(&sound.stderr));
+    let (out, err) =
+        (String::from_utf8_lossy(&sound.stdout), String::from_utf8_lossy(&sound.stderr));
     assert!(sound.status.success() && out.ends_with(" objects checked, 0 damaged\n"), "{sound:?}");
     let lines: Vec<&str> = err.lines().collect();
     // Nobody watches: one line at the end, and none where that came soon.
     assert!(lines.len() <= 1 && lines.iter().all(|line| line.starts_with("checked ")), "{err}");
 
-    let member = objects(&mount.cache()).into_iter().find(|p| p.to_string_lossy().contains("/members/")).unwrap();
+    let member = objects(&mount.cache())
+        .into_iter()
+        .find(|p| p.to_string_lossy().contains("/members/"))
+        .unwrap();
     let mut bytes = fs::read(&member).unwrap();
     bytes[77] ^= 4;
     fs::remove_file(&member).unwrap();
@@ -33,7 +37,11 @@ fn verify_tells_what_it_found_and_the_mount_heals_it() {
     let found = cache(&mount, &["verify", "--json"]);
     assert_eq!(found.status.code(), Some(1));
     let said = json(&found);
-    assert_eq!((said["bad"].as_array().unwrap().len(), &said["left"]), (1, &Value::from(0)), "{said}");
+    assert_eq!(
+        (said["bad"].as_array().unwrap().len(), &said["left"]),
+        (1, &Value::from(0)),
+        "{said}"
+    );
     assert!(!member.exists(), "what is damaged is set aside");
     releases.all_right(&mount);
     assert!(cache(&mount, &["verify"]).status.success());
@@ -48,7 +56,8 @@ fn prune_leaves_what_it_was_told_to_and_open_files_readable() {
     let mut open = fs::File::open(mount.join(path)).unwrap();
     let before = json(&cache(&mount, &["info", "--json"]))["bytes"].as_u64().unwrap();
     let said = json(&cache(&mount, &["prune", "--to", "3MiB", "--json"]));
-    let (removed, left) = (said["bytes"].as_u64().unwrap(), said["left"]["bytes"].as_u64().unwrap());
+    let (removed, left) =
+        (said["bytes"].as_u64().unwrap(), said["left"]["bytes"].as_u64().unwrap());
     assert!(removed > 0 && left <= 3 << 20 && removed + left == before, "{before} {said}");
     let text = cache(&mount, &["prune"]);
     let out = String::from_utf8_lossy(&text.stdout).into_owned();

@@ -8,7 +8,8 @@ fn flips() -> usize {
     std::env::var("HEALING_FLIPS").ok().and_then(|text| text.parse().ok()).unwrap_or(60)
 }
 
-/// Changes one byte of a file, or cuts it short, or makes it longer; in place, as a writer does who has it open.
+/// Changes one byte of a file, or cuts it short, or makes it longer; in place, as a writer does who
+/// has it open.
 fn damage(path: &Path, random: &mut fastrand::Rng) {
     let length = path.metadata().unwrap().len();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
@@ -38,7 +39,10 @@ fn files_of_the_cache_are_their_owners_alone_and_nobody_writes_them_again() {
     for file in &files {
         let mode = file.metadata().unwrap().mode() & 0o7777;
         // A sidecar is replaced by a new one, never written to.
-        assert!(mode == 0o400 || (mode == 0o600 && file.extension().is_some_and(|e| e == "sum")), "{file:?} {mode:o}");
+        assert!(
+            mode == 0o400 || (mode == 0o600 && file.extension().is_some_and(|e| e == "sum")),
+            "{file:?} {mode:o}"
+        );
         for dir in file.ancestors().skip(1).take_while(|dir| *dir != mount.cache()) {
             assert_eq!(dir.metadata().unwrap().mode() & 0o7777, 0o700, "{}", dir.display());
         }
@@ -87,11 +91,13 @@ fn damage_is_eio_offline_and_healed_when_online_again() {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
         }
     }
-    for path in objects(&mount.cache()).iter().filter(|p| p.to_string_lossy().contains("/members/")) {
+    for path in objects(&mount.cache()).iter().filter(|p| p.to_string_lossy().contains("/members/"))
+    {
         fs::remove_file(path).unwrap();
     }
     assert!(mount.umount().status.success());
-    let offline = mount.again_with(&[releases.server.host()], releases.options().args(["--offline"]));
+    let offline =
+        mount.again_with(&[releases.server.host()], releases.options().args(["--offline"]));
     assert!(offline.status.success(), "{offline:?}");
     let requests = releases.server.requests().len();
     for (path, wanted) in &releases.files {

@@ -6,7 +6,12 @@ use rustix::process::{Resource, Rlimit, prlimit};
 /// Lets the daemon have at most `limit` descriptors; the former limit.
 fn limit(mount: &Mount, limit: u64) -> Rlimit {
     let now = rustix::process::getrlimit(Resource::Nofile);
-    prlimit(Some(mount.pid()), Resource::Nofile, Rlimit { current: Some(limit), maximum: now.maximum }).unwrap()
+    prlimit(
+        Some(mount.pid()),
+        Resource::Nofile,
+        Rlimit { current: Some(limit), maximum: now.maximum },
+    )
+    .unwrap()
 }
 
 fn used(mount: &Mount) -> usize {
@@ -43,8 +48,13 @@ fn without_descriptors_opening_fails_as_documented_and_works_again_afterwards() 
                     refused += 1;
                     let errno = e.raw_os_error();
                     // New connections need a descriptor as well.
-                    let documented = [libc::EMFILE, libc::ENFILE, libc::EHOSTUNREACH, libc::ETIMEDOUT];
-                    assert!(errno.is_some_and(|errno| documented.contains(&errno)), "{}: {e}", path.display());
+                    let documented =
+                        [libc::EMFILE, libc::ENFILE, libc::EHOSTUNREACH, libc::ETIMEDOUT];
+                    assert!(
+                        errno.is_some_and(|errno| documented.contains(&errno)),
+                        "{}: {e}",
+                        path.display()
+                    );
                 }
             }
         }
@@ -58,10 +68,9 @@ fn without_descriptors_opening_fails_as_documented_and_works_again_afterwards() 
         limit(&mount, before.current.unwrap_or(1 << 20));
         // What was refused is remembered for two seconds.
         let recovered = support::wait_until(std::time::Duration::from_secs(20), || {
-            releases
-                .files
-                .iter()
-                .all(|(path, wanted)| read_fresh(&mount.join(path)).is_ok_and(|bytes| bytes == *wanted))
+            releases.files.iter().all(|(path, wanted)| {
+                read_fresh(&mount.join(path)).is_ok_and(|bytes| bytes == *wanted)
+            })
         });
         assert!(recovered, "the mount does not recover: {}", mount.log());
     }

@@ -1,4 +1,5 @@
-//! A cache's disk that fails: system calls of the daemon that end with an error, by strace's injection.
+//! A cache's disk that fails: system calls of the daemon that end with an error, by strace's
+//! injection.
 
 use super::*;
 use rustix::process::{Pid, Signal, kill_process};
@@ -17,7 +18,15 @@ impl Injection {
         let strace = support::program("strace")?;
         let log = tempfile::tempdir().unwrap();
         let mut tracer = Command::new(strace)
-            .args(["-f", "-qq", "-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:error={errno}"), "-o"])
+            .args([
+                "-f",
+                "-qq",
+                "-e",
+                &format!("trace={calls}"),
+                "-e",
+                &format!("inject={calls}:error={errno}"),
+                "-o",
+            ])
             .arg(log.path().join("trace"))
             .args(["-p", &mount.pid().as_raw_nonzero().to_string()])
             .stdin(Stdio::null())
@@ -27,10 +36,17 @@ impl Injection {
         let status = format!("/proc/{}/status", mount.pid().as_raw_nonzero());
         let attached = support::wait_until(Duration::from_secs(10), || {
             let ended = tracer.try_wait().unwrap().is_some();
-            ended || fs::read_to_string(&status).unwrap().lines().any(|line| is_traced_by(line, tracer.id()))
+            ended
+                || fs::read_to_string(&status)
+                    .unwrap()
+                    .lines()
+                    .any(|line| is_traced_by(line, tracer.id()))
         });
         if !attached || tracer.try_wait().unwrap().is_some() {
-            support::skip(&format!("strace cannot attach: {}", fs::read_to_string(log.path().join("errors")).unwrap()));
+            support::skip(&format!(
+                "strace cannot attach: {}",
+                fs::read_to_string(log.path().join("errors")).unwrap()
+            ));
             return None;
         }
         // All threads are attached one after another; the last one soon after the first.
@@ -70,7 +86,8 @@ fn is_traced_by(line: &str, tracer: u32) -> bool {
     line.strip_prefix("TracerPid:").is_some_and(|pid| pid.trim() == tracer.to_string())
 }
 
-// O05, O07: the reader is served while the disk is not; when it is well again, the cache holds nothing wrong.
+// O05, O07: the reader is served while the disk is not; when it is well again, the cache holds
+// nothing wrong.
 #[test]
 fn readers_are_served_while_the_caches_disk_fails() {
     for (calls, errno) in [

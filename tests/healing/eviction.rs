@@ -6,17 +6,20 @@ use std::time::{Duration, Instant};
 
 /// How long: `HEALING_SECONDS`, or a quick 20.
 fn duration() -> Duration {
-    Duration::from_secs(std::env::var("HEALING_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20))
+    Duration::from_secs(
+        std::env::var("HEALING_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20),
+    )
 }
 
 /// More than this is memory that grows, in KiB: the bounds of all queues and caches are far below.
 const MEMORY_MAX: u64 = 96 << 10;
 
-/// How many arenas glibc's allocator has made for the mount's threads, beside its first one: each begins at a multiple
-/// of its reserved 64 MiB, the part in use in front of the inaccessible rest.
+/// How many arenas glibc's allocator has made for the mount's threads, beside its first one: each
+/// begins at a multiple of its reserved 64 MiB, the part in use in front of the inaccessible rest.
 fn arenas(mount: &Mount) -> usize {
     const RESERVED: u64 = 64 << 20;
-    let Ok(maps) = fs::read_to_string(format!("/proc/{}/maps", mount.pid().as_raw_nonzero())) else {
+    let Ok(maps) = fs::read_to_string(format!("/proc/{}/maps", mount.pid().as_raw_nonzero()))
+    else {
         support::skip("the memory of a mount's process is private: only root can look at its map");
         return 0;
     };
@@ -45,7 +48,8 @@ fn eight_readers_over_a_cache_of_a_fifth_read_no_wrong_byte() {
     let in_all: u64 = releases.files.iter().map(|(_, content)| content.len() as u64).sum();
     // Packages and unpacked members are both kept.
     let fifth = (2 * in_all / 5) >> 10;
-    let options = releases.options().args(["--cache-size", &format!("{fifth}KiB")]).longer(duration());
+    let options =
+        releases.options().args(["--cache-size", &format!("{fifth}KiB")]).longer(duration());
     let Some(mount) = releases.mount(options) else { return };
     releases.all_right(&mount);
     let (mut memory, stop) = (vec![resident(&mount)], AtomicBool::new(false));
@@ -86,7 +90,11 @@ fn eight_readers_over_a_cache_of_a_fifth_read_no_wrong_byte() {
         releases.downloads(),
     );
     assert!(memory.iter().all(|kib| *kib < MEMORY_MAX), "{memory:?}");
-    assert!(arenas(&mount) <= 1, "{} arenas: what threads once needed is kept for each of them", arenas(&mount));
+    assert!(
+        arenas(&mount) <= 1,
+        "{} arenas: what threads once needed is kept for each of them",
+        arenas(&mount)
+    );
     assert!(releases.downloads() > 2 * releases.packages.len(), "nothing was ever evicted");
     assert_eq!(damaged(&mount), 0);
 }

@@ -1,5 +1,5 @@
-//! A cache that heals: mounts whose cache files, disk, descriptors and neighbours fail them. One law above all: no read
-//! returns a wrong byte.
+//! A cache that heals: mounts whose cache files, disk, descriptors and neighbours fail them. One
+//! law above all: no read returns a wrong byte.
 
 mod commands;
 mod damage;
@@ -32,7 +32,8 @@ fn content(length: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// A registry with module releases `acme/net`, tagged `1.0.0`, `1.0.1`, …; the files of each with their contents.
+/// A registry with module releases `acme/net`, tagged `1.0.0`, `1.0.1`, …; the files of each with
+/// their contents.
 struct Releases {
     server: Hostile,
     files: Vec<(PathBuf, Vec<u8>)>,
@@ -45,9 +46,12 @@ impl Releases {
         let server = Hostile::start();
         let (mut files, mut packages) = (Vec::new(), Vec::new());
         for release in 0..releases {
-            let members: Vec<(String, Vec<u8>)> =
-                (0u64..).zip(sizes).map(|(n, size)| (format!("m{n}.bin"), content(*size, release << 16 | n))).collect();
-            let zipped: Vec<(&str, &[u8])> = members.iter().map(|(n, c)| (n.as_str(), c.as_slice())).collect();
+            let members: Vec<(String, Vec<u8>)> = (0u64..)
+                .zip(sizes)
+                .map(|(n, size)| (format!("m{n}.bin"), content(*size, release << 16 | n)))
+                .collect();
+            let zipped: Vec<(&str, &[u8])> =
+                members.iter().map(|(n, c)| (n.as_str(), c.as_slice())).collect();
             let artifact = pack::module(&zipped);
             for blob in &artifact.blobs {
                 server.put_blob(blob);
@@ -84,7 +88,8 @@ impl Releases {
     }
 }
 
-/// The file's bytes, none of them from the kernel's memory, where they would hide what the cache holds.
+/// The file's bytes, none of them from the kernel's memory, where they would hide what the cache
+/// holds.
 fn read_fresh(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = fs::File::open(path)?;
     fadvise(&file, 0, None, Advice::DontNeed)?;
@@ -134,7 +139,8 @@ fn json(output: &Output) -> Value {
 
 /// Resident memory of the daemon, in KiB.
 fn resident(mount: &Mount) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", mount.pid().as_raw_nonzero())).unwrap();
+    let status =
+        fs::read_to_string(format!("/proc/{}/status", mount.pid().as_raw_nonzero())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()
 }

@@ -150,10 +150,14 @@ impl Entry {
 impl Entry {
     /// Whether its headers have no ZIP64 field yet.
     pub fn is_narrow(&self) -> bool {
-        !self.wide_offset && !self.whole_field && self.local.extra.is_empty() && self.central.extra.is_empty()
+        !self.wide_offset
+            && !self.whole_field
+            && self.local.extra.is_empty()
+            && self.central.extra.is_empty()
     }
 
-    /// Sizes in ZIP64 fields in any case, that of the central header with an offset and a disk behind them.
+    /// Sizes in ZIP64 fields in any case, that of the central header with an offset and a disk
+    /// behind them.
     pub fn always_wide(&mut self) {
         self.local.extra = sizes_field(&self.central);
         (self.local.size, self.local.compressed) = (u32::MAX, u32::MAX);
@@ -217,8 +221,13 @@ impl Archive {
         let size = (out.0.len() - directory) as u64;
         out.0.extend(&self.behind_directory);
         let count = self.order.len() as u64;
-        let true_end =
-            End { entries_here: count, entries: count, size, offset: (directory - start) as u64, ..End::default() };
+        let true_end = End {
+            entries_here: count,
+            entries: count,
+            size,
+            offset: (directory - start) as u64,
+            ..End::default()
+        };
         self.end_records(&mut out, &true_end);
         out.0.extend(&self.trailing);
         out.0
@@ -227,7 +236,8 @@ impl Archive {
     fn end_records(&self, out: &mut Bytes, true_end: &End) {
         let lied = |wide: bool| {
             let mut end = true_end.clone();
-            for (lie, _, value) in self.lies.iter().filter(|(_, about_wide, _)| *about_wide == wide) {
+            for (lie, _, value) in self.lies.iter().filter(|(_, about_wide, _)| *about_wide == wide)
+            {
                 lie(&mut end, *value);
             }
             end
@@ -236,12 +246,19 @@ impl Archive {
         if let Some(wide) = &self.wide {
             let at = out.0.len() as i64 + wide.locator_shift;
             let end = lied(true);
-            out.u32(0x0606_4b50).u64(wide.length).u16(45).u16(45).u32(end.disk as u32).u32(end.directory_disk as u32);
+            out.u32(0x0606_4b50)
+                .u64(wide.length)
+                .u16(45)
+                .u16(45)
+                .u32(end.disk as u32)
+                .u32(end.directory_disk as u32);
             out.u64(end.entries_here).u64(end.entries).u64(end.size).u64(end.offset);
             out.0.extend(&wide.extensible);
             out.u32(0x0706_4b50).u32(wide.locator_disk).u64(at as u64).u32(wide.disks);
             let [here, entries, size, offset] = wide.marked;
-            let mark = |value: &mut u64, marked: bool, mark: u64| *value = if marked { mark } else { *value };
+            let mark = |value: &mut u64, marked: bool, mark: u64| {
+                *value = if marked { mark } else { *value }
+            };
             mark(&mut narrow.entries_here, here, 0xffff);
             mark(&mut narrow.entries, entries, 0xffff);
             mark(&mut narrow.size, size, 0xffff_ffff);
@@ -275,7 +292,11 @@ impl Bytes {
     }
 
     fn header(&mut self, header: &Header) {
-        self.u16(header.version).u16(header.flags).u16(header.method).u16(header.time).u16(header.date);
+        self.u16(header.version)
+            .u16(header.flags)
+            .u16(header.method)
+            .u16(header.time)
+            .u16(header.date);
         self.u32(header.crc).u32(header.compressed).u32(header.size);
         self.u16(header.name.len() as u16).u16(header.extra.len() as u16);
     }

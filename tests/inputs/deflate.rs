@@ -1,4 +1,5 @@
-//! Deflate streams, right ones and such as no compressor makes, and what the laxest reader takes them for.
+//! Deflate streams, right ones and such as no compressor makes, and what the laxest reader takes
+//! them for.
 
 use std::collections::HashMap;
 
@@ -8,7 +9,9 @@ use fastrand::Rng;
 pub fn compress(content: &[u8]) -> Vec<u8> {
     let mut compressor = flate2::Compress::new(flate2::Compression::new(6), false);
     let mut out = Vec::with_capacity(content.len() + 64);
-    compressor.compress_vec(content, &mut out, flate2::FlushCompress::Finish).expect("room for everything");
+    compressor
+        .compress_vec(content, &mut out, flate2::FlushCompress::Finish)
+        .expect("room for everything");
     out
 }
 
@@ -117,7 +120,9 @@ fn dynamic(rng: &mut Rng, bits: &mut Bits) {
         let (symbol, value, width, count) = match (all[at], run) {
             (0, 11..) if rng.u8(..8) != 0 => (18, run.min(138) - 11, 7, run.min(138)),
             (0, 3..) if rng.u8(..8) != 0 => (17, run.min(10) - 3, 3, run.min(10)),
-            (_, 3..) if at > 0 && all[at - 1] == all[at] && rng.bool() => (16, run.min(6) - 3, 2, run.min(6)),
+            (_, 3..) if at > 0 && all[at - 1] == all[at] && rng.bool() => {
+                (16, run.min(6) - 3, 2, run.min(6))
+            }
             (length, _) => (length as usize, 0, 0, 1),
         };
         written.push((symbol, value as u32, width));
@@ -179,7 +184,9 @@ fn codes(lengths: &[u32]) -> Vec<(u32, u32)> {
 }
 
 fn tokens(rng: &mut Rng, bits: &mut Bits, literals: &[(u32, u32)], distances: &[(u32, u32)]) {
-    let coded = |codes: &[(u32, u32)]| (0..codes.len()).filter(|symbol| codes[*symbol].1 != 0).collect::<Vec<_>>();
+    let coded = |codes: &[(u32, u32)]| {
+        (0..codes.len()).filter(|symbol| codes[*symbol].1 != 0).collect::<Vec<_>>()
+    };
     let (known, far) = (coded(literals), coded(distances));
     let mut written = 0;
     for _ in 0..rng.usize(..24) {
@@ -195,7 +202,8 @@ fn tokens(rng: &mut Rng, bits: &mut Bits, literals: &[(u32, u32)], distances: &[
         }
         let extra = length_of(symbol).1;
         bits.put(rng.u32(..1 << extra), extra);
-        let near: Vec<_> = far.iter().copied().filter(|symbol| *symbol < 4 || *symbol > 29).collect();
+        let near: Vec<_> =
+            far.iter().copied().filter(|symbol| *symbol < 4 || *symbol > 29).collect();
         let choice = if near.is_empty() || rng.u8(..8) == 0 { &far } else { &near };
         let Some(distance) = rng.choice(choice).copied() else { break };
         match distances[distance] {
@@ -298,9 +306,13 @@ impl Reader<'_> {
     }
 
     fn tables(&mut self) -> Option<(Code, Code)> {
-        let (literals, distances, lengths) = (self.bits(5)? + 257, self.bits(5)? + 1, self.bits(4)? + 4);
+        let (literals, distances, lengths) =
+            (self.bits(5)? + 257, self.bits(5)? + 1, self.bits(4)? + 4);
         let mut of_lengths = [0; 19];
-        for symbol in [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15].into_iter().take(lengths) {
+        for symbol in [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15]
+            .into_iter()
+            .take(lengths)
+        {
             of_lengths[symbol] = self.bits(3)? as u32;
         }
         let code = Code::of(&of_lengths);

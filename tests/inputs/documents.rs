@@ -1,4 +1,5 @@
-//! Documents that strangers write: whatever their bytes, reading them ends with a value or an error.
+//! Documents that strangers write: whatever their bytes, reading them ends with a value or an
+//! error.
 //!
 //! Of each kind a fifth as many are made up as archives.
 
@@ -14,7 +15,9 @@ use tofufs::lockfile::LockFile;
 use tofufs::lockfile::configuration::Configuration;
 use tofufs::lockfile::constraints::Constraints;
 use tofufs::mapping::{Mapping, MappingRule, ProviderPattern};
-use tofufs::name::{Component, Host, Platform, ProviderAddr, Reference, Repo, RepoName, Selector, Tag, Version};
+use tofufs::name::{
+    Component, Host, Platform, ProviderAddr, Reference, Repo, RepoName, Selector, Tag, Version,
+};
 use tofufs::oci::{Manifest, layout};
 use tofufs::registry::Registry;
 use tofufs::registry::credentials::Credentials;
@@ -58,7 +61,10 @@ fn each(what: &str, seeds: &[&[u8]], words: &[&str], read: impl Fn(&[u8])) {
         let mut rng = Rng::with_seed(number);
         let text = changed(&mut rng, seeds, words);
         if panic::catch_unwind(panic::AssertUnwindSafe(|| read(&text))).is_err() {
-            panic!("{what}: case {number} panics ({})", kept(&format!("{what}-{number}"), &text).display());
+            panic!(
+                "{what}: case {number} panics ({})",
+                kept(&format!("{what}-{number}"), &text).display()
+            );
         }
     }
 }
@@ -125,9 +131,15 @@ fn reading_a_manifest_ends() {
         }
     };
     for seed in [&image, &index, &target] {
-        Manifest::parse(Arc::from(seed.as_bytes()), Digest::of(seed.as_bytes()), None).expect("a good seed");
+        Manifest::parse(Arc::from(seed.as_bytes()), Digest::of(seed.as_bytes()), None)
+            .expect("a good seed");
     }
-    let seeds = [image.as_bytes(), index.as_bytes(), target.as_bytes(), br#"{"imageLayoutVersion":"1.0.0"}"#];
+    let seeds = [
+        image.as_bytes(),
+        index.as_bytes(),
+        target.as_bytes(),
+        br#"{"imageLayoutVersion":"1.0.0"}"#,
+    ];
     each("manifest", &seeds, WORDS, read);
 }
 
@@ -163,9 +175,11 @@ resource "x_y" "z" { provider = x.a }
     each("hcl", &[LOCK, ROOT, JSON], WORDS, |text| {
         let text = &String::from_utf8_lossy(text);
         if let Ok(mut lock) = LockFile::parse(text) {
-            let known: Vec<_> = lock.locks().map(|(address, lock)| (address.clone(), lock.clone())).collect();
+            let known: Vec<_> =
+                lock.locks().map(|(address, lock)| (address.clone(), lock.clone())).collect();
             for (address, known) in known {
-                lock.set(&[(address.clone(), known.clone())].into()).expect("what was read can be written");
+                lock.set(&[(address.clone(), known.clone())].into())
+                    .expect("what was read can be written");
             }
             LockFile::parse(lock.text()).expect("what was written can be read");
         }
@@ -219,9 +233,11 @@ credentials "x" { token = <<-E
 fn reading_docker_configurations_ends() {
     const DOCKER: &[u8] = br#"{"auths":{"ghcr.io":{"auth":"dTpw","identitytoken":"x"},"https://index.docker.io/v1/":{"auth":"dTpw"},"ghcr.io/acme":{"username":"u","password":"p"}},"credHelpers":{"x.io":"none-such"},"credsStore":"none-such-either"}"#;
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let repo: RepoName = "acme/network".parse().expect("a name");
-    let hosts: Vec<Host> = ["ghcr.io", "docker.io", "x.io"].iter().map(|host| host.parse().expect("a host")).collect();
+    let hosts: Vec<Host> =
+        ["ghcr.io", "docker.io", "x.io"].iter().map(|host| host.parse().expect("a host")).collect();
     each("docker", &[DOCKER], WORDS, |text| {
         let file = dir.path().join("config.json");
         fs::write(&file, text).expect("a writable directory");
@@ -283,8 +299,8 @@ fn reading_a_name_ends() {
     let host: Host = "registry.opentofu.org".parse().expect("a host");
     let providers = ["acme/x", "example.com/a/b", "xn--9ca.com:80/c/d"]
         .map(|text| ProviderAddr::parse(text, &host).expect("an address"));
-    let versions =
-        ["1.2.3", "0.0.0", "18446744073709551615.0.0-a"].map(|text| text.parse::<Version>().expect("a version"));
+    let versions = ["1.2.3", "0.0.0", "18446744073709551615.0.0-a"]
+        .map(|text| text.parse::<Version>().expect("a version"));
     each("name", NAMES, NAME_WORDS, |text| {
         let text = &String::from_utf8_lossy(text);
         let _ = (Component::parse(text), layout::LayoutPart::split(text));
@@ -305,9 +321,14 @@ fn reading_a_name_ends() {
         if let Ok(pattern) = text.parse::<ProviderPattern>() {
             let _ = providers.iter().filter(|provider| pattern.matches(provider)).count();
         }
-        let Ok(rule) = MappingRule::new(text, &["registry.opentofu.org/*/*".to_owned()], &[]) else { return };
+        let Ok(rule) = MappingRule::new(text, &["registry.opentofu.org/*/*".to_owned()], &[])
+        else {
+            return;
+        };
         let mapping = Mapping::new(vec![rule]);
-        for repo in providers.iter().flat_map(|provider| mapping.repos(provider).unwrap_or_default()) {
+        for repo in
+            providers.iter().flat_map(|provider| mapping.repos(provider).unwrap_or_default())
+        {
             let _ = mapping.providers_of(&repo);
         }
         let _ = mapping.prefixes();
@@ -325,9 +346,11 @@ fn tar(dir: &Path) -> Vec<u8> {
         manifest.len()
     );
     let blob = format!("blobs/sha256/{}", digest.hex());
-    for (name, text) in
-        [(&*blob, manifest), ("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#), ("index.json", &index)]
-    {
+    for (name, text) in [
+        (&*blob, manifest),
+        ("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#),
+        ("index.json", &index),
+    ] {
         fs::write(layout.join(name), text).expect("a writable directory");
     }
     let mut builder = tar::Builder::new(Vec::new());
@@ -361,7 +384,8 @@ fn reading_an_archive_of_layouts_ends() {
     ];
     let dir = tempfile::tempdir().expect("a temporary directory");
     let seed = tar(dir.path());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let tag = Selector::Tag("1.0.0".parse().expect("a tag"));
     let read = |text: &[u8]| {
         let file = dir.path().join("bundle.tar");

@@ -1,4 +1,5 @@
-//! `tofu init` itself, for some archives out of a registry: what lies in `.terraform` then, and what a mount shows.
+//! `tofu init` itself, for some archives out of a registry: what lies in `.terraform` then, and
+//! what a mount shows.
 //!
 //! `TOFUFS_INPUTS_INITS` is how many modules and how many providers are taken (6 unless it is set).
 
@@ -26,7 +27,8 @@ struct Work {
 }
 
 impl Work {
-    /// Runs it with this configuration and CLI configuration; whether it succeeded, and what it said.
+    /// Runs it with this configuration and CLI configuration; whether it succeeded, and what it
+    /// said.
     fn init(&self, root: &str, configuration: &str) -> (bool, String) {
         let dir = self.dir.path();
         fs::write(dir.join("main.tf"), root).expect("a writable directory");
@@ -34,24 +36,33 @@ impl Work {
         let _ = fs::remove_dir_all(dir.join(".terraform"));
         let _ = fs::remove_file(dir.join(".terraform.lock.hcl"));
         let mut command = Command::new(&self.tofu);
-        command.args(["init", "-no-color", "-input=false", "-backend=false"]).current_dir(dir).stdin(Stdio::null());
-        command.env_clear().env("HOME", dir).env("TMPDIR", dir).env("SSL_CERT_FILE", &self.authority);
+        command
+            .args(["init", "-no-color", "-input=false", "-backend=false"])
+            .current_dir(dir)
+            .stdin(Stdio::null());
+        command
+            .env_clear()
+            .env("HOME", dir)
+            .env("TMPDIR", dir)
+            .env("SSL_CERT_FILE", &self.authority);
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let command =
-            command.env("PATH", path).env("CHECKPOINT_DISABLE", "1").env("TF_CLI_CONFIG_FILE", dir.join("rc"));
+        let command = command
+            .env("PATH", path)
+            .env("CHECKPOINT_DISABLE", "1")
+            .env("TF_CLI_CONFIG_FILE", dir.join("rc"));
         let output = command.output().expect("tofu runs");
         let said = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8_lossy(&said).into_owned())
     }
 
-    /// What `tofu init` unpacks of a module, or its error. That the module is no valid configuration is none.
+    /// What `tofu init` unpacks of a module, or its error. That the module is no valid
+    /// configuration is none.
     fn module(&self, source: &str) -> Result<Tree, String> {
         let (_, said) = self.init(&format!("module \"m\" {{ source = \"{source}\" }}\n"), "");
         match said.contains("decompressing package into") {
             true => Err(said),
-            false => {
-                Ok(on_disk(&self.dir.path().join(".terraform/modules/m")).unwrap_or_else(|e| panic!("{e}\n{said}")))
-            }
+            false => Ok(on_disk(&self.dir.path().join(".terraform/modules/m"))
+                .unwrap_or_else(|e| panic!("{e}\n{said}"))),
         }
     }
 
@@ -65,11 +76,15 @@ impl Work {
              include = [\"registry.opentofu.org/*/*\"]\n  }}\n}}\n"
         );
         let (done, said) = self.init(&root, &rc.replace("$$", "$"));
-        let unpacked = format!(".terraform/providers/registry.opentofu.org/acme/{kind}/1.0.0/{}", Platform::host());
+        let unpacked = format!(
+            ".terraform/providers/registry.opentofu.org/acme/{kind}/1.0.0/{}",
+            Platform::host()
+        );
         if !done {
             return Err(said);
         }
-        let lock = fs::read_to_string(self.dir.path().join(".terraform.lock.hcl")).expect("a lock file");
+        let lock =
+            fs::read_to_string(self.dir.path().join(".terraform.lock.hcl")).expect("a lock file");
         let h1 = lock.split('"').find(|text| text.starts_with("h1:")).expect("an h1");
         Ok((on_disk(&self.dir.path().join(unpacked))?, h1.to_owned()))
     }
@@ -81,14 +96,25 @@ fn bed() -> Option<(DockerRegistry, Mount, Work)> {
     let authority = registry.ca_file().expect("an authority");
     let options = Options::new().args(["--ca-file".to_owned(), authority.display().to_string()]);
     let mount = Mount::start(&[registry.host()], options)?;
-    Some((registry, mount, Work { dir: tempfile::tempdir().expect("a temporary directory"), tofu, authority }))
+    Some((
+        registry,
+        mount,
+        Work { dir: tempfile::tempdir().expect("a temporary directory"), tofu, authority },
+    ))
 }
 
-fn hold(what: &str, packed: bool, shown: Result<Tree, String>, unpacked: Result<Tree, String>) -> bool {
+fn hold(
+    what: &str,
+    packed: bool,
+    shown: Result<Tree, String>,
+    unpacked: Result<Tree, String>,
+) -> bool {
     match (&shown, &unpacked) {
         (Ok(shown), Ok(unpacked)) => assert_eq!(shown, unpacked, "{what}"),
         (Ok(_), Err(said)) => panic!("{what}: OpenTofu refuses what the mount shows: {said}"),
-        (Err(error), Ok(_)) => assert!(!packed, "{what}: the mount refuses what packers write: {error}"),
+        (Err(error), Ok(_)) => {
+            assert!(!packed, "{what}: the mount refuses what packers write: {error}")
+        }
         (Err(_), Err(_)) => {}
     }
     shown.is_ok()
@@ -121,11 +147,17 @@ fn a_mount_shows_the_providers_that_tofu_init_unpacks() {
     for number in 0..count {
         let mut rng = Rng::with_seed(number);
         let packed = rng.u8(..3) != 0;
-        let mut archive: Archive = if packed { plain::archive(&mut rng) } else { mutate::archive(&mut rng) };
+        let mut archive: Archive =
+            if packed { plain::archive(&mut rng) } else { mutate::archive(&mut rng) };
         let kind = format!("p{number}");
-        // Without a program OpenTofu fails for another reason; a name with a line end cannot be hashed.
+        // Without a program OpenTofu fails for another reason; a name with a line end cannot be
+        // hashed.
         archive.entries.retain(|entry| !entry.central.name.contains(&b'\n'));
-        archive.entries.push(entry(format!("terraform-provider-{kind}_v1.0.0").as_bytes(), b"#!/bin/sh\n", 8));
+        archive.entries.push(entry(
+            format!("terraform-provider-{kind}_v1.0.0").as_bytes(),
+            b"#!/bin/sh\n",
+            8,
+        ));
         archive.order = (0..archive.entries.len()).collect();
         archive.trailing.clear();
         let zip = archive.bytes();

@@ -13,8 +13,8 @@ use crate::support::skip;
 use crate::tree::{Tree, shown};
 use crate::{build, kept, mutate, numbers, plain};
 
-/// The refusals of what OpenTofu takes: where readers disagree, where bytes are hidden, and limits. A rule begins with
-/// one of these texts, or with an entry's name and then one of these.
+/// The refusals of what OpenTofu takes: where readers disagree, where bytes are hidden, and limits.
+/// A rule begins with one of these texts, or with an entry's name and then one of these.
 const DELIBERATE: &[&str] = &[
     // Z02, Z06, Z07, Z08
     "its name is an absolute path",
@@ -89,16 +89,22 @@ pub fn cases_until(end: u64) -> impl Iterator<Item = Case> {
 
 /// What became of a case. An `Err` breaks a law.
 fn judge(case: &Case, theirs: Result<Tree, String>) -> Result<String, String> {
-    let Ok(ours) = panic::catch_unwind(|| shown(&case.zip)) else { return Err("tofufs panics".into()) };
+    let Ok(ours) = panic::catch_unwind(|| shown(&case.zip)) else {
+        return Err("tofufs panics".into());
+    };
     match (ours, theirs) {
         (Ok(ours), Ok(theirs)) if ours == theirs => Ok("one tree".into()),
         (Ok(ours), Ok(theirs)) => Err(format!("the trees differ: {ours:?}, OpenTofu: {theirs:?}")),
         (Ok(_), Err(error)) => Err(format!("OpenTofu refuses what tofufs shows: {error}")),
-        (Err(error), Ok(_)) if case.plain => Err(format!("tofufs refuses what packers write: {error}")),
-        (Err(error), Ok(_)) => match DELIBERATE.iter().find(|rule| error.rule().starts_with(**rule)) {
-            Some(rule) => Ok(format!("refused: {rule}")),
-            None => Err(format!("tofufs refuses what OpenTofu takes: {error}")),
-        },
+        (Err(error), Ok(_)) if case.plain => {
+            Err(format!("tofufs refuses what packers write: {error}"))
+        }
+        (Err(error), Ok(_)) => {
+            match DELIBERATE.iter().find(|rule| error.rule().starts_with(**rule)) {
+                Some(rule) => Ok(format!("refused: {rule}")),
+                None => Err(format!("tofufs refuses what OpenTofu takes: {error}")),
+            }
+        }
         (Err(_), Err(_)) => Ok("refused by both".into()),
     }
 }
@@ -117,11 +123,17 @@ fn compare(cases: &Receiver<Case>, output: &mut BufReader<ChildStdout>) -> BTree
             }
         }
     }
-    assert!(broken.is_empty(), "{} laws broken:\n{}", broken.len(), broken[..broken.len().min(20)].join("\n"));
+    assert!(
+        broken.is_empty(),
+        "{} laws broken:\n{}",
+        broken.len(),
+        broken[..broken.len().min(20)].join("\n")
+    );
     counts
 }
 
-/// Holds all of `cases` against the laws; how many there are of each kind, or `None` where OpenTofu cannot be asked.
+/// Holds all of `cases` against the laws; how many there are of each kind, or `None` where OpenTofu
+/// cannot be asked.
 fn hold(cases: impl Iterator<Item = Case> + Send + 'static) -> Option<BTreeMap<String, u64>> {
     let (_process, mut input, mut output) = OpenTofu::start()?;
     let (tx, rx) = sync_channel(256);
@@ -180,8 +192,11 @@ fn archives_that_packers_made_are_shown() {
     let Some(dir) = env::var_os("TOFUFS_INPUTS_ZIPS") else {
         return skip("TOFUFS_INPUTS_ZIPS names no directory of archives");
     };
-    let files = std::fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("a directory").path());
-    let mut files: Vec<_> = files.filter(|path| path.extension().is_some_and(|suffix| suffix == "zip")).collect();
+    let files = std::fs::read_dir(dir)
+        .expect("a directory")
+        .map(|entry| entry.expect("a directory").path());
+    let mut files: Vec<_> =
+        files.filter(|path| path.extension().is_some_and(|suffix| suffix == "zip")).collect();
     files.sort();
     files.iter().enumerate().for_each(|(number, path)| println!("{number} {}", path.display()));
     let cases = files.into_iter().enumerate().map(|(number, path)| Case {

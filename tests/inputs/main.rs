@@ -1,9 +1,10 @@
-//! What strangers give this program to read: archives, compared with what OpenTofu's own extractor makes of the same
-//! bytes, and documents.
+//! What strangers give this program to read: archives, compared with what OpenTofu's own extractor
+//! makes of the same bytes, and documents.
 //!
-//! `TOFUFS_INPUTS_CASES` is how many archives are made up (5,000 unless it is set), `TOFUFS_INPUTS_SEED` where they begin.
-//! A case that fails is named by its number, which is what a seed is, and its bytes are kept. `TOFUFS_INPUTS_ZIPS` is a
-//! directory of archives that packers made, none of which may be refused if OpenTofu takes it.
+//! `TOFUFS_INPUTS_CASES` is how many archives are made up (5,000 unless it is set),
+//! `TOFUFS_INPUTS_SEED` where they begin. A case that fails is named by its number, which is what a
+//! seed is, and its bytes are kept. `TOFUFS_INPUTS_ZIPS` is a directory of archives that packers
+//! made, none of which may be refused if OpenTofu takes it.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -21,8 +22,9 @@ mod tree;
 
 /// The number in the environment, or `default`.
 fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name)
-        .map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} is no number: {value}")))
+    std::env::var(name).map_or(default, |value| {
+        value.parse().unwrap_or_else(|_| panic!("{name} is no number: {value}"))
+    })
 }
 
 /// The numbers of the cases, of which one in `share` is taken.

@@ -78,7 +78,9 @@ fn number(rng: &mut Rng) -> u64 {
         0 => rng.u64(..4),
         1 => u64::from(u16::MAX) - rng.u64(..2),
         2 => u64::from(u32::MAX) - rng.u64(..2),
-        3 => *rng.choice(&[u64::MAX, 1 << 63, (1 << 63) - 1, 1 << 31, 1 << 32, 65_536]).expect("edges"),
+        3 => *rng
+            .choice(&[u64::MAX, 1 << 63, (1 << 63) - 1, 1 << 31, 1 << 32, 65_536])
+            .expect("edges"),
         4 => rng.u64(..300),
         _ => rng.u64(..),
     }
@@ -147,7 +149,8 @@ fn entry_at(rng: &mut Rng, entry: &mut Entry, others: usize) {
         14 => entry.local.compressed = nudge(rng, entry.local.compressed),
         15 => entry.both(|header| header.size = header.size.wrapping_add(number as u32)),
         16 => entry.both(|header| {
-            header.method = *[1, 6, 8, 0, 9, 12, 14, 93, 95, 99].get(number as usize % 10).unwrap_or(&0)
+            header.method =
+                *[1, 6, 8, 0, 9, 12, 14, 93, 95, 99].get(number as usize % 10).unwrap_or(&0)
         }),
         17 => entry.local.method ^= 8,
         18 => entry.central.method ^= 8,
@@ -157,8 +160,9 @@ fn entry_at(rng: &mut Rng, entry: &mut Entry, others: usize) {
         22 => entry.attributes = number as u32,
         23 => entry.made_by = (number as u16) << 8 | 20,
         24 => {
-            entry.attributes |=
-                *rng.choice(&[0o040_000 << 16, 0x10, 0o4000 << 16, 0o120_000 << 16]).expect("attributes")
+            entry.attributes |= *rng
+                .choice(&[0o040_000 << 16, 0x10, 0o4000 << 16, 0o120_000 << 16])
+                .expect("attributes")
         }
         25 => entry.disk = number as u16,
         26 => entry.shift = *rng.choice(&[1, -1, 4, -4, 30, i64::from(i32::MAX)]).expect("shifts"),
@@ -167,7 +171,10 @@ fn entry_at(rng: &mut Rng, entry: &mut Entry, others: usize) {
         29 => entry.data.extend(bytes(rng, 20)),
         30 => entry.stream(rng.bool(), rng.bool(), rng.bool()),
         31 => entry.descriptor = bytes(rng, 26),
-        32 => entry.descriptor = entry.descriptor.iter().map(|byte| byte ^ u8::from(number & 8 != 0)).collect(),
+        32 => {
+            entry.descriptor =
+                entry.descriptor.iter().map(|byte| byte ^ u8::from(number & 8 != 0)).collect()
+        }
         33 => entry.both(|header| header.extra = bytes(&mut Rng::with_seed(number), 30)),
         34 => entry.central.extra = wide_field(rng, entry),
         35 => entry.local.extra = wide_field(rng, entry),
@@ -183,7 +190,8 @@ fn entry_at(rng: &mut Rng, entry: &mut Entry, others: usize) {
 /// A ZIP64 field of up to four values, which are the true ones or others.
 fn wide_field(rng: &mut Rng, entry: &Entry) -> Vec<u8> {
     let mut field = Bytes::default();
-    for value in [entry.central.size, entry.central.compressed, 0].into_iter().take(rng.usize(..4)) {
+    for value in [entry.central.size, entry.central.compressed, 0].into_iter().take(rng.usize(..4))
+    {
         let value = if rng.u8(..4) == 0 { number(rng) } else { value.into() };
         field.u64(value);
     }
@@ -219,12 +227,17 @@ const LIES: &[Lie] = &[
     |end, value| end.entries = end.entries.wrapping_add(value),
     |end, value| end.entries_here = end.entries_here.wrapping_add(value),
     |end, value| (end.entries, end.entries_here) = (value, value),
-    |end, value| (end.entries, end.entries_here) = (end.entries + 65_536, end.entries_here + 65_536 * (value & 1)),
+    |end, value| {
+        (end.entries, end.entries_here) =
+            (end.entries + 65_536, end.entries_here + 65_536 * (value & 1))
+    },
     |end, value| end.size = end.size.wrapping_add(value),
     |end, value| end.size = value,
     |end, value| end.offset = end.offset.wrapping_add(value),
     |end, value| end.offset = end.offset.wrapping_sub(value),
-    |end, value| (end.offset, end.size) = (end.offset.wrapping_add(value), end.size.wrapping_sub(value)),
+    |end, value| {
+        (end.offset, end.size) = (end.offset.wrapping_add(value), end.size.wrapping_sub(value))
+    },
     |end, value| end.disk = value,
     |end, value| end.directory_disk = value,
 ];
@@ -234,16 +247,25 @@ fn structure(rng: &mut Rng, archive: &mut Archive) {
     let count = archive.entries.len();
     match rng.u8(..18) {
         0 => (archive.prefix, archive.relative) = (bytes(rng, 60), rng.bool()),
-        1 => archive.prefix = rng.choice(&[&b"PK00"[..], b"PK\x07\x08", b"#!/bin/sh\n"]).expect("prefixes").to_vec(),
+        1 => {
+            archive.prefix = rng
+                .choice(&[&b"PK00"[..], b"PK\x07\x08", b"#!/bin/sh\n"])
+                .expect("prefixes")
+                .to_vec()
+        }
         2 => archive.before_directory = bytes(rng, 30),
         3 => archive.behind_directory = bytes(rng, 30),
         4 => drop(archive.order.pop()),
         5 => archive.order.push(rng.usize(..count)),
         6 => archive.trailing = bytes(rng, 30),
-        7 => archive.trailing = vec![0; *rng.choice(&[1, 1002, 1003, 65_535, 65_536, 66_560]).expect("lengths")],
+        7 => {
+            archive.trailing =
+                vec![0; *rng.choice(&[1, 1002, 1003, 65_535, 65_536, 66_560]).expect("lengths")]
+        }
         8 => archive.comment_length = Some(number(rng) as u16),
         9 | 10 => {
-            let (lie, wide) = (*rng.choice(LIES).expect("lies"), archive.wide.is_some() && rng.bool());
+            let (lie, wide) =
+                (*rng.choice(LIES).expect("lies"), archive.wide.is_some() && rng.bool());
             let value = number(rng);
             archive.lies.push((lie, wide, value));
         }
@@ -273,7 +295,12 @@ fn structure(rng: &mut Rng, archive: &mut Archive) {
 
 fn wide_end(rng: &mut Rng, archive: &mut Archive) {
     let number = number(rng);
-    let wide = archive.wide.get_or_insert_with(|| Wide { marked: [true; 4], disks: 1, length: 44, ..Wide::default() });
+    let wide = archive.wide.get_or_insert_with(|| Wide {
+        marked: [true; 4],
+        disks: 1,
+        length: 44,
+        ..Wide::default()
+    });
     match rng.u8(..6) {
         0 => wide.locator_disk = number as u32,
         1 => wide.disks = number as u32,
@@ -290,7 +317,8 @@ pub fn bytes_of(rng: &mut Rng, zip: &mut Vec<u8>) {
         if zip.is_empty() {
             return;
         }
-        let records: Vec<usize> = (0..zip.len().saturating_sub(1)).filter(|at| zip[*at..].starts_with(b"PK")).collect();
+        let records: Vec<usize> =
+            (0..zip.len().saturating_sub(1)).filter(|at| zip[*at..].starts_with(b"PK")).collect();
         let at = match rng.choice(&records) {
             Some(at) if rng.u8(..3) != 0 => (at + rng.usize(..60)).min(zip.len() - 1),
             _ => rng.usize(..zip.len()),

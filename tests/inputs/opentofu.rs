@@ -21,8 +21,8 @@ pub struct OpenTofu {
 }
 
 impl OpenTofu {
-    /// Builds and starts it, with its standard input and output. `None`, with the reason printed, where there is no Go
-    /// or no go-getter.
+    /// Builds and starts it, with its standard input and output. `None`, with the reason printed,
+    /// where there is no Go or no go-getter.
     pub fn start() -> Option<(OpenTofu, BufWriter<ChildStdin>, BufReader<ChildStdout>)> {
         let go = program("go")?;
         // One after the other: the second build finds what the first has compiled.
@@ -35,15 +35,18 @@ impl OpenTofu {
             fs::copy(source.join(file), build.join(file)).expect("a source of ours");
         }
         run(&go, &build, &["mod", "download", "github.com/hashicorp/go-getter"])?;
-        let module = run(&go, &build, &["list", "-m", "-f", "{{.Dir}}", "github.com/hashicorp/go-getter"])?;
+        let module =
+            run(&go, &build, &["list", "-m", "-f", "{{.Dir}}", "github.com/hashicorp/go-getter"])?;
         for file in FILES {
-            let bytes = fs::read(Path::new(module.trim()).join(file)).expect("a file of the module");
+            let bytes =
+                fs::read(Path::new(module.trim()).join(file)).expect("a file of the module");
             fs::write(build.join("getter").join(file), bytes).expect("a writable directory");
         }
         run(&go, &build, &["build", "-o", "unzip", "."])?;
         // In memory where that is possible: each case is a few files.
         let memory = Path::new("/dev/shm");
-        let place = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let place =
+            if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let place = place.expect("a temporary directory");
         let mut process = Command::new(build.join("unzip"))
             .arg(place.path())
@@ -51,8 +54,13 @@ impl OpenTofu {
             .stdout(Stdio::piped())
             .spawn()
             .expect("what was built runs");
-        let (input, output) = (process.stdin.take().expect("a pipe"), process.stdout.take().expect("a pipe"));
-        Some((OpenTofu { process, _dirs: [dir, place] }, BufWriter::new(input), BufReader::new(output)))
+        let (input, output) =
+            (process.stdin.take().expect("a pipe"), process.stdout.take().expect("a pipe"));
+        Some((
+            OpenTofu { process, _dirs: [dir, place] },
+            BufWriter::new(input),
+            BufReader::new(output),
+        ))
     }
 }
 

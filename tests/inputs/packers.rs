@@ -1,5 +1,5 @@
-//! Forms of archives that packers write and that are rare: each is the tree that OpenTofu's extractor makes of it, to the
-//! reader and in a mount.
+//! Forms of archives that packers write and that are rare: each is the tree that OpenTofu's
+//! extractor makes of it, to the reader and in a mount.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -48,7 +48,10 @@ fn unpacked(zips: &BTreeMap<&'static str, Vec<u8>>) -> Option<BTreeMap<&'static 
         send(&mut input, zip).expect("the extractor reads");
         input.flush().expect("the extractor reads");
         let tree = receive(&mut output).expect("an answer");
-        trees.insert(*name, tree.unwrap_or_else(|error| panic!("{name}: OpenTofu refuses it: {error}")));
+        trees.insert(
+            *name,
+            tree.unwrap_or_else(|error| panic!("{name}: OpenTofu refuses it: {error}")),
+        );
     }
     Some(trees)
 }

@@ -71,7 +71,8 @@ pub fn archive(rng: &mut Rng) -> Archive {
     if rng.u8(..12) == 0 {
         // Zeros up to a block's end, as bsdtar writes them.
         let length = archive.bytes().len();
-        archive.trailing = vec![0; length.next_multiple_of(*rng.choice(&[512, 10_240]).expect("blocks")) - length];
+        archive.trailing =
+            vec![0; length.next_multiple_of(*rng.choice(&[512, 10_240]).expect("blocks")) - length];
     }
     archive
 }
@@ -144,9 +145,20 @@ fn attributes(rng: &mut Rng, entry: &mut Entry) {
     entry.attributes = match system {
         3 | 19 => {
             let kind = *rng
-                .choice(&[0o100_000_u32, 0o100_000, 0, 0o120_000, 0o010_000, 0o020_000, 0o060_000, 0o140_000])
+                .choice(&[
+                    0o100_000_u32,
+                    0o100_000,
+                    0,
+                    0o120_000,
+                    0o010_000,
+                    0o020_000,
+                    0o060_000,
+                    0o140_000,
+                ])
                 .expect("kinds");
-            (kind | rng.u32(..=0o7777) & *rng.choice(&[0o777, 0o755, 0o7777, 0]).expect("masks")) << 16 | rng.u32(..2)
+            (kind | rng.u32(..=0o7777) & *rng.choice(&[0o777, 0o755, 0o7777, 0]).expect("masks"))
+                << 16
+                | rng.u32(..2)
         }
         _ => *rng.choice(&[0, 0x20, 0x01, 0x21, 0x80]).expect("attributes") | rng.u32(..4) << 30,
     };
@@ -162,8 +174,9 @@ fn directory(rng: &mut Rng, mut name: Vec<u8>) -> Entry {
         0 => with_data(&name, b"", 8, vec![3, 0]),
         _ => entry(&name, b"", 0),
     };
-    (made.made_by, made.attributes) =
-        *rng.choice(&[(3 << 8 | 20, 0o040_755 << 16 | 0x10), (20, 0x10), (20, 0), (0x314, 0)]).expect("forms");
+    (made.made_by, made.attributes) = *rng
+        .choice(&[(3 << 8 | 20, 0o040_755 << 16 | 0x10), (20, 0x10), (20, 0), (0x314, 0)])
+        .expect("forms");
     fields(rng, &mut made);
     if rng.u8(..4) == 0 {
         made.stream(rng.bool(), false, rng.bool());
@@ -173,9 +186,13 @@ fn directory(rng: &mut Rng, mut name: Vec<u8>) -> Entry {
 
 /// Everything that does not matter to the tree.
 fn fields(rng: &mut Rng, entry: &mut Entry) {
-    let (time, date, version) = (rng.u16(..), rng.u16(..), *rng.choice(&[10, 20, 45, 0x314]).expect("versions"));
-    let utf8 = if rng.bool() { 1 << 11 } else { 0 } | *rng.choice(&[0, 0, 0, 2, 4, 6]).expect("efforts");
-    entry.both(|header| (header.time, header.date, header.version, header.flags) = (time, date, version, utf8));
+    let (time, date, version) =
+        (rng.u16(..), rng.u16(..), *rng.choice(&[10, 20, 45, 0x314]).expect("versions"));
+    let utf8 =
+        if rng.bool() { 1 << 11 } else { 0 } | *rng.choice(&[0, 0, 0, 2, 4, 6]).expect("efforts");
+    entry.both(|header| {
+        (header.time, header.date, header.version, header.flags) = (time, date, version, utf8)
+    });
     if rng.u8(..8) == 0 {
         entry.comment = (0..rng.usize(..20)).map(|_| rng.u8(..)).collect();
     }
@@ -188,12 +205,16 @@ fn fields(rng: &mut Rng, entry: &mut Entry) {
         // Padding, as zipalign writes it.
         4 => entry.local.extra = vec![0; rng.usize(1..4)],
         5 => entry.local.extra = extra(0xd935, &vec![0; rng.usize(..60)]),
-        6 => entry.both(|header| header.extra = [extra(0x5455, &time), extra(0x7875, &[1, 0, 0])].concat()),
+        6 => entry.both(|header| {
+            header.extra = [extra(0x5455, &time), extra(0x7875, &[1, 0, 0])].concat()
+        }),
         7 if rng.bool() => {
             // A ZIP64 field that is reserved, and one that is used.
-            let sizes =
-                [u64::from(entry.central.size).to_le_bytes(), u64::from(entry.central.compressed).to_le_bytes()]
-                    .concat();
+            let sizes = [
+                u64::from(entry.central.size).to_le_bytes(),
+                u64::from(entry.central.compressed).to_le_bytes(),
+            ]
+            .concat();
             entry.local.extra = extra(1, &sizes);
             if rng.bool() {
                 (entry.local.size, entry.local.compressed) = (u32::MAX, u32::MAX);

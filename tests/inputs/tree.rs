@@ -10,8 +10,8 @@ use tofufs::archive::{ArchiveError, Limits, extract, index, inflate};
 use tofufs::digest::{Algorithm, Hasher};
 use tofufs::members::{Child, DirNo, MemberFile, Members, TOP};
 
-/// What a path is: whether a file's owner may execute it, its size and digest. What tofufs shows differently on
-/// purpose is no part of it: other permissions, set-id bits, owner and time.
+/// What a path is: whether a file's owner may execute it, its size and digest. What tofufs shows
+/// differently on purpose is no part of it: other permissions, set-id bits, owner and time.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Node {
     Dir,
@@ -34,7 +34,9 @@ pub fn parse(line: &str) -> (String, Node) {
     let executable = u32::from_str_radix(mode, 8).expect("a mode") & 0o100 != 0;
     let node = match kind {
         "dir" => Node::Dir,
-        "file" => Node::File { executable, size: size.parse().expect("a size"), sha256: sum.into() },
+        "file" => {
+            Node::File { executable, size: size.parse().expect("a size"), sha256: sum.into() }
+        }
         _ => Node::Other(line.into()),
     };
     (name.into(), node)
@@ -53,7 +55,13 @@ pub fn shown(zip: &[u8]) -> Result<Tree, ArchiveError> {
 
 type Below = Vec<(DirNo, Vec<u8>)>;
 
-fn directory(zip: &[u8], members: &Members, dir: DirNo, above: &[u8], tree: &mut Tree) -> Result<Below, ArchiveError> {
+fn directory(
+    zip: &[u8],
+    members: &Members,
+    dir: DirNo,
+    above: &[u8],
+    tree: &mut Tree,
+) -> Result<Below, ArchiveError> {
     let mut below = Vec::new();
     for (name, child) in members.children(dir) {
         let path = [above, name.as_bytes()].concat();
@@ -64,7 +72,11 @@ fn directory(zip: &[u8], members: &Members, dir: DirNo, above: &[u8], tree: &mut
             }
             Child::File(no) => {
                 let file = members.file(no);
-                Node::File { executable: file.executable, size: file.size, sha256: sha256(&content(zip, file)?) }
+                Node::File {
+                    executable: file.executable,
+                    size: file.size,
+                    sha256: sha256(&content(zip, file)?),
+                }
             }
         };
         tree.insert(hex(&path), node);

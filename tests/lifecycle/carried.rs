@@ -3,8 +3,12 @@
 
 use super::*;
 
-const RULE: [&str; 4] =
-    ["--oci-mirror", "registry.example/acme/providers/${type}", "--include", "registry.opentofu.org/acme/*"];
+const RULE: [&str; 4] = [
+    "--oci-mirror",
+    "registry.example/acme/providers/${type}",
+    "--include",
+    "registry.opentofu.org/acme/*",
+];
 
 /// A place with a store that takes the place of the registry, and a working directory that needs a
 /// provider of it.
@@ -13,8 +17,7 @@ fn place() -> Option<Place> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/demo-store");
     assert!(Command::new(script).arg(place.path("store")).status().unwrap().success());
     fs::create_dir(place.path("home")).unwrap();
-    let root =
-        "terraform {\n  required_providers {\n    hello = { source = \"registry.opentofu.org/acme/hello\" }\n  }\n}\n";
+    let root = "terraform {\n  required_providers {\n    hello = { source = \"registry.opentofu.org/acme/hello\" }\n  }\n}\n";
     fs::write(place.path("main.tf"), root).unwrap();
     let from = place.source();
     succeeded(&place.run(&[&["lock", ".", "--offline", "--from", &from], &RULE[..]].concat()));
@@ -38,7 +41,8 @@ fn succeeded(output: &Output) -> String {
 
 fn names(dir: PathBuf) -> Vec<String> {
     let entries = fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
-    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -60,8 +64,14 @@ fn initialises(place: &Place, client: &str, view: &str) {
     let file = place.path("client.tfrc");
     fs::write(&file, configuration).unwrap();
     let mut command = Command::new(client);
-    command.args(["init", "-input=false", "-no-color"]).current_dir(place.dir.path()).stdin(Stdio::null());
-    command.env("TF_CLI_CONFIG_FILE", &file).env("HOME", place.path("home")).env("CHECKPOINT_DISABLE", "1");
+    command
+        .args(["init", "-input=false", "-no-color"])
+        .current_dir(place.dir.path())
+        .stdin(Stdio::null());
+    command
+        .env("TF_CLI_CONFIG_FILE", &file)
+        .env("HOME", place.path("home"))
+        .env("CHECKPOINT_DISABLE", "1");
     match command.output() {
         Ok(output) => drop(succeeded(&output)),
         Err(e) => return eprintln!("skipped: {client} cannot be run: {e}"),
@@ -77,13 +87,16 @@ fn a_bundle_says_on_the_other_side_of_a_gap_where_its_providers_are() {
     let from = place.source();
     let needs = ["--lock-file", ".terraform.lock.hcl", "--root", "."];
     for bundle in ["oci-archive:bundle.tar", "oci:bundle"] {
-        succeeded(&place.run(&[&["bundle"], &needs[..], &["-o", bundle, "--from", &from]].concat()));
+        succeeded(
+            &place.run(&[&["bundle"], &needs[..], &["-o", bundle, "--from", &from]].concat()),
+        );
     }
     // What follows knows nothing of the first machine.
     fs::remove_dir_all(place.path("home")).unwrap();
     fs::rename(place.path("store"), place.path("elsewhere")).unwrap();
     for bundle in ["oci-archive:bundle.tar", "oci:bundle"] {
-        let verified = place.run(&["bundle", "verify", bundle, "--lock-file", ".terraform.lock.hcl"]);
+        let verified =
+            place.run(&["bundle", "verify", bundle, "--lock-file", ".terraform.lock.hcl"]);
         assert!(!succeeded(&verified).contains("lacking"), "{verified:?}");
         fs::create_dir_all(place.path("home")).unwrap();
         done(&place.run(&["mount", "--read-only", "--offline", bundle, "mnt"]));
@@ -93,7 +106,8 @@ fn a_bundle_says_on_the_other_side_of_a_gap_where_its_providers_are() {
 
 #[test]
 fn what_was_pulled_or_pinned_is_shown_without_being_asked_for() {
-    for (words, told) in [(&["pull"][..], &RULE[..]), (&["pull"], &[]), (&["cache", "pin"], &RULE)] {
+    for (words, told) in [(&["pull"][..], &RULE[..]), (&["pull"], &[]), (&["cache", "pin"], &RULE)]
+    {
         let Some(place) = place() else { return };
         if told.is_empty() {
             configure(&place);
@@ -115,8 +129,14 @@ fn what_is_left_out_as_a_whole_is_no_success() {
     for words in [&["pull"][..], &["cache", "pin"], &["bundle", "-o", "oci-archive:b.tar"]] {
         let output = place.run(&[words, &needs].concat());
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(1) && output.stdout.is_empty(), "{words:?}: {output:?}");
-        assert!(said.contains("no rule maps this provider") && said.contains("nothing was done"), "{said}");
+        assert!(
+            output.status.code() == Some(1) && output.stdout.is_empty(),
+            "{words:?}: {output:?}"
+        );
+        assert!(
+            said.contains("no rule maps this provider") && said.contains("nothing was done"),
+            "{said}"
+        );
     }
     assert!(!place.path("b.tar").exists());
 }
@@ -126,7 +146,9 @@ fn what_is_left_out_as_a_whole_is_no_success() {
 fn a_mount_of_another_registry_does_not_go_by_what_a_pull_was_told() {
     let Some(place) = place() else { return };
     let from = place.source();
-    succeeded(&place.run(&[&["pull", "--lock-file", ".terraform.lock.hcl", "--from", &from], &RULE[..]].concat()));
+    succeeded(&place.run(
+        &[&["pull", "--lock-file", ".terraform.lock.hcl", "--from", &from], &RULE[..]].concat(),
+    ));
     done(&place.run(&["mount", "--offline", "other.example", "mnt"]));
     assert_eq!(names(place.point()), ["other.example", "staging"]);
     done(&place.run(&["umount", "mnt"]));
@@ -146,7 +168,10 @@ fn what_the_disk_does_not_keep_is_no_success() {
         command.env_remove("XDG_CACHE_HOME");
         let output = command.output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(1) && said.contains("it is not kept"), "{words:?}: {output:?}");
+        assert!(
+            output.status.code() == Some(1) && said.contains("it is not kept"),
+            "{words:?}: {output:?}"
+        );
         assert!(output.stdout.is_empty(), "{words:?}: {output:?}");
     }
     assert_eq!(succeeded(&place.run(&["cache", "pin"])), "", "nothing is pinned that is not there");
@@ -157,17 +182,26 @@ fn what_the_disk_does_not_keep_is_no_success() {
 fn what_cannot_be_removed_was_not_pruned() {
     let Some(place) = place() else { return };
     let from = place.source();
-    succeeded(&place.run(&[&["pull", "--lock-file", ".terraform.lock.hcl", "--from", &from], &RULE[..]].concat()));
+    succeeded(&place.run(
+        &[&["pull", "--lock-file", ".terraform.lock.hcl", "--from", &from], &RULE[..]].concat(),
+    ));
     let blobs = place.path("home/.cache/tofufs/v1/blobs");
-    let shards: Vec<PathBuf> = names(blobs.clone()).into_iter().map(|shard| blobs.join(shard)).collect();
-    let close =
-        |mode| shards.iter().for_each(|dir| fs::set_permissions(dir, fs::Permissions::from_mode(mode)).unwrap());
+    let shards: Vec<PathBuf> =
+        names(blobs.clone()).into_iter().map(|shard| blobs.join(shard)).collect();
+    let close = |mode| {
+        shards
+            .iter()
+            .for_each(|dir| fs::set_permissions(dir, fs::Permissions::from_mode(mode)).unwrap())
+    };
     close(0o500);
     let output = place.run(&["cache", "prune"]);
     close(0o700);
     if !rustix::process::geteuid().is_root() {
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(1) && said.contains("could not be removed"), "{output:?}");
+        assert!(
+            output.status.code() == Some(1) && said.contains("could not be removed"),
+            "{output:?}"
+        );
         assert!(succeeded(&place.run(&["cache", "prune"])).contains("0 objects are left"));
     }
 }

@@ -1,5 +1,5 @@
-//! Copies of releases, and copies that become releases: they belong to who makes them. All of it holds for root and for
-//! an ordinary user, whom no mode lets do what only its owner may.
+//! Copies of releases, and copies that become releases: they belong to who makes them. All of it
+//! holds for root and for an ordinary user, whom no mode lets do what only its owner may.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -18,8 +18,9 @@ impl Place {
     /// A mount of the demonstration store, with these options.
     fn with_releases(options: &[&str]) -> Option<Place> {
         let place = Place::new()?;
-        let made =
-            Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/demo-store")).arg(place.path("store")).status();
+        let made = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/demo-store"))
+            .arg(place.path("store"))
+            .status();
         assert!(made.unwrap().success());
         done(&place.mount(options));
         Some(place)
@@ -35,7 +36,8 @@ impl Place {
         dir.join(version)
     }
 
-    /// Runs a script that must say nothing but `said`; `$MNT` is the mount, and it begins in a directory of its own.
+    /// Runs a script that must say nothing but `said`; `$MNT` is the mount, and it begins in a
+    /// directory of its own.
     fn shell(&self, script: &str, said: &str) {
         let dir = self.path("work");
         fs::create_dir_all(&dir).unwrap();
@@ -43,7 +45,8 @@ impl Place {
         command.args(["-euc", script]).current_dir(dir).env("MNT", self.point()).env("LC_ALL", "C");
         command.env("HOME", self.path("home")).env("GIT_CONFIG_NOSYSTEM", "1").stdin(Stdio::null());
         let output = command.output().unwrap();
-        let text = String::from_utf8_lossy(&[output.stdout.as_slice(), &output.stderr].concat()).into_owned();
+        let text = String::from_utf8_lossy(&[output.stdout.as_slice(), &output.stderr].concat())
+            .into_owned();
         assert!(output.status.success() && text == said, "{script}: {}\n{text}", output.status);
     }
 }
@@ -62,7 +65,10 @@ fn every_change(release: &Path) -> Vec<(&'static str, rustix::io::Result<()>)> {
     let (file, dir) = (release.join("main.tf"), release.join("modules"));
     let raw = |outcome: std::io::Result<()>| outcome.map_err(|e| Errno::from_io_error(&e).unwrap());
     let open = |options: &mut fs::OpenOptions| raw(options.open(&file).map(drop));
-    let (uid, gid) = (Uid::from_raw(file.metadata().unwrap().uid()), Gid::from_raw(file.metadata().unwrap().gid()));
+    let (uid, gid) = (
+        Uid::from_raw(file.metadata().unwrap().uid()),
+        Gid::from_raw(file.metadata().unwrap().gid()),
+    );
     vec![
         ("open to write", open(fs::OpenOptions::new().write(true))),
         ("open to read and write", open(fs::OpenOptions::new().read(true).write(true))),
@@ -70,7 +76,12 @@ fn every_change(release: &Path) -> Vec<(&'static str, rustix::io::Result<()>)> {
         ("open and cut", open(fs::OpenOptions::new().write(true).truncate(true))),
         (
             "truncate",
-            rustix::fs::open(&file, rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::TRUNC, Mode::empty()).map(drop),
+            rustix::fs::open(
+                &file,
+                rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::TRUNC,
+                Mode::empty(),
+            )
+            .map(drop),
         ),
         ("chmod", raw(fs::set_permissions(&file, Permissions::from_mode(0o600)))),
         ("chmod of a directory", raw(fs::set_permissions(&dir, Permissions::from_mode(0o700)))),
@@ -80,7 +91,16 @@ fn every_change(release: &Path) -> Vec<(&'static str, rustix::io::Result<()>)> {
         ("mkdir", raw(fs::create_dir(release.join("new")))),
         ("symlink", raw(symlink("main.tf", release.join("new")))),
         ("link", raw(fs::hard_link(&file, release.join("new")))),
-        ("mknod", rustix::fs::mknodat(CWD, release.join("new"), rustix::fs::FileType::Fifo, Mode::RUSR, 0)),
+        (
+            "mknod",
+            rustix::fs::mknodat(
+                CWD,
+                release.join("new"),
+                rustix::fs::FileType::Fifo,
+                Mode::RUSR,
+                0,
+            ),
+        ),
         ("unlink", raw(fs::remove_file(&file))),
         ("rmdir", raw(fs::remove_dir(&dir))),
         ("rename", raw(fs::rename(&file, release.join("new")))),
@@ -93,13 +113,18 @@ fn every_change(release: &Path) -> Vec<(&'static str, rustix::io::Result<()>)> {
         ("access of a file", rustix::fs::access(&file, Access::WRITE_OK)),
         ("access of a directory", rustix::fs::access(&dir, Access::WRITE_OK)),
         ("access of the release", rustix::fs::access(release, Access::WRITE_OK)),
-        ("access of what is above it", rustix::fs::access(release.parent().unwrap(), Access::WRITE_OK)),
+        (
+            "access of what is above it",
+            rustix::fs::access(release.parent().unwrap(), Access::WRITE_OK),
+        ),
     ]
 }
 
 #[test]
 fn a_release_has_the_modes_of_an_unpacked_one_and_takes_no_change() {
-    for options in [&[][..], &["--no-passthrough"], &["--read-only"], &["--read-only", "--no-passthrough"]] {
+    for options in
+        [&[][..], &["--no-passthrough"], &["--read-only"], &["--read-only", "--no-passthrough"]]
+    {
         let Some(place) = Place::with_releases(options) else { return };
         let release = place.release();
         let mode = |path: &Path| fs::symlink_metadata(path).unwrap().mode() & 0o7777;
@@ -112,7 +137,10 @@ fn a_release_has_the_modes_of_an_unpacked_one_and_takes_no_change() {
         }
         rustix::fs::access(release.join("main.tf"), Access::READ_OK).unwrap();
         rustix::fs::access(&release, Access::READ_OK | Access::EXEC_OK).unwrap();
-        assert_eq!(rustix::fs::access(release.join("main.tf"), Access::EXEC_OK), Err(Errno::ACCESS));
+        assert_eq!(
+            rustix::fs::access(release.join("main.tf"), Access::EXEC_OK),
+            Err(Errno::ACCESS)
+        );
         done(&place.run(&["umount", "mnt"]));
     }
 }
@@ -186,7 +214,8 @@ fn a_copied_release_is_the_next_one() {
     done(&place.run(&["umount", "mnt"]));
 }
 
-/// What some programs leave (module caches, stores of packages, annexes): nothing that its owner could write.
+/// What some programs leave (module caches, stores of packages, annexes): nothing that its owner
+/// could write.
 #[test]
 fn a_tree_that_shows_no_right_to_write_is_filled_moved_published_and_removed() {
     for name in ["2.0.0", "2.1.0"] {
@@ -200,7 +229,8 @@ fn a_tree_that_shows_no_right_to_write_is_filled_moved_published_and_removed() {
             "",
         );
         let mode = |path: &Path| fs::symlink_metadata(path).unwrap().mode() & 0o7777;
-        let modes = || (mode(&staged), mode(&staged.join("modules")), mode(&staged.join("main.tf")));
+        let modes =
+            || (mode(&staged), mode(&staged.join("modules")), mode(&staged.join("main.tf")));
         let kept = (0o555, 0o555, 0o444);
         assert_eq!(modes(), kept);
         // Made in it, moved in it and out of it, written, cut and removed.
@@ -226,7 +256,10 @@ fn a_tree_that_shows_no_right_to_write_is_filled_moved_published_and_removed() {
         assert_eq!(modes(), kept);
         if name == "2.0.0" {
             fs::rename(&staged, place.release().with_file_name(name)).unwrap();
-            place.shell(&format!("diff -r $MNT/{RELEASE} $MNT/registry.example/acme/network/{name}"), "");
+            place.shell(
+                &format!("diff -r $MNT/{RELEASE} $MNT/registry.example/acme/network/{name}"),
+                "",
+            );
         } else {
             fs::remove_dir_all(&staged).unwrap();
         }
@@ -278,17 +311,32 @@ fn terragrunt_applies_a_release_twice_and_then_another() {
             )
             .unwrap();
             let mut command = Command::new(&terragrunt);
-            command.args(["run", "--non-interactive", "--tf-path"]).arg(client).args(["--", "apply", "-auto-approve"]);
-            command.current_dir(&unit).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-            command.env("HOME", place.path("home")).env("CHECKPOINT_DISABLE", "1").stdin(Stdio::null());
+            command.args(["run", "--non-interactive", "--tf-path"]).arg(client).args([
+                "--",
+                "apply",
+                "-auto-approve",
+            ]);
+            command
+                .current_dir(&unit)
+                .env_clear()
+                .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+            command
+                .env("HOME", place.path("home"))
+                .env("CHECKPOINT_DISABLE", "1")
+                .stdin(Stdio::null());
             let output = command.output().unwrap();
-            assert!(output.status.success(), "{version}: {}", String::from_utf8_lossy(&output.stderr));
+            assert!(
+                output.status.success(),
+                "{version}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
     }
     done(&place.run(&["umount", "mnt"]));
 }
 
-/// Where others are let in, the kernel refuses by modes: what is staged shows that its owner may write it.
+/// Where others are let in, the kernel refuses by modes: what is staged shows that its owner may
+/// write it.
 #[test]
 fn where_others_are_let_in_the_owner_writes_what_is_staged_all_the_same() {
     if world::inside().is_some() && !rustix::process::geteuid().is_root() {

@@ -1,4 +1,5 @@
-//! Logs that others rotate: SIGHUP has a log file opened again, and ends a mount only where there is none.
+//! Logs that others rotate: SIGHUP has a log file opened again, and ends a mount only where there
+//! is none.
 
 use super::*;
 
@@ -21,14 +22,16 @@ fn is_written(place: &Place, file: &str) -> bool {
 /// Has logrotate rotate the log; false, with the reason printed, where it is not installed.
 fn logrotate(place: &Place, how: &str) -> bool {
     let paths = std::env::var_os("PATH").unwrap_or_default();
-    let program = std::env::split_paths(&paths).chain(["/usr/sbin".into()]).map(|dir| dir.join("logrotate"));
+    let program =
+        std::env::split_paths(&paths).chain(["/usr/sbin".into()]).map(|dir| dir.join("logrotate"));
     let Some(program) = { program }.find(|program| program.is_file()) else {
         eprintln!("skipped: logrotate is not installed");
         return false;
     };
     let mount = place.pid().as_raw_nonzero().to_string();
     let log = place.path("tofufs.log");
-    let rotation = format!("{} {{\nrotate 2\nnomail\n{}}}\n", log.display(), how.replace("MOUNT", &mount));
+    let rotation =
+        format!("{} {{\nrotate 2\nnomail\n{}}}\n", log.display(), how.replace("MOUNT", &mount));
     fs::write(place.path("rotation"), rotation).unwrap();
     fs::set_permissions(place.path("rotation"), fs::Permissions::from_mode(0o644)).unwrap();
     let mut command = Command::new(program);
@@ -62,7 +65,10 @@ fn logrotate_rotates_the_log_by_moving_and_by_emptying_it() {
 fn sighup_has_a_log_file_opened_again_also_in_the_foreground() {
     let Some(place) = Place::new() else { return };
     let mut command = place.command();
-    command.args(["mount", "-f", "-vv", "--log-file", "tofufs.log"]).arg(place.source()).arg(place.point());
+    command
+        .args(["mount", "-f", "-vv", "--log-file", "tofufs.log"])
+        .arg(place.source())
+        .arg(place.point());
     let child = command.stderr(Stdio::piped()).process_group(0).spawn().unwrap();
     eventually("the mount is ready", || place.is_mounted());
     for _ in 0..3 {

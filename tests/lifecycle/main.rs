@@ -1,7 +1,9 @@
-//! Mounts from the outside: the program, the kernel, and processes that use, leave, kill and abort them.
+//! Mounts from the outside: the program, the kernel, and processes that use, leave, kill and abort
+//! them.
 //!
-//! Each test has a store without repositories as its source, and a watchdog that takes the mount out of sight. All of
-//! them hold for root and for an ordinary user, who mounts through `fusermount3`: see [`users`].
+//! Each test has a store without repositories as its source, and a watchdog that takes the mount
+//! out of sight. All of them hold for root and for an ordinary user, who mounts through
+//! `fusermount3`: see [`users`].
 
 mod carried;
 mod copies;
@@ -24,7 +26,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, UnmountFlags};
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit, test_kill_process};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit, test_kill_process,
+};
 use serde_json::Value;
 use support::world;
 use tofufs::fuse::session::{Manner, mountinfo, unmount};
@@ -73,8 +77,14 @@ impl Place {
     /// The program in an environment of its own.
     fn command(&self) -> Command {
         let mut command = Command::new(world::program());
-        command.current_dir(self.dir.path()).env("HOME", self.path("home")).env("XDG_RUNTIME_DIR", self.path("run"));
-        command.env_remove("XDG_CACHE_HOME").env_remove("XDG_STATE_HOME").env_remove("TF_CLI_CONFIG_FILE");
+        command
+            .current_dir(self.dir.path())
+            .env("HOME", self.path("home"))
+            .env("XDG_RUNTIME_DIR", self.path("run"));
+        command
+            .env_remove("XDG_CACHE_HOME")
+            .env_remove("XDG_STATE_HOME")
+            .env_remove("TF_CLI_CONFIG_FILE");
         command.stdin(Stdio::null());
         command
     }
@@ -84,16 +94,24 @@ impl Place {
     }
 
     fn mount(&self, words: &[&str]) -> Output {
-        self.command().arg("mount").args(words).arg(self.source()).arg(self.point()).output().unwrap()
+        self.command()
+            .arg("mount")
+            .args(words)
+            .arg(self.source())
+            .arg(self.point())
+            .output()
+            .unwrap()
     }
 
     fn is_mounted(&self) -> bool {
-        mountinfo::top_at(&mountinfo::read().unwrap(), &self.point()).is_some_and(mountinfo::MountInfo::is_ours)
+        mountinfo::top_at(&mountinfo::read().unwrap(), &self.point())
+            .is_some_and(mountinfo::MountInfo::is_ours)
     }
 
     fn status(&self) -> Value {
         let output = self.run(&["status", "--json", "mnt"]);
-        let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
+        let status: Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
         status["mounts"][0].clone()
     }
 
@@ -117,7 +135,10 @@ fn done(output: &Output) {
 fn failed(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(output.stdout.is_empty() && text.starts_with("tofufs: ") && text.lines().count() == 1, "{output:?}");
+    assert!(
+        output.stdout.is_empty() && text.starts_with("tofufs: ") && text.lines().count() == 1,
+        "{output:?}"
+    );
     text
 }
 
@@ -143,7 +164,12 @@ fn is_dead(point: &Path) -> bool {
 /// A mount in the foreground, once it can be used.
 fn in_foreground(place: &Place) -> Child {
     let mut command = place.command();
-    command.args(["mount", "-f"]).arg(place.source()).arg(place.point()).stderr(Stdio::piped()).process_group(0);
+    command
+        .args(["mount", "-f"])
+        .arg(place.source())
+        .arg(place.point())
+        .stderr(Stdio::piped())
+        .process_group(0);
     let child = command.spawn().unwrap();
     eventually("the mount is ready", || place.is_mounted());
     child
@@ -171,7 +197,8 @@ fn mount_returns_when_the_mount_is_ready_and_umount_when_its_process_is_gone() {
     done(&mounted);
     assert!(mounted.stdout.is_empty());
     assert!(place.is_mounted());
-    let names: Vec<_> = fs::read_dir(place.point()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names: Vec<_> =
+        fs::read_dir(place.point()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(names.contains(&"registry.example".into()), "{names:?}");
     let pid = place.pid();
     done(&place.run(&["umount", "mnt"]));
@@ -186,11 +213,17 @@ fn status_shows_the_documented_fields() {
     done(&place.mount(&["--read-only", "--cache-size", "3GiB"]));
     let status = place.status();
     assert_eq!(status["mountpoint"], place.point().to_str().unwrap());
-    assert_eq!((&status["read_only"], &status["offline"]), (&Value::from(true), &Value::from(false)));
+    assert_eq!(
+        (&status["read_only"], &status["offline"]),
+        (&Value::from(true), &Value::from(false))
+    );
     assert_eq!(status["sources"][0]["name"], place.source());
     assert_eq!(status["cache"]["limit"], 3u64 << 30);
     assert_eq!(status["cache"]["dir"], place.path("home/.cache/tofufs").to_str().unwrap());
-    assert_eq!((&status["requests"]["total"], &status["requests"]["blob"]), (&Value::from(0), &Value::from(0)));
+    assert_eq!(
+        (&status["requests"]["total"], &status["requests"]["blob"]),
+        (&Value::from(0), &Value::from(0))
+    );
     assert_eq!(status["staged"], Value::from(Vec::<Value>::new()));
     assert_eq!(status["errors"], Value::from(Vec::<Value>::new()));
     let text = String::from_utf8(place.run(&["status"]).stdout).unwrap();
@@ -211,19 +244,26 @@ fn the_process_keeps_its_memory_and_its_socket_to_its_owner() {
     let limits = fs::read_to_string(format!("/proc/{}/limits", pid.as_raw_nonzero())).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
-    let sockets: Vec<_> = fs::read_dir(place.path("run/tofufs")).unwrap().map(Result::unwrap).collect();
+    let sockets: Vec<_> =
+        fs::read_dir(place.path("run/tofufs")).unwrap().map(Result::unwrap).collect();
     assert_eq!(sockets.len(), 1);
     assert_eq!(sockets[0].metadata().unwrap().mode() & 0o777, 0o600);
     done(&place.run(&["umount", "mnt"]));
 }
 
-// L13: proc(5): the files of a process that may be dumped are its own group's, those of another are root's.
+// L13: proc(5): the files of a process that may be dumped are its own group's, those of another are
+// root's.
 #[test]
 fn other_processes_of_the_user_cannot_look_into_the_process() {
     const OWN_GROUP: u32 = 12_345;
     let Some(place) = Place::new() else { return };
     let mut command = place.command();
-    command.args(["mount", "-f"]).arg(place.source()).arg(place.point()).stderr(Stdio::piped()).process_group(0);
+    command
+        .args(["mount", "-f"])
+        .arg(place.source())
+        .arg(place.point())
+        .stderr(Stdio::piped())
+        .process_group(0);
     if rustix::process::getegid().is_root() {
         command.gid(OWN_GROUP);
     }
@@ -303,7 +343,10 @@ fn umount_of_a_busy_mount_names_who_uses_it_and_lazy_works() {
     done(&place.mount(&[]));
     let held = fs::File::open(place.point()).unwrap();
     let busy = failed(&place.run(&["umount", "mnt"]));
-    assert!(busy.contains(&format!("pid {}", std::process::id())) && busy.contains("--lazy"), "{busy}");
+    assert!(
+        busy.contains(&format!("pid {}", std::process::id())) && busy.contains("--lazy"),
+        "{busy}"
+    );
     let pid = place.pid();
     done(&place.run(&["umount", "--lazy", "mnt"]));
     assert!(!place.is_mounted() && !gone(pid));
@@ -321,7 +364,10 @@ fn who_unmounts_from_inside_is_told_of_itself_alone() {
     let Some(place) = Place::new() else { return };
     done(&place.mount(&[]));
     let mut shell = Command::new("sh");
-    shell.args(["-c", "cd mnt && \"$0\" umount . || exit 1"]).arg(world::program()).current_dir(place.dir.path());
+    shell
+        .args(["-c", "cd mnt && \"$0\" umount . || exit 1"])
+        .arg(world::program())
+        .current_dir(place.dir.path());
     shell.env("HOME", place.path("home")).env("XDG_RUNTIME_DIR", place.path("run"));
     let busy = failed(&shell.output().unwrap());
     assert!(busy.contains("in use by sh (pid ") && !busy.contains("tofufs (pid "), "{busy}");
@@ -367,13 +413,20 @@ fn status_does_not_wait_for_a_mount_that_hangs() {
     eventually("unmounted", || place.run(&["umount", "mnt"]).status.success());
 }
 
-/// The file system by which connections are aborted; mounted by the test itself where nobody has done so.
+/// The file system by which connections are aborted; mounted by the test itself where nobody has
+/// done so.
 struct FuseControl(tempfile::TempDir);
 
 impl FuseControl {
     fn new() -> rustix::io::Result<FuseControl> {
         let dir = tempfile::tempdir().unwrap();
-        rustix::mount::mount("tofufs-test", dir.path(), "fusectl", MountFlags::NOSUID | MountFlags::NODEV, None)?;
+        rustix::mount::mount(
+            "tofufs-test",
+            dir.path(),
+            "fusectl",
+            MountFlags::NOSUID | MountFlags::NODEV,
+            None,
+        )?;
         Ok(FuseControl(dir))
     }
 }
@@ -421,10 +474,15 @@ fn the_log_of_a_background_mount_is_a_file_in_the_state_directory() {
     let Some(place) = Place::new() else { return };
     done(&place.mount(&[]));
     done(&place.run(&["umount", "mnt"]));
-    let logs: Vec<_> = fs::read_dir(place.path("home/.local/state/tofufs/log")).unwrap().map(Result::unwrap).collect();
+    let logs: Vec<_> = fs::read_dir(place.path("home/.local/state/tofufs/log"))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
     assert_eq!(logs.len(), 1);
     assert_eq!(logs[0].metadata().unwrap().mode() & 0o777, 0o600);
-    eventually("logged", || fs::read_to_string(logs[0].path()).unwrap().contains("the mount has ended"));
+    eventually("logged", || {
+        fs::read_to_string(logs[0].path()).unwrap().contains("the mount has ended")
+    });
     done(&place.mount(&["--log-file", "own.log", "--log-format", "json"]));
     let file = BufReader::new(fs::File::open(place.path("own.log")).unwrap());
     eventually("logged", || fs::metadata(place.path("own.log")).unwrap().len() > 0);
@@ -440,16 +498,25 @@ fn as_a_mount_helper_it_takes_sources_and_options_of_fstab() {
     let Some(place) = Place::new() else { return };
     let mut helper = place.command();
     helper.arg0("/sbin/mount.fuse.tofufs").arg(place.source()).arg(place.point());
-    done(&helper.args(["-o", "rw,ro,noexec,_netdev,x-systemd.automount,cache_size=1GiB"]).output().unwrap());
+    done(
+        &helper
+            .args(["-o", "rw,ro,noexec,_netdev,x-systemd.automount,cache_size=1GiB"])
+            .output()
+            .unwrap(),
+    );
     let text = fs::read("/proc/self/mountinfo").unwrap();
     let text = String::from_utf8_lossy(&text);
     let line = text.lines().find(|line| line.contains(place.point().to_str().unwrap())).unwrap();
-    assert!(line.contains(" ro,nosuid,nodev,noexec") && line.contains("- fuse.tofufs oci:"), "{line}");
+    assert!(
+        line.contains(" ro,nosuid,nodev,noexec") && line.contains("- fuse.tofufs oci:"),
+        "{line}"
+    );
     assert_eq!(place.status()["cache"]["limit"], 1u64 << 30);
     assert_eq!(place.status()["read_only"], true);
     done(&place.run(&["umount", "mnt"]));
     // As /sbin/mount.fuse3 calls it: by its own name, without a command.
-    let direct = place.run(&[&place.source(), place.point().to_str().unwrap(), "-o", "rw,dev,suid"]);
+    let direct =
+        place.run(&[&place.source(), place.point().to_str().unwrap(), "-o", "rw,dev,suid"]);
     done(&direct);
     assert_eq!(place.status()["read_only"], false);
     done(&place.run(&["umount", "mnt"]));
@@ -458,7 +525,8 @@ fn as_a_mount_helper_it_takes_sources_and_options_of_fstab() {
 #[test]
 fn a_reader_that_leaves_early_is_no_failure() {
     let Some(place) = Place::new() else { return };
-    let mut child = place.command().args(["completions", "bash"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        place.command().args(["completions", "bash"]).stdout(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
@@ -479,13 +547,16 @@ fn an_open_file_in_staging_outlives_the_way_to_it() {
     file.set_modified(std::time::UNIX_EPOCH).unwrap();
     rustix::fs::fsetxattr(&file, "user.note", b"x", rustix::fs::XattrFlags::empty()).unwrap();
     // What cannot be looked at is no empty directory.
-    let listed =
-        fs::read_dir(&dir).and_then(|entries| entries.map(|entry| entry.map(drop)).collect::<Result<Vec<_>, _>>());
+    let listed = fs::read_dir(&dir)
+        .and_then(|entries| entries.map(|entry| entry.map(drop)).collect::<Result<Vec<_>, _>>());
     match rustix::process::geteuid().is_root() {
         true => assert_eq!(listed.unwrap().len(), 1),
         false => assert_eq!(listed.unwrap_err().kind(), std::io::ErrorKind::PermissionDenied),
     }
-    assert_eq!((file.metadata().unwrap().len(), file.metadata().unwrap().mode() & 0o777), (2, 0o640));
+    assert_eq!(
+        (file.metadata().unwrap().len(), file.metadata().unwrap().mode() & 0o777),
+        (2, 0o640)
+    );
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
     assert_eq!(fs::read(dir.join("file")).unwrap(), b"te");
     drop(file);

@@ -19,7 +19,9 @@ fn configure(place: &Place, text: &str) -> PathBuf {
 /// The tests of an ordinary user are told by a variable where they run.
 fn without_variables_of_the_test(place: &Place) -> Command {
     let mut command = place.command();
-    let ours = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("TOFUFS_"));
+    let ours = std::env::vars_os()
+        .map(|(name, _)| name)
+        .filter(|name| name.to_string_lossy().starts_with("TOFUFS_"));
     ours.for_each(|name| {
         command.env_remove(name);
     });
@@ -41,7 +43,10 @@ fn a_mount_that_has_a_name_is_mounted_by_it() {
     // The process in the background reads the same words in the same environment.
     done(&place.run(&["mount", "work"]));
     let status = place.status();
-    assert_eq!((&status["read_only"], &status["cache"]["limit"]), (&Value::from(true), &Value::from(3u64 << 30)));
+    assert_eq!(
+        (&status["read_only"], &status["cache"]["limit"]),
+        (&Value::from(true), &Value::from(3u64 << 30))
+    );
     assert_eq!(status["cache"]["dir"], place.path("home/kept").to_str().unwrap());
     done(&place.run(&["umount", "mnt"]));
     done(
@@ -53,7 +58,10 @@ fn a_mount_that_has_a_name_is_mounted_by_it() {
             .unwrap(),
     );
     let status = place.status();
-    assert_eq!((&status["read_only"], &status["cache"]["limit"]), (&Value::from(false), &Value::from(4u64 << 30)));
+    assert_eq!(
+        (&status["read_only"], &status["cache"]["limit"]),
+        (&Value::from(false), &Value::from(4u64 << 30))
+    );
     done(&place.run(&["umount", "mnt"]));
     let other = place.run(&["mount", "home"]);
     let text = String::from_utf8_lossy(&other.stderr).into_owned();
@@ -67,14 +75,24 @@ fn variables_hold_for_the_process_in_the_background_and_for_a_mount_helper() {
     command.arg("mount").arg(place.source()).arg(place.point()).env("TOFUFS_READ_ONLY", "1");
     done(&command.env("TOFUFS_CACHE_SIZE", "3GiB").output().unwrap());
     let status = place.status();
-    assert_eq!((&status["read_only"], &status["cache"]["limit"]), (&Value::from(true), &Value::from(3u64 << 30)));
+    assert_eq!(
+        (&status["read_only"], &status["cache"]["limit"]),
+        (&Value::from(true), &Value::from(3u64 << 30))
+    );
     done(&place.run(&["umount", "mnt"]));
     // As mount(8) calls it: its -o options are typed.
     let mut command = place.command();
-    command.arg(place.source()).arg(place.point()).args(["-o", "cache_size=5GiB"]).env("TOFUFS_CACHE_SIZE", "3GiB");
+    command
+        .arg(place.source())
+        .arg(place.point())
+        .args(["-o", "cache_size=5GiB"])
+        .env("TOFUFS_CACHE_SIZE", "3GiB");
     done(&command.env("TOFUFS_READ_ONLY", "1").output().unwrap());
     let status = place.status();
-    assert_eq!((&status["read_only"], &status["cache"]["limit"]), (&Value::from(true), &Value::from(5u64 << 30)));
+    assert_eq!(
+        (&status["read_only"], &status["cache"]["limit"]),
+        (&Value::from(true), &Value::from(5u64 << 30))
+    );
     done(&place.run(&["umount", "mnt"]));
 }
 
@@ -84,13 +102,23 @@ fn a_value_is_shown_with_its_place() {
     let file = configure(&place, "\nplain_http = [\"a.b\"]\noffline = true\n");
     let shown = |words: &[&str]| {
         let mut command = without_variables_of_the_test(&place);
-        let output = command.args(["config", "show"]).args(words).env("TOFUFS_DEADLINE", "9s").output().unwrap();
+        let output = command
+            .args(["config", "show"])
+            .args(words)
+            .env("TOFUFS_DEADLINE", "9s")
+            .output()
+            .unwrap();
         done(&output);
         serde_json::from_slice::<Value>(&output.stdout).unwrap()["options"].clone()
     };
     let options = shown(&["--json", "mount", "--log-keep", "5", "--offline=false", "a.b", "/mnt"]);
     for (key, value, origin, of) in [
-        ("plain_http", Value::from(vec!["a.b"]), "file", Value::from(format!("{}:2", file.display()))),
+        (
+            "plain_http",
+            Value::from(vec!["a.b"]),
+            "file",
+            Value::from(format!("{}:2", file.display())),
+        ),
         ("offline", false.into(), "flag", Value::Null),
         ("log_keep", "5".into(), "flag", Value::Null),
         ("deadline", "9s".into(), "variable", "TOFUFS_DEADLINE".into()),
@@ -100,28 +128,41 @@ fn a_value_is_shown_with_its_place() {
         assert_eq!(options[key], expected, "{key}");
     }
     let all = shown(&["--json"]);
-    assert!(all["offline"]["value"] == true && all["lazy"]["value"] == false && all["to"].is_object(), "{all}");
-    assert_eq!(shown(&["umount", "--json"]).as_object().unwrap().keys().collect::<Vec<_>>(), ["lazy"]);
+    assert!(
+        all["offline"]["value"] == true && all["lazy"]["value"] == false && all["to"].is_object(),
+        "{all}"
+    );
+    assert_eq!(
+        shown(&["umount", "--json"]).as_object().unwrap().keys().collect::<Vec<_>>(),
+        ["lazy"]
+    );
     let typo = without_variables_of_the_test(&place)
         .args(["config", "show", "umount"])
         .env("TOFUFS_LAZI", "1")
         .output()
         .unwrap();
-    assert_eq!(String::from_utf8_lossy(&typo.stderr), "tofufs: TOFUFS_LAZI: there is no such option\n");
+    assert_eq!(
+        String::from_utf8_lossy(&typo.stderr),
+        "tofufs: TOFUFS_LAZI: there is no such option\n"
+    );
 }
 
 #[test]
 fn a_file_that_cannot_be_taken_stops_every_command_with_its_line() {
     let Some(place) = Place::new() else { return };
-    for (text, part) in
-        [("x = 1\n", ":1: x: there is no such option here"), ("offline = true\noffline = true\n", ":2: duplicate")]
-    {
+    for (text, part) in [
+        ("x = 1\n", ":1: x: there is no such option here"),
+        ("offline = true\noffline = true\n", ":2: duplicate"),
+    ] {
         let file = configure(&place, text);
         for words in [&["status"][..], &["lock"], &["config", "show"], &["mount", "work"]] {
             let output = place.run(words);
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             let expected = format!("tofufs: {}{part}", file.display());
-            assert!(output.status.code() == Some(2) && said.starts_with(&expected), "{words:?}: {said}");
+            assert!(
+                output.status.code() == Some(2) && said.starts_with(&expected),
+                "{words:?}: {said}"
+            );
         }
         done(&place.run(&["help"]));
     }

@@ -44,18 +44,28 @@ fn what_fails_is_said_by_who_mounts_in_the_background_and_in_the_status() {
     let (away, denied) = (nobody(), closed());
     let output = mount(&place, &[], &[&away, &denied]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success() && output.stdout.is_empty() && place.is_mounted(), "{output:?}");
+    assert!(
+        output.status.success() && output.stdout.is_empty() && place.is_mounted(),
+        "{output:?}"
+    );
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines.len(), 2, "{said}");
     for (host, state) in [(&away, "unreachable"), (&denied, "denied")] {
-        assert!(lines.iter().any(|line| line.starts_with(&format!("tofufs: {host} is {state}: "))), "{said}");
+        assert!(
+            lines.iter().any(|line| line.starts_with(&format!("tofufs: {host} is {state}: "))),
+            "{said}"
+        );
     }
     let status = place.status();
-    let states: Vec<_> = (0..3).map(|at| status["sources"][at]["state"].as_str().unwrap()).collect();
+    let states: Vec<_> =
+        (0..3).map(|at| status["sources"][at]["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["unreachable", "denied", "ok"], "{status}");
     let text = String::from_utf8(place.run(&["status", "mnt"]).stdout).unwrap();
     let second = text.lines().nth(1).unwrap_or_default();
-    assert!(second.contains("problem") && second.contains(&format!("{away} is unreachable: ")), "{text}");
+    assert!(
+        second.contains("problem") && second.contains(&format!("{away} is unreachable: ")),
+        "{text}"
+    );
     done(&place.run(&["umount", "mnt"]));
 }
 
@@ -64,7 +74,10 @@ fn with_strict_nothing_is_mounted_and_the_sentence_is_the_error() {
     let Some(place) = Place::new() else { return };
     let away = nobody();
     let said = failed(&mount(&place, &["--strict"], &[&away]));
-    assert!(said.contains(&format!("{away} is unreachable: ")) && said.contains("--strict"), "{said}");
+    assert!(
+        said.contains(&format!("{away} is unreachable: ")) && said.contains("--strict"),
+        "{said}"
+    );
     assert!(!place.is_mounted());
     done(&mount(&place, &["--strict"], &[]));
     done(&place.run(&["umount", "mnt"]));
@@ -79,9 +92,14 @@ fn the_log_is_named_by_mount_by_status_and_by_doctor() {
     let log = said.trim_end().strip_prefix("the log is ").unwrap_or_else(|| panic!("{said}"));
     assert!(fs::read_to_string(log).unwrap().contains("mounted"), "{log}");
     assert_eq!(place.status()["log"], log);
-    assert!(String::from_utf8(place.run(&["status"]).stdout).unwrap().contains(&format!(" {log}\n")));
+    assert!(
+        String::from_utf8(place.run(&["status"]).stdout).unwrap().contains(&format!(" {log}\n"))
+    );
     let doctor = String::from_utf8(place.run(&["doctor"]).stdout).unwrap();
-    assert!(doctor.contains(&format!("{}, whose log is {log}", place.point().display())), "{doctor}");
+    assert!(
+        doctor.contains(&format!("{}, whose log is {log}", place.point().display())),
+        "{doctor}"
+    );
     done(&place.run(&["umount", "mnt"]));
     done(&place.mount(&["--log-file", "own.log"]));
     assert_eq!(place.status()["log"].as_str(), place.path("own.log").to_str());
@@ -102,7 +120,10 @@ fn an_owner_is_a_number_or_a_name() {
     let Some(place) = Place::new() else { return };
     let output = place.mount(&["--uid", "nosuchuser"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(2) && said.contains("this machine knows no such user"), "{said}");
+    assert!(
+        output.status.code() == Some(2) && said.contains("this machine knows no such user"),
+        "{said}"
+    );
     done(&place.mount(&["--uid", "root", "--gid", "root"]));
     use std::os::unix::fs::MetadataExt;
     let owner = fs::metadata(place.point()).unwrap();

@@ -1,4 +1,5 @@
-//! What is typed and printed: exit codes, the one line about an error, streams that are closed or full, odd names.
+//! What is typed and printed: exit codes, the one line about an error, streams that are closed or
+//! full, odd names.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -9,7 +10,8 @@ use super::world;
 use super::{Place, done, failed};
 use serde_json::Value;
 
-/// Outside of any mount, with a store `store` and an empty directory `mnt` in the working directory.
+/// Outside of any mount, with a store `store` and an empty directory `mnt` in the working
+/// directory.
 fn outside() -> impl Fn(&[&str]) -> Output {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir_all(dir.path().join("store/registry.example")).unwrap();
@@ -18,7 +20,11 @@ fn outside() -> impl Fn(&[&str]) -> Output {
     fs::create_dir(dir.path().join("mnt")).unwrap();
     move |words| {
         let mut command = Command::new(world::program());
-        command.args(words).current_dir(dir.path()).env("HOME", dir.path().join("home")).env("LC_ALL", "C");
+        command
+            .args(words)
+            .current_dir(dir.path())
+            .env("HOME", dir.path().join("home"))
+            .env("LC_ALL", "C");
         command.env_remove("XDG_CACHE_HOME").env_remove("XDG_STATE_HOME").output().unwrap()
     }
 }
@@ -28,10 +34,17 @@ fn a_file_that_is_no_zip_and_a_template_without_a_dollar_are_told_as_what_they_a
     let run = outside();
     let said = failed(&run(&["push", "module/main.tf", "oci:store/registry.example/m:1"]));
     assert!(said.contains("module/main.tf: it is neither a directory nor a zip archive"), "{said}");
-    let output = run(&["mount", "--oci-mirror", "ghcr.example/acme/{type}", "registry.example", "mnt"]);
+    let output =
+        run(&["mount", "--oci-mirror", "ghcr.example/acme/{type}", "registry.example", "mnt"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(2) && said.contains("did you mean `${type}`?"), "{said}");
-    let output = run(&["mount", "--mirror", "a.example=https://ann:secret@cache", "registry.example", "mnt"]);
+    let output = run(&[
+        "mount",
+        "--mirror",
+        "a.example=https://ann:secret@cache",
+        "registry.example",
+        "mnt",
+    ]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("https://ann:***@cache") && !said.contains("secret"), "{said}");
 }
@@ -97,7 +110,9 @@ fn exit_codes_tell_wrong_use_from_failure_for_every_command() {
         assert!(output.stdout.is_empty(), "{words}: {output:?}");
         assert!(said.starts_with("tofufs: ") && said.lines().count() == 1, "{words}: {said}");
     }
-    for words in ["--version", "--help", "help mount", "completions zsh", "cache --help", "mount -h"] {
+    for words in
+        ["--version", "--help", "help mount", "completions zsh", "cache --help", "mount -h"]
+    {
         let output = run(&words.split(' ').collect::<Vec<_>>());
         assert!(output.status.success() && output.stderr.is_empty(), "{words}: {output:?}");
     }
@@ -147,8 +162,16 @@ fn streams_that_are_closed_or_full_do_no_harm() {
     let Some(place) = Place::new() else { return };
     let shell = |script: &str| {
         let mut shell = Command::new("sh");
-        shell.args(["-c", script]).arg(world::program()).arg(place.source()).current_dir(place.dir.path());
-        shell.env("HOME", place.path("home")).env("XDG_RUNTIME_DIR", place.path("run")).output().unwrap()
+        shell
+            .args(["-c", script])
+            .arg(world::program())
+            .arg(place.source())
+            .current_dir(place.dir.path());
+        shell
+            .env("HOME", place.path("home"))
+            .env("XDG_RUNTIME_DIR", place.path("run"))
+            .output()
+            .unwrap()
     };
     done(&shell("\"$0\" mount \"$1\" mnt <&- >&- 2>&-"));
     // No descriptor of the mount's process is taken for one that was closed.
@@ -169,21 +192,35 @@ fn a_narrow_terminal_and_a_poor_locale_show_all_of_the_help() {
         command.args(["help", "mount"]).env("COLUMNS", columns).env("LC_ALL", "C");
         let output = command.output().unwrap();
         assert!(output.status.success(), "{output:?}");
-        assert!(String::from_utf8(output.stdout).unwrap().contains("--verify-platforms"), "{columns}");
+        assert!(
+            String::from_utf8(output.stdout).unwrap().contains("--verify-platforms"),
+            "{columns}"
+        );
     }
 }
 
 #[test]
 fn any_name_is_a_mount_point() {
     let Some(place) = Place::new() else { return };
-    for name in [&b"a b"[..], b"new\nline", b"x\xff\xfey", b"q'uo\"te", b"com,ma", b"back\\slash", b"\x1b[31m", b"-f"] {
+    for name in [
+        &b"a b"[..],
+        b"new\nline",
+        b"x\xff\xfey",
+        b"q'uo\"te",
+        b"com,ma",
+        b"back\\slash",
+        b"\x1b[31m",
+        b"-f",
+    ] {
         let name = OsStr::from_bytes(name);
         fs::create_dir(place.path("mnt").with_file_name(name)).unwrap();
         let run = |words: &[&str]| {
             let words: Vec<OsString> = words.iter().map(OsString::from).collect();
             place.command().args(words).arg("--").arg(name).output().unwrap()
         };
-        done(&place.command().arg("mount").arg(place.source()).arg("--").arg(name).output().unwrap());
+        done(
+            &place.command().arg("mount").arg(place.source()).arg("--").arg(name).output().unwrap(),
+        );
         let text = run(&["status"]);
         done(&text);
         let text = String::from_utf8(text.stdout).unwrap();

@@ -1,4 +1,5 @@
-//! For how long answers count: those of the registry for a mount, and those of a mount for the kernel.
+//! For how long answers count: those of the registry for a mount, and those of a mount for the
+//! kernel.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -86,7 +87,8 @@ async fn a_tag_that_did_not_move_is_confirmed_without_its_manifest() {
     assert_eq!(fake.state().requests, 2, "one HEAD");
 }
 
-/// What names stand for depends on the list, which must not vanish because the registry refuses it for now.
+/// What names stand for depends on the list, which must not vanish because the registry refuses it
+/// for now.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_that_was_seen_is_not_taken_for_none_when_it_is_refused_later() {
     let (fake, cache) = (registry(true), tempfile::tempdir().unwrap());
@@ -119,16 +121,25 @@ async fn a_list_that_was_seen_is_not_taken_for_none_when_it_is_refused_later() {
 async fn a_failure_counts_for_a_while_or_until_it_is_forgotten() {
     let (fake, cache) = (registry(true), tempfile::tempdir().unwrap());
     let here = facts(&fake, &cache);
-    let cases = [(0, Mode::Denied, FactFailure::Denied, true), (1, Mode::Away, FactFailure::Unreachable, false)];
+    let cases = [
+        (0, Mode::Denied, FactFailure::Denied, true),
+        (1, Mode::Away, FactFailure::Unreachable, false),
+    ];
     for (artifact, mode, wanted, is_forgotten) in cases {
         let digest = artifacts()[artifact].artifact.digest();
         let (_, release) = here.release(&repo("a"), digest).await.unwrap();
         let Release::Module(archive) = release else { panic!("a module") };
         fake.state().mode = mode;
-        assert_eq!(failure(here.package(&repo("a"), &archive, Unpacking::WhenOpened).await), wanted);
+        assert_eq!(
+            failure(here.package(&repo("a"), &archive, Unpacking::WhenOpened).await),
+            wanted
+        );
         fake.state().mode = Mode::Up;
         let requests = fake.state().requests;
-        assert_eq!(failure(here.package(&repo("a"), &archive, Unpacking::WhenOpened).await), wanted);
+        assert_eq!(
+            failure(here.package(&repo("a"), &archive, Unpacking::WhenOpened).await),
+            wanted
+        );
         assert_eq!(fake.state().requests, requests);
         if is_forgotten {
             here.forget(|_| true);
@@ -154,8 +165,11 @@ async fn a_manifest_that_was_seen_is_asked_for_no_more() {
 async fn find(fs: &Arc<Fs>, path: &str) -> Lookup {
     let (mut at, mut found) = (ROOT, None);
     for name in path.split('/') {
-        let lookup =
-            fs.clone().lookup(Thread(0), at, OsStr::new(name).into()).await.unwrap_or_else(|e| panic!("{path}: {e:?}"));
+        let lookup = fs
+            .clone()
+            .lookup(Thread(0), at, OsStr::new(name).into())
+            .await
+            .unwrap_or_else(|e| panic!("{path}: {e:?}"));
         if let Lookup::Found(entry) = lookup {
             at = entry.attr.ino;
         }
@@ -183,8 +197,8 @@ async fn listed(fs: &Arc<Fs>, path: &str) -> Vec<(String, FoundEntry)> {
     out
 }
 
-/// How long the kernel may keep names: infinitely below a bound release, the time to live above it, none for what is
-/// not known.
+/// How long the kernel may keep names: infinitely below a bound release, the time to live above it,
+/// none for what is not known.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_kernel_may_keep_what_never_changes_for_ever_and_the_rest_for_the_time_to_live() {
     let (fake, cache) = (registry(true), tempfile::tempdir().unwrap());
@@ -194,7 +208,11 @@ async fn the_kernel_may_keep_what_never_changes_for_ever_and_the_rest_for_the_ti
     let (space, tag) = (format!("{HOST}/a"), format!("{HOST}/a/1"));
     for path in [&space, &tag] {
         let found = entry(&fs, path).await;
-        assert!(within(found.ttl) && found.ttl == found.attr_ttl && found.attr.nlink == 1, "{path}: {:?}", found.ttl);
+        assert!(
+            within(found.ttl) && found.ttl == found.attr_ttl && found.attr.nlink == 1,
+            "{path}: {:?}",
+            found.ttl
+        );
     }
     // Entered, and found again: as long as the binding counts.
     assert_eq!(listed(&fs, &tag).await.len(), 2);
@@ -202,7 +220,11 @@ async fn the_kernel_may_keep_what_never_changes_for_ever_and_the_rest_for_the_ti
     for (name, below) in listed(&fs, &tag).await {
         assert_eq!((below.ttl, below.attr_ttl), (FOREVER, FOREVER), "{name}");
         let found = entry(&fs, &format!("{tag}/{name}")).await;
-        assert_eq!((found.ttl, found.attr_ttl, found.attr.ino), (FOREVER, FOREVER, below.attr.ino), "{name}");
+        assert_eq!(
+            (found.ttl, found.attr_ttl, found.attr.ino),
+            (FOREVER, FOREVER, below.attr.ino),
+            "{name}"
+        );
     }
     assert!(matches!(find(&fs, &format!("{tag}/none")).await, Lookup::Absent(FOREVER)));
     assert!(matches!(find(&fs, &format!("{tag}/d/none")).await, Lookup::Absent(FOREVER)));
@@ -213,7 +235,11 @@ async fn the_kernel_may_keep_what_never_changes_for_ever_and_the_rest_for_the_ti
     assert!(matches!(find(&fs, ".git").await, Lookup::Absent(FOREVER)));
     let requests = fake.state().requests;
     assert!(matches!(find(&fs, &format!("{HOST}/Main.tf")).await, Lookup::Absent(_)));
-    assert_eq!(fake.state().requests, requests, "nobody is asked for what no repository can be called");
+    assert_eq!(
+        fake.state().requests,
+        requests,
+        "nobody is asked for what no repository can be called"
+    );
 }
 
 /// Whoever is in a release stays there, but the next use of its name is looked up.
@@ -257,28 +283,43 @@ async fn a_size_that_is_not_known_is_not_kept_and_never_wrong_once_it_was_asked_
     let fs = mount(&fake, &open_store(&cache), TTL, false);
     let release = format!("{HOST}/p/1");
     let zips = |list: Vec<(String, FoundEntry)>| -> Vec<_> {
-        list.into_iter().filter(|(name, _)| name.ends_with(".zip")).map(|(_, entry)| entry).collect()
+        list.into_iter()
+            .filter(|(name, _)| name.ends_with(".zip"))
+            .map(|(_, entry)| entry)
+            .collect()
     };
     let before = zips(listed(&fs, &release).await);
-    assert!(before.len() == 2 && before.iter().all(|zip| zip.ttl.is_zero() && zip.attr_ttl.is_zero()));
+    assert!(
+        before.len() == 2 && before.iter().all(|zip| zip.ttl.is_zero() && zip.attr_ttl.is_zero())
+    );
     for zip in before {
         let asked = fs.clone().getattr(zip.attr.ino).await.unwrap();
         assert!(asked.attr.size > 100 && asked.attr_ttl == FOREVER);
     }
-    assert!(zips(listed(&fs, &release).await).iter().all(|zip| zip.attr.size > 100 && zip.attr_ttl == FOREVER));
+    assert!(
+        zips(listed(&fs, &release).await)
+            .iter()
+            .all(|zip| zip.attr.size > 100 && zip.attr_ttl == FOREVER)
+    );
 }
 
 /// OpenTofu executes them, whatever their archive says.
 #[tokio::test(flavor = "multi_thread")]
 async fn plugins_at_the_top_of_a_provider_are_executable_and_nothing_else_is() {
     let plugin = "terraform-provider-x_v1";
-    let zip = pack::zip(&[(plugin, b"x"), ("README.md", b"x"), ("d/terraform-provider-y", b"x"), ("run!", b"x")]);
+    let zip = pack::zip(&[
+        (plugin, b"x"),
+        ("README.md", b"x"),
+        ("d/terraform-provider-y", b"x"),
+        ("run!", b"x"),
+    ]);
     let provider = pack::provider_of(&[("linux_amd64", zip)]);
     let module = pack::module(&[(plugin, b"x")]);
     let fake = Fake::new(&REPOS, &[provider.clone(), module.clone()], true);
-    fake.state()
-        .tags
-        .insert("p".into(), [("1".to_owned(), provider.digest()), ("2".to_owned(), module.digest())].into());
+    fake.state().tags.insert(
+        "p".into(),
+        [("1".to_owned(), provider.digest()), ("2".to_owned(), module.digest())].into(),
+    );
     let cache = tempfile::tempdir().unwrap();
     let fs = mount(&Arc::new(fake), &open_store(&cache), TTL, false);
     for (path, mode) in [

@@ -1,7 +1,8 @@
-//! Stands in for the kernel: holds references and handles, and compares every answer with what may be true.
+//! Stands in for the kernel: holds references and handles, and compares every answer with what may
+//! be true.
 //!
-//! Answers may be as old as [`Kernel::since`] says: with a time to live of zero and a registry that always answered,
-//! only the present is right.
+//! Answers may be as old as [`Kernel::since`] says: with a time to live of zero and a registry that
+//! always answered, only the present is right.
 
 mod checks;
 
@@ -88,7 +89,12 @@ pub fn mount(fake: &Arc<Fake>, store: &Arc<Store>, tag_ttl: Duration, offline: b
         false => fake.clone(),
     };
     let facts = Facts::new(facts::FactsOptions {
-        sources: vec![facts::MountSource::Registry { host, prefix: None, registry, name: HOST.into() }],
+        sources: vec![facts::MountSource::Registry {
+            host,
+            prefix: None,
+            registry,
+            name: HOST.into(),
+        }],
         stores_stand_in: false,
         store: store.clone(),
         tag_ttl,
@@ -126,14 +132,19 @@ fn is_repo(name: &str) -> bool {
 
 impl Kernel {
     pub fn new(tag_ttl: Duration, has_catalog: bool) -> Kernel {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
         let known = artifacts();
         let all: Vec<_> = known.iter().map(|k| k.artifact.clone()).collect();
         let fake = Arc::new(Fake::new(&REPOS, &all, has_catalog));
         let cache = tempfile::tempdir().unwrap();
         let store = open_store(&cache);
         let fs = mount(&fake, &store, tag_ttl, false);
-        let root = Held { thing: Thing::Root, path: String::new(), references: 1, window: 0, bound: None };
+        let root =
+            Held { thing: Thing::Root, path: String::new(), references: 1, window: 0, bound: None };
         Kernel {
             runtime,
             fake,
@@ -205,7 +216,10 @@ impl Kernel {
 
     /// Flips a bit in the middle of some cached object.
     pub fn damage(&mut self, which: usize) {
-        let mut pending = vec![self.cache.path().join("cache/v1/blobs"), self.cache.path().join("cache/v1/members")];
+        let mut pending = vec![
+            self.cache.path().join("cache/v1/blobs"),
+            self.cache.path().join("cache/v1/members"),
+        ];
         let mut files = Vec::new();
         while let Some(dir) = pending.pop() {
             for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -246,13 +260,15 @@ impl Kernel {
     fn settle(&self) {
         let edges = || {
             let mut edges = BTreeMap::new();
-            self.store.each_edge(&mut |name, value| drop(edges.insert(name.to_owned(), value.to_vec())));
+            self.store
+                .each_edge(&mut |name, value| drop(edges.insert(name.to_owned(), value.to_vec())));
             edges
         };
         let is_written = || {
             let edges = edges();
             let used = edges.get(&format!("repositories {HOST}"));
-            let used: Vec<String> = used.map(|bytes| serde_json::from_slice(bytes).unwrap()).unwrap_or_default();
+            let used: Vec<String> =
+                used.map(|bytes| serde_json::from_slice(bytes).unwrap()).unwrap_or_default();
             edges.keys().filter_map(|name| name.split_once(' ')).all(|(kind, reference)| {
                 let repo = reference.strip_prefix(&format!("{HOST}/")).unwrap_or_default();
                 let repo = repo.split(':').next().unwrap();
@@ -280,21 +296,32 @@ impl Kernel {
         let mut names: Vec<String> = match &self.held[&parent].thing {
             Thing::Root => vec![HOST.into()],
             Thing::Space(_) => {
-                let spelled = REPOS.iter().flat_map(|r| TAGS.iter().map(move |t| format!("{r}:{t}")));
+                let spelled =
+                    REPOS.iter().flat_map(|r| TAGS.iter().map(move |t| format!("{r}:{t}")));
                 let digests = self.known.iter().map(|k| format!("b@{}", k.artifact.digest()));
                 let plain = TAGS.iter().chain(&["a", "p"]).map(|t| (*t).to_owned());
-                plain.chain(spelled.filter(|s| !s.contains('/'))).chain(digests).chain(["b:1".to_owned()]).collect()
+                plain
+                    .chain(spelled.filter(|s| !s.contains('/')))
+                    .chain(digests)
+                    .chain(["b:1".to_owned()])
+                    .collect()
             }
-            _ => ["f", "d", "e", "g", "h", "m", "big", "linux_amd64", "linux_amd64.zip", "README.md"]
-                .map(str::to_owned)
-                .into(),
+            _ => {
+                ["f", "d", "e", "g", "h", "m", "big", "linux_amd64", "linux_amd64.zip", "README.md"]
+                    .map(str::to_owned)
+                    .into()
+            }
         };
         names.push("zz".to_owned());
         self.lookup(parent, &names[name % names.len()].clone());
     }
 
     pub fn lookup(&mut self, parent: u64, name: &str) -> Option<u64> {
-        let outcome = self.runtime.block_on(self.fs.clone().lookup(Thread(0), parent, OsStr::new(name).into()));
+        let outcome = self.runtime.block_on(self.fs.clone().lookup(
+            Thread(0),
+            parent,
+            OsStr::new(name).into(),
+        ));
         let found = match outcome {
             Ok(Lookup::Found(entry)) => Ok(Some(entry)),
             Ok(Lookup::Absent(_)) => Ok(None),
@@ -308,7 +335,11 @@ impl Kernel {
                 let ino = found.as_ref().map(|e| e.map(|e| e.attr.ino));
                 self.check_named(space.as_deref(), name, &path, ino);
                 let entry = found.ok()??;
-                assert!(entry.ttl <= self.tag_ttl || name.contains('@'), "{path}: kept for {:?}", entry.ttl);
+                assert!(
+                    entry.ttl <= self.tag_ttl || name.contains('@'),
+                    "{path}: kept for {:?}",
+                    entry.ttl
+                );
                 let is_release = self.reference(entry.attr.ino).is_some();
                 let thing = self.named(space.as_deref(), name, is_release);
                 self.hold(entry.attr.ino, thing, path);
@@ -322,7 +353,8 @@ impl Kernel {
                 };
                 match found {
                     Some(entry) => {
-                        let child = expected.unwrap_or_else(|| panic!("{path}: found, but it is in no release"));
+                        let child = expected
+                            .unwrap_or_else(|| panic!("{path}: found, but it is in no release"));
                         self.hold(entry.attr.ino, child, path);
                         Some(entry.attr.ino)
                     }
@@ -379,7 +411,11 @@ impl Kernel {
             let delivered = self.fs.readdir(handle, next, |listed| {
                 let takes = piece.len() < 3;
                 if takes {
-                    piece.push((listed.name.to_str().unwrap().to_owned(), listed.entry.attr.ino, listed.next));
+                    piece.push((
+                        listed.name.to_str().unwrap().to_owned(),
+                        listed.entry.attr.ino,
+                        listed.next,
+                    ));
                 }
                 takes
             });
@@ -389,7 +425,9 @@ impl Kernel {
             for (name, child, _) in piece.into_iter().filter(|(name, ..)| !name.starts_with('.')) {
                 assert!(names.insert(name.clone()), "{path}: lists {name} twice");
                 let thing = match &thing {
-                    Thing::Space(space) => self.named(space.as_deref(), &name, self.reference(child).is_some()),
+                    Thing::Space(space) => {
+                        self.named(space.as_deref(), &name, self.reference(child).is_some())
+                    }
                     _ => self.child(ino, &name).unwrap_or_else(|| panic!("{path}: lists {name}")),
                 };
                 self.hold(child, thing, format!("{path}/{name}"));
@@ -401,7 +439,10 @@ impl Kernel {
         if let (Thing::Space(_), false) = (&thing, self.trouble || !self.tag_ttl.is_zero()) {
             for (name, listed) in names.iter().zip(inos.clone()) {
                 let found = self.lookup(ino, name).expect("what is listed is found");
-                assert_eq!(self.held[&found].thing, self.held[&listed].thing, "{path}/{name}: listed and found");
+                assert_eq!(
+                    self.held[&found].thing, self.held[&listed].thing,
+                    "{path}/{name}: listed and found"
+                );
             }
         }
         Some(inos)
@@ -441,7 +482,10 @@ impl Kernel {
             Err(e) => {
                 self.excuse(&path, &e);
                 let is_zip = path.ends_with(".zip");
-                assert!(inflates || is_zip || !self.is_fetched(&package), "{path}: {e:?}, though it is in the cache");
+                assert!(
+                    inflates || is_zip || !self.is_fetched(&package),
+                    "{path}: {e:?}, though it is in the cache"
+                );
                 None
             }
         }
@@ -455,7 +499,8 @@ impl Kernel {
         }
     }
 
-    /// Reads from an open file: its bytes, whatever happened to tag, registry and cache since it was opened.
+    /// Reads from an open file: its bytes, whatever happened to tag, registry and cache since it
+    /// was opened.
     pub fn read(&mut self, which: usize, offset: usize, size: usize) {
         let Open { handle, content } = &self.open[which];
         let expected = &content[offset.min(content.len())..content.len().min(offset + size)];
@@ -530,7 +575,10 @@ impl Kernel {
                 let length = self.open[which].content.len();
                 self.read(which, 0, length + 1);
                 self.close_any(which);
-            } else if matches!(self.held[&ino].thing, Thing::Release { .. } | Thing::Platform(_) | Thing::Dir(..)) {
+            } else if matches!(
+                self.held[&ino].thing,
+                Thing::Release { .. } | Thing::Platform(_) | Thing::Dir(..)
+            ) {
                 pending.extend(self.list(ino).unwrap_or_default());
             }
         }

@@ -1,4 +1,5 @@
-//! Whoever answers for a registry, and whatever a cache already holds: digests, sizes and limits are checked above it.
+//! Whoever answers for a registry, and whatever a cache already holds: digests, sizes and limits
+//! are checked above it.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::FileExt;
@@ -30,10 +31,20 @@ fn facts(fake: &Arc<Fake>, cache: &tempfile::TempDir, archive: u64) -> Arc<Facts
     facts_within(Duration::from_secs(20), fake, cache, archive)
 }
 
-fn facts_within(deadline: Duration, fake: &Arc<Fake>, cache: &tempfile::TempDir, archive: u64) -> Arc<Facts> {
+fn facts_within(
+    deadline: Duration,
+    fake: &Arc<Fake>,
+    cache: &tempfile::TempDir,
+    archive: u64,
+) -> Arc<Facts> {
     let host: tofufs::name::Host = HOST.parse().unwrap();
     Facts::new(facts::FactsOptions {
-        sources: vec![facts::MountSource::Registry { host, prefix: None, registry: fake.clone(), name: HOST.into() }],
+        sources: vec![facts::MountSource::Registry {
+            host,
+            prefix: None,
+            registry: fake.clone(),
+            name: HOST.into(),
+        }],
         store: open_store(cache),
         tag_ttl: TTL,
         deadline,
@@ -61,9 +72,16 @@ async fn a_manifest_is_what_its_digest_says_whoever_gives_it() {
     let known = artifacts();
     let (asked, given) = (known[0].artifact.digest(), known[1].artifact.root());
     fake.lie(asked, &given.bytes, IMAGE);
-    refused(here.manifest(&repo(), asked).await, FactFailure::Integrity, &given.digest().to_string());
+    refused(
+        here.manifest(&repo(), asked).await,
+        FactFailure::Integrity,
+        &given.digest().to_string(),
+    );
     for digest in [asked, given.digest()] {
-        assert!(here.store().get(&Key::Blob(digest)).unwrap().is_none(), "what is refused is not kept");
+        assert!(
+            here.store().get(&Key::Blob(digest)).unwrap().is_none(),
+            "what is refused is not kept"
+        );
     }
 }
 
@@ -87,12 +105,17 @@ async fn a_size_that_contradicts_the_bytes_is_refused() {
     }
     let here = facts(&fake, &cache, 1 << 20);
     let index = artifacts()[3].artifact.digest();
-    let Release::Provider(targets) = here.release(&repo(), index).await.unwrap().1 else { panic!("a provider") };
+    let Release::Provider(targets) = here.release(&repo(), index).await.unwrap().1 else {
+        panic!("a provider")
+    };
     let mut target = targets[0].clone();
     here.target(&repo(), &target).await.unwrap();
     target.manifest.size += 1;
     refused(here.target(&repo(), &target).await, FactFailure::Integrity, "its index says");
-    assert!(here.known_target(&repo(), &target).is_none() && here.known_target(&repo(), &targets[0]).is_some());
+    assert!(
+        here.known_target(&repo(), &target).is_none()
+            && here.known_target(&repo(), &targets[0]).is_some()
+    );
 }
 
 /// Z18: by what is announced, before anything is asked for.
@@ -103,7 +126,11 @@ async fn an_archive_over_the_limit_is_not_fetched() {
     let (digest, size) = (Digest::of(zip), zip.len() as u64);
     let words = format!("the limit for archives is {}", size - 1);
     let blob = Descriptor::bare(digest, size);
-    refused(facts(&fake, &cache, size - 1).blob(&repo(), &blob).await, FactFailure::TooLarge, &words);
+    refused(
+        facts(&fake, &cache, size - 1).blob(&repo(), &blob).await,
+        FactFailure::TooLarge,
+        &words,
+    );
     assert_eq!(fake.state().requests, 0);
     facts(&fake, &cache, size).blob(&repo(), &blob).await.unwrap();
 }
@@ -116,8 +143,12 @@ async fn a_download_that_stands_still_elsewhere_is_waited_for_no_longer_than_the
     let zip = &artifacts()[0].artifact.blobs[1];
     let blob = Descriptor::bare(Digest::of(zip), zip.len() as u64);
     let elsewhere = open_store(&cache);
-    let Ok(Begin::Fill(stands)) = elsewhere.begin(&Key::Blob(blob.digest), blob.size) else { panic!("a fill") };
-    let waited = tokio::time::timeout(Duration::from_secs(60), here.blob(&repo(), &blob)).await.expect("an end");
+    let Ok(Begin::Fill(stands)) = elsewhere.begin(&Key::Blob(blob.digest), blob.size) else {
+        panic!("a fill")
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(60), here.blob(&repo(), &blob))
+        .await
+        .expect("an end");
     refused(waited, FactFailure::TimedOut, "without progress for 300ms");
     drop(stands);
     here.forget(|_| true);
@@ -138,21 +169,34 @@ async fn damage_under_an_open_zip_is_healed() {
     let fs = mount(&fake, &open_store(&cache), TTL, false);
     let mut ino = ROOT;
     for name in [HOST, "p", "1", "linux_amd64.zip"] {
-        let Ok(Lookup::Found(entry)) = fs.clone().lookup(Thread(0), ino, OsStr::new(name).into()).await else {
+        let Ok(Lookup::Found(entry)) =
+            fs.clone().lookup(Thread(0), ino, OsStr::new(name).into()).await
+        else {
             panic!("{name}")
         };
         ino = entry.attr.ino;
     }
     let opened = fs.clone().open(ino, false).await.unwrap();
     let digest = Digest::of(&zip);
-    let file = cache.path().join(format!("cache/v1/blobs/{}/sha256-{}", &digest.hex()[..2], digest.hex()));
+    let file =
+        cache.path().join(format!("cache/v1/blobs/{}/sha256-{}", &digest.hex()[..2], digest.hex()));
     let mut permissions = file.metadata().unwrap().permissions();
     std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o600);
     std::fs::set_permissions(&file, permissions).unwrap();
-    std::fs::File::options().write(true).open(&file).unwrap().write_all_at(&[!zip[70_000]], 70_000).unwrap();
+    std::fs::File::options()
+        .write(true)
+        .open(&file)
+        .unwrap()
+        .write_all_at(&[!zip[70_000]], 70_000)
+        .unwrap();
     let mut buf = vec![0; 1000];
-    assert_eq!(fs.read(ReadTarget::Handle(opened.handle), 69_500, &mut buf), Ok(None), "it has to be fetched");
-    let healed = fs.clone().read_again(ReadTarget::Handle(opened.handle), 69_500, 1000).await.unwrap();
+    assert_eq!(
+        fs.read(ReadTarget::Handle(opened.handle), 69_500, &mut buf),
+        Ok(None),
+        "it has to be fetched"
+    );
+    let healed =
+        fs.clone().read_again(ReadTarget::Handle(opened.handle), 69_500, 1000).await.unwrap();
     assert!(healed == zip[69_500..70_500]);
     assert_eq!(fake.state().downloads[&digest], 2);
     // And from then on as ever.

@@ -1,8 +1,9 @@
-//! `Fs` against a model, without a kernel: random operations, while tags move, the registry goes away, the cache is
-//! pruned or damaged, and the mount is made anew.
+//! `Fs` against a model, without a kernel: random operations, while tags move, the registry goes
+//! away, the cache is pruned or damaged, and the mount is made anew.
 //!
-//! The model is derived, not stepped: what may be seen follows from the registry's history and from what the artifacts
-//! hold (see `truth`), so correctness is defined once. Names come from a tiny alphabet, so that operations meet.
+//! The model is derived, not stepped: what may be seen follows from the registry's history and from
+//! what the artifacts hold (see `truth`), so correctness is defined once. Names come from a tiny
+//! alphabet, so that operations meet.
 
 mod answers;
 mod kernel;
@@ -170,8 +171,8 @@ fn a_directory_that_became_a_tag_is_a_release() {
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 64,
-        // The same sequences at every run: what chance finds is for who looks for it (PROPTEST_RNG_SEED=N), not for
-        // whose change happens to be tested.
+        // The same sequences at every run: what chance finds is for who looks for it
+        // (PROPTEST_RNG_SEED=N), not for whose change happens to be tested.
         rng_seed: match ProptestConfig::default().rng_seed {
             RngSeed::Random => RngSeed::Fixed(2026),
             given => given,

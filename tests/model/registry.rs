@@ -8,7 +8,9 @@ use bytes::Bytes;
 use tofufs::digest::Digest;
 use tofufs::name::{RepoName, Selector, Tag};
 use tofufs::oci::Descriptor;
-use tofufs::registry::{BlobError, BlobSink, RawManifest, Registry, RegistryError, RegistryFailure};
+use tofufs::registry::{
+    BlobError, BlobSink, RawManifest, Registry, RegistryError, RegistryFailure,
+};
 
 use crate::pack::Artifact;
 
@@ -48,8 +50,14 @@ impl Fake {
             mode: Mode::Up,
             has_catalog,
             tags: repos.iter().map(|&repo| (repo.to_owned(), BTreeMap::new())).collect(),
-            manifests: documents.map(|d| (d.digest(), (d.bytes.clone().into(), d.media_type))).collect(),
-            blobs: artifacts.iter().flat_map(|a| &a.blobs).map(|b| (Digest::of(b), b.clone().into())).collect(),
+            manifests: documents
+                .map(|d| (d.digest(), (d.bytes.clone().into(), d.media_type)))
+                .collect(),
+            blobs: artifacts
+                .iter()
+                .flat_map(|a| &a.blobs)
+                .map(|b| (Digest::of(b), b.clone().into()))
+                .collect(),
             requests: 0,
             manifests_asked: 0,
             downloads: HashMap::new(),
@@ -65,15 +73,33 @@ impl Fake {
         self.0.lock().unwrap()
     }
 
-    fn answer<T>(&self, subject: &str, answer: impl FnOnce(&State) -> Option<T>) -> Result<T, RegistryError> {
+    fn answer<T>(
+        &self,
+        subject: &str,
+        answer: impl FnOnce(&State) -> Option<T>,
+    ) -> Result<T, RegistryError> {
         let mut state = self.state();
         state.requests += 1;
         match state.mode {
-            Mode::Up => answer(&state).ok_or(RegistryError::new(RegistryFailure::Absent, subject, "no such thing")),
-            Mode::Away => Err(RegistryError::new(RegistryFailure::Unreachable, subject, "no connection")),
-            Mode::Denied => Err(RegistryError::new(RegistryFailure::Denied, subject, "not for you")),
-            Mode::Huge => Err(RegistryError::new(RegistryFailure::TooLarge, subject, "over the limit")),
-            Mode::Portal => Err(RegistryError::new(RegistryFailure::Protocol, subject, "log in at the hotel's desk")),
+            Mode::Up => answer(&state).ok_or(RegistryError::new(
+                RegistryFailure::Absent,
+                subject,
+                "no such thing",
+            )),
+            Mode::Away => {
+                Err(RegistryError::new(RegistryFailure::Unreachable, subject, "no connection"))
+            }
+            Mode::Denied => {
+                Err(RegistryError::new(RegistryFailure::Denied, subject, "not for you"))
+            }
+            Mode::Huge => {
+                Err(RegistryError::new(RegistryFailure::TooLarge, subject, "over the limit"))
+            }
+            Mode::Portal => Err(RegistryError::new(
+                RegistryFailure::Protocol,
+                subject,
+                "log in at the hotel's desk",
+            )),
         }
     }
 }
@@ -93,10 +119,16 @@ impl Registry for Fake {
     }
 
     async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
-        self.answer(tag.as_str(), |state| Some(Some(*state.tags.get(repo.as_str())?.get(tag.as_str())?)))
+        self.answer(tag.as_str(), |state| {
+            Some(Some(*state.tags.get(repo.as_str())?.get(tag.as_str())?))
+        })
     }
 
-    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
+    async fn manifest(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+    ) -> Result<RawManifest, RegistryError> {
         self.state().manifests_asked += 1;
         self.answer(&selector.to_string(), |state| {
             let tags = state.tags.get(repo.as_str())?;
@@ -105,11 +137,20 @@ impl Registry for Fake {
                 Selector::Digest(digest) => digest,
             };
             let (bytes, media_type) = state.manifests.get(digest)?;
-            Some(RawManifest { bytes: bytes.as_ref().into(), content_type: Some((*media_type).into()), claimed: None })
+            Some(RawManifest {
+                bytes: bytes.as_ref().into(),
+                content_type: Some((*media_type).into()),
+                claimed: None,
+            })
         })
     }
 
-    async fn blob(&self, _: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError> {
+    async fn blob(
+        &self,
+        _: &RepoName,
+        blob: &Descriptor,
+        sink: &mut dyn BlobSink,
+    ) -> Result<(), BlobError> {
         let bytes = self.answer("blob", |state| state.blobs.get(&blob.digest).cloned())?;
         while sink.position() < bytes.len() as u64 {
             let from = sink.position() as usize;

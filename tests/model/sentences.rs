@@ -1,4 +1,5 @@
-//! What a user is told when a release cannot be read: one sentence, which names what was opened once.
+//! What a user is told when a release cannot be read: one sentence, which names what was opened
+//! once.
 
 use std::ffi::OsStr;
 use std::future::Future;
@@ -25,7 +26,8 @@ struct Mounted {
 }
 
 fn mounted(artifact: &Artifact) -> Mounted {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let fake = Arc::new(Fake::new(&["a"], std::slice::from_ref(artifact), true));
     fake.state().tags.get_mut("a").unwrap().insert("1".into(), artifact.digest());
     let cache = tempfile::tempdir().unwrap();
@@ -38,7 +40,11 @@ impl Mounted {
     fn find(&self, path: &[&str]) -> Result<u64, FsError> {
         let mut at = ROOT;
         for name in path {
-            at = match self.runtime.block_on(self.fs.clone().lookup(Thread(0), at, OsStr::new(name).into()))? {
+            at = match self.runtime.block_on(self.fs.clone().lookup(
+                Thread(0),
+                at,
+                OsStr::new(name).into(),
+            ))? {
                 Lookup::Found(entry) => entry.attr.ino,
                 Lookup::Absent(_) => panic!("{name} is absent"),
             };
@@ -51,7 +57,11 @@ impl Mounted {
         let mut buf = vec![0; 100];
         let read = match self.fs.read(ReadTarget::Handle(handle), 0, &mut buf) {
             Ok(Some(read)) => Ok(buf[..read].to_vec()),
-            Ok(None) => self.runtime.block_on(self.fs.clone().read_again(ReadTarget::Handle(handle), 0, 100)),
+            Ok(None) => self.runtime.block_on(self.fs.clone().read_again(
+                ReadTarget::Handle(handle),
+                0,
+                100,
+            )),
             Err(e) => Err(e),
         };
         self.fs.release(handle);
@@ -63,7 +73,8 @@ impl Mounted {
 fn wrong(name: &str, content: &[u8]) -> Vec<u8> {
     let mut zip = zip(&[("right", b"right"), (name, content)]);
     let crc = crc32fast::hash(content).to_le_bytes();
-    let places: Vec<usize> = zip.windows(4).enumerate().filter(|(_, w)| *w == crc).map(|(at, _)| at).collect();
+    let places: Vec<usize> =
+        zip.windows(4).enumerate().filter(|(_, w)| *w == crc).map(|(at, _)| at).collect();
     assert_eq!(places.len(), 2, "a local header and a central one");
     places.iter().for_each(|at| zip[*at] ^= 0xff);
     zip
@@ -106,11 +117,13 @@ fn a_refused_release_is_named_once() {
 fn a_reason_outlives_the_inode_that_the_kernel_forgot() {
     let m = mounted(&module_of(b"no zip".to_vec()));
     let ino = m.find(&[HOST, "a", "1"]).unwrap();
-    let sentence = m.runtime.block_on(m.fs.clone().opendir(Thread(0), ino)).unwrap_err().sentence().unwrap();
+    let sentence =
+        m.runtime.block_on(m.fs.clone().opendir(Thread(0), ino)).unwrap_err().sentence().unwrap();
     m.fs.forget(ino, 9);
     let again = m.find(&[HOST, "a", "1"]).unwrap();
     assert_ne!(again, ino, "the kernel forgot it");
-    let told = |name: &str| m.fs.getxattr(again, name.as_ref()).map(|v| String::from_utf8(v).unwrap());
+    let told =
+        |name: &str| m.fs.getxattr(again, name.as_ref()).map(|v| String::from_utf8(v).unwrap());
     assert_eq!(told("user.tofufs.error").unwrap(), *sentence);
     assert_eq!(told("user.oci.artifact_type").unwrap(), tofufs::artifact::MODULE);
     assert_eq!(told("user.tofu.zh").unwrap(), m.archive.replace("sha256", "zh"));
@@ -118,7 +131,10 @@ fn a_reason_outlives_the_inode_that_the_kernel_forgot() {
     m.fs.refresh("".as_ref());
     m.fs.forget(again, 9);
     let after = m.find(&[HOST, "a", "1"]).unwrap();
-    assert_eq!(m.fs.getxattr(after, "user.tofufs.error".as_ref()), Err(FsError::plain(Errno::ENODATA)));
+    assert_eq!(
+        m.fs.getxattr(after, "user.tofufs.error".as_ref()),
+        Err(FsError::plain(Errno::ENODATA))
+    );
 }
 
 /// What cannot be read is no proof that a name exists.

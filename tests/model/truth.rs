@@ -29,7 +29,9 @@ pub enum Shape {
 }
 
 fn files(list: &[(&str, &[u8])]) -> Files {
-    list.iter().map(|(name, bytes)| (name.trim_end_matches('!').to_owned(), bytes.to_vec())).collect()
+    list.iter()
+        .map(|(name, bytes)| (name.trim_end_matches('!').to_owned(), bytes.to_vec()))
+        .collect()
 }
 
 fn noise(length: usize, seed: u64) -> Vec<u8> {
@@ -41,21 +43,30 @@ fn noise(length: usize, seed: u64) -> Vec<u8> {
     std::iter::repeat_with(step).take(length).collect()
 }
 
-/// Two modules of the same names, one with a member that is unpacked into the store, a provider, and no package.
+/// Two modules of the same names, one with a member that is unpacked into the store, a provider,
+/// and no package.
 pub fn artifacts() -> Vec<Known> {
-    let module = |list: &[(&str, &[u8])]| Known { artifact: pack::module(list), shape: Shape::Module(files(list)) };
+    let module = |list: &[(&str, &[u8])]| Known {
+        artifact: pack::module(list),
+        shape: Shape::Module(files(list)),
+    };
     let (middle, big) = (noise(100_000, 1), noise(600_000, 2));
-    let packages: Vec<(&str, Vec<u8>)> =
-        ["darwin_arm64", "linux_amd64"].map(|p| (p, pack::provider_zip("x", "1", p.as_bytes()))).into();
+    let packages: Vec<(&str, Vec<u8>)> = ["darwin_arm64", "linux_amd64"]
+        .map(|p| (p, pack::provider_zip("x", "1", p.as_bytes())))
+        .into();
     let platforms = packages.iter().map(|(p, zip)| {
-        let list = files(&[("terraform-provider-x_v1!", p.as_bytes()), ("README.md", b"a provider\n")]);
+        let list =
+            files(&[("terraform-provider-x_v1!", p.as_bytes()), ("README.md", b"a provider\n")]);
         ((*p).to_owned(), (zip.clone(), list))
     });
     vec![
         module(&[("f", b"one"), ("d/g", b"one more"), ("d/e/h", b"")]),
         module(&[("f", b"two"), ("d/g", b"two more"), ("m", &middle)]),
         module(&[("f", b"three"), ("big", &big), ("big2", &big[1..])]),
-        Known { artifact: pack::provider_of(&packages), shape: Shape::Provider(platforms.collect()) },
+        Known {
+            artifact: pack::provider_of(&packages),
+            shape: Shape::Provider(platforms.collect()),
+        },
         Known { artifact: pack::module_of(b"no zip".to_vec()), shape: Shape::Refused },
     ]
 }
@@ -72,12 +83,17 @@ pub struct History(BTreeMap<(String, String), Changes>);
 
 impl History {
     pub fn set(&mut self, repo: &str, tag: &str, now: Moment, digest: Option<Digest>) {
-        self.0.entry((repo.to_owned(), tag.to_owned())).or_insert_with(|| vec![(0, None)]).push((now, digest));
+        self.0
+            .entry((repo.to_owned(), tag.to_owned()))
+            .or_insert_with(|| vec![(0, None)])
+            .push((now, digest));
     }
 
     /// For what a tag stood at some moment from `since` on.
     pub fn stood(&self, repo: &str, tag: &str, since: Moment) -> BTreeSet<Option<Digest>> {
-        let Some(changes) = self.0.get(&(repo.to_owned(), tag.to_owned())) else { return BTreeSet::from([None]) };
+        let Some(changes) = self.0.get(&(repo.to_owned(), tag.to_owned())) else {
+            return BTreeSet::from([None]);
+        };
         let before = changes.iter().rposition(|(at, _)| *at <= since).unwrap_or(0);
         changes[before..].iter().map(|(_, digest)| *digest).collect()
     }
@@ -97,5 +113,9 @@ pub fn children(files: &Files, dir: &str) -> BTreeMap<String, bool> {
 /// The names directly below a space among the repositories.
 pub fn nested(space: Option<&str>) -> BTreeSet<String> {
     let below = space.map(|s| format!("{s}/")).unwrap_or_default();
-    REPOS.iter().filter_map(|r| r.strip_prefix(&below)).map(|rest| rest.split('/').next().unwrap().to_owned()).collect()
+    REPOS
+        .iter()
+        .filter_map(|r| r.strip_prefix(&below))
+        .map(|rest| rest.split('/').next().unwrap().to_owned())
+        .collect()
 }

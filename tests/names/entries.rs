@@ -1,4 +1,5 @@
-//! Names and directory entries: what is found, what is absent without a request, and how directories are read.
+//! Names and directory entries: what is found, what is absent without a request, and how
+//! directories are read.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -30,7 +31,10 @@ fn a_repository_may_have_the_longest_name() {
     for _ in 0..2 {
         for repo in [longest.as_str(), &longest[..254]] {
             for separator in [":", "/"] {
-                assert_eq!(main_tf(&mount, &format!("{}/{repo}{separator}1.0.0", server.host())), repo);
+                assert_eq!(
+                    main_tf(&mount, &format!("{}/{repo}{separator}1.0.0", server.host())),
+                    repo
+                );
             }
         }
     }
@@ -45,9 +49,19 @@ fn what_programs_probe_for_is_absent_without_a_request() {
     main_tf(&mount, &format!("{host}/acme/net/1.0.0"));
     let before = server.requests().len();
     let digest = module("net").digest().to_string();
-    let never =
-        [".git", ".hidden", "node modules", "Main.tf@", "-x", "net@", "net:", "net:.x", "net:-x", "net@sha256:00"]
-            .map(str::to_owned);
+    let never = [
+        ".git",
+        ".hidden",
+        "node modules",
+        "Main.tf@",
+        "-x",
+        "net@",
+        "net:",
+        "net:.x",
+        "net:-x",
+        "net@sha256:00",
+    ]
+    .map(str::to_owned);
     let spelled = [
         format!("net:{}", "a".repeat(129)),
         format!("net:1.0.0@{digest}"),
@@ -62,7 +76,9 @@ fn what_programs_probe_for_is_absent_without_a_request() {
             assert_eq!(errno(found), Some(Errno::NOENT), "{dir}/{name}");
         }
     }
-    for name in ["package.json", "node_modules", "ghcr.io", "127.0.0.1:1", "localhost", "mirror", "plugins"] {
+    for name in
+        ["package.json", "node_modules", "ghcr.io", "127.0.0.1:1", "localhost", "mirror", "plugins"]
+    {
         assert_eq!(errno(fs::symlink_metadata(mount.join(name))), Some(Errno::NOENT), "{name}");
     }
     assert_eq!(server.requests().len(), before);
@@ -86,7 +102,8 @@ fn a_directory_is_read_in_order_from_any_place_and_knows_its_parent() {
     let Some(mount) = mounted(&server, &[]) else { return };
     let release = mount.join(format!("{}/acme/wide/1.0.0", server.host()));
     let number = |path: &std::path::Path| fs::metadata(path).expect("a directory").ino();
-    let descriptor = open(&release, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).expect("a directory");
+    let descriptor =
+        open(&release, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).expect("a directory");
     let mut dir = Dir::read_from(&descriptor).expect("a directory");
     let all = entries(&mut dir);
     assert_eq!(all[0], (number(&release), ".".to_owned()));
@@ -95,14 +112,24 @@ fn a_directory_is_read_in_order_from_any_place_and_knows_its_parent() {
     assert!(names.is_sorted() && names.len() == files.len());
     let numbers: BTreeSet<u64> = all[2..].iter().map(|(ino, _)| *ino).collect();
     assert_eq!(numbers.len(), files.len(), "each has a number of its own");
-    for (listed, entry) in
-        fs::read_dir(&release).expect("a directory").map(|e| e.expect("an entry")).enumerate().step_by(500)
+    for (listed, entry) in fs::read_dir(&release)
+        .expect("a directory")
+        .map(|e| e.expect("an entry"))
+        .enumerate()
+        .step_by(500)
     {
         assert_eq!(entry.ino(), entry.metadata().expect("an entry").ino(), "{listed}");
     }
     for path in [mount.join(server.host()), mount.join(format!("{}/acme", server.host()))] {
-        let mut dir = Dir::read_from(open(&path, OFlags::RDONLY, Mode::empty()).expect("a directory")).expect("one");
-        assert_eq!(entries(&mut dir)[1].0, number(path.parent().expect("above it")), "{}", path.display());
+        let mut dir =
+            Dir::read_from(open(&path, OFlags::RDONLY, Mode::empty()).expect("a directory"))
+                .expect("one");
+        assert_eq!(
+            entries(&mut dir)[1].0,
+            number(path.parent().expect("above it")),
+            "{}",
+            path.display()
+        );
     }
     dir.rewind();
     assert_eq!(entries(&mut dir).len(), all.len());
@@ -131,7 +158,10 @@ fn a_release_can_be_mounted_elsewhere_and_under_an_overlay() {
         .expect("unshare runs");
     match output.status.code() {
         Some(0) => assert_eq!(output.stdout, b"# inner\n"),
-        Some(77) => skip(&format!("nothing can be mounted here: {}", String::from_utf8_lossy(&output.stderr))),
+        Some(77) => skip(&format!(
+            "nothing can be mounted here: {}",
+            String::from_utf8_lossy(&output.stderr)
+        )),
         _ if output.stderr.starts_with(b"unshare:") => skip("there are no mount namespaces here"),
         _ => panic!("{output:?}\n{}", mount.log()),
     }
@@ -154,7 +184,9 @@ fn a_passage_is_empty_unlisted_and_ends_at_what_a_registry_refuses() {
     assert_eq!(errno(fs::read_dir(at("acme/secret"))), Some(Errno::ACCESS));
     assert_eq!(errno(fs::metadata(at("acme/secret/1.0.0"))), Some(Errno::ACCESS));
     assert_eq!(main_tf(&mount, &format!("{host}/acme/secret/deep/1.0.0")), "deep");
-    let listed: Vec<_> =
-        fs::read_dir(at("acme")).expect("a directory").map(|e| e.expect("an entry").file_name()).collect();
+    let listed: Vec<_> = fs::read_dir(at("acme"))
+        .expect("a directory")
+        .map(|e| e.expect("an entry").file_name())
+        .collect();
     assert_eq!(listed, ["secret"], "used, as what lies below it was; passages are not listed");
 }

@@ -1,4 +1,5 @@
-//! What a path below a mount is: names, entries and attributes, from registries and stores, alone and side by side.
+//! What a path below a mount is: names, entries and attributes, from registries and stores, alone
+//! and side by side.
 
 mod entries;
 mod reasons;
@@ -32,7 +33,8 @@ fn main_tf(mount: &Mount, path: &str) -> String {
 #[track_caller]
 fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
-    let mut names: Vec<_> = entries.map(|e| e.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
+    let mut names: Vec<_> =
+        entries.map(|e| e.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
     names.sort();
     names
 }

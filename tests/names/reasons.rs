@@ -22,7 +22,9 @@ fn a_name_that_is_found_is_no_proof_that_its_directory_opens() {
     server.publish("acme/locked", "1.0.0", &module("locked"));
     refuse(&server, "/v2/_catalog", 404);
     refuse(&server, "/v2/acme/locked/tags/list", 403);
-    let Some(mount) = Mount::start(&[&host], Options::new().args(["--plain-http", &host])) else { return };
+    let Some(mount) = Mount::start(&[&host], Options::new().args(["--plain-http", &host])) else {
+        return;
+    };
     let locked = format!("{host}/acme/locked");
     assert_eq!(mount.xattr(&locked, ERROR), None);
     for _ in 0..2 {
@@ -47,7 +49,9 @@ fn a_release_that_was_repaired_has_no_reason() {
     server.publish("acme/net", "1.0.0", &artifact);
     let blob = tofufs::digest::Digest::of(artifact.blobs.last().expect("a package"));
     refuse(&server, &format!("/v2/acme/net/blobs/{blob}"), 404);
-    let Some(mount) = Mount::start(&[&host], Options::new().args(["--plain-http", &host])) else { return };
+    let Some(mount) = Mount::start(&[&host], Options::new().args(["--plain-http", &host])) else {
+        return;
+    };
     let release = format!("{host}/acme/net/1.0.0");
     assert_eq!(errno(fs::read_dir(mount.join(&release))), Some(Errno::IO));
     assert!(mount.xattr(&release, ERROR).is_some_and(|told| told.contains(&blob.to_string())));
@@ -65,9 +69,12 @@ fn an_artifact_of_another_type_tells_its_type() {
     let mut artifact = pack::module(&[("main.tf", b"#")]);
     let document = &mut artifact.manifests[0];
     let text = String::from_utf8(document.bytes.clone()).expect("JSON");
-    document.bytes = text.replace(tofufs::artifact::MODULE, "application/vnd.example.chart").into_bytes();
+    document.bytes =
+        text.replace(tofufs::artifact::MODULE, "application/vnd.example.chart").into_bytes();
     server.publish("acme/chart", "1.0.0", &artifact);
-    let Some(mount) = Mount::start(&[&host], Options::new().args(["--plain-http", &host])) else { return };
+    let Some(mount) = Mount::start(&[&host], Options::new().args(["--plain-http", &host])) else {
+        return;
+    };
     let release = format!("{host}/acme/chart/1.0.0");
     assert_eq!(errno(fs::read_dir(mount.join(&release))), Some(Errno::BADMSG));
     assert!(mount.join(&release).is_dir(), "it can be stat'ed");

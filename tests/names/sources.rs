@@ -1,4 +1,5 @@
-//! Several sources: of those that hold a name the first wins, and what one was told is not believed of another.
+//! Several sources: of those that hold a name the first wins, and what one was told is not believed
+//! of another.
 
 use std::fs;
 
@@ -36,7 +37,10 @@ fn plain(host: &str, arguments: &[&str]) -> Options {
 fn states(mount: &Mount) -> Vec<String> {
     let status = mount.status();
     let sources = status["sources"].as_array().expect("a list").iter();
-    sources.map(|source| source["state"].as_str().map(str::to_owned)).map(Option::unwrap_or_default).collect()
+    sources
+        .map(|source| source["state"].as_str().map(str::to_owned))
+        .map(Option::unwrap_or_default)
+        .collect()
 }
 
 #[test]
@@ -66,7 +70,9 @@ fn a_store_before_a_registry_wins_whatever_the_registry_was_asked_before() {
     stores.add("store", &host, "acme/net", "2.0.0", "store 2");
     let path = format!("{host}/acme/net/1.0.0");
     let both = [stores.source("store"), host.clone()];
-    let Some(mut mount) = Mount::start(std::slice::from_ref(&host), plain(&host, &[])) else { return };
+    let Some(mut mount) = Mount::start(std::slice::from_ref(&host), plain(&host, &[])) else {
+        return;
+    };
     assert_eq!(main_tf(&mount, &path), "registry");
     assert!(mount.umount().status.success());
     assert!(mount.again_with(&both, plain(&host, &[])).status.success());
@@ -85,7 +91,9 @@ fn what_a_registry_was_asked_serves_beside_a_store_while_it_is_away() {
     server.publish("acme/net", "1.0.0", &module("registry"));
     let stores = Stores::new();
     stores.add("store", &host, "acme/other", "1.0.0", "store");
-    let Some(mut mount) = Mount::start(std::slice::from_ref(&host), plain(&host, &[])) else { return };
+    let Some(mut mount) = Mount::start(std::slice::from_ref(&host), plain(&host, &[])) else {
+        return;
+    };
     assert_eq!(main_tf(&mount, &format!("{host}/acme/net:1.0.0")), "registry");
     assert!(mount.umount().status.success());
     server.stop();
@@ -106,7 +114,9 @@ fn the_list_of_a_part_is_not_taken_for_that_of_the_whole() {
         server.publish(repo, "1.0.0", &module(repo));
     }
     let part = format!("{host}/acme");
-    let Some(mut mount) = Mount::start(std::slice::from_ref(&part), plain(&host, &[])) else { return };
+    let Some(mut mount) = Mount::start(std::slice::from_ref(&part), plain(&host, &[])) else {
+        return;
+    };
     assert_eq!(names(&mount.join(&part)), ["net"]);
     assert_eq!(names(&mount.join(&host)), ["acme"]);
     for (source, listed) in [(&host, &["acme", "other"][..]), (&part, &["acme"])] {
@@ -130,8 +140,11 @@ fn a_store_is_read_while_the_registry_beside_it_does_not_answer() {
         if !first {
             sources.reverse();
         }
-        let ways: [(&[&str], Errno); 3] =
-            [(&["--deadline", "2s"], Errno::HOSTUNREACH), (&["--offline"], Errno::HOSTUNREACH), (&[], Errno::ACCESS)];
+        let ways: [(&[&str], Errno); 3] = [
+            (&["--deadline", "2s"], Errno::HOSTUNREACH),
+            (&["--offline"], Errno::HOSTUNREACH),
+            (&[], Errno::ACCESS),
+        ];
         for (arguments, elsewhere) in ways {
             if elsewhere == Errno::ACCESS {
                 server.restart();
@@ -145,13 +158,25 @@ fn a_store_is_read_while_the_registry_beside_it_does_not_answer() {
             }
             let Some(mount) = Mount::start(&sources, plain(&host, arguments)) else { return };
             assert_eq!(main_tf(&mount, &format!("{host}/acme/net/1.0.0")), "net", "{arguments:?}");
-            assert_eq!(main_tf(&mount, &format!("{host}/acme/net/inner/2.0.0")), "inner", "{arguments:?}");
+            assert_eq!(
+                main_tf(&mount, &format!("{host}/acme/net/inner/2.0.0")),
+                "inner",
+                "{arguments:?}"
+            );
             assert_eq!(main_tf(&mount, &format!("{host}/acme/net:1.0.0")), "net", "{arguments:?}");
             let other = fs::metadata(mount.join(format!("{host}/acme/other:1.0.0")));
-            assert_eq!(errno(other), Some(elsewhere), "what no store holds is not absent: {arguments:?}");
+            assert_eq!(
+                errno(other),
+                Some(elsewhere),
+                "what no store holds is not absent: {arguments:?}"
+            );
             if arguments == ["--offline"] {
                 assert_eq!(names(&mount.join(format!("{host}/acme"))), ["net"], "{arguments:?}");
-                assert_eq!(names(&mount.join(format!("{host}/acme/net"))), ["1.0.0", "inner"], "{arguments:?}");
+                assert_eq!(
+                    names(&mount.join(format!("{host}/acme/net"))),
+                    ["1.0.0", "inner"],
+                    "{arguments:?}"
+                );
             }
         }
     }
@@ -168,6 +193,9 @@ fn each_source_is_told_by_itself() {
     let Some(mount) = Mount::start(&sources, plain(&host, &["--deadline", "2s"])) else { return };
     assert_eq!(states(&mount), ["ok", "unreachable"], "each was looked at");
     assert_eq!(main_tf(&mount, &format!("{host}/acme/net/1.0.0")), "net");
-    assert_eq!(errno(fs::metadata(mount.join(format!("{host}/acme/other:1.0.0")))), Some(Errno::HOSTUNREACH));
+    assert_eq!(
+        errno(fs::metadata(mount.join(format!("{host}/acme/other:1.0.0")))),
+        Some(Errno::HOSTUNREACH)
+    );
     assert_eq!(states(&mount), ["ok", "unreachable"], "{:?}", Value::from(mount.log()));
 }

@@ -1,4 +1,5 @@
-//! Everything that a mount shows, walked: attributes are true, and extended attributes cost nothing.
+//! Everything that a mount shows, walked: attributes are true, and extended attributes cost
+//! nothing.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -20,11 +21,13 @@ fn mounted(server: &Hostile) -> Option<Mount> {
     server.publish("acme/net", "1.0.0", &module("net"));
     server.publish("acme/net", "wrong", &pack::module_of(b"no zip".to_vec()));
     for version in ["1.0.0", "1.1.0_build.1"] {
-        let release = pack::provider("hello", &version.replace('_', "+"), &["linux_amd64", "darwin_arm64"]);
+        let release =
+            pack::provider("hello", &version.replace('_', "+"), &["linux_amd64", "darwin_arm64"]);
         server.publish("acme/providers/hello", version, &release);
     }
     let template = format!("{host}/${{namespace}}/providers/${{type}}");
-    let options = Options::new().args(["--plain-http", &host, "--oci-mirror", &template]).args(MAPPING);
+    let options =
+        Options::new().args(["--plain-http", &host, "--oci-mirror", &template]).args(MAPPING);
     Mount::start(&[&host], options)
 }
 
@@ -65,19 +68,31 @@ fn sizes_modes_and_times_are_those_of_the_contract_everywhere() {
         let mode = is.permissions().mode() & 0o7777;
         if is.is_file() {
             assert_eq!(fs::read(path).expect("a file").len() as u64, is.len(), "{name}");
-            let is_plugin = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("terraform-provider-"));
+            let is_plugin = path
+                .file_name()
+                .is_some_and(|n| n.to_string_lossy().starts_with("terraform-provider-"));
             assert_eq!(mode, if is_plugin { 0o755 } else { 0o644 }, "{name}");
         } else if is.is_symlink() {
             let target = fs::read_link(path).expect("a link");
             assert_eq!(target.as_os_str().len() as u64, is.len(), "{name}");
             assert!(target.is_relative(), "{name}");
             let end = fs::metadata(path).expect("it leads somewhere");
-            assert!(end.is_dir() || fs::read(path).expect("a zip").len() as u64 == end.len(), "{name}");
+            assert!(
+                end.is_dir() || fs::read(path).expect("a zip").len() as u64 == end.len(),
+                "{name}"
+            );
         } else {
             assert!(is.is_dir() && mode == 0o755, "{name}: {mode:o}");
         }
-        assert_eq!(is.mtime(), NO_TIME, "{name}: the entries of these archives have that time, too");
-        assert_eq!((is.uid(), is.gid()), (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw()));
+        assert_eq!(
+            is.mtime(),
+            NO_TIME,
+            "{name}: the entries of these archives have that time, too"
+        );
+        assert_eq!(
+            (is.uid(), is.gid()),
+            (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())
+        );
     }
 }
 
@@ -86,8 +101,12 @@ fn extended_attributes_are_true_and_cost_no_request() {
     let server = Hostile::start();
     let Some(mount) = mounted(&server) else { return };
     let found = everything(&mount);
-    let digests: Vec<(PathBuf, Option<String>)> =
-        found.iter().filter(|p| p.is_file()).map(|p| (p.clone(), fs::read(p).ok())).map(digest).collect();
+    let digests: Vec<(PathBuf, Option<String>)> = found
+        .iter()
+        .filter(|p| p.is_file())
+        .map(|p| (p.clone(), fs::read(p).ok()))
+        .map(digest)
+        .collect();
     let before = server.requests().len();
     let mut told = 0;
     for path in &found {
@@ -100,7 +119,8 @@ fn extended_attributes_are_true_and_cost_no_request() {
                 told += 1;
             }
         }
-        let failed = fs::read_dir(path).err().is_some_and(|e| e.kind() != std::io::ErrorKind::NotADirectory);
+        let failed =
+            fs::read_dir(path).err().is_some_and(|e| e.kind() != std::io::ErrorKind::NotADirectory);
         assert_eq!(failed, path.ends_with("acme/net/wrong"), "{}", path.display());
         let has_reason = !path.is_symlink() && xattr(path, "user.tofufs.error").is_some();
         assert_eq!(has_reason, failed, "{}", path.display());
@@ -125,12 +145,23 @@ fn a_directory_that_a_client_made_in_the_plugin_cache_opens_before_anything_is_i
     let server = Hostile::start();
     let Some(mount) = mounted(&server) else { return };
     let cache = mount.join("plugin-cache");
-    for made in ["reg.example/acme/hello/9.0.0", "reg.example/acme/other/1.0.0", "elsewhere.example/ns/typ/1.0.0"] {
+    for made in [
+        "reg.example/acme/hello/9.0.0",
+        "reg.example/acme/other/1.0.0",
+        "elsewhere.example/ns/typ/1.0.0",
+    ] {
         let package = cache.join(made).join("linux_amd64");
-        for dir in package.ancestors().take_while(|dir| *dir != cache).collect::<Vec<_>>().into_iter().rev() {
+        for dir in package
+            .ancestors()
+            .take_while(|dir| *dir != cache)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+        {
             if !dir.exists() {
                 fs::create_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
-                let count = fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())).count();
+                let count =
+                    fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())).count();
                 assert_eq!(count, 0, "{}", dir.display());
             }
         }

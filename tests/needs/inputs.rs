@@ -1,5 +1,5 @@
-//! What is named and is no file: pipes, devices, files without an end. A command says so at once, whatever it wanted the
-//! file for.
+//! What is named and is no file: pipes, devices, files without an end. A command says so at once,
+//! whatever it wanted the file for.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -12,15 +12,22 @@ use crate::Bench;
 use crate::support::mount::finish;
 use crate::support::tls::Tls;
 
-/// Memory that a command may have, in KiB of addresses: what reads without an end comes to its own end there.
+/// Memory that a command may have, in KiB of addresses: what reads without an end comes to its own
+/// end there.
 const ADDRESSES: u64 = 2 << 20;
 
-/// Runs a command in a shell with a limit, with variables set before it. What waits for a pipe is ended after a minute.
+/// Runs a command in a shell with a limit, with variables set before it. What waits for a pipe is
+/// ended after a minute.
 fn limited(bench: &Bench, line: &str, variables: &[(&str, &Path)]) -> Output {
     let program = env!("CARGO_BIN_EXE_tofufs");
     let script = format!("ulimit -v {ADDRESSES}; exec {program} {line}");
     let mut command = Command::new("bash");
-    command.arg("-c").arg(script).current_dir(bench.work()).env_clear().env("HOME", bench.join("home"));
+    command
+        .arg("-c")
+        .arg(script)
+        .current_dir(bench.work())
+        .env_clear()
+        .env("HOME", bench.join("home"));
     command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
     for (name, value) in variables {
         command.env(name, value);
@@ -60,14 +67,18 @@ fn what_is_no_file_is_refused_at_once_wherever_it_is_named() {
             format!("doctor --ca-file {named}"),
         ] {
             let output = limited(&bench, &line, &[]);
-            let text = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+            let text =
+                String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
             assert_eq!(output.status.code(), Some(1), "{line}: {output:?}");
             assert!(text.contains(said) && text.contains(&named.to_string()), "{line}: {text}");
         }
         for variable in ["SSL_CERT_FILE", "TF_CLI_CONFIG_FILE"] {
             let output = limited(&bench, "pull a.b/c:1", &[(variable, file)]);
             let text = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.code() == Some(1) && text.contains(said), "{variable}={named}: {output:?}");
+            assert!(
+                output.status.code() == Some(1) && text.contains(said),
+                "{variable}={named}: {output:?}"
+            );
         }
     }
     for name in ["linux_amd64", "linux_arm64"] {
@@ -80,7 +91,10 @@ fn what_is_no_file_is_refused_at_once_wherever_it_is_named() {
     }
     let output = limited(&bench, "push --dry-run <(true) a.b/c:1", &[]);
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(1) && text.contains("write its text into a file first"), "{text}");
+    assert!(
+        output.status.code() == Some(1) && text.contains("write its text into a file first"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -119,7 +133,8 @@ fn the_null_device_is_a_file_without_content() {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// Certificates that were named are looked at wherever something could be asked, also where only stores are.
+/// Certificates that were named are looked at wherever something could be asked, also where only
+/// stores are.
 #[test]
 fn a_file_of_certificates_that_cannot_be_used_is_refused_by_all() {
     let bench = Bench::new();
@@ -129,7 +144,9 @@ fn a_file_of_certificates_that_cannot_be_used_is_refused_by_all() {
     fs::create_dir(&mnt).unwrap();
     let (store, mnt) = (format!("oci:{}", bench.store().display()), mnt.display().to_string());
     bench.write("main.tf", "locals {}\n");
-    for (file, said) in [(Path::new("/nope"), "cannot be read"), (&key, "holds no certificate, but a private key")] {
+    for (file, said) in
+        [(Path::new("/nope"), "cannot be read"), (&key, "holds no certificate, but a private key")]
+    {
         let file = file.display();
         for line in [
             format!("mount --ca-file {file} {store} {mnt}"),
@@ -139,7 +156,8 @@ fn a_file_of_certificates_that_cannot_be_used_is_refused_by_all() {
             format!("doctor --ca-file {file}"),
         ] {
             let output = limited(&bench, &line, &[]);
-            let text = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+            let text =
+                String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
             assert!(output.status.code() == Some(1) && text.contains(said), "{line}: {output:?}");
         }
     }
@@ -152,12 +170,14 @@ fn a_file_of_certificates_that_cannot_be_used_is_refused_by_all() {
 fn a_block_that_stands_where_nobody_reads_it_is_told() {
     let bench = Bench::new();
     let rc = bench.join("home/.tofurc");
-    fs::write(&rc, "oci_mirror {\n  repository_template = \"r.io/${namespace}/${type}\"\n}\n").unwrap();
+    fs::write(&rc, "oci_mirror {\n  repository_template = \"r.io/${namespace}/${type}\"\n}\n")
+        .unwrap();
     bench.write("main.tf", "locals {}\n");
     let wanted = format!("{}:1: oci_mirror stands outside of provider_installation", rc.display());
     for (line, code) in [("lock", 0), ("pull --offline --root .", 0), ("doctor", 1)] {
         let output = limited(&bench, line, &[]);
-        let text = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+        let text =
+            String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
         assert!(output.status.code() == Some(code) && text.contains(&wanted), "{line}: {output:?}");
     }
 }
@@ -173,7 +193,8 @@ fn what_a_mount_keeps_is_its_users_alone() {
     command.arg("-c").arg(script).env_clear().env("HOME", bench.join("home"));
     let output = finish(command);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let locks: Vec<_> = fs::read_dir(bench.join("home/.local/state/tofufs/lock")).unwrap().collect();
+    let locks: Vec<_> =
+        fs::read_dir(bench.join("home/.local/state/tofufs/lock")).unwrap().collect();
     assert_eq!(locks.len(), 1);
     for lock in locks {
         let mode = lock.unwrap().metadata().unwrap().permissions().mode();

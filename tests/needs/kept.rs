@@ -69,7 +69,8 @@ fn what_the_cache_may_not_hold_is_an_error_unless_it_is_pinned() {
         let (output, is_kept) = kept(&bench, &cache, &small, &[kind]);
         assert!(output.status.success() && is_kept, "{kind}: {output:?}");
     }
-    let (output, is_kept) = kept(&bench, &cache, &["cache", "pin", "--cache-size", "8MiB"], &["one", "two"]);
+    let (output, is_kept) =
+        kept(&bench, &cache, &["cache", "pin", "--cache-size", "8MiB"], &["one", "two"]);
     assert!(output.status.success() && is_kept, "{output:?}");
     // What is pinned leaves no room.
     bench.publish("three", "1.0.0", &packages("three", "1.0.0", &["linux_amd64"]), true);

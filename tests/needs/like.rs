@@ -26,7 +26,12 @@ fn mounted(bench: &Bench, tls: Option<&Tls>) -> Option<(Hostile, Mount)> {
     let registry = registry(tls);
     let host = registry.host();
     let template = format!("{host}/providers/${{type}}");
-    let mut words = vec!["--oci-mirror".to_owned(), template, "--include".to_owned(), "example.com/acme/*".to_owned()];
+    let mut words = vec![
+        "--oci-mirror".to_owned(),
+        template,
+        "--include".to_owned(),
+        "example.com/acme/*".to_owned(),
+    ];
     match tls {
         Some(tls) => {
             let [ca, ..] = tls.write(&bench.join("."));
@@ -61,7 +66,10 @@ fn a_command_like_a_mount_reaches_what_the_mount_reaches() {
             if words[0] != "bundle" && words[0] != "pull" {
                 let alone = finish(bench.command(words));
                 let locked = bench.work().join(".terraform.lock.hcl").exists();
-                assert!(!alone.status.success() || words[0] == "lock" && !locked, "{words:?}: {alone:?}");
+                assert!(
+                    !alone.status.success() || words[0] == "lock" && !locked,
+                    "{words:?}: {alone:?}"
+                );
             }
             let like = finish(bench.command(words.iter().chain(&["--like", &point])));
             assert!(like.status.success(), "{words:?}: {like:?}");
@@ -76,8 +84,17 @@ fn a_command_like_a_mount_reaches_what_the_mount_reaches() {
 
         // What is typed wins.
         let none = "127.0.0.1:1/none/${type}";
-        let typed =
-            ["lock", "--like", &point, "--oci-mirror", none, "--include", "example.com/acme/*", "--deadline", "2s"];
+        let typed = [
+            "lock",
+            "--like",
+            &point,
+            "--oci-mirror",
+            none,
+            "--include",
+            "example.com/acme/*",
+            "--deadline",
+            "2s",
+        ];
         let output = finish(bench.command(typed));
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.code() == Some(1) && said.contains("127.0.0.1:1"), "{output:?}");
@@ -107,7 +124,10 @@ fn a_mount_counts_where_it_was_named() {
     let deadline = ("TOFUFS_DEADLINE", "9s");
     assert_eq!(origins(&[], &[deadline]), ["variable", "default", "default", "default"]);
     assert_eq!(origins(&["--like", &point], &[deadline]), ["like", "like", "like", "default"]);
-    assert_eq!(origins(&["--like", &point, "--plain-http", "a.b"], &[]), ["like", "flag", "like", "default"]);
+    assert_eq!(
+        origins(&["--like", &point, "--plain-http", "a.b"], &[]),
+        ["like", "flag", "like", "default"]
+    );
     let dir = bench.join("home/.config/tofufs");
     std::fs::create_dir_all(&dir).expect("a writable directory");
     let text = format!("like = \"{point}\"\noffline = true\nplain_http = [\"c.d\"]\n");
@@ -121,6 +141,9 @@ fn a_mount_that_is_none_is_no_pattern() {
     let bench = Bench::new();
     let output = finish(bench.command(["lock", "--like", "."]));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(1) && said.starts_with("tofufs: --like .: "), "{output:?}");
+    assert!(
+        output.status.code() == Some(1) && said.starts_with("tofufs: --like .: "),
+        "{output:?}"
+    );
     assert!(said.contains("is not a mount point of tofufs") && said.lines().count() == 1, "{said}");
 }

@@ -32,7 +32,8 @@ const PLATFORMS: [&str; 12] = [
 fn requiring(providers: &[&str]) -> String {
     let lines = providers.iter().map(|provider| {
         let (kind, version) = provider.split_once(' ').unwrap_or((provider, ""));
-        let version = if version.is_empty() { String::new() } else { format!(", version = \"{version}\"") };
+        let version =
+            if version.is_empty() { String::new() } else { format!(", version = \"{version}\"") };
         format!("    {kind} = {{ source = \"example.com/acme/{kind}\"{version} }}\n")
     });
     format!("terraform {{\n  required_providers {{\n{}  }}\n}}\n", lines.collect::<String>())
@@ -49,7 +50,9 @@ fn block(kind: &str, version: &str, constraints: &str, hashes: &[String]) -> Str
     let hashes: String = hashes.iter().map(|hash| format!("    \"{hash}\",\n")).collect();
     let version = match constraints {
         "" => format!("  version = \"{version}\"\n"),
-        constraints => format!("  version     = \"{version}\"\n  constraints = \"{constraints}\"\n"),
+        constraints => {
+            format!("  version     = \"{version}\"\n  constraints = \"{constraints}\"\n")
+        }
     };
     format!("provider \"example.com/acme/{kind}\" {{\n{version}  hashes = [\n{hashes}  ]\n}}\n")
 }
@@ -70,7 +73,12 @@ fn ten_providers_of_twelve_platforms_are_locked_without_downloading_one() {
             registry.put_blob(blob);
         }
         for document in &release.manifests {
-            registry.put_manifest(&format!("providers/{kind}"), Some("1.2.0"), document.media_type, &document.bytes);
+            registry.put_manifest(
+                &format!("providers/{kind}"),
+                Some("1.2.0"),
+                document.media_type,
+                &document.bytes,
+            );
         }
         text += &format!("\n{}", block(kind, "1.2.0", "~> 1.0", &hashes(&packages)));
         add_to_mirror(&mirror, kind, "1.2.0", &packages);
@@ -79,7 +87,16 @@ fn ten_providers_of_twelve_platforms_are_locked_without_downloading_one() {
     bench.write("main.tf", &requiring(&required.iter().map(String::as_str).collect::<Vec<_>>()));
     let host = registry.host();
     let template = format!("{host}/providers/${{type}}");
-    let words = ["lock", "--json", "--plain-http", &host, "--oci-mirror", &template, "--include", "example.com/acme/*"];
+    let words = [
+        "lock",
+        "--json",
+        "--plain-http",
+        &host,
+        "--oci-mirror",
+        &template,
+        "--include",
+        "example.com/acme/*",
+    ];
     let began = std::time::Instant::now();
     let output = finish(bench.command(words));
     eprintln!("tofufs lock of 10 providers x 12 platforms: {:?}", began.elapsed());
@@ -87,11 +104,23 @@ fn ten_providers_of_twelve_platforms_are_locked_without_downloading_one() {
     let said: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(bench.lock_file(), text);
     // A list of tags, an index and twelve manifests for each.
-    assert_eq!((said["requests"]["blob"].as_u64(), said["requests"]["total"].as_u64()), (Some(0), Some(140)), "{said}");
-    assert!(said["providers"].as_array().unwrap().iter().all(|p| p["computed"] == serde_json::json!([])), "{said}");
+    assert_eq!(
+        (said["requests"]["blob"].as_u64(), said["requests"]["total"].as_u64()),
+        (Some(0), Some(140)),
+        "{said}"
+    );
+    assert!(
+        said["providers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|p| p["computed"] == serde_json::json!([])),
+        "{said}"
+    );
     // The clients take the file, and have nothing to add to it.
     for client in clients() {
-        let output = bench.client(&client, &mirror, &["init", "-input=false", "-lockfile=readonly"]);
+        let output =
+            bench.client(&client, &mirror, &["init", "-input=false", "-lockfile=readonly"]);
         assert!(output.status.success(), "{output:?}");
         let output = bench.client(&client, &mirror, &["init", "-input=false"]);
         assert!(output.status.success() && bench.lock_file() == text, "{output:?}");
@@ -124,7 +153,8 @@ fn a_registry_that_wants_a_login_is_logged_in_to() {
     bench.write("main.tf", &requiring(&["a"]));
     let template = format!("{}/providers/${{type}}", registry.host());
     let ca = registry.ca_file().expect("an authority").display().to_string();
-    let words = ["lock", "--oci-mirror", &template, "--include", "example.com/acme/*", "--ca-file", &ca];
+    let words =
+        ["lock", "--oci-mirror", &template, "--include", "example.com/acme/*", "--ca-file", &ca];
     let output = finish(bench.command(words));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(1) && said.contains("no credential"), "{said}");
@@ -133,18 +163,25 @@ fn a_registry_that_wants_a_login_is_logged_in_to() {
     command.env("REGISTRY_AUTH_FILE", config);
     let output = finish(command);
     assert!(output.status.success(), "{output:?}");
-    assert!(bench.lock_file().ends_with(&block("a", "1.0.0+b1", "", &hashes(&packages))), "{}", bench.lock_file());
+    assert!(
+        bench.lock_file().ends_with(&block("a", "1.0.0+b1", "", &hashes(&packages))),
+        "{}",
+        bench.lock_file()
+    );
 }
 
 #[test]
 fn what_is_locked_stays_and_what_is_missing_is_added() {
     let bench = Bench::new();
-    let (old, new) =
-        (packages("a", "1.0.0", &["linux_amd64", "darwin_arm64"]), packages("a", "1.1.0", &["linux_amd64"]));
+    let (old, new) = (
+        packages("a", "1.0.0", &["linux_amd64", "darwin_arm64"]),
+        packages("a", "1.1.0", &["linux_amd64"]),
+    );
     bench.publish("a", "1.0.0", &old, true);
     bench.publish("a", "1.1.0", &new, true);
     bench.write("main.tf", &requiring(&["a >= 1.0"]));
-    // A lock that was made on another platform, in a mirror of unpacked packages (D10), and edited by hand.
+    // A lock that was made on another platform, in a mirror of unpacked packages (D10), and edited
+    // by hand.
     let foreign = format!(
         "# by hand\n\nprovider \"example.com/acme/a\" {{\n  version     = \"1.0.0\" # not 1.1.0, see #7\n  constraints = \
          \">= 1.0.0\"\n  hashes = [\n    \"{}\",\n  ]\n}}\n\nprovider \"other.example/x/y\" {{\n  version = \"3.0.0\"\n}}\n",
@@ -152,19 +189,25 @@ fn what_is_locked_stays_and_what_is_missing_is_added() {
     );
     bench.write(".terraform.lock.hcl", &foreign);
     let said = bench.fails(&["lock", "--check"]);
-    assert!(said.contains("3 hashes of example.com/acme/a 1.0.0") && bench.lock_file() == foreign, "{said}");
+    assert!(
+        said.contains("3 hashes of example.com/acme/a 1.0.0") && bench.lock_file() == foreign,
+        "{said}"
+    );
     let said = bench.json(&["lock", "--platform", "linux_amd64"]);
     assert_eq!(said["providers"][0]["added"].as_array().unwrap().len(), 2, "{said}");
     let locked = bench.lock_file();
     assert!(
-        locked.contains("# not 1.1.0, see #7") && locked.contains("# by hand") && locked.contains("other.example/x/y")
+        locked.contains("# not 1.1.0, see #7")
+            && locked.contains("# by hand")
+            && locked.contains("other.example/x/y")
     );
     for hash in hashes(&old).iter().filter(|hash| !hash.ends_with(&Digest::of(&old[1].1).hex())) {
         assert!(locked.contains(hash), "{hash} in {locked}");
     }
     bench.json(&["lock"]);
     bench.json(&["lock", "--check"]);
-    // A constraint that the locked version does not fulfil selects another one, whose hashes are its own.
+    // A constraint that the locked version does not fulfil selects another one, whose hashes are
+    // its own.
     bench.write("main.tf", &requiring(&["a ~> 1.1"]));
     assert!(bench.fails(&["lock", "--check"]).contains("1.1.0 (it has 1.0.0"));
     bench.json(&["lock"]);
@@ -183,7 +226,8 @@ fn what_a_killed_lock_left_is_cleared_by_the_next() {
     let left = format!(".terraform.lock.hcl.{:032x}.part", 1);
     bench.write(&left, "provider");
     bench.json(&["lock"]);
-    let mut names: Vec<_> = fs::read_dir(bench.work()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut names: Vec<_> =
+        fs::read_dir(bench.work()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, [".terraform.lock.hcl", "main.tf"]);
 }
@@ -199,7 +243,8 @@ fn a_check_of_nothing_is_no_success() {
     };
     check("neither a configuration nor a lock file");
     // No rule is for what is required, with a lock file or without.
-    let other = "terraform {\n  required_providers {\n    b = { source = \"other.example/x/b\" }\n  }\n}\n";
+    let other =
+        "terraform {\n  required_providers {\n    b = { source = \"other.example/x/b\" }\n  }\n}\n";
     bench.write("main.tf", other);
     check("no rule maps other.example/x/b to a repository");
     let lock_b = "provider \"other.example/x/b\" {\n  version = \"1.0.0\"\n}\n";
@@ -231,7 +276,8 @@ fn a_check_of_nothing_is_no_success() {
     bench.json(&["lock", "--check"]);
 }
 
-/// A zip as some publishers make them, with entries for directories, whose own h1 is not that of the unpacked tree.
+/// A zip as some publishers make them, with entries for directories, whose own h1 is not that of
+/// the unpacked tree.
 fn zip_with_directories(kind: &str) -> Vec<u8> {
     let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
     let options = zip::write::SimpleFileOptions::default().unix_permissions(0o755);
@@ -260,7 +306,8 @@ fn what_is_not_annotated_is_computed_from_the_unpacked_tree_and_said() {
     fs::write(unpacked.join("docs/readme.md"), "#!/bin/sh\n").unwrap();
     fs::write(unpacked.join("terraform-provider-d_v1.0.0"), "#!/bin/sh\n").unwrap();
     for client in clients() {
-        let output = bench.client(&client, &mirror, &["init", "-input=false", "-lockfile=readonly"]);
+        let output =
+            bench.client(&client, &mirror, &["init", "-input=false", "-lockfile=readonly"]);
         assert!(output.status.success(), "{output:?}");
         fs::remove_dir_all(bench.work().join(".terraform")).unwrap();
     }
@@ -310,23 +357,41 @@ fn modules_are_followed_wherever_they_are() {
             "example.com/acme/root 2.0.0"
         ]
     );
-    let left: Vec<_> = said["left_out"].as_array().unwrap().iter().map(|l| l["what"].as_str().unwrap()).collect();
+    let left: Vec<_> =
+        said["left_out"].as_array().unwrap().iter().map(|l| l["what"].as_str().unwrap()).collect();
     assert_eq!(left, ["hashicorp/consul/aws", "registry.opentofu.org/hashicorp/random"]);
     assert!(bench.lock_file().contains("constraints = \">= 0.5.0, < 2.0.0\""));
     // The same for the other client, whose default registry and files are other ones.
     fs::remove_file(bench.work().join(".terraform.lock.hcl")).unwrap();
-    assert!(bench.fails(&["lock", "--client", "terraform"]).contains("a.tf"), "terraform reads a.tf");
+    assert!(
+        bench.fails(&["lock", "--client", "terraform"]).contains("a.tf"),
+        "terraform reads a.tf"
+    );
 }
 
 #[test]
 fn bad_input_is_one_clear_line_and_nothing_is_written() {
     let bench = Bench::new();
     bench.publish("a", "1.0.0", &packages("a", "1.0.0", &["linux_amd64"]), true);
-    layouts::add(&bench.store(), "reg.example", "providers/m", "1.0.0", &pack::module(&[("main.tf", b"")]));
+    layouts::add(
+        &bench.store(),
+        "reg.example",
+        "providers/m",
+        "1.0.0",
+        &pack::module(&[("main.tf", b"")]),
+    );
     for (text, words, said) in [
-        (requiring(&["a ~> 3.0"]), &["lock"][..], "\"~> 3.0\"; reg.example/providers/a has 1 versions, up to 1.0.0"),
+        (
+            requiring(&["a ~> 3.0"]),
+            &["lock"][..],
+            "\"~> 3.0\"; reg.example/providers/a has 1 versions, up to 1.0.0",
+        ),
         (requiring(&["b"]), &["lock"], "reg.example/providers/b has no version"),
-        (requiring(&["a"]), &["lock", "--platform", "plan9_386"], "no package for plan9_386; it has linux_amd64"),
+        (
+            requiring(&["a"]),
+            &["lock", "--platform", "plan9_386"],
+            "no package for plan9_386; it has linux_amd64",
+        ),
         (requiring(&["m"]), &["lock"], "this is a module"),
         (requiring(&["a v1"]), &["lock"], "\"v1\""),
         ("terraform {".to_owned(), &["lock"], "main.tf: line 1"),

@@ -1,5 +1,5 @@
-//! What working directories need: locked, fetched beforehand, kept. With image layouts and a real registry; with the
-//! real clients where they are installed.
+//! What working directories need: locked, fetched beforehand, kept. With image layouts and a real
+//! registry; with the real clients where they are installed.
 
 mod inputs;
 mod kept;
@@ -70,11 +70,17 @@ impl Bench {
         command
     }
 
-    /// Runs it with the store, the mapping `reg.example/providers/${type}` and `--json`; what it printed.
+    /// Runs it with the store, the mapping `reg.example/providers/${type}` and `--json`; what it
+    /// printed.
     fn tofufs(&self, words: &[&str]) -> Output {
         let mut command = self.command(words);
         command.arg("--json").arg("--from").arg(format!("oci:{}", self.store().display()));
-        command.args(["--oci-mirror", "reg.example/providers/${type}", "--include", "example.com/acme/*"]);
+        command.args([
+            "--oci-mirror",
+            "reg.example/providers/${type}",
+            "--include",
+            "example.com/acme/*",
+        ]);
         finish(command)
     }
 
@@ -100,13 +106,22 @@ impl Bench {
             true => pack::annotated_provider_of(packages),
             false => pack::provider_of(packages),
         };
-        layouts::add(&self.store(), "reg.example", &format!("providers/{kind}"), &version.replace('+', "_"), &artifact);
+        layouts::add(
+            &self.store(),
+            "reg.example",
+            &format!("providers/{kind}"),
+            &version.replace('+', "_"),
+            &artifact,
+        );
     }
 
     /// The client, in the working directory, with a packed mirror as its one source of providers.
     fn client(&self, program: &Path, mirror: &Path, words: &[&str]) -> Output {
         let rc = self.join("tofurc");
-        let text = format!("provider_installation {{\n  filesystem_mirror {{ path = \"{}\" }}\n}}\n", mirror.display());
+        let text = format!(
+            "provider_installation {{\n  filesystem_mirror {{ path = \"{}\" }}\n}}\n",
+            mirror.display()
+        );
         fs::write(&rc, text).expect("a writable directory");
         let mut command = Command::new(program);
         command
@@ -129,7 +144,9 @@ fn clients() -> Vec<PathBuf> {
 
 /// Packages of a provider, one for each platform, all different.
 fn packages<'a>(kind: &str, version: &str, platforms: &[&'a str]) -> Vec<(&'a str, Vec<u8>)> {
-    let package = |platform: &str| pack::provider_zip(kind, version, format!("{kind} {version} {platform}").as_bytes());
+    let package = |platform: &str| {
+        pack::provider_zip(kind, version, format!("{kind} {version} {platform}").as_bytes())
+    };
     platforms.iter().map(|platform| (*platform, package(platform))).collect()
 }
 

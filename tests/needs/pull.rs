@@ -10,14 +10,16 @@ use crate::support::mount::{Mount, Options, finish};
 use crate::support::{layouts, pack};
 use crate::{Bench, packages};
 
-/// A store of modules that call each other and of two providers, and a root module that needs most of it.
+/// A store of modules that call each other and of two providers, and a root module that needs most
+/// of it.
 fn working_directory(mount_point: &str) -> Bench {
     let bench = Bench::new();
     let module = |repo: &str, tag: &str, files: &[(&str, String)]| {
         let files: Vec<_> = files.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
         layouts::add(&bench.store(), "reg.example", repo, tag, &pack::module(&files));
     };
-    let call = |name: &str, source: &str| format!("module \"{name}\" {{\n  source = \"{source}\"\n}}\n");
+    let call =
+        |name: &str, source: &str| format!("module \"{name}\" {{\n  source = \"{source}\"\n}}\n");
     module(
         "modules/network",
         "1.2.0",
@@ -28,16 +30,28 @@ fn working_directory(mount_point: &str) -> Bench {
                     + &call("unpinned", "oci://reg.example/modules/names")
                     + &call("neighbour", "../../neighbour/1.0.0"),
             ),
-            ("sub/main.tf", call("far", &format!("{mount_point}/reg.example/modules/far:2.0.0//deep"))),
+            (
+                "sub/main.tf",
+                call("far", &format!("{mount_point}/reg.example/modules/far:2.0.0//deep")),
+            ),
         ],
     );
     module("modules/neighbour", "1.0.0", &[("main.tf", call("astray", "github.com/acme/x"))]);
     module("modules/names", "latest", &[("main.tf", String::new())]);
-    module("modules/far", "2.0.0", &[("deep/main.tf", call("up", "../")), ("main.tf", String::new())]);
+    module(
+        "modules/far",
+        "2.0.0",
+        &[("deep/main.tf", call("up", "../")), ("main.tf", String::new())],
+    );
     module("modules/unused", "1.0.0", &[("main.tf", String::new())]);
     for (kind, versions) in [("one", ["1.0.0", "1.1.0"]), ("two", ["2.0.0", "2.1.0+b"])] {
         for version in versions {
-            bench.publish(kind, version, &packages(kind, version, &["linux_amd64", "darwin_arm64"]), true);
+            bench.publish(
+                kind,
+                version,
+                &packages(kind, version, &["linux_amd64", "darwin_arm64"]),
+                true,
+            );
         }
     }
     bench.write(
@@ -80,15 +94,29 @@ fn what_a_root_module_needs_is_there_offline_afterwards() {
     assert_eq!(references(&said), NEEDED);
     assert_eq!(left_out(&said), ["github.com/acme/x", "hashicorp/consul/aws"]);
     let fetched = |said: &Value| -> u64 {
-        said["artifacts"].as_array().unwrap().iter().map(|a| a["fetched_bytes"].as_u64().unwrap()).sum()
+        said["artifacts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|a| a["fetched_bytes"].as_u64().unwrap())
+            .sum()
     };
     // The modules are in the cache already: they were read to see what they call.
     assert!(fetched(&said) > 0);
-    let again = bench.json(&[&["pull", "--root", ".", "--lock-file", ".terraform.lock.hcl"][..], &platform].concat());
+    let again = bench.json(
+        &[&["pull", "--root", ".", "--lock-file", ".terraform.lock.hcl"][..], &platform].concat(),
+    );
     assert_eq!((fetched(&again), references(&again)), (0, NEEDED.to_vec()));
-    assert_eq!(left_out(&again), ["elsewhere.example/x/y", "github.com/acme/x", "hashicorp/consul/aws"]);
+    assert_eq!(
+        left_out(&again),
+        ["elsewhere.example/x/y", "github.com/acme/x", "hashicorp/consul/aws"]
+    );
     let cache = bench.join("home/.cache/tofufs");
-    let Some(mount) = Mount::start(&["reg.example"], Options::new().args(["--offline"]).cache(cache)) else { return };
+    let Some(mount) =
+        Mount::start(&["reg.example"], Options::new().args(["--offline"]).cache(cache))
+    else {
+        return;
+    };
     for (path, text) in [
         ("modules/network/1.2.0/sub/main.tf", "far:2.0.0"),
         ("modules/far:2.0.0/deep/main.tf", "../"),
@@ -98,10 +126,13 @@ fn what_a_root_module_needs_is_there_offline_afterwards() {
         assert!(read.contains(text), "{path}: {read}");
     }
     // What was not asked for is not there: another platform, another version.
-    let tags: BTreeSet<_> =
-        fs::read_dir(mount.join("reg.example/providers/one")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let tags: BTreeSet<_> = fs::read_dir(mount.join("reg.example/providers/one"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
     assert_eq!(tags.len(), 2);
-    let missing = fs::read_dir(mount.join("reg.example/providers/one/1.0.0/darwin_arm64")).unwrap_err();
+    let missing =
+        fs::read_dir(mount.join("reg.example/providers/one/1.0.0/darwin_arm64")).unwrap_err();
     assert_eq!(missing.raw_os_error(), Some(rustix::io::Errno::HOSTUNREACH.raw_os_error()));
 }
 
@@ -116,7 +147,10 @@ fn a_path_below_a_mount_is_the_release_that_is_mounted_there() {
     std::os::unix::fs::symlink(store.path(), bench.store()).unwrap();
     // By a relative path and through a link, too.
     std::os::unix::fs::symlink(mount.path(), bench.work().join("mounted")).unwrap();
-    bench.write("more.tf", "module \"linked\" {\n  source = \"./mounted/reg.example/modules/unused/1.0.0\"\n}\n");
+    bench.write(
+        "more.tf",
+        "module \"linked\" {\n  source = \"./mounted/reg.example/modules/unused/1.0.0\"\n}\n",
+    );
     let said = bench.json(&["pull", "--root", ".", "--platform", "linux_amd64"]);
     let mut wanted = NEEDED.to_vec();
     wanted.insert(4, "reg.example/modules/unused:1.0.0");
@@ -127,11 +161,20 @@ fn a_path_below_a_mount_is_the_release_that_is_mounted_there() {
 fn a_module_that_cannot_be_had_is_named_with_the_one_that_calls_it() {
     let bench = working_directory("/nowhere/mnt");
     for (source, words) in [
-        ("oci://reg.example/modules/network?tag=9.9.9", ["reg.example/modules/network:9.9.9", "no such release"]),
-        ("/nowhere/mnt/reg.example/modules/network/9.9.9", ["reg.example/modules/network:9.9.9", "no such release"]),
+        (
+            "oci://reg.example/modules/network?tag=9.9.9",
+            ["reg.example/modules/network:9.9.9", "no such release"],
+        ),
+        (
+            "/nowhere/mnt/reg.example/modules/network/9.9.9",
+            ["reg.example/modules/network:9.9.9", "no such release"],
+        ),
         ("/nowhere/else", ["/nowhere/else", "no such directory"]),
         ("./none", ["none", "no such directory"]),
-        ("/nowhere/mnt/reg.example/modules/network:1.2.0//none", ["no directory", "reg.example/modules/network:1.2.0"]),
+        (
+            "/nowhere/mnt/reg.example/modules/network:1.2.0//none",
+            ["no directory", "reg.example/modules/network:1.2.0"],
+        ),
         ("oci://reg.example/providers/one?tag=1.0.0", ["provider release", "module \"x\""]),
     ] {
         bench.write("more.tf", &format!("module \"x\" {{\n  source = \"{source}\"\n}}\n"));
@@ -148,10 +191,13 @@ fn references_and_patterns_are_fetched_from_a_registry_once() {
     for tag in ["1.0.0", "1.1.0", "2.0.0"] {
         registry.push("acme/network").artifact(tag, &pack::module(&[("main.tf", tag.as_bytes())]));
     }
-    registry.push("acme/one").artifact("1.0.0", &pack::provider("one", "1.0.0", &["linux_amd64", "darwin_arm64"]));
+    registry
+        .push("acme/one")
+        .artifact("1.0.0", &pack::provider("one", "1.0.0", &["linux_amd64", "darwin_arm64"]));
     let pull = |references: &[&str]| {
         let references = references.iter().map(|reference| format!("{host}/acme/{reference}"));
-        let words = ["pull", "--json", "--plain-http", &host, "--platform", "darwin_arm64"].map(str::to_owned);
+        let words = ["pull", "--json", "--plain-http", &host, "--platform", "darwin_arm64"]
+            .map(str::to_owned);
         finish(bench.command(words.into_iter().chain(references)))
     };
     let output = pull(&["network:1.*", "one:1.0.0"]);
@@ -165,7 +211,10 @@ fn references_and_patterns_are_fetched_from_a_registry_once() {
     let words = ["pull", "--json", "--plain-http", &host, "--deadline", "3s"].map(str::to_owned);
     for (reference, rule) in [
         ("network:3.*", "none of its 3 tags"),
-        ("network:3.0.0", "acme/network:3.0.0: there is no tag 3.0.0; there are 2.0.0, 1.1.0, 1.0.0"),
+        (
+            "network:3.0.0",
+            "acme/network:3.0.0: there is no tag 3.0.0; there are 2.0.0, 1.1.0, 1.0.0",
+        ),
         ("nothing:1.0.0", "acme/nothing:1.0.0: there is no repository acme/nothing"),
     ] {
         let output = pull(&[reference]);
@@ -175,7 +224,8 @@ fn references_and_patterns_are_fetched_from_a_registry_once() {
     assert_eq!(finish(bench.command(["pull"])).status.code(), Some(2));
     // Without the registry its last answers count, and that is said.
     drop(registry);
-    let output = finish(bench.command(words.into_iter().chain([format!("{host}/acme/network:1.*")])));
+    let output =
+        finish(bench.command(words.into_iter().chain([format!("{host}/acme/network:1.*")])));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success() && said.contains("its last answers were used"), "{said}");
 }
@@ -200,14 +250,22 @@ fn what_is_pinned_outlives_a_full_cache_and_a_pruned_one() {
     );
     cache(&["prune"]);
     let after = cache(&["info"]);
-    assert_eq!((&after["objects"], &after["bytes"]), (&before["pinned"]["objects"], &before["pinned"]["bytes"]));
+    assert_eq!(
+        (&after["objects"], &after["bytes"]),
+        (&before["pinned"]["objects"], &before["pinned"]["bytes"])
+    );
     // All of it is still there, without any source.
-    let output = finish(bench.command(["pull", "--offline", "--json", "reg.example/modules/far:2.0.0"]));
+    let output =
+        finish(bench.command(["pull", "--offline", "--json", "reg.example/modules/far:2.0.0"]));
     assert!(output.status.success(), "{output:?}");
     let listed = bench.json(&["cache", "pin"]);
     assert_eq!(listed["pins"].as_array().unwrap().len(), 2, "{listed}");
     bench.json(&[&["cache", "pin", "--remove"][..], &lock].concat());
-    assert!(bench.fails(&[&["cache", "pin", "--remove"][..], &lock].concat()).contains("none of that is pinned"));
+    assert!(
+        bench
+            .fails(&[&["cache", "pin", "--remove"][..], &lock].concat())
+            .contains("none of that is pinned")
+    );
     bench.json(&["cache", "pin", "--remove", "reg.example/modules/far:*"]);
     cache(&["prune"]);
     assert_eq!(cache(&["info"])["objects"], 0);

@@ -9,7 +9,9 @@ use crate::support::mount::finish;
 /// Everything below a directory.
 fn all_below(dir: &Path) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
-    for entry in fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path()) {
+    for entry in
+        fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path())
+    {
         if entry.is_dir() && !entry.is_symlink() {
             found.extend(all_below(&entry));
         }

@@ -24,9 +24,14 @@ fn cache(options: impl FnOnce(Options) -> Options) -> Option<(DockerRegistry, Mo
 
 /// Whether somebody else holds the lock on the file, as another process finds it.
 fn is_locked(file: &Path) -> bool {
-    const PROBE: &str =
-        "import fcntl, sys\nf = open(sys.argv[1], 'r+')\nfcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)\n";
-    !Command::new("python3").args(["-c", PROBE]).arg(file).output().expect("python runs").status.success()
+    const PROBE: &str = "import fcntl, sys\nf = open(sys.argv[1], 'r+')\nfcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)\n";
+    !Command::new("python3")
+        .args(["-c", PROBE])
+        .arg(file)
+        .output()
+        .expect("python runs")
+        .status
+        .success()
 }
 
 fn lock_files_work(read_only: bool, passthrough: bool) {
@@ -49,7 +54,8 @@ fn lock_files_work(read_only: bool, passthrough: bool) {
             .open(&lock)
             .unwrap_or_else(|e| panic!("{round}: {e}"));
         assert!(!is_locked(&lock), "{round}");
-        rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+        rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+            .unwrap();
         assert!(is_locked(&lock), "{round}");
         rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::Unlock).unwrap();
         assert!(!is_locked(&lock), "{round}");
@@ -60,7 +66,11 @@ fn lock_files_work(read_only: bool, passthrough: bool) {
     fs::remove_file(&lock).unwrap();
     assert_eq!(names(&version), [here()]);
     // Beside packages alone, and nothing but locks where nothing may be written.
-    for other in ["plugin-cache/x.lock".into(), version.parent().unwrap().join("x.lock"), version.join("x.json")] {
+    for other in [
+        "plugin-cache/x.lock".into(),
+        version.parent().unwrap().join("x.lock"),
+        version.join("x.json"),
+    ] {
         assert!(fs::write(mount.join(&other), "").is_err(), "{}", other.display());
     }
     let made = fs::create_dir(version.join(OTHER));
@@ -86,7 +96,12 @@ fn contents(dir: &Path) -> Vec<(String, Vec<u8>)> {
 
 /// A shell's work in `dir`, by a process of its own; what it said.
 fn shell(dir: &Path, script: &str) -> String {
-    let output = Command::new("bash").args(["-euc", script]).current_dir(dir).env("LC_ALL", "C").output().unwrap();
+    let output = Command::new("bash")
+        .args(["-euc", script])
+        .current_dir(dir)
+        .env("LC_ALL", "C")
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{script}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
@@ -98,7 +113,11 @@ fn what_comes_from_a_registry_is_there_whatever_a_client_does_to_it() {
     let plugins = mount.join("plugins").join(ORIGIN).join("acme/one/1.0.0").join(here());
     let before = contents(&package);
     let is_whole = |what: &str| {
-        assert_eq!((contents(&package), contents(&plugins)), (before.clone(), before.clone()), "{what}");
+        assert_eq!(
+            (contents(&package), contents(&plugins)),
+            (before.clone(), before.clone()),
+            "{what}"
+        );
         assert_eq!(names(&version), [here()], "{what}");
         assert!(fs::symlink_metadata(&package).unwrap().is_symlink(), "{what}");
     };
@@ -107,13 +126,18 @@ fn what_comes_from_a_registry_is_there_whatever_a_client_does_to_it() {
         ("taken away", format!("rm {link}; test -L {link}")),
         ("taken away file by file", format!("rm {link}/*")),
         ("all of it taken away", "rm -r ../../../../*".to_owned()),
-        ("the same bytes", format!("cp -L {link}/{plugin} /tmp/$$; cat /tmp/$$ > {link}/{plugin}; rm /tmp/$$")),
+        (
+            "the same bytes",
+            format!("cp -L {link}/{plugin} /tmp/$$; cat /tmp/$$ > {link}/{plugin}; rm /tmp/$$"),
+        ),
         ("other modes and times", format!("chmod 700 {link}/{plugin}; touch {link}/{plugin}")),
         ("cut and left", format!(": > {link}/{plugin}")),
         ("cut", format!("truncate -s 3 {link}/README.md")),
         (
             "made anew",
-            format!("cp -L {link}/README.md /tmp/$$; rm {link}/README.md; cp /tmp/$$ {link}/README.md; rm /tmp/$$"),
+            format!(
+                "cp -L {link}/README.md /tmp/$$; rm {link}/README.md; cp /tmp/$$ {link}/README.md; rm /tmp/$$"
+            ),
         ),
     ] {
         shell(&version, &script);
@@ -145,7 +169,11 @@ fn a_package_that_one_client_takes_away_is_there_for_the_others() {
     }
     fs::create_dir(&package).unwrap();
     fs::write(package.join("own"), "own").unwrap();
-    assert_eq!(shell(&version, &format!("cat {}/own", here())), "own", "kept, where it is something else");
+    assert_eq!(
+        shell(&version, &format!("cat {}/own", here())),
+        "own",
+        "kept, where it is something else"
+    );
     fs::remove_dir_all(&package).unwrap();
 }
 
@@ -162,7 +190,10 @@ fn another_package_that_is_written_over_one_is_kept_locally() {
     fs::write(package.join("new"), "new").unwrap();
     let look = || {
         let readme = ("README.md".to_owned(), b"a provider\n".to_vec());
-        assert_eq!(contents(&package), [readme, ("new".into(), b"new".to_vec()), (plugin.into(), other.clone())]);
+        assert_eq!(
+            contents(&package),
+            [readme, ("new".into(), b"new".to_vec()), (plugin.into(), other.clone())]
+        );
         assert!(fs::metadata(package.join(plugin)).unwrap().permissions().mode() & 0o111 == 0o111);
         assert!(fs::symlink_metadata(&package).unwrap().is_dir());
         assert_eq!((contents(&plugins), names(&version)), (before.clone(), vec![here()]));
@@ -196,7 +227,9 @@ fn a_plugin_that_runs_is_written_over() {
     let zip = pack::provider_zip("one", "1.0.0", &shell);
     registry.push("mirror/acme/one").artifact("1.0.0", &pack::provider_of(&[(&here(), zip)]));
     for flags in [&[][..], &["--no-passthrough"]] {
-        let Some(mount) = Mount::start(&[registry.host()], mapped(&registry).args(flags)) else { return };
+        let Some(mount) = Mount::start(&[registry.host()], mapped(&registry).args(flags)) else {
+            return;
+        };
         let version = mount.join("plugin-cache").join(ORIGIN).join("acme/one/1.0.0");
         let plugin = version.join(here()).join("terraform-provider-one_v1.0.0");
         let mut running = Command::new(&plugin).arg("60").spawn().unwrap();
@@ -250,7 +283,11 @@ fn what_clients_write_is_kept_beside_it() {
     assert_eq!(names(&top), [ORIGIN]);
     assert_eq!(names(&version), [here()]);
     for refused in ["nohost", "a.example/UPPER", "a.example/b/c/v1"] {
-        assert_eq!(fs::create_dir_all(top.join(refused)).unwrap_err().kind(), ErrorKind::PermissionDenied, "{refused}");
+        assert_eq!(
+            fs::create_dir_all(top.join(refused)).unwrap_err().kind(),
+            ErrorKind::PermissionDenied,
+            "{refused}"
+        );
     }
 }
 
@@ -269,7 +306,12 @@ impl Bed {
         tiny::publish(&registry, &["1.0.0"])?;
         let flags = mapped(&registry).args(declared(&["acme/tiny"]));
         let mount = Mount::start(&[registry.host()], options(flags))?;
-        Some(Bed { registry, mount, base: tempfile::tempdir().expect("a temporary directory"), name })
+        Some(Bed {
+            registry,
+            mount,
+            base: tempfile::tempdir().expect("a temporary directory"),
+            name,
+        })
     }
 
     fn client(&self, label: &str) -> Client {
@@ -352,38 +394,59 @@ fn opentofu_hits_the_plugin_cache_of_a_read_only_mount() {
     a_plugin_cache_is_hit_without_a_write("tofu", true);
 }
 
-/// Locks that do not vouch for the cached package: by zh: alone, and by a hash that the package does not have.
+/// Locks that do not vouch for the cached package: by zh: alone, and by a hash that the package
+/// does not have.
 fn locks_that_miss(name: &'static str) {
     let Some(bed) = Bed::new(name, |options| options) else { return };
     let first = bed.client("first");
     first.use_provider();
-    let content = |client: &Client| fs::read(client.installed("1.0.0").join("terraform-provider-tiny_v1.0.0"));
+    let content = |client: &Client| {
+        fs::read(client.installed("1.0.0").join("terraform-provider-tiny_v1.0.0"))
+    };
     let before = content(&first).unwrap();
     let hashes = |line: &str| {
         let lock = first.lock();
         let kept = lock.lines().filter(|line| !line.trim_start().starts_with("\"h1:"));
-        kept.map(
-            |kept| if kept.contains("hashes") { format!("{kept}\n    \"{line}\",\n") } else { format!("{kept}\n") },
-        )
+        kept.map(|kept| {
+            if kept.contains("hashes") {
+                format!("{kept}\n    \"{line}\",\n")
+            } else {
+                format!("{kept}\n")
+            }
+        })
         .collect::<String>()
     };
     let zip = tiny::packages("1.0.0").expect("the provider was built").swap_remove(0).1;
     let zh = bed.client("zh");
-    fs::write(zh.dir.join(".terraform.lock.hcl"), hashes(&format!("zh:{}", tofufs::digest::Digest::of(&zip).hex())))
-        .unwrap();
+    fs::write(
+        zh.dir.join(".terraform.lock.hcl"),
+        hashes(&format!("zh:{}", tofufs::digest::Digest::of(&zip).hex())),
+    )
+    .unwrap();
     let wrong = bed.client("wrong");
-    fs::write(wrong.dir.join(".terraform.lock.hcl"), hashes("h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="))
-        .unwrap();
-    // OpenTofu compares the cached package with what it gets from the mirror. Terraform takes the cached one, and then
-    // wants a hash of its own for it; `tofufs lock` adds one.
+    fs::write(
+        wrong.dir.join(".terraform.lock.hcl"),
+        hashes("h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="),
+    )
+    .unwrap();
+    // OpenTofu compares the cached package with what it gets from the mirror. Terraform takes the
+    // cached one, and then wants a hash of its own for it; `tofufs lock` adds one.
     let said = |client: &Client| {
         let output = client.output(&["init", "-input=false", "-no-color"]);
-        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
         (output.status.success(), text.split_whitespace().collect::<Vec<_>>().join(" "))
     };
     let (done, text) = said(&zh);
     assert_eq!(done, name == "tofu", "{text}");
-    assert!(done || text.contains("doesn't match any of the checksums recorded in the dependency lock file"), "{text}");
+    assert!(
+        done || text
+            .contains("doesn't match any of the checksums recorded in the dependency lock file"),
+        "{text}"
+    );
     let (done, text) = said(&wrong);
     assert!(!done && text.contains("doesn't match any of the checksums"), "{text}");
     // Whatever they say of it: the package is what it was.
@@ -411,7 +474,11 @@ fn without_the_setting(name: &'static str) {
     let program = bed.cached().join("terraform-provider-tiny_v1.0.0");
     let before = fs::read(&program).unwrap();
     let output = client.output(&["init", "-input=false", "-no-color"]);
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     // OpenTofu compares and leaves the package; Terraform writes the same once more.
     assert!(output.status.success(), "{text}");
     assert_eq!(fs::read(&program).unwrap(), before);

@@ -1,4 +1,5 @@
-//! Terraform and OpenTofu with `plugins/` and `mirror/` as file system mirrors, next to plain local directories.
+//! Terraform and OpenTofu with `plugins/` and `mirror/` as file system mirrors, next to plain local
+//! directories.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +25,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// In a new directory below `base`, with this CLI configuration; `None`, with the reason printed, without the program.
+    /// In a new directory below `base`, with this CLI configuration; `None`, with the reason
+    /// printed, without the program.
     pub fn new(name: &str, base: &Path, label: &str, configuration: &str) -> Option<Client> {
         let program = program(name)?;
         let dir = base.join(label);
@@ -68,7 +70,11 @@ impl Client {
     /// Runs what must succeed; what it printed.
     pub fn run(&self, arguments: &[&str]) -> String {
         let output = self.output(arguments);
-        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let said = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
         assert!(output.status.success(), "{} {arguments:?}: {said}", self.program.display());
         said
     }
@@ -88,7 +94,12 @@ impl Client {
 
     /// Where `init` puts the package of this machine's platform.
     pub fn installed(&self, version: &str) -> PathBuf {
-        self.dir.join(".terraform/providers").join(ORIGIN).join("acme/tiny").join(version).join(here())
+        self.dir
+            .join(".terraform/providers")
+            .join(ORIGIN)
+            .join("acme/tiny")
+            .join(version)
+            .join(here())
     }
 
     pub fn forget(&self, with_lock: bool) {
@@ -100,7 +111,10 @@ impl Client {
 }
 
 pub fn file_system_mirror(path: &Path) -> String {
-    format!("provider_installation {{\n  filesystem_mirror {{\n    path = \"{}\"\n  }}\n}}\n", path.display())
+    format!(
+        "provider_installation {{\n  filesystem_mirror {{\n    path = \"{}\"\n  }}\n}}\n",
+        path.display()
+    )
 }
 
 /// What `tofufs tofurc` prints for a use of the mount.
@@ -123,11 +137,20 @@ fn a_view_is_a_file_system_mirror(name: &str, view: &str) {
     let Some(()) = tiny::publish(&registry, &versions) else { return };
     let local = base.join("local");
     tiny::write_mirror(&local, &versions, view == "mirror").expect("the provider was built");
-    let options = mapped(&registry).args(declared(&["acme/tiny"])).args(["--platform", &here(), "--platform", OTHER]);
+    let options = mapped(&registry).args(declared(&["acme/tiny"])).args([
+        "--platform",
+        &here(),
+        "--platform",
+        OTHER,
+    ]);
     let Some(mount) = Mount::start(&[registry.host()], options) else { return };
 
-    let [ours, plain] = [("mount", configuration_for(&mount, view)), ("plain", file_system_mirror(&local))]
-        .map(|(label, configuration)| Client::new(name, &base, label, &configuration).expect("it is installed"));
+    let [ours, plain] =
+        [("mount", configuration_for(&mount, view)), ("plain", file_system_mirror(&local))].map(
+            |(label, configuration)| {
+                Client::new(name, &base, label, &configuration).expect("it is installed")
+            },
+        );
     for client in [&ours, &plain] {
         client.use_provider();
     }
@@ -135,7 +158,11 @@ fn a_view_is_a_file_system_mirror(name: &str, view: &str) {
     assert!(ours.lock().contains("version     = \"1.1.0\""), "{}", ours.lock());
     let installed = fs::symlink_metadata(ours.installed("1.1.0")).unwrap();
     assert_eq!(installed.is_symlink(), view == "plugins", "unpacked packages are not copied");
-    assert_eq!(mount.requests().1, 1, "the older version and the other platform stay where they are");
+    assert_eq!(
+        mount.requests().1,
+        1,
+        "the older version and the other platform stay where they are"
+    );
 
     registry.stop();
     for with_lock in [false, true] {

@@ -1,5 +1,5 @@
-//! What the clients say, and what this program says of it, where something is wrong: registries, locks, releases,
-//! packages and configurations.
+//! What the clients say, and what this program says of it, where something is wrong: registries,
+//! locks, releases, packages and configurations.
 
 use std::fs;
 use std::io::{Cursor, Write};
@@ -25,7 +25,11 @@ const INIT: [&str; 3] = ["init", "-input=false", "-no-color"];
 #[track_caller]
 fn refused(client: &Client) -> String {
     let output = client.output(&INIT);
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(!output.status.success(), "{said}");
     // Terraform draws a frame around it.
     said.replace(['│', '╷', '╵'], " ").split_whitespace().collect::<Vec<_>>().join(" ")
@@ -44,8 +48,16 @@ impl Bed {
         program(name)?;
         tiny::built()?;
         let registry = registry()?;
-        let mount = Mount::start(&[registry.host()], options(mapped(&registry).args(declared(&["acme/tiny"]))))?;
-        Some(Bed { registry, mount, base: tempfile::tempdir().expect("a temporary directory"), name })
+        let mount = Mount::start(
+            &[registry.host()],
+            options(mapped(&registry).args(declared(&["acme/tiny"]))),
+        )?;
+        Some(Bed {
+            registry,
+            mount,
+            base: tempfile::tempdir().expect("a temporary directory"),
+            name,
+        })
     }
 
     fn base(&self) -> PathBuf {
@@ -53,13 +65,16 @@ impl Bed {
     }
 
     fn client(&self, label: &str, view: &str) -> Client {
-        Client::new(self.name, &self.base(), label, &configuration_for(&self.mount, view)).expect("it is installed")
+        Client::new(self.name, &self.base(), label, &configuration_for(&self.mount, view))
+            .expect("it is installed")
     }
 
     /// Runs `tofufs lock` where `client` works; what it says.
     fn lock(&self, client: &Client) -> String {
         let mut command = self.mount.command("lock");
-        command.args(crate::mirror_flags(&self.registry.host())).args(["--plain-http", &self.registry.host()]);
+        command
+            .args(crate::mirror_flags(&self.registry.host()))
+            .args(["--plain-http", &self.registry.host()]);
         command.arg(&client.dir);
         let output = finish(command);
         assert!(output.status.success(), "{output:?}");
@@ -85,10 +100,12 @@ fn zh(package: &[u8]) -> String {
     format!("zh:{}", Digest::of(package).hex())
 }
 
-/// Other registries that are down, silent or broken in the middle of an answer cost a client time at most.
+/// Other registries that are down, silent or broken in the middle of an answer cost a client time
+/// at most.
 fn a_client_walks_past_registries_that_do_not_answer(name: &'static str) {
     let bad = Hostile::start();
-    let about = |kind: &'static str| move |seen: &crate::support::hostile::Seen| seen.path.contains(kind);
+    let about =
+        |kind: &'static str| move |seen: &crate::support::hostile::Seen| seen.path.contains(kind);
     for (kind, behaviour) in [
         ("silent", Behaviour::Silence),
         ("failing", Behaviour::Answer(Reply::error(500, "UNKNOWN"))),
@@ -105,24 +122,48 @@ fn a_client_walks_past_registries_that_do_not_answer(name: &'static str) {
     let (host, gone) = (bad.host(), "127.0.0.1:9");
     let template = |host: &str| format!("{host}/${{namespace}}/${{type}}");
     let kinds = ["silent", "failing", "cut", "html"];
-    let Some(bed) = Bed::new(name, |options| {
-        options
-            .args(["--oci-mirror", &template(&host), "--include", "bad.example.com/*/*", "--plain-http", &host])
-            .args(["--oci-mirror", &template(gone), "--include", "gone.example.com/*/*", "--plain-http", gone])
-            .args(kinds.iter().flat_map(|kind| ["--provider".to_owned(), format!("bad.example.com/acme/{kind}")]))
-            .args(["--provider", "gone.example.com/acme/away", "--deadline", "2s"])
-    }) else {
+    let Some(bed) =
+        Bed::new(name, |options| {
+            options
+                .args([
+                    "--oci-mirror",
+                    &template(&host),
+                    "--include",
+                    "bad.example.com/*/*",
+                    "--plain-http",
+                    &host,
+                ])
+                .args([
+                    "--oci-mirror",
+                    &template(gone),
+                    "--include",
+                    "gone.example.com/*/*",
+                    "--plain-http",
+                    gone,
+                ])
+                .args(kinds.iter().flat_map(|kind| {
+                    ["--provider".to_owned(), format!("bad.example.com/acme/{kind}")]
+                }))
+                .args(["--provider", "gone.example.com/acme/away", "--deadline", "2s"])
+        })
+    else {
         return;
     };
     tiny::publish(&bed.registry, &["1.0.0"]).unwrap();
     bed.client("work", "plugins").use_provider();
     let (log, status) = (bed.mount.log(), bed.mount.status()["errors"].to_string());
     let away = kinds.map(|kind| (host.as_str(), format!("plugins/bad.example.com/acme/{kind}")));
-    for (host, path) in away.iter().chain(&[(gone, "plugins/gone.example.com/acme/away".to_owned())]) {
-        let error = bed.mount.xattr(path, "user.tofufs.error").unwrap_or_else(|| panic!("{path}: {log}"));
+    for (host, path) in
+        away.iter().chain(&[(gone, "plugins/gone.example.com/acme/away".to_owned())])
+    {
+        let error =
+            bed.mount.xattr(path, "user.tofufs.error").unwrap_or_else(|| panic!("{path}: {log}"));
         assert!(error.contains(host), "{path}: {error}");
         assert!(log.contains(&error), "{error}: {log}");
-        assert!(status.contains(path.rsplit('/').next().unwrap()) || status.contains(host), "{path}: {status}");
+        assert!(
+            status.contains(path.rsplit('/').next().unwrap()) || status.contains(host),
+            "{path}: {status}"
+        );
     }
 }
 
@@ -138,16 +179,22 @@ fn opentofu_walks_past_registries_that_do_not_answer() {
 
 /// The one registry that has it is away before anything of it was seen.
 fn a_provider_that_is_out_of_reach(name: &'static str) {
-    let Some(mut bed) = Bed::new(name, |options| options.args(["--deadline", "2s"])) else { return };
+    let Some(mut bed) = Bed::new(name, |options| options.args(["--deadline", "2s"])) else {
+        return;
+    };
     tiny::publish(&bed.registry, &["1.0.0"]).unwrap();
     bed.registry.stop();
     let client = bed.client("work", "plugins");
     let said = refused(&client);
     assert!(said.contains(&format!("{ORIGIN}/acme/tiny")) && said.contains("not found"), "{said}");
-    let error = bed.mount.xattr(format!("plugins/{ORIGIN}/acme/tiny"), "user.tofufs.error").expect("a reason");
+    let error = bed
+        .mount
+        .xattr(format!("plugins/{ORIGIN}/acme/tiny"), "user.tofufs.error")
+        .expect("a reason");
     assert!(error.contains(&bed.registry.host()), "{error}");
     assert!(
-        bed.mount.log().contains(&error) && bed.mount.status()["errors"].to_string().contains(&bed.registry.host())
+        bed.mount.log().contains(&error)
+            && bed.mount.status()["errors"].to_string().contains(&bed.registry.host())
     );
     assert!(client.lock().is_empty());
 }
@@ -164,7 +211,9 @@ fn opentofu_is_told_of_a_provider_that_is_out_of_reach() {
 
 /// Lock files from elsewhere, in both kinds of mirror: as with plain directories.
 fn locks_from_elsewhere(name: &'static str) {
-    let Some(bed) = Bed::new(name, |options| options.args(["--platform", &here(), "--platform", OTHER])) else {
+    let Some(bed) =
+        Bed::new(name, |options| options.args(["--platform", &here(), "--platform", OTHER]))
+    else {
         return;
     };
     tiny::publish(&bed.registry, &["1.0.0"]).unwrap();
@@ -183,8 +232,13 @@ fn locks_from_elsewhere(name: &'static str) {
             if !local.exists() {
                 tiny::write_mirror(&local, &["1.0.0"], view == "mirror").unwrap();
             }
-            let plain =
-                Client::new(name, &bed.base(), &format!("{label}-{view}-plain"), &file_system_mirror(&local)).unwrap();
+            let plain = Client::new(
+                name,
+                &bed.base(),
+                &format!("{label}-{view}-plain"),
+                &file_system_mirror(&local),
+            )
+            .unwrap();
             let mounted = bed.client(&format!("{label}-{view}"), view);
             for client in [&plain, &mounted] {
                 write_lock(client, &hashes);
@@ -199,7 +253,10 @@ fn locks_from_elsewhere(name: &'static str) {
             }
             // The way out: the hashes of all platforms.
             bed.lock(&mounted);
-            assert!(hashes.iter().all(|hash| mounted.lock().contains(hash.as_str())), "what was there stays");
+            assert!(
+                hashes.iter().all(|hash| mounted.lock().contains(hash.as_str())),
+                "what was there stays"
+            );
             mounted.use_provider();
         }
     }
@@ -215,7 +272,8 @@ fn opentofu_takes_locks_from_elsewhere_as_with_plain_directories() {
     locks_from_elsewhere("tofu");
 }
 
-/// The tag holds something else than what was locked: never used, and what was locked is used again when it is back.
+/// The tag holds something else than what was locked: never used, and what was locked is used again
+/// when it is back.
 fn a_tag_that_moved_under_a_lock(name: &'static str) {
     let Some(bed) = Bed::new(name, |options| options) else { return };
     tiny::publish(&bed.registry, &["1.0.0"]).unwrap();
@@ -224,7 +282,9 @@ fn a_tag_that_moved_under_a_lock(name: &'static str) {
         client.use_provider();
         let lock = client.lock();
         let another = pack::provider_zip("tiny", "1.0.0", b"#!/bin/sh\nexit 1\n");
-        bed.registry.push("mirror/acme/tiny").artifact("1.0.0", &pack::provider_of(&[(&here(), another)]));
+        bed.registry
+            .push("mirror/acme/tiny")
+            .artifact("1.0.0", &pack::provider_of(&[(&here(), another)]));
         bed.refresh();
         client.forget(false);
         assert!(refused(&client).contains("doesn't match any of the checksums"));
@@ -246,8 +306,8 @@ fn opentofu_refuses_a_tag_that_moved_under_a_lock() {
     a_tag_that_moved_under_a_lock("tofu");
 }
 
-/// Releases that lack the platform, are something else, or hold no zip: a message that names the provider, a reason in
-/// the log, and another version is installed all the same.
+/// Releases that lack the platform, are something else, or hold no zip: a message that names the
+/// provider, a reason in the log, and another version is installed all the same.
 fn releases_that_cannot_be_used(name: &'static str) {
     let Some(bed) = Bed::new(name, |options| options) else { return };
     tiny::publish(&bed.registry, &["1.0.0"]).unwrap();
@@ -257,7 +317,9 @@ fn releases_that_cannot_be_used(name: &'static str) {
     push.artifact("1.3.0", &pack::provider_of(&[(&here(), b"this is no zip".to_vec())]));
     bed.refresh();
     for view in ["plugins", "mirror"] {
-        for (version, reason) in [("1.1.0", "no package for"), ("1.2.0", "is a module"), ("1.3.0", "no zip archive")] {
+        for (version, reason) in
+            [("1.1.0", "no package for"), ("1.2.0", "is a module"), ("1.3.0", "no zip archive")]
+        {
             let client = bed.client(&format!("{view}-{version}"), view);
             let root = fs::read_to_string(client.dir.join("main.tf")).unwrap();
             fs::write(client.dir.join("main.tf"), root.replace("~> 1.0", version)).unwrap();
@@ -265,7 +327,8 @@ fn releases_that_cannot_be_used(name: &'static str) {
             assert!(said.contains(&format!("{ORIGIN}/acme/tiny")), "{view} {version}: {said}");
             assert!(client.lock().is_empty(), "{view} {version}: {}", client.lock());
             let tag = format!("tiny:{version}");
-            let is_told = || bed.mount.log().lines().any(|line| line.contains(&tag) && line.contains(reason));
+            let is_told =
+                || bed.mount.log().lines().any(|line| line.contains(&tag) && line.contains(reason));
             // The log has a writer of its own.
             assert!(wait_until(PATIENCE, is_told), "{version}: {}", bed.mount.log());
         }
@@ -287,7 +350,8 @@ fn opentofu_is_told_of_releases_that_cannot_be_used() {
 }
 
 /// The hash of such a zip is not that of the directory it unpacks to: in `plugins/` that does not
-/// matter, in `mirror/` it fails the second time, as it does in a plain directory; a complete lock file helps.
+/// matter, in `mirror/` it fails the second time, as it does in a plain directory; a complete lock
+/// file helps.
 fn a_zip_with_entries_for_directories(name: &'static str) {
     let Some(bed) = Bed::new(name, |options| options) else { return };
     let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
@@ -296,7 +360,9 @@ fn a_zip_with_entries_for_directories(name: &'static str) {
     writer.start_file("terraform-provider-tiny_v1.0.0", options).unwrap();
     writer.write_all(tiny::built().unwrap()).unwrap();
     let package = writer.finish().unwrap().into_inner();
-    bed.registry.push("mirror/acme/tiny").artifact("1.0.0", &pack::provider_of(&[(&here(), package.clone())]));
+    bed.registry
+        .push("mirror/acme/tiny")
+        .artifact("1.0.0", &pack::provider_of(&[(&here(), package.clone())]));
     let packed = bed.base().join("packed");
     fs::create_dir_all(packed.join(ORIGIN).join("acme/tiny")).unwrap();
     let file = format!("terraform-provider-tiny_1.0.0_{}.zip", here());
@@ -362,7 +428,11 @@ fn templates_are_refused_where_opentofu_refuses_them() {
         // A quote inside ${…} or %{…} is no string's end.
         let template_text = format!("\"{template}\"");
         let include_text = include.iter().map(|p| quoted(p)).collect::<Vec<_>>().join(", ");
-        let include_text = if include.is_empty() { String::new() } else { format!("    include = [{include_text}]\n") };
+        let include_text = if include.is_empty() {
+            String::new()
+        } else {
+            format!("    include = [{include_text}]\n")
+        };
         let text = format!(
             "provider_installation {{\n  oci_mirror {{\n    repository_template = {template_text}\n{include_text}  }}\n}}\n"
         );
@@ -372,16 +442,21 @@ fn templates_are_refused_where_opentofu_refuses_them() {
         let ours = ours_of(&base, &base.join(format!("work{at}.tfrc")));
         let said = String::from_utf8_lossy(&ours.stderr).into_owned();
         // It goes on after that.
-        let refused = String::from_utf8_lossy(&theirs.stderr).contains("There are some problems with the");
+        let refused =
+            String::from_utf8_lossy(&theirs.stderr).contains("There are some problems with the");
         assert_eq!(ours.status.success(), !refused, "{template} {include:?}: {said} {theirs:?}");
         assert!(ours.status.success() || said.lines().count() == 1, "{template}: {said}");
     }
 }
 
-/// A command of this program that needs the mapping of `tofurc`, for a directory that requires nothing.
+/// A command of this program that needs the mapping of `tofurc`, for a directory that requires
+/// nothing.
 fn ours_of(base: &Path, tofurc: &Path) -> std::process::Output {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tofufs"));
-    command.args(["lock", "--client", "tofu", "--offline", "--tofurc"]).arg(tofurc).arg("--cache-dir");
+    command
+        .args(["lock", "--client", "tofu", "--offline", "--tofurc"])
+        .arg(tofurc)
+        .arg("--cache-dir");
     command.arg(base.join("cache")).arg(base.join("work0")).env_clear().env("HOME", base);
     command.stdin(std::process::Stdio::null());
     finish(command)

@@ -1,4 +1,5 @@
-//! Across an air gap: one file, mounted in a network namespace that has no network, for an unchanged working directory.
+//! Across an air gap: one file, mounted in a network namespace that has no network, for an
+//! unchanged working directory.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,13 +35,21 @@ impl Gap {
         let mut command = Command::new("unshare");
         command.args(["-n", "strace", "-f", "-qq", "-e", "trace=socket,connect", "-o"]).arg(&log);
         command.arg(env!("CARGO_BIN_EXE_tofufs")).args(["mount", "--read-only", "--offline"]);
-        command.arg("--cache-dir").arg(base.join("cache")).arg("--state-dir").arg(base.join("state"));
+        command
+            .arg("--cache-dir")
+            .arg(base.join("cache"))
+            .arg("--state-dir")
+            .arg(base.join("state"));
         command.arg(format!("oci-archive:{}", archive.display())).arg(&path);
         command.env("HOME", base).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let tracer = command.spawn().expect("unshare runs");
         let gap = Gap { tracer, path, log };
         let is_there = || fs::read_dir(&gap.path).is_ok_and(|mut entries| entries.next().is_some());
-        assert!(wait_until(PATIENCE, is_there), "{}", fs::read_to_string(&gap.log).unwrap_or_default());
+        assert!(
+            wait_until(PATIENCE, is_there),
+            "{}",
+            fs::read_to_string(&gap.log).unwrap_or_default()
+        );
         gap
     }
 
@@ -50,7 +59,8 @@ impl Gap {
         command.arg("umount").arg(&self.path);
         let output = finish(command);
         assert!(output.status.success(), "{output:?}");
-        let ended = wait_until(PATIENCE, || self.tracer.try_wait().expect("a child of ours").is_some());
+        let ended =
+            wait_until(PATIENCE, || self.tracer.try_wait().expect("a child of ours").is_some());
         assert!(ended, "the daemon outlives its mount");
         let text = fs::read_to_string(&self.log).expect("a log");
         let calls: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -64,7 +74,9 @@ impl Drop for Gap {
             return;
         }
         let _ = unmount(&self.path, UnmountFlags::DETACH);
-        if !wait_until(Duration::from_secs(10), || self.tracer.try_wait().is_ok_and(|status| status.is_some())) {
+        if !wait_until(Duration::from_secs(10), || {
+            self.tracer.try_wait().is_ok_and(|status| status.is_some())
+        }) {
             let _ = self.tracer.kill();
         }
     }
@@ -79,7 +91,9 @@ fn publish(registry: &DockerRegistry, mount: &Mount) -> Option<()> {
             let below = releases.join(format!("m{}/1.0.0", at - 1));
             text += &format!("module \"below\" {{ source = \"{}\" }}\n", below.display());
         }
-        registry.push(&format!("acme/m{at}")).artifact("1.0.0", &pack::module(&[("main.tf", text.as_bytes())]));
+        registry
+            .push(&format!("acme/m{at}"))
+            .artifact("1.0.0", &pack::module(&[("main.tf", text.as_bytes())]));
     }
     let runs = tiny::built()?;
     for name in PROVIDERS {
@@ -91,14 +105,20 @@ fn publish(registry: &DockerRegistry, mount: &Mount) -> Option<()> {
                 (platform.as_str(), pack::provider_zip(name, "1.0.0", content))
             })
             .collect();
-        registry.push(&format!("mirror/acme/{name}")).artifact("1.0.0", &pack::provider_of(&packages));
+        registry
+            .push(&format!("mirror/acme/{name}"))
+            .artifact("1.0.0", &pack::provider_of(&packages));
     }
     Some(())
 }
 
 fn root_module(mount: &Mount, host: &str) -> String {
-    let required = PROVIDERS.map(|name| format!("    {name} = {{ source = \"{ORIGIN}/acme/{name}\" }}\n")).concat();
-    let used = PROVIDERS.map(|name| format!("data \"tiny_greeting\" \"{name}\" {{ provider = {name} }}\n")).concat();
+    let required = PROVIDERS
+        .map(|name| format!("    {name} = {{ source = \"{ORIGIN}/acme/{name}\" }}\n"))
+        .concat();
+    let used = PROVIDERS
+        .map(|name| format!("data \"tiny_greeting\" \"{name}\" {{ provider = {name} }}\n"))
+        .concat();
     let top = mount.join(host).join(format!("acme/m{}/1.0.0", MODULES - 1));
     format!(
         "terraform {{\n  required_providers {{\n{required}  }}\n}}\n{used}\
@@ -140,19 +160,29 @@ fn without_network(command: &Command) -> Command {
 
 /// O40
 fn a_working_directory_works_in_the_gap_as_it_did_online(name: &str) {
-    let (Some(_), Some(_), Some(unshare)) = (program(name), program("strace"), program("unshare")) else { return };
-    if !Command::new(unshare).args(["-n", "true"]).output().is_ok_and(|output| output.status.success()) {
+    let (Some(_), Some(_), Some(unshare)) = (program(name), program("strace"), program("unshare"))
+    else {
+        return;
+    };
+    if !Command::new(unshare)
+        .args(["-n", "true"])
+        .output()
+        .is_ok_and(|output| output.status.success())
+    {
         return skip("a network namespace cannot be made");
     }
     let Some(registry) = registry() else { return };
     let host = registry.host();
     let all = PROVIDERS.map(|name| format!("acme/{name}"));
     let provided = declared(&all.each_ref().map(String::as_str));
-    let Some(mut online) = Mount::start(&[&host], mapped(&registry).args(&provided)) else { return };
+    let Some(mut online) = Mount::start(&[&host], mapped(&registry).args(&provided)) else {
+        return;
+    };
     let Some(()) = publish(&registry, &online) else { return };
     let base = tempfile::tempdir().unwrap();
     let base = base.path().canonicalize().unwrap();
-    let client = Client::new(name, &base, "work", &configuration_for(&online, "plugins")).expect("it is installed");
+    let client = Client::new(name, &base, "work", &configuration_for(&online, "plugins"))
+        .expect("it is installed");
     fs::write(client.dir.join("main.tf"), root_module(&online, &host)).unwrap();
     client.run(&["init", "-input=false", "-no-color"]);
     let (lock, installed) = (client.lock(), tree(&client.dir.join(".terraform")));
@@ -162,7 +192,11 @@ fn a_working_directory_works_in_the_gap_as_it_did_online(name: &str) {
     let archive = base.join("bundle.tar");
     let mut bundle = online.command("bundle");
     bundle.arg("--root").arg(&client.dir).args(["--plain-http", &host]).args(mirror_flags(&host));
-    bundle.arg("--cache-dir").arg(online.cache()).arg("-o").arg(format!("oci-archive:{}", archive.display()));
+    bundle
+        .arg("--cache-dir")
+        .arg(online.cache())
+        .arg("-o")
+        .arg(format!("oci-archive:{}", archive.display()));
     let output = finish(bundle);
     assert!(output.status.success(), "{output:?}");
     assert!(online.umount().status.success());
@@ -170,10 +204,16 @@ fn a_working_directory_works_in_the_gap_as_it_did_online(name: &str) {
 
     client.forget(true);
     let gap = Gap::mount(&online, &archive, &base);
-    for arguments in [&["init", "-input=false"][..], &["plan", "-input=false"], &["apply", "-auto-approve"]] {
+    for arguments in
+        [&["init", "-input=false"][..], &["plan", "-input=false"], &["apply", "-auto-approve"]]
+    {
         let output = finish(without_network(&client.command(arguments)));
         let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{arguments:?}: {said}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {said}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     assert_eq!(client.lock(), lock);
     assert!(tree(&client.dir.join(".terraform")) == installed, "another tree than online");

@@ -31,7 +31,8 @@ fn registry() -> Option<DockerRegistry> {
     DockerRegistry::start(Access::Anybody, false)
 }
 
-/// Options for a mount of `registry` whose `mirror/NAMESPACE/TYPE` hold the releases of all providers of [`ORIGIN`].
+/// Options for a mount of `registry` whose `mirror/NAMESPACE/TYPE` hold the releases of all
+/// providers of [`ORIGIN`].
 fn mapped(registry: &DockerRegistry) -> Options {
     let host = registry.host();
     Options::new().args(["--plain-http", &host]).args(mirror_flags(&host))
@@ -56,13 +57,15 @@ fn here() -> String {
 /// The names in `dir`, sorted.
 fn names(dir: &Path) -> Vec<String> {
     let list = fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
-    let mut names: Vec<_> = list.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> =
+        list.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
 
-/// Walks `base` as the clients do: every directory is read, every entry is looked at, what lies at depth 3 and deeper
-/// also through links, which are not followed further. Yields the paths that a client would take for packages.
+/// Walks `base` as the clients do: every directory is read, every entry is looked at, what lies at
+/// depth 3 and deeper also through links, which are not followed further. Yields the paths that a
+/// client would take for packages.
 fn walk(base: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     walk_below(base, 1, &mut found);
@@ -73,7 +76,8 @@ fn walk(base: &Path) -> Vec<PathBuf> {
 fn walk_below(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) {
     for name in names(dir) {
         let path = dir.join(name);
-        let itself = fs::symlink_metadata(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let itself =
+            fs::symlink_metadata(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         if depth >= 3
             && let Ok(target) = fs::metadata(&path)
             && (depth == 5 && target.is_dir() || depth == 4 && target.is_file())

@@ -1,5 +1,5 @@
-//! `providers mirror` into `staging/mirror`, and what a commit of it makes: releases that the mount, both kinds of file
-//! system mirror and OpenTofu's own `oci_mirror` read.
+//! `providers mirror` into `staging/mirror`, and what a commit of it makes: releases that the
+//! mount, both kinds of file system mirror and OpenTofu's own `oci_mirror` read.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,8 @@ use crate::{here, names};
 const VERSION: &str = "1.0.0";
 const KINDS: [&str; 3] = ["one", "tiny", "two"];
 
-/// A provider registry (the protocol `providers.v1`): signed releases of [`KINDS`], as a static tree behind TLS.
+/// A provider registry (the protocol `providers.v1`): signed releases of [`KINDS`], as a static
+/// tree behind TLS.
 struct Origin {
     _server: Server,
     /// `localhost:PORT`.
@@ -37,23 +38,33 @@ impl Origin {
         let (gpg, _) = (program("gpg")?, program("python3")?);
         let key = SigningKey::make(gpg, base);
         let tiny = tiny::packages(VERSION)?;
-        let mut packages: Vec<_> = tiny.into_iter().map(|(platform, zip)| (platform, ["one", "two"], zip)).collect();
-        packages.push(("darwin_arm64".into(), ["one", "two"], pack::provider_zip("tiny", VERSION, b"runs elsewhere")));
+        let mut packages: Vec<_> =
+            tiny.into_iter().map(|(platform, zip)| (platform, ["one", "two"], zip)).collect();
+        packages.push((
+            "darwin_arm64".into(),
+            ["one", "two"],
+            pack::provider_zip("tiny", VERSION, b"runs elsewhere"),
+        ));
         let packages: Vec<(String, [Vec<u8>; 3])> = packages
             .into_iter()
             .map(|(platform, [one, two], tiny)| {
-                let zip = |kind| pack::provider_zip(kind, VERSION, format!("{kind} for {platform}").as_bytes());
+                let zip = |kind| {
+                    pack::provider_zip(kind, VERSION, format!("{kind} for {platform}").as_bytes())
+                };
                 (platform.clone(), [zip(one), tiny, zip(two)])
             })
             .collect();
         let site = base.join("site");
         for (at, kind) in KINDS.iter().enumerate() {
-            let files: Vec<_> =
-                packages.iter().map(|(platform, zips)| (platform.as_str(), zips[at].as_slice())).collect();
+            let files: Vec<_> = packages
+                .iter()
+                .map(|(platform, zips)| (platform.as_str(), zips[at].as_slice()))
+                .collect();
             release(&site, kind, &files, &key);
         }
         fs::create_dir(site.join(".well-known")).unwrap();
-        fs::write(site.join(".well-known/terraform.json"), r#"{"providers.v1": "/v1/providers/"}"#).unwrap();
+        fs::write(site.join(".well-known/terraform.json"), r#"{"providers.v1": "/v1/providers/"}"#)
+            .unwrap();
         let [authority, certificate, private] = Tls::new().write(base);
         let server = Server::start(&site, &certificate, &private, &base.join("port"))?;
         let host = format!("localhost:{}", server.port);
@@ -63,8 +74,11 @@ impl Origin {
     /// All zips by their names in a mirror.
     fn zips(&self, kind: &str) -> Vec<(String, &[u8])> {
         let at = KINDS.iter().position(|k| *k == kind).unwrap();
-        let mut zips: Vec<_> =
-            self.packages.iter().map(|(platform, zips)| (zip_name(kind, platform), zips[at].as_slice())).collect();
+        let mut zips: Vec<_> = self
+            .packages
+            .iter()
+            .map(|(platform, zips)| (zip_name(kind, platform), zips[at].as_slice()))
+            .collect();
         zips.sort();
         zips
     }
@@ -90,7 +104,10 @@ impl SigningKey {
         let mut key = SigningKey { gpg, home, id: String::new(), public: String::new() };
         key.run(&["--quick-generate-key", "test <test@example.com>", "rsa2048", "sign", "never"]);
         let listed = key.run(&["--with-colons", "--list-keys"]);
-        let id = listed.lines().find(|line| line.starts_with("pub:")).and_then(|line| line.split(':').nth(4));
+        let id = listed
+            .lines()
+            .find(|line| line.starts_with("pub:"))
+            .and_then(|line| line.split(':').nth(4));
         key.id = id.expect("a key").to_owned();
         key.public = key.run(&["--armor", "--export"]);
         key
@@ -98,7 +115,9 @@ impl SigningKey {
 
     fn run(&self, words: &[&str]) -> String {
         let mut command = Command::new(&self.gpg);
-        command.args(["--batch", "--pinentry-mode", "loopback", "--passphrase", "", "--homedir"]).arg(&self.home);
+        command
+            .args(["--batch", "--pinentry-mode", "loopback", "--passphrase", "", "--homedir"])
+            .arg(&self.home);
         let output = command.args(words).stdin(Stdio::null()).output().expect("gpg runs");
         assert!(output.status.success(), "gpg {words:?}: {output:?}");
         String::from_utf8(output.stdout).expect("text")
@@ -123,7 +142,8 @@ fn release(site: &Path, kind: &str, packages: &[(&str, &[u8])], key: &SigningKey
     fs::create_dir_all(&files).unwrap();
     let name = format!("terraform-provider-{kind}_{VERSION}_SHA256SUMS");
     let sum = |zip: &[u8]| Digest::of(zip).hex().to_string();
-    let sums: String = packages.iter().map(|(p, zip)| format!("{}  {}\n", sum(zip), zip_name(kind, p))).collect();
+    let sums: String =
+        packages.iter().map(|(p, zip)| format!("{}  {}\n", sum(zip), zip_name(kind, p))).collect();
     fs::write(files.join(&name), sums).unwrap();
     key.sign(&files.join(&name));
     let mut platforms = Vec::new();
@@ -142,14 +162,18 @@ fn release(site: &Path, kind: &str, packages: &[(&str, &[u8])], key: &SigningKey
         });
         fs::write(dir.join(arch), download.to_string()).unwrap();
     }
-    let versions = json!({"versions": [{"version": VERSION, "protocols": ["5.0"], "platforms": platforms}]});
-    fs::write(site.join("v1/providers/acme").join(kind).join("versions"), versions.to_string()).unwrap();
+    let versions =
+        json!({"versions": [{"version": VERSION, "protocols": ["5.0"], "platforms": platforms}]});
+    fs::write(site.join("v1/providers/acme").join(kind).join("versions"), versions.to_string())
+        .unwrap();
 }
 
 /// A root module that requires `kinds`, and uses the one that runs.
 fn root_module(origin: &str, kinds: &[&str]) -> String {
-    let lines: String =
-        kinds.iter().map(|kind| format!("    {kind} = {{ source = \"{origin}/acme/{kind}\" }}\n")).collect();
+    let lines: String = kinds
+        .iter()
+        .map(|kind| format!("    {kind} = {{ source = \"{origin}/acme/{kind}\" }}\n"))
+        .collect();
     format!(
         "terraform {{\n  required_providers {{\n{lines}  }}\n}}\n\
          data \"tiny_greeting\" \"g\" {{}}\noutput \"said\" {{ value = data.tiny_greeting.g.text }}\n"
@@ -165,7 +189,8 @@ fn commit(mount: &Mount, path: &str) -> Output {
 /// Mirrors all providers into staging: two runs, as who adds a platform later does.
 fn mirror_in_two_runs(mirroring: &Client, mount: &Mount, origin: &Origin) {
     let staged = mount.join("staging/mirror");
-    let platforms: Vec<String> = origin.packages.iter().map(|(platform, _)| format!("-platform={platform}")).collect();
+    let platforms: Vec<String> =
+        origin.packages.iter().map(|(platform, _)| format!("-platform={platform}")).collect();
     for platforms in [&platforms[..1], &platforms[1..]] {
         let mut words = vec!["providers", "mirror"];
         words.extend(platforms.iter().map(String::as_str));
@@ -181,9 +206,21 @@ fn mirror_in_two_runs(mirroring: &Client, mount: &Mount, origin: &Origin) {
     }
 
     // Where mirrors are only read, each package and document is refused, and nothing is changed.
-    let output = mirroring.output(&["providers", "mirror", "-no-color", mount.join("mirror").to_str().unwrap()]);
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(!output.status.success() && one_line(&said).contains("read-only file system"), "{said}");
+    let output = mirroring.output(&[
+        "providers",
+        "mirror",
+        "-no-color",
+        mount.join("mirror").to_str().unwrap(),
+    ]);
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        !output.status.success() && one_line(&said).contains("read-only file system"),
+        "{said}"
+    );
 }
 
 /// The registry tree and `mirror/` hold the zips as the origin has them.
@@ -193,9 +230,13 @@ fn are_shown_byte_for_byte(mount: &Mount, host: &str, origin: &Origin) {
         // The kernel is told from another thread that what was absent is there.
         assert!(wait_until(Duration::from_secs(20), || mirror.join(kind).exists()), "{kind}");
         for (name, zip) in origin.zips(kind) {
-            let (_, platform) = name.trim_end_matches(".zip").split_once(&format!("_{VERSION}_")).unwrap();
+            let (_, platform) =
+                name.trim_end_matches(".zip").split_once(&format!("_{VERSION}_")).unwrap();
             let there = mount.join(host).join("mirror").join(kind).join(VERSION).join(platform);
-            assert!(fs::read(there.with_file_name(format!("{platform}.zip"))).unwrap() == *zip, "{name}");
+            assert!(
+                fs::read(there.with_file_name(format!("{platform}.zip"))).unwrap() == *zip,
+                "{name}"
+            );
             assert_eq!(names(&there).len(), 2);
             assert!(fs::read(mirror.join(kind).join(&name)).unwrap() == *zip, "{name}");
         }
@@ -215,7 +256,14 @@ fn what_is_mirrored_becomes_releases(name: &str) {
     let template = format!("{host}/mirror/${{type}}");
     let include = format!("{}/acme/*", origin.host);
     let options = Options::new()
-        .args(["--ca-file", authority.to_str().unwrap(), "--oci-mirror", &template, "--include", &include])
+        .args([
+            "--ca-file",
+            authority.to_str().unwrap(),
+            "--oci-mirror",
+            &template,
+            "--include",
+            &include,
+        ])
         .args(["--platform", &here(), "--platform", OTHER, "--platform", "darwin_arm64"]);
     let Some(mount) = Mount::start(&[&host], options) else { return };
     let client = |label: &str, name: &str, configuration: &str, authority: &Path| {
@@ -228,7 +276,8 @@ fn what_is_mirrored_becomes_releases(name: &str) {
     let output = commit(&mount, "staging/mirror");
     assert!(output.status.success(), "{output:?}");
     let lines = String::from_utf8(output.stdout).unwrap();
-    let repos: Vec<_> = lines.lines().map(|line| line.split('@').next().unwrap().to_owned()).collect();
+    let repos: Vec<_> =
+        lines.lines().map(|line| line.split('@').next().unwrap().to_owned()).collect();
     assert_eq!(repos, KINDS.map(|kind| format!("{host}/mirror/{kind}:{VERSION}")), "{lines}");
     for kind in KINDS {
         assert!(
@@ -250,7 +299,8 @@ fn what_is_mirrored_becomes_releases(name: &str) {
         client
     };
     let plugins = used("plugins", name, &file_system_mirror(&mount.join("plugins")));
-    let installed = plugins.dir.join(".terraform/providers").join(&origin.host).join("acme/tiny").join(VERSION);
+    let installed =
+        plugins.dir.join(".terraform/providers").join(&origin.host).join("acme/tiny").join(VERSION);
     assert!(fs::symlink_metadata(installed.join(here())).unwrap().is_symlink());
     if program("tofu").is_some() {
         let configuration = format!(
@@ -279,7 +329,9 @@ fn opentofu_takes_a_published_module_from_the_registry_itself() {
     let Some(tofu) = program("tofu") else { return };
     let Some(registry) = DockerRegistry::start(Access::Anybody, true) else { return };
     let (host, authority) = (registry.host(), registry.ca_file().expect("it speaks TLS"));
-    let Some(mount) = Mount::start(&[&host], Options::new().args(["--ca-file", authority.to_str().unwrap()])) else {
+    let Some(mount) =
+        Mount::start(&[&host], Options::new().args(["--ca-file", authority.to_str().unwrap()]))
+    else {
         return;
     };
     let base = tempfile::tempdir().unwrap();
@@ -305,7 +357,9 @@ fn opentofu_takes_a_published_module_from_the_registry_itself() {
     ] {
         let work = base.path().join(label);
         fs::create_dir(&work).unwrap();
-        let root = format!("module \"m\" {{ source = \"{source}\" }}\noutput \"o\" {{ value = module.m.o }}\n");
+        let root = format!(
+            "module \"m\" {{ source = \"{source}\" }}\noutput \"o\" {{ value = module.m.o }}\n"
+        );
         fs::write(work.join("main.tf"), root).unwrap();
         let run = |words: &[&str]| {
             let mut command = Command::new(&tofu);
@@ -320,12 +374,18 @@ fn opentofu_takes_a_published_module_from_the_registry_itself() {
         };
         run(&["init", "-no-color"]);
         run(&["apply", "-no-color", "-auto-approve"]);
-        assert!(fs::read_to_string(work.join("terraform.tfstate")).unwrap().contains("from inside"), "{label}");
+        assert!(
+            fs::read_to_string(work.join("terraform.tfstate")).unwrap().contains("from inside"),
+            "{label}"
+        );
         let module = work.join(".terraform/modules/m");
         let listed = names(&module);
         assert_eq!(listed, ["inner", "main.tf"], "{label}");
         for file in ["main.tf", "inner/main.tf"] {
-            assert_eq!(fs::read(module.join(file)).unwrap(), fs::read(base.path().join("network").join(file)).unwrap());
+            assert_eq!(
+                fs::read(module.join(file)).unwrap(),
+                fs::read(base.path().join("network").join(file)).unwrap()
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Providers of one registry beside each other: what one does costs the others nothing, and nothing is asked for twice.
+//! Providers of one registry beside each other: what one does costs the others nothing, and nothing
+//! is asked for twice.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,8 @@ use crate::{ORIGIN, here, names};
 /// Publishes `acme/tiny` 1.0.0 below `prefix`, and `others` that nobody installs.
 fn publish(server: &Hostile, prefix: &str, others: &[String]) -> Option<()> {
     let packages = tiny::packages("1.0.0")?;
-    let packages: Vec<_> = packages.iter().map(|(platform, zip)| (platform.as_str(), zip.clone())).collect();
+    let packages: Vec<_> =
+        packages.iter().map(|(platform, zip)| (platform.as_str(), zip.clone())).collect();
     server.publish(&format!("{prefix}/tiny"), "1.0.0", &pack::provider_of(&packages));
     for other in others {
         let release = pack::provider(other, "1.0.0", &[&here()]);
@@ -26,12 +28,18 @@ fn mount(server: &Hostile, source: &str, template: &str, options: &[String]) -> 
     let host = server.host();
     let options = Options::new()
         .args(["--plain-http", &host])
-        .args(["--oci-mirror", &format!("{host}/{template}"), "--include", &format!("{ORIGIN}/*/*")])
+        .args([
+            "--oci-mirror",
+            &format!("{host}/{template}"),
+            "--include",
+            &format!("{ORIGIN}/*/*"),
+        ])
         .args(options);
     Mount::start(&[format!("{host}/{source}").trim_end_matches('/')], options)
 }
 
-/// What a repository does that is in trouble, by a name that the order of a walk puts before the healthy one.
+/// What a repository does that is in trouble, by a name that the order of a walk puts before the
+/// healthy one.
 fn troubles() -> Vec<(&'static str, Behaviour)> {
     let answer = |status, code| Behaviour::Answer(Reply::error(status, code));
     vec![
@@ -42,7 +50,8 @@ fn troubles() -> Vec<(&'static str, Behaviour)> {
     ]
 }
 
-/// Beside one that answers 503, one that answers 429, one 403 and one that hangs, with nothing in the cache.
+/// Beside one that answers 503, one that answers 429, one 403 and one that hangs, with nothing in
+/// the cache.
 fn a_provider_beside_broken_ones_is_installed(name: &'static str, view: &str) {
     if program(name).is_none() {
         return;
@@ -64,7 +73,10 @@ fn a_provider_beside_broken_ones_is_installed(name: &'static str, view: &str) {
         let began = Instant::now();
         client.run(&["init", "-input=false", "-no-color"]);
         let (took, asked) = (began.elapsed(), server.requests().len());
-        eprintln!("{name} init through {view}/ beside {}: {took:.1?}, {asked} requests", bad.join(", "));
+        eprintln!(
+            "{name} init through {view}/ beside {}: {took:.1?}, {asked} requests",
+            bad.join(", ")
+        );
         client.use_provider();
         for bad in &bad {
             let path = format!("{view}/{ORIGIN}/acme/{bad}");
@@ -99,7 +111,8 @@ fn opentofu_installs_from_mirror_beside_broken_providers() {
     a_provider_beside_broken_ones_is_installed("tofu", "mirror");
 }
 
-/// What was left out while its repository hung is there when that answers, without a word from the user.
+/// What was left out while its repository hung is there when that answers, without a word from the
+/// user.
 #[test]
 fn a_provider_that_hung_is_shown_when_it_answers() {
     let server = Hostile::start();
@@ -141,7 +154,10 @@ fn a_list_that_moves_is_no_list_that_hangs() {
     let Some(mount) = mount(&server, "", "mirror/${namespace}/${type}", &[]) else { return };
     let began = Instant::now();
     assert_eq!(names(&mount.join(format!("plugins/{ORIGIN}/acme/long"))).len(), 12);
-    assert!(began.elapsed() > Duration::from_secs(8), "it takes longer than what hangs is waited for");
+    assert!(
+        began.elapsed() > Duration::from_secs(8),
+        "it takes longer than what hangs is waited for"
+    );
 }
 
 const PROVIDERS: usize = 20;
@@ -164,13 +180,19 @@ fn a_first_init_asks_for_everything_once(name: &'static str) {
     let realm = format!("http://{}/token", server.host());
     server.login(Some(Login::Bearer { realm, user: None }));
     let all = others.iter().map(String::as_str).chain(["tiny"]);
-    let declared = all.flat_map(|name| ["--provider".to_owned(), format!("{ORIGIN}/acme/{name}")]).collect();
-    for (label, options, catalogs) in [("listed by the registry", Vec::new(), 1), ("declared", declared, 0)] {
+    let declared =
+        all.flat_map(|name| ["--provider".to_owned(), format!("{ORIGIN}/acme/{name}")]).collect();
+    for (label, options, catalogs) in
+        [("listed by the registry", Vec::new(), 1), ("declared", declared, 0)]
+    {
         let before = server.requests().len();
-        let Some(mount) = mount(&server, "acme", "${namespace}/providers/${type}", &options) else { return };
+        let Some(mount) = mount(&server, "acme", "${namespace}/providers/${type}", &options) else {
+            return;
+        };
         let base = tempfile::tempdir().unwrap();
         let base = base.path().canonicalize().unwrap();
-        let client = Client::new(name, &base, "work", &configuration_for(&mount, "plugins")).unwrap();
+        let client =
+            Client::new(name, &base, "work", &configuration_for(&mount, "plugins")).unwrap();
         let began = Instant::now();
         client.run(&["init", "-input=false", "-no-color"]);
         let seen = server.requests().split_off(before);

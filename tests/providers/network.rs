@@ -35,14 +35,18 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves `directory` with this certificate; the file `told` must not be there. `None`, with the reason printed,
-    /// without Python.
+    /// Serves `directory` with this certificate; the file `told` must not be there. `None`, with
+    /// the reason printed, without Python.
     pub fn start(directory: &Path, certificate: &Path, key: &Path, told: &Path) -> Option<Server> {
         let mut command = Command::new(program("python3")?);
         command.args(["-c", SERVER]).args([directory, certificate, key, told]);
-        let child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("python starts");
+        let child =
+            command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("python starts");
         let mut server = Server { child, port: 0 };
-        assert!(wait_until(Duration::from_secs(20), || told.exists()), "the web server does not start");
+        assert!(
+            wait_until(Duration::from_secs(20), || told.exists()),
+            "the web server does not start"
+        );
         server.port = fs::read_to_string(told).unwrap().parse().unwrap();
         assert!(TcpStream::connect(("127.0.0.1", server.port)).is_ok());
         Some(server)
@@ -60,17 +64,24 @@ fn a_web_server_over_mirror_is_a_network_mirror(name: &str) {
     let (Some(_), Some(_)) = (program(name), program("python3")) else { return };
     let Some(registry) = registry() else { return };
     let Some(()) = tiny::publish(&registry, &["1.0.0"]) else { return };
-    let options = mapped(&registry).args(declared(&["acme/tiny"])).args(["--platform", &here(), "--platform", OTHER]);
+    let options = mapped(&registry).args(declared(&["acme/tiny"])).args([
+        "--platform",
+        &here(),
+        "--platform",
+        OTHER,
+    ]);
     let Some(mount) = Mount::start(&[registry.host()], options) else { return };
 
     let base = tempfile::tempdir().unwrap();
     let base = base.path().canonicalize().unwrap();
     let [authority, certificate, key] = Tls::new().write(&base);
-    let server = Server::start(&mount.join("mirror"), &certificate, &key, &base.join("port")).expect("python is there");
+    let server = Server::start(&mount.join("mirror"), &certificate, &key, &base.join("port"))
+        .expect("python is there");
     let port = server.port;
 
-    let configuration =
-        format!("provider_installation {{\n  network_mirror {{\n    url = \"https://127.0.0.1:{port}/\"\n  }}\n}}\n");
+    let configuration = format!(
+        "provider_installation {{\n  network_mirror {{\n    url = \"https://127.0.0.1:{port}/\"\n  }}\n}}\n"
+    );
     let client = Client::new(name, &base, "work", &configuration).expect("it is installed");
     let client = client.with("SSL_CERT_FILE", &authority);
     client.use_provider();

@@ -1,4 +1,5 @@
-//! A provider registry of plain files, as the clients' own `direct` source asks it: with a signed list of checksums.
+//! A provider registry of plain files, as the clients' own `direct` source asks it: with a signed
+//! list of checksums.
 
 use std::fs;
 use std::path::Path;
@@ -34,7 +35,8 @@ impl Drop for Keys<'_> {
     }
 }
 
-/// Writes the registry's files for `acme/tiny` below `top`; `None`, with the reason printed, without GnuPG.
+/// Writes the registry's files for `acme/tiny` below `top`; `None`, with the reason printed,
+/// without GnuPG.
 pub fn write(top: &Path) -> Option<()> {
     let gpg = program("gpg")?;
     let gpg = gpg.to_str().expect("text");
@@ -42,7 +44,10 @@ pub fn write(top: &Path) -> Option<()> {
     let home = tempfile::Builder::new().prefix("k").tempdir().expect("a temporary directory");
     let keys = Keys { home: home.path() };
     let batch = ["--batch", "--quiet", "--passphrase", ""];
-    keys.run(gpg, &[&batch[..], &["--quick-gen-key", "tests", "rsa2048", "sign", "never"]].concat());
+    keys.run(
+        gpg,
+        &[&batch[..], &["--quick-gen-key", "tests", "rsa2048", "sign", "never"]].concat(),
+    );
     let key = keys.run(gpg, &["--batch", "--armor", "--export"]);
 
     let (files, about) = (top.join("files"), top.join("v1/providers/acme/tiny"));
@@ -70,7 +75,10 @@ pub fn write(top: &Path) -> Option<()> {
     let list = files.join("sums");
     fs::write(&list, sums).expect("a writable directory");
     let list = list.to_str().expect("text");
-    keys.run(gpg, &[&batch[..], &["--detach-sign", "--output", &format!("{list}.sig"), list]].concat());
+    keys.run(
+        gpg,
+        &[&batch[..], &["--detach-sign", "--output", &format!("{list}.sig"), list]].concat(),
+    );
     Some(())
 }
 

@@ -39,7 +39,9 @@ fn publish(registry: &DockerRegistry) {
 }
 
 fn lock_text(origins: &[&str]) -> String {
-    let block = |origin: &&str| format!("provider \"{origin}/acme/tiny\" {{\n  version = \"1.0.0\"\n}}\n\n");
+    let block = |origin: &&str| {
+        format!("provider \"{origin}/acme/tiny\" {{\n  version = \"1.0.0\"\n}}\n\n")
+    };
     origins.iter().map(block).collect()
 }
 
@@ -65,8 +67,10 @@ fn a_client_takes_what_was_pulled_when_the_registry_is_gone() {
         let Some(mount) = Mount::start(&[&host], offline()) else { return };
         for view in ["plugins", "mirror"] {
             assert_eq!(names(&mount.join(view)), [ORIGIN]);
-            let client = Client::new(name, &base, view, &configuration_for(&mount, view)).expect("it is installed");
-            fs::copy(base.join(".terraform.lock.hcl"), client.dir.join(".terraform.lock.hcl")).unwrap();
+            let client = Client::new(name, &base, view, &configuration_for(&mount, view))
+                .expect("it is installed");
+            fs::copy(base.join(".terraform.lock.hcl"), client.dir.join(".terraform.lock.hcl"))
+                .unwrap();
             client.run(&["init", "-input=false", "-no-color"]);
             assert!(client.installed("1.0.0").join("terraform-provider-tiny_v1.0.0").is_file());
             // Without a lock file a client takes the newest that it sees: one that is there.
@@ -125,7 +129,10 @@ fn a_repository_that_two_rules_lead_to_is_there_under_both_addresses() {
     drop(registry);
     let sources = [host.clone(), format!("oci:{}", base.join("store").display())];
     for (source, cache) in sources.iter().zip([base.join("cache"), base.join("another cache")]) {
-        let Some(mount) = Mount::start(&[source], Options::new().args(["--offline"]).cache(cache)) else { return };
+        let Some(mount) = Mount::start(&[source], Options::new().args(["--offline"]).cache(cache))
+        else {
+            return;
+        };
         shows_both(&mount);
     }
 }

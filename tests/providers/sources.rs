@@ -1,5 +1,5 @@
-//! Every source from which the clients take providers, with their plugin cache on the mount: without a lock file and with
-//! one, for the first time, again, and by many at once.
+//! Every source from which the clients take providers, with their plugin cache on the mount:
+//! without a lock file and with one, for the first time, again, and by many at once.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,8 +38,12 @@ impl Bed {
         tiny::publish(&registry, &["1.0.0"])?;
         let host = registry.host();
         let authority = registry.ca_file().expect("it speaks TLS");
-        let options = Options::new().args(["--ca-file".to_owned(), authority.display().to_string()]);
-        let mount = Mount::start(&[&host], options.args(mirror_flags(&host)).args(declared(&["acme/tiny"])))?;
+        let options =
+            Options::new().args(["--ca-file".to_owned(), authority.display().to_string()]);
+        let mount = Mount::start(
+            &[&host],
+            options.args(mirror_flags(&host)).args(declared(&["acme/tiny"])),
+        )?;
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().canonicalize().unwrap();
         let [own, certificate, key] = Tls::new().write(&base);
@@ -50,17 +54,23 @@ impl Bed {
             None => None,
         };
         let authorities = base.join("authorities.pem");
-        fs::write(&authorities, [fs::read(authority).unwrap(), fs::read(own).unwrap()].concat()).unwrap();
+        fs::write(&authorities, [fs::read(authority).unwrap(), fs::read(own).unwrap()].concat())
+            .unwrap();
         Some(Bed { registry, mount, server, origin, base, authorities, name, _dir: dir })
     }
 
     /// The sources: their names, and how a configuration spells them.
     fn sources(&self) -> Vec<(&'static str, String)> {
-        let directory = |path: &Path| format!("filesystem_mirror {{\n    path = \"{}\"\n  }}", path.display());
+        let directory =
+            |path: &Path| format!("filesystem_mirror {{\n    path = \"{}\"\n  }}", path.display());
         let template = format!("{}/mirror/${{namespace}}/${{type}}", self.registry.host());
-        let oci =
-            format!("oci_mirror {{\n    repository_template = \"{template}\"\n    include = [\"{ORIGIN}/*/*\"]\n  }}");
-        let network = format!("network_mirror {{\n    url = \"https://127.0.0.1:{}/\"\n  }}", self.server.port);
+        let oci = format!(
+            "oci_mirror {{\n    repository_template = \"{template}\"\n    include = [\"{ORIGIN}/*/*\"]\n  }}"
+        );
+        let network = format!(
+            "network_mirror {{\n    url = \"https://127.0.0.1:{}/\"\n  }}",
+            self.server.port
+        );
         let mut sources = vec![
             ("packed", directory(&self.mount.join("mirror"))),
             ("unpacked", directory(&self.mount.join("plugins"))),
@@ -77,10 +87,17 @@ impl Bed {
 
     fn client(&self, label: &str, source: &str) -> Client {
         let cache = self.mount.join("plugin-cache");
-        let origin = self.origin.as_ref().map(|server| origin::configuration(server.port)).unwrap_or_default();
-        let configuration =
-            format!("plugin_cache_dir = \"{}\"\nprovider_installation {{\n  {source}\n}}\n{origin}", cache.display());
-        let client = Client::new(self.name, &self.base, label, &configuration).expect("it is installed");
+        let origin = self
+            .origin
+            .as_ref()
+            .map(|server| origin::configuration(server.port))
+            .unwrap_or_default();
+        let configuration = format!(
+            "plugin_cache_dir = \"{}\"\nprovider_installation {{\n  {source}\n}}\n{origin}",
+            cache.display()
+        );
+        let client =
+            Client::new(self.name, &self.base, label, &configuration).expect("it is installed");
         client.with("SSL_CERT_FILE", &self.authorities)
     }
 
@@ -88,19 +105,26 @@ impl Bed {
         self.mount.join(view).join(ORIGIN).join("acme/tiny/1.0.0")
     }
 
-    /// The package in the plugin cache is still the registry's, and so is what the other views show.
+    /// The package in the plugin cache is still the registry's, and so is what the other views
+    /// show.
     fn check(&self, what: &str) {
         let package = |view| self.version(view).join(here());
-        let content = |view| fs::read(package(view).join("terraform-provider-tiny_v1.0.0")).unwrap();
+        let content =
+            |view| fs::read(package(view).join("terraform-provider-tiny_v1.0.0")).unwrap();
         let built = tiny::built().expect("it was published");
         assert!(content("plugin-cache") == built && content("plugins") == built, "{what}");
-        assert!(fs::symlink_metadata(package("plugin-cache")).unwrap().is_symlink(), "{what}: a link of the view");
-        let packages = |view| names(&self.version(view)).into_iter().filter(|name| !name.ends_with(".lock"));
+        assert!(
+            fs::symlink_metadata(package("plugin-cache")).unwrap().is_symlink(),
+            "{what}: a link of the view"
+        );
+        let packages =
+            |view| names(&self.version(view)).into_iter().filter(|name| !name.ends_with(".lock"));
         assert!(packages("plugin-cache").eq(packages("plugins")), "{what}");
         assert_eq!(self.mount.requests().1, 1, "{what}: one download");
     }
 
-    /// For root the kernel reads large files by itself, which does not go together with writing them through a mount.
+    /// For root the kernel reads large files by itself, which does not go together with writing
+    /// them through a mount.
     fn for_root(&self) {
         for (label, source) in self.sources().into_iter().take(2) {
             let client = self.client(label, &source);
@@ -112,7 +136,8 @@ impl Bed {
 
     /// All of them at once, each in a directory of its own.
     fn crowd(&self, label: &str, source: &str, lock: &str) {
-        let clients: Vec<_> = (0..CROWD).map(|n| self.client(&format!("{label}-{n}"), source)).collect();
+        let clients: Vec<_> =
+            (0..CROWD).map(|n| self.client(&format!("{label}-{n}"), source)).collect();
         std::thread::scope(|scope| {
             for (n, client) in clients.iter().enumerate() {
                 scope.spawn(move || {

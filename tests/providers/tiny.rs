@@ -1,4 +1,5 @@
-//! A provider that really runs, `acme/tiny`: built once from `tiny/main.go`, with the standard library alone.
+//! A provider that really runs, `acme/tiny`: built once from `tiny/main.go`, with the standard
+//! library alone.
 
 use std::fs;
 use std::path::Path;
@@ -31,7 +32,11 @@ fn build() -> Option<Vec<u8>> {
     let out = dir.path().join("tiny");
     let mut command = Command::new(go);
     command.args(["build", "-trimpath", "-ldflags", "-s -w", "-o"]).arg(&out).arg(source);
-    command.env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local").env("GOFLAGS", "-mod=mod").current_dir(dir.path());
+    command
+        .env("CGO_ENABLED", "0")
+        .env("GOTOOLCHAIN", "local")
+        .env("GOFLAGS", "-mod=mod")
+        .current_dir(dir.path());
     let output = command.output().expect("go runs");
     if !output.status.success() {
         skip(&format!("go builds no provider: {}", String::from_utf8_lossy(&output.stderr)));
@@ -53,7 +58,8 @@ pub fn packages(version: &str) -> Option<Vec<(String, Vec<u8>)>> {
 pub fn publish(registry: &DockerRegistry, versions: &[&str]) -> Option<()> {
     for version in versions {
         let packages = packages(version)?;
-        let packages: Vec<_> = packages.iter().map(|(platform, zip)| (platform.as_str(), zip.clone())).collect();
+        let packages: Vec<_> =
+            packages.iter().map(|(platform, zip)| (platform.as_str(), zip.clone())).collect();
         registry.push("mirror/acme/tiny").artifact(version, &pack::provider_of(&packages));
     }
     Some(())

@@ -10,9 +10,14 @@ use crate::support::mount::{Mount, Options};
 use crate::support::{pack, wait_until};
 use crate::{declared, here, mapped, names, registry, walk};
 
-/// More tags for a release that was pushed as `1.0.0`, without a request each: as the server's own files.
+/// More tags for a release that was pushed as `1.0.0`, without a request each: as the server's own
+/// files.
 fn tag_again(registry: &DockerRegistry, repo: &str, tags: impl Iterator<Item = String>) {
-    let dir = registry.dir().join("storage/docker/registry/v2/repositories").join(repo).join("_manifests/tags");
+    let dir = registry
+        .dir()
+        .join("storage/docker/registry/v2/repositories")
+        .join(repo)
+        .join("_manifests/tags");
     let link = fs::read(dir.join("1.0.0/current/link")).unwrap();
     for tag in tags {
         fs::create_dir_all(dir.join(&tag).join("current")).unwrap();
@@ -47,14 +52,19 @@ fn a_walk_of_plugins_costs_one_request_per_provider_and_none_again() {
     assert!(mount.again().status.success());
     let began = Instant::now();
     assert_eq!(walk(&mount.join("plugins")).len(), PROVIDERS * VERSIONS);
-    eprintln!("{PROVIDERS} providers of {VERSIONS} versions, registry stopped: {:?}", began.elapsed());
+    eprintln!(
+        "{PROVIDERS} providers of {VERSIONS} versions, registry stopped: {:?}",
+        began.elapsed()
+    );
 }
 
 #[test]
 fn a_walk_of_mirror_costs_two_small_requests_per_version_more() {
     let Some(registry) = registry() else { return };
     for version in ["1.0.0", "1.1.0", "2.0.0"] {
-        registry.push("mirror/acme/one").artifact(version, &pack::provider("one", version, &[&here(), "plan9_mips"]));
+        registry
+            .push("mirror/acme/one")
+            .artifact(version, &pack::provider("one", version, &[&here(), "plan9_mips"]));
     }
     let options = mapped(&registry).args(declared(&["acme/one"])).args(["--tag-ttl", "1h"]);
     let Some(mut mount) = Mount::start(&[registry.host()], options) else { return };
@@ -68,12 +78,14 @@ fn a_walk_of_mirror_costs_two_small_requests_per_version_more() {
     assert!(mount.again().status.success());
     assert_eq!(walk(&mount.join("mirror")).len(), 4);
     assert_eq!(mount.requests(), (0, 0), "what was learnt is kept");
-    // Where the list of tags has to be asked for again, all the rest need not be, whoever has read what meanwhile.
+    // Where the list of tags has to be asked for again, all the rest need not be, whoever has read
+    // what meanwhile.
     let again = mapped(&registry).args(declared(&["acme/one"])).args(["--tag-ttl", "1s"]);
     assert!(mount.umount().status.success());
     assert!(mount.again_with(&[registry.host()], again).status.success());
-    let zip =
-        mount.join("mirror/registry.example.com/acme/one").join(format!("terraform-provider-one_1.0.0_{}.zip", here()));
+    let zip = mount
+        .join("mirror/registry.example.com/acme/one")
+        .join(format!("terraform-provider-one_1.0.0_{}.zip", here()));
     fs::read(&zip).unwrap();
     let package = mount.join("plugins/registry.example.com/acme/one/1.1.0").join(here());
     fs::read(package.join("README.md")).unwrap();
@@ -81,7 +93,8 @@ fn a_walk_of_mirror_costs_two_small_requests_per_version_more() {
     for _ in 0..2 {
         let (before, _) = mount.requests();
         let one = mount.join("plugins/registry.example.com/acme/one");
-        assert!(wait_until(Duration::from_secs(30), || names(&one).len() == 3 && mount.requests().0 > before));
+        assert!(wait_until(Duration::from_secs(30), || names(&one).len() == 3
+            && mount.requests().0 > before));
     }
     let (before, _) = mount.requests();
     assert_eq!(walk(&mount.join("mirror")).len(), 4);
@@ -89,19 +102,34 @@ fn a_walk_of_mirror_costs_two_small_requests_per_version_more() {
     assert!(after <= before + 1, "{before} {after}");
 }
 
-/// Providers that cannot be reached, do not exist, are refused or are broken, beside one that is fine.
+/// Providers that cannot be reached, do not exist, are refused or are broken, beside one that is
+/// fine.
 #[test]
 fn no_provider_fails_another() {
     let Some(registry) = registry() else { return };
-    registry.push("mirror/acme/good").artifact("1.0.0", &pack::provider("good", "1.0.0", &[&here()]));
-    // What has the tag of a version need not be a provider, and what is one need not have this platform.
+    registry
+        .push("mirror/acme/good")
+        .artifact("1.0.0", &pack::provider("good", "1.0.0", &[&here()]));
+    // What has the tag of a version need not be a provider, and what is one need not have this
+    // platform.
     registry.push("mirror/acme/module").artifact("1.0.0", &pack::module(&[("main.tf", b"")]));
-    registry.push("mirror/acme/other").artifact("1.0.0", &pack::provider("other", "1.0.0", &["plan9_mips"]));
-    registry.push("mirror/acme/broken").artifact("1.0.0", &pack::provider_of(&[(&here(), b"no zip".to_vec())]));
+    registry
+        .push("mirror/acme/other")
+        .artifact("1.0.0", &pack::provider("other", "1.0.0", &["plan9_mips"]));
+    registry
+        .push("mirror/acme/broken")
+        .artifact("1.0.0", &pack::provider_of(&[(&here(), b"no zip".to_vec())]));
     let gone = "127.0.0.1:9";
     let template = format!("{gone}/${{namespace}}/${{type}}");
     let options = mapped(&registry)
-        .args(["--oci-mirror", &template, "--include", "gone.example.com/*/*", "--plain-http", gone])
+        .args([
+            "--oci-mirror",
+            &template,
+            "--include",
+            "gone.example.com/*/*",
+            "--plain-http",
+            gone,
+        ])
         .args(declared(&["acme/good", "acme/module", "acme/other", "acme/broken", "acme/missing"]))
         .args(["--provider", "gone.example.com/acme/away", "--deadline", "2s"]);
     let Some(mount) = Mount::start(&[registry.host()], options) else { return };
@@ -120,8 +148,14 @@ fn no_provider_fails_another() {
     assert!(error.contains(gone), "{error}");
     assert!(mount.log().contains(&error), "{}", mount.log());
     let errno = fs::symlink_metadata(mount.join(away).join("1.0.0")).unwrap_err().raw_os_error();
-    assert_eq!(errno, Some(rustix::io::Errno::HOSTUNREACH.raw_os_error()), "a name in it is not said to be absent");
-    let errno = fs::symlink_metadata(mount.join("plugins/gone.example.com/acme/never")).unwrap_err().raw_os_error();
+    assert_eq!(
+        errno,
+        Some(rustix::io::Errno::HOSTUNREACH.raw_os_error()),
+        "a name in it is not said to be absent"
+    );
+    let errno = fs::symlink_metadata(mount.join("plugins/gone.example.com/acme/never"))
+        .unwrap_err()
+        .raw_os_error();
     assert_eq!(errno, Some(rustix::io::Errno::HOSTUNREACH.raw_os_error()));
 
     assert_eq!(names(&package("good")).len(), 2);
@@ -136,7 +170,10 @@ fn no_provider_fails_another() {
     let found = walk(&mount.join("mirror"));
     let zip = format!("terraform-provider-good_1.0.0_{}.zip", here());
     assert!(found.iter().any(|path| path.ends_with(&zip)), "{found:?}");
-    assert!(!found.iter().any(|path| path.to_string_lossy().contains("provider-module_")), "{found:?}");
+    assert!(
+        !found.iter().any(|path| path.to_string_lossy().contains("provider-module_")),
+        "{found:?}"
+    );
 }
 
 fn libc_enoent() -> i32 {

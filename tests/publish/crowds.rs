@@ -1,5 +1,5 @@
-//! Processes that publish into one release at the same time, in whatever order the machine gives them, at registries that
-//! are 0, 5 and 20 ms away: nothing is lost, and whoever loses is told.
+//! Processes that publish into one release at the same time, in whatever order the machine gives
+//! them, at registries that are 0, 5 and 20 ms away: nothing is lost, and whoever loses is told.
 
 use serde_json::Value;
 
@@ -40,7 +40,9 @@ impl Far {
         let release = self.release(repo, tag);
         let text = |entry: &Value, key: &str| entry["platform"][key].as_str().unwrap().to_owned();
         let entries = release["manifests"].as_array().unwrap().iter();
-        entries.map(|entry| format!("{}_{}", text(entry, "os"), text(entry, "architecture"))).collect()
+        entries
+            .map(|entry| format!("{}_{}", text(entry, "os"), text(entry, "architecture")))
+            .collect()
     }
 
     /// The release holds all of these, and no writer has left anything behind.
@@ -56,7 +58,8 @@ impl Far {
 
     #[track_caller]
     fn is_clean(&self, repo: &str, tag: &str) {
-        let list: Value = serde_json::from_slice(&self.registry.push(repo).get("tags/list")).unwrap();
+        let list: Value =
+            serde_json::from_slice(&self.registry.push(repo).get("tags/list")).unwrap();
         assert_eq!(list["tags"], serde_json::json!([tag]), "{repo}");
     }
 }
@@ -105,7 +108,8 @@ fn platforms_that_are_pushed_at_once_are_all_in_the_release() {
             for round in 0..rounds {
                 let repo = format!("acme/hello{writers}-{round}");
                 let push = |platform| {
-                    let words = ["--plain-http", &host, &zip_name(platform), &format!("{host}/{repo}")];
+                    let words =
+                        ["--plain-http", &host, &zip_name(platform), &format!("{host}/{repo}")];
                     bed.command(&words)
                 };
                 let outputs = together(PLATFORMS[..writers].iter().map(|platform| push(platform)));
@@ -130,7 +134,8 @@ fn of_modules_that_are_pushed_at_once_one_wins() {
                 let repo = format!("acme/network{writers}-{round}");
                 let reference = format!("{host}/{repo}:1.0.0");
                 let push = |module| bed.command(&["--plain-http", &host, module, &reference]);
-                let winner = one_winner(&together(modules[..writers].iter().map(|module| push(module))));
+                let winner =
+                    one_winner(&together(modules[..writers].iter().map(|module| push(module))));
                 let there = Digest::of(&far.registry.push(&repo).get("manifests/1.0.0"));
                 assert_eq!(there.to_string(), winner, "{repo}");
                 far.is_clean(&repo, "1.0.0");
@@ -178,7 +183,9 @@ fn platforms_that_are_committed_at_once_through_mounts_are_all_in_the_release() 
             for (mount, platform) in mounts.iter().zip(PLATFORMS) {
                 stage(mount, &format!("{dir}/{}", zip_name(platform)), &package(platform));
             }
-            let outputs = together(mounts.iter().map(|mount| commit(mount, &mount.join("staging").join(&dir))));
+            let outputs = together(
+                mounts.iter().map(|mount| commit(mount, &mount.join("staging").join(&dir))),
+            );
             assert!(outputs.iter().all(|output| output.status.success()), "{outputs:?}");
             far.holds(&format!("acme/committed{round}"), "0.1.0", &PLATFORMS[..3]);
             mounts.iter().for_each(|mount| is_staged(mount, &dir, false));
@@ -189,7 +196,8 @@ fn platforms_that_are_committed_at_once_through_mounts_are_all_in_the_release() 
             for (mount, platform) in mounts.iter().zip(PLATFORMS) {
                 stage(mount, &format!("{dir}/{}", zip_name(platform)), &package(platform));
             }
-            let outputs = together(mounts.iter().map(|mount| commit(mount, &mount.join("staging/mirror"))));
+            let outputs =
+                together(mounts.iter().map(|mount| commit(mount, &mount.join("staging/mirror"))));
             assert!(outputs.iter().all(|output| output.status.success()), "{outputs:?}");
             far.holds(&format!("mirror/acme{round}/hello"), "0.1.0", &PLATFORMS[..3]);
             mounts.iter().for_each(|mount| is_staged(mount, &dir, false));
@@ -209,7 +217,11 @@ fn of_modules_that_are_moved_or_committed_at_once_one_is_published_and_the_other
             }
             let mv = |mount: &Mount| {
                 let mut command = Command::new("mv");
-                command.arg("-T").arg(mount.join("staging").join(&dir)).arg(mount.join(&dir)).env("LC_ALL", "C");
+                command
+                    .arg("-T")
+                    .arg(mount.join("staging").join(&dir))
+                    .arg(mount.join(&dir))
+                    .env("LC_ALL", "C");
                 command
             };
             let by_mv = round % 2 == 0;
@@ -222,13 +234,18 @@ fn of_modules_that_are_moved_or_committed_at_once_one_is_published_and_the_other
             }
             let winners = outputs.iter().filter(|output| output.status.success()).count();
             assert_eq!(winners, 1, "{outputs:?}");
-            let there = Digest::of(&far.registry.push(&format!("acme/moved{round}")).get("manifests/1.0.0"));
+            let there = Digest::of(
+                &far.registry.push(&format!("acme/moved{round}")).get("manifests/1.0.0"),
+            );
             for (mount, output) in mounts.iter().zip(&outputs) {
                 is_staged(mount, &dir, !output.status.success());
                 if by_mv && !output.status.success() {
                     let again = finish(commit(mount, &mount.join("staging").join(&dir)));
                     let told = String::from_utf8_lossy(&again.stderr);
-                    assert!(told.contains(&there.to_string()) && told.matches("sha256:").count() == 2, "{told}");
+                    assert!(
+                        told.contains(&there.to_string()) && told.matches("sha256:").count() == 2,
+                        "{told}"
+                    );
                 }
             }
             far.is_clean(&format!("acme/moved{round}"), "1.0.0");

@@ -21,7 +21,10 @@ fn dist(bed: &Bed) {
     bed.write(&format!("dist/{MANIFEST}"), about);
     for platform in PLATFORMS {
         bed.write(&format!("dist/{}", zip_name(platform)), package(platform));
-        bed.write(&format!("dist/terraform-provider-hello_{platform}_v1/terraform-provider-hello_v0.1.0"), platform);
+        bed.write(
+            &format!("dist/terraform-provider-hello_{platform}_v1/terraform-provider-hello_v0.1.0"),
+            platform,
+        );
         sums += &format!("{}  {}\n", Digest::of(&package(platform)).hex(), zip_name(platform));
     }
     bed.write(&format!("dist/{SUMS}"), sums);
@@ -31,28 +34,38 @@ fn dist(bed: &Bed) {
     }
 }
 
-/// Releases of the registry by what they are made of: titles and media types of the layers, and the protocols.
+/// Releases of the registry by what they are made of: titles and media types of the layers, and the
+/// protocols.
 fn parts(registry: &DockerRegistry, repo: &str) -> Vec<Vec<(String, String)>> {
     let push = registry.push(repo);
-    let document =
-        |reference: &str| -> Value { serde_json::from_slice(&push.get(&format!("manifests/{reference}"))).unwrap() };
+    let document = |reference: &str| -> Value {
+        serde_json::from_slice(&push.get(&format!("manifests/{reference}"))).unwrap()
+    };
     let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{value}")).to_owned();
     let index = document("0.1.0");
     let mut parts = Vec::new();
     for entry in index["manifests"].as_array().unwrap() {
-        assert_eq!(entry["annotations"]["org.opentofu.provider.protocol-versions"], "5.0,6.0", "{entry}");
+        assert_eq!(
+            entry["annotations"]["org.opentofu.provider.protocol-versions"], "5.0,6.0",
+            "{entry}"
+        );
         let manifest = document(entry["digest"].as_str().unwrap());
         assert_eq!(manifest["annotations"]["org.opentofu.provider.protocol-versions"], "5.0,6.0");
         let layers = manifest["layers"].as_array().unwrap().iter();
-        let part =
-            |layer: &Value| (text(&layer["annotations"]["org.opencontainers.image.title"]), text(&layer["mediaType"]));
+        let part = |layer: &Value| {
+            (
+                text(&layer["annotations"]["org.opencontainers.image.title"]),
+                text(&layer["mediaType"]),
+            )
+        };
         parts.push(layers.map(part).collect());
     }
     parts
 }
 
 fn wanted() -> Vec<Vec<(String, String)>> {
-    let beside = [(SUMS, "text/plain"), (SIGNATURE, "application/octet-stream"), (MANIFEST, "text/plain")];
+    let beside =
+        [(SUMS, "text/plain"), (SIGNATURE, "application/octet-stream"), (MANIFEST, "text/plain")];
     let owned = |(title, kind): (&str, &str)| (title.to_owned(), kind.to_owned());
     let release = |platform: &&str| {
         let zip = owned((&zip_name(platform), "archive/zip"));
@@ -68,7 +81,8 @@ fn what_a_build_leaves_is_a_release_however_it_is_named() {
     let Some(registry) = DockerRegistry::start(Access::Anybody, false) else { return };
     let host = registry.host();
     let pattern: Vec<String> = {
-        let entries = fs::read_dir(bed.path("dist")).unwrap().map(|entry| entry.unwrap().file_name());
+        let entries =
+            fs::read_dir(bed.path("dist")).unwrap().map(|entry| entry.unwrap().file_name());
         let mut names: Vec<_> = entries.map(|name| name.into_string().unwrap()).collect();
         names.retain(|name| name.starts_with("terraform-provider-hello_"));
         names.sort();
@@ -76,11 +90,16 @@ fn what_a_build_leaves_is_a_release_however_it_is_named() {
     };
     let dir = vec!["dist".to_owned()];
     let mut digests = Vec::new();
-    for (at, (paths, tag)) in [(dir.clone(), ":0.1.0"), (dir, ""), (pattern, "")].into_iter().enumerate() {
+    for (at, (paths, tag)) in
+        [(dir.clone(), ":0.1.0"), (dir, ""), (pattern, "")].into_iter().enumerate()
+    {
         let repo = format!("acme/hello{at}");
         let reference = format!("{host}/{repo}{tag}");
-        let words: Vec<&str> =
-            ["--plain-http", &host].into_iter().chain(paths.iter().map(String::as_str)).chain([&*reference]).collect();
+        let words: Vec<&str> = ["--plain-http", &host]
+            .into_iter()
+            .chain(paths.iter().map(String::as_str))
+            .chain([&*reference])
+            .collect();
         let output = bed.push(&words);
         assert!(output.status.success(), "{output:?}");
         let line = String::from_utf8(output.stdout).unwrap();

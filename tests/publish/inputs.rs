@@ -57,7 +57,10 @@ fn another_digest_under_the_tag_is_told_with_both() {
     bed.write("network/more.tf", "# more\n");
     let dry = digest_of(bed.pushed(&["--dry-run", "network", &reference]).lines().next().unwrap());
     let error = bed.refused(1, &["--plain-http", &host, "network", &reference]);
-    assert!(error.contains(&first) && error.contains(&dry) && error.contains("--allow-overwrite"), "{error}");
+    assert!(
+        error.contains(&first) && error.contains(&dry) && error.contains("--allow-overwrite"),
+        "{error}"
+    );
     let again = bed.pushed(&["--plain-http", &host, "--allow-overwrite", "network", &reference]);
     assert_eq!(digest_of(&again), dry);
     let annotated = bed.pushed(&["--dry-run", "--annotation", "a=b", "network", &reference]);
@@ -82,7 +85,10 @@ fn a_full_disk_is_told_and_leaves_nothing_behind() {
         return support::skip(&format!("a tmpfs cannot be mounted here: {e}"));
     }
     let outcome = std::panic::catch_unwind(|| {
-        let error = bed.refused(1, &["--state-dir", "disk", "network", "oci:store/registry.example/acme/network:1"]);
+        let error = bed.refused(
+            1,
+            &["--state-dir", "disk", "network", "oci:store/registry.example/acme/network:1"],
+        );
         assert!(error.contains("No space left"), "{error}");
         assert_eq!(fs::read_dir(disk.join("push")).unwrap().count(), 0);
         assert!(!bed.path("store").exists());

@@ -1,6 +1,7 @@
-//! O14, O15: who commits is killed at points between the first write and the last, at each request and at each call that
-//! writes. What was staged is there entirely, the tag is as it was or stands for the whole release, and the second run
-//! ends with the same digest and sends only what is missing.
+//! O14, O15: who commits is killed at points between the first write and the last, at each request
+//! and at each call that writes. What was staged is there entirely, the tag is as it was or stands
+//! for the whole release, and the second run ends with the same digest and sends only what is
+//! missing.
 
 use std::collections::BTreeMap;
 use std::process::Child;
@@ -39,10 +40,14 @@ fn child() {
         let host: Host = host.parse().unwrap();
         let transport = Transport::new(TransportOptions::default()).unwrap();
         let credentials = Arc::new(Credentials::new(CredentialsConfig::default()));
-        let options = RemoteOptions { host: host.clone(), plain_http: true, token_realm: None, credentials };
+        let options =
+            RemoteOptions { host: host.clone(), plain_http: true, token_realm: None, credentials };
         let remote: Arc<Remote> = Arc::new(Remote::new(transport, options).unwrap());
-        let destination =
-            PublishDestination { host: Some(host.clone()), prefix: None, open: Arc::new(move |_| Ok(remote.clone())) };
+        let destination = PublishDestination {
+            host: Some(host.clone()),
+            prefix: None,
+            open: Arc::new(move |_| Ok(remote.clone())),
+        };
         let stage = Stage::open(StageOptions {
             dir: dir.into(),
             destinations: vec![destination],
@@ -50,7 +55,10 @@ fn child() {
             allow_overwrite: false,
             limits: Limits::default(),
         });
-        stage.unwrap().commit(&Path::new(host.as_str()).join("acme/network/1.3.0"), CommitRequest::default()).await
+        stage
+            .unwrap()
+            .commit(&Path::new(host.as_str()).join("acme/network/1.3.0"), CommitRequest::default())
+            .await
     });
     let done = done.unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(done.len(), 1);
@@ -74,7 +82,10 @@ impl Scene {
         })
         .take(600_000)
         .collect();
-        bed.write(&format!("stage/staging/{}/acme/network/1.3.0/noise.bin", registry.host()), noise);
+        bed.write(
+            &format!("stage/staging/{}/acme/network/1.3.0/noise.bin", registry.host()),
+            noise,
+        );
         let mut scene = Scene { bed, registry, before: BTreeMap::new() };
         scene.before = scene.staged();
         scene
@@ -97,7 +108,12 @@ impl Scene {
     fn start(&self, mut command: Command) -> Child {
         command.args(["--exact", "killed::child", "--test-threads=1"]);
         command.env(DIR, self.bed.path("stage")).env(HOST, self.registry.host());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program runs")
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program runs")
     }
 
     fn run(&self) -> bool {
@@ -110,7 +126,10 @@ impl Scene {
         let value: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
         for blob in value["layers"].as_array().unwrap().iter().chain([&value["config"]]) {
             let digest: Digest = blob["digest"].as_str().unwrap().parse().unwrap();
-            assert_eq!(Digest::of(&self.registry.blob(&digest).expect("a blob of a tagged release")), digest);
+            assert_eq!(
+                Digest::of(&self.registry.blob(&digest).expect("a blob of a tagged release")),
+                digest
+            );
         }
         Some(Digest::of(&manifest))
     }
@@ -119,7 +138,11 @@ impl Scene {
     fn check(&self, point: &str, wanted: &Wanted) {
         let (tag, staged) = (self.tag(), self.staged());
         assert!(tag.is_none() || tag == Some(wanted.digest), "{point}: {tag:?}");
-        assert!(staged == self.before || staged.is_empty() && tag.is_some(), "{point}: {:?}", staged.keys());
+        assert!(
+            staged == self.before || staged.is_empty() && tag.is_some(),
+            "{point}: {:?}",
+            staged.keys()
+        );
         self.registry.behave();
         let there = self.registry.requests().len();
         let held = wanted.blobs.iter().filter(|digest| self.registry.blob(digest).is_some());
@@ -128,13 +151,19 @@ impl Scene {
         assert_eq!(self.tag(), Some(wanted.digest), "{point}");
         assert!(self.staged().is_empty(), "{point}");
         let requests = self.registry.requests().split_off(there);
-        let again = |seen: &Seen| seen.method == "PUT" && held.iter().any(|digest| seen.path.ends_with(digest));
+        let again = |seen: &Seen| {
+            seen.method == "PUT" && held.iter().any(|digest| seen.path.ends_with(digest))
+        };
         assert!(!requests.iter().any(again), "{point}: what is there is not sent again");
         if tag.is_some() {
             assert!(requests.iter().all(|seen| seen.method == "HEAD"), "{point}: {requests:?}");
         }
         for dir in ["work", "removed"] {
-            assert_eq!(fs::read_dir(self.bed.path("stage").join(dir)).unwrap().count(), 0, "{point}: {dir}");
+            assert_eq!(
+                fs::read_dir(self.bed.path("stage").join(dir)).unwrap().count(),
+                0,
+                "{point}: {dir}"
+            );
         }
     }
 }
@@ -156,7 +185,11 @@ fn whole() -> (Vec<String>, Wanted) {
         format!("{} {}", seen.method, path.chars().take(40).collect::<String>())
     };
     let names = scene.registry.requests().into_iter().map(name).collect();
-    let blobs = scene.registry.requests().into_iter().filter(|seen| seen.method == "PUT" && !seen.body.is_empty());
+    let blobs = scene
+        .registry
+        .requests()
+        .into_iter()
+        .filter(|seen| seen.method == "PUT" && !seen.body.is_empty());
     let blobs = blobs.map(|seen| Digest::of(&seen.body)).collect();
     (names, Wanted { digest: scene.tag().unwrap(), blobs })
 }
@@ -214,7 +247,10 @@ fn killed_at_any_write_the_second_run_ends_with_the_same_digest() {
             let scene = Scene::new();
             let mut tracer = Command::new(&strace);
             tracer.args(["-f", "-qq", "-o", "/dev/null", "-e"]).arg(format!("trace={call}"));
-            tracer.arg("-e").arg(format!("inject={call}:signal=KILL:when={at}")).arg(std::env::current_exe().unwrap());
+            tracer
+                .arg("-e")
+                .arg(format!("inject={call}:signal=KILL:when={at}"))
+                .arg(std::env::current_exe().unwrap());
             let ended = scene.start(tracer).wait().unwrap();
             if ended.code().is_some_and(|code| code != 0) {
                 return support::skip("strace may not trace a child");

@@ -1,7 +1,8 @@
-//! A program as large as providers' are, in one entry: published from a directory, read, and published as a zip, each in
-//! memory that does not depend on its size.
+//! A program as large as providers' are, in one entry: published from a directory, read, and
+//! published as a zip, each in memory that does not depend on its size.
 //!
-//! `TOFUFS_LARGE_MIB` is how large it is (256 unless it is set; 2048 takes minutes and 12 GiB of disk).
+//! `TOFUFS_LARGE_MIB` is how large it is (256 unless it is set; 2048 takes minutes and 12 GiB of
+//! disk).
 
 use std::io::Read;
 use std::process::Child;
@@ -19,7 +20,8 @@ const MEMORY_MIB: u64 = 96;
 const PROGRAM: &str = "terraform-provider-large_v1.0.0";
 
 fn size() -> u64 {
-    let mib = std::env::var("TOFUFS_LARGE_MIB").map_or(256, |value| value.parse().expect("a number"));
+    let mib =
+        std::env::var("TOFUFS_LARGE_MIB").map_or(256, |value| value.parse().expect("a number"));
     mib << 20
 }
 
@@ -79,7 +81,8 @@ fn a_package_with_one_huge_file_is_published_and_read_in_little_memory() {
     let plain_http = |words: &[&str]| -> Vec<String> {
         ["--plain-http", &host].iter().chain(words).map(|word| (*word).to_owned()).collect()
     };
-    let packed = memory_of_push(&bed, &plain_http(&["release", &format!("{host}/acme/large:1.0.0")]));
+    let packed =
+        memory_of_push(&bed, &plain_http(&["release", &format!("{host}/acme/large:1.0.0")]));
 
     let options = plain(&host).longer(Duration::from_secs(1200));
     let Some(mount) = Mount::start(&[&host], options) else { return };
@@ -92,7 +95,10 @@ fn a_package_with_one_huge_file_is_published_and_read_in_little_memory() {
     let copied = most_memory(mount.pid()).unwrap();
     let pushed = memory_of_push(&bed, &plain_http(&[&name, &format!("{host}/acme/again")]));
 
-    println!("{} MiB: push {packed} MiB, read {read}, copy {copied}, push of the zip {pushed}", size() >> 20);
+    println!(
+        "{} MiB: push {packed} MiB, read {read}, copy {copied}, push of the zip {pushed}",
+        size() >> 20
+    );
     for memory in [packed, read, copied, pushed] {
         assert!(memory <= MEMORY_MIB, "{memory} MiB are more than {MEMORY_MIB}");
     }
@@ -105,7 +111,10 @@ fn packages_over_a_limit_are_refused_with_the_option_that_raises_it() {
     fs::File::create(bed.path("module/data")).unwrap().set_len(3 << 20).unwrap();
     let target = format!("oci:{}/reg.example/acme/m:1.0.0", store.path().display());
     let refused = bed.refused(1, &["--entry-max-size", "2MiB", "module", &target]);
-    assert!(refused.contains("--entry-max-size raises it") && refused.contains("2097152"), "{refused}");
+    assert!(
+        refused.contains("--entry-max-size raises it") && refused.contains("2097152"),
+        "{refused}"
+    );
     let refused = bed.refused(1, &["--archive-max-size", "1KiB", "module", &target]);
     assert!(refused.contains("--archive-max-size raises it"), "{refused}");
     bed.pushed(&["--entry-max-size", "3MiB", "--archive-max-size", "8KiB", "module", &target]);

@@ -1,5 +1,5 @@
-//! Publishing by the program: what arrives, what other programs make of it, what is refused, and what is left by whoever
-//! is killed on the way.
+//! Publishing by the program: what arrives, what other programs make of it, what is refused, and
+//! what is left by whoever is killed on the way.
 //!
 //! What is not installed is skipped with a printed reason.
 
@@ -64,7 +64,10 @@ impl Bed {
     fn command<S: AsRef<OsStr>>(&self, words: &[S]) -> Command {
         let mut command = Command::new(crate::support::world::program());
         command.arg("push").args(words).current_dir(self.dir.path()).stdin(Stdio::null());
-        command.env_clear().env("HOME", self.path("home")).env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command
+            .env_clear()
+            .env("HOME", self.path("home"))
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.envs(self.environment.iter().cloned());
         command
     }
@@ -85,9 +88,15 @@ impl Bed {
     #[track_caller]
     fn refused<S: AsRef<OsStr>>(&self, code: i32, words: &[S]) -> String {
         let output = self.push(words);
-        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(code), &b""[..]), "{output:?}");
+        assert_eq!(
+            (output.status.code(), output.stdout.as_slice()),
+            (Some(code), &b""[..]),
+            "{output:?}"
+        );
         let text = String::from_utf8(output.stderr).unwrap();
-        let mut errors = text.lines().filter(|line| line.starts_with("tofufs: ") && !line.contains(": warning: "));
+        let mut errors = text
+            .lines()
+            .filter(|line| line.starts_with("tofufs: ") && !line.contains(": warning: "));
         let line = errors.next().unwrap_or_else(|| panic!("an error: {text}")).to_owned();
         assert_eq!(errors.next(), None, "{text}");
         line
@@ -100,7 +109,12 @@ fn another_day(dir: &Path) {
     for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
         match entry.file_type().unwrap().is_dir() {
             true => another_day(&entry.path()),
-            false => fs::File::options().write(true).open(entry.path()).unwrap().set_modified(long_ago).unwrap(),
+            false => fs::File::options()
+                .write(true)
+                .open(entry.path())
+                .unwrap()
+                .set_modified(long_ago)
+                .unwrap(),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Modules: into a registry and into a store, by whom they are read, and that they are the same on every day.
+//! Modules: into a registry and into a store, by whom they are read, and that they are the same on
+//! every day.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -60,7 +61,9 @@ fn a_pushed_module_is_read_back_by_a_mount_and_by_other_programs() {
     }
     if let Some(skopeo) = support::program("skopeo") {
         let mut command = Command::new(skopeo);
-        command.args(["inspect", "--raw", "--tls-verify=false"]).arg(format!("docker://{reference}"));
+        command
+            .args(["inspect", "--raw", "--tls-verify=false"])
+            .arg(format!("docker://{reference}"));
         let output = support::mount::finish(command);
         assert!(output.status.success(), "{output:?}");
         assert_eq!(tofufs::digest::Digest::of(&output.stdout).to_string(), digest_of(&line));
@@ -84,13 +87,18 @@ fn a_module_pushed_into_a_store_is_read_back_by_a_mount_and_by_skopeo() {
     let line = bed.pushed(&["network", "oci:store/registry.example/acme/network:1.3.0"]);
     assert!(line.starts_with("registry.example/acme/network:1.3.0@sha256:"), "{line}");
     assert_eq!(bed.pushed(&["network", "oci:store/registry.example/acme/network:1.3.0"]), line);
-    if let Some(mount) = Mount::start(&[format!("oci:{}", bed.path("store").display())], Options::new()) {
+    if let Some(mount) =
+        Mount::start(&[format!("oci:{}", bed.path("store").display())], Options::new())
+    {
         assert_eq!(tree(&mount.join(format!("{host}/acme/network/1.3.0"))), published(&module));
     }
     if let Some(skopeo) = support::program("skopeo") {
         let mut command = Command::new(skopeo);
         command.args(["inspect", "--raw"]);
-        command.arg(format!("oci:{}:1.3.0", bed.path("store/registry.example/acme/network").display()));
+        command.arg(format!(
+            "oci:{}:1.3.0",
+            bed.path("store/registry.example/acme/network").display()
+        ));
         let output = support::mount::finish(command);
         assert!(output.status.success(), "{output:?}");
         assert_eq!(tofufs::digest::Digest::of(&output.stdout).to_string(), digest_of(&line));
@@ -107,19 +115,35 @@ fn the_same_tree_on_another_day_has_the_same_digest_and_nothing_is_uploaded() {
     let reference = format!("{host}/acme/network:1.3.0");
     let words = ["--plain-http", &host, "--json", "network", &reference];
     let first: Value = serde_json::from_str(&bed.pushed(&words)).unwrap();
-    assert_eq!(first["digest"], "sha256:8551daeed75970810a083b790268bc797c1e880a95e7298422d270cd8917ac33");
-    assert_eq!((&first["reference"], &first["tag"]), (&Value::from(reference.clone()), &Value::from("1.3.0")));
-    assert!(first["uploaded_bytes"].as_u64().unwrap() > 100 && first["skipped_blobs"] == 0, "{first}");
+    assert_eq!(
+        first["digest"],
+        "sha256:8551daeed75970810a083b790268bc797c1e880a95e7298422d270cd8917ac33"
+    );
+    assert_eq!(
+        (&first["reference"], &first["tag"]),
+        (&Value::from(reference.clone()), &Value::from("1.3.0"))
+    );
+    assert!(
+        first["uploaded_bytes"].as_u64().unwrap() > 100 && first["skipped_blobs"] == 0,
+        "{first}"
+    );
 
     another_day(&module);
     let before = registry.requests().len();
     let again: Value = serde_json::from_str(&bed.pushed(&words)).unwrap();
     assert_eq!((&again["digest"], &again["uploaded_bytes"]), (&first["digest"], &Value::from(0)));
-    let requests: Vec<_> = registry.requests().split_off(before).into_iter().map(|seen| seen.method).collect();
+    let requests: Vec<_> =
+        registry.requests().split_off(before).into_iter().map(|seen| seen.method).collect();
     assert_eq!(requests, ["HEAD"]);
 
     // Under another tag the blobs are there, and so is the manifest.
-    let other = bed.pushed(&["--plain-http", &host, "--json", "network", &format!("{host}/acme/network:1.4.0")]);
+    let other = bed.pushed(&[
+        "--plain-http",
+        &host,
+        "--json",
+        "network",
+        &format!("{host}/acme/network:1.4.0"),
+    ]);
     let other: Value = serde_json::from_str(&other).unwrap();
     assert_eq!((&other["digest"], &other["uploaded_bytes"]), (&first["digest"], &Value::from(0)));
     assert_eq!(other["skipped_blobs"], 2);
@@ -133,7 +157,10 @@ fn several_tags_stand_for_one_release() {
     let host = registry.host();
     let words = ["--plain-http", &host, "--tag", "1.3", "--tag", "latest", "network"];
     let text = bed.pushed(&[&words[..], &[&format!("{host}/acme/network:1.3.0")]].concat());
-    let tags: Vec<_> = text.lines().map(|line| line.split('@').next().unwrap().rsplit_once(':').unwrap().1).collect();
+    let tags: Vec<_> = text
+        .lines()
+        .map(|line| line.split('@').next().unwrap().rsplit_once(':').unwrap().1)
+        .collect();
     assert_eq!(tags, ["1.3.0", "1.3", "latest"]);
     let digests: std::collections::BTreeSet<_> = text.lines().map(digest_of).collect();
     assert_eq!(digests.len(), 1);
@@ -189,7 +216,8 @@ fn a_zip_is_pushed_byte_for_byte() {
     let host = registry.host();
     let reference = format!("{host}/acme/network:1.0.0");
     let digest = digest_of(&bed.pushed(&["--plain-http", &host, "module.zip", &reference]));
-    let manifest: Value = serde_json::from_slice(&registry.manifest("acme/network", &digest).unwrap()).unwrap();
+    let manifest: Value =
+        serde_json::from_slice(&registry.manifest("acme/network", &digest).unwrap()).unwrap();
     let layer = manifest["layers"][0]["digest"].as_str().unwrap().parse().unwrap();
     assert!(registry.blob(&layer).unwrap() == zip);
     let error = bed.refused(1, &["--plain-http", &host, "bad.zip", &reference]);
@@ -213,7 +241,8 @@ fn a_login_is_needed_and_its_source_is_named_when_it_does_not_suffice() {
     bed.pushed(&words);
     let wrong = "{\"auths\":{\"HOST\":{\"auth\":\"YWxpY2U6Y2FuYXJ5LTc=\"}}}".replace("HOST", &host);
     bed.write("docker/config.json", wrong);
-    let error = bed.refused(1, &[&words[..4], &["network", &format!("{host}/acme/network:1.4.0")]].concat());
+    let error = bed
+        .refused(1, &[&words[..4], &["network", &format!("{host}/acme/network:1.4.0")]].concat());
     assert!(error.contains("config.json"), "{error}");
     assert!(!error.contains("canary") && !error.contains("YWxp"), "the secret stays home: {error}");
 }

@@ -28,7 +28,10 @@ fn zips_become_a_release_and_more_of_them_are_added_to_it() {
     }
     bed.write("terraform-provider-hello_0.1.0_SHA256SUMS", sums);
     bed.write("terraform-provider-hello_0.1.0_SHA256SUMS.sig", "signed");
-    let beside = ["terraform-provider-hello_0.1.0_SHA256SUMS", "terraform-provider-hello_0.1.0_SHA256SUMS.sig"];
+    let beside = [
+        "terraform-provider-hello_0.1.0_SHA256SUMS",
+        "terraform-provider-hello_0.1.0_SHA256SUMS.sig",
+    ];
     let repo = format!("{host}/acme/hello");
     let push = |platforms: &[&str]| {
         let zips: Vec<String> = platforms.iter().map(|p| zip_name(p)).collect();
@@ -51,9 +54,13 @@ fn zips_become_a_release_and_more_of_them_are_added_to_it() {
     for platform in ["linux_amd64", "darwin_arm64"] {
         let zip = release.join(format!("{platform}.zip"));
         assert!(fs::read(&zip).unwrap() == package(platform));
-        assert_eq!(mount.xattr(&zip, "user.tofu.zh").unwrap(), format!("zh:{}", Digest::of(&package(platform)).hex()));
+        assert_eq!(
+            mount.xattr(&zip, "user.tofu.zh").unwrap(),
+            format!("zh:{}", Digest::of(&package(platform)).hex())
+        );
         assert!(mount.xattr(&zip, "user.tofu.h1").unwrap().starts_with("h1:"));
-        let program = fs::read(release.join(platform).join("terraform-provider-hello_v0.1.0")).unwrap();
+        let program =
+            fs::read(release.join(platform).join("terraform-provider-hello_v0.1.0")).unwrap();
         assert_eq!(program, format!("#!/bin/sh\necho {platform}\n").as_bytes());
     }
 }
@@ -67,11 +74,17 @@ fn a_dry_run_shows_the_plan_and_sends_nothing() {
     let text = bed.pushed(&words);
     assert!(text.starts_with("127.0.0.1:1/acme/hello:0.1.0@sha256:"), "{text}");
     assert_eq!(text.lines().filter(|line| line.starts_with("blob ")).count(), 2);
-    let shown: Value = serde_json::from_str(&bed.pushed(&[&["--json"], &words[..]].concat())).unwrap();
+    let shown: Value =
+        serde_json::from_str(&bed.pushed(&[&["--json"], &words[..]].concat())).unwrap();
     let manifests = shown["manifests"].as_array().unwrap();
     assert_eq!(manifests.len(), 2);
     assert_eq!(manifests[1]["document"]["manifests"][0]["digest"], manifests[0]["digest"]);
-    assert!(shown["references"][0].as_str().unwrap().ends_with(manifests[1]["digest"].as_str().unwrap()));
+    assert!(
+        shown["references"][0]
+            .as_str()
+            .unwrap()
+            .ends_with(manifests[1]["digest"].as_str().unwrap())
+    );
     let zip = Digest::of(&package("linux_amd64")).to_string();
     assert!(shown["blobs"].as_array().unwrap().iter().any(|blob| blob["digest"] == zip), "{shown}");
 }

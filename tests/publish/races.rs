@@ -29,10 +29,12 @@ fn of_two_pushes_to_one_tag_one_wins_and_the_other_is_told_both_digests() {
     let mut pushes = Vec::new();
     for name in ["a", "b"] {
         bed.write(&format!("{name}/main.tf"), name);
-        digests.push(digest_of(bed.pushed(&["--dry-run", name, &reference]).lines().next().unwrap()));
+        digests
+            .push(digest_of(bed.pushed(&["--dry-run", name, &reference]).lines().next().unwrap()));
         pushes.push(start(&bed, &["--plain-http", &host, name, &reference]));
     }
-    let outputs: Vec<Output> = pushes.into_iter().map(|push| push.wait_with_output().unwrap()).collect();
+    let outputs: Vec<Output> =
+        pushes.into_iter().map(|push| push.wait_with_output().unwrap()).collect();
     let winner = outputs.iter().position(|output| output.status.success()).expect("one wins");
     let loser = &outputs[1 - winner];
     let text = String::from_utf8_lossy(&loser.stderr);
@@ -60,7 +62,9 @@ fn two_platforms_pushed_at_the_same_time_are_both_in_the_release() {
         let output = push.wait_with_output().unwrap();
         assert!(output.status.success(), "{output:?}");
     }
-    let index: serde_json::Value = serde_json::from_slice(&registry.manifest("acme/hello", "0.1.0").unwrap()).unwrap();
-    let platforms: Vec<_> = index["manifests"].as_array().unwrap().iter().map(|m| &m["platform"]["os"]).collect();
+    let index: serde_json::Value =
+        serde_json::from_slice(&registry.manifest("acme/hello", "0.1.0").unwrap()).unwrap();
+    let platforms: Vec<_> =
+        index["manifests"].as_array().unwrap().iter().map(|m| &m["platform"]["os"]).collect();
     assert_eq!(platforms, ["darwin", "linux"]);
 }

@@ -15,7 +15,8 @@ fn server(login: Option<Login>) -> Hostile {
 }
 
 fn bearer(server: &Hostile, user: Option<(&'static str, &'static str)>) {
-    server.login(Some(Login::Bearer { realm: format!("http://{}/token?x=1", server.host()), user }));
+    server
+        .login(Some(Login::Bearer { realm: format!("http://{}/token?x=1", server.host()), user }));
 }
 
 fn client(server: &Hostile, credentials: Arc<Fixed>) -> Remote {
@@ -34,7 +35,11 @@ async fn basic_is_sent_when_the_registry_asks_for_it() {
     get(&remote).await.unwrap();
     get(&remote).await.unwrap();
     assert_eq!(server.requests().len(), 3, "the second request knows what to send");
-    assert_eq!(server.requests()[0].header("authorization"), None, "nothing is sent before it was asked for");
+    assert_eq!(
+        server.requests()[0].header("authorization"),
+        None,
+        "nothing is sent before it was asked for"
+    );
 }
 
 #[tokio::test]
@@ -62,7 +67,11 @@ async fn an_anonymous_token_is_fetched_where_there_is_no_credential() {
     server.behave();
     bearer(&server, Some(("user", CANARY)));
     server.revoke_tokens();
-    refused(get(&remote(&server)).await, RegistryFailure::Denied, &["/acme/net:1.0", "no credential", "log in"]);
+    refused(
+        get(&remote(&server)).await,
+        RegistryFailure::Denied,
+        &["/acme/net:1.0", "no credential", "log in"],
+    );
 }
 
 #[tokio::test]
@@ -101,12 +110,18 @@ async fn a_login_that_was_dropped_begins_anew() {
 async fn a_refresh_token_is_exchanged_by_post() {
     let server = server(None);
     bearer(&server, Some(("user", CANARY)));
-    let refresh = Credential::Tokens { access: None, refresh: Some(Secret::new(CANARY.to_owned())) };
+    let refresh =
+        Credential::Tokens { access: None, refresh: Some(Secret::new(CANARY.to_owned())) };
     get(&client(&server, credentials(refresh))).await.unwrap();
     let request = &server.requests_to("/token")[0];
     assert_eq!((&*request.method, &*request.path), ("POST", "/token?x=1"));
     let form = String::from_utf8(request.body.clone()).unwrap();
-    for part in ["grant_type=refresh_token", "scope=repository%3Aacme%2Fnet%3Apull", "service=hostile", "client_id="] {
+    for part in [
+        "grant_type=refresh_token",
+        "scope=repository%3Aacme%2Fnet%3Apull",
+        "service=hostile",
+        "client_id=",
+    ] {
         assert!(form.contains(part), "{form}");
     }
 }
@@ -126,10 +141,23 @@ async fn an_access_token_is_used_as_it_is() {
 async fn a_registry_that_refuses_for_ever_is_logged_in_to_twice() {
     let server = server(Some(BASIC));
     let source = credentials(user(CANARY));
-    server.rule(all(), Behaviour::Answer(Reply::error(401, "UNAUTHORIZED").with("WWW-Authenticate", "Basic realm=x")));
-    refused(get(&client(&server, source.clone())).await, RegistryFailure::Denied, &["401", "credential from the test"]);
+    server.rule(
+        all(),
+        Behaviour::Answer(
+            Reply::error(401, "UNAUTHORIZED").with("WWW-Authenticate", "Basic realm=x"),
+        ),
+    );
+    refused(
+        get(&client(&server, source.clone())).await,
+        RegistryFailure::Denied,
+        &["401", "credential from the test"],
+    );
     assert_eq!(server.requests().len(), 3);
-    assert_eq!(*source.asked.lock().unwrap(), [false, true], "the helper runs again after a refusal");
+    assert_eq!(
+        *source.asked.lock().unwrap(),
+        [false, true],
+        "the helper runs again after a refusal"
+    );
 }
 
 /// R21: an expired token is a 401.
@@ -151,12 +179,18 @@ async fn an_expired_token_that_is_answered_by_403_is_renewed_once() {
     let source = credentials(user(CANARY));
     let remote = client(&server, source.clone());
     get(&remote).await.unwrap();
-    let expired = || Behaviour::Answer(Reply::new(403, "text/plain", "Your authorization token has expired."));
+    let expired = || {
+        Behaviour::Answer(Reply::new(403, "text/plain", "Your authorization token has expired."))
+    };
     server.script(path(MANIFEST), [expired()]);
     get(&remote).await.unwrap();
     assert_eq!(*source.asked.lock().unwrap(), [false, true]);
     server.script(path(MANIFEST), [expired(), expired()]);
-    refused(get(&remote).await, RegistryFailure::Denied, &["403", "has expired", "credential from the test"]);
+    refused(
+        get(&remote).await,
+        RegistryFailure::Denied,
+        &["403", "has expired", "credential from the test"],
+    );
     assert_eq!(server.requests().len(), 2 + 2 + 2);
 }
 
@@ -178,7 +212,11 @@ async fn a_403_is_a_refusal_unless_the_token_worked_before_or_the_answer_is_no_r
         assert_eq!(get(&remote).await.is_ok(), worked_before);
         server.script(path(MANIFEST), [answer]);
         match (get(&remote).await, logins) {
-            (result, 1) => refused(result, RegistryFailure::Denied, &["403", "DENIED", "credential from the test"]),
+            (result, 1) => refused(
+                result,
+                RegistryFailure::Denied,
+                &["403", "DENIED", "credential from the test"],
+            ),
             (result, _) => result.unwrap(),
         }
         assert_eq!(source.asked.lock().unwrap().len(), logins, "worked before: {worked_before}");
@@ -192,8 +230,11 @@ async fn a_refresh_token_is_used_once_the_access_token_beside_it_is_refused() {
     let secret = |text: &str| Some(Secret::new(text.to_owned()));
     let both = Credential::Tokens { access: secret("old"), refresh: secret(CANARY) };
     get(&client(&server, credentials(both))).await.unwrap();
-    let shown: Vec<_> =
-        server.requests_to(MANIFEST).iter().map(|seen| seen.header("authorization").map(str::to_owned)).collect();
+    let shown: Vec<_> = server
+        .requests_to(MANIFEST)
+        .iter()
+        .map(|seen| seen.header("authorization").map(str::to_owned))
+        .collect();
     assert_eq!(shown, [None, Some("Bearer old".to_owned()), Some("Bearer token-1".to_owned())]);
     assert_eq!(server.requests_to("/token").len(), 1);
 }
@@ -227,13 +268,20 @@ async fn a_new_credential_of_the_source_is_used_after_a_refusal() {
 async fn a_foreign_token_service_gets_no_credential() {
     let server = server(None);
     let remote = client(&server, credentials(user(CANARY)));
-    for realm in
-        ["https://evil.example/token", "http://evil.example/token", "https://10.0.0.1/", "https://u:p@127.0.0.1/"]
-    {
+    for realm in [
+        "https://evil.example/token",
+        "http://evil.example/token",
+        "https://10.0.0.1/",
+        "https://u:p@127.0.0.1/",
+    ] {
         server.login(Some(Login::Bearer { realm: realm.to_owned(), user: None }));
         let result = get(&remote).await;
         let hint = format!("--token-realm {}=", server.host());
-        let hints: &[&str] = if realm.contains('@') { &["token service"] } else { &["no credential was sent", &hint] };
+        let hints: &[&str] = if realm.contains('@') {
+            &["token service"]
+        } else {
+            &["no credential was sent", &hint]
+        };
         refused(result, RegistryFailure::Denied, hints);
     }
 }
@@ -246,7 +294,11 @@ async fn a_token_service_that_the_user_named_gets_the_credential() {
     server.login(Some(Login::Bearer { realm: realm.clone(), user: None }));
     service.rule(
         all(),
-        Behaviour::Answer(Reply::new(200, "application/json", format!(r#"{{"access_token":"{CANARY}"}}"#))),
+        Behaviour::Answer(Reply::new(
+            200,
+            "application/json",
+            format!(r#"{{"access_token":"{CANARY}"}}"#),
+        )),
     );
     let host: Host = server.host().parse().unwrap();
     let token_realm: Origin = realm.trim_end_matches("/token").parse().unwrap();
@@ -266,8 +318,11 @@ async fn a_token_service_that_the_user_named_gets_the_credential() {
     let result = get(&Remote::new(transport, options(Some(token_realm))).unwrap()).await;
     refused(result, RegistryFailure::Denied, &["401"]);
     assert!(service.requests()[0].header("authorization").is_some());
-    let sent =
-        server.requests().iter().filter_map(|r| r.header("authorization").map(str::to_owned)).collect::<Vec<_>>();
+    let sent = server
+        .requests()
+        .iter()
+        .filter_map(|r| r.header("authorization").map(str::to_owned))
+        .collect::<Vec<_>>();
     assert_eq!(sent[0], format!("Bearer {CANARY}"));
 }
 
@@ -300,7 +355,8 @@ async fn no_secret_is_logged() {
     bearer(&server, Some(("user", CANARY)));
     let content = bytes(10);
     let digest = store.put_blob(&content);
-    let location = format!("http://{}/v2/acme/net/blobs/{digest}?X-Signature={CANARY}", store.host());
+    let location =
+        format!("http://{}/v2/acme/net/blobs/{digest}?X-Signature={CANARY}", store.host());
     server.rule(
         |seen| seen.path.contains("/blobs/") && seen.header("authorization").is_some(),
         Behaviour::Answer(Reply::redirect(307, &location)),

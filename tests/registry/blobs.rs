@@ -74,9 +74,17 @@ async fn a_body_without_length_is_cut_at_the_descriptors_size() {
     let (sink, end) = fetch(&remote, &descriptor(&content)).await;
     blob_refused(end, RegistryFailure::Integrity, &["longer"]);
     assert!(sink.bytes.len() <= 1000);
-    let extra = Reply::new(200, "application/octet-stream", "").with("Transfer-Encoding", "chunked");
-    server.rule(blobs(), Behaviour::Answer(Reply { body: b"1\r\nx\r\n1\r\ny\r\n0\r\n\r\n".to_vec(), ..extra }));
-    blob_refused(fetch(&remote, &descriptor(b"x")).await.1, RegistryFailure::Integrity, &["longer"]);
+    let extra =
+        Reply::new(200, "application/octet-stream", "").with("Transfer-Encoding", "chunked");
+    server.rule(
+        blobs(),
+        Behaviour::Answer(Reply { body: b"1\r\nx\r\n1\r\ny\r\n0\r\n\r\n".to_vec(), ..extra }),
+    );
+    blob_refused(
+        fetch(&remote, &descriptor(b"x")).await.1,
+        RegistryFailure::Integrity,
+        &["longer"],
+    );
     server.rule(blobs(), Behaviour::Chunked { bytes: 1000, terminated: false });
     fetch(&remote, &descriptor(&content)).await.1.unwrap();
 }
@@ -154,7 +162,12 @@ async fn a_weak_etag_is_not_asked_for() {
 async fn bodies_that_always_break_at_the_same_place_end_as_timed_out() {
     let content = bytes(1000);
     let server = server(&content);
-    server.rule(blobs(), Behaviour::Raw([b"HTTP/1.1 200 X\r\nContent-Length: 1000\r\n\r\n", &content[..400]].concat()));
+    server.rule(
+        blobs(),
+        Behaviour::Raw(
+            [b"HTTP/1.1 200 X\r\nContent-Length: 1000\r\n\r\n", &content[..400]].concat(),
+        ),
+    );
     let (sink, end) = fetch(&remote(&server), &descriptor(&content)).await;
     blob_refused(end, RegistryFailure::TimedOut, &["broke", "tries without progress"]);
     assert!(sink.bytes.len() <= 400 && sink.restarts >= 4);
@@ -176,7 +189,9 @@ async fn a_whole_answer_to_a_range_starts_over() {
 async fn a_wrong_answer_to_a_range_starts_over_once_and_is_then_refused() {
     let content = bytes(1000);
     let wrong = |name: &'static str, value: &'static str| {
-        Behaviour::edit(move |seen, reply| if seen.header("range").is_some() { reply.with(name, value) } else { reply })
+        Behaviour::edit(move |seen, reply| {
+            if seen.header("range").is_some() { reply.with(name, value) } else { reply }
+        })
     };
     let missing = Behaviour::edit(|_, mut reply| {
         reply.headers.retain(|(name, _)| name != "Content-Range");
@@ -243,7 +258,8 @@ async fn a_shorter_part_than_asked_for_is_continued() {
         [
             cut(100),
             Behaviour::edit(|_, reply| {
-                Reply { body: reply.body[..50].to_vec(), ..reply }.with("Content-Range", "bytes 100-149/*")
+                Reply { body: reply.body[..50].to_vec(), ..reply }
+                    .with("Content-Range", "bytes 100-149/*")
             }),
         ],
     );
@@ -264,9 +280,11 @@ async fn a_blob_that_the_registry_lacks_is_never_absent() {
     server.remove_blob(&blob.digest);
     let lacks = ["names a blob that the registry lacks"];
     blob_refused(fetch(&remote, &blob).await.1, RegistryFailure::Integrity, &lacks);
-    for (status, failure) in
-        [(410, RegistryFailure::Integrity), (403, RegistryFailure::Denied), (451, RegistryFailure::Denied)]
-    {
+    for (status, failure) in [
+        (410, RegistryFailure::Integrity),
+        (403, RegistryFailure::Denied),
+        (451, RegistryFailure::Denied),
+    ] {
         server.rule(blobs(), Behaviour::Answer(Reply::error(status, "X")));
         blob_refused(fetch(&remote, &blob).await.1, failure, &[&status.to_string()]);
     }

@@ -22,7 +22,8 @@ struct Said {
 impl Said {
     fn about(&self, subject: &str) -> (&str, String) {
         let finding = self.findings.iter().find(|f| f["subject"] == subject);
-        let finding = finding.unwrap_or_else(|| panic!("nothing about {subject}: {:#?}", self.findings));
+        let finding =
+            finding.unwrap_or_else(|| panic!("nothing about {subject}: {:#?}", self.findings));
         let text = |key: &str| finding[key].as_str().unwrap_or_default();
         (text("mark"), format!("{}; {}", text("found"), text("remedy")))
     }
@@ -30,7 +31,10 @@ impl Said {
     #[track_caller]
     fn says(&self, subject: &str, mark: &str, words: &str) {
         let (got, text) = self.about(subject);
-        assert!(got == mark && text.contains(words), "{subject}: {got} {text:?}; wanted {mark} {words:?}");
+        assert!(
+            got == mark && text.contains(words),
+            "{subject}: {got} {text:?}; wanted {mark} {words:?}"
+        );
     }
 
     fn knows(&self, subject: &str) -> bool {
@@ -71,8 +75,10 @@ impl Doctor {
         for text in [&output.stdout, &output.stderr] {
             assert!(!String::from_utf8_lossy(text).contains(CANARY), "{output:?}");
         }
-        let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
-        let findings = said["parts"][1]["findings"].as_array().unwrap_or_else(|| panic!("{output:?}")).clone();
+        let said: Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
+        let findings =
+            said["parts"][1]["findings"].as_array().unwrap_or_else(|| panic!("{output:?}")).clone();
         Said { code: output.status.code(), findings }
     }
 
@@ -90,7 +96,11 @@ fn module() -> pack::Artifact {
 fn a_release_is_told_with_its_type_its_packages_and_how_they_come() {
     let server = Hostile::start();
     server.publish("acme/net", "1.0.0", &module());
-    server.publish("acme/cloud", "2.0.0", &pack::provider("cloud", "2.0.0", &["linux_amd64", "darwin_arm64"]));
+    server.publish(
+        "acme/cloud",
+        "2.0.0",
+        &pack::provider("cloud", "2.0.0", &["linux_amd64", "darwin_arm64"]),
+    );
     let said = Doctor::new().asks_plainly(&server, "/acme/net:1.0.0");
     said.says("connection", "ok", "answers");
     said.says("login", "ok", "none");
@@ -101,7 +111,10 @@ fn a_release_is_told_with_its_type_its_packages_and_how_they_come() {
     said.says("ranges", "ok", "goes on");
     said.says("blobs", "ok", "the registry itself");
     let fetched: Vec<Seen> = server.requests().into_iter().filter(blobs()).collect();
-    assert!(fetched.len() == 1 && fetched[0].header("range").is_some(), "one byte is fetched: {fetched:?}");
+    assert!(
+        fetched.len() == 1 && fetched[0].header("range").is_some(),
+        "one byte is fetched: {fetched:?}"
+    );
 
     let said = Doctor::new().asks_plainly(&server, "/acme/cloud:2.0.0");
     said.says("artifact", "ok", "of 2 platforms");
@@ -133,7 +146,8 @@ fn the_scheme_and_the_credentials_source_are_named_and_the_credential_is_not() {
         ),
     ] {
         server.login(Some(login));
-        let said = Doctor::with_login(&server, "user", CANARY).asks_plainly(&server, "/acme/net:1.0.0");
+        let said =
+            Doctor::with_login(&server, "user", CANARY).asks_plainly(&server, "/acme/net:1.0.0");
         said.says("login", "ok", &scheme);
         said.says("login", "ok", ".docker/config.json");
         said.says("artifact", "ok", "a module package");
@@ -143,7 +157,8 @@ fn the_scheme_and_the_credentials_source_are_named_and_the_credential_is_not() {
         said.says("tags", "problem", "no credential");
         assert_eq!(said.code, Some(1));
 
-        let said = Doctor::with_login(&server, "user", "wrong").asks_plainly(&server, "/acme/net:1.0.0");
+        let said =
+            Doctor::with_login(&server, "user", "wrong").asks_plainly(&server, "/acme/net:1.0.0");
         said.says("login", "note", ".docker/config.json, but:");
         assert_eq!(said.code, Some(1));
     }
@@ -153,7 +168,8 @@ fn the_scheme_and_the_credentials_source_are_named_and_the_credential_is_not() {
 #[test]
 fn a_token_service_elsewhere_is_refused_with_the_option_that_allows_it() {
     let server = Hostile::start();
-    server.login(Some(Login::Bearer { realm: "https://auth.example/token".to_owned(), user: None }));
+    server
+        .login(Some(Login::Bearer { realm: "https://auth.example/token".to_owned(), user: None }));
     server.publish("acme/net", "1.0.0", &module());
     let said = Doctor::with_login(&server, "user", CANARY).asks_plainly(&server, "/acme/net");
     said.says("login", "note", "a token of https://auth.example (Bearer)");
@@ -167,16 +183,24 @@ fn pages_ranges_and_the_origin_of_blobs_are_told() {
     server.publish("acme/net", "1.0.0", &artifact);
     store.publish("acme/net", "1.0.0", &artifact);
     for tag in ["1.1.0", "1.2.0", "1.3.0", "1.4.0"] {
-        server.put_manifest("acme/net", Some(tag), artifact.root().media_type, &artifact.root().bytes);
+        server.put_manifest(
+            "acme/net",
+            Some(tag),
+            artifact.root().media_type,
+            &artifact.root().bytes,
+        );
     }
     let first = path("/v2/acme/net/tags/list");
-    let short = |_: &Seen, reply: Reply| Reply { body: br#"{"tags":["1.0.0","1.1.0"]}"#.to_vec(), ..reply };
+    let short =
+        |_: &Seen, reply: Reply| Reply { body: br#"{"tags":["1.0.0","1.1.0"]}"#.to_vec(), ..reply };
     let linked = move |seen: &Seen, reply: Reply| {
         short(seen, reply).with("Link", "</v2/acme/net/tags/list?n=1000&last=1.1.0>; rel=\"next\"")
     };
     server.script(first, [Behaviour::edit(linked)]);
     let target = format!("http://{}", store.host());
-    let redirect = move |seen: &Seen, _: Reply| Reply::redirect(307, &format!("{target}{}?sig={CANARY}", seen.path));
+    let redirect = move |seen: &Seen, _: Reply| {
+        Reply::redirect(307, &format!("{target}{}?sig={CANARY}", seen.path))
+    };
     server.rule(blobs(), Behaviour::edit(redirect));
     let said = Doctor::new().asks_plainly(&server, "/acme/net:1.0.0");
     said.says("tags", "ok", "5 in 2 pages");
@@ -212,7 +236,11 @@ fn what_opentofu_would_refuse_is_a_problem_with_its_rule() {
     }
     server.remove_blob(&Digest::of(&module().blobs[1]));
     server.publish("acme/net", "1.0.0", &pack::Artifact { blobs: Vec::new(), ..module() });
-    Doctor::new().asks_plainly(&server, "/acme/net:1.0.0").says("blob", "problem", "the registry lacks");
+    Doctor::new().asks_plainly(&server, "/acme/net:1.0.0").says(
+        "blob",
+        "problem",
+        "the registry lacks",
+    );
 }
 
 #[test]
@@ -223,7 +251,11 @@ fn a_prefix_that_mounts_well_is_no_problem() {
     }
     let asks = |rest: &str| Doctor::new().asks_plainly(&server, rest);
     let no_problem = |said: &Said| {
-        assert!(said.findings.iter().all(|finding| finding["mark"] != "problem"), "{:?}", said.findings);
+        assert!(
+            said.findings.iter().all(|finding| finding["mark"] != "problem"),
+            "{:?}",
+            said.findings
+        );
     };
     let said = asks("/acme");
     said.says("prefix", "ok", "2 repositories lie below it");
@@ -234,7 +266,11 @@ fn a_prefix_that_mounts_well_is_no_problem() {
     let said = asks("/acme/net");
     said.says("tags", "ok", "1 in one page");
     assert!(!said.knows("prefix"), "{:?}", said.findings);
-    asks("/acme/none").says("tags", "problem", "it is no repository, and none lies below it; check the spelling");
+    asks("/acme/none").says(
+        "tags",
+        "problem",
+        "it is no repository, and none lies below it; check the spelling",
+    );
 
     // Where the registry does not list what it has, nobody can tell.
     server.rule(path("/v2/_catalog"), Behaviour::Answer(Reply::error(404, "UNSUPPORTED")));
@@ -284,7 +320,9 @@ fn what_cannot_be_reached_is_told_with_the_exact_reason() {
     said.says("connection", "problem", "signed by an unknown authority");
     said.says("connection", "problem", "--ca-file");
     assert_eq!(said.code, Some(1));
-    let trusted = |file: &Path, subject: &str| Doctor::new().asks(&["--ca-file", file.to_str().unwrap(), subject]);
+    let trusted = |file: &Path, subject: &str| {
+        Doctor::new().asks(&["--ca-file", file.to_str().unwrap(), subject])
+    };
     trusted(&ca, &host).says("connection", "ok", &format!("https://{host}"));
     trusted(Path::new("/nowhere/ca.pem"), &host).says("set-up", "problem", "/nowhere/ca.pem");
 
@@ -303,15 +341,20 @@ fn what_cannot_be_reached_is_told_with_the_exact_reason() {
 #[test]
 fn a_registry_whose_clock_differs_is_told() {
     let server = Hostile::start();
-    for (offset, mark, words) in [(0, "ok", "agrees"), (-3600, "problem", "ahead of"), (3600, "problem", "behind")] {
-        let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
+    for (offset, mark, words) in
+        [(0, "ok", "agrees"), (-3600, "problem", "ahead of"), (3600, "problem", "behind")]
+    {
+        let seconds =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+                as i64;
         let date = imf_date(seconds + offset);
         server.rule(all(), Behaviour::edit(move |_, reply| reply.with("Date", &*date)));
         Doctor::new().asks_plainly(&server, "").says("clock", mark, words);
     }
 }
 
-/// A time in seconds since 1970 as RFC 9110, section 5.6.7 writes it, by the program that every system has.
+/// A time in seconds since 1970 as RFC 9110, section 5.6.7 writes it, by the program that every
+/// system has.
 fn imf_date(seconds: i64) -> String {
     let output = Command::new("date")
         .args(["-u", "-d", &format!("@{seconds}"), "+%a, %d %b %Y %H:%M:%S GMT"])
@@ -331,7 +374,10 @@ fn people_get_marks_and_remedies_in_columns() {
     assert!(text.starts_with("this host\n"), "{text}");
     assert!(text.contains(&format!("\n\n{host}\n")), "{text}");
     assert!(text.lines().any(|line| line.starts_with("  note     catalog ")), "{text}");
-    assert!(text.lines().any(|line| line.contains(" -> repositories can be opened by their names")), "{text}");
+    assert!(
+        text.lines().any(|line| line.contains(" -> repositories can be opened by their names")),
+        "{text}"
+    );
     let wrong = Doctor::new().run(&["https://ghcr.io"]);
     assert!(wrong.status.code() == Some(2) && wrong.stdout.is_empty(), "{wrong:?}");
 }

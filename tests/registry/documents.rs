@@ -41,7 +41,8 @@ async fn a_manifest_goes_out_byte_for_byte_and_is_found_again() {
     let server = Hostile::start();
     let remote = remote(&server);
     let digest = index().digest;
-    let look = async |selector: &Selector| remote.present(&name("acme/net"), selector).await.unwrap();
+    let look =
+        async |selector: &Selector| remote.present(&name("acme/net"), selector).await.unwrap();
     assert_eq!(look(&by_tag("1.0")).await, None);
     put(&remote, &digest.to_string()).await.unwrap();
     assert_eq!(look(&Selector::Digest(digest)).await, Some(digest));
@@ -49,14 +50,18 @@ async fn a_manifest_goes_out_byte_for_byte_and_is_found_again() {
     put(&remote, "1.0").await.unwrap();
     assert_eq!(look(&by_tag("1.0")).await, Some(digest));
     assert_eq!(server.manifest("acme/net", "1.0").as_deref(), Some(TEXT.as_bytes()));
-    assert_eq!(&*remote.read_back(&name("acme/net"), &by_tag("1.0")).await.unwrap().bytes, TEXT.as_bytes());
+    assert_eq!(
+        &*remote.read_back(&name("acme/net"), &by_tag("1.0")).await.unwrap().bytes,
+        TEXT.as_bytes()
+    );
     for seen in server.requests() {
         match &*seen.method {
             "PUT" => assert_eq!(seen.header("content-type"), Some(INDEX)),
             _ => assert_eq!(seen.header("cache-control"), Some("no-cache"), "{seen:?}"),
         }
     }
-    let other = remote.put_manifest(&name("acme/net"), &Selector::Digest(Digest::of(b"x")), &index()).await;
+    let other =
+        remote.put_manifest(&name("acme/net"), &Selector::Digest(Digest::of(b"x")), &index()).await;
     refused(other, RegistryFailure::Integrity, &["not what it is sent as"]);
 }
 
@@ -73,7 +78,11 @@ async fn a_manifest_counts_when_the_registry_has_it() {
         &["/acme/net:1.0 (sha256:", "kept", &other],
     );
     server.rule(puts(), Behaviour::Answer(created()));
-    refused(put(&remote(&server), "1.0").await, RegistryFailure::Integrity, &["does not hold what was sent"]);
+    refused(
+        put(&remote(&server), "1.0").await,
+        RegistryFailure::Integrity,
+        &["does not hold what was sent"],
+    );
     server.rule(puts(), Behaviour::edit(|_, reply| Reply { headers: vec![], ..reply }));
     put(&remote(&server), "1.0").await.unwrap();
     // R60: what is served is not what was taken
@@ -84,12 +93,16 @@ async fn a_manifest_counts_when_the_registry_has_it() {
             reply
         }),
     );
-    let back = remote(&server).read_back(&name("acme/net"), &Selector::Digest(index().digest)).await;
+    let back =
+        remote(&server).read_back(&name("acme/net"), &Selector::Digest(index().digest)).await;
     refused(back, RegistryFailure::Integrity, &["but was asked for as"]);
     // R61: somebody else's tag
     server.behave();
     let theirs = server.put_manifest("acme/net", Some("1.0"), INDEX, b"{ }");
-    assert_eq!(remote(&server).present(&name("acme/net"), &by_tag("1.0")).await.unwrap(), Some(theirs));
+    assert_eq!(
+        remote(&server).present(&name("acme/net"), &by_tag("1.0")).await.unwrap(),
+        Some(theirs)
+    );
 }
 
 /// An outage is not an absence.
@@ -104,12 +117,19 @@ async fn a_tag_is_missing_when_the_registry_says_so() {
     let digest = server.put_manifest("acme/net", Some("1.0"), INDEX, TEXT.as_bytes());
     assert_eq!(look().await.unwrap(), Some(digest), "the GET has it");
     server.behave();
-    server.rule(heads, Behaviour::edit(|_, reply| Reply { headers: vec![], body: vec![], ..reply }));
-    assert_eq!(look().await.unwrap(), Some(digest), "the digest is computed where HEAD does not tell it");
+    server
+        .rule(heads, Behaviour::edit(|_, reply| Reply { headers: vec![], body: vec![], ..reply }));
+    assert_eq!(
+        look().await.unwrap(),
+        Some(digest),
+        "the digest is computed where HEAD does not tell it"
+    );
     server.behave();
-    for (status, failure) in
-        [(404, RegistryFailure::Protocol), (403, RegistryFailure::Denied), (400, RegistryFailure::Protocol)]
-    {
+    for (status, failure) in [
+        (404, RegistryFailure::Protocol),
+        (403, RegistryFailure::Denied),
+        (400, RegistryFailure::Protocol),
+    ] {
         server.rule(|_| true, Behaviour::Answer(Reply::new(status, "text/html", "<html></html>")));
         refused(look().await, failure, &["/acme/net:1.0"]);
     }
@@ -130,12 +150,32 @@ async fn a_refused_manifest_says_what_to_do() {
             RegistryFailure::Unsupported,
             "ALLOWED_OCI_ARTIFACT_TYPES",
         ),
-        (said(400, "MANIFEST_INVALID", "unknown"), RegistryFailure::Unsupported, "application/vnd.opentofu.provider"),
-        (said(404, "MANIFEST_BLOB_UNKNOWN", "blob unknown"), RegistryFailure::Integrity, "push the artifact again"),
+        (
+            said(400, "MANIFEST_INVALID", "unknown"),
+            RegistryFailure::Unsupported,
+            "application/vnd.opentofu.provider",
+        ),
+        (
+            said(404, "MANIFEST_BLOB_UNKNOWN", "blob unknown"),
+            RegistryFailure::Integrity,
+            "push the artifact again",
+        ),
         (said(400, "TAG_INVALID", immutable), RegistryFailure::Denied, "another tag"),
-        (said(412, "PRECONDITION", "'net:1.0' configured as immutable"), RegistryFailure::Denied, "another tag"),
-        (said(404, "NAME_UNKNOWN", "no such repository"), RegistryFailure::Absent, "create the repository"),
-        (Reply::new(404, "text/plain", "404 page not found"), RegistryFailure::Unsupported, "old Gitea"),
+        (
+            said(412, "PRECONDITION", "'net:1.0' configured as immutable"),
+            RegistryFailure::Denied,
+            "another tag",
+        ),
+        (
+            said(404, "NAME_UNKNOWN", "no such repository"),
+            RegistryFailure::Absent,
+            "create the repository",
+        ),
+        (
+            Reply::new(404, "text/plain", "404 page not found"),
+            RegistryFailure::Unsupported,
+            "old Gitea",
+        ),
         (Reply::new(501, "text/plain", ""), RegistryFailure::Unsupported, "old Gitea"),
         (Reply::new(413, "text/html", "<html>"), RegistryFailure::TooLarge, "raise the limit"),
         (said(403, "DENIED", "not you"), RegistryFailure::Denied, "no credential"),
@@ -152,7 +192,8 @@ async fn a_refused_manifest_says_what_to_do() {
     put(&remote(&server), "1.0").await.unwrap();
     assert_eq!(server.requests().len(), 3);
     // children before what names them
-    let lacking = remote(&server).put_manifest(&name("acme/net"), &by_tag("2.0"), &module(b"zip")).await;
+    let lacking =
+        remote(&server).put_manifest(&name("acme/net"), &by_tag("2.0"), &module(b"zip")).await;
     refused(lacking, RegistryFailure::Integrity, &["names content that the repository lacks"]);
 }
 
@@ -171,13 +212,29 @@ async fn a_part_of_a_registry_is_written_to_in_that_part_and_an_offline_one_not_
     assert_eq!(digest, Some(module(b"zip").digest));
     let before = server.requests().len();
     let outside = ["outside of the declared source"];
-    refused(scoped.put_blob(&name("acme2/net"), &descriptor(b"zip"), &zip).await, RegistryFailure::Absent, &outside);
-    refused(scoped.put_manifest(&name("net"), &by_tag("1.0"), &index()).await, RegistryFailure::Absent, &outside);
+    refused(
+        scoped.put_blob(&name("acme2/net"), &descriptor(b"zip"), &zip).await,
+        RegistryFailure::Absent,
+        &outside,
+    );
+    refused(
+        scoped.put_manifest(&name("net"), &by_tag("1.0"), &index()).await,
+        RegistryFailure::Absent,
+        &outside,
+    );
     refused(scoped.present(&name("net"), &by_tag("1.0")).await, RegistryFailure::Absent, &outside);
     assert_eq!(server.requests().len(), before);
     let offline = Offline::new(host);
     let words = ["offline", "without --offline"];
-    refused(offline.put_blob(&name("a"), &descriptor(b"zip"), &zip).await, RegistryFailure::Offline, &words);
-    refused(offline.put_manifest(&name("a"), &by_tag("1"), &index()).await, RegistryFailure::Offline, &words);
+    refused(
+        offline.put_blob(&name("a"), &descriptor(b"zip"), &zip).await,
+        RegistryFailure::Offline,
+        &words,
+    );
+    refused(
+        offline.put_manifest(&name("a"), &by_tag("1"), &index()).await,
+        RegistryFailure::Offline,
+        &words,
+    );
     refused(offline.present(&name("a"), &by_tag("1")).await, RegistryFailure::Offline, &words);
 }

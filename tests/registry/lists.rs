@@ -31,14 +31,16 @@ async fn links_are_followed_verbatim_relative_or_absolute() {
         path(LIST),
         Behaviour::edit(move |seen, _| match seen.path.split_once('?').unwrap().1 {
             "n=1000" => list(r#"{"tags":["b"]}"#).with("Link", "<?next_page=x%2Fy>; rel=next"),
-            "next_page=x%2Fy" => {
-                list(r#"{"tags":["a"]}"#).with("Link", format!("<http://{host}{LIST}?z>; rel=\"next\""))
-            }
+            "next_page=x%2Fy" => list(r#"{"tags":["a"]}"#)
+                .with("Link", format!("<http://{host}{LIST}?z>; rel=\"next\"")),
             "z" => list(r#"{"tags":["c"]}"#),
             other => panic!("{other}"),
         }),
     );
-    assert_eq!(remote(&server).tags(&name("acme/net")).await.unwrap(), [tag("a"), tag("b"), tag("c")]);
+    assert_eq!(
+        remote(&server).tags(&name("acme/net")).await.unwrap(),
+        [tag("a"), tag("b"), tag("c")]
+    );
 }
 
 /// R23
@@ -70,7 +72,8 @@ async fn a_list_of_more_than_a_hundred_thousand_tags_is_too_large() {
         Behaviour::edit(|seen, _| {
             let page: usize = seen.path.split_once("?p").map_or(0, |(_, p)| p.parse().unwrap());
             let tags: Vec<_> = (0..40_000).map(|n| format!("{page}.{n}")).collect();
-            list(serde_json::json!({ "tags": tags }).to_string()).with("Link", format!("<?p{}>; rel=next", page + 1))
+            list(serde_json::json!({ "tags": tags }).to_string())
+                .with("Link", format!("<?p{}>; rel=next", page + 1))
         }),
     );
     refused(remote.tags(&name("acme/net")).await, RegistryFailure::TooLarge, &["100000"]);
@@ -85,7 +88,11 @@ async fn a_link_to_another_origin_is_not_followed() {
     let (server, other) = (Hostile::start(), Hostile::start());
     let link = format!("<http://{}{LIST}>; rel=\"next\"", other.host());
     server.rule(path(LIST), Behaviour::Answer(list(r#"{"tags":["a"]}"#).with("Link", link)));
-    refused(remote(&server).tags(&name("acme/net")).await, RegistryFailure::Protocol, &["leads away"]);
+    refused(
+        remote(&server).tags(&name("acme/net")).await,
+        RegistryFailure::Protocol,
+        &["leads away"],
+    );
     assert!(other.requests().is_empty());
 }
 
@@ -103,13 +110,20 @@ async fn only_valid_tags_are_listed_and_each_once() {
     assert_eq!(tags, [tag("B"), tag("_digest"), tag("a"), tag("b")]);
     server.rule(path(LIST), Behaviour::Answer(list(r#"{"name":"acme/net","tags":null}"#)));
     assert!(remote.tags(&name("acme/net")).await.unwrap().is_empty());
-    for no_list in ["", "[]", "{}", r#"{"tags":{}}"#, r#"{"tags":["a"]"#, r#"{"tags":[],"tags":["a"]}"#] {
+    for no_list in
+        ["", "[]", "{}", r#"{"tags":{}}"#, r#"{"tags":["a"]"#, r#"{"tags":[],"tags":["a"]}"#]
+    {
         server.rule(path(LIST), Behaviour::Answer(list(no_list)));
-        refused(remote.tags(&name("acme/net")).await, RegistryFailure::Protocol, &["did not answer with a list"]);
+        refused(
+            remote.tags(&name("acme/net")).await,
+            RegistryFailure::Protocol,
+            &["did not answer with a list"],
+        );
     }
 }
 
-/// Absent is what the registry calls so, in each of the forms that registries have for it, and nothing else.
+/// Absent is what the registry calls so, in each of the forms that registries have for it, and
+/// nothing else.
 #[tokio::test]
 async fn a_repository_is_absent_when_the_registry_says_so() {
     let server = Hostile::start();
@@ -124,7 +138,11 @@ async fn a_repository_is_absent_when_the_registry_says_so() {
         (451, "DENIED", RegistryFailure::Denied),
     ] {
         server.rule(path(LIST), Behaviour::Answer(Reply::error(status, code)));
-        refused(remote.tags(&name("acme/net")).await, failure, &["/acme/net", &status.to_string(), code]);
+        refused(
+            remote.tags(&name("acme/net")).await,
+            failure,
+            &["/acme/net", &status.to_string(), code],
+        );
     }
 }
 
@@ -138,7 +156,11 @@ async fn the_catalog_is_listed_where_the_registry_does_and_absent_elsewhere() {
     for status in [401, 403, 404, 405] {
         let refusal = Reply::error(status, "X").with("WWW-Authenticate", "Basic realm=\"x\"");
         server.rule(all(), Behaviour::Answer(refusal));
-        refused(remote.catalog().await, RegistryFailure::Absent, &[&server.host(), "does not list"]);
+        refused(
+            remote.catalog().await,
+            RegistryFailure::Absent,
+            &[&server.host(), "does not list"],
+        );
     }
     server.rule(all(), Behaviour::Answer(Reply::new(200, "text/html", "")));
     refused(remote.catalog().await, RegistryFailure::Protocol, &["not a registry"]);

@@ -1,5 +1,5 @@
-//! The `Registry` trait of the remote back end against a registry that lies: one law per test, with the numbers of
-//! the hostile inputs that it covers.
+//! The `Registry` trait of the remote back end against a registry that lies: one law per test, with
+//! the numbers of the hostile inputs that it covers.
 
 mod auth;
 mod blobs;
@@ -56,8 +56,10 @@ impl CredentialSource for Fixed {
         again: bool,
     ) -> Result<Option<FoundCredential>, CredentialError> {
         self.asked.lock().unwrap().push(again);
-        let credential = if again { self.again.clone().or(self.first.clone()) } else { self.first.clone() };
-        Ok(credential.map(|credential| FoundCredential { credential, source: "the test".to_owned() }))
+        let credential =
+            if again { self.again.clone().or(self.first.clone()) } else { self.first.clone() };
+        Ok(credential
+            .map(|credential| FoundCredential { credential, source: "the test".to_owned() }))
     }
 }
 
@@ -75,7 +77,8 @@ fn transport_with(deadline: Duration) -> Arc<Transport> {
 
 fn remote_with(server: &Hostile, transport: Arc<Transport>, credentials: Arc<Fixed>) -> Remote {
     let host = server.host().parse().unwrap();
-    Remote::new(transport, RemoteOptions { host, plain_http: true, token_realm: None, credentials }).unwrap()
+    Remote::new(transport, RemoteOptions { host, plain_http: true, token_realm: None, credentials })
+        .unwrap()
 }
 
 /// A client that knows no credential and waits five seconds.
@@ -112,7 +115,10 @@ fn sized(digest: Digest, size: u64) -> Descriptor {
 
 /// Bytes that differ at every position's neighbourhood, so that a wrong splice shows.
 fn bytes(length: usize) -> Vec<u8> {
-    (0..length as u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).take(length).collect()
+    (0..length as u32)
+        .flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes())
+        .take(length)
+        .collect()
 }
 
 /// Keeps what it is given.
@@ -150,9 +156,14 @@ async fn fetch(remote: &Remote, blob: &Descriptor) -> (Kept, Result<(), BlobErro
     (sink, end)
 }
 
-/// The error's class must be this, its sentence must name what was asked for and hold these words, and no secret.
+/// The error's class must be this, its sentence must name what was asked for and hold these words,
+/// and no secret.
 #[track_caller]
-fn refused<T: std::fmt::Debug>(result: Result<T, RegistryError>, failure: RegistryFailure, words: &[&str]) {
+fn refused<T: std::fmt::Debug>(
+    result: Result<T, RegistryError>,
+    failure: RegistryFailure,
+    words: &[&str],
+) {
     let error = result.unwrap_err();
     let text = error.to_string();
     assert_eq!(error.failure, failure, "{text}");

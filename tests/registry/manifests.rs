@@ -25,8 +25,16 @@ async fn a_manifest_comes_with_its_type_and_the_registrys_claim() {
     remote.manifest(&name("acme/net"), &Selector::Digest(digest)).await.unwrap();
 
     let requests = server.requests();
-    assert_eq!(requests.iter().map(|r| &*r.method).collect::<Vec<_>>(), ["GET", "HEAD", "GET"], "and no ping");
-    assert!(requests[0].header("accept").is_some_and(|a| a.contains(INDEX) && a.contains("image.manifest")));
+    assert_eq!(
+        requests.iter().map(|r| &*r.method).collect::<Vec<_>>(),
+        ["GET", "HEAD", "GET"],
+        "and no ping"
+    );
+    assert!(
+        requests[0]
+            .header("accept")
+            .is_some_and(|a| a.contains(INDEX) && a.contains("image.manifest"))
+    );
     assert!(requests.iter().all(|r| r.header("accept-encoding") == Some("identity")));
     assert_eq!(transport.requests().total.load(Ordering::Relaxed), 3);
     assert_eq!(transport.requests().blob.load(Ordering::Relaxed), 0);
@@ -38,13 +46,19 @@ async fn a_wrong_claim_of_the_digest_is_an_integrity_failure_and_a_missing_one_i
     let server = server();
     let remote = remote(&server);
     let other = Digest::of(b"other");
-    let claims = |value: String| Behaviour::edit(move |_, r| r.with("Docker-Content-Digest", value.clone()));
+    let claims =
+        |value: String| Behaviour::edit(move |_, r| r.with("Docker-Content-Digest", value.clone()));
     server.rule(path(MANIFEST), claims(other.to_string()));
     let subject = format!("{}/acme/net:1.0", server.host());
     let wrong = remote.manifest(&name("acme/net"), &by_tag("1.0")).await;
     refused(wrong, RegistryFailure::Integrity, &[&subject, &other.to_string()]);
-    server.rule(path(MANIFEST), Behaviour::edit(|_, r| r.and("Docker-Content-Digest", "sha256:00")));
-    refused(remote.manifest(&name("acme/net"), &by_tag("1.0")).await, RegistryFailure::Integrity, &["two digests"]);
+    server
+        .rule(path(MANIFEST), Behaviour::edit(|_, r| r.and("Docker-Content-Digest", "sha256:00")));
+    refused(
+        remote.manifest(&name("acme/net"), &by_tag("1.0")).await,
+        RegistryFailure::Integrity,
+        &["two digests"],
+    );
 
     for unusable in ["md5:d41d8cd98f00b204e9800998ecf8427e", "nonsense"] {
         server.rule(path(MANIFEST), claims(unusable.to_owned()));
@@ -53,7 +67,10 @@ async fn a_wrong_claim_of_the_digest_is_an_integrity_failure_and_a_missing_one_i
     }
     let sha512 = Digest::of_with(tofufs::digest::Algorithm::Sha512, b"{\"x\":1}");
     server.rule(path(MANIFEST), claims(sha512.to_string()));
-    assert_eq!(remote.manifest(&name("acme/net"), &by_tag("1.0")).await.unwrap().claimed, Some(sha512));
+    assert_eq!(
+        remote.manifest(&name("acme/net"), &by_tag("1.0")).await.unwrap().claimed,
+        Some(sha512)
+    );
 }
 
 #[tokio::test]
@@ -62,7 +79,11 @@ async fn a_manifest_asked_for_by_digest_must_have_that_digest() {
     let digest = Digest::of(b"{\"x\":1}");
     server.rule(all(), Behaviour::Answer(Reply::new(200, INDEX, "{}")));
     let wrong = remote(&server).manifest(&name("acme/net"), &Selector::Digest(digest)).await;
-    refused(wrong, RegistryFailure::Integrity, &[&format!("/acme/net@{digest}"), &Digest::of(b"{}").to_string()]);
+    refused(
+        wrong,
+        RegistryFailure::Integrity,
+        &[&format!("/acme/net@{digest}"), &Digest::of(b"{}").to_string()],
+    );
 }
 
 /// R29, R07
@@ -79,12 +100,20 @@ async fn a_manifest_over_four_mebibytes_is_too_large_by_header_and_by_body() {
         server.rule(all(), Behaviour::Raw([head.as_bytes(), &body].concat()));
         let by_body = remote.manifest(&name("acme/net"), &by_tag("1.0")).await;
         for result in [by_header, by_body] {
-            if fits { drop(result.unwrap()) } else { refused(result, RegistryFailure::TooLarge, &["4194304"]) }
+            if fits {
+                drop(result.unwrap())
+            } else {
+                refused(result, RegistryFailure::TooLarge, &["4194304"])
+            }
         }
         server.behave();
     }
     server.rule(all(), Behaviour::Endless(INDEX));
-    refused(remote.manifest(&name("acme/net"), &by_tag("1.0")).await, RegistryFailure::TooLarge, &["/acme/net:1.0"]);
+    refused(
+        remote.manifest(&name("acme/net"), &by_tag("1.0")).await,
+        RegistryFailure::TooLarge,
+        &["/acme/net:1.0"],
+    );
 }
 
 /// R38, R49
@@ -93,13 +122,32 @@ async fn a_web_page_is_no_answer_and_proves_no_absence() {
     let server = server();
     let remote = remote(&server);
     let (repo, portal) = (name("acme/net"), "an HTML page");
-    server.rule(all(), Behaviour::Answer(Reply::new(200, "text/html; charset=utf-8", "<html>log in</html>")));
-    refused(remote.manifest(&repo, &by_tag("1.0")).await, RegistryFailure::Protocol, &[portal, "not a registry"]);
-    refused(remote.resolve(&repo, &tag("1.0")).await, RegistryFailure::Protocol, &["not a registry"]);
+    server.rule(
+        all(),
+        Behaviour::Answer(Reply::new(200, "text/html; charset=utf-8", "<html>log in</html>")),
+    );
+    refused(
+        remote.manifest(&repo, &by_tag("1.0")).await,
+        RegistryFailure::Protocol,
+        &[portal, "not a registry"],
+    );
+    refused(
+        remote.resolve(&repo, &tag("1.0")).await,
+        RegistryFailure::Protocol,
+        &["not a registry"],
+    );
     refused(remote.tags(&repo).await, RegistryFailure::Protocol, &["not a registry"]);
     server.rule(all(), Behaviour::Answer(Reply::new(404, "text/html", "<html>gone</html>")));
-    refused(remote.manifest(&repo, &by_tag("1.0")).await, RegistryFailure::Protocol, &["404", "no absence"]);
-    refused(remote.resolve(&repo, &tag("1.0")).await, RegistryFailure::Protocol, &["404", "no absence"]);
+    refused(
+        remote.manifest(&repo, &by_tag("1.0")).await,
+        RegistryFailure::Protocol,
+        &["404", "no absence"],
+    );
+    refused(
+        remote.resolve(&repo, &tag("1.0")).await,
+        RegistryFailure::Protocol,
+        &["404", "no absence"],
+    );
     refused(remote.tags(&repo).await, RegistryFailure::Protocol, &["404", "no absence"]);
 }
 
@@ -112,14 +160,30 @@ async fn absence_is_what_the_registry_itself_says() {
         RegistryFailure::Absent,
         &["/acme/net:2.0", "404"],
     );
-    refused(remote.resolve(&name("acme/net"), &tag("2.0")).await, RegistryFailure::Absent, &["/acme/net:2.0"]);
-    refused(remote.tags(&name("acme/nothing")).await, RegistryFailure::Absent, &["/acme/nothing", "NAME_UNKNOWN"]);
+    refused(
+        remote.resolve(&name("acme/net"), &tag("2.0")).await,
+        RegistryFailure::Absent,
+        &["/acme/net:2.0"],
+    );
+    refused(
+        remote.tags(&name("acme/nothing")).await,
+        RegistryFailure::Absent,
+        &["/acme/nothing", "NAME_UNKNOWN"],
+    );
     remote.manifest(&name("acme/net"), &by_tag("1.0")).await.unwrap();
     server.remove_tag("acme/net", "1.0");
-    refused(remote.manifest(&name("acme/net"), &by_tag("1.0")).await, RegistryFailure::Absent, &["/acme/net:1.0"]);
+    refused(
+        remote.manifest(&name("acme/net"), &by_tag("1.0")).await,
+        RegistryFailure::Absent,
+        &["/acme/net:1.0"],
+    );
     // an OCI error body says it under any type; HEAD has no body, so that GET confirms
     server.rule(all(), Behaviour::edit(|_, reply| reply.with("Content-Type", "text/plain")));
-    refused(remote.resolve(&name("acme/net"), &tag("2.0")).await, RegistryFailure::Absent, &["MANIFEST_UNKNOWN"]);
+    refused(
+        remote.resolve(&name("acme/net"), &tag("2.0")).await,
+        RegistryFailure::Absent,
+        &["MANIFEST_UNKNOWN"],
+    );
 }
 
 #[tokio::test]
@@ -138,10 +202,19 @@ async fn an_answer_that_two_readers_would_understand_differently_is_refused() {
     let both = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nTransfer-Encoding: chunked\r\n\r\n7\r\n{\"x\":1}\r\n0\r\n\r\n";
     server.rule(all(), Behaviour::Raw(both.into()));
     let repo = name("acme/net");
-    refused(remote.manifest(&repo, &by_tag("1.0")).await, RegistryFailure::Protocol, &["both Content-Length and"]);
+    refused(
+        remote.manifest(&repo, &by_tag("1.0")).await,
+        RegistryFailure::Protocol,
+        &["both Content-Length and"],
+    );
     for encoding in ["gzip", "x-gzip", "br", "identity, gzip"] {
-        server.rule(all(), Behaviour::edit(move |_, reply| reply.with("Content-Encoding", encoding)));
-        refused(remote.manifest(&repo, &by_tag("1.0")).await, RegistryFailure::Protocol, &[encoding]);
+        server
+            .rule(all(), Behaviour::edit(move |_, reply| reply.with("Content-Encoding", encoding)));
+        refused(
+            remote.manifest(&repo, &by_tag("1.0")).await,
+            RegistryFailure::Protocol,
+            &[encoding],
+        );
     }
     server.rule(all(), Behaviour::edit(|_, reply| reply.with("Content-Encoding", "identity")));
     remote.manifest(&repo, &by_tag("1.0")).await.unwrap();
@@ -155,7 +228,11 @@ async fn an_answer_that_two_readers_would_understand_differently_is_refused() {
         format!("HTTP/1.1 200 OK\r\n{many}\r\n"),
     ] {
         server.rule(all(), Behaviour::Raw(garbage.into()));
-        refused(remote.manifest(&repo, &by_tag("1.0")).await, RegistryFailure::Protocol, &["does not speak HTTP"]);
+        refused(
+            remote.manifest(&repo, &by_tag("1.0")).await,
+            RegistryFailure::Protocol,
+            &["does not speak HTTP"],
+        );
     }
 }
 

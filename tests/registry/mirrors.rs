@@ -1,4 +1,5 @@
-//! Registries with mirrors that lack things, lie and fail: what comes is what the registry itself would have sent.
+//! Registries with mirrors that lack things, lie and fail: what comes is what the registry itself
+//! would have sent.
 
 use super::hostile::{Behaviour, Login, Reply, Seen, all, blobs};
 use super::*;
@@ -17,22 +18,35 @@ impl CredentialSource for ByHost {
         _: bool,
     ) -> Result<Option<FoundCredential>, CredentialError> {
         let found = self.0.iter().find(|(of, _)| of == host.as_str());
-        Ok(found.map(|(of, password)| FoundCredential { credential: user(password), source: of.clone() }))
+        Ok(found.map(|(of, password)| FoundCredential {
+            credential: user(password),
+            source: of.clone(),
+        }))
     }
 }
 
-fn mirrored(origin: &Hostile, mirrors: &[(&Hostile, &str)], credentials: Vec<(String, &'static str)>) -> Mirrored {
+fn mirrored(
+    origin: &Hostile,
+    mirrors: &[(&Hostile, &str)],
+    credentials: Vec<(String, &'static str)>,
+) -> Mirrored {
     let transport = transport_with(Duration::from_secs(5));
     let credentials = Arc::new(ByHost(credentials));
     let host: Host = origin.host().parse().unwrap();
     let open = |(server, path): &(&Hostile, &str)| {
-        let address = MirrorAddress::parse(host.clone(), &format!("http://{}{path}", server.host())).unwrap();
-        let remote = Remote::mirror(transport.clone(), &address, None, credentials.clone()).unwrap();
+        let address =
+            MirrorAddress::parse(host.clone(), &format!("http://{}{path}", server.host())).unwrap();
+        let remote =
+            Remote::mirror(transport.clone(), &address, None, credentials.clone()).unwrap();
         (address, Arc::new(remote) as Arc<dyn Registry>)
     };
     let mirrors = mirrors.iter().map(open).collect();
-    let options =
-        RemoteOptions { host: host.clone(), plain_http: true, token_realm: None, credentials: credentials.clone() };
+    let options = RemoteOptions {
+        host: host.clone(),
+        plain_http: true,
+        token_realm: None,
+        credentials: credentials.clone(),
+    };
     Mirrored::new(Arc::new(Remote::new(transport.clone(), options).unwrap()), mirrors)
 }
 
@@ -76,7 +90,10 @@ async fn content_comes_from_the_first_mirror_that_has_it() {
     let asked = &full.requests().pop().unwrap().path;
     let ns = origin.host().replace(':', "%3A");
     assert_eq!(*asked, format!("/v2/proxy/ghcr/acme/net/blobs/{digest}?ns={ns}"));
-    assert!(empty.requests()[0].path.starts_with("/v2/acme/net/manifests/1.0?"), "so that a cache learns the tag");
+    assert!(
+        empty.requests()[0].path.starts_with("/v2/acme/net/manifests/1.0?"),
+        "so that a cache learns the tag"
+    );
 }
 
 /// R01, R02, R04: the registry decides.
@@ -100,7 +117,9 @@ async fn nothing_that_a_mirror_does_makes_content_absent_denied_or_damaged() {
         Behaviour::Answer(Reply::error(404, "NAME_UNKNOWN")),
         Behaviour::Answer(Reply::new(404, "text/html", "<html>")),
         Behaviour::Answer(Reply::new(200, "text/html", "<html>")),
-        Behaviour::Answer(Reply::error(401, "UNAUTHORIZED").with("WWW-Authenticate", "Basic realm=x")),
+        Behaviour::Answer(
+            Reply::error(401, "UNAUTHORIZED").with("WWW-Authenticate", "Basic realm=x"),
+        ),
         Behaviour::Answer(Reply::error(403, "DENIED")),
         Behaviour::Answer(Reply::error(410, "X")),
         Behaviour::Answer(Reply::error(500, "X")),
@@ -163,7 +182,10 @@ async fn a_mirror_gets_its_own_credential_and_never_the_registrys() {
     read(&mirrored(&origin, &[(&mirror, "")], credentials), &content).await.unwrap();
     assert_eq!(gets(&origin), 0);
     let sent = |server: &Hostile| {
-        let headers = server.requests().into_iter().filter_map(|seen| seen.header("authorization").map(str::to_owned));
+        let headers = server
+            .requests()
+            .into_iter()
+            .filter_map(|seen| seen.header("authorization").map(str::to_owned));
         headers.collect::<std::collections::BTreeSet<_>>()
     };
     assert!(sent(&origin).len() == 1 && sent(&mirror).len() == 1);
@@ -200,7 +222,11 @@ async fn what_moves_is_asked_of_the_registry_and_of_a_mirror_as_its_stand_in_alo
         assert_eq!(stand_in.tags(&repo).await.unwrap(), [tag("0.9"), tag("1.0")]);
         refused(stand_in.catalog().await, RegistryFailure::Absent, &[]);
     }
-    refused(scoped.stand_in().unwrap().tags(&name("net")).await, RegistryFailure::Absent, &["outside"]);
+    refused(
+        scoped.stand_in().unwrap().tags(&name("net")).await,
+        RegistryFailure::Absent,
+        &["outside"],
+    );
     assert!(remote(&origin).stand_in().is_none());
 }
 

@@ -28,7 +28,10 @@ async fn get(remote: &Remote) -> Result<(), RegistryError> {
 async fn a_registry_that_fails_and_recovers_is_not_noticed() {
     for status in [500, 502, 503, 504, 429] {
         let server = server();
-        server.script(path(MANIFEST), (0..4).map(|_| Behaviour::Answer(Reply::new(status, "text/plain", "busy"))));
+        server.script(
+            path(MANIFEST),
+            (0..4).map(|_| Behaviour::Answer(Reply::new(status, "text/plain", "busy"))),
+        );
         get(&client(&server, 30)).await.unwrap();
         assert_eq!(server.requests().len(), 5);
     }
@@ -40,7 +43,11 @@ async fn a_repository_that_always_fails_is_tried_five_times_and_then_left_alone(
     let server = server();
     let remote = client(&server, 30);
     server.rule(all(), Behaviour::Answer(Reply::new(503, "text/plain", "out of order")));
-    refused(get(&remote).await, RegistryFailure::TimedOut, &["/acme/net:1.0", "503", "out of order", "5 tries"]);
+    refused(
+        get(&remote).await,
+        RegistryFailure::TimedOut,
+        &["/acme/net:1.0", "503", "out of order", "5 tries"],
+    );
     refused(
         get(&remote).await,
         RegistryFailure::TimedOut,
@@ -49,11 +56,14 @@ async fn a_repository_that_always_fails_is_tried_five_times_and_then_left_alone(
     assert_eq!(server.requests().len(), 5);
 }
 
-/// Whatever a repository does, the others of its registry are asked and answer, and so does its catalog.
+/// Whatever a repository does, the others of its registry are asked and answer, and so does its
+/// catalog.
 #[tokio::test]
 async fn a_repository_that_fails_leaves_the_others_as_they_are() {
     let answer = |status: u16| Behaviour::Answer(Reply::new(status, "text/plain", "no"));
-    for bad in [answer(500), answer(503), answer(429), answer(403), Behaviour::Silence, Behaviour::Reset] {
+    for bad in
+        [answer(500), answer(503), answer(429), answer(403), Behaviour::Silence, Behaviour::Reset]
+    {
         let server = server();
         server.put_manifest("acme/bad", Some("1.0"), INDEX, b"{}");
         server.rule(|seen| seen.path.starts_with("/v2/acme/bad/"), bad);
@@ -68,7 +78,8 @@ async fn a_repository_that_fails_leaves_the_others_as_they_are() {
     }
 }
 
-/// A person who waits for a command is let through, for one try, whether a repository fails or its whole registry does.
+/// A person who waits for a command is let through, for one try, whether a repository fails or its
+/// whole registry does.
 #[tokio::test]
 async fn a_person_is_never_refused_unasked() {
     let mut server = server();
@@ -82,7 +93,8 @@ async fn a_person_is_never_refused_unasked() {
     };
     let connections = Connections::new(transport.clone(), options(Asker::Program));
     let host: Host = server.host().parse().unwrap();
-    let (program, person) = (connections.registry(&host).unwrap(), connections.writer(&host).unwrap());
+    let (program, person) =
+        (connections.registry(&host).unwrap(), connections.writer(&host).unwrap());
     server.rule(all(), Behaviour::Answer(Reply::new(503, "text/plain", "out of order")));
     assert!(get(&program).await.is_err());
     refused(get(&program).await, RegistryFailure::TimedOut, &["left alone"]);
@@ -105,7 +117,9 @@ async fn all_who_name_a_registry_share_its_logins() {
     let user = Some(("user", "canary"));
     server.login(Some(Login::Bearer { realm: format!("http://{}/token", server.host()), user }));
     let host: Host = server.host().parse().unwrap();
-    let mirror = MirrorAddress::parse("other.example".parse().unwrap(), &format!("http://{host}/acme")).unwrap();
+    let mirror =
+        MirrorAddress::parse("other.example".parse().unwrap(), &format!("http://{host}/acme"))
+            .unwrap();
     let options = ConnectionOptions {
         plain_http: vec![host.clone()],
         token_realms: Vec::new(),
@@ -119,7 +133,8 @@ async fn all_who_name_a_registry_share_its_logins() {
         get(&connections.writer(&host).unwrap()).await.unwrap();
         let reader = connections.reader(&host).unwrap();
         reader.manifest(&name("acme/net"), &by_tag("1.0")).await.unwrap();
-        let (address, mirror) = connections.mirrors(&"other.example".parse().unwrap()).unwrap().remove(0);
+        let (address, mirror) =
+            connections.mirrors(&"other.example".parse().unwrap()).unwrap().remove(0);
         let there = address.name_of(&name("net")).unwrap();
         mirror.manifest(&there, &by_tag("1.0")).await.unwrap();
     }
@@ -135,7 +150,9 @@ async fn a_registry_that_is_back_is_found_by_a_probe() {
     let mut server = server();
     let probe_after = Duration::from_millis(200);
     let deadline = Duration::from_secs(5);
-    let transport = Transport::new(TransportOptions { deadline, probe_after, ..TransportOptions::default() }).unwrap();
+    let transport =
+        Transport::new(TransportOptions { deadline, probe_after, ..TransportOptions::default() })
+            .unwrap();
     let remote = remote_with(&server, transport, Arc::default());
     server.stop();
     let error = get(&remote).await.unwrap_err();
@@ -188,7 +205,9 @@ async fn a_registry_that_takes_no_connection_is_left_alone() {
 #[tokio::test]
 async fn retry_after_is_honoured_within_the_deadline_and_named_beyond_it() {
     let server = server();
-    let limited = |after: &str| Behaviour::Answer(Reply::error(429, "TOOMANYREQUESTS").with("Retry-After", after));
+    let limited = |after: &str| {
+        Behaviour::Answer(Reply::error(429, "TOOMANYREQUESTS").with("Retry-After", after))
+    };
     for after in ["1", "-5", "soon"] {
         server.script(path(MANIFEST), [limited(after)]);
         get(&client(&server, 5)).await.unwrap();
@@ -213,7 +232,11 @@ async fn a_silent_registry_ends_as_timed_out_within_the_deadline() {
     server.black_hole(true);
     let remote = client(&server, 1);
     let waited = tokio::time::timeout(Duration::from_secs(20), get(&remote)).await.expect("an end");
-    refused(waited, RegistryFailure::TimedOut, &["/acme/net:1.0", "no progress for 1 s", "--deadline"]);
+    refused(
+        waited,
+        RegistryFailure::TimedOut,
+        &["/acme/net:1.0", "no progress for 1 s", "--deadline"],
+    );
 }
 
 /// R08: the body moves, but below the low-speed limit.
@@ -225,7 +248,9 @@ async fn a_body_of_a_few_bytes_a_second_ends_as_timed_out() {
     server.rule(blobs(), Behaviour::Slow { piece: 5, pause: Duration::from_millis(50) });
     let remote = client(&server, 2);
     let (sink, end) =
-        tokio::time::timeout(Duration::from_secs(20), fetch(&remote, &descriptor(&content))).await.expect("an end");
+        tokio::time::timeout(Duration::from_secs(20), fetch(&remote, &descriptor(&content)))
+            .await
+            .expect("an end");
     blob_refused(end, RegistryFailure::TimedOut, &["no progress for 2 s"]);
     assert!(!sink.bytes.is_empty() && sink.bytes.len() < content.len());
 }
@@ -239,7 +264,9 @@ async fn a_body_that_stalls_ends_as_timed_out() {
     server.rule(blobs(), Behaviour::Stall { after: 60_000 });
     let remote = client(&server, 1);
     let (sink, end) =
-        tokio::time::timeout(Duration::from_secs(20), fetch(&remote, &descriptor(&content))).await.expect("an end");
+        tokio::time::timeout(Duration::from_secs(20), fetch(&remote, &descriptor(&content)))
+            .await
+            .expect("an end");
     blob_refused(end, RegistryFailure::TimedOut, &["no progress for 1 s"]);
     assert!(sink.bytes == content[..sink.bytes.len()] && !sink.bytes.is_empty());
 }
@@ -271,15 +298,25 @@ async fn a_host_that_does_not_answer_or_exist_is_unreachable() {
     let mut server = server();
     let remote = client(&server, 5);
     server.stop();
-    refused(get(&remote).await, RegistryFailure::Unreachable, &["/acme/net:1.0", "cannot be reached"]);
+    refused(
+        get(&remote).await,
+        RegistryFailure::Unreachable,
+        &["/acme/net:1.0", "cannot be reached"],
+    );
     // a name that no resolver has to be asked about: its first label is too long
     let host = format!("{}.example", "x".repeat(64)).parse().unwrap();
-    let options = RemoteOptions { host, plain_http: true, token_realm: None, credentials: Arc::<Fixed>::default() };
+    let options = RemoteOptions {
+        host,
+        plain_http: true,
+        token_realm: None,
+        credentials: Arc::<Fixed>::default(),
+    };
     let remote = Remote::new(transport_with(Duration::from_secs(5)), options).unwrap();
     refused(get(&remote).await, RegistryFailure::Unreachable, &["xx.example/acme/net:1.0"]);
 }
 
-/// A call may be dropped at any await; the places that it held, all that one repository gets, are free again.
+/// A call may be dropped at any await; the places that it held, all that one repository gets, are
+/// free again.
 #[tokio::test]
 async fn dropped_transfers_leave_their_places() {
     let server = server();

@@ -24,8 +24,10 @@ fn methods(server: &Hostile) -> Vec<String> {
 }
 
 fn bearer(server: &Hostile) {
-    server
-        .login(Some(Login::Bearer { realm: format!("http://{}/token", server.host()), user: Some(("user", CANARY)) }));
+    server.login(Some(Login::Bearer {
+        realm: format!("http://{}/token", server.host()),
+        user: Some(("user", CANARY)),
+    }));
 }
 
 fn client(server: &Hostile, credential: Credential) -> Remote {
@@ -58,13 +60,19 @@ async fn a_blob_goes_out_in_one_piece_and_only_where_it_is_missing() {
     assert_eq!(put(&remote, &content).await.unwrap(), Uploaded::Sent);
     assert_eq!(methods(&server), ["HEAD", "POST", "PUT"]);
     let sent = server.requests().pop().unwrap();
-    assert_eq!(sent.path, format!("{UPLOADS}upload-1?_state=a%2Fb%3D&digest={}", Digest::of(&content)));
+    assert_eq!(
+        sent.path,
+        format!("{UPLOADS}upload-1?_state=a%2Fb%3D&digest={}", Digest::of(&content))
+    );
     assert_eq!(sent.header("content-length"), Some("3000001"));
     assert_eq!((sent.header("transfer-encoding"), sent.body == content), (None, true));
     assert_eq!(put(&remote, &content).await.unwrap(), Uploaded::Present);
     assert_eq!(methods(&server), ["HEAD", "POST", "PUT", "HEAD"]);
     use std::sync::atomic::Ordering::Relaxed;
-    assert_eq!((transport.requests().total.load(Relaxed), transport.requests().blob.load(Relaxed)), (4, 4));
+    assert_eq!(
+        (transport.requests().total.load(Relaxed), transport.requests().blob.load(Relaxed)),
+        (4, 4)
+    );
     assert_eq!(put(&remote, b"").await.unwrap(), Uploaded::Sent);
     assert_eq!(server.blob(&Digest::of(b"")), Some(vec![]));
 }
@@ -115,8 +123,15 @@ async fn a_source_that_is_not_the_blob_never_completes() {
         // the server keeps a request when its body is in, or its connection has ended
         until(|| methods(&server).len() == 3).await;
         let puts: Vec<_> = server.requests().into_iter().filter(puts()).collect();
-        assert!(puts.iter().all(|seen| seen.body.len() < content.len()), "the last piece is held back");
-        assert_eq!(methods(&server).iter().filter(|m| *m == "POST").count(), 1, "another try would not help");
+        assert!(
+            puts.iter().all(|seen| seen.body.len() < content.len()),
+            "the last piece is held back"
+        );
+        assert_eq!(
+            methods(&server).iter().filter(|m| *m == "POST").count(),
+            1,
+            "another try would not help"
+        );
     }
     let nothing = sized(Digest::of(b"x"), 0);
     let put = remote(&Hostile::start()).put_blob(&name("acme/net"), &nothing, &Bytes::new()).await;
@@ -128,11 +143,15 @@ async fn a_source_that_is_not_the_blob_never_completes() {
 async fn a_foreign_location_gets_neither_bytes_nor_a_credential() {
     let (server, foreign) = (Hostile::start(), Hostile::start());
     server.login(Some(BASIC));
-    for location in
-        [format!("http://{}/v2/acme/net/blobs/uploads/x", foreign.host()), "http://u:p@127.0.0.1/x".to_owned()]
-    {
+    for location in [
+        format!("http://{}/v2/acme/net/blobs/uploads/x", foreign.host()),
+        "http://u:p@127.0.0.1/x".to_owned(),
+    ] {
         let answer = Reply::new(202, "text/plain", "").with("Location", &*location);
-        server.rule(|seen| seen.method == "POST" && seen.header("authorization").is_some(), Behaviour::Answer(answer));
+        server.rule(
+            |seen| seen.method == "POST" && seen.header("authorization").is_some(),
+            Behaviour::Answer(answer),
+        );
         refused(
             put(&client(&server, user(CANARY)), b"x").await,
             RegistryFailure::Protocol,
@@ -162,7 +181,11 @@ async fn an_upload_counts_when_the_registry_has_the_blob() {
             "kept sha256:",
         ),
         (created(), RegistryFailure::Integrity, "does not hold what was sent"),
-        (Reply::new(202, "text/plain", "").with("Range", "0-99"), RegistryFailure::Protocol, "up to 99"),
+        (
+            Reply::new(202, "text/plain", "").with("Range", "0-99"),
+            RegistryFailure::Protocol,
+            "up to 99",
+        ),
         (Reply::new(204, "text/plain", ""), RegistryFailure::Protocol, "204 where 201"),
         (Reply::new(201, "text/html", "<html>"), RegistryFailure::Protocol, "not a registry"),
     ] {
@@ -183,15 +206,25 @@ async fn an_upload_counts_when_the_registry_has_the_blob() {
     }
     let server = Hostile::start();
     server.put_blob(&content);
-    server.rule(|seen| seen.method == "HEAD", Behaviour::edit(|_, reply| reply.with("Content-Length", "999")));
-    refused(put(&remote(&server), &content).await, RegistryFailure::Integrity, &["999 bytes", "1000"]);
+    server.rule(
+        |seen| seen.method == "HEAD",
+        Behaviour::edit(|_, reply| reply.with("Content-Length", "999")),
+    );
+    refused(
+        put(&remote(&server), &content).await,
+        RegistryFailure::Integrity,
+        &["999 bytes", "1000"],
+    );
 }
 
 /// Q11: a store may refuse HEAD at an address that was signed for GET.
 #[tokio::test]
 async fn a_store_that_refuses_head_still_holds_the_blob() {
     let (server, store) = (Hostile::start(), Hostile::start());
-    server.rule(all(), Behaviour::Answer(Reply::redirect(307, &format!("http://{}/b", store.host()))));
+    server.rule(
+        all(),
+        Behaviour::Answer(Reply::redirect(307, &format!("http://{}/b", store.host()))),
+    );
     store.rule(all(), Behaviour::Answer(Reply::new(403, "application/xml", "<Error/>")));
     assert_eq!(put(&remote(&server), b"x").await.unwrap(), Uploaded::Present);
     store.rule(all(), Behaviour::Answer(Reply::new(404, "application/xml", "<Error/>")));
@@ -243,17 +276,31 @@ async fn an_upload_survives_outages_that_pass() {
     // the answer alone was lost: nothing is sent twice
     let server = Hostile::start();
     server.put_blob(&content);
-    server.script(|seen| seen.method == "HEAD", [Behaviour::Answer(Reply::error(404, "BLOB_UNKNOWN"))]);
+    server.script(
+        |seen| seen.method == "HEAD",
+        [Behaviour::Answer(Reply::error(404, "BLOB_UNKNOWN"))],
+    );
     server.script(puts(), [Behaviour::Reset]);
     assert_eq!(put(&remote(&server), &content).await.unwrap(), Uploaded::Sent);
     assert_eq!(methods(&server), ["HEAD", "POST", "PUT", "HEAD"]);
 
     let server = Hostile::start();
     server.rule(puts(), Behaviour::Answer(Reply::error(400, "DIGEST_INVALID")));
-    refused(put(&remote(&server), b"x").await, RegistryFailure::Integrity, &["other bytes arrived", "5 tries"]);
+    refused(
+        put(&remote(&server), b"x").await,
+        RegistryFailure::Integrity,
+        &["other bytes arrived", "5 tries"],
+    );
     // R50
-    server.rule(puts(), Behaviour::Answer(Reply::error(429, "TOOMANYREQUESTS").with("Retry-After", "86400")));
-    refused(put(&remote(&server), b"x").await, RegistryFailure::TimedOut, &["86400 s", "longer than the deadline"]);
+    server.rule(
+        puts(),
+        Behaviour::Answer(Reply::error(429, "TOOMANYREQUESTS").with("Retry-After", "86400")),
+    );
+    refused(
+        put(&remote(&server), b"x").await,
+        RegistryFailure::TimedOut,
+        &["86400 s", "longer than the deadline"],
+    );
 }
 
 #[tokio::test]
@@ -265,7 +312,10 @@ async fn what_is_written_follows_redirects_at_home_alone() {
     let digest = Digest::of(&content);
     server.rule(
         |seen| seen.method == "PUT" && !seen.path.contains("moved"),
-        Behaviour::Answer(Reply::redirect(308, &format!("upload-1?_state=a%2Fb%3D&moved&digest={digest}"))),
+        Behaviour::Answer(Reply::redirect(
+            308,
+            &format!("upload-1?_state=a%2Fb%3D&moved&digest={digest}"),
+        )),
     );
     server.rule(|seen| seen.method == "POST" && !seen.path.contains("moved"), {
         Behaviour::Answer(Reply::redirect(307, &format!("{UPLOADS}?moved")))
@@ -275,7 +325,9 @@ async fn what_is_written_follows_redirects_at_home_alone() {
 
     server.behave();
     let location = format!("http://{}/x", foreign.host());
-    for (status, words) in [(307, "leads away"), (308, "leads away"), (301, "drop"), (302, "drop"), (303, "drop")] {
+    for (status, words) in
+        [(307, "leads away"), (308, "leads away"), (301, "drop"), (302, "drop"), (303, "drop")]
+    {
         for method in ["POST", "PUT"] {
             let redirect = Behaviour::Answer(Reply::redirect(status, &location));
             server.rule(move |seen| seen.method == method, redirect);
@@ -297,7 +349,8 @@ async fn a_token_to_write_is_asked_for_once_and_apart_from_one_to_read() {
         put(&remote, content).await.unwrap();
     }
     assert_eq!(remote.present(&name("acme/net"), &by_tag("1.0")).await.unwrap(), None);
-    let scopes = || server.requests_to("/token").iter().map(|seen| seen.path.clone()).collect::<Vec<_>>();
+    let scopes =
+        || server.requests_to("/token").iter().map(|seen| seen.path.clone()).collect::<Vec<_>>();
     assert_eq!(scopes().len(), 1);
     assert!(scopes()[0].ends_with("scope=repository%3Aacme%2Fnet%3Apull%2Cpush"), "{:?}", scopes());
     remote.resolve(&name("acme/net"), &tag("1.0")).await.unwrap_err();
@@ -330,7 +383,10 @@ async fn a_token_that_runs_out_during_an_upload_is_renewed() {
     // Q4
     let server = Hostile::start();
     server.login(Some(BASIC));
-    server.script(puts(), [Behaviour::Answer(Reply::new(403, "text/plain", "Your authorization token has expired."))]);
+    server.script(
+        puts(),
+        [Behaviour::Answer(Reply::new(403, "text/plain", "Your authorization token has expired."))],
+    );
     assert_eq!(put(&client(&server, user(CANARY)), b"x").await.unwrap(), Uploaded::Sent);
     server.rule(puts(), Behaviour::Answer(Reply::error(403, "DENIED")));
     refused(
@@ -344,9 +400,18 @@ async fn a_token_that_runs_out_during_an_upload_is_renewed() {
 async fn who_may_not_write_is_told_by_which_credential() {
     let server = Hostile::start();
     server.login(Some(BASIC));
-    refused(put(&remote(&server), b"x").await, RegistryFailure::Denied, &["no credential", "log in"]);
+    refused(
+        put(&remote(&server), b"x").await,
+        RegistryFailure::Denied,
+        &["no credential", "log in"],
+    );
     server.rule(posts(), Behaviour::Answer(Reply::error(403, "DENIED")));
-    let words = ["403", "the credential from the test", "write into this repository", "`tofufs refresh PATH`"];
+    let words = [
+        "403",
+        "the credential from the test",
+        "write into this repository",
+        "`tofufs refresh PATH`",
+    ];
     refused(put(&client(&server, user(CANARY)), b"x").await, RegistryFailure::Denied, &words);
     assert!(server.requests().iter().all(|seen| seen.method != "PUT"));
     server.login(None);
@@ -359,11 +424,18 @@ async fn a_slow_upload_ends_when_it_stands_still_and_not_before() {
     let server = Hostile::start();
     let remote = remote_with(&server, transport_with(Duration::from_secs(1)), Arc::default());
     let content = bytes(24 << 20);
-    server.script(puts(), [Behaviour::TakeSlowly { piece: 512 << 10, pause: Duration::from_millis(60) }]);
+    server.script(
+        puts(),
+        [Behaviour::TakeSlowly { piece: 512 << 10, pause: Duration::from_millis(60) }],
+    );
     assert_eq!(put(&remote, &content).await.unwrap(), Uploaded::Sent);
     assert_eq!(methods(&server), ["HEAD", "POST", "PUT"]);
     server.rule(puts(), Behaviour::Silence);
-    refused(put(&remote, b"x").await, RegistryFailure::TimedOut, &["no progress", "sending the blob"]);
+    refused(
+        put(&remote, b"x").await,
+        RegistryFailure::TimedOut,
+        &["no progress", "sending the blob"],
+    );
 }
 
 /// Gives half a mebibyte and then nothing, and no end.
@@ -409,7 +481,8 @@ async fn a_refusal_says_what_to_do() {
         let body = format!(r#"{{"errors":[{{"code":"{code}","message":"{message}"}}]}}"#);
         Reply::new(status, "application/json", body)
     };
-    let artifactory = "Not enough permissions to delete/overwrite artifact 'r:net/_uploads/x' (user: 'u')";
+    let artifactory =
+        "Not enough permissions to delete/overwrite artifact 'r:net/_uploads/x' (user: 'u')";
     for (method, answer, failure, words) in [
         (
             "POST",
@@ -417,7 +490,12 @@ async fn a_refusal_says_what_to_do() {
             RegistryFailure::Absent,
             "create the repository",
         ),
-        ("POST", said(400, "NAME_INVALID", "no"), RegistryFailure::Absent, "no repository of this name"),
+        (
+            "POST",
+            said(400, "NAME_INVALID", "no"),
+            RegistryFailure::Absent,
+            "no repository of this name",
+        ),
         ("PUT", text(413, "<html>"), RegistryFailure::TooLarge, "raise the limit"),
         ("PUT", said(403, "DENIED", artifactory), RegistryFailure::Denied, "unfinished upload"),
         ("POST", text(409, artifactory), RegistryFailure::Denied, "unfinished upload"),
@@ -432,7 +510,11 @@ async fn a_refusal_says_what_to_do() {
     }
     let server = Hostile::start();
     server.rule(puts(), Behaviour::Early(text(413, "<html>")));
-    refused(put(&remote(&server), &bytes(5_000_000)).await, RegistryFailure::TooLarge, &["413", "5000000 bytes"]);
+    refused(
+        put(&remote(&server), &bytes(5_000_000)).await,
+        RegistryFailure::TooLarge,
+        &["413", "5000000 bytes"],
+    );
     server.rule(path(UPLOADS), Behaviour::Answer(Reply::new(200, "text/html", "<html>")));
     refused(put(&remote(&server), b"x").await, RegistryFailure::Protocol, &["not a registry"]);
 }

@@ -10,7 +10,8 @@ use tofufs::registry::{Upload, Uploaded};
 
 fn client(registry: &DockerRegistry) -> (Remote, Arc<Transport>) {
     let ca_files = registry.ca_file().into_iter().collect();
-    let transport = Transport::new(TransportOptions { ca_files, ..TransportOptions::default() }).unwrap();
+    let transport =
+        Transport::new(TransportOptions { ca_files, ..TransportOptions::default() }).unwrap();
     let password = Secret::new(PASSWORD.to_owned());
     let options = RemoteOptions {
         host: registry.host().parse().unwrap(),
@@ -22,7 +23,8 @@ fn client(registry: &DockerRegistry) -> (Remote, Arc<Transport>) {
 }
 
 fn documents(artifact: &Artifact) -> Vec<Manifest> {
-    let parse = |d: &pack::Document| Manifest::parse(d.bytes.clone().into(), d.digest(), None).unwrap();
+    let parse =
+        |d: &pack::Document| Manifest::parse(d.bytes.clone().into(), d.digest(), None).unwrap();
     artifact.manifests.iter().map(parse).collect()
 }
 
@@ -30,7 +32,8 @@ fn documents(artifact: &Artifact) -> Vec<Manifest> {
 async fn push(remote: &Remote, repo: &RepoName, tag: &str, artifact: &Artifact) -> usize {
     let mut sent = 0;
     for blob in &artifact.blobs {
-        let put = remote.put_blob(repo, &descriptor(blob), &Bytes::copy_from_slice(blob)).await.unwrap();
+        let put =
+            remote.put_blob(repo, &descriptor(blob), &Bytes::copy_from_slice(blob)).await.unwrap();
         sent += usize::from(put == Uploaded::Sent);
     }
     for manifest in documents(artifact) {
@@ -58,7 +61,11 @@ async fn check(access: Access, tls: bool) {
         let (remote, transport) = client(&registry);
         assert_eq!(push(&remote, &repo, "0.1.0", artifact).await, artifact.blobs.len());
         if let Some(server) = registry.token_server() {
-            assert_eq!(server.scopes().last(), Some(&format!("repository:{repo}:pull,push")), "one login for all");
+            assert_eq!(
+                server.scopes().last(),
+                Some(&format!("repository:{repo}:pull,push")),
+                "one login for all"
+            );
         }
         let before = transport.requests().total.load(Ordering::Relaxed);
         assert_eq!(push(&remote, &repo, "0.1.0", artifact).await, 0);
@@ -103,9 +110,15 @@ async fn what_is_pushed_with_a_token_over_tls_is_read_back() {
 async fn a_registry_that_does_not_know_us_takes_nothing() {
     let Some(registry) = DockerRegistry::start(Access::Htpasswd, false) else { return };
     let host = registry.host().parse().unwrap();
-    let options = RemoteOptions { host, plain_http: true, token_realm: None, credentials: Arc::<Fixed>::default() };
+    let options = RemoteOptions {
+        host,
+        plain_http: true,
+        token_realm: None,
+        credentials: Arc::<Fixed>::default(),
+    };
     let remote = Remote::new(transport_with(Duration::from_secs(5)), options).unwrap();
-    let put = remote.put_blob(&name("acme/net"), &descriptor(b"x"), &Bytes::from_static(b"x")).await;
+    let put =
+        remote.put_blob(&name("acme/net"), &descriptor(b"x"), &Bytes::from_static(b"x")).await;
     refused(put, RegistryFailure::Denied, &["no credential for 127.0.0.1"]);
     let (remote, _) = client(&registry);
     let manifest = documents(&pack::module(&[("main.tf", b"# 1\n")])).pop().unwrap();

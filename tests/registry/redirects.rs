@@ -26,7 +26,9 @@ async fn a_redirect_is_followed_to_another_origin_without_the_credential() {
         assert_eq!(sink.bytes, content);
         let at_store = store.requests();
         assert_eq!(at_store.len(), 1);
-        assert!(at_store[0].header("authorization").is_none() && at_store[0].header("cookie").is_none());
+        assert!(
+            at_store[0].header("authorization").is_none() && at_store[0].header("cookie").is_none()
+        );
         assert!(!format!("{at_store:?}").contains(CANARY));
         // the 401 does not count, and the redirect's two hops are one request
         assert_eq!(transport.requests().total.load(Ordering::Relaxed), 1);
@@ -44,9 +46,15 @@ async fn a_redirect_within_the_registry_keeps_the_credential() {
         |seen| seen.path.contains("/acme/net/blobs/") && seen.header("authorization").is_some(),
         [Behaviour::Answer(Reply::redirect(307, &format!("/v2/else/where/blobs/{digest}")))],
     );
-    let remote = remote_with(&server, transport_with(Duration::from_secs(5)), credentials(user(CANARY)));
+    let remote =
+        remote_with(&server, transport_with(Duration::from_secs(5)), credentials(user(CANARY)));
     fetch(&remote, &descriptor(&content)).await.1.unwrap();
-    assert!(server.requests_to("/v2/else/where/").iter().all(|seen| seen.header("authorization").is_some()));
+    assert!(
+        server
+            .requests_to("/v2/else/where/")
+            .iter()
+            .all(|seen| seen.header("authorization").is_some())
+    );
 }
 
 /// R10
@@ -75,9 +83,12 @@ async fn more_than_five_redirects_are_refused() {
 async fn a_redirect_to_what_is_no_plain_http_address_is_refused() {
     let server = Hostile::start();
     let remote = remote(&server);
-    for location in
-        ["file:///etc/passwd", "unix:/run/x", "gopher://x/", &format!("http://u:{CANARY}@{}/", server.host())]
-    {
+    for location in [
+        "file:///etc/passwd",
+        "unix:/run/x",
+        "gopher://x/",
+        &format!("http://u:{CANARY}@{}/", server.host()),
+    ] {
         server.rule(blobs(), Behaviour::Answer(Reply::redirect(307, location)));
         blob_refused(
             fetch(&remote, &descriptor(b"x")).await.1,
@@ -101,7 +112,11 @@ async fn a_store_that_refuses_an_expired_address_is_resolved_again_once() {
     fetch(&remote, &descriptor(&content)).await.1.unwrap();
     assert_eq!((server.requests().len(), store.requests().len()), (2, 2));
     store.rule(blobs(), Behaviour::Answer(expired));
-    blob_refused(fetch(&remote, &descriptor(&content)).await.1, RegistryFailure::Denied, &["403", "has expired"]);
+    blob_refused(
+        fetch(&remote, &descriptor(&content)).await.1,
+        RegistryFailure::Denied,
+        &["403", "has expired"],
+    );
     assert_eq!((server.requests().len(), store.requests().len()), (4, 4));
 }
 
@@ -113,15 +128,29 @@ async fn a_challenge_of_a_store_is_not_answered() {
     let digest = server.put_blob(&content);
     let location = format!("http://{}/v2/acme/net/blobs/{digest}", store.host());
     server.rule(blobs(), Behaviour::Answer(Reply::redirect(307, &location)));
-    for challenge in [format!("Bearer realm=\"http://{}/token\"", store.host()), "Basic realm=x".to_owned()] {
-        store.rule(blobs(), Behaviour::Answer(Reply::error(401, "UNAUTHORIZED").with("WWW-Authenticate", challenge)));
+    for challenge in
+        [format!("Bearer realm=\"http://{}/token\"", store.host()), "Basic realm=x".to_owned()]
+    {
+        store.rule(
+            blobs(),
+            Behaviour::Answer(
+                Reply::error(401, "UNAUTHORIZED").with("WWW-Authenticate", challenge),
+            ),
+        );
         let source = credentials(user(CANARY));
         let remote = remote_with(&server, transport_with(Duration::from_secs(5)), source.clone());
-        blob_refused(fetch(&remote, &descriptor(&content)).await.1, RegistryFailure::Denied, &["401"]);
+        blob_refused(
+            fetch(&remote, &descriptor(&content)).await.1,
+            RegistryFailure::Denied,
+            &["401"],
+        );
         assert!(source.asked.lock().unwrap().is_empty(), "no credential is even looked for");
     }
     assert!(
-        store.requests().iter().all(|seen| seen.path.contains("/blobs/") && seen.header("authorization").is_none())
+        store
+            .requests()
+            .iter()
+            .all(|seen| seen.path.contains("/blobs/") && seen.header("authorization").is_none())
     );
 }
 
@@ -132,7 +161,10 @@ async fn every_try_asks_the_registry_for_the_stores_address() {
     let content = bytes(1000);
     let digest = store.put_blob(&content);
     let location = format!("http://{}/v2/acme/net/blobs/{digest}", store.host());
-    server.rule(path(format!("/v2/acme/net/blobs/{digest}")), Behaviour::Answer(Reply::redirect(307, &location)));
+    server.rule(
+        path(format!("/v2/acme/net/blobs/{digest}")),
+        Behaviour::Answer(Reply::redirect(307, &location)),
+    );
     store.script(blobs(), [Behaviour::Cut { after: 400, reset: false }]);
     let (sink, end) = fetch(&remote(&server), &descriptor(&content)).await;
     end.unwrap();
@@ -146,7 +178,10 @@ async fn every_try_asks_the_registry_for_the_stores_address() {
 async fn a_redirect_into_another_local_network_is_refused_unconnected() {
     let server = Hostile::start();
     for address in ["169.254.169.254", "10.0.0.1", "[fe80::1]", "[::ffff:192.168.0.1]"] {
-        server.rule(blobs(), Behaviour::Answer(Reply::redirect(307, &format!("http://{address}/latest/meta-data"))));
+        server.rule(
+            blobs(),
+            Behaviour::Answer(Reply::redirect(307, &format!("http://{address}/latest/meta-data"))),
+        );
         let (_, end) = fetch(&remote(&server), &descriptor(b"x")).await;
         blob_refused(end, RegistryFailure::Protocol, &["leads to a forbidden address"]);
     }

@@ -34,19 +34,24 @@ impl Authority {
         params.not_after = rcgen::date_time_ymd(until, 1, 1);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
-            .unwrap();
+        let config =
+            ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(
+                    vec![certificate.der().clone()],
+                    PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+                )
+                .unwrap();
         Arc::new(config)
     }
 
     fn transport(&self) -> Arc<Transport> {
         let ca_files = vec![self.file.path().to_owned()];
         let deadline = Duration::from_secs(5);
-        Transport::new(TransportOptions { ca_files, deadline, ..TransportOptions::default() }).unwrap()
+        Transport::new(TransportOptions { ca_files, deadline, ..TransportOptions::default() })
+            .unwrap()
     }
 }
 
@@ -58,7 +63,12 @@ fn server(tls: Arc<ServerConfig>) -> Hostile {
 
 fn client(host: &str, transport: Arc<Transport>) -> Remote {
     let host = host.parse().unwrap();
-    let options = RemoteOptions { host, plain_http: false, token_realm: None, credentials: Arc::<Fixed>::default() };
+    let options = RemoteOptions {
+        host,
+        plain_http: false,
+        token_realm: None,
+        credentials: Arc::<Fixed>::default(),
+    };
     Remote::new(transport, options).unwrap()
 }
 
@@ -79,7 +89,11 @@ async fn a_certificate_that_does_not_hold_is_not_trusted_for_the_exact_reason() 
     let authority = Authority::new();
     let sound = server(authority.server("127.0.0.1", 2100));
     let stranger = client(&sound.host(), transport_with(Duration::from_secs(5)));
-    refused(get(&stranger).await, RegistryFailure::Untrusted, &["/acme/net:1.0", "unknown authority", "--ca-file"]);
+    refused(
+        get(&stranger).await,
+        RegistryFailure::Untrusted,
+        &["/acme/net:1.0", "unknown authority", "--ca-file"],
+    );
     let expired = server(authority.server("127.0.0.1", 2001));
     refused(
         get(&client(&expired.host(), authority.transport())).await,
@@ -114,7 +128,11 @@ async fn a_server_without_tls_is_never_asked_in_the_clear() {
         }
     });
     let result = get(&client(&host, transport_with(Duration::from_secs(5)))).await;
-    refused(result, RegistryFailure::Unreachable, &["/acme/net:1.0", "does not speak TLS", "--plain-http"]);
+    refused(
+        result,
+        RegistryFailure::Unreachable,
+        &["/acme/net:1.0", "does not speak TLS", "--plain-http"],
+    );
     let tls_handshake = 22;
     assert!(first_bytes.lock().unwrap().iter().all(|&byte| byte == tls_handshake));
 }
@@ -124,9 +142,16 @@ async fn a_server_without_tls_is_never_asked_in_the_clear() {
 async fn a_redirect_from_https_to_http_is_refused() {
     let authority = Authority::new();
     let (server, plain) = (server(authority.server("127.0.0.1", 2100)), Hostile::start());
-    server.rule(blobs(), Behaviour::Answer(Reply::redirect(307, &format!("http://{}/x", plain.host()))));
+    server.rule(
+        blobs(),
+        Behaviour::Answer(Reply::redirect(307, &format!("http://{}/x", plain.host()))),
+    );
     let remote = client(&server.host(), authority.transport());
-    blob_refused(fetch(&remote, &descriptor(b"x")).await.1, RegistryFailure::Protocol, &["from https to http"]);
+    blob_refused(
+        fetch(&remote, &descriptor(b"x")).await.1,
+        RegistryFailure::Protocol,
+        &["from https to http"],
+    );
     assert!(plain.requests().is_empty());
 }
 
@@ -136,7 +161,8 @@ async fn a_token_service_without_tls_gets_nothing_from_a_registry_with_tls() {
     let authority = Authority::new();
     let (server, plain) = (server(authority.server("127.0.0.1", 2100)), Hostile::start());
     let challenge = format!("Bearer realm=\"http://{}/token\"", plain.host());
-    server.rule(all(), Behaviour::Answer(Reply::error(401, "X").with("WWW-Authenticate", challenge)));
+    server
+        .rule(all(), Behaviour::Answer(Reply::error(401, "X").with("WWW-Authenticate", challenge)));
     let host = server.host().parse().unwrap();
     let credentials = credentials(user(CANARY));
     let options = RemoteOptions { host, plain_http: false, token_realm: None, credentials };
@@ -176,7 +202,9 @@ fn connect_proxy(target: std::net::SocketAddr, used: Arc<AtomicUsize>) -> std::n
             }
             client.write_all(b"HTTP/1.1 200 X\r\n\r\n").unwrap();
             let server = TcpStream::connect(target).unwrap();
-            for (mut from, mut to) in [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)] {
+            for (mut from, mut to) in
+                [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)]
+            {
                 std::thread::spawn(move || std::io::copy(&mut from, &mut to));
             }
         }
@@ -184,7 +212,8 @@ fn connect_proxy(target: std::net::SocketAddr, used: Arc<AtomicUsize>) -> std::n
     addr
 }
 
-/// O39. The environment belongs to a process, so that the client of the next test runs in one of its own.
+/// O39. The environment belongs to a process, so that the client of the next test runs in one of
+/// its own.
 #[test]
 fn a_registry_is_reached_by_the_proxy_of_the_environment() {
     let authority = Authority::new();
@@ -196,7 +225,9 @@ fn a_registry_is_reached_by_the_proxy_of_the_environment() {
         (format!("user:pw@{proxy}"), "done"),
         (
             proxy.to_string(),
-            &format!("the proxy http://{proxy} on the way to https://registry.example asks for a password (407)"),
+            &format!(
+                "the proxy http://{proxy} on the way to https://registry.example asks for a password (407)"
+            ),
         ),
         (closed.to_string(), &format!("cannot be reached through the proxy http://{closed}")),
     ] {
@@ -209,7 +240,11 @@ fn a_registry_is_reached_by_the_proxy_of_the_environment() {
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && text.contains(wanted), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success() && text.contains(wanted),
+            "{text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     assert!(used.load(Ordering::SeqCst) >= 2);
     assert_eq!(server.requests().len(), 1);
@@ -233,14 +268,22 @@ fn a_proxy_of_a_registry_without_tls_is_named() {
     proxy.put_manifest("acme/net", Some("1.0"), INDEX, b"{}");
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let overloaded = Reply::new(502, "text/html", "<html>");
-    let denies = Reply::new(407, "text/html", "<html>").with("Proxy-Authenticate", "Basic realm=proxy");
+    let denies =
+        Reply::new(407, "text/html", "<html>").with("Proxy-Authenticate", "Basic realm=proxy");
     for (address, answer, wanted) in [
         (proxy.host(), None, "done".to_owned()),
-        (proxy.host(), Some(denies), format!("Denied 127.0.0.1:5: the proxy http://{}", proxy.host())),
+        (
+            proxy.host(),
+            Some(denies),
+            format!("Denied 127.0.0.1:5: the proxy http://{}", proxy.host()),
+        ),
         (
             proxy.host(),
             Some(overloaded),
-            format!("http://registry.example through the proxy http://{} answered 502 (an HTML page)", proxy.host()),
+            format!(
+                "http://registry.example through the proxy http://{} answered 502 (an HTML page)",
+                proxy.host()
+            ),
         ),
         (closed.clone(), None, format!("through the proxy http://{closed}")),
     ] {
@@ -261,8 +304,12 @@ fn a_proxy_of_a_registry_without_tls_is_named() {
             .env_remove("no_proxy")
             .output()
             .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).replace("registry.example/acme/net:1.0", "127.0.0.1:5");
-        assert!(output.status.success() && text.contains(&wanted) && !text.contains(CANARY), "{text}");
+        let text = String::from_utf8_lossy(&output.stdout)
+            .replace("registry.example/acme/net:1.0", "127.0.0.1:5");
+        assert!(
+            output.status.success() && text.contains(&wanted) && !text.contains(CANARY),
+            "{text}"
+        );
     }
 }
 
@@ -273,7 +320,12 @@ async fn plain_client_behind_a_proxy() {
         return;
     }
     let host = "registry.example".parse().unwrap();
-    let options = RemoteOptions { host, plain_http: true, token_realm: None, credentials: Arc::<Fixed>::default() };
+    let options = RemoteOptions {
+        host,
+        plain_http: true,
+        token_realm: None,
+        credentials: Arc::<Fixed>::default(),
+    };
     match get(&Remote::new(transport_with(Duration::from_secs(5)), options).unwrap()).await {
         Ok(()) => println!("done"),
         Err(error) => println!("{:?} {error}", error.failure),

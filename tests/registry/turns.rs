@@ -70,14 +70,22 @@ async fn a_claim_is_no_tag_that_is_listed_and_is_found_by_its_name() {
 
 #[tokio::test]
 async fn a_registry_that_removes_nothing_is_asked_once_and_holds_nobody_up() {
-    for refusal in [Reply::error(405, "UNSUPPORTED"), Reply::error(403, "DENIED"), Reply::error(400, "UNSUPPORTED")] {
+    for refusal in [
+        Reply::error(405, "UNSUPPORTED"),
+        Reply::error(403, "DENIED"),
+        Reply::error(400, "UNSUPPORTED"),
+    ] {
         let server = holding_the_empty_blob();
         server.rule(|seen| seen.method == "DELETE", Behaviour::Answer(refusal));
         let (remote, repo) = (remote(&server), repo(&server));
         change(&remote, &repo, "a").await;
         assert_eq!(methods(&server), ["PUT", "GET", "PUT", "DELETE", "PUT"], "given up by a put");
         change(&remote, &repo, "b").await;
-        assert_eq!(methods(&server)[5..], ["PUT", "GET", "GET", "PUT", "PUT"], "what was given up is looked at");
+        assert_eq!(
+            methods(&server)[5..],
+            ["PUT", "GET", "GET", "PUT", "PUT"],
+            "what was given up is looked at"
+        );
         assert_eq!(server.manifest("acme/net", "1").unwrap(), release("b").raw.to_vec());
         assert_eq!(remote.tags(&repo.name).await.unwrap(), [tag("1")]);
     }
@@ -86,7 +94,9 @@ async fn a_registry_that_removes_nothing_is_asked_once_and_holds_nobody_up() {
 #[tokio::test]
 async fn a_list_that_lags_is_waited_for() {
     let server = holding_the_empty_blob();
-    let stale = || Behaviour::Answer(Reply::new(200, "application/json", r#"{"name":"acme/net","tags":[]}"#));
+    let stale = || {
+        Behaviour::Answer(Reply::new(200, "application/json", r#"{"name":"acme/net","tags":[]}"#))
+    };
     server.script(lists(), (0..6).map(|_| stale()));
     change(&remote(&server), &repo(&server), "a").await;
     assert_eq!(server.requests().iter().filter(|seen| lists()(seen)).count(), 7);

@@ -1,4 +1,5 @@
-//! What the kernel keeps of staged names is true: after a move, a commit, and whatever another process did.
+//! What the kernel keeps of staged names is true: after a move, a commit, and whatever another
+//! process did.
 //!
 //! Everything is looked at before, so that the kernel holds it.
 
@@ -45,9 +46,17 @@ fn shell(dir: &Path, script: &str) -> String {
 
 fn assert_gone(dir: &Path) {
     for name in ["", "main.tf", "modules", "modules/inner", "modules/inner/main.tf"] {
-        assert_eq!(errno(fs::symlink_metadata(dir.join(name))), libc::ENOENT, "{}", dir.join(name).display());
+        assert_eq!(
+            errno(fs::symlink_metadata(dir.join(name))),
+            libc::ENOENT,
+            "{}",
+            dir.join(name).display()
+        );
     }
-    assert!(!names(dir.parent().unwrap()).contains(&dir.file_name().unwrap().to_str().unwrap().to_owned()));
+    assert!(
+        !names(dir.parent().unwrap())
+            .contains(&dir.file_name().unwrap().to_str().unwrap().to_owned())
+    );
 }
 
 /// Many, because what the kernel is told later would hide that it was wrong for a moment.
@@ -114,13 +123,17 @@ fn what_was_committed_is_gone_when_the_command_ends() {
 fn a_stage_that_was_not_published_stays_where_it_is() {
     let Some(bed) = Bed::start(Options::new()) else { return };
     let (dir, staged) = stage(&bed, "acme/net/1.0.0");
-    let (inside, target) = (opened(&dir.join("modules")), bed.mount.join(HOST).join("acme/net/1.0.0"));
+    let (inside, target) =
+        (opened(&dir.join("modules")), bed.mount.join(HOST).join("acme/net/1.0.0"));
     let writer = File::options().append(true).open(dir.join("main.tf")).unwrap();
     for _ in 0..2 {
         assert_eq!(errno(fs::rename(&dir, &target)), libc::EBUSY);
         assert_eq!(fs::metadata(&dir).unwrap().ino(), staged);
         assert!(statat(&inside, "inner/main.tf", AtFlags::empty()).is_ok());
-        assert_eq!(shell(&dir.join("modules"), "cat ../main.tf; basename $(pwd -P)"), "# acme/net/1.0.0\nmodules\n");
+        assert_eq!(
+            shell(&dir.join("modules"), "cat ../main.tf; basename $(pwd -P)"),
+            "# acme/net/1.0.0\nmodules\n"
+        );
     }
     drop(writer);
     assert!(wait_until(LIMIT, || fs::rename(&dir, &target).is_ok()), "{}", bed.mount.log());
@@ -181,7 +194,8 @@ fn directories_that_are_renamed_and_made_again_are_what_they_are_for_everybody()
     assert_eq!(shell(&dir, "ls"), "a\nb\nempty\n");
 }
 
-/// The handle that made a file writes past the kernel's pages; whoever opens it meanwhile sees what it writes.
+/// The handle that made a file writes past the kernel's pages; whoever opens it meanwhile sees what
+/// it writes.
 #[test]
 fn what_the_maker_of_a_file_writes_is_seen_through_every_other_handle() {
     let Some(bed) = Bed::start(Options::new()) else { return };
@@ -209,5 +223,8 @@ fn what_the_maker_of_a_file_writes_is_seen_through_every_other_handle() {
     let later = File::options().append(true).open(&path).unwrap();
     rustix::io::write(&later, &[6]).unwrap();
     let content = fs::read(&path).unwrap();
-    assert_eq!((&content[4999..5005], content.len(), content[8192]), (&[1, 2, 3, 4, 5, 1][..], 8193, 6));
+    assert_eq!(
+        (&content[4999..5005], content.len(), content[8192]),
+        (&[1, 2, 3, 4, 5, 1][..], 8193, 6)
+    );
 }

@@ -1,5 +1,6 @@
-//! Random operations on staging and on a plain directory, which is the model: every answer is the same, and so is
-//! every tree. The sequence is the same at each run; `TOFUFS_EXERCISE` is how many operations it has.
+//! Random operations on staging and on a plain directory, which is the model: every answer is the
+//! same, and so is every tree. The sequence is the same at each run; `TOFUFS_EXERCISE` is how many
+//! operations it has.
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -61,7 +62,12 @@ impl Exerciser {
     }
 
     /// Does the same to a path in both.
-    fn at<T: PartialEq + Debug>(&mut self, what: &str, path: &Path, call: impl Fn(&Path) -> io::Result<T>) {
+    fn at<T: PartialEq + Debug>(
+        &mut self,
+        what: &str,
+        path: &Path,
+        call: impl Fn(&Path) -> io::Result<T>,
+    ) {
         self.doing = format!("{what} {}", path.display());
         let outcomes = self.roots.each_ref().map(|root| call(&root.join(path)));
         self.same(outcomes);
@@ -82,7 +88,10 @@ impl Exerciser {
         let path = self.path();
         let (create, new, cut) = (self.chance(2), self.chance(8), self.chance(8));
         let append = !cut && self.chance(6);
-        self.doing = format!("opening {} create {create} new {new} cut {cut} append {append}", path.display());
+        self.doing = format!(
+            "opening {} create {create} new {new} cut {cut} append {append}",
+            path.display()
+        );
         let files = self.roots.each_ref().map(|root| {
             let mut how = OpenOptions::new();
             how.read(true).write(true).create(create).create_new(new).truncate(cut).append(append);
@@ -126,12 +135,14 @@ impl Exerciser {
             }),
             10 => self.on("cutting", |file| file.set_len(at)),
             11 | 12 => self.on("mapping", |file| map(file, at, &data)),
-            13 => self.on("syncing", |file| if at % 2 == 0 { file.sync_all() } else { file.sync_data() }),
+            13 => self
+                .on("syncing", |file| if at % 2 == 0 { file.sync_all() } else { file.sync_data() }),
             14 => self.on("punching", |file| {
                 let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
                 Ok(rustix::fs::fallocate(file, mode, at, data.len() as u64)?)
             }),
-            15 => self.on("attributes", |file| file.metadata().map(|m| (m.len(), m.mode(), m.nlink()))),
+            15 => self
+                .on("attributes", |file| file.metadata().map(|m| (m.len(), m.mode(), m.nlink()))),
             16 | 17 => self.rename(),
             18 => self.at("removing", &path, |path| fs::remove_file(path)),
             19 => self.at("making directory", &path, |path| fs::create_dir(path)),
@@ -139,7 +150,11 @@ impl Exerciser {
             21 => self.at("linking", &path, |path| symlink("a/b", path)),
             22 => self.at("setting the mode of", &path, |path| {
                 // Root passes through every directory; for others one that is closed is an error.
-                let (least, range) = if rustix::process::geteuid().is_root() { (0o600, 0o200) } else { (0o700, 0o100) };
+                let (least, range) = if rustix::process::geteuid().is_root() {
+                    (0o600, 0o200)
+                } else {
+                    (0o700, 0o100)
+                };
                 fs::set_permissions(path, Permissions::from_mode(least + (at % range) as u32))
             }),
             _ => self.at("writing all of", &path, |path| fs::write(path, &data)),
@@ -158,7 +173,9 @@ impl Exerciser {
                 let metadata = fs::symlink_metadata(&at)?;
                 let content = match metadata.file_type() {
                     kind if kind.is_file() => fs::read(&at)?,
-                    kind if kind.is_symlink() => fs::read_link(&at)?.into_os_string().into_encoded_bytes(),
+                    kind if kind.is_symlink() => {
+                        fs::read_link(&at)?.into_os_string().into_encoded_bytes()
+                    }
                     _ => Vec::new(),
                 };
                 let size = if metadata.is_dir() { 0 } else { metadata.len() };
@@ -197,12 +214,14 @@ fn map(file: &File, at: u64, data: &[u8]) -> io::Result<()> {
 /// O36
 #[test]
 fn staging_and_a_plain_directory_do_not_differ() {
-    let operations: usize = std::env::var("TOFUFS_EXERCISE").map_or(4000, |n| n.parse().expect("a number"));
+    let operations: usize =
+        std::env::var("TOFUFS_EXERCISE").map_or(4000, |n| n.parse().expect("a number"));
     let longer = Duration::from_secs(operations as u64 / 100);
     let Some(bed) = Bed::start(Options::new().longer(longer)) else { return };
     let model = tempfile::tempdir().unwrap();
     let roots = [bed.dir("x"), model.path().to_owned()];
-    let mut exerciser = Exerciser { rng: Rng::with_seed(36), roots, open: Vec::new(), doing: String::new() };
+    let mut exerciser =
+        Exerciser { rng: Rng::with_seed(36), roots, open: Vec::new(), doing: String::new() };
     for n in 1..=operations {
         exerciser.step();
         if n % ROUND == 0 {

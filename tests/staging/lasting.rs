@@ -21,7 +21,10 @@ fn staged_files_outlive_kill_and_umount() {
     bed.mount.kill();
     drop(open);
     assert!(bed.mount.again().status.success());
-    assert_eq!((read(&dir.join("main.tf")), read(&dir.join("open.tf"))), ("one".into(), "two".into()));
+    assert_eq!(
+        (read(&dir.join("main.tf")), read(&dir.join("open.tf"))),
+        ("one".into(), "two".into())
+    );
     assert!(bed.mount.umount().status.success());
     assert!(bed.mount.again().status.success());
     assert_eq!(names(&dir), ["main.tf", "open.tf"]);
@@ -35,7 +38,15 @@ fn two_mounts_of_one_state_directory_stage_apart() {
     let state = bed.mount.path().with_file_name("state");
     let places = names(&state.join("mounts"));
     assert_eq!(places.len(), 1);
-    assert!(state.join("mounts").join(&places[0]).join("staging").join(super::HOST).join("acme").is_dir());
+    assert!(
+        state
+            .join("mounts")
+            .join(&places[0])
+            .join("staging")
+            .join(super::HOST)
+            .join("acme")
+            .is_dir()
+    );
 }
 
 /// A tmpfs that is gone when the value is.
@@ -84,7 +95,8 @@ fn many_files_need_few_descriptors() {
         fs::create_dir(dir.join(format!("d{n}"))).unwrap();
         fs::write(dir.join(format!("d{n}/main.tf")), "x").unwrap();
     }
-    let seen: u64 = (0..500).map(|n| fs::metadata(dir.join(format!("d{n}/main.tf"))).unwrap().size()).sum();
+    let seen: u64 =
+        (0..500).map(|n| fs::metadata(dir.join(format!("d{n}/main.tf"))).unwrap().size()).sum();
     assert_eq!(seen, 500);
     let Ok(open) = fs::read_dir(format!("/proc/{}/fd", bed.mount.pid().as_raw_nonzero())) else {
         return skip("only root sees the daemon's descriptors");

@@ -1,4 +1,5 @@
-//! `staging/` from the outside: a real mount, a real disk below it, and what POSIX and programs expect of a directory.
+//! `staging/` from the outside: a real mount, a real disk below it, and what POSIX and programs
+//! expect of a directory.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -60,8 +61,10 @@ fn read(path: &Path) -> String {
 }
 
 fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<_> =
-        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }

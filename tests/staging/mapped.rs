@@ -12,13 +12,23 @@ impl Mapped {
     pub fn new(file: &File, length: usize) -> Mapped {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping that overlaps none.
-        let at = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        let at = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                length,
+                protection,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
+        };
         assert_ne!(at, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
         Mapped(at.cast(), length)
     }
 
     pub fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: mapped for as long as self lives; the test reads no further than the file is long.
+        // SAFETY: mapped for as long as self lives; the test reads no further than the file is
+        // long.
         unsafe { std::slice::from_raw_parts_mut(self.0, self.1) }
     }
 

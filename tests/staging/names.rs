@@ -15,7 +15,11 @@ fn declared_roots_and_mirror_stay() {
     assert!(names(bed.mount.path()).contains(&"staging".to_owned()));
     for fixed in ["mirror", HOST] {
         assert_eq!(errno(fs::remove_dir(staging.join(fixed))), libc::EBUSY, "{fixed}");
-        assert_eq!(errno(fs::rename(staging.join(fixed), staging.join("other.example"))), libc::EBUSY, "{fixed}");
+        assert_eq!(
+            errno(fs::rename(staging.join(fixed), staging.join("other.example"))),
+            libc::EBUSY,
+            "{fixed}"
+        );
     }
     bed.dir("acme");
     assert_eq!(errno(fs::rename(bed.host().join("acme"), staging.join("mirror"))), libc::EBUSY);
@@ -37,7 +41,9 @@ fn at_the_top_only_registries_of_a_store_are_made() {
 fn a_file_may_have_any_name() {
     let Some(bed) = Bed::start(Options::new()) else { return };
     let dir = bed.dir("acme/net/1.0.0");
-    for name in ["Main.tf", ".git", "..x", "a b", "-rf", "new\nline", "ü", "a:b@c", &"x".repeat(255)] {
+    for name in
+        ["Main.tf", ".git", "..x", "a b", "-rf", "new\nline", "ü", "a:b@c", &"x".repeat(255)]
+    {
         fs::write(dir.join(name), name).unwrap();
         assert_eq!(fs::read_to_string(dir.join(name)).unwrap(), name);
     }
@@ -69,7 +75,10 @@ fn flags_of_a_rename_are_kept() {
     fs::create_dir(&b).unwrap();
     fs::write(b.join("in"), "").unwrap();
     let rename = |flags| renameat_with(CWD, &a, CWD, &b, flags);
-    assert_eq!(renameat_with(CWD, &a, CWD, dir.join("c"), RenameFlags::WHITEOUT), Err(rustix::io::Errno::INVAL));
+    assert_eq!(
+        renameat_with(CWD, &a, CWD, dir.join("c"), RenameFlags::WHITEOUT),
+        Err(rustix::io::Errno::INVAL)
+    );
     assert_eq!(rename(RenameFlags::NOREPLACE), Err(rustix::io::Errno::EXIST));
     assert_eq!(rename(RenameFlags::EXCHANGE), Ok(()));
     assert!(a.join("in").exists() && b.is_file());

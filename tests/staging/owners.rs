@@ -14,7 +14,13 @@ const NOBODY: u32 = 65534;
 
 fn as_nobody(script: &str, dir: &Path) -> String {
     let mut command = Command::new("sh");
-    command.args(["-c", script]).current_dir("/").env("DIR", dir).env("LC_ALL", "C").uid(NOBODY).gid(NOBODY);
+    command
+        .args(["-c", script])
+        .current_dir("/")
+        .env("DIR", dir)
+        .env("LC_ALL", "C")
+        .uid(NOBODY)
+        .gid(NOBODY);
     let output = command.output().unwrap();
     String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
 }
@@ -41,9 +47,13 @@ fn others_read_and_do_not_write() {
     fs::set_permissions(&dir, Permissions::from_mode(0o777)).unwrap();
     fs::set_permissions(dir.join("main.tf"), Permissions::from_mode(0o666)).unwrap();
     assert_eq!(as_nobody("cat $DIR/main.tf", &dir), "text\n");
-    for script in
-        ["touch $DIR/new", "echo x >> $DIR/main.tf", "mkdir $DIR/d", "rm -f $DIR/main.tf", "mv $DIR/main.tf $DIR/x"]
-    {
+    for script in [
+        "touch $DIR/new",
+        "echo x >> $DIR/main.tf",
+        "mkdir $DIR/d",
+        "rm -f $DIR/main.tf",
+        "mv $DIR/main.tf $DIR/x",
+    ] {
         let said = as_nobody(script, &dir);
         assert!(said.contains("Permission denied"), "{script}: {said}");
     }
@@ -69,7 +79,9 @@ fn the_disk_says_whose_a_file_is() {
 
 #[test]
 fn an_owner_that_was_asked_for_is_shown_and_is_the_only_one() {
-    let Some(bed) = Bed::start(Options::new().args(["--uid", "65534", "--gid", "65534"])).filter(|_| is_root()) else {
+    let Some(bed) =
+        Bed::start(Options::new().args(["--uid", "65534", "--gid", "65534"])).filter(|_| is_root())
+    else {
         return;
     };
     let dir = bed.dir("net");
@@ -78,7 +90,8 @@ fn an_owner_that_was_asked_for_is_shown_and_is_the_only_one() {
     assert_eq!(errno(chown(&dir, Some(1), None)), libc::EPERM);
 }
 
-/// L25: as POSIX has it, of who writes without privilege; by the handle that made the file, and by another.
+/// L25: as POSIX has it, of who writes without privilege; by the handle that made the file, and by
+/// another.
 #[test]
 fn writing_takes_the_set_id_bits_away() {
     let owner = ["--allow-other", "--uid", "65534", "--gid", "65534"];

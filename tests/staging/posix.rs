@@ -32,7 +32,10 @@ fn a_removed_file_lives_as_long_as_it_is_open() {
     file.set_modified(UNIX_EPOCH + Duration::from_secs(1)).unwrap();
     file.sync_all().unwrap();
     let metadata = file.metadata().unwrap();
-    assert_eq!((metadata.len(), metadata.mode() & 0o777, metadata.nlink(), metadata.mtime()), (11, 0o600, 0, 1));
+    assert_eq!(
+        (metadata.len(), metadata.mode() & 0o777, metadata.nlink(), metadata.mtime()),
+        (11, 0o600, 0, 1)
+    );
     let mut text = String::new();
     file.seek(SeekFrom::Start(0)).unwrap();
     file.read_to_string(&mut text).unwrap();
@@ -72,7 +75,10 @@ fn a_directory_that_moves_keeps_what_is_in_it() {
     rustix::fs::mkdirat(&held, "made", Mode::RWXU).unwrap();
     file.write_all_at(b"x", 0).unwrap();
     let moved = bed.host().join("moved/c");
-    assert_eq!((names(&moved), read(&moved.join("file"))), (vec!["file".to_owned(), "made".into()], "x".into()));
+    assert_eq!(
+        (names(&moved), read(&moved.join("file"))),
+        (vec!["file".to_owned(), "made".into()], "x".into())
+    );
 }
 
 #[test]
@@ -84,7 +90,10 @@ fn a_removed_directory_takes_nothing() {
     let flags = OFlags::CREATE | OFlags::WRONLY;
     assert_eq!(rustix::fs::openat(&held, "x", flags, Mode::RUSR).unwrap_err(), Errno::NOENT);
     assert_eq!(rustix::fs::mkdirat(&held, "x", Mode::RWXU), Err(Errno::NOENT));
-    assert_eq!(rustix::fs::openat(&held, "x", OFlags::RDONLY, Mode::empty()).unwrap_err(), Errno::NOENT);
+    assert_eq!(
+        rustix::fs::openat(&held, "x", OFlags::RDONLY, Mode::empty()).unwrap_err(),
+        Errno::NOENT
+    );
     bed.dir("gone");
     assert_eq!(rustix::fs::mkdirat(&held, "x", Mode::RWXU), Err(Errno::NOENT));
 }
@@ -119,7 +128,8 @@ fn direct_and_appending_writers_agree_with_the_cache() {
     let Some(bed) = Bed::start(Options::new()) else { return };
     let path = bed.dir("x").join("file");
     fs::write(&path, vec![b'a'; 8192]).unwrap();
-    let direct = OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(&path).unwrap();
+    let direct =
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(&path).unwrap();
     let mut space = vec![b'b'; 3 * 4096];
     let start = space.as_ptr().align_offset(4096);
     direct.write_all_at(&space[start..start + 4096], 4096).unwrap();
@@ -128,7 +138,8 @@ fn direct_and_appending_writers_agree_with_the_cache() {
     direct.read_exact_at(&mut space[start..start + 4096], 0).unwrap();
     assert_eq!(space[start], b'a');
 
-    let mut writers: Vec<_> = (0..2).map(|_| OpenOptions::new().append(true).open(&path).unwrap()).collect();
+    let mut writers: Vec<_> =
+        (0..2).map(|_| OpenOptions::new().append(true).open(&path).unwrap()).collect();
     for n in 0..10 {
         writers[n % 2].write_all(format!("{n}").as_bytes()).unwrap();
     }
@@ -140,8 +151,10 @@ fn times_are_those_of_the_disk_and_can_be_set() {
     let Some(bed) = Bed::start(Options::new()) else { return };
     let dir = bed.dir("x");
     let file = both(&dir.join("file"));
-    for time in [UNIX_EPOCH - Duration::new(1_000, 250_000_000), UNIX_EPOCH + Duration::new(4_000_000_000, 999_999_999)]
-    {
+    for time in [
+        UNIX_EPOCH - Duration::new(1_000, 250_000_000),
+        UNIX_EPOCH + Duration::new(4_000_000_000, 999_999_999),
+    ] {
         file.set_modified(time).unwrap();
         assert_eq!(file.metadata().unwrap().modified().unwrap(), time);
     }
@@ -170,7 +183,13 @@ fn space_can_be_taken_and_given_back() {
     assert!(file.metadata().unwrap().blocks() >= 2048);
     rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, 1 << 20).unwrap();
     file.write_all_at(&[1; 8192], 0).unwrap();
-    rustix::fs::fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 4096, 4096).unwrap();
+    rustix::fs::fallocate(
+        &file,
+        FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+        4096,
+        4096,
+    )
+    .unwrap();
     let mut buf = [9; 8192];
     file.read_exact_at(&mut buf, 0).unwrap();
     assert_eq!((buf[4095], buf[4096], file.metadata().unwrap().len()), (1, 0, 1 << 20));
@@ -185,7 +204,8 @@ fn files_and_directories_can_be_synced() {
     file.sync_data().unwrap();
     file.sync_all().unwrap();
     File::open(&dir).unwrap().sync_all().unwrap();
-    let synced = OpenOptions::new().write(true).custom_flags(libc::O_SYNC).open(dir.join("file")).unwrap();
+    let synced =
+        OpenOptions::new().write(true).custom_flags(libc::O_SYNC).open(dir.join("file")).unwrap();
     synced.write_all_at(b"y", 1).unwrap();
     File::open(bed.mount.path()).unwrap().sync_all().unwrap();
 }
@@ -196,7 +216,10 @@ fn locks_are_kept_among_who_uses_the_mount() {
     let path = bed.dir("x").join("lock");
     let (a, b) = (both(&path), both(&path));
     rustix::fs::flock(&a, FlockOperation::NonBlockingLockExclusive).unwrap();
-    assert_eq!(rustix::fs::flock(&b, FlockOperation::NonBlockingLockExclusive), Err(Errno::WOULDBLOCK));
+    assert_eq!(
+        rustix::fs::flock(&b, FlockOperation::NonBlockingLockExclusive),
+        Err(Errno::WOULDBLOCK)
+    );
     drop(a);
     rustix::fs::flock(&b, FlockOperation::NonBlockingLockExclusive).unwrap();
     rustix::fs::fcntl_lock(&b, FlockOperation::NonBlockingLockExclusive).unwrap();
@@ -209,7 +232,8 @@ fn extended_attributes_of_users_are_kept_and_others_refused() {
     let dir = bed.dir("x");
     let file = dir.join("file");
     fs::write(&file, "").unwrap();
-    let set = |path: &Path, name: &str| rustix::fs::setxattr(path, name, b"value", XattrFlags::empty());
+    let set =
+        |path: &Path, name: &str| rustix::fs::setxattr(path, name, b"value", XattrFlags::empty());
     if set(&file, "user.note") == Err(Errno::OPNOTSUPP) {
         return skip("this disk has no extended attributes");
     }
@@ -276,7 +300,8 @@ fn a_link_is_kept_and_not_followed_by_the_mount() {
     let dir = bed.dir("x");
     symlink("/etc/passwd", dir.join("link")).unwrap();
     assert_eq!(fs::read_link(dir.join("link")).unwrap(), Path::new("/etc/passwd"));
-    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(dir.join("link"));
+    let opened =
+        OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(dir.join("link"));
     assert_eq!(errno(opened), libc::ELOOP);
     assert_eq!(fs::create_dir(dir.join("link")).unwrap_err().kind(), ErrorKind::AlreadyExists);
     fs::remove_file(dir.join("link")).unwrap();
@@ -288,7 +313,8 @@ fn a_link_is_kept_and_not_followed_by_the_mount() {
 fn a_pipe_in_it_is_a_pipe() {
     let Some(bed) = Bed::start(Options::new()) else { return };
     let path = bed.dir("x").join("pipe");
-    rustix::fs::mknodat(CWD, &path, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    rustix::fs::mknodat(CWD, &path, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+        .unwrap();
     let writer = std::thread::spawn({
         let path = path.clone();
         move || fs::write(path, "through").unwrap()

@@ -11,7 +11,8 @@ use super::{Bed, names, read};
 use crate::support::mount::{Options, finish};
 use crate::support::program;
 
-/// A directory like a module: nested, with an executable, a link, an empty directory, and times of long ago.
+/// A directory like a module: nested, with an executable, a link, an empty directory, and times of
+/// long ago.
 fn source() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let inner = dir.path().join("modules/inner");
@@ -24,7 +25,8 @@ fn source() -> tempfile::TempDir {
     symlink("../main.tf", dir.path().join("modules/link.tf")).unwrap();
     let old = Timespec { tv_sec: 1_000_000_000, tv_nsec: 123_456_789 };
     let old = Timestamps { last_access: old, last_modification: old };
-    // Of directories and links too: rsync leaves the times of those that were made within the same second.
+    // Of directories and links too: rsync leaves the times of those that were made within the same
+    // second.
     for name in ["main.tf", "modules/link.tf", "modules/inner", "modules", "empty", "."] {
         rustix::fs::utimensat(CWD, dir.path().join(name), &old, AtFlags::SYMLINK_NOFOLLOW).unwrap();
     }
@@ -34,9 +36,17 @@ fn source() -> tempfile::TempDir {
 fn run(name: &str, arguments: &[&str], dir: &Path) -> bool {
     let Some(path) = program(name) else { return false };
     let mut command = Command::new(path);
-    command.args(arguments).current_dir(dir).env("LC_ALL", "C").env("HOME", dir).env("GIT_CONFIG_NOSYSTEM", "1");
+    command
+        .args(arguments)
+        .current_dir(dir)
+        .env("LC_ALL", "C")
+        .env("HOME", dir)
+        .env("GIT_CONFIG_NOSYSTEM", "1");
     let output = finish(command);
-    assert!(output.status.success() && output.stderr.is_empty(), "{name} {arguments:?}: {output:?}");
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{name} {arguments:?}: {output:?}"
+    );
     true
 }
 
@@ -74,12 +84,20 @@ fn copies_are_exact() {
     }
     let archive = tempfile::tempdir().unwrap();
     let tar = archive.path().join("x.tar");
-    if run("tar", &["--format=posix", "-cf", tar.to_str().unwrap(), "-C", from, "."], archive.path()) {
+    if run(
+        "tar",
+        &["--format=posix", "-cf", tar.to_str().unwrap(), "-C", from, "."],
+        archive.path(),
+    ) {
         fs::create_dir(dir.join("3.0.0")).unwrap();
         assert!(run("tar", &["xpf", tar.to_str().unwrap()], &dir.join("3.0.0")));
         assert_same(source.path(), &dir.join("3.0.0"));
     }
-    assert!(run("install", &["-m", "640", "-D", &format!("{from}/main.tf"), "4.0.0/a/main.tf"], &dir));
+    assert!(run(
+        "install",
+        &["-m", "640", "-D", &format!("{from}/main.tf"), "4.0.0/a/main.tf"],
+        &dir
+    ));
     assert_eq!(fs::metadata(dir.join("4.0.0/a/main.tf")).unwrap().mode() & 0o7777, 0o640);
 }
 
@@ -106,8 +124,10 @@ fn editors_edit() {
 fn git_works_in_it() {
     let Some(bed) = Bed::start(Options::new()) else { return };
     let source = source();
-    let identity = ["-c", "user.name=n", "-c", "user.email=e@example.com", "-c", "init.defaultBranch=main"];
-    let git = |dir: &Path, arguments: &[&str]| run("git", &[&identity[..], arguments].concat(), dir);
+    let identity =
+        ["-c", "user.name=n", "-c", "user.email=e@example.com", "-c", "init.defaultBranch=main"];
+    let git =
+        |dir: &Path, arguments: &[&str]| run("git", &[&identity[..], arguments].concat(), dir);
     if !git(source.path(), &["init", "-q"]) {
         return;
     }

@@ -53,7 +53,8 @@ fn staged(mount: &Mount) -> Vec<(String, String)> {
     staged.map(|staged| (text(&staged["path"]), text(&staged["state"]))).collect()
 }
 
-/// A mount of a registry server that takes everything from anybody, or of a store; and the name of the registry.
+/// A mount of a registry server that takes everything from anybody, or of a store; and the name of
+/// the registry.
 fn beds() -> Vec<(Mount, String, Box<dyn std::any::Any>)> {
     let mut beds: Vec<(Mount, String, Box<dyn std::any::Any>)> = Vec::new();
     if let Some(bed) = Bed::start(Options::new()) {
@@ -76,7 +77,8 @@ fn a_copy_and_a_move_publish() {
         fs::write(source.path().join("network/main.tf"), "variable \"a\" {}\n").unwrap();
         let repo = mount.join("staging").join(&host).join("acme/network");
         fs::create_dir_all(&repo).unwrap();
-        // By the directory to move into, by the release's own path, and by the reference in one component.
+        // By the directory to move into, by the release's own path, and by the reference in one
+        // component.
         for (tag, name, target) in [
             ("1.3.0", "1.3.0", "acme/network/"),
             ("1.4.0", "1.4.0", "acme/network/1.4.0"),
@@ -87,15 +89,22 @@ fn a_copy_and_a_move_publish() {
             copy.arg("-r").arg(source.path().join("network")).arg(&staged);
             assert!(finish(copy).status.success());
             let moved = mv(&staged, &mount.join(&host).join(target));
-            assert!(moved.status.success() && moved.stderr.is_empty(), "{moved:?}\n{}", mount.log());
+            assert!(
+                moved.status.success() && moved.stderr.is_empty(),
+                "{moved:?}\n{}",
+                mount.log()
+            );
             assert!(!staged.exists());
-            for path in [format!("acme/network/{tag}/main.tf"), format!("acme/network:{tag}/main.tf")] {
+            for path in
+                [format!("acme/network/{tag}/main.tf"), format!("acme/network:{tag}/main.tf")]
+            {
                 assert_eq!(read(&mount.join(&host).join(path)), "variable \"a\" {}\n");
             }
             assert!(names(&mount.join(&host).join("acme/network")).contains(&tag.to_owned()));
         }
         // Equal content has one digest.
-        let digest = |tag: &str| mount.xattr(format!("{host}/acme/network/{tag}"), "user.oci.digest");
+        let digest =
+            |tag: &str| mount.xattr(format!("{host}/acme/network/{tag}"), "user.oci.digest");
         assert!(digest("1.3.0").is_some() && digest("1.3.0") == digest("1.5.0"));
         assert!(staged(&mount).is_empty());
     }
@@ -106,7 +115,8 @@ fn a_commit_says_what_it_published_and_says_it_again() {
     for (mount, host, _registry) in beds() {
         let dir = stage(&mount, &format!("{host}/acme/net/1.0.0"), "# one\n");
         assert_eq!(staged(&mount), [(format!("staging/{host}/acme/net/1.0.0"), "open".to_owned())]);
-        let first = line(&commit(&mount, &["--annotation", "org.opencontainers.image.licenses=MIT"], &dir));
+        let first =
+            line(&commit(&mount, &["--annotation", "org.opencontainers.image.licenses=MIT"], &dir));
         assert!(first.starts_with(&format!("{host}/acme/net:1.0.0@sha256:")), "{first}");
         let annotation = "user.oci.annotation.org.opencontainers.image.licenses";
         let tag = format!("{host}/acme/net/1.0.0");
@@ -122,7 +132,8 @@ fn a_commit_says_what_it_published_and_says_it_again() {
         let lines = line(&commit(&mount, &[], &mount.join("staging").join(&host)));
         assert_eq!(lines.lines().count(), 2, "{lines}");
         assert_eq!(read(&mount.join(&host).join("acme/other/1/main.tf")), "# other\n");
-        let nothing = said(&commit(&mount, &[], &mount.join("staging").join(&host).join("acme/nothing/1")));
+        let nothing =
+            said(&commit(&mount, &[], &mount.join("staging").join(&host).join("acme/nothing/1")));
         assert!(nothing.contains("nothing is staged there"), "{nothing}");
         let elsewhere = said(&commit(&mount, &[], &mount.join(&host)));
         assert!(elsewhere.contains("staging"), "{elsewhere}");
@@ -194,7 +205,9 @@ fn what_makes_no_release_is_refused_and_kept() {
     let Some(bed) = Bed::start(Options::new()) else { return };
     let empty = bed.dir("acme/net/1.0.0");
     assert_eq!(errno(fs::rename(&empty, bed.mount.join(HOST).join("acme/net/1.0.0"))), libc::EPERM);
-    for (path, rule) in [("acme/net/.git", "not a tag"), ("Acme/net/1.0.0", "not a repository name")] {
+    for (path, rule) in
+        [("acme/net/.git", "not a tag"), ("Acme/net/1.0.0", "not a repository name")]
+    {
         let dir = stage(&bed.mount, &format!("{HOST}/{path}"), "# one\n");
         let refused = said(&commit(&bed.mount, &[], &dir));
         assert!(refused.contains(rule), "{refused}");
@@ -215,7 +228,11 @@ fn an_open_writer_keeps_a_release_from_being_sealed() {
     drop(writer);
     // The file's last release comes without anybody waiting for it.
     let _reader = fs::File::open(dir.join("main.tf")).unwrap();
-    assert!(wait_until(Duration::from_secs(10), || fs::rename(&dir, &target).is_ok()), "{}", bed.mount.log());
+    assert!(
+        wait_until(Duration::from_secs(10), || fs::rename(&dir, &target).is_ok()),
+        "{}",
+        bed.mount.log()
+    );
 }
 
 #[test]
@@ -223,7 +240,8 @@ fn what_is_staged_again_under_a_name_is_new() {
     let Some(bed) = Bed::start(Options::new()) else { return };
     let path = format!("{HOST}/acme/net/1.0.0");
     let dir = stage(&bed.mount, &path, "# one\n");
-    let (reader, inode) = (fs::File::open(dir.join("main.tf")).unwrap(), fs::metadata(&dir).unwrap().ino());
+    let (reader, inode) =
+        (fs::File::open(dir.join("main.tf")).unwrap(), fs::metadata(&dir).unwrap().ino());
     assert_eq!(read(&dir.join("main.tf")), "# one\n");
     line(&commit(&bed.mount, &[], &dir));
     assert_eq!(errno(fs::metadata(&dir)), libc::ENOENT);
@@ -238,7 +256,9 @@ fn what_is_staged_again_under_a_name_is_new() {
 fn a_stage_shows_its_repository_without_a_request() {
     let Some(registry) = DockerRegistry::start(Access::Anybody, false) else { return };
     let host = registry.host();
-    let Some(mount) = Mount::start(&[&host], Options::new().args(["--plain-http", &host])) else { return };
+    let Some(mount) = Mount::start(&[&host], Options::new().args(["--plain-http", &host])) else {
+        return;
+    };
     let before = mount.requests();
     // The kernel remembers no absence of it.
     assert!(!mount.join(&host).join("acme.team/net").exists());
@@ -291,7 +311,8 @@ fn of_two_commits_to_one_tag_one_wins() {
     });
     let won = outputs.iter().filter(|output| output.status.success()).count();
     assert!(won >= 1, "{outputs:?}");
-    // What was told to have been published without a word of another is what the tag holds, or the loser was told.
+    // What was told to have been published without a word of another is what the tag holds, or the
+    // loser was told.
     for ((mount, text), output) in mounts.iter().zip(&outputs) {
         if !output.status.success() {
             assert_eq!(said(output).matches("sha256:").count(), 2, "{output:?}");
@@ -324,13 +345,21 @@ fn a_rename_waits_for_the_deadline_and_a_repeat_joins_the_upload() {
     // What is on its way is sealed: it is read, and changed by nobody.
     if staged(&mount) == [(format!("staging/{path}"), "uploading".to_owned())] {
         let changed = fs::write(dir.join("main.tf"), "");
-        assert!(changed.is_err_and(|e| matches!(e.raw_os_error(), Some(libc::EBUSY | libc::ENOENT))));
+        assert!(
+            changed.is_err_and(|e| matches!(e.raw_os_error(), Some(libc::EBUSY | libc::ENOENT)))
+        );
     }
     // Who asks after it has ended finds nothing to move.
-    let ended = || fs::rename(&dir, &target).map_or_else(|e| e.raw_os_error() == Some(libc::ENOENT), |()| true);
+    let ended = || {
+        fs::rename(&dir, &target).map_or_else(|e| e.raw_os_error() == Some(libc::ENOENT), |()| true)
+    };
     assert!(wait_until(Duration::from_secs(40), ended), "{}", mount.log());
     let sent = |method: &str, part: &str| {
-        server.requests().iter().filter(|seen| seen.method == method && seen.path.contains(part)).count()
+        server
+            .requests()
+            .iter()
+            .filter(|seen| seen.method == method && seen.path.contains(part))
+            .count()
     };
     assert_eq!(sent("PUT", "/manifests/1.0.0"), 1);
     server.behave();
@@ -342,12 +371,19 @@ fn a_rename_waits_for_the_deadline_and_a_repeat_joins_the_upload() {
 fn a_commit_that_was_killed_is_finished_by_the_next_one() {
     let server = slow_registry(Duration::from_millis(300));
     let host = server.host();
-    let Some(mut mount) = Mount::start(&[&host], Options::new().args(["--plain-http", &host])) else { return };
+    let Some(mut mount) = Mount::start(&[&host], Options::new().args(["--plain-http", &host]))
+    else {
+        return;
+    };
     let path = format!("{host}/acme/net/1.0.0");
     let dir = stage(&mount, &path, "# one\n");
     let mut command = mount.command("commit");
-    let mut committing =
-        command.arg(&dir).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut committing = command
+        .arg(&dir)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
     let began = || server.requests().iter().any(|seen| seen.method == "POST");
     assert!(wait_until(Duration::from_secs(30), began), "{}", mount.log());
     mount.kill();
@@ -377,7 +413,8 @@ fn a_providers_zips_are_sent_when_they_are_closed_and_published_as_they_are() {
         }
         // A store counts no requests.
         if host != HOST {
-            let sent = || mount.status()["requests"]["blob"].as_u64().is_some_and(|blobs| blobs >= 4);
+            let sent =
+                || mount.status()["requests"]["blob"].as_u64().is_some_and(|blobs| blobs >= 4);
             assert!(wait_until(Duration::from_secs(30), sent), "{}", mount.log());
         }
         let moved = mv(&dir, &mount.join(&host).join("acme/demo/"));
@@ -385,7 +422,10 @@ fn a_providers_zips_are_sent_when_they_are_closed_and_published_as_they_are() {
         let release = mount.join(&host).join("acme/demo/1.0.0");
         for (platform, _, zip) in &zips {
             assert_eq!(fs::read(release.join(format!("{platform}.zip"))).unwrap(), *zip);
-            assert_eq!(read(&release.join(platform).join("terraform-provider-demo_v1.0.0")), *platform);
+            assert_eq!(
+                read(&release.join(platform).join("terraform-provider-demo_v1.0.0")),
+                *platform
+            );
             let h1 = mount.xattr(format!("{host}/acme/demo/1.0.0/{platform}.zip"), "user.tofu.h1");
             assert_eq!(h1.as_deref(), Some(pack::h1(zip).as_str()));
         }

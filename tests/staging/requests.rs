@@ -1,4 +1,5 @@
-//! How many requests of the kernel the programs cost with which people put files somewhere: counts, whatever the time.
+//! How many requests of the kernel the programs cost with which people put files somewhere: counts,
+//! whatever the time.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,8 +27,9 @@ impl Counted {
         Some(Counted { bed: Bed::start(Options::new().args(["-vv"]))?, asked: 0 })
     }
 
-    /// What the kernel has asked so far. A name that is asked for at the end tells that nothing before it is missing; a
-    /// file's release, which nobody waits for, and what the kernel forgets may come later.
+    /// What the kernel has asked so far. A name that is asked for at the end tells that nothing
+    /// before it is missing; a file's release, which nobody waits for, and what the kernel forgets
+    /// may come later.
     fn log(&mut self) -> String {
         self.asked += 1;
         let last = format!("end-of-count-{}", self.asked);
@@ -48,7 +50,9 @@ impl Counted {
         let mut counts = BTreeMap::new();
         for line in log.lines().filter(|line| !line.contains("end-of-count")) {
             let mut words = line.split(" ino 0x").nth(1).unwrap_or_default().split(' ').skip(1);
-            if let Some(kind) = words.next().filter(|kind| !["RELEASE", "FORGET", "BATCHFORGET"].contains(kind)) {
+            if let Some(kind) =
+                words.next().filter(|kind| !["RELEASE", "FORGET", "BATCHFORGET"].contains(kind))
+            {
                 *counts.entry(kind.to_owned()).or_default() += 1;
             }
         }
@@ -71,16 +75,22 @@ fn count(counts: &BTreeMap<String, usize>, kind: &str) -> usize {
     counts.get(kind).copied().unwrap_or(0)
 }
 
-/// Of a copied file: its name is looked up, it is made, written and closed; and the kernel checks the directory in which
-/// something was made once more. The directories above are not looked up again, however long the path is.
+/// Of a copied file: its name is looked up, it is made, written and closed; and the kernel checks
+/// the directory in which something was made once more. The directories above are not looked up
+/// again, however long the path is.
 #[test]
 fn a_copied_file_costs_a_lookup_a_create_and_a_write() {
     let Some(mut counted) = Counted::start() else { return };
     let (source, dir) = (source(), counted.bed.dir("acme/team/network"));
     let (from, to) = (source.path().to_str().unwrap(), dir.join("1.0.0"));
     let cp = counted.of("cp", &["-r", from, to.to_str().unwrap()], Path::new("/"));
-    assert_eq!((count(&cp, "CREATE"), count(&cp, "WRITE"), count(&cp, "MKDIR")), (FILES, FILES, DIRECTORIES + 1));
-    for (kind, most) in [("LOOKUP", FILES + DIRECTORIES + ONCE), ("GETATTR", FILES + DIRECTORIES + ONCE)] {
+    assert_eq!(
+        (count(&cp, "CREATE"), count(&cp, "WRITE"), count(&cp, "MKDIR")),
+        (FILES, FILES, DIRECTORIES + 1)
+    );
+    for (kind, most) in
+        [("LOOKUP", FILES + DIRECTORIES + ONCE), ("GETATTR", FILES + DIRECTORIES + ONCE)]
+    {
         assert!(count(&cp, kind) <= most, "{kind}: {cp:?}");
     }
     let bypasses = counted.log().contains("capability FUSE_DIRECT_IO_ALLOW_MMAP enabled");
@@ -108,14 +118,16 @@ fn a_copied_file_costs_a_lookup_a_create_and_a_write() {
 fn a_large_file_costs_its_writes_alone() {
     let Some(mut counted) = Counted::start() else { return };
     let dir = counted.bed.dir("acme/network/1.0.0");
-    let dd = counted.of("dd", &["if=/dev/zero", "of=big", "bs=128k", "count=40", "status=none"], &dir);
+    let dd =
+        counted.of("dd", &["if=/dev/zero", "of=big", "bs=128k", "count=40", "status=none"], &dir);
     assert_eq!((count(&dd, "CREATE"), count(&dd, "WRITE")), (1, 40), "{dd:?}");
     if counted.log().contains("capability FUSE_DIRECT_IO_ALLOW_MMAP enabled") {
         assert!(dd.values().sum::<usize>() <= 41 + ONCE, "{dd:?}");
     }
 }
 
-/// As long as the handle that made a file is open, nobody reads what the kernel holds of it; then everybody does.
+/// As long as the handle that made a file is open, nobody reads what the kernel holds of it; then
+/// everybody does.
 #[test]
 fn a_file_is_read_from_memory_when_its_maker_has_closed_it() {
     let Some(mut counted) = Counted::start() else { return };

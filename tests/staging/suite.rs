@@ -12,10 +12,13 @@ use crate::support::{program, skip};
 /// On PATH, or where `scripts/pjdfstest` puts it.
 fn suite() -> Option<PathBuf> {
     let target = Path::new(env!("CARGO_BIN_EXE_tofufs")).parent()?.parent()?;
-    Some(target.join("pjdfstest/bin/pjdfstest")).filter(|path| path.is_file()).or_else(|| program("pjdfstest"))
+    Some(target.join("pjdfstest/bin/pjdfstest"))
+        .filter(|path| path.is_file())
+        .or_else(|| program("pjdfstest"))
 }
 
-/// Every case passes or stands, with its reason, in the committed list; and what stands there fails.
+/// Every case passes or stands, with its reason, in the committed list; and what stands there
+/// fails.
 #[test]
 fn posix_holds_but_for_the_listed_exceptions() {
     let Some(suite) = suite() else { return };
@@ -30,14 +33,17 @@ fn posix_holds_but_for_the_listed_exceptions() {
     fs::create_dir(&dir).unwrap();
     let other = tempfile::tempdir_in("/dev/shm").ok();
     let mut command = Command::new(suite);
-    command.arg("-c").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/staging/pjdfstest.toml"));
+    command
+        .arg("-c")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/staging/pjdfstest.toml"));
     if let Some(other) = &other {
         command.arg("-s").arg(other.path());
     }
     command.arg("-p").arg(dir);
     let output = finish(command);
     let said = String::from_utf8_lossy(&output.stdout);
-    let wrong: Vec<_> = said.lines().filter(|l| l.ends_with("FAILED") || l.ends_with("UNEXPECTEDLY")).collect();
+    let wrong: Vec<_> =
+        said.lines().filter(|l| l.ends_with("FAILED") || l.ends_with("UNEXPECTEDLY")).collect();
     let summary = said.lines().find(|line| line.starts_with("Summary")).unwrap_or("no summary");
     assert!(wrong.is_empty() && output.status.success(), "{summary}\n{}\n{said}", wrong.join("\n"));
     eprintln!("{summary}");

@@ -45,7 +45,13 @@ impl Bundle {
     }
 
     fn pack(&self) {
-        let status = Command::new("tar").arg("-cf").arg(self.tar()).arg("-C").arg(self.store()).arg(HOST).status();
+        let status = Command::new("tar")
+            .arg("-cf")
+            .arg(self.tar())
+            .arg("-C")
+            .arg(self.store())
+            .arg(HOST)
+            .status();
         assert!(status.unwrap().success());
     }
 
@@ -57,12 +63,18 @@ impl Bundle {
 
     fn mount(&self, also: &[String]) -> Option<Mount> {
         let sources = [&[self.source()], also].concat();
-        Mount::start(&sources, Options::new().args(["--read-only", "--offline", "--tag-ttl", "1ms"]))
+        Mount::start(
+            &sources,
+            Options::new().args(["--read-only", "--offline", "--tag-ttl", "1ms"]),
+        )
     }
 }
 
 fn module(name: &str) -> pack::Artifact {
-    pack::module(&[("main.tf", format!("# {name}").as_bytes()), ("modules/inner/main.tf", b"# inner")])
+    pack::module(&[
+        ("main.tf", format!("# {name}").as_bytes()),
+        ("modules/inner/main.tf", b"# inner"),
+    ])
 }
 
 fn read(mount: &Mount, path: &str) -> io::Result<Vec<u8>> {
@@ -74,7 +86,8 @@ fn errno<T: std::fmt::Debug>(outcome: io::Result<T>) -> Errno {
 }
 
 fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -83,14 +96,23 @@ fn names(dir: &Path) -> Vec<String> {
 fn an_archive_is_mounted_alone_and_beside_other_sources() {
     let bundle = Bundle::new();
     let also = format!("oci:{}", bundle.dir.path().join("other").display());
-    layouts::add(&bundle.dir.path().join("other"), HOST, "acme/one", "2.0.0", &module("of the other"));
+    layouts::add(
+        &bundle.dir.path().join("other"),
+        HOST,
+        "acme/one",
+        "2.0.0",
+        &module("of the other"),
+    );
     for also in [vec![], vec![also, "ghcr.io/acme".to_owned()]] {
         let Some(mount) = bundle.mount(&also) else { return };
         assert_eq!(read(&mount, "acme/one/1.0.0/main.tf").unwrap(), b"# one");
         assert_eq!(read(&mount, "acme/two:1.0.0/modules/inner/main.tf").unwrap(), b"# inner");
         assert_eq!(names(&mount.join(HOST).join("acme")), ["one", "providers", "two"]);
         let release = mount.join(HOST).join("acme/providers/hello/0.1.0");
-        assert_eq!(names(&release), ["darwin_arm64", "darwin_arm64.zip", "linux_amd64", "linux_amd64.zip"]);
+        assert_eq!(
+            names(&release),
+            ["darwin_arm64", "darwin_arm64.zip", "linux_amd64", "linux_amd64.zip"]
+        );
         assert!(fs::read(release.join("linux_amd64/terraform-provider-hello_v0.1.0")).is_ok());
         assert_eq!(errno(read(&mount, "acme/three/1.0.0/main.tf")), Errno::NOENT);
         assert_eq!(mount.requests(), (0, 0));
@@ -127,12 +149,14 @@ fn what_is_damaged_or_missing_is_eio_and_everything_else_works() {
         assert_eq!(errno(read(&mount, &format!("acme/{name}/1.0.0/main.tf"))), Errno::IO, "{name}");
     }
     assert_eq!(names(&mount.join(HOST).join("acme/one")), ["1.0.0"]);
-    let said = mount.xattr(format!("{HOST}/acme/one/1.0.0"), "user.tofufs.error").expect("a reason");
+    let said =
+        mount.xattr(format!("{HOST}/acme/one/1.0.0"), "user.tofufs.error").expect("a reason");
     assert!(said.contains(&Digest::of(zip).to_string()) && said.contains("lacks"), "{said}");
     assert!(fs::read_dir(mount.join(HOST).join("acme/providers/hello/0.1.0/linux_amd64")).is_ok());
 }
 
-/// L26: what was read stays, what was not is refused with the member's name, and a new mount has the new archive.
+/// L26: what was read stays, what was not is refused with the member's name, and a new mount has
+/// the new archive.
 #[test]
 fn an_archive_that_is_replaced_under_a_mount_gives_no_new_byte() {
     let bundle = Bundle::new();
@@ -144,7 +168,8 @@ fn an_archive_that_is_replaced_under_a_mount_gives_no_new_byte() {
     bundle.pack();
     assert_eq!(read(&mount, "acme/one:1.0.0/main.tf").unwrap(), b"# one");
     assert_eq!(errno(read(&mount, "acme/two:1.0.0/main.tf")), Errno::IO);
-    let says_why = |log: &str| log.contains("acme/two/oci-layout") && log.contains("replaced by another file");
+    let says_why =
+        |log: &str| log.contains("acme/two/oci-layout") && log.contains("replaced by another file");
     assert!(wait_until(Duration::from_secs(20), || says_why(&mount.log())), "{}", mount.log());
     assert!(mount.umount().status.success());
     assert!(mount.again().status.success());

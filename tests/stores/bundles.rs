@@ -30,9 +30,14 @@ impl Bed {
         let bed = Bed { dir: tempfile::tempdir().unwrap() };
         for version in ["1.0.0", "1.1.0", "2.0.0"] {
             let text = format!("# {version}\n");
-            bed.release("acme/net", version, &pack::module(&[("main.tf", text.as_bytes()), ("sub/main.tf", b"# sub")]));
+            bed.release(
+                "acme/net",
+                version,
+                &pack::module(&[("main.tf", text.as_bytes()), ("sub/main.tf", b"# sub")]),
+            );
         }
-        let calls = format!("module \"net\" {{\n  source = \"oci://{HOST}/acme/net?tag=1.1.0\"\n}}\n");
+        let calls =
+            format!("module \"net\" {{\n  source = \"oci://{HOST}/acme/net?tag=1.1.0\"\n}}\n");
         bed.release("acme/vpc", "1.0.0", &pack::module(&[("main.tf", calls.as_bytes())]));
         bed.release("acme/providers/hello", "0.1.0", &provider());
         bed
@@ -55,7 +60,12 @@ impl Bed {
 
     fn run(&self, words: &[&str]) -> Output {
         let mut command = Command::new(crate::support::world::program());
-        command.current_dir(self.dir.path()).env_clear().env("HOME", self.path("home")).arg("bundle").args(words);
+        command
+            .current_dir(self.dir.path())
+            .env_clear()
+            .env("HOME", self.path("home"))
+            .arg("bundle")
+            .args(words);
         if !words.contains(&"verify") {
             let from = format!("oci:{}", self.path("registry").display());
             command.args(["--from", &from, "--offline", "--cache-dir", "cache"]);
@@ -73,7 +83,10 @@ impl Bed {
     fn verify(&self, words: &[&str]) -> (Option<i32>, Value) {
         let output = self.run(&[&["verify", "--json"], words].concat());
         let said = String::from_utf8_lossy(&output.stderr);
-        (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {said}")))
+        (
+            output.status.code(),
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {said}")),
+        )
     }
 
     /// What mounting says that is to fail.
@@ -105,7 +118,12 @@ fn tree(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             let path = entry.unwrap().path();
             match path.is_dir() {
                 true => pending.push(path),
-                false => drop(found.insert(path.strip_prefix(dir).unwrap().to_owned(), fs::read(&path).unwrap())),
+                false => {
+                    drop(found.insert(
+                        path.strip_prefix(dir).unwrap().to_owned(),
+                        fs::read(&path).unwrap(),
+                    ))
+                }
             }
         }
     }
@@ -116,9 +134,14 @@ fn errno<T: std::fmt::Debug>(outcome: io::Result<T>) -> Errno {
     Errno::from_io_error(&outcome.unwrap_err()).unwrap()
 }
 
-const LOCKED: &str = "provider \"registry.opentofu.org/acme/hello\" {\n  version = \"0.1.0\"\n  hashes = [\n";
-const MIRROR: [&str; 4] =
-    ["--oci-mirror", "reg.example/${namespace}/providers/${type}", "--include", "registry.opentofu.org/acme/*"];
+const LOCKED: &str =
+    "provider \"registry.opentofu.org/acme/hello\" {\n  version = \"0.1.0\"\n  hashes = [\n";
+const MIRROR: [&str; 4] = [
+    "--oci-mirror",
+    "reg.example/${namespace}/providers/${type}",
+    "--include",
+    "registry.opentofu.org/acme/*",
+];
 
 /// A lock file with the hashes of the provider's packages.
 fn lock_file(platforms: &[&str]) -> String {
@@ -139,9 +162,15 @@ fn what_a_root_module_needs_is_carried_and_mounted_as_the_same_tree() {
     bed.write("root/main.tf", &root);
     for output in ["oci:store", "oci-archive:bundle.tar"] {
         let said = bed.bundle(&[&["--root", "root", "-o", output], &MIRROR[..]].concat());
-        assert!(said.contains("acme/net:1.1.0") && said.contains("acme/vpc:1.0.0") && said.contains("hello:0.1.0"));
+        assert!(
+            said.contains("acme/net:1.1.0")
+                && said.contains("acme/vpc:1.0.0")
+                && said.contains("hello:0.1.0")
+        );
         assert!(!said.contains("acme/net:1.0.0") && !said.contains("left out"), "{said}");
-        let (Some(online), Some(gap)) = (bed.mount("oci:registry"), bed.mount(output)) else { return };
+        let (Some(online), Some(gap)) = (bed.mount("oci:registry"), bed.mount(output)) else {
+            return;
+        };
         for path in ["acme/net/1.1.0", "acme/vpc:1.0.0", "acme/providers/hello/0.1.0"] {
             let [online, gap] = [&online, &gap].map(|mount| tree(&mount.join(HOST).join(path)));
             assert!(online == gap && !gap.is_empty(), "{path}");
@@ -156,7 +185,10 @@ fn what_a_root_module_needs_is_carried_and_mounted_as_the_same_tree() {
         assert!(a == b && a == Some(provider().digest().to_string()), "{a:?} {b:?}");
         assert_eq!(errno(fs::metadata(gap.join(HOST).join("acme/net/1.0.0"))), Errno::NOENT);
         let (code, found) = bed.verify(&[output]);
-        assert_eq!((code, &found["bad"], &found["partial"]), (Some(0), &Value::Array(vec![]), &Value::Array(vec![])));
+        assert_eq!(
+            (code, &found["bad"], &found["partial"]),
+            (Some(0), &Value::Array(vec![]), &Value::Array(vec![]))
+        );
     }
 }
 
@@ -181,7 +213,9 @@ fn a_bundle_of_a_registry_holds_its_releases_under_the_registrys_name() {
         "-o",
         "oci-archive:b.tar",
     ]);
-    command.arg(format!("{host}/acme/net:*")).arg(format!("{host}/acme/providers/hello@{}", provider().digest()));
+    command
+        .arg(format!("{host}/acme/net:*"))
+        .arg(format!("{host}/acme/providers/hello@{}", provider().digest()));
     finish(&mut command);
     drop(registry);
     let Some(mount) = bed.mount("oci-archive:b.tar") else { return };
@@ -193,8 +227,8 @@ fn a_bundle_of_a_registry_holds_its_releases_under_the_registrys_name() {
 #[test]
 fn the_same_needs_give_the_same_bytes_at_once_or_one_by_one() {
     let bed = Bed::new();
-    let [net, vpc, hello] =
-        ["acme/net:1.*", "acme/vpc:1.0.0", "acme/providers/hello:0.1.0"].map(|r| format!("{HOST}/{r}"));
+    let [net, vpc, hello] = ["acme/net:1.*", "acme/vpc:1.0.0", "acme/providers/hello:0.1.0"]
+        .map(|r| format!("{HOST}/{r}"));
     bed.bundle(&[&net, &vpc, &hello, "-o", "oci-archive:once.tar"]);
     let once = fs::read(bed.path("once.tar")).unwrap();
     for words in [vec![hello.as_str()], vec![&net], vec![&vpc, &hello], vec![&net, &vpc]] {
@@ -204,14 +238,18 @@ fn the_same_needs_give_the_same_bytes_at_once_or_one_by_one() {
     assert!(fs::read(bed.path("steps.tar")).unwrap() == once, "another order gave other bytes");
     let before = fs::metadata(bed.path("once.tar")).unwrap().ino();
     bed.bundle(&[&vpc, "-o", "oci-archive:once.tar"]);
-    assert!(fs::read(bed.path("once.tar")).unwrap() == once, "what is there already changed something");
+    assert!(
+        fs::read(bed.path("once.tar")).unwrap() == once,
+        "what is there already changed something"
+    );
     assert_eq!(
         fs::metadata(bed.path("once.tar")).unwrap().ino(),
         before,
         "nothing is written where nothing is lacking"
     );
     // Nothing of its making stays behind.
-    let names: Vec<_> = fs::read_dir(bed.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let names: Vec<_> =
+        fs::read_dir(bed.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(!names.iter().any(|name| name.to_str().unwrap().contains("part")), "{names:?}");
     // A store that is filled step by step holds what the archive holds.
     for words in [[hello.as_str(), &net], [&vpc, &net]] {
@@ -221,7 +259,10 @@ fn the_same_needs_give_the_same_bytes_at_once_or_one_by_one() {
     fs::create_dir(&unpacked).unwrap();
     finish(Command::new("tar").arg("-xf").arg(bed.path("once.tar")).arg("-C").arg(&unpacked));
     let blobs = |dir: &Path| -> BTreeMap<PathBuf, Vec<u8>> {
-        tree(dir).into_iter().filter(|(path, _)| path.to_str().unwrap().contains("blobs/")).collect()
+        tree(dir)
+            .into_iter()
+            .filter(|(path, _)| path.to_str().unwrap().contains("blobs/"))
+            .collect()
     };
     assert!(blobs(&bed.path("store")) == blobs(&unpacked));
 }
@@ -229,28 +270,46 @@ fn the_same_needs_give_the_same_bytes_at_once_or_one_by_one() {
 #[test]
 fn skopeo_and_oras_read_a_bundle() {
     let bed = Bed::new();
-    let [net, hello] = ["acme/net:1.0.0", "acme/providers/hello:0.1.0"].map(|r| format!("{HOST}/{r}"));
+    let [net, hello] =
+        ["acme/net:1.0.0", "acme/providers/hello:0.1.0"].map(|r| format!("{HOST}/{r}"));
     for output in ["oci:store", "oci-archive:b.tar"] {
         bed.bundle(&[&[net.as_str(), &hello, "-o", output], &MIRROR[..]].concat());
         let says = bed.path(output.split_once(':').unwrap().1).join(SAYS);
         assert_eq!(says.is_file(), output == "oci:store", "what no other tool knows");
     }
     fs::create_dir(bed.path("unpacked")).unwrap();
-    let unpacked = Command::new("tar").arg("-xf").arg(bed.path("b.tar")).arg("-C").arg(bed.path("unpacked")).output();
+    let unpacked = Command::new("tar")
+        .arg("-xf")
+        .arg(bed.path("b.tar"))
+        .arg("-C")
+        .arg(bed.path("unpacked"))
+        .output();
     let unpacked = unpacked.unwrap();
     assert!(unpacked.status.success() && unpacked.stderr.is_empty(), "{unpacked:?}");
     for store in ["store", "unpacked"] {
         for (repo, tag, digest) in [
-            ("acme/net", "1.0.0", pack::module(&[("main.tf", b"# 1.0.0\n"), ("sub/main.tf", b"# sub")]).digest()),
+            (
+                "acme/net",
+                "1.0.0",
+                pack::module(&[("main.tf", b"# 1.0.0\n"), ("sub/main.tf", b"# sub")]).digest(),
+            ),
             ("acme/providers/hello", "0.1.0", provider().digest()),
         ] {
             let dir = bed.path(store).join(HOST).join(repo);
             if let Some(skopeo) = program("skopeo") {
                 let reference = format!("oci:{}:{tag}", dir.display());
-                let raw = finish(Command::new(&skopeo).args(["inspect", "--raw", &reference])).stdout;
+                let raw =
+                    finish(Command::new(&skopeo).args(["inspect", "--raw", &reference])).stdout;
                 assert_eq!(Digest::of(&raw), digest, "{store} {repo}");
                 let copy = format!("oci:{}:x", bed.path("copy").display());
-                finish(Command::new(&skopeo).args(["copy", "-q", "--all", "--insecure-policy", &reference, &copy]));
+                finish(Command::new(&skopeo).args([
+                    "copy",
+                    "-q",
+                    "--all",
+                    "--insecure-policy",
+                    &reference,
+                    &copy,
+                ]));
             }
             if let Some(found) = oras_reads(&dir, tag) {
                 assert!(found.contains(&digest.to_string()), "{store} {repo}: {found:?}");
@@ -268,19 +327,32 @@ fn of_chosen_platforms_the_index_stays_whole_and_the_others_are_refused_with_the
         assert!(said.contains("linux_amd64") && !said.contains("darwin"), "{said}");
         let (code, found) = bed.verify(&[output]);
         let partial = found["partial"][0]["rule"].as_str().unwrap();
-        assert!(code == Some(0) && partial.contains("darwin_arm64") && !partial.contains("linux"), "{found}");
+        assert!(
+            code == Some(0) && partial.contains("darwin_arm64") && !partial.contains("linux"),
+            "{found}"
+        );
         let Some(mount) = bed.mount(output) else { return };
         let release = mount.join(HOST).join("acme/providers/hello/0.1.0");
         assert!(fs::read(release.join("linux_amd64.zip")).unwrap() == provider().blobs[2]);
         assert_eq!(tree(&release.join("linux_amd64")).len(), 2);
         assert_eq!(mount.xattr(&release, "user.oci.digest"), Some(provider().digest().to_string()));
-        let names: Vec<_> = fs::read_dir(&release).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let names: Vec<_> =
+            fs::read_dir(&release).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names, ["linux_amd64", "linux_amd64.zip"], "what is not carried is not listed");
         assert_eq!(errno(fs::read_dir(release.join("darwin_arm64"))), Errno::IO);
-        let said = mount.xattr(release.join("darwin_arm64"), "user.tofufs.error").expect("a reason");
+        let said =
+            mount.xattr(release.join("darwin_arm64"), "user.tofufs.error").expect("a reason");
         assert!(said.contains("tofufs bundle"), "{said}");
         // What is asked for later is added.
-        bed.bundle(&[&hello, "--platform", "darwin_arm64", "--platform", "windows_amd64", "-o", output]);
+        bed.bundle(&[
+            &hello,
+            "--platform",
+            "darwin_arm64",
+            "--platform",
+            "windows_amd64",
+            "-o",
+            output,
+        ]);
         let (code, found) = bed.verify(&[output]);
         assert_eq!((code, &found["partial"]), (Some(0), &Value::Array(vec![])));
     }
@@ -289,21 +361,33 @@ fn of_chosen_platforms_the_index_stays_whole_and_the_others_are_refused_with_the
 #[test]
 fn verify_finds_what_is_damaged_missing_or_lacking() {
     let bed = Bed::new();
-    let [net, hello] = ["acme/net:1.0.0", "acme/providers/hello:0.1.0"].map(|r| format!("{HOST}/{r}"));
+    let [net, hello] =
+        ["acme/net:1.0.0", "acme/providers/hello:0.1.0"].map(|r| format!("{HOST}/{r}"));
     bed.bundle(&[&net, &hello, "--platform", "linux_amd64", "-o", "oci-archive:b.tar"]);
     bed.write("two.hcl", &lock_file(&["linux_amd64", "darwin_arm64"]));
     bed.write("one.hcl", &lock_file(&["linux_amd64"]));
     let lacking = |words: &[&str]| {
         let (code, found) = bed.verify(&[&["oci-archive:b.tar"], words, &MIRROR[..]].concat());
-        let rules: Vec<_> =
-            found["lacking"].as_array().unwrap().iter().map(|f| f["rule"].as_str().unwrap().to_owned()).collect();
-        assert_eq!(code == Some(0), rules.is_empty() && found["bad"] == Value::Array(vec![]), "{found}");
+        let rules: Vec<_> = found["lacking"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|f| f["rule"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(
+            code == Some(0),
+            rules.is_empty() && found["bad"] == Value::Array(vec![]),
+            "{found}"
+        );
         rules
     };
     assert_eq!(lacking(&["--lock-file", "one.hcl"]), [] as [&str; 0]);
     assert_eq!(lacking(&["--lock-file", "two.hcl", "--platform", "linux_amd64"]), [] as [&str; 0]);
     let two = lacking(&["--lock-file", "two.hcl"]);
-    assert!(two.len() == 1 && two[0].starts_with("1 packages") && two[0].contains("darwin_arm64"), "{two:?}");
+    assert!(
+        two.len() == 1 && two[0].starts_with("1 packages") && two[0].contains("darwin_arm64"),
+        "{two:?}"
+    );
     let darwin = lacking(&["--lock-file", "two.hcl", "--platform", "darwin_arm64"]);
     assert!(darwin.len() == 1 && darwin[0].contains("darwin_arm64 is not carried"), "{darwin:?}");
     let newer = lock_file(&["linux_amd64"]).replace("0.1.0", "0.2.0");
@@ -314,8 +398,14 @@ fn verify_finds_what_is_damaged_missing_or_lacking() {
     // L26: each of some flipped bits in the contents is found.
     let file = fs::File::options().read(true).write(true).open(bed.path("b.tar")).unwrap();
     let whole = fs::read(bed.path("b.tar")).unwrap();
-    for part in [&provider().blobs[2][..], b"imageLayoutVersion", b"org.opencontainers.image.ref.name", b"\"config\""] {
-        let at = whole.windows(part.len()).position(|w| w == part).expect("a part") as u64 + part.len() as u64 / 2;
+    for part in [
+        &provider().blobs[2][..],
+        b"imageLayoutVersion",
+        b"org.opencontainers.image.ref.name",
+        b"\"config\"",
+    ] {
+        let at = whole.windows(part.len()).position(|w| w == part).expect("a part") as u64
+            + part.len() as u64 / 2;
         file.write_all_at(&[whole[at as usize] ^ 0x20], at).unwrap();
         let output = bed.run(&["verify", "oci-archive:b.tar"]);
         let said = String::from_utf8_lossy(&output.stdout);
@@ -325,9 +415,16 @@ fn verify_finds_what_is_damaged_missing_or_lacking() {
     assert_eq!(bed.verify(&["oci-archive:b.tar"]).0, Some(0));
     bed.bundle(&[&net, "-o", "oci:store"]);
     let package = &pack::module(&[("main.tf", b"# 1.0.0\n"), ("sub/main.tf", b"# sub")]).blobs[1];
-    fs::remove_file(layouts::blob_path(&bed.path("store").join(HOST).join("acme/net"), &Digest::of(package))).unwrap();
+    fs::remove_file(layouts::blob_path(
+        &bed.path("store").join(HOST).join("acme/net"),
+        &Digest::of(package),
+    ))
+    .unwrap();
     let (code, found) = bed.verify(&["oci:store"]);
-    assert!(code == Some(1) && found["bad"][0]["rule"].as_str().unwrap().contains("missing"), "{found}");
+    assert!(
+        code == Some(1) && found["bad"][0]["rule"].as_str().unwrap().contains("missing"),
+        "{found}"
+    );
     bed.bundle(&[&net, "-o", "oci:store"]);
     assert_eq!(bed.verify(&["oci:store"]).0, Some(0), "bundling again heals");
 }
@@ -345,10 +442,18 @@ fn verify_reads_no_more_of_a_file_than_its_descriptor_says() {
     for digest in [Digest::of(&module.blobs[1]), module.digest(), stray] {
         bed.bundle(&[&net, "-o", "oci:store"]);
         let path = layouts::blob_path(&layout, &digest);
-        fs::File::options().write(true).create(true).truncate(false).open(&path).unwrap().set_len(LONG).unwrap();
+        fs::File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .unwrap()
+            .set_len(LONG)
+            .unwrap();
         let (code, found) = bed.verify(&["oci:store"]);
         let subject = format!("{HOST}/acme/net@{digest}");
-        let bad = found["bad"].as_array().unwrap().iter().find(|bad| bad["what"] == subject.as_str());
+        let bad =
+            found["bad"].as_array().unwrap().iter().find(|bad| bad["what"] == subject.as_str());
         let rule = bad.unwrap_or_else(|| panic!("{found}"))["rule"].as_str().unwrap();
         assert!(code == Some(1) && rule.contains(&format!("has {LONG} bytes")), "{found}");
         assert!(found["bytes"].as_u64() < Some(1 << 20), "{found}");
@@ -365,7 +470,9 @@ fn a_descriptor_that_gives_another_size_than_the_file_has_is_found() {
         let size = module.blobs[1].len() as i64;
         let root = module.manifests.last_mut().unwrap();
         let text = String::from_utf8(root.bytes.clone()).unwrap();
-        root.bytes = text.replace(&format!("\"size\":{size}"), &format!("\"size\":{}", size + by)).into_bytes();
+        root.bytes = text
+            .replace(&format!("\"size\":{size}"), &format!("\"size\":{}", size + by))
+            .into_bytes();
         layouts::add(&bed.path("store"), HOST, "acme/net", "1.0.0", &module);
         let (code, found) = bed.verify(&["oci:store"]);
         assert!(code == Some(1) && found["bad"].to_string().contains("acme/net:"), "{found}");
@@ -384,11 +491,21 @@ fn a_bundle_says_where_its_providers_are_wherever_it_is_copied() {
     bed.bundle(&words);
     let whole = fs::read(bed.path("b.tar")).unwrap();
     bed.bundle(&words);
-    bed.bundle(&[&["--lock-file", "lock.hcl", "-o", "oci-archive:again.tar"], &MIRROR[..]].concat());
-    assert!(fs::read(bed.path("b.tar")).unwrap() == whole && fs::read(bed.path("again.tar")).unwrap() == whole);
+    bed.bundle(
+        &[&["--lock-file", "lock.hcl", "-o", "oci-archive:again.tar"], &MIRROR[..]].concat(),
+    );
+    assert!(
+        fs::read(bed.path("b.tar")).unwrap() == whole
+            && fs::read(bed.path("again.tar")).unwrap() == whole
+    );
     let copy = |words: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tofufs"));
-        command.current_dir(bed.dir.path()).env_clear().env("HOME", bed.path("home")).arg("copy").args(words);
+        command
+            .current_dir(bed.dir.path())
+            .env_clear()
+            .env("HOME", bed.path("home"))
+            .arg("copy")
+            .args(words);
         finish(&mut command)
     };
     copy(&["oci-archive:b.tar", "oci:store"]);
@@ -401,23 +518,47 @@ fn a_bundle_says_where_its_providers_are_wherever_it_is_copied() {
         let hello = mount.join("plugins/registry.opentofu.org/acme/hello/0.1.0/linux_amd64");
         assert!(hello.join("terraform-provider-hello_v0.1.0").is_file(), "{source}");
         // Others that are given count alone.
-        let other = ["--oci-mirror", "reg.example/x/${type}", "--include", "registry.opentofu.org/acme/*"];
-        let (code, found) = bed.verify(&[&[source, "--lock-file", "lock.hcl"], &other[..]].concat());
-        assert!(code == Some(1) && found["lacking"].to_string().contains("reg.example/x/hello"), "{found}");
+        let other =
+            ["--oci-mirror", "reg.example/x/${type}", "--include", "registry.opentofu.org/acme/*"];
+        let (code, found) =
+            bed.verify(&[&[source, "--lock-file", "lock.hcl"], &other[..]].concat());
+        assert!(
+            code == Some(1) && found["lacking"].to_string().contains("reg.example/x/hello"),
+            "{found}"
+        );
     }
     // From one bundle into another, nothing is said anew.
     let from = format!("oci-archive:{}", bed.path("b.tar").display());
     let mut command = Command::new(env!("CARGO_BIN_EXE_tofufs"));
     command.current_dir(bed.dir.path()).env_clear().env("HOME", bed.path("home"));
-    command.args(["bundle", "--offline", "--lock-file", "lock.hcl", "--from", &from, "-o", "oci-archive:d.tar"]);
+    command.args([
+        "bundle",
+        "--offline",
+        "--lock-file",
+        "lock.hcl",
+        "--from",
+        &from,
+        "-o",
+        "oci-archive:d.tar",
+    ]);
     finish(&mut command);
     assert!(fs::read(bed.path("d.tar")).unwrap() == whole);
     // Into a cache, and out of it when the bundle is gone: what it said is remembered.
     let mut command = Command::new(env!("CARGO_BIN_EXE_tofufs"));
     command.current_dir(bed.dir.path()).env_clear().env("HOME", bed.path("home"));
-    command.args(["pull", "--offline", "--lock-file", "lock.hcl", "--platform", "linux_amd64", "--from", &from]);
+    command.args([
+        "pull",
+        "--offline",
+        "--lock-file",
+        "lock.hcl",
+        "--platform",
+        "linux_amd64",
+        "--from",
+        &from,
+    ]);
     finish(command.args(["--cache-dir", "pulled"]));
-    let options = Options::new().args(["--offline", "--platform", "linux_amd64"]).cache(bed.path("pulled"));
+    let options =
+        Options::new().args(["--offline", "--platform", "linux_amd64"]).cache(bed.path("pulled"));
     let Some(mount) = Mount::start(&[HOST], options) else { return };
     let hello = mount.join("plugins/registry.opentofu.org/acme/hello/0.1.0/linux_amd64");
     assert!(hello.join("terraform-provider-hello_v0.1.0").is_file());
@@ -453,7 +594,10 @@ fn a_bundle_names_its_providers_and_adds_to_what_it_named() {
     let bed = Bed::new();
     bed.release("odd/hello", "0.1.0", &provider());
     bed.write("lock.hcl", &lock_file(&PLATFORMS));
-    bed.write("other.hcl", &lock_file(&PLATFORMS).replace("registry.opentofu.org/acme", "else.example/odd"));
+    bed.write(
+        "other.hcl",
+        &lock_file(&PLATFORMS).replace("registry.opentofu.org/acme", "else.example/odd"),
+    );
     let template = r#"reg.example/odd/${type == "x" ? "y" : type}"#;
     let odd = ["--oci-mirror", template, "--include", "else.example/odd/*"];
     for output in ["oci:store", "oci-archive:b.tar"] {
@@ -464,7 +608,8 @@ fn a_bundle_names_its_providers_and_adds_to_what_it_named() {
         }
         let Some(mount) = bed.mount(output) else { return };
         for view in ["plugins", "mirror"] {
-            let names: Vec<_> = fs::read_dir(mount.join(view)).unwrap().map(|e| e.unwrap().file_name()).collect();
+            let names: Vec<_> =
+                fs::read_dir(mount.join(view)).unwrap().map(|e| e.unwrap().file_name()).collect();
             assert_eq!(names, ["else.example", "registry.opentofu.org"]);
         }
     }
@@ -481,16 +626,27 @@ fn a_dry_run_writes_nothing_and_says_how_much_it_would_be() {
         };
         let all = plan(&[&net, "--dry-run"]);
         assert!(!path.exists());
-        assert_eq!((&all["releases"].as_array().unwrap().len(), &all["written"]), (&3, &Value::Bool(false)));
+        assert_eq!(
+            (&all["releases"].as_array().unwrap().len(), &all["written"]),
+            (&3, &Value::Bool(false))
+        );
         assert_eq!(all["added_bytes"], all["bytes"]);
         let written = plan(&[&net]);
-        assert_eq!((&written["written"], &written["added_bytes"]), (&Value::Bool(true), &all["bytes"]));
-        let before =
-            tree(bed.dir.path()).into_iter().filter(|(path, _)| !path.starts_with("cache")).collect::<Vec<_>>();
+        assert_eq!(
+            (&written["written"], &written["added_bytes"]),
+            (&Value::Bool(true), &all["bytes"])
+        );
+        let before = tree(bed.dir.path())
+            .into_iter()
+            .filter(|(path, _)| !path.starts_with("cache"))
+            .collect::<Vec<_>>();
         let more = plan(&[&net, &vpc, "--dry-run"]);
         // The empty config is there in no other repository.
         assert_eq!(more["added_objects"], 3, "{more}");
-        let after = tree(bed.dir.path()).into_iter().filter(|(path, _)| !path.starts_with("cache")).collect::<Vec<_>>();
+        let after = tree(bed.dir.path())
+            .into_iter()
+            .filter(|(path, _)| !path.starts_with("cache"))
+            .collect::<Vec<_>>();
         assert!(before == after);
     }
 }
@@ -509,9 +665,16 @@ fn a_full_disk_is_no_success() {
         assert!(run.status.code() == Some(1) && said.contains("is full"), "{said}");
         assert!(run.stdout.is_empty(), "{run:?}");
     }
-    let left: Vec<_> = tree(disk.path()).into_keys().filter(|path| !path.starts_with("store/reg.example")).collect();
+    let left: Vec<_> = tree(disk.path())
+        .into_keys()
+        .filter(|path| !path.starts_with("store/reg.example"))
+        .collect();
     assert_eq!(left, [] as [PathBuf; 0], "a part of an archive is left");
-    assert_eq!(bed.run(&["verify", "oci:small/store"]).status.code(), Some(0), "what is there is whole");
+    assert_eq!(
+        bed.run(&["verify", "oci:small/store"]).status.code(),
+        Some(0),
+        "what is there is whole"
+    );
     // The other way round: a cache that keeps nothing, and a bundle that has it all.
     bed.bundle(&[&big, "-o", "oci:store", "--cache-size", "64KiB"]);
     assert_eq!(bed.verify(&["oci:store"]).0, Some(0));
@@ -527,7 +690,11 @@ fn what_cannot_be_bundled_is_a_clear_error_and_leaves_what_was_there() {
     let hello = format!("{HOST}/acme/providers/hello:0.1.0");
     for (words, code, says) in [
         (vec![missing.as_str(), "-o", "oci-archive:b.tar"], 1, "there is no tag 9.0.0; there are "),
-        (vec![&hello, "--platform", "plan9_arm", "-o", "oci-archive:b.tar"], 1, "no package for plan9_arm"),
+        (
+            vec![&hello, "--platform", "plan9_arm", "-o", "oci-archive:b.tar"],
+            1,
+            "no package for plan9_arm",
+        ),
         (vec!["-o", "oci-archive:b.tar"], 2, "name a --lock-file, a --root or a REFERENCE"),
         (vec![&net], 2, "--output"),
         (vec![&net, "-o", "ghcr.io/acme"], 2, "write oci:DIR or oci-archive:FILE"),

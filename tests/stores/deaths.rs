@@ -1,4 +1,5 @@
-//! A writer that is killed at any system call leaves the store as it was, or as it was to be; two writers lose nothing.
+//! A writer that is killed at any system call leaves the store as it was, or as it was to be; two
+//! writers lose nothing.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +16,8 @@ use crate::{HOST, layout, put, run};
 const STORE: &str = "TOFUFS_TEST_STORE";
 const TAG: &str = "TOFUFS_TEST_TAG";
 /// The calls that change a store, or order what is changed.
-const CALLS: [&str; 7] = ["mkdirat", "pwrite64", "fsync", "fdatasync", "renameat", "flock", "unlinkat"];
+const CALLS: [&str; 7] =
+    ["mkdirat", "pwrite64", "fsync", "fdatasync", "renameat", "flock", "unlinkat"];
 
 fn provider() -> pack::Artifact {
     pack::provider("hello", "0.1.0", &["linux_amd64", "darwin_arm64"])
@@ -32,16 +34,26 @@ fn module() -> pack::Artifact {
 #[test]
 fn child() {
     if let (Some(store), Ok(tag)) = (std::env::var_os(STORE), std::env::var(TAG)) {
-        run(put(&layout(Path::new(&store)), "hello", &tag, &provider())).expect("a store to write in");
+        run(put(&layout(Path::new(&store)), "hello", &tag, &provider()))
+            .expect("a store to write in");
     }
 }
 
 fn writing(command: &mut Command, store: &Path, tag: &str) -> Child {
-    let child = command.args(["--exact", "deaths::child", "--test-threads=1"]).env(STORE, store).env(TAG, tag);
-    child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program runs")
+    let child = command
+        .args(["--exact", "deaths::child", "--test-threads=1"])
+        .env(STORE, store)
+        .env(TAG, tag);
+    child
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program runs")
 }
 
-/// Every blob is what its name says, all that the index names is there, every tag can be read whole. Which tags there are.
+/// Every blob is what its name says, all that the index names is there, every tag can be read
+/// whole. Which tags there are.
 fn sound(store: &Path) -> Vec<String> {
     let dir = store.join(HOST).join("hello");
     for entry in fs::read_dir(dir.join("blobs/sha256")).into_iter().flatten() {
@@ -74,7 +86,8 @@ fn sound(store: &Path) -> Vec<String> {
     tags.iter().map(ToString::to_string).collect()
 }
 
-/// O14, O15: the kill comes at each call in turn, in a store that is new and in one that holds a tag.
+/// O14, O15: the kill comes at each call in turn, in a store that is new and in one that holds a
+/// tag.
 #[test]
 fn a_writer_killed_at_any_call_leaves_the_tag_as_it_was_or_whole() {
     let Some(strace) = support::program("strace") else { return };
@@ -99,7 +112,8 @@ fn a_writer_killed_at_any_call_leaves_the_tag_as_it_was_or_whole() {
             assert!(tags == before || tags == with, "killed at {call} number {at}: {tags:?}");
             run(put(&layout(store.path()), "hello", "0.1.0", &provider())).unwrap();
             assert_eq!(sound(store.path()), with, "after {call} number {at}");
-            let own: Vec<_> = fs::read_dir(store.path().join(HOST).join("hello/.tofufs")).unwrap().collect();
+            let own: Vec<_> =
+                fs::read_dir(store.path().join(HOST).join("hello/.tofufs")).unwrap().collect();
             assert_eq!(own.len(), 1, "{call} number {at}: {own:?}");
             if ended.success() {
                 assert_eq!(tags, with);
@@ -117,7 +131,8 @@ fn processes_that_write_at_the_same_time_lose_nothing() {
     let store = tempfile::tempdir().unwrap();
     let program = std::env::current_exe().unwrap();
     let tags: Vec<String> = (0..6).map(|n| format!("0.1.{n}")).collect();
-    let writers: Vec<Child> = tags.iter().map(|tag| writing(&mut Command::new(&program), store.path(), tag)).collect();
+    let writers: Vec<Child> =
+        tags.iter().map(|tag| writing(&mut Command::new(&program), store.path(), tag)).collect();
     for mut writer in writers {
         assert!(writer.wait().unwrap().success());
     }

@@ -1,4 +1,5 @@
-//! Stores of image layouts that the program writes: by whom they can be read, and what a dead writer leaves.
+//! Stores of image layouts that the program writes: by whom they can be read, and what a dead
+//! writer leaves.
 //!
 //! What is not installed is skipped with a printed reason.
 
@@ -51,16 +52,24 @@ fn layout(store: &Path) -> RegistryLayout {
 }
 
 /// Stores an artifact as a commit does: blobs, manifests by digest, the tag last.
-async fn put(layout: &RegistryLayout, repo: &str, tag: &str, artifact: &Artifact) -> Result<(), RegistryError> {
+async fn put(
+    layout: &RegistryLayout,
+    repo: &str,
+    tag: &str,
+    artifact: &Artifact,
+) -> Result<(), RegistryError> {
     let repo: RepoName = repo.parse().expect("a repository");
     for bytes in &artifact.blobs {
         layout.put_blob(&repo, &blob(bytes), &Source(bytes)).await?;
     }
     for document in &artifact.manifests {
-        let manifest = Manifest::parse(document.bytes.clone().into(), document.digest(), None).expect("a manifest");
+        let manifest = Manifest::parse(document.bytes.clone().into(), document.digest(), None)
+            .expect("a manifest");
         layout.put_manifest(&repo, &Selector::Digest(manifest.digest), &manifest).await?;
         if document.digest() == artifact.digest() {
-            layout.put_manifest(&repo, &Selector::Tag(tag.parse().expect("a tag")), &manifest).await?;
+            layout
+                .put_manifest(&repo, &Selector::Tag(tag.parse().expect("a tag")), &manifest)
+                .await?;
         }
     }
     Ok(())

@@ -30,7 +30,8 @@ fn what_is_written_is_read_by_skopeo_and_oras() {
     let store = tempfile::tempdir().unwrap();
     let module = pack::module(&[("main.tf", b"")]);
     let provider = pack::provider("hello", "0.1.0", &["linux_amd64", "darwin_arm64"]);
-    for (repo, tag, artifact) in [("acme/net", "1.0.0", &module), ("acme/net", "1.1.0", &provider)] {
+    for (repo, tag, artifact) in [("acme/net", "1.0.0", &module), ("acme/net", "1.1.0", &provider)]
+    {
         run(put(&layout(store.path()), repo, tag, artifact)).unwrap();
     }
     let dir = store.path().join(HOST).join("acme/net");
@@ -42,7 +43,14 @@ fn what_is_written_is_read_by_skopeo_and_oras() {
             // All that the manifest names is there, too.
             let to = tempfile::tempdir().unwrap();
             let copy = format!("oci:{}:{tag}", to.path().join("copy").display());
-            finish(Command::new(&skopeo).args(["copy", "-q", "--all", "--insecure-policy", &reference, &copy]));
+            finish(Command::new(&skopeo).args([
+                "copy",
+                "-q",
+                "--all",
+                "--insecure-policy",
+                &reference,
+                &copy,
+            ]));
         }
         if let Some(found) = oras_reads(&dir, tag) {
             let documents = artifact.manifests.iter().map(|m| &m.bytes);
@@ -86,10 +94,16 @@ fn a_registry_that_a_store_comes_to_hold_is_found_while_it_is_mounted() {
     let store = tempfile::tempdir().unwrap();
     let source = format!("oci:{}", store.path().display());
     let options = Options::new().args(["--tag-ttl", "1ms"]);
-    let Some(mount) = Mount::start(&[&source, "declared.example/acme"], options.args(["--offline"])) else { return };
+    let Some(mount) =
+        Mount::start(&[&source, "declared.example/acme"], options.args(["--offline"]))
+    else {
+        return;
+    };
     let listed = || -> Vec<String> {
-        let mut names: Vec<_> =
-            fs::read_dir(mount.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = fs::read_dir(mount.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.retain(|name| name.contains('.'));
         names.sort();
         names
@@ -99,39 +113,56 @@ fn a_registry_that_a_store_comes_to_hold_is_found_while_it_is_mounted() {
     let module = pack::module(&[("main.tf", b"# here")]);
     run(put(&layout(store.path()), "acme/net", "1.0.0", &module)).unwrap();
     // The kernel believes an absence for a moment.
-    assert!(wait_until(std::time::Duration::from_secs(20), || fs::metadata(mount.join(HOST)).is_ok()));
+    assert!(
+        wait_until(std::time::Duration::from_secs(20), || fs::metadata(mount.join(HOST)).is_ok())
+    );
     assert_eq!(listed(), ["declared.example", HOST]);
     assert_eq!(fs::read(mount.join(format!("{HOST}/acme/net/1.0.0/main.tf"))).unwrap(), b"# here");
     // A registry that was declared gets what the store comes to hold of it.
-    let of =
-        tofufs::registry::layout::RegistryLayout::open(store.path(), &"declared.example".parse().unwrap()).unwrap();
+    let of = tofufs::registry::layout::RegistryLayout::open(
+        store.path(),
+        &"declared.example".parse().unwrap(),
+    )
+    .unwrap();
     run(put(&of, "acme/net", "1.0.0", &module)).unwrap();
     let file = mount.join("declared.example/acme/net:1.0.0/main.tf");
-    assert!(wait_until(std::time::Duration::from_secs(20), || fs::read(&file).is_ok_and(|text| text == b"# here")));
+    assert!(wait_until(std::time::Duration::from_secs(20), || fs::read(&file)
+        .is_ok_and(|text| text == b"# here")));
     assert_eq!(mount.status()["sources"].as_array().unwrap().len(), 2);
 }
 
-/// Two stores may hold different releases of one name: what a mount of the one was told just now does not count for a
-/// mount of the other, though both use one cache.
+/// Two stores may hold different releases of one name: what a mount of the one was told just now
+/// does not count for a mount of the other, though both use one cache.
 #[test]
 fn what_one_store_says_is_not_taken_for_what_another_says() {
     let stores = [(); 2].map(|()| tempfile::tempdir().unwrap());
     for (store, tags) in stores.iter().zip([["1.0.0", "1.1.0"], ["1.0.0", "2.0.0"]]) {
         for tag in tags {
             let text = format!("# {tag} of {}\n", store.path().display());
-            run(put(&layout(store.path()), "acme/net", tag, &pack::module(&[("main.tf", text.as_bytes())]))).unwrap();
+            run(put(
+                &layout(store.path()),
+                "acme/net",
+                tag,
+                &pack::module(&[("main.tf", text.as_bytes())]),
+            ))
+            .unwrap();
         }
     }
     let sources = stores.each_ref().map(|store| format!("oci:{}", store.path().display()));
-    let Some(mut mount) = Mount::start(&sources[..1], Options::new().args(["--tag-ttl", "1h"])) else { return };
+    let Some(mut mount) = Mount::start(&sources[..1], Options::new().args(["--tag-ttl", "1h"]))
+    else {
+        return;
+    };
     for (round, at) in [0, 1, 0, 1].into_iter().enumerate() {
         if round > 0 {
             assert!(mount.umount().status.success());
-            let output = mount.again_with(&sources[at..=at], Options::new().args(["--tag-ttl", "1h"]));
+            let output =
+                mount.again_with(&sources[at..=at], Options::new().args(["--tag-ttl", "1h"]));
             assert!(output.status.success(), "{output:?}");
         }
         let repo = mount.join(HOST).join("acme/net");
-        let mut names: Vec<_> = fs::read_dir(&repo).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let mut names: Vec<_> =
+            fs::read_dir(&repo).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["1.0.0", ["1.1.0", "2.0.0"][at]], "round {round}");
         for (tag, is_there) in [("1.0.0", true), ("1.1.0", at == 0), ("2.0.0", at == 1)] {

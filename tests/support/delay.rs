@@ -24,7 +24,9 @@ impl Delay {
                 if is_stopped.load(Ordering::SeqCst) {
                     return;
                 }
-                let (Ok(near), Ok(far)) = (connection, TcpStream::connect(&upstream)) else { continue };
+                let (Ok(near), Ok(far)) = (connection, TcpStream::connect(&upstream)) else {
+                    continue;
+                };
                 for stream in [&near, &far] {
                     stream.set_nodelay(true).expect("a connection");
                 }

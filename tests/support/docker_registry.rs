@@ -1,5 +1,5 @@
-//! Debian's `docker-registry` (distribution 2.8) on a free port of 127.0.0.1, with its storage in a directory of its
-//! own.
+//! Debian's `docker-registry` (distribution 2.8) on a free port of 127.0.0.1, with its storage in a
+//! directory of its own.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -53,14 +53,26 @@ impl DockerRegistry {
         let binary = program("docker-registry")?;
         let dir = tempfile::tempdir().expect("a temporary directory");
         let tls = tls.then(Tls::new);
-        let token_server = (access == Access::Token).then(|| TokenServer::start(USER, PASSWORD, tls.as_ref()));
+        let token_server =
+            (access == Access::Token).then(|| TokenServer::start(USER, PASSWORD, tls.as_ref()));
         if access == Access::Htpasswd {
-            let output =
-                Command::new(program("htpasswd")?).args(["-nbB", USER, PASSWORD]).output().expect("htpasswd runs");
+            let output = Command::new(program("htpasswd")?)
+                .args(["-nbB", USER, PASSWORD])
+                .output()
+                .expect("htpasswd runs");
             assert!(output.status.success(), "{output:?}");
             fs::write(dir.path().join("htpasswd"), output.stdout).expect("a writable directory");
         }
-        let mut registry = DockerRegistry { child: None, dir, port: 0, tls, access, token_server, upstream, binary };
+        let mut registry = DockerRegistry {
+            child: None,
+            dir,
+            port: 0,
+            tls,
+            access,
+            token_server,
+            upstream,
+            binary,
+        };
         for _ in 0..5 {
             registry.port = free_port();
             if registry.run() {
@@ -70,11 +82,16 @@ impl DockerRegistry {
         panic!("docker-registry does not start: {}", registry.log());
     }
 
-    /// Runs the server on the port chosen; false if it ended at once, as where somebody else took the port.
+    /// Runs the server on the port chosen; false if it ended at once, as where somebody else took
+    /// the port.
     fn run(&mut self) -> bool {
         let config = self.dir.path().join("config.yml");
         fs::write(&config, self.config()).expect("a writable directory");
-        let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log")).expect("a log");
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("log"))
+            .expect("a log");
         let mut child = Command::new(&self.binary)
             .arg("serve")
             .arg(&config)
@@ -110,11 +127,17 @@ impl DockerRegistry {
         }
         if let Some(tls) = &self.tls {
             let [_, certificate, key] = tls.write(self.dir.path());
-            text += &format!("  tls:\n    certificate: {}\n    key: {}\n", certificate.display(), key.display());
+            text += &format!(
+                "  tls:\n    certificate: {}\n    key: {}\n",
+                certificate.display(),
+                key.display()
+            );
         }
         match (self.access, &self.token_server) {
             (Access::Htpasswd, _) => {
-                text += &format!("auth:\n  htpasswd:\n    realm: the registry\n    path: {dir}/htpasswd\n");
+                text += &format!(
+                    "auth:\n  htpasswd:\n    realm: the registry\n    path: {dir}/htpasswd\n"
+                );
             }
             (Access::Token, Some(server)) => {
                 let bundle = self.dir.path().join("token.pem");

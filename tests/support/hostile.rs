@@ -1,8 +1,9 @@
 //! A scripted registry on 127.0.0.1 that speaks raw HTTP/1.1, so that it can lie at that level.
 //!
-//! Without rules it is an honest registry: tags in pages, manifests, blobs with ranges, uploads, and, where it was
-//! told to ask for it, Basic or Bearer login with a token service at `/token`. Each request that arrives is kept. A
-//! [`Behaviour`] takes the place of the honest answer for the requests that its rule matches.
+//! Without rules it is an honest registry: tags in pages, manifests, blobs with ranges, uploads,
+//! and, where it was told to ask for it, Basic or Bearer login with a token service at `/token`.
+//! Each request that arrives is kept. A [`Behaviour`] takes the place of the honest answer for the
+//! requests that its rule matches.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -42,7 +43,8 @@ pub enum Behaviour {
     Silence,
     /// RST.
     Reset,
-    /// The honest answer's head and this many bytes of its body, then the end of the connection, or RST.
+    /// The honest answer's head and this many bytes of its body, then the end of the connection, or
+    /// RST.
     Cut {
         after: usize,
         reset: bool,
@@ -58,7 +60,8 @@ pub enum Behaviour {
     },
     /// A chunked 200 of this type without end.
     Endless(&'static str),
-    /// The honest answer's body in one chunk, as many bytes of it as said; with the last chunk or without.
+    /// The honest answer's body in one chunk, as many bytes of it as said; with the last chunk or
+    /// without.
     Chunked {
         bytes: usize,
         terminated: bool,
@@ -87,7 +90,8 @@ pub enum Login {
         user: &'static str,
         password: &'static str,
     },
-    /// Tokens from the realm. The registry's own service at `/token` wants that user, or nobody if there is none.
+    /// Tokens from the realm. The registry's own service at `/token` wants that user, or nobody if
+    /// there is none.
     Bearer {
         realm: String,
         user: Option<(&'static str, &'static str)>,
@@ -215,7 +219,10 @@ impl Hostile {
 
     /// The bytes of a manifest that it holds under a tag or digest.
     pub fn manifest(&self, repo: &str, reference: &str) -> Option<Vec<u8>> {
-        self.state().manifests.get(&(repo.to_owned(), reference.to_owned())).map(|(_, bytes)| bytes.clone())
+        self.state()
+            .manifests
+            .get(&(repo.to_owned(), reference.to_owned()))
+            .map(|(_, bytes)| bytes.clone())
     }
 
     /// Loses all uploads that were begun.
@@ -229,7 +236,13 @@ impl Hostile {
     }
 
     /// Holds a manifest under its digest and, if given, a tag, which moves if it was elsewhere.
-    pub fn put_manifest(&self, repo: &str, tag: Option<&str>, media_type: &str, bytes: &[u8]) -> Digest {
+    pub fn put_manifest(
+        &self,
+        repo: &str,
+        tag: Option<&str>,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Digest {
         let digest = Digest::of(bytes);
         let mut state = self.state();
         let value = (media_type.to_owned(), bytes.to_vec());
@@ -273,7 +286,8 @@ impl Hostile {
 
     /// `behaviour` for every request that matches. Later rules come before earlier ones.
     pub fn rule(&self, matcher: impl Fn(&Seen) -> bool + Send + 'static, behaviour: Behaviour) {
-        let rule = Rule { matcher: Box::new(matcher), script: VecDeque::new(), for_ever: Some(behaviour) };
+        let rule =
+            Rule { matcher: Box::new(matcher), script: VecDeque::new(), for_ever: Some(behaviour) };
         self.state().rules.insert(0, rule);
     }
 
@@ -283,7 +297,11 @@ impl Hostile {
         matcher: impl Fn(&Seen) -> bool + Send + 'static,
         behaviours: impl IntoIterator<Item = Behaviour>,
     ) {
-        let rule = Rule { matcher: Box::new(matcher), script: behaviours.into_iter().collect(), for_ever: None };
+        let rule = Rule {
+            matcher: Box::new(matcher),
+            script: behaviours.into_iter().collect(),
+            for_ever: None,
+        };
         self.state().rules.insert(0, rule);
     }
 
@@ -391,7 +409,8 @@ fn read_head(stream: &mut impl BufRead) -> io::Result<Option<(Seen, usize)>> {
         return Ok(None);
     }
     let mut words = line.split_whitespace();
-    let (method, path) = (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default().to_owned());
+    let (method, path) =
+        (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default().to_owned());
     let mut seen = Seen { method, path, headers: Vec::new(), body: Vec::new() };
     loop {
         let mut line = String::new();
@@ -463,7 +482,8 @@ fn act(
             out.flush().map(|()| true)
         }
         Behaviour::Endless(content_type) => {
-            let head = Reply::new(200, content_type, "").with("Transfer-Encoding", "chunked").head();
+            let head =
+                Reply::new(200, content_type, "").with("Transfer-Encoding", "chunked").head();
             out.write_all(&head)?;
             loop {
                 out.write_all(b"1000\r\n")?;
@@ -489,7 +509,8 @@ fn silence(mut tcp: &TcpStream) -> io::Result<bool> {
     Ok(false)
 }
 
-/// The connection ends by RST when its last descriptor is closed, which is why this is an error: no orderly end follows.
+/// The connection ends by RST when its last descriptor is closed, which is why this is an error: no
+/// orderly end follows.
 fn reset(tcp: &TcpStream) -> io::Result<bool> {
     rustix::net::sockopt::set_socket_linger(tcp, Some(Duration::ZERO))?;
     Err(io::ErrorKind::ConnectionReset.into())
@@ -503,10 +524,16 @@ fn honest(state: &mut State, seen: &Seen) -> Reply {
         return challenge;
     }
     let (path, query) = seen.path.split_once('?').unwrap_or((&seen.path, ""));
-    let Some(rest) = path.strip_prefix("/v2/") else { return Reply::new(404, "text/html", "<html>no</html>") };
+    let Some(rest) = path.strip_prefix("/v2/") else {
+        return Reply::new(404, "text/html", "<html>no</html>");
+    };
     if rest == "_catalog" {
         let repositories: Vec<_> = state.tags.keys().collect();
-        return Reply::new(200, "application/json", serde_json::json!({ "repositories": repositories }).to_string());
+        return Reply::new(
+            200,
+            "application/json",
+            serde_json::json!({ "repositories": repositories }).to_string(),
+        );
     }
     if let Some(repo) = rest.strip_suffix("/tags/list") {
         return tags(state, repo, query);
@@ -519,13 +546,15 @@ fn honest(state: &mut State, seen: &Seen) -> Reply {
     }
     if let Some((repo, reference)) = rest.split_once("/manifests/") {
         return match state.manifests.get(&(repo.to_owned(), reference.to_owned())) {
-            Some((media_type, bytes)) => {
-                Reply::new(200, media_type, bytes.clone()).with("Docker-Content-Digest", Digest::of(bytes).to_string())
-            }
+            Some((media_type, bytes)) => Reply::new(200, media_type, bytes.clone())
+                .with("Docker-Content-Digest", Digest::of(bytes).to_string()),
             None => Reply::error(404, "MANIFEST_UNKNOWN"),
         };
     }
-    match rest.split_once("/blobs/").and_then(|(_, digest)| state.blobs.get(digest).map(|bytes| (digest, bytes))) {
+    match rest
+        .split_once("/blobs/")
+        .and_then(|(_, digest)| state.blobs.get(digest).map(|bytes| (digest, bytes)))
+    {
         Some((digest, bytes)) => blob(seen, digest, bytes),
         None => Reply::error(404, "BLOB_UNKNOWN"),
     }
@@ -533,7 +562,8 @@ fn honest(state: &mut State, seen: &Seen) -> Reply {
 
 fn tags(state: &State, repo: &str, query: &str) -> Reply {
     let Some(tags) = state.tags.get(repo) else { return Reply::error(404, "NAME_UNKNOWN") };
-    let parameter = |name: &str| query.split('&').find_map(|p| p.strip_prefix(name)?.strip_prefix('='));
+    let parameter =
+        |name: &str| query.split('&').find_map(|p| p.strip_prefix(name)?.strip_prefix('='));
     let n = parameter("n").and_then(|n| n.parse().ok()).unwrap_or(100);
     let after = parameter("last").unwrap_or_default();
     let mut rest = tags.iter().filter(|tag| tag.as_str() > after);
@@ -541,7 +571,9 @@ fn tags(state: &State, repo: &str, query: &str) -> Reply {
     let body = serde_json::json!({ "name": repo, "tags": page }).to_string();
     let reply = Reply::new(200, "application/json", body);
     match (rest.next(), page.last()) {
-        (Some(_), Some(last)) => reply.with("Link", format!("</v2/{repo}/tags/list?n={n}&last={last}>; rel=\"next\"")),
+        (Some(_), Some(last)) => {
+            reply.with("Link", format!("</v2/{repo}/tags/list?n={n}&last={last}>; rel=\"next\""))
+        }
         _ => reply,
     }
 }
@@ -549,11 +581,14 @@ fn tags(state: &State, repo: &str, query: &str) -> Reply {
 fn blob(seen: &Seen, digest: &str, bytes: &[u8]) -> Reply {
     let etag = format!("\"{digest}\"");
     let whole = Reply::new(200, "application/octet-stream", bytes).with("ETag", &*etag);
-    let Some(range) = seen.header("range").and_then(|r| r.strip_prefix("bytes=")) else { return whole };
+    let Some(range) = seen.header("range").and_then(|r| r.strip_prefix("bytes=")) else {
+        return whole;
+    };
     if seen.header("if-range").is_some_and(|wanted| wanted != etag) {
         return whole;
     }
-    let Some((Ok(first), Ok(last))) = range.split_once('-').map(|(a, b)| (a.parse::<usize>(), b.parse::<usize>()))
+    let Some((Ok(first), Ok(last))) =
+        range.split_once('-').map(|(a, b)| (a.parse::<usize>(), b.parse::<usize>()))
     else {
         return Reply::error(416, "RANGE");
     };
@@ -568,7 +603,10 @@ fn blob(seen: &Seen, digest: &str, bytes: &[u8]) -> Reply {
 
 fn basic(user: &str, password: &str) -> String {
     use base64::Engine as _;
-    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}")))
+    format!(
+        "Basic {}",
+        base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"))
+    )
 }
 
 /// The 401 that the request deserves, if any.
@@ -579,8 +617,11 @@ fn refuse(state: &State, seen: &Seen) -> Option<Reply> {
             (sent == Some(&basic(user, password)), "Basic realm=\"registry\"".to_owned())
         }
         Login::Bearer { realm, .. } => (
-            sent.and_then(|s| s.strip_prefix("Bearer ")).is_some_and(|token| state.tokens.contains(token)),
-            format!("Bearer realm=\"{realm}\",service=\"hostile\",scope=\"repository:x:pull,push,delete\""),
+            sent.and_then(|s| s.strip_prefix("Bearer "))
+                .is_some_and(|token| state.tokens.contains(token)),
+            format!(
+                "Bearer realm=\"{realm}\",service=\"hostile\",scope=\"repository:x:pull,push,delete\""
+            ),
         ),
     };
     (!sound).then(|| Reply::error(401, "UNAUTHORIZED").with("WWW-Authenticate", challenge))
@@ -589,8 +630,8 @@ fn refuse(state: &State, seen: &Seen) -> Option<Reply> {
 fn token(state: &mut State, seen: &Seen) -> Reply {
     if let Some(Login::Bearer { user: Some((user, password)), .. }) = &state.login {
         let form = String::from_utf8_lossy(&seen.body);
-        let refreshed =
-            form.contains("grant_type=refresh_token") && form.contains(&format!("refresh_token={password}"));
+        let refreshed = form.contains("grant_type=refresh_token")
+            && form.contains(&format!("refresh_token={password}"));
         if !refreshed && seen.header("authorization") != Some(&basic(user, password)) {
             return Reply::error(401, "UNAUTHORIZED");
         }

@@ -13,11 +13,13 @@ pub fn blob_path(dir: &Path, digest: &Digest) -> PathBuf {
     dir.join("blobs").join(digest.algorithm().name()).join(digest.hex())
 }
 
-/// Puts `artifact` under `tag` into `store/host/repo`, which is made where it does not exist; returns the layout.
+/// Puts `artifact` under `tag` into `store/host/repo`, which is made where it does not exist;
+/// returns the layout.
 pub fn add(store: &Path, host: &str, repo: &str, tag: &str, artifact: &Artifact) -> PathBuf {
     let dir = store.join(host).join(repo);
     fs::create_dir_all(dir.join("blobs/sha256")).expect("a writable store");
-    fs::write(dir.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#).expect("a writable store");
+    fs::write(dir.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)
+        .expect("a writable store");
     let documents = artifact.manifests.iter().map(|m| &m.bytes);
     for bytes in artifact.blobs.iter().chain(documents) {
         fs::write(blob_path(&dir, &Digest::of(bytes)), bytes).expect("a writable store");

@@ -1,7 +1,8 @@
 //! The test bed: packages, image layouts, registries and mounts for the integration tests.
 //!
-//! Every server listens on 127.0.0.1 on a port that was free; whatever is started is stopped by process id when its
-//! value is dropped; whatever is not installed is skipped with a printed reason.
+//! Every server listens on 127.0.0.1 on a port that was free; whatever is started is stopped by
+//! process id when its value is dropped; whatever is not installed is skipped with a printed
+//! reason.
 #![allow(dead_code, reason = "every test program uses a part of the bed")]
 
 pub mod delay;
@@ -31,7 +32,8 @@ pub fn program(name: &str) -> Option<PathBuf> {
     found
 }
 
-/// A Python that can `import oras`, which `scripts/test` provides; where it is missing, the reason is printed.
+/// A Python that can `import oras`, which `scripts/test` provides; where it is missing, the reason
+/// is printed.
 pub fn oras_python() -> Option<PathBuf> {
     let python = std::env::var_os("ORAS_PYTHON").map(PathBuf::from);
     if python.is_none() {
@@ -47,8 +49,15 @@ impl SmallDisk {
     /// `None`, with the reason printed, where nothing can be mounted.
     pub fn new(dir: &Path, bytes: u64) -> Option<SmallDisk> {
         std::fs::create_dir(dir).expect("a writable directory");
-        let options = std::ffi::CString::new(format!("size={bytes},mode=0777")).expect("no zero bytes");
-        match rustix::mount::mount("tmpfs", dir, "tmpfs", rustix::mount::MountFlags::NODEV, options.as_c_str()) {
+        let options =
+            std::ffi::CString::new(format!("size={bytes},mode=0777")).expect("no zero bytes");
+        match rustix::mount::mount(
+            "tmpfs",
+            dir,
+            "tmpfs",
+            rustix::mount::MountFlags::NODEV,
+            options.as_c_str(),
+        ) {
             Ok(()) => Some(SmallDisk(dir.to_owned())),
             Err(e) => {
                 skip(&format!("a small disk cannot be mounted: {e}"));

@@ -1,7 +1,8 @@
 //! The built program's own mounts.
 //!
-//! A mount never outlives its value, and no test hangs on it: after [`LIMIT`] a watchdog aborts the kernel's
-//! connection, so that whatever waits on the mount fails, then unmounts it and kills the daemon.
+//! A mount never outlives its value, and no test hangs on it: after [`LIMIT`] a watchdog aborts the
+//! kernel's connection, so that whatever waits on the mount fails, then unmounts it and kills the
+//! daemon.
 
 use std::fs;
 use std::io::{Read, Seek};
@@ -58,7 +59,8 @@ impl Options {
     }
 }
 
-/// A mount point with its daemon, cache, state, log and an empty home, all below one temporary directory.
+/// A mount point with its daemon, cache, state, log and an empty home, all below one temporary
+/// directory.
 pub struct Mount {
     dir: Option<tempfile::TempDir>,
     path: PathBuf,
@@ -82,8 +84,15 @@ impl Mount {
         }
         let path = dir.path().canonicalize().expect("a directory").join("mnt");
         let sources = sources.iter().map(S::to_string).collect();
-        let mut mount =
-            Mount { dir: Some(dir), path, options, sources, said: String::new(), pid: None, watchdog: None };
+        let mut mount = Mount {
+            dir: Some(dir),
+            path,
+            options,
+            sources,
+            said: String::new(),
+            pid: None,
+            watchdog: None,
+        };
         let output = mount.run();
         assert!(output.status.success(), "mounting failed: {output:?}\n{}", mount.log());
         Some(mount)
@@ -108,7 +117,11 @@ impl Mount {
         if output.status.success() {
             let connection = connection(&self.path);
             self.pid = self.status()["pid"].as_i64().and_then(|pid| Pid::from_raw(pid as i32));
-            assert!(self.pid.is_some() && connection.is_some(), "mounted, but without a process: {}", self.log());
+            assert!(
+                self.pid.is_some() && connection.is_some(),
+                "mounted, but without a process: {}",
+                self.log()
+            );
             self.watch(connection);
         }
         output
@@ -231,7 +244,8 @@ impl Mount {
         output
     }
 
-    /// Mounts again at the same place with the same cache, over a dead mount too; what the program said.
+    /// Mounts again at the same place with the same cache, over a dead mount too; what the program
+    /// said.
     pub fn again(&mut self) -> Output {
         assert!(self.pid.is_none(), "still mounted");
         self.run()
@@ -257,7 +271,10 @@ impl Drop for Mount {
         if std::thread::panicking() {
             let log = self.log();
             let lines: Vec<_> = log.lines().collect();
-            eprintln!("the end of the mount's log:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+            eprintln!(
+                "the end of the mount's log:\n{}",
+                lines[lines.len().saturating_sub(40)..].join("\n")
+            );
         }
         detach(&self.path);
         self.unwatch();
@@ -274,8 +291,8 @@ impl Drop for Mount {
     }
 }
 
-/// Runs a command to its end, of a minute at most. Its output goes to files: a pipe that a daemon has inherited would
-/// never end.
+/// Runs a command to its end, of a minute at most. Its output goes to files: a pipe that a daemon
+/// has inherited would never end.
 pub fn finish(mut command: Command) -> Output {
     let mut files = [(); 2].map(|()| tempfile::tempfile().expect("a temporary file"));
     let [out, err] = files.each_ref().map(|file| file.try_clone().expect("a descriptor"));
@@ -310,7 +327,8 @@ pub fn xattr(path: &Path, name: &str) -> Option<String> {
     }
 }
 
-/// Whether the process ends within seconds. It is no child of ours, and who has to collect it may not do so.
+/// Whether the process ends within seconds. It is no child of ours, and who has to collect it may
+/// not do so.
 fn ended(pid: Pid) -> bool {
     let stat = format!("/proc/{}/stat", pid.as_raw_nonzero());
     wait_until(Duration::from_secs(10), || match fs::read_to_string(&stat) {

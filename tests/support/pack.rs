@@ -1,4 +1,5 @@
-//! Modules and provider releases as values: zips, manifests, indexes. Equal input gives equal bytes.
+//! Modules and provider releases as values: zips, manifests, indexes. Equal input gives equal
+//! bytes.
 
 use std::io::{Cursor, Read, Write};
 
@@ -54,7 +55,8 @@ impl Artifact {
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed;
     let next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 56) as u8
     };
     std::iter::repeat_with(next).take(length).collect()
@@ -106,7 +108,10 @@ pub fn module(files: &[(&str, &[u8])]) -> Artifact {
 
 /// The package of a provider's platform, with `content` as its program.
 pub fn provider_zip(name: &str, version: &str, content: &[u8]) -> Vec<u8> {
-    zip(&[(&format!("terraform-provider-{name}_v{version}!"), content), ("README.md", b"a provider\n")])
+    zip(&[
+        (&format!("terraform-provider-{name}_v{version}!"), content),
+        ("README.md", b"a provider\n"),
+    ])
 }
 
 /// A provider release of `(OS_ARCH, package)`.
@@ -159,7 +164,16 @@ fn release_of(packages: &[(&str, Vec<u8>)], h1_of: impl Fn(&[u8]) -> Option<Stri
 pub fn provider(name: &str, version: &str, platforms: &[&str]) -> Artifact {
     let packages: Vec<_> = platforms
         .iter()
-        .map(|&p| (p, provider_zip(name, version, format!("#!/bin/sh\necho {name} {version} {p}\n").as_bytes())))
+        .map(|&p| {
+            (
+                p,
+                provider_zip(
+                    name,
+                    version,
+                    format!("#!/bin/sh\necho {name} {version} {p}\n").as_bytes(),
+                ),
+            )
+        })
         .collect();
     provider_of(&packages)
 }

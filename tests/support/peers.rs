@@ -6,8 +6,9 @@ use super::docker_registry::{DockerRegistry, PASSWORD, USER};
 use super::pack::Artifact;
 use super::{layouts, oras_python, program};
 
-/// Pushes a module package by the SDK's own upload of blobs and manifests: its `push` knows no artifactType, and its
-/// `upload_blob` asks for the blob first, whereupon it keeps a token that may only pull.
+/// Pushes a module package by the SDK's own upload of blobs and manifests: its `push` knows no
+/// artifactType, and its `upload_blob` asks for the blob first, whereupon it keeps a token that may
+/// only pull.
 const PUSH: &str = r#"
 import sys
 import tempfile
@@ -34,7 +35,8 @@ manifest["layers"] = [layer]
 client._check_200_response(client.upload_manifest(manifest, container))
 "#;
 
-/// Pushes `package` as a module by the Python SDK; false, with the reason printed, where that is missing.
+/// Pushes `package` as a module by the Python SDK; false, with the reason printed, where that is
+/// missing.
 pub fn oras_push_module(registry: &DockerRegistry, repo: &str, tag: &str, package: &[u8]) -> bool {
     let Some(python) = oras_python() else { return false };
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -60,13 +62,16 @@ pub fn oras_push_module(registry: &DockerRegistry, repo: &str, tag: &str, packag
     true
 }
 
-/// Copies `artifact` into a registry by `skopeo copy`; false, with the reason printed, where that is missing.
+/// Copies `artifact` into a registry by `skopeo copy`; false, with the reason printed, where that
+/// is missing.
 pub fn skopeo_copy(registry: &DockerRegistry, repo: &str, tag: &str, artifact: &Artifact) -> bool {
     let Some(skopeo) = program("skopeo") else { return false };
     let dir = tempfile::tempdir().expect("a temporary directory");
     let layout = layouts::add(dir.path(), "from.example", "it", tag, artifact);
     let mut command = Command::new(skopeo);
-    command.args(["copy", "--quiet", "--all", "--insecure-policy", "--dest-creds"]).arg(format!("{USER}:{PASSWORD}"));
+    command
+        .args(["copy", "--quiet", "--all", "--insecure-policy", "--dest-creds"])
+        .arg(format!("{USER}:{PASSWORD}"));
     match registry.ca_file() {
         // skopeo takes every *.crt of a directory as an authority.
         Some(ca) => {

@@ -1,4 +1,5 @@
-//! Pushing to a registry: blobs by POST and PUT, then manifests, as the OCI distribution spec has it.
+//! Pushing to a registry: blobs by POST and PUT, then manifests, as the OCI distribution spec has
+//! it.
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE, LOCATION};
 use reqwest::{Certificate, Client, Method, Response, StatusCode};
@@ -28,20 +29,30 @@ impl Push {
     /// For `repo` at `base` (`SCHEME://HOST:PORT`); `ca` is the authority to trust, as PEM.
     pub fn new(base: &str, repo: &str, credential: Credential, ca: Option<&str>) -> Push {
         drop(rustls::crypto::ring::default_provider().install_default());
-        let certificates = ca.map(|pem| Certificate::from_pem(pem.as_bytes()).expect("PEM of ours"));
-        let client = Client::builder().no_proxy().tls_certs_only(certificates).build().expect("a client");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let certificates =
+            ca.map(|pem| Certificate::from_pem(pem.as_bytes()).expect("PEM of ours"));
+        let client =
+            Client::builder().no_proxy().tls_certs_only(certificates).build().expect("a client");
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         Push { base: base.to_owned(), repo: repo.to_owned(), credential, client, runtime }
     }
 
     /// Sends one request to `url`, or to `/v2/REPO/url` where it is no absolute one.
-    pub fn request(&self, method: Method, url: &str, media_type: Option<&str>, body: Vec<u8>) -> Response {
+    pub fn request(
+        &self,
+        method: Method,
+        url: &str,
+        media_type: Option<&str>,
+        body: Vec<u8>,
+    ) -> Response {
         let url = match url {
             absolute if absolute.contains("://") => absolute.to_owned(),
             from_top if from_top.starts_with('/') => format!("{}{from_top}", self.base),
             relative => format!("{}/v2/{}/{relative}", self.base, self.repo),
         };
-        let mut request = self.client.request(method, &url).header(ACCEPT, format!("{IMAGE}, {INDEX}, */*"));
+        let mut request =
+            self.client.request(method, &url).header(ACCEPT, format!("{IMAGE}, {INDEX}, */*"));
         request = match &self.credential {
             Credential::None => request,
             Credential::Basic(user, password) => request.basic_auth(user, Some(password)),
@@ -65,7 +76,9 @@ impl Push {
     /// Uploads one blob, unless it is there.
     pub fn blob(&self, bytes: &[u8]) -> Digest {
         let digest = Digest::of(bytes);
-        if self.request(Method::HEAD, &format!("blobs/{digest}"), None, vec![]).status() == StatusCode::OK {
+        if self.request(Method::HEAD, &format!("blobs/{digest}"), None, vec![]).status()
+            == StatusCode::OK
+        {
             return digest;
         }
         let begun = self.request(Method::POST, "blobs/uploads/", None, vec![]);
@@ -81,7 +94,8 @@ impl Push {
     /// Uploads one manifest under a tag or its digest.
     pub fn manifest(&self, reference: &str, document: &Document) {
         let url = format!("manifests/{reference}");
-        let put = self.request(Method::PUT, &url, Some(document.media_type), document.bytes.clone());
+        let put =
+            self.request(Method::PUT, &url, Some(document.media_type), document.bytes.clone());
         self.expect(put, StatusCode::CREATED);
     }
 

@@ -31,24 +31,29 @@ impl Tls {
         let mut leaf = CertificateParams::new(names).expect("names");
         leaf.not_before = rcgen::date_time_ymd(2000, 1, 1);
         leaf.not_after = rcgen::date_time_ymd(until, 1, 1);
-        let certificate = leaf.signed_by(&key, &Issuer::new(params, ca_key)).expect("a certificate");
+        let certificate =
+            leaf.signed_by(&key, &Issuer::new(params, ca_key)).expect("a certificate");
         Tls { ca: ca.pem(), certificate: certificate.pem(), key: key.serialize_pem() }
     }
 
-    /// Writes `ca.pem`, `server.pem` and `server.key` into `dir`; returns their paths in this order.
+    /// Writes `ca.pem`, `server.pem` and `server.key` into `dir`; returns their paths in this
+    /// order.
     pub fn write(&self, dir: &Path) -> [PathBuf; 3] {
-        [("ca.pem", &self.ca), ("server.pem", &self.certificate), ("server.key", &self.key)].map(|(name, text)| {
-            let path = dir.join(name);
-            std::fs::write(&path, text).expect("a writable directory");
-            path
-        })
+        [("ca.pem", &self.ca), ("server.pem", &self.certificate), ("server.key", &self.key)].map(
+            |(name, text)| {
+                let path = dir.join(name);
+                std::fs::write(&path, text).expect("a writable directory");
+                path
+            },
+        )
     }
 
     /// What a server needs to speak as this certificate.
     pub fn server(&self) -> rustls::ServerConfig {
         use rustls::pki_types::pem::PemObject;
         use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-        let chain = vec![CertificateDer::from_pem_slice(self.certificate.as_bytes()).expect("PEM of ours")];
+        let chain =
+            vec![CertificateDer::from_pem_slice(self.certificate.as_bytes()).expect("PEM of ours")];
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("PEM of ours");
         rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
             .with_safe_default_protocol_versions()

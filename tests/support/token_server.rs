@@ -1,5 +1,6 @@
-//! A token service for a registry: answers GET with Basic credentials and POST with a refresh token by a JWT (ES256)
-//! that Debian's docker-registry accepts. Plain HTTP, or TLS with a certificate given.
+//! A token service for a registry: answers GET with Basic credentials and POST with a refresh token
+//! by a JWT (ES256) that Debian's docker-registry accepts. Plain HTTP, or TLS with a certificate
+//! given.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -88,7 +89,8 @@ impl TokenServer {
         &self.certificate
     }
 
-    /// How long the registry takes tokens that are made from now on, in seconds. [`ANNOUNCED`] is what callers are told.
+    /// How long the registry takes tokens that are made from now on, in seconds. [`ANNOUNCED`] is
+    /// what callers are told.
     pub fn set_lifetime(&self, seconds: u64) {
         self.shared.lifetime.store(seconds, Ordering::SeqCst);
     }
@@ -135,7 +137,9 @@ fn serve(listener: &TcpListener, shared: &Arc<Shared>, tls: Option<Arc<rustls::S
         std::thread::spawn(move || {
             let done = match tls.map(rustls::ServerConnection::new) {
                 None => answer(stream, &shared),
-                Some(Ok(connection)) => answer(rustls::StreamOwned::new(connection, stream), &shared),
+                Some(Ok(connection)) => {
+                    answer(rustls::StreamOwned::new(connection, stream), &shared)
+                }
                 Some(Err(e)) => panic!("{e}"),
             };
             drop(done);
@@ -180,12 +184,20 @@ fn answer(stream: impl Read + Write, shared: &Shared) -> std::io::Result<()> {
 }
 
 impl Shared {
-    fn decide(&self, authorization: &str, parameters: &[(String, String)]) -> (&'static str, serde_json::Value) {
-        let basic = format!("Basic {}", STANDARD.encode(format!("{}:{}", self.user, self.password)));
+    fn decide(
+        &self,
+        authorization: &str,
+        parameters: &[(String, String)],
+    ) -> (&'static str, serde_json::Value) {
+        let basic =
+            format!("Basic {}", STANDARD.encode(format!("{}:{}", self.user, self.password)));
         let refreshing = parameters.iter().any(|(k, v)| k == "refresh_token" && v == REFRESH_TOKEN);
         if authorization != basic && !refreshing {
             self.refused.fetch_add(1, Ordering::SeqCst);
-            return ("401 Unauthorized", json!({"errors": [{"code": "UNAUTHORIZED", "message": "wrong credentials"}]}));
+            return (
+                "401 Unauthorized",
+                json!({"errors": [{"code": "UNAUTHORIZED", "message": "wrong credentials"}]}),
+            );
         }
         let scopes: Vec<&str> = parameters
             .iter()
@@ -193,14 +205,18 @@ impl Shared {
             .flat_map(|(_, v)| v.split(' '))
             .filter(|s| !s.is_empty())
             .collect();
-        self.scopes.lock().expect("no panic in the server").extend(scopes.iter().map(|s| s.to_string()));
+        self.scopes
+            .lock()
+            .expect("no panic in the server")
+            .extend(scopes.iter().map(|s| s.to_string()));
         self.issued.fetch_add(1, Ordering::SeqCst);
         let token = self.token(&scopes);
         ("200 OK", json!({"token": token, "access_token": token, "expires_in": ANNOUNCED}))
     }
 
     fn token(&self, scopes: &[&str]) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_secs();
+        let now =
+            SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_secs();
         let access: Vec<_> = scopes
             .iter()
             .filter_map(|scope| {
@@ -209,7 +225,8 @@ impl Shared {
                 Some(json!({"type": kind, "name": name, "actions": actions.split(',').collect::<Vec<_>>()}))
             })
             .collect();
-        let header = json!({"typ": "JWT", "alg": "ES256", "x5c": [STANDARD.encode(&self.certificate_der)]});
+        let header =
+            json!({"typ": "JWT", "alg": "ES256", "x5c": [STANDARD.encode(&self.certificate_der)]});
         let claims = json!({
             "iss": ISSUER, "sub": self.user, "aud": SERVICE, "access": access, "jti": format!("{now}"),
             "iat": now, "nbf": now - 60, "exp": now + self.lifetime.load(Ordering::SeqCst) - LEEWAY,
@@ -221,7 +238,8 @@ impl Shared {
     }
 }
 
-/// The two integers of an ASN.1 signature as 32 bytes each, which is how a JWT wants them (RFC 7518, 3.4).
+/// The two integers of an ASN.1 signature as 32 bytes each, which is how a JWT wants them (RFC
+/// 7518, 3.4).
 fn fixed(der: &[u8]) -> [u8; 64] {
     let mut out = [0; 64];
     let mut at = 2;

@@ -1,5 +1,6 @@
-//! A world of its own for tests that concern users: a mount namespace with a /dev/fuse and an /etc/fuse.conf that tests
-//! may change, in which this test program runs again as another user. Nothing outside of it changes.
+//! A world of its own for tests that concern users: a mount namespace with a /dev/fuse and an
+//! /etc/fuse.conf that tests may change, in which this test program runs again as another user.
+//! Nothing outside of it changes.
 //!
 //! Only root can make one, and not everywhere: where it cannot be made, the reason is printed.
 
@@ -16,14 +17,16 @@ pub const NOBODY: u32 = 65534;
 /// Another such user.
 pub const DAEMON: u32 = 1;
 
-/// The variable that tells this program that it runs in such a world, and where that keeps its files.
+/// The variable that tells this program that it runs in such a world, and where that keeps its
+/// files.
 const WORLD: &str = "TOFUFS_TEST_WORLD";
 /// How long everything in a world may take.
 const LIMIT: Duration = Duration::from_secs(300);
 /// The exit code by which a world says that it cannot be made.
 const IMPOSSIBLE: i32 = 77;
 
-/// `$1`: where the world keeps its files; `$2`: where the programs are; `$3`: the user; then the words to run.
+/// `$1`: where the world keeps its files; `$2`: where the programs are; `$3`: the user; then the
+/// words to run.
 const MAKE: &str = r#"
 impossible() { echo "$1" >&2; exit 77; }
 world=$1 programs=$2 user=$3
@@ -57,12 +60,14 @@ pub fn inside() -> Option<PathBuf> {
     std::env::var_os(WORLD).map(PathBuf::from)
 }
 
-/// Runs this test program again in a new world as `user`, with these arguments; panics if it fails there.
+/// Runs this test program again in a new world as `user`, with these arguments; panics if it fails
+/// there.
 pub fn enter(user: u32, arguments: &[&str]) {
     enter_with(user, arguments, &[]);
 }
 
-/// Whether this is an ordinary user. If not, the test `name` runs as one, in a world with these variables.
+/// Whether this is an ordinary user. If not, the test `name` runs as one, in a world with these
+/// variables.
 pub fn is_ordinary(name: &str, environment: &[(&str, &Path)]) -> bool {
     let is_root = rustix::process::geteuid().is_root();
     if is_root {
@@ -89,28 +94,47 @@ pub fn enter_with(user: u32, arguments: &[&str], environment: &[(&str, &Path)]) 
     fs::set_permissions(&world, Permissions::from_mode(0o755)).expect("our own directory");
     for (name, mode) in [("programs", 0o755), ("tmp", 0o1777)] {
         fs::create_dir(world.join(name)).expect("a writable directory");
-        fs::set_permissions(world.join(name), Permissions::from_mode(mode)).expect("our own directory");
+        fs::set_permissions(world.join(name), Permissions::from_mode(mode))
+            .expect("our own directory");
     }
     fs::write(world.join("fuse.conf"), "").expect("a writable directory");
     let built = Path::new(env!("CARGO_BIN_EXE_tofufs")).parent().expect("a directory");
     let this = std::env::current_exe().expect("a program");
-    let Ok(this) = this.strip_prefix(built) else { return skipped("the test lies elsewhere than the program") };
+    let Ok(this) = this.strip_prefix(built) else {
+        return skipped("the test lies elsewhere than the program");
+    };
     let output = world.join("output");
     let file = fs::File::create(&output).expect("a writable directory");
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "sh", "-c", MAKE, "sh"]).arg(&world).arg(built);
+    command
+        .args(["--mount", "--propagation", "private", "sh", "-c", MAKE, "sh"])
+        .arg(&world)
+        .arg(built);
     command.arg(user.to_string()).arg(world.join("programs").join(this)).args(arguments);
-    command.env_clear().env("PATH", path()).env("TMPDIR", world.join("tmp")).env("HOME", world.join("tmp"));
-    command.envs(environment.iter().copied()).env(WORLD, &world).current_dir("/").stdin(Stdio::null());
+    command
+        .env_clear()
+        .env("PATH", path())
+        .env("TMPDIR", world.join("tmp"))
+        .env("HOME", world.join("tmp"));
+    command
+        .envs(environment.iter().copied())
+        .env(WORLD, &world)
+        .current_dir("/")
+        .stdin(Stdio::null());
     let errors = file.try_clone().expect("a descriptor");
-    let Ok(mut child) = command.stdout(file).stderr(errors).spawn() else { return skipped("unshare cannot be run") };
+    let Ok(mut child) = command.stdout(file).stderr(errors).spawn() else {
+        return skipped("unshare cannot be run");
+    };
     let start = Instant::now();
     let status = loop {
         match child.try_wait().expect("a child of ours") {
             Some(status) => break status,
             None if start.elapsed() > LIMIT => {
                 child.kill().and_then(|()| child.wait().map(drop)).expect("a child of ours");
-                panic!("it takes longer than {LIMIT:?}: {}", fs::read_to_string(&output).unwrap_or_default());
+                panic!(
+                    "it takes longer than {LIMIT:?}: {}",
+                    fs::read_to_string(&output).unwrap_or_default()
+                );
             }
             None => thread::sleep(Duration::from_millis(20)),
         }
@@ -121,7 +145,8 @@ pub fn enter_with(user: u32, arguments: &[&str], environment: &[(&str, &Path)]) 
         return skipped(said.trim_end());
     }
     assert!(status.success(), "as the user {user}: {status}\n{said}");
-    let ran = said.lines().filter(|line| line.starts_with("test ") && line.ends_with(" ok")).count();
+    let ran =
+        said.lines().filter(|line| line.starts_with("test ") && line.ends_with(" ok")).count();
     assert!(ran > 0, "no test ran as the user {user}:\n{said}");
 }
 

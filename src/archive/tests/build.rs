@@ -227,7 +227,8 @@ impl Archive {
 
 fn write_local(out: &mut Vec<u8>, entry: &Entry) {
     let name = entry.local_name.as_ref().unwrap_or(&entry.name);
-    let (crc, compressed, size) = entry.local_sizes.unwrap_or((entry.crc, entry.compressed, entry.size));
+    let (crc, compressed, size) =
+        entry.local_sizes.unwrap_or((entry.crc, entry.compressed, entry.size));
     out.extend(entry.local_signature.to_le_bytes());
     for half in [
         20,
@@ -270,9 +271,21 @@ fn central(entry: &Entry, offset: u32) -> Vec<u8> {
     out
 }
 
-fn write_end64(out: &mut Vec<u8>, count: usize, size: usize, offset: usize, change: fn(&mut End64)) {
-    let mut end =
-        End64 { entries: count as u64, size: size as u64, offset: offset as u64, locator: 0, disks: 1, record: true };
+fn write_end64(
+    out: &mut Vec<u8>,
+    count: usize,
+    size: usize,
+    offset: usize,
+    change: fn(&mut End64),
+) {
+    let mut end = End64 {
+        entries: count as u64,
+        size: size as u64,
+        offset: offset as u64,
+        locator: 0,
+        disks: 1,
+        record: true,
+    };
     change(&mut end);
     let start = out.len();
     if end.record {

@@ -26,7 +26,11 @@ fn declared_sizes_that_lie_are_integrity_errors() {
     let bomb = zip([deflated("a", vec![0; 1 << 20]).with(|e| e.size = 10)]);
     let mut written = Vec::new();
     let file = tree(&bomb).unwrap()[&b"a"[..]].unwrap();
-    assert!(extract(&bomb, &file, &mut written).is_err() && written.len() <= 10, "{}", written.len());
+    assert!(
+        extract(&bomb, &file, &mut written).is_err() && written.len() <= 10,
+        "{}",
+        written.len()
+    );
     let stored = entry("a", TEXT).with(|e| e.size += 1);
     refused_for(&zip([stored]), "two sizes differ");
 }
@@ -62,7 +66,8 @@ fn files_that_are_not_as_empty_as_declared_refuse_the_archive() {
 
 #[test]
 fn streams_that_are_not_exactly_one_deflate_stream_are_integrity_errors() {
-    // Z26: no stream, an invalid block, a cut, bytes behind the end, a distance too far, empty blocks without end
+    // Z26: no stream, an invalid block, a cut, bytes behind the end, a distance too far, empty
+    // blocks without end
     let raw = |data: Vec<u8>| {
         deflated("a", TEXT).with(|e| {
             e.compressed = data.len() as u32;
@@ -82,8 +87,9 @@ fn streams_that_are_not_exactly_one_deflate_stream_are_integrity_errors() {
 
 #[test]
 fn codes_that_do_not_exist_are_integrity_errors() {
-    // Z26: what some readers take for a length of 258 (286, 287), a distance of 24577 (30) and the only distance of a
-    // table that has one code (the other bit). Size and CRC are those that they find.
+    // Z26: what some readers take for a length of 258 (286, 287), a distance of 24577 (30) and the
+    // only distance of a table that has one code (the other bit). Size and CRC are those that they
+    // find.
     let repeated = |count: usize| vec![b'a'; count];
     for (stream, content) in [
         (fixed(&[(0b1001_0001, 8), (0b1100_0110, 8), (0, 5), (0, 7)]), repeated(259)),
@@ -97,7 +103,8 @@ fn codes_that_do_not_exist_are_integrity_errors() {
         corrupt(entry);
     }
     let right = only_distance(0);
-    let honest = deflated("a", repeated(4)).with(|e| (e.compressed, e.data) = (right.len() as u32, right));
+    let honest =
+        deflated("a", repeated(4)).with(|e| (e.compressed, e.data) = (right.len() as u32, right));
     assert_eq!(contents(&zip([honest])).unwrap()[&b"a"[..]].0, repeated(4));
 }
 
@@ -111,7 +118,8 @@ fn fixed(codes: &[(u32, u32)]) -> Vec<u8> {
     bits.bytes
 }
 
-/// `a`, then three bytes more at distance 1, whose code is `bit` in a table that has only the code 0.
+/// `a`, then three bytes more at distance 1, whose code is `bit` in a table that has only the code
+/// 0.
 fn only_distance(bit: u32) -> Vec<u8> {
     let mut bits = Bits::default();
     // 258 lengths for literals, 1 for distances, 18 for the lengths' own codes.
@@ -129,8 +137,15 @@ fn only_distance(bit: u32) -> Vec<u8> {
             3,
         );
     }
-    // 97 zeros, `a` (1 bit), 158 zeros, the end and the length 3 (2 bits each), the distance 1 (1 bit).
-    bits.code(0, 1).number(97 - 11, 7).code(0b111, 3).code(0, 1).number(138 - 11, 7).code(0, 1).number(20 - 11, 7);
+    // 97 zeros, `a` (1 bit), 158 zeros, the end and the length 3 (2 bits each), the distance 1 (1
+    // bit).
+    bits.code(0, 1)
+        .number(97 - 11, 7)
+        .code(0b111, 3)
+        .code(0, 1)
+        .number(138 - 11, 7)
+        .code(0, 1)
+        .number(20 - 11, 7);
     bits.code(0b10, 2).code(0b10, 2).code(0b111, 3);
     bits.code(0, 1).code(0b11, 2).code(bit, 1).code(0b10, 2);
     bits.bytes
@@ -216,10 +231,15 @@ fn errors_of_reader_and_writer_are_handed_on() {
     let zip = zip([deflated("a", TEXT)]);
     let file = tree(&zip).unwrap()[&b"a"[..]].unwrap();
     let length = zip.len() as u64;
-    let Err(error) = index(&Broken(zip.clone(), length - 1), &Limits::default()) else { panic!("read") };
+    let Err(error) = index(&Broken(zip.clone(), length - 1), &Limits::default()) else {
+        panic!("read")
+    };
     assert!(matches!(error.class(), Class::Read(source) if source.raw_os_error() == Some(5)));
     let broken = Broken(zip.clone(), file.offset);
-    for error in [extract(&broken, &file, &mut Vec::new()).unwrap_err(), inflate(&broken, &file).unwrap_err()] {
+    for error in [
+        extract(&broken, &file, &mut Vec::new()).unwrap_err(),
+        inflate(&broken, &file).unwrap_err(),
+    ] {
         assert!(matches!(error.class(), Class::Read(source) if source.raw_os_error() == Some(5)));
     }
     let error = extract(&zip, &file, &mut Full).unwrap_err();

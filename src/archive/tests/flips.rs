@@ -5,9 +5,12 @@ use super::*;
 
 fn sample() -> Vec<u8> {
     let text = |n: usize| format!("variable \"v{n}\" {{\n  type = string\n}}\n");
-    let mut entries = vec![directory("modules/"), entry("README", "# x\n"), entry("run", "#!").mode(0o100_755)];
+    let mut entries =
+        vec![directory("modules/"), entry("README", "# x\n"), entry("run", "#!").mode(0o100_755)];
     entries.extend((0..3).map(|n| deflated(format!("{n}.tf"), text(n))));
-    entries.extend((3..6).map(|n| deflated(format!("modules/{n}.tf"), text(n)).streamed(n % 2 == 0, n == 5)));
+    entries.extend(
+        (3..6).map(|n| deflated(format!("modules/{n}.tf"), text(n)).streamed(n % 2 == 0, n == 5)),
+    );
     entries.push(entry("link", "README").mode(0o120_777));
     archive(entries).with(|a| a.comment = b"made by hand".to_vec()).bytes()
 }
@@ -52,7 +55,8 @@ fn a_flipped_bit_is_refused_or_gives_the_same_tree() {
 fn random_bytes_never_panic() {
     // Z59: three random changes in sound archives, by a fixed seed
     let mut random = fastrand::Rng::with_seed(59);
-    let whole = zip([directory("d/"), deflated("d/a", "a a a a a").streamed(true, false), entry("b", "b")]);
+    let whole =
+        zip([directory("d/"), deflated("d/a", "a a a a a").streamed(true, false), entry("b", "b")]);
     for _ in 0..20_000 {
         let mut zip = whole.clone();
         for _ in 0..3 {

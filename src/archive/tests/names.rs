@@ -29,7 +29,19 @@ fn absolute_names_are_refused() {
 #[test]
 fn other_systems_special_names_are_literal() {
     // Z02 (relative to a drive), Z03, Z52, Z53
-    let names = [r"a\b", "C:x", "a:b", "CON", "nul.txt", "dot.", "trailing ", "-rf", "a\nb", "\u{1b}[31m", "\u{202e}x"];
+    let names = [
+        r"a\b",
+        "C:x",
+        "a:b",
+        "CON",
+        "nul.txt",
+        "dot.",
+        "trailing ",
+        "-rf",
+        "a\nb",
+        "\u{1b}[31m",
+        "\u{202e}x",
+    ];
     for name in names {
         assert_eq!(paths(&one(name)), [name]);
     }
@@ -44,9 +56,16 @@ fn nul_in_a_name_is_refused() {
 
 #[test]
 fn names_are_never_recoded() {
-    // Z05: CP437, Shift JIS, KOI8-R, CP866, overlong, a lone surrogate; with and without the UTF-8 flag
-    let names: [&[u8]; 6] =
-        [b"caf\x82.tf", b"\x83\x5c.tf", b"\xc6\xc1\xca\xcc", b"\x94\xa0\xa9\xab", b"\xc0\xaf", b"\xed\xa0\x80"];
+    // Z05: CP437, Shift JIS, KOI8-R, CP866, overlong, a lone surrogate; with and without the UTF-8
+    // flag
+    let names: [&[u8]; 6] = [
+        b"caf\x82.tf",
+        b"\x83\x5c.tf",
+        b"\xc6\xc1\xca\xcc",
+        b"\x94\xa0\xa9\xab",
+        b"\xc0\xaf",
+        b"\xed\xa0\x80",
+    ];
     for name in names {
         for flags in [0, 1 << 11] {
             let zip = zip([entry(name, "x").with(|e| e.flags = flags)]);
@@ -74,7 +93,10 @@ fn names_are_cleaned_as_opentofu_does() {
     for name in ["./a/b", "a/./b", "a//b", "a/b/."] {
         assert_eq!(paths(&one(name)), ["a/", "a/b"], "{name}");
     }
-    assert_eq!(paths(&zip([directory("./"), directory("."), directory(""), entry("a", "")])), ["a"]);
+    assert_eq!(
+        paths(&zip([directory("./"), directory("."), directory(""), entry("a", "")])),
+        ["a"]
+    );
     for name in ["", "."] {
         refused_for(&one(name), "top directory");
     }
@@ -112,9 +134,12 @@ fn duplicates_count_once_if_they_are_equal() {
     let read_only = |name: &str| entry(name, "x").mode(0o100_444);
     let dos = |attributes| entry("a", "x").with(|e| (e.system, e.attributes) = (0, attributes));
     let unknown = || entry("a", "x").with(|e| e.system = 7);
-    for pair in
-        [[read_only("a"), read_only("a")], [entry("b", "x"), read_only("b")], [dos(1), dos(1)], [unknown(), unknown()]]
-    {
+    for pair in [
+        [read_only("a"), read_only("a")],
+        [entry("b", "x"), read_only("b")],
+        [dos(1), dos(1)],
+        [unknown(), unknown()],
+    ] {
         refused_for(&zip([vec![entry("c", "")], pair.into()].concat()), "write it only once");
     }
     assert_eq!(paths(&zip([dos(0), dos(0)])), ["a"]);
@@ -163,9 +188,13 @@ fn special_entries_are_regular_files() {
 #[test]
 fn only_the_owners_execute_bit_counts() {
     // Z15, Z16
-    for (mode, executable) in
-        [(0o104_755, true), (0o106_711, true), (0o107_777, true), (0o100_000, false), (0o100_677, false)]
-    {
+    for (mode, executable) in [
+        (0o104_755, true),
+        (0o106_711, true),
+        (0o107_777, true),
+        (0o100_000, false),
+        (0o100_677, false),
+    ] {
         let ids = extra(0x7875, &[1, 4, 0, 0, 0, 0, 4, 0, 0, 0, 0]);
         let zip = zip([entry("a", "x").mode(mode).with(|e| e.extra = ids)]);
         assert_eq!(contents(&zip).unwrap()[&b"a"[..]].1, executable, "{mode:o}");
@@ -179,12 +208,15 @@ fn times_that_do_not_exist_are_clamped() {
     // Z17
     const Y1980: i64 = 315_532_800;
     let modified = |date: u16, time: u16, unix: Option<u32>| {
-        let field = unix.map_or(Vec::new(), |t| extra(0x5455, &[&[1][..], &t.to_le_bytes()].concat()));
+        let field =
+            unix.map_or(Vec::new(), |t| extra(0x5455, &[&[1][..], &t.to_le_bytes()].concat()));
         let zip = zip([entry("a", "").with(|e| (e.date, e.time, e.extra) = (date, time, field))]);
         tree(&zip).unwrap()[&b"a"[..]].unwrap().modified
     };
     let dos = |year: u16, month: u16, day: u16| (year - 1980) << 9 | month << 5 | day;
-    for date in [0, dos(1980, 0, 1), dos(1999, 15, 1), dos(2023, 2, 29), dos(2100, 2, 29), dos(2020, 4, 31)] {
+    for date in
+        [0, dos(1980, 0, 1), dos(1999, 15, 1), dos(2023, 2, 29), dos(2100, 2, 29), dos(2020, 4, 31)]
+    {
         assert_eq!(modified(date, 0, None), Y1980, "{date:#x}");
     }
     assert_eq!(modified(dos(2020, 1, 1), 24 << 11, None), Y1980);
@@ -225,8 +257,15 @@ fn a_refusal_is_one_printable_line() {
 
 #[test]
 fn comments_and_foreign_fields_are_ignored() {
-    // Z41, Z42: unknown and overrunning extra fields, repeated numbers, padding as zipalign writes it
-    let fields = [extra(0xcafe, &[]), extra(0x5455, &[9]), extra(0x5455, &[1, 2]), vec![0; 7], vec![9, 9, 255, 255, 1]];
+    // Z41, Z42: unknown and overrunning extra fields, repeated numbers, padding as zipalign writes
+    // it
+    let fields = [
+        extra(0xcafe, &[]),
+        extra(0x5455, &[9]),
+        extra(0x5455, &[1, 2]),
+        vec![0; 7],
+        vec![9, 9, 255, 255, 1],
+    ];
     let plain = entry("a", "x").with(|e| {
         e.extra = fields.concat();
         e.local_extra = [extra(0xd935, &[0; 40]), vec![0; 3]].concat();

@@ -33,7 +33,12 @@ pub(super) fn agrees(zip: &[u8]) -> usize {
     let mut same = 0;
     for (no, file) in members.files() {
         for (_, content) in found.iter().filter(|(streamed, _)| streamed.is(file)) {
-            assert_eq!(super::content(zip, file).as_ref().ok(), Some(content), "{:?}", members.path(no));
+            assert_eq!(
+                super::content(zip, file).as_ref().ok(),
+                Some(content),
+                "{:?}",
+                members.path(no)
+            );
             same += 1;
         }
     }
@@ -63,9 +68,15 @@ fn with_descriptors(signature: bool, wide: bool) -> Vec<u8> {
 fn all_of_a_plain_archive_streams() {
     assert_eq!(agrees(&zip(sample())), 4);
     assert!(streamed(&zip(sample())).1);
-    assert_eq!(agrees(&archive(sample()).with(|a| a.reversed = true).bytes()), 4, "Z56: another order in the index");
+    assert_eq!(
+        agrees(&archive(sample()).with(|a| a.reversed = true).bytes()),
+        4,
+        "Z56: another order in the index"
+    );
     assert_eq!(agrees(&archive(sample()).with(|a| a.end64 = Some(|_| {})).bytes()), 4);
-    let many: Vec<_> = (0..3000).map(|n| deflated(format!("f{n}"), format!("content {n}").repeat(n % 40))).collect();
+    let many: Vec<_> = (0..3000)
+        .map(|n| deflated(format!("f{n}"), format!("content {n}").repeat(n % 40)))
+        .collect();
     assert_eq!(agrees(&zip(many)), 3000);
 }
 
@@ -152,10 +163,16 @@ fn what_cannot_be_followed_ends_the_sequence() {
         ("data too short", second(|e| e.local_sizes = Some((e.crc, e.compressed - 1, e.size)))),
         ("data too long", second(|e| e.local_sizes = Some((e.crc, e.compressed + 1, e.size)))),
         ("past the end", second(|e| e.local_sizes = Some((e.crc, u32::MAX - 1, e.size)))),
-        ("two ZIP64 fields", second(|e| e.local_extra = [zip64_extra(&[]), extra(1, &[])].concat())),
+        (
+            "two ZIP64 fields",
+            second(|e| e.local_extra = [zip64_extra(&[]), extra(1, &[])].concat()),
+        ),
         ("stored without an end", zip([entry("ok", "ok"), stored_stream])),
         ("no descriptor", second(|e| (e.flags, e.local_sizes) = (8, Some((0, 0, 0))))),
-        ("another descriptor", zip([entry("ok", "ok"), first().streamed(true, false).with(|e| e.descriptor[5] ^= 1)])),
+        (
+            "another descriptor",
+            zip([entry("ok", "ok"), first().streamed(true, false).with(|e| e.descriptor[5] ^= 1)]),
+        ),
     ] {
         assert_eq!(streamed(&zip).0.len(), 1, "{name}");
     }

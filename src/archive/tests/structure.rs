@@ -29,7 +29,8 @@ fn limits_refuse_by_what_is_declared() {
     too_large(&wide(1 << 62), limits, "(entry");
     too_large(&wide(4 << 30), Limits::up_to(4 << 30, 1 << 30), "1073741824 (entry");
     // What a raised limit allows, the total does not refuse.
-    tree_within(&wide(6 << 30), &Limits::up_to(4 << 30, 6 << 30)).expect("an entry within its limit");
+    tree_within(&wide(6 << 30), &Limits::up_to(4 << 30, 6 << 30))
+        .expect("an entry within its limit");
     let bomb = (0..5).map(|n| claims(1 << 30).with(|e| e.name = vec![b'a' + n]));
     too_large(&zip(bomb), limits, "4294967296 or 100 times the archive's size (total and ratio)");
 
@@ -38,13 +39,18 @@ fn limits_refuse_by_what_is_declared() {
     tree_within(&small, &Limits { ratio: 0, ..limits }).expect("the total holds");
     too_large(&small, Limits { total: 27, ratio: 0, ..limits }, "27 or 0 times");
     too_large(&small, Limits { entries: 2, ..limits }, "2 (entries)");
-    too_large(&small, Limits { archive: 100, ..limits }, "100 (archive; --archive-max-size raises it)");
+    too_large(
+        &small,
+        Limits { archive: 100, ..limits },
+        "100 (archive; --archive-max-size raises it)",
+    );
 }
 
 #[test]
 fn each_limit_is_the_last_value_that_is_accepted() {
     // hostile input, limits
-    let Limits { archive, total, ratio, entry, entries, depth, component, path } = Limits::default();
+    let Limits { archive, total, ratio, entry, entries, depth, component, path } =
+        Limits::default();
     assert_eq!((archive, total, ratio, entry), (4 << 30, 4 << 30, 100, 4 << 30));
     assert_eq!((entries, depth, component, path), (200_000, 256, 255, 4095));
     let zip = zip(sample());
@@ -122,23 +128,41 @@ fn data_behind_the_entries_is_refused() {
 #[test]
 fn headers_that_disagree_are_refused() {
     // Z27, Z28, Z29
-    refused_for(&zip([deflated("a", "x").with(|e| e.local_method = Some(0))]), "compression method differs");
+    refused_for(
+        &zip([deflated("a", "x").with(|e| e.local_method = Some(0))]),
+        "compression method differs",
+    );
     refused_for(&zip([entry("a", "x").with(|e| e.local_name = Some(b"b".into()))]), "name differs");
-    refused_for(&zip([entry("a", "x").with(|e| e.local_name = Some(b"a/".into()))]), "name differs");
+    refused_for(
+        &zip([entry("a", "x").with(|e| e.local_name = Some(b"a/".into()))]),
+        "name differs",
+    );
     let real = entry("a", "x");
     for (crc, compressed, size) in [(1, 0, 0), (0, 1, 0), (0, 0, 1)] {
         let sizes = (real.crc + crc, real.compressed + compressed, real.size + size);
-        refused_for(&zip([entry("a", "x").with(|e| e.local_sizes = Some(sizes))]), "CRC or size differs");
+        refused_for(
+            &zip([entry("a", "x").with(|e| e.local_sizes = Some(sizes))]),
+            "CRC or size differs",
+        );
         let streamed = entry("a", "x").streamed(true, false).with(|e| e.local_sizes = Some(sizes));
         refused_for(&zip([streamed]), "CRC or size differs");
     }
-    refused_for(&zip([entry("a", "x").with(|e| e.local_sizes = Some((0, 0, 0)))]), "CRC or size differs");
+    refused_for(
+        &zip([entry("a", "x").with(|e| e.local_sizes = Some((0, 0, 0)))]),
+        "CRC or size differs",
+    );
     // The flag of descriptors in one header only.
     refused_for(&zip([entry("a", "x").with(|e| e.local_flags = Some(8))]), "flag word differs");
-    refused_for(&zip([entry("a", "x").streamed(true, false).with(|e| e.local_flags = Some(0))]), "flag word differs");
+    refused_for(
+        &zip([entry("a", "x").streamed(true, false).with(|e| e.local_flags = Some(0))]),
+        "flag word differs",
+    );
     // The flag of UTF-8 decides nothing for ASCII names.
     assert_eq!(paths(&zip([entry("a", "x").with(|e| e.local_flags = Some(1 << 11))])), ["a"]);
-    refused_for(&zip([entry("\u{e9}", "x").with(|e| e.local_flags = Some(1 << 11))]), "flag word differs");
+    refused_for(
+        &zip([entry("\u{e9}", "x").with(|e| e.local_flags = Some(1 << 11))]),
+        "flag word differs",
+    );
 }
 
 #[test]
@@ -171,7 +195,10 @@ fn descriptors_that_disagree_are_refused() {
                 refused_for(&zip([bad, entry("b", "")]), "descriptor");
             }
             let length = good.descriptor.len();
-            refused_for(&zip([good.clone().with(|e| e.descriptor.truncate(length - 1))]), "descriptor");
+            refused_for(
+                &zip([good.clone().with(|e| e.descriptor.truncate(length - 1))]),
+                "descriptor",
+            );
             refused_for(&zip([good.clone().with(|e| e.descriptor.push(0))]), "descriptor");
             refused_for(&zip([good.clone().with(|e| e.descriptor.clear())]), "descriptor");
         }
@@ -185,12 +212,18 @@ fn entries_in_one_place_only_are_refused() {
         let mut entries = sample();
         entries[at].in_directory = false;
         let text = refused(&zip(entries), "structure");
-        assert!(text.contains("before the first entry") || text.contains("belong to no entry"), "{text}");
+        assert!(
+            text.contains("before the first entry") || text.contains("belong to no entry"),
+            "{text}"
+        );
     }
     let nowhere = entry("b", "").with(|e| e.offset = Some(1 << 20));
     refused_for(&zip([entry("a", "x"), nowhere]), "no local header");
     refused_for(&zip([entry("a", "x").with(|e| e.local_signature += 1)]), "no local header");
-    refused_for(&zip([entry("a", "x"), entry("b", "").with(|e| e.offset = Some(5))]), "no local header");
+    refused_for(
+        &zip([entry("a", "x"), entry("b", "").with(|e| e.offset = Some(5))]),
+        "no local header",
+    );
 }
 
 #[test]
@@ -348,8 +381,9 @@ fn zip64_fields_must_agree() {
     refused_for(&marked([both.clone(), both.clone()].concat(), both.clone()), "two ZIP64 fields");
     refused_for(&marked(both.clone(), [both.clone(), both.clone()].concat()), "two ZIP64 fields");
 
-    let unmarked =
-        |extra: Vec<u8>, local: Vec<u8>| zip([entry("a", "hello").with(|e| (e.extra, e.local_extra) = (extra, local))]);
+    let unmarked = |extra: Vec<u8>, local: Vec<u8>| {
+        zip([entry("a", "hello").with(|e| (e.extra, e.local_extra) = (extra, local))])
+    };
     assert_eq!(paths(&unmarked(both.clone(), both.clone())), ["a"]);
     refused_for(&unmarked(zip64_extra(&[5, 6]), Vec::new()), "disagree");
     refused_for(&unmarked(zip64_extra(&[5, 5, 0, 5]), Vec::new()), "disagree");
@@ -436,9 +470,11 @@ fn a_descriptor_may_refer_to_zip64_sizes_as_the_headers_do() {
         assert_eq!(content[&b"a"[..]].0, b"hello");
         for at in 0..8 {
             let mut zip = made(signed, |_| {});
-            let descriptor = zip.windows(8).position(|bytes| bytes == [0xff; 8]).expect("the local header");
+            let descriptor =
+                zip.windows(8).position(|bytes| bytes == [0xff; 8]).expect("the local header");
             let behind = descriptor + 8;
-            let sizes = behind + zip[behind..].windows(8).position(|bytes| bytes == [0xff; 8]).expect("two sizes");
+            let sizes = behind
+                + zip[behind..].windows(8).position(|bytes| bytes == [0xff; 8]).expect("two sizes");
             zip[sizes + at] ^= 1;
             refused_for(&zip, "descriptor");
         }
@@ -460,7 +496,8 @@ fn a_descriptor_may_refer_to_zip64_sizes_as_the_headers_do() {
 
 /// The bytes of an archive, changed at `offset` from the `which`th `mark` on.
 fn patched(mut zip: Vec<u8>, mark: &[u8; 4], which: usize, offset: usize, bytes: &[u8]) -> Vec<u8> {
-    let found = (0..zip.len()).filter(|at| zip[*at..].starts_with(mark)).nth(which).expect("the record");
+    let found =
+        (0..zip.len()).filter(|at| zip[*at..].starts_with(mark)).nth(which).expect("the record");
     zip[found + offset..][..bytes.len()].copy_from_slice(bytes);
     zip
 }
@@ -468,7 +505,8 @@ fn patched(mut zip: Vec<u8>, mark: &[u8; 4], which: usize, offset: usize, bytes:
 #[test]
 fn each_field_of_the_end_records_is_held_to_its_value() {
     // Z34, Z35, Z36
-    let end = |offset, value: u16| patched(zip(sample()), b"PK\x05\x06", 0, offset, &value.to_le_bytes());
+    let end =
+        |offset, value: u16| patched(zip(sample()), b"PK\x05\x06", 0, offset, &value.to_le_bytes());
     unsupported_for(&end(4, 1), "split over several disks");
     unsupported_for(&end(6, 1), "split over several disks");
     refused_for(&end(8, 2), "counts its entries in two ways");
@@ -483,7 +521,10 @@ fn each_field_of_the_end_records_is_held_to_its_value() {
     assert_eq!(paths(&wide()).len(), 3);
     unsupported_for(&patched(wide(), b"PK\x06\x07", 0, 4, &[1, 0, 0, 0]), "ZIP64 locator");
     unsupported_for(&patched(wide(), b"PK\x06\x07", 0, 16, &[2, 0, 0, 0]), "ZIP64 locator");
-    refused_for(&patched(wide(), b"PK\x06\x06", 0, 0, b"PK\x06\x05"), "missing or of another length");
+    refused_for(
+        &patched(wide(), b"PK\x06\x06", 0, 0, b"PK\x06\x05"),
+        "missing or of another length",
+    );
     refused_for(&patched(wide(), b"PK\x06\x06", 0, 4, &[45]), "missing or of another length");
 }
 
@@ -517,7 +558,10 @@ fn encryption_is_unsupported() {
 fn methods_other_than_stored_and_deflate_are_unsupported() {
     // Z39
     for method in [1, 6, 9, 12, 14, 93, 95, 96, 97, 98] {
-        unsupported_for(&zip([entry("a", "x").with(|e| e.method = method)]), "compression method is");
+        unsupported_for(
+            &zip([entry("a", "x").with(|e| e.method = method)]),
+            "compression method is",
+        );
     }
 }
 
@@ -541,8 +585,11 @@ fn empty_archives_are_refused_and_trees_of_directories_are_not() {
 #[test]
 fn other_formats_are_refused() {
     // Z49
-    for other in [&b"\x1f\x8b\x08\0\0\0\0\0\0\xff"[..], b"<!doctype html><title>404</title>", b"\x7fELF\x02\x01\x01\0"]
-    {
+    for other in [
+        &b"\x1f\x8b\x08\0\0\0\0\0\0\xff"[..],
+        b"<!doctype html><title>404</title>",
+        b"\x7fELF\x02\x01\x01\0",
+    ] {
         refused_for(&[other, &[0; 600]].concat(), "no zip archive");
     }
 }

@@ -11,9 +11,11 @@ use zip::{CompressionMethod, ZipWriter};
 
 use super::*;
 
-/// Runs a tool in `dir`; its standard output, or `None` with a printed reason where it is not there.
+/// Runs a tool in `dir`; its standard output, or `None` with a printed reason where it is not
+/// there.
 fn run(dir: &Path, tool: &str, arguments: &[&str]) -> Option<Vec<u8>> {
-    let output = Command::new(tool).args(arguments).current_dir(dir).stderr(Stdio::inherit()).output();
+    let output =
+        Command::new(tool).args(arguments).current_dir(dir).stderr(Stdio::inherit()).output();
     match output {
         Ok(output) => {
             assert!(output.status.success(), "{tool} {arguments:?} ends with {}", output.status);
@@ -70,14 +72,24 @@ with zipfile.ZipFile(out, "w", method) as z:
                 z.write(path, path[2:])
 "#;
     let (dir, expected) = module();
-    for mode in ["file stored", "file deflate", "stream stored", "stream deflate", "file zip64", "stream zip64 deflate"]
-    {
+    for mode in [
+        "file stored",
+        "file deflate",
+        "stream stored",
+        "stream deflate",
+        "file zip64",
+        "stream zip64 deflate",
+    ] {
         let arguments: Vec<&str> = ["-c", SCRIPT].into_iter().chain(mode.split(' ')).collect();
         let Some(mut zip) = run(dir.path(), "python3", &arguments) else { return };
         if mode.starts_with("file") {
             zip = std::fs::read(dir.path().join("out.zip")).unwrap();
         }
-        assert_eq!(contents(&zip).unwrap_or_else(|error| panic!("{mode}: {error}")), expected, "{mode}");
+        assert_eq!(
+            contents(&zip).unwrap_or_else(|error| panic!("{mode}: {error}")),
+            expected,
+            "{mode}"
+        );
     }
 }
 
@@ -97,7 +109,10 @@ fn archives_of_info_zip_are_read() {
             zip = std::fs::read(dir.path().join("out.zip")).unwrap();
             std::fs::remove_file(dir.path().join("out.zip")).unwrap();
         }
-        assert_eq!(contents(&zip).unwrap_or_else(|error| panic!("{arguments:?}: {error}")), expected);
+        assert_eq!(
+            contents(&zip).unwrap_or_else(|error| panic!("{arguments:?}: {error}")),
+            expected
+        );
     }
 }
 
@@ -105,14 +120,16 @@ fn archives_of_info_zip_are_read() {
 fn archives_of_git_are_read() {
     let (dir, mut expected) = module();
     expected.remove(&b"modules/empty/"[..]);
-    let user = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false"];
+    let user =
+        ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false"];
     for arguments in [&["init", "-q"][..], &["add", "m"], &["commit", "-q", "-m", "m"]] {
         if run(dir.path(), "git", &[&user, arguments].concat()).is_none() {
             return;
         }
     }
     for level in ["-0", "-9"] {
-        let zip = run(&dir.path().join("m"), "git", &["archive", "--format=zip", level, "HEAD"]).unwrap();
+        let zip =
+            run(&dir.path().join("m"), "git", &["archive", "--format=zip", level, "HEAD"]).unwrap();
         assert_eq!(contents(&zip).unwrap(), expected);
     }
 }
@@ -124,7 +141,8 @@ fn write<W: Write + Seek>(mut zip: ZipWriter<W>, tree: &Contents, options: Simpl
         if path.ends_with('/') {
             zip.add_directory(path, options).unwrap();
         } else {
-            zip.start_file(path, options.unix_permissions(if *executable { 0o755 } else { 0o644 })).unwrap();
+            zip.start_file(path, options.unix_permissions(if *executable { 0o755 } else { 0o644 }))
+                .unwrap();
             zip.write_all(content).unwrap();
         }
     }
@@ -135,8 +153,11 @@ fn write<W: Write + Seek>(mut zip: ZipWriter<W>, tree: &Contents, options: Simpl
 fn archives_of_the_zip_crate_are_read() {
     let (_dir, expected) = module();
     let plain = SimpleFileOptions::default();
-    for options in [plain, plain.compression_method(CompressionMethod::Stored), plain.large_file(true)] {
-        let seekable = write(ZipWriter::new(Cursor::new(Vec::new())), &expected, options).into_inner();
+    for options in
+        [plain, plain.compression_method(CompressionMethod::Stored), plain.large_file(true)]
+    {
+        let seekable =
+            write(ZipWriter::new(Cursor::new(Vec::new())), &expected, options).into_inner();
         assert_eq!(contents(&seekable).unwrap(), expected);
     }
 }

@@ -1,4 +1,5 @@
-//! What the writer makes: the same bytes for the same files, and nothing that the reader would refuse.
+//! What the writer makes: the same bytes for the same files, and nothing that the reader would
+//! refuse.
 
 use std::io::{self, Read};
 use std::sync::Mutex;
@@ -37,10 +38,16 @@ impl archive::EntryContents for Source<'_> {
 }
 
 fn entries(files: &Files) -> Vec<ZipEntry<'_>> {
-    files.iter().map(|(name, content, x)| ZipEntry { name, size: content.len() as u64, executable: *x }).collect()
+    files
+        .iter()
+        .map(|(name, content, x)| ZipEntry { name, size: content.len() as u64, executable: *x })
+        .collect()
 }
 
-fn written_within(files: &Files, limits: &Limits) -> Result<(WrittenArchive, Vec<u8>), ArchiveError> {
+fn written_within(
+    files: &Files,
+    limits: &Limits,
+) -> Result<(WrittenArchive, Vec<u8>), ArchiveError> {
     let out = Memory::default();
     let written = write(&entries(files), &Source(files), &out, limits)?;
     Ok((written, out.0.into_inner().unwrap()))
@@ -82,7 +89,10 @@ fn some_files() -> Files {
 #[test]
 fn an_archive_has_the_bytes_that_it_always_had() {
     let (made, zip) = written(&some_files());
-    assert_eq!(made.digest.to_string(), "sha256:328d96d1bdfaf71722b8da16ebde1bf3b530f2cfb8a45c675b4e4e18c1c5aebc");
+    assert_eq!(
+        made.digest.to_string(),
+        "sha256:328d96d1bdfaf71722b8da16ebde1bf3b530f2cfb8a45c675b4e4e18c1c5aebc"
+    );
     assert_eq!(made.h1.to_string(), "h1:AP0v7xJJfFjwAArBUemQC7sM/B1qynBaoVaGqFuIpVA=");
     for _ in 0..3 {
         assert!(written(&some_files()).1 == zip);
@@ -100,7 +110,8 @@ fn what_is_written_is_read_as_it_was() {
     let members = index(&zip, &Limits::default()).unwrap();
     let hashes = hashes(&zip, &members, &Limits::default()).unwrap();
     assert_eq!((hashes.directory, hashes.archive), (made.h1, made.h1));
-    let methods: Vec<_> = tree(&zip).unwrap().into_values().flatten().map(|f| (f.size, f.method)).collect();
+    let methods: Vec<_> =
+        tree(&zip).unwrap().into_values().flatten().map(|f| (f.size, f.method)).collect();
     assert!(methods.contains(&(3_000_000, crate::members::Method::Deflate)));
     assert!(methods.contains(&(2_500_000, crate::members::Method::Stored)));
 }
@@ -118,14 +129,17 @@ fn other_programs_read_what_is_written() {
 
 #[test]
 fn more_files_than_the_plain_end_record_counts() {
-    let files: Files = (0..66_000).map(|n| (format!("{n:06}").into_bytes(), vec![], false)).collect();
+    let files: Files =
+        (0..66_000).map(|n| (format!("{n:06}").into_bytes(), vec![], false)).collect();
     assert_eq!(tree(&written(&files).1).unwrap().len(), 66_000);
 }
 
 #[test]
 fn the_writer_refuses_what_the_reader_would() {
     let one = |name: &[u8]| vec![(name.to_vec(), b"x".to_vec(), false)];
-    for name in [&b"../x"[..], b"/x", b"a//b", b"./a", b"a\\..\\b", b"a\nb", b"", b"a/", &[b'x'; 256]] {
+    for name in
+        [&b"../x"[..], b"/x", b"a//b", b"./a", b"a\\..\\b", b"a\nb", b"", b"a/", &[b'x'; 256]]
+    {
         assert!(written_within(&one(name), &Limits::default()).is_err(), "{}", name.escape_ascii());
     }
     for order in [[b"b", b"a"], [b"a", b"a"]] {
@@ -146,7 +160,10 @@ fn the_writer_refuses_what_the_reader_would() {
         (limits(|l| l.archive = 1_000), "(archive;"),
     ] {
         let error = written_within(&files, &limits).unwrap_err();
-        assert!(matches!(error.class(), Class::TooLarge) && error.to_string().contains(name), "{error}");
+        assert!(
+            matches!(error.class(), Class::TooLarge) && error.to_string().contains(name),
+            "{error}"
+        );
     }
 }
 
@@ -158,8 +175,12 @@ fn a_file_that_changes_ends_the_archive() {
         for change in [1i64, -1] {
             let mut entries = entries(&files);
             entries[at].size = entries[at].size.checked_add_signed(change).unwrap();
-            let error = write(&entries, &Source(&files), &Memory::default(), &Limits::default()).unwrap_err();
-            assert!(matches!(error.class(), Class::Read(_)) && error.to_string().contains("no longer"), "{error}");
+            let error = write(&entries, &Source(&files), &Memory::default(), &Limits::default())
+                .unwrap_err();
+            assert!(
+                matches!(error.class(), Class::Read(_)) && error.to_string().contains("no longer"),
+                "{error}"
+            );
         }
         struct Broken(usize);
         impl archive::EntryContents for Broken {
@@ -171,7 +192,8 @@ fn a_file_that_changes_ends_the_archive() {
             }
         }
         let entries: Vec<_> = entries(&files)[at..=at].to_vec();
-        let error = write(&entries, &Broken(0), &Memory::default(), &Limits::default()).unwrap_err();
+        let error =
+            write(&entries, &Broken(0), &Memory::default(), &Limits::default()).unwrap_err();
         assert!(error.to_string().contains("it is gone") && error.entry().is_some(), "{error}");
     }
 }
@@ -192,7 +214,11 @@ mod beyond {
             if self.0.metadata()?.len() < end {
                 self.0.set_len(end)?;
             }
-            if bytes.iter().all(|byte| *byte == 0) { Ok(()) } else { self.0.write_all_at(bytes, offset) }
+            if bytes.iter().all(|byte| *byte == 0) {
+                Ok(())
+            } else {
+                self.0.write_all_at(bytes, offset)
+            }
         }
 
         fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
@@ -213,14 +239,17 @@ mod beyond {
     const DEFLATED: u64 = 5 << 30;
     const STORED: u64 = 4 << 30;
 
-    /// A file of zeros, one that begins with what cannot be deflated, and one that lies beyond 4 GiB.
+    /// A file of zeros, one that begins with what cannot be deflated, and one that lies beyond 4
+    /// GiB.
     struct Huge(Vec<u8>);
 
     impl archive::EntryContents for Huge {
         fn open(&self, number: usize) -> io::Result<Box<dyn Read + '_>> {
             Ok(match number {
                 0 => Box::new(io::repeat(0).take(DEFLATED)),
-                1 => Box::new(self.0.as_slice().chain(io::repeat(0).take(STORED - self.0.len() as u64))),
+                1 => Box::new(
+                    self.0.as_slice().chain(io::repeat(0).take(STORED - self.0.len() as u64)),
+                ),
                 _ => Box::new(&b"last"[..]),
             })
         }
@@ -238,7 +267,8 @@ mod beyond {
         let entries = entries.map(|(name, size)| ZipEntry { name, size, executable: false });
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("huge.zip");
-        let out = Sparse(File::options().create_new(true).read(true).write(true).open(&path).unwrap());
+        let out =
+            Sparse(File::options().create_new(true).read(true).write(true).open(&path).unwrap());
         let limits = Limits::up_to(8 << 30, 5 << 30);
         let error = write(&entries, &huge, &out, &limits).unwrap_err();
         assert!(error.to_string().contains("(total)"), "{error}");

@@ -1,4 +1,5 @@
-//! The records of an archive as it is written: headers, end records, and ZIP64 fields where numbers do not fit.
+//! The records of an archive as it is written: headers, end records, and ZIP64 fields where numbers
+//! do not fit.
 
 use super::ZipEntry;
 use crate::archive::headers::{EXTRA_ZIP64, FLAG_UTF8, LOCAL_LENGTH, MARK};
@@ -14,8 +15,9 @@ const VERSION: u16 = 20;
 const VERSION_WIDE: u16 = 45;
 /// Numbers of entries from here on stand in the wide end record.
 const WIDE: u64 = 0xffff;
-/// The sizes of files from here on stand in ZIP64 fields. Headers are laid out before it is known how long the data
-/// becomes, and deflate lengthens some data a little: 64 MiB are far more than it does to 4 GiB.
+/// The sizes of files from here on stand in ZIP64 fields. Headers are laid out before it is known
+/// how long the data becomes, and deflate lengthens some data a little: 64 MiB are far more than it
+/// does to 4 GiB.
 const WIDE_SIZE: u64 = MARK - (64 << 20);
 
 pub(super) const STORED: u16 = 0;
@@ -59,7 +61,8 @@ pub(super) fn central_header(entry: &ZipEntry, data: &Data, offset: u64) -> Vec<
     header(CENTRAL, entry, data, Some(offset))
 }
 
-/// A local header, or a central one where the entry's offset is given (APPNOTE.TXT 4.3.7 and 4.3.12).
+/// A local header, or a central one where the entry's offset is given (APPNOTE.TXT 4.3.7 and
+/// 4.3.12).
 fn header(signature: u32, entry: &ZipEntry, data: &Data, offset: Option<u64>) -> Vec<u8> {
     let field = wide_field(entry, data, offset);
     let version = if field.is_empty() { VERSION } else { VERSION_WIDE };
@@ -85,7 +88,8 @@ fn header(signature: u32, entry: &ZipEntry, data: &Data, offset: Option<u64>) ->
     record.0
 }
 
-/// The ZIP64 field of a header: what does not fit into the header, in the order of APPNOTE.TXT 4.5.3.
+/// The ZIP64 field of a header: what does not fit into the header, in the order of APPNOTE.TXT
+/// 4.5.3.
 fn wide_field(entry: &ZipEntry, data: &Data, offset: Option<u64>) -> Vec<u8> {
     let mut values = Vec::new();
     if has_wide_sizes(entry) {
@@ -115,7 +119,8 @@ pub(super) fn end_records(entries: u64, start: u64, end: u64) -> Vec<u8> {
     [wide_end(entries, start, end), record.0].concat()
 }
 
-/// The wide end record and its locator, for numbers that do not fit into the plain one (APPNOTE.TXT 4.3.14 and 4.3.15).
+/// The wide end record and its locator, for numbers that do not fit into the plain one (APPNOTE.TXT
+/// 4.3.14 and 4.3.15).
 fn wide_end(entries: u64, start: u64, end: u64) -> Vec<u8> {
     let mut record = Record::new(0x0606_4b50);
     record.u64(44).u16(UNIX << 8 | VERSION_WIDE).u16(VERSION_WIDE).u32(0).u32(0);
@@ -166,11 +171,15 @@ mod tests {
             (5 << 30, 9 << 30, 28),
         ] {
             let entry = ZipEntry { name: b"name", size, executable: true };
-            let (central, local) = (central_header(&entry, &data, offset), local_header(&entry, &data));
+            let (central, local) =
+                (central_header(&entry, &data, offset), local_header(&entry, &data));
             assert_eq!(central.len(), 46 + 4 + field, "{size} {offset}");
             assert_eq!(local.len() as u64, header_length(&entry));
             let read = Central::parse(&central).unwrap_or_else(|e| panic!("{e}"));
-            assert_eq!((read.common.sizes.size, read.common.sizes.compressed, read.offset), (size, 7, offset));
+            assert_eq!(
+                (read.common.sizes.size, read.common.sizes.compressed, read.offset),
+                (size, 7, offset)
+            );
             assert!(Local::parse(&local).unwrap().agrees(read.common.sizes, false));
         }
     }

@@ -1,4 +1,5 @@
-//! What can be typed for commands that read registries without a mount: for a working directory, or to carry releases.
+//! What can be typed for commands that read registries without a mount: for a working directory, or
+//! to carry releases.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -40,7 +41,8 @@ pub struct ReadingArgs {
     #[arg(long)]
     pub offline: bool,
 
-    /// Read the registries that this store holds from it (oci:DIR, oci-archive:FILE); may be given several times
+    /// Read the registries that this store holds from it (oci:DIR, oci-archive:FILE); may be given
+    /// several times
     #[arg(long, value_name = "SOURCE")]
     pub from: Vec<OsString>,
 
@@ -90,8 +92,8 @@ pub struct LockArgs {
     #[arg(long)]
     pub check: bool,
 
-    /// Whose configuration it is: decides which registry a provider without one is of, and which files are read
-    /// [default: who wrote the lock file, else tofu]
+    /// Whose configuration it is: decides which registry a provider without one is of, and which
+    /// files are read [default: who wrote the lock file, else tofu]
     #[arg(long, value_name = "CLIENT")]
     pub client: Option<ClientArg>,
 
@@ -120,8 +122,8 @@ pub struct LockArgs {
 /// What something is needed for.
 #[derive(Args, Debug)]
 pub struct NeedsArgs {
-    /// Releases: HOST/NAME:TAG, HOST/NAME@DIGEST, OpenTofu's oci://HOST/NAME?tag=TAG, or HOST/NAME:1.* for all tags of
-    /// that form
+    /// Releases: HOST/NAME:TAG, HOST/NAME@DIGEST, OpenTofu's oci://HOST/NAME?tag=TAG, or
+    /// HOST/NAME:1.* for all tags of that form
     #[arg(value_name = "REFERENCE")]
     pub reference: Vec<ReferencePattern>,
 
@@ -129,13 +131,14 @@ pub struct NeedsArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub lock_file: Vec<PathBuf>,
 
-    /// What the root module in this directory needs: the modules that it calls (from paths below a mount and from oci://
-    /// addresses), those that they call, and the providers of all of them; may be given several times
+    /// What the root module in this directory needs: the modules that it calls (from paths below a
+    /// mount and from oci:// addresses), those that they call, and the providers of all of them;
+    /// may be given several times
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub root: Vec<PathBuf>,
 
-    /// Of providers the packages for this platform, as in linux_amd64; may be given several times [default: this
-    /// machine's; of a bundle all that the release has]
+    /// Of providers the packages for this platform, as in linux_amd64; may be given several times
+    /// [default: this machine's; of a bundle all that the release has]
     #[arg(long, value_name = "OS_ARCH")]
     pub platform: Vec<Platform>,
 
@@ -248,7 +251,8 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub lock_file: Vec<PathBuf>,
 
-    /// Ask for the packages for this platform; may be given several times [default: all that the lock file has hashes of]
+    /// Ask for the packages for this platform; may be given several times [default: all that the
+    /// lock file has hashes of]
     #[arg(long, value_name = "OS_ARCH")]
     pub platform: Vec<Platform>,
 

@@ -20,8 +20,8 @@ pub struct CommitArgs {
     #[arg(value_hint = ValueHint::AnyPath)]
     pub path: PathBuf,
 
-    /// Annotate the releases, as in org.opencontainers.image.source=https://git.example.com/network; may be given several
-    /// times
+    /// Annotate the releases, as in
+    /// org.opencontainers.image.source=https://git.example.com/network; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     pub annotation: Vec<String>,
 

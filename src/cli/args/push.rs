@@ -27,9 +27,9 @@ pub struct PushArgs {
     /// What to publish, and last where
     ///
     /// PATH is a directory, the zip of a module, or zips of one provider by their names
-    /// (terraform-provider-TYPE_VERSION_OS_ARCH.zip) with the SHA256SUMS and signatures beside them.
-    /// REFERENCE is HOST[:PORT]/NAME[:TAG] or, for a store, oci:DIR/HOST/NAME[:TAG]; OpenTofu's oci://HOST/NAME?tag=TAG
-    /// is read as HOST/NAME:TAG.
+    /// (terraform-provider-TYPE_VERSION_OS_ARCH.zip) with the SHA256SUMS and signatures beside
+    /// them. REFERENCE is HOST[:PORT]/NAME[:TAG] or, for a store, oci:DIR/HOST/NAME[:TAG];
+    /// OpenTofu's oci://HOST/NAME?tag=TAG is read as HOST/NAME:TAG.
     // One list, since options may stand between its words.
     #[arg(num_args = 1.., required = true, value_name = "PATH... REFERENCE", value_hint = ValueHint::AnyPath, verbatim_doc_comment)]
     pub paths_and_reference: Vec<OsString>,
@@ -38,8 +38,8 @@ pub struct PushArgs {
     #[arg(long, value_name = "TAG")]
     pub tag: Vec<Tag>,
 
-    /// Annotate the release, as in org.opencontainers.image.source=https://git.example.com/network; may be given several
-    /// times
+    /// Annotate the release, as in org.opencontainers.image.source=https://git.example.com/network;
+    /// may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     pub annotation: Vec<String>,
 
@@ -67,7 +67,8 @@ pub struct PushArgs {
     #[command(flatten)]
     pub archives: ArchiveArgs,
 
-    /// Where packages are made before they are sent [default: ${XDG_STATE_HOME:-~/.local/state}/tofufs]
+    /// Where packages are made before they are sent [default:
+    /// ${XDG_STATE_HOME:-~/.local/state}/tofufs]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
     pub state_dir: Option<PathBuf>,
 }

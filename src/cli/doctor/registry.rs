@@ -1,5 +1,5 @@
-//! What a registry does, seen by asking it what a mount would ask: the catalog, a list of tags, a release's manifests,
-//! and one byte of a package.
+//! What a registry does, seen by asking it what a mount would ask: the catalog, a list of tags, a
+//! release's manifests, and one byte of a package.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,7 +15,9 @@ use crate::registry::auth::how_to_log_in;
 use crate::registry::mirror::MirrorAddress;
 use crate::registry::observed::LoginScheme;
 use crate::registry::remote::Remote;
-use crate::registry::{BlobError, BlobSink, Greeting, Registry, RegistryError, RegistryFailure, SinkError};
+use crate::registry::{
+    BlobError, BlobSink, Greeting, Registry, RegistryError, RegistryFailure, SinkError,
+};
 
 /// A clock that is off by more than this, in seconds, makes certificates and tokens fail.
 const CLOCK_OFF_MAX: u64 = 5 * 60;
@@ -32,8 +34,12 @@ pub(super) async fn findings(remote: &Remote, subject: &Subject) -> Vec<DoctorFi
         _ => DoctorFinding::ok("connection", format!("{} answers", remote.origin())),
     };
     let mut asked = vec![match &catalog {
-        Ok(repos) => DoctorFinding::ok("catalog", format!("it lists its repositories: {}", repos.len())),
-        Err(error) if error.failure == RegistryFailure::Absent => refusal(DoctorFinding::note, "catalog", error),
+        Ok(repos) => {
+            DoctorFinding::ok("catalog", format!("it lists its repositories: {}", repos.len()))
+        }
+        Err(error) if error.failure == RegistryFailure::Absent => {
+            refusal(DoctorFinding::note, "catalog", error)
+        }
         Err(error) => problem("catalog", error),
     }];
     let listed = catalog.as_deref().ok();
@@ -52,13 +58,21 @@ pub(super) async fn findings(remote: &Remote, subject: &Subject) -> Vec<DoctorFi
     findings
 }
 
-/// What a mirror says to the question that a mount would ask of it. Without it everything works, but from the registry.
-pub(super) async fn mirror(address: &MirrorAddress, mirror: &Remote, subject: &Subject) -> DoctorFinding {
+/// What a mirror says to the question that a mount would ask of it. Without it everything works,
+/// but from the registry.
+pub(super) async fn mirror(
+    address: &MirrorAddress,
+    mirror: &Remote,
+    subject: &Subject,
+) -> DoctorFinding {
     let asked = match &subject.repo {
         None => mirror.catalog().await.map(drop),
         Some((repo, selector)) => match (address.name_of(repo), selector) {
             (None, _) => {
-                return DoctorFinding::note("mirror", format!("{address}: the repository's name is too long there"));
+                return DoctorFinding::note(
+                    "mirror",
+                    format!("{address}: the repository's name is too long there"),
+                );
             }
             (Some(name), Some(selector)) => mirror.manifest(&name, selector).await.map(drop),
             (Some(name), None) => mirror.tags(&name).await.map(drop),
@@ -70,8 +84,12 @@ pub(super) async fn mirror(address: &MirrorAddress, mirror: &Remote, subject: &S
         Err(error) if error.failure == RegistryFailure::Absent && subject.repo.is_none() => {
             DoctorFinding::ok("mirror", format!("{address} answers"))
         }
-        Err(error) => DoctorFinding::note("mirror", format!("{address} is of no help: {}", error.rule))
-            .remedy(error.remedy.unwrap_or_else(|| "see whether it mirrors this registry at that address".to_owned())),
+        Err(error) => {
+            DoctorFinding::note("mirror", format!("{address} is of no help: {}", error.rule))
+                .remedy(error.remedy.unwrap_or_else(|| {
+                    "see whether it mirrors this registry at that address".to_owned()
+                }))
+        }
     }
 }
 
@@ -105,16 +123,20 @@ fn login(remote: &Remote) -> DoctorFinding {
         LoginScheme::Bearer(None) => "a token (Bearer)".to_owned(),
     };
     match (seen.credential, seen.refused) {
-        (Some(source), None) => {
-            DoctorFinding::ok("login", format!("it asks for {scheme}; the credential comes from {source}"))
-        }
+        (Some(source), None) => DoctorFinding::ok(
+            "login",
+            format!("it asks for {scheme}; the credential comes from {source}"),
+        ),
         (Some(source), Some(rule)) => DoctorFinding::note(
             "login",
             format!("it asks for {scheme}; the credential comes from {source}, but: {rule}"),
         )
         .remedy("check what that credential may read, or log in again"),
-        (None, _) => DoctorFinding::note("login", format!("it asks for {scheme}; there is no credential for it here"))
-            .remedy(format!("only what is public can be read; {}", how_to_log_in(remote.host()))),
+        (None, _) => DoctorFinding::note(
+            "login",
+            format!("it asks for {scheme}; there is no credential for it here"),
+        )
+        .remedy(format!("only what is public can be read; {}", how_to_log_in(remote.host()))),
     }
 }
 
@@ -124,15 +146,26 @@ fn clock(remote: &Remote) -> Option<DoctorFinding> {
     Some(match off > CLOCK_OFF_MAX {
         true => DoctorFinding::problem(
             "clock",
-            format!("this machine's is {off} s {} the registry's", if ahead > 0 { "ahead of" } else { "behind" }),
+            format!(
+                "this machine's is {off} s {} the registry's",
+                if ahead > 0 { "ahead of" } else { "behind" }
+            ),
         )
         .remedy("set this machine's clock: certificates and tokens are refused by a wrong one"),
-        false => DoctorFinding::ok("clock", format!("it agrees with this machine's within {} s", off.max(1))),
+        false => DoctorFinding::ok(
+            "clock",
+            format!("it agrees with this machine's within {} s", off.max(1)),
+        ),
     })
 }
 
-/// What a name without a tag is: a repository, a prefix of others, or both. `listed` is what the registry lists.
-async fn named(remote: &Remote, name: &RepoName, listed: Option<&[RepoName]>) -> Vec<DoctorFinding> {
+/// What a name without a tag is: a repository, a prefix of others, or both. `listed` is what the
+/// registry lists.
+async fn named(
+    remote: &Remote,
+    name: &RepoName,
+    listed: Option<&[RepoName]>,
+) -> Vec<DoctorFinding> {
     let below = |other: &&RepoName| *other != name && other.is_within(Some(name));
     let below = listed.map(|repos| repos.iter().filter(below).count());
     let tags = remote.tags(name).await;
@@ -141,13 +174,20 @@ async fn named(remote: &Remote, name: &RepoName, listed: Option<&[RepoName]>) ->
         several => DoctorFinding::ok("prefix", format!("{several} repositories lie below it")),
     };
     let refusal = match &tags {
-        Ok(_) => return [tags_of(remote, &tags)].into_iter().chain(below.filter(|n| *n > 0).map(prefix)).collect(),
+        Ok(_) => {
+            return [tags_of(remote, &tags)]
+                .into_iter()
+                .chain(below.filter(|n| *n > 0).map(prefix))
+                .collect();
+        }
         Err(error) => error.failure,
     };
     let nothing = "it is no repository, and none lies below it";
     let unknown = "no repository of this name can be read; whether others lie below it, the registry does not tell";
     vec![match (refusal, below) {
-        (RegistryFailure::Absent | RegistryFailure::Denied, Some(count)) if count > 0 => prefix(count),
+        (RegistryFailure::Absent | RegistryFailure::Denied, Some(count)) if count > 0 => {
+            prefix(count)
+        }
         (RegistryFailure::Absent, Some(_)) => {
             DoctorFinding::problem("tags", nothing).remedy("check the spelling of its name")
         }
@@ -193,12 +233,20 @@ async fn release(
     let shown = manifest.artifact_type.as_deref().unwrap_or("no artifactType");
     match Release::read(&manifest) {
         Err(refusal) => vec![
-            DoctorFinding::problem("artifact", format!("{} would be refused: {refusal}", manifest.digest))
-                .remedy("publish it by the form that OpenTofu's documentation gives for OCI registries"),
+            DoctorFinding::problem(
+                "artifact",
+                format!("{} would be refused: {refusal}", manifest.digest),
+            )
+            .remedy(
+                "publish it by the form that OpenTofu's documentation gives for OCI registries",
+            ),
         ],
         Ok(Release::Module(package)) => {
             let mut findings = vec![
-                DoctorFinding::ok("artifact", format!("a module package ({shown}), {}", manifest.digest)),
+                DoctorFinding::ok(
+                    "artifact",
+                    format!("a module package ({shown}), {}", manifest.digest),
+                ),
                 DoctorFinding::ok("package", sized(&package)),
             ];
             findings.extend(transfer(remote, repo, &package).await);
@@ -207,7 +255,11 @@ async fn release(
         Ok(Release::Provider(targets)) => {
             let mut findings = vec![DoctorFinding::ok(
                 "artifact",
-                format!("a provider release ({shown}) of {}, {}", count(targets.len(), "platform"), manifest.digest),
+                format!(
+                    "a provider release ({shown}) of {}, {}",
+                    count(targets.len(), "platform"),
+                    manifest.digest
+                ),
             )];
             let mut smallest: Option<Descriptor> = None;
             for target in &targets {
@@ -233,21 +285,35 @@ fn sized(package: &Descriptor) -> String {
     format!("{}, {}", Size(package.size), package.digest)
 }
 
-async fn manifest(remote: &Remote, repo: &RepoName, selector: &Selector) -> Result<Manifest, DoctorFinding> {
+async fn manifest(
+    remote: &Remote,
+    repo: &RepoName,
+    selector: &Selector,
+) -> Result<Manifest, DoctorFinding> {
     let raw = remote.manifest(repo, selector).await.map_err(|error| problem("artifact", &error))?;
     let digest = match selector {
         Selector::Tag(_) => raw.claimed.unwrap_or_else(|| Digest::of(&raw.bytes)),
         Selector::Digest(digest) => *digest,
     };
     Manifest::parse(raw.bytes, digest, raw.content_type.as_deref()).map_err(|e| {
-        DoctorFinding::problem("artifact", format!("{digest} is not a document of the image specification: {e}"))
+        DoctorFinding::problem(
+            "artifact",
+            format!("{digest} is not a document of the image specification: {e}"),
+        )
     })
 }
 
-async fn target_of(remote: &Remote, repo: &RepoName, target: &Target) -> Result<Descriptor, DoctorFinding> {
-    let about = |finding: DoctorFinding| DoctorFinding { subject: target.platform.to_string(), ..finding };
-    let manifest = manifest(remote, repo, &Selector::Digest(target.manifest.digest)).await.map_err(about)?;
-    target_package(&manifest, &target.platform).map_err(|e| DoctorFinding::problem(&target.platform, e))
+async fn target_of(
+    remote: &Remote,
+    repo: &RepoName,
+    target: &Target,
+) -> Result<Descriptor, DoctorFinding> {
+    let about =
+        |finding: DoctorFinding| DoctorFinding { subject: target.platform.to_string(), ..finding };
+    let manifest =
+        manifest(remote, repo, &Selector::Digest(target.manifest.digest)).await.map_err(about)?;
+    target_package(&manifest, &target.platform)
+        .map_err(|e| DoctorFinding::problem(&target.platform, e))
 }
 
 /// Fetches a blob's last byte, by a range.
@@ -256,22 +322,24 @@ async fn transfer(remote: &Remote, repo: &RepoName, package: &Descriptor) -> Vec
     let fetched = remote.blob(repo, package, &mut sink).await;
     let ranges = match fetched {
         Ok(()) => DoctorFinding::ok("ranges", "a download that broke off goes on where it was"),
-        Err(BlobError::Sink(_)) if sink.restarted => {
-            DoctorFinding::note("ranges", "it does not serve parts of a blob: a download that broke off begins anew")
-        }
+        Err(BlobError::Sink(_)) if sink.restarted => DoctorFinding::note(
+            "ranges",
+            "it does not serve parts of a blob: a download that broke off begins anew",
+        ),
         Err(error) => return vec![DoctorFinding::problem("blob", error)],
     };
     let from = match remote.observed().blobs_from {
-        Some(origin) if origin != *remote.origin() => {
-            DoctorFinding::ok("blobs", format!("they come from {origin}, to which it redirects; it gets no credential"))
-        }
+        Some(origin) if origin != *remote.origin() => DoctorFinding::ok(
+            "blobs",
+            format!("they come from {origin}, to which it redirects; it gets no credential"),
+        ),
         _ => DoctorFinding::ok("blobs", "they come from the registry itself"),
     };
     vec![ranges, from]
 }
 
-/// Claims to hold all of a blob but its last byte. Whoever cannot serve the rest alone asks to start again, which is
-/// refused, so that nothing large is fetched.
+/// Claims to hold all of a blob but its last byte. Whoever cannot serve the rest alone asks to
+/// start again, which is refused, so that nothing large is fetched.
 struct LastByte {
     position: u64,
     restarted: bool,

@@ -1,4 +1,5 @@
-//! Findings about hosts that are made of temporary files, and the reading of what is to be looked at.
+//! Findings about hosts that are made of temporary files, and the reading of what is to be looked
+//! at.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -49,14 +50,20 @@ fn temporary() -> (tempfile::TempDir, std::path::PathBuf) {
 /// The finding about `subject`: its mark, and what it says with its remedy.
 fn found(surroundings: &Surroundings, subject: &str) -> (Mark, String) {
     let findings = surroundings.findings();
-    let finding = findings.iter().rfind(|finding| finding.subject == subject).unwrap_or_else(|| panic!("{findings:?}"));
+    let finding = findings
+        .iter()
+        .rfind(|finding| finding.subject == subject)
+        .unwrap_or_else(|| panic!("{findings:?}"));
     (finding.mark, format!("{}; {}", finding.found, finding.remedy.as_deref().unwrap_or_default()))
 }
 
 #[track_caller]
 fn says(surroundings: &Surroundings, subject: &str, mark: Mark, words: &str) {
     let (got, text) = found(surroundings, subject);
-    assert!(got == mark && text.contains(words), "{subject}: {got:?} {text:?}; wanted {mark:?} {words:?}");
+    assert!(
+        got == mark && text.contains(words),
+        "{subject}: {got:?} {text:?}; wanted {mark:?} {words:?}"
+    );
 }
 
 #[test]
@@ -91,8 +98,11 @@ fn passthrough_needs_a_kernel_its_option_and_the_privilege() {
     host.can_mount = false;
     says(&host, "passthrough", Mark::Note, "CAP_SYS_ADMIN");
     host.can_mount = true;
-    fs::write(dir.join("boot/config-6.9.0-1-amd64"), "CONFIG_FUSE_FS=y\n# CONFIG_FUSE_PASSTHROUGH is not set\n")
-        .unwrap();
+    fs::write(
+        dir.join("boot/config-6.9.0-1-amd64"),
+        "CONFIG_FUSE_FS=y\n# CONFIG_FUSE_PASSTHROUGH is not set\n",
+    )
+    .unwrap();
     says(&host, "passthrough", Mark::Note, "built without passthrough");
     host.kernel = "6.8.12".to_owned();
     says(&host, "passthrough", Mark::Note, "6.9 or newer");
@@ -145,7 +155,9 @@ fn a_link_to_the_cache_is_judged_by_where_it_leads() {
     fs::create_dir(dir.join("elsewhere")).unwrap();
     symlink(dir.join("elsewhere"), dir.join("link")).unwrap();
     let mut table = host.mounts.clone();
-    table.extend(mountinfo::parse(format!("23 22 0:9 / {}/elsewhere rw - tmpfs x rw\n", dir.display()).as_bytes()));
+    table.extend(mountinfo::parse(
+        format!("23 22 0:9 / {}/elsewhere rw - tmpfs x rw\n", dir.display()).as_bytes(),
+    ));
     host.mounts = table;
     host.cache_dir = dir.join("link/tofufs");
     says(&host, "cache's disk", Mark::Note, "tmpfs");
@@ -209,11 +221,20 @@ fn what_is_looked_at_is_a_registry_a_repository_or_a_release() {
     ] {
         assert_eq!(Subject::parse(text).unwrap().to_string(), text);
     }
-    assert_eq!(Subject::parse("oci://ghcr.io/acme/net?tag=1.2.0").unwrap().to_string(), "ghcr.io/acme/net:1.2.0");
+    assert_eq!(
+        Subject::parse("oci://ghcr.io/acme/net?tag=1.2.0").unwrap().to_string(),
+        "ghcr.io/acme/net:1.2.0"
+    );
     assert_eq!(Subject::parse("oci://ghcr.io/acme/net").unwrap().to_string(), "ghcr.io/acme/net");
-    for text in
-        ["", "ghcr", "oci:/srv/store", "https://ghcr.io", "ghcr.io/UPPER", "ghcr.io/acme/net:", "ghcr.io/a@sha256:x"]
-    {
+    for text in [
+        "",
+        "ghcr",
+        "oci:/srv/store",
+        "https://ghcr.io",
+        "ghcr.io/UPPER",
+        "ghcr.io/acme/net:",
+        "ghcr.io/a@sha256:x",
+    ] {
         let error = Subject::parse(text).unwrap_err();
         assert_eq!(error.exit_code(), 2, "{text}: {error}");
     }
@@ -229,7 +250,8 @@ fn a_directory_that_is_plugin_cache_and_mirror_is_a_problem() {
             "plugin_cache_dir = {cache:?}\nprovider_installation {{\n  filesystem_mirror {{\n    path = {mirror:?}\n  }}\n}}\n"
         );
         fs::write(&file, text).unwrap();
-        Tofurc::load_file(&file, &crate::cli::tofurc::ClientEnvironment::new(&dir)).map_err(|e| e.to_string())
+        Tofurc::load_file(&file, &crate::cli::tofurc::ClientEnvironment::new(&dir))
+            .map_err(|e| e.to_string())
     };
     let (cache, link) = (dir.join("cache"), dir.join("link"));
     symlink(&cache, &link).unwrap();
@@ -242,7 +264,8 @@ fn a_directory_that_is_plugin_cache_and_mirror_is_a_problem() {
     assert!(host.findings().iter().all(|finding| finding.mark == Mark::Ok));
     host.variables = vec![("TF_PLUGIN_CACHE_DIR", "/nowhere".into())];
     says(&host, "plugin cache", Mark::Problem, "/nowhere is the plugin cache");
-    host.own_mounts = mountinfo::parse(b"40 22 0:50 / /mnt rw - fuse.tofufs oci:/srv rw,user_id=4711\n");
+    host.own_mounts =
+        mountinfo::parse(b"40 22 0:50 / /mnt rw - fuse.tofufs oci:/srv rw,user_id=4711\n");
     says(&host, "mount", Mark::Ok, "/mnt, which the user 4711 mounted");
     host.variables = vec![("TF_PLUGIN_CACHE_DIR", "/mnt/plugins".into())];
     says(&host, "plugin cache", Mark::Problem, "in which nothing can be kept");
@@ -254,7 +277,8 @@ fn an_oci_mirror_that_maps_nothing_is_a_problem() {
     let file = dir.join("rc");
     let text = "provider_installation {\n  oci_mirror {\n    repository_template = \"r.io/${type}\"\n  }\n}\n";
     fs::write(&file, text).unwrap();
-    let tofurc = Tofurc::load_file(&file, &crate::cli::tofurc::ClientEnvironment::new(&dir)).map_err(|e| e.to_string());
+    let tofurc = Tofurc::load_file(&file, &crate::cli::tofurc::ClientEnvironment::new(&dir))
+        .map_err(|e| e.to_string());
     let host = Surroundings { configuration: tofurc, ..sound(&dir) };
     says(
         &host,

@@ -1,5 +1,6 @@
-//! How much may be logged. Whoever may read a mount can make it log, by looking at what fails: so each kind of sentence
-//! has an allowance, and so have all kinds together. What exceeds one is left out, counted, and said.
+//! How much may be logged. Whoever may read a mount can make it log, by looking at what fails: so
+//! each kind of sentence has an allowance, and so have all kinds together. What exceeds one is left
+//! out, counted, and said.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -35,7 +36,8 @@ impl LogAllowance {
     /// Whether there is something left, after what came in until `now`.
     fn has_some(&mut self, now: Instant) -> bool {
         let passed = now.saturating_duration_since(self.at).as_millis();
-        let earned = i64::try_from(passed).unwrap_or(i64::MAX).saturating_mul(self.of.per_second) / 1000;
+        let earned =
+            i64::try_from(passed).unwrap_or(i64::MAX).saturating_mul(self.of.per_second) / 1000;
         if earned > 0 {
             self.left = self.left.saturating_add(earned).min(self.of.at_once);
             self.at = now;
@@ -59,7 +61,8 @@ struct SentenceKind {
     left_out: Option<LeftOutLines>,
 }
 
-/// The accounts of the kinds of sentences, which are as many as there are places in the program that log.
+/// The accounts of the kinds of sentences, which are as many as there are places in the program
+/// that log.
 pub(super) struct Budget {
     all: LogAllowance,
     kinds: HashMap<Identifier, SentenceKind>,
@@ -72,10 +75,10 @@ impl Budget {
 
     /// Whether a line of this kind may be logged; else it is counted.
     pub(super) fn allows(&mut self, kind: Identifier, line: &[u8], now: Instant) -> bool {
-        let kind = self
-            .kinds
-            .entry(kind)
-            .or_insert_with(|| SentenceKind { account: LogAllowance::full(&OF_A_KIND, now), left_out: None });
+        let kind = self.kinds.entry(kind).or_insert_with(|| SentenceKind {
+            account: LogAllowance::full(&OF_A_KIND, now),
+            left_out: None,
+        });
         if kind.account.has_some(now) && self.all.has_some(now) {
             let length = i64::try_from(line.len()).unwrap_or(i64::MAX);
             kind.account.left = kind.account.left.saturating_sub(length);
@@ -87,7 +90,8 @@ impl Budget {
         false
     }
 
-    /// What was left out and is to be said now: all of it where the log ends, else what is old enough.
+    /// What was left out and is to be said now: all of it where the log ends, else what is old
+    /// enough.
     pub(super) fn take_due(&mut self, now: Instant, is_the_end: bool) -> Vec<LeftOutLines> {
         let due = |left_out: &mut LeftOutLines| is_the_end || now >= left_out.since + SAID_AFTER;
         self.kinds.values_mut().filter_map(|kind| kind.left_out.take_if(due)).collect()
@@ -107,7 +111,8 @@ mod tests {
     use tracing::subscriber::Interest;
     use tracing::{Metadata, callsite};
 
-    /// A place in the program that logs. It is known by its address, so it must have one of its own.
+    /// A place in the program that logs. It is known by its address, so it must have one of its
+    /// own.
     struct Place(#[allow(dead_code, reason = "makes a size, and so an address of its own")] usize);
 
     impl Callsite for Place {
@@ -122,11 +127,20 @@ mod tests {
         places.iter().map(|place| callsite::Identifier(place)).collect()
     }
 
-    /// Logs lines of all kinds in turn, one a tenth of a millisecond; the bytes that were let through.
-    fn flood(budget: &mut Budget, kinds: &[Identifier], length: usize, from: Instant, time: Duration) -> usize {
+    /// Logs lines of all kinds in turn, one a tenth of a millisecond; the bytes that were let
+    /// through.
+    fn flood(
+        budget: &mut Budget,
+        kinds: &[Identifier],
+        length: usize,
+        from: Instant,
+        time: Duration,
+    ) -> usize {
         let (step, line) = (Duration::from_micros(100), vec![b'x'; length]);
         let ticks = (0..).map(|tick| from + step * tick).take_while(|now| *now < from + time);
-        let allowed = ticks.zip(kinds.iter().cycle()).filter(|(now, kind)| budget.allows((*kind).clone(), &line, *now));
+        let allowed = ticks
+            .zip(kinds.iter().cycle())
+            .filter(|(now, kind)| budget.allows((*kind).clone(), &line, *now));
         allowed.count() * length
     }
 

@@ -1,5 +1,6 @@
-//! A log in a file. It is rotated where it gets too long: the file becomes `FILE.1`, that `FILE.2`, and so on. Others may
-//! rotate it too: who moves it has it opened again, and who empties it finds the next line at its beginning.
+//! A log in a file. It is rotated where it gets too long: the file becomes `FILE.1`, that `FILE.2`,
+//! and so on. Others may rotate it too: who moves it has it opened again, and who empties it finds
+//! the next line at its beginning.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -73,15 +74,19 @@ impl LogFile {
         Ok(fits || self.rotation.max_size == 0 || !stat.is_file())
     }
 
-    /// Whether the file still has the log's name: another process that logs to it may have rotated it.
+    /// Whether the file still has the log's name: another process that logs to it may have rotated
+    /// it.
     fn is_in_place(&self) -> io::Result<bool> {
         let stat = self.file.metadata()?;
-        Ok(fs::metadata(&self.path).is_ok_and(|there| (there.dev(), there.ino()) == (stat.dev(), stat.ino())))
+        Ok(fs::metadata(&self.path)
+            .is_ok_and(|there| (there.dev(), there.ino()) == (stat.dev(), stat.ino())))
     }
 
     /// Gives each file the name of the next older one. What is too old is gone.
     fn shift(&self) -> io::Result<()> {
-        let Some(last) = self.rotation.keep.checked_sub(1) else { return fs::remove_file(&self.path) };
+        let Some(last) = self.rotation.keep.checked_sub(1) else {
+            return fs::remove_file(&self.path);
+        };
         for number in (0..=last).rev() {
             match fs::rename(self.numbered(number), self.numbered(number + 1)) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -140,7 +145,8 @@ mod tests {
 
         fn names(&self) -> Vec<String> {
             let entries = fs::read_dir(self.dir.path()).unwrap();
-            let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+            let mut names: Vec<_> =
+                entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
             names.sort();
             names
         }
@@ -159,7 +165,10 @@ mod tests {
             say(&mut log, line);
         }
         assert_eq!(bed.names(), ["log", "log.1", "log.2"]);
-        assert_eq!((bed.text("log"), bed.text("log.1")), ("five\nsix\n".into(), "four 5678\n".into()));
+        assert_eq!(
+            (bed.text("log"), bed.text("log.1")),
+            ("five\nsix\n".into(), "four 5678\n".into())
+        );
         assert_eq!(bed.text("log.2"), "three 678\n");
     }
 
@@ -208,7 +217,10 @@ mod tests {
         say(&mut one, "one 456789");
         say(&mut other, "other\n");
         say(&mut one, "two\n");
-        assert_eq!((bed.names(), bed.text("log")), (vec!["log".into(), "log.1".into()], "other\ntwo\n".into()));
+        assert_eq!(
+            (bed.names(), bed.text("log")),
+            (vec!["log".into(), "log.1".into()], "other\ntwo\n".into())
+        );
         say(&mut other, "three\n");
         // The file that has the name now is too long as well.
         say(&mut one, "four 6789\n");

@@ -1,7 +1,7 @@
 //! Configuration files: the long options with `_` for `-` as keys, and named mounts.
 //!
-//! What a file says decides what is run and trusted, so one that others can write to is refused, like one that says what
-//! nobody reads.
+//! What a file says decides what is run and trusted, so one that others can write to is refused,
+//! like one that says what nobody reads.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -45,11 +45,15 @@ pub struct NamedMount {
 }
 
 impl ConfigurationFile {
-    /// Reads a file; `None` where there is none. A path in it that begins with `~/` is below `home`.
+    /// Reads a file; `None` where there is none. A path in it that begins with `~/` is below
+    /// `home`.
     ///
     /// # Errors
     /// It cannot be read, others can write to it, or it says what cannot be.
-    pub fn read(path: &Path, home: Option<&Path>) -> Result<Option<ConfigurationFile>, SettingsError> {
+    pub fn read(
+        path: &Path,
+        home: Option<&Path>,
+    ) -> Result<Option<ConfigurationFile>, SettingsError> {
         let failed = |reason: &dyn fmt::Display| SettingsError::new(path.display(), reason);
         let file = match input::open(path) {
             Ok(file) => file,
@@ -71,7 +75,9 @@ impl ConfigurationFile {
 fn check_owner(owner: u32, mode: u32) -> Result<(), String> {
     let user = rustix::process::geteuid().as_raw();
     if owner != user && owner != 0 {
-        return Err(format!("it belongs to the user {owner}, and says what the user {user} does; it is not read"));
+        return Err(format!(
+            "it belongs to the user {owner}, and says what the user {user} does; it is not read"
+        ));
     }
     match mode & 0o022 {
         0 => Ok(()),
@@ -94,42 +100,63 @@ type PlacedValue<'a> = Spanned<DeValue<'a>>;
 
 impl Reader<'_> {
     fn configuration(&self) -> Result<ConfigurationFile, SettingsError> {
-        let document = DeTable::parse(self.text)
-            .map_err(|e| self.refused(e.span().map_or(0, |span| span.start), e.message().replace('\n', " ")))?;
+        let document = DeTable::parse(self.text).map_err(|e| {
+            self.refused(e.span().map_or(0, |span| span.start), e.message().replace('\n', " "))
+        })?;
         let all = CommandLine::command();
         let of_mount = all.find_subcommand("mount").map(all_options).unwrap_or_default();
         let mut mounts = BTreeMap::new();
         if let Some(tables) = document.get_ref().get(MOUNTS) {
             for (name, table) in self.table(tables, MOUNTS)?.iter() {
-                mounts.insert(name.get_ref().to_string(), self.mount(table, name.get_ref(), &of_mount)?);
+                mounts.insert(
+                    name.get_ref().to_string(),
+                    self.mount(table, name.get_ref(), &of_mount)?,
+                );
             }
         }
         let options = self.options(document.get_ref(), &all_options(&all), &[MOUNTS])?;
         Ok(ConfigurationFile { options, mounts })
     }
 
-    fn mount(&self, value: &PlacedValue, name: &str, options: &Options) -> Result<NamedMount, SettingsError> {
+    fn mount(
+        &self,
+        value: &PlacedValue,
+        name: &str,
+        options: &Options,
+    ) -> Result<NamedMount, SettingsError> {
         const SOURCES: &str = "sources";
         const MOUNTPOINT: &str = "mountpoint";
         let table = self.table(value, name)?;
         let wanted = |key: &str| {
-            let missing = || self.refused(value.span().start, format!("the mount {name:?} has no {key}"));
+            let missing =
+                || self.refused(value.span().start, format!("the mount {name:?} has no {key}"));
             table.get(key).ok_or_else(missing)
         };
         let mut words = self.texts(SOURCES, wanted(SOURCES)?)?;
         if words.is_empty() {
-            return Err(self.refused(value.span().start, format!("the mount {name:?} has no {SOURCES}")));
+            return Err(
+                self.refused(value.span().start, format!("the mount {name:?} has no {SOURCES}"))
+            );
         }
-        words.push(self.path_from(wanted(MOUNTPOINT)?, self.text(MOUNTPOINT, wanted(MOUNTPOINT)?)?)?);
+        words.push(
+            self.path_from(wanted(MOUNTPOINT)?, self.text(MOUNTPOINT, wanted(MOUNTPOINT)?)?)?,
+        );
         let options = self.options(table, options, &[SOURCES, MOUNTPOINT])?;
         Ok(NamedMount { words, options, origin: self.origin(value.span().start) })
     }
 
     /// What a table says of options, but for the keys that are read elsewhere.
-    fn options(&self, table: &DeTable, options: &Options, others: &[&str]) -> Result<Layer, SettingsError> {
+    fn options(
+        &self,
+        table: &DeTable,
+        options: &Options,
+        others: &[&str],
+    ) -> Result<Layer, SettingsError> {
         let mut layer = Layer::default();
         let mut rules = Vec::new();
-        for (name, value) in table.iter().filter(|(name, _)| !others.contains(&name.get_ref().as_ref())) {
+        for (name, value) in
+            table.iter().filter(|(name, _)| !others.contains(&name.get_ref().as_ref()))
+        {
             let key = name.get_ref().to_string();
             let Some(option) = options.get(&key).filter(|_| key != RULE) else {
                 return Err(self.refused(name.span().start, self.unknown(&key, options)));
@@ -166,7 +193,9 @@ impl Reader<'_> {
             return Ok(RuleArgs::of(self.text(RULE_PARTS[0], value)?.to_owned()));
         };
         let parts: BTreeSet<&str> = ["template", "include", "exclude"].into();
-        if let Some((name, _)) = table.iter().find(|(name, _)| !parts.contains(name.get_ref().as_ref())) {
+        if let Some((name, _)) =
+            table.iter().find(|(name, _)| !parts.contains(name.get_ref().as_ref()))
+        {
             let reason = format!("{}: a rule has template, include and exclude", name.get_ref());
             return Err(self.refused(name.span().start, reason));
         }
@@ -181,9 +210,16 @@ impl Reader<'_> {
         Ok(RuleArgs { template, include: patterns("include")?, exclude: patterns("exclude")? })
     }
 
-    fn values(&self, key: &str, option: &Arg, value: &PlacedValue) -> Result<Vec<OsString>, SettingsError> {
+    fn values(
+        &self,
+        key: &str,
+        option: &Arg,
+        value: &PlacedValue,
+    ) -> Result<Vec<OsString>, SettingsError> {
         let is_path = matches!(option.get_value_hint(), ValueHint::FilePath | ValueHint::DirPath);
-        let path = |text: OsString| if is_path { self.path_from(value, &text.to_string_lossy()) } else { Ok(text) };
+        let path = |text: OsString| {
+            if is_path { self.path_from(value, &text.to_string_lossy()) } else { Ok(text) }
+        };
         match (kind(option), value.get_ref()) {
             (Kind::Switch, DeValue::Boolean(on)) => Ok(vec![on.to_string().into()]),
             (Kind::Switch, _) => Err(self.kind(key, "true or false", value)),
@@ -229,13 +265,19 @@ impl Reader<'_> {
             (Some(below), Some(home)) => Ok(home.join(below).into()),
             (None, _) if text.starts_with('/') => Ok(text.into()),
             _ => {
-                let reason = format!("{text:?}: a path in a configuration file begins with / or, in the home, with ~/");
+                let reason = format!(
+                    "{text:?}: a path in a configuration file begins with / or, in the home, with ~/"
+                );
                 Err(self.refused(value.span().start, reason))
             }
         }
     }
 
-    fn table<'v, 'i>(&self, value: &'v PlacedValue<'i>, name: &str) -> Result<&'v DeTable<'i>, SettingsError> {
+    fn table<'v, 'i>(
+        &self,
+        value: &'v PlacedValue<'i>,
+        name: &str,
+    ) -> Result<&'v DeTable<'i>, SettingsError> {
         value.get_ref().as_table().ok_or_else(|| self.kind(name, "a table", value))
     }
 

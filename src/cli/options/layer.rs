@@ -55,8 +55,8 @@ pub struct Said {
 pub struct Layer(pub BTreeMap<String, Said>);
 
 impl Layer {
-    /// Makes whole rules of the parts that the place says beside `rules`: `include` and `exclude` are for its one
-    /// template.
+    /// Makes whole rules of the parts that the place says beside `rules`: `include` and `exclude`
+    /// are for its one template.
     pub fn with_rules(mut self, mut rules: Vec<RuleArgs>) -> Result<Layer, SettingsError> {
         let [templates, include, exclude] = RULE_PARTS.map(|part| self.0.remove(part));
         let texts = |said: &Option<Said>| -> Vec<String> {

@@ -85,7 +85,11 @@ impl Origins {
     fn with_places(&self, sentence: String) -> String {
         let named = self.0.iter().filter_map(|(key, said)| {
             let names: Vec<String> = match key.as_str() {
-                RULE => RULE_PARTS.map(typed).into_iter().chain(["repository template".to_owned()]).collect(),
+                RULE => RULE_PARTS
+                    .map(typed)
+                    .into_iter()
+                    .chain(["repository template".to_owned()])
+                    .collect(),
                 key => vec![typed(key)],
             };
             let option = names.iter().find(|name| is_named(name, &sentence))?;
@@ -105,7 +109,9 @@ fn typed(key: &str) -> String {
 
 /// Whether a sentence names an option, and not one that begins alike.
 fn is_named(option: &str, sentence: &str) -> bool {
-    let ends = |at: usize| !sentence[at + option.len()..].starts_with(|c: char| c.is_alphanumeric() || c == '-');
+    let ends = |at: usize| {
+        !sentence[at + option.len()..].starts_with(|c: char| c.is_alphanumeric() || c == '-')
+    };
     sentence.match_indices(option).any(|(at, _)| ends(at))
 }
 
@@ -145,11 +151,16 @@ impl SettledOptions {
     /// The options of all commands, none of which was typed.
     pub fn of_all(places: &OptionPlaces) -> Result<SettledOptions, Unread> {
         let options = all_options(&CommandLine::command()).into_values().collect();
-        let typed = TypedCommand { path: Vec::new(), options, values: BTreeMap::new(), names: Vec::new() };
+        let typed =
+            TypedCommand { path: Vec::new(), options, values: BTreeMap::new(), names: Vec::new() };
         SettledOptions::with(Vec::new(), typed, places)
     }
 
-    fn with(words: Vec<OsString>, typed: TypedCommand, places: &OptionPlaces) -> Result<SettledOptions, Unread> {
+    fn with(
+        words: Vec<OsString>,
+        typed: TypedCommand,
+        places: &OptionPlaces,
+    ) -> Result<SettledOptions, Unread> {
         let mut layers = vec![variables::layer(&places.variables, typed.options.iter())?];
         let mut files = Vec::new();
         for path in &places.files {
@@ -175,11 +186,13 @@ impl SettledOptions {
     }
 }
 
-/// The words, in which a switch of the command may have been typed with its value: `--offline=false` takes back what
-/// another place says. The last word on a switch counts. The names of those that were typed so.
+/// The words, in which a switch of the command may have been typed with its value:
+/// `--offline=false` takes back what another place says. The last word on a switch counts. The
+/// names of those that were typed so.
 fn switched(words: &[OsString]) -> Result<(Vec<OsString>, BTreeSet<String>), clap::Error> {
     let switches = options_of(&path_of(&looked(words)?).0);
-    let is_switch = |name: &str| switches.iter().any(|o| o.get_long() == Some(name) && kind(o) == Kind::Switch);
+    let is_switch =
+        |name: &str| switches.iter().any(|o| o.get_long() == Some(name) && kind(o) == Kind::Switch);
     let mut off = BTreeSet::new();
     let mut kept: Vec<OsString> = Vec::new();
     let mut words = words.iter();
@@ -240,12 +253,16 @@ impl TypedCommand {
         let (path, inner) = path_of(&matches);
         let options = options_of(&path);
         let off = switched_off.into_iter().map(|key| (key, vec!["false".into()]));
-        let typed = options.iter().filter_map(|option| Some((key(option)?, typed_values(option, inner)?)));
+        let typed =
+            options.iter().filter_map(|option| Some((key(option)?, typed_values(option, inner)?)));
         let values = off.chain(typed).collect();
         let names = match path.first().map(String::as_str) {
-            Some("mount") => {
-                inner.get_raw("sources_and_mountpoint").into_iter().flatten().map(OsStr::to_owned).collect()
-            }
+            Some("mount") => inner
+                .get_raw("sources_and_mountpoint")
+                .into_iter()
+                .flatten()
+                .map(OsStr::to_owned)
+                .collect(),
             _ => Vec::new(),
         };
         Ok(TypedCommand { path, options, values, names })
@@ -267,13 +284,22 @@ impl TypedCommand {
         places: &OptionPlaces,
     ) -> Result<Option<NamedMount>, SettingsError> {
         let [name] = &self.names[..] else { return Ok(None) };
-        let found = name.to_str().and_then(|name| files.iter().find_map(|file| file.mounts.get(name)));
+        let found =
+            name.to_str().and_then(|name| files.iter().find_map(|file| file.mounts.get(name)));
         if found.is_none() {
-            let looked = places.files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" nor ");
+            let looked = places
+                .files
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect::<Vec<_>>()
+                .join(" nor ");
             let reason = format!(
                 "neither {looked} has a mount of this name; else a SOURCE and a MOUNTPOINT are wanted; see `tofufs help mount`"
             );
-            return Err(SettingsError::new(format_args!("mount {}", name.to_string_lossy()), reason));
+            return Err(SettingsError::new(
+                format_args!("mount {}", name.to_string_lossy()),
+                reason,
+            ));
         }
         Ok(found.cloned())
     }
@@ -282,8 +308,12 @@ impl TypedCommand {
     fn take_after(&self, layers: &mut Vec<Layer>) -> Result<(), Unread> {
         const LIKE: &str = "like";
         let typed = self.values.get(LIKE).map(|values| (0, values.clone()));
-        let said =
-            || layers.iter().enumerate().find_map(|(at, layer)| Some((at + 1, layer.0.get(LIKE)?.values.clone())));
+        let said = || {
+            layers
+                .iter()
+                .enumerate()
+                .find_map(|(at, layer)| Some((at + 1, layer.0.get(LIKE)?.values.clone())))
+        };
         let has_it = self.options.iter().any(|option| key(option).as_deref() == Some(LIKE));
         if let Some((at, values)) = typed.or_else(said).filter(|_| has_it) {
             for point in values {
@@ -328,7 +358,9 @@ fn typed_values(option: &Arg, matches: &ArgMatches) -> Option<Vec<OsString>> {
     Some(match kind(option) {
         Kind::Switch => vec!["true".into()],
         Kind::Count => vec![matches.get_count(id).to_string().into()],
-        Kind::One | Kind::Several => matches.get_raw(id).into_iter().flatten().map(OsStr::to_owned).collect(),
+        Kind::One | Kind::Several => {
+            matches.get_raw(id).into_iter().flatten().map(OsStr::to_owned).collect()
+        }
     })
 }
 
@@ -350,7 +382,8 @@ fn check(option: &Arg, said: &Said) -> Result<(), SettingsError> {
     parsed.map(drop).map_err(|error| SettingsError::new(&said.origin, first_paragraph(&error)))
 }
 
-/// The command line, in which the options of the command at `path` have what was said as their defaults.
+/// The command line, in which the options of the command at `path` have what was said as their
+/// defaults.
 fn with_defaults(command: Command, path: &[String], said: &BTreeMap<String, Said>) -> Command {
     let with_default = |argument: Arg| match key(&argument).and_then(|key| said.get(&key)) {
         Some(said) if path.is_empty() || argument.is_global_set() => {
@@ -361,6 +394,8 @@ fn with_defaults(command: Command, path: &[String], said: &BTreeMap<String, Said
     let command = command.mut_args(with_default);
     match path.split_first() {
         None => command,
-        Some((name, below)) => command.mut_subcommand(name, |inner| with_defaults(inner, below, said)),
+        Some((name, below)) => {
+            command.mut_subcommand(name, |inner| with_defaults(inner, below, said))
+        }
     }
 }

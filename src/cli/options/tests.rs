@@ -7,7 +7,8 @@ use super::*;
 use crate::cli::args;
 
 fn places(variables: &[(&str, &str)]) -> OptionPlaces {
-    let variables = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    let variables =
+        variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
     OptionPlaces { variables: variables.collect::<BTreeMap<_, _>>(), ..OptionPlaces::default() }
 }
 
@@ -47,7 +48,9 @@ fn every_option_has_a_variable() {
     let mut seen = 0;
     for (words, command) in commands("tofufs", &described()) {
         for option in command.get_opts().filter(|option| !option.is_hide_set()) {
-            let Some(long) = option.get_long() else { panic!("{words} {} has no long form", option.get_id()) };
+            let Some(long) = option.get_long() else {
+                panic!("{words} {} has no long form", option.get_id())
+            };
             let expected = format!("TOFUFS_{}", long.to_uppercase().replace('-', "_"));
             let typed_alone = ["help", "version", "foreground"].contains(&long);
             let variable = option.get_env().map(|name| name.to_string_lossy().into_owned());
@@ -81,8 +84,9 @@ fn a_variable_says_what_was_not_typed_and_the_option_replaces_it() {
     ]);
     let args = mount("tofufs mount a.b /mnt", &places);
     assert_eq!(args.storage.cache_dir.as_deref(), Some(std::path::Path::new("/variable")));
-    let hosts =
-        |args: &args::MountArgs| args.network.reach.plain_http.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let hosts = |args: &args::MountArgs| {
+        args.network.reach.plain_http.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
     assert_eq!(hosts(&args), ["a.b:1", "c.d:2"]);
     assert_eq!(args.network.reach.ca_file, [std::path::Path::new("/one, two.pem")]);
     assert!(args.network.offline && !args.access.read_only && !args.foreground);
@@ -104,9 +108,16 @@ fn the_last_word_on_a_switch_counts() {
         ("--offline=true --offline=false --strict", false),
     ] {
         let line = format!("tofufs mount {typed} a.b /mnt");
-        assert_eq!(mount(&line, &places(&[("TOFUFS_OFFLINE", "1")])).network.offline, on, "{typed}");
+        assert_eq!(
+            mount(&line, &places(&[("TOFUFS_OFFLINE", "1")])).network.offline,
+            on,
+            "{typed}"
+        );
     }
-    assert!(matches!(read(&words("tofufs mount --offline=maybe a.b /mnt"), &places(&[])), Err(Unread::Typed(_))));
+    assert!(matches!(
+        read(&words("tofufs mount --offline=maybe a.b /mnt"), &places(&[])),
+        Err(Unread::Typed(_))
+    ));
 }
 
 #[test]
@@ -153,7 +164,8 @@ fn options_of_commands_above_and_below_have_their_variables() {
     }
 }
 
-/// `--include` and `--exclude` belong to an `--oci-mirror`, so the place that says one of them says all.
+/// `--include` and `--exclude` belong to an `--oci-mirror`, so the place that says one of them says
+/// all.
 #[test]
 fn the_rules_of_the_mapping_are_one_setting() {
     let both = places(&[
@@ -182,7 +194,10 @@ fn the_rules_of_the_mapping_are_one_setting() {
     assert_eq!(flags(typed, &both), ["--oci-mirror", "s.io/${hostname}/${namespace}/${type}"]);
     let two = [("TOFUFS_OCI_MIRROR", "r.io/${type}\ns.io/${type}"), ("TOFUFS_INCLUDE", "a/b")];
     let said = refused("tofufs mount a.b /mnt", &places(&two));
-    assert!(said.starts_with("TOFUFS_INCLUDE: it belongs to one oci_mirror, and there are 2"), "{said}");
+    assert!(
+        said.starts_with("TOFUFS_INCLUDE: it belongs to one oci_mirror, and there are 2"),
+        "{said}"
+    );
     let said = refused("tofufs mount a.b /mnt", &places(&two[1..]));
     assert!(said.starts_with("TOFUFS_INCLUDE: it belongs to oci_mirror"), "{said}");
 }
@@ -197,11 +212,18 @@ fn a_value_that_is_refused_is_told_with_its_place() {
         ("TOFUFS_PLAIN_HTTP", "a.b\nUPPER", "UPPER"),
     ] {
         let said = refused("tofufs mount a.b /mnt", &places(&[(name, value)]));
-        assert!(said.starts_with(&format!("{name}: ")) && said.contains(part) && !said.contains('\n'), "{said}");
+        assert!(
+            said.starts_with(&format!("{name}: ")) && said.contains(part) && !said.contains('\n'),
+            "{said}"
+        );
     }
     // What a command finds out later is told with the place too.
-    let read = said("tofufs mount a.b /mnt", &places(&[("TOFUFS_MIRROR", "x"), ("TOFUFS_DEADLINE", "1s")]));
-    let error = read.origins.told(crate::cli::output::CommandError::usage("--mirror: write HOST=URL"));
+    let read = said(
+        "tofufs mount a.b /mnt",
+        &places(&[("TOFUFS_MIRROR", "x"), ("TOFUFS_DEADLINE", "1s")]),
+    );
+    let error =
+        read.origins.told(crate::cli::output::CommandError::usage("--mirror: write HOST=URL"));
     assert_eq!(error.to_string(), "--mirror: write HOST=URL (--mirror is from TOFUFS_MIRROR)");
 }
 
@@ -220,18 +242,22 @@ fn with_files(texts: &[&str], variables: &[(&str, &str)]) -> (tempfile::TempDir,
 }
 
 fn cache_dir(line: &str, places: &OptionPlaces) -> (String, ValueOrigin) {
-    let settled = SettledOptions::of(&words(line), places).unwrap_or_else(|e| panic!("{line}: {e:?}"));
-    let origin = settled.said.get("cache_dir").map_or(ValueOrigin::Default, |said| said.origin.clone());
+    let settled =
+        SettledOptions::of(&words(line), places).unwrap_or_else(|e| panic!("{line}: {e:?}"));
+    let origin =
+        settled.said.get("cache_dir").map_or(ValueOrigin::Default, |said| said.origin.clone());
     (mount(line, places).storage.cache_dir.unwrap_or_default().display().to_string(), origin)
 }
 
 #[test]
 fn a_flag_stands_before_a_variable_before_a_file_before_the_default() {
-    let user =
-        "\ncache_dir = \"/user\"\n[mount.work]\nsources = [\"a.b\"]\nmountpoint = \"/mnt\"\ncache_dir = \"/work\"\n";
+    let user = "\ncache_dir = \"/user\"\n[mount.work]\nsources = [\"a.b\"]\nmountpoint = \"/mnt\"\ncache_dir = \"/work\"\n";
     let system = "cache_dir = \"/system\"\nlog_keep = 7\n";
     let variable: &[(&str, &str)] = &[("TOFUFS_CACHE_DIR", "/variable")];
-    let file = |places: &OptionPlaces, at: usize, line| ValueOrigin::File { path: places.files[at].clone(), line };
+    let file = |places: &OptionPlaces, at: usize, line| ValueOrigin::File {
+        path: places.files[at].clone(),
+        line,
+    };
     for (files, variables, line, value, origin) in [
         (&[user, system][..], variable, "tofufs mount --cache-dir /flag a.b /mnt", "/flag", None),
         (&[user, system], variable, "tofufs mount --cache-dir /flag work", "/flag", None),
@@ -271,15 +297,26 @@ fn every_kind_of_value_stands_in_a_file() {
     let (_dir, places) = with_files(&[text], &[]);
     let args = mount("tofufs mount a.b /mnt", &places);
     let reach = &args.network.reach;
-    assert_eq!(reach.plain_http.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a.b:1", "c.d"]);
+    assert_eq!(
+        reach.plain_http.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["a.b:1", "c.d"]
+    );
     assert_eq!(reach.ca_file, [std::path::Path::new("/home/u/corp.pem")]);
     assert!(args.network.offline);
-    assert_eq!((args.log.verbose, reach.deadline.0.as_secs(), args.storage.cache_size.0), (2, 90, 5 << 30));
+    assert_eq!(
+        (args.log.verbose, reach.deadline.0.as_secs(), args.storage.cache_size.0),
+        (2, 90, 5 << 30)
+    );
     let rules = crate::cli::mapping::flags(&args.mapping.mapping().unwrap().unwrap());
     let all = "r.io/${hostname}/${namespace}/${type}";
-    assert_eq!(rules, ["--oci-mirror", all, "--oci-mirror", "s.io/${type}", "--include", "a.b/n/*"]);
+    assert_eq!(
+        rules,
+        ["--oci-mirror", all, "--oci-mirror", "s.io/${type}", "--include", "a.b/n/*"]
+    );
     match said("tofufs lock", &places).line.command {
-        args::Command::Lock(args) => assert_eq!(args.reading.from, ["oci:/srv/store", "oci-archive:/home/u/b.tar"]),
+        args::Command::Lock(args) => {
+            assert_eq!(args.reading.from, ["oci:/srv/store", "oci-archive:/home/u/b.tar"])
+        }
         other => panic!("{other:?}"),
     }
     // An empty list of the user's replaces the system's.
@@ -307,7 +344,11 @@ fn what_a_file_cannot_say_is_refused_with_its_line() {
         ("cache_size = \"5GB\"", 1, "\"5GB\" is not a size"),
         ("\ninclude = [\"a/b\"]", 2, "it belongs to oci_mirror"),
         ("oci_mirror = [{ include = [\"a/b\"] }]", 1, "the template is missing"),
-        ("oci_mirror = [{ template = \"x\", hosts = [] }]", 1, "a rule has template, include and exclude"),
+        (
+            "oci_mirror = [{ template = \"x\", hosts = [] }]",
+            1,
+            "a rule has template, include and exclude",
+        ),
         ("offline = ", 1, "1.toml"),
         ("mount = 1", 1, "mount: a table is wanted"),
         ("[mount.x]\nsources = [\"a.b\"]", 1, "the mount \"x\" has no mountpoint"),
@@ -322,7 +363,10 @@ fn what_a_file_cannot_say_is_refused_with_its_line() {
         let (_dir, places) = with_files(&["", text], &[]);
         let said = refused("tofufs mount a.b /mnt", &places);
         let place = format!("{}:{line}: ", places.files[1].display());
-        assert!(said.starts_with(&place) && said.contains(part) && !said.contains('\n'), "{text:?}: {said}");
+        assert!(
+            said.starts_with(&place) && said.contains(part) && !said.contains('\n'),
+            "{text:?}: {said}"
+        );
     }
     let (_dir, places) = with_files(&["", ""], &[]);
     let said = refused("tofufs mount home", &places);
@@ -333,7 +377,9 @@ fn what_a_file_cannot_say_is_refused_with_its_line() {
 fn a_file_that_others_can_write_to_is_refused() {
     use std::os::unix::fs::PermissionsExt;
     let (_dir, places) = with_files(&["offline = true"], &[]);
-    let set = |mode| std::fs::set_permissions(&places.files[0], std::fs::Permissions::from_mode(mode)).unwrap();
+    let set = |mode| {
+        std::fs::set_permissions(&places.files[0], std::fs::Permissions::from_mode(mode)).unwrap()
+    };
     for mode in [0o664, 0o646] {
         set(mode);
         let said = refused("tofufs mount a.b /mnt", &places);
@@ -365,9 +411,15 @@ fn an_option_is_of_one_kind_in_all_commands() {
 /// What a mount says of itself can be taken over by each command that takes after one.
 #[test]
 fn a_mount_tells_options_that_other_commands_have() {
-    let args = mount("tofufs mount --oci-mirror r.io/${namespace}/${type} a.b /mnt", &OptionPlaces::default());
-    let environment =
-        crate::cli::settings::DirectoryEnvironment { home: Some("/h".into()), base: "/b".into(), ..Default::default() };
+    let args = mount(
+        "tofufs mount --oci-mirror r.io/${namespace}/${type} a.b /mnt",
+        &OptionPlaces::default(),
+    );
+    let environment = crate::cli::settings::DirectoryEnvironment {
+        home: Some("/h".into()),
+        base: "/b".into(),
+        ..Default::default()
+    };
     let settings = crate::cli::settings::MountSettings::new(&args, &environment).unwrap();
     let told = like::told(&settings);
     assert_eq!(told["cache_dir"], ["/h/.cache/tofufs"]);
@@ -381,7 +433,11 @@ fn a_mount_tells_options_that_other_commands_have() {
     }
     for command in ["lock", "bundle", "pull", "push", "copy", "doctor"] {
         let command = CommandLine::command().find_subcommand(command).cloned().unwrap();
-        assert!(command.get_opts().any(|option| option.get_long() == Some("like")), "{}", command.get_name());
+        assert!(
+            command.get_opts().any(|option| option.get_long() == Some("like")),
+            "{}",
+            command.get_name()
+        );
     }
 }
 
@@ -392,15 +448,21 @@ fn the_document_is_complete_and_its_examples_are_understood() {
     for key in all_options(&CommandLine::command()).keys().filter(|key| *key != RULE) {
         assert!(document.contains(&format!("`{key}`")), "{key}");
     }
-    let examples: Vec<_> = document.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let examples: Vec<_> =
+        document.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     assert!(examples.len() >= 3);
     for example in examples {
         let (_dir, places) = with_files(&[example], &[]);
-        let settled = SettledOptions::of_all(&places).unwrap_or_else(|e| panic!("{example}: {e:?}"));
-        let names = example.lines().filter_map(|line| line.strip_prefix("[mount.")?.strip_suffix(']'));
+        let settled =
+            SettledOptions::of_all(&places).unwrap_or_else(|e| panic!("{example}: {e:?}"));
+        let names =
+            example.lines().filter_map(|line| line.strip_prefix("[mount.")?.strip_suffix(']'));
         for name in names {
             let mount = mount(&format!("tofufs mount {name}"), &places);
-            assert!(mount.sources_and_mountpoint.len() > 1 && mount.mapping.mapping().is_ok(), "{example}");
+            assert!(
+                mount.sources_and_mountpoint.len() > 1 && mount.mapping.mapping().is_ok(),
+                "{example}"
+            );
         }
         assert!(!settled.typed.options.is_empty());
     }

@@ -20,7 +20,8 @@ pub fn layer<'a>(
         let name = variable(&key);
         let set = variables.get(OsStr::new(&name)).filter(|value| !value.is_empty());
         if let Some(text) = set {
-            let values = values(text, kind(option)).map_err(|reason| SettingsError::new(&name, reason))?;
+            let values =
+                values(text, kind(option)).map_err(|reason| SettingsError::new(&name, reason))?;
             layer.0.insert(key, Said { values, origin: ValueOrigin::Variable(name) });
         }
     }

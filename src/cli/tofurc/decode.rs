@@ -62,7 +62,8 @@ pub fn add(tofurc: &mut Tofurc, file: &Path, document: HclDocument) -> DecodeRes
 }
 
 /// The methods of installation.
-const METHODS: [&str; 5] = ["oci_mirror", "filesystem_mirror", "network_mirror", "direct", "dev_overrides"];
+const METHODS: [&str; 5] =
+    ["oci_mirror", "filesystem_mirror", "network_mirror", "direct", "dev_overrides"];
 
 /// The inside of a block.
 struct BlockBody {
@@ -100,7 +101,9 @@ fn labelled(item: Item, json: bool) -> DecodeResult<Vec<(String, BlockBody)>> {
         let [name, label] = item.keys.as_slice() else { return refuse(line, LABEL) };
         let (name, label) = (format!("{name} {label:?}"), label.clone());
         return match item.value {
-            Value::Object(items) if !item.assigned => Ok(vec![(label, BlockBody { name, line, items })]),
+            Value::Object(items) if !item.assigned => {
+                Ok(vec![(label, BlockBody { name, line, items })])
+            }
             _ => refuse(line, format!("{name} is a block, without an equals sign")),
         };
     }
@@ -124,7 +127,8 @@ impl BlockBody {
 
     /// The last argument of that name; null is none.
     fn argument(&self, name: &str) -> Option<&Item> {
-        let named = self.items.iter().rev().find(|item| item.keys.first().is_some_and(|key| key == name));
+        let named =
+            self.items.iter().rev().find(|item| item.keys.first().is_some_and(|key| key == name));
         named.filter(|item| !matches!(&item.value, Value::Word(word) if word == "null"))
     }
 
@@ -175,7 +179,9 @@ impl BlockBody {
 fn text(value: &Value) -> Option<Zeroizing<String>> {
     match value {
         Value::Text(text) => Some(text.clone()),
-        Value::Word(word) if !matches!(word.as_str(), "true" | "false" | "null") => Some(Zeroizing::new(word.clone())),
+        Value::Word(word) if !matches!(word.as_str(), "true" | "false" | "null") => {
+            Some(Zeroizing::new(word.clone()))
+        }
         _ => None,
     }
 }
@@ -188,7 +194,11 @@ fn credentials(label: &str, body: BlockBody, file: &Path) -> DecodeResult<Block>
     let (username, password) = (body.text("username")?, body.text("password")?);
     let (access, refresh) = (body.text("access_token")?, body.text("refresh_token")?);
     let program = body.program()?;
-    let styles = [username.is_some() || password.is_some(), access.is_some() || refresh.is_some(), program.is_some()];
+    let styles = [
+        username.is_some() || password.is_some(),
+        access.is_some() || refresh.is_some(),
+        program.is_some(),
+    ];
     if styles.iter().filter(|set| **set).count() != 1 {
         return body.refuse(
             "must set exactly one of username+password, access_token+refresh_token, docker_credentials_helper",
@@ -197,7 +207,10 @@ fn credentials(label: &str, body: BlockBody, file: &Path) -> DecodeResult<Block>
     let secret = |text: Zeroizing<String>| Secret::new(text.to_string());
     let login = match (username, password, access, refresh, program) {
         (Some(username), Some(password), ..) if !username.is_empty() => {
-            Login::Credential(Credential::Basic { username: username.to_string(), password: secret(password) })
+            Login::Credential(Credential::Basic {
+                username: username.to_string(),
+                password: secret(password),
+            })
         }
         (_, _, Some(access), Some(refresh), _) if !access.is_empty() => {
             let refresh = (!refresh.is_empty()).then(|| secret(refresh));
@@ -220,10 +233,12 @@ fn default_credentials(body: BlockBody, file: &Path) -> DecodeResult<DefaultCred
     let discover_ambient = body.flag("discover_ambient_credentials")?.unwrap_or(true);
     let listed = body.texts("docker_style_config_files")?;
     if !discover_ambient && listed.is_some() {
-        return body.refuse("lists docker_style_config_files, but discover_ambient_credentials is false");
+        return body
+            .refuse("lists docker_style_config_files, but discover_ambient_credentials is false");
     }
     let base = file.parent().unwrap_or(Path::new("/"));
-    let files = listed.map(|paths| paths.iter().map(|path| base.join(path)).collect::<Vec<PathBuf>>());
+    let files =
+        listed.map(|paths| paths.iter().map(|path| base.join(path)).collect::<Vec<PathBuf>>());
     Ok(DefaultCredentials { discover_ambient, files, program: body.program()? })
 }
 
@@ -237,7 +252,9 @@ fn installation(body: BlockBody, file: &Path, json: bool) -> DecodeResult<Vec<In
             };
             let location = match body.name.as_str() {
                 "direct" => InstallationLocation::Direct,
-                "filesystem_mirror" => InstallationLocation::FilesystemMirror(required("path")?.into()),
+                "filesystem_mirror" => {
+                    InstallationLocation::FilesystemMirror(required("path")?.into())
+                }
                 "network_mirror" => InstallationLocation::NetworkMirror(required("url")?),
                 "oci_mirror" => InstallationLocation::OciMirror(required("repository_template")?),
                 "dev_overrides" if methods.is_empty() => continue,

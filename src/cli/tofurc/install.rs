@@ -1,5 +1,6 @@
-//! `tofufs tofurc --install`: what points the clients at a mount, put into the CLI configuration that is there. All else in
-//! it stays, credentials above all; the methods of installation that stood there become comments.
+//! `tofufs tofurc --install`: what points the clients at a mount, put into the CLI configuration
+//! that is there. All else in it stays, credentials above all; the methods of installation that
+//! stood there become comments.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,10 +13,12 @@ use crate::cli::output::{self, CommandError};
 use crate::cli::replace::replace;
 use crate::input::{self, InputError};
 
-const BEGIN: &str = "# Written by `tofufs tofurc --install`, which replaces it up to the line that says so:";
+const BEGIN: &str =
+    "# Written by `tofufs tofurc --install`, which replaces it up to the line that says so:";
 const END: &str = "# Up to here.";
 /// What is written, and replaced where it stands already.
-const KEYS: [&str; 3] = ["provider_installation", "plugin_cache_dir", "plugin_cache_may_break_dependency_lock_file"];
+const KEYS: [&str; 3] =
+    ["provider_installation", "plugin_cache_dir", "plugin_cache_may_break_dependency_lock_file"];
 /// How many backups are kept.
 const BACKUPS_MAX: usize = 100;
 
@@ -30,19 +33,29 @@ pub struct Place {
 impl Place {
     /// Where OpenTofu reads its configuration; with `terraform`, where Terraform does.
     pub fn of(environment: &ClientEnvironment, terraform: bool) -> Place {
-        let named = environment.path("TF_CLI_CONFIG_FILE").or_else(|| environment.path("TERRAFORM_CONFIG"));
-        let usual = || if terraform { environment.home().join(".terraformrc") } else { main_file(environment) };
+        let named =
+            environment.path("TF_CLI_CONFIG_FILE").or_else(|| environment.path("TERRAFORM_CONFIG"));
+        let usual = || {
+            if terraform { environment.home().join(".terraformrc") } else { main_file(environment) }
+        };
         Place { named: named.is_some(), file: named.unwrap_or_else(usual) }
     }
 }
 
-/// Merges what is to be written into a file: `hcl` into one of HCL, `json` into one of JSON. Says what was done.
+/// Merges what is to be written into a file: `hcl` into one of HCL, `json` into one of JSON. Says
+/// what was done.
 ///
 /// # Errors
 /// The file cannot be read as a configuration, or written; or another file holds what only one may.
-pub fn install(place: &Place, hcl: &str, json: &Value, environment: &ClientEnvironment) -> Result<(), CommandError> {
+pub fn install(
+    place: &Place,
+    hcl: &str,
+    json: &Value,
+    environment: &ClientEnvironment,
+) -> Result<(), CommandError> {
     let file = &place.file;
-    let failed = |rule: &dyn std::fmt::Display| CommandError::Failed(format!("{}: {rule}", file.display()));
+    let failed =
+        |rule: &dyn std::fmt::Display| CommandError::Failed(format!("{}: {rule}", file.display()));
     if !place.named {
         alone(file, environment)?;
     }
@@ -53,35 +66,47 @@ pub fn install(place: &Place, hcl: &str, json: &Value, environment: &ClientEnvir
     };
     let text = std::str::from_utf8(before.as_deref().map_or(&[][..], Vec::as_slice));
     let text = text.map_err(|_| failed(&InputError::NotText))?;
-    let after = merged(text, hcl, json).map_err(|e| failed(&format_args!("line {}: {}", e.line, e.rule)))?;
+    let after = merged(text, hcl, json)
+        .map_err(|e| failed(&format_args!("line {}: {}", e.line, e.rule)))?;
     // What cannot be read again must not take the place of what can.
-    let read = syntax::parse(&after).and_then(|document| decode::add(&mut Tofurc::default(), file, document));
-    read.map_err(|e| failed(&format_args!("it would be broken at line {}: {}; nothing is written", e.line, e.rule)))?;
+    let read = syntax::parse(&after)
+        .and_then(|document| decode::add(&mut Tofurc::default(), file, document));
+    read.map_err(|e| {
+        failed(&format_args!(
+            "it would be broken at line {}: {}; nothing is written",
+            e.line, e.rule
+        ))
+    })?;
     if text == after.as_str() {
         return output::text(format!("{} is as it should be\n", file.display()));
     }
     let mut said = String::new();
     if before.is_some() {
-        let backup = keep(file, text.as_bytes()).map_err(|e| failed(&format_args!("no backup can be made: {e}")))?;
+        let backup = keep(file, text.as_bytes())
+            .map_err(|e| failed(&format_args!("no backup can be made: {e}")))?;
         said = format!("; what it was is {}", backup.display());
     }
     if let Some(dir) = file.parent() {
         std::fs::create_dir_all(dir).map_err(|e| failed(&e))?;
     }
-    replace(file, after.as_bytes(), 0o600).map_err(|e| failed(&format_args!("it cannot be written: {e}")))?;
+    replace(file, after.as_bytes(), 0o600)
+        .map_err(|e| failed(&format_args!("it cannot be written: {e}")))?;
     output::text(format!("{} is written{said}\n", file.display()))
 }
 
-/// Refuses where another file holds methods of installation, of which the clients allow one block over all files.
+/// Refuses where another file holds methods of installation, of which the clients allow one block
+/// over all files.
 fn alone(file: &Path, environment: &ClientEnvironment) -> Result<(), CommandError> {
     let Ok(tofurc) = Tofurc::load(environment) else { return Ok(()) };
     let own = format!("{}:", file.display());
     match tofurc.installation.iter().flatten().find(|method| !method.origin.starts_with(&own)) {
-        Some(other) if tofurc.files.iter().any(|read| read == file) => Err(CommandError::Failed(format!(
-            "{}: a provider_installation block stands there already, and only one may be in all files; remove it, or \
+        Some(other) if tofurc.files.iter().any(|read| read == file) => {
+            Err(CommandError::Failed(format!(
+                "{}: a provider_installation block stands there already, and only one may be in all files; remove it, or \
              give what `tofufs tofurc` prints its place",
-            other.origin
-        ))),
+                other.origin
+            )))
+        }
         _ => Ok(()),
     }
 }
@@ -98,13 +123,20 @@ fn keep(file: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
         file.with_file_name(numbered)
     });
     let Some(backup) = names.into_iter().find(|backup| backup.symlink_metadata().is_err()) else {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there are too many; remove some"));
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "there are too many; remove some",
+        ));
     };
     replace(&backup, bytes, 0o600)?;
     Ok(backup)
 }
 
-fn merged(text: &str, hcl: &str, json: &Value) -> Result<Zeroizing<String>, syntax::HclSyntaxError> {
+fn merged(
+    text: &str,
+    hcl: &str,
+    json: &Value,
+) -> Result<Zeroizing<String>, syntax::HclSyntaxError> {
     let document = syntax::parse(text)?;
     if document.json {
         return merged_json(text, json);
@@ -115,7 +147,8 @@ fn merged(text: &str, hcl: &str, json: &Value) -> Result<Zeroizing<String>, synt
     let mut copied = 0;
     for item in syntax::parse(&text)?.items {
         let is_replaced = item.keys.first().is_some_and(|key| {
-            KEYS.contains(&key.as_str()) && (key == KEYS[0] || hcl.lines().any(|line| line.starts_with(key.as_str())))
+            KEYS.contains(&key.as_str())
+                && (key == KEYS[0] || hcl.lines().any(|line| line.starts_with(key.as_str())))
         });
         if is_replaced {
             after.push_str(&text[copied..item.place.start]);
@@ -142,14 +175,20 @@ fn without_ours(text: &str) -> (Zeroizing<String>, Option<usize>) {
         Some((start, text[end..].find('\n').map_or(text.len(), |newline| end + newline + 1)))
     });
     match ours {
-        Some((start, end)) => (Zeroizing::new(format!("{}{}", &text[..start], &text[end..])), Some(start)),
+        Some((start, end)) => {
+            (Zeroizing::new(format!("{}{}", &text[..start], &text[end..])), Some(start))
+        }
         None => (Zeroizing::new(text.to_owned()), None),
     }
 }
 
 fn merged_json(text: &str, json: &Value) -> Result<Zeroizing<String>, syntax::HclSyntaxError> {
-    let refuse = |e: serde_json::Error| syntax::HclSyntaxError { line: e.line(), rule: "not valid JSON".to_owned() };
-    let mut document: Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(refuse)?;
+    let refuse = |e: serde_json::Error| syntax::HclSyntaxError {
+        line: e.line(),
+        rule: "not valid JSON".to_owned(),
+    };
+    let mut document: Value =
+        serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(refuse)?;
     if let (Some(document), Some(new)) = (document.as_object_mut(), json.as_object()) {
         document.extend(new.iter().map(|(key, value)| (key.clone(), value.clone())));
     }
@@ -161,7 +200,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    const HCL: &str = "provider_installation {\n  filesystem_mirror {\n    path = \"/mnt/plugins\"\n  }\n}\n";
+    const HCL: &str =
+        "provider_installation {\n  filesystem_mirror {\n    path = \"/mnt/plugins\"\n  }\n}\n";
 
     fn json() -> Value {
         json!({"provider_installation": {"filesystem_mirror": [{"path": "/mnt/plugins"}]}})
@@ -186,7 +226,10 @@ mod tests {
             .collect();
         names.sort();
         if names.len() > 1 {
-            assert_eq!(std::fs::read_to_string(dir.path().join("home").join(&names[1])).unwrap(), before.unwrap());
+            assert_eq!(
+                std::fs::read_to_string(dir.path().join("home").join(&names[1])).unwrap(),
+                before.unwrap()
+            );
         }
         (std::fs::read_to_string(&place.file).unwrap(), names)
     }
@@ -204,10 +247,14 @@ mod tests {
 
     #[test]
     fn what_was_written_before_is_replaced_where_it_stands() {
-        let before =
-            format!("disable_checkpoint = true\n{BEGIN}\nprovider_installation {{\n}}\n{END}\nhost \"x\" {{\n}}\n");
+        let before = format!(
+            "disable_checkpoint = true\n{BEGIN}\nprovider_installation {{\n}}\n{END}\nhost \"x\" {{\n}}\n"
+        );
         let (new, _) = installed(Some(&before));
-        assert_eq!(new, format!("disable_checkpoint = true\n{BEGIN}\n{HCL}{END}\nhost \"x\" {{\n}}\n"));
+        assert_eq!(
+            new,
+            format!("disable_checkpoint = true\n{BEGIN}\n{HCL}{END}\nhost \"x\" {{\n}}\n")
+        );
     }
 
     #[test]
@@ -229,7 +276,10 @@ mod tests {
         std::fs::write(&other, HCL).unwrap();
         std::fs::write(&place.file, "x = 1\n").unwrap();
         let error = install(&place, HCL, &json(), &environment).unwrap_err().to_string();
-        assert!(error.contains("x.tfrc:2: a provider_installation block stands there already"), "{error}");
+        assert!(
+            error.contains("x.tfrc:2: a provider_installation block stands there already"),
+            "{error}"
+        );
         std::fs::remove_file(&other).unwrap();
         std::fs::write(&place.file, "x = {\n").unwrap();
         let error = install(&place, HCL, &json(), &environment).unwrap_err().to_string();

@@ -1,9 +1,10 @@
 //! The language of OpenTofu's CLI configuration: HCL 1, or JSON where the text begins with a brace.
 //!
-//! HCL 2 is another language: its parsers refuse what is usual here (the quoted keys of `dev_overrides`, a block on
-//! one line within another), and take `${…}` for a template where HCL 1 has plain text. One reader serves both
-//! notations, since an HCL 1 object with `:` for `=` is a JSON object; JSON is checked by a JSON parser before.
-//! Values may be secrets: nothing here is printable, and errors carry no text of the file but single characters.
+//! HCL 2 is another language: its parsers refuse what is usual here (the quoted keys of
+//! `dev_overrides`, a block on one line within another), and take `${…}` for a template where HCL 1
+//! has plain text. One reader serves both notations, since an HCL 1 object with `:` for `=` is a
+//! JSON object; JSON is checked by a JSON parser before. Values may be secrets: nothing here is
+//! printable, and errors carry no text of the file but single characters.
 
 use std::ops::Range;
 
@@ -63,7 +64,10 @@ pub fn parse(text: &str) -> ParseResult<HclDocument> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let json = text.trim_start().starts_with('{');
     if json && let Err(e) = serde_json::from_str::<serde::de::IgnoredAny>(text) {
-        return Err(HclSyntaxError { line: e.line(), rule: format!("not valid JSON (column {})", e.column()) });
+        return Err(HclSyntaxError {
+            line: e.line(),
+            rule: format!("not valid JSON (column {})", e.column()),
+        });
     }
     let mut reader = HclReader { rest: text, length, line: 1, json, depth: 0 };
     reader.space()?;
@@ -169,7 +173,13 @@ impl<'a> HclReader<'a> {
                 Some(':') if self.json => break,
                 Some('{') if !self.json => {
                     let value = self.value()?;
-                    return Ok(Item { keys, assigned: false, value, line, place: start..self.position() });
+                    return Ok(Item {
+                        keys,
+                        assigned: false,
+                        value,
+                        line,
+                        place: start..self.position(),
+                    });
                 }
                 Some(c) if before == self.line && (c == '"' || c.is_alphabetic() || c == '_') => {}
                 _ => return self.refuse("= or { is expected after a key"),
@@ -209,7 +219,9 @@ impl<'a> HclReader<'a> {
             Some(_) => match self.word() {
                 word @ ("true" | "false") => Ok(Value::Word(word.to_owned())),
                 "null" if self.json => Ok(Value::Word("null".to_owned())),
-                _ => self.refuse("a value is expected: text in quotes, a number, true, false, a list or a block"),
+                _ => self.refuse(
+                    "a value is expected: text in quotes, a number, true, false, a list or a block",
+                ),
             },
             None => self.refuse("a value is expected before the end of the file"),
         }
@@ -270,7 +282,9 @@ impl<'a> HclReader<'a> {
     fn heredoc(&mut self) -> ParseResult<Zeroizing<String>> {
         self.take(2);
         let strip = self.eat('-');
-        let Some(end) = self.rest.find('\n') else { return self.refuse("a heredoc without a body") };
+        let Some(end) = self.rest.find('\n') else {
+            return self.refuse("a heredoc without a body");
+        };
         let anchor = self.take(end + 1).trim();
         if anchor.is_empty() {
             return self.refuse("a heredoc without an end mark");
@@ -282,7 +296,8 @@ impl<'a> HclReader<'a> {
             if line.trim() == anchor {
                 let indent = |l: &&str| l.len() - l.trim_start_matches([' ', '\t']).len();
                 let margin = if strip { lines.iter().map(indent).min().unwrap_or(0) } else { 0 };
-                let body: String = lines.iter().map(|l: &&str| l.get(margin..).unwrap_or_default()).collect();
+                let body: String =
+                    lines.iter().map(|l: &&str| l.get(margin..).unwrap_or_default()).collect();
                 // the line break after the mark is left, so that it ends the item
                 self.take(read - usize::from(line.ends_with('\n')));
                 return Ok(Zeroizing::new(body));
@@ -311,7 +326,8 @@ fn unescape(raw: &str) -> Option<Zeroizing<String>> {
             braces = 1;
             text.push_str("${");
         } else if c == '\\' {
-            let code = |digits: String| u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32);
+            let code =
+                |digits: String| u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32);
             text.push(match chars.next()? {
                 'n' => '\n',
                 't' => '\t',

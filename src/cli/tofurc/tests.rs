@@ -1,4 +1,5 @@
-//! Where the configuration is found, what is read, what is refused. Case numbers: L13, L15 (secrets).
+//! Where the configuration is found, what is read, what is refused. Case numbers: L13, L15
+//! (secrets).
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -84,13 +85,19 @@ fn the_file_is_found_where_opentofu_finds_it() {
             environment = environment.with(variable, home.path(value));
         }
         let tofurc = Tofurc::load(&environment).unwrap();
-        assert_eq!(tofurc.files, read.iter().map(|n| home.path(n)).collect::<Vec<_>>(), "{present:?} {variables:?}");
+        assert_eq!(
+            tofurc.files,
+            read.iter().map(|n| home.path(n)).collect::<Vec<_>>(),
+            "{present:?} {variables:?}"
+        );
         assert_eq!(tofurc.blocks.len(), read.len());
         // a file that the environment names and that is missing is worth a warning, no more
         let missing = variables.contains(&"TF_CLI_CONFIG_FILE") && read.is_empty();
         assert_eq!(tofurc.warnings.len(), usize::from(missing), "{:?}", tofurc.warnings);
     }
-    assert!(Tofurc::load_file(Path::new("/nonexistent/file"), &ClientEnvironment::new("/")).is_err());
+    assert!(
+        Tofurc::load_file(Path::new("/nonexistent/file"), &ClientEnvironment::new("/")).is_err()
+    );
 }
 
 /// One configuration in both syntaxes.
@@ -156,7 +163,8 @@ fn hcl_and_json_say_the_same() {
         let logins: Vec<&Login> = tofurc.blocks.iter().map(|b| &b.login).collect();
         let basic = Credential::Basic { username: "u".to_owned(), password: secret("p\"${x}\n") };
         assert_eq!(*logins[0], Login::Credential(basic));
-        let tokens = Credential::Tokens { access: Some(secret("acc")), refresh: Some(secret("ref")) };
+        let tokens =
+            Credential::Tokens { access: Some(secret("acc")), refresh: Some(secret("ref")) };
         assert_eq!(*logins[1], Login::Credential(tokens));
         assert_eq!(*logins[2], Login::Program("pass".parse().unwrap()));
         let defaults = tofurc.defaults.clone().unwrap();
@@ -188,25 +196,57 @@ fn what_opentofu_refuses_is_refused_with_file_and_line() {
         ("\noci_credentials \"r.io\" {}", 2, "exactly one"),
         ("oci_credentials \"r.io\" {\n username = \"u\"\n}", 1, "username and password"),
         ("oci_credentials \"r.io\" {\n password = \"p\"\n}", 1, "username and password"),
-        ("oci_credentials \"r.io\" {\n access_token = \"u\"\n}", 1, "access_token and refresh_token"),
-        ("oci_credentials \"r.io\" {\n refresh_token = \"u\"\n}", 1, "access_token and refresh_token"),
+        (
+            "oci_credentials \"r.io\" {\n access_token = \"u\"\n}",
+            1,
+            "access_token and refresh_token",
+        ),
+        (
+            "oci_credentials \"r.io\" {\n refresh_token = \"u\"\n}",
+            1,
+            "access_token and refresh_token",
+        ),
         ("oci_credentials \"r.io\" {\n username = \"\"\n password = \"x\"\n}", 1, "empty username"),
-        ("oci_credentials \"r.io\" {\n username = \"u\"\n access_token = \"x\"\n}", 1, "exactly one"),
-        ("oci_credentials \"r.io\" {\n username = \"u\"\n docker_credentials_helper = \"x\"\n}", 1, "exactly one"),
+        (
+            "oci_credentials \"r.io\" {\n username = \"u\"\n access_token = \"x\"\n}",
+            1,
+            "exactly one",
+        ),
+        (
+            "oci_credentials \"r.io\" {\n username = \"u\"\n docker_credentials_helper = \"x\"\n}",
+            1,
+            "exactly one",
+        ),
         ("oci_credentials \"r.io\" {\n docker_credentials_helper = \"a/b\"\n}", 1, "without /"),
         ("oci_credentials \"r.io\" {\n docker_credentials_helper = \"\"\n}", 1, "without /"),
-        ("oci_credentials \"r.io/a\" {\n docker_credentials_helper = \"h\"\n}", 1, "whole registries"),
+        (
+            "oci_credentials \"r.io/a\" {\n docker_credentials_helper = \"h\"\n}",
+            1,
+            "whole registries",
+        ),
         ("oci_credentials \"r.io/a:1\" {\n docker_credentials_helper = \"h\"\n}", 1, "label"),
         ("oci_credentials \"\" {\n docker_credentials_helper = \"h\"\n}", 1, "label"),
         ("oci_credentials {\n docker_credentials_helper = \"h\"\n}", 1, "label"),
         ("oci_credentials \"r.io\" \"s.io\" {}", 1, "label"),
         ("oci_credentials = {}", 1, "label"),
-        ("oci_credentials \"r.io\" {\n username = [\"u\"]\n password = \"x\"\n}", 2, "must be a text"),
-        ("oci_default_credentials {}\n\noci_default_credentials {}", 3, "one oci_default_credentials"),
+        (
+            "oci_credentials \"r.io\" {\n username = [\"u\"]\n password = \"x\"\n}",
+            2,
+            "must be a text",
+        ),
+        (
+            "oci_default_credentials {}\n\noci_default_credentials {}",
+            3,
+            "one oci_default_credentials",
+        ),
         ("oci_default_credentials \"x\" {}", 1, "no label"),
         ("oci_default_credentials = {}", 1, "equals sign"),
         ("oci_default_credentials {\n docker_credentials_helper = \"a/b\"\n}", 1, "without /"),
-        ("oci_default_credentials {\n discover_ambient_credentials = \"maybe\"\n}", 2, "true or false"),
+        (
+            "oci_default_credentials {\n discover_ambient_credentials = \"maybe\"\n}",
+            2,
+            "true or false",
+        ),
         (
             "oci_default_credentials {\n discover_ambient_credentials = false\n docker_style_config_files = []\n}",
             1,
@@ -265,11 +305,19 @@ fn docker_style_files_come_from_the_configuration_else_the_environment() {
         ),
         ("", &["DOCKER_CONFIG"], ambient(&["DOCKER_CONFIG/config.json"])),
         ("", &["REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR"], ambient(&["REGISTRY_AUTH_FILE"])),
-        ("", &["DOCKER_CONFIG", "REGISTRY_AUTH_FILE"], ambient(&["REGISTRY_AUTH_FILE", "DOCKER_CONFIG/config.json"])),
+        (
+            "",
+            &["DOCKER_CONFIG", "REGISTRY_AUTH_FILE"],
+            ambient(&["REGISTRY_AUTH_FILE", "DOCKER_CONFIG/config.json"]),
+        ),
         ("docker_style_config_files = []", &["DOCKER_CONFIG"], DockerFiles::Listed(vec![])),
         ("docker_style_config_files = [\"a\"]", &[], DockerFiles::Listed(at(&["a"]))),
         ("discover_ambient_credentials = false", &["DOCKER_CONFIG"], DockerFiles::Listed(vec![])),
-        ("discover_ambient_credentials = true", &["DOCKER_CONFIG"], ambient(&["DOCKER_CONFIG/config.json"])),
+        (
+            "discover_ambient_credentials = true",
+            &["DOCKER_CONFIG"],
+            ambient(&["DOCKER_CONFIG/config.json"]),
+        ),
     ];
     for (arguments, variables, files) in table {
         let mut environment = home.environment();
@@ -288,7 +336,9 @@ fn secrets_are_not_printed_and_open_files_are_warned_of() {
     let home = Home::new();
     let content = "oci_credentials \"r.io\" {\n username = \"u\"\n password = \"canary\"\n}";
     let tofurc = home.parse(content).unwrap();
-    assert!(!format!("{tofurc:#?} {:#?}", tofurc.credentials(&home.environment())).contains("canary"));
+    assert!(
+        !format!("{tofurc:#?} {:#?}", tofurc.credentials(&home.environment())).contains("canary")
+    );
     assert!(tofurc.warnings.is_empty());
     let path = home.file("open", content);
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
@@ -298,8 +348,7 @@ fn secrets_are_not_printed_and_open_files_are_warned_of() {
 
 #[test]
 fn hcl_texts_keep_their_templates() {
-    let text =
-        "a = \"${x(\"y\")}\\t$y %{z}\"\nb = <<-EOF\n  one\n    two\n  EOF\nc = [1, \"x\", [true], { d = -1.5 }]\n";
+    let text = "a = \"${x(\"y\")}\\t$y %{z}\"\nb = <<-EOF\n  one\n    two\n  EOF\nc = [1, \"x\", [true], { d = -1.5 }]\n";
     let document = syntax::parse(text).unwrap();
     let texts: Vec<(&str, usize, Option<&str>)> = document
         .items

@@ -30,15 +30,17 @@ pub struct TofurcArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// Merge it into the CLI configuration that is there instead of printing it, and keep a copy of what that was
+    /// Merge it into the CLI configuration that is there instead of printing it, and keep a copy of
+    /// what that was
     ///
-    /// The file is the one that the client reads: that of TF_CLI_CONFIG_FILE, else ~/.tofurc, or ~/.terraformrc where
-    /// there is that alone. All else in it stays; a provider_installation block that stands there becomes a comment.
+    /// The file is the one that the client reads: that of TF_CLI_CONFIG_FILE, else ~/.tofurc, or
+    /// ~/.terraformrc where there is that alone. All else in it stays; a provider_installation
+    /// block that stands there becomes a comment.
     #[arg(long, conflicts_with = "json")]
     pub install: bool,
 
-    /// With --install: the client whose file it is; Terraform reads ~/.terraformrc, and OpenTofu that too if there is no
-    /// ~/.tofurc
+    /// With --install: the client whose file it is; Terraform reads ~/.terraformrc, and OpenTofu
+    /// that too if there is no ~/.tofurc
     #[arg(long, value_name = "CLIENT", default_value = "tofu", requires = "install")]
     pub client: ClientArg,
 }
@@ -112,18 +114,28 @@ impl MountMapping {
             }
             texts
         };
-        let include = if all { Vec::new() } else { mapping.rules().iter().flat_map(|rule| rule.include()).collect() };
+        let include = if all {
+            Vec::new()
+        } else {
+            mapping.rules().iter().flat_map(|rule| rule.include()).collect()
+        };
         let exclude = mapping.rules().iter().flat_map(|rule| rule.exclude()).collect();
-        MountMapping { flags: crate::cli::mapping::flags(mapping), include: texts(include), exclude: texts(exclude) }
+        MountMapping {
+            flags: crate::cli::mapping::flags(mapping),
+            include: texts(include),
+            exclude: texts(exclude),
+        }
     }
 }
 
 /// Prints the configuration.
 pub fn run(args: &TofurcArgs) -> Result<(), CommandError> {
-    let failed = |reason: String| CommandError::Failed(format!("{}: {reason}", args.mountpoint.display()));
+    let failed =
+        |reason: String| CommandError::Failed(format!("{}: {reason}", args.mountpoint.display()));
     let entry = mounts::at(&args.mountpoint)?;
-    let answer =
-        mounts::connect(&entry).and_then(|connection| connection.ask(&ControlRequest::Mapping(()))).map_err(failed)?;
+    let answer = mounts::connect(&entry)
+        .and_then(|connection| connection.ask(&ControlRequest::Mapping(())))
+        .map_err(failed)?;
     let mapping: MountMapping = serde_json::from_value(answer).map_err(CommandError::failed)?;
     if mapping.flags.is_empty() {
         let reason = "this mount has no mapping, so it shows no providers; mount with --oci-mirror, or with an oci_mirror \
@@ -135,7 +147,12 @@ pub fn run(args: &TofurcArgs) -> Result<(), CommandError> {
         let environment = ClientEnvironment::of_process();
         let place = Place::of(&environment, args.client == ClientArg::Terraform);
         let hcl = block(&entry.point, &mapping, purpose);
-        return install::install(&place, &hcl, &as_json(&entry.point, &mapping, purpose), &environment);
+        return install::install(
+            &place,
+            &hcl,
+            &as_json(&entry.point, &mapping, purpose),
+            &environment,
+        );
     }
     match args.json {
         true => output::json(&as_json(&entry.point, &mapping, purpose)),
@@ -144,7 +161,11 @@ pub fn run(args: &TofurcArgs) -> Result<(), CommandError> {
 }
 
 /// The methods that a use needs: the mirror, then the providers' own registries for all others.
-fn methods(point: &Path, mapping: &MountMapping, purpose: Use) -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
+fn methods(
+    point: &Path,
+    mapping: &MountMapping,
+    purpose: Use,
+) -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
     // A cache is no mirror, and the clients refuse one directory for both.
     let view = if purpose == Use::Plugins { "plugins" } else { "mirror" };
     let mut mirror = vec![("path", json!(point.join(view)))];
@@ -179,8 +200,10 @@ fn as_json(point: &Path, mapping: &MountMapping, purpose: Use) -> Value {
             other => *other = method,
         }
     }
-    let mut document: serde_json::Map<_, _> =
-        settings(point, purpose).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let mut document: serde_json::Map<_, _> = settings(point, purpose)
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
     document.insert("provider_installation".to_owned(), Value::Object(installation));
     Value::Object(document)
 }
@@ -191,7 +214,9 @@ fn as_hcl(point: &Path, mapping: &MountMapping, purpose: Option<Use>) -> String 
     for line in lines_of_flags(&mapping.flags) {
         let _ = writeln!(text, "#   {line}");
     }
-    for (at, each) in Use::ALL.into_iter().filter(|each| purpose.is_none_or(|wanted| wanted == *each)).enumerate() {
+    for (at, each) in
+        Use::ALL.into_iter().filter(|each| purpose.is_none_or(|wanted| wanted == *each)).enumerate()
+    {
         let _ = writeln!(text, "\n# --use {}", each.name());
         for line in each.advice().lines() {
             let _ = writeln!(text, "# {line}");
@@ -222,7 +247,10 @@ fn block(point: &Path, mapping: &MountMapping, purpose: Use) -> String {
 
 /// The flags as a shell takes them, one rule's part per line.
 fn lines_of_flags(flags: &[String]) -> Vec<String> {
-    flags.chunks(2).map(|pair| pair.iter().map(|word| output::shell_word(word)).collect::<Vec<_>>().join(" ")).collect()
+    flags
+        .chunks(2)
+        .map(|pair| pair.iter().map(|word| output::shell_word(word)).collect::<Vec<_>>().join(" "))
+        .collect()
 }
 
 #[cfg(test)]
@@ -259,8 +287,12 @@ mod tests {
                 let path = Path::new(POINT).join(view);
                 assert_eq!(methods[0].location, InstallationLocation::FilesystemMirror(path));
                 assert_eq!(methods[0].include, ["a.b/n/*"]);
-                assert_eq!((methods[1].exclude[0].as_str(), methods[2].include[0].as_str()), ("a.b/n/*", "a.b/n/x"));
-                let cache = (purpose == Use::PluginCache).then(|| Path::new(POINT).join("plugin-cache"));
+                assert_eq!(
+                    (methods[1].exclude[0].as_str(), methods[2].include[0].as_str()),
+                    ("a.b/n/*", "a.b/n/x")
+                );
+                let cache =
+                    (purpose == Use::PluginCache).then(|| Path::new(POINT).join("plugin-cache"));
                 assert_eq!(tofurc.plugin_cache_dir, cache);
             }
         }
@@ -268,9 +300,15 @@ mod tests {
 
     #[test]
     fn a_mapping_of_all_providers_leaves_none_to_their_registries() {
-        let all = mapping(&[("r.io/${type}", &["a.b/n/*"], &[]), ("s.io/${hostname}/${namespace}/${type}", &[], &[])]);
+        let all = mapping(&[
+            ("r.io/${type}", &["a.b/n/*"], &[]),
+            ("s.io/${hostname}/${namespace}/${type}", &[], &[]),
+        ]);
         let text = as_hcl(Path::new("/mnt"), &all, Some(Use::Plugins));
         assert!(!text.contains("direct {") && !text.contains("include ="), "{text}");
-        assert!(text.contains("#   --oci-mirror 's.io/${hostname}/${namespace}/${type}'\n"), "{text}");
+        assert!(
+            text.contains("#   --oci-mirror 's.io/${hostname}/${namespace}/${type}'\n"),
+            "{text}"
+        );
     }
 }

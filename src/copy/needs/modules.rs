@@ -28,8 +28,8 @@ const MODULES_MAX: usize = 10_000;
 pub enum Mounts<'a> {
     /// As a directory, as long as there is one.
     Directories,
-    /// As a release, which is wanted. Of these mount points; or of one that is not mounted now, if there is no such
-    /// directory and a component of the path can be a registry's name.
+    /// As a release, which is wanted. Of these mount points; or of one that is not mounted now, if
+    /// there is no such directory and a component of the path can be a registry's name.
     Releases(&'a [PathBuf]),
 }
 
@@ -57,15 +57,24 @@ pub async fn requirements(
     origins: &dyn RegistryFacts,
 ) -> Result<Requirements, NeedsError> {
     let default = client.default_registry().map_err(|e| NeedsError::file(root, e))?;
-    let mut walk =
-        ModuleWalk { client, default, mounts, origins, seen: BTreeSet::new(), found: Requirements::default() };
+    let mut walk = ModuleWalk {
+        client,
+        default,
+        mounts,
+        origins,
+        seen: BTreeSet::new(),
+        found: Requirements::default(),
+    };
     let mut pending = vec![ModulePlace::Directory(canonical(root.to_owned()).await?)];
     while let Some(place) = pending.pop() {
         if !walk.seen.insert(place.to_string()) {
             continue;
         }
         if walk.seen.len() > MODULES_MAX {
-            return Err(NeedsError::file(root, format_args!("it uses more than {MODULES_MAX} modules")));
+            return Err(NeedsError::file(
+                root,
+                format_args!("it uses more than {MODULES_MAX} modules"),
+            ));
         }
         pending.extend(walk.read(&place).await?);
     }
@@ -89,8 +98,12 @@ impl std::fmt::Display for ModulePlace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             ModulePlace::Directory(dir) => write!(f, "{}", dir.display()),
-            ModulePlace::Release(opened, dir) if dir.as_os_str().is_empty() => write!(f, "{}", opened.reference),
-            ModulePlace::Release(opened, dir) => write!(f, "{}//{}", opened.reference, dir.display()),
+            ModulePlace::Release(opened, dir) if dir.as_os_str().is_empty() => {
+                write!(f, "{}", opened.reference)
+            }
+            ModulePlace::Release(opened, dir) => {
+                write!(f, "{}//{}", opened.reference, dir.display())
+            }
         }
     }
 }
@@ -128,18 +141,28 @@ impl ModuleWalk<'_> {
             };
             let next = match source {
                 ModuleSource::Other(why) => {
-                    let what = call.source.clone().unwrap_or_else(|| format!("module {:?}", call.name));
-                    self.found.left_out.insert(LeftOut { what, why: format!("{why} (used by {by})") });
+                    let what =
+                        call.source.clone().unwrap_or_else(|| format!("module {:?}", call.name));
+                    self.found
+                        .left_out
+                        .insert(LeftOut { what, why: format!("{why} (used by {by})") });
                     continue;
                 }
-                ModuleSource::Release(reference, dir) => self.release(&[(reference, dir)], &by).await?,
+                ModuleSource::Release(reference, dir) => {
+                    self.release(&[(reference, dir)], &by).await?
+                }
                 ModuleSource::Absolute(path) => self.path(path, &by).await?,
                 ModuleSource::Relative(path) => match place {
                     ModulePlace::Directory(dir) => self.path(dir.join(path), &by).await?,
                     ModulePlace::Release(opened, dir) => match plain(&dir.join(&path)) {
-                        Some(inside) => ModulePlace::Release(Arc::clone(opened), inside.into_iter().collect()),
+                        Some(inside) => {
+                            ModulePlace::Release(Arc::clone(opened), inside.into_iter().collect())
+                        }
                         // Out of the package, as a module in a mount may lead to its neighbours.
-                        None => self.release(&below_mount(&opened.in_mount().join(dir).join(path)), &by).await?,
+                        None => {
+                            self.release(&below_mount(&opened.in_mount().join(dir).join(path)), &by)
+                                .await?
+                        }
                     },
                 },
             };
@@ -155,9 +178,13 @@ impl ModuleWalk<'_> {
             move || path.is_dir()
         };
         if let Mounts::Releases(points) = self.mounts {
-            let lexical: PathBuf =
-                [Path::new("/")].into_iter().chain(plain(&path).iter().flatten().map(Path::new)).collect();
-            let below = |path: &Path| points.iter().find_map(|point| path.strip_prefix(point).ok().map(Path::to_owned));
+            let lexical: PathBuf = [Path::new("/")]
+                .into_iter()
+                .chain(plain(&path).iter().flatten().map(Path::new))
+                .collect();
+            let below = |path: &Path| {
+                points.iter().find_map(|point| path.strip_prefix(point).ok().map(Path::to_owned))
+            };
             if let Some(rest) = below(&lexical) {
                 return self.release(&below_mount(&rest), by).await;
             }
@@ -173,12 +200,19 @@ impl ModuleWalk<'_> {
         }
         match from_host(&path).map(|rest| below_mount(&rest)) {
             Some(readings) if !readings.is_empty() => self.release(&readings, by).await,
-            _ => Err(NeedsError::file(&path, format_args!("there is no such directory, which {by} uses"))),
+            _ => Err(NeedsError::file(
+                &path,
+                format_args!("there is no such directory, which {by} uses"),
+            )),
         }
     }
 
     /// The first of these releases that exists, opened.
-    async fn release(&mut self, readings: &[(Reference, PathBuf)], by: &str) -> Result<ModulePlace, NeedsError> {
+    async fn release(
+        &mut self,
+        readings: &[(Reference, PathBuf)],
+        by: &str,
+    ) -> Result<ModulePlace, NeedsError> {
         for (reference, dir) in readings {
             let facts = self.origins.facts(&reference.repo.host)?;
             let digest = match facts.resolve(reference).await {
@@ -201,7 +235,8 @@ impl ModuleWalk<'_> {
                 inside,
             ));
         }
-        let tried: Vec<String> = readings.iter().map(|(reference, _)| reference.to_string()).collect();
+        let tried: Vec<String> =
+            readings.iter().map(|(reference, _)| reference.to_string()).collect();
         let rule = match tried.is_empty() {
             true => "its source is a path that no release can have".to_owned(),
             false => format!("there is no such release, which {by} uses"),
@@ -224,15 +259,22 @@ impl OpenedModule {
     async fn read(&self, dir: &Path, client: Client) -> Result<Configuration, NeedsError> {
         let at = self.package.reference();
         let refuse = |rule: String| {
-            NeedsError::from(FactError::new(FactFailure::Structure, format_args!("{} ({at})", self.reference), rule))
+            NeedsError::from(FactError::new(
+                FactFailure::Structure,
+                format_args!("{} ({at})", self.reference),
+                rule,
+            ))
         };
         let Some(number) = self.directory(dir) else {
             return Err(refuse(format!("the package has no directory {:?}", dir.display())));
         };
-        let names: Vec<&str> = self.package.members.children(number).filter_map(|(name, _)| name.to_str()).collect();
+        let names: Vec<&str> =
+            self.package.members.children(number).filter_map(|(name, _)| name.to_str()).collect();
         let mut configuration = Configuration::default();
         for name in files_of(names, client) {
-            let Some(Child::File(file)) = self.package.members.lookup(number, name.as_ref()) else { continue };
+            let Some(Child::File(file)) = self.package.members.lookup(number, name.as_ref()) else {
+                continue;
+            };
             let size = self.package.members.file(file).size;
             if size > FILE_MAX {
                 return Err(refuse(format!(
@@ -240,7 +282,8 @@ impl OpenedModule {
                 )));
             }
             let bytes = self.facts.contents(&self.package, file).await?;
-            let text = String::from_utf8(bytes).map_err(|_| refuse(format!("{name} is not text in UTF-8")))?;
+            let text = String::from_utf8(bytes)
+                .map_err(|_| refuse(format!("{name} is not text in UTF-8")))?;
             configuration.add(name, &text).map_err(|e| refuse(format!("{name}: {e}")))?;
         }
         Ok(configuration)

@@ -2,7 +2,9 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use crate::name::{Address, AddressError, Component as Name, Host, Reference, Repo, RepoName, Selector, Tag};
+use crate::name::{
+    Address, AddressError, Component as Name, Host, Reference, Repo, RepoName, Selector, Tag,
+};
 
 /// Where a module's source points.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,8 +51,9 @@ fn release(address: &str) -> Result<(Reference, PathBuf), AddressError> {
 
 /// A path below a mount's root, as far as its text tells: a release and the directory in it.
 ///
-/// `HOST/NAME:TAG/…` and `HOST/NAME@DIGEST/…` stand for one release. In `HOST/NAME/TAG/…` any component may be the tag;
-/// the readings come in the order of likelihood, and the registry says which is meant.
+/// `HOST/NAME:TAG/…` and `HOST/NAME@DIGEST/…` stand for one release. In `HOST/NAME/TAG/…` any
+/// component may be the tag; the readings come in the order of likelihood, and the registry says
+/// which is meant.
 pub(super) fn below_mount(path: &Path) -> Vec<(Reference, PathBuf)> {
     let Some(components) = plain(path) else { return Vec::new() };
     let Some((host, names)) = components.split_first() else { return Vec::new() };
@@ -77,8 +80,7 @@ pub(super) fn below_mount(path: &Path) -> Vec<(Reference, PathBuf)> {
             _ => break,
         }
     }
-    let is_version =
-        |selector: &Selector| matches!(selector, Selector::Tag(tag) if crate::name::Version::of_tag(tag).is_some());
+    let is_version = |selector: &Selector| matches!(selector, Selector::Tag(tag) if crate::name::Version::of_tag(tag).is_some());
     readings.sort_by_key(|(release, _)| !is_version(&release.selector));
     readings
 }
@@ -86,12 +88,14 @@ pub(super) fn below_mount(path: &Path) -> Vec<(Reference, PathBuf)> {
 /// The path from the first component on that can be a registry's name.
 pub(super) fn from_host(path: &Path) -> Option<PathBuf> {
     let components: Vec<_> = path.components().collect();
-    let is_host = |c: &Component<'_>| c.as_os_str().to_str().is_some_and(|text| text.parse::<Host>().is_ok());
+    let is_host =
+        |c: &Component<'_>| c.as_os_str().to_str().is_some_and(|text| text.parse::<Host>().is_ok());
     let at = components.iter().position(is_host)?;
     Some(components[at..].iter().collect())
 }
 
-/// The components of a path without `.` and `..`; `None` if it leads above its start or is not text.
+/// The components of a path without `.` and `..`; `None` if it leads above its start or is not
+/// text.
 pub(super) fn plain(path: &Path) -> Option<Vec<&str>> {
     let mut found = Vec::new();
     for component in path.components() {
@@ -111,7 +115,10 @@ mod tests {
     use super::*;
 
     fn shown(path: &str) -> Vec<String> {
-        below_mount(Path::new(path)).iter().map(|(r, dir)| format!("{r} {}", dir.display())).collect()
+        below_mount(Path::new(path))
+            .iter()
+            .map(|(r, dir)| format!("{r} {}", dir.display()))
+            .collect()
     }
 
     #[test]
@@ -123,14 +130,20 @@ mod tests {
         assert_eq!(release("oci://a.b/c/d?tag=1.0"), "a.b/c/d:1.0 ");
         assert_eq!(release("oci://a.b:5/c//sub/x"), "a.b:5/c:latest sub/x");
         let digest = format!("sha256:{}", "0".repeat(64));
-        assert_eq!(release(&format!("oci://a.b/c//s?digest={digest}")), format!("a.b/c@{digest} s"));
-        for bad in ["oci://a.b", "oci://a.b/c?tag=1&digest=x", "oci://a.b/c?archive=zip", "oci://a.b/c:1"] {
+        assert_eq!(
+            release(&format!("oci://a.b/c//s?digest={digest}")),
+            format!("a.b/c@{digest} s")
+        );
+        for bad in
+            ["oci://a.b", "oci://a.b/c?tag=1&digest=x", "oci://a.b/c?archive=zip", "oci://a.b/c:1"]
+        {
             assert!(matches!(ModuleSource::parse(bad), ModuleSource::Other(_)), "{bad}");
         }
         assert_eq!(ModuleSource::parse("../a//b"), ModuleSource::Relative("../a/b".into()));
         assert_eq!(ModuleSource::parse("/mnt/x//b"), ModuleSource::Absolute("/mnt/x/b".into()));
         assert_eq!(ModuleSource::parse("file:///mnt/x"), ModuleSource::Absolute("/mnt/x".into()));
-        for other in ["hashicorp/consul/aws", "git::https://x.example/y.git", "github.com/a/b", "x"] {
+        for other in ["hashicorp/consul/aws", "git::https://x.example/y.git", "github.com/a/b", "x"]
+        {
             assert!(matches!(ModuleSource::parse(other), ModuleSource::Other(_)), "{other}");
         }
     }
@@ -141,10 +154,16 @@ mod tests {
         assert_eq!(shown("ghcr.io/net/1.0.0"), ["ghcr.io/net:1.0.0 "]);
         assert_eq!(
             shown("ghcr.io/acme/net/1.0.0/sub"),
-            ["ghcr.io/acme/net:1.0.0 sub", "ghcr.io/acme:net 1.0.0/sub", "ghcr.io/acme/net/1.0.0:sub "]
+            [
+                "ghcr.io/acme/net:1.0.0 sub",
+                "ghcr.io/acme:net 1.0.0/sub",
+                "ghcr.io/acme/net/1.0.0:sub "
+            ]
         );
         assert!(
-            shown("ghcr.io/.git/x").is_empty() && shown("nohost/a/1.0.0").is_empty() && shown("../a.b/c/1").is_empty()
+            shown("ghcr.io/.git/x").is_empty()
+                && shown("nohost/a/1.0.0").is_empty()
+                && shown("../a.b/c/1").is_empty()
         );
         assert_eq!(from_host(Path::new("/mnt/tofu/ghcr.io/a/1")), Some("ghcr.io/a/1".into()));
         assert_eq!(from_host(Path::new("/mnt/tofu/x")), None);

@@ -42,7 +42,11 @@ impl Bed {
     fn limited(limit: u64) -> Bed {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(StoreOptions { dir: dir.path().to_owned(), limit }).unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
         Bed { dir, store, all: Prefetches::new(2), runtime }
     }
 
@@ -50,7 +54,8 @@ impl Bed {
     fn fetch(&self, zip: &[u8]) -> Fetch {
         let _inside = self.runtime.enter();
         let digest = Digest::of(zip);
-        let Begin::Fill(mut fill) = self.store.begin(&Key::Blob(digest), zip.len() as u64).unwrap() else {
+        let Begin::Fill(mut fill) = self.store.begin(&Key::Blob(digest), zip.len() as u64).unwrap()
+        else {
             panic!("a fill")
         };
         let ahead = Prefetch::new(&self.all, digest);
@@ -74,7 +79,10 @@ impl Bed {
 
     /// The members in the store: data and checksums.
     fn members(&self) -> Vec<(PathBuf, Vec<u8>)> {
-        self.names("members").into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+        self.names("members")
+            .into_iter()
+            .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+            .collect()
     }
 
     /// Waits until so many bytes were inflated that are nobody's.
@@ -84,7 +92,10 @@ impl Bed {
     }
 
     fn inflated(&self) -> usize {
-        let scratches = self.names("tmp").into_iter().filter(|path| path.extension().is_some_and(|e| e == "scratch"));
+        let scratches = self
+            .names("tmp")
+            .into_iter()
+            .filter(|path| path.extension().is_some_and(|e| e == "scratch"));
         scratches.filter_map(|path| path.metadata().ok()).map(|m| m.len() as usize).sum()
     }
 
@@ -105,7 +116,9 @@ impl Bed {
         let package = self.package(&zip);
         ahead.settle(zip.clone(), package.clone());
         let over = async {
-            tokio::time::timeout(PATIENCE, stage.wait_for(|stage| *stage == PrefetchStage::Over)).await.is_ok()
+            tokio::time::timeout(PATIENCE, stage.wait_for(|stage| *stage == PrefetchStage::Over))
+                .await
+                .is_ok()
         };
         assert!(self.runtime.block_on(over));
         wait_until(|| lock(&self.all.settled).is_empty());
@@ -163,16 +176,23 @@ fn members_are_those_that_unpacking_makes_bit_for_bit() {
     let (a, b, text) = (content(LARGE, 1), content(LARGE + 1, 2), content(1000, 3));
     let inner = zip(&[("inner", &a, STORED), ("text", &text, DEFLATED)]);
     for zip in [
-        zip(&[("text", &text, DEFLATED), ("a", &a, DEFLATED), ("empty", b"", STORED), ("b", &b, STORED)]),
+        zip(&[
+            ("text", &text, DEFLATED),
+            ("a", &a, DEFLATED),
+            ("empty", b"", STORED),
+            ("b", &b, STORED),
+        ]),
         zip(&[("inner.zip", &inner, STORED), ("b", &b, DEFLATED)]),
         streamed_zip(&[("text", &text), ("a", &a), ("more", &text), ("b", &b)]),
     ] {
         let bed = Bed::new();
         let members = index(&zip, &Limits::default()).unwrap();
-        let inflated: u64 = members.files().map(|(_, file)| file.size).filter(|size| *size > SMALL_MAX).sum();
+        let inflated: u64 =
+            members.files().map(|(_, file)| file.size).filter(|size| *size > SMALL_MAX).sum();
         let (archive, package) = bed.fetched(&zip, inflated as usize);
         let ahead = bed.members();
-        let large: Vec<_> = package.members.files().filter(|(_, file)| file.size > SMALL_MAX).collect();
+        let large: Vec<_> =
+            package.members.files().filter(|(_, file)| file.size > SMALL_MAX).collect();
         assert_eq!((ahead.len(), bed.names("tmp").len()), (2 * large.len(), 0));
         assert_eq!(large.len(), 2);
         bed.store.prune(0);
@@ -214,7 +234,10 @@ fn nothing_appears_before_the_index_was_read_nor_if_it_is_refused() {
     assert!(bed.members().is_empty());
     drop(fetch.ahead);
     wait_until(|| *fetch.stage.borrow() == PrefetchStage::Over);
-    assert_eq!((bed.members().len(), bed.names("tmp").len(), object.len()), (0, 0, zip.len() as u64));
+    assert_eq!(
+        (bed.members().len(), bed.names("tmp").len(), object.len()),
+        (0, 0, zip.len() as u64)
+    );
 }
 
 /// Other content with the CRC of `content`: CRCs are linear, and the generator has the CRC 0.
@@ -228,12 +251,14 @@ fn forged(content: &[u8]) -> Vec<u8> {
     forged
 }
 
-/// R53: a registry that sends other bytes first, breaks off, and then the right ones, of equal offsets, sizes and CRCs.
+/// R53: a registry that sends other bytes first, breaks off, and then the right ones, of equal
+/// offsets, sizes and CRCs.
 #[test]
 fn what_came_before_a_restart_is_never_published() {
     let bed = Bed::new();
     let good = content(LARGE, 1);
-    let [evil, zip] = [&forged(&good), &good].map(|a| zip(&[("a", a, STORED), ("b", &content(200_000, 2), STORED)]));
+    let [evil, zip] = [&forged(&good), &good]
+        .map(|a| zip(&[("a", a, STORED), ("b", &content(200_000, 2), STORED)]));
     let mut fetch = bed.fetch(&zip);
     fetch.fill.write(&evil[..evil.len() - 100]).unwrap();
     bed.until_inflated(LARGE);
@@ -243,7 +268,9 @@ fn what_came_before_a_restart_is_never_published() {
     assert_eq!((bed.members().len(), bed.names("tmp").len()), (0, 0));
     let (number, file) = package.members.files().next().unwrap();
     let key = Key::Member { archive: package.archive.digest, number };
-    let Ok(Unpacked::Done(object)) = unpack_into(&bed.store, &key, &archive, file) else { panic!("unpacked") };
+    let Ok(Unpacked::Done(object)) = unpack_into(&bed.store, &key, &archive, file) else {
+        panic!("unpacked")
+    };
     assert!(object.read_all().unwrap() == good);
 }
 
@@ -258,10 +285,19 @@ fn what_was_read_has_to_be_what_was_hashed() {
     // Of the last chunk nothing is there yet, so that nothing was read when the file changes.
     let head = 60_000;
     fetch.fill.write(&zip[..head]).unwrap();
-    let partial = bed.names("tmp").into_iter().find(|path| path.extension().is_some_and(|e| e == "part")).unwrap();
+    let partial = bed
+        .names("tmp")
+        .into_iter()
+        .find(|path| path.extension().is_some_and(|e| e == "part"))
+        .unwrap();
     let write = |bytes: &[u8]| {
         use std::os::unix::fs::FileExt as _;
-        std::fs::OpenOptions::new().write(true).open(&partial).unwrap().write_all_at(bytes, 0).unwrap();
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(&partial)
+            .unwrap()
+            .write_all_at(bytes, 0)
+            .unwrap();
     };
     write(&evil[..head]);
     fetch.fill.write(&zip[head..]).unwrap();
@@ -301,7 +337,8 @@ fn a_transfer_that_begins_anew_is_followed_anew() {
     first.fill.write(&zip[..1]).unwrap();
     assert!(first.fill.publish().is_err());
     let _inside = bed.runtime.enter();
-    let Ok(Begin::Fill(mut fill)) = bed.store.begin(&Key::Blob(Digest::of(&zip)), zip.len() as u64) else {
+    let Ok(Begin::Fill(mut fill)) = bed.store.begin(&Key::Blob(Digest::of(&zip)), zip.len() as u64)
+    else {
         panic!("a fill")
     };
     first.ahead.follow(&bed.store, &Limits::default(), &mut fill);
@@ -321,8 +358,15 @@ fn what_is_taken_ahead_is_a_part_of_the_cache_at_most() {
         bed.fetched(&zip, inflated);
         assert_eq!((bed.members().len(), bed.names("tmp").len()), (2 * members, 0), "{limit}");
         let bed = Bed::limited(limit as u64 * PART);
-        bed.fetched(&streamed_zip(&[("a", &content(LARGE, 1)), ("b", &content(LARGE, 2))]), inflated);
-        assert_eq!((bed.members().len(), bed.names("tmp").len()), (2 * members, 0), "{limit}, streamed");
+        bed.fetched(
+            &streamed_zip(&[("a", &content(LARGE, 1)), ("b", &content(LARGE, 2))]),
+            inflated,
+        );
+        assert_eq!(
+            (bed.members().len(), bed.names("tmp").len()),
+            (2 * members, 0),
+            "{limit}, streamed"
+        );
     }
 }
 
@@ -332,7 +376,8 @@ fn a_bomb_is_given_up_at_the_limits() {
     let bed = Bed::new();
     let zip = streamed_zip(&[("a", &vec![0; 8 << 20]), ("b", &content(LARGE, 2))]);
     let _inside = bed.runtime.enter();
-    let Ok(Begin::Fill(mut fill)) = bed.store.begin(&Key::Blob(Digest::of(&zip)), zip.len() as u64) else {
+    let Ok(Begin::Fill(mut fill)) = bed.store.begin(&Key::Blob(Digest::of(&zip)), zip.len() as u64)
+    else {
         panic!("a fill")
     };
     let ahead = Prefetch::new(&bed.all, Digest::of(&zip));
@@ -349,7 +394,8 @@ fn as_many_are_followed_as_there_are_places_and_no_small_ones() {
     let _inside = bed.runtime.enter();
     let begin = |seed, length| {
         let bytes = content(length, seed);
-        let Ok(Begin::Fill(fill)) = bed.store.begin(&Key::Blob(Digest::of(&bytes)), length as u64) else {
+        let Ok(Begin::Fill(fill)) = bed.store.begin(&Key::Blob(Digest::of(&bytes)), length as u64)
+        else {
             panic!("a fill")
         };
         let ahead = Prefetch::new(&bed.all, Digest::of(&bytes));
@@ -394,10 +440,14 @@ fn who_opens_a_member_waits_for_it_and_for_no_other() {
 #[test]
 fn a_member_that_is_being_inflated_when_the_package_is_known_is_finished() {
     let bed = Bed::new();
-    // Long enough that it is under way still when the index is there; if it is not, the result is the same.
+    // Long enough that it is under way still when the index is there; if it is not, the result is
+    // the same.
     let long = content(24 << 20, 1);
-    let zip =
-        zip(&[("a", &content(LARGE, 2), DEFLATED), ("long", &long, DEFLATED), ("c", &content(LARGE, 3), DEFLATED)]);
+    let zip = zip(&[
+        ("a", &content(LARGE, 2), DEFLATED),
+        ("long", &long, DEFLATED),
+        ("c", &content(LARGE, 3), DEFLATED),
+    ]);
     let mut fetch = bed.fetch(&zip);
     fetch.fill.write(&zip).unwrap();
     wait_until(|| bed.inflated() > LARGE);

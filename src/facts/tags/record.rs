@@ -1,4 +1,5 @@
-//! Edges as the store keeps them for later mounts, and the names of the repositories that were used.
+//! Edges as the store keeps them for later mounts, and the names of the repositories that were
+//! used.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -39,10 +40,14 @@ impl TagRecord {
         let at = confirmed.wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let (names, digest) = match &confirmed.answer {
             TagAnswer::Tags(tags) => (Some(tags.iter().map(Tag::to_string).collect()), None),
-            TagAnswer::Catalog(names) => (Some(names.iter().map(RepoName::to_string).collect()), None),
+            TagAnswer::Catalog(names) => {
+                (Some(names.iter().map(RepoName::to_string).collect()), None)
+            }
             TagAnswer::NoCatalog => (None, None),
             TagAnswer::Binding(digest) => (None, Some(digest.to_string())),
-            TagAnswer::Platforms(platforms) => (Some(platforms.iter().map(Platform::to_string).collect()), None),
+            TagAnswer::Platforms(platforms) => {
+                (Some(platforms.iter().map(Platform::to_string).collect()), None)
+            }
         };
         TagRecord { at, names, digest }
     }
@@ -50,19 +55,19 @@ impl TagRecord {
     pub(super) fn answer(self, need: &Need) -> Option<(TagAnswer, SystemTime)> {
         let wall = UNIX_EPOCH.checked_add(Duration::from_secs(self.at))?;
         let answer = match need {
-            Need::Tags(_) => {
-                TagAnswer::Tags(Arc::new(self.names?.iter().map(|t| t.parse().ok()).collect::<Option<_>>()?))
-            }
+            Need::Tags(_) => TagAnswer::Tags(Arc::new(
+                self.names?.iter().map(|t| t.parse().ok()).collect::<Option<_>>()?,
+            )),
             Need::Catalog(_) | Need::Held(_) => match self.names {
-                Some(names) => {
-                    TagAnswer::Catalog(Arc::new(names.iter().map(|n| n.parse().ok()).collect::<Option<_>>()?))
-                }
+                Some(names) => TagAnswer::Catalog(Arc::new(
+                    names.iter().map(|n| n.parse().ok()).collect::<Option<_>>()?,
+                )),
                 None => TagAnswer::NoCatalog,
             },
             Need::Binding(..) => TagAnswer::Binding(self.digest?.parse().ok()?),
-            Need::Platforms(..) => {
-                TagAnswer::Platforms(Arc::new(self.names?.iter().map(|p| p.parse().ok()).collect::<Option<_>>()?))
-            }
+            Need::Platforms(..) => TagAnswer::Platforms(Arc::new(
+                self.names?.iter().map(|p| p.parse().ok()).collect::<Option<_>>()?,
+            )),
         };
         Some((answer, wall))
     }
@@ -73,7 +78,11 @@ fn used_name(host: &Host, kept_apart: &str) -> String {
 }
 
 /// The repositories of `host` that any mount of this cache has used of the same stores.
-pub(in crate::facts) fn formerly_used(store: &Store, host: &Host, kept_apart: &str) -> BTreeSet<RepoName> {
+pub(in crate::facts) fn formerly_used(
+    store: &Store,
+    host: &Host,
+    kept_apart: &str,
+) -> BTreeSet<RepoName> {
     store
         .edge(&used_name(host, kept_apart))
         .and_then(|bytes| serde_json::from_slice::<Vec<String>>(&bytes).ok())
@@ -82,11 +91,17 @@ pub(in crate::facts) fn formerly_used(store: &Store, host: &Host, kept_apart: &s
 }
 
 /// Adds `names` to the used repositories of `host` in the store.
-pub(in crate::facts) fn remember_used(store: &Store, host: &Host, kept_apart: &str, names: BTreeSet<RepoName>) {
+pub(in crate::facts) fn remember_used(
+    store: &Store,
+    host: &Host,
+    kept_apart: &str,
+    names: BTreeSet<RepoName>,
+) {
     let mut all = formerly_used(store, host, kept_apart);
     all.extend(names);
     let all: Vec<String> = all.iter().map(RepoName::to_string).collect();
-    let kept = serde_json::to_vec(&all).map(|bytes| store.put_edge(&used_name(host, kept_apart), &bytes));
+    let kept =
+        serde_json::to_vec(&all).map(|bytes| store.put_edge(&used_name(host, kept_apart), &bytes));
     if let Ok(Err(e)) = kept {
         tracing::warn!("the used repositories of {host} cannot be kept for later mounts: {e}");
     }
@@ -109,14 +124,19 @@ mod tests {
         };
         let bytes = serde_json::to_vec(&TagRecord::of(&written)).unwrap();
         let record: TagRecord = serde_json::from_slice(&bytes).unwrap();
-        let Some((TagAnswer::Tags(read), _)) = record.answer(&Need::Tags(repo.clone())) else { panic!("tags") };
+        let Some((TagAnswer::Tags(read), _)) = record.answer(&Need::Tags(repo.clone())) else {
+            panic!("tags")
+        };
         assert_eq!(*read, tags);
         let record: TagRecord = serde_json::from_slice(&bytes).unwrap();
         assert!(record.answer(&Need::Binding(repo.clone(), "1".parse().unwrap())).is_none());
         let unlisted = Confirmed { answer: TagAnswer::NoCatalog, ..written };
         let bytes = serde_json::to_vec(&TagRecord::of(&unlisted)).unwrap();
         let record: TagRecord = serde_json::from_slice(&bytes).unwrap();
-        assert!(matches!(record.answer(&Need::Catalog(repo.host)), Some((TagAnswer::NoCatalog, _))));
+        assert!(matches!(
+            record.answer(&Need::Catalog(repo.host)),
+            Some((TagAnswer::NoCatalog, _))
+        ));
     }
 
     #[test]

@@ -3,11 +3,20 @@
 use super::*;
 
 fn confirmed(at: Option<Instant>, fresh_until: Option<Instant>) -> Option<Confirmed> {
-    Some(Confirmed { answer: TagAnswer::Binding(Digest::of(b"")), at, wall: SystemTime::now(), fresh_until })
+    Some(Confirmed {
+        answer: TagAnswer::Binding(Digest::of(b"")),
+        at,
+        wall: SystemTime::now(),
+        fresh_until,
+    })
 }
 
 fn refused(failure: FactFailure, until: Instant) -> Option<Refused> {
-    Some(Refused { error: FactError::new(failure, "x", "y"), at: until - Duration::from_secs(9), until })
+    Some(Refused {
+        error: FactError::new(failure, "x", "y"),
+        at: until - Duration::from_secs(9),
+        until,
+    })
 }
 
 #[test]
@@ -15,7 +24,9 @@ fn an_outage_leaves_the_last_answer_standing() {
     let now = Instant::now();
     let (past, future) = (now - Duration::from_secs(5), now + Duration::from_secs(5));
     let stale = confirmed(Some(past), Some(past));
-    let fact = |last: &Option<Confirmed>, refused| TagSlot { last: last.clone(), refused }.fact(now).map_is();
+    let fact = |last: &Option<Confirmed>, refused| {
+        TagSlot { last: last.clone(), refused }.fact(now).map_is()
+    };
     assert_eq!(fact(&stale, None), "unknown");
     assert_eq!(fact(&confirmed(Some(past), Some(future)), None), "is");
     assert_eq!(fact(&stale, refused(FactFailure::Unreachable, future)), "is");
@@ -27,15 +38,23 @@ fn an_outage_leaves_the_last_answer_standing() {
 }
 
 #[test]
-fn a_registry_without_a_list_is_asked_for_it_rarely_and_an_absence_counts_no_longer_than_an_answer() {
+fn a_registry_without_a_list_is_asked_for_it_rarely_and_an_absence_counts_no_longer_than_an_answer()
+{
     let host: Host = "a.b".parse().unwrap();
     let tags = Need::Tags(Repo { host: host.clone(), name: "n".parse().unwrap() });
-    let kept = |need: &Need, failure, ttl| kept_for(need, failure, Duration::from_secs(ttl)).as_secs();
+    let kept =
+        |need: &Need, failure, ttl| kept_for(need, failure, Duration::from_secs(ttl)).as_secs();
     for failure in [FactFailure::Absent, FactFailure::Denied] {
         assert_eq!(kept(&Need::Catalog(host.clone()), failure, 1), 300);
     }
-    assert_eq!((kept(&tags, FactFailure::Absent, 1), kept(&tags, FactFailure::Absent, 3600)), (1, 30));
-    assert_eq!((kept(&tags, FactFailure::Denied, 1), kept(&tags, FactFailure::Unreachable, 1)), (10, 2));
+    assert_eq!(
+        (kept(&tags, FactFailure::Absent, 1), kept(&tags, FactFailure::Absent, 3600)),
+        (1, 30)
+    );
+    assert_eq!(
+        (kept(&tags, FactFailure::Denied, 1), kept(&tags, FactFailure::Unreachable, 1)),
+        (10, 2)
+    );
 }
 
 #[test]
@@ -60,19 +79,26 @@ impl<T, E> Fact<T, E> {
 
 #[test]
 fn edges_in_memory_are_bounded_by_their_bytes() {
-    let repo = |n: usize| Repo { host: "a.b".parse().unwrap(), name: format!("n{n}").parse().unwrap() };
+    let repo =
+        |n: usize| Repo { host: "a.b".parse().unwrap(), name: format!("n{n}").parse().unwrap() };
     let later = Instant::now() + Duration::from_secs(60);
     let tags = TagAnswer::Tags(Arc::new(vec!["1".parse().unwrap(); BYTES_MAX / NAME_BYTES / 4]));
-    let list = Confirmed { answer: tags, at: None, wall: SystemTime::now(), fresh_until: Some(later) };
+    let list =
+        Confirmed { answer: tags, at: None, wall: SystemTime::now(), fresh_until: Some(later) };
     let mut slots = Slots::default();
     for n in 0..3 {
         slots.change(&Need::Tags(repo(n)), |slot| slot.last = Some(list.clone()));
     }
     for n in 3..2 * BYTES_MAX / SLOT_BYTES {
-        slots.change(&Need::Tags(repo(n)), |slot| slot.refused = refused(FactFailure::Absent, later));
+        slots.change(&Need::Tags(repo(n)), |slot| {
+            slot.refused = refused(FactFailure::Absent, later)
+        });
         assert!(slots.bytes <= BYTES_MAX && slots.get(&Need::Tags(repo(n))).is_some());
     }
-    assert!((0..3).all(|n| slots.get(&Need::Tags(repo(n))).is_some()), "absences go before answers that count");
+    assert!(
+        (0..3).all(|n| slots.get(&Need::Tags(repo(n))).is_some()),
+        "absences go before answers that count"
+    );
     for n in 0..6 {
         slots.change(&Need::Tags(repo(n)), |slot| slot.last = Some(list.clone()));
         assert!(slots.bytes <= BYTES_MAX && slots.get(&Need::Tags(repo(n))).is_some());

@@ -1,5 +1,5 @@
-//! Which processes keep a mount busy. Best effort: processes of other users and of other mount namespaces are not
-//! seen, nor are memory maps without an open file.
+//! Which processes keep a mount busy. Best effort: processes of other users and of other mount
+//! namespaces are not seen, nor are memory maps without an open file.
 
 use std::fmt;
 use std::fs;
@@ -25,7 +25,8 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Looks at working directories, roots, executables and open files of all processes that may be looked at.
+/// Looks at working directories, roots, executables and open files of all processes that may be
+/// looked at.
 pub fn of(point: &Path) -> Vec<Holder> {
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     processes

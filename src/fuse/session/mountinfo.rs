@@ -13,9 +13,11 @@ pub const FS_TYPE: &str = "fuse.tofufs";
 /// One mount.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MountInfo {
-    /// The mount's number. It stays when the mount is moved, and is used again soon after the mount's end.
+    /// The mount's number. It stays when the mount is moved, and is used again soon after the
+    /// mount's end.
     pub id: u64,
-    /// The device `MAJOR:MINOR`; mounts that show the same file system (bind mounts) share it. Used again too.
+    /// The device `MAJOR:MINOR`; mounts that show the same file system (bind mounts) share it. Used
+    /// again too.
     pub device: String,
     /// Which directory of the file system is shown: `/` unless this is a bind mount of a part.
     pub root: PathBuf,
@@ -64,7 +66,9 @@ fn entry(line: &[u8]) -> Option<MountInfo> {
     let fs_type = unescape(fields.next()?).to_string_lossy().into_owned();
     let source = unescape(fields.next()?).to_string_lossy().into_owned();
     let mut options = fields.next().unwrap_or_default().split(|&b| b == b',');
-    let owner = options.find_map(|option| std::str::from_utf8(option.strip_prefix(b"user_id=")?).ok()?.parse().ok());
+    let owner = options.find_map(|option| {
+        std::str::from_utf8(option.strip_prefix(b"user_id=")?).ok()?.parse().ok()
+    });
     Some(MountInfo { id, device, root, point, fs_type, source, owner })
 }
 
@@ -86,7 +90,10 @@ fn octal(digits: &[u8]) -> Option<u8> {
 
 /// The mount that is seen at exactly this (absolute, resolved) path.
 pub fn top_at<'a>(table: &'a [MountInfo], point: &Path) -> Option<&'a MountInfo> {
-    table.iter().rev().find(|entry| entry.point.as_os_str().as_bytes() == point.as_os_str().as_bytes())
+    table
+        .iter()
+        .rev()
+        .find(|entry| entry.point.as_os_str().as_bytes() == point.as_os_str().as_bytes())
 }
 
 /// The mount that holds this (absolute, resolved) path.

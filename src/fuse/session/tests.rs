@@ -1,4 +1,5 @@
-//! Mount points without a kernel; real mounts where this process may make them, else the reason is printed.
+//! Mount points without a kernel; real mounts where this process may make them, else the reason is
+//! printed.
 
 use super::*;
 use std::fs;
@@ -6,7 +7,10 @@ use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use fuser::{Errno as Answer, FileAttr, FileHandle, FileType, Generation, INodeNo, ReplyAttr, ReplyEntry, Request};
+use fuser::{
+    Errno as Answer, FileAttr, FileHandle, FileType, Generation, INodeNo, ReplyAttr, ReplyEntry,
+    Request,
+};
 
 /// A root directory and one empty file `held`.
 struct OneFile;
@@ -60,7 +64,8 @@ impl Point {
         let (done, waiting) = mpsc::channel::<()>();
         let watched = path.clone();
         thread::spawn(move || {
-            if waiting.recv_timeout(Duration::from_secs(30)) == Err(mpsc::RecvTimeoutError::Timeout) {
+            if waiting.recv_timeout(Duration::from_secs(30)) == Err(mpsc::RecvTimeoutError::Timeout)
+            {
                 let _ = unmount(&watched, Manner::Lazily);
             }
         });
@@ -80,7 +85,12 @@ impl Drop for Point {
 }
 
 fn options() -> SessionOptions {
-    SessionOptions { name: "ghcr.io/acme".into(), read_only: false, no_exec: false, allow_other: false }
+    SessionOptions {
+        name: "ghcr.io/acme".into(),
+        read_only: false,
+        no_exec: false,
+        allow_other: false,
+    }
 }
 
 fn mounted(point: &Point, options: &SessionOptions) -> Option<(Session, SessionEnd)> {
@@ -136,7 +146,10 @@ fn only_an_empty_real_directory_apart_from_our_own_is_mounted_on() {
     fs::write(dir.join("file"), "").unwrap();
     assert!(refusal(&dir.join("file"), &[]).contains("not a directory"));
     assert!(refusal(&point.path, &[("the cache directory", dir)]).contains("the cache directory"));
-    assert!(refusal(&point.path, &[("the state directory", &point.path.join("deep"))]).contains("the state directory"));
+    assert!(
+        refusal(&point.path, &[("the state directory", &point.path.join("deep"))])
+            .contains("the state directory")
+    );
     fs::write(point.path.join("x"), "").unwrap();
     assert!(refusal(&point.path, &[]).contains("not empty"));
 }
@@ -258,6 +271,10 @@ fn who_may_not_mount_in_a_container_is_told_how_to_start_it() {
     use std::os::unix::process::ExitStatusExt;
     let failed = ExitStatus::from_raw(1 << 8);
     let rule = fusermount_rule("fusermount3: mount failed: Operation not permitted", failed);
-    assert!(rule.contains("no CAP_SYS_ADMIN") && rule.contains("--cap-add SYS_ADMIN --device /dev/fuse"), "{rule}");
+    assert!(
+        rule.contains("no CAP_SYS_ADMIN")
+            && rule.contains("--cap-add SYS_ADMIN --device /dev/fuse"),
+        "{rule}"
+    );
     assert_eq!(fusermount_rule("something else", failed), "something else");
 }

@@ -8,8 +8,10 @@ use super::{Configuration, RESOURCES, SyntaxError};
 
 pub(super) fn read(into: &mut Configuration, text: &str) -> Result<(), SyntaxError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let body = hcl_edit::parser::parse_body(text)
-        .map_err(|e| SyntaxError { line: Some(e.location().line()), rule: e.message().to_owned() })?;
+    let body = hcl_edit::parser::parse_body(text).map_err(|e| SyntaxError {
+        line: Some(e.location().line()),
+        rule: e.message().to_owned(),
+    })?;
     for block in body.blocks() {
         read_block(into, block);
     }
@@ -20,7 +22,10 @@ fn read_block(into: &mut Configuration, block: &Block) {
     let labels: Vec<&str> = block.labels.iter().map(|label| label.as_str()).collect();
     let attribute = |name: &str| block.body.get_attribute(name).map(|attribute| &attribute.value);
     match (block.ident.as_str(), labels.as_slice()) {
-        ("terraform", []) => block.body.get_blocks("required_providers").for_each(|block| required(into, &block.body)),
+        ("terraform", []) => block
+            .body
+            .get_blocks("required_providers")
+            .for_each(|block| required(into, &block.body)),
         ("provider", [local]) => into.configure(local, attribute("version").and_then(string)),
         ("module", [name]) => into.call(name, attribute("source").and_then(string)),
         ("check", [_]) => block.body.get_blocks("data").for_each(|block| read_block(into, block)),

@@ -1,13 +1,15 @@
-//! Configuration files in JSON syntax: an object for each block type and label, or a list of such where a block may
-//! come several times.
+//! Configuration files in JSON syntax: an object for each block type and label, or a list of such
+//! where a block may come several times.
 
 use serde_json::{Map, Value};
 
 use super::{Configuration, RESOURCES, SyntaxError};
 
 pub(super) fn read(into: &mut Configuration, text: &str) -> Result<(), SyntaxError> {
-    let value: Value = serde_json::from_str(text)
-        .map_err(|e| SyntaxError { line: Some(e.line()).filter(|line| *line > 0), rule: e.to_string() })?;
+    let value: Value = serde_json::from_str(text).map_err(|e| SyntaxError {
+        line: Some(e.line()).filter(|line| *line > 0),
+        rule: e.to_string(),
+    })?;
     for top in bodies(&value) {
         for (kind, blocks) in top {
             read_blocks(into, kind, blocks);
@@ -33,22 +35,31 @@ fn labelled(value: &Value) -> Vec<(&String, &Value)> {
 fn read_blocks(into: &mut Configuration, kind: &str, blocks: &Value) {
     match kind {
         "terraform" => {
-            let required = bodies(blocks).into_iter().filter_map(|body| body.get("required_providers"));
+            let required =
+                bodies(blocks).into_iter().filter_map(|body| body.get("required_providers"));
             for (local, value) in required.flat_map(labelled) {
                 match value {
                     Value::String(version) => into.require(local, None, Some(version.clone())),
-                    value => into.require(local, string(value.get("source")), string(value.get("version"))),
+                    value => into.require(
+                        local,
+                        string(value.get("source")),
+                        string(value.get("version")),
+                    ),
                 }
             }
         }
         "provider" => {
             for (local, value) in labelled(blocks) {
-                bodies(value).into_iter().for_each(|body| into.configure(local, string(body.get("version"))));
+                bodies(value)
+                    .into_iter()
+                    .for_each(|body| into.configure(local, string(body.get("version"))));
             }
         }
         "module" => {
             for (name, value) in labelled(blocks) {
-                bodies(value).into_iter().for_each(|body| into.call(name, string(body.get("source"))));
+                bodies(value)
+                    .into_iter()
+                    .for_each(|body| into.call(name, string(body.get("source"))));
             }
         }
         "check" => {
@@ -62,7 +73,10 @@ fn read_blocks(into: &mut Configuration, kind: &str, blocks: &Value) {
                 for (_, value) in labelled(named) {
                     for body in bodies(value) {
                         let provider = string(body.get("provider"));
-                        into.resource(of, provider.as_deref().map(|text| text.trim_matches(['$', '{', '}', ' '])));
+                        into.resource(
+                            of,
+                            provider.as_deref().map(|text| text.trim_matches(['$', '{', '}', ' '])),
+                        );
                     }
                 }
             }

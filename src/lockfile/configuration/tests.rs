@@ -75,7 +75,8 @@ fn both_syntaxes_say_the_same() {
         let found: Vec<_> = found.iter().map(|(a, c)| (a.to_string(), c.to_string())).collect();
         let found: Vec<_> = found.iter().map(|(a, c)| (a.as_str(), c.as_str())).collect();
         assert_eq!(found, wanted, "{name}");
-        let calls: Vec<_> = configuration.calls().map(|c| (c.name.as_str(), c.source.as_deref())).collect();
+        let calls: Vec<_> =
+            configuration.calls().map(|c| (c.name.as_str(), c.source.as_deref())).collect();
         assert_eq!(calls, [("computed", None), ("net", Some("./net"))], "{name}");
     }
 }
@@ -102,16 +103,24 @@ fn a_tofu_file_stands_in_for_the_tf_file_of_its_name_and_overrides_come_last() {
         files_of(names, Client::OpenTofu),
         ["a.tofu", "b.tf", "b.tofu.json", "z.tf", "override.tf", "x_override.tofu"]
     );
-    assert_eq!(files_of(names, Client::Terraform), ["a.tf", "b.tf", "b.tf.json", "z.tf", "override.tf"]);
+    assert_eq!(
+        files_of(names, Client::Terraform),
+        ["a.tf", "b.tf", "b.tf.json", "z.tf", "override.tf"]
+    );
 }
 
 #[test]
 fn an_override_replaces_what_is_said_about_its_names() {
     let mut configuration = Configuration::default();
     configuration
-        .add("main.tf", "terraform {\n required_providers {\n a = { source = \"x/a\", version = \"1\" }\n}\n}")
+        .add(
+            "main.tf",
+            "terraform {\n required_providers {\n a = { source = \"x/a\", version = \"1\" }\n}\n}",
+        )
         .unwrap();
-    configuration.add("override.tf", "terraform {\n required_providers {\n a = { source = \"y/a\" }\n}\n}").unwrap();
+    configuration
+        .add("override.tf", "terraform {\n required_providers {\n a = { source = \"y/a\" }\n}\n}")
+        .unwrap();
     let found = configuration.providers(&default()).unwrap();
     let found: Vec<_> = found.iter().map(|(a, c)| (a.to_string(), c.is_empty())).collect();
     assert_eq!(found, [("registry.opentofu.org/y/a".to_owned(), true)]);

@@ -57,11 +57,12 @@ struct RawAuth {
     password: Option<serde_json::Value>,
 }
 
-/// Standard base64 with padding; line breaks in it do not count. A text that is none makes the whole file invalid,
-/// as it does for OpenTofu.
+/// Standard base64 with padding; line breaks in it do not count. A text that is none makes the
+/// whole file invalid, as it does for OpenTofu.
 fn from_base64<'de, D: Deserializer<'de>>(input: D) -> Result<Zeroizing<Vec<u8>>, D::Error> {
     let text = Zeroizing::new(Option::<String>::deserialize(input)?.unwrap_or_default());
-    let packed: Zeroizing<Vec<u8>> = Zeroizing::new(text.bytes().filter(|b| !matches!(b, b'\r' | b'\n')).collect());
+    let packed: Zeroizing<Vec<u8>> =
+        Zeroizing::new(text.bytes().filter(|b| !matches!(b, b'\r' | b'\n')).collect());
     let bytes = STANDARD.decode(packed.as_slice());
     bytes.map(Zeroizing::new).map_err(|_| serde::de::Error::custom("not base64"))
 }
@@ -94,12 +95,19 @@ impl AuthEntry {
     fn new(raw: RawAuth) -> AuthEntry {
         let basic = (!raw.auth.is_empty()).then(|| {
             let text = std::str::from_utf8(&raw.auth).map_err(|_| "its auth is not UTF-8 text")?;
-            let (username, password) = text.split_once(':').ok_or("its auth does not hold user:password")?;
-            Ok(Credential::Basic { username: username.to_owned(), password: Secret::new(password.to_owned()) })
+            let (username, password) =
+                text.split_once(':').ok_or("its auth does not hold user:password")?;
+            Ok(Credential::Basic {
+                username: username.to_owned(),
+                password: Secret::new(password.to_owned()),
+            })
         });
         let identity_token = text(raw.identitytoken).map(Secret::new);
         let plain = text(raw.username).zip(text(raw.password));
-        let plain = plain.map(|(username, password)| Credential::Basic { username, password: Secret::new(password) });
+        let plain = plain.map(|(username, password)| Credential::Basic {
+            username,
+            password: Secret::new(password),
+        });
         AuthEntry { basic, identity_token, plain }
     }
 }
@@ -115,8 +123,8 @@ fn text(value: Option<serde_json::Value>) -> Option<String> {
 /// Which Docker-style files are asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DockerFiles {
-    /// Those at the usual places. A missing file is skipped; one that is there and cannot be used takes all others
-    /// with it, with a warning (OpenTofu's rule).
+    /// Those at the usual places. A missing file is skipped; one that is there and cannot be used
+    /// takes all others with it, with a warning (OpenTofu's rule).
     Ambient(Vec<PathBuf>),
     /// Those that the user listed, possibly none. Each must be usable.
     Listed(Vec<PathBuf>),
@@ -128,8 +136,8 @@ impl Default for DockerFiles {
     }
 }
 
-/// What tells one state of a file from another: time of change (seconds, nanoseconds), modification likewise, size,
-/// inode and device.
+/// What tells one state of a file from another: time of change (seconds, nanoseconds), modification
+/// likewise, size, inode and device.
 type ConfigStamp = (i64, i64, i64, i64, u64, u64, u64);
 
 type Parsed = Arc<Result<DockerFile, String>>;
@@ -165,7 +173,8 @@ impl DockerStore {
         DockerStore { files, seen: Mutex::default(), dropped: Mutex::default() }
     }
 
-    /// Why all files were dropped when they were read last, if they were. Does not wait for the disk.
+    /// Why all files were dropped when they were read last, if they were. Does not wait for the
+    /// disk.
     pub fn dropped(&self) -> Option<String> {
         self.dropped.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -190,7 +199,9 @@ impl DockerStore {
                     Err(reason) => failed = failed.or(Some((path.clone(), reason.clone()))),
                 },
                 Ok(None) if ambient => {}
-                Ok(None) => failed = failed.or(Some((path.clone(), "it does not exist".to_owned()))),
+                Ok(None) => {
+                    failed = failed.or(Some((path.clone(), "it does not exist".to_owned())))
+                }
                 Err(reason) => failed = failed.or(Some((path.clone(), reason))),
             }
         }
@@ -230,8 +241,15 @@ impl Seen {
             Err(e) => return Err(e.to_string()),
         };
         let meta = file.metadata().map_err(|e| e.to_string())?;
-        let stamp =
-            (meta.ctime(), meta.ctime_nsec(), meta.mtime(), meta.mtime_nsec(), meta.size(), meta.ino(), meta.dev());
+        let stamp = (
+            meta.ctime(),
+            meta.ctime_nsec(),
+            meta.mtime(),
+            meta.mtime_nsec(),
+            meta.size(),
+            meta.ino(),
+            meta.dev(),
+        );
         if meta.mode() & 0o077 != 0 && self.open_to_others.insert(path.to_owned()) {
             warnings.push(format!(
                 "{} may hold credentials and other users can open it (mode {:04o}); run chmod 600 on it",

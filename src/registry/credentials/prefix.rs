@@ -23,8 +23,8 @@ impl Specificity {
 
 /// The repositories a credential is for: a registry, or those at and below a path in it.
 ///
-/// The domain is compared as it is written, without folding of case and without a default port. It may be one that
-/// is no [`Host`]: such a key is valid for OpenTofu and fits nothing here.
+/// The domain is compared as it is written, without folding of case and without a default port. It
+/// may be one that is no [`Host`]: such a key is valid for OpenTofu and fits nothing here.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Prefix {
     domain: String,

@@ -1,8 +1,10 @@
-//! Credential helpers: programs named `docker-credential-NAME` that are asked for one registry's credential.
+//! Credential helpers: programs named `docker-credential-NAME` that are asked for one registry's
+//! credential.
 //!
-//! A program is run by its absolute path, without a shell, with three pipes for its standard streams and none of
-//! this process's own descriptors (all are close-on-exec), in a process group of its own that is killed when the time
-//! limit passes. Nothing that it prints gets into a message.
+//! A program is run by its absolute path, without a shell, with three pipes for its standard
+//! streams and none of this process's own descriptors (all are close-on-exec), in a process group
+//! of its own that is killed when the time limit passes. Nothing that it prints gets into a
+//! message.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -43,7 +45,11 @@ impl FromStr for Program {
     type Err = ProgramError;
 
     fn from_str(name: &str) -> Result<Self, ProgramError> {
-        if name.is_empty() || name.contains(['/', '\0']) { Err(ProgramError) } else { Ok(Program(name.to_owned())) }
+        if name.is_empty() || name.contains(['/', '\0']) {
+            Err(ProgramError)
+        } else {
+            Ok(Program(name.to_owned()))
+        }
     }
 }
 
@@ -62,47 +68,60 @@ struct HelperAnswer {
 }
 
 impl Program {
-    /// Asks for the credential of `host`; `None` if the program has none. The error is a reason without anything
-    /// that the program printed.
+    /// Asks for the credential of `host`; `None` if the program has none. The error is a reason
+    /// without anything that the program printed.
     ///
-    /// An identity token (user name `<token>`) is an error for OpenTofu, which therefore finds nothing; here it is
-    /// a refresh token.
-    pub async fn get(self, search_path: OsString, host: Host, limit: Duration) -> Result<Option<Credential>, String> {
+    /// An identity token (user name `<token>`) is an error for OpenTofu, which therefore finds
+    /// nothing; here it is a refresh token.
+    pub async fn get(
+        self,
+        search_path: OsString,
+        host: Host,
+        limit: Duration,
+    ) -> Result<Option<Credential>, String> {
         let name = self.to_string();
         let found = tokio::task::spawn_blocking(move || find_in(&search_path, &name)).await;
         let path = found.map_err(|e| e.to_string())?.ok_or("there is no such program in PATH")?;
         let mut command = std::process::Command::new(path);
         command.arg("get").current_dir("/").process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child =
-            Command::from(command).kill_on_drop(true).spawn().map_err(|e| format!("it cannot be started: {e}"))?;
+        let mut child = Command::from(command)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|e| format!("it cannot be started: {e}"))?;
         let outcome = tokio::time::timeout(limit, converse(&mut child, &host)).await;
         if !matches!(outcome, Ok(Ok(_))) {
             end_group(&child);
         }
-        let (status, answer, complaint) =
-            outcome.map_err(|_| format!("it did not answer within {} s", limit.as_secs_f32()))??;
+        let (status, answer, complaint) = outcome
+            .map_err(|_| format!("it did not answer within {} s", limit.as_secs_f32()))??;
         if !status.success() {
             let absent = says_not_found(&answer) || says_not_found(&complaint);
-            return if absent { Ok(None) } else { Err(format!("it failed ({status}); run it by hand to see why")) };
+            return if absent {
+                Ok(None)
+            } else {
+                Err(format!("it failed ({status}); run it by hand to see why"))
+            };
         }
         interpret(&answer)
     }
 }
 
-/// The first executable file of that name. Only absolute directories count: a relative one would depend on where
-/// the process happens to stand.
+/// The first executable file of that name. Only absolute directories count: a relative one would
+/// depend on where the process happens to stand.
 fn find_in(search_path: &OsString, name: &str) -> Option<PathBuf> {
     std::env::split_paths(search_path)
         .filter(|dir| dir.is_absolute())
         .map(|dir| dir.join(name))
-        .find(|file| file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok())
+        .find(|file| {
+            file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok()
+        })
 }
 
 type Conversation = (ExitStatus, Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>);
 
-/// Asks, and listens until the program has ended. What it started and left behind may hold the pipes for longer, but
-/// has nothing to say.
+/// Asks, and listens until the program has ended. What it started and left behind may hold the
+/// pipes for longer, but has nothing to say.
 async fn converse(child: &mut Child, host: &Host) -> Result<Conversation, String> {
     let stdin = child.stdin.take();
     let mut answer = Heard::new(child.stdout.take(), ANSWER_MAX + 1);
@@ -156,10 +175,15 @@ impl<P: AsyncRead + AsFd + Unpin> Heard<P> {
     }
 
     fn within_limit(&self) -> Result<(), String> {
-        if self.room() > 0 { Ok(()) } else { Err(format!("it answers more than {} bytes", self.limit - 1)) }
+        if self.room() > 0 {
+            Ok(())
+        } else {
+            Err(format!("it answers more than {} bytes", self.limit - 1))
+        }
     }
 
-    /// Reads to the end or the limit. A failing pipe ends like a closed one. May be dropped at any time.
+    /// Reads to the end or the limit. A failing pipe ends like a closed one. May be dropped at any
+    /// time.
     async fn listen(&mut self) {
         while self.room() > 0 {
             let room = self.room() as u64;
@@ -179,7 +203,8 @@ impl<P: AsyncRead + AsFd + Unpin> Heard<P> {
         }
     }
 
-    /// Reads what lies in the pipe, without waiting for more. All that the program wrote is there when it has ended.
+    /// Reads what lies in the pipe, without waiting for more. All that the program wrote is there
+    /// when it has ended.
     fn take_what_is_left(&mut self) {
         let mut piece = Zeroizing::new([0; 4096]);
         while let (Some(pipe), 1..) = (&self.pipe, self.room()) {
@@ -193,9 +218,11 @@ impl<P: AsyncRead + AsFd + Unpin> Heard<P> {
 }
 
 fn end_group(child: &Child) {
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+    let group =
+        child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
     if let Some(group) = group {
-        // it may have ended by itself in the meantime; it is not reaped yet, so the id is still its own
+        // it may have ended by itself in the meantime; it is not reaped yet, so the id is still its
+        // own
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
 }

@@ -1,4 +1,5 @@
-//! The law of precedence, the files, the helpers. Case numbers: L13, L14, L15 (secrets), Q3, Q5 (registries).
+//! The law of precedence, the files, the helpers. Case numbers: L13, L14, L15 (secrets), Q3, Q5
+//! (registries).
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -51,8 +52,8 @@ impl Place {
         path
     }
 
-    /// A shell script as helper. Another process writes it: were it open for writing here, a fork of a parallel test
-    /// would inherit that and the script could not be run (ETXTBSY).
+    /// A shell script as helper. Another process writes it: were it open for writing here, a fork
+    /// of a parallel test would inherit that and the script could not be run (ETXTBSY).
     fn program(&self, name: &str, script: &str) -> Program {
         let path = self.0.path().join(format!("docker-credential-{name}"));
         let mut child = std::process::Command::new("/bin/sh")
@@ -85,7 +86,10 @@ impl Place {
 }
 
 async fn user(credentials: &Credentials, at: &str, name: &str) -> Option<String> {
-    let found = credentials.find(&host(at), (!name.is_empty()).then(|| repo(name)).as_ref(), false).await.unwrap();
+    let found = credentials
+        .find(&host(at), (!name.is_empty()).then(|| repo(name)).as_ref(), false)
+        .await
+        .unwrap();
     found.map(|found| match found.credential {
         Credential::Basic { username, .. } => username,
         Credential::Tokens { refresh, .. } => format!("token:{}", refresh.unwrap().expose()),
@@ -94,7 +98,8 @@ async fn user(credentials: &Credentials, at: &str, name: &str) -> Option<String>
 
 const KNOWS: &str = r#"cat >/dev/null; echo '{"ServerURL":"x","Username":"helped","Secret":"pw"}'"#;
 
-/// A Docker-style file, blocks, whether there is a default helper, the repository, whose credential it gets.
+/// A Docker-style file, blocks, whether there is a default helper, the repository, whose credential
+/// it gets.
 type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], bool, &'a str, &'a str);
 
 // Q5
@@ -119,11 +124,23 @@ async fn the_most_specific_source_wins_and_of_equals_the_first() {
         (&format!(r#"{{"auths":{{"r.io/x":{a}}}}}"#), &[("r.io", "block")], false, "x/y", "a"),
         (&format!(r#"{{"auths":{{"r.io/x":{a}, "r.io/x/y":{deep}}}}}"#), &[], false, "x/y", "deep"),
         (&format!(r#"{{"auths":{{"r.io/x":{a}, "r.io/x/y":{deep}}}}}"#), &[], false, "x/yy", "a"),
-        (&format!(r#"{{"auths":{{"r.io":{a}}}, "credHelpers":{{"r.io":"h"}}}}"#), &[], false, "x/y", "a"),
+        (
+            &format!(r#"{{"auths":{{"r.io":{a}}}, "credHelpers":{{"r.io":"h"}}}}"#),
+            &[],
+            false,
+            "x/y",
+            "a",
+        ),
         (r#"{"credHelpers":{"r.io":"h"}, "credsStore":"none"}"#, &[], false, "x/y", "helped"),
         (r#"{"credsStore":"h"}"#, &[], false, "x/y", "helped"),
         (r#"{"credHelpers":{"r.io":""}, "credsStore":"h"}"#, &[], false, "x/y", "helped"),
-        (&format!(r#"{{"auths":{{"https://o.io/v1/":{a}, "r.io/x:tag":{b}, "r.io/x/":{b}}}}}"#), &[], false, "y", ""),
+        (
+            &format!(r#"{{"auths":{{"https://o.io/v1/":{a}, "r.io/x:tag":{b}, "r.io/x/":{b}}}}}"#),
+            &[],
+            false,
+            "y",
+            "",
+        ),
         (r#"{"auths":{"r.io":{}, "r.io/x":{"auth":""}, "r.io/x/y":null}}"#, &[], false, "x/y", ""),
         (r#"{"auths":{"r.io":{"username":"u","registrytoken":"t"}}}"#, &[], false, "x/y", ""),
         ("null", &[("r.io", "block")], false, "x/y", "block"),
@@ -143,8 +160,12 @@ async fn the_most_specific_source_wins_and_of_equals_the_first() {
 #[tokio::test]
 async fn of_two_files_the_first_wins_a_tie() {
     let place = Place::new();
-    let files = ["a", "b"].map(|n| place.file(n, &format!(r#"{{"auths":{{"r.io":{}}}}}"#, auth(n))));
-    assert_eq!(user(&place.with_files(DockerFiles::Ambient(files.to_vec())), "r.io", "x").await.unwrap(), "a");
+    let files =
+        ["a", "b"].map(|n| place.file(n, &format!(r#"{{"auths":{{"r.io":{}}}}}"#, auth(n))));
+    assert_eq!(
+        user(&place.with_files(DockerFiles::Ambient(files.to_vec())), "r.io", "x").await.unwrap(),
+        "a"
+    );
 }
 
 #[tokio::test]
@@ -152,14 +173,28 @@ async fn one_broken_ambient_file_drops_all_and_a_listed_one_is_an_error() {
     let place = Place::new();
     let good = place.file("good", &format!(r#"{{"auths":{{"r.io":{}}}}}"#, auth("a")));
     let missing = place.0.path().join("missing");
-    let ambient = |paths: &[&PathBuf]| DockerFiles::Ambient(paths.iter().map(|p| (*p).clone()).collect());
-    assert_eq!(user(&place.with_files(ambient(&[&missing, &good])), "r.io", "x").await.unwrap(), "a");
+    let ambient =
+        |paths: &[&PathBuf]| DockerFiles::Ambient(paths.iter().map(|p| (*p).clone()).collect());
+    assert_eq!(
+        user(&place.with_files(ambient(&[&missing, &good])), "r.io", "x").await.unwrap(),
+        "a"
+    );
     let listed = DockerFiles::Listed(vec![good.clone(), missing]);
     assert!(place.with_files(listed).find(&host("r.io"), None, false).await.is_err());
-    let broken = ["{", "", r#"{"auths":[]}"#, r#"{"auths":{"z.io":{"auth":"???"}}}"#, r#"{"credHelpers":{"z":1}}"#];
+    let broken = [
+        "{",
+        "",
+        r#"{"auths":[]}"#,
+        r#"{"auths":{"z.io":{"auth":"???"}}}"#,
+        r#"{"credHelpers":{"z":1}}"#,
+    ];
     for content in broken {
         let bad = place.file("bad", content);
-        assert_eq!(user(&place.with_files(ambient(&[&good, &bad])), "r.io", "x").await, None, "{content}");
+        assert_eq!(
+            user(&place.with_files(ambient(&[&good, &bad])), "r.io", "x").await,
+            None,
+            "{content}"
+        );
         let store = DockerStore::new(ambient(&[&good, &bad]));
         assert!(store.read().warnings.iter().any(|w| w.contains("bad")), "{content}");
         assert!(store.read().warnings.is_empty(), "a warning is given once: {content}");
@@ -176,7 +211,10 @@ async fn an_auth_without_colon_is_an_error_for_its_own_registry_only() {
     let credentials = place.with_files(DockerFiles::Ambient(vec![file]));
     let error = credentials.find(&host("r.io"), None, false).await.unwrap_err();
     assert!(error.to_string().contains(r#"auths["r.io"]"#), "{error}");
-    assert!(!error.to_string().contains("nocolon") && !error.to_string().contains("bm9jb2xvbg"), "{error}");
+    assert!(
+        !error.to_string().contains("nocolon") && !error.to_string().contains("bm9jb2xvbg"),
+        "{error}"
+    );
     assert_eq!(user(&credentials, "other.io", "x").await, None);
 }
 
@@ -189,10 +227,17 @@ async fn an_identity_token_counts_only_where_opentofu_finds_nothing() {
     let nameless = base64::engine::general_purpose::STANDARD.encode("0000:");
     let table = [
         (r#"{"auths":{"r.io":{"identitytoken":"t"}}}"#.to_owned(), "token:t"),
-        (r#"{"auths":{"r.io":{"identitytoken":"t"},"r.io/x":{"identitytoken":"near"}}}"#.to_owned(), "token:near"),
+        (
+            r#"{"auths":{"r.io":{"identitytoken":"t"},"r.io/x":{"identitytoken":"near"}}}"#
+                .to_owned(),
+            "token:near",
+        ),
         (r#"{"auths":{"r.io":{"identitytoken":"t"}},"credsStore":"h"}"#.to_owned(), "helped"),
         (r#"{"auths":{"r.io":{"identitytoken":"t"}},"credsStore":"empty"}"#.to_owned(), "token:t"),
-        (format!(r#"{{"auths":{{"r.io":{{"auth":"{nameless}","identitytoken":"t"}}}}}}"#), "token:t"),
+        (
+            format!(r#"{{"auths":{{"r.io":{{"auth":"{nameless}","identitytoken":"t"}}}}}}"#),
+            "token:t",
+        ),
         (format!(r#"{{"auths":{{"r.io":{},"r.io/x":{{"identitytoken":"t"}}}}}}"#, auth("a")), "a"),
         (r#"{"auths":{"r.io":{"identitytoken":7}}}"#.to_owned(), ""),
     ];
@@ -202,20 +247,29 @@ async fn an_identity_token_counts_only_where_opentofu_finds_nothing() {
     }
 }
 
-/// What `docker login` and others leave, where OpenTofu would find nothing; a source that it finds stands before.
+/// What `docker login` and others leave, where OpenTofu would find nothing; a source that it finds
+/// stands before.
 #[tokio::test]
 async fn keys_and_entries_count_as_other_programs_leave_them() {
     let place = Place::new();
     let one = |key: &str, entry: &str| format!(r#"{{"auths":{{"{key}":{entry}}}}}"#);
     let plain = r#"{"username":"u","password":"pw"}"#;
     let mut table: Vec<(String, &str, &str)> = Vec::new();
-    for key in
-        ["https://r.io", "https://r.io/", "https://r.io/v1/", "https://r.io/v2/", "http://r.io", "R.IO", "r.io/v2/"]
-    {
+    for key in [
+        "https://r.io",
+        "https://r.io/",
+        "https://r.io/v1/",
+        "https://r.io/v2/",
+        "http://r.io",
+        "R.IO",
+        "r.io/v2/",
+    ] {
         table.push((one(key, &auth("a")), "r.io", "a"));
         table.push((one(key, plain), "r.io", "u"));
     }
-    let other = |key: &str| format!(r#"{{"auths":{{"{key}":{},"r.io":{}}}}}"#, auth("loose"), auth("literal"));
+    let other = |key: &str| {
+        format!(r#"{{"auths":{{"{key}":{},"r.io":{}}}}}"#, auth("loose"), auth("literal"))
+    };
     table.extend([
         (one("r.io", plain), "r.io", "u"),
         (one("r.io", r#"{"username":"u","password":7}"#), "r.io", ""),
@@ -247,8 +301,13 @@ async fn it_is_told_why_an_entry_is_not_used() {
     );
     let credentials = place.with_files(DockerFiles::Listed(vec![place.file("f", &content)]));
     let found = credentials.find(&host("r.io"), Some(&repo("x")), false).await.unwrap().unwrap();
-    let reasons = credentials.unused(&host("r.io"), Some(&repo("x")), Some(&found.source)).join("\n");
-    for part in [r#"auths["https://r.io/"]"#, "OpenTofu passes over such a key", "another part of that registry"] {
+    let reasons =
+        credentials.unused(&host("r.io"), Some(&repo("x")), Some(&found.source)).join("\n");
+    for part in [
+        r#"auths["https://r.io/"]"#,
+        "OpenTofu passes over such a key",
+        "another part of that registry",
+    ] {
         assert!(reasons.contains(part), "{part}: {reasons}");
     }
     assert!(!reasons.contains("other.io") && reasons.lines().count() == 3, "{reasons}");
@@ -287,7 +346,9 @@ async fn a_helper_is_asked_by_get_with_the_url_and_nothing_else() {
     let place = Place::new();
     let dir = place.0.path().display().to_string();
     let ours = std::fs::File::open(place.file("ours", "")).unwrap();
-    let script = format!("cat > {dir}/asked; echo \"$#:$*\" > {dir}/args; ls -l /proc/$$/fd > {dir}/fds; {KNOWS}");
+    let script = format!(
+        "cat > {dir}/asked; echo \"$#:$*\" > {dir}/args; ls -l /proc/$$/fd > {dir}/fds; {KNOWS}"
+    );
     let credentials = place.with_program(place.program("h", &script));
     let found = credentials.find(&host("r.io:5000"), None, false).await.unwrap().unwrap();
     assert_eq!(found.credential, basic("helped"));
@@ -295,7 +356,11 @@ async fn a_helper_is_asked_by_get_with_the_url_and_nothing_else() {
     let read = |name: &str| std::fs::read_to_string(place.0.path().join(name)).unwrap();
     assert_eq!(read("asked"), "https://r.io:5000");
     assert_eq!(read("args"), "1:get\n");
-    assert!(read("fds").contains(" 0 -> pipe:") && !read("fds").contains("/ours"), "{}", read("fds"));
+    assert!(
+        read("fds").contains(" 0 -> pipe:") && !read("fds").contains("/ours"),
+        "{}",
+        read("fds")
+    );
     drop(ours);
 }
 
@@ -316,10 +381,18 @@ async fn a_helper_that_misbehaves_is_contained() {
         if reason.starts_with("did not") {
             config.program_limit = Some(Duration::from_millis(300));
         }
-        let error = Credentials::new(config).find(&host("r.io"), None, false).await.unwrap_err().to_string();
+        let error = Credentials::new(config)
+            .find(&host("r.io"), None, false)
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(reason) && !error.contains("canary"), "{name}: {error}");
     }
-    let error = place.with_program("absent".parse().unwrap()).find(&host("r.io"), None, false).await.unwrap_err();
+    let error = place
+        .with_program("absent".parse().unwrap())
+        .find(&host("r.io"), None, false)
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("no such program"), "{error}");
     for name in ["", "a/b", "../x", "a\0b"] {
         assert!(name.parse::<Program>().is_err(), "{name:?}");
@@ -335,7 +408,11 @@ async fn a_relative_directory_of_path_is_not_searched() {
     assert!(relative.join("docker-credential-h").exists());
     let find = async |search_path: &std::path::Path| {
         let search_path = format!(".:::{}", search_path.display()).into();
-        let config = CredentialsConfig { search_path, default_program: Some(program.clone()), ..place.config() };
+        let config = CredentialsConfig {
+            search_path,
+            default_program: Some(program.clone()),
+            ..place.config()
+        };
         Credentials::new(config).find(&host("r.io"), None, false).await
     };
     let error = find(&relative).await.unwrap_err().to_string();
@@ -349,12 +426,16 @@ async fn a_helper_that_hangs_is_ended_with_all_that_it_started() {
     let started = place.0.path().join("started");
     let script = format!("sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait", started.display());
     let program_limit = Some(Duration::from_millis(500));
-    let config =
-        CredentialsConfig { default_program: Some(place.program("h", &script)), program_limit, ..place.config() };
+    let config = CredentialsConfig {
+        default_program: Some(place.program("h", &script)),
+        program_limit,
+        ..place.config()
+    };
     Credentials::new(config).find(&host("r.io"), None, false).await.unwrap_err();
     let below = std::fs::read_to_string(started).unwrap();
     let is_there = || {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", below.trim())).unwrap_or_default();
+        let stat =
+            std::fs::read_to_string(format!("/proc/{}/stat", below.trim())).unwrap_or_default();
         stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
     };
     for _ in 0..500 {
@@ -399,10 +480,14 @@ async fn answers_without_a_credential_and_with_a_token_are_understood() {
 async fn a_helper_runs_once_until_its_answer_is_refused() {
     let place = Place::new();
     let dir = place.0.path().display().to_string();
-    let credentials = place.with_program(place.program("h", &format!("echo x >> {dir}/runs; {KNOWS}")));
+    let credentials =
+        place.with_program(place.program("h", &format!("echo x >> {dir}/runs; {KNOWS}")));
     let at = host("r.io");
     let below = repo("x");
-    let (a, b) = tokio::join!(credentials.find(&at, None, false), credentials.find(&at, Some(&below), false));
+    let (a, b) = tokio::join!(
+        credentials.find(&at, None, false),
+        credentials.find(&at, Some(&below), false)
+    );
     assert!(a.unwrap().is_some() && b.unwrap().is_some());
     assert_eq!(place.runs(), 1);
     for again in [true, true, false, true] {
@@ -423,7 +508,8 @@ async fn a_helper_that_fails_or_hangs_is_run_once_until_the_user_says_so() {
         let place = Place::new();
         let dir = place.0.path().display().to_string();
         let mut config = place.config();
-        config.default_program = Some(place.program("h", &format!("echo x >> {dir}/runs; {script}")));
+        config.default_program =
+            Some(place.program("h", &format!("echo x >> {dir}/runs; {script}")));
         config.program_limit = Some(Duration::from_millis(500));
         let credentials = Credentials::new(config);
         for again in [false, false, true, false] {
@@ -443,7 +529,8 @@ async fn a_helper_that_has_answered_is_not_waited_for_because_of_what_it_left_be
     let place = Place::new();
     let left = place.0.path().join("left");
     let mut config = place.config();
-    config.default_program = Some(place.program("h", &format!("sleep 1000 & echo $! > {}; {KNOWS}", left.display())));
+    config.default_program =
+        Some(place.program("h", &format!("sleep 1000 & echo $! > {}; {KNOWS}", left.display())));
     let credentials = Credentials::new(config);
     assert_eq!(user(&credentials, "r.io", "x").await.as_deref(), Some("helped"));
     let below: i32 = std::fs::read_to_string(left).unwrap().trim().parse().unwrap();
@@ -460,7 +547,10 @@ async fn no_secret_is_printed() {
         blocks: vec![
             Block { login: Login::Credential(tokens), ..block("r.io", "u") },
             Block {
-                login: Login::Credential(Credential::Basic { username: "u".into(), password: secret() }),
+                login: Login::Credential(Credential::Basic {
+                    username: "u".into(),
+                    password: secret(),
+                }),
                 ..block("s.io", "u")
             },
         ],
@@ -473,9 +563,11 @@ async fn no_secret_is_printed() {
         assert!(!format!("{found:#?} {credentials:#?}").contains("canary"));
     }
     // serde's own messages would quote the value
-    for content in
-        [r#"{"auths":"canary"}"#, r#"{"auths":{"r.io":"canary"}}"#, r#"{"auths":{"r.io":{"auth":"canary!"}}}"#]
-    {
+    for content in [
+        r#"{"auths":"canary"}"#,
+        r#"{"auths":{"r.io":"canary"}}"#,
+        r#"{"auths":{"r.io":{"auth":"canary!"}}}"#,
+    ] {
         let reason = docker::DockerFile::parse(content.as_bytes()).err().unwrap();
         assert!(!reason.contains("canary"), "{reason}");
     }

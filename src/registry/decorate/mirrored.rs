@@ -1,12 +1,15 @@
-//! A registry with mirrors: pull-through caches and peer-to-peer proxies, by which many machines share one download.
+//! A registry with mirrors: pull-through caches and peer-to-peer proxies, by which many machines
+//! share one download.
 //!
-//! What is named by its digest comes from the first mirror that has it, else from the registry itself: whoever sends
-//! it, it is what it is called. What moves (tags, lists) is asked of the registry alone, by a request without content:
-//! a mirror may hold a tag as it was weeks ago, or list those tags only that somebody has fetched through it (hostile
-//! input R62). Where the registry is out of reach and nothing is remembered, the mirrors are its
+//! What is named by its digest comes from the first mirror that has it, else from the registry
+//! itself: whoever sends it, it is what it is called. What moves (tags, lists) is asked of the
+//! registry alone, by a request without content: a mirror may hold a tag as it was weeks ago, or
+//! list those tags only that somebody has fetched through it (hostile input R62). Where the
+//! registry is out of reach and nothing is remembered, the mirrors are its
 //! [stand-in](Registry::stand_in), whose answers nobody takes for confirmed.
 //!
-//! INVARIANT: nothing that a mirror says or does not say makes anything absent, denied or damaged. The registry decides.
+//! INVARIANT: nothing that a mirror says or does not say makes anything absent, denied or damaged.
+//! The registry decides.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +19,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::super::mirror::MirrorAddress;
-use super::super::{BlobError, BlobSink, Greeting, RawManifest, Registry, RegistryError, RegistryFailure, SinkError};
+use super::super::{
+    BlobError, BlobSink, Greeting, RawManifest, Registry, RegistryError, RegistryFailure, SinkError,
+};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::Descriptor;
@@ -28,9 +33,17 @@ pub struct Mirrored {
 }
 
 impl Mirrored {
-    /// `origin`, with mirrors that are asked before it. Each is a registry that is reached at its address.
-    pub fn new(origin: Arc<dyn Registry>, mirrors: Vec<(MirrorAddress, Arc<dyn Registry>)>) -> Mirrored {
-        let mirrors = mirrors.into_iter().map(|(address, registry)| Mirror { address, registry, ailing: false.into() });
+    /// `origin`, with mirrors that are asked before it. Each is a registry that is reached at its
+    /// address.
+    pub fn new(
+        origin: Arc<dyn Registry>,
+        mirrors: Vec<(MirrorAddress, Arc<dyn Registry>)>,
+    ) -> Mirrored {
+        let mirrors = mirrors.into_iter().map(|(address, registry)| Mirror {
+            address,
+            registry,
+            ailing: false.into(),
+        });
         Mirrored { origin, mirrors: Arc::new(Mirrors(mirrors.collect())) }
     }
 }
@@ -53,7 +66,11 @@ impl Registry for Mirrored {
         self.origin.resolve(repo, tag).await
     }
 
-    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
+    async fn manifest(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+    ) -> Result<RawManifest, RegistryError> {
         let (digest, tag) = match selector {
             Selector::Digest(digest) => (Some(*digest), None),
             Selector::Tag(tag) => (self.origin.resolve(repo, tag).await?, Some(tag)),
@@ -65,7 +82,12 @@ impl Registry for Mirrored {
         }
     }
 
-    async fn blob(&self, repo: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError> {
+    async fn blob(
+        &self,
+        repo: &RepoName,
+        blob: &Descriptor,
+        sink: &mut dyn BlobSink,
+    ) -> Result<(), BlobError> {
         match self.mirrors.blob(repo, blob, sink).await {
             Err(BlobError::Registry(_)) => self.origin.blob(repo, blob, sink).await,
             done => done,
@@ -85,8 +107,8 @@ impl Registry for Mirrored {
     }
 }
 
-/// The mirrors of a registry as one. What has a digest is checked against it here, so that the next one is asked for
-/// what this one sent damaged.
+/// The mirrors of a registry as one. What has a digest is checked against it here, so that the next
+/// one is asked for what this one sent damaged.
 struct Mirrors(Vec<Mirror>);
 
 struct Mirror {
@@ -104,7 +126,10 @@ impl Mirror {
             // it has not everything that the registry has
             Err(e) if e.failure == RegistryFailure::Absent => {}
             Err(e) if !ailing.swap(true, Ordering::Relaxed) => {
-                tracing::warn!("the mirror {address} is passed over, and {} asked itself: {e}", address.of);
+                tracing::warn!(
+                    "the mirror {address} is passed over, and {} asked itself: {e}",
+                    address.of
+                );
             }
             Err(e) => tracing::debug!("the mirror {address} is passed over: {e}"),
             Ok(_) if ailing.swap(false, Ordering::Relaxed) => {
@@ -116,13 +141,21 @@ impl Mirror {
 }
 
 impl Mirrors {
-    /// The manifest of that digest. Who knows by which tag it is wanted asks by that first, so that a pull-through cache
-    /// learns what the tag stands for; if it has an older answer, that is not taken.
-    async fn found(&self, repo: &RepoName, digest: &Digest, tag: Option<&Tag>) -> Result<RawManifest, RegistryError> {
+    /// The manifest of that digest. Who knows by which tag it is wanted asks by that first, so that
+    /// a pull-through cache learns what the tag stands for; if it has an older answer, that is not
+    /// taken.
+    async fn found(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        tag: Option<&Tag>,
+    ) -> Result<RawManifest, RegistryError> {
         if let Some(tag) = tag {
             for (mirror, name) in self.of(repo) {
                 let raw = mirror.registry.manifest(&name, &Selector::Tag(tag.clone())).await;
-                if let Some(raw) = raw.ok().and_then(|raw| checked(raw, digest, &mirror.address).ok()) {
+                if let Some(raw) =
+                    raw.ok().and_then(|raw| checked(raw, digest, &mirror.address).ok())
+                {
                     return Ok(raw);
                 }
             }
@@ -155,7 +188,11 @@ impl Registry for Mirrors {
     }
 
     async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
-        Err(RegistryError::new(RegistryFailure::Absent, "mirrors", "they do not list what the registry holds"))
+        Err(RegistryError::new(
+            RegistryFailure::Absent,
+            "mirrors",
+            "they do not list what the registry holds",
+        ))
     }
 
     async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
@@ -170,7 +207,11 @@ impl Registry for Mirrors {
         outcome
     }
 
-    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
+    async fn manifest(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+    ) -> Result<RawManifest, RegistryError> {
         let mut outcome = Err(none(repo));
         for (mirror, name) in self.of(repo) {
             let answer = mirror.registry.manifest(&name, selector).await;
@@ -186,7 +227,12 @@ impl Registry for Mirrors {
         outcome
     }
 
-    async fn blob(&self, repo: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError> {
+    async fn blob(
+        &self,
+        repo: &RepoName,
+        blob: &Descriptor,
+        sink: &mut dyn BlobSink,
+    ) -> Result<(), BlobError> {
         let mut outcome = Err(none(repo));
         for (mirror, name) in self.of(repo) {
             let mut hashed = HashedSink::new(sink, blob);
@@ -208,7 +254,11 @@ impl Registry for Mirrors {
     }
 }
 
-fn checked(raw: RawManifest, digest: &Digest, address: &MirrorAddress) -> Result<RawManifest, RegistryError> {
+fn checked(
+    raw: RawManifest,
+    digest: &Digest,
+    address: &MirrorAddress,
+) -> Result<RawManifest, RegistryError> {
     let got = Digest::of_with(digest.algorithm(), &raw.bytes);
     if got == *digest { Ok(raw) } else { Err(damaged(digest, &got, address)) }
 }
@@ -218,7 +268,8 @@ fn damaged(digest: &Digest, got: &Digest, address: &MirrorAddress) -> RegistryEr
     RegistryError::new(RegistryFailure::Integrity, digest, rule)
 }
 
-/// Passes a blob on and hashes it. What the sink held before cannot be hashed, and is the matter of its owner.
+/// Passes a blob on and hashes it. What the sink held before cannot be hashed, and is the matter of
+/// its owner.
 struct HashedSink<'a> {
     sink: &'a mut dyn BlobSink,
     begun: u64,

@@ -7,7 +7,8 @@ use super::super::SinkError;
 use super::super::layout::RegistryLayout;
 use super::*;
 
-/// A registry of one host in memory. It answers `failing`, where that is set, to everything, and notes each request.
+/// A registry of one host in memory. It answers `failing`, where that is set, to everything, and
+/// notes each request.
 #[derive(Default)]
 struct Memory {
     tags: BTreeMap<(String, String), Vec<u8>>,
@@ -64,7 +65,8 @@ impl Registry for Memory {
         if self.no_catalog {
             return absent("catalog");
         }
-        let mut repos: Vec<RepoName> = self.tags.keys().map(|(name, _)| name.parse().unwrap()).collect();
+        let mut repos: Vec<RepoName> =
+            self.tags.keys().map(|(name, _)| name.parse().unwrap()).collect();
         repos.dedup();
         Ok(repos)
     }
@@ -77,28 +79,43 @@ impl Registry for Memory {
         }
     }
 
-    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
+    async fn manifest(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+    ) -> Result<RawManifest, RegistryError> {
         self.ask(format!("manifest {repo} {selector}"))?;
         let content = match selector {
             Selector::Tag(tag) => self.tags.get(&(repo.to_string(), tag.to_string())),
             Selector::Digest(digest) => self.blobs.get(digest),
         };
         match content {
-            Some(bytes) => {
-                Ok(RawManifest { bytes: bytes.as_slice().into(), content_type: None, claimed: Some(Digest::of(bytes)) })
-            }
+            Some(bytes) => Ok(RawManifest {
+                bytes: bytes.as_slice().into(),
+                content_type: None,
+                claimed: Some(Digest::of(bytes)),
+            }),
             None => absent(selector),
         }
     }
 
-    async fn blob(&self, _: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError> {
+    async fn blob(
+        &self,
+        _: &RepoName,
+        blob: &Descriptor,
+        sink: &mut dyn BlobSink,
+    ) -> Result<(), BlobError> {
         if self.arriving > 0 {
             sink.write(vec![0; self.arriving].into()).await?;
         }
         self.ask(format!("blob {}", blob.digest))?;
         match self.blobs.get(&blob.digest) {
-            Some(bytes) => Ok(sink.write(Bytes::copy_from_slice(&bytes[sink.position() as usize..])).await?),
-            None => Err(RegistryError::new(RegistryFailure::Integrity, blob.digest, "lacking").into()),
+            Some(bytes) => {
+                Ok(sink.write(Bytes::copy_from_slice(&bytes[sink.position() as usize..])).await?)
+            }
+            None => {
+                Err(RegistryError::new(RegistryFailure::Integrity, blob.digest, "lacking").into())
+            }
         }
     }
 }
@@ -162,7 +179,11 @@ fn names<T: Display>(list: Vec<T>) -> Vec<String> {
 
 #[tokio::test]
 async fn a_name_outside_the_prefix_is_absent_without_a_request() {
-    let memory = Arc::new(Memory::holding(&[("acme/net", "1", "a"), ("acmeother", "1", "b"), ("acme", "1", "c")]));
+    let memory = Arc::new(Memory::holding(&[
+        ("acme/net", "1", "a"),
+        ("acmeother", "1", "b"),
+        ("acme", "1", "c"),
+    ]));
     let scoped = Scoped::new(memory.clone(), host(), Some(repo("acme/net")));
     let mut sink = Received::default();
     for outside in ["acme", "acmeother", "acme/ne", "acme/network"].map(repo) {
@@ -183,15 +204,18 @@ async fn a_name_outside_the_prefix_is_absent_without_a_request() {
     assert_eq!(names(whole.catalog().await.unwrap()), ["acme", "acme/net", "acmeother"]);
 }
 
-/// Sources `r.io/acme`, `r.io/other/x` and `r.io`, as a mapping adds the last one: each name and list is asked for once.
+/// Sources `r.io/acme`, `r.io/other/x` and `r.io`, as a mapping adds the last one: each name and
+/// list is asked for once.
 #[tokio::test]
 async fn parts_of_one_registry_ask_it_for_nothing_twice() {
-    let tags = ["acme/net", "other/x/y", "else"].map(|name| ((name.to_owned(), "1.0".to_owned()), b"x".to_vec()));
+    let tags = ["acme/net", "other/x/y", "else"]
+        .map(|name| ((name.to_owned(), "1.0".to_owned()), b"x".to_vec()));
     let memory = Arc::new(Memory { tags: tags.into_iter().collect(), ..Memory::default() });
     let parts = ["acme", "other/x", ""].map(|prefix| prefix.parse::<RepoName>().ok());
     let sources = (0..parts.len()).map(|at| {
         let scoped = Scoped::new(memory.clone(), host(), parts[at].clone());
-        Arc::new(scoped.between(parts[..at].to_vec(), parts[at + 1..].to_vec())) as Arc<dyn Registry>
+        Arc::new(scoped.between(parts[..at].to_vec(), parts[at + 1..].to_vec()))
+            as Arc<dyn Registry>
     });
     let union = Union::new(host(), sources.collect());
     let names: Vec<_> = union.catalog().await.unwrap().iter().map(ToString::to_string).collect();
@@ -210,7 +234,8 @@ async fn parts_of_one_registry_ask_it_for_nothing_twice() {
 #[tokio::test]
 async fn of_several_sources_the_first_that_holds_a_tag_wins() {
     let first = Arc::new(Memory::holding(&[("net", "1", "from the first")]));
-    let second = Arc::new(Memory::holding(&[("net", "1", "from the second"), ("net", "2", "only there")]));
+    let second =
+        Arc::new(Memory::holding(&[("net", "1", "from the second"), ("net", "2", "only there")]));
     let both = union(&[&first, &second]);
     for (name, content) in [("1", "from the first"), ("2", "only there")] {
         let digest = Digest::of(content.as_bytes());
@@ -219,7 +244,10 @@ async fn of_several_sources_the_first_that_holds_a_tag_wins() {
         assert_eq!(&raw.bytes[..], content.as_bytes());
     }
     assert_eq!(names(both.tags(&repo("net")).await.unwrap()), ["1", "2"]);
-    assert_eq!(both.resolve(&repo("net"), &tag("3")).await.unwrap_err().failure, RegistryFailure::Absent);
+    assert_eq!(
+        both.resolve(&repo("net"), &tag("3")).await.unwrap_err().failure,
+        RegistryFailure::Absent
+    );
     assert_eq!(both.tags(&repo("other")).await.unwrap_err().failure, RegistryFailure::Absent);
 }
 
@@ -236,7 +264,10 @@ async fn a_source_out_of_reach_decides_tags_and_lists_but_not_what_has_a_digest(
     ] {
         let down = Arc::new(Memory::failing(failure));
         let later = union(&[&good, &down]);
-        assert!(later.resolve(&repo("net"), &tag("1")).await.is_ok(), "the earlier source has decided");
+        assert!(
+            later.resolve(&repo("net"), &tag("1")).await.is_ok(),
+            "the earlier source has decided"
+        );
         assert_eq!(later.resolve(&repo("net"), &tag("2")).await.unwrap_err().failure, failure);
         let earlier = union(&[&down, &good]);
         assert_eq!(earlier.resolve(&repo("net"), &tag("1")).await.unwrap_err().failure, failure);
@@ -250,7 +281,8 @@ async fn a_source_out_of_reach_decides_tags_and_lists_but_not_what_has_a_digest(
             let mut sink = Received::default();
             both.blob(&repo("net"), &blob("content"), &mut sink).await.unwrap();
             assert_eq!(sink.bytes, b"content");
-            let unknown = both.manifest(&repo("net"), &Selector::Digest(Digest::of(b"unknown"))).await;
+            let unknown =
+                both.manifest(&repo("net"), &Selector::Digest(Digest::of(b"unknown"))).await;
             assert_eq!(unknown.unwrap_err().failure, failure, "the other source may hold it");
         }
     }
@@ -264,7 +296,10 @@ async fn an_offline_source_is_passed_over_and_named_only_where_nothing_else_answ
     assert_eq!(names(both.catalog().await.unwrap()), ["net"]);
     assert!(both.resolve(&repo("net"), &tag("1")).await.unwrap().is_some());
     assert!(both.manifest(&repo("net"), &Selector::Tag(tag("1"))).await.is_ok());
-    assert_eq!(both.resolve(&repo("net"), &tag("2")).await.unwrap_err().failure, RegistryFailure::Offline);
+    assert_eq!(
+        both.resolve(&repo("net"), &tag("2")).await.unwrap_err().failure,
+        RegistryFailure::Offline
+    );
     assert_eq!(both.tags(&repo("other")).await.unwrap_err().failure, RegistryFailure::Offline);
 }
 
@@ -280,12 +315,22 @@ async fn bytes_of_a_source_that_failed_are_not_mixed_with_those_of_the_next() {
     let mut resumed = Received { bytes: b"con".to_vec(), full: false };
     union(&[&lacking, &good]).blob(&repo("net"), &blob("content"), &mut resumed).await.unwrap();
     assert_eq!(resumed.bytes, b"content");
-    let missing = union(&[&broken, &lacking]).blob(&repo("net"), &blob("content"), &mut Received::default()).await;
-    assert!(matches!(missing, Err(BlobError::Registry(e)) if e.failure == RegistryFailure::TimedOut));
-    let nowhere = union(&[&lacking]).blob(&repo("net"), &blob("content"), &mut Received::default()).await;
-    assert!(matches!(nowhere, Err(BlobError::Registry(e)) if e.failure == RegistryFailure::Integrity));
+    let missing = union(&[&broken, &lacking])
+        .blob(&repo("net"), &blob("content"), &mut Received::default())
+        .await;
+    assert!(
+        matches!(missing, Err(BlobError::Registry(e)) if e.failure == RegistryFailure::TimedOut)
+    );
+    let nowhere =
+        union(&[&lacking]).blob(&repo("net"), &blob("content"), &mut Received::default()).await;
+    assert!(
+        matches!(nowhere, Err(BlobError::Registry(e)) if e.failure == RegistryFailure::Integrity)
+    );
     let mut full = Received { full: true, ..Received::default() };
-    assert_eq!(all.blob(&repo("net"), &blob("content"), &mut full).await, Err(BlobError::Sink(SinkError)));
+    assert_eq!(
+        all.blob(&repo("net"), &blob("content"), &mut full).await,
+        Err(BlobError::Sink(SinkError))
+    );
 }
 
 #[tokio::test]
@@ -294,7 +339,10 @@ async fn a_catalog_is_complete_or_absent() {
     let two = Arc::new(Memory::holding(&[("c", "1", "x"), ("a", "2", "x")]));
     assert_eq!(names(union(&[&one, &two]).catalog().await.unwrap()), ["a", "b", "c"]);
     let silent = Arc::new(Memory { no_catalog: true, ..Memory::default() });
-    assert_eq!(union(&[&one, &silent]).catalog().await.unwrap_err().failure, RegistryFailure::Absent);
+    assert_eq!(
+        union(&[&one, &silent]).catalog().await.unwrap_err().failure,
+        RegistryFailure::Absent
+    );
 }
 
 #[tokio::test]
@@ -314,7 +362,10 @@ async fn offline_answers_offline_to_everything() {
         blob,
     ] {
         assert_eq!(error.failure, RegistryFailure::Offline);
-        assert!(error.to_string().contains("--offline") && error.to_string().contains("reg.example"), "{error}");
+        assert!(
+            error.to_string().contains("--offline") && error.to_string().contains("reg.example"),
+            "{error}"
+        );
     }
 }
 
@@ -330,7 +381,8 @@ async fn two_stores_are_one_registry() {
         let index = serde_json::json!({"manifests": [{"digest": digest.to_string(), "size": content.len(),
             "annotations": {"org.opencontainers.image.ref.name": name}}]});
         std::fs::write(layout.join("index.json"), index.to_string()).unwrap();
-        let registry: Arc<dyn Registry> = Arc::new(RegistryLayout::open(dir.path(), &host()).unwrap());
+        let registry: Arc<dyn Registry> =
+            Arc::new(RegistryLayout::open(dir.path(), &host()).unwrap());
         (dir, registry)
     };
     let ((_first, one), (_second, two)) = (write("1", "first"), write("2", "second"));

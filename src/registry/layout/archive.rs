@@ -1,7 +1,8 @@
-//! A store in one tar, read where it lies: nothing is unpacked, and opening it reads the members' headers alone.
+//! A store in one tar, read where it lies: nothing is unpacked, and opening it reads the members'
+//! headers alone.
 //!
-//! The file is held by descriptor. INVARIANT: no member's byte is returned once the file was seen to be another one or
-//! of another length or time than when it was opened.
+//! The file is held by descriptor. INVARIANT: no member's byte is returned once the file was seen
+//! to be another one or of another length or time than when it was opened.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
@@ -88,37 +89,53 @@ impl LayoutArchive {
     /// Opens the archive `path` and reads the headers of its members.
     ///
     /// # Errors
-    /// `Io` where it cannot be read; `Integrity` where it was cut off; `Structure` and `TooLarge` where it holds anything
-    /// but image layouts as `HOST/REPOSITORY`, or too much of them.
+    /// `Io` where it cannot be read; `Integrity` where it was cut off; `Structure` and `TooLarge`
+    /// where it holds anything but image layouts as `HOST/REPOSITORY`, or too much of them.
     pub fn open(path: &Path) -> Result<LayoutArchive, RegistryError> {
         let name = format!("oci-archive:{}", path.display());
         let failed = |e: &dyn std::fmt::Display| {
-            RegistryError::new(RegistryFailure::Io, &name, format!("the archive cannot be opened: {e}"))
-                .remedy("name a tar that `tofufs bundle` wrote")
+            RegistryError::new(
+                RegistryFailure::Io,
+                &name,
+                format!("the archive cannot be opened: {e}"),
+            )
+            .remedy("name a tar that `tofufs bundle` wrote")
         };
         let real = path.canonicalize().map_err(|e| failed(&e))?;
         let (Some(parent), Some(file_name)) = (real.parent(), real.file_name()) else {
             return Err(failed(&Errno::ISDIR));
         };
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let parent = rustix::fs::open(parent, flags | OFlags::DIRECTORY, Mode::empty()).map_err(|e| failed(&e))?;
+        let parent = rustix::fs::open(parent, flags | OFlags::DIRECTORY, Mode::empty())
+            .map_err(|e| failed(&e))?;
         let only_file = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = openat(&parent, file_name, flags | only_file, Mode::empty()).map_err(|e| failed(&e))?;
+        let file =
+            openat(&parent, file_name, flags | only_file, Mode::empty()).map_err(|e| failed(&e))?;
         let stat = fstat(&file).map_err(|e| failed(&e))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(failed(&"it is no regular file"));
         }
         let refused = |(failure, rule): (RegistryFailure, String)| {
-            let error = RegistryError::new(failure, &name, format!("the archive is refused: {rule}"));
+            let error =
+                RegistryError::new(failure, &name, format!("the archive is refused: {rule}"));
             match failure {
                 RegistryFailure::Integrity => error.remedy("copy it again from where it was made"),
                 _ => error,
             }
         };
         let length = u64::try_from(stat.st_size).unwrap_or(0);
-        let (repositories, carried) = read_members(TarMembers::new(&file, length)).map_err(refused)?;
+        let (repositories, carried) =
+            read_members(TarMembers::new(&file, length)).map_err(refused)?;
         let identity = Identity::of(&stat);
-        Ok(LayoutArchive { file, identity, parent, file_name: file_name.into(), name, repositories, carried })
+        Ok(LayoutArchive {
+            file,
+            identity,
+            parent,
+            file_name: file_name.into(),
+            name,
+            repositories,
+            carried,
+        })
     }
 
     /// The repositories of which the archive holds a file, sorted.
@@ -147,7 +164,13 @@ impl LayoutArchive {
         }
     }
 
-    fn read_at(&self, member: &str, extent: MemberExtent, at: u64, want: usize) -> Result<Bytes, Unreadable> {
+    fn read_at(
+        &self,
+        member: &str,
+        extent: MemberExtent,
+        at: u64,
+        want: usize,
+    ) -> Result<Bytes, Unreadable> {
         self.check(member)?;
         let want = extent.size.saturating_sub(at).min(want as u64) as usize;
         let piece = read_piece(&self.file, extent.offset + at, want).map_err(|e| Unreadable {
@@ -175,8 +198,14 @@ impl LayoutArchive {
         Ok((OpenMember { name, extent }, extent.size))
     }
 
-    /// Whether a document is what its archive's writer noted, where one did. Nothing else names its bytes.
-    fn check_document(&self, member: &str, extent: MemberExtent, noted: Digest) -> Result<(), Unreadable> {
+    /// Whether a document is what its archive's writer noted, where one did. Nothing else names its
+    /// bytes.
+    fn check_document(
+        &self,
+        member: &str,
+        extent: MemberExtent,
+        noted: Digest,
+    ) -> Result<(), Unreadable> {
         let mut hasher = crate::digest::Hasher::new(noted.algorithm());
         let mut at = 0;
         while at < extent.size {
@@ -192,7 +221,10 @@ impl LayoutArchive {
         }
         Err(Unreadable {
             failure: RegistryFailure::Integrity,
-            rule: format!("{member} in {} is damaged: its bytes are not what the archive notes", self.name),
+            rule: format!(
+                "{member} in {} is damaged: its bytes are not what the archive notes",
+                self.name
+            ),
             remedy: Some("copy the archive again from where it was made"),
         })
     }
@@ -217,7 +249,10 @@ impl Medium for LayoutArchive {
     }
 
     fn catalog(&self, host: &Host) -> Result<Vec<RepoName>, RegistryError> {
-        let layouts = self.repositories.iter().filter(|(repo, files)| repo.host == *host && files.version.is_some());
+        let layouts = self
+            .repositories
+            .iter()
+            .filter(|(repo, files)| repo.host == *host && files.version.is_some());
         Ok(layouts.map(|(repo, _)| repo.name.clone()).collect())
     }
 
@@ -258,7 +293,9 @@ impl Medium for LayoutArchive {
 type ArchiveFiles = (BTreeMap<Repo, Files>, Option<(MemberExtent, Option<Digest>)>);
 
 /// What lies where. Refuses what is no part of a store, and what is there twice.
-fn read_members<F: std::os::fd::AsFd>(mut members: TarMembers<F>) -> Result<ArchiveFiles, (RegistryFailure, String)> {
+fn read_members<F: std::os::fd::AsFd>(
+    mut members: TarMembers<F>,
+) -> Result<ArchiveFiles, (RegistryFailure, String)> {
     let (mut repositories, mut carried): ArchiveFiles = Default::default();
     let mut count = 0;
     while let Some(member) = members.next()? {
@@ -287,7 +324,10 @@ fn read_members<F: std::os::fd::AsFd>(mut members: TarMembers<F>) -> Result<Arch
             }
         };
         if !is_new {
-            return Err((RegistryFailure::Structure, format!("the member {:?} is there twice", member.name)));
+            return Err((
+                RegistryFailure::Structure,
+                format!("the member {:?} is there twice", member.name),
+            ));
         }
     }
     Ok((repositories, carried))

@@ -53,7 +53,8 @@ pub(super) fn read<M: Medium>(medium: &M) -> Result<Carried, RegistryError> {
 /// It would be over a limit.
 pub(super) fn document(carried: &Carried, store: &str) -> Result<Vec<u8>, RegistryError> {
     let bytes = carried.document();
-    Carried::parse(&bytes, NAME).map_err(|e| RegistryError::new(RegistryFailure::TooLarge, store, e))?;
+    Carried::parse(&bytes, NAME)
+        .map_err(|e| RegistryError::new(RegistryFailure::TooLarge, store, e))?;
     if bytes.len() as u64 > FILE_MAX {
         let rule = format!("{FILE} would have {} bytes; the limit is {FILE_MAX}", bytes.len());
         return Err(RegistryError::new(RegistryFailure::TooLarge, store, rule));

@@ -1,6 +1,7 @@
 //! A store in a directory, held by descriptor: `DIR/HOST/REPO…`, each an image layout.
 //!
-//! INVARIANT: every path is opened below the descriptor of `DIR` without following any symbolic link.
+//! INVARIANT: every path is opened below the descriptor of `DIR` without following any symbolic
+//! link.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -32,14 +33,24 @@ impl LayoutDirectory {
     /// `Io` where `dir` cannot be opened as a directory, or is one image layout itself.
     pub fn open(dir: &Path) -> Result<LayoutDirectory, RegistryError> {
         let name = format!("oci:{}", dir.display());
-        match rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
-            Ok(root) if is_layout(&root) == Ok(true) => {
-                Err(RegistryError::new(RegistryFailure::Io, &name, "this is one image layout and no store of them")
-                    .remedy("name the directory that holds it as HOST/REPOSITORY"))
-            }
+        match rustix::fs::open(
+            dir,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        ) {
+            Ok(root) if is_layout(&root) == Ok(true) => Err(RegistryError::new(
+                RegistryFailure::Io,
+                &name,
+                "this is one image layout and no store of them",
+            )
+            .remedy("name the directory that holds it as HOST/REPOSITORY")),
             Ok(root) => Ok(LayoutDirectory { root, only: None, name }),
-            Err(e) => Err(RegistryError::new(RegistryFailure::Io, &name, format!("the store cannot be opened: {e}"))
-                .remedy("name a directory that holds HOST/REPOSITORY, each an OCI image layout")),
+            Err(e) => Err(RegistryError::new(
+                RegistryFailure::Io,
+                &name,
+                format!("the store cannot be opened: {e}"),
+            )
+            .remedy("name a directory that holds HOST/REPOSITORY, each an OCI image layout")),
         }
     }
 
@@ -49,11 +60,17 @@ impl LayoutDirectory {
     /// `Io` where `dir` cannot be opened as a directory.
     pub fn layout(dir: &Path, repo: Repo) -> Result<LayoutDirectory, RegistryError> {
         let name = format!("oci:{}", dir.display());
-        match rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+        match rustix::fs::open(
+            dir,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        ) {
             Ok(root) => Ok(LayoutDirectory { root, only: Some(repo), name }),
-            Err(e) => {
-                Err(RegistryError::new(RegistryFailure::Io, &name, format!("the image layout cannot be opened: {e}")))
-            }
+            Err(e) => Err(RegistryError::new(
+                RegistryFailure::Io,
+                &name,
+                format!("the image layout cannot be opened: {e}"),
+            )),
         }
     }
 
@@ -78,7 +95,8 @@ impl Medium for LayoutDirectory {
         if let Some(only) = &self.only {
             return Ok(vec![only.host.clone()]);
         }
-        let names = subdirectories(self.root.as_fd()).map_err(|e| self.unreadable(e).about(&self.name))?;
+        let names =
+            subdirectories(self.root.as_fd()).map_err(|e| self.unreadable(e).about(&self.name))?;
         let mut hosts: Vec<Host> = names.iter().filter_map(|name| name.parse().ok()).collect();
         hosts.sort();
         Ok(hosts)
@@ -103,10 +121,14 @@ impl Medium for LayoutDirectory {
         while let Some(at) = pending.pop() {
             seen += 1;
             if seen > CATALOG_DIRECTORIES_MAX {
-                let rule = format!("more than {CATALOG_DIRECTORIES_MAX} directories in the store {}", self.name);
+                let rule = format!(
+                    "more than {CATALOG_DIRECTORIES_MAX} directories in the store {}",
+                    self.name
+                );
                 return Err(RegistryError::new(RegistryFailure::TooLarge, host, rule));
             }
-            let path = at.as_ref().map_or_else(|| host.to_string(), |name| format!("{host}/{name}"));
+            let path =
+                at.as_ref().map_or_else(|| host.to_string(), |name| format!("{host}/{name}"));
             let dir = match open_below(&self.root, &path, OFlags::DIRECTORY) {
                 Ok(dir) => dir,
                 // Gone or replaced since its parent was read.
@@ -125,7 +147,8 @@ impl Medium for LayoutDirectory {
             }
             let children = subdirectories(&dir).map_err(failed)?;
             let children = children.iter().filter(|name| !(layout && *name == BLOBS));
-            pending.extend(children.filter_map(|name| RepoName::below(at.as_ref(), name)).map(Some));
+            pending
+                .extend(children.filter_map(|name| RepoName::below(at.as_ref(), name)).map(Some));
         }
         repos.sort();
         Ok(repos)
@@ -181,7 +204,11 @@ impl LayoutDirectory {
             let dir = open_below(&blobs, &algorithm, OFlags::DIRECTORY)?;
             for entry in Dir::read_from(&dir)? {
                 let entry = entry?;
-                let digest = entry.file_name().to_str().ok().and_then(|hex| format!("{algorithm}:{hex}").parse().ok());
+                let digest = entry
+                    .file_name()
+                    .to_str()
+                    .ok()
+                    .and_then(|hex| format!("{algorithm}:{hex}").parse().ok());
                 let Some(digest) = digest else { continue };
                 let stat = statat(&dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
                 found.push((digest, u64::try_from(stat.st_size).unwrap_or(0)));
@@ -232,9 +259,9 @@ fn subdirectories(dir: impl AsFd) -> Result<Vec<String>, Errno> {
             continue;
         }
         let kind = match entry.file_type() {
-            FileType::Unknown => {
-                FileType::from_raw_mode(statat(dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?.st_mode)
-            }
+            FileType::Unknown => FileType::from_raw_mode(
+                statat(dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?.st_mode,
+            ),
             known => known,
         };
         if kind == FileType::Directory {

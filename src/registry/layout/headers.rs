@@ -1,8 +1,9 @@
 //! The headers of a tar, one after the other, without the contents between them.
 //!
-//! Strict where two readers could differ: what is neither a plain file nor a directory, a name that is no plain
-//! relative path, and an archive that ends early are refused. Reads 512 bytes per member, and what did not fit into
-//! them. POSIX pax, "ustar Interchange Format" and "pax Header Block"; GNU tar's long names.
+//! Strict where two readers could differ: what is neither a plain file nor a directory, a name that
+//! is no plain relative path, and an archive that ends early are refused. Reads 512 bytes per
+//! member, and what did not fit into them. POSIX pax, "ustar Interchange Format" and "pax Header
+//! Block"; GNU tar's long names.
 
 use std::os::fd::AsFd;
 
@@ -68,7 +69,8 @@ impl<F: AsFd> TarMembers<F> {
                 EntryType::XGlobalHeader => self.check_global(&header)?,
                 EntryType::GNULongName => {
                     let name = self.extension(&header)?;
-                    extended.name = Some(name.split(|b| *b == 0).next().unwrap_or_default().to_vec());
+                    extended.name =
+                        Some(name.split(|b| *b == 0).next().unwrap_or_default().to_vec());
                 }
                 // The link that follows is refused by its name.
                 EntryType::GNULongLink => drop(self.extension(&header)?),
@@ -91,9 +93,13 @@ impl<F: AsFd> TarMembers<F> {
             return Ok(None);
         }
         // The sum counts its own field as blanks.
-        let sum: u32 = block[..148].iter().chain(&block[156..]).map(|b| u32::from(*b)).sum::<u32>() + 8 * 32;
+        let sum: u32 =
+            block[..148].iter().chain(&block[156..]).map(|b| u32::from(*b)).sum::<u32>() + 8 * 32;
         if header.cksum().ok() != Some(sum) {
-            return refuse(format!("there is no header of a tar, or a damaged one, at byte {}", self.at - BLOCK));
+            return refuse(format!(
+                "there is no header of a tar, or a damaged one, at byte {}",
+                self.at - BLOCK
+            ));
         }
         Ok(Some(header))
     }
@@ -120,13 +126,15 @@ impl<F: AsFd> TarMembers<F> {
             let rule = format!("an extended header has {size} bytes; the limit is {EXTENSION_MAX}");
             return Err((RegistryFailure::TooLarge, rule));
         }
-        let mut bytes = self.read(size.next_multiple_of(BLOCK), || "within an extended header".to_owned())?;
+        let mut bytes =
+            self.read(size.next_multiple_of(BLOCK), || "within an extended header".to_owned())?;
         bytes.truncate(size as usize);
         Ok(bytes)
     }
 
     fn read_pax(&mut self, header: &Header, into: &mut Extended) -> Result<(), TarRefusal> {
-        let malformed = || (RegistryFailure::Structure, "an extended header is malformed".to_owned());
+        let malformed =
+            || (RegistryFailure::Structure, "an extended header is malformed".to_owned());
         for extension in PaxExtensions::new(&self.extension(header)?) {
             let extension = extension.map_err(|_| malformed())?;
             let value = extension.value_bytes();
@@ -137,7 +145,9 @@ impl<F: AsFd> TarMembers<F> {
                     into.size = Some(size.ok_or_else(malformed)?);
                 }
                 b"comment" => into.comment = extension.value().ok().map(str::to_owned),
-                key if key.starts_with(b"GNU.sparse.") => return refuse("a member is sparse; pack it without holes"),
+                key if key.starts_with(b"GNU.sparse.") => {
+                    return refuse("a member is sparse; pack it without holes");
+                }
                 _ => {}
             }
         }
@@ -146,7 +156,8 @@ impl<F: AsFd> TarMembers<F> {
 
     /// What holds for all members must not change their names or sizes.
     fn check_global(&mut self, header: &Header) -> Result<(), TarRefusal> {
-        let malformed = |_| (RegistryFailure::Structure, "a global extended header is malformed".to_owned());
+        let malformed =
+            |_| (RegistryFailure::Structure, "a global extended header is malformed".to_owned());
         for extension in PaxExtensions::new(&self.extension(header)?) {
             let key = extension.map_err(malformed)?.key_bytes();
             if matches!(key, b"path" | b"size" | b"linkpath") || key.starts_with(b"GNU.sparse.") {
@@ -157,7 +168,11 @@ impl<F: AsFd> TarMembers<F> {
     }
 
     /// The member of a plain header; `None` for a directory.
-    fn member(&mut self, header: &Header, extended: Extended) -> Result<Option<TarMember>, TarRefusal> {
+    fn member(
+        &mut self,
+        header: &Header,
+        extended: Extended,
+    ) -> Result<Option<TarMember>, TarRefusal> {
         let bytes = extended.name.unwrap_or_else(|| header.path_bytes().into_owned());
         let shown = String::from_utf8_lossy(&bytes).chars().take(300).collect::<String>();
         let shown = shown.escape_debug();
@@ -173,7 +188,9 @@ impl<F: AsFd> TarMembers<F> {
             // Before ustar, a directory was told by its name.
             EntryType::Regular | EntryType::Continuous => bytes.ends_with(b"/"),
             EntryType::Link | EntryType::Symlink => {
-                return refuse(format!("the member \"{shown}\" is a link; pack what it stands for"));
+                return refuse(format!(
+                    "the member \"{shown}\" is a link; pack what it stands for"
+                ));
             }
             _ => return refuse(format!("the member \"{shown}\" is no regular file")),
         };
@@ -187,7 +204,10 @@ impl<F: AsFd> TarMembers<F> {
         let end = offset.checked_add(size).filter(|end| *end <= self.length);
         let Some(end) = end else {
             let there = self.length.saturating_sub(offset);
-            return Err(cut(self.length, &format!("within {name}, of whose {size} bytes {there} are there")));
+            return Err(cut(
+                self.length,
+                &format!("within {name}, of whose {size} bytes {there} are there"),
+            ));
         };
         self.at = end.next_multiple_of(BLOCK);
         Ok(Some(TarMember { name, offset, size, comment: extended.comment }))
@@ -195,20 +215,24 @@ impl<F: AsFd> TarMembers<F> {
 }
 
 fn size_in(header: &Header) -> Result<u64, TarRefusal> {
-    header.entry_size().map_err(|_| (RegistryFailure::Structure, "a member's size is no number".to_owned()))
+    header
+        .entry_size()
+        .map_err(|_| (RegistryFailure::Structure, "a member's size is no number".to_owned()))
 }
 
 fn cut(length: u64, within: &str) -> TarRefusal {
     (RegistryFailure::Integrity, format!("it was cut off: it ends after {length} bytes, {within}"))
 }
 
-/// A name whose components are plain, without a leading `./` and a trailing `/`; `None` for any other name.
+/// A name whose components are plain, without a leading `./` and a trailing `/`; `None` for any
+/// other name.
 fn plain(name: &[u8]) -> Option<String> {
     let name = std::str::from_utf8(name).ok()?;
     let name = name.strip_prefix("./").or((name == ".").then_some("")).unwrap_or(name);
     let inner = name.strip_suffix('/').unwrap_or(name);
     let is_plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\0', '\\']);
-    (inner.is_empty() && name.is_empty() || inner.split('/').all(is_plain)).then(|| inner.to_owned())
+    (inner.is_empty() && name.is_empty() || inner.split('/').all(is_plain))
+        .then(|| inner.to_owned())
 }
 
 #[cfg(test)]
@@ -222,7 +246,10 @@ mod tests {
         {
             assert_eq!(plain(name.as_bytes()).as_deref(), Some(plain_name), "{name}");
         }
-        for bad in ["/", "/a", "..", "../a", "a/../b", "a//b", "a/./b", "././a", "a/..", "a//", "a\0b", "a\\b"] {
+        for bad in [
+            "/", "/a", "..", "../a", "a/../b", "a//b", "a/./b", "././a", "a/..", "a//", "a\0b",
+            "a\\b",
+        ] {
             assert_eq!(plain(bad.as_bytes()), None, "{bad}");
         }
         assert_eq!(plain(b"a\xff"), None);

@@ -1,16 +1,16 @@
 //! What keeps writers of one layout apart, and what a writer that died leaves behind.
 //!
-//! Everything that is not content lies in `REPO/.tofufs`, which other tools pass over: the lock, and files that are
-//! being written. A file is written under the kernel's lock on it, so one that nobody holds was left by a process
-//! that is gone.
+//! Everything that is not content lies in `REPO/.tofufs`, which other tools pass over: the lock,
+//! and files that are being written. A file is written under the kernel's lock on it, so one that
+//! nobody holds was left by a process that is gone.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    AtFlags, Dir, FlockOperation, Mode, OFlags, ResolveFlags, fchmod, flock, fstat, fsync, mkdirat, openat2, renameat,
-    statat, unlinkat,
+    AtFlags, Dir, FlockOperation, Mode, OFlags, ResolveFlags, fchmod, flock, fstat, fsync, mkdirat,
+    openat2, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -20,7 +20,8 @@ use super::directory::open_below;
 pub(super) const OWN: &str = ".tofufs";
 /// The lock of who changes `index.json`, for a moment.
 pub(super) const INDEX_LOCK: &str = "lock";
-/// The lock of who decides what a tag is to stand for, from its look at the tag until it has put it.
+/// The lock of who decides what a tag is to stand for, from its look at the tag until it has put
+/// it.
 pub(super) const TURN: &str = "turn";
 const DRAFT: &str = ".part";
 /// How often a lock is tried for.
@@ -43,7 +44,11 @@ pub(super) enum NotLocked {
 
 impl LayoutLock {
     /// Takes the lock `name` of the layout whose own directory is `own`, within `deadline`.
-    pub(super) fn take(own: impl AsFd, name: &str, deadline: Duration) -> Result<LayoutLock, NotLocked> {
+    pub(super) fn take(
+        own: impl AsFd,
+        name: &str,
+        deadline: Duration,
+    ) -> Result<LayoutLock, NotLocked> {
         let end = Instant::now() + deadline;
         loop {
             let file = open_lock(&own, name).map_err(NotLocked::Failed)?;
@@ -137,7 +142,8 @@ impl Draft {
         Ok(())
     }
 
-    /// Gives the file its name, over one that may be there. Both outlive a power loss when this returns.
+    /// Gives the file its name, over one that may be there. Both outlive a power loss when this
+    /// returns.
     pub fn publish(self, dir: impl AsFd, name: &str) -> Result<(), Errno> {
         fsync(&self.file)?;
         renameat(&self.own, &self.name, &dir, name)?;
@@ -147,7 +153,8 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        // Fails after publishing, when the name is gone. What else stays behind is removed by the next writer.
+        // Fails after publishing, when the name is gone. What else stays behind is removed by the
+        // next writer.
         let _ = unlinkat(&self.own, &self.name, AtFlags::empty());
     }
 }

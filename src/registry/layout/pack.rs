@@ -1,8 +1,9 @@
 //! Writing a store into one tar.
 //!
-//! The same members in the same order give the same bytes: times, owners and modes are fixed. INVARIANT: what stands
-//! under the archive's name is whole at every moment; a new one takes its place by one rename, when all of it is on the
-//! disk, and only over the one that was there when it was begun.
+//! The same members in the same order give the same bytes: times, owners and modes are fixed.
+//! INVARIANT: what stands under the archive's name is whole at every moment; a new one takes its
+//! place by one rename, when all of it is on the disk, and only over the one that was there when it
+//! was begun.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -40,15 +41,24 @@ impl Packer {
     ///
     /// # Errors
     /// The directory of `path` cannot be written.
-    pub async fn create(path: &Path, before: Option<Arc<LayoutArchive>>) -> Result<Packer, RegistryError> {
+    pub async fn create(
+        path: &Path,
+        before: Option<Arc<LayoutArchive>>,
+    ) -> Result<Packer, RegistryError> {
         let (path, name) = (path.to_owned(), format!("oci-archive:{}", path.display()));
         let created = on_disk(move || {
             let path = path.canonicalize().unwrap_or(path);
-            let (Some(dir), Some(file_name)) = (path.parent(), path.file_name().and_then(OsStr::to_str)) else {
+            let (Some(dir), Some(file_name)) =
+                (path.parent(), path.file_name().and_then(OsStr::to_str))
+            else {
                 return Err(Errno::INVAL);
             };
             let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-            let parent = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+            let parent = rustix::fs::open(
+                dir,
+                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?;
             let prefix = format!(".{file_name}.");
             clean(&parent, &prefix);
             let draft = Draft::new(rustix::io::fcntl_dupfd_cloexec(&parent, 0)?, &prefix)?;
@@ -62,8 +72,14 @@ impl Packer {
     ///
     /// # Errors
     /// The disk.
-    pub async fn document(self, repo: &Repo, part: LayoutPart, bytes: Vec<u8>) -> Result<Packer, RegistryError> {
-        let header = headers(&format!("{repo}/{part}"), bytes.len() as u64, Some(&Digest::of(&bytes)));
+    pub async fn document(
+        self,
+        repo: &Repo,
+        part: LayoutPart,
+        bytes: Vec<u8>,
+    ) -> Result<Packer, RegistryError> {
+        let header =
+            headers(&format!("{repo}/{part}"), bytes.len() as u64, Some(&Digest::of(&bytes)));
         self.write([header, bytes].concat()).await
     }
 
@@ -81,15 +97,22 @@ impl Packer {
     ///
     /// # Errors
     /// The disk.
-    pub async fn manifest(self, repo: &Repo, digest: &Digest, bytes: &[u8]) -> Result<Packer, RegistryError> {
-        let header = headers(&format!("{repo}/{}", LayoutPart::Blob(*digest)), bytes.len() as u64, None);
+    pub async fn manifest(
+        self,
+        repo: &Repo,
+        digest: &Digest,
+        bytes: &[u8],
+    ) -> Result<Packer, RegistryError> {
+        let header =
+            headers(&format!("{repo}/{}", LayoutPart::Blob(*digest)), bytes.len() as u64, None);
         self.write([&header, bytes].concat()).await
     }
 
     /// Adds a blob from a source.
     ///
     /// # Errors
-    /// `Integrity` where the source has other bytes than `digest` says, `Io` where it cannot be read; the disk.
+    /// `Integrity` where the source has other bytes than `digest` says, `Io` where it cannot be
+    /// read; the disk.
     pub async fn blob(
         mut self,
         repo: &Repo,
@@ -98,17 +121,26 @@ impl Packer {
         source: &dyn BlobSource,
     ) -> Result<Packer, RegistryError> {
         let subject = format!("{repo}@{digest}");
-        let integrity = |rule: String| RegistryError::new(RegistryFailure::Integrity, &subject, rule);
-        self = self.append(headers(&format!("{repo}/{}", LayoutPart::Blob(*digest)), size, None)).await?;
+        let integrity =
+            |rule: String| RegistryError::new(RegistryFailure::Integrity, &subject, rule);
+        self = self
+            .append(headers(&format!("{repo}/{}", LayoutPart::Blob(*digest)), size, None))
+            .await?;
         let mut hasher = Box::new(Hasher::new(digest.algorithm()));
         let mut at = 0;
         while at < size {
             let want = (size - at).min(PIECE as u64) as usize;
             let piece = source.read_at(at, want).await.map_err(|e| {
-                RegistryError::new(RegistryFailure::Io, &subject, format!("what is to be stored cannot be read: {e}"))
+                RegistryError::new(
+                    RegistryFailure::Io,
+                    &subject,
+                    format!("what is to be stored cannot be read: {e}"),
+                )
             })?;
             if piece.is_empty() || piece.len() > want {
-                return Err(integrity(format!("there are not the {size} bytes that its descriptor gives it")));
+                return Err(integrity(format!(
+                    "there are not the {size} bytes that its descriptor gives it"
+                )));
             }
             at += piece.len() as u64;
             let (packer, hashed) = self.append_hashed(piece, hasher).await?;
@@ -142,10 +174,12 @@ impl Packer {
         });
         match finished.await {
             Ok(true) => Ok(()),
-            Ok(false) => {
-                Err(RegistryError::new(RegistryFailure::Io, &subject, "another program wrote it at the same time")
-                    .remedy("do this again, to add to what is there now"))
-            }
+            Ok(false) => Err(RegistryError::new(
+                RegistryFailure::Io,
+                &subject,
+                "another program wrote it at the same time",
+            )
+            .remedy("do this again, to add to what is there now")),
             Err(e) => Err(not_written(&name, e)),
         }
     }
@@ -162,7 +196,9 @@ impl Packer {
     async fn append(self, bytes: Vec<u8>) -> Result<Packer, RegistryError> {
         let name = self.name.clone();
         let mut packer = self;
-        on_disk(move || packer.draft.write(&bytes).map(|()| packer)).await.map_err(|e| not_written(&name, e))
+        on_disk(move || packer.draft.write(&bytes).map(|()| packer))
+            .await
+            .map_err(|e| not_written(&name, e))
     }
 
     async fn append_hashed(
@@ -181,20 +217,30 @@ impl Packer {
 }
 
 /// Runs `work` on a thread that may wait for the disk.
-async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> Result<T, Errno> + Send + 'static) -> Result<T, Errno> {
+async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Errno> + Send + 'static,
+) -> Result<T, Errno> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(Errno::IO))
 }
 
 fn not_written(name: &str, e: Errno) -> RegistryError {
     match e {
-        Errno::NOSPC | Errno::DQUOT => {
-            RegistryError::new(RegistryFailure::NoSpace, name, format!("the disk of the archive is full: {e}"))
-                .remedy("free space there, and try again: what stood there before still does")
-        }
-        Errno::ACCESS | Errno::PERM | Errno::ROFS => {
-            RegistryError::new(RegistryFailure::Denied, name, format!("the archive cannot be written: {e}"))
-        }
-        e => RegistryError::new(RegistryFailure::Io, name, format!("writing the archive failed: {e}")),
+        Errno::NOSPC | Errno::DQUOT => RegistryError::new(
+            RegistryFailure::NoSpace,
+            name,
+            format!("the disk of the archive is full: {e}"),
+        )
+        .remedy("free space there, and try again: what stood there before still does"),
+        Errno::ACCESS | Errno::PERM | Errno::ROFS => RegistryError::new(
+            RegistryFailure::Denied,
+            name,
+            format!("the archive cannot be written: {e}"),
+        ),
+        e => RegistryError::new(
+            RegistryFailure::Io,
+            name,
+            format!("writing the archive failed: {e}"),
+        ),
     }
 }
 
@@ -256,7 +302,9 @@ mod tests {
 
     #[test]
     fn the_length_of_a_record_counts_itself() {
-        for (value, wanted) in [("x", "9 path=x\n"), ("xy", "11 path=xy\n"), (&"y".repeat(91), "101 path=")] {
+        for (value, wanted) in
+            [("x", "9 path=x\n"), ("xy", "11 path=xy\n"), (&"y".repeat(91), "101 path=")]
+        {
             let mut records = String::new();
             record(&mut records, "path", value);
             assert!(records.starts_with(wanted), "{records}");

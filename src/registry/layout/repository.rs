@@ -10,7 +10,8 @@ use super::medium::{Medium, NotOpened, Unreadable};
 use crate::digest::Digest;
 use crate::name::{Repo, Selector, Tag};
 use crate::oci::layout::{
-    INDEX_FILE, INDEX_FILE_MAX, LAYOUT_FILE, LAYOUT_FILE_MAX, LayoutPart, check_version, entries, tag_of,
+    INDEX_FILE, INDEX_FILE_MAX, LAYOUT_FILE, LAYOUT_FILE_MAX, LayoutPart, check_version, entries,
+    tag_of,
 };
 use crate::oci::{Descriptor, DocumentError, MANIFEST_MAX};
 
@@ -29,8 +30,12 @@ impl<'a, M: Medium> Repository<'a, M> {
     /// The layout of `repo`. `Absent` where there is none.
     pub(super) fn open(medium: &'a M, repo: &Repo) -> Result<Self, RegistryError> {
         let absent = |what| {
-            RegistryError::new(RegistryFailure::Absent, repo, format!("{what} in the store {}", medium.name()))
-                .remedy("list the repository's parent to see what the store holds")
+            RegistryError::new(
+                RegistryFailure::Absent,
+                repo,
+                format!("{what} in the store {}", medium.name()),
+            )
+            .remedy("list the repository's parent to see what the store holds")
         };
         let place = match medium.place(repo) {
             Ok(place) => place,
@@ -39,14 +44,17 @@ impl<'a, M: Medium> Repository<'a, M> {
         };
         let repository = Repository { medium, repo: repo.clone(), place };
         match repository.document(LayoutPart::Version)? {
-            Some(version) => check_version(&version).map_err(|e| repository.refused(LAYOUT_FILE, e))?,
+            Some(version) => {
+                check_version(&version).map_err(|e| repository.refused(LAYOUT_FILE, e))?
+            }
             None => return Err(absent("the directory is no image layout (it has no oci-layout)")),
         }
         Ok(repository)
     }
 
-    /// The content of a document, at most `max` bytes and one, and its length. Some programs (skopeo) write a document
-    /// anew in its place, so one that breaks off is read again for a while.
+    /// The content of a document, at most `max` bytes and one, and its length. Some programs
+    /// (skopeo) write a document anew in its place, so one that breaks off is read again for a
+    /// while.
     fn text(&self, part: LayoutPart, max: u64) -> Result<(Vec<u8>, u64), NotOpened> {
         let mut rereads = 0;
         loop {
@@ -87,7 +95,11 @@ impl<'a, M: Medium> Repository<'a, M> {
             DocumentError::TooLarge(_) => RegistryFailure::TooLarge,
             DocumentError::Unsupported(_) => RegistryFailure::Unsupported,
         };
-        RegistryError::new(failure, &self.repo, format!("{file} in the store {} is refused: {e}", self.medium.name()))
+        RegistryError::new(
+            failure,
+            &self.repo,
+            format!("{file} in the store {} is refused: {e}", self.medium.name()),
+        )
     }
 
     pub(super) fn list(&self) -> Result<Vec<(Digest, u64)>, RegistryError> {
@@ -96,7 +108,9 @@ impl<'a, M: Medium> Repository<'a, M> {
 
     pub(super) fn entries(&self) -> Result<Vec<Descriptor>, RegistryError> {
         let Some(bytes) = self.document(LayoutPart::Index)? else {
-            return Err(self.refused(INDEX_FILE, DocumentError::Structure("the file is missing".into())));
+            return Err(
+                self.refused(INDEX_FILE, DocumentError::Structure("the file is missing".into()))
+            );
         };
         entries(&bytes).map_err(|e| self.refused(INDEX_FILE, e))
     }
@@ -104,7 +118,8 @@ impl<'a, M: Medium> Repository<'a, M> {
     /// The one manifest that `tag` stands for.
     pub(super) fn tagged(&self, tag: &Tag) -> Result<Descriptor, RegistryError> {
         let subject = self.repo.clone().at(Selector::Tag(tag.clone()));
-        let mut found = self.entries()?.into_iter().filter(|entry| tag_of(entry).as_ref() == Some(tag));
+        let mut found =
+            self.entries()?.into_iter().filter(|entry| tag_of(entry).as_ref() == Some(tag));
         let Some(first) = found.next() else {
             let rule = format!("{INDEX_FILE} in the store {} has no such tag", self.medium.name());
             return Err(RegistryError::new(RegistryFailure::Absent, subject, rule));
@@ -136,7 +151,9 @@ impl<'a, M: Medium> Repository<'a, M> {
         let refuse = |failure, rule: String| Err(RegistryError::new(failure, &subject, rule));
         let (bytes, length) = match self.text(LayoutPart::Blob(digest), MANIFEST_MAX) {
             Ok(read) => read,
-            Err(NotOpened::Missing) if entry.is_none() && !self.entries()?.iter().any(|e| e.digest == digest) => {
+            Err(NotOpened::Missing)
+                if entry.is_none() && !self.entries()?.iter().any(|e| e.digest == digest) =>
+            {
                 return refuse(
                     RegistryFailure::Absent,
                     format!("the store {} has no such manifest", self.medium.name()),
@@ -153,12 +170,18 @@ impl<'a, M: Medium> Repository<'a, M> {
         if let Some(entry) = entry
             && entry.size != length
         {
-            let rule = format!("the manifest {digest} has {length} bytes; {INDEX_FILE} says {}", entry.size);
+            let rule = format!(
+                "the manifest {digest} has {length} bytes; {INDEX_FILE} says {}",
+                entry.size
+            );
             return refuse(RegistryFailure::Integrity, rule);
         }
         let got = Digest::of_with(digest.algorithm(), &bytes);
         if got != digest {
-            return refuse(RegistryFailure::Integrity, format!("the file named {digest} holds {got}"));
+            return refuse(
+                RegistryFailure::Integrity,
+                format!("the file named {digest} holds {got}"),
+            );
         }
         Ok(RawManifest { bytes: bytes.into(), content_type: None, claimed: Some(digest) })
     }
@@ -177,21 +200,35 @@ impl<'a, M: Medium> Repository<'a, M> {
     }
 
     /// What it means that the file of a blob that a document names was not opened.
-    fn no_blob(&self, subject: impl std::fmt::Display, digest: &Digest, e: NotOpened) -> RegistryError {
+    fn no_blob(
+        &self,
+        subject: impl std::fmt::Display,
+        digest: &Digest,
+        e: NotOpened,
+    ) -> RegistryError {
         let store = self.medium.name();
         let rule = match e {
-            NotOpened::Missing => format!("a manifest or index names {digest}, which the store {store} lacks"),
+            NotOpened::Missing => {
+                format!("a manifest or index names {digest}, which the store {store} lacks")
+            }
             NotOpened::NotRegular => {
-                format!("the file named {digest} in the store {store} is no regular file or lies behind a link")
+                format!(
+                    "the file named {digest} in the store {store} is no regular file or lies behind a link"
+                )
             }
             NotOpened::Failed(e) => return e.about(subject),
         };
-        RegistryError::new(RegistryFailure::Integrity, subject, rule).remedy("copy the artifact into the store again")
+        RegistryError::new(RegistryFailure::Integrity, subject, rule)
+            .remedy("copy the artifact into the store again")
     }
 }
 
 /// The first `max` bytes of a file, or all of it.
-pub(super) fn up_to<M: Medium>(medium: &M, file: &M::File, max: u64) -> Result<Vec<u8>, Unreadable> {
+pub(super) fn up_to<M: Medium>(
+    medium: &M,
+    file: &M::File,
+    max: u64,
+) -> Result<Vec<u8>, Unreadable> {
     let mut bytes = Vec::new();
     while (bytes.len() as u64) < max {
         let want = (max - bytes.len() as u64).min(PIECE as u64) as usize;
@@ -205,12 +242,19 @@ pub(super) fn up_to<M: Medium>(medium: &M, file: &M::File, max: u64) -> Result<V
 }
 
 /// What a failed open of a directory or document means.
-pub(super) fn not_opened<M: Medium>(medium: &M, repo: &Repo, what: &str, e: NotOpened) -> RegistryError {
+pub(super) fn not_opened<M: Medium>(
+    medium: &M,
+    repo: &Repo,
+    what: &str,
+    e: NotOpened,
+) -> RegistryError {
     let store = medium.name();
     match e {
-        NotOpened::Missing => {
-            RegistryError::new(RegistryFailure::Structure, repo, format!("{what} is missing in {store}"))
-        }
+        NotOpened::Missing => RegistryError::new(
+            RegistryFailure::Structure,
+            repo,
+            format!("{what} is missing in {store}"),
+        ),
         NotOpened::NotRegular => RegistryError::new(
             RegistryFailure::Structure,
             repo,

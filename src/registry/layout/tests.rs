@@ -74,7 +74,11 @@ impl Fixture {
                     "annotations": {"org.opencontainers.image.ref.name": name}})
             })
             .collect();
-        self.write(repo, INDEX_FILE, json!({"schemaVersion": 2, "manifests": entries}).to_string().as_bytes());
+        self.write(
+            repo,
+            INDEX_FILE,
+            json!({"schemaVersion": 2, "manifests": entries}).to_string().as_bytes(),
+        );
     }
 }
 
@@ -140,7 +144,8 @@ async fn tags_are_the_ref_names_sorted_and_once() {
         "a directory above a layout is none"
     );
     assert_eq!(failure(layout.tags(&repo("acme/other")).await), RegistryFailure::Absent);
-    let elsewhere = RegistryLayout::open(store.dir.path(), &"other.example".parse().unwrap()).unwrap();
+    let elsewhere =
+        RegistryLayout::open(store.dir.path(), &"other.example".parse().unwrap()).unwrap();
     assert_eq!(failure(elsewhere.tags(&repo("acme/net")).await), RegistryFailure::Absent);
 }
 
@@ -153,7 +158,10 @@ async fn a_manifest_is_found_by_tag_and_by_any_digest_among_the_blobs() {
     store.write("net", &blob_path(&long), b"long");
     let layout = store.layout();
     let digest = Digest::of(b"manifest");
-    assert_eq!(layout.resolve(&repo("net"), &"1.0.0".parse().unwrap()).await.unwrap(), Some(digest));
+    assert_eq!(
+        layout.resolve(&repo("net"), &"1.0.0".parse().unwrap()).await.unwrap(),
+        Some(digest)
+    );
     for (selector, bytes) in [
         (tag("1.0.0"), &b"manifest"[..]),
         (Selector::Digest(digest), b"manifest"),
@@ -165,7 +173,11 @@ async fn a_manifest_is_found_by_tag_and_by_any_digest_among_the_blobs() {
         assert_eq!(raw.claimed, Some(Digest::of_with(raw.claimed.unwrap().algorithm(), bytes)));
     }
     for selector in [tag("2.0.0"), Selector::Digest(Digest::of(b"unknown"))] {
-        assert_eq!(failure(layout.manifest(&repo("net"), &selector).await), RegistryFailure::Absent, "{selector}");
+        assert_eq!(
+            failure(layout.manifest(&repo("net"), &selector).await),
+            RegistryFailure::Absent,
+            "{selector}"
+        );
     }
 }
 
@@ -188,8 +200,10 @@ async fn a_document_that_is_being_rewritten_is_waited_for() {
     let store = Fixture::new();
     let manifest = br#"{"schemaVersion":2}"#;
     store.repository("net", &[("1.0.0", manifest)]);
-    let documents = [LAYOUT_FILE.to_owned(), INDEX_FILE.to_owned(), blob_path(&Digest::of(manifest))];
-    let documents = documents.map(|name| (store.path("net", &name), fs::read(store.path("net", &name)).unwrap()));
+    let documents =
+        [LAYOUT_FILE.to_owned(), INDEX_FILE.to_owned(), blob_path(&Digest::of(manifest))];
+    let documents = documents
+        .map(|name| (store.path("net", &name), fs::read(store.path("net", &name)).unwrap()));
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
     let writer = std::thread::spawn(move || {
         while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
@@ -205,7 +219,10 @@ async fn a_document_that_is_being_rewritten_is_waited_for() {
     let layout = store.layout();
     for _ in 0..500 {
         assert_eq!(layout.tags(&repo("net")).await.unwrap().len(), 1);
-        assert_eq!(layout.manifest(&repo("net"), &tag("1.0.0")).await.unwrap().bytes[..], manifest[..]);
+        assert_eq!(
+            layout.manifest(&repo("net"), &tag("1.0.0")).await.unwrap().bytes[..],
+            manifest[..]
+        );
     }
     drop(stop);
     writer.join().unwrap();
@@ -269,7 +286,11 @@ async fn a_blob_that_is_missing_of_another_size_or_no_file_is_an_integrity_failu
     }
     fs::remove_file(store.path("net", &blob_path(&Digest::of(b"manifest")))).unwrap();
     for selector in [tag("1"), Selector::Digest(Digest::of(b"manifest"))] {
-        assert_eq!(failure(layout.manifest(&repo("net"), &selector).await), RegistryFailure::Integrity, "{selector}");
+        assert_eq!(
+            failure(layout.manifest(&repo("net"), &selector).await),
+            RegistryFailure::Integrity,
+            "{selector}"
+        );
     }
 }
 
@@ -329,7 +350,10 @@ async fn a_layout_of_another_structure_is_refused_with_the_reason() {
     ] {
         let error = broken(file, bytes).layout().tags(&repo("net")).await.unwrap_err();
         assert_eq!(error.failure, RegistryFailure::Structure, "{file}: {error}");
-        assert!(error.to_string().contains(file) && error.to_string().contains("reg.example/net"), "{error}");
+        assert!(
+            error.to_string().contains(file) && error.to_string().contains("reg.example/net"),
+            "{error}"
+        );
     }
     let store = Fixture::new();
     store.repository("net", &[("1", b"manifest")]);
@@ -355,7 +379,11 @@ async fn a_repository_behind_a_symbolic_link_is_refused() {
 #[tokio::test]
 async fn the_catalog_is_every_layout_below_the_host() {
     let store = Fixture::new();
-    assert_eq!(store.layout().catalog().await.unwrap(), [], "a host without a directory holds nothing");
+    assert_eq!(
+        store.layout().catalog().await.unwrap(),
+        [],
+        "a host without a directory holds nothing"
+    );
     for name in ["net", "acme/net", "acme/net/nested", "a/b/c/d", "blobs/net"] {
         store.repository(name, &[]);
     }
@@ -376,7 +404,10 @@ fn the_hosts_of_a_store_are_its_directories() {
     fs::write(store.dir.path().join("file.example"), b"").unwrap();
     let directory = LayoutDirectory::open(store.dir.path()).unwrap();
     let hosts = HostStore::hosts(&directory).unwrap();
-    assert_eq!(hosts.iter().map(Host::as_str).collect::<Vec<_>>(), ["localhost:5000", "reg.example"]);
+    assert_eq!(
+        hosts.iter().map(Host::as_str).collect::<Vec<_>>(),
+        ["localhost:5000", "reg.example"]
+    );
     for name in ["localhost:5000", "reg.example", "file.example", "none.example"] {
         let host: Host = name.parse().unwrap();
         assert_eq!(HostStore::holds(&directory, &host), hosts.contains(&host), "{name}");

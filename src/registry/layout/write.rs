@@ -5,8 +5,9 @@
 //! manifest:  its blob likewise ─ lock ─ index.json read, changed, written anew, renamed into place ─ oci-layout
 //! ```
 //!
-//! INVARIANT: at every moment the layout is what it was before or what it is afterwards, whoever dies. `oci-layout`,
-//! which makes a directory a repository, is written last. Only `index.json` is ever replaced, under the lock.
+//! INVARIANT: at every moment the layout is what it was before or what it is afterwards, whoever
+//! dies. `oci-layout`, which makes a directory a repository, is written last. Only `index.json` is
+//! ever replaced, under the lock.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -17,7 +18,9 @@ use rustix::fs::{OFlags, fdatasync};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
-use super::super::{BlobSource, Hold, Registry, RegistryError, RegistryFailure, Removed, Upload, Uploaded};
+use super::super::{
+    BlobSource, Hold, Registry, RegistryError, RegistryFailure, Removed, Upload, Uploaded,
+};
 use super::directory::{LayoutDirectory, is_layout, open_below};
 use super::lock::{Draft, INDEX_LOCK, LayoutLock, NotLocked, OWN, TURN, clean, make};
 use super::medium::Medium;
@@ -25,7 +28,9 @@ use super::repository::Repository;
 use super::{PIECE, RegistryLayout};
 use crate::digest::{Digest, Hasher};
 use crate::name::{Repo, RepoName, Selector, Tag};
-use crate::oci::layout::{BLOBS, INDEX_FILE, LAYOUT_DOCUMENT, LAYOUT_FILE, LayoutPart, check_version, with_manifest};
+use crate::oci::layout::{
+    BLOBS, INDEX_FILE, LAYOUT_DOCUMENT, LAYOUT_FILE, LayoutPart, check_version, with_manifest,
+};
 use crate::oci::{Descriptor, Manifest, ManifestBody};
 
 /// How many pieces of a blob wait to be hashed and written.
@@ -64,7 +69,10 @@ impl Upload for RegistryLayout {
                 format!("what is to be stored cannot be read: {e}"),
             )),
             (Err(Unsent::TooLong), _) => {
-                let rule = format!("there are more than the {} bytes that its descriptor gives it", blob.size);
+                let rule = format!(
+                    "there are more than the {} bytes that its descriptor gives it",
+                    blob.size
+                );
                 Err(RegistryError::new(RegistryFailure::Integrity, subject, rule))
             }
             (Ok(()) | Err(Unsent::NotTaken), written) => written.map(|()| Uploaded::Sent),
@@ -79,14 +87,21 @@ impl Upload for RegistryLayout {
     ) -> Result<(), RegistryError> {
         let (repo, selector, manifest) = (self.repo(repo), selector.clone(), manifest.clone());
         let deadline = self.deadline;
-        self.on_disk(move |store| Writer::open(store, &repo)?.put_manifest(&selector, &manifest, deadline)).await
+        self.on_disk(move |store| {
+            Writer::open(store, &repo)?.put_manifest(&selector, &manifest, deadline)
+        })
+        .await
     }
 
     fn is_whole(&self) -> bool {
         false
     }
 
-    async fn present(&self, repo: &RepoName, selector: &Selector) -> Result<Option<Digest>, RegistryError> {
+    async fn present(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+    ) -> Result<Option<Digest>, RegistryError> {
         let (repo, wanted) = (self.repo(repo), selector.clone());
         let found = self.on_disk(move |store| {
             let repository = Repository::open(store, &repo)?;
@@ -133,7 +148,11 @@ enum Unsent {
 }
 
 /// Sends `size` bytes of `source`, and `None` when they were all of it.
-async fn send(source: &dyn BlobSource, size: u64, tx: &mpsc::Sender<Option<Bytes>>) -> Result<(), Unsent> {
+async fn send(
+    source: &dyn BlobSource,
+    size: u64,
+    tx: &mpsc::Sender<Option<Bytes>>,
+) -> Result<(), Unsent> {
     let mut at = 0;
     loop {
         let want = (size - at).min(PIECE as u64).max(1) as usize;
@@ -194,15 +213,21 @@ struct Writer<'a> {
 impl<'a> Writer<'a> {
     fn open(store: &'a LayoutDirectory, repo: &Repo) -> Result<Self, RegistryError> {
         if store.only.is_some() {
-            let dir = open_below(&store.root, ".", OFlags::DIRECTORY).map_err(|e| not_written(store, repo, e))?;
+            let dir = open_below(&store.root, ".", OFlags::DIRECTORY)
+                .map_err(|e| not_written(store, repo, e))?;
             return Ok(Writer { store, repo: repo.clone(), dir });
         }
         let mut layout = false;
-        let mut dir = make(&store.root, repo.host.as_str()).map_err(|e| not_written(store, repo, e))?;
+        let mut dir =
+            make(&store.root, repo.host.as_str()).map_err(|e| not_written(store, repo, e))?;
         for component in repo.name.components() {
             if layout && component == BLOBS {
-                let rule = format!("the name lies in the blobs of another repository in the store {}", store.name());
-                return Err(RegistryError::new(RegistryFailure::Structure, repo, rule).remedy("choose another name"));
+                let rule = format!(
+                    "the name lies in the blobs of another repository in the store {}",
+                    store.name()
+                );
+                return Err(RegistryError::new(RegistryFailure::Structure, repo, rule)
+                    .remedy("choose another name"));
             }
             dir = make(&dir, component).map_err(|e| not_written(store, repo, e))?;
             layout = is_layout(&dir).map_err(|e| not_written(store, repo, e))?;
@@ -234,7 +259,9 @@ impl<'a> Writer<'a> {
 
     /// Whether the blob is there with its own bytes, safe from a power loss.
     fn holds(&self, blob: &Descriptor) -> Result<bool, RegistryError> {
-        let Ok((file, length)) = self.store.open(&self.dir, LayoutPart::Blob(blob.digest)) else { return Ok(false) };
+        let Ok((file, length)) = self.store.open(&self.dir, LayoutPart::Blob(blob.digest)) else {
+            return Ok(false);
+        };
         if length != blob.size {
             return Ok(false);
         }
@@ -256,7 +283,12 @@ impl<'a> Writer<'a> {
         Ok(true)
     }
 
-    fn put_manifest(&self, selector: &Selector, manifest: &Manifest, deadline: Duration) -> Result<(), RegistryError> {
+    fn put_manifest(
+        &self,
+        selector: &Selector,
+        manifest: &Manifest,
+        deadline: Duration,
+    ) -> Result<(), RegistryError> {
         let subject = self.repo.at(selector.clone());
         let (digest, tag) = match selector {
             Selector::Digest(digest) => (*digest, None),
@@ -297,15 +329,22 @@ impl<'a> Writer<'a> {
     }
 
     /// What an image names has to be there. An index may name more than the store holds.
-    fn check_layers(&self, subject: impl std::fmt::Display, manifest: &Manifest) -> Result<(), RegistryError> {
+    fn check_layers(
+        &self,
+        subject: impl std::fmt::Display,
+        manifest: &Manifest,
+    ) -> Result<(), RegistryError> {
         let ManifestBody::Image(layers) = &manifest.body else { return Ok(()) };
         for layer in layers {
             let held = self.store.open(&self.dir, LayoutPart::Blob(layer.digest));
             if !held.is_ok_and(|(_, length)| length == layer.size) {
-                let rule = format!("the manifest names {}, which the store {} lacks", layer.digest, self.store.name());
-                return Err(
-                    RegistryError::new(RegistryFailure::Integrity, subject, rule).remedy("store its blobs first")
+                let rule = format!(
+                    "the manifest names {}, which the store {} lacks",
+                    layer.digest,
+                    self.store.name()
                 );
+                return Err(RegistryError::new(RegistryFailure::Integrity, subject, rule)
+                    .remedy("store its blobs first"));
             }
         }
         Ok(())
@@ -328,7 +367,10 @@ impl<'a> Writer<'a> {
         digest: Digest,
         tag: Option<&crate::name::Tag>,
     ) -> Result<(), RegistryError> {
-        let place = self.dir.try_clone().map_err(|e| self.failed(Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
+        let place = self
+            .dir
+            .try_clone()
+            .map_err(|e| self.failed(Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
         let layout = Repository { medium: self.store, repo: self.repo.clone(), place };
         let version = layout.document(LayoutPart::Version)?;
         if let Some(version) = &version {
@@ -352,21 +394,35 @@ impl<'a> Writer<'a> {
 }
 
 /// What it means that a part of the store was not written.
-pub(super) fn not_written(store: &LayoutDirectory, subject: impl std::fmt::Display, e: Errno) -> RegistryError {
+pub(super) fn not_written(
+    store: &LayoutDirectory,
+    subject: impl std::fmt::Display,
+    e: Errno,
+) -> RegistryError {
     let store = store.name();
     match e {
-        Errno::NOSPC | Errno::DQUOT => {
-            RegistryError::new(RegistryFailure::NoSpace, subject, format!("the disk of the store {store} is full: {e}"))
-                .remedy("free space there, and try again: what was stored stays")
-        }
-        Errno::ACCESS | Errno::PERM | Errno::ROFS => {
-            RegistryError::new(RegistryFailure::Denied, subject, format!("the store {store} cannot be written: {e}"))
-                .remedy("let the user who runs tofufs write there")
-        }
+        Errno::NOSPC | Errno::DQUOT => RegistryError::new(
+            RegistryFailure::NoSpace,
+            subject,
+            format!("the disk of the store {store} is full: {e}"),
+        )
+        .remedy("free space there, and try again: what was stored stays"),
+        Errno::ACCESS | Errno::PERM | Errno::ROFS => RegistryError::new(
+            RegistryFailure::Denied,
+            subject,
+            format!("the store {store} cannot be written: {e}"),
+        )
+        .remedy("let the user who runs tofufs write there"),
         Errno::LOOP | Errno::XDEV | Errno::NOTDIR => {
-            let rule = format!("its place in the store {store} is, or lies behind, a symbolic link or a file");
+            let rule = format!(
+                "its place in the store {store} is, or lies behind, a symbolic link or a file"
+            );
             RegistryError::new(RegistryFailure::Structure, subject, rule).remedy("move that away")
         }
-        e => RegistryError::new(RegistryFailure::Io, subject, format!("writing into the store {store} failed: {e}")),
+        e => RegistryError::new(
+            RegistryFailure::Io,
+            subject,
+            format!("writing into the store {store} failed: {e}"),
+        ),
     }
 }

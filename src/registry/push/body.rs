@@ -1,7 +1,8 @@
 //! A blob's way out: the bytes of its source, hashed as they go.
 //!
-//! INVARIANT: the last piece is handed over only when all bytes have the blob's digest and size. So what a registry
-//! gets in whole is the blob, whatever the source holds and whenever the call is dropped.
+//! INVARIANT: the last piece is handed over only when all bytes have the blob's digest and size. So
+//! what a registry gets in whole is the blob, whatever the source holds and whenever the call is
+//! dropped.
 
 use std::io;
 
@@ -27,8 +28,9 @@ use crate::oci::Descriptor;
 const PIECE: usize = 64 << 10;
 /// Pieces that wait for the connection.
 const QUEUE: usize = 4;
-/// What may be on its way without a sign: the largest send buffer of a Linux socket, unless the system is set
-/// otherwise (`tcp_wmem`), what the HTTP library gathers before it writes, and some that the peer has not read yet.
+/// What may be on its way without a sign: the largest send buffer of a Linux socket, unless the
+/// system is set otherwise (`tcp_wmem`), what the HTTP library gathers before it writes, and some
+/// that the peer has not read yet.
 const IN_FLIGHT: u64 = 6 << 20;
 
 /// A blob that is to be sent, perhaps several times.
@@ -40,7 +42,11 @@ pub(super) struct Outgoing<'a> {
 }
 
 impl<'a> Outgoing<'a> {
-    pub fn new(blob: &'a Descriptor, source: &'a dyn BlobSource, place: Permit) -> Result<Outgoing<'a>, Fault> {
+    pub fn new(
+        blob: &'a Descriptor,
+        source: &'a dyn BlobSource,
+        place: Permit,
+    ) -> Result<Outgoing<'a>, Fault> {
         if blob.size == 0 && blob.digest != Digest::of_with(blob.digest.algorithm(), b"") {
             let rule = "its size is given as 0, but its digest is not that of nothing";
             return Err(Fault::new(RegistryFailure::Integrity, rule));
@@ -71,7 +77,8 @@ impl<'a> Outgoing<'a> {
         *request.body_mut() = Some(body);
         let (fed, place, waiting) = (&mut reader, &self.place, &mut *patience);
         let route = Route { registry: requester.registry.clone(), scope: question.scope.clone() };
-        let errand = Errand { count: question.count, from: None, route: &route, asker: requester.asker };
+        let errand =
+            Errand { count: question.count, from: None, route: &route, asker: requester.asker };
         let response = requester
             .transport
             .exchange(request, errand, move |answering| deliver(answering, fed, place, waiting))
@@ -121,9 +128,19 @@ struct BodyReader<'a> {
 }
 
 impl<'a> BodyReader<'a> {
-    fn new(blob: &'a Descriptor, source: &'a dyn BlobSource, pieces: mpsc::Sender<Bytes>) -> BodyReader<'a> {
+    fn new(
+        blob: &'a Descriptor,
+        source: &'a dyn BlobSource,
+        pieces: mpsc::Sender<Bytes>,
+    ) -> BodyReader<'a> {
         let pieces = (blob.size > 0).then_some(pieces);
-        BodyReader { blob, source, position: 0, hasher: Some(Hasher::new(blob.digest.algorithm())), pieces }
+        BodyReader {
+            blob,
+            source,
+            position: 0,
+            hasher: Some(Hasher::new(blob.digest.algorithm())),
+            pieces,
+        }
     }
 
     fn is_done(&self) -> bool {
@@ -144,7 +161,8 @@ impl<'a> BodyReader<'a> {
         if position == self.blob.size {
             self.check().await?;
         }
-        // nobody takes more where the answer has come before the body's end, or the connection broke
+        // nobody takes more where the answer has come before the body's end, or the connection
+        // broke
         let taken = match &self.pieces {
             Some(pieces) => pieces.send(piece).await.is_ok(),
             None => false,
@@ -160,8 +178,9 @@ impl<'a> BodyReader<'a> {
 
     async fn read(&self, offset: u64, len: usize) -> Result<Bytes, Fault> {
         let piece = self.source.read_at(offset, len).await;
-        let piece =
-            piece.map_err(|e| Fault::new(RegistryFailure::Io, format!("what is to be sent cannot be read: {e}")))?;
+        let piece = piece.map_err(|e| {
+            Fault::new(RegistryFailure::Io, format!("what is to be sent cannot be read: {e}"))
+        })?;
         if piece.len() > len {
             Err(self.differs("gives more bytes than it was asked for".to_owned()))
         } else {
@@ -185,12 +204,16 @@ impl<'a> BodyReader<'a> {
 
     fn differs(&self, how: String) -> Fault {
         let Descriptor { digest, size, .. } = self.blob;
-        let rule = format!("{digest} of {size} bytes was to be sent, but its source {how}; the upload was broken off");
-        Fault::new(RegistryFailure::Integrity, rule).remedy("see whether the file was changed or damaged")
+        let rule = format!(
+            "{digest} of {size} bytes was to be sent, but its source {how}; the upload was broken off"
+        );
+        Fault::new(RegistryFailure::Integrity, rule)
+            .remedy("see whether the file was changed or damaged")
     }
 }
 
-/// The pieces as a request's body. One that ends early is an error, so that no registry takes it for the whole.
+/// The pieces as a request's body. One that ends early is an error, so that no registry takes it
+/// for the whole.
 fn body(pieces: mpsc::Receiver<Bytes>, size: u64) -> Body {
     let pieces = stream::unfold((pieces, 0), move |(mut pieces, position)| async move {
         match pieces.recv().await {

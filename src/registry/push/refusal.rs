@@ -1,4 +1,5 @@
-//! What a registry means that refuses what is written, in a sentence that says what to do (registry quirk Q14 to Q19).
+//! What a registry means that refuses what is written, in a sentence that says what to do (registry
+//! quirk Q14 to Q19).
 
 use reqwest::StatusCode;
 
@@ -29,8 +30,12 @@ pub(super) fn of_answer(answer: &ResponseDocument, written: &WriteSubject<'_>) -
     let says = |wanted: &[&str]| codes.iter().any(|code| wanted.contains(&code.as_str()));
     let fault = |failure, what: &str| Fault::new(failure, format!("{words}: {what}"));
     if answer.status == StatusCode::PAYLOAD_TOO_LARGE {
-        let what = format!("the registry, or a proxy before it, takes no body of {} bytes", written.size());
-        return fault(RegistryFailure::TooLarge, &what).remedy("raise the limit for request bodies there");
+        let what = format!(
+            "the registry, or a proxy before it, takes no body of {} bytes",
+            written.size()
+        );
+        return fault(RegistryFailure::TooLarge, &what)
+            .remedy("raise the limit for request bodies there");
     }
     let told = of_fault(answer.unexpected(), written);
     if told.remedy.is_some() {
@@ -56,8 +61,12 @@ pub(super) fn of_answer(answer: &ResponseDocument, written: &WriteSubject<'_>) -
 pub(super) fn of_fault(fault: Fault, written: &WriteSubject<'_>) -> Fault {
     let words = fault.rule.to_lowercase();
     let has = |any: &[&str]| any.iter().any(|part| words.contains(part));
-    let denied = |what: &str| Fault::new(RegistryFailure::Denied, format!("{}: {what}", fault.rule));
-    if matches!(fault.failure, RegistryFailure::TimedOut | RegistryFailure::Unreachable | RegistryFailure::Untrusted) {
+    let denied =
+        |what: &str| Fault::new(RegistryFailure::Denied, format!("{}: {what}", fault.rule));
+    if matches!(
+        fault.failure,
+        RegistryFailure::TimedOut | RegistryFailure::Unreachable | RegistryFailure::Untrusted
+    ) {
         return fault;
     }
     if has(&["delete/overwrite", "needs delete permission", "permissions to overwrite"]) {
@@ -83,7 +92,10 @@ fn of_blob(answer: &ResponseDocument, other_digest: bool, told: Fault) -> Fault 
     match answer.status {
         // the session was lost, or its server; a new upload may be luckier
         StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::RANGE_NOT_SATISFIABLE => {
-            Fault::passing(RegistryFailure::TimedOut, format!("{words}: the registry has lost the upload"))
+            Fault::passing(
+                RegistryFailure::TimedOut,
+                format!("{words}: the registry has lost the upload"),
+            )
         }
         _ if other_digest => Fault::passing(
             RegistryFailure::Integrity,
@@ -93,7 +105,12 @@ fn of_blob(answer: &ResponseDocument, other_digest: bool, told: Fault) -> Fault 
     }
 }
 
-fn of_manifest(answer: &ResponseDocument, says: impl Fn(&[&str]) -> bool, manifest: &Manifest, told: Fault) -> Fault {
+fn of_manifest(
+    answer: &ResponseDocument,
+    says: impl Fn(&[&str]) -> bool,
+    manifest: &Manifest,
+    told: Fault,
+) -> Fault {
     let words = answer.words();
     if says(&["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"]) {
         // Q18
@@ -114,7 +131,8 @@ fn of_manifest(answer: &ResponseDocument, says: impl Fn(&[&str]) -> bool, manife
              ALLOWED_OCI_ARTIFACT_TYPES), or use another registry: OpenTofu reads no artifact without its type",
         );
     }
-    let unknown = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
+    let unknown =
+        [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
     if unknown.contains(&answer.status) || answer.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
         let rule = format!("{words}: the registry does not take {kind}");
         return Fault::new(RegistryFailure::Unsupported, rule)

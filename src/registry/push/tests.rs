@@ -39,22 +39,36 @@ fn a_location_is_at_the_registry_in_whatever_form() {
 
 #[test]
 fn the_range_of_an_upload_has_an_end() {
-    for (text, last) in [("0-0", Some(0)), ("0-99", Some(99)), ("bytes=0-99", Some(99)), ("0--1", None), ("x", None)] {
+    for (text, last) in [
+        ("0-0", Some(0)),
+        ("0-99", Some(99)),
+        ("bytes=0-99", Some(99)),
+        ("0--1", None),
+        ("x", None),
+    ] {
         let mut headers = HeaderMap::new();
         headers.insert(RANGE, HeaderValue::from_static(text));
         assert_eq!(last_of_range(&headers), last, "{text}");
     }
 }
 
-/// Bytes that were handed over may take their time on a slow line, but not where the line was seen to be fast.
+/// Bytes that were handed over may take their time on a slow line, but not where the line was seen
+/// to be fast.
 #[test]
 fn what_is_on_its_way_is_waited_for_by_the_speed_that_was_seen() {
     let patience = Patience::new(Duration::from_secs(60), 0);
-    let left =
-        |in_flight, sent, elapsed| patience.left_to_send(in_flight, sent, Duration::from_secs(elapsed)).as_secs();
+    let left = |in_flight, sent, elapsed| {
+        patience.left_to_send(in_flight, sent, Duration::from_secs(elapsed)).as_secs()
+    };
     assert!((59..=60).contains(&left(0, 0, 0)));
-    assert!((59 + 64..=60 + 64).contains(&left(64 << 10, 64 << 10, 0)), "nothing is known but the low-speed limit");
+    assert!(
+        (59 + 64..=60 + 64).contains(&left(64 << 10, 64 << 10, 0)),
+        "nothing is known but the low-speed limit"
+    );
     assert!((59..=60).contains(&left(4 << 20, 104 << 20, 1)), "100 MiB/s");
     assert!((59 + 40..=60 + 40).contains(&left(4 << 20, 8 << 20, 40)));
-    assert!((359..=360).contains(&left(4 << 20, 4 << 20, 0)), "a registry that is silent is not waited for for hours");
+    assert!(
+        (359..=360).contains(&left(4 << 20, 4 << 20, 0)),
+        "a registry that is silent is not waited for for hours"
+    );
 }

@@ -1,5 +1,5 @@
-//! The certificate authorities that are trusted: those of the system, or of the files that the environment names, and
-//! those of files that the user names.
+//! The certificate authorities that are trusted: those of the system, or of the files that the
+//! environment names, and those of files that the user names.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,8 @@ use crate::input::{self, InputError};
 
 /// The largest file of certificates that is read, in bytes.
 const FILE_MAX: u64 = 16 << 20;
-/// The variables that take the place of the system's authorities: a file, and directories joined as in `PATH`.
+/// The variables that take the place of the system's authorities: a file, and directories joined as
+/// in `PATH`.
 const CERT_FILE: &str = "SSL_CERT_FILE";
 const CERT_DIR: &str = "SSL_CERT_DIR";
 
@@ -28,7 +29,8 @@ pub struct Authorities {
 }
 
 impl Authorities {
-    /// Those that a [`Transport`](super::Transport) would trust now, beside files that it is told of.
+    /// Those that a [`Transport`](super::Transport) would trust now, beside files that it is told
+    /// of.
     pub fn of_system() -> Authorities {
         let system = match Certificates::of_system() {
             Ok(system) => system,
@@ -67,13 +69,16 @@ impl Certificates {
         if let Some(file) = file {
             found.of_variable(Path::new(&file))?;
         }
-        for dir in std::env::split_paths(&dirs.unwrap_or_default()).filter(|dir| !dir.as_os_str().is_empty()) {
+        for dir in std::env::split_paths(&dirs.unwrap_or_default())
+            .filter(|dir| !dir.as_os_str().is_empty())
+        {
             found.of_directory(&dir);
         }
         Ok(found)
     }
 
-    /// The file that the variable names. One that is missing, as a variable often outlives its file, is told and no more.
+    /// The file that the variable names. One that is missing, as a variable often outlives its
+    /// file, is told and no more.
     fn of_variable(&mut self, file: &Path) -> Result<(), RegistryError> {
         match input::read(file, FILE_MAX) {
             Ok(pem) => self.add(file, &pem),
@@ -81,7 +86,9 @@ impl Certificates {
             Err(e) => {
                 let rule = format!("cannot be read: {e}");
                 let remedy = format!("correct {CERT_FILE}, which names it");
-                return Err(RegistryError::new(RegistryFailure::Io, file.display(), rule).remedy(remedy));
+                return Err(
+                    RegistryError::new(RegistryFailure::Io, file.display(), rule).remedy(remedy)
+                );
             }
         }
         Ok(())
@@ -128,11 +135,14 @@ pub(super) fn tls(ca_files: &[PathBuf]) -> Result<ClientConfig, RegistryError> {
     for file in ca_files {
         add_authorities(&mut roots, file)?;
     }
-    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| RegistryError::new(RegistryFailure::Io, "TLS", format!("cannot be set up: {e}")))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let mut config =
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|e| {
+                RegistryError::new(RegistryFailure::Io, "TLS", format!("cannot be set up: {e}"))
+            })?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
@@ -152,7 +162,9 @@ fn add_authorities(roots: &mut RootCertStore, file: &Path) -> Result<(), Registr
         return Err(refused(format!("holds no certificate{beside}")));
     }
     for certificate in certificates {
-        roots.add(certificate).map_err(|e| refused(format!("holds an unusable certificate: {e}")))?;
+        roots
+            .add(certificate)
+            .map_err(|e| refused(format!("holds an unusable certificate: {e}")))?;
     }
     Ok(())
 }

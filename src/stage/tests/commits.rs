@@ -15,7 +15,10 @@ async fn a_staged_tree_becomes_a_module_and_goes() {
     bed.write(&format!("{HOST}/acme/network/1.3.0/.git/config"), "x");
     assert_eq!(bed.look().state, StageState::Open);
     let done = bed.committed(&format!("{HOST}/acme/network/1.3.0")).await;
-    assert_eq!((done.reference.as_str(), done.tag.as_str()), ("registry.example/acme/network:1.3.0", "1.3.0"));
+    assert_eq!(
+        (done.reference.as_str(), done.tag.as_str()),
+        ("registry.example/acme/network:1.3.0", "1.3.0")
+    );
     assert_eq!(bed.registry.tag("acme/network", "1.3.0").unwrap().to_string(), done.digest);
     let manifest = bed.registry.document("acme/network", done.digest.parse().unwrap());
     assert_eq!(manifest.artifact_type.as_deref(), Some(MODULE));
@@ -24,7 +27,10 @@ async fn a_staged_tree_becomes_a_module_and_goes() {
     let members = index(&zip, &Limits::default()).unwrap();
     assert_eq!(members.file_count(), 2);
     assert_eq!((done.uploaded_bytes, done.skipped_blobs), (zip.len() as u64 + 2, 0));
-    assert!(bed.stage.staged().unwrap().is_empty() && !bed.path(&format!("{HOST}/acme/network/1.3.0")).exists());
+    assert!(
+        bed.stage.staged().unwrap().is_empty()
+            && !bed.path(&format!("{HOST}/acme/network/1.3.0")).exists()
+    );
     assert!(bed.staged_bytes().is_empty());
     assert_eq!(fs::read_dir(bed.dir.path().join(REMOVED)).unwrap().count(), 0);
     assert_eq!(fs::read_dir(bed.dir.path().join(WORK)).unwrap().count(), 0);
@@ -40,14 +46,18 @@ async fn the_same_tree_has_the_same_digest_on_every_day() {
     let bed = Bed::new();
     bed.module("acme/network/1.3.0");
     let first = bed.committed(&format!("{HOST}/acme/network/1.3.0")).await;
-    assert_eq!(first.digest, "sha256:d5bd033898016aaa4e6a2770f80312e3d3f13ee5c3ba5dcd3bfd00573c58f678");
+    assert_eq!(
+        first.digest,
+        "sha256:d5bd033898016aaa4e6a2770f80312e3d3f13ee5c3ba5dcd3bfd00573c58f678"
+    );
     bed.registry.log();
     // In another order, with other times and modes.
     bed.write(&format!("{HOST}/acme/network:1.3.0/modules/a/run.sh"), "#!/bin/sh\n");
     bed.write(&format!("{HOST}/acme/network:1.3.0/main.tf"), "resource \"x\" \"y\" {}\n");
     let path = bed.path(&format!("{HOST}/acme/network:1.3.0/main.tf"));
     let file = fs::File::options().write(true).open(&path).unwrap();
-    file.set_modified(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(86_400)).unwrap();
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(86_400))
+        .unwrap();
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     drop(file);
     let again = bed.committed(&format!("{HOST}/acme/network:1.3.0")).await;
@@ -65,7 +75,10 @@ async fn a_commit_that_is_done_says_so_again_without_a_request() {
     bed.again();
     for path in [path.as_str(), "registry.example/acme/network:1.3.0"] {
         let again = bed.committed(path).await;
-        assert_eq!((again.reference, again.digest), (first.reference.clone(), first.digest.clone()));
+        assert_eq!(
+            (again.reference, again.digest),
+            (first.reference.clone(), first.digest.clone())
+        );
     }
     assert!(bed.registry.log().is_empty());
     assert_eq!(bed.refused(&format!("{HOST}/acme/network/9")).await.failure, StageFailure::Absent);
@@ -153,7 +166,10 @@ async fn a_commit_goes_on_when_who_asked_is_gone_and_keeps_the_stage_sealed() {
     });
     let stage = Arc::clone(&bed.stage);
     let asked = path.clone();
-    let asking = tokio::spawn(async move { stage.commit(Path::new(&asked), CommitRequest::default()).await });
+    let asking =
+        tokio::spawn(
+            async move { stage.commit(Path::new(&asked), CommitRequest::default()).await },
+        );
     tokio::task::spawn_blocking(move || wait.recv().unwrap()).await.unwrap();
     asking.abort();
     assert!(asking.await.is_err());
@@ -228,17 +244,25 @@ async fn a_registry_that_lies_is_found_out() {
         });
         bed
     };
-    let bed = lie("read", |registry| registry.manifests.lock().unwrap().values_mut().for_each(|m| m.push(b' ')));
+    let bed = lie("read", |registry| {
+        registry.manifests.lock().unwrap().values_mut().for_each(|m| m.push(b' '))
+    });
     let error = bed.refused(&path).await;
     assert_eq!(error.failure, StageFailure::Integrity);
     assert!(
-        bed.registry.tag("acme/network", "1").is_none() && error.to_string().matches("sha256:").count() == 2,
+        bed.registry.tag("acme/network", "1").is_none()
+            && error.to_string().matches("sha256:").count() == 2,
         "{error}"
     );
     let bed = lie("present", |registry| registry.tags.lock().unwrap().clear());
     assert_eq!(bed.refused(&path).await.failure, StageFailure::Integrity);
     let bed = lie("present", |registry| {
-        registry.tags.lock().unwrap().values_mut().for_each(|digest| *digest = crate::digest::Digest::of(b"other"));
+        registry
+            .tags
+            .lock()
+            .unwrap()
+            .values_mut()
+            .for_each(|digest| *digest = crate::digest::Digest::of(b"other"));
     });
     let error = bed.refused(&path).await;
     assert_eq!(error.failure, StageFailure::Exists);
@@ -254,7 +278,8 @@ async fn the_registrys_refusal_is_passed_on() {
     ] {
         let bed = Bed::new();
         bed.module("acme/network/1");
-        bed.registry.before(move |_, call| if call == "blob" { Err(failure(told)) } else { Ok(()) });
+        bed.registry
+            .before(move |_, call| if call == "blob" { Err(failure(told)) } else { Ok(()) });
         assert_eq!(bed.refused(HOST).await.failure, wanted);
     }
 }
@@ -263,8 +288,9 @@ async fn the_registrys_refusal_is_passed_on() {
 async fn a_failure_is_forgotten_with_what_failed() {
     let mut bed = Bed::new();
     bed.module("acme/network/1");
-    bed.registry
-        .before(|_, call| if call == "blob" { Err(failure(registry::RegistryFailure::Denied)) } else { Ok(()) });
+    bed.registry.before(|_, call| {
+        if call == "blob" { Err(failure(registry::RegistryFailure::Denied)) } else { Ok(()) }
+    });
     bed.refused(HOST).await;
     assert_eq!(fs::read_dir(bed.dir.path().join(JOURNAL)).unwrap().count(), 1);
     fs::remove_dir_all(bed.path(&format!("{HOST}/acme/network"))).unwrap();

@@ -67,7 +67,10 @@ async fn links_inside_are_followed_and_links_out_are_refused() {
     }
     let done = bed.committed(ROOT).await;
     let manifest = bed.registry.document("acme/network", done.digest.parse().unwrap());
-    let Ok(crate::artifact::Release::Module(layer)) = crate::artifact::Release::read(&manifest) else { panic!() };
+    let Ok(crate::artifact::Release::Module(layer)) = crate::artifact::Release::read(&manifest)
+    else {
+        panic!()
+    };
     let zip = bed.registry.blob("acme/network", layer.digest);
     let members = crate::archive::index(&zip, &crate::archive::Limits::default()).unwrap();
     // file.tf, and main.tf and again.tf in both real and dir.
@@ -79,7 +82,8 @@ async fn what_is_no_file_is_refused() {
     let bed = Bed::new();
     bed.write(&format!("{ROOT}/main.tf"), "x");
     let pipe = bed.path(&format!("{ROOT}/pipe"));
-    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0)
+        .unwrap();
     refusal(&bed, ROOT, StageFailure::Invalid, "neither a file nor a directory").await;
     bed.write(&format!("{ROOT}/.terraformignore"), "pipe\n");
     bed.committed(ROOT).await;
@@ -117,8 +121,11 @@ async fn annotations_come_from_the_request_or_from_a_file() {
     refusal(&bed, ROOT, StageFailure::Invalid, "no JSON object of texts").await;
     bed.write(&format!("{ROOT}/.oci-annotations.json"), "{\"a\": \"file\", \"b\": \"file\"}");
     let annotations = BTreeMap::from([("b".to_owned(), "asked".to_owned())]);
-    let done =
-        bed.stage.commit(Path::new(ROOT), CommitRequest { annotations, ..CommitRequest::default() }).await.unwrap();
+    let done = bed
+        .stage
+        .commit(Path::new(ROOT), CommitRequest { annotations, ..CommitRequest::default() })
+        .await
+        .unwrap();
     let manifest = bed.registry.document("acme/network", done[0].digest.parse().unwrap());
     let told: Vec<_> = manifest.annotations.iter().map(|(k, v)| format!("{k}={v}")).collect();
     assert_eq!(told, ["a=file", "b=asked"]);
@@ -142,7 +149,11 @@ fn a_tree_that_changes_while_it_is_read_is_noticed() {
         ("x/c", &|| write("c", "new")),
         ("x/a", &|| fs::remove_file(dir.path().join("a")).unwrap()),
         ("x/b", &|| {
-            fs::set_permissions(dir.path().join("b"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap()
+            fs::set_permissions(
+                dir.path().join("b"),
+                std::os::unix::fs::PermissionsExt::from_mode(0o700),
+            )
+            .unwrap()
         }),
         ("x/b", &|| {
             fs::rename(dir.path().join("c"), dir.path().join("b")).unwrap();

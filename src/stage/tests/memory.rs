@@ -1,4 +1,5 @@
-//! A registry in memory that keeps a log of what is written to it, and can fail, lie, or do something at a certain call.
+//! A registry in memory that keeps a log of what is written to it, and can fail, lie, or do
+//! something at a certain call.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -10,7 +11,8 @@ use crate::digest::Digest;
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::{Descriptor, Manifest};
 use crate::registry::{
-    BlobError, BlobSink, BlobSource, RawManifest, Registry, RegistryError, RegistryFailure, Removed, Upload, Uploaded,
+    BlobError, BlobSink, BlobSource, RawManifest, Registry, RegistryError, RegistryFailure,
+    Removed, Upload, Uploaded,
 };
 
 /// Called before each call is carried out, with the call's name.
@@ -21,8 +23,8 @@ pub struct Memory {
     pub blobs: Mutex<HashMap<(RepoName, Digest), Vec<u8>>>,
     pub manifests: Mutex<HashMap<(RepoName, Digest), Vec<u8>>>,
     pub tags: Mutex<HashMap<(RepoName, Tag), Digest>>,
-    /// Calls in their order: `blob sent|there`, `manifest`, `tag`, `read`, `present`; `claim`, `list`, `look at claim`,
-    /// `remove`.
+    /// Calls in their order: `blob sent|there`, `manifest`, `tag`, `read`, `present`; `claim`,
+    /// `list`, `look at claim`, `remove`.
     pub calls: Mutex<Vec<String>>,
     /// Whether nothing can be removed.
     pub keeps: bool,
@@ -36,7 +38,10 @@ impl Memory {
     }
 
     /// From now on `before` is called ahead of each call.
-    pub fn before(&self, before: impl FnMut(&Memory, &str) -> Result<(), RegistryError> + Send + 'static) {
+    pub fn before(
+        &self,
+        before: impl FnMut(&Memory, &str) -> Result<(), RegistryError> + Send + 'static,
+    ) {
         *self.before.lock().unwrap() = Some(Box::new(before));
     }
 
@@ -66,7 +71,10 @@ impl Memory {
     /// Puts a manifest and a tag past all calls.
     pub fn set(&self, repo: &str, tag: &str, manifest: &Manifest) {
         let repo: RepoName = repo.parse().unwrap();
-        self.manifests.lock().unwrap().insert((repo.clone(), manifest.digest), manifest.raw.to_vec());
+        self.manifests
+            .lock()
+            .unwrap()
+            .insert((repo.clone(), manifest.digest), manifest.raw.to_vec());
         self.tags.lock().unwrap().insert((repo, tag.parse().unwrap()), manifest.digest);
     }
 
@@ -102,13 +110,19 @@ impl Registry for Memory {
         Err(failure(RegistryFailure::Unsupported))
     }
 
-    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
+    async fn manifest(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+    ) -> Result<RawManifest, RegistryError> {
         let call = if matches!(selector, Selector::Tag(_)) { "look at claim" } else { "read" };
         self.call(call).await?;
         self.note(call);
         let digest = match selector {
             Selector::Digest(digest) => Some(*digest),
-            Selector::Tag(tag) => self.tags.lock().unwrap().get(&(repo.clone(), tag.clone())).copied(),
+            Selector::Tag(tag) => {
+                self.tags.lock().unwrap().get(&(repo.clone(), tag.clone())).copied()
+            }
         };
         let digest = digest.ok_or_else(|| failure(RegistryFailure::Absent))?;
         let bytes = self.manifests.lock().unwrap().get(&(repo.clone(), digest)).cloned();
@@ -116,7 +130,12 @@ impl Registry for Memory {
         Ok(RawManifest { bytes: bytes.into(), content_type: None, claimed: None })
     }
 
-    async fn blob(&self, _: &RepoName, _: &Descriptor, _: &mut dyn BlobSink) -> Result<(), BlobError> {
+    async fn blob(
+        &self,
+        _: &RepoName,
+        _: &Descriptor,
+        _: &mut dyn BlobSink,
+    ) -> Result<(), BlobError> {
         Err(failure(RegistryFailure::Unsupported).into())
     }
 }
@@ -164,15 +183,18 @@ impl Upload for Memory {
         };
         self.call(call).await?;
         let named = match &manifest.body {
-            crate::oci::ManifestBody::Image(layers) => {
-                layers.iter().all(|layer| self.blobs.lock().unwrap().contains_key(&(repo.clone(), layer.digest)))
-            }
-            crate::oci::ManifestBody::Index(entries) => {
-                entries.iter().all(|entry| self.manifests.lock().unwrap().contains_key(&(repo.clone(), entry.digest)))
-            }
+            crate::oci::ManifestBody::Image(layers) => layers.iter().all(|layer| {
+                self.blobs.lock().unwrap().contains_key(&(repo.clone(), layer.digest))
+            }),
+            crate::oci::ManifestBody::Index(entries) => entries.iter().all(|entry| {
+                self.manifests.lock().unwrap().contains_key(&(repo.clone(), entry.digest))
+            }),
         };
         assert!(named, "what a manifest names has to be there before it");
-        self.manifests.lock().unwrap().insert((repo.clone(), manifest.digest), manifest.raw.to_vec());
+        self.manifests
+            .lock()
+            .unwrap()
+            .insert((repo.clone(), manifest.digest), manifest.raw.to_vec());
         if let Selector::Tag(tag) = selector {
             self.tags.lock().unwrap().insert((repo.clone(), tag.clone()), manifest.digest);
         }
@@ -180,20 +202,31 @@ impl Upload for Memory {
         Ok(())
     }
 
-    async fn present(&self, repo: &RepoName, selector: &Selector) -> Result<Option<Digest>, RegistryError> {
+    async fn present(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+    ) -> Result<Option<Digest>, RegistryError> {
         self.call("present").await?;
         self.note("present");
         match selector {
-            Selector::Tag(tag) => Ok(self.tags.lock().unwrap().get(&(repo.clone(), tag.clone())).copied()),
+            Selector::Tag(tag) => {
+                Ok(self.tags.lock().unwrap().get(&(repo.clone(), tag.clone())).copied())
+            }
             Selector::Digest(_) => Err(failure(RegistryFailure::Unsupported)),
         }
     }
 
-    async fn tags_now(&self, repo: &RepoName, after: Option<&str>) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags_now(
+        &self,
+        repo: &RepoName,
+        after: Option<&str>,
+    ) -> Result<Vec<Tag>, RegistryError> {
         self.call("list").await?;
         self.note("list");
         let tags = self.tags.lock().unwrap();
-        let all = tags.keys().filter(|(of, tag)| of == repo && tag.as_str() > after.unwrap_or_default());
+        let all =
+            tags.keys().filter(|(of, tag)| of == repo && tag.as_str() > after.unwrap_or_default());
         Ok(all.map(|(_, tag)| tag.clone()).collect())
     }
 

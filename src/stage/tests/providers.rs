@@ -1,7 +1,9 @@
 //! Provider releases: what makes one, and how one that exists is extended.
 
 use super::*;
-use crate::artifact::{H1_ANNOTATION, PACKAGE_DIGEST_ANNOTATION, PACKAGE_SIZE_ANNOTATION, Release, target_package};
+use crate::artifact::{
+    H1_ANNOTATION, PACKAGE_DIGEST_ANNOTATION, PACKAGE_SIZE_ANNOTATION, Release, target_package,
+};
 use crate::digest::Digest;
 use crate::oci::{Manifest, ManifestBody};
 
@@ -45,7 +47,10 @@ async fn refusal(bed: &Bed, failure: StageFailure, part: &str) {
 async fn zips_become_a_release_byte_for_byte() {
     let bed = Bed::new();
     stage(&bed, &["linux_amd64", "darwin_arm64"]);
-    bed.write(&format!("{ROOT}/terraform-provider-aws_5.1.0_SHA256SUMS"), sums(&["linux_amd64", "darwin_arm64"]));
+    bed.write(
+        &format!("{ROOT}/terraform-provider-aws_5.1.0_SHA256SUMS"),
+        sums(&["linux_amd64", "darwin_arm64"]),
+    );
     bed.write(&format!("{ROOT}/terraform-provider-aws_5.1.0_SHA256SUMS.sig"), "signed");
     let done = bed.committed(ROOT).await;
     assert_eq!(done.reference, "registry.example/acme/aws:5.1.0");
@@ -62,13 +67,20 @@ async fn zips_become_a_release_byte_for_byte() {
         assert_eq!(told[PACKAGE_DIGEST_ANNOTATION], layer.digest.to_string());
         assert_eq!(told[PACKAGE_SIZE_ANNOTATION], zip.len().to_string());
         let members = crate::archive::index(&zip, &crate::archive::Limits::default()).unwrap();
-        let hashes = crate::archive::hashes(&zip, &members, &crate::archive::Limits::default()).unwrap();
+        let hashes =
+            crate::archive::hashes(&zip, &members, &crate::archive::Limits::default()).unwrap();
         assert_eq!(told[H1_ANNOTATION], hashes.directory.to_string());
         let ManifestBody::Image(layers) = &manifest.body else { panic!("an image manifest") };
-        let kept: Vec<_> = layers.iter().map(|l| l.annotations["org.opencontainers.image.title"].clone()).collect();
+        let kept: Vec<_> = layers
+            .iter()
+            .map(|l| l.annotations["org.opencontainers.image.title"].clone())
+            .collect();
         assert_eq!(
             kept[1..],
-            ["terraform-provider-aws_5.1.0_SHA256SUMS", "terraform-provider-aws_5.1.0_SHA256SUMS.sig"]
+            [
+                "terraform-provider-aws_5.1.0_SHA256SUMS",
+                "terraform-provider-aws_5.1.0_SHA256SUMS.sig"
+            ]
         );
     }
 }
@@ -106,7 +118,10 @@ async fn what_does_not_go_together_is_refused() {
         assert!(error.to_string().contains(part), "{error}");
     }
     let bed = Bed::new();
-    bed.write("registry.example/acme/aws/latest/terraform-provider-aws_5.1.0_linux_amd64.zip", package("x"));
+    bed.write(
+        "registry.example/acme/aws/latest/terraform-provider-aws_5.1.0_linux_amd64.zip",
+        package("x"),
+    );
     let error = bed.refused("registry.example").await;
     assert!(error.to_string().contains("latest is no version"), "{error}");
 }
@@ -139,7 +154,11 @@ async fn a_platform_with_another_package_is_kept_unless_told_otherwise() {
     bed.write(&format!("{ROOT}/{}", name("linux_amd64")), package("other"));
     let error = bed.refused(ROOT).await;
     assert_eq!(error.failure, StageFailure::Exists);
-    assert!(error.to_string().contains("linux_amd64") && error.to_string().matches("sha256:").count() == 2, "{error}");
+    assert!(
+        error.to_string().contains("linux_amd64")
+            && error.to_string().matches("sha256:").count() == 2,
+        "{error}"
+    );
     let request = CommitRequest { allow_overwrite: true, ..CommitRequest::default() };
     bed.stage.commit(Path::new(ROOT), request).await.unwrap();
     assert_eq!(platforms(&index(&bed)), ["linux_amd64"]);
@@ -155,10 +174,13 @@ async fn a_package_that_is_there_in_another_manifest_is_kept() {
     let plan = {
         let dir = bed.stage.staging.open(Path::new(ROOT)).unwrap();
         let repo = Repo { host: HOST.parse().unwrap(), name: "acme/aws".parse().unwrap() };
-        let destined = Destined { repo, tags: vec!["5.1.0".parse().unwrap()], annotations: BTreeMap::new() };
+        let destined =
+            Destined { repo, tags: vec!["5.1.0".parse().unwrap()], annotations: BTreeMap::new() };
         plan::directory(dir, "x", destined, &bed.stage.workshop).unwrap()
     };
-    let plan::PlannedArtifact::Provider { targets, .. } = &plan.artifact else { panic!("a provider") };
+    let plan::PlannedArtifact::Provider { targets, .. } = &plan.artifact else {
+        panic!("a provider")
+    };
     let ManifestBody::Image(layers) = &targets[0].manifest.body else { panic!("an image") };
     let annotations = BTreeMap::from([("made".to_owned(), "elsewhere".to_owned())]);
     let theirs = write::image(crate::artifact::PROVIDER_TARGET, layers, &annotations).unwrap();
@@ -217,20 +239,31 @@ async fn annotations_are_kept_and_not_contradicted() {
 async fn a_mirror_becomes_releases_of_the_mapped_repository() {
     let bed = Bed::new();
     let at = "mirror/registry.opentofu.org/hashicorp/aws";
-    for (version, platform) in [("5.1.0", "linux_amd64"), ("5.1.0", "darwin_arm64"), ("6.0.0+b1", "linux_amd64")] {
-        bed.write(&format!("{at}/terraform-provider-aws_{version}_{platform}.zip"), package(platform));
+    for (version, platform) in
+        [("5.1.0", "linux_amd64"), ("5.1.0", "darwin_arm64"), ("6.0.0+b1", "linux_amd64")]
+    {
+        bed.write(
+            &format!("{at}/terraform-provider-aws_{version}_{platform}.zip"),
+            package(platform),
+        );
     }
     bed.write(&format!("{at}/index.json"), "{}");
     bed.write(&format!("{at}/5.1.0.json"), "wrong");
     let done = bed.commit("mirror").await.unwrap();
     let references: Vec<_> = done.iter().map(|c| c.reference.as_str()).collect();
-    assert_eq!(references, ["registry.example/mirror/aws:5.1.0", "registry.example/mirror/aws:6.0.0_b1"]);
+    assert_eq!(
+        references,
+        ["registry.example/mirror/aws:5.1.0", "registry.example/mirror/aws:6.0.0_b1"]
+    );
     assert!(bed.staged_bytes().is_empty());
     assert_eq!(bed.commit(at).await.unwrap().len(), 2);
 
     bed.write(&format!("{at}/stranger"), "x");
     assert!(bed.refused(at).await.to_string().contains("stranger"));
-    bed.write("mirror/registry.opentofu.org/other/aws/terraform-provider-aws_1.0.0_linux_amd64.zip", package("x"));
+    bed.write(
+        "mirror/registry.opentofu.org/other/aws/terraform-provider-aws_1.0.0_linux_amd64.zip",
+        package("x"),
+    );
     let error = bed.refused("mirror/registry.opentofu.org/other").await;
     assert_eq!(error.failure, StageFailure::ReadOnly);
     assert!(error.to_string().contains("no repository is mapped"), "{error}");

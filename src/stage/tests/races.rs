@@ -1,4 +1,5 @@
-//! Other writers (O35): the tag is looked at before it is put and afterwards, and what others put is kept.
+//! Other writers (O35): the tag is looked at before it is put and afterwards, and what others put
+//! is kept.
 
 use super::providers::stage as stage_zips;
 use super::*;
@@ -10,11 +11,19 @@ const PROVIDER_ROOT: &str = "registry.example/acme/aws/5.1.0";
 
 /// A release of one platform, by another writer.
 fn other(platform: &str) -> (Manifest, Manifest) {
-    let child = write::image(PROVIDER_TARGET, &[], &BTreeMap::from([("for".to_owned(), platform.to_owned())])).unwrap();
+    let child = write::image(
+        PROVIDER_TARGET,
+        &[],
+        &BTreeMap::from([("for".to_owned(), platform.to_owned())]),
+    )
+    .unwrap();
     let mut entry = child.descriptor();
     let (os, architecture) = platform.split_once('_').unwrap();
-    entry.platform =
-        Some(PlatformObject { os: os.into(), architecture: architecture.into(), os_version: String::new() });
+    entry.platform = Some(PlatformObject {
+        os: os.into(),
+        architecture: architecture.into(),
+        os_version: String::new(),
+    });
     (child, write::index(PROVIDER, &[entry], &BTreeMap::new()).unwrap())
 }
 

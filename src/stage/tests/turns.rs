@@ -1,5 +1,5 @@
-//! Writers of one tag in every order of their requests: a scheduler holds each request about the tag back, and lets one
-//! pass at a time.
+//! Writers of one tag in every order of their requests: a scheduler holds each request about the
+//! tag back, and lets one pass at a time.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -39,7 +39,8 @@ impl WriterAct {
     /// Whether nobody can tell which of two such requests came first.
     fn commutes_with(self, other: WriterAct) -> bool {
         let of_tag = |act| matches!(act, WriterAct::ReadTag | WriterAct::WriteTag);
-        of_tag(self) != of_tag(other) || self.writes() == other.writes() && self != WriterAct::WriteTag
+        of_tag(self) != of_tag(other)
+            || self.writes() == other.writes() && self != WriterAct::WriteTag
     }
 }
 
@@ -93,14 +94,23 @@ impl Registry for Gated {
         self.memory.resolve(repo, tag).await
     }
 
-    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, RegistryError> {
+    async fn manifest(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+    ) -> Result<RawManifest, RegistryError> {
         if matches!(selector, Selector::Tag(_)) {
             self.gate.pass(self.writer, WriterAct::ReadClaims).await;
         }
         self.memory.manifest(repo, selector).await
     }
 
-    async fn blob(&self, repo: &RepoName, blob: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), BlobError> {
+    async fn blob(
+        &self,
+        repo: &RepoName,
+        blob: &Descriptor,
+        sink: &mut dyn BlobSink,
+    ) -> Result<(), BlobError> {
         Registry::blob(self.memory.as_ref(), repo, blob, sink).await
     }
 }
@@ -129,12 +139,20 @@ impl Upload for Gated {
         self.memory.put_manifest(repo, selector, manifest).await
     }
 
-    async fn present(&self, repo: &RepoName, selector: &Selector) -> Result<Option<Digest>, RegistryError> {
+    async fn present(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+    ) -> Result<Option<Digest>, RegistryError> {
         self.gate.pass(self.writer, WriterAct::ReadTag).await;
         self.memory.present(repo, selector).await
     }
 
-    async fn tags_now(&self, repo: &RepoName, after: Option<&str>) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags_now(
+        &self,
+        repo: &RepoName,
+        after: Option<&str>,
+    ) -> Result<Vec<Tag>, RegistryError> {
         self.gate.pass(self.writer, WriterAct::ReadClaims).await;
         self.memory.tags_now(repo, after).await
     }
@@ -194,18 +212,24 @@ struct Schedule {
 }
 
 impl Schedule {
-    /// Who may go on: those whose requests are held, and those who wait for others, once for each change.
+    /// Who may go on: those whose requests are held, and those who wait for others, once for each
+    /// change.
     fn ways(&self) -> Vec<usize> {
         let all = 0..self.tasks.len();
         let nobody = all.clone().all(|at| self.gate.act(at).is_none());
-        let waits = |at: usize| !self.tasks[at].is_finished() && (nobody || self.woken_at[at] < self.changes);
+        let waits = |at: usize| {
+            !self.tasks[at].is_finished() && (nobody || self.woken_at[at] < self.changes)
+        };
         all.filter(|at| if self.gate.act(*at).is_some() { true } else { waits(*at) }).collect()
     }
 
-    /// Whether letting this writer go on now differs from an earlier schedule by nothing that anybody can tell.
+    /// Whether letting this writer go on now differs from an earlier schedule by nothing that
+    /// anybody can tell.
     fn is_known(&self, at: usize) -> bool {
         match (&self.before, self.gate.act(at)) {
-            (Some((last, act, beside)), Some(own)) => at < *last && beside.contains(&at) && act.commutes_with(own),
+            (Some((last, act, beside)), Some(own)) => {
+                at < *last && beside.contains(&at) && act.commutes_with(own)
+            }
             _ => false,
         }
     }
@@ -233,7 +257,8 @@ impl Schedule {
     }
 
     fn pass(&mut self, at: usize, act: WriterAct) {
-        let beside = (0..self.tasks.len()).filter(|other| *other != at && self.gate.act(*other).is_some());
+        let beside =
+            (0..self.tasks.len()).filter(|other| *other != at && self.gate.act(*other).is_some());
         self.before = Some((at, act, beside.collect()));
         self.passed[at] += 1;
         self.changes += u64::from(act.writes());
@@ -242,7 +267,13 @@ impl Schedule {
 }
 
 /// One schedule. `None` where it would be like an earlier one, if `prunes`.
-async fn run(writers: &[Writer], keeps: bool, kill: Kill, prunes: bool, choose: Choose<'_>) -> Option<Ended> {
+async fn run(
+    writers: &[Writer],
+    keeps: bool,
+    kill: Kill,
+    prunes: bool,
+    choose: Choose<'_>,
+) -> Option<Ended> {
     let registry = Arc::new(Memory::that_keeps(keeps));
     let gate = Arc::new(Gate::default());
     gate.held.lock().unwrap().resize_with(writers.len(), || None);
@@ -261,7 +292,9 @@ async fn run(writers: &[Writer], keeps: bool, kill: Kill, prunes: bool, choose: 
         }
         let mut ways = schedule.ways();
         ways.retain(|at| !prunes || !schedule.is_known(*at));
-        let Some(way) = (!ways.is_empty()).then(|| if ways.len() == 1 { 0 } else { choose(ways.len()) }) else {
+        let Some(way) =
+            (!ways.is_empty()).then(|| if ways.len() == 1 { 0 } else { choose(ways.len()) })
+        else {
             schedule.tasks.iter().for_each(JoinHandle::abort);
             return None;
         };
@@ -329,7 +362,9 @@ impl Ended {
         let manifest = self.registry.document(NAME, tag);
         match Release::read(&manifest).unwrap() {
             Release::Module(layer) => vec![layer.digest],
-            Release::Provider(targets) => targets.iter().map(|target| target.manifest.digest).collect(),
+            Release::Provider(targets) => {
+                targets.iter().map(|target| target.manifest.digest).collect()
+            }
         }
     }
 
@@ -348,7 +383,10 @@ impl Ended {
             match end {
                 Some(Ok(_)) => {
                     won += 1;
-                    assert!(all_there || overwrites && !writer.overwrites, "lost after success: {way}");
+                    assert!(
+                        all_there || overwrites && !writer.overwrites,
+                        "lost after success: {way}"
+                    );
                 }
                 Some(Err(e)) => {
                     assert_eq!(e.failure, StageFailure::Exists, "{e}: {way}");
@@ -390,7 +428,10 @@ impl Workbench {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("work")).unwrap();
         let work = fs::File::open(dir.path().join("work")).unwrap();
-        Workbench { workshop: Workshop::new(work.into(), "work", crate::archive::Limits::default()), dir }
+        Workbench {
+            workshop: Workshop::new(work.into(), "work", crate::archive::Limits::default()),
+            dir,
+        }
     }
 
     fn writer(&self, name: &str, files: &[(&str, &[u8])]) -> Writer {
@@ -400,9 +441,11 @@ impl Workbench {
             fs::write(dir.join(file), content).unwrap();
         }
         let repo = Repo { host: HOST.parse().unwrap(), name: NAME.parse().unwrap() };
-        let destined = Destined { repo, tags: vec![TAG.parse().unwrap()], annotations: BTreeMap::new() };
+        let destined =
+            Destined { repo, tags: vec![TAG.parse().unwrap()], annotations: BTreeMap::new() };
         let file = fs::File::open(&dir).unwrap();
-        let plan = plan::directory(file.into(), name, destined, &self.workshop).unwrap_or_else(|e| panic!("{e}"));
+        let plan = plan::directory(file.into(), name, destined, &self.workshop)
+            .unwrap_or_else(|e| panic!("{e}"));
         Writer { plan, overwrites: false }
     }
 
@@ -420,7 +463,8 @@ fn overwriting(writer: Writer) -> Writer {
     Writer { overwrites: true, ..writer }
 }
 
-/// Pairs that meet: modules, platforms, the same platform, one of each kind, and with leave to overwrite.
+/// Pairs that meet: modules, platforms, the same platform, one of each kind, and with leave to
+/// overwrite.
 fn pairs(bench: &Workbench) -> Vec<[Writer; 2]> {
     let [a, b] = ["a", "b"].map(|name| bench.module(name));
     let [linux, other] = ["linux", "other"].map(|name| bench.platform(name, "linux_amd64"));
@@ -492,7 +536,8 @@ fn at_random(three: &[Writer; 3], orders: u64) {
 #[test]
 fn three_platforms_in_random_orders_are_all_in_the_release() {
     let bench = Workbench::new();
-    let three = ["linux_amd64", "darwin_arm64", "windows_amd64"].map(|platform| bench.platform(platform, platform));
+    let three = ["linux_amd64", "darwin_arm64", "windows_amd64"]
+        .map(|platform| bench.platform(platform, platform));
     at_random(&three, 5_000);
 }
 
@@ -501,7 +546,10 @@ fn of_three_releases_that_exclude_each_other_one_is_published_in_random_orders()
     let bench = Workbench::new();
     let three = [bench.module("a"), bench.module("b"), bench.platform("c", "linux_amd64")];
     at_random(&three, 2_500);
-    let three =
-        [bench.platform("d", "linux_amd64"), bench.platform("e", "linux_amd64"), overwriting(bench.module("f"))];
+    let three = [
+        bench.platform("d", "linux_amd64"),
+        bench.platform("e", "linux_amd64"),
+        overwriting(bench.module("f")),
+    ];
     at_random(&three, 2_500);
 }

@@ -116,7 +116,10 @@ fn what_was_written_ahead_becomes_what_a_fill_would_have_made() {
         let object = fill.publish().unwrap();
         assert_eq!(object.read_all().unwrap(), bytes);
         assert!(object.make_sure_whole().unwrap());
-        assert!(made == [cache.file(&key), cache.sidecar(&key)].map(|path| std::fs::read(path).unwrap()));
+        assert!(
+            made == [cache.file(&key), cache.sidecar(&key)]
+                .map(|path| std::fs::read(path).unwrap())
+        );
         assert_eq!(cache.temporaries(), 0);
     }
 }

@@ -18,8 +18,10 @@ fn every_one_of_1000_random_flips_is_noticed() {
     let mut random = fastrand::Rng::with_seed(2);
     for key in [blob(&bytes), member(3)] {
         drop(put(&cache.store, &key, &bytes));
-        let files =
-            [(cache.file(&key), bytes.clone()), (cache.sidecar(&key), std::fs::read(cache.sidecar(&key)).unwrap())];
+        let files = [
+            (cache.file(&key), bytes.clone()),
+            (cache.sidecar(&key), std::fs::read(cache.sidecar(&key)).unwrap()),
+        ];
         for round in 0..500 {
             let (path, good) = &files[round % 2];
             let mut flipped = good.clone();
@@ -51,7 +53,10 @@ fn a_flip_under_an_open_object_fails_the_read_and_removes_the_object() {
     assert_eq!(error.failure, StoreFailure::Corrupt);
     assert!(error.to_string().contains(&key.to_string()), "{error}");
     assert!(buf.iter().all(|b| *b == 0), "no wrong byte is left in the buffer");
-    assert!(cache.store.get(&key).unwrap().is_none(), "what is open and damaged is given to nobody else");
+    assert!(
+        cache.store.get(&key).unwrap().is_none(),
+        "what is open and damaged is given to nobody else"
+    );
     assert!(object.read_at(&mut [0; 10], 2 * CHUNK as u64).is_err());
     assert!(object.verify_whole().is_err());
     assert!(!cache.file(&key).exists());
@@ -162,7 +167,8 @@ fn what_stands_in_a_files_place_is_neither_followed_nor_harmed() {
         ("hard link", &|| std::fs::hard_link(&victim, &path).unwrap()),
         ("directory", &|| std::fs::create_dir(&path).unwrap()),
         ("fifo", &|| {
-            rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+            rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, Mode::RUSR, 0)
+                .unwrap();
         }),
     ];
     for (what, replace) in replacements {
@@ -172,7 +178,11 @@ fn what_stands_in_a_files_place_is_neither_followed_nor_harmed() {
         assert!(cache.store.get(&key).unwrap().is_none(), "{what}");
         assert!(path.symlink_metadata().is_err(), "{what}");
         assert_eq!(std::fs::read(&victim).unwrap(), bytes, "{what}");
-        assert_eq!(victim.metadata().unwrap().permissions().mode() & 0o777, 0o644 & !umask(), "{what}");
+        assert_eq!(
+            victim.metadata().unwrap().permissions().mode() & 0o777,
+            0o644 & !umask(),
+            "{what}"
+        );
     }
     // The same for the directory above it.
     let shard = path.parent().unwrap();
@@ -217,9 +227,14 @@ fn a_cache_directory_that_others_could_write_is_refused() {
     let refused = |path: &Path| {
         let error = Store::open(StoreOptions { dir: path.to_owned(), limit: BIG }).unwrap_err();
         assert_eq!(error.failure, StoreFailure::Unsafe, "{error}");
-        assert!(error.remedy.is_some() && error.to_string().contains(path.to_str().unwrap()), "{error}");
+        assert!(
+            error.remedy.is_some() && error.to_string().contains(path.to_str().unwrap()),
+            "{error}"
+        );
     };
-    let mode = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap()
+    };
     drop(open(&path, BIG));
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o700);
     for bad in [0o770, 0o702, 0o1777] {
@@ -298,7 +313,8 @@ fn what_was_checked_whole_is_checked_again_once_it_was_touched() {
     assert!(object.is_whole());
     let mut flipped = bytes.clone();
     flipped[CHUNK] ^= 1;
-    let ctime = || fstat(object.fd().unwrap()).map(|stat| (stat.st_ctime, stat.st_ctime_nsec)).unwrap();
+    let ctime =
+        || fstat(object.fd().unwrap()).map(|stat| (stat.st_ctime, stat.st_ctime_nsec)).unwrap();
     let before = ctime();
     // The clock of a file system ticks a few hundred times in a second on older kernels.
     while ctime() == before {
@@ -347,7 +363,9 @@ fn a_sidecar_of_another_object_of_this_cache_is_worth_nothing() {
     };
     let body = &whole[..whole.len() - seal::SEAL_LEN];
     assert!(
-        sums(body).is_some() && sums(&body[..body.len() - 16]).is_none() && sums(&body[..body.len() - 1]).is_none()
+        sums(body).is_some()
+            && sums(&body[..body.len() - 16]).is_none()
+            && sums(&body[..body.len() - 1]).is_none()
     );
 }
 
@@ -358,7 +376,8 @@ fn a_sidecar_of_another_cache_is_worth_nothing() {
     let (bytes, wrong) = (content(2 * CHUNK, 12), content(2 * CHUNK, 13));
     for key in [blob(&bytes), member(1)] {
         drop(put(&cache.store, &key, &bytes));
-        // The other cache made a consistent pair for the same name; a member's fill is not checked by a digest.
+        // The other cache made a consistent pair for the same name; a member's fill is not checked
+        // by a digest.
         drop(put(&other.store, &member(1), &wrong));
         overwrite(&cache.file(&key), &wrong);
         overwrite(&cache.sidecar(&key), &std::fs::read(other.sidecar(&member(1))).unwrap());
@@ -379,7 +398,10 @@ fn a_lost_key_costs_members_and_edges_but_no_blob() {
     assert_eq!(read(&store, &blob(&bytes)).unwrap(), bytes);
     assert_eq!(read(&store, &member(1)), None);
     assert_eq!(store.edge("e"), None);
-    assert_eq!(cache.dir.path().join("v1/key").metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        cache.dir.path().join("v1/key").metadata().unwrap().permissions().mode() & 0o777,
+        0o600
+    );
 }
 
 /// L11: who could read the key could have sealed anything with it.

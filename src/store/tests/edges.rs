@@ -29,7 +29,8 @@ fn an_edge_of_any_name_is_read_back_replaced_and_removed() {
         cache.store.put_edge(name, name.as_bytes()).unwrap();
         assert_eq!(cache.again().edge(name).unwrap(), name.as_bytes());
     }
-    let expected: BTreeMap<_, _> = names.iter().map(|n| ((*n).to_owned(), n.as_bytes().to_vec())).collect();
+    let expected: BTreeMap<_, _> =
+        names.iter().map(|n| ((*n).to_owned(), n.as_bytes().to_vec())).collect();
     assert_eq!(all(&cache.store), expected);
     cache.store.remove_edge("");
     cache.store.remove_edge("never there");
@@ -63,7 +64,11 @@ fn an_edge_moved_to_another_name_reads_as_absent() {
     cache.store.put_edge("a", b"value of a").unwrap();
     let a = only_file(&cache);
     cache.store.put_edge("b", b"value of b").unwrap();
-    let b = std::fs::read_dir(a.parent().unwrap()).unwrap().map(|e| e.unwrap().path()).find(|p| *p != a).unwrap();
+    let b = std::fs::read_dir(a.parent().unwrap())
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .find(|p| *p != a)
+        .unwrap();
     std::fs::rename(a, b).unwrap();
     assert_eq!((cache.store.edge("a"), cache.store.edge("b")), (None, None));
     assert_eq!(all(&cache.store), BTreeMap::new());

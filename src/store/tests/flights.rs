@@ -28,7 +28,11 @@ impl Works {
         result
     }
 
-    async fn join(&self, flights: Arc<Flights<u8, u32, String>>, result: Result<u32, String>) -> Result<u32, String> {
+    async fn join(
+        &self,
+        flights: Arc<Flights<u8, u32, String>>,
+        result: Result<u32, String>,
+    ) -> Result<u32, String> {
         let works = self.clone();
         flights.join(7, move || works.run(result)).await
     }
@@ -100,7 +104,8 @@ async fn a_waiter_that_goes_takes_nothing_from_the_others() {
 #[tokio::test]
 async fn a_deserted_work_is_joined_again_within_its_linger_and_dropped_after_it() {
     let (patient, works) = (flights(LONG), Works::default());
-    let deserted = tokio::time::timeout(Duration::from_millis(20), works.join(patient.clone(), Ok(1))).await;
+    let deserted =
+        tokio::time::timeout(Duration::from_millis(20), works.join(patient.clone(), Ok(1))).await;
     assert!(deserted.is_err());
     // Time for a work that would not linger to be dropped.
     tokio::time::sleep(Duration::from_millis(30)).await;
@@ -110,7 +115,8 @@ async fn a_deserted_work_is_joined_again_within_its_linger_and_dropped_after_it(
     assert_eq!(works.started(), 1);
 
     let (hasty, works) = (flights(Duration::from_millis(5)), Works::default());
-    let deserted = tokio::time::timeout(Duration::from_millis(20), works.join(hasty.clone(), Ok(1))).await;
+    let deserted =
+        tokio::time::timeout(Duration::from_millis(20), works.join(hasty.clone(), Ok(1))).await;
     assert!(deserted.is_err());
     until(|| hasty.running() == 0 && works.dropped.load(Ordering::SeqCst) == 1).await;
     works.go.notify_one();

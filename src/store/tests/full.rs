@@ -105,7 +105,13 @@ impl Disk {
     /// `None`, with the reason printed, where this user may not mount.
     fn new(size: &std::ffi::CStr) -> Option<Disk> {
         let dir = tempfile::tempdir().unwrap();
-        match mount("tofufs-test", dir.path(), "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(size)) {
+        match mount(
+            "tofufs-test",
+            dir.path(),
+            "tmpfs",
+            MountFlags::NOSUID | MountFlags::NODEV,
+            Some(size),
+        ) {
             Ok(()) => Some(Disk { dir }),
             Err(errno) => {
                 eprintln!("skipped: a tmpfs cannot be mounted here: {errno}");
@@ -189,7 +195,8 @@ fn on_a_full_disk_what_was_written_ahead_goes_before_anything_else() {
 /// O05: a disk may be full of files with room for bytes.
 #[test]
 fn on_a_disk_without_room_for_another_file_old_objects_go() {
-    // Of two numbers that differ by one, one runs out at the partial file and the other at the checksums.
+    // Of two numbers that differ by one, one runs out at the partial file and the other at the
+    // checksums.
     for size in [c"size=8m,mode=0700,nr_inodes=40", c"size=8m,mode=0700,nr_inodes=41"] {
         let Some(disk) = Disk::new(size) else { return };
         let store = open(&disk.cache(), BIG);

@@ -6,7 +6,9 @@ use std::os::unix::fs::MetadataExt;
 #[test]
 fn what_was_published_is_read_back_by_every_later_store() {
     let cache = Cache::new();
-    for (number, len) in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, 3 * CHUNK + 77].into_iter().enumerate() {
+    for (number, len) in
+        [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, 3 * CHUNK + 77].into_iter().enumerate()
+    {
         let bytes = content(len, len as u64);
         for key in [blob(&bytes), member(number as u32)] {
             assert!(cache.store.get(&key).unwrap().is_none());
@@ -65,7 +67,10 @@ fn use_is_written_down_without_making_passthrough_check_a_big_file_again() {
     let before = ctime(&cache.file(&key));
     cache.store.get(&key).unwrap().unwrap();
     assert_eq!(ctime(&cache.file(&key)), before);
-    assert!(cache.sidecar(&key).metadata().unwrap().modified().unwrap() > old + Duration::from_secs(90_000));
+    assert!(
+        cache.sidecar(&key).metadata().unwrap().modified().unwrap()
+            > old + Duration::from_secs(90_000)
+    );
 }
 
 #[test]
@@ -109,7 +114,8 @@ fn a_broken_off_blob_is_resumed_and_a_broken_off_member_is_not() {
         second.write(&bytes[kept as usize..]).unwrap();
         assert_eq!(second.publish().unwrap().read_all().unwrap(), bytes);
     }
-    // Nor one that a process left that was killed: nothing would tell whether it is this member's beginning.
+    // Nor one that a process left that was killed: nothing would tell whether it is this member's
+    // beginning.
     std::fs::write(cache.partial(&member(2)), content(half, 6)).unwrap();
     let mut again = fill(&cache.store, &member(2), bytes.len());
     assert_eq!(again.position(), 0);
@@ -135,7 +141,9 @@ fn garbage_in_a_partial_file_is_never_published_and_costs_at_most_one_mismatch()
     let cache = Cache::new();
     let bytes = content(2 * CHUNK, 8);
     let key = blob(&bytes);
-    for (found, taken_over) in [(vec![0; CHUNK], CHUNK), (content(bytes.len() + 1, 9), 0), (bytes[..9].to_vec(), 9)] {
+    for (found, taken_over) in
+        [(vec![0; CHUNK], CHUNK), (content(bytes.len() + 1, 9), 0), (bytes[..9].to_vec(), 9)]
+    {
         std::fs::write(cache.partial(&key), &found).unwrap();
         let mut resumed = fill(&cache.store, &key, bytes.len());
         assert_eq!(resumed.position(), taken_over as u64);
@@ -159,14 +167,15 @@ fn of_two_that_open_an_object_at_once_both_get_the_first() {
     let key = blob(&bytes);
     drop(put(&cache.store, &key, &bytes));
     let [first, second] = [(), ()].map(|()| cache.store.load(&key).unwrap().unwrap().0);
-    let [first, second] =
-        [first, second].map(|content| cache.store.opened(ObjectInner::new(cache.store.clone(), key, content)));
+    let [first, second] = [first, second]
+        .map(|content| cache.store.opened(ObjectInner::new(cache.store.clone(), key, content)));
     assert!(Arc::ptr_eq(&first.0, &second.0));
     drop(second);
     assert_eq!(cache.store.prune(0).objects, 0, "the one that is used is known to be open");
 }
 
-/// Credential helpers and whatever else is started must not come to hold what the cache keeps for its owner.
+/// Credential helpers and whatever else is started must not come to hold what the cache keeps for
+/// its owner.
 #[test]
 fn no_program_that_is_started_inherits_the_caches_files() {
     let cache = Cache::new();
@@ -178,7 +187,10 @@ fn no_program_that_is_started_inherits_the_caches_files() {
     let _filling = fill(&store, &member(1), 100);
     let listed = std::process::Command::new("ls").args(["-l", "/proc/self/fd/"]).output().unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
-    assert!(listed.contains("/proc/") && !listed.contains(cache.dir.path().to_str().unwrap()), "{listed}");
+    assert!(
+        listed.contains("/proc/") && !listed.contains(cache.dir.path().to_str().unwrap()),
+        "{listed}"
+    );
 }
 
 #[test]

@@ -25,13 +25,20 @@ fn what_is_pinned_is_evicted_by_no_process_until_it_is_no_longer() {
     let other = cache.again();
     assert_eq!(other.pins(), cache.store.pins());
     other.prune(0);
-    assert!(cache.file(&blob(&kept)).exists() && cache.file(&member(7)).exists() && !cache.file(&blob(&gone)).exists());
+    assert!(
+        cache.file(&blob(&kept)).exists()
+            && cache.file(&member(7)).exists()
+            && !cache.file(&blob(&gone)).exists()
+    );
     let (pinned, all) = (cache.store.pinned_usage(), cache.again().usage());
     assert_eq!((pinned.bytes, pinned.objects), (all.bytes, 2));
     // Twice the same adds up; a part of it does not go with another name.
     cache.store.pin(&[pin("x", &[&blob(&gone)]), pin("y", &[&blob(&kept)])]).unwrap();
     assert_eq!(cache.store.pins()[0].objects.len(), 3);
-    assert_eq!(cache.store.unpin(|pin| pin.reference.to_string().starts_with("a.b/x@")).unwrap().len(), 1);
+    assert_eq!(
+        cache.store.unpin(|pin| pin.reference.to_string().starts_with("a.b/x@")).unwrap().len(),
+        1
+    );
     other.prune(0);
     assert!(cache.file(&blob(&kept)).exists() && !cache.file(&member(7)).exists());
     cache.store.unpin(|_| true).unwrap();
@@ -52,7 +59,11 @@ fn a_cache_that_is_full_of_pins_is_read_through() {
         let object = put(&cache.store, &blob(&bytes), &bytes);
         assert_eq!(object.read_all().unwrap(), bytes);
         drop(object);
-        assert!(cache.store.usage().objects <= 2, "what was read before has gone: {:?}", cache.store.usage());
+        assert!(
+            cache.store.usage().objects <= 2,
+            "what was read before has gone: {:?}",
+            cache.store.usage()
+        );
     }
     assert!(cache.store.get(&blob(&pinned)).unwrap().is_some());
 }

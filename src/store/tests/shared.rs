@@ -16,7 +16,10 @@ fn of_two_stores_one_fills_and_the_other_sees_its_progress() {
     for key in [blob(&bytes), member(1)] {
         let mut first = fill(&cache.store, &key, bytes.len());
         for store in [&cache.store, &other] {
-            assert!(matches!(store.begin(&key, bytes.len() as u64).unwrap(), Begin::Busy { bytes: 0 }));
+            assert!(matches!(
+                store.begin(&key, bytes.len() as u64).unwrap(),
+                Begin::Busy { bytes: 0 }
+            ));
         }
         first.write(&bytes[..CHUNK]).unwrap();
         let busy = other.begin(&key, bytes.len() as u64).unwrap();
@@ -80,13 +83,17 @@ fn of_many_that_ask_for_a_key_at_once_one_fills_it() {
                     barrier.wait();
                     loop {
                         let mut fill = match store.begin(&key, bytes.len() as u64).unwrap() {
-                            Begin::Present(object) => return assert_eq!(object.read_all().unwrap(), *bytes),
+                            Begin::Present(object) => {
+                                return assert_eq!(object.read_all().unwrap(), *bytes);
+                            }
                             Begin::Busy { .. } => continue,
                             Begin::Fill(fill) => fill,
                         };
                         fills.fetch_add(1, Ordering::SeqCst);
                         let is_wrong =
-                            wrong_ones.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+                            wrong_ones.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| {
+                                n.checked_sub(1)
+                            });
                         fill.write(if is_wrong.is_ok() { &[0; 2000] } else { bytes }).unwrap();
                         match (is_wrong, fill.publish()) {
                             (Ok(_), published) => assert!(published.is_err()),
@@ -100,8 +107,8 @@ fn of_many_that_ask_for_a_key_at_once_one_fills_it() {
     }
 }
 
-/// O12: the kernel frees the lock of a killed process, and what it wrote is gone on with. This test starts itself
-/// as the process to be killed.
+/// O12: the kernel frees the lock of a killed process, and what it wrote is gone on with. This test
+/// starts itself as the process to be killed.
 #[test]
 fn a_killed_process_leaves_a_fill_that_another_goes_on_with() {
     const CHILD: &str = "TOFUFS_TEST_KILLED_FILL";
@@ -123,7 +130,10 @@ fn a_killed_process_leaves_a_fill_that_another_goes_on_with() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let said = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok).any(|l| l == "HALF WRITTEN");
+    let said = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok)
+        .any(|l| l == "HALF WRITTEN");
     assert!(said);
     let busy = cache.store.begin(&key, bytes.len() as u64).unwrap();
     assert!(matches!(busy, Begin::Busy { bytes } if bytes == half as u64), "{busy:?}");
@@ -193,13 +203,16 @@ fn old_temporary_files_go_unless_somebody_writes_them() {
         }
     };
     std::fs::File::open(cache.partial(&blob(&bytes))).unwrap().set_modified(week).unwrap();
-    for (name, old) in [("old.part", true), ("old.new", true), ("young.part", false), ("young.new", false)] {
+    for (name, old) in
+        [("old.part", true), ("old.new", true), ("young.part", false), ("young.new", false)]
+    {
         make(name, old);
     }
     evict::reap(&cache.store.layout(), PARTIAL_AGE);
     let mut left: Vec<_> = std::fs::read_dir(&tmp).unwrap().map(|e| e.unwrap().path()).collect();
     left.sort();
-    let mut expected = vec![tmp.join("young.part"), tmp.join("young.new"), cache.partial(&blob(&bytes))];
+    let mut expected =
+        vec![tmp.join("young.part"), tmp.join("young.new"), cache.partial(&blob(&bytes))];
     expected.sort();
     assert_eq!(left, expected);
     locked.publish().unwrap();

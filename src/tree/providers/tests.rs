@@ -50,7 +50,9 @@ impl Table {
     ) -> Fact<Arc<Vec<T>>, &'static str> {
         match fact {
             None | Some(Fact::Unknown) => Fact::Unknown,
-            Some(Fact::Is(texts)) => Fact::Is(Arc::new(texts.iter().map(|text| read(text)).collect())),
+            Some(Fact::Is(texts)) => {
+                Fact::Is(Arc::new(texts.iter().map(|text| read(text)).collect()))
+            }
             Some(Fact::Absent) => Fact::Absent,
             Some(Fact::Denied(e)) => Fact::Denied(e),
             Some(Fact::Failed(e)) => Fact::Failed(e),
@@ -124,7 +126,9 @@ impl Offered for Table {
     }
 
     fn platforms(&self, repo: &Repo, tag: &Tag) -> Fact<Arc<Vec<Platform>>, &'static str> {
-        Table::answer(self.platforms.get(format!("{}:{tag}", repo.name).as_str()), |t| t.parse().unwrap())
+        Table::answer(self.platforms.get(format!("{}:{tag}", repo.name).as_str()), |t| {
+            t.parse().unwrap()
+        })
     }
 
     fn repos(&self, provider: &ProviderAddr) -> Result<Vec<Repo>, &'static str> {
@@ -208,7 +212,8 @@ fn providers_come_from_the_catalog_unless_some_were_declared() {
     let mut known = Table::new(TEMPLATE);
     known.looked_up.insert(provider("acme/before"));
     assert_eq!(names(plugins::list(&acme(), &known)), "need the catalog of r.example");
-    known.catalog = Fact::Is(vec!["m/acme/one", "m/other/two", "m/secret/x", "else/acme/three", "m/acme/a.b"]);
+    known.catalog =
+        Fact::Is(vec!["m/acme/one", "m/other/two", "m/secret/x", "else/acme/three", "m/acme/a.b"]);
     assert_eq!(names(plugins::list(&acme(), &known)), "before one");
     assert_eq!(names(plugins::list(&top(), &known)), "p.example");
     known.catalog = Fact::Denied("no");
@@ -221,15 +226,24 @@ fn providers_come_from_the_catalog_unless_some_were_declared() {
     assert!(known.asked.borrow().is_empty());
     // What no rule is for (any more) is not shown.
     known.looked_up.insert(provider("secret/x"));
-    assert_eq!(names(plugins::list(&ProviderDirectory::Host("p.example".parse().unwrap()), &known)), "acme");
+    assert_eq!(
+        names(plugins::list(&ProviderDirectory::Host("p.example".parse().unwrap()), &known)),
+        "acme"
+    );
 }
 
 /// Two origins of one provider, as those who come from one client to the other have them.
 #[test]
 fn a_repository_that_several_rules_lead_to_is_listed_under_each_of_their_addresses() {
     let mut known = Table::new(TEMPLATE);
-    let rule = |include: &str| MappingRule::new("r.example/m/acme/${type}", &[include.to_owned()], &[]).unwrap();
-    known.mapping = Mapping::new(vec![rule("p.example/acme/*"), rule("q.example/acme/*"), rule("p.example/emca/*")]);
+    let rule = |include: &str| {
+        MappingRule::new("r.example/m/acme/${type}", &[include.to_owned()], &[]).unwrap()
+    };
+    known.mapping = Mapping::new(vec![
+        rule("p.example/acme/*"),
+        rule("q.example/acme/*"),
+        rule("p.example/emca/*"),
+    ]);
     known.catalog = Fact::Is(vec!["m/acme/one"]);
     let host = ProviderDirectory::Host("p.example".parse().unwrap());
     for list in [plugins::list::<Table>, mirror::list::<Table>] {
@@ -249,7 +263,11 @@ fn a_declared_provider_is_a_directory_whatever_its_registry_says() {
     known.declared.insert(provider("acme/one"));
     assert_eq!(say(plugins::lookup(&acme(), "one", &known)), "dir p.example/acme/one");
     for (fact, listed, found) in [
-        (Fact::Unknown, "need the tag list of r.example/m/acme/one", "need the tag list of r.example/m/acme/one"),
+        (
+            Fact::Unknown,
+            "need the tag list of r.example/m/acme/one",
+            "need the tag list of r.example/m/acme/one",
+        ),
         (Fact::Absent, "", "absent"),
         (Fact::Denied("no"), "no", "failed no"),
         (Fact::Failed("away"), "away", "failed away"),
@@ -270,7 +288,10 @@ fn a_declared_provider_is_a_directory_whatever_its_registry_says() {
 #[test]
 fn versions_are_canonical_tags_alone() {
     let mut known = Table::new(TEMPLATE);
-    known.tags.insert("m/acme/one", Fact::Is(vec!["01.0.0", "1.0.0", "1.0.0-rc1_b2", "1.1", "latest", "v1.0.0"]));
+    known.tags.insert(
+        "m/acme/one",
+        Fact::Is(vec!["01.0.0", "1.0.0", "1.0.0-rc1_b2", "1.1", "latest", "v1.0.0"]),
+    );
     assert_eq!(names(plugins::list(&one(), &known)), "1.0.0 1.0.0-rc1+b2");
     let link = "-> ../../../../../r.example/m/acme/one/1.0.0-rc1_b2/linux_amd64";
     assert_eq!(say(plugins::lookup(&version("1.0.0-rc1+b2"), "linux_amd64", &known)), link);
@@ -280,8 +301,13 @@ fn versions_are_canonical_tags_alone() {
     let link = "-> ../../../../r.example/m/acme/one/1.0.0-rc1_b2/linux_amd64.zip";
     assert_eq!(say(mirror::lookup(&one(), zip, &known)), link);
     assert_eq!(say(mirror::lookup(&one(), "index.json", &known)), "versions");
-    assert_eq!(say(mirror::lookup(&one(), "1.0.0.json", &known)), "archives of r.example/m/acme/one:1.0.0");
-    for absent in ["1.1.json", "2.0.0.json", "terraform-provider-two_1.0.0_linux_amd64.zip", "1.0.0", "x"] {
+    assert_eq!(
+        say(mirror::lookup(&one(), "1.0.0.json", &known)),
+        "archives of r.example/m/acme/one:1.0.0"
+    );
+    for absent in
+        ["1.1.json", "2.0.0.json", "terraform-provider-two_1.0.0_linux_amd64.zip", "1.0.0", "x"]
+    {
         assert_eq!(say(mirror::lookup(&one(), absent, &known)), "absent", "{absent}");
     }
     for absent in ["1.1", "v1.0.0", "1.0.0-rc1_b2", "2.0.0"] {
@@ -298,7 +324,10 @@ fn without_a_network_versions_are_those_that_can_be_had() {
     assert_eq!(names(plugins::list(&one(), &known)), "1.0.0 1.1.0 2.0.0");
     known.offline = true;
     assert_eq!(names(plugins::list(&one(), &known)), "1.1.0");
-    assert_eq!(names(mirror::list(&one(), &known)), "index.json terraform-provider-one_1.1.0_linux_amd64.zip");
+    assert_eq!(
+        names(mirror::list(&one(), &known)),
+        "index.json terraform-provider-one_1.1.0_linux_amd64.zip"
+    );
     known.held = vec!["m/acme/one"];
     assert_eq!(names(plugins::list(&one(), &known)), "1.0.0 1.1.0 2.0.0");
 }

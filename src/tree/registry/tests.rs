@@ -19,7 +19,10 @@ struct Table {
 
 const HOST: &str = "r.example";
 
-fn of<T: Clone, U>(fact: Option<&Fact<T, &'static str>>, map: impl Fn(T) -> U) -> Fact<U, &'static str> {
+fn of<T: Clone, U>(
+    fact: Option<&Fact<T, &'static str>>,
+    map: impl Fn(T) -> U,
+) -> Fact<U, &'static str> {
     match fact {
         None | Some(Fact::Unknown) => Fact::Unknown,
         Some(Fact::Is(v)) => Fact::Is(map(v.clone())),
@@ -38,11 +41,14 @@ impl KnownFacts for Table {
     }
 
     fn catalog(&self, _: &Host) -> Fact<Arc<Vec<RepoName>>, &'static str> {
-        of(self.catalog.as_ref(), |names| Arc::new(names.iter().map(|n| n.parse().unwrap()).collect()))
+        of(self.catalog.as_ref(), |names| {
+            Arc::new(names.iter().map(|n| n.parse().unwrap()).collect())
+        })
     }
 
     fn binding(&self, repo: &Repo, tag: &Tag) -> Fact<(), &'static str> {
-        let found = self.bindings.iter().find(|((r, t), _)| *r == repo.name.as_str() && *t == tag.as_str());
+        let found =
+            self.bindings.iter().find(|((r, t), _)| *r == repo.name.as_str() && *t == tag.as_str());
         of(found.map(|(_, fact)| fact), |()| ())
     }
 
@@ -78,7 +84,10 @@ impl KnownFacts for Table {
 }
 
 fn space(path: &str) -> RegistrySpace {
-    RegistrySpace { host: HOST.parse().unwrap(), path: (!path.is_empty()).then(|| path.parse().unwrap()) }
+    RegistrySpace {
+        host: HOST.parse().unwrap(),
+        path: (!path.is_empty()).then(|| path.parse().unwrap()),
+    }
 }
 
 /// The answer in one word or the reference that was found.
@@ -119,7 +128,11 @@ fn the_rules_are_asked_in_their_order() {
     t.catalog = Some(YES(vec!["acme/net/deep"]));
     assert_eq!(find("acme", "net", &t), "dir acme/net", "a prefix of something in the catalog");
     t.catalog = Some(YES(vec!["acme/network"]));
-    assert_eq!(find("acme", "net", &t), "need the tag list of r.example/acme/net", "a catalog may lag behind");
+    assert_eq!(
+        find("acme", "net", &t),
+        "need the tag list of r.example/acme/net",
+        "a catalog may lag behind"
+    );
     t.tags.insert("acme/net", Fact::Absent);
     assert_eq!(find("acme", "net", &t), "absent", "a prefix ends at a component");
     t.catalog = Some(Fact::Absent);
@@ -140,7 +153,11 @@ fn given_names_are_directories_without_a_request() {
     }
     assert_eq!(find("", "other", &t), "absent", "outside the prefix");
     assert_eq!(find("acme", "other", &t), "absent", "outside the prefix");
-    assert_eq!(find("", "acme:1.0", &t), "absent", "above the prefix is no repository of the source");
+    assert_eq!(
+        find("", "acme:1.0", &t),
+        "absent",
+        "above the prefix is no repository of the source"
+    );
     assert_eq!(find("acme/infra", "x", &t), "need the tag list of r.example/acme/infra");
 }
 
@@ -164,9 +181,17 @@ fn a_name_that_may_be_a_passage_needs_no_tag_list_where_there_is_no_catalog() {
     assert_eq!(find("", "acme", &t), "dir acme");
     t.tags.insert("acme", Fact::Absent);
     assert_eq!(find("acme", "net", &t), "dir acme/net", "a repository looks the same");
-    assert_eq!(find("acme", "1.2.0", &t), "need the tag list of r.example/acme/1.2.0", "no pattern of a passage");
+    assert_eq!(
+        find("acme", "1.2.0", &t),
+        "need the tag list of r.example/acme/1.2.0",
+        "no pattern of a passage"
+    );
     t.tags.insert("acme", YES(vec![]));
-    assert_eq!(find("acme", "net", &t), "need the tag list of r.example/acme/net", "below a repository");
+    assert_eq!(
+        find("acme", "net", &t),
+        "need the tag list of r.example/acme/net",
+        "below a repository"
+    );
 }
 
 #[test]
@@ -312,12 +337,19 @@ fn what_a_store_holds_is_there_while_other_sources_do_not_answer() {
 
 #[test]
 fn present_lists_answer_for_what_they_lack() {
-    let mut t = Table { catalog: Some(YES(vec!["acme/net", "acme/net/inner/x", "acme/net-2"])), ..Table::default() };
+    let mut t = Table {
+        catalog: Some(YES(vec!["acme/net", "acme/net/inner/x", "acme/net-2"])),
+        ..Table::default()
+    };
     t.tags.insert("acme/net", YES(vec!["1.0"]));
     assert_eq!(find("acme/net", "2.0", &t), "absent");
     assert_eq!(find("acme", "net:2.0", &t), "absent");
     assert_eq!(find("acme", "net:1.0", &t), "need r.example/acme/net:1.0");
-    assert_eq!(find("acme/net", "inner", &t), "dir acme/net/inner", "a prefix of something in the catalog");
+    assert_eq!(
+        find("acme/net", "inner", &t),
+        "dir acme/net/inner",
+        "a prefix of something in the catalog"
+    );
     t.bindings.insert(("acme/net", "3.0"), Fact::Unknown);
     assert_eq!(
         find("acme", "net:3.0", &t),
@@ -326,11 +358,19 @@ fn present_lists_answer_for_what_they_lack() {
     );
     t.is_away = true;
     let asks = "need the tag list of r.example/acme/net/2.0";
-    assert_eq!(find("acme/net", "2.0", &t), asks, "a list that nobody confirms answers for nothing");
+    assert_eq!(
+        find("acme/net", "2.0", &t),
+        asks,
+        "a list that nobody confirms answers for nothing"
+    );
     assert_eq!(find("acme", "net:2.0", &t), "need r.example/acme/net:2.0");
     t.is_away = false;
     t.catalog = Some(YES(vec!["acme/other"]));
-    assert_eq!(find("acme/net", "2.0", &t), asks, "a catalog that lacks the repository is not complete");
+    assert_eq!(
+        find("acme/net", "2.0", &t),
+        asks,
+        "a catalog that lacks the repository is not complete"
+    );
     t.catalog = Some(Fact::Absent);
     assert_eq!(find("acme/net", "2.0", &t), asks, "without a catalog nobody else can say");
 }

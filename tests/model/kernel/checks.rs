@@ -21,7 +21,12 @@ impl Kernel {
     }
 
     pub(super) fn shape(&self, digest: Digest) -> &Shape {
-        &self.known.iter().find(|k| k.artifact.digest() == digest).expect("a manifest of the registry").shape
+        &self
+            .known
+            .iter()
+            .find(|k| k.artifact.digest() == digest)
+            .expect("a manifest of the registry")
+            .shape
     }
 
     pub(super) fn files(&self, (digest, platform): &Package) -> &Files {
@@ -57,18 +62,23 @@ impl Kernel {
         let (stood, is_real, may_pass) = match name.split_once(['@', ':']) {
             Some((repo, selector)) if selector.contains(':') => {
                 let mut stood = BTreeSet::from([selector.parse::<Digest>().ok()]);
-                // A digest is the name of the bytes: what is cached is not asked for in another repository.
+                // A digest is the name of the bytes: what is cached is not asked for in another
+                // repository.
                 stood.extend((!is_repo(&join(space, repo))).then_some(None));
                 (stood, false, false)
             }
-            Some((repo, _)) if !is_repo(&join(space, repo)) => (BTreeSet::from([None]), false, false),
+            Some((repo, _)) if !is_repo(&join(space, repo)) => {
+                (BTreeSet::from([None]), false, false)
+            }
             Some((repo, tag)) => (self.stood(&join(space, repo), tag, since), false, false),
             None => {
                 let stood = match space.filter(|s| is_repo(s)) {
                     Some(repo) => self.stood(repo, name, since),
                     None => BTreeSet::from([None]),
                 };
-                let passes = is_passage(name) && !space.is_some_and(is_repo) && !self.fake.state().has_catalog;
+                let passes = is_passage(name)
+                    && !space.is_some_and(is_repo)
+                    && !self.fake.state().has_catalog;
                 (stood, nested(space).contains(name), passes)
             }
         };
@@ -79,7 +89,10 @@ impl Kernel {
             Ok(Some(ino)) if self.reference(ino).is_some() => {
                 assert!(may_be_release, "{path}: a release, but there was no such tag");
                 if let Some(digest) = self.digest(ino) {
-                    assert!(stood.contains(&Some(digest)), "{path}: bound to {digest}, for which it did not stand");
+                    assert!(
+                        stood.contains(&Some(digest)),
+                        "{path}: bound to {digest}, for which it did not stand"
+                    );
                 }
                 if !self.trouble {
                     self.seen.insert(path.to_owned(), self.now);
@@ -118,7 +131,9 @@ impl Kernel {
         match name.split_once(['@', ':']) {
             Some((_, selector)) if selector.contains(':') => self.disturbances == 0,
             Some((repo, tag)) => stood_since(&join(space, repo), tag),
-            None => nested(space).contains(name) || space.is_some_and(|repo| stood_since(repo, name)),
+            None => {
+                nested(space).contains(name) || space.is_some_and(|repo| stood_since(repo, name))
+            }
         }
     }
 
@@ -126,7 +141,11 @@ impl Kernel {
     pub(super) fn named(&self, space: Option<&str>, name: &str, is_release: bool) -> Thing {
         match name.split_once(['@', ':']) {
             _ if !is_release => Thing::Space(Some(join(space, name))),
-            None => Thing::Release { repo: space.unwrap().to_owned(), tag: Some(name.to_owned()), digest: None },
+            None => Thing::Release {
+                repo: space.unwrap().to_owned(),
+                tag: Some(name.to_owned()),
+                digest: None,
+            },
             Some((repo, selector)) => {
                 let digest = selector.parse().ok();
                 let tag = digest.is_none().then(|| selector.to_owned());
@@ -148,25 +167,35 @@ impl Kernel {
         self.attribute(ino, "user.oci.digest").map(|text| text.parse().unwrap())
     }
 
-    /// The manifest to which a release's directory is bound: one for which its name stood, and never another one.
+    /// The manifest to which a release's directory is bound: one for which its name stood, and
+    /// never another one.
     pub(super) fn bound(&mut self, ino: u64) -> Option<Digest> {
         let now = self.digest(ino);
         let held = &self.held[&ino];
         if let Thing::Release { repo, tag, digest } = &held.thing {
-            assert!(held.bound.is_none() || held.bound == now, "{}: bound to a second manifest", held.path);
+            assert!(
+                held.bound.is_none() || held.bound == now,
+                "{}: bound to a second manifest",
+                held.path
+            );
             if let Some(now) = now {
                 let allowed = match tag {
                     Some(tag) => self.stood(repo, tag, held.window),
                     None => BTreeSet::from([*digest]),
                 };
-                assert!(allowed.contains(&Some(now)), "{}: bound to {now} of another time", held.path);
+                assert!(
+                    allowed.contains(&Some(now)),
+                    "{}: bound to {now} of another time",
+                    held.path
+                );
             }
         }
         self.held.get_mut(&ino).unwrap().bound = now;
         now
     }
 
-    /// Whether a release's directory could not be bound, since the registry said that the tag is gone.
+    /// Whether a release's directory could not be bound, since the registry said that the tag is
+    /// gone.
     pub(super) fn may_be_unbound(&mut self, ino: u64) -> bool {
         let bound = self.bound(ino);
         match &self.held[&ino].thing {
@@ -195,7 +224,11 @@ impl Kernel {
                         let platform = name.trim_end_matches(".zip");
                         platforms.get(platform)?;
                         let package = (digest, Some(platform.to_owned()));
-                        Some(if name.ends_with(".zip") { Thing::Zip(package) } else { Thing::Platform(package) })
+                        Some(if name.ends_with(".zip") {
+                            Thing::Zip(package)
+                        } else {
+                            Thing::Platform(package)
+                        })
                     }
                 }
             }
@@ -220,26 +253,38 @@ impl Kernel {
             return assert!(self.may_be_unbound(ino), "{path}: {error:?}");
         }
         self.excuse(path, error);
-        if let (Thing::Release { repo, tag, .. }, Some((digest, at))) = (thing, self.entered.get(&self.held[&ino].path))
+        if let (Thing::Release { repo, tag, .. }, Some((digest, at))) =
+            (thing, self.entered.get(&self.held[&ino].path))
         {
-            let same = tag.as_ref().is_none_or(|tag| self.stood(repo, tag, *at) == BTreeSet::from([Some(*digest)]));
+            let same = tag
+                .as_ref()
+                .is_none_or(|tag| self.stood(repo, tag, *at) == BTreeSet::from([Some(*digest)]));
             let required = self.is_away() && !self.denied && self.disturbances == 0 && same;
             assert!(!required, "{path}: {error:?}, though it was entered before the outage");
         }
     }
 
-    pub(super) fn check_names(&mut self, ino: u64, thing: &Thing, path: &str, names: &BTreeSet<String>) {
-        let of_package = |files: &Files, dir: &str| children(files, dir).into_keys().collect::<BTreeSet<_>>();
+    pub(super) fn check_names(
+        &mut self,
+        ino: u64,
+        thing: &Thing,
+        path: &str,
+        names: &BTreeSet<String>,
+    ) {
+        let of_package =
+            |files: &Files, dir: &str| children(files, dir).into_keys().collect::<BTreeSet<_>>();
         let expected = match thing {
             Thing::Root => BTreeSet::from([HOST.to_owned()]),
             Thing::Space(space) => return self.check_space_names(space.as_deref(), path, names),
-            Thing::Release { .. } => match (self.bound(ino), self.bound(ino).map(|d| self.shape(d))) {
-                (_, Some(Shape::Module(files))) => of_package(files, ""),
-                (_, Some(Shape::Provider(platforms))) => {
-                    platforms.keys().flat_map(|p| [p.clone(), format!("{p}.zip")]).collect()
+            Thing::Release { .. } => {
+                match (self.bound(ino), self.bound(ino).map(|d| self.shape(d))) {
+                    (_, Some(Shape::Module(files))) => of_package(files, ""),
+                    (_, Some(Shape::Provider(platforms))) => {
+                        platforms.keys().flat_map(|p| [p.clone(), format!("{p}.zip")]).collect()
+                    }
+                    _ => panic!("{path}: lists what is refused or unbound"),
                 }
-                _ => panic!("{path}: lists what is refused or unbound"),
-            },
+            }
             Thing::Platform(package) => of_package(self.files(package), ""),
             Thing::Dir(package, dir) => of_package(self.files(package), dir),
             Thing::Zip(_) | Thing::File(..) => panic!("{path}: a file was listed"),
@@ -247,15 +292,28 @@ impl Kernel {
         assert_eq!(*names, expected, "{path}");
     }
 
-    pub(super) fn check_space_names(&self, space: Option<&str>, path: &str, names: &BTreeSet<String>) {
+    pub(super) fn check_space_names(
+        &self,
+        space: Option<&str>,
+        path: &str,
+        names: &BTreeSet<String>,
+    ) {
         let repo = space.filter(|s| is_repo(s));
-        let stood = |tag: &str| repo.map_or(BTreeSet::from([None]), |repo| self.stood(repo, tag, self.since()));
+        let stood = |tag: &str| {
+            repo.map_or(BTreeSet::from([None]), |repo| self.stood(repo, tag, self.since()))
+        };
         for tag in TAGS.iter().filter(|_| !self.denied) {
-            assert!(stood(tag).contains(&None) || names.contains(*tag), "{path}: does not list {tag}");
+            assert!(
+                stood(tag).contains(&None) || names.contains(*tag),
+                "{path}: does not list {tag}"
+            );
         }
         for name in names {
             let is_tag = stood(name).iter().any(Option::is_some);
-            assert!(is_tag || nested(space).contains(name), "{path}: lists {name}, which never was");
+            assert!(
+                is_tag || nested(space).contains(name),
+                "{path}: lists {name}, which never was"
+            );
         }
         if repo.is_none() && self.fake.state().has_catalog && !self.trouble {
             assert!(names.is_superset(&nested(space)), "{path}: lists {names:?} alone");
@@ -263,9 +321,16 @@ impl Kernel {
     }
 
     pub fn check(&self) {
-        assert_eq!(self.fs.report().inodes, self.held.len(), "inodes that the kernel does not hold, or lacks");
+        assert_eq!(
+            self.fs.report().inodes,
+            self.held.len(),
+            "inodes that the kernel does not hold, or lacks"
+        );
         for (digest, downloads) in &self.fake.state().downloads {
-            assert!(*downloads <= 1 + self.disturbances, "{digest} was downloaded {downloads} times");
+            assert!(
+                *downloads <= 1 + self.disturbances,
+                "{digest} was downloaded {downloads} times"
+            );
         }
     }
 }

@@ -17,7 +17,8 @@ impl Seen {
     }
 }
 
-/// An answer. `Content-Length` is added unless a length or an encoding of transfer is among the headers.
+/// An answer. `Content-Length` is added unless a length or an encoding of transfer is among the
+/// headers.
 #[derive(Clone, Debug)]
 pub struct Reply {
     pub status: u16,
@@ -27,12 +28,20 @@ pub struct Reply {
 
 impl Reply {
     pub fn new(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Reply {
-        Reply { status, headers: vec![("Content-Type".into(), content_type.into())], body: body.into() }
+        Reply {
+            status,
+            headers: vec![("Content-Type".into(), content_type.into())],
+            body: body.into(),
+        }
     }
 
     /// An OCI error body.
     pub fn error(status: u16, code: &str) -> Reply {
-        Reply::new(status, "application/json", format!(r#"{{"errors":[{{"code":"{code}","message":"so it is"}}]}}"#))
+        Reply::new(
+            status,
+            "application/json",
+            format!(r#"{{"errors":[{{"code":"{code}","message":"so it is"}}]}}"#),
+        )
     }
 
     pub fn redirect(status: u16, location: &str) -> Reply {

@@ -38,7 +38,8 @@ pub(super) fn take(
 
 /// The honest answer to POST and PUT.
 pub(super) fn written(state: &mut State, seen: &Seen, rest: &str) -> Reply {
-    let (rest, query) = rest.split_once('?').unwrap_or((rest, seen.path.split_once('?').map_or("", |(_, q)| q)));
+    let (rest, query) =
+        rest.split_once('?').unwrap_or((rest, seen.path.split_once('?').map_or("", |(_, q)| q)));
     if let Some((repo, reference)) = rest.split_once("/manifests/") {
         return manifest(state, seen, repo, reference);
     }
@@ -57,8 +58,12 @@ pub(super) fn written(state: &mut State, seen: &Seen, rest: &str) -> Reply {
             let Some(wanted) = query.split('&').find_map(|p| p.strip_prefix("digest=")) else {
                 return Reply::error(400, "DIGEST_INVALID");
             };
-            let Ok(digest) = wanted.parse::<Digest>() else { return Reply::error(400, "DIGEST_INVALID") };
-            if Digest::of_with(digest.algorithm(), &seen.body) != digest || !query.contains("_state=a%2Fb%3D") {
+            let Ok(digest) = wanted.parse::<Digest>() else {
+                return Reply::error(400, "DIGEST_INVALID");
+            };
+            if Digest::of_with(digest.algorithm(), &seen.body) != digest
+                || !query.contains("_state=a%2Fb%3D")
+            {
                 return Reply::error(400, "DIGEST_INVALID");
             }
             state.blobs.insert(digest.to_string(), seen.body.clone());
@@ -68,15 +73,22 @@ pub(super) fn written(state: &mut State, seen: &Seen, rest: &str) -> Reply {
     }
 }
 
-/// The honest answer to DELETE: a manifest goes by its digest, and with it the tags that stand for it.
+/// The honest answer to DELETE: a manifest goes by its digest, and with it the tags that stand for
+/// it.
 pub(super) fn removed(state: &mut State, rest: &str) -> Reply {
-    let Some((repo, digest)) = rest.split_once("/manifests/").filter(|(_, digest)| digest.contains(':')) else {
+    let Some((repo, digest)) =
+        rest.split_once("/manifests/").filter(|(_, digest)| digest.contains(':'))
+    else {
         return Reply::error(405, "UNSUPPORTED");
     };
     let Some((_, bytes)) = state.manifests.remove(&(repo.to_owned(), digest.to_owned())) else {
         return Reply::error(404, "MANIFEST_UNKNOWN");
     };
-    let gone: Vec<_> = state.manifests.iter().filter(|((of, _), (_, other))| of == repo && *other == bytes).collect();
+    let gone: Vec<_> = state
+        .manifests
+        .iter()
+        .filter(|((of, _), (_, other))| of == repo && *other == bytes)
+        .collect();
     let gone: Vec<_> = gone.into_iter().map(|(key, _)| key.clone()).collect();
     for (repo, tag) in gone {
         state.tags.entry(repo.clone()).or_default().remove(&tag);
@@ -90,7 +102,9 @@ fn manifest(state: &mut State, seen: &Seen, repo: &str, reference: &str) -> Repl
         return Reply::error(400, "MANIFEST_INVALID");
     };
     let names = |key: &str| value[key].as_array().cloned().unwrap_or_default();
-    let held = |entry: &serde_json::Value| state.blobs.contains_key(entry["digest"].as_str().unwrap_or_default());
+    let held = |entry: &serde_json::Value| {
+        state.blobs.contains_key(entry["digest"].as_str().unwrap_or_default())
+    };
     let known = |entry: &serde_json::Value| {
         let digest = entry["digest"].as_str().unwrap_or_default();
         state.manifests.contains_key(&(repo.to_owned(), digest.to_owned()))

@@ -38,11 +38,15 @@ impl Tar {
         self.header(&header(name, kind, 0))
     }
 
-    /// A regular file whose name stands in an extended header, where it is too long for a plain one.
+    /// A regular file whose name stands in an extended header, where it is too long for a plain
+    /// one.
     fn file(self, name: &str, bytes: &[u8]) -> Tar {
         let size = bytes.len() as u64;
         match name.len() > 100 {
-            true => self.pax(&[("path", name)]).header(&header("short", EntryType::Regular, size)).content(bytes),
+            true => self
+                .pax(&[("path", name)])
+                .header(&header("short", EntryType::Regular, size))
+                .content(bytes),
             false => self.header(&header(name, EntryType::Regular, size)).content(bytes),
         }
     }
@@ -72,7 +76,8 @@ fn opened(bytes: &[u8]) -> (tempfile::NamedTempFile, Result<LayoutArchive, Regis
     (file, archive)
 }
 
-/// The same store as a directory, two repositories with a module each, and the names and bytes of its files.
+/// The same store as a directory, two repositories with a module each, and the names and bytes of
+/// its files.
 fn store() -> (Fixture, Vec<(String, Vec<u8>)>) {
     let store = Fixture::new();
     for name in ["acme/net", "acme/net/nested"] {
@@ -89,7 +94,8 @@ fn store() -> (Fixture, Vec<(String, Vec<u8>)>) {
             if path.is_dir() {
                 pending.push(path);
             } else {
-                let name = path.strip_prefix(store.dir.path()).unwrap().to_str().unwrap().to_owned();
+                let name =
+                    path.strip_prefix(store.dir.path()).unwrap().to_str().unwrap().to_owned();
                 files.push((name, fs::read(path).unwrap()));
             }
         }
@@ -102,7 +108,8 @@ fn packed(files: &[(String, Vec<u8>)]) -> Vec<u8> {
     files.iter().fold(Tar::default(), |tar, (name, bytes)| tar.file(name, bytes)).end()
 }
 
-/// Everything that the registry `host` of a store says, errors included; with the digests of what its blobs are.
+/// Everything that the registry `host` of a store says, errors included; with the digests of what
+/// its blobs are.
 async fn all(registry: &dyn Registry) -> Vec<String> {
     let mut said = vec![format!("{:?}", registry.catalog().await)];
     for name in ["acme/net", "acme/net/nested", "acme", "other"].map(repo) {
@@ -110,13 +117,19 @@ async fn all(registry: &dyn Registry) -> Vec<String> {
         for to in ["1.0.0", "1.1.0", "2.0.0"] {
             let raw = registry.manifest(&name, &tag(to)).await;
             said.push(format!("{:?}", raw.as_ref().map(|raw| raw.claimed).map_err(|e| e.failure)));
-            said.push(format!("{:?}", registry.resolve(&name, &to.parse().unwrap()).await.map_err(|e| e.failure)));
+            said.push(format!(
+                "{:?}",
+                registry.resolve(&name, &to.parse().unwrap()).await.map_err(|e| e.failure)
+            ));
             let Ok(raw) = raw else {
                 said.push("no package".to_owned());
                 continue;
             };
-            let manifest = crate::oci::Manifest::parse(raw.bytes, raw.claimed.unwrap(), None).unwrap();
-            let crate::oci::ManifestBody::Image(layers) = &manifest.body else { panic!("an image") };
+            let manifest =
+                crate::oci::Manifest::parse(raw.bytes, raw.claimed.unwrap(), None).unwrap();
+            let crate::oci::ManifestBody::Image(layers) = &manifest.body else {
+                panic!("an image")
+            };
             let mut sink = Memory::default();
             let read = registry.blob(&name, &layers[0], &mut sink).await;
             let failure = read.map_err(|e| match e {
@@ -134,7 +147,10 @@ async fn all(registry: &dyn Registry) -> Vec<String> {
 async fn an_archive_says_what_the_directory_says() {
     let (store, files) = store();
     let wanted = all(&store.layout()).await;
-    assert!(wanted[0].contains("acme/net/nested") && wanted.contains(&"Ok(()) true".to_owned()), "{wanted:?}");
+    assert!(
+        wanted[0].contains("acme/net/nested") && wanted.contains(&"Ok(()) true".to_owned()),
+        "{wanted:?}"
+    );
     let (_file, archive) = opened(&packed(&files));
     let archive = Arc::new(archive.unwrap());
     assert_eq!(HostStore::hosts(&*archive).unwrap(), [host()]);
@@ -153,7 +169,13 @@ async fn archives_of_other_programs_are_read_in_every_format() {
     for format in ["gnu", "oldgnu", "pax", "posix", "ustar"] {
         let tar = dir.path().join(format);
         let mut command = Command::new("tar");
-        command.arg(format!("--format={format}")).arg("-cf").arg(&tar).arg("-C").arg(store.dir.path()).arg(".");
+        command
+            .arg(format!("--format={format}"))
+            .arg("-cf")
+            .arg(&tar)
+            .arg("-C")
+            .arg(store.dir.path())
+            .arg(".");
         assert!(command.status().unwrap().success(), "{format}");
         let archive = Arc::new(LayoutArchive::open(&tar).unwrap());
         assert_eq!(all(archive.registry(&host()).as_ref()).await, wanted, "{format}");
@@ -181,13 +203,19 @@ fn what_is_no_store_is_refused_with_the_member_and_the_rule() {
         (tar().file(layout, b"a").file(&format!("./{layout}"), b"a").end(), "there twice"),
         (tar().file("README", b"").end(), "no file of an image layout"),
         (tar().file("reg.example/net/blobs/sha256/short", b"").end(), "no file of an image layout"),
-        (tar().file(&format!("reg.example/net/blobs/md5/{hex}"), b"").end(), "no file of an image layout"),
+        (
+            tar().file(&format!("reg.example/net/blobs/md5/{hex}"), b"").end(),
+            "no file of an image layout",
+        ),
         (tar().file("Upper/net/oci-layout", b"").end(), "in no HOST/REPOSITORY"),
         (tar().file("reg.example/oci-layout", b"").end(), "in no HOST/REPOSITORY"),
         (tar().file("oci-layout", b"").end(), "one image layout"),
         (tar().file(&format!("blobs/sha256/{hex}"), b"").end(), "one image layout"),
         (tar().header(&header("d", EntryType::Directory, 512)).content(b"x").end(), "has content"),
-        (tar().header(&header("g", EntryType::XGlobalHeader, 9)).content(b"9 path=x\n").end(), "global"),
+        (
+            tar().header(&header("g", EntryType::XGlobalHeader, 9)).content(b"9 path=x\n").end(),
+            "global",
+        ),
         (tar().header(&header("x", EntryType::XHeader, 1 << 40)).end(), "the limit is 65536"),
         (tar().pax(&[("size", "-1")]).file(layout, b"").end(), "malformed"),
         (b"no tar at all".repeat(100), "no header of a tar"),
@@ -206,7 +234,8 @@ fn what_is_no_store_is_refused_with_the_member_and_the_rule() {
     assert_eq!(failure_of(&pipe), RegistryFailure::Io);
 }
 
-/// What is after the cut cannot be known, so an archive that is cut at any byte before its end mark is refused.
+/// What is after the cut cannot be known, so an archive that is cut at any byte before its end mark
+/// is refused.
 #[test]
 fn an_archive_that_is_cut_off_anywhere_is_refused() {
     let (_, files) = store();
@@ -224,8 +253,8 @@ fn an_archive_that_is_cut_off_anywhere_is_refused() {
     assert!(opened(&whole[..contents + 512]).1.is_ok());
 }
 
-/// A flip in a header is found when the archive is opened, one in a blob by its digest, one in a document by the
-/// digest that a writer noted.
+/// A flip in a header is found when the archive is opened, one in a blob by its digest, one in a
+/// document by the digest that a writer noted.
 #[tokio::test]
 async fn a_flipped_bit_in_a_members_content_never_gives_another_byte() {
     let (store, files) = store();
@@ -251,7 +280,8 @@ async fn a_flipped_bit_in_a_members_content_never_gives_another_byte() {
         flips += 1;
         assert_ne!(said, wanted, "a flip in {content:?} was not found");
         for (now, before) in said.iter().zip(&wanted) {
-            let refused = now.starts_with("Err(Integrity)") || now.ends_with("false") || now == "no package";
+            let refused =
+                now.starts_with("Err(Integrity)") || now.ends_with("false") || now == "no package";
             assert!(refused || now == before, "{now} instead of {before}");
         }
     }
@@ -269,12 +299,16 @@ async fn an_archive_that_is_written_to_or_replaced_is_not_read_any_more() {
     let whole = packed(&files);
     type Change = fn(&Path, &[u8]);
     let changes: [(&str, Change); 4] = [
-        ("changed", |path, _| fs::OpenOptions::new().append(true).open(path).unwrap().write_all(b"x").unwrap()),
+        ("changed", |path, _| {
+            fs::OpenOptions::new().append(true).open(path).unwrap().write_all(b"x").unwrap()
+        }),
         ("changed", |path, whole| {
             let file = fs::OpenOptions::new().write(true).open(path).unwrap();
             file.write_all_at(&whole[700..705], 700).unwrap();
         }),
-        ("changed", |path, _| fs::OpenOptions::new().write(true).open(path).unwrap().set_len(4096).unwrap()),
+        ("changed", |path, _| {
+            fs::OpenOptions::new().write(true).open(path).unwrap().set_len(4096).unwrap()
+        }),
         ("replaced", |path, whole| {
             let new = path.with_extension("new");
             fs::write(&new, whole).unwrap();
@@ -295,16 +329,25 @@ async fn an_archive_that_is_written_to_or_replaced_is_not_read_any_more() {
             registry.manifest(&repo("acme/net/nested"), &tag("1.0.0")).await.unwrap_err(),
         ] {
             let text = e.to_string();
-            assert!(e.failure == RegistryFailure::Io && text.contains(says) && text.contains("oci-layout"), "{text}");
+            assert!(
+                e.failure == RegistryFailure::Io
+                    && text.contains(says)
+                    && text.contains("oci-layout"),
+                "{text}"
+            );
         }
     }
     let (file, archive) = opened(&whole);
     file.close().unwrap();
     let archive = Arc::new(archive.unwrap());
-    assert!(archive.registry(&host()).tags(&repo("acme/net")).await.is_ok(), "what is held open is what it was");
+    assert!(
+        archive.registry(&host()).tags(&repo("acme/net")).await.is_ok(),
+        "what is held open is what it was"
+    );
 }
 
-/// Sizes and places beyond what fits into a plain header, in a file that is a hole for the most part.
+/// Sizes and places beyond what fits into a plain header, in a file that is a hole for the most
+/// part.
 #[tokio::test]
 async fn opening_a_large_archive_reads_its_headers_alone() {
     const HUGE: u64 = 10 << 30;
@@ -314,7 +357,10 @@ async fn opening_a_large_archive_reads_its_headers_alone() {
     // One larger than the 8 GiB of an octal size, by a pax header, and one by GNU's binary size.
     let by_pax = Tar::default().pax(&[("path", &blob(b"1")), ("size", &HUGE.to_string())]);
     let first = by_pax.header(&header("x", EntryType::Regular, 0)).0;
-    let second = Tar::default().pax(&[("path", &blob(b"2"))]).header(&header("x", EntryType::Regular, HUGE)).0;
+    let second = Tar::default()
+        .pax(&[("path", &blob(b"2"))])
+        .header(&header("x", EntryType::Regular, HUGE))
+        .0;
     let rest = packed(&files);
     let mut at = 0;
     for (bytes, hole) in [(first, HUGE), (second, HUGE), (rest, 0)] {
@@ -327,7 +373,9 @@ async fn opening_a_large_archive_reads_its_headers_alone() {
     };
     let before = read();
     let archive = LayoutArchive::open(file.path()).unwrap();
-    let (Some(before), Some(after)) = (before, read()) else { return println!("skipped: no /proc/thread-self/io") };
+    let (Some(before), Some(after)) = (before, read()) else {
+        return println!("skipped: no /proc/thread-self/io");
+    };
     assert!(after - before < 64 << 10, "{} bytes were read", after - before);
     assert_eq!(all(Arc::new(archive).registry(&host()).as_ref()).await, all(&store.layout()).await);
 }

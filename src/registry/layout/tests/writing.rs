@@ -78,7 +78,10 @@ async fn what_is_written_is_read_back_and_the_second_time_changes_nothing() {
     let bytes: Vec<u8> = (0..3 * PIECE + 5).map(|i| (i % 253) as u8).collect();
     let (name, layer) = (repo("acme/net"), blob(&bytes));
     assert_eq!(layout.present(&name, &tag("1.0.0")).await.unwrap(), None);
-    assert_eq!(layout.put_blob(&name, &layer, &Source(bytes.clone())).await.unwrap(), Uploaded::Sent);
+    assert_eq!(
+        layout.put_blob(&name, &layer, &Source(bytes.clone())).await.unwrap(),
+        Uploaded::Sent
+    );
     assert_eq!(layout.catalog().await.unwrap(), [], "blobs alone make no repository");
     let manifest = image(&[&layer]);
     let selectors = [Selector::Digest(manifest.digest), tag("1.0.0")];
@@ -91,7 +94,10 @@ async fn what_is_written_is_read_back_and_the_second_time_changes_nothing() {
         layout.put_manifest(&name, selector, &manifest).await.unwrap();
         assert_eq!(layout.manifest(&name, selector).await.unwrap().bytes, manifest.raw);
     }
-    assert_eq!(layout.put_blob(&name, &layer, &Source(bytes.clone())).await.unwrap(), Uploaded::Present);
+    assert_eq!(
+        layout.put_blob(&name, &layer, &Source(bytes.clone())).await.unwrap(),
+        Uploaded::Present
+    );
     assert_eq!(fs::metadata(store.path("acme/net", INDEX_FILE)).unwrap().ino(), index.ino());
     let mut sink = Memory::default();
     layout.blob(&name, &layer, &mut sink).await.unwrap();
@@ -122,7 +128,8 @@ async fn bytes_that_are_not_what_was_announced_are_not_stored() {
     let layout = store.layout();
     let good = vec![7; PIECE + 9];
     let wanted = blob(&good);
-    let wrong: [Vec<u8>; 4] = [vec![8; good.len()], good[1..].to_vec(), [&good[..], b"x"].concat(), vec![]];
+    let wrong: [Vec<u8>; 4] =
+        [vec![8; good.len()], good[1..].to_vec(), [&good[..], b"x"].concat(), vec![]];
     for bytes in wrong {
         let e = error(layout.put_blob(&repo("net"), &wanted, &Source(bytes)).await);
         assert_eq!(e.failure, RegistryFailure::Integrity, "{e}");
@@ -133,9 +140,16 @@ async fn bytes_that_are_not_what_was_announced_are_not_stored() {
     assert_eq!(store.own("net"), [] as [&str; 0], "what was begun is gone");
     let manifest = image(&[&wanted]);
     let e = error(layout.put_manifest(&repo("net"), &tag("1"), &manifest).await);
-    assert!(e.failure == RegistryFailure::Integrity && e.to_string().contains(&wanted.digest.to_string()), "{e}");
+    assert!(
+        e.failure == RegistryFailure::Integrity
+            && e.to_string().contains(&wanted.digest.to_string()),
+        "{e}"
+    );
     let other = Selector::Digest(Digest::of(b"other"));
-    assert_eq!(failure(layout.put_manifest(&repo("net"), &other, &image(&[])).await), RegistryFailure::Integrity);
+    assert_eq!(
+        failure(layout.put_manifest(&repo("net"), &other, &image(&[])).await),
+        RegistryFailure::Integrity
+    );
     assert_eq!(layout.catalog().await.unwrap(), []);
 }
 
@@ -145,7 +159,9 @@ async fn a_damaged_blob_is_written_again() {
     let layout = store.layout();
     let manifest = put(&layout, "net", "1", b"content").await;
     let layer = blob(b"content");
-    for (digest, damage) in [(layer.digest, &b"CONTENT"[..]), (manifest.digest, b"short"), (layer.digest, b"")] {
+    for (digest, damage) in
+        [(layer.digest, &b"CONTENT"[..]), (manifest.digest, b"short"), (layer.digest, b"")]
+    {
         let path = store.path("net", &blob_path(&digest));
         fs::write(&path, damage).unwrap();
         put(&layout, "net", "1", b"content").await;
@@ -153,13 +169,24 @@ async fn a_damaged_blob_is_written_again() {
     }
     let path = store.path("net", &blob_path(&manifest.digest));
     fs::write(&path, b"damaged").unwrap();
-    assert_eq!(layout.present(&repo("net"), &Selector::Digest(manifest.digest)).await.unwrap(), None);
+    assert_eq!(
+        layout.present(&repo("net"), &Selector::Digest(manifest.digest)).await.unwrap(),
+        None
+    );
 }
 
 /// L07, L26: nothing outside of the store is written, read or removed.
 #[tokio::test]
 async fn writers_follow_no_link() {
-    for place in ["", "net", "net/blobs", "net/blobs/sha256", "net/.tofufs", "net/.tofufs/lock", "net/index.json"] {
+    for place in [
+        "",
+        "net",
+        "net/blobs",
+        "net/blobs/sha256",
+        "net/.tofufs",
+        "net/.tofufs/lock",
+        "net/index.json",
+    ] {
         let (store, outside) = (Fixture::new(), tempfile::tempdir().unwrap());
         let target = outside.path().join("target");
         if place.contains("lock") || place.contains("index") {
@@ -192,7 +219,10 @@ async fn writers_follow_no_link() {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     symlink(outside.path(), &path).unwrap();
     put(&store.layout(), "net", "1", b"content").await;
-    assert!(fs::symlink_metadata(&path).unwrap().is_file() && fs::read(outside.path()).unwrap().is_empty());
+    assert!(
+        fs::symlink_metadata(&path).unwrap().is_file()
+            && fs::read(outside.path()).unwrap().is_empty()
+    );
 }
 
 #[tokio::test]
@@ -200,7 +230,9 @@ async fn no_repository_is_made_in_the_blobs_of_another() {
     let store = Fixture::new();
     let layout = store.layout();
     put(&layout, "net", "1", b"x").await;
-    let e = error(layout.put_blob(&repo("net/blobs/sha256"), &blob(b"y"), &Source(b"y".to_vec())).await);
+    let e = error(
+        layout.put_blob(&repo("net/blobs/sha256"), &blob(b"y"), &Source(b"y".to_vec())).await,
+    );
     assert_eq!(e.failure, RegistryFailure::Structure, "{e}");
     put(&layout, "net/nested", "1", b"x").await;
     put(&layout, "blobs/net", "1", b"x").await;
@@ -295,8 +327,9 @@ async fn an_index_may_name_manifests_that_are_not_there_and_hides_those_that_are
     let layout = store.layout();
     let child = put(&layout, "net", "child", b"x").await;
     layout.put_manifest(&repo("net"), &Selector::Digest(child.digest), &child).await.unwrap();
-    let entries = [child.digest, Digest::of(b"absent")]
-        .map(|digest| json!({"mediaType": IMAGE, "digest": digest.to_string(), "size": child.raw.len()}));
+    let entries = [child.digest, Digest::of(b"absent")].map(
+        |digest| json!({"mediaType": IMAGE, "digest": digest.to_string(), "size": child.raw.len()}),
+    );
     let index = manifest(json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}));
     layout.put_manifest(&repo("net"), &tag("1"), &index).await.unwrap();
     assert_eq!(layout.manifest(&repo("net"), &tag("1")).await.unwrap().bytes, index.raw);
