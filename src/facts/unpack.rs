@@ -11,9 +11,10 @@ use std::thread;
 
 use parking_lot::Mutex;
 
+use super::FactError;
 use super::content::Bytes;
-use super::{FactError, FactFailure};
 use crate::archive::{self, ArchiveError};
+use crate::failure::Failure;
 use crate::members::MemberFile;
 use crate::store::{Begin, Fill, Key, Object, Scratch, Store, StoreError};
 
@@ -48,7 +49,7 @@ pub(super) fn unpack_into(
         Ok(unpacked) => unpacked,
         Err(e) => {
             return Ok(Unpacked::Failed(FactError::new(
-                FactFailure::Io,
+                Failure::Io,
                 key,
                 format_args!("it cannot be unpacked: {e}"),
             )));

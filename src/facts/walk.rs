@@ -9,7 +9,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
-use super::{FactError, FactFailure, Facts, FactsView};
+use super::{FactError, Facts, FactsView};
+use crate::failure::Failure;
 use crate::tree::Need;
 
 /// How long a fact is waited for without a sign of it.
@@ -36,7 +37,7 @@ impl Left {
             "no answer for {} s; it is still waited for, and shown when it has come",
             PATIENCE.as_secs()
         );
-        let error = FactError::new(FactFailure::TimedOut, &need, words);
+        let error = FactError::new(Failure::TimedOut, &need, words);
         Left { need, error }
     }
 
