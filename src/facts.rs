@@ -16,7 +16,6 @@ mod fetch;
 mod hash;
 mod health;
 mod look;
-mod open_objects;
 mod prefetch;
 mod providers;
 mod registries;
@@ -26,7 +25,6 @@ mod tags;
 mod unpack;
 mod walk;
 mod watched_source;
-mod weighed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

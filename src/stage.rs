@@ -20,15 +20,13 @@ mod remove;
 mod roots;
 mod tree;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
 use rustix::io::Errno;
@@ -42,6 +40,7 @@ pub use roots::{RootTarget, target};
 
 use crate::archive::Limits;
 use crate::failure::Failure;
+use crate::flight::{Flights, TO_THE_END};
 use crate::name::{Host, ProviderAddr, Repo, RepoName};
 use crate::registry::{RegistryError, Upload};
 use journal::{CommitOutcome, Journal};
@@ -168,8 +167,6 @@ pub struct StagedRelease {
     pub error: Option<String>,
 }
 
-type CommitFlight = Shared<BoxFuture<'static, Result<Vec<Committed>, StageError>>>;
-
 /// The service behind `staging/`.
 pub struct Stage {
     staging: StagingRoots,
@@ -179,7 +176,8 @@ pub struct Stage {
     destinations: Vec<PublishDestination>,
     mapping: Mapped,
     allow_overwrite: bool,
-    flights: Mutex<HashMap<PathBuf, CommitFlight>>,
+    /// Of two that commit one root at once, one does.
+    commits: Flights<PathBuf, Vec<Committed>, StageError>,
     /// For sending ahead of a commit, one at a time.
     early: Semaphore,
     /// The roots that are sealed, with what happens to them.
@@ -224,7 +222,7 @@ impl Stage {
             destinations: options.destinations,
             mapping: options.mapping,
             allow_overwrite: options.allow_overwrite,
-            flights: Mutex::new(HashMap::new()),
+            commits: Flights::new(TO_THE_END, |root| StageError::lost(roots::subject(root))),
             early: Semaphore::new(1),
             sealed: Mutex::new(BTreeMap::new()),
         }))
@@ -344,7 +342,9 @@ impl Stage {
             };
         let mut committed = Vec::new();
         for root in roots {
-            committed.extend(self.flight(root, request.clone()).await?);
+            let (stage, own, request) = (Arc::clone(self), root.clone(), request.clone());
+            let commit = move || async move { stage.commit_root(&own, &request).await };
+            committed.extend(self.commits.join(root, commit).await?);
         }
         Ok(committed)
     }
@@ -360,26 +360,6 @@ impl Stage {
         });
         let record = records.into_iter().max_by_key(|record| record.serial)?;
         Some(record.results.iter().map(CommitOutcome::committed).collect())
-    }
-
-    /// The commit of one root: the one that is under way, or a new one.
-    fn flight(self: &Arc<Self>, root: PathBuf, request: CommitRequest) -> CommitFlight {
-        let mut flights = self.flights.lock();
-        if let Some(flight) = flights.get(&root) {
-            return flight.clone();
-        }
-        let (stage, own) = (Arc::clone(self), root.clone());
-        let task = tokio::spawn(async move {
-            let done = stage.commit_root(&own, &request).await;
-            stage.flights.lock().remove(&own);
-            done
-        });
-        let subject = roots::subject(&root);
-        let flight = async move { task.await.unwrap_or_else(|_| Err(StageError::lost(subject))) }
-            .boxed()
-            .shared();
-        flights.insert(root, flight.clone());
-        flight
     }
 
     async fn commit_root(

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 
 use super::FactError;
 use crate::failure::Failure;
+use crate::flight::Flights;
 use crate::name::Host;
-use crate::store::Flights;
 
 /// For whom an operation asks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

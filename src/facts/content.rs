@@ -8,34 +8,40 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::open_objects::OpenObjects;
 use super::prefetch::{BesideFetch, Prefetch, Prefetches, Unpacking};
 use super::unpack::{Unpacked, unpack_into};
-use super::weighed::Weighed;
 use super::{FactError, Facts, budget};
 use crate::archive::{self, ArchiveError};
 use crate::artifact::{Release, Target, target_package};
+use crate::bounded::Bounded;
 use crate::digest::Digest;
 use crate::failure::Failure;
+use crate::flight::Flights;
 use crate::members::{FileNo, MemberFile, Members};
 use crate::name::{Reference, Repo, Selector};
 use crate::oci::{Descriptor, Manifest};
-use crate::store::{Flights, Key, Object};
+use crate::store::{Key, Object};
 
 /// Members of at most this many bytes are inflated when they are read; larger ones are kept in the
 /// store, unpacked.
 pub const SMALL_MAX: u64 = 256 << 10;
 /// How many bytes of inflated small members are kept for the next read of the same file.
-const SMALL_KEPT: usize = 16 << 20;
+const SMALL_KEPT: u64 = 16 << 20;
 /// What such a member takes beside its bytes: many have fewer.
-const SMALL_BYTES: usize = 256;
+const SMALL_BYTES: u64 = 256;
 /// How many packages are kept beside those that an inode holds, and how many bytes their trees may
 /// take.
-const PACKAGES_KEPT: (usize, usize) = (16, 32 << 20);
+const PACKAGES_KEPT: (usize, u64) = (16, 32 << 20);
 /// How many manifests are kept in memory, and how many bytes they may take.
-const MANIFESTS_KEPT: (usize, usize) = (512, 16 << 20);
+const MANIFESTS_KEPT: (usize, u64) = (512, 16 << 20);
 /// What a manifest takes for each of its bytes: itself, and what was read in it.
-const READ_BYTES: usize = 3;
+const READ_BYTES: u64 = 3;
+/// How many objects are kept open after their use, so that the next use opens and checks nothing.
+/// Each costs a descriptor.
+const OBJECTS_KEPT: usize = 64;
+/// Which part of the cache's limit they may be: one of so many. The store evicts nothing that is
+/// open, so it is a small part, and all of them can be let go at any time.
+const OBJECTS_PART: u64 = 8;
 /// How many failures are remembered.
 const FAILURES_MAX: usize = 10_000;
 
@@ -92,15 +98,15 @@ enum ContentNode {
 }
 
 /// Members that were inflated, by archive and number.
-type Inflated = Weighed<(Digest, FileNo), Arc<[u8]>>;
+type Inflated = Bounded<(Digest, FileNo), Arc<[u8]>>;
 
 pub(super) struct ContentCache {
-    manifests: Mutex<Weighed<Digest, Arc<Manifest>>>,
+    manifests: Mutex<Bounded<Digest, Arc<Manifest>>>,
     packages: Mutex<HashMap<PackageKey, Weak<VerifiedPackage>>>,
-    recent: Mutex<Weighed<PackageKey, Arc<VerifiedPackage>>>,
-    objects: Mutex<OpenObjects>,
+    recent: Mutex<Bounded<PackageKey, Arc<VerifiedPackage>>>,
+    objects: Mutex<Bounded<Key, Object>>,
     inflated: Mutex<Inflated>,
-    failures: Mutex<HashMap<ContentNode, (FactError, Instant)>>,
+    failures: Mutex<Bounded<ContentNode, (FactError, Instant)>>,
     manifest_flights: Flights<(Repo, Digest), Arc<Manifest>, FactError>,
     package_flights: Flights<PackageKey, Arc<VerifiedPackage>, FactError>,
     object_flights: Flights<ContentNode, Object, FactError>,
@@ -109,23 +115,26 @@ pub(super) struct ContentCache {
     aheads: Arc<Prefetches>,
 }
 
-fn kept<K: std::hash::Hash + Eq, V>((count, bytes): (usize, usize)) -> Mutex<Weighed<K, V>> {
-    Mutex::new(Weighed::new(count, bytes))
+fn kept<K: Clone + std::hash::Hash + Eq, V>(
+    (count, bytes): (usize, u64),
+    weigh: fn(&V) -> u64,
+) -> Mutex<Bounded<K, V>> {
+    Mutex::new(Bounded::weighed(count, bytes, weigh))
 }
 
 impl ContentCache {
     pub(super) fn new(linger: Duration, cache_limit: u64) -> Self {
         let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
         ContentCache {
-            manifests: kept(MANIFESTS_KEPT),
+            manifests: kept(MANIFESTS_KEPT, |manifest| READ_BYTES * manifest.raw.len() as u64),
             packages: Mutex::default(),
-            recent: kept(PACKAGES_KEPT),
-            objects: Mutex::new(OpenObjects::new(cache_limit)),
-            inflated: kept((usize::MAX, SMALL_KEPT)),
-            failures: Mutex::default(),
-            manifest_flights: Flights::new(linger, FactError::lost),
-            package_flights: Flights::new(linger, FactError::lost),
-            object_flights: Flights::new(linger, FactError::lost),
+            recent: kept(PACKAGES_KEPT, |package| package.members.weight() as u64),
+            objects: kept((OBJECTS_KEPT, cache_limit / OBJECTS_PART), Object::len),
+            inflated: kept((usize::MAX, SMALL_KEPT), |bytes| SMALL_BYTES + bytes.len() as u64),
+            failures: Mutex::new(Bounded::counted(FAILURES_MAX)),
+            manifest_flights: Flights::new(linger, |_| FactError::lost()),
+            package_flights: Flights::new(linger, |_| FactError::lost()),
+            object_flights: Flights::new(linger, |_| FactError::lost()),
             cores: Arc::new(Semaphore::new(cores)),
             aheads: Prefetches::new(cores),
         }
@@ -167,19 +176,13 @@ impl ContentCache {
             Err(error) if error.failure == Failure::Crowded => {}
             Err(error) => {
                 let now = Instant::now();
-                if failures.len() >= FAILURES_MAX {
-                    failures.retain(|_, (_, until)| *until > now);
-                }
-                if failures.len() < FAILURES_MAX {
-                    failures.insert(node, (error.clone(), now + error.failure.kept_for()));
-                }
+                failures.put(node, (error.clone(), now + error.failure.kept_for()));
             }
         }
     }
 
     pub(super) fn keep_manifest(&self, manifest: Arc<Manifest>) {
-        let bytes = READ_BYTES * manifest.raw.len();
-        self.manifests.lock().put(manifest.digest, manifest, bytes);
+        self.manifests.lock().put(manifest.digest, manifest);
     }
 
     fn package(&self, key: &PackageKey) -> Option<Arc<VerifiedPackage>> {
@@ -187,7 +190,7 @@ impl ContentCache {
             return Some(package.clone());
         }
         let package = self.packages.lock().get(key)?.upgrade()?;
-        self.recent.lock().put(key.clone(), package.clone(), package.members.weight());
+        self.recent.lock().put(key.clone(), package.clone());
         Some(package)
     }
 
@@ -196,7 +199,7 @@ impl ContentCache {
         packages.retain(|_, p| p.strong_count() > 0);
         packages.insert(key.clone(), Arc::downgrade(package));
         drop(packages);
-        self.recent.lock().put(key, package.clone(), package.members.weight());
+        self.recent.lock().put(key, package.clone());
     }
 
     fn inflated(&self, key: &(Digest, FileNo)) -> Option<Arc<[u8]>> {
@@ -204,8 +207,7 @@ impl ContentCache {
     }
 
     fn keep_inflated(&self, key: (Digest, FileNo), bytes: Arc<[u8]>) {
-        let weight = SMALL_BYTES + bytes.len();
-        self.inflated.lock().put(key, bytes, weight);
+        self.inflated.lock().put(key, bytes);
     }
 }
 
@@ -495,7 +497,7 @@ impl Facts {
     /// Closes the kept object of `key`, so that the next use opens (and checks, or fetches) it
     /// anew.
     pub fn drop_object(&self, key: &Key) {
-        self.nodes.objects.lock().pop(key);
+        self.nodes.objects.lock().remove(key);
     }
 
     /// A member's bytes: afterwards reading waits for no network.

@@ -6,7 +6,6 @@
 
 mod record;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,16 +15,16 @@ pub(super) use record::{formerly_used, remember_used};
 
 use super::walk::{Left, Pending};
 use super::{FactError, Facts, budget};
+use crate::bounded::Bounded;
 use crate::digest::Digest;
 use crate::failure::Failure;
+use crate::flight::Flights;
 use crate::name::{Host, Platform, Repo, RepoName, Selector, Tag};
-use crate::store::Flights;
 use crate::tree::{Fact, KnownFacts, Need, Standing};
 use record::{TagRecord, name_of};
 
-/// How many bytes of edges are held in memory, about; past it those that expired are dropped, else
-/// all. Answers stay in the store.
-const BYTES_MAX: usize = 32 << 20;
+/// How many bytes of edges are held in memory, about. Answers stay in the store.
+const BYTES_MAX: u64 = 32 << 20;
 /// What an edge takes, beside the names and the sentence in it.
 const SLOT_BYTES: usize = 1 << 10;
 /// What a name in a list takes.
@@ -83,9 +82,22 @@ impl TagSlot {
         SLOT_BYTES + names * NAME_BYTES + sentence
     }
 
+    /// One that is too heavy by itself is kept alone: the operation that asked for it needs it.
+    fn weight(&self) -> u64 {
+        (self.bytes() as u64).min(BYTES_MAX)
+    }
+
     /// The refusal that counts for an operation that began at `since`.
     fn refused(&self, since: Instant) -> Option<&Refused> {
         self.refused.as_ref().filter(|r| r.until > Instant::now() || r.at >= since)
+    }
+
+    /// Makes it count no more.
+    fn expire(&mut self) {
+        self.refused = None;
+        if let Some(last) = &mut self.last {
+            (last.at, last.fresh_until) = (None, None);
+        }
     }
 
     /// Whether the last answer counts by itself, and does not serve because nobody confirms it.
@@ -114,49 +126,11 @@ impl TagSlot {
     }
 }
 
-/// The slots, and how many bytes they take.
-#[derive(Default)]
-struct Slots {
-    by_need: HashMap<Need, TagSlot>,
-    bytes: usize,
-}
+/// The slots that were used last.
+type Slots = Bounded<Need, TagSlot>;
 
-impl Slots {
-    fn get(&self, need: &Need) -> Option<&TagSlot> {
-        self.by_need.get(need)
-    }
-
-    /// Changes the slot of `need`, which stays whatever is dropped to make room for it.
-    fn change(&mut self, need: &Need, change: impl FnOnce(&mut TagSlot)) {
-        let before = self.by_need.remove(need);
-        self.bytes -= before.as_ref().map_or(0, TagSlot::bytes);
-        let mut slot = before.unwrap_or_default();
-        change(&mut slot);
-        let bytes = slot.bytes();
-        if self.bytes + bytes > BYTES_MAX {
-            let now = Instant::now();
-            self.by_need.retain(|_, s| s.last.as_ref().is_some_and(|c| c.fresh_until > Some(now)));
-            self.bytes = self.by_need.values().map(TagSlot::bytes).sum();
-        }
-        if self.bytes + bytes > BYTES_MAX {
-            *self = Slots::default();
-        }
-        self.by_need.insert(need.clone(), slot);
-        self.bytes += bytes;
-    }
-
-    /// Makes the answers of the `wanted` edges count no more.
-    fn expire(&mut self, wanted: impl Fn(&Need) -> bool) {
-        for (need, slot) in self.by_need.iter_mut().filter(|(need, _)| wanted(need)) {
-            tracing::debug!("{need} will be asked for again");
-            self.bytes -= slot.bytes();
-            slot.refused = None;
-            if let Some(last) = &mut slot.last {
-                (last.at, last.fresh_until) = (None, None);
-            }
-            self.bytes += slot.bytes();
-        }
-    }
+fn slots() -> Slots {
+    Bounded::weighed(usize::MAX, BYTES_MAX, TagSlot::weight)
 }
 
 pub(super) struct TagCache {
@@ -170,8 +144,8 @@ pub(super) struct TagCache {
 impl TagCache {
     pub(super) fn new(linger: Duration) -> Self {
         TagCache {
-            slots: Mutex::default(),
-            flights: Flights::new(linger, FactError::lost),
+            slots: Mutex::new(slots()),
+            flights: Flights::new(linger, |_| FactError::lost()),
             forgotten: Mutex::default(),
             pending: Pending::default(),
         }
@@ -179,7 +153,12 @@ impl TagCache {
 
     pub(super) fn forget(&self, wanted: impl Fn(&Need) -> bool) {
         *self.forgotten.lock() = Some(Instant::now());
-        self.slots.lock().expire(wanted);
+        self.slots.lock().change_all(|need, slot| {
+            if wanted(need) {
+                tracing::debug!("{need} will be asked for again");
+                slot.expire();
+            }
+        });
     }
 
     /// Why `need` was not to be had just now.
@@ -214,7 +193,7 @@ impl TagCache {
     }
 
     fn change(&self, need: &Need, change: impl FnOnce(&mut TagSlot)) {
-        self.slots.lock().change(need, change);
+        self.slots.lock().change_or(need, TagSlot::default, change);
     }
 }
 
@@ -284,7 +263,7 @@ impl<'a> FactsView<'a> {
         need: &Need,
         read: impl FnOnce(&TagAnswer) -> Option<T>,
     ) -> Fact<T, FactError> {
-        let slots = self.facts.edges.slots.lock();
+        let mut slots = self.facts.edges.slots.lock();
         let slot = slots.get(need);
         match slot.map_or(Fact::Unknown, |slot| slot.fact(self.since)) {
             Fact::Is(answer) => read(answer).map_or(Fact::Unknown, Fact::Is),

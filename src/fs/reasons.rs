@@ -4,7 +4,6 @@
 //! needs memory, and what is refused stays so. So reasons are kept beside the inodes, and a node
 //! asks for its own when it is new.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -12,8 +11,9 @@ use parking_lot::Mutex;
 
 use super::node::InodeNode;
 use super::{Fs, FsError};
+use crate::bounded::Bounded;
 
-/// How many reasons are kept; past it the oldest go.
+/// How many reasons are kept.
 const KEPT: usize = 1024;
 
 /// What an operation was about.
@@ -48,32 +48,30 @@ impl LastError {
     }
 }
 
-#[derive(Default)]
-struct ReasonTable {
-    by_node: HashMap<String, Reason>,
-    /// The nodes in the order in which they came, some of them gone meanwhile.
-    order: VecDeque<String>,
-}
-
 /// The reasons that are kept.
-#[derive(Default)]
 pub(super) struct Reasons {
-    table: Mutex<ReasonTable>,
+    by_node: Mutex<Bounded<String, Reason>>,
     /// How many there are: mostly none, and then no node has to be described.
     count: AtomicUsize,
 }
 
+impl Default for Reasons {
+    fn default() -> Self {
+        Reasons { by_node: Mutex::new(Bounded::counted(KEPT)), count: AtomicUsize::default() }
+    }
+}
+
 impl Reasons {
-    fn change<T>(&self, change: impl FnOnce(&mut ReasonTable) -> T) -> T {
-        let mut table = self.table.lock();
-        let changed = change(&mut table);
-        self.count.store(table.by_node.len(), Ordering::Relaxed);
+    fn change<T>(&self, change: impl FnOnce(&mut Bounded<String, Reason>) -> T) -> T {
+        let mut by_node = self.by_node.lock();
+        let changed = change(&mut by_node);
+        self.count.store(by_node.len(), Ordering::Relaxed);
         changed
     }
 
     /// Forgets all of them.
     pub(super) fn clear(&self) {
-        self.change(|table| *table = ReasonTable::default());
+        self.change(Bounded::clear);
     }
 
     fn is_empty(&self) -> bool {
@@ -82,16 +80,9 @@ impl Reasons {
 
     /// Keeps the reason of a node and marks it so, in one step.
     fn put(&self, node: String, last: &LastError, reason: Reason) {
-        self.change(|table| {
+        self.change(|by_node| {
             last.set_fine(false);
-            if table.by_node.insert(node.clone(), reason).is_none() {
-                table.order.push_back(node);
-            }
-            while table.order.len() > KEPT {
-                if let Some(oldest) = table.order.pop_front() {
-                    table.by_node.remove(&oldest);
-                }
-            }
+            by_node.put(node, reason);
         });
     }
 
@@ -100,17 +91,15 @@ impl Reasons {
             return None;
         }
         let key = key(node);
-        self.change(|table| table.by_node.get(&key).cloned())
+        self.by_node.lock().get(&key).cloned()
     }
 
     /// Forgets the reason of a node and marks it so, in one step.
     fn remove(&self, node: &InodeNode, last: &LastError) {
         let key = (!self.is_empty()).then(|| key(node));
-        self.change(|table| {
-            if let Some(key) = key
-                && table.by_node.remove(&key).is_some()
-            {
-                table.order.retain(|other| *other != key);
+        self.change(|by_node| {
+            if let Some(key) = key {
+                by_node.remove(&key);
             }
             last.set_fine(true);
         });
@@ -209,9 +198,9 @@ mod tests {
         for n in 0..=KEPT {
             reasons.put(format!("node {n}"), &LastError::default(), reason.clone());
         }
-        let (first, last, count) = reasons.change(|table| {
-            let has = |n: usize| table.by_node.contains_key(&format!("node {n}"));
-            (has(0), has(KEPT), table.by_node.len())
+        let (first, last, count) = reasons.change(|by_node| {
+            let mut has = |n: usize| by_node.get(&format!("node {n}")).is_some();
+            (has(0), has(KEPT), by_node.len())
         });
         assert_eq!((first, last, count), (false, true, KEPT));
     }
