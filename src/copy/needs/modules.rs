@@ -13,8 +13,8 @@ use crate::facts::{FactError, FactFailure, Facts, Unpacking, VerifiedPackage, bl
 use crate::input;
 use crate::lockfile::Client;
 use crate::lockfile::configuration::{Configuration, files_of};
-use crate::lockfile::constraints::Constraints;
 use crate::members::{Child, DirNo, TOP};
+use crate::name::Constraints;
 use crate::name::{Host, ProviderAddr, Reference, Selector};
 use crate::oci::Descriptor;
 
