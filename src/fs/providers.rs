@@ -6,8 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::caller::Thread;
 use super::directory::DirectoryListing;
@@ -16,7 +18,8 @@ use super::node::{InodeNode, ReleaseNode, TargetNode};
 use super::reasons::LastError;
 use super::{ABSENT_TTL, FOREVER, Fs, plugin_cache};
 use crate::artifact::{Release, annotated_h1};
-use crate::facts::{Awaited, FactError, FactFailure, Left};
+use crate::facts::{Awaited, FactError, Left};
+use crate::failure::Failure;
 use crate::name::{Platform, ProviderAddr, Repo, Selector, Tag, Version};
 use crate::tree::providers::{self, Offered, ProviderDirectory, ProviderEntry};
 use crate::tree::{Fact, Need, Step, mirror, plugins};
@@ -60,12 +63,8 @@ pub(super) struct Documents(Mutex<Rendered>);
 type Rendered = BTreeMap<(ProviderAddr, Version), Arc<[u8]>>;
 
 impl Documents {
-    fn lock(&self) -> MutexGuard<'_, Rendered> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn keep(&self, provider: &ProviderAddr, version: &Version, bytes: &Arc<[u8]>) {
-        let mut kept = self.lock();
+        let mut kept = self.0.lock();
         if kept.len() >= DOCUMENTS_MAX {
             kept.clear();
         }
@@ -73,7 +72,7 @@ impl Documents {
     }
 
     fn of(&self, provider: &ProviderAddr) -> Vec<(Version, Arc<[u8]>)> {
-        let kept = self.lock();
+        let kept = self.0.lock();
         kept.iter()
             .filter(|((p, _), _)| p == provider)
             .map(|((_, v), bytes)| (v.clone(), bytes.clone()))
@@ -176,7 +175,7 @@ impl Fs {
         let Release::Provider(targets) = self.facts.release(repo, digest).await?.1 else {
             let subject = repo.at(Selector::Digest(digest));
             return Err(FactError::new(
-                FactFailure::Structure,
+                Failure::Structure,
                 subject,
                 "this is a module package, no provider",
             )
