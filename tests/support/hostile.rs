@@ -118,6 +118,8 @@ struct State {
     tokens: BTreeSet<String>,
     tokens_made: usize,
     connections: Vec<Weak<TcpStream>>,
+    /// How many entries of a list of tags one answer has at most, where that is less than asked for.
+    page: Option<usize>,
     /// The uploads that were begun and not ended.
     uploads: BTreeSet<String>,
     uploads_begun: usize,
@@ -279,6 +281,11 @@ impl Hostile {
     /// Asks for a login from now on, or no longer.
     pub fn login(&self, login: Option<Login>) {
         self.state().login = login;
+    }
+
+    /// From now on no answer has more tags than this.
+    pub fn page(&self, most: usize) {
+        self.state().page = Some(most);
     }
 
     /// Refuses all tokens given so far.

@@ -52,7 +52,8 @@ fn tags(state: &State, repo: &str, query: &str) -> Reply {
     let Some(tags) = state.tags.get(repo) else { return Reply::error(404, "NAME_UNKNOWN") };
     let parameter =
         |name: &str| query.split('&').find_map(|p| p.strip_prefix(name)?.strip_prefix('='));
-    let n = parameter("n").and_then(|n| n.parse().ok()).unwrap_or(100);
+    let asked = parameter("n").and_then(|n| n.parse().ok()).unwrap_or(100);
+    let n = asked.min(state.page.unwrap_or(usize::MAX));
     let after = parameter("last").unwrap_or_default();
     let mut rest = tags.iter().filter(|tag| tag.as_str() > after);
     let page: Vec<&String> = rest.by_ref().take(n).collect();
