@@ -146,7 +146,6 @@ pub struct CredentialsConfig {
 }
 
 /// All configured sources, in order.
-#[derive(Default)]
 pub struct Credentials {
     config: CredentialsConfig,
     docker: Arc<DockerStore>,
@@ -175,6 +174,12 @@ impl HelperAnswer {
             Ok(_) if !self.after_refusal => false,
             _ => self.ended.elapsed() < RUN_AGAIN,
         }
+    }
+}
+
+impl Default for Credentials {
+    fn default() -> Self {
+        Credentials::new(CredentialsConfig::default())
     }
 }
 
