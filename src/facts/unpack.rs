@@ -9,10 +9,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use super::FactError;
 use super::content::Bytes;
 use crate::archive::{self, ArchiveError};
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::members::MemberFile;
 use crate::store::{Begin, Fill, Key, Object, Scratch, Store, StoreError};
 
@@ -27,7 +26,7 @@ pub(super) enum Unpacked {
     Done(Object),
     /// Another process unpacks the same member.
     Busy,
-    Failed(FactError),
+    Failed(Refusal),
 }
 
 /// Unpacks `file` of `zip` into the store, as `key`.
@@ -46,9 +45,9 @@ pub(super) fn unpack_into(
     let unpacked = match piped(fill, |pieces| archive::extract(&Bytes(zip), file, pieces)) {
         Ok(unpacked) => unpacked,
         Err(e) => {
-            return Ok(Unpacked::Failed(FactError::new(
+            return Ok(Unpacked::Failed(Refusal::new(
                 Failure::Io,
-                key,
+                key.to_string(),
                 format_args!("it cannot be unpacked: {e}"),
             )));
         }

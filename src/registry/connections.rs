@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::Registry;
 use super::auth::{CredentialSource, RegistryAuth};
 use super::decorate::Mirrored;
 use super::gate::Gate;
@@ -17,7 +18,7 @@ use super::origin::Origin;
 use super::outage::Asker;
 use super::remote::{Remote, invalid};
 use super::transport::Transport;
-use super::{Registry, RegistryError};
+use crate::failure::Refusal;
 use crate::name::{Host, RepoName};
 
 /// Blobs that are fetched from one registry at a time.
@@ -100,7 +101,7 @@ impl Connections {
     ///
     /// # Errors
     /// The name is no host's.
-    pub fn reader(&self, host: &Host) -> Result<Arc<dyn Registry>, RegistryError> {
+    pub fn reader(&self, host: &Host) -> Result<Arc<dyn Registry>, Refusal> {
         let mut readers = locked(&self.readers);
         if let Some(reader) = readers.get(host) {
             return Ok(reader.clone());
@@ -120,7 +121,7 @@ impl Connections {
     ///
     /// # Errors
     /// The name is no host's.
-    pub fn registry(&self, host: &Host) -> Result<Remote, RegistryError> {
+    pub fn registry(&self, host: &Host) -> Result<Remote, Refusal> {
         self.asked_by(host, self.options.asker)
     }
 
@@ -129,7 +130,7 @@ impl Connections {
     ///
     /// # Errors
     /// The name is no host's.
-    pub fn writer(&self, host: &Host) -> Result<Remote, RegistryError> {
+    pub fn writer(&self, host: &Host) -> Result<Remote, Refusal> {
         self.asked_by(host, Asker::Person)
     }
 
@@ -137,10 +138,10 @@ impl Connections {
     ///
     /// # Errors
     /// An address is none of http or https.
-    pub fn mirrors(&self, host: &Host) -> Result<Vec<(MirrorAddress, Remote)>, RegistryError> {
+    pub fn mirrors(&self, host: &Host) -> Result<Vec<(MirrorAddress, Remote)>, Refusal> {
         let of_host = self.options.mirrors.iter().filter(|mirror| mirror.of == *host);
         let opened = of_host.map(|address| {
-            let origin = address.origin().ok_or_else(|| invalid(address))?;
+            let origin = address.origin().ok_or_else(|| invalid(address.to_string()))?;
             let connection = self.connection(&address.host, origin);
             Ok((address.clone(), Remote::mirror_over(&connection, address, self.options.asker)))
         });
@@ -166,7 +167,7 @@ impl Connections {
         locked(&self.open).values().for_each(|connection| connection.auth.forget());
     }
 
-    fn asked_by(&self, host: &Host, asker: Asker) -> Result<Remote, RegistryError> {
+    fn asked_by(&self, host: &Host, asker: Asker) -> Result<Remote, Refusal> {
         let plain_http = self.options.plain_http.contains(host);
         let origin = Origin::registry(host, plain_http).ok_or_else(|| invalid(host))?;
         Remote::over(&self.connection(host, origin), host.clone(), asker)

@@ -19,6 +19,7 @@ use futures_util::future::BoxFuture;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use reqwest::{Client, Request, Response, StatusCode};
 
+use super::Requests;
 use super::address::{Forbidden, Guarded, Reach};
 use super::answer::escaped;
 use super::no_answer::{may_want_tls, tls_fault, unconnected};
@@ -26,8 +27,7 @@ use super::observed::{Observations, Observed, seconds_ahead};
 use super::origin::{Origin, Scheme, shown};
 use super::outage::{Asker, Outages, Route, or_once};
 use super::retry::{Fault, Patience};
-use super::{RegistryError, Requests};
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 
 /// Time to connect, TLS included.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -108,7 +108,7 @@ impl Transport {
     /// A transport with the system's certificate authorities (`SSL_CERT_FILE` and `SSL_CERT_DIR`
     /// are honoured), those of the options, and the proxies of the environment. `Io` if a file of
     /// authorities cannot be read.
-    pub fn new(options: TransportOptions) -> Result<Arc<Transport>, RegistryError> {
+    pub fn new(options: TransportOptions) -> Result<Arc<Transport>, Refusal> {
         let tls = tls(&options.ca_files)?;
         let client = |proxies: bool, guard: Option<Reach>| {
             let builder = Client::builder()
@@ -126,7 +126,7 @@ impl Transport {
                 None => builder,
             };
             builder.build().map_err(|e| {
-                RegistryError::new(
+                Refusal::new(
                     Failure::Io,
                     "the HTTP client",
                     format!("cannot be set up: {}", causes(&e)),
@@ -139,7 +139,7 @@ impl Transport {
         Ok(Arc::new(Transport {
             client: client(true, None)?,
             direct: client(false, None)?,
-            guarded: guarded.collect::<Result<_, RegistryError>>()?,
+            guarded: guarded.collect::<Result<_, Refusal>>()?,
             deadline: options.deadline,
             outages: Outages::new(options.probe_after),
             requests: Requests::default(),
