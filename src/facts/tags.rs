@@ -7,14 +7,16 @@
 mod record;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
 
 pub(super) use record::{formerly_used, remember_used};
 
 use super::error::lost;
 use super::walk::{Left, Pending};
-use super::{Facts, budget, lock};
+use super::{Facts, budget};
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
 use crate::name::{Host, Platform, Repo, RepoName, Selector, Tag};
@@ -177,8 +179,8 @@ impl TagCache {
     }
 
     pub(super) fn forget(&self, wanted: impl Fn(&Need) -> bool) {
-        *lock(&self.forgotten) = Some(Instant::now());
-        lock(&self.slots).expire(wanted);
+        *self.forgotten.lock() = Some(Instant::now());
+        self.slots.lock().expire(wanted);
     }
 
     /// Why `need` was not to be had just now.
@@ -209,11 +211,11 @@ impl TagCache {
     }
 
     fn slot(&self, need: &Need) -> TagSlot {
-        lock(&self.slots).get(need).cloned().unwrap_or_default()
+        self.slots.lock().get(need).cloned().unwrap_or_default()
     }
 
     fn change(&self, need: &Need, change: impl FnOnce(&mut TagSlot)) {
-        lock(&self.slots).change(need, change);
+        self.slots.lock().change(need, change);
     }
 }
 
@@ -279,7 +281,7 @@ impl<'a> FactsView<'a> {
 
     /// What the slot of `need` says, whose answer is of the kind that `read` takes.
     fn fact<T>(&self, need: &Need, read: impl FnOnce(&TagAnswer) -> Option<T>) -> Fact<T, Refusal> {
-        let slots = lock(&self.facts.edges.slots);
+        let slots = self.facts.edges.slots.lock();
         let slot = slots.get(need);
         match slot.map_or(Fact::Unknown, |slot| slot.fact(self.since)) {
             Fact::Is(answer) => read(answer).map_or(Fact::Unknown, Fact::Is),
@@ -338,7 +340,7 @@ impl KnownFacts for FactsView<'_> {
     }
 
     fn is_confirmed(&self, need: &Need) -> bool {
-        lock(&self.facts.edges.slots).get(need).is_some_and(|slot| slot.is_confirmed(self.since))
+        self.facts.edges.slots.lock().get(need).is_some_and(|slot| slot.is_confirmed(self.since))
     }
 
     fn was_bound(&self, repo: &Repo, tag: &Tag) -> bool {
@@ -593,7 +595,7 @@ impl Facts {
         let Some((answer, wall)) = record.answer(need) else { return };
         let now = Instant::now();
         // An age that the clock denies (a time in the future) is no age that counts.
-        let forgotten = *lock(&self.edges.forgotten);
+        let forgotten = *self.edges.forgotten.lock();
         let at = SystemTime::now().duration_since(wall).ok().and_then(|age| now.checked_sub(age));
         let at = at.filter(|at| counts && Some(*at) > forgotten);
         let fresh_until = at.map(|at| at + self.counts_for(need));
