@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::RegistryFacts;
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
-use crate::lockfile::constraints::Constraints;
+use crate::name::Constraints;
 use crate::name::{ProviderAddr, Reference, Repo, Selector, Version};
 
 /// A release of a provider.
