@@ -8,14 +8,16 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+use super::error::{lost, refused_archive};
+use super::open_objects::OpenObjects;
 use super::prefetch::{BesideFetch, Prefetch, Prefetches, Unpacking};
 use super::unpack::{Unpacked, unpack_into};
-use super::{FactError, Facts, budget};
+use super::weighed::Weighed;
+use super::{Facts, budget};
 use crate::archive::{self, ArchiveError};
 use crate::artifact::{Release, Target, target_package};
-use crate::bounded::Bounded;
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::flight::Flights;
 use crate::members::{FileNo, MemberFile, Members};
 use crate::name::{Reference, Repo, Selector};
@@ -26,22 +28,16 @@ use crate::store::{Key, Object};
 /// store, unpacked.
 pub const SMALL_MAX: u64 = 256 << 10;
 /// How many bytes of inflated small members are kept for the next read of the same file.
-const SMALL_KEPT: u64 = 16 << 20;
+const SMALL_KEPT: usize = 16 << 20;
 /// What such a member takes beside its bytes: many have fewer.
-const SMALL_BYTES: u64 = 256;
+const SMALL_BYTES: usize = 256;
 /// How many packages are kept beside those that an inode holds, and how many bytes their trees may
 /// take.
-const PACKAGES_KEPT: (usize, u64) = (16, 32 << 20);
+const PACKAGES_KEPT: (usize, usize) = (16, 32 << 20);
 /// How many manifests are kept in memory, and how many bytes they may take.
-const MANIFESTS_KEPT: (usize, u64) = (512, 16 << 20);
+const MANIFESTS_KEPT: (usize, usize) = (512, 16 << 20);
 /// What a manifest takes for each of its bytes: itself, and what was read in it.
-const READ_BYTES: u64 = 3;
-/// How many objects are kept open after their use, so that the next use opens and checks nothing.
-/// Each costs a descriptor.
-const OBJECTS_KEPT: usize = 64;
-/// Which part of the cache's limit they may be: one of so many. The store evicts nothing that is
-/// open, so it is a small part, and all of them can be let go at any time.
-const OBJECTS_PART: u64 = 8;
+const READ_BYTES: usize = 3;
 /// How many failures are remembered.
 const FAILURES_MAX: usize = 10_000;
 
@@ -98,43 +94,40 @@ enum ContentNode {
 }
 
 /// Members that were inflated, by archive and number.
-type Inflated = Bounded<(Digest, FileNo), Arc<[u8]>>;
+type Inflated = Weighed<(Digest, FileNo), Arc<[u8]>>;
 
 pub(super) struct ContentCache {
-    manifests: Mutex<Bounded<Digest, Arc<Manifest>>>,
+    manifests: Mutex<Weighed<Digest, Arc<Manifest>>>,
     packages: Mutex<HashMap<PackageKey, Weak<VerifiedPackage>>>,
-    recent: Mutex<Bounded<PackageKey, Arc<VerifiedPackage>>>,
-    objects: Mutex<Bounded<Key, Object>>,
+    recent: Mutex<Weighed<PackageKey, Arc<VerifiedPackage>>>,
+    objects: Mutex<OpenObjects>,
     inflated: Mutex<Inflated>,
-    failures: Mutex<Bounded<ContentNode, (FactError, Instant)>>,
-    manifest_flights: Flights<(Repo, Digest), Arc<Manifest>, FactError>,
-    package_flights: Flights<PackageKey, Arc<VerifiedPackage>, FactError>,
-    object_flights: Flights<ContentNode, Object, FactError>,
+    failures: Mutex<HashMap<ContentNode, (Refusal, Instant)>>,
+    manifest_flights: Flights<(Repo, Digest), Arc<Manifest>, Refusal>,
+    package_flights: Flights<PackageKey, Arc<VerifiedPackage>, Refusal>,
+    object_flights: Flights<ContentNode, Object, Refusal>,
     /// Unpacking and indexing: as many at a time as there are cores.
     cores: Arc<Semaphore>,
     aheads: Arc<Prefetches>,
 }
 
-fn kept<K: Clone + std::hash::Hash + Eq, V>(
-    (count, bytes): (usize, u64),
-    weigh: fn(&V) -> u64,
-) -> Mutex<Bounded<K, V>> {
-    Mutex::new(Bounded::weighed(count, bytes, weigh))
+fn kept<K: std::hash::Hash + Eq, V>((count, bytes): (usize, usize)) -> Mutex<Weighed<K, V>> {
+    Mutex::new(Weighed::new(count, bytes))
 }
 
 impl ContentCache {
     pub(super) fn new(linger: Duration, cache_limit: u64) -> Self {
         let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
         ContentCache {
-            manifests: kept(MANIFESTS_KEPT, |manifest| READ_BYTES * manifest.raw.len() as u64),
+            manifests: kept(MANIFESTS_KEPT),
             packages: Mutex::default(),
-            recent: kept(PACKAGES_KEPT, |package| package.members.weight() as u64),
-            objects: kept((OBJECTS_KEPT, cache_limit / OBJECTS_PART), Object::len),
-            inflated: kept((usize::MAX, SMALL_KEPT), |bytes| SMALL_BYTES + bytes.len() as u64),
-            failures: Mutex::new(Bounded::counted(FAILURES_MAX)),
-            manifest_flights: Flights::new(linger, |_| FactError::lost()),
-            package_flights: Flights::new(linger, |_| FactError::lost()),
-            object_flights: Flights::new(linger, |_| FactError::lost()),
+            recent: kept(PACKAGES_KEPT),
+            objects: Mutex::new(OpenObjects::new(cache_limit)),
+            inflated: kept((usize::MAX, SMALL_KEPT)),
+            failures: Mutex::default(),
+            manifest_flights: Flights::new(linger, |_| lost()),
+            package_flights: Flights::new(linger, |_| lost()),
+            object_flights: Flights::new(linger, |_| lost()),
             cores: Arc::new(Semaphore::new(cores)),
             aheads: Prefetches::new(cores),
         }
@@ -147,9 +140,9 @@ impl ContentCache {
     /// Whether a load failed for want of what unused objects hold: descriptors, space in the cache,
     /// or the memory that stands in for a full disk. They are let go of then. True also where
     /// another load has let go of them just now.
-    fn gives_way<T>(&self, outcome: &Result<T, FactError>) -> bool {
+    fn gives_way<T>(&self, outcome: &Result<T, Refusal>) -> bool {
         let wanting =
-            |error: &FactError| matches!(error.failure, Failure::NoDescriptor | Failure::NoSpace);
+            |error: &Refusal| matches!(error.failure, Failure::NoDescriptor | Failure::NoSpace);
         let gives_way = outcome.as_ref().is_err_and(wanting);
         if gives_way {
             self.objects.lock().clear();
@@ -157,7 +150,7 @@ impl ContentCache {
         gives_way
     }
 
-    fn failed(&self, node: &ContentNode) -> Result<(), FactError> {
+    fn failed(&self, node: &ContentNode) -> Result<(), Refusal> {
         match self.failures.lock().get(node) {
             Some((error, until)) if *until > Instant::now() => Err(error.clone()),
             _ => Ok(()),
@@ -166,7 +159,7 @@ impl ContentCache {
 
     /// Remembers how a load ended. An absence is remembered too: by digest nothing appears soon
     /// after it was missed.
-    fn remember<T>(&self, node: ContentNode, outcome: &Result<T, FactError>) {
+    fn remember<T>(&self, node: ContentNode, outcome: &Result<T, Refusal>) {
         let mut failures = self.failures.lock();
         match outcome {
             Ok(_) => {
@@ -176,13 +169,19 @@ impl ContentCache {
             Err(error) if error.failure == Failure::Crowded => {}
             Err(error) => {
                 let now = Instant::now();
-                failures.put(node, (error.clone(), now + error.failure.kept_for()));
+                if failures.len() >= FAILURES_MAX {
+                    failures.retain(|_, (_, until)| *until > now);
+                }
+                if failures.len() < FAILURES_MAX {
+                    failures.insert(node, (error.clone(), now + error.failure.kept_for()));
+                }
             }
         }
     }
 
     pub(super) fn keep_manifest(&self, manifest: Arc<Manifest>) {
-        self.manifests.lock().put(manifest.digest, manifest);
+        let bytes = READ_BYTES * manifest.raw.len();
+        self.manifests.lock().put(manifest.digest, manifest, bytes);
     }
 
     fn package(&self, key: &PackageKey) -> Option<Arc<VerifiedPackage>> {
@@ -190,7 +189,7 @@ impl ContentCache {
             return Some(package.clone());
         }
         let package = self.packages.lock().get(key)?.upgrade()?;
-        self.recent.lock().put(key.clone(), package.clone());
+        self.recent.lock().put(key.clone(), package.clone(), package.members.weight());
         Some(package)
     }
 
@@ -199,7 +198,7 @@ impl ContentCache {
         packages.retain(|_, p| p.strong_count() > 0);
         packages.insert(key.clone(), Arc::downgrade(package));
         drop(packages);
-        self.recent.lock().put(key, package.clone());
+        self.recent.lock().put(key, package.clone(), package.members.weight());
     }
 
     fn inflated(&self, key: &(Digest, FileNo)) -> Option<Arc<[u8]>> {
@@ -207,7 +206,8 @@ impl ContentCache {
     }
 
     fn keep_inflated(&self, key: (Digest, FileNo), bytes: Arc<[u8]>) {
-        self.inflated.lock().put(key, bytes);
+        let weight = SMALL_BYTES + bytes.len();
+        self.inflated.lock().put(key, bytes, weight);
     }
 }
 
@@ -217,7 +217,7 @@ impl Facts {
         self: &Arc<Self>,
         repo: &Repo,
         digest: Digest,
-    ) -> Result<Arc<Manifest>, FactError> {
+    ) -> Result<Arc<Manifest>, Refusal> {
         if let Some(manifest) = self.nodes.manifests.lock().get(&digest) {
             return Ok(manifest.clone());
         }
@@ -239,7 +239,7 @@ impl Facts {
         self: &Arc<Self>,
         repo: &Repo,
         digest: Digest,
-    ) -> Result<Arc<Manifest>, FactError> {
+    ) -> Result<Arc<Manifest>, Refusal> {
         let store = self.store.clone();
         let stored = blocking(move || match store.get(&Key::Blob(digest))? {
             Some(object) if object.len() <= crate::oci::MANIFEST_MAX => object.read_all().map(Some),
@@ -274,10 +274,10 @@ impl Facts {
         self: &Arc<Self>,
         repo: &Repo,
         digest: Digest,
-    ) -> Result<(Arc<Manifest>, Release), FactError> {
+    ) -> Result<(Arc<Manifest>, Release), Refusal> {
         let manifest = self.manifest(repo, digest).await?;
         let release = Release::read(&manifest)
-            .map_err(|refusal| FactError::refusal(repo.at(Selector::Digest(digest)), &refusal))?;
+            .map_err(|refusal| refusal.about(repo.at(Selector::Digest(digest))))?;
         Ok((manifest, release))
     }
 
@@ -298,10 +298,10 @@ impl Facts {
         self: &Arc<Self>,
         repo: &Repo,
         target: &Target,
-    ) -> Result<(Arc<Manifest>, Descriptor), FactError> {
+    ) -> Result<(Arc<Manifest>, Descriptor), Refusal> {
         let manifest = self.manifest(repo, target.manifest.digest).await.map_err(|e| match e.failure {
             // The index stands, and it is not for the registry to take back what it names.
-            Failure::Absent => FactError::new(
+            Failure::Absent => Refusal::new(
                 Failure::Integrity,
                 repo.at(Selector::Digest(target.manifest.digest)),
                 "the release names a manifest that its source lacks; if that is a bundle for other platforms, add this one \
@@ -327,11 +327,11 @@ impl Facts {
         repo: &Repo,
         target: &Target,
         manifest: Arc<Manifest>,
-    ) -> Result<(Arc<Manifest>, Descriptor), FactError> {
+    ) -> Result<(Arc<Manifest>, Descriptor), Refusal> {
         let subject = repo.at(Selector::Digest(target.manifest.digest));
         let size = manifest.raw.len() as u64;
         if size != target.manifest.size {
-            return Err(FactError::new(
+            return Err(Refusal::new(
                 Failure::Integrity,
                 subject,
                 format_args!(
@@ -341,7 +341,7 @@ impl Facts {
             ));
         }
         let layer = target_package(&manifest, &target.platform)
-            .map_err(|refusal| FactError::refusal(subject, &refusal))?;
+            .map_err(|refusal| refusal.about(subject))?;
         Ok((manifest, layer))
     }
 
@@ -352,7 +352,7 @@ impl Facts {
         repo: &Repo,
         archive: &Descriptor,
         unpacking: Unpacking,
-    ) -> Result<Arc<VerifiedPackage>, FactError> {
+    ) -> Result<Arc<VerifiedPackage>, Refusal> {
         let key = key_of(repo, archive);
         if let Some(package) = self.nodes.package(&key) {
             return Ok(package);
@@ -377,7 +377,7 @@ impl Facts {
         repo: Repo,
         archive: Descriptor,
         unpacking: Unpacking,
-    ) -> Result<Arc<VerifiedPackage>, FactError> {
+    ) -> Result<Arc<VerifiedPackage>, Refusal> {
         let limits = self.limits;
         let index = move |zip: &Object| Ok((zip.clone(), archive::index(&Bytes(zip), &limits)?));
         let ahead = Prefetch::new(&self.nodes.aheads, archive.digest);
@@ -399,7 +399,7 @@ impl Facts {
         archive: &Descriptor,
         beside: &BesideFetch,
         work: impl Fn(&Object) -> Result<T, ArchiveError> + Clone + Send + 'static,
-    ) -> Result<T, FactError> {
+    ) -> Result<T, Refusal> {
         let mut healed = false;
         loop {
             let object = self.blob_with(repo, archive, beside).await?;
@@ -411,7 +411,7 @@ impl Facts {
             })
             .await?;
             match outcome
-                .map_err(|e| FactError::archive(repo.at(Selector::Digest(archive.digest)), &e))
+                .map_err(|e| refused_archive(repo.at(Selector::Digest(archive.digest)), &e))
             {
                 Err(e) if e.failure == Failure::Damaged && !healed => {
                     healed = true;
@@ -423,11 +423,7 @@ impl Facts {
     }
 
     /// A blob of `repo`: from the store, or fetched and verified.
-    pub async fn blob(
-        self: &Arc<Self>,
-        repo: &Repo,
-        blob: &Descriptor,
-    ) -> Result<Object, FactError> {
+    pub async fn blob(self: &Arc<Self>, repo: &Repo, blob: &Descriptor) -> Result<Object, Refusal> {
         self.blob_with(repo, blob, &BesideFetch::Nothing).await
     }
 
@@ -436,7 +432,7 @@ impl Facts {
         repo: &Repo,
         blob: &Descriptor,
         beside: &BesideFetch,
-    ) -> Result<Object, FactError> {
+    ) -> Result<Object, Refusal> {
         let (of, wanted, beside) = (repo.clone(), blob.clone(), beside.clone());
         let fetch = move |facts: Arc<Facts>| {
             let (of, wanted, beside) = (of.clone(), wanted.clone(), beside.clone());
@@ -454,9 +450,9 @@ impl Facts {
         node: ContentNode,
         key: Key,
         get: impl Fn(Arc<Facts>) -> W + Send + 'static,
-    ) -> Result<Object, FactError>
+    ) -> Result<Object, Refusal>
     where
-        W: Future<Output = Result<Object, FactError>> + Send + 'static,
+        W: Future<Output = Result<Object, Refusal>> + Send + 'static,
     {
         if let Some(object) = self.nodes.objects.lock().get(&key) {
             return Ok(object.clone());
@@ -478,12 +474,12 @@ impl Facts {
     }
 
     /// A digest names one length; a descriptor that gives another one lies.
-    fn of_size(&self, repo: &Repo, blob: &Descriptor, object: Object) -> Result<Object, FactError> {
+    fn of_size(&self, repo: &Repo, blob: &Descriptor, object: Object) -> Result<Object, Refusal> {
         if object.len() == blob.size {
             return Ok(object);
         }
         let subject = repo.at(Selector::Digest(blob.digest));
-        Err(FactError::new(
+        Err(Refusal::new(
             Failure::Integrity,
             subject,
             format_args!(
@@ -497,7 +493,7 @@ impl Facts {
     /// Closes the kept object of `key`, so that the next use opens (and checks, or fetches) it
     /// anew.
     pub fn drop_object(&self, key: &Key) {
-        self.nodes.objects.lock().remove(key);
+        self.nodes.objects.lock().pop(key);
     }
 
     /// A member's bytes: afterwards reading waits for no network.
@@ -505,7 +501,7 @@ impl Facts {
         self: &Arc<Self>,
         package: &Arc<VerifiedPackage>,
         number: FileNo,
-    ) -> Result<MemberContent, FactError> {
+    ) -> Result<MemberContent, Refusal> {
         let file = *package.members.file(number);
         if file.size <= SMALL_MAX {
             let archive = self.blob(&package.repo, &package.archive).await?;
@@ -526,7 +522,7 @@ impl Facts {
         package: &Arc<VerifiedPackage>,
         number: FileNo,
         file: MemberFile,
-    ) -> Result<Object, FactError> {
+    ) -> Result<Object, Refusal> {
         let key = Key::Member { archive: package.archive.digest, number };
         self.nodes.aheads.join(package.archive.digest, number, self.deadline).await;
         let store = self.store.clone();
@@ -559,7 +555,7 @@ impl Facts {
         content: &MemberContent,
         buf: &mut [u8],
         offset: u64,
-    ) -> Result<usize, FactError> {
+    ) -> Result<usize, Refusal> {
         match content {
             MemberContent::Object(object) => Ok(object.read_at(buf, offset)?),
             MemberContent::Bytes(bytes) => Ok(copy_from(bytes, buf, offset)),
@@ -574,13 +570,13 @@ impl Facts {
         archive: &Object,
         package: &VerifiedPackage,
         number: FileNo,
-    ) -> Result<Arc<[u8]>, FactError> {
+    ) -> Result<Arc<[u8]>, Refusal> {
         let key = (package.archive.digest, number);
         if let Some(bytes) = self.nodes.inflated(&key) {
             return Ok(bytes);
         }
         let bytes: Arc<[u8]> = archive::inflate(&Bytes(archive), package.members.file(number))
-            .map_err(|e| FactError::archive(package.reference(), &e))?
+            .map_err(|e| refused_archive(package.reference(), &e))?
             .into();
         self.nodes.keep_inflated(key, bytes.clone());
         Ok(bytes)
@@ -591,7 +587,7 @@ impl Facts {
         self: &Arc<Self>,
         package: &Arc<VerifiedPackage>,
         number: FileNo,
-    ) -> Result<MemberContent, FactError> {
+    ) -> Result<MemberContent, Refusal> {
         self.drop_object(&Key::Blob(package.archive.digest));
         self.drop_object(&Key::Member { archive: package.archive.digest, number });
         self.content(package, number).await
@@ -631,6 +627,6 @@ impl archive::ReadAt for Bytes<'_> {
 /// Runs `work` where blocking is allowed.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, FactError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| FactError::lost())
+) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| lost())
 }

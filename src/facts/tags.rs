@@ -6,6 +6,7 @@
 
 mod record;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,18 +14,19 @@ use parking_lot::Mutex;
 
 pub(super) use record::{formerly_used, remember_used};
 
+use super::error::lost;
 use super::walk::{Left, Pending};
-use super::{FactError, Facts, budget};
-use crate::bounded::Bounded;
+use super::{Facts, budget};
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::flight::Flights;
 use crate::name::{Host, Platform, Repo, RepoName, Selector, Tag};
 use crate::tree::{Fact, KnownFacts, Need, Standing};
 use record::{TagRecord, name_of};
 
-/// How many bytes of edges are held in memory, about. Answers stay in the store.
-const BYTES_MAX: u64 = 32 << 20;
+/// How many bytes of edges are held in memory, about; past it those that expired are dropped, else
+/// all. Answers stay in the store.
+const BYTES_MAX: usize = 32 << 20;
 /// What an edge takes, beside the names and the sentence in it.
 const SLOT_BYTES: usize = 1 << 10;
 /// What a name in a list takes.
@@ -58,7 +60,7 @@ struct Confirmed {
 
 #[derive(Clone, Debug)]
 struct Refused {
-    error: FactError,
+    error: Refusal,
     at: Instant,
     until: Instant,
 }
@@ -82,22 +84,9 @@ impl TagSlot {
         SLOT_BYTES + names * NAME_BYTES + sentence
     }
 
-    /// One that is too heavy by itself is kept alone: the operation that asked for it needs it.
-    fn weight(&self) -> u64 {
-        (self.bytes() as u64).min(BYTES_MAX)
-    }
-
     /// The refusal that counts for an operation that began at `since`.
     fn refused(&self, since: Instant) -> Option<&Refused> {
         self.refused.as_ref().filter(|r| r.until > Instant::now() || r.at >= since)
-    }
-
-    /// Makes it count no more.
-    fn expire(&mut self) {
-        self.refused = None;
-        if let Some(last) = &mut self.last {
-            (last.at, last.fresh_until) = (None, None);
-        }
     }
 
     /// Whether the last answer counts by itself, and does not serve because nobody confirms it.
@@ -106,7 +95,7 @@ impl TagSlot {
     }
 
     /// What the slot says to an operation that began at `since`.
-    fn fact(&self, since: Instant) -> Fact<&TagAnswer, FactError> {
+    fn fact(&self, since: Instant) -> Fact<&TagAnswer, Refusal> {
         let now = Instant::now();
         let is = |last: &Option<Confirmed>| {
             last.as_ref().map(|c| c.at >= Some(since) || c.fresh_until > Some(now))
@@ -126,16 +115,54 @@ impl TagSlot {
     }
 }
 
-/// The slots that were used last.
-type Slots = Bounded<Need, TagSlot>;
+/// The slots, and how many bytes they take.
+#[derive(Default)]
+struct Slots {
+    by_need: HashMap<Need, TagSlot>,
+    bytes: usize,
+}
 
-fn slots() -> Slots {
-    Bounded::weighed(usize::MAX, BYTES_MAX, TagSlot::weight)
+impl Slots {
+    fn get(&self, need: &Need) -> Option<&TagSlot> {
+        self.by_need.get(need)
+    }
+
+    /// Changes the slot of `need`, which stays whatever is dropped to make room for it.
+    fn change(&mut self, need: &Need, change: impl FnOnce(&mut TagSlot)) {
+        let before = self.by_need.remove(need);
+        self.bytes -= before.as_ref().map_or(0, TagSlot::bytes);
+        let mut slot = before.unwrap_or_default();
+        change(&mut slot);
+        let bytes = slot.bytes();
+        if self.bytes + bytes > BYTES_MAX {
+            let now = Instant::now();
+            self.by_need.retain(|_, s| s.last.as_ref().is_some_and(|c| c.fresh_until > Some(now)));
+            self.bytes = self.by_need.values().map(TagSlot::bytes).sum();
+        }
+        if self.bytes + bytes > BYTES_MAX {
+            *self = Slots::default();
+        }
+        self.by_need.insert(need.clone(), slot);
+        self.bytes += bytes;
+    }
+
+    /// Makes the answers of the `wanted` edges count no more.
+    fn expire(&mut self, wanted: impl Fn(&Need) -> bool) {
+        for (need, slot) in self.by_need.iter_mut().filter(|(need, _)| wanted(need)) {
+            tracing::debug!("{need} will be asked for again");
+            self.bytes -= slot.bytes();
+            slot.refused = None;
+            if let Some(last) = &mut slot.last {
+                (last.at, last.fresh_until) = (None, None);
+            }
+            self.bytes += slot.bytes();
+        }
+    }
 }
 
 pub(super) struct TagCache {
     slots: Mutex<Slots>,
-    flights: Flights<Need, (), FactError>,
+    flights: Flights<Need, (), Refusal>,
     /// When edges were forgotten last: what other mounts confirmed before does not count.
     forgotten: Mutex<Option<Instant>>,
     pub(super) pending: Pending,
@@ -144,8 +171,8 @@ pub(super) struct TagCache {
 impl TagCache {
     pub(super) fn new(linger: Duration) -> Self {
         TagCache {
-            slots: Mutex::new(slots()),
-            flights: Flights::new(linger, |_| FactError::lost()),
+            slots: Mutex::default(),
+            flights: Flights::new(linger, |_| lost()),
             forgotten: Mutex::default(),
             pending: Pending::default(),
         }
@@ -153,21 +180,16 @@ impl TagCache {
 
     pub(super) fn forget(&self, wanted: impl Fn(&Need) -> bool) {
         *self.forgotten.lock() = Some(Instant::now());
-        self.slots.lock().change_all(|need, slot| {
-            if wanted(need) {
-                tracing::debug!("{need} will be asked for again");
-                slot.expire();
-            }
-        });
+        self.slots.lock().expire(wanted);
     }
 
     /// Why `need` was not to be had just now.
-    pub(super) fn refusal(&self, need: &Need) -> Option<FactError> {
+    pub(super) fn refusal(&self, need: &Need) -> Option<Refusal> {
         self.slot(need).refused.map(|refused| refused.error)
     }
 
     /// Why `need` was not to be had just now; it is asked for again at the next use.
-    pub(super) fn take_refusal(&self, need: &Need) -> Option<FactError> {
+    pub(super) fn take_refusal(&self, need: &Need) -> Option<Refusal> {
         let refused = self.slot(need).refused?;
         self.change(need, |slot| slot.refused = None);
         Some(refused.error)
@@ -193,7 +215,7 @@ impl TagCache {
     }
 
     fn change(&self, need: &Need, change: impl FnOnce(&mut TagSlot)) {
-        self.slots.lock().change_or(need, TagSlot::default, change);
+        self.slots.lock().change(need, change);
     }
 }
 
@@ -219,7 +241,7 @@ impl<'a> FactsView<'a> {
         &self,
         repo: &Repo,
         tag: &Tag,
-    ) -> Fact<Arc<Vec<Platform>>, FactError> {
+    ) -> Fact<Arc<Vec<Platform>>, Refusal> {
         self.fact(&Need::Platforms(repo.clone(), tag.clone()), |answer| match answer {
             TagAnswer::Platforms(platforms) => Some(platforms.clone()),
             _ => None,
@@ -227,7 +249,7 @@ impl<'a> FactsView<'a> {
     }
 
     /// The manifest for which `tag` stands.
-    pub fn bound(&self, repo: &Repo, tag: &Tag) -> Fact<Digest, FactError> {
+    pub fn bound(&self, repo: &Repo, tag: &Tag) -> Fact<Digest, Refusal> {
         self.fact(&Need::Binding(repo.clone(), tag.clone()), |answer| match answer {
             TagAnswer::Binding(digest) => Some(*digest),
             _ => None,
@@ -258,12 +280,8 @@ impl<'a> FactsView<'a> {
     }
 
     /// What the slot of `need` says, whose answer is of the kind that `read` takes.
-    fn fact<T>(
-        &self,
-        need: &Need,
-        read: impl FnOnce(&TagAnswer) -> Option<T>,
-    ) -> Fact<T, FactError> {
-        let mut slots = self.facts.edges.slots.lock();
+    fn fact<T>(&self, need: &Need, read: impl FnOnce(&TagAnswer) -> Option<T>) -> Fact<T, Refusal> {
+        let slots = self.facts.edges.slots.lock();
         let slot = slots.get(need);
         match slot.map_or(Fact::Unknown, |slot| slot.fact(self.since)) {
             Fact::Is(answer) => read(answer).map_or(Fact::Unknown, Fact::Is),
@@ -283,16 +301,16 @@ impl<'a> FactsView<'a> {
 }
 
 impl KnownFacts for FactsView<'_> {
-    type Error = FactError;
+    type Error = Refusal;
 
-    fn tags(&self, repo: &Repo) -> Fact<Arc<Vec<Tag>>, FactError> {
+    fn tags(&self, repo: &Repo) -> Fact<Arc<Vec<Tag>>, Refusal> {
         self.fact(&Need::Tags(repo.clone()), |answer| match answer {
             TagAnswer::Tags(tags) => Some(tags.clone()),
             _ => None,
         })
     }
 
-    fn catalog(&self, host: &Host) -> Fact<Arc<Vec<RepoName>>, FactError> {
+    fn catalog(&self, host: &Host) -> Fact<Arc<Vec<RepoName>>, Refusal> {
         let names = |answer: &TagAnswer| match answer {
             TagAnswer::Catalog(names) => Some(Some(names.clone())),
             TagAnswer::NoCatalog => Some(None),
@@ -307,7 +325,7 @@ impl KnownFacts for FactsView<'_> {
         }
     }
 
-    fn held(&self, host: &Host) -> Fact<Arc<Vec<RepoName>>, FactError> {
+    fn held(&self, host: &Host) -> Fact<Arc<Vec<RepoName>>, Refusal> {
         if !self.facts.origins.get(host).is_some_and(|origin| origin.has_store()) {
             return Fact::Is(Arc::default());
         }
@@ -317,7 +335,7 @@ impl KnownFacts for FactsView<'_> {
         })
     }
 
-    fn binding(&self, repo: &Repo, tag: &Tag) -> Fact<(), FactError> {
+    fn binding(&self, repo: &Repo, tag: &Tag) -> Fact<(), Refusal> {
         self.fact(&Need::Binding(repo.clone(), tag.clone()), |_| Some(()))
     }
 
@@ -345,7 +363,7 @@ impl Facts {
     /// # Errors
     /// Only if there is no outcome, and asking again is of no use: the load was lost, as when the
     /// runtime ends, or no request is sent for who asks (`Crowded`).
-    pub async fn load(self: &Arc<Self>, need: Need) -> Result<(), FactError> {
+    pub async fn load(self: &Arc<Self>, need: Need) -> Result<(), Refusal> {
         let (facts, wanted) = (self.clone(), need.clone());
         let load = move || {
             let (facts, wanted) = (facts.clone(), wanted.clone());
@@ -358,7 +376,7 @@ impl Facts {
     }
 
     /// Asks the registry, and keeps what it says in the slot of `need` as long as that counts.
-    async fn ask(self: Arc<Self>, need: Need) -> Result<(), FactError> {
+    async fn ask(self: Arc<Self>, need: Need) -> Result<(), Refusal> {
         if self.edges.slot(&need).last.is_none() {
             self.recall(&need).await;
             // What another mount confirmed just now counts for this one.
@@ -453,7 +471,7 @@ impl Facts {
         })
     }
 
-    async fn ask_registry(self: &Arc<Self>, need: &Need) -> Result<TagAnswer, FactError> {
+    async fn ask_registry(self: &Arc<Self>, need: &Need) -> Result<TagAnswer, Refusal> {
         let registry = self.origin(need.host())?.registry.clone();
         match need {
             Need::Tags(repo) => Ok(TagAnswer::Tags(Arc::new(registry.tags(&repo.name).await?))),
@@ -519,7 +537,7 @@ impl Facts {
 
     /// Asks who stands in for a registry that is out of reach. The answer is served as one that was
     /// never confirmed, and not kept for later mounts.
-    async fn ask_stand_in(self: &Arc<Self>, need: &Need, error: &FactError) {
+    async fn ask_stand_in(self: &Arc<Self>, need: &Need, error: &Refusal) {
         let stand_in = self.origin(need.host()).ok().and_then(|origin| origin.registry.stand_in());
         let Some(stand_in) = stand_in else { return };
         let answer = match need {

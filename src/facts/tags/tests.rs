@@ -1,7 +1,7 @@
 //! How long answers count, and what is kept of them.
 
 use super::*;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 
 fn confirmed(at: Option<Instant>, fresh_until: Option<Instant>) -> Option<Confirmed> {
     Some(Confirmed {
@@ -14,7 +14,7 @@ fn confirmed(at: Option<Instant>, fresh_until: Option<Instant>) -> Option<Confir
 
 fn refused(failure: Failure, until: Instant) -> Option<Refused> {
     Some(Refused {
-        error: FactError::new(failure, "x", "y"),
+        error: Refusal::new(failure, "x", "y"),
         at: until - Duration::from_secs(9),
         until,
     })
@@ -77,27 +77,25 @@ fn edges_in_memory_are_bounded_by_their_bytes() {
     let repo =
         |n: usize| Repo { host: "a.b".parse().unwrap(), name: format!("n{n}").parse().unwrap() };
     let later = Instant::now() + Duration::from_secs(60);
-    let tags =
-        TagAnswer::Tags(Arc::new(vec!["1".parse().unwrap(); BYTES_MAX as usize / NAME_BYTES / 4]));
+    let tags = TagAnswer::Tags(Arc::new(vec!["1".parse().unwrap(); BYTES_MAX / NAME_BYTES / 4]));
     let list =
         Confirmed { answer: tags, at: None, wall: SystemTime::now(), fresh_until: Some(later) };
-    let mut slots = slots();
-    let mut set = |n: usize, change: &dyn Fn(&mut TagSlot)| {
-        slots.change_or(&Need::Tags(repo(n)), TagSlot::default, |slot| change(slot));
-        for used in (0..n.min(3)).chain([n]) {
-            assert!(slots.get(&Need::Tags(repo(used))).is_some(), "what is used stays");
-        }
-        n % 1000 != 0 || slots.iter().map(|(_, slot)| slot.weight()).sum::<u64>() <= BYTES_MAX
-    };
+    let mut slots = Slots::default();
     for n in 0..3 {
-        assert!(set(n, &|slot| slot.last = Some(list.clone())));
+        slots.change(&Need::Tags(repo(n)), |slot| slot.last = Some(list.clone()));
     }
-    for n in 3..2 * BYTES_MAX as usize / SLOT_BYTES {
-        assert!(set(n, &|slot| slot.refused = refused(Failure::Absent, later)));
+    for n in 3..2 * BYTES_MAX / SLOT_BYTES {
+        slots.change(&Need::Tags(repo(n)), |slot| slot.refused = refused(Failure::Absent, later));
+        assert!(slots.bytes <= BYTES_MAX && slots.get(&Need::Tags(repo(n))).is_some());
     }
-    let huge =
-        TagAnswer::Tags(Arc::new(vec!["1".parse().unwrap(); 2 * BYTES_MAX as usize / NAME_BYTES]));
-    let huge = Confirmed { answer: huge, ..list };
-    slots.change_or(&Need::Tags(repo(0)), TagSlot::default, |slot| slot.last = Some(huge));
-    assert_eq!((slots.len(), slots.get(&Need::Tags(repo(0))).is_some()), (1, true));
+    assert!(
+        (0..3).all(|n| slots.get(&Need::Tags(repo(n))).is_some()),
+        "absences go before answers that count"
+    );
+    for n in 0..6 {
+        slots.change(&Need::Tags(repo(n)), |slot| slot.last = Some(list.clone()));
+        assert!(slots.bytes <= BYTES_MAX && slots.get(&Need::Tags(repo(n))).is_some());
+    }
+    slots.expire(|_| true);
+    assert_eq!(slots.bytes, slots.by_need.values().map(TagSlot::bytes).sum::<usize>());
 }
