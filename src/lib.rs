@@ -8,6 +8,7 @@ pub mod bounded;
 pub mod cli;
 pub mod copy;
 pub mod digest;
+pub mod disk;
 pub mod facts;
 pub mod failure;
 pub mod flight;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("bounded", &[]),
     ("digest", &[]),
+    ("disk", &[]),
     ("flight", &[]),
     ("input", &[]),
     ("name", &["digest"]),
@@ -24,13 +25,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "registry",
         &[
-            "bounded", "flight", "input", "failure", "digest", "name", "oci", "artifact",
+            "disk", "bounded", "flight", "input", "failure", "digest", "name", "oci", "artifact",
             "members", "mapping", "moment",
         ],
     ),
-    ("store", &["bounded", "failure", "digest", "name", "members"]),
+    ("store", &["bounded", "disk", "failure", "digest", "name", "members"]),
     ("archive", VALUES),
-    ("local", &["name"]),
+    ("local", &["disk", "name"]),
     (
         "facts",
         &[
@@ -41,8 +42,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "stage",
         &[
-            "flight", "failure", "digest", "name", "oci", "artifact", "members", "mapping", "tree",
-            "registry", "archive", "local",
+            "disk", "flight", "failure", "digest", "name", "oci", "artifact", "members", "mapping",
+            "tree", "registry", "archive", "local",
         ],
     ),
     (
@@ -63,7 +64,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "input", "failure", "digest", "name", "oci", "artifact", "members", "mapping",
+            "disk", "input", "failure", "digest", "name", "oci", "artifact", "members", "mapping",
             "lockfile", "moment", "tree", "registry", "store", "archive", "local", "facts",
             "stage", "copy", "fs", "fuse",
         ],

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::registry::layout::{Draft, clean};
+use crate::disk::draft::{Draft, clean};
 
 /// Puts `bytes` in the place of a file, whose mode stays; a new one gets `mode`. Where the name is
 /// a link, in the place of what it leads to. What a process that was killed left beside it is

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 
 use super::{Errno, Stat, TreeResult};
+use crate::disk;
 
 /// What an open file may be used for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,31 +73,16 @@ impl LocalFile {
 
     /// Reads at `offset` until `buf` is full or the file ends; how many bytes were read.
     pub fn read_at(&self, buf: &mut [u8], offset: u64) -> TreeResult<usize> {
-        let mut filled = 0;
-        while filled < buf.len() {
-            match rustix::io::pread(&self.fd, &mut buf[filled..], offset + filled as u64) {
-                Ok(0) => break,
-                Ok(n) => filled += n,
-                Err(Errno::INTR) => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(filled)
+        disk::read_at(&self.fd, buf, offset)
     }
 
     /// Writes at `offset`; how many bytes were written: fewer than all only where the next one
     /// failed.
     pub fn write_at(&self, data: &[u8], offset: u64) -> TreeResult<usize> {
-        let mut written = 0;
-        while written < data.len() {
-            match rustix::io::pwrite(&self.fd, &data[written..], offset + written as u64) {
-                Ok(n) => written += n,
-                Err(Errno::INTR) => {}
-                Err(e) if written == 0 => return Err(e),
-                Err(_) => break,
-            }
+        match disk::write_at(&self.fd, data, offset) {
+            (0, Some(errno)) => Err(errno),
+            (written, _) => Ok(written),
         }
-        Ok(written)
     }
 
     /// fallocate(2) with the mode's own bits.

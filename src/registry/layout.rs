@@ -11,7 +11,6 @@ mod archive;
 mod carried;
 mod directory;
 mod headers;
-mod lock;
 mod medium;
 mod pack;
 mod repository;
@@ -27,7 +26,6 @@ use bytes::Bytes;
 
 pub use archive::{LayoutArchive, MEMBERS_MAX};
 pub use directory::LayoutDirectory;
-pub use lock::{Draft, clean};
 pub use pack::Packer;
 
 use super::{BlobError, BlobSink, BlobSource, RawManifest, Registry};

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use crate::archive::{ArchiveOutput, Limits, ReadAt};
 use crate::digest::{Algorithm, Digest, Hasher};
+use crate::disk::{piece_at, read_at, write_all_at};
 use crate::failure::Refusal;
 use crate::oci::Descriptor;
 use crate::registry::BlobSource;
@@ -43,12 +44,7 @@ impl BlobSource for PushBlob {
             BlobContent::File(file) => {
                 let file = Arc::clone(file);
                 let read = tokio::task::spawn_blocking(move || {
-                    let mut piece = vec![0; len];
-                    let got = rustix::io::retry_on_intr(|| {
-                        rustix::io::pread(&file.file, &mut piece, offset)
-                    })?;
-                    piece.truncate(got);
-                    Ok(Bytes::from(piece))
+                    Ok(Bytes::from(piece_at(&file.file, len, offset)?))
                 });
                 read.await.unwrap_or_else(|_| Err(io::Error::other("reading ended early")))
             }
@@ -95,15 +91,9 @@ impl ReadAt for BlobFile {
     }
 }
 
-fn read_exact_at(file: impl AsFd, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
-    while !buf.is_empty() {
-        match rustix::io::retry_on_intr(|| rustix::io::pread(&file, &mut *buf, offset))? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            got => {
-                buf = &mut buf[got..];
-                offset += got as u64;
-            }
-        }
+fn read_exact_at(file: impl AsFd, buf: &mut [u8], offset: u64) -> io::Result<()> {
+    if read_at(file, buf, offset)? < buf.len() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
     Ok(())
 }
@@ -112,17 +102,8 @@ fn read_exact_at(file: impl AsFd, mut buf: &mut [u8], mut offset: u64) -> io::Re
 pub(super) struct Sealing(pub(super) OwnedFd);
 
 impl ArchiveOutput for Sealing {
-    fn write_all_at(&self, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
-        while !bytes.is_empty() {
-            match rustix::io::retry_on_intr(|| rustix::io::pwrite(&self.0, bytes, offset))? {
-                0 => return Err(Errno::NOSPC.into()),
-                put => {
-                    bytes = &bytes[put..];
-                    offset += put as u64;
-                }
-            }
-        }
-        Ok(())
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        Ok(write_all_at(&self.0, bytes, offset)?)
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {

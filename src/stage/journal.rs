@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, Mode, OFlags, fsync, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Mode, unlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,7 @@ use super::Committed;
 use super::roots::path_of;
 use super::tree::{list, read_small};
 use crate::digest::Digest;
+use crate::disk::draft::Draft;
 use crate::failure::{Failure, Refusal};
 
 /// The most bytes of a record.
@@ -184,28 +185,13 @@ impl Journal {
         let failed = |e: Errno| Refusal::io(format!("the journal in {}", self.name), e);
         let bytes = serde_json::to_vec(record)
             .map_err(|e| Refusal::new(Failure::Io, format!("the journal in {}", self.name), e))?;
-        let temporary = format!("{:032x}.tmp", fastrand::u128(..));
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(&self.dir, &temporary, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
-        let mut rest = bytes.as_slice();
-        let written = loop {
-            if rest.is_empty() {
-                break fsync(&file);
-            }
-            match rustix::io::retry_on_intr(|| rustix::io::write(&file, rest)) {
-                Ok(0) => break Err(Errno::NOSPC),
-                Ok(put) => rest = &rest[put..],
-                Err(e) => break Err(e),
-            }
+        let put = || {
+            let mut draft = Draft::new(self.dir.try_clone()?, "")?;
+            draft.set_mode(Mode::RUSR | Mode::WUSR)?;
+            draft.write(&bytes)?;
+            draft.publish(&self.dir, &file_of(&record.path))
         };
-        let renamed = written
-            .and_then(|()| renameat(&self.dir, &temporary, &self.dir, file_of(&record.path)));
-        if let Err(e) = renamed {
-            let _ = unlinkat(&self.dir, &temporary, AtFlags::empty());
-            return Err(failed(e));
-        }
-        fsync(&self.dir).map_err(failed)
+        put().map_err(failed)
     }
 
     fn shrink(&self, records: &mut HashMap<PathBuf, JournalRecord>) {

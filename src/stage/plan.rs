@@ -16,6 +16,7 @@ use super::provider::{self, PlannedPlatform};
 use super::tree::{ANNOTATIONS_FILE, FileStamp, StagedTree, check_links, read_small};
 use crate::archive::{self, Limits};
 use crate::artifact::{self, Release};
+use crate::disk::piece_at;
 use crate::failure::{Failure, Refusal};
 use crate::name::{Repo, Selector, Tag};
 use crate::oci::write::{EMPTY_CONTENT, empty, image, index};
@@ -248,8 +249,7 @@ pub fn module_zip(
 
 /// Whether a file begins as every zip with content does; where that cannot be read, as if it did.
 fn begins_as_zip(file: &OwnedFd) -> bool {
-    let mut first = [0; 2];
-    rustix::io::pread(file, &mut first, 0).is_err() || first == *b"PK"
+    piece_at(file, 2, 0).map_or(true, |first| first == b"PK")
 }
 
 fn module_of(

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::ignore::{IGNORE_FILE, IGNORE_MAX, Ignore};
 use crate::archive::{EntryContents, Limits, ZipEntry};
+use crate::disk::piece_at;
 use crate::failure::{Failure, Refusal};
 
 /// Names that hold no content of a release.
@@ -377,16 +378,10 @@ pub(super) fn read_file(file: &OwnedFd, subject: &str, most: u64) -> Result<Vec<
         let rule = format!("it has {size} bytes, over the limit of {most}");
         return Err(Refusal::new(Failure::TooLarge, subject, rule));
     }
-    let mut content = vec![0; usize::try_from(size).unwrap_or(0)];
-    let mut held = 0;
-    while held < content.len() {
-        match rustix::io::retry_on_intr(|| {
-            rustix::io::pread(file, &mut content[held..], held as u64)
-        }) {
-            Ok(0) => return Err(changed(subject)),
-            Ok(got) => held += got,
-            Err(e) => return Err(Refusal::io(subject, e)),
-        }
+    let size = usize::try_from(size).unwrap_or(0);
+    let content = piece_at(file, size, 0).map_err(|e| Refusal::io(subject, e))?;
+    if content.len() < size {
+        return Err(changed(subject));
     }
     Ok(content)
 }

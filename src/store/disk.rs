@@ -13,6 +13,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::disk::{is_named, read_at};
+
 /// Mode of directories: the owner's alone, since private registries' content lies below.
 pub(super) const DIR_MODE: Mode = Mode::RWXU;
 /// Mode of files that are being written.
@@ -75,12 +77,7 @@ impl CacheDirectory {
 
     /// Whether `name` still stands for the open file `fd`.
     pub(super) fn holds(&self, name: &str, fd: impl AsFd) -> bool {
-        match (self.stat(name), fstat(fd)) {
-            (Ok(by_name), Ok(open)) => {
-                (by_name.st_dev, by_name.st_ino) == (open.st_dev, open.st_ino)
-            }
-            _ => false,
-        }
+        is_named(&self.0, name, fd)
     }
 
     /// Atomically moves a file, over one that may be there.
@@ -158,36 +155,6 @@ pub(super) fn length(stat: &Stat) -> u64 {
     u64::try_from(stat.st_size).unwrap_or(0)
 }
 
-/// Writes all of `bytes` at `offset`.
-pub(super) fn write_all_at(fd: impl AsFd, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
-    while !bytes.is_empty() {
-        match rustix::io::pwrite(&fd, bytes, offset) {
-            Ok(0) => return Err(Errno::NOSPC),
-            Ok(n) => {
-                bytes = &bytes[n..];
-                offset += n as u64;
-            }
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
-}
-
-/// Fills `buf` from `offset` on as far as the file goes; how many bytes that were.
-pub(super) fn read_full_at(fd: impl AsFd, buf: &mut [u8], offset: u64) -> Result<usize, Errno> {
-    let mut done = 0;
-    while done < buf.len() {
-        match rustix::io::pread(&fd, &mut buf[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(n) => done += n,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(done)
-}
-
 /// The whole content of a sound file of exactly `len` bytes; `None` if it is anything else.
 pub(super) fn read_sound(fd: impl AsFd, len: u64) -> Option<Vec<u8>> {
     let stat = fstat(&fd).ok()?;
@@ -195,7 +162,7 @@ pub(super) fn read_sound(fd: impl AsFd, len: u64) -> Option<Vec<u8>> {
         return None;
     }
     let mut bytes = vec![0; usize::try_from(len).ok()?];
-    (read_full_at(&fd, &mut bytes, 0).ok()? == bytes.len()).then_some(bytes)
+    (read_at(&fd, &mut bytes, 0).ok()? == bytes.len()).then_some(bytes)
 }
 
 /// A name that nobody can have made before.

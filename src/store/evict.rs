@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, MutexGuard};
-use rustix::fs::{FileType, FlockOperation, Stat, flock};
+use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
 use super::disk::length;
@@ -23,6 +23,7 @@ use super::holds::{self, HOLD};
 use super::layout::CacheLayout;
 use super::scratch::SCRATCH;
 use super::{Key, PARTIAL, SIDECAR, Store, pins};
+use crate::disk::lock::try_lock;
 
 /// After how long a partial file that nobody writes is given up.
 pub(super) const PARTIAL_AGE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -305,7 +306,7 @@ pub(super) fn reap(layout: &CacheLayout, partial_age: Duration) -> u64 {
             continue;
         }
         let Ok(file) = layout.tmp.open(&name) else { continue };
-        let unused = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        let unused = try_lock(&file) == Ok(true);
         // Only under the lock, and only if the name still stands for the file that was locked.
         if unused && layout.tmp.holds(&name, &file) && layout.tmp.unlink(&name).is_ok() {
             freed += blocks(length(&stat));

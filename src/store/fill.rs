@@ -14,10 +14,10 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, Stat, fchmod, fdatasync, flock, fstat, ftruncate};
+use rustix::fs::{Stat, fchmod, fdatasync, fstat, ftruncate};
 use rustix::io::Errno;
 
-use super::disk::{PUBLISHED, is_sound, length, read_full_at, write_all_at};
+use super::disk::{PUBLISHED, is_sound, length};
 use super::error::{StoreError, StoreFailure, is_unwritable};
 use super::follow::{FillProgress, Tail};
 use super::layout::{CacheLayout, is_misplaced};
@@ -27,6 +27,8 @@ use super::scratch::Scratch;
 use super::sums::{CHUNK, ChunkSums, Summer};
 use super::{Begin, Key, PARTIAL, SIDECAR, Store};
 use crate::digest::{Digest, Hasher};
+use crate::disk::lock::try_lock;
+use crate::disk::{read_at, write_all_at};
 
 /// How often a partial file that vanishes between opening and locking is opened again.
 const TRIES: usize = 16;
@@ -112,9 +114,8 @@ fn open_partial(layout: &CacheLayout, key: &Key) -> Result<Partial, Errno> {
             other => other?,
         };
         let stat = fstat(&file)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => return Ok(Partial::Busy { bytes: length(&stat) }),
-            other => other?,
+        if !try_lock(&file)? {
+            return Ok(Partial::Busy { bytes: length(&stat) });
         }
         // The name may stand for another file by now: the former one was published or removed
         // before it was locked.
@@ -372,7 +373,7 @@ impl Fill {
         let mut chunk = vec![0; CHUNK];
         while self.position < found {
             let FillSink::Disk(file) = &self.sink else { break };
-            match read_full_at(file, &mut chunk, self.position) {
+            match read_at(file, &mut chunk, self.position) {
                 Ok(n) if n > 0 => self.count(&chunk[..n]),
                 _ => return self.restart(),
             }
@@ -404,7 +405,7 @@ impl Fill {
         let reservation = reserve(&self.store, &self.key, self.size, cause)?;
         let len = usize::try_from(self.position).unwrap_or(usize::MAX);
         let mut bytes = vec![0; len];
-        if read_full_at(file, &mut bytes, 0) != Ok(len) {
+        if read_at(file, &mut bytes, 0) != Ok(len) {
             return Err(StoreError::system(
                 self.key,
                 "read back what was written to the cache",
@@ -456,7 +457,7 @@ pub(super) fn rehash(
     let mut chunk = vec![0; CHUNK];
     let mut at = 0;
     while at < len {
-        let n = read_full_at(file, &mut chunk, at).ok().filter(|n| *n > 0)?;
+        let n = read_at(file, &mut chunk, at).ok().filter(|n| *n > 0)?;
         hasher.update(&chunk[..n]);
         summer.update(&chunk[..n]);
         at += n as u64;

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 
 use super::Object;
-use super::disk::read_full_at;
 use super::sums::{CHUNK, ChunkSum, sum};
+use crate::disk::read_at;
 
 /// How far a fill has come: what it tells those who follow it.
 #[derive(Default)]
@@ -159,7 +159,7 @@ impl Tail {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         read.chunk.resize(length as usize, 0);
-        let found = read_full_at(&self.file, &mut read.chunk, start)?;
+        let found = read_at(&self.file, &mut read.chunk, start)?;
         // A restart is announced before the file changes.
         if found != read.chunk.len() || self.progress.is_stopped() {
             return Err(io::ErrorKind::UnexpectedEof.into());

@@ -9,14 +9,16 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, flock, fstat};
+use rustix::fs::fstat;
 use rustix::io::Errno;
 
 use super::Store;
-use super::disk::{length, random_name, read_sound, write_all_at};
+use super::disk::{length, random_name, read_sound};
 use super::error::{StoreError, is_full};
 use super::layout::CacheLayout;
 use crate::digest::Digest;
+use crate::disk::lock::{is_held, try_lock};
+use crate::disk::write_all_at;
 
 /// How the names of such files end.
 pub(super) const HOLD: &str = ".hold";
@@ -57,8 +59,8 @@ impl Store {
 fn write(layout: &CacheLayout, list: &[u8]) -> Result<(String, OwnedFd), Errno> {
     let (new, name) = (format!("{}.new", random_name()), format!("{}{HOLD}", random_name()));
     let file = layout.tmp.open_or_make(&new)?;
-    let written = flock(&file, FlockOperation::NonBlockingLockExclusive)
-        .and_then(|()| write_all_at(&file, list, 0))
+    let written = try_lock(&file)
+        .and_then(|_| write_all_at(&file, list, 0))
         .and_then(|()| layout.tmp.rename(&new, &layout.tmp, &name));
     if let Err(errno) = written {
         let _ = layout.tmp.unlink(&new);
@@ -76,7 +78,7 @@ pub(super) fn held(layout: &CacheLayout) -> HashSet<Digest> {
 /// What a hold lists; `None` of one whose process is gone: nobody has it locked.
 fn listed(layout: &CacheLayout, name: &str) -> Option<Vec<Digest>> {
     let file = layout.tmp.open(name).ok()?;
-    if flock(&file, FlockOperation::NonBlockingLockShared) != Err(Errno::WOULDBLOCK) {
+    if !is_held(&file) {
         return None;
     }
     let bytes = read_sound(&file, length(&fstat(&file).ok()?))?;

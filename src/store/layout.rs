@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, RenameFlags, fdatasync, fstat, renameat_with};
 use rustix::io::Errno;
 
-use super::disk::{CacheDirectory, is_sound, random_name, read_sound, write_all_at};
+use super::disk::{CacheDirectory, is_sound, random_name, read_sound};
 use super::error::{StoreError, StoreFailure};
 use super::seal::Seals;
 use super::{Key, SIDECAR};
+use crate::disk::write_all_at;
 
 const VERSION: &str = "v1";
 

@@ -19,11 +19,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use rustix::fs::fstat;
 
-use super::disk::{length, read_full_at};
+use super::disk::length;
 use super::error::{StoreError, StoreFailure};
 use super::memory::Reservation;
 use super::sums::{CHUNK, ChunkSums};
 use super::{Key, Store};
+use crate::disk::read_at;
 
 /// How many chunks are kept for reads that are smaller than a chunk; 4 MiB.
 const RECENT: usize = 64;
@@ -159,7 +160,7 @@ impl Object {
         }
         let mut chunk = vec![0; CHUNK.min(usize::try_from(self.len()).unwrap_or(CHUNK))];
         match &self.0.content {
-            ObjectContent::Small { bytes, .. } => match read_full_at(file, &mut chunk, 0) {
+            ObjectContent::Small { bytes, .. } => match read_at(file, &mut chunk, 0) {
                 Ok(n) if chunk[..n] == bytes[..] => Ok(()),
                 _ => Err(self.corrupt("its file's content changed")),
             },
@@ -219,7 +220,7 @@ impl Object {
         number: u64,
         out: &mut [u8],
     ) -> Result<(), StoreError> {
-        match read_full_at(file, out, number * CHUNK as u64) {
+        match read_at(file, out, number * CHUNK as u64) {
             Ok(n) if n == out.len() && sums.check(number, out) => Ok(()),
             Ok(n) if n < out.len() => Err(self.corrupt("its file is shorter than it was")),
             Ok(_) => {

@@ -11,14 +11,16 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use rustix::fs::{FlockOperation, flock, ftruncate};
+use rustix::fs::ftruncate;
 use rustix::io::Errno;
 
 use super::Store;
-use super::disk::{random_name, write_all_at};
+use super::disk::random_name;
 use super::error::{StoreError, StoreFailure};
 use super::layout::CacheLayout;
 use super::sums::Summer;
+use crate::disk::lock::try_lock;
+use crate::disk::write_all_at;
 
 /// How the names of such files end.
 pub(super) const SCRATCH: &str = ".scratch";
@@ -76,8 +78,8 @@ impl Store {
         let file = layout.tmp.open_or_make(&new).map_err(system)?;
         // Under this name it is locked from the first moment, so that nobody takes it for one of a
         // dead process.
-        let locking = flock(&file, FlockOperation::NonBlockingLockExclusive);
-        if let Err(errno) = locking.and_then(|()| layout.tmp.rename(&new, &layout.tmp, &name)) {
+        let locking = try_lock(&file);
+        if let Err(errno) = locking.and_then(|_| layout.tmp.rename(&new, &layout.tmp, &name)) {
             let _ = layout.tmp.unlink(&new);
             return Err(system(errno));
         }

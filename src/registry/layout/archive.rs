@@ -13,10 +13,10 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 use rustix::io::Errno;
 
 use super::carried::{FILE, FILE_MAX};
-use super::directory::read_piece;
 use super::headers::{TarMember, TarMembers};
 use super::medium::{Medium, NotOpened, Unreadable};
 use crate::digest::Digest;
+use crate::disk::piece_at;
 use crate::failure::{Failure, Refusal};
 use crate::name::{Host, Repo, RepoName};
 use crate::oci::layout::LayoutPart;
@@ -24,7 +24,7 @@ use crate::oci::layout::LayoutPart;
 /// The most members of an archive.
 pub const MEMBERS_MAX: usize = 200_000;
 /// A directory of a layout that writers use for themselves, and that is passed over.
-const OWN: &str = super::lock::OWN;
+const OWN: &str = super::directory::OWN;
 
 /// See the module.
 #[derive(Debug)]
@@ -168,7 +168,7 @@ impl LayoutArchive {
     ) -> Result<Bytes, Unreadable> {
         self.check(member)?;
         let want = extent.size.saturating_sub(at).min(want as u64) as usize;
-        let piece = read_piece(&self.file, extent.offset + at, want).map_err(|e| Unreadable {
+        let piece = piece_at(&self.file, want, extent.offset + at).map_err(|e| Unreadable {
             failure: Failure::Io,
             rule: format!("reading {member} in {} failed: {e}", self.name),
             remedy: None,

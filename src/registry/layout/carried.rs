@@ -6,11 +6,12 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::directory::{LayoutDirectory, open_below};
-use super::lock::{Draft, INDEX_LOCK, LayoutLock, NotLocked, OWN, clean, make};
+use super::directory::{INDEX_LOCK, LayoutDirectory, OWN};
 use super::medium::{Medium, NotOpened};
 use super::repository::up_to;
 use super::write::not_written;
+use crate::disk::draft::{Draft, clean};
+use crate::disk::{lock, make_directory, open_below};
 use crate::failure::{Failure, Refusal};
 use crate::mapping::Carried;
 
@@ -71,10 +72,10 @@ impl LayoutDirectory {
             return Ok(());
         }
         let failed = |e| not_written(self, FILE, e);
-        let own = make(&self.root, OWN).map_err(failed)?;
-        let _lock = LayoutLock::take(&own, INDEX_LOCK, deadline).map_err(|e| match e {
-            NotLocked::Failed(e) => failed(e),
-            NotLocked::TimedOut => {
+        let own = make_directory(&self.root, OWN).map_err(failed)?;
+        let _lock = lock::take(&own, INDEX_LOCK, deadline).map_err(|e| match e {
+            lock::NotLocked::Failed(e) => failed(e),
+            lock::NotLocked::TimedOut => {
                 let rule = format!("another process holds its lock for more than {deadline:?}");
                 Refusal::new(Failure::TimedOut, self.name(), rule)
                     .remedy("wait until it has ended, or end it")

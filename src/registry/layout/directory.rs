@@ -7,16 +7,23 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use bytes::Bytes;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, statat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, statat};
 use rustix::io::Errno;
 
 use super::carried::FILE;
 use super::medium::{Medium, NotOpened, Unreadable};
 use super::{CATALOG_DEPTH_MAX, CATALOG_DIRECTORIES_MAX};
 use crate::digest::Digest;
+use crate::disk::{open_below, piece_at};
 use crate::failure::{Failure, Refusal};
 use crate::name::{Host, Repo, RepoName};
 use crate::oci::layout::{BLOBS, LAYOUT_FILE, LayoutPart};
+
+/// The directory in a layout that is no part of the image layout, which other tools pass over: locks,
+/// and files that are being written.
+pub(super) const OWN: &str = ".tofufs";
+/// The lock of who changes `index.json`, for a moment.
+pub(super) const INDEX_LOCK: &str = "lock";
 
 /// See the module.
 pub struct LayoutDirectory {
@@ -179,7 +186,7 @@ impl Medium for LayoutDirectory {
     }
 
     fn read(&self, file: &OwnedFd, at: u64, want: usize) -> Result<Bytes, Unreadable> {
-        read_piece(file, at, want).map_err(|e| self.unreadable(e))
+        piece_at(file, want, at).map(Bytes::from).map_err(|e| self.unreadable(e))
     }
 }
 
@@ -225,27 +232,6 @@ impl LayoutDirectory {
             e => NotOpened::Failed(self.unreadable(e)),
         }
     }
-}
-
-/// At most `want` bytes at `at`; none at the file's end.
-pub(super) fn read_piece(file: impl AsFd, at: u64, want: usize) -> Result<Bytes, Errno> {
-    let mut piece = vec![0; want];
-    loop {
-        match rustix::io::pread(&file, &mut piece, at) {
-            Err(Errno::INTR) => {}
-            Err(e) => return Err(e),
-            Ok(got) => {
-                piece.truncate(got);
-                return Ok(Bytes::from(piece));
-            }
-        }
-    }
-}
-
-/// Opens `path` below `dir`; fails with `ELOOP` if any part of it is a symbolic link.
-pub(super) fn open_below(dir: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
-    let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    openat2(dir, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
 }
 
 /// The names of the directories (not links to such) in `dir` that are UTF-8, in no order.

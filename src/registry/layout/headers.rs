@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 use tar::{EntryType, Header, PaxExtensions};
 
-use super::directory::read_piece;
+use crate::disk::piece_at;
 use crate::failure::Failure;
 
 /// What sizes and positions in a tar are multiples of.
@@ -108,7 +108,7 @@ impl<F: AsFd> TarMembers<F> {
         let mut bytes = Vec::new();
         while (bytes.len() as u64) < want {
             let at = self.at + bytes.len() as u64;
-            let piece = read_piece(&self.file, at, (want - bytes.len() as u64) as usize)
+            let piece = piece_at(&self.file, (want - bytes.len() as u64) as usize, at)
                 .map_err(|e: Errno| (Failure::Io, format!("reading it failed: {e}")))?;
             if piece.is_empty() {
                 return Err(cut(self.length, &within()));

@@ -17,9 +17,9 @@ use tar::{EntryType, Header};
 use super::super::BlobSource;
 use super::archive::LayoutArchive;
 use super::headers::BLOCK;
-use super::lock::{Draft, clean};
 use super::{PIECE, carried};
 use crate::digest::{Digest, Hasher};
+use crate::disk::draft::{Draft, clean};
 use crate::failure::{Failure, Refusal};
 use crate::mapping::Carried;
 use crate::name::{Repo, Selector};
@@ -189,7 +189,7 @@ impl Packer {
     }
 
     async fn pad(self) -> Result<Packer, Refusal> {
-        let missing = self.draft.len().next_multiple_of(BLOCK) - self.draft.len();
+        let missing = self.draft.written().next_multiple_of(BLOCK) - self.draft.written();
         self.append(vec![0; missing as usize]).await
     }
 

@@ -19,12 +19,13 @@ use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 use super::super::{BlobSource, Hold, Registry, Removed, Upload, Uploaded};
-use super::directory::{LayoutDirectory, is_layout, open_below};
-use super::lock::{Draft, INDEX_LOCK, LayoutLock, NotLocked, OWN, TURN, clean, make};
+use super::directory::{INDEX_LOCK, LayoutDirectory, OWN, is_layout};
 use super::medium::Medium;
 use super::repository::Repository;
 use super::{PIECE, RegistryLayout};
 use crate::digest::{Digest, Hasher};
+use crate::disk::draft::{Draft, clean};
+use crate::disk::{lock, make_directory, open_below};
 use crate::failure::{Failure, Refusal, Subject};
 use crate::name::{Repo, RepoName, Selector, Tag};
 use crate::oci::layout::{
@@ -32,6 +33,9 @@ use crate::oci::layout::{
 };
 use crate::oci::{Descriptor, Manifest, ManifestBody};
 
+/// The lock of who decides what a tag is to stand for, from its look at the tag until it has put
+/// it.
+const TURN: &str = "turn";
 /// How many pieces of a blob wait to be hashed and written.
 const QUEUE: usize = 16;
 
@@ -135,7 +139,7 @@ impl Upload for RegistryLayout {
             let writer = Writer::open(store, &repo)?;
             writer.lock(&writer.own()?, TURN, &repo, deadline)
         });
-        Ok(Some(Hold(lock.await?.into_file())))
+        Ok(Some(Hold(lock.await?)))
     }
 }
 
@@ -217,8 +221,8 @@ impl<'a> Writer<'a> {
             return Ok(Writer { store, repo: repo.clone(), dir });
         }
         let mut layout = false;
-        let mut dir =
-            make(&store.root, repo.host.as_str()).map_err(|e| not_written(store, repo, e))?;
+        let mut dir = make_directory(&store.root, repo.host.as_str())
+            .map_err(|e| not_written(store, repo, e))?;
         for component in repo.name.components() {
             if layout && component == BLOBS {
                 let rule = format!(
@@ -229,7 +233,7 @@ impl<'a> Writer<'a> {
                     Refusal::new(Failure::Structure, repo, rule).remedy("choose another name")
                 );
             }
-            dir = make(&dir, component).map_err(|e| not_written(store, repo, e))?;
+            dir = make_directory(&dir, component).map_err(|e| not_written(store, repo, e))?;
             layout = is_layout(&dir).map_err(|e| not_written(store, repo, e))?;
         }
         Ok(Writer { store, repo: repo.clone(), dir })
@@ -240,7 +244,7 @@ impl<'a> Writer<'a> {
     }
 
     fn own(&self) -> Result<OwnedFd, Refusal> {
-        make(&self.dir, OWN).map_err(|e| self.failed(e))
+        make_directory(&self.dir, OWN).map_err(|e| self.failed(e))
     }
 
     /// A file to write the blob `digest` into.
@@ -251,8 +255,8 @@ impl<'a> Writer<'a> {
 
     /// Gives a blob that was written its name.
     fn publish(&self, draft: Draft, digest: &Digest) -> Result<(), Refusal> {
-        let published = make(&self.dir, BLOBS)
-            .and_then(|blobs| make(&blobs, digest.algorithm().name()))
+        let published = make_directory(&self.dir, BLOBS)
+            .and_then(|blobs| make_directory(&blobs, digest.algorithm().name()))
             .and_then(|dir| draft.publish(&dir, &digest.hex()));
         published.map_err(|e| not_written(self.store, self.repo.at(Selector::Digest(*digest)), e))
     }
@@ -313,10 +317,10 @@ impl<'a> Writer<'a> {
         name: &str,
         subject: impl Into<Subject>,
         deadline: Duration,
-    ) -> Result<LayoutLock, Refusal> {
-        LayoutLock::take(own, name, deadline).map_err(|e| match e {
-            NotLocked::Failed(e) => self.failed(e),
-            NotLocked::TimedOut => {
+    ) -> Result<OwnedFd, Refusal> {
+        lock::take(own, name, deadline).map_err(|e| match e {
+            lock::NotLocked::Failed(e) => self.failed(e),
+            lock::NotLocked::TimedOut => {
                 let rule = format!(
                     "another process holds the lock {}/{OWN}/{name} in the store {} for more than {deadline:?}",
                     self.repo,
