@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -101,13 +102,7 @@ fn serve_in(
     drop(turn);
     let session = Arc::new(session);
     let (kernel, blocking) = (Arc::clone(&session), runtime.handle().clone());
-    // The kernel may hold a lock for the operation that is under way: this waits for its end
-    // elsewhere.
-    fs.tell_kernel(Box::new(move |names| {
-        let kernel = Arc::clone(&kernel);
-        let dropping = blocking.spawn_blocking(move || kernel.forget(&names));
-        Box::pin(async move { drop(dropping.await) })
-    }));
+    fs.publishing().tell_kernel(Box::new(ForgettingKernel { kernel, blocking }));
     runtime.spawn(keep_a_thread());
     runtime.spawn(give_memory_back(Arc::clone(&fs)));
     let controlled =
@@ -338,6 +333,21 @@ pub(super) fn opened(
     }
 }
 
+/// Has the kernel forget names on a thread of its own: the kernel may hold a lock for the operation
+/// that is under way.
+struct ForgettingKernel {
+    kernel: Arc<Session>,
+    blocking: tokio::runtime::Handle,
+}
+
+impl fs::KernelNames for ForgettingKernel {
+    fn forget(&self, names: fs::NamesInDirectories) -> BoxFuture<'static, ()> {
+        let kernel = Arc::clone(&self.kernel);
+        let forgetting = self.blocking.spawn_blocking(move || kernel.forget(&names));
+        Box::pin(async move { drop(forgetting.await) })
+    }
+}
+
 /// What the control socket reaches.
 struct Controlled {
     fs: Arc<Fs>,
@@ -367,10 +377,10 @@ impl Service for Controlled {
                     progress: Some(progress),
                     ..Default::default()
                 };
-                let committed = self.fs.commit(Path::new(&path), request).await;
+                let committed = self.fs.publishing().commit(Path::new(&path), request).await;
                 // What was published is gone from the staging directory for whoever looks after
                 // this.
-                self.fs.names_dropped().await;
+                self.fs.publishing().names_dropped().await;
                 let committed = committed.map_err(|e| e.to_string())?;
                 serde_json::to_value(committed).map_err(|e| e.to_string())
             }

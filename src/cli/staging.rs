@@ -111,7 +111,7 @@ fn destinations(
 
 /// What is staged, as `status` shows it. Blocks on the disk.
 pub fn status(fs: &Fs) -> Vec<status::StagedStatus> {
-    let Some(stage) = fs.stage() else { return Vec::new() };
+    let Some(stage) = fs.publishing().stage() else { return Vec::new() };
     let staged = stage.staged().unwrap_or_else(|e| {
         tracing::warn!("{e}");
         Vec::new()

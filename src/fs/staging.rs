@@ -8,8 +8,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::FileKind;
 use super::area::{Area, Rules, ShownAs};
+use super::attr::FileKind;
 use super::error::Errno;
 use crate::local::{self, LocalTree, Maker, Name, RelPath};
 use crate::name::{Host, RepoName};

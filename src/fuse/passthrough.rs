@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fuser::{BackingId, FileHandle, FopenFlags, ReplyOpen};
 
-use super::write::local_flags;
+use super::reply::local_flags;
 use crate::fs::{Backing, OpenedFile, ReadWay};
 
 /// How an open inode is read.

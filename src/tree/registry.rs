@@ -23,6 +23,16 @@ impl RegistrySpace {
         self.path.as_ref().map(|name| Repo { host: self.host.clone(), name: name.clone() })
     }
 
+    /// The reference that `name` spells by itself in this space, or, as a tag, in the repository that
+    /// the space is.
+    pub fn spelled(&self, name: &Component) -> Option<Reference> {
+        match name {
+            Component::Manifest(name, selector) => Some(self.below(name)?.at(selector.clone())),
+            Component::Plain(tag) => Some(self.repo()?.at(Selector::Tag(tag.parse().ok()?))),
+            Component::Unsupported(_) | Component::Impossible => None,
+        }
+    }
+
     fn below(&self, component: &str) -> Option<Repo> {
         let name = RepoName::below(self.path.as_ref(), component)?;
         Some(Repo { host: self.host.clone(), name })
@@ -47,15 +57,15 @@ pub enum RegistryEntry {
 /// Finds `name` in `space`.
 pub fn lookup<K: KnownFacts>(
     space: &RegistrySpace,
-    name: &str,
+    name: &Component,
     known: &K,
 ) -> Step<RegistryEntry, LookupFailure<K::Error>> {
-    match Component::parse(name) {
+    match name {
         Component::Impossible => Step::Absent,
-        Component::Unsupported(e) => Step::Failed(LookupFailure::Name(e)),
-        Component::Manifest(name, selector) => spelled(space, &name, selector, known),
-        Component::Plain(name) => match plain(space, &name, known) {
-            Step::Failed(e) => held(space, &name, known).unwrap_or(Step::Failed(e)),
+        Component::Unsupported(e) => Step::Failed(LookupFailure::Name(e.clone())),
+        Component::Manifest(name, selector) => spelled(space, name, selector.clone(), known),
+        Component::Plain(name) => match plain(space, name, known) {
+            Step::Failed(e) => held(space, name, known).unwrap_or(Step::Failed(e)),
             step => step,
         },
     }

@@ -5,9 +5,8 @@
 //!
 //! The kernel keeps the names of what is staged, so it is told of the one that a commit takes away.
 //! It can be told only when it holds no lock on the directory, after the rename; so before a rename
-//! publishes, it has to have learnt that the name cannot be kept (see [`Fs::left`]).
+//! publishes, it has to have learnt that the name cannot be kept (see [`Inodes::left`]).
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -15,12 +14,14 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use super::Fs;
 use super::area::LocalNode;
 use super::error::{Errno, FsError};
-use super::inodes::DirectoryName;
+use super::handles::Handles;
+use super::inodes::{DirectoryName, Inodes, NamesInDirectories};
 use super::node::InodeNode;
+use super::refresh::Refresh;
 use super::staging::{self, StagingArea};
+use crate::facts::Facts;
 use crate::local::{How, Name, RelPath};
 use crate::name::Reference;
 use crate::stage::{CommitRequest, Committed, Stage, StageError};
@@ -32,10 +33,12 @@ pub(super) struct RenameSource {
     pub(super) place: DirectoryName,
 }
 
-/// Told which directory entries (number of the directory, and name) the kernel has to drop; called
-/// while an operation may be under way, so it hands them to a thread of its own. The future ends
-/// when they are dropped.
-pub type Drops = Box<dyn Fn(Vec<(u64, Box<OsStr>)>) -> BoxFuture<'static, ()> + Send + Sync>;
+/// What the kernel keeps of names.
+pub trait KernelNames: Send + Sync {
+    /// Has the kernel drop directory entries. It is called while an operation may be under way, so
+    /// they are handed to a thread of their own. The future ends when they are dropped.
+    fn forget(&self, names: NamesInDirectories) -> BoxFuture<'static, ()>;
+}
 
 /// How long who commits waits for the kernel to drop names: an operation that takes long may hold
 /// the directory.
@@ -44,14 +47,14 @@ const DROPPED_WITHIN: Duration = Duration::from_secs(2);
 /// Who is told, once there is a kernel to tell, and how many tellings are under way.
 #[derive(Default)]
 pub(super) struct Kernel {
-    drops: OnceLock<Drops>,
+    names: OnceLock<Box<dyn KernelNames>>,
     under_way: watch::Sender<usize>,
 }
 
 impl Kernel {
-    fn tell(&self, names: Vec<(u64, Box<OsStr>)>) {
-        let Some(drops) = self.drops.get() else { return };
-        let (dropped, under_way) = (drops(names), self.under_way.clone());
+    fn tell(&self, forgotten: NamesInDirectories) {
+        let Some(names) = self.names.get() else { return };
+        let (dropped, under_way) = (names.forget(forgotten), self.under_way.clone());
         under_way.send_modify(|count| *count += 1);
         tokio::spawn(async move {
             dropped.await;
@@ -60,10 +63,21 @@ impl Kernel {
     }
 }
 
-impl Fs {
-    /// Names who has the kernel drop directory entries. The first one named stays.
-    pub fn tell_kernel(&self, drops: Drops) {
-        drop(self.kernel.drops.set(drops));
+/// The way from staging to a registry.
+pub struct Publishing {
+    pub(super) facts: Arc<Facts>,
+    pub(super) inodes: Arc<Inodes>,
+    pub(super) handles: Arc<Handles>,
+    pub(super) refresh: Arc<Refresh>,
+    /// What is published; `None` where nothing can be.
+    pub(super) staging: Option<StagingArea>,
+    pub(super) kernel: Kernel,
+}
+
+impl Publishing {
+    /// Names who has the kernel drop directory entries. The first one stays.
+    pub fn tell_kernel(&self, names: Box<dyn KernelNames>) {
+        drop(self.kernel.names.set(names));
     }
 
     /// Waits until the kernel dropped what it was told to, though not for long. Never to be called
@@ -75,7 +89,7 @@ impl Fs {
 
     /// The service that commits what is staged; `None` where nothing can be.
     pub fn stage(&self) -> Option<&Arc<Stage>> {
-        self.options.staging.as_ref().map(StagingArea::stage)
+        self.staging.as_ref().map(StagingArea::stage)
     }
 
     /// Commits the artifact at `path` (below `staging/`), or all below it, and shows what became of
@@ -89,7 +103,7 @@ impl Fs {
         request: CommitRequest,
     ) -> Result<Vec<Committed>, StageError> {
         let subject = Path::new(staging::NAME).join(path);
-        let Some(staging) = &self.options.staging else {
+        let Some(staging) = &self.staging else {
             let rule = "nothing is staged in a mount that is read-only";
             return Err(StageError::new(
                 crate::stage::StageFailure::ReadOnly,
@@ -97,8 +111,9 @@ impl Fs {
                 rule,
             ));
         };
-        let (fs, stage, path) = (self.clone(), staging.stage().clone(), path.to_owned());
-        let committing = tokio::spawn(async move { fs.committed(&stage, &path, request).await });
+        let (publishing, stage, path) = (self.clone(), staging.stage().clone(), path.to_owned());
+        let committing =
+            tokio::spawn(async move { publishing.committed(&stage, &path, request).await });
         committing.await.unwrap_or_else(|_| Err(StageError::lost(subject.display())))
     }
 
@@ -108,10 +123,10 @@ impl Fs {
         path: &Path,
         mut request: CommitRequest,
     ) -> Result<Vec<Committed>, StageError> {
-        let fs = self.clone();
-        request.writers = Some(Arc::new(move |root: &Path| fs.open_writer(root)));
-        let fs = self.clone();
-        request.taken = Some(Arc::new(move |root: &Path| fs.taken(root)));
+        let publishing = self.clone();
+        request.writers = Some(Arc::new(move |root: &Path| publishing.open_writer(root)));
+        let publishing = self.clone();
+        request.taken = Some(Arc::new(move |root: &Path| publishing.taken(root)));
         let committed = stage.commit(path, request).await?;
         for release in &committed {
             self.show(&release.reference);
@@ -121,16 +136,16 @@ impl Fs {
 
     /// A commit took `root` (below `staging/`) from the disk, or tried to. Needs a runtime.
     fn taken(&self, root: &Path) {
-        let Some(staging) = &self.options.staging else { return };
+        let Some(staging) = &self.staging else { return };
         let path = root.iter().map(Name::new).collect::<Result<RelPath, _>>();
-        if let Some(name) = path.ok().and_then(|path| self.vanished(staging.area(), &path)) {
+        if let Some(name) = path.ok().and_then(|path| self.inodes.vanished(staging.area(), &path)) {
             self.kernel.tell(vec![name]);
         }
     }
 
     /// A file at or below `root` (below `staging/`) that is open for writing.
     fn open_writer(&self, root: &Path) -> Option<PathBuf> {
-        let staging = self.options.staging.as_ref()?;
+        let staging = self.staging.as_ref()?;
         let path =
             |at: &LocalNode| at.node.path().ok().map(|path| PathBuf::from(path.to_os_string()));
         let found = self.handles.find_local(|open| {
@@ -145,8 +160,7 @@ impl Fs {
     /// ahead of its commit is sent now, so that the commit, for whose end a rename waits, is short.
     /// Needs a runtime.
     pub(super) fn finished(&self, at: &LocalNode) {
-        let Some(staging) =
-            self.options.staging.as_ref().filter(|s| Arc::ptr_eq(s.area(), &at.area))
+        let Some(staging) = self.staging.as_ref().filter(|s| Arc::ptr_eq(s.area(), &at.area))
         else {
             return;
         };
@@ -164,7 +178,7 @@ impl Fs {
         if let Ok(reference) = reference.parse::<Reference>() {
             self.facts.note_used(&reference.repo);
         }
-        let mut names = self.refresh(Path::new(reference));
+        let mut names = self.refresh.below(Path::new(reference));
         names.extend(self.inodes.places(|node| matches!(node, InodeNode::Providers { .. })));
         self.kernel.tell(names);
     }
@@ -184,7 +198,7 @@ impl Fs {
             ))
         };
         let Some(staging) =
-            self.options.staging.as_ref().filter(|s| Arc::ptr_eq(s.area(), &source.dir.area))
+            self.staging.as_ref().filter(|s| Arc::ptr_eq(s.area(), &source.dir.area))
         else {
             return refused(Errno::EPERM, &"only what is staged can be published");
         };
@@ -220,7 +234,7 @@ impl Fs {
                 );
             }
         }
-        self.left(&source.place)?;
+        self.inodes.left(&source.place)?;
         let deadline = self.facts.deadline();
         match tokio::time::timeout(deadline, self.commit(&path, CommitRequest::default())).await {
             Ok(Ok(_)) => {
@@ -233,7 +247,7 @@ impl Fs {
                 Ok(())
             }
             Ok(Err(e)) => {
-                self.stayed(&source.place);
+                self.inodes.stayed(&source.place);
                 Err(e.into())
             }
             Err(_) => refused(
