@@ -57,7 +57,8 @@ pub use publishing::{KernelNames, Publishing};
 pub use report::{Failed, MountReport};
 pub use writable::Writable;
 
-use crate::facts::{FactFailure, Facts, RequestingUser};
+use crate::facts::{Facts, RequestingUser};
+use crate::failure::Failure;
 use crate::local::Access;
 use crate::name::COMPONENT_MAX;
 use crate::tree::registry::RegistryEntry;
@@ -375,7 +376,7 @@ impl Fs {
         }
         match fill(&self.facts, &file.content(), offset, buf) {
             Ok(filled) => Ok(Some(filled)),
-            Err(e) if e.failure == FactFailure::Damaged => Ok(None),
+            Err(e) if e.failure == Failure::Damaged => Ok(None),
             Err(e) => self.failures.note(&file.node, Attempt::Open, Err(e.into())),
         }
     }
@@ -410,7 +411,7 @@ impl Fs {
         let content = self.releases.content(node).await?;
         self.handles.keep(of, node, content.clone());
         match self.releases.read_blocking(content, offset, size).await {
-            Err(e) if e.failure == FactFailure::Damaged => {
+            Err(e) if e.failure == Failure::Damaged => {
                 self.read_healed(of, node, offset, size).await
             }
             outcome => Ok(outcome?),

@@ -24,22 +24,24 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
+use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 pub use blob::{PushBlob, Workshop};
-pub use error::{StageError, StageFailure};
+pub use error::StageError;
 pub use journal::Stand;
 pub use roots::{RootTarget, target};
 
 use crate::archive::Limits;
+use crate::failure::Failure;
 use crate::name::{Host, ProviderAddr, Repo, RepoName};
 use crate::registry::{RegistryError, Upload};
 use journal::{CommitOutcome, Journal};
@@ -184,10 +186,6 @@ pub struct Stage {
     sealed: Mutex<BTreeMap<PathBuf, StageState>>,
 }
 
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Stage {
     /// Opens the stage in a directory of which no other process makes one. Blocks on the disk;
     /// sends nothing.
@@ -249,12 +247,12 @@ impl Stage {
     /// Whether nothing may change at `path` (below the staging directory) now, since it is being
     /// committed.
     pub fn is_sealed(&self, path: &Path) -> bool {
-        held(&self.sealed).keys().any(|root| path.starts_with(root))
+        self.sealed.lock().keys().any(|root| path.starts_with(root))
     }
 
     /// Whether something at or below `path` (below the staging directory) is being committed now.
     pub fn holds_sealed(&self, path: &Path) -> bool {
-        held(&self.sealed).keys().any(|root| root.starts_with(path))
+        self.sealed.lock().keys().any(|root| root.starts_with(path))
     }
 
     /// Whether `path` (`HOST/NAME…`, relative to the staging directory) is a directory on the way
@@ -286,7 +284,7 @@ impl Stage {
 
     fn look_at(&self, path: &Path) -> StagedRelease {
         let staged = |state, error| StagedRelease { path: path.to_path_buf(), state, error };
-        if let Some(state) = held(&self.sealed).get(path) {
+        if let Some(state) = self.sealed.lock().get(path) {
             return staged(*state, None);
         }
         match self.journal.get(path) {
@@ -341,7 +339,7 @@ impl Stage {
         let roots = tokio::task::spawn_blocking(move || stage.staging.roots(&asked));
         let roots =
             match roots.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(path)))) {
-                Err(e) if e.failure == StageFailure::Absent => return self.done(path).ok_or(e),
+                Err(e) if e.failure == Failure::Absent => return self.done(path).ok_or(e),
                 other => other?,
             };
         let mut committed = Vec::new();
@@ -366,14 +364,14 @@ impl Stage {
 
     /// The commit of one root: the one that is under way, or a new one.
     fn flight(self: &Arc<Self>, root: PathBuf, request: CommitRequest) -> CommitFlight {
-        let mut flights = held(&self.flights);
+        let mut flights = self.flights.lock();
         if let Some(flight) = flights.get(&root) {
             return flight.clone();
         }
         let (stage, own) = (Arc::clone(self), root.clone());
         let task = tokio::spawn(async move {
             let done = stage.commit_root(&own, &request).await;
-            held(&stage.flights).remove(&own);
+            stage.flights.lock().remove(&own);
             done
         });
         let subject = roots::subject(&root);
@@ -411,8 +409,9 @@ impl Stage {
     ) -> Result<Vec<Committed>, StageError> {
         if let Some(open) = request.writers.as_ref().and_then(|writers| writers(root)) {
             let rule = format!("{} is open for writing", roots::subject(&open));
-            return Err(StageError::new(StageFailure::Busy, roots::subject(root), rule)
-                .remedy("close it first"));
+            return Err(
+                StageError::new(Failure::Busy, roots::subject(root), rule).remedy("close it first")
+            );
         }
         let (stage, own, annotations) =
             (Arc::clone(self), root.to_path_buf(), request.annotations.clone());
@@ -430,7 +429,7 @@ impl Stage {
             record.error = None;
         })
         .await?;
-        held(&self.sealed).insert(root.to_path_buf(), StageState::Uploading);
+        self.sealed.lock().insert(root.to_path_buf(), StageState::Uploading);
         let options =
             push::PushOptions { allow_overwrite: self.allow_overwrite || request.allow_overwrite };
         let mut committed = Vec::new();
@@ -485,7 +484,7 @@ impl Stage {
             RootTarget::Mirror(address) => {
                 let Some(repo) = (self.mapping)(&address) else {
                     let rule = format!("no repository is mapped to the provider {address}");
-                    return Err(StageError::new(StageFailure::ReadOnly, subject, rule).remedy(
+                    return Err(StageError::new(Failure::ReadOnly, subject, rule).remedy(
                         "mount with --oci-mirror, or with --tofurc and an oci_mirror block",
                     ));
                 };
@@ -506,7 +505,7 @@ impl Stage {
     fn destination(&self, repo: &Repo) -> Result<&PublishDestination, StageError> {
         self.destinations.iter().find(|destination| destination.takes(repo)).ok_or_else(|| {
             StageError::new(
-                StageFailure::ReadOnly,
+                Failure::ReadOnly,
                 repo,
                 "no source of this mount takes releases of this repository",
             )
@@ -551,14 +550,14 @@ struct Seal {
 
 impl Seal {
     fn new(stage: Arc<Stage>, root: &Path) -> Seal {
-        held(&stage.sealed).insert(root.to_path_buf(), StageState::Sealed);
+        stage.sealed.lock().insert(root.to_path_buf(), StageState::Sealed);
         Seal { stage, root: root.to_path_buf() }
     }
 }
 
 impl Drop for Seal {
     fn drop(&mut self) {
-        held(&self.stage.sealed).remove(&self.root);
+        self.stage.sealed.lock().remove(&self.root);
     }
 }
 

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::access::{self, RegistryAccess};
 use super::args::carry::ReadingArgs;
@@ -13,7 +15,8 @@ use super::settings::{DirectoryEnvironment, Network, SourceSetting};
 use super::{carried, daemon, mapping, status};
 use crate::archive::Limits;
 use crate::copy::RegistryFacts;
-use crate::facts::{self, FactError, FactFailure, Facts, SourceState};
+use crate::facts::{self, FactError, Facts, SourceState};
+use crate::failure::Failure;
 use crate::mapping::Mapping;
 use crate::name::Host;
 use crate::registry::Asker;
@@ -131,7 +134,7 @@ impl Registries {
     /// Says on standard error which registries could not be reached, so that what was read is their
     /// last answer.
     pub fn note_outages(&self) {
-        let all = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.facts.lock();
         for facts in all.values() {
             for (name, health) in facts.sources() {
                 if matches!(health.state, SourceState::Unreachable | SourceState::Untrusted) {
@@ -170,11 +173,11 @@ impl Registries {
 
 impl RegistryFacts for Registries {
     fn facts(&self, host: &Host) -> Result<Arc<Facts>, FactError> {
-        let mut all = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.facts.lock();
         if let Some(facts) = all.get(host) {
             return Ok(Arc::clone(facts));
         }
-        let facts = self.open_facts(host).map_err(|e| FactError::new(FactFailure::Io, host, e))?;
+        let facts = self.open_facts(host).map_err(|e| FactError::new(Failure::Io, host, e))?;
         all.insert(host.clone(), Arc::clone(&facts));
         Ok(facts)
     }

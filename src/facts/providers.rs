@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::Mutex;
+
 use super::tags::TagAnswer;
-use super::{FactError, FactFailure, Facts, FactsView, lock, remembered};
+use super::{FactError, Facts, FactsView, remembered};
 use crate::artifact::Release;
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::mapping::{Mapping, MappingError};
 use crate::name::{Host, Platform, ProviderAddr, Repo, RepoName, Tag, Version};
 use crate::store::Store;
@@ -64,12 +67,12 @@ impl KnownProviders {
         for provider in looked_up.iter().chain(&offers.declared) {
             offers.add_repos(provider);
         }
-        *lock(&offers.looked_up) = Arc::new(looked_up);
+        *offers.looked_up.lock() = Arc::new(looked_up);
         offers
     }
 
     fn add_repos(&self, provider: &ProviderAddr) {
-        let mut mapped = lock(&self.mapped);
+        let mut mapped = self.mapped.lock();
         for repo in self.mapping.repos(provider).unwrap_or_default() {
             mapped.entry(repo.host).or_default().insert(repo.name);
         }
@@ -81,7 +84,7 @@ impl KnownProviders {
         host: &Host,
         look: impl FnOnce(&BTreeSet<RepoName>) -> T,
     ) -> Option<T> {
-        lock(&self.mapped).get(host).map(look)
+        self.mapped.lock().get(host).map(look)
     }
 }
 
@@ -116,7 +119,7 @@ impl Facts {
     /// Remembers a provider that was looked up, now and for later mounts, if it is known to have a
     /// version.
     pub fn note_provider(self: &Arc<Self>, provider: &ProviderAddr, view: &FactsView<'_>) {
-        if lock(&self.offers.looked_up).contains(provider) {
+        if self.offers.looked_up.lock().contains(provider) {
             return;
         }
         let repos = self.offers.mapping.repos(provider).unwrap_or_default();
@@ -128,7 +131,7 @@ impl Facts {
             return;
         }
         {
-            let mut looked_up = lock(&self.offers.looked_up);
+            let mut looked_up = self.offers.looked_up.lock();
             if looked_up.len() >= remembered::PROVIDERS_MAX
                 || !Arc::make_mut(&mut looked_up).insert(provider.clone())
             {
@@ -182,7 +185,7 @@ impl Facts {
                 Fact::Unknown => self.load(Need::Binding(repo.clone(), tag.clone())).await?,
                 Fact::Absent => {
                     return Err(FactError::new(
-                        FactFailure::Absent,
+                        Failure::Absent,
                         repo,
                         format_args!("there is no tag {tag}"),
                     ));
@@ -196,7 +199,7 @@ impl Facts {
 fn not_a_provider(repo: &Repo, tag: &Tag) -> FactError {
     let subject = format_args!("{repo}:{tag}").to_string();
     FactError::new(
-        FactFailure::Structure,
+        Failure::Structure,
         subject,
         "this is a module package, but the mapping takes it for a provider release",
     )
@@ -212,7 +215,7 @@ impl Offered for FactsView<'_> {
     }
 
     fn looked_up(&self) -> Arc<BTreeSet<ProviderAddr>> {
-        lock(&self.facts().offers.looked_up).clone()
+        self.facts().offers.looked_up.lock().clone()
     }
 
     fn wanted(&self) -> &[Platform] {
@@ -239,7 +242,7 @@ impl Offered for FactsView<'_> {
     }
 
     fn repos(&self, provider: &ProviderAddr) -> Result<Vec<Repo>, FactError> {
-        let wrong = |e: MappingError| FactError::new(FactFailure::Unsupported, &e.subject, &e.rule);
+        let wrong = |e: MappingError| FactError::new(Failure::Unsupported, &e.subject, &e.rule);
         self.facts().offers.mapping.repos(provider).map_err(wrong)
     }
 }

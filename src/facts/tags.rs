@@ -7,14 +7,17 @@
 mod record;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
 
 pub(super) use record::{formerly_used, remember_used};
 
 use super::walk::{Left, Pending};
-use super::{FactError, FactFailure, Facts, budget, lock};
+use super::{FactError, Facts, budget};
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::name::{Host, Platform, Repo, RepoName, Selector, Tag};
 use crate::store::Flights;
 use crate::tree::{Fact, KnownFacts, Need, Standing};
@@ -98,8 +101,8 @@ impl TagSlot {
         };
         match self.refused(since) {
             Some(r) => match (&r.error.failure, &self.last) {
-                (FactFailure::Absent, _) => Fact::Absent,
-                (FactFailure::Denied, _) => Fact::Denied(r.error.clone()),
+                (Failure::Absent, _) => Fact::Absent,
+                (Failure::Denied, _) => Fact::Denied(r.error.clone()),
                 (failure, Some(last)) if failure.is_outage() => Fact::Is(&last.answer),
                 _ => Fact::Failed(r.error.clone()),
             },
@@ -175,8 +178,8 @@ impl TagCache {
     }
 
     pub(super) fn forget(&self, wanted: impl Fn(&Need) -> bool) {
-        *lock(&self.forgotten) = Some(Instant::now());
-        lock(&self.slots).expire(wanted);
+        *self.forgotten.lock() = Some(Instant::now());
+        self.slots.lock().expire(wanted);
     }
 
     /// Why `need` was not to be had just now.
@@ -207,11 +210,11 @@ impl TagCache {
     }
 
     fn slot(&self, need: &Need) -> TagSlot {
-        lock(&self.slots).get(need).cloned().unwrap_or_default()
+        self.slots.lock().get(need).cloned().unwrap_or_default()
     }
 
     fn change(&self, need: &Need, change: impl FnOnce(&mut TagSlot)) {
-        lock(&self.slots).change(need, change);
+        self.slots.lock().change(need, change);
     }
 }
 
@@ -281,7 +284,7 @@ impl<'a> FactsView<'a> {
         need: &Need,
         read: impl FnOnce(&TagAnswer) -> Option<T>,
     ) -> Fact<T, FactError> {
-        let slots = lock(&self.facts.edges.slots);
+        let slots = self.facts.edges.slots.lock();
         let slot = slots.get(need);
         match slot.map_or(Fact::Unknown, |slot| slot.fact(self.since)) {
             Fact::Is(answer) => read(answer).map_or(Fact::Unknown, Fact::Is),
@@ -340,7 +343,7 @@ impl KnownFacts for FactsView<'_> {
     }
 
     fn is_confirmed(&self, need: &Need) -> bool {
-        lock(&self.facts.edges.slots).get(need).is_some_and(|slot| slot.is_confirmed(self.since))
+        self.facts.edges.slots.lock().get(need).is_some_and(|slot| slot.is_confirmed(self.since))
     }
 
     fn was_bound(&self, repo: &Repo, tag: &Tag) -> bool {
@@ -403,7 +406,7 @@ impl Facts {
                 self.edges
                     .change(&need, |slot| *slot = TagSlot { last: Some(confirmed), refused: None });
             }
-            Err(error) if error.failure == FactFailure::Crowded => return Err(error),
+            Err(error) if error.failure == Failure::Crowded => return Err(error),
             Err(error) => {
                 if error.failure.is_outage() && self.edges.slot(&need).last.is_none() {
                     self.recall_of_registry(&need).await;
@@ -415,7 +418,7 @@ impl Facts {
                 if let Some(unlisted) = &unlisted {
                     self.keep(&need, unlisted).await;
                 }
-                let gone = error.failure == FactFailure::Absent && unlisted.is_none();
+                let gone = error.failure == Failure::Absent && unlisted.is_none();
                 if gone {
                     let (store, name) = (self.store.clone(), self.name_of(&need));
                     tokio::task::spawn_blocking(move || store.remove_edge(&name)).await.ok();
@@ -448,7 +451,7 @@ impl Facts {
     /// That a registry does not list its repositories is an answer about it, which has to serve
     /// while it is away: what names stand for depends on it. A registry that merely refuses for now
     /// is one whose list is known.
-    fn as_unlisted(&self, need: &Need, failure: FactFailure) -> Option<Confirmed> {
+    fn as_unlisted(&self, need: &Need, failure: Failure) -> Option<Confirmed> {
         let Need::Catalog(_) = need else { return None };
         let is_listed = || {
             matches!(
@@ -457,8 +460,8 @@ impl Facts {
             )
         };
         match failure {
-            FactFailure::Absent => {}
-            FactFailure::Denied if !is_listed() => {}
+            Failure::Absent => {}
+            Failure::Denied if !is_listed() => {}
             _ => return None,
         }
         let now = Instant::now();
@@ -595,7 +598,7 @@ impl Facts {
         let Some((answer, wall)) = record.answer(need) else { return };
         let now = Instant::now();
         // An age that the clock denies (a time in the future) is no age that counts.
-        let forgotten = *lock(&self.edges.forgotten);
+        let forgotten = *self.edges.forgotten.lock();
         let at = SystemTime::now().duration_since(wall).ok().and_then(|age| now.checked_sub(age));
         let at = at.filter(|at| counts && Some(*at) > forgotten);
         let fresh_until = at.map(|at| at + self.counts_for(need));
@@ -617,10 +620,10 @@ impl Facts {
 
 /// How long a refusal is kept. Whether a registry lists its repositories is a property of the
 /// registry; any other absence is an answer, and counts no longer than an answer does.
-fn kept_for(need: &Need, failure: FactFailure, tag_ttl: Duration) -> Duration {
+fn kept_for(need: &Need, failure: Failure, tag_ttl: Duration) -> Duration {
     match (need, failure) {
-        (Need::Catalog(_), FactFailure::Absent | FactFailure::Denied) => NO_CATALOG,
-        (_, FactFailure::Absent) => failure.kept_for().min(tag_ttl),
+        (Need::Catalog(_), Failure::Absent | Failure::Denied) => NO_CATALOG,
+        (_, Failure::Absent) => failure.kept_for().min(tag_ttl),
         _ => failure.kept_for(),
     }
 }

@@ -4,19 +4,18 @@
 //! told to be out of reach where the registry beside it is.
 
 use std::fmt::Display;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use super::health::{FailingSource, Health, SourceState};
-use super::lock;
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::Descriptor;
-use crate::registry::{
-    BlobError, BlobSink, Greeting, RawManifest, Registry, RegistryError, RegistryFailure,
-};
+use crate::registry::{BlobError, BlobSink, Greeting, RawManifest, Registry, RegistryError};
 
 /// See the module.
 pub(super) struct WatchedSource {
@@ -37,7 +36,7 @@ impl WatchedSource {
 
     /// What it answered last.
     pub(super) fn health(&self) -> Health {
-        lock(&self.health).clone()
+        self.health.lock().clone()
     }
 
     /// Keeps what an answer says about its being reachable.
@@ -54,7 +53,7 @@ impl WatchedSource {
 
     /// It is as somebody has seen it just now.
     pub(super) fn mark(&self, health: Health) {
-        let before = std::mem::replace(&mut *lock(&self.health), health.clone());
+        let before = std::mem::replace(&mut *self.health.lock(), health.clone());
         if before.state == health.state {
             return;
         }
@@ -77,7 +76,7 @@ impl Registry for WatchedSource {
         let answer = self.inner.catalog().await;
         // That it lists nothing may be all that it says to who is not let in.
         match &answer {
-            Err(e) if e.failure == RegistryFailure::Absent && self.inner.refused_login() => {}
+            Err(e) if e.failure == Failure::Absent && self.inner.refused_login() => {}
             answer => self.note(answer.as_ref().err()),
         }
         answer

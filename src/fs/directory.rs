@@ -1,8 +1,10 @@
 //! The snapshot that an open directory lists.
 
 use std::ffi::{OsStr, OsString};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::area::LocalNode;
 use super::attr::FoundEntry;
@@ -50,7 +52,7 @@ impl LocalListing {
     }
 
     pub(super) fn names(&self, offset: u64) -> Result<Arc<Vec<Name>>, FsError> {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.names.lock();
         match &*names {
             Some(names) if offset > 0 => Ok(names.clone()),
             _ => {

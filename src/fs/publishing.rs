@@ -22,6 +22,7 @@ use super::node::InodeNode;
 use super::refresh::Refresh;
 use super::staging::{self, StagingArea};
 use crate::facts::Facts;
+use crate::failure::Failure;
 use crate::local::{How, Name, RelPath};
 use crate::name::Reference;
 use crate::stage::{CommitRequest, Committed, Stage, StageError};
@@ -105,11 +106,7 @@ impl Publishing {
         let subject = Path::new(staging::NAME).join(path);
         let Some(staging) = &self.staging else {
             let rule = "nothing is staged in a mount that is read-only";
-            return Err(StageError::new(
-                crate::stage::StageFailure::ReadOnly,
-                subject.display(),
-                rule,
-            ));
+            return Err(StageError::new(Failure::ReadOnly, subject.display(), rule));
         };
         let (publishing, stage, path) = (self.clone(), staging.stage().clone(), path.to_owned());
         let committing =

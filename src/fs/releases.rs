@@ -12,7 +12,8 @@ use super::failures::Failures;
 use super::node::{Bound, InodeNode, ReleaseNode, TargetNode};
 use crate::artifact::{Release, Target};
 use crate::digest::Digest;
-use crate::facts::{FactError, FactFailure, Facts, Unpacking, VerifiedPackage};
+use crate::facts::{FactError, Facts, Unpacking, VerifiedPackage};
+use crate::failure::Failure;
 use crate::members::{Child, DirNo, TOP};
 use crate::name::{Platform, Reference, Selector};
 use crate::oci::Descriptor;
@@ -208,10 +209,7 @@ impl Releases {
 pub(super) fn is_refusal(error: &FactError) -> bool {
     matches!(
         error.failure,
-        FactFailure::Integrity
-            | FactFailure::Structure
-            | FactFailure::TooLarge
-            | FactFailure::Unsupported
+        Failure::Integrity | Failure::Structure | Failure::TooLarge | Failure::Unsupported
     )
 }
 

@@ -1,9 +1,11 @@
 //! What went wrong lately, for the log and for `tofufs status`.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::error::{Errno, FsError};
 use crate::facts::{Download, Health};
@@ -79,13 +81,9 @@ impl Logged {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl FailureLog {
     fn change<T>(&self, change: impl FnOnce(&mut VecDeque<ReportedFailure>) -> T) -> T {
-        let mut entries = locked(&self.entries);
+        let mut entries = self.entries.lock();
         let changed = change(&mut entries);
         self.count.store(entries.len(), Ordering::Relaxed);
         changed
@@ -102,7 +100,7 @@ impl FailureLog {
                 entries.pop_front();
             }
         });
-        if locked(&self.logged).is_news(sentence, Instant::now()) {
+        if self.logged.lock().is_news(sentence, Instant::now()) {
             log(error.errno, sentence);
         }
     }

@@ -18,7 +18,8 @@ use super::node::{InodeNode, ProviderView, ReleaseNode};
 use super::releases::is_refusal;
 use super::staging::{self, StagingArea};
 use crate::digest::Digest;
-use crate::facts::{FactError, FactFailure, Facts};
+use crate::facts::{FactError, Facts};
+use crate::failure::Failure;
 use crate::name::{Component, Host, Reference, RepoName, Selector};
 use crate::tree::providers::ProviderDirectory;
 use crate::tree::registry::{self, LookupFailure, RegistryEntry, RegistrySpace};
@@ -139,7 +140,7 @@ impl Spaces {
                     };
                 }
                 Step::Failed(LookupFailure::Name(e)) => {
-                    return Err(FactError::new(FactFailure::Unsupported, text, e).into());
+                    return Err(FactError::new(Failure::Unsupported, text, e).into());
                 }
             }
         }

@@ -6,8 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::attr::{ABSENT_TTL, FOREVER, Looked};
 use super::caller::Thread;
@@ -18,7 +20,8 @@ use super::inodes::{Inodes, NamesInDirectories};
 use super::node::{InodeNode, ProviderView};
 use super::plugin_cache;
 use crate::artifact::{Release, annotated_h1};
-use crate::facts::{Awaited, FactError, FactFailure, Facts, FactsView, Left};
+use crate::facts::{Awaited, FactError, Facts, FactsView, Left};
+use crate::failure::Failure;
 use crate::name::{ProviderAddr, Reference, Repo, Selector, Tag, Version};
 use crate::tree::providers::{self, Offered, ProviderDirectory, ProviderEntry};
 use crate::tree::{Need, Step, mirror, plugins};
@@ -33,12 +36,8 @@ struct Documents(Mutex<Rendered>);
 type Rendered = BTreeMap<(ProviderAddr, Version), Arc<[u8]>>;
 
 impl Documents {
-    fn lock(&self) -> MutexGuard<'_, Rendered> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn keep(&self, provider: &ProviderAddr, version: &Version, bytes: &Arc<[u8]>) {
-        let mut kept = self.lock();
+        let mut kept = self.0.lock();
         if kept.len() >= DOCUMENTS_MAX {
             kept.clear();
         }
@@ -46,7 +45,7 @@ impl Documents {
     }
 
     fn of(&self, provider: &ProviderAddr) -> Vec<(Version, Arc<[u8]>)> {
-        let kept = self.lock();
+        let kept = self.0.lock();
         kept.iter()
             .filter(|((p, _), _)| p == provider)
             .map(|((_, v), bytes)| (v.clone(), bytes.clone()))
@@ -157,7 +156,7 @@ impl Views {
         let Release::Provider(targets) = self.facts.release(repo, digest).await?.1 else {
             let subject = repo.at(Selector::Digest(digest));
             return Err(FactError::new(
-                FactFailure::Structure,
+                Failure::Structure,
                 subject,
                 "this is a module package, no provider",
             )

@@ -5,13 +5,14 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::RegistryFailure;
 use super::retry::{Fault, in_words};
+use crate::failure::Failure;
 use crate::name::RepoName;
 
 /// The places of one registry.
@@ -59,7 +60,7 @@ impl Gate {
     }
 
     fn places_of(&self, repo: &RepoName) -> Arc<Places> {
-        let mut of_one = self.of_one.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut of_one = self.of_one.lock();
         if let Some(places) = of_one.get(repo).and_then(Weak::upgrade) {
             return places;
         }
@@ -86,7 +87,7 @@ impl Places {
                         "other requests to the registry made no progress for {}",
                         in_words(deadline)
                     );
-                    return Err(Fault::new(RegistryFailure::TimedOut, rule));
+                    return Err(Fault::new(Failure::TimedOut, rule));
                 }
             }
         }
@@ -124,7 +125,7 @@ mod tests {
         let (first, second) =
             (gate.enter(deadline).await.unwrap(), gate.enter(deadline).await.unwrap());
         let fault = gate.enter(deadline).await.map(drop).unwrap_err();
-        assert_eq!(fault.failure, RegistryFailure::TimedOut);
+        assert_eq!(fault.failure, Failure::TimedOut);
         assert!(fault.rule.contains("no progress"), "{}", fault.rule);
         let moves = async {
             let begun = std::time::Instant::now();
@@ -157,11 +158,11 @@ mod tests {
         };
         // What moves elsewhere gives nobody hope who waits behind what hangs.
         let (refused, ()) = tokio::join!(gate.enter_for(&hangs, deadline), healthy_moves);
-        assert_eq!(refused.map(drop).unwrap_err().failure, RegistryFailure::TimedOut);
+        assert_eq!(refused.map(drop).unwrap_err().failure, Failure::TimedOut);
         taken.pop();
         assert!(gate.enter_for(&hangs, deadline).await.is_ok());
         taken.clear();
         drop(gate.enter_for(&healthy, deadline).await.unwrap());
-        assert_eq!(gate.of_one.lock().unwrap().len(), 1, "what nobody asks for is forgotten");
+        assert_eq!(gate.of_one.lock().len(), 1, "what nobody asks for is forgotten");
     }
 }

@@ -1,10 +1,10 @@
 //! Writers of one tag in every order of their requests: a scheduler holds each request about the
 //! tag back, and lets one pass at a time.
 
-use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -13,6 +13,7 @@ use super::providers::package;
 use super::*;
 use crate::artifact::Release;
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::{Descriptor, Manifest};
 use crate::registry::{BlobError, BlobSink, BlobSource, RawManifest, Registry, Removed, Uploaded};
@@ -59,16 +60,16 @@ struct Gate {
 impl Gate {
     async fn pass(&self, writer: usize, act: WriterAct) {
         let (pass, passed) = oneshot::channel();
-        self.held.lock().unwrap()[writer] = Some(Held { act, pass });
+        self.held.lock()[writer] = Some(Held { act, pass });
         drop(passed.await);
     }
 
     fn act(&self, writer: usize) -> Option<WriterAct> {
-        self.held.lock().unwrap()[writer].as_ref().map(|held| held.act)
+        self.held.lock()[writer].as_ref().map(|held| held.act)
     }
 
     fn open(&self, writer: usize) {
-        let held = self.held.lock().unwrap()[writer].take();
+        let held = self.held.lock()[writer].take();
         let _ = held.unwrap().pass.send(());
     }
 }
@@ -251,7 +252,7 @@ impl Schedule {
 
     fn kill(&mut self, at: usize) {
         self.tasks[at].abort();
-        self.gate.held.lock().unwrap()[at] = None;
+        self.gate.held.lock()[at] = None;
         self.changes += 1;
         self.before = None;
     }
@@ -276,7 +277,7 @@ async fn run(
 ) -> Option<Ended> {
     let registry = Arc::new(Memory::that_keeps(keeps));
     let gate = Arc::new(Gate::default());
-    gate.held.lock().unwrap().resize_with(writers.len(), || None);
+    gate.held.lock().resize_with(writers.len(), || None);
     let tasks = writers.iter().cloned().enumerate().map(|(at, writer)| {
         let gated = Gated { memory: registry.clone(), gate: gate.clone(), writer: at };
         let options = push::PushOptions { allow_overwrite: writer.overwrites };
@@ -369,7 +370,7 @@ impl Ended {
     }
 
     fn claims(&self) -> usize {
-        self.registry.tags.lock().unwrap().keys().filter(|(_, tag)| tag.is_claim()).count()
+        self.registry.tags.lock().keys().filter(|(_, tag)| tag.is_claim()).count()
     }
 
     /// What holds after every schedule.
@@ -389,7 +390,7 @@ impl Ended {
                     );
                 }
                 Some(Err(e)) => {
-                    assert_eq!(e.failure, StageFailure::Exists, "{e}: {way}");
+                    assert_eq!(e.failure, Failure::Exists, "{e}: {way}");
                     assert!(!all_there && !writer.overwrites, "{e}: {way}");
                     assert_eq!(e.to_string().matches("sha256:").count(), 2, "{e}: {way}");
                 }
