@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::node::InodeNode;
 use crate::facts::FactError;
 use crate::failure::Failure;
 use crate::stage::StageError;
@@ -78,23 +77,13 @@ impl FsError {
         })
     }
 
-    /// The same error, whose sentence begins with what was opened: `node` in its words, unless the
-    /// sentence is about something below it.
-    pub(super) fn about(self, node: &InodeNode) -> Self {
-        let cause = self.cause.map(|cause| {
-            let Cause::Fact(cause) = cause else { return cause };
-            let opened = node.describe();
-            let subject = match cause.subject() {
-                Some(subject) if subject.starts_with(&opened) => subject.to_owned(),
-                Some(subject) => match node.part(subject) {
-                    Some(part) => format!("{opened}: {part}"),
-                    None => opened,
-                },
-                None => opened,
-            };
-            Cause::Fact(cause.about(&subject))
+    /// The same error, whose sentence `tell` puts otherwise.
+    pub(super) fn told(self, tell: impl FnOnce(FactError) -> FactError) -> Self {
+        let cause = self.cause.map(|cause| match cause {
+            Cause::Fact(error) => Cause::Fact(tell(error)),
+            said => said,
         });
-        FsError { errno: self.errno, cause }
+        FsError { cause, ..self }
     }
 }
 

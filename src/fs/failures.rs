@@ -6,6 +6,7 @@ use super::error::FsError;
 use super::node::InodeNode;
 use super::reasons::{Reason, Reasons, key};
 use super::report::FailureLog;
+use crate::facts::FactError;
 
 /// What an operation was about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,7 +39,7 @@ impl Failures {
                 Ok(value)
             }
             Err(error) => {
-                let error = error.about(node);
+                let error = error.told(|error| about(error, node));
                 if let Some(sentence) = error.sentence() {
                     self.log.add(key(node), &error, &sentence);
                     self.set(node, act, sentence);
@@ -90,4 +91,19 @@ impl Failures {
             self.ended(node);
         }
     }
+}
+
+/// The same error, whose sentence begins with what was opened: `node` in its words, unless the
+/// sentence is about something below it.
+fn about(error: FactError, node: &InodeNode) -> FactError {
+    let opened = node.describe();
+    let subject = match error.subject() {
+        Some(subject) if subject.starts_with(&opened) => subject.to_owned(),
+        Some(subject) => match node.part(subject) {
+            Some(part) => format!("{opened}: {part}"),
+            None => opened,
+        },
+        None => opened,
+    };
+    error.about(&subject)
 }
