@@ -72,7 +72,6 @@ use failures::{Attempt, Failures};
 use handles::Handles;
 use inodes::{DirectoryName, Inodes};
 use node::{InodeNode, ProviderView};
-use overwrites::Overwrites;
 use refresh::Refresh;
 use releases::{Releases, fill};
 use spaces::Spaces;
@@ -88,8 +87,6 @@ pub struct FsOptions {
     pub gid: u32,
     /// Whether nothing may be written.
     pub read_only: bool,
-    /// Whether the kernel refuses by modes, as it does where other users are let in.
-    pub modes_count: bool,
     /// Where it is mounted.
     pub mountpoint: PathBuf,
     /// The user as whom this process runs, who may write as the owner may.
@@ -117,9 +114,6 @@ pub struct Fs {
     views: Arc<Views>,
     directories: Directories,
     xattrs: ExtendedAttributes,
-    refresh: Arc<Refresh>,
-    overwrites: Arc<Overwrites>,
-    publishing: Arc<Publishing>,
     writable: Arc<Writable>,
 }
 
@@ -146,52 +140,24 @@ impl Fs {
             entries: entries.clone(),
             staging: options.staging.clone(),
         });
-        let clients = Arc::new(ClientPackages {
-            facts: facts.clone(),
-            inodes: inodes.clone(),
-            handles: handles.clone(),
-            entries: entries.clone(),
-            owner,
-            cache: options.plugin_cache,
-            plugins: options.mountpoint.join(ProviderView::Plugins.name()),
-            installers: Default::default(),
-            locks: Default::default(),
-        });
+        let plugins = options.mountpoint.join(ProviderView::Plugins.name());
+        let clients =
+            Arc::new(ClientPackages::new(entries.clone(), owner, options.plugin_cache, plugins));
         let views = Arc::new(Views::new(facts.clone(), inodes.clone(), clients.clone()));
-        let refresh = Arc::new(Refresh {
+        let refresh = Refresh {
             facts: facts.clone(),
             inodes: inodes.clone(),
             failures: failures.clone(),
             views: views.clone(),
-        });
-        let publishing = Arc::new(Publishing {
+        };
+        let publishing = Publishing::new(refresh, handles.clone(), options.staging);
+        let writable =
+            Writable::new(handles.clone(), releases.clone(), clients.clone(), publishing);
+        let xattrs = ExtendedAttributes {
             facts: facts.clone(),
-            inodes: inodes.clone(),
-            handles: handles.clone(),
-            refresh: refresh.clone(),
-            staging: options.staging,
-            kernel: Default::default(),
-        });
-        let overwrites = Arc::new(Overwrites {
-            facts: facts.clone(),
-            inodes: inodes.clone(),
-            handles: handles.clone(),
-            entries: entries.clone(),
-            releases: releases.clone(),
-            clients: clients.clone(),
-            copying: Default::default(),
-        });
-        let writable = Arc::new(Writable {
-            facts: facts.clone(),
-            inodes: inodes.clone(),
-            handles: handles.clone(),
-            entries: entries.clone(),
             failures: failures.clone(),
-            owner,
-            clients: clients.clone(),
-            overwrites: overwrites.clone(),
-            publishing: publishing.clone(),
-        });
+            control: options.control,
+        };
         let directories = Directories {
             facts: facts.clone(),
             inodes: inodes.clone(),
@@ -200,11 +166,6 @@ impl Fs {
             releases: releases.clone(),
             spaces: spaces.clone(),
             views: views.clone(),
-        };
-        let xattrs = ExtendedAttributes {
-            facts: facts.clone(),
-            failures: failures.clone(),
-            control: options.control,
         };
         Arc::new(Fs {
             facts,
@@ -219,10 +180,7 @@ impl Fs {
             views,
             directories,
             xattrs,
-            refresh,
-            overwrites,
-            publishing,
-            writable,
+            writable: Arc::new(writable),
         })
     }
 
@@ -238,7 +196,7 @@ impl Fs {
 
     /// The way from staging to a registry.
     pub fn publishing(&self) -> &Arc<Publishing> {
-        &self.publishing
+        &self.writable.publishing
     }
 
     /// For whom requests are sent when `who` asks for an operation.
@@ -288,7 +246,7 @@ impl Fs {
                     Looked::Absent(ttl) => Ok(Looked::Absent(ttl)),
                 };
             }
-            _ if self.overwrites.was_taken_away(thread, parent, name) => {
+            _ if self.writable.overwrites.was_taken_away(thread, parent, name) => {
                 Looked::Absent(Duration::ZERO)
             }
             _ => match self.releases.find(dir, name).await? {
@@ -345,7 +303,7 @@ impl Fs {
         let content = self.failures.note(&node, Attempt::Open, outcome)?;
         // The kernel does not mix reading by itself with writing through us, which is how such a
         // file is written over.
-        let is_installed = self.overwrites.replaced(ino).is_some_and(|at| at.by_installer);
+        let is_installed = self.writable.overwrites.replaced(ino).is_some_and(|at| at.by_installer);
         let (content, reading) = if backing && !is_installed {
             let outcome = self.releases.backed(&node, content).await;
             self.failures.note(&node, Attempt::Open, outcome)?
@@ -436,7 +394,7 @@ impl Fs {
         let local = self.handles.local(handle);
         self.handles.close(handle);
         if let Some(written) = local.filter(|local| local.file.is_writable()) {
-            self.publishing.finished(&written.at);
+            self.writable.publishing.finished(&written.at);
         }
         is_backed
     }
@@ -576,6 +534,6 @@ impl Fs {
     /// directory entries that the kernel has to drop; they must not be dropped from inside an
     /// operation of this file system.
     pub fn refresh(&self, path: &Path) -> NamesInDirectories {
-        self.refresh.below(path)
+        self.publishing().refresh.below(path)
     }
 }

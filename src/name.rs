@@ -8,6 +8,8 @@ mod address;
 mod claim;
 mod newest;
 mod provider;
+mod staged;
+pub mod text;
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,6 +18,7 @@ pub use address::{Address, AddressError};
 pub use claim::ClaimTag;
 pub use newest::no_such_tag;
 pub use provider::{ProviderAddr, Version, ZipName};
+pub use staged::ReleasePathError;
 
 use crate::digest::{Digest, DigestError};
 

@@ -268,7 +268,6 @@ fn file_system(
         uid: settings.uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
         gid: settings.gid.unwrap_or_else(|| rustix::process::getegid().as_raw()),
         read_only: settings.read_only,
-        modes_count: settings.session.allow_other,
         mountpoint: settings.mountpoint.clone(),
         daemon: rustix::process::geteuid().as_raw(),
         staging,
@@ -368,16 +367,14 @@ impl Service for Controlled {
                 serde_json::to_value(self.status(report, staged)).map_err(|e| e.to_string())
             }
             ControlRequest::Commit { path, annotations, allow_overwrite } => {
-                let steps = Arc::clone(steps);
-                let progress: stage::UploadReport =
-                    Arc::new(move |done, total| steps.tell(done, total));
+                let path = stage::staged_path(Path::new(&path)).map_err(|e| e.to_string())?;
                 let request = stage::CommitRequest {
                     annotations,
                     allow_overwrite,
-                    progress: Some(progress),
-                    ..Default::default()
+                    progress: Some(Arc::clone(steps) as Arc<dyn stage::UploadProgress>),
+                    files: None,
                 };
-                let committed = self.fs.publishing().commit(Path::new(&path), request).await;
+                let committed = self.fs.publishing().commit(&path, request).await;
                 // What was published is gone from the staging directory for whoever looks after
                 // this.
                 self.fs.publishing().names_dropped().await;

@@ -20,12 +20,11 @@ use super::attr::{FileKind, FoundEntry};
 use super::caller::{CallerIdentity, Owner, Thread};
 use super::entries::Entries;
 use super::error::{Errno, FsError};
-use super::handles::Handles;
 use super::inodes::{DirectoryName, Inodes};
 use super::installers::Installers;
 use super::node::{InodeNode, ProviderView};
 use super::plugin_cache::{INSTALLING, PluginCache, RELEASE, path_in};
-use crate::facts::{Facts, MemberContent};
+use crate::facts::Facts;
 use crate::local::{self, Change, Name};
 use crate::name::Platform;
 use crate::tree::providers::ProviderDirectory;
@@ -38,7 +37,7 @@ const LOCKS_MAX: usize = 10_000;
 
 /// The `*.lock` files, by the directory in which they are.
 #[derive(Default)]
-pub(super) struct Locks(Mutex<BTreeMap<ProviderDirectory, BTreeSet<String>>>);
+struct Locks(Mutex<BTreeMap<ProviderDirectory, BTreeSet<String>>>);
 
 impl Locks {
     fn has(&self, dir: &ProviderDirectory, name: &str) -> bool {
@@ -68,22 +67,45 @@ fn is_lock(dir: &ProviderDirectory, name: &str) -> bool {
     matches!(dir, ProviderDirectory::Version(..)) && name.len() > LOCK.len() && name.ends_with(LOCK)
 }
 
+/// The lock file that `name` can be in the directory `node`.
+fn lock_at<'a>(node: &'a InodeNode, name: &'a OsStr) -> Option<(&'a ProviderDirectory, &'a str)> {
+    let (dir, text) = (node.in_plugin_cache()?, name.to_str()?);
+    is_lock(dir, text).then_some((dir, text))
+}
+
 /// See the module.
 pub(super) struct ClientPackages {
-    pub(super) facts: Arc<Facts>,
-    pub(super) inodes: Arc<Inodes>,
-    pub(super) handles: Arc<Handles>,
+    facts: Arc<Facts>,
+    inodes: Arc<Inodes>,
     pub(super) entries: Arc<Entries>,
     pub(super) owner: Owner,
     /// Where they lie; `None` where nothing may be written.
     pub(super) cache: Option<PluginCache>,
     /// The path of `plugins/`, to which clients link.
-    pub(super) plugins: PathBuf,
+    plugins: PathBuf,
     pub(super) installers: Installers,
-    pub(super) locks: Locks,
+    locks: Locks,
 }
 
 impl ClientPackages {
+    pub(super) fn new(
+        entries: Arc<Entries>,
+        owner: Owner,
+        cache: Option<PluginCache>,
+        plugins: PathBuf,
+    ) -> ClientPackages {
+        ClientPackages {
+            facts: entries.facts.clone(),
+            inodes: entries.inodes.clone(),
+            entries,
+            owner,
+            cache,
+            plugins,
+            installers: Installers::default(),
+            locks: Locks::default(),
+        }
+    }
+
     /// What is at `name` beside the view: a directory, a package or a lock file that a client made.
     pub(super) fn find_beside(&self, dir: &ProviderDirectory, name: &str) -> Option<InodeNode> {
         if is_lock(dir, name) {
@@ -210,9 +232,7 @@ impl ClientPackages {
         name: &OsStr,
     ) -> Result<bool, FsError> {
         let node = self.inodes.node(parent)?;
-        let (InodeNode::Providers { view: ProviderView::PluginCache, dir, .. }, Some(text)) =
-            (node.as_ref(), name.to_str())
-        else {
+        let (Some(dir), Some(text)) = (node.in_plugin_cache(), name.to_str()) else {
             return Ok(false);
         };
         if !self.is_shown(dir, text) {
@@ -276,33 +296,21 @@ impl ClientPackages {
 
     /// What a directory that was made in `dir` is: one of both, above packages.
     pub(super) fn made_dir(dir: &InodeNode, name: &str) -> Option<InodeNode> {
-        match dir {
-            InodeNode::Providers { view: ProviderView::PluginCache, dir, .. }
-                if !matches!(**dir, ProviderDirectory::Version(..)) =>
-            {
-                Some(ProviderView::PluginCache.node(dir.child(name)?))
-            }
-            _ => None,
-        }
+        let dir = dir.in_plugin_cache()?;
+        let is_above = !matches!(dir, ProviderDirectory::Version(..));
+        is_above.then_some(ProviderView::PluginCache.node(dir.child(name)?))
     }
 
-    /// Makes and opens a lock file; `None` if `name` is none. Also where nothing else may be
+    /// Makes a lock file; `None` if `name` is none. Also where nothing else may be
     /// written.
     pub(super) fn make_lock(
         &self,
         who: CallerIdentity,
         parent: u64,
         name: &OsStr,
-    ) -> Result<Option<(FoundEntry, u64)>, FsError> {
+    ) -> Result<Option<(FoundEntry, Arc<InodeNode>)>, FsError> {
         let node = self.inodes.node(parent)?;
-        let (InodeNode::Providers { view: ProviderView::PluginCache, dir, .. }, Some(text)) =
-            (node.as_ref(), name.to_str())
-        else {
-            return Ok(None);
-        };
-        if !is_lock(dir, text) {
-            return Ok(None);
-        }
+        let Some((dir, text)) = lock_at(&node, name) else { return Ok(None) };
         if !self.owner.is(who) {
             return Err(FsError::plain(Errno::EACCES));
         }
@@ -310,11 +318,7 @@ impl ClientPackages {
         let lock = Arc::new(InodeNode::Lock);
         let place = DirectoryName::new(parent, name);
         let entry = self.entries.send(place, lock.clone(), self.facts.tag_ttl());
-        Ok(Some((entry, self.open_lock(lock))))
-    }
-
-    pub(super) fn open_lock(&self, node: Arc<InodeNode>) -> u64 {
-        self.handles.open_file(node, MemberContent::Bytes(Arc::new([])), false)
+        Ok(Some((entry, lock)))
     }
 
     /// Removes a lock file; whether `name` was one.
@@ -325,14 +329,7 @@ impl ClientPackages {
         name: &OsStr,
     ) -> Result<bool, FsError> {
         let node = self.inodes.node(parent)?;
-        let (InodeNode::Providers { view: ProviderView::PluginCache, dir, .. }, Some(text)) =
-            (node.as_ref(), name.to_str())
-        else {
-            return Ok(false);
-        };
-        if !is_lock(dir, text) {
-            return Ok(false);
-        }
+        let Some((dir, text)) = lock_at(&node, name) else { return Ok(false) };
         if !self.owner.is(who) {
             return Err(FsError::plain(Errno::EACCES));
         }

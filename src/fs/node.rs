@@ -288,6 +288,14 @@ impl InodeNode {
         matches!(self, InodeNode::Platform(target, _) | InodeNode::Zip(target) if target.assumed.is_some())
     }
 
+    /// The directory of `plugin-cache/` that it is.
+    pub(super) fn in_plugin_cache(&self) -> Option<&ProviderDirectory> {
+        match self {
+            InodeNode::Providers { view: ProviderView::PluginCache, dir, .. } => Some(dir),
+            _ => None,
+        }
+    }
+
     pub(super) fn release(&self) -> Option<&ReleaseNode> {
         match self {
             InodeNode::Release(release) => Some(release),

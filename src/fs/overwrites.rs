@@ -19,7 +19,7 @@ use super::error::{Errno, FsError};
 use super::handles::Handles;
 use super::inodes::{DirectoryName, Inodes};
 use super::kernel_cache::Caching;
-use super::node::{InodeNode, ProviderView};
+use super::node::InodeNode;
 use super::plugin_cache;
 use super::releases::{Releases, fill, is_plugin};
 use super::replaced::{Over, Replaced};
@@ -36,17 +36,34 @@ const PIECE: usize = 64 << 10;
 
 /// See the module.
 pub(super) struct Overwrites {
-    pub(super) facts: Arc<Facts>,
-    pub(super) inodes: Arc<Inodes>,
-    pub(super) handles: Arc<Handles>,
-    pub(super) entries: Arc<Entries>,
-    pub(super) releases: Arc<Releases>,
-    pub(super) clients: Arc<ClientPackages>,
+    facts: Arc<Facts>,
+    inodes: Arc<Inodes>,
+    handles: Arc<Handles>,
+    entries: Arc<Entries>,
+    releases: Arc<Releases>,
+    clients: Arc<ClientPackages>,
     /// Packages are copied one at a time.
-    pub(super) copying: tokio::sync::Mutex<()>,
+    copying: tokio::sync::Mutex<()>,
 }
 
 impl Overwrites {
+    pub(super) fn new(
+        handles: Arc<Handles>,
+        releases: Arc<Releases>,
+        clients: Arc<ClientPackages>,
+    ) -> Overwrites {
+        let entries = clients.entries.clone();
+        Overwrites {
+            facts: entries.facts.clone(),
+            inodes: entries.inodes.clone(),
+            handles,
+            entries,
+            releases,
+            clients,
+            copying: Default::default(),
+        }
+    }
+
     /// What `ino` is, if it lies in a package that can be written over.
     pub(super) fn replaced(&self, ino: u64) -> Option<Replaced> {
         self.clients.cache.as_ref()?;
@@ -61,14 +78,11 @@ impl Overwrites {
         let release =
             way.iter().position(|(node, _)| matches!(node.as_ref(), InodeNode::Release(_)))?;
         let (view, _) = way.get(release + 1)?;
-        let InodeNode::Providers { view: ProviderView::PluginCache, dir, .. } = view.as_ref()
-        else {
-            return None;
-        };
+        let dir = view.in_plugin_cache()?;
         let (package, platform) = way.get(release.checked_sub(1)?)?;
         let within = way[..release - 1].iter().rev().map(|(_, name)| name.clone()).collect();
         matches!(package.as_ref(), InodeNode::Platform(..)).then(|| Replaced {
-            version: dir.as_ref().clone(),
+            version: dir.clone(),
             package: package.clone(),
             platform: platform.clone(),
             within,

@@ -54,7 +54,7 @@ impl PluginCache {
     pub(super) fn made(&self, dir: &ProviderDirectory, maker: Maker) -> Result<LocalNode, FsError> {
         let path = path_of(dir)?;
         for depth in 1..=path.names().len() {
-            let part: RelPath = path.names()[..depth].iter().cloned().collect();
+            let part = path.ancestor(depth);
             let Some((above, name)) = part.split_last() else { continue };
             match self.area.tree.make_dir(&self.area.tree.node_at(&above), name, MODE, maker) {
                 Ok(_) | Err(local::Errno::EXIST) => {}

@@ -7,7 +7,6 @@
 //! It can be told only when it holds no lock on the directory, after the rename; so before a rename
 //! publishes, it has to have learnt that the name cannot be kept (see [`Inodes::left`]).
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ use crate::facts::Facts;
 use crate::failure::Failure;
 use crate::local::{How, Name, RelPath};
 use crate::name::Reference;
-use crate::stage::{CommitRequest, Committed, Stage, StageError};
+use crate::stage::{CommitRequest, Pushed, Stage, StageError, StagedFiles};
 
 /// What is moved.
 pub(super) struct RenameSource {
@@ -47,7 +46,7 @@ const DROPPED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Who is told, once there is a kernel to tell, and how many tellings are under way.
 #[derive(Default)]
-pub(super) struct Kernel {
+struct Kernel {
     names: OnceLock<Box<dyn KernelNames>>,
     under_way: watch::Sender<usize>,
 }
@@ -66,16 +65,26 @@ impl Kernel {
 
 /// The way from staging to a registry.
 pub struct Publishing {
-    pub(super) facts: Arc<Facts>,
-    pub(super) inodes: Arc<Inodes>,
-    pub(super) handles: Arc<Handles>,
-    pub(super) refresh: Arc<Refresh>,
+    facts: Arc<Facts>,
+    inodes: Arc<Inodes>,
+    handles: Arc<Handles>,
+    pub(super) refresh: Refresh,
     /// What is published; `None` where nothing can be.
-    pub(super) staging: Option<StagingArea>,
-    pub(super) kernel: Kernel,
+    staging: Option<StagingArea>,
+    kernel: Kernel,
 }
 
 impl Publishing {
+    pub(super) fn new(
+        refresh: Refresh,
+        handles: Arc<Handles>,
+        staging: Option<StagingArea>,
+    ) -> Arc<Publishing> {
+        let (facts, inodes) = (refresh.facts.clone(), refresh.inodes.clone());
+        let kernel = Kernel::default();
+        Arc::new(Publishing { facts, inodes, handles, refresh, staging, kernel })
+    }
+
     /// Names who has the kernel drop directory entries. The first one stays.
     pub fn tell_kernel(&self, names: Box<dyn KernelNames>) {
         drop(self.kernel.names.set(names));
@@ -100,57 +109,32 @@ impl Publishing {
     /// See [`Stage::commit`].
     pub async fn commit(
         self: &Arc<Self>,
-        path: &Path,
+        path: &RelPath,
         request: CommitRequest,
-    ) -> Result<Vec<Committed>, StageError> {
-        let subject = Path::new(staging::NAME).join(path);
+    ) -> Result<Vec<Pushed>, StageError> {
+        let subject = format!("{}/{}", staging::NAME, path.to_os_string().display());
         let Some(staging) = &self.staging else {
             let rule = "nothing is staged in a mount that is read-only";
-            return Err(StageError::new(Failure::ReadOnly, subject.display(), rule));
+            return Err(StageError::new(Failure::ReadOnly, subject, rule));
         };
-        let (publishing, stage, path) = (self.clone(), staging.stage().clone(), path.to_owned());
+        let (publishing, stage, path) = (self.clone(), staging.stage().clone(), path.clone());
         let committing =
             tokio::spawn(async move { publishing.committed(&stage, &path, request).await });
-        committing.await.unwrap_or_else(|_| Err(StageError::lost(subject.display())))
+        committing.await.unwrap_or_else(|_| Err(StageError::lost(subject)))
     }
 
     async fn committed(
         self: &Arc<Self>,
         stage: &Arc<Stage>,
-        path: &Path,
+        path: &RelPath,
         mut request: CommitRequest,
-    ) -> Result<Vec<Committed>, StageError> {
-        let publishing = self.clone();
-        request.writers = Some(Arc::new(move |root: &Path| publishing.open_writer(root)));
-        let publishing = self.clone();
-        request.taken = Some(Arc::new(move |root: &Path| publishing.taken(root)));
+    ) -> Result<Vec<Pushed>, StageError> {
+        request.files = Some(Arc::new(OpenFiles(self.clone())));
         let committed = stage.commit(path, request).await?;
         for release in &committed {
             self.show(&release.reference);
         }
         Ok(committed)
-    }
-
-    /// A commit took `root` (below `staging/`) from the disk, or tried to. Needs a runtime.
-    fn taken(&self, root: &Path) {
-        let Some(staging) = &self.staging else { return };
-        let path = root.iter().map(Name::new).collect::<Result<RelPath, _>>();
-        if let Some(name) = path.ok().and_then(|path| self.inodes.vanished(staging.area(), &path)) {
-            self.kernel.tell(vec![name]);
-        }
-    }
-
-    /// A file at or below `root` (below `staging/`) that is open for writing.
-    fn open_writer(&self, root: &Path) -> Option<PathBuf> {
-        let staging = self.staging.as_ref()?;
-        let path =
-            |at: &LocalNode| at.node.path().ok().map(|path| PathBuf::from(path.to_os_string()));
-        let found = self.handles.find_local(|open| {
-            open.file.is_writable()
-                && Arc::ptr_eq(&open.at.area, staging.area())
-                && path(&open.at).is_some_and(|path| path.starts_with(root))
-        })?;
-        path(&found.at)
     }
 
     /// A file of an area was written and closed, or got its name. What of a release can be sent
@@ -162,7 +146,7 @@ impl Publishing {
             return;
         };
         let Ok(path) = at.node.path() else { return };
-        let (stage, path) = (staging.stage().clone(), PathBuf::from(path.to_os_string()));
+        let stage = staging.stage().clone();
         if stage.sends_ahead(&path) {
             tokio::spawn(async move { stage.closed(&path).await });
         }
@@ -171,11 +155,9 @@ impl Publishing {
     /// Forgets what was known of a reference that was just published, so that the next look finds
     /// it, in the views too: there the kernel may remember that a provider, a version or a zip was
     /// absent.
-    fn show(&self, reference: &str) {
-        if let Ok(reference) = reference.parse::<Reference>() {
-            self.facts.note_used(&reference.repo);
-        }
-        let mut names = self.refresh.below(Path::new(reference));
+    fn show(&self, reference: &Reference) {
+        self.facts.note_used(&reference.repo);
+        let mut names = self.refresh.release(reference);
         names.extend(self.inodes.places(|node| matches!(node, InodeNode::Providers { .. })));
         self.kernel.tell(names);
     }
@@ -210,10 +192,14 @@ impl Publishing {
             // Inside a release, or onto something in it.
             _ => return refused(Errno::EEXIST, &"releases are not changed; choose another tag"),
         };
-        let path = PathBuf::from(source.dir.node.path()?.join(source.name.clone()).to_os_string());
-        let target = staging::path_of(&space.host, space.path.as_ref()).join(to.name());
+        let path = source.dir.node.path()?.join(source.name.clone());
+        let target =
+            staging::path_of(&space.host, space.path.as_ref())?.join(Name::new(to.name())?);
         if path != target || how == How::Exchange {
-            let why = format!("it can be moved to {} only, which publishes it", path.display());
+            let why = format!(
+                "it can be moved to {} only, which publishes it",
+                path.to_os_string().display()
+            );
             return refused(Errno::EPERM, &why);
         }
         match staging.stage().artifact_roots(&path)?.as_slice() {
@@ -221,7 +207,7 @@ impl Publishing {
             [root] => {
                 return refused(
                     Errno::EPERM,
-                    &format_args!("the release is staging/{}", root.display()),
+                    &format_args!("the release is staging/{}", root.to_os_string().display()),
                 );
             }
             roots => {
@@ -251,6 +237,29 @@ impl Publishing {
                 Errno::ETIMEDOUT,
                 &"the upload takes longer than --deadline and goes on; `mv` again waits for it",
             ),
+        }
+    }
+}
+
+/// The files of the staging area that are open.
+struct OpenFiles(Arc<Publishing>);
+
+impl StagedFiles for OpenFiles {
+    fn open_writer(&self, root: &RelPath) -> Option<RelPath> {
+        let staging = self.0.staging.as_ref()?;
+        let is_below = |at: &LocalNode| at.node.path().is_ok_and(|path| path.is_within(root));
+        let found = self.0.handles.find_local(|open| {
+            open.file.is_writable()
+                && Arc::ptr_eq(&open.at.area, staging.area())
+                && is_below(&open.at)
+        })?;
+        found.at.node.path().ok()
+    }
+
+    fn taken(&self, root: &RelPath) {
+        let Some(staging) = &self.0.staging else { return };
+        if let Some(name) = self.0.inodes.vanished(staging.area(), root) {
+            self.0.kernel.tell(vec![name]);
         }
     }
 }

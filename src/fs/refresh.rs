@@ -8,7 +8,7 @@ use super::inodes::{Inodes, NamesInDirectories};
 use super::node::{InodeNode, ProviderView};
 use super::views::Views;
 use crate::facts::Facts;
-use crate::name::{Component, RepoName, Selector};
+use crate::name::{Component, Reference, RepoName, Selector};
 use crate::tree::Need;
 
 /// See the module.
@@ -37,7 +37,16 @@ impl Refresh {
         {
             return self.views.refresh(rest);
         }
-        let below = Below::parse(&components);
+        self.forget(&Below::parse(&components))
+    }
+
+    /// The same of a release, whose tag was just put.
+    pub(super) fn release(&self, reference: &Reference) -> NamesInDirectories {
+        self.failures.reasons.clear();
+        self.forget(&Below::release(reference))
+    }
+
+    fn forget(&self, below: &Below<'_>) -> NamesInDirectories {
         self.facts.forget(|need| below.holds_edge(need));
         self.inodes.places(|node| match node {
             InodeNode::Space { space, .. } => {
@@ -66,6 +75,14 @@ struct Below<'a> {
 }
 
 impl<'a> Below<'a> {
+    fn release(reference: &'a Reference) -> Self {
+        let tag = match &reference.selector {
+            Selector::Tag(tag) => Some((reference.repo.name.clone(), tag.to_string())),
+            Selector::Digest(_) => None,
+        };
+        Below { host: Some(reference.repo.host.as_str()), names: Vec::new(), tag }
+    }
+
     fn parse(components: &[&'a str]) -> Self {
         let Some((host, rest)) = components.split_first() else {
             return Below { host: None, names: Vec::new(), tag: None };

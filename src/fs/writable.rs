@@ -18,8 +18,9 @@ use super::node::{InodeNode, ProviderView};
 use super::overwrites::Overwrites;
 use super::plugin_cache;
 use super::publishing::{Publishing, RenameSource};
-use crate::facts::Facts;
-use crate::local::{self, Access, Change, How, KnownNodes, Name, RelPath};
+use super::releases::Releases;
+use crate::facts::{Facts, MemberContent};
+use crate::local::{self, Access, Change, How, KnownNodes, LocalTree, Name, RelPath};
 
 /// A name in a directory of an area, where something is made or removed.
 struct WriteTarget {
@@ -29,6 +30,10 @@ struct WriteTarget {
 }
 
 impl WriteTarget {
+    fn tree(&self) -> &LocalTree {
+        &self.dir.area.tree
+    }
+
     fn path(&self) -> Result<RelPath, FsError> {
         Ok(self.dir.node.path()?)
     }
@@ -38,11 +43,8 @@ impl WriteTarget {
     }
 
     fn may_remove(&self) -> Result<(), FsError> {
-        self.dir
-            .area
-            .rules
-            .may_remove(&self.path()?.join(self.name.clone()))
-            .map_err(FsError::plain)
+        let path = self.path()?.join(self.name.clone());
+        self.dir.area.rules.may_remove(&path).map_err(FsError::plain)
     }
 
     fn place(&self) -> DirectoryName {
@@ -59,18 +61,38 @@ fn local_of(node: Arc<InodeNode>) -> Option<Arc<local::TreeNode>> {
 
 /// See the module.
 pub struct Writable {
-    pub(super) facts: Arc<Facts>,
-    pub(super) inodes: Arc<Inodes>,
-    pub(super) handles: Arc<Handles>,
-    pub(super) entries: Arc<Entries>,
-    pub(super) failures: Arc<Failures>,
-    pub(super) owner: Owner,
-    pub(super) clients: Arc<ClientPackages>,
-    pub(super) overwrites: Arc<Overwrites>,
+    facts: Arc<Facts>,
+    inodes: Arc<Inodes>,
+    handles: Arc<Handles>,
+    entries: Arc<Entries>,
+    failures: Arc<Failures>,
+    owner: Owner,
+    clients: Arc<ClientPackages>,
+    pub(super) overwrites: Overwrites,
     pub(super) publishing: Arc<Publishing>,
 }
 
 impl Writable {
+    pub(super) fn new(
+        handles: Arc<Handles>,
+        releases: Arc<Releases>,
+        clients: Arc<ClientPackages>,
+        publishing: Arc<Publishing>,
+    ) -> Writable {
+        let entries = clients.entries.clone();
+        Writable {
+            facts: entries.facts.clone(),
+            inodes: entries.inodes.clone(),
+            entries,
+            failures: releases.failures.clone(),
+            owner: clients.owner,
+            overwrites: Overwrites::new(handles.clone(), releases, clients.clone()),
+            handles,
+            clients,
+            publishing,
+        }
+    }
+
     /// The place `ino` of an area, if `who` may change it now.
     fn writable(&self, who: CallerIdentity, ino: u64) -> Result<LocalNode, FsError> {
         let at = self.owned(who, ino)?;
@@ -103,11 +125,9 @@ impl Writable {
         name: &OsStr,
     ) -> Result<WriteTarget, FsError> {
         let node = self.inodes.node(parent)?;
-        let dir = match node.as_ref() {
-            InodeNode::Providers { view: ProviderView::PluginCache, dir, .. } => {
-                self.clients.make_beside(who, dir)?
-            }
-            _ => self.writable(who, parent)?,
+        let dir = match node.in_plugin_cache() {
+            Some(dir) => self.clients.make_beside(who, dir)?,
+            None => self.writable(who, parent)?,
         };
         Ok(WriteTarget { dir, parent, name: Name::new(name)? })
     }
@@ -120,11 +140,9 @@ impl Writable {
         name: &OsStr,
     ) -> Result<WriteTarget, FsError> {
         let node = self.inodes.node(parent)?;
-        let dir = match node.as_ref() {
-            InodeNode::Providers { view: ProviderView::PluginCache, dir, .. } => {
-                self.clients.beside(who, dir, name)?
-            }
-            _ => self.writable(who, parent)?,
+        let dir = match node.in_plugin_cache() {
+            Some(dir) => self.clients.beside(who, dir, name)?,
+            None => self.writable(who, parent)?,
         };
         Ok(WriteTarget { dir, parent, name: Name::new(name)? })
     }
@@ -152,8 +170,7 @@ impl Writable {
     ) -> Result<FoundEntry, FsError> {
         let target = self.target(who, parent, name)?;
         target.may_make(FileKind::Directory)?;
-        let stat =
-            target.dir.area.tree.make_dir(&target.dir.node, &target.name, mode, who.into())?;
+        let stat = target.tree().make_dir(&target.dir.node, &target.name, mode, who.into())?;
         if let Some(name) = target.name.to_str()
             && let Some(both) = ClientPackages::made_dir(self.inodes.node(parent)?.as_ref(), name)
         {
@@ -176,8 +193,7 @@ impl Writable {
         }
         let target = self.target(who, parent, name)?;
         target.may_make(FileKind::Symlink)?;
-        let stat =
-            target.dir.area.tree.make_link(&target.dir.node, &target.name, to, who.into())?;
+        let stat = target.tree().make_link(&target.dir.node, &target.name, to, who.into())?;
         Ok(self.inodes.send_made(target.place(), target.dir.below(target.name.clone()), &stat))
     }
 
@@ -193,13 +209,8 @@ impl Writable {
     ) -> Result<FoundEntry, FsError> {
         let target = self.target(who, parent, name)?;
         target.may_make(kind(mode))?;
-        let stat = target.dir.area.tree.make_special(
-            &target.dir.node,
-            &target.name,
-            mode,
-            device,
-            who.into(),
-        )?;
+        let stat =
+            target.tree().make_special(&target.dir.node, &target.name, mode, device, who.into())?;
         Ok(self.inodes.send_made(target.place(), target.dir.below(target.name.clone()), &stat))
     }
 
@@ -217,8 +228,8 @@ impl Writable {
         access: Access,
         may_bypass: bool,
     ) -> Result<(FoundEntry, OpenedLocal), FsError> {
-        if let Some((entry, handle)) = self.clients.make_lock(who, parent, &name)? {
-            return Ok((entry, OpenedLocal { handle, caching: Caching::Kept }));
+        if let Some((entry, lock)) = self.clients.make_lock(who, parent, &name)? {
+            return Ok((entry, self.open_lock(lock)));
         }
         match self.overwrites.create_over(who, parent, &name).await? {
             Some(made) => Ok(made),
@@ -273,7 +284,7 @@ impl Writable {
         let target = self.standing(who, parent, name)?;
         target.may_remove()?;
         let known = || self.inodes.vacate(&target.place()).and_then(local_of);
-        Ok(target.dir.area.tree.unlink(&target.dir.node, &target.name, known)?)
+        Ok(target.tree().unlink(&target.dir.node, &target.name, known)?)
     }
 
     /// Removes the empty directory `name`.
@@ -286,7 +297,7 @@ impl Writable {
         let target = self.standing(who, parent, name)?;
         target.may_remove()?;
         let known = || self.inodes.vacate(&target.place()).and_then(local_of);
-        Ok(target.dir.area.tree.remove_dir(&target.dir.node, &target.name, known)?)
+        Ok(target.tree().remove_dir(&target.dir.node, &target.name, known)?)
     }
 
     /// Gives `name` in `parent` the name `as_name` in the directory `to`: inside of an area, or
@@ -346,13 +357,13 @@ impl Writable {
             KnownNodes { moved: moved.and_then(local_of), other: other.and_then(local_of) }
         };
         let (old, new) = ((&from.dir.node, &from.name), (&to.dir.node, &to.name));
-        from.dir.area.tree.rename(old, new, how, known)?;
+        from.tree().rename(old, new, how, known)?;
         self.publishing.finished(&to.dir.below(to.name.clone()));
         Ok(())
     }
 
     fn kind_at(&self, target: &WriteTarget) -> Result<FileKind, FsError> {
-        let stat = target.dir.area.tree.find(&target.dir.node, &target.name)?;
+        let stat = target.tree().find(&target.dir.node, &target.name)?;
         Ok(kind(stat.st_mode))
     }
 
@@ -367,10 +378,7 @@ impl Writable {
         if let InodeNode::Lock = node.as_ref()
             && self.owner.is(who)
         {
-            return Ok(OpenedLocal {
-                handle: self.clients.open_lock(node),
-                caching: Caching::Kept,
-            });
+            return Ok(self.open_lock(node));
         }
         if let Some(opened) = self.overwrites.open_over(who, ino, &node).await? {
             return Ok(opened);
@@ -379,6 +387,11 @@ impl Writable {
         let file = at.area.tree.open_file(&at.node, access)?;
         let handle = self.opened(AreaFile { at: at.clone(), file, bypasses: false })?;
         Ok(OpenedLocal { handle, caching: at.kept.caching() })
+    }
+
+    fn open_lock(&self, node: Arc<InodeNode>) -> OpenedLocal {
+        let handle = self.handles.open_file(node, MemberContent::Bytes(Arc::new([])), false);
+        OpenedLocal { handle, caching: Caching::Kept }
     }
 
     /// Takes a file into the table of handles, unless it was sealed since it was looked at: who

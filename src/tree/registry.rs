@@ -157,6 +157,8 @@ fn holds(names: &[RepoName], path: &RepoName) -> bool {
 
 /// What the tag list of a space says about a name in it.
 enum OfParent<E> {
+    /// What the name is, or what has to be known before.
+    Answer(LookupAnswer<E>),
     NoRepository,
     NoSuchTag,
     Denied(E),
@@ -173,10 +175,10 @@ fn plain<K: KnownFacts>(
     {
         return Step::Edge(RegistryEntry::Space(nested.clone().into()));
     }
-    let parent = match tag_of_parent(space, name, known) {
-        Ok(parent) => parent,
-        Err(step) => return step,
-    };
+    let parent = tag_of_parent(space, name, known);
+    if let OfParent::Answer(step) = parent {
+        return step;
+    }
     let step = match nested {
         Some(nested) if known.standing(&nested.host, &nested.name) == Standing::Inside => {
             let above = space.repo().filter(|_| matches!(parent, OfParent::NoSuchTag));
@@ -193,21 +195,21 @@ fn plain<K: KnownFacts>(
 
 type LookupAnswer<E> = Step<RegistryEntry, LookupFailure<E>>;
 
-/// The first rule: a tag of the parent. `Err` is a final answer (or a need).
+/// The first rule: a tag of the parent.
 fn tag_of_parent<K: KnownFacts>(
     space: &RegistrySpace,
     name: &str,
     known: &K,
-) -> Result<OfParent<K::Error>, LookupAnswer<K::Error>> {
+) -> OfParent<K::Error> {
     let (Some(repo), Ok(tag)) = (space.repo(), name.parse::<Tag>()) else {
-        return Ok(OfParent::NoRepository);
+        return OfParent::NoRepository;
     };
     if !inside(&repo, known) {
-        return Ok(OfParent::NoRepository);
+        return OfParent::NoRepository;
     }
     let listed = known.tags(&repo);
     if matches!(&listed, Fact::Is(tags) if tags.binary_search(&tag).is_ok()) {
-        return Err(Step::Edge(RegistryEntry::Release(repo.at(Selector::Tag(tag)))));
+        return OfParent::Answer(Step::Edge(RegistryEntry::Release(repo.at(Selector::Tag(tag)))));
     }
     let tags = if known.was_bound(&repo, &tag) { None } else { Some(listed) };
     // A tag that was entered is asked for by itself; so is one whose list is not to be had, since
@@ -215,19 +217,23 @@ fn tag_of_parent<K: KnownFacts>(
     if let None | Some(Fact::Failed(_)) = tags {
         match known.binding(&repo, &tag) {
             Fact::Is(()) => {
-                return Err(Step::Edge(RegistryEntry::Release(repo.at(Selector::Tag(tag)))));
+                return OfParent::Answer(Step::Edge(RegistryEntry::Release(
+                    repo.at(Selector::Tag(tag)),
+                )));
             }
-            Fact::Unknown => return Err(Step::Need(Need::Binding(repo, tag))),
-            Fact::Denied(e) | Fact::Failed(e) => return Err(Step::Failed(LookupFailure::Fact(e))),
+            Fact::Unknown => return OfParent::Answer(Step::Need(Need::Binding(repo, tag))),
+            Fact::Denied(e) | Fact::Failed(e) => {
+                return OfParent::Answer(Step::Failed(LookupFailure::Fact(e)));
+            }
             Fact::Absent => {}
         }
     }
     match tags.unwrap_or_else(|| known.tags(&repo)) {
-        Fact::Unknown => Err(Step::Need(Need::Tags(repo))),
-        Fact::Is(_) => Ok(OfParent::NoSuchTag),
-        Fact::Absent => Ok(OfParent::NoRepository),
-        Fact::Denied(e) => Ok(OfParent::Denied(e)),
-        Fact::Failed(e) => Err(Step::Failed(LookupFailure::Fact(e))),
+        Fact::Unknown => OfParent::Answer(Step::Need(Need::Tags(repo))),
+        Fact::Is(_) => OfParent::NoSuchTag,
+        Fact::Absent => OfParent::NoRepository,
+        Fact::Denied(e) => OfParent::Denied(e),
+        Fact::Failed(e) => OfParent::Answer(Step::Failed(LookupFailure::Fact(e))),
     }
 }
 
