@@ -208,6 +208,10 @@ impl Spaces {
                 let ttl = self.space_ttl(&space);
                 (Arc::new(InodeNode::space(space)), ttl)
             }
+            RegistryEntry::Link { target, repo } => {
+                let ttl = self.facts.view(since).fresh_for(&Need::Tags(repo));
+                (Arc::new(InodeNode::Link(target.into())), ttl)
+            }
             RegistryEntry::Release(reference) => {
                 // What stands there may be the space that the name was before it became a tag.
                 let before = self.inodes.at(&place).filter(|node| node.release().is_some());
@@ -255,6 +259,10 @@ impl Spaces {
         let reference = match entry {
             RegistryEntry::Space(space) => {
                 return (Arc::new(InodeNode::space(space.clone())), self.space_ttl(space));
+            }
+            RegistryEntry::Link { target, repo } => {
+                let of_list = self.facts.view(Instant::now()).fresh_for(&Need::Tags(repo.clone()));
+                return (Arc::new(InodeNode::Link(target.as_str().into())), of_list);
             }
             RegistryEntry::Release(reference) => reference,
         };
