@@ -74,7 +74,7 @@ async fn a_commit_that_is_done_says_so_again_without_a_request() {
         let again = bed.committed(path).await;
         assert_eq!(
             (again.reference, again.digest),
-            (first.reference.clone(), first.digest.clone())
+            (first.reference.clone(), first.digest)
         );
     }
     assert!(bed.registry.log().is_empty());
