@@ -72,10 +72,7 @@ async fn a_commit_that_is_done_says_so_again_without_a_request() {
     bed.again();
     for path in [path.as_str(), "registry.example/acme/network:1.3.0"] {
         let again = bed.committed(path).await;
-        assert_eq!(
-            (again.reference, again.digest),
-            (first.reference.clone(), first.digest)
-        );
+        assert_eq!((again.reference, again.digest), (first.reference.clone(), first.digest));
     }
     assert!(bed.registry.log().is_empty());
     assert_eq!(bed.refused(&format!("{HOST}/acme/network/9")).await.failure, Failure::Absent);
