@@ -34,17 +34,16 @@ use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
 pub use blob::{PushBlob, Workshop};
-pub use error::StageError;
 pub use journal::Stand;
 pub use push::Pushed;
 pub use roots::{RootTarget, staged_path, target};
 
 use crate::archive::Limits;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::local::{Name, RelPath};
 use crate::mapping::Mapping;
 use crate::name::{Host, ProviderAddr, Repo, RepoName};
-use crate::registry::{RegistryError, Upload};
+use crate::registry::Upload;
 use journal::Journal;
 use plan::{Destined, ReleasePlan};
 use push::{Observer, PushStep};
@@ -63,7 +62,7 @@ pub trait OpenUpload: Send + Sync {
     ///
     /// # Errors
     /// It cannot be had.
-    fn open(&self, host: &Host) -> Result<Arc<dyn Upload>, RegistryError>;
+    fn open(&self, host: &Host) -> Result<Arc<dyn Upload>, Refusal>;
 }
 
 /// What the file system knows of files in a stage. Paths are below the staging directory.
@@ -151,7 +150,7 @@ pub struct StagedRelease {
     pub error: Option<String>,
 }
 
-type CommitFlight = Shared<BoxFuture<'static, Result<Vec<Pushed>, StageError>>>;
+type CommitFlight = Shared<BoxFuture<'static, Result<Vec<Pushed>, Refusal>>>;
 
 /// The service behind `staging/`.
 pub struct Stage {
@@ -175,9 +174,9 @@ impl Stage {
     ///
     /// # Errors
     /// The directory or a part of it cannot be made or read.
-    pub fn open(options: StageOptions) -> Result<Arc<Stage>, StageError> {
+    pub fn open(options: StageOptions) -> Result<Arc<Stage>, Refusal> {
         let name = options.dir.display().to_string();
-        let failed = |e: Errno| StageError::io(&name, e);
+        let failed = |e: Errno| Refusal::io(&name, e);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let made = |result| match result {
             Err(Errno::EXIST) => Ok(()),
@@ -217,7 +216,7 @@ impl Stage {
     ///
     /// # Errors
     /// `Absent` where nothing is staged there.
-    pub fn artifact_roots(&self, path: &RelPath) -> Result<Vec<RelPath>, StageError> {
+    pub fn artifact_roots(&self, path: &RelPath) -> Result<Vec<RelPath>, Refusal> {
         self.staging.roots(path)
     }
 
@@ -248,7 +247,7 @@ impl Stage {
     ///
     /// # Errors
     /// The staging directory cannot be read.
-    pub fn staged(&self) -> Result<Vec<StagedRelease>, StageError> {
+    pub fn staged(&self) -> Result<Vec<StagedRelease>, Refusal> {
         let mut staged = Vec::new();
         self.staging.walk(&RelPath::default(), &mut |path, is_root| {
             if is_root {
@@ -286,14 +285,13 @@ impl Stage {
         self: &Arc<Self>,
         path: &RelPath,
         request: CommitRequest,
-    ) -> Result<Vec<Pushed>, StageError> {
+    ) -> Result<Vec<Pushed>, Refusal> {
         let (stage, asked) = (Arc::clone(self), path.clone());
         let roots = tokio::task::spawn_blocking(move || stage.staging.roots(&asked));
-        let roots =
-            match roots.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(path)))) {
-                Err(e) if e.failure == Failure::Absent => return self.done(path).ok_or(e),
-                other => other?,
-            };
+        let roots = match roots.await.unwrap_or_else(|_| Err(Refusal::lost(roots::subject(path)))) {
+            Err(e) if e.failure == Failure::Absent => return self.done(path).ok_or(e),
+            other => other?,
+        };
         let mut committed = Vec::new();
         for root in roots {
             committed.extend(self.flight(root, request.clone()).await?);
@@ -326,7 +324,7 @@ impl Stage {
             done
         });
         let subject = roots::subject(&root);
-        let flight = async move { task.await.unwrap_or_else(|_| Err(StageError::lost(subject))) }
+        let flight = async move { task.await.unwrap_or_else(|_| Err(Refusal::lost(subject))) }
             .boxed()
             .shared();
         flights.insert(root, flight.clone());
@@ -337,7 +335,7 @@ impl Stage {
         self: &Arc<Self>,
         root: &RelPath,
         request: &CommitRequest,
-    ) -> Result<Vec<Pushed>, StageError> {
+    ) -> Result<Vec<Pushed>, Refusal> {
         let _seal = Seal::new(Arc::clone(self), root);
         let done = self.commit_sealed(root, request).await;
         if let Err(error) = &done {
@@ -357,18 +355,18 @@ impl Stage {
         self: &Arc<Self>,
         root: &RelPath,
         request: &CommitRequest,
-    ) -> Result<Vec<Pushed>, StageError> {
+    ) -> Result<Vec<Pushed>, Refusal> {
         if let Some(open) = request.files.as_ref().and_then(|files| files.open_writer(root)) {
             let rule = format!("{} is open for writing", roots::subject(&open));
             return Err(
-                StageError::new(Failure::Busy, roots::subject(root), rule).remedy("close it first")
+                Refusal::new(Failure::Busy, roots::subject(root), rule).remedy("close it first")
             );
         }
         let (stage, own, annotations) =
             (Arc::clone(self), root.clone(), request.annotations.clone());
         let sealing = tokio::task::spawn_blocking(move || stage.seal(&own, annotations));
         let (plans, snapshot) =
-            sealing.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(root))))?;
+            sealing.await.unwrap_or_else(|_| Err(Refusal::lost(roots::subject(root))))?;
         for warning in plans.iter().flat_map(|plan| &plan.warnings) {
             tracing::warn!("{warning}");
         }
@@ -407,8 +405,7 @@ impl Stage {
             }
             removed
         });
-        if let Err(e) =
-            removing.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(root))))
+        if let Err(e) = removing.await.unwrap_or_else(|_| Err(Refusal::lost(roots::subject(root))))
         {
             tracing::warn!("{e}");
         }
@@ -420,7 +417,7 @@ impl Stage {
         &self,
         root: &RelPath,
         annotations: BTreeMap<String, String>,
-    ) -> Result<(Vec<ReleasePlan>, Snapshot), StageError> {
+    ) -> Result<(Vec<ReleasePlan>, Snapshot), Refusal> {
         let target = target(root)?;
         let subject = roots::subject(root);
         let dir = self.staging.open(root)?;
@@ -434,7 +431,7 @@ impl Stage {
             RootTarget::Mirror(address) => {
                 let Some(repo) = self.mapped(&address) else {
                     let rule = format!("no repository is mapped to the provider {address}");
-                    return Err(StageError::new(Failure::ReadOnly, subject, rule).remedy(
+                    return Err(Refusal::new(Failure::ReadOnly, subject, rule).remedy(
                         "mount with --oci-mirror, or with --tofurc and an oci_mirror block",
                     ));
                 };
@@ -452,9 +449,9 @@ impl Stage {
         Ok((plans, snapshot))
     }
 
-    fn destination(&self, repo: &Repo) -> Result<&PublishDestination, StageError> {
+    fn destination(&self, repo: &Repo) -> Result<&PublishDestination, Refusal> {
         self.destinations.iter().find(|destination| destination.takes(repo)).ok_or_else(|| {
-            StageError::new(
+            Refusal::new(
                 Failure::ReadOnly,
                 repo,
                 "no source of this mount takes releases of this repository",
@@ -468,11 +465,11 @@ impl Stage {
         self.mapping.repo(provider).ok().flatten()
     }
 
-    fn upload(&self, repo: &Repo) -> Result<Arc<dyn Upload>, StageError> {
+    fn upload(&self, repo: &Repo) -> Result<Arc<dyn Upload>, Refusal> {
         Ok(self.destination(repo)?.open.open(&repo.host)?)
     }
 
-    fn remove(&self, root: &RelPath, snapshot: &Snapshot) -> Result<(), StageError> {
+    fn remove(&self, root: &RelPath, snapshot: &Snapshot) -> Result<(), Refusal> {
         remove::remove(&self.staging, root, snapshot, &self.removed)
     }
 
@@ -481,10 +478,10 @@ impl Stage {
         self: &Arc<Self>,
         root: &RelPath,
         change: impl FnOnce(&mut journal::JournalRecord) + Send + 'static,
-    ) -> Result<(), StageError> {
+    ) -> Result<(), Refusal> {
         let (stage, own) = (Arc::clone(self), root.clone());
         let written = tokio::task::spawn_blocking(move || stage.journal.write(&own, change));
-        written.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(root))))
+        written.await.unwrap_or_else(|_| Err(Refusal::lost(roots::subject(root))))
     }
 }
 
@@ -525,7 +522,7 @@ struct Watch {
 
 #[async_trait]
 impl Observer for Watch {
-    async fn reached(&self, step: PushStep) -> Result<(), StageError> {
+    async fn reached(&self, step: PushStep) -> Result<(), Refusal> {
         let stand = match step {
             PushStep::Blobs => Stand::Blobs,
             PushStep::Manifests => Stand::Manifests,

@@ -11,14 +11,15 @@ use super::output::CommandError;
 use super::settings::{MountSettings, SourceSetting};
 use super::{mount, status};
 use crate::facts;
+use crate::failure::Refusal;
 use crate::fs::staging::{self, StagingArea};
 use crate::fs::{Fs, ShownAs};
 use crate::local::LocalTree;
 use crate::name::Host;
+use crate::registry::Upload;
 use crate::registry::connections::Connections;
 use crate::registry::decorate::Offline;
 use crate::registry::layout::{LayoutDirectory, RegistryLayout};
-use crate::registry::{RegistryError, Upload};
 use crate::stage::{self, OpenUpload, PublishDestination, Stage, StageState};
 
 /// What is staged in a mount, and where it goes. Without a network nothing is published but into
@@ -74,7 +75,7 @@ fn share(dir: &Path) -> io::Result<()> {
 struct RegistryUpload(Arc<dyn Upload>);
 
 impl OpenUpload for RegistryUpload {
-    fn open(&self, _: &Host) -> Result<Arc<dyn Upload>, RegistryError> {
+    fn open(&self, _: &Host) -> Result<Arc<dyn Upload>, Refusal> {
         Ok(Arc::clone(&self.0))
     }
 }
@@ -86,7 +87,7 @@ struct LayoutUpload {
 }
 
 impl OpenUpload for LayoutUpload {
-    fn open(&self, host: &Host) -> Result<Arc<dyn Upload>, RegistryError> {
+    fn open(&self, host: &Host) -> Result<Arc<dyn Upload>, Refusal> {
         let layout = RegistryLayout::of(Arc::clone(&self.store), host);
         Ok(Arc::new(layout.with_deadline(self.deadline)))
     }

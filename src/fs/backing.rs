@@ -3,7 +3,8 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::kernel_cache::Caching;
-use crate::facts::{FactError, MemberContent};
+use crate::facts::MemberContent;
+use crate::failure::Refusal;
 use crate::store::Object;
 
 /// Files of at least this many bytes are worth a backing file.
@@ -66,7 +67,7 @@ pub(super) fn large(content: &MemberContent) -> Option<Object> {
 }
 
 /// The backing that `object` is, where it is not damaged; `None` where the kernel may not read it.
-pub(super) async fn checked(object: Object) -> Result<Option<Backing>, FactError> {
+pub(super) async fn checked(object: Object) -> Result<Option<Backing>, Refusal> {
     let whole = object.clone();
     let is_sure = crate::facts::blocking(move || whole.make_sure_whole()).await??;
     Ok(is_sure.then_some(Backing(object)))

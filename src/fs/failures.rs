@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use super::error::FsError;
 use super::node::InodeNode;
-use super::reasons::{Reason, Reasons, key};
+use super::reasons::{NodeKey, Reason, Reasons};
 use super::report::FailureLog;
-use crate::facts::FactError;
 
 /// What an operation was about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,9 +38,9 @@ impl Failures {
                 Ok(value)
             }
             Err(error) => {
-                let error = error.told(|error| about(error, node));
+                let error = error.about(|| node.subject());
                 if let Some(sentence) = error.sentence() {
-                    self.log.add(key(node), &error, &sentence);
+                    self.log.add(NodeKey::of(node), &error, &sentence);
                     self.set(node, act, sentence);
                 }
                 Err(error)
@@ -61,13 +60,13 @@ impl Failures {
         let Some(last) = node.last_error() else { return };
         let of_opening =
             act == Attempt::Open || self.reasons.get(node).is_some_and(|reason| reason.of_opening);
-        self.reasons.put(key(node), last, Reason { sentence, of_opening });
+        self.reasons.put(NodeKey::of(node), last, Reason { sentence, of_opening });
     }
 
     /// What is reported of `node` is over.
     fn ended(&self, node: &InodeNode) {
         if !self.log.is_empty() {
-            self.log.ended(&key(node));
+            self.log.ended(&NodeKey::of(node));
         }
     }
 
@@ -91,19 +90,4 @@ impl Failures {
             self.ended(node);
         }
     }
-}
-
-/// The same error, whose sentence begins with what was opened: `node` in its words, unless the
-/// sentence is about something below it.
-fn about(error: FactError, node: &InodeNode) -> FactError {
-    let opened = node.describe();
-    let subject = match error.subject() {
-        Some(subject) if subject.starts_with(&opened) => subject.to_owned(),
-        Some(subject) => match node.part(subject) {
-            Some(part) => format!("{opened}: {part}"),
-            None => opened,
-        },
-        None => opened,
-    };
-    error.about(&subject)
 }

@@ -21,10 +21,10 @@ use super::node::InodeNode;
 use super::refresh::Refresh;
 use super::staging::{self, StagingArea};
 use crate::facts::Facts;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::local::{How, Name, RelPath};
 use crate::name::Reference;
-use crate::stage::{CommitRequest, Pushed, Stage, StageError, StagedFiles};
+use crate::stage::{CommitRequest, Pushed, Stage, StagedFiles};
 
 /// What is moved.
 pub(super) struct RenameSource {
@@ -111,16 +111,16 @@ impl Publishing {
         self: &Arc<Self>,
         path: &RelPath,
         request: CommitRequest,
-    ) -> Result<Vec<Pushed>, StageError> {
+    ) -> Result<Vec<Pushed>, Refusal> {
         let subject = format!("{}/{}", staging::NAME, path.to_os_string().display());
         let Some(staging) = &self.staging else {
             let rule = "nothing is staged in a mount that is read-only";
-            return Err(StageError::new(Failure::ReadOnly, subject, rule));
+            return Err(Refusal::new(Failure::ReadOnly, subject, rule));
         };
         let (publishing, stage, path) = (self.clone(), staging.stage().clone(), path.clone());
         let committing =
             tokio::spawn(async move { publishing.committed(&stage, &path, request).await });
-        committing.await.unwrap_or_else(|_| Err(StageError::lost(subject)))
+        committing.await.unwrap_or_else(|_| Err(Refusal::lost(subject)))
     }
 
     async fn committed(
@@ -128,7 +128,7 @@ impl Publishing {
         stage: &Arc<Stage>,
         path: &RelPath,
         mut request: CommitRequest,
-    ) -> Result<Vec<Pushed>, StageError> {
+    ) -> Result<Vec<Pushed>, Refusal> {
         request.files = Some(Arc::new(OpenFiles(self.clone())));
         let committed = stage.commit(path, request).await?;
         for release in &committed {
@@ -202,7 +202,7 @@ impl Publishing {
             );
             return refused(Errno::EPERM, &why);
         }
-        match staging.stage().artifact_roots(&path)?.as_slice() {
+        match staging.stage().artifact_roots(&path).map_err(FsError::of_commit)?.as_slice() {
             [root] if *root == path => {}
             [root] => {
                 return refused(
@@ -231,7 +231,7 @@ impl Publishing {
             }
             Ok(Err(e)) => {
                 self.inodes.stayed(&source.place);
-                Err(e.into())
+                Err(FsError::of_commit(e))
             }
             Err(_) => refused(
                 Errno::ETIMEDOUT,

@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use super::node::{InodeNode, LastError};
+use crate::failure::Subject;
+use crate::members::FileNo;
+use crate::name::Reference;
 
 /// How many reasons are kept; past it the oldest go.
 const KEPT: usize = 1024;
@@ -24,9 +27,9 @@ pub(super) struct Reason {
 
 #[derive(Default)]
 struct ReasonTable {
-    by_node: HashMap<String, Reason>,
+    by_node: HashMap<NodeKey, Reason>,
     /// The nodes in the order in which they came, some of them gone meanwhile.
-    order: VecDeque<String>,
+    order: VecDeque<NodeKey>,
 }
 
 /// The reasons that are kept.
@@ -55,7 +58,7 @@ impl Reasons {
     }
 
     /// Keeps the reason of a node and marks it so, in one step.
-    pub(super) fn put(&self, node: String, last: &LastError, reason: Reason) {
+    pub(super) fn put(&self, node: NodeKey, last: &LastError, reason: Reason) {
         self.change(|table| {
             last.set_fine(false);
             if table.by_node.insert(node.clone(), reason).is_none() {
@@ -73,13 +76,13 @@ impl Reasons {
         if self.is_empty() {
             return None;
         }
-        let key = key(node);
+        let key = NodeKey::of(node);
         self.change(|table| table.by_node.get(&key).cloned())
     }
 
     /// Forgets the reason of a node and marks it so, in one step.
     pub(super) fn remove(&self, node: &InodeNode, last: &LastError) {
-        let key = (!self.is_empty()).then(|| key(node));
+        let key = (!self.is_empty()).then(|| NodeKey::of(node));
         self.change(|table| {
             if let Some(key) = key
                 && table.by_node.remove(&key).is_some()
@@ -91,15 +94,24 @@ impl Reasons {
     }
 }
 
-/// A platform's directory and its zip are described alike and fail apart. To describe a file its
-/// path is looked for in the whole package, and its number is at hand.
-pub(super) fn key(node: &InodeNode) -> String {
-    match node {
-        InodeNode::File { package, number, .. } => {
-            format!("file {} {}", package.reference(), number.0)
+/// What a node stands for, however often the kernel forgets its inode.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum NodeKey {
+    /// To name a file its path is looked for in the whole package, and its number is at hand.
+    File(Reference, FileNo),
+    /// A platform's directory and its zip are called alike and fail apart.
+    Zip(Subject),
+    /// Any other.
+    Named(Subject),
+}
+
+impl NodeKey {
+    pub(super) fn of(node: &InodeNode) -> NodeKey {
+        match node {
+            InodeNode::File { package, number, .. } => NodeKey::File(package.reference(), *number),
+            InodeNode::Zip(_) => NodeKey::Zip(node.subject()),
+            _ => NodeKey::Named(node.subject()),
         }
-        InodeNode::Zip(_) => format!("zip {}", node.describe()),
-        _ => node.describe(),
     }
 }
 
@@ -112,10 +124,15 @@ mod tests {
         let reasons = Reasons::default();
         let reason = Reason { sentence: "x".into(), of_opening: true };
         for n in 0..=KEPT {
-            reasons.put(format!("node {n}"), &LastError::default(), reason.clone());
+            reasons.put(
+                NodeKey::Named(format!("node {n}").into()),
+                &LastError::default(),
+                reason.clone(),
+            );
         }
         let (first, last, count) = reasons.change(|table| {
-            let has = |n: usize| table.by_node.contains_key(&format!("node {n}"));
+            let has =
+                |n: usize| table.by_node.contains_key(&NodeKey::Named(format!("node {n}").into()));
             (has(0), has(KEPT), table.by_node.len())
         });
         assert_eq!((first, last, count), (false, true, KEPT));

@@ -10,10 +10,11 @@ use std::time::Instant;
 use super::error::{Errno, FsError};
 use super::failures::Failures;
 use super::node::{Bound, InodeNode, ReleaseNode, TargetNode};
+use super::reasons::NodeKey;
 use crate::artifact::{Release, Target};
 use crate::digest::Digest;
-use crate::facts::{FactError, Facts, Unpacking, VerifiedPackage};
-use crate::failure::Failure;
+use crate::facts::{Facts, Unpacking, VerifiedPackage};
+use crate::failure::{Failure, Refusal, Subject};
 use crate::members::{Child, DirNo, TOP};
 use crate::name::{Platform, Reference, Selector};
 use crate::oci::Descriptor;
@@ -142,7 +143,8 @@ impl Releases {
         };
         let error = FsError::said(Errno::ENOENT, format!("{}: {rule}", bound.reference));
         if let Some(sentence) = error.sentence() {
-            self.failures.log.add(format!("{} {platform}", bound.reference), &error, &sentence);
+            let place = Subject::Platform(bound.reference.clone(), platform.clone(), None);
+            self.failures.log.add(NodeKey::Named(place), &error, &sentence);
         }
     }
 
@@ -206,7 +208,7 @@ impl Releases {
 }
 
 /// Whether something exists and is refused, as opposed to being absent or unknown.
-pub(super) fn is_refusal(error: &FactError) -> bool {
+pub(super) fn is_refusal(error: &Refusal) -> bool {
     matches!(
         error.failure,
         Failure::Integrity | Failure::Structure | Failure::TooLarge | Failure::Unsupported

@@ -18,9 +18,9 @@ use super::node::{InodeNode, ProviderView, ReleaseNode};
 use super::releases::is_refusal;
 use super::staging::{self, StagingArea};
 use crate::digest::Digest;
-use crate::facts::{FactError, Facts};
-use crate::failure::Failure;
-use crate::name::{Component, Host, Reference, RepoName, Selector};
+use crate::facts::Facts;
+use crate::failure::{Failure, Refusal, Subject};
+use crate::name::{Component, Host, Reference, RepoName, Selector, Tag};
 use crate::tree::providers::ProviderDirectory;
 use crate::tree::registry::{self, LookupFailure, RegistryEntry, RegistrySpace};
 use crate::tree::{Fact, Need, Step};
@@ -140,7 +140,7 @@ impl Spaces {
                     };
                 }
                 Step::Failed(LookupFailure::Name(e)) => {
-                    return Err(FactError::new(Failure::Unsupported, text, e).into());
+                    return Err(Refusal::new(Failure::Unsupported, text, e).into());
                 }
             }
         }
@@ -291,8 +291,12 @@ impl Spaces {
 
 /// A failure told of the path that was looked up, which may have been asked for as a tag of what is
 /// above it.
-fn as_looked_up(space: &RegistrySpace, name: &str, error: FactError) -> FactError {
+fn as_looked_up(space: &RegistrySpace, name: &str, error: Refusal) -> Refusal {
     let Some(above) = space.repo() else { return error };
-    let is_tag = error.subject() == Some(&*format!("{above}:{name}"));
-    if is_tag { error.about(&format!("{above}/{name}")) } else { error }
+    let as_tag = name.parse().map(|tag: Tag| above.at(Selector::Tag(tag)).into());
+    if as_tag == Ok(Subject::clone(&error.subject)) {
+        error.about(Subject::Entry(above, name.to_owned()))
+    } else {
+        error
+    }
 }

@@ -20,8 +20,8 @@ use super::inodes::{Inodes, NamesInDirectories};
 use super::node::{InodeNode, ProviderView};
 use super::plugin_cache;
 use crate::artifact::{Release, annotated_h1};
-use crate::facts::{Awaited, FactError, Facts, FactsView, Left};
-use crate::failure::Failure;
+use crate::facts::{Awaited, Facts, FactsView, Left};
+use crate::failure::{Failure, Refusal};
 use crate::name::{ProviderAddr, Reference, Repo, Selector, Tag, Version};
 use crate::tree::providers::{self, Offered, ProviderDirectory, ProviderEntry};
 use crate::tree::{Need, Step, mirror, plugins};
@@ -155,7 +155,7 @@ impl Views {
         let digest = self.facts.bind(repo, tag, since).await?;
         let Release::Provider(targets) = self.facts.release(repo, digest).await?.1 else {
             let subject = repo.at(Selector::Digest(digest));
-            return Err(FactError::new(
+            return Err(Refusal::new(
                 Failure::Structure,
                 subject,
                 "this is a module package, no provider",

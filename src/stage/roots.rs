@@ -13,9 +13,8 @@ use std::path::Path;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::StageError;
 use super::tree::{DIRECTORY, list, open_plain};
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::local::{Name, RelPath};
 use crate::name::{Platform, ProviderAddr, Reference, Repo, Tag, is_passage};
 
@@ -44,7 +43,7 @@ impl StagingRoots {
     ///
     /// # Errors
     /// `Absent` where there is no such directory, or nothing is staged below it.
-    pub(super) fn roots(&self, path: &RelPath) -> Result<Vec<RelPath>, StageError> {
+    pub(super) fn roots(&self, path: &RelPath) -> Result<Vec<RelPath>, Refusal> {
         let depth = path.names().len();
         let fixed = if is_mirror(path) { 4 } else { 2 };
         for at in (fixed..=depth).map(|depth| path.ancestor(depth)) {
@@ -66,7 +65,7 @@ impl StagingRoots {
     }
 
     /// All artifact roots below `path`, topmost ones only; sorted.
-    fn below(&self, path: &RelPath) -> Result<Vec<RelPath>, StageError> {
+    fn below(&self, path: &RelPath) -> Result<Vec<RelPath>, Refusal> {
         let mut roots = Vec::new();
         self.walk(path, &mut |path, is_root| {
             if is_root {
@@ -82,7 +81,7 @@ impl StagingRoots {
         &self,
         path: &RelPath,
         show: &mut dyn FnMut(&RelPath, bool),
-    ) -> Result<(), StageError> {
+    ) -> Result<(), Refusal> {
         let mut pending = VecDeque::from([path.clone()]);
         let mut seen = 0;
         while let Some(dir) = pending.pop_front() {
@@ -94,7 +93,7 @@ impl StagingRoots {
                 seen += 1;
                 if seen > DIRECTORIES_MAX {
                     let rule = format!("there are more than {DIRECTORIES_MAX} directories");
-                    return Err(StageError::new(Failure::TooLarge, subject(path), rule));
+                    return Err(Refusal::new(Failure::TooLarge, subject(path), rule));
                 }
                 let below = dir.join(name);
                 let is_root = if is_mirror(&dir) {
@@ -112,7 +111,7 @@ impl StagingRoots {
     }
 
     /// Whether a directory below a host is a release by its name or by what it holds.
-    fn is_root(&self, path: &RelPath) -> Result<bool, StageError> {
+    fn is_root(&self, path: &RelPath) -> Result<bool, Refusal> {
         let entries = self.entries(path)?;
         let platform = |name: &Name| {
             name.to_str()
@@ -127,7 +126,7 @@ impl StagingRoots {
 
     /// Whether `path` is a directory on the way to releases. An empty one counts if its name cannot
     /// be a version: the name of a repository that nothing is staged for yet.
-    pub(super) fn is_way(&self, path: &RelPath) -> Result<bool, StageError> {
+    pub(super) fn is_way(&self, path: &RelPath) -> Result<bool, Refusal> {
         let depth = path.names().len();
         for at in (2..=depth).map(|depth| path.ancestor(depth)) {
             if self.is_root(&at)? {
@@ -139,7 +138,7 @@ impl StagingRoots {
     }
 
     /// The names of the directories in `path` that are on the way to releases.
-    pub(super) fn ways_in(&self, path: &RelPath) -> Result<Vec<Name>, StageError> {
+    pub(super) fn ways_in(&self, path: &RelPath) -> Result<Vec<Name>, Refusal> {
         let mut ways = Vec::new();
         for (name, kind) in self.entries(path)? {
             if kind == FileType::Directory && self.is_way(&path.join(name.clone()))? {
@@ -149,7 +148,7 @@ impl StagingRoots {
         Ok(ways)
     }
 
-    fn entries(&self, path: &RelPath) -> Result<Vec<(Name, FileType)>, StageError> {
+    fn entries(&self, path: &RelPath) -> Result<Vec<(Name, FileType)>, Refusal> {
         let dir = self.open(path)?;
         let listed = list(dir.as_fd(), &subject(path))?.into_iter();
         Ok(listed
@@ -158,14 +157,14 @@ impl StagingRoots {
     }
 
     /// Opens a staged directory.
-    pub(super) fn open(&self, path: &RelPath) -> Result<OwnedFd, StageError> {
+    pub(super) fn open(&self, path: &RelPath) -> Result<OwnedFd, Refusal> {
         let path_name = match path.names() {
             [] => OsString::from("."),
             _ => path.to_os_string(),
         };
         open_plain(self.dir.as_fd(), path_name.as_bytes(), DIRECTORY).map_err(|e| match e {
             Errno::NOENT | Errno::NOTDIR | Errno::LOOP => absent(path),
-            e => StageError::io(subject(path), e),
+            e => Refusal::io(subject(path), e),
         })
     }
 }
@@ -179,19 +178,19 @@ fn is_mirror(path: &RelPath) -> bool {
     path.names().first().is_some_and(|first| first.as_os_str() == MIRROR)
 }
 
-fn absent(path: &RelPath) -> StageError {
-    StageError::new(Failure::Absent, subject(path), "nothing is staged there")
+fn absent(path: &RelPath) -> Refusal {
+    Refusal::new(Failure::Absent, subject(path), "nothing is staged there")
 }
 
 /// A path below the staging directory.
 ///
 /// # Errors
 /// `Invalid` for one that leads elsewhere.
-pub fn staged_path(path: &Path) -> Result<RelPath, StageError> {
+pub fn staged_path(path: &Path) -> Result<RelPath, Refusal> {
     RelPath::new(path).map_err(|_| {
         let subject = Path::new("staging").join(path);
-        let subject = subject.as_os_str().as_bytes().escape_ascii();
-        StageError::new(Failure::Invalid, subject, "it is no path below the staging directory")
+        let subject = subject.as_os_str().as_bytes().escape_ascii().to_string();
+        Refusal::new(Failure::Invalid, subject, "it is no path below the staging directory")
     })
 }
 
@@ -226,8 +225,8 @@ fn is_known(platform: &Platform) -> bool {
 ///
 /// # Errors
 /// `Invalid`, with the name that cannot be what it should be.
-pub fn target(root: &RelPath) -> Result<RootTarget, StageError> {
-    let refuse = |rule: String| Err(StageError::new(Failure::Invalid, subject(root), rule));
+pub fn target(root: &RelPath) -> Result<RootTarget, Refusal> {
+    let refuse = |rule: String| Err(Refusal::new(Failure::Invalid, subject(root), rule));
     let mut parts = Vec::new();
     for part in root.names() {
         match part.to_str() {

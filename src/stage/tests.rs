@@ -15,6 +15,7 @@ use std::sync::Arc;
 use zip::write::SimpleFileOptions;
 
 use super::*;
+use crate::failure::Refusal;
 use crate::mapping::MappingRule;
 use memory::Memory;
 
@@ -28,7 +29,7 @@ fn staged(path: &str) -> RelPath {
 struct ToMemory(Arc<dyn Upload>);
 
 impl OpenUpload for ToMemory {
-    fn open(&self, _: &Host) -> Result<Arc<dyn Upload>, RegistryError> {
+    fn open(&self, _: &Host) -> Result<Arc<dyn Upload>, Refusal> {
         Ok(self.0.clone())
     }
 }
@@ -90,7 +91,7 @@ impl Bed {
         self.write(&format!("{HOST}/{path}/modules/a/run.sh"), "#!/bin/sh\n");
     }
 
-    async fn commit(&self, path: &str) -> Result<Vec<Pushed>, StageError> {
+    async fn commit(&self, path: &str) -> Result<Vec<Pushed>, Refusal> {
         self.stage.commit(&staged(path), CommitRequest::default()).await
     }
 
@@ -102,7 +103,7 @@ impl Bed {
     }
 
     /// The failure that a commit must have, after which everything is staged as it was.
-    async fn refused(&self, path: &str) -> StageError {
+    async fn refused(&self, path: &str) -> Refusal {
         let before = self.staged_bytes();
         let error = self.commit(path).await.map(|c| format!("{c:?}")).expect_err("refused");
         assert_eq!(self.staged_bytes(), before, "{error}");

@@ -11,12 +11,13 @@ use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use rustix::process::{Pid, Signal, kill_process};
 use tofufs::archive::Limits;
 use tofufs::digest::Digest;
+use tofufs::failure::Refusal;
 use tofufs::mapping::Mapping;
 use tofufs::name::Host;
+use tofufs::registry::Upload;
 use tofufs::registry::credentials::{Credentials, CredentialsConfig};
 use tofufs::registry::remote::{Remote, RemoteOptions};
 use tofufs::registry::transport::{Transport, TransportOptions};
-use tofufs::registry::{RegistryError, Upload};
 use tofufs::stage::{
     CommitRequest, OpenUpload, PublishDestination, Stage, StageOptions, staged_path,
 };
@@ -70,7 +71,7 @@ fn child() {
 struct ToRemote(Arc<Remote>);
 
 impl OpenUpload for ToRemote {
-    fn open(&self, _: &Host) -> Result<Arc<dyn Upload>, RegistryError> {
+    fn open(&self, _: &Host) -> Result<Arc<dyn Upload>, Refusal> {
         Ok(self.0.clone())
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::Releases;
-use crate::facts::{FactError, Facts, MemberContent};
+use crate::facts::{Facts, MemberContent};
+use crate::failure::Refusal;
 use crate::fs::backing::{Backing, ReadWay, checked, large};
 use crate::fs::error::{Errno, FsError};
 use crate::fs::node::InodeNode;
@@ -15,7 +16,7 @@ pub(in crate::fs) fn fill(
     content: &MemberContent,
     offset: u64,
     buf: &mut [u8],
-) -> Result<usize, FactError> {
+) -> Result<usize, Refusal> {
     let mut filled = 0;
     while filled < buf.len() {
         match facts.read(content, &mut buf[filled..], offset + filled as u64)? {
@@ -88,7 +89,7 @@ impl Releases {
         content: MemberContent,
         offset: u64,
         size: usize,
-    ) -> Result<Vec<u8>, FactError> {
+    ) -> Result<Vec<u8>, Refusal> {
         let facts = self.facts.clone();
         let read = move || {
             let mut buf = vec![0; size];
