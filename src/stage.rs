@@ -20,14 +20,12 @@ mod remove;
 mod roots;
 mod tree;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
 use rustix::io::Errno;
@@ -40,6 +38,7 @@ pub use roots::{RootTarget, staged_path, target};
 
 use crate::archive::Limits;
 use crate::failure::{Failure, Refusal};
+use crate::flight::{Flights, TO_THE_END};
 use crate::local::{Name, RelPath};
 use crate::mapping::Mapping;
 use crate::name::{Host, ProviderAddr, Repo, RepoName};
@@ -150,8 +149,6 @@ pub struct StagedRelease {
     pub error: Option<String>,
 }
 
-type CommitFlight = Shared<BoxFuture<'static, Result<Vec<Pushed>, Refusal>>>;
-
 /// The service behind `staging/`.
 pub struct Stage {
     staging: StagingRoots,
@@ -161,7 +158,8 @@ pub struct Stage {
     destinations: Vec<PublishDestination>,
     mapping: Mapping,
     allow_overwrite: bool,
-    flights: Mutex<HashMap<RelPath, CommitFlight>>,
+    /// Of two that commit one root at once, one does.
+    commits: Flights<RelPath, Vec<Pushed>, Refusal>,
     /// For sending ahead of a commit, one at a time.
     early: Semaphore,
     /// The roots that are sealed, with what happens to them.
@@ -205,7 +203,7 @@ impl Stage {
             destinations: options.destinations,
             mapping: options.mapping,
             allow_overwrite: options.allow_overwrite,
-            flights: Mutex::new(HashMap::new()),
+            commits: Flights::new(TO_THE_END, |root| Refusal::lost(roots::subject(root))),
             early: Semaphore::new(1),
             sealed: Mutex::new(BTreeMap::new()),
         }))
@@ -294,7 +292,9 @@ impl Stage {
         };
         let mut committed = Vec::new();
         for root in roots {
-            committed.extend(self.flight(root, request.clone()).await?);
+            let (stage, own, request) = (Arc::clone(self), root.clone(), request.clone());
+            let commit = move || async move { stage.commit_root(&own, &request).await };
+            committed.extend(self.commits.join(root, commit).await?);
         }
         Ok(committed)
     }
@@ -309,26 +309,6 @@ impl Stage {
         });
         let (_, record) = records.into_iter().max_by_key(|(_, record)| record.serial)?;
         Some(record.results.iter().map(Pushed::as_known).collect())
-    }
-
-    /// The commit of one root: the one that is under way, or a new one.
-    fn flight(self: &Arc<Self>, root: RelPath, request: CommitRequest) -> CommitFlight {
-        let mut flights = self.flights.lock();
-        if let Some(flight) = flights.get(&root) {
-            return flight.clone();
-        }
-        let (stage, own) = (Arc::clone(self), root.clone());
-        let task = tokio::spawn(async move {
-            let done = stage.commit_root(&own, &request).await;
-            stage.flights.lock().remove(&own);
-            done
-        });
-        let subject = roots::subject(&root);
-        let flight = async move { task.await.unwrap_or_else(|_| Err(Refusal::lost(subject))) }
-            .boxed()
-            .shared();
-        flights.insert(root, flight.clone());
-        flight
     }
 
     async fn commit_root(

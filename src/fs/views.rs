@@ -20,6 +20,7 @@ use super::inodes::{Inodes, NamesInDirectories};
 use super::node::{InodeNode, ProviderView};
 use super::plugin_cache;
 use crate::artifact::{Release, annotated_h1};
+use crate::bounded::Bounded;
 use crate::facts::{Awaited, Facts, FactsView, Left};
 use crate::failure::{Failure, Refusal};
 use crate::name::{ProviderAddr, Reference, Repo, Selector, Tag, Version};
@@ -30,21 +31,20 @@ use crate::tree::{Need, Step, mirror, plugins};
 const DOCUMENTS_MAX: usize = 4096;
 
 /// The `VERSION.json` documents that were rendered.
-#[derive(Default)]
-struct Documents(Mutex<Rendered>);
+struct Documents(Mutex<Bounded<(ProviderAddr, Version), Arc<[u8]>>>);
 
-type Rendered = BTreeMap<(ProviderAddr, Version), Arc<[u8]>>;
+impl Default for Documents {
+    fn default() -> Self {
+        Documents(Mutex::new(Bounded::counted(DOCUMENTS_MAX)))
+    }
+}
 
 impl Documents {
     fn keep(&self, provider: &ProviderAddr, version: &Version, bytes: &Arc<[u8]>) {
-        let mut kept = self.0.lock();
-        if kept.len() >= DOCUMENTS_MAX {
-            kept.clear();
-        }
-        kept.insert((provider.clone(), version.clone()), bytes.clone());
+        self.0.lock().put((provider.clone(), version.clone()), bytes.clone());
     }
 
-    fn of(&self, provider: &ProviderAddr) -> Vec<(Version, Arc<[u8]>)> {
+    fn of(&self, provider: &ProviderAddr) -> BTreeMap<Version, Arc<[u8]>> {
         let kept = self.0.lock();
         kept.iter()
             .filter(|((p, _), _)| p == provider)
