@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 
-use super::{Errno, Stat, TreeResult};
+use super::{Stat, TreeResult};
 use crate::disk;
 
 /// What an open file may be used for.

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Mode, unlinkat};
-use rustix::io::Errno;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use serde::{Deserialize, Serialize};
 
 use super::push::Pushed;
@@ -156,7 +156,7 @@ impl Journal {
         let bytes = serde_json::to_vec(record)
             .map_err(|e| Refusal::new(Failure::Io, format!("the journal in {}", self.name), e))?;
         let put = || {
-            let mut draft = Draft::new(self.dir.try_clone()?, "")?;
+            let mut draft = Draft::new(fcntl_dupfd_cloexec(&self.dir, 0)?, "")?;
             draft.set_mode(Mode::RUSR | Mode::WUSR)?;
             draft.write(&bytes)?;
             draft.publish(&self.dir, &file_of(&record.path))

@@ -175,7 +175,7 @@ impl LayoutArchive {
         })?;
         // What was read may have been written while it was.
         self.check(member)?;
-        Ok(piece)
+        Ok(piece.into())
     }
 
     /// Opens a member, if there is one; what its writer noted of it has to be so.
