@@ -410,7 +410,7 @@ impl ReleasePush<'_> {
             // (distribution).
             match pauses.next() {
                 Some(pause) if e.failure == Failure::Integrity => tokio::time::sleep(*pause).await,
-                _ => return Err(e.into()),
+                _ => return Err(e),
             }
         }
         let back = self.upload.manifest(&self.plan.repo.name, &selector).await?;
@@ -489,7 +489,7 @@ async fn put_in_time(turn: &mut Turn<'_>, manifest: &Manifest) -> Result<bool, R
     match turn.put(manifest).await {
         Ok(()) => Ok(true),
         Err(NotPut::TooLate) => Ok(false),
-        Err(NotPut::Failed(e)) => Err(e.into()),
+        Err(NotPut::Failed(e)) => Err(e),
     }
 }
 
