@@ -511,7 +511,7 @@ impl Stage {
     }
 
     fn upload(&self, repo: &Repo) -> Result<Arc<dyn Upload>, Refusal> {
-        Ok((self.destination(repo)?.open)(&repo.host)?)
+        (self.destination(repo)?.open)(&repo.host)
     }
 
     fn remove(&self, root: &Path, snapshot: &Snapshot) -> Result<(), Refusal> {

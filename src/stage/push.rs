@@ -196,7 +196,7 @@ impl ReleasePush<'_> {
     }
 
     async fn turn<'a>(&'a self, tag: &'a Tag) -> Result<Turn<'a>, Refusal> {
-        Ok(Turn::take(self.upload, &self.plan.repo, tag, self.told).await?)
+        Turn::take(self.upload, &self.plan.repo, tag, self.told).await
     }
 
     /// Whether the tag may be put; false if it stands for `ours` already.
