@@ -440,14 +440,9 @@ impl Stage {
         })
     }
 
-<<<<<<< HEAD
-    fn upload(&self, repo: &Repo) -> Result<Arc<dyn Upload>, Refusal> {
-        (self.destination(repo)?.open)(&repo.host)
-=======
     /// The repository to which a provider is mapped.
     fn mapped(&self, provider: &ProviderAddr) -> Option<Repo> {
         self.mapping.repo(provider).ok().flatten()
->>>>>>> main
     }
 
     fn upload(&self, repo: &Repo) -> Result<Arc<dyn Upload>, Refusal> {
