@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 pub use budget::RequestingUser;
 pub use content::{MemberContent, VerifiedPackage, blocking};
-pub use error::{FactError, FactFailure};
+pub use error::FactError;
 pub use extract::PackageTarget;
 pub use health::{FailingSource, Health, SourceState};
 pub use prefetch::Unpacking;
@@ -47,6 +47,7 @@ pub use tags::FactsView;
 pub use walk::{Awaited, Left};
 
 use crate::archive;
+use crate::failure::Failure;
 use crate::name::{Host, Repo, RepoName};
 use crate::store::Store;
 use crate::tree::{Need, Standing};
@@ -187,7 +188,7 @@ impl Facts {
     fn origin(&self, host: &Host) -> Result<Arc<JoinedRegistry>, FactError> {
         self.origins
             .get(host)
-            .ok_or_else(|| FactError::new(FactFailure::Absent, host, "no source of this mount"))
+            .ok_or_else(|| FactError::new(Failure::Absent, host, "no source of this mount"))
     }
 
     fn standing(&self, host: &Host, path: &RepoName) -> Standing {

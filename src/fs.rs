@@ -49,7 +49,8 @@ pub use publish::Drops;
 pub use report::{Failed, MountReport};
 pub use write::CallerIdentity;
 
-use crate::facts::{FactError, FactFailure, Facts, MemberContent};
+use crate::facts::{FactError, Facts, MemberContent};
+use crate::failure::Failure;
 use crate::local::Access;
 use crate::name::{COMPONENT_MAX, Reference, Selector};
 use crate::tree::registry::{LookupFailure, RegistryEntry as Named};
@@ -249,7 +250,7 @@ impl Fs {
                     };
                 }
                 Step::Failed(LookupFailure::Name(e)) => {
-                    return Err(FactError::new(FactFailure::Unsupported, name, e).into());
+                    return Err(FactError::new(Failure::Unsupported, name, e).into());
                 }
             }
         }
@@ -381,7 +382,7 @@ impl Fs {
         }
         match self.fill(&file.content(), offset, buf) {
             Ok(filled) => Ok(Some(filled)),
-            Err(e) if e.failure == FactFailure::Damaged => Ok(None),
+            Err(e) if e.failure == Failure::Damaged => Ok(None),
             Err(e) => self.note(&file.node, Attempt::Open, Err(e.into())),
         }
     }
@@ -432,7 +433,7 @@ impl Fs {
         let content = self.content(node).await?;
         self.handles.keep(of, node, content.clone());
         match self.read_blocking(content, offset, size).await {
-            Err(e) if e.failure == FactFailure::Damaged => {
+            Err(e) if e.failure == Failure::Damaged => {
                 self.read_healed(of, node, offset, size).await
             }
             outcome => Ok(outcome?),
@@ -529,10 +530,7 @@ impl Fs {
 fn is_refusal(error: &FactError) -> bool {
     matches!(
         error.failure,
-        FactFailure::Integrity
-            | FactFailure::Structure
-            | FactFailure::TooLarge
-            | FactFailure::Unsupported
+        Failure::Integrity | Failure::Structure | Failure::TooLarge | Failure::Unsupported
     )
 }
 

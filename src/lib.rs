@@ -8,6 +8,7 @@ pub mod cli;
 pub mod copy;
 pub mod digest;
 pub mod facts;
+pub mod failure;
 pub mod fs;
 pub mod fuse;
 pub mod input;

@@ -44,46 +44,16 @@ pub use outage::Asker;
 pub use upload::{BlobSource, Hold, Removed, Upload, Uploaded};
 
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::mapping::Carried;
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
 use crate::oci::Descriptor;
-
-/// What class of failure a request ended with. Who asks decides by this alone.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum RegistryFailure {
-    /// The registry said with authority that there is no such thing.
-    Absent,
-    /// 401 or 403: the credential, or the lack of one, does not suffice.
-    Denied,
-    /// No progress within the deadline, or retries were used up.
-    TimedOut,
-    /// No connection: name resolution, connect, TLS, or the breaker is open.
-    Unreachable,
-    /// No connection: what answers has a certificate that does not hold.
-    Untrusted,
-    /// Offline was asked for and the answer is not cached.
-    Offline,
-    /// What answers does not speak the protocol.
-    Protocol,
-    /// Bytes that are not what their digest or size says.
-    Integrity,
-    /// A document of the wrong structure.
-    Structure,
-    /// Over a limit.
-    TooLarge,
-    /// A digest algorithm or feature that is not implemented.
-    Unsupported,
-    /// The disk of an image layout is full.
-    NoSpace,
-    /// A local file or directory (of an image layout) could not be read or written.
-    Io,
-}
 
 /// Why a request failed: one sentence made of what was asked, the rule, and what to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RegistryError {
     /// The class.
-    pub failure: RegistryFailure,
+    pub failure: Failure,
     /// What was asked for: a repository or reference, with the digest where one is known.
     pub subject: String,
     /// The rule that was broken or the event that ended the request; server text in it is bounded
@@ -95,11 +65,7 @@ pub struct RegistryError {
 
 impl RegistryError {
     /// An error without a remedy.
-    pub fn new(
-        failure: RegistryFailure,
-        subject: impl fmt::Display,
-        rule: impl fmt::Display,
-    ) -> Self {
+    pub fn new(failure: Failure, subject: impl fmt::Display, rule: impl fmt::Display) -> Self {
         RegistryError {
             failure,
             subject: subject.to_string(),

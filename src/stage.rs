@@ -35,11 +35,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 pub use blob::{PushBlob, Workshop};
-pub use error::{StageError, StageFailure};
+pub use error::StageError;
 pub use journal::Stand;
 pub use roots::{RootTarget, target};
 
 use crate::archive::Limits;
+use crate::failure::Failure;
 use crate::name::{Host, ProviderAddr, Repo, RepoName};
 use crate::registry::{RegistryError, Upload};
 use journal::{CommitOutcome, Journal};
@@ -341,7 +342,7 @@ impl Stage {
         let roots = tokio::task::spawn_blocking(move || stage.staging.roots(&asked));
         let roots =
             match roots.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(path)))) {
-                Err(e) if e.failure == StageFailure::Absent => return self.done(path).ok_or(e),
+                Err(e) if e.failure == Failure::Absent => return self.done(path).ok_or(e),
                 other => other?,
             };
         let mut committed = Vec::new();
@@ -411,8 +412,9 @@ impl Stage {
     ) -> Result<Vec<Committed>, StageError> {
         if let Some(open) = request.writers.as_ref().and_then(|writers| writers(root)) {
             let rule = format!("{} is open for writing", roots::subject(&open));
-            return Err(StageError::new(StageFailure::Busy, roots::subject(root), rule)
-                .remedy("close it first"));
+            return Err(
+                StageError::new(Failure::Busy, roots::subject(root), rule).remedy("close it first")
+            );
         }
         let (stage, own, annotations) =
             (Arc::clone(self), root.to_path_buf(), request.annotations.clone());
@@ -485,7 +487,7 @@ impl Stage {
             RootTarget::Mirror(address) => {
                 let Some(repo) = (self.mapping)(&address) else {
                     let rule = format!("no repository is mapped to the provider {address}");
-                    return Err(StageError::new(StageFailure::ReadOnly, subject, rule).remedy(
+                    return Err(StageError::new(Failure::ReadOnly, subject, rule).remedy(
                         "mount with --oci-mirror, or with --tofurc and an oci_mirror block",
                     ));
                 };
@@ -506,7 +508,7 @@ impl Stage {
     fn destination(&self, repo: &Repo) -> Result<&PublishDestination, StageError> {
         self.destinations.iter().find(|destination| destination.takes(repo)).ok_or_else(|| {
             StageError::new(
-                StageFailure::ReadOnly,
+                Failure::ReadOnly,
                 repo,
                 "no source of this mount takes releases of this repository",
             )

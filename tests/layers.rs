@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 /// name it.
 const LAYERS: &[(&str, &[&str])] = &[
     ("digest", &[]),
+    ("failure", &[]),
     ("input", &[]),
     ("name", &["digest"]),
     ("oci", &["digest", "name"]),
@@ -18,35 +19,38 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("lockfile", &["digest", "name"]),
     ("moment", &[]),
     ("tree", VALUES),
-    ("registry", &["input", "digest", "name", "oci", "artifact", "members", "mapping", "moment"]),
+    (
+        "registry",
+        &["input", "failure", "digest", "name", "oci", "artifact", "members", "mapping", "moment"],
+    ),
     ("store", VALUES),
     ("archive", VALUES),
     ("local", &["name"]),
     (
         "facts",
         &[
-            "digest", "name", "oci", "artifact", "members", "mapping", "moment", "tree",
+            "failure", "digest", "name", "oci", "artifact", "members", "mapping", "moment", "tree",
             "registry", "store", "archive",
         ],
     ),
     (
         "stage",
         &[
-            "digest", "name", "oci", "artifact", "members", "mapping", "tree", "registry",
-            "archive", "local",
+            "failure", "digest", "name", "oci", "artifact", "members", "mapping", "tree",
+            "registry", "archive", "local",
         ],
     ),
     (
         "copy",
         &[
-            "input", "digest", "name", "oci", "artifact", "members", "mapping", "lockfile",
-            "registry", "store", "facts",
+            "input", "failure", "digest", "name", "oci", "artifact", "members", "mapping",
+            "lockfile", "registry", "store", "facts",
         ],
     ),
     (
         "fs",
         &[
-            "digest", "name", "oci", "artifact", "members", "mapping", "moment", "tree",
+            "failure", "digest", "name", "oci", "artifact", "members", "mapping", "moment", "tree",
             "registry", "store", "archive", "local", "facts", "stage",
         ],
     ),
@@ -54,15 +58,16 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "input", "digest", "name", "oci", "artifact", "members", "mapping", "lockfile",
-            "moment", "tree", "registry", "store", "archive", "local", "facts", "stage", "copy",
-            "fs", "fuse",
+            "input", "failure", "digest", "name", "oci", "artifact", "members", "mapping",
+            "lockfile", "moment", "tree", "registry", "store", "archive", "local", "facts",
+            "stage", "copy", "fs", "fuse",
         ],
     ),
     ("main", &["cli"]),
 ];
 
-const VALUES: &[&str] = &["digest", "name", "oci", "artifact", "members", "mapping", "moment"];
+const VALUES: &[&str] =
+    &["failure", "digest", "name", "oci", "artifact", "members", "mapping", "moment"];
 
 /// The only modules that may use an outside crate. Crates that are no kind of I/O or format
 /// (`bytes`, `serde`, `thiserror`, `tokio`, `tracing`, `rustix` …) have no home.

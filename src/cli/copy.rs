@@ -22,10 +22,11 @@ use crate::copy::carry::{
     self, Blobs, CarriedArtifact, Copied, Copy, CopyError, Meter, SourceArtifact,
 };
 use crate::facts::{self, FactError, Facts};
+use crate::failure::Failure;
 use crate::mapping::Carried;
 use crate::name::{Address, AddressError, Host, Reference, Repo, RepoName, Selector, Tag};
 use crate::registry::layout::{LayoutArchive, LayoutDirectory, RegistryLayout, Stored};
-use crate::registry::{HostStore, Registry, RegistryFailure, Upload};
+use crate::registry::{HostStore, Registry, Upload};
 
 /// Copies, and prints each artifact when it is there.
 pub fn run(mut args: CopyArgs) -> Result<(), CommandError> {
@@ -460,7 +461,7 @@ async fn free(
             let reference = to.at(Selector::Tag(tag.clone()));
             Err(CommandError::failed(CopyError::exists(&reference, &there, &found.digest)))
         }
-        Err(e) if e.failure != RegistryFailure::Absent => Err(CommandError::failed(e)),
+        Err(e) if e.failure != Failure::Absent => Err(CommandError::failed(e)),
         _ => Ok(()),
     }
 }

@@ -419,7 +419,7 @@ impl Controlled {
             staged,
             requests: requests.unwrap_or_default(),
             errors: report.errors.iter().map(|failed| failed.sentence.to_string()).collect(),
-            failures: report.errors.iter().map(status::Failure::of).collect(),
+            failures: report.errors.iter().map(status::ReportedError::of).collect(),
             downloads: report.downloads.iter().map(status::DownloadStatus::of).collect(),
             log: mount::log_of(&self.settings)
                 .ok()

@@ -13,7 +13,8 @@ use super::settings::{DirectoryEnvironment, Network, SourceSetting};
 use super::{carried, daemon, mapping, status};
 use crate::archive::Limits;
 use crate::copy::RegistryFacts;
-use crate::facts::{self, FactError, FactFailure, Facts, SourceState};
+use crate::facts::{self, FactError, Facts, SourceState};
+use crate::failure::Failure;
 use crate::mapping::Mapping;
 use crate::name::Host;
 use crate::registry::Asker;
@@ -174,7 +175,7 @@ impl RegistryFacts for Registries {
         if let Some(facts) = all.get(host) {
             return Ok(Arc::clone(facts));
         }
-        let facts = self.open_facts(host).map_err(|e| FactError::new(FactFailure::Io, host, e))?;
+        let facts = self.open_facts(host).map_err(|e| FactError::new(Failure::Io, host, e))?;
         all.insert(host.clone(), Arc::clone(&facts));
         Ok(facts)
     }

@@ -47,7 +47,7 @@ pub struct Mount {
     pub errors: Vec<String>,
     /// The same with their times.
     #[serde(default)]
-    pub failures: Vec<Failure>,
+    pub failures: Vec<ReportedError>,
     /// What is being fetched now.
     #[serde(default)]
     pub downloads: Vec<DownloadStatus>,
@@ -61,7 +61,7 @@ pub struct Mount {
 
 /// An error with its time.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Failure {
+pub struct ReportedError {
     /// When it came up last (RFC 3339).
     pub time: String,
     /// What readers were told, as in `EACCES`.
@@ -70,10 +70,10 @@ pub struct Failure {
     pub error: String,
 }
 
-impl Failure {
+impl ReportedError {
     /// That of a report.
-    pub fn of(failed: &Failed) -> Failure {
-        Failure {
+    pub fn of(failed: &Failed) -> ReportedError {
+        ReportedError {
             time: failed.at.to_string(),
             errno: format!("{:?}", failed.errno),
             error: failed.sentence.to_string(),
@@ -379,8 +379,9 @@ fn known(mount: &Mount, pid: u32) -> Vec<StatusRow> {
         "requests",
         format!("{}, {} of them for blobs", mount.requests.total, mount.requests.blob),
     ));
-    let failure =
-        |failure: &Failure| format!("{}  {} ({})", failure.time, failure.error, failure.errno);
+    let failure = |failure: &ReportedError| {
+        format!("{}  {} ({})", failure.time, failure.error, failure.errno)
+    };
     rows.extend(mount.failures.iter().map(|failed| ("error", failure(failed))));
     rows
 }
@@ -434,7 +435,7 @@ mod tests {
             staged: Vec::new(),
             requests: RequestCounts { total: 3, blob: 1 },
             errors: vec!["x".into()],
-            failures: vec![Failure {
+            failures: vec![ReportedError {
                 time: "2026-11-29T18:20:11Z".into(),
                 errno: "EIO".into(),
                 error: "x".into(),

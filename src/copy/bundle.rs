@@ -19,7 +19,8 @@ use super::RegistryFacts;
 use super::graph::{Graph, graph};
 use super::needs::{NeededArtifact, Needs, ReleaseContents};
 use crate::digest::Digest;
-use crate::facts::{FactError, FactFailure, Facts, blocking};
+use crate::facts::{FactError, Facts, blocking};
+use crate::failure::Failure;
 use crate::mapping;
 use crate::name::{Reference, Repo, Selector, Tag};
 use crate::oci::layout::{LAYOUT_DOCUMENT, LayoutPart, in_order, with_manifest};
@@ -250,7 +251,7 @@ impl BundlePlan {
                 "the archive would have {} members; the limit is {MEMBERS_MAX}",
                 members.len()
             );
-            return Err(FactError::new(FactFailure::TooLarge, path.display(), rule));
+            return Err(FactError::new(Failure::TooLarge, path.display(), rule));
         }
         let total = members.values().map(BundleMember::len).sum();
         let mut done = 0;
@@ -442,11 +443,9 @@ async fn unless_stopped<T>(
 fn step(progress: BundleProgress<'_>, done: u64, total: u64) -> Result<(), FactError> {
     match progress(done, total) {
         ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(FactError::new(
-            FactFailure::Io,
-            "the bundle",
-            "it was stopped; begin again to go on",
-        )),
+        ControlFlow::Break(()) => {
+            Err(FactError::new(Failure::Io, "the bundle", "it was stopped; begin again to go on"))
+        }
     }
 }
 

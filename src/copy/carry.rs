@@ -18,7 +18,8 @@ use super::RegistryFacts;
 use super::bundle::BundleBlob;
 use super::graph::{Graph, graph};
 use crate::digest::Digest;
-use crate::facts::{FactError, FactFailure, blocking};
+use crate::facts::{FactError, blocking};
+use crate::failure::Failure;
 use crate::name::{Host, Reference, Repo, RepoName, Selector, Tag};
 use crate::oci::layout::tag_of;
 use crate::oci::{Descriptor, Manifest, ManifestBody};
@@ -126,7 +127,7 @@ pub async fn all_of_registry(
         let mut roots: BTreeMap<Digest, Vec<Tag>> = BTreeMap::new();
         let tags = match registry.tags(&repo.name).await {
             // a repository that was emptied is still in some catalogs
-            Err(e) if e.failure == crate::registry::RegistryFailure::Absent => Vec::new(),
+            Err(e) if e.failure == Failure::Absent => Vec::new(),
             tags => tags?,
         };
         for tag in tags {
@@ -354,7 +355,7 @@ impl Copy<'_> {
         let rule = format!(
             "the registry answered too slowly, {TRIES} times, to change the tag before others might"
         );
-        Err(FactError::new(FactFailure::TimedOut, artifact.to.at(Selector::Tag(tag.clone())), rule)
+        Err(FactError::new(Failure::TimedOut, artifact.to.at(Selector::Tag(tag.clone())), rule)
             .into())
     }
 
@@ -386,7 +387,7 @@ impl Copy<'_> {
         let rule = format!(
             "{digest} was put, but the tag stands for {stands} now; another writer came between"
         );
-        Err(FactError::new(FactFailure::Integrity, artifact.to.at(selector), rule).into())
+        Err(FactError::new(Failure::Integrity, artifact.to.at(selector), rule).into())
     }
 
     /// Whether the tag may be put; false if it stands for the artifact already.
@@ -399,7 +400,7 @@ impl Copy<'_> {
         let selector = Selector::Tag(tag.clone());
         let there = match to.present(&artifact.to.name, &selector).await {
             // a repository that is made by its first push
-            Err(e) if e.failure == crate::registry::RegistryFailure::Absent => None,
+            Err(e) if e.failure == Failure::Absent => None,
             there => there?,
         };
         match there {
@@ -483,7 +484,7 @@ impl Copy<'_> {
     ) -> Result<(), CopyError> {
         let selector = Selector::Digest(manifest.digest);
         let there = match to.present(&repo.name, &selector).await {
-            Err(e) if e.failure == crate::registry::RegistryFailure::Absent => None,
+            Err(e) if e.failure == Failure::Absent => None,
             there => there?,
         };
         if there == Some(manifest.digest) {
@@ -498,7 +499,7 @@ impl Copy<'_> {
             "the registry took this manifest, but gives {} for it",
             Digest::of(&back.bytes)
         );
-        Err(FactError::new(FactFailure::Integrity, repo.at(selector), rule).into())
+        Err(FactError::new(Failure::Integrity, repo.at(selector), rule).into())
     }
 }
 

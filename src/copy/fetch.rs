@@ -13,7 +13,8 @@ use futures_util::stream::{self, StreamExt};
 use super::RegistryFacts;
 use super::needs::{NeededArtifact, Needs};
 use crate::digest::Digest;
-use crate::facts::{FactError, FactFailure, Facts, Unpacking, blocking};
+use crate::facts::{FactError, Facts, Unpacking, blocking};
+use crate::failure::Failure;
 use crate::name::{Repo, Selector};
 use crate::oci::Descriptor;
 use crate::store::Key;
@@ -160,7 +161,7 @@ fn lost(facts: &Facts, subject: impl std::fmt::Display, what: &str) -> FactError
          program removed it; free space there, or give another --cache-dir",
         store.dir().display()
     );
-    FactError::new(FactFailure::NoSpace, subject, rule)
+    FactError::new(Failure::NoSpace, subject, rule)
 }
 
 /// The packages, and the repositories whose tags are listed.
@@ -174,7 +175,7 @@ async fn wanted(
         // A registry that does not list its tags has releases all the same.
         match facts.tags(&needed.repo).await {
             Err(e)
-                if !matches!(e.failure, FactFailure::Absent | FactFailure::Denied)
+                if !matches!(e.failure, Failure::Absent | Failure::Denied)
                     && !e.failure.is_outage() =>
             {
                 return Err(e);

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::digest::Digest;
-use crate::facts::{FactError, FactFailure, Facts};
+use crate::facts::{FactError, Facts};
+use crate::failure::Failure;
 use crate::name::{Repo, Selector};
 use crate::oci::{Descriptor, Manifest, ManifestBody};
 
@@ -59,11 +60,7 @@ pub async fn graph(
         }
         if seen.len() > MANIFESTS_MAX {
             let rule = format!("it names more than {MANIFESTS_MAX} manifests");
-            return Err(FactError::new(
-                FactFailure::TooLarge,
-                repo.at(Selector::Digest(root)),
-                rule,
-            ));
+            return Err(FactError::new(Failure::TooLarge, repo.at(Selector::Digest(root)), rule));
         }
     }
     Ok(graph)

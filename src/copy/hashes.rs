@@ -8,7 +8,8 @@ use futures_util::future::join_all;
 
 use crate::artifact::{H1_ANNOTATION, Release, Target};
 use crate::digest::Digest;
-use crate::facts::{FactError, FactFailure, Facts, Unpacking};
+use crate::facts::{FactError, Facts, Unpacking};
+use crate::failure::Failure;
 use crate::lockfile::PackageHash;
 use crate::name::{Platform, Repo, Selector};
 use crate::oci::Descriptor;
@@ -66,7 +67,7 @@ pub async fn targets(
     let (_, release) = facts.release(repo, digest).await?;
     let Release::Provider(targets) = release else {
         return Err(FactError::new(
-            FactFailure::Structure,
+            Failure::Structure,
             subject(),
             "this is a module, no provider release",
         ));
@@ -79,7 +80,7 @@ pub async fn targets(
             let there: Vec<_> = targets.iter().map(|target| target.platform.to_string()).collect();
             let rule =
                 format!("the release has no package for {platform}; it has {}", there.join(", "));
-            FactError::new(FactFailure::Absent, subject(), rule)
+            FactError::new(Failure::Absent, subject(), rule)
         })
     });
     wanted.collect()

@@ -19,7 +19,8 @@ use super::select::{Selected, release, select};
 use super::{RegistryFacts, hashes};
 use crate::artifact::Release;
 use crate::digest::Digest;
-use crate::facts::{FactError, FactFailure, Facts, blocking};
+use crate::facts::{FactError, Facts, blocking};
+use crate::failure::Failure;
 use crate::lockfile::{self, Client, LockFile};
 use crate::mapping::{Mapping, MappingError};
 use crate::name::{AddressError, Platform, ProviderAddr, Reference, Repo, Selector, Tag};
@@ -377,13 +378,13 @@ impl<'a> NeedsFinding<'a> {
         let of_form: Vec<&Tag> = tags.iter().filter(|tag| is_of_form(tag.as_str(), form)).collect();
         if of_form.is_empty() {
             let rule = format!("none of its {} tags is of the form {form:?}", tags.len());
-            return Err(FactError::new(FactFailure::Absent, repo, rule).into());
+            return Err(FactError::new(Failure::Absent, repo, rule).into());
         }
         for tag in of_form {
             let reference = repo.at(Selector::Tag(tag.clone()));
             match self.release(reference.clone()).await {
                 // Signatures and other tools' artifacts have tags in the same repositories.
-                Err(e) if e.failure == FactFailure::Structure => {
+                Err(e) if e.failure == Failure::Structure => {
                     self.left_out
                         .insert(LeftOut { what: reference.to_string(), why: e.to_string() });
                 }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::RegistryFacts;
 use crate::digest::Digest;
-use crate::facts::{FactError, FactFailure};
+use crate::facts::FactError;
+use crate::failure::Failure;
 use crate::lockfile::constraints::Constraints;
 use crate::name::{ProviderAddr, Reference, Repo, Selector, Version};
 
@@ -51,7 +52,7 @@ pub async fn release(
     let shown: Vec<_> = repos.iter().map(Repo::to_string).collect();
     let Some(tag) = version.tag() else {
         return Err(FactError::new(
-            FactFailure::Absent,
+            Failure::Absent,
             address,
             format_args!("{version} is too long for a tag"),
         ));
@@ -60,12 +61,12 @@ pub async fn release(
         let reference = repo.at(Selector::Tag(tag.clone()));
         match origins.facts(&repo.host)?.resolve(&reference).await {
             Ok(digest) => return Ok(Selected { version: version.clone(), reference, digest }),
-            Err(e) if e.failure == FactFailure::Absent => {}
+            Err(e) if e.failure == Failure::Absent => {}
             Err(e) => return Err(e),
         }
     }
     let rule = format!("there is no release {version} in {}", shown.join(" or "));
-    Err(FactError::new(FactFailure::Absent, address, rule))
+    Err(FactError::new(Failure::Absent, address, rule))
 }
 
 async fn newest(
@@ -78,7 +79,7 @@ async fn newest(
     for repo in repos {
         match origins.facts(&repo.host)?.tags(repo).await {
             Ok(tags) => versions.extend(tags.iter().filter_map(Version::of_tag)),
-            Err(e) if e.failure == FactFailure::Absent => {}
+            Err(e) if e.failure == Failure::Absent => {}
             Err(e) => return Err(e),
         }
     }
@@ -93,6 +94,6 @@ async fn newest(
             format!("{:?}", constraints.to_string())
         };
         let rule = format!("no version fulfils {wanted}; {} has {there}", shown.join(" with "));
-        FactError::new(FactFailure::Absent, address, rule)
+        FactError::new(Failure::Absent, address, rule)
     })
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{FactError, FactFailure, Facts, FactsView};
+use super::{FactError, Facts, FactsView};
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::name::{Reference, Repo, Selector, Tag, no_such_tag};
 use crate::tree::{Fact, KnownFacts, Need};
 
@@ -23,7 +24,7 @@ impl Facts {
             Selector::Tag(tag) => {
                 let need = Need::Binding(reference.repo.clone(), tag.clone());
                 match self.ask_for(need, |view| view.bound(&reference.repo, tag)).await {
-                    Err(error) if error.failure == FactFailure::Absent => {
+                    Err(error) if error.failure == Failure::Absent => {
                         Err(self.no_such_tag(reference, tag).await)
                     }
                     answer => answer,
@@ -35,15 +36,11 @@ impl Facts {
     /// Why there is no such tag, with those that there are.
     async fn no_such_tag(self: &Arc<Self>, reference: &Reference, tag: &Tag) -> FactError {
         match self.tags(&reference.repo).await {
-            Ok(tags) => FactError::new(FactFailure::Absent, reference, no_such_tag(tag, &tags)),
-            Err(error) if error.failure == FactFailure::Absent => {
-                error.about(&reference.to_string())
+            Ok(tags) => FactError::new(Failure::Absent, reference, no_such_tag(tag, &tags)),
+            Err(error) if error.failure == Failure::Absent => error.about(&reference.to_string()),
+            Err(_) => {
+                FactError::new(Failure::Absent, reference, format_args!("there is no tag {tag}"))
             }
-            Err(_) => FactError::new(
-                FactFailure::Absent,
-                reference,
-                format_args!("there is no tag {tag}"),
-            ),
         }
     }
 
@@ -58,7 +55,7 @@ impl Facts {
             match read(&self.view(since)) {
                 Fact::Is(answer) => return Ok(answer),
                 Fact::Absent => {
-                    return Err(FactError::new(FactFailure::Absent, &need, absence(&need)));
+                    return Err(FactError::new(Failure::Absent, &need, absence(&need)));
                 }
                 Fact::Denied(e) | Fact::Failed(e) => return Err(e),
                 Fact::Unknown if asked => return Err(FactError::lost()),

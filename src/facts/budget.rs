@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{FactError, FactFailure, lock};
+use super::{FactError, lock};
+use crate::failure::Failure;
 use crate::name::Host;
 use crate::store::Flights;
 
@@ -119,7 +120,7 @@ impl Budgets {
         let Some(wait) = wait else { return Err(exhausted(host, user)) };
         tokio::time::sleep(wait).await;
         let outcome = request.await;
-        if matches!(&outcome, Err(e) if e.failure == FactFailure::Offline) {
+        if matches!(&outcome, Err(e) if e.failure == Failure::Offline) {
             lock(&self.0).put_back(user, Instant::now());
         }
         outcome
@@ -130,7 +131,7 @@ fn exhausted(host: &Host, user: u32) -> FactError {
     let Rate { reserve, every } = OF_ONE;
     let rate = Duration::from_secs(1).as_millis() / every.as_millis();
     FactError::new(
-        FactFailure::Crowded,
+        Failure::Crowded,
         host,
         format_args!(
             "the user {user} has asked for more names at once than a user other than the mount's owner may ({reserve}, and \
@@ -157,7 +158,7 @@ where
     loop {
         let load = load.clone();
         let outcome = flights.join(key.clone(), move || asker.run(load())).await;
-        let is_crowded = matches!(&outcome, Err(e) if e.failure == FactFailure::Crowded);
+        let is_crowded = matches!(&outcome, Err(e) if e.failure == Failure::Crowded);
         if !is_crowded || (asker != RequestingUser::Owner && !is_first) {
             return outcome;
         }
@@ -200,10 +201,10 @@ mod tests {
     async fn what_needs_no_request_costs_nothing() {
         let budgets = Budgets::new();
         let host: Host = "a.b".parse().unwrap();
-        let offline = || async { Err::<(), _>(FactError::new(FactFailure::Offline, "x", "y")) };
+        let offline = || async { Err::<(), _>(FactError::new(Failure::Offline, "x", "y")) };
         for _ in 0..3 * OF_ONE.reserve {
             let outcome = RequestingUser::Other(7).run(budgets.spend(&host, offline())).await;
-            assert_eq!(outcome.unwrap_err().failure, FactFailure::Offline);
+            assert_eq!(outcome.unwrap_err().failure, Failure::Offline);
         }
         for _ in 0..3 * OF_ALL.reserve {
             budgets.spend(&host, async { Ok(()) }).await.unwrap();

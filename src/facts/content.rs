@@ -11,10 +11,11 @@ use super::open_objects::OpenObjects;
 use super::prefetch::{BesideFetch, Prefetch, Prefetches, Unpacking};
 use super::unpack::{Unpacked, unpack_into};
 use super::weighed::Weighed;
-use super::{FactError, FactFailure, Facts, budget, lock};
+use super::{FactError, Facts, budget, lock};
 use crate::archive::{self, ArchiveError};
 use crate::artifact::{Release, Target, target_package};
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::members::{FileNo, MemberFile, Members};
 use crate::name::{Reference, Repo, Selector};
 use crate::oci::{Descriptor, Manifest};
@@ -137,9 +138,8 @@ impl ContentCache {
     /// or the memory that stands in for a full disk. They are let go of then. True also where
     /// another load has let go of them just now.
     fn gives_way<T>(&self, outcome: &Result<T, FactError>) -> bool {
-        let wanting = |error: &FactError| {
-            matches!(error.failure, FactFailure::NoDescriptor | FactFailure::NoSpace)
-        };
+        let wanting =
+            |error: &FactError| matches!(error.failure, Failure::NoDescriptor | Failure::NoSpace);
         let gives_way = outcome.as_ref().is_err_and(wanting);
         if gives_way {
             lock(&self.objects).clear();
@@ -163,7 +163,7 @@ impl ContentCache {
                 failures.remove(&node);
             }
             // It says nothing of the node, and others are not refused.
-            Err(error) if error.failure == FactFailure::Crowded => {}
+            Err(error) if error.failure == Failure::Crowded => {}
             Err(error) => {
                 let now = Instant::now();
                 if failures.len() >= FAILURES_MAX {
@@ -298,8 +298,8 @@ impl Facts {
     ) -> Result<(Arc<Manifest>, Descriptor), FactError> {
         let manifest = self.manifest(repo, target.manifest.digest).await.map_err(|e| match e.failure {
             // The index stands, and it is not for the registry to take back what it names.
-            FactFailure::Absent => FactError::new(
-                FactFailure::Integrity,
+            Failure::Absent => FactError::new(
+                Failure::Integrity,
                 repo.at(Selector::Digest(target.manifest.digest)),
                 "the release names a manifest that its source lacks; if that is a bundle for other platforms, add this one \
                  with tofufs bundle, else have the release published again",
@@ -329,7 +329,7 @@ impl Facts {
         let size = manifest.raw.len() as u64;
         if size != target.manifest.size {
             return Err(FactError::new(
-                FactFailure::Integrity,
+                Failure::Integrity,
                 subject,
                 format_args!(
                     "the manifest has a size of {size} bytes; its index says {}",
@@ -410,7 +410,7 @@ impl Facts {
             match outcome
                 .map_err(|e| FactError::archive(repo.at(Selector::Digest(archive.digest)), &e))
             {
-                Err(e) if e.failure == FactFailure::Damaged && !healed => {
+                Err(e) if e.failure == Failure::Damaged && !healed => {
                     healed = true;
                     self.drop_object(&Key::Blob(archive.digest));
                 }
@@ -481,7 +481,7 @@ impl Facts {
         }
         let subject = repo.at(Selector::Digest(blob.digest));
         Err(FactError::new(
-            FactFailure::Integrity,
+            Failure::Integrity,
             subject,
             format_args!(
                 "the blob has a size of {} bytes; its manifest says {}",

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use super::content::Bytes;
 use super::prefetch::BesideFetch;
-use super::{FactError, FactFailure, Facts, VerifiedPackage};
+use super::{FactError, Facts, VerifiedPackage};
 use crate::archive::{self, ArchiveError};
+use crate::failure::Failure;
 use crate::members::{Child, FileNo, MemberFile, Members, TOP};
 use crate::store::Object;
 
@@ -47,7 +48,7 @@ impl Facts {
         let work = move |zip: &Object| extracted(zip, &of.members, target.as_ref());
         self.with_archive(&package.repo, &package.archive, &BesideFetch::Nothing, work)
             .await?
-            .map_err(|e| FactError::new(FactFailure::Io, package.reference(), e))
+            .map_err(|e| FactError::new(Failure::Io, package.reference(), e))
     }
 }
 

@@ -12,8 +12,9 @@ use tokio::task::JoinHandle;
 use super::content::blocking;
 use super::prefetch::BesideFetch;
 use super::running::RunningTransfer;
-use super::{FactError, FactFailure, Facts};
+use super::{FactError, Facts};
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::name::{Reference, Repo, Selector};
 use crate::oci::{Descriptor, Manifest};
 use crate::registry::{BlobError, BlobSink, SinkError};
@@ -62,7 +63,7 @@ impl Facts {
             let got = Digest::of_with(expected.algorithm(), &raw.bytes);
             if got != expected {
                 return Err(FactError::new(
-                    FactFailure::Integrity,
+                    Failure::Integrity,
                     subject,
                     format_args!("the manifest's digest is {got}; expected {expected}"),
                 ));
@@ -95,7 +96,7 @@ impl Facts {
         let limit = self.limits.archive;
         if blob.size > limit {
             return Err(FactError::new(
-                FactFailure::TooLarge,
+                Failure::TooLarge,
                 subject,
                 format_args!(
                     "the archive has {} bytes; the limit for archives is {limit}, and --archive-max-size raises it",
@@ -112,7 +113,7 @@ impl Facts {
             match self.transfer(repo, blob, fill, beside).await {
                 // Wrong bytes get one more chance: a fault on the way is likelier than a lying
                 // registry.
-                Err(e) if e.failure == FactFailure::Integrity && !tried => {
+                Err(e) if e.failure == Failure::Integrity && !tried => {
                     tracing::warn!("{e}; fetching it once more");
                     tried = true;
                 }
@@ -139,7 +140,7 @@ impl Facts {
                         (seen, moved) = (Some(bytes), Instant::now());
                     } else if moved.elapsed() > self.deadline {
                         return Err(FactError::new(
-                            FactFailure::TimedOut,
+                            Failure::TimedOut,
                             subject,
                             format_args!(
                                 "it is being fetched already, for another repository or by another process that shares \
@@ -174,13 +175,13 @@ impl Facts {
             (_, Err(e)) => return Err(e.into()),
             (Err(BlobError::Registry(e)), Ok(_)) => return Err(e.into()),
             (Err(BlobError::Sink(e)), Ok(_)) => {
-                return Err(FactError::new(FactFailure::Io, subject, e));
+                return Err(FactError::new(Failure::Io, subject, e));
             }
             (Ok(()), Ok(fill)) => fill,
         };
         let published = blocking(move || fill.publish()).await?;
         published.map_err(|e| match e.failure {
-            StoreFailure::Mismatch => FactError::new(FactFailure::Integrity, subject, e.rule),
+            StoreFailure::Mismatch => FactError::new(Failure::Integrity, subject, e.rule),
             _ => e.into(),
         })
     }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::content::{Bytes, MemberContent, blocking};
 use super::prefetch::BesideFetch;
-use super::{FactError, FactFailure, Facts, VerifiedPackage};
+use super::{FactError, Facts, VerifiedPackage};
 use crate::archive;
+use crate::failure::Failure;
 use crate::members::FileNo;
 use crate::store::Object;
 
@@ -33,7 +34,7 @@ impl Facts {
             let (facts, read, size) =
                 (self.clone(), content.clone(), package.members.file(number).size);
             match blocking(move || facts.read_all(&read, size)).await? {
-                Err(e) if e.failure == FactFailure::Damaged && !healed => {
+                Err(e) if e.failure == Failure::Damaged && !healed => {
                     healed = true;
                     content = self.heal(package, number).await?;
                 }

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::failure::Failure;
 use crate::moment::Moment;
-use crate::registry::{RegistryError, RegistryFailure};
+use crate::registry::RegistryError;
 
 /// What one source answered last; the worst state is the greatest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -68,24 +69,19 @@ impl Health {
         use SourceState::{Denied, Ok, Unreachable, Untrusted};
         let Some(error) = error else { return Some(Health::of(Ok)) };
         let state = match error.failure {
-            RegistryFailure::Unreachable | RegistryFailure::TimedOut => Unreachable,
-            RegistryFailure::Untrusted => Untrusted,
+            Failure::Unreachable | Failure::TimedOut => Unreachable,
+            Failure::Untrusted => Untrusted,
             // One repository may be closed where others are not, unless it is the first answer
             // after an outage.
-            RegistryFailure::Denied if matches!(before, Unreachable | Untrusted) => Denied,
-            RegistryFailure::Denied => return None,
-            RegistryFailure::Absent
-            | RegistryFailure::Integrity
-            | RegistryFailure::Structure
-            | RegistryFailure::TooLarge
-            | RegistryFailure::Unsupported => Ok,
+            Failure::Denied if matches!(before, Unreachable | Untrusted) => Denied,
+            Failure::Denied => return None,
+            Failure::Absent
+            | Failure::Integrity
+            | Failure::Structure
+            | Failure::TooLarge
+            | Failure::Unsupported => Ok,
             // Nothing that it said, or nothing that a registry says.
-            RegistryFailure::Protocol
-            | RegistryFailure::Offline
-            | RegistryFailure::NoSpace
-            | RegistryFailure::Io => {
-                return None;
-            }
+            _ => return None,
         };
         let is_ok = state == Ok;
         Some(if is_ok { Health::of(Ok) } else { Health::failing(state, told(error)) })
@@ -123,7 +119,7 @@ impl fmt::Display for FailingSource {
 mod tests {
     use super::*;
 
-    fn shown(failure: Option<RegistryFailure>, before: SourceState) -> Option<SourceState> {
+    fn shown(failure: Option<Failure>, before: SourceState) -> Option<SourceState> {
         let error = failure
             .map(|failure| RegistryError::new(failure, "r.example/a", "rule").remedy("remedy"));
         Health::shown_by(error.as_ref(), before).map(|health| health.state)
@@ -134,26 +130,26 @@ mod tests {
         use SourceState::{Denied, Ok, Unknown, Unreachable, Untrusted};
         for before in [Unknown, Ok, Denied, Untrusted, Unreachable] {
             assert_eq!(shown(None, before), Some(Ok));
-            assert_eq!(shown(Some(RegistryFailure::Absent), before), Some(Ok));
-            assert_eq!(shown(Some(RegistryFailure::Unreachable), before), Some(Unreachable));
-            assert_eq!(shown(Some(RegistryFailure::TimedOut), before), Some(Unreachable));
-            assert_eq!(shown(Some(RegistryFailure::Untrusted), before), Some(Untrusted));
-            assert_eq!(shown(Some(RegistryFailure::Offline), before), None);
+            assert_eq!(shown(Some(Failure::Absent), before), Some(Ok));
+            assert_eq!(shown(Some(Failure::Unreachable), before), Some(Unreachable));
+            assert_eq!(shown(Some(Failure::TimedOut), before), Some(Unreachable));
+            assert_eq!(shown(Some(Failure::Untrusted), before), Some(Untrusted));
+            assert_eq!(shown(Some(Failure::Offline), before), None);
         }
         for before in [Unknown, Ok, Denied] {
             assert_eq!(
-                shown(Some(RegistryFailure::Denied), before),
+                shown(Some(Failure::Denied), before),
                 None,
                 "one repository is not the source"
             );
         }
-        assert_eq!(shown(Some(RegistryFailure::Denied), Unreachable), Some(Denied));
+        assert_eq!(shown(Some(Failure::Denied), Unreachable), Some(Denied));
     }
 
     #[test]
     fn a_failing_source_is_one_sentence_that_names_it_once() {
-        let error = RegistryError::new(RegistryFailure::Untrusted, "r.example", "no TLS")
-            .remedy("trust it");
+        let error =
+            RegistryError::new(Failure::Untrusted, "r.example", "no TLS").remedy("trust it");
         let health = Health::shown_by(Some(&error), SourceState::Ok).unwrap();
         let ailing = FailingSource { name: "r.example".to_owned(), health };
         assert_eq!(ailing.to_string(), "r.example is untrusted: no TLS; trust it");

@@ -12,9 +12,10 @@ use futures_util::future::join_all;
 
 use super::health::{FailingSource, Health, SourceState, told};
 use super::watched_source::WatchedSource;
-use super::{FactError, FactFailure, Facts};
+use super::{FactError, Facts};
+use crate::failure::Failure;
 use crate::name::{Host, Repo};
-use crate::registry::{self, Greeting, Registry};
+use crate::registry::{Greeting, Registry};
 use crate::tree::Need;
 
 /// The part of a look's time that is left for the greeting of a registry that has not answered by
@@ -62,15 +63,13 @@ impl Facts {
             return seen;
         }
         match refusal {
-            Some(error) if error.failure == FactFailure::Protocol => {
+            Some(error) if error.failure == Failure::Protocol => {
                 Health::failing(SourceState::Unreachable, error.rule())
             }
-            Some(error)
-                if error.failure == FactFailure::Denied && kind == LookQuestion::Repository =>
-            {
+            Some(error) if error.failure == Failure::Denied && kind == LookQuestion::Repository => {
                 Health::failing(SourceState::Denied, error)
             }
-            Some(error) if error.failure == FactFailure::Denied => {
+            Some(error) if error.failure == Failure::Denied => {
                 greeted(asked, Greeting::LogIn, seen).await
             }
             _ if asked.iter().any(|registry| registry.refused_login()) => {
@@ -88,8 +87,8 @@ impl Facts {
     /// published next would belie.
     fn refusal_of(&self, need: &Need, kind: LookQuestion) -> Option<FactError> {
         match (self.edges.refusal(need)?, kind) {
-            (error, LookQuestion::Prefix) if error.failure == FactFailure::Absent => Some(error),
-            (error, LookQuestion::Catalog) if error.failure == FactFailure::Absent => Some(error),
+            (error, LookQuestion::Prefix) if error.failure == Failure::Absent => Some(error),
+            (error, LookQuestion::Catalog) if error.failure == Failure::Absent => Some(error),
             _ => self.edges.take_refusal(need),
         }
     }
@@ -124,7 +123,7 @@ enum LookQuestion {
 async fn greeted(asked: &[Arc<WatchedSource>], greeting: Greeting, seen: Health) -> Health {
     let Some(registry) = asked.first() else { return seen };
     match registry.greet(greeting).await {
-        Err(error) if error.failure == registry::RegistryFailure::Denied => {
+        Err(error) if error.failure == Failure::Denied => {
             Health::failing(SourceState::Denied, told(&error))
         }
         _ => registry.health(),

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::tags::TagAnswer;
-use super::{FactError, FactFailure, Facts, FactsView, lock, remembered};
+use super::{FactError, Facts, FactsView, lock, remembered};
 use crate::artifact::Release;
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::mapping::{Mapping, MappingError};
 use crate::name::{Host, Platform, ProviderAddr, Repo, RepoName, Tag, Version};
 use crate::store::Store;
@@ -182,7 +183,7 @@ impl Facts {
                 Fact::Unknown => self.load(Need::Binding(repo.clone(), tag.clone())).await?,
                 Fact::Absent => {
                     return Err(FactError::new(
-                        FactFailure::Absent,
+                        Failure::Absent,
                         repo,
                         format_args!("there is no tag {tag}"),
                     ));
@@ -196,7 +197,7 @@ impl Facts {
 fn not_a_provider(repo: &Repo, tag: &Tag) -> FactError {
     let subject = format_args!("{repo}:{tag}").to_string();
     FactError::new(
-        FactFailure::Structure,
+        Failure::Structure,
         subject,
         "this is a module package, but the mapping takes it for a provider release",
     )
@@ -239,7 +240,7 @@ impl Offered for FactsView<'_> {
     }
 
     fn repos(&self, provider: &ProviderAddr) -> Result<Vec<Repo>, FactError> {
-        let wrong = |e: MappingError| FactError::new(FactFailure::Unsupported, &e.subject, &e.rule);
+        let wrong = |e: MappingError| FactError::new(Failure::Unsupported, &e.subject, &e.rule);
         self.facts().offers.mapping.repos(provider).map_err(wrong)
     }
 }

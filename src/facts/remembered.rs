@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{FactError, FactFailure};
+use super::FactError;
+use crate::failure::Failure;
 use crate::mapping::{Carried, Mapping, RULES_MAX};
 use crate::name::ProviderAddr;
 use crate::store::{Store, StoreError};
@@ -57,7 +58,7 @@ pub fn remember(store: &Store, used: &Carried) -> Result<(), FactError> {
         "the cache remembers {PROVIDERS_MAX} providers and {RULES_MAX} rules of --oci-mirror, and these are more; what was \
          fetched stays, and a mount shows it if it is given the same --oci-mirror and --lock-file"
     );
-    Err(FactError::new(FactFailure::TooLarge, store.dir().display(), rule))
+    Err(FactError::new(Failure::TooLarge, store.dir().display(), rule))
 }
 
 fn add_rules(store: &Store, used: &Carried) -> Result<(), StoreError> {

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant, SystemTime};
 pub(super) use record::{formerly_used, remember_used};
 
 use super::walk::{Left, Pending};
-use super::{FactError, FactFailure, Facts, budget, lock};
+use super::{FactError, Facts, budget, lock};
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::name::{Host, Platform, Repo, RepoName, Selector, Tag};
 use crate::store::Flights;
 use crate::tree::{Fact, KnownFacts, Need, Standing};
@@ -98,8 +99,8 @@ impl TagSlot {
         };
         match self.refused(since) {
             Some(r) => match (&r.error.failure, &self.last) {
-                (FactFailure::Absent, _) => Fact::Absent,
-                (FactFailure::Denied, _) => Fact::Denied(r.error.clone()),
+                (Failure::Absent, _) => Fact::Absent,
+                (Failure::Denied, _) => Fact::Denied(r.error.clone()),
                 (failure, Some(last)) if failure.is_outage() => Fact::Is(&last.answer),
                 _ => Fact::Failed(r.error.clone()),
             },
@@ -403,7 +404,7 @@ impl Facts {
                 self.edges
                     .change(&need, |slot| *slot = TagSlot { last: Some(confirmed), refused: None });
             }
-            Err(error) if error.failure == FactFailure::Crowded => return Err(error),
+            Err(error) if error.failure == Failure::Crowded => return Err(error),
             Err(error) => {
                 if error.failure.is_outage() && self.edges.slot(&need).last.is_none() {
                     self.recall_of_registry(&need).await;
@@ -415,7 +416,7 @@ impl Facts {
                 if let Some(unlisted) = &unlisted {
                     self.keep(&need, unlisted).await;
                 }
-                let gone = error.failure == FactFailure::Absent && unlisted.is_none();
+                let gone = error.failure == Failure::Absent && unlisted.is_none();
                 if gone {
                     let (store, name) = (self.store.clone(), self.name_of(&need));
                     tokio::task::spawn_blocking(move || store.remove_edge(&name)).await.ok();
@@ -448,7 +449,7 @@ impl Facts {
     /// That a registry does not list its repositories is an answer about it, which has to serve
     /// while it is away: what names stand for depends on it. A registry that merely refuses for now
     /// is one whose list is known.
-    fn as_unlisted(&self, need: &Need, failure: FactFailure) -> Option<Confirmed> {
+    fn as_unlisted(&self, need: &Need, failure: Failure) -> Option<Confirmed> {
         let Need::Catalog(_) = need else { return None };
         let is_listed = || {
             matches!(
@@ -457,8 +458,8 @@ impl Facts {
             )
         };
         match failure {
-            FactFailure::Absent => {}
-            FactFailure::Denied if !is_listed() => {}
+            Failure::Absent => {}
+            Failure::Denied if !is_listed() => {}
             _ => return None,
         }
         let now = Instant::now();
@@ -617,10 +618,10 @@ impl Facts {
 
 /// How long a refusal is kept. Whether a registry lists its repositories is a property of the
 /// registry; any other absence is an answer, and counts no longer than an answer does.
-fn kept_for(need: &Need, failure: FactFailure, tag_ttl: Duration) -> Duration {
+fn kept_for(need: &Need, failure: Failure, tag_ttl: Duration) -> Duration {
     match (need, failure) {
-        (Need::Catalog(_), FactFailure::Absent | FactFailure::Denied) => NO_CATALOG,
-        (_, FactFailure::Absent) => failure.kept_for().min(tag_ttl),
+        (Need::Catalog(_), Failure::Absent | Failure::Denied) => NO_CATALOG,
+        (_, Failure::Absent) => failure.kept_for().min(tag_ttl),
         _ => failure.kept_for(),
     }
 }

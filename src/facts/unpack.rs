@@ -9,9 +9,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use super::FactError;
 use super::content::Bytes;
-use super::{FactError, FactFailure};
 use crate::archive::{self, ArchiveError};
+use crate::failure::Failure;
 use crate::members::MemberFile;
 use crate::store::{Begin, Fill, Key, Object, Scratch, Store, StoreError};
 
@@ -46,7 +47,7 @@ pub(super) fn unpack_into(
         Ok(unpacked) => unpacked,
         Err(e) => {
             return Ok(Unpacked::Failed(FactError::new(
-                FactFailure::Io,
+                Failure::Io,
                 key,
                 format_args!("it cannot be unpacked: {e}"),
             )));

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{FactError, FactFailure, Facts, FactsView, lock};
+use super::{FactError, Facts, FactsView, lock};
+use crate::failure::Failure;
 use crate::tree::Need;
 
 /// How long a fact is waited for without a sign of it.
@@ -35,7 +36,7 @@ impl Left {
             "no answer for {} s; it is still waited for, and shown when it has come",
             PATIENCE.as_secs()
         );
-        let error = FactError::new(FactFailure::TimedOut, &need, words);
+        let error = FactError::new(Failure::TimedOut, &need, words);
         Left { need, error }
     }
 

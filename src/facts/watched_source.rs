@@ -12,11 +12,10 @@ use async_trait::async_trait;
 use super::health::{FailingSource, Health, SourceState};
 use super::lock;
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::Descriptor;
-use crate::registry::{
-    BlobError, BlobSink, Greeting, RawManifest, Registry, RegistryError, RegistryFailure,
-};
+use crate::registry::{BlobError, BlobSink, Greeting, RawManifest, Registry, RegistryError};
 
 /// See the module.
 pub(super) struct WatchedSource {
@@ -77,7 +76,7 @@ impl Registry for WatchedSource {
         let answer = self.inner.catalog().await;
         // That it lists nothing may be all that it says to who is not let in.
         match &answer {
-            Err(e) if e.failure == RegistryFailure::Absent && self.inner.refused_login() => {}
+            Err(e) if e.failure == Failure::Absent && self.inner.refused_login() => {}
             answer => self.note(answer.as_ref().err()),
         }
         answer

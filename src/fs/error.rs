@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::node::InodeNode;
-use crate::facts::{FactError, FactFailure};
-use crate::stage::{self, StageError};
+use crate::facts::FactError;
+use crate::failure::Failure;
+use crate::stage::StageError;
 
 /// An error number of the system.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -97,23 +98,24 @@ impl FsError {
     }
 }
 
-/// The errno contract.
-fn errno(failure: FactFailure) -> Errno {
+/// The errno contract. No failure is told as EXDEV or EINVAL: `mv` would copy, or mislead.
+fn errno(failure: Failure) -> Errno {
     match failure {
-        FactFailure::Absent => Errno::ENOENT,
-        FactFailure::Denied => Errno::EACCES,
-        FactFailure::TimedOut => Errno::ETIMEDOUT,
-        FactFailure::Unreachable | FactFailure::Untrusted | FactFailure::Offline => {
-            Errno::EHOSTUNREACH
-        }
-        FactFailure::Protocol => Errno::EPROTO,
-        FactFailure::Integrity | FactFailure::Damaged | FactFailure::Io => Errno::EIO,
-        FactFailure::Structure => Errno::EBADMSG,
-        FactFailure::TooLarge => Errno::EFBIG,
-        FactFailure::Unsupported => Errno::EOPNOTSUPP,
-        FactFailure::NoSpace => Errno::ENOSPC,
-        FactFailure::NoDescriptor => Errno::ENFILE,
-        FactFailure::Crowded => Errno::EBUSY,
+        Failure::Absent => Errno::ENOENT,
+        Failure::Exists => Errno::EEXIST,
+        Failure::Busy | Failure::Crowded => Errno::EBUSY,
+        Failure::Denied => Errno::EACCES,
+        Failure::ReadOnly => Errno::EROFS,
+        Failure::Invalid => Errno::EPERM,
+        Failure::TimedOut => Errno::ETIMEDOUT,
+        Failure::Unreachable | Failure::Untrusted | Failure::Offline => Errno::EHOSTUNREACH,
+        Failure::Protocol => Errno::EPROTO,
+        Failure::Integrity | Failure::Damaged | Failure::Io => Errno::EIO,
+        Failure::Structure => Errno::EBADMSG,
+        Failure::TooLarge => Errno::EFBIG,
+        Failure::Unsupported => Errno::EOPNOTSUPP,
+        Failure::NoSpace => Errno::ENOSPC,
+        Failure::NoDescriptor => Errno::ENFILE,
     }
 }
 
@@ -121,38 +123,13 @@ impl From<FactError> for FsError {
     fn from(error: FactError) -> Self {
         // An absence is an answer, not a fault.
         let errno = errno(error.failure);
-        FsError {
-            errno,
-            cause: (error.failure != FactFailure::Absent).then_some(Cause::Fact(error)),
-        }
-    }
-}
-
-/// The errno of a commit, as the design has it: never EXDEV nor EINVAL, at which `mv` would copy or
-/// mislead.
-fn of_commit(failure: stage::StageFailure) -> Errno {
-    use stage::StageFailure;
-    match failure {
-        StageFailure::Absent => Errno::ENOENT,
-        StageFailure::Exists => Errno::EEXIST,
-        StageFailure::Busy => Errno::EBUSY,
-        StageFailure::Denied => Errno::EACCES,
-        StageFailure::ReadOnly => Errno::EROFS,
-        StageFailure::NoSpace => Errno::ENOSPC,
-        StageFailure::Invalid => Errno::EPERM,
-        StageFailure::TimedOut => Errno::ETIMEDOUT,
-        StageFailure::Unreachable | StageFailure::Offline => Errno::EHOSTUNREACH,
-        StageFailure::Protocol => Errno::EPROTO,
-        StageFailure::Integrity | StageFailure::Io => Errno::EIO,
-        StageFailure::Structure => Errno::EBADMSG,
-        StageFailure::TooLarge => Errno::EFBIG,
-        StageFailure::Unsupported => Errno::EOPNOTSUPP,
+        FsError { errno, cause: (error.failure != Failure::Absent).then_some(Cause::Fact(error)) }
     }
 }
 
 impl From<StageError> for FsError {
     fn from(error: StageError) -> Self {
-        FsError::said(of_commit(error.failure), error)
+        FsError::said(errno(error.failure), error)
     }
 }
 
@@ -162,7 +139,7 @@ mod tests {
 
     #[test]
     fn each_failure_has_the_errno_of_the_contract() {
-        use FactFailure::*;
+        use Failure::*;
         for (failure, wanted) in [
             (Absent, libc::ENOENT),
             (Denied, libc::EACCES),
@@ -180,6 +157,10 @@ mod tests {
             (NoSpace, libc::ENOSPC),
             (NoDescriptor, libc::ENFILE),
             (Crowded, libc::EBUSY),
+            (Exists, libc::EEXIST),
+            (Busy, libc::EBUSY),
+            (ReadOnly, libc::EROFS),
+            (Invalid, libc::EPERM),
         ] {
             let error = FsError::from(FactError::new(failure, "what was asked for", "the rule"));
             assert_eq!(error.errno.0, wanted, "{failure:?}");

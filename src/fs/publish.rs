@@ -21,6 +21,7 @@ use super::error::{Errno, FsError};
 use super::inodes::DirectoryName;
 use super::node::InodeNode;
 use super::staging::{self, StagingArea};
+use crate::failure::Failure;
 use crate::local::{How, Name, RelPath};
 use crate::name::Reference;
 use crate::stage::{CommitRequest, Committed, Stage, StageError};
@@ -91,11 +92,7 @@ impl Fs {
         let subject = Path::new(staging::NAME).join(path);
         let Some(staging) = &self.options.staging else {
             let rule = "nothing is staged in a mount that is read-only";
-            return Err(StageError::new(
-                crate::stage::StageFailure::ReadOnly,
-                subject.display(),
-                rule,
-            ));
+            return Err(StageError::new(Failure::ReadOnly, subject.display(), rule));
         };
         let (fs, stage, path) = (self.clone(), staging.stage().clone(), path.to_owned());
         let committing = tokio::spawn(async move { fs.committed(&stage, &path, request).await });

@@ -7,11 +7,11 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 
-use super::RegistryFailure;
 use super::no_answer::may_want_tls;
 use super::origin::Origin;
 use super::retry::{Fault, Patience, Retry, retry_after};
 use super::transport::{fault_of, way_to};
+use crate::failure::Failure;
 
 /// How much is read of the body of an answer that is an error.
 const ERROR_BODY_MAX: u64 = 16 << 10;
@@ -52,7 +52,7 @@ impl ResponseHead {
         let bounded = if status.is_success() { limit } else { ERROR_BODY_MAX };
         let too_large = || {
             Fault::new(
-                RegistryFailure::TooLarge,
+                Failure::TooLarge,
                 format!("{what} has more than {limit} bytes, the limit for it"),
             )
         };
@@ -136,8 +136,8 @@ impl ResponseDocument {
         let failure = match self.status {
             StatusCode::UNAUTHORIZED
             | StatusCode::FORBIDDEN
-            | StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS => RegistryFailure::Denied,
-            _ => RegistryFailure::Protocol,
+            | StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS => Failure::Denied,
+            _ => Failure::Protocol,
         };
         let is_of_server = self.status == StatusCode::BAD_REQUEST && self.error_codes().is_none();
         let remedy = may_want_tls(&self.origin).filter(|_| is_of_server);
@@ -151,7 +151,7 @@ impl ResponseDocument {
             .get(RETRY_AFTER)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| retry_after(value, SystemTime::now()));
-        Fault { retry: Retry::After(asked), ..Fault::new(RegistryFailure::TimedOut, self.words()) }
+        Fault { retry: Retry::After(asked), ..Fault::new(Failure::TimedOut, self.words()) }
     }
 
     /// Refuses an answer that is a web page (hostile input R38).
@@ -163,7 +163,7 @@ impl ResponseDocument {
 /// The fault of a web page where a document was due.
 pub(super) fn not_a_registry(origin: &Origin) -> Fault {
     Fault::new(
-        RegistryFailure::Protocol,
+        Failure::Protocol,
         format!("{origin} answered with an HTML page; it is not a registry"),
     )
     .remedy("check the registry's name, and whether a proxy or portal answers in its place")

@@ -21,7 +21,6 @@ use reqwest::{Method, Request, StatusCode, Url};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::RegistryFailure;
 use super::answer::{ResponseDocument, ResponseHead};
 use super::challenge::Challenge;
 use super::credentials::{Credential, CredentialError, Credentials, FoundCredential, Secret};
@@ -29,6 +28,7 @@ use super::origin::{Origin, may_serve_tokens};
 use super::outage::{Asker, Route};
 use super::retry::{Fault, Patience, RETRIES};
 use super::transport::{ANSWER, Count, Errand, Transport};
+use crate::failure::Failure;
 use crate::name::{Host, RepoName};
 
 /// The most bytes of a token service's answer.
@@ -196,7 +196,7 @@ impl RegistryAuth {
             TokenScope::Pull(_) | TokenScope::Catalog | TokenScope::Registry => "read",
         };
         match grant.and_then(|grant| grant.source.as_ref()) {
-            Some(source) => Fault::new(RegistryFailure::Denied, format!("{words} to the credential from {source}"))
+            Some(source) => Fault::new(Failure::Denied, format!("{words} to the credential from {source}"))
                 .remedy(format!(
                     "check that it is the right one and may {wanted} this repository; when that is corrected, \
                      `tofufs refresh PATH` has a mount look at once"
@@ -302,7 +302,7 @@ impl AuthInner {
             .source
             .find(&self.host, scope.repo(), again)
             .await
-            .map_err(|error| Fault::new(RegistryFailure::Denied, error.to_string()))?;
+            .map_err(|error| Fault::new(Failure::Denied, error.to_string()))?;
         let source = found.as_ref().map(|found| found.source.clone());
         self.transport.observe(&self.registry, |seen| seen.credential = source);
         let (header, lifetime) = match &challenge {
@@ -342,7 +342,7 @@ impl AuthInner {
                 credential: Credential::Basic { username, password }, ..
             }) => basic(username, password),
             Some(FoundCredential { source, .. }) => Err(Fault::new(
-                RegistryFailure::Denied,
+                Failure::Denied,
                 format!(
                     "the registry asks for a user name and password, but {source} holds tokens"
                 ),
@@ -354,7 +354,7 @@ impl AuthInner {
 
     fn no_credential(&self, rule: &str) -> Fault {
         Fault::new(
-            RegistryFailure::Denied,
+            Failure::Denied,
             format!("{rule}, and no credential for {} was found", self.host),
         )
         .remedy(self.source.passed_over().unwrap_or_else(|| how_to_log_in(&self.host)))
@@ -381,8 +381,8 @@ impl AuthInner {
             .await
             .map_err(|fault| {
                 // a token that large is no token; the limit is not one that a user meets
-                if fault.failure == RegistryFailure::TooLarge {
-                    Fault { failure: RegistryFailure::Protocol, ..fault }
+                if fault.failure == Failure::TooLarge {
+                    Fault { failure: Failure::Protocol, ..fault }
                 } else {
                     fault
                 }
@@ -402,7 +402,7 @@ impl AuthInner {
             status if status.is_client_error() => {
                 return Err(match found {
                     Some(found) => Fault::new(
-                        RegistryFailure::Denied,
+                        Failure::Denied,
                         format!("the token service refused {}: {}", found.source, document.words()),
                     )
                     .remedy(how_to_log_in(&self.host)),
@@ -416,13 +416,13 @@ impl AuthInner {
                 let rule = format!(
                     "the token service answered {status}; token requests follow no redirect"
                 );
-                return Err(Fault::new(RegistryFailure::Protocol, rule));
+                return Err(Fault::new(Failure::Protocol, rule));
             }
             _ => return Err(document.unexpected()),
         }
         let malformed = || {
             Fault::new(
-                RegistryFailure::Protocol,
+                Failure::Protocol,
                 format!("{} did not answer with a token", document.origin),
             )
         };
@@ -440,7 +440,7 @@ impl AuthInner {
             Origin::of(realm).filter(|_| realm.username().is_empty() && realm.password().is_none());
         let Some(origin) = origin else {
             return Err(Fault::new(
-                RegistryFailure::Denied,
+                Failure::Denied,
                 "the registry names a token service that is not plain https",
             ));
         };
@@ -451,7 +451,7 @@ impl AuthInner {
             "{} names {origin} as its token service, which is not part of it",
             self.registry
         );
-        Err(Fault::new(RegistryFailure::Denied, format!("{rule}; no credential was sent"))
+        Err(Fault::new(Failure::Denied, format!("{rule}; no credential was sent"))
             .remedy(format!("if you trust it, allow it by --token-realm {}={origin}", self.host)))
     }
 }
@@ -515,10 +515,7 @@ fn token_request(
 
 fn basic(username: &str, password: &Secret) -> Result<HeaderValue, Fault> {
     if username.contains(':') {
-        return Err(Fault::new(
-            RegistryFailure::Denied,
-            "the user name of the credential holds a colon",
-        ));
+        return Err(Fault::new(Failure::Denied, "the user name of the credential holds a colon"));
     }
     let pair = Zeroizing::new(format!("{username}:{}", password.expose()));
     authorization("Basic", &Zeroizing::new(STANDARD.encode(pair.as_bytes())))
@@ -536,10 +533,7 @@ fn authorization(scheme: &str, value: &str) -> Result<HeaderValue, Fault> {
             header.set_sensitive(true);
             Ok(header)
         }
-        _ => Err(Fault::new(
-            RegistryFailure::Protocol,
-            "the token holds characters that no token has",
-        )),
+        _ => Err(Fault::new(Failure::Protocol, "the token holds characters that no token has")),
     }
 }
 
@@ -575,10 +569,10 @@ mod tests {
     fn what_is_no_user_name_or_token_is_not_sent() {
         let secret = Secret::new("pw".to_owned());
         assert!(basic("user", &secret).is_ok_and(|header| header == "Basic dXNlcjpwdw=="));
-        assert_eq!(basic("us:er", &secret).unwrap_err().failure, RegistryFailure::Denied);
+        assert_eq!(basic("us:er", &secret).unwrap_err().failure, Failure::Denied);
         assert!(bearer("a.b-c_d~e+f/g==").is_ok());
         for token in ["", "a b", "a\tb", "a\r\nX: y", "ä"] {
-            assert_eq!(bearer(token).unwrap_err().failure, RegistryFailure::Protocol, "{token:?}");
+            assert_eq!(bearer(token).unwrap_err().failure, Failure::Protocol, "{token:?}");
         }
     }
 

@@ -6,10 +6,10 @@
 use reqwest::Url;
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 
-use super::RegistryFailure;
 use super::observed::LoginScheme;
 use super::origin::Origin;
 use super::retry::Fault;
+use crate::failure::Failure;
 
 /// What a registry asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,10 +41,7 @@ impl Challenge {
             offers.extend(value.to_str().map(offers_of).unwrap_or_default());
         }
         let refused = |rule: &str| {
-            Err(Fault::new(
-                RegistryFailure::Protocol,
-                format!("the challenge of the registry {rule}"),
-            ))
+            Err(Fault::new(Failure::Protocol, format!("the challenge of the registry {rule}")))
         };
         if let Some(bearer) =
             offers.iter().find(|offer| offer.scheme.eq_ignore_ascii_case("bearer"))
@@ -66,7 +63,7 @@ impl Challenge {
             return Ok(Challenge::Basic);
         }
         Err(Fault::new(
-            RegistryFailure::Denied,
+            Failure::Denied,
             "the registry answered 401 without offering the Bearer or Basic scheme",
         ))
     }
@@ -128,7 +125,7 @@ fn value_of(text: &str) -> (String, &str) {
 mod tests {
     use super::*;
 
-    fn read(values: &[&str]) -> Result<Challenge, RegistryFailure> {
+    fn read(values: &[&str]) -> Result<Challenge, Failure> {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(WWW_AUTHENTICATE, value.parse().unwrap());
@@ -136,7 +133,7 @@ mod tests {
         Challenge::of(&headers).map_err(|fault| fault.failure)
     }
 
-    fn bearer(realm: &str, service: Option<&str>) -> Result<Challenge, RegistryFailure> {
+    fn bearer(realm: &str, service: Option<&str>) -> Result<Challenge, Failure> {
         Ok(Challenge::Bearer {
             realm: Url::parse(realm).unwrap(),
             service: service.map(str::to_owned),
@@ -179,10 +176,10 @@ mod tests {
             r#"Bearer realm="/t""#,
             r#"Bearer realm="https://a.example/",realm="https://b.example/""#,
         ] {
-            assert_eq!(read(&[text]), Err(RegistryFailure::Protocol), "{text}");
+            assert_eq!(read(&[text]), Err(Failure::Protocol), "{text}");
         }
         for text in ["", "Negotiate", "=", ",,, =,\"", "Digest realm=\"Basic\""] {
-            assert_eq!(read(&[text]), Err(RegistryFailure::Denied), "{text}");
+            assert_eq!(read(&[text]), Err(Failure::Denied), "{text}");
         }
     }
 }

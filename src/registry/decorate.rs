@@ -13,10 +13,11 @@ use futures_util::future::join_all;
 pub use mirrored::Mirrored;
 
 use super::{
-    BlobError, BlobSink, BlobSource, Greeting, Hold, RawManifest, Registry, RegistryError,
-    RegistryFailure, Removed, Upload, Uploaded,
+    BlobError, BlobSink, BlobSource, Greeting, Hold, RawManifest, Registry, RegistryError, Removed,
+    Upload, Uploaded,
 };
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
 use crate::oci::{Descriptor, Manifest};
 
@@ -62,13 +63,13 @@ impl<R: ?Sized> Scoped<R> {
                 let subject = Repo { host: self.host.clone(), name: repo.clone() };
                 let rule =
                     format!("the name lies outside of the declared source {}/{prefix}", self.host);
-                Err(RegistryError::new(RegistryFailure::Absent, subject, rule)
+                Err(RegistryError::new(Failure::Absent, subject, rule)
                     .remedy("name it as a source of the mount"))
             }
             _ if self.elsewhere.iter().any(|part| repo.is_within(part.as_ref())) => {
                 let subject = Repo { host: self.host.clone(), name: repo.clone() };
                 Err(RegistryError::new(
-                    RegistryFailure::Absent,
+                    Failure::Absent,
                     subject,
                     "an earlier source of the mount has that name",
                 ))
@@ -236,7 +237,7 @@ impl Union {
     }
 
     fn absent(&self, subject: impl Display) -> RegistryError {
-        RegistryError::new(RegistryFailure::Absent, subject, "no source of this registry holds it")
+        RegistryError::new(Failure::Absent, subject, "no source of this registry holds it")
     }
 
     fn repo(&self, repo: &RepoName) -> Repo {
@@ -251,7 +252,7 @@ impl Union {
         passed: &mut Passed,
     ) -> Option<Result<T, RegistryError>> {
         match answer {
-            Err(e) if matches!(e.failure, RegistryFailure::Absent | RegistryFailure::Offline) => {
+            Err(e) if matches!(e.failure, Failure::Absent | Failure::Offline) => {
                 passed.add(e);
                 None
             }
@@ -268,12 +269,10 @@ struct Passed(Option<RegistryError>);
 impl Passed {
     fn add(&mut self, e: RegistryError) {
         let uncertainty = |failure| match failure {
-            RegistryFailure::TimedOut
-            | RegistryFailure::Unreachable
-            | RegistryFailure::Untrusted => 4,
-            RegistryFailure::Offline => 3,
-            RegistryFailure::Denied => 2,
-            RegistryFailure::Absent => 0,
+            Failure::TimedOut | Failure::Unreachable | Failure::Untrusted => 4,
+            Failure::Offline => 3,
+            Failure::Denied => 2,
+            Failure::Absent => 0,
             _ => 1,
         };
         if self.0.as_ref().is_none_or(|held| uncertainty(e.failure) > uncertainty(held.failure)) {
@@ -303,9 +302,7 @@ impl Registry for Union {
                 // What was taken away by the user's own wish does not stand before what a store
                 // holds below the name.
                 let is_above = |name: &RepoName| name.is_within(Some(repo));
-                if error.failure == RegistryFailure::Offline
-                    && self.held().await?.iter().any(is_above)
-                {
+                if error.failure == Failure::Offline && self.held().await?.iter().any(is_above) {
                     return Err(self.absent(self.repo(repo)));
                 }
                 Err(error)
@@ -320,7 +317,7 @@ impl Registry for Union {
         let mut repos: Option<BTreeSet<RepoName>> = None;
         for answer in join_all(self.sources.iter().map(|source| source.catalog())).await {
             match answer {
-                Err(e) if e.failure == RegistryFailure::Offline => offline = Some(e),
+                Err(e) if e.failure == Failure::Offline => offline = Some(e),
                 answer => repos.get_or_insert_default().extend(answer?),
             }
         }
@@ -416,17 +413,13 @@ impl Offline {
     }
 
     fn refuse(&self, subject: impl Display) -> RegistryError {
-        RegistryError::new(
-            RegistryFailure::Offline,
-            subject,
-            "not in the cache, and the mount is offline",
-        )
-        .remedy("mount without --offline, or fetch it beforehand")
+        RegistryError::new(Failure::Offline, subject, "not in the cache, and the mount is offline")
+            .remedy("mount without --offline, or fetch it beforehand")
     }
 
     fn refuse_to_write(&self, subject: impl Display) -> RegistryError {
         RegistryError::new(
-            RegistryFailure::Offline,
+            Failure::Offline,
             subject,
             "nothing can be written to a registry while the mount is offline",
         )

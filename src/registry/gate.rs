@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::RegistryFailure;
 use super::retry::{Fault, in_words};
+use crate::failure::Failure;
 use crate::name::RepoName;
 
 /// The places of one registry.
@@ -86,7 +86,7 @@ impl Places {
                         "other requests to the registry made no progress for {}",
                         in_words(deadline)
                     );
-                    return Err(Fault::new(RegistryFailure::TimedOut, rule));
+                    return Err(Fault::new(Failure::TimedOut, rule));
                 }
             }
         }
@@ -124,7 +124,7 @@ mod tests {
         let (first, second) =
             (gate.enter(deadline).await.unwrap(), gate.enter(deadline).await.unwrap());
         let fault = gate.enter(deadline).await.map(drop).unwrap_err();
-        assert_eq!(fault.failure, RegistryFailure::TimedOut);
+        assert_eq!(fault.failure, Failure::TimedOut);
         assert!(fault.rule.contains("no progress"), "{}", fault.rule);
         let moves = async {
             let begun = std::time::Instant::now();
@@ -157,7 +157,7 @@ mod tests {
         };
         // What moves elsewhere gives nobody hope who waits behind what hangs.
         let (refused, ()) = tokio::join!(gate.enter_for(&hangs, deadline), healthy_moves);
-        assert_eq!(refused.map(drop).unwrap_err().failure, RegistryFailure::TimedOut);
+        assert_eq!(refused.map(drop).unwrap_err().failure, Failure::TimedOut);
         taken.pop();
         assert!(gate.enter_for(&hangs, deadline).await.is_ok());
         taken.clear();

@@ -30,10 +30,9 @@ pub use directory::LayoutDirectory;
 pub use lock::{Draft, clean};
 pub use pack::Packer;
 
-use super::{
-    BlobError, BlobSink, BlobSource, RawManifest, Registry, RegistryError, RegistryFailure,
-};
+use super::{BlobError, BlobSink, BlobSource, RawManifest, Registry, RegistryError};
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
 use crate::oci::Descriptor;
 use crate::oci::layout::{LayoutPart, tag_of};
@@ -90,7 +89,7 @@ impl<M: Medium> Stored<M> {
         match tokio::task::spawn_blocking(move || work(&medium)).await {
             Ok(result) => result,
             Err(e) => Err(RegistryError::new(
-                RegistryFailure::Io,
+                Failure::Io,
                 &self.host,
                 format!("work on the store ended early: {e}"),
             )),
@@ -231,9 +230,7 @@ impl<M: Medium> Registry for Stored<M> {
                         "the file ends after {at} bytes; its descriptor says {}",
                         blob.size
                     );
-                    return Err(
-                        RegistryError::new(RegistryFailure::Integrity, subject, rule).into()
-                    );
+                    return Err(RegistryError::new(Failure::Integrity, subject, rule).into());
                 }
                 Err(e) => return Err(e.about(subject).into()),
             }

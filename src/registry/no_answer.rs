@@ -4,11 +4,11 @@
 use rustls::pki_types::UnixTime;
 use rustls::{CertificateError, InvalidMessage};
 
-use super::RegistryFailure;
 use super::answer::escaped;
 use super::origin::{Origin, Scheme};
 use super::retry::Fault;
 use super::transport::way_to;
+use crate::failure::Failure;
 use crate::moment::Moment;
 
 /// What the system's resolver says before its reason.
@@ -22,22 +22,18 @@ const NO_SUCH_NAME: [&str; 3] =
 pub(super) fn unconnected(words: &str, origin: &Origin, proxy: Option<&str>) -> Fault {
     let asked = proxy.map_or_else(|| origin.to_string(), |proxy| format!("the proxy {proxy}"));
     match words.split_once(RESOLVER) {
-        Some((_, reason)) if NO_SUCH_NAME.iter().any(|said| reason.contains(said)) => Fault::new(
-            RegistryFailure::Unreachable,
-            format!("there is no such host as that of {asked}"),
-        )
-        .remedy("check the spelling of its name"),
+        Some((_, reason)) if NO_SUCH_NAME.iter().any(|said| reason.contains(said)) => {
+            Fault::new(Failure::Unreachable, format!("there is no such host as that of {asked}"))
+                .remedy("check the spelling of its name")
+        }
         Some((_, reason)) => Fault::passing(
-            RegistryFailure::Unreachable,
+            Failure::Unreachable,
             format!("the name of {asked} cannot be resolved now ({reason})"),
         )
         .remedy("check whether this machine reaches its name server"),
         None => {
             let by = proxy.map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default();
-            Fault::passing(
-                RegistryFailure::Unreachable,
-                format!("{origin} cannot be reached{by}: {words}"),
-            )
+            Fault::passing(Failure::Unreachable, format!("{origin} cannot be reached{by}: {words}"))
         }
     }
 }
@@ -53,15 +49,15 @@ pub(super) fn tls_fault(error: &rustls::Error, origin: &Origin) -> Fault {
     match error {
         rustls::Error::InvalidCertificate(reason) => untrusted(reason, rule),
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            Fault::new(RegistryFailure::Unreachable, rule("what answers does not speak TLS"))
+            Fault::new(Failure::Unreachable, rule("what answers does not speak TLS"))
                 .remedy("if it is a registry without TLS that you trust, name it by --plain-http")
         }
-        _ => Fault::new(RegistryFailure::Unreachable, rule(&error.to_string())),
+        _ => Fault::new(Failure::Unreachable, rule(&error.to_string())),
     }
 }
 
 fn untrusted(reason: &CertificateError, rule: impl Fn(&str) -> String) -> Fault {
-    let fault = |why: &str| Fault::new(RegistryFailure::Untrusted, rule(why));
+    let fault = |why: &str| Fault::new(Failure::Untrusted, rule(why));
     match reason {
         CertificateError::UnknownIssuer => {
             fault("the certificate is signed by an unknown authority")
@@ -154,7 +150,7 @@ mod tests {
             )
         };
         let (failure, sentence, retry) = of("Name or service not known", None);
-        assert_eq!(failure, RegistryFailure::Unreachable);
+        assert_eq!(failure, Failure::Unreachable);
         assert_eq!(
             sentence,
             "there is no such host as that of https://gchr.example; check the spelling of its name"
@@ -182,7 +178,7 @@ mod tests {
 
     fn said(reason: CertificateError) -> String {
         let fault = tls_fault(&rustls::Error::InvalidCertificate(reason), &origin());
-        assert_eq!(fault.failure, RegistryFailure::Untrusted);
+        assert_eq!(fault.failure, Failure::Untrusted);
         format!("{}; {}", fault.rule, fault.remedy.unwrap_or_default())
     }
 

@@ -11,12 +11,12 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::RegistryFailure;
 use super::auth::TokenScope;
 use super::breaker::{Breaker, Cost};
 use super::origin::Origin;
 use super::recent::Recent;
 use super::retry::{Fault, Retry};
+use crate::failure::Failure;
 
 /// How many lines and how many routes in trouble are remembered. A registry can name any number of
 /// origins by redirects.
@@ -78,7 +78,7 @@ impl Trouble {
             tracing::debug!(%what, ?wait, "left alone");
             let (failure, rule, remedy) = match &self.last {
                 Some(last) => (last.failure, last.rule.as_str(), last.remedy.as_deref()),
-                None => (RegistryFailure::Unreachable, "it failed", None),
+                None => (Failure::Unreachable, "it failed", None),
             };
             let rule = format!("{rule}; that was one of several failures in a row, and {what} is left alone for now");
             let again = "it is tried again by itself within half a minute";
@@ -129,9 +129,7 @@ impl Outages {
             Err(fault)
                 if matches!(
                     fault.failure,
-                    RegistryFailure::TimedOut
-                        | RegistryFailure::Unreachable
-                        | RegistryFailure::Untrusted
+                    Failure::TimedOut | Failure::Unreachable | Failure::Untrusted
                 ) =>
             {
                 fault
@@ -144,7 +142,7 @@ impl Outages {
             }
         };
         let line = lines.get_or_insert_with(origin, || Trouble::new(self.probe_after));
-        let is_silent = fault.failure == RegistryFailure::TimedOut;
+        let is_silent = fault.failure == Failure::TimedOut;
         if is_silent && line.breaker.is_closed() {
             if line.silent.contains(route) {
                 return;
@@ -160,12 +158,8 @@ impl Outages {
         let mut routes = locked(&self.routes);
         match outcome {
             // No connection says nothing of what would have been answered.
-            Err(fault)
-                if matches!(
-                    fault.failure,
-                    RegistryFailure::Unreachable | RegistryFailure::Untrusted
-                ) => {}
-            Err(fault) if fault.failure == RegistryFailure::TimedOut => {
+            Err(fault) if matches!(fault.failure, Failure::Unreachable | Failure::Untrusted) => {}
+            Err(fault) if fault.failure == Failure::TimedOut => {
                 let trouble = routes.get_or_insert_with(route, || Trouble::new(self.probe_after));
                 trouble.goes_on(fault, Cost::Something);
             }
@@ -223,7 +217,7 @@ mod tests {
         "https://r.example".parse().unwrap()
     }
 
-    fn fault(failure: RegistryFailure) -> Result<(), Fault> {
+    fn fault(failure: Failure) -> Result<(), Fault> {
         Err(Fault::passing(failure, "broken"))
     }
 
@@ -236,10 +230,10 @@ mod tests {
         let outages = outages();
         for _ in 0..5 {
             outages.note_line(&registry(), &route("bad"), &Ok(()), AT_ONCE);
-            outages.note_route(&route("bad"), &fault(RegistryFailure::TimedOut));
+            outages.note_route(&route("bad"), &fault(Failure::TimedOut));
         }
         let refused = outages.admit_route(&route("bad")).unwrap_err();
-        assert_eq!(refused.failure, RegistryFailure::TimedOut);
+        assert_eq!(refused.failure, Failure::TimedOut);
         assert!(
             refused.rule.contains("bad of https://r.example is left alone"),
             "{}",
@@ -256,17 +250,9 @@ mod tests {
         let outages = outages();
         for _ in 0..5 {
             assert!(outages.admit_line(&registry()).is_ok());
-            outages.note_line(
-                &registry(),
-                &route("a"),
-                &fault(RegistryFailure::Unreachable),
-                AT_ONCE,
-            );
+            outages.note_line(&registry(), &route("a"), &fault(Failure::Unreachable), AT_ONCE);
         }
-        assert_eq!(
-            outages.admit_line(&registry()).unwrap_err().failure,
-            RegistryFailure::Unreachable
-        );
+        assert_eq!(outages.admit_line(&registry()).unwrap_err().failure, Failure::Unreachable);
         assert!(outages.admit_line(&"https://other.example".parse().unwrap()).is_ok());
         outages.trust_again();
         assert!(outages.admit_line(&registry()).is_ok());
@@ -276,7 +262,7 @@ mod tests {
     fn one_silent_route_is_no_silent_line_and_several_are() {
         let outages = outages();
         let silent = |repo: &str| {
-            outages.note_line(&registry(), &route(repo), &fault(RegistryFailure::TimedOut), AT_ONCE)
+            outages.note_line(&registry(), &route(repo), &fault(Failure::TimedOut), AT_ONCE)
         };
         (0..20).for_each(|_| silent("bad"));
         assert!(outages.admit_line(&registry()).is_ok());
@@ -291,7 +277,7 @@ mod tests {
     fn a_flood_of_failing_origins_does_not_end_the_rest_of_one_that_is_asked_again() {
         let outages = outages();
         let failing = |origin: &Origin| {
-            outages.note_line(origin, &route("a"), &fault(RegistryFailure::Unreachable), AT_ONCE);
+            outages.note_line(origin, &route("a"), &fault(Failure::Unreachable), AT_ONCE);
         };
         (0..5).for_each(|_| failing(&registry()));
         for port in 1..=3 * REMEMBERED {

@@ -11,11 +11,11 @@ use reqwest::Url;
 use reqwest::header::{HeaderMap, LINK};
 use serde::Deserialize;
 
-use super::RegistryFailure;
 use super::answer::{ResponseDocument, escaped};
 use super::auth::TokenScope;
 use super::origin::Origin;
 use super::retry::Fault;
+use crate::failure::Failure;
 
 /// The most bytes of one page.
 pub(super) const PAGE_MAX: u64 = 4 << 20;
@@ -62,7 +62,7 @@ impl<T: Ord + std::str::FromStr> PagedList<T> {
         let parsed: Option<ListPage> = serde_json::from_slice(&page.bytes).ok();
         let Some(entries) = parsed.and_then(|p| p.entries) else {
             return Err(Fault::new(
-                RegistryFailure::Protocol,
+                Failure::Protocol,
                 format!("{} did not answer with a list", page.origin),
             ));
         };
@@ -74,18 +74,18 @@ impl<T: Ord + std::str::FromStr> PagedList<T> {
         }
         if self.entries.len() + self.refused > ENTRIES_MAX {
             return Err(Fault::new(
-                RegistryFailure::TooLarge,
+                Failure::TooLarge,
                 format!("the list has more than {ENTRIES_MAX} entries"),
             )
             .remedy("a single tag can still be opened by its name"));
         }
         let Some(next) = next(&page.headers, at, &self.registry)? else { return Ok(None) };
         if !self.seen.insert(next.to_string()) {
-            return Err(Fault::new(RegistryFailure::Protocol, "the pages of the list form a loop"));
+            return Err(Fault::new(Failure::Protocol, "the pages of the list form a loop"));
         }
         if self.seen.len() > PAGES_MAX {
             return Err(Fault::new(
-                RegistryFailure::TooLarge,
+                Failure::TooLarge,
                 format!("the list has more than {PAGES_MAX} pages"),
             ));
         }
@@ -114,7 +114,7 @@ fn next(headers: &HeaderMap, at: &Url, registry: &Origin) -> Result<Option<Url>,
     };
     let refused = |why: &str| {
         Fault::new(
-            RegistryFailure::Protocol,
+            Failure::Protocol,
             format!("the Link to the next page ({}) {why}", escaped(&bounded(target))),
         )
     };
@@ -125,7 +125,7 @@ fn next(headers: &HeaderMap, at: &Url, registry: &Origin) -> Result<Option<Url>,
         || url.password().is_some()
     {
         return Err(Fault::new(
-            RegistryFailure::Protocol,
+            Failure::Protocol,
             format!("the Link to the next page leads away from {registry}"),
         ));
     }
@@ -233,7 +233,7 @@ mod tests {
             match listing.page(&at, &page) {
                 Ok(next) => assert!(fits && next.is_none() && listing.finish().0.len() == entries),
                 Err(fault) => {
-                    assert!(!fits && fault.failure == RegistryFailure::TooLarge, "{}", fault.rule)
+                    assert!(!fits && fault.failure == Failure::TooLarge, "{}", fault.rule)
                 }
             }
         }
@@ -263,7 +263,7 @@ mod tests {
             "file:///x",
             "https://u@r.example/",
         ] {
-            assert_eq!(link(target).unwrap_err().failure, RegistryFailure::Protocol, "{target}");
+            assert_eq!(link(target).unwrap_err().failure, Failure::Protocol, "{target}");
         }
     }
 }

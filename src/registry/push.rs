@@ -23,8 +23,9 @@ use super::request::{Question, REDIRECTS_MAX, is_redirect, too_many_redirects};
 use super::retry::{Fault, Patience};
 use super::transport::Count;
 use super::upload::{BlobSource, Removed, Upload, Uploaded};
-use super::{RawManifest, RegistryError, RegistryFailure};
+use super::{RawManifest, RegistryError};
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::{Descriptor, MANIFEST_MAX, Manifest};
 use body::Outgoing;
@@ -95,7 +96,7 @@ impl Upload for Remote {
         let after = after.map(|after| format!("&last={after}")).unwrap_or_default();
         let path = format!("{repo}/tags/list?n=1000{after}");
         match self.list(&path, TokenScope::Push(repo.clone()), judge_tags).await {
-            Err(fault) if fault.failure == RegistryFailure::Absent => Ok(Vec::new()),
+            Err(fault) if fault.failure == Failure::Absent => Ok(Vec::new()),
             listed => listed.map_err(|fault| fault.about(&self.repo(repo).to_string())),
         }
     }
@@ -105,7 +106,7 @@ impl Upload for Remote {
             return Ok(Removed::Refused);
         }
         let removed = match self.delete(repo, digest).await {
-            Err(fault) if fault.failure == RegistryFailure::Denied => Removed::Refused,
+            Err(fault) if fault.failure == Failure::Denied => Removed::Refused,
             removed => removed.map_err(|fault| {
                 fault.about(&self.repo(repo).at(Selector::Digest(*digest)).to_string())
             })?,
@@ -179,7 +180,7 @@ impl Remote {
                 Selector::Digest(digest) => *digest,
                 Selector::Tag(_) => raw.claimed.unwrap_or_else(|| Digest::of(&raw.bytes)),
             })),
-            Err(fault) if fault.failure == RegistryFailure::Absent => Ok(None),
+            Err(fault) if fault.failure == Failure::Absent => Ok(None),
             Err(fault) => Err(fault),
         }
     }
@@ -194,7 +195,7 @@ impl Remote {
         let got = Digest::of_with(wanted.algorithm(), &manifest.raw);
         if got != wanted || matches!(selector, Selector::Digest(digest) if *digest != wanted) {
             let rule = format!("the manifest to be sent is {got} and not what it is sent as");
-            return Err(Fault::new(RegistryFailure::Integrity, rule));
+            return Err(Fault::new(Failure::Integrity, rule));
         }
         let url = self.url(&format!("{repo}/manifests/{selector}"))?;
         let mut question = Question::get(url, "application/json", TokenScope::Push(repo.clone()));
@@ -219,7 +220,7 @@ impl Remote {
             Some(digest) if digest == wanted => Ok(()),
             Some(digest) if digest.algorithm() != wanted.algorithm() => Ok(()),
             Some(digest) => Err(Fault::new(
-                RegistryFailure::Integrity,
+                Failure::Integrity,
                 format!("the registry says that it kept {digest} where {wanted} was sent"),
             )),
             None => Err(lost(&answer)),
@@ -230,7 +231,7 @@ impl Remote {
 /// The fault of a registry that took something and does not have it.
 fn lost(answer: &ResponseDocument) -> Fault {
     Fault::new(
-        RegistryFailure::Integrity,
+        Failure::Integrity,
         format!("{}, but it does not hold what was sent", answer.words()),
     )
     .remedy("try again, and see the registry's log if that does not help")
@@ -314,7 +315,7 @@ impl BlobPush<'_> {
             && claimed != *digest
         {
             return Err(Fault::new(
-                RegistryFailure::Integrity,
+                Failure::Integrity,
                 format!("the registry shows {claimed} in its place"),
             ));
         }
@@ -323,7 +324,7 @@ impl BlobPush<'_> {
             None | Some(0) => Ok(BlobPresence::Yes),
             Some(length) if length == *size => Ok(BlobPresence::Yes),
             Some(length) => Err(Fault::new(
-                RegistryFailure::Integrity,
+                Failure::Integrity,
                 format!(
                     "the registry holds {length} bytes under this digest, whose content has {size}"
                 ),
@@ -370,7 +371,7 @@ impl BlobPush<'_> {
             let rule = format!(
                 "a new upload at the registry claims to hold the bytes up to {last} already"
             );
-            return Err(Fault::new(RegistryFailure::Protocol, rule));
+            return Err(Fault::new(Failure::Protocol, rule));
         }
         location(&question.url, &answer.headers, self.remote.origin())
     }
@@ -390,7 +391,7 @@ impl BlobPush<'_> {
             && kept != *digest
         {
             let rule = format!("the registry says that it kept {kept} where {digest} was sent");
-            return Err(Fault::new(RegistryFailure::Integrity, rule));
+            return Err(Fault::new(Failure::Integrity, rule));
         }
         let whole = range.is_none_or(|last| last.saturating_add(1) == *size);
         if answer.status == StatusCode::CREATED && told.is_some() && whole {
@@ -406,7 +407,7 @@ impl BlobPush<'_> {
                     .map(|last| format!(", and to have the bytes up to {last}"))
                     .unwrap_or_default();
                 Err(Fault::new(
-                    RegistryFailure::Protocol,
+                    Failure::Protocol,
                     format!(
                         "the registry says {status} where 201 would end the upload{range}; it lacks the blob"
                     ),
@@ -419,9 +420,8 @@ impl BlobPush<'_> {
 /// Where the bytes of an upload are to go. At the registry itself: a credential goes along
 /// (CVE-2026-50151).
 fn location(at: &Url, headers: &HeaderMap, registry: &Origin) -> Result<Url, Fault> {
-    let refused = |why: String| {
-        Fault::new(RegistryFailure::Protocol, format!("the Location of the upload {why}"))
-    };
+    let refused =
+        |why: String| Fault::new(Failure::Protocol, format!("the Location of the upload {why}"));
     let Some(location) = headers.get(LOCATION) else {
         return Err(refused("is missing".to_owned()));
     };

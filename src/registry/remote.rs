@@ -23,8 +23,9 @@ use super::paging::{Moving, PAGE_MAX, PagedList};
 use super::request::{Question, RegistryRequester};
 use super::retry::{Fault, Patience, RETRIES};
 use super::transport::Transport;
-use super::{BlobError, BlobSink, Greeting, RawManifest, Registry, RegistryError, RegistryFailure};
+use super::{BlobError, BlobSink, Greeting, RawManifest, Registry, RegistryError};
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
 use crate::oci::{Descriptor, MANIFEST_MAX};
 
@@ -151,9 +152,8 @@ impl Remote {
     /// differently.
     pub(super) fn url(&self, path: &str) -> Result<Url, Fault> {
         let url = self.base.join(path);
-        let mut url = url.map_err(|e| {
-            Fault::new(RegistryFailure::Protocol, format!("{path:?} is no path: {e}"))
-        })?;
+        let mut url =
+            url.map_err(|e| Fault::new(Failure::Protocol, format!("{path:?} is no path: {e}")))?;
         if let Some(host) = &self.on_behalf_of {
             url.query_pairs_mut().append_pair("ns", host.as_str());
         }
@@ -266,7 +266,7 @@ impl Remote {
         let claimed = claim(&answer.headers)?;
         let mismatch = |what: &str, wanted: &Digest, got: Digest| {
             Fault::new(
-                RegistryFailure::Integrity,
+                Failure::Integrity,
                 format!("the manifest that came is {got}, {what} {wanted}"),
             )
         };
@@ -302,7 +302,7 @@ impl Registry for Remote {
 
     async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
         match self.list("_catalog?n=1000", TokenScope::Catalog, judge_catalog).await {
-            Err(fault) if fault.failure == RegistryFailure::Denied => {
+            Err(fault) if fault.failure == Failure::Denied => {
                 Err(unlisted(&fault.rule).about(self.host.as_str()))
             }
             listed => listed.map_err(|fault| fault.about(self.host.as_str())),
@@ -365,7 +365,7 @@ impl Registry for Remote {
 
 /// The error of what is to be a registry's place and is none.
 pub(super) fn invalid(place: impl std::fmt::Display) -> RegistryError {
-    RegistryError::new(RegistryFailure::Unreachable, place, "is not a host's name or address")
+    RegistryError::new(Failure::Unreachable, place, "is not a host's name or address")
 }
 
 /// The digest that `Docker-Content-Digest` claims. One that cannot be checked claims nothing.
@@ -374,7 +374,7 @@ pub(super) fn claim(headers: &HeaderMap) -> Result<Option<Digest>, Fault> {
     let first = claims.next();
     if let Some(other) = claims.find(|other| Some(*other) != first) {
         let rule = format!("the registry claims two digests at once ({first:?} and {other:?})");
-        return Err(Fault::new(RegistryFailure::Integrity, rule));
+        return Err(Fault::new(Failure::Integrity, rule));
     }
     Ok(first.and_then(|value| value.to_str().ok()).and_then(|text| text.trim().parse().ok()))
 }
@@ -382,10 +382,10 @@ pub(super) fn claim(headers: &HeaderMap) -> Result<Option<Digest>, Fault> {
 /// The fault of a 404: absence if the registry says so itself, else an answer by somebody else.
 fn absent(answer: &ResponseDocument) -> Fault {
     if answer.is_authoritative() {
-        return Fault::new(RegistryFailure::Absent, answer.words());
+        return Fault::new(Failure::Absent, answer.words());
     }
     Fault::new(
-        RegistryFailure::Protocol,
+        Failure::Protocol,
         format!(
             "{}, which is not a registry's answer, so that it proves no absence",
             answer.words()
@@ -421,9 +421,6 @@ fn judge_catalog(page: &ResponseDocument) -> Result<(), Fault> {
 /// The catalog is no part of the specification; most public registries refuse it (registry quirk
 /// Q7).
 fn unlisted(words: &str) -> Fault {
-    Fault::new(
-        RegistryFailure::Absent,
-        format!("the registry does not list its repositories ({words})"),
-    )
-    .remedy("repositories can be opened by their names")
+    Fault::new(Failure::Absent, format!("the registry does not list its repositories ({words})"))
+        .remedy("repositories can be opened by their names")
 }

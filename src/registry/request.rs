@@ -11,7 +11,6 @@ use bytes::Bytes;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, Request, Response, StatusCode, Url};
 
-use super::RegistryFailure;
 use super::address::Reach;
 use super::answer::{ResponseHead, is_json};
 use super::auth::{Grant, RegistryAuth, TokenScope};
@@ -20,6 +19,7 @@ use super::origin::{Origin, Scheme};
 use super::outage::{Asker, Route, or_once};
 use super::retry::{Fault, Patience, Retry};
 use super::transport::{ANSWER, Count, Errand, Transport};
+use crate::failure::Failure;
 
 /// Redirects that are followed for one request.
 pub(super) const REDIRECTS_MAX: u32 = 5;
@@ -92,7 +92,7 @@ impl RegistryRequester {
         let answer = self.logged_in(question, &route, patience).await;
         self.transport.outages().note_route(&route, &answer);
         let refused = match &answer {
-            Err(fault) if fault.failure == RegistryFailure::Denied => Some(fault.rule.clone()),
+            Err(fault) if fault.failure == Failure::Denied => Some(fault.rule.clone()),
             _ => None,
         };
         self.transport.observe(&self.registry, |seen| seen.refused = refused);
@@ -208,7 +208,7 @@ impl RegistryRequester {
         for _ in 0..=REDIRECTS_MAX {
             let Some(origin) = Origin::of(&url) else {
                 return Err(Fault::new(
-                    RegistryFailure::Protocol,
+                    Failure::Protocol,
                     "an address that is neither http nor https",
                 ));
             };
@@ -296,7 +296,7 @@ impl RegistryRequester {
                 let at_once = Retry::After(Some(Duration::ZERO));
                 Err(Fault {
                     retry: at_once,
-                    ..Fault::new(RegistryFailure::Denied, "the login ran out during the upload")
+                    ..Fault::new(Failure::Denied, "the login ran out during the upload")
                 })
             }
             _ => Err(self.denied(answer, &question.scope, grant.as_deref(), patience).await),
@@ -314,12 +314,12 @@ impl RegistryRequester {
             let rule = format!(
                 "the registry redirected an upload with {status}, which would drop its body"
             );
-            return Err(Fault::new(RegistryFailure::Protocol, rule));
+            return Err(Fault::new(Failure::Protocol, rule));
         }
         let url = target(from, headers)?;
         if Origin::of(&url).as_ref() != Some(&self.registry) {
             let rule = format!("a redirect of what is written leads away from {}", self.registry);
-            return Err(Fault::new(RegistryFailure::Protocol, rule));
+            return Err(Fault::new(Failure::Protocol, rule));
         }
         Ok(url)
     }
@@ -338,17 +338,13 @@ pub(super) fn is_redirect(status: StatusCode) -> bool {
 
 /// The fault of a chain of redirects without end.
 pub(super) fn too_many_redirects() -> Fault {
-    Fault::new(
-        RegistryFailure::Protocol,
-        format!("the registry redirects more than {REDIRECTS_MAX} times"),
-    )
+    Fault::new(Failure::Protocol, format!("the registry redirects more than {REDIRECTS_MAX} times"))
 }
 
 /// Where a redirect leads, if it may be followed (hostile input R10 to R16).
 fn target(from: &Url, headers: &HeaderMap) -> Result<Url, Fault> {
-    let refused = |why: &str| {
-        Fault::new(RegistryFailure::Protocol, format!("a redirect of the registry {why}"))
-    };
+    let refused =
+        |why: &str| Fault::new(Failure::Protocol, format!("a redirect of the registry {why}"));
     let Some(location) = headers.get(LOCATION) else { return Err(refused("names no address")) };
     let text = location.to_str().map_err(|_| refused("leads to an address that is not ASCII"))?;
     if text.len() > LOCATION_MAX {
@@ -409,7 +405,7 @@ mod tests {
             long.as_str(),
         ] {
             let fault = to(location).unwrap_err();
-            assert_eq!(fault.failure, RegistryFailure::Protocol, "{location}");
+            assert_eq!(fault.failure, Failure::Protocol, "{location}");
             assert!(!fault.rule.contains("u:p"), "{}", fault.rule);
         }
         assert!(target(&from, &HeaderMap::new()).is_err());

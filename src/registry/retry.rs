@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::{RegistryError, RegistryFailure};
+use super::RegistryError;
+use crate::failure::Failure;
 
 /// Tries after the first one, without progress in between.
 pub(super) const RETRIES: u32 = 4;
@@ -34,7 +35,7 @@ pub(super) enum Retry {
 /// What one try ended with; becomes a [`RegistryError`] when nothing more is tried.
 #[derive(Clone, Debug)]
 pub(super) struct Fault {
-    pub failure: RegistryFailure,
+    pub failure: Failure,
     pub rule: String,
     pub remedy: Option<String>,
     pub retry: Retry,
@@ -42,12 +43,12 @@ pub(super) struct Fault {
 
 impl Fault {
     /// A fault that another try would not mend.
-    pub fn new(failure: RegistryFailure, rule: impl Into<String>) -> Fault {
+    pub fn new(failure: Failure, rule: impl Into<String>) -> Fault {
         Fault { failure, rule: rule.into(), remedy: None, retry: Retry::Never }
     }
 
     /// A fault that may pass.
-    pub fn passing(failure: RegistryFailure, rule: impl Into<String>) -> Fault {
+    pub fn passing(failure: Failure, rule: impl Into<String>) -> Fault {
         Fault { retry: Retry::After(None), ..Fault::new(failure, rule) }
     }
 
@@ -102,7 +103,7 @@ impl Patience {
 
     fn expired(&self, doing: &str) -> Fault {
         Fault::new(
-            RegistryFailure::TimedOut,
+            Failure::TimedOut,
             format!("no progress for {} while {doing}", in_words(self.deadline)),
         )
         .remedy("see whether the registry can be reached; --deadline sets the limit")
@@ -120,7 +121,7 @@ impl Patience {
             Ok(value) => Ok(value),
             Err(_) if left <= limit => Err(self.expired(doing)),
             Err(_) => Err(Fault::passing(
-                RegistryFailure::TimedOut,
+                Failure::TimedOut,
                 format!("no answer within {} while {doing}", in_words(limit)),
             )),
         }
@@ -147,7 +148,7 @@ impl Patience {
             Ok(value) => Ok(value),
             Err(_) if left <= limit => Err(self.expired("receiving the body")),
             Err(_) => Err(Fault::passing(
-                RegistryFailure::TimedOut,
+                Failure::TimedOut,
                 format!("the body came slower than 1 KiB/s for {}", in_words(LOW_SPEED_TIME)),
             )),
         }
@@ -196,7 +197,7 @@ impl Patience {
             && asked >= left
         {
             return Err(Fault {
-                failure: RegistryFailure::TimedOut,
+                failure: Failure::TimedOut,
                 rule: format!(
                     "{}; it asks to be left alone for {} (until {}), longer than the deadline of {} allows",
                     fault.rule,
@@ -288,11 +289,11 @@ mod tests {
 
     #[tokio::test]
     async fn when_the_time_is_over_nothing_is_tried_again_and_the_last_fault_stands() {
-        let broken = Fault::passing(RegistryFailure::Unreachable, "broken").remedy("mend it");
+        let broken = Fault::passing(Failure::Unreachable, "broken").remedy("mend it");
         let fault = Patience::new(Duration::ZERO, RETRIES).again(broken).await.unwrap_err();
         assert_eq!(
             (fault.failure, &*fault.rule, fault.retry),
-            (RegistryFailure::Unreachable, "broken", Retry::Never)
+            (Failure::Unreachable, "broken", Retry::Never)
         );
         assert_eq!(fault.remedy.as_deref(), Some("mend it"));
     }
@@ -308,14 +309,14 @@ mod tests {
             tokio::time::timeout(LOW_SPEED_TIME / 2, patience.piece(std::future::pending::<()>()))
                 .await;
         let fault = waited.expect("no new time was given").unwrap_err();
-        assert_eq!((fault.failure, fault.retry), (RegistryFailure::TimedOut, Retry::After(None)));
+        assert_eq!((fault.failure, fault.retry), (Failure::TimedOut, Retry::After(None)));
         patience.received(1 << 20, 1 << 20);
         assert!(patience.slow_since.elapsed() < LOW_SPEED_TIME, "what moves has its time again");
     }
 
     #[tokio::test]
     async fn a_body_that_gets_no_further_earns_no_new_tries() {
-        let broken = || Fault::passing(RegistryFailure::TimedOut, "broken");
+        let broken = || Fault::passing(Failure::TimedOut, "broken");
         let mut patience = Patience::new(Duration::from_secs(600), RETRIES);
         patience.tries = RETRIES;
         patience.received(10, 10);
@@ -325,7 +326,7 @@ mod tests {
         assert!(patience.again(broken()).await.is_err_and(|f| f.rule.contains("5 tries")));
         assert!(
             Patience::new(Duration::from_secs(600), RETRIES)
-                .again(Fault::new(RegistryFailure::Absent, "x"))
+                .again(Fault::new(Failure::Absent, "x"))
                 .await
                 .is_err()
         );

@@ -13,7 +13,8 @@ use super::gate::Permit;
 use super::request::{Question, RegistryRequester};
 use super::retry::{Fault, Patience};
 use super::transport::Count;
-use super::{BlobSink, RegistryFailure, SinkError};
+use super::{BlobSink, SinkError};
+use crate::failure::Failure;
 use crate::name::RepoName;
 
 /// How much is read of an answer that is no part of the blob.
@@ -172,7 +173,7 @@ impl<'a> Transfer<'a> {
     /// Forgets what came, once; ranges that go wrong again are a server that cannot be dealt with.
     async fn begin_anew(&mut self, rule: &str, sink: &mut dyn BlobSink) -> Result<(), TransferEnd> {
         if self.range_failed {
-            return Err(Fault::new(RegistryFailure::Protocol, rule).into());
+            return Err(Fault::new(Failure::Protocol, rule).into());
         }
         self.range_failed = true;
         sink.restart().await?;
@@ -231,7 +232,7 @@ impl<'a> Transfer<'a> {
 
     fn wrong_size(&self, what: &str) -> Fault {
         Fault::new(
-            RegistryFailure::Integrity,
+            Failure::Integrity,
             format!("the blob's size is {} bytes by its manifest, but {what}", self.size),
         )
     }
@@ -243,7 +244,7 @@ impl<'a> Transfer<'a> {
         if status.is_success() {
             let rule =
                 format!("{} answered {status} where all of the blob was asked for", answer.origin);
-            return Fault::new(RegistryFailure::Protocol, rule);
+            return Fault::new(Failure::Protocol, rule);
         }
         let document = match answer.document(REFUSAL_MAX, "the answer", &mut self.patience).await {
             Ok(document) => document,
@@ -254,7 +255,7 @@ impl<'a> Transfer<'a> {
                 super::answer::not_a_registry(&document.origin)
             }
             StatusCode::NOT_FOUND | StatusCode::GONE => Fault::new(
-                RegistryFailure::Integrity,
+                Failure::Integrity,
                 format!("the manifest names a blob that the registry lacks ({})", document.words()),
             )
             .remedy("publish the artifact again"),

@@ -26,7 +26,8 @@ use super::observed::{Observations, Observed, seconds_ahead};
 use super::origin::{Origin, Scheme, shown};
 use super::outage::{Asker, Outages, Route, or_once};
 use super::retry::{Fault, Patience};
-use super::{RegistryError, RegistryFailure, Requests};
+use super::{RegistryError, Requests};
+use crate::failure::Failure;
 
 /// Time to connect, TLS included.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -126,7 +127,7 @@ impl Transport {
             };
             builder.build().map_err(|e| {
                 RegistryError::new(
-                    RegistryFailure::Io,
+                    Failure::Io,
                     "the HTTP client",
                     format!("cannot be set up: {}", causes(&e)),
                 )
@@ -192,10 +193,7 @@ impl Transport {
     {
         let url = request.url().clone();
         let Some(origin) = Origin::of(&url) else {
-            return Err(Fault::new(
-                RegistryFailure::Protocol,
-                "an address that is neither http nor https",
-            ));
+            return Err(Fault::new(Failure::Protocol, "an address that is neither http nor https"));
         };
         let Errand { count, from, route, asker } = errand;
         let tries = or_once(self.outages.admit_line(&origin), asker)?;
@@ -324,13 +322,13 @@ pub(super) fn way_to(origin: &Origin) -> String {
 
 fn proxy_denies(origin: &Origin) -> Fault {
     let proxy = proxy_of(origin).map(|proxy| format!(" {proxy}")).unwrap_or_default();
-    Fault::new(RegistryFailure::Denied, format!("the proxy{proxy} on the way to {origin} asks for a password (407)"))
+    Fault::new(Failure::Denied, format!("the proxy{proxy} on the way to {origin} asks for a password (407)"))
         .remedy("put the user and password into the proxy's address in the environment (HTTPS_PROXY, HTTP_PROXY)")
 }
 
 fn forbidden(target: &Forbidden) -> Fault {
     Fault::new(
-        RegistryFailure::Protocol,
+        Failure::Protocol,
         format!("a redirect of the registry leads to a forbidden address: {target}"),
     )
 }
@@ -343,7 +341,7 @@ fn sound_head(response: Response, origin: &Origin) -> Result<Response, Fault> {
     let headers = response.headers();
     if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
         return Err(Fault::new(
-            RegistryFailure::Protocol,
+            Failure::Protocol,
             format!("{origin} answers with both Content-Length and Transfer-Encoding"),
         ));
     }
@@ -353,7 +351,7 @@ fn sound_head(response: Response, origin: &Origin) -> Result<Response, Fault> {
         .find(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity"));
     match encoded {
         Some(encoding) if response.status().is_success() => Err(Fault::new(
-            RegistryFailure::Protocol,
+            Failure::Protocol,
             format!("{origin} answers with Content-Encoding {encoding:?}; identity was asked for"),
         )),
         _ => Ok(response),
@@ -407,13 +405,13 @@ pub(super) fn fault_of(error: &reqwest::Error, origin: &Origin) -> Fault {
     ];
     if malformed.iter().any(|m| words.contains(m)) {
         let fault = Fault::new(
-            RegistryFailure::Protocol,
+            Failure::Protocol,
             format!("{} does not speak HTTP: {words}", way_to(origin)),
         );
         return Fault { remedy: may_want_tls(origin).map(str::to_owned), ..fault };
     }
     Fault::passing(
-        RegistryFailure::TimedOut,
+        Failure::TimedOut,
         format!("the connection to {} broke: {words}", way_to(origin)),
     )
 }

@@ -22,8 +22,9 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::process::Process;
-use super::{Hold, RegistryError, RegistryFailure, Removed, Upload};
+use super::{Hold, RegistryError, Removed, Upload};
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::name::{ClaimTag, Reference, Repo, Selector, Tag};
 use crate::oci::Manifest;
 use crate::oci::write::{EMPTY_CONTENT, empty, image};
@@ -120,12 +121,11 @@ impl<'a> Turn<'a> {
             Ok(Err(e)) => e,
             Err(_) => {
                 let rule = format!("putting the tag was not answered within {ANSWERED:?}");
-                RegistryError::new(RegistryFailure::TimedOut, claims.subject(), rule)
-                    .remedy("push again")
+                RegistryError::new(Failure::TimedOut, claims.subject(), rule).remedy("push again")
             }
         };
         // It may arrive yet, and the claim keeps others away meanwhile.
-        if matches!(failed.failure, RegistryFailure::TimedOut | RegistryFailure::Unreachable) {
+        if matches!(failed.failure, Failure::TimedOut | Failure::Unreachable) {
             claims.own = None;
         }
         Err(NotPut::Failed(failed))
@@ -235,7 +235,7 @@ impl<'a> Claims<'a> {
     async fn put(&self, name: &ClaimTag, given_up: bool) -> Result<Digest, RegistryError> {
         let document = document(self.tag, given_up).map_err(|e| {
             RegistryError::new(
-                RegistryFailure::Structure,
+                Failure::Structure,
                 self.subject(),
                 format!("no claim can be made for it: {e}"),
             )
@@ -246,9 +246,7 @@ impl<'a> Claims<'a> {
             Err(e)
                 if !matches!(
                     e.failure,
-                    RegistryFailure::TimedOut
-                        | RegistryFailure::Unreachable
-                        | RegistryFailure::Denied
+                    Failure::TimedOut | Failure::Unreachable | Failure::Denied
                 ) =>
             {
                 // What is copied need not hold the blob that a claim names.
@@ -334,7 +332,7 @@ impl<'a> Claims<'a> {
 
     fn lagging(&self) -> RegistryError {
         let rule = format!("the registry's list of tags does not show what was put {LAG:?} ago");
-        RegistryError::new(RegistryFailure::TimedOut, self.subject(), rule).remedy(
+        RegistryError::new(Failure::TimedOut, self.subject(), rule).remedy(
             "push again when the list is up to date: without it writers cannot be kept apart",
         )
     }
@@ -355,7 +353,7 @@ impl<'a> Claims<'a> {
         let waited = self.begun.elapsed();
         if waited > PATIENCE {
             let rule = format!("other writers of this tag did not end within {PATIENCE:?}");
-            return Err(RegistryError::new(RegistryFailure::TimedOut, self.subject(), rule)
+            return Err(RegistryError::new(Failure::TimedOut, self.subject(), rule)
                 .remedy("push again later"));
         }
         if waited > TOLD && !std::mem::replace(&mut self.is_told, true) {
@@ -372,7 +370,7 @@ impl<'a> Claims<'a> {
     async fn names(&self) -> Result<Vec<ClaimTag>, RegistryError> {
         let prefix = (!self.whole).then(|| ClaimTag::prefix(self.tag));
         let tags = match self.upload.tags_now(&self.repo.name, prefix.as_deref()).await {
-            Err(e) if e.failure == RegistryFailure::Protocol && prefix.is_some() => {
+            Err(e) if e.failure == Failure::Protocol && prefix.is_some() => {
                 self.upload.tags_now(&self.repo.name, None).await?
             }
             tags => tags?,
@@ -396,7 +394,7 @@ impl<'a> Claims<'a> {
     async fn counts(&mut self, name: &ClaimTag) -> Result<bool, RegistryError> {
         let selector = Selector::Tag(name.tag().clone());
         let raw = match self.upload.read_back(&self.repo.name, &selector).await {
-            Err(e) if e.failure == RegistryFailure::Absent => return Ok(false),
+            Err(e) if e.failure == Failure::Absent => return Ok(false),
             raw => raw?,
         };
         let digest = Digest::of(&raw.bytes);

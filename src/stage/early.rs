@@ -13,9 +13,10 @@ use super::blob::{BlobContent, BlobFile, PushBlob};
 use super::plan::layer;
 use super::roots::{RootTarget, subject, target};
 use super::tree::{FILE, check_links, open_plain};
-use super::{Stage, StageError, StageFailure};
+use super::{Stage, StageError};
 use crate::archive;
 use crate::artifact::ZIP;
+use crate::failure::Failure;
 use crate::name::{Repo, Version, ZipName};
 
 impl Stage {
@@ -74,7 +75,7 @@ impl Stage {
             .map_err(failed)?;
         let stat = fstat(&file).map_err(failed)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(StageError::new(StageFailure::Invalid, subject(path), "it is no file"));
+            return Err(StageError::new(Failure::Invalid, subject(path), "it is no file"));
         }
         check_links(&stat, &subject(path))?;
         let file = BlobFile::of(file).map_err(failed)?;

@@ -6,51 +6,15 @@ use std::io;
 use rustix::io::Errno;
 
 use crate::archive::{ArchiveError, Class};
+use crate::failure::Failure;
 use crate::oci::DocumentError;
-use crate::registry::{self, RegistryError};
-
-/// The class of a failure; the layer above makes an errno of it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum StageFailure {
-    /// Nothing is staged there.
-    Absent,
-    /// The tag holds something else (EEXIST).
-    Exists,
-    /// A file is open for writing, or changed while it was read (EBUSY).
-    Busy,
-    /// 401 or 403, or a staged file that must not be read (EACCES).
-    Denied,
-    /// No destination takes it (EROFS).
-    ReadOnly,
-    /// The disk is full.
-    NoSpace,
-    /// A name that cannot be a tag or a repository, or content that makes no release (EINVAL).
-    Invalid,
-    /// No progress within the deadline, or retries used up.
-    TimedOut,
-    /// No connection.
-    Unreachable,
-    /// Offline was asked for.
-    Offline,
-    /// What answers does not speak the protocol.
-    Protocol,
-    /// Bytes that are not what their digest says, or a registry that keeps other ones.
-    Integrity,
-    /// A document or archive of a structure that is refused.
-    Structure,
-    /// Over a limit.
-    TooLarge,
-    /// A method or algorithm that is not implemented.
-    Unsupported,
-    /// A disk failed.
-    Io,
-}
+use crate::registry::RegistryError;
 
 /// A failure and its sentence: what it is about, the rule, what to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StageError {
     /// The class.
-    pub failure: StageFailure,
+    pub failure: Failure,
     subject: String,
     rule: String,
     remedy: Option<String>,
@@ -58,7 +22,7 @@ pub struct StageError {
 
 impl StageError {
     /// An error about `subject`: a path or a reference.
-    pub fn new(failure: StageFailure, subject: impl fmt::Display, rule: impl fmt::Display) -> Self {
+    pub fn new(failure: Failure, subject: impl fmt::Display, rule: impl fmt::Display) -> Self {
         StageError { failure, subject: subject.to_string(), rule: rule.to_string(), remedy: None }
     }
 
@@ -72,10 +36,10 @@ impl StageError {
     pub fn io(subject: impl fmt::Display, error: impl Into<io::Error>) -> Self {
         let error = error.into();
         let failure = match error.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(Errno::NOSPC | Errno::DQUOT) => StageFailure::NoSpace,
-            Some(Errno::ACCESS | Errno::PERM) => StageFailure::Denied,
-            Some(Errno::NOENT | Errno::NOTDIR) => StageFailure::Absent,
-            _ => StageFailure::Io,
+            Some(Errno::NOSPC | Errno::DQUOT) => Failure::NoSpace,
+            Some(Errno::ACCESS | Errno::PERM) => Failure::Denied,
+            Some(Errno::NOENT | Errno::NOTDIR) => Failure::Absent,
+            _ => Failure::Io,
         };
         StageError::new(failure, subject, error)
     }
@@ -83,10 +47,10 @@ impl StageError {
     /// An archive that was refused, or a file that could not become part of one.
     pub fn archive(subject: impl fmt::Display, error: &ArchiveError) -> Self {
         let (failure, inner) = match error.class() {
-            Class::Structure => (StageFailure::Structure, None),
-            Class::TooLarge => (StageFailure::TooLarge, None),
-            Class::Unsupported => (StageFailure::Unsupported, None),
-            Class::Integrity => (StageFailure::Integrity, None),
+            Class::Structure => (Failure::Structure, None),
+            Class::TooLarge => (Failure::TooLarge, None),
+            Class::Unsupported => (Failure::Unsupported, None),
+            Class::Integrity => (Failure::Integrity, None),
             Class::Read(e) | Class::Write(e) => (StageError::io("", clone(e)).failure, Some(e)),
         };
         let told = inner.and_then(|e| e.get_ref()).and_then(|e| e.downcast_ref::<StageError>());
@@ -96,20 +60,16 @@ impl StageError {
     /// A document that cannot be written or read.
     pub fn document(subject: impl fmt::Display, error: &DocumentError) -> Self {
         let failure = match error {
-            DocumentError::Structure(_) => StageFailure::Structure,
-            DocumentError::TooLarge(_) => StageFailure::TooLarge,
-            DocumentError::Unsupported(_) => StageFailure::Unsupported,
+            DocumentError::Structure(_) => Failure::Structure,
+            DocumentError::TooLarge(_) => Failure::TooLarge,
+            DocumentError::Unsupported(_) => Failure::Unsupported,
         };
         StageError::new(failure, subject, error)
     }
 
     /// A task ended without a result: it panicked, or the runtime ended.
     pub fn lost(subject: impl fmt::Display) -> Self {
-        StageError::new(
-            StageFailure::Io,
-            subject,
-            "an internal task ended early; the log may say why",
-        )
+        StageError::new(Failure::Io, subject, "an internal task ended early; the log may say why")
     }
 }
 
@@ -119,23 +79,12 @@ fn clone(error: &io::Error) -> io::Error {
 
 impl From<RegistryError> for StageError {
     fn from(error: RegistryError) -> Self {
-        let failure = match error.failure {
-            registry::RegistryFailure::Absent => StageFailure::Absent,
-            registry::RegistryFailure::Denied => StageFailure::Denied,
-            registry::RegistryFailure::TimedOut => StageFailure::TimedOut,
-            registry::RegistryFailure::Unreachable | registry::RegistryFailure::Untrusted => {
-                StageFailure::Unreachable
-            }
-            registry::RegistryFailure::Offline => StageFailure::Offline,
-            registry::RegistryFailure::Protocol => StageFailure::Protocol,
-            registry::RegistryFailure::Integrity => StageFailure::Integrity,
-            registry::RegistryFailure::Structure => StageFailure::Structure,
-            registry::RegistryFailure::TooLarge => StageFailure::TooLarge,
-            registry::RegistryFailure::Unsupported => StageFailure::Unsupported,
-            registry::RegistryFailure::NoSpace => StageFailure::NoSpace,
-            registry::RegistryFailure::Io => StageFailure::Io,
-        };
-        StageError { failure, subject: error.subject, rule: error.rule, remedy: error.remedy }
+        StageError {
+            failure: error.failure,
+            subject: error.subject,
+            rule: error.rule,
+            remedy: error.remedy,
+        }
     }
 }
 

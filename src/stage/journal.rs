@@ -17,8 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use super::roots::path_of;
 use super::tree::{list, read_small};
-use super::{Committed, StageError, StageFailure};
+use super::{Committed, StageError};
 use crate::digest::Digest;
+use crate::failure::Failure;
 
 /// The most bytes of a record.
 const RECORD_MAX: u64 = 1 << 20;
@@ -186,7 +187,7 @@ impl Journal {
     fn put(&self, record: &JournalRecord) -> Result<(), StageError> {
         let failed = |e: Errno| StageError::io(format!("the journal in {}", self.name), e);
         let bytes = serde_json::to_vec(record).map_err(|e| {
-            StageError::new(StageFailure::Io, format!("the journal in {}", self.name), e)
+            StageError::new(Failure::Io, format!("the journal in {}", self.name), e)
         })?;
         let temporary = format!("{:032x}.tmp", fastrand::u128(..));
         let flags =

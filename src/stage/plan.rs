@@ -10,12 +10,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustix::fs::fstat;
 
+use super::StageError;
 use super::blob::{BlobContent, BlobFile, PushBlob, Workshop};
 use super::provider::{self, PlannedPlatform};
 use super::tree::{ANNOTATIONS_FILE, FileStamp, StagedTree, check_links, read_small};
-use super::{StageError, StageFailure};
 use crate::archive::{self, Limits};
 use crate::artifact::{self, Release};
+use crate::failure::Failure;
 use crate::name::{Repo, Selector, Tag};
 use crate::oci::write::{EMPTY_CONTENT, empty, image, index};
 use crate::oci::{Descriptor, Manifest};
@@ -165,7 +166,7 @@ fn module(
     let tree = StagedTree::read(dir, name, workshop.limits())?;
     if tree.files.is_empty() {
         return Err(StageError::new(
-            StageFailure::Invalid,
+            Failure::Invalid,
             name,
             "it holds no file that would be part of a release",
         ));
@@ -231,14 +232,10 @@ pub fn module_zip(
 ) -> Result<ReleasePlan, StageError> {
     let is_zip = name.ends_with(".zip") || begins_as_zip(&file);
     let package = PlannedPackage::read(file, name, limits).map_err(|e| {
-        if e.failure != StageFailure::Structure || is_zip {
+        if e.failure != Failure::Structure || is_zip {
             return e;
         }
-        StageError::new(
-            StageFailure::Structure,
-            name,
-            "it is neither a directory nor a zip archive",
-        )
+        StageError::new(Failure::Structure, name, "it is neither a directory nor a zip archive")
     })?;
     let mut warnings = Vec::new();
     if !package.hashes_agree {
@@ -261,7 +258,7 @@ fn module_of(
     warnings: Vec<String>,
 ) -> Result<ReleasePlan, StageError> {
     let refused =
-        |e: &dyn std::fmt::Display| StageError::new(StageFailure::Structure, &destined.repo, e);
+        |e: &dyn std::fmt::Display| StageError::new(Failure::Structure, &destined.repo, e);
     let manifest =
         image(artifact::MODULE, std::slice::from_ref(&layer.descriptor), &destined.annotations)
             .map_err(|e| refused(&e))?;
@@ -298,7 +295,7 @@ impl PlannedPackage {
         let digest = file.digest().map_err(|e| StageError::io(name, e))?;
         if FileStamp::of(&fstat(&file.file).map_err(failed)?) != FileStamp::of(&before) {
             let rule = "it changed while it was read; nothing was published";
-            return Err(StageError::new(StageFailure::Busy, name, rule));
+            return Err(StageError::new(Failure::Busy, name, rule));
         }
         Ok(PlannedPackage {
             file: Arc::new(file),
@@ -326,6 +323,6 @@ fn annotations_of(dir: &OwnedFd, name: &str) -> Result<BTreeMap<String, String>,
     };
     serde_json::from_slice(&text).map_err(|e| {
         let rule = format!("it is no JSON object of texts: {e}");
-        StageError::new(StageFailure::Invalid, format!("{name}/{ANNOTATIONS_FILE}"), rule)
+        StageError::new(Failure::Invalid, format!("{name}/{ANNOTATIONS_FILE}"), rule)
     })
 }

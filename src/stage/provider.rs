@@ -7,17 +7,18 @@ use bytes::Bytes;
 use rustix::fs::FileType;
 use serde::Deserialize;
 
+use super::StageError;
 use super::blob::{BlobContent, PushBlob, Workshop};
 use super::plan::{Destined, PlannedArtifact, PlannedPackage, ReleasePlan, layer, pack};
 use super::tree::{
     ANNOTATIONS_FILE, DIRECTORY, FILE, StagedTree, list, open_beneath, read_file, read_small,
 };
-use super::{StageError, StageFailure};
 use crate::artifact::{
     H1_ANNOTATION, PACKAGE_DIGEST_ANNOTATION, PACKAGE_SIZE_ANNOTATION, PROVIDER_TARGET,
     target_package,
 };
 use crate::digest::{Digest, H1};
+use crate::failure::Failure;
 use crate::name::{Platform, ProviderAddr, Repo, Tag, Version, ZipName};
 use crate::oci::write::image;
 use crate::oci::{Descriptor, Manifest, PlatformObject};
@@ -113,7 +114,7 @@ pub(super) fn contents(
                 "{} belongs to a provider release and {stranger} does not: a release is one or the other",
                 contents.first()
             );
-            Err(StageError::new(StageFailure::Invalid, name, rule))
+            Err(StageError::new(Failure::Invalid, name, rule))
         }
     }
 }
@@ -146,7 +147,7 @@ pub(super) fn mirrored(
     annotations: &BTreeMap<String, String>,
     workshop: &Workshop,
 ) -> Result<Vec<ReleasePlan>, StageError> {
-    let invalid = |subject: &str, rule: &str| StageError::new(StageFailure::Invalid, subject, rule);
+    let invalid = |subject: &str, rule: &str| StageError::new(Failure::Invalid, subject, rule);
     let mut all = ProviderContents::new(name);
     for (entry, kind) in list(dir, name)? {
         let base = String::from_utf8_lossy(&entry).into_owned();
@@ -214,8 +215,7 @@ impl ProviderContents {
     fn take(&mut self, dir: BorrowedFd, base: &str, kind: FileType) -> Result<bool, StageError> {
         let path = format!("{}/{base}", self.name);
         if base.as_bytes().starts_with(PROGRAM) && base.ends_with(".zip") {
-            let says =
-                base.parse().map_err(|e| StageError::new(StageFailure::Invalid, &path, e))?;
+            let says = base.parse().map_err(|e| StageError::new(Failure::Invalid, &path, e))?;
             let file =
                 open_beneath(dir, base.as_bytes(), FILE).map_err(|e| StageError::io(&path, e))?;
             self.zips.push(Zip { path, name: base.to_owned(), says, file });
@@ -354,7 +354,7 @@ impl ProviderContents {
         let mut about = BTreeMap::new();
         for (name, content) in &self.manifests {
             let path = format!("{}/{name}", self.name);
-            let invalid = |rule: &str| StageError::new(StageFailure::Invalid, &path, rule);
+            let invalid = |rule: &str| StageError::new(Failure::Invalid, &path, rule);
             let is_own = |zip: &Zip| *name == zip.says.manifest_name();
             if !self.zips.iter().all(is_own) {
                 return Err(invalid(
@@ -381,9 +381,8 @@ impl ProviderContents {
 
     /// One provider, one version, which is that of the tags, and each platform once.
     fn check_names(&self, tags: &[Tag]) -> Result<(), StageError> {
-        let refuse = |subject: &str, rule: String| {
-            Err(StageError::new(StageFailure::Invalid, subject, rule))
-        };
+        let refuse =
+            |subject: &str, rule: String| Err(StageError::new(Failure::Invalid, subject, rule));
         let mut versions = Vec::new();
         for tag in tags {
             match Version::of_tag(tag) {
@@ -433,8 +432,7 @@ fn target(
 ) -> Result<PlannedPlatform, StageError> {
     let layers: Vec<Descriptor> =
         [package].into_iter().chain(beside).map(|blob| blob.descriptor.clone()).collect();
-    let refused =
-        |e: &dyn std::fmt::Display| StageError::new(StageFailure::Structure, &platform, e);
+    let refused = |e: &dyn std::fmt::Display| StageError::new(Failure::Structure, &platform, e);
     let manifest = image(PROVIDER_TARGET, &layers, about).map_err(|e| refused(&e))?;
     target_package(&manifest, &platform).map_err(|e| refused(&e))?;
     let mut entry = manifest.descriptor();
@@ -483,7 +481,7 @@ fn read_sums(files: &[(String, Vec<u8>)]) -> Result<ProviderSums, StageError> {
             let Some((sum, name)) = line.split_once([' ', '\t']).filter(|(sum, _)| is_sum(sum))
             else {
                 let rule = format!("the line {line:?} is not a SHA-256 sum and a name");
-                return Err(StageError::new(StageFailure::Invalid, file, rule));
+                return Err(StageError::new(Failure::Invalid, file, rule));
             };
             let name = name.trim_start_matches([' ', '\t', '*']).trim_end();
             sums.insert(name.to_owned(), (sum.to_ascii_lowercase(), file.clone()));
@@ -507,7 +505,7 @@ fn check_sum(
         Some((sum, _)) if *sum == digest.hex() => Ok(()),
         Some((sum, file)) => {
             let rule = format!("its SHA-256 sum is {}, and {file} says {sum}", digest.hex());
-            Err(StageError::new(StageFailure::Integrity, path, rule).remedy("copy the zip again"))
+            Err(StageError::new(Failure::Integrity, path, rule).remedy("copy the zip again"))
         }
         None => {
             if !sums.is_empty() {

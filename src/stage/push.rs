@@ -16,17 +16,18 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 
+use super::StageError;
 use super::blob::PushBlob;
 use super::plan::{PlannedArtifact, ReleasePlan};
 use super::provider::PlannedPlatform;
-use super::{StageError, StageFailure};
 use crate::artifact::{self, PACKAGE_DIGEST_ANNOTATION, Release};
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::name::{Reference, Selector, Tag};
 use crate::oci::write::extended;
 use crate::oci::{Descriptor, Manifest, ManifestBody};
 use crate::registry::turn::{NotPut, Told, Turn};
-use crate::registry::{self, BlobSource, Upload, Uploaded};
+use crate::registry::{BlobSource, Upload, Uploaded};
 
 /// Blobs that are uploaded at once.
 const AT_ONCE: usize = 3;
@@ -100,7 +101,7 @@ pub async fn push(
         let rule =
             format!("{tag} is a name by which tofufs keeps writers apart, and no list shows it");
         return Err(
-            StageError::new(StageFailure::Invalid, &plan.repo, rule).remedy("choose another tag")
+            StageError::new(Failure::Invalid, &plan.repo, rule).remedy("choose another tag")
         );
     }
     let told = |what: &str| observer.waits(what);
@@ -351,7 +352,7 @@ impl ReleasePush<'_> {
             ),
             None => return Ok(()),
         };
-        Err(StageError::new(StageFailure::Exists, self.reference(tag), rule).remedy(OVERWRITE))
+        Err(StageError::new(Failure::Exists, self.reference(tag), rule).remedy(OVERWRITE))
     }
 
     /// Makes sure that blobs and manifests are there.
@@ -411,9 +412,7 @@ impl ReleasePush<'_> {
             // While another writer sends the same blob, a registry on files may not see it
             // (distribution).
             match pauses.next() {
-                Some(pause) if e.failure == registry::RegistryFailure::Integrity => {
-                    tokio::time::sleep(*pause).await
-                }
+                Some(pause) if e.failure == Failure::Integrity => tokio::time::sleep(*pause).await,
                 _ => return Err(e.into()),
             }
         }
@@ -425,13 +424,13 @@ impl ReleasePush<'_> {
             "the registry took this manifest, but gives {} for it",
             Digest::of(&back.bytes)
         );
-        Err(StageError::new(StageFailure::Integrity, self.plan.repo.at(selector), rule))
+        Err(StageError::new(Failure::Integrity, self.plan.repo.at(selector), rule))
     }
 
     async fn present(&self, tag: &Tag) -> Result<Option<Digest>, StageError> {
         match self.upload.present(&self.plan.repo.name, &Selector::Tag(tag.clone())).await {
             // A repository that is made by its first push.
-            Err(e) if e.failure == registry::RegistryFailure::Absent => Ok(None),
+            Err(e) if e.failure == Failure::Absent => Ok(None),
             other => Ok(other?),
         }
     }
@@ -444,7 +443,7 @@ impl ReleasePush<'_> {
         let got = Digest::of_with(digest.algorithm(), &raw.bytes);
         if got != digest {
             return Err(StageError::new(
-                StageFailure::Integrity,
+                Failure::Integrity,
                 subject,
                 format!("the registry gives {got} for it"),
             ));
@@ -459,14 +458,14 @@ impl ReleasePush<'_> {
 
     fn exists(&self, tag: &Tag, ours: Digest, there: Digest) -> StageError {
         let rule = format!("the tag stands for {there}, and was to stand for {ours}");
-        StageError::new(StageFailure::Exists, self.reference(tag), rule).remedy(OVERWRITE)
+        StageError::new(Failure::Exists, self.reference(tag), rule).remedy(OVERWRITE)
     }
 
     fn too_slow(&self, tag: &Tag) -> StageError {
         let rule = format!(
             "the registry answered too slowly, {TRIES} times, to change the tag before others might"
         );
-        StageError::new(StageFailure::TimedOut, self.reference(tag), rule).remedy("push again")
+        StageError::new(Failure::TimedOut, self.reference(tag), rule).remedy("push again")
     }
 
     /// The tag does not stand for what was put under it.
@@ -476,13 +475,13 @@ impl ReleasePush<'_> {
                 let rule = format!(
                     "the tag stands for {now}, although {ours} was put: another writer was there, or the registry does not keep what it accepts"
                 );
-                StageError::new(StageFailure::Exists, self.reference(tag), rule)
+                StageError::new(Failure::Exists, self.reference(tag), rule)
                     .remedy("look at what is there, then repeat")
             }
             None => {
                 let rule =
                     format!("the registry accepted {ours}, but says that there is no such tag");
-                StageError::new(StageFailure::Integrity, self.reference(tag), rule)
+                StageError::new(Failure::Integrity, self.reference(tag), rule)
             }
         }
     }

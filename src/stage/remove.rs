@@ -13,9 +13,10 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::StageError;
 use super::roots::{StagingRoots, subject};
 use super::tree::{FileStamp, list};
-use super::{StageError, StageFailure};
+use crate::failure::Failure;
 use crate::local::as_owner;
 
 /// Everything that lies in a directory, links not followed: paths, and stamps of what is no
@@ -73,7 +74,7 @@ pub(super) fn remove(
     let changed = || {
         let rule =
             "it was published, but something else was written to it meanwhile, which stays there";
-        StageError::new(StageFailure::Busy, subject(root), rule)
+        StageError::new(Failure::Busy, subject(root), rule)
     };
     let staged = staging.open(root)?;
     let now = Snapshot::of(staged.as_fd(), &subject(root))?;

@@ -13,8 +13,9 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
+use super::StageError;
 use super::tree::{DIRECTORY, list, open_plain};
-use super::{StageError, StageFailure};
+use crate::failure::Failure;
 use crate::name::{Host, Platform, ProviderAddr, Repo, RepoName, Selector, Tag, is_passage};
 
 /// The directory of packed mirrors, which no host can have for a name.
@@ -98,7 +99,7 @@ impl StagingRoots {
                 seen += 1;
                 if seen > DIRECTORIES_MAX {
                     let rule = format!("there are more than {DIRECTORIES_MAX} directories");
-                    return Err(StageError::new(StageFailure::TooLarge, subject(path), rule));
+                    return Err(StageError::new(Failure::TooLarge, subject(path), rule));
                 }
                 let below = dir.join(OsStr::from_bytes(&name));
                 let is_root =
@@ -176,7 +177,7 @@ pub(super) fn subject(path: &Path) -> String {
 }
 
 fn absent(path: &Path) -> StageError {
-    StageError::new(StageFailure::Absent, subject(path), "nothing is staged there")
+    StageError::new(Failure::Absent, subject(path), "nothing is staged there")
 }
 
 fn components(path: &Path) -> Result<Vec<&OsStr>, StageError> {
@@ -184,7 +185,7 @@ fn components(path: &Path) -> Result<Vec<&OsStr>, StageError> {
         .map(|part| match part {
             Component::Normal(name) => Ok(name),
             _ => Err(StageError::new(
-                StageFailure::Invalid,
+                Failure::Invalid,
                 subject(path),
                 "it is no path below the staging directory",
             )),
@@ -224,7 +225,7 @@ fn is_known(platform: &Platform) -> bool {
 /// # Errors
 /// `Invalid`, with the name that cannot be what it should be.
 pub fn target(root: &Path) -> Result<RootTarget, StageError> {
-    let refuse = |rule: String| Err(StageError::new(StageFailure::Invalid, subject(root), rule));
+    let refuse = |rule: String| Err(StageError::new(Failure::Invalid, subject(root), rule));
     let mut parts = Vec::new();
     for part in components(root)? {
         match part.to_str() {
@@ -346,12 +347,9 @@ mod tests {
         );
         assert_eq!(roots(&staging, "ghcr.io/acme/empty"), ["ghcr.io/acme/empty"]);
         assert_eq!(roots(&staging, "mirror/registry.opentofu.org/hashicorp").len(), 2);
-        assert_eq!(
-            staging.roots(Path::new("ghcr.io/x")).unwrap_err().failure,
-            StageFailure::Absent
-        );
-        assert_eq!(staging.roots(Path::new("../x")).unwrap_err().failure, StageFailure::Invalid);
-        assert_eq!(staging.roots(Path::new("/etc")).unwrap_err().failure, StageFailure::Invalid);
+        assert_eq!(staging.roots(Path::new("ghcr.io/x")).unwrap_err().failure, Failure::Absent);
+        assert_eq!(staging.roots(Path::new("../x")).unwrap_err().failure, Failure::Invalid);
+        assert_eq!(staging.roots(Path::new("/etc")).unwrap_err().failure, Failure::Invalid);
     }
 
     #[test]
@@ -389,10 +387,7 @@ mod tests {
             staging.roots(Path::new("ghcr.io/acme/x/ssl")).unwrap(),
             [Path::new("ghcr.io/acme")]
         );
-        assert_eq!(
-            staging.open(Path::new("ghcr.io/acme/x")).unwrap_err().failure,
-            StageFailure::Absent
-        );
+        assert_eq!(staging.open(Path::new("ghcr.io/acme/x")).unwrap_err().failure, Failure::Absent);
     }
 
     #[test]

@@ -12,9 +12,10 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::StageError;
 use super::ignore::{IGNORE_FILE, IGNORE_MAX, Ignore};
-use super::{StageError, StageFailure};
 use crate::archive::{EntryContents, Limits, ZipEntry};
+use crate::failure::Failure;
 
 /// Names that hold no content of a release.
 pub(super) const ANNOTATIONS_FILE: &str = ".oci-annotations.json";
@@ -131,12 +132,8 @@ impl StagedTree {
 }
 
 fn changed(subject: &str) -> StageError {
-    StageError::new(
-        StageFailure::Busy,
-        subject,
-        "it changed while it was read; nothing was published",
-    )
-    .remedy("try again when nobody writes there")
+    StageError::new(Failure::Busy, subject, "it changed while it was read; nothing was published")
+        .remedy("try again when nobody writes there")
 }
 
 fn identity(stat: &Stat) -> (u64, u64) {
@@ -190,7 +187,7 @@ impl TreeWalk<'_> {
             FileType::Directory => return self.below(path, stat, link),
             _ => {
                 return Err(StageError::new(
-                    StageFailure::Invalid,
+                    Failure::Invalid,
                     subject(),
                     "it is neither a file nor a directory",
                 )
@@ -203,7 +200,7 @@ impl TreeWalk<'_> {
                 "there are more files than the limit of {} (entries)",
                 self.tree.limits.entries
             );
-            return Err(StageError::new(StageFailure::TooLarge, &self.tree.name, rule));
+            return Err(StageError::new(Failure::TooLarge, &self.tree.name, rule));
         }
         self.found.push(TreeFile {
             path: path.to_vec(),
@@ -217,7 +214,7 @@ impl TreeWalk<'_> {
     /// Where a link leads to.
     fn follow(&self, path: &[u8]) -> Result<Stat, StageError> {
         let refuse = |rule: &str| {
-            Err(StageError::new(StageFailure::Invalid, self.tree.subject(path), rule)
+            Err(StageError::new(Failure::Invalid, self.tree.subject(path), rule)
                 .remedy("replace it by what it stands for, or name it in .terraformignore"))
         };
         match open_beneath(self.tree.root.as_fd(), path, OFlags::PATH) {
@@ -235,7 +232,7 @@ impl TreeWalk<'_> {
         }
         let id = identity(stat);
         let invalid =
-            |rule: &str| Err(StageError::new(StageFailure::Invalid, self.tree.subject(path), rule));
+            |rule: &str| Err(StageError::new(Failure::Invalid, self.tree.subject(path), rule));
         if link && self.above.contains(&id) {
             return invalid("it is a link to a directory above it, so the tree has no end");
         }
@@ -257,7 +254,7 @@ pub(super) fn check_links(stat: &Stat, subject: &str) -> Result<(), StageError> 
     if stat.st_nlink > 1 && stat.st_uid != rustix::process::geteuid().as_raw() {
         let rule = "it has another name elsewhere and belongs to another user, who need not have meant to publish it";
         return Err(
-            StageError::new(StageFailure::Denied, subject, rule).remedy("put a copy in its place")
+            StageError::new(Failure::Denied, subject, rule).remedy("put a copy in its place")
         );
     }
     Ok(())
@@ -365,7 +362,7 @@ pub(super) fn read_small(
         Err(Errno::NOENT) => return Ok(None),
         Err(Errno::XDEV) => {
             return Err(StageError::new(
-                StageFailure::Invalid,
+                Failure::Invalid,
                 subject,
                 "it is a link that leads out of the tree",
             ));
@@ -379,13 +376,13 @@ pub(super) fn read_small(
 pub(super) fn read_file(file: &OwnedFd, subject: &str, most: u64) -> Result<Vec<u8>, StageError> {
     let stat = fstat(file).map_err(|e| StageError::io(subject, e))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(StageError::new(StageFailure::Invalid, subject, "it is no file"));
+        return Err(StageError::new(Failure::Invalid, subject, "it is no file"));
     }
     check_links(&stat, subject)?;
     let size = u64::try_from(stat.st_size).unwrap_or(0);
     if size > most {
         let rule = format!("it has {size} bytes, over the limit of {most}");
-        return Err(StageError::new(StageFailure::TooLarge, subject, rule));
+        return Err(StageError::new(Failure::TooLarge, subject, rule));
     }
     let mut content = vec![0; usize::try_from(size).unwrap_or(0)];
     let mut held = 0;

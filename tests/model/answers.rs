@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tofufs::artifact::Release;
-use tofufs::facts::{FactError, FactFailure, Facts, Unpacking};
+use tofufs::facts::{FactError, Facts, Unpacking};
+use tofufs::failure::Failure;
 use tofufs::fs::{FOREVER, FoundEntry, Fs, Lookup, ROOT, Thread};
 use tofufs::name::{Reference, Repo};
 use tofufs::tree::{Fact, KnownFacts, Need};
@@ -37,7 +38,7 @@ fn repo(name: &str) -> Repo {
     Repo { host: HOST.parse().unwrap(), name: name.parse().unwrap() }
 }
 
-fn failure<T: std::fmt::Debug>(result: Result<T, FactError>) -> FactFailure {
+fn failure<T: std::fmt::Debug>(result: Result<T, FactError>) -> Failure {
     result.unwrap_err().failure
 }
 
@@ -67,12 +68,12 @@ async fn what_the_registry_took_back_does_not_return_with_an_outage() {
     here.resolve(&reference("a:1")).await.unwrap();
     fake.state().tags.get_mut("a").unwrap().clear();
     here.forget(|_| true);
-    assert_eq!(failure(here.resolve(&reference("a:1")).await), FactFailure::Absent);
+    assert_eq!(failure(here.resolve(&reference("a:1")).await), Failure::Absent);
     fake.state().mode = Mode::Away;
     here.forget(|_| true);
-    assert_eq!(failure(here.resolve(&reference("a:1")).await), FactFailure::Unreachable);
+    assert_eq!(failure(here.resolve(&reference("a:1")).await), Failure::Unreachable);
     let later = facts(&fake, &cache);
-    assert_eq!(failure(later.resolve(&reference("a:1")).await), FactFailure::Unreachable);
+    assert_eq!(failure(later.resolve(&reference("a:1")).await), Failure::Unreachable);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,10 +122,8 @@ async fn a_list_that_was_seen_is_not_taken_for_none_when_it_is_refused_later() {
 async fn a_failure_counts_for_a_while_or_until_it_is_forgotten() {
     let (fake, cache) = (registry(true), tempfile::tempdir().unwrap());
     let here = facts(&fake, &cache);
-    let cases = [
-        (0, Mode::Denied, FactFailure::Denied, true),
-        (1, Mode::Away, FactFailure::Unreachable, false),
-    ];
+    let cases =
+        [(0, Mode::Denied, Failure::Denied, true), (1, Mode::Away, Failure::Unreachable, false)];
     for (artifact, mode, wanted, is_forgotten) in cases {
         let digest = artifacts()[artifact].artifact.digest();
         let (_, release) = here.release(&repo("a"), digest).await.unwrap();

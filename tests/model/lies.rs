@@ -9,7 +9,8 @@ use std::time::Duration;
 use tofufs::archive::Limits;
 use tofufs::artifact::Release;
 use tofufs::digest::Digest;
-use tofufs::facts::{self, FactError, FactFailure, Facts};
+use tofufs::facts::{self, FactError, Facts};
+use tofufs::failure::Failure;
 use tofufs::fs::{Lookup, ROOT, ReadTarget, Thread};
 use tofufs::name::Repo;
 use tofufs::oci::{Descriptor, IMAGE};
@@ -59,7 +60,7 @@ fn repo() -> Repo {
 }
 
 #[track_caller]
-fn refused<T: std::fmt::Debug>(result: Result<T, FactError>, failure: FactFailure, words: &str) {
+fn refused<T: std::fmt::Debug>(result: Result<T, FactError>, failure: Failure, words: &str) {
     let error = result.unwrap_err();
     assert!(error.failure == failure && error.to_string().contains(words), "{error:?}");
 }
@@ -72,11 +73,7 @@ async fn a_manifest_is_what_its_digest_says_whoever_gives_it() {
     let known = artifacts();
     let (asked, given) = (known[0].artifact.digest(), known[1].artifact.root());
     fake.lie(asked, &given.bytes, IMAGE);
-    refused(
-        here.manifest(&repo(), asked).await,
-        FactFailure::Integrity,
-        &given.digest().to_string(),
-    );
+    refused(here.manifest(&repo(), asked).await, Failure::Integrity, &given.digest().to_string());
     for digest in [asked, given.digest()] {
         assert!(
             here.store().get(&Key::Blob(digest)).unwrap().is_none(),
@@ -98,7 +95,7 @@ async fn a_size_that_contradicts_the_bytes_is_refused() {
             assert_eq!(honest.read_all().unwrap(), *zip);
             refused(
                 here.blob(&repo(), &Descriptor::bare(digest, wrong)).await,
-                FactFailure::Integrity,
+                Failure::Integrity,
                 "its manifest says",
             );
         }
@@ -111,7 +108,7 @@ async fn a_size_that_contradicts_the_bytes_is_refused() {
     let mut target = targets[0].clone();
     here.target(&repo(), &target).await.unwrap();
     target.manifest.size += 1;
-    refused(here.target(&repo(), &target).await, FactFailure::Integrity, "its index says");
+    refused(here.target(&repo(), &target).await, Failure::Integrity, "its index says");
     assert!(
         here.known_target(&repo(), &target).is_none()
             && here.known_target(&repo(), &targets[0]).is_some()
@@ -126,11 +123,7 @@ async fn an_archive_over_the_limit_is_not_fetched() {
     let (digest, size) = (Digest::of(zip), zip.len() as u64);
     let words = format!("the limit for archives is {}", size - 1);
     let blob = Descriptor::bare(digest, size);
-    refused(
-        facts(&fake, &cache, size - 1).blob(&repo(), &blob).await,
-        FactFailure::TooLarge,
-        &words,
-    );
+    refused(facts(&fake, &cache, size - 1).blob(&repo(), &blob).await, Failure::TooLarge, &words);
     assert_eq!(fake.state().requests, 0);
     facts(&fake, &cache, size).blob(&repo(), &blob).await.unwrap();
 }
@@ -149,7 +142,7 @@ async fn a_download_that_stands_still_elsewhere_is_waited_for_no_longer_than_the
     let waited = tokio::time::timeout(Duration::from_secs(60), here.blob(&repo(), &blob))
         .await
         .expect("an end");
-    refused(waited, FactFailure::TimedOut, "without progress for 300ms");
+    refused(waited, Failure::TimedOut, "without progress for 300ms");
     drop(stands);
     here.forget(|_| true);
     here.blob(&repo(), &blob).await.unwrap();

@@ -6,11 +6,10 @@ use std::sync::{Mutex, MutexGuard};
 use async_trait::async_trait;
 use bytes::Bytes;
 use tofufs::digest::Digest;
+use tofufs::failure::Failure;
 use tofufs::name::{RepoName, Selector, Tag};
 use tofufs::oci::Descriptor;
-use tofufs::registry::{
-    BlobError, BlobSink, RawManifest, Registry, RegistryError, RegistryFailure,
-};
+use tofufs::registry::{BlobError, BlobSink, RawManifest, Registry, RegistryError};
 
 use crate::pack::Artifact;
 
@@ -81,25 +80,15 @@ impl Fake {
         let mut state = self.state();
         state.requests += 1;
         match state.mode {
-            Mode::Up => answer(&state).ok_or(RegistryError::new(
-                RegistryFailure::Absent,
-                subject,
-                "no such thing",
-            )),
-            Mode::Away => {
-                Err(RegistryError::new(RegistryFailure::Unreachable, subject, "no connection"))
+            Mode::Up => {
+                answer(&state).ok_or(RegistryError::new(Failure::Absent, subject, "no such thing"))
             }
-            Mode::Denied => {
-                Err(RegistryError::new(RegistryFailure::Denied, subject, "not for you"))
+            Mode::Away => Err(RegistryError::new(Failure::Unreachable, subject, "no connection")),
+            Mode::Denied => Err(RegistryError::new(Failure::Denied, subject, "not for you")),
+            Mode::Huge => Err(RegistryError::new(Failure::TooLarge, subject, "over the limit")),
+            Mode::Portal => {
+                Err(RegistryError::new(Failure::Protocol, subject, "log in at the hotel's desk"))
             }
-            Mode::Huge => {
-                Err(RegistryError::new(RegistryFailure::TooLarge, subject, "over the limit"))
-            }
-            Mode::Portal => Err(RegistryError::new(
-                RegistryFailure::Protocol,
-                subject,
-                "log in at the hotel's desk",
-            )),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::hostile::{Behaviour, Login, Reply, all, path};
 use super::*;
+use tofufs::failure::Failure;
 use tofufs::registry::origin::Origin;
 
 const MANIFEST: &str = "/v2/acme/net/manifests/1.0";
@@ -69,7 +70,7 @@ async fn an_anonymous_token_is_fetched_where_there_is_no_credential() {
     server.revoke_tokens();
     refused(
         get(&remote(&server)).await,
-        RegistryFailure::Denied,
+        Failure::Denied,
         &["/acme/net:1.0", "no credential", "log in"],
     );
 }
@@ -131,7 +132,7 @@ async fn an_access_token_is_used_as_it_is() {
     let server = server(None);
     bearer(&server, None);
     let access = Credential::Tokens { access: Some(Secret::new(CANARY.to_owned())), refresh: None };
-    refused(get(&client(&server, credentials(access))).await, RegistryFailure::Denied, &["401"]);
+    refused(get(&client(&server, credentials(access))).await, Failure::Denied, &["401"]);
     assert!(server.requests_to("/token").is_empty());
     assert_eq!(server.requests()[1].header("authorization"), Some(&*format!("Bearer {CANARY}")));
 }
@@ -149,7 +150,7 @@ async fn a_registry_that_refuses_for_ever_is_logged_in_to_twice() {
     );
     refused(
         get(&client(&server, source.clone())).await,
-        RegistryFailure::Denied,
+        Failure::Denied,
         &["401", "credential from the test"],
     );
     assert_eq!(server.requests().len(), 3);
@@ -188,7 +189,7 @@ async fn an_expired_token_that_is_answered_by_403_is_renewed_once() {
     server.script(path(MANIFEST), [expired(), expired()]);
     refused(
         get(&remote).await,
-        RegistryFailure::Denied,
+        Failure::Denied,
         &["403", "has expired", "credential from the test"],
     );
     assert_eq!(server.requests().len(), 2 + 2 + 2);
@@ -212,11 +213,9 @@ async fn a_403_is_a_refusal_unless_the_token_worked_before_or_the_answer_is_no_r
         assert_eq!(get(&remote).await.is_ok(), worked_before);
         server.script(path(MANIFEST), [answer]);
         match (get(&remote).await, logins) {
-            (result, 1) => refused(
-                result,
-                RegistryFailure::Denied,
-                &["403", "DENIED", "credential from the test"],
-            ),
+            (result, 1) => {
+                refused(result, Failure::Denied, &["403", "DENIED", "credential from the test"])
+            }
             (result, _) => result.unwrap(),
         }
         assert_eq!(source.asked.lock().unwrap().len(), logins, "worked before: {worked_before}");
@@ -252,7 +251,7 @@ async fn a_token_service_that_fails_is_an_outage_and_no_denial() {
         server.revoke_tokens();
         server.rule(path("/token"), out_of_order);
         let words = [&*status.to_string(), "out of order"];
-        refused(get(&remote(&server)).await, RegistryFailure::TimedOut, &words);
+        refused(get(&remote(&server)).await, Failure::TimedOut, &words);
     }
 }
 
@@ -282,7 +281,7 @@ async fn a_foreign_token_service_gets_no_credential() {
         } else {
             &["no credential was sent", &hint]
         };
-        refused(result, RegistryFailure::Denied, hints);
+        refused(result, Failure::Denied, hints);
     }
 }
 
@@ -311,12 +310,12 @@ async fn a_token_service_that_the_user_named_gets_the_credential() {
     let transport = transport_with(Duration::from_secs(5));
     refused(
         get(&Remote::new(transport.clone(), options(None)).unwrap()).await,
-        RegistryFailure::Denied,
+        Failure::Denied,
         &["--token-realm"],
     );
     assert!(service.requests().is_empty());
     let result = get(&Remote::new(transport, options(Some(token_realm))).unwrap()).await;
-    refused(result, RegistryFailure::Denied, &["401"]);
+    refused(result, Failure::Denied, &["401"]);
     assert!(service.requests()[0].header("authorization").is_some());
     let sent = server
         .requests()
@@ -343,7 +342,7 @@ async fn what_a_token_service_may_answer_is_bounded() {
         answer(&long),
     ] {
         server.rule(path("/token"), Behaviour::Answer(reply));
-        refused(get(&remote).await, RegistryFailure::Protocol, &["/acme/net:1.0"]);
+        refused(get(&remote).await, Failure::Protocol, &["/acme/net:1.0"]);
     }
     assert!(server.requests_to("/elsewhere").is_empty());
 }

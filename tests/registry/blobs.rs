@@ -2,6 +2,7 @@
 
 use super::hostile::{Behaviour, Reply, blobs};
 use super::*;
+use tofufs::failure::Failure;
 
 fn server(content: &[u8]) -> Hostile {
     let server = Hostile::start();
@@ -54,7 +55,7 @@ async fn a_size_other_than_the_descriptors_is_an_integrity_failure() {
     let server = server(&content);
     for size in [999, 1001] {
         let (sink, end) = fetch(&remote(&server), &sized(Digest::of(&content), size)).await;
-        blob_refused(end, RegistryFailure::Integrity, &["size", &size.to_string(), "1000 bytes"]);
+        blob_refused(end, Failure::Integrity, &["size", &size.to_string(), "1000 bytes"]);
         assert!(sink.bytes.is_empty());
     }
     assert_eq!(server.requests().len(), 2, "another try would not help");
@@ -68,11 +69,11 @@ async fn a_body_without_length_is_cut_at_the_descriptors_size() {
     let remote = remote(&server);
     server.rule(blobs(), Behaviour::Chunked { bytes: 1000, terminated: true });
     let (sink, end) = fetch(&remote, &sized(Digest::of(&content), 999)).await;
-    blob_refused(end, RegistryFailure::Integrity, &["longer"]);
+    blob_refused(end, Failure::Integrity, &["longer"]);
     assert!(sink.bytes.len() <= 999);
     server.rule(blobs(), Behaviour::Endless("application/octet-stream"));
     let (sink, end) = fetch(&remote, &descriptor(&content)).await;
-    blob_refused(end, RegistryFailure::Integrity, &["longer"]);
+    blob_refused(end, Failure::Integrity, &["longer"]);
     assert!(sink.bytes.len() <= 1000);
     let extra =
         Reply::new(200, "application/octet-stream", "").with("Transfer-Encoding", "chunked");
@@ -80,11 +81,7 @@ async fn a_body_without_length_is_cut_at_the_descriptors_size() {
         blobs(),
         Behaviour::Answer(Reply { body: b"1\r\nx\r\n1\r\ny\r\n0\r\n\r\n".to_vec(), ..extra }),
     );
-    blob_refused(
-        fetch(&remote, &descriptor(b"x")).await.1,
-        RegistryFailure::Integrity,
-        &["longer"],
-    );
+    blob_refused(fetch(&remote, &descriptor(b"x")).await.1, Failure::Integrity, &["longer"]);
     server.rule(blobs(), Behaviour::Chunked { bytes: 1000, terminated: false });
     fetch(&remote, &descriptor(&content)).await.1.unwrap();
 }
@@ -134,7 +131,7 @@ async fn a_complete_answer_that_is_too_short_is_an_integrity_failure() {
     let server = server(&content);
     server.rule(blobs(), Behaviour::Chunked { bytes: 400, terminated: true });
     let (_, end) = fetch(&remote(&server), &descriptor(&content)).await;
-    blob_refused(end, RegistryFailure::Integrity, &["size is 1000 bytes", "ended after"]);
+    blob_refused(end, Failure::Integrity, &["size is 1000 bytes", "ended after"]);
     assert_eq!(server.requests().len(), 2, "once may be a connection that closed early");
     server.behave();
     server.script(blobs(), [Behaviour::Chunked { bytes: 400, terminated: true }]);
@@ -169,7 +166,7 @@ async fn bodies_that_always_break_at_the_same_place_end_as_timed_out() {
         ),
     );
     let (sink, end) = fetch(&remote(&server), &descriptor(&content)).await;
-    blob_refused(end, RegistryFailure::TimedOut, &["broke", "tries without progress"]);
+    blob_refused(end, Failure::TimedOut, &["broke", "tries without progress"]);
     assert!(sink.bytes.len() <= 400 && sink.restarts >= 4);
 }
 
@@ -229,7 +226,7 @@ async fn a_wrong_answer_to_a_range_starts_over_once_and_is_then_refused() {
         assert_eq!(ranges(&server), [None, Some("bytes=400-999".to_owned()), None]);
 
         server.script(blobs(), [cut(400), behaviour.clone(), cut(500), behaviour]);
-        blob_refused(fetch(&remote, &descriptor(&content)).await.1, RegistryFailure::Protocol, &[]);
+        blob_refused(fetch(&remote, &descriptor(&content)).await.1, Failure::Protocol, &[]);
     }
 }
 
@@ -244,7 +241,7 @@ async fn a_part_that_nobody_asked_for_is_a_protocol_failure() {
         let part = part.with("Content-Range", format!("bytes 0-{}/{length}", length - 1));
         server.rule(blobs(), Behaviour::Answer(part));
         let (sink, end) = fetch(&remote(&server), &descriptor(&content)).await;
-        blob_refused(end, RegistryFailure::Protocol, &["206", "all of the blob was asked for"]);
+        blob_refused(end, Failure::Protocol, &["206", "all of the blob was asked for"]);
         assert!(sink.bytes.is_empty());
     }
 }
@@ -279,18 +276,16 @@ async fn a_blob_that_the_registry_lacks_is_never_absent() {
     fetch(&remote, &blob).await.1.unwrap();
     server.remove_blob(&blob.digest);
     let lacks = ["names a blob that the registry lacks"];
-    blob_refused(fetch(&remote, &blob).await.1, RegistryFailure::Integrity, &lacks);
-    for (status, failure) in [
-        (410, RegistryFailure::Integrity),
-        (403, RegistryFailure::Denied),
-        (451, RegistryFailure::Denied),
-    ] {
+    blob_refused(fetch(&remote, &blob).await.1, Failure::Integrity, &lacks);
+    for (status, failure) in
+        [(410, Failure::Integrity), (403, Failure::Denied), (451, Failure::Denied)]
+    {
         server.rule(blobs(), Behaviour::Answer(Reply::error(status, "X")));
         blob_refused(fetch(&remote, &blob).await.1, failure, &[&status.to_string()]);
     }
     for status in [200, 404] {
         server.rule(blobs(), Behaviour::Answer(Reply::new(status, "text/html", "<html></html>")));
-        blob_refused(fetch(&remote, &blob).await.1, RegistryFailure::Protocol, &["not a registry"]);
+        blob_refused(fetch(&remote, &blob).await.1, Failure::Protocol, &["not a registry"]);
     }
 }
 

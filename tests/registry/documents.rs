@@ -2,6 +2,7 @@
 
 use super::hostile::{Behaviour, Reply, Seen};
 use super::*;
+use tofufs::failure::Failure;
 use tofufs::oci::{IMAGE, Manifest};
 use tofufs::registry::decorate::{Offline, Scoped};
 use tofufs::registry::{Upload, Uploaded};
@@ -62,7 +63,7 @@ async fn a_manifest_goes_out_byte_for_byte_and_is_found_again() {
     }
     let other =
         remote.put_manifest(&name("acme/net"), &Selector::Digest(Digest::of(b"x")), &index()).await;
-    refused(other, RegistryFailure::Integrity, &["not what it is sent as"]);
+    refused(other, Failure::Integrity, &["not what it is sent as"]);
 }
 
 /// R59, R60
@@ -74,13 +75,13 @@ async fn a_manifest_counts_when_the_registry_has_it() {
     server.rule(puts(), Behaviour::Answer(created().with("Docker-Content-Digest", &*other)));
     refused(
         put(&remote(&server), "1.0").await,
-        RegistryFailure::Integrity,
+        Failure::Integrity,
         &["/acme/net:1.0 (sha256:", "kept", &other],
     );
     server.rule(puts(), Behaviour::Answer(created()));
     refused(
         put(&remote(&server), "1.0").await,
-        RegistryFailure::Integrity,
+        Failure::Integrity,
         &["does not hold what was sent"],
     );
     server.rule(puts(), Behaviour::edit(|_, reply| Reply { headers: vec![], ..reply }));
@@ -95,7 +96,7 @@ async fn a_manifest_counts_when_the_registry_has_it() {
     );
     let back =
         remote(&server).read_back(&name("acme/net"), &Selector::Digest(index().digest)).await;
-    refused(back, RegistryFailure::Integrity, &["but was asked for as"]);
+    refused(back, Failure::Integrity, &["but was asked for as"]);
     // R61: somebody else's tag
     server.behave();
     let theirs = server.put_manifest("acme/net", Some("1.0"), INDEX, b"{ }");
@@ -125,11 +126,9 @@ async fn a_tag_is_missing_when_the_registry_says_so() {
         "the digest is computed where HEAD does not tell it"
     );
     server.behave();
-    for (status, failure) in [
-        (404, RegistryFailure::Protocol),
-        (403, RegistryFailure::Denied),
-        (400, RegistryFailure::Protocol),
-    ] {
+    for (status, failure) in
+        [(404, Failure::Protocol), (403, Failure::Denied), (400, Failure::Protocol)]
+    {
         server.rule(|_| true, Behaviour::Answer(Reply::new(status, "text/html", "<html></html>")));
         refused(look().await, failure, &["/acme/net:1.0"]);
     }
@@ -147,39 +146,31 @@ async fn a_refused_manifest_says_what_to_do() {
     for (answer, failure, words) in [
         (
             said(400, "MANIFEST_INVALID", "unknown artifact type"),
-            RegistryFailure::Unsupported,
+            Failure::Unsupported,
             "ALLOWED_OCI_ARTIFACT_TYPES",
         ),
         (
             said(400, "MANIFEST_INVALID", "unknown"),
-            RegistryFailure::Unsupported,
+            Failure::Unsupported,
             "application/vnd.opentofu.provider",
         ),
         (
             said(404, "MANIFEST_BLOB_UNKNOWN", "blob unknown"),
-            RegistryFailure::Integrity,
+            Failure::Integrity,
             "push the artifact again",
         ),
-        (said(400, "TAG_INVALID", immutable), RegistryFailure::Denied, "another tag"),
+        (said(400, "TAG_INVALID", immutable), Failure::Denied, "another tag"),
         (
             said(412, "PRECONDITION", "'net:1.0' configured as immutable"),
-            RegistryFailure::Denied,
+            Failure::Denied,
             "another tag",
         ),
-        (
-            said(404, "NAME_UNKNOWN", "no such repository"),
-            RegistryFailure::Absent,
-            "create the repository",
-        ),
-        (
-            Reply::new(404, "text/plain", "404 page not found"),
-            RegistryFailure::Unsupported,
-            "old Gitea",
-        ),
-        (Reply::new(501, "text/plain", ""), RegistryFailure::Unsupported, "old Gitea"),
-        (Reply::new(413, "text/html", "<html>"), RegistryFailure::TooLarge, "raise the limit"),
-        (said(403, "DENIED", "not you"), RegistryFailure::Denied, "no credential"),
-        (said(400, "UNSUPPORTED", "what?"), RegistryFailure::Protocol, "what?"),
+        (said(404, "NAME_UNKNOWN", "no such repository"), Failure::Absent, "create the repository"),
+        (Reply::new(404, "text/plain", "404 page not found"), Failure::Unsupported, "old Gitea"),
+        (Reply::new(501, "text/plain", ""), Failure::Unsupported, "old Gitea"),
+        (Reply::new(413, "text/html", "<html>"), Failure::TooLarge, "raise the limit"),
+        (said(403, "DENIED", "not you"), Failure::Denied, "no credential"),
+        (said(400, "UNSUPPORTED", "what?"), Failure::Protocol, "what?"),
     ] {
         let server = Hostile::start();
         server.rule(puts(), Behaviour::Answer(answer));
@@ -194,7 +185,7 @@ async fn a_refused_manifest_says_what_to_do() {
     // children before what names them
     let lacking =
         remote(&server).put_manifest(&name("acme/net"), &by_tag("2.0"), &module(b"zip")).await;
-    refused(lacking, RegistryFailure::Integrity, &["names content that the repository lacks"]);
+    refused(lacking, Failure::Integrity, &["names content that the repository lacks"]);
 }
 
 #[tokio::test]
@@ -214,27 +205,27 @@ async fn a_part_of_a_registry_is_written_to_in_that_part_and_an_offline_one_not_
     let outside = ["outside of the declared source"];
     refused(
         scoped.put_blob(&name("acme2/net"), &descriptor(b"zip"), &zip).await,
-        RegistryFailure::Absent,
+        Failure::Absent,
         &outside,
     );
     refused(
         scoped.put_manifest(&name("net"), &by_tag("1.0"), &index()).await,
-        RegistryFailure::Absent,
+        Failure::Absent,
         &outside,
     );
-    refused(scoped.present(&name("net"), &by_tag("1.0")).await, RegistryFailure::Absent, &outside);
+    refused(scoped.present(&name("net"), &by_tag("1.0")).await, Failure::Absent, &outside);
     assert_eq!(server.requests().len(), before);
     let offline = Offline::new(host);
     let words = ["offline", "without --offline"];
     refused(
         offline.put_blob(&name("a"), &descriptor(b"zip"), &zip).await,
-        RegistryFailure::Offline,
+        Failure::Offline,
         &words,
     );
     refused(
         offline.put_manifest(&name("a"), &by_tag("1"), &index()).await,
-        RegistryFailure::Offline,
+        Failure::Offline,
         &words,
     );
-    refused(offline.present(&name("a"), &by_tag("1")).await, RegistryFailure::Offline, &words);
+    refused(offline.present(&name("a"), &by_tag("1")).await, Failure::Offline, &words);
 }

@@ -2,6 +2,7 @@
 
 use super::hostile::{Behaviour, Reply, all, path};
 use super::*;
+use tofufs::failure::Failure;
 
 const LIST: &str = "/v2/acme/net/tags/list";
 
@@ -51,7 +52,7 @@ async fn pages_that_form_a_loop_are_an_error_and_no_short_list() {
     let subject = format!("{}/acme/net", server.host());
     let itself = list(r#"{"tags":["a"]}"#).with("Link", "<?n=1000>; rel=\"next\"");
     server.rule(path(LIST), Behaviour::Answer(itself));
-    refused(remote.tags(&name("acme/net")).await, RegistryFailure::Protocol, &[&subject, "loop"]);
+    refused(remote.tags(&name("acme/net")).await, Failure::Protocol, &[&subject, "loop"]);
     server.rule(
         path(LIST),
         Behaviour::edit(|seen, _| {
@@ -59,7 +60,7 @@ async fn pages_that_form_a_loop_are_an_error_and_no_short_list() {
             list(r#"{"tags":["a"]}"#).with("Link", format!("<{next}>; rel=\"next\""))
         }),
     );
-    refused(remote.tags(&name("acme/net")).await, RegistryFailure::Protocol, &["loop"]);
+    refused(remote.tags(&name("acme/net")).await, Failure::Protocol, &["loop"]);
 }
 
 /// R24
@@ -76,10 +77,10 @@ async fn a_list_of_more_than_a_hundred_thousand_tags_is_too_large() {
                 .with("Link", format!("<?p{}>; rel=next", page + 1))
         }),
     );
-    refused(remote.tags(&name("acme/net")).await, RegistryFailure::TooLarge, &["100000"]);
+    refused(remote.tags(&name("acme/net")).await, Failure::TooLarge, &["100000"]);
     assert_eq!(server.requests().len(), 3);
     server.rule(path(LIST), Behaviour::Endless("application/json"));
-    refused(remote.tags(&name("acme/net")).await, RegistryFailure::TooLarge, &["4194304"]);
+    refused(remote.tags(&name("acme/net")).await, Failure::TooLarge, &["4194304"]);
 }
 
 /// R25
@@ -88,11 +89,7 @@ async fn a_link_to_another_origin_is_not_followed() {
     let (server, other) = (Hostile::start(), Hostile::start());
     let link = format!("<http://{}{LIST}>; rel=\"next\"", other.host());
     server.rule(path(LIST), Behaviour::Answer(list(r#"{"tags":["a"]}"#).with("Link", link)));
-    refused(
-        remote(&server).tags(&name("acme/net")).await,
-        RegistryFailure::Protocol,
-        &["leads away"],
-    );
+    refused(remote(&server).tags(&name("acme/net")).await, Failure::Protocol, &["leads away"]);
     assert!(other.requests().is_empty());
 }
 
@@ -116,7 +113,7 @@ async fn only_valid_tags_are_listed_and_each_once() {
         server.rule(path(LIST), Behaviour::Answer(list(no_list)));
         refused(
             remote.tags(&name("acme/net")).await,
-            RegistryFailure::Protocol,
+            Failure::Protocol,
             &["did not answer with a list"],
         );
     }
@@ -129,13 +126,13 @@ async fn a_repository_is_absent_when_the_registry_says_so() {
     let server = Hostile::start();
     let remote = remote(&server);
     for (status, code, failure) in [
-        (404, "NAME_UNKNOWN", RegistryFailure::Absent),
-        (410, "NAME_UNKNOWN", RegistryFailure::Absent),
-        (400, "NAME_UNKNOWN", RegistryFailure::Absent),
-        (400, "NAME_INVALID", RegistryFailure::Absent),
-        (400, "UNSUPPORTED", RegistryFailure::Protocol),
-        (405, "UNSUPPORTED", RegistryFailure::Protocol),
-        (451, "DENIED", RegistryFailure::Denied),
+        (404, "NAME_UNKNOWN", Failure::Absent),
+        (410, "NAME_UNKNOWN", Failure::Absent),
+        (400, "NAME_UNKNOWN", Failure::Absent),
+        (400, "NAME_INVALID", Failure::Absent),
+        (400, "UNSUPPORTED", Failure::Protocol),
+        (405, "UNSUPPORTED", Failure::Protocol),
+        (451, "DENIED", Failure::Denied),
     ] {
         server.rule(path(LIST), Behaviour::Answer(Reply::error(status, code)));
         refused(
@@ -156,12 +153,8 @@ async fn the_catalog_is_listed_where_the_registry_does_and_absent_elsewhere() {
     for status in [401, 403, 404, 405] {
         let refusal = Reply::error(status, "X").with("WWW-Authenticate", "Basic realm=\"x\"");
         server.rule(all(), Behaviour::Answer(refusal));
-        refused(
-            remote.catalog().await,
-            RegistryFailure::Absent,
-            &[&server.host(), "does not list"],
-        );
+        refused(remote.catalog().await, Failure::Absent, &[&server.host(), "does not list"]);
     }
     server.rule(all(), Behaviour::Answer(Reply::new(200, "text/html", "")));
-    refused(remote.catalog().await, RegistryFailure::Protocol, &["not a registry"]);
+    refused(remote.catalog().await, Failure::Protocol, &["not a registry"]);
 }

@@ -25,13 +25,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tofufs::digest::Digest;
+use tofufs::failure::Failure;
 use tofufs::name::{Host, RepoName, Selector, Tag};
 use tofufs::oci::Descriptor;
 use tofufs::registry::auth::CredentialSource;
 use tofufs::registry::credentials::{Credential, CredentialError, FoundCredential, Secret};
 use tofufs::registry::remote::{Remote, RemoteOptions};
 use tofufs::registry::transport::{Transport, TransportOptions};
-use tofufs::registry::{BlobError, BlobSink, Registry, RegistryError, RegistryFailure, SinkError};
+use tofufs::registry::{BlobError, BlobSink, Registry, RegistryError, SinkError};
 
 use support::hostile::{self, Hostile};
 
@@ -159,11 +160,7 @@ async fn fetch(remote: &Remote, blob: &Descriptor) -> (Kept, Result<(), BlobErro
 /// The error's class must be this, its sentence must name what was asked for and hold these words,
 /// and no secret.
 #[track_caller]
-fn refused<T: std::fmt::Debug>(
-    result: Result<T, RegistryError>,
-    failure: RegistryFailure,
-    words: &[&str],
-) {
+fn refused<T: std::fmt::Debug>(result: Result<T, RegistryError>, failure: Failure, words: &[&str]) {
     let error = result.unwrap_err();
     let text = error.to_string();
     assert_eq!(error.failure, failure, "{text}");
@@ -174,7 +171,7 @@ fn refused<T: std::fmt::Debug>(
 }
 
 #[track_caller]
-fn blob_refused(result: Result<(), BlobError>, failure: RegistryFailure, words: &[&str]) {
+fn blob_refused(result: Result<(), BlobError>, failure: Failure, words: &[&str]) {
     match result {
         Err(BlobError::Registry(error)) => {
             assert!(error.subject.contains("/acme/net@sha256:"), "{error}");

@@ -3,6 +3,7 @@
 use super::hostile::{Behaviour, Reply, all, path};
 use super::*;
 use std::sync::atomic::Ordering;
+use tofufs::failure::Failure;
 
 const MANIFEST: &str = "/v2/acme/net/manifests/1.0";
 
@@ -51,12 +52,12 @@ async fn a_wrong_claim_of_the_digest_is_an_integrity_failure_and_a_missing_one_i
     server.rule(path(MANIFEST), claims(other.to_string()));
     let subject = format!("{}/acme/net:1.0", server.host());
     let wrong = remote.manifest(&name("acme/net"), &by_tag("1.0")).await;
-    refused(wrong, RegistryFailure::Integrity, &[&subject, &other.to_string()]);
+    refused(wrong, Failure::Integrity, &[&subject, &other.to_string()]);
     server
         .rule(path(MANIFEST), Behaviour::edit(|_, r| r.and("Docker-Content-Digest", "sha256:00")));
     refused(
         remote.manifest(&name("acme/net"), &by_tag("1.0")).await,
-        RegistryFailure::Integrity,
+        Failure::Integrity,
         &["two digests"],
     );
 
@@ -81,7 +82,7 @@ async fn a_manifest_asked_for_by_digest_must_have_that_digest() {
     let wrong = remote(&server).manifest(&name("acme/net"), &Selector::Digest(digest)).await;
     refused(
         wrong,
-        RegistryFailure::Integrity,
+        Failure::Integrity,
         &[&format!("/acme/net@{digest}"), &Digest::of(b"{}").to_string()],
     );
 }
@@ -103,7 +104,7 @@ async fn a_manifest_over_four_mebibytes_is_too_large_by_header_and_by_body() {
             if fits {
                 drop(result.unwrap())
             } else {
-                refused(result, RegistryFailure::TooLarge, &["4194304"])
+                refused(result, Failure::TooLarge, &["4194304"])
             }
         }
         server.behave();
@@ -111,7 +112,7 @@ async fn a_manifest_over_four_mebibytes_is_too_large_by_header_and_by_body() {
     server.rule(all(), Behaviour::Endless(INDEX));
     refused(
         remote.manifest(&name("acme/net"), &by_tag("1.0")).await,
-        RegistryFailure::TooLarge,
+        Failure::TooLarge,
         &["/acme/net:1.0"],
     );
 }
@@ -128,27 +129,19 @@ async fn a_web_page_is_no_answer_and_proves_no_absence() {
     );
     refused(
         remote.manifest(&repo, &by_tag("1.0")).await,
-        RegistryFailure::Protocol,
+        Failure::Protocol,
         &[portal, "not a registry"],
     );
-    refused(
-        remote.resolve(&repo, &tag("1.0")).await,
-        RegistryFailure::Protocol,
-        &["not a registry"],
-    );
-    refused(remote.tags(&repo).await, RegistryFailure::Protocol, &["not a registry"]);
+    refused(remote.resolve(&repo, &tag("1.0")).await, Failure::Protocol, &["not a registry"]);
+    refused(remote.tags(&repo).await, Failure::Protocol, &["not a registry"]);
     server.rule(all(), Behaviour::Answer(Reply::new(404, "text/html", "<html>gone</html>")));
     refused(
         remote.manifest(&repo, &by_tag("1.0")).await,
-        RegistryFailure::Protocol,
+        Failure::Protocol,
         &["404", "no absence"],
     );
-    refused(
-        remote.resolve(&repo, &tag("1.0")).await,
-        RegistryFailure::Protocol,
-        &["404", "no absence"],
-    );
-    refused(remote.tags(&repo).await, RegistryFailure::Protocol, &["404", "no absence"]);
+    refused(remote.resolve(&repo, &tag("1.0")).await, Failure::Protocol, &["404", "no absence"]);
+    refused(remote.tags(&repo).await, Failure::Protocol, &["404", "no absence"]);
 }
 
 #[tokio::test]
@@ -157,31 +150,31 @@ async fn absence_is_what_the_registry_itself_says() {
     let remote = remote(&server);
     refused(
         remote.manifest(&name("acme/net"), &by_tag("2.0")).await,
-        RegistryFailure::Absent,
+        Failure::Absent,
         &["/acme/net:2.0", "404"],
     );
     refused(
         remote.resolve(&name("acme/net"), &tag("2.0")).await,
-        RegistryFailure::Absent,
+        Failure::Absent,
         &["/acme/net:2.0"],
     );
     refused(
         remote.tags(&name("acme/nothing")).await,
-        RegistryFailure::Absent,
+        Failure::Absent,
         &["/acme/nothing", "NAME_UNKNOWN"],
     );
     remote.manifest(&name("acme/net"), &by_tag("1.0")).await.unwrap();
     server.remove_tag("acme/net", "1.0");
     refused(
         remote.manifest(&name("acme/net"), &by_tag("1.0")).await,
-        RegistryFailure::Absent,
+        Failure::Absent,
         &["/acme/net:1.0"],
     );
     // an OCI error body says it under any type; HEAD has no body, so that GET confirms
     server.rule(all(), Behaviour::edit(|_, reply| reply.with("Content-Type", "text/plain")));
     refused(
         remote.resolve(&name("acme/net"), &tag("2.0")).await,
-        RegistryFailure::Absent,
+        Failure::Absent,
         &["MANIFEST_UNKNOWN"],
     );
 }
@@ -204,17 +197,13 @@ async fn an_answer_that_two_readers_would_understand_differently_is_refused() {
     let repo = name("acme/net");
     refused(
         remote.manifest(&repo, &by_tag("1.0")).await,
-        RegistryFailure::Protocol,
+        Failure::Protocol,
         &["both Content-Length and"],
     );
     for encoding in ["gzip", "x-gzip", "br", "identity, gzip"] {
         server
             .rule(all(), Behaviour::edit(move |_, reply| reply.with("Content-Encoding", encoding)));
-        refused(
-            remote.manifest(&repo, &by_tag("1.0")).await,
-            RegistryFailure::Protocol,
-            &[encoding],
-        );
+        refused(remote.manifest(&repo, &by_tag("1.0")).await, Failure::Protocol, &[encoding]);
     }
     server.rule(all(), Behaviour::edit(|_, reply| reply.with("Content-Encoding", "identity")));
     remote.manifest(&repo, &by_tag("1.0")).await.unwrap();
@@ -230,7 +219,7 @@ async fn an_answer_that_two_readers_would_understand_differently_is_refused() {
         server.rule(all(), Behaviour::Raw(garbage.into()));
         refused(
             remote.manifest(&repo, &by_tag("1.0")).await,
-            RegistryFailure::Protocol,
+            Failure::Protocol,
             &["does not speak HTTP"],
         );
     }
@@ -243,7 +232,7 @@ async fn server_text_in_an_error_is_bounded_and_escaped() {
     let text = format!("\x1b[31mno\r\n{}", "x".repeat(1 << 20));
     server.rule(all(), Behaviour::Answer(Reply::new(403, "text/plain", text)));
     let error = remote(&server).manifest(&name("acme/net"), &by_tag("1.0")).await.unwrap_err();
-    assert_eq!(error.failure, RegistryFailure::Denied);
+    assert_eq!(error.failure, Failure::Denied);
     assert!(error.rule.contains("\\u{1b}[31mno\\r\\n"), "{error}");
     assert!(error.rule.len() < 4096 + 200, "{}", error.rule.len());
 }

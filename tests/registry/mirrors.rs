@@ -3,6 +3,7 @@
 
 use super::hostile::{Behaviour, Login, Reply, Seen, all, blobs};
 use super::*;
+use tofufs::failure::Failure;
 use tofufs::registry::decorate::{Mirrored, Scoped};
 use tofufs::registry::mirror::MirrorAddress;
 
@@ -144,12 +145,12 @@ async fn nothing_that_a_mirror_does_makes_content_absent_denied_or_damaged() {
     let content = publish(&mirror, "acme/net");
     let registry = mirrored(&origin, &[(&mirror, "")], vec![]);
     let resolved = registry.resolve(&name("acme/net"), &tag("1.0")).await;
-    refused(resolved, RegistryFailure::Absent, &["404"]);
-    refused(read(&registry, &content).await.map(drop), RegistryFailure::Absent, &["404"]);
-    refused(registry.tags(&name("acme/net")).await, RegistryFailure::Absent, &["NAME_UNKNOWN"]);
+    refused(resolved, Failure::Absent, &["404"]);
+    refused(read(&registry, &content).await.map(drop), Failure::Absent, &["404"]);
+    refused(registry.tags(&name("acme/net")).await, Failure::Absent, &["NAME_UNKNOWN"]);
     refused(
         registry.manifest(&name("acme/net"), &Selector::Digest(Digest::of(b"x"))).await,
-        RegistryFailure::Absent,
+        Failure::Absent,
         &[],
     );
 }
@@ -215,18 +216,14 @@ async fn what_moves_is_asked_of_the_registry_and_of_a_mirror_as_its_stand_in_alo
     }
     origin.stop();
     for registry in [registry.as_ref() as &dyn Registry, &scoped] {
-        refused(registry.resolve(&repo, &tag("1.0")).await, RegistryFailure::Unreachable, &[]);
-        refused(registry.tags(&repo).await, RegistryFailure::Unreachable, &[]);
+        refused(registry.resolve(&repo, &tag("1.0")).await, Failure::Unreachable, &[]);
+        refused(registry.tags(&repo).await, Failure::Unreachable, &[]);
         let stand_in = registry.stand_in().unwrap();
         assert_eq!(stand_in.resolve(&repo, &tag("1.0")).await.unwrap(), Some(old));
         assert_eq!(stand_in.tags(&repo).await.unwrap(), [tag("0.9"), tag("1.0")]);
-        refused(stand_in.catalog().await, RegistryFailure::Absent, &[]);
+        refused(stand_in.catalog().await, Failure::Absent, &[]);
     }
-    refused(
-        scoped.stand_in().unwrap().tags(&name("net")).await,
-        RegistryFailure::Absent,
-        &["outside"],
-    );
+    refused(scoped.stand_in().unwrap().tags(&name("net")).await, Failure::Absent, &["outside"]);
     assert!(remote(&origin).stand_in().is_none());
 }
 

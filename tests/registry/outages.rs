@@ -1,5 +1,6 @@
 //! Outages: silence, slowness, overload, and how they end.
 
+use tofufs::failure::Failure;
 use tofufs::registry::Asker;
 use tofufs::registry::connections::{ConnectionOptions, Connections};
 use tofufs::registry::mirror::MirrorAddress;
@@ -45,12 +46,12 @@ async fn a_repository_that_always_fails_is_tried_five_times_and_then_left_alone(
     server.rule(all(), Behaviour::Answer(Reply::new(503, "text/plain", "out of order")));
     refused(
         get(&remote).await,
-        RegistryFailure::TimedOut,
+        Failure::TimedOut,
         &["/acme/net:1.0", "503", "out of order", "5 tries"],
     );
     refused(
         get(&remote).await,
-        RegistryFailure::TimedOut,
+        Failure::TimedOut,
         &["answered 503", "acme/net of ", "left alone", "tried again"],
     );
     assert_eq!(server.requests().len(), 5);
@@ -97,9 +98,9 @@ async fn a_person_is_never_refused_unasked() {
         (connections.registry(&host).unwrap(), connections.writer(&host).unwrap());
     server.rule(all(), Behaviour::Answer(Reply::new(503, "text/plain", "out of order")));
     assert!(get(&program).await.is_err());
-    refused(get(&program).await, RegistryFailure::TimedOut, &["left alone"]);
+    refused(get(&program).await, Failure::TimedOut, &["left alone"]);
     let before = server.requests().len();
-    refused(get(&person).await, RegistryFailure::TimedOut, &["503", "out of order"]);
+    refused(get(&person).await, Failure::TimedOut, &["503", "out of order"]);
     assert_eq!(server.requests().len(), before + 1);
     server.behave();
     get(&person).await.unwrap();
@@ -156,7 +157,7 @@ async fn a_registry_that_is_back_is_found_by_a_probe() {
     let remote = remote_with(&server, transport, Arc::default());
     server.stop();
     let error = get(&remote).await.unwrap_err();
-    assert_eq!(error.failure, RegistryFailure::Unreachable, "{error}");
+    assert_eq!(error.failure, Failure::Unreachable, "{error}");
     server.restart();
     for _ in 0..100 {
         if get(&remote).await.is_ok() {
@@ -179,12 +180,12 @@ async fn a_repository_that_is_trusted_again_is_asked_at_once_and_left_alone_afte
     let remote = remote_with(&server, transport.clone(), Arc::default());
     server.rule(all(), Behaviour::Answer(Reply::new(503, "text/plain", "out of order")));
     assert!(get(&remote).await.is_err());
-    refused(get(&remote).await, RegistryFailure::TimedOut, &["left alone"]);
+    refused(get(&remote).await, Failure::TimedOut, &["left alone"]);
     transport.trust_again();
-    refused(get(&remote).await, RegistryFailure::TimedOut, &["left alone"]);
+    refused(get(&remote).await, Failure::TimedOut, &["left alone"]);
     assert_eq!(server.requests().len(), 6, "one failure is enough");
     server.behave();
-    refused(get(&remote).await, RegistryFailure::TimedOut, &["left alone"]);
+    refused(get(&remote).await, Failure::TimedOut, &["left alone"]);
     transport.trust_again();
     let (one, other) = tokio::join!(get(&remote), get(&remote));
     one.and(other).unwrap();
@@ -196,9 +197,9 @@ async fn a_registry_that_takes_no_connection_is_left_alone() {
     let mut server = server();
     let remote = client(&server, 30);
     server.stop();
-    refused(get(&remote).await, RegistryFailure::Unreachable, &["cannot be reached", "5 tries"]);
+    refused(get(&remote).await, Failure::Unreachable, &["cannot be reached", "5 tries"]);
     // By now, or after the one try of a probe.
-    refused(get(&remote).await, RegistryFailure::Unreachable, &["cannot be reached", "left alone"]);
+    refused(get(&remote).await, Failure::Unreachable, &["cannot be reached", "left alone"]);
 }
 
 /// R50
@@ -217,11 +218,11 @@ async fn retry_after_is_honoured_within_the_deadline_and_named_beyond_it() {
     server.rule(path(MANIFEST), limited("86400"));
     refused(
         get(&client(&server, 5)).await,
-        RegistryFailure::TimedOut,
+        Failure::TimedOut,
         &["86400 s", "until ", "GMT", "TOOMANYREQUESTS"],
     );
     server.rule(path(MANIFEST), limited("Fri, 31 Dec 9999 23:59:59 GMT"));
-    refused(get(&client(&server, 5)).await, RegistryFailure::TimedOut, &["left alone"]);
+    refused(get(&client(&server, 5)).await, Failure::TimedOut, &["left alone"]);
     assert_eq!(server.requests().len(), before + 2, "it fails at once");
 }
 
@@ -232,11 +233,7 @@ async fn a_silent_registry_ends_as_timed_out_within_the_deadline() {
     server.black_hole(true);
     let remote = client(&server, 1);
     let waited = tokio::time::timeout(Duration::from_secs(20), get(&remote)).await.expect("an end");
-    refused(
-        waited,
-        RegistryFailure::TimedOut,
-        &["/acme/net:1.0", "no progress for 1 s", "--deadline"],
-    );
+    refused(waited, Failure::TimedOut, &["/acme/net:1.0", "no progress for 1 s", "--deadline"]);
 }
 
 /// R08: the body moves, but below the low-speed limit.
@@ -251,7 +248,7 @@ async fn a_body_of_a_few_bytes_a_second_ends_as_timed_out() {
         tokio::time::timeout(Duration::from_secs(20), fetch(&remote, &descriptor(&content)))
             .await
             .expect("an end");
-    blob_refused(end, RegistryFailure::TimedOut, &["no progress for 2 s"]);
+    blob_refused(end, Failure::TimedOut, &["no progress for 2 s"]);
     assert!(!sink.bytes.is_empty() && sink.bytes.len() < content.len());
 }
 
@@ -267,7 +264,7 @@ async fn a_body_that_stalls_ends_as_timed_out() {
         tokio::time::timeout(Duration::from_secs(20), fetch(&remote, &descriptor(&content)))
             .await
             .expect("an end");
-    blob_refused(end, RegistryFailure::TimedOut, &["no progress for 1 s"]);
+    blob_refused(end, Failure::TimedOut, &["no progress for 1 s"]);
     assert!(sink.bytes == content[..sink.bytes.len()] && !sink.bytes.is_empty());
 }
 
@@ -298,11 +295,7 @@ async fn a_host_that_does_not_answer_or_exist_is_unreachable() {
     let mut server = server();
     let remote = client(&server, 5);
     server.stop();
-    refused(
-        get(&remote).await,
-        RegistryFailure::Unreachable,
-        &["/acme/net:1.0", "cannot be reached"],
-    );
+    refused(get(&remote).await, Failure::Unreachable, &["/acme/net:1.0", "cannot be reached"]);
     // a name that no resolver has to be asked about: its first label is too long
     let host = format!("{}.example", "x".repeat(64)).parse().unwrap();
     let options = RemoteOptions {
@@ -312,7 +305,7 @@ async fn a_host_that_does_not_answer_or_exist_is_unreachable() {
         credentials: Arc::<Fixed>::default(),
     };
     let remote = Remote::new(transport_with(Duration::from_secs(5)), options).unwrap();
-    refused(get(&remote).await, RegistryFailure::Unreachable, &["xx.example/acme/net:1.0"]);
+    refused(get(&remote).await, Failure::Unreachable, &["xx.example/acme/net:1.0"]);
 }
 
 /// A call may be dropped at any await; the places that it held, all that one repository gets, are

@@ -4,6 +4,7 @@ use std::io;
 
 use super::hostile::{Behaviour, Login, Reply, Seen, all, path};
 use super::*;
+use tofufs::failure::Failure;
 use tofufs::registry::{BlobSource, Upload, Uploaded};
 
 const UPLOADS: &str = "/v2/acme/net/blobs/uploads/";
@@ -110,11 +111,11 @@ async fn a_source_that_is_not_the_blob_never_completes() {
     changed[999_999] ^= 1;
     let of = |bytes: &[u8], fails_at| Broken { bytes: Bytes::copy_from_slice(bytes), fails_at };
     for (source, failure, words) in [
-        (of(&changed, None), RegistryFailure::Integrity, "holds sha256:"),
-        (of(&content[..999_999], None), RegistryFailure::Integrity, "ends after 999999 bytes"),
-        (of(&bytes(1_000_004), None), RegistryFailure::Integrity, "goes on"),
-        (of(&content, Some(700_000)), RegistryFailure::Io, "the disk is gone"),
-        (of(&content, Some(1_000_000)), RegistryFailure::Io, "the disk is gone"),
+        (of(&changed, None), Failure::Integrity, "holds sha256:"),
+        (of(&content[..999_999], None), Failure::Integrity, "ends after 999999 bytes"),
+        (of(&bytes(1_000_004), None), Failure::Integrity, "goes on"),
+        (of(&content, Some(700_000)), Failure::Io, "the disk is gone"),
+        (of(&content, Some(1_000_000)), Failure::Io, "the disk is gone"),
     ] {
         let server = Hostile::start();
         let put = remote(&server).put_blob(&name("acme/net"), &descriptor(&content), &source).await;
@@ -135,7 +136,7 @@ async fn a_source_that_is_not_the_blob_never_completes() {
     }
     let nothing = sized(Digest::of(b"x"), 0);
     let put = remote(&Hostile::start()).put_blob(&name("acme/net"), &nothing, &Bytes::new()).await;
-    refused(put, RegistryFailure::Integrity, &["not that of nothing"]);
+    refused(put, Failure::Integrity, &["not that of nothing"]);
 }
 
 /// R59, CVE-2026-50151
@@ -154,7 +155,7 @@ async fn a_foreign_location_gets_neither_bytes_nor_a_credential() {
         );
         refused(
             put(&client(&server, user(CANARY)), b"x").await,
-            RegistryFailure::Protocol,
+            Failure::Protocol,
             &["Location", "leads away from"],
         );
     }
@@ -163,9 +164,9 @@ async fn a_foreign_location_gets_neither_bytes_nor_a_credential() {
     server.behave();
     server.rule(posts(), Behaviour::Answer(Reply::new(202, "text/plain", "").with("Range", "0-0")));
     server.login(None);
-    refused(put(&remote(&server), b"x").await, RegistryFailure::Protocol, &["Location", "missing"]);
+    refused(put(&remote(&server), b"x").await, Failure::Protocol, &["Location", "missing"]);
     server.rule(posts(), Behaviour::edit(|_, reply| reply.with("Range", "0-499")));
-    refused(put(&remote(&server), b"x").await, RegistryFailure::Protocol, &["up to 499"]);
+    refused(put(&remote(&server), b"x").await, Failure::Protocol, &["up to 499"]);
 }
 
 /// R59
@@ -177,17 +178,13 @@ async fn an_upload_counts_when_the_registry_has_the_blob() {
     for (answer, failure, words) in [
         (
             created().with("Docker-Content-Digest", Digest::of(b"y").to_string()),
-            RegistryFailure::Integrity,
+            Failure::Integrity,
             "kept sha256:",
         ),
-        (created(), RegistryFailure::Integrity, "does not hold what was sent"),
-        (
-            Reply::new(202, "text/plain", "").with("Range", "0-99"),
-            RegistryFailure::Protocol,
-            "up to 99",
-        ),
-        (Reply::new(204, "text/plain", ""), RegistryFailure::Protocol, "204 where 201"),
-        (Reply::new(201, "text/html", "<html>"), RegistryFailure::Protocol, "not a registry"),
+        (created(), Failure::Integrity, "does not hold what was sent"),
+        (Reply::new(202, "text/plain", "").with("Range", "0-99"), Failure::Protocol, "up to 99"),
+        (Reply::new(204, "text/plain", ""), Failure::Protocol, "204 where 201"),
+        (Reply::new(201, "text/html", "<html>"), Failure::Protocol, "not a registry"),
     ] {
         let server = Hostile::start();
         server.rule(puts(), Behaviour::Answer(answer));
@@ -210,11 +207,7 @@ async fn an_upload_counts_when_the_registry_has_the_blob() {
         |seen| seen.method == "HEAD",
         Behaviour::edit(|_, reply| reply.with("Content-Length", "999")),
     );
-    refused(
-        put(&remote(&server), &content).await,
-        RegistryFailure::Integrity,
-        &["999 bytes", "1000"],
-    );
+    refused(put(&remote(&server), &content).await, Failure::Integrity, &["999 bytes", "1000"]);
 }
 
 /// Q11: a store may refuse HEAD at an address that was signed for GET.
@@ -252,7 +245,7 @@ async fn a_lost_upload_begins_anew() {
     let server = Hostile::start();
     server.rule(puts(), Behaviour::Answer(Reply::error(404, "BLOB_UPLOAD_UNKNOWN")));
     let words = ["lost the upload", "BLOB_UPLOAD_UNKNOWN", "5 tries"];
-    refused(put(&remote(&server), b"x").await, RegistryFailure::TimedOut, &words);
+    refused(put(&remote(&server), b"x").await, Failure::TimedOut, &words);
     assert_eq!(methods(&server).iter().filter(|m| *m == "PUT").count(), 5);
 }
 
@@ -288,7 +281,7 @@ async fn an_upload_survives_outages_that_pass() {
     server.rule(puts(), Behaviour::Answer(Reply::error(400, "DIGEST_INVALID")));
     refused(
         put(&remote(&server), b"x").await,
-        RegistryFailure::Integrity,
+        Failure::Integrity,
         &["other bytes arrived", "5 tries"],
     );
     // R50
@@ -298,7 +291,7 @@ async fn an_upload_survives_outages_that_pass() {
     );
     refused(
         put(&remote(&server), b"x").await,
-        RegistryFailure::TimedOut,
+        Failure::TimedOut,
         &["86400 s", "longer than the deadline"],
     );
 }
@@ -331,12 +324,12 @@ async fn what_is_written_follows_redirects_at_home_alone() {
         for method in ["POST", "PUT"] {
             let redirect = Behaviour::Answer(Reply::redirect(status, &location));
             server.rule(move |seen| seen.method == method, redirect);
-            refused(put(&remote, b"x").await, RegistryFailure::Protocol, &["redirect", words]);
+            refused(put(&remote, b"x").await, Failure::Protocol, &["redirect", words]);
             server.behave();
         }
     }
     server.rule(puts(), Behaviour::edit(|seen, _| Reply::redirect(307, &seen.path)));
-    refused(put(&remote, b"x").await, RegistryFailure::Protocol, &["redirects more than 5 times"]);
+    refused(put(&remote, b"x").await, Failure::Protocol, &["redirects more than 5 times"]);
     assert!(foreign.requests().is_empty());
 }
 
@@ -377,7 +370,7 @@ async fn a_token_that_runs_out_during_an_upload_is_renewed() {
     bearer(&server);
     server.rule(puts(), Behaviour::Answer(expired));
     let words = ["401", "credential from the test", "write into"];
-    refused(put(&client(&server, user(CANARY)), b"x").await, RegistryFailure::Denied, &words);
+    refused(put(&client(&server, user(CANARY)), b"x").await, Failure::Denied, &words);
     assert_eq!(methods(&server).iter().filter(|m| *m == "PUT").count(), 3);
 
     // Q4
@@ -391,7 +384,7 @@ async fn a_token_that_runs_out_during_an_upload_is_renewed() {
     server.rule(puts(), Behaviour::Answer(Reply::error(403, "DENIED")));
     refused(
         put(&client(&server, user(CANARY)), b"y").await,
-        RegistryFailure::Denied,
+        Failure::Denied,
         &["403", "credential from the test"],
     );
 }
@@ -400,11 +393,7 @@ async fn a_token_that_runs_out_during_an_upload_is_renewed() {
 async fn who_may_not_write_is_told_by_which_credential() {
     let server = Hostile::start();
     server.login(Some(BASIC));
-    refused(
-        put(&remote(&server), b"x").await,
-        RegistryFailure::Denied,
-        &["no credential", "log in"],
-    );
+    refused(put(&remote(&server), b"x").await, Failure::Denied, &["no credential", "log in"]);
     server.rule(posts(), Behaviour::Answer(Reply::error(403, "DENIED")));
     let words = [
         "403",
@@ -412,10 +401,10 @@ async fn who_may_not_write_is_told_by_which_credential() {
         "write into this repository",
         "`tofufs refresh PATH`",
     ];
-    refused(put(&client(&server, user(CANARY)), b"x").await, RegistryFailure::Denied, &words);
+    refused(put(&client(&server, user(CANARY)), b"x").await, Failure::Denied, &words);
     assert!(server.requests().iter().all(|seen| seen.method != "PUT"));
     server.login(None);
-    refused(put(&remote(&server), b"x").await, RegistryFailure::Denied, &["403", "no credential"]);
+    refused(put(&remote(&server), b"x").await, Failure::Denied, &["403", "no credential"]);
 }
 
 /// What moves is not cut, what does not ends.
@@ -431,11 +420,7 @@ async fn a_slow_upload_ends_when_it_stands_still_and_not_before() {
     assert_eq!(put(&remote, &content).await.unwrap(), Uploaded::Sent);
     assert_eq!(methods(&server), ["HEAD", "POST", "PUT"]);
     server.rule(puts(), Behaviour::Silence);
-    refused(
-        put(&remote, b"x").await,
-        RegistryFailure::TimedOut,
-        &["no progress", "sending the blob"],
-    );
+    refused(put(&remote, b"x").await, Failure::TimedOut, &["no progress", "sending the blob"]);
 }
 
 /// Gives half a mebibyte and then nothing, and no end.
@@ -487,20 +472,15 @@ async fn a_refusal_says_what_to_do() {
         (
             "POST",
             said(404, "NAME_UNKNOWN", "The repository does not exist"),
-            RegistryFailure::Absent,
+            Failure::Absent,
             "create the repository",
         ),
-        (
-            "POST",
-            said(400, "NAME_INVALID", "no"),
-            RegistryFailure::Absent,
-            "no repository of this name",
-        ),
-        ("PUT", text(413, "<html>"), RegistryFailure::TooLarge, "raise the limit"),
-        ("PUT", said(403, "DENIED", artifactory), RegistryFailure::Denied, "unfinished upload"),
-        ("POST", text(409, artifactory), RegistryFailure::Denied, "unfinished upload"),
-        ("PUT", said(400, "UNSUPPORTED", "what?"), RegistryFailure::Protocol, "what?"),
-        ("POST", said(451, "X", "the law"), RegistryFailure::Denied, "451"),
+        ("POST", said(400, "NAME_INVALID", "no"), Failure::Absent, "no repository of this name"),
+        ("PUT", text(413, "<html>"), Failure::TooLarge, "raise the limit"),
+        ("PUT", said(403, "DENIED", artifactory), Failure::Denied, "unfinished upload"),
+        ("POST", text(409, artifactory), Failure::Denied, "unfinished upload"),
+        ("PUT", said(400, "UNSUPPORTED", "what?"), Failure::Protocol, "what?"),
+        ("POST", said(451, "X", "the law"), Failure::Denied, "451"),
     ] {
         let server = Hostile::start();
         server.rule(move |seen| seen.method == method, Behaviour::Answer(answer));
@@ -512,9 +492,9 @@ async fn a_refusal_says_what_to_do() {
     server.rule(puts(), Behaviour::Early(text(413, "<html>")));
     refused(
         put(&remote(&server), &bytes(5_000_000)).await,
-        RegistryFailure::TooLarge,
+        Failure::TooLarge,
         &["413", "5000000 bytes"],
     );
     server.rule(path(UPLOADS), Behaviour::Answer(Reply::new(200, "text/html", "<html>")));
-    refused(put(&remote(&server), b"x").await, RegistryFailure::Protocol, &["not a registry"]);
+    refused(put(&remote(&server), b"x").await, Failure::Protocol, &["not a registry"]);
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::support::docker_registry::{Access, DockerRegistry, PASSWORD, USER};
 use super::support::pack::{self, Artifact};
 use super::*;
+use tofufs::failure::Failure;
 use tofufs::oci::Manifest;
 use tofufs::registry::{Upload, Uploaded};
 
@@ -119,10 +120,10 @@ async fn a_registry_that_does_not_know_us_takes_nothing() {
     let remote = Remote::new(transport_with(Duration::from_secs(5)), options).unwrap();
     let put =
         remote.put_blob(&name("acme/net"), &descriptor(b"x"), &Bytes::from_static(b"x")).await;
-    refused(put, RegistryFailure::Denied, &["no credential for 127.0.0.1"]);
+    refused(put, Failure::Denied, &["no credential for 127.0.0.1"]);
     let (remote, _) = client(&registry);
     let manifest = documents(&pack::module(&[("main.tf", b"# 1\n")])).pop().unwrap();
     let put = remote.put_manifest(&name("acme/net"), &by_tag("1.0.0"), &manifest).await;
-    refused(put, RegistryFailure::Integrity, &["names content that the repository lacks"]);
+    refused(put, Failure::Integrity, &["names content that the repository lacks"]);
     assert_eq!(remote.present(&name("acme/net"), &by_tag("1.0.0")).await.unwrap(), None);
 }

@@ -3,6 +3,7 @@
 use super::hostile::{Behaviour, Login, Reply, blobs, path};
 use super::*;
 use std::sync::atomic::Ordering;
+use tofufs::failure::Failure;
 
 const BASIC: Login = Login::Basic { user: "user", password: CANARY };
 
@@ -64,7 +65,7 @@ async fn more_than_five_redirects_are_refused() {
     let remote = remote(&server);
     let blob = descriptor(&bytes(10));
     server.rule(blobs(), Behaviour::edit(|seen, _| Reply::redirect(307, &seen.path)));
-    blob_refused(fetch(&remote, &blob).await.1, RegistryFailure::Protocol, &["more than 5 times"]);
+    blob_refused(fetch(&remote, &blob).await.1, Failure::Protocol, &["more than 5 times"]);
     assert_eq!(server.requests().len(), 6);
     let chain = |hops: usize| {
         Behaviour::edit(move |seen, honest| match seen.path.matches('x').count() {
@@ -73,7 +74,7 @@ async fn more_than_five_redirects_are_refused() {
         })
     };
     server.rule(blobs(), chain(11));
-    blob_refused(fetch(&remote, &blob).await.1, RegistryFailure::Protocol, &["more than 5 times"]);
+    blob_refused(fetch(&remote, &blob).await.1, Failure::Protocol, &["more than 5 times"]);
     server.rule(|seen| seen.path.contains("/manifests/"), chain(5));
     remote.manifest(&name("acme/net"), &by_tag("1.0")).await.unwrap();
 }
@@ -92,7 +93,7 @@ async fn a_redirect_to_what_is_no_plain_http_address_is_refused() {
         server.rule(blobs(), Behaviour::Answer(Reply::redirect(307, location)));
         blob_refused(
             fetch(&remote, &descriptor(b"x")).await.1,
-            RegistryFailure::Protocol,
+            Failure::Protocol,
             &["a redirect of the registry"],
         );
     }
@@ -114,7 +115,7 @@ async fn a_store_that_refuses_an_expired_address_is_resolved_again_once() {
     store.rule(blobs(), Behaviour::Answer(expired));
     blob_refused(
         fetch(&remote, &descriptor(&content)).await.1,
-        RegistryFailure::Denied,
+        Failure::Denied,
         &["403", "has expired"],
     );
     assert_eq!((server.requests().len(), store.requests().len()), (4, 4));
@@ -139,11 +140,7 @@ async fn a_challenge_of_a_store_is_not_answered() {
         );
         let source = credentials(user(CANARY));
         let remote = remote_with(&server, transport_with(Duration::from_secs(5)), source.clone());
-        blob_refused(
-            fetch(&remote, &descriptor(&content)).await.1,
-            RegistryFailure::Denied,
-            &["401"],
-        );
+        blob_refused(fetch(&remote, &descriptor(&content)).await.1, Failure::Denied, &["401"]);
         assert!(source.asked.lock().unwrap().is_empty(), "no credential is even looked for");
     }
     assert!(
@@ -183,6 +180,6 @@ async fn a_redirect_into_another_local_network_is_refused_unconnected() {
             Behaviour::Answer(Reply::redirect(307, &format!("http://{address}/latest/meta-data"))),
         );
         let (_, end) = fetch(&remote(&server), &descriptor(b"x")).await;
-        blob_refused(end, RegistryFailure::Protocol, &["leads to a forbidden address"]);
+        blob_refused(end, Failure::Protocol, &["leads to a forbidden address"]);
     }
 }

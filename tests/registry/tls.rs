@@ -5,6 +5,7 @@ use super::*;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tofufs::failure::Failure;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
@@ -91,19 +92,19 @@ async fn a_certificate_that_does_not_hold_is_not_trusted_for_the_exact_reason() 
     let stranger = client(&sound.host(), transport_with(Duration::from_secs(5)));
     refused(
         get(&stranger).await,
-        RegistryFailure::Untrusted,
+        Failure::Untrusted,
         &["/acme/net:1.0", "unknown authority", "--ca-file"],
     );
     let expired = server(authority.server("127.0.0.1", 2001));
     refused(
         get(&client(&expired.host(), authority.transport())).await,
-        RegistryFailure::Untrusted,
+        Failure::Untrusted,
         &["expired on 2001-01-01, ", " days ago", "clock"],
     );
     let wrong = server(authority.server("other.example", 2100));
     refused(
         get(&client(&wrong.host(), authority.transport())).await,
-        RegistryFailure::Untrusted,
+        Failure::Untrusted,
         &["another host (other.example)"],
     );
     for server in [&sound, &expired, &wrong] {
@@ -128,11 +129,7 @@ async fn a_server_without_tls_is_never_asked_in_the_clear() {
         }
     });
     let result = get(&client(&host, transport_with(Duration::from_secs(5)))).await;
-    refused(
-        result,
-        RegistryFailure::Unreachable,
-        &["/acme/net:1.0", "does not speak TLS", "--plain-http"],
-    );
+    refused(result, Failure::Unreachable, &["/acme/net:1.0", "does not speak TLS", "--plain-http"]);
     let tls_handshake = 22;
     assert!(first_bytes.lock().unwrap().iter().all(|&byte| byte == tls_handshake));
 }
@@ -149,7 +146,7 @@ async fn a_redirect_from_https_to_http_is_refused() {
     let remote = client(&server.host(), authority.transport());
     blob_refused(
         fetch(&remote, &descriptor(b"x")).await.1,
-        RegistryFailure::Protocol,
+        Failure::Protocol,
         &["from https to http"],
     );
     assert!(plain.requests().is_empty());
@@ -167,7 +164,7 @@ async fn a_token_service_without_tls_gets_nothing_from_a_registry_with_tls() {
     let credentials = credentials(user(CANARY));
     let options = RemoteOptions { host, plain_http: false, token_realm: None, credentials };
     let remote = Remote::new(authority.transport(), options).unwrap();
-    refused(get(&remote).await, RegistryFailure::Denied, &["token service", "--token-realm"]);
+    refused(get(&remote).await, Failure::Denied, &["token service", "--token-realm"]);
     assert!(plain.requests().is_empty());
 }
 
@@ -177,7 +174,7 @@ fn a_file_that_holds_no_certificate_is_refused_by_its_name() {
     for path in [file.path().to_owned(), file.path().with_extension("missing")] {
         let ca_files = vec![path.clone()];
         let result = Transport::new(TransportOptions { ca_files, ..TransportOptions::default() });
-        refused(result, RegistryFailure::Io, &[path.to_str().unwrap(), "--ca-file"]);
+        refused(result, Failure::Io, &[path.to_str().unwrap(), "--ca-file"]);
     }
 }
 

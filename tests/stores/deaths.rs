@@ -7,8 +7,9 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tofufs::digest::Digest;
+use tofufs::failure::Failure;
 use tofufs::name::Selector;
-use tofufs::registry::{Registry, RegistryFailure};
+use tofufs::registry::Registry;
 
 use crate::support::{self, pack};
 use crate::{HOST, layout, put, run};
@@ -72,7 +73,7 @@ fn sound(store: &Path) -> Vec<String> {
     let repo = "hello".parse().unwrap();
     let tags = match run(layout.tags(&repo)) {
         Ok(tags) => tags,
-        Err(e) if e.failure == RegistryFailure::Absent => return Vec::new(),
+        Err(e) if e.failure == Failure::Absent => return Vec::new(),
         Err(e) => panic!("{e}"),
     };
     for tag in &tags {
@@ -153,7 +154,7 @@ fn a_full_disk_is_an_error_that_says_so_and_leaves_what_was_there() {
         let mut noise = vec![0; 2 << 20];
         fastrand::Rng::with_seed(1).fill(&mut noise);
         let e = run(put(&layout, "hello", "0.2.0", &pack::module_of(noise.clone()))).unwrap_err();
-        assert!(e.failure == RegistryFailure::NoSpace && e.to_string().contains("is full"), "{e}");
+        assert!(e.failure == Failure::NoSpace && e.to_string().contains("is full"), "{e}");
         assert_eq!(sound(disk.path()), ["0.1.0"]);
         let small = pack::module(&[("main.tf", b"")]);
         run(put(&layout, "other", "0.2.0", &small)).expect("what was begun takes no space");

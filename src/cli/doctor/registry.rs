@@ -9,15 +9,14 @@ use crate::artifact::{Release, Target, target_package};
 use crate::cli::output::count;
 use crate::cli::quantity::Size;
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::name::{RepoName, Selector, Tag, no_such_tag};
 use crate::oci::{Descriptor, Manifest};
 use crate::registry::auth::how_to_log_in;
 use crate::registry::mirror::MirrorAddress;
 use crate::registry::observed::LoginScheme;
 use crate::registry::remote::Remote;
-use crate::registry::{
-    BlobError, BlobSink, Greeting, Registry, RegistryError, RegistryFailure, SinkError,
-};
+use crate::registry::{BlobError, BlobSink, Greeting, Registry, RegistryError, SinkError};
 
 /// A clock that is off by more than this, in seconds, makes certificates and tokens fail.
 const CLOCK_OFF_MAX: u64 = 5 * 60;
@@ -37,7 +36,7 @@ pub(super) async fn findings(remote: &Remote, subject: &Subject) -> Vec<DoctorFi
         Ok(repos) => {
             DoctorFinding::ok("catalog", format!("it lists its repositories: {}", repos.len()))
         }
-        Err(error) if error.failure == RegistryFailure::Absent => {
+        Err(error) if error.failure == Failure::Absent => {
             refusal(DoctorFinding::note, "catalog", error)
         }
         Err(error) => problem("catalog", error),
@@ -81,7 +80,7 @@ pub(super) async fn mirror(
     match asked {
         Ok(()) => DoctorFinding::ok("mirror", format!("{address} answers")),
         // whatever it may hold, it is there
-        Err(error) if error.failure == RegistryFailure::Absent && subject.repo.is_none() => {
+        Err(error) if error.failure == Failure::Absent && subject.repo.is_none() => {
             DoctorFinding::ok("mirror", format!("{address} answers"))
         }
         Err(error) => {
@@ -94,7 +93,7 @@ pub(super) async fn mirror(
 }
 
 fn is_out_of_reach(error: &RegistryError) -> bool {
-    use RegistryFailure::{Offline, Protocol, TimedOut, Unreachable, Untrusted};
+    use Failure::{Offline, Protocol, TimedOut, Unreachable, Untrusted};
     matches!(error.failure, Unreachable | Untrusted | TimedOut | Protocol | Offline)
 }
 
@@ -185,17 +184,15 @@ async fn named(
     let nothing = "it is no repository, and none lies below it";
     let unknown = "no repository of this name can be read; whether others lie below it, the registry does not tell";
     vec![match (refusal, below) {
-        (RegistryFailure::Absent | RegistryFailure::Denied, Some(count)) if count > 0 => {
-            prefix(count)
-        }
-        (RegistryFailure::Absent, Some(_)) => {
+        (Failure::Absent | Failure::Denied, Some(count)) if count > 0 => prefix(count),
+        (Failure::Absent, Some(_)) => {
             DoctorFinding::problem("tags", nothing).remedy("check the spelling of its name")
         }
-        (RegistryFailure::Absent, None) => {
+        (Failure::Absent, None) => {
             DoctorFinding::note("prefix", unknown).remedy("give a repository that lies below it")
         }
         // A registry refuses what is not there like that, too.
-        (RegistryFailure::Denied, _) if remote.greet(Greeting::LogIn).await.is_ok() => {
+        (Failure::Denied, _) if remote.greet(Greeting::LogIn).await.is_ok() => {
             DoctorFinding::note("prefix", unknown)
                 .remedy("give a repository that lies below it; if it is one, log in to read it")
         }

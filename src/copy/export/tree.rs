@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::ExportError;
+use crate::failure::Failure;
 use crate::facts::{
-    FactError, FactFailure, Facts, MemberContent, PackageTarget, VerifiedPackage, blocking,
+    FactError, Facts, MemberContent, PackageTarget, VerifiedPackage, blocking,
 };
 use crate::members::{Child, FileNo, MemberFile, TOP};
 use crate::store::Object;
@@ -135,7 +136,7 @@ async fn shared(
     loop {
         let (of, from, to) = (facts.clone(), content.clone(), at.to_owned());
         match blocking(move || given(&of, &from, size, &to)).await? {
-            Err(e) if e.failure == FactFailure::Damaged && !healed => {
+            Err(e) if e.failure == Failure::Damaged && !healed => {
                 healed = true;
                 content = facts.heal(package, number).await?;
             }
@@ -146,7 +147,7 @@ async fn shared(
 
 /// Blocks on the disk.
 fn given(facts: &Facts, content: &MemberContent, size: u64, to: &Path) -> Result<(), FactError> {
-    let io = |e: io::Error| FactError::new(FactFailure::Io, to.display(), e);
+    let io = |e: io::Error| FactError::new(Failure::Io, to.display(), e);
     let mut file = fs::OpenOptions::new().write(true).truncate(true).open(to).map_err(io)?;
     if let MemberContent::Object(object) = content
         && object.make_sure_whole()?

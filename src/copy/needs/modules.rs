@@ -9,7 +9,8 @@ use super::{LeftOut, NeedsError};
 use crate::artifact::Release;
 use crate::copy::RegistryFacts;
 use crate::digest::Digest;
-use crate::facts::{FactError, FactFailure, Facts, Unpacking, VerifiedPackage, blocking};
+use crate::facts::{FactError, Facts, Unpacking, VerifiedPackage, blocking};
+use crate::failure::Failure;
 use crate::input;
 use crate::lockfile::Client;
 use crate::lockfile::configuration::{Configuration, files_of};
@@ -216,13 +217,13 @@ impl ModuleWalk<'_> {
         for (reference, dir) in readings {
             let facts = self.origins.facts(&reference.repo.host)?;
             let digest = match facts.resolve(reference).await {
-                Err(e) if e.failure == FactFailure::Absent => continue,
+                Err(e) if e.failure == Failure::Absent => continue,
                 answer => answer?,
             };
             let (_, release) = facts.release(&reference.repo, digest).await?;
             let Release::Module(zip) = release else {
                 let rule = format!("this is a provider release, but {by} uses it as a module");
-                return Err(FactError::new(FactFailure::Structure, reference, rule).into());
+                return Err(FactError::new(Failure::Structure, reference, rule).into());
             };
             let package = facts.package(&reference.repo, &zip, Unpacking::WhenOpened).await?;
             let inside: PathBuf = plain(dir).unwrap_or_default().into_iter().collect();
@@ -242,7 +243,7 @@ impl ModuleWalk<'_> {
             false => format!("there is no such release, which {by} uses"),
         };
         let subject = if tried.is_empty() { by.to_owned() } else { tried.join(" or ") };
-        Err(FactError::new(FactFailure::Absent, subject, rule).into())
+        Err(FactError::new(Failure::Absent, subject, rule).into())
     }
 }
 
@@ -260,7 +261,7 @@ impl OpenedModule {
         let at = self.package.reference();
         let refuse = |rule: String| {
             NeedsError::from(FactError::new(
-                FactFailure::Structure,
+                Failure::Structure,
                 format_args!("{} ({at})", self.reference),
                 rule,
             ))

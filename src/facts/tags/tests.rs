@@ -1,6 +1,7 @@
 //! How long answers count, and what is kept of them.
 
 use super::*;
+use crate::failure::Failure;
 
 fn confirmed(at: Option<Instant>, fresh_until: Option<Instant>) -> Option<Confirmed> {
     Some(Confirmed {
@@ -11,7 +12,7 @@ fn confirmed(at: Option<Instant>, fresh_until: Option<Instant>) -> Option<Confir
     })
 }
 
-fn refused(failure: FactFailure, until: Instant) -> Option<Refused> {
+fn refused(failure: Failure, until: Instant) -> Option<Refused> {
     Some(Refused {
         error: FactError::new(failure, "x", "y"),
         at: until - Duration::from_secs(9),
@@ -29,12 +30,12 @@ fn an_outage_leaves_the_last_answer_standing() {
     };
     assert_eq!(fact(&stale, None), "unknown");
     assert_eq!(fact(&confirmed(Some(past), Some(future)), None), "is");
-    assert_eq!(fact(&stale, refused(FactFailure::Unreachable, future)), "is");
-    assert_eq!(fact(&None, refused(FactFailure::Unreachable, future)), "failed");
-    assert_eq!(fact(&stale, refused(FactFailure::Denied, future)), "denied");
-    assert_eq!(fact(&stale, refused(FactFailure::Absent, future)), "absent");
-    assert_eq!(fact(&stale, refused(FactFailure::Integrity, future)), "failed");
-    assert_eq!(fact(&stale, refused(FactFailure::Unreachable, past)), "unknown");
+    assert_eq!(fact(&stale, refused(Failure::Unreachable, future)), "is");
+    assert_eq!(fact(&None, refused(Failure::Unreachable, future)), "failed");
+    assert_eq!(fact(&stale, refused(Failure::Denied, future)), "denied");
+    assert_eq!(fact(&stale, refused(Failure::Absent, future)), "absent");
+    assert_eq!(fact(&stale, refused(Failure::Integrity, future)), "failed");
+    assert_eq!(fact(&stale, refused(Failure::Unreachable, past)), "unknown");
 }
 
 #[test]
@@ -44,17 +45,11 @@ fn a_registry_without_a_list_is_asked_for_it_rarely_and_an_absence_counts_no_lon
     let tags = Need::Tags(Repo { host: host.clone(), name: "n".parse().unwrap() });
     let kept =
         |need: &Need, failure, ttl| kept_for(need, failure, Duration::from_secs(ttl)).as_secs();
-    for failure in [FactFailure::Absent, FactFailure::Denied] {
+    for failure in [Failure::Absent, Failure::Denied] {
         assert_eq!(kept(&Need::Catalog(host.clone()), failure, 1), 300);
     }
-    assert_eq!(
-        (kept(&tags, FactFailure::Absent, 1), kept(&tags, FactFailure::Absent, 3600)),
-        (1, 30)
-    );
-    assert_eq!(
-        (kept(&tags, FactFailure::Denied, 1), kept(&tags, FactFailure::Unreachable, 1)),
-        (10, 2)
-    );
+    assert_eq!((kept(&tags, Failure::Absent, 1), kept(&tags, Failure::Absent, 3600)), (1, 30));
+    assert_eq!((kept(&tags, Failure::Denied, 1), kept(&tags, Failure::Unreachable, 1)), (10, 2));
 }
 
 #[test]
@@ -90,9 +85,7 @@ fn edges_in_memory_are_bounded_by_their_bytes() {
         slots.change(&Need::Tags(repo(n)), |slot| slot.last = Some(list.clone()));
     }
     for n in 3..2 * BYTES_MAX / SLOT_BYTES {
-        slots.change(&Need::Tags(repo(n)), |slot| {
-            slot.refused = refused(FactFailure::Absent, later)
-        });
+        slots.change(&Need::Tags(repo(n)), |slot| slot.refused = refused(Failure::Absent, later));
         assert!(slots.bytes <= BYTES_MAX && slots.get(&Need::Tags(repo(n))).is_some());
     }
     assert!(

@@ -20,9 +20,10 @@ use bytes::Bytes;
 
 use super::super::mirror::MirrorAddress;
 use super::super::{
-    BlobError, BlobSink, Greeting, RawManifest, Registry, RegistryError, RegistryFailure, SinkError,
+    BlobError, BlobSink, Greeting, RawManifest, Registry, RegistryError, SinkError,
 };
 use crate::digest::{Algorithm, Digest, Hasher};
+use crate::failure::Failure;
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::Descriptor;
 
@@ -124,7 +125,7 @@ impl Mirror {
         let Mirror { address, ailing, .. } = self;
         match answer {
             // it has not everything that the registry has
-            Err(e) if e.failure == RegistryFailure::Absent => {}
+            Err(e) if e.failure == Failure::Absent => {}
             Err(e) if !ailing.swap(true, Ordering::Relaxed) => {
                 tracing::warn!(
                     "the mirror {address} is passed over, and {} asked itself: {e}",
@@ -170,7 +171,7 @@ impl Mirrors {
 }
 
 fn none(repo: &RepoName) -> RegistryError {
-    RegistryError::new(RegistryFailure::Absent, repo, "no mirror holds it")
+    RegistryError::new(Failure::Absent, repo, "no mirror holds it")
 }
 
 #[async_trait]
@@ -189,7 +190,7 @@ impl Registry for Mirrors {
 
     async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
         Err(RegistryError::new(
-            RegistryFailure::Absent,
+            Failure::Absent,
             "mirrors",
             "they do not list what the registry holds",
         ))
@@ -265,7 +266,7 @@ fn checked(
 
 fn damaged(digest: &Digest, got: &Digest, address: &MirrorAddress) -> RegistryError {
     let rule = format!("the mirror {address} sent {got} in its place");
-    RegistryError::new(RegistryFailure::Integrity, digest, rule)
+    RegistryError::new(Failure::Integrity, digest, rule)
 }
 
 /// Passes a blob on and hashes it. What the sink held before cannot be hashed, and is the matter of

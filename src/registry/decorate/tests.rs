@@ -6,6 +6,7 @@ use bytes::Bytes;
 use super::super::SinkError;
 use super::super::layout::RegistryLayout;
 use super::*;
+use crate::failure::Failure;
 
 /// A registry of one host in memory. It answers `failing`, where that is set, to everything, and
 /// notes each request.
@@ -14,7 +15,7 @@ struct Memory {
     tags: BTreeMap<(String, String), Vec<u8>>,
     blobs: BTreeMap<Digest, Vec<u8>>,
     no_catalog: bool,
-    failing: Option<RegistryFailure>,
+    failing: Option<Failure>,
     /// How many bytes of a blob arrive before `failing`.
     arriving: usize,
     asked: Mutex<Vec<String>>,
@@ -30,7 +31,7 @@ impl Memory {
         memory
     }
 
-    fn failing(failure: RegistryFailure) -> Memory {
+    fn failing(failure: Failure) -> Memory {
         Memory { failing: Some(failure), ..Memory::default() }
     }
 
@@ -48,7 +49,7 @@ impl Memory {
 }
 
 fn absent<T>(what: impl Display) -> Result<T, RegistryError> {
-    Err(RegistryError::new(RegistryFailure::Absent, what, "not here"))
+    Err(RegistryError::new(Failure::Absent, what, "not here"))
 }
 
 #[async_trait]
@@ -113,9 +114,7 @@ impl Registry for Memory {
             Some(bytes) => {
                 Ok(sink.write(Bytes::copy_from_slice(&bytes[sink.position() as usize..])).await?)
             }
-            None => {
-                Err(RegistryError::new(RegistryFailure::Integrity, blob.digest, "lacking").into())
-            }
+            None => Err(RegistryError::new(Failure::Integrity, blob.digest, "lacking").into()),
         }
     }
 }
@@ -192,7 +191,7 @@ async fn a_name_outside_the_prefix_is_absent_without_a_request() {
             scoped.resolve(&outside, &tag("1")).await.unwrap_err(),
             scoped.manifest(&outside, &Selector::Tag(tag("1"))).await.unwrap_err(),
         ];
-        assert!(failures.iter().all(|e| e.failure == RegistryFailure::Absent), "{outside}");
+        assert!(failures.iter().all(|e| e.failure == Failure::Absent), "{outside}");
         assert!(scoped.blob(&outside, &blob("a"), &mut sink).await.is_err());
     }
     assert_eq!(memory.asked(), 0);
@@ -226,7 +225,7 @@ async fn parts_of_one_registry_ask_it_for_nothing_twice() {
     }
     assert_eq!(
         union.resolve(&repo("acme/net"), &"9".parse().unwrap()).await.unwrap_err().failure,
-        RegistryFailure::Absent
+        Failure::Absent
     );
     assert_eq!(memory.asked(), 5);
 }
@@ -244,24 +243,17 @@ async fn of_several_sources_the_first_that_holds_a_tag_wins() {
         assert_eq!(&raw.bytes[..], content.as_bytes());
     }
     assert_eq!(names(both.tags(&repo("net")).await.unwrap()), ["1", "2"]);
-    assert_eq!(
-        both.resolve(&repo("net"), &tag("3")).await.unwrap_err().failure,
-        RegistryFailure::Absent
-    );
-    assert_eq!(both.tags(&repo("other")).await.unwrap_err().failure, RegistryFailure::Absent);
+    assert_eq!(both.resolve(&repo("net"), &tag("3")).await.unwrap_err().failure, Failure::Absent);
+    assert_eq!(both.tags(&repo("other")).await.unwrap_err().failure, Failure::Absent);
 }
 
 /// An outage is not an absence.
 #[tokio::test]
 async fn a_source_out_of_reach_decides_tags_and_lists_but_not_what_has_a_digest() {
     let good = Arc::new(Memory::holding(&[("net", "1", "content")]));
-    for failure in [
-        RegistryFailure::Unreachable,
-        RegistryFailure::TimedOut,
-        RegistryFailure::Denied,
-        RegistryFailure::Protocol,
-        RegistryFailure::Io,
-    ] {
+    for failure in
+        [Failure::Unreachable, Failure::TimedOut, Failure::Denied, Failure::Protocol, Failure::Io]
+    {
         let down = Arc::new(Memory::failing(failure));
         let later = union(&[&good, &down]);
         assert!(
@@ -296,16 +288,13 @@ async fn an_offline_source_is_passed_over_and_named_only_where_nothing_else_answ
     assert_eq!(names(both.catalog().await.unwrap()), ["net"]);
     assert!(both.resolve(&repo("net"), &tag("1")).await.unwrap().is_some());
     assert!(both.manifest(&repo("net"), &Selector::Tag(tag("1"))).await.is_ok());
-    assert_eq!(
-        both.resolve(&repo("net"), &tag("2")).await.unwrap_err().failure,
-        RegistryFailure::Offline
-    );
-    assert_eq!(both.tags(&repo("other")).await.unwrap_err().failure, RegistryFailure::Offline);
+    assert_eq!(both.resolve(&repo("net"), &tag("2")).await.unwrap_err().failure, Failure::Offline);
+    assert_eq!(both.tags(&repo("other")).await.unwrap_err().failure, Failure::Offline);
 }
 
 #[tokio::test]
 async fn bytes_of_a_source_that_failed_are_not_mixed_with_those_of_the_next() {
-    let broken = Arc::new(Memory { arriving: 3, ..Memory::failing(RegistryFailure::TimedOut) });
+    let broken = Arc::new(Memory { arriving: 3, ..Memory::failing(Failure::TimedOut) });
     let lacking = Arc::new(Memory::default());
     let good = Arc::new(Memory::holding(&[("net", "1", "content")]));
     let all = union(&[&broken, &lacking, &good]);
@@ -318,14 +307,10 @@ async fn bytes_of_a_source_that_failed_are_not_mixed_with_those_of_the_next() {
     let missing = union(&[&broken, &lacking])
         .blob(&repo("net"), &blob("content"), &mut Received::default())
         .await;
-    assert!(
-        matches!(missing, Err(BlobError::Registry(e)) if e.failure == RegistryFailure::TimedOut)
-    );
+    assert!(matches!(missing, Err(BlobError::Registry(e)) if e.failure == Failure::TimedOut));
     let nowhere =
         union(&[&lacking]).blob(&repo("net"), &blob("content"), &mut Received::default()).await;
-    assert!(
-        matches!(nowhere, Err(BlobError::Registry(e)) if e.failure == RegistryFailure::Integrity)
-    );
+    assert!(matches!(nowhere, Err(BlobError::Registry(e)) if e.failure == Failure::Integrity));
     let mut full = Received { full: true, ..Received::default() };
     assert_eq!(
         all.blob(&repo("net"), &blob("content"), &mut full).await,
@@ -339,10 +324,7 @@ async fn a_catalog_is_complete_or_absent() {
     let two = Arc::new(Memory::holding(&[("c", "1", "x"), ("a", "2", "x")]));
     assert_eq!(names(union(&[&one, &two]).catalog().await.unwrap()), ["a", "b", "c"]);
     let silent = Arc::new(Memory { no_catalog: true, ..Memory::default() });
-    assert_eq!(
-        union(&[&one, &silent]).catalog().await.unwrap_err().failure,
-        RegistryFailure::Absent
-    );
+    assert_eq!(union(&[&one, &silent]).catalog().await.unwrap_err().failure, Failure::Absent);
 }
 
 #[tokio::test]
@@ -361,7 +343,7 @@ async fn offline_answers_offline_to_everything() {
         offline.manifest(&name, &Selector::Tag(tag("1"))).await.unwrap_err(),
         blob,
     ] {
-        assert_eq!(error.failure, RegistryFailure::Offline);
+        assert_eq!(error.failure, Failure::Offline);
         assert!(
             error.to_string().contains("--offline") && error.to_string().contains("reg.example"),
             "{error}"

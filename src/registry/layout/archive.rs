@@ -12,12 +12,13 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 use rustix::io::Errno;
 
-use super::super::{RegistryError, RegistryFailure};
+use super::super::RegistryError;
 use super::carried::{FILE, FILE_MAX};
 use super::directory::read_piece;
 use super::headers::{TarMember, TarMembers};
 use super::medium::{Medium, NotOpened, Unreadable};
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::name::{Host, Repo, RepoName};
 use crate::oci::layout::LayoutPart;
 
@@ -94,12 +95,8 @@ impl LayoutArchive {
     pub fn open(path: &Path) -> Result<LayoutArchive, RegistryError> {
         let name = format!("oci-archive:{}", path.display());
         let failed = |e: &dyn std::fmt::Display| {
-            RegistryError::new(
-                RegistryFailure::Io,
-                &name,
-                format!("the archive cannot be opened: {e}"),
-            )
-            .remedy("name a tar that `tofufs bundle` wrote")
+            RegistryError::new(Failure::Io, &name, format!("the archive cannot be opened: {e}"))
+                .remedy("name a tar that `tofufs bundle` wrote")
         };
         let real = path.canonicalize().map_err(|e| failed(&e))?;
         let (Some(parent), Some(file_name)) = (real.parent(), real.file_name()) else {
@@ -115,11 +112,11 @@ impl LayoutArchive {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(failed(&"it is no regular file"));
         }
-        let refused = |(failure, rule): (RegistryFailure, String)| {
+        let refused = |(failure, rule): (Failure, String)| {
             let error =
                 RegistryError::new(failure, &name, format!("the archive is refused: {rule}"));
             match failure {
-                RegistryFailure::Integrity => error.remedy("copy it again from where it was made"),
+                Failure::Integrity => error.remedy("copy it again from where it was made"),
                 _ => error,
             }
         };
@@ -146,7 +143,7 @@ impl LayoutArchive {
     /// Refuses to read `member` if the file is not what it was.
     pub(super) fn check(&self, member: &str) -> Result<(), Unreadable> {
         let changed = |what: &str| Unreadable {
-            failure: RegistryFailure::Io,
+            failure: Failure::Io,
             rule: format!("{member} in {} cannot be read: {what} since it was opened", self.name),
             remedy: Some("unmount and mount again"),
         };
@@ -174,7 +171,7 @@ impl LayoutArchive {
         self.check(member)?;
         let want = extent.size.saturating_sub(at).min(want as u64) as usize;
         let piece = read_piece(&self.file, extent.offset + at, want).map_err(|e| Unreadable {
-            failure: RegistryFailure::Io,
+            failure: Failure::Io,
             rule: format!("reading {member} in {} failed: {e}", self.name),
             remedy: None,
         })?;
@@ -220,7 +217,7 @@ impl LayoutArchive {
             return Ok(());
         }
         Err(Unreadable {
-            failure: RegistryFailure::Integrity,
+            failure: Failure::Integrity,
             rule: format!(
                 "{member} in {} is damaged: its bytes are not what the archive notes",
                 self.name
@@ -295,14 +292,14 @@ type ArchiveFiles = (BTreeMap<Repo, Files>, Option<(MemberExtent, Option<Digest>
 /// What lies where. Refuses what is no part of a store, and what is there twice.
 fn read_members<F: std::os::fd::AsFd>(
     mut members: TarMembers<F>,
-) -> Result<ArchiveFiles, (RegistryFailure, String)> {
+) -> Result<ArchiveFiles, (Failure, String)> {
     let (mut repositories, mut carried): ArchiveFiles = Default::default();
     let mut count = 0;
     while let Some(member) = members.next()? {
         count += 1;
         if count > MEMBERS_MAX {
             return Err((
-                RegistryFailure::TooLarge,
+                Failure::TooLarge,
                 format!("it has more than {MEMBERS_MAX} members, which is the limit"),
             ));
         }
@@ -325,7 +322,7 @@ fn read_members<F: std::os::fd::AsFd>(
         };
         if !is_new {
             return Err((
-                RegistryFailure::Structure,
+                Failure::Structure,
                 format!("the member {:?} is there twice", member.name),
             ));
         }
@@ -334,8 +331,8 @@ fn read_members<F: std::os::fd::AsFd>(
 }
 
 /// Which file of which repository a member is.
-fn place_of(member: &TarMember) -> Result<(Repo, LayoutPart), (RegistryFailure, String)> {
-    let refuse = |rule: String| Err((RegistryFailure::Structure, rule));
+fn place_of(member: &TarMember) -> Result<(Repo, LayoutPart), (Failure, String)> {
+    let refuse = |rule: String| Err((Failure::Structure, rule));
     match LayoutPart::split(&member.name) {
         Some(("", _)) => refuse(
             "this is one image layout and no store of them; unpack it as HOST/REPOSITORY of a directory and name that \

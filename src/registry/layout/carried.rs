@@ -6,12 +6,13 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::super::{RegistryError, RegistryFailure};
+use super::super::RegistryError;
 use super::directory::{LayoutDirectory, open_below};
 use super::lock::{Draft, INDEX_LOCK, LayoutLock, NotLocked, OWN, clean, make};
 use super::medium::{Medium, NotOpened};
 use super::repository::up_to;
 use super::write::not_written;
+use crate::failure::Failure;
 use crate::mapping::Carried;
 
 /// Its path in a store.
@@ -32,7 +33,7 @@ pub(super) fn read<M: Medium>(medium: &M) -> Result<Carried, RegistryError> {
         Err(NotOpened::Missing) => return Ok(Carried::default()),
         Err(NotOpened::NotRegular) => {
             return Err(refused(
-                RegistryFailure::Structure,
+                Failure::Structure,
                 "it is, or lies behind, a symbolic link, or is no file".into(),
             ));
         }
@@ -40,11 +41,11 @@ pub(super) fn read<M: Medium>(medium: &M) -> Result<Carried, RegistryError> {
     };
     if bytes.len() as u64 > FILE_MAX {
         return Err(refused(
-            RegistryFailure::TooLarge,
+            Failure::TooLarge,
             format!("it has more than {FILE_MAX} bytes, which is the limit"),
         ));
     }
-    Carried::parse(&bytes, NAME).map_err(|e| refused(RegistryFailure::Structure, e.to_string()))
+    Carried::parse(&bytes, NAME).map_err(|e| refused(Failure::Structure, e.to_string()))
 }
 
 /// The document, if it can be read again.
@@ -53,11 +54,10 @@ pub(super) fn read<M: Medium>(medium: &M) -> Result<Carried, RegistryError> {
 /// It would be over a limit.
 pub(super) fn document(carried: &Carried, store: &str) -> Result<Vec<u8>, RegistryError> {
     let bytes = carried.document();
-    Carried::parse(&bytes, NAME)
-        .map_err(|e| RegistryError::new(RegistryFailure::TooLarge, store, e))?;
+    Carried::parse(&bytes, NAME).map_err(|e| RegistryError::new(Failure::TooLarge, store, e))?;
     if bytes.len() as u64 > FILE_MAX {
         let rule = format!("{FILE} would have {} bytes; the limit is {FILE_MAX}", bytes.len());
-        return Err(RegistryError::new(RegistryFailure::TooLarge, store, rule));
+        return Err(RegistryError::new(Failure::TooLarge, store, rule));
     }
     Ok(bytes)
 }
@@ -77,7 +77,7 @@ impl LayoutDirectory {
             NotLocked::Failed(e) => failed(e),
             NotLocked::TimedOut => {
                 let rule = format!("another process holds its lock for more than {deadline:?}");
-                RegistryError::new(RegistryFailure::TimedOut, self.name(), rule)
+                RegistryError::new(Failure::TimedOut, self.name(), rule)
                     .remedy("wait until it has ended, or end it")
             }
         })?;

@@ -10,11 +10,12 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, statat};
 use rustix::io::Errno;
 
-use super::super::{RegistryError, RegistryFailure};
+use super::super::RegistryError;
 use super::carried::FILE;
 use super::medium::{Medium, NotOpened, Unreadable};
 use super::{CATALOG_DEPTH_MAX, CATALOG_DIRECTORIES_MAX};
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::name::{Host, Repo, RepoName};
 use crate::oci::layout::{BLOBS, LAYOUT_FILE, LayoutPart};
 
@@ -39,14 +40,14 @@ impl LayoutDirectory {
             Mode::empty(),
         ) {
             Ok(root) if is_layout(&root) == Ok(true) => Err(RegistryError::new(
-                RegistryFailure::Io,
+                Failure::Io,
                 &name,
                 "this is one image layout and no store of them",
             )
             .remedy("name the directory that holds it as HOST/REPOSITORY")),
             Ok(root) => Ok(LayoutDirectory { root, only: None, name }),
             Err(e) => Err(RegistryError::new(
-                RegistryFailure::Io,
+                Failure::Io,
                 &name,
                 format!("the store cannot be opened: {e}"),
             )
@@ -67,7 +68,7 @@ impl LayoutDirectory {
         ) {
             Ok(root) => Ok(LayoutDirectory { root, only: Some(repo), name }),
             Err(e) => Err(RegistryError::new(
-                RegistryFailure::Io,
+                Failure::Io,
                 &name,
                 format!("the image layout cannot be opened: {e}"),
             )),
@@ -76,7 +77,7 @@ impl LayoutDirectory {
 
     fn unreadable(&self, e: Errno) -> Unreadable {
         Unreadable {
-            failure: RegistryFailure::Io,
+            failure: Failure::Io,
             rule: format!("reading the store {} failed: {e}", self.name),
             remedy: None,
         }
@@ -125,7 +126,7 @@ impl Medium for LayoutDirectory {
                     "more than {CATALOG_DIRECTORIES_MAX} directories in the store {}",
                     self.name
                 );
-                return Err(RegistryError::new(RegistryFailure::TooLarge, host, rule));
+                return Err(RegistryError::new(Failure::TooLarge, host, rule));
             }
             let path =
                 at.as_ref().map_or_else(|| host.to_string(), |name| format!("{host}/{name}"));

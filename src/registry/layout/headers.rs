@@ -10,8 +10,8 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 use tar::{EntryType, Header, PaxExtensions};
 
-use super::super::RegistryFailure;
 use super::directory::read_piece;
+use crate::failure::Failure;
 
 /// What sizes and positions in a tar are multiples of.
 pub(super) const BLOCK: u64 = 512;
@@ -32,10 +32,10 @@ pub(super) struct TarMember {
 }
 
 /// Why a tar is refused: the class and the rest of a sentence.
-pub(super) type TarRefusal = (RegistryFailure, String);
+pub(super) type TarRefusal = (Failure, String);
 
 fn refuse<T>(rule: impl Into<String>) -> Result<T, TarRefusal> {
-    Err((RegistryFailure::Structure, rule.into()))
+    Err((Failure::Structure, rule.into()))
 }
 
 /// The members of the tar in `file`, which has `length` bytes.
@@ -109,7 +109,7 @@ impl<F: AsFd> TarMembers<F> {
         while (bytes.len() as u64) < want {
             let at = self.at + bytes.len() as u64;
             let piece = read_piece(&self.file, at, (want - bytes.len() as u64) as usize)
-                .map_err(|e: Errno| (RegistryFailure::Io, format!("reading it failed: {e}")))?;
+                .map_err(|e: Errno| (Failure::Io, format!("reading it failed: {e}")))?;
             if piece.is_empty() {
                 return Err(cut(self.length, &within()));
             }
@@ -124,7 +124,7 @@ impl<F: AsFd> TarMembers<F> {
         let size = size_in(header)?;
         if size > EXTENSION_MAX {
             let rule = format!("an extended header has {size} bytes; the limit is {EXTENSION_MAX}");
-            return Err((RegistryFailure::TooLarge, rule));
+            return Err((Failure::TooLarge, rule));
         }
         let mut bytes =
             self.read(size.next_multiple_of(BLOCK), || "within an extended header".to_owned())?;
@@ -133,8 +133,7 @@ impl<F: AsFd> TarMembers<F> {
     }
 
     fn read_pax(&mut self, header: &Header, into: &mut Extended) -> Result<(), TarRefusal> {
-        let malformed =
-            || (RegistryFailure::Structure, "an extended header is malformed".to_owned());
+        let malformed = || (Failure::Structure, "an extended header is malformed".to_owned());
         for extension in PaxExtensions::new(&self.extension(header)?) {
             let extension = extension.map_err(|_| malformed())?;
             let value = extension.value_bytes();
@@ -157,7 +156,7 @@ impl<F: AsFd> TarMembers<F> {
     /// What holds for all members must not change their names or sizes.
     fn check_global(&mut self, header: &Header) -> Result<(), TarRefusal> {
         let malformed =
-            |_| (RegistryFailure::Structure, "a global extended header is malformed".to_owned());
+            |_| (Failure::Structure, "a global extended header is malformed".to_owned());
         for extension in PaxExtensions::new(&self.extension(header)?) {
             let key = extension.map_err(malformed)?.key_bytes();
             if matches!(key, b"path" | b"size" | b"linkpath") || key.starts_with(b"GNU.sparse.") {
@@ -215,13 +214,11 @@ impl<F: AsFd> TarMembers<F> {
 }
 
 fn size_in(header: &Header) -> Result<u64, TarRefusal> {
-    header
-        .entry_size()
-        .map_err(|_| (RegistryFailure::Structure, "a member's size is no number".to_owned()))
+    header.entry_size().map_err(|_| (Failure::Structure, "a member's size is no number".to_owned()))
 }
 
 fn cut(length: u64, within: &str) -> TarRefusal {
-    (RegistryFailure::Integrity, format!("it was cut off: it ends after {length} bytes, {within}"))
+    (Failure::Integrity, format!("it was cut off: it ends after {length} bytes, {within}"))
 }
 
 /// A name whose components are plain, without a leading `./` and a trailing `/`; `None` for any

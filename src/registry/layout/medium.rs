@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::{HostStore, Registry, RegistryError, RegistryFailure};
+use super::super::{HostStore, Registry, RegistryError};
 use super::repository::Repository;
 use super::{Stored, carried};
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::mapping::Carried;
 use crate::name::{Host, Repo, RepoName};
 use crate::oci::Descriptor;
@@ -63,7 +64,7 @@ pub enum NotOpened {
 #[derive(Debug)]
 pub struct Unreadable {
     /// The class.
-    pub failure: RegistryFailure,
+    pub failure: Failure,
     /// The rest of the sentence.
     pub rule: String,
     /// What the user can do, where there is something.

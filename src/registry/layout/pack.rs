@@ -14,12 +14,13 @@ use rustix::fs::{AtFlags, Mode, OFlags, statat};
 use rustix::io::Errno;
 use tar::{EntryType, Header};
 
-use super::super::{BlobSource, RegistryError, RegistryFailure};
+use super::super::{BlobSource, RegistryError};
 use super::archive::LayoutArchive;
 use super::headers::BLOCK;
 use super::lock::{Draft, clean};
 use super::{PIECE, carried};
 use crate::digest::{Digest, Hasher};
+use crate::failure::Failure;
 use crate::mapping::Carried;
 use crate::name::Repo;
 use crate::oci::layout::LayoutPart;
@@ -121,8 +122,7 @@ impl Packer {
         source: &dyn BlobSource,
     ) -> Result<Packer, RegistryError> {
         let subject = format!("{repo}@{digest}");
-        let integrity =
-            |rule: String| RegistryError::new(RegistryFailure::Integrity, &subject, rule);
+        let integrity = |rule: String| RegistryError::new(Failure::Integrity, &subject, rule);
         self = self
             .append(headers(&format!("{repo}/{}", LayoutPart::Blob(*digest)), size, None))
             .await?;
@@ -132,7 +132,7 @@ impl Packer {
             let want = (size - at).min(PIECE as u64) as usize;
             let piece = source.read_at(at, want).await.map_err(|e| {
                 RegistryError::new(
-                    RegistryFailure::Io,
+                    Failure::Io,
                     &subject,
                     format!("what is to be stored cannot be read: {e}"),
                 )
@@ -175,7 +175,7 @@ impl Packer {
         match finished.await {
             Ok(true) => Ok(()),
             Ok(false) => Err(RegistryError::new(
-                RegistryFailure::Io,
+                Failure::Io,
                 &subject,
                 "another program wrote it at the same time",
             )
@@ -226,21 +226,15 @@ async fn on_disk<T: Send + 'static>(
 fn not_written(name: &str, e: Errno) -> RegistryError {
     match e {
         Errno::NOSPC | Errno::DQUOT => RegistryError::new(
-            RegistryFailure::NoSpace,
+            Failure::NoSpace,
             name,
             format!("the disk of the archive is full: {e}"),
         )
         .remedy("free space there, and try again: what stood there before still does"),
-        Errno::ACCESS | Errno::PERM | Errno::ROFS => RegistryError::new(
-            RegistryFailure::Denied,
-            name,
-            format!("the archive cannot be written: {e}"),
-        ),
-        e => RegistryError::new(
-            RegistryFailure::Io,
-            name,
-            format!("writing the archive failed: {e}"),
-        ),
+        Errno::ACCESS | Errno::PERM | Errno::ROFS => {
+            RegistryError::new(Failure::Denied, name, format!("the archive cannot be written: {e}"))
+        }
+        e => RegistryError::new(Failure::Io, name, format!("writing the archive failed: {e}")),
     }
 }
 

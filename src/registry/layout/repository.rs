@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use serde::de::IgnoredAny;
 
-use super::super::{RawManifest, RegistryError, RegistryFailure};
+use super::super::{RawManifest, RegistryError};
 use super::PIECE;
 use super::medium::{Medium, NotOpened, Unreadable};
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::name::{Repo, Selector, Tag};
 use crate::oci::layout::{
     INDEX_FILE, INDEX_FILE_MAX, LAYOUT_FILE, LAYOUT_FILE_MAX, LayoutPart, check_version, entries,
@@ -31,7 +32,7 @@ impl<'a, M: Medium> Repository<'a, M> {
     pub(super) fn open(medium: &'a M, repo: &Repo) -> Result<Self, RegistryError> {
         let absent = |what| {
             RegistryError::new(
-                RegistryFailure::Absent,
+                Failure::Absent,
                 repo,
                 format!("{what} in the store {}", medium.name()),
             )
@@ -91,9 +92,9 @@ impl<'a, M: Medium> Repository<'a, M> {
 
     pub(super) fn refused(&self, file: &str, e: DocumentError) -> RegistryError {
         let failure = match e {
-            DocumentError::Structure(_) => RegistryFailure::Structure,
-            DocumentError::TooLarge(_) => RegistryFailure::TooLarge,
-            DocumentError::Unsupported(_) => RegistryFailure::Unsupported,
+            DocumentError::Structure(_) => Failure::Structure,
+            DocumentError::TooLarge(_) => Failure::TooLarge,
+            DocumentError::Unsupported(_) => Failure::Unsupported,
         };
         RegistryError::new(
             failure,
@@ -122,7 +123,7 @@ impl<'a, M: Medium> Repository<'a, M> {
             self.entries()?.into_iter().filter(|entry| tag_of(entry).as_ref() == Some(tag));
         let Some(first) = found.next() else {
             let rule = format!("{INDEX_FILE} in the store {} has no such tag", self.medium.name());
-            return Err(RegistryError::new(RegistryFailure::Absent, subject, rule));
+            return Err(RegistryError::new(Failure::Absent, subject, rule));
         };
         match found.find(|other| other.digest != first.digest) {
             None => Ok(first),
@@ -133,7 +134,7 @@ impl<'a, M: Medium> Repository<'a, M> {
                     first.digest,
                     other.digest
                 );
-                Err(RegistryError::new(RegistryFailure::Structure, subject, rule)
+                Err(RegistryError::new(Failure::Structure, subject, rule)
                     .remedy("name the digest instead of the tag"))
             }
         }
@@ -155,7 +156,7 @@ impl<'a, M: Medium> Repository<'a, M> {
                 if entry.is_none() && !self.entries()?.iter().any(|e| e.digest == digest) =>
             {
                 return refuse(
-                    RegistryFailure::Absent,
+                    Failure::Absent,
                     format!("the store {} has no such manifest", self.medium.name()),
                 );
             }
@@ -163,7 +164,7 @@ impl<'a, M: Medium> Repository<'a, M> {
         };
         if length > MANIFEST_MAX {
             return refuse(
-                RegistryFailure::TooLarge,
+                Failure::TooLarge,
                 format!("the manifest has {length} bytes; the limit is {MANIFEST_MAX}"),
             );
         }
@@ -174,14 +175,11 @@ impl<'a, M: Medium> Repository<'a, M> {
                 "the manifest {digest} has {length} bytes; {INDEX_FILE} says {}",
                 entry.size
             );
-            return refuse(RegistryFailure::Integrity, rule);
+            return refuse(Failure::Integrity, rule);
         }
         let got = Digest::of_with(digest.algorithm(), &bytes);
         if got != digest {
-            return refuse(
-                RegistryFailure::Integrity,
-                format!("the file named {digest} holds {got}"),
-            );
+            return refuse(Failure::Integrity, format!("the file named {digest} holds {got}"));
         }
         Ok(RawManifest { bytes: bytes.into(), content_type: None, claimed: Some(digest) })
     }
@@ -194,7 +192,7 @@ impl<'a, M: Medium> Repository<'a, M> {
             .map_err(|e| self.no_blob(&subject, &blob.digest, e))?;
         if length != blob.size {
             let rule = format!("the file has {length} bytes; its descriptor says {}", blob.size);
-            return Err(RegistryError::new(RegistryFailure::Integrity, subject, rule));
+            return Err(RegistryError::new(Failure::Integrity, subject, rule));
         }
         Ok(file)
     }
@@ -218,7 +216,7 @@ impl<'a, M: Medium> Repository<'a, M> {
             }
             NotOpened::Failed(e) => return e.about(subject),
         };
-        RegistryError::new(RegistryFailure::Integrity, subject, rule)
+        RegistryError::new(Failure::Integrity, subject, rule)
             .remedy("copy the artifact into the store again")
     }
 }
@@ -250,13 +248,11 @@ pub(super) fn not_opened<M: Medium>(
 ) -> RegistryError {
     let store = medium.name();
     match e {
-        NotOpened::Missing => RegistryError::new(
-            RegistryFailure::Structure,
-            repo,
-            format!("{what} is missing in {store}"),
-        ),
+        NotOpened::Missing => {
+            RegistryError::new(Failure::Structure, repo, format!("{what} is missing in {store}"))
+        }
         NotOpened::NotRegular => RegistryError::new(
-            RegistryFailure::Structure,
+            Failure::Structure,
             repo,
             format!("{what} in the store {store} is, or lies behind, a symbolic link"),
         )

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::super::{HostStore, SinkError};
 use super::*;
+use crate::failure::Failure;
 use crate::oci::layout::{INDEX_FILE, LAYOUT_FILE, LayoutPart};
 use crate::oci::{IMAGE, MANIFEST_MAX};
 
@@ -117,11 +118,11 @@ impl BlobSink for Memory {
     }
 }
 
-fn failure<T: std::fmt::Debug>(result: Result<T, RegistryError>) -> RegistryFailure {
+fn failure<T: std::fmt::Debug>(result: Result<T, RegistryError>) -> Failure {
     result.expect_err("a failure").failure
 }
 
-fn blob_failure(result: Result<(), BlobError>) -> RegistryFailure {
+fn blob_failure(result: Result<(), BlobError>) -> Failure {
     match result {
         Err(BlobError::Registry(e)) => e.failure,
         other => panic!("{other:?}"),
@@ -140,13 +141,13 @@ async fn tags_are_the_ref_names_sorted_and_once() {
     assert_eq!(tags.iter().map(Tag::as_str).collect::<Vec<_>>(), ["1.0.0", "1.1.0"]);
     assert_eq!(
         failure(layout.tags(&repo("acme")).await),
-        RegistryFailure::Absent,
+        Failure::Absent,
         "a directory above a layout is none"
     );
-    assert_eq!(failure(layout.tags(&repo("acme/other")).await), RegistryFailure::Absent);
+    assert_eq!(failure(layout.tags(&repo("acme/other")).await), Failure::Absent);
     let elsewhere =
         RegistryLayout::open(store.dir.path(), &"other.example".parse().unwrap()).unwrap();
-    assert_eq!(failure(elsewhere.tags(&repo("acme/net")).await), RegistryFailure::Absent);
+    assert_eq!(failure(elsewhere.tags(&repo("acme/net")).await), Failure::Absent);
 }
 
 #[tokio::test]
@@ -175,7 +176,7 @@ async fn a_manifest_is_found_by_tag_and_by_any_digest_among_the_blobs() {
     for selector in [tag("2.0.0"), Selector::Digest(Digest::of(b"unknown"))] {
         assert_eq!(
             failure(layout.manifest(&repo("net"), &selector).await),
-            RegistryFailure::Absent,
+            Failure::Absent,
             "{selector}"
         );
     }
@@ -234,7 +235,7 @@ async fn a_tag_of_two_manifests_is_refused_and_the_others_are_not() {
     store.repository("net", &[("1", b"a"), ("x:1", b"b"), ("2", b"c")]);
     let layout = store.layout();
     let error = layout.manifest(&repo("net"), &tag("1")).await.unwrap_err();
-    assert_eq!(error.failure, RegistryFailure::Structure);
+    assert_eq!(error.failure, Failure::Structure);
     for digest in [Digest::of(b"a"), Digest::of(b"b")] {
         assert!(error.to_string().contains(&digest.to_string()), "{error}");
     }
@@ -281,14 +282,14 @@ async fn a_blob_that_is_missing_of_another_size_or_no_file_is_an_integrity_failu
     for blob in [linked, directory, pipe, short, descriptor(Digest::of(b"missing"), 7)] {
         let mut sink = Memory::default();
         let result = layout.blob(&repo("net"), &blob, &mut sink).await;
-        assert_eq!(blob_failure(result), RegistryFailure::Integrity, "{}", blob.digest);
+        assert_eq!(blob_failure(result), Failure::Integrity, "{}", blob.digest);
         assert!(sink.bytes.is_empty());
     }
     fs::remove_file(store.path("net", &blob_path(&Digest::of(b"manifest")))).unwrap();
     for selector in [tag("1"), Selector::Digest(Digest::of(b"manifest"))] {
         assert_eq!(
             failure(layout.manifest(&repo("net"), &selector).await),
-            RegistryFailure::Integrity,
+            Failure::Integrity,
             "{selector}"
         );
     }
@@ -304,7 +305,7 @@ async fn a_manifest_whose_name_or_size_is_not_its_content_is_an_integrity_failur
     for name in ["1", "2"] {
         assert_eq!(
             failure(store.layout().manifest(&repo("net"), &tag(name)).await),
-            RegistryFailure::Integrity,
+            Failure::Integrity,
             "{name}"
         );
     }
@@ -318,10 +319,10 @@ async fn documents_over_their_limit_are_refused() {
     let big = store.blob("net", &vec![b' '; MANIFEST_MAX as usize + 1]);
     let layout = store.layout();
     let selector = Selector::Digest(big.digest);
-    assert_eq!(failure(layout.manifest(&repo("net"), &selector).await), RegistryFailure::TooLarge);
+    assert_eq!(failure(layout.manifest(&repo("net"), &selector).await), Failure::TooLarge);
     let index = fs::File::options().write(true).open(store.path("net", INDEX_FILE)).unwrap();
     index.set_len(1 << 30).unwrap();
-    assert_eq!(failure(layout.tags(&repo("net")).await), RegistryFailure::TooLarge);
+    assert_eq!(failure(layout.tags(&repo("net")).await), Failure::TooLarge);
 }
 
 /// L26
@@ -349,7 +350,7 @@ async fn a_layout_of_another_structure_is_refused_with_the_reason() {
         (INDEX_FILE, None),
     ] {
         let error = broken(file, bytes).layout().tags(&repo("net")).await.unwrap_err();
-        assert_eq!(error.failure, RegistryFailure::Structure, "{file}: {error}");
+        assert_eq!(error.failure, Failure::Structure, "{file}: {error}");
         assert!(
             error.to_string().contains(file) && error.to_string().contains("reg.example/net"),
             "{error}"
@@ -358,7 +359,7 @@ async fn a_layout_of_another_structure_is_refused_with_the_reason() {
     let store = Fixture::new();
     store.repository("net", &[("1", b"manifest")]);
     fs::remove_file(store.path("net", INDEX_FILE)).unwrap();
-    assert_eq!(failure(store.layout().tags(&repo("net")).await), RegistryFailure::Structure);
+    assert_eq!(failure(store.layout().tags(&repo("net")).await), Failure::Structure);
 }
 
 /// L26
@@ -371,7 +372,7 @@ async fn a_repository_behind_a_symbolic_link_is_refused() {
     symlink(elsewhere.path("", ""), store.path("", "up")).unwrap();
     let layout = store.layout();
     for name in ["net", "up/net"] {
-        assert_eq!(failure(layout.tags(&repo(name)).await), RegistryFailure::Structure, "{name}");
+        assert_eq!(failure(layout.tags(&repo(name)).await), Failure::Structure, "{name}");
     }
     assert_eq!(layout.catalog().await.unwrap(), []);
 }
@@ -414,11 +415,11 @@ fn the_hosts_of_a_store_are_its_directories() {
     }
     let missing = store.dir.path().join("missing");
     let opened = |dir: &Path| LayoutDirectory::open(dir).map(|_| ());
-    assert_eq!(failure(opened(&missing)), RegistryFailure::Io);
+    assert_eq!(failure(opened(&missing)), Failure::Io);
     // `oci:DIR` is one layout to other tools; mounted, it would be an empty store.
     let layout = tempfile::tempdir().unwrap();
     std::fs::write(layout.path().join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
     let error = opened(layout.path()).unwrap_err().to_string();
     assert!(error.contains("one image layout") && error.contains("HOST/REPOSITORY"), "{error}");
-    assert_eq!(failure(RegistryLayout::open(&missing, &host()).map(|_| ())), RegistryFailure::Io);
+    assert_eq!(failure(RegistryLayout::open(&missing, &host()).map(|_| ())), Failure::Io);
 }

@@ -18,15 +18,14 @@ use rustix::fs::{OFlags, fdatasync};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
-use super::super::{
-    BlobSource, Hold, Registry, RegistryError, RegistryFailure, Removed, Upload, Uploaded,
-};
+use super::super::{BlobSource, Hold, Registry, RegistryError, Removed, Upload, Uploaded};
 use super::directory::{LayoutDirectory, is_layout, open_below};
 use super::lock::{Draft, INDEX_LOCK, LayoutLock, NotLocked, OWN, TURN, clean, make};
 use super::medium::Medium;
 use super::repository::Repository;
 use super::{PIECE, RegistryLayout};
 use crate::digest::{Digest, Hasher};
+use crate::failure::Failure;
 use crate::name::{Repo, RepoName, Selector, Tag};
 use crate::oci::layout::{
     BLOBS, INDEX_FILE, LAYOUT_DOCUMENT, LAYOUT_FILE, LayoutPart, check_version, with_manifest,
@@ -64,7 +63,7 @@ impl Upload for RegistryLayout {
         let (sent, written) = futures_util::future::join(sent, written).await;
         match (sent, written) {
             (Err(Unsent::Source(e)), _) => Err(RegistryError::new(
-                RegistryFailure::Io,
+                Failure::Io,
                 subject,
                 format!("what is to be stored cannot be read: {e}"),
             )),
@@ -73,7 +72,7 @@ impl Upload for RegistryLayout {
                     "there are more than the {} bytes that its descriptor gives it",
                     blob.size
                 );
-                Err(RegistryError::new(RegistryFailure::Integrity, subject, rule))
+                Err(RegistryError::new(Failure::Integrity, subject, rule))
             }
             (Ok(()) | Err(Unsent::NotTaken), written) => written.map(|()| Uploaded::Sent),
         }
@@ -112,16 +111,16 @@ impl Upload for RegistryLayout {
         });
         match (found.await, selector) {
             (Ok(digest), _) => Ok(Some(digest)),
-            (Err(e), _) if e.failure == RegistryFailure::Absent => Ok(None),
+            (Err(e), _) if e.failure == Failure::Absent => Ok(None),
             // Bytes that are not the manifest are none, and can be written again.
-            (Err(e), Selector::Digest(_)) if e.failure == RegistryFailure::Integrity => Ok(None),
+            (Err(e), Selector::Digest(_)) if e.failure == Failure::Integrity => Ok(None),
             (Err(e), _) => Err(e),
         }
     }
 
     async fn tags_now(&self, repo: &RepoName, _: Option<&str>) -> Result<Vec<Tag>, RegistryError> {
         match self.tags(repo).await {
-            Err(e) if e.failure == RegistryFailure::Absent => Ok(Vec::new()),
+            Err(e) if e.failure == Failure::Absent => Ok(Vec::new()),
             tags => tags,
         }
     }
@@ -189,7 +188,7 @@ fn receive(
         length += piece.len() as u64;
         draft.write(&piece).map_err(|e| not_written(store, &subject, e))?;
     }
-    let refused = |rule| Err(RegistryError::new(RegistryFailure::Integrity, &subject, rule));
+    let refused = |rule| Err(RegistryError::new(Failure::Integrity, &subject, rule));
     if !ended {
         return refused("the transfer was given up".to_owned());
     }
@@ -226,7 +225,7 @@ impl<'a> Writer<'a> {
                     "the name lies in the blobs of another repository in the store {}",
                     store.name()
                 );
-                return Err(RegistryError::new(RegistryFailure::Structure, repo, rule)
+                return Err(RegistryError::new(Failure::Structure, repo, rule)
                     .remedy("choose another name"));
             }
             dir = make(&dir, component).map_err(|e| not_written(store, repo, e))?;
@@ -297,7 +296,7 @@ impl<'a> Writer<'a> {
         let got = Digest::of_with(digest.algorithm(), &manifest.raw);
         if got != digest {
             let rule = format!("the manifest's digest is {got}; expected {digest}");
-            return Err(RegistryError::new(RegistryFailure::Integrity, subject, rule));
+            return Err(RegistryError::new(Failure::Integrity, subject, rule));
         }
         self.check_layers(&subject, manifest)?;
         let own = self.own()?;
@@ -322,7 +321,7 @@ impl<'a> Writer<'a> {
                     self.repo,
                     self.store.name()
                 );
-                RegistryError::new(RegistryFailure::TimedOut, subject, rule)
+                RegistryError::new(Failure::TimedOut, subject, rule)
                     .remedy("wait until it has ended, or end it: the lock goes with its process")
             }
         })
@@ -343,7 +342,7 @@ impl<'a> Writer<'a> {
                     layer.digest,
                     self.store.name()
                 );
-                return Err(RegistryError::new(RegistryFailure::Integrity, subject, rule)
+                return Err(RegistryError::new(Failure::Integrity, subject, rule)
                     .remedy("store its blobs first"));
             }
         }
@@ -402,13 +401,13 @@ pub(super) fn not_written(
     let store = store.name();
     match e {
         Errno::NOSPC | Errno::DQUOT => RegistryError::new(
-            RegistryFailure::NoSpace,
+            Failure::NoSpace,
             subject,
             format!("the disk of the store {store} is full: {e}"),
         )
         .remedy("free space there, and try again: what was stored stays"),
         Errno::ACCESS | Errno::PERM | Errno::ROFS => RegistryError::new(
-            RegistryFailure::Denied,
+            Failure::Denied,
             subject,
             format!("the store {store} cannot be written: {e}"),
         )
@@ -417,10 +416,10 @@ pub(super) fn not_written(
             let rule = format!(
                 "its place in the store {store} is, or lies behind, a symbolic link or a file"
             );
-            RegistryError::new(RegistryFailure::Structure, subject, rule).remedy("move that away")
+            RegistryError::new(Failure::Structure, subject, rule).remedy("move that away")
         }
         e => RegistryError::new(
-            RegistryFailure::Io,
+            Failure::Io,
             subject,
             format!("writing into the store {store} failed: {e}"),
         ),

@@ -13,7 +13,6 @@ use reqwest::{Body, Response};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::super::RegistryFailure;
 use super::super::answer::ResponseHead;
 use super::super::gate::Permit;
 use super::super::outage::Route;
@@ -22,6 +21,7 @@ use super::super::retry::{Fault, Patience};
 use super::super::transport::{Answering, Errand};
 use super::super::upload::BlobSource;
 use crate::digest::{Digest, Hasher};
+use crate::failure::Failure;
 use crate::oci::Descriptor;
 
 /// Bytes that are read and hashed at a time.
@@ -49,7 +49,7 @@ impl<'a> Outgoing<'a> {
     ) -> Result<Outgoing<'a>, Fault> {
         if blob.size == 0 && blob.digest != Digest::of_with(blob.digest.algorithm(), b"") {
             let rule = "its size is given as 0, but its digest is not that of nothing";
-            return Err(Fault::new(RegistryFailure::Integrity, rule));
+            return Err(Fault::new(Failure::Integrity, rule));
         }
         Ok(Outgoing { blob, source, place, sent: false })
     }
@@ -179,7 +179,7 @@ impl<'a> BodyReader<'a> {
     async fn read(&self, offset: u64, len: usize) -> Result<Bytes, Fault> {
         let piece = self.source.read_at(offset, len).await;
         let piece = piece.map_err(|e| {
-            Fault::new(RegistryFailure::Io, format!("what is to be sent cannot be read: {e}"))
+            Fault::new(Failure::Io, format!("what is to be sent cannot be read: {e}"))
         })?;
         if piece.len() > len {
             Err(self.differs("gives more bytes than it was asked for".to_owned()))
@@ -207,8 +207,7 @@ impl<'a> BodyReader<'a> {
         let rule = format!(
             "{digest} of {size} bytes was to be sent, but its source {how}; the upload was broken off"
         );
-        Fault::new(RegistryFailure::Integrity, rule)
-            .remedy("see whether the file was changed or damaged")
+        Fault::new(Failure::Integrity, rule).remedy("see whether the file was changed or damaged")
     }
 }
 

@@ -3,9 +3,9 @@
 
 use reqwest::StatusCode;
 
-use super::super::RegistryFailure;
 use super::super::answer::ResponseDocument;
 use super::super::retry::Fault;
+use crate::failure::Failure;
 use crate::oci::{Descriptor, Manifest, ManifestBody};
 
 /// What was to be written.
@@ -34,8 +34,7 @@ pub(super) fn of_answer(answer: &ResponseDocument, written: &WriteSubject<'_>) -
             "the registry, or a proxy before it, takes no body of {} bytes",
             written.size()
         );
-        return fault(RegistryFailure::TooLarge, &what)
-            .remedy("raise the limit for request bodies there");
+        return fault(Failure::TooLarge, &what).remedy("raise the limit for request bodies there");
     }
     let told = of_fault(answer.unexpected(), written);
     if told.remedy.is_some() {
@@ -43,13 +42,13 @@ pub(super) fn of_answer(answer: &ResponseDocument, written: &WriteSubject<'_>) -
     }
     if says(&["NAME_UNKNOWN"]) {
         return fault(
-            RegistryFailure::Absent,
+            Failure::Absent,
             "the registry has no such repository and makes none when something is pushed",
         )
         .remedy("create the repository there first (Amazon ECR wants that, or a template for it)");
     }
     if says(&["NAME_INVALID"]) {
-        return fault(RegistryFailure::Absent, "the registry allows no repository of this name");
+        return fault(Failure::Absent, "the registry allows no repository of this name");
     }
     match written {
         WriteSubject::Blob(_) => of_blob(answer, says(&["DIGEST_INVALID"]), told),
@@ -61,12 +60,8 @@ pub(super) fn of_answer(answer: &ResponseDocument, written: &WriteSubject<'_>) -
 pub(super) fn of_fault(fault: Fault, written: &WriteSubject<'_>) -> Fault {
     let words = fault.rule.to_lowercase();
     let has = |any: &[&str]| any.iter().any(|part| words.contains(part));
-    let denied =
-        |what: &str| Fault::new(RegistryFailure::Denied, format!("{}: {what}", fault.rule));
-    if matches!(
-        fault.failure,
-        RegistryFailure::TimedOut | RegistryFailure::Unreachable | RegistryFailure::Untrusted
-    ) {
+    let denied = |what: &str| Fault::new(Failure::Denied, format!("{}: {what}", fault.rule));
+    if matches!(fault.failure, Failure::TimedOut | Failure::Unreachable | Failure::Untrusted) {
         return fault;
     }
     if has(&["delete/overwrite", "needs delete permission", "permissions to overwrite"]) {
@@ -92,13 +87,10 @@ fn of_blob(answer: &ResponseDocument, other_digest: bool, told: Fault) -> Fault 
     match answer.status {
         // the session was lost, or its server; a new upload may be luckier
         StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::RANGE_NOT_SATISFIABLE => {
-            Fault::passing(
-                RegistryFailure::TimedOut,
-                format!("{words}: the registry has lost the upload"),
-            )
+            Fault::passing(Failure::TimedOut, format!("{words}: the registry has lost the upload"))
         }
         _ if other_digest => Fault::passing(
-            RegistryFailure::Integrity,
+            Failure::Integrity,
             format!("{words}: other bytes arrived than those that were sent"),
         ),
         _ => told,
@@ -115,7 +107,7 @@ fn of_manifest(
     if says(&["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"]) {
         // Q18
         let rule = format!("{words}: the manifest names content that the repository lacks");
-        return Fault::new(RegistryFailure::Integrity, rule)
+        return Fault::new(Failure::Integrity, rule)
             .remedy("push the artifact again, which sends what is missing");
     }
     let kind = match (&manifest.body, &manifest.artifact_type) {
@@ -126,7 +118,7 @@ fn of_manifest(
     if says(&["MANIFEST_INVALID"]) {
         // Q19
         let rule = format!("{words}: the registry does not take {kind}");
-        return Fault::new(RegistryFailure::Unsupported, rule).remedy(
+        return Fault::new(Failure::Unsupported, rule).remedy(
             "have the type added to the types that it allows (GitLab and Pulp keep such a list, Quay has \
              ALLOWED_OCI_ARTIFACT_TYPES), or use another registry: OpenTofu reads no artifact without its type",
         );
@@ -135,7 +127,7 @@ fn of_manifest(
         [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
     if unknown.contains(&answer.status) || answer.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
         let rule = format!("{words}: the registry does not take {kind}");
-        return Fault::new(RegistryFailure::Unsupported, rule)
+        return Fault::new(Failure::Unsupported, rule)
             .remedy("use a version of the registry that knows OCI 1.1 artifacts and indexes (old Gitea does not)");
     }
     told

@@ -1,4 +1,5 @@
 use super::*;
+use crate::failure::Failure;
 use std::time::Duration;
 
 /// R59
@@ -32,7 +33,7 @@ fn a_location_is_at_the_registry_in_whatever_form() {
         "/ä",
         &long,
     ] {
-        assert_eq!(to(refused).unwrap_err().failure, RegistryFailure::Protocol, "{refused}");
+        assert_eq!(to(refused).unwrap_err().failure, Failure::Protocol, "{refused}");
     }
     assert!(location(&at, &HeaderMap::new(), &registry).is_err());
 }

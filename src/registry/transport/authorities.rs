@@ -9,7 +9,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-use super::super::{RegistryError, RegistryFailure};
+use super::super::RegistryError;
+use crate::failure::Failure;
 use crate::input::{self, InputError};
 
 /// The largest file of certificates that is read, in bytes.
@@ -86,9 +87,7 @@ impl Certificates {
             Err(e) => {
                 let rule = format!("cannot be read: {e}");
                 let remedy = format!("correct {CERT_FILE}, which names it");
-                return Err(
-                    RegistryError::new(RegistryFailure::Io, file.display(), rule).remedy(remedy)
-                );
+                return Err(RegistryError::new(Failure::Io, file.display(), rule).remedy(remedy));
             }
         }
         Ok(())
@@ -138,9 +137,7 @@ pub(super) fn tls(ca_files: &[PathBuf]) -> Result<ClientConfig, RegistryError> {
     let mut config =
         ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
-            .map_err(|e| {
-                RegistryError::new(RegistryFailure::Io, "TLS", format!("cannot be set up: {e}"))
-            })?
+            .map_err(|e| RegistryError::new(Failure::Io, "TLS", format!("cannot be set up: {e}")))?
             .with_root_certificates(roots)
             .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -149,7 +146,7 @@ pub(super) fn tls(ca_files: &[PathBuf]) -> Result<ClientConfig, RegistryError> {
 
 fn add_authorities(roots: &mut RootCertStore, file: &Path) -> Result<(), RegistryError> {
     let refused = |rule: String| {
-        RegistryError::new(RegistryFailure::Io, file.display(), rule)
+        RegistryError::new(Failure::Io, file.display(), rule)
             .remedy("--ca-file takes a file of PEM certificates")
     };
     let pem = input::read(file, FILE_MAX).map_err(|e| refused(format!("cannot be read: {e}")))?;

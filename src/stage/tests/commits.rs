@@ -6,7 +6,7 @@ use super::memory::failure;
 use super::*;
 use crate::archive::{Limits, index};
 use crate::artifact::{MODULE, Release};
-use crate::registry;
+use crate::failure::Failure;
 
 #[tokio::test]
 async fn a_staged_tree_becomes_a_module_and_goes() {
@@ -81,7 +81,7 @@ async fn a_commit_that_is_done_says_so_again_without_a_request() {
         );
     }
     assert!(bed.registry.log().is_empty());
-    assert_eq!(bed.refused(&format!("{HOST}/acme/network/9")).await.failure, StageFailure::Absent);
+    assert_eq!(bed.refused(&format!("{HOST}/acme/network/9")).await.failure, Failure::Absent);
 }
 
 /// hostile input R61
@@ -95,7 +95,7 @@ async fn another_digest_under_the_tag_is_kept_unless_told_otherwise() {
     bed.write(&format!("{path}/more.tf"), "# more\n");
     bed.registry.log();
     let error = bed.refused(&path).await;
-    assert_eq!(error.failure, StageFailure::Exists);
+    assert_eq!(error.failure, Failure::Exists);
     let text = error.to_string();
     assert!(text.contains(&first.digest) && text.matches("sha256:").count() == 2, "{text}");
     assert_eq!(bed.registry.log(), ["present"]);
@@ -122,11 +122,11 @@ async fn a_commit_is_taken_up_wherever_it_was_cut_off() {
         bed.module("acme/network/1");
         let count = AtomicUsize::new(0);
         bed.registry.before(move |_, _| match count.fetch_add(1, Ordering::SeqCst) == cut {
-            true => Err(failure(registry::RegistryFailure::TimedOut)),
+            true => Err(failure(Failure::TimedOut)),
             false => Ok(()),
         });
         let error = bed.refused(&path).await;
-        assert_eq!(error.failure, StageFailure::TimedOut);
+        assert_eq!(error.failure, Failure::TimedOut);
         assert_eq!(bed.look().state, StageState::Failed);
         bed.registry.calm();
         let sent = bed.registry.log().iter().filter(|call| *call == "blob sent").count();
@@ -190,7 +190,7 @@ async fn a_file_that_is_open_for_writing_holds_the_commit_up() {
     let writers: Writers = Arc::new(move |_| Some(open.clone()));
     let request = CommitRequest { writers: Some(writers), ..CommitRequest::default() };
     let error = bed.stage.commit(Path::new(&path), request).await.unwrap_err();
-    assert_eq!(error.failure, StageFailure::Busy);
+    assert_eq!(error.failure, Failure::Busy);
     assert!(error.to_string().contains("main.tf is open for writing"), "{error}");
     assert!(bed.registry.log().is_empty() && !bed.stage.is_sealed(Path::new(&path)));
 }
@@ -248,14 +248,14 @@ async fn a_registry_that_lies_is_found_out() {
         registry.manifests.lock().unwrap().values_mut().for_each(|m| m.push(b' '))
     });
     let error = bed.refused(&path).await;
-    assert_eq!(error.failure, StageFailure::Integrity);
+    assert_eq!(error.failure, Failure::Integrity);
     assert!(
         bed.registry.tag("acme/network", "1").is_none()
             && error.to_string().matches("sha256:").count() == 2,
         "{error}"
     );
     let bed = lie("present", |registry| registry.tags.lock().unwrap().clear());
-    assert_eq!(bed.refused(&path).await.failure, StageFailure::Integrity);
+    assert_eq!(bed.refused(&path).await.failure, Failure::Integrity);
     let bed = lie("present", |registry| {
         registry
             .tags
@@ -265,16 +265,16 @@ async fn a_registry_that_lies_is_found_out() {
             .for_each(|digest| *digest = crate::digest::Digest::of(b"other"));
     });
     let error = bed.refused(&path).await;
-    assert_eq!(error.failure, StageFailure::Exists);
+    assert_eq!(error.failure, Failure::Exists);
     assert!(error.to_string().contains("another writer"), "{error}");
 }
 
 #[tokio::test]
 async fn the_registrys_refusal_is_passed_on() {
     for (told, wanted) in [
-        (registry::RegistryFailure::Denied, StageFailure::Denied),
-        (registry::RegistryFailure::Unreachable, StageFailure::Unreachable),
-        (registry::RegistryFailure::Integrity, StageFailure::Integrity),
+        (Failure::Denied, Failure::Denied),
+        (Failure::Unreachable, Failure::Unreachable),
+        (Failure::Integrity, Failure::Integrity),
     ] {
         let bed = Bed::new();
         bed.module("acme/network/1");
@@ -288,9 +288,11 @@ async fn the_registrys_refusal_is_passed_on() {
 async fn a_failure_is_forgotten_with_what_failed() {
     let mut bed = Bed::new();
     bed.module("acme/network/1");
-    bed.registry.before(|_, call| {
-        if call == "blob" { Err(failure(registry::RegistryFailure::Denied)) } else { Ok(()) }
-    });
+    bed.registry.before(
+        |_, call| {
+            if call == "blob" { Err(failure(Failure::Denied)) } else { Ok(()) }
+        },
+    );
     bed.refused(HOST).await;
     assert_eq!(fs::read_dir(bed.dir.path().join(JOURNAL)).unwrap().count(), 1);
     fs::remove_dir_all(bed.path(&format!("{HOST}/acme/network"))).unwrap();

@@ -3,10 +3,11 @@
 use std::os::unix::fs::symlink;
 
 use super::*;
+use crate::failure::Failure;
 
 const ROOT: &str = "registry.example/acme/network/1";
 
-async fn refusal(bed: &Bed, path: &str, failure: StageFailure, part: &str) {
+async fn refusal(bed: &Bed, path: &str, failure: Failure, part: &str) {
     let error = bed.refused(path).await;
     assert_eq!(error.failure, failure, "{error}");
     assert!(error.to_string().contains(part), "{error}");
@@ -23,7 +24,7 @@ async fn names_that_cannot_be_tags_or_repositories_are_refused() {
     ] {
         let bed = Bed::new();
         bed.write(&format!("{path}/main.tf"), "x");
-        refusal(&bed, path, StageFailure::Invalid, part).await;
+        refusal(&bed, path, Failure::Invalid, part).await;
     }
 }
 
@@ -31,17 +32,17 @@ async fn names_that_cannot_be_tags_or_repositories_are_refused() {
 async fn an_empty_stage_is_refused() {
     let bed = Bed::new();
     fs::create_dir_all(bed.path(&format!("{ROOT}/sub"))).unwrap();
-    refusal(&bed, &format!("{ROOT}/sub"), StageFailure::Invalid, "holds no file").await;
+    refusal(&bed, &format!("{ROOT}/sub"), Failure::Invalid, "holds no file").await;
     bed.write(&format!("{ROOT}/.terraformignore"), "*\n");
     bed.write(&format!("{ROOT}/.terraform/x"), "x");
-    refusal(&bed, "registry.example", StageFailure::Invalid, "holds no file").await;
+    refusal(&bed, "registry.example", Failure::Invalid, "holds no file").await;
 }
 
 #[tokio::test]
 async fn another_registry_is_no_destination() {
     let bed = Bed::new();
     bed.write("other.example/acme/network/1/main.tf", "x");
-    refusal(&bed, "other.example", StageFailure::ReadOnly, "no source of this mount").await;
+    refusal(&bed, "other.example", Failure::ReadOnly, "no source of this mount").await;
 }
 
 /// L07: links are read through the descriptor of the tree.
@@ -62,7 +63,7 @@ async fn links_inside_are_followed_and_links_out_are_refused() {
     ] {
         let bad = bed.path(&format!("{ROOT}/bad"));
         symlink(target, &bad).unwrap();
-        refusal(&bed, ROOT, StageFailure::Invalid, part).await;
+        refusal(&bed, ROOT, Failure::Invalid, part).await;
         fs::remove_file(bad).unwrap();
     }
     let done = bed.committed(ROOT).await;
@@ -84,7 +85,7 @@ async fn what_is_no_file_is_refused() {
     let pipe = bed.path(&format!("{ROOT}/pipe"));
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0)
         .unwrap();
-    refusal(&bed, ROOT, StageFailure::Invalid, "neither a file nor a directory").await;
+    refusal(&bed, ROOT, Failure::Invalid, "neither a file nor a directory").await;
     bed.write(&format!("{ROOT}/.terraformignore"), "pipe\n");
     bed.committed(ROOT).await;
 }
@@ -98,7 +99,7 @@ async fn a_hard_link_to_the_file_of_somebody_else_is_refused() {
     fs::hard_link(&file, bed.dir.path().join("elsewhere")).unwrap();
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(&file, Some(12_345), None).unwrap();
-        refusal(&bed, ROOT, StageFailure::Denied, "belongs to another user").await;
+        refusal(&bed, ROOT, Failure::Denied, "belongs to another user").await;
         std::os::unix::fs::chown(&file, Some(0), None).unwrap();
     } else {
         eprintln!("skipped: only root can make a file of somebody else");
@@ -110,7 +111,7 @@ async fn a_hard_link_to_the_file_of_somebody_else_is_refused() {
 async fn a_name_that_no_lock_file_can_hash_is_refused() {
     let bed = Bed::new();
     bed.write(&format!("{ROOT}/a\nb"), "x");
-    refusal(&bed, ROOT, StageFailure::Structure, "a\\nb").await;
+    refusal(&bed, ROOT, Failure::Structure, "a\\nb").await;
 }
 
 #[tokio::test]
@@ -118,7 +119,7 @@ async fn annotations_come_from_the_request_or_from_a_file() {
     let bed = Bed::new();
     bed.write(&format!("{ROOT}/main.tf"), "x");
     bed.write(&format!("{ROOT}/.oci-annotations.json"), "{\"a\": 1}");
-    refusal(&bed, ROOT, StageFailure::Invalid, "no JSON object of texts").await;
+    refusal(&bed, ROOT, Failure::Invalid, "no JSON object of texts").await;
     bed.write(&format!("{ROOT}/.oci-annotations.json"), "{\"a\": \"file\", \"b\": \"file\"}");
     let annotations = BTreeMap::from([("b".to_owned(), "asked".to_owned())]);
     let done = bed
@@ -164,7 +165,7 @@ fn a_tree_that_changes_while_it_is_read_is_noticed() {
         tree.check_unchanged().unwrap();
         change();
         let error = tree.check_unchanged().unwrap_err();
-        assert_eq!(error.failure, StageFailure::Busy);
+        assert_eq!(error.failure, Failure::Busy);
         assert!(error.to_string().starts_with(name), "{error}");
     }
     let tree = read();

@@ -8,11 +8,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::{Descriptor, Manifest};
 use crate::registry::{
-    BlobError, BlobSink, BlobSource, RawManifest, Registry, RegistryError, RegistryFailure,
-    Removed, Upload, Uploaded,
+    BlobError, BlobSink, BlobSource, RawManifest, Registry, RegistryError, Removed, Upload,
+    Uploaded,
 };
 
 /// Called before each call is carried out, with the call's name.
@@ -92,22 +93,22 @@ impl Memory {
     }
 }
 
-pub fn failure(failure: RegistryFailure) -> RegistryError {
+pub fn failure(failure: Failure) -> RegistryError {
     RegistryError::new(failure, "the registry", "it was told to fail")
 }
 
 #[async_trait]
 impl Registry for Memory {
     async fn tags(&self, _: &RepoName) -> Result<Vec<Tag>, RegistryError> {
-        Err(failure(RegistryFailure::Unsupported))
+        Err(failure(Failure::Unsupported))
     }
 
     async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
-        Err(failure(RegistryFailure::Unsupported))
+        Err(failure(Failure::Unsupported))
     }
 
     async fn resolve(&self, _: &RepoName, _: &Tag) -> Result<Option<Digest>, RegistryError> {
-        Err(failure(RegistryFailure::Unsupported))
+        Err(failure(Failure::Unsupported))
     }
 
     async fn manifest(
@@ -124,9 +125,9 @@ impl Registry for Memory {
                 self.tags.lock().unwrap().get(&(repo.clone(), tag.clone())).copied()
             }
         };
-        let digest = digest.ok_or_else(|| failure(RegistryFailure::Absent))?;
+        let digest = digest.ok_or_else(|| failure(Failure::Absent))?;
         let bytes = self.manifests.lock().unwrap().get(&(repo.clone(), digest)).cloned();
-        let bytes = bytes.ok_or_else(|| failure(RegistryFailure::Absent))?;
+        let bytes = bytes.ok_or_else(|| failure(Failure::Absent))?;
         Ok(RawManifest { bytes: bytes.into(), content_type: None, claimed: None })
     }
 
@@ -136,7 +137,7 @@ impl Registry for Memory {
         _: &Descriptor,
         _: &mut dyn BlobSink,
     ) -> Result<(), BlobError> {
-        Err(failure(RegistryFailure::Unsupported).into())
+        Err(failure(Failure::Unsupported).into())
     }
 }
 
@@ -163,7 +164,7 @@ impl Upload for Memory {
             bytes.extend_from_slice(&piece);
         }
         if Digest::of(&bytes) != blob.digest || bytes.len() as u64 != blob.size {
-            return Err(failure(RegistryFailure::Integrity));
+            return Err(failure(Failure::Integrity));
         }
         self.blobs.lock().unwrap().insert(key, bytes);
         self.note("blob sent");
@@ -213,7 +214,7 @@ impl Upload for Memory {
             Selector::Tag(tag) => {
                 Ok(self.tags.lock().unwrap().get(&(repo.clone(), tag.clone())).copied())
             }
-            Selector::Digest(_) => Err(failure(RegistryFailure::Unsupported)),
+            Selector::Digest(_) => Err(failure(Failure::Unsupported)),
         }
     }
 

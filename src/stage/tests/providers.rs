@@ -5,6 +5,7 @@ use crate::artifact::{
     H1_ANNOTATION, PACKAGE_DIGEST_ANNOTATION, PACKAGE_SIZE_ANNOTATION, Release, target_package,
 };
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::oci::{Manifest, ManifestBody};
 
 const ROOT: &str = "registry.example/acme/aws/5.1.0";
@@ -36,7 +37,7 @@ fn platforms(manifest: &Manifest) -> Vec<String> {
     targets.iter().map(|target| target.platform.to_string()).collect()
 }
 
-async fn refusal(bed: &Bed, failure: StageFailure, part: &str) {
+async fn refusal(bed: &Bed, failure: Failure, part: &str) {
     let error = bed.refused(ROOT).await;
     assert_eq!(error.failure, failure, "{error}");
     assert!(error.to_string().contains(part), "{error}");
@@ -91,10 +92,10 @@ async fn a_sum_that_does_not_hold_is_told_with_both_sums() {
     stage(&bed, &["linux_amd64"]);
     let wrong = sums(&["darwin_arm64"]).replace("darwin_arm64", "linux_amd64");
     bed.write(&format!("{ROOT}/terraform-provider-aws_5.1.0_SHA256SUMS"), &wrong);
-    refusal(&bed, StageFailure::Integrity, &Digest::of(&package("linux_amd64")).hex()).await;
-    refusal(&bed, StageFailure::Integrity, &wrong[..64]).await;
+    refusal(&bed, Failure::Integrity, &Digest::of(&package("linux_amd64")).hex()).await;
+    refusal(&bed, Failure::Integrity, &wrong[..64]).await;
     bed.write(&format!("{ROOT}/terraform-provider-aws_5.1.0_SHA256SUMS"), "not a sum\n");
-    refusal(&bed, StageFailure::Invalid, "not a SHA-256 sum").await;
+    refusal(&bed, Failure::Invalid, "not a SHA-256 sum").await;
 }
 
 #[tokio::test]
@@ -153,7 +154,7 @@ async fn a_platform_with_another_package_is_kept_unless_told_otherwise() {
     bed.committed(ROOT).await;
     bed.write(&format!("{ROOT}/{}", name("linux_amd64")), package("other"));
     let error = bed.refused(ROOT).await;
-    assert_eq!(error.failure, StageFailure::Exists);
+    assert_eq!(error.failure, Failure::Exists);
     assert!(
         error.to_string().contains("linux_amd64")
             && error.to_string().matches("sha256:").count() == 2,
@@ -204,7 +205,7 @@ async fn directories_of_platforms_are_packed_for_a_new_version_only() {
     assert_eq!(bed.committed(ROOT).await.digest, first.digest);
     bed.write(&program("darwin_arm64"), "program");
     let error = bed.refused(ROOT).await;
-    assert_eq!(error.failure, StageFailure::Exists);
+    assert_eq!(error.failure, Failure::Exists);
     assert!(error.to_string().contains("does not exist yet"), "{error}");
 }
 
@@ -230,7 +231,7 @@ async fn annotations_are_kept_and_not_contradicted() {
     bed.stage.commit(Path::new(ROOT), request("1")).await.unwrap();
     stage(&bed, &["darwin_arm64"]);
     let error = bed.stage.commit(Path::new(ROOT), request("2")).await.unwrap_err();
-    assert_eq!(error.failure, StageFailure::Exists);
+    assert_eq!(error.failure, Failure::Exists);
     bed.committed(ROOT).await;
     assert_eq!(index(&bed).annotations["k"], "1");
 }
@@ -265,7 +266,7 @@ async fn a_mirror_becomes_releases_of_the_mapped_repository() {
         package("x"),
     );
     let error = bed.refused("mirror/registry.opentofu.org/other").await;
-    assert_eq!(error.failure, StageFailure::ReadOnly);
+    assert_eq!(error.failure, Failure::ReadOnly);
     assert!(error.to_string().contains("no repository is mapped"), "{error}");
 }
 

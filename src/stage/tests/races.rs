@@ -4,6 +4,7 @@
 use super::providers::stage as stage_zips;
 use super::*;
 use crate::artifact::{PROVIDER, PROVIDER_TARGET, Release};
+use crate::failure::Failure;
 use crate::oci::{Manifest, PlatformObject, write};
 
 const MODULE: &str = "registry.example/acme/network/1";
@@ -49,7 +50,7 @@ async fn of_two_modules_one_wins_and_the_other_is_told_both_digests() {
             Ok(())
         });
         let error = bed.refused(MODULE).await;
-        assert_eq!(error.failure, StageFailure::Exists, "{error}");
+        assert_eq!(error.failure, Failure::Exists, "{error}");
         assert!(error.to_string().contains(&theirs.digest.to_string()), "{error}");
         assert_eq!(error.to_string().matches("sha256:").count(), 2, "{error}");
         assert_eq!(bed.registry.tag("acme/network", "1"), Some(theirs.digest));
@@ -93,7 +94,7 @@ async fn a_release_that_never_rests_ends_in_an_error() {
         Ok(())
     });
     let error = bed.refused(PROVIDER_ROOT).await;
-    assert_eq!(error.failure, StageFailure::Exists);
+    assert_eq!(error.failure, Failure::Exists);
     assert_eq!(error.to_string().matches("sha256:").count(), 2, "{error}");
 }
 
@@ -104,7 +105,7 @@ async fn something_else_under_the_tag_is_no_release_to_extend() {
     let module = write::image(crate::artifact::MODULE, &[], &BTreeMap::new()).unwrap();
     bed.registry.set("acme/aws", "5.1.0", &module);
     let error = bed.refused(PROVIDER_ROOT).await;
-    assert_eq!(error.failure, StageFailure::Exists);
+    assert_eq!(error.failure, Failure::Exists);
     let request = CommitRequest { allow_overwrite: true, ..CommitRequest::default() };
     bed.stage.commit(Path::new(PROVIDER_ROOT), request).await.unwrap();
     assert_eq!(platforms(&bed), ["linux_amd64"]);

@@ -13,6 +13,7 @@ use super::providers::package;
 use super::*;
 use crate::artifact::Release;
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::{Descriptor, Manifest};
 use crate::registry::{BlobError, BlobSink, BlobSource, RawManifest, Registry, Removed, Uploaded};
@@ -389,7 +390,7 @@ impl Ended {
                     );
                 }
                 Some(Err(e)) => {
-                    assert_eq!(e.failure, StageFailure::Exists, "{e}: {way}");
+                    assert_eq!(e.failure, Failure::Exists, "{e}: {way}");
                     assert!(!all_there && !writer.overwrites, "{e}: {way}");
                     assert_eq!(e.to_string().matches("sha256:").count(), 2, "{e}: {way}");
                 }

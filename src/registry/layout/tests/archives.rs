@@ -7,6 +7,7 @@ use std::process::Command;
 use tar::{EntryType, Header};
 
 use super::*;
+use crate::failure::Failure;
 
 /// A tar in the making.
 #[derive(Default)]
@@ -227,11 +228,11 @@ fn what_is_no_store_is_refused_with_the_member_and_the_rule() {
     }
     let failure_of = |path: &Path| LayoutArchive::open(path).map(|_| ()).unwrap_err().failure;
     let dir = tempfile::tempdir().unwrap();
-    assert_eq!(failure_of(dir.path()), RegistryFailure::Io);
-    assert_eq!(failure_of(&dir.path().join("missing")), RegistryFailure::Io);
+    assert_eq!(failure_of(dir.path()), Failure::Io);
+    assert_eq!(failure_of(&dir.path().join("missing")), Failure::Io);
     let pipe = dir.path().join("pipe");
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
-    assert_eq!(failure_of(&pipe), RegistryFailure::Io);
+    assert_eq!(failure_of(&pipe), Failure::Io);
 }
 
 /// What is after the cut cannot be known, so an archive that is cut at any byte before its end mark
@@ -244,7 +245,7 @@ fn an_archive_that_is_cut_off_anywhere_is_refused() {
     for length in (0..contents + 512).step_by(61).chain([contents, contents + 511]) {
         let error = opened(&whole[..length]).1.expect_err("a cut archive");
         assert!(
-            error.failure == RegistryFailure::Integrity && error.to_string().contains("cut off"),
+            error.failure == Failure::Integrity && error.to_string().contains("cut off"),
             "{length}: {error}"
         );
     }
@@ -330,9 +331,7 @@ async fn an_archive_that_is_written_to_or_replaced_is_not_read_any_more() {
         ] {
             let text = e.to_string();
             assert!(
-                e.failure == RegistryFailure::Io
-                    && text.contains(says)
-                    && text.contains("oci-layout"),
+                e.failure == Failure::Io && text.contains(says) && text.contains("oci-layout"),
                 "{text}"
             );
         }

@@ -8,6 +8,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::super::super::{BlobSource, Upload, Uploaded};
 use super::*;
+use crate::failure::Failure;
 use crate::oci::{INDEX, Manifest};
 
 struct Source(Vec<u8>);
@@ -132,23 +133,22 @@ async fn bytes_that_are_not_what_was_announced_are_not_stored() {
         [vec![8; good.len()], good[1..].to_vec(), [&good[..], b"x"].concat(), vec![]];
     for bytes in wrong {
         let e = error(layout.put_blob(&repo("net"), &wanted, &Source(bytes)).await);
-        assert_eq!(e.failure, RegistryFailure::Integrity, "{e}");
+        assert_eq!(e.failure, Failure::Integrity, "{e}");
     }
     let e = error(layout.put_blob(&repo("net"), &wanted, &Broken(AtomicUsize::new(0))).await);
-    assert!(e.failure == RegistryFailure::Io && e.to_string().contains("the line was cut"), "{e}");
+    assert!(e.failure == Failure::Io && e.to_string().contains("the line was cut"), "{e}");
     assert!(!store.path("net", &blob_path(&wanted.digest)).exists());
     assert_eq!(store.own("net"), [] as [&str; 0], "what was begun is gone");
     let manifest = image(&[&wanted]);
     let e = error(layout.put_manifest(&repo("net"), &tag("1"), &manifest).await);
     assert!(
-        e.failure == RegistryFailure::Integrity
-            && e.to_string().contains(&wanted.digest.to_string()),
+        e.failure == Failure::Integrity && e.to_string().contains(&wanted.digest.to_string()),
         "{e}"
     );
     let other = Selector::Digest(Digest::of(b"other"));
     assert_eq!(
         failure(layout.put_manifest(&repo("net"), &other, &image(&[])).await),
-        RegistryFailure::Integrity
+        Failure::Integrity
     );
     assert_eq!(layout.catalog().await.unwrap(), []);
 }
@@ -205,7 +205,7 @@ async fn writers_follow_no_link() {
             layout.put_manifest(&repo("net"), &tag("1"), &image(&[&layer])).await
         };
         let e = error(stored.await);
-        assert_eq!(e.failure, RegistryFailure::Structure, "{place}: {e}");
+        assert_eq!(e.failure, Failure::Structure, "{place}: {e}");
         if target.is_dir() {
             assert_eq!(fs::read_dir(&target).unwrap().count(), 0, "{place}");
         } else {
@@ -233,7 +233,7 @@ async fn no_repository_is_made_in_the_blobs_of_another() {
     let e = error(
         layout.put_blob(&repo("net/blobs/sha256"), &blob(b"y"), &Source(b"y".to_vec())).await,
     );
-    assert_eq!(e.failure, RegistryFailure::Structure, "{e}");
+    assert_eq!(e.failure, Failure::Structure, "{e}");
     put(&layout, "net/nested", "1", b"x").await;
     put(&layout, "blobs/net", "1", b"x").await;
     assert_eq!(layout.catalog().await.unwrap().len(), 3);
@@ -247,7 +247,7 @@ async fn a_lock_is_waited_for_until_the_deadline_and_goes_with_its_holder() {
     flock(&held, FlockOperation::LockExclusive).unwrap();
     let layout = store.layout().with_deadline(Duration::from_millis(30));
     let e = error(layout.put_manifest(&repo("net"), &tag("2"), &image(&[])).await);
-    assert_eq!(e.failure, RegistryFailure::TimedOut);
+    assert_eq!(e.failure, Failure::TimedOut);
     assert!(e.to_string().contains("reg.example/net/.tofufs/lock"), "{e}");
     let waiting = store.layout();
     let (name, to, document) = (repo("net"), tag("2"), image(&[]));
@@ -310,7 +310,7 @@ async fn layouts_that_are_refused_are_not_written_to() {
         store.write("net", file, bytes);
         let before = fs::read(store.path("net", INDEX_FILE)).unwrap();
         let e = error(store.layout().put_manifest(&repo("net"), &tag("2"), &image(&[])).await);
-        assert!(e.failure == RegistryFailure::Structure && e.to_string().contains(file), "{e}");
+        assert!(e.failure == Failure::Structure && e.to_string().contains(file), "{e}");
         assert_eq!(fs::read(store.path("net", INDEX_FILE)).unwrap(), before);
         assert_eq!(fs::read(store.path("net", file)).unwrap(), bytes);
     }
