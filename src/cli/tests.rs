@@ -125,6 +125,7 @@ fn json_is_an_option_of_the_command_and_not_of_a_group() {
         "bundle",
         "bundle verify",
         "pull",
+        "export",
         "tofurc",
         "cache",
     ] {

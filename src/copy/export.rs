@@ -23,6 +23,7 @@ mod plan;
 mod record;
 mod tree;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::ops::ControlFlow;
@@ -38,6 +39,7 @@ use self::record::{ExportRecord, stamp};
 use super::RegistryFacts;
 use crate::facts::{FactError, Unpacking};
 use crate::mapping::MappingError;
+use crate::name::ProviderAddr;
 
 /// How many packages are laid out at a time.
 const AT_ONCE: usize = 2;
@@ -77,8 +79,13 @@ impl ExportError {
 /// How laying out ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ExportEnding {
-    /// Everything is in its place. What is worth a sentence, though nothing failed.
-    Complete(Vec<String>),
+    /// Everything is in its place.
+    Complete {
+        /// The numbers of the artifacts of which something was written.
+        written: BTreeSet<usize>,
+        /// What is worth a sentence, though nothing failed.
+        notes: Vec<String>,
+    },
     /// The caller broke it off: nothing that was there has changed.
     Stopped,
 }
@@ -153,8 +160,8 @@ impl ExportDirectory {
         let (from, total) = (&*self, packages.len() as u64);
         let mut laid_out = stream::iter(packages.iter().enumerate())
             .map(|(n, package)| async move {
-                let made = from.package(package, &from.making().join(n.to_string()), origins);
-                made.await.map(|made| (*package, made))
+                let apart = from.making().join(n.to_string());
+                from.package(package, &apart, origins).await.map(|made| (*package, made))
             })
             .buffer_unordered(AT_ONCE);
         let mut ready = Vec::new();
@@ -165,7 +172,9 @@ impl ExportDirectory {
             }
         }
         drop(laid_out);
-        self.put(&ready, plan).map(ExportEnding::Complete)
+        let new = ready.iter().filter(|(_, made)| matches!(made, LaidOut::New(_)));
+        let written = new.map(|(package, _)| package.artifact).collect();
+        Ok(ExportEnding::Complete { written, notes: self.put(&ready, plan)? })
     }
 
     /// Lays a package out at `apart`, unless it is in its place.
@@ -176,8 +185,7 @@ impl ExportDirectory {
         origins: &dyn RegistryFacts,
     ) -> Result<LaidOut, ExportError> {
         let facts = origins.facts(&planned.repo.host)?;
-        let package =
-            facts.package(&planned.repo, &planned.archive, Unpacking::WhenOpened).await?;
+        let package = facts.package(&planned.repo, &planned.archive, Unpacking::WhenOpened).await?;
         let place = self.dir.join(&planned.path);
         if fs::symlink_metadata(&place).is_ok() {
             if tree::is_same(&facts, &package, &place, planned.plugins).await? {
@@ -291,4 +299,28 @@ fn put_in_place(apart: &Path, place: &Path) -> io::Result<bool> {
         fs::rename(apart, place)?;
     }
     Ok(true)
+}
+
+/// The providers of an exported `plugins/`, sorted; none if there is no such directory. Blocks on
+/// the disk.
+///
+/// # Errors
+/// What the disk says.
+pub fn providers(plugins: &Path) -> io::Result<BTreeSet<ProviderAddr>> {
+    let mut found = vec![String::new()];
+    for _ in 0..3 {
+        let mut below = Vec::new();
+        for address in found {
+            let entries = match fs::read_dir(plugins.join(&address)) {
+                Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                entries => entries?,
+            };
+            for entry in entries {
+                let name = entry?.file_name();
+                below.push(Path::new(&address).join(name).to_string_lossy().into_owned());
+            }
+        }
+        found = below;
+    }
+    Ok(found.iter().filter_map(|address| address.parse().ok()).collect())
 }

@@ -109,7 +109,9 @@ mod tests {
             &|| fs::write(top.join("more"), "").unwrap(),
             &|| mode(&file, 0o600).unwrap(),
             &|| mode(&top.join("sub"), 0o700).unwrap(),
-            &|| fs::copy(&file, top.join("other")).map(|_| fs::remove_file(&file).unwrap()).unwrap(),
+            &|| {
+                fs::copy(&file, top.join("other")).map(|_| fs::remove_file(&file).unwrap()).unwrap()
+            },
             &|| fs::create_dir(top.join("empty")).unwrap(),
         ];
         for (at, change) in changes.iter().enumerate() {

@@ -10,10 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::ExportError;
+use crate::facts::{FactError, Facts, MemberContent, PackageTarget, VerifiedPackage, blocking};
 use crate::failure::Failure;
-use crate::facts::{
-    FactError, Facts, MemberContent, PackageTarget, VerifiedPackage, blocking,
-};
 use crate::members::{Child, FileNo, MemberFile, TOP};
 use crate::store::Object;
 
