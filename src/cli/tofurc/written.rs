@@ -257,7 +257,9 @@ fn as_hcl(point: &Path, mapping: &MountMapping, purpose: Option<Use>) -> String 
     {
         if !mapping.flags.is_empty() {
             let _ = writeln!(text, "\n# --use {}", each.name());
-            each.advice().lines().for_each(|line| drop(writeln!(text, "# {line}")));
+            for line in each.advice().lines() {
+                let _ = writeln!(text, "# {line}");
+            }
         }
         for line in block(point, mapping, each).lines() {
             let _ = writeln!(text, "{}{line}", if at == 0 { "" } else { "# " });
