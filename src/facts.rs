@@ -30,8 +30,10 @@ mod watched_source;
 mod weighed;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 pub use budget::RequestingUser;
 pub use content::{MemberContent, VerifiedPackage, blocking};
@@ -85,11 +87,6 @@ pub struct Facts {
     budgets: budget::Budgets,
     used: Mutex<BTreeMap<Host, BTreeSet<RepoName>>>,
     running: Arc<running::Running>,
-}
-
-/// A lock whose holder panicked guards plain values here: they are as good as before.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The most formerly used repositories that are remembered per registry.
@@ -198,7 +195,7 @@ impl Facts {
                 names.range(path.clone()..).take_while(|n| n.as_str().starts_with(path.as_str()));
             from.any(|n| n.is_within(Some(path)))
         };
-        let is_used = lock(&self.used).get(host).is_some_and(holds)
+        let is_used = self.used.lock().get(host).is_some_and(holds)
             || self.offers.with_mapped(host, holds) == Some(true);
         let above_prefix = origin.prefixes.iter().flatten().any(|p| p.is_within(Some(path)));
         let inside = origin.prefixes.iter().any(|p| path.is_within(p.as_ref()));
@@ -218,23 +215,23 @@ impl Facts {
             n.is_within(path) && origin.prefixes.iter().any(|p| n.is_within(p.as_ref()))
         };
         let mut add = |more: &BTreeSet<RepoName>| names.extend(more.iter().filter(inside).cloned());
-        lock(&self.used).get(host).map(&mut add);
+        self.used.lock().get(host).map(&mut add);
         self.offers.with_mapped(host, add);
         names.into_iter().collect()
     }
 
     /// Takes up what earlier mounts have used of `host`.
     fn recall_used(&self, host: &Host) {
-        if !lock(&self.used).contains_key(host) {
+        if !self.used.lock().contains_key(host) {
             let formerly = tags::formerly_used(&self.store, host, &self.kept_apart(host));
-            lock(&self.used).entry(host.clone()).or_default().extend(formerly);
+            self.used.lock().entry(host.clone()).or_default().extend(formerly);
         }
     }
 
     /// Remembers that `repo` exists, now and for later mounts.
     pub fn note_used(self: &Arc<Self>, repo: &Repo) {
         let names = {
-            let mut used = lock(&self.used);
+            let mut used = self.used.lock();
             let names = used.entry(repo.host.clone()).or_default();
             if names.len() >= USED_MAX || !names.insert(repo.name.clone()) {
                 return;

@@ -24,11 +24,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
+use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -185,10 +186,6 @@ pub struct Stage {
     sealed: Mutex<BTreeMap<PathBuf, StageState>>,
 }
 
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Stage {
     /// Opens the stage in a directory of which no other process makes one. Blocks on the disk;
     /// sends nothing.
@@ -250,12 +247,12 @@ impl Stage {
     /// Whether nothing may change at `path` (below the staging directory) now, since it is being
     /// committed.
     pub fn is_sealed(&self, path: &Path) -> bool {
-        held(&self.sealed).keys().any(|root| path.starts_with(root))
+        self.sealed.lock().keys().any(|root| path.starts_with(root))
     }
 
     /// Whether something at or below `path` (below the staging directory) is being committed now.
     pub fn holds_sealed(&self, path: &Path) -> bool {
-        held(&self.sealed).keys().any(|root| root.starts_with(path))
+        self.sealed.lock().keys().any(|root| root.starts_with(path))
     }
 
     /// Whether `path` (`HOST/NAME…`, relative to the staging directory) is a directory on the way
@@ -287,7 +284,7 @@ impl Stage {
 
     fn look_at(&self, path: &Path) -> StagedRelease {
         let staged = |state, error| StagedRelease { path: path.to_path_buf(), state, error };
-        if let Some(state) = held(&self.sealed).get(path) {
+        if let Some(state) = self.sealed.lock().get(path) {
             return staged(*state, None);
         }
         match self.journal.get(path) {
@@ -367,14 +364,14 @@ impl Stage {
 
     /// The commit of one root: the one that is under way, or a new one.
     fn flight(self: &Arc<Self>, root: PathBuf, request: CommitRequest) -> CommitFlight {
-        let mut flights = held(&self.flights);
+        let mut flights = self.flights.lock();
         if let Some(flight) = flights.get(&root) {
             return flight.clone();
         }
         let (stage, own) = (Arc::clone(self), root.clone());
         let task = tokio::spawn(async move {
             let done = stage.commit_root(&own, &request).await;
-            held(&stage.flights).remove(&own);
+            stage.flights.lock().remove(&own);
             done
         });
         let subject = roots::subject(&root);
@@ -432,7 +429,7 @@ impl Stage {
             record.error = None;
         })
         .await?;
-        held(&self.sealed).insert(root.to_path_buf(), StageState::Uploading);
+        self.sealed.lock().insert(root.to_path_buf(), StageState::Uploading);
         let options =
             push::PushOptions { allow_overwrite: self.allow_overwrite || request.allow_overwrite };
         let mut committed = Vec::new();
@@ -553,14 +550,14 @@ struct Seal {
 
 impl Seal {
     fn new(stage: Arc<Stage>, root: &Path) -> Seal {
-        held(&stage.sealed).insert(root.to_path_buf(), StageState::Sealed);
+        stage.sealed.lock().insert(root.to_path_buf(), StageState::Sealed);
         Seal { stage, root: root.to_path_buf() }
     }
 }
 
 impl Drop for Seal {
     fn drop(&mut self) {
-        held(&self.stage.sealed).remove(&self.root);
+        self.stage.sealed.lock().remove(&self.root);
     }
 }
 

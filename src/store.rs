@@ -50,9 +50,10 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use parking_lot::{Mutex, RwLock};
 use rustix::fs::{Mode, fchmod, fstat, fstatvfs};
 use rustix::io::Errno;
 
@@ -182,7 +183,7 @@ impl Store {
     /// The object, open and checked; `None` if it is not there, or was damaged and is quarantined
     /// now. Counts as use.
     pub fn get(self: &Arc<Self>, key: &Key) -> Result<Option<Object>, StoreError> {
-        let opened = locked(&self.open).get(key).and_then(Weak::upgrade).map(Object);
+        let opened = self.open.lock().get(key).and_then(Weak::upgrade).map(Object);
         if let Some(object) = opened {
             self.touch(&object);
             return Ok(Some(object));
@@ -216,7 +217,7 @@ impl Store {
     /// Removes an object whose bytes turned out to be wrong; open descriptors keep them.
     pub fn quarantine(&self, key: &Key, why: &str) {
         tracing::warn!(%key, rule = why, "a cached object is quarantined: it is removed and will be fetched again");
-        locked(&self.open).remove(key);
+        self.open.lock().remove(key);
         let layout = self.layout();
         let size =
             layout.shard(key).and_then(|dir| dir.stat(&key.file_name())).map(|stat| length(&stat));
@@ -288,7 +289,7 @@ impl Store {
     }
 
     fn layout(&self) -> Arc<CacheLayout> {
-        self.layout.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.layout.read().clone()
     }
 
     /// The directories, made again if somebody removed them.
@@ -297,7 +298,7 @@ impl Store {
         if !layout.is_removed() {
             return Ok(layout);
         }
-        let mut slot = self.layout.write().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.layout.write();
         if slot.is_removed() {
             tracing::warn!(dir = %self.options.dir.display(), "the cache was removed by somebody: it is made again");
             *slot = Arc::new(CacheLayout::open(&self.options.dir)?);
@@ -373,7 +374,7 @@ impl Store {
 
     /// Enters an object into the table. Of two that were opened at once, the first counts.
     fn opened(&self, inner: ObjectInner) -> Object {
-        let mut open = locked(&self.open);
+        let mut open = self.open.lock();
         // `key` lives in `inner`, and an `Inner` may be dropped only after the table is unlocked.
         let new = Object(Arc::new(inner));
         if let Some(first) = open.get(&new.key()).and_then(Weak::upgrade) {
@@ -389,7 +390,7 @@ impl Store {
     fn published(&self, inner: ObjectInner) -> Object {
         let object = Object(Arc::new(inner));
         object.0.touched.store(seconds_now(), Ordering::Relaxed);
-        locked(&self.open).insert(object.key(), Arc::downgrade(&object.0));
+        self.open.lock().insert(object.key(), Arc::downgrade(&object.0));
         if object.fd().is_some() && self.ledger.add(&object.key(), object.len(), self.options.limit)
         {
             self.sweep(None);
@@ -400,7 +401,7 @@ impl Store {
     /// The last clone of an object is gone.
     fn closed(&self, key: &Key, id: u64) {
         self.recent.forget(id);
-        let mut open = locked(&self.open);
+        let mut open = self.open.lock();
         if open.get(key).is_some_and(|open| open.strong_count() == 0) {
             open.remove(key);
         }
@@ -417,7 +418,7 @@ impl Store {
             self.quarantine(&key, rule);
             return;
         }
-        let mut open = locked(&self.open);
+        let mut open = self.open.lock();
         if open.get(&key).is_some_and(|open| std::ptr::eq(open.as_ptr(), Arc::as_ptr(&object.0))) {
             open.remove(&key);
         }
@@ -468,11 +469,6 @@ fn read_sidecar(
 
 fn seconds_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs()).unwrap_or(0)
-}
-
-/// The store's tables hold no half-made state, so a panic elsewhere does not spoil them.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

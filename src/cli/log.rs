@@ -288,7 +288,7 @@ impl Drop for Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
+    use parking_lot::Mutex;
 
     /// Fails as long as it is told to.
     #[derive(Clone, Default)]
@@ -296,7 +296,7 @@ mod tests {
 
     impl Write for Disk {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let mut disk = self.0.lock().unwrap();
+            let mut disk = self.0.lock();
             if disk.0 {
                 return Err(io::ErrorKind::StorageFull.into());
             }
@@ -320,18 +320,18 @@ mod tests {
     fn a_full_disk_costs_lines_and_nothing_else() {
         let disk = Disk::default();
         let log = LogWriter::to(disk.clone(), LogFormat::Text).unwrap();
-        disk.0.lock().unwrap().0 = true;
+        disk.0.lock().0 = true;
         say(&log, "one\n");
         while log.lost.load(Ordering::Relaxed) == 0 {
             thread::yield_now();
         }
-        disk.0.lock().unwrap().0 = false;
+        disk.0.lock().0 = false;
         say(&log, "two\n");
         while log.lost.load(Ordering::Relaxed) != 0 {
             thread::yield_now();
         }
         drop(log);
-        let text = || String::from_utf8(disk.0.lock().unwrap().1.clone()).unwrap();
+        let text = || String::from_utf8(disk.0.lock().1.clone()).unwrap();
         while !text().ends_with("lost\n") {
             thread::yield_now();
         }

@@ -3,12 +3,13 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
 
 use super::lifecycle::Signals;
 use super::output::CommandError;
@@ -112,24 +113,20 @@ impl SharedProgress {
     /// Shows that `done` of `total` bytes are done.
     pub fn step(&self, done: u64, total: u64) {
         // Whether to stop is looked at elsewhere, since a task may wait without progress.
-        let _ = self.held().step(done, total);
+        let _ = self.0.lock().step(done, total);
     }
 
     /// Returns when somebody asked to stop.
     pub async fn stopped(&self) {
         let mut look = tokio::time::interval(LOOK);
-        while !self.held().is_stopped() {
+        while !self.0.lock().is_stopped() {
             look.tick().await;
         }
     }
 
     /// An error as that of a command that was stopped, if this one was.
     pub fn ended(&self, error: CommandError) -> CommandError {
-        error.stopped_by(self.held().stopped_by())
-    }
-
-    fn held(&self) -> MutexGuard<'_, ProgressLine> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        error.stopped_by(self.0.lock().stopped_by())
     }
 }
 

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::access::{self, RegistryAccess};
 use super::args::carry::ReadingArgs;
@@ -132,7 +134,7 @@ impl Registries {
     /// Says on standard error which registries could not be reached, so that what was read is their
     /// last answer.
     pub fn note_outages(&self) {
-        let all = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.facts.lock();
         for facts in all.values() {
             for (name, health) in facts.sources() {
                 if matches!(health.state, SourceState::Unreachable | SourceState::Untrusted) {
@@ -171,7 +173,7 @@ impl Registries {
 
 impl RegistryFacts for Registries {
     fn facts(&self, host: &Host) -> Result<Arc<Facts>, FactError> {
-        let mut all = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.facts.lock();
         if let Some(facts) = all.get(host) {
             return Ok(Arc::clone(facts));
         }

@@ -7,12 +7,13 @@
 //! many things at once is refused: an operation that waits can keep others from the same name.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{FactError, lock};
+use super::FactError;
 use crate::failure::Failure;
 use crate::name::Host;
 use crate::store::Flights;
@@ -116,12 +117,12 @@ impl Budgets {
         request: impl Future<Output = Result<T, FactError>>,
     ) -> Result<T, FactError> {
         let RequestingUser::Other(user) = RequestingUser::current() else { return request.await };
-        let wait = lock(&self.0).take(user, Instant::now());
+        let wait = self.0.lock().take(user, Instant::now());
         let Some(wait) = wait else { return Err(exhausted(host, user)) };
         tokio::time::sleep(wait).await;
         let outcome = request.await;
         if matches!(&outcome, Err(e) if e.failure == Failure::Offline) {
-            lock(&self.0).put_back(user, Instant::now());
+            self.0.lock().put_back(user, Instant::now());
         }
         outcome
     }

@@ -2,16 +2,17 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::open_objects::OpenObjects;
 use super::prefetch::{BesideFetch, Prefetch, Prefetches, Unpacking};
 use super::unpack::{Unpacked, unpack_into};
 use super::weighed::Weighed;
-use super::{FactError, Facts, budget, lock};
+use super::{FactError, Facts, budget};
 use crate::archive::{self, ArchiveError};
 use crate::artifact::{Release, Target, target_package};
 use crate::digest::Digest;
@@ -131,7 +132,7 @@ impl ContentCache {
     }
 
     pub(super) fn forget_failures(&self) {
-        lock(&self.failures).clear();
+        self.failures.lock().clear();
     }
 
     /// Whether a load failed for want of what unused objects hold: descriptors, space in the cache,
@@ -142,13 +143,13 @@ impl ContentCache {
             |error: &FactError| matches!(error.failure, Failure::NoDescriptor | Failure::NoSpace);
         let gives_way = outcome.as_ref().is_err_and(wanting);
         if gives_way {
-            lock(&self.objects).clear();
+            self.objects.lock().clear();
         }
         gives_way
     }
 
     fn failed(&self, node: &ContentNode) -> Result<(), FactError> {
-        match lock(&self.failures).get(node) {
+        match self.failures.lock().get(node) {
             Some((error, until)) if *until > Instant::now() => Err(error.clone()),
             _ => Ok(()),
         }
@@ -157,7 +158,7 @@ impl ContentCache {
     /// Remembers how a load ended. An absence is remembered too: by digest nothing appears soon
     /// after it was missed.
     fn remember<T>(&self, node: ContentNode, outcome: &Result<T, FactError>) {
-        let mut failures = lock(&self.failures);
+        let mut failures = self.failures.lock();
         match outcome {
             Ok(_) => {
                 failures.remove(&node);
@@ -178,33 +179,33 @@ impl ContentCache {
 
     pub(super) fn keep_manifest(&self, manifest: Arc<Manifest>) {
         let bytes = READ_BYTES * manifest.raw.len();
-        lock(&self.manifests).put(manifest.digest, manifest, bytes);
+        self.manifests.lock().put(manifest.digest, manifest, bytes);
     }
 
     fn package(&self, key: &PackageKey) -> Option<Arc<VerifiedPackage>> {
-        if let Some(package) = lock(&self.recent).get(key) {
+        if let Some(package) = self.recent.lock().get(key) {
             return Some(package.clone());
         }
-        let package = lock(&self.packages).get(key)?.upgrade()?;
-        lock(&self.recent).put(key.clone(), package.clone(), package.members.weight());
+        let package = self.packages.lock().get(key)?.upgrade()?;
+        self.recent.lock().put(key.clone(), package.clone(), package.members.weight());
         Some(package)
     }
 
     fn keep_package(&self, key: PackageKey, package: &Arc<VerifiedPackage>) {
-        let mut packages = lock(&self.packages);
+        let mut packages = self.packages.lock();
         packages.retain(|_, p| p.strong_count() > 0);
         packages.insert(key.clone(), Arc::downgrade(package));
         drop(packages);
-        lock(&self.recent).put(key, package.clone(), package.members.weight());
+        self.recent.lock().put(key, package.clone(), package.members.weight());
     }
 
     fn inflated(&self, key: &(Digest, FileNo)) -> Option<Arc<[u8]>> {
-        lock(&self.inflated).get(key).cloned()
+        self.inflated.lock().get(key).cloned()
     }
 
     fn keep_inflated(&self, key: (Digest, FileNo), bytes: Arc<[u8]>) {
         let weight = SMALL_BYTES + bytes.len();
-        lock(&self.inflated).put(key, bytes, weight);
+        self.inflated.lock().put(key, bytes, weight);
     }
 }
 
@@ -215,7 +216,7 @@ impl Facts {
         repo: &Repo,
         digest: Digest,
     ) -> Result<Arc<Manifest>, FactError> {
-        if let Some(manifest) = lock(&self.nodes.manifests).get(&digest) {
+        if let Some(manifest) = self.nodes.manifests.lock().get(&digest) {
             return Ok(manifest.clone());
         }
         let node = ContentNode::Manifest(repo.clone(), digest);
@@ -263,7 +264,7 @@ impl Facts {
 
     /// The manifest of that digest, if it is in memory.
     pub fn known_manifest(&self, digest: Digest) -> Option<Arc<Manifest>> {
-        lock(&self.nodes.manifests).get(&digest).cloned()
+        self.nodes.manifests.lock().get(&digest).cloned()
     }
 
     /// The release for which a manifest stands, or why it is none.
@@ -315,7 +316,7 @@ impl Facts {
         repo: &Repo,
         target: &Target,
     ) -> Option<(Arc<Manifest>, Descriptor)> {
-        let manifest = lock(&self.nodes.manifests).get(&target.manifest.digest)?.clone();
+        let manifest = self.nodes.manifests.lock().get(&target.manifest.digest)?.clone();
         self.check_target(repo, target, manifest).ok()
     }
 
@@ -455,7 +456,7 @@ impl Facts {
     where
         W: Future<Output = Result<Object, FactError>> + Send + 'static,
     {
-        if let Some(object) = lock(&self.nodes.objects).get(&key) {
+        if let Some(object) = self.nodes.objects.lock().get(&key) {
             return Ok(object.clone());
         }
         self.nodes.failed(&node)?;
@@ -466,7 +467,7 @@ impl Facts {
                 outcome = get(facts.clone()).await;
             }
             if let Ok(object) = &outcome {
-                lock(&facts.nodes.objects).put(key, object.clone());
+                facts.nodes.objects.lock().put(key, object.clone());
             }
             facts.nodes.remember(node, &outcome);
             outcome
@@ -494,7 +495,7 @@ impl Facts {
     /// Closes the kept object of `key`, so that the next use opens (and checks, or fetches) it
     /// anew.
     pub fn drop_object(&self, key: &Key) {
-        lock(&self.nodes.objects).pop(key);
+        self.nodes.objects.lock().pop(key);
     }
 
     /// A member's bytes: afterwards reading waits for no network.

@@ -16,15 +16,16 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::content::SMALL_MAX;
 use super::unpack::{Piped, piped};
-use super::{Facts, VerifiedPackage, lock};
+use super::{Facts, VerifiedPackage};
 use crate::archive::{self, Class, Entries, Limits, Streamed, Upcoming};
 use crate::digest::Digest;
 use crate::members::FileNo;
@@ -77,7 +78,7 @@ impl Prefetches {
 
     /// Waits while the member is being inflated, for `most` at most.
     pub async fn join(&self, archive: Digest, number: FileNo, most: Duration) {
-        let Some(mut stage) = lock(&self.settled).get(&archive).cloned() else { return };
+        let Some(mut stage) = self.settled.lock().get(&archive).cloned() else { return };
         let free = |stage: &PrefetchStage| {
             *stage != PrefetchStage::Undecided && *stage != PrefetchStage::Inflating(number)
         };
@@ -130,7 +131,7 @@ impl Prefetch {
 
     /// Follows a transfer, in the place of an earlier one. Blocks on the disk, and needs a runtime.
     fn follow(&self, store: &Arc<Store>, limits: &Limits, fill: &mut Fill) {
-        let mut run = lock(&self.run);
+        let mut run = self.run.lock();
         *run = None;
         let Ok(place) = self.all.places.clone().try_acquire_owned() else { return };
         let Some(tail) = fill.follow().filter(|tail| tail.len() > SMALL_MAX) else { return };
@@ -156,9 +157,9 @@ impl Prefetch {
     /// The archive `zip` was published, and `package` is what it holds. What was inflated becomes
     /// its members; the one that is being inflated goes on. Needs a runtime, with which it ends.
     pub fn settle(&self, zip: Object, package: Arc<VerifiedPackage>) {
-        let Some(run) = lock(&self.run).take() else { return };
+        let Some(run) = self.run.lock().take() else { return };
         let (all, archive, stage) = (self.all.clone(), self.archive, run.stage.clone());
-        lock(&all.settled).insert(archive, stage.clone());
+        all.settled.lock().insert(archive, stage.clone());
         // Has room for the one verdict. Fails where the run has ended, as the stage says then.
         let _ = run.verdict.try_send(Verdict { zip, package });
         let settled = Settled { all, archive, stage, _run: run };
@@ -183,7 +184,7 @@ impl Settled {
 
 impl Drop for Settled {
     fn drop(&mut self) {
-        let mut settled = lock(&self.all.settled);
+        let mut settled = self.all.settled.lock();
         if settled.get(&self.archive).is_some_and(|stage| stage.same_channel(&self.stage)) {
             settled.remove(&self.archive);
         }

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::Mutex;
+
 use super::tags::TagAnswer;
-use super::{FactError, Facts, FactsView, lock, remembered};
+use super::{FactError, Facts, FactsView, remembered};
 use crate::artifact::Release;
 use crate::digest::Digest;
 use crate::failure::Failure;
@@ -65,12 +67,12 @@ impl KnownProviders {
         for provider in looked_up.iter().chain(&offers.declared) {
             offers.add_repos(provider);
         }
-        *lock(&offers.looked_up) = Arc::new(looked_up);
+        *offers.looked_up.lock() = Arc::new(looked_up);
         offers
     }
 
     fn add_repos(&self, provider: &ProviderAddr) {
-        let mut mapped = lock(&self.mapped);
+        let mut mapped = self.mapped.lock();
         for repo in self.mapping.repos(provider).unwrap_or_default() {
             mapped.entry(repo.host).or_default().insert(repo.name);
         }
@@ -82,7 +84,7 @@ impl KnownProviders {
         host: &Host,
         look: impl FnOnce(&BTreeSet<RepoName>) -> T,
     ) -> Option<T> {
-        lock(&self.mapped).get(host).map(look)
+        self.mapped.lock().get(host).map(look)
     }
 }
 
@@ -117,7 +119,7 @@ impl Facts {
     /// Remembers a provider that was looked up, now and for later mounts, if it is known to have a
     /// version.
     pub fn note_provider(self: &Arc<Self>, provider: &ProviderAddr, view: &FactsView<'_>) {
-        if lock(&self.offers.looked_up).contains(provider) {
+        if self.offers.looked_up.lock().contains(provider) {
             return;
         }
         let repos = self.offers.mapping.repos(provider).unwrap_or_default();
@@ -129,7 +131,7 @@ impl Facts {
             return;
         }
         {
-            let mut looked_up = lock(&self.offers.looked_up);
+            let mut looked_up = self.offers.looked_up.lock();
             if looked_up.len() >= remembered::PROVIDERS_MAX
                 || !Arc::make_mut(&mut looked_up).insert(provider.clone())
             {
@@ -213,7 +215,7 @@ impl Offered for FactsView<'_> {
     }
 
     fn looked_up(&self) -> Arc<BTreeSet<ProviderAddr>> {
-        lock(&self.facts().offers.looked_up).clone()
+        self.facts().offers.looked_up.lock().clone()
     }
 
     fn wanted(&self) -> &[Platform] {

@@ -2,7 +2,9 @@
 //! changes only where a store comes to hold another one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
 
 use super::health::{FailingSource, Health, SourceState, told};
 use super::watched_source::WatchedSource;
@@ -193,7 +195,7 @@ impl JoinedRegistries {
 
     /// The registry `host`, as the mount knew it when it was last looked for. Reads no store.
     pub(super) fn get(&self, host: &Host) -> Option<Arc<JoinedRegistry>> {
-        self.joined.read().unwrap_or_else(PoisonError::into_inner).get(host).cloned()
+        self.joined.read().get(host).cloned()
     }
 
     /// Looks for `host` in the sources; whether one of them holds it now, or was declared to.
@@ -203,7 +205,7 @@ impl JoinedRegistries {
         if holding.is_empty() {
             return false;
         }
-        let mut joined = self.joined.write().unwrap_or_else(PoisonError::into_inner);
+        let mut joined = self.joined.write();
         // A store that no longer holds the registry still takes part: what is open reads from it.
         let mut sources = joined.get(host).map_or_else(Vec::new, |origin| origin.sources.clone());
         let before = sources.len();
@@ -237,7 +239,7 @@ impl JoinedRegistries {
 
     /// Every source under each registry of which it holds a part, and how it is. Reads the stores.
     pub(super) fn states(&self) -> Vec<(String, Health)> {
-        let joined = self.joined.read().unwrap_or_else(PoisonError::into_inner);
+        let joined = self.joined.read();
         let parts = joined.values().flat_map(|origin| origin.sources.iter().zip(&origin.parts));
         let of_parts =
             parts.map(|(at, part)| (self.sources[*at].name().to_owned(), part.watched.health()));

@@ -2,11 +2,12 @@
 //! long.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::lock;
+use parking_lot::Mutex;
+
 use crate::digest::Digest;
 
 /// The shortest time over which a rate is taken.
@@ -60,14 +61,14 @@ impl RunningTransfer {
     /// The first `bytes` are there.
     pub(super) fn reached(&self, bytes: u64) {
         self.bytes.store(bytes, Ordering::Relaxed);
-        let (at, mut marks) = (Instant::now(), lock(&self.marks));
+        let (at, mut marks) = (Instant::now(), self.marks.lock());
         if at.duration_since(marks[1].at) >= PACE {
             *marks = [marks[1], TransferMark { at, bytes }];
         }
     }
 
     fn rate(&self, now: Instant) -> u64 {
-        let [earlier, _] = *lock(&self.marks);
+        let [earlier, _] = *self.marks.lock();
         let bytes = self.bytes.load(Ordering::Relaxed).saturating_sub(earlier.bytes);
         let seconds = now.duration_since(earlier.at).as_secs_f64();
         (bytes as f64 / seconds.max(0.001)) as u64
@@ -107,7 +108,7 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        lock(&self.0.running.transfers).retain(|other| !Arc::ptr_eq(other, &self.0));
+        self.0.running.transfers.lock().retain(|other| !Arc::ptr_eq(other, &self.0));
     }
 }
 
@@ -130,7 +131,7 @@ impl Running {
             bytes: bytes.into(),
             marks,
         });
-        lock(&self.transfers).push(transfer.clone());
+        self.transfers.lock().push(transfer.clone());
         Entered(transfer)
     }
 
@@ -143,8 +144,8 @@ impl Running {
 
     /// What is under way now, in the order in which it began.
     pub(super) fn downloads(&self) -> Vec<Download> {
-        let waiting = lock(&self.waiting).clone();
-        lock(&self.transfers).iter().map(|transfer| transfer.told(&waiting)).collect()
+        let waiting = self.waiting.lock().clone();
+        self.transfers.lock().iter().map(|transfer| transfer.told(&waiting)).collect()
     }
 }
 
@@ -155,14 +156,14 @@ struct Waiter<'a> {
 
 impl<'a> Waiter<'a> {
     fn new(running: &'a Running, who: (Digest, u32)) -> Waiter<'a> {
-        lock(&running.waiting).push(who);
+        running.waiting.lock().push(who);
         Waiter { running, who }
     }
 }
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        let mut waiting = lock(&self.running.waiting);
+        let mut waiting = self.running.waiting.lock();
         if let Some(at) = waiting.iter().position(|who| *who == self.who) {
             waiting.swap_remove(at);
         }
@@ -191,7 +192,7 @@ mod tests {
             running.waited_for(digest, async { running.downloads() }).await[0].waiting.is_empty()
         );
         drop(entered);
-        assert!(running.downloads().is_empty() && lock(&running.waiting).is_empty());
+        assert!(running.downloads().is_empty() && running.waiting.lock().is_empty());
     }
 
     #[test]
@@ -199,7 +200,7 @@ mod tests {
         let running = Arc::new(Running::default());
         let entered = running.begin(String::new(), Digest::of(b""), 1 << 30, 1 << 20);
         let transfer = entered.transfer();
-        let begun = lock(&transfer.marks)[0].at;
+        let begun = transfer.marks.lock()[0].at;
         transfer.reached(3 << 20);
         assert_eq!(
             transfer.rate(begun + Duration::from_secs(2)),

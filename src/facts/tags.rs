@@ -7,13 +7,15 @@
 mod record;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
 
 pub(super) use record::{formerly_used, remember_used};
 
 use super::walk::{Left, Pending};
-use super::{FactError, Facts, budget, lock};
+use super::{FactError, Facts, budget};
 use crate::digest::Digest;
 use crate::failure::Failure;
 use crate::name::{Host, Platform, Repo, RepoName, Selector, Tag};
@@ -176,8 +178,8 @@ impl TagCache {
     }
 
     pub(super) fn forget(&self, wanted: impl Fn(&Need) -> bool) {
-        *lock(&self.forgotten) = Some(Instant::now());
-        lock(&self.slots).expire(wanted);
+        *self.forgotten.lock() = Some(Instant::now());
+        self.slots.lock().expire(wanted);
     }
 
     /// Why `need` was not to be had just now.
@@ -208,11 +210,11 @@ impl TagCache {
     }
 
     fn slot(&self, need: &Need) -> TagSlot {
-        lock(&self.slots).get(need).cloned().unwrap_or_default()
+        self.slots.lock().get(need).cloned().unwrap_or_default()
     }
 
     fn change(&self, need: &Need, change: impl FnOnce(&mut TagSlot)) {
-        lock(&self.slots).change(need, change);
+        self.slots.lock().change(need, change);
     }
 }
 
@@ -282,7 +284,7 @@ impl<'a> FactsView<'a> {
         need: &Need,
         read: impl FnOnce(&TagAnswer) -> Option<T>,
     ) -> Fact<T, FactError> {
-        let slots = lock(&self.facts.edges.slots);
+        let slots = self.facts.edges.slots.lock();
         let slot = slots.get(need);
         match slot.map_or(Fact::Unknown, |slot| slot.fact(self.since)) {
             Fact::Is(answer) => read(answer).map_or(Fact::Unknown, Fact::Is),
@@ -341,7 +343,7 @@ impl KnownFacts for FactsView<'_> {
     }
 
     fn is_confirmed(&self, need: &Need) -> bool {
-        lock(&self.facts.edges.slots).get(need).is_some_and(|slot| slot.is_confirmed(self.since))
+        self.facts.edges.slots.lock().get(need).is_some_and(|slot| slot.is_confirmed(self.since))
     }
 
     fn was_bound(&self, repo: &Repo, tag: &Tag) -> bool {
@@ -596,7 +598,7 @@ impl Facts {
         let Some((answer, wall)) = record.answer(need) else { return };
         let now = Instant::now();
         // An age that the clock denies (a time in the future) is no age that counts.
-        let forgotten = *lock(&self.edges.forgotten);
+        let forgotten = *self.edges.forgotten.lock();
         let at = SystemTime::now().duration_since(wall).ok().and_then(|age| now.checked_sub(age));
         let at = at.filter(|at| counts && Some(*at) > forgotten);
         let fresh_until = at.map(|at| at + self.counts_for(need));

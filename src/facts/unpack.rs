@@ -5,9 +5,11 @@
 //! be filled.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+
+use parking_lot::Mutex;
 
 use super::FactError;
 use super::content::Bytes;
@@ -102,7 +104,7 @@ pub(super) fn piped<W: UnpackTarget, P>(
     let mut pieces = Pieces { filling: Vec::with_capacity(PIECE), full, spare };
     // A thread that cannot be started must not take the target with it.
     let target = Mutex::new(Some(target));
-    let taken = || target.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let taken = || target.lock().take();
     let lost = || io::Error::other("an internal task ended early");
     thread::scope(|scope| {
         let write = || taken().map(|target| write_all(target, to_write, written));

@@ -3,12 +3,13 @@
 //! before, and there when it comes.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
-use super::{FactError, Facts, FactsView, lock};
+use super::{FactError, Facts, FactsView};
 use crate::failure::Failure;
 use crate::tree::Need;
 
@@ -63,18 +64,18 @@ pub(super) struct Asked<'a> {
 
 impl Pending {
     pub(super) fn begin(&self, need: &Need) -> Asked<'_> {
-        lock(&self.0).insert(need.clone(), Instant::now());
+        self.0.lock().insert(need.clone(), Instant::now());
         Asked { pending: self, need: need.clone() }
     }
 
     fn since(&self, need: &Need) -> Option<Instant> {
-        lock(&self.0).get(need).copied()
+        self.0.lock().get(need).copied()
     }
 }
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        lock(&self.pending.0).remove(&self.need);
+        self.pending.0.lock().remove(&self.need);
     }
 }
 

@@ -4,13 +4,13 @@
 //! told to be out of reach where the registry beside it is.
 
 use std::fmt::Display;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use super::health::{FailingSource, Health, SourceState};
-use super::lock;
 use crate::digest::Digest;
 use crate::failure::Failure;
 use crate::name::{RepoName, Selector, Tag};
@@ -36,7 +36,7 @@ impl WatchedSource {
 
     /// What it answered last.
     pub(super) fn health(&self) -> Health {
-        lock(&self.health).clone()
+        self.health.lock().clone()
     }
 
     /// Keeps what an answer says about its being reachable.
@@ -53,7 +53,7 @@ impl WatchedSource {
 
     /// It is as somebody has seen it just now.
     pub(super) fn mark(&self, health: Health) {
-        let before = std::mem::replace(&mut *lock(&self.health), health.clone());
+        let before = std::mem::replace(&mut *self.health.lock(), health.clone());
         if before.state == health.state {
             return;
         }

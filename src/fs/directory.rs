@@ -1,8 +1,10 @@
 //! Directories: the snapshot that an open directory lists.
 
 use std::ffi::{OsStr, OsString};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::area::LocalNode;
 use super::caller::Thread;
@@ -45,7 +47,7 @@ pub(super) struct LocalListing {
 
 impl LocalListing {
     fn names(&self, offset: u64) -> Result<Arc<Vec<Name>>, FsError> {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.names.lock();
         match &*names {
             Some(names) if offset > 0 => Ok(names.clone()),
             _ => {

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use lru::LruCache;
+use parking_lot::{Mutex, RwLock};
 
 use super::area::AreaFile;
 use super::directory::DirectoryListing;
@@ -25,7 +26,7 @@ pub(super) struct FileHandle {
 
 impl FileHandle {
     pub(super) fn content(&self) -> MemberContent {
-        self.content.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.content.lock().clone()
     }
 
     /// The copy that holds what was written over it and is something else.
@@ -35,7 +36,7 @@ impl FileHandle {
 
     /// Puts healed content in the place of a damaged one.
     fn replace(&self, content: MemberContent) {
-        *self.content.lock().unwrap_or_else(PoisonError::into_inner) = content;
+        *self.content.lock() = content;
     }
 }
 
@@ -83,9 +84,7 @@ impl Handles {
     pub(super) fn file_of(&self, of: ReadTarget) -> Result<Option<Arc<FileHandle>>, FsError> {
         match of {
             ReadTarget::Handle(handle) => self.file(handle).map(Some),
-            ReadTarget::Inode(ino) => {
-                Ok(self.unopened.lock().unwrap_or_else(PoisonError::into_inner).get(&ino).cloned())
-            }
+            ReadTarget::Inode(ino) => Ok(self.unopened.lock().get(&ino).cloned()),
         }
     }
 
@@ -104,11 +103,7 @@ impl Handles {
                     over: None,
                     content: Mutex::new(content),
                 };
-                let before = self
-                    .unopened
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .put(ino, Arc::new(file));
+                let before = self.unopened.lock().put(ino, Arc::new(file));
                 drop(before);
             }
         }
@@ -116,7 +111,7 @@ impl Handles {
 
     fn add(&self, handle: Handle) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.open.write().unwrap_or_else(PoisonError::into_inner).insert(number, handle);
+        self.open.write().insert(number, handle);
         number
     }
 
@@ -148,7 +143,7 @@ impl Handles {
 
     /// The files that are written over under the number `ino`.
     pub(super) fn all_over(&self, ino: u64) -> Vec<Arc<FileHandle>> {
-        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let open = self.open.read();
         let files = open.values().filter_map(|handle| match handle {
             Handle::File(file) if file.over.as_ref().is_some_and(|over| over.ino == ino) => {
                 Some(file.clone())
@@ -164,7 +159,7 @@ impl Handles {
 
     /// An open file of an area; `None` if it is none.
     pub(super) fn local(&self, number: u64) -> Option<Arc<AreaFile>> {
-        match self.open.read().unwrap_or_else(PoisonError::into_inner).get(&number) {
+        match self.open.read().get(&number) {
             Some(Handle::Local(file)) => Some(file.clone()),
             _ => None,
         }
@@ -172,7 +167,7 @@ impl Handles {
 
     /// An open file of an area for which `wanted` holds.
     pub(super) fn find_local(&self, wanted: impl Fn(&AreaFile) -> bool) -> Option<Arc<AreaFile>> {
-        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let open = self.open.read();
         open.values().find_map(|handle| match handle {
             Handle::Local(file) if wanted(file) => Some(file.clone()),
             _ => None,
@@ -189,21 +184,21 @@ impl Handles {
     }
 
     pub(super) fn file(&self, number: u64) -> Result<Arc<FileHandle>, FsError> {
-        match self.open.read().unwrap_or_else(PoisonError::into_inner).get(&number) {
+        match self.open.read().get(&number) {
             Some(Handle::File(file)) => Ok(file.clone()),
             _ => Err(FsError::plain(Errno::EBADF)),
         }
     }
 
     pub(super) fn directory(&self, number: u64) -> Result<Arc<OpenDirectory>, FsError> {
-        match self.open.read().unwrap_or_else(PoisonError::into_inner).get(&number) {
+        match self.open.read().get(&number) {
             Some(Handle::Directory(directory)) => Ok(directory.clone()),
             _ => Err(FsError::plain(Errno::EBADF)),
         }
     }
 
     pub(super) fn close(&self, number: u64) {
-        let closed = self.open.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        let closed = self.open.write().remove(&number);
         // Closing a file of the store can take a system call: not under the lock.
         drop(closed);
     }

@@ -8,9 +8,10 @@
 use std::ffi::OsStr;
 use std::hash::{BuildHasher, RandomState};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use hashbrown::HashTable;
+use parking_lot::Mutex;
 
 use super::error::{Errno, FsError};
 use super::node::InodeNode;
@@ -109,13 +110,10 @@ impl Inodes {
         Inodes(Mutex::new(InodeTable { by_number, places: InodePlaces::default(), next: ROOT + 1 }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, InodeTable> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// What `ino` stands for.
     pub(super) fn node(&self, ino: u64) -> Result<Arc<InodeNode>, FsError> {
-        self.lock()
+        self.0
+            .lock()
             .by_number
             .get(ino)
             .map(|held| held.node.clone())
@@ -125,7 +123,7 @@ impl Inodes {
     /// The number of the directory in which `ino` has its name; its own where it has none, as the
     /// root.
     pub(super) fn parent(&self, ino: u64) -> u64 {
-        let table = self.lock();
+        let table = self.0.lock();
         let place = table.by_number.get(ino).and_then(|held| held.place.as_ref());
         place.map_or(ino, |place| place.parent)
     }
@@ -133,7 +131,7 @@ impl Inodes {
     /// What `ino` stands for and its name, likewise of the directory in which it has that name, and
     /// so on upwards.
     pub(super) fn way_up(&self, ino: u64) -> Vec<(Arc<InodeNode>, Box<OsStr>)> {
-        let table = self.lock();
+        let table = self.0.lock();
         let mut way = Vec::new();
         let mut at = ino;
         while let Some(held) = table.by_number.get(at)
@@ -147,7 +145,7 @@ impl Inodes {
 
     /// What stands at `place` now.
     pub(super) fn at(&self, place: &DirectoryName) -> Option<Arc<InodeNode>> {
-        let table = self.lock();
+        let table = self.0.lock();
         let ino = table.at(place)?;
         Some(table.by_number.get(ino)?.node.clone())
     }
@@ -158,7 +156,7 @@ impl Inodes {
         &self,
         names: impl IntoIterator<Item = &'a OsStr>,
     ) -> Option<DirectoryName> {
-        let table = self.lock();
+        let table = self.0.lock();
         let mut names = names.into_iter();
         let mut place = DirectoryName::new(ROOT, names.next()?);
         for name in names {
@@ -177,7 +175,7 @@ impl Inodes {
         node: Arc<InodeNode>,
         entry: impl FnOnce(u64, &InodeNode) -> FoundEntry,
     ) -> FoundEntry {
-        let mut table = self.lock();
+        let mut table = self.0.lock();
         let (ino, node) = table.intern(place, node);
         table.count(ino);
         drop(table);
@@ -192,7 +190,7 @@ impl Inodes {
         node: Arc<InodeNode>,
         deliver: impl FnOnce(u64, &InodeNode) -> bool,
     ) -> bool {
-        let mut table = self.lock();
+        let mut table = self.0.lock();
         let (ino, node) = table.intern(place, node);
         let taken = deliver(ino, &node);
         if taken {
@@ -204,7 +202,7 @@ impl Inodes {
 
     /// Drops `count` references.
     pub(super) fn forget(&self, ino: u64, count: u64) {
-        let mut table = self.lock();
+        let mut table = self.0.lock();
         if let Some(held) = table.by_number.get_mut(ino) {
             held.references = held.references.saturating_sub(count);
             table.drop_unreferenced(ino);
@@ -213,7 +211,7 @@ impl Inodes {
 
     /// Takes what stands at `place` from there, since its name was removed; what it was.
     pub(super) fn vacate(&self, place: &DirectoryName) -> Option<Arc<InodeNode>> {
-        let mut table = self.lock();
+        let mut table = self.0.lock();
         let ino = table.take(place)?;
         let held = table.by_number.get_mut(ino)?;
         held.place = None;
@@ -228,7 +226,7 @@ impl Inodes {
         to: DirectoryName,
         exchange: bool,
     ) -> (Option<Arc<InodeNode>>, Option<Arc<InodeNode>>) {
-        let mut table = self.lock();
+        let mut table = self.0.lock();
         let (moved, other) = (table.take(&from), table.take(&to));
         let moved = moved.and_then(|ino| table.put(ino, Some(to)));
         let other = other.and_then(|ino| table.put(ino, exchange.then_some(from)));
@@ -237,7 +235,7 @@ impl Inodes {
 
     /// Makes the next lookup of the name at which `ino` stands find another inode.
     pub(super) fn supersede(&self, ino: u64) {
-        let mut table = self.lock();
+        let mut table = self.0.lock();
         table.leave_place(ino);
         if let Some(held) = table.by_number.get_mut(ino) {
             held.place = None;
@@ -247,7 +245,7 @@ impl Inodes {
     /// The places at which something stands for which `wanted` holds: number of the directory and
     /// name in it.
     pub(super) fn places(&self, wanted: impl Fn(&InodeNode) -> bool) -> Vec<(u64, Box<OsStr>)> {
-        let table = self.lock();
+        let table = self.0.lock();
         let held = table.places.numbers.iter().filter_map(|ino| table.by_number.get(*ino));
         held.filter(|held| wanted(&held.node))
             .filter_map(|held| Some(held.place.clone()?.into_parts()))
@@ -256,7 +254,7 @@ impl Inodes {
 
     /// How many inodes there are, the root included.
     pub(super) fn count(&self) -> usize {
-        self.lock().by_number.count()
+        self.0.lock().by_number.count()
     }
 }
 
@@ -434,10 +432,10 @@ mod tests {
         assert!(
             many.iter()
                 .zip(&numbers)
-                .all(|(name, ino)| inodes.lock().at(&place(name)) == Some(*ino))
+                .all(|(name, ino)| inodes.0.lock().at(&place(name)) == Some(*ino))
         );
         numbers.iter().skip(1).for_each(|ino| inodes.forget(*ino, 1));
-        let table = inodes.lock();
+        let table = inodes.0.lock();
         assert_eq!((table.by_number.count(), table.places.numbers.len()), (2, 1));
         assert!(table.places.numbers.capacity() <= ROOM);
         assert_eq!(table.at(&place("0")), Some(numbers[0]));

@@ -9,7 +9,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::caller::{CallingProcess, Thread};
 
@@ -18,14 +19,10 @@ use super::caller::{CallingProcess, Thread};
 pub(super) struct Installers(Mutex<HashMap<CallingProcess, HashSet<PathBuf>>>);
 
 impl Installers {
-    fn lock(&self) -> MutexGuard<'_, HashMap<CallingProcess, HashSet<PathBuf>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Notes that the process of `thread` installs; whether that is new.
     pub(super) fn note(&self, thread: Thread) -> bool {
         let process = CallingProcess::of(thread);
-        let mut installing = self.lock();
+        let mut installing = self.0.lock();
         if installing.contains_key(&process) {
             return false;
         }
@@ -37,31 +34,31 @@ impl Installers {
 
     /// Whether the process of `thread` installs.
     pub(super) fn is_one(&self, thread: Thread) -> bool {
-        let installing = self.lock();
+        let installing = self.0.lock();
         !installing.is_empty() && installing.contains_key(&CallingProcess::of(thread))
     }
 
     /// Notes that the process of `thread` took away what is at `path`.
     pub(super) fn take_away(&self, thread: Thread, path: PathBuf) {
         self.note(thread);
-        self.lock().entry(CallingProcess::of(thread)).or_default().insert(path);
+        self.0.lock().entry(CallingProcess::of(thread)).or_default().insert(path);
     }
 
     /// Notes that the process of `thread` put back what was at `path`.
     pub(super) fn put_back(&self, thread: Thread, path: &Path) {
-        if let Some(gone) = self.lock().get_mut(&CallingProcess::of(thread)) {
+        if let Some(gone) = self.0.lock().get_mut(&CallingProcess::of(thread)) {
             gone.remove(path);
         }
     }
 
     /// Whether anything is gone for anybody.
     pub(super) fn have_taken(&self) -> bool {
-        self.lock().values().any(|gone| !gone.is_empty())
+        self.0.lock().values().any(|gone| !gone.is_empty())
     }
 
     /// Whether the process of `thread` took away what is at `path`.
     pub(super) fn is_gone(&self, thread: Thread, path: &Path) -> bool {
-        let installing = self.lock();
+        let installing = self.0.lock();
         installing.values().any(|gone| gone.contains(path))
             && installing.get(&CallingProcess::of(thread)).is_some_and(|gone| gone.contains(path))
     }

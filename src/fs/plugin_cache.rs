@@ -14,8 +14,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use super::area::{Area, LocalNode, Rules, ShownAs, kind};
 use super::caller::Thread;
@@ -132,16 +134,12 @@ impl Rules for PackageRules {
 pub(super) struct Locks(Mutex<BTreeMap<ProviderDirectory, BTreeSet<String>>>);
 
 impl Locks {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ProviderDirectory, BTreeSet<String>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn has(&self, dir: &ProviderDirectory, name: &str) -> bool {
-        self.lock().get(dir).is_some_and(|names| names.contains(name))
+        self.0.lock().get(dir).is_some_and(|names| names.contains(name))
     }
 
     fn make(&self, dir: &ProviderDirectory, name: &str) -> Result<(), Errno> {
-        let mut locks = self.lock();
+        let mut locks = self.0.lock();
         if locks.values().map(BTreeSet::len).sum::<usize>() >= LOCKS_MAX {
             return Err(Errno::ENOSPC);
         }
@@ -150,11 +148,11 @@ impl Locks {
     }
 
     fn remove(&self, dir: &ProviderDirectory, name: &str) -> bool {
-        self.lock().get_mut(dir).is_some_and(|names| names.remove(name))
+        self.0.lock().get_mut(dir).is_some_and(|names| names.remove(name))
     }
 
     fn names(&self, dir: &ProviderDirectory) -> Vec<String> {
-        self.lock().get(dir).into_iter().flatten().cloned().collect()
+        self.0.lock().get(dir).into_iter().flatten().cloned().collect()
     }
 }
 

@@ -6,8 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::caller::Thread;
 use super::directory::DirectoryListing;
@@ -61,12 +63,8 @@ pub(super) struct Documents(Mutex<Rendered>);
 type Rendered = BTreeMap<(ProviderAddr, Version), Arc<[u8]>>;
 
 impl Documents {
-    fn lock(&self) -> MutexGuard<'_, Rendered> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn keep(&self, provider: &ProviderAddr, version: &Version, bytes: &Arc<[u8]>) {
-        let mut kept = self.lock();
+        let mut kept = self.0.lock();
         if kept.len() >= DOCUMENTS_MAX {
             kept.clear();
         }
@@ -74,7 +72,7 @@ impl Documents {
     }
 
     fn of(&self, provider: &ProviderAddr) -> Vec<(Version, Arc<[u8]>)> {
-        let kept = self.lock();
+        let kept = self.0.lock();
         kept.iter()
             .filter(|((p, _), _)| p == provider)
             .map(|((_, v), bytes)| (v.clone(), bytes.clone()))

@@ -5,8 +5,10 @@
 //! asks for its own when it is new.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::node::InodeNode;
 use super::{Fs, FsError};
@@ -63,7 +65,7 @@ pub(super) struct Reasons {
 
 impl Reasons {
     fn change<T>(&self, change: impl FnOnce(&mut ReasonTable) -> T) -> T {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table.lock();
         let changed = change(&mut table);
         self.count.store(table.by_node.len(), Ordering::Relaxed);
         changed

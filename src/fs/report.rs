@@ -3,9 +3,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::path::{Component as PathComponent, Path};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::node::InodeNode;
 use super::{Errno, Fs, FsError};
@@ -83,13 +85,9 @@ impl Logged {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl FailureLog {
     fn change<T>(&self, change: impl FnOnce(&mut VecDeque<ReportedFailure>) -> T) -> T {
-        let mut entries = locked(&self.entries);
+        let mut entries = self.entries.lock();
         let changed = change(&mut entries);
         self.count.store(entries.len(), Ordering::Relaxed);
         changed
@@ -106,7 +104,7 @@ impl FailureLog {
                 entries.pop_front();
             }
         });
-        if locked(&self.logged).is_news(sentence, Instant::now()) {
+        if self.logged.lock().is_news(sentence, Instant::now()) {
             log(error.errno, sentence);
         }
     }

@@ -6,10 +6,11 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fuser::{BackingId, FileHandle, FopenFlags, ReplyOpen};
+use parking_lot::Mutex;
 
 use super::write::local_flags;
 use crate::fs::{Backing, OpenedFile, ReadWay};
@@ -58,10 +59,6 @@ impl Passthrough {
         self.on.load(Ordering::Relaxed)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, OpenInode>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Answers the open of `ino`.
     pub(super) fn open(&self, ino: u64, opened: &OpenedFile, reply: ReplyOpen) -> OpenOutcome {
         let handle = FileHandle(opened.handle);
@@ -76,7 +73,7 @@ impl Passthrough {
                 return OpenOutcome::Answered;
             }
         };
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         let inode = open
             .entry(ino)
             .or_insert_with(|| OpenInode { mode: first_mode(backing.as_ref(), &reply), opens: 0 });
@@ -100,7 +97,7 @@ impl Passthrough {
 
     /// Notes that one open of `ino` as [`Reading::Backed`] ended.
     pub(super) fn release(&self, ino: u64) {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         let Some(inode) = open.get_mut(&ino) else { return };
         inode.opens -= 1;
         if inode.opens == 0 {

@@ -4,8 +4,8 @@
 //! takes.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{FileType, Mode};
 
 use super::{Errno, TreeResult};
@@ -14,7 +14,7 @@ use super::{Errno, TreeResult};
 static MODES: Mutex<()> = Mutex::new(());
 
 pub(super) fn modes() -> MutexGuard<'static, ()> {
-    MODES.lock().unwrap_or_else(PoisonError::into_inner)
+    MODES.lock()
 }
 
 /// The name under which the system finds what a descriptor holds, links included: a way to calls

@@ -1,6 +1,8 @@
 //! Nodes: places in a tree.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
 
 use super::{Errno, LocalFile, Name, RelPath, TreeResult};
 
@@ -21,10 +23,6 @@ pub(super) enum NodePlace {
     Gone,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl TreeNode {
     fn at(place: NodePlace) -> Arc<TreeNode> {
         Arc::new(TreeNode { place: Mutex::new(place), open: Mutex::default() })
@@ -40,11 +38,11 @@ impl TreeNode {
     }
 
     pub(super) fn place(&self) -> NodePlace {
-        lock(&self.place).clone()
+        self.place.lock().clone()
     }
 
     pub(super) fn put(&self, place: NodePlace) {
-        let before = std::mem::replace(&mut *lock(&self.place), place);
+        let before = std::mem::replace(&mut *self.place.lock(), place);
         drop(before);
     }
 
@@ -75,13 +73,13 @@ impl TreeNode {
 
     /// Notes that `file` is open.
     pub(super) fn opened(&self, file: &Arc<LocalFile>) {
-        let mut open = lock(&self.open);
+        let mut open = self.open.lock();
         open.retain(|file| file.strong_count() > 0);
         open.push(Arc::downgrade(file));
     }
 
     /// An open file of it for which `wanted` holds.
     pub(super) fn open_file(&self, wanted: impl Fn(&LocalFile) -> bool) -> Option<Arc<LocalFile>> {
-        lock(&self.open).iter().filter_map(Weak::upgrade).find(|file| wanted(file))
+        self.open.lock().iter().filter_map(Weak::upgrade).find(|file| wanted(file))
     }
 }

@@ -5,8 +5,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::Arc;
 
+use parking_lot::{RwLock, RwLockReadGuard};
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, StatVfs, Uid,
 };
@@ -124,7 +125,7 @@ impl LocalTree {
     }
 
     pub(super) fn read_names(&self) -> RwLockReadGuard<'_, ()> {
-        self.names.read().unwrap_or_else(PoisonError::into_inner)
+        self.names.read()
     }
 
     /// Opens what stands at `path` as a place; `kind` says whether that may be something else than
@@ -342,7 +343,7 @@ impl LocalTree {
         how: AtFlags,
         known: impl FnOnce() -> Option<Arc<TreeNode>>,
     ) -> TreeResult<()> {
-        let _names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        let _names = self.names.write();
         let at = self.at(dir, name)?;
         as_owner(&[at.dir()], || rustix::fs::unlinkat(at.dir(), at.name(), how))?;
         if let Some(node) = known() {
@@ -359,7 +360,7 @@ impl LocalTree {
         name: &Name,
         known: impl FnOnce() -> Option<Arc<TreeNode>>,
     ) -> TreeResult<()> {
-        let _names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        let _names = self.names.write();
         if matches!(self.at(dir, name).and_then(|at| at.stat()), Err(Errno::NOENT))
             && let Some(node) = known()
         {
@@ -376,7 +377,7 @@ impl LocalTree {
         how: How,
         known: impl FnOnce() -> KnownNodes,
     ) -> TreeResult<()> {
-        let _names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        let _names = self.names.write();
         let (old, new) = (self.at(from.0, from.1)?, self.at(to.0, to.1)?);
         let flags = match how {
             How::Replace => RenameFlags::empty(),

@@ -7,8 +7,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -16,6 +16,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
+use parking_lot::Mutex;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Request, StatusCode, Url};
 use serde::Deserialize;
@@ -207,7 +208,7 @@ impl RegistryAuth {
 
     /// What an earlier login for the same scope gave, if it is still good.
     pub fn granted(&self, scope: &TokenScope) -> Option<Arc<Grant>> {
-        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let slots = self.slots.lock();
         match slots.get(scope) {
             Some(TokenSlot::Granted(grant)) if grant.is_current() => Some(grant.clone()),
             _ => None,
@@ -216,7 +217,7 @@ impl RegistryAuth {
 
     /// Forgets all logins: the user may have got another credential.
     pub fn forget(&self) {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.slots.lock();
         slots.retain(|_, slot| matches!(slot, TokenSlot::Pending(_)));
     }
 
@@ -230,7 +231,7 @@ impl RegistryAuth {
         asker: Asker,
     ) -> Result<Arc<Grant>, Fault> {
         let login = {
-            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut slots = self.slots.lock();
             let pending = match slots.get(scope) {
                 // another request has logged in meanwhile
                 Some(TokenSlot::Granted(grant))
@@ -247,7 +248,7 @@ impl RegistryAuth {
             }
         };
         let outcome = login.clone().await;
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.slots.lock();
         if let Some(TokenSlot::Pending(current)) = slots.get(scope)
             && current.upgrade().is_some_and(|current| current.ptr_eq(&login))
         {
@@ -626,7 +627,7 @@ mod tests {
                 serial: 1,
                 until,
             };
-            auth.slots.lock().unwrap().insert(scope.clone(), TokenSlot::Granted(Arc::new(grant)));
+            auth.slots.lock().insert(scope.clone(), TokenSlot::Granted(Arc::new(grant)));
             assert_eq!(auth.granted(&scope).is_some(), is_shown, "{until:?}");
             assert!(
                 auth.granted(&other).is_none()

@@ -7,7 +7,9 @@
 //! scope, with one limit, and remembered as one.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::auth::{CredentialSource, RegistryAuth};
 use super::decorate::Mirrored;
@@ -80,10 +82,6 @@ pub struct Connections {
     readers: Mutex<HashMap<Host, Arc<dyn Registry>>>,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Connections {
     /// Registries that are reached by `transport`. Connects to nothing.
     pub fn new(transport: Arc<Transport>, options: ConnectionOptions) -> Connections {
@@ -101,7 +99,7 @@ impl Connections {
     /// # Errors
     /// The name is no host's.
     pub fn reader(&self, host: &Host) -> Result<Arc<dyn Registry>, RegistryError> {
-        let mut readers = locked(&self.readers);
+        let mut readers = self.readers.lock();
         if let Some(reader) = readers.get(host) {
             return Ok(reader.clone());
         }
@@ -163,7 +161,7 @@ impl Connections {
     pub fn renew(&self) {
         self.transport.trust_again();
         self.options.credentials.forget();
-        locked(&self.open).values().for_each(|connection| connection.auth.forget());
+        self.open.lock().values().for_each(|connection| connection.auth.forget());
     }
 
     fn asked_by(&self, host: &Host, asker: Asker) -> Result<Remote, RegistryError> {
@@ -173,7 +171,7 @@ impl Connections {
     }
 
     fn connection(&self, host: &Host, origin: Origin) -> Arc<Connection> {
-        let mut open = locked(&self.open);
+        let mut open = self.open.lock();
         let make = || {
             let realm = self
                 .options

@@ -23,11 +23,12 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
+use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use crate::name::{Host, RepoName};
@@ -337,10 +338,7 @@ impl Credentials {
 
     /// Forgets what helpers answered: the next who asks runs them again.
     pub fn forget(&self) {
-        self.answers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|_, run| run.ending.peek().is_none());
+        self.answers.lock().retain(|_, run| run.ending.peek().is_none());
     }
 
     /// A helper's answer, from its last run where that counts. A run that is under way is shared.
@@ -351,7 +349,7 @@ impl Credentials {
         again: bool,
     ) -> Result<Option<Credential>, String> {
         let ending = {
-            let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut answers = self.answers.lock();
             let key = (program.clone(), host.clone());
             match answers.get(&key).filter(|run| run.counts(again)) {
                 Some(run) => run.ending.clone(),

@@ -5,9 +5,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::retry::{Fault, in_words};
@@ -59,7 +60,7 @@ impl Gate {
     }
 
     fn places_of(&self, repo: &RepoName) -> Arc<Places> {
-        let mut of_one = self.of_one.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut of_one = self.of_one.lock();
         if let Some(places) = of_one.get(repo).and_then(Weak::upgrade) {
             return places;
         }
@@ -162,6 +163,6 @@ mod tests {
         assert!(gate.enter_for(&hangs, deadline).await.is_ok());
         taken.clear();
         drop(gate.enter_for(&healthy, deadline).await.unwrap());
-        assert_eq!(gate.of_one.lock().unwrap().len(), 1, "what nobody asks for is forgotten");
+        assert_eq!(gate.of_one.lock().len(), 1, "what nobody asks for is forgotten");
     }
 }

@@ -1,8 +1,9 @@
 //! What the requests that were sent anyway have shown of a registry: for people who ask what it can
 //! do. Nothing in here decides anything, and nothing in here is a secret.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
+
+use parking_lot::Mutex;
 
 use super::origin::Origin;
 use super::recent::Recent;
@@ -50,12 +51,12 @@ impl Default for Observations {
 
 impl Observations {
     pub fn of(&self, origin: &Origin) -> Observed {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         known.get_mut(origin).cloned().unwrap_or_default()
     }
 
     pub fn note(&self, origin: &Origin, note: impl FnOnce(&mut Observed)) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         note(known.get_or_insert_with(origin, Observed::default));
     }
 }
@@ -93,7 +94,7 @@ mod tests {
                 seen.tag_pages = Some(port)
             });
         }
-        assert_eq!(known.0.lock().unwrap().values_mut().count(), ORIGINS_MAX);
+        assert_eq!(known.0.lock().values_mut().count(), ORIGINS_MAX);
         assert_eq!(known.of(&"https://a.example:512".parse().unwrap()).tag_pages, Some(512));
         assert_eq!(known.of(&"https://a.example:1".parse().unwrap()).tag_pages, None);
         assert_eq!(known.of(&asked).tag_pages, Some(7));

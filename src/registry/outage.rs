@@ -8,8 +8,9 @@
 //!
 //! A person who waits for a command is never refused unasked; see [`Asker`].
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::auth::TokenScope;
 use super::breaker::{Breaker, Cost};
@@ -87,10 +88,6 @@ impl Trouble {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Outages {
     /// `probe_after`: how long what keeps failing is left alone at first.
     pub fn new(probe_after: Duration) -> Outages {
@@ -101,13 +98,13 @@ impl Outages {
 
     /// Whether the line to `origin` may be used.
     pub fn admit_line(&self, origin: &Origin) -> Result<(), Fault> {
-        let mut lines = locked(&self.lines);
+        let mut lines = self.lines.lock();
         lines.get_mut(origin).map_or(Ok(()), |line| line.admit(origin))
     }
 
     /// Whether `route` may be asked.
     pub fn admit_route(&self, route: &Route) -> Result<(), Fault> {
-        let mut routes = locked(&self.routes);
+        let mut routes = self.routes.lock();
         let Some(trouble) = routes.get_mut(route) else { return Ok(()) };
         match route.scope.repo() {
             Some(repo) => trouble.admit(&format_args!("{} of {}", repo, route.registry)),
@@ -124,7 +121,7 @@ impl Outages {
         outcome: &Result<T, Fault>,
         took: Duration,
     ) {
-        let mut lines = locked(&self.lines);
+        let mut lines = self.lines.lock();
         let fault = match outcome {
             Err(fault)
                 if matches!(
@@ -155,7 +152,7 @@ impl Outages {
 
     /// What the answer to a request about `route` has shown of it.
     pub fn note_route<T>(&self, route: &Route, outcome: &Result<T, Fault>) {
-        let mut routes = locked(&self.routes);
+        let mut routes = self.routes.lock();
         match outcome {
             // No connection says nothing of what would have been answered.
             Err(fault) if matches!(fault.failure, Failure::Unreachable | Failure::Untrusted) => {}
@@ -174,8 +171,8 @@ impl Outages {
     /// Ends the time for which anything is left alone: the user says that it is back, or wants to
     /// know.
     pub fn trust_again(&self) {
-        locked(&self.lines).values_mut().for_each(|line| line.breaker.trust());
-        locked(&self.routes).values_mut().for_each(|route| route.breaker.trust());
+        self.lines.lock().values_mut().for_each(|line| line.breaker.trust());
+        self.routes.lock().values_mut().for_each(|route| route.breaker.trust());
     }
 }
 
@@ -285,6 +282,6 @@ mod tests {
             assert!(port % 500 != 0 || outages.admit_line(&registry()).is_err(), "{port}");
         }
         assert!(outages.admit_line(&registry()).is_err());
-        assert_eq!(locked(&outages.lines).values_mut().count(), REMEMBERED);
+        assert_eq!(outages.lines.lock().values_mut().count(), REMEMBERED);
     }
 }

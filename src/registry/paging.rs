@@ -4,9 +4,9 @@
 //! a shorter list.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use reqwest::Url;
 use reqwest::header::{HeaderMap, LINK};
 use serde::Deserialize;
@@ -181,24 +181,20 @@ impl Moving {
 
     /// When the list of `scope` moved last.
     pub fn last(&self, scope: &TokenScope) -> Option<Instant> {
-        self.lock().get(scope).copied()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<TokenScope, Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().get(scope).copied()
     }
 }
 
 impl Move<'_> {
     /// A page has come.
     pub fn moved(&self) {
-        self.moving.lock().insert(self.scope.clone(), Instant::now());
+        self.moving.0.lock().insert(self.scope.clone(), Instant::now());
     }
 }
 
 impl Drop for Move<'_> {
     fn drop(&mut self) {
-        self.moving.lock().remove(&self.scope);
+        self.moving.0.lock().remove(&self.scope);
     }
 }
 

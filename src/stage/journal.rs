@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
+use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Mode, OFlags, fsync, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -130,18 +130,14 @@ impl Journal {
         Ok(Journal { dir, name: name.to_owned(), records: Mutex::new(records) })
     }
 
-    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, JournalRecord>> {
-        self.records.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
     /// The record of a root.
     pub(super) fn get(&self, path: &Path) -> Option<JournalRecord> {
-        self.held().get(path).cloned()
+        self.records.lock().get(path).cloned()
     }
 
     /// All records.
     pub(super) fn all(&self) -> Vec<JournalRecord> {
-        self.held().values().cloned().collect()
+        self.records.lock().values().cloned().collect()
     }
 
     /// Replaces the record of a root, durably: `change` gets the one that was there, or an empty
@@ -152,7 +148,7 @@ impl Journal {
         change: impl FnOnce(&mut JournalRecord),
     ) -> Result<(), StageError> {
         // Held while writing: two writers of one record would overtake each other.
-        let mut records = self.held();
+        let mut records = self.records.lock();
         let serial = records.values().map(|record| record.serial).max().unwrap_or(0) + 1;
         let bytes = path.as_os_str().as_bytes().to_vec();
         let fresh = || JournalRecord {
@@ -175,7 +171,7 @@ impl Journal {
     /// Forgets the records for which `gone` holds. Not durable: after a crash they are forgotten
     /// the next time.
     pub(super) fn forget(&self, gone: impl Fn(&JournalRecord) -> bool) {
-        self.held().retain(|_, record| {
+        self.records.lock().retain(|_, record| {
             let kept = !gone(record);
             if !kept {
                 let _ = unlinkat(&self.dir, file_of(&record.path), AtFlags::empty());

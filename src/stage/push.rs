@@ -9,12 +9,12 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
 
 use super::StageError;
 use super::blob::PushBlob;
@@ -513,7 +513,7 @@ struct PushProgress<'a> {
 
 impl PushProgress<'_> {
     fn at(&self, blob: Option<Digest>, done: u64) {
-        let mut all = self.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut all = self.done.lock();
         if let Some(blob) = blob {
             all.insert(blob, done);
         }

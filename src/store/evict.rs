@@ -11,9 +11,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
-use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{FileType, FlockOperation, Stat, flock};
 use rustix::io::Errno;
 
@@ -22,7 +22,7 @@ use super::error::is_full;
 use super::holds::{self, HOLD};
 use super::layout::CacheLayout;
 use super::scratch::SCRATCH;
-use super::{Key, PARTIAL, SIDECAR, Store, locked, pins};
+use super::{Key, PARTIAL, SIDECAR, Store, pins};
 
 /// After how long a partial file that nobody writes is given up.
 pub(super) const PARTIAL_AGE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -70,24 +70,24 @@ struct EvictionSum {
 
 impl Ledger {
     pub(super) fn totals(&self) -> Option<Totals> {
-        locked(&self.sum).totals
+        self.sum.lock().totals
     }
 
     /// A walk begins: what is added from now on may be missed by it.
     pub(super) fn walking(&self) {
-        locked(&self.sum).added = Totals::default();
+        self.sum.lock().added = Totals::default();
     }
 
     /// A walk found that much. What was added meanwhile may be counted twice until the next walk.
     pub(super) fn set(&self, bytes: u64, objects: u64) {
-        let mut sum = locked(&self.sum);
+        let mut sum = self.sum.lock();
         sum.totals =
             Some(Totals { bytes: bytes + sum.added.bytes, objects: objects + sum.added.objects });
     }
 
     /// Counts an object of `size` bytes in. Whether it is time to look at the limit.
     pub(super) fn add(&self, key: &Key, size: u64, limit: u64) -> bool {
-        let mut sum = locked(&self.sum);
+        let mut sum = self.sum.lock();
         let bytes = on_disk(key, size);
         sum.added.bytes += bytes;
         sum.added.objects += 1;
@@ -100,7 +100,7 @@ impl Ledger {
 
     /// Counts an object of `size` bytes out.
     pub(super) fn subtract(&self, key: &Key, size: u64) {
-        if let Some(totals) = locked(&self.sum).totals.as_mut() {
+        if let Some(totals) = self.sum.lock().totals.as_mut() {
             totals.bytes = totals.bytes.saturating_sub(on_disk(key, size));
             totals.objects = totals.objects.saturating_sub(1);
         }
@@ -122,7 +122,7 @@ impl Store {
         progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Pruned {
         let freed = reap(&self.layout(), Duration::ZERO);
-        let mut pruned = self.sweep_alone(&locked(&self.ledger.sweeping), Some(to_bytes), progress);
+        let mut pruned = self.sweep_alone(&self.ledger.sweeping.lock(), Some(to_bytes), progress);
         pruned.bytes += freed;
         pruned
     }
@@ -148,7 +148,7 @@ impl Store {
 
     /// What the cache holds; walks its directories if nobody did before.
     pub(super) fn count(&self) -> Totals {
-        let sweeping = locked(&self.ledger.sweeping);
+        let sweeping = self.ledger.sweeping.lock();
         if let Some(totals) = self.ledger.totals() {
             return totals;
         }
@@ -158,7 +158,7 @@ impl Store {
 
     /// Counts the cache; evicts down to `to_bytes`, or below the limit if that is passed.
     pub(super) fn sweep(&self, to_bytes: Option<u64>) -> Pruned {
-        self.sweep_alone(&locked(&self.ledger.sweeping), to_bytes, &mut |_, _| {
+        self.sweep_alone(&self.ledger.sweeping.lock(), to_bytes, &mut |_, _| {
             ControlFlow::Continue(())
         })
     }
@@ -192,7 +192,7 @@ impl Store {
                 break;
             }
             let in_use =
-                locked(&self.open).get(&found.key).is_some_and(|open| open.strong_count() > 0);
+                self.open.lock().get(&found.key).is_some_and(|open| open.strong_count() > 0);
             if in_use {
                 continue;
             }

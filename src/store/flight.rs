@@ -7,12 +7,11 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::hash::Hash;
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
-
-use super::locked;
 
 /// The works that run now, by key.
 pub struct Flights<K, T, E> {
@@ -52,7 +51,7 @@ where
         W: Future<Output = Result<T, E>> + Send + 'static,
     {
         let (mut result, _waiter, begins) = {
-            let mut running = locked(&self.shared.running);
+            let mut running = self.shared.running.lock();
             match running.get(&key) {
                 Some(flight) => (flight.result.clone(), FlightWaiter::new(&flight.waiters), None),
                 None => {
@@ -81,7 +80,7 @@ where
 
     /// How many works run now.
     pub fn running(&self) -> usize {
-        locked(&self.shared.running).len()
+        self.shared.running.lock().len()
     }
 }
 
@@ -110,7 +109,7 @@ struct Landing<K: Eq + Hash, T, E> {
 
 impl<K: Eq + Hash, T, E> Landing<K, T, E> {
     fn land(&self, only_if_deserted: bool) -> bool {
-        let mut running = locked(&self.shared.running);
+        let mut running = self.shared.running.lock();
         if only_if_deserted && *self.waiters.borrow() > 0 {
             return false;
         }
@@ -177,15 +176,14 @@ mod tests {
         let flights = Flights::<u8, u8, ()>::new(Duration::ZERO, || ());
         let (_sender, result) = watch::channel(None);
         let waiters = watch::Sender::new(1);
-        locked(&flights.shared.running).insert(7, Flight { result, waiters: waiters.clone() });
+        flights.shared.running.lock().insert(7, Flight { result, waiters: waiters.clone() });
         let landing = Landing { shared: flights.shared.clone(), key: 7, waiters };
         assert!(!landing.land(true) && flights.running() == 1);
         landing.waiters.send_replace(0);
         assert!(landing.land(true) && flights.running() == 0);
         // What took its place meanwhile is another work.
         let (_sender, result) = watch::channel(None);
-        locked(&flights.shared.running)
-            .insert(7, Flight { result, waiters: watch::Sender::new(1) });
+        flights.shared.running.lock().insert(7, Flight { result, waiters: watch::Sender::new(1) });
         drop(landing);
         assert_eq!(flights.running(), 1);
     }

@@ -9,11 +9,13 @@ use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Condvar, Mutex};
+
+use super::Object;
 use super::disk::read_full_at;
 use super::sums::{CHUNK, ChunkSum, sum};
-use super::{Object, locked};
 
 /// How far a fill has come: what it tells those who follow it.
 #[derive(Default)]
@@ -36,7 +38,7 @@ impl FillProgress {
     /// The file holds everything up to `position`. Wakes who waits once in a chunk, and at the end
     /// of `size` bytes.
     pub(super) fn reach(&self, position: u64, size: u64) {
-        let mut state = locked(&self.state);
+        let mut state = self.state.lock();
         let before = std::mem::replace(&mut state.position, position);
         if before / CHUNK as u64 != position / CHUNK as u64 || position == size {
             self.moved.notify_all();
@@ -45,28 +47,28 @@ impl FillProgress {
 
     /// The fill has ended, well or not.
     pub(super) fn end(&self) {
-        locked(&self.state).ended = true;
+        self.state.lock().ended = true;
         self.moved.notify_all();
     }
 
     /// What is in the file is no longer what was read from it so far.
     pub(super) fn stop(&self) {
-        locked(&self.state).stopped = true;
+        self.state.lock().stopped = true;
         self.moved.notify_all();
     }
 
     /// Waits until the file holds everything up to `end`, for as long as the fill lives; whether it
     /// does.
     fn wait_for(&self, end: u64) -> bool {
-        let mut state = locked(&self.state);
+        let mut state = self.state.lock();
         while state.position < end && !state.ended && !state.stopped {
-            state = self.moved.wait(state).unwrap_or_else(PoisonError::into_inner);
+            self.moved.wait(&mut state);
         }
         state.position >= end && !state.stopped
     }
 
     fn is_stopped(&self) -> bool {
-        locked(&self.state).stopped
+        self.state.lock().stopped
     }
 }
 

@@ -13,16 +13,17 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
+use parking_lot::Mutex;
 use rustix::fs::fstat;
 
 use super::disk::{length, read_full_at};
 use super::error::{StoreError, StoreFailure};
 use super::memory::Reservation;
 use super::sums::{CHUNK, ChunkSums};
-use super::{Key, Store, locked};
+use super::{Key, Store};
 
 /// How many chunks are kept for reads that are smaller than a chunk; 4 MiB.
 const RECENT: usize = 64;
@@ -262,7 +263,7 @@ impl RecentChunks {
     }
 
     fn get(&self, object: u64, chunk: u64) -> Option<Arc<[u8]>> {
-        let mut kept = locked(&self.0);
+        let mut kept = self.0.lock();
         let at = kept.iter().position(|kept| (kept.object, kept.chunk) == (object, chunk))?;
         let found = kept.remove(at)?;
         let bytes = found.bytes.clone();
@@ -271,7 +272,7 @@ impl RecentChunks {
     }
 
     fn put(&self, object: u64, chunk: u64, bytes: Arc<[u8]>) -> Arc<[u8]> {
-        let mut kept = locked(&self.0);
+        let mut kept = self.0.lock();
         kept.truncate(RECENT - 1);
         kept.push_front(KeptObject { object, chunk, bytes: bytes.clone() });
         bytes
@@ -279,6 +280,6 @@ impl RecentChunks {
 
     /// Forgets the chunks of an object that was closed.
     pub(super) fn forget(&self, object: u64) {
-        locked(&self.0).retain(|kept| kept.object != object);
+        self.0.lock().retain(|kept| kept.object != object);
     }
 }

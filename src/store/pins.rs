@@ -8,15 +8,15 @@
 //! only where it is damaged.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::Mutex;
 
+use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
 use super::evict::{on_disk, walk};
 use super::layout::CacheLayout;
-use super::{Key, Store, edges, locked};
+use super::{Key, Store, edges};
 use crate::digest::Digest;
 use crate::name::{Reference, Tag};
 
@@ -160,7 +160,7 @@ impl Store {
         put: impl Fn(&CacheLayout, &str, &[u8]) -> Result<(), StoreError>,
         change: impl FnOnce(Option<Vec<u8>>) -> Option<Vec<u8>>,
     ) -> Result<(), StoreError> {
-        let _alone = locked(&self.pinning.0);
+        let _alone = self.pinning.0.lock();
         let layout = self.layout_to_write()?;
         let failed = |errno| {
             StoreError::system(format_args!("the {name} of the cache"), "change them", errno)

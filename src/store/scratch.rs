@@ -8,16 +8,17 @@
 
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock, ftruncate};
 use rustix::io::Errno;
 
+use super::Store;
 use super::disk::{random_name, write_all_at};
 use super::error::{StoreError, StoreFailure};
 use super::layout::CacheLayout;
 use super::sums::Summer;
-use super::{Store, locked};
 
 /// How the names of such files end.
 pub(super) const SCRATCH: &str = ".scratch";
@@ -50,9 +51,9 @@ pub(super) struct Scratches(Mutex<Vec<Weak<SharedScratch>>>);
 impl Scratches {
     /// Gives all of them up; the bytes that are free again.
     pub(super) fn give_up(&self) -> u64 {
-        let all = std::mem::take(&mut *locked(&self.0));
+        let all = std::mem::take(&mut *self.0.lock());
         let files =
-            all.iter().filter_map(Weak::upgrade).filter_map(|shared| locked(&shared.file).take());
+            all.iter().filter_map(Weak::upgrade).filter_map(|shared| shared.file.lock().take());
         files
             .map(|file| {
                 let length = rustix::fs::fstat(&file).map_or(0, |stat| super::disk::length(&stat));
@@ -83,8 +84,8 @@ impl Store {
         let shared = Arc::new(SharedScratch { name: name.clone(), file: Mutex::new(None) });
         let summer = Box::new(Summer::new(&layout.seals));
         let scratch = Scratch { layout, shared: shared.clone(), position: 0, summer };
-        *locked(&shared.file) = Some(file);
-        let mut all = locked(&self.scratches.0);
+        *shared.file.lock() = Some(file);
+        let mut all = self.scratches.0.lock();
         all.retain(|other| other.strong_count() > 0);
         all.push(Arc::downgrade(&shared));
         drop(all);
@@ -98,7 +99,7 @@ impl Scratch {
     /// # Errors
     /// The disk takes no writes, or something else needed the space. The content is lost then.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        let mut slot = locked(&self.shared.file);
+        let mut slot = self.shared.file.lock();
         let written = match slot.as_ref() {
             Some(file) => write_all_at(file, bytes, self.position),
             None => Err(Errno::NOSPC),
@@ -122,7 +123,7 @@ impl Scratch {
         partial: &str,
         size: u64,
     ) -> Result<TakenScratch, StoreError> {
-        let Some(file) = locked(&self.shared.file).take() else {
+        let Some(file) = self.shared.file.lock().take() else {
             return Err(StoreError::system(
                 &self.shared.name,
                 "keep what was written ahead",

@@ -6,15 +6,15 @@
 //! leaves a trace in its ctime with his first change.
 
 use std::num::NonZeroUsize;
-use std::sync::Mutex;
 
 use lru::LruCache;
+use parking_lot::Mutex;
 use rustix::fs::{Stat, fstat};
 
 use super::disk::length;
 use super::error::StoreError;
 use super::lease::has_no_writer;
-use super::{Key, Object, locked};
+use super::{Key, Object};
 
 /// How many files' stamps are kept.
 const KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
@@ -57,7 +57,7 @@ impl Object {
     pub fn is_whole(&self) -> bool {
         let stamp = self.stamp();
         let checked =
-            stamp.is_some() && locked(&self.0.store.whole.0).get(&self.key()).copied() == stamp;
+            stamp.is_some() && self.0.store.whole.0.lock().get(&self.key()).copied() == stamp;
         checked && self.is_unwritten()
     }
 
@@ -78,7 +78,7 @@ impl Object {
         self.verify_whole()?;
         let is_sure = self.stamp() == before && self.is_unwritten();
         if let (true, Some(stamp)) = (is_sure, before) {
-            locked(&self.0.store.whole.0).put(self.key(), stamp);
+            self.0.store.whole.0.lock().put(self.key(), stamp);
         }
         Ok(is_sure)
     }

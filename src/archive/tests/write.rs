@@ -2,7 +2,8 @@
 //! refuse.
 
 use std::io::{self, Read};
-use std::sync::Mutex;
+
+use parking_lot::Mutex;
 
 use super::*;
 use crate::archive::{self, ArchiveOutput, ReadAt, WrittenArchive, ZipEntry, hashes, write};
@@ -13,7 +14,7 @@ struct Memory(Mutex<Vec<u8>>);
 
 impl ArchiveOutput for Memory {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let (mut memory, at) = (self.0.lock().unwrap(), offset as usize);
+        let (mut memory, at) = (self.0.lock(), offset as usize);
         if memory.len() < at + bytes.len() {
             memory.resize(at + bytes.len(), 0xee);
         }
@@ -22,7 +23,7 @@ impl ArchiveOutput for Memory {
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.lock().unwrap().read_exact_at(buf, offset)
+        self.0.lock().read_exact_at(buf, offset)
     }
 }
 
@@ -50,7 +51,7 @@ fn written_within(
 ) -> Result<(WrittenArchive, Vec<u8>), ArchiveError> {
     let out = Memory::default();
     let written = write(&entries(files), &Source(files), &out, limits)?;
-    Ok((written, out.0.into_inner().unwrap()))
+    Ok((written, out.0.into_inner()))
 }
 
 fn written(files: &Files) -> (WrittenArchive, Vec<u8>) {

@@ -60,7 +60,7 @@ impl Bed {
         };
         let ahead = Prefetch::new(&self.all, digest);
         ahead.follow(&self.store, &Limits::default(), &mut fill);
-        let stage = lock(&ahead.run).as_ref().expect("it is followed").stage.clone();
+        let stage = ahead.run.lock().as_ref().expect("it is followed").stage.clone();
         Fetch { fill, ahead, stage }
     }
 
@@ -121,7 +121,7 @@ impl Bed {
                 .is_ok()
         };
         assert!(self.runtime.block_on(over));
-        wait_until(|| lock(&self.all.settled).is_empty());
+        wait_until(|| self.all.settled.lock().is_empty());
         (zip, package)
     }
 
@@ -342,7 +342,7 @@ fn a_transfer_that_begins_anew_is_followed_anew() {
         panic!("a fill")
     };
     first.ahead.follow(&bed.store, &Limits::default(), &mut fill);
-    let stage = lock(&first.ahead.run).as_ref().unwrap().stage.clone();
+    let stage = first.ahead.run.lock().as_ref().unwrap().stage.clone();
     fill.write(&zip).unwrap();
     bed.until_inflated(LARGE);
     bed.settle(Fetch { fill, ahead: first.ahead, stage });
@@ -382,7 +382,7 @@ fn a_bomb_is_given_up_at_the_limits() {
     };
     let ahead = Prefetch::new(&bed.all, Digest::of(&zip));
     ahead.follow(&bed.store, &Limits { entry: 1 << 20, ..Limits::default() }, &mut fill);
-    let stage = lock(&ahead.run).as_ref().unwrap().stage.clone();
+    let stage = ahead.run.lock().as_ref().unwrap().stage.clone();
     fill.write(&zip).unwrap();
     bed.settle(Fetch { fill, ahead, stage });
     assert_eq!((bed.members().len(), bed.names("tmp").len()), (0, 0));
@@ -403,7 +403,7 @@ fn as_many_are_followed_as_there_are_places_and_no_small_ones() {
     };
     let follow = |(fill, ahead): &mut (Fill, Arc<Prefetch>)| {
         ahead.follow(&bed.store, &Limits::default(), fill);
-        lock(&ahead.run).is_some()
+        ahead.run.lock().is_some()
     };
     assert!(!follow(&mut begin(1, SMALL_MAX as usize)));
     let mut all: Vec<_> = (2..5).map(|seed| begin(seed, LARGE)).collect();
@@ -421,7 +421,7 @@ fn who_opens_a_member_waits_for_it_and_for_no_other() {
     let _inside = bed.runtime.enter();
     assert!(join(0), "nothing goes on");
     let (stage, seen) = watch::channel(PrefetchStage::Undecided);
-    lock(&bed.all.settled).insert(archive, seen);
+    bed.all.settled.lock().insert(archive, seen);
     assert!(!join(0) && !join(1));
     stage.send_replace(PrefetchStage::Inflating(FileNo(1)));
     assert!(join(0) && !join(1));

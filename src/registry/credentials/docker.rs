@@ -5,10 +5,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use parking_lot::Mutex;
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
@@ -176,7 +177,7 @@ impl DockerStore {
     /// Why all files were dropped when they were read last, if they were. Does not wait for the
     /// disk.
     pub fn dropped(&self) -> Option<String> {
-        self.dropped.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.dropped.lock().clone()
     }
 
     /// All files as they are now; those that did not change are not read again. Blocks on the disk.
@@ -185,7 +186,7 @@ impl DockerStore {
             DockerFiles::Ambient(paths) => (paths, true),
             DockerFiles::Listed(paths) => (paths, false),
         };
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         let mut files: Vec<NamedFile> = Vec::new();
         let mut warnings = Vec::new();
         let mut failed = None;
@@ -212,7 +213,7 @@ impl DockerStore {
                      repair or remove it",
                     path.display()
                 );
-                let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut dropped = self.dropped.lock();
                 if dropped.as_ref() != Some(&warning) {
                     *dropped = Some(warning.clone());
                     warnings.push(warning);
@@ -221,7 +222,7 @@ impl DockerStore {
             }
             Some(failed) => Err(failed),
             None => {
-                *self.dropped.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                *self.dropped.lock() = None;
                 Ok(files)
             }
         };

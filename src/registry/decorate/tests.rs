@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::super::SinkError;
 use super::super::layout::RegistryLayout;
@@ -36,7 +36,7 @@ impl Memory {
     }
 
     fn ask(&self, what: String) -> Result<(), RegistryError> {
-        self.asked.lock().unwrap().push(what.clone());
+        self.asked.lock().push(what.clone());
         match self.failing {
             Some(failure) => Err(RegistryError::new(failure, what, "as told")),
             None => Ok(()),
@@ -44,7 +44,7 @@ impl Memory {
     }
 
     fn asked(&self) -> usize {
-        self.asked.lock().unwrap().len()
+        self.asked.lock().len()
     }
 }
 

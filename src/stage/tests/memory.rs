@@ -2,10 +2,10 @@
 //! something at a certain call.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use crate::digest::Digest;
 use crate::failure::Failure;
@@ -43,53 +43,50 @@ impl Memory {
         &self,
         before: impl FnMut(&Memory, &str) -> Result<(), RegistryError> + Send + 'static,
     ) {
-        *self.before.lock().unwrap() = Some(Box::new(before));
+        *self.before.lock() = Some(Box::new(before));
     }
 
     /// Nothing is called any more.
     pub fn calm(&self) {
-        *self.before.lock().unwrap() = None;
+        *self.before.lock() = None;
     }
 
     /// The calls since the last time.
     pub fn log(&self) -> Vec<String> {
-        std::mem::take(&mut self.calls.lock().unwrap())
+        std::mem::take(&mut self.calls.lock())
     }
 
     pub fn tag(&self, repo: &str, tag: &str) -> Option<Digest> {
-        self.tags.lock().unwrap().get(&(repo.parse().unwrap(), tag.parse().unwrap())).copied()
+        self.tags.lock().get(&(repo.parse().unwrap(), tag.parse().unwrap())).copied()
     }
 
     pub fn document(&self, repo: &str, digest: Digest) -> Manifest {
-        let raw = self.manifests.lock().unwrap()[&(repo.parse().unwrap(), digest)].clone();
+        let raw = self.manifests.lock()[&(repo.parse().unwrap(), digest)].clone();
         Manifest::parse(raw.into(), digest, None).unwrap()
     }
 
     pub fn blob(&self, repo: &str, digest: Digest) -> Vec<u8> {
-        self.blobs.lock().unwrap()[&(repo.parse().unwrap(), digest)].clone()
+        self.blobs.lock()[&(repo.parse().unwrap(), digest)].clone()
     }
 
     /// Puts a manifest and a tag past all calls.
     pub fn set(&self, repo: &str, tag: &str, manifest: &Manifest) {
         let repo: RepoName = repo.parse().unwrap();
-        self.manifests
-            .lock()
-            .unwrap()
-            .insert((repo.clone(), manifest.digest), manifest.raw.to_vec());
-        self.tags.lock().unwrap().insert((repo, tag.parse().unwrap()), manifest.digest);
+        self.manifests.lock().insert((repo.clone(), manifest.digest), manifest.raw.to_vec());
+        self.tags.lock().insert((repo, tag.parse().unwrap()), manifest.digest);
     }
 
     async fn call(&self, call: &str) -> Result<(), RegistryError> {
         tokio::task::yield_now().await;
-        let taken = self.before.lock().unwrap().take();
+        let taken = self.before.lock().take();
         let Some(mut before) = taken else { return Ok(()) };
         let result = before(self, call);
-        self.before.lock().unwrap().get_or_insert(before);
+        self.before.lock().get_or_insert(before);
         result
     }
 
     fn note(&self, call: &str) {
-        self.calls.lock().unwrap().push(call.to_owned());
+        self.calls.lock().push(call.to_owned());
     }
 }
 
@@ -121,12 +118,10 @@ impl Registry for Memory {
         self.note(call);
         let digest = match selector {
             Selector::Digest(digest) => Some(*digest),
-            Selector::Tag(tag) => {
-                self.tags.lock().unwrap().get(&(repo.clone(), tag.clone())).copied()
-            }
+            Selector::Tag(tag) => self.tags.lock().get(&(repo.clone(), tag.clone())).copied(),
         };
         let digest = digest.ok_or_else(|| failure(Failure::Absent))?;
-        let bytes = self.manifests.lock().unwrap().get(&(repo.clone(), digest)).cloned();
+        let bytes = self.manifests.lock().get(&(repo.clone(), digest)).cloned();
         let bytes = bytes.ok_or_else(|| failure(Failure::Absent))?;
         Ok(RawManifest { bytes: bytes.into(), content_type: None, claimed: None })
     }
@@ -151,7 +146,7 @@ impl Upload for Memory {
     ) -> Result<Uploaded, RegistryError> {
         self.call("blob").await?;
         let key = (repo.clone(), blob.digest);
-        if self.blobs.lock().unwrap().contains_key(&key) {
+        if self.blobs.lock().contains_key(&key) {
             self.note("blob there");
             return Ok(Uploaded::Present);
         }
@@ -166,7 +161,7 @@ impl Upload for Memory {
         if Digest::of(&bytes) != blob.digest || bytes.len() as u64 != blob.size {
             return Err(failure(Failure::Integrity));
         }
-        self.blobs.lock().unwrap().insert(key, bytes);
+        self.blobs.lock().insert(key, bytes);
         self.note("blob sent");
         Ok(Uploaded::Sent)
     }
@@ -184,20 +179,17 @@ impl Upload for Memory {
         };
         self.call(call).await?;
         let named = match &manifest.body {
-            crate::oci::ManifestBody::Image(layers) => layers.iter().all(|layer| {
-                self.blobs.lock().unwrap().contains_key(&(repo.clone(), layer.digest))
-            }),
-            crate::oci::ManifestBody::Index(entries) => entries.iter().all(|entry| {
-                self.manifests.lock().unwrap().contains_key(&(repo.clone(), entry.digest))
-            }),
+            crate::oci::ManifestBody::Image(layers) => layers
+                .iter()
+                .all(|layer| self.blobs.lock().contains_key(&(repo.clone(), layer.digest))),
+            crate::oci::ManifestBody::Index(entries) => entries
+                .iter()
+                .all(|entry| self.manifests.lock().contains_key(&(repo.clone(), entry.digest))),
         };
         assert!(named, "what a manifest names has to be there before it");
-        self.manifests
-            .lock()
-            .unwrap()
-            .insert((repo.clone(), manifest.digest), manifest.raw.to_vec());
+        self.manifests.lock().insert((repo.clone(), manifest.digest), manifest.raw.to_vec());
         if let Selector::Tag(tag) = selector {
-            self.tags.lock().unwrap().insert((repo.clone(), tag.clone()), manifest.digest);
+            self.tags.lock().insert((repo.clone(), tag.clone()), manifest.digest);
         }
         self.note(call);
         Ok(())
@@ -211,9 +203,7 @@ impl Upload for Memory {
         self.call("present").await?;
         self.note("present");
         match selector {
-            Selector::Tag(tag) => {
-                Ok(self.tags.lock().unwrap().get(&(repo.clone(), tag.clone())).copied())
-            }
+            Selector::Tag(tag) => Ok(self.tags.lock().get(&(repo.clone(), tag.clone())).copied()),
             Selector::Digest(_) => Err(failure(Failure::Unsupported)),
         }
     }
@@ -225,7 +215,7 @@ impl Upload for Memory {
     ) -> Result<Vec<Tag>, RegistryError> {
         self.call("list").await?;
         self.note("list");
-        let tags = self.tags.lock().unwrap();
+        let tags = self.tags.lock();
         let all =
             tags.keys().filter(|(of, tag)| of == repo && tag.as_str() > after.unwrap_or_default());
         Ok(all.map(|(_, tag)| tag.clone()).collect())
@@ -237,8 +227,8 @@ impl Upload for Memory {
         if self.keeps {
             return Ok(Removed::Refused);
         }
-        self.tags.lock().unwrap().retain(|(of, _), stands| of != repo || stands != digest);
-        self.manifests.lock().unwrap().remove(&(repo.clone(), *digest));
+        self.tags.lock().retain(|(of, _), stands| of != repo || stands != digest);
+        self.manifests.lock().remove(&(repo.clone(), *digest));
         Ok(Removed::Yes)
     }
 }

@@ -1,10 +1,10 @@
 //! Writers of one tag in every order of their requests: a scheduler holds each request about the
 //! tag back, and lets one pass at a time.
 
-use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -60,16 +60,16 @@ struct Gate {
 impl Gate {
     async fn pass(&self, writer: usize, act: WriterAct) {
         let (pass, passed) = oneshot::channel();
-        self.held.lock().unwrap()[writer] = Some(Held { act, pass });
+        self.held.lock()[writer] = Some(Held { act, pass });
         drop(passed.await);
     }
 
     fn act(&self, writer: usize) -> Option<WriterAct> {
-        self.held.lock().unwrap()[writer].as_ref().map(|held| held.act)
+        self.held.lock()[writer].as_ref().map(|held| held.act)
     }
 
     fn open(&self, writer: usize) {
-        let held = self.held.lock().unwrap()[writer].take();
+        let held = self.held.lock()[writer].take();
         let _ = held.unwrap().pass.send(());
     }
 }
@@ -252,7 +252,7 @@ impl Schedule {
 
     fn kill(&mut self, at: usize) {
         self.tasks[at].abort();
-        self.gate.held.lock().unwrap()[at] = None;
+        self.gate.held.lock()[at] = None;
         self.changes += 1;
         self.before = None;
     }
@@ -277,7 +277,7 @@ async fn run(
 ) -> Option<Ended> {
     let registry = Arc::new(Memory::that_keeps(keeps));
     let gate = Arc::new(Gate::default());
-    gate.held.lock().unwrap().resize_with(writers.len(), || None);
+    gate.held.lock().resize_with(writers.len(), || None);
     let tasks = writers.iter().cloned().enumerate().map(|(at, writer)| {
         let gated = Gated { memory: registry.clone(), gate: gate.clone(), writer: at };
         let options = push::PushOptions { allow_overwrite: writer.overwrites };
@@ -370,7 +370,7 @@ impl Ended {
     }
 
     fn claims(&self) -> usize {
-        self.registry.tags.lock().unwrap().keys().filter(|(_, tag)| tag.is_claim()).count()
+        self.registry.tags.lock().keys().filter(|(_, tag)| tag.is_claim()).count()
     }
 
     /// What holds after every schedule.
