@@ -6,8 +6,10 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::ExportError;
 use crate::facts::{FactError, Facts, MemberContent, PackageTarget, VerifiedPackage, blocking};
@@ -50,7 +52,7 @@ pub(super) async fn write(
     let shares = blocking(move || shares_blocks(&archive, &probe)).await?;
     let target = Arc::new(NewTree { at: at.to_owned(), plugins, shares, later: Mutex::default() });
     facts.extract(package, target.clone()).await?;
-    let later = std::mem::take(&mut *target.later.lock().unwrap_or_else(PoisonError::into_inner));
+    let later = std::mem::take(&mut *target.later.lock());
     for (path, number) in later {
         shared(facts, package, number, &at.join(path)).await?;
     }
@@ -96,7 +98,7 @@ impl PackageTarget for NewTree {
         });
         let made = made.map_err(told(&at))?;
         if self.shares && file.size >= SHARED_MIN {
-            let mut later = self.later.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut later = self.later.lock();
             later.insert(path.to_owned(), number);
             return Ok(None);
         }
