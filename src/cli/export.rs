@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -26,7 +26,7 @@ pub fn run(args: &ExportArgs) -> Result<(), CommandError> {
     let dir = directory(&args.dir, &environment.base)?;
     let mut inputs = needed::inputs(&args.needs, &[Platform::host()], &environment)?;
     // Modules that are called by paths below it are those that it is to hold.
-    inputs.mount_points.push(dir.clone());
+    inputs.mount_points.extend([dir.clone()].into_iter().chain(dir.canonicalize()));
     let registries = Registries::open(&args.reading, args.cache_dir.as_deref(), &environment)?;
     let mapping = needed::mapping(&args.needs, &registries)?;
     let runtime = daemon::runtime()?;
@@ -58,9 +58,10 @@ pub fn run(args: &ExportArgs) -> Result<(), CommandError> {
     output::text(releases.iter().map(|release| release.line(&dir)).collect::<String>())
 }
 
-/// Where to: a path that clients may be told, without links in it.
+/// Where to, as it was typed, so that clients may be told the same; without `..` in it.
 fn directory(dir: &Path, base: &Path) -> Result<PathBuf, CommandError> {
-    let dir = absolute(dir, base);
+    let dir = unambiguous(&absolute(dir, base))
+        .map_err(|e| CommandError::Failed(format!("{}: {e}", dir.display())))?;
     if let Some(mount) = mounts::all()?.into_iter().find(|mount| dir.starts_with(&mount.point)) {
         return Err(CommandError::Usage(format!(
             "{} lies in the mount at {}, which shows all of this; name a directory outside of it",
@@ -69,6 +70,14 @@ fn directory(dir: &Path, base: &Path) -> Result<PathBuf, CommandError> {
         )));
     }
     Ok(dir)
+}
+
+/// The path without `..`, which behind a link leads elsewhere than it seems.
+pub fn unambiguous(path: &Path) -> io::Result<PathBuf> {
+    match path.components().any(|part| part == Component::ParentDir) {
+        true => crate::fuse::session::resolved(path),
+        false => Ok(path.to_owned()),
+    }
 }
 
 /// Fetches the packages that are not in their places; for each artifact what that took.

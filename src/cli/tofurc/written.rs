@@ -11,6 +11,7 @@ use super::ClientEnvironment;
 use super::install::{self, Place};
 use crate::cli::args::carry::ClientArg;
 use crate::cli::control::ControlRequest;
+use crate::cli::export as exporting;
 use crate::cli::mounts;
 use crate::cli::output::{self, CommandError};
 use crate::copy::export;
@@ -183,7 +184,9 @@ fn of_mount(mountpoint: &Path) -> Result<(PathBuf, MountMapping), CommandError> 
 /// The providers that were exported to a directory: others come from their own registries.
 fn of_export(dir: &Path) -> Result<(PathBuf, MountMapping), CommandError> {
     let failed = |reason: String| CommandError::Failed(format!("{}: {reason}", dir.display()));
-    let dir = std::path::absolute(dir).map_err(|e| failed(e.to_string()))?;
+    let dir = std::path::absolute(dir)
+        .and_then(|dir| exporting::unambiguous(&dir))
+        .map_err(|e| failed(e.to_string()))?;
     let plugins = dir.join("plugins");
     let providers = export::providers(&plugins)
         .map_err(|e| failed(format!("its plugins/ cannot be listed: {e}")))?;
