@@ -47,9 +47,17 @@ fn examples(document: &str) -> Vec<Vec<Example>> {
 
 /// Whether `printed` is `expected`, in which `…` stands for any text within a line.
 fn is_as_expected(printed: &str, expected: &str) -> bool {
-    let fits = |(printed, expected): (&str, &str)| match expected.split_once('…') {
-        None => printed == expected,
-        Some((begin, end)) => printed.strip_prefix(begin).is_some_and(|rest| rest.ends_with(end)),
+    let fits = |(printed, expected): (&str, &str)| {
+        let mut parts = expected.split('…');
+        let Some(mut rest) = printed.strip_prefix(parts.next().unwrap_or_default()) else {
+            return false;
+        };
+        let Some(end) = parts.next_back() else { return rest.is_empty() };
+        for part in parts {
+            let Some((_, behind)) = rest.split_once(part) else { return false };
+            rest = behind;
+        }
+        rest.ends_with(end)
     };
     printed.lines().count() == expected.lines().count()
         && printed.lines().zip(expected.lines()).all(fits)
