@@ -79,7 +79,7 @@ pub fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut program = without_help(options::described());
     program.build();
     let mut pages = Vec::new();
-    add(&program, &mut pages)?;
+    add(&program, &[], &mut pages)?;
     Ok(pages)
 }
 
@@ -92,10 +92,24 @@ fn without_help(command: Command) -> Command {
     })
 }
 
-fn add(command: &Command, pages: &mut Vec<(String, Vec<u8>)>) -> io::Result<()> {
-    pages.push((format!("{}.1", name(command)), page(command)?));
-    let shown = command.get_subcommands().filter(|inner| !inner.is_hide_set());
-    shown.into_iter().try_for_each(|inner| add(inner, pages))
+/// Adds the page of a command, and of those below it. `above` is what stands behind the help of
+/// the command above.
+fn add(command: &Command, above: &[String], pages: &mut Vec<(String, Vec<u8>)>) -> io::Result<()> {
+    let examples = examples(command, above);
+    pages.push((format!("{}.1", name(command)), page(command, &examples)?));
+    let mut shown = command.get_subcommands().filter(|inner| !inner.is_hide_set());
+    shown.try_for_each(|inner| add(inner, &examples, pages))
+}
+
+/// The lines behind the help of a command; of one that has none those of the command above that
+/// are about it.
+fn examples(command: &Command, above: &[String]) -> Vec<String> {
+    let own = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    if own.is_empty() {
+        let words = name(command).replace('-', " ");
+        return above.iter().filter(|line| line.contains(&words)).cloned().collect();
+    }
+    own.lines().skip_while(|line| line.starts_with("Example")).map(str::to_owned).collect()
 }
 
 /// As in `tofufs-bundle-verify`.
@@ -103,7 +117,7 @@ fn name(command: &Command) -> &str {
     command.get_display_name().unwrap_or_else(|| command.get_name())
 }
 
-fn page(command: &Command) -> io::Result<Vec<u8>> {
+fn page(command: &Command, examples: &[String]) -> io::Result<Vec<u8>> {
     let usage = command.clone().render_usage().to_string();
     let usage = usage.trim_start_matches("Usage:").trim().to_owned();
     let man = Man::new(command.clone().override_usage(usage))
@@ -121,25 +135,18 @@ fn page(command: &Command) -> io::Result<Vec<u8>> {
         man.render_subcommands_section(&mut page)?;
     }
     let mut rest = Roff::new();
-    examples(command, &mut rest);
+    rest.control("SH", ["EXAMPLES"]);
+    rest.control("nf", []);
+    for line in examples {
+        rest.text([roman(line.as_str())]);
+    }
+    rest.control("fi", []);
     listed(&mut rest, "EXIT STATUS", CODES.iter().copied());
     environment(command, &mut rest);
     listed(&mut rest, "FILES", FILES.iter().copied());
     see_also(command, &mut rest);
     rest.to_writer(&mut page)?;
     Ok(page)
-}
-
-/// What stands behind the help, line by line.
-fn examples(command: &Command, page: &mut Roff) {
-    let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-    let lines = text.lines().skip_while(|line| line.starts_with("Example"));
-    page.control("SH", ["EXAMPLES"]);
-    page.control("nf", []);
-    for line in lines {
-        page.text([roman(line)]);
-    }
-    page.control("fi", []);
 }
 
 fn environment(command: &Command, page: &mut Roff) {

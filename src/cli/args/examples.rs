@@ -51,6 +51,7 @@ Examples:
 pub const CACHE_EXAMPLES: &str = "\
 Examples:
   tofufs cache info
+  tofufs cache verify
   tofufs cache prune --to 5GiB
   tofufs cache pin --lock-file .terraform.lock.hcl --root .
   tofufs cache pin --remove ghcr.io/acme/network:1.2.0";

@@ -431,7 +431,7 @@ fn a_mount_tells_options_that_other_commands_have() {
     for key in told.keys() {
         assert!(known.contains_key(key), "{key}");
     }
-    for command in ["lock", "bundle", "pull", "push", "copy", "doctor"] {
+    for command in ["lock", "bundle", "pull", "export", "push", "copy", "doctor"] {
         let command = CommandLine::command().find_subcommand(command).cloned().unwrap();
         assert!(
             command.get_opts().any(|option| option.get_long() == Some("like")),

@@ -190,7 +190,7 @@ mod tests {
             ..Needs::default()
         };
         let rule = |of: &str| MappingRule::new("r.io/p/${type}", &[of.to_owned()], &[]).unwrap();
-        let mapping = Mapping::new(vec![rule("x.org/*/*"), rule("y.org/*/*")]);
+        let mapping = Mapping::new(vec![rule("x.org/acme/*"), rule("y.org/acme/*")]);
         let plan = ExportPlan::of(&needs, &mapping).unwrap();
         assert!(plan.packages[0].plugins && plan.packages[0].path.ends_with("linux_amd64"));
         for host in ["x.org", "y.org"] {
