@@ -52,7 +52,7 @@ fn every_option_has_a_variable() {
                 panic!("{words} {} has no long form", option.get_id())
             };
             let expected = format!("TOFUFS_{}", long.to_uppercase().replace('-', "_"));
-            let typed_alone = ["help", "version", "foreground"].contains(&long);
+            let typed_alone = TYPED_ALONE.contains(&long);
             let variable = option.get_env().map(|name| name.to_string_lossy().into_owned());
             assert_eq!(variable, (!typed_alone).then_some(expected), "{words} --{long}");
             seen += 1;
