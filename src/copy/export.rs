@@ -37,7 +37,8 @@ pub use plan::{ExportPlan, PlannedPackage};
 
 use self::record::{ExportRecord, stamp};
 use super::RegistryFacts;
-use crate::facts::{FactError, Unpacking};
+use crate::facts::Unpacking;
+use crate::failure::{Failure, Refusal};
 use crate::mapping::MappingError;
 use crate::name::ProviderAddr;
 
@@ -47,17 +48,9 @@ const AT_ONCE: usize = 2;
 /// Why an export is not complete.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ExportError {
-    /// Something in the directory.
-    #[error("{}: {rule}", path.display())]
-    Path {
-        /// What.
-        path: PathBuf,
-        /// The rule or the system's reason.
-        rule: String,
-    },
-    /// What a registry or the cache says.
+    /// Something in the directory, or what a registry or the cache says.
     #[error(transparent)]
-    Fact(#[from] FactError),
+    Refused(#[from] Refusal),
     /// A provider that a rule matches and cannot map.
     #[error(transparent)]
     Mapping(#[from] MappingError),
@@ -66,13 +59,14 @@ pub enum ExportError {
 impl ExportError {
     fn of(path: &Path) -> impl FnOnce(io::Error) -> ExportError {
         let path = path.to_owned();
-        move |e| ExportError::Path { path, rule: e.to_string() }
+        move |e| Refusal::io(path, e).into()
     }
 
     fn in_the_way(path: &Path) -> ExportError {
-        let rule = "this was not exported and stands where a release has to be; move it away, or \
-                    export to another directory";
-        ExportError::Path { path: path.to_owned(), rule: rule.to_owned() }
+        let rule = "this was not exported and stands where a release has to be";
+        Refusal::new(Failure::Exists, path, rule)
+            .remedy("move it away, or export to another directory")
+            .into()
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::content::Bytes;
 use super::prefetch::BesideFetch;
-use super::{FactError, Facts, VerifiedPackage};
+use super::{Facts, VerifiedPackage};
 use crate::archive::{self, ArchiveError};
-use crate::failure::Failure;
+use crate::failure::Refusal;
 use crate::members::{Child, FileNo, MemberFile, Members, TOP};
 use crate::store::Object;
 
@@ -38,17 +38,17 @@ impl Facts {
     /// as when it is read.
     ///
     /// # Errors
-    /// As for reading; `Io` for what the target says.
+    /// As for reading; that of a disk for what the target says.
     pub async fn extract(
         self: &Arc<Self>,
         package: &Arc<VerifiedPackage>,
         target: Arc<dyn PackageTarget>,
-    ) -> Result<(), FactError> {
+    ) -> Result<(), Refusal> {
         let of = package.clone();
         let work = move |zip: &Object| extracted(zip, &of.members, target.as_ref());
         self.with_archive(&package.repo, &package.archive, &BesideFetch::Nothing, work)
             .await?
-            .map_err(|e| FactError::new(Failure::Io, package.reference(), e))
+            .map_err(|e| Refusal::io(package.reference(), e))
     }
 }
 

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use super::ExportError;
-use crate::facts::{FactError, Facts, MemberContent, PackageTarget, VerifiedPackage, blocking};
-use crate::failure::Failure;
+use crate::facts::{Facts, MemberContent, PackageTarget, VerifiedPackage, blocking};
+use crate::failure::{Failure, Refusal};
 use crate::members::{Child, FileNo, MemberFile, TOP};
 use crate::store::Object;
 
@@ -146,8 +146,8 @@ async fn shared(
 }
 
 /// Blocks on the disk.
-fn given(facts: &Facts, content: &MemberContent, size: u64, to: &Path) -> Result<(), FactError> {
-    let io = |e: io::Error| FactError::new(Failure::Io, to.display(), e);
+fn given(facts: &Facts, content: &MemberContent, size: u64, to: &Path) -> Result<(), Refusal> {
+    let io = |e: io::Error| Refusal::io(to, e);
     let mut file = fs::OpenOptions::new().write(true).truncate(true).open(to).map_err(io)?;
     if let MemberContent::Object(object) = content
         && object.make_sure_whole()?
