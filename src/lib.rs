@@ -23,3 +23,7 @@ pub mod registry;
 pub mod stage;
 pub mod store;
 pub mod tree;
+
+#[cfg(test)]
+#[path = "../tests/support/skip.rs"]
+mod skip;

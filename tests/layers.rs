@@ -1,6 +1,6 @@
 //! Holds the layers against the source: what each module may use, which module is the home of each
-//! outside crate, and which calls have a home. Tests inside of modules are exempt. ARCHITECTURE.md
-//! draws this table.
+//! outside crate, and which calls have a home; and the outside crates against the Rust that is
+//! asked for. Tests inside of modules are exempt. ARCHITECTURE.md draws this table.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -274,6 +274,32 @@ fn outside_crates_are_used_at_home_only() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Clippy holds the calls of the standard library against `rust-version`; this, the dependencies.
+#[test]
+fn no_dependency_needs_a_newer_rust_than_this_crate() {
+    let output = std::process::Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--locked", "--offline", "--all-features"])
+        .args(["--filter-platform", "x86_64-unknown-linux-gnu"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let numbers = |version: &str| -> Vec<u32> {
+        version.split('.').map(|number| number.parse().unwrap()).collect()
+    };
+    let ours = env!("CARGO_PKG_RUST_VERSION");
+    let newer: Vec<_> = metadata["packages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|package| Some((&package["name"], package["rust_version"].as_str()?)))
+        .filter(|(_, theirs)| numbers(theirs) > [numbers(ours), vec![0]].concat())
+        .map(|(name, theirs)| format!("{name} needs Rust {theirs}, and rust-version is {ours}"))
+        .collect();
+    assert!(newer.is_empty(), "{}", newer.join("\n"));
 }
 
 #[test]

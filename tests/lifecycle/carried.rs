@@ -74,7 +74,7 @@ fn initialises(place: &Place, client: &str, view: &str) {
         .env("CHECKPOINT_DISABLE", "1");
     match command.output() {
         Ok(output) => drop(succeeded(&output)),
-        Err(e) => return eprintln!("skipped: {client} cannot be run: {e}"),
+        Err(e) => return skip(&format!("{client} cannot be run: {e}")),
     }
     fs::remove_dir_all(place.path(".terraform")).unwrap();
 }

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use rustix::fs::{Access, AtFlags, CWD, Gid, Mode, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::{Place, done, world};
+use super::{Place, done, skip, world};
 
 const RELEASE: &str = "registry.example/acme/network/1.1.0";
 
@@ -55,7 +55,7 @@ fn has(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file());
     if found.is_none() {
-        eprintln!("skipped: {name} is not installed");
+        skip(&format!("{name} is not installed"));
     }
     found
 }
