@@ -83,7 +83,8 @@ impl Release {
                 "this is one platform of a provider release; use the tag of the release's index",
             ),
             (_, got) => refuse(format!(
-                "this is no artifact of OpenTofu: its artifactType is {}; wanted {MODULE:?} or {PROVIDER:?}",
+                "this is no artifact of OpenTofu: its artifactType is {}; wanted {MODULE:?} or \
+                 {PROVIDER:?}",
                 got.map_or("missing".to_owned(), |g| format!("{g:?}"))
             )),
         }

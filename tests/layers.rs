@@ -342,7 +342,8 @@ fn a_file_has_one_job() {
 #[test]
 fn the_reader_of_uses_sees_what_is_there() {
     let text = code(
-        "use crate::{a, b::{c, d}, e as f};\nlet x = crate::g::h; // crate::i\nnot_crate::j\n#[cfg(test)]\nmod tests { crate::k }",
+        "use crate::{a, b::{c, d}, e as f};\nlet x = crate::g::h; // crate::i\nnot_crate::j\n\
+         #[cfg(test)]\nmod tests { crate::k }",
     );
     assert_eq!(uses(&text, "crate::"), ["a", "b", "e", "g"]);
     assert!(

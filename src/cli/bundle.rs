@@ -43,11 +43,13 @@ impl BundlePlace {
             SourceSetting::Archive(file) => Ok(BundlePlace::Archive(file)),
             SourceSetting::Registry { host, prefix: None } if host.as_str().ends_with(".tar") => {
                 Err(CommandError::Usage(format!(
-                    "{host}: a file is written with oci-archive: before it; write oci-archive:{host}"
+                    "{host}: a file is written with oci-archive: before it; write \
+                     oci-archive:{host}"
                 )))
             }
             SourceSetting::Registry { .. } => Err(CommandError::Usage(format!(
-                "{source}: a bundle is a store; write oci:DIR or oci-archive:FILE (tofufs copy fills registries)"
+                "{source}: a bundle is a store; write oci:DIR or oci-archive:FILE (tofufs copy \
+                 fills registries)"
             ))),
         }
     }

@@ -190,11 +190,13 @@ mod tests {
     fn options_of_the_helper_are_the_long_options_with_underscores() {
         becomes(
             "/sbin/mount.fuse.tofufs ghcr.io/acme /mnt -o ro,allow_other",
-            "/sbin/mount.fuse.tofufs mount --read-only --kernel-flag=ro --allow-other -- ghcr.io/acme /mnt",
+            "/sbin/mount.fuse.tofufs mount --read-only --kernel-flag=ro --allow-other -- \
+             ghcr.io/acme /mnt",
         );
         becomes(
             "mount.tofufs a.b /mnt -o tag_ttl=5m,plain_http=localhost:5000,plain_http=a.b,noexec",
-            "mount.tofufs mount --tag-ttl=5m --plain-http=localhost:5000 --plain-http=a.b --kernel-flag=noexec -- a.b /mnt",
+            "mount.tofufs mount --tag-ttl=5m --plain-http=localhost:5000 --plain-http=a.b \
+             --kernel-flag=noexec -- a.b /mnt",
         );
     }
 
@@ -229,7 +231,8 @@ mod tests {
     #[test]
     fn options_of_mount_itself_are_passed_over() {
         becomes(
-            "mount.fuse.tofufs a.b /mnt -sn -v -t fuse.tofufs -o rw,_netdev,nofail,noauto,x-systemd.automount,dev,suid,user=me,,",
+            "mount.fuse.tofufs a.b /mnt -sn -v -t fuse.tofufs -o \
+             rw,_netdev,nofail,noauto,x-systemd.automount,dev,suid,user=me,,",
             "mount.fuse.tofufs mount -- a.b /mnt",
         );
         becomes(

@@ -238,7 +238,9 @@ fn planned(
             }
             None => {
                 return Err(CommandError::usage(format_args!(
-                    "{}: of several paths each has to be a provider's zip (terraform-provider-TYPE_VERSION_OS_ARCH.zip), its SHA256SUMS, a signature of them, or its _manifest.json",
+                    "{}: of several paths each has to be a provider's zip \
+                     (terraform-provider-TYPE_VERSION_OS_ARCH.zip), its SHA256SUMS, a signature of \
+                     them, or its _manifest.json",
                     path.display()
                 )));
             }

@@ -508,7 +508,8 @@ mod tests {
     #[test]
     fn options_that_may_be_given_several_times_add_up() {
         let s = settings(
-            "--plain-http a.b --plain-http c.d:1 --ca-file x.pem --ca-file /y.pem --token-realm a.b=https://t.b a.b m",
+            "--plain-http a.b --plain-http c.d:1 --ca-file x.pem --ca-file /y.pem --token-realm \
+             a.b=https://t.b a.b m",
         )
         .unwrap();
         assert_eq!(s.network.plain_http.len(), 2);

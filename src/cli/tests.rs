@@ -167,7 +167,8 @@ fn wrong_use_is_one_line_that_names_what_was_wrong() {
         ("tofufs push a.b/c:1", "a PATH and a REFERENCE are wanted"),
         (
             "tofufs cache --json prune --to 5",
-            "\"5\" is not a size (a number with KiB, MiB, GiB or TiB); see `tofufs help cache prune`",
+            "\"5\" is not a size (a number with KiB, MiB, GiB or TiB); see `tofufs help cache \
+             prune`",
         ),
     ] {
         let error = run_words(words).unwrap_err();

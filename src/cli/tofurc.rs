@@ -256,7 +256,8 @@ impl Tofurc {
         let secret = |block: &Block| matches!(block.login, Login::Credential(_));
         if mode & 0o077 != 0 && self.blocks.iter().skip(before).any(secret) {
             self.warnings.push(format!(
-                "{} holds credentials and other users can open it (mode {:04o}); run chmod 600 on it",
+                "{} holds credentials and other users can open it (mode {:04o}); run chmod 600 on \
+                 it",
                 file.display(),
                 mode & 0o7777
             ));

@@ -179,7 +179,8 @@ fn a_copy_of_a_release_is_copied_over_changed_and_removed() {
         let later = "$MNT/registry.example/acme/network/1.0.0";
         place.shell(
             &format!(
-                "rsync -a {release}/ synced; rsync -a --checksum --delete {later}/ synced; diff -r {later} synced"
+                "rsync -a {release}/ synced; rsync -a --checksum --delete {later}/ synced; diff -r \
+                 {later} synced"
             ),
             "",
         );
@@ -223,7 +224,8 @@ fn a_tree_that_shows_no_right_to_write_is_filled_moved_published_and_removed() {
         let staged = place.staged(name);
         place.shell(
             &format!(
-                "cp -r $MNT/{RELEASE} source; chmod -R a-w source; cp -a source {}; chmod -R u+w source",
+                "cp -r $MNT/{RELEASE} source; chmod -R a-w source; cp -a source {}; chmod -R u+w \
+                 source",
                 staged.display()
             ),
             "",

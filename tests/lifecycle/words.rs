@@ -145,7 +145,8 @@ fn the_keys_of_status_are_those_that_scripts_know() {
     let status = place.status();
     assert_eq!(
         keys(&status),
-        "cache downloads errors failures log mountpoint offline pid read_only requests sources staged"
+        "cache downloads errors failures log mountpoint offline pid read_only requests sources \
+         staged"
     );
     assert_eq!(keys(&status["cache"]), "bytes dir limit");
     assert_eq!(keys(&status["requests"]), "blob total");

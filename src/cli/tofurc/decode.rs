@@ -201,7 +201,8 @@ fn credentials(label: &str, body: BlockBody, file: &Path) -> DecodeResult<Block>
     ];
     if styles.iter().filter(|set| **set).count() != 1 {
         return body.refuse(
-            "must set exactly one of username+password, access_token+refresh_token, docker_credentials_helper",
+            "must set exactly one of username+password, access_token+refresh_token, \
+             docker_credentials_helper",
         );
     }
     let secret = |text: Zeroizing<String>| Secret::new(text.to_string());

@@ -248,7 +248,8 @@ fn what_opentofu_refuses_is_refused_with_file_and_line() {
             "true or false",
         ),
         (
-            "oci_default_credentials {\n discover_ambient_credentials = false\n docker_style_config_files = []\n}",
+            "oci_default_credentials {\n discover_ambient_credentials = false\n \
+             docker_style_config_files = []\n}",
             1,
             "discover_ambient_credentials is false",
         ),
@@ -348,7 +349,8 @@ fn secrets_are_not_printed_and_open_files_are_warned_of() {
 
 #[test]
 fn hcl_texts_keep_their_templates() {
-    let text = "a = \"${x(\"y\")}\\t$y %{z}\"\nb = <<-EOF\n  one\n    two\n  EOF\nc = [1, \"x\", [true], { d = -1.5 }]\n";
+    let text = "a = \"${x(\"y\")}\\t$y %{z}\"\nb = <<-EOF\n  one\n    two\n  EOF\n\
+         c = [1, \"x\", [true], { d = -1.5 }]\n";
     let document = syntax::parse(text).unwrap();
     let texts: Vec<(&str, usize, Option<&str>)> = document
         .items

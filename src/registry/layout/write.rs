@@ -317,7 +317,8 @@ impl<'a> Writer<'a> {
             NotLocked::Failed(e) => self.failed(e),
             NotLocked::TimedOut => {
                 let rule = format!(
-                    "another process holds the lock {}/{OWN}/{name} in the store {} for more than {deadline:?}",
+                    "another process holds the lock {}/{OWN}/{name} in the store {} for more than \
+                     {deadline:?}",
                     self.repo,
                     self.store.name()
                 );
