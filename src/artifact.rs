@@ -44,7 +44,6 @@ fn refuse<T>(reason: impl Into<String>) -> Result<T, ArtifactRefusal> {
 /// One platform of a provider release.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// The platform.
     pub platform: Platform,
     /// The image manifest that holds the package.
     pub manifest: Descriptor,

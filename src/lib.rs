@@ -1,6 +1,5 @@
 //! tofufs mounts OCI registries as a file system, for OpenTofu and Terraform. See ARCHITECTURE.md
 //! for the layers.
-#![warn(missing_docs)]
 
 pub mod archive;
 pub mod artifact;

@@ -52,7 +52,6 @@ use crate::oci::Descriptor;
 /// Why a request failed: one sentence made of what was asked, the rule, and what to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RegistryError {
-    /// The class.
     pub failure: Failure,
     /// What was asked for: a repository or reference, with the digest where one is known.
     pub subject: String,

@@ -93,7 +93,6 @@ impl RegistryAccess {
         &self.network
     }
 
-    /// The CLI configuration.
     pub fn configuration(&self) -> &ClientConfiguration {
         &self.configuration
     }

@@ -29,7 +29,6 @@ pub enum HelperError {
     /// An unknown `-o` option.
     #[error("-o {0}: there is no such option; `tofufs help mount` lists them (write _ for -)")]
     Option(String),
-    /// `remount`.
     #[error("-o remount: a mount of tofufs cannot be changed; unmount it and mount it again")]
     Remount,
 }

@@ -114,7 +114,6 @@ impl ClientEnvironment {
 /// Why the CLI configuration cannot be used: which file, which line, which rule.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TofurcError {
-    /// The file.
     pub file: PathBuf,
     /// The line, from 1, where one is known.
     pub line: Option<usize>,

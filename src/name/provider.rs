@@ -47,7 +47,6 @@ impl ProviderAddr {
         }
     }
 
-    /// `NAMESPACE`
     pub fn namespace(&self) -> &str {
         &self.namespace
     }
@@ -103,7 +102,6 @@ const ZIP_PREFIX: &str = "terraform-provider-";
 pub struct ZipName {
     /// `TYPE`
     pub kind: String,
-    /// `VERSION`
     pub version: Version,
     /// `OS_ARCH`
     pub platform: Platform,

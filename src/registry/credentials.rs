@@ -76,7 +76,6 @@ pub enum Credential {
     Basic {
         /// The user's name.
         username: String,
-        /// The password.
         password: Secret,
     },
     /// OAuth2 tokens: `access` is used as it is, `refresh` is exchanged at the token service.
@@ -91,7 +90,6 @@ pub enum Credential {
 /// A credential and where it was found, in words for the user.
 #[derive(Clone, Debug)]
 pub struct FoundCredential {
-    /// The credential.
     pub credential: Credential,
     /// Its source, without any secret: `auths["ghcr.io"] of /home/u/.docker/config.json`.
     pub source: String,

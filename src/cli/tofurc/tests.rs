@@ -6,7 +6,6 @@ use std::os::unix::fs::PermissionsExt;
 use super::*;
 use crate::registry::credentials::{Credential, Secret};
 
-/// A home directory.
 struct Home(tempfile::TempDir);
 
 impl Home {
