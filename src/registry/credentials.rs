@@ -34,7 +34,7 @@ use zeroize::Zeroizing;
 use crate::name::{Host, RepoName};
 
 pub use docker::DockerFiles;
-use docker::{DockerStore, NamedFile};
+use docker::{DockerFile, DockerStore, NamedFile};
 pub use prefix::{Prefix, PrefixError, Specificity};
 pub use program::{Program, ProgramError};
 
@@ -287,49 +287,7 @@ impl Credentials {
         }
         for (path, file) in files {
             let Ok(file) = file.as_ref() else { continue };
-            for (key, auth) in &file.auths {
-                let Some(specificity) = fits(key, host, repo) else { continue };
-                let source = auth_source(key, path);
-                let credential = match &auth.basic {
-                    None => continue,
-                    Some(Ok(credential)) => credential.clone(),
-                    Some(Err(reason)) => {
-                        let reason = (*reason).to_owned();
-                        return Err(CredentialError {
-                            host: host.clone(),
-                            source_name: source,
-                            reason,
-                        });
-                    }
-                };
-                let credential = match (&credential, &auth.identity_token) {
-                    (Credential::Basic { password, .. }, Some(token))
-                        if password.expose().is_empty() =>
-                    {
-                        refresh(token)
-                    }
-                    _ => credential,
-                };
-                Choice::offer(
-                    &mut best,
-                    Choice { specificity, source, login: Ok(Login::Credential(credential)) },
-                );
-            }
-            let programs = [
-                (
-                    Specificity::DOMAIN,
-                    file.cred_helpers.get(host.as_str()),
-                    format!("credHelpers[\"{host}\"]"),
-                ),
-                (Specificity::GLOBAL, file.creds_store.as_ref(), "credsStore".to_owned()),
-            ];
-            for (specificity, name, place) in programs {
-                let Some(name) = name else { continue };
-                let source = format!("{place} of {}", path.display());
-                let login =
-                    name.parse().map(Login::Program).map_err(|e: ProgramError| e.to_string());
-                Choice::offer(&mut best, Choice { specificity, source, login });
-            }
+            offer_of_file(&mut best, host, repo, path, file)?;
         }
         Ok(best)
     }
@@ -371,6 +329,53 @@ impl Credentials {
         };
         HelperRun { after_refusal, ending: ending.boxed().shared() }
     }
+}
+
+/// Offers what a file of the Docker form has for a host.
+fn offer_of_file(
+    best: &mut Option<Choice>,
+    host: &Host,
+    repo: Option<&RepoName>,
+    path: &Path,
+    file: &DockerFile,
+) -> Result<(), CredentialError> {
+    for (key, auth) in &file.auths {
+        let Some(specificity) = fits(key, host, repo) else { continue };
+        let source = auth_source(key, path);
+        let credential = match &auth.basic {
+            None => continue,
+            Some(Ok(credential)) => credential.clone(),
+            Some(Err(reason)) => {
+                let reason = (*reason).to_owned();
+                return Err(CredentialError { host: host.clone(), source_name: source, reason });
+            }
+        };
+        let credential = match (&credential, &auth.identity_token) {
+            (Credential::Basic { password, .. }, Some(token)) if password.expose().is_empty() => {
+                refresh(token)
+            }
+            _ => credential,
+        };
+        Choice::offer(
+            best,
+            Choice { specificity, source, login: Ok(Login::Credential(credential)) },
+        );
+    }
+    let programs = [
+        (
+            Specificity::DOMAIN,
+            file.cred_helpers.get(host.as_str()),
+            format!("credHelpers[\"{host}\"]"),
+        ),
+        (Specificity::GLOBAL, file.creds_store.as_ref(), "credsStore".to_owned()),
+    ];
+    for (specificity, name, place) in programs {
+        let Some(name) = name else { continue };
+        let source = format!("{place} of {}", path.display());
+        let login = name.parse().map(Login::Program).map_err(|e: ProgramError| e.to_string());
+        Choice::offer(best, Choice { specificity, source, login });
+    }
+    Ok(())
 }
 
 /// How well a key of `auths` fits. A key that is no prefix of repositories
