@@ -20,15 +20,13 @@ mod remove;
 mod roots;
 mod tree;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
 use rustix::io::Errno;
@@ -41,6 +39,7 @@ pub use roots::{RootTarget, target};
 
 use crate::archive::Limits;
 use crate::failure::{Failure, Refusal};
+use crate::flight::{Flights, TO_THE_END};
 use crate::name::{Host, ProviderAddr, Repo, RepoName};
 use crate::registry::Upload;
 use journal::{CommitOutcome, Journal};
@@ -167,8 +166,6 @@ pub struct StagedRelease {
     pub error: Option<String>,
 }
 
-type CommitFlight = Shared<BoxFuture<'static, Result<Vec<Committed>, Refusal>>>;
-
 /// The service behind `staging/`.
 pub struct Stage {
     staging: StagingRoots,
@@ -178,7 +175,8 @@ pub struct Stage {
     destinations: Vec<PublishDestination>,
     mapping: Mapped,
     allow_overwrite: bool,
-    flights: Mutex<HashMap<PathBuf, CommitFlight>>,
+    /// Of two that commit one root at once, one does.
+    commits: Flights<PathBuf, Vec<Committed>, Refusal>,
     /// For sending ahead of a commit, one at a time.
     early: Semaphore,
     /// The roots that are sealed, with what happens to them.
@@ -223,7 +221,7 @@ impl Stage {
             destinations: options.destinations,
             mapping: options.mapping,
             allow_overwrite: options.allow_overwrite,
-            flights: Mutex::new(HashMap::new()),
+            commits: Flights::new(TO_THE_END, |root| Refusal::lost(roots::subject(root))),
             early: Semaphore::new(1),
             sealed: Mutex::new(BTreeMap::new()),
         }))
@@ -342,7 +340,9 @@ impl Stage {
         };
         let mut committed = Vec::new();
         for root in roots {
-            committed.extend(self.flight(root, request.clone()).await?);
+            let (stage, own, request) = (Arc::clone(self), root.clone(), request.clone());
+            let commit = move || async move { stage.commit_root(&own, &request).await };
+            committed.extend(self.commits.join(root, commit).await?);
         }
         Ok(committed)
     }
@@ -358,26 +358,6 @@ impl Stage {
         });
         let record = records.into_iter().max_by_key(|record| record.serial)?;
         Some(record.results.iter().map(CommitOutcome::committed).collect())
-    }
-
-    /// The commit of one root: the one that is under way, or a new one.
-    fn flight(self: &Arc<Self>, root: PathBuf, request: CommitRequest) -> CommitFlight {
-        let mut flights = self.flights.lock();
-        if let Some(flight) = flights.get(&root) {
-            return flight.clone();
-        }
-        let (stage, own) = (Arc::clone(self), root.clone());
-        let task = tokio::spawn(async move {
-            let done = stage.commit_root(&own, &request).await;
-            stage.flights.lock().remove(&own);
-            done
-        });
-        let subject = roots::subject(&root);
-        let flight = async move { task.await.unwrap_or_else(|_| Err(Refusal::lost(subject))) }
-            .boxed()
-            .shared();
-        flights.insert(root, flight.clone());
-        flight
     }
 
     async fn commit_root(

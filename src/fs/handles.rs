@@ -1,11 +1,9 @@
 //! Open files and directories.
 
 use std::collections::HashMap;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 
 use super::area::AreaFile;
@@ -13,6 +11,7 @@ use super::directory::DirectoryListing;
 use super::error::{Errno, FsError};
 use super::node::InodeNode;
 use super::replaced::Over;
+use crate::bounded::Bounded;
 use crate::facts::MemberContent;
 
 /// An open file: its content stays readable whatever is evicted or moved meanwhile.
@@ -57,7 +56,7 @@ pub enum ReadTarget {
 }
 
 /// How many contents of inodes that are read without being opened are kept.
-const UNOPENED_KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
+const UNOPENED_KEPT: usize = 256;
 
 enum Handle {
     File(Arc<FileHandle>),
@@ -67,7 +66,7 @@ enum Handle {
 
 pub(super) struct Handles {
     open: RwLock<HashMap<u64, Handle>>,
-    unopened: Mutex<LruCache<u64, Arc<FileHandle>>>,
+    unopened: Mutex<Bounded<u64, Arc<FileHandle>>>,
     next: AtomicU64,
 }
 
@@ -75,7 +74,7 @@ impl Handles {
     pub(super) fn new() -> Self {
         Handles {
             open: RwLock::default(),
-            unopened: Mutex::new(LruCache::new(UNOPENED_KEPT)),
+            unopened: Mutex::new(Bounded::counted(UNOPENED_KEPT)),
             next: AtomicU64::new(0),
         }
     }

@@ -18,6 +18,7 @@ use super::node::{InodeNode, ReleaseNode, TargetNode};
 use super::reasons::LastError;
 use super::{ABSENT_TTL, FOREVER, Fs, plugin_cache};
 use crate::artifact::{Release, annotated_h1};
+use crate::bounded::Bounded;
 use crate::facts::{Awaited, Left};
 use crate::failure::{Failure, Refusal};
 use crate::name::{Platform, ProviderAddr, Repo, Selector, Tag, Version};
@@ -57,21 +58,20 @@ impl ProviderView {
 const DOCUMENTS_MAX: usize = 4096;
 
 /// The `VERSION.json` documents that were rendered.
-#[derive(Default)]
-pub(super) struct Documents(Mutex<Rendered>);
+pub(super) struct Documents(Mutex<Bounded<(ProviderAddr, Version), Arc<[u8]>>>);
 
-type Rendered = BTreeMap<(ProviderAddr, Version), Arc<[u8]>>;
+impl Default for Documents {
+    fn default() -> Self {
+        Documents(Mutex::new(Bounded::counted(DOCUMENTS_MAX)))
+    }
+}
 
 impl Documents {
     fn keep(&self, provider: &ProviderAddr, version: &Version, bytes: &Arc<[u8]>) {
-        let mut kept = self.0.lock();
-        if kept.len() >= DOCUMENTS_MAX {
-            kept.clear();
-        }
-        kept.insert((provider.clone(), version.clone()), bytes.clone());
+        self.0.lock().put((provider.clone(), version.clone()), bytes.clone());
     }
 
-    fn of(&self, provider: &ProviderAddr) -> Vec<(Version, Arc<[u8]>)> {
+    fn of(&self, provider: &ProviderAddr) -> BTreeMap<Version, Arc<[u8]>> {
         let kept = self.0.lock();
         kept.iter()
             .filter(|((p, _), _)| p == provider)
