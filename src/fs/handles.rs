@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 use super::area::AreaFile;
-use super::directory::DirectoryListing;
+use super::directory::{DirectoryListing, OpenDirectory};
 use super::error::{Errno, FsError};
 use super::node::InodeNode;
 use super::replaced::Over;
@@ -37,13 +37,6 @@ impl FileHandle {
     fn replace(&self, content: MemberContent) {
         *self.content.lock() = content;
     }
-}
-
-/// An open directory: a snapshot.
-pub(super) struct OpenDirectory {
-    pub(super) ino: u64,
-    pub(super) node: Arc<InodeNode>,
-    pub(super) listing: DirectoryListing,
 }
 
 /// What is read: an open file, or an inode that is read without being opened.
