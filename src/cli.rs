@@ -24,6 +24,7 @@ pub mod lock;
 pub mod log;
 pub mod look;
 pub mod mapping;
+pub mod mirror;
 pub mod mount;
 pub mod mounts;
 pub mod needed;
@@ -94,6 +95,7 @@ fn carried_out(line: CommandLine, words: &[OsString]) -> Result<(), CommandError
         Command::Doctor(args) => doctor::run(&args),
         Command::Commit(args) => commit::run(&args),
         Command::Push(args) => push::run(&args),
+        Command::Mirror(args) => mirror::run(&args),
         Command::Copy(args) => copy::run(*args),
         Command::Lock(args) => lock::run(&args),
         Command::Bundle(args) => bundle::run(&args),

@@ -5,6 +5,7 @@ pub mod carry;
 pub mod fetch;
 pub mod graph;
 pub mod hashes;
+pub mod mirror;
 pub mod needs;
 pub mod select;
 pub mod verify;

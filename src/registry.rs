@@ -28,6 +28,7 @@ mod recent;
 pub mod remote;
 mod request;
 mod retry;
+pub mod service_host;
 mod transfer;
 pub mod transport;
 pub mod turn;

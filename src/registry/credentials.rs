@@ -18,6 +18,7 @@ mod prefix;
 mod program;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -37,6 +38,7 @@ pub use docker::DockerFiles;
 use docker::{DockerStore, NamedFile};
 pub use prefix::{Prefix, PrefixError, Specificity};
 pub use program::{Program, ProgramError};
+pub use token::{HostToken, HostTokens, TokenProgram};
 
 /// How long a credential helper may take.
 pub const PROGRAM_LIMIT: Duration = Duration::from_secs(10);
