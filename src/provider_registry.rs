@@ -28,10 +28,10 @@ use crate::registry::transport::Transport;
 use crate::registry::{Asker, RegistryError};
 use discovery::ProviderService;
 
-pub use release::{KEPT_MAX, VerifiedRelease};
+pub use release::VerifiedRelease;
 pub use signature::{SignatureOutcome, SignaturePolicy};
 pub use sums::ReleaseSums;
-pub use versions::{OfferedVersion, VersionList};
+pub use versions::OfferedVersion;
 
 /// One provider registry.
 pub struct ProviderRegistry {

@@ -46,7 +46,7 @@ fn what_gnupg_signs_is_accepted_whatever_the_key_and_the_hash() {
 }
 
 #[test]
-fn a_subkey_signs_for_its_primary_key_until_it_is_revoked() {
+fn a_subkey_signs_for_its_primary_key_until_that_is_revoked() {
     let Some(gpg) = GnuPg::new() else { return };
     let key = gpg.key("primary", "rsa2048", "never");
     gpg.run(&["--quick-add-key", &key, "ed25519", "sign", "never"]);
@@ -60,11 +60,15 @@ fn a_subkey_signs_for_its_primary_key_until_it_is_revoked() {
     let other = gpg.key("other", "rsa2048", "never");
     let refusal = checked(&gpg.export(&other), DOCUMENT, &signature).unwrap_err();
     assert!(matches!(refusal, SignatureRefusal::UnknownKey(_)), "{refusal}");
+    gpg.revoke(&key);
+    let refusal = checked(&gpg.export(&key), DOCUMENT, &signature).unwrap_err();
+    assert!(matches!(refusal, SignatureRefusal::Revoked(_)), "{refusal}");
 }
 
 #[test]
 fn expired_revoked_and_wrong_are_told_apart() {
     let Some(gpg) = GnuPg::new() else { return };
+    gpg.key("vendor", "rsa2048", "never");
     let expired = gpg.expired_key("expired");
     let then = ["--faked-system-time=20200201T000000"];
     let signature = gpg.sign(&expired, DOCUMENT, &then);
@@ -79,6 +83,13 @@ fn expired_revoked_and_wrong_are_told_apart() {
     gpg.revoke(&key);
     let refusal = checked(&gpg.export(&key), DOCUMENT, &signature).unwrap_err();
     assert!(matches!(refusal, SignatureRefusal::Revoked(_)), "{refusal}");
+
+    // A revocation in a form that is not read is not passed over; another signature is.
+    let ring = gpg.run(&["--export", "vendor"]);
+    for (kind, is_read) in [(0x20, false), (0x28, false), (0x10, true)] {
+        let ring = [&ring[..], &[0xc2, 3, 3, 5, kind]].concat();
+        assert_eq!(Certificate::read(&armored(&ring), now()).is_ok(), is_read, "{kind:x}");
+    }
 
     let passing = gpg.key("passing", "rsa2048", "never");
     let words = ["--faked-system-time=20300101T000000", "--default-sig-expire", "1d"];

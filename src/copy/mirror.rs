@@ -109,12 +109,12 @@ impl ProviderMirror<'_> {
         &self,
         selection: &VersionSelection,
     ) -> Result<Vec<SelectedRelease>, StageError> {
-        let list = self.registry.versions(&self.provider).await?;
-        let selected = selection.of(&list.versions);
+        let versions = self.registry.versions(&self.provider).await?;
+        let selected = selection.of(&versions);
         if selected.is_empty() {
             let rule = format!(
                 "none of its {} versions at {} matches {selection}",
-                list.versions.len(),
+                versions.len(),
                 self.registry.host()
             );
             return Err(StageError::new(Failure::Absent, &self.provider, rule));

@@ -4,6 +4,9 @@ use super::packet::{self, Packet, Tag};
 use super::signature::{PublicKey, Purpose, Signature};
 use super::{KeyId, OpenPgpError, SignatureRefusal, Signer, armor, refuse};
 
+/// How many keys and user IDs one block may hold. A signature that names no key is tried with each.
+const PARTS_MAX: usize = 256;
+
 /// A certificate, with what its primary key has said of itself and of its subkeys. Signatures of
 /// others are left out.
 #[derive(Clone, Debug)]
@@ -40,12 +43,19 @@ impl Certificate {
         for Packet { tag, body } in packet::read(&bytes)? {
             match (tag, parts.last_mut()) {
                 (Tag::Ignored, _) => {}
-                // One that cannot be read is one that does not count.
-                (Tag::Signature, Some(part)) => part.signatures.extend(Signature::read(body)),
+                (Tag::Signature, Some(part)) => match Signature::read(body) {
+                    Ok(signature) => part.signatures.push(signature),
+                    // One that cannot be read does not count, unless it may take something back.
+                    Err(e) if may_revoke(body) => return Err(e),
+                    Err(_) => {}
+                },
                 (Tag::PublicKey, _) => parts.push(Part { tag, body, signatures: Vec::new() }),
                 (_, None) => return refuse("it does not begin with a public key"),
                 (_, Some(_)) => parts.push(Part { tag, body, signatures: Vec::new() }),
             }
+        }
+        if parts.len() > PARTS_MAX {
+            return refuse(format_args!("it holds more than {PARTS_MAX} keys and user IDs"));
         }
         let is_primary = |part: &Part<'_>| part.tag == Tag::PublicKey;
         let starts: Vec<usize> = (0..parts.len()).filter(|at| is_primary(&parts[*at])).collect();
@@ -63,6 +73,12 @@ impl Certificate {
     fn keys(&self) -> impl Iterator<Item = &OwnKey> {
         [&self.primary].into_iter().chain(&self.subkeys)
     }
+}
+
+/// Whether a signature of any version says that it is a revocation.
+fn may_revoke(body: &[u8]) -> bool {
+    let at = if body.first().is_some_and(|version| *version <= 3) { 2 } else { 1 };
+    body.get(at).is_none_or(|kind| matches!(kind, 0x20 | 0x28 | 0x30))
 }
 
 fn assemble(parts: &[Part<'_>], now: u64) -> Result<Certificate, OpenPgpError> {

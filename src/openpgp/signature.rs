@@ -132,7 +132,7 @@ impl Signature {
                     self.embedded = Signature::nested(body.0, false).ok().map(Box::new);
                 }
                 // Preferences and remarks, which change nothing of whether it holds.
-                2..=7 | 9 | 11 | 12 | 20..=35 | 39 => {}
+                2..=7 | 9 | 11 | 12 | 21..=35 | 39 => {}
                 _ if is_hashed && kind & 0x80 != 0 => {
                     return refuse(format_args!(
                         "it makes a condition that is not known here (subpacket {})",

@@ -14,7 +14,7 @@ use crate::registry::service_host::{ServiceDocument, ServiceQuestion};
 use crate::registry::{BlobError, BlobSink, RegistryError};
 
 /// The most bytes of a document that is kept beside zips.
-pub const KEPT_MAX: u64 = 1 << 20;
+const KEPT_MAX: u64 = 1 << 20;
 
 /// A release: platform → digest of the zip. Its identity is the digest of its `SHA256SUMS`.
 #[derive(Clone, Debug)]
@@ -31,8 +31,6 @@ pub struct VerifiedRelease {
     pub signature: Option<Vec<u8>>,
     /// The armored key that made it, as the registry names it.
     pub key: Option<String>,
-    /// When the sums were changed last, where that is told.
-    pub changed: Option<SystemTime>,
     sums_url: Url,
     /// The platform whose document was read for all this.
     first: (Platform, DownloadDocument),
@@ -104,7 +102,6 @@ impl ProviderRegistry {
             sums,
             outcome,
             signature,
-            changed: kept.last_modified,
             sums_url: document.sums.clone(),
             first: (platform.clone(), document),
         };

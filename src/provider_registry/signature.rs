@@ -95,3 +95,28 @@ pub(super) fn judge<'a>(
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn without_a_key(host: &str, require: bool) -> Result<SignatureOutcome, Failure> {
+        let policy = SignaturePolicy { require, ..SignaturePolicy::default() };
+        judge(policy, &host.parse().unwrap(), "x", b"", None, &[], 0)
+            .map(|(outcome, _)| outcome)
+            .map_err(|e| e.failure)
+    }
+
+    #[test]
+    fn only_opentofu_s_own_registry_may_name_no_key_and_only_where_none_is_required() {
+        assert_eq!(without_a_key(DEFAULT_REGISTRY, false), Ok(SignatureOutcome::Unsigned));
+        for (host, require) in [
+            (DEFAULT_REGISTRY, true),
+            ("registry.terraform.io", false),
+            ("registry.opentofu.org.example", false),
+        ] {
+            assert_eq!(without_a_key(host, require), Err(Failure::Unsigned), "{host}");
+        }
+        assert_eq!(SignatureOutcome::Unsigned.to_string(), "unsigned");
+    }
+}

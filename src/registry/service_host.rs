@@ -5,12 +5,9 @@
 //! redirects lead.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use parking_lot::Mutex;
-use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE,
-};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, IF_RANGE, RANGE};
 use reqwest::{Method, Request, StatusCode};
 use url::Url;
 
@@ -68,8 +65,6 @@ pub struct ServiceDocument {
     pub url: Url,
     /// Whether it says that it is JSON.
     pub is_json: bool,
-    /// When it was changed last, where that is told.
-    pub last_modified: Option<SystemTime>,
 }
 
 /// An answer and where it came from in the end.
@@ -118,13 +113,7 @@ impl ServiceHost {
             StatusCode::NOT_FOUND | StatusCode::GONE => return Ok(None),
             _ => return Err(refusal(&answer, question)),
         }
-        let changed = answer.headers.get(LAST_MODIFIED).and_then(|value| value.to_str().ok());
-        Ok(Some(ServiceDocument {
-            is_json: is_json(&answer.headers),
-            last_modified: changed.and_then(|value| httpdate::parse_http_date(value).ok()),
-            bytes: answer.bytes,
-            url,
-        }))
+        Ok(Some(ServiceDocument { is_json: is_json(&answer.headers), bytes: answer.bytes, url }))
     }
 
     /// Fetches a file into `sink`; what broke off goes on from there where the server can.
