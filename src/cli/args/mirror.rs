@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 
 use super::{ArchiveArgs, LikeArgs, ReachArgs};
-use crate::lockfile::constraints::Constraints;
-use crate::name::Platform;
+use crate::name::{Constraints, Platform};
 
 /// The examples of `mirror`.
 pub const MIRROR_EXAMPLES: &str = "\

@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::lockfile::constraints::Constraints;
-use crate::name::Platform;
+use crate::name::{Constraints, Platform};
 use crate::provider_registry::OfferedVersion;
 
 /// What is selected of a provider.
