@@ -48,6 +48,13 @@ fn other_document(bed: &Bed, release: &Published, key: &str, value: serde_json::
     answer(bed, &release.download_path("linux_amd64"), json_reply(&document));
 }
 
+/// An answer that ends after this many bytes of a zip, and says that there are more.
+fn cut(release: &Published, after: usize) -> Vec<u8> {
+    let zip = &release.zips["linux_amd64"];
+    let head = format!("HTTP/1.1 200 OK\r\nETag: \"one\"\r\nContent-Length: {}\r\n\r\n", zip.len());
+    [head.as_bytes(), &zip[..after]].concat()
+}
+
 const VERSIONS: &str = "/v1/providers/acme/one/versions";
 const DISCOVERY: &str = "/.well-known/terraform.json";
 
@@ -209,10 +216,8 @@ fn a_zip_that_is_not_what_was_signed_is_refused() {
         (
             "cut each time",
             |bed, release| {
-                let zip = &release.zips["linux_amd64"];
-                let cut = Reply::new(200, "application/zip", &zip[..50]);
-                let cut = cut.with("Content-Length", zip.len().to_string());
-                answer(bed, &release.zip_path("linux_amd64"), cut);
+                let cut = Behaviour::Raw(cut(release, 50));
+                bed.origin.server.rule(path(release.zip_path("linux_amd64")), cut);
             },
             "the zip for linux_amd64 breaks off after 50 bytes",
         ),
@@ -248,18 +253,7 @@ fn a_zip_that_breaks_off_goes_on_from_there() {
             .with("ETag", "\"one\"")
     });
     let at = release.zip_path("linux_amd64");
-    // Answers are scripted from the top: the honest one stands below all rules.
-    bed.origin.server.script(
-        path(at.clone()),
-        [
-            Behaviour::Answer(
-                Reply::new(200, "application/zip", &release.zips["linux_amd64"][..50])
-                    .with("ETag", "\"one\"")
-                    .with("Content-Length", release.zips["linux_amd64"].len().to_string()),
-            ),
-            rest,
-        ],
-    );
+    bed.origin.server.script(path(at.clone()), [Behaviour::Raw(cut(&release, 50)), rest]);
     let registry = Hostile::start();
     let lines =
         bed.lines(&into(&registry, &[&bed.address("one"), "1.0.0", "--platform", "linux_amd64"]));
