@@ -15,17 +15,16 @@ mod signature;
 mod sums;
 mod versions;
 
-use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::OnceCell;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal, Subject};
 use crate::name::{Host, ProviderAddr, RepoName, Version};
+use crate::registry::Asker;
 use crate::registry::credentials::{HostToken, HostTokens};
 use crate::registry::service_host::ServiceHost;
 use crate::registry::transport::Transport;
-use crate::registry::{Asker, RegistryError};
 use discovery::ProviderService;
 
 pub use release::VerifiedRelease;
@@ -51,9 +50,9 @@ impl ProviderRegistry {
         host: &Host,
         tokens: Arc<HostTokens>,
         asker: Asker,
-    ) -> Result<ProviderRegistry, RegistryError> {
+    ) -> Result<ProviderRegistry, Refusal> {
         let services = ServiceHost::new(transport, host, asker).ok_or_else(|| {
-            RegistryError::new(Failure::Protocol, host, "it cannot stand in an address")
+            Refusal::new(Failure::Protocol, host, "it cannot stand in an address")
         })?;
         Ok(ProviderRegistry { host: host.clone(), services, tokens, discovered: OnceCell::new() })
     }
@@ -63,11 +62,8 @@ impl ProviderRegistry {
         &self.host
     }
 
-    async fn token(&self) -> Result<Option<HostToken>, RegistryError> {
-        self.tokens
-            .find(&self.host)
-            .await
-            .map_err(|e| RegistryError::new(Failure::Denied, &self.host, e))
+    async fn token(&self) -> Result<Option<HostToken>, Refusal> {
+        self.tokens.find(&self.host).await.map_err(|e| Refusal::new(Failure::Denied, &self.host, e))
     }
 }
 
@@ -84,10 +80,10 @@ fn subject(provider: &ProviderAddr, version: &Version) -> String {
 /// Reads a document that has to be JSON.
 fn json<T: serde::de::DeserializeOwned>(
     bytes: &[u8],
-    subject: &dyn fmt::Display,
+    subject: impl Into<Subject>,
     what: &str,
-) -> Result<T, RegistryError> {
+) -> Result<T, Refusal> {
     serde_json::from_slice(bytes).map_err(|e| {
-        RegistryError::new(Failure::Protocol, subject, format_args!("{what} is malformed: {e}"))
+        Refusal::new(Failure::Protocol, subject, format_args!("{what} is malformed: {e}"))
     })
 }

@@ -19,6 +19,7 @@ use super::push::workshop;
 use super::settings::{DirectoryEnvironment, Network, SourceSetting};
 use crate::copy::mirror::{ProviderMirror, SelectedRelease, VersionSelection};
 use crate::facts;
+use crate::failure::Refusal;
 use crate::input;
 use crate::lockfile::{self, LockFile, PackageHash};
 use crate::mapping::{DEFAULT_REGISTRY, Mapping, MappingRule};
@@ -26,8 +27,8 @@ use crate::name::{Host, Platform, ProviderAddr, Repo, Selector};
 use crate::provider_registry::{ProviderRegistry, SignatureOutcome, SignaturePolicy};
 use crate::registry::layout::{LayoutDirectory, RegistryLayout};
 use crate::registry::{Asker, Upload};
+use crate::stage::Workshop;
 use crate::stage::push::{Observer, PushStep};
-use crate::stage::{StageError, Workshop};
 
 /// The most bytes of a list of providers.
 const LIST_MAX: u64 = 16 << 20;
@@ -474,7 +475,7 @@ impl MirrorShown {
 
 #[async_trait]
 impl Observer for MirrorShown {
-    async fn reached(&self, _: PushStep) -> Result<(), StageError> {
+    async fn reached(&self, _: PushStep) -> Result<(), Refusal> {
         Ok(())
     }
 

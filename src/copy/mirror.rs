@@ -17,7 +17,7 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use crate::artifact::{H1_ANNOTATION, PACKAGE_DIGEST_ANNOTATION, Release, Target, target_package};
 use crate::digest::Digest;
 use crate::facts::blocking;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal, Subject};
 use crate::lockfile::PackageHash;
 use crate::name::{Platform, ProviderAddr, Repo, Selector, Tag, Version};
 use crate::oci::{Descriptor, Manifest, ManifestBody};
@@ -25,10 +25,10 @@ use crate::provider_registry::{
     ProviderRegistry, SignatureOutcome, SignaturePolicy, VerifiedRelease,
 };
 use crate::registry::{BlobError, Upload};
+use crate::stage::Workshop;
 use crate::stage::plan::{Destined, PlannedArtifact, ReleasePlan, TITLE};
 use crate::stage::provider::{PlannedPlatform, ProviderContents, Zip};
 use crate::stage::push::{self, Observer, PushOptions, Pushed};
-use crate::stage::{StageError, Workshop};
 
 use draft::PackageDraft;
 pub use selection::VersionSelection;
@@ -108,7 +108,7 @@ impl ProviderMirror<'_> {
     pub async fn select(
         &self,
         selection: &VersionSelection,
-    ) -> Result<Vec<SelectedRelease>, StageError> {
+    ) -> Result<Vec<SelectedRelease>, Refusal> {
         let versions = self.registry.versions(&self.provider).await?;
         let selected = selection.of(&versions);
         if selected.is_empty() {
@@ -117,7 +117,7 @@ impl ProviderMirror<'_> {
                 versions.len(),
                 self.registry.host()
             );
-            return Err(StageError::new(Failure::Absent, &self.provider, rule));
+            return Err(Refusal::new(Failure::Absent, &self.provider, rule));
         }
         let tags: BTreeSet<Tag> = match self.upload.tags(&self.repo.name).await {
             Ok(tags) => tags.into_iter().collect(),
@@ -129,7 +129,7 @@ impl ProviderMirror<'_> {
             async move {
                 let tag = offered.version.tag().ok_or_else(|| {
                     let rule = format!("the version {} is too long for a tag", offered.version);
-                    StageError::new(Failure::Invalid, &self.provider, rule)
+                    Refusal::new(Failure::Invalid, &self.provider, rule)
                 })?;
                 let there = if tags.contains(&tag) { self.there(&tag).await? } else { None };
                 let (platforms, not_offered) = selection.platforms_of(offered);
@@ -142,7 +142,7 @@ impl ProviderMirror<'_> {
     }
 
     /// What a tag stands for.
-    async fn there(&self, tag: &Tag) -> Result<Option<ReleaseThere>, StageError> {
+    async fn there(&self, tag: &Tag) -> Result<Option<ReleaseThere>, Refusal> {
         let selector = Selector::Tag(tag.clone());
         let reference = self.repo.at(selector.clone());
         let raw = match self.upload.manifest(&self.repo.name, &selector).await {
@@ -152,9 +152,9 @@ impl ProviderMirror<'_> {
         };
         let digest = Digest::of(&raw.bytes);
         let manifest = Manifest::parse(raw.bytes, digest, raw.content_type.as_deref())
-            .map_err(|e| StageError::document(&reference, &e))?;
+            .map_err(|e| e.about(&reference))?;
         let refuse = |rule: String| {
-            Err(StageError::new(Failure::Exists, &reference, rule)
+            Err(Refusal::new(Failure::Exists, &reference, rule)
                 .remedy("choose another place by --to"))
         };
         let source = self.source();
@@ -184,7 +184,7 @@ impl ProviderMirror<'_> {
         selected: &SelectedRelease,
         lock: &BTreeSet<PackageHash>,
         observer: &dyn Observer,
-    ) -> Result<Option<MirroredRelease>, StageError> {
+    ) -> Result<Option<MirroredRelease>, Refusal> {
         let missing = selected.missing();
         let Some(first) = missing.first() else { return Ok(None) };
         let release =
@@ -204,7 +204,7 @@ impl ProviderMirror<'_> {
             .into_iter()
             .next()
             .map(|pushed| MirroredRelease { pushed, outcome: release.outcome });
-        mirrored.ok_or_else(|| StageError::lost(&self.repo)).map(Some)
+        mirrored.ok_or_else(|| Refusal::lost(&self.repo)).map(Some)
     }
 
     /// The zip for a platform, checked against the release's sums.
@@ -212,13 +212,13 @@ impl ProviderMirror<'_> {
         &self,
         release: &VerifiedRelease,
         platform: &Platform,
-    ) -> Result<Zip, StageError> {
+    ) -> Result<Zip, Refusal> {
         let (version, wanted) = (&release.version, release.package(platform)?);
         let name = self.provider.zip_name(version, platform);
         let subject = format!("{} {version}", self.provider);
         let workshop = Arc::clone(&self.workshop);
         let file = blocking(move || workshop.draft()).await;
-        let file = file.map_err(|_| StageError::lost(&subject))??;
+        let file = file.map_err(|_| Refusal::lost(subject.as_str()))??;
         let mut draft = PackageDraft::new(file);
         let limit = self.workshop.limits().archive;
         match self.registry.package(release, platform, limit, &mut draft).await {
@@ -231,9 +231,9 @@ impl ProviderMirror<'_> {
             let rule = format!(
                 "{name} came as {got}, and its SHA256SUMS says {wanted}: it was cut or changed"
             );
-            return Err(StageError::new(Failure::Integrity, subject, rule));
+            return Err(Refusal::new(Failure::Integrity, subject, rule));
         }
-        let says = name.parse().map_err(|e| StageError::new(Failure::Invalid, &subject, e))?;
+        let says = name.parse().map_err(|e| Refusal::new(Failure::Invalid, subject.as_str(), e))?;
         Ok(Zip { path: name.clone(), name, says, file })
     }
 
@@ -242,7 +242,7 @@ impl ProviderMirror<'_> {
         release: &VerifiedRelease,
         zips: Vec<Zip>,
         tag: &Tag,
-    ) -> Result<ReleasePlan, StageError> {
+    ) -> Result<ReleasePlan, Refusal> {
         let (provider, version) = (&self.provider, &release.version);
         let mut contents = ProviderContents::new(&format!("{provider} {version}"));
         contents.zips = zips;
@@ -262,7 +262,7 @@ impl ProviderMirror<'_> {
         };
         let workshop = Arc::clone(&self.workshop);
         let planned = blocking(move || contents.plan(destined, &workshop)).await;
-        planned.map_err(|_| StageError::lost(provider))?
+        planned.map_err(|_| Refusal::lost(provider))?
     }
 
     /// A release is extended only by platforms of the same release: by the same sums.
@@ -270,7 +270,7 @@ impl ProviderMirror<'_> {
         &self,
         there: &ReleaseThere,
         release: &VerifiedRelease,
-    ) -> Result<(), StageError> {
+    ) -> Result<(), Refusal> {
         let Some(target) = there.targets.first() else { return Ok(()) };
         let name = self.provider.file_name(&release.version, "SHA256SUMS");
         let manifest = self.manifest(&target.manifest).await?;
@@ -285,24 +285,24 @@ impl ProviderMirror<'_> {
                     kept.digest
                 );
                 let subject = self.repo.at(Selector::Digest(there.digest));
-                Err(StageError::new(Failure::Integrity, subject, rule)
+                Err(Refusal::new(Failure::Integrity, subject, rule)
                     .remedy("ask the vendor whether the release was replaced"))
             }
             _ => Ok(()),
         }
     }
 
-    async fn manifest(&self, entry: &Descriptor) -> Result<Manifest, StageError> {
+    async fn manifest(&self, entry: &Descriptor) -> Result<Manifest, Refusal> {
         let selector = Selector::Digest(entry.digest);
         let subject = self.repo.at(selector.clone());
         let raw = self.upload.manifest(&self.repo.name, &selector).await?;
         let got = Digest::of_with(entry.digest.algorithm(), &raw.bytes);
         if got != entry.digest {
             let rule = format!("the registry gives {got} for it");
-            return Err(StageError::new(Failure::Integrity, subject, rule));
+            return Err(Refusal::new(Failure::Integrity, subject, rule));
         }
         Manifest::parse(raw.bytes, entry.digest, raw.content_type.as_deref())
-            .map_err(|e| StageError::document(subject, &e))
+            .map_err(|e| e.about(subject))
     }
 
     /// Compares what is there of a release with what its vendor signed; one sentence per
@@ -310,7 +310,7 @@ impl ProviderMirror<'_> {
     ///
     /// # Errors
     /// One of both cannot be read.
-    pub async fn verify(&self, selected: &SelectedRelease) -> Result<Vec<String>, StageError> {
+    pub async fn verify(&self, selected: &SelectedRelease) -> Result<Vec<String>, Refusal> {
         let Some(there) = &selected.there else { return Ok(Vec::new()) };
         let wanted: Vec<&Target> = there
             .targets
@@ -339,10 +339,10 @@ impl ProviderMirror<'_> {
         &self,
         entry: &Descriptor,
         platform: &Platform,
-    ) -> Result<Digest, StageError> {
+    ) -> Result<Digest, Refusal> {
         let manifest = self.manifest(entry).await?;
         let layer = target_package(&manifest, platform)
-            .map_err(|e| StageError::new(Failure::Structure, &self.repo, e))?;
+            .map_err(|e| Refusal::new(Failure::Structure, &self.repo, e))?;
         Ok(layer.digest)
     }
 
@@ -354,7 +354,7 @@ impl ProviderMirror<'_> {
         &self,
         selected: &SelectedRelease,
         lock: &BTreeSet<PackageHash>,
-    ) -> Result<(), StageError> {
+    ) -> Result<(), Refusal> {
         let targets = selected.there.iter().flat_map(|there| &there.targets);
         for target in targets.filter(|target| selected.platforms.contains(&target.platform)) {
             let annotations = &target.manifest.annotations;
@@ -362,7 +362,7 @@ impl ProviderMirror<'_> {
             let Some(zip) = zip else { continue };
             if !is_locked(lock, zip, annotations.get(H1_ANNOTATION)) {
                 let reference = self.repo.at(Selector::Tag(selected.tag.clone()));
-                return Err(not_locked(&reference, &target.platform, zip));
+                return Err(not_locked(reference, &target.platform, zip));
             }
         }
         Ok(())
@@ -373,14 +373,14 @@ fn check_locked(
     release: &VerifiedRelease,
     targets: &[PlannedPlatform],
     lock: &BTreeSet<PackageHash>,
-) -> Result<(), StageError> {
+) -> Result<(), Refusal> {
     let strange = targets.iter().find(|target| {
         !is_locked(lock, target.package, target.entry.annotations.get(H1_ANNOTATION))
     });
     match strange {
         Some(target) => {
             let subject = format!("{} {}", release.provider, release.version);
-            Err(not_locked(&subject, &target.platform, target.package))
+            Err(not_locked(subject, &target.platform, target.package))
         }
         None => Ok(()),
     }
@@ -395,8 +395,8 @@ fn is_locked(lock: &BTreeSet<PackageHash>, zip: Digest, h1: Option<&String>) -> 
         || h1.is_some_and(|h1| lock.contains(&h1))
 }
 
-fn not_locked(subject: &dyn std::fmt::Display, platform: &Platform, zip: Digest) -> StageError {
+fn not_locked(subject: impl Into<Subject>, platform: &Platform, zip: Digest) -> Refusal {
     let rule = format!("the lock file holds no hash of its zip for {platform} ({zip})");
-    StageError::new(Failure::Integrity, subject, rule)
+    Refusal::new(Failure::Integrity, subject, rule)
         .remedy("lock that platform, or name those that are locked by --platform")
 }

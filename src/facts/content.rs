@@ -18,10 +18,11 @@ use crate::archive::{self, ArchiveError};
 use crate::artifact::{Release, Target, target_package};
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
+use crate::flight::Flights;
 use crate::members::{FileNo, MemberFile, Members};
 use crate::name::{Reference, Repo, Selector};
 use crate::oci::{Descriptor, Manifest};
-use crate::store::{Flights, Key, Object};
+use crate::store::{Key, Object};
 
 /// Members of at most this many bytes are inflated when they are read; larger ones are kept in the
 /// store, unpacked.
@@ -124,9 +125,9 @@ impl ContentCache {
             objects: Mutex::new(OpenObjects::new(cache_limit)),
             inflated: kept((usize::MAX, SMALL_KEPT)),
             failures: Mutex::default(),
-            manifest_flights: Flights::new(linger, lost),
-            package_flights: Flights::new(linger, lost),
-            object_flights: Flights::new(linger, lost),
+            manifest_flights: Flights::new(linger, |_| lost()),
+            package_flights: Flights::new(linger, |_| lost()),
+            object_flights: Flights::new(linger, |_| lost()),
             cores: Arc::new(Semaphore::new(cores)),
             aheads: Prefetches::new(cores),
         }

@@ -19,8 +19,8 @@ use super::walk::{Left, Pending};
 use super::{Facts, budget};
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
+use crate::flight::Flights;
 use crate::name::{Host, Platform, Repo, RepoName, Selector, Tag};
-use crate::store::Flights;
 use crate::tree::{Fact, KnownFacts, Need, Standing};
 use record::{TagRecord, name_of};
 
@@ -172,7 +172,7 @@ impl TagCache {
     pub(super) fn new(linger: Duration) -> Self {
         TagCache {
             slots: Mutex::default(),
-            flights: Flights::new(linger, lost),
+            flights: Flights::new(linger, |_| lost()),
             forgotten: Mutex::default(),
             pending: Pending::default(),
         }

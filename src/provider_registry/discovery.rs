@@ -6,8 +6,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::ProviderRegistry;
-use crate::failure::Failure;
-use crate::registry::RegistryError;
+use crate::failure::{Failure, Refusal};
 use crate::registry::credentials::HostToken;
 use crate::registry::service_host::ServiceQuestion;
 
@@ -27,12 +26,12 @@ pub(super) struct ProviderService {
 
 impl ProviderRegistry {
     /// Asks once; a failure is not kept.
-    pub(super) async fn service(&self) -> Result<&ProviderService, RegistryError> {
+    pub(super) async fn service(&self) -> Result<&ProviderService, Refusal> {
         self.discovered.get_or_try_init(|| self.discover()).await
     }
 
-    async fn discover(&self) -> Result<ProviderService, RegistryError> {
-        let refuse = |rule: String| RegistryError::new(Failure::Protocol, &self.host, rule);
+    async fn discover(&self) -> Result<ProviderService, Refusal> {
+        let refuse = |rule: String| Refusal::new(Failure::Protocol, &self.host, rule);
         let token = self.token().await?;
         let url = self
             .services

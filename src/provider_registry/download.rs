@@ -5,9 +5,8 @@ use url::Url;
 
 use super::{ProviderRegistry, part, subject};
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{Platform, ProviderAddr, Version};
-use crate::registry::RegistryError;
 use crate::registry::service_host::ServiceQuestion;
 
 /// The most bytes of the document; keys are in it.
@@ -60,10 +59,10 @@ impl ProviderRegistry {
         provider: &ProviderAddr,
         version: &Version,
         platform: &Platform,
-    ) -> Result<DownloadDocument, RegistryError> {
+    ) -> Result<DownloadDocument, Refusal> {
         let service = self.service().await?;
         let subject = subject(provider, version);
-        let refuse = |rule: String| RegistryError::new(Failure::Protocol, &subject, rule);
+        let refuse = |rule: String| Refusal::new(Failure::Protocol, subject.as_str(), rule);
         let path = format!(
             "{}/{}/{version}/download/{}/{}",
             provider.namespace(),
@@ -83,9 +82,9 @@ impl ProviderRegistry {
         };
         let Some(document) = self.services.document(question).await? else {
             let rule = format!("{} lists {platform}, and has no package for it", self.host);
-            return Err(RegistryError::new(Failure::Integrity, &subject, rule));
+            return Err(Refusal::new(Failure::Integrity, subject.as_str(), rule));
         };
-        let written: WrittenDocument = super::json(&document.bytes, &subject, WHAT)?;
+        let written: WrittenDocument = super::json(&document.bytes, subject.as_str(), WHAT)?;
         let name = provider.zip_name(version, platform);
         if written.filename != name {
             return Err(refuse(format!(

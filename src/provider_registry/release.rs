@@ -8,10 +8,10 @@ use super::download::DownloadDocument;
 use super::signature::{self, SignatureOutcome, SignaturePolicy};
 use super::{ProviderRegistry, ReleaseSums, part, subject};
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{Platform, ProviderAddr, Version};
 use crate::registry::service_host::{ServiceDocument, ServiceQuestion};
-use crate::registry::{BlobError, BlobSink, RegistryError};
+use crate::registry::{BlobError, BlobSink};
 
 /// The most bytes of a document that is kept beside zips.
 const KEPT_MAX: u64 = 1 << 20;
@@ -46,11 +46,11 @@ impl VerifiedRelease {
     ///
     /// # Errors
     /// `Structure` where the sums have no line for it.
-    pub fn package(&self, platform: &Platform) -> Result<Digest, RegistryError> {
+    pub fn package(&self, platform: &Platform) -> Result<Digest, Refusal> {
         let name = self.provider.zip_name(&self.version, platform);
         self.sums.of(&name).ok_or_else(|| {
             let rule = format!("its SHA256SUMS has no line for {name}");
-            RegistryError::new(Failure::Structure, subject(&self.provider, &self.version), rule)
+            Refusal::new(Failure::Structure, subject(&self.provider, &self.version), rule)
         })
     }
 }
@@ -67,17 +67,17 @@ impl ProviderRegistry {
         version: &Version,
         platform: &Platform,
         policy: SignaturePolicy,
-    ) -> Result<VerifiedRelease, RegistryError> {
+    ) -> Result<VerifiedRelease, Refusal> {
         let document = self.download_document(provider, version, platform).await?;
         let subject = subject(provider, version);
         let lacking = |failure, what: &str| {
             let rule = format!("{what} is not where {} says", self.host);
-            RegistryError::new(failure, &subject, rule)
+            Refusal::new(failure, subject.as_str(), rule)
         };
         let kept = self.kept(provider, &subject, &document.sums, "SHA256SUMS").await?;
         let kept = kept.ok_or_else(|| lacking(Failure::Integrity, "SHA256SUMS"))?;
         let sums = ReleaseSums::parse(kept.bytes)
-            .map_err(|rule| RegistryError::new(Failure::Structure, &subject, rule))?;
+            .map_err(|rule| Refusal::new(Failure::Structure, subject.as_str(), rule))?;
         let signature = match document.signature.as_ref().filter(|_| !document.keys.is_empty()) {
             Some(url) => self
                 .kept(provider, &subject, url, "the signature of SHA256SUMS")
@@ -148,10 +148,7 @@ impl ProviderRegistry {
     ///
     /// # Errors
     /// An outage; `Integrity` where it is not what the sums say.
-    pub async fn manifest(
-        &self,
-        release: &VerifiedRelease,
-    ) -> Result<Option<Vec<u8>>, RegistryError> {
+    pub async fn manifest(&self, release: &VerifiedRelease) -> Result<Option<Vec<u8>>, Refusal> {
         let (provider, version) = (&release.provider, &release.version);
         let name = provider.file_name(version, "manifest.json");
         let Some(digest) = release.sums.of(&name) else { return Ok(None) };
@@ -172,7 +169,7 @@ impl ProviderRegistry {
             Some(kept) => {
                 let rule =
                     format!("{name} is {}, and SHA256SUMS says {digest}", Digest::of(&kept.bytes));
-                Err(RegistryError::new(Failure::Integrity, subject, rule))
+                Err(Refusal::new(Failure::Integrity, subject, rule))
             }
             None => Ok(None),
         }
@@ -185,7 +182,7 @@ impl ProviderRegistry {
         subject: &str,
         url: &Url,
         what: &str,
-    ) -> Result<Option<ServiceDocument>, RegistryError> {
+    ) -> Result<Option<ServiceDocument>, Refusal> {
         let part = part(provider);
         let question = ServiceQuestion {
             url,
@@ -204,7 +201,7 @@ fn check(
     release: &VerifiedRelease,
     platform: &Platform,
     document: &DownloadDocument,
-) -> Result<(), RegistryError> {
+) -> Result<(), Refusal> {
     let sum = release.package(platform)?;
     if document.shasum == sum {
         return Ok(());
@@ -213,5 +210,5 @@ fn check(
         "its SHA256SUMS says {sum} of the zip for {platform}, and the download document {}",
         document.shasum
     );
-    Err(RegistryError::new(Failure::Structure, subject(&release.provider, &release.version), rule))
+    Err(Refusal::new(Failure::Structure, subject(&release.provider, &release.version), rule))
 }

@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::mapping::DEFAULT_REGISTRY;
 use crate::name::Host;
 use crate::openpgp::{self, Certificate, KeyId};
-use crate::registry::RegistryError;
 
 /// What is asked of signatures.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -51,8 +50,8 @@ pub(super) fn judge<'a>(
     signature: Option<&[u8]>,
     keys: &'a [String],
     now: u64,
-) -> Result<(SignatureOutcome, Option<&'a str>), RegistryError> {
-    let refuse = |rule: String| Err(RegistryError::new(Failure::Unsigned, subject, rule));
+) -> Result<(SignatureOutcome, Option<&'a str>), Refusal> {
+    let refuse = |rule: String| Err(Refusal::new(Failure::Unsigned, subject, rule));
     if keys.is_empty() {
         return match host.as_str() {
             DEFAULT_REGISTRY if !policy.require => Ok((SignatureOutcome::Unsigned, None)),

@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::{ProviderRegistry, part};
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{Platform, ProviderAddr, Version};
-use crate::registry::RegistryError;
 use crate::registry::service_host::ServiceQuestion;
 
 /// The most bytes of a list: enough for 10,000 versions of 20 platforms each.
@@ -48,15 +47,12 @@ impl ProviderRegistry {
     ///
     /// # Errors
     /// `Absent` where the registry does not know it; `Protocol` for what is no list.
-    pub async fn versions(
-        &self,
-        provider: &ProviderAddr,
-    ) -> Result<Vec<OfferedVersion>, RegistryError> {
+    pub async fn versions(&self, provider: &ProviderAddr) -> Result<Vec<OfferedVersion>, Refusal> {
         let service = self.service().await?;
         let subject = provider.to_string();
         let path = format!("{}/{}/versions", provider.namespace(), provider.kind());
         let url = service.base.join(&path);
-        let url = url.map_err(|e| RegistryError::new(Failure::Protocol, provider, e))?;
+        let url = url.map_err(|e| Refusal::new(Failure::Protocol, provider, e))?;
         let part = part(provider);
         let question = ServiceQuestion {
             url: &url,
@@ -68,7 +64,7 @@ impl ProviderRegistry {
         };
         match self.services.document(question).await? {
             Some(document) => Ok(read(super::json(&document.bytes, provider, WHAT)?)),
-            None => Err(RegistryError::new(
+            None => Err(Refusal::new(
                 Failure::Absent,
                 provider,
                 format_args!("{} has no such provider", self.host),

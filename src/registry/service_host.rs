@@ -23,8 +23,8 @@ use super::request::{REDIRECTS_MAX, is_redirect, target, too_many_redirects};
 use super::retry::{Fault, Patience, RETRIES, Retry};
 use super::transfer::{content_range, strong_etag};
 use super::transport::{ANSWER, Count, Errand, Transport};
-use super::{BlobError, BlobSink, RegistryError};
-use crate::failure::Failure;
+use super::{BlobError, BlobSink};
+use crate::failure::{Failure, Refusal};
 use crate::name::{Host, RepoName};
 
 /// How much is read of an answer that is an error.
@@ -89,7 +89,7 @@ impl ServiceHost {
     pub async fn document(
         &self,
         question: ServiceQuestion<'_>,
-    ) -> Result<Option<ServiceDocument>, RegistryError> {
+    ) -> Result<Option<ServiceDocument>, Refusal> {
         let mut patience = self.patience();
         loop {
             match self.document_once(question, &mut patience).await {
@@ -278,7 +278,7 @@ impl From<super::SinkError> for BlobFault {
     }
 }
 
-fn about(question: ServiceQuestion<'_>, fault: Fault) -> RegistryError {
+fn about(question: ServiceQuestion<'_>, fault: Fault) -> Refusal {
     fault.about(question.subject)
 }
 

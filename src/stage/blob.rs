@@ -159,7 +159,7 @@ impl Workshop {
     ///
     /// # Errors
     /// The directory takes none.
-    pub fn draft(&self) -> Result<OwnedFd, StageError> {
+    pub fn draft(&self) -> Result<OwnedFd, Refusal> {
         self.file().map(|sealing| sealing.0)
     }
 

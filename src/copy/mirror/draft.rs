@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::facts::blocking;
+use crate::failure::Refusal;
 use crate::registry::{BlobSink, SinkError};
-use crate::stage::StageError;
 
 /// How much is written at once.
 const PIECE: usize = 1 << 20;
@@ -65,21 +65,21 @@ impl PackageDraft {
     }
 
     /// The file, and the digest of all that is in it.
-    pub async fn finish(mut self, place: &str) -> Result<(OwnedFd, Digest), StageError> {
+    pub async fn finish(mut self, place: &str) -> Result<(OwnedFd, Digest), Refusal> {
         if self.flush().await.is_err() {
             return Err(self.failure(place));
         }
         match self.written {
             Some(written) => Ok((written.file, written.hasher.finish())),
-            None => Err(StageError::lost(place)),
+            None => Err(Refusal::lost(place)),
         }
     }
 
     /// Why nothing more was taken.
-    pub fn failure(self, place: &str) -> StageError {
+    pub fn failure(self, place: &str) -> Refusal {
         match self.failure {
-            Some(error) => StageError::io(format!("the directory {place}"), error),
-            None => StageError::lost(place),
+            Some(error) => Refusal::io(format!("the directory {place}"), error),
+            None => Refusal::lost(place),
         }
     }
 
