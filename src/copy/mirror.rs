@@ -122,7 +122,7 @@ impl ProviderMirror<'_> {
         let tags: BTreeSet<Tag> = match self.upload.tags(&self.repo.name).await {
             Ok(tags) => tags.into_iter().collect(),
             Err(e) if e.failure == Failure::Absent => BTreeSet::new(),
-            Err(e) => return Err(e.into()),
+            Err(e) => return Err(e),
         };
         let looks = selected.into_iter().map(|offered| {
             let tags = &tags;
@@ -148,7 +148,7 @@ impl ProviderMirror<'_> {
         let raw = match self.upload.manifest(&self.repo.name, &selector).await {
             Ok(raw) => raw,
             Err(e) if e.failure == Failure::Absent => return Ok(None),
-            Err(e) => return Err(e.into()),
+            Err(e) => return Err(e),
         };
         let digest = Digest::of(&raw.bytes);
         let manifest = Manifest::parse(raw.bytes, digest, raw.content_type.as_deref())
@@ -223,7 +223,7 @@ impl ProviderMirror<'_> {
         let limit = self.workshop.limits().archive;
         match self.registry.package(release, platform, limit, &mut draft).await {
             Ok(()) => {}
-            Err(BlobError::Registry(e)) => return Err(e.into()),
+            Err(BlobError::Registry(e)) => return Err(e),
             Err(BlobError::Sink(_)) => return Err(draft.failure(self.workshop.name())),
         }
         let (file, got): (OwnedFd, Digest) = draft.finish(self.workshop.name()).await?;
