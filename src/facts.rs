@@ -12,6 +12,7 @@ mod ask;
 mod budget;
 mod content;
 mod error;
+mod extract;
 mod fetch;
 mod hash;
 mod health;
@@ -36,6 +37,7 @@ use parking_lot::Mutex;
 
 pub use budget::RequestingUser;
 pub use content::{MemberContent, VerifiedPackage, blocking};
+pub use extract::PackageTarget;
 pub use health::{FailingSource, Health, SourceState};
 pub use prefetch::Unpacking;
 pub use providers::ProviderOptions;

@@ -446,7 +446,7 @@ impl Stage {
     }
 
     fn upload(&self, repo: &Repo) -> Result<Arc<dyn Upload>, Refusal> {
-        Ok(self.destination(repo)?.open.open(&repo.host)?)
+        self.destination(repo)?.open.open(&repo.host)
     }
 
     fn remove(&self, root: &RelPath, snapshot: &Snapshot) -> Result<(), Refusal> {

@@ -20,8 +20,7 @@ use crate::copy::{RegistryFacts, hashes};
 use crate::failure::Refusal;
 use crate::lockfile::{Client, FILE_NAME, LockFile, PackageHash, ProviderLock};
 use crate::mapping::Mapping;
-use crate::name::Constraints;
-use crate::name::{Platform, ProviderAddr, Repo};
+use crate::name::{Constraints, Platform, ProviderAddr, Repo};
 
 /// What became of one provider.
 #[derive(Serialize, Debug)]

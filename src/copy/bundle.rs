@@ -221,7 +221,7 @@ impl BundlePlan {
             }
         }
         let (dir, says) = (dir.clone(), self.says.clone());
-        Ok(blocking(move || dir.carry(&says, deadline)).await??)
+        blocking(move || dir.carry(&says, deadline)).await?
     }
 
     /// Writes an archive at `path`, with all that `before`, the archive that is there, holds. One

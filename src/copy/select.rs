@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use super::RegistryFacts;
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
-use crate::name::Constraints;
-use crate::name::{ProviderAddr, Reference, Repo, Selector, Version};
+use crate::name::{Constraints, ProviderAddr, Reference, Repo, Selector, Version};
 
 /// A release of a provider.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -434,7 +434,7 @@ async fn on_disk<T: Send + 'static>(
     work: impl FnOnce(&dyn HostStore) -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
     let store = store.clone();
-    Ok(blocking(move || work(store.as_ref())).await??)
+    blocking(move || work(store.as_ref())).await?
 }
 
 /// How an entry of `index.json` is told: by its tag, else by its digest.

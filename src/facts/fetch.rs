@@ -50,8 +50,7 @@ impl Facts {
     ) -> Result<(Digest, Result<Arc<Manifest>, Refusal>), Refusal> {
         let subject = repo.at(selector.clone());
         let registry = self.origin(&repo.host)?.registry.clone();
-        let answer = registry.manifest(&repo.name, selector).await.map_err(Refusal::from);
-        let raw = answer?;
+        let raw = registry.manifest(&repo.name, selector).await?;
         let digest = match selector {
             Selector::Digest(wanted) => *wanted,
             Selector::Tag(_) => Digest::of(&raw.bytes),
@@ -174,7 +173,7 @@ impl Facts {
         let sent = registry.blob(&repo.name, blob, &mut pipe).await;
         let fill = match (sent, pipe.close().await?) {
             (_, Err(e)) => return Err(e.into()),
-            (Err(BlobError::Registry(e)), Ok(_)) => return Err(e.into()),
+            (Err(BlobError::Registry(e)), Ok(_)) => return Err(e),
             (Err(BlobError::Sink(e)), Ok(_)) => {
                 return Err(Refusal::new(Failure::Io, subject, e));
             }

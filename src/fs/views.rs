@@ -30,8 +30,10 @@ use crate::tree::{Need, Step, mirror, plugins};
 /// How many documents of single versions are kept, so that they are listed.
 const DOCUMENTS_MAX: usize = 4096;
 
+type ProviderVersion = (ProviderAddr, Version);
+
 /// The `VERSION.json` documents that were rendered.
-struct Documents(Mutex<Bounded<(ProviderAddr, Version), Arc<[u8]>>>);
+struct Documents(Mutex<Bounded<ProviderVersion, Arc<[u8]>>>);
 
 impl Default for Documents {
     fn default() -> Self {

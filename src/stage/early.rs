@@ -35,9 +35,7 @@ impl Stage {
         let read = tokio::task::spawn_blocking(move || stage.read_zip(&own, &name));
         let sent = async {
             let blob = read.await.unwrap_or_else(|_| Err(Refusal::lost(subject(path))))?;
-            Ok::<_, Refusal>(
-                self.upload(&repo)?.put_blob(&repo.name, &blob.descriptor, &blob).await?,
-            )
+            self.upload(&repo)?.put_blob(&repo.name, &blob.descriptor, &blob).await
         };
         match sent.await {
             Ok(uploaded) => {

@@ -209,7 +209,7 @@ impl ReleasePush<'_> {
     }
 
     async fn turn<'a>(&'a self, tag: &'a Tag) -> Result<Turn<'a>, Refusal> {
-        Ok(Turn::take(self.upload, &self.plan.repo, tag, self.told).await?)
+        Turn::take(self.upload, &self.plan.repo, tag, self.told).await
     }
 
     /// Whether the tag may be put; false if it stands for `ours` already.
@@ -423,7 +423,7 @@ impl ReleasePush<'_> {
             // (distribution).
             match pauses.next() {
                 Some(pause) if e.failure == Failure::Integrity => tokio::time::sleep(*pause).await,
-                _ => return Err(e.into()),
+                _ => return Err(e),
             }
         }
         let back = self.upload.manifest(&self.plan.repo.name, &selector).await?;
@@ -502,7 +502,7 @@ async fn put_in_time(turn: &mut Turn<'_>, manifest: &Manifest) -> Result<bool, R
     match turn.put(manifest).await {
         Ok(()) => Ok(true),
         Err(NotPut::TooLate) => Ok(false),
-        Err(NotPut::Failed(e)) => Err(e.into()),
+        Err(NotPut::Failed(e)) => Err(e),
     }
 }
 
