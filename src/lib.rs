@@ -20,6 +20,8 @@ pub mod members;
 pub mod moment;
 pub mod name;
 pub mod oci;
+pub mod openpgp;
+pub mod provider_registry;
 pub mod registry;
 pub mod stage;
 pub mod store;

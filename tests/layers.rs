@@ -20,6 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("mapping", &["digest", "name"]),
     ("lockfile", &["digest", "name"]),
     ("moment", &[]),
+    ("openpgp", &[]),
     ("tree", VALUES),
     (
         "registry",
@@ -28,6 +29,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "members", "mapping", "moment",
         ],
     ),
+    ("provider_registry", &["failure", "digest", "name", "mapping", "openpgp", "registry"]),
     ("store", &["bounded", "failure", "digest", "name", "members"]),
     ("archive", VALUES),
     ("local", &["name"]),
@@ -48,8 +50,20 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "copy",
         &[
-            "input", "failure", "digest", "name", "oci", "artifact", "members", "mapping",
-            "lockfile", "registry", "store", "facts",
+            "input",
+            "failure",
+            "digest",
+            "name",
+            "oci",
+            "artifact",
+            "members",
+            "mapping",
+            "lockfile",
+            "registry",
+            "provider_registry",
+            "store",
+            "facts",
+            "stage",
         ],
     ),
     (
@@ -63,9 +77,27 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "input", "failure", "digest", "name", "oci", "artifact", "members", "mapping",
-            "lockfile", "moment", "tree", "registry", "store", "archive", "local", "facts",
-            "stage", "copy", "fs", "fuse",
+            "input",
+            "failure",
+            "digest",
+            "name",
+            "oci",
+            "artifact",
+            "members",
+            "mapping",
+            "lockfile",
+            "moment",
+            "tree",
+            "registry",
+            "provider_registry",
+            "store",
+            "archive",
+            "local",
+            "facts",
+            "stage",
+            "copy",
+            "fs",
+            "fuse",
         ],
     ),
     ("main", &["cli"]),
@@ -77,7 +109,7 @@ const VALUES: &[&str] =
 /// The only modules that may use an outside crate. Crates that are no kind of I/O or format
 /// (`bytes`, `serde`, `thiserror`, `tokio`, `tracing`, `rustix` …) have no home.
 const HOMES: &[(&str, &[&str])] = &[
-    ("base64", &["digest", "registry"]),
+    ("base64", &["digest", "openpgp", "registry"]),
     ("blake3", &["store"]),
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),
@@ -92,6 +124,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("libdeflater", &["archive"]),
     ("lru", &["bounded", "facts"]),
     ("reqwest", &["registry"]),
+    ("ring", &["openpgp"]),
     ("rustls", &["registry"]),
     ("rustls_native_certs", &["registry"]),
     ("semver", &["name"]),
@@ -99,7 +132,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tar", &["registry"]),
     ("toml", &["cli"]),
     ("tracing_subscriber", &["cli"]),
-    ("url", &["registry", "cli"]),
+    ("url", &["registry", "provider_registry", "cli"]),
 ];
 
 /// Calls, and the files (or directories of files) in which they belong. `rustix` on a held

@@ -10,7 +10,7 @@ use super::settings::{Network, TokenRealm};
 use super::tofurc::{self, Tofurc};
 use crate::registry::Asker;
 use crate::registry::connections::{ConnectionOptions, Connections};
-use crate::registry::credentials::Credentials;
+use crate::registry::credentials::{Credentials, HostTokens};
 use crate::registry::origin::Origin;
 use crate::registry::transport::{Authorities, Transport, TransportOptions};
 
@@ -54,6 +54,14 @@ impl ClientConfiguration {
             note_misplaced(&read);
             read
         }))
+    }
+
+    /// The tokens for hosts of services.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn host_tokens(&self) -> Result<HostTokens, CommandError> {
+        Ok(self.tofurc()?.host_tokens(&self.environment))
     }
 
     fn credentials(&self) -> Result<Credentials, CommandError> {

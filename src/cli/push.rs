@@ -162,7 +162,7 @@ pub(super) fn annotations(words: &[String]) -> Result<BTreeMap<String, String>, 
     words.iter().map(split).collect()
 }
 
-fn workshop(state: &Path, limits: Limits) -> Result<Workshop, CommandError> {
+pub(super) fn workshop(state: &Path, limits: Limits) -> Result<Workshop, CommandError> {
     let dir = state.join("push");
     let name = dir.display().to_string();
     let failed = |e: io::Error| {

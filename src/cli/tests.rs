@@ -121,6 +121,7 @@ fn json_is_an_option_of_the_command_and_not_of_a_group() {
         "doctor",
         "commit",
         "push",
+        "mirror",
         "copy",
         "lock",
         "bundle",

@@ -18,6 +18,7 @@ mod prefix;
 mod program;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -36,6 +37,7 @@ pub use docker::DockerFiles;
 use docker::{DockerFile, DockerStore, NamedFile};
 pub use prefix::{Prefix, PrefixError, Specificity};
 pub use program::{Program, ProgramError};
+pub use token::{HostToken, HostTokens, TokenProgram};
 
 /// How long a credential helper may take.
 pub const PROGRAM_LIMIT: Duration = Duration::from_secs(10);

@@ -7,6 +7,7 @@
 
 pub mod delay;
 pub mod docker_registry;
+pub mod gnupg;
 pub mod hostile;
 pub mod layouts;
 pub mod mount;
