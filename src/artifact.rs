@@ -56,7 +56,6 @@ fn refuse<T>(reason: impl Into<String>) -> Result<T, ArtifactRefusal> {
 /// One platform of a provider release.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// The platform.
     pub platform: Platform,
     /// The image manifest that holds the package.
     pub manifest: Descriptor,
@@ -95,7 +94,8 @@ impl Release {
                 "this is one platform of a provider release; use the tag of the release's index",
             ),
             (_, got) => refuse(format!(
-                "this is no artifact of OpenTofu: its artifactType is {}; wanted {MODULE:?} or {PROVIDER:?}",
+                "this is no artifact of OpenTofu: its artifactType is {}; wanted {MODULE:?} or \
+                 {PROVIDER:?}",
                 got.map_or("missing".to_owned(), |g| format!("{g:?}"))
             )),
         }

@@ -26,6 +26,7 @@ pub mod log;
 pub mod look;
 pub mod man;
 pub mod mapping;
+pub mod mirror;
 pub mod mount;
 pub mod mounts;
 pub mod needed;
@@ -97,6 +98,7 @@ fn carried_out(line: CommandLine, words: &[OsString]) -> Result<(), CommandError
         Command::Doctor(args) => doctor::run(&args),
         Command::Commit(args) => commit::run(&args),
         Command::Push(args) => push::run(&args),
+        Command::Mirror(args) => mirror::run(&args),
         Command::Copy(args) => copy::run(*args),
         Command::Lock(args) => lock::run(&args),
         Command::Bundle(args) => bundle::run(&args),

@@ -6,6 +6,7 @@ pub mod export;
 pub mod fetch;
 pub mod graph;
 pub mod hashes;
+pub mod mirror;
 pub mod needs;
 pub mod select;
 pub mod verify;

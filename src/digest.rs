@@ -57,6 +57,11 @@ impl Digest {
         Digest::Sha256(Sha256::digest(bytes).into())
     }
 
+    /// The SHA-256 digest whose value is `hex`, in digits of either case, as in `SHA256SUMS`.
+    pub fn sha256_of_hex(hex: &str) -> Option<Self> {
+        unhex(&hex.to_ascii_lowercase()).map(Digest::Sha256)
+    }
+
     /// The digest of `bytes` by `algorithm`.
     pub fn of_with(algorithm: Algorithm, bytes: &[u8]) -> Self {
         let mut hasher = Hasher::new(algorithm);

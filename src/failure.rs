@@ -28,6 +28,8 @@ pub enum Failure {
     ReadOnly,
     /// A name or content of which nothing can be made that may be published.
     Invalid,
+    /// A signature that has to be there is not, or does not hold.
+    Unsigned,
     /// No progress within the deadline, or retries were used up.
     TimedOut,
     /// No connection: name resolution, connect, TLS, or the breaker is open.
@@ -65,6 +67,7 @@ impl Failure {
             | Failure::Denied
             | Failure::ReadOnly
             | Failure::Invalid
+            | Failure::Unsigned
             | Failure::Integrity
             | Failure::Structure
             | Failure::TooLarge
@@ -185,6 +188,7 @@ mod tests {
             (Exists, 300),
             (ReadOnly, 300),
             (Invalid, 300),
+            (Unsigned, 300),
             (Integrity, 300),
             (Structure, 300),
             (TooLarge, 300),

@@ -1,6 +1,5 @@
 //! tofufs mounts OCI registries as a file system, for OpenTofu and Terraform. See ARCHITECTURE.md
 //! for the layers.
-#![warn(missing_docs)]
 
 pub mod archive;
 pub mod artifact;
@@ -22,7 +21,13 @@ pub mod members;
 pub mod moment;
 pub mod name;
 pub mod oci;
+pub mod openpgp;
+pub mod provider_registry;
 pub mod registry;
 pub mod stage;
 pub mod store;
 pub mod tree;
+
+#[cfg(test)]
+#[path = "../tests/support/skip.rs"]
+mod skip;

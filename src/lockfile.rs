@@ -28,9 +28,7 @@ pub const FILE_MAX: u64 = 16 << 20;
 /// The programs that read and write lock files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Client {
-    /// OpenTofu.
     OpenTofu,
-    /// Terraform.
     Terraform,
 }
 

@@ -53,7 +53,6 @@ pub struct DirNo(pub u32);
 pub enum Child {
     /// A regular file.
     File(FileNo),
-    /// A directory.
     Dir(DirNo),
 }
 

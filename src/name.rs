@@ -306,7 +306,6 @@ impl fmt::Display for Repo {
 /// A manifest's address: `HOST/NAME:TAG` or `HOST/NAME@DIGEST`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Reference {
-    /// The repository.
     pub repo: Repo,
     /// Which manifest in it.
     pub selector: Selector,

@@ -61,9 +61,7 @@ fn structure<T>(message: impl Into<String>) -> Result<T, DocumentError> {
 /// The `platform` object of an index entry, as far as OpenTofu looks at it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlatformObject {
-    /// `os`
     pub os: String,
-    /// `architecture`
     pub architecture: String,
     /// `os.version`, empty if absent.
     pub os_version: String,
@@ -72,17 +70,12 @@ pub struct PlatformObject {
 /// What names a blob or manifest: digest, size, and what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Descriptor {
-    /// `mediaType`
     pub media_type: String,
-    /// `digest`
     pub digest: Digest,
     /// `size`, in bytes.
     pub size: u64,
-    /// `artifactType`
     pub artifact_type: Option<String>,
-    /// `platform`
     pub platform: Option<PlatformObject>,
-    /// `annotations`
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -118,9 +111,7 @@ pub struct Manifest {
     pub digest: Digest,
     /// `mediaType` of the body, equal to that of [`Manifest::body`]'s kind.
     pub media_type: &'static str,
-    /// `artifactType`
     pub artifact_type: Option<String>,
-    /// `annotations`
     pub annotations: BTreeMap<String, String>,
     /// The parsed view.
     pub body: ManifestBody,

@@ -27,6 +27,7 @@ mod push;
 pub mod remote;
 mod request;
 mod retry;
+pub mod service_host;
 mod transfer;
 pub mod transport;
 pub mod turn;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The documents, and the letters of their numbers.
 const DOCUMENTS: [(&str, &[char]); 2] =
-    [("docs/hostile-inputs.md", &['R', 'Z', 'L', 'O']), ("docs/registry-quirks.md", &['Q'])];
+    [("docs/hostile-inputs.md", &['R', 'Z', 'L', 'O', 'P']), ("docs/registry-quirks.md", &['Q'])];
 /// A shorter text is no reason.
 const REASON: usize = 20;
 
@@ -69,7 +69,7 @@ fn is_number(word: &str) -> bool {
     let letter = chars.next();
     let digits = chars.as_str();
     let lengths = match letter {
-        Some('R' | 'Z' | 'L' | 'O') => 2..=2,
+        Some('R' | 'Z' | 'L' | 'O' | 'P') => 2..=2,
         Some('Q') => 1..=2,
         _ => return false,
     };

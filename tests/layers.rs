@@ -1,6 +1,6 @@
 //! Holds the layers against the source: what each module may use, which module is the home of each
-//! outside crate, and which calls have a home. Tests inside of modules are exempt. ARCHITECTURE.md
-//! draws this table.
+//! outside crate, and which calls have a home; and the outside crates against the Rust that is
+//! asked for. Tests inside of modules are exempt. ARCHITECTURE.md draws this table.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("mapping", &["digest", "name"]),
     ("lockfile", &["digest", "name"]),
     ("moment", &[]),
+    ("openpgp", &[]),
     ("tree", VALUES),
     (
         "registry",
@@ -29,6 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "members", "mapping", "moment",
         ],
     ),
+    ("provider_registry", &["failure", "digest", "name", "mapping", "openpgp", "registry"]),
     ("store", &["bounded", "disk", "failure", "digest", "name", "members"]),
     ("archive", VALUES),
     ("local", &["disk", "name"]),
@@ -49,8 +51,20 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "copy",
         &[
-            "input", "failure", "digest", "name", "oci", "artifact", "members", "mapping",
-            "lockfile", "registry", "store", "facts",
+            "input",
+            "failure",
+            "digest",
+            "name",
+            "oci",
+            "artifact",
+            "members",
+            "mapping",
+            "lockfile",
+            "registry",
+            "provider_registry",
+            "store",
+            "facts",
+            "stage",
         ],
     ),
     (
@@ -64,9 +78,28 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "disk", "input", "failure", "digest", "name", "oci", "artifact", "members", "mapping",
-            "lockfile", "moment", "tree", "registry", "store", "archive", "local", "facts",
-            "stage", "copy", "fs", "fuse",
+            "disk",
+            "input",
+            "failure",
+            "digest",
+            "name",
+            "oci",
+            "artifact",
+            "members",
+            "mapping",
+            "lockfile",
+            "moment",
+            "tree",
+            "registry",
+            "provider_registry",
+            "store",
+            "archive",
+            "local",
+            "facts",
+            "stage",
+            "copy",
+            "fs",
+            "fuse",
         ],
     ),
     ("main", &["cli"]),
@@ -78,7 +111,7 @@ const VALUES: &[&str] =
 /// The only modules that may use an outside crate. Crates that are no kind of I/O or format
 /// (`bytes`, `serde`, `thiserror`, `tokio`, `tracing`, `rustix` …) have no home.
 const HOMES: &[(&str, &[&str])] = &[
-    ("base64", &["digest", "registry"]),
+    ("base64", &["digest", "openpgp", "registry"]),
     ("blake3", &["store"]),
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),
@@ -93,6 +126,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("libdeflater", &["archive"]),
     ("lru", &["bounded", "facts"]),
     ("reqwest", &["registry"]),
+    ("ring", &["openpgp"]),
     ("rustls", &["registry"]),
     ("rustls_native_certs", &["registry"]),
     ("semver", &["name"]),
@@ -100,7 +134,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tar", &["registry"]),
     ("toml", &["cli"]),
     ("tracing_subscriber", &["cli"]),
-    ("url", &["registry", "cli"]),
+    ("url", &["registry", "provider_registry", "cli"]),
 ];
 
 /// Calls, and the files (or directories of files) in which they belong. `rustix` on a held
@@ -285,6 +319,32 @@ fn outside_crates_are_used_at_home_only() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Clippy holds the calls of the standard library against `rust-version`; this, the dependencies.
+#[test]
+fn no_dependency_needs_a_newer_rust_than_this_crate() {
+    let output = std::process::Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--locked", "--offline", "--all-features"])
+        .args(["--filter-platform", "x86_64-unknown-linux-gnu"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let numbers = |version: &str| -> Vec<u32> {
+        version.split('.').map(|number| number.parse().unwrap()).collect()
+    };
+    let ours = env!("CARGO_PKG_RUST_VERSION");
+    let newer: Vec<_> = metadata["packages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|package| Some((&package["name"], package["rust_version"].as_str()?)))
+        .filter(|(_, theirs)| numbers(theirs) > [numbers(ours), vec![0]].concat())
+        .map(|(name, theirs)| format!("{name} needs Rust {theirs}, and rust-version is {ours}"))
+        .collect();
+    assert!(newer.is_empty(), "{}", newer.join("\n"));
+}
+
 #[test]
 fn calls_stand_where_they_belong() {
     let mut wrong = Vec::new();
@@ -325,7 +385,8 @@ fn a_file_has_one_job() {
 #[test]
 fn the_reader_of_uses_sees_what_is_there() {
     let text = code(
-        "use crate::{a, b::{c, d}, e as f};\nlet x = crate::g::h; // crate::i\nnot_crate::j\n#[cfg(test)]\nmod tests { crate::k }",
+        "use crate::{a, b::{c, d}, e as f};\nlet x = crate::g::h; // crate::i\nnot_crate::j\n\
+         #[cfg(test)]\nmod tests { crate::k }",
     );
     assert_eq!(uses(&text, "crate::"), ["a", "b", "e", "g"]);
     assert!(

@@ -66,7 +66,8 @@ pub(super) fn locate(zip: &dyn ReadAt, limits: &Limits) -> Result<CentralDirecto
     }
     if end.offset.checked_add(end.size) != Some(directory_end) {
         return Err(ArchiveError::structure(
-            "the central directory does not end where the end record begins (bytes before the archive or hidden in it)",
+            "the central directory does not end where the end record begins (bytes before the \
+             archive or hidden in it)",
         ));
     }
     if end.entries == 0 {

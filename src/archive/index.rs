@@ -183,7 +183,8 @@ impl Indexer<'_> {
             Err(Conflict::Twice(before))
                 if !entry.is_writable() || self.written_once.binary_search(&before).is_ok() =>
             {
-                let rule = "it stands in the archive twice, with a mode that lets OpenTofu write it only once";
+                let rule = "it stands in the archive twice, with a mode that lets OpenTofu write \
+                     it only once";
                 return Err(ArchiveError::structure(rule));
             }
             Err(Conflict::Twice(before)) => {
@@ -250,7 +251,8 @@ impl Indexer<'_> {
             return Err(disagree("CRC or size"));
         }
         if here.has_other_name() || there.has_other_name() {
-            let rule = "its Unicode-Path field gives another name, which OpenTofu ignores; pack it with names in UTF-8";
+            let rule = "its Unicode-Path field gives another name, which OpenTofu ignores; pack it \
+                 with names in UTF-8";
             return Err(ArchiveError::structure(rule));
         }
         Ok(entry.offset + length as u64)
@@ -296,7 +298,8 @@ impl Indexer<'_> {
                     None
                 }
                 Some(_) => Some(
-                    "behind its data is not the data descriptor that agrees with the central directory",
+                    "behind its data is not the data descriptor that agrees with the central \
+                     directory",
                 ),
             };
             if let Some(rule) = rule {

@@ -10,7 +10,7 @@ use super::settings::{Network, TokenRealm};
 use super::tofurc::{self, Tofurc};
 use crate::registry::Asker;
 use crate::registry::connections::{ConnectionOptions, Connections};
-use crate::registry::credentials::Credentials;
+use crate::registry::credentials::{Credentials, HostTokens};
 use crate::registry::origin::Origin;
 use crate::registry::transport::{Authorities, Transport, TransportOptions};
 
@@ -56,6 +56,14 @@ impl ClientConfiguration {
         }))
     }
 
+    /// The tokens for hosts of services.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn host_tokens(&self) -> Result<HostTokens, CommandError> {
+        Ok(self.tofurc()?.host_tokens(&self.environment))
+    }
+
     fn credentials(&self) -> Result<Credentials, CommandError> {
         Ok(Credentials::new(self.tofurc()?.credentials(&self.environment)))
     }
@@ -93,7 +101,6 @@ impl RegistryAccess {
         &self.network
     }
 
-    /// The CLI configuration.
     pub fn configuration(&self) -> &ClientConfiguration {
         &self.configuration
     }

@@ -12,6 +12,7 @@ pub mod commit;
 pub mod copy;
 pub mod examples;
 pub mod export;
+pub mod mirror;
 pub mod push;
 
 use std::ffi::OsString;
@@ -45,6 +46,7 @@ Mounting:
 Publishing:
   commit       Publish what is staged in a mount
   push         Publish a directory, a zip, or a provider's zips
+  mirror       Mirror providers from a provider registry, with their signatures
   copy         Copy releases between registries, stores and archives
 
 Working directories:
@@ -132,6 +134,18 @@ pub enum Command {
     /// release that is there. Prints HOST/NAME:TAG@DIGEST for each tag.
     #[command(after_help = push::PUSH_EXAMPLES, override_usage = "tofufs push [OPTIONS] PATH... REFERENCE")]
     Push(Box<push::PushArgs>),
+    /// Mirror providers from a provider registry, with their signatures
+    ///
+    /// Publishes the versions that match as `push` does, byte for byte, from where their vendors
+    /// publish them: each zip is checked against SHA256SUMS, and those against the vendor's
+    /// signature, by a key that the provider registry names. SHA256SUMS, signature, key and
+    /// _manifest.json are kept as layers of each platform. What is there is neither fetched nor
+    /// sent again, so the same command goes on where it was cut off. Prints HOST/NAME:TAG@DIGEST
+    /// for each release. Tokens are taken from where the clients take them (TF_TOKEN_*,
+    /// credentials blocks, credentials helpers). An expired key is a warning, unless
+    /// OPENTOFU_ENFORCE_GPG_EXPIRATION is true.
+    #[command(after_help = mirror::MIRROR_EXAMPLES)]
+    Mirror(Box<mirror::MirrorArgs>),
     /// Copy releases between registries, stores and archives
     ///
     /// Copies any OCI image or index as it is: digests stay the same, and everything that passes is

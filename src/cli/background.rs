@@ -64,7 +64,8 @@ pub fn start(words: &[OsString], log: File) -> Result<Vec<String>, CommandError>
             Err(CommandError::Failed(match line.strip_prefix(FAILED) {
                 Some(sentence) => sentence.to_owned(),
                 None => format!(
-                    "the background process ended ({status}) before the mount was ready; see its log"
+                    "the background process ended ({status}) before the mount was ready; see its \
+                     log"
                 ),
             }))
         }

@@ -43,11 +43,13 @@ impl BundlePlace {
             SourceSetting::Archive(file) => Ok(BundlePlace::Archive(file)),
             SourceSetting::Registry { host, prefix: None } if host.as_str().ends_with(".tar") => {
                 Err(CommandError::Usage(format!(
-                    "{host}: a file is written with oci-archive: before it; write oci-archive:{host}"
+                    "{host}: a file is written with oci-archive: before it; write \
+                     oci-archive:{host}"
                 )))
             }
             SourceSetting::Registry { .. } => Err(CommandError::Usage(format!(
-                "{source}: a bundle is a store; write oci:DIR or oci-archive:FILE (tofufs copy fills registries)"
+                "{source}: a bundle is a store; write oci:DIR or oci-archive:FILE (tofufs copy \
+                 fills registries)"
             ))),
         }
     }
@@ -263,6 +265,15 @@ fn report_verified(
             Size(found.checked.bytes)
         ))?;
     }
+    let reasons = reasons(found, lacking);
+    match reasons.is_empty() {
+        true => Ok(()),
+        false => Err(CommandError::Failed(format!("{shown}: {}", reasons.join("; ")))),
+    }
+}
+
+/// Why a store is not all that it should be.
+fn reasons(found: &VerifiedStore, lacking: &[VerifyFinding]) -> Vec<String> {
     let mut reasons = Vec::new();
     if found.stopped {
         reasons.push("it was stopped before its end".to_owned());
@@ -279,10 +290,7 @@ fn report_verified(
         );
         reasons.push(format!("{lacking} lacking; add what is missing with tofufs bundle"));
     }
-    match reasons.is_empty() {
-        true => Ok(()),
-        false => Err(CommandError::Failed(format!("{shown}: {}", reasons.join("; ")))),
-    }
+    reasons
 }
 
 fn progress(verb: &'static str) -> Result<ProgressLine, CommandError> {

@@ -74,7 +74,6 @@ pub enum ControlRequest {
     Settings(()),
 }
 
-/// The answer.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {

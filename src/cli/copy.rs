@@ -43,7 +43,8 @@ pub fn run(mut args: CopyArgs) -> Result<(), CommandError> {
         tokio::select! {
             copied = copy(&args, &source, &destination, &registries, &shown) => copied,
             () = shown.stopped() => Err(shown.ended(CommandError::failed(format_args!(
-                "{source}: stopped; what was copied is kept, and the same command goes on from there"
+                "{source}: stopped; what was copied is kept, and the same command goes on from \
+                 there"
             )))),
         }
     })
@@ -165,7 +166,8 @@ async fn copy(
         // Nobody listening is no reason to stop.
         let _ = writeln!(
             io::stderr(),
-            "tofufs: warning: {repo}@{digest}: {count} manifests that its index names are not in {source}, and stay behind"
+            "tofufs: warning: {repo}@{digest}: {count} manifests that its index names are not in \
+             {source}, and stay behind"
         );
     }
     if let CopyEnd::All(SourceSetting::Archive(file)) = destination {

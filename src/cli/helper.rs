@@ -29,7 +29,6 @@ pub enum HelperError {
     /// An unknown `-o` option.
     #[error("-o {0}: there is no such option; `tofufs help mount` lists them (write _ for -)")]
     Option(String),
-    /// `remount`.
     #[error("-o remount: a mount of tofufs cannot be changed; unmount it and mount it again")]
     Remount,
 }
@@ -190,11 +189,13 @@ mod tests {
     fn options_of_the_helper_are_the_long_options_with_underscores() {
         becomes(
             "/sbin/mount.fuse.tofufs ghcr.io/acme /mnt -o ro,allow_other",
-            "/sbin/mount.fuse.tofufs mount --read-only --kernel-flag=ro --allow-other -- ghcr.io/acme /mnt",
+            "/sbin/mount.fuse.tofufs mount --read-only --kernel-flag=ro --allow-other -- \
+             ghcr.io/acme /mnt",
         );
         becomes(
             "mount.tofufs a.b /mnt -o tag_ttl=5m,plain_http=localhost:5000,plain_http=a.b,noexec",
-            "mount.tofufs mount --tag-ttl=5m --plain-http=localhost:5000 --plain-http=a.b --kernel-flag=noexec -- a.b /mnt",
+            "mount.tofufs mount --tag-ttl=5m --plain-http=localhost:5000 --plain-http=a.b \
+             --kernel-flag=noexec -- a.b /mnt",
         );
     }
 
@@ -229,7 +230,8 @@ mod tests {
     #[test]
     fn options_of_mount_itself_are_passed_over() {
         becomes(
-            "mount.fuse.tofufs a.b /mnt -sn -v -t fuse.tofufs -o rw,_netdev,nofail,noauto,x-systemd.automount,dev,suid,user=me,,",
+            "mount.fuse.tofufs a.b /mnt -sn -v -t fuse.tofufs -o \
+             rw,_netdev,nofail,noauto,x-systemd.automount,dev,suid,user=me,,",
             "mount.fuse.tofufs mount -- a.b /mnt",
         );
         becomes(

@@ -94,7 +94,8 @@ async fn outcome(
     let required = needs::requirements(dir, client, Mounts::Directories, registries).await?;
     let mut left_out = required.left_out;
     if required.files == 0 && own.is_none() {
-        let rule = "there is neither a configuration nor a lock file here, so nothing can be locked or checked";
+        let rule = "there is neither a configuration nor a lock file here, so nothing can be \
+             locked or checked";
         return Err(NeedsError::File { path: dir.to_owned(), rule: rule.to_owned() });
     }
     let before = own.as_ref().map(|file| file.text().to_owned()).unwrap_or_default();
@@ -240,7 +241,8 @@ fn report(
         }
         if !differing.is_empty() {
             text += &format!(
-                "; the zips of {} have entries for directories, so that a packed mirror matches their zh and not their h1",
+                "; the zips of {} have entries for directories, so that a packed mirror matches \
+                 their zh and not their h1",
                 differing.join(", ")
             );
         }

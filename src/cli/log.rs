@@ -200,7 +200,8 @@ impl<S: Sink> Pen<S> {
         for LeftOutLines { count, first, .. } in self.budget.take_due(Instant::now(), is_the_end) {
             let example = message_of(&first, self.format);
             self.remark(&format!(
-                "{count} lines were left out of the log, since there were too many such as: {example}"
+                "{count} lines were left out of the log, since there were too many such as: \
+                 {example}"
             ));
         }
     }

@@ -130,7 +130,8 @@ pub fn fetched(
             Ok(fetched)
         }
         FetchEnding::Stopped => Err(CommandError::failed(
-            "it was stopped; what was fetched stays in the cache, and the same command goes on from there",
+            "it was stopped; what was fetched stays in the cache, and the same command goes on \
+             from there",
         )
         .stopped_by(progress.stopped_by())),
     }

@@ -79,7 +79,8 @@ impl ProviderSettings {
     pub fn resolved(mut self, mapping: &Mapping) -> Result<ProviderSettings, CommandError> {
         if let Some(unmapped) = self.declared.iter().find(|provider| !mapping.matches(provider)) {
             return Err(CommandError::Failed(format!(
-                "--provider {unmapped}: no mapping rule is for it; give an --oci-mirror that says where its releases are"
+                "--provider {unmapped}: no mapping rule is for it; give an --oci-mirror that says \
+                 where its releases are"
             )));
         }
         for file in &self.lock_files {

@@ -162,7 +162,7 @@ pub(super) fn annotations(words: &[String]) -> Result<BTreeMap<String, String>, 
     words.iter().map(split).collect()
 }
 
-fn workshop(state: &Path, limits: Limits) -> Result<Workshop, CommandError> {
+pub(super) fn workshop(state: &Path, limits: Limits) -> Result<Workshop, CommandError> {
     let dir = state.join("push");
     let name = dir.display().to_string();
     let failed = |e: io::Error| {
@@ -192,11 +192,6 @@ fn planned(
             target.repo
         ))
     };
-    let opened = |path: &Path| -> Result<OwnedFd, CommandError> {
-        let file = input::open(path)
-            .map_err(|e| CommandError::Failed(format!("{}: {e}", path.display())))?;
-        Ok(file.into())
-    };
     let directory = |path: &Path| -> Result<OwnedFd, CommandError> {
         let file = File::open(path)
             .map_err(|e| CommandError::Failed(format!("{}: {e}", path.display())))?;
@@ -221,7 +216,17 @@ fn planned(
                 .map_err(failed);
         }
     }
-    let mut contents = ProviderContents::new(&target.repo.to_string());
+    let contents = provider_contents(paths, &target.repo)?;
+    if destined.tags.is_empty() {
+        let version = contents.zips.first().and_then(|zip| zip.says.version.tag());
+        destined.tags.push(version.ok_or_else(missing)?);
+    }
+    contents.plan(destined, workshop).map_err(failed)
+}
+
+/// The files of a provider's release.
+fn provider_contents(paths: &[PathBuf], repo: &Repo) -> Result<ProviderContents, CommandError> {
+    let mut contents = ProviderContents::new(&repo.to_string());
     for path in paths {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         match provider_zip(path) {
@@ -231,7 +236,9 @@ fn planned(
             }
             None if is_beside(&name) => {
                 let file = opened(path)?;
-                contents.add_beside(&name, file, &path.display().to_string()).map_err(failed)?;
+                contents
+                    .add_beside(&name, file, &path.display().to_string())
+                    .map_err(CommandError::failed)?;
             }
             // What a shell's pattern brings along.
             None if name.starts_with("terraform-provider-") && !name.ends_with(".zip") => {
@@ -239,17 +246,21 @@ fn planned(
             }
             None => {
                 return Err(CommandError::usage(format_args!(
-                    "{}: of several paths each has to be a provider's zip (terraform-provider-TYPE_VERSION_OS_ARCH.zip), its SHA256SUMS, a signature of them, or its _manifest.json",
+                    "{}: of several paths each has to be a provider's zip \
+                     (terraform-provider-TYPE_VERSION_OS_ARCH.zip), its SHA256SUMS, a signature of \
+                     them, or its _manifest.json",
                     path.display()
                 )));
             }
         }
     }
-    if destined.tags.is_empty() {
-        let version = contents.zips.first().and_then(|zip| zip.says.version.tag());
-        destined.tags.push(version.ok_or_else(missing)?);
-    }
-    contents.plan(destined, workshop).map_err(failed)
+    Ok(contents)
+}
+
+fn opened(path: &Path) -> Result<OwnedFd, CommandError> {
+    let file =
+        input::open(path).map_err(|e| CommandError::Failed(format!("{}: {e}", path.display())))?;
+    Ok(file.into())
 }
 
 fn provider_zip(path: &Path) -> Option<ZipName> {

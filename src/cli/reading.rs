@@ -118,7 +118,6 @@ impl Registries {
         })
     }
 
-    /// The cache.
     pub fn store(&self) -> &Arc<Store> {
         &self.store
     }

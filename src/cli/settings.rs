@@ -13,7 +13,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::account::{self, Account};
-use super::args::{KernelFlag, MountArgs, NetworkArgs, ReachArgs};
+use super::args::{AccessArgs, KernelFlag, MountArgs, NetworkArgs, ReachArgs};
 use super::providers::ProviderSettings;
 use super::typed::Typed;
 use crate::archive::Limits;
@@ -358,7 +358,6 @@ impl MountSettings {
         // What cannot be resolved does not exist, which is found out when it is mounted on.
         let mountpoint = base.join(mountpoint);
         let mountpoint = session::resolved(&mountpoint).unwrap_or(mountpoint);
-        let kernel = &args.access.kernel_flag;
         Ok(MountSettings {
             mountpoint,
             network: Network::new(&args.network, base)?,
@@ -377,12 +376,7 @@ impl MountSettings {
             uid: known("--uid", args.access.uid.as_ref(), Account::user, "user")?,
             gid: known("--gid", args.access.gid.as_ref(), Account::group, "group")?,
             passthrough: !args.access.no_passthrough,
-            session: session::SessionOptions {
-                name: shown_source(words),
-                read_only: kernel.contains(&KernelFlag::Ro),
-                no_exec: kernel.contains(&KernelFlag::Noexec),
-                allow_other: args.access.allow_other,
-            },
+            session: session_options(&args.access, shown_source(words)),
             strict: args.strict,
             in_background: args.background,
             log_file: args.log.log_file.as_ref().map(|file| absolute(file, base)),
@@ -406,6 +400,15 @@ impl MountSettings {
         .into_iter()
         .chain(stores)
         .collect()
+    }
+}
+
+fn session_options(access: &AccessArgs, name: String) -> session::SessionOptions {
+    session::SessionOptions {
+        name,
+        read_only: access.kernel_flag.contains(&KernelFlag::Ro),
+        no_exec: access.kernel_flag.contains(&KernelFlag::Noexec),
+        allow_other: access.allow_other,
     }
 }
 
@@ -508,7 +511,8 @@ mod tests {
     #[test]
     fn options_that_may_be_given_several_times_add_up() {
         let s = settings(
-            "--plain-http a.b --plain-http c.d:1 --ca-file x.pem --ca-file /y.pem --token-realm a.b=https://t.b a.b m",
+            "--plain-http a.b --plain-http c.d:1 --ca-file x.pem --ca-file /y.pem --token-realm \
+             a.b=https://t.b a.b m",
         )
         .unwrap();
         assert_eq!(s.network.plain_http.len(), 2);

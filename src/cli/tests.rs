@@ -121,6 +121,7 @@ fn json_is_an_option_of_the_command_and_not_of_a_group() {
         "doctor",
         "commit",
         "push",
+        "mirror",
         "copy",
         "lock",
         "bundle",
@@ -169,7 +170,8 @@ fn wrong_use_is_one_line_that_names_what_was_wrong() {
         ("tofufs push a.b/c:1", "a PATH and a REFERENCE are wanted"),
         (
             "tofufs cache --json prune --to 5",
-            "\"5\" is not a size (a number with KiB, MiB, GiB or TiB); see `tofufs help cache prune`",
+            "\"5\" is not a size (a number with KiB, MiB, GiB or TiB); see `tofufs help cache \
+             prune`",
         ),
     ] {
         let error = run_words(words).unwrap_err();

@@ -19,7 +19,10 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::input::{self, InputError};
-use crate::registry::credentials::{Block, CredentialsConfig, DockerFiles, Login, Program};
+use crate::name::{Host, Platform};
+use crate::registry::credentials::{
+    Block, CredentialsConfig, DockerFiles, HostToken, HostTokens, Login, Program, TokenProgram,
+};
 
 /// The largest configuration file, in bytes.
 const FILE_MAX: u64 = 16 << 20;
@@ -40,6 +43,8 @@ const VARIABLES: [&str; 8] = [
 #[derive(Clone, Default, Debug)]
 pub struct ClientEnvironment {
     variables: BTreeMap<&'static str, OsString>,
+    /// The variables `TF_TOKEN_HOST`.
+    tokens: BTreeMap<String, Zeroizing<String>>,
     working_dir: PathBuf,
 }
 
@@ -52,6 +57,13 @@ impl ClientEnvironment {
                 environment = environment.with(name, value);
             }
         }
+        for (name, value) in std::env::vars_os() {
+            if let (Ok(name), Ok(value)) = (name.into_string(), value.into_string())
+                && name.starts_with("TF_TOKEN_")
+            {
+                environment.tokens.insert(name, Zeroizing::new(value));
+            }
+        }
         if environment.get("HOME").is_none()
             && let Some(home) = std::env::home_dir()
         {
@@ -62,7 +74,8 @@ impl ClientEnvironment {
 
     /// An environment without variables, for a process that stands in `working_dir`.
     pub fn new(working_dir: impl Into<PathBuf>) -> ClientEnvironment {
-        ClientEnvironment { variables: BTreeMap::new(), working_dir: working_dir.into() }
+        let working_dir = working_dir.into();
+        ClientEnvironment { working_dir, ..ClientEnvironment::default() }
     }
 
     /// The same with one variable more. An empty value counts as none, as it does for OpenTofu.
@@ -114,7 +127,6 @@ impl ClientEnvironment {
 /// Why the CLI configuration cannot be used: which file, which line, which rule.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TofurcError {
-    /// The file.
     pub file: PathBuf,
     /// The line, from 1, where one is known.
     pub line: Option<usize>,
@@ -184,6 +196,10 @@ pub struct Tofurc {
     pub blocks: Vec<Block>,
     /// The `oci_default_credentials` block.
     pub defaults: Option<DefaultCredentials>,
+    /// The `credentials` blocks, in order: tokens for hosts of services.
+    pub tokens: Vec<(Host, HostToken)>,
+    /// The `credentials_helper` block: its name and arguments.
+    pub token_program: Option<(String, Vec<String>)>,
     /// `plugin_cache_dir`, as written.
     pub plugin_cache_dir: Option<PathBuf>,
     /// The methods of the `provider_installation` block, in order, `dev_overrides` left out.
@@ -241,6 +257,23 @@ impl Tofurc {
         }
     }
 
+    /// All sources of tokens for hosts of services: those of this configuration and those of the
+    /// environment.
+    pub fn host_tokens(&self, environment: &ClientEnvironment) -> HostTokens {
+        let plugins = configuration_dir(environment).join("plugins");
+        let directories = vec![plugins.clone(), plugins.join(Platform::host().to_string())];
+        let program = self.token_program.clone().map(|(name, arguments)| TokenProgram {
+            name,
+            arguments,
+            directories,
+        });
+        let mut tokens = HostTokens::new(self.tokens.clone(), program);
+        for (name, value) in &environment.tokens {
+            tokens.add_variable(name, value);
+        }
+        tokens
+    }
+
     /// Adds what a file says.
     fn read(&mut self, file: &Path) -> Result<(), TofurcError> {
         let error = |line, rule: String| TofurcError { file: file.to_owned(), line, rule };
@@ -250,13 +283,16 @@ impl Tofurc {
         let mut bytes = Zeroizing::new(Vec::new());
         input::append_from(opened, FILE_MAX, &mut bytes).map_err(unreadable)?;
         let text = std::str::from_utf8(&bytes).map_err(|_| unreadable(InputError::NotText))?;
-        let before = self.blocks.len();
+        let (before, tokens) = (self.blocks.len(), self.tokens.len());
         let document = syntax::parse(text).map_err(|e| error(Some(e.line), e.rule))?;
         decode::add(self, file, document).map_err(|e| error(Some(e.line), e.rule))?;
         let secret = |block: &Block| matches!(block.login, Login::Credential(_));
-        if mode & 0o077 != 0 && self.blocks.iter().skip(before).any(secret) {
+        let holds_secrets =
+            self.tokens.len() > tokens || self.blocks.iter().skip(before).any(secret);
+        if mode & 0o077 != 0 && holds_secrets {
             self.warnings.push(format!(
-                "{} holds credentials and other users can open it (mode {:04o}); run chmod 600 on it",
+                "{} holds credentials and other users can open it (mode {:04o}); run chmod 600 on \
+                 it",
                 file.display(),
                 mode & 0o7777
             ));

@@ -259,30 +259,9 @@ impl BundlePlan {
         if !says.is_empty() {
             packer = packer.carried(&says).await?;
         }
-        for (MemberPlace { repo, part, .. }, member) in &members {
-            let packed = async {
-                match (member, part) {
-                    (BundleMember::Document(bytes, _), LayoutPart::Blob(digest)) => {
-                        Ok(packer.manifest(repo, digest, bytes).await?)
-                    }
-                    (BundleMember::Document(bytes, _), part) => {
-                        Ok(packer.document(repo, *part, bytes.to_vec()).await?)
-                    }
-                    (BundleMember::New(blob), _) => {
-                        let object = origins.facts(&repo.host)?.blob(repo, blob).await?;
-                        Ok(packer.blob(repo, &blob.digest, blob.size, &Cached(object)).await?)
-                    }
-                    (BundleMember::Held(archive, blob), _) => {
-                        let source = Stored::of(archive.clone(), &repo.host)
-                            .source(&repo.name, blob)
-                            .await?;
-                        Ok(packer.blob(repo, &blob.digest, blob.size, &source).await?)
-                    }
-                }
-            };
-            let packed: Result<Packer, Refusal> =
-                unless_stopped(packed, progress, done, total).await?;
-            packer = packed?;
+        for (place, member) in &members {
+            let packed = pack(packer, place, member, origins);
+            packer = unless_stopped(packed, progress, done, total).await??;
             done += member.len();
         }
         packer.finish().await?;
@@ -342,6 +321,31 @@ impl BundlePlan {
             );
         }
         Ok(members)
+    }
+}
+
+/// Puts one more member into an archive.
+async fn pack(
+    packer: Packer,
+    MemberPlace { repo, part, .. }: &MemberPlace,
+    member: &BundleMember,
+    origins: &dyn RegistryFacts,
+) -> Result<Packer, Refusal> {
+    match (member, part) {
+        (BundleMember::Document(bytes, _), LayoutPart::Blob(digest)) => {
+            Ok(packer.manifest(repo, digest, bytes).await?)
+        }
+        (BundleMember::Document(bytes, _), part) => {
+            Ok(packer.document(repo, *part, bytes.to_vec()).await?)
+        }
+        (BundleMember::New(blob), _) => {
+            let object = origins.facts(&repo.host)?.blob(repo, blob).await?;
+            Ok(packer.blob(repo, &blob.digest, blob.size, &Cached(object)).await?)
+        }
+        (BundleMember::Held(archive, blob), _) => {
+            let source = Stored::of(archive.clone(), &repo.host).source(&repo.name, blob).await?;
+            Ok(packer.blob(repo, &blob.digest, blob.size, &source).await?)
+        }
     }
 }
 

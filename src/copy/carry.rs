@@ -47,7 +47,8 @@ impl CopyError {
     /// A tag of the destination stands for something else.
     pub fn exists(reference: &Reference, there: &Digest, ours: &Digest) -> CopyError {
         CopyError::Refused(format!(
-            "{reference}: the tag stands for {there} there, and was to stand for {ours}; --allow-overwrite replaces it"
+            "{reference}: the tag stands for {there} there, and was to stand for {ours}; \
+             --allow-overwrite replaces it"
         ))
     }
 

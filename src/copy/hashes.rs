@@ -17,9 +17,7 @@ use crate::oci::Descriptor;
 /// One platform of a release.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HashedPlatform {
-    /// The platform.
     pub platform: Platform,
-    /// The zip.
     pub zip: Descriptor,
     /// `zh:`, the digest of the zip.
     pub zh: PackageHash,

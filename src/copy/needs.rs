@@ -111,7 +111,6 @@ fn is_of_form(text: &str, form: &str) -> bool {
 /// One platform of a provider release.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NeededPackage {
-    /// The platform.
     pub platform: Platform,
     /// Its image manifest.
     pub manifest: Descriptor,
@@ -161,7 +160,6 @@ impl NeededArtifact {
             .collect()
     }
 
-    /// The zips.
     pub fn zips(&self) -> Vec<&Descriptor> {
         match &self.contents {
             ReleaseContents::Module(zip) => vec![zip],

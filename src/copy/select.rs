@@ -10,7 +10,6 @@ use crate::name::{Constraints, ProviderAddr, Reference, Repo, Selector, Version}
 /// A release of a provider.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Selected {
-    /// The version.
     pub version: Version,
     /// The first of the provider's repositories that has it.
     pub reference: Reference,

@@ -108,7 +108,7 @@ fn errno(failure: Failure) -> Errno {
         Failure::Busy | Failure::Crowded => Errno::EBUSY,
         Failure::Denied => Errno::EACCES,
         Failure::ReadOnly => Errno::EROFS,
-        Failure::Invalid => Errno::EPERM,
+        Failure::Invalid | Failure::Unsigned => Errno::EPERM,
         Failure::TimedOut => Errno::ETIMEDOUT,
         Failure::Unreachable | Failure::Untrusted | Failure::Offline => Errno::EHOSTUNREACH,
         Failure::Protocol => Errno::EPROTO,

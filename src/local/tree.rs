@@ -114,7 +114,6 @@ impl LocalTree {
         Ok(Arc::new(LocalTree { top_fd, top: TreeNode::top(), names: RwLock::default() }))
     }
 
-    /// The top.
     pub fn top(&self) -> &Arc<TreeNode> {
         &self.top
     }

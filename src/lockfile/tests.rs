@@ -105,10 +105,12 @@ fn what_is_locked_just_so_stays_as_it_is() {
 
 #[test]
 fn a_change_leaves_all_other_bytes() {
-    let text = "# mine\r\n\nmodule \"x\" {}\n\n# about b\nprovider \"a.b/c/b\" {\n  version=\"1.0.0\"\n}\n# the end";
+    let text = "# mine\r\n\nmodule \"x\" {}\n\n# about b\nprovider \"a.b/c/b\" {\n  \
+         version=\"1.0.0\"\n}\n# the end";
     let mut file = LockFile::parse(text).unwrap();
     set(&mut file, &address("a.b/c/b"), &lock("1.1.0", "~> 1.0", &["zh:00"]));
-    let block = "provider \"a.b/c/b\" {\n  version     = \"1.1.0\"\n  constraints = \"~> 1.0\"\n  hashes = [\n    \"zh:00\",\n  ]\n}";
+    let block = "provider \"a.b/c/b\" {\n  version     = \"1.1.0\"\n  constraints = \"~> 1.0\"\n  \
+         hashes = [\n    \"zh:00\",\n  ]\n}";
     assert_eq!(
         file.text(),
         format!("# mine\r\n\nmodule \"x\" {{}}\n\n# about b\n{block}\n# the end")
@@ -128,13 +130,17 @@ fn a_change_leaves_all_other_bytes() {
 
 #[test]
 fn comments_inside_a_block_are_kept() {
-    let text = "provider \"a.b/c/b\" {\n  version = \"1.0.0\" # pinned, see #12\n  hashes = [\n    # from the mirror\n    \"zh:11\",\n    \"h1:a//b=\" // last\n  ] # so far\n}\n";
+    let text = "provider \"a.b/c/b\" {\n  version = \"1.0.0\" # pinned, see #12\n  \
+         hashes = [\n    # from the mirror\n    \"zh:11\",\n    \"h1:a//b=\" // last\n  \
+         ] # so far\n}\n";
     let mut file = LockFile::parse(text).unwrap();
     let mut new = lock("1.0.0", ">= 1", &["zh:11", "h1:a//b=", "h1:0", "zh:22"]);
     set(&mut file, &address("a.b/c/b"), &new);
     assert_eq!(
         file.text(),
-        "provider \"a.b/c/b\" {\n  version = \"1.0.0\" # pinned, see #12\n  constraints = \">= 1.0.0\"\n  hashes = [\n    \"h1:0\",\n    \"zh:22\",\n    # from the mirror\n    \"zh:11\",\n    \"h1:a//b=\" // last\n  ] # so far\n}\n"
+        "provider \"a.b/c/b\" {\n  version = \"1.0.0\" # pinned, see #12\n  \
+         constraints = \">= 1.0.0\"\n  hashes = [\n    \"h1:0\",\n    \"zh:22\",\n    \
+         # from the mirror\n    \"zh:11\",\n    \"h1:a//b=\" // last\n  ] # so far\n}\n"
     );
     assert_eq!(file.lock(&address("a.b/c/b")), Some(&new));
     new.hashes.pop_first();
@@ -171,7 +177,8 @@ fn what_the_clients_refuse_is_refused_with_its_line() {
         ("provider \"a.b/c/d\" {\n version = \"1.0.0\"\n hashes = [1]\n}", 3, "not a string"),
         ("provider \"a.b/c/d\" {\n version = \"1.0.0\"\n hashes = [\"h1\"]\n}", 3, "SCHEME:VALUE"),
         (
-            "provider \"a.b/c/d\" {\n version = \"1.0.0\"\n}\nprovider \"a.b/c/d\" {\n version = \"1.0.0\"\n}",
+            "provider \"a.b/c/d\" {\n version = \"1.0.0\"\n}\nprovider \"a.b/c/d\" {\n \
+             version = \"1.0.0\"\n}",
             4,
             "twice",
         ),

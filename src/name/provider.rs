@@ -47,7 +47,6 @@ impl ProviderAddr {
         }
     }
 
-    /// `NAMESPACE`
     pub fn namespace(&self) -> &str {
         &self.namespace
     }
@@ -59,7 +58,12 @@ impl ProviderAddr {
 
     /// The name of a package in a packed mirror: `terraform-provider-TYPE_VERSION_OS_ARCH.zip`.
     pub fn zip_name(&self, version: &Version, platform: &Platform) -> String {
-        format!("{ZIP_PREFIX}{}_{version}_{platform}.zip", self.kind)
+        release_file(&self.kind, version, &format!("{platform}.zip"))
+    }
+
+    /// The name of another file of a release: `terraform-provider-TYPE_VERSION_WHAT`.
+    pub fn file_name(&self, version: &Version, what: &str) -> String {
+        release_file(&self.kind, version, what)
     }
 }
 
@@ -98,12 +102,15 @@ impl fmt::Debug for ProviderAddr {
 
 const ZIP_PREFIX: &str = "terraform-provider-";
 
+fn release_file(kind: &str, version: &Version, what: &str) -> String {
+    format!("{ZIP_PREFIX}{kind}_{version}_{what}")
+}
+
 /// What the name of a provider's zip says: `terraform-provider-TYPE_VERSION_OS_ARCH.zip`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ZipName {
     /// `TYPE`
     pub kind: String,
-    /// `VERSION`
     pub version: Version,
     /// `OS_ARCH`
     pub platform: Platform,
@@ -113,7 +120,7 @@ impl ZipName {
     /// The name of the file that tells more of the same release:
     /// `terraform-provider-TYPE_VERSION_manifest.json`.
     pub fn manifest_name(&self) -> String {
-        format!("{ZIP_PREFIX}{}_{}_manifest.json", self.kind, self.version)
+        release_file(&self.kind, &self.version, "manifest.json")
     }
 }
 

@@ -18,6 +18,7 @@ mod prefix;
 mod program;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -33,9 +34,10 @@ use crate::flight::{Flights, TO_THE_END};
 use crate::name::{Host, RepoName};
 
 pub use docker::DockerFiles;
-use docker::{DockerStore, NamedFile};
+use docker::{DockerFile, DockerStore, NamedFile};
 pub use prefix::{Prefix, PrefixError, Specificity};
 pub use program::{Program, ProgramError};
+pub use token::{HostToken, HostTokens, TokenProgram};
 
 /// How long a credential helper may take.
 pub const PROGRAM_LIMIT: Duration = Duration::from_secs(10);
@@ -77,7 +79,6 @@ pub enum Credential {
     Basic {
         /// The user's name.
         username: String,
-        /// The password.
         password: Secret,
     },
     /// OAuth2 tokens: `access` is used as it is, `refresh` is exchanged at the token service.
@@ -92,7 +93,6 @@ pub enum Credential {
 /// A credential and where it was found, in words for the user.
 #[derive(Clone, Debug)]
 pub struct FoundCredential {
-    /// The credential.
     pub credential: Credential,
     /// Its source, without any secret: `auths["ghcr.io"] of /home/u/.docker/config.json`.
     pub source: String,
@@ -296,49 +296,7 @@ impl Credentials {
         }
         for (path, file) in files {
             let Ok(file) = file.as_ref() else { continue };
-            for (key, auth) in &file.auths {
-                let Some(specificity) = fits(key, host, repo) else { continue };
-                let source = auth_source(key, path);
-                let credential = match &auth.basic {
-                    None => continue,
-                    Some(Ok(credential)) => credential.clone(),
-                    Some(Err(reason)) => {
-                        let reason = (*reason).to_owned();
-                        return Err(CredentialError {
-                            host: host.clone(),
-                            source_name: source,
-                            reason,
-                        });
-                    }
-                };
-                let credential = match (&credential, &auth.identity_token) {
-                    (Credential::Basic { password, .. }, Some(token))
-                        if password.expose().is_empty() =>
-                    {
-                        refresh(token)
-                    }
-                    _ => credential,
-                };
-                Choice::offer(
-                    &mut best,
-                    Choice { specificity, source, login: Ok(Login::Credential(credential)) },
-                );
-            }
-            let programs = [
-                (
-                    Specificity::DOMAIN,
-                    file.cred_helpers.get(host.as_str()),
-                    format!("credHelpers[\"{host}\"]"),
-                ),
-                (Specificity::GLOBAL, file.creds_store.as_ref(), "credsStore".to_owned()),
-            ];
-            for (specificity, name, place) in programs {
-                let Some(name) = name else { continue };
-                let source = format!("{place} of {}", path.display());
-                let login =
-                    name.parse().map(Login::Program).map_err(|e: ProgramError| e.to_string());
-                Choice::offer(&mut best, Choice { specificity, source, login });
-            }
+            offer_of_file(&mut best, host, repo, path, file)?;
         }
         Ok(best)
     }
@@ -384,6 +342,53 @@ impl Credentials {
         };
         self.runs.join(key, run).await
     }
+}
+
+/// Offers what a file of the Docker form has for a host.
+fn offer_of_file(
+    best: &mut Option<Choice>,
+    host: &Host,
+    repo: Option<&RepoName>,
+    path: &Path,
+    file: &DockerFile,
+) -> Result<(), CredentialError> {
+    for (key, auth) in &file.auths {
+        let Some(specificity) = fits(key, host, repo) else { continue };
+        let source = auth_source(key, path);
+        let credential = match &auth.basic {
+            None => continue,
+            Some(Ok(credential)) => credential.clone(),
+            Some(Err(reason)) => {
+                let reason = (*reason).to_owned();
+                return Err(CredentialError { host: host.clone(), source_name: source, reason });
+            }
+        };
+        let credential = match (&credential, &auth.identity_token) {
+            (Credential::Basic { password, .. }, Some(token)) if password.expose().is_empty() => {
+                refresh(token)
+            }
+            _ => credential,
+        };
+        Choice::offer(
+            best,
+            Choice { specificity, source, login: Ok(Login::Credential(credential)) },
+        );
+    }
+    let programs = [
+        (
+            Specificity::DOMAIN,
+            file.cred_helpers.get(host.as_str()),
+            format!("credHelpers[\"{host}\"]"),
+        ),
+        (Specificity::GLOBAL, file.creds_store.as_ref(), "credsStore".to_owned()),
+    ];
+    for (specificity, name, place) in programs {
+        let Some(name) = name else { continue };
+        let source = format!("{place} of {}", path.display());
+        let login = name.parse().map(Login::Program).map_err(|e: ProgramError| e.to_string());
+        Choice::offer(best, Choice { specificity, source, login });
+    }
+    Ok(())
 }
 
 /// How well a key of `auths` fits. A key that is no prefix of repositories

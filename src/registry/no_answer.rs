@@ -172,7 +172,8 @@ mod tests {
             unconnected("tcp connect error: Connection refused (os error 111)", &origin(), None);
         assert_eq!(
             refused.rule,
-            "https://gchr.example cannot be reached: tcp connect error: Connection refused (os error 111)"
+            "https://gchr.example cannot be reached: tcp connect error: Connection refused (os \
+             error 111)"
         );
     }
 

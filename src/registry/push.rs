@@ -401,7 +401,8 @@ impl BlobPush<'_> {
                 Err(Fault::new(
                     Failure::Protocol,
                     format!(
-                        "the registry says {status} where 201 would end the upload{range}; it lacks the blob"
+                        "the registry says {status} where 201 would end the upload{range}; it \
+                         lacks the blob"
                     ),
                 ))
             }

@@ -342,7 +342,7 @@ pub(super) fn too_many_redirects() -> Fault {
 }
 
 /// Where a redirect leads, if it may be followed (hostile input R10 to R16).
-fn target(from: &Url, headers: &HeaderMap) -> Result<Url, Fault> {
+pub(super) fn target(from: &Url, headers: &HeaderMap) -> Result<Url, Fault> {
     let refused =
         |why: &str| Fault::new(Failure::Protocol, format!("a redirect of the registry {why}"));
     let Some(location) = headers.get(LOCATION) else { return Err(refused("names no address")) };

@@ -194,7 +194,8 @@ impl Patience {
             return Err(Fault {
                 failure: Failure::TimedOut,
                 rule: format!(
-                    "{}; it asks to be left alone for {} (until {}), longer than the deadline of {} allows",
+                    "{}; it asks to be left alone for {} (until {}), longer than the deadline of \
+                     {} allows",
                     fault.rule,
                     in_words(asked),
                     SystemTime::now().checked_add(asked).map_or("far away".to_owned(), httpdate_of),

@@ -265,12 +265,12 @@ impl<'a> Transfer<'a> {
 }
 
 /// An `ETag` that may stand in `If-Range`: weak ones may not. RFC 9110, section 13.1.5.
-fn strong_etag(headers: &HeaderMap) -> Option<HeaderValue> {
+pub(super) fn strong_etag(headers: &HeaderMap) -> Option<HeaderValue> {
     headers.get(ETAG).filter(|etag| etag.as_bytes().starts_with(b"\"")).cloned()
 }
 
 /// `bytes FIRST-LAST/TOTAL`, where the total may be `*`.
-fn content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
+pub(super) fn content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
     let (range, total) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
     let number =

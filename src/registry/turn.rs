@@ -321,7 +321,8 @@ impl<'a> Claims<'a> {
                 false => {
                     if begun.elapsed() > TOLD && !std::mem::replace(&mut self.is_told, true) {
                         (self.told)(
-                            "waiting for the registry's list of tags, which lags behind what is put",
+                            "waiting for the registry's list of tags, which lags behind what is \
+                             put",
                         );
                     }
                     pause.now().await;

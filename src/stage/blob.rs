@@ -126,9 +126,22 @@ impl Workshop {
         Workshop { dir, name: name.to_owned(), limits }
     }
 
+    /// What messages call the directory.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// How large archives may be.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// A new file without a name, for a package that comes from elsewhere.
+    ///
+    /// # Errors
+    /// The directory takes none.
+    pub fn draft(&self) -> Result<OwnedFd, Refusal> {
+        self.file().map(|sealing| sealing.0)
     }
 
     /// A new file without a name, for reading and writing.

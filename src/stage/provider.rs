@@ -37,6 +37,7 @@ const NAMED_MAX: usize = 12;
 
 const PROGRAM: &[u8] = b"terraform-provider-";
 const MANIFEST: &str = "_manifest.json";
+const SIGNING_KEY: &str = "_signing-key.asc";
 
 /// One platform of a plan.
 #[derive(Clone, Debug)]
@@ -74,7 +75,7 @@ pub struct ProviderContents {
     pub zips: Vec<Zip>,
     /// Unpacked platforms.
     directories: Vec<(Platform, OwnedFd)>,
-    /// `*_SHA256SUMS` and signatures of them: base name and content.
+    /// `*_SHA256SUMS`, signatures of them, and the key that made those: base name and content.
     sums: Vec<(String, Vec<u8>)>,
     /// `terraform-provider-TYPE_VERSION_manifest.json`: base name and content.
     manifests: Vec<(String, Vec<u8>)>,
@@ -187,9 +188,14 @@ pub(super) fn mirrored(
 }
 
 /// Whether the name is one of the files that belong to a release beside its zips: `*_SHA256SUMS`,
-/// `*_SHA256SUMS.sig` …, and `terraform-provider-*_manifest.json`.
+/// `*_SHA256SUMS.sig` …, `terraform-provider-*_signing-key.asc` and
+/// `terraform-provider-*_manifest.json`.
 pub fn is_beside(name: &str) -> bool {
-    is_sums(name) || is_manifest(name)
+    is_sums(name) || is_signing_key(name) || is_manifest(name)
+}
+
+fn is_signing_key(name: &str) -> bool {
+    name.as_bytes().starts_with(PROGRAM) && name.ends_with(SIGNING_KEY)
 }
 
 fn is_manifest(name: &str) -> bool {
@@ -247,7 +253,8 @@ impl ProviderContents {
         Ok(())
     }
 
-    fn keep(&mut self, name: &str, content: Vec<u8>) {
+    /// Keeps the content of such a file.
+    pub fn keep(&mut self, name: &str, content: Vec<u8>) {
         let kept = if is_manifest(name) { &mut self.manifests } else { &mut self.sums };
         kept.push((name.to_owned(), content));
     }

@@ -112,7 +112,6 @@ impl fmt::Display for ProviderDirectory {
 /// An entry of such a view.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ProviderEntry {
-    /// A directory.
     Dir(ProviderDirectory),
     /// A symbolic link into the registry tree: its target.
     Link(String),

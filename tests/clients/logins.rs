@@ -180,7 +180,8 @@ fn the_cli_configuration_logs_in() {
                 home.write("own/auth.json", home.auths());
                 home.write(
                     ".tofurc",
-                    "oci_default_credentials {\n  docker_style_config_files = [\"own/auth.json\"]\n}\n",
+                    "oci_default_credentials {\n  \
+                     docker_style_config_files = [\"own/auth.json\"]\n}\n",
                 );
                 home.options()
             }),

@@ -90,7 +90,8 @@ fn module_package() -> Vec<u8> {
     pack::zip(&[
         (
             "main.tf",
-            b"variable \"name\" {\n  default = \"x\"\n}\noutput \"greeting\" {\n  value = \"hello ${var.name}\"\n}\n",
+            b"variable \"name\" {\n  default = \"x\"\n}\noutput \"greeting\" {\n  \
+             value = \"hello ${var.name}\"\n}\n",
         ),
         ("modules/inner/main.tf", b"output \"inner\" {\n  value = 1\n}\n"),
         ("modules/inner/templates/user data.tftpl", b"#cloud-config\n"),

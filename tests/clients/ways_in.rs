@@ -107,13 +107,15 @@ fn a_line_of_fstab_is_mounted_once() {
     symlink(place.path("tofufs"), place.path("sbin/mount.fuse.tofufs")).unwrap();
     let source = format!("oci:{};registry.example", place.path("store").display());
     let line = format!(
-        "{source}  {}  fuse.tofufs  ro,nofail,_netdev,x-systemd.automount,offline,cache_size=1GiB  0 0\n",
+        "{source}  {}  fuse.tofufs  ro,nofail,_netdev,x-systemd.automount,offline,cache_size=1GiB  \
+         0 0\n",
         place.path("mnt").display()
     );
     fs::write(place.path("fstab"), line).unwrap();
     // The second `mount -a` sees by the name of the source that all is mounted.
     let script = format!(
-        "mount --bind sbin \"$(realpath /sbin)\"\nmount -T fstab -a\n{SHOW}\nmount -T fstab -a\n{SHOW}\n{READ}\numount mnt\n"
+        "mount --bind sbin \"$(realpath /sbin)\"\nmount -T fstab -a\n{SHOW}\nmount -T fstab -a\n\
+         {SHOW}\n{READ}\numount mnt\n"
     );
     let Some(printed) = place.run(&script) else { return };
     assert_eq!(shown(&printed, &source, &["ro", "nosuid", "nodev"]).len(), 2, "{printed}");
@@ -131,7 +133,8 @@ fn mount_by_type_works_through_the_helper_of_fuse_too() {
     symlink(place.path("tofufs"), place.path("bin/tofufs")).unwrap();
     let source = format!("oci:{}", place.path("store").display());
     let script = format!(
-        "mount --bind bin /usr/local/bin\nmount -t fuse.tofufs {source} \"$PWD/mnt\" -o ro\n{SHOW}\n{READ}\numount mnt\n"
+        "mount --bind bin /usr/local/bin\nmount -t fuse.tofufs {source} \"$PWD/mnt\" -o ro\n\
+         {SHOW}\n{READ}\numount mnt\n"
     );
     let Some(printed) = place.run(&script) else { return };
     assert_eq!(shown(&printed, &source, &["ro", "nosuid", "nodev"]).len(), 1, "{printed}");

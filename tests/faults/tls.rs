@@ -126,7 +126,8 @@ fn sign_with_sha1(openssl: &Path, dir: &Path) {
     for line in [
         format!("req -x509 {key} -days 30 -keyout ca.key -out ca.pem"),
         format!("req {key} -keyout server.key -out server.csr"),
-        "x509 -req -sha1 -in server.csr -CA ca.pem -CAkey ca.key -set_serial 7 -days 30 -extfile names -out server.pem"
+        "x509 -req -sha1 -in server.csr -CA ca.pem -CAkey ca.key -set_serial 7 -days 30 -extfile \
+         names -out server.pem"
             .to_owned(),
     ] {
         let mut command = Command::new(openssl);

@@ -84,7 +84,8 @@ fn eight_readers_over_a_cache_of_a_fifth_read_no_wrong_byte() {
     let (reads, mib) = (reads.into_inner(), bytes.into_inner() >> 20);
     memory.push(resident(&mount));
     eprintln!(
-        "{reads} reads of {mib} MiB over {} MiB in {:?}, {} downloads; resident KiB from begin to end: {memory:?}",
+        "{reads} reads of {mib} MiB over {} MiB in {:?}, {} downloads; resident KiB from begin to \
+         end: {memory:?}",
         in_all >> 20,
         duration(),
         releases.downloads(),

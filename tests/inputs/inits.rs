@@ -69,7 +69,8 @@ impl Work {
     /// What `tofu init` unpacks of a provider, and its h1, or its error.
     fn provider(&self, host: &str, kind: &str) -> Result<(Tree, String), String> {
         let root = format!(
-            "terraform {{\n  required_providers {{\n    {kind} = {{ source = \"acme/{kind}\", version = \"1.0.0\" }}\n  }}\n}}\n"
+            "terraform {{\n  required_providers {{\n    \
+             {kind} = {{ source = \"acme/{kind}\", version = \"1.0.0\" }}\n  }}\n}}\n"
         );
         let rc = format!(
             "provider_installation {{\n  oci_mirror {{\n    repository_template = \"{host}/$${{namespace}}/$${{type}}\"\n    \

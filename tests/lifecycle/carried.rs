@@ -17,7 +17,8 @@ fn place() -> Option<Place> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/demo-store");
     assert!(Command::new(script).arg(place.path("store")).status().unwrap().success());
     fs::create_dir(place.path("home")).unwrap();
-    let root = "terraform {\n  required_providers {\n    hello = { source = \"registry.opentofu.org/acme/hello\" }\n  }\n}\n";
+    let root = "terraform {\n  required_providers {\n    \
+         hello = { source = \"registry.opentofu.org/acme/hello\" }\n  }\n}\n";
     fs::write(place.path("main.tf"), root).unwrap();
     let from = place.source();
     succeeded(&place.run(&[&["lock", ".", "--offline", "--from", &from], &RULE[..]].concat()));
@@ -29,7 +30,8 @@ fn place() -> Option<Place> {
 fn configure(place: &Place) {
     let [_, template, _, include] = RULE;
     let text = format!(
-        "provider_installation {{\n  oci_mirror {{\n    repository_template = \"{template}\"\n    include = [\"{include}\"]\n  }}\n}}\n"
+        "provider_installation {{\n  oci_mirror {{\n    repository_template = \"{template}\"\n    \
+         include = [\"{include}\"]\n  }}\n}}\n"
     );
     fs::write(place.path("home/.tofurc"), text).unwrap();
 }
@@ -74,7 +76,7 @@ fn initialises(place: &Place, client: &str, view: &str) {
         .env("CHECKPOINT_DISABLE", "1");
     match command.output() {
         Ok(output) => drop(succeeded(&output)),
-        Err(e) => return eprintln!("skipped: {client} cannot be run: {e}"),
+        Err(e) => return skip(&format!("{client} cannot be run: {e}")),
     }
     fs::remove_dir_all(place.path(".terraform")).unwrap();
 }

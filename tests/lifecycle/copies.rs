@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use rustix::fs::{Access, AtFlags, CWD, Gid, Mode, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::{Place, done, world};
+use super::{Place, done, skip, world};
 
 const RELEASE: &str = "registry.example/acme/network/1.1.0";
 
@@ -55,7 +55,7 @@ fn has(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file());
     if found.is_none() {
-        eprintln!("skipped: {name} is not installed");
+        skip(&format!("{name} is not installed"));
     }
     found
 }
@@ -179,7 +179,8 @@ fn a_copy_of_a_release_is_copied_over_changed_and_removed() {
         let later = "$MNT/registry.example/acme/network/1.0.0";
         place.shell(
             &format!(
-                "rsync -a {release}/ synced; rsync -a --checksum --delete {later}/ synced; diff -r {later} synced"
+                "rsync -a {release}/ synced; rsync -a --checksum --delete {later}/ synced; diff -r \
+                 {later} synced"
             ),
             "",
         );
@@ -223,7 +224,8 @@ fn a_tree_that_shows_no_right_to_write_is_filled_moved_published_and_removed() {
         let staged = place.staged(name);
         place.shell(
             &format!(
-                "cp -r $MNT/{RELEASE} source; chmod -R a-w source; cp -a source {}; chmod -R u+w source",
+                "cp -r $MNT/{RELEASE} source; chmod -R a-w source; cp -a source {}; chmod -R u+w \
+                 source",
                 staged.display()
             ),
             "",

@@ -25,7 +25,7 @@ fn logrotate(place: &Place, how: &str) -> bool {
     let program =
         std::env::split_paths(&paths).chain(["/usr/sbin".into()]).map(|dir| dir.join("logrotate"));
     let Some(program) = { program }.find(|program| program.is_file()) else {
-        eprintln!("skipped: logrotate is not installed");
+        skip("logrotate is not installed");
         return false;
     };
     let mount = place.pid().as_raw_nonzero().to_string();

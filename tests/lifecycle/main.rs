@@ -31,7 +31,7 @@ use rustix::process::{
     Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit, test_kill_process,
 };
 use serde_json::Value;
-use support::world;
+use support::{skip, world};
 use tofufs::fuse::session::{Manner, mountinfo, unmount};
 
 /// No test waits longer for anything.
@@ -47,7 +47,7 @@ impl Place {
     /// `None`, with the reason printed, where this process may not mount.
     fn new() -> Option<Place> {
         if let Err(e) = fs::File::options().read(true).write(true).open("/dev/fuse") {
-            eprintln!("skipped: /dev/fuse cannot be opened: {e}");
+            skip(&format!("/dev/fuse cannot be opened: {e}"));
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
@@ -444,7 +444,7 @@ fn an_aborted_connection_ends_the_process_and_leaves_no_mount() {
     let Some(place) = Place::new() else { return };
     let connections = match FuseControl::new() {
         Ok(control) => control,
-        Err(e) => return eprintln!("skipped: the fuse control file system cannot be mounted: {e}"),
+        Err(e) => return skip(&format!("the fuse control file system cannot be mounted: {e}")),
     };
     let child = in_foreground(&place);
     let table = mountinfo::read().unwrap();

@@ -32,7 +32,8 @@ fn without_variables_of_the_test(place: &Place) -> Command {
 fn a_mount_that_has_a_name_is_mounted_by_it() {
     let Some(place) = Place::new() else { return };
     let named = format!(
-        "cache_size = \"3GiB\"\n[mount.work]\nsources = [\"{}\"]\nmountpoint = \"{}\"\nread_only = true\ncache_dir = \"~/kept\"\n",
+        "cache_size = \"3GiB\"\n[mount.work]\nsources = [\"{}\"]\nmountpoint = \"{}\"\n\
+         read_only = true\ncache_dir = \"~/kept\"\n",
         place.source(),
         place.point().display()
     );

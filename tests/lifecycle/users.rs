@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use super::skip;
 use super::world::{self, DAEMON, NOBODY};
 use super::{done, eventually, failed, gone};
 use rustix::process::{Pid, Signal, kill_process};
@@ -209,7 +210,7 @@ fn others_are_let_in_where_the_host_allows_it_and_write_nothing() {
     let said = failed(&users.mount(NOBODY, &["--allow-other"]));
     assert!(said.contains("the line `user_allow_other` in /etc/fuse.conf"), "{said}");
     if !Path::new("/etc/fuse.conf").exists() {
-        return eprintln!("skipped: there is no /etc/fuse.conf");
+        return skip("there is no /etc/fuse.conf");
     }
     fs::write(users.world.join("fuse.conf"), "user_allow_other\n").unwrap();
     done(&users.mount(NOBODY, &["--allow-other"]));

@@ -83,6 +83,11 @@ fn exit_codes_tell_wrong_use_from_failure_for_every_command() {
         ("push module registry.example/m", 2),
         ("push --annotation x module oci:store/registry.example/m:1", 2),
         ("push nowhere oci:store/registry.example/m:1", 1),
+        ("mirror", 2),
+        ("mirror acme/x 1.0.0", 2),
+        ("mirror acme/x --to oci:store", 2),
+        ("mirror acme/x 1.0.0 --to nonsense", 2),
+        ("mirror --lock-file nowhere --to oci:store", 1),
         ("copy", 2),
         ("copy oci:store nonsense", 2),
         ("copy oci:nowhere oci:other", 1),
@@ -145,7 +150,8 @@ fn the_keys_of_status_are_those_that_scripts_know() {
     let status = place.status();
     assert_eq!(
         keys(&status),
-        "cache downloads errors failures log mountpoint offline pid read_only requests sources staged"
+        "cache downloads errors failures log mountpoint offline pid read_only requests sources \
+         staged"
     );
     assert_eq!(keys(&status["cache"]), "bytes dir limit");
     assert_eq!(keys(&status["requests"]), "blob total");

@@ -8,7 +8,8 @@ use crate::support::pack;
 use crate::support::tls::Tls;
 use crate::{Bench, packages};
 
-const MAIN: &str = "terraform {\n  required_providers {\n    kind = { source = \"example.com/acme/kind\" }\n  }\n}\n";
+const MAIN: &str = "terraform {\n  required_providers {\n    \
+     kind = { source = \"example.com/acme/kind\" }\n  }\n}\n";
 
 /// The registry with one release of a provider, which cannot be read without what a mount is told.
 fn registry(tls: Option<&Tls>) -> Hostile {

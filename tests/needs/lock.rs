@@ -62,9 +62,9 @@ fn ten_providers_of_twelve_platforms_are_locked_without_downloading_one() {
     let registry = Hostile::start();
     let bench = Bench::new();
     let kinds: Vec<String> = (0..10).map(|n| format!("kind{n}")).collect();
-    let mut text =
-        "# This file is maintained automatically by \"tofu init\".\n# Manual edits may be lost in future updates.\n"
-            .to_owned();
+    let mut text = "# This file is maintained automatically by \"tofu init\".\n\
+         # Manual edits may be lost in future updates.\n"
+        .to_owned();
     let mirror = bench.join("mirror");
     for kind in &kinds {
         let packages = packages(kind, "1.2.0", &PLATFORMS);

@@ -63,7 +63,8 @@ fn working_directory(mount_point: &str) -> Bench {
     );
     bench.write(
         ".terraform.lock.hcl",
-        "provider \"example.com/acme/one\" {\n  version = \"1.0.0\"\n}\n\nprovider \"elsewhere.example/x/y\" {\n  version = \"1.0.0\"\n}\n",
+        "provider \"example.com/acme/one\" {\n  version = \"1.0.0\"\n}\n\n\
+         provider \"elsewhere.example/x/y\" {\n  version = \"1.0.0\"\n}\n",
     );
     bench
 }

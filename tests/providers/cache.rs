@@ -24,7 +24,8 @@ fn cache(options: impl FnOnce(Options) -> Options) -> Option<(DockerRegistry, Mo
 
 /// Whether somebody else holds the lock on the file, as another process finds it.
 fn is_locked(file: &Path) -> bool {
-    const PROBE: &str = "import fcntl, sys\nf = open(sys.argv[1], 'r+')\nfcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)\n";
+    const PROBE: &str = "import fcntl, sys\nf = open(sys.argv[1], 'r+')\n\
+         fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)\n";
     !Command::new("python3")
         .args(["-c", PROBE])
         .arg(file)
@@ -136,7 +137,8 @@ fn what_comes_from_a_registry_is_there_whatever_a_client_does_to_it() {
         (
             "made anew",
             format!(
-                "cp -L {link}/README.md /tmp/$$; rm {link}/README.md; cp /tmp/$$ {link}/README.md; rm /tmp/$$"
+                "cp -L {link}/README.md /tmp/$$; rm {link}/README.md; cp /tmp/$$ {link}/README.md; \
+                 rm /tmp/$$"
             ),
         ),
     ] {

@@ -91,7 +91,8 @@ impl Bed {
 fn write_lock(client: &Client, hashes: &[String]) {
     let hashes: String = hashes.iter().map(|hash| format!("    \"{hash}\",\n")).collect();
     let text = format!(
-        "provider \"{ORIGIN}/acme/tiny\" {{\n  version     = \"1.0.0\"\n  constraints = \"~> 1.0\"\n  hashes = [\n{hashes}  ]\n}}\n"
+        "provider \"{ORIGIN}/acme/tiny\" {{\n  version     = \"1.0.0\"\n  \
+         constraints = \"~> 1.0\"\n  hashes = [\n{hashes}  ]\n}}\n"
     );
     fs::write(client.dir.join(".terraform.lock.hcl"), text).unwrap();
 }
@@ -434,7 +435,8 @@ fn templates_are_refused_where_opentofu_refuses_them() {
             format!("    include = [{include_text}]\n")
         };
         let text = format!(
-            "provider_installation {{\n  oci_mirror {{\n    repository_template = {template_text}\n{include_text}  }}\n}}\n"
+            "provider_installation {{\n  oci_mirror {{\n    \
+             repository_template = {template_text}\n{include_text}  }}\n}}\n"
         );
         let client = Client::new("tofu", &base, &format!("work{at}"), &text).unwrap();
         fs::write(client.dir.join("main.tf"), "").unwrap();

@@ -219,7 +219,8 @@ fn a_working_directory_works_in_the_gap_as_it_did_online(name: &str) {
     assert!(tree(&client.dir.join(".terraform")) == installed, "another tree than online");
     let (calls, to_network) = gap.network_calls();
     println!(
-        "{MODULES} modules, {} providers for 3 platforms in {} bytes: {} of {calls} socket and connect calls were of AF_INET",
+        "{MODULES} modules, {} providers for 3 platforms in {} bytes: {} of {calls} socket and \
+         connect calls were of AF_INET",
         PROVIDERS.len(),
         fs::metadata(&archive).unwrap().len(),
         to_network.len()

@@ -304,7 +304,8 @@ fn what_is_mirrored_becomes_releases(name: &str) {
     assert!(fs::symlink_metadata(installed.join(here())).unwrap().is_symlink());
     if program("tofu").is_some() {
         let configuration = format!(
-            "provider_installation {{\n  oci_mirror {{\n    repository_template = \"{template}\"\n    include = [\"{include}\"]\n  }}\n}}\n"
+            "provider_installation {{\n  oci_mirror {{\n    \
+             repository_template = \"{template}\"\n    include = [\"{include}\"]\n  }}\n}}\n"
         );
         let direct = used("direct", "tofu", &configuration);
         for hash in plugins.lock().lines().filter(|line| line.contains("\"h1:")) {

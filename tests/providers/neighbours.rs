@@ -198,7 +198,8 @@ fn a_first_init_asks_for_everything_once(name: &'static str) {
         let seen = server.requests().split_off(before);
         let tokens = seen.iter().filter(|seen| seen.path.starts_with("/token")).count();
         eprintln!(
-            "{name} init among {PROVIDERS} providers of {VERSIONS} versions, {label}: {:.1?}, {:?} requests, {tokens} tokens",
+            "{name} init among {PROVIDERS} providers of {VERSIONS} versions, {label}: {:.1?}, {:?} \
+             requests, {tokens} tokens",
             began.elapsed(),
             mount.requests().0
         );

@@ -80,7 +80,8 @@ fn a_web_server_over_mirror_is_a_network_mirror(name: &str) {
     let port = server.port;
 
     let configuration = format!(
-        "provider_installation {{\n  network_mirror {{\n    url = \"https://127.0.0.1:{port}/\"\n  }}\n}}\n"
+        "provider_installation {{\n  network_mirror {{\n    \
+         url = \"https://127.0.0.1:{port}/\"\n  }}\n}}\n"
     );
     let client = Client::new(name, &base, "work", &configuration).expect("it is installed");
     let client = client.with("SSL_CERT_FILE", &authority);

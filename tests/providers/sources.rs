@@ -65,7 +65,8 @@ impl Bed {
             |path: &Path| format!("filesystem_mirror {{\n    path = \"{}\"\n  }}", path.display());
         let template = format!("{}/mirror/${{namespace}}/${{type}}", self.registry.host());
         let oci = format!(
-            "oci_mirror {{\n    repository_template = \"{template}\"\n    include = [\"{ORIGIN}/*/*\"]\n  }}"
+            "oci_mirror {{\n    repository_template = \"{template}\"\n    \
+             include = [\"{ORIGIN}/*/*\"]\n  }}"
         );
         let network = format!(
             "network_mirror {{\n    url = \"https://127.0.0.1:{}/\"\n  }}",

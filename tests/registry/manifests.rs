@@ -192,7 +192,8 @@ async fn a_registry_that_refuses_head_is_asked_by_get() {
 async fn an_answer_that_two_readers_would_understand_differently_is_refused() {
     let server = server();
     let remote = remote(&server);
-    let both = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nTransfer-Encoding: chunked\r\n\r\n7\r\n{\"x\":1}\r\n0\r\n\r\n";
+    let both = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nTransfer-Encoding: chunked\r\n\r\n7\r\n\
+         {\"x\":1}\r\n0\r\n\r\n";
     server.rule(all(), Behaviour::Raw(both.into()));
     let repo = name("acme/net");
     refused(

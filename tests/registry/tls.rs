@@ -223,7 +223,8 @@ fn a_registry_is_reached_by_the_proxy_of_the_environment() {
         (
             proxy.to_string(),
             &format!(
-                "the proxy http://{proxy} on the way to https://registry.example asks for a password (407)"
+                "the proxy http://{proxy} on the way to https://registry.example asks for a \
+                 password (407)"
             ),
         ),
         (closed.to_string(), &format!("cannot be reached through the proxy http://{closed}")),

@@ -143,7 +143,8 @@ impl DockerRegistry {
                 let bundle = self.dir.path().join("token.pem");
                 fs::write(&bundle, server.certificate()).expect("a writable directory");
                 text += &format!(
-                    "auth:\n  token:\n    realm: {}\n    service: {SERVICE}\n    issuer: \"{ISSUER}\"\n    rootcertbundle: {}\n",
+                    "auth:\n  token:\n    realm: {}\n    service: {SERVICE}\n    \
+                     issuer: \"{ISSUER}\"\n    rootcertbundle: {}\n",
                     server.realm(),
                     bundle.display()
                 );

@@ -7,18 +7,22 @@
 
 pub mod delay;
 pub mod docker_registry;
+pub mod gnupg;
 pub mod hostile;
 pub mod layouts;
 pub mod mount;
 pub mod pack;
 pub mod peers;
 pub mod push;
+pub mod skip;
 pub mod tls;
 pub mod token_server;
 pub mod world;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+pub use skip::skip;
 
 /// The program `name` as found on PATH; where it is missing, the reason for skipping is printed.
 pub fn program(name: &str) -> Option<PathBuf> {
@@ -75,12 +79,6 @@ impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
     }
-}
-
-/// Prints why a test has nothing to do here.
-pub fn skip(reason: &str) {
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    eprintln!("skipped: {test}: {reason}");
 }
 
 /// Waits until `done`, at most `limit`; whether it came to that.

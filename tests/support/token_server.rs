@@ -177,7 +177,8 @@ fn answer(stream: impl Read + Write, shared: &Shared) -> std::io::Result<()> {
     let stream = reader.get_mut();
     write!(
         stream,
-        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{text}",
         text.len()
     )?;
     stream.flush()

@@ -12,6 +12,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::skip;
+
 /// Who runs nearly nothing on any system; `fusermount3` wants users that have names.
 pub const NOBODY: u32 = 65534;
 /// Another such user.
@@ -85,7 +87,7 @@ pub fn again_as_ordinary(names: &[&str]) {
 
 /// [`enter`] with these variables.
 pub fn enter_with(user: u32, arguments: &[&str], environment: &[(&str, &Path)]) {
-    let skipped = |reason: &str| eprintln!("skipped: no world for other users: {reason}");
+    let skipped = |reason: &str| skip(&format!("no world for other users: {reason}"));
     if !rustix::process::geteuid().is_root() {
         return skipped("only root makes one");
     }

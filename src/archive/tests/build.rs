@@ -80,7 +80,6 @@ pub(super) fn deflated(name: impl AsRef<[u8]>, content: impl AsRef<[u8]>) -> Ent
     Entry { compressed: data.len() as u32, data, method: 8, ..entry(name, content) }
 }
 
-/// A directory.
 pub(super) fn directory(name: impl AsRef<[u8]>) -> Entry {
     entry(name, "").mode(0o040_755)
 }

@@ -10,6 +10,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 use super::*;
+use crate::skip::skip;
 
 /// Runs a tool in `dir`; its standard output, or `None` with a printed reason where it is not
 /// there.
@@ -22,7 +23,7 @@ fn run(dir: &Path, tool: &str, arguments: &[&str]) -> Option<Vec<u8>> {
             Some(output.stdout)
         }
         Err(error) => {
-            println!("skipped: {tool}: {error}");
+            skip(&format!("{tool}: {error}"));
             None
         }
     }

@@ -51,7 +51,6 @@ fn narrow(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// A local header.
 pub(super) fn local_header(entry: &ZipEntry, data: &Data) -> Vec<u8> {
     header(LOCAL, entry, data, None)
 }

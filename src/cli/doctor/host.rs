@@ -144,7 +144,8 @@ impl Surroundings {
                         "let this user open it for reading and writing"
                     }
                     _ => {
-                        "load the kernel module (modprobe fuse) or, in a container, pass the device in"
+                        "load the kernel module (modprobe fuse) or, in a container, pass the \
+                         device in"
                     }
                 };
                 DoctorFinding::problem("FUSE", format!("{device} cannot be opened: {e}"))
@@ -425,7 +426,8 @@ impl Surroundings {
             .map(|(_, value)| PathBuf::from(value))
             .or_else(|| tofurc.plugin_cache_dir.clone())?;
         let problem = |found: String| DoctorFinding::problem("plugin cache", found);
-        let remedy = "use a mount's plugin-cache/ for the one and its mirror/ or plugins/ for the other (`tofufs tofurc`)";
+        let remedy = "use a mount's plugin-cache/ for the one and its mirror/ or plugins/ for the \
+             other (`tofufs tofurc`)";
         let is_cache = |path: &Path| {
             path == cache || resolved(path).is_some_and(|path| Some(path) == resolved(&cache))
         };

@@ -182,7 +182,8 @@ async fn named(
         Err(error) => error.failure,
     };
     let nothing = "it is no repository, and none lies below it";
-    let unknown = "no repository of this name can be read; whether others lie below it, the registry does not tell";
+    let unknown = "no repository of this name can be read; whether others lie below it, the \
+         registry does not tell";
     vec![match (refusal, below) {
         (Failure::Absent | Failure::Denied, Some(count)) if count > 0 => prefix(count),
         (Failure::Absent, Some(_)) => {

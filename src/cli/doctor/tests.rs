@@ -247,7 +247,8 @@ fn a_directory_that_is_plugin_cache_and_mirror_is_a_problem() {
     let tofurc = |cache: &str, mirror: &str| {
         let file = dir.join("rc");
         let text = format!(
-            "plugin_cache_dir = {cache:?}\nprovider_installation {{\n  filesystem_mirror {{\n    path = {mirror:?}\n  }}\n}}\n"
+            "plugin_cache_dir = {cache:?}\nprovider_installation {{\n  filesystem_mirror {{\n    \
+             path = {mirror:?}\n  }}\n}}\n"
         );
         fs::write(&file, text).unwrap();
         Tofurc::load_file(&file, &crate::cli::tofurc::ClientEnvironment::new(&dir))
@@ -275,7 +276,8 @@ fn a_directory_that_is_plugin_cache_and_mirror_is_a_problem() {
 fn an_oci_mirror_that_maps_nothing_is_a_problem() {
     let (_keep, dir) = temporary();
     let file = dir.join("rc");
-    let text = "provider_installation {\n  oci_mirror {\n    repository_template = \"r.io/${type}\"\n  }\n}\n";
+    let text = "provider_installation {\n  oci_mirror {\n    \
+         repository_template = \"r.io/${type}\"\n  }\n}\n";
     fs::write(&file, text).unwrap();
     let tofurc = Tofurc::load_file(&file, &crate::cli::tofurc::ClientEnvironment::new(&dir))
         .map_err(|e| e.to_string());

@@ -266,7 +266,8 @@ impl Reader<'_> {
             (None, _) if text.starts_with('/') => Ok(text.into()),
             _ => {
                 let reason = format!(
-                    "{text:?}: a path in a configuration file begins with / or, in the home, with ~/"
+                    "{text:?}: a path in a configuration file begins with / or, in the home, with \
+                     ~/"
                 );
                 Err(self.refused(value.span().start, reason))
             }

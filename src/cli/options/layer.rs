@@ -25,7 +25,6 @@ pub enum ValueOrigin {
         /// Its line, from 1.
         line: usize,
     },
-    /// Nowhere.
     Default,
 }
 
@@ -46,7 +45,6 @@ impl fmt::Display for ValueOrigin {
 pub struct Said {
     /// Of a switch: `true` or `false`; of a count: the number.
     pub values: Vec<OsString>,
-    /// Where.
     pub origin: ValueOrigin,
 }
 

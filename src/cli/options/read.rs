@@ -294,7 +294,8 @@ impl TypedCommand {
                 .collect::<Vec<_>>()
                 .join(" nor ");
             let reason = format!(
-                "neither {looked} has a mount of this name; else a SOURCE and a MOUNTPOINT are wanted; see `tofufs help mount`"
+                "neither {looked} has a mount of this name; else a SOURCE and a MOUNTPOINT are \
+                 wanted; see `tofufs help mount`"
             );
             return Err(SettingsError::new(
                 format_args!("mount {}", name.to_string_lossy()),

@@ -92,7 +92,8 @@ fn a_variable_says_what_was_not_typed_and_the_option_replaces_it() {
     assert!(args.network.offline && !args.access.read_only && !args.foreground);
     assert_eq!((args.log.verbose, args.network.tag_ttl.0.as_secs()), (2, 60));
 
-    let typed = "tofufs mount --cache-dir /typed --plain-http e.f --offline=false --read-only=true a.b /mnt";
+    let typed = "tofufs mount --cache-dir /typed --plain-http e.f --offline=false --read-only=true \
+         a.b /mnt";
     let args = mount(typed, &places);
     assert_eq!(args.storage.cache_dir.as_deref(), Some(std::path::Path::new("/typed")));
     assert_eq!(hosts(&args), ["e.f"]);
@@ -251,7 +252,8 @@ fn cache_dir(line: &str, places: &OptionPlaces) -> (String, ValueOrigin) {
 
 #[test]
 fn a_flag_stands_before_a_variable_before_a_file_before_the_default() {
-    let user = "\ncache_dir = \"/user\"\n[mount.work]\nsources = [\"a.b\"]\nmountpoint = \"/mnt\"\ncache_dir = \"/work\"\n";
+    let user = "\ncache_dir = \"/user\"\n[mount.work]\nsources = [\"a.b\"]\n\
+         mountpoint = \"/mnt\"\ncache_dir = \"/work\"\n";
     let system = "cache_dir = \"/system\"\nlog_keep = 7\n";
     let variable: &[(&str, &str)] = &[("TOFUFS_CACHE_DIR", "/variable")];
     let file = |places: &OptionPlaces, at: usize, line| ValueOrigin::File {

@@ -7,7 +7,8 @@ use zeroize::Zeroizing;
 
 use super::syntax::{HclDocument, HclSyntaxError, Item, Value};
 use super::{DefaultCredentials, InstallationLocation, InstallationMethod, Tofurc};
-use crate::registry::credentials::{Block, Credential, Login, Prefix, Program, Secret};
+use crate::name::Host;
+use crate::registry::credentials::{Block, Credential, HostToken, Login, Prefix, Program, Secret};
 
 type DecodeResult<T> = std::result::Result<T, HclSyntaxError>;
 
@@ -22,12 +23,32 @@ pub fn add(tofurc: &mut Tofurc, file: &Path, document: HclDocument) -> DecodeRes
         let line = item.line;
         match item.keys.first().map(String::as_str) {
             Some("oci_credentials") => {
-                for (label, body) in labelled(item, json)? {
+                const LABEL: &str =
+                    "an oci_credentials block has one label: the registry, or a path in it";
+                for (label, body) in labelled(item, json, LABEL)? {
                     let block = credentials(&label, body, file)?;
                     if tofurc.blocks.iter().any(|b| b.prefix == block.prefix) {
                         return refuse(line, format!("oci_credentials {label:?} stands there a second time"));
                     }
                     tofurc.blocks.push(block);
+                }
+            }
+            Some("credentials") => {
+                const LABEL: &str = "a credentials block has one label: the host";
+                for (label, body) in labelled(item, json, LABEL)? {
+                    tofurc.tokens.extend(token(&label, body, file)?);
+                }
+            }
+            Some("credentials_helper") => {
+                const LABEL: &str = "a credentials_helper block has one label: its name";
+                for (name, body) in labelled(item, json, LABEL)? {
+                    if name.is_empty() || name.contains(['/', '\0']) {
+                        return body.refuse("has a label that can be no part of a program's name");
+                    }
+                    let arguments = body.texts("args")?.unwrap_or_default();
+                    if tofurc.token_program.replace((name, arguments)).is_some() {
+                        return refuse(line, "there may be one credentials_helper block, over all files");
+                    }
                 }
             }
             Some("oci_default_credentials") => {
@@ -94,11 +115,10 @@ fn plain(item: Item, json: bool) -> DecodeResult<Vec<BlockBody>> {
 }
 
 /// The same for blocks with one label; in JSON the label is a key of the object.
-fn labelled(item: Item, json: bool) -> DecodeResult<Vec<(String, BlockBody)>> {
-    const LABEL: &str = "an oci_credentials block has one label: the registry, or a path in it";
+fn labelled(item: Item, json: bool, wanted: &str) -> DecodeResult<Vec<(String, BlockBody)>> {
     let line = item.line;
     if !json {
-        let [name, label] = item.keys.as_slice() else { return refuse(line, LABEL) };
+        let [name, label] = item.keys.as_slice() else { return refuse(line, wanted) };
         let (name, label) = (format!("{name} {label:?}"), label.clone());
         return match item.value {
             Value::Object(items) if !item.assigned => {
@@ -186,6 +206,16 @@ fn text(value: &Value) -> Option<Zeroizing<String>> {
     }
 }
 
+/// The token of a `credentials` block. A label that is no host, and a block without a token, say
+/// nothing, as to the clients.
+fn token(label: &str, body: BlockBody, file: &Path) -> DecodeResult<Option<(Host, HostToken)>> {
+    let token = body.text("token")?.filter(|token| !token.is_empty());
+    let source = format!("{}:{}", file.display(), body.line);
+    let found =
+        |token: Zeroizing<String>| HostToken { secret: Secret::new(token.to_string()), source };
+    Ok(label.parse().ok().zip(token.map(found)))
+}
+
 fn credentials(label: &str, body: BlockBody, file: &Path) -> DecodeResult<Block> {
     let prefix = match Prefix::from_str(label) {
         Ok(prefix) => prefix,
@@ -201,7 +231,8 @@ fn credentials(label: &str, body: BlockBody, file: &Path) -> DecodeResult<Block>
     ];
     if styles.iter().filter(|set| **set).count() != 1 {
         return body.refuse(
-            "must set exactly one of username+password, access_token+refresh_token, docker_credentials_helper",
+            "must set exactly one of username+password, access_token+refresh_token, \
+             docker_credentials_helper",
         );
     }
     let secret = |text: Zeroizing<String>| Secret::new(text.to_string());

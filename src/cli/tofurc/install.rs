@@ -238,9 +238,12 @@ mod tests {
     fn what_is_there_stays_and_methods_of_installation_become_comments() {
         let (new, names) = installed(None);
         assert_eq!((new, names), (format!("{BEGIN}\n{HCL}{END}\n"), vec![".tofurc".to_owned()]));
-        let before = "oci_credentials \"a.b\" {\n  username = \"u\"\n  password = \"p\"\n}\nprovider_installation {\n  direct {\n  }\n} # old\nplugin_cache_dir = \"/c\"";
+        let before = "oci_credentials \"a.b\" {\n  username = \"u\"\n  password = \"p\"\n}\n\
+             provider_installation {\n  direct {\n  }\n} # old\nplugin_cache_dir = \"/c\"";
         let (new, names) = installed(Some(before));
-        let after = "oci_credentials \"a.b\" {\n  username = \"u\"\n  password = \"p\"\n}\n# provider_installation {\n#   direct {\n#   }\n# } # old\nplugin_cache_dir = \"/c\"\n";
+        let after = "oci_credentials \"a.b\" {\n  username = \"u\"\n  password = \"p\"\n}\n\
+             # provider_installation {\n#   direct {\n#   }\n# } # old\n\
+             plugin_cache_dir = \"/c\"\n";
         assert_eq!(new, format!("{after}{BEGIN}\n{HCL}{END}\n"));
         assert_eq!(names, [".tofurc", ".tofurc.bak"]);
     }
@@ -248,7 +251,8 @@ mod tests {
     #[test]
     fn what_was_written_before_is_replaced_where_it_stands() {
         let before = format!(
-            "disable_checkpoint = true\n{BEGIN}\nprovider_installation {{\n}}\n{END}\nhost \"x\" {{\n}}\n"
+            "disable_checkpoint = true\n{BEGIN}\nprovider_installation {{\n}}\n{END}\n\
+             host \"x\" {{\n}}\n"
         );
         let (new, _) = installed(Some(&before));
         assert_eq!(

@@ -31,7 +31,6 @@ pub struct Item {
     pub keys: Vec<String>,
     /// Whether an equals sign (in JSON, a colon) stands before the value.
     pub assigned: bool,
-    /// The value.
     pub value: Value,
     /// The line of the first key, from 1.
     pub line: usize,
@@ -52,7 +51,6 @@ pub struct HclDocument {
 pub struct HclSyntaxError {
     /// The line, from 1.
     pub line: usize,
-    /// The rule.
     pub rule: String,
 }
 

@@ -6,7 +6,6 @@ use std::os::unix::fs::PermissionsExt;
 use super::*;
 use crate::registry::credentials::{Credential, Secret};
 
-/// A home directory.
 struct Home(tempfile::TempDir);
 
 impl Home {
@@ -248,7 +247,8 @@ fn what_opentofu_refuses_is_refused_with_file_and_line() {
             "true or false",
         ),
         (
-            "oci_default_credentials {\n discover_ambient_credentials = false\n docker_style_config_files = []\n}",
+            "oci_default_credentials {\n discover_ambient_credentials = false\n \
+             docker_style_config_files = []\n}",
             1,
             "discover_ambient_credentials is false",
         ),
@@ -348,7 +348,8 @@ fn secrets_are_not_printed_and_open_files_are_warned_of() {
 
 #[test]
 fn hcl_texts_keep_their_templates() {
-    let text = "a = \"${x(\"y\")}\\t$y %{z}\"\nb = <<-EOF\n  one\n    two\n  EOF\nc = [1, \"x\", [true], { d = -1.5 }]\n";
+    let text = "a = \"${x(\"y\")}\\t$y %{z}\"\nb = <<-EOF\n  one\n    two\n  EOF\n\
+         c = [1, \"x\", [true], { d = -1.5 }]\n";
     let document = syntax::parse(text).unwrap();
     let texts: Vec<(&str, usize, Option<&str>)> = document
         .items

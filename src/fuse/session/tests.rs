@@ -2,6 +2,7 @@
 //! printed.
 
 use super::*;
+use crate::skip::skip;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
@@ -97,11 +98,11 @@ fn mounted(point: &Point, options: &SessionOptions) -> Option<(Session, SessionE
     match start(&point.path, options, 2, OneFile, |_| {}) {
         Ok(started) => Some(started),
         Err(e) if !rustix::process::geteuid().is_root() => {
-            eprintln!("skipped: this user cannot mount here: {e}");
+            skip(&format!("this user cannot mount here: {e}"));
             None
         }
         Err(e) if !Path::new("/dev/fuse").exists() => {
-            eprintln!("skipped: {e}");
+            skip(&e.to_string());
             None
         }
         Err(e) => panic!("{e}"),
@@ -233,7 +234,7 @@ fn a_dead_mount_is_removed_before_mounting_again() {
     let point = Point::new();
     if let Err(e) = mount(&point.path, &options()).map(drop) {
         assert!(!rustix::process::geteuid().is_root() || !Path::new("/dev/fuse").exists(), "{e}");
-        eprintln!("skipped: {e}");
+        skip(&e.to_string());
         return;
     }
     // The device is closed: as after a kill -9 of who served it.

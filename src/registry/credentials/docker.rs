@@ -73,7 +73,8 @@ impl DockerFile {
     pub fn parse(bytes: &[u8]) -> Result<DockerFile, String> {
         let raw: Option<RawFile> = serde_json::from_slice(bytes).map_err(|error| {
             let rule = if error.is_data() {
-                "auths, credHelpers and credsStore must have the types that Docker gives them, and auth must be base64"
+                "auths, credHelpers and credsStore must have the types that Docker gives them, and \
+                 auth must be base64"
             } else {
                 "it is not valid JSON"
             };
@@ -253,7 +254,8 @@ impl Seen {
         );
         if meta.mode() & 0o077 != 0 && self.open_to_others.insert(path.to_owned()) {
             warnings.push(format!(
-                "{} may hold credentials and other users can open it (mode {:04o}); run chmod 600 on it",
+                "{} may hold credentials and other users can open it (mode {:04o}); run chmod 600 \
+                 on it",
                 path.display(),
                 meta.mode() & 0o7777
             ));

@@ -83,18 +83,8 @@ impl Program {
         let found = tokio::task::spawn_blocking(move || find_in(&search_path, &name)).await;
         let path = found.map_err(|e| e.to_string())?.ok_or("there is no such program in PATH")?;
         let mut command = std::process::Command::new(path);
-        command.arg("get").current_dir("/").process_group(0);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = Command::from(command)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|e| format!("it cannot be started: {e}"))?;
-        let outcome = tokio::time::timeout(limit, converse(&mut child, &host)).await;
-        if !matches!(outcome, Ok(Ok(_))) {
-            end_group(&child);
-        }
-        let (status, answer, complaint) = outcome
-            .map_err(|_| format!("it did not answer within {} s", limit.as_secs_f32()))??;
+        command.arg("get");
+        let (status, answer, complaint) = ask(command, &format!("https://{host}"), limit).await?;
         if !status.success() {
             let absent = says_not_found(&answer) || says_not_found(&complaint);
             return if absent {
@@ -118,18 +108,39 @@ fn find_in(search_path: &OsString, name: &str) -> Option<PathBuf> {
         })
 }
 
-type Conversation = (ExitStatus, Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>);
+/// How a program ended, what it answered, and what it complained of.
+pub(super) type Conversation = (ExitStatus, Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>);
+
+/// Runs a program for at most `limit`: writes the question to it, and hears what it says. It stands
+/// in no directory of anybody's, and what it started ends with it.
+pub(super) async fn ask(
+    mut command: std::process::Command,
+    question: &str,
+    limit: Duration,
+) -> Result<Conversation, String> {
+    command.current_dir("/").process_group(0);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = Command::from(command)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|e| format!("it cannot be started: {e}"))?;
+    let outcome = tokio::time::timeout(limit, converse(&mut child, question)).await;
+    if !matches!(outcome, Ok(Ok(_))) {
+        end_group(&child);
+    }
+    outcome.map_err(|_| format!("it did not answer within {} s", limit.as_secs_f32()))?
+}
 
 /// Asks, and listens until the program has ended. What it started and left behind may hold the
 /// pipes for longer, but has nothing to say.
-async fn converse(child: &mut Child, host: &Host) -> Result<Conversation, String> {
+async fn converse(child: &mut Child, question: &str) -> Result<Conversation, String> {
     let stdin = child.stdin.take();
     let mut answer = Heard::new(child.stdout.take(), ANSWER_MAX + 1);
     let mut complaint = Heard::new(child.stderr.take(), COMPLAINT_MAX);
     let ask = async {
         if let Some(mut stdin) = stdin {
             // a program that does not read its question has its own way to the answer
-            let _ = stdin.write_all(format!("https://{host}").as_bytes()).await;
+            let _ = stdin.write_all(question.as_bytes()).await;
         }
     };
     let listening = async {

@@ -78,7 +78,6 @@ struct Files {
     blobs: HashMap<Digest, MemberExtent>,
 }
 
-/// An open member.
 #[derive(Debug)]
 pub struct OpenMember {
     name: String,

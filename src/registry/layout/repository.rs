@@ -194,7 +194,8 @@ impl<'a, M: Medium> Repository<'a, M> {
             }
             NotOpened::NotRegular => {
                 format!(
-                    "the file named {digest} in the store {store} is no regular file or lies behind a link"
+                    "the file named {digest} in the store {store} is no regular file or lies \
+                     behind a link"
                 )
             }
             NotOpened::Failed(e) => return e.about(subject),

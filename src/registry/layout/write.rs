@@ -322,7 +322,8 @@ impl<'a> Writer<'a> {
             lock::NotLocked::Failed(e) => self.failed(e),
             lock::NotLocked::TimedOut => {
                 let rule = format!(
-                    "another process holds the lock {}/{OWN}/{name} in the store {} for more than {deadline:?}",
+                    "another process holds the lock {}/{OWN}/{name} in the store {} for more than \
+                     {deadline:?}",
                     self.repo,
                     self.store.name()
                 );

@@ -205,7 +205,8 @@ impl<'a> BodyReader<'a> {
     fn differs(&self, how: String) -> Fault {
         let Descriptor { digest, size, .. } = self.blob;
         let rule = format!(
-            "{digest} of {size} bytes was to be sent, but its source {how}; the upload was broken off"
+            "{digest} of {size} bytes was to be sent, but its source {how}; the upload was broken \
+             off"
         );
         Fault::new(Failure::Integrity, rule).remedy("see whether the file was changed or damaged")
     }

@@ -67,7 +67,8 @@ pub(super) fn of_fault(fault: Fault, written: &WriteSubject<'_>) -> Fault {
     if has(&["delete/overwrite", "needs delete permission", "permissions to overwrite"]) {
         // Q15
         return denied(
-            "what an earlier upload left behind, or what stands there, may not be replaced by this credential",
+            "what an earlier upload left behind, or what stands there, may not be replaced by this \
+             credential",
         )
         .remedy(
             "have an administrator remove the unfinished upload, or give the credential the permission to delete \

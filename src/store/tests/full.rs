@@ -1,6 +1,7 @@
 //! The budget, and disks that take no more.
 
 use super::*;
+use crate::skip::skip;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use std::time::Duration;
 
@@ -114,7 +115,7 @@ impl Disk {
         ) {
             Ok(()) => Some(Disk { dir }),
             Err(errno) => {
-                eprintln!("skipped: a tmpfs cannot be mounted here: {errno}");
+                skip(&format!("a tmpfs cannot be mounted here: {errno}"));
                 None
             }
         }

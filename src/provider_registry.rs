@@ -1,0 +1,89 @@
+//! Provider registries: the protocol `providers.v1`, as `registry.opentofu.org` speaks it.
+//!
+//! A release is platform → digest of the zip, and its identity is the digest of one document: its
+//! `SHA256SUMS`, which names each zip by its digest. [`ProviderRegistry::release`] gives it only
+//! with a signature that holds (or the reason for which none is needed), so that what
+//! [`VerifiedRelease`] says of a zip is what its vendor says. Sizes are not told.
+//!
+//! Tokens go to the host and to the services address that its discovery names; whatever documents
+//! name beside that (checksums, signatures, zips) is fetched without one, over https.
+
+mod discovery;
+mod download;
+mod release;
+mod signature;
+mod sums;
+mod versions;
+
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+
+use crate::failure::{Failure, Refusal, Subject};
+use crate::name::{Host, ProviderAddr, RepoName, Version};
+use crate::registry::Asker;
+use crate::registry::credentials::{HostToken, HostTokens};
+use crate::registry::service_host::ServiceHost;
+use crate::registry::transport::Transport;
+use discovery::ProviderService;
+
+pub use release::VerifiedRelease;
+pub use signature::{SignatureOutcome, SignaturePolicy};
+pub use sums::ReleaseSums;
+pub use versions::OfferedVersion;
+
+/// One provider registry.
+pub struct ProviderRegistry {
+    host: Host,
+    services: ServiceHost,
+    tokens: Arc<HostTokens>,
+    discovered: OnceCell<ProviderService>,
+}
+
+impl ProviderRegistry {
+    /// The registry of that name. Connects to nothing.
+    ///
+    /// # Errors
+    /// The name cannot stand in an address.
+    pub fn new(
+        transport: &Arc<Transport>,
+        host: &Host,
+        tokens: Arc<HostTokens>,
+        asker: Asker,
+    ) -> Result<ProviderRegistry, Refusal> {
+        let services = ServiceHost::new(transport, host, asker).ok_or_else(|| {
+            Refusal::new(Failure::Protocol, host, "it cannot stand in an address")
+        })?;
+        Ok(ProviderRegistry { host: host.clone(), services, tokens, discovered: OnceCell::new() })
+    }
+
+    /// Its name.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    async fn token(&self) -> Result<Option<HostToken>, Refusal> {
+        self.tokens.find(&self.host).await.map_err(|e| Refusal::new(Failure::Denied, &self.host, e))
+    }
+}
+
+/// The part of a provider registry that a provider is.
+fn part(provider: &ProviderAddr) -> Option<RepoName> {
+    format!("{}/{}", provider.namespace(), provider.kind()).parse().ok()
+}
+
+/// What sentences call a release: `registry.opentofu.org/hashicorp/aws 5.92.0`.
+fn subject(provider: &ProviderAddr, version: &Version) -> String {
+    format!("{provider} {version}")
+}
+
+/// Reads a document that has to be JSON.
+fn json<T: serde::de::DeserializeOwned>(
+    bytes: &[u8],
+    subject: impl Into<Subject>,
+    what: &str,
+) -> Result<T, Refusal> {
+    serde_json::from_slice(bytes).map_err(|e| {
+        Refusal::new(Failure::Protocol, subject, format_args!("{what} is malformed: {e}"))
+    })
+}
