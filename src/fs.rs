@@ -67,12 +67,11 @@ use caller::Owner;
 use clients::ClientPackages;
 use directories::Directories;
 use directory::DirectoryListing;
-use entries::Entries;
+use entries::InodeEntries;
 use failures::{Attempt, Failures};
 use handles::Handles;
 use inodes::{DirectoryName, Inodes};
 use node::{InodeNode, ProviderView};
-use refresh::Refresh;
 use releases::{Releases, fill};
 use spaces::Spaces;
 use views::Views;
@@ -103,11 +102,10 @@ pub struct FsOptions {
 /// share the facts below, the inodes and the handles.
 pub struct Fs {
     facts: Arc<Facts>,
-    owner: Owner,
     inodes: Arc<Inodes>,
     handles: Arc<Handles>,
     failures: Arc<Failures>,
-    entries: Arc<Entries>,
+    entries: Arc<InodeEntries>,
     releases: Arc<Releases>,
     spaces: Arc<Spaces>,
     clients: Arc<ClientPackages>,
@@ -123,7 +121,7 @@ impl Fs {
         let owner = Owner { uid: options.uid, daemon: options.daemon };
         let (inodes, handles) = (Arc::new(Inodes::new()), Arc::new(Handles::new()));
         let failures = Arc::new(Failures::default());
-        let entries = Arc::new(Entries {
+        let entries = Arc::new(InodeEntries {
             facts: facts.clone(),
             inodes: inodes.clone(),
             uid: options.uid,
@@ -144,13 +142,8 @@ impl Fs {
         let clients =
             Arc::new(ClientPackages::new(entries.clone(), owner, options.plugin_cache, plugins));
         let views = Arc::new(Views::new(facts.clone(), inodes.clone(), clients.clone()));
-        let refresh = Refresh {
-            facts: facts.clone(),
-            inodes: inodes.clone(),
-            failures: failures.clone(),
-            views: views.clone(),
-        };
-        let publishing = Publishing::new(refresh, handles.clone(), options.staging);
+        let publishing =
+            Publishing::new(views.clone(), failures.clone(), handles.clone(), options.staging);
         let writable =
             Writable::new(handles.clone(), releases.clone(), clients.clone(), publishing);
         let xattrs = ExtendedAttributes {
@@ -158,18 +151,10 @@ impl Fs {
             failures: failures.clone(),
             control: options.control,
         };
-        let directories = Directories {
-            facts: facts.clone(),
-            inodes: inodes.clone(),
-            handles: handles.clone(),
-            entries: entries.clone(),
-            releases: releases.clone(),
-            spaces: spaces.clone(),
-            views: views.clone(),
-        };
+        let directories =
+            Directories::new(handles.clone(), releases.clone(), spaces.clone(), views.clone());
         Arc::new(Fs {
             facts,
-            owner,
             inodes,
             handles,
             failures,
@@ -201,7 +186,7 @@ impl Fs {
 
     /// For whom requests are sent when `who` asks for an operation.
     pub fn asker(&self, who: CallerIdentity) -> RequestingUser {
-        self.owner.asker(who)
+        self.clients.owner.asker(who)
     }
 
     /// Finds `name` in the directory `parent`, for who asks in `thread`.
@@ -499,7 +484,7 @@ impl Fs {
                 (attr.kind, attr.mode)
             }
         };
-        if self.owner.is(who) && wish.is_granted(kind, mode, who.uid == 0) {
+        if self.clients.owner.is(who) && wish.is_granted(kind, mode, who.uid == 0) {
             Ok(())
         } else {
             Err(FsError::plain(Errno::EACCES))

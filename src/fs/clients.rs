@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use super::area::{LocalNode, kind};
 use super::attr::{FileKind, FoundEntry};
 use super::caller::{CallerIdentity, Owner, Thread};
-use super::entries::Entries;
+use super::entries::InodeEntries;
 use super::error::{Errno, FsError};
 use super::inodes::{DirectoryName, Inodes};
 use super::installers::Installers;
@@ -77,7 +77,7 @@ fn lock_at<'a>(node: &'a InodeNode, name: &'a OsStr) -> Option<(&'a ProviderDire
 pub(super) struct ClientPackages {
     facts: Arc<Facts>,
     inodes: Arc<Inodes>,
-    pub(super) entries: Arc<Entries>,
+    pub(super) entries: Arc<InodeEntries>,
     pub(super) owner: Owner,
     /// Where they lie; `None` where nothing may be written.
     pub(super) cache: Option<PluginCache>,
@@ -89,7 +89,7 @@ pub(super) struct ClientPackages {
 
 impl ClientPackages {
     pub(super) fn new(
-        entries: Arc<Entries>,
+        entries: Arc<InodeEntries>,
         owner: Owner,
         cache: Option<PluginCache>,
         plugins: PathBuf,

@@ -8,7 +8,7 @@ use super::area::LocalNode;
 use super::attr::{FOREVER, Looked};
 use super::caller::Thread;
 use super::directory::{DirectoryListing, Listed, LocalListing, OpenDirectory};
-use super::entries::Entries;
+use super::entries::InodeEntries;
 use super::error::{Errno, FsError};
 use super::handles::Handles;
 use super::inodes::{DirectoryName, Inodes};
@@ -27,16 +27,33 @@ const DOTS: u64 = 2;
 
 /// See the module.
 pub(super) struct Directories {
-    pub(super) facts: Arc<Facts>,
-    pub(super) inodes: Arc<Inodes>,
-    pub(super) handles: Arc<Handles>,
-    pub(super) entries: Arc<Entries>,
-    pub(super) releases: Arc<Releases>,
-    pub(super) spaces: Arc<Spaces>,
-    pub(super) views: Arc<Views>,
+    facts: Arc<Facts>,
+    inodes: Arc<Inodes>,
+    handles: Arc<Handles>,
+    entries: Arc<InodeEntries>,
+    releases: Arc<Releases>,
+    spaces: Arc<Spaces>,
+    views: Arc<Views>,
 }
 
 impl Directories {
+    pub(super) fn new(
+        handles: Arc<Handles>,
+        releases: Arc<Releases>,
+        spaces: Arc<Spaces>,
+        views: Arc<Views>,
+    ) -> Directories {
+        Directories {
+            facts: views.facts.clone(),
+            inodes: views.inodes.clone(),
+            handles,
+            entries: spaces.entries.clone(),
+            releases,
+            spaces,
+            views,
+        }
+    }
+
     /// What there is in the directory `node`, for who asks in `thread`.
     pub(super) async fn listing(
         &self,

@@ -21,7 +21,7 @@ const FILE: u16 = 0o644;
 const PROGRAM: u16 = 0o755;
 
 /// Makes the entries that are sent.
-pub(super) struct Entries {
+pub(super) struct InodeEntries {
     pub(super) facts: Arc<Facts>,
     pub(super) inodes: Arc<Inodes>,
     /// Owner of everything.
@@ -30,7 +30,7 @@ pub(super) struct Entries {
     pub(super) gid: u32,
 }
 
-impl Entries {
+impl InodeEntries {
     /// The attributes of `node`, and whether its size is known.
     pub(super) fn attr(&self, ino: u64, node: &InodeNode) -> (Attr, bool) {
         // As an unpacked release has them anywhere else, since programs copy modes. That nothing can be

@@ -14,7 +14,7 @@ use super::area::{AreaFile, LocalNode, OpenedLocal};
 use super::attr::{FOREVER, FoundEntry};
 use super::caller::{CallerIdentity, Thread};
 use super::clients::ClientPackages;
-use super::entries::Entries;
+use super::entries::InodeEntries;
 use super::error::{Errno, FsError};
 use super::handles::Handles;
 use super::inodes::{DirectoryName, Inodes};
@@ -39,7 +39,7 @@ pub(super) struct Overwrites {
     facts: Arc<Facts>,
     inodes: Arc<Inodes>,
     handles: Arc<Handles>,
-    entries: Arc<Entries>,
+    entries: Arc<InodeEntries>,
     releases: Arc<Releases>,
     clients: Arc<ClientPackages>,
     /// Packages are copied one at a time.

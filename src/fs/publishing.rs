@@ -15,11 +15,13 @@ use tokio::sync::watch;
 
 use super::area::LocalNode;
 use super::error::{Errno, FsError};
+use super::failures::Failures;
 use super::handles::Handles;
 use super::inodes::{DirectoryName, Inodes, NamesInDirectories};
 use super::node::InodeNode;
 use super::refresh::Refresh;
 use super::staging::{self, StagingArea};
+use super::views::Views;
 use crate::facts::Facts;
 use crate::failure::{Failure, Refusal};
 use crate::local::{How, Name, RelPath};
@@ -76,11 +78,13 @@ pub struct Publishing {
 
 impl Publishing {
     pub(super) fn new(
-        refresh: Refresh,
+        views: Arc<Views>,
+        failures: Arc<Failures>,
         handles: Arc<Handles>,
         staging: Option<StagingArea>,
     ) -> Arc<Publishing> {
-        let (facts, inodes) = (refresh.facts.clone(), refresh.inodes.clone());
+        let (facts, inodes) = (views.facts.clone(), views.inodes.clone());
+        let refresh = Refresh { facts: facts.clone(), inodes: inodes.clone(), failures, views };
         let kernel = Kernel::default();
         Arc::new(Publishing { facts, inodes, handles, refresh, staging, kernel })
     }

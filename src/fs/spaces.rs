@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::area::LocalNode;
 use super::attr::{ABSENT_TTL, FOREVER, FoundEntry, Looked};
 use super::directory::DirectoryListing;
-use super::entries::Entries;
+use super::entries::InodeEntries;
 use super::error::{Errno, FsError};
 use super::inodes::{DirectoryName, Inodes};
 use super::node::{InodeNode, ProviderView, ReleaseNode};
@@ -29,7 +29,7 @@ use crate::tree::{Fact, Need, Step};
 pub(super) struct Spaces {
     pub(super) facts: Arc<Facts>,
     pub(super) inodes: Arc<Inodes>,
-    pub(super) entries: Arc<Entries>,
+    pub(super) entries: Arc<InodeEntries>,
     /// Shows the directories that are staged; `None` where nothing may be written.
     pub(super) staging: Option<StagingArea>,
 }

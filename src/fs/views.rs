@@ -57,8 +57,8 @@ impl Documents {
 
 /// The views of a mount.
 pub(super) struct Views {
-    facts: Arc<Facts>,
-    inodes: Arc<Inodes>,
+    pub(super) facts: Arc<Facts>,
+    pub(super) inodes: Arc<Inodes>,
     /// What clients put beside them, in `plugin-cache/`.
     clients: Arc<ClientPackages>,
     documents: Documents,

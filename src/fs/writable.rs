@@ -8,7 +8,7 @@ use super::area::{AreaFile, LocalNode, OpenedLocal, is_shown, kind};
 use super::attr::{FileKind, FoundEntry};
 use super::caller::{CallerIdentity, Owner};
 use super::clients::ClientPackages;
-use super::entries::Entries;
+use super::entries::InodeEntries;
 use super::error::{Errno, FsError};
 use super::failures::{Attempt, Failures};
 use super::handles::Handles;
@@ -64,7 +64,7 @@ pub struct Writable {
     facts: Arc<Facts>,
     inodes: Arc<Inodes>,
     handles: Arc<Handles>,
-    entries: Arc<Entries>,
+    entries: Arc<InodeEntries>,
     failures: Arc<Failures>,
     owner: Owner,
     clients: Arc<ClientPackages>,
