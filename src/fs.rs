@@ -211,7 +211,7 @@ impl Fs {
                 return Ok(Lookup::Absent(Duration::ZERO));
             }
             _ => match self.find_in_release(dir, name).await? {
-                Some(node) if node.is_assumed() => (node, self.facts.tag_ttl()),
+                Some(node) if node.is_assumed() => (node, self.facts.tags().ttl()),
                 Some(node) => (node, FOREVER),
                 None => return Ok(Lookup::Absent(FOREVER)),
             },
@@ -240,7 +240,7 @@ impl Fs {
             match step {
                 Step::Edge(entry) => return Ok(Ok(entry)),
                 Step::Absent => return Ok(Err(self.absent_ttl())),
-                Step::Need(need) => self.facts.load(need).await?,
+                Step::Need(need) => self.facts.tags().load(need).await?,
                 Step::Failed(LookupFailure::Fact(e)) => {
                     return match node::spelled_release(space, name) {
                         Some(release) if self.is_refused(&release, since) => {
@@ -350,12 +350,12 @@ impl Fs {
     async fn content(self: &Arc<Self>, node: &InodeNode) -> Result<MemberContent, FsError> {
         match node {
             InodeNode::File { package, number, .. } => {
-                Ok(self.facts.content(package, *number).await?)
+                Ok(self.facts.content().open(package, *number).await?)
             }
             InodeNode::Zip(target) => {
                 self.confirm(target).await?;
                 let layer = self.zip_of(target).await?;
-                Ok(MemberContent::Object(self.facts.blob(target.repo(), layer).await?))
+                Ok(MemberContent::Object(self.facts.content().blob(target.repo(), layer).await?))
             }
             InodeNode::Document(bytes) => Ok(MemberContent::Bytes(bytes.clone())),
             InodeNode::Lock => Ok(MemberContent::Bytes(Arc::new([]))),
@@ -395,7 +395,7 @@ impl Fs {
     ) -> Result<usize, FactError> {
         let mut filled = 0;
         while filled < buf.len() {
-            match self.facts.read(content, &mut buf[filled..], offset + filled as u64)? {
+            match self.facts.content().read(content, &mut buf[filled..], offset + filled as u64)? {
                 0 => break,
                 n => filled += n,
             }
@@ -471,10 +471,12 @@ impl Fs {
     async fn healed(self: &Arc<Self>, node: &InodeNode) -> Result<MemberContent, FsError> {
         match node {
             InodeNode::File { package, number, .. } => {
-                Ok(self.facts.heal(package, *number).await?)
+                Ok(self.facts.content().heal(package, *number).await?)
             }
             InodeNode::Zip(target) => {
-                self.facts.drop_object(&crate::store::Key::Blob(self.zip_of(target).await?.digest));
+                self.facts
+                    .content()
+                    .drop_object(&crate::store::Key::Blob(self.zip_of(target).await?.digest));
                 self.content(node).await
             }
             _ => Err(FsError::plain(Errno::EISDIR)),

@@ -100,7 +100,7 @@ impl Fs {
                 let bound = self.enter(release).await?;
                 match &bound.release {
                     Release::Provider(targets) => {
-                        let lacking = self.facts.lacking(&bound.repo, targets).await;
+                        let lacking = self.facts.manifests().lacking(&bound.repo, targets).await;
                         let is_held = |at: usize| !lacking.contains(&targets[at].manifest.digest);
                         let mut listed = tree::release::list(targets);
                         listed.retain(|(_, entry)| match entry {
@@ -144,7 +144,7 @@ impl Fs {
                     entries.extend(staged.map(|(name, space)| (name, Named::Space(space))));
                     return Ok(DirectoryListing::Names(entries.into_iter().collect()));
                 }
-                Step::Need(need) => self.facts.load(need).await?,
+                Step::Need(need) => self.facts.tags().load(need).await?,
                 Step::Failed(LookupFailure::Fact(e)) => return Err(e.into()),
                 Step::Failed(LookupFailure::Name(_)) | Step::Absent => {
                     return Err(FsError::plain(Errno::ENOENT));

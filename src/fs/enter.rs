@@ -33,7 +33,7 @@ impl Fs {
         let tag = match &reference.selector {
             Selector::Digest(digest) => {
                 if bound.is_none()
-                    && let Err(e) = self.facts.manifest(repo, *digest).await
+                    && let Err(e) = self.facts.manifests().get(repo, *digest).await
                     && !is_refusal(&e)
                 {
                     return Err(e.into());
@@ -51,7 +51,7 @@ impl Fs {
                 _ => (None, view.fresh_for(&Need::Tags(repo.clone()))),
             });
         }
-        let digest = match self.facts.bind(repo, tag, since).await {
+        let digest = match self.facts.tags().bind(repo, tag, since).await {
             Err(e) if is_refusal(&e) => bound,
             Err(e) => return Err(e.into()),
             Ok(digest) => Some(digest),
@@ -68,7 +68,7 @@ impl Fs {
         let digest = match (node.digest(), &node.reference.selector) {
             (Some(digest), _) => digest,
             (None, Selector::Digest(digest)) => *digest,
-            (None, Selector::Tag(tag)) => self.facts.bind(repo, tag, Instant::now()).await?,
+            (None, Selector::Tag(tag)) => self.facts.tags().bind(repo, tag, Instant::now()).await?,
         };
         let digest = node.bind(digest);
         Ok(node.enter(self.bound(&node.reference, digest).await?))
@@ -81,7 +81,7 @@ impl Fs {
         digest: Digest,
     ) -> Result<Bound, FsError> {
         let repo = &reference.repo;
-        let (manifest, release) = self.facts.release(repo, digest).await?;
+        let (manifest, release) = self.facts.manifests().release(repo, digest).await?;
         let reference = reference.clone();
         Ok(Bound { repo: repo.clone(), reference, manifest, release, package: OnceLock::new() })
     }
@@ -95,7 +95,7 @@ impl Fs {
         if let Some(package) = bound.package.get() {
             return Ok(package.clone());
         }
-        let package = self.facts.package(&bound.repo, archive, Unpacking::Ahead).await?;
+        let package = self.facts.content().package(&bound.repo, archive, Unpacking::Ahead).await?;
         Ok(bound.package.get_or_init(|| package).clone())
     }
 
@@ -109,7 +109,7 @@ impl Fs {
             return Ok(package.clone());
         }
         let archive = self.zip_of(node).await?;
-        let loaded = self.facts.package(node.repo(), archive, Unpacking::Ahead).await?;
+        let loaded = self.facts.content().package(node.repo(), archive, Unpacking::Ahead).await?;
         Ok(package.get_or_init(|| loaded).clone())
     }
 
@@ -122,7 +122,7 @@ impl Fs {
             Some(known) => known,
             None => {
                 let target = self.target_of(node).await?;
-                let known = self.facts.target(node.repo(), target).await?;
+                let known = self.facts.manifests().target(node.repo(), target).await?;
                 node.known.get_or_init(|| known)
             }
         };
@@ -152,7 +152,9 @@ impl Fs {
 
     /// Says why a platform that was taken to be in a release, as the views show it, is not there.
     fn explain_absence(&self, bound: &Bound, platform: &Platform) {
-        if !self.facts.assumes(platform) || !self.facts.is_mapped(&bound.repo) {
+        if !self.facts.providers().assumes(platform)
+            || !self.facts.providers().is_mapped(&bound.repo)
+        {
             return;
         }
         let rule = match &bound.release {

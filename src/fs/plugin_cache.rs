@@ -287,7 +287,7 @@ impl Fs {
             let step = plugins::release(provider, version, &self.facts.view(since));
             match step {
                 Step::Edge((repo, tag)) => return Ok(Some(repo.at(Selector::Tag(tag)))),
-                Step::Need(need) => self.facts.load(need).await?,
+                Step::Need(need) => self.facts.tags().load(need).await?,
                 Step::Failed(e) => return Err(e.into()),
                 Step::Absent => return Ok(None),
             }
@@ -407,7 +407,7 @@ impl Fs {
         let lock = Arc::new(InodeNode::Lock);
         let entry =
             self.inodes.send(DirectoryName::new(parent, name), lock.clone(), |ino, node| {
-                self.entry(ino, node, self.facts.tag_ttl())
+                self.entry(ino, node, self.facts.tags().ttl())
             });
         Ok(Some((entry, self.open_lock(lock))))
     }
@@ -453,7 +453,9 @@ impl Fs {
     ) -> Result<FoundEntry, FsError> {
         match (self.is_owner(who), change.size) {
             (false, _) => Err(FsError::plain(Errno::EACCES)),
-            (true, None | Some(0)) => Ok(self.entry(ino, &InodeNode::Lock, self.facts.tag_ttl())),
+            (true, None | Some(0)) => {
+                Ok(self.entry(ino, &InodeNode::Lock, self.facts.tags().ttl()))
+            }
             (true, Some(_)) => Err(FsError::plain(Errno::EROFS)),
         }
     }

@@ -83,7 +83,7 @@ impl Documents {
 impl Fs {
     /// The views that the root holds: none without a mapping.
     pub(super) fn views(&self) -> impl Iterator<Item = ProviderView> {
-        let mapped = !self.facts.mapping().rules().is_empty();
+        let mapped = !self.facts.providers().mapping().rules().is_empty();
         ProviderView::ALL.into_iter().filter(move |_| mapped)
     }
 
@@ -100,7 +100,7 @@ impl Fs {
         let Some(name) = name.to_str() else { return Ok(Err(FOREVER)) };
         if view == ProviderView::PluginCache {
             if let Some(node) = self.find_beside(dir, name) {
-                return Ok(Ok((node, self.facts.tag_ttl())));
+                return Ok(Ok((node, self.facts.tags().ttl())));
             }
             if self.installers.is_gone(thread, &plugin_cache::path_in(dir, name)) {
                 return Ok(Err(Duration::ZERO));
@@ -122,7 +122,7 @@ impl Fs {
                         | ProviderDirectory::Version(provider, _),
                     ) = &entry
                     {
-                        self.facts.note_provider(provider, &known);
+                        self.facts.providers().note(provider, &known);
                     }
                     if let Some(link) = self.replaceable(thread, view, dir, name) {
                         return Ok(Ok((link, Duration::ZERO)));
@@ -133,7 +133,7 @@ impl Fs {
                 Step::Absent => return Ok(Err(ABSENT_TTL)),
                 Step::Failed(e) => return Err(e.into()),
                 Step::Need(need) => {
-                    self.facts.load(need).await?;
+                    self.facts.tags().load(need).await?;
                 }
             }
         }
@@ -171,8 +171,9 @@ impl Fs {
         tag: &Tag,
         since: Instant,
     ) -> Result<Arc<[u8]>, FsError> {
-        let digest = self.facts.bind(repo, tag, since).await?;
-        let Release::Provider(targets) = self.facts.release(repo, digest).await?.1 else {
+        let digest = self.facts.tags().bind(repo, tag, since).await?;
+        let Release::Provider(targets) = self.facts.manifests().release(repo, digest).await?.1
+        else {
             let subject = repo.at(Selector::Digest(digest));
             return Err(FactError::new(
                 Failure::Structure,
@@ -182,8 +183,10 @@ impl Fs {
             .into());
         };
         let mut packages = Vec::new();
-        for target in targets.iter().filter(|target| self.facts.assumes(&target.platform)) {
-            let (manifest, archive) = self.facts.target(repo, target).await?;
+        for target in
+            targets.iter().filter(|target| self.facts.providers().assumes(&target.platform))
+        {
+            let (manifest, archive) = self.facts.manifests().target(repo, target).await?;
             let h1 = annotated_h1(Some(&target.manifest), &manifest, &archive).map(str::to_owned);
             let hashes = h1.into_iter().chain([format!("zh:{}", archive.digest.hex())]).collect();
             packages.push((target.platform.clone(), hashes));
@@ -203,7 +206,7 @@ impl Fs {
             | ProviderDirectory::Namespace(..) => None,
         };
         let lists = of_tags.into_iter().flatten().map(|repo| known.fresh_for(&Need::Tags(repo)));
-        lists.min().unwrap_or(self.facts.tag_ttl())
+        lists.min().unwrap_or(self.facts.tags().ttl())
     }
 
     /// The entries of a directory of a view.
@@ -227,7 +230,7 @@ impl Fs {
                 Step::Edge(listing) => listing,
                 Step::Need(need) => {
                     // A client searches all providers for one: what hangs must not hold it up.
-                    if let Awaited::Left(this) = self.facts.load_for_walk(need).await? {
+                    if let Awaited::Left(this) = self.facts.tags().load_for_walk(need).await? {
                         left.push(this);
                     }
                     continue;
@@ -260,7 +263,7 @@ impl Fs {
                 entries.push((name, Arc::new(node)));
             }
             if let ProviderDirectory::Provider(provider) = dir {
-                self.facts.note_provider(provider, &known);
+                self.facts.providers().note(provider, &known);
                 if view == ProviderView::Mirror {
                     entries.extend(self.rendered(dir, provider, &known));
                 }
@@ -299,8 +302,8 @@ impl Fs {
         let Selector::Tag(tag) = &release.reference.selector else { return None };
         let platform: Platform = platform.parse().ok()?;
         Version::of_tag(tag)?;
-        let is_shown =
-            self.facts.assumes(&platform) && self.facts.is_mapped(&release.reference.repo);
+        let is_shown = self.facts.providers().assumes(&platform)
+            && self.facts.providers().is_mapped(&release.reference.repo);
         (is_shown && release.bound().is_none()).then_some((tag, platform))
     }
 
@@ -342,9 +345,9 @@ impl Fs {
             return Ok(None);
         }
         let reference = &release.reference;
-        let digest = match self.facts.remembered_binding(&reference.repo, tag).await {
+        let digest = match self.facts.tags().remembered_binding(&reference.repo, tag).await {
             Some(digest) => digest,
-            None => self.facts.bind(&reference.repo, tag, Instant::now()).await?,
+            None => self.facts.tags().bind(&reference.repo, tag, Instant::now()).await?,
         };
         let Ok(bound) = self.bound(reference, digest).await else { return Ok(None) };
         let Some(target) = TargetNode::remembered(dir.clone(), Arc::new(bound), platform) else {
@@ -361,7 +364,7 @@ impl Fs {
     pub(super) async fn confirm(self: &Arc<Self>, target: &TargetNode) -> Result<(), FsError> {
         if let Some((digest, reference)) = target.unconfirmed()
             && let Selector::Tag(tag) = &reference.selector
-            && self.facts.bind(&reference.repo, tag, Instant::now()).await? != digest
+            && self.facts.tags().bind(&reference.repo, tag, Instant::now()).await? != digest
         {
             return Err(FsError::plain(Errno::ESTALE));
         }
@@ -379,7 +382,7 @@ impl Fs {
             providers.flat_map(|p| known.repos(p).unwrap_or_default()).collect();
         let holds = |repo: &Repo| {
             repos.contains(repo)
-                || self.facts.mapping().providers_of(repo).iter().any(|p| dir.holds(p))
+                || self.facts.providers().mapping().providers_of(repo).iter().any(|p| dir.holds(p))
         };
         self.facts.forget(|need| match need {
             Need::Tags(repo) | Need::Binding(repo, _) | Need::Platforms(repo, _) => holds(repo),

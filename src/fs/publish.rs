@@ -159,7 +159,7 @@ impl Fs {
     /// absent.
     fn show(&self, reference: &str) {
         if let Ok(reference) = reference.parse::<Reference>() {
-            self.facts.note_used(&reference.repo);
+            self.facts.names().note_used(&reference.repo);
         }
         let mut names = self.refresh(Path::new(reference));
         names.extend(self.inodes.places(|node| matches!(node, InodeNode::Providers { .. })));

@@ -327,7 +327,7 @@ impl Fs {
         let package = self.platform(target, package).await?;
         let mut files = Vec::new();
         for (number, _) in package.members.files() {
-            files.push(self.facts.content(&package, number).await?);
+            files.push(self.facts.content().open(&package, number).await?);
         }
         let (fs, unfinished) = (self.clone(), unfinished(&platform)?);
         let made = copy.clone();

@@ -165,7 +165,7 @@ impl Fs {
         MountReport {
             sources: self.facts.sources(),
             errors: self.report.standing(|host| self.facts.is_well(host)),
-            downloads: self.facts.downloads(),
+            downloads: self.facts.content().downloads(),
             inodes: self.inodes.count(),
             cache_bytes: usage.bytes,
             cache_limit: usage.limit,

@@ -15,7 +15,7 @@ impl Fs {
     /// The names in the root.
     pub(super) fn root_names(&self) -> Vec<OsString> {
         let areas = self.options.staging.iter().map(|_| OsString::from(staging::NAME));
-        let mut hosts = self.facts.hosts();
+        let mut hosts = self.facts.names().hosts();
         hosts.extend(self.options.staging.iter().flat_map(staging::StagingArea::hosts));
         hosts.sort();
         hosts.dedup();
@@ -37,8 +37,8 @@ impl Fs {
         let Some(host) = name.to_str().and_then(|name| name.parse::<Host>().ok()) else {
             return Err(FOREVER);
         };
-        if self.facts.has_host(&host) {
-            return Ok((InodeNode::registry(host), self.hosts_ttl(self.facts.tag_ttl())));
+        if self.facts.names().has_host(&host) {
+            return Ok((InodeNode::registry(host), self.hosts_ttl(self.facts.tags().ttl())));
         }
         if self.options.staging.as_ref().is_some_and(|staging| staging.shows(&host, None)) {
             return Ok((InodeNode::registry(host), Duration::ZERO));
@@ -69,7 +69,7 @@ impl Fs {
             .staging
             .as_ref()
             .is_some_and(|s| s.shows(&space.host, space.path.as_ref()));
-        if staged { Duration::ZERO } else { self.facts.tag_ttl() }
+        if staged { Duration::ZERO } else { self.facts.tags().ttl() }
     }
 
     /// The directories that stages show in `space`.
@@ -87,6 +87,6 @@ impl Fs {
     /// How long the name of a registry holds, where a store may come to hold another one after
     /// `otherwise`.
     fn hosts_ttl(&self, otherwise: Duration) -> Duration {
-        if self.facts.hosts_are_fixed() { FOREVER } else { otherwise }
+        if self.facts.names().hosts_are_fixed() { FOREVER } else { otherwise }
     }
 }

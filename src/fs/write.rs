@@ -168,7 +168,7 @@ impl Fs {
         if let Some(name) = target.name.to_str()
             && let Some(both) = Fs::made_dir(self.inodes.node(parent)?.as_ref(), name)
         {
-            let ttl = self.facts.tag_ttl();
+            let ttl = self.facts.tags().ttl();
             return Ok(self
                 .inodes
                 .send(target.place(), Arc::new(both), |ino, node| self.entry(ino, node, ttl)));
