@@ -5,6 +5,7 @@ mod auth;
 mod blobs;
 mod doctor;
 mod documents;
+mod laws;
 mod lists;
 mod manifests;
 mod mirrors;
@@ -77,14 +78,22 @@ fn transport_with(deadline: Duration) -> Arc<Transport> {
 }
 
 fn remote_with(server: &Hostile, transport: Arc<Transport>, credentials: Arc<Fixed>) -> Remote {
-    let host = server.host().parse().unwrap();
+    remote_to(&server.host(), transport, credentials)
+}
+
+fn remote_to(host: &str, transport: Arc<Transport>, credentials: Arc<Fixed>) -> Remote {
+    let host = host.parse().unwrap();
     Remote::new(transport, RemoteOptions { host, plain_http: true, token_realm: None, credentials })
         .unwrap()
 }
 
 /// A client that knows no credential and waits five seconds.
 fn remote(server: &Hostile) -> Remote {
-    remote_with(server, transport_with(Duration::from_secs(5)), Arc::default())
+    remote_at(&server.host())
+}
+
+fn remote_at(host: &str) -> Remote {
+    remote_to(host, transport_with(Duration::from_secs(5)), Arc::default())
 }
 
 fn name(text: &str) -> RepoName {
