@@ -42,7 +42,6 @@ use std::time::{Duration, Instant};
 pub use blocking::blocking;
 pub use budget::RequestingUser;
 pub use content::Content;
-pub use error::FactError;
 pub use health::{FailingSource, Health, SourceState};
 pub use manifests::Manifests;
 pub use names::KnownNames;

@@ -49,10 +49,10 @@ pub use publish::Drops;
 pub use report::{Failed, MountReport};
 pub use write::CallerIdentity;
 
-use crate::facts::{FactError, Facts, MemberContent};
-use crate::failure::Failure;
+use crate::facts::{Facts, MemberContent};
+use crate::failure::{Failure, Refusal, Subject};
 use crate::local::Access;
-use crate::name::{COMPONENT_MAX, Reference, Selector};
+use crate::name::{COMPONENT_MAX, Reference, Selector, Tag};
 use crate::tree::registry::{LookupFailure, RegistryEntry as Named};
 use crate::tree::{self, Fact, Need, Step};
 use directory::DirectoryListing;
@@ -250,7 +250,7 @@ impl Fs {
                     };
                 }
                 Step::Failed(LookupFailure::Name(e)) => {
-                    return Err(FactError::new(Failure::Unsupported, name, e).into());
+                    return Err(Refusal::new(Failure::Unsupported, name, e).into());
                 }
             }
         }
@@ -391,12 +391,7 @@ impl Fs {
         }
     }
 
-    fn fill(
-        &self,
-        content: &MemberContent,
-        offset: u64,
-        buf: &mut [u8],
-    ) -> Result<usize, FactError> {
+    fn fill(&self, content: &MemberContent, offset: u64, buf: &mut [u8]) -> Result<usize, Refusal> {
         let mut filled = 0;
         while filled < buf.len() {
             match self.facts.content().read(content, &mut buf[filled..], offset + filled as u64)? {
@@ -461,7 +456,7 @@ impl Fs {
         content: MemberContent,
         offset: u64,
         size: usize,
-    ) -> Result<Vec<u8>, FactError> {
+    ) -> Result<Vec<u8>, Refusal> {
         let fs = self.clone();
         let read = move || {
             let mut buf = vec![0; size];
@@ -533,7 +528,7 @@ impl Fs {
 }
 
 /// Whether something exists and is refused, as opposed to being absent or unknown.
-fn is_refusal(error: &FactError) -> bool {
+fn is_refusal(error: &Refusal) -> bool {
     matches!(
         error.failure,
         Failure::Integrity | Failure::Structure | Failure::TooLarge | Failure::Unsupported
@@ -542,8 +537,11 @@ fn is_refusal(error: &FactError) -> bool {
 
 /// A failure told of the path that was looked up, which may have been asked for as a tag of what is
 /// above it.
-fn as_looked_up(space: &tree::registry::RegistrySpace, name: &str, error: FactError) -> FactError {
+fn as_looked_up(space: &tree::registry::RegistrySpace, name: &str, error: Refusal) -> Refusal {
     let Some(above) = space.repo() else { return error };
-    let is_tag = error.subject() == Some(&*format!("{above}:{name}"));
-    if is_tag { error.about(&format!("{above}/{name}")) } else { error }
+    let as_tag = name.parse().map(|tag: Tag| above.at(Selector::Tag(tag)).into());
+    match as_tag == Ok(Subject::clone(&error.subject)) {
+        true => error.about(Subject::Entry(above, name.to_owned())),
+        false => error,
+    }
 }

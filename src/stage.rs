@@ -36,14 +36,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 pub use blob::{PushBlob, Workshop};
-pub use error::StageError;
 pub use journal::Stand;
 pub use roots::{RootTarget, target};
 
 use crate::archive::Limits;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{Host, ProviderAddr, Repo, RepoName};
-use crate::registry::{RegistryError, Upload};
+use crate::registry::Upload;
 use journal::{CommitOutcome, Journal};
 use plan::{Destined, ReleasePlan};
 use push::{Observer, PushStep};
@@ -57,7 +56,7 @@ const WORK: &str = "work";
 const REMOVED: &str = "removed";
 
 /// How the repositories of a host are written to.
-pub type OpenUpload = Arc<dyn Fn(&Host) -> Result<Arc<dyn Upload>, RegistryError> + Send + Sync>;
+pub type OpenUpload = Arc<dyn Fn(&Host) -> Result<Arc<dyn Upload>, Refusal> + Send + Sync>;
 /// The repository to which a provider is mapped.
 pub type Mapped = Arc<dyn Fn(&ProviderAddr) -> Option<Repo> + Send + Sync>;
 /// A file below an artifact root (its path below the staging directory) that is open for writing.
@@ -168,7 +167,7 @@ pub struct StagedRelease {
     pub error: Option<String>,
 }
 
-type CommitFlight = Shared<BoxFuture<'static, Result<Vec<Committed>, StageError>>>;
+type CommitFlight = Shared<BoxFuture<'static, Result<Vec<Committed>, Refusal>>>;
 
 /// The service behind `staging/`.
 pub struct Stage {
@@ -192,9 +191,9 @@ impl Stage {
     ///
     /// # Errors
     /// The directory or a part of it cannot be made or read.
-    pub fn open(options: StageOptions) -> Result<Arc<Stage>, StageError> {
+    pub fn open(options: StageOptions) -> Result<Arc<Stage>, Refusal> {
         let name = options.dir.display().to_string();
-        let failed = |e: Errno| StageError::io(&name, e);
+        let failed = |e: Errno| Refusal::io(&name, e);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let made = |result| match result {
             Err(Errno::EXIST) => Ok(()),
@@ -240,7 +239,7 @@ impl Stage {
     ///
     /// # Errors
     /// `Absent` where nothing is staged there.
-    pub fn artifact_roots(&self, path: &Path) -> Result<Vec<PathBuf>, StageError> {
+    pub fn artifact_roots(&self, path: &Path) -> Result<Vec<PathBuf>, Refusal> {
         self.staging.roots(path)
     }
 
@@ -271,7 +270,7 @@ impl Stage {
     ///
     /// # Errors
     /// The staging directory cannot be read.
-    pub fn staged(&self) -> Result<Vec<StagedRelease>, StageError> {
+    pub fn staged(&self) -> Result<Vec<StagedRelease>, Refusal> {
         let mut staged = Vec::new();
         self.staging.walk(Path::new(""), &mut |path, is_root| {
             if is_root {
@@ -305,7 +304,7 @@ impl Stage {
     ///
     /// # Errors
     /// The staging directory cannot be read.
-    pub fn repositories(&self) -> Result<Vec<Repo>, StageError> {
+    pub fn repositories(&self) -> Result<Vec<Repo>, Refusal> {
         let mut found = Vec::new();
         self.staging.walk(Path::new(""), &mut |path, is_root| {
             if is_root {
@@ -334,14 +333,13 @@ impl Stage {
         self: &Arc<Self>,
         path: &Path,
         request: CommitRequest,
-    ) -> Result<Vec<Committed>, StageError> {
+    ) -> Result<Vec<Committed>, Refusal> {
         let (stage, asked) = (Arc::clone(self), path.to_path_buf());
         let roots = tokio::task::spawn_blocking(move || stage.staging.roots(&asked));
-        let roots =
-            match roots.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(path)))) {
-                Err(e) if e.failure == Failure::Absent => return self.done(path).ok_or(e),
-                other => other?,
-            };
+        let roots = match roots.await.unwrap_or_else(|_| Err(Refusal::lost(roots::subject(path)))) {
+            Err(e) if e.failure == Failure::Absent => return self.done(path).ok_or(e),
+            other => other?,
+        };
         let mut committed = Vec::new();
         for root in roots {
             committed.extend(self.flight(root, request.clone()).await?);
@@ -375,7 +373,7 @@ impl Stage {
             done
         });
         let subject = roots::subject(&root);
-        let flight = async move { task.await.unwrap_or_else(|_| Err(StageError::lost(subject))) }
+        let flight = async move { task.await.unwrap_or_else(|_| Err(Refusal::lost(subject))) }
             .boxed()
             .shared();
         flights.insert(root, flight.clone());
@@ -386,7 +384,7 @@ impl Stage {
         self: &Arc<Self>,
         root: &Path,
         request: &CommitRequest,
-    ) -> Result<Vec<Committed>, StageError> {
+    ) -> Result<Vec<Committed>, Refusal> {
         let _seal = Seal::new(Arc::clone(self), root);
         let done = self.commit_sealed(root, request).await;
         if let Err(error) = &done {
@@ -406,18 +404,18 @@ impl Stage {
         self: &Arc<Self>,
         root: &Path,
         request: &CommitRequest,
-    ) -> Result<Vec<Committed>, StageError> {
+    ) -> Result<Vec<Committed>, Refusal> {
         if let Some(open) = request.writers.as_ref().and_then(|writers| writers(root)) {
             let rule = format!("{} is open for writing", roots::subject(&open));
             return Err(
-                StageError::new(Failure::Busy, roots::subject(root), rule).remedy("close it first")
+                Refusal::new(Failure::Busy, roots::subject(root), rule).remedy("close it first")
             );
         }
         let (stage, own, annotations) =
             (Arc::clone(self), root.to_path_buf(), request.annotations.clone());
         let sealing = tokio::task::spawn_blocking(move || stage.seal(&own, annotations));
         let (plans, snapshot) =
-            sealing.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(root))))?;
+            sealing.await.unwrap_or_else(|_| Err(Refusal::lost(roots::subject(root))))?;
         for warning in plans.iter().flat_map(|plan| &plan.warnings) {
             tracing::warn!("{warning}");
         }
@@ -457,8 +455,7 @@ impl Stage {
             }
             removed
         });
-        if let Err(e) =
-            removing.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(root))))
+        if let Err(e) = removing.await.unwrap_or_else(|_| Err(Refusal::lost(roots::subject(root))))
         {
             tracing::warn!("{e}");
         }
@@ -470,7 +467,7 @@ impl Stage {
         &self,
         root: &Path,
         annotations: BTreeMap<String, String>,
-    ) -> Result<(Vec<ReleasePlan>, Snapshot), StageError> {
+    ) -> Result<(Vec<ReleasePlan>, Snapshot), Refusal> {
         let target = target(root)?;
         let subject = roots::subject(root);
         let dir = self.staging.open(root)?;
@@ -484,7 +481,7 @@ impl Stage {
             RootTarget::Mirror(address) => {
                 let Some(repo) = (self.mapping)(&address) else {
                     let rule = format!("no repository is mapped to the provider {address}");
-                    return Err(StageError::new(Failure::ReadOnly, subject, rule).remedy(
+                    return Err(Refusal::new(Failure::ReadOnly, subject, rule).remedy(
                         "mount with --oci-mirror, or with --tofurc and an oci_mirror block",
                     ));
                 };
@@ -502,9 +499,9 @@ impl Stage {
         Ok((plans, snapshot))
     }
 
-    fn destination(&self, repo: &Repo) -> Result<&PublishDestination, StageError> {
+    fn destination(&self, repo: &Repo) -> Result<&PublishDestination, Refusal> {
         self.destinations.iter().find(|destination| destination.takes(repo)).ok_or_else(|| {
-            StageError::new(
+            Refusal::new(
                 Failure::ReadOnly,
                 repo,
                 "no source of this mount takes releases of this repository",
@@ -513,11 +510,11 @@ impl Stage {
         })
     }
 
-    fn upload(&self, repo: &Repo) -> Result<Arc<dyn Upload>, StageError> {
+    fn upload(&self, repo: &Repo) -> Result<Arc<dyn Upload>, Refusal> {
         Ok((self.destination(repo)?.open)(&repo.host)?)
     }
 
-    fn remove(&self, root: &Path, snapshot: &Snapshot) -> Result<(), StageError> {
+    fn remove(&self, root: &Path, snapshot: &Snapshot) -> Result<(), Refusal> {
         remove::remove(&self.staging, root, snapshot, &self.removed)
     }
 
@@ -526,10 +523,10 @@ impl Stage {
         self: &Arc<Self>,
         root: &Path,
         change: impl FnOnce(&mut journal::JournalRecord) + Send + 'static,
-    ) -> Result<(), StageError> {
+    ) -> Result<(), Refusal> {
         let (stage, own) = (Arc::clone(self), root.to_path_buf());
         let written = tokio::task::spawn_blocking(move || stage.journal.write(&own, change));
-        written.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(root))))
+        written.await.unwrap_or_else(|_| Err(Refusal::lost(roots::subject(root))))
     }
 }
 
@@ -570,7 +567,7 @@ struct Watch {
 
 #[async_trait]
 impl Observer for Watch {
-    async fn reached(&self, step: PushStep) -> Result<(), StageError> {
+    async fn reached(&self, step: PushStep) -> Result<(), Refusal> {
         let stand = match step {
             PushStep::Blobs => Stand::Blobs,
             PushStep::Manifests => Stand::Manifests,

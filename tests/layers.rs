@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 /// name it.
 const LAYERS: &[(&str, &[&str])] = &[
     ("digest", &[]),
-    ("failure", &[]),
     ("input", &[]),
     ("name", &["digest"]),
-    ("oci", &["digest", "name"]),
-    ("artifact", &["digest", "name", "oci"]),
+    ("failure", &["digest", "name"]),
+    ("oci", &["failure", "digest", "name"]),
+    ("artifact", &["failure", "digest", "name", "oci"]),
     ("members", &["digest", "name"]),
     ("mapping", &["digest", "name"]),
     ("lockfile", &["digest", "name"]),

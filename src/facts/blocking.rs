@@ -1,6 +1,7 @@
 //! Work that waits for a disk, away from the threads that serve the network.
 
-use super::FactError;
+use super::error::lost;
+use crate::failure::Refusal;
 
 /// Runs `work` where blocking is allowed.
 ///
@@ -8,6 +9,6 @@ use super::FactError;
 /// The work ended without a result.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, FactError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| FactError::lost())
+) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| lost())
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::FactError;
 use super::blocking::blocking;
+use super::error::{lost, refused_archive};
 use super::fetch::Fetcher;
 use super::open_objects::OpenObjects;
 use super::package::{MemberContent, SMALL_MAX, StoredArchive, VerifiedPackage};
@@ -22,7 +22,7 @@ use super::unpack::{Unpacked, unpack_into};
 use super::weighed::Weighed;
 use crate::archive::{self, ArchiveError};
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::members::{FileNo, MemberFile};
 use crate::name::{Repo, Selector};
 use crate::oci::Descriptor;
@@ -52,8 +52,8 @@ pub struct Content {
     objects: Mutex<OpenObjects>,
     inflated: Mutex<Inflated>,
     failures: RecentFailures<ContentKey>,
-    package_flights: Flights<PackageKey, Arc<VerifiedPackage>, FactError>,
-    object_flights: Flights<ContentKey, Object, FactError>,
+    package_flights: Flights<PackageKey, Arc<VerifiedPackage>, Refusal>,
+    object_flights: Flights<ContentKey, Object, Refusal>,
     /// Unpacking and indexing: as many at a time as there are cores.
     cores: Arc<Semaphore>,
     prefetches: Arc<Prefetches>,
@@ -67,8 +67,8 @@ impl Content {
             objects: Mutex::new(OpenObjects::new(fetcher.store.limit())),
             inflated: Mutex::new(Weighed::new(usize::MAX, SMALL_KEPT)),
             failures: RecentFailures::default(),
-            package_flights: Flights::new(fetcher.deadline, FactError::lost),
-            object_flights: Flights::new(fetcher.deadline, FactError::lost),
+            package_flights: Flights::new(fetcher.deadline, lost),
+            object_flights: Flights::new(fetcher.deadline, lost),
             cores: Arc::new(Semaphore::new(cores)),
             prefetches: Prefetches::new(cores),
             fetcher,
@@ -94,7 +94,7 @@ impl Content {
         repo: &Repo,
         archive: &Descriptor,
         unpacking: Unpacking,
-    ) -> Result<Arc<VerifiedPackage>, FactError> {
+    ) -> Result<Arc<VerifiedPackage>, Refusal> {
         let key = key_of(repo, archive);
         if let Some(package) = self.packages.get(&key) {
             return Ok(package);
@@ -120,7 +120,7 @@ impl Content {
         repo: Repo,
         archive: Descriptor,
         unpacking: Unpacking,
-    ) -> Result<Arc<VerifiedPackage>, FactError> {
+    ) -> Result<Arc<VerifiedPackage>, Refusal> {
         let limits = self.fetcher.limits;
         let index =
             move |zip: &Object| Ok((zip.clone(), archive::index(&StoredArchive(zip), &limits)?));
@@ -143,7 +143,7 @@ impl Content {
         archive: &Descriptor,
         beside: &BesideFetch,
         work: impl Fn(&Object) -> Result<T, ArchiveError> + Clone + Send + 'static,
-    ) -> Result<T, FactError> {
+    ) -> Result<T, Refusal> {
         let mut healed = false;
         loop {
             let object = self.blob_with(repo, archive, beside).await?;
@@ -155,7 +155,7 @@ impl Content {
             })
             .await?;
             match outcome
-                .map_err(|e| FactError::archive(repo.at(Selector::Digest(archive.digest)), &e))
+                .map_err(|e| refused_archive(repo.at(Selector::Digest(archive.digest)), &e))
             {
                 Err(e) if e.failure == Failure::Damaged && !healed => {
                     healed = true;
@@ -167,11 +167,7 @@ impl Content {
     }
 
     /// A blob of `repo`: from the store, or fetched and verified.
-    pub async fn blob(
-        self: &Arc<Self>,
-        repo: &Repo,
-        blob: &Descriptor,
-    ) -> Result<Object, FactError> {
+    pub async fn blob(self: &Arc<Self>, repo: &Repo, blob: &Descriptor) -> Result<Object, Refusal> {
         self.blob_with(repo, blob, &BesideFetch::Nothing).await
     }
 
@@ -180,7 +176,7 @@ impl Content {
         repo: &Repo,
         blob: &Descriptor,
         beside: &BesideFetch,
-    ) -> Result<Object, FactError> {
+    ) -> Result<Object, Refusal> {
         let (of, wanted, beside) = (repo.clone(), blob.clone(), beside.clone());
         let fetch = move |content: Arc<Content>| {
             let (of, wanted, beside) = (of.clone(), wanted.clone(), beside.clone());
@@ -198,9 +194,9 @@ impl Content {
         wanted: ContentKey,
         key: Key,
         get: impl Fn(Arc<Content>) -> W + Send + 'static,
-    ) -> Result<Object, FactError>
+    ) -> Result<Object, Refusal>
     where
-        W: Future<Output = Result<Object, FactError>> + Send + 'static,
+        W: Future<Output = Result<Object, Refusal>> + Send + 'static,
     {
         if let Some(object) = self.objects.lock().get(&key) {
             return Ok(object.clone());
@@ -224,9 +220,9 @@ impl Content {
     /// Whether a load failed for want of what unused objects hold: descriptors, space in the cache,
     /// or the memory that stands in for a full disk. They are let go of then. True also where
     /// another load has let go of them just now.
-    fn gives_way<T>(&self, outcome: &Result<T, FactError>) -> bool {
+    fn gives_way<T>(&self, outcome: &Result<T, Refusal>) -> bool {
         let wanting =
-            |error: &FactError| matches!(error.failure, Failure::NoDescriptor | Failure::NoSpace);
+            |error: &Refusal| matches!(error.failure, Failure::NoDescriptor | Failure::NoSpace);
         let gives_way = outcome.as_ref().is_err_and(wanting);
         if gives_way {
             self.objects.lock().clear();
@@ -248,7 +244,7 @@ impl Content {
         self: &Arc<Self>,
         package: &Arc<VerifiedPackage>,
         number: FileNo,
-    ) -> Result<MemberContent, FactError> {
+    ) -> Result<MemberContent, Refusal> {
         let file = *package.members.file(number);
         if file.size <= SMALL_MAX {
             let archive = self.blob(&package.repo, &package.archive).await?;
@@ -269,7 +265,7 @@ impl Content {
         package: &Arc<VerifiedPackage>,
         number: FileNo,
         file: MemberFile,
-    ) -> Result<Object, FactError> {
+    ) -> Result<Object, Refusal> {
         let key = Key::Member { archive: package.archive.digest, number };
         self.prefetches.join(package.archive.digest, number, self.fetcher.deadline).await;
         let store = self.fetcher.store.clone();
@@ -302,7 +298,7 @@ impl Content {
         content: &MemberContent,
         buf: &mut [u8],
         offset: u64,
-    ) -> Result<usize, FactError> {
+    ) -> Result<usize, Refusal> {
         match content {
             MemberContent::Object(object) => Ok(object.read_at(buf, offset)?),
             MemberContent::Bytes(bytes) => Ok(copy_from(bytes, buf, offset)),
@@ -317,14 +313,14 @@ impl Content {
         archive: &Object,
         package: &VerifiedPackage,
         number: FileNo,
-    ) -> Result<Arc<[u8]>, FactError> {
+    ) -> Result<Arc<[u8]>, Refusal> {
         let key = (package.archive.digest, number);
         if let Some(bytes) = self.inflated.lock().get(&key) {
             return Ok(bytes.clone());
         }
         let bytes: Arc<[u8]> =
             archive::inflate(&StoredArchive(archive), package.members.file(number))
-                .map_err(|e| FactError::archive(package.reference(), &e))?
+                .map_err(|e| refused_archive(package.reference(), &e))?
                 .into();
         self.inflated.lock().put(key, bytes.clone(), SMALL_BYTES + bytes.len());
         Ok(bytes)
@@ -335,7 +331,7 @@ impl Content {
         self: &Arc<Self>,
         package: &Arc<VerifiedPackage>,
         number: FileNo,
-    ) -> Result<MemberContent, FactError> {
+    ) -> Result<MemberContent, Refusal> {
         self.drop_object(&Key::Blob(package.archive.digest));
         self.drop_object(&Key::Member { archive: package.archive.digest, number });
         self.open(package, number).await
@@ -346,7 +342,7 @@ impl Content {
     pub async fn hashes(
         self: &Arc<Self>,
         package: &Arc<VerifiedPackage>,
-    ) -> Result<archive::Hashes, FactError> {
+    ) -> Result<archive::Hashes, Refusal> {
         let (limits, of) = (self.fetcher.limits, package.clone());
         let hash = move |zip: &Object| archive::hashes(&StoredArchive(zip), &of.members, &limits);
         self.with_archive(&package.repo, &package.archive, &BesideFetch::Nothing, hash).await
@@ -357,7 +353,7 @@ impl Content {
         self: &Arc<Self>,
         package: &Arc<VerifiedPackage>,
         number: FileNo,
-    ) -> Result<Vec<u8>, FactError> {
+    ) -> Result<Vec<u8>, Refusal> {
         let mut content = self.open(package, number).await?;
         let mut healed = false;
         loop {
@@ -373,7 +369,7 @@ impl Content {
         }
     }
 
-    fn read_all(&self, content: &MemberContent, size: u64) -> Result<Vec<u8>, FactError> {
+    fn read_all(&self, content: &MemberContent, size: u64) -> Result<Vec<u8>, Refusal> {
         let mut all = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
         let mut at = 0;
         while at < all.len() {
@@ -388,12 +384,12 @@ impl Content {
 }
 
 /// A digest names one length; a descriptor that gives another one lies.
-fn of_size(repo: &Repo, blob: &Descriptor, object: Object) -> Result<Object, FactError> {
+fn of_size(repo: &Repo, blob: &Descriptor, object: Object) -> Result<Object, Refusal> {
     if object.len() == blob.size {
         return Ok(object);
     }
     let subject = repo.at(Selector::Digest(blob.digest));
-    Err(FactError::new(
+    Err(Refusal::new(
         Failure::Integrity,
         subject,
         format_args!(

@@ -9,14 +9,14 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::FactError;
 use super::blocking::blocking;
+use super::error::lost;
 use super::prefetch::BesideFetch;
 use super::registries::JoinedRegistries;
 use super::running::{Running, RunningTransfer};
 use crate::archive::Limits;
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal, Subject};
 use crate::name::{Reference, Repo, Selector};
 use crate::oci::{Descriptor, Manifest};
 use crate::registry::{BlobError, BlobSink, SinkError};
@@ -32,7 +32,7 @@ pub(super) struct FetchedManifest {
     pub(super) digest: Digest,
     /// Its parsed view, or why the document is refused. A refused document has a digest all the
     /// same, since a tag that stands for it can be listed and asked for the reason.
-    pub(super) document: Result<Arc<Manifest>, FactError>,
+    pub(super) document: Result<Arc<Manifest>, Refusal>,
 }
 
 /// The object, or the right to fill it.
@@ -58,7 +58,7 @@ impl Fetcher {
         &self,
         repo: &Repo,
         selector: &Selector,
-    ) -> Result<FetchedManifest, FactError> {
+    ) -> Result<FetchedManifest, Refusal> {
         let subject = repo.at(selector.clone());
         let registry = self.registries.reached(&repo.host)?.registry.clone();
         let raw = registry.manifest(&repo.name, selector).await?;
@@ -73,7 +73,7 @@ impl Fetcher {
         if let Some(expected) = expected {
             let got = Digest::of_with(expected.algorithm(), &raw.bytes);
             if got != expected {
-                return Err(FactError::new(
+                return Err(Refusal::new(
                     Failure::Integrity,
                     subject,
                     format_args!("the manifest's digest is {got}; expected {expected}"),
@@ -83,8 +83,8 @@ impl Fetcher {
         let document = Manifest::parse(raw.bytes.clone(), digest, raw.content_type.as_deref())
             .map(Arc::new)
             .map_err(|e| match selector {
-                Selector::Digest(_) => FactError::document(&subject, &e),
-                Selector::Tag(_) => FactError::document(format_args!("{subject} ({digest})"), &e),
+                Selector::Digest(_) => e.about(&subject),
+                Selector::Tag(_) => e.about(Subject::Manifest(subject.clone(), digest)),
             });
         if document.is_ok() {
             let store = self.store.clone();
@@ -102,11 +102,11 @@ impl Fetcher {
         repo: &Repo,
         blob: &Descriptor,
         beside: &BesideFetch,
-    ) -> Result<Object, FactError> {
+    ) -> Result<Object, Refusal> {
         let subject = repo.at(Selector::Digest(blob.digest));
         let limit = self.limits.archive;
         if blob.size > limit {
-            return Err(FactError::new(
+            return Err(Refusal::new(
                 Failure::TooLarge,
                 subject,
                 format_args!(
@@ -135,7 +135,7 @@ impl Fetcher {
 
     /// Waits while another fill of the blob makes progress: of another process, or of the same blob
     /// in another repository.
-    async fn begin(&self, subject: &Reference, blob: &Descriptor) -> Result<FetchStart, FactError> {
+    async fn begin(&self, subject: &Reference, blob: &Descriptor) -> Result<FetchStart, Refusal> {
         let (mut seen, mut moved) = (None, Instant::now());
         loop {
             let (store, key, size) = (self.store.clone(), Key::Blob(blob.digest), blob.size);
@@ -146,7 +146,7 @@ impl Fetcher {
                     if seen != Some(bytes) {
                         (seen, moved) = (Some(bytes), Instant::now());
                     } else if moved.elapsed() > self.deadline {
-                        return Err(FactError::new(
+                        return Err(Refusal::new(
                             Failure::TimedOut,
                             subject,
                             format_args!(
@@ -170,7 +170,7 @@ impl Fetcher {
         blob: &Descriptor,
         fill: Box<Fill>,
         beside: &BesideFetch,
-    ) -> Result<Object, FactError> {
+    ) -> Result<Object, Refusal> {
         let subject = repo.at(Selector::Digest(blob.digest));
         let (fetcher, beside, position) = (self.clone(), beside.clone(), fill.position());
         let entered = self.running.begin(subject.to_string(), blob.digest, blob.size, position);
@@ -182,11 +182,11 @@ impl Fetcher {
         let fill = pipe.close().await?;
         sent.map_err(|e| match e {
             BlobError::Registry(e) => e.into(),
-            BlobError::Sink(e) => FactError::new(Failure::Io, &subject, e),
+            BlobError::Sink(e) => Refusal::new(Failure::Io, &subject, e),
         })?;
         let published = blocking(move || fill.publish()).await?;
         published.map_err(|e| match e.failure {
-            StoreFailure::Mismatch => FactError::new(Failure::Integrity, subject, e.rule),
+            StoreFailure::Mismatch => Refusal::new(Failure::Integrity, subject, e.rule),
             _ => e.into(),
         })
     }
@@ -246,14 +246,14 @@ impl Pipe {
     }
 
     /// The fill, when all that was passed is written.
-    async fn close(mut self) -> Result<Box<Fill>, FactError> {
+    async fn close(mut self) -> Result<Box<Fill>, Refusal> {
         match std::mem::replace(&mut self.end, FetchEnd::Closed) {
             FetchEnd::Idle(fill) => Ok(fill),
             FetchEnd::Writing { tx, writer } => {
                 drop(tx);
-                Ok(writer.await.map_err(|_| FactError::lost())??)
+                Ok(writer.await.map_err(|_| lost())??)
             }
-            FetchEnd::Closed => Err(FactError::lost()),
+            FetchEnd::Closed => Err(lost()),
         }
     }
 }
@@ -304,26 +304,26 @@ mod tests {
     use super::*;
     use crate::facts::MountSource;
     use crate::name::{RepoName, Tag};
-    use crate::registry::{RawManifest, Registry, RegistryError};
+    use crate::registry::{RawManifest, Registry};
 
     /// Sends one blob, and is silent about all others.
     struct Silent(Bytes);
 
     #[async_trait]
     impl Registry for Silent {
-        async fn tags(&self, _: &RepoName) -> Result<Vec<Tag>, RegistryError> {
+        async fn tags(&self, _: &RepoName) -> Result<Vec<Tag>, Refusal> {
             std::future::pending().await
         }
 
-        async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
+        async fn catalog(&self) -> Result<Vec<RepoName>, Refusal> {
             std::future::pending().await
         }
 
-        async fn resolve(&self, _: &RepoName, _: &Tag) -> Result<Option<Digest>, RegistryError> {
+        async fn resolve(&self, _: &RepoName, _: &Tag) -> Result<Option<Digest>, Refusal> {
             std::future::pending().await
         }
 
-        async fn manifest(&self, _: &RepoName, _: &Selector) -> Result<RawManifest, RegistryError> {
+        async fn manifest(&self, _: &RepoName, _: &Selector) -> Result<RawManifest, Refusal> {
             std::future::pending().await
         }
 

@@ -10,13 +10,12 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::FactError;
-use super::health::{FailingSource, Health, SourceState, told};
+use super::health::{FailingSource, Health, SourceState};
 use super::providers::Providers;
 use super::registries::JoinedRegistries;
 use super::tags::Tags;
 use super::watched_source::WatchedSource;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{Host, Repo};
 use crate::registry::{Greeting, Registry};
 use crate::tree::Need;
@@ -74,7 +73,7 @@ impl SourceLook<'_> {
         }
         match refusal {
             Some(error) if error.failure == Failure::Protocol => {
-                Health::failing(SourceState::Unreachable, error.rule())
+                Health::failing(SourceState::Unreachable, error.reason())
             }
             Some(error) if error.failure == Failure::Denied && kind == LookQuestion::Repository => {
                 Health::failing(SourceState::Denied, error)
@@ -95,7 +94,7 @@ impl SourceLook<'_> {
 
     /// Why `need` was not to be had. What is kept is an answer alone, and none that what is
     /// published next would belie.
-    fn refusal_of(&self, need: &Need, kind: LookQuestion) -> Option<FactError> {
+    fn refusal_of(&self, need: &Need, kind: LookQuestion) -> Option<Refusal> {
         let refusal = self.tags.refusal(need)?;
         if refusal.failure != Failure::Absent || kind == LookQuestion::Repository {
             self.tags.forget_refusal(need);
@@ -134,7 +133,7 @@ async fn greeted(asked: &[Arc<WatchedSource>], greeting: Greeting, seen: Health)
     let Some(registry) = asked.first() else { return seen };
     match registry.greet(greeting).await {
         Err(error) if error.failure == Failure::Denied => {
-            Health::failing(SourceState::Denied, told(&error))
+            Health::failing(SourceState::Denied, error.reason())
         }
         _ => registry.health(),
     }

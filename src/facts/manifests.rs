@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::FactError;
 use super::blocking::blocking;
 use super::budget::{self, Budgets};
+use super::error::lost;
 use super::fetch::Fetcher;
 use super::recent_failures::RecentFailures;
 use super::registries::JoinedRegistries;
 use super::weighed::Weighed;
 use crate::artifact::{Release, Target, target_package};
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{Repo, Selector, Tag};
 use crate::oci::{Descriptor, MANIFEST_MAX, Manifest};
 use crate::store::{Flights, Key, Store};
@@ -31,7 +31,7 @@ pub struct Manifests {
     fetcher: Arc<Fetcher>,
     budgets: Arc<Budgets>,
     kept: Mutex<Weighed<Digest, Arc<Manifest>>>,
-    flights: Flights<(Repo, Digest), Arc<Manifest>, FactError>,
+    flights: Flights<(Repo, Digest), Arc<Manifest>, Refusal>,
     failures: RecentFailures<(Repo, Digest)>,
 }
 
@@ -50,7 +50,7 @@ impl Manifests {
             fetcher,
             budgets,
             kept: Mutex::new(Weighed::new(KEPT.0, KEPT.1)),
-            flights: Flights::new(linger, FactError::lost),
+            flights: Flights::new(linger, lost),
             failures: RecentFailures::default(),
         }
     }
@@ -67,7 +67,7 @@ impl Manifests {
         self: &Arc<Self>,
         repo: &Repo,
         digest: Digest,
-    ) -> Result<Arc<Manifest>, FactError> {
+    ) -> Result<Arc<Manifest>, Refusal> {
         if let Some(manifest) = self.known(digest) {
             return Ok(manifest);
         }
@@ -85,7 +85,7 @@ impl Manifests {
         budget::join(&self.flights, key, load).await
     }
 
-    async fn load(&self, repo: &Repo, digest: Digest) -> Result<Arc<Manifest>, FactError> {
+    async fn load(&self, repo: &Repo, digest: Digest) -> Result<Arc<Manifest>, Refusal> {
         let store = self.store.clone();
         let stored = blocking(move || match store.get(&Key::Blob(digest))? {
             Some(object) if object.len() <= MANIFEST_MAX => object.read_all().map(Some),
@@ -114,7 +114,7 @@ impl Manifests {
     }
 
     /// The digest of the manifest for which the registry says that `tag` stands now.
-    pub(super) async fn of_tag(&self, repo: &Repo, tag: &Tag) -> Result<Digest, FactError> {
+    pub(super) async fn of_tag(&self, repo: &Repo, tag: &Tag) -> Result<Digest, Refusal> {
         let fetched = self.fetcher.manifest(repo, &Selector::Tag(tag.clone())).await?;
         if let Ok(manifest) = &fetched.document {
             self.keep(manifest);
@@ -135,10 +135,10 @@ impl Manifests {
         self: &Arc<Self>,
         repo: &Repo,
         digest: Digest,
-    ) -> Result<(Arc<Manifest>, Release), FactError> {
+    ) -> Result<(Arc<Manifest>, Release), Refusal> {
         let manifest = self.get(repo, digest).await?;
         let release = Release::read(&manifest)
-            .map_err(|refusal| FactError::refusal(repo.at(Selector::Digest(digest)), &refusal))?;
+            .map_err(|refusal| refusal.about(repo.at(Selector::Digest(digest))))?;
         Ok((manifest, release))
     }
 
@@ -162,10 +162,10 @@ impl Manifests {
         self: &Arc<Self>,
         repo: &Repo,
         target: &Target,
-    ) -> Result<(Arc<Manifest>, Descriptor), FactError> {
+    ) -> Result<(Arc<Manifest>, Descriptor), Refusal> {
         let manifest = self.get(repo, target.manifest.digest).await.map_err(|e| match e.failure {
             // The index stands, and it is not for the registry to take back what it names.
-            Failure::Absent => FactError::new(
+            Failure::Absent => Refusal::new(
                 Failure::Integrity,
                 repo.at(Selector::Digest(target.manifest.digest)),
                 "the release names a manifest that its source lacks; if that is a bundle for other platforms, add this one \
@@ -190,11 +190,11 @@ fn checked_target(
     repo: &Repo,
     target: &Target,
     manifest: Arc<Manifest>,
-) -> Result<(Arc<Manifest>, Descriptor), FactError> {
+) -> Result<(Arc<Manifest>, Descriptor), Refusal> {
     let subject = repo.at(Selector::Digest(target.manifest.digest));
     let size = manifest.raw.len() as u64;
     if size != target.manifest.size {
-        return Err(FactError::new(
+        return Err(Refusal::new(
             Failure::Integrity,
             subject,
             format_args!(
@@ -203,7 +203,7 @@ fn checked_target(
             ),
         ));
     }
-    let layer = target_package(&manifest, &target.platform)
-        .map_err(|refusal| FactError::refusal(subject, &refusal))?;
+    let layer =
+        target_package(&manifest, &target.platform).map_err(|refusal| refusal.about(subject))?;
     Ok((manifest, layer))
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{FactError, remembered};
-use crate::failure::Failure;
+use super::remembered;
+use crate::failure::{Failure, Refusal};
 use crate::mapping::{Mapping, MappingError};
 use crate::name::{Host, Platform, ProviderAddr, Repo, RepoName, Tag, Version};
 use crate::store::Store;
@@ -115,8 +115,8 @@ impl Providers {
     }
 
     /// The repositories of `provider`, in the order of the rules.
-    pub(super) fn repos(&self, provider: &ProviderAddr) -> Result<Vec<Repo>, FactError> {
-        let wrong = |e: MappingError| FactError::new(Failure::Unsupported, &e.subject, &e.rule);
+    pub(super) fn repos(&self, provider: &ProviderAddr) -> Result<Vec<Repo>, Refusal> {
+        let wrong = |e: MappingError| Refusal::new(Failure::Unsupported, &e.subject, &e.rule);
         self.mapping.repos(provider).map_err(wrong)
     }
 

@@ -7,14 +7,13 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::FactError;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 
 /// How many failures are remembered.
 const COUNT_MAX: usize = 10_000;
 
 /// Why what `K` names could not be loaded, and until when that counts.
-pub(super) struct RecentFailures<K>(Mutex<HashMap<K, (FactError, Instant)>>);
+pub(super) struct RecentFailures<K>(Mutex<HashMap<K, (Refusal, Instant)>>);
 
 impl<K> Default for RecentFailures<K> {
     fn default() -> Self {
@@ -24,7 +23,7 @@ impl<K> Default for RecentFailures<K> {
 
 impl<K: Hash + Eq> RecentFailures<K> {
     /// Fails as the load of `key` did, while that counts.
-    pub(super) fn check(&self, key: &K) -> Result<(), FactError> {
+    pub(super) fn check(&self, key: &K) -> Result<(), Refusal> {
         match self.0.lock().get(key) {
             Some((error, until)) if *until > Instant::now() => Err(error.clone()),
             _ => Ok(()),
@@ -32,7 +31,7 @@ impl<K: Hash + Eq> RecentFailures<K> {
     }
 
     /// Remembers how the load of `key` ended.
-    pub(super) fn note<T>(&self, key: K, outcome: &Result<T, FactError>) {
+    pub(super) fn note<T>(&self, key: K, outcome: &Result<T, Refusal>) {
         let mut failures = self.0.lock();
         match outcome {
             Ok(_) => {

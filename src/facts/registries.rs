@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::FactError;
-use super::health::{FailingSource, Health, SourceState, told};
+use super::health::{FailingSource, Health, SourceState};
 use super::watched_source::WatchedSource;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{Host, RepoName};
 use crate::registry::decorate::{Scoped, Union};
 use crate::registry::{HostStore, Registry};
@@ -112,7 +111,7 @@ impl MountSource {
             MountSource::Registry { .. } => None,
             MountSource::Store { store, .. } => Some(match store.hosts() {
                 Ok(_) => Health::of(SourceState::Ok),
-                Err(e) => Health::failing(SourceState::Unreachable, told(&e)),
+                Err(e) => Health::failing(SourceState::Unreachable, e.reason()),
             }),
         }
     }
@@ -204,9 +203,8 @@ impl JoinedRegistries {
     ///
     /// # Errors
     /// It belongs to no source.
-    pub(super) fn reached(&self, host: &Host) -> Result<Arc<JoinedRegistry>, FactError> {
-        self.get(host)
-            .ok_or_else(|| FactError::new(Failure::Absent, host, "no source of this mount"))
+    pub(super) fn reached(&self, host: &Host) -> Result<Arc<JoinedRegistry>, Refusal> {
+        self.get(host).ok_or_else(|| Refusal::new(Failure::Absent, host, "no source of this mount"))
     }
 
     /// Whether the registry `host` itself answered when it was asked last.

@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::FactError;
 use super::budget::{self, Budgets};
+use super::error::lost;
 use super::manifests::Manifests;
 use super::names::KnownNames;
 use super::registries::JoinedRegistries;
 use super::walk::{Awaited, Left, PATIENCE, Pending};
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{Reference, Repo, Selector, Tag, no_such_tag};
 use crate::store::{Flights, Store};
 use crate::tree::{Fact, Need};
@@ -37,7 +37,7 @@ pub struct Tags {
     kept: KeptTags,
     ttl: Duration,
     slots: Mutex<TagSlots>,
-    flights: Flights<Need, (), FactError>,
+    flights: Flights<Need, (), Refusal>,
     /// When edges were forgotten last: what other mounts confirmed before does not count.
     forgotten: Mutex<Option<Instant>>,
     pending: Pending,
@@ -64,7 +64,7 @@ impl Tags {
             budgets,
             ttl,
             slots: Mutex::default(),
-            flights: Flights::new(linger, FactError::lost),
+            flights: Flights::new(linger, lost),
             forgotten: Mutex::default(),
             pending: Pending::default(),
         }
@@ -79,7 +79,7 @@ impl Tags {
     ///
     /// # Errors
     /// `Absent` if the registry says that there is no such repository.
-    pub async fn list(self: &Arc<Self>, repo: &Repo) -> Result<Arc<Vec<Tag>>, FactError> {
+    pub async fn list(self: &Arc<Self>, repo: &Repo) -> Result<Arc<Vec<Tag>>, Refusal> {
         self.answer(Need::Tags(repo.clone()), Instant::now(), TagAnswer::tags).await
     }
 
@@ -93,7 +93,7 @@ impl Tags {
         repo: &Repo,
         tag: &Tag,
         since: Instant,
-    ) -> Result<Digest, FactError> {
+    ) -> Result<Digest, Refusal> {
         let need = Need::Binding(repo.clone(), tag.clone());
         self.answer(need, since, TagAnswer::binding).await
     }
@@ -102,7 +102,7 @@ impl Tags {
     ///
     /// # Errors
     /// `Absent`, with the tags that there are, if the registry says that there is no such tag.
-    pub async fn resolve(self: &Arc<Self>, reference: &Reference) -> Result<Digest, FactError> {
+    pub async fn resolve(self: &Arc<Self>, reference: &Reference) -> Result<Digest, Refusal> {
         let tag = match &reference.selector {
             Selector::Digest(digest) => return Ok(*digest),
             Selector::Tag(tag) => tag,
@@ -116,12 +116,12 @@ impl Tags {
     }
 
     /// Why there is no such tag, with those that there are.
-    async fn no_such_tag(self: &Arc<Self>, reference: &Reference, tag: &Tag) -> FactError {
+    async fn no_such_tag(self: &Arc<Self>, reference: &Reference, tag: &Tag) -> Refusal {
         match self.list(&reference.repo).await {
-            Ok(tags) => FactError::new(Failure::Absent, reference, no_such_tag(tag, &tags)),
-            Err(error) if error.failure == Failure::Absent => error.about(&reference.to_string()),
+            Ok(tags) => Refusal::new(Failure::Absent, reference, no_such_tag(tag, &tags)),
+            Err(error) if error.failure == Failure::Absent => error.about(reference),
             Err(_) => {
-                FactError::new(Failure::Absent, reference, format_args!("there is no tag {tag}"))
+                Refusal::new(Failure::Absent, reference, format_args!("there is no tag {tag}"))
             }
         }
     }
@@ -133,7 +133,7 @@ impl Tags {
         need: Need,
         since: Instant,
         read: fn(&TagAnswer) -> Option<T>,
-    ) -> Result<T, FactError> {
+    ) -> Result<T, Refusal> {
         loop {
             match self.fact(&need, since, &[], read) {
                 Fact::Is(answer) => return Ok(answer),
@@ -150,7 +150,7 @@ impl Tags {
     /// # Errors
     /// Only if there is no outcome, and asking again is of no use: the load was lost, as when the
     /// runtime ends, or no request is sent for who asks (`Crowded`).
-    pub async fn load(self: &Arc<Self>, need: Need) -> Result<(), FactError> {
+    pub async fn load(self: &Arc<Self>, need: Need) -> Result<(), Refusal> {
         let (tags, wanted) = (self.clone(), need.clone());
         let load = move || {
             let (tags, wanted) = (tags.clone(), wanted.clone());
@@ -167,7 +167,7 @@ impl Tags {
     ///
     /// # Errors
     /// As of [`Tags::load`].
-    pub async fn load_for_walk(self: &Arc<Self>, need: Need) -> Result<Awaited, FactError> {
+    pub async fn load_for_walk(self: &Arc<Self>, need: Need) -> Result<Awaited, Refusal> {
         let began = tokio::time::Instant::now();
         let load = self.load(need.clone());
         tokio::pin!(load);
@@ -202,7 +202,7 @@ impl Tags {
         since: Instant,
         left: &[Left],
         read: impl Fn(&TagAnswer) -> Option<T>,
-    ) -> Fact<T, FactError> {
+    ) -> Fact<T, Refusal> {
         self.slots.lock().fact(need, since, left, read)
     }
 
@@ -231,7 +231,7 @@ impl Tags {
     }
 
     /// Why `need` was not to be had just now.
-    pub(super) fn refusal(&self, need: &Need) -> Option<FactError> {
+    pub(super) fn refusal(&self, need: &Need) -> Option<Refusal> {
         self.slot(need).refused.map(|refused| refused.error)
     }
 
@@ -272,17 +272,17 @@ impl Tags {
 }
 
 /// The registry has said that there is no such thing.
-fn absence(need: &Need) -> FactError {
-    let absent = |subject: &dyn std::fmt::Display, rule: std::fmt::Arguments<'_>| {
-        FactError::new(Failure::Absent, subject, rule)
-    };
+fn absence(need: &Need) -> Refusal {
     match need {
-        Need::Tags(repo) => absent(need, format_args!("there is no repository {}", repo.name)),
+        Need::Tags(repo) => {
+            let rule = format_args!("there is no repository {}", repo.name);
+            Refusal::new(Failure::Absent, need, rule)
+        }
         Need::Binding(repo, tag) | Need::Platforms(repo, tag) => {
-            absent(repo, format_args!("there is no tag {tag}"))
+            Refusal::new(Failure::Absent, repo, format_args!("there is no tag {tag}"))
         }
         Need::Catalog(_) | Need::Held(_) => {
-            absent(need, format_args!("there is no list of repositories"))
+            Refusal::new(Failure::Absent, need, "there is no list of repositories")
         }
     }
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::FactError;
 use super::manifests::Manifests;
 use super::names::KnownNames;
 use super::providers::Providers;
@@ -13,6 +12,7 @@ use super::tags::{TagAnswer, Tags};
 use super::walk::Left;
 use crate::artifact::Release;
 use crate::digest::Digest;
+use crate::failure::Refusal;
 use crate::mapping::Mapping;
 use crate::name::{Host, Platform, ProviderAddr, Repo, RepoName, Tag};
 use crate::tree::providers::Offered;
@@ -40,7 +40,7 @@ impl FactsView<'_> {
     }
 
     /// The manifest for which `tag` stands.
-    pub fn bound(&self, repo: &Repo, tag: &Tag) -> Fact<Digest, FactError> {
+    pub fn bound(&self, repo: &Repo, tag: &Tag) -> Fact<Digest, Refusal> {
         self.fact(&Need::Binding(repo.clone(), tag.clone()), TagAnswer::binding)
     }
 
@@ -59,19 +59,19 @@ impl FactsView<'_> {
     }
 
     /// What is known about `need`, whose answer is of the kind that `read` takes.
-    fn fact<T>(&self, need: &Need, read: impl Fn(&TagAnswer) -> Option<T>) -> Fact<T, FactError> {
+    fn fact<T>(&self, need: &Need, read: impl Fn(&TagAnswer) -> Option<T>) -> Fact<T, Refusal> {
         self.tags.fact(need, self.since, &self.left, read)
     }
 }
 
 impl KnownFacts for FactsView<'_> {
-    type Error = FactError;
+    type Error = Refusal;
 
-    fn tags(&self, repo: &Repo) -> Fact<Arc<Vec<Tag>>, FactError> {
+    fn tags(&self, repo: &Repo) -> Fact<Arc<Vec<Tag>>, Refusal> {
         self.fact(&Need::Tags(repo.clone()), TagAnswer::tags)
     }
 
-    fn catalog(&self, host: &Host) -> Fact<Arc<Vec<RepoName>>, FactError> {
+    fn catalog(&self, host: &Host) -> Fact<Arc<Vec<RepoName>>, Refusal> {
         let need = Need::Catalog(host.clone());
         match self.fact(&need, |answer| Some(answer.clone())) {
             Fact::Is(TagAnswer::Catalog(names)) => Fact::Is(names),
@@ -82,14 +82,14 @@ impl KnownFacts for FactsView<'_> {
         }
     }
 
-    fn held(&self, host: &Host) -> Fact<Arc<Vec<RepoName>>, FactError> {
+    fn held(&self, host: &Host) -> Fact<Arc<Vec<RepoName>>, Refusal> {
         if !self.registries.get(host).is_some_and(|joined| joined.has_store()) {
             return Fact::Is(Arc::default());
         }
         self.fact(&Need::Held(host.clone()), TagAnswer::catalog)
     }
 
-    fn binding(&self, repo: &Repo, tag: &Tag) -> Fact<(), FactError> {
+    fn binding(&self, repo: &Repo, tag: &Tag) -> Fact<(), Refusal> {
         self.fact(&Need::Binding(repo.clone(), tag.clone()), |_| Some(()))
     }
 
@@ -135,7 +135,7 @@ impl Offered for FactsView<'_> {
         self.providers.is_offline()
     }
 
-    fn platforms(&self, repo: &Repo, tag: &Tag) -> Fact<Arc<Vec<Platform>>, FactError> {
+    fn platforms(&self, repo: &Repo, tag: &Tag) -> Fact<Arc<Vec<Platform>>, Refusal> {
         let digest = self.tags.last_binding(repo, tag);
         let entered = digest.and_then(|digest| self.manifests.known(digest));
         match entered.map(|manifest| Release::read(&manifest)) {
@@ -146,7 +146,7 @@ impl Offered for FactsView<'_> {
         }
     }
 
-    fn repos(&self, provider: &ProviderAddr) -> Result<Vec<Repo>, FactError> {
+    fn repos(&self, provider: &ProviderAddr) -> Result<Vec<Repo>, Refusal> {
         self.providers.repos(provider)
     }
 }

@@ -8,8 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::FactError;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::tree::Need;
 
 /// How long a fact is waited for without a sign of it.
@@ -27,7 +26,7 @@ pub enum Awaited {
 #[derive(Clone, Debug)]
 pub struct Left {
     need: Need,
-    error: FactError,
+    error: Refusal,
 }
 
 impl Left {
@@ -36,13 +35,13 @@ impl Left {
             "no answer for {} s; it is still waited for, and shown when it has come",
             PATIENCE.as_secs()
         );
-        let error = FactError::new(Failure::TimedOut, &need, words);
+        let error = Refusal::new(Failure::TimedOut, &need, words);
         Left { need, error }
     }
 
     /// Why `need` is not waited for either, if it would be answered by the same repository, or the
     /// same catalog.
-    pub(super) fn concerns(&self, need: &Need) -> Option<&FactError> {
+    pub(super) fn concerns(&self, need: &Need) -> Option<&Refusal> {
         let same = match (self.need.repo(), need.repo()) {
             (Some(left), Some(repo)) => left == repo,
             _ => self.need == *need,

@@ -8,7 +8,8 @@ use super::Fs;
 use super::error::FsError;
 use super::kernel_cache::Caching;
 use super::node::InodeNode;
-use crate::facts::{FactError, MemberContent};
+use crate::facts::MemberContent;
+use crate::failure::Refusal;
 use crate::store::Object;
 
 /// Files of at least this many bytes are worth a backing file.
@@ -96,6 +97,6 @@ fn large(content: &MemberContent) -> Option<Object> {
 }
 
 /// Whether the kernel may read it, where it is not damaged.
-async fn checked(object: Object) -> Result<bool, FactError> {
-    crate::facts::blocking(move || object.make_sure_whole()).await?.map_err(FactError::from)
+async fn checked(object: Object) -> Result<bool, Refusal> {
+    crate::facts::blocking(move || object.make_sure_whole()).await?.map_err(Refusal::from)
 }

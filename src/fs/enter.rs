@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::error::{Errno, FsError};
 use super::node::{Bound, InodeNode, ReleaseNode, TargetNode};
-use super::reasons::LastError;
+use super::reasons::{LastError, NodeKey};
 use super::{FOREVER, Fs, is_refusal};
 use crate::artifact::{Release, Target};
 use crate::digest::Digest;
 use crate::facts::{Unpacking, VerifiedPackage};
+use crate::failure::Subject;
 use crate::members::{Child, DirNo, TOP};
 use crate::name::{Platform, Reference, Selector};
 use crate::oci::Descriptor;
@@ -173,7 +174,8 @@ impl Fs {
         };
         let error = FsError::said(Errno::ENOENT, format!("{}: {rule}", bound.reference));
         if let Some(sentence) = error.sentence() {
-            self.report.add(format!("{} {platform}", bound.reference), &error, &sentence);
+            let place = Subject::Platform(bound.reference.clone(), platform.clone(), None);
+            self.report.add(NodeKey::Named(place), &error, &sentence);
         }
     }
 

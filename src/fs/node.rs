@@ -9,6 +9,7 @@ use super::reasons::LastError;
 use crate::artifact::{Release, Target};
 use crate::digest::Digest;
 use crate::facts::{Facts, VerifiedPackage};
+use crate::failure::Subject;
 use crate::local::Stat;
 use crate::members::{DirNo, FileNo};
 use crate::name::{Component, Host, Platform, Reference, Repo, RepoName, Selector};
@@ -174,11 +175,15 @@ impl TargetNode {
         self.known.get()
     }
 
-    fn describe(&self) -> String {
+    fn subject(&self) -> Subject {
+        let reference = self.reference.clone();
         match (self.target(), &self.assumed) {
-            (Some(t), _) => format!("{} {} ({})", self.reference, t.platform, t.manifest.digest),
-            (None, Some((_, platform))) => format!("{} {platform}", self.reference),
-            (None, None) => self.reference.to_string(),
+            (Some(target), _) => {
+                let digest = target.manifest.digest;
+                Subject::Platform(reference, target.platform.clone(), Some(digest))
+            }
+            (None, Some((_, platform))) => Subject::Platform(reference, platform.clone(), None),
+            (None, None) => reference.into(),
         }
     }
 }
@@ -254,60 +259,32 @@ impl InodeNode {
     }
 
     /// What a sentence about the node begins with: the reference, and the digest where it is known.
-    pub(super) fn describe(&self) -> String {
+    pub(super) fn subject(&self) -> Subject {
         match self {
-            InodeNode::Root => "the mount's root".to_owned(),
+            InodeNode::Root => "the mount's root".into(),
             InodeNode::Providers { view, dir, .. } => {
-                format!("{}/{dir}", view.name()).trim_end_matches('/').to_owned()
+                format!("{}/{dir}", view.name()).trim_end_matches('/').into()
             }
-            InodeNode::Link(target) => format!("the link to {target}"),
-            InodeNode::Document(_) => "a document of mirror/".to_owned(),
-            InodeNode::Lock => "a lock file of plugin-cache/".to_owned(),
+            InodeNode::Link(target) => format!("the link to {target}").into(),
+            InodeNode::Document(_) => "a document of mirror/".into(),
+            InodeNode::Lock => "a lock file of plugin-cache/".into(),
             InodeNode::Space { space, .. } => match space.repo() {
-                Some(repo) => repo.to_string(),
-                None => space.host.to_string(),
+                Some(repo) => repo.into(),
+                None => (&space.host).into(),
             },
             InodeNode::Release(release) => match (&release.reference.selector, release.digest()) {
-                (Selector::Tag(_), Some(digest)) => format!("{} ({digest})", release.reference),
-                _ => release.reference.to_string(),
+                (Selector::Tag(_), Some(digest)) => {
+                    Subject::Manifest(release.reference.clone(), digest)
+                }
+                _ => (&release.reference).into(),
             },
-            InodeNode::Platform(target, _) | InodeNode::Zip(target) => target.describe(),
-            InodeNode::Dir { package, .. } => package.reference().to_string(),
-            InodeNode::Local(at) => at.describe(),
+            InodeNode::Platform(target, _) | InodeNode::Zip(target) => target.subject(),
+            InodeNode::Dir { package, .. } => package.reference().into(),
+            InodeNode::Local(at) => at.describe().into(),
             InodeNode::File { package, number, .. } => {
                 let path = package.members.path(*number).unwrap_or_default();
-                format!("{} file {path:?}", package.reference())
+                Subject::File(package.reference(), path)
             }
-        }
-    }
-
-    /// How `subject`, the name of what failed in a lower layer, is told in a sentence that begins
-    /// with the node's own description: not at all where it is the same thing, and by its digest
-    /// alone where it is of the same repository.
-    pub(super) fn part<'a>(&self, subject: &'a str) -> Option<&'a str> {
-        let (repo, manifest) = match self {
-            InodeNode::Root
-            | InodeNode::Space { .. }
-            | InodeNode::Providers { .. }
-            | InodeNode::Link(_)
-            | InodeNode::Document(_)
-            | InodeNode::Lock
-            | InodeNode::Local(_) => return Some(subject),
-            InodeNode::Release(release) => (&release.reference.repo, release.digest()),
-            InodeNode::Platform(target, _) | InodeNode::Zip(target) => {
-                (target.repo(), target.target().map(|t| t.manifest.digest))
-            }
-            InodeNode::Dir { package, .. } | InodeNode::File { package, .. } => {
-                (&package.repo, Some(package.archive.digest))
-            }
-        };
-        if self.release().is_some_and(|release| release.reference.to_string() == subject) {
-            return None;
-        }
-        match subject.strip_prefix(&repo.to_string()).and_then(|rest| rest.strip_prefix('@')) {
-            Some(digest) if manifest.is_some_and(|manifest| manifest.to_string() == digest) => None,
-            Some(digest) => Some(digest),
-            None => Some(subject),
         }
     }
 

@@ -18,8 +18,8 @@ use super::node::{InodeNode, ReleaseNode, TargetNode};
 use super::reasons::LastError;
 use super::{ABSENT_TTL, FOREVER, Fs, plugin_cache};
 use crate::artifact::{Release, annotated_h1};
-use crate::facts::{Awaited, FactError, Left};
-use crate::failure::Failure;
+use crate::facts::{Awaited, Left};
+use crate::failure::{Failure, Refusal};
 use crate::name::{Platform, ProviderAddr, Repo, Selector, Tag, Version};
 use crate::tree::providers::{self, Offered, ProviderDirectory, ProviderEntry};
 use crate::tree::{Fact, Need, Step, mirror, plugins};
@@ -175,7 +175,7 @@ impl Fs {
         let Release::Provider(targets) = self.facts.manifests().release(repo, digest).await?.1
         else {
             let subject = repo.at(Selector::Digest(digest));
-            return Err(FactError::new(
+            return Err(Refusal::new(
                 Failure::Structure,
                 subject,
                 "this is a module package, no provider",

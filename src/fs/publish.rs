@@ -21,10 +21,10 @@ use super::error::{Errno, FsError};
 use super::inodes::DirectoryName;
 use super::node::InodeNode;
 use super::staging::{self, StagingArea};
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::local::{How, Name, RelPath};
 use crate::name::Reference;
-use crate::stage::{CommitRequest, Committed, Stage, StageError};
+use crate::stage::{CommitRequest, Committed, Stage};
 
 /// What is moved.
 pub(super) struct RenameSource {
@@ -88,15 +88,15 @@ impl Fs {
         self: &Arc<Self>,
         path: &Path,
         request: CommitRequest,
-    ) -> Result<Vec<Committed>, StageError> {
+    ) -> Result<Vec<Committed>, Refusal> {
         let subject = Path::new(staging::NAME).join(path);
         let Some(staging) = &self.options.staging else {
             let rule = "nothing is staged in a mount that is read-only";
-            return Err(StageError::new(Failure::ReadOnly, subject.display(), rule));
+            return Err(Refusal::new(Failure::ReadOnly, &subject, rule));
         };
         let (fs, stage, path) = (self.clone(), staging.stage().clone(), path.to_owned());
         let committing = tokio::spawn(async move { fs.committed(&stage, &path, request).await });
-        committing.await.unwrap_or_else(|_| Err(StageError::lost(subject.display())))
+        committing.await.unwrap_or_else(|_| Err(Refusal::lost(&subject)))
     }
 
     async fn committed(
@@ -104,7 +104,7 @@ impl Fs {
         stage: &Arc<Stage>,
         path: &Path,
         mut request: CommitRequest,
-    ) -> Result<Vec<Committed>, StageError> {
+    ) -> Result<Vec<Committed>, Refusal> {
         let fs = self.clone();
         request.writers = Some(Arc::new(move |root: &Path| fs.open_writer(root)));
         let fs = self.clone();
@@ -202,7 +202,7 @@ impl Fs {
             let why = format!("it can be moved to {} only, which publishes it", path.display());
             return refused(Errno::EPERM, &why);
         }
-        match staging.stage().artifact_roots(&path)?.as_slice() {
+        match staging.stage().artifact_roots(&path).map_err(FsError::of_commit)?.as_slice() {
             [root] if *root == path => {}
             [root] => {
                 return refused(
@@ -231,7 +231,7 @@ impl Fs {
             }
             Ok(Err(e)) => {
                 self.stayed(&source.place);
-                Err(e.into())
+                Err(FsError::of_commit(e))
             }
             Err(_) => refused(
                 Errno::ETIMEDOUT,

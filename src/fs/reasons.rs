@@ -12,6 +12,9 @@ use parking_lot::Mutex;
 
 use super::node::InodeNode;
 use super::{Fs, FsError};
+use crate::failure::Subject;
+use crate::members::FileNo;
+use crate::name::Reference;
 
 /// How many reasons are kept; past it the oldest go.
 const KEPT: usize = 1024;
@@ -50,9 +53,9 @@ impl LastError {
 
 #[derive(Default)]
 struct ReasonTable {
-    by_node: HashMap<String, Reason>,
+    by_node: HashMap<NodeKey, Reason>,
     /// The nodes in the order in which they came, some of them gone meanwhile.
-    order: VecDeque<String>,
+    order: VecDeque<NodeKey>,
 }
 
 /// The reasons that are kept.
@@ -81,7 +84,7 @@ impl Reasons {
     }
 
     /// Keeps the reason of a node and marks it so, in one step.
-    fn put(&self, node: String, last: &LastError, reason: Reason) {
+    fn put(&self, node: NodeKey, last: &LastError, reason: Reason) {
         self.change(|table| {
             last.set_fine(false);
             if table.by_node.insert(node.clone(), reason).is_none() {
@@ -99,13 +102,13 @@ impl Reasons {
         if self.is_empty() {
             return None;
         }
-        let key = key(node);
+        let key = NodeKey::of(node);
         self.change(|table| table.by_node.get(&key).cloned())
     }
 
     /// Forgets the reason of a node and marks it so, in one step.
     fn remove(&self, node: &InodeNode, last: &LastError) {
-        let key = (!self.is_empty()).then(|| key(node));
+        let key = (!self.is_empty()).then(|| NodeKey::of(node));
         self.change(|table| {
             if let Some(key) = key
                 && table.by_node.remove(&key).is_some()
@@ -117,15 +120,24 @@ impl Reasons {
     }
 }
 
-/// A platform's directory and its zip are described alike and fail apart. To describe a file its
-/// path is looked for in the whole package, and its number is at hand.
-pub(super) fn key(node: &InodeNode) -> String {
-    match node {
-        InodeNode::File { package, number, .. } => {
-            format!("file {} {}", package.reference(), number.0)
+/// What a node stands for, however often the kernel forgets its inode.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum NodeKey {
+    /// To name a file its path is looked for in the whole package, and its number is at hand.
+    File(Reference, FileNo),
+    /// A platform's directory and its zip are called alike and fail apart.
+    Zip(Subject),
+    /// Any other.
+    Named(Subject),
+}
+
+impl NodeKey {
+    fn of(node: &InodeNode) -> NodeKey {
+        match node {
+            InodeNode::File { package, number, .. } => NodeKey::File(package.reference(), *number),
+            InodeNode::Zip(_) => NodeKey::Zip(node.subject()),
+            _ => NodeKey::Named(node.subject()),
         }
-        InodeNode::Zip(_) => format!("zip {}", node.describe()),
-        _ => node.describe(),
     }
 }
 
@@ -144,9 +156,9 @@ impl Fs {
                 Ok(value)
             }
             Err(error) => {
-                let error = error.about(node);
+                let error = error.about(|| node.subject());
                 if let Some(sentence) = error.sentence() {
-                    self.report.add(key(node), &error, &sentence);
+                    self.report.add(NodeKey::of(node), &error, &sentence);
                     self.set(node, act, sentence);
                 }
                 Err(error)
@@ -166,13 +178,13 @@ impl Fs {
         let Some(last) = node.last_error() else { return };
         let of_opening =
             act == Attempt::Open || self.reasons.get(node).is_some_and(|reason| reason.of_opening);
-        self.reasons.put(key(node), last, Reason { sentence, of_opening });
+        self.reasons.put(NodeKey::of(node), last, Reason { sentence, of_opening });
     }
 
     /// What is reported of `node` is over.
     fn ended(&self, node: &InodeNode) {
         if !self.report.is_empty() {
-            self.report.ended(&key(node));
+            self.report.ended(&NodeKey::of(node));
         }
     }
 
@@ -207,10 +219,15 @@ mod tests {
         let reasons = Reasons::default();
         let reason = Reason { sentence: "x".into(), of_opening: true };
         for n in 0..=KEPT {
-            reasons.put(format!("node {n}"), &LastError::default(), reason.clone());
+            reasons.put(
+                NodeKey::Named(format!("node {n}").into()),
+                &LastError::default(),
+                reason.clone(),
+            );
         }
         let (first, last, count) = reasons.change(|table| {
-            let has = |n: usize| table.by_node.contains_key(&format!("node {n}"));
+            let has =
+                |n: usize| table.by_node.contains_key(&NodeKey::Named(format!("node {n}").into()));
             (has(0), has(KEPT), table.by_node.len())
         });
         assert_eq!((first, last, count), (false, true, KEPT));

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::node::InodeNode;
+use super::reasons::NodeKey;
 use super::{Errno, Fs, FsError};
 use crate::facts::{Download, Health};
 use crate::moment::Moment;
@@ -35,19 +36,11 @@ pub struct Failed {
 }
 
 struct ReportedFailure {
-    /// What it is about, as [`Reasons`](super::reasons::Reasons) call it.
-    node: String,
-    failed: Failed,
-}
-
-impl ReportedFailure {
+    /// What it is about.
+    node: NodeKey,
     /// The registry whose being out of reach was the reason.
-    fn out_of_reach(&self) -> Option<Host> {
-        if self.failed.errno != Errno::EHOSTUNREACH {
-            return None;
-        }
-        self.node.split_whitespace().find_map(|word| word.split(['/', '@']).next()?.parse().ok())
-    }
+    out_of_reach: Option<Host>,
+    failed: Failed,
 }
 
 /// The last failures that no success has ended.
@@ -94,12 +87,13 @@ impl FailureLog {
     }
 
     /// Keeps that `node` failed.
-    pub(super) fn add(&self, node: String, error: &FsError, sentence: &Arc<str>) {
+    pub(super) fn add(&self, node: NodeKey, error: &FsError, sentence: &Arc<str>) {
         self.change(|entries| {
             entries.retain(|entry| entry.failed.sentence != *sentence);
             let failed =
                 Failed { sentence: sentence.clone(), errno: error.errno, at: Moment::now() };
-            entries.push_back(ReportedFailure { node, failed });
+            let out_of_reach = error.out_of_reach().cloned();
+            entries.push_back(ReportedFailure { node, out_of_reach, failed });
             if entries.len() > KEPT {
                 entries.pop_front();
             }
@@ -114,30 +108,34 @@ impl FailureLog {
     }
 
     /// `node` did not fail: what was kept of it is over.
-    pub(super) fn ended(&self, node: &str) {
-        self.change(|entries| entries.retain(|entry| entry.node != node));
+    pub(super) fn ended(&self, node: &NodeKey) {
+        self.change(|entries| entries.retain(|entry| entry.node != *node));
     }
 
     /// Those that are kept, the oldest first, but for those that were about a registry's being out
     /// of reach that `answers` now.
     fn standing(&self, answers: impl Fn(&Host) -> bool) -> Vec<Failed> {
         self.change(|entries| {
-            entries.retain(|entry| !entry.out_of_reach().is_some_and(|host| answers(&host)));
+            entries.retain(|entry| !entry.out_of_reach.as_ref().is_some_and(&answers));
             entries.iter().map(|entry| entry.failed.clone()).collect()
         })
     }
 }
 
-/// Logs a failure. Each kind of failure has a place of its own here, and so an allowance of its own
-/// in the log: a reader who provokes one of them leaves room for the others.
+/// Logs a failure. The log gives each place that writes to it an allowance of its own, and each
+/// kind of failure has such a place here: a reader who provokes one of them leaves room for the
+/// others.
 fn log(errno: Errno, sentence: &str) {
+    macro_rules! log_here {
+        () => {
+            tracing::warn!("{sentence} ({errno:?})")
+        };
+    }
     match errno {
-        Errno::EHOSTUNREACH | Errno::ETIMEDOUT => tracing::warn!("{sentence} ({errno:?})"),
-        Errno::EACCES => tracing::warn!("{sentence} ({errno:?})"),
-        Errno::EBADMSG | Errno::EFBIG | Errno::EOPNOTSUPP | Errno::EPROTO => {
-            tracing::warn!("{sentence} ({errno:?})");
-        }
-        _ => tracing::warn!("{sentence} ({errno:?})"),
+        Errno::EHOSTUNREACH | Errno::ETIMEDOUT => log_here!(),
+        Errno::EACCES => log_here!(),
+        Errno::EBADMSG | Errno::EFBIG | Errno::EOPNOTSUPP | Errno::EPROTO => log_here!(),
+        _ => log_here!(),
     }
 }
 
@@ -285,6 +283,7 @@ impl<'a> Below<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::{Failure, Refusal, Subject};
     use crate::name::Repo;
 
     #[test]
@@ -313,24 +312,27 @@ mod tests {
     #[test]
     fn a_failure_is_kept_until_it_is_ended_and_one_of_reach_until_its_registry_answers() {
         let log = FailureLog::default();
-        let fail = |node: &str, errno| {
-            let error = FsError::said(errno, format!("{node} failed"));
-            log.add(node.to_owned(), &error, &error.sentence().unwrap());
+        let fail = |node: &NodeKey, failure, subject: Subject| {
+            let error = FsError::from(Refusal::new(failure, subject, "failed"));
+            log.add(node.clone(), &error, &error.sentence().unwrap());
         };
         let kept = |well: &str| -> Vec<String> {
             let answers = |host: &Host| host.as_str() == well;
             log.standing(answers).into_iter().map(|failed| failed.sentence.to_string()).collect()
         };
         assert!(log.is_empty());
-        fail(" a.b/net:1 (sha256:x)", Errno::EHOSTUNREACH);
-        fail(" a.b/net:2", Errno::EIO);
-        fail(" c.d", Errno::EHOSTUNREACH);
-        fail(" plugins/a.b/x/y", Errno::EHOSTUNREACH);
+        let release = |tag| Subject::Reference(format!("a.b/net:{tag}").parse().unwrap());
+        let registry = Subject::Registry("c.d".parse().unwrap());
+        let view = NodeKey::Named("plugins/a.b/x/y".into());
+        fail(&NodeKey::Named(release(1)), Failure::Unreachable, release(1));
+        fail(&NodeKey::Zip(release(2)), Failure::Integrity, release(2));
+        fail(&NodeKey::Named(registry.clone()), Failure::Untrusted, registry);
+        fail(&view, Failure::Offline, "plugins/a.b/x/y".into());
         assert_eq!(kept("e.f").len(), 4);
-        assert_eq!(kept("a.b"), [" a.b/net:2 failed", " c.d failed", " plugins/a.b/x/y failed"]);
-        log.ended(" a.b/net:2");
-        log.ended(" plugins/a.b/x/y");
-        assert_eq!(kept("e.f"), [" c.d failed"]);
+        assert_eq!(kept("a.b"), ["a.b/net:2: failed", "c.d: failed", "plugins/a.b/x/y: failed"]);
+        log.ended(&NodeKey::Zip(release(2)));
+        log.ended(&view);
+        assert_eq!(kept("e.f"), ["c.d: failed"]);
         assert!(kept("c.d").is_empty() && log.is_empty());
     }
 

@@ -9,14 +9,15 @@ use std::sync::Arc;
 
 use rustix::fs::{FileType, fstat};
 
+use super::Stage;
 use super::blob::{BlobContent, BlobFile, PushBlob};
+use super::error::refused_archive;
 use super::plan::layer;
 use super::roots::{RootTarget, subject, target};
 use super::tree::{FILE, check_links, open_plain};
-use super::{Stage, StageError};
 use crate::archive;
 use crate::artifact::ZIP;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{Repo, Version, ZipName};
 
 impl Stage {
@@ -33,8 +34,8 @@ impl Stage {
         let (stage, own) = (Arc::clone(self), path.to_path_buf());
         let read = tokio::task::spawn_blocking(move || stage.read_zip(&own, &name));
         let sent = async {
-            let blob = read.await.unwrap_or_else(|_| Err(StageError::lost(subject(path))))?;
-            Ok::<_, StageError>(
+            let blob = read.await.unwrap_or_else(|_| Err(Refusal::lost(subject(path))))?;
+            Ok::<_, Refusal>(
                 self.upload(&repo)?.put_blob(&repo.name, &blob.descriptor, &blob).await?,
             )
         };
@@ -66,23 +67,23 @@ impl Stage {
         Some((repo, name.to_owned()))
     }
 
-    fn read_zip(&self, path: &Path, name: &str) -> Result<PushBlob, StageError> {
+    fn read_zip(&self, path: &Path, name: &str) -> Result<PushBlob, Refusal> {
         use std::os::fd::AsFd;
         use std::os::unix::ffi::OsStrExt;
 
-        let failed = |e: rustix::io::Errno| StageError::io(subject(path), e);
+        let failed = |e: rustix::io::Errno| Refusal::io(subject(path), e);
         let file = open_plain(self.staging.dir.as_fd(), path.as_os_str().as_bytes(), FILE)
             .map_err(failed)?;
         let stat = fstat(&file).map_err(failed)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(StageError::new(Failure::Invalid, subject(path), "it is no file"));
+            return Err(Refusal::new(Failure::Invalid, subject(path), "it is no file"));
         }
         check_links(&stat, &subject(path))?;
         let file = BlobFile::of(file).map_err(failed)?;
         // One that is not whole yet is no archive.
         archive::index(&file, self.workshop.limits())
-            .map_err(|e| StageError::archive(subject(path), &e))?;
-        let digest = file.digest().map_err(|e| StageError::io(subject(path), e))?;
+            .map_err(|e| refused_archive(subject(path), &e))?;
+        let digest = file.digest().map_err(|e| Refusal::io(subject(path), e))?;
         let descriptor = layer(ZIP, digest, file.len, name);
         Ok(PushBlob { descriptor, content: BlobContent::File(Arc::new(file)) })
     }

@@ -15,11 +15,11 @@ use rustix::fs::{AtFlags, Mode, OFlags, fsync, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::Committed;
 use super::roots::path_of;
 use super::tree::{list, read_small};
-use super::{Committed, StageError};
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 
 /// The most bytes of a record.
 const RECORD_MAX: u64 = 1 << 20;
@@ -109,7 +109,7 @@ pub(super) struct Journal {
 impl Journal {
     /// Reads the records of the directory `dir`, which messages call `name`. What is no record is
     /// passed over.
-    pub(super) fn open(dir: OwnedFd, name: &str) -> Result<Journal, StageError> {
+    pub(super) fn open(dir: OwnedFd, name: &str) -> Result<Journal, Refusal> {
         let mut records = HashMap::new();
         for (file, _) in list(dir.as_fd(), name)? {
             let Ok(file) = String::from_utf8(file) else { continue };
@@ -146,7 +146,7 @@ impl Journal {
         &self,
         path: &Path,
         change: impl FnOnce(&mut JournalRecord),
-    ) -> Result<(), StageError> {
+    ) -> Result<(), Refusal> {
         // Held while writing: two writers of one record would overtake each other.
         let mut records = self.records.lock();
         let serial = records.values().map(|record| record.serial).max().unwrap_or(0) + 1;
@@ -180,11 +180,10 @@ impl Journal {
         });
     }
 
-    fn put(&self, record: &JournalRecord) -> Result<(), StageError> {
-        let failed = |e: Errno| StageError::io(format!("the journal in {}", self.name), e);
-        let bytes = serde_json::to_vec(record).map_err(|e| {
-            StageError::new(Failure::Io, format!("the journal in {}", self.name), e)
-        })?;
+    fn put(&self, record: &JournalRecord) -> Result<(), Refusal> {
+        let failed = |e: Errno| Refusal::io(format!("the journal in {}", self.name), e);
+        let bytes = serde_json::to_vec(record)
+            .map_err(|e| Refusal::new(Failure::Io, format!("the journal in {}", self.name), e))?;
         let temporary = format!("{:032x}.tmp", fastrand::u128(..));
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;

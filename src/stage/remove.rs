@@ -13,10 +13,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::StageError;
 use super::roots::{StagingRoots, subject};
 use super::tree::{FileStamp, list};
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::local::as_owner;
 
 /// Everything that lies in a directory, links not followed: paths, and stamps of what is no
@@ -25,7 +24,7 @@ use crate::local::as_owner;
 pub(super) struct Snapshot(Vec<(Vec<u8>, Option<FileStamp>)>);
 
 impl Snapshot {
-    pub(super) fn of(dir: BorrowedFd, subject: &str) -> Result<Snapshot, StageError> {
+    pub(super) fn of(dir: BorrowedFd, subject: &str) -> Result<Snapshot, Refusal> {
         let mut entries = Vec::new();
         below(dir, b"", subject, &mut entries)?;
         entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
@@ -38,8 +37,8 @@ fn below(
     prefix: &[u8],
     subject: &str,
     entries: &mut Vec<(Vec<u8>, Option<FileStamp>)>,
-) -> Result<(), StageError> {
-    let failed = |e: Errno| StageError::io(subject, e);
+) -> Result<(), Refusal> {
+    let failed = |e: Errno| Refusal::io(subject, e);
     for (name, kind) in list(dir, subject)? {
         let path = [prefix, b"/", &name].concat();
         if kind == FileType::Directory {
@@ -69,12 +68,12 @@ pub(super) fn remove(
     root: &Path,
     snapshot: &Snapshot,
     removed: &OwnedFd,
-) -> Result<(), StageError> {
-    let failed = |e: Errno| StageError::io(subject(root), e);
+) -> Result<(), Refusal> {
+    let failed = |e: Errno| Refusal::io(subject(root), e);
     let changed = || {
         let rule =
             "it was published, but something else was written to it meanwhile, which stays there";
-        StageError::new(Failure::Busy, subject(root), rule)
+        Refusal::new(Failure::Busy, subject(root), rule)
     };
     let staged = staging.open(root)?;
     let now = Snapshot::of(staged.as_fd(), &subject(root))?;

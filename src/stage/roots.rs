@@ -13,9 +13,8 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::StageError;
 use super::tree::{DIRECTORY, list, open_plain};
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{Host, Platform, ProviderAddr, Repo, RepoName, Selector, Tag, is_passage};
 
 /// The directory of packed mirrors, which no host can have for a name.
@@ -43,7 +42,7 @@ impl StagingRoots {
     ///
     /// # Errors
     /// `Absent` where there is no such directory, or nothing is staged below it.
-    pub(super) fn roots(&self, path: &Path) -> Result<Vec<PathBuf>, StageError> {
+    pub(super) fn roots(&self, path: &Path) -> Result<Vec<PathBuf>, Refusal> {
         let parts = components(path)?;
         let fixed = parts.first().map_or(1, |first| if *first == MIRROR { 4 } else { 2 });
         let mut at = PathBuf::new();
@@ -70,7 +69,7 @@ impl StagingRoots {
     }
 
     /// All artifact roots below `path`, topmost ones only; sorted.
-    fn below(&self, path: &Path) -> Result<Vec<PathBuf>, StageError> {
+    fn below(&self, path: &Path) -> Result<Vec<PathBuf>, Refusal> {
         let mut roots = Vec::new();
         self.walk(path, &mut |path, is_root| {
             if is_root {
@@ -86,7 +85,7 @@ impl StagingRoots {
         &self,
         path: &Path,
         show: &mut dyn FnMut(&Path, bool),
-    ) -> Result<(), StageError> {
+    ) -> Result<(), Refusal> {
         let mut pending = VecDeque::from([path.to_path_buf()]);
         let mut seen = 0;
         while let Some(dir) = pending.pop_front() {
@@ -99,7 +98,7 @@ impl StagingRoots {
                 seen += 1;
                 if seen > DIRECTORIES_MAX {
                     let rule = format!("there are more than {DIRECTORIES_MAX} directories");
-                    return Err(StageError::new(Failure::TooLarge, subject(path), rule));
+                    return Err(Refusal::new(Failure::TooLarge, subject(path), rule));
                 }
                 let below = dir.join(OsStr::from_bytes(&name));
                 let is_root =
@@ -114,7 +113,7 @@ impl StagingRoots {
     }
 
     /// Whether a directory below a host is a release by its name or by what it holds.
-    fn is_root(&self, path: &Path) -> Result<bool, StageError> {
+    fn is_root(&self, path: &Path) -> Result<bool, Refusal> {
         let entries = self.entries(path)?;
         let name = path.file_name().unwrap_or_default().as_bytes();
         let platform = |name: &[u8]| {
@@ -130,7 +129,7 @@ impl StagingRoots {
 
     /// Whether `path` is a directory on the way to releases. An empty one counts if its name cannot
     /// be a version: the name of a repository that nothing is staged for yet.
-    pub(super) fn is_way(&self, path: &Path) -> Result<bool, StageError> {
+    pub(super) fn is_way(&self, path: &Path) -> Result<bool, Refusal> {
         let mut at = PathBuf::new();
         for (depth, part) in components(path)?.into_iter().enumerate() {
             at.push(part);
@@ -145,7 +144,7 @@ impl StagingRoots {
     }
 
     /// The names of the directories in `path` that are on the way to releases.
-    pub(super) fn ways_in(&self, path: &Path) -> Result<Vec<OsString>, StageError> {
+    pub(super) fn ways_in(&self, path: &Path) -> Result<Vec<OsString>, Refusal> {
         let mut ways = Vec::new();
         for (name, kind) in self.entries(path)? {
             let name = OsString::from_vec(name);
@@ -156,17 +155,17 @@ impl StagingRoots {
         Ok(ways)
     }
 
-    fn entries(&self, path: &Path) -> Result<Vec<(Vec<u8>, FileType)>, StageError> {
+    fn entries(&self, path: &Path) -> Result<Vec<(Vec<u8>, FileType)>, Refusal> {
         let dir = self.open(path)?;
         list(dir.as_fd(), &subject(path))
     }
 
     /// Opens a staged directory.
-    pub(super) fn open(&self, path: &Path) -> Result<OwnedFd, StageError> {
+    pub(super) fn open(&self, path: &Path) -> Result<OwnedFd, Refusal> {
         let name = if path.as_os_str().is_empty() { OsStr::new(".") } else { path.as_os_str() };
         open_plain(self.dir.as_fd(), name.as_bytes(), DIRECTORY).map_err(|e| match e {
             Errno::NOENT | Errno::NOTDIR | Errno::LOOP => absent(path),
-            e => StageError::io(subject(path), e),
+            e => Refusal::io(subject(path), e),
         })
     }
 }
@@ -176,15 +175,15 @@ pub(super) fn subject(path: &Path) -> String {
     Path::new("staging").join(path).as_os_str().as_bytes().escape_ascii().to_string()
 }
 
-fn absent(path: &Path) -> StageError {
-    StageError::new(Failure::Absent, subject(path), "nothing is staged there")
+fn absent(path: &Path) -> Refusal {
+    Refusal::new(Failure::Absent, subject(path), "nothing is staged there")
 }
 
-fn components(path: &Path) -> Result<Vec<&OsStr>, StageError> {
+fn components(path: &Path) -> Result<Vec<&OsStr>, Refusal> {
     path.components()
         .map(|part| match part {
             Component::Normal(name) => Ok(name),
-            _ => Err(StageError::new(
+            _ => Err(Refusal::new(
                 Failure::Invalid,
                 subject(path),
                 "it is no path below the staging directory",
@@ -224,8 +223,8 @@ fn is_known(platform: &Platform) -> bool {
 ///
 /// # Errors
 /// `Invalid`, with the name that cannot be what it should be.
-pub fn target(root: &Path) -> Result<RootTarget, StageError> {
-    let refuse = |rule: String| Err(StageError::new(Failure::Invalid, subject(root), rule));
+pub fn target(root: &Path) -> Result<RootTarget, Refusal> {
+    let refuse = |rule: String| Err(Refusal::new(Failure::Invalid, subject(root), rule));
     let mut parts = Vec::new();
     for part in components(root)? {
         match part.to_str() {

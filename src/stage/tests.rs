@@ -15,6 +15,7 @@ use std::sync::Arc;
 use zip::write::SimpleFileOptions;
 
 use super::*;
+use crate::failure::Refusal;
 use memory::Memory;
 
 const HOST: &str = "registry.example";
@@ -77,7 +78,7 @@ impl Bed {
         self.write(&format!("{HOST}/{path}/modules/a/run.sh"), "#!/bin/sh\n");
     }
 
-    async fn commit(&self, path: &str) -> Result<Vec<Committed>, StageError> {
+    async fn commit(&self, path: &str) -> Result<Vec<Committed>, Refusal> {
         self.stage.commit(Path::new(path), CommitRequest::default()).await
     }
 
@@ -89,7 +90,7 @@ impl Bed {
     }
 
     /// The failure that a commit must have, after which everything is staged as it was.
-    async fn refused(&self, path: &str) -> StageError {
+    async fn refused(&self, path: &str) -> Refusal {
         let before = self.staged_bytes();
         let error = self.commit(path).await.map(|c| format!("{c:?}")).expect_err("refused");
         assert_eq!(self.staged_bytes(), before, "{error}");

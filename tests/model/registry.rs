@@ -6,10 +6,10 @@ use std::sync::{Mutex, MutexGuard};
 use async_trait::async_trait;
 use bytes::Bytes;
 use tofufs::digest::Digest;
-use tofufs::failure::Failure;
+use tofufs::failure::{Failure, Refusal};
 use tofufs::name::{RepoName, Selector, Tag};
 use tofufs::oci::Descriptor;
-use tofufs::registry::{BlobError, BlobSink, RawManifest, Registry, RegistryError};
+use tofufs::registry::{BlobError, BlobSink, RawManifest, Registry};
 
 use crate::pack::Artifact;
 
@@ -76,18 +76,18 @@ impl Fake {
         &self,
         subject: &str,
         answer: impl FnOnce(&State) -> Option<T>,
-    ) -> Result<T, RegistryError> {
+    ) -> Result<T, Refusal> {
         let mut state = self.state();
         state.requests += 1;
         match state.mode {
             Mode::Up => {
-                answer(&state).ok_or(RegistryError::new(Failure::Absent, subject, "no such thing"))
+                answer(&state).ok_or(Refusal::new(Failure::Absent, subject, "no such thing"))
             }
-            Mode::Away => Err(RegistryError::new(Failure::Unreachable, subject, "no connection")),
-            Mode::Denied => Err(RegistryError::new(Failure::Denied, subject, "not for you")),
-            Mode::Huge => Err(RegistryError::new(Failure::TooLarge, subject, "over the limit")),
+            Mode::Away => Err(Refusal::new(Failure::Unreachable, subject, "no connection")),
+            Mode::Denied => Err(Refusal::new(Failure::Denied, subject, "not for you")),
+            Mode::Huge => Err(Refusal::new(Failure::TooLarge, subject, "over the limit")),
             Mode::Portal => {
-                Err(RegistryError::new(Failure::Protocol, subject, "log in at the hotel's desk"))
+                Err(Refusal::new(Failure::Protocol, subject, "log in at the hotel's desk"))
             }
         }
     }
@@ -95,29 +95,25 @@ impl Fake {
 
 #[async_trait]
 impl Registry for Fake {
-    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, Refusal> {
         self.answer(repo.as_str(), |state| {
             Some(state.tags.get(repo.as_str())?.keys().map(|tag| tag.parse().unwrap()).collect())
         })
     }
 
-    async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
+    async fn catalog(&self) -> Result<Vec<RepoName>, Refusal> {
         self.answer("catalog", |state| {
             state.has_catalog.then(|| state.tags.keys().map(|name| name.parse().unwrap()).collect())
         })
     }
 
-    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
+    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, Refusal> {
         self.answer(tag.as_str(), |state| {
             Some(Some(*state.tags.get(repo.as_str())?.get(tag.as_str())?))
         })
     }
 
-    async fn manifest(
-        &self,
-        repo: &RepoName,
-        selector: &Selector,
-    ) -> Result<RawManifest, RegistryError> {
+    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, Refusal> {
         self.state().manifests_asked += 1;
         self.answer(&selector.to_string(), |state| {
             let tags = state.tags.get(repo.as_str())?;

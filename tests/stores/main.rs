@@ -18,10 +18,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use support::pack::Artifact;
 use tofufs::digest::Digest;
+use tofufs::failure::Refusal;
 use tofufs::name::{RepoName, Selector};
 use tofufs::oci::{Descriptor, Manifest};
 use tofufs::registry::layout::RegistryLayout;
-use tofufs::registry::{BlobSource, RegistryError, Upload};
+use tofufs::registry::{BlobSource, Upload};
 
 const HOST: &str = "reg.example";
 
@@ -57,7 +58,7 @@ async fn put(
     repo: &str,
     tag: &str,
     artifact: &Artifact,
-) -> Result<(), RegistryError> {
+) -> Result<(), Refusal> {
     let repo: RepoName = repo.parse().expect("a repository");
     for bytes in &artifact.blobs {
         layout.put_blob(&repo, &blob(bytes), &Source(bytes)).await?;

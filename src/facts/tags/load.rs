@@ -5,10 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::Tags;
 use super::slots::{Confirmed, Freshness, Refused, TagAnswer, TagSlot, kept_for};
-use super::{FactError, Tags};
 use crate::artifact::Release;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{Repo, Selector, Tag};
 use crate::tree::{Fact, Need};
 
@@ -17,7 +17,7 @@ const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 impl Tags {
     /// Asks the registry, and keeps what it says in the slot of `need` as long as that counts.
-    pub(super) async fn ask(self: &Arc<Self>, need: &Need) -> Result<(), FactError> {
+    pub(super) async fn ask(self: &Arc<Self>, need: &Need) -> Result<(), Refusal> {
         if self.slot(need).last.is_none() {
             self.recall(need).await;
             // What another mount confirmed just now counts for this one.
@@ -48,7 +48,7 @@ impl Tags {
         self.change(need, |slot| *slot = TagSlot { last: Some(confirmed), refused: None });
     }
 
-    async fn refuse(&self, need: &Need, error: FactError) {
+    async fn refuse(&self, need: &Need, error: Refusal) {
         let now = Instant::now();
         if error.failure.is_outage() && self.slot(need).last.is_none() {
             self.recall_of_registry(need).await;
@@ -93,7 +93,7 @@ impl Tags {
         Some(Confirmed::now(TagAnswer::NoCatalog, self.counts_for(need)))
     }
 
-    async fn ask_registry(self: &Arc<Self>, need: &Need) -> Result<TagAnswer, FactError> {
+    async fn ask_registry(self: &Arc<Self>, need: &Need) -> Result<TagAnswer, Refusal> {
         let registry = self.registries.reached(need.host())?.registry.clone();
         match need {
             Need::Tags(repo) => Ok(TagAnswer::Tags(Arc::new(registry.tags(&repo.name).await?))),
@@ -118,7 +118,7 @@ impl Tags {
         self: &'a Arc<Self>,
         repo: &'a Repo,
         tag: &'a Tag,
-    ) -> Pin<Box<dyn Future<Output = Result<TagAnswer, FactError>> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Result<TagAnswer, Refusal>> + Send + 'a>> {
         Box::pin(async move {
             let digest = match self.last_binding(repo, tag) {
                 Some(digest) => digest,
@@ -128,7 +128,7 @@ impl Tags {
                 Release::Provider(targets) => Ok(TagAnswer::Platforms(Arc::new(
                     targets.into_iter().map(|t| t.platform).collect(),
                 ))),
-                Release::Module(_) => Err(FactError::new(
+                Release::Module(_) => Err(Refusal::new(
                     Failure::Structure,
                     repo.at(Selector::Tag(tag.clone())),
                     "this is a module package, but the mapping takes it for a provider release",
@@ -146,7 +146,7 @@ impl Tags {
 
     /// Asks who stands in for a registry that is out of reach. The answer is served as one that was
     /// never confirmed, and not kept for later mounts.
-    async fn ask_stand_in(&self, need: &Need, error: &FactError) {
+    async fn ask_stand_in(&self, need: &Need, error: &Refusal) {
         let joined = self.registries.get(need.host());
         let Some(stand_in) = joined.and_then(|joined| joined.registry.stand_in()) else { return };
         let answer = match need {

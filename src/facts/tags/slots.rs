@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::digest::Digest;
-use crate::facts::FactError;
 use crate::facts::walk::Left;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{Platform, RepoName, Tag};
 use crate::tree::{Fact, Need};
 
@@ -90,7 +89,7 @@ impl Confirmed {
 
 #[derive(Clone, Debug)]
 pub(super) struct Refused {
-    pub(super) error: FactError,
+    pub(super) error: Refusal,
     pub(super) at: Instant,
     pub(super) until: Instant,
 }
@@ -154,7 +153,7 @@ impl TagSlot {
     }
 
     /// What the slot says to an operation that began at `since`.
-    pub(super) fn fact(&self, since: Instant) -> Fact<&TagAnswer, FactError> {
+    pub(super) fn fact(&self, since: Instant) -> Fact<&TagAnswer, Refusal> {
         match (self.refused(since), &self.last) {
             (Some(r), last) => match (r.error.failure, last) {
                 (Failure::Absent, _) => Fact::Absent,
@@ -188,7 +187,7 @@ impl TagSlots {
         since: Instant,
         left: &[Left],
         read: impl Fn(&TagAnswer) -> Option<T>,
-    ) -> Fact<T, FactError> {
+    ) -> Fact<T, Refusal> {
         let slot = self.get(need);
         match slot.map_or(Fact::Unknown, |slot| slot.fact(since)) {
             Fact::Is(answer) => read(answer).map_or(Fact::Unknown, Fact::Is),

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use super::super::SinkError;
 use super::super::layout::RegistryLayout;
 use super::*;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 
 /// A registry of one host in memory. It answers `failing`, where that is set, to everything, and
 /// notes each request.
@@ -35,10 +35,10 @@ impl Memory {
         Memory { failing: Some(failure), ..Memory::default() }
     }
 
-    fn ask(&self, what: String) -> Result<(), RegistryError> {
+    fn ask(&self, what: String) -> Result<(), Refusal> {
         self.asked.lock().push(what.clone());
         match self.failing {
-            Some(failure) => Err(RegistryError::new(failure, what, "as told")),
+            Some(failure) => Err(Refusal::new(failure, what, "as told")),
             None => Ok(()),
         }
     }
@@ -48,20 +48,20 @@ impl Memory {
     }
 }
 
-fn absent<T>(what: impl Display) -> Result<T, RegistryError> {
-    Err(RegistryError::new(Failure::Absent, what, "not here"))
+fn absent<T>(what: impl ToString) -> Result<T, Refusal> {
+    Err(Refusal::new(Failure::Absent, what.to_string(), "not here"))
 }
 
 #[async_trait]
 impl Registry for Memory {
-    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, Refusal> {
         self.ask(format!("tags {repo}"))?;
         let of_repo = self.tags.keys().filter(|(name, _)| name == repo.as_str());
         let tags: Vec<Tag> = of_repo.map(|(_, tag)| tag.parse().unwrap()).collect();
         if tags.is_empty() { absent(repo) } else { Ok(tags) }
     }
 
-    async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
+    async fn catalog(&self) -> Result<Vec<RepoName>, Refusal> {
         self.ask("catalog".into())?;
         if self.no_catalog {
             return absent("catalog");
@@ -72,7 +72,7 @@ impl Registry for Memory {
         Ok(repos)
     }
 
-    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
+    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, Refusal> {
         self.ask(format!("resolve {repo}:{tag}"))?;
         match self.tags.get(&(repo.to_string(), tag.to_string())) {
             Some(content) => Ok(Some(Digest::of(content))),
@@ -80,11 +80,7 @@ impl Registry for Memory {
         }
     }
 
-    async fn manifest(
-        &self,
-        repo: &RepoName,
-        selector: &Selector,
-    ) -> Result<RawManifest, RegistryError> {
+    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, Refusal> {
         self.ask(format!("manifest {repo} {selector}"))?;
         let content = match selector {
             Selector::Tag(tag) => self.tags.get(&(repo.to_string(), tag.to_string())),
@@ -114,7 +110,7 @@ impl Registry for Memory {
             Some(bytes) => {
                 Ok(sink.write(Bytes::copy_from_slice(&bytes[sink.position() as usize..])).await?)
             }
-            None => Err(RegistryError::new(Failure::Integrity, blob.digest, "lacking").into()),
+            None => Err(Refusal::new(Failure::Integrity, blob.digest, "lacking").into()),
         }
     }
 }
@@ -172,7 +168,7 @@ fn union(sources: &[&Arc<Memory>]) -> Union {
     Union::new(host(), sources.iter().map(|&source| source.clone() as Arc<dyn Registry>).collect())
 }
 
-fn names<T: Display>(list: Vec<T>) -> Vec<String> {
+fn names<T: ToString>(list: Vec<T>) -> Vec<String> {
     list.iter().map(T::to_string).collect()
 }
 

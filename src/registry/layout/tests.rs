@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::super::{HostStore, SinkError};
 use super::*;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::oci::layout::{INDEX_FILE, LAYOUT_FILE, LayoutPart};
 use crate::oci::{IMAGE, MANIFEST_MAX};
 
@@ -118,7 +118,7 @@ impl BlobSink for Memory {
     }
 }
 
-fn failure<T: std::fmt::Debug>(result: Result<T, RegistryError>) -> Failure {
+fn failure<T: std::fmt::Debug>(result: Result<T, Refusal>) -> Failure {
     result.expect_err("a failure").failure
 }
 

@@ -8,16 +8,15 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::{Descriptor, Manifest};
 use crate::registry::{
-    BlobError, BlobSink, BlobSource, RawManifest, Registry, RegistryError, Removed, Upload,
-    Uploaded,
+    BlobError, BlobSink, BlobSource, RawManifest, Registry, Removed, Upload, Uploaded,
 };
 
 /// Called before each call is carried out, with the call's name.
-type Before = Box<dyn FnMut(&Memory, &str) -> Result<(), RegistryError> + Send>;
+type Before = Box<dyn FnMut(&Memory, &str) -> Result<(), Refusal> + Send>;
 
 #[derive(Default)]
 pub struct Memory {
@@ -41,7 +40,7 @@ impl Memory {
     /// From now on `before` is called ahead of each call.
     pub fn before(
         &self,
-        before: impl FnMut(&Memory, &str) -> Result<(), RegistryError> + Send + 'static,
+        before: impl FnMut(&Memory, &str) -> Result<(), Refusal> + Send + 'static,
     ) {
         *self.before.lock() = Some(Box::new(before));
     }
@@ -76,7 +75,7 @@ impl Memory {
         self.tags.lock().insert((repo, tag.parse().unwrap()), manifest.digest);
     }
 
-    async fn call(&self, call: &str) -> Result<(), RegistryError> {
+    async fn call(&self, call: &str) -> Result<(), Refusal> {
         tokio::task::yield_now().await;
         let taken = self.before.lock().take();
         let Some(mut before) = taken else { return Ok(()) };
@@ -90,29 +89,25 @@ impl Memory {
     }
 }
 
-pub fn failure(failure: Failure) -> RegistryError {
-    RegistryError::new(failure, "the registry", "it was told to fail")
+pub fn failure(failure: Failure) -> Refusal {
+    Refusal::new(failure, "the registry", "it was told to fail")
 }
 
 #[async_trait]
 impl Registry for Memory {
-    async fn tags(&self, _: &RepoName) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags(&self, _: &RepoName) -> Result<Vec<Tag>, Refusal> {
         Err(failure(Failure::Unsupported))
     }
 
-    async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
+    async fn catalog(&self) -> Result<Vec<RepoName>, Refusal> {
         Err(failure(Failure::Unsupported))
     }
 
-    async fn resolve(&self, _: &RepoName, _: &Tag) -> Result<Option<Digest>, RegistryError> {
+    async fn resolve(&self, _: &RepoName, _: &Tag) -> Result<Option<Digest>, Refusal> {
         Err(failure(Failure::Unsupported))
     }
 
-    async fn manifest(
-        &self,
-        repo: &RepoName,
-        selector: &Selector,
-    ) -> Result<RawManifest, RegistryError> {
+    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, Refusal> {
         let call = if matches!(selector, Selector::Tag(_)) { "look at claim" } else { "read" };
         self.call(call).await?;
         self.note(call);
@@ -143,7 +138,7 @@ impl Upload for Memory {
         repo: &RepoName,
         blob: &Descriptor,
         source: &dyn BlobSource,
-    ) -> Result<Uploaded, RegistryError> {
+    ) -> Result<Uploaded, Refusal> {
         self.call("blob").await?;
         let key = (repo.clone(), blob.digest);
         if self.blobs.lock().contains_key(&key) {
@@ -171,7 +166,7 @@ impl Upload for Memory {
         repo: &RepoName,
         selector: &Selector,
         manifest: &Manifest,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<(), Refusal> {
         let call = match selector {
             Selector::Tag(tag) if tag.is_claim() => "claim",
             Selector::Tag(_) => "tag",
@@ -199,7 +194,7 @@ impl Upload for Memory {
         &self,
         repo: &RepoName,
         selector: &Selector,
-    ) -> Result<Option<Digest>, RegistryError> {
+    ) -> Result<Option<Digest>, Refusal> {
         self.call("present").await?;
         self.note("present");
         match selector {
@@ -208,11 +203,7 @@ impl Upload for Memory {
         }
     }
 
-    async fn tags_now(
-        &self,
-        repo: &RepoName,
-        after: Option<&str>,
-    ) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags_now(&self, repo: &RepoName, after: Option<&str>) -> Result<Vec<Tag>, Refusal> {
         self.call("list").await?;
         self.note("list");
         let tags = self.tags.lock();
@@ -221,7 +212,7 @@ impl Upload for Memory {
         Ok(all.map(|(_, tag)| tag.clone()).collect())
     }
 
-    async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, RegistryError> {
+    async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, Refusal> {
         self.call("remove").await?;
         self.note("remove");
         if self.keeps {

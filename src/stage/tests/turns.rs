@@ -13,7 +13,7 @@ use super::providers::package;
 use super::*;
 use crate::artifact::Release;
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::{Descriptor, Manifest};
 use crate::registry::{BlobError, BlobSink, BlobSource, RawManifest, Registry, Removed, Uploaded};
@@ -83,23 +83,19 @@ struct Gated {
 
 #[async_trait]
 impl Registry for Gated {
-    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, Refusal> {
         self.memory.tags(repo).await
     }
 
-    async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
+    async fn catalog(&self) -> Result<Vec<RepoName>, Refusal> {
         self.memory.catalog().await
     }
 
-    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
+    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, Refusal> {
         self.memory.resolve(repo, tag).await
     }
 
-    async fn manifest(
-        &self,
-        repo: &RepoName,
-        selector: &Selector,
-    ) -> Result<RawManifest, RegistryError> {
+    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, Refusal> {
         if matches!(selector, Selector::Tag(_)) {
             self.gate.pass(self.writer, WriterAct::ReadClaims).await;
         }
@@ -123,7 +119,7 @@ impl Upload for Gated {
         repo: &RepoName,
         blob: &Descriptor,
         source: &dyn BlobSource,
-    ) -> Result<Uploaded, RegistryError> {
+    ) -> Result<Uploaded, Refusal> {
         self.memory.put_blob(repo, blob, source).await
     }
 
@@ -132,7 +128,7 @@ impl Upload for Gated {
         repo: &RepoName,
         selector: &Selector,
         manifest: &Manifest,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<(), Refusal> {
         if let Selector::Tag(tag) = selector {
             let act = if tag.is_claim() { WriterAct::WriteClaim } else { WriterAct::WriteTag };
             self.gate.pass(self.writer, act).await;
@@ -144,21 +140,17 @@ impl Upload for Gated {
         &self,
         repo: &RepoName,
         selector: &Selector,
-    ) -> Result<Option<Digest>, RegistryError> {
+    ) -> Result<Option<Digest>, Refusal> {
         self.gate.pass(self.writer, WriterAct::ReadTag).await;
         self.memory.present(repo, selector).await
     }
 
-    async fn tags_now(
-        &self,
-        repo: &RepoName,
-        after: Option<&str>,
-    ) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags_now(&self, repo: &RepoName, after: Option<&str>) -> Result<Vec<Tag>, Refusal> {
         self.gate.pass(self.writer, WriterAct::ReadClaims).await;
         self.memory.tags_now(repo, after).await
     }
 
-    async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, RegistryError> {
+    async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, Refusal> {
         self.gate.pass(self.writer, WriterAct::WriteClaim).await;
         self.memory.remove(repo, digest).await
     }
@@ -168,7 +160,7 @@ struct Silent;
 
 #[async_trait]
 impl Observer for Silent {
-    async fn reached(&self, _: PushStep) -> Result<(), StageError> {
+    async fn reached(&self, _: PushStep) -> Result<(), Refusal> {
         Ok(())
     }
 
@@ -184,7 +176,7 @@ struct Writer {
     overwrites: bool,
 }
 
-type End = Result<Vec<Pushed>, StageError>;
+type End = Result<Vec<Pushed>, Refusal>;
 
 /// What became of the writers (`None`: killed), and of the registry.
 struct Ended {

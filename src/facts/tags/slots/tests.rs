@@ -1,6 +1,7 @@
 //! How long answers count, and what is kept of them.
 
 use super::*;
+use crate::failure::Refusal;
 use crate::name::{Host, Repo};
 
 fn confirmed(at: Instant, until: Instant) -> Option<Confirmed> {
@@ -13,7 +14,7 @@ fn confirmed(at: Instant, until: Instant) -> Option<Confirmed> {
 
 fn refused(failure: Failure, until: Instant) -> Option<Refused> {
     Some(Refused {
-        error: FactError::new(failure, "x", "y"),
+        error: Refusal::new(failure, "x", "y"),
         at: until - Duration::from_secs(9),
         until,
     })
