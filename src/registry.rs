@@ -24,7 +24,6 @@ mod outage;
 mod paging;
 mod process;
 mod push;
-mod recent;
 pub mod remote;
 mod request;
 mod retry;

@@ -27,10 +27,10 @@ use crate::input;
 use crate::name::{Address, AddressError, Host, Repo, Tag, ZipName};
 use crate::registry::layout::RegistryLayout;
 use crate::registry::{Asker, Upload};
+use crate::stage::Workshop;
 use crate::stage::plan::{self, Destined, PlannedArtifact, ReleasePlan};
 use crate::stage::provider::{ProviderContents, Zip, is_beside, version_in};
 use crate::stage::push::{self, Observer, PushStep, Pushed};
-use crate::stage::{Committed, Workshop};
 
 /// Pushes, or with `--dry-run` shows what would be pushed.
 pub fn run(args: &PushArgs) -> Result<(), CommandError> {
@@ -80,7 +80,7 @@ pub fn run(args: &PushArgs) -> Result<(), CommandError> {
 fn report(pushed: &[Pushed], as_json: bool) -> Result<(), CommandError> {
     for one in pushed {
         match as_json {
-            true => output::json(&Committed::of(one))?,
+            true => output::json(one)?,
             false => output::text(format!("{}@{}\n", one.reference, one.digest))?,
         }
     }

@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::failure::{Failure, Refusal};
+use crate::flight::Flights;
 use crate::name::Host;
-use crate::store::Flights;
 
 /// For whom an operation asks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

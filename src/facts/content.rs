@@ -23,10 +23,11 @@ use super::weighed::Weighed;
 use crate::archive::{self, ArchiveError};
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
+use crate::flight::Flights;
 use crate::members::{FileNo, MemberFile};
 use crate::name::{Repo, Selector};
 use crate::oci::Descriptor;
-use crate::store::{Flights, Key, Object};
+use crate::store::{Key, Object};
 use packages::{KnownPackages, PackageKey, key_of};
 
 /// How many bytes of inflated small members are kept for the next read of the same file.
@@ -67,8 +68,8 @@ impl Content {
             objects: Mutex::new(OpenObjects::new(fetcher.store.limit())),
             inflated: Mutex::new(Weighed::new(usize::MAX, SMALL_KEPT)),
             failures: RecentFailures::default(),
-            package_flights: Flights::new(fetcher.deadline, lost),
-            object_flights: Flights::new(fetcher.deadline, lost),
+            package_flights: Flights::new(fetcher.deadline, |_| lost()),
+            object_flights: Flights::new(fetcher.deadline, |_| lost()),
             cores: Arc::new(Semaphore::new(cores)),
             prefetches: Prefetches::new(cores),
             fetcher,

@@ -15,9 +15,10 @@ use super::weighed::Weighed;
 use crate::artifact::{Release, Target, target_package};
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
+use crate::flight::Flights;
 use crate::name::{Repo, Selector, Tag};
 use crate::oci::{Descriptor, MANIFEST_MAX, Manifest};
-use crate::store::{Flights, Key, Store};
+use crate::store::{Key, Store};
 
 /// How many manifests are kept in memory, and how many bytes they may take.
 const KEPT: (usize, usize) = (512, 16 << 20);
@@ -50,7 +51,7 @@ impl Manifests {
             fetcher,
             budgets,
             kept: Mutex::new(Weighed::new(KEPT.0, KEPT.1)),
-            flights: Flights::new(linger, lost),
+            flights: Flights::new(linger, |_| lost()),
             failures: RecentFailures::default(),
         }
     }

@@ -21,8 +21,9 @@ use super::registries::JoinedRegistries;
 use super::walk::{Awaited, Left, PATIENCE, Pending};
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
+use crate::flight::Flights;
 use crate::name::{Reference, Repo, Selector, Tag, no_such_tag};
-use crate::store::{Flights, Store};
+use crate::store::Store;
 use crate::tree::{Fact, Need};
 use kept::KeptTags;
 use slots::TagSlots;
@@ -64,7 +65,7 @@ impl Tags {
             budgets,
             ttl,
             slots: Mutex::default(),
-            flights: Flights::new(linger, lost),
+            flights: Flights::new(linger, |_| lost()),
             forgotten: Mutex::default(),
             pending: Pending::default(),
         }

@@ -1,21 +1,72 @@
 //! What an inode stands for.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::FoundEntry;
 use super::area::LocalNode;
-use super::providers::ProviderView;
-use super::reasons::LastError;
+use super::attr::FoundEntry;
 use crate::artifact::{Release, Target};
 use crate::digest::Digest;
 use crate::facts::{Facts, VerifiedPackage};
 use crate::failure::Subject;
 use crate::local::Stat;
+use crate::mapping::Mapping;
 use crate::members::{DirNo, FileNo};
-use crate::name::{Component, Host, Platform, Reference, Repo, RepoName, Selector};
+use crate::name::{Host, Platform, Reference, Repo, Selector};
 use crate::oci::{Descriptor, Manifest};
 use crate::tree::providers::ProviderDirectory;
 use crate::tree::registry::RegistrySpace;
+
+/// A view of providers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ProviderView {
+    /// Unpacked packages.
+    Plugins,
+    /// Packed ones.
+    Mirror,
+    /// Unpacked packages, and what clients put beside them.
+    PluginCache,
+}
+
+impl ProviderView {
+    const ALL: [ProviderView; 3] =
+        [ProviderView::Mirror, ProviderView::PluginCache, ProviderView::Plugins];
+
+    /// The views that the root holds: none without a mapping.
+    pub(super) fn shown(mapping: &Mapping) -> impl Iterator<Item = ProviderView> {
+        let is_mapped = !mapping.rules().is_empty();
+        ProviderView::ALL.into_iter().filter(move |_| is_mapped)
+    }
+
+    /// Its name in the root.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            ProviderView::Plugins => "plugins",
+            ProviderView::Mirror => "mirror",
+            ProviderView::PluginCache => "plugin-cache",
+        }
+    }
+
+    pub(super) fn node(self, dir: ProviderDirectory) -> InodeNode {
+        InodeNode::Providers { view: self, dir: dir.into(), error: LastError::default() }
+    }
+}
+
+/// What a node knows of its own reason: one byte, since there may be hundreds of thousands of
+/// nodes.
+#[derive(Debug, Default)]
+pub(super) struct LastError(AtomicBool);
+
+impl LastError {
+    /// Whether nothing is kept of the node. Of one that is new something may be.
+    pub(super) fn is_fine(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_fine(&self, is_fine: bool) {
+        self.0.store(is_fine, Ordering::Relaxed);
+    }
+}
 
 /// A manifest that was entered.
 #[derive(Debug)]
@@ -242,6 +293,14 @@ impl InodeNode {
         matches!(self, InodeNode::Platform(target, _) | InodeNode::Zip(target) if target.assumed.is_some())
     }
 
+    /// The directory of `plugin-cache/` that it is.
+    pub(super) fn in_plugin_cache(&self) -> Option<&ProviderDirectory> {
+        match self {
+            InodeNode::Providers { view: ProviderView::PluginCache, dir, .. } => Some(dir),
+            _ => None,
+        }
+    }
+
     pub(super) fn release(&self) -> Option<&ReleaseNode> {
         match self {
             InodeNode::Release(release) => Some(release),
@@ -299,18 +358,5 @@ impl InodeNode {
             | InodeNode::File { error, .. } => Some(error),
             _ => None,
         }
-    }
-}
-
-/// The reference that `name` spells by itself in `space`, or, as a tag, in the repository that
-/// `space` is.
-pub(super) fn spelled_release(space: &RegistrySpace, name: &str) -> Option<Reference> {
-    match Component::parse(name) {
-        Component::Manifest(repo, selector) => {
-            let name = RepoName::below(space.path.as_ref(), &repo)?;
-            Some(Repo { host: space.host.clone(), name }.at(selector))
-        }
-        Component::Plain(tag) => Some(space.repo()?.at(Selector::Tag(tag.parse().ok()?))),
-        Component::Range(..) | Component::Unsupported(_) | Component::Impossible => None,
     }
 }

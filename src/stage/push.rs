@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use super::blob::PushBlob;
 use super::plan::{PlannedArtifact, ReleasePlan};
@@ -22,7 +23,7 @@ use super::provider::PlannedPlatform;
 use crate::artifact::{self, PACKAGE_DIGEST_ANNOTATION, Release};
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
-use crate::name::{Reference, Selector, Tag};
+use crate::name::{Reference, Selector, Tag, text};
 use crate::oci::write::extended;
 use crate::oci::{Descriptor, DocumentError, Manifest, ManifestBody};
 use crate::registry::turn::{NotPut, Told, Turn};
@@ -47,18 +48,30 @@ pub struct PushOptions {
 }
 
 /// A tag that stands for what was pushed.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Pushed {
     /// The reference with its tag.
+    #[serde(with = "text")]
     pub reference: Reference,
-    /// The tag.
-    pub tag: Tag,
-    /// What it stands for.
+    /// What the tag stands for.
+    #[serde(with = "text")]
     pub digest: Digest,
+    /// The tag.
+    #[serde(with = "text")]
+    pub tag: Tag,
     /// Bytes of blobs that were sent for it.
+    #[serde(default)]
     pub uploaded_bytes: u64,
     /// Blobs that were there already.
+    #[serde(default)]
     pub skipped_blobs: u64,
+}
+
+impl Pushed {
+    /// What is said of it when it is asked for again: nothing was sent.
+    pub(super) fn as_known(&self) -> Pushed {
+        Pushed { uploaded_bytes: 0, skipped_blobs: 0, ..self.clone() }
+    }
 }
 
 /// A step that is durable in the registry.

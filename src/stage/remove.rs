@@ -5,7 +5,6 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, RenameFlags, fchmod, fsync, openat, renameat_with, statat,
@@ -16,7 +15,7 @@ use rustix::io::Errno;
 use super::roots::{StagingRoots, subject};
 use super::tree::{FileStamp, list};
 use crate::failure::{Failure, Refusal};
-use crate::local::as_owner;
+use crate::local::{RelPath, as_owner};
 
 /// Everything that lies in a directory, links not followed: paths, and stamps of what is no
 /// directory.
@@ -65,7 +64,7 @@ const PLAIN_DIRECTORY: OFlags =
 /// was.
 pub(super) fn remove(
     staging: &StagingRoots,
-    root: &Path,
+    root: &RelPath,
     snapshot: &Snapshot,
     removed: &OwnedFd,
 ) -> Result<(), Refusal> {
@@ -80,9 +79,8 @@ pub(super) fn remove(
     if now != *snapshot {
         return Err(changed());
     }
-    let (above, name) =
-        (root.parent().unwrap_or(Path::new("")), root.file_name().unwrap_or_default());
-    let above = staging.open(above)?;
+    let (above, name) = root.split_last().ok_or_else(changed)?;
+    let (above, name) = (staging.open(&above)?, name.as_os_str());
     let aside = format!("{:032x}", fastrand::u128(..));
     // The staged tree may have any modes: it is moved and removed with the owner's rights.
     let places = [above.as_fd(), staged.as_fd()];

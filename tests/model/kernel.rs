@@ -111,7 +111,6 @@ pub fn mount(fake: &Arc<Fake>, store: &Arc<Store>, tag_ttl: Duration, offline: b
             daemon: 0,
             staging: None,
             plugin_cache: None,
-            modes_count: false,
             mountpoint: "/mnt".into(),
             control: "/control".into(),
         },
