@@ -18,15 +18,18 @@ pub mod control;
 pub mod copy;
 pub mod daemon;
 pub mod doctor;
+pub mod export;
 pub mod helper;
 pub mod lifecycle;
 pub mod lock;
 pub mod log;
 pub mod look;
+pub mod man;
 pub mod mapping;
 pub mod mount;
 pub mod mounts;
 pub mod needed;
+pub mod notify;
 pub mod options;
 pub mod output;
 pub mod pin;
@@ -97,6 +100,7 @@ fn carried_out(line: CommandLine, words: &[OsString]) -> Result<(), CommandError
         Command::Copy(args) => copy::run(*args),
         Command::Lock(args) => lock::run(&args),
         Command::Bundle(args) => bundle::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::Tofurc(args) => tofurc::written::run(&args),
         Command::Cache(args) => cache::run(&args),
@@ -106,6 +110,7 @@ fn carried_out(line: CommandLine, words: &[OsString]) -> Result<(), CommandError
             clap_complete::generate(shell, &mut CommandLine::command(), "tofufs", &mut script);
             output::text(script)
         }
+        Command::Man { dir } => man::run(&dir),
     }
 }
 

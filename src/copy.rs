@@ -2,6 +2,7 @@
 
 pub mod bundle;
 pub mod carry;
+pub mod export;
 pub mod fetch;
 pub mod graph;
 pub mod hashes;

@@ -1,7 +1,9 @@
-//! Runs the examples of SEMANTICS.md in a mount of the demonstration store.
+//! Runs the examples of SEMANTICS.md in a mount of the demonstration store, and those of
+//! docs/without-fuse.md beside it.
 
 mod support;
 
+use std::path::Path;
 use std::process::Command;
 
 use support::mount::{Mount, Options};
@@ -45,9 +47,17 @@ fn examples(document: &str) -> Vec<Vec<Example>> {
 
 /// Whether `printed` is `expected`, in which `…` stands for any text within a line.
 fn is_as_expected(printed: &str, expected: &str) -> bool {
-    let fits = |(printed, expected): (&str, &str)| match expected.split_once('…') {
-        None => printed == expected,
-        Some((begin, end)) => printed.strip_prefix(begin).is_some_and(|rest| rest.ends_with(end)),
+    let fits = |(printed, expected): (&str, &str)| {
+        let mut parts = expected.split('…');
+        let Some(mut rest) = printed.strip_prefix(parts.next().unwrap_or_default()) else {
+            return false;
+        };
+        let Some(end) = parts.next_back() else { return rest.is_empty() };
+        for part in parts {
+            let Some((_, behind)) = rest.split_once(part) else { return false };
+            rest = behind;
+        }
+        rest.ends_with(end)
     };
     printed.lines().count() == expected.lines().count()
         && printed.lines().zip(expected.lines()).all(fits)
@@ -61,10 +71,7 @@ fn the_examples_of_the_semantics_are_true_for_an_ordinary_user() {
 #[test]
 fn the_examples_of_the_semantics_are_true() {
     let store = tempfile::tempdir().expect("a temporary directory");
-    let made = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/demo-store"))
-        .arg(store.path())
-        .status();
-    assert!(made.expect("scripts/demo-store runs").success());
+    make_store(store.path());
     let source = format!("oci:{}", store.path().display());
     let mapping = [
         "--oci-mirror",
@@ -73,8 +80,37 @@ fn the_examples_of_the_semantics_are_true() {
         "registry.example/*/*",
     ];
     let Some(mount) = Mount::start(&[source], Options::new().args(mapping)) else { return };
-    let blocks = examples(include_str!("../SEMANTICS.md"));
-    assert!(blocks.len() >= 5, "the examples are found");
+    let document = include_str!("../SEMANTICS.md");
+    are_true(document, mount.path(), &mount.home(), &|| mount.log());
+}
+
+#[test]
+fn the_examples_of_the_export_are_true_for_an_ordinary_user() {
+    world::is_ordinary("the_examples_of_the_export_are_true", &[]);
+}
+
+#[test]
+fn the_examples_of_the_export_are_true() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    make_store(&dir.path().join("store"));
+    let document = include_str!("../docs/without-fuse.md");
+    are_true(document, dir.path(), dir.path(), &String::new);
+}
+
+/// Writes the demonstration store.
+fn make_store(dir: &Path) {
+    let made =
+        Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/demo-store")).arg(dir).status();
+    assert!(made.expect("scripts/demo-store runs").success());
+}
+
+/// Runs the examples of a document in `dir`.
+fn are_true(document: &str, dir: &Path, home: &Path, log: &dyn Fn() -> String) {
+    let blocks = examples(document);
+    assert!(blocks.len() >= 2, "the examples are found");
+    let program = world::program();
+    let own = program.parent().expect("a directory").display();
+    let path = format!("{own}:{}", std::env::var("PATH").unwrap_or_default());
     for block in blocks {
         // One shell for a block: a variable lives to its end. A line of its own divides the
         // answers.
@@ -83,7 +119,9 @@ fn the_examples_of_the_semantics_are_true() {
             block.iter().map(|e| format!("{{ {}; }} 2>&1; {divide}", e.command)).collect();
         let output = Command::new("bash")
             .args(["-c", &script.join("\n")])
-            .current_dir(mount.path())
+            .current_dir(dir)
+            .env("HOME", home)
+            .env("PATH", &path)
             .env("LC_ALL", "C.UTF-8")
             .output()
             .expect("bash runs");
@@ -96,7 +134,7 @@ fn the_examples_of_the_semantics_are_true() {
                 "$ {}\nprinted:\n{answer}\nexpected:\n{}\nlog:\n{}",
                 example.command,
                 example.expected,
-                mount.log()
+                log()
             );
         }
     }

@@ -10,6 +10,8 @@
 pub mod carry;
 pub mod commit;
 pub mod copy;
+pub mod examples;
+pub mod export;
 pub mod push;
 
 use std::ffi::OsString;
@@ -18,6 +20,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
+use self::examples::{CACHE_EXAMPLES, DOCTOR_EXAMPLES, EXAMPLES, MOUNT_EXAMPLES};
 use super::account::Account;
 use super::config::ConfigArgs;
 use super::mapping::MappingArgs;
@@ -46,6 +49,7 @@ Publishing:
 
 Working directories:
   lock         Write the hashes of all platforms into .terraform.lock.hcl
+  export       Lay out what a working directory needs in a plain directory
 
 Air gap:
   bundle       Carry releases into a store or one file, and check such a bundle
@@ -62,57 +66,6 @@ Setting up:
 
 Options:
 {options}{after-help}";
-
-const EXAMPLES: &str = "\
-Examples:
-  tofufs mount ghcr.io/acme /mnt/tofu            a part of a registry
-  ls /mnt/tofu/ghcr.io/acme/network              the releases of a module
-  cat /mnt/tofu/ghcr.io/acme/network:1.2.0/main.tf
-  tofufs status
-  tofufs umount /mnt/tofu
-
-`tofufs help mount` has the options of a mount, with examples; `tofufs help
-config` says where else than on the command line options can be set.";
-
-const MOUNT_EXAMPLES: &str = "\
-Examples:
-  tofufs mount ghcr.io/acme /mnt/tofu
-  tofufs mount oci:/srv/store registry.example.com:5000 /mnt/tofu
-        what the store holds comes from there, all else from the registry
-  tofufs mount --offline ghcr.io/acme /mnt/tofu
-        from the cache alone
-  tofufs mount --read-only --offline oci-archive:/media/bundle.tar /mnt/tofu
-        from one file, without any network
-  tofufs mount --plain-http localhost:5000 localhost:5000 /mnt/tofu
-  tofufs mount --oci-mirror 'ghcr.io/acme/${namespace}/${type}' \\
-        --include 'registry.opentofu.org/*/*' \\
-        --provider hashicorp/aws ghcr.io/acme /mnt/tofu
-        providers too: `tofufs tofurc /mnt/tofu` tells the clients
-
-As a mount helper (link tofufs to /sbin/mount.fuse.tofufs), long options
-are -o options with _ for -, and several sources are joined by ;
-  mount -t fuse.tofufs ghcr.io/acme /mnt/tofu -o ro,allow_other
-  in /etc/fstab:
-  ghcr.io/acme;oci:/srv/store  /mnt/tofu  fuse.tofufs  ro,_netdev,tag_ttl=5m
-With `user` in fstab, write `user,exec`: the kernel runs no provider otherwise.
-
-SIZE is a whole number with KiB, MiB, GiB or TiB (or K, M, G, T, the same);
-DURATION with ms, s, m or h (alone: seconds).";
-
-const DOCTOR_EXAMPLES: &str = "\
-Examples:
-  tofufs doctor
-        this host
-  tofufs doctor ghcr.io/acme/network:1.2.0
-        and a release: who logs in how, where its blobs come from
-  tofufs doctor --plain-http localhost:5000 localhost:5000";
-
-const CACHE_EXAMPLES: &str = "\
-Examples:
-  tofufs cache info
-  tofufs cache prune --to 5GiB
-  tofufs cache pin --lock-file .terraform.lock.hcl --root .
-  tofufs cache pin --remove ghcr.io/acme/network:1.2.0";
 
 /// The whole command line.
 #[derive(Parser, Debug)]
@@ -196,6 +149,15 @@ pub enum Command {
     /// and hashes that are there already stay. What no rule maps is left as it is.
     #[command(after_help = carry::LOCK_EXAMPLES)]
     Lock(Box<carry::LockArgs>),
+    /// Lay out what a working directory needs in a plain directory
+    ///
+    /// For hosts that cannot mount, as most containers of CI. DIR gets the paths that a mount there
+    /// would show: DIR/HOST/NAME:TAG and DIR/HOST/NAME/TAG for each release, and for providers
+    /// DIR/plugins/HOST/NAMESPACE/TYPE/VERSION/OS_ARCH. All of it is verified, and a package appears
+    /// whole or not at all. What is there and was not touched is not even read again; what somebody
+    /// changed is put right. `tofufs tofurc --for DIR` prints the CLI configuration.
+    #[command(after_help = export::EXPORT_EXAMPLES)]
+    Export(Box<export::ExportArgs>),
     /// Carry releases into a store or one file, and check such a bundle
     ///
     /// What lock files, root modules and references need is read from the registries and added to a
@@ -223,13 +185,13 @@ pub enum Command {
     /// Works beside mounts that use the cache.
     #[command(after_help = CACHE_EXAMPLES)]
     Cache(CacheArgs),
-    /// Print the CLI configuration that points OpenTofu and Terraform at a mount
+    /// Print the CLI configuration that points OpenTofu and Terraform at a mount or an export
     ///
     /// For each use of a mount, with a word on when to choose which; without --use, the first is in
     /// effect and the others are comments. OpenTofu reads ~/.tofurc, or ~/.terraformrc where there
     /// is that alone; Terraform reads ~/.terraformrc.
     #[command(
-        after_help = "Examples:\n  tofufs tofurc /mnt/tofu\n  tofufs tofurc --install /mnt/tofu\n  tofufs tofurc --install --client terraform /mnt/tofu"
+        after_help = "Examples:\n  tofufs tofurc /mnt/tofu\n  tofufs tofurc --for /srv/tofu\n  tofufs tofurc --install /mnt/tofu\n  tofufs tofurc --install --client terraform /mnt/tofu"
     )]
     Tofurc(TofurcArgs),
     /// Show what options are set to, and where that was said
@@ -246,6 +208,13 @@ pub enum Command {
     Completions {
         /// Which shell
         shell: Shell,
+    },
+    /// Write the manual pages into a directory
+    #[command(hide = true, after_help = "Example:\n  tofufs man /usr/local/share/man/man1")]
+    Man {
+        /// The directory, made if it is missing
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
     },
 }
 

@@ -83,9 +83,6 @@ fn serve_in(
         .map_err(|e| CommandError::Failed(format!("no control socket can be made: {e}")))?;
     let fs = file_system(settings, &access, socket.path())?;
     let look = Look::new(settings, &fs, &access);
-    if settings.in_background {
-        background::detach()?;
-    }
     if settings.strict {
         look.insist(runtime)?;
     }
@@ -100,6 +97,9 @@ fn serve_in(
         session::start(&settings.mountpoint, &mounting, threads, adapter, connected)
             .map_err(CommandError::failed)?;
     drop(turn);
+    // After mounting: systemd's automount answers its own process group alone at the mount point,
+    // and has all others wait for the mount.
+    let detached = if settings.in_background { background::detach() } else { Ok(()) };
     let session = Arc::new(session);
     let (kernel, blocking) = (Arc::clone(&session), runtime.handle().clone());
     fs.publishing().tell_kernel(Box::new(ForgettingKernel { kernel, blocking }));
@@ -110,7 +110,7 @@ fn serve_in(
     let controlling = runtime.spawn(async move { socket.serve(Arc::new(controlled)).await });
     tracing::info!("{}: mounted {}", settings.mountpoint.display(), settings.session.name);
     let ailing = if settings.strict { Vec::new() } else { look.at_sources(runtime) };
-    let ended = match ready(&ailing) {
+    let ended = match detached.and_then(|()| ready(&ailing)) {
         Ok(()) => {
             runtime.block_on(lifecycle::until_unmounted(&session, end, &mut signals, log_file))
         }

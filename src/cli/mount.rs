@@ -16,7 +16,7 @@ use super::control::{private_dir, stem};
 use super::log::{self, LogFile, LogWriter, Rotation};
 use super::output::{self, CommandError};
 use super::settings::{DirectoryEnvironment, MountSettings};
-use super::{background, daemon};
+use super::{background, daemon, notify};
 
 /// How long another process may take to mount at the same place.
 const TURN: Duration = Duration::from_secs(5);
@@ -53,6 +53,7 @@ fn serve(settings: &MountSettings, log_file: Option<&LogWriter>) -> Result<(), C
         let is_said = settings.log_file.is_none();
         return daemon::serve(settings, log_file, |ailing| {
             ailing.iter().filter(|_| !is_said).for_each(|source| output::note(&source.to_string()));
+            notify::ready();
             Ok(())
         });
     }

@@ -23,7 +23,7 @@ pub use read::{
 use super::args::CommandLine;
 
 /// Options that are for one process alone, and so belong on its command line.
-const TYPED_ALONE: [&str; 3] = ["help", "version", "foreground"];
+const TYPED_ALONE: [&str; 4] = ["help", "version", "foreground", "for"];
 
 /// The hidden option that holds a whole rule of the mapping, and the three that spell one on the
 /// command line. They are one setting: the place that says one of them says all.

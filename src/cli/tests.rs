@@ -15,7 +15,8 @@ fn the_definition_is_sound() {
 #[test]
 fn the_grouped_help_names_every_command() {
     let help = CommandLine::command().render_help().to_string();
-    for command in CommandLine::command().get_subcommands() {
+    let line = CommandLine::command();
+    for command in line.get_subcommands().filter(|command| !command.is_hide_set()) {
         let line = format!("\n  {} ", command.get_name());
         assert!(help.contains(&line), "{}: {help}", command.get_name());
     }
@@ -125,6 +126,7 @@ fn json_is_an_option_of_the_command_and_not_of_a_group() {
         "bundle",
         "bundle verify",
         "pull",
+        "export",
         "tofurc",
         "cache",
     ] {
@@ -276,4 +278,43 @@ fn what_is_no_mount_of_tofufs_is_refused_with_its_name() {
 #[test]
 fn a_fake_mount_does_nothing() {
     assert!(run_words("mount.fuse.tofufs -f a.b /nowhere -o ro").is_ok());
+}
+
+/// The command lines of `tofufs` in a document: in indented or fenced lines, alone or behind a
+/// prompt, up to what a shell takes for something else.
+fn document_lines(text: &str) -> Vec<Vec<String>> {
+    let joined = text.replace("\\\n", " ");
+    let mut found = Vec::new();
+    let mut fenced = false;
+    for line in joined.lines() {
+        fenced ^= line.starts_with("```");
+        if !fenced && !line.starts_with("    ") {
+            continue;
+        }
+        for part in line.trim().trim_start_matches("$ ").trim_start_matches("- ").split(" && ") {
+            let Some(rest) = part.trim().strip_prefix("tofufs ") else { continue };
+            let typed = rest.split([';', '|', '#', '…']).next().unwrap_or_default();
+            let typed = typed.split(" > ").next().unwrap_or_default();
+            let words = typed.split_whitespace().map(|word| word.trim_matches('\'').to_owned());
+            found.push(["tofufs".to_owned()].into_iter().chain(words).collect());
+        }
+    }
+    found
+}
+
+#[test]
+fn commands_in_documents_are_understood() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let documents = std::fs::read_dir(root.join("docs")).unwrap();
+    let documents = documents.map(|entry| entry.unwrap().path()).chain([root.join("README.md")]);
+    let mut count = 0;
+    for document in documents.filter(|path| path.extension().is_some_and(|e| e == "md")) {
+        for words in document_lines(&std::fs::read_to_string(&document).unwrap()) {
+            count += 1;
+            let parsed = CommandLine::try_parse_from(&words);
+            let document = document.display();
+            parsed.unwrap_or_else(|e| panic!("{document}: {words:?}: {e}"));
+        }
+    }
+    assert!(count > 50, "{count}");
 }

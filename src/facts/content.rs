@@ -138,7 +138,7 @@ impl Content {
 
     /// Runs `work` on an archive's bytes; once more on new ones if the cached ones turn out to be
     /// damaged.
-    async fn with_archive<T: Send + 'static>(
+    pub(super) async fn with_archive<T: Send + 'static>(
         self: &Arc<Self>,
         repo: &Repo,
         archive: &Descriptor,

@@ -329,7 +329,7 @@ fn mount(point: &Path, options: &SessionOptions) -> Result<OwnedFd, MountError> 
         Err(Errno::NOENT | Errno::NODEV | Errno::NXIO) => Err(MountError::Refused {
             point: point.to_owned(),
             rule: "this system has no /dev/fuse; load the kernel module (modprobe fuse) or, in a container, pass the \
-                   device in"
+                   device in; where neither can be done, `tofufs export` lays the same paths out in a plain directory"
                 .into(),
         }),
         Err(e) => Err(MountError::System { point: point.to_owned(), what: "mount(2) failed", source: e.into() }),

@@ -8,6 +8,7 @@
 mod carried;
 mod copies;
 mod logs;
+mod service;
 mod settings;
 mod sources;
 #[path = "../support/mod.rs"]

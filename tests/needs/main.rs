@@ -1,6 +1,7 @@
 //! What working directories need: locked, fetched beforehand, kept. With image layouts and a real
 //! registry; with the real clients where they are installed.
 
+mod export;
 mod inputs;
 mod kept;
 mod like;
@@ -162,5 +163,5 @@ fn add_to_mirror(mirror: &Path, kind: &str, version: &str, packages: &[(&str, Ve
 
 #[test]
 fn an_ordinary_user_can_do_the_same() {
-    support::world::again_as_ordinary(&["lock::", "pull::", "like::"]);
+    support::world::again_as_ordinary(&["export::", "lock::", "pull::", "like::"]);
 }

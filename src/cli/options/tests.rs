@@ -52,7 +52,7 @@ fn every_option_has_a_variable() {
                 panic!("{words} {} has no long form", option.get_id())
             };
             let expected = format!("TOFUFS_{}", long.to_uppercase().replace('-', "_"));
-            let typed_alone = ["help", "version", "foreground"].contains(&long);
+            let typed_alone = TYPED_ALONE.contains(&long);
             let variable = option.get_env().map(|name| name.to_string_lossy().into_owned());
             assert_eq!(variable, (!typed_alone).then_some(expected), "{words} --{long}");
             seen += 1;
@@ -431,7 +431,7 @@ fn a_mount_tells_options_that_other_commands_have() {
     for key in told.keys() {
         assert!(known.contains_key(key), "{key}");
     }
-    for command in ["lock", "bundle", "pull", "push", "copy", "doctor"] {
+    for command in ["lock", "bundle", "pull", "export", "push", "copy", "doctor"] {
         let command = CommandLine::command().find_subcommand(command).cloned().unwrap();
         assert!(
             command.get_opts().any(|option| option.get_long() == Some("like")),

@@ -1,7 +1,7 @@
 //! `tofufs tofurc`: the CLI configuration that points OpenTofu and Terraform at a mount.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum, ValueHint};
 use serde::{Deserialize, Serialize};
@@ -11,16 +11,28 @@ use super::ClientEnvironment;
 use super::install::{self, Place};
 use crate::cli::args::carry::ClientArg;
 use crate::cli::control::ControlRequest;
+use crate::cli::export as exporting;
 use crate::cli::mounts;
 use crate::cli::output::{self, CommandError};
+use crate::copy::export;
 use crate::mapping::Mapping;
 
 /// Arguments of `tofurc`.
 #[derive(Args, Debug)]
 pub struct TofurcArgs {
     /// The mount point
-    #[arg(value_hint = ValueHint::DirPath)]
-    pub mountpoint: std::path::PathBuf,
+    #[arg(value_hint = ValueHint::DirPath, required_unless_present = "exported")]
+    pub mountpoint: Option<PathBuf>,
+
+    /// The directory of an export, in the place of a mount point: for the providers that are in it
+    #[arg(
+        long = "for",
+        id = "exported",
+        value_name = "DIR",
+        value_hint = ValueHint::DirPath,
+        conflicts_with_all = ["mountpoint", "purpose"]
+    )]
+    pub exported: Option<PathBuf>,
 
     /// Print the configuration for this use alone
     #[arg(long = "use", value_name = "USE", value_enum)]
@@ -130,9 +142,33 @@ impl MountMapping {
 
 /// Prints the configuration.
 pub fn run(args: &TofurcArgs) -> Result<(), CommandError> {
+    let (point, mapping) = match (&args.mountpoint, &args.exported) {
+        (Some(mountpoint), _) => of_mount(mountpoint)?,
+        (None, Some(dir)) => of_export(dir)?,
+        (None, None) => return Err(CommandError::usage("name a MOUNTPOINT or --for DIR")),
+    };
+    // An export has one use.
+    let of_export = args.exported.as_ref().map(|_| Use::Plugins);
+    let purpose = args.purpose.or(of_export);
+    let chosen = purpose.unwrap_or(Use::Plugins);
+    if args.install {
+        let environment = ClientEnvironment::of_process();
+        let place = Place::of(&environment, args.client == ClientArg::Terraform);
+        let hcl = block(&point, &mapping, chosen);
+        let json = as_json(&point, &mapping, chosen);
+        return install::install(&place, &hcl, &json, &environment);
+    }
+    match args.json {
+        true => output::json(&as_json(&point, &mapping, chosen)),
+        false => output::text(as_hcl(&point, &mapping, purpose)),
+    }
+}
+
+/// What a mount tells.
+fn of_mount(mountpoint: &Path) -> Result<(PathBuf, MountMapping), CommandError> {
     let failed =
-        |reason: String| CommandError::Failed(format!("{}: {reason}", args.mountpoint.display()));
-    let entry = mounts::at(&args.mountpoint)?;
+        |reason: String| CommandError::Failed(format!("{}: {reason}", mountpoint.display()));
+    let entry = mounts::at(mountpoint)?;
     let answer = mounts::connect(&entry)
         .and_then(|connection| connection.ask(&ControlRequest::Mapping(())))
         .map_err(failed)?;
@@ -142,22 +178,24 @@ pub fn run(args: &TofurcArgs) -> Result<(), CommandError> {
                       block in the CLI configuration";
         return Err(failed(reason.to_owned()));
     }
-    let purpose = args.purpose.unwrap_or(Use::Plugins);
-    if args.install {
-        let environment = ClientEnvironment::of_process();
-        let place = Place::of(&environment, args.client == ClientArg::Terraform);
-        let hcl = block(&entry.point, &mapping, purpose);
-        return install::install(
-            &place,
-            &hcl,
-            &as_json(&entry.point, &mapping, purpose),
-            &environment,
-        );
+    Ok((entry.point, mapping))
+}
+
+/// The providers that were exported to a directory: others come from their own registries.
+fn of_export(dir: &Path) -> Result<(PathBuf, MountMapping), CommandError> {
+    let failed = |reason: String| CommandError::Failed(format!("{}: {reason}", dir.display()));
+    let dir = std::path::absolute(dir)
+        .and_then(|dir| exporting::unambiguous(&dir))
+        .map_err(|e| failed(e.to_string()))?;
+    let plugins = dir.join("plugins");
+    let providers = export::providers(&plugins)
+        .map_err(|e| failed(format!("its plugins/ cannot be listed: {e}")))?;
+    if providers.is_empty() {
+        let reason = "no provider was exported to it; name some with `tofufs export`";
+        return Err(failed(reason.to_owned()));
     }
-    match args.json {
-        true => output::json(&as_json(&entry.point, &mapping, purpose)),
-        false => output::text(as_hcl(&entry.point, &mapping, args.purpose)),
-    }
+    let include = providers.iter().map(ToString::to_string).collect();
+    Ok((dir, MountMapping { flags: Vec::new(), include, exclude: Vec::new() }))
 }
 
 /// The methods that a use needs: the mirror, then the providers' own registries for all others.
@@ -210,16 +248,21 @@ fn as_json(point: &Path, mapping: &MountMapping, purpose: Use) -> Value {
 
 /// One use, or all of them, of which the first is in effect and the others are comments.
 fn as_hcl(point: &Path, mapping: &MountMapping, purpose: Option<Use>) -> String {
-    let mut text = format!("# For the mount at {}, whose mapping is\n", point.display());
+    let mut text = match mapping.flags.is_empty() {
+        true => format!("# For the providers that were exported to {}\n", point.display()),
+        false => format!("# For the mount at {}, whose mapping is\n", point.display()),
+    };
     for line in lines_of_flags(&mapping.flags) {
         let _ = writeln!(text, "#   {line}");
     }
     for (at, each) in
         Use::ALL.into_iter().filter(|each| purpose.is_none_or(|wanted| wanted == *each)).enumerate()
     {
-        let _ = writeln!(text, "\n# --use {}", each.name());
-        for line in each.advice().lines() {
-            let _ = writeln!(text, "# {line}");
+        if !mapping.flags.is_empty() {
+            let _ = writeln!(text, "\n# --use {}", each.name());
+            for line in each.advice().lines() {
+                let _ = writeln!(text, "# {line}");
+            }
         }
         for line in block(point, mapping, each).lines() {
             let _ = writeln!(text, "{}{line}", if at == 0 { "" } else { "# " });
