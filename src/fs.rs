@@ -235,7 +235,7 @@ impl Fs {
                 Looked::Absent(Duration::ZERO)
             }
             _ => match self.releases.find(dir, name).await? {
-                Some(node) if node.is_assumed() => Looked::Found((node, self.facts.tag_ttl())),
+                Some(node) if node.is_assumed() => Looked::Found((node, self.facts.tags().ttl())),
                 Some(node) => Looked::Found((node, FOREVER)),
                 None => Looked::Absent(FOREVER),
             },
@@ -503,7 +503,7 @@ impl Fs {
         MountReport {
             sources: self.facts.sources(),
             errors: self.failures.log.standing(|host| self.facts.is_well(host)),
-            downloads: self.facts.downloads(),
+            downloads: self.facts.content().downloads(),
             inodes: self.inodes.count(),
             cache_bytes: usage.bytes,
             cache_limit: usage.limit,

@@ -337,7 +337,7 @@ impl<'a> CopyReading<'a> {
             }
         };
         let facts = self.origins().facts(&one.repo.host).map_err(CommandError::failed)?;
-        let digest = facts.resolve(&one).await.map_err(CommandError::failed)?;
+        let digest = facts.tags().resolve(&one).await.map_err(CommandError::failed)?;
         let tags = match one.selector {
             Selector::Tag(tag) => vec![tag],
             Selector::Digest(_) => Vec::new(),

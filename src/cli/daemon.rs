@@ -382,7 +382,7 @@ impl Service for Controlled {
                 serde_json::to_value(committed).map_err(|e| e.to_string())
             }
             ControlRequest::Mapping(()) => {
-                serde_json::to_value(MountMapping::of(self.fs.facts().mapping()))
+                serde_json::to_value(MountMapping::of(self.fs.facts().providers().mapping()))
                     .map_err(|e| e.to_string())
             }
             ControlRequest::Settings(()) => {

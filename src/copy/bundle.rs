@@ -339,7 +339,7 @@ async fn pack(
             Ok(packer.document(repo, *part, bytes.to_vec()).await?)
         }
         (BundleMember::New(blob), _) => {
-            let object = origins.facts(&repo.host)?.blob(repo, blob).await?;
+            let object = origins.facts(&repo.host)?.content().blob(repo, blob).await?;
             Ok(packer.blob(repo, &blob.digest, blob.size, &Cached(object)).await?)
         }
         (BundleMember::Held(archive, blob), _) => {
@@ -494,7 +494,7 @@ impl<'a> BundleBlob<'a> {
 #[async_trait]
 impl BlobSource for BundleBlob<'_> {
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let fetch = || async { self.facts.blob(self.repo, self.blob).await.map(Cached) };
+        let fetch = || async { self.facts.content().blob(self.repo, self.blob).await.map(Cached) };
         match self.fetched.get_or_init(fetch).await {
             Ok(cached) => cached.read_at(offset, len).await,
             Err(e) => Err(io::Error::other(e.clone())),

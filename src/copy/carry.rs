@@ -129,7 +129,7 @@ pub async fn all_of_registry(
             tags => tags?,
         };
         for tag in tags {
-            let digest = facts.resolve(&repo.at(Selector::Tag(tag.clone()))).await?;
+            let digest = facts.tags().resolve(&repo.at(Selector::Tag(tag.clone()))).await?;
             roots.entry(digest).or_default().push(tag);
         }
         found.extend(roots.into_iter().map(|(digest, tags)| SourceArtifact {

@@ -179,7 +179,8 @@ impl ExportDirectory {
         origins: &dyn RegistryFacts,
     ) -> Result<LaidOut, ExportError> {
         let facts = origins.facts(&planned.repo.host)?;
-        let package = facts.package(&planned.repo, &planned.archive, Unpacking::WhenOpened).await?;
+        let package =
+            facts.content().package(&planned.repo, &planned.archive, Unpacking::WhenOpened).await?;
         let place = self.dir.join(&planned.path);
         if fs::symlink_metadata(&place).is_ok() {
             if tree::is_same(&facts, &package, &place, planned.plugins).await? {

@@ -106,9 +106,9 @@ async fn count(
         let facts = origins.facts(&artifact.repo.host)?;
         find(&facts, artifact).await?;
         let mut is_kept =
-            !listed.contains(&artifact.repo) || facts.keeps_tags(&artifact.repo).await;
+            !listed.contains(&artifact.repo) || facts.tags().keeps_list(&artifact.repo).await;
         for tag in &artifact.tags {
-            is_kept &= facts.keeps_binding(&artifact.repo, tag, artifact.digest).await;
+            is_kept &= facts.tags().keeps_binding(&artifact.repo, tag, artifact.digest).await;
         }
         if !is_kept {
             return Err(lost(
@@ -173,7 +173,7 @@ async fn wanted(
     for (artifact, needed) in needs.artifacts.iter().enumerate() {
         let facts = origins.facts(&needed.repo.host)?;
         // A registry that does not list its tags has releases all the same.
-        match facts.tags(&needed.repo).await {
+        match facts.tags().list(&needed.repo).await {
             Err(e)
                 if !matches!(e.failure, Failure::Absent | Failure::Denied)
                     && !e.failure.is_outage() =>
@@ -203,7 +203,7 @@ impl Wanted {
 }
 
 async fn package(wanted: Wanted) -> Result<Wanted, Refusal> {
-    wanted.facts.package(&wanted.repo, &wanted.zip, Unpacking::WhenOpened).await?;
+    wanted.facts.content().package(&wanted.repo, &wanted.zip, Unpacking::WhenOpened).await?;
     let (facts, zip) = (wanted.facts.clone(), wanted.zip.clone());
     if !blocking(move || is_stored(&facts, zip.digest, Some(zip.size))).await? {
         let subject = wanted.repo.at(Selector::Digest(wanted.zip.digest));

@@ -41,7 +41,7 @@ pub async fn graph(
             graph.manifests.push(manifest);
             continue;
         }
-        let manifest = facts.manifest(repo, digest).await?;
+        let manifest = facts.manifests().get(repo, digest).await?;
         let subject = || repo.at(Selector::Digest(digest));
         pending.push((digest, Some(manifest.clone())));
         match &manifest.body {

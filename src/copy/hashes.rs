@@ -38,7 +38,7 @@ pub async fn of_release(
 ) -> Result<Vec<HashedPlatform>, Refusal> {
     let targets = targets(facts, repo, digest, platforms).await?;
     let hashed = targets.iter().map(|target| async move {
-        let (manifest, zip) = facts.target(repo, target).await?;
+        let (manifest, zip) = facts.manifests().target(repo, target).await?;
         let places = [&target.manifest.annotations, &manifest.annotations, &zip.annotations];
         let h1 = places.into_iter().find_map(annotated);
         Ok(HashedPlatform {
@@ -62,7 +62,7 @@ pub async fn targets(
     platforms: &[Platform],
 ) -> Result<Vec<Target>, Refusal> {
     let subject = || repo.at(Selector::Digest(digest));
-    let (_, release) = facts.release(repo, digest).await?;
+    let (_, release) = facts.manifests().release(repo, digest).await?;
     let Release::Provider(targets) = release else {
         return Err(Refusal::new(
             Failure::Structure,
@@ -92,8 +92,8 @@ pub async fn computed(
     repo: &Repo,
     zip: &Descriptor,
 ) -> Result<(PackageHash, bool), Refusal> {
-    let package = facts.package(repo, zip, Unpacking::WhenOpened).await?;
-    let hashes = facts.hashes(&package).await?;
+    let package = facts.content().package(repo, zip, Unpacking::WhenOpened).await?;
+    let hashes = facts.content().hashes(&package).await?;
     Ok((PackageHash::of_files(&hashes.directory), hashes.directory != hashes.archive))
 }
 

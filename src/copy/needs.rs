@@ -372,7 +372,7 @@ impl<'a> NeedsFinding<'a> {
             ReferencePattern::Tags(repo, form) => (repo, form),
         };
         let facts = self.origins.facts(&repo.host)?;
-        let tags = facts.tags(repo).await?;
+        let tags = facts.tags().list(repo).await?;
         let of_form: Vec<&Tag> = tags.iter().filter(|tag| is_of_form(tag.as_str(), form)).collect();
         if of_form.is_empty() {
             let rule = format!("none of its {} tags is of the form {form:?}", tags.len());
@@ -394,8 +394,8 @@ impl<'a> NeedsFinding<'a> {
 
     async fn release(&mut self, reference: Reference) -> Result<(), Refusal> {
         let facts = self.origins.facts(&reference.repo.host)?;
-        let digest = facts.resolve(&reference).await?;
-        let contents = match facts.release(&reference.repo, digest).await?.1 {
+        let digest = facts.tags().resolve(&reference).await?;
+        let contents = match facts.manifests().release(&reference.repo, digest).await?.1 {
             Release::Module(zip) => ReleaseContents::Module(zip),
             Release::Provider(_) => {
                 packages(&facts, &reference.repo, digest, &self.inputs.platforms).await?
@@ -442,7 +442,7 @@ async fn packages(
 ) -> Result<ReleaseContents, Refusal> {
     let targets = hashes::targets(facts, repo, digest, platforms).await?;
     let read = targets.iter().map(|target| async move {
-        let (_, zip) = facts.target(repo, target).await?;
+        let (_, zip) = facts.manifests().target(repo, target).await?;
         Ok(NeededPackage {
             platform: target.platform.clone(),
             manifest: target.manifest.clone(),

@@ -56,7 +56,7 @@ pub async fn release(
     };
     for repo in repos {
         let reference = repo.at(Selector::Tag(tag.clone()));
-        match origins.facts(&repo.host)?.resolve(&reference).await {
+        match origins.facts(&repo.host)?.tags().resolve(&reference).await {
             Ok(digest) => return Ok(Selected { version: version.clone(), reference, digest }),
             Err(e) if e.failure == Failure::Absent => {}
             Err(e) => return Err(e),
@@ -74,7 +74,7 @@ async fn newest(
 ) -> Result<Version, Refusal> {
     let mut versions = BTreeSet::new();
     for repo in repos {
-        match origins.facts(&repo.host)?.tags(repo).await {
+        match origins.facts(&repo.host)?.tags().list(repo).await {
             Ok(tags) => versions.extend(tags.iter().filter_map(Version::of_tag)),
             Err(e) if e.failure == Failure::Absent => {}
             Err(e) => return Err(e),

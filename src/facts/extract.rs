@@ -4,9 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::content::Bytes;
+use super::content::Content;
+use super::package::{StoredArchive, VerifiedPackage};
 use super::prefetch::BesideFetch;
-use super::{Facts, VerifiedPackage};
 use crate::archive::{self, ArchiveError};
 use crate::failure::Refusal;
 use crate::members::{Child, FileNo, MemberFile, Members, TOP};
@@ -33,7 +33,7 @@ pub trait PackageTarget: Send + Sync + 'static {
     ) -> io::Result<Option<Box<dyn io::Write>>>;
 }
 
-impl Facts {
+impl Content {
     /// Hands all of a package to `target`, directories before what is in them, every file checked
     /// as when it is read.
     ///
@@ -72,7 +72,7 @@ fn extracted(
                     match target.file(&at, number, file) {
                         Err(e) => return Ok(Err(e)),
                         Ok(None) => {}
-                        Ok(Some(mut out)) => archive::extract(&Bytes(zip), file, &mut out)?,
+                        Ok(Some(mut out)) => archive::extract(&StoredArchive(zip), file, &mut out)?,
                     }
                 }
             }

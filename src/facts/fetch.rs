@@ -9,47 +9,58 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::Facts;
-use super::content::blocking;
+use super::blocking::blocking;
 use super::error::lost;
 use super::prefetch::BesideFetch;
-use super::running::RunningTransfer;
+use super::registries::JoinedRegistries;
+use super::running::{Running, RunningTransfer};
+use crate::archive::Limits;
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal, Subject};
 use crate::name::{Reference, Repo, Selector};
 use crate::oci::{Descriptor, Manifest};
 use crate::registry::{BlobError, BlobSink, SinkError};
-use crate::store::{Begin, Fill, Key, Object, StoreError, StoreFailure};
+use crate::store::{Begin, Fill, Key, Object, Store, StoreError, StoreFailure};
 
 /// How many pieces of a transfer wait to be hashed and written.
 const QUEUE: usize = 16;
 /// How often a fill in another process is looked at.
 const POLL: Duration = Duration::from_millis(100);
 
-impl Facts {
-    /// Fetches a manifest, verifies it, keeps it in the store; its digest.
-    pub(super) async fn fetch_manifest(
-        self: &Arc<Self>,
-        repo: &Repo,
-        selector: &Selector,
-    ) -> Result<Digest, Refusal> {
-        let (digest, manifest) = self.fetch_manifest_parsed(repo, selector).await?;
-        if let Ok(manifest) = manifest {
-            self.nodes.keep_manifest(manifest);
-        }
-        Ok(digest)
-    }
+/// A manifest that was fetched.
+pub(super) struct FetchedManifest {
+    pub(super) digest: Digest,
+    /// Its parsed view, or why the document is refused. A refused document has a digest all the
+    /// same, since a tag that stands for it can be listed and asked for the reason.
+    pub(super) document: Result<Arc<Manifest>, Refusal>,
+}
 
-    /// Fetches a manifest: its digest, and its parsed view or why the document is refused. A
-    /// refused document has a digest all the same, since a tag that stands for it can be listed and
-    /// asked for the reason.
-    pub(super) async fn fetch_manifest_parsed(
-        self: &Arc<Self>,
+/// The object, or the right to fill it.
+enum FetchStart {
+    Present(Object),
+    Fill(Box<Fill>),
+}
+
+/// The way from the registries into the store.
+pub(super) struct Fetcher {
+    pub(super) store: Arc<Store>,
+    pub(super) registries: Arc<JoinedRegistries>,
+    /// How long another fill of the same blob may make no progress.
+    pub(super) deadline: Duration,
+    pub(super) limits: Limits,
+    /// The transfers that are under way.
+    pub(super) running: Arc<Running>,
+}
+
+impl Fetcher {
+    /// Fetches and verifies a manifest, and keeps it in the store.
+    pub(super) async fn manifest(
+        &self,
         repo: &Repo,
         selector: &Selector,
-    ) -> Result<(Digest, Result<Arc<Manifest>, Refusal>), Refusal> {
+    ) -> Result<FetchedManifest, Refusal> {
         let subject = repo.at(selector.clone());
-        let registry = self.origin(&repo.host)?.registry.clone();
+        let registry = self.registries.reached(&repo.host)?.registry.clone();
         let raw = registry.manifest(&repo.name, selector).await?;
         let digest = match selector {
             Selector::Digest(wanted) => *wanted,
@@ -69,24 +80,24 @@ impl Facts {
                 ));
             }
         }
-        let parsed = Manifest::parse(raw.bytes.clone(), digest, raw.content_type.as_deref())
+        let document = Manifest::parse(raw.bytes.clone(), digest, raw.content_type.as_deref())
             .map(Arc::new)
             .map_err(|e| match selector {
                 Selector::Digest(_) => e.about(&subject),
                 Selector::Tag(_) => e.about(Subject::Manifest(subject.clone(), digest)),
             });
-        if parsed.is_ok() {
+        if document.is_ok() {
             let store = self.store.clone();
             let kept = blocking(move || keep(&store, digest, &raw.bytes)).await?;
             if let Err(e) = kept {
                 tracing::warn!("{subject} ({digest}) is served without being kept: {e}");
             }
         }
-        Ok((digest, parsed))
+        Ok(FetchedManifest { digest, document })
     }
 
     /// A blob from the store, or from the registry into the store.
-    pub(super) async fn fetch_blob(
+    pub(super) async fn blob(
         self: &Arc<Self>,
         repo: &Repo,
         blob: &Descriptor,
@@ -107,8 +118,8 @@ impl Facts {
         let mut tried = false;
         loop {
             let fill = match self.begin(&subject, blob).await? {
-                Ok(object) => return Ok(object),
-                Err(fill) => fill,
+                FetchStart::Present(object) => return Ok(object),
+                FetchStart::Fill(fill) => fill,
             };
             match self.transfer(repo, blob, fill, beside).await {
                 // Wrong bytes get one more chance: a fault on the way is likelier than a lying
@@ -122,19 +133,15 @@ impl Facts {
         }
     }
 
-    /// The object, or the right to fill it. Waits while another fill of it makes progress: of
-    /// another process, or of the same blob in another repository.
-    async fn begin(
-        self: &Arc<Self>,
-        subject: &Reference,
-        blob: &Descriptor,
-    ) -> Result<Result<Object, Box<Fill>>, Refusal> {
+    /// Waits while another fill of the blob makes progress: of another process, or of the same blob
+    /// in another repository.
+    async fn begin(&self, subject: &Reference, blob: &Descriptor) -> Result<FetchStart, Refusal> {
         let (mut seen, mut moved) = (None, Instant::now());
         loop {
             let (store, key, size) = (self.store.clone(), Key::Blob(blob.digest), blob.size);
             match blocking(move || store.begin(&key, size)).await?? {
-                Begin::Present(object) => return Ok(Ok(object)),
-                Begin::Fill(fill) => return Ok(Err(Box::new(fill))),
+                Begin::Present(object) => return Ok(FetchStart::Present(object)),
+                Begin::Fill(fill) => return Ok(FetchStart::Fill(Box::new(fill))),
                 Begin::Busy { bytes } => {
                     if seen != Some(bytes) {
                         (seen, moved) = (Some(bytes), Instant::now());
@@ -165,20 +172,18 @@ impl Facts {
         beside: &BesideFetch,
     ) -> Result<Object, Refusal> {
         let subject = repo.at(Selector::Digest(blob.digest));
-        let (facts, beside, position) = (self.clone(), beside.clone(), fill.position());
+        let (fetcher, beside, position) = (self.clone(), beside.clone(), fill.position());
         let entered = self.running.begin(subject.to_string(), blob.digest, blob.size, position);
         let progress = entered.transfer().clone();
-        let mut pipe = Pipe { facts, beside, position, progress, end: FetchEnd::Idle(fill) };
-        let registry = self.origin(&repo.host)?.registry.clone();
+        let mut pipe = Pipe { fetcher, beside, position, progress, end: FetchEnd::Idle(fill) };
+        let registry = self.registries.reached(&repo.host)?.registry.clone();
         let sent = registry.blob(&repo.name, blob, &mut pipe).await;
-        let fill = match (sent, pipe.close().await?) {
-            (_, Err(e)) => return Err(e.into()),
-            (Err(BlobError::Registry(e)), Ok(_)) => return Err(e),
-            (Err(BlobError::Sink(e)), Ok(_)) => {
-                return Err(Refusal::new(Failure::Io, subject, e));
-            }
-            (Ok(()), Ok(fill)) => fill,
-        };
+        // Where writing has failed, sending failed for that reason.
+        let fill = pipe.close().await?;
+        sent.map_err(|e| match e {
+            BlobError::Registry(e) => e,
+            BlobError::Sink(e) => Refusal::new(Failure::Io, subject.clone(), e),
+        })?;
         let published = blocking(move || fill.publish()).await?;
         published.map_err(|e| match e.failure {
             StoreFailure::Mismatch => Refusal::new(Failure::Integrity, subject, e.rule),
@@ -187,7 +192,7 @@ impl Facts {
     }
 }
 
-fn keep(store: &Arc<crate::store::Store>, digest: Digest, bytes: &[u8]) -> Result<(), StoreError> {
+fn keep(store: &Arc<Store>, digest: Digest, bytes: &[u8]) -> Result<(), StoreError> {
     match store.begin(&Key::Blob(digest), bytes.len() as u64)? {
         Begin::Present(_) | Begin::Busy { .. } => Ok(()),
         Begin::Fill(mut fill) => {
@@ -207,7 +212,7 @@ enum Piece {
 /// threads are few, and many transfers may wait for a registry that serves few at a time, or is
 /// silent.
 struct Pipe {
-    facts: Arc<Facts>,
+    fetcher: Arc<Fetcher>,
     beside: BesideFetch,
     position: u64,
     progress: Arc<RunningTransfer>,
@@ -225,9 +230,9 @@ impl Pipe {
         self.end = match std::mem::replace(&mut self.end, FetchEnd::Closed) {
             FetchEnd::Idle(mut fill) => {
                 let (tx, rx) = mpsc::channel(QUEUE);
-                let (facts, beside) = (self.facts.clone(), self.beside.clone());
+                let (fetcher, beside) = (self.fetcher.clone(), self.beside.clone());
                 let write = move || {
-                    beside.follow(&facts, &mut fill);
+                    beside.follow(&fetcher.store, &fetcher.limits, &mut fill);
                     write_all(fill, rx)
                 };
                 FetchEnd::Writing { tx, writer: tokio::task::spawn_blocking(write) }
@@ -241,12 +246,12 @@ impl Pipe {
     }
 
     /// The fill, when all that was passed is written.
-    async fn close(mut self) -> Result<Result<Box<Fill>, StoreError>, Refusal> {
+    async fn close(mut self) -> Result<Box<Fill>, Refusal> {
         match std::mem::replace(&mut self.end, FetchEnd::Closed) {
-            FetchEnd::Idle(fill) => Ok(Ok(fill)),
+            FetchEnd::Idle(fill) => Ok(fill),
             FetchEnd::Writing { tx, writer } => {
                 drop(tx);
-                writer.await.map_err(|_| lost())
+                Ok(writer.await.map_err(|_| lost())??)
             }
             FetchEnd::Closed => Err(lost()),
         }
@@ -297,11 +302,9 @@ fn write_all(mut fill: Box<Fill>, mut rx: mpsc::Receiver<Piece>) -> Result<Box<F
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::Limits;
-    use crate::facts::{FactsOptions, MountSource, ProviderOptions};
+    use crate::facts::MountSource;
     use crate::name::{RepoName, Tag};
     use crate::registry::{RawManifest, Registry};
-    use crate::store::Store;
 
     /// Sends one blob, and is silent about all others.
     struct Silent(Bytes);
@@ -359,29 +362,23 @@ mod tests {
         let registry = Arc::new(Silent(sent.clone()));
         let name = host.to_string();
         let _entered = runtime.enter();
-        let facts = Facts::new(FactsOptions {
-            sources: vec![MountSource::Registry {
-                host: host.clone(),
-                prefix: None,
-                registry,
-                name,
-            }],
+        let source = MountSource::Registry { host: host.clone(), prefix: None, registry, name };
+        let fetcher = Arc::new(Fetcher {
             store,
-            tag_ttl: Duration::from_secs(60),
+            registries: Arc::new(JoinedRegistries::new(vec![source], false)),
             deadline: Duration::from_secs(60),
             limits: Limits::default(),
-            providers: ProviderOptions::default(),
-            stores_stand_in: false,
+            running: Arc::default(),
         });
         let repo = Repo { host, name: "acme/net".parse().unwrap() };
         runtime.block_on(async {
             let (silent, answered) = (descriptor(b"silent"), descriptor(&sent));
-            let mut waiting = Box::pin(facts.fetch_blob(&repo, &silent, &BesideFetch::Nothing));
+            let mut waiting = Box::pin(fetcher.blob(&repo, &silent, &BesideFetch::Nothing));
             let begun = tokio::time::timeout(Duration::from_millis(200), &mut waiting).await;
             assert!(begun.is_err(), "a silent registry sends nothing");
             let object = tokio::time::timeout(
                 Duration::from_secs(20),
-                facts.fetch_blob(&repo, &answered, &BesideFetch::Nothing),
+                fetcher.blob(&repo, &answered, &BesideFetch::Nothing),
             )
             .await;
             assert_eq!(object.expect("a thread is free").unwrap().read_all().unwrap(), sent);

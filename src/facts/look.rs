@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::Facts;
 use super::health::{FailingSource, Health, SourceState};
+use super::providers::Providers;
+use super::registries::JoinedRegistries;
+use super::tags::Tags;
 use super::watched_source::WatchedSource;
 use crate::failure::{Failure, Refusal};
 use crate::name::{Host, Repo};
@@ -22,13 +24,22 @@ use crate::tree::Need;
 /// then: a long list may take longer, and is no outage.
 const LEFT_TO_GREET: u32 = 5;
 
-impl Facts {
-    /// Looks at every source, at all of them at once and for at most `limit`; those that fail.
-    pub async fn look(self: &Arc<Self>, limit: Duration) -> Vec<FailingSource> {
-        let facts = self.clone();
-        let stores = tokio::task::spawn_blocking(move || facts.origins.ailing_stores());
-        let hosts: Vec<Host> = self.origins.registries().into_iter().collect();
-        let registries = join_all(hosts.iter().map(|host| self.look_at(host, limit))).await;
+/// A look at all sources of a mount.
+pub(super) struct SourceLook<'a> {
+    pub(super) registries: &'a Arc<JoinedRegistries>,
+    pub(super) providers: &'a Providers,
+    pub(super) tags: &'a Arc<Tags>,
+    /// How long it takes at most.
+    pub(super) limit: Duration,
+}
+
+impl SourceLook<'_> {
+    /// Looks at every source, at all of them at once; those that fail.
+    pub(super) async fn at_all(&self) -> Vec<FailingSource> {
+        let registries = self.registries.clone();
+        let stores = tokio::task::spawn_blocking(move || registries.ailing_stores());
+        let hosts: Vec<Host> = self.registries.registries().into_iter().collect();
+        let registries = join_all(hosts.iter().map(|host| self.at(host))).await;
         stores
             .await
             .unwrap_or_default()
@@ -37,25 +48,23 @@ impl Facts {
             .collect()
     }
 
-    async fn look_at(self: &Arc<Self>, host: &Host, limit: Duration) -> Option<FailingSource> {
-        let asked = self.origins.get(host)?.asked.clone();
-        let health =
-            match tokio::time::timeout(limit - limit / LEFT_TO_GREET, self.asked(host, &asked))
-                .await
-            {
-                Ok(health) => health,
-                Err(_) => greeted_late(&asked, limit).await,
-            };
+    async fn at(&self, host: &Host) -> Option<FailingSource> {
+        let asked = self.registries.get(host)?.asked.clone();
+        let limit = self.limit - self.limit / LEFT_TO_GREET;
+        let health = match tokio::time::timeout(limit, self.asked(host, &asked)).await {
+            Ok(health) => health,
+            Err(_) => greeted_late(&asked, self.limit).await,
+        };
         asked.iter().for_each(|registry| registry.mark(health.clone()));
         health.state.is_failing().then(|| FailingSource { name: host.to_string(), health })
     }
 
     /// Asks what the first use of `host` would ask.
-    async fn asked(self: &Arc<Self>, host: &Host, asked: &[Arc<WatchedSource>]) -> Health {
+    async fn asked(&self, host: &Host, asked: &[Arc<WatchedSource>]) -> Health {
         let (need, kind) = self.first_need(host);
         // A load that is lost has shown nothing.
-        let _ = self.load(need.clone()).await;
-        self.forget_if_empty(&need).await;
+        let _ = self.tags.load(need.clone()).await;
+        self.tags.forget_if_empty(&need).await;
         let refusal = self.refusal_of(&need, kind);
         let seen = asked.iter().map(|registry| registry.health()).max_by_key(|health| health.state);
         let seen = seen.unwrap_or_else(|| Health::of(SourceState::Unknown));
@@ -75,7 +84,7 @@ impl Facts {
             _ if asked.iter().any(|registry| registry.refused_login()) => {
                 greeted(asked, Greeting::LogIn, seen).await
             }
-            _ if seen.state == SourceState::Unknown && self.edges.is_unlisted(&need) => {
+            _ if seen.state == SourceState::Unknown && self.tags.slot(&need).is_unlisted() => {
                 greeted(asked, Greeting::LogIn, seen).await
             }
             _ if seen.state == SourceState::Unknown => greeted(asked, Greeting::Reach, seen).await,
@@ -86,22 +95,22 @@ impl Facts {
     /// Why `need` was not to be had. What is kept is an answer alone, and none that what is
     /// published next would belie.
     fn refusal_of(&self, need: &Need, kind: LookQuestion) -> Option<Refusal> {
-        match (self.edges.refusal(need)?, kind) {
-            (error, LookQuestion::Prefix) if error.failure == Failure::Absent => Some(error),
-            (error, LookQuestion::Catalog) if error.failure == Failure::Absent => Some(error),
-            _ => self.edges.take_refusal(need),
+        let refusal = self.tags.refusal(need)?;
+        if refusal.failure != Failure::Absent || kind == LookQuestion::Repository {
+            self.tags.forget_refusal(need);
         }
+        Some(refusal)
     }
 
     /// What is likely to be asked first of `host`.
     fn first_need(&self, host: &Host) -> (Need, LookQuestion) {
-        if let Some(repo) = self.declared_repo(host) {
+        if let Some(repo) = self.providers.declared_repo(host) {
             return (Need::Tags(repo), LookQuestion::Repository);
         }
         let prefixes =
-            self.origins.get(host).map(|origin| origin.prefixes.clone()).unwrap_or_default();
+            self.registries.get(host).map(|joined| joined.prefixes.clone()).unwrap_or_default();
         match prefixes.into_iter().next().flatten() {
-            Some(name) if !self.lists_providers_of(host) => {
+            Some(name) if !self.providers.are_listed_by(host) => {
                 (Need::Tags(Repo { host: host.clone(), name }), LookQuestion::Prefix)
             }
             _ => (Need::Catalog(host.clone()), LookQuestion::Catalog),

@@ -23,9 +23,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::content::SMALL_MAX;
+use super::package::{SMALL_MAX, VerifiedPackage};
 use super::unpack::{Piped, piped};
-use super::{Facts, VerifiedPackage};
 use crate::archive::{self, Class, Entries, Limits, Streamed, Upcoming};
 use crate::digest::Digest;
 use crate::members::FileNo;
@@ -56,9 +55,9 @@ pub(super) enum BesideFetch {
 
 impl BesideFetch {
     /// A transfer into `fill` begins. Blocks on the disk.
-    pub fn follow(&self, facts: &Facts, fill: &mut Fill) {
+    pub fn follow(&self, store: &Arc<Store>, limits: &Limits, fill: &mut Fill) {
         if let BesideFetch::Unpacking(ahead) = self {
-            ahead.follow(&facts.store, &facts.limits, fill);
+            ahead.follow(store, limits, fill);
         }
     }
 }

@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 
 use super::health::{FailingSource, Health, SourceState};
 use super::watched_source::WatchedSource;
+use crate::failure::{Failure, Refusal};
 use crate::name::{Host, RepoName};
 use crate::registry::decorate::{Scoped, Union};
 use crate::registry::{HostStore, Registry};
@@ -175,7 +176,7 @@ impl JoinedRegistry {
 /// See the module.
 pub(super) struct JoinedRegistries {
     sources: Vec<MountSource>,
-    /// See [`super::Options::stores_stand_in`].
+    /// See [`super::FactsOptions::stores_stand_in`].
     stores_stand_in: bool,
     joined: RwLock<BTreeMap<Host, Arc<JoinedRegistry>>>,
 }
@@ -183,9 +184,9 @@ pub(super) struct JoinedRegistries {
 impl JoinedRegistries {
     /// The registries of `sources`. Reads the stores.
     pub(super) fn new(sources: Vec<MountSource>, stores_stand_in: bool) -> JoinedRegistries {
-        let origins = JoinedRegistries { sources, stores_stand_in, joined: RwLock::default() };
-        origins.present();
-        origins
+        let registries = JoinedRegistries { sources, stores_stand_in, joined: RwLock::default() };
+        registries.present();
+        registries
     }
 
     /// Whether no other registry can come.
@@ -196,6 +197,21 @@ impl JoinedRegistries {
     /// The registry `host`, as the mount knew it when it was last looked for. Reads no store.
     pub(super) fn get(&self, host: &Host) -> Option<Arc<JoinedRegistry>> {
         self.joined.read().get(host).cloned()
+    }
+
+    /// The same, for who asks it for something.
+    ///
+    /// # Errors
+    /// It belongs to no source.
+    pub(super) fn reached(&self, host: &Host) -> Result<Arc<JoinedRegistry>, Refusal> {
+        self.get(host).ok_or_else(|| Refusal::new(Failure::Absent, host, "no source of this mount"))
+    }
+
+    /// Whether the registry `host` itself answered when it was asked last.
+    pub(super) fn is_well(&self, host: &Host) -> bool {
+        let Some(joined) = self.get(host) else { return false };
+        let is_ok = |asked: &Arc<WatchedSource>| asked.health().state == SourceState::Ok;
+        !joined.asked.is_empty() && joined.asked.iter().all(is_ok)
     }
 
     /// Looks for `host` in the sources; whether one of them holds it now, or was declared to.
@@ -332,9 +348,10 @@ impl JoinedRegistries {
         let stores: Vec<&str> =
             sources.iter().filter(is_store).map(|at| self.sources[*at].name()).collect();
         let (has_store, has_registry) = (!stores.is_empty(), stores.len() < sources.len());
-        let kept_apart = match has_store && !self.stores_stand_in {
-            true => format!(" of {}", stores.join(";")),
-            false => String::new(),
+        let kept_apart = if has_store && !self.stores_stand_in {
+            format!(" of {}", stores.join(";"))
+        } else {
+            String::new()
         };
         JoinedRegistry {
             registry,

@@ -11,7 +11,7 @@ use std::thread;
 
 use parking_lot::Mutex;
 
-use super::content::Bytes;
+use super::package::StoredArchive;
 use crate::archive::{self, ArchiveError};
 use crate::failure::{Failure, Refusal};
 use crate::members::MemberFile;
@@ -44,7 +44,7 @@ pub(super) fn unpack_into(
         Ok(Begin::Fill(fill)) => fill,
         Err(e) => return Ok(Unpacked::Failed(e.into())),
     };
-    let unpacked = match piped(fill, |pieces| archive::extract(&Bytes(zip), file, pieces)) {
+    let unpacked = match piped(fill, |pieces| archive::extract(&StoredArchive(zip), file, pieces)) {
         Ok(unpacked) => unpacked,
         Err(e) => {
             return Ok(Unpacked::Failed(Refusal::new(
@@ -262,7 +262,7 @@ mod tests {
         let content = content(PIECES * PIECE + 12_345);
         let (_dir, store, zip, file) = bed(&content);
         let Ok(Begin::Fill(fill)) = store.begin(&key(&zip), file.size) else { panic!("a fill") };
-        let unpacked = alone(fill, |out| archive::extract(&Bytes(&zip), &file, out));
+        let unpacked = alone(fill, |out| archive::extract(&StoredArchive(&zip), &file, out));
         unpacked.produced.unwrap();
         assert!(unpacked.written.unwrap().publish().unwrap().read_all().unwrap() == content);
     }

@@ -3,18 +3,16 @@
 //! before, and there when it comes.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-use super::{Facts, FactsView};
 use crate::failure::{Failure, Refusal};
 use crate::tree::Need;
 
 /// How long a fact is waited for without a sign of it.
-const PATIENCE: Duration = Duration::from_secs(4);
+pub(super) const PATIENCE: Duration = Duration::from_secs(4);
 
 /// What became of a fact that was waited for.
 pub enum Awaited {
@@ -32,7 +30,7 @@ pub struct Left {
 }
 
 impl Left {
-    fn new(need: Need) -> Left {
+    pub(super) fn new(need: Need) -> Left {
         let words = format!(
             "no answer for {} s; it is still waited for, and shown when it has come",
             PATIENCE.as_secs()
@@ -68,7 +66,7 @@ impl Pending {
         Asked { pending: self, need: need.clone() }
     }
 
-    fn since(&self, need: &Need) -> Option<Instant> {
+    pub(super) fn since(&self, need: &Need) -> Option<Instant> {
         self.0.lock().get(need).copied()
     }
 }
@@ -76,50 +74,5 @@ impl Pending {
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
         self.pending.0.lock().remove(&self.need);
-    }
-}
-
-impl Facts {
-    /// The same as [`Facts::load`], for who does not want to wait for this one fact for long. Time
-    /// that others have waited for it counts.
-    ///
-    /// # Errors
-    /// As of [`Facts::load`].
-    pub async fn load_for_walk(self: &Arc<Self>, need: Need) -> Result<Awaited, Refusal> {
-        let began = Instant::now();
-        let load = self.load(need.clone());
-        tokio::pin!(load);
-        loop {
-            let until = self.last_sign(&need).unwrap_or(began) + PATIENCE;
-            if let Ok(loaded) = timeout_at(until, &mut load).await {
-                return loaded.map(|()| Awaited::Loaded);
-            }
-            if self.last_sign(&need).unwrap_or(began) + PATIENCE <= Instant::now() {
-                return Ok(Awaited::Left(Left::new(need)));
-            }
-        }
-    }
-
-    /// When a fact that is being asked for moved last, or was begun to be asked for.
-    fn last_sign(&self, need: &Need) -> Option<Instant> {
-        let moved = match need {
-            Need::Tags(repo) => self.registry_of(need).and_then(|r| r.last_moved(Some(&repo.name))),
-            Need::Catalog(_) => self.registry_of(need).and_then(|r| r.last_moved(None)),
-            Need::Binding(..) | Need::Platforms(..) | Need::Held(_) => None,
-        };
-        self.edges.pending.since(need).max(moved.map(Instant::from_std))
-    }
-
-    fn registry_of(&self, need: &Need) -> Option<Arc<dyn crate::registry::Registry>> {
-        Some(self.origins.get(need.host())?.registry.clone())
-    }
-}
-
-impl FactsView<'_> {
-    /// The same, in which what was left is not asked for, but has failed where it was not known
-    /// before.
-    pub fn without(mut self, left: &[Left]) -> Self {
-        self.left = left.to_vec();
-        self
     }
 }

@@ -317,7 +317,7 @@ impl ClientPackages {
         self.locks.make(dir, text).map_err(FsError::plain)?;
         let lock = Arc::new(InodeNode::Lock);
         let place = DirectoryName::new(parent, name);
-        let entry = self.entries.send(place, lock.clone(), self.facts.tag_ttl());
+        let entry = self.entries.send(place, lock.clone(), self.facts.tags().ttl());
         Ok(Some((entry, lock)))
     }
 
@@ -351,7 +351,7 @@ impl ClientPackages {
             return Err(FsError::plain(Errno::EACCES));
         }
         match change.size {
-            None | Some(0) => Ok(self.entries.of(ino, &InodeNode::Lock, self.facts.tag_ttl())),
+            None | Some(0) => Ok(self.entries.of(ino, &InodeNode::Lock, self.facts.tags().ttl())),
             Some(_) => Err(FsError::plain(Errno::EROFS)),
         }
     }

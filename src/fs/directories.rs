@@ -72,7 +72,7 @@ impl Directories {
                 let bound = self.releases.enter(release).await?;
                 match &bound.release {
                     Release::Provider(targets) => {
-                        let lacking = self.facts.lacking(&bound.repo, targets).await;
+                        let lacking = self.facts.manifests().lacking(&bound.repo, targets).await;
                         let is_held = |at: usize| !lacking.contains(&targets[at].manifest.digest);
                         let mut listed = tree::release::list(targets);
                         listed.retain(|(_, entry)| match entry {

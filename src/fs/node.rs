@@ -220,7 +220,7 @@ impl TargetNode {
     /// Its manifest and zip, if that needs no request.
     pub(super) fn known(&self, facts: &Facts) -> Option<&(Arc<Manifest>, Descriptor)> {
         if self.known.get().is_none() {
-            let known = facts.known_target(self.repo(), self.target()?)?;
+            let known = facts.manifests().known_target(self.repo(), self.target()?)?;
             return Some(self.known.get_or_init(|| known));
         }
         self.known.get()

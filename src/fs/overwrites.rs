@@ -309,7 +309,7 @@ impl Overwrites {
         let package = self.releases.platform(target, package).await?;
         let mut files = Vec::new();
         for (number, _) in package.members.files() {
-            files.push(self.facts.content(&package, number).await?);
+            files.push(self.facts.content().open(&package, number).await?);
         }
         let (facts, unfinished) = (self.facts.clone(), unfinished(&platform)?);
         let made = copy.clone();

@@ -160,7 +160,7 @@ impl Publishing {
     /// it, in the views too: there the kernel may remember that a provider, a version or a zip was
     /// absent.
     fn show(&self, reference: &Reference) {
-        self.facts.note_used(&reference.repo);
+        self.facts.names().note_used(&reference.repo);
         let mut names = self.refresh.release(reference);
         names.extend(self.inodes.places(|node| matches!(node, InodeNode::Providers { .. })));
         self.kernel.tell(names);

@@ -33,7 +33,7 @@ impl Refresh {
             })
             .collect();
         if let Some((view, rest)) = components.split_first()
-            && ProviderView::shown(self.facts.mapping()).any(|v| v.name() == *view)
+            && ProviderView::shown(self.facts.providers().mapping()).any(|v| v.name() == *view)
         {
             return self.views.refresh(rest);
         }

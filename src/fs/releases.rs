@@ -43,7 +43,7 @@ impl Releases {
         let digest = match (node.digest(), &node.reference.selector) {
             (Some(digest), _) => digest,
             (None, Selector::Digest(digest)) => *digest,
-            (None, Selector::Tag(tag)) => self.facts.bind(repo, tag, Instant::now()).await?,
+            (None, Selector::Tag(tag)) => self.facts.tags().bind(repo, tag, Instant::now()).await?,
         };
         let digest = node.bind(digest);
         Ok(node.enter(self.bound(&node.reference, digest).await?))
@@ -56,7 +56,7 @@ impl Releases {
         digest: Digest,
     ) -> Result<Bound, FsError> {
         let repo = &reference.repo;
-        let (manifest, release) = self.facts.release(repo, digest).await?;
+        let (manifest, release) = self.facts.manifests().release(repo, digest).await?;
         let reference = reference.clone();
         Ok(Bound { repo: repo.clone(), reference, manifest, release, package: OnceLock::new() })
     }
@@ -70,7 +70,7 @@ impl Releases {
         if let Some(package) = bound.package.get() {
             return Ok(package.clone());
         }
-        let package = self.facts.package(&bound.repo, archive, Unpacking::Ahead).await?;
+        let package = self.facts.content().package(&bound.repo, archive, Unpacking::Ahead).await?;
         Ok(bound.package.get_or_init(|| package).clone())
     }
 
@@ -84,7 +84,7 @@ impl Releases {
             return Ok(package.clone());
         }
         let archive = self.zip_of(node).await?;
-        let loaded = self.facts.package(node.repo(), archive, Unpacking::Ahead).await?;
+        let loaded = self.facts.content().package(node.repo(), archive, Unpacking::Ahead).await?;
         Ok(package.get_or_init(|| loaded).clone())
     }
 
@@ -94,7 +94,7 @@ impl Releases {
             Some(known) => known,
             None => {
                 let target = self.target_of(node).await?;
-                let known = self.facts.target(node.repo(), target).await?;
+                let known = self.facts.manifests().target(node.repo(), target).await?;
                 node.known.get_or_init(|| known)
             }
         };
@@ -124,7 +124,9 @@ impl Releases {
 
     /// Says why a platform that was taken to be in a release, as the views show it, is not there.
     fn explain_absence(&self, bound: &Bound, platform: &Platform) {
-        if !self.facts.assumes(platform) || !self.facts.is_mapped(&bound.repo) {
+        if !self.facts.providers().assumes(platform)
+            || !self.facts.providers().is_mapped(&bound.repo)
+        {
             return;
         }
         let rule = match &bound.release {

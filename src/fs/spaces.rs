@@ -38,12 +38,12 @@ impl Spaces {
     /// The names in the root.
     pub(super) fn root_names(&self) -> Vec<OsString> {
         let areas = self.staging.iter().map(|_| OsString::from(staging::NAME));
-        let mut hosts = self.facts.hosts();
+        let mut hosts = self.facts.names().hosts();
         hosts.extend(self.staging.iter().flat_map(staging::StagingArea::hosts));
         hosts.sort();
         hosts.dedup();
-        let views =
-            ProviderView::shown(self.facts.mapping()).map(|view| OsString::from(view.name()));
+        let views = ProviderView::shown(self.facts.providers().mapping())
+            .map(|view| OsString::from(view.name()));
         areas.chain(views).chain(hosts.iter().map(|host| OsString::from(host.as_str()))).collect()
     }
 
@@ -54,15 +54,15 @@ impl Spaces {
         {
             return Looked::Found((InodeNode::Local(LocalNode::top(staging.area())), FOREVER));
         }
-        let mut views = ProviderView::shown(self.facts.mapping());
+        let mut views = ProviderView::shown(self.facts.providers().mapping());
         if let Some(view) = views.find(|view| view.name() == name) {
             return Looked::Found((view.node(ProviderDirectory::Top), FOREVER));
         }
         let Some(host) = name.to_str().and_then(|name| name.parse::<Host>().ok()) else {
             return Looked::Absent(FOREVER);
         };
-        let ttl = if self.facts.has_host(&host) {
-            self.hosts_ttl(self.facts.tag_ttl())
+        let ttl = if self.facts.names().has_host(&host) {
+            self.hosts_ttl(self.facts.tags().ttl())
         } else if self.staging.as_ref().is_some_and(|staging| staging.shows(&host, None)) {
             Duration::ZERO
         } else {
@@ -90,7 +90,11 @@ impl Spaces {
     /// stage is.
     fn space_ttl(&self, space: &RegistrySpace) -> Duration {
         let shown = |staging: &StagingArea| staging.shows(&space.host, space.path.as_ref());
-        if self.staging.as_ref().is_some_and(shown) { Duration::ZERO } else { self.facts.tag_ttl() }
+        if self.staging.as_ref().is_some_and(shown) {
+            Duration::ZERO
+        } else {
+            self.facts.tags().ttl()
+        }
     }
 
     /// The directories that stages show in `space`.
@@ -108,7 +112,7 @@ impl Spaces {
     /// How long the name of a registry holds, where a store may come to hold another one after
     /// `otherwise`.
     fn hosts_ttl(&self, otherwise: Duration) -> Duration {
-        if self.facts.hosts_are_fixed() { FOREVER } else { otherwise }
+        if self.facts.names().hosts_are_fixed() { FOREVER } else { otherwise }
     }
 
     /// Finds `name` in `space`: asks the tree until it knows.
@@ -130,7 +134,7 @@ impl Spaces {
             match registry::lookup(space, &component, &self.facts.view(since)) {
                 Step::Edge(entry) => return Ok(Looked::Found(entry)),
                 Step::Absent => return Ok(Looked::Absent(self.absent_ttl())),
-                Step::Need(need) => self.facts.load(need).await?,
+                Step::Need(need) => self.facts.tags().load(need).await?,
                 Step::Failed(LookupFailure::Fact(e)) => {
                     return match space.spelled(&component) {
                         Some(release) if self.is_refused(&release, since) => {
@@ -170,7 +174,7 @@ impl Spaces {
         let tag = match &reference.selector {
             Selector::Digest(digest) => {
                 if bound.is_none()
-                    && let Err(e) = self.facts.manifest(repo, *digest).await
+                    && let Err(e) = self.facts.manifests().get(repo, *digest).await
                     && !is_refusal(&e)
                 {
                     return Err(e.into());
@@ -188,7 +192,7 @@ impl Spaces {
                 _ => (None, view.fresh_for(&Need::Tags(repo.clone()))),
             });
         }
-        let digest = match self.facts.bind(repo, tag, since).await {
+        let digest = match self.facts.tags().bind(repo, tag, since).await {
             Err(e) if is_refusal(&e) => bound,
             Err(e) => return Err(e.into()),
             Ok(digest) => Some(digest),
@@ -241,7 +245,7 @@ impl Spaces {
                     entries.extend(staged.map(|(name, space)| (name, RegistryEntry::Space(space))));
                     return Ok(DirectoryListing::Names(entries.into_iter().collect()));
                 }
-                Step::Need(need) => self.facts.load(need).await?,
+                Step::Need(need) => self.facts.tags().load(need).await?,
                 Step::Failed(LookupFailure::Fact(e)) => return Err(e.into()),
                 Step::Failed(LookupFailure::Name(_)) | Step::Absent => {
                     return Err(FsError::plain(Errno::ENOENT));

@@ -85,7 +85,7 @@ impl Views {
         let Some(name) = name.to_str() else { return Ok(Looked::Absent(FOREVER)) };
         if view == ProviderView::PluginCache {
             if let Some(node) = self.clients.find_beside(dir, name) {
-                return Ok(Looked::Found((node, self.facts.tag_ttl())));
+                return Ok(Looked::Found((node, self.facts.tags().ttl())));
             }
             if self.clients.is_gone(thread, dir, name) {
                 return Ok(Looked::Absent(Duration::ZERO));
@@ -107,7 +107,7 @@ impl Views {
                         | ProviderDirectory::Version(provider, _),
                     ) = &entry
                     {
-                        self.facts.note_provider(provider, &known);
+                        self.facts.providers().note(provider, &known);
                     }
                     if let Some(link) = self.clients.replaceable(thread, view, dir, name) {
                         return Ok(Looked::Found((link, Duration::ZERO)));
@@ -117,7 +117,7 @@ impl Views {
                 }
                 Step::Absent => return Ok(Looked::Absent(ABSENT_TTL)),
                 Step::Failed(e) => return Err(e.into()),
-                Step::Need(need) => self.facts.load(need).await?,
+                Step::Need(need) => self.facts.tags().load(need).await?,
             }
         }
     }
@@ -154,8 +154,9 @@ impl Views {
         tag: &Tag,
         since: Instant,
     ) -> Result<Arc<[u8]>, FsError> {
-        let digest = self.facts.bind(repo, tag, since).await?;
-        let Release::Provider(targets) = self.facts.release(repo, digest).await?.1 else {
+        let digest = self.facts.tags().bind(repo, tag, since).await?;
+        let Release::Provider(targets) = self.facts.manifests().release(repo, digest).await?.1
+        else {
             let subject = repo.at(Selector::Digest(digest));
             return Err(Refusal::new(
                 Failure::Structure,
@@ -165,8 +166,10 @@ impl Views {
             .into());
         };
         let mut packages = Vec::new();
-        for target in targets.iter().filter(|target| self.facts.assumes(&target.platform)) {
-            let (manifest, archive) = self.facts.target(repo, target).await?;
+        for target in
+            targets.iter().filter(|target| self.facts.providers().assumes(&target.platform))
+        {
+            let (manifest, archive) = self.facts.manifests().target(repo, target).await?;
             let h1 = annotated_h1(Some(&target.manifest), &manifest, &archive).map(str::to_owned);
             let hashes = h1.into_iter().chain([format!("zh:{}", archive.digest.hex())]).collect();
             packages.push((target.platform.clone(), hashes));
@@ -186,7 +189,7 @@ impl Views {
             | ProviderDirectory::Namespace(..) => None,
         };
         let lists = of_tags.into_iter().flatten().map(|repo| known.fresh_for(&Need::Tags(repo)));
-        lists.min().unwrap_or(self.facts.tag_ttl())
+        lists.min().unwrap_or(self.facts.tags().ttl())
     }
 
     /// The entries of a directory of a view.
@@ -213,7 +216,7 @@ impl Views {
                 Step::Edge(listing) => listing,
                 Step::Need(need) => {
                     // A client searches all providers for one: what hangs must not hold it up.
-                    if let Awaited::Left(this) = self.facts.load_for_walk(need).await? {
+                    if let Awaited::Left(this) = self.facts.tags().load_for_walk(need).await? {
                         left.push(this);
                     }
                     continue;
@@ -246,7 +249,7 @@ impl Views {
                 entries.push((name, Arc::new(node)));
             }
             if let ProviderDirectory::Provider(provider) = dir {
-                self.facts.note_provider(provider, &known);
+                self.facts.providers().note(provider, &known);
                 if view == ProviderView::Mirror {
                     entries.extend(self.rendered(dir, provider, &known));
                 }
@@ -296,7 +299,7 @@ impl Views {
             let step = plugins::release(provider, version, &self.facts.view(since));
             match step {
                 Step::Edge((repo, tag)) => return Ok(Some(repo.at(Selector::Tag(tag)))),
-                Step::Need(need) => self.facts.load(need).await?,
+                Step::Need(need) => self.facts.tags().load(need).await?,
                 Step::Failed(e) => return Err(e.into()),
                 Step::Absent => return Ok(None),
             }
@@ -314,7 +317,7 @@ impl Views {
             providers.flat_map(|p| known.repos(p).unwrap_or_default()).collect();
         let holds = |repo: &Repo| {
             repos.contains(repo)
-                || self.facts.mapping().providers_of(repo).iter().any(|p| dir.holds(p))
+                || self.facts.providers().mapping().providers_of(repo).iter().any(|p| dir.holds(p))
         };
         self.facts.forget(|need| match need {
             Need::Tags(repo) | Need::Binding(repo, _) | Need::Platforms(repo, _) => holds(repo),

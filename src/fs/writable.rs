@@ -174,7 +174,7 @@ impl Writable {
         if let Some(name) = target.name.to_str()
             && let Some(both) = ClientPackages::made_dir(self.inodes.node(parent)?.as_ref(), name)
         {
-            let ttl = self.facts.tag_ttl();
+            let ttl = self.facts.tags().ttl();
             return Ok(self.entries.send(target.place(), Arc::new(both), ttl));
         }
         Ok(self.inodes.send_made(target.place(), target.dir.below(target.name.clone()), &stat))

@@ -104,7 +104,7 @@ impl ExtendedAttributes {
         }
         // Of what is refused, too; and the kernel may have forgotten the inode that was entered.
         let entered = node.bound().map(|bound| bound.manifest.clone());
-        if let Some(manifest) = entered.or_else(|| self.facts.known_manifest(node.digest()?)) {
+        if let Some(manifest) = entered.or_else(|| self.facts.manifests().known(node.digest()?)) {
             of_manifest(&manifest, out);
             if let Ok(Release::Module(archive)) = Release::read(&manifest) {
                 of_package(&manifest, None, &archive, out);

@@ -50,13 +50,13 @@ fn facts(fake: &Arc<Fake>, cache: &tempfile::TempDir) -> Arc<Facts> {
 async fn what_was_forgotten_is_asked_for_again_whatever_another_mount_was_told() {
     let (fake, cache) = (registry(true), tempfile::tempdir().unwrap());
     let (one, other) = (facts(&fake, &cache), facts(&fake, &cache));
-    one.tags(&repo("a")).await.unwrap();
-    assert_eq!(other.tags(&repo("a")).await.unwrap().len(), 1);
+    one.tags().list(&repo("a")).await.unwrap();
+    assert_eq!(other.tags().list(&repo("a")).await.unwrap().len(), 1);
     assert_eq!(fake.state().requests, 1, "what another mount was told just now counts");
     let third = facts(&fake, &cache);
     third.forget(|_| true);
     fake.state().tags.get_mut("a").unwrap().clear();
-    assert!(third.tags(&repo("a")).await.unwrap().is_empty());
+    assert!(third.tags().list(&repo("a")).await.unwrap().is_empty());
     assert_eq!(fake.state().requests, 2);
 }
 
@@ -65,25 +65,25 @@ async fn what_was_forgotten_is_asked_for_again_whatever_another_mount_was_told()
 async fn what_the_registry_took_back_does_not_return_with_an_outage() {
     let (fake, cache) = (registry(true), tempfile::tempdir().unwrap());
     let here = facts(&fake, &cache);
-    here.resolve(&reference("a:1")).await.unwrap();
+    here.tags().resolve(&reference("a:1")).await.unwrap();
     fake.state().tags.get_mut("a").unwrap().clear();
     here.forget(|_| true);
-    assert_eq!(failure(here.resolve(&reference("a:1")).await), Failure::Absent);
+    assert_eq!(failure(here.tags().resolve(&reference("a:1")).await), Failure::Absent);
     fake.state().mode = Mode::Away;
     here.forget(|_| true);
-    assert_eq!(failure(here.resolve(&reference("a:1")).await), Failure::Unreachable);
+    assert_eq!(failure(here.tags().resolve(&reference("a:1")).await), Failure::Unreachable);
     let later = facts(&fake, &cache);
-    assert_eq!(failure(later.resolve(&reference("a:1")).await), Failure::Unreachable);
+    assert_eq!(failure(later.tags().resolve(&reference("a:1")).await), Failure::Unreachable);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tag_that_did_not_move_is_confirmed_without_its_manifest() {
     let (fake, cache) = (registry(true), tempfile::tempdir().unwrap());
     let here = facts(&fake, &cache);
-    let digest = here.resolve(&reference("a:1")).await.unwrap();
+    let digest = here.tags().resolve(&reference("a:1")).await.unwrap();
     assert_eq!(fake.state().manifests_asked, 1);
     here.forget(|_| true);
-    assert_eq!(here.resolve(&reference("a:1")).await.unwrap(), digest);
+    assert_eq!(here.tags().resolve(&reference("a:1")).await.unwrap(), digest);
     assert_eq!(fake.state().manifests_asked, 1);
     assert_eq!(fake.state().requests, 2, "one HEAD");
 }
@@ -99,7 +99,7 @@ async fn a_list_that_was_seen_is_not_taken_for_none_when_it_is_refused_later() {
         fake.state().mode = mode;
         here.forget(|_| true);
         let since = Instant::now();
-        here.load(Need::Catalog(host.clone())).await.unwrap();
+        here.tags().load(Need::Catalog(host.clone())).await.unwrap();
         here.view(since).catalog(&host)
     };
     assert!(matches!(catalog(Mode::Up).await, Fact::Is(names) if names.len() == REPOS.len()));
@@ -109,11 +109,11 @@ async fn a_list_that_was_seen_is_not_taken_for_none_when_it_is_refused_later() {
     let (fake, cache) = (registry(true), tempfile::tempdir().unwrap());
     let fresh = facts(&fake, &cache);
     fake.state().mode = Mode::Denied;
-    fresh.load(Need::Catalog(host.clone())).await.unwrap();
+    fresh.tags().load(Need::Catalog(host.clone())).await.unwrap();
     fake.state().mode = Mode::Away;
     fresh.forget(|_| true);
     let since = Instant::now();
-    fresh.load(Need::Catalog(host.clone())).await.unwrap();
+    fresh.tags().load(Need::Catalog(host.clone())).await.unwrap();
     assert!(matches!(fresh.view(since).catalog(&host), Fact::Absent));
 }
 
@@ -126,27 +126,27 @@ async fn a_failure_counts_for_a_while_or_until_it_is_forgotten() {
         [(0, Mode::Denied, Failure::Denied, true), (1, Mode::Away, Failure::Unreachable, false)];
     for (artifact, mode, wanted, is_forgotten) in cases {
         let digest = artifacts()[artifact].artifact.digest();
-        let (_, release) = here.release(&repo("a"), digest).await.unwrap();
+        let (_, release) = here.manifests().release(&repo("a"), digest).await.unwrap();
         let Release::Module(archive) = release else { panic!("a module") };
         fake.state().mode = mode;
         assert_eq!(
-            failure(here.package(&repo("a"), &archive, Unpacking::WhenOpened).await),
+            failure(here.content().package(&repo("a"), &archive, Unpacking::WhenOpened).await),
             wanted
         );
         fake.state().mode = Mode::Up;
         let requests = fake.state().requests;
         assert_eq!(
-            failure(here.package(&repo("a"), &archive, Unpacking::WhenOpened).await),
+            failure(here.content().package(&repo("a"), &archive, Unpacking::WhenOpened).await),
             wanted
         );
         assert_eq!(fake.state().requests, requests);
         if is_forgotten {
             here.forget(|_| true);
-            here.package(&repo("a"), &archive, Unpacking::WhenOpened).await.unwrap();
+            here.content().package(&repo("a"), &archive, Unpacking::WhenOpened).await.unwrap();
             continue;
         }
         let begun = Instant::now();
-        while here.package(&repo("a"), &archive, Unpacking::WhenOpened).await.is_err() {
+        while here.content().package(&repo("a"), &archive, Unpacking::WhenOpened).await.is_err() {
             assert!(begun.elapsed() < Duration::from_secs(60), "it is never asked for again");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -156,9 +156,9 @@ async fn a_failure_counts_for_a_while_or_until_it_is_forgotten() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_that_was_seen_is_asked_for_no_more() {
     let (fake, cache) = (registry(true), tempfile::tempdir().unwrap());
-    let digest = facts(&fake, &cache).resolve(&reference("a:1")).await.unwrap();
+    let digest = facts(&fake, &cache).tags().resolve(&reference("a:1")).await.unwrap();
     fake.state().mode = Mode::Away;
-    facts(&fake, &cache).manifest(&repo("a"), digest).await.unwrap();
+    facts(&fake, &cache).manifests().get(&repo("a"), digest).await.unwrap();
 }
 
 async fn find(fs: &Arc<Fs>, path: &str) -> Lookup {

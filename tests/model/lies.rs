@@ -73,7 +73,11 @@ async fn a_manifest_is_what_its_digest_says_whoever_gives_it() {
     let known = artifacts();
     let (asked, given) = (known[0].artifact.digest(), known[1].artifact.root());
     fake.lie(asked, &given.bytes, IMAGE);
-    refused(here.manifest(&repo(), asked).await, Failure::Integrity, &given.digest().to_string());
+    refused(
+        here.manifests().get(&repo(), asked).await,
+        Failure::Integrity,
+        &given.digest().to_string(),
+    );
     for digest in [asked, given.digest()] {
         assert!(
             here.store().get(&Key::Blob(digest)).unwrap().is_none(),
@@ -91,10 +95,11 @@ async fn a_size_that_contradicts_the_bytes_is_refused() {
     for _ in 0..2 {
         let here = facts(&fake, &cache, 1 << 20);
         for wrong in [size - 1, size + 1] {
-            let honest = here.blob(&repo(), &Descriptor::bare(digest, size)).await.unwrap();
+            let honest =
+                here.content().blob(&repo(), &Descriptor::bare(digest, size)).await.unwrap();
             assert_eq!(honest.read_all().unwrap(), *zip);
             refused(
-                here.blob(&repo(), &Descriptor::bare(digest, wrong)).await,
+                here.content().blob(&repo(), &Descriptor::bare(digest, wrong)).await,
                 Failure::Integrity,
                 "its manifest says",
             );
@@ -102,16 +107,17 @@ async fn a_size_that_contradicts_the_bytes_is_refused() {
     }
     let here = facts(&fake, &cache, 1 << 20);
     let index = artifacts()[3].artifact.digest();
-    let Release::Provider(targets) = here.release(&repo(), index).await.unwrap().1 else {
+    let Release::Provider(targets) = here.manifests().release(&repo(), index).await.unwrap().1
+    else {
         panic!("a provider")
     };
     let mut target = targets[0].clone();
-    here.target(&repo(), &target).await.unwrap();
+    here.manifests().target(&repo(), &target).await.unwrap();
     target.manifest.size += 1;
-    refused(here.target(&repo(), &target).await, Failure::Integrity, "its index says");
+    refused(here.manifests().target(&repo(), &target).await, Failure::Integrity, "its index says");
     assert!(
-        here.known_target(&repo(), &target).is_none()
-            && here.known_target(&repo(), &targets[0]).is_some()
+        here.manifests().known_target(&repo(), &target).is_none()
+            && here.manifests().known_target(&repo(), &targets[0]).is_some()
     );
 }
 
@@ -123,9 +129,13 @@ async fn an_archive_over_the_limit_is_not_fetched() {
     let (digest, size) = (Digest::of(zip), zip.len() as u64);
     let words = format!("the limit for archives is {}", size - 1);
     let blob = Descriptor::bare(digest, size);
-    refused(facts(&fake, &cache, size - 1).blob(&repo(), &blob).await, Failure::TooLarge, &words);
+    refused(
+        facts(&fake, &cache, size - 1).content().blob(&repo(), &blob).await,
+        Failure::TooLarge,
+        &words,
+    );
     assert_eq!(fake.state().requests, 0);
-    facts(&fake, &cache, size).blob(&repo(), &blob).await.unwrap();
+    facts(&fake, &cache, size).content().blob(&repo(), &blob).await.unwrap();
 }
 
 /// A wait ends for whoever fetches it, a process that was stopped included.
@@ -139,13 +149,13 @@ async fn a_download_that_stands_still_elsewhere_is_waited_for_no_longer_than_the
     let Ok(Begin::Fill(stands)) = elsewhere.begin(&Key::Blob(blob.digest), blob.size) else {
         panic!("a fill")
     };
-    let waited = tokio::time::timeout(Duration::from_secs(60), here.blob(&repo(), &blob))
+    let waited = tokio::time::timeout(Duration::from_secs(60), here.content().blob(&repo(), &blob))
         .await
         .expect("an end");
     refused(waited, Failure::TimedOut, "without progress for 300ms");
     drop(stands);
     here.forget(|_| true);
-    here.blob(&repo(), &blob).await.unwrap();
+    here.content().blob(&repo(), &blob).await.unwrap();
 }
 
 /// O08: a zip that is damaged while it is open is fetched anew and read on.

@@ -47,11 +47,11 @@ pub(super) async fn write(
     at: &Path,
     plugins: bool,
 ) -> Result<(), ExportError> {
-    let archive = facts.blob(&package.repo, &package.archive).await?;
+    let archive = facts.content().blob(&package.repo, &package.archive).await?;
     let probe = at.with_extension("probe");
     let shares = blocking(move || shares_blocks(&archive, &probe)).await?;
     let target = Arc::new(NewTree { at: at.to_owned(), plugins, shares, later: Mutex::default() });
-    facts.extract(package, target.clone()).await?;
+    facts.content().extract(package, target.clone()).await?;
     let later = std::mem::take(&mut *target.later.lock());
     for (path, number) in later {
         shared(facts, package, number, &at.join(path)).await?;
@@ -130,7 +130,7 @@ async fn shared(
     number: FileNo,
     at: &Path,
 ) -> Result<(), ExportError> {
-    let mut content = facts.content(package, number).await?;
+    let mut content = facts.content().open(package, number).await?;
     let size = package.members.file(number).size;
     let mut healed = false;
     loop {
@@ -138,7 +138,7 @@ async fn shared(
         match blocking(move || given(&of, &from, size, &to)).await? {
             Err(e) if e.failure == Failure::Damaged && !healed => {
                 healed = true;
-                content = facts.heal(package, number).await?;
+                content = facts.content().heal(package, number).await?;
             }
             outcome => return Ok(outcome?),
         }
@@ -162,7 +162,7 @@ fn given(facts: &Facts, content: &MemberContent, size: u64, to: &Path) -> Result
     let mut piece = vec![0; PIECE];
     let mut at = 0;
     while at < size {
-        match facts.read(content, &mut piece, at)? {
+        match facts.content().read(content, &mut piece, at)? {
             0 => return Err(io(ErrorKind::UnexpectedEof.into())),
             n => {
                 file.write_all(&piece[..n]).map_err(io)?;
@@ -185,7 +185,7 @@ pub(super) async fn is_same(
         return Ok(false);
     }
     let target = Arc::new(FoundTree { at: at.to_owned(), differs: Arc::default() });
-    facts.extract(package, target.clone()).await?;
+    facts.content().extract(package, target.clone()).await?;
     Ok(!target.differs.load(Ordering::Relaxed))
 }
 

@@ -216,16 +216,17 @@ impl ModuleWalk<'_> {
     ) -> Result<ModulePlace, NeedsError> {
         for (reference, dir) in readings {
             let facts = self.origins.facts(&reference.repo.host)?;
-            let digest = match facts.resolve(reference).await {
+            let digest = match facts.tags().resolve(reference).await {
                 Err(e) if e.failure == Failure::Absent => continue,
                 answer => answer?,
             };
-            let (_, release) = facts.release(&reference.repo, digest).await?;
+            let (_, release) = facts.manifests().release(&reference.repo, digest).await?;
             let Release::Module(zip) = release else {
                 let rule = format!("this is a provider release, but {by} uses it as a module");
                 return Err(Refusal::new(Failure::Structure, reference, rule).into());
             };
-            let package = facts.package(&reference.repo, &zip, Unpacking::WhenOpened).await?;
+            let package =
+                facts.content().package(&reference.repo, &zip, Unpacking::WhenOpened).await?;
             let inside: PathBuf = plain(dir).unwrap_or_default().into_iter().collect();
             let wanted = (reference.clone(), digest, zip);
             if !self.found.releases.contains(&wanted) {
@@ -282,7 +283,7 @@ impl OpenedModule {
                     "{name} has {size} bytes; the limit for configuration files is {FILE_MAX}"
                 )));
             }
-            let bytes = self.facts.contents(&self.package, file).await?;
+            let bytes = self.facts.content().contents(&self.package, file).await?;
             let text = String::from_utf8(bytes)
                 .map_err(|_| refuse(format!("{name} is not text in UTF-8")))?;
             configuration.add(name, &text).map_err(|e| refuse(format!("{name}: {e}")))?;

@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 use zip::CompressionMethod;
 use zip::write::SimpleFileOptions;
 
-use super::super::content::Bytes;
+use super::super::package::StoredArchive;
 use super::super::unpack::{Unpacked, unpack_into};
 use super::*;
 use crate::archive::index;
@@ -102,7 +102,7 @@ impl Bed {
     /// The package that a published archive holds.
     fn package(&self, zip: &Object) -> Arc<VerifiedPackage> {
         let Key::Blob(digest) = zip.key() else { panic!("a blob") };
-        let members = index(&Bytes(zip), &Limits::default()).unwrap();
+        let members = index(&StoredArchive(zip), &Limits::default()).unwrap();
         let repo = Repo { host: "registry.example".parse().unwrap(), name: "net".parse().unwrap() };
         Arc::new(VerifiedPackage { repo, archive: Descriptor::bare(digest, zip.len()), members })
     }

@@ -23,8 +23,8 @@ impl Releases {
         let Selector::Tag(tag) = &release.reference.selector else { return None };
         let platform: Platform = platform.parse().ok()?;
         Version::of_tag(tag)?;
-        let is_shown =
-            self.facts.assumes(&platform) && self.facts.is_mapped(&release.reference.repo);
+        let is_shown = self.facts.providers().assumes(&platform)
+            && self.facts.providers().is_mapped(&release.reference.repo);
         (is_shown && release.bound().is_none()).then_some((tag, platform))
     }
 
@@ -66,9 +66,9 @@ impl Releases {
             return Ok(None);
         }
         let reference = &release.reference;
-        let digest = match self.facts.remembered_binding(&reference.repo, tag).await {
+        let digest = match self.facts.tags().remembered_binding(&reference.repo, tag).await {
             Some(digest) => digest,
-            None => self.facts.bind(&reference.repo, tag, Instant::now()).await?,
+            None => self.facts.tags().bind(&reference.repo, tag, Instant::now()).await?,
         };
         let Ok(bound) = self.bound(reference, digest).await else { return Ok(None) };
         let Some(target) = TargetNode::remembered(dir.clone(), Arc::new(bound), platform) else {
@@ -85,7 +85,7 @@ impl Releases {
     pub(super) async fn confirm(&self, target: &TargetNode) -> Result<(), FsError> {
         if let Some((digest, reference)) = target.unconfirmed()
             && let Selector::Tag(tag) = &reference.selector
-            && self.facts.bind(&reference.repo, tag, Instant::now()).await? != digest
+            && self.facts.tags().bind(&reference.repo, tag, Instant::now()).await? != digest
         {
             return Err(FsError::plain(Errno::ESTALE));
         }

@@ -19,7 +19,7 @@ pub(in crate::fs) fn fill(
 ) -> Result<usize, Refusal> {
     let mut filled = 0;
     while filled < buf.len() {
-        match facts.read(content, &mut buf[filled..], offset + filled as u64)? {
+        match facts.content().read(content, &mut buf[filled..], offset + filled as u64)? {
             0 => break,
             n => filled += n,
         }
@@ -32,12 +32,12 @@ impl Releases {
     pub(in crate::fs) async fn content(&self, node: &InodeNode) -> Result<MemberContent, FsError> {
         match node {
             InodeNode::File { package, number, .. } => {
-                Ok(self.facts.content(package, *number).await?)
+                Ok(self.facts.content().open(package, *number).await?)
             }
             InodeNode::Zip(target) => {
                 self.confirm(target).await?;
                 let layer = self.zip_of(target).await?;
-                Ok(MemberContent::Object(self.facts.blob(target.repo(), layer).await?))
+                Ok(MemberContent::Object(self.facts.content().blob(target.repo(), layer).await?))
             }
             InodeNode::Document(bytes) => Ok(MemberContent::Bytes(bytes.clone())),
             InodeNode::Lock => Ok(MemberContent::Bytes(Arc::new([]))),
@@ -50,10 +50,10 @@ impl Releases {
     pub(in crate::fs) async fn healed(&self, node: &InodeNode) -> Result<MemberContent, FsError> {
         match node {
             InodeNode::File { package, number, .. } => {
-                Ok(self.facts.heal(package, *number).await?)
+                Ok(self.facts.content().heal(package, *number).await?)
             }
             InodeNode::Zip(target) => {
-                self.facts.drop_object(&Key::Blob(self.zip_of(target).await?.digest));
+                self.facts.content().drop_object(&Key::Blob(self.zip_of(target).await?.digest));
                 self.content(node).await
             }
             _ => Err(FsError::plain(Errno::EISDIR)),

@@ -1,14 +1,14 @@
 //! How long answers count, and what is kept of them.
 
 use super::*;
-use crate::failure::{Failure, Refusal};
+use crate::failure::Refusal;
+use crate::name::{Host, Repo};
 
-fn confirmed(at: Option<Instant>, fresh_until: Option<Instant>) -> Option<Confirmed> {
+fn confirmed(at: Instant, until: Instant) -> Option<Confirmed> {
     Some(Confirmed {
         answer: TagAnswer::Binding(Digest::of(b"")),
-        at,
         wall: SystemTime::now(),
-        fresh_until,
+        fresh: Some(Freshness { at, until }),
     })
 }
 
@@ -24,12 +24,12 @@ fn refused(failure: Failure, until: Instant) -> Option<Refused> {
 fn an_outage_leaves_the_last_answer_standing() {
     let now = Instant::now();
     let (past, future) = (now - Duration::from_secs(5), now + Duration::from_secs(5));
-    let stale = confirmed(Some(past), Some(past));
+    let stale = confirmed(past, past);
     let fact = |last: &Option<Confirmed>, refused| {
         TagSlot { last: last.clone(), refused }.fact(now).map_is()
     };
     assert_eq!(fact(&stale, None), "unknown");
-    assert_eq!(fact(&confirmed(Some(past), Some(future)), None), "is");
+    assert_eq!(fact(&confirmed(past, future), None), "is");
     assert_eq!(fact(&stale, refused(Failure::Unreachable, future)), "is");
     assert_eq!(fact(&None, refused(Failure::Unreachable, future)), "failed");
     assert_eq!(fact(&stale, refused(Failure::Denied, future)), "denied");
@@ -55,7 +55,7 @@ fn a_registry_without_a_list_is_asked_for_it_rarely_and_an_absence_counts_no_lon
 #[test]
 fn an_answer_counts_for_the_operation_that_waited_for_it() {
     let began = Instant::now();
-    let slot = TagSlot { last: confirmed(Some(Instant::now()), Some(began)), refused: None };
+    let slot = TagSlot { last: confirmed(Instant::now(), began), refused: None };
     assert_eq!(slot.fact(began).map_is(), "is");
     assert_eq!(slot.fact(Instant::now() + Duration::from_secs(1)).map_is(), "unknown");
 }
@@ -78,9 +78,8 @@ fn edges_in_memory_are_bounded_by_their_bytes() {
         |n: usize| Repo { host: "a.b".parse().unwrap(), name: format!("n{n}").parse().unwrap() };
     let later = Instant::now() + Duration::from_secs(60);
     let tags = TagAnswer::Tags(Arc::new(vec!["1".parse().unwrap(); BYTES_MAX / NAME_BYTES / 4]));
-    let list =
-        Confirmed { answer: tags, at: None, wall: SystemTime::now(), fresh_until: Some(later) };
-    let mut slots = Slots::default();
+    let list = Confirmed::now(tags, Duration::from_secs(60));
+    let mut slots = TagSlots::default();
     for n in 0..3 {
         slots.change(&Need::Tags(repo(n)), |slot| slot.last = Some(list.clone()));
     }

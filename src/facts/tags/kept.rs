@@ -1,19 +1,19 @@
-//! Edges as the store keeps them for later mounts, and the names of the repositories that were
-//! used.
+//! Edges as the store keeps them for later mounts, so that one can serve them while the registry is
+//! away.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Confirmed, TagAnswer};
-use crate::name::{Host, Platform, RepoName, Tag};
+use super::slots::{Confirmed, TagAnswer};
+use crate::facts::registries::JoinedRegistries;
+use crate::name::{Platform, RepoName, Tag};
 use crate::store::Store;
 use crate::tree::Need;
 
 /// The name of an edge in the store.
-pub(super) fn name_of(need: &Need) -> String {
+fn name_of(need: &Need) -> String {
     match need {
         Need::Tags(repo) => format!("tags {repo}"),
         Need::Catalog(host) => format!("catalog {host}"),
@@ -25,7 +25,7 @@ pub(super) fn name_of(need: &Need) -> String {
 
 /// An edge as the store keeps it.
 #[derive(Serialize, Deserialize)]
-pub(super) struct TagRecord {
+struct TagRecord {
     /// Seconds since 1970 at which the registry confirmed it.
     at: u64,
     /// Of a catalog: `None` if the registry does not list its repositories.
@@ -36,7 +36,7 @@ pub(super) struct TagRecord {
 }
 
 impl TagRecord {
-    pub(super) fn of(confirmed: &Confirmed) -> TagRecord {
+    fn of(confirmed: &Confirmed) -> TagRecord {
         let at = confirmed.wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let (names, digest) = match &confirmed.answer {
             TagAnswer::Tags(tags) => (Some(tags.iter().map(Tag::to_string).collect()), None),
@@ -52,7 +52,7 @@ impl TagRecord {
         TagRecord { at, names, digest }
     }
 
-    pub(super) fn answer(self, need: &Need) -> Option<(TagAnswer, SystemTime)> {
+    fn answer(self, need: &Need) -> Option<(TagAnswer, SystemTime)> {
         let wall = UNIX_EPOCH.checked_add(Duration::from_secs(self.at))?;
         let answer = match need {
             Need::Tags(_) => TagAnswer::Tags(Arc::new(
@@ -73,42 +73,62 @@ impl TagRecord {
     }
 }
 
-fn used_name(host: &Host, kept_apart: &str) -> String {
-    format!("repositories {host}{kept_apart}")
+/// What the store keeps of edges for later mounts.
+pub(super) struct KeptTags {
+    store: Arc<Store>,
+    registries: Arc<JoinedRegistries>,
 }
 
-/// The repositories of `host` that any mount of this cache has used of the same stores.
-pub(in crate::facts) fn formerly_used(
-    store: &Store,
-    host: &Host,
-    kept_apart: &str,
-) -> BTreeSet<RepoName> {
-    store
-        .edge(&used_name(host, kept_apart))
-        .and_then(|bytes| serde_json::from_slice::<Vec<String>>(&bytes).ok())
-        .map(|names| names.iter().filter_map(|n| n.parse().ok()).collect())
-        .unwrap_or_default()
-}
+impl KeptTags {
+    pub(super) fn new(store: Arc<Store>, registries: Arc<JoinedRegistries>) -> KeptTags {
+        KeptTags { store, registries }
+    }
 
-/// Adds `names` to the used repositories of `host` in the store.
-pub(in crate::facts) fn remember_used(
-    store: &Store,
-    host: &Host,
-    kept_apart: &str,
-    names: BTreeSet<RepoName>,
-) {
-    let mut all = formerly_used(store, host, kept_apart);
-    all.extend(names);
-    let all: Vec<String> = all.iter().map(RepoName::to_string).collect();
-    let kept =
-        serde_json::to_vec(&all).map(|bytes| store.put_edge(&used_name(host, kept_apart), &bytes));
-    if let Ok(Err(e)) = kept {
-        tracing::warn!("the used repositories of {host} cannot be kept for later mounts: {e}");
+    /// The name under which `need` is kept for mounts of the same sources.
+    fn name_of(&self, need: &Need) -> String {
+        let joined = self.registries.get(need.host());
+        let apart = joined.map(|joined| match need {
+            Need::Catalog(_) => joined.lists_kept_apart(),
+            _ => joined.kept_apart().to_owned(),
+        });
+        name_of(need) + &apart.unwrap_or_default()
+    }
+
+    /// What a mount of the same sources was told, and when.
+    pub(super) async fn get(&self, need: &Need) -> Option<(TagAnswer, SystemTime)> {
+        self.named(need, self.name_of(need)).await
+    }
+
+    /// What a mount of the registry alone was told, and when.
+    pub(super) async fn of_registry(&self, need: &Need) -> Option<(TagAnswer, SystemTime)> {
+        self.named(need, name_of(need)).await
+    }
+
+    async fn named(&self, need: &Need, name: String) -> Option<(TagAnswer, SystemTime)> {
+        let store = self.store.clone();
+        let bytes = tokio::task::spawn_blocking(move || store.edge(&name)).await.ok().flatten()?;
+        serde_json::from_slice::<TagRecord>(&bytes).ok()?.answer(need)
+    }
+
+    pub(super) async fn put(&self, need: &Need, confirmed: &Confirmed) {
+        let (store, name) = (self.store.clone(), self.name_of(need));
+        let Ok(bytes) = serde_json::to_vec(&TagRecord::of(confirmed)) else { return };
+        let kept = tokio::task::spawn_blocking(move || store.put_edge(&name, &bytes)).await;
+        if let Ok(Err(e)) = kept {
+            tracing::warn!("{need} cannot be kept for later mounts: {e}");
+        }
+    }
+
+    pub(super) async fn remove(&self, need: &Need) {
+        let (store, name) = (self.store.clone(), self.name_of(need));
+        tokio::task::spawn_blocking(move || store.remove_edge(&name)).await.ok();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::name::Repo;
 
@@ -118,9 +138,8 @@ mod tests {
         let tags: Vec<Tag> = ["1", "2"].iter().map(|t| t.parse().unwrap()).collect();
         let written = Confirmed {
             answer: TagAnswer::Tags(Arc::new(tags.clone())),
-            at: None,
             wall: SystemTime::now(),
-            fresh_until: None,
+            fresh: None,
         };
         let bytes = serde_json::to_vec(&TagRecord::of(&written)).unwrap();
         let record: TagRecord = serde_json::from_slice(&bytes).unwrap();

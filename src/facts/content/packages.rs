@@ -1,0 +1,54 @@
+//! The packages that are known: those that somebody holds, and those that were used last.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::digest::Digest;
+use crate::facts::package::VerifiedPackage;
+use crate::facts::weighed::Weighed;
+use crate::name::Repo;
+use crate::oci::Descriptor;
+
+/// How many packages are kept beside those that an inode holds, and how many bytes their trees may
+/// take.
+const RECENT_MAX: (usize, usize) = (16, 32 << 20);
+
+/// A repository, and digest and size of an archive in it. With the size, since a manifest that lies
+/// about it must not spoil the same archive for one that does not.
+pub(super) type PackageKey = (Repo, Digest, u64);
+
+pub(super) fn key_of(repo: &Repo, archive: &Descriptor) -> PackageKey {
+    (repo.clone(), archive.digest, archive.size)
+}
+
+/// See the module.
+pub(super) struct KnownPackages {
+    held: Mutex<HashMap<PackageKey, Weak<VerifiedPackage>>>,
+    recent: Mutex<Weighed<PackageKey, Arc<VerifiedPackage>>>,
+}
+
+impl KnownPackages {
+    pub(super) fn new() -> KnownPackages {
+        let recent = Mutex::new(Weighed::new(RECENT_MAX.0, RECENT_MAX.1));
+        KnownPackages { held: Mutex::default(), recent }
+    }
+
+    pub(super) fn get(&self, key: &PackageKey) -> Option<Arc<VerifiedPackage>> {
+        if let Some(package) = self.recent.lock().get(key) {
+            return Some(package.clone());
+        }
+        let package = self.held.lock().get(key)?.upgrade()?;
+        self.recent.lock().put(key.clone(), package.clone(), package.members.weight());
+        Some(package)
+    }
+
+    pub(super) fn keep(&self, key: PackageKey, package: &Arc<VerifiedPackage>) {
+        let mut held = self.held.lock();
+        held.retain(|_, p| p.strong_count() > 0);
+        held.insert(key.clone(), Arc::downgrade(package));
+        drop(held);
+        self.recent.lock().put(key, package.clone(), package.members.weight());
+    }
+}
