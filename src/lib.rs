@@ -23,3 +23,10 @@ pub mod registry;
 pub mod stage;
 pub mod store;
 pub mod tree;
+
+// Doubles that integration tests share; in them this crate has the name that those know it by.
+#[cfg(test)]
+extern crate self as tofufs;
+#[cfg(test)]
+#[path = "../tests/support/memory.rs"]
+mod memory;

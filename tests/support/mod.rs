@@ -9,6 +9,7 @@ pub mod delay;
 pub mod docker_registry;
 pub mod hostile;
 pub mod layouts;
+pub mod memory;
 pub mod mount;
 pub mod pack;
 pub mod peers;
