@@ -54,7 +54,7 @@ use crate::failure::Failure;
 use crate::local::Access;
 use crate::name::{COMPONENT_MAX, Reference, Selector};
 use crate::tree::registry::{LookupFailure, RegistryEntry as Named};
-use crate::tree::{self, Fact, Step};
+use crate::tree::{self, Fact, Need, Step};
 use directory::DirectoryListing;
 use handles::Handles;
 pub use handles::ReadTarget;
@@ -277,6 +277,10 @@ impl Fs {
             Named::Space(space) => {
                 let ttl = self.space_ttl(&space);
                 (Arc::new(InodeNode::space(space)), ttl)
+            }
+            Named::Link { target, repo } => {
+                let ttl = self.facts.view(since).fresh_for(&Need::Tags(repo));
+                (Arc::new(InodeNode::Link(target.into())), ttl)
             }
             Named::Release(reference) => {
                 // What stands there may be the space that the name was before it became a tag.

@@ -5,7 +5,6 @@
 //! looks as Terraform 1.11 and OpenTofu 1.12 write it. Nothing here does I/O.
 
 pub mod configuration;
-pub mod constraints;
 #[cfg(test)]
 mod tests;
 
@@ -19,9 +18,7 @@ use hcl_edit::expr::Expression;
 use hcl_edit::structure::{Attribute, Block};
 
 use crate::digest::H1;
-use crate::name::{Host, NameError, ProviderAddr, Version};
-
-use self::constraints::Constraints;
+use crate::name::{Constraints, Host, NameError, ProviderAddr, Version};
 
 /// The name of a lock file in its working directory.
 pub const FILE_NAME: &str = ".terraform.lock.hcl";

@@ -6,16 +6,20 @@
 
 mod address;
 mod claim;
+mod constraints;
 mod newest;
 mod provider;
+mod range;
 
 use std::fmt;
 use std::str::FromStr;
 
 pub use address::{Address, AddressError};
 pub use claim::ClaimTag;
+pub use constraints::{ConstraintError, Constraints};
 pub use newest::no_such_tag;
 pub use provider::{ProviderAddr, Version, ZipName};
+pub use range::VersionRange;
 
 use crate::digest::{Digest, DigestError};
 
@@ -398,6 +402,9 @@ pub enum Component {
     /// `NAME:TAG` or `NAME@DIGEST`: a manifest of the repository NAME below the directory, no tag
     /// list needed.
     Manifest(String, Selector),
+    /// `NAME:RANGE`, or `RANGE` alone: the newest version in it, of the repository NAME below the
+    /// directory, or of the directory itself.
+    Range(Option<String>, VersionRange),
     /// A text that can be a tag, a part of a repository's name, or both.
     Plain(String),
     /// `NAME@ALGORITHM:HEX` of an algorithm that is not implemented.
@@ -407,8 +414,16 @@ pub enum Component {
 }
 
 impl Component {
+    /// The component that names `tag`: alone, or behind the name of its repository.
+    pub fn of_tag(name: Option<&str>, tag: &Tag) -> String {
+        name.map_or_else(|| tag.to_string(), |name| format!("{name}:{tag}"))
+    }
+
     /// Reads one component.
     pub fn parse(text: &str) -> Component {
+        if let Some(range) = VersionRange::with_operator(text) {
+            return Component::Range(None, range);
+        }
         if let Some((name, digest)) = text.split_once('@') {
             return match (is_repo_component(name), digest.parse()) {
                 (true, Ok(digest)) => {
@@ -419,9 +434,15 @@ impl Component {
             };
         }
         if let Some((name, tag)) = text.split_once(':') {
-            return match (is_repo_component(name), tag.parse()) {
-                (true, Ok(tag)) => Component::Manifest(name.to_owned(), Selector::Tag(tag)),
-                _ => Component::Impossible,
+            if !is_repo_component(name) {
+                return Component::Impossible;
+            }
+            if let Some(range) = VersionRange::with_operator(tag) {
+                return Component::Range(Some(name.to_owned()), range);
+            }
+            return match tag.parse() {
+                Ok(tag) => Component::Manifest(name.to_owned(), Selector::Tag(tag)),
+                Err(_) => Component::Impossible,
             };
         }
         if text.parse::<Tag>().is_ok() || is_repo_component(text) {

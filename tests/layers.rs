@@ -81,17 +81,18 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hcl", &["mapping", "cli"]),
     ("hcl_edit", &["lockfile", "cli"]),
     ("httpdate", &["registry"]),
+    ("hyper_util", &["registry"]),
     ("indicatif", &["cli"]),
     ("libdeflater", &["archive"]),
     ("reqwest", &["registry"]),
     ("rustls", &["registry"]),
     ("rustls_native_certs", &["registry"]),
+    ("semver", &["name"]),
     ("sha2", &["digest"]),
     ("tar", &["registry"]),
     ("toml", &["cli"]),
     ("tracing_subscriber", &["cli"]),
     ("url", &["registry", "cli"]),
-    ("zip", &["archive"]),
 ];
 
 /// Calls, and the files (or directories of files) in which they belong. `rustix` on a held
@@ -110,7 +111,7 @@ const CALLS: &[(&str, &[&str])] = &[
             "registry/layout",
         ],
     ),
-    ("std::env::var", &["cli", "registry/credentials", "registry/transport"]),
+    ("std::env::var", &["cli", "registry/credentials", "registry/transport/authorities"]),
     ("use std::env;", &["cli"]),
     ("std::env::home_dir", &["cli"]),
     ("std::env::current_dir", &["cli"]),

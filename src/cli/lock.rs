@@ -18,9 +18,9 @@ use crate::copy::needs::{self, LeftOut, Mounts, NeedsError};
 use crate::copy::select::{Selected, select};
 use crate::copy::{RegistryFacts, hashes};
 use crate::facts::FactError;
-use crate::lockfile::constraints::Constraints;
 use crate::lockfile::{Client, FILE_NAME, LockFile, PackageHash, ProviderLock};
 use crate::mapping::Mapping;
+use crate::name::Constraints;
 use crate::name::{Platform, ProviderAddr, Repo};
 
 /// What became of one provider.

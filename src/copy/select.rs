@@ -6,7 +6,7 @@ use super::RegistryFacts;
 use crate::digest::Digest;
 use crate::facts::FactError;
 use crate::failure::Failure;
-use crate::lockfile::constraints::Constraints;
+use crate::name::Constraints;
 use crate::name::{ProviderAddr, Reference, Repo, Selector, Version};
 
 /// A release of a provider.

@@ -287,6 +287,10 @@ impl Fs {
             Named::Space(space) => {
                 return (Arc::new(InodeNode::space(space.clone())), self.space_ttl(space));
             }
+            Named::Link { target, repo } => {
+                let of_list = self.facts.view(Instant::now()).fresh_for(&Need::Tags(repo.clone()));
+                return (Arc::new(InodeNode::Link(target.as_str().into())), of_list);
+            }
             Named::Release(reference) => reference,
         };
         let view = self.facts.view(Instant::now());

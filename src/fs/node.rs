@@ -334,6 +334,6 @@ pub(super) fn spelled_release(space: &RegistrySpace, name: &str) -> Option<Refer
             Some(Repo { host: space.host.clone(), name }.at(selector))
         }
         Component::Plain(tag) => Some(space.repo()?.at(Selector::Tag(tag.parse().ok()?))),
-        Component::Unsupported(_) | Component::Impossible => None,
+        Component::Range(..) | Component::Unsupported(_) | Component::Impossible => None,
     }
 }

@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::name::{Host, NameError, ProviderAddr};
 
-use super::constraints::Constraints;
 use super::{Client, SyntaxError};
+use crate::name::Constraints;
 
 /// The namespace of providers that a configuration uses without saying where they come from.
 const DEFAULT_NAMESPACE: &str = "hashicorp";

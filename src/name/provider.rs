@@ -145,34 +145,28 @@ impl FromStr for ZipName {
 /// (Semantic Versioning 2.0.0).
 ///
 /// Ordered by precedence; versions that differ in their build alone by that.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Version {
-    numbers: [u64; 3],
-    prerelease: String,
-    build: String,
-}
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version(semver::Version);
 
 impl Version {
     /// `MAJOR`, `MINOR`, `PATCH`.
     pub fn numbers(&self) -> [u64; 3] {
-        self.numbers
+        [self.0.major, self.0.minor, self.0.patch]
     }
 
     /// `PRERELEASE`, empty if there is none.
     pub fn prerelease(&self) -> &str {
-        &self.prerelease
+        self.0.pre.as_str()
     }
 
     /// `BUILD`, empty if there is none.
     pub fn build(&self) -> &str {
-        &self.build
+        self.0.build.as_str()
     }
 
     /// By precedence alone: versions that differ in their build are equal.
     pub fn cmp_precedence(&self, other: &Version) -> Ordering {
-        self.numbers
-            .cmp(&other.numbers)
-            .then_with(|| by_prerelease(&self.prerelease, &other.prerelease))
+        self.0.cmp_precedence(&other.0)
     }
 
     /// The version for which a tag stands: `_` is `+`, which no tag can hold. `None` if it is none
@@ -194,100 +188,22 @@ impl FromStr for Version {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        match read_version(text) {
-            Some(version) => Ok(version),
-            None => refuse(text, "a version (MAJOR.MINOR.PATCH[-PRERELEASE][+BUILD])"),
+        match text.parse() {
+            Ok(version) => Ok(Version(version)),
+            Err(_) => refuse(text, "a version (MAJOR.MINOR.PATCH[-PRERELEASE][+BUILD])"),
         }
     }
-}
-
-fn read_version(text: &str) -> Option<Version> {
-    let (rest, build) =
-        text.split_once('+').map_or((text, None), |(rest, build)| (rest, Some(build)));
-    let (core, prerelease) =
-        rest.split_once('-').map_or((rest, None), |(core, pre)| (core, Some(pre)));
-    let word = |w: &str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    let words = |text: Option<&str>| text.is_none_or(|text| text.split('.').all(word));
-    let sound = |w: &str| number(w).is_some() || !w.bytes().all(|b| b.is_ascii_digit());
-    if !words(build)
-        || !words(prerelease)
-        || !prerelease.is_none_or(|text| text.split('.').all(sound))
-    {
-        return None;
-    }
-    let mut parts = core.split('.').map(number);
-    let numbers = [parts.next()??, parts.next()??, parts.next()??];
-    let owned = |text: Option<&str>| text.unwrap_or_default().to_owned();
-    parts.next().is_none().then(|| Version {
-        numbers,
-        prerelease: owned(prerelease),
-        build: owned(build),
-    })
-}
-
-/// A number without leading zeros.
-fn number(text: &str) -> Option<u64> {
-    let canonical =
-        text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
-    if canonical { text.parse().ok() } else { None }
 }
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [major, minor, patch] = self.numbers;
-        write!(f, "{major}.{minor}.{patch}")?;
-        if !self.prerelease.is_empty() {
-            write!(f, "-{}", self.prerelease)?;
-        }
-        if !self.build.is_empty() {
-            write!(f, "+{}", self.build)?;
-        }
-        Ok(())
+        self.0.fmt(f)
     }
 }
 
 impl fmt::Debug for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
-    }
-}
-
-impl PartialOrd for Version {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Version {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.cmp_precedence(other).then_with(|| self.build.cmp(&other.build))
-    }
-}
-
-fn by_prerelease(a: &str, b: &str) -> Ordering {
-    match (a.is_empty(), b.is_empty()) {
-        (true, true) => return Ordering::Equal,
-        (true, false) => return Ordering::Greater,
-        (false, true) => return Ordering::Less,
-        (false, false) => {}
-    }
-    let word = |a: &str, b: &str| match (number(a), number(b)) {
-        (Some(a), Some(b)) => a.cmp(&b),
-        (Some(_), None) => Ordering::Less,
-        (None, Some(_)) => Ordering::Greater,
-        (None, None) => a.cmp(b),
-    };
-    let (mut a, mut b) = (a.split('.'), b.split('.'));
-    loop {
-        match (a.next(), b.next()) {
-            (None, None) => return Ordering::Equal,
-            (None, Some(_)) => return Ordering::Less,
-            (Some(_), None) => return Ordering::Greater,
-            (Some(a), Some(b)) => match word(a, b) {
-                Ordering::Equal => {}
-                unequal => return unequal,
-            },
-        }
     }
 }
 

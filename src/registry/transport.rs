@@ -8,14 +8,15 @@ mod authorities;
 
 use std::error::Error;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 pub use authorities::Authorities;
 use authorities::tls;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use reqwest::{Client, Request, Response, StatusCode};
 
@@ -23,7 +24,7 @@ use super::address::{Forbidden, Guarded, Reach};
 use super::answer::escaped;
 use super::no_answer::{may_want_tls, tls_fault, unconnected};
 use super::observed::{Observations, Observed, seconds_ahead};
-use super::origin::{Origin, Scheme, shown};
+use super::origin::{Origin, shown};
 use super::outage::{Asker, Outages, Route, or_once};
 use super::retry::{Fault, Patience};
 use super::{RegistryError, Requests};
@@ -70,8 +71,8 @@ pub struct Transport {
     client: Client,
     /// For loopback, which no proxy can reach for us.
     direct: Client,
-    /// For redirects, by where the registry lies; as `client`, but for the addresses that they
-    /// connect to.
+    /// For redirects that no proxy carries (a proxy resolves the names itself), by where the
+    /// registry lies: they connect to no address that it may not redirect to.
     guarded: Vec<(Reach, Client)>,
     deadline: Duration,
     outages: Outages,
@@ -133,9 +134,7 @@ impl Transport {
                 )
             })
         };
-        // a proxy is itself often in the local network, and it resolves the names
-        let guards: &[Reach] = if has_proxy() { &[] } else { &Reach::ALL };
-        let guarded = guards.iter().map(|&reach| Ok((reach, client(true, Some(reach))?)));
+        let guarded = Reach::ALL.iter().map(|&reach| Ok((reach, client(false, Some(reach))?)));
         Ok(Arc::new(Transport {
             client: client(true, None)?,
             direct: client(false, None)?,
@@ -205,10 +204,10 @@ impl Transport {
             _ if origin.is_loopback() && from.is_none_or(|reach| reach == Reach::Loopback) => {
                 &self.direct
             }
-            (Some(reach), _) => {
+            (Some(reach), _) if proxy_of(&origin).is_none() => {
                 self.guarded.iter().find(|(r, _)| *r == reach).map_or(&self.client, |(_, c)| c)
             }
-            (None, _) => &self.client,
+            _ => &self.client,
         };
         let sent = wait(client.execute(request).boxed()).await;
         let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -261,54 +260,16 @@ impl Transport {
     }
 }
 
-/// Whether the environment names a proxy.
-fn has_proxy() -> bool {
-    ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"]
-        .iter()
-        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
-}
+/// The proxies that the environment names. The HTTP client asks the same library in the same way.
+static PROXIES: LazyLock<Matcher> = LazyLock::new(Matcher::from_system);
 
-/// The proxy that the environment names for an origin, without its user and password: for sentences
-/// about requests that took its way.
+/// The proxy on the way to an origin, without its user and password.
 fn proxy_of(origin: &Origin) -> Option<String> {
-    let names = match origin.scheme() {
-        Scheme::Https => ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"],
-        Scheme::Http => ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"],
-    };
-    let first = |names: &[&str]| {
-        names.iter().filter_map(|name| std::env::var(name).ok()).find(|v| !v.is_empty())
-    };
-    let value = first(&names)?;
-    let excepted = first(&["no_proxy", "NO_PROXY"]).is_some_and(|list| is_excepted(origin, &list));
-    if origin.is_loopback() || excepted {
+    if origin.is_loopback() {
         return None;
     }
-    let url = reqwest::Url::parse(&value)
-        .or_else(|_| reqwest::Url::parse(&format!("http://{value}")))
-        .ok()?;
-    Some(shown(&url).trim_end_matches('/').to_owned())
-}
-
-/// Whether a list of exceptions (`NO_PROXY`) names the origin's host, or a domain above it.
-/// Networks in the list (`/8`) are not looked at.
-fn is_excepted(origin: &Origin, list: &str) -> bool {
-    let text = origin.to_string();
-    let Some(host) =
-        reqwest::Url::parse(&text).ok().and_then(|url| url.host_str().map(str::to_owned))
-    else {
-        return false;
-    };
-    list.split(',')
-        .map(|entry| entry.trim().trim_start_matches('.'))
-        .filter(|entry| !entry.is_empty())
-        .any(|entry| {
-            let above =
-                host.len().checked_sub(entry.len()).and_then(|at| host.split_at_checked(at));
-            entry == "*"
-                || above.is_some_and(|(before, rest)| {
-                    rest.eq_ignore_ascii_case(entry) && (before.is_empty() || before.ends_with('.'))
-                })
-        })
+    let proxy = PROXIES.intercept(&origin.to_string().parse().ok()?)?;
+    Some(proxy.uri().to_string().trim_end_matches('/').to_owned())
 }
 
 /// An origin for a sentence about what came back from it: with the proxy on the way, which may be

@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Fact, KnownFacts, Need, Standing, Step};
-use crate::name::{Component, Host, Reference, Repo, RepoName, Selector, Tag, is_passage};
+use crate::name::{
+    Component, Host, Reference, Repo, RepoName, Selector, Tag, VersionRange, is_passage,
+};
 
 /// A directory between a registry and its releases.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -42,6 +44,13 @@ pub enum RegistryEntry {
     Space(RegistrySpace),
     /// A release, by the reference that its name spells.
     Release(Reference),
+    /// A symbolic link to an entry of the same directory.
+    Link {
+        /// The entry's name.
+        target: String,
+        /// Whose tag list decides where the link leads.
+        repo: Repo,
+    },
 }
 
 /// Finds `name` in `space`.
@@ -54,6 +63,14 @@ pub fn lookup<K: KnownFacts>(
         Component::Impossible => Step::Absent,
         Component::Unsupported(e) => Step::Failed(LookupFailure::Name(e)),
         Component::Manifest(name, selector) => spelled(space, &name, selector, known),
+        Component::Range(None, range) => match space.repo() {
+            Some(repo) => newest(&repo, None, &range, known),
+            None => Step::Absent,
+        },
+        Component::Range(Some(name), range) => match space.below(&name) {
+            Some(repo) => newest(&repo, Some(&name), &range, known),
+            None => Step::Absent,
+        },
         Component::Plain(name) => match plain(space, &name, known) {
             Step::Failed(e) => held(space, &name, known).unwrap_or(Step::Failed(e)),
             step => step,
@@ -98,6 +115,31 @@ pub enum LookupFailure<E> {
     Name(crate::digest::DigestError),
 }
 
+/// The link to the newest tag of `repo` in `range`. `name` stands before it in the link's own name.
+fn newest<K: KnownFacts>(
+    repo: &Repo,
+    name: Option<&str>,
+    range: &VersionRange,
+    known: &K,
+) -> LookupAnswer<K::Error> {
+    if !inside(repo, known) {
+        return Step::Absent;
+    }
+    let tags = match known.tags(repo) {
+        Fact::Unknown => return Step::Need(Need::Tags(repo.clone())),
+        Fact::Absent => return Step::Absent,
+        Fact::Denied(e) | Fact::Failed(e) => return Step::Failed(LookupFailure::Fact(e)),
+        Fact::Is(tags) => tags,
+    };
+    match range.newest(&tags) {
+        Some(tag) => Step::Edge(RegistryEntry::Link {
+            target: Component::of_tag(name, tag),
+            repo: repo.clone(),
+        }),
+        None => Step::Absent,
+    }
+}
+
 /// `NAME:TAG` and `NAME@DIGEST` need no tag list and are never ambiguous.
 fn spelled<K: KnownFacts>(
     space: &RegistrySpace,
@@ -110,12 +152,16 @@ fn spelled<K: KnownFacts>(
         return Step::Absent;
     }
     if let Selector::Tag(tag) = &selector {
+        let no_such_tag = || match VersionRange::with_wildcard(tag) {
+            Some(range) => newest(&repo, Some(name), &range, known),
+            None => Step::Absent,
+        };
         if is_unlisted(&repo, tag, known) {
-            return Step::Absent;
+            return no_such_tag();
         }
         match known.binding(&repo, tag) {
             Fact::Unknown => return Step::Need(Need::Binding(repo, tag.clone())),
-            Fact::Absent => return Step::Absent,
+            Fact::Absent => return no_such_tag(),
             Fact::Denied(e) | Fact::Failed(e) => return Step::Failed(LookupFailure::Fact(e)),
             Fact::Is(()) => {}
         }
@@ -167,6 +213,12 @@ fn plain<K: KnownFacts>(
         Ok(parent) => parent,
         Err(step) => return step,
     };
+    if let (OfParent::NoSuchTag, Some(repo), Ok(tag)) = (&parent, space.repo(), name.parse())
+        && let Some(range) = VersionRange::with_wildcard(&tag)
+        && let Step::Edge(link) = newest(&repo, None, &range, known)
+    {
+        return Step::Edge(link);
+    }
     let step = match nested {
         Some(nested) if known.standing(&nested.host, &nested.name) == Standing::Inside => {
             let above = space.repo().filter(|_| matches!(parent, OfParent::NoSuchTag));

@@ -116,7 +116,8 @@ fn resident(mount: &Mount) -> u64 {
 fn names_that_fresh_lists_lack_cost_no_request_and_no_memory() {
     let server = Hostile::start();
     put_small(&server, REPO);
-    let Some(bed) = Bed::over(&[&server], &["--tag-ttl", "1h"]) else { return };
+    let patient = Options::new().longer(Duration::from_millis(absent_names() as u64));
+    let Some(bed) = Bed::with(patient, &[&server], &["--tag-ttl", "1h"]) else { return };
     let repository = bed.mount.join(format!("{}/{REPO}", server.host()));
     assert!(is_there(&repository.join("1.0.0")) && !is_there(&repository.join("0.9.9")));
     let (total, _) = bed.mount.requests();

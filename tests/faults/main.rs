@@ -52,9 +52,13 @@ struct Bed {
 impl Bed {
     /// Mounts `servers`, spoken to in the clear; `None` on a machine without FUSE.
     fn over(servers: &[&Hostile], arguments: &[&str]) -> Option<Bed> {
+        Bed::with(Options::new(), servers, arguments)
+    }
+
+    /// The same, with other options of the test's own.
+    fn with(options: Options, servers: &[&Hostile], arguments: &[&str]) -> Option<Bed> {
         let hosts: Vec<_> = servers.iter().map(|s| s.host()).collect();
-        let options =
-            hosts.iter().fold(Options::new(), |o, host| o.args(["--plain-http", host.as_str()]));
+        let options = hosts.iter().fold(options, |o, host| o.args(["--plain-http", host.as_str()]));
         Mount::start(&hosts, options.args(arguments)).map(|mount| Bed { mount })
     }
 

@@ -13,8 +13,8 @@ use tofufs::cli::tofurc::{ClientEnvironment, Tofurc};
 use tofufs::digest::Digest;
 use tofufs::lockfile::LockFile;
 use tofufs::lockfile::configuration::Configuration;
-use tofufs::lockfile::constraints::Constraints;
 use tofufs::mapping::{Mapping, MappingRule, ProviderPattern};
+use tofufs::name::Constraints;
 use tofufs::name::{
     Component, Host, Platform, ProviderAddr, Reference, Repo, RepoName, Selector, Tag, Version,
 };

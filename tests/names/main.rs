@@ -2,6 +2,7 @@
 //! and side by side.
 
 mod entries;
+mod ranges;
 mod reasons;
 mod sources;
 mod views;

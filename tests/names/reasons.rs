@@ -11,7 +11,7 @@ use crate::{errno, main_tf, module, refresh};
 
 const ERROR: &str = "user.tofufs.error";
 
-fn refuse(server: &Hostile, at: &str, status: u16) {
+pub fn refuse(server: &Hostile, at: &str, status: u16) {
     server.rule(path(at), Behaviour::Answer(Reply::error(status, "DENIED")));
 }
 

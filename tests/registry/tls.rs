@@ -310,15 +310,35 @@ fn a_proxy_of_a_registry_without_tls_is_named() {
     }
 }
 
-/// The other half of the test above.
+/// What NO_PROXY excepts, be it by a network, is not laid at the proxy's door.
+#[test]
+fn a_proxy_that_was_not_asked_is_not_named() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (excepted, asked) in [("10.0.0.0/8", true), ("0.0.0.0/8", false)] {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "tls::plain_client_behind_a_proxy", "--nocapture"])
+            .env("http_proxy", format!("http://user:{CANARY}@{closed}"))
+            .env("no_proxy", excepted)
+            .env_remove("NO_PROXY")
+            // This machine, by an address that is not one of loopback.
+            .env("TOFUFS_TEST_REGISTRY", format!("0.0.0.0:{}", closed.port()))
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("cannot be reached"), "{text}");
+        assert_eq!(text.contains(&format!("through the proxy http://{closed}")), asked, "{text}");
+    }
+}
+
+/// The other half of the two tests above.
 #[tokio::test]
 async fn plain_client_behind_a_proxy() {
     if !std::env::var("http_proxy").is_ok_and(|proxy| proxy.contains(CANARY)) {
         return;
     }
-    let host = "registry.example".parse().unwrap();
+    let host = std::env::var("TOFUFS_TEST_REGISTRY").unwrap_or("registry.example".to_owned());
     let options = RemoteOptions {
-        host,
+        host: host.parse().unwrap(),
         plain_http: true,
         token_realm: None,
         credentials: Arc::<Fixed>::default(),

@@ -249,6 +249,7 @@ fn bytes_outside_the_entries_are_refused() {
         padded[length - 1] = 1;
         refused_for(&padded, "something else");
     }
+    refused_for(&[&whole[..], b"\n"].concat(), "something else");
     let mut junk = whole.clone();
     junk.resize(junk.len() + 65_536, 0);
     refused_for(&junk, "no end record");

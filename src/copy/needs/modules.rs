@@ -14,8 +14,8 @@ use crate::failure::Failure;
 use crate::input;
 use crate::lockfile::Client;
 use crate::lockfile::configuration::{Configuration, files_of};
-use crate::lockfile::constraints::Constraints;
 use crate::members::{Child, DirNo, TOP};
+use crate::name::Constraints;
 use crate::name::{Host, ProviderAddr, Reference, Selector};
 use crate::oci::Descriptor;
 

@@ -95,6 +95,7 @@ fn say(step: Step<RegistryEntry, LookupFailure<&'static str>>) -> String {
     match step {
         Step::Edge(RegistryEntry::Space(space)) => format!("dir {}", space.path.unwrap()),
         Step::Edge(RegistryEntry::Release(reference)) => reference.to_string(),
+        Step::Edge(RegistryEntry::Link { target, .. }) => format!("-> {target}"),
         Step::Need(need) => format!("need {need}"),
         Step::Absent => "absent".to_owned(),
         Step::Failed(LookupFailure::Fact(e)) => format!("failed {e}"),
@@ -107,6 +108,39 @@ fn find(path: &str, name: &str, table: &Table) -> String {
 }
 
 const YES: fn(Vec<&'static str>) -> Fact<Vec<&'static str>, &'static str> = Fact::Is;
+
+#[test]
+fn a_range_is_a_link_to_the_newest_tag_that_matches() {
+    let mut table = Table::default();
+    for name in ["~>1.2", "1.2.x", "1.x"] {
+        assert_eq!(find("acme/net", name, &table), "need the tag list of r.example/acme/net");
+    }
+    assert_eq!(find("acme", "net:~>1.2", &table), "need the tag list of r.example/acme/net");
+    assert_eq!(find("acme", "net:1.2.x", &table), "need r.example/acme/net:1.2.x");
+    table.tags.insert("acme/net", YES(vec!["1.2.0", "1.2.3", "1.4.0", "1.5.x", "2.0.0-rc1"]));
+    table.tags.insert("acme/net/3.x", Fact::Absent);
+    table.catalog = Some(YES(vec!["acme/net"]));
+    for (name, wanted) in [
+        ("~>1.2", "-> 1.4.0"),
+        (">= 1.2, < 1.4", "-> 1.2.3"),
+        ("1.2.x", "-> 1.2.3"),
+        ("1.x", "-> 1.4.0"),
+        ("=2.0.0-rc1", "-> 2.0.0-rc1"),
+        ("~>2.0", "absent"),
+        ("3.x", "absent"),
+        ("1.5.x", "r.example/acme/net:1.5.x"),
+        ("1.2", "absent"),
+    ] {
+        assert_eq!(find("acme/net", name, &table), wanted, "{name}");
+    }
+    assert_eq!(find("acme", "net:~>1.2", &table), "-> net:1.4.0");
+    assert_eq!(find("acme", "net:1.2.x", &table), "-> net:1.2.3");
+    assert_eq!(find("", "~>1.2", &table), "absent", "a registry has no versions");
+    table.tags.insert("acme/net", Fact::Failed("away"));
+    assert_eq!(find("acme/net", "~>1.2", &table), "failed away");
+    table.tags.insert("acme/net", Fact::Absent);
+    assert_eq!(find("acme/net", "~>1.2", &table), "absent");
+}
 
 #[test]
 fn names_that_nothing_can_have_are_refused_without_a_request() {

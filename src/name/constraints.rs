@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::name::Version;
+use super::Version;
 
 /// How a version stands to the boundary of a constraint, in the order in which the clients write
 /// them.
