@@ -195,7 +195,7 @@ impl Kernel {
 
     pub fn set_mode(&mut self, mode: Option<Failure>) {
         self.fake.state().failing = mode;
-        if mode != None {
+        if mode.is_some() {
             (self.trouble, self.oldest) = (true, 0);
         }
         self.denied |= mode == Some(Failure::Denied);
@@ -204,7 +204,7 @@ impl Kernel {
     pub fn refresh(&mut self) {
         self.fs.refresh(std::path::Path::new(""));
         let mode = self.fake.state().failing;
-        if mode == None && !self.offline {
+        if mode.is_none() && !self.offline {
             (self.trouble, self.oldest) = (false, self.now);
         }
         self.denied = mode == Some(Failure::Denied);
@@ -252,7 +252,7 @@ impl Kernel {
         self.fs = mount(&self.fake, &self.store, self.tag_ttl, offline);
         self.offline = offline;
         let mode = self.fake.state().failing;
-        self.trouble = offline || mode != None;
+        self.trouble = offline || mode.is_some();
         self.denied = !offline && mode == Some(Failure::Denied);
         self.oldest = 0;
     }
