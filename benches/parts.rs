@@ -18,7 +18,7 @@ use std::time::Instant;
 use tofufs::archive::{self, Limits};
 use tofufs::digest::Digest;
 use tofufs::members::{FileNo, Members};
-use tofufs::name::{Host, Repo, RepoName, Tag};
+use tofufs::name::{Component, Host, Repo, RepoName, Tag};
 use tofufs::store::{Begin, Key, Object, Store, StoreOptions};
 use tofufs::tree::registry::{RegistrySpace, lookup};
 use tofufs::tree::{Fact, KnownFacts, Standing};
@@ -237,7 +237,7 @@ fn look_up(size: &Size) -> Outcome<()> {
         RegistrySpace { host: "registry.example".parse()?, path: Some("acme/network".parse()?) };
     let ours = median(size.rounds, || {
         for name in &names {
-            black_box(lookup(&space, name, &known));
+            black_box(lookup(&space, &Component::parse(name), &known));
         }
         Ok(())
     })?;

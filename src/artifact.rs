@@ -4,6 +4,7 @@
 //! reason, what it ignores is ignored. Nothing here does I/O.
 
 use crate::digest::Digest;
+use crate::failure::{Failure, Refusal, Subject};
 use crate::name::Platform;
 use crate::oci::{Descriptor, IMAGE, INDEX, Manifest, ManifestBody};
 
@@ -35,6 +36,17 @@ pub enum ArtifactRefusal {
     /// A zip layer whose digest OpenTofu does not accept.
     #[error("{0}")]
     Unsupported(String),
+}
+
+impl ArtifactRefusal {
+    /// The refusal of `subject`, which is that artifact.
+    pub fn about(&self, subject: impl Into<Subject>) -> Refusal {
+        let failure = match self {
+            ArtifactRefusal::Structure(_) => Failure::Structure,
+            ArtifactRefusal::Unsupported(_) => Failure::Unsupported,
+        };
+        Refusal::new(failure, subject, self)
+    }
 }
 
 fn refuse<T>(reason: impl Into<String>) -> Result<T, ArtifactRefusal> {

@@ -11,7 +11,8 @@ pub mod verify;
 
 use std::sync::Arc;
 
-use crate::facts::{FactError, Facts};
+use crate::facts::Facts;
+use crate::failure::Refusal;
 use crate::name::Host;
 
 /// The facts of each registry, made when they are first asked for.
@@ -20,5 +21,5 @@ pub trait RegistryFacts: Sync {
     ///
     /// # Errors
     /// The registry cannot be reached by what is configured.
-    fn facts(&self, host: &Host) -> Result<Arc<Facts>, FactError>;
+    fn facts(&self, host: &Host) -> Result<Arc<Facts>, Refusal>;
 }

@@ -36,7 +36,6 @@ use parking_lot::Mutex;
 
 pub use budget::RequestingUser;
 pub use content::{MemberContent, VerifiedPackage, blocking};
-pub use error::FactError;
 pub use health::{FailingSource, Health, SourceState};
 pub use prefetch::Unpacking;
 pub use providers::ProviderOptions;
@@ -47,7 +46,7 @@ pub use tags::FactsView;
 pub use walk::{Awaited, Left};
 
 use crate::archive;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{Host, Repo, RepoName};
 use crate::store::Store;
 use crate::tree::{Need, Standing};
@@ -180,10 +179,10 @@ impl Facts {
         self.nodes.forget_failures();
     }
 
-    fn origin(&self, host: &Host) -> Result<Arc<JoinedRegistry>, FactError> {
+    fn origin(&self, host: &Host) -> Result<Arc<JoinedRegistry>, Refusal> {
         self.origins
             .get(host)
-            .ok_or_else(|| FactError::new(Failure::Absent, host, "no source of this mount"))
+            .ok_or_else(|| Refusal::new(Failure::Absent, host, "no source of this mount"))
     }
 
     fn standing(&self, host: &Host, path: &RepoName) -> Standing {

@@ -1,9 +1,16 @@
-//! What class of failure something ended with. Errno, retry, breaker, cache and exit code follow
-//! from the class alone.
+//! Why something failed: its class, and the sentence that says so.
 
+mod subject;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// The class of a failure.
+use rustix::io::Errno;
+pub use subject::Subject;
+
+/// The class of a failure: errno, retry, breaker, cache and exit code follow from it alone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Failure {
     /// Whoever knows says with authority that there is no such thing.
@@ -76,6 +83,21 @@ impl Failure {
         }
     }
 
+    /// Whether there was no connection.
+    pub fn is_out_of_reach(self) -> bool {
+        matches!(self, Failure::Unreachable | Failure::Untrusted | Failure::Offline)
+    }
+
+    /// That of a call to the disk.
+    pub fn of_disk(error: &io::Error) -> Failure {
+        match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::NOSPC | Errno::DQUOT) => Failure::NoSpace,
+            Some(Errno::ACCESS | Errno::PERM) => Failure::Denied,
+            Some(Errno::NOENT | Errno::NOTDIR) => Failure::Absent,
+            _ => Failure::Io,
+        }
+    }
+
     /// How long it is kept before whoever said so is asked again.
     pub fn kept_for(self) -> Duration {
         Duration::from_secs(match self {
@@ -86,6 +108,68 @@ impl Failure {
         })
     }
 }
+
+/// A failure as one sentence: what it is about, the rule or event, what to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    /// The class.
+    pub failure: Failure,
+    /// What was asked for, or what of it failed.
+    pub subject: Arc<Subject>,
+    /// The rule that was broken or the event that ended it; what others wrote is bounded and
+    /// escaped in it.
+    pub rule: String,
+    /// What the user can do, where there is something.
+    pub remedy: Option<String>,
+}
+
+impl Refusal {
+    /// A refusal without a remedy.
+    pub fn new(failure: Failure, subject: impl Into<Subject>, rule: impl fmt::Display) -> Self {
+        let (subject, rule) = (Arc::new(subject.into()), rule.to_string());
+        Refusal { failure, subject, rule, remedy: None }
+    }
+
+    /// A task ended without a result: it panicked, or the runtime ended.
+    pub fn lost(subject: impl Into<Subject>) -> Self {
+        let rule = "an internal task ended early; the log may say why";
+        Refusal::new(Failure::Io, subject, rule)
+    }
+
+    /// A call to the disk that failed.
+    pub fn io(subject: impl Into<Subject>, error: impl Into<io::Error>) -> Self {
+        let error = error.into();
+        Refusal::new(Failure::of_disk(&error), subject, error)
+    }
+
+    /// The same refusal with what to do about it.
+    pub fn remedy(mut self, remedy: impl fmt::Display) -> Self {
+        self.remedy = Some(remedy.to_string());
+        self
+    }
+
+    /// The same refusal, told of `subject`.
+    pub fn about(mut self, subject: impl Into<Subject>) -> Self {
+        self.subject = Arc::new(subject.into());
+        self
+    }
+
+    /// The sentence without its subject, for a place that names it already.
+    pub fn reason(&self) -> String {
+        match &self.remedy {
+            Some(remedy) => format!("{}; {remedy}", self.rule),
+            None => self.rule.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.subject, self.reason())
+    }
+}
+
+impl std::error::Error for Refusal {}
 
 #[cfg(test)]
 mod tests {

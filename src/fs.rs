@@ -12,60 +12,71 @@ mod area;
 mod attr;
 mod backing;
 mod caller;
+mod clients;
+mod directories;
 mod directory;
-mod enter;
+mod entries;
 mod error;
+mod failures;
 mod handles;
 mod inodes;
 mod installers;
 mod kernel_cache;
 mod node;
 mod numbered;
+mod overwrites;
 pub mod plugin_cache;
-mod providers;
-mod publish;
+mod publishing;
 mod reasons;
+mod refresh;
+mod releases;
 mod replaced;
 mod report;
-mod root;
+mod spaces;
 pub mod staging;
-mod write;
+mod views;
+mod writable;
 mod xattr;
 
-use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use access::Wish;
 pub use area::{DiskSpace, OpenedLocal, ShownAs};
-pub use attr::{Attr, FileKind};
+pub use attr::{Attr, FOREVER, FileKind, FoundEntry, Looked, Lookup};
 pub use backing::{Backing, OpenedFile, ReadWay};
-pub use caller::Thread;
+pub use caller::{CallerIdentity, Thread};
 pub use directory::Listed;
 pub use error::{Errno, FsError};
+pub use handles::ReadTarget;
+pub use inodes::{NamesInDirectories, ROOT};
 pub use kernel_cache::Caching;
-pub use publish::Drops;
+pub use publishing::{KernelNames, Publishing};
 pub use report::{Failed, MountReport};
-pub use write::CallerIdentity;
+pub use writable::Writable;
 
-use crate::facts::{FactError, Facts, MemberContent};
+use crate::facts::{Facts, RequestingUser};
 use crate::failure::Failure;
 use crate::local::Access;
-use crate::name::{COMPONENT_MAX, Reference, Selector};
-use crate::tree::registry::{LookupFailure, RegistryEntry as Named};
-use crate::tree::{self, Fact, Need, Step};
+use crate::name::COMPONENT_MAX;
+use crate::tree::registry::RegistryEntry;
+use area::AreaFile;
+use caller::Owner;
+use clients::ClientPackages;
+use directories::Directories;
 use directory::DirectoryListing;
+use entries::Entries;
+use failures::{Attempt, Failures};
 use handles::Handles;
-pub use handles::ReadTarget;
 use inodes::{DirectoryName, Inodes};
-use node::{InodeNode, ReleaseNode};
-use reasons::Attempt;
-
-/// How long the kernel may keep what never changes.
-pub const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
-/// How long the kernel may keep the absence of a name that can come to be.
-const ABSENT_TTL: Duration = Duration::from_secs(1);
+use node::{InodeNode, ProviderView};
+use refresh::Refresh;
+use releases::{Releases, fill};
+use spaces::Spaces;
+use views::Views;
+use xattr::ExtendedAttributes;
 
 /// How a mount presents itself.
 #[derive(Clone, Debug)]
@@ -76,8 +87,6 @@ pub struct FsOptions {
     pub gid: u32,
     /// Whether nothing may be written.
     pub read_only: bool,
-    /// Whether the kernel refuses by modes, as it does where other users are let in.
-    pub modes_count: bool,
     /// Where it is mounted.
     pub mountpoint: PathBuf,
     /// The user as whom this process runs, who may write as the owner may.
@@ -90,65 +99,109 @@ pub struct FsOptions {
     pub control: PathBuf,
 }
 
-/// The inode of a mount's root.
-pub const ROOT: u64 = 1;
-
-/// What is told of a found entry.
-#[derive(Clone, Copy, Debug)]
-pub struct FoundEntry {
-    /// Its attributes; `attr.ino` is its number.
-    pub attr: Attr,
-    /// How long the name stands for it.
-    pub ttl: Duration,
-    /// How long its attributes hold.
-    pub attr_ttl: Duration,
-}
-
-/// The answer to a lookup.
-#[derive(Clone, Copy, Debug)]
-pub enum Lookup {
-    /// Found. The kernel now holds one more reference to it.
-    Found(FoundEntry),
-    /// Not there, which holds for that long.
-    Absent(Duration),
-}
-
-/// See the module.
+/// See the module. What an operation means is decided by the services that it is made of; they
+/// share the facts below, the inodes and the handles.
 pub struct Fs {
     facts: Arc<Facts>,
-    options: FsOptions,
-    inodes: Inodes,
-    handles: Handles,
-    report: report::FailureLog,
-    reasons: reasons::Reasons,
-    documents: providers::Documents,
-    kernel: publish::Kernel,
-    locks: plugin_cache::Locks,
-    installers: installers::Installers,
-    copying: tokio::sync::Mutex<()>,
+    owner: Owner,
+    inodes: Arc<Inodes>,
+    handles: Arc<Handles>,
+    failures: Arc<Failures>,
+    entries: Arc<Entries>,
+    releases: Arc<Releases>,
+    spaces: Arc<Spaces>,
+    clients: Arc<ClientPackages>,
+    views: Arc<Views>,
+    directories: Directories,
+    xattrs: ExtendedAttributes,
+    writable: Arc<Writable>,
 }
 
 impl Fs {
     /// The file system over `facts`.
     pub fn new(facts: Arc<Facts>, options: FsOptions) -> Arc<Fs> {
+        let owner = Owner { uid: options.uid, daemon: options.daemon };
+        let (inodes, handles) = (Arc::new(Inodes::new()), Arc::new(Handles::new()));
+        let failures = Arc::new(Failures::default());
+        let entries = Arc::new(Entries {
+            facts: facts.clone(),
+            inodes: inodes.clone(),
+            uid: options.uid,
+            gid: options.gid,
+        });
+        let releases = Arc::new(Releases {
+            facts: facts.clone(),
+            failures: failures.clone(),
+            without_open: options.read_only,
+        });
+        let spaces = Arc::new(Spaces {
+            facts: facts.clone(),
+            inodes: inodes.clone(),
+            entries: entries.clone(),
+            staging: options.staging.clone(),
+        });
+        let plugins = options.mountpoint.join(ProviderView::Plugins.name());
+        let clients =
+            Arc::new(ClientPackages::new(entries.clone(), owner, options.plugin_cache, plugins));
+        let views = Arc::new(Views::new(facts.clone(), inodes.clone(), clients.clone()));
+        let refresh = Refresh {
+            facts: facts.clone(),
+            inodes: inodes.clone(),
+            failures: failures.clone(),
+            views: views.clone(),
+        };
+        let publishing = Publishing::new(refresh, handles.clone(), options.staging);
+        let writable =
+            Writable::new(handles.clone(), releases.clone(), clients.clone(), publishing);
+        let xattrs = ExtendedAttributes {
+            facts: facts.clone(),
+            failures: failures.clone(),
+            control: options.control,
+        };
+        let directories = Directories {
+            facts: facts.clone(),
+            inodes: inodes.clone(),
+            handles: handles.clone(),
+            entries: entries.clone(),
+            releases: releases.clone(),
+            spaces: spaces.clone(),
+            views: views.clone(),
+        };
         Arc::new(Fs {
             facts,
-            options,
-            inodes: Inodes::new(),
-            handles: Handles::new(),
-            report: report::FailureLog::default(),
-            reasons: reasons::Reasons::default(),
-            documents: providers::Documents::default(),
-            kernel: publish::Kernel::default(),
-            locks: plugin_cache::Locks::default(),
-            installers: installers::Installers::default(),
-            copying: tokio::sync::Mutex::default(),
+            owner,
+            inodes,
+            handles,
+            failures,
+            entries,
+            releases,
+            spaces,
+            clients,
+            views,
+            directories,
+            xattrs,
+            writable: Arc::new(writable),
         })
     }
 
     /// The facts below.
     pub fn facts(&self) -> &Arc<Facts> {
         &self.facts
+    }
+
+    /// The operations that write.
+    pub fn writable(&self) -> &Arc<Writable> {
+        &self.writable
+    }
+
+    /// The way from staging to a registry.
+    pub fn publishing(&self) -> &Arc<Publishing> {
+        &self.writable.publishing
+    }
+
+    /// For whom requests are sent when `who` asks for an operation.
+    pub fn asker(&self, who: CallerIdentity) -> RequestingUser {
+        self.owner.asker(who)
     }
 
     /// Finds `name` in the directory `parent`, for who asks in `thread`.
@@ -163,11 +216,11 @@ impl Fs {
         }
         let dir = self.inodes.node(parent)?;
         let outcome = self.find(thread, parent, &dir, &name).await;
-        self.note(&dir, Attempt::Look, outcome)
+        self.failures.note(&dir, Attempt::Look, outcome)
     }
 
     async fn find(
-        self: &Arc<Self>,
+        &self,
         thread: Thread,
         parent: u64,
         dir: &Arc<InodeNode>,
@@ -175,129 +228,43 @@ impl Fs {
     ) -> Result<Lookup, FsError> {
         let place = DirectoryName::new(parent, name);
         let since = Instant::now();
-        if let Some(release) = self.release_behind(dir, name, since).await? {
-            return self
-                .found_in_space(place, Named::Release(release), since)
-                .await
-                .map(Lookup::Found);
+        if let Some(release) = self.views.release_behind(dir, name, since).await? {
+            let entry = RegistryEntry::Release(release);
+            return self.spaces.found(place, entry, since).await.map(Looked::Found);
         }
-        let (node, ttl) = match dir.as_ref() {
-            InodeNode::Local(dir) => return self.find_local(place, dir, name),
-            InodeNode::Root => match self.find_in_root(name) {
-                Ok((InodeNode::Local(top), _)) => {
-                    let stat = top.stat()?;
-                    return Ok(Lookup::Found(self.send_local(place, top, &stat)));
-                }
-                Ok(found) => found,
-                Err(ttl) => return Ok(Lookup::Absent(ttl)),
-            },
+        let looked = match dir.as_ref() {
+            InodeNode::Local(dir) => return self.inodes.find_local(place, dir, name),
+            InodeNode::Root => self.spaces.find_in_root(name),
             InodeNode::Providers { view, dir, .. } => {
-                match self.find_in_view(thread, *view, dir, name, since).await? {
-                    Ok((InodeNode::Local(package), _)) => {
-                        let stat = package.stat()?;
-                        return Ok(Lookup::Found(self.send_local(place, package, &stat)));
+                self.views.find(thread, *view, dir, name, since).await?
+            }
+            InodeNode::Space { space, .. } => {
+                return match self.spaces.find(space, name, since).await? {
+                    Looked::Found(entry) => {
+                        self.spaces.found(place, entry, since).await.map(Looked::Found)
                     }
-                    Ok(found) => found,
-                    Err(ttl) => return Ok(Lookup::Absent(ttl)),
-                }
+                    Looked::Absent(ttl) => Ok(Looked::Absent(ttl)),
+                };
             }
-            InodeNode::Space { space, .. } => match self.find_in_space(space, name, since).await? {
-                Ok(entry) => {
-                    return self.found_in_space(place, entry, since).await.map(Lookup::Found);
-                }
-                Err(ttl) => return Ok(Lookup::Absent(ttl)),
-            },
-            _ if self.was_taken_away(thread, parent, name) => {
-                return Ok(Lookup::Absent(Duration::ZERO));
+            _ if self.writable.overwrites.was_taken_away(thread, parent, name) => {
+                Looked::Absent(Duration::ZERO)
             }
-            _ => match self.find_in_release(dir, name).await? {
-                Some(node) if node.is_assumed() => (node, self.facts.tag_ttl()),
-                Some(node) => (node, FOREVER),
-                None => return Ok(Lookup::Absent(FOREVER)),
+            _ => match self.releases.find(dir, name).await? {
+                Some(node) if node.is_assumed() => Looked::Found((node, self.facts.tag_ttl())),
+                Some(node) => Looked::Found((node, FOREVER)),
+                None => Looked::Absent(FOREVER),
             },
         };
-        Ok(Lookup::Found(
-            self.inodes.send(place, Arc::new(node), |ino, node| self.entry(ino, node, ttl)),
-        ))
-    }
-
-    /// Asks the tree until it knows. `Err` is an absence and how long it holds.
-    async fn find_in_space(
-        self: &Arc<Self>,
-        space: &tree::registry::RegistrySpace,
-        name: &OsStr,
-        since: Instant,
-    ) -> Result<Result<Named, Duration>, FsError> {
-        let Some(name) = name.to_str() else { return Ok(Err(FOREVER)) };
-        if crate::name::Component::parse(name) == crate::name::Component::Impossible {
-            return Ok(Err(FOREVER));
+        match looked {
+            Looked::Found((InodeNode::Local(at), _)) => {
+                let stat = at.stat()?;
+                Ok(Looked::Found(self.inodes.send_local(place, at, &stat)))
+            }
+            Looked::Found((node, ttl)) => {
+                Ok(Looked::Found(self.entries.send(place, Arc::new(node), ttl)))
+            }
+            Looked::Absent(ttl) => Ok(Looked::Absent(ttl)),
         }
-        if let Some(nested) = self.staged_space(space, name) {
-            return Ok(Ok(Named::Space(nested)));
-        }
-        loop {
-            let step = tree::registry::lookup(space, name, &self.facts.view(since));
-            match step {
-                Step::Edge(entry) => return Ok(Ok(entry)),
-                Step::Absent => return Ok(Err(self.absent_ttl())),
-                Step::Need(need) => self.facts.load(need).await?,
-                Step::Failed(LookupFailure::Fact(e)) => {
-                    return match node::spelled_release(space, name) {
-                        Some(release) if self.is_refused(&release, since) => {
-                            Ok(Ok(Named::Release(release)))
-                        }
-                        _ => Err(as_looked_up(space, name, e).into()),
-                    };
-                }
-                Step::Failed(LookupFailure::Name(e)) => {
-                    return Err(FactError::new(Failure::Unsupported, name, e).into());
-                }
-            }
-        }
-    }
-
-    /// Whether a tag's manifest is refused. Then it exists: it can be stat'ed, and entering it
-    /// gives the reason.
-    fn is_refused(&self, release: &Reference, since: Instant) -> bool {
-        match &release.selector {
-            Selector::Tag(tag) => {
-                matches!(self.facts.view(since).bound(&release.repo, tag), Fact::Failed(e) if is_refusal(&e))
-            }
-            Selector::Digest(_) => false,
-        }
-    }
-
-    async fn found_in_space(
-        self: &Arc<Self>,
-        place: DirectoryName,
-        entry: Named,
-        since: Instant,
-    ) -> Result<FoundEntry, FsError> {
-        let (node, ttl) = match entry {
-            Named::Space(space) => {
-                let ttl = self.space_ttl(&space);
-                (Arc::new(InodeNode::space(space)), ttl)
-            }
-            Named::Link { target, repo } => {
-                let ttl = self.facts.view(since).fresh_for(&Need::Tags(repo));
-                (Arc::new(InodeNode::Link(target.into())), ttl)
-            }
-            Named::Release(reference) => {
-                // What stands there may be the space that the name was before it became a tag.
-                let before = self.inodes.at(&place).filter(|node| node.release().is_some());
-                let bound = before.as_ref().and_then(|n| n.release()).and_then(ReleaseNode::digest);
-                let (digest, ttl) = self.binding_of(&reference, bound, since).await?;
-                match before {
-                    // The same manifest, or none yet: the same directory.
-                    Some(before) if bound.is_none() || bound == digest => (before, ttl),
-                    _ => (
-                        Arc::new(InodeNode::Release(ReleaseNode::new(reference, digest).into())),
-                        ttl,
-                    ),
-                }
-            }
-        };
-        Ok(self.inodes.send(place, node, |ino, node| self.entry(ino, node, ttl)))
     }
 
     /// Drops `count` of the kernel's references to `ino`.
@@ -313,16 +280,10 @@ impl Fs {
         }
         if let InodeNode::Zip(target) = node.as_ref() {
             // A listing shows zips before their size is known; the size is never guessed.
-            let outcome = self.zip_of(target).await;
-            self.note(&node, Attempt::Look, outcome)?;
+            let outcome = self.releases.zip_of(target).await;
+            self.failures.note(&node, Attempt::Look, outcome)?;
         }
-        Ok(self.entry(ino, &node, FOREVER))
-    }
-
-    fn entry(&self, ino: u64, node: &InodeNode, ttl: Duration) -> FoundEntry {
-        let (attr, is_true) = attr::of(ino, node, &self.options, &self.facts);
-        let ttl = if is_true { ttl } else { Duration::ZERO };
-        FoundEntry { attr, ttl, attr_ttl: ttl }
+        Ok(self.entries.of(ino, &node, FOREVER))
     }
 
     /// Opens the file `ino` for reading. Afterwards reading it waits for no network. With
@@ -330,42 +291,27 @@ impl Fs {
     pub async fn open(self: Arc<Self>, ino: u64, backing: bool) -> Result<OpenedFile, FsError> {
         let node = self.inodes.node(ino)?;
         if let InodeNode::Local(at) = node.as_ref() {
-            let OpenedLocal { handle, caching } = self.open_local(at, Access::READ)?;
-            return Ok(OpenedFile { handle, reading: ReadWay::Local(caching) });
+            let file = at.area.tree.open_file(&at.node, Access::READ)?;
+            let reading = ReadWay::Local(at.kept.caching());
+            let file = AreaFile { at: at.clone(), file, bypasses: false };
+            return Ok(OpenedFile { handle: self.handles.open_local(file), reading });
         }
-        let outcome = self.content(&node).await;
+        let outcome = self.releases.content(&node).await;
         if matches!(&outcome, Err(e) if e.errno == Errno::ESTALE) {
-            self.supersede(ino);
+            self.inodes.supersede(ino);
         }
-        let content = self.note(&node, Attempt::Open, outcome)?;
+        let content = self.failures.note(&node, Attempt::Open, outcome)?;
         // The kernel does not mix reading by itself with writing through us, which is how such a
         // file is written over.
-        let is_installed = self.replaced(ino).is_some_and(|at| at.by_installer);
+        let is_installed = self.writable.overwrites.replaced(ino).is_some_and(|at| at.by_installer);
         let (content, reading) = if backing && !is_installed {
-            let outcome = self.backed(&node, content).await;
-            self.note(&node, Attempt::Open, outcome)?
+            let outcome = self.releases.backed(&node, content).await;
+            self.failures.note(&node, Attempt::Open, outcome)?
         } else {
             (content, ReadWay::Plain)
         };
         let is_backed = matches!(reading, ReadWay::Backed(_));
         Ok(OpenedFile { handle: self.handles.open_file(node, content, is_backed), reading })
-    }
-
-    async fn content(self: &Arc<Self>, node: &InodeNode) -> Result<MemberContent, FsError> {
-        match node {
-            InodeNode::File { package, number, .. } => {
-                Ok(self.facts.content(package, *number).await?)
-            }
-            InodeNode::Zip(target) => {
-                self.confirm(target).await?;
-                let layer = self.zip_of(target).await?;
-                Ok(MemberContent::Object(self.facts.blob(target.repo(), layer).await?))
-            }
-            InodeNode::Document(bytes) => Ok(MemberContent::Bytes(bytes.clone())),
-            InodeNode::Lock => Ok(MemberContent::Bytes(Arc::new([]))),
-            InodeNode::Link(_) => Err(FsError::plain(Errno::ELOOP)),
-            _ => Err(FsError::plain(Errno::EISDIR)),
-        }
     }
 
     /// Reads what is there, without waiting for a network: `None` if the content is not loaded (of
@@ -377,34 +323,20 @@ impl Fs {
         offset: u64,
         buf: &mut [u8],
     ) -> Result<Option<usize>, FsError> {
-        if let Some(read) = self.read_local(of, offset, buf)? {
-            return Ok(Some(read));
+        if let ReadTarget::Handle(handle) = of
+            && let Some(open) = self.handles.local(handle)
+        {
+            return Ok(Some(open.file.read_at(buf, offset)?));
         }
         let Some(file) = self.handles.file_of(of)? else { return Ok(None) };
         if let Some(copy) = file.copy() {
             return Ok(Some(copy.file.read_at(buf, offset)?));
         }
-        match self.fill(&file.content(), offset, buf) {
+        match fill(&self.facts, &file.content(), offset, buf) {
             Ok(filled) => Ok(Some(filled)),
             Err(e) if e.failure == Failure::Damaged => Ok(None),
-            Err(e) => self.note(&file.node, Attempt::Open, Err(e.into())),
+            Err(e) => self.failures.note(&file.node, Attempt::Open, Err(e.into())),
         }
-    }
-
-    fn fill(
-        &self,
-        content: &MemberContent,
-        offset: u64,
-        buf: &mut [u8],
-    ) -> Result<usize, FactError> {
-        let mut filled = 0;
-        while filled < buf.len() {
-            match self.facts.read(content, &mut buf[filled..], offset + filled as u64)? {
-                0 => break,
-                n => filled += n,
-            }
-        }
-        Ok(filled)
     }
 
     /// Reads content that was not loaded or was damaged.
@@ -424,19 +356,19 @@ impl Fs {
             Some(_) => self.read_healed(of, &node, offset, size).await,
             None => self.read_loaded(of, &node, offset, size).await,
         };
-        self.note(&node, Attempt::Open, outcome)
+        self.failures.note(&node, Attempt::Open, outcome)
     }
 
     async fn read_loaded(
-        self: &Arc<Self>,
+        &self,
         of: ReadTarget,
         node: &Arc<InodeNode>,
         offset: u64,
         size: usize,
     ) -> Result<Vec<u8>, FsError> {
-        let content = self.content(node).await?;
+        let content = self.releases.content(node).await?;
         self.handles.keep(of, node, content.clone());
-        match self.read_blocking(content, offset, size).await {
+        match self.releases.read_blocking(content, offset, size).await {
             Err(e) if e.failure == Failure::Damaged => {
                 self.read_healed(of, node, offset, size).await
             }
@@ -445,44 +377,15 @@ impl Fs {
     }
 
     async fn read_healed(
-        self: &Arc<Self>,
+        &self,
         of: ReadTarget,
         node: &Arc<InodeNode>,
         offset: u64,
         size: usize,
     ) -> Result<Vec<u8>, FsError> {
-        let content = self.healed(node).await?;
+        let content = self.releases.healed(node).await?;
         self.handles.keep(of, node, content.clone());
-        Ok(self.read_blocking(content, offset, size).await?)
-    }
-
-    async fn read_blocking(
-        self: &Arc<Self>,
-        content: MemberContent,
-        offset: u64,
-        size: usize,
-    ) -> Result<Vec<u8>, FactError> {
-        let fs = self.clone();
-        let read = move || {
-            let mut buf = vec![0; size];
-            let filled = fs.fill(&content, offset, &mut buf)?;
-            buf.truncate(filled);
-            Ok(buf)
-        };
-        crate::facts::blocking(read).await?
-    }
-
-    async fn healed(self: &Arc<Self>, node: &InodeNode) -> Result<MemberContent, FsError> {
-        match node {
-            InodeNode::File { package, number, .. } => {
-                Ok(self.facts.heal(package, *number).await?)
-            }
-            InodeNode::Zip(target) => {
-                self.facts.drop_object(&crate::store::Key::Blob(self.zip_of(target).await?.digest));
-                self.content(node).await
-            }
-            _ => Err(FsError::plain(Errno::EISDIR)),
-        }
+        Ok(self.releases.read_blocking(content, offset, size).await?)
     }
 
     /// Closes an open file; whether it was opened as [`ReadWay::Backed`]. Needs a runtime.
@@ -491,7 +394,7 @@ impl Fs {
         let local = self.handles.local(handle);
         self.handles.close(handle);
         if let Some(written) = local.filter(|local| local.file.is_writable()) {
-            self.finished(&written.at);
+            self.writable.publishing.finished(&written.at);
         }
         is_backed
     }
@@ -500,12 +403,12 @@ impl Fs {
     /// Entering a release binds and loads it.
     pub async fn opendir(self: Arc<Self>, thread: Thread, ino: u64) -> Result<u64, FsError> {
         let node = self.inodes.node(ino)?;
-        self.note_installer(thread, &node);
-        let outcome = self.listing(thread, &node).await;
-        let listing = self.note(&node, Attempt::Open, outcome)?;
+        self.clients.note_installer(thread, &node);
+        let outcome = self.directories.listing(thread, &node).await;
+        let listing = self.failures.note(&node, Attempt::Open, outcome)?;
         if let DirectoryListing::Made { error: Some(error), .. } = &listing {
             // It costs entries, but fails nothing.
-            drop(self.note::<()>(&node, Attempt::Open, Err(error.clone())));
+            drop(self.failures.note::<()>(&node, Attempt::Open, Err(error.clone())));
         }
         Ok(self.handles.open_directory(ino, node, listing))
     }
@@ -523,25 +426,114 @@ impl Fs {
         })
     }
 
+    /// Delivers the entries of an open directory from `offset` on, with their attributes, until
+    /// `deliver` says that it did not take one. Each entry taken counts as a lookup, except `.` and
+    /// `..`, which the kernel does not count.
+    ///
+    /// No request is sent for this: what would need one (the size of a provider zip that nobody
+    /// asked for yet) is delivered with a time to live of zero, so that the kernel asks before it
+    /// believes.
+    pub fn readdir(
+        &self,
+        handle: u64,
+        offset: u64,
+        deliver: impl FnMut(Listed<'_>) -> bool,
+    ) -> Result<(), FsError> {
+        self.directories.read(handle, offset, deliver)
+    }
+
+    /// Closes an open directory.
+    pub fn releasedir(&self, handle: u64) {
+        self.handles.close(handle);
+    }
+
     /// Bytes of the cache: limit and use.
     pub fn space(&self) -> (u64, u64) {
         let usage = self.facts.store().usage();
         (usage.limit, usage.bytes)
     }
-}
 
-/// Whether something exists and is refused, as opposed to being absent or unknown.
-fn is_refusal(error: &FactError) -> bool {
-    matches!(
-        error.failure,
-        Failure::Integrity | Failure::Structure | Failure::TooLarge | Failure::Unsupported
-    )
-}
+    /// The disk on which `ino` lies, where it is one that can be written to.
+    pub fn disk_space(&self, ino: u64) -> Option<DiskSpace> {
+        match self.inodes.node(ino).ok()?.as_ref() {
+            InodeNode::Local(at) => at.disk_space(),
+            _ => None,
+        }
+    }
 
-/// A failure told of the path that was looked up, which may have been asked for as a tag of what is
-/// above it.
-fn as_looked_up(space: &tree::registry::RegistrySpace, name: &str, error: FactError) -> FactError {
-    let Some(above) = space.repo() else { return error };
-    let is_tag = error.subject() == Some(&*format!("{above}:{name}"));
-    if is_tag { error.about(&format!("{above}/{name}")) } else { error }
+    /// The text of the symbolic link `ino`.
+    pub fn readlink(&self, ino: u64) -> Result<OsString, FsError> {
+        match self.inodes.node(ino)?.as_ref() {
+            InodeNode::Local(at) => Ok(at.area.tree.read_link(&at.node)?),
+            InodeNode::Link(target) => Ok(OsString::from(&**target)),
+            _ => Err(FsError::plain(Errno::EINVAL)),
+        }
+    }
+
+    /// The value of the attribute `name` of `ino`.
+    pub fn getxattr(&self, ino: u64, name: &OsStr) -> Result<Vec<u8>, FsError> {
+        self.xattrs.get(self.inodes.node(ino)?.as_ref(), name)
+    }
+
+    /// The names of all attributes of `ino`, each followed by NUL.
+    pub fn listxattr(&self, ino: u64) -> Result<Vec<u8>, FsError> {
+        self.xattrs.names(self.inodes.node(ino)?.as_ref())
+    }
+
+    /// Whether `who` may do all of that with `ino`.
+    ///
+    /// # Errors
+    /// EROFS for writing where nothing can be written, EACCES where modes forbid it.
+    pub fn access(&self, who: CallerIdentity, ino: u64, wish: Wish) -> Result<(), FsError> {
+        let node = self.inodes.node(ino)?;
+        if wish.write && !self.writable.takes_writes(ino, &node) {
+            return Err(FsError::plain(Errno::EROFS));
+        }
+        let (kind, mode) = match node.as_ref() {
+            InodeNode::Local(at) => {
+                let stat = at.stat()?;
+                (area::kind(stat.st_mode), (stat.st_mode & 0o777) as u16)
+            }
+            other => {
+                let (attr, _) = self.entries.attr(ino, other);
+                (attr.kind, attr.mode)
+            }
+        };
+        if self.owner.is(who) && wish.is_granted(kind, mode, who.uid == 0) {
+            Ok(())
+        } else {
+            Err(FsError::plain(Errno::EACCES))
+        }
+    }
+
+    /// Makes the next lookup of `ino`'s name find another inode: what is open under this one has
+    /// other bytes than its name has now.
+    pub fn supersede(&self, ino: u64) {
+        self.inodes.supersede(ino);
+    }
+
+    /// The state of the mount.
+    pub fn report(&self) -> MountReport {
+        let usage = self.facts.store().usage();
+        MountReport {
+            sources: self.facts.sources(),
+            errors: self.failures.log.standing(|host| self.facts.is_well(host)),
+            downloads: self.facts.downloads(),
+            inodes: self.inodes.count(),
+            cache_bytes: usage.bytes,
+            cache_limit: usage.limit,
+        }
+    }
+
+    /// How many inodes the kernel knows.
+    pub fn inodes(&self) -> usize {
+        self.inodes.count()
+    }
+
+    /// Forgets tags, lists and refusals at and below `path` (from the mount's root). Yields the
+    /// directory entries that the kernel has to drop; they must not be dropped from inside an
+    /// operation of this file system.
+    pub fn refresh(&self, path: &Path) -> NamesInDirectories {
+        self.publishing().refresh.below(path)
+    }
 }

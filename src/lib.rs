@@ -4,11 +4,13 @@
 
 pub mod archive;
 pub mod artifact;
+pub mod bounded;
 pub mod cli;
 pub mod copy;
 pub mod digest;
 pub mod facts;
 pub mod failure;
+pub mod flight;
 pub mod fs;
 pub mod fuse;
 pub mod input;

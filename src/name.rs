@@ -10,6 +10,8 @@ mod constraints;
 mod newest;
 mod provider;
 mod range;
+mod staged;
+pub mod text;
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,6 +22,7 @@ pub use constraints::{ConstraintError, Constraints};
 pub use newest::no_such_tag;
 pub use provider::{ProviderAddr, Version, ZipName};
 pub use range::VersionRange;
+pub use staged::ReleasePathError;
 
 use crate::digest::{Digest, DigestError};
 

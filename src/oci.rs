@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::digest::{Digest, DigestError};
+use crate::failure::{Failure, Refusal, Subject};
 
 pub mod layout;
 mod strict;
@@ -39,6 +40,18 @@ pub enum DocumentError {
     /// A digest of an algorithm that is not implemented.
     #[error("{0}")]
     Unsupported(String),
+}
+
+impl DocumentError {
+    /// The refusal of `subject`, whose document it is.
+    pub fn about(&self, subject: impl Into<Subject>) -> Refusal {
+        let failure = match self {
+            DocumentError::Structure(_) => Failure::Structure,
+            DocumentError::TooLarge(_) => Failure::TooLarge,
+            DocumentError::Unsupported(_) => Failure::Unsupported,
+        };
+        Refusal::new(failure, subject, self)
+    }
 }
 
 fn structure<T>(message: impl Into<String>) -> Result<T, DocumentError> {

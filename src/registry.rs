@@ -24,7 +24,6 @@ mod outage;
 mod paging;
 mod process;
 mod push;
-mod recent;
 pub mod remote;
 mod request;
 mod retry;
@@ -33,7 +32,6 @@ pub mod transport;
 pub mod turn;
 mod upload;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -44,54 +42,10 @@ pub use outage::Asker;
 pub use upload::{BlobSource, Hold, Removed, Upload, Uploaded};
 
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::Refusal;
 use crate::mapping::Carried;
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
 use crate::oci::Descriptor;
-
-/// Why a request failed: one sentence made of what was asked, the rule, and what to do.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct RegistryError {
-    /// The class.
-    pub failure: Failure,
-    /// What was asked for: a repository or reference, with the digest where one is known.
-    pub subject: String,
-    /// The rule that was broken or the event that ended the request; server text in it is bounded
-    /// and escaped.
-    pub rule: String,
-    /// What the user can do, where there is something.
-    pub remedy: Option<String>,
-}
-
-impl RegistryError {
-    /// An error without a remedy.
-    pub fn new(failure: Failure, subject: impl fmt::Display, rule: impl fmt::Display) -> Self {
-        RegistryError {
-            failure,
-            subject: subject.to_string(),
-            rule: rule.to_string(),
-            remedy: None,
-        }
-    }
-
-    /// The same error with what to do about it.
-    pub fn remedy(mut self, remedy: impl fmt::Display) -> Self {
-        self.remedy = Some(remedy.to_string());
-        self
-    }
-}
-
-impl fmt::Display for RegistryError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.subject, self.rule)?;
-        match &self.remedy {
-            Some(remedy) => write!(f, "; {remedy}"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl std::error::Error for RegistryError {}
 
 /// A manifest's bytes as they came, not yet verified.
 #[derive(Clone, Debug)]
@@ -129,7 +83,7 @@ pub struct SinkError;
 pub enum BlobError {
     /// The registry's side failed.
     #[error(transparent)]
-    Registry(#[from] RegistryError),
+    Registry(#[from] Refusal),
     /// Our side did.
     #[error(transparent)]
     Sink(#[from] SinkError),
@@ -154,21 +108,17 @@ pub enum Greeting {
 pub trait Registry: Send + Sync {
     /// All tags of a repository: sorted, without duplicates, and only such as are valid tags and no
     /// claims of writers. `Absent` if there is no such repository.
-    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError>;
+    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, Refusal>;
 
     /// All repositories, sorted. `Absent` if the registry does not list them.
-    async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError>;
+    async fn catalog(&self) -> Result<Vec<RepoName>, Refusal>;
 
     /// The digest that a tag stands for now, by the cheapest request (HEAD). `None` if the registry
     /// answers but does not tell the digest.
-    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError>;
+    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, Refusal>;
 
     /// A manifest's bytes. `Integrity` if the back end noticed that claim and content differ.
-    async fn manifest(
-        &self,
-        repo: &RepoName,
-        selector: &Selector,
-    ) -> Result<RawManifest, RegistryError>;
+    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, Refusal>;
 
     /// Those of `manifests` of which it is certain, without a request, that they are not held here.
     /// A store that carries an index without all that it names can say so.
@@ -188,7 +138,7 @@ pub trait Registry: Send + Sync {
 
     /// The repositories that lie on this machine, sorted: no network is asked for them. A registry
     /// has none.
-    async fn held(&self) -> Result<Vec<RepoName>, RegistryError> {
+    async fn held(&self) -> Result<Vec<RepoName>, Refusal> {
         Ok(Vec::new())
     }
 
@@ -200,7 +150,7 @@ pub trait Registry: Send + Sync {
 
     /// Asks whether it is there, by the smallest question and once, whatever it holds. What lies on
     /// this machine is.
-    async fn greet(&self, _greeting: Greeting) -> Result<(), RegistryError> {
+    async fn greet(&self, _greeting: Greeting) -> Result<(), Refusal> {
         Ok(())
     }
 
@@ -224,7 +174,7 @@ pub trait HostStore: Send + Sync {
     ///
     /// # Errors
     /// Where it cannot be read.
-    fn hosts(&self) -> Result<Vec<Host>, RegistryError>;
+    fn hosts(&self) -> Result<Vec<Host>, Refusal>;
 
     /// Whether `host` is one of [`HostStore::hosts`].
     fn holds(&self, host: &Host) -> bool;
@@ -234,21 +184,21 @@ pub trait HostStore: Send + Sync {
     ///
     /// # Errors
     /// As of [`Registry::tags`].
-    fn entries(&self, repo: &Repo) -> Result<Vec<Descriptor>, RegistryError>;
+    fn entries(&self, repo: &Repo) -> Result<Vec<Descriptor>, Refusal>;
 
     /// Every blob and manifest that lies in a repository, sorted, with its length in bytes,
     /// unverified.
     ///
     /// # Errors
     /// As of [`Registry::tags`].
-    fn blobs(&self, repo: &Repo) -> Result<Vec<(Digest, u64)>, RegistryError>;
+    fn blobs(&self, repo: &Repo) -> Result<Vec<(Digest, u64)>, Refusal>;
 
     /// What it says of the providers of which it holds releases; nothing where it was not made by a
     /// bundle.
     ///
     /// # Errors
     /// What it says cannot be read, or is wrong.
-    fn carried(&self) -> Result<Carried, RegistryError>;
+    fn carried(&self) -> Result<Carried, Refusal>;
 
     /// The part of it that stands for `host`, of which it may hold nothing yet.
     fn registry(self: Arc<Self>, host: &Host) -> Arc<dyn Registry>;

@@ -20,31 +20,30 @@ mod remove;
 mod roots;
 mod tree;
 
-use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsString;
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 pub use blob::{PushBlob, Workshop};
-pub use error::StageError;
 pub use journal::Stand;
-pub use roots::{RootTarget, target};
+pub use push::Pushed;
+pub use roots::{RootTarget, staged_path, target};
 
 use crate::archive::Limits;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
+use crate::flight::{Flights, TO_THE_END};
+use crate::local::{Name, RelPath};
+use crate::mapping::Mapping;
 use crate::name::{Host, ProviderAddr, Repo, RepoName};
-use crate::registry::{RegistryError, Upload};
-use journal::{CommitOutcome, Journal};
+use crate::registry::Upload;
+use journal::Journal;
 use plan::{Destined, ReleasePlan};
 use push::{Observer, PushStep};
 use remove::Snapshot;
@@ -56,17 +55,30 @@ const JOURNAL: &str = "journal";
 const WORK: &str = "work";
 const REMOVED: &str = "removed";
 
-/// How the repositories of a host are written to.
-pub type OpenUpload = Arc<dyn Fn(&Host) -> Result<Arc<dyn Upload>, RegistryError> + Send + Sync>;
-/// The repository to which a provider is mapped.
-pub type Mapped = Arc<dyn Fn(&ProviderAddr) -> Option<Repo> + Send + Sync>;
-/// A file below an artifact root (its path below the staging directory) that is open for writing.
-pub type Writers = Arc<dyn Fn(&Path) -> Option<PathBuf> + Send + Sync>;
-/// Told that the tree of an artifact root (its path below the staging directory) was taken from
-/// there, or put back.
-pub type StageTaken = Arc<dyn Fn(&Path) + Send + Sync>;
-/// Told how many of how many bytes are uploaded.
-pub type UploadReport = Arc<dyn Fn(u64, u64) + Send + Sync>;
+/// How the repositories of registries are written to.
+pub trait OpenUpload: Send + Sync {
+    /// The way to the repositories of `host`.
+    ///
+    /// # Errors
+    /// It cannot be had.
+    fn open(&self, host: &Host) -> Result<Arc<dyn Upload>, Refusal>;
+}
+
+/// What the file system knows of files in a stage. Paths are below the staging directory.
+pub trait StagedFiles: Send + Sync {
+    /// A file at or below the artifact root `root` that is open for writing; asked after the root
+    /// was sealed.
+    fn open_writer(&self, root: &RelPath) -> Option<RelPath>;
+    /// The tree of an artifact root was taken from there, or put back. Told where nothing may wait
+    /// for the network.
+    fn taken(&self, root: &RelPath);
+}
+
+/// Who follows an upload.
+pub trait UploadProgress: Send + Sync {
+    /// `done` of `total` bytes are uploaded.
+    fn uploaded(&self, done: u64, total: u64);
+}
 
 /// A place where releases can be published.
 #[derive(Clone)]
@@ -76,7 +88,7 @@ pub struct PublishDestination {
     /// Only repositories at or below this one.
     pub prefix: Option<RepoName>,
     /// The way in.
-    pub open: OpenUpload,
+    pub open: Arc<dyn OpenUpload>,
 }
 
 impl PublishDestination {
@@ -93,7 +105,7 @@ pub struct StageOptions {
     /// Where releases go: the first that takes a repository gets it.
     pub destinations: Vec<PublishDestination>,
     /// For what lies below `staging/mirror/`.
-    pub mapping: Mapped,
+    pub mapping: Mapping,
     /// Tags that hold another digest are overwritten in all commits.
     pub allow_overwrite: bool,
     /// How large archives may be.
@@ -107,45 +119,14 @@ pub struct CommitRequest {
     pub annotations: BTreeMap<String, String>,
     /// Tags that hold another digest are overwritten.
     pub allow_overwrite: bool,
-    /// Asked after the root was sealed.
-    pub writers: Option<Writers>,
     /// Told how far the upload is.
-    pub progress: Option<UploadReport>,
-    /// Told, where nothing may wait for the network, when what was published is removed.
-    pub taken: Option<StageTaken>,
-}
-
-/// A published release.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Committed {
-    /// `HOST/REPO:TAG`
-    pub reference: String,
-    /// What the tag stands for.
-    pub digest: String,
-    /// The tag.
-    pub tag: String,
-    /// Bytes of blobs that were sent.
-    pub uploaded_bytes: u64,
-    /// Blobs that were there already.
-    pub skipped_blobs: u64,
-}
-
-impl Committed {
-    /// What a push put under a tag.
-    pub fn of(pushed: &push::Pushed) -> Committed {
-        Committed {
-            reference: pushed.reference.to_string(),
-            digest: pushed.digest.to_string(),
-            tag: pushed.tag.to_string(),
-            uploaded_bytes: pushed.uploaded_bytes,
-            skipped_blobs: pushed.skipped_blobs,
-        }
-    }
+    pub progress: Option<Arc<dyn UploadProgress>>,
+    /// The files that are open; none where there is no file system.
+    pub files: Option<Arc<dyn StagedFiles>>,
 }
 
 /// What is going on with a staged release.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StageState {
     /// It is written to.
     Open,
@@ -158,17 +139,15 @@ pub enum StageState {
 }
 
 /// A staged release.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StagedRelease {
     /// Below the staging directory.
-    pub path: PathBuf,
+    pub path: RelPath,
     /// What is going on with it.
     pub state: StageState,
     /// Why it failed.
     pub error: Option<String>,
 }
-
-type CommitFlight = Shared<BoxFuture<'static, Result<Vec<Committed>, StageError>>>;
 
 /// The service behind `staging/`.
 pub struct Stage {
@@ -177,13 +156,14 @@ pub struct Stage {
     journal: Journal,
     removed: OwnedFd,
     destinations: Vec<PublishDestination>,
-    mapping: Mapped,
+    mapping: Mapping,
     allow_overwrite: bool,
-    flights: Mutex<HashMap<PathBuf, CommitFlight>>,
+    /// Of two that commit one root at once, one does.
+    commits: Flights<RelPath, Vec<Pushed>, Refusal>,
     /// For sending ahead of a commit, one at a time.
     early: Semaphore,
     /// The roots that are sealed, with what happens to them.
-    sealed: Mutex<BTreeMap<PathBuf, StageState>>,
+    sealed: Mutex<BTreeMap<RelPath, StageState>>,
 }
 
 impl Stage {
@@ -192,9 +172,9 @@ impl Stage {
     ///
     /// # Errors
     /// The directory or a part of it cannot be made or read.
-    pub fn open(options: StageOptions) -> Result<Arc<Stage>, StageError> {
+    pub fn open(options: StageOptions) -> Result<Arc<Stage>, Refusal> {
         let name = options.dir.display().to_string();
-        let failed = |e: Errno| StageError::io(&name, e);
+        let failed = |e: Errno| Refusal::io(&name, e);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let made = |result| match result {
             Err(Errno::EXIST) => Ok(()),
@@ -210,8 +190,7 @@ impl Stage {
         remove::clear(&removed);
         let staging = StagingRoots { dir: part(STAGING).map_err(failed)? };
         let journal = Journal::open(part(JOURNAL).map_err(failed)?, &format!("{name}/{JOURNAL}"))?;
-        journal
-            .forget(|record| record.stand != Stand::Done && staging.open(&record.path()).is_err());
+        journal.forget(|path, record| record.stand != Stand::Done && staging.open(path).is_err());
         Ok(Arc::new(Stage {
             staging,
             workshop: Workshop::new(
@@ -224,15 +203,10 @@ impl Stage {
             destinations: options.destinations,
             mapping: options.mapping,
             allow_overwrite: options.allow_overwrite,
-            flights: Mutex::new(HashMap::new()),
+            commits: Flights::new(TO_THE_END, |root| Refusal::lost(roots::subject(root))),
             early: Semaphore::new(1),
             sealed: Mutex::new(BTreeMap::new()),
         }))
-    }
-
-    /// The directory that users write to.
-    pub fn staging(&self) -> &OwnedFd {
-        &self.staging.dir
     }
 
     /// The artifact root at or above `path`, else those below it. Paths are relative to the staging
@@ -240,30 +214,30 @@ impl Stage {
     ///
     /// # Errors
     /// `Absent` where nothing is staged there.
-    pub fn artifact_roots(&self, path: &Path) -> Result<Vec<PathBuf>, StageError> {
+    pub fn artifact_roots(&self, path: &RelPath) -> Result<Vec<RelPath>, Refusal> {
         self.staging.roots(path)
     }
 
     /// Whether nothing may change at `path` (below the staging directory) now, since it is being
     /// committed.
-    pub fn is_sealed(&self, path: &Path) -> bool {
-        self.sealed.lock().keys().any(|root| path.starts_with(root))
+    pub fn is_sealed(&self, path: &RelPath) -> bool {
+        self.sealed.lock().keys().any(|root| path.is_within(root))
     }
 
     /// Whether something at or below `path` (below the staging directory) is being committed now.
-    pub fn holds_sealed(&self, path: &Path) -> bool {
-        self.sealed.lock().keys().any(|root| root.starts_with(path))
+    pub fn holds_sealed(&self, path: &RelPath) -> bool {
+        self.sealed.lock().keys().any(|root| root.is_within(path))
     }
 
     /// Whether `path` (`HOST/NAME…`, relative to the staging directory) is a directory on the way
     /// to releases: neither inside one nor one itself, nor an empty one that may become one. Blocks
     /// on the disk.
-    pub fn is_way(&self, path: &Path) -> bool {
+    pub fn is_way(&self, path: &RelPath) -> bool {
         self.staging.is_way(path).unwrap_or(false)
     }
 
     /// The names in `path` that are [ways](Stage::is_way). Blocks on the disk.
-    pub fn ways_in(&self, path: &Path) -> Vec<OsString> {
+    pub fn ways_in(&self, path: &RelPath) -> Vec<Name> {
         self.staging.ways_in(path).unwrap_or_default()
     }
 
@@ -271,9 +245,9 @@ impl Stage {
     ///
     /// # Errors
     /// The staging directory cannot be read.
-    pub fn staged(&self) -> Result<Vec<StagedRelease>, StageError> {
+    pub fn staged(&self) -> Result<Vec<StagedRelease>, Refusal> {
         let mut staged = Vec::new();
-        self.staging.walk(Path::new(""), &mut |path, is_root| {
+        self.staging.walk(&RelPath::default(), &mut |path, is_root| {
             if is_root {
                 staged.push(self.look_at(path));
             }
@@ -282,8 +256,8 @@ impl Stage {
         Ok(staged)
     }
 
-    fn look_at(&self, path: &Path) -> StagedRelease {
-        let staged = |state, error| StagedRelease { path: path.to_path_buf(), state, error };
+    fn look_at(&self, path: &RelPath) -> StagedRelease {
+        let staged = |state, error| StagedRelease { path: path.clone(), state, error };
         if let Some(state) = self.sealed.lock().get(path) {
             return staged(*state, None);
         }
@@ -300,31 +274,6 @@ impl Stage {
         }
     }
 
-    /// The repositories, and prefixes of such, that stages show: every directory that is on the way
-    /// to a release. Blocks on the disk.
-    ///
-    /// # Errors
-    /// The staging directory cannot be read.
-    pub fn repositories(&self) -> Result<Vec<Repo>, StageError> {
-        let mut found = Vec::new();
-        self.staging.walk(Path::new(""), &mut |path, is_root| {
-            if is_root {
-                if let Ok(RootTarget::Release(repo, _)) = target(path) {
-                    found.push(repo);
-                }
-                return;
-            }
-            if let Some((host, name)) = path.to_str().and_then(|path| path.split_once('/'))
-                && let (Ok(host), Ok(name)) = (host.parse(), name.parse())
-            {
-                found.push(Repo { host, name });
-            }
-        })?;
-        found.sort();
-        found.dedup();
-        Ok(found)
-    }
-
     /// Publishes the artifact root at or above `path`, or all that are staged below it. Paths are
     /// relative to the staging directory. Needs a runtime; goes on when it is dropped.
     ///
@@ -332,61 +281,41 @@ impl Stage {
     /// The first root that failed; those before it are published, those after it are as they were.
     pub async fn commit(
         self: &Arc<Self>,
-        path: &Path,
+        path: &RelPath,
         request: CommitRequest,
-    ) -> Result<Vec<Committed>, StageError> {
-        let (stage, asked) = (Arc::clone(self), path.to_path_buf());
+    ) -> Result<Vec<Pushed>, Refusal> {
+        let (stage, asked) = (Arc::clone(self), path.clone());
         let roots = tokio::task::spawn_blocking(move || stage.staging.roots(&asked));
-        let roots =
-            match roots.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(path)))) {
-                Err(e) if e.failure == Failure::Absent => return self.done(path).ok_or(e),
-                other => other?,
-            };
+        let roots = match roots.await.unwrap_or_else(|_| Err(Refusal::lost(roots::subject(path)))) {
+            Err(e) if e.failure == Failure::Absent => return self.done(path).ok_or(e),
+            other => other?,
+        };
         let mut committed = Vec::new();
         for root in roots {
-            committed.extend(self.flight(root, request.clone()).await?);
+            let (stage, own, request) = (Arc::clone(self), root.clone(), request.clone());
+            let commit = move || async move { stage.commit_root(&own, &request).await };
+            committed.extend(self.commits.join(root, commit).await?);
         }
         Ok(committed)
     }
 
     /// What earlier commits of `path` became.
-    fn done(&self, path: &Path) -> Option<Vec<Committed>> {
+    fn done(&self, path: &RelPath) -> Option<Vec<Pushed>> {
         let reference = roots::reference(path);
         let mut records = self.journal.all();
-        records.retain(|record| {
-            let known = record.path();
-            let same = reference.is_some() && roots::reference(&known) == reference;
+        records.retain(|(known, record)| {
+            let same = reference.is_some() && roots::reference(known) == reference;
             record.stand == Stand::Done && (known == path || same)
         });
-        let record = records.into_iter().max_by_key(|record| record.serial)?;
-        Some(record.results.iter().map(CommitOutcome::committed).collect())
-    }
-
-    /// The commit of one root: the one that is under way, or a new one.
-    fn flight(self: &Arc<Self>, root: PathBuf, request: CommitRequest) -> CommitFlight {
-        let mut flights = self.flights.lock();
-        if let Some(flight) = flights.get(&root) {
-            return flight.clone();
-        }
-        let (stage, own) = (Arc::clone(self), root.clone());
-        let task = tokio::spawn(async move {
-            let done = stage.commit_root(&own, &request).await;
-            stage.flights.lock().remove(&own);
-            done
-        });
-        let subject = roots::subject(&root);
-        let flight = async move { task.await.unwrap_or_else(|_| Err(StageError::lost(subject))) }
-            .boxed()
-            .shared();
-        flights.insert(root, flight.clone());
-        flight
+        let (_, record) = records.into_iter().max_by_key(|(_, record)| record.serial)?;
+        Some(record.results.iter().map(Pushed::as_known).collect())
     }
 
     async fn commit_root(
         self: &Arc<Self>,
-        root: &Path,
+        root: &RelPath,
         request: &CommitRequest,
-    ) -> Result<Vec<Committed>, StageError> {
+    ) -> Result<Vec<Pushed>, Refusal> {
         let _seal = Seal::new(Arc::clone(self), root);
         let done = self.commit_sealed(root, request).await;
         if let Err(error) = &done {
@@ -404,20 +333,20 @@ impl Stage {
 
     async fn commit_sealed(
         self: &Arc<Self>,
-        root: &Path,
+        root: &RelPath,
         request: &CommitRequest,
-    ) -> Result<Vec<Committed>, StageError> {
-        if let Some(open) = request.writers.as_ref().and_then(|writers| writers(root)) {
+    ) -> Result<Vec<Pushed>, Refusal> {
+        if let Some(open) = request.files.as_ref().and_then(|files| files.open_writer(root)) {
             let rule = format!("{} is open for writing", roots::subject(&open));
             return Err(
-                StageError::new(Failure::Busy, roots::subject(root), rule).remedy("close it first")
+                Refusal::new(Failure::Busy, roots::subject(root), rule).remedy("close it first")
             );
         }
         let (stage, own, annotations) =
-            (Arc::clone(self), root.to_path_buf(), request.annotations.clone());
+            (Arc::clone(self), root.clone(), request.annotations.clone());
         let sealing = tokio::task::spawn_blocking(move || stage.seal(&own, annotations));
         let (plans, snapshot) =
-            sealing.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(root))))?;
+            sealing.await.unwrap_or_else(|_| Err(Refusal::lost(roots::subject(root))))?;
         for warning in plans.iter().flat_map(|plan| &plan.warnings) {
             tracing::warn!("{warning}");
         }
@@ -429,7 +358,7 @@ impl Stage {
             record.error = None;
         })
         .await?;
-        self.sealed.lock().insert(root.to_path_buf(), StageState::Uploading);
+        self.sealed.lock().insert(root.clone(), StageState::Uploading);
         let options =
             push::PushOptions { allow_overwrite: self.allow_overwrite || request.allow_overwrite };
         let mut committed = Vec::new();
@@ -437,28 +366,26 @@ impl Stage {
             let upload = self.upload(&plan.repo)?;
             let watch = Watch {
                 stage: Arc::clone(self),
-                root: root.to_path_buf(),
+                root: root.clone(),
                 progress: request.progress.clone(),
             };
-            let pushed = push::push(plan, upload.as_ref(), options, &watch).await?;
-            committed.extend(pushed.iter().map(Committed::of));
+            committed.extend(push::push(plan, upload.as_ref(), options, &watch).await?);
         }
-        let results: Vec<CommitOutcome> = committed.iter().map(CommitOutcome::of).collect();
+        let results: Vec<Pushed> = committed.iter().map(Pushed::as_known).collect();
         self.write(root, move |record| {
             record.stand = Stand::Done;
             record.results = results;
         })
         .await?;
-        let (stage, own, taken) = (Arc::clone(self), root.to_path_buf(), request.taken.clone());
+        let (stage, own, files) = (Arc::clone(self), root.clone(), request.files.clone());
         let removing = tokio::task::spawn_blocking(move || {
             let removed = stage.remove(&own, &snapshot);
-            if let Some(taken) = taken {
-                taken(&own);
+            if let Some(files) = files {
+                files.taken(&own);
             }
             removed
         });
-        if let Err(e) =
-            removing.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(root))))
+        if let Err(e) = removing.await.unwrap_or_else(|_| Err(Refusal::lost(roots::subject(root))))
         {
             tracing::warn!("{e}");
         }
@@ -468,9 +395,9 @@ impl Stage {
     /// Plans what is staged at a root, and notes what lies there.
     fn seal(
         &self,
-        root: &Path,
+        root: &RelPath,
         annotations: BTreeMap<String, String>,
-    ) -> Result<(Vec<ReleasePlan>, Snapshot), StageError> {
+    ) -> Result<(Vec<ReleasePlan>, Snapshot), Refusal> {
         let target = target(root)?;
         let subject = roots::subject(root);
         let dir = self.staging.open(root)?;
@@ -482,9 +409,9 @@ impl Stage {
                 vec![plan::directory(dir, &subject, destined, &self.workshop)?]
             }
             RootTarget::Mirror(address) => {
-                let Some(repo) = (self.mapping)(&address) else {
+                let Some(repo) = self.mapped(&address) else {
                     let rule = format!("no repository is mapped to the provider {address}");
-                    return Err(StageError::new(Failure::ReadOnly, subject, rule).remedy(
+                    return Err(Refusal::new(Failure::ReadOnly, subject, rule).remedy(
                         "mount with --oci-mirror, or with --tofurc and an oci_mirror block",
                     ));
                 };
@@ -502,9 +429,9 @@ impl Stage {
         Ok((plans, snapshot))
     }
 
-    fn destination(&self, repo: &Repo) -> Result<&PublishDestination, StageError> {
+    fn destination(&self, repo: &Repo) -> Result<&PublishDestination, Refusal> {
         self.destinations.iter().find(|destination| destination.takes(repo)).ok_or_else(|| {
-            StageError::new(
+            Refusal::new(
                 Failure::ReadOnly,
                 repo,
                 "no source of this mount takes releases of this repository",
@@ -513,23 +440,28 @@ impl Stage {
         })
     }
 
-    fn upload(&self, repo: &Repo) -> Result<Arc<dyn Upload>, StageError> {
-        Ok((self.destination(repo)?.open)(&repo.host)?)
+    /// The repository to which a provider is mapped.
+    fn mapped(&self, provider: &ProviderAddr) -> Option<Repo> {
+        self.mapping.repo(provider).ok().flatten()
     }
 
-    fn remove(&self, root: &Path, snapshot: &Snapshot) -> Result<(), StageError> {
+    fn upload(&self, repo: &Repo) -> Result<Arc<dyn Upload>, Refusal> {
+        Ok(self.destination(repo)?.open.open(&repo.host)?)
+    }
+
+    fn remove(&self, root: &RelPath, snapshot: &Snapshot) -> Result<(), Refusal> {
         remove::remove(&self.staging, root, snapshot, &self.removed)
     }
 
     /// Changes the record of a root, durably.
     async fn write(
         self: &Arc<Self>,
-        root: &Path,
+        root: &RelPath,
         change: impl FnOnce(&mut journal::JournalRecord) + Send + 'static,
-    ) -> Result<(), StageError> {
-        let (stage, own) = (Arc::clone(self), root.to_path_buf());
+    ) -> Result<(), Refusal> {
+        let (stage, own) = (Arc::clone(self), root.clone());
         let written = tokio::task::spawn_blocking(move || stage.journal.write(&own, change));
-        written.await.unwrap_or_else(|_| Err(StageError::lost(roots::subject(root))))
+        written.await.unwrap_or_else(|_| Err(Refusal::lost(roots::subject(root))))
     }
 }
 
@@ -545,13 +477,13 @@ fn digests(plan: &ReleasePlan) -> Vec<String> {
 /// Keeps a root sealed.
 struct Seal {
     stage: Arc<Stage>,
-    root: PathBuf,
+    root: RelPath,
 }
 
 impl Seal {
-    fn new(stage: Arc<Stage>, root: &Path) -> Seal {
-        stage.sealed.lock().insert(root.to_path_buf(), StageState::Sealed);
-        Seal { stage, root: root.to_path_buf() }
+    fn new(stage: Arc<Stage>, root: &RelPath) -> Seal {
+        stage.sealed.lock().insert(root.clone(), StageState::Sealed);
+        Seal { stage, root: root.clone() }
     }
 }
 
@@ -564,13 +496,13 @@ impl Drop for Seal {
 /// Writes a push's steps into the journal.
 struct Watch {
     stage: Arc<Stage>,
-    root: PathBuf,
-    progress: Option<UploadReport>,
+    root: RelPath,
+    progress: Option<Arc<dyn UploadProgress>>,
 }
 
 #[async_trait]
 impl Observer for Watch {
-    async fn reached(&self, step: PushStep) -> Result<(), StageError> {
+    async fn reached(&self, step: PushStep) -> Result<(), Refusal> {
         let stand = match step {
             PushStep::Blobs => Stand::Blobs,
             PushStep::Manifests => Stand::Manifests,
@@ -582,7 +514,7 @@ impl Observer for Watch {
 
     fn progress(&self, done: u64, total: u64) {
         if let Some(progress) = &self.progress {
-            progress(done, total);
+            progress.uploaded(done, total);
         }
     }
 

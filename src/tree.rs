@@ -12,7 +12,8 @@ pub mod release;
 
 use std::fmt;
 
-use crate::name::{Host, Repo, RepoName, Tag};
+use crate::failure::Subject;
+use crate::name::{Host, Repo, RepoName, Selector, Tag};
 
 /// One step towards an answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -76,15 +77,23 @@ impl Need {
     }
 }
 
+impl From<&Need> for Subject {
+    fn from(need: &Need) -> Subject {
+        let reference = |repo: &Repo, tag: &Tag| repo.at(Selector::Tag(tag.clone()));
+        let of = |what, whole: Subject| Subject::Of(what, Box::new(whole));
+        match need {
+            Need::Tags(repo) => of("the tag list of", repo.into()),
+            Need::Catalog(host) => of("the catalog of", host.into()),
+            Need::Binding(repo, tag) => reference(repo, tag).into(),
+            Need::Platforms(repo, tag) => of("the platforms of", reference(repo, tag).into()),
+            Need::Held(host) => of("what stores hold of", host.into()),
+        }
+    }
+}
+
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Need::Tags(repo) => write!(f, "the tag list of {repo}"),
-            Need::Catalog(host) => write!(f, "the catalog of {host}"),
-            Need::Binding(repo, tag) => write!(f, "{repo}:{tag}"),
-            Need::Platforms(repo, tag) => write!(f, "the platforms of {repo}:{tag}"),
-            Need::Held(host) => write!(f, "what stores hold of {host}"),
-        }
+        Subject::from(self).fmt(f)
     }
 }
 

@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 /// Every module, and what of this crate it may use beside itself. A module stands below those that
 /// name it.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("bounded", &[]),
     ("digest", &[]),
-    ("failure", &[]),
+    ("flight", &[]),
     ("input", &[]),
     ("name", &["digest"]),
-    ("oci", &["digest", "name"]),
-    ("artifact", &["digest", "name", "oci"]),
+    ("failure", &["digest", "name"]),
+    ("oci", &["failure", "digest", "name"]),
+    ("artifact", &["failure", "digest", "name", "oci"]),
     ("members", &["digest", "name"]),
     ("mapping", &["digest", "name"]),
     ("lockfile", &["digest", "name"]),
@@ -21,22 +23,25 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tree", VALUES),
     (
         "registry",
-        &["input", "failure", "digest", "name", "oci", "artifact", "members", "mapping", "moment"],
+        &[
+            "bounded", "flight", "input", "failure", "digest", "name", "oci", "artifact",
+            "members", "mapping", "moment",
+        ],
     ),
-    ("store", VALUES),
+    ("store", &["bounded", "failure", "digest", "name", "members"]),
     ("archive", VALUES),
     ("local", &["name"]),
     (
         "facts",
         &[
-            "failure", "digest", "name", "oci", "artifact", "members", "mapping", "moment", "tree",
-            "registry", "store", "archive",
+            "bounded", "flight", "failure", "digest", "name", "oci", "artifact", "members",
+            "mapping", "moment", "tree", "registry", "store", "archive",
         ],
     ),
     (
         "stage",
         &[
-            "failure", "digest", "name", "oci", "artifact", "members", "mapping", "tree",
+            "flight", "failure", "digest", "name", "oci", "artifact", "members", "mapping", "tree",
             "registry", "archive", "local",
         ],
     ),
@@ -50,8 +55,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "fs",
         &[
-            "failure", "digest", "name", "oci", "artifact", "members", "mapping", "moment", "tree",
-            "registry", "store", "archive", "local", "facts", "stage",
+            "bounded", "failure", "digest", "name", "oci", "artifact", "members", "mapping",
+            "moment", "tree", "registry", "store", "archive", "local", "facts", "stage",
         ],
     ),
     ("fuse", &["digest", "name", "oci", "artifact", "members", "local", "facts", "fs"]),
@@ -84,6 +89,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hyper_util", &["registry"]),
     ("indicatif", &["cli"]),
     ("libdeflater", &["archive"]),
+    ("lru", &["bounded", "facts"]),
     ("reqwest", &["registry"]),
     ("rustls", &["registry"]),
     ("rustls_native_certs", &["registry"]),

@@ -4,6 +4,8 @@ use std::fmt::{self, Write as _};
 use std::io;
 use std::sync::Arc;
 
+use crate::failure::{Failure, Refusal, Subject};
+
 /// What kind of refusal it is; the errno follows from it.
 #[derive(Clone, Debug)]
 pub enum Class {
@@ -90,6 +92,18 @@ impl ArchiveError {
     /// The name of the entry at fault, escaped and cut to a readable length.
     pub fn entry(&self) -> Option<&str> {
         self.entry.as_deref()
+    }
+
+    /// The refusal of `subject`, whose archive it is.
+    pub fn about(&self, subject: impl Into<Subject>) -> Refusal {
+        let failure = match self.class {
+            Class::Structure => Failure::Structure,
+            Class::TooLarge => Failure::TooLarge,
+            Class::Unsupported => Failure::Unsupported,
+            Class::Integrity => Failure::Integrity,
+            Class::Read(_) | Class::Write(_) => Failure::Io,
+        };
+        Refusal::new(failure, subject, self)
     }
 
     /// The rule that was broken, in words.

@@ -9,7 +9,7 @@ use super::output::{self, CommandError};
 use super::progress::ProgressLine;
 use super::push::annotations;
 use crate::fs::staging;
-use crate::stage::Committed;
+use crate::stage::Pushed;
 
 /// Publishes, and prints a line for each release.
 pub fn run(args: &CommitArgs) -> Result<(), CommandError> {
@@ -41,7 +41,7 @@ pub fn run(args: &CommitArgs) -> Result<(), CommandError> {
     let signal = progress.stopped_by();
     drop(progress);
     let reply = reply.map_err(|reason| CommandError::Failed(reason).stopped_by(signal))?;
-    let committed: Vec<Committed> = serde_json::from_value(reply).map_err(|e| {
+    let committed: Vec<Pushed> = serde_json::from_value(reply).map_err(|e| {
         failed(format!("the mount's process answers with something else than releases: {e}"))
     })?;
     for release in &committed {

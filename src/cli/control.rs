@@ -27,6 +27,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::digest::Digest;
+use crate::stage::UploadProgress;
 
 /// The longest request, in bytes. A path is at most 4,096.
 const REQUEST_MAX: u64 = 16 * 1024;
@@ -56,7 +57,7 @@ pub enum ControlRequest {
         path: String,
     },
     /// To publish what is staged at or below a path. The reply is a list of
-    /// [`Committed`](crate::stage::Committed).
+    /// [`Pushed`](crate::stage::Pushed).
     Commit {
         /// Relative to the staging directory.
         path: String,
@@ -98,17 +99,18 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// `done` of `total` bytes are done.
-    pub fn tell(&self, done: u64, total: u64) {
-        self.total.store(total, Ordering::Relaxed);
-        self.done.store(done, Ordering::Relaxed);
-    }
-
     fn reply(&self) -> Reply {
         Reply::Progress {
             done: self.done.load(Ordering::Relaxed),
             total: self.total.load(Ordering::Relaxed),
         }
+    }
+}
+
+impl UploadProgress for Steps {
+    fn uploaded(&self, done: u64, total: u64) {
+        self.total.store(total, Ordering::Relaxed);
+        self.done.store(done, Ordering::Relaxed);
     }
 }
 
@@ -409,7 +411,7 @@ mod tests {
         ) -> Result<Value, String> {
             match request {
                 ControlRequest::Commit { path, .. } => {
-                    steps.tell(1, 2);
+                    steps.uploaded(1, 2);
                     tokio::time::sleep(3 * BEAT).await;
                     Ok(path.into())
                 }

@@ -21,8 +21,8 @@ use crate::copy::bundle::BundlePlan;
 use crate::copy::carry::{
     self, Blobs, CarriedArtifact, Copied, Copy, CopyError, Meter, SourceArtifact,
 };
-use crate::facts::{self, FactError, Facts};
-use crate::failure::Failure;
+use crate::facts::{self, Facts};
+use crate::failure::{Failure, Refusal};
 use crate::mapping::Carried;
 use crate::name::{Address, AddressError, Host, Reference, Repo, RepoName, Selector, Tag};
 use crate::registry::layout::{LayoutArchive, LayoutDirectory, RegistryLayout, Stored};
@@ -245,7 +245,7 @@ enum HeldStore {
 struct Only(Arc<Facts>);
 
 impl RegistryFacts for Only {
-    fn facts(&self, _: &Host) -> Result<Arc<Facts>, FactError> {
+    fn facts(&self, _: &Host) -> Result<Arc<Facts>, Refusal> {
         Ok(Arc::clone(&self.0))
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -101,13 +102,7 @@ fn serve_in(
     drop(turn);
     let session = Arc::new(session);
     let (kernel, blocking) = (Arc::clone(&session), runtime.handle().clone());
-    // The kernel may hold a lock for the operation that is under way: this waits for its end
-    // elsewhere.
-    fs.tell_kernel(Box::new(move |names| {
-        let kernel = Arc::clone(&kernel);
-        let dropping = blocking.spawn_blocking(move || kernel.forget(&names));
-        Box::pin(async move { drop(dropping.await) })
-    }));
+    fs.publishing().tell_kernel(Box::new(ForgettingKernel { kernel, blocking }));
     runtime.spawn(keep_a_thread());
     runtime.spawn(give_memory_back(Arc::clone(&fs)));
     let controlled =
@@ -273,7 +268,6 @@ fn file_system(
         uid: settings.uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
         gid: settings.gid.unwrap_or_else(|| rustix::process::getegid().as_raw()),
         read_only: settings.read_only,
-        modes_count: settings.session.allow_other,
         mountpoint: settings.mountpoint.clone(),
         daemon: rustix::process::geteuid().as_raw(),
         staging,
@@ -338,6 +332,21 @@ pub(super) fn opened(
     }
 }
 
+/// Has the kernel forget names on a thread of its own: the kernel may hold a lock for the operation
+/// that is under way.
+struct ForgettingKernel {
+    kernel: Arc<Session>,
+    blocking: tokio::runtime::Handle,
+}
+
+impl fs::KernelNames for ForgettingKernel {
+    fn forget(&self, names: fs::NamesInDirectories) -> BoxFuture<'static, ()> {
+        let kernel = Arc::clone(&self.kernel);
+        let forgetting = self.blocking.spawn_blocking(move || kernel.forget(&names));
+        Box::pin(async move { drop(forgetting.await) })
+    }
+}
+
 /// What the control socket reaches.
 struct Controlled {
     fs: Arc<Fs>,
@@ -358,19 +367,17 @@ impl Service for Controlled {
                 serde_json::to_value(self.status(report, staged)).map_err(|e| e.to_string())
             }
             ControlRequest::Commit { path, annotations, allow_overwrite } => {
-                let steps = Arc::clone(steps);
-                let progress: stage::UploadReport =
-                    Arc::new(move |done, total| steps.tell(done, total));
+                let path = stage::staged_path(Path::new(&path)).map_err(|e| e.to_string())?;
                 let request = stage::CommitRequest {
                     annotations,
                     allow_overwrite,
-                    progress: Some(progress),
-                    ..Default::default()
+                    progress: Some(Arc::clone(steps) as Arc<dyn stage::UploadProgress>),
+                    files: None,
                 };
-                let committed = self.fs.commit(Path::new(&path), request).await;
+                let committed = self.fs.publishing().commit(&path, request).await;
                 // What was published is gone from the staging directory for whoever looks after
                 // this.
-                self.fs.names_dropped().await;
+                self.fs.publishing().names_dropped().await;
                 let committed = committed.map_err(|e| e.to_string())?;
                 serde_json::to_value(committed).map_err(|e| e.to_string())
             }

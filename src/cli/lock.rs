@@ -17,7 +17,7 @@ use super::{daemon, needed};
 use crate::copy::needs::{self, LeftOut, Mounts, NeedsError};
 use crate::copy::select::{Selected, select};
 use crate::copy::{RegistryFacts, hashes};
-use crate::facts::FactError;
+use crate::failure::Refusal;
 use crate::lockfile::{Client, FILE_NAME, LockFile, PackageHash, ProviderLock};
 use crate::mapping::Mapping;
 use crate::name::Constraints;
@@ -160,7 +160,7 @@ async fn lock(
     repos: &[Repo],
     before: Option<&ProviderLock>,
     platforms: &[Platform],
-) -> Result<(ProviderLock, Locked), FactError> {
+) -> Result<(ProviderLock, Locked), Refusal> {
     let Selected { version, reference, digest } =
         select(origins, repos, address, constraints, before.map(|lock| &lock.version)).await?;
     let facts = origins.facts(&reference.repo.host)?;

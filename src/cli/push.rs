@@ -22,14 +22,15 @@ use super::quantity::Size;
 use super::settings::{DirectoryEnvironment, Network};
 use super::typed::Typed;
 use crate::archive::Limits;
+use crate::failure::Refusal;
 use crate::input;
 use crate::name::{Address, AddressError, Host, Repo, Tag, ZipName};
 use crate::registry::layout::RegistryLayout;
 use crate::registry::{Asker, Upload};
+use crate::stage::Workshop;
 use crate::stage::plan::{self, Destined, PlannedArtifact, ReleasePlan};
 use crate::stage::provider::{ProviderContents, Zip, is_beside, version_in};
 use crate::stage::push::{self, Observer, PushStep, Pushed};
-use crate::stage::{Committed, StageError, Workshop};
 
 /// Pushes, or with `--dry-run` shows what would be pushed.
 pub fn run(args: &PushArgs) -> Result<(), CommandError> {
@@ -79,7 +80,7 @@ pub fn run(args: &PushArgs) -> Result<(), CommandError> {
 fn report(pushed: &[Pushed], as_json: bool) -> Result<(), CommandError> {
     for one in pushed {
         match as_json {
-            true => output::json(&Committed::of(one))?,
+            true => output::json(one)?,
             false => output::text(format!("{}@{}\n", one.reference, one.digest))?,
         }
     }
@@ -201,7 +202,7 @@ fn planned(
             .map_err(|e| CommandError::Failed(format!("{}: {e}", path.display())))?;
         Ok(file.into())
     };
-    let failed = |e: StageError| CommandError::failed(e);
+    let failed = |e: Refusal| CommandError::failed(e);
     if let [path] = paths {
         let name = path.display().to_string();
         if path.is_dir() {
@@ -308,7 +309,7 @@ struct PushShown(SharedProgress);
 
 #[async_trait]
 impl Observer for PushShown {
-    async fn reached(&self, _: PushStep) -> Result<(), StageError> {
+    async fn reached(&self, _: PushStep) -> Result<(), Refusal> {
         Ok(())
     }
 

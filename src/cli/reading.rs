@@ -15,8 +15,8 @@ use super::settings::{DirectoryEnvironment, Network, SourceSetting};
 use super::{carried, daemon, mapping, status};
 use crate::archive::Limits;
 use crate::copy::RegistryFacts;
-use crate::facts::{self, FactError, Facts, SourceState};
-use crate::failure::Failure;
+use crate::facts::{self, Facts, SourceState};
+use crate::failure::{Failure, Refusal};
 use crate::mapping::Mapping;
 use crate::name::Host;
 use crate::registry::Asker;
@@ -172,12 +172,12 @@ impl Registries {
 }
 
 impl RegistryFacts for Registries {
-    fn facts(&self, host: &Host) -> Result<Arc<Facts>, FactError> {
+    fn facts(&self, host: &Host) -> Result<Arc<Facts>, Refusal> {
         let mut all = self.facts.lock();
         if let Some(facts) = all.get(host) {
             return Ok(Arc::clone(facts));
         }
-        let facts = self.open_facts(host).map_err(|e| FactError::new(Failure::Io, host, e))?;
+        let facts = self.open_facts(host).map_err(|e| Refusal::new(Failure::Io, host, e))?;
         all.insert(host.clone(), Arc::clone(&facts));
         Ok(facts)
     }

@@ -3,23 +3,24 @@
 use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::output::CommandError;
 use super::settings::{MountSettings, SourceSetting};
 use super::{mount, status};
 use crate::facts;
+use crate::failure::Refusal;
 use crate::fs::staging::{self, StagingArea};
 use crate::fs::{Fs, ShownAs};
 use crate::local::LocalTree;
-use crate::mapping::Mapping;
 use crate::name::Host;
 use crate::registry::Upload;
 use crate::registry::connections::Connections;
 use crate::registry::decorate::Offline;
 use crate::registry::layout::{LayoutDirectory, RegistryLayout};
-use crate::stage::{self, Mapped, OpenUpload, PublishDestination, Stage, StageState};
+use crate::stage::{self, OpenUpload, PublishDestination, Stage, StageState};
 
 /// What is staged in a mount, and where it goes. Without a network nothing is published but into
 /// stores.
@@ -32,7 +33,7 @@ pub fn of_mount(
     let stage = Stage::open(stage::StageOptions {
         dir: mount::own_state(settings)?,
         destinations: destinations(settings, network)?,
-        mapping: mapped(settings.mapping.clone().unwrap_or_default()),
+        mapping: settings.mapping.clone().unwrap_or_default(),
         allow_overwrite: settings.allow_overwrite,
         limits: settings.limits,
     })
@@ -70,8 +71,26 @@ fn share(dir: &Path) -> io::Result<()> {
     }
 }
 
-fn mapped(mapping: Mapping) -> Mapped {
-    Arc::new(move |provider| mapping.repo(provider).ok().flatten())
+/// The one way to a registry.
+struct RegistryUpload(Arc<dyn Upload>);
+
+impl OpenUpload for RegistryUpload {
+    fn open(&self, _: &Host) -> Result<Arc<dyn Upload>, Refusal> {
+        Ok(Arc::clone(&self.0))
+    }
+}
+
+/// The way to a directory of stores, which takes every registry.
+struct LayoutUpload {
+    store: Arc<LayoutDirectory>,
+    deadline: Duration,
+}
+
+impl OpenUpload for LayoutUpload {
+    fn open(&self, host: &Host) -> Result<Arc<dyn Upload>, Refusal> {
+        let layout = RegistryLayout::of(Arc::clone(&self.store), host);
+        Ok(Arc::new(layout.with_deadline(self.deadline)))
+    }
 }
 
 /// The sources that can be written to, in their order.
@@ -87,20 +106,16 @@ fn destinations(
                     Some(network) => Arc::new(network.writer(host).map_err(CommandError::failed)?),
                     None => Arc::new(Offline::new(host.clone())),
                 };
-                let open: OpenUpload = Arc::new(move |_| Ok(upload.clone()));
                 destinations.push(PublishDestination {
                     host: Some(host.clone()),
                     prefix: prefix.clone(),
-                    open,
+                    open: Arc::new(RegistryUpload(upload)),
                 });
             }
             SourceSetting::Layouts(dir) => {
                 let store = Arc::new(LayoutDirectory::open(dir).map_err(CommandError::failed)?);
                 let deadline = settings.network.deadline;
-                let open: OpenUpload = Arc::new(move |host: &Host| {
-                    Ok(Arc::new(RegistryLayout::of(store.clone(), host).with_deadline(deadline))
-                        as Arc<dyn Upload>)
-                });
+                let open = Arc::new(LayoutUpload { store, deadline });
                 destinations.push(PublishDestination { host: None, prefix: None, open });
             }
             SourceSetting::Archive(_) => {}
@@ -111,13 +126,13 @@ fn destinations(
 
 /// What is staged, as `status` shows it. Blocks on the disk.
 pub fn status(fs: &Fs) -> Vec<status::StagedStatus> {
-    let Some(stage) = fs.stage() else { return Vec::new() };
+    let Some(stage) = fs.publishing().stage() else { return Vec::new() };
     let staged = stage.staged().unwrap_or_else(|e| {
         tracing::warn!("{e}");
         Vec::new()
     });
     let shown = |staged: stage::StagedRelease| status::StagedStatus {
-        path: PathBuf::from(staging::NAME).join(staged.path).to_string_lossy().into_owned(),
+        path: format!("{}/{}", staging::NAME, staged.path.to_os_string().to_string_lossy()),
         state: match staged.state {
             StageState::Open => "open",
             StageState::Sealed => "sealed",

@@ -19,8 +19,8 @@ use super::RegistryFacts;
 use super::graph::{Graph, graph};
 use super::needs::{NeededArtifact, Needs, ReleaseContents};
 use crate::digest::Digest;
-use crate::facts::{FactError, Facts, blocking};
-use crate::failure::Failure;
+use crate::facts::{Facts, blocking};
+use crate::failure::{Failure, Refusal};
 use crate::mapping;
 use crate::name::{Reference, Repo, Selector, Tag};
 use crate::oci::layout::{LAYOUT_DOCUMENT, LayoutPart, in_order, with_manifest};
@@ -93,7 +93,7 @@ impl BundlePlan {
         needs: &Needs,
         whole: bool,
         origins: &dyn RegistryFacts,
-    ) -> Result<BundlePlan, FactError> {
+    ) -> Result<BundlePlan, Refusal> {
         let mut plan = BundlePlan::default();
         for artifact in &needs.artifacts {
             let facts = origins.facts(&artifact.repo.host)?;
@@ -166,7 +166,7 @@ impl BundlePlan {
     pub async fn missing(
         self: &Arc<Self>,
         store: Option<Arc<dyn HostStore>>,
-    ) -> Result<Amount, FactError> {
+    ) -> Result<Amount, Refusal> {
         let Some(store) = store else { return Ok(self.amount()) };
         let plan = self.clone();
         // A repository that is refused is told when it is written to.
@@ -185,7 +185,7 @@ impl BundlePlan {
         deadline: Duration,
         origins: &dyn RegistryFacts,
         progress: BundleProgress<'_>,
-    ) -> Result<(), FactError> {
+    ) -> Result<(), Refusal> {
         let total = self.amount().bytes;
         let mut done = 0;
         for (repo, carried) in &self.repositories {
@@ -236,7 +236,7 @@ impl BundlePlan {
         before: Option<Arc<LayoutArchive>>,
         origins: &dyn RegistryFacts,
         progress: BundleProgress<'_>,
-    ) -> Result<(), FactError> {
+    ) -> Result<(), Refusal> {
         let members = self.members(before.as_ref()).await?;
         let said = match before.clone() {
             Some(before) => blocking(move || before.carried()).await??,
@@ -251,7 +251,7 @@ impl BundlePlan {
                 "the archive would have {} members; the limit is {MEMBERS_MAX}",
                 members.len()
             );
-            return Err(FactError::new(Failure::TooLarge, path.display(), rule));
+            return Err(Refusal::new(Failure::TooLarge, path, rule));
         }
         let total = members.values().map(BundleMember::len).sum();
         let mut done = 0;
@@ -280,7 +280,7 @@ impl BundlePlan {
                     }
                 }
             };
-            let packed: Result<Packer, FactError> =
+            let packed: Result<Packer, Refusal> =
                 unless_stopped(packed, progress, done, total).await?;
             packer = packed?;
             done += member.len();
@@ -294,7 +294,7 @@ impl BundlePlan {
     async fn members(
         &self,
         before: Option<&Arc<LayoutArchive>>,
-    ) -> Result<BTreeMap<MemberPlace, BundleMember>, FactError> {
+    ) -> Result<BTreeMap<MemberPlace, BundleMember>, Refusal> {
         let mut members = BTreeMap::new();
         let mut documents: BTreeMap<Repo, Vec<u8>> = BTreeMap::new();
         let mut unchanged = BTreeMap::new();
@@ -327,10 +327,8 @@ impl BundlePlan {
                 add(blob.digest, BundleMember::New(blob.clone()));
             }
             let index = carried.index(documents.remove(repo));
-            documents.insert(
-                repo.clone(),
-                index.map_err(|e| FactError::document(format_args!("{repo} (index.json)"), &e))?,
-            );
+            documents
+                .insert(repo.clone(), index.map_err(|e| e.about(format!("{repo} (index.json)")))?);
         }
         for (repo, index) in documents {
             let is_new = unchanged.get(&repo) != Some(&index);
@@ -429,7 +427,7 @@ async fn unless_stopped<T>(
     progress: BundleProgress<'_>,
     done: u64,
     total: u64,
-) -> Result<T, FactError> {
+) -> Result<T, Refusal> {
     let mut work = std::pin::pin!(work);
     let mut tick = tokio::time::interval(TICK);
     loop {
@@ -440,11 +438,11 @@ async fn unless_stopped<T>(
     }
 }
 
-fn step(progress: BundleProgress<'_>, done: u64, total: u64) -> Result<(), FactError> {
+fn step(progress: BundleProgress<'_>, done: u64, total: u64) -> Result<(), Refusal> {
     match progress(done, total) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => {
-            Err(FactError::new(Failure::Io, "the bundle", "it was stopped; begin again to go on"))
+            Err(Refusal::new(Failure::Io, "the bundle", "it was stopped; begin again to go on"))
         }
     }
 }
@@ -471,7 +469,7 @@ pub(super) struct BundleBlob<'a> {
     facts: &'a Arc<Facts>,
     repo: &'a Repo,
     blob: &'a Descriptor,
-    fetched: OnceCell<Result<Cached, FactError>>,
+    fetched: OnceCell<Result<Cached, Refusal>>,
 }
 
 impl<'a> BundleBlob<'a> {
@@ -484,7 +482,7 @@ impl<'a> BundleBlob<'a> {
     }
 
     /// Why it could not be fetched, if that was tried.
-    pub(super) fn failure(&self) -> Option<FactError> {
+    pub(super) fn failure(&self) -> Option<Refusal> {
         self.fetched.get()?.as_ref().err().cloned()
     }
 }

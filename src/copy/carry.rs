@@ -18,14 +18,14 @@ use super::RegistryFacts;
 use super::bundle::BundleBlob;
 use super::graph::{Graph, graph};
 use crate::digest::Digest;
-use crate::facts::{FactError, blocking};
-use crate::failure::Failure;
+use crate::facts::blocking;
+use crate::failure::{Failure, Refusal};
 use crate::name::{Host, Reference, Repo, RepoName, Selector, Tag};
 use crate::oci::layout::tag_of;
 use crate::oci::{Descriptor, Manifest, ManifestBody};
 use crate::registry::layout::{LayoutArchive, LayoutDirectory, Stored};
 use crate::registry::turn::{NotPut, Turn};
-use crate::registry::{BlobSource, HostStore, Registry, RegistryError, Upload, Uploaded};
+use crate::registry::{BlobSource, HostStore, Registry, Upload, Uploaded};
 
 /// Blobs that are copied at once.
 const AT_ONCE: usize = 3;
@@ -35,12 +35,9 @@ const TRIES: u32 = 5;
 /// Why something was not copied.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CopyError {
-    /// It cannot be read.
+    /// It cannot be read, listed or written.
     #[error(transparent)]
-    Read(#[from] FactError),
-    /// It cannot be listed or written.
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
+    Failed(#[from] Refusal),
     /// A rule of copying forbids it.
     #[error("{0}")]
     Refused(String),
@@ -355,7 +352,7 @@ impl Copy<'_> {
         let rule = format!(
             "the registry answered too slowly, {TRIES} times, to change the tag before others might"
         );
-        Err(FactError::new(Failure::TimedOut, artifact.to.at(Selector::Tag(tag.clone())), rule)
+        Err(Refusal::new(Failure::TimedOut, artifact.to.at(Selector::Tag(tag.clone())), rule)
             .into())
     }
 
@@ -387,7 +384,7 @@ impl Copy<'_> {
         let rule = format!(
             "{digest} was put, but the tag stands for {stands} now; another writer came between"
         );
-        Err(FactError::new(Failure::Integrity, artifact.to.at(selector), rule).into())
+        Err(Refusal::new(Failure::Integrity, artifact.to.at(selector), rule).into())
     }
 
     /// Whether the tag may be put; false if it stands for the artifact already.
@@ -499,7 +496,7 @@ impl Copy<'_> {
             "the registry took this manifest, but gives {} for it",
             Digest::of(&back.bytes)
         );
-        Err(FactError::new(Failure::Integrity, repo.at(selector), rule).into())
+        Err(Refusal::new(Failure::Integrity, repo.at(selector), rule).into())
     }
 }
 

@@ -13,8 +13,8 @@ use futures_util::stream::{self, StreamExt};
 use super::RegistryFacts;
 use super::needs::{NeededArtifact, Needs};
 use crate::digest::Digest;
-use crate::facts::{FactError, Facts, Unpacking, blocking};
-use crate::failure::Failure;
+use crate::facts::{Facts, Unpacking, blocking};
+use crate::failure::{Failure, Refusal, Subject};
 use crate::name::{Repo, Selector};
 use crate::oci::Descriptor;
 use crate::store::Key;
@@ -65,7 +65,7 @@ pub async fn fetch(
     needs: &Needs,
     origins: &dyn RegistryFacts,
     progress: &mut (dyn FnMut(u64, u64) -> ControlFlow<()> + Send),
-) -> Result<FetchEnding, FactError> {
+) -> Result<FetchEnding, Refusal> {
     let mut fetched = vec![Fetched::default(); needs.artifacts.len()];
     let (wanted, listed) = wanted(needs, origins).await?;
     let total = wanted.iter().map(|wanted| wanted.zip.size).sum();
@@ -101,7 +101,7 @@ async fn count(
     needs: &Needs,
     listed: &BTreeSet<Repo>,
     origins: &dyn RegistryFacts,
-) -> Result<(), FactError> {
+) -> Result<(), Refusal> {
     for artifact in &needs.artifacts {
         let facts = origins.facts(&artifact.repo.host)?;
         find(&facts, artifact).await?;
@@ -122,7 +122,7 @@ async fn count(
 }
 
 /// Looks for the files of one release.
-async fn find(facts: &Arc<Facts>, artifact: &NeededArtifact) -> Result<(), FactError> {
+async fn find(facts: &Arc<Facts>, artifact: &NeededArtifact) -> Result<(), Refusal> {
     let zips = artifact.zips().into_iter().map(|zip| (zip.digest, Some(zip.size)));
     let manifests = artifact.manifests().into_iter().map(|digest| (digest, None));
     let all: Vec<(Digest, Option<u64>)> = manifests.chain(zips).collect();
@@ -143,7 +143,7 @@ fn is_stored(facts: &Facts, digest: Digest, size: Option<u64>) -> bool {
 }
 
 /// What is not in the cache although it was fetched.
-fn lost(facts: &Facts, subject: impl std::fmt::Display, what: &str) -> FactError {
+fn lost(facts: &Facts, subject: impl Into<Subject>, what: &str) -> Refusal {
     let store = facts.store();
     let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let free = store.space().map_or_else(
@@ -161,14 +161,14 @@ fn lost(facts: &Facts, subject: impl std::fmt::Display, what: &str) -> FactError
          program removed it; free space there, or give another --cache-dir",
         store.dir().display()
     );
-    FactError::new(Failure::NoSpace, subject, rule)
+    Refusal::new(Failure::NoSpace, subject, rule)
 }
 
 /// The packages, and the repositories whose tags are listed.
 async fn wanted(
     needs: &Needs,
     origins: &dyn RegistryFacts,
-) -> Result<(Vec<Wanted>, BTreeSet<Repo>), FactError> {
+) -> Result<(Vec<Wanted>, BTreeSet<Repo>), Refusal> {
     let (mut all, mut listed) = (Vec::new(), BTreeSet::new());
     for (artifact, needed) in needs.artifacts.iter().enumerate() {
         let facts = origins.facts(&needed.repo.host)?;
@@ -202,7 +202,7 @@ impl Wanted {
     }
 }
 
-async fn package(wanted: Wanted) -> Result<Wanted, FactError> {
+async fn package(wanted: Wanted) -> Result<Wanted, Refusal> {
     wanted.facts.package(&wanted.repo, &wanted.zip, Unpacking::WhenOpened).await?;
     let (facts, zip) = (wanted.facts.clone(), wanted.zip.clone());
     if !blocking(move || is_stored(&facts, zip.digest, Some(zip.size))).await? {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::digest::Digest;
-use crate::facts::{FactError, Facts};
-use crate::failure::Failure;
+use crate::facts::Facts;
+use crate::failure::{Failure, Refusal};
 use crate::name::{Repo, Selector};
 use crate::oci::{Descriptor, Manifest, ManifestBody};
 
@@ -31,7 +31,7 @@ pub async fn graph(
     repo: &Repo,
     root: Digest,
     carried: &(dyn Fn(&Descriptor) -> bool + Sync),
-) -> Result<Graph, FactError> {
+) -> Result<Graph, Refusal> {
     let mut graph = Graph::default();
     let mut seen = BTreeSet::from([root]);
     let mut pending = vec![(root, None::<Arc<Manifest>>)];
@@ -54,13 +54,13 @@ pub async fn graph(
                 );
             }
             ManifestBody::Image(_) => {
-                let blobs = manifest.blobs().map_err(|e| FactError::document(subject(), &e))?;
+                let blobs = manifest.blobs().map_err(|e| e.about(subject()))?;
                 graph.blobs.extend(blobs.into_iter().map(|blob| (blob.digest, blob)));
             }
         }
         if seen.len() > MANIFESTS_MAX {
             let rule = format!("it names more than {MANIFESTS_MAX} manifests");
-            return Err(FactError::new(Failure::TooLarge, repo.at(Selector::Digest(root)), rule));
+            return Err(Refusal::new(Failure::TooLarge, repo.at(Selector::Digest(root)), rule));
         }
     }
     Ok(graph)

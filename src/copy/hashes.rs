@@ -8,8 +8,8 @@ use futures_util::future::join_all;
 
 use crate::artifact::{H1_ANNOTATION, Release, Target};
 use crate::digest::Digest;
-use crate::facts::{FactError, Facts, Unpacking};
-use crate::failure::Failure;
+use crate::facts::{Facts, Unpacking};
+use crate::failure::{Failure, Refusal};
 use crate::lockfile::PackageHash;
 use crate::name::{Platform, Repo, Selector};
 use crate::oci::Descriptor;
@@ -37,7 +37,7 @@ pub async fn of_release(
     repo: &Repo,
     digest: Digest,
     platforms: &[Platform],
-) -> Result<Vec<HashedPlatform>, FactError> {
+) -> Result<Vec<HashedPlatform>, Refusal> {
     let targets = targets(facts, repo, digest, platforms).await?;
     let hashed = targets.iter().map(|target| async move {
         let (manifest, zip) = facts.target(repo, target).await?;
@@ -62,11 +62,11 @@ pub async fn targets(
     repo: &Repo,
     digest: Digest,
     platforms: &[Platform],
-) -> Result<Vec<Target>, FactError> {
+) -> Result<Vec<Target>, Refusal> {
     let subject = || repo.at(Selector::Digest(digest));
     let (_, release) = facts.release(repo, digest).await?;
     let Release::Provider(targets) = release else {
-        return Err(FactError::new(
+        return Err(Refusal::new(
             Failure::Structure,
             subject(),
             "this is a module, no provider release",
@@ -80,7 +80,7 @@ pub async fn targets(
             let there: Vec<_> = targets.iter().map(|target| target.platform.to_string()).collect();
             let rule =
                 format!("the release has no package for {platform}; it has {}", there.join(", "));
-            FactError::new(Failure::Absent, subject(), rule)
+            Refusal::new(Failure::Absent, subject(), rule)
         })
     });
     wanted.collect()
@@ -93,7 +93,7 @@ pub async fn computed(
     facts: &Arc<Facts>,
     repo: &Repo,
     zip: &Descriptor,
-) -> Result<(PackageHash, bool), FactError> {
+) -> Result<(PackageHash, bool), Refusal> {
     let package = facts.package(repo, zip, Unpacking::WhenOpened).await?;
     let hashes = facts.hashes(&package).await?;
     Ok((PackageHash::of_files(&hashes.directory), hashes.directory != hashes.archive))

@@ -19,8 +19,8 @@ use super::select::{Selected, release, select};
 use super::{RegistryFacts, hashes};
 use crate::artifact::Release;
 use crate::digest::Digest;
-use crate::facts::{FactError, Facts, blocking};
-use crate::failure::Failure;
+use crate::facts::{Facts, blocking};
+use crate::failure::{Failure, Refusal};
 use crate::lockfile::{self, Client, LockFile};
 use crate::mapping::{Mapping, MappingError};
 use crate::name::{AddressError, Platform, ProviderAddr, Reference, Repo, Selector, Tag};
@@ -200,7 +200,7 @@ pub enum NeedsError {
     },
     /// A registry's answer, or none.
     #[error(transparent)]
-    Fact(#[from] FactError),
+    Fact(#[from] Refusal),
     /// A provider that a rule matches and cannot map.
     #[error(transparent)]
     Mapping(#[from] MappingError),
@@ -353,7 +353,7 @@ impl<'a> NeedsFinding<'a> {
 
     async fn releases(
         &mut self,
-        selected: Vec<Result<Selected, FactError>>,
+        selected: Vec<Result<Selected, Refusal>>,
     ) -> Result<(), NeedsError> {
         let selected = selected.into_iter().collect::<Result<Vec<_>, _>>()?;
         let (origins, platforms) = (self.origins, &self.inputs.platforms);
@@ -378,7 +378,7 @@ impl<'a> NeedsFinding<'a> {
         let of_form: Vec<&Tag> = tags.iter().filter(|tag| is_of_form(tag.as_str(), form)).collect();
         if of_form.is_empty() {
             let rule = format!("none of its {} tags is of the form {form:?}", tags.len());
-            return Err(FactError::new(Failure::Absent, repo, rule).into());
+            return Err(Refusal::new(Failure::Absent, repo, rule).into());
         }
         for tag in of_form {
             let reference = repo.at(Selector::Tag(tag.clone()));
@@ -394,7 +394,7 @@ impl<'a> NeedsFinding<'a> {
         Ok(())
     }
 
-    async fn release(&mut self, reference: Reference) -> Result<(), FactError> {
+    async fn release(&mut self, reference: Reference) -> Result<(), Refusal> {
         let facts = self.origins.facts(&reference.repo.host)?;
         let digest = facts.resolve(&reference).await?;
         let contents = match facts.release(&reference.repo, digest).await?.1 {
@@ -441,7 +441,7 @@ async fn packages(
     repo: &Repo,
     digest: Digest,
     platforms: &[Platform],
-) -> Result<ReleaseContents, FactError> {
+) -> Result<ReleaseContents, Refusal> {
     let targets = hashes::targets(facts, repo, digest, platforms).await?;
     let read = targets.iter().map(|target| async move {
         let (_, zip) = facts.target(repo, target).await?;

@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 
 use super::RegistryFacts;
 use crate::digest::Digest;
-use crate::facts::FactError;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::Constraints;
 use crate::name::{ProviderAddr, Reference, Repo, Selector, Version};
 
@@ -31,7 +30,7 @@ pub async fn select(
     address: &ProviderAddr,
     constraints: &Constraints,
     locked: Option<&Version>,
-) -> Result<Selected, FactError> {
+) -> Result<Selected, Refusal> {
     let version = match locked.filter(|locked| constraints.allow(locked)) {
         Some(locked) => locked.clone(),
         None => newest(origins, repos, address, constraints).await?,
@@ -48,10 +47,10 @@ pub async fn release(
     repos: &[Repo],
     address: &ProviderAddr,
     version: &Version,
-) -> Result<Selected, FactError> {
+) -> Result<Selected, Refusal> {
     let shown: Vec<_> = repos.iter().map(Repo::to_string).collect();
     let Some(tag) = version.tag() else {
-        return Err(FactError::new(
+        return Err(Refusal::new(
             Failure::Absent,
             address,
             format_args!("{version} is too long for a tag"),
@@ -66,7 +65,7 @@ pub async fn release(
         }
     }
     let rule = format!("there is no release {version} in {}", shown.join(" or "));
-    Err(FactError::new(Failure::Absent, address, rule))
+    Err(Refusal::new(Failure::Absent, address, rule))
 }
 
 async fn newest(
@@ -74,7 +73,7 @@ async fn newest(
     repos: &[Repo],
     address: &ProviderAddr,
     constraints: &Constraints,
-) -> Result<Version, FactError> {
+) -> Result<Version, Refusal> {
     let mut versions = BTreeSet::new();
     for repo in repos {
         match origins.facts(&repo.host)?.tags(repo).await {
@@ -94,6 +93,6 @@ async fn newest(
             format!("{:?}", constraints.to_string())
         };
         let rule = format!("no version fulfils {wanted}; {} has {there}", shown.join(" with "));
-        FactError::new(Failure::Absent, address, rule)
+        Refusal::new(Failure::Absent, address, rule)
     })
 }

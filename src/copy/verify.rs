@@ -14,12 +14,13 @@ use bytes::Bytes;
 use super::bundle::{Amount, BundleProgress};
 use crate::artifact::{PACKAGE_DIGEST_ANNOTATION, Release, Target, target_package};
 use crate::digest::{Digest, Hasher};
-use crate::facts::{FactError, blocking};
+use crate::facts::blocking;
+use crate::failure::Refusal;
 use crate::lockfile::{LockFile, PackageHash, ProviderLock};
 use crate::mapping::Mapping;
 use crate::name::{Platform, ProviderAddr, Reference, Repo, Selector, Tag};
 use crate::oci::{Descriptor, MANIFEST_MAX, Manifest, ManifestBody};
-use crate::registry::{BlobSink, HostStore, Registry, RegistryError, SinkError};
+use crate::registry::{BlobSink, HostStore, Registry, SinkError};
 
 /// The most bytes that are read of a file that no manifest names, as one that was cut off may leave
 /// behind.
@@ -71,7 +72,7 @@ impl Verification {
     pub async fn of(
         store: Arc<dyn HostStore>,
         progress: BundleProgress<'_>,
-    ) -> Result<Verification, FactError> {
+    ) -> Result<Verification, Refusal> {
         let mut all = Vec::new();
         for host in on_disk(&store, |store| store.hosts()).await? {
             let registry = store.clone().registry(&host);
@@ -430,8 +431,8 @@ async fn read(registry: &dyn Registry, repo: &Repo, digest: Digest) -> Result<Ma
 
 async fn on_disk<T: Send + 'static>(
     store: &Arc<dyn HostStore>,
-    work: impl FnOnce(&dyn HostStore) -> Result<T, RegistryError> + Send + 'static,
-) -> Result<T, FactError> {
+    work: impl FnOnce(&dyn HostStore) -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
     let store = store.clone();
     Ok(blocking(move || work(store.as_ref())).await??)
 }

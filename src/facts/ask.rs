@@ -3,22 +3,23 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{FactError, Facts, FactsView};
+use super::error::lost;
+use super::{Facts, FactsView};
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{Reference, Repo, Selector, Tag, no_such_tag};
 use crate::tree::{Fact, KnownFacts, Need};
 
 impl Facts {
     /// The tags of a repository. `Absent` if the registry says that there is no such repository.
-    pub async fn tags(self: &Arc<Self>, repo: &Repo) -> Result<Arc<Vec<Tag>>, FactError> {
+    pub async fn tags(self: &Arc<Self>, repo: &Repo) -> Result<Arc<Vec<Tag>>, Refusal> {
         self.ask_for(Need::Tags(repo.clone()), |view| view.tags(repo)).await
     }
 
     /// The manifest for which a reference stands: a digest for itself, a tag for what the registry
     /// says, or said last while it is away. `Absent` if the registry says that there is no such
     /// tag.
-    pub async fn resolve(self: &Arc<Self>, reference: &Reference) -> Result<Digest, FactError> {
+    pub async fn resolve(self: &Arc<Self>, reference: &Reference) -> Result<Digest, Refusal> {
         match &reference.selector {
             Selector::Digest(digest) => Ok(*digest),
             Selector::Tag(tag) => {
@@ -34,12 +35,12 @@ impl Facts {
     }
 
     /// Why there is no such tag, with those that there are.
-    async fn no_such_tag(self: &Arc<Self>, reference: &Reference, tag: &Tag) -> FactError {
+    async fn no_such_tag(self: &Arc<Self>, reference: &Reference, tag: &Tag) -> Refusal {
         match self.tags(&reference.repo).await {
-            Ok(tags) => FactError::new(Failure::Absent, reference, no_such_tag(tag, &tags)),
-            Err(error) if error.failure == Failure::Absent => error.about(&reference.to_string()),
+            Ok(tags) => Refusal::new(Failure::Absent, reference, no_such_tag(tag, &tags)),
+            Err(error) if error.failure == Failure::Absent => error.about(reference),
             Err(_) => {
-                FactError::new(Failure::Absent, reference, format_args!("there is no tag {tag}"))
+                Refusal::new(Failure::Absent, reference, format_args!("there is no tag {tag}"))
             }
         }
     }
@@ -47,18 +48,18 @@ impl Facts {
     async fn ask_for<T>(
         self: &Arc<Self>,
         need: Need,
-        read: impl Fn(&FactsView<'_>) -> Fact<T, FactError>,
-    ) -> Result<T, FactError> {
+        read: impl Fn(&FactsView<'_>) -> Fact<T, Refusal>,
+    ) -> Result<T, Refusal> {
         let since = Instant::now();
         let mut asked = false;
         loop {
             match read(&self.view(since)) {
                 Fact::Is(answer) => return Ok(answer),
                 Fact::Absent => {
-                    return Err(FactError::new(Failure::Absent, &need, absence(&need)));
+                    return Err(Refusal::new(Failure::Absent, &need, absence(&need)));
                 }
                 Fact::Denied(e) | Fact::Failed(e) => return Err(e),
-                Fact::Unknown if asked => return Err(FactError::lost()),
+                Fact::Unknown if asked => return Err(lost()),
                 Fact::Unknown => asked = true,
             }
             self.load(need.clone()).await?;

@@ -13,10 +13,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::FactError;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
+use crate::flight::Flights;
 use crate::name::Host;
-use crate::store::Flights;
 
 /// For whom an operation asks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,8 +113,8 @@ impl Budgets {
     pub(super) async fn spend<T>(
         &self,
         host: &Host,
-        request: impl Future<Output = Result<T, FactError>>,
-    ) -> Result<T, FactError> {
+        request: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
         let RequestingUser::Other(user) = RequestingUser::current() else { return request.await };
         let wait = self.0.lock().take(user, Instant::now());
         let Some(wait) = wait else { return Err(exhausted(host, user)) };
@@ -128,10 +127,10 @@ impl Budgets {
     }
 }
 
-fn exhausted(host: &Host, user: u32) -> FactError {
+fn exhausted(host: &Host, user: u32) -> Refusal {
     let Rate { reserve, every } = OF_ONE;
     let rate = Duration::from_secs(1).as_millis() / every.as_millis();
-    FactError::new(
+    Refusal::new(
         Failure::Crowded,
         host,
         format_args!(
@@ -144,15 +143,15 @@ fn exhausted(host: &Host, user: u32) -> FactError {
 /// Joins the flight of `key`, which begins for who asks now. Where it has ended for want of another
 /// user's budget, a new one is joined.
 pub(super) async fn join<K, T, F, W>(
-    flights: &Flights<K, T, FactError>,
+    flights: &Flights<K, T, Refusal>,
     key: K,
     load: F,
-) -> Result<T, FactError>
+) -> Result<T, Refusal>
 where
     K: Clone + Eq + std::hash::Hash + Send + 'static,
     T: Clone + Send + Sync + 'static,
     F: Fn() -> W + Send + Sync + 'static,
-    W: Future<Output = Result<T, FactError>> + Send + 'static,
+    W: Future<Output = Result<T, Refusal>> + Send + 'static,
 {
     let (asker, load) = (RequestingUser::current(), Arc::new(load));
     let mut is_first = true;
@@ -202,7 +201,7 @@ mod tests {
     async fn what_needs_no_request_costs_nothing() {
         let budgets = Budgets::new();
         let host: Host = "a.b".parse().unwrap();
-        let offline = || async { Err::<(), _>(FactError::new(Failure::Offline, "x", "y")) };
+        let offline = || async { Err::<(), _>(Refusal::new(Failure::Offline, "x", "y")) };
         for _ in 0..3 * OF_ONE.reserve {
             let outcome = RequestingUser::Other(7).run(budgets.spend(&host, offline())).await;
             assert_eq!(outcome.unwrap_err().failure, Failure::Offline);

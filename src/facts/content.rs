@@ -8,19 +8,21 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+use super::error::{lost, refused_archive};
 use super::open_objects::OpenObjects;
 use super::prefetch::{BesideFetch, Prefetch, Prefetches, Unpacking};
 use super::unpack::{Unpacked, unpack_into};
 use super::weighed::Weighed;
-use super::{FactError, Facts, budget};
+use super::{Facts, budget};
 use crate::archive::{self, ArchiveError};
 use crate::artifact::{Release, Target, target_package};
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
+use crate::flight::Flights;
 use crate::members::{FileNo, MemberFile, Members};
 use crate::name::{Reference, Repo, Selector};
 use crate::oci::{Descriptor, Manifest};
-use crate::store::{Flights, Key, Object};
+use crate::store::{Key, Object};
 
 /// Members of at most this many bytes are inflated when they are read; larger ones are kept in the
 /// store, unpacked.
@@ -100,10 +102,10 @@ pub(super) struct ContentCache {
     recent: Mutex<Weighed<PackageKey, Arc<VerifiedPackage>>>,
     objects: Mutex<OpenObjects>,
     inflated: Mutex<Inflated>,
-    failures: Mutex<HashMap<ContentNode, (FactError, Instant)>>,
-    manifest_flights: Flights<(Repo, Digest), Arc<Manifest>, FactError>,
-    package_flights: Flights<PackageKey, Arc<VerifiedPackage>, FactError>,
-    object_flights: Flights<ContentNode, Object, FactError>,
+    failures: Mutex<HashMap<ContentNode, (Refusal, Instant)>>,
+    manifest_flights: Flights<(Repo, Digest), Arc<Manifest>, Refusal>,
+    package_flights: Flights<PackageKey, Arc<VerifiedPackage>, Refusal>,
+    object_flights: Flights<ContentNode, Object, Refusal>,
     /// Unpacking and indexing: as many at a time as there are cores.
     cores: Arc<Semaphore>,
     aheads: Arc<Prefetches>,
@@ -123,9 +125,9 @@ impl ContentCache {
             objects: Mutex::new(OpenObjects::new(cache_limit)),
             inflated: kept((usize::MAX, SMALL_KEPT)),
             failures: Mutex::default(),
-            manifest_flights: Flights::new(linger, FactError::lost),
-            package_flights: Flights::new(linger, FactError::lost),
-            object_flights: Flights::new(linger, FactError::lost),
+            manifest_flights: Flights::new(linger, |_| lost()),
+            package_flights: Flights::new(linger, |_| lost()),
+            object_flights: Flights::new(linger, |_| lost()),
             cores: Arc::new(Semaphore::new(cores)),
             aheads: Prefetches::new(cores),
         }
@@ -138,9 +140,9 @@ impl ContentCache {
     /// Whether a load failed for want of what unused objects hold: descriptors, space in the cache,
     /// or the memory that stands in for a full disk. They are let go of then. True also where
     /// another load has let go of them just now.
-    fn gives_way<T>(&self, outcome: &Result<T, FactError>) -> bool {
+    fn gives_way<T>(&self, outcome: &Result<T, Refusal>) -> bool {
         let wanting =
-            |error: &FactError| matches!(error.failure, Failure::NoDescriptor | Failure::NoSpace);
+            |error: &Refusal| matches!(error.failure, Failure::NoDescriptor | Failure::NoSpace);
         let gives_way = outcome.as_ref().is_err_and(wanting);
         if gives_way {
             self.objects.lock().clear();
@@ -148,7 +150,7 @@ impl ContentCache {
         gives_way
     }
 
-    fn failed(&self, node: &ContentNode) -> Result<(), FactError> {
+    fn failed(&self, node: &ContentNode) -> Result<(), Refusal> {
         match self.failures.lock().get(node) {
             Some((error, until)) if *until > Instant::now() => Err(error.clone()),
             _ => Ok(()),
@@ -157,7 +159,7 @@ impl ContentCache {
 
     /// Remembers how a load ended. An absence is remembered too: by digest nothing appears soon
     /// after it was missed.
-    fn remember<T>(&self, node: ContentNode, outcome: &Result<T, FactError>) {
+    fn remember<T>(&self, node: ContentNode, outcome: &Result<T, Refusal>) {
         let mut failures = self.failures.lock();
         match outcome {
             Ok(_) => {
@@ -215,7 +217,7 @@ impl Facts {
         self: &Arc<Self>,
         repo: &Repo,
         digest: Digest,
-    ) -> Result<Arc<Manifest>, FactError> {
+    ) -> Result<Arc<Manifest>, Refusal> {
         if let Some(manifest) = self.nodes.manifests.lock().get(&digest) {
             return Ok(manifest.clone());
         }
@@ -237,7 +239,7 @@ impl Facts {
         self: &Arc<Self>,
         repo: &Repo,
         digest: Digest,
-    ) -> Result<Arc<Manifest>, FactError> {
+    ) -> Result<Arc<Manifest>, Refusal> {
         let store = self.store.clone();
         let stored = blocking(move || match store.get(&Key::Blob(digest))? {
             Some(object) if object.len() <= crate::oci::MANIFEST_MAX => object.read_all().map(Some),
@@ -272,10 +274,10 @@ impl Facts {
         self: &Arc<Self>,
         repo: &Repo,
         digest: Digest,
-    ) -> Result<(Arc<Manifest>, Release), FactError> {
+    ) -> Result<(Arc<Manifest>, Release), Refusal> {
         let manifest = self.manifest(repo, digest).await?;
         let release = Release::read(&manifest)
-            .map_err(|refusal| FactError::refusal(repo.at(Selector::Digest(digest)), &refusal))?;
+            .map_err(|refusal| refusal.about(repo.at(Selector::Digest(digest))))?;
         Ok((manifest, release))
     }
 
@@ -296,10 +298,10 @@ impl Facts {
         self: &Arc<Self>,
         repo: &Repo,
         target: &Target,
-    ) -> Result<(Arc<Manifest>, Descriptor), FactError> {
+    ) -> Result<(Arc<Manifest>, Descriptor), Refusal> {
         let manifest = self.manifest(repo, target.manifest.digest).await.map_err(|e| match e.failure {
             // The index stands, and it is not for the registry to take back what it names.
-            Failure::Absent => FactError::new(
+            Failure::Absent => Refusal::new(
                 Failure::Integrity,
                 repo.at(Selector::Digest(target.manifest.digest)),
                 "the release names a manifest that its source lacks; if that is a bundle for other platforms, add this one \
@@ -325,11 +327,11 @@ impl Facts {
         repo: &Repo,
         target: &Target,
         manifest: Arc<Manifest>,
-    ) -> Result<(Arc<Manifest>, Descriptor), FactError> {
+    ) -> Result<(Arc<Manifest>, Descriptor), Refusal> {
         let subject = repo.at(Selector::Digest(target.manifest.digest));
         let size = manifest.raw.len() as u64;
         if size != target.manifest.size {
-            return Err(FactError::new(
+            return Err(Refusal::new(
                 Failure::Integrity,
                 subject,
                 format_args!(
@@ -339,7 +341,7 @@ impl Facts {
             ));
         }
         let layer = target_package(&manifest, &target.platform)
-            .map_err(|refusal| FactError::refusal(subject, &refusal))?;
+            .map_err(|refusal| refusal.about(subject))?;
         Ok((manifest, layer))
     }
 
@@ -350,7 +352,7 @@ impl Facts {
         repo: &Repo,
         archive: &Descriptor,
         unpacking: Unpacking,
-    ) -> Result<Arc<VerifiedPackage>, FactError> {
+    ) -> Result<Arc<VerifiedPackage>, Refusal> {
         let key = key_of(repo, archive);
         if let Some(package) = self.nodes.package(&key) {
             return Ok(package);
@@ -375,7 +377,7 @@ impl Facts {
         repo: Repo,
         archive: Descriptor,
         unpacking: Unpacking,
-    ) -> Result<Arc<VerifiedPackage>, FactError> {
+    ) -> Result<Arc<VerifiedPackage>, Refusal> {
         let limits = self.limits;
         let index = move |zip: &Object| Ok((zip.clone(), archive::index(&Bytes(zip), &limits)?));
         let ahead = Prefetch::new(&self.nodes.aheads, archive.digest);
@@ -397,7 +399,7 @@ impl Facts {
         archive: &Descriptor,
         beside: &BesideFetch,
         work: impl Fn(&Object) -> Result<T, ArchiveError> + Clone + Send + 'static,
-    ) -> Result<T, FactError> {
+    ) -> Result<T, Refusal> {
         let mut healed = false;
         loop {
             let object = self.blob_with(repo, archive, beside).await?;
@@ -409,7 +411,7 @@ impl Facts {
             })
             .await?;
             match outcome
-                .map_err(|e| FactError::archive(repo.at(Selector::Digest(archive.digest)), &e))
+                .map_err(|e| refused_archive(repo.at(Selector::Digest(archive.digest)), &e))
             {
                 Err(e) if e.failure == Failure::Damaged && !healed => {
                     healed = true;
@@ -421,11 +423,7 @@ impl Facts {
     }
 
     /// A blob of `repo`: from the store, or fetched and verified.
-    pub async fn blob(
-        self: &Arc<Self>,
-        repo: &Repo,
-        blob: &Descriptor,
-    ) -> Result<Object, FactError> {
+    pub async fn blob(self: &Arc<Self>, repo: &Repo, blob: &Descriptor) -> Result<Object, Refusal> {
         self.blob_with(repo, blob, &BesideFetch::Nothing).await
     }
 
@@ -434,7 +432,7 @@ impl Facts {
         repo: &Repo,
         blob: &Descriptor,
         beside: &BesideFetch,
-    ) -> Result<Object, FactError> {
+    ) -> Result<Object, Refusal> {
         let (of, wanted, beside) = (repo.clone(), blob.clone(), beside.clone());
         let fetch = move |facts: Arc<Facts>| {
             let (of, wanted, beside) = (of.clone(), wanted.clone(), beside.clone());
@@ -452,9 +450,9 @@ impl Facts {
         node: ContentNode,
         key: Key,
         get: impl Fn(Arc<Facts>) -> W + Send + 'static,
-    ) -> Result<Object, FactError>
+    ) -> Result<Object, Refusal>
     where
-        W: Future<Output = Result<Object, FactError>> + Send + 'static,
+        W: Future<Output = Result<Object, Refusal>> + Send + 'static,
     {
         if let Some(object) = self.nodes.objects.lock().get(&key) {
             return Ok(object.clone());
@@ -476,12 +474,12 @@ impl Facts {
     }
 
     /// A digest names one length; a descriptor that gives another one lies.
-    fn of_size(&self, repo: &Repo, blob: &Descriptor, object: Object) -> Result<Object, FactError> {
+    fn of_size(&self, repo: &Repo, blob: &Descriptor, object: Object) -> Result<Object, Refusal> {
         if object.len() == blob.size {
             return Ok(object);
         }
         let subject = repo.at(Selector::Digest(blob.digest));
-        Err(FactError::new(
+        Err(Refusal::new(
             Failure::Integrity,
             subject,
             format_args!(
@@ -503,7 +501,7 @@ impl Facts {
         self: &Arc<Self>,
         package: &Arc<VerifiedPackage>,
         number: FileNo,
-    ) -> Result<MemberContent, FactError> {
+    ) -> Result<MemberContent, Refusal> {
         let file = *package.members.file(number);
         if file.size <= SMALL_MAX {
             let archive = self.blob(&package.repo, &package.archive).await?;
@@ -524,7 +522,7 @@ impl Facts {
         package: &Arc<VerifiedPackage>,
         number: FileNo,
         file: MemberFile,
-    ) -> Result<Object, FactError> {
+    ) -> Result<Object, Refusal> {
         let key = Key::Member { archive: package.archive.digest, number };
         self.nodes.aheads.join(package.archive.digest, number, self.deadline).await;
         let store = self.store.clone();
@@ -557,7 +555,7 @@ impl Facts {
         content: &MemberContent,
         buf: &mut [u8],
         offset: u64,
-    ) -> Result<usize, FactError> {
+    ) -> Result<usize, Refusal> {
         match content {
             MemberContent::Object(object) => Ok(object.read_at(buf, offset)?),
             MemberContent::Bytes(bytes) => Ok(copy_from(bytes, buf, offset)),
@@ -572,13 +570,13 @@ impl Facts {
         archive: &Object,
         package: &VerifiedPackage,
         number: FileNo,
-    ) -> Result<Arc<[u8]>, FactError> {
+    ) -> Result<Arc<[u8]>, Refusal> {
         let key = (package.archive.digest, number);
         if let Some(bytes) = self.nodes.inflated(&key) {
             return Ok(bytes);
         }
         let bytes: Arc<[u8]> = archive::inflate(&Bytes(archive), package.members.file(number))
-            .map_err(|e| FactError::archive(package.reference(), &e))?
+            .map_err(|e| refused_archive(package.reference(), &e))?
             .into();
         self.nodes.keep_inflated(key, bytes.clone());
         Ok(bytes)
@@ -589,7 +587,7 @@ impl Facts {
         self: &Arc<Self>,
         package: &Arc<VerifiedPackage>,
         number: FileNo,
-    ) -> Result<MemberContent, FactError> {
+    ) -> Result<MemberContent, Refusal> {
         self.drop_object(&Key::Blob(package.archive.digest));
         self.drop_object(&Key::Member { archive: package.archive.digest, number });
         self.content(package, number).await
@@ -629,6 +627,6 @@ impl archive::ReadAt for Bytes<'_> {
 /// Runs `work` where blocking is allowed.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, FactError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| FactError::lost())
+) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| lost())
 }

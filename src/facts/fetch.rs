@@ -9,12 +9,13 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::Facts;
 use super::content::blocking;
+use super::error::lost;
 use super::prefetch::BesideFetch;
 use super::running::RunningTransfer;
-use super::{FactError, Facts};
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal, Subject};
 use crate::name::{Reference, Repo, Selector};
 use crate::oci::{Descriptor, Manifest};
 use crate::registry::{BlobError, BlobSink, SinkError};
@@ -31,7 +32,7 @@ impl Facts {
         self: &Arc<Self>,
         repo: &Repo,
         selector: &Selector,
-    ) -> Result<Digest, FactError> {
+    ) -> Result<Digest, Refusal> {
         let (digest, manifest) = self.fetch_manifest_parsed(repo, selector).await?;
         if let Ok(manifest) = manifest {
             self.nodes.keep_manifest(manifest);
@@ -46,10 +47,10 @@ impl Facts {
         self: &Arc<Self>,
         repo: &Repo,
         selector: &Selector,
-    ) -> Result<(Digest, Result<Arc<Manifest>, FactError>), FactError> {
+    ) -> Result<(Digest, Result<Arc<Manifest>, Refusal>), Refusal> {
         let subject = repo.at(selector.clone());
         let registry = self.origin(&repo.host)?.registry.clone();
-        let answer = registry.manifest(&repo.name, selector).await.map_err(FactError::from);
+        let answer = registry.manifest(&repo.name, selector).await.map_err(Refusal::from);
         let raw = answer?;
         let digest = match selector {
             Selector::Digest(wanted) => *wanted,
@@ -62,7 +63,7 @@ impl Facts {
         if let Some(expected) = expected {
             let got = Digest::of_with(expected.algorithm(), &raw.bytes);
             if got != expected {
-                return Err(FactError::new(
+                return Err(Refusal::new(
                     Failure::Integrity,
                     subject,
                     format_args!("the manifest's digest is {got}; expected {expected}"),
@@ -72,8 +73,8 @@ impl Facts {
         let parsed = Manifest::parse(raw.bytes.clone(), digest, raw.content_type.as_deref())
             .map(Arc::new)
             .map_err(|e| match selector {
-                Selector::Digest(_) => FactError::document(&subject, &e),
-                Selector::Tag(_) => FactError::document(format_args!("{subject} ({digest})"), &e),
+                Selector::Digest(_) => e.about(&subject),
+                Selector::Tag(_) => e.about(Subject::Manifest(subject.clone(), digest)),
             });
         if parsed.is_ok() {
             let store = self.store.clone();
@@ -91,11 +92,11 @@ impl Facts {
         repo: &Repo,
         blob: &Descriptor,
         beside: &BesideFetch,
-    ) -> Result<Object, FactError> {
+    ) -> Result<Object, Refusal> {
         let subject = repo.at(Selector::Digest(blob.digest));
         let limit = self.limits.archive;
         if blob.size > limit {
-            return Err(FactError::new(
+            return Err(Refusal::new(
                 Failure::TooLarge,
                 subject,
                 format_args!(
@@ -128,7 +129,7 @@ impl Facts {
         self: &Arc<Self>,
         subject: &Reference,
         blob: &Descriptor,
-    ) -> Result<Result<Object, Box<Fill>>, FactError> {
+    ) -> Result<Result<Object, Box<Fill>>, Refusal> {
         let (mut seen, mut moved) = (None, Instant::now());
         loop {
             let (store, key, size) = (self.store.clone(), Key::Blob(blob.digest), blob.size);
@@ -139,7 +140,7 @@ impl Facts {
                     if seen != Some(bytes) {
                         (seen, moved) = (Some(bytes), Instant::now());
                     } else if moved.elapsed() > self.deadline {
-                        return Err(FactError::new(
+                        return Err(Refusal::new(
                             Failure::TimedOut,
                             subject,
                             format_args!(
@@ -163,7 +164,7 @@ impl Facts {
         blob: &Descriptor,
         fill: Box<Fill>,
         beside: &BesideFetch,
-    ) -> Result<Object, FactError> {
+    ) -> Result<Object, Refusal> {
         let subject = repo.at(Selector::Digest(blob.digest));
         let (facts, beside, position) = (self.clone(), beside.clone(), fill.position());
         let entered = self.running.begin(subject.to_string(), blob.digest, blob.size, position);
@@ -175,13 +176,13 @@ impl Facts {
             (_, Err(e)) => return Err(e.into()),
             (Err(BlobError::Registry(e)), Ok(_)) => return Err(e.into()),
             (Err(BlobError::Sink(e)), Ok(_)) => {
-                return Err(FactError::new(Failure::Io, subject, e));
+                return Err(Refusal::new(Failure::Io, subject, e));
             }
             (Ok(()), Ok(fill)) => fill,
         };
         let published = blocking(move || fill.publish()).await?;
         published.map_err(|e| match e.failure {
-            StoreFailure::Mismatch => FactError::new(Failure::Integrity, subject, e.rule),
+            StoreFailure::Mismatch => Refusal::new(Failure::Integrity, subject, e.rule),
             _ => e.into(),
         })
     }
@@ -241,14 +242,14 @@ impl Pipe {
     }
 
     /// The fill, when all that was passed is written.
-    async fn close(mut self) -> Result<Result<Box<Fill>, StoreError>, FactError> {
+    async fn close(mut self) -> Result<Result<Box<Fill>, StoreError>, Refusal> {
         match std::mem::replace(&mut self.end, FetchEnd::Closed) {
             FetchEnd::Idle(fill) => Ok(Ok(fill)),
             FetchEnd::Writing { tx, writer } => {
                 drop(tx);
-                writer.await.map_err(|_| FactError::lost())
+                writer.await.map_err(|_| lost())
             }
-            FetchEnd::Closed => Err(FactError::lost()),
+            FetchEnd::Closed => Err(lost()),
         }
     }
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::content::{Bytes, MemberContent, blocking};
 use super::prefetch::BesideFetch;
-use super::{FactError, Facts, VerifiedPackage};
+use super::{Facts, VerifiedPackage};
 use crate::archive;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::members::FileNo;
 use crate::store::Object;
 
@@ -16,7 +16,7 @@ impl Facts {
     pub async fn hashes(
         self: &Arc<Self>,
         package: &Arc<VerifiedPackage>,
-    ) -> Result<archive::Hashes, FactError> {
+    ) -> Result<archive::Hashes, Refusal> {
         let (limits, of) = (self.limits, package.clone());
         let hash = move |zip: &Object| archive::hashes(&Bytes(zip), &of.members, &limits);
         self.with_archive(&package.repo, &package.archive, &BesideFetch::Nothing, hash).await
@@ -27,7 +27,7 @@ impl Facts {
         self: &Arc<Self>,
         package: &Arc<VerifiedPackage>,
         number: FileNo,
-    ) -> Result<Vec<u8>, FactError> {
+    ) -> Result<Vec<u8>, Refusal> {
         let mut content = self.content(package, number).await?;
         let mut healed = false;
         loop {
@@ -43,7 +43,7 @@ impl Facts {
         }
     }
 
-    fn read_all(&self, content: &MemberContent, size: u64) -> Result<Vec<u8>, FactError> {
+    fn read_all(&self, content: &MemberContent, size: u64) -> Result<Vec<u8>, Refusal> {
         let mut all = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
         let mut at = 0;
         while at < all.len() {

@@ -3,9 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::moment::Moment;
-use crate::registry::RegistryError;
 
 /// What one source answered last; the worst state is the greatest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -65,7 +64,7 @@ impl Health {
 
     /// What an answer about anything says of the source that was as `before`; `None` if it says
     /// nothing.
-    pub(super) fn shown_by(error: Option<&RegistryError>, before: SourceState) -> Option<Health> {
+    pub(super) fn shown_by(error: Option<&Refusal>, before: SourceState) -> Option<Health> {
         use SourceState::{Denied, Ok, Unreachable, Untrusted};
         let Some(error) = error else { return Some(Health::of(Ok)) };
         let state = match error.failure {
@@ -84,15 +83,7 @@ impl Health {
             _ => return None,
         };
         let is_ok = state == Ok;
-        Some(if is_ok { Health::of(Ok) } else { Health::failing(state, told(error)) })
-    }
-}
-
-/// Why something failed and what to do, without what was asked for: the source is named beside it.
-pub(super) fn told(error: &RegistryError) -> String {
-    match &error.remedy {
-        Some(remedy) => format!("{}; {remedy}", error.rule),
-        None => error.rule.clone(),
+        Some(if is_ok { Health::of(Ok) } else { Health::failing(state, error.reason()) })
     }
 }
 
@@ -120,8 +111,8 @@ mod tests {
     use super::*;
 
     fn shown(failure: Option<Failure>, before: SourceState) -> Option<SourceState> {
-        let error = failure
-            .map(|failure| RegistryError::new(failure, "r.example/a", "rule").remedy("remedy"));
+        let error =
+            failure.map(|failure| Refusal::new(failure, "r.example/a", "rule").remedy("remedy"));
         Health::shown_by(error.as_ref(), before).map(|health| health.state)
     }
 
@@ -148,8 +139,7 @@ mod tests {
 
     #[test]
     fn a_failing_source_is_one_sentence_that_names_it_once() {
-        let error =
-            RegistryError::new(Failure::Untrusted, "r.example", "no TLS").remedy("trust it");
+        let error = Refusal::new(Failure::Untrusted, "r.example", "no TLS").remedy("trust it");
         let health = Health::shown_by(Some(&error), SourceState::Ok).unwrap();
         let ailing = FailingSource { name: "r.example".to_owned(), health };
         assert_eq!(ailing.to_string(), "r.example is untrusted: no TLS; trust it");

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::health::{FailingSource, Health, SourceState, told};
+use super::Facts;
+use super::health::{FailingSource, Health, SourceState};
 use super::watched_source::WatchedSource;
-use super::{FactError, Facts};
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{Host, Repo};
 use crate::registry::{Greeting, Registry};
 use crate::tree::Need;
@@ -64,7 +64,7 @@ impl Facts {
         }
         match refusal {
             Some(error) if error.failure == Failure::Protocol => {
-                Health::failing(SourceState::Unreachable, error.rule())
+                Health::failing(SourceState::Unreachable, error.reason())
             }
             Some(error) if error.failure == Failure::Denied && kind == LookQuestion::Repository => {
                 Health::failing(SourceState::Denied, error)
@@ -85,7 +85,7 @@ impl Facts {
 
     /// Why `need` was not to be had. What is kept is an answer alone, and none that what is
     /// published next would belie.
-    fn refusal_of(&self, need: &Need, kind: LookQuestion) -> Option<FactError> {
+    fn refusal_of(&self, need: &Need, kind: LookQuestion) -> Option<Refusal> {
         match (self.edges.refusal(need)?, kind) {
             (error, LookQuestion::Prefix) if error.failure == Failure::Absent => Some(error),
             (error, LookQuestion::Catalog) if error.failure == Failure::Absent => Some(error),
@@ -124,7 +124,7 @@ async fn greeted(asked: &[Arc<WatchedSource>], greeting: Greeting, seen: Health)
     let Some(registry) = asked.first() else { return seen };
     match registry.greet(greeting).await {
         Err(error) if error.failure == Failure::Denied => {
-            Health::failing(SourceState::Denied, told(&error))
+            Health::failing(SourceState::Denied, error.reason())
         }
         _ => registry.health(),
     }

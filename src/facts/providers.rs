@@ -8,12 +8,12 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::tags::TagAnswer;
-use super::{FactError, Facts, FactsView, remembered};
+use super::{Facts, FactsView, remembered};
 use crate::artifact::Release;
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::mapping::{Mapping, MappingError};
-use crate::name::{Host, Platform, ProviderAddr, Repo, RepoName, Tag, Version};
+use crate::name::{Host, Platform, ProviderAddr, Repo, RepoName, Selector, Tag, Version};
 use crate::store::Store;
 use crate::tree::providers::Offered;
 use crate::tree::{Fact, KnownFacts, Need};
@@ -156,7 +156,7 @@ impl Facts {
         self: &'a Arc<Self>,
         repo: &'a Repo,
         tag: &'a Tag,
-    ) -> Pin<Box<dyn Future<Output = Result<TagAnswer, FactError>> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Result<TagAnswer, Refusal>> + Send + 'a>> {
         Box::pin(async move {
             let digest = match self.last_binding(repo, tag) {
                 Some(digest) => digest,
@@ -177,14 +177,14 @@ impl Facts {
         repo: &Repo,
         tag: &Tag,
         since: Instant,
-    ) -> Result<Digest, FactError> {
+    ) -> Result<Digest, Refusal> {
         loop {
             let fact = self.view(since).bound(repo, tag);
             match fact {
                 Fact::Is(digest) => return Ok(digest),
                 Fact::Unknown => self.load(Need::Binding(repo.clone(), tag.clone())).await?,
                 Fact::Absent => {
-                    return Err(FactError::new(
+                    return Err(Refusal::new(
                         Failure::Absent,
                         repo,
                         format_args!("there is no tag {tag}"),
@@ -196,9 +196,9 @@ impl Facts {
     }
 }
 
-fn not_a_provider(repo: &Repo, tag: &Tag) -> FactError {
-    let subject = format_args!("{repo}:{tag}").to_string();
-    FactError::new(
+fn not_a_provider(repo: &Repo, tag: &Tag) -> Refusal {
+    let subject = repo.at(Selector::Tag(tag.clone()));
+    Refusal::new(
         Failure::Structure,
         subject,
         "this is a module package, but the mapping takes it for a provider release",
@@ -230,7 +230,7 @@ impl Offered for FactsView<'_> {
         self.facts().offers.offline
     }
 
-    fn platforms(&self, repo: &Repo, tag: &Tag) -> Fact<Arc<Vec<Platform>>, FactError> {
+    fn platforms(&self, repo: &Repo, tag: &Tag) -> Fact<Arc<Vec<Platform>>, Refusal> {
         let facts = self.facts();
         let entered = facts.last_binding(repo, tag).and_then(|digest| facts.known_manifest(digest));
         match entered.map(|manifest| Release::read(&manifest)) {
@@ -241,8 +241,8 @@ impl Offered for FactsView<'_> {
         }
     }
 
-    fn repos(&self, provider: &ProviderAddr) -> Result<Vec<Repo>, FactError> {
-        let wrong = |e: MappingError| FactError::new(Failure::Unsupported, &e.subject, &e.rule);
+    fn repos(&self, provider: &ProviderAddr) -> Result<Vec<Repo>, Refusal> {
+        let wrong = |e: MappingError| Refusal::new(Failure::Unsupported, &e.subject, &e.rule);
         self.facts().offers.mapping.repos(provider).map_err(wrong)
     }
 }

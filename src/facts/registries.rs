@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::health::{FailingSource, Health, SourceState, told};
+use super::health::{FailingSource, Health, SourceState};
 use super::watched_source::WatchedSource;
 use crate::name::{Host, RepoName};
 use crate::registry::decorate::{Scoped, Union};
@@ -110,7 +110,7 @@ impl MountSource {
             MountSource::Registry { .. } => None,
             MountSource::Store { store, .. } => Some(match store.hosts() {
                 Ok(_) => Health::of(SourceState::Ok),
-                Err(e) => Health::failing(SourceState::Unreachable, told(&e)),
+                Err(e) => Health::failing(SourceState::Unreachable, e.reason()),
             }),
         }
     }

@@ -3,8 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::FactError;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::mapping::{Carried, Mapping, RULES_MAX};
 use crate::name::ProviderAddr;
 use crate::store::{Store, StoreError};
@@ -45,7 +44,7 @@ pub(super) fn add_providers(store: &Store, new: &BTreeSet<ProviderAddr>) -> Resu
 ///
 /// # Errors
 /// The store does not keep all of it.
-pub fn remember(store: &Store, used: &Carried) -> Result<(), FactError> {
+pub fn remember(store: &Store, used: &Carried) -> Result<(), Refusal> {
     add_providers(store, &used.providers)?;
     if !used.mapping.rules().is_empty() {
         add_rules(store, used)?;
@@ -58,7 +57,7 @@ pub fn remember(store: &Store, used: &Carried) -> Result<(), FactError> {
         "the cache remembers {PROVIDERS_MAX} providers and {RULES_MAX} rules of --oci-mirror, and these are more; what was \
          fetched stays, and a mount shows it if it is given the same --oci-mirror and --lock-file"
     );
-    Err(FactError::new(Failure::TooLarge, store.dir().display(), rule))
+    Err(Refusal::new(Failure::TooLarge, store.dir(), rule))
 }
 
 fn add_rules(store: &Store, used: &Carried) -> Result<(), StoreError> {

@@ -14,12 +14,13 @@ use parking_lot::Mutex;
 
 pub(super) use record::{formerly_used, remember_used};
 
+use super::error::lost;
 use super::walk::{Left, Pending};
-use super::{FactError, Facts, budget};
+use super::{Facts, budget};
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
+use crate::flight::Flights;
 use crate::name::{Host, Platform, Repo, RepoName, Selector, Tag};
-use crate::store::Flights;
 use crate::tree::{Fact, KnownFacts, Need, Standing};
 use record::{TagRecord, name_of};
 
@@ -59,7 +60,7 @@ struct Confirmed {
 
 #[derive(Clone, Debug)]
 struct Refused {
-    error: FactError,
+    error: Refusal,
     at: Instant,
     until: Instant,
 }
@@ -94,7 +95,7 @@ impl TagSlot {
     }
 
     /// What the slot says to an operation that began at `since`.
-    fn fact(&self, since: Instant) -> Fact<&TagAnswer, FactError> {
+    fn fact(&self, since: Instant) -> Fact<&TagAnswer, Refusal> {
         let now = Instant::now();
         let is = |last: &Option<Confirmed>| {
             last.as_ref().map(|c| c.at >= Some(since) || c.fresh_until > Some(now))
@@ -161,7 +162,7 @@ impl Slots {
 
 pub(super) struct TagCache {
     slots: Mutex<Slots>,
-    flights: Flights<Need, (), FactError>,
+    flights: Flights<Need, (), Refusal>,
     /// When edges were forgotten last: what other mounts confirmed before does not count.
     forgotten: Mutex<Option<Instant>>,
     pub(super) pending: Pending,
@@ -171,7 +172,7 @@ impl TagCache {
     pub(super) fn new(linger: Duration) -> Self {
         TagCache {
             slots: Mutex::default(),
-            flights: Flights::new(linger, FactError::lost),
+            flights: Flights::new(linger, |_| lost()),
             forgotten: Mutex::default(),
             pending: Pending::default(),
         }
@@ -183,12 +184,12 @@ impl TagCache {
     }
 
     /// Why `need` was not to be had just now.
-    pub(super) fn refusal(&self, need: &Need) -> Option<FactError> {
+    pub(super) fn refusal(&self, need: &Need) -> Option<Refusal> {
         self.slot(need).refused.map(|refused| refused.error)
     }
 
     /// Why `need` was not to be had just now; it is asked for again at the next use.
-    pub(super) fn take_refusal(&self, need: &Need) -> Option<FactError> {
+    pub(super) fn take_refusal(&self, need: &Need) -> Option<Refusal> {
         let refused = self.slot(need).refused?;
         self.change(need, |slot| slot.refused = None);
         Some(refused.error)
@@ -240,7 +241,7 @@ impl<'a> FactsView<'a> {
         &self,
         repo: &Repo,
         tag: &Tag,
-    ) -> Fact<Arc<Vec<Platform>>, FactError> {
+    ) -> Fact<Arc<Vec<Platform>>, Refusal> {
         self.fact(&Need::Platforms(repo.clone(), tag.clone()), |answer| match answer {
             TagAnswer::Platforms(platforms) => Some(platforms.clone()),
             _ => None,
@@ -248,7 +249,7 @@ impl<'a> FactsView<'a> {
     }
 
     /// The manifest for which `tag` stands.
-    pub fn bound(&self, repo: &Repo, tag: &Tag) -> Fact<Digest, FactError> {
+    pub fn bound(&self, repo: &Repo, tag: &Tag) -> Fact<Digest, Refusal> {
         self.fact(&Need::Binding(repo.clone(), tag.clone()), |answer| match answer {
             TagAnswer::Binding(digest) => Some(*digest),
             _ => None,
@@ -279,11 +280,7 @@ impl<'a> FactsView<'a> {
     }
 
     /// What the slot of `need` says, whose answer is of the kind that `read` takes.
-    fn fact<T>(
-        &self,
-        need: &Need,
-        read: impl FnOnce(&TagAnswer) -> Option<T>,
-    ) -> Fact<T, FactError> {
+    fn fact<T>(&self, need: &Need, read: impl FnOnce(&TagAnswer) -> Option<T>) -> Fact<T, Refusal> {
         let slots = self.facts.edges.slots.lock();
         let slot = slots.get(need);
         match slot.map_or(Fact::Unknown, |slot| slot.fact(self.since)) {
@@ -304,16 +301,16 @@ impl<'a> FactsView<'a> {
 }
 
 impl KnownFacts for FactsView<'_> {
-    type Error = FactError;
+    type Error = Refusal;
 
-    fn tags(&self, repo: &Repo) -> Fact<Arc<Vec<Tag>>, FactError> {
+    fn tags(&self, repo: &Repo) -> Fact<Arc<Vec<Tag>>, Refusal> {
         self.fact(&Need::Tags(repo.clone()), |answer| match answer {
             TagAnswer::Tags(tags) => Some(tags.clone()),
             _ => None,
         })
     }
 
-    fn catalog(&self, host: &Host) -> Fact<Arc<Vec<RepoName>>, FactError> {
+    fn catalog(&self, host: &Host) -> Fact<Arc<Vec<RepoName>>, Refusal> {
         let names = |answer: &TagAnswer| match answer {
             TagAnswer::Catalog(names) => Some(Some(names.clone())),
             TagAnswer::NoCatalog => Some(None),
@@ -328,7 +325,7 @@ impl KnownFacts for FactsView<'_> {
         }
     }
 
-    fn held(&self, host: &Host) -> Fact<Arc<Vec<RepoName>>, FactError> {
+    fn held(&self, host: &Host) -> Fact<Arc<Vec<RepoName>>, Refusal> {
         if !self.facts.origins.get(host).is_some_and(|origin| origin.has_store()) {
             return Fact::Is(Arc::default());
         }
@@ -338,7 +335,7 @@ impl KnownFacts for FactsView<'_> {
         })
     }
 
-    fn binding(&self, repo: &Repo, tag: &Tag) -> Fact<(), FactError> {
+    fn binding(&self, repo: &Repo, tag: &Tag) -> Fact<(), Refusal> {
         self.fact(&Need::Binding(repo.clone(), tag.clone()), |_| Some(()))
     }
 
@@ -366,7 +363,7 @@ impl Facts {
     /// # Errors
     /// Only if there is no outcome, and asking again is of no use: the load was lost, as when the
     /// runtime ends, or no request is sent for who asks (`Crowded`).
-    pub async fn load(self: &Arc<Self>, need: Need) -> Result<(), FactError> {
+    pub async fn load(self: &Arc<Self>, need: Need) -> Result<(), Refusal> {
         let (facts, wanted) = (self.clone(), need.clone());
         let load = move || {
             let (facts, wanted) = (facts.clone(), wanted.clone());
@@ -379,7 +376,7 @@ impl Facts {
     }
 
     /// Asks the registry, and keeps what it says in the slot of `need` as long as that counts.
-    async fn ask(self: Arc<Self>, need: Need) -> Result<(), FactError> {
+    async fn ask(self: Arc<Self>, need: Need) -> Result<(), Refusal> {
         if self.edges.slot(&need).last.is_none() {
             self.recall(&need).await;
             // What another mount confirmed just now counts for this one.
@@ -474,7 +471,7 @@ impl Facts {
         })
     }
 
-    async fn ask_registry(self: &Arc<Self>, need: &Need) -> Result<TagAnswer, FactError> {
+    async fn ask_registry(self: &Arc<Self>, need: &Need) -> Result<TagAnswer, Refusal> {
         let registry = self.origin(need.host())?.registry.clone();
         match need {
             Need::Tags(repo) => Ok(TagAnswer::Tags(Arc::new(registry.tags(&repo.name).await?))),
@@ -540,7 +537,7 @@ impl Facts {
 
     /// Asks who stands in for a registry that is out of reach. The answer is served as one that was
     /// never confirmed, and not kept for later mounts.
-    async fn ask_stand_in(self: &Arc<Self>, need: &Need, error: &FactError) {
+    async fn ask_stand_in(self: &Arc<Self>, need: &Need, error: &Refusal) {
         let stand_in = self.origin(need.host()).ok().and_then(|origin| origin.registry.stand_in());
         let Some(stand_in) = stand_in else { return };
         let answer = match need {

@@ -11,10 +11,9 @@ use std::thread;
 
 use parking_lot::Mutex;
 
-use super::FactError;
 use super::content::Bytes;
 use crate::archive::{self, ArchiveError};
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::members::MemberFile;
 use crate::store::{Begin, Fill, Key, Object, Scratch, Store, StoreError};
 
@@ -29,7 +28,7 @@ pub(super) enum Unpacked {
     Done(Object),
     /// Another process unpacks the same member.
     Busy,
-    Failed(FactError),
+    Failed(Refusal),
 }
 
 /// Unpacks `file` of `zip` into the store, as `key`.
@@ -48,9 +47,9 @@ pub(super) fn unpack_into(
     let unpacked = match piped(fill, |pieces| archive::extract(&Bytes(zip), file, pieces)) {
         Ok(unpacked) => unpacked,
         Err(e) => {
-            return Ok(Unpacked::Failed(FactError::new(
+            return Ok(Unpacked::Failed(Refusal::new(
                 Failure::Io,
-                key,
+                key.to_string(),
                 format_args!("it cannot be unpacked: {e}"),
             )));
         }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
-use super::{FactError, Facts, FactsView};
-use crate::failure::Failure;
+use super::{Facts, FactsView};
+use crate::failure::{Failure, Refusal};
 use crate::tree::Need;
 
 /// How long a fact is waited for without a sign of it.
@@ -28,7 +28,7 @@ pub enum Awaited {
 #[derive(Clone, Debug)]
 pub struct Left {
     need: Need,
-    error: FactError,
+    error: Refusal,
 }
 
 impl Left {
@@ -37,13 +37,13 @@ impl Left {
             "no answer for {} s; it is still waited for, and shown when it has come",
             PATIENCE.as_secs()
         );
-        let error = FactError::new(Failure::TimedOut, &need, words);
+        let error = Refusal::new(Failure::TimedOut, &need, words);
         Left { need, error }
     }
 
     /// Why `need` is not waited for either, if it would be answered by the same repository, or the
     /// same catalog.
-    pub(super) fn concerns(&self, need: &Need) -> Option<&FactError> {
+    pub(super) fn concerns(&self, need: &Need) -> Option<&Refusal> {
         let same = match (self.need.repo(), need.repo()) {
             (Some(left), Some(repo)) => left == repo,
             _ => self.need == *need,
@@ -85,7 +85,7 @@ impl Facts {
     ///
     /// # Errors
     /// As of [`Facts::load`].
-    pub async fn load_for_walk(self: &Arc<Self>, need: Need) -> Result<Awaited, FactError> {
+    pub async fn load_for_walk(self: &Arc<Self>, need: Need) -> Result<Awaited, Refusal> {
         let began = Instant::now();
         let load = self.load(need.clone());
         tokio::pin!(load);

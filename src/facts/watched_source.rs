@@ -12,10 +12,10 @@ use parking_lot::Mutex;
 
 use super::health::{FailingSource, Health, SourceState};
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::Descriptor;
-use crate::registry::{BlobError, BlobSink, Greeting, RawManifest, Registry, RegistryError};
+use crate::registry::{BlobError, BlobSink, Greeting, RawManifest, Registry};
 
 /// See the module.
 pub(super) struct WatchedSource {
@@ -40,12 +40,12 @@ impl WatchedSource {
     }
 
     /// Keeps what an answer says about its being reachable.
-    fn noted<T>(&self, answer: Result<T, RegistryError>) -> Result<T, RegistryError> {
+    fn noted<T>(&self, answer: Result<T, Refusal>) -> Result<T, Refusal> {
         self.note(answer.as_ref().err());
         answer
     }
 
-    fn note(&self, error: Option<&RegistryError>) {
+    fn note(&self, error: Option<&Refusal>) {
         if let Some(health) = Health::shown_by(error, self.health().state) {
             self.mark(health);
         }
@@ -68,11 +68,11 @@ impl WatchedSource {
 
 #[async_trait]
 impl Registry for WatchedSource {
-    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, Refusal> {
         self.noted(self.inner.tags(repo).await)
     }
 
-    async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
+    async fn catalog(&self) -> Result<Vec<RepoName>, Refusal> {
         let answer = self.inner.catalog().await;
         // That it lists nothing may be all that it says to who is not let in.
         match &answer {
@@ -82,15 +82,11 @@ impl Registry for WatchedSource {
         answer
     }
 
-    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
+    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, Refusal> {
         self.noted(self.inner.resolve(repo, tag).await)
     }
 
-    async fn manifest(
-        &self,
-        repo: &RepoName,
-        selector: &Selector,
-    ) -> Result<RawManifest, RegistryError> {
+    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, Refusal> {
         self.noted(self.inner.manifest(repo, selector).await)
     }
 
@@ -118,7 +114,7 @@ impl Registry for WatchedSource {
         self.inner.last_moved(repo)
     }
 
-    async fn greet(&self, greeting: Greeting) -> Result<(), RegistryError> {
+    async fn greet(&self, greeting: Greeting) -> Result<(), Refusal> {
         self.noted(self.inner.greet(greeting).await)
     }
 
@@ -126,7 +122,7 @@ impl Registry for WatchedSource {
         self.inner.refused_login()
     }
 
-    async fn held(&self) -> Result<Vec<RepoName>, RegistryError> {
+    async fn held(&self) -> Result<Vec<RepoName>, Refusal> {
         self.inner.held().await
     }
 

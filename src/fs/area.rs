@@ -1,17 +1,14 @@
 //! Areas: the writable parts of a mount, each a tree on local disk with rules of its own.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::attr::{Attr, FOREVER, FileKind, FoundEntry};
 use super::error::{Errno, FsError};
-use super::handles::ReadTarget;
-use super::inodes::DirectoryName;
 use super::kernel_cache::{Caching, KernelCache};
-use super::node::InodeNode;
-use super::{Attr, FOREVER, FileKind, FoundEntry, Fs, Lookup};
-use crate::local::{self, Access, LocalTree, Name, RelPath, Stat};
+use crate::local::{self, LocalTree, Name, RelPath, Stat};
 
 /// The bits that make who runs a file somebody else.
 const SET_ID: u16 = 0o6000;
@@ -78,6 +75,41 @@ impl LocalNode {
         Ok(self.area.tree.stat(&self.node)?)
     }
 
+    /// Its kind.
+    pub(super) fn kind(&self) -> Result<FileKind, FsError> {
+        Ok(kind(self.stat()?.st_mode))
+    }
+
+    /// Whether it is a directory.
+    pub(super) fn is_dir(&self) -> bool {
+        self.kind().is_ok_and(|kind| kind == FileKind::Directory)
+    }
+
+    /// The value of an extended attribute.
+    pub(super) fn xattr(&self, name: &OsStr) -> Result<Vec<u8>, FsError> {
+        Ok(self.area.tree.xattr(&self.node, name)?)
+    }
+
+    /// The names of its extended attributes that are shown, each followed by NUL.
+    pub(super) fn xattrs(&self) -> Result<Vec<u8>, FsError> {
+        let names = self.area.tree.xattrs(&self.node)?;
+        let shown = names.split_inclusive(|byte| *byte == 0).filter(|name| is_shown(name));
+        Ok(shown.flatten().copied().collect())
+    }
+
+    /// The disk on which it lies.
+    pub(super) fn disk_space(&self) -> Option<DiskSpace> {
+        let disk = self.area.tree.space().ok()?;
+        Some(DiskSpace {
+            block: disk.f_frsize,
+            blocks: disk.f_blocks,
+            free: disk.f_bfree,
+            available: disk.f_bavail,
+            files: disk.f_files,
+            files_free: disk.f_ffree,
+        })
+    }
+
     pub(super) fn describe(&self) -> String {
         match self.node.path() {
             Ok(path) if path.names().is_empty() => self.area.name.to_owned(),
@@ -88,7 +120,10 @@ impl LocalNode {
 
     /// The entry that is sent. Nobody but the kernel changes names and attributes here, so it may
     /// keep them: what moves inside of the area it moves in its own memory. What leaves the area,
-    /// and what a commit removes, is told apart (see [`Fs::left`] and [`Fs::vanished`]).
+    /// and what a commit removes, is told apart (see [`Inodes::left`] and [`Inodes::vanished`]).
+    ///
+    /// [`Inodes::left`]: super::inodes::Inodes::left
+    /// [`Inodes::vanished`]: super::inodes::Inodes::vanished
     pub(super) fn entry(&self, ino: u64, stat: &Stat) -> FoundEntry {
         let attr = self.attr(ino, stat);
         let has_set_id = attr.kind == FileKind::Regular && attr.mode & SET_ID != 0;
@@ -119,6 +154,14 @@ impl LocalNode {
             changed: time(stat.st_ctime, stat.st_ctime_nsec),
         }
     }
+}
+
+/// How the names of all extended attributes begin that there are here.
+const SHOWN: &[u8] = b"user.";
+
+/// Whether there can be an extended attribute of that name here.
+pub(super) fn is_shown(xattr: &[u8]) -> bool {
+    xattr.starts_with(SHOWN)
 }
 
 pub(super) fn kind(mode: u32) -> FileKind {
@@ -188,165 +231,6 @@ pub struct DiskSpace {
     pub files: u64,
     /// Those that are free.
     pub files_free: u64,
-}
-
-impl Fs {
-    pub(super) fn find_local(
-        &self,
-        place: DirectoryName,
-        dir: &LocalNode,
-        name: &OsStr,
-    ) -> Result<Lookup, FsError> {
-        let name = Name::new(name)?;
-        match dir.area.tree.find(&dir.node, &name) {
-            Ok(stat) => Ok(Lookup::Found(self.send_local(place, dir.below(name), &stat))),
-            // Nobody but the kernel makes names here, so it knows when this one comes to be.
-            Err(local::Errno::NOENT) => {
-                // What was there was removed without the kernel: it was committed.
-                self.lose(dir, &name, &place)?;
-                Ok(Lookup::Absent(FOREVER))
-            }
-            Err(e) => Err(e.into()),
-        }
-    }
-
-    pub(super) fn send_local(
-        &self,
-        place: DirectoryName,
-        node: LocalNode,
-        stat: &Stat,
-    ) -> FoundEntry {
-        self.inodes.send(place, Arc::new(InodeNode::Local(node.clone())), |ino, kept| {
-            kept.told(&node, ino, stat)
-        })
-    }
-
-    /// Like [`Fs::send_local`] for what was just made: what the kernel still holds of that name is
-    /// something else.
-    pub(super) fn send_made(
-        &self,
-        place: DirectoryName,
-        node: LocalNode,
-        stat: &Stat,
-    ) -> FoundEntry {
-        if let Some(InodeNode::Local(lost)) = self.inodes.vacate(&place).as_deref() {
-            lost.node.lose();
-        }
-        self.send_local(place, node, stat)
-    }
-
-    /// Notes that what the kernel holds at `place` is gone, if nothing has the name `name` in
-    /// `dir`.
-    fn lose(&self, dir: &LocalNode, name: &Name, place: &DirectoryName) -> Result<(), FsError> {
-        if self.inodes.at(place).is_none() {
-            return Ok(());
-        }
-        let known = || match self.inodes.vacate(place).as_deref() {
-            Some(InodeNode::Local(lost)) => Some(lost.node.clone()),
-            _ => None,
-        };
-        Ok(dir.area.tree.lose(&dir.node, name, known)?)
-    }
-
-    /// To be asked before what stands at `place` gets a name outside of its area: the kernel would
-    /// go on showing it under the new name for as long as it keeps the name, and so would not see
-    /// what stands there.
-    ///
-    /// # Errors
-    /// ESTALE if the kernel keeps the name: it looks the name up once more, learns that it cannot
-    /// be kept, and asks again.
-    pub(super) fn left(&self, place: &DirectoryName) -> Result<(), FsError> {
-        match self.inodes.at(place).as_deref() {
-            Some(InodeNode::Local(at)) if !at.kept.ask_for_name() => {
-                Err(FsError::plain(Errno::ESTALE))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// It did not leave after all.
-    pub(super) fn stayed(&self, place: &DirectoryName) {
-        if let Some(InodeNode::Local(at)) = self.inodes.at(place).as_deref() {
-            at.kept.keep_name();
-        }
-    }
-
-    /// What had the path `path` in `area` was taken from the disk by somebody else than the kernel,
-    /// or was put back after that. Yields the name that the kernel has to drop.
-    pub(super) fn vanished(&self, area: &Arc<Area>, path: &RelPath) -> Option<(u64, Box<OsStr>)> {
-        let (above, name) = path.split_last()?;
-        let names =
-            [OsStr::new(area.name)].into_iter().chain(path.names().iter().map(Name::as_os_str));
-        let place = self.inodes.place_of(names)?;
-        let dir = LocalNode::new(area.clone(), area.tree.node_at(&above));
-        if let Err(e) = self.lose(&dir, name, &place) {
-            tracing::debug!("{}: {e:?}", path.to_os_string().display());
-        }
-        Some(place.into_parts())
-    }
-
-    /// The text of the symbolic link `ino`.
-    pub fn readlink(&self, ino: u64) -> Result<OsString, FsError> {
-        match self.inodes.node(ino)?.as_ref() {
-            InodeNode::Local(at) => Ok(at.area.tree.read_link(&at.node)?),
-            InodeNode::Link(target) => Ok(OsString::from(&**target)),
-            _ => Err(FsError::plain(Errno::EINVAL)),
-        }
-    }
-
-    pub(super) fn open_local(
-        &self,
-        at: &LocalNode,
-        access: Access,
-    ) -> Result<OpenedLocal, FsError> {
-        let file = at.area.tree.open_file(&at.node, access)?;
-        let caching = at.kept.caching();
-        let handle = self.handles.open_local(AreaFile { at: at.clone(), file, bypasses: false });
-        Ok(OpenedLocal { handle, caching })
-    }
-
-    /// Reads from an open file of an area; `None` if it is a file of a release.
-    pub(super) fn read_local(
-        &self,
-        of: ReadTarget,
-        offset: u64,
-        buf: &mut [u8],
-    ) -> Result<Option<usize>, FsError> {
-        match of {
-            ReadTarget::Handle(handle) => match self.handles.local(handle) {
-                Some(open) => Ok(Some(open.file.read_at(buf, offset)?)),
-                None => Ok(None),
-            },
-            ReadTarget::Inode(_) => Ok(None),
-        }
-    }
-
-    /// The disk on which `ino` lies, where it is one that can be written to.
-    pub fn disk_space(&self, ino: u64) -> Option<DiskSpace> {
-        let node = self.inodes.node(ino).ok()?;
-        let InodeNode::Local(at) = node.as_ref() else { return None };
-        let disk = at.area.tree.space().ok()?;
-        Some(DiskSpace {
-            block: disk.f_frsize,
-            blocks: disk.f_blocks,
-            free: disk.f_bfree,
-            available: disk.f_bavail,
-            files: disk.f_files,
-            files_free: disk.f_ffree,
-        })
-    }
-
-    pub(super) fn local_xattr(at: &LocalNode, name: &OsStr) -> Result<Vec<u8>, FsError> {
-        Ok(at.area.tree.xattr(&at.node, name)?)
-    }
-
-    pub(super) fn local_xattrs(at: &LocalNode) -> Result<Vec<u8>, FsError> {
-        let names = at.area.tree.xattrs(&at.node)?;
-        let shown = names
-            .split_inclusive(|byte| *byte == 0)
-            .filter(|name| name.starts_with(super::xattr::SHOWN));
-        Ok(shown.flatten().copied().collect())
-    }
 }
 
 impl From<local::Errno> for FsError {

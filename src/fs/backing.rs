@@ -1,14 +1,10 @@
-//! Large files that the kernel may read by itself (passthrough), and contents that are read without
-//! being opened.
+//! Large files that the kernel may read by itself (passthrough).
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 
-use super::Fs;
-use super::error::FsError;
 use super::kernel_cache::Caching;
-use super::node::InodeNode;
-use crate::facts::{FactError, MemberContent};
+use crate::facts::MemberContent;
+use crate::failure::Refusal;
 use crate::store::Object;
 
 /// Files of at least this many bytes are worth a backing file.
@@ -19,6 +15,11 @@ const LARGE: u64 = 1 << 20;
 pub struct Backing(Object);
 
 impl Backing {
+    /// That of a file of the store that was checked as a whole.
+    pub(super) fn whole(object: Object) -> Backing {
+        Backing(object)
+    }
+
     /// Whether both are the same file, so that the kernel sees one content under one inode.
     pub fn is_same(&self, other: &Backing) -> bool {
         match (rustix::fs::fstat(self), rustix::fs::fstat(other)) {
@@ -57,45 +58,17 @@ pub struct OpenedFile {
     pub reading: ReadWay,
 }
 
-impl Fs {
-    /// The backing of `content`, where it has one: checked as a whole, and fetched anew if it is
-    /// damaged.
-    pub(super) async fn backed(
-        self: &Arc<Self>,
-        node: &InodeNode,
-        content: MemberContent,
-    ) -> Result<(MemberContent, ReadWay), FsError> {
-        let Some(object) = large(&content) else { return Ok((content, ReadWay::Plain)) };
-        if object.fd().is_none() {
-            return Ok((content, ReadWay::Backed(None)));
-        }
-        if object.is_whole() {
-            return Ok((content, ReadWay::Backed(Some(Backing(object)))));
-        }
-        if let Ok(sure) = checked(object.clone()).await {
-            return Ok((content, ReadWay::Backed(sure.then_some(Backing(object)))));
-        }
-        let content = self.healed(node).await?;
-        let Some(object) = large(&content) else { return Ok((content, ReadWay::Plain)) };
-        let backing = checked(object.clone()).await?.then_some(Backing(object));
-        Ok((content, ReadWay::Backed(backing)))
-    }
-
-    /// Makes the next lookup of `ino`'s name find another inode: what is open under this one has
-    /// other bytes than its name has now.
-    pub fn supersede(&self, ino: u64) {
-        self.inodes.supersede(ino);
-    }
-}
-
-fn large(content: &MemberContent) -> Option<Object> {
+/// The file of the store that holds `content`, where the content is large.
+pub(super) fn large(content: &MemberContent) -> Option<Object> {
     match content {
         MemberContent::Object(object) if object.len() >= LARGE => Some(object.clone()),
         _ => None,
     }
 }
 
-/// Whether the kernel may read it, where it is not damaged.
-async fn checked(object: Object) -> Result<bool, FactError> {
-    crate::facts::blocking(move || object.make_sure_whole()).await?.map_err(FactError::from)
+/// The backing that `object` is, where it is not damaged; `None` where the kernel may not read it.
+pub(super) async fn checked(object: Object) -> Result<Option<Backing>, Refusal> {
+    let whole = object.clone();
+    let is_sure = crate::facts::blocking(move || whole.make_sure_whole()).await??;
+    Ok(is_sure.then_some(Backing(object)))
 }

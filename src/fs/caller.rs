@@ -2,10 +2,51 @@
 
 use rustix::fs::{CWD, Mode, OFlags};
 
+use crate::facts::RequestingUser;
+use crate::local::Maker;
+
 /// A thread that makes a request; 0 where it cannot be seen from here, as in a foreign pid
 /// namespace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Thread(pub u32);
+
+/// Who asks for an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CallerIdentity {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// The thread.
+    pub thread: Thread,
+}
+
+impl From<CallerIdentity> for Maker {
+    fn from(who: CallerIdentity) -> Maker {
+        Maker { uid: who.uid, gid: who.gid }
+    }
+}
+
+/// Who may write in a mount.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owner {
+    /// The user to whom everything belongs.
+    pub(super) uid: u32,
+    /// The user as whom this process runs, who may write as the owner may.
+    pub(super) daemon: u32,
+}
+
+impl Owner {
+    /// Whether `who` is the mount's owner or root.
+    pub(super) fn is(self, who: CallerIdentity) -> bool {
+        who.uid == 0 || who.uid == self.uid || who.uid == self.daemon
+    }
+
+    /// For whom requests are sent when `who` asks for an operation.
+    pub(super) fn asker(self, who: CallerIdentity) -> RequestingUser {
+        if self.is(who) { RequestingUser::Owner } else { RequestingUser::Other(who.uid) }
+    }
+}
 
 /// The most that is read of a file that describes a process.
 const DESCRIBED_MAX: usize = 4096;

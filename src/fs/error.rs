@@ -3,10 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::node::InodeNode;
-use crate::facts::FactError;
-use crate::failure::Failure;
-use crate::stage::StageError;
+use crate::failure::{Failure, Refusal, Subject};
+use crate::name::Host;
 
 /// An error number of the system.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,7 +52,7 @@ pub struct FsError {
 /// Why an operation failed, in words.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Cause {
-    Fact(FactError),
+    Refused(Refusal),
     /// A whole sentence.
     Said(Arc<str>),
 }
@@ -70,31 +68,35 @@ impl FsError {
         FsError { errno, cause: Some(Cause::Said(sentence.to_string().into())) }
     }
 
+    /// Why something was not published: absent things too, since they were to be there.
+    pub(super) fn of_commit(refusal: Refusal) -> Self {
+        FsError::said(errno(refusal.failure), refusal)
+    }
+
     /// Why, for the log and for `user.tofufs.error`.
     pub fn sentence(&self) -> Option<Arc<str>> {
         self.cause.as_ref().map(|cause| match cause {
-            Cause::Fact(error) => error.to_string().into(),
+            Cause::Refused(refusal) => refusal.to_string().into(),
             Cause::Said(sentence) => sentence.clone(),
         })
     }
 
-    /// The same error, whose sentence begins with what was opened: `node` in its words, unless the
-    /// sentence is about something below it.
-    pub(super) fn about(self, node: &InodeNode) -> Self {
-        let cause = self.cause.map(|cause| {
-            let Cause::Fact(cause) = cause else { return cause };
-            let opened = node.describe();
-            let subject = match cause.subject() {
-                Some(subject) if subject.starts_with(&opened) => subject.to_owned(),
-                Some(subject) => match node.part(subject) {
-                    Some(part) => format!("{opened}: {part}"),
-                    None => opened,
-                },
-                None => opened,
-            };
-            Cause::Fact(cause.about(&subject))
-        });
-        FsError { errno: self.errno, cause }
+    /// The same error, whose sentence begins with what was asked for.
+    pub(super) fn about(mut self, asked: impl FnOnce() -> Subject) -> Self {
+        if let Some(Cause::Refused(refusal)) = &mut self.cause {
+            refusal.subject = Arc::new(asked().led_to(&refusal.subject));
+        }
+        self
+    }
+
+    /// The registry whose being out of reach was the reason.
+    pub(super) fn out_of_reach(&self) -> Option<&Host> {
+        match &self.cause {
+            Some(Cause::Refused(refusal)) if refusal.failure.is_out_of_reach() => {
+                refusal.subject.host()
+            }
+            _ => None,
+        }
     }
 }
 
@@ -119,17 +121,12 @@ fn errno(failure: Failure) -> Errno {
     }
 }
 
-impl From<FactError> for FsError {
-    fn from(error: FactError) -> Self {
+impl From<Refusal> for FsError {
+    fn from(refusal: Refusal) -> Self {
         // An absence is an answer, not a fault.
-        let errno = errno(error.failure);
-        FsError { errno, cause: (error.failure != Failure::Absent).then_some(Cause::Fact(error)) }
-    }
-}
-
-impl From<StageError> for FsError {
-    fn from(error: StageError) -> Self {
-        FsError::said(errno(error.failure), error)
+        let is_fault = refusal.failure != Failure::Absent;
+        let errno = errno(refusal.failure);
+        FsError { errno, cause: is_fault.then_some(Cause::Refused(refusal)) }
     }
 }
 
@@ -162,7 +159,7 @@ mod tests {
             (ReadOnly, libc::EROFS),
             (Invalid, libc::EPERM),
         ] {
-            let error = FsError::from(FactError::new(failure, "what was asked for", "the rule"));
+            let error = FsError::from(Refusal::new(failure, "what was asked for", "the rule"));
             assert_eq!(error.errno.0, wanted, "{failure:?}");
             assert_eq!(
                 error.sentence().is_none(),

@@ -1,18 +1,17 @@
 //! Open files and directories.
 
 use std::collections::HashMap;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 
 use super::area::AreaFile;
-use super::directory::DirectoryListing;
+use super::directory::{DirectoryListing, OpenDirectory};
 use super::error::{Errno, FsError};
 use super::node::InodeNode;
 use super::replaced::Over;
+use crate::bounded::Bounded;
 use crate::facts::MemberContent;
 
 /// An open file: its content stays readable whatever is evicted or moved meanwhile.
@@ -40,13 +39,6 @@ impl FileHandle {
     }
 }
 
-/// An open directory: a snapshot.
-pub(super) struct OpenDirectory {
-    pub(super) ino: u64,
-    pub(super) node: Arc<InodeNode>,
-    pub(super) listing: DirectoryListing,
-}
-
 /// What is read: an open file, or an inode that is read without being opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReadTarget {
@@ -57,7 +49,7 @@ pub enum ReadTarget {
 }
 
 /// How many contents of inodes that are read without being opened are kept.
-const UNOPENED_KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
+const UNOPENED_KEPT: usize = 256;
 
 enum Handle {
     File(Arc<FileHandle>),
@@ -67,7 +59,7 @@ enum Handle {
 
 pub(super) struct Handles {
     open: RwLock<HashMap<u64, Handle>>,
-    unopened: Mutex<LruCache<u64, Arc<FileHandle>>>,
+    unopened: Mutex<Bounded<u64, Arc<FileHandle>>>,
     next: AtomicU64,
 }
 
@@ -75,7 +67,7 @@ impl Handles {
     pub(super) fn new() -> Self {
         Handles {
             open: RwLock::default(),
-            unopened: Mutex::new(LruCache::new(UNOPENED_KEPT)),
+            unopened: Mutex::new(Bounded::counted(UNOPENED_KEPT)),
             next: AtomicU64::new(0),
         }
     }

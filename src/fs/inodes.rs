@@ -5,18 +5,26 @@
 //! an entry is sent. Open handles hold their node themselves, so an entry need not outlive its
 //! references.
 
+mod local;
+
 use std::ffi::OsStr;
 use std::hash::{BuildHasher, RandomState};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
+
 use parking_lot::Mutex;
 
+use super::attr::FoundEntry;
 use super::error::{Errno, FsError};
 use super::node::InodeNode;
 use super::numbered::Numbered;
-use super::{FoundEntry, ROOT};
+
+/// The inode of a mount's root.
+pub const ROOT: u64 = 1;
+/// Names in directories, by the numbers of these.
+pub type NamesInDirectories = Vec<(u64, Box<OsStr>)>;
 
 /// A name in a directory.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -244,7 +252,7 @@ impl Inodes {
 
     /// The places at which something stands for which `wanted` holds: number of the directory and
     /// name in it.
-    pub(super) fn places(&self, wanted: impl Fn(&InodeNode) -> bool) -> Vec<(u64, Box<OsStr>)> {
+    pub(super) fn places(&self, wanted: impl Fn(&InodeNode) -> bool) -> NamesInDirectories {
         let table = self.0.lock();
         let held = table.places.numbers.iter().filter_map(|ino| table.by_number.get(*ino));
         held.filter(|held| wanted(&held.node))

@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::FOREVER;
+use super::attr::FOREVER;
 
 /// The name may be kept.
 const NAME_KEPT: u8 = 0;
@@ -76,7 +76,7 @@ impl KernelCache {
         }
     }
 
-    /// Has a file that was just made be written past its pages, until [`Kept::end_bypass`].
+    /// Has a file that was just made be written past its pages, until [`KernelCache::end_bypass`].
     pub(super) fn bypass_pages(&self) {
         self.bypassed_by.fetch_add(1, Ordering::AcqRel);
         self.pages_doubtful.store(true, Ordering::Release);

@@ -1,20 +1,72 @@
 //! What an inode stands for.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::FoundEntry;
 use super::area::LocalNode;
-use super::providers::ProviderView;
-use super::reasons::LastError;
+use super::attr::FoundEntry;
 use crate::artifact::{Release, Target};
 use crate::digest::Digest;
 use crate::facts::{Facts, VerifiedPackage};
+use crate::failure::Subject;
 use crate::local::Stat;
+use crate::mapping::Mapping;
 use crate::members::{DirNo, FileNo};
-use crate::name::{Component, Host, Platform, Reference, Repo, RepoName, Selector};
+use crate::name::{Host, Platform, Reference, Repo, Selector};
 use crate::oci::{Descriptor, Manifest};
 use crate::tree::providers::ProviderDirectory;
 use crate::tree::registry::RegistrySpace;
+
+/// A view of providers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ProviderView {
+    /// Unpacked packages.
+    Plugins,
+    /// Packed ones.
+    Mirror,
+    /// Unpacked packages, and what clients put beside them.
+    PluginCache,
+}
+
+impl ProviderView {
+    const ALL: [ProviderView; 3] =
+        [ProviderView::Mirror, ProviderView::PluginCache, ProviderView::Plugins];
+
+    /// The views that the root holds: none without a mapping.
+    pub(super) fn shown(mapping: &Mapping) -> impl Iterator<Item = ProviderView> {
+        let is_mapped = !mapping.rules().is_empty();
+        ProviderView::ALL.into_iter().filter(move |_| is_mapped)
+    }
+
+    /// Its name in the root.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            ProviderView::Plugins => "plugins",
+            ProviderView::Mirror => "mirror",
+            ProviderView::PluginCache => "plugin-cache",
+        }
+    }
+
+    pub(super) fn node(self, dir: ProviderDirectory) -> InodeNode {
+        InodeNode::Providers { view: self, dir: dir.into(), error: LastError::default() }
+    }
+}
+
+/// What a node knows of its own reason: one byte, since there may be hundreds of thousands of
+/// nodes.
+#[derive(Debug, Default)]
+pub(super) struct LastError(AtomicBool);
+
+impl LastError {
+    /// Whether nothing is kept of the node. Of one that is new something may be.
+    pub(super) fn is_fine(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_fine(&self, is_fine: bool) {
+        self.0.store(is_fine, Ordering::Relaxed);
+    }
+}
 
 /// A manifest that was entered.
 #[derive(Debug)]
@@ -174,11 +226,15 @@ impl TargetNode {
         self.known.get()
     }
 
-    fn describe(&self) -> String {
+    fn subject(&self) -> Subject {
+        let reference = self.reference.clone();
         match (self.target(), &self.assumed) {
-            (Some(t), _) => format!("{} {} ({})", self.reference, t.platform, t.manifest.digest),
-            (None, Some((_, platform))) => format!("{} {platform}", self.reference),
-            (None, None) => self.reference.to_string(),
+            (Some(target), _) => {
+                let digest = target.manifest.digest;
+                Subject::Platform(reference, target.platform.clone(), Some(digest))
+            }
+            (None, Some((_, platform))) => Subject::Platform(reference, platform.clone(), None),
+            (None, None) => reference.into(),
         }
     }
 }
@@ -237,6 +293,14 @@ impl InodeNode {
         matches!(self, InodeNode::Platform(target, _) | InodeNode::Zip(target) if target.assumed.is_some())
     }
 
+    /// The directory of `plugin-cache/` that it is.
+    pub(super) fn in_plugin_cache(&self) -> Option<&ProviderDirectory> {
+        match self {
+            InodeNode::Providers { view: ProviderView::PluginCache, dir, .. } => Some(dir),
+            _ => None,
+        }
+    }
+
     pub(super) fn release(&self) -> Option<&ReleaseNode> {
         match self {
             InodeNode::Release(release) => Some(release),
@@ -254,60 +318,32 @@ impl InodeNode {
     }
 
     /// What a sentence about the node begins with: the reference, and the digest where it is known.
-    pub(super) fn describe(&self) -> String {
+    pub(super) fn subject(&self) -> Subject {
         match self {
-            InodeNode::Root => "the mount's root".to_owned(),
+            InodeNode::Root => "the mount's root".into(),
             InodeNode::Providers { view, dir, .. } => {
-                format!("{}/{dir}", view.name()).trim_end_matches('/').to_owned()
+                format!("{}/{dir}", view.name()).trim_end_matches('/').into()
             }
-            InodeNode::Link(target) => format!("the link to {target}"),
-            InodeNode::Document(_) => "a document of mirror/".to_owned(),
-            InodeNode::Lock => "a lock file of plugin-cache/".to_owned(),
+            InodeNode::Link(target) => format!("the link to {target}").into(),
+            InodeNode::Document(_) => "a document of mirror/".into(),
+            InodeNode::Lock => "a lock file of plugin-cache/".into(),
             InodeNode::Space { space, .. } => match space.repo() {
-                Some(repo) => repo.to_string(),
-                None => space.host.to_string(),
+                Some(repo) => repo.into(),
+                None => (&space.host).into(),
             },
             InodeNode::Release(release) => match (&release.reference.selector, release.digest()) {
-                (Selector::Tag(_), Some(digest)) => format!("{} ({digest})", release.reference),
-                _ => release.reference.to_string(),
+                (Selector::Tag(_), Some(digest)) => {
+                    Subject::Manifest(release.reference.clone(), digest)
+                }
+                _ => (&release.reference).into(),
             },
-            InodeNode::Platform(target, _) | InodeNode::Zip(target) => target.describe(),
-            InodeNode::Dir { package, .. } => package.reference().to_string(),
-            InodeNode::Local(at) => at.describe(),
+            InodeNode::Platform(target, _) | InodeNode::Zip(target) => target.subject(),
+            InodeNode::Dir { package, .. } => package.reference().into(),
+            InodeNode::Local(at) => at.describe().into(),
             InodeNode::File { package, number, .. } => {
                 let path = package.members.path(*number).unwrap_or_default();
-                format!("{} file {path:?}", package.reference())
+                Subject::File(package.reference(), path)
             }
-        }
-    }
-
-    /// How `subject`, the name of what failed in a lower layer, is told in a sentence that begins
-    /// with the node's own description: not at all where it is the same thing, and by its digest
-    /// alone where it is of the same repository.
-    pub(super) fn part<'a>(&self, subject: &'a str) -> Option<&'a str> {
-        let (repo, manifest) = match self {
-            InodeNode::Root
-            | InodeNode::Space { .. }
-            | InodeNode::Providers { .. }
-            | InodeNode::Link(_)
-            | InodeNode::Document(_)
-            | InodeNode::Lock
-            | InodeNode::Local(_) => return Some(subject),
-            InodeNode::Release(release) => (&release.reference.repo, release.digest()),
-            InodeNode::Platform(target, _) | InodeNode::Zip(target) => {
-                (target.repo(), target.target().map(|t| t.manifest.digest))
-            }
-            InodeNode::Dir { package, .. } | InodeNode::File { package, .. } => {
-                (&package.repo, Some(package.archive.digest))
-            }
-        };
-        if self.release().is_some_and(|release| release.reference.to_string() == subject) {
-            return None;
-        }
-        match subject.strip_prefix(&repo.to_string()).and_then(|rest| rest.strip_prefix('@')) {
-            Some(digest) if manifest.is_some_and(|manifest| manifest.to_string() == digest) => None,
-            Some(digest) => Some(digest),
-            None => Some(subject),
         }
     }
 
@@ -322,18 +358,5 @@ impl InodeNode {
             | InodeNode::File { error, .. } => Some(error),
             _ => None,
         }
-    }
-}
-
-/// The reference that `name` spells by itself in `space`, or, as a tag, in the repository that
-/// `space` is.
-pub(super) fn spelled_release(space: &RegistrySpace, name: &str) -> Option<Reference> {
-    match Component::parse(name) {
-        Component::Manifest(repo, selector) => {
-            let name = RepoName::below(space.path.as_ref(), &repo)?;
-            Some(Repo { host: space.host.clone(), name }.at(selector))
-        }
-        Component::Plain(tag) => Some(space.repo()?.at(Selector::Tag(tag.parse().ok()?))),
-        Component::Range(..) | Component::Unsupported(_) | Component::Impossible => None,
     }
 }

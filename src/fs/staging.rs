@@ -5,11 +5,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::FileKind;
 use super::area::{Area, Rules, ShownAs};
+use super::attr::FileKind;
 use super::error::Errno;
 use crate::local::{self, LocalTree, Maker, Name, RelPath};
 use crate::name::{Host, RepoName};
@@ -59,20 +58,11 @@ impl StagingArea {
         options: StagingOptions,
     ) -> local::TreeResult<StagingArea> {
         let mut fixed = BTreeSet::new();
-        let mirror = vec![Name::new(MIRROR.as_ref())?];
-        let declared = options.declared.iter().map(|(host, prefix)| {
-            let components = prefix.iter().flat_map(RepoName::components);
-            [host.as_str()]
-                .into_iter()
-                .chain(components)
-                .map(|name| Name::new(name.as_ref()))
-                .collect()
-        });
-        for names in declared.chain([Ok(mirror)]) {
-            let names: Vec<Name> = names?;
-            for depth in 1..=names.len() {
-                fixed.insert(names[..depth].iter().cloned().collect::<RelPath>());
-            }
+        let mirror = Name::new(MIRROR.as_ref()).map(|name| RelPath::default().join(name));
+        let declared = options.declared.iter().map(|(host, prefix)| path_of(host, prefix.as_ref()));
+        for path in declared.chain([mirror]) {
+            let path = path?;
+            fixed.extend((1..=path.names().len()).map(|depth| path.ancestor(depth)));
         }
         let maker = Maker {
             uid: rustix::process::geteuid().as_raw(),
@@ -99,20 +89,21 @@ impl StagingArea {
     /// Whether a stage shows this directory of the registry tree. Looks at the disk.
     pub(super) fn shows(&self, host: &Host, name: Option<&RepoName>) -> bool {
         let is_known = name.is_some() || self.any_host;
-        is_known && self.stage.is_way(&path_of(host, name))
+        is_known && path_of(host, name).is_ok_and(|path| self.stage.is_way(&path))
     }
 
     /// The registries at the top that only a stage shows: such as a store will take. Looks at the
     /// disk.
     pub(super) fn hosts(&self) -> Vec<Host> {
-        let top = if self.any_host { self.stage.ways_in(Path::new("")) } else { Vec::new() };
+        let top = if self.any_host { self.stage.ways_in(&RelPath::default()) } else { Vec::new() };
         top.iter().filter_map(|name| name.to_str()?.parse().ok()).collect()
     }
 
     /// The repositories, and prefixes of such, that stages show directly in a directory. Looks at
     /// the disk.
     pub(super) fn shown_in(&self, host: &Host, name: Option<&RepoName>) -> Vec<RepoName> {
-        let ways = self.stage.ways_in(&path_of(host, name));
+        let ways =
+            path_of(host, name).map_or_else(|_| Vec::new(), |path| self.stage.ways_in(&path));
         ways.iter().filter_map(|way| RepoName::below(name, way.to_str()?)).collect()
     }
 
@@ -122,10 +113,9 @@ impl StagingArea {
 }
 
 /// Where releases of a repository, or of what lies below a name, are staged.
-pub(super) fn path_of(host: &Host, name: Option<&RepoName>) -> PathBuf {
-    let mut path = PathBuf::from(host.as_str());
-    path.extend(name.map(RepoName::as_str));
-    path
+pub(super) fn path_of(host: &Host, name: Option<&RepoName>) -> local::TreeResult<RelPath> {
+    let components = name.into_iter().flat_map(RepoName::components);
+    std::iter::once(host.as_str()).chain(components).map(|name| Name::new(name.as_ref())).collect()
 }
 
 struct StagingRules {
@@ -145,25 +135,21 @@ impl Rules for StagingRules {
     fn may_make(&self, dir: &RelPath, name: &Name, kind: FileKind) -> Result<(), Errno> {
         let at_top = dir.names().is_empty();
         let is_host = || name.to_str().is_some_and(|name| name.parse::<Host>().is_ok());
-        match at_top && !self.fixed.contains(&dir.join(name.clone())) {
-            true if self.any_host && kind == FileKind::Directory && is_host() => Ok(()),
-            true => Err(Errno::EPERM),
-            false => Ok(()),
+        let is_free = !at_top || self.fixed.contains(&dir.join(name.clone()));
+        if is_free || self.any_host && kind == FileKind::Directory && is_host() {
+            Ok(())
+        } else {
+            Err(Errno::EPERM)
         }
     }
 
     fn may_remove(&self, path: &RelPath) -> Result<(), Errno> {
-        let is_held =
-            self.fixed.contains(path) || self.stage.holds_sealed(Path::new(&path.to_os_string()));
+        let is_held = self.fixed.contains(path) || self.stage.holds_sealed(path);
         if is_held { Err(Errno::EBUSY) } else { Ok(()) }
     }
 
     fn may_change(&self, path: &RelPath) -> Result<(), Errno> {
-        if self.stage.is_sealed(Path::new(&path.to_os_string())) {
-            Err(Errno::EBUSY)
-        } else {
-            Ok(())
-        }
+        if self.stage.is_sealed(path) { Err(Errno::EBUSY) } else { Ok(()) }
     }
 }
 
@@ -185,7 +171,7 @@ mod tests {
         let stage = Stage::open(stage::StageOptions {
             dir: dir.path().join("state"),
             destinations: Vec::new(),
-            mapping: Arc::new(|_| None),
+            mapping: crate::mapping::Mapping::default(),
             allow_overwrite: false,
             limits: crate::archive::Limits::default(),
         });

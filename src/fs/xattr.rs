@@ -2,14 +2,17 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Fs;
+use super::area::is_shown;
 use super::error::{Errno, FsError};
+use super::failures::Failures;
 use super::node::{InodeNode, ReleaseNode, TargetNode};
 use crate::artifact::{Release, annotated_h1};
 use crate::digest::Digest;
+use crate::facts::Facts;
 use crate::name::Selector;
 use crate::oci::{Descriptor, Manifest};
 use crate::tree::Need;
@@ -19,9 +22,6 @@ type Attributes = Vec<(String, Vec<u8>)>;
 fn add(to: &mut Attributes, name: &str, value: impl AsRef<[u8]>) {
     to.push((name.to_owned(), value.as_ref().to_vec()));
 }
-
-/// How the names of all attributes begin that there are here.
-pub(super) const SHOWN: &[u8] = b"user.";
 
 /// How the names of a publisher's annotations begin.
 const ANNOTATION: &str = "user.oci.annotation.";
@@ -36,42 +36,47 @@ const LISTED_MAX: usize = 3800;
 /// What a disk takes for an attribute beside its name and value.
 const ENTRY_BYTES: usize = 24;
 
-impl Fs {
-    /// The value of the attribute `name` of `ino`.
-    pub fn getxattr(&self, ino: u64, name: &OsStr) -> Result<Vec<u8>, FsError> {
+/// See the module.
+pub(super) struct ExtendedAttributes {
+    pub(super) facts: Arc<Facts>,
+    pub(super) failures: Arc<Failures>,
+    /// The control socket, which the root shows.
+    pub(super) control: PathBuf,
+}
+
+impl ExtendedAttributes {
+    /// The value of the attribute `name` of `node`.
+    pub(super) fn get(&self, node: &InodeNode, name: &OsStr) -> Result<Vec<u8>, FsError> {
         // `ls` asks for labels and access lists of every file until one answer says that there are
         // none here.
-        if !name.as_bytes().starts_with(SHOWN) {
+        if !is_shown(name.as_bytes()) {
             return Err(FsError::plain(Errno::EOPNOTSUPP));
         }
-        let node = self.inodes.node(ino)?;
-        if let InodeNode::Local(at) = node.as_ref() {
-            return Fs::local_xattr(at, name);
+        if let InodeNode::Local(at) = node {
+            return at.xattr(name);
         }
-        let found =
-            self.attributes(&node).into_iter().find(|(n, _)| n.as_bytes() == name.as_bytes());
+        let found = self.all(node).into_iter().find(|(n, _)| n.as_bytes() == name.as_bytes());
         found.map(|(_, value)| value).ok_or(FsError::plain(Errno::ENODATA))
     }
 
-    /// The names of all attributes of `ino`, each followed by NUL.
-    pub fn listxattr(&self, ino: u64) -> Result<Vec<u8>, FsError> {
-        let node = self.inodes.node(ino)?;
-        if let InodeNode::Local(at) = node.as_ref() {
-            return Fs::local_xattrs(at);
+    /// The names of all attributes of `node`, each followed by NUL.
+    pub(super) fn names(&self, node: &InodeNode) -> Result<Vec<u8>, FsError> {
+        if let InodeNode::Local(at) = node {
+            return at.xattrs();
         }
         let mut names = Vec::new();
-        for name in listed(&self.attributes(&node)) {
+        for name in listed(&self.all(node)) {
             names.extend_from_slice(name.as_bytes());
             names.push(0);
         }
         Ok(names)
     }
 
-    fn attributes(&self, node: &Arc<InodeNode>) -> Attributes {
+    fn all(&self, node: &InodeNode) -> Attributes {
         let mut out = Attributes::new();
-        match node.as_ref() {
+        match node {
             InodeNode::Root => {
-                add(&mut out, "user.tofufs.control", self.options.control.as_os_str().as_bytes())
+                add(&mut out, "user.tofufs.control", self.control.as_os_str().as_bytes())
             }
             InodeNode::Release(release) => self.of_release(release, &mut out),
             InodeNode::Platform(target, _) | InodeNode::Zip(target) => {
@@ -86,7 +91,7 @@ impl Fs {
             | InodeNode::File { .. }
             | InodeNode::Local(_) => {}
         }
-        if let Some(error) = self.reason(node) {
+        if let Some(error) = self.failures.reason(node) {
             add(&mut out, "user.tofufs.error", error.as_bytes());
         }
         out

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use fuser::{BackingId, FileHandle, FopenFlags, ReplyOpen};
 use parking_lot::Mutex;
 
-use super::write::local_flags;
+use super::reply::local_flags;
 use crate::fs::{Backing, OpenedFile, ReadWay};
 
 /// How an open inode is read.

@@ -468,10 +468,12 @@ fn unmount_by_fusermount(point: &Path, manner: Manner) -> Result<(), UnmountErro
     arguments.extend([OsStr::new("--"), point.as_os_str()]);
     let (status, said) =
         run_bounded(fusermount(&arguments)).map_err(|e| system(no_fusermount(&e)))?;
-    match status.success() {
-        true => Ok(()),
-        false if said.contains("busy") => Err(busy(point)),
-        false => Err(system(said)),
+    if status.success() {
+        Ok(())
+    } else if said.contains("busy") {
+        Err(busy(point))
+    } else {
+        Err(system(said))
     }
 }
 

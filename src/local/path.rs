@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path};
 
 use super::{Errno, TreeResult};
 
@@ -48,6 +49,25 @@ impl RelPath {
     /// The names from the top down.
     pub fn names(&self) -> &[Name] {
         &self.0
+    }
+
+    /// Reads a path whose components are all names.
+    ///
+    /// # Errors
+    /// `EINVAL` for one that is absolute, or goes upwards.
+    pub fn new(path: &Path) -> TreeResult<RelPath> {
+        path.components()
+            .map(|part| match part {
+                Component::Normal(name) => Name::new(name),
+                _ => Err(Errno::INVAL),
+            })
+            .collect()
+    }
+
+    /// The directory on the way to it that is `depth` names below the top; itself if there are no
+    /// more.
+    pub fn ancestor(&self, depth: usize) -> RelPath {
+        self.0.iter().take(depth).cloned().collect()
     }
 
     /// The path of `name` in this directory.

@@ -5,7 +5,6 @@
 //! and in a request to the registry's token service, which must satisfy [`may_serve_tokens`] or be
 //! named by the user. Token requests follow no redirect.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,8 +13,6 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Shared, WeakShared};
 use parking_lot::Mutex;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Request, StatusCode, Url};
@@ -29,13 +26,15 @@ use super::origin::{Origin, may_serve_tokens};
 use super::outage::{Asker, Route};
 use super::retry::{Fault, Patience, RETRIES};
 use super::transport::{ANSWER, Count, Errand, Transport};
+use crate::bounded::Bounded;
 use crate::failure::Failure;
+use crate::flight::Flights;
 use crate::name::{Host, RepoName};
 
 /// The most bytes of a token service's answer.
 const TOKEN_MAX: u64 = 64 << 10;
 /// Scopes whose tokens are remembered.
-const SLOTS_MAX: usize = 10_000;
+const GRANTS_MAX: usize = 10_000;
 /// Tokens are used for at least this long, whatever the service says: shorter would mean a login
 /// per request.
 const LIFETIME_MIN: Duration = Duration::from_secs(60);
@@ -151,19 +150,10 @@ impl Grant {
     }
 }
 
-type RunningLogin = BoxFuture<'static, Result<Arc<Grant>, Fault>>;
-
-enum TokenSlot {
-    Granted(Arc<Grant>),
-    /// All who need the same token wait for one login. It ends with the last of them, so that
-    /// nobody comes upon one that stands still.
-    Pending(WeakShared<RunningLogin>),
-}
-
 /// Who may ask, and whom: fixed when a registry is opened.
 pub(super) struct RegistryAuth {
     inner: Arc<AuthInner>,
-    slots: Mutex<HashMap<TokenScope, TokenSlot>>,
+    logins: Flights<TokenScope, Arc<Grant>, Fault>,
 }
 
 struct AuthInner {
@@ -173,6 +163,7 @@ struct AuthInner {
     token_realm: Option<Origin>,
     source: Arc<dyn CredentialSource>,
     serials: AtomicU64,
+    granted: Mutex<Bounded<TokenScope, Arc<Grant>>>,
 }
 
 impl RegistryAuth {
@@ -184,8 +175,14 @@ impl RegistryAuth {
         source: Arc<dyn CredentialSource>,
     ) -> RegistryAuth {
         let serials = AtomicU64::new(0);
-        let inner = Arc::new(AuthInner { transport, host, registry, token_realm, source, serials });
-        RegistryAuth { inner, slots: Mutex::default() }
+        let granted = Mutex::new(Bounded::counted(GRANTS_MAX));
+        let inner = AuthInner { transport, host, registry, token_realm, source, serials, granted };
+        // A login ends with the last who waits for it, so that nobody comes upon one that stands
+        // still.
+        let logins = Flights::new(Duration::ZERO, |_| {
+            Fault::passing(Failure::Io, "an internal task ended early")
+        });
+        RegistryAuth { inner: Arc::new(inner), logins }
     }
 
     /// The fault of an answer that denies access for `scope`, whose text is `words`, to who showed
@@ -208,21 +205,16 @@ impl RegistryAuth {
 
     /// What an earlier login for the same scope gave, if it is still good.
     pub fn granted(&self, scope: &TokenScope) -> Option<Arc<Grant>> {
-        let slots = self.slots.lock();
-        match slots.get(scope) {
-            Some(TokenSlot::Granted(grant)) if grant.is_current() => Some(grant.clone()),
-            _ => None,
-        }
+        self.inner.current(scope)
     }
 
     /// Forgets all logins: the user may have got another credential.
     pub fn forget(&self) {
-        let mut slots = self.slots.lock();
-        slots.retain(|_, slot| matches!(slot, TokenSlot::Pending(_)));
+        self.inner.granted.lock().clear();
     }
 
     /// Logs in as `challenge` wants. `refused` is what the registry has just refused, so that it is
-    /// not given again.
+    /// not given again. All who need the same token wait for one login.
     pub async fn log_in(
         &self,
         scope: &TokenScope,
@@ -230,56 +222,19 @@ impl RegistryAuth {
         refused: Option<&Grant>,
         asker: Asker,
     ) -> Result<Arc<Grant>, Fault> {
-        let login = {
-            let mut slots = self.slots.lock();
-            let pending = match slots.get(scope) {
-                // another request has logged in meanwhile
-                Some(TokenSlot::Granted(grant))
-                    if grant.is_current() && refused.is_none_or(|r| r.serial < grant.serial) =>
-                {
-                    return Ok(grant.clone());
-                }
-                Some(TokenSlot::Pending(login)) => login.upgrade(),
-                _ => None,
-            };
-            match pending {
-                Some(login) => login,
-                None => self.begin(&mut slots, scope, challenge, refused.is_some(), asker),
-            }
-        };
-        let outcome = login.clone().await;
-        let mut slots = self.slots.lock();
-        if let Some(TokenSlot::Pending(current)) = slots.get(scope)
-            && current.upgrade().is_some_and(|current| current.ptr_eq(&login))
-        {
-            match &outcome {
-                Ok(grant) => slots.insert(scope.clone(), TokenSlot::Granted(grant.clone())),
-                Err(_) => slots.remove(scope),
-            };
-        }
-        outcome
-    }
-
-    fn begin(
-        &self,
-        slots: &mut HashMap<TokenScope, TokenSlot>,
-        scope: &TokenScope,
-        challenge: Challenge,
-        again: bool,
-        asker: Asker,
-    ) -> Shared<RunningLogin> {
-        if slots.len() >= SLOTS_MAX {
-            slots.retain(
-                |_, slot| matches!(slot, TokenSlot::Pending(login) if login.upgrade().is_some()),
-            );
-        }
         let (inner, asked) = (self.inner.clone(), scope.clone());
-        let login =
-            async move { inner.log_in(&asked, challenge, again, asker).await }.boxed().shared();
-        if let Some(weak) = login.downgrade() {
-            slots.insert(scope.clone(), TokenSlot::Pending(weak));
-        }
-        login
+        let refused = refused.map(|grant| grant.serial);
+        let log_in = move || async move {
+            // Another request may have logged in meanwhile.
+            let known = inner.current(&asked).filter(|grant| refused < Some(grant.serial));
+            if let Some(grant) = known {
+                return Ok(grant);
+            }
+            let grant = inner.log_in(&asked, challenge, refused.is_some(), asker).await?;
+            inner.granted.lock().put(asked, grant.clone());
+            Ok(grant)
+        };
+        self.logins.join(scope.clone(), log_in).await
     }
 }
 
@@ -292,6 +247,10 @@ struct TokenAnswer {
 }
 
 impl AuthInner {
+    fn current(&self, scope: &TokenScope) -> Option<Arc<Grant>> {
+        self.granted.lock().get(scope).filter(|grant| grant.is_current()).cloned()
+    }
+
     async fn log_in(
         &self,
         scope: &TokenScope,
@@ -627,7 +586,7 @@ mod tests {
                 serial: 1,
                 until,
             };
-            auth.slots.lock().insert(scope.clone(), TokenSlot::Granted(Arc::new(grant)));
+            auth.inner.granted.lock().put(scope.clone(), Arc::new(grant));
             assert_eq!(auth.granted(&scope).is_some(), is_shown, "{until:?}");
             assert!(
                 auth.granted(&other).is_none()

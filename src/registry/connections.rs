@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::Registry;
 use super::auth::{CredentialSource, RegistryAuth};
 use super::decorate::Mirrored;
 use super::gate::Gate;
@@ -19,7 +20,7 @@ use super::origin::Origin;
 use super::outage::Asker;
 use super::remote::{Remote, invalid};
 use super::transport::Transport;
-use super::{Registry, RegistryError};
+use crate::failure::Refusal;
 use crate::name::{Host, RepoName};
 
 /// Blobs that are fetched from one registry at a time.
@@ -98,7 +99,7 @@ impl Connections {
     ///
     /// # Errors
     /// The name is no host's.
-    pub fn reader(&self, host: &Host) -> Result<Arc<dyn Registry>, RegistryError> {
+    pub fn reader(&self, host: &Host) -> Result<Arc<dyn Registry>, Refusal> {
         let mut readers = self.readers.lock();
         if let Some(reader) = readers.get(host) {
             return Ok(reader.clone());
@@ -118,7 +119,7 @@ impl Connections {
     ///
     /// # Errors
     /// The name is no host's.
-    pub fn registry(&self, host: &Host) -> Result<Remote, RegistryError> {
+    pub fn registry(&self, host: &Host) -> Result<Remote, Refusal> {
         self.asked_by(host, self.options.asker)
     }
 
@@ -127,7 +128,7 @@ impl Connections {
     ///
     /// # Errors
     /// The name is no host's.
-    pub fn writer(&self, host: &Host) -> Result<Remote, RegistryError> {
+    pub fn writer(&self, host: &Host) -> Result<Remote, Refusal> {
         self.asked_by(host, Asker::Person)
     }
 
@@ -135,10 +136,10 @@ impl Connections {
     ///
     /// # Errors
     /// An address is none of http or https.
-    pub fn mirrors(&self, host: &Host) -> Result<Vec<(MirrorAddress, Remote)>, RegistryError> {
+    pub fn mirrors(&self, host: &Host) -> Result<Vec<(MirrorAddress, Remote)>, Refusal> {
         let of_host = self.options.mirrors.iter().filter(|mirror| mirror.of == *host);
         let opened = of_host.map(|address| {
-            let origin = address.origin().ok_or_else(|| invalid(address))?;
+            let origin = address.origin().ok_or_else(|| invalid(address.to_string()))?;
             let connection = self.connection(&address.host, origin);
             Ok((address.clone(), Remote::mirror_over(&connection, address, self.options.asker)))
         });
@@ -164,7 +165,7 @@ impl Connections {
         self.open.lock().values().for_each(|connection| connection.auth.forget());
     }
 
-    fn asked_by(&self, host: &Host, asker: Asker) -> Result<Remote, RegistryError> {
+    fn asked_by(&self, host: &Host, asker: Asker) -> Result<Remote, Refusal> {
         let plain_http = self.options.plain_http.contains(host);
         let origin = Origin::registry(host, plain_http).ok_or_else(|| invalid(host))?;
         Remote::over(&self.connection(host, origin), host.clone(), asker)

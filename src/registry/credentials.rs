@@ -19,18 +19,17 @@ mod program;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
+use crate::bounded::Bounded;
+use crate::flight::{Flights, TO_THE_END};
 use crate::name::{Host, RepoName};
 
 pub use docker::DockerFiles;
@@ -40,6 +39,8 @@ pub use program::{Program, ProgramError};
 
 /// How long a credential helper may take.
 pub const PROGRAM_LIMIT: Duration = Duration::from_secs(10);
+/// How many answers of helpers are remembered, one for each helper and registry.
+const ANSWERS_MAX: usize = 1024;
 /// How long after its end a helper that failed, or whose answer was refused twice, is not run
 /// again.
 const RUN_AGAIN: Duration = Duration::from_secs(60);
@@ -145,36 +146,40 @@ pub struct CredentialsConfig {
 }
 
 /// All configured sources, in order.
-#[derive(Default)]
 pub struct Credentials {
     config: CredentialsConfig,
     docker: Arc<DockerStore>,
-    /// One per helper and registry, so few; each is running or done.
-    answers: Mutex<HashMap<(Program, Host), HelperRun>>,
+    /// What helpers answered last.
+    answers: Arc<Mutex<Bounded<HelperKey, HelperAnswer>>>,
+    runs: Flights<HelperKey, Option<Credential>, String>,
 }
 
-/// When a helper ended, and what it said.
-type Ending = (Instant, Result<Option<Credential>, String>);
+type HelperKey = (Program, Host);
 
-/// A run of a helper.
-#[derive(Clone)]
-struct HelperRun {
+/// What a helper said.
+struct HelperAnswer {
+    outcome: Result<Option<Credential>, String>,
     /// Whether the answer of a run before was refused.
     after_refusal: bool,
-    ending: Shared<BoxFuture<'static, Ending>>,
+    ended: Instant,
 }
 
-impl HelperRun {
-    /// Whether its outcome is used: an answer until it is refused; and for a while, so that a
-    /// helper that fails, hangs or answers what is refused costs its time once, a failure or what
-    /// came after a refusal.
+impl HelperAnswer {
+    /// Whether it is used: an answer until it is refused; and for a while, so that a helper that
+    /// fails, hangs or answers what is refused costs its time once, a failure or what came after a
+    /// refusal.
     fn counts(&self, refused: bool) -> bool {
-        match self.ending.peek() {
-            None => true,
-            Some((_, Ok(_))) if !refused => true,
-            Some((_, Ok(_))) if !self.after_refusal => false,
-            Some((ended, _)) => ended.elapsed() < RUN_AGAIN,
+        match self.outcome {
+            Ok(_) if !refused => true,
+            Ok(_) if !self.after_refusal => false,
+            _ => self.ended.elapsed() < RUN_AGAIN,
         }
+    }
+}
+
+impl Default for Credentials {
+    fn default() -> Self {
+        Credentials::new(CredentialsConfig::default())
     }
 }
 
@@ -204,7 +209,9 @@ impl Credentials {
     /// Credentials from these sources. Nothing is read or run before it is asked for.
     pub fn new(config: CredentialsConfig) -> Credentials {
         let docker = Arc::new(DockerStore::new(config.files.clone()));
-        Credentials { config, docker, answers: Mutex::default() }
+        let answers = Arc::new(Mutex::new(Bounded::counted(ANSWERS_MAX)));
+        let runs = Flights::new(TO_THE_END, |_| format!("it was given up ({AGAIN})"));
+        Credentials { config, docker, answers, runs }
     }
 
     /// The most specific credential for a repository (`None`: for the registry as a whole). `again`
@@ -338,7 +345,7 @@ impl Credentials {
 
     /// Forgets what helpers answered: the next who asks runs them again.
     pub fn forget(&self) {
-        self.answers.lock().retain(|_, run| run.ending.peek().is_none());
+        self.answers.lock().clear();
     }
 
     /// A helper's answer, from its last run where that counts. A run that is under way is shared.
@@ -348,30 +355,34 @@ impl Credentials {
         host: &Host,
         again: bool,
     ) -> Result<Option<Credential>, String> {
-        let ending = {
-            let mut answers = self.answers.lock();
-            let key = (program.clone(), host.clone());
-            match answers.get(&key).filter(|run| run.counts(again)) {
-                Some(run) => run.ending.clone(),
-                None => {
-                    let run = self.run(program, host, again);
-                    answers.insert(key, run.clone());
-                    run.ending
-                }
-            }
-        };
-        ending.await.1
-    }
-
-    fn run(&self, program: Program, host: &Host, after_refusal: bool) -> HelperRun {
         let limit = self.config.program_limit.unwrap_or(PROGRAM_LIMIT);
-        // A task of its own, so that it moves on whoever stops waiting.
-        let task = tokio::spawn(program.get(self.config.search_path.clone(), host.clone(), limit));
-        let ending = async move {
-            let outcome = task.await.unwrap_or_else(|e| Err(format!("it was given up: {e}")));
-            (Instant::now(), outcome.map_err(|reason| format!("{reason} ({AGAIN})")))
+        let (answers, path) = (self.answers.clone(), self.config.search_path.clone());
+        let key = (program, host.clone());
+        let (program, host) = key.clone();
+        let run = move || async move {
+            let key = (program, host);
+            let known = answers
+                .lock()
+                .get(&key)
+                .filter(|answer| answer.counts(again))
+                .map(|answer| answer.outcome.clone());
+            if let Some(outcome) = known {
+                return outcome;
+            }
+            let (program, host) = key.clone();
+            let outcome = program
+                .get(path, host, limit)
+                .await
+                .map_err(|reason| format!("{reason} ({AGAIN})"));
+            let answer = HelperAnswer {
+                outcome: outcome.clone(),
+                after_refusal: again,
+                ended: Instant::now(),
+            };
+            answers.lock().put(key, answer);
+            outcome
         };
-        HelperRun { after_refusal, ending: ending.boxed().shared() }
+        self.runs.join(key, run).await
     }
 }
 

@@ -3,7 +3,6 @@
 mod mirrored;
 
 use std::collections::BTreeSet;
-use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,11 +12,11 @@ use futures_util::future::join_all;
 pub use mirrored::Mirrored;
 
 use super::{
-    BlobError, BlobSink, BlobSource, Greeting, Hold, RawManifest, Registry, RegistryError, Removed,
-    Upload, Uploaded,
+    BlobError, BlobSink, BlobSource, Greeting, Hold, RawManifest, Registry, Removed, Upload,
+    Uploaded,
 };
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal, Subject};
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
 use crate::oci::{Descriptor, Manifest};
 
@@ -57,18 +56,18 @@ impl<R: ?Sized> Scoped<R> {
         self
     }
 
-    fn within(&self, repo: &RepoName) -> Result<(), RegistryError> {
+    fn within(&self, repo: &RepoName) -> Result<(), Refusal> {
         match &self.prefix {
             Some(prefix) if !repo.is_within(Some(prefix)) => {
                 let subject = Repo { host: self.host.clone(), name: repo.clone() };
                 let rule =
                     format!("the name lies outside of the declared source {}/{prefix}", self.host);
-                Err(RegistryError::new(Failure::Absent, subject, rule)
+                Err(Refusal::new(Failure::Absent, subject, rule)
                     .remedy("name it as a source of the mount"))
             }
             _ if self.elsewhere.iter().any(|part| repo.is_within(part.as_ref())) => {
                 let subject = Repo { host: self.host.clone(), name: repo.clone() };
-                Err(RegistryError::new(
+                Err(Refusal::new(
                     Failure::Absent,
                     subject,
                     "an earlier source of the mount has that name",
@@ -85,12 +84,12 @@ impl<R: ?Sized> Scoped<R> {
 
 #[async_trait]
 impl<R: Registry + ?Sized> Registry for Scoped<R> {
-    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, Refusal> {
         self.within(repo)?;
         self.inner.tags(repo).await
     }
 
-    async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
+    async fn catalog(&self) -> Result<Vec<RepoName>, Refusal> {
         if self.lists.is_empty() {
             return Ok(Vec::new());
         }
@@ -99,7 +98,7 @@ impl<R: Registry + ?Sized> Registry for Scoped<R> {
         Ok(repos)
     }
 
-    async fn held(&self) -> Result<Vec<RepoName>, RegistryError> {
+    async fn held(&self) -> Result<Vec<RepoName>, Refusal> {
         let mut repos = self.inner.held().await?;
         repos.retain(|repo| self.is_listed(repo));
         Ok(repos)
@@ -109,16 +108,12 @@ impl<R: Registry + ?Sized> Registry for Scoped<R> {
         self.inner.last_moved(repo)
     }
 
-    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
+    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, Refusal> {
         self.within(repo)?;
         self.inner.resolve(repo, tag).await
     }
 
-    async fn manifest(
-        &self,
-        repo: &RepoName,
-        selector: &Selector,
-    ) -> Result<RawManifest, RegistryError> {
+    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, Refusal> {
         self.within(repo)?;
         self.inner.manifest(repo, selector).await
     }
@@ -140,7 +135,7 @@ impl<R: Registry + ?Sized> Registry for Scoped<R> {
         }
     }
 
-    async fn greet(&self, greeting: Greeting) -> Result<(), RegistryError> {
+    async fn greet(&self, greeting: Greeting) -> Result<(), Refusal> {
         self.inner.greet(greeting).await
     }
 
@@ -163,7 +158,7 @@ impl<R: Upload + ?Sized> Upload for Scoped<R> {
         repo: &RepoName,
         blob: &Descriptor,
         source: &dyn BlobSource,
-    ) -> Result<Uploaded, RegistryError> {
+    ) -> Result<Uploaded, Refusal> {
         self.within(repo)?;
         self.inner.put_blob(repo, blob, source).await
     }
@@ -173,7 +168,7 @@ impl<R: Upload + ?Sized> Upload for Scoped<R> {
         repo: &RepoName,
         selector: &Selector,
         manifest: &Manifest,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<(), Refusal> {
         self.within(repo)?;
         self.inner.put_manifest(repo, selector, manifest).await
     }
@@ -182,7 +177,7 @@ impl<R: Upload + ?Sized> Upload for Scoped<R> {
         &self,
         repo: &RepoName,
         selector: &Selector,
-    ) -> Result<Option<Digest>, RegistryError> {
+    ) -> Result<Option<Digest>, Refusal> {
         self.within(repo)?;
         self.inner.present(repo, selector).await
     }
@@ -191,26 +186,22 @@ impl<R: Upload + ?Sized> Upload for Scoped<R> {
         &self,
         repo: &RepoName,
         selector: &Selector,
-    ) -> Result<RawManifest, RegistryError> {
+    ) -> Result<RawManifest, Refusal> {
         self.within(repo)?;
         self.inner.read_back(repo, selector).await
     }
 
-    async fn tags_now(
-        &self,
-        repo: &RepoName,
-        after: Option<&str>,
-    ) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags_now(&self, repo: &RepoName, after: Option<&str>) -> Result<Vec<Tag>, Refusal> {
         self.within(repo)?;
         self.inner.tags_now(repo, after).await
     }
 
-    async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, RegistryError> {
+    async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, Refusal> {
         self.within(repo)?;
         self.inner.remove(repo, digest).await
     }
 
-    async fn hold(&self, repo: &RepoName) -> Result<Option<Hold>, RegistryError> {
+    async fn hold(&self, repo: &RepoName) -> Result<Option<Hold>, Refusal> {
         self.within(repo)?;
         self.inner.hold(repo).await
     }
@@ -236,8 +227,8 @@ impl Union {
         Union { host, sources }
     }
 
-    fn absent(&self, subject: impl Display) -> RegistryError {
-        RegistryError::new(Failure::Absent, subject, "no source of this registry holds it")
+    fn absent(&self, subject: impl Into<Subject>) -> Refusal {
+        Refusal::new(Failure::Absent, subject, "no source of this registry holds it")
     }
 
     fn repo(&self, repo: &RepoName) -> Repo {
@@ -247,10 +238,7 @@ impl Union {
     /// The answer of a source that `Absent` and `Offline` of the sources before it allow.
     ///
     /// `None` goes on to the next source.
-    fn decide<T>(
-        answer: Result<T, RegistryError>,
-        passed: &mut Passed,
-    ) -> Option<Result<T, RegistryError>> {
+    fn decide<T>(answer: Result<T, Refusal>, passed: &mut Passed) -> Option<Result<T, Refusal>> {
         match answer {
             Err(e) if matches!(e.failure, Failure::Absent | Failure::Offline) => {
                 passed.add(e);
@@ -264,10 +252,10 @@ impl Union {
 /// What the sources said that had no answer: of several, what leaves the most uncertainty that the
 /// thing exists.
 #[derive(Default)]
-struct Passed(Option<RegistryError>);
+struct Passed(Option<Refusal>);
 
 impl Passed {
-    fn add(&mut self, e: RegistryError) {
+    fn add(&mut self, e: Refusal) {
         let uncertainty = |failure| match failure {
             Failure::TimedOut | Failure::Unreachable | Failure::Untrusted => 4,
             Failure::Offline => 3,
@@ -280,14 +268,14 @@ impl Passed {
         }
     }
 
-    fn or(self, absent: RegistryError) -> RegistryError {
+    fn or(self, absent: Refusal) -> Refusal {
         self.0.unwrap_or(absent)
     }
 }
 
 #[async_trait]
 impl Registry for Union {
-    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, Refusal> {
         let mut passed = Passed::default();
         let mut tags: Option<BTreeSet<Tag>> = None;
         for answer in join_all(self.sources.iter().map(|source| source.tags(repo))).await {
@@ -312,7 +300,7 @@ impl Registry for Union {
 
     /// `Absent` if one of the sources does not list what it holds: a partial list would make the
     /// rest look absent.
-    async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
+    async fn catalog(&self) -> Result<Vec<RepoName>, Refusal> {
         let mut offline = None;
         let mut repos: Option<BTreeSet<RepoName>> = None;
         for answer in join_all(self.sources.iter().map(|source| source.catalog())).await {
@@ -331,7 +319,7 @@ impl Registry for Union {
         self.sources.iter().filter_map(|source| source.last_moved(repo)).max()
     }
 
-    async fn held(&self) -> Result<Vec<RepoName>, RegistryError> {
+    async fn held(&self) -> Result<Vec<RepoName>, Refusal> {
         let mut repos = BTreeSet::new();
         for source in &self.sources {
             repos.extend(source.held().await?);
@@ -339,7 +327,7 @@ impl Registry for Union {
         Ok(repos.into_iter().collect())
     }
 
-    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
+    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, Refusal> {
         let mut passed = Passed::default();
         for source in &self.sources {
             if let Some(answer) = Union::decide(source.resolve(repo, tag).await, &mut passed) {
@@ -349,11 +337,7 @@ impl Registry for Union {
         Err(passed.or(self.absent(self.repo(repo).at(Selector::Tag(tag.clone())))))
     }
 
-    async fn manifest(
-        &self,
-        repo: &RepoName,
-        selector: &Selector,
-    ) -> Result<RawManifest, RegistryError> {
+    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, Refusal> {
         let mut passed = Passed::default();
         for source in &self.sources {
             let answer = source.manifest(repo, selector).await;
@@ -412,13 +396,13 @@ impl Offline {
         Offline { host }
     }
 
-    fn refuse(&self, subject: impl Display) -> RegistryError {
-        RegistryError::new(Failure::Offline, subject, "not in the cache, and the mount is offline")
+    fn refuse(&self, subject: impl Into<Subject>) -> Refusal {
+        Refusal::new(Failure::Offline, subject, "not in the cache, and the mount is offline")
             .remedy("mount without --offline, or fetch it beforehand")
     }
 
-    fn refuse_to_write(&self, subject: impl Display) -> RegistryError {
-        RegistryError::new(
+    fn refuse_to_write(&self, subject: impl Into<Subject>) -> Refusal {
+        Refusal::new(
             Failure::Offline,
             subject,
             "nothing can be written to a registry while the mount is offline",
@@ -433,23 +417,19 @@ impl Offline {
 
 #[async_trait]
 impl Registry for Offline {
-    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, Refusal> {
         Err(self.refuse(self.repo(repo)))
     }
 
-    async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
+    async fn catalog(&self) -> Result<Vec<RepoName>, Refusal> {
         Err(self.refuse(&self.host))
     }
 
-    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
+    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, Refusal> {
         Err(self.refuse(self.repo(repo).at(Selector::Tag(tag.clone()))))
     }
 
-    async fn manifest(
-        &self,
-        repo: &RepoName,
-        selector: &Selector,
-    ) -> Result<RawManifest, RegistryError> {
+    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, Refusal> {
         Err(self.refuse(self.repo(repo).at(selector.clone())))
     }
 
@@ -462,7 +442,7 @@ impl Registry for Offline {
         Err(self.refuse(self.repo(repo).at(Selector::Digest(blob.digest))).into())
     }
 
-    async fn greet(&self, _: Greeting) -> Result<(), RegistryError> {
+    async fn greet(&self, _: Greeting) -> Result<(), Refusal> {
         Err(self.refuse(&self.host))
     }
 }
@@ -474,7 +454,7 @@ impl Upload for Offline {
         repo: &RepoName,
         blob: &Descriptor,
         _: &dyn BlobSource,
-    ) -> Result<Uploaded, RegistryError> {
+    ) -> Result<Uploaded, Refusal> {
         Err(self.refuse_to_write(self.repo(repo).at(Selector::Digest(blob.digest))))
     }
 
@@ -483,7 +463,7 @@ impl Upload for Offline {
         repo: &RepoName,
         selector: &Selector,
         _: &Manifest,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<(), Refusal> {
         Err(self.refuse_to_write(self.repo(repo).at(selector.clone())))
     }
 
@@ -491,15 +471,15 @@ impl Upload for Offline {
         &self,
         repo: &RepoName,
         selector: &Selector,
-    ) -> Result<Option<Digest>, RegistryError> {
+    ) -> Result<Option<Digest>, Refusal> {
         Err(self.refuse_to_write(self.repo(repo).at(selector.clone())))
     }
 
-    async fn tags_now(&self, repo: &RepoName, _: Option<&str>) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags_now(&self, repo: &RepoName, _: Option<&str>) -> Result<Vec<Tag>, Refusal> {
         Err(self.refuse_to_write(self.repo(repo)))
     }
 
-    async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, RegistryError> {
+    async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, Refusal> {
         Err(self.refuse_to_write(self.repo(repo).at(Selector::Digest(*digest))))
     }
 }

@@ -30,9 +30,9 @@ pub use directory::LayoutDirectory;
 pub use lock::{Draft, clean};
 pub use pack::Packer;
 
-use super::{BlobError, BlobSink, BlobSource, RawManifest, Registry, RegistryError};
+use super::{BlobError, BlobSink, BlobSource, RawManifest, Registry};
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
 use crate::oci::Descriptor;
 use crate::oci::layout::{LayoutPart, tag_of};
@@ -64,7 +64,7 @@ impl RegistryLayout {
     ///
     /// # Errors
     /// `Io` where `dir` cannot be opened as a directory.
-    pub fn open(dir: &Path, host: &Host) -> Result<RegistryLayout, RegistryError> {
+    pub fn open(dir: &Path, host: &Host) -> Result<RegistryLayout, Refusal> {
         Ok(RegistryLayout::of(Arc::new(LayoutDirectory::open(dir)?), host))
     }
 
@@ -83,12 +83,12 @@ impl<M: Medium> Stored<M> {
     /// Runs `work` on a thread that may wait for the disk.
     async fn on_disk<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&M) -> Result<T, RegistryError> + Send + 'static,
-    ) -> Result<T, RegistryError> {
+        work: impl FnOnce(&M) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
         let medium = self.medium.clone();
         match tokio::task::spawn_blocking(move || work(&medium)).await {
             Ok(result) => result,
-            Err(e) => Err(RegistryError::new(
+            Err(e) => Err(Refusal::new(
                 Failure::Io,
                 &self.host,
                 format!("work on the store ended early: {e}"),
@@ -116,7 +116,7 @@ impl<M: Medium> Stored<M> {
         &self,
         repo: &RepoName,
         blob: &Descriptor,
-    ) -> Result<StoredBlob<M>, RegistryError> {
+    ) -> Result<StoredBlob<M>, Refusal> {
         let (repo, wanted) = (self.repo(repo), blob.clone());
         let file =
             self.on_disk(move |medium| Repository::open(medium, &repo)?.blob(&wanted)).await?;
@@ -127,7 +127,7 @@ impl<M: Medium> Stored<M> {
     ///
     /// # Errors
     /// `Absent` where there is no such repository.
-    pub async fn index(&self, repo: &RepoName) -> Result<Option<Vec<u8>>, RegistryError> {
+    pub async fn index(&self, repo: &RepoName) -> Result<Option<Vec<u8>>, Refusal> {
         let repo = self.repo(repo);
         self.on_disk(move |medium| Repository::open(medium, &repo)?.document(LayoutPart::Index))
             .await
@@ -147,7 +147,7 @@ impl<M: Medium> BlobSource for StoredBlob<M> {
 
 #[async_trait]
 impl<M: Medium> Registry for Stored<M> {
-    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, Refusal> {
         let repo = self.repo(repo);
         self.on_disk(move |medium| {
             let mut tags: Vec<Tag> =
@@ -160,16 +160,16 @@ impl<M: Medium> Registry for Stored<M> {
         .await
     }
 
-    async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
+    async fn catalog(&self) -> Result<Vec<RepoName>, Refusal> {
         let host = self.host.clone();
         self.on_disk(move |medium| medium.catalog(&host)).await
     }
 
-    async fn held(&self) -> Result<Vec<RepoName>, RegistryError> {
+    async fn held(&self) -> Result<Vec<RepoName>, Refusal> {
         self.catalog().await
     }
 
-    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
+    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, Refusal> {
         let (repo, tag) = (self.repo(repo), tag.clone());
         self.on_disk(move |medium| {
             Repository::open(medium, &repo)?.tagged(&tag).map(|entry| Some(entry.digest))
@@ -177,11 +177,7 @@ impl<M: Medium> Registry for Stored<M> {
         .await
     }
 
-    async fn manifest(
-        &self,
-        repo: &RepoName,
-        selector: &Selector,
-    ) -> Result<RawManifest, RegistryError> {
+    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, Refusal> {
         let (repo, selector) = (self.repo(repo), selector.clone());
         self.on_disk(move |medium| Repository::open(medium, &repo)?.manifest(&selector)).await
     }
@@ -230,7 +226,7 @@ impl<M: Medium> Registry for Stored<M> {
                         "the file ends after {at} bytes; its descriptor says {}",
                         blob.size
                     );
-                    return Err(RegistryError::new(Failure::Integrity, subject, rule).into());
+                    return Err(Refusal::new(Failure::Integrity, subject, rule).into());
                 }
                 Err(e) => return Err(e.about(subject).into()),
             }

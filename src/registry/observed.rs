@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 
 use super::origin::Origin;
-use super::recent::Recent;
+use crate::bounded::Bounded;
 
 /// How many origins are remembered. A registry can name any number of them by redirects.
 const ORIGINS_MAX: usize = 256;
@@ -41,23 +41,21 @@ pub struct Observed {
 
 /// What is known of all origins.
 #[derive(Debug)]
-pub(super) struct Observations(Mutex<Recent<Origin, Observed>>);
+pub(super) struct Observations(Mutex<Bounded<Origin, Observed>>);
 
 impl Default for Observations {
     fn default() -> Self {
-        Observations(Mutex::new(Recent::new(ORIGINS_MAX)))
+        Observations(Mutex::new(Bounded::counted(ORIGINS_MAX)))
     }
 }
 
 impl Observations {
     pub fn of(&self, origin: &Origin) -> Observed {
-        let mut known = self.0.lock();
-        known.get_mut(origin).cloned().unwrap_or_default()
+        self.0.lock().get(origin).cloned().unwrap_or_default()
     }
 
     pub fn note(&self, origin: &Origin, note: impl FnOnce(&mut Observed)) {
-        let mut known = self.0.lock();
-        note(known.get_or_insert_with(origin, Observed::default));
+        self.0.lock().change_or(origin, Observed::default, note);
     }
 }
 
@@ -94,7 +92,7 @@ mod tests {
                 seen.tag_pages = Some(port)
             });
         }
-        assert_eq!(known.0.lock().values_mut().count(), ORIGINS_MAX);
+        assert_eq!(known.0.lock().len(), ORIGINS_MAX);
         assert_eq!(known.of(&"https://a.example:512".parse().unwrap()).tag_pages, Some(512));
         assert_eq!(known.of(&"https://a.example:1".parse().unwrap()).tag_pages, None);
         assert_eq!(known.of(&asked).tag_pages, Some(7));

@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use super::auth::TokenScope;
 use super::breaker::{Breaker, Cost};
 use super::origin::Origin;
-use super::recent::Recent;
 use super::retry::{Fault, Retry};
+use crate::bounded::Bounded;
 use crate::failure::Failure;
 
 /// How many lines and how many routes in trouble are remembered. A registry can name any number of
@@ -45,8 +45,8 @@ pub(super) struct Route {
 #[derive(Debug)]
 pub(super) struct Outages {
     probe_after: Duration,
-    lines: Mutex<Recent<Origin, Trouble>>,
-    routes: Mutex<Recent<Route, Trouble>>,
+    lines: Mutex<Bounded<Origin, Trouble>>,
+    routes: Mutex<Bounded<Route, Trouble>>,
 }
 
 /// One that has failed, and how it failed last.
@@ -92,24 +92,22 @@ impl Outages {
     /// `probe_after`: how long what keeps failing is left alone at first.
     pub fn new(probe_after: Duration) -> Outages {
         let (lines, routes) =
-            (Mutex::new(Recent::new(REMEMBERED)), Mutex::new(Recent::new(REMEMBERED)));
+            (Mutex::new(Bounded::counted(REMEMBERED)), Mutex::new(Bounded::counted(REMEMBERED)));
         Outages { probe_after, lines, routes }
     }
 
     /// Whether the line to `origin` may be used.
     pub fn admit_line(&self, origin: &Origin) -> Result<(), Fault> {
-        let mut lines = self.lines.lock();
-        lines.get_mut(origin).map_or(Ok(()), |line| line.admit(origin))
+        self.lines.lock().change(origin, |line| line.admit(origin)).unwrap_or(Ok(()))
     }
 
     /// Whether `route` may be asked.
     pub fn admit_route(&self, route: &Route) -> Result<(), Fault> {
-        let mut routes = self.routes.lock();
-        let Some(trouble) = routes.get_mut(route) else { return Ok(()) };
-        match route.scope.repo() {
+        let admit = |trouble: &mut Trouble| match route.scope.repo() {
             Some(repo) => trouble.admit(&format_args!("{} of {}", repo, route.registry)),
             None => trouble.admit(&format_args!("the catalog of {}", route.registry)),
-        }
+        };
+        self.routes.lock().change(route, admit).unwrap_or(Ok(()))
     }
 
     /// What a request about `route` has shown of the line to `origin`, after the time that it
@@ -132,22 +130,22 @@ impl Outages {
                 fault
             }
             _ => {
-                if let Some(line) = lines.get_mut(origin) {
-                    line.is_over();
-                }
+                lines.change(origin, Trouble::is_over);
                 return;
             }
         };
-        let line = lines.get_or_insert_with(origin, || Trouble::new(self.probe_after));
         let is_silent = fault.failure == Failure::TimedOut;
-        if is_silent && line.breaker.is_closed() {
-            if line.silent.contains(route) {
-                return;
-            }
-            line.silent.push(route.clone());
-        }
         let cost = if is_silent || took >= AT_ONCE { Cost::Something } else { Cost::Nothing };
-        line.goes_on(fault, cost);
+        let fails = |line: &mut Trouble| {
+            if is_silent && line.breaker.is_closed() {
+                if line.silent.contains(route) {
+                    return;
+                }
+                line.silent.push(route.clone());
+            }
+            line.goes_on(fault, cost);
+        };
+        lines.change_or(origin, || Trouble::new(self.probe_after), fails);
     }
 
     /// What the answer to a request about `route` has shown of it.
@@ -157,13 +155,11 @@ impl Outages {
             // No connection says nothing of what would have been answered.
             Err(fault) if matches!(fault.failure, Failure::Unreachable | Failure::Untrusted) => {}
             Err(fault) if fault.failure == Failure::TimedOut => {
-                let trouble = routes.get_or_insert_with(route, || Trouble::new(self.probe_after));
-                trouble.goes_on(fault, Cost::Something);
+                let fails = |trouble: &mut Trouble| trouble.goes_on(fault, Cost::Something);
+                routes.change_or(route, || Trouble::new(self.probe_after), fails);
             }
             _ => {
-                if let Some(trouble) = routes.get_mut(route) {
-                    trouble.is_over();
-                }
+                routes.change(route, Trouble::is_over);
             }
         }
     }
@@ -171,8 +167,8 @@ impl Outages {
     /// Ends the time for which anything is left alone: the user says that it is back, or wants to
     /// know.
     pub fn trust_again(&self) {
-        self.lines.lock().values_mut().for_each(|line| line.breaker.trust());
-        self.routes.lock().values_mut().for_each(|route| route.breaker.trust());
+        self.lines.lock().change_all(|_, line| line.breaker.trust());
+        self.routes.lock().change_all(|_, route| route.breaker.trust());
     }
 }
 
@@ -282,6 +278,6 @@ mod tests {
             assert!(port % 500 != 0 || outages.admit_line(&registry()).is_err(), "{port}");
         }
         assert!(outages.admit_line(&registry()).is_err());
-        assert_eq!(outages.lines.lock().values_mut().count(), REMEMBERED);
+        assert_eq!(outages.lines.lock().len(), REMEMBERED);
     }
 }

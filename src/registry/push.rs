@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use reqwest::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE};
 use reqwest::{Method, StatusCode, Url};
 
+use super::RawManifest;
 use super::answer::{
     ResponseDocument, ResponseHead, content_length, is_html, is_json, not_a_registry,
 };
@@ -23,9 +24,8 @@ use super::request::{Question, REDIRECTS_MAX, is_redirect, too_many_redirects};
 use super::retry::{Fault, Patience};
 use super::transport::Count;
 use super::upload::{BlobSource, Removed, Upload, Uploaded};
-use super::{RawManifest, RegistryError};
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal, Subject};
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::{Descriptor, MANIFEST_MAX, Manifest};
 use body::Outgoing;
@@ -43,11 +43,9 @@ impl Upload for Remote {
         repo: &RepoName,
         blob: &Descriptor,
         source: &dyn BlobSource,
-    ) -> Result<Uploaded, RegistryError> {
+    ) -> Result<Uploaded, Refusal> {
         let uploaded = BlobPush { remote: self, repo, blob, source, logins: 0 }.run().await;
-        uploaded.map_err(|fault| {
-            fault.about(&self.repo(repo).at(Selector::Digest(blob.digest)).to_string())
-        })
+        uploaded.map_err(|fault| fault.about(self.repo(repo).at(Selector::Digest(blob.digest))))
     }
 
     async fn put_manifest(
@@ -55,15 +53,14 @@ impl Upload for Remote {
         repo: &RepoName,
         selector: &Selector,
         manifest: &Manifest,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<(), Refusal> {
         let put = self.put(repo, selector, manifest).await;
         put.map_err(|fault| match selector {
-            Selector::Digest(_) => fault.about(&self.repo(repo).at(selector.clone()).to_string()),
-            Selector::Tag(_) => fault.about(&format!(
-                "{} ({})",
-                self.repo(repo).at(selector.clone()),
-                manifest.digest
-            )),
+            Selector::Digest(_) => fault.about(self.repo(repo).at(selector.clone())),
+            Selector::Tag(_) => {
+                let reference = self.repo(repo).at(selector.clone());
+                fault.about(Subject::Manifest(reference, manifest.digest))
+            }
         })
     }
 
@@ -71,45 +68,40 @@ impl Upload for Remote {
         &self,
         repo: &RepoName,
         selector: &Selector,
-    ) -> Result<Option<Digest>, RegistryError> {
+    ) -> Result<Option<Digest>, Refusal> {
         let found = self.look(repo, selector).await;
-        found.map_err(|fault| fault.about(&self.repo(repo).at(selector.clone()).to_string()))
+        found.map_err(|fault| fault.about(self.repo(repo).at(selector.clone())))
     }
 
     async fn read_back(
         &self,
         repo: &RepoName,
         selector: &Selector,
-    ) -> Result<RawManifest, RegistryError> {
+    ) -> Result<RawManifest, Refusal> {
         let raw = match self.manifest_question(repo, selector) {
             Ok(question) => self.get(question, selector).await,
             Err(fault) => Err(fault),
         };
-        raw.map_err(|fault| fault.about(&self.repo(repo).at(selector.clone()).to_string()))
+        raw.map_err(|fault| fault.about(self.repo(repo).at(selector.clone())))
     }
 
-    async fn tags_now(
-        &self,
-        repo: &RepoName,
-        after: Option<&str>,
-    ) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags_now(&self, repo: &RepoName, after: Option<&str>) -> Result<Vec<Tag>, Refusal> {
         let after = after.map(|after| format!("&last={after}")).unwrap_or_default();
         let path = format!("{repo}/tags/list?n=1000{after}");
         match self.list(&path, TokenScope::Push(repo.clone()), judge_tags).await {
             Err(fault) if fault.failure == Failure::Absent => Ok(Vec::new()),
-            listed => listed.map_err(|fault| fault.about(&self.repo(repo).to_string())),
+            listed => listed.map_err(|fault| fault.about(self.repo(repo))),
         }
     }
 
-    async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, RegistryError> {
+    async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, Refusal> {
         if self.observed().keeps_manifests {
             return Ok(Removed::Refused);
         }
         let removed = match self.delete(repo, digest).await {
             Err(fault) if fault.failure == Failure::Denied => Removed::Refused,
-            removed => removed.map_err(|fault| {
-                fault.about(&self.repo(repo).at(Selector::Digest(*digest)).to_string())
-            })?,
+            removed => removed
+                .map_err(|fault| fault.about(self.repo(repo).at(Selector::Digest(*digest))))?,
         };
         if removed == Removed::Refused {
             self.requester

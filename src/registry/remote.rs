@@ -23,9 +23,9 @@ use super::paging::{Moving, PAGE_MAX, PagedList};
 use super::request::{Question, RegistryRequester};
 use super::retry::{Fault, Patience, RETRIES};
 use super::transport::Transport;
-use super::{BlobError, BlobSink, Greeting, RawManifest, Registry, RegistryError};
+use super::{BlobError, BlobSink, Greeting, RawManifest, Registry};
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal, Subject};
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
 use crate::oci::{Descriptor, MANIFEST_MAX};
 
@@ -69,7 +69,7 @@ impl Remote {
     ///
     /// # Errors
     /// The name is no host's.
-    pub fn new(transport: Arc<Transport>, options: RemoteOptions) -> Result<Remote, RegistryError> {
+    pub fn new(transport: Arc<Transport>, options: RemoteOptions) -> Result<Remote, Refusal> {
         let RemoteOptions { host, plain_http, token_realm, credentials } = options;
         let origin = Origin::registry(&host, plain_http).ok_or_else(|| invalid(&host))?;
         let connection = Connection::new(transport, host.clone(), origin, token_realm, credentials);
@@ -85,8 +85,8 @@ impl Remote {
         address: &MirrorAddress,
         token_realm: Option<Origin>,
         credentials: Arc<dyn CredentialSource>,
-    ) -> Result<Remote, RegistryError> {
-        let origin = address.origin().ok_or_else(|| invalid(address))?;
+    ) -> Result<Remote, Refusal> {
+        let origin = address.origin().ok_or_else(|| invalid(address.to_string()))?;
         let connection =
             Connection::new(transport, address.host.clone(), origin, token_realm, credentials);
         Ok(Remote::mirror_over(&connection, address, Asker::Program))
@@ -96,7 +96,7 @@ impl Remote {
         connection: &Connection,
         host: Host,
         asker: Asker,
-    ) -> Result<Remote, RegistryError> {
+    ) -> Result<Remote, Refusal> {
         let base =
             Url::parse(&format!("{}/v2/", connection.registry)).map_err(|_| invalid(&host))?;
         Ok(Remote::at(connection, host, base, RETRIES, asker))
@@ -292,20 +292,20 @@ impl Remote {
 
 #[async_trait]
 impl Registry for Remote {
-    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, Refusal> {
         let path = format!("{repo}/tags/list?n=1000");
         let tags = self.list(&path, TokenScope::Pull(repo.clone()), judge_tags).await;
-        let mut tags: Vec<Tag> = tags.map_err(|fault| fault.about(&self.repo(repo).to_string()))?;
+        let mut tags: Vec<Tag> = tags.map_err(|fault| fault.about(self.repo(repo)))?;
         tags.retain(|tag| !tag.is_claim());
         Ok(tags)
     }
 
-    async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
+    async fn catalog(&self) -> Result<Vec<RepoName>, Refusal> {
         match self.list("_catalog?n=1000", TokenScope::Catalog, judge_catalog).await {
             Err(fault) if fault.failure == Failure::Denied => {
-                Err(unlisted(&fault.rule).about(self.host.as_str()))
+                Err(unlisted(&fault.rule).about(&self.host))
             }
-            listed => listed.map_err(|fault| fault.about(self.host.as_str())),
+            listed => listed.map_err(|fault| fault.about(&self.host)),
         }
     }
 
@@ -313,18 +313,12 @@ impl Registry for Remote {
         self.lists.last(&repo.map_or(TokenScope::Catalog, |repo| TokenScope::Pull(repo.clone())))
     }
 
-    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
+    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, Refusal> {
         let digest = self.head(repo, tag).await;
-        digest.map_err(|fault| {
-            fault.about(&self.repo(repo).at(Selector::Tag(tag.clone())).to_string())
-        })
+        digest.map_err(|fault| fault.about(self.repo(repo).at(Selector::Tag(tag.clone()))))
     }
 
-    async fn manifest(
-        &self,
-        repo: &RepoName,
-        selector: &Selector,
-    ) -> Result<RawManifest, RegistryError> {
+    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, Refusal> {
         let raw = match self.url(&format!("{repo}/manifests/{selector}")) {
             Ok(url) => {
                 self.get(Question::get(url, MANIFESTS, TokenScope::Pull(repo.clone())), selector)
@@ -332,7 +326,7 @@ impl Registry for Remote {
             }
             Err(fault) => Err(fault),
         };
-        raw.map_err(|fault| fault.about(&self.repo(repo).at(selector.clone()).to_string()))
+        raw.map_err(|fault| fault.about(self.repo(repo).at(selector.clone())))
     }
 
     async fn blob(
@@ -341,7 +335,7 @@ impl Registry for Remote {
         blob: &Descriptor,
         sink: &mut dyn BlobSink,
     ) -> Result<(), BlobError> {
-        let subject = self.repo(repo).at(Selector::Digest(blob.digest)).to_string();
+        let subject = self.repo(repo).at(Selector::Digest(blob.digest));
         let about = |fault: Fault| BlobError::Registry(fault.about(&subject));
         let url = self.url(&format!("{repo}/blobs/{}", blob.digest)).map_err(about)?;
         let deadline = self.requester.transport.deadline();
@@ -354,8 +348,8 @@ impl Registry for Remote {
         })
     }
 
-    async fn greet(&self, greeting: Greeting) -> Result<(), RegistryError> {
-        self.greeted(greeting).await.map_err(|fault| fault.about(self.host.as_str()))
+    async fn greet(&self, greeting: Greeting) -> Result<(), Refusal> {
+        self.greeted(greeting).await.map_err(|fault| fault.about(&self.host))
     }
 
     fn refused_login(&self) -> bool {
@@ -364,8 +358,8 @@ impl Registry for Remote {
 }
 
 /// The error of what is to be a registry's place and is none.
-pub(super) fn invalid(place: impl std::fmt::Display) -> RegistryError {
-    RegistryError::new(Failure::Unreachable, place, "is not a host's name or address")
+pub(super) fn invalid(place: impl Into<Subject>) -> Refusal {
+    Refusal::new(Failure::Unreachable, place, "is not a host's name or address")
 }
 
 /// The digest that `Docker-Content-Digest` claims. One that cannot be checked claims nothing.

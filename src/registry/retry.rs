@@ -9,8 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::RegistryError;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal, Subject};
 
 /// Tries after the first one, without progress in between.
 pub(super) const RETRIES: u32 = 4;
@@ -32,7 +31,7 @@ pub(super) enum Retry {
     After(Option<Duration>),
 }
 
-/// What one try ended with; becomes a [`RegistryError`] when nothing more is tried.
+/// What one try ended with; becomes a [`Refusal`] when nothing more is tried.
 #[derive(Clone, Debug)]
 pub(super) struct Fault {
     pub failure: Failure,
@@ -57,14 +56,10 @@ impl Fault {
         self
     }
 
-    /// The error of the call that asked for `subject`.
-    pub fn about(self, subject: &str) -> RegistryError {
-        RegistryError {
-            failure: self.failure,
-            subject: subject.to_owned(),
-            rule: self.rule,
-            remedy: self.remedy,
-        }
+    /// The refusal of the call that asked for `subject`.
+    pub fn about(self, subject: impl Into<Subject>) -> Refusal {
+        let refusal = Refusal::new(self.failure, subject, self.rule);
+        Refusal { remedy: self.remedy, ..refusal }
     }
 }
 

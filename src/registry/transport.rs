@@ -20,6 +20,7 @@ use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use reqwest::{Client, Request, Response, StatusCode};
 
+use super::Requests;
 use super::address::{Forbidden, Guarded, Reach};
 use super::answer::escaped;
 use super::no_answer::{may_want_tls, tls_fault, unconnected};
@@ -27,8 +28,7 @@ use super::observed::{Observations, Observed, seconds_ahead};
 use super::origin::{Origin, shown};
 use super::outage::{Asker, Outages, Route, or_once};
 use super::retry::{Fault, Patience};
-use super::{RegistryError, Requests};
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 
 /// Time to connect, TLS included.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -109,7 +109,7 @@ impl Transport {
     /// A transport with the system's certificate authorities (`SSL_CERT_FILE` and `SSL_CERT_DIR`
     /// are honoured), those of the options, and the proxies of the environment. `Io` if a file of
     /// authorities cannot be read.
-    pub fn new(options: TransportOptions) -> Result<Arc<Transport>, RegistryError> {
+    pub fn new(options: TransportOptions) -> Result<Arc<Transport>, Refusal> {
         let tls = tls(&options.ca_files)?;
         let client = |proxies: bool, guard: Option<Reach>| {
             let builder = Client::builder()
@@ -127,7 +127,7 @@ impl Transport {
                 None => builder,
             };
             builder.build().map_err(|e| {
-                RegistryError::new(
+                Refusal::new(
                     Failure::Io,
                     "the HTTP client",
                     format!("cannot be set up: {}", causes(&e)),
@@ -138,7 +138,7 @@ impl Transport {
         Ok(Arc::new(Transport {
             client: client(true, None)?,
             direct: client(false, None)?,
-            guarded: guarded.collect::<Result<_, RegistryError>>()?,
+            guarded: guarded.collect::<Result<_, Refusal>>()?,
             deadline: options.deadline,
             outages: Outages::new(options.probe_after),
             requests: Requests::default(),

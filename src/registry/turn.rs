@@ -22,9 +22,9 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::process::Process;
-use super::{Hold, RegistryError, Removed, Upload};
+use super::{Hold, Removed, Upload};
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{ClaimTag, Reference, Repo, Selector, Tag};
 use crate::oci::Manifest;
 use crate::oci::write::{EMPTY_CONTENT, empty, image};
@@ -72,7 +72,7 @@ pub enum NotPut {
     /// sent.
     TooLate,
     /// As of [`Upload::put_manifest`].
-    Failed(RegistryError),
+    Failed(Refusal),
 }
 
 /// The turn of one writer at one tag. To be ended by [`Turn::end`]; where it is dropped, others
@@ -92,7 +92,7 @@ impl<'a> Turn<'a> {
         repo: &'a Repo,
         tag: &'a Tag,
         told: Told<'a>,
-    ) -> Result<Turn<'a>, RegistryError> {
+    ) -> Result<Turn<'a>, Refusal> {
         let mut claims = Claims::new(upload, repo, tag, told);
         let lock = upload.hold(&repo.name).await?;
         if lock.is_none()
@@ -121,7 +121,7 @@ impl<'a> Turn<'a> {
             Ok(Err(e)) => e,
             Err(_) => {
                 let rule = format!("putting the tag was not answered within {ANSWERED:?}");
-                RegistryError::new(Failure::TimedOut, claims.subject(), rule).remedy("push again")
+                Refusal::new(Failure::TimedOut, claims.subject(), rule).remedy("push again")
             }
         };
         // It may arrive yet, and the claim keeps others away meanwhile.
@@ -208,7 +208,7 @@ impl<'a> Claims<'a> {
     }
 
     /// Claims until the claim is the first of all.
-    async fn win(&mut self) -> Result<(), RegistryError> {
+    async fn win(&mut self) -> Result<(), Refusal> {
         loop {
             self.claim().await?;
             match self.stand().await? {
@@ -223,7 +223,7 @@ impl<'a> Claims<'a> {
     }
 
     /// Puts a claim, or puts it anew.
-    async fn claim(&mut self) -> Result<(), RegistryError> {
+    async fn claim(&mut self) -> Result<(), Refusal> {
         let known = self.own.take().map(|claim| claim.name).or_else(|| self.used.take());
         let name = known.unwrap_or_else(|| ClaimTag::new(self.tag, fastrand::u64(..)));
         let since = (Instant::now(), SystemTime::now());
@@ -232,9 +232,9 @@ impl<'a> Claims<'a> {
         Ok(())
     }
 
-    async fn put(&self, name: &ClaimTag, given_up: bool) -> Result<Digest, RegistryError> {
+    async fn put(&self, name: &ClaimTag, given_up: bool) -> Result<Digest, Refusal> {
         let document = document(self.tag, given_up).map_err(|e| {
-            RegistryError::new(
+            Refusal::new(
                 Failure::Structure,
                 self.subject(),
                 format!("no claim can be made for it: {e}"),
@@ -290,7 +290,7 @@ impl<'a> Claims<'a> {
         .ok()
     }
 
-    async fn stand(&mut self) -> Result<ClaimStand, RegistryError> {
+    async fn stand(&mut self) -> Result<ClaimStand, Refusal> {
         let (own, mut others) = self.shown().await?;
         if others.iter().any(|other| *other < own) {
             others.retain(|other| *other < own);
@@ -306,7 +306,7 @@ impl<'a> Claims<'a> {
     }
 
     /// Waits until the list shows the own claim: its name, and the claims of others that count.
-    async fn shown(&mut self) -> Result<(ClaimTag, Vec<ClaimTag>), RegistryError> {
+    async fn shown(&mut self) -> Result<(ClaimTag, Vec<ClaimTag>), Refusal> {
         let (mut pause, begun) = (Pause::new(), Instant::now());
         loop {
             let names = self.names().await?;
@@ -330,14 +330,14 @@ impl<'a> Claims<'a> {
         }
     }
 
-    fn lagging(&self) -> RegistryError {
+    fn lagging(&self) -> Refusal {
         let rule = format!("the registry's list of tags does not show what was put {LAG:?} ago");
-        RegistryError::new(Failure::TimedOut, self.subject(), rule).remedy(
+        Refusal::new(Failure::TimedOut, self.subject(), rule).remedy(
             "push again when the list is up to date: without it writers cannot be kept apart",
         )
     }
 
-    async fn until_gone(&mut self, awaited: &[ClaimTag]) -> Result<(), RegistryError> {
+    async fn until_gone(&mut self, awaited: &[ClaimTag]) -> Result<(), Refusal> {
         let mut pause = Pause::new();
         loop {
             self.wait(&mut pause).await?;
@@ -349,12 +349,13 @@ impl<'a> Claims<'a> {
     }
 
     /// Waits for others, for a moment.
-    async fn wait(&mut self, pause: &mut Pause) -> Result<(), RegistryError> {
+    async fn wait(&mut self, pause: &mut Pause) -> Result<(), Refusal> {
         let waited = self.begun.elapsed();
         if waited > PATIENCE {
             let rule = format!("other writers of this tag did not end within {PATIENCE:?}");
-            return Err(RegistryError::new(Failure::TimedOut, self.subject(), rule)
-                .remedy("push again later"));
+            return Err(
+                Refusal::new(Failure::TimedOut, self.subject(), rule).remedy("push again later")
+            );
         }
         if waited > TOLD && !std::mem::replace(&mut self.is_told, true) {
             (self.told)(&format!(
@@ -367,7 +368,7 @@ impl<'a> Claims<'a> {
     }
 
     /// The names of all claims of the tag.
-    async fn names(&self) -> Result<Vec<ClaimTag>, RegistryError> {
+    async fn names(&self) -> Result<Vec<ClaimTag>, Refusal> {
         let prefix = (!self.whole).then(|| ClaimTag::prefix(self.tag));
         let tags = match self.upload.tags_now(&self.repo.name, prefix.as_deref()).await {
             Err(e) if e.failure == Failure::Protocol && prefix.is_some() => {
@@ -379,7 +380,7 @@ impl<'a> Claims<'a> {
     }
 
     /// Those of `names` that others claim by now, as far as they count.
-    async fn others(&mut self, names: &[ClaimTag]) -> Result<Vec<ClaimTag>, RegistryError> {
+    async fn others(&mut self, names: &[ClaimTag]) -> Result<Vec<ClaimTag>, Refusal> {
         let mut others = Vec::new();
         for name in names {
             let is_own = self.own.as_ref().is_some_and(|claim| claim.name == *name)
@@ -391,7 +392,7 @@ impl<'a> Claims<'a> {
         Ok(others)
     }
 
-    async fn counts(&mut self, name: &ClaimTag) -> Result<bool, RegistryError> {
+    async fn counts(&mut self, name: &ClaimTag) -> Result<bool, Refusal> {
         let selector = Selector::Tag(name.tag().clone());
         let raw = match self.upload.read_back(&self.repo.name, &selector).await {
             Err(e) if e.failure == Failure::Absent => return Ok(false),

@@ -8,8 +8,9 @@ use std::io;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{RawManifest, Registry, RegistryError};
+use super::{RawManifest, Registry};
 use crate::digest::Digest;
+use crate::failure::Refusal;
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::{Descriptor, Manifest};
 
@@ -54,7 +55,7 @@ pub trait Upload: Registry {
         repo: &RepoName,
         blob: &Descriptor,
         source: &dyn BlobSource,
-    ) -> Result<Uploaded, RegistryError>;
+    ) -> Result<Uploaded, Refusal>;
 
     /// Puts a manifest under its digest, or under a tag, which stands for it afterwards. What it
     /// names has to be there.
@@ -63,7 +64,7 @@ pub trait Upload: Registry {
         repo: &RepoName,
         selector: &Selector,
         manifest: &Manifest,
-    ) -> Result<(), RegistryError>;
+    ) -> Result<(), Refusal>;
 
     /// The digest that a tag stands for at this moment, past every cache and mirror. `None` if
     /// there is no such tag.
@@ -71,7 +72,7 @@ pub trait Upload: Registry {
         &self,
         repo: &RepoName,
         selector: &Selector,
-    ) -> Result<Option<Digest>, RegistryError>;
+    ) -> Result<Option<Digest>, Refusal>;
 
     /// Whether a tag that stands for a manifest says that all that the manifest names is there. A
     /// registry refuses a manifest whose parts it lacks; a store may carry an index without some,
@@ -86,26 +87,22 @@ pub trait Upload: Registry {
         &self,
         repo: &RepoName,
         selector: &Selector,
-    ) -> Result<RawManifest, RegistryError> {
+    ) -> Result<RawManifest, Refusal> {
         self.manifest(repo, selector).await
     }
 
     /// The tags behind `after` in the order of their bytes, or all; as they are at this moment,
     /// claims included. There may be more than were asked for. None where there is no such
     /// repository.
-    async fn tags_now(
-        &self,
-        repo: &RepoName,
-        after: Option<&str>,
-    ) -> Result<Vec<Tag>, RegistryError>;
+    async fn tags_now(&self, repo: &RepoName, after: Option<&str>) -> Result<Vec<Tag>, Refusal>;
 
     /// Removes a manifest with every tag that stands for it. To be called for what its writer alone
     /// can have named.
-    async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, RegistryError>;
+    async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, Refusal>;
 
     /// Keeps all other writers of a repository away while it is held. `None` where nothing can: who
     /// writes there takes turns by claims (see [`super::turn`]).
-    async fn hold(&self, _repo: &RepoName) -> Result<Option<Hold>, RegistryError> {
+    async fn hold(&self, _repo: &RepoName) -> Result<Option<Hold>, Refusal> {
         Ok(None)
     }
 }

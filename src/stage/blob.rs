@@ -9,9 +9,9 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, Mode, OFlags, fstat, openat, unlinkat};
 use rustix::io::Errno;
 
-use super::StageError;
 use crate::archive::{ArchiveOutput, Limits, ReadAt};
 use crate::digest::{Algorithm, Digest, Hasher};
+use crate::failure::Refusal;
 use crate::oci::Descriptor;
 use crate::registry::BlobSource;
 
@@ -151,8 +151,8 @@ impl Workshop {
     }
 
     /// A new file without a name, for reading and writing.
-    pub(super) fn file(&self) -> Result<Sealing, StageError> {
-        let failed = |e: Errno| StageError::io(format!("the directory {}", self.name), e);
+    pub(super) fn file(&self) -> Result<Sealing, Refusal> {
+        let failed = |e: Errno| Refusal::io(format!("the directory {}", self.name), e);
         let mode = Mode::RUSR | Mode::WUSR;
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         match openat(&self.dir, ".", flags | OFlags::TMPFILE, mode) {

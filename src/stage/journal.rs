@@ -6,20 +6,21 @@
 //! `done` is written after the tag was looked at, and before anything of the stage is removed.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Mode, OFlags, fsync, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::roots::path_of;
+use super::push::Pushed;
 use super::tree::{list, read_small};
-use super::{Committed, StageError};
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
+use crate::local::RelPath;
 
 /// The most bytes of a record.
 const RECORD_MAX: u64 = 1 << 20;
@@ -43,38 +44,6 @@ pub enum Stand {
     Done,
 }
 
-/// What a finished commit put under a tag.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct CommitOutcome {
-    /// The reference with its tag.
-    pub reference: String,
-    /// The tag.
-    pub tag: String,
-    /// What it stands for.
-    pub digest: String,
-}
-
-impl CommitOutcome {
-    pub(super) fn of(committed: &Committed) -> CommitOutcome {
-        CommitOutcome {
-            reference: committed.reference.clone(),
-            tag: committed.tag.clone(),
-            digest: committed.digest.clone(),
-        }
-    }
-
-    /// What a repeated commit says: nothing was sent for it.
-    pub(super) fn committed(&self) -> Committed {
-        Committed {
-            reference: self.reference.clone(),
-            digest: self.digest.clone(),
-            tag: self.tag.clone(),
-            uploaded_bytes: 0,
-            skipped_blobs: 0,
-        }
-    }
-}
-
 /// The record of one artifact root.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct JournalRecord {
@@ -87,15 +56,15 @@ pub struct JournalRecord {
     /// What was to be pushed: digests of blobs and manifests.
     pub digests: Vec<String>,
     /// What it became, once it is done.
-    pub results: Vec<CommitOutcome>,
+    pub results: Vec<Pushed>,
     /// Why it failed.
     pub error: Option<String>,
 }
 
 impl JournalRecord {
-    /// The root below the staging directory.
-    pub fn path(&self) -> PathBuf {
-        path_of(self.path.clone())
+    /// The root below the staging directory; `None` of a record that says none.
+    pub fn path(&self) -> Option<RelPath> {
+        RelPath::new(Path::new(OsStr::from_bytes(&self.path))).ok()
     }
 }
 
@@ -103,13 +72,13 @@ impl JournalRecord {
 pub(super) struct Journal {
     dir: OwnedFd,
     name: String,
-    records: Mutex<HashMap<PathBuf, JournalRecord>>,
+    records: Mutex<HashMap<RelPath, JournalRecord>>,
 }
 
 impl Journal {
     /// Reads the records of the directory `dir`, which messages call `name`. What is no record is
     /// passed over.
-    pub(super) fn open(dir: OwnedFd, name: &str) -> Result<Journal, StageError> {
+    pub(super) fn open(dir: OwnedFd, name: &str) -> Result<Journal, Refusal> {
         let mut records = HashMap::new();
         for (file, _) in list(dir.as_fd(), name)? {
             let Ok(file) = String::from_utf8(file) else { continue };
@@ -123,34 +92,35 @@ impl Journal {
             };
             if let Ok(record) = serde_json::from_slice::<JournalRecord>(&bytes)
                 && file_of(&record.path) == file
+                && let Some(path) = record.path()
             {
-                records.insert(record.path(), record);
+                records.insert(path, record);
             }
         }
         Ok(Journal { dir, name: name.to_owned(), records: Mutex::new(records) })
     }
 
     /// The record of a root.
-    pub(super) fn get(&self, path: &Path) -> Option<JournalRecord> {
+    pub(super) fn get(&self, path: &RelPath) -> Option<JournalRecord> {
         self.records.lock().get(path).cloned()
     }
 
-    /// All records.
-    pub(super) fn all(&self) -> Vec<JournalRecord> {
-        self.records.lock().values().cloned().collect()
+    /// All records, by their roots.
+    pub(super) fn all(&self) -> Vec<(RelPath, JournalRecord)> {
+        self.records.lock().iter().map(|(path, record)| (path.clone(), record.clone())).collect()
     }
 
     /// Replaces the record of a root, durably: `change` gets the one that was there, or an empty
     /// one.
     pub(super) fn write(
         &self,
-        path: &Path,
+        path: &RelPath,
         change: impl FnOnce(&mut JournalRecord),
-    ) -> Result<(), StageError> {
+    ) -> Result<(), Refusal> {
         // Held while writing: two writers of one record would overtake each other.
         let mut records = self.records.lock();
         let serial = records.values().map(|record| record.serial).max().unwrap_or(0) + 1;
-        let bytes = path.as_os_str().as_bytes().to_vec();
+        let bytes = path.to_os_string().into_vec();
         let fresh = || JournalRecord {
             path: bytes,
             serial,
@@ -163,16 +133,16 @@ impl Journal {
         record.serial = serial;
         change(&mut record);
         self.put(&record)?;
-        records.insert(path.to_path_buf(), record);
+        records.insert(path.clone(), record);
         self.shrink(&mut records);
         Ok(())
     }
 
     /// Forgets the records for which `gone` holds. Not durable: after a crash they are forgotten
     /// the next time.
-    pub(super) fn forget(&self, gone: impl Fn(&JournalRecord) -> bool) {
-        self.records.lock().retain(|_, record| {
-            let kept = !gone(record);
+    pub(super) fn forget(&self, gone: impl Fn(&RelPath, &JournalRecord) -> bool) {
+        self.records.lock().retain(|path, record| {
+            let kept = !gone(path, record);
             if !kept {
                 let _ = unlinkat(&self.dir, file_of(&record.path), AtFlags::empty());
             }
@@ -180,11 +150,10 @@ impl Journal {
         });
     }
 
-    fn put(&self, record: &JournalRecord) -> Result<(), StageError> {
-        let failed = |e: Errno| StageError::io(format!("the journal in {}", self.name), e);
-        let bytes = serde_json::to_vec(record).map_err(|e| {
-            StageError::new(Failure::Io, format!("the journal in {}", self.name), e)
-        })?;
+    fn put(&self, record: &JournalRecord) -> Result<(), Refusal> {
+        let failed = |e: Errno| Refusal::io(format!("the journal in {}", self.name), e);
+        let bytes = serde_json::to_vec(record)
+            .map_err(|e| Refusal::new(Failure::Io, format!("the journal in {}", self.name), e))?;
         let temporary = format!("{:032x}.tmp", fastrand::u128(..));
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -209,7 +178,7 @@ impl Journal {
         fsync(&self.dir).map_err(failed)
     }
 
-    fn shrink(&self, records: &mut HashMap<PathBuf, JournalRecord>) {
+    fn shrink(&self, records: &mut HashMap<RelPath, JournalRecord>) {
         let done = |record: &&JournalRecord| record.stand == Stand::Done;
         if records.values().filter(done).count() <= DONE_MAX {
             return;
@@ -218,11 +187,11 @@ impl Journal {
             .values()
             .filter(done)
             .min_by_key(|record| record.serial)
-            .map(JournalRecord::path);
+            .and_then(JournalRecord::path);
         if let Some(path) = oldest
             && records.remove(&path).is_some()
         {
-            let _ = unlinkat(&self.dir, file_of(path.as_os_str().as_bytes()), AtFlags::empty());
+            let _ = unlinkat(&self.dir, file_of(path.to_os_string().as_bytes()), AtFlags::empty());
         }
     }
 }

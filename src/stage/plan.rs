@@ -10,13 +10,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustix::fs::fstat;
 
-use super::StageError;
 use super::blob::{BlobContent, BlobFile, PushBlob, Workshop};
+use super::error::refused_archive;
 use super::provider::{self, PlannedPlatform};
 use super::tree::{ANNOTATIONS_FILE, FileStamp, StagedTree, check_links, read_small};
 use crate::archive::{self, Limits};
 use crate::artifact::{self, Release};
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{Repo, Selector, Tag};
 use crate::oci::write::{EMPTY_CONTENT, empty, image, index};
 use crate::oci::{Descriptor, Manifest};
@@ -85,14 +85,14 @@ impl ReleasePlan {
     ///
     /// # Errors
     /// It would be over a limit.
-    pub fn release(&self) -> Result<Manifest, StageError> {
+    pub fn release(&self) -> Result<Manifest, Refusal> {
         match &self.artifact {
             PlannedArtifact::Module(manifest) => Ok(manifest.clone()),
             PlannedArtifact::Provider { targets, annotations } => {
                 let entries: Vec<Descriptor> =
                     targets.iter().map(|target| target.entry.clone()).collect();
                 index(artifact::PROVIDER, &entries, annotations)
-                    .map_err(|e| StageError::document(self.subject(), &e))
+                    .map_err(|e| e.about(self.subject()))
             }
         }
     }
@@ -147,7 +147,7 @@ pub fn directory(
     name: &str,
     mut destined: Destined,
     workshop: &Workshop,
-) -> Result<ReleasePlan, StageError> {
+) -> Result<ReleasePlan, Refusal> {
     for (key, value) in annotations_of(&dir, name)? {
         destined.annotations.entry(key).or_insert(value);
     }
@@ -162,10 +162,10 @@ fn module(
     name: &str,
     destined: Destined,
     workshop: &Workshop,
-) -> Result<ReleasePlan, StageError> {
+) -> Result<ReleasePlan, Refusal> {
     let tree = StagedTree::read(dir, name, workshop.limits())?;
     if tree.files.is_empty() {
-        return Err(StageError::new(
+        return Err(Refusal::new(
             Failure::Invalid,
             name,
             "it holds no file that would be part of a release",
@@ -190,9 +190,9 @@ pub(super) fn pack(
     tree: &StagedTree,
     name: &str,
     workshop: &Workshop,
-) -> Result<(PushBlob, crate::digest::H1), StageError> {
+) -> Result<(PushBlob, crate::digest::H1), Refusal> {
     let sealing = workshop.file()?;
-    let refused = |e: &archive::ArchiveError| StageError::archive(name, e);
+    let refused = |e: &archive::ArchiveError| refused_archive(name, e);
     let limits = workshop.limits();
     let written =
         archive::write(&tree.entries(), tree, &sealing, limits).map_err(|e| refused(&e))?;
@@ -229,13 +229,13 @@ pub fn module_zip(
     name: &str,
     destined: Destined,
     limits: &Limits,
-) -> Result<ReleasePlan, StageError> {
+) -> Result<ReleasePlan, Refusal> {
     let is_zip = name.ends_with(".zip") || begins_as_zip(&file);
     let package = PlannedPackage::read(file, name, limits).map_err(|e| {
         if e.failure != Failure::Structure || is_zip {
             return e;
         }
-        StageError::new(Failure::Structure, name, "it is neither a directory nor a zip archive")
+        Refusal::new(Failure::Structure, name, "it is neither a directory nor a zip archive")
     })?;
     let mut warnings = Vec::new();
     if !package.hashes_agree {
@@ -256,9 +256,8 @@ fn module_of(
     layer: PushBlob,
     destined: Destined,
     warnings: Vec<String>,
-) -> Result<ReleasePlan, StageError> {
-    let refused =
-        |e: &dyn std::fmt::Display| StageError::new(Failure::Structure, &destined.repo, e);
+) -> Result<ReleasePlan, Refusal> {
+    let refused = |e: &dyn std::fmt::Display| Refusal::new(Failure::Structure, &destined.repo, e);
     let manifest =
         image(artifact::MODULE, std::slice::from_ref(&layer.descriptor), &destined.annotations)
             .map_err(|e| refused(&e))?;
@@ -282,20 +281,20 @@ impl PlannedPackage {
         file: OwnedFd,
         name: &str,
         limits: &Limits,
-    ) -> Result<PlannedPackage, StageError> {
+    ) -> Result<PlannedPackage, Refusal> {
         use std::os::unix::ffi::OsStrExt;
 
-        let failed = |e: rustix::io::Errno| StageError::io(name, e);
+        let failed = |e: rustix::io::Errno| Refusal::io(name, e);
         let before = fstat(&file).map_err(failed)?;
         check_links(&before, name)?;
         let file = BlobFile::of(file).map_err(failed)?;
-        let refused = |e: archive::ArchiveError| StageError::archive(name, &e);
+        let refused = |e: archive::ArchiveError| refused_archive(name, &e);
         let members = archive::index(&file, limits).map_err(refused)?;
         let hashes = archive::hashes(&file, &members, limits).map_err(refused)?;
-        let digest = file.digest().map_err(|e| StageError::io(name, e))?;
+        let digest = file.digest().map_err(|e| Refusal::io(name, e))?;
         if FileStamp::of(&fstat(&file.file).map_err(failed)?) != FileStamp::of(&before) {
             let rule = "it changed while it was read; nothing was published";
-            return Err(StageError::new(Failure::Busy, name, rule));
+            return Err(Refusal::new(Failure::Busy, name, rule));
         }
         Ok(PlannedPackage {
             file: Arc::new(file),
@@ -317,12 +316,12 @@ impl PlannedPackage {
 
 /// The annotations that a tree brings along: a JSON object of texts in `.oci-annotations.json` at
 /// its top.
-fn annotations_of(dir: &OwnedFd, name: &str) -> Result<BTreeMap<String, String>, StageError> {
+fn annotations_of(dir: &OwnedFd, name: &str) -> Result<BTreeMap<String, String>, Refusal> {
     let Some(text) = read_small(dir.as_fd(), name, ANNOTATIONS_FILE, ANNOTATIONS_MAX)? else {
         return Ok(BTreeMap::new());
     };
     serde_json::from_slice(&text).map_err(|e| {
         let rule = format!("it is no JSON object of texts: {e}");
-        StageError::new(Failure::Invalid, format!("{name}/{ANNOTATIONS_FILE}"), rule)
+        Refusal::new(Failure::Invalid, format!("{name}/{ANNOTATIONS_FILE}"), rule)
     })
 }

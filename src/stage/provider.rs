@@ -7,7 +7,6 @@ use bytes::Bytes;
 use rustix::fs::FileType;
 use serde::Deserialize;
 
-use super::StageError;
 use super::blob::{BlobContent, PushBlob, Workshop};
 use super::plan::{Destined, PlannedArtifact, PlannedPackage, ReleasePlan, layer, pack};
 use super::tree::{
@@ -18,7 +17,7 @@ use crate::artifact::{
     target_package,
 };
 use crate::digest::{Digest, H1};
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{Platform, ProviderAddr, Repo, Tag, Version, ZipName};
 use crate::oci::write::image;
 use crate::oci::{Descriptor, Manifest, PlatformObject};
@@ -88,10 +87,7 @@ pub struct ProviderContents {
 ///
 /// # Errors
 /// `Invalid` for a mixture of both.
-pub(super) fn contents(
-    dir: BorrowedFd,
-    name: &str,
-) -> Result<Option<ProviderContents>, StageError> {
+pub(super) fn contents(dir: BorrowedFd, name: &str) -> Result<Option<ProviderContents>, Refusal> {
     let mut contents = ProviderContents::new(name);
     for (entry, kind) in list(dir, name)? {
         let Ok(base) = String::from_utf8(entry) else {
@@ -114,7 +110,7 @@ pub(super) fn contents(
                 "{} belongs to a provider release and {stranger} does not: a release is one or the other",
                 contents.first()
             );
-            Err(StageError::new(Failure::Invalid, name, rule))
+            Err(Refusal::new(Failure::Invalid, name, rule))
         }
     }
 }
@@ -123,7 +119,7 @@ pub(super) fn contents(
 ///
 /// # Errors
 /// It cannot be listed.
-pub fn version_in(dir: BorrowedFd, name: &str) -> Result<Option<Version>, StageError> {
+pub fn version_in(dir: BorrowedFd, name: &str) -> Result<Option<Version>, Refusal> {
     let zip = |entry: &[u8]| {
         std::str::from_utf8(entry).ok().and_then(|name| name.parse::<ZipName>().ok())
     };
@@ -146,8 +142,8 @@ pub(super) fn mirrored(
     repo: &Repo,
     annotations: &BTreeMap<String, String>,
     workshop: &Workshop,
-) -> Result<Vec<ReleasePlan>, StageError> {
-    let invalid = |subject: &str, rule: &str| StageError::new(Failure::Invalid, subject, rule);
+) -> Result<Vec<ReleasePlan>, Refusal> {
+    let invalid = |subject: &str, rule: &str| Refusal::new(Failure::Invalid, subject, rule);
     let mut all = ProviderContents::new(name);
     for (entry, kind) in list(dir, name)? {
         let base = String::from_utf8_lossy(&entry).into_owned();
@@ -212,12 +208,12 @@ impl ProviderContents {
     }
 
     /// Takes an entry of a directory, if it is part of a provider release.
-    fn take(&mut self, dir: BorrowedFd, base: &str, kind: FileType) -> Result<bool, StageError> {
+    fn take(&mut self, dir: BorrowedFd, base: &str, kind: FileType) -> Result<bool, Refusal> {
         let path = format!("{}/{base}", self.name);
         if base.as_bytes().starts_with(PROGRAM) && base.ends_with(".zip") {
-            let says = base.parse().map_err(|e| StageError::new(Failure::Invalid, &path, e))?;
+            let says = base.parse().map_err(|e| Refusal::new(Failure::Invalid, &path, e))?;
             let file =
-                open_beneath(dir, base.as_bytes(), FILE).map_err(|e| StageError::io(&path, e))?;
+                open_beneath(dir, base.as_bytes(), FILE).map_err(|e| Refusal::io(&path, e))?;
             self.zips.push(Zip { path, name: base.to_owned(), says, file });
             return Ok(true);
         }
@@ -232,7 +228,7 @@ impl ProviderContents {
             return Ok(false);
         }
         let below =
-            open_beneath(dir, base.as_bytes(), DIRECTORY).map_err(|e| StageError::io(&path, e))?;
+            open_beneath(dir, base.as_bytes(), DIRECTORY).map_err(|e| Refusal::io(&path, e))?;
         let program = list(below.as_fd(), &path)?
             .iter()
             .any(|(name, kind)| name.starts_with(PROGRAM) && *kind != FileType::Directory);
@@ -246,7 +242,7 @@ impl ProviderContents {
     ///
     /// # Errors
     /// It cannot be read, or is too large for one.
-    pub fn add_beside(&mut self, name: &str, file: OwnedFd, path: &str) -> Result<(), StageError> {
+    pub fn add_beside(&mut self, name: &str, file: OwnedFd, path: &str) -> Result<(), Refusal> {
         self.keep(name, read_file(&file, path, BESIDE_MAX)?);
         Ok(())
     }
@@ -287,7 +283,7 @@ impl ProviderContents {
     /// # Errors
     /// `Invalid` where names, versions or platforms do not go together; `Integrity` where a sum
     /// does not hold.
-    pub fn plan(self, destined: Destined, workshop: &Workshop) -> Result<ReleasePlan, StageError> {
+    pub fn plan(self, destined: Destined, workshop: &Workshop) -> Result<ReleasePlan, Refusal> {
         self.check_names(&destined.tags)?;
         let mut warnings: Vec<String> = self.told_left().into_iter().collect();
         let sums = read_sums(&self.sums)?;
@@ -350,11 +346,11 @@ impl ProviderContents {
         &self,
         sums: &ProviderSums,
         warnings: &mut Vec<String>,
-    ) -> Result<BTreeMap<String, String>, StageError> {
+    ) -> Result<BTreeMap<String, String>, Refusal> {
         let mut about = BTreeMap::new();
         for (name, content) in &self.manifests {
             let path = format!("{}/{name}", self.name);
-            let invalid = |rule: &str| StageError::new(Failure::Invalid, &path, rule);
+            let invalid = |rule: &str| Refusal::new(Failure::Invalid, &path, rule);
             let is_own = |zip: &Zip| *name == zip.says.manifest_name();
             if !self.zips.iter().all(is_own) {
                 return Err(invalid(
@@ -380,9 +376,9 @@ impl ProviderContents {
     }
 
     /// One provider, one version, which is that of the tags, and each platform once.
-    fn check_names(&self, tags: &[Tag]) -> Result<(), StageError> {
+    fn check_names(&self, tags: &[Tag]) -> Result<(), Refusal> {
         let refuse =
-            |subject: &str, rule: String| Err(StageError::new(Failure::Invalid, subject, rule));
+            |subject: &str, rule: String| Err(Refusal::new(Failure::Invalid, subject, rule));
         let mut versions = Vec::new();
         for tag in tags {
             match Version::of_tag(tag) {
@@ -429,10 +425,11 @@ fn target(
     about: &BTreeMap<String, String>,
     h1: Option<H1>,
     packed_here: bool,
-) -> Result<PlannedPlatform, StageError> {
+) -> Result<PlannedPlatform, Refusal> {
     let layers: Vec<Descriptor> =
         [package].into_iter().chain(beside).map(|blob| blob.descriptor.clone()).collect();
-    let refused = |e: &dyn std::fmt::Display| StageError::new(Failure::Structure, &platform, e);
+    let refused =
+        |e: &dyn std::fmt::Display| Refusal::new(Failure::Structure, platform.to_string(), e);
     let manifest = image(PROVIDER_TARGET, &layers, about).map_err(|e| refused(&e))?;
     target_package(&manifest, &platform).map_err(|e| refused(&e))?;
     let mut entry = manifest.descriptor();
@@ -473,7 +470,7 @@ fn is_protocol(version: &str) -> bool {
 /// What the files with sums say: base name of a zip, and the sum with the file that says it.
 type ProviderSums = BTreeMap<String, (String, String)>;
 
-fn read_sums(files: &[(String, Vec<u8>)]) -> Result<ProviderSums, StageError> {
+fn read_sums(files: &[(String, Vec<u8>)]) -> Result<ProviderSums, Refusal> {
     let mut sums = ProviderSums::new();
     for (file, content) in files.iter().filter(|(name, _)| name.ends_with("_SHA256SUMS")) {
         for line in String::from_utf8_lossy(content).lines().filter(|line| !line.trim().is_empty())
@@ -481,7 +478,7 @@ fn read_sums(files: &[(String, Vec<u8>)]) -> Result<ProviderSums, StageError> {
             let Some((sum, name)) = line.split_once([' ', '\t']).filter(|(sum, _)| is_sum(sum))
             else {
                 let rule = format!("the line {line:?} is not a SHA-256 sum and a name");
-                return Err(StageError::new(Failure::Invalid, file, rule));
+                return Err(Refusal::new(Failure::Invalid, file, rule));
             };
             let name = name.trim_start_matches([' ', '\t', '*']).trim_end();
             sums.insert(name.to_owned(), (sum.to_ascii_lowercase(), file.clone()));
@@ -500,12 +497,12 @@ fn check_sum(
     digest: Digest,
     sums: &ProviderSums,
     warnings: &mut Vec<String>,
-) -> Result<(), StageError> {
+) -> Result<(), Refusal> {
     match sums.get(name) {
         Some((sum, _)) if *sum == digest.hex() => Ok(()),
         Some((sum, file)) => {
             let rule = format!("its SHA-256 sum is {}, and {file} says {sum}", digest.hex());
-            Err(StageError::new(Failure::Integrity, path, rule).remedy("copy the zip again"))
+            Err(Refusal::new(Failure::Integrity, path, rule).remedy("copy the zip again"))
         }
         None => {
             if !sums.is_empty() {

@@ -15,17 +15,17 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
-use super::StageError;
 use super::blob::PushBlob;
 use super::plan::{PlannedArtifact, ReleasePlan};
 use super::provider::PlannedPlatform;
 use crate::artifact::{self, PACKAGE_DIGEST_ANNOTATION, Release};
 use crate::digest::Digest;
-use crate::failure::Failure;
-use crate::name::{Reference, Selector, Tag};
+use crate::failure::{Failure, Refusal};
+use crate::name::{Reference, Selector, Tag, text};
 use crate::oci::write::extended;
-use crate::oci::{Descriptor, Manifest, ManifestBody};
+use crate::oci::{Descriptor, DocumentError, Manifest, ManifestBody};
 use crate::registry::turn::{NotPut, Told, Turn};
 use crate::registry::{BlobSource, Upload, Uploaded};
 
@@ -48,18 +48,30 @@ pub struct PushOptions {
 }
 
 /// A tag that stands for what was pushed.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Pushed {
     /// The reference with its tag.
+    #[serde(with = "text")]
     pub reference: Reference,
-    /// The tag.
-    pub tag: Tag,
-    /// What it stands for.
+    /// What the tag stands for.
+    #[serde(with = "text")]
     pub digest: Digest,
+    /// The tag.
+    #[serde(with = "text")]
+    pub tag: Tag,
     /// Bytes of blobs that were sent for it.
+    #[serde(default)]
     pub uploaded_bytes: u64,
     /// Blobs that were there already.
+    #[serde(default)]
     pub skipped_blobs: u64,
+}
+
+impl Pushed {
+    /// What is said of it when it is asked for again: nothing was sent.
+    pub(super) fn as_known(&self) -> Pushed {
+        Pushed { uploaded_bytes: 0, skipped_blobs: 0, ..self.clone() }
+    }
 }
 
 /// A step that is durable in the registry.
@@ -77,7 +89,7 @@ pub enum PushStep {
 #[async_trait]
 pub trait Observer: Send + Sync {
     /// A step was taken. The push goes on when this returns, and fails if it does.
-    async fn reached(&self, step: PushStep) -> Result<(), StageError>;
+    async fn reached(&self, step: PushStep) -> Result<(), Refusal>;
 
     /// `done` of `total` bytes of blobs are there.
     fn progress(&self, done: u64, total: u64);
@@ -96,13 +108,11 @@ pub async fn push(
     upload: &dyn Upload,
     options: PushOptions,
     observer: &dyn Observer,
-) -> Result<Vec<Pushed>, StageError> {
+) -> Result<Vec<Pushed>, Refusal> {
     if let Some(tag) = plan.tags.iter().find(|tag| tag.is_claim()) {
         let rule =
             format!("{tag} is a name by which tofufs keeps writers apart, and no list shows it");
-        return Err(
-            StageError::new(Failure::Invalid, &plan.repo, rule).remedy("choose another tag")
-        );
+        return Err(Refusal::new(Failure::Invalid, &plan.repo, rule).remedy("choose another tag"));
     }
     let told = |what: &str| observer.waits(what);
     let mut push = ReleasePush { plan, upload, options, observer, told: &told, content: None };
@@ -149,7 +159,7 @@ struct ReleasePush<'a> {
 
 impl ReleasePush<'_> {
     /// Of several tags, one that is taken is found before anything is sent.
-    async fn check_free(&self) -> Result<(), StageError> {
+    async fn check_free(&self) -> Result<(), Refusal> {
         if let PlannedArtifact::Module(manifest) = &self.plan.artifact
             && self.plan.tags.len() > 1
         {
@@ -160,7 +170,7 @@ impl ReleasePush<'_> {
         Ok(())
     }
 
-    async fn module(&mut self, tag: &Tag, manifest: &Manifest) -> Result<Digest, StageError> {
+    async fn module(&mut self, tag: &Tag, manifest: &Manifest) -> Result<Digest, Refusal> {
         let ours = manifest.digest;
         if !self.is_free(tag, ours).await? {
             return Ok(ours);
@@ -183,7 +193,7 @@ impl ReleasePush<'_> {
         turn: &mut Turn<'_>,
         tag: &Tag,
         manifest: &Manifest,
-    ) -> Result<bool, StageError> {
+    ) -> Result<bool, Refusal> {
         let ours = manifest.digest;
         // Uploading may have taken hours.
         if !self.is_free(tag, ours).await? {
@@ -198,12 +208,12 @@ impl ReleasePush<'_> {
         }
     }
 
-    async fn turn<'a>(&'a self, tag: &'a Tag) -> Result<Turn<'a>, StageError> {
+    async fn turn<'a>(&'a self, tag: &'a Tag) -> Result<Turn<'a>, Refusal> {
         Ok(Turn::take(self.upload, &self.plan.repo, tag, self.told).await?)
     }
 
     /// Whether the tag may be put; false if it stands for `ours` already.
-    async fn is_free(&self, tag: &Tag, ours: Digest) -> Result<bool, StageError> {
+    async fn is_free(&self, tag: &Tag, ours: Digest) -> Result<bool, Refusal> {
         match self.present(tag).await? {
             Some(now) if now == ours => Ok(false),
             Some(other) if !self.options.allow_overwrite => Err(self.exists(tag, ours, other)),
@@ -211,7 +221,7 @@ impl ReleasePush<'_> {
         }
     }
 
-    async fn provider(&mut self, tag: &Tag) -> Result<Digest, StageError> {
+    async fn provider(&mut self, tag: &Tag) -> Result<Digest, Refusal> {
         let there = self.present(tag).await?;
         if let Merged::Same(digest) = self.merged(tag, there).await? {
             return Ok(digest);
@@ -233,7 +243,7 @@ impl ReleasePush<'_> {
         &self,
         turn: &mut Turn<'_>,
         tag: &Tag,
-    ) -> Result<Option<Digest>, StageError> {
+    ) -> Result<Option<Digest>, Refusal> {
         let mut before = self.present(tag).await?;
         let mut ours = None;
         for _ in 0..MERGES {
@@ -263,7 +273,7 @@ impl ReleasePush<'_> {
         Err(self.lost(tag, ours, before))
     }
 
-    async fn merged(&self, tag: &Tag, there: Option<Digest>) -> Result<Merged, StageError> {
+    async fn merged(&self, tag: &Tag, there: Option<Digest>) -> Result<Merged, Refusal> {
         let there = match there {
             Some(digest) => Some(self.manifest(digest).await?),
             None => None,
@@ -272,11 +282,11 @@ impl ReleasePush<'_> {
     }
 
     /// The index that holds what is there and what is planned.
-    async fn merge(&self, tag: &Tag, there: Option<&Manifest>) -> Result<Merged, StageError> {
+    async fn merge(&self, tag: &Tag, there: Option<&Manifest>) -> Result<Merged, Refusal> {
         let PlannedArtifact::Provider { targets, annotations } = &self.plan.artifact else {
-            return Err(StageError::lost(self.reference(tag)));
+            return Err(Refusal::lost(self.reference(tag)));
         };
-        let document = |e| StageError::document(self.reference(tag), &e);
+        let document = |e: DocumentError| e.about(self.reference(tag));
         let fresh = || self.plan.release().map(Merged::New);
         let Some(there) = there else { return fresh() };
         let release = match (Release::read(there), &there.body) {
@@ -318,7 +328,7 @@ impl ReleasePush<'_> {
         &self,
         known: &Descriptor,
         target: &PlannedPlatform,
-    ) -> Result<bool, StageError> {
+    ) -> Result<bool, Refusal> {
         if let Some(digest) = known.annotations.get(PACKAGE_DIGEST_ANNOTATION) {
             return Ok(*digest == target.package.to_string());
         }
@@ -334,7 +344,7 @@ impl ReleasePush<'_> {
         there: &Manifest,
         known: Option<&Descriptor>,
         target: &PlannedPlatform,
-    ) -> Result<(), StageError> {
+    ) -> Result<(), Refusal> {
         if self.options.allow_overwrite {
             return Ok(());
         }
@@ -352,11 +362,11 @@ impl ReleasePush<'_> {
             ),
             None => return Ok(()),
         };
-        Err(StageError::new(Failure::Exists, self.reference(tag), rule).remedy(OVERWRITE))
+        Err(Refusal::new(Failure::Exists, self.reference(tag), rule).remedy(OVERWRITE))
     }
 
     /// Makes sure that blobs and manifests are there.
-    async fn content(&mut self) -> Result<(), StageError> {
+    async fn content(&mut self) -> Result<(), Refusal> {
         if self.content.is_some() {
             return Ok(());
         }
@@ -370,7 +380,7 @@ impl ReleasePush<'_> {
         Ok(())
     }
 
-    async fn blobs(&self) -> Result<Sent, StageError> {
+    async fn blobs(&self) -> Result<Sent, Refusal> {
         let progress = PushProgress {
             observer: self.observer,
             total: self.plan.size(),
@@ -394,7 +404,7 @@ impl ReleasePush<'_> {
         &self,
         blob: &PushBlob,
         progress: &PushProgress<'_>,
-    ) -> Result<(Uploaded, u64), StageError> {
+    ) -> Result<(Uploaded, u64), Refusal> {
         let Descriptor { digest, size, .. } = blob.descriptor;
         let counted = Counted { blob, progress };
         let uploaded =
@@ -404,7 +414,7 @@ impl ReleasePush<'_> {
     }
 
     /// Puts a manifest under its digest, and compares what the registry has under it.
-    async fn put_by_digest(&self, manifest: &Manifest) -> Result<(), StageError> {
+    async fn put_by_digest(&self, manifest: &Manifest) -> Result<(), Refusal> {
         let selector = Selector::Digest(manifest.digest);
         let mut pauses = LACKING_PAUSES.iter();
         while let Err(e) = self.upload.put_manifest(&self.plan.repo.name, &selector, manifest).await
@@ -424,10 +434,10 @@ impl ReleasePush<'_> {
             "the registry took this manifest, but gives {} for it",
             Digest::of(&back.bytes)
         );
-        Err(StageError::new(Failure::Integrity, self.plan.repo.at(selector), rule))
+        Err(Refusal::new(Failure::Integrity, self.plan.repo.at(selector), rule))
     }
 
-    async fn present(&self, tag: &Tag) -> Result<Option<Digest>, StageError> {
+    async fn present(&self, tag: &Tag) -> Result<Option<Digest>, Refusal> {
         match self.upload.present(&self.plan.repo.name, &Selector::Tag(tag.clone())).await {
             // A repository that is made by its first push.
             Err(e) if e.failure == Failure::Absent => Ok(None),
@@ -436,59 +446,59 @@ impl ReleasePush<'_> {
     }
 
     /// A manifest of the repository, checked against its digest.
-    async fn manifest(&self, digest: Digest) -> Result<Manifest, StageError> {
+    async fn manifest(&self, digest: Digest) -> Result<Manifest, Refusal> {
         let selector = Selector::Digest(digest);
         let raw = self.upload.manifest(&self.plan.repo.name, &selector).await?;
         let subject = self.plan.repo.at(selector);
         let got = Digest::of_with(digest.algorithm(), &raw.bytes);
         if got != digest {
-            return Err(StageError::new(
+            return Err(Refusal::new(
                 Failure::Integrity,
                 subject,
                 format!("the registry gives {got} for it"),
             ));
         }
         Manifest::parse(raw.bytes, digest, raw.content_type.as_deref())
-            .map_err(|e| StageError::document(subject, &e))
+            .map_err(|e| e.about(subject))
     }
 
     fn reference(&self, tag: &Tag) -> Reference {
         self.plan.repo.at(Selector::Tag(tag.clone()))
     }
 
-    fn exists(&self, tag: &Tag, ours: Digest, there: Digest) -> StageError {
+    fn exists(&self, tag: &Tag, ours: Digest, there: Digest) -> Refusal {
         let rule = format!("the tag stands for {there}, and was to stand for {ours}");
-        StageError::new(Failure::Exists, self.reference(tag), rule).remedy(OVERWRITE)
+        Refusal::new(Failure::Exists, self.reference(tag), rule).remedy(OVERWRITE)
     }
 
-    fn too_slow(&self, tag: &Tag) -> StageError {
+    fn too_slow(&self, tag: &Tag) -> Refusal {
         let rule = format!(
             "the registry answered too slowly, {TRIES} times, to change the tag before others might"
         );
-        StageError::new(Failure::TimedOut, self.reference(tag), rule).remedy("push again")
+        Refusal::new(Failure::TimedOut, self.reference(tag), rule).remedy("push again")
     }
 
     /// The tag does not stand for what was put under it.
-    fn lost(&self, tag: &Tag, ours: Digest, now: Option<Digest>) -> StageError {
+    fn lost(&self, tag: &Tag, ours: Digest, now: Option<Digest>) -> Refusal {
         match now {
             Some(now) => {
                 let rule = format!(
                     "the tag stands for {now}, although {ours} was put: another writer was there, or the registry does not keep what it accepts"
                 );
-                StageError::new(Failure::Exists, self.reference(tag), rule)
+                Refusal::new(Failure::Exists, self.reference(tag), rule)
                     .remedy("look at what is there, then repeat")
             }
             None => {
                 let rule =
                     format!("the registry accepted {ours}, but says that there is no such tag");
-                StageError::new(Failure::Integrity, self.reference(tag), rule)
+                Refusal::new(Failure::Integrity, self.reference(tag), rule)
             }
         }
     }
 }
 
 /// Puts the tag; false where the turn was over before.
-async fn put_in_time(turn: &mut Turn<'_>, manifest: &Manifest) -> Result<bool, StageError> {
+async fn put_in_time(turn: &mut Turn<'_>, manifest: &Manifest) -> Result<bool, Refusal> {
     match turn.put(manifest).await {
         Ok(()) => Ok(true),
         Err(NotPut::TooLate) => Ok(false),

@@ -5,7 +5,6 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, RenameFlags, fchmod, fsync, openat, renameat_with, statat,
@@ -13,11 +12,10 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::StageError;
 use super::roots::{StagingRoots, subject};
 use super::tree::{FileStamp, list};
-use crate::failure::Failure;
-use crate::local::as_owner;
+use crate::failure::{Failure, Refusal};
+use crate::local::{RelPath, as_owner};
 
 /// Everything that lies in a directory, links not followed: paths, and stamps of what is no
 /// directory.
@@ -25,7 +23,7 @@ use crate::local::as_owner;
 pub(super) struct Snapshot(Vec<(Vec<u8>, Option<FileStamp>)>);
 
 impl Snapshot {
-    pub(super) fn of(dir: BorrowedFd, subject: &str) -> Result<Snapshot, StageError> {
+    pub(super) fn of(dir: BorrowedFd, subject: &str) -> Result<Snapshot, Refusal> {
         let mut entries = Vec::new();
         below(dir, b"", subject, &mut entries)?;
         entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
@@ -38,8 +36,8 @@ fn below(
     prefix: &[u8],
     subject: &str,
     entries: &mut Vec<(Vec<u8>, Option<FileStamp>)>,
-) -> Result<(), StageError> {
-    let failed = |e: Errno| StageError::io(subject, e);
+) -> Result<(), Refusal> {
+    let failed = |e: Errno| Refusal::io(subject, e);
     for (name, kind) in list(dir, subject)? {
         let path = [prefix, b"/", &name].concat();
         if kind == FileType::Directory {
@@ -66,24 +64,23 @@ const PLAIN_DIRECTORY: OFlags =
 /// was.
 pub(super) fn remove(
     staging: &StagingRoots,
-    root: &Path,
+    root: &RelPath,
     snapshot: &Snapshot,
     removed: &OwnedFd,
-) -> Result<(), StageError> {
-    let failed = |e: Errno| StageError::io(subject(root), e);
+) -> Result<(), Refusal> {
+    let failed = |e: Errno| Refusal::io(subject(root), e);
     let changed = || {
         let rule =
             "it was published, but something else was written to it meanwhile, which stays there";
-        StageError::new(Failure::Busy, subject(root), rule)
+        Refusal::new(Failure::Busy, subject(root), rule)
     };
     let staged = staging.open(root)?;
     let now = Snapshot::of(staged.as_fd(), &subject(root))?;
     if now != *snapshot {
         return Err(changed());
     }
-    let (above, name) =
-        (root.parent().unwrap_or(Path::new("")), root.file_name().unwrap_or_default());
-    let above = staging.open(above)?;
+    let (above, name) = root.split_last().ok_or_else(changed)?;
+    let (above, name) = (staging.open(&above)?, name.as_os_str());
     let aside = format!("{:032x}", fastrand::u128(..));
     // The staged tree may have any modes: it is moved and removed with the owner's rights.
     let places = [above.as_fd(), staged.as_fd()];

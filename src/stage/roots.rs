@@ -7,16 +7,16 @@
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::StageError;
 use super::tree::{DIRECTORY, list, open_plain};
-use crate::failure::Failure;
-use crate::name::{Host, Platform, ProviderAddr, Repo, RepoName, Selector, Tag, is_passage};
+use crate::failure::{Failure, Refusal};
+use crate::local::{Name, RelPath};
+use crate::name::{Platform, ProviderAddr, Reference, Repo, Tag, is_passage};
 
 /// The directory of packed mirrors, which no host can have for a name.
 const MIRROR: &str = "mirror";
@@ -43,38 +43,33 @@ impl StagingRoots {
     ///
     /// # Errors
     /// `Absent` where there is no such directory, or nothing is staged below it.
-    pub(super) fn roots(&self, path: &Path) -> Result<Vec<PathBuf>, StageError> {
-        let parts = components(path)?;
-        let fixed = parts.first().map_or(1, |first| if *first == MIRROR { 4 } else { 2 });
-        let mut at = PathBuf::new();
-        for (depth, part) in parts.iter().enumerate() {
-            at.push(part);
-            if depth + 1 < fixed {
-                continue;
-            }
-            let mirror = fixed == 4;
+    pub(super) fn roots(&self, path: &RelPath) -> Result<Vec<RelPath>, Refusal> {
+        let depth = path.names().len();
+        let fixed = if is_mirror(path) { 4 } else { 2 };
+        for at in (fixed..=depth).map(|depth| path.ancestor(depth)) {
             // Also where its kind follows from its place, it has to be there.
-            let is_root = self.is_root(&at)? || mirror;
-            if is_root {
+            if self.is_root(&at)? || is_mirror(path) {
                 return Ok(vec![at]);
             }
         }
         // Makes sure that it is there.
         self.entries(path)?;
         let found = self.below(path)?;
-        match found.is_empty() {
-            false => Ok(found),
-            true if parts.len() >= fixed => Ok(vec![path.to_path_buf()]),
-            true => Err(absent(path)),
+        if !found.is_empty() {
+            Ok(found)
+        } else if depth >= fixed {
+            Ok(vec![path.clone()])
+        } else {
+            Err(absent(path))
         }
     }
 
     /// All artifact roots below `path`, topmost ones only; sorted.
-    fn below(&self, path: &Path) -> Result<Vec<PathBuf>, StageError> {
+    fn below(&self, path: &RelPath) -> Result<Vec<RelPath>, Refusal> {
         let mut roots = Vec::new();
         self.walk(path, &mut |path, is_root| {
             if is_root {
-                roots.push(path.to_path_buf());
+                roots.push(path.clone());
             }
         })?;
         roots.sort();
@@ -84,14 +79,13 @@ impl StagingRoots {
     /// Shows each directory below `path` down to the artifact roots, and whether it is one.
     pub(super) fn walk(
         &self,
-        path: &Path,
-        show: &mut dyn FnMut(&Path, bool),
-    ) -> Result<(), StageError> {
-        let mut pending = VecDeque::from([path.to_path_buf()]);
+        path: &RelPath,
+        show: &mut dyn FnMut(&RelPath, bool),
+    ) -> Result<(), Refusal> {
+        let mut pending = VecDeque::from([path.clone()]);
         let mut seen = 0;
         while let Some(dir) = pending.pop_front() {
-            let depth = dir.components().count();
-            let mirror = dir.starts_with(MIRROR);
+            let depth = dir.names().len();
             for (name, kind) in self.entries(&dir)? {
                 if kind != FileType::Directory {
                     continue;
@@ -99,11 +93,14 @@ impl StagingRoots {
                 seen += 1;
                 if seen > DIRECTORIES_MAX {
                     let rule = format!("there are more than {DIRECTORIES_MAX} directories");
-                    return Err(StageError::new(Failure::TooLarge, subject(path), rule));
+                    return Err(Refusal::new(Failure::TooLarge, subject(path), rule));
                 }
-                let below = dir.join(OsStr::from_bytes(&name));
-                let is_root =
-                    if mirror { depth == 3 } else { depth >= 1 && self.is_root(&below)? };
+                let below = dir.join(name);
+                let is_root = if is_mirror(&dir) {
+                    depth == 3
+                } else {
+                    depth >= 1 && self.is_root(&below)?
+                };
                 show(&below, is_root);
                 if !is_root {
                     pending.push_back(below);
@@ -114,83 +111,87 @@ impl StagingRoots {
     }
 
     /// Whether a directory below a host is a release by its name or by what it holds.
-    fn is_root(&self, path: &Path) -> Result<bool, StageError> {
+    fn is_root(&self, path: &RelPath) -> Result<bool, Refusal> {
         let entries = self.entries(path)?;
-        let name = path.file_name().unwrap_or_default().as_bytes();
-        let platform = |name: &[u8]| {
-            std::str::from_utf8(name)
-                .ok()
+        let platform = |name: &Name| {
+            name.to_str()
                 .and_then(|name| name.parse::<Platform>().ok())
                 .is_some_and(|p| is_known(&p))
         };
-        Ok(name.contains(&b':')
+        let has_colon = |name: &Name| name.as_os_str().as_bytes().contains(&b':');
+        Ok(path.names().last().is_some_and(has_colon)
             || entries.iter().any(|(_, kind)| *kind != FileType::Directory)
             || !entries.is_empty() && entries.iter().all(|(name, _)| platform(name)))
     }
 
     /// Whether `path` is a directory on the way to releases. An empty one counts if its name cannot
     /// be a version: the name of a repository that nothing is staged for yet.
-    pub(super) fn is_way(&self, path: &Path) -> Result<bool, StageError> {
-        let mut at = PathBuf::new();
-        for (depth, part) in components(path)?.into_iter().enumerate() {
-            at.push(part);
-            if depth > 0 && self.is_root(&at)? {
+    pub(super) fn is_way(&self, path: &RelPath) -> Result<bool, Refusal> {
+        let depth = path.names().len();
+        for at in (2..=depth).map(|depth| path.ancestor(depth)) {
+            if self.is_root(&at)? {
                 return Ok(false);
             }
         }
-        let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
-        let may_be_empty =
-            at.parent().is_none_or(|above| above.as_os_str().is_empty()) || is_passage(name);
-        Ok(!self.entries(path)?.is_empty() || may_be_empty)
+        let name = path.names().last().and_then(Name::to_str).unwrap_or_default();
+        Ok(!self.entries(path)?.is_empty() || depth <= 1 || is_passage(name))
     }
 
     /// The names of the directories in `path` that are on the way to releases.
-    pub(super) fn ways_in(&self, path: &Path) -> Result<Vec<OsString>, StageError> {
+    pub(super) fn ways_in(&self, path: &RelPath) -> Result<Vec<Name>, Refusal> {
         let mut ways = Vec::new();
         for (name, kind) in self.entries(path)? {
-            let name = OsString::from_vec(name);
-            if kind == FileType::Directory && self.is_way(&path.join(&name))? {
+            if kind == FileType::Directory && self.is_way(&path.join(name.clone()))? {
                 ways.push(name);
             }
         }
         Ok(ways)
     }
 
-    fn entries(&self, path: &Path) -> Result<Vec<(Vec<u8>, FileType)>, StageError> {
+    fn entries(&self, path: &RelPath) -> Result<Vec<(Name, FileType)>, Refusal> {
         let dir = self.open(path)?;
-        list(dir.as_fd(), &subject(path))
+        let listed = list(dir.as_fd(), &subject(path))?.into_iter();
+        Ok(listed
+            .filter_map(|(name, kind)| Some((Name::new(OsStr::from_bytes(&name)).ok()?, kind)))
+            .collect())
     }
 
     /// Opens a staged directory.
-    pub(super) fn open(&self, path: &Path) -> Result<OwnedFd, StageError> {
-        let name = if path.as_os_str().is_empty() { OsStr::new(".") } else { path.as_os_str() };
-        open_plain(self.dir.as_fd(), name.as_bytes(), DIRECTORY).map_err(|e| match e {
+    pub(super) fn open(&self, path: &RelPath) -> Result<OwnedFd, Refusal> {
+        let path_name = match path.names() {
+            [] => OsString::from("."),
+            _ => path.to_os_string(),
+        };
+        open_plain(self.dir.as_fd(), path_name.as_bytes(), DIRECTORY).map_err(|e| match e {
             Errno::NOENT | Errno::NOTDIR | Errno::LOOP => absent(path),
-            e => StageError::io(subject(path), e),
+            e => Refusal::io(subject(path), e),
         })
     }
 }
 
 /// What messages call a staged path.
-pub(super) fn subject(path: &Path) -> String {
-    Path::new("staging").join(path).as_os_str().as_bytes().escape_ascii().to_string()
+pub(super) fn subject(path: &RelPath) -> String {
+    format!("staging/{}", path.to_os_string().as_bytes().escape_ascii())
 }
 
-fn absent(path: &Path) -> StageError {
-    StageError::new(Failure::Absent, subject(path), "nothing is staged there")
+fn is_mirror(path: &RelPath) -> bool {
+    path.names().first().is_some_and(|first| first.as_os_str() == MIRROR)
 }
 
-fn components(path: &Path) -> Result<Vec<&OsStr>, StageError> {
-    path.components()
-        .map(|part| match part {
-            Component::Normal(name) => Ok(name),
-            _ => Err(StageError::new(
-                Failure::Invalid,
-                subject(path),
-                "it is no path below the staging directory",
-            )),
-        })
-        .collect()
+fn absent(path: &RelPath) -> Refusal {
+    Refusal::new(Failure::Absent, subject(path), "nothing is staged there")
+}
+
+/// A path below the staging directory.
+///
+/// # Errors
+/// `Invalid` for one that leads elsewhere.
+pub fn staged_path(path: &Path) -> Result<RelPath, Refusal> {
+    RelPath::new(path).map_err(|_| {
+        let subject = Path::new("staging").join(path);
+        let subject = subject.as_os_str().as_bytes().escape_ascii().to_string();
+        Refusal::new(Failure::Invalid, subject, "it is no path below the staging directory")
+    })
 }
 
 /// Operating systems and architectures as Go names them, so that a repository called `my_app` is no
@@ -224,13 +225,13 @@ fn is_known(platform: &Platform) -> bool {
 ///
 /// # Errors
 /// `Invalid`, with the name that cannot be what it should be.
-pub fn target(root: &Path) -> Result<RootTarget, StageError> {
-    let refuse = |rule: String| Err(StageError::new(Failure::Invalid, subject(root), rule));
+pub fn target(root: &RelPath) -> Result<RootTarget, Refusal> {
+    let refuse = |rule: String| Err(Refusal::new(Failure::Invalid, subject(root), rule));
     let mut parts = Vec::new();
-    for part in components(root)? {
+    for part in root.names() {
         match part.to_str() {
             Some(part) => parts.push(part),
-            None => return refuse(format!("{:?} is no name of a repository or tag", part)),
+            None => return refuse(format!("{part:?} is no name of a repository or tag")),
         }
     }
     if let [MIRROR, host, namespace, kind] = parts[..] {
@@ -242,49 +243,18 @@ pub fn target(root: &Path) -> Result<RootTarget, StageError> {
             }
         };
     }
-    let [host, names @ .., last] = &parts[..] else {
-        return refuse("a release lies at HOST/REPOSITORY/TAG".to_owned());
-    };
-    let host: Host = match host.parse() {
-        Ok(host) => host,
-        Err(e) => return refuse(format!("{e}")),
-    };
-    let (name, tag) = match last.split_once(':') {
-        Some((name, tag)) => (names.iter().copied().chain([name]).collect::<Vec<_>>(), tag),
-        None => (names.to_vec(), *last),
-    };
-    if last.contains('@') {
-        return refuse(
-            "a digest follows from the content and cannot be chosen: name the directory by a tag"
-                .to_owned(),
-        );
-    }
-    if name.is_empty() {
-        return refuse(format!(
-            "between {host} and {tag} there is no repository: a release lies at HOST/REPOSITORY/TAG"
-        ));
-    }
-    let tag: Tag = match tag.parse() {
-        Ok(tag) => tag,
-        Err(e) => return refuse(format!("{e}")),
-    };
-    match name.join("/").parse::<RepoName>() {
-        Ok(name) => Ok(RootTarget::Release(Repo { host, name }, tag)),
-        Err(e) => refuse(format!("{e}")),
+    match Reference::staged(&parts) {
+        Ok((repo, tag)) => Ok(RootTarget::Release(repo, tag)),
+        Err(e) => refuse(e.to_string()),
     }
 }
 
 /// The reference that a root's path stands for, where it is one.
-pub(super) fn reference(root: &Path) -> Option<String> {
+pub(super) fn reference(root: &RelPath) -> Option<Reference> {
     match target(root) {
-        Ok(RootTarget::Release(repo, tag)) => Some(repo.at(Selector::Tag(tag)).to_string()),
+        Ok(RootTarget::Release(repo, tag)) => Some(repo.tagged(&tag)),
         _ => None,
     }
-}
-
-/// A path from its bytes, as records keep them.
-pub(super) fn path_of(bytes: Vec<u8>) -> PathBuf {
-    PathBuf::from(OsString::from_vec(bytes))
 }
 
 #[cfg(test)]
@@ -308,9 +278,13 @@ mod tests {
         (dir, StagingRoots { dir: fd })
     }
 
+    fn at(path: &str) -> RelPath {
+        staged_path(Path::new(path)).unwrap()
+    }
+
     fn roots(staging: &StagingRoots, path: &str) -> Vec<String> {
-        let roots = staging.roots(Path::new(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
-        roots.iter().map(|root| root.display().to_string()).collect()
+        let roots = staging.roots(&at(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
+        roots.iter().map(|root| root.to_os_string().into_string().unwrap()).collect()
     }
 
     #[test]
@@ -347,9 +321,9 @@ mod tests {
         );
         assert_eq!(roots(&staging, "ghcr.io/acme/empty"), ["ghcr.io/acme/empty"]);
         assert_eq!(roots(&staging, "mirror/registry.opentofu.org/hashicorp").len(), 2);
-        assert_eq!(staging.roots(Path::new("ghcr.io/x")).unwrap_err().failure, Failure::Absent);
-        assert_eq!(staging.roots(Path::new("../x")).unwrap_err().failure, Failure::Invalid);
-        assert_eq!(staging.roots(Path::new("/etc")).unwrap_err().failure, Failure::Invalid);
+        assert_eq!(staging.roots(&at("ghcr.io/x")).unwrap_err().failure, Failure::Absent);
+        assert_eq!(staged_path(Path::new("../x")).unwrap_err().failure, Failure::Invalid);
+        assert_eq!(staged_path(Path::new("/etc")).unwrap_err().failure, Failure::Invalid);
     }
 
     #[test]
@@ -364,37 +338,34 @@ mod tests {
         for way in
             ["ghcr.io", "other.example", "ghcr.io/acme", "ghcr.io/acme/network", "ghcr.io/acme/new"]
         {
-            assert!(staging.is_way(Path::new(way)).unwrap(), "{way}");
+            assert!(staging.is_way(&at(way)).unwrap(), "{way}");
         }
         for none in [
             "ghcr.io/acme/network/1.1.0",
             "ghcr.io/acme/net:2",
             "ghcr.io/acme/network/1.0.0/modules",
         ] {
-            assert!(!staging.is_way(Path::new(none)).unwrap(), "{none}");
+            assert!(!staging.is_way(&at(none)).unwrap(), "{none}");
         }
-        assert!(staging.is_way(Path::new("ghcr.io/nothing")).is_err());
-        let mut ways = staging.ways_in(Path::new("ghcr.io/acme")).unwrap();
+        assert!(staging.is_way(&at("ghcr.io/nothing")).is_err());
+        let mut ways = staging.ways_in(&at("ghcr.io/acme")).unwrap();
         ways.sort();
-        assert_eq!(ways, ["network", "new"]);
+        assert_eq!(ways, ["network", "new"].map(|name| Name::new(name.as_ref()).unwrap()));
     }
 
     #[test]
     fn a_link_in_the_place_of_a_directory_is_not_followed() {
         let (dir, staging) = staging(&["ghcr.io/acme/"]);
         std::os::unix::fs::symlink("/etc", dir.path().join("ghcr.io/acme/x")).unwrap();
-        assert_eq!(
-            staging.roots(Path::new("ghcr.io/acme/x/ssl")).unwrap(),
-            [Path::new("ghcr.io/acme")]
-        );
-        assert_eq!(staging.open(Path::new("ghcr.io/acme/x")).unwrap_err().failure, Failure::Absent);
+        assert_eq!(staging.roots(&at("ghcr.io/acme/x/ssl")).unwrap(), [at("ghcr.io/acme")]);
+        assert_eq!(staging.open(&at("ghcr.io/acme/x")).unwrap_err().failure, Failure::Absent);
     }
 
     #[test]
     fn a_path_says_repository_and_tag() {
         let says = |path: &str| {
-            reference(Path::new(path))
-                .unwrap_or_else(|| target(Path::new(path)).unwrap_err().to_string())
+            let target = reference(&at(path)).ok_or_else(|| target(&at(path)).unwrap_err());
+            target.map_or_else(|e| e.to_string(), |reference| reference.to_string())
         };
         assert_eq!(says("ghcr.io/acme/network/1.3.0"), "ghcr.io/acme/network:1.3.0");
         assert_eq!(says("ghcr.io/acme/network:1.3.0"), "ghcr.io/acme/network:1.3.0");
@@ -410,10 +381,10 @@ mod tests {
         ] {
             assert!(says(path).contains(part), "{}", says(path));
         }
-        let mirrored = target(Path::new("mirror/registry.opentofu.org/Hashicorp/aws")).unwrap();
+        let mirrored = target(&at("mirror/registry.opentofu.org/Hashicorp/aws")).unwrap();
         assert!(
             matches!(mirrored, RootTarget::Mirror(address) if address.namespace() == "hashicorp")
         );
-        assert!(target(Path::new("mirror/a.b/-x/y")).is_err());
+        assert!(target(&at("mirror/a.b/-x/y")).is_err());
     }
 }

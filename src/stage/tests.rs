@@ -8,7 +8,7 @@ mod turns;
 
 use std::fs;
 use std::io::{Cursor, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use zip::write::SimpleFileOptions;
@@ -17,6 +17,19 @@ use super::*;
 use crate::memory::MemoryRegistry;
 
 const HOST: &str = "registry.example";
+
+/// A path below the staging directory.
+fn staged(path: &str) -> RelPath {
+    staged_path(Path::new(path)).unwrap()
+}
+
+struct ToMemory(Arc<dyn Upload>);
+
+impl OpenUpload for ToMemory {
+    fn open(&self, _: &Host) -> Result<Arc<dyn Upload>, Refusal> {
+        Ok(self.0.clone())
+    }
+}
 
 /// A stage whose releases go to a registry in memory.
 struct Bed {
@@ -38,12 +51,11 @@ impl Bed {
         let destination = PublishDestination {
             host: Some(HOST.parse().unwrap()),
             prefix: None,
-            open: Arc::new(move |_| Ok(upload.clone())),
+            open: Arc::new(ToMemory(upload)),
         };
-        let mapping: Mapped = Arc::new(|address| {
-            let name = format!("mirror/{}", address.kind()).parse().ok()?;
-            (address.namespace() == "hashicorp").then(|| Repo { host: HOST.parse().unwrap(), name })
-        });
+        let template = format!("{HOST}/mirror/${{type}}");
+        let include = ["registry.opentofu.org/hashicorp/*".to_owned()];
+        let mapping = Mapping::new(vec![MappingRule::typed(&template, &include, &[]).unwrap()]);
         let (destinations, limits) = (vec![destination], Limits::default());
         Stage::open(StageOptions {
             dir: dir.to_owned(),
@@ -76,19 +88,19 @@ impl Bed {
         self.write(&format!("{HOST}/{path}/modules/a/run.sh"), "#!/bin/sh\n");
     }
 
-    async fn commit(&self, path: &str) -> Result<Vec<Committed>, StageError> {
-        self.stage.commit(Path::new(path), CommitRequest::default()).await
+    async fn commit(&self, path: &str) -> Result<Vec<Pushed>, Refusal> {
+        self.stage.commit(&staged(path), CommitRequest::default()).await
     }
 
     /// The one release that a commit must make.
-    async fn committed(&self, path: &str) -> Committed {
+    async fn committed(&self, path: &str) -> Pushed {
         let mut committed = self.commit(path).await.unwrap_or_else(|e| panic!("{path}: {e}"));
         assert_eq!(committed.len(), 1);
         committed.remove(0)
     }
 
     /// The failure that a commit must have, after which everything is staged as it was.
-    async fn refused(&self, path: &str) -> StageError {
+    async fn refused(&self, path: &str) -> Refusal {
         let before = self.staged_bytes();
         let error = self.commit(path).await.map(|c| format!("{c:?}")).expect_err("refused");
         assert_eq!(self.staged_bytes(), before, "{error}");

@@ -12,10 +12,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::StageError;
 use super::ignore::{IGNORE_FILE, IGNORE_MAX, Ignore};
 use crate::archive::{EntryContents, Limits, ZipEntry};
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 
 /// Names that hold no content of a release.
 pub(super) const ANNOTATIONS_FILE: &str = ".oci-annotations.json";
@@ -71,11 +70,7 @@ impl StagedTree {
     /// # Errors
     /// `Invalid` for links that lead out, loops, and what is no file; `Denied` for hard links to
     /// what belongs to somebody else (hostile input L08); `TooLarge` over `limits`.
-    pub(super) fn read(
-        root: OwnedFd,
-        name: &str,
-        limits: &Limits,
-    ) -> Result<StagedTree, StageError> {
+    pub(super) fn read(root: OwnedFd, name: &str, limits: &Limits) -> Result<StagedTree, Refusal> {
         let mut tree =
             StagedTree { root, name: name.to_owned(), limits: *limits, files: Vec::new() };
         tree.files = tree.list()?;
@@ -86,7 +81,7 @@ impl StagedTree {
     ///
     /// # Errors
     /// `Busy`, with a name that changed.
-    pub(super) fn check_unchanged(&self) -> Result<(), StageError> {
+    pub(super) fn check_unchanged(&self) -> Result<(), Refusal> {
         let now = self.list()?;
         let differs = self
             .files
@@ -115,24 +110,24 @@ impl StagedTree {
         format!("{}/{}", self.name, path.escape_ascii())
     }
 
-    fn list(&self) -> Result<Vec<TreeFile>, StageError> {
+    fn list(&self) -> Result<Vec<TreeFile>, Refusal> {
         let ignore = match read_small(self.root.as_fd(), &self.name, IGNORE_FILE, IGNORE_MAX)? {
             Some(text) => Ignore::parse(&text),
             None => Ignore::default(),
         };
-        let top = fstat(&self.root).map_err(|e| StageError::io(&self.name, e))?;
+        let top = fstat(&self.root).map_err(|e| Refusal::io(&self.name, e))?;
         let mut walk =
             TreeWalk { tree: self, ignore, above: vec![identity(&top)], found: Vec::new() };
         let again = open_beneath(self.root.as_fd(), b".", DIRECTORY)
-            .map_err(|e| StageError::io(&self.name, e))?;
+            .map_err(|e| Refusal::io(&self.name, e))?;
         walk.directory(&again, b"")?;
         walk.found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         Ok(walk.found)
     }
 }
 
-fn changed(subject: &str) -> StageError {
-    StageError::new(Failure::Busy, subject, "it changed while it was read; nothing was published")
+fn changed(subject: &str) -> Refusal {
+    Refusal::new(Failure::Busy, subject, "it changed while it was read; nothing was published")
         .remedy("try again when nobody writes there")
 }
 
@@ -151,7 +146,7 @@ struct TreeWalk<'a> {
 }
 
 impl TreeWalk<'_> {
-    fn directory(&mut self, dir: &OwnedFd, prefix: &[u8]) -> Result<(), StageError> {
+    fn directory(&mut self, dir: &OwnedFd, prefix: &[u8]) -> Result<(), Refusal> {
         for (name, _) in list(dir.as_fd(), &self.tree.subject(prefix))? {
             let path =
                 if prefix.is_empty() { name.clone() } else { [prefix, b"/", &name].concat() };
@@ -167,7 +162,7 @@ impl TreeWalk<'_> {
         Ok(())
     }
 
-    fn entry(&mut self, path: &[u8], stat: Stat) -> Result<(), StageError> {
+    fn entry(&mut self, path: &[u8], stat: Stat) -> Result<(), Refusal> {
         let kind = FileType::from_raw_mode(stat.st_mode);
         let directory = kind == FileType::Directory;
         let out = if directory { self.ignore.prunes(path) } else { self.ignore.leaves_out(path) };
@@ -180,13 +175,13 @@ impl TreeWalk<'_> {
         }
     }
 
-    fn take(&mut self, path: &[u8], stat: &Stat, link: bool) -> Result<(), StageError> {
+    fn take(&mut self, path: &[u8], stat: &Stat, link: bool) -> Result<(), Refusal> {
         let subject = || self.tree.subject(path);
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {}
             FileType::Directory => return self.below(path, stat, link),
             _ => {
-                return Err(StageError::new(
+                return Err(Refusal::new(
                     Failure::Invalid,
                     subject(),
                     "it is neither a file nor a directory",
@@ -200,7 +195,7 @@ impl TreeWalk<'_> {
                 "there are more files than the limit of {} (entries)",
                 self.tree.limits.entries
             );
-            return Err(StageError::new(Failure::TooLarge, &self.tree.name, rule));
+            return Err(Refusal::new(Failure::TooLarge, &self.tree.name, rule));
         }
         self.found.push(TreeFile {
             path: path.to_vec(),
@@ -212,27 +207,27 @@ impl TreeWalk<'_> {
     }
 
     /// Where a link leads to.
-    fn follow(&self, path: &[u8]) -> Result<Stat, StageError> {
+    fn follow(&self, path: &[u8]) -> Result<Stat, Refusal> {
         let refuse = |rule: &str| {
-            Err(StageError::new(Failure::Invalid, self.tree.subject(path), rule)
+            Err(Refusal::new(Failure::Invalid, self.tree.subject(path), rule)
                 .remedy("replace it by what it stands for, or name it in .terraformignore"))
         };
         match open_beneath(self.tree.root.as_fd(), path, OFlags::PATH) {
-            Ok(target) => fstat(&target).map_err(|e| StageError::io(self.tree.subject(path), e)),
+            Ok(target) => fstat(&target).map_err(|e| Refusal::io(self.tree.subject(path), e)),
             Err(Errno::XDEV) => refuse("it is a link that leads out of the tree"),
             Err(Errno::NOENT) => refuse("it is a link to nothing"),
             Err(Errno::LOOP) => refuse("it is a link that leads back to itself"),
-            Err(e) => Err(StageError::io(self.tree.subject(path), e)),
+            Err(e) => Err(Refusal::io(self.tree.subject(path), e)),
         }
     }
 
-    fn below(&mut self, path: &[u8], stat: &Stat, link: bool) -> Result<(), StageError> {
+    fn below(&mut self, path: &[u8], stat: &Stat, link: bool) -> Result<(), Refusal> {
         if self.ignore.prunes(path) {
             return Ok(());
         }
         let id = identity(stat);
         let invalid =
-            |rule: &str| Err(StageError::new(Failure::Invalid, self.tree.subject(path), rule));
+            |rule: &str| Err(Refusal::new(Failure::Invalid, self.tree.subject(path), rule));
         if link && self.above.contains(&id) {
             return invalid("it is a link to a directory above it, so the tree has no end");
         }
@@ -240,7 +235,7 @@ impl TreeWalk<'_> {
             return invalid("the tree is too deep");
         }
         let dir = open_beneath(self.tree.root.as_fd(), path, DIRECTORY)
-            .map_err(|e| StageError::io(self.tree.subject(path), e))?;
+            .map_err(|e| Refusal::io(self.tree.subject(path), e))?;
         self.above.push(id);
         let done = self.directory(&dir, path);
         self.above.pop();
@@ -250,12 +245,10 @@ impl TreeWalk<'_> {
 
 /// Refuses a hard link to a file of somebody else, which the user could perhaps not read without
 /// this program.
-pub(super) fn check_links(stat: &Stat, subject: &str) -> Result<(), StageError> {
+pub(super) fn check_links(stat: &Stat, subject: &str) -> Result<(), Refusal> {
     if stat.st_nlink > 1 && stat.st_uid != rustix::process::geteuid().as_raw() {
         let rule = "it has another name elsewhere and belongs to another user, who need not have meant to publish it";
-        return Err(
-            StageError::new(Failure::Denied, subject, rule).remedy("put a copy in its place")
-        );
+        return Err(Refusal::new(Failure::Denied, subject, rule).remedy("put a copy in its place"));
     }
     Ok(())
 }
@@ -263,9 +256,9 @@ pub(super) fn check_links(stat: &Stat, subject: &str) -> Result<(), StageError> 
 impl EntryContents for StagedTree {
     fn open(&self, number: usize) -> io::Result<Box<dyn Read + '_>> {
         let found = &self.files[number];
-        let told = |error: StageError| io::Error::other(error);
+        let told = |error: Refusal| io::Error::other(error);
         let file = open_beneath(self.root.as_fd(), &found.path, FILE)
-            .map_err(|e| told(StageError::io(self.subject(&found.path), e)))?;
+            .map_err(|e| told(Refusal::io(self.subject(&found.path), e)))?;
         let content = FileContent { file, found, tree: self };
         content.check().map_err(told)?;
         Ok(Box::new(content))
@@ -280,9 +273,9 @@ struct FileContent<'a> {
 }
 
 impl FileContent<'_> {
-    fn check(&self) -> Result<(), StageError> {
+    fn check(&self) -> Result<(), Refusal> {
         let subject = || self.tree.subject(&self.found.path);
-        let stat = fstat(&self.file).map_err(|e| StageError::io(subject(), e))?;
+        let stat = fstat(&self.file).map_err(|e| Refusal::io(subject(), e))?;
         if FileStamp::of(&stat) == self.found.stamp { Ok(()) } else { Err(changed(&subject())) }
     }
 }
@@ -328,8 +321,8 @@ fn open(
 }
 
 /// The names in a directory, with their types, in byte order.
-pub(super) fn list(dir: BorrowedFd, subject: &str) -> Result<Vec<(Vec<u8>, FileType)>, StageError> {
-    let failed = |e: Errno| StageError::io(subject, e);
+pub(super) fn list(dir: BorrowedFd, subject: &str) -> Result<Vec<(Vec<u8>, FileType)>, Refusal> {
+    let failed = |e: Errno| Refusal::io(subject, e);
     let mut names = Vec::new();
     for entry in Dir::read_from(dir).map_err(failed)? {
         let entry = entry.map_err(failed)?;
@@ -355,34 +348,34 @@ pub(super) fn read_small(
     directory: &str,
     name: &str,
     most: u64,
-) -> Result<Option<Vec<u8>>, StageError> {
+) -> Result<Option<Vec<u8>>, Refusal> {
     let subject = format!("{directory}/{name}");
     let file = match open_beneath(dir, name.as_bytes(), FILE) {
         Ok(file) => file,
         Err(Errno::NOENT) => return Ok(None),
         Err(Errno::XDEV) => {
-            return Err(StageError::new(
+            return Err(Refusal::new(
                 Failure::Invalid,
                 subject,
                 "it is a link that leads out of the tree",
             ));
         }
-        Err(e) => return Err(StageError::io(subject, e)),
+        Err(e) => return Err(Refusal::io(subject, e)),
     };
     read_file(&file, &subject, most).map(Some)
 }
 
 /// The content of a file that may have `most` bytes.
-pub(super) fn read_file(file: &OwnedFd, subject: &str, most: u64) -> Result<Vec<u8>, StageError> {
-    let stat = fstat(file).map_err(|e| StageError::io(subject, e))?;
+pub(super) fn read_file(file: &OwnedFd, subject: &str, most: u64) -> Result<Vec<u8>, Refusal> {
+    let stat = fstat(file).map_err(|e| Refusal::io(subject, e))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(StageError::new(Failure::Invalid, subject, "it is no file"));
+        return Err(Refusal::new(Failure::Invalid, subject, "it is no file"));
     }
     check_links(&stat, subject)?;
     let size = u64::try_from(stat.st_size).unwrap_or(0);
     if size > most {
         let rule = format!("it has {size} bytes, over the limit of {most}");
-        return Err(StageError::new(Failure::TooLarge, subject, rule));
+        return Err(Refusal::new(Failure::TooLarge, subject, rule));
     }
     let mut content = vec![0; usize::try_from(size).unwrap_or(0)];
     let mut held = 0;
@@ -392,7 +385,7 @@ pub(super) fn read_file(file: &OwnedFd, subject: &str, most: u64) -> Result<Vec<
         }) {
             Ok(0) => return Err(changed(subject)),
             Ok(got) => held += got,
-            Err(e) => return Err(StageError::io(subject, e)),
+            Err(e) => return Err(Refusal::io(subject, e)),
         }
     }
     Ok(content)

@@ -4,6 +4,8 @@ use std::fmt;
 
 use rustix::io::Errno;
 
+use crate::failure::{Failure, Refusal};
+
 /// What class of failure it is. Who asks decides by this alone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum StoreFailure {
@@ -86,6 +88,25 @@ impl fmt::Display for StoreError {
 }
 
 impl std::error::Error for StoreError {}
+
+impl From<StoreFailure> for Failure {
+    fn from(failure: StoreFailure) -> Self {
+        match failure {
+            StoreFailure::NoSpace => Failure::NoSpace,
+            StoreFailure::NoDescriptor => Failure::NoDescriptor,
+            StoreFailure::Corrupt => Failure::Damaged,
+            StoreFailure::Mismatch => Failure::Integrity,
+            StoreFailure::Unsafe | StoreFailure::Io => Failure::Io,
+        }
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        let refusal = Refusal::new(error.failure.into(), error.subject, error.rule);
+        Refusal { remedy: error.remedy, ..refusal }
+    }
+}
 
 /// Whether a system call failed for want of space.
 pub(super) fn is_full(errno: Errno) -> bool {

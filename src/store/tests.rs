@@ -3,7 +3,6 @@
 mod ahead;
 mod damage;
 mod edges;
-mod flights;
 mod full;
 mod objects;
 mod pins;

@@ -5,9 +5,6 @@
 //! INVARIANT: at both ends of a check nobody has the file open for writing. Who opens it later
 //! leaves a trace in its ctime with his first change.
 
-use std::num::NonZeroUsize;
-
-use lru::LruCache;
 use parking_lot::Mutex;
 use rustix::fs::{Stat, fstat};
 
@@ -15,9 +12,10 @@ use super::disk::length;
 use super::error::StoreError;
 use super::lease::has_no_writer;
 use super::{Key, Object};
+use crate::bounded::Bounded;
 
 /// How many files' stamps are kept.
-const KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
+const KEPT: usize = 4096;
 
 /// What changes whenever somebody writes to a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,11 +36,11 @@ impl CacheFileStamp {
 }
 
 /// The stamps of the files that were found whole.
-pub(super) struct Whole(Mutex<LruCache<Key, CacheFileStamp>>);
+pub(super) struct Whole(Mutex<Bounded<Key, CacheFileStamp>>);
 
 impl Whole {
     pub(super) fn new() -> Self {
-        Whole(Mutex::new(LruCache::new(KEPT)))
+        Whole(Mutex::new(Bounded::counted(KEPT)))
     }
 }
 

@@ -25,6 +25,16 @@ impl RegistrySpace {
         self.path.as_ref().map(|name| Repo { host: self.host.clone(), name: name.clone() })
     }
 
+    /// The reference that `name` spells by itself in this space, or, as a tag, in the repository that
+    /// the space is.
+    pub fn spelled(&self, name: &Component) -> Option<Reference> {
+        match name {
+            Component::Manifest(name, selector) => Some(self.below(name)?.at(selector.clone())),
+            Component::Plain(tag) => Some(self.repo()?.at(Selector::Tag(tag.parse().ok()?))),
+            Component::Range(..) | Component::Unsupported(_) | Component::Impossible => None,
+        }
+    }
+
     fn below(&self, component: &str) -> Option<Repo> {
         let name = RepoName::below(self.path.as_ref(), component)?;
         Some(Repo { host: self.host.clone(), name })
@@ -56,23 +66,23 @@ pub enum RegistryEntry {
 /// Finds `name` in `space`.
 pub fn lookup<K: KnownFacts>(
     space: &RegistrySpace,
-    name: &str,
+    name: &Component,
     known: &K,
 ) -> Step<RegistryEntry, LookupFailure<K::Error>> {
-    match Component::parse(name) {
+    match name {
         Component::Impossible => Step::Absent,
-        Component::Unsupported(e) => Step::Failed(LookupFailure::Name(e)),
-        Component::Manifest(name, selector) => spelled(space, &name, selector, known),
+        Component::Unsupported(e) => Step::Failed(LookupFailure::Name(e.clone())),
+        Component::Manifest(name, selector) => spelled(space, name, selector.clone(), known),
         Component::Range(None, range) => match space.repo() {
-            Some(repo) => newest(&repo, None, &range, known),
+            Some(repo) => newest(&repo, None, range, known),
             None => Step::Absent,
         },
-        Component::Range(Some(name), range) => match space.below(&name) {
-            Some(repo) => newest(&repo, Some(&name), &range, known),
+        Component::Range(Some(name), range) => match space.below(name) {
+            Some(repo) => newest(&repo, Some(name), range, known),
             None => Step::Absent,
         },
-        Component::Plain(name) => match plain(space, &name, known) {
-            Step::Failed(e) => held(space, &name, known).unwrap_or(Step::Failed(e)),
+        Component::Plain(name) => match plain(space, name, known) {
+            Step::Failed(e) => held(space, name, known).unwrap_or(Step::Failed(e)),
             step => step,
         },
     }
@@ -193,6 +203,8 @@ fn holds(names: &[RepoName], path: &RepoName) -> bool {
 
 /// What the tag list of a space says about a name in it.
 enum OfParent<E> {
+    /// What the name is, or what has to be known before.
+    Answer(LookupAnswer<E>),
     NoRepository,
     NoSuchTag,
     Denied(E),
@@ -209,10 +221,10 @@ fn plain<K: KnownFacts>(
     {
         return Step::Edge(RegistryEntry::Space(nested.clone().into()));
     }
-    let parent = match tag_of_parent(space, name, known) {
-        Ok(parent) => parent,
-        Err(step) => return step,
-    };
+    let parent = tag_of_parent(space, name, known);
+    if let OfParent::Answer(step) = parent {
+        return step;
+    }
     if let (OfParent::NoSuchTag, Some(repo), Ok(tag)) = (&parent, space.repo(), name.parse())
         && let Some(range) = VersionRange::with_wildcard(&tag)
         && let Step::Edge(link) = newest(&repo, None, &range, known)
@@ -235,21 +247,21 @@ fn plain<K: KnownFacts>(
 
 type LookupAnswer<E> = Step<RegistryEntry, LookupFailure<E>>;
 
-/// The first rule: a tag of the parent. `Err` is a final answer (or a need).
+/// The first rule: a tag of the parent.
 fn tag_of_parent<K: KnownFacts>(
     space: &RegistrySpace,
     name: &str,
     known: &K,
-) -> Result<OfParent<K::Error>, LookupAnswer<K::Error>> {
+) -> OfParent<K::Error> {
     let (Some(repo), Ok(tag)) = (space.repo(), name.parse::<Tag>()) else {
-        return Ok(OfParent::NoRepository);
+        return OfParent::NoRepository;
     };
     if !inside(&repo, known) {
-        return Ok(OfParent::NoRepository);
+        return OfParent::NoRepository;
     }
     let listed = known.tags(&repo);
     if matches!(&listed, Fact::Is(tags) if tags.binary_search(&tag).is_ok()) {
-        return Err(Step::Edge(RegistryEntry::Release(repo.at(Selector::Tag(tag)))));
+        return OfParent::Answer(Step::Edge(RegistryEntry::Release(repo.at(Selector::Tag(tag)))));
     }
     let tags = if known.was_bound(&repo, &tag) { None } else { Some(listed) };
     // A tag that was entered is asked for by itself; so is one whose list is not to be had, since
@@ -257,19 +269,23 @@ fn tag_of_parent<K: KnownFacts>(
     if let None | Some(Fact::Failed(_)) = tags {
         match known.binding(&repo, &tag) {
             Fact::Is(()) => {
-                return Err(Step::Edge(RegistryEntry::Release(repo.at(Selector::Tag(tag)))));
+                return OfParent::Answer(Step::Edge(RegistryEntry::Release(
+                    repo.at(Selector::Tag(tag)),
+                )));
             }
-            Fact::Unknown => return Err(Step::Need(Need::Binding(repo, tag))),
-            Fact::Denied(e) | Fact::Failed(e) => return Err(Step::Failed(LookupFailure::Fact(e))),
+            Fact::Unknown => return OfParent::Answer(Step::Need(Need::Binding(repo, tag))),
+            Fact::Denied(e) | Fact::Failed(e) => {
+                return OfParent::Answer(Step::Failed(LookupFailure::Fact(e)));
+            }
             Fact::Absent => {}
         }
     }
     match tags.unwrap_or_else(|| known.tags(&repo)) {
-        Fact::Unknown => Err(Step::Need(Need::Tags(repo))),
-        Fact::Is(_) => Ok(OfParent::NoSuchTag),
-        Fact::Absent => Ok(OfParent::NoRepository),
-        Fact::Denied(e) => Ok(OfParent::Denied(e)),
-        Fact::Failed(e) => Err(Step::Failed(LookupFailure::Fact(e))),
+        Fact::Unknown => OfParent::Answer(Step::Need(Need::Tags(repo))),
+        Fact::Is(_) => OfParent::NoSuchTag,
+        Fact::Absent => OfParent::NoRepository,
+        Fact::Denied(e) => OfParent::Denied(e),
+        Fact::Failed(e) => OfParent::Answer(Step::Failed(LookupFailure::Fact(e))),
     }
 }
 

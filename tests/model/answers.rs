@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tofufs::artifact::Release;
-use tofufs::facts::{FactError, Facts, Unpacking};
-use tofufs::failure::Failure;
+use tofufs::facts::{Facts, Unpacking};
+use tofufs::failure::{Failure, Refusal};
 use tofufs::fs::{FOREVER, FoundEntry, Fs, Lookup, ROOT, Thread};
 use tofufs::name::{Reference, Repo};
 use tofufs::tree::{Fact, KnownFacts, Need};
@@ -39,7 +39,7 @@ fn repo(name: &str) -> Repo {
     Repo { host: HOST.parse().unwrap(), name: name.parse().unwrap() }
 }
 
-fn failure<T: std::fmt::Debug>(result: Result<T, FactError>) -> Failure {
+fn failure<T: std::fmt::Debug>(result: Result<T, Refusal>) -> Failure {
     result.unwrap_err().failure
 }
 

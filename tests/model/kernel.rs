@@ -118,7 +118,6 @@ pub fn mount(
             daemon: 0,
             staging: None,
             plugin_cache: None,
-            modes_count: false,
             mountpoint: "/mnt".into(),
             control: "/control".into(),
         },

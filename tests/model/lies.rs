@@ -9,8 +9,8 @@ use std::time::Duration;
 use tofufs::archive::Limits;
 use tofufs::artifact::Release;
 use tofufs::digest::Digest;
-use tofufs::facts::{self, FactError, Facts};
-use tofufs::failure::Failure;
+use tofufs::facts::{self, Facts};
+use tofufs::failure::{Failure, Refusal};
 use tofufs::fs::{Lookup, ROOT, ReadTarget, Thread};
 use tofufs::name::Repo;
 use tofufs::oci::{Descriptor, IMAGE};
@@ -61,7 +61,7 @@ fn repo() -> Repo {
 }
 
 #[track_caller]
-fn refused<T: std::fmt::Debug>(result: Result<T, FactError>, failure: Failure, words: &str) {
+fn refused<T: std::fmt::Debug>(result: Result<T, Refusal>, failure: Failure, words: &str) {
     let error = result.unwrap_err();
     assert!(error.failure == failure && error.to_string().contains(words), "{error:?}");
 }

@@ -11,11 +11,16 @@ use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use rustix::process::{Pid, Signal, kill_process};
 use tofufs::archive::Limits;
 use tofufs::digest::Digest;
+use tofufs::failure::Refusal;
+use tofufs::mapping::Mapping;
 use tofufs::name::Host;
+use tofufs::registry::Upload;
 use tofufs::registry::credentials::{Credentials, CredentialsConfig};
 use tofufs::registry::remote::{Remote, RemoteOptions};
 use tofufs::registry::transport::{Transport, TransportOptions};
-use tofufs::stage::{CommitRequest, PublishDestination, Stage, StageOptions};
+use tofufs::stage::{
+    CommitRequest, OpenUpload, PublishDestination, Stage, StageOptions, staged_path,
+};
 
 use super::*;
 use crate::support::hostile::{Behaviour, Hostile, Seen};
@@ -46,22 +51,29 @@ fn child() {
         let destination = PublishDestination {
             host: Some(host.clone()),
             prefix: None,
-            open: Arc::new(move |_| Ok(remote.clone())),
+            open: Arc::new(ToRemote(remote)),
         };
+        let path = format!("{host}/acme/network/1.3.0");
+        let path = staged_path(Path::new(&path)).unwrap();
         let stage = Stage::open(StageOptions {
             dir: dir.into(),
             destinations: vec![destination],
-            mapping: Arc::new(|_| None),
+            mapping: Mapping::default(),
             allow_overwrite: false,
             limits: Limits::default(),
         });
-        stage
-            .unwrap()
-            .commit(&Path::new(host.as_str()).join("acme/network/1.3.0"), CommitRequest::default())
-            .await
+        stage.unwrap().commit(&path, CommitRequest::default()).await
     });
     let done = done.unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(done.len(), 1);
+}
+
+struct ToRemote(Arc<Remote>);
+
+impl OpenUpload for ToRemote {
+    fn open(&self, _: &Host) -> Result<Arc<dyn Upload>, Refusal> {
+        Ok(self.0.clone())
+    }
 }
 
 /// A stage with a module in it, and the registry to which it goes.

@@ -2,7 +2,7 @@
 
 use super::hostile::{Behaviour, Login, Reply, all, path};
 use super::*;
-use tofufs::failure::Failure;
+use tofufs::failure::{Failure, Refusal};
 use tofufs::registry::origin::Origin;
 
 const MANIFEST: &str = "/v2/acme/net/manifests/1.0";
@@ -24,7 +24,7 @@ fn client(server: &Hostile, credentials: Arc<Fixed>) -> Remote {
     remote_with(server, transport_with(Duration::from_secs(5)), credentials)
 }
 
-async fn get(remote: &Remote) -> Result<(), RegistryError> {
+async fn get(remote: &Remote) -> Result<(), Refusal> {
     remote.manifest(&name("acme/net"), &by_tag("1.0")).await.map(drop)
 }
 

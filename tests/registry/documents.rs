@@ -2,7 +2,7 @@
 
 use super::hostile::{Behaviour, Reply, Seen};
 use super::*;
-use tofufs::failure::Failure;
+use tofufs::failure::{Failure, Refusal};
 use tofufs::oci::{IMAGE, Manifest};
 use tofufs::registry::decorate::{Offline, Scoped};
 use tofufs::registry::{Upload, Uploaded};
@@ -32,7 +32,7 @@ fn puts() -> impl Fn(&Seen) -> bool + Send + 'static {
     |seen| seen.method == "PUT"
 }
 
-async fn put(remote: &Remote, reference: &str) -> Result<(), RegistryError> {
+async fn put(remote: &Remote, reference: &str) -> Result<(), Refusal> {
     let selector = reference.parse().map_or_else(|_| by_tag(reference), Selector::Digest);
     remote.put_manifest(&name("acme/net"), &selector, &index()).await
 }

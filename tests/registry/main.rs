@@ -26,14 +26,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tofufs::digest::Digest;
-use tofufs::failure::Failure;
+use tofufs::failure::{Failure, Refusal};
 use tofufs::name::{Host, RepoName, Selector, Tag};
 use tofufs::oci::Descriptor;
 use tofufs::registry::auth::CredentialSource;
 use tofufs::registry::credentials::{Credential, CredentialError, FoundCredential, Secret};
 use tofufs::registry::remote::{Remote, RemoteOptions};
 use tofufs::registry::transport::{Transport, TransportOptions};
-use tofufs::registry::{BlobError, Registry, RegistryError, SinkError};
+use tofufs::registry::{BlobError, Registry, SinkError};
 
 use support::hostile::{self, Hostile};
 use support::memory::MemorySink;
@@ -141,7 +141,7 @@ async fn fetch(remote: &Remote, blob: &Descriptor) -> (MemorySink, Result<(), Bl
 /// The error's class must be this, its sentence must name what was asked for and hold these words,
 /// and no secret.
 #[track_caller]
-fn refused<T: std::fmt::Debug>(result: Result<T, RegistryError>, failure: Failure, words: &[&str]) {
+fn refused<T: std::fmt::Debug>(result: Result<T, Refusal>, failure: Failure, words: &[&str]) {
     let error = result.unwrap_err();
     let text = error.to_string();
     assert_eq!(error.failure, failure, "{text}");
@@ -155,7 +155,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T, RegistryError>, failure: Failur
 fn blob_refused(result: Result<(), BlobError>, failure: Failure, words: &[&str]) {
     match result {
         Err(BlobError::Registry(error)) => {
-            assert!(error.subject.contains("/acme/net@sha256:"), "{error}");
+            assert!(error.subject.to_string().contains("/acme/net@sha256:"), "{error}");
             refused(Err::<(), _>(error), failure, words);
         }
         other => panic!("{other:?}"),

@@ -3,7 +3,7 @@
 
 use super::hostile::{Behaviour, Login, Reply, Seen, all, blobs};
 use super::*;
-use tofufs::failure::Failure;
+use tofufs::failure::{Failure, Refusal};
 use tofufs::registry::decorate::{Mirrored, Scoped};
 use tofufs::registry::mirror::MirrorAddress;
 
@@ -60,7 +60,7 @@ fn publish(server: &Hostile, repo: &str) -> Vec<u8> {
     content
 }
 
-async fn read(registry: &dyn Registry, content: &[u8]) -> Result<usize, RegistryError> {
+async fn read(registry: &dyn Registry, content: &[u8]) -> Result<usize, Refusal> {
     let repo = name("acme/net");
     for selector in [by_tag("1.0"), Selector::Digest(Digest::of(TEXT))] {
         assert_eq!(&*registry.manifest(&repo, &selector).await?.bytes, TEXT);

@@ -1,6 +1,6 @@
 //! Outages: silence, slowness, overload, and how they end.
 
-use tofufs::failure::Failure;
+use tofufs::failure::{Failure, Refusal};
 use tofufs::registry::Asker;
 use tofufs::registry::connections::{ConnectionOptions, Connections};
 use tofufs::registry::mirror::MirrorAddress;
@@ -20,7 +20,7 @@ fn client(server: &Hostile, deadline: u64) -> Remote {
     remote_with(server, transport_with(Duration::from_secs(deadline)), Arc::default())
 }
 
-async fn get(remote: &Remote) -> Result<(), RegistryError> {
+async fn get(remote: &Remote) -> Result<(), Refusal> {
     remote.manifest(&name("acme/net"), &by_tag("1.0")).await.map(drop)
 }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use super::hostile::{Behaviour, Login, Reply, Seen, all, path};
 use super::*;
-use tofufs::failure::Failure;
+use tofufs::failure::{Failure, Refusal};
 use tofufs::registry::{BlobSource, Upload, Uploaded};
 
 const UPLOADS: &str = "/v2/acme/net/blobs/uploads/";
@@ -46,7 +46,7 @@ async fn until(done: impl Fn() -> bool) {
     panic!("it did not come to that");
 }
 
-async fn put(remote: &Remote, content: &[u8]) -> Result<Uploaded, RegistryError> {
+async fn put(remote: &Remote, content: &[u8]) -> Result<Uploaded, Refusal> {
     let source = Bytes::copy_from_slice(content);
     remote.put_blob(&name("acme/net"), &descriptor(content), &source).await
 }

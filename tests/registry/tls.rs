@@ -5,7 +5,7 @@ use super::*;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tofufs::failure::Failure;
+use tofufs::failure::{Failure, Refusal};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
@@ -73,7 +73,7 @@ fn client(host: &str, transport: Arc<Transport>) -> Remote {
     Remote::new(transport, options).unwrap()
 }
 
-async fn get(remote: &Remote) -> Result<(), RegistryError> {
+async fn get(remote: &Remote) -> Result<(), Refusal> {
     remote.manifest(&name("acme/net"), &by_tag("1.0")).await.map(drop)
 }
 

@@ -16,10 +16,11 @@ use std::path::Path;
 use bytes::Bytes;
 use support::pack::Artifact;
 use tofufs::digest::Digest;
+use tofufs::failure::Refusal;
 use tofufs::name::{RepoName, Selector};
 use tofufs::oci::{Descriptor, Manifest};
+use tofufs::registry::Upload;
 use tofufs::registry::layout::RegistryLayout;
-use tofufs::registry::{RegistryError, Upload};
 
 const HOST: &str = "reg.example";
 
@@ -44,7 +45,7 @@ async fn put(
     repo: &str,
     tag: &str,
     artifact: &Artifact,
-) -> Result<(), RegistryError> {
+) -> Result<(), Refusal> {
     let repo: RepoName = repo.parse().expect("a repository");
     for bytes in &artifact.blobs {
         layout.put_blob(&repo, &blob(bytes), &Bytes::copy_from_slice(bytes)).await?;

@@ -11,12 +11,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use tofufs::digest::Digest;
-use tofufs::failure::Failure;
+use tofufs::failure::{Failure, Refusal};
 use tofufs::name::{RepoName, Selector, Tag};
 use tofufs::oci::{Descriptor, Manifest, ManifestBody};
 use tofufs::registry::{
-    BlobError, BlobSink, BlobSource, RawManifest, Registry, RegistryError, Removed, SinkError,
-    Upload, Uploaded,
+    BlobError, BlobSink, BlobSource, RawManifest, Registry, Removed, SinkError, Upload, Uploaded,
 };
 
 /// What is asked of the registry.
@@ -56,7 +55,7 @@ impl Call<'_> {
 }
 
 /// When a call goes on, and whether it fails.
-pub type Pass = Pin<Box<dyn Future<Output = Result<(), RegistryError>> + Send>>;
+pub type Pass = Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>>;
 type Before = Box<dyn FnMut(&MemoryRegistry, Call<'_>) -> Pass + Send>;
 
 /// One repository. It exists also without a tag.
@@ -154,7 +153,7 @@ impl MemoryRegistry {
     /// From now on `before` is called ahead of each call.
     pub fn before(
         &self,
-        mut before: impl FnMut(&MemoryRegistry, &str) -> Result<(), RegistryError> + Send + 'static,
+        mut before: impl FnMut(&MemoryRegistry, &str) -> Result<(), Refusal> + Send + 'static,
     ) {
         let before = move |registry: &MemoryRegistry, call: Call<'_>| -> Pass {
             Box::pin(ready(before(registry, call.name())))
@@ -225,7 +224,7 @@ impl MemoryRegistry {
         self.state().repos.values_mut().for_each(change);
     }
 
-    async fn call(&self, call: Call<'_>) -> Result<(), RegistryError> {
+    async fn call(&self, call: Call<'_>) -> Result<(), Refusal> {
         *self.state().asked.entry(call.name()).or_default() += 1;
         tokio::task::yield_now().await;
         let taken = self.before.lock().take();
@@ -248,40 +247,36 @@ impl MemoryRegistry {
         &self,
         repo: &RepoName,
         of: impl FnOnce(&MemoryRepo) -> Option<T>,
-    ) -> Result<T, RegistryError> {
+    ) -> Result<T, Refusal> {
         self.state().repos.get(repo).and_then(of).ok_or_else(|| failure(Failure::Absent))
     }
 }
 
 /// What a registry says that was told to fail.
-pub fn failure(failure: Failure) -> RegistryError {
-    RegistryError::new(failure, "the registry", "it was told to fail")
+pub fn failure(failure: Failure) -> Refusal {
+    Refusal::new(failure, "the registry", "it was told to fail")
 }
 
 #[async_trait]
 impl Registry for MemoryRegistry {
-    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, Refusal> {
         self.call(Call::Tags).await?;
         self.of(repo, |repo| Some(repo.tags.keys().filter(|t| !t.is_claim()).cloned().collect()))
     }
 
-    async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
+    async fn catalog(&self) -> Result<Vec<RepoName>, Refusal> {
         self.call(Call::Catalog).await?;
         let state = self.state();
         let repos = || state.repos.keys().cloned().collect();
         state.has_catalog.then(repos).ok_or_else(|| failure(Failure::Absent))
     }
 
-    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
+    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, Refusal> {
         self.call(Call::Resolve).await?;
         self.of(repo, |repo| repo.tags.get(tag).copied()).map(Some)
     }
 
-    async fn manifest(
-        &self,
-        repo: &RepoName,
-        selector: &Selector,
-    ) -> Result<RawManifest, RegistryError> {
+    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, Refusal> {
         self.call(Call::Manifest(selector)).await?;
         self.of(repo, |repo| {
             let digest = match selector {
@@ -324,7 +319,7 @@ impl Upload for MemoryRegistry {
         repo: &RepoName,
         blob: &Descriptor,
         source: &dyn BlobSource,
-    ) -> Result<Uploaded, RegistryError> {
+    ) -> Result<Uploaded, Refusal> {
         self.call(Call::PutBlob).await?;
         if self.of(repo, |repo| repo.blobs.get(&blob.digest).cloned()).is_ok() {
             self.state().done.push("blob there".to_owned());
@@ -351,7 +346,7 @@ impl Upload for MemoryRegistry {
         repo: &RepoName,
         selector: &Selector,
         manifest: &Manifest,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<(), Refusal> {
         self.call(Call::PutManifest(selector)).await?;
         let mut state = self.state();
         let repo = state.repos.entry(repo.clone()).or_default();
@@ -376,7 +371,7 @@ impl Upload for MemoryRegistry {
         &self,
         repo: &RepoName,
         selector: &Selector,
-    ) -> Result<Option<Digest>, RegistryError> {
+    ) -> Result<Option<Digest>, Refusal> {
         self.call(Call::Present).await?;
         let there = self.of(repo, |repo| match selector {
             Selector::Tag(tag) => repo.tags.get(tag).copied(),
@@ -385,11 +380,7 @@ impl Upload for MemoryRegistry {
         Ok(there.ok())
     }
 
-    async fn tags_now(
-        &self,
-        repo: &RepoName,
-        after: Option<&str>,
-    ) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags_now(&self, repo: &RepoName, after: Option<&str>) -> Result<Vec<Tag>, Refusal> {
         self.call(Call::TagsNow).await?;
         let after = after.unwrap_or_default();
         let behind = |tag: &&Tag| tag.as_str() > after;
@@ -397,7 +388,7 @@ impl Upload for MemoryRegistry {
         Ok(tags.unwrap_or_default())
     }
 
-    async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, RegistryError> {
+    async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, Refusal> {
         self.call(Call::Remove).await?;
         let mut state = self.state();
         if !state.removes {

@@ -9,14 +9,14 @@ use crate::artifact::{Release, Target, target_package};
 use crate::cli::output::count;
 use crate::cli::quantity::Size;
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{RepoName, Selector, Tag, no_such_tag};
 use crate::oci::{Descriptor, Manifest};
 use crate::registry::auth::how_to_log_in;
 use crate::registry::mirror::MirrorAddress;
 use crate::registry::observed::LoginScheme;
 use crate::registry::remote::Remote;
-use crate::registry::{BlobError, BlobSink, Greeting, Registry, RegistryError, SinkError};
+use crate::registry::{BlobError, BlobSink, Greeting, Registry, SinkError};
 
 /// A clock that is off by more than this, in seconds, makes certificates and tokens fail.
 const CLOCK_OFF_MAX: u64 = 5 * 60;
@@ -92,7 +92,7 @@ pub(super) async fn mirror(
     }
 }
 
-fn is_out_of_reach(error: &RegistryError) -> bool {
+fn is_out_of_reach(error: &Refusal) -> bool {
     use Failure::{Offline, Protocol, TimedOut, Unreachable, Untrusted};
     matches!(error.failure, Unreachable | Untrusted | TimedOut | Protocol | Offline)
 }
@@ -100,13 +100,13 @@ fn is_out_of_reach(error: &RegistryError) -> bool {
 fn refusal(
     marked: fn(&'static str, String) -> DoctorFinding,
     subject: &'static str,
-    error: &RegistryError,
+    error: &Refusal,
 ) -> DoctorFinding {
     let finding = marked(subject, error.rule.clone());
     DoctorFinding { remedy: error.remedy.clone(), ..finding }
 }
 
-fn problem(subject: &'static str, error: &RegistryError) -> DoctorFinding {
+fn problem(subject: &'static str, error: &Refusal) -> DoctorFinding {
     refusal(DoctorFinding::problem, subject, error)
 }
 
@@ -200,7 +200,7 @@ async fn named(
     }]
 }
 
-fn tags_of(remote: &Remote, tags: &Result<Vec<Tag>, RegistryError>) -> DoctorFinding {
+fn tags_of(remote: &Remote, tags: &Result<Vec<Tag>, Refusal>) -> DoctorFinding {
     match tags {
         Ok(tags) => {
             let pages = match remote.observed().tag_pages {
@@ -218,7 +218,7 @@ async fn release(
     remote: &Remote,
     repo: &RepoName,
     selector: &Selector,
-    tags: &Result<Vec<Tag>, RegistryError>,
+    tags: &Result<Vec<Tag>, Refusal>,
 ) -> Vec<DoctorFinding> {
     let manifest = match (manifest(remote, repo, selector).await, selector, tags) {
         (Ok(manifest), ..) => manifest,

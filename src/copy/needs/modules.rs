@@ -9,8 +9,8 @@ use super::{LeftOut, NeedsError};
 use crate::artifact::Release;
 use crate::copy::RegistryFacts;
 use crate::digest::Digest;
-use crate::facts::{FactError, Facts, Unpacking, VerifiedPackage, blocking};
-use crate::failure::Failure;
+use crate::facts::{Facts, Unpacking, VerifiedPackage, blocking};
+use crate::failure::{Failure, Refusal};
 use crate::input;
 use crate::lockfile::Client;
 use crate::lockfile::configuration::{Configuration, files_of};
@@ -223,7 +223,7 @@ impl ModuleWalk<'_> {
             let (_, release) = facts.release(&reference.repo, digest).await?;
             let Release::Module(zip) = release else {
                 let rule = format!("this is a provider release, but {by} uses it as a module");
-                return Err(FactError::new(Failure::Structure, reference, rule).into());
+                return Err(Refusal::new(Failure::Structure, reference, rule).into());
             };
             let package = facts.package(&reference.repo, &zip, Unpacking::WhenOpened).await?;
             let inside: PathBuf = plain(dir).unwrap_or_default().into_iter().collect();
@@ -243,7 +243,7 @@ impl ModuleWalk<'_> {
             false => format!("there is no such release, which {by} uses"),
         };
         let subject = if tried.is_empty() { by.to_owned() } else { tried.join(" or ") };
-        Err(FactError::new(Failure::Absent, subject, rule).into())
+        Err(Refusal::new(Failure::Absent, subject, rule).into())
     }
 }
 
@@ -260,9 +260,9 @@ impl OpenedModule {
     async fn read(&self, dir: &Path, client: Client) -> Result<Configuration, NeedsError> {
         let at = self.package.reference();
         let refuse = |rule: String| {
-            NeedsError::from(FactError::new(
+            NeedsError::from(Refusal::new(
                 Failure::Structure,
-                format_args!("{} ({at})", self.reference),
+                format!("{} ({at})", self.reference),
                 rule,
             ))
         };

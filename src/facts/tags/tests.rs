@@ -1,7 +1,7 @@
 //! How long answers count, and what is kept of them.
 
 use super::*;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 
 fn confirmed(at: Option<Instant>, fresh_until: Option<Instant>) -> Option<Confirmed> {
     Some(Confirmed {
@@ -14,7 +14,7 @@ fn confirmed(at: Option<Instant>, fresh_until: Option<Instant>) -> Option<Confir
 
 fn refused(failure: Failure, until: Instant) -> Option<Refused> {
     Some(Refused {
-        error: FactError::new(failure, "x", "y"),
+        error: Refusal::new(failure, "x", "y"),
         at: until - Duration::from_secs(9),
         until,
     })

@@ -19,11 +19,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::super::mirror::MirrorAddress;
-use super::super::{
-    BlobError, BlobSink, Greeting, RawManifest, Registry, RegistryError, SinkError,
-};
+use super::super::{BlobError, BlobSink, Greeting, RawManifest, Registry, SinkError};
 use crate::digest::{Algorithm, Digest, Hasher};
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::Descriptor;
 
@@ -51,11 +49,11 @@ impl Mirrored {
 
 #[async_trait]
 impl Registry for Mirrored {
-    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, Refusal> {
         self.origin.tags(repo).await
     }
 
-    async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
+    async fn catalog(&self) -> Result<Vec<RepoName>, Refusal> {
         self.origin.catalog().await
     }
 
@@ -63,15 +61,11 @@ impl Registry for Mirrored {
         self.origin.last_moved(repo)
     }
 
-    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
+    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, Refusal> {
         self.origin.resolve(repo, tag).await
     }
 
-    async fn manifest(
-        &self,
-        repo: &RepoName,
-        selector: &Selector,
-    ) -> Result<RawManifest, RegistryError> {
+    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, Refusal> {
         let (digest, tag) = match selector {
             Selector::Digest(digest) => (Some(*digest), None),
             Selector::Tag(tag) => (self.origin.resolve(repo, tag).await?, Some(tag)),
@@ -95,7 +89,7 @@ impl Registry for Mirrored {
         }
     }
 
-    async fn greet(&self, greeting: Greeting) -> Result<(), RegistryError> {
+    async fn greet(&self, greeting: Greeting) -> Result<(), Refusal> {
         self.origin.greet(greeting).await
     }
 
@@ -121,7 +115,7 @@ struct Mirror {
 
 impl Mirror {
     /// Says in the log, once, that it is of no help, or that it is again.
-    fn note<T>(&self, answer: &Result<T, RegistryError>) {
+    fn note<T>(&self, answer: &Result<T, Refusal>) {
         let Mirror { address, ailing, .. } = self;
         match answer {
             // it has not everything that the registry has
@@ -150,7 +144,7 @@ impl Mirrors {
         repo: &RepoName,
         digest: &Digest,
         tag: Option<&Tag>,
-    ) -> Result<RawManifest, RegistryError> {
+    ) -> Result<RawManifest, Refusal> {
         if let Some(tag) = tag {
             for (mirror, name) in self.of(repo) {
                 let raw = mirror.registry.manifest(&name, &Selector::Tag(tag.clone())).await;
@@ -170,13 +164,13 @@ impl Mirrors {
     }
 }
 
-fn none(repo: &RepoName) -> RegistryError {
-    RegistryError::new(Failure::Absent, repo, "no mirror holds it")
+fn none(repo: &RepoName) -> Refusal {
+    Refusal::new(Failure::Absent, repo.as_str(), "no mirror holds it")
 }
 
 #[async_trait]
 impl Registry for Mirrors {
-    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, Refusal> {
         let mut outcome = Err(none(repo));
         for (mirror, name) in self.of(repo) {
             outcome = mirror.registry.tags(&name).await;
@@ -188,15 +182,11 @@ impl Registry for Mirrors {
         outcome
     }
 
-    async fn catalog(&self) -> Result<Vec<RepoName>, RegistryError> {
-        Err(RegistryError::new(
-            Failure::Absent,
-            "mirrors",
-            "they do not list what the registry holds",
-        ))
+    async fn catalog(&self) -> Result<Vec<RepoName>, Refusal> {
+        Err(Refusal::new(Failure::Absent, "mirrors", "they do not list what the registry holds"))
     }
 
-    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, RegistryError> {
+    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, Refusal> {
         let mut outcome = Err(none(repo));
         for (mirror, name) in self.of(repo) {
             outcome = mirror.registry.resolve(&name, tag).await;
@@ -208,11 +198,7 @@ impl Registry for Mirrors {
         outcome
     }
 
-    async fn manifest(
-        &self,
-        repo: &RepoName,
-        selector: &Selector,
-    ) -> Result<RawManifest, RegistryError> {
+    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, Refusal> {
         let mut outcome = Err(none(repo));
         for (mirror, name) in self.of(repo) {
             let answer = mirror.registry.manifest(&name, selector).await;
@@ -259,14 +245,14 @@ fn checked(
     raw: RawManifest,
     digest: &Digest,
     address: &MirrorAddress,
-) -> Result<RawManifest, RegistryError> {
+) -> Result<RawManifest, Refusal> {
     let got = Digest::of_with(digest.algorithm(), &raw.bytes);
     if got == *digest { Ok(raw) } else { Err(damaged(digest, &got, address)) }
 }
 
-fn damaged(digest: &Digest, got: &Digest, address: &MirrorAddress) -> RegistryError {
+fn damaged(digest: &Digest, got: &Digest, address: &MirrorAddress) -> Refusal {
     let rule = format!("the mirror {address} sent {got} in its place");
-    RegistryError::new(Failure::Integrity, digest, rule)
+    Refusal::new(Failure::Integrity, digest, rule)
 }
 
 /// Passes a blob on and hashes it. What the sink held before cannot be hashed, and is the matter of
@@ -284,7 +270,7 @@ impl<'a> HashedSink<'a> {
         HashedSink { sink, begun, hasher: (begun == 0).then(|| Hasher::new(algorithm)), algorithm }
     }
 
-    fn check(&mut self, blob: &Descriptor, address: &MirrorAddress) -> Result<(), RegistryError> {
+    fn check(&mut self, blob: &Descriptor, address: &MirrorAddress) -> Result<(), Refusal> {
         match self.hasher.take().map(Hasher::finish) {
             Some(got) if got != blob.digest => Err(damaged(&blob.digest, &got, address)),
             _ => Ok(()),

@@ -31,7 +31,7 @@ fn union(sources: &[&Arc<MemoryRegistry>]) -> Union {
     Union::new(host(), sources.iter().map(|&source| source.clone() as Arc<dyn Registry>).collect())
 }
 
-fn names<T: Display>(list: Vec<T>) -> Vec<String> {
+fn names<T: ToString>(list: Vec<T>) -> Vec<String> {
     list.iter().map(T::to_string).collect()
 }
 

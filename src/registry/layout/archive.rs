@@ -12,13 +12,12 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 use rustix::io::Errno;
 
-use super::super::RegistryError;
 use super::carried::{FILE, FILE_MAX};
 use super::directory::read_piece;
 use super::headers::{TarMember, TarMembers};
 use super::medium::{Medium, NotOpened, Unreadable};
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{Host, Repo, RepoName};
 use crate::oci::layout::LayoutPart;
 
@@ -92,10 +91,10 @@ impl LayoutArchive {
     /// # Errors
     /// `Io` where it cannot be read; `Integrity` where it was cut off; `Structure` and `TooLarge`
     /// where it holds anything but image layouts as `HOST/REPOSITORY`, or too much of them.
-    pub fn open(path: &Path) -> Result<LayoutArchive, RegistryError> {
+    pub fn open(path: &Path) -> Result<LayoutArchive, Refusal> {
         let name = format!("oci-archive:{}", path.display());
         let failed = |e: &dyn std::fmt::Display| {
-            RegistryError::new(Failure::Io, &name, format!("the archive cannot be opened: {e}"))
+            Refusal::new(Failure::Io, &name, format!("the archive cannot be opened: {e}"))
                 .remedy("name a tar that `tofufs bundle` wrote")
         };
         let real = path.canonicalize().map_err(|e| failed(&e))?;
@@ -113,8 +112,7 @@ impl LayoutArchive {
             return Err(failed(&"it is no regular file"));
         }
         let refused = |(failure, rule): (Failure, String)| {
-            let error =
-                RegistryError::new(failure, &name, format!("the archive is refused: {rule}"));
+            let error = Refusal::new(failure, &name, format!("the archive is refused: {rule}"));
             match failure {
                 Failure::Integrity => error.remedy("copy it again from where it was made"),
                 _ => error,
@@ -235,7 +233,7 @@ impl Medium for LayoutArchive {
         &self.name
     }
 
-    fn hosts(&self) -> Result<Vec<Host>, RegistryError> {
+    fn hosts(&self) -> Result<Vec<Host>, Refusal> {
         let mut hosts: Vec<Host> = self.repositories.keys().map(|repo| repo.host.clone()).collect();
         hosts.dedup();
         Ok(hosts)
@@ -245,7 +243,7 @@ impl Medium for LayoutArchive {
         self.repositories.keys().any(|repo| repo.host == *host)
     }
 
-    fn catalog(&self, host: &Host) -> Result<Vec<RepoName>, RegistryError> {
+    fn catalog(&self, host: &Host) -> Result<Vec<RepoName>, Refusal> {
         let layouts = self
             .repositories
             .iter()

@@ -6,13 +6,12 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::super::RegistryError;
 use super::directory::{LayoutDirectory, open_below};
 use super::lock::{Draft, INDEX_LOCK, LayoutLock, NotLocked, OWN, clean, make};
 use super::medium::{Medium, NotOpened};
 use super::repository::up_to;
 use super::write::not_written;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::mapping::Carried;
 
 /// Its path in a store.
@@ -23,9 +22,9 @@ const NAME: &str = "providers.json";
 pub(super) const FILE_MAX: u64 = 16 << 20;
 
 /// What the store `medium` says.
-pub(super) fn read<M: Medium>(medium: &M) -> Result<Carried, RegistryError> {
+pub(super) fn read<M: Medium>(medium: &M) -> Result<Carried, Refusal> {
     let refused = |failure, rule: String| {
-        RegistryError::new(failure, format!("{FILE} in the store {}", medium.name()), rule)
+        Refusal::new(failure, format!("{FILE} in the store {}", medium.name()), rule)
             .remedy("have the bundle made again, or say with --oci-mirror where providers are")
     };
     let bytes = match medium.open_carried() {
@@ -52,12 +51,12 @@ pub(super) fn read<M: Medium>(medium: &M) -> Result<Carried, RegistryError> {
 ///
 /// # Errors
 /// It would be over a limit.
-pub(super) fn document(carried: &Carried, store: &str) -> Result<Vec<u8>, RegistryError> {
+pub(super) fn document(carried: &Carried, store: &str) -> Result<Vec<u8>, Refusal> {
     let bytes = carried.document();
-    Carried::parse(&bytes, NAME).map_err(|e| RegistryError::new(Failure::TooLarge, store, e))?;
+    Carried::parse(&bytes, NAME).map_err(|e| Refusal::new(Failure::TooLarge, store, e))?;
     if bytes.len() as u64 > FILE_MAX {
         let rule = format!("{FILE} would have {} bytes; the limit is {FILE_MAX}", bytes.len());
-        return Err(RegistryError::new(Failure::TooLarge, store, rule));
+        return Err(Refusal::new(Failure::TooLarge, store, rule));
     }
     Ok(bytes)
 }
@@ -67,7 +66,7 @@ impl LayoutDirectory {
     ///
     /// # Errors
     /// What is there is refused, or the disk takes no writes.
-    pub fn carry(&self, carried: &Carried, deadline: Duration) -> Result<(), RegistryError> {
+    pub fn carry(&self, carried: &Carried, deadline: Duration) -> Result<(), Refusal> {
         if carried.is_empty() {
             return Ok(());
         }
@@ -77,7 +76,7 @@ impl LayoutDirectory {
             NotLocked::Failed(e) => failed(e),
             NotLocked::TimedOut => {
                 let rule = format!("another process holds its lock for more than {deadline:?}");
-                RegistryError::new(Failure::TimedOut, self.name(), rule)
+                Refusal::new(Failure::TimedOut, self.name(), rule)
                     .remedy("wait until it has ended, or end it")
             }
         })?;

@@ -10,12 +10,11 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, statat};
 use rustix::io::Errno;
 
-use super::super::RegistryError;
 use super::carried::FILE;
 use super::medium::{Medium, NotOpened, Unreadable};
 use super::{CATALOG_DEPTH_MAX, CATALOG_DIRECTORIES_MAX};
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::name::{Host, Repo, RepoName};
 use crate::oci::layout::{BLOBS, LAYOUT_FILE, LayoutPart};
 
@@ -32,26 +31,26 @@ impl LayoutDirectory {
     ///
     /// # Errors
     /// `Io` where `dir` cannot be opened as a directory, or is one image layout itself.
-    pub fn open(dir: &Path) -> Result<LayoutDirectory, RegistryError> {
+    pub fn open(dir: &Path) -> Result<LayoutDirectory, Refusal> {
         let name = format!("oci:{}", dir.display());
         match rustix::fs::open(
             dir,
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         ) {
-            Ok(root) if is_layout(&root) == Ok(true) => Err(RegistryError::new(
+            Ok(root) if is_layout(&root) == Ok(true) => Err(Refusal::new(
                 Failure::Io,
                 &name,
                 "this is one image layout and no store of them",
             )
             .remedy("name the directory that holds it as HOST/REPOSITORY")),
             Ok(root) => Ok(LayoutDirectory { root, only: None, name }),
-            Err(e) => Err(RegistryError::new(
-                Failure::Io,
-                &name,
-                format!("the store cannot be opened: {e}"),
-            )
-            .remedy("name a directory that holds HOST/REPOSITORY, each an OCI image layout")),
+            Err(e) => {
+                Err(Refusal::new(Failure::Io, &name, format!("the store cannot be opened: {e}"))
+                    .remedy(
+                        "name a directory that holds HOST/REPOSITORY, each an OCI image layout",
+                    ))
+            }
         }
     }
 
@@ -59,7 +58,7 @@ impl LayoutDirectory {
     ///
     /// # Errors
     /// `Io` where `dir` cannot be opened as a directory.
-    pub fn layout(dir: &Path, repo: Repo) -> Result<LayoutDirectory, RegistryError> {
+    pub fn layout(dir: &Path, repo: Repo) -> Result<LayoutDirectory, Refusal> {
         let name = format!("oci:{}", dir.display());
         match rustix::fs::open(
             dir,
@@ -67,7 +66,7 @@ impl LayoutDirectory {
             Mode::empty(),
         ) {
             Ok(root) => Ok(LayoutDirectory { root, only: Some(repo), name }),
-            Err(e) => Err(RegistryError::new(
+            Err(e) => Err(Refusal::new(
                 Failure::Io,
                 &name,
                 format!("the image layout cannot be opened: {e}"),
@@ -92,7 +91,7 @@ impl Medium for LayoutDirectory {
         &self.name
     }
 
-    fn hosts(&self) -> Result<Vec<Host>, RegistryError> {
+    fn hosts(&self) -> Result<Vec<Host>, Refusal> {
         if let Some(only) = &self.only {
             return Ok(vec![only.host.clone()]);
         }
@@ -111,7 +110,7 @@ impl Medium for LayoutDirectory {
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
     }
 
-    fn catalog(&self, host: &Host) -> Result<Vec<RepoName>, RegistryError> {
+    fn catalog(&self, host: &Host) -> Result<Vec<RepoName>, Refusal> {
         if let Some(only) = &self.only {
             return Ok(if only.host == *host { vec![only.name.clone()] } else { Vec::new() });
         }
@@ -126,7 +125,7 @@ impl Medium for LayoutDirectory {
                     "more than {CATALOG_DIRECTORIES_MAX} directories in the store {}",
                     self.name
                 );
-                return Err(RegistryError::new(Failure::TooLarge, host, rule));
+                return Err(Refusal::new(Failure::TooLarge, host, rule));
             }
             let path =
                 at.as_ref().map_or_else(|| host.to_string(), |name| format!("{host}/{name}"));

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::{HostStore, Registry, RegistryError};
+use super::super::{HostStore, Registry};
 use super::repository::Repository;
 use super::{Stored, carried};
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal, Subject};
 use crate::mapping::Carried;
 use crate::name::{Host, Repo, RepoName};
 use crate::oci::Descriptor;
@@ -25,13 +25,13 @@ pub trait Medium: Send + Sync + 'static {
     fn name(&self) -> &str;
 
     /// See [`HostStore::hosts`].
-    fn hosts(&self) -> Result<Vec<Host>, RegistryError>;
+    fn hosts(&self) -> Result<Vec<Host>, Refusal>;
 
     /// See [`HostStore::holds`].
     fn holds(&self, host: &Host) -> bool;
 
     /// Every layout of `host`, sorted. A layout may hold others, except in its `blobs`.
-    fn catalog(&self, host: &Host) -> Result<Vec<RepoName>, RegistryError>;
+    fn catalog(&self, host: &Host) -> Result<Vec<RepoName>, Refusal>;
 
     /// Where `repo` would have its files.
     fn place(&self, repo: &Repo) -> Result<Self::Place, NotOpened>;
@@ -73,17 +73,14 @@ pub struct Unreadable {
 
 impl Unreadable {
     /// The error about `subject`.
-    pub fn about(self, subject: impl std::fmt::Display) -> RegistryError {
-        let error = RegistryError::new(self.failure, subject, self.rule);
-        match self.remedy {
-            Some(remedy) => error.remedy(remedy),
-            None => error,
-        }
+    pub fn about(self, subject: impl Into<Subject>) -> Refusal {
+        let refusal = Refusal::new(self.failure, subject, self.rule);
+        Refusal { remedy: self.remedy.map(str::to_owned), ..refusal }
     }
 }
 
 impl<M: Medium> HostStore for M {
-    fn hosts(&self) -> Result<Vec<Host>, RegistryError> {
+    fn hosts(&self) -> Result<Vec<Host>, Refusal> {
         Medium::hosts(self)
     }
 
@@ -91,15 +88,15 @@ impl<M: Medium> HostStore for M {
         Medium::holds(self, host)
     }
 
-    fn entries(&self, repo: &Repo) -> Result<Vec<Descriptor>, RegistryError> {
+    fn entries(&self, repo: &Repo) -> Result<Vec<Descriptor>, Refusal> {
         Repository::open(self, repo)?.entries()
     }
 
-    fn blobs(&self, repo: &Repo) -> Result<Vec<(Digest, u64)>, RegistryError> {
+    fn blobs(&self, repo: &Repo) -> Result<Vec<(Digest, u64)>, Refusal> {
         Repository::open(self, repo)?.list()
     }
 
-    fn carried(&self) -> Result<Carried, RegistryError> {
+    fn carried(&self) -> Result<Carried, Refusal> {
         carried::read(self)
     }
 

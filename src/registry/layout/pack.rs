@@ -14,15 +14,15 @@ use rustix::fs::{AtFlags, Mode, OFlags, statat};
 use rustix::io::Errno;
 use tar::{EntryType, Header};
 
-use super::super::{BlobSource, RegistryError};
+use super::super::BlobSource;
 use super::archive::LayoutArchive;
 use super::headers::BLOCK;
 use super::lock::{Draft, clean};
 use super::{PIECE, carried};
 use crate::digest::{Digest, Hasher};
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::mapping::Carried;
-use crate::name::Repo;
+use crate::name::{Repo, Selector};
 use crate::oci::layout::LayoutPart;
 
 /// 1980-01-01, the time of everything that has no time of its own.
@@ -45,7 +45,7 @@ impl Packer {
     pub async fn create(
         path: &Path,
         before: Option<Arc<LayoutArchive>>,
-    ) -> Result<Packer, RegistryError> {
+    ) -> Result<Packer, Refusal> {
         let (path, name) = (path.to_owned(), format!("oci-archive:{}", path.display()));
         let created = on_disk(move || {
             let path = path.canonicalize().unwrap_or(path);
@@ -78,7 +78,7 @@ impl Packer {
         repo: &Repo,
         part: LayoutPart,
         bytes: Vec<u8>,
-    ) -> Result<Packer, RegistryError> {
+    ) -> Result<Packer, Refusal> {
         let header =
             headers(&format!("{repo}/{part}"), bytes.len() as u64, Some(&Digest::of(&bytes)));
         self.write([header, bytes].concat()).await
@@ -88,7 +88,7 @@ impl Packer {
     ///
     /// # Errors
     /// It is too large; the disk.
-    pub async fn carried(self, carried: &Carried) -> Result<Packer, RegistryError> {
+    pub async fn carried(self, carried: &Carried) -> Result<Packer, Refusal> {
         let bytes = carried::document(carried, &self.name)?;
         let header = headers(carried::FILE, bytes.len() as u64, Some(&Digest::of(&bytes)));
         self.write([header, bytes].concat()).await
@@ -103,7 +103,7 @@ impl Packer {
         repo: &Repo,
         digest: &Digest,
         bytes: &[u8],
-    ) -> Result<Packer, RegistryError> {
+    ) -> Result<Packer, Refusal> {
         let header =
             headers(&format!("{repo}/{}", LayoutPart::Blob(*digest)), bytes.len() as u64, None);
         self.write([&header, bytes].concat()).await
@@ -120,9 +120,9 @@ impl Packer {
         digest: &Digest,
         size: u64,
         source: &dyn BlobSource,
-    ) -> Result<Packer, RegistryError> {
-        let subject = format!("{repo}@{digest}");
-        let integrity = |rule: String| RegistryError::new(Failure::Integrity, &subject, rule);
+    ) -> Result<Packer, Refusal> {
+        let subject = repo.at(Selector::Digest(*digest));
+        let integrity = |rule: String| Refusal::new(Failure::Integrity, &subject, rule);
         self = self
             .append(headers(&format!("{repo}/{}", LayoutPart::Blob(*digest)), size, None))
             .await?;
@@ -131,7 +131,7 @@ impl Packer {
         while at < size {
             let want = (size - at).min(PIECE as u64) as usize;
             let piece = source.read_at(at, want).await.map_err(|e| {
-                RegistryError::new(
+                Refusal::new(
                     Failure::Io,
                     &subject,
                     format!("what is to be stored cannot be read: {e}"),
@@ -157,7 +157,7 @@ impl Packer {
     ///
     /// # Errors
     /// Another archive came to stand there meanwhile; the disk.
-    pub async fn finish(self) -> Result<(), RegistryError> {
+    pub async fn finish(self) -> Result<(), Refusal> {
         let Packer { parent, file_name, name, mut draft, before } = self;
         let subject = name.clone();
         let finished = on_disk(move || {
@@ -174,7 +174,7 @@ impl Packer {
         });
         match finished.await {
             Ok(true) => Ok(()),
-            Ok(false) => Err(RegistryError::new(
+            Ok(false) => Err(Refusal::new(
                 Failure::Io,
                 &subject,
                 "another program wrote it at the same time",
@@ -184,16 +184,16 @@ impl Packer {
         }
     }
 
-    async fn write(self, bytes: Vec<u8>) -> Result<Packer, RegistryError> {
+    async fn write(self, bytes: Vec<u8>) -> Result<Packer, Refusal> {
         self.append(bytes).await?.pad().await
     }
 
-    async fn pad(self) -> Result<Packer, RegistryError> {
+    async fn pad(self) -> Result<Packer, Refusal> {
         let missing = self.draft.len().next_multiple_of(BLOCK) - self.draft.len();
         self.append(vec![0; missing as usize]).await
     }
 
-    async fn append(self, bytes: Vec<u8>) -> Result<Packer, RegistryError> {
+    async fn append(self, bytes: Vec<u8>) -> Result<Packer, Refusal> {
         let name = self.name.clone();
         let mut packer = self;
         on_disk(move || packer.draft.write(&bytes).map(|()| packer))
@@ -205,7 +205,7 @@ impl Packer {
         self,
         piece: bytes::Bytes,
         mut hasher: Box<Hasher>,
-    ) -> Result<(Packer, Box<Hasher>), RegistryError> {
+    ) -> Result<(Packer, Box<Hasher>), Refusal> {
         let name = self.name.clone();
         let mut packer = self;
         let written = on_disk(move || {
@@ -223,18 +223,16 @@ async fn on_disk<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(Errno::IO))
 }
 
-fn not_written(name: &str, e: Errno) -> RegistryError {
+fn not_written(name: &str, e: Errno) -> Refusal {
     match e {
-        Errno::NOSPC | Errno::DQUOT => RegistryError::new(
-            Failure::NoSpace,
-            name,
-            format!("the disk of the archive is full: {e}"),
-        )
-        .remedy("free space there, and try again: what stood there before still does"),
-        Errno::ACCESS | Errno::PERM | Errno::ROFS => {
-            RegistryError::new(Failure::Denied, name, format!("the archive cannot be written: {e}"))
+        Errno::NOSPC | Errno::DQUOT => {
+            Refusal::new(Failure::NoSpace, name, format!("the disk of the archive is full: {e}"))
+                .remedy("free space there, and try again: what stood there before still does")
         }
-        e => RegistryError::new(Failure::Io, name, format!("writing the archive failed: {e}")),
+        Errno::ACCESS | Errno::PERM | Errno::ROFS => {
+            Refusal::new(Failure::Denied, name, format!("the archive cannot be written: {e}"))
+        }
+        e => Refusal::new(Failure::Io, name, format!("writing the archive failed: {e}")),
     }
 }
 

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use serde::de::IgnoredAny;
 
-use super::super::{RawManifest, RegistryError};
+use super::super::RawManifest;
 use super::PIECE;
 use super::medium::{Medium, NotOpened, Unreadable};
 use crate::digest::Digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal, Subject};
 use crate::name::{Repo, Selector, Tag};
 use crate::oci::layout::{
     INDEX_FILE, INDEX_FILE_MAX, LAYOUT_FILE, LAYOUT_FILE_MAX, LayoutPart, check_version, entries,
@@ -29,14 +29,10 @@ pub(super) struct Repository<'a, M: Medium> {
 
 impl<'a, M: Medium> Repository<'a, M> {
     /// The layout of `repo`. `Absent` where there is none.
-    pub(super) fn open(medium: &'a M, repo: &Repo) -> Result<Self, RegistryError> {
+    pub(super) fn open(medium: &'a M, repo: &Repo) -> Result<Self, Refusal> {
         let absent = |what| {
-            RegistryError::new(
-                Failure::Absent,
-                repo,
-                format!("{what} in the store {}", medium.name()),
-            )
-            .remedy("list the repository's parent to see what the store holds")
+            Refusal::new(Failure::Absent, repo, format!("{what} in the store {}", medium.name()))
+                .remedy("list the repository's parent to see what the store holds")
         };
         let place = match medium.place(repo) {
             Ok(place) => place,
@@ -71,7 +67,7 @@ impl<'a, M: Medium> Repository<'a, M> {
     }
 
     /// The whole content of one of the layout's own documents; `None` where it is missing.
-    pub(super) fn document(&self, part: LayoutPart) -> Result<Option<Vec<u8>>, RegistryError> {
+    pub(super) fn document(&self, part: LayoutPart) -> Result<Option<Vec<u8>>, Refusal> {
         let max = match part {
             LayoutPart::Version => LAYOUT_FILE_MAX,
             LayoutPart::Index => INDEX_FILE_MAX,
@@ -90,24 +86,16 @@ impl<'a, M: Medium> Repository<'a, M> {
         Ok(Some(bytes))
     }
 
-    pub(super) fn refused(&self, file: &str, e: DocumentError) -> RegistryError {
-        let failure = match e {
-            DocumentError::Structure(_) => Failure::Structure,
-            DocumentError::TooLarge(_) => Failure::TooLarge,
-            DocumentError::Unsupported(_) => Failure::Unsupported,
-        };
-        RegistryError::new(
-            failure,
-            &self.repo,
-            format!("{file} in the store {} is refused: {e}", self.medium.name()),
-        )
+    pub(super) fn refused(&self, file: &str, e: DocumentError) -> Refusal {
+        let rule = format!("{file} in the store {} is refused: {e}", self.medium.name());
+        Refusal { rule, ..e.about(&self.repo) }
     }
 
-    pub(super) fn list(&self) -> Result<Vec<(Digest, u64)>, RegistryError> {
+    pub(super) fn list(&self) -> Result<Vec<(Digest, u64)>, Refusal> {
         self.medium.list(&self.place).map_err(|e| e.about(&self.repo))
     }
 
-    pub(super) fn entries(&self) -> Result<Vec<Descriptor>, RegistryError> {
+    pub(super) fn entries(&self) -> Result<Vec<Descriptor>, Refusal> {
         let Some(bytes) = self.document(LayoutPart::Index)? else {
             return Err(
                 self.refused(INDEX_FILE, DocumentError::Structure("the file is missing".into()))
@@ -117,13 +105,13 @@ impl<'a, M: Medium> Repository<'a, M> {
     }
 
     /// The one manifest that `tag` stands for.
-    pub(super) fn tagged(&self, tag: &Tag) -> Result<Descriptor, RegistryError> {
+    pub(super) fn tagged(&self, tag: &Tag) -> Result<Descriptor, Refusal> {
         let subject = self.repo.clone().at(Selector::Tag(tag.clone()));
         let mut found =
             self.entries()?.into_iter().filter(|entry| tag_of(entry).as_ref() == Some(tag));
         let Some(first) = found.next() else {
             let rule = format!("{INDEX_FILE} in the store {} has no such tag", self.medium.name());
-            return Err(RegistryError::new(Failure::Absent, subject, rule));
+            return Err(Refusal::new(Failure::Absent, subject, rule));
         };
         match found.find(|other| other.digest != first.digest) {
             None => Ok(first),
@@ -134,13 +122,13 @@ impl<'a, M: Medium> Repository<'a, M> {
                     first.digest,
                     other.digest
                 );
-                Err(RegistryError::new(Failure::Structure, subject, rule)
+                Err(Refusal::new(Failure::Structure, subject, rule)
                     .remedy("name the digest instead of the tag"))
             }
         }
     }
 
-    pub(super) fn manifest(&self, selector: &Selector) -> Result<RawManifest, RegistryError> {
+    pub(super) fn manifest(&self, selector: &Selector) -> Result<RawManifest, Refusal> {
         let subject = self.repo.at(selector.clone());
         let (digest, entry) = match selector {
             Selector::Tag(tag) => {
@@ -149,7 +137,7 @@ impl<'a, M: Medium> Repository<'a, M> {
             }
             Selector::Digest(digest) => (*digest, None),
         };
-        let refuse = |failure, rule: String| Err(RegistryError::new(failure, &subject, rule));
+        let refuse = |failure, rule: String| Err(Refusal::new(failure, &subject, rule));
         let (bytes, length) = match self.text(LayoutPart::Blob(digest), MANIFEST_MAX) {
             Ok(read) => read,
             Err(NotOpened::Missing)
@@ -184,7 +172,7 @@ impl<'a, M: Medium> Repository<'a, M> {
         Ok(RawManifest { bytes: bytes.into(), content_type: None, claimed: Some(digest) })
     }
 
-    pub(super) fn blob(&self, blob: &Descriptor) -> Result<M::File, RegistryError> {
+    pub(super) fn blob(&self, blob: &Descriptor) -> Result<M::File, Refusal> {
         let subject = self.repo.at(Selector::Digest(blob.digest));
         let (file, length) = self
             .medium
@@ -192,18 +180,13 @@ impl<'a, M: Medium> Repository<'a, M> {
             .map_err(|e| self.no_blob(&subject, &blob.digest, e))?;
         if length != blob.size {
             let rule = format!("the file has {length} bytes; its descriptor says {}", blob.size);
-            return Err(RegistryError::new(Failure::Integrity, subject, rule));
+            return Err(Refusal::new(Failure::Integrity, subject, rule));
         }
         Ok(file)
     }
 
     /// What it means that the file of a blob that a document names was not opened.
-    fn no_blob(
-        &self,
-        subject: impl std::fmt::Display,
-        digest: &Digest,
-        e: NotOpened,
-    ) -> RegistryError {
+    fn no_blob(&self, subject: impl Into<Subject>, digest: &Digest, e: NotOpened) -> Refusal {
         let store = self.medium.name();
         let rule = match e {
             NotOpened::Missing => {
@@ -216,7 +199,7 @@ impl<'a, M: Medium> Repository<'a, M> {
             }
             NotOpened::Failed(e) => return e.about(subject),
         };
-        RegistryError::new(Failure::Integrity, subject, rule)
+        Refusal::new(Failure::Integrity, subject, rule)
             .remedy("copy the artifact into the store again")
     }
 }
@@ -240,24 +223,19 @@ pub(super) fn up_to<M: Medium>(
 }
 
 /// What a failed open of a directory or document means.
-pub(super) fn not_opened<M: Medium>(
-    medium: &M,
-    repo: &Repo,
-    what: &str,
-    e: NotOpened,
-) -> RegistryError {
+pub(super) fn not_opened<M: Medium>(medium: &M, repo: &Repo, what: &str, e: NotOpened) -> Refusal {
     let store = medium.name();
     match e {
         NotOpened::Missing => {
-            RegistryError::new(Failure::Structure, repo, format!("{what} is missing in {store}"))
+            Refusal::new(Failure::Structure, repo, format!("{what} is missing in {store}"))
         }
-        NotOpened::NotRegular => RegistryError::new(
+        NotOpened::NotRegular => Refusal::new(
             Failure::Structure,
             repo,
             format!("{what} in the store {store} is, or lies behind, a symbolic link"),
         )
         .remedy("copy the layout itself to this place"),
-        NotOpened::Failed(e) => e.about(format_args!("{repo} ({what})")),
+        NotOpened::Failed(e) => e.about(format!("{repo} ({what})")),
     }
 }
 

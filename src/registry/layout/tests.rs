@@ -95,7 +95,7 @@ fn descriptor(digest: Digest, size: u64) -> Descriptor {
     }
 }
 
-fn failure<T: std::fmt::Debug>(result: Result<T, RegistryError>) -> Failure {
+fn failure<T: std::fmt::Debug>(result: Result<T, Refusal>) -> Failure {
     result.expect_err("a failure").failure
 }
 

@@ -18,14 +18,14 @@ use rustix::fs::{OFlags, fdatasync};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
-use super::super::{BlobSource, Hold, Registry, RegistryError, Removed, Upload, Uploaded};
+use super::super::{BlobSource, Hold, Registry, Removed, Upload, Uploaded};
 use super::directory::{LayoutDirectory, is_layout, open_below};
 use super::lock::{Draft, INDEX_LOCK, LayoutLock, NotLocked, OWN, TURN, clean, make};
 use super::medium::Medium;
 use super::repository::Repository;
 use super::{PIECE, RegistryLayout};
 use crate::digest::{Digest, Hasher};
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal, Subject};
 use crate::name::{Repo, RepoName, Selector, Tag};
 use crate::oci::layout::{
     BLOBS, INDEX_FILE, LAYOUT_DOCUMENT, LAYOUT_FILE, LayoutPart, check_version, with_manifest,
@@ -42,7 +42,7 @@ impl Upload for RegistryLayout {
         repo: &RepoName,
         blob: &Descriptor,
         source: &dyn BlobSource,
-    ) -> Result<Uploaded, RegistryError> {
+    ) -> Result<Uploaded, Refusal> {
         let (repo, wanted) = (self.repo(repo), blob.clone());
         let begun = self.on_disk(move |store| {
             let writer = Writer::open(store, &repo)?;
@@ -62,7 +62,7 @@ impl Upload for RegistryLayout {
         };
         let (sent, written) = futures_util::future::join(sent, written).await;
         match (sent, written) {
-            (Err(Unsent::Source(e)), _) => Err(RegistryError::new(
+            (Err(Unsent::Source(e)), _) => Err(Refusal::new(
                 Failure::Io,
                 subject,
                 format!("what is to be stored cannot be read: {e}"),
@@ -72,7 +72,7 @@ impl Upload for RegistryLayout {
                     "there are more than the {} bytes that its descriptor gives it",
                     blob.size
                 );
-                Err(RegistryError::new(Failure::Integrity, subject, rule))
+                Err(Refusal::new(Failure::Integrity, subject, rule))
             }
             (Ok(()) | Err(Unsent::NotTaken), written) => written.map(|()| Uploaded::Sent),
         }
@@ -83,7 +83,7 @@ impl Upload for RegistryLayout {
         repo: &RepoName,
         selector: &Selector,
         manifest: &Manifest,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<(), Refusal> {
         let (repo, selector, manifest) = (self.repo(repo), selector.clone(), manifest.clone());
         let deadline = self.deadline;
         self.on_disk(move |store| {
@@ -100,7 +100,7 @@ impl Upload for RegistryLayout {
         &self,
         repo: &RepoName,
         selector: &Selector,
-    ) -> Result<Option<Digest>, RegistryError> {
+    ) -> Result<Option<Digest>, Refusal> {
         let (repo, wanted) = (self.repo(repo), selector.clone());
         let found = self.on_disk(move |store| {
             let repository = Repository::open(store, &repo)?;
@@ -118,18 +118,18 @@ impl Upload for RegistryLayout {
         }
     }
 
-    async fn tags_now(&self, repo: &RepoName, _: Option<&str>) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags_now(&self, repo: &RepoName, _: Option<&str>) -> Result<Vec<Tag>, Refusal> {
         match self.tags(repo).await {
             Err(e) if e.failure == Failure::Absent => Ok(Vec::new()),
             tags => tags,
         }
     }
 
-    async fn remove(&self, _: &RepoName, _: &Digest) -> Result<Removed, RegistryError> {
+    async fn remove(&self, _: &RepoName, _: &Digest) -> Result<Removed, Refusal> {
         Ok(Removed::Refused)
     }
 
-    async fn hold(&self, repo: &RepoName) -> Result<Option<Hold>, RegistryError> {
+    async fn hold(&self, repo: &RepoName) -> Result<Option<Hold>, Refusal> {
         let (repo, deadline) = (self.repo(repo), self.deadline);
         let lock = self.on_disk(move |store| {
             let writer = Writer::open(store, &repo)?;
@@ -174,7 +174,7 @@ fn receive(
     blob: &Descriptor,
     mut draft: Draft,
     mut rx: mpsc::Receiver<Option<Bytes>>,
-) -> Result<(), RegistryError> {
+) -> Result<(), Refusal> {
     let subject = repo.at(Selector::Digest(blob.digest));
     let mut hasher = Hasher::new(blob.digest.algorithm());
     let mut length = 0;
@@ -188,7 +188,7 @@ fn receive(
         length += piece.len() as u64;
         draft.write(&piece).map_err(|e| not_written(store, &subject, e))?;
     }
-    let refused = |rule| Err(RegistryError::new(Failure::Integrity, &subject, rule));
+    let refused = |rule| Err(Refusal::new(Failure::Integrity, &subject, rule));
     if !ended {
         return refused("the transfer was given up".to_owned());
     }
@@ -210,7 +210,7 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn open(store: &'a LayoutDirectory, repo: &Repo) -> Result<Self, RegistryError> {
+    fn open(store: &'a LayoutDirectory, repo: &Repo) -> Result<Self, Refusal> {
         if store.only.is_some() {
             let dir = open_below(&store.root, ".", OFlags::DIRECTORY)
                 .map_err(|e| not_written(store, repo, e))?;
@@ -225,8 +225,9 @@ impl<'a> Writer<'a> {
                     "the name lies in the blobs of another repository in the store {}",
                     store.name()
                 );
-                return Err(RegistryError::new(Failure::Structure, repo, rule)
-                    .remedy("choose another name"));
+                return Err(
+                    Refusal::new(Failure::Structure, repo, rule).remedy("choose another name")
+                );
             }
             dir = make(&dir, component).map_err(|e| not_written(store, repo, e))?;
             layout = is_layout(&dir).map_err(|e| not_written(store, repo, e))?;
@@ -234,22 +235,22 @@ impl<'a> Writer<'a> {
         Ok(Writer { store, repo: repo.clone(), dir })
     }
 
-    fn failed(&self, e: Errno) -> RegistryError {
+    fn failed(&self, e: Errno) -> Refusal {
         not_written(self.store, &self.repo, e)
     }
 
-    fn own(&self) -> Result<OwnedFd, RegistryError> {
+    fn own(&self) -> Result<OwnedFd, Refusal> {
         make(&self.dir, OWN).map_err(|e| self.failed(e))
     }
 
     /// A file to write the blob `digest` into.
-    fn draft(&self, digest: &Digest) -> Result<Draft, RegistryError> {
+    fn draft(&self, digest: &Digest) -> Result<Draft, Refusal> {
         let subject = self.repo.at(Selector::Digest(*digest));
         Draft::new(self.own()?, "").map_err(|e| not_written(self.store, subject, e))
     }
 
     /// Gives a blob that was written its name.
-    fn publish(&self, draft: Draft, digest: &Digest) -> Result<(), RegistryError> {
+    fn publish(&self, draft: Draft, digest: &Digest) -> Result<(), Refusal> {
         let published = make(&self.dir, BLOBS)
             .and_then(|blobs| make(&blobs, digest.algorithm().name()))
             .and_then(|dir| draft.publish(&dir, &digest.hex()));
@@ -257,7 +258,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Whether the blob is there with its own bytes, safe from a power loss.
-    fn holds(&self, blob: &Descriptor) -> Result<bool, RegistryError> {
+    fn holds(&self, blob: &Descriptor) -> Result<bool, Refusal> {
         let Ok((file, length)) = self.store.open(&self.dir, LayoutPart::Blob(blob.digest)) else {
             return Ok(false);
         };
@@ -287,7 +288,7 @@ impl<'a> Writer<'a> {
         selector: &Selector,
         manifest: &Manifest,
         deadline: Duration,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<(), Refusal> {
         let subject = self.repo.at(selector.clone());
         let (digest, tag) = match selector {
             Selector::Digest(digest) => (*digest, None),
@@ -296,7 +297,7 @@ impl<'a> Writer<'a> {
         let got = Digest::of_with(digest.algorithm(), &manifest.raw);
         if got != digest {
             let rule = format!("the manifest's digest is {got}; expected {digest}");
-            return Err(RegistryError::new(Failure::Integrity, subject, rule));
+            return Err(Refusal::new(Failure::Integrity, subject, rule));
         }
         self.check_layers(&subject, manifest)?;
         let own = self.own()?;
@@ -310,9 +311,9 @@ impl<'a> Writer<'a> {
         &self,
         own: &OwnedFd,
         name: &str,
-        subject: impl std::fmt::Display,
+        subject: impl Into<Subject>,
         deadline: Duration,
-    ) -> Result<LayoutLock, RegistryError> {
+    ) -> Result<LayoutLock, Refusal> {
         LayoutLock::take(own, name, deadline).map_err(|e| match e {
             NotLocked::Failed(e) => self.failed(e),
             NotLocked::TimedOut => {
@@ -321,7 +322,7 @@ impl<'a> Writer<'a> {
                     self.repo,
                     self.store.name()
                 );
-                RegistryError::new(Failure::TimedOut, subject, rule)
+                Refusal::new(Failure::TimedOut, subject, rule)
                     .remedy("wait until it has ended, or end it: the lock goes with its process")
             }
         })
@@ -330,9 +331,9 @@ impl<'a> Writer<'a> {
     /// What an image names has to be there. An index may name more than the store holds.
     fn check_layers(
         &self,
-        subject: impl std::fmt::Display,
+        subject: impl Into<Subject>,
         manifest: &Manifest,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<(), Refusal> {
         let ManifestBody::Image(layers) = &manifest.body else { return Ok(()) };
         for layer in layers {
             let held = self.store.open(&self.dir, LayoutPart::Blob(layer.digest));
@@ -342,14 +343,15 @@ impl<'a> Writer<'a> {
                     layer.digest,
                     self.store.name()
                 );
-                return Err(RegistryError::new(Failure::Integrity, subject, rule)
-                    .remedy("store its blobs first"));
+                return Err(
+                    Refusal::new(Failure::Integrity, subject, rule).remedy("store its blobs first")
+                );
             }
         }
         Ok(())
     }
 
-    fn put_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<(), RegistryError> {
+    fn put_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<(), Refusal> {
         let blob = Descriptor::bare(*digest, bytes.len() as u64);
         if self.holds(&blob)? {
             return Ok(());
@@ -365,7 +367,7 @@ impl<'a> Writer<'a> {
         manifest: &Manifest,
         digest: Digest,
         tag: Option<&crate::name::Tag>,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<(), Refusal> {
         let place = self
             .dir
             .try_clone()
@@ -386,7 +388,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), RegistryError> {
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), Refusal> {
         let mut draft = Draft::new(self.own()?, "").map_err(|e| self.failed(e))?;
         draft.write(bytes).and_then(|()| draft.publish(&self.dir, name)).map_err(|e| self.failed(e))
     }
@@ -395,18 +397,18 @@ impl<'a> Writer<'a> {
 /// What it means that a part of the store was not written.
 pub(super) fn not_written(
     store: &LayoutDirectory,
-    subject: impl std::fmt::Display,
+    subject: impl Into<Subject>,
     e: Errno,
-) -> RegistryError {
+) -> Refusal {
     let store = store.name();
     match e {
-        Errno::NOSPC | Errno::DQUOT => RegistryError::new(
+        Errno::NOSPC | Errno::DQUOT => Refusal::new(
             Failure::NoSpace,
             subject,
             format!("the disk of the store {store} is full: {e}"),
         )
         .remedy("free space there, and try again: what was stored stays"),
-        Errno::ACCESS | Errno::PERM | Errno::ROFS => RegistryError::new(
+        Errno::ACCESS | Errno::PERM | Errno::ROFS => Refusal::new(
             Failure::Denied,
             subject,
             format!("the store {store} cannot be written: {e}"),
@@ -416,9 +418,9 @@ pub(super) fn not_written(
             let rule = format!(
                 "its place in the store {store} is, or lies behind, a symbolic link or a file"
             );
-            RegistryError::new(Failure::Structure, subject, rule).remedy("move that away")
+            Refusal::new(Failure::Structure, subject, rule).remedy("move that away")
         }
-        e => RegistryError::new(
+        e => Refusal::new(
             Failure::Io,
             subject,
             format!("writing into the store {store} failed: {e}"),

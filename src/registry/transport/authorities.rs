@@ -9,8 +9,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-use super::super::RegistryError;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::input::{self, InputError};
 
 /// The largest file of certificates that is read, in bytes.
@@ -45,7 +44,7 @@ impl Authorities {
     ///
     /// # Errors
     /// `Io`: the first of them that cannot.
-    pub fn check(files: &[PathBuf]) -> Result<(), RegistryError> {
+    pub fn check(files: &[PathBuf]) -> Result<(), Refusal> {
         files.iter().try_for_each(|file| add_authorities(&mut RootCertStore::empty(), file))
     }
 }
@@ -58,7 +57,7 @@ struct Certificates {
 }
 
 impl Certificates {
-    fn of_system() -> Result<Certificates, RegistryError> {
+    fn of_system() -> Result<Certificates, Refusal> {
         let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let (file, dirs) = (named(CERT_FILE), named(CERT_DIR));
         if file.is_none() && dirs.is_none() {
@@ -80,14 +79,14 @@ impl Certificates {
 
     /// The file that the variable names. One that is missing, as a variable often outlives its
     /// file, is told and no more.
-    fn of_variable(&mut self, file: &Path) -> Result<(), RegistryError> {
+    fn of_variable(&mut self, file: &Path) -> Result<(), Refusal> {
         match input::read(file, FILE_MAX) {
             Ok(pem) => self.add(file, &pem),
             Err(e @ InputError::System(_)) => self.errors.push(format!("{}: {e}", file.display())),
             Err(e) => {
                 let rule = format!("cannot be read: {e}");
                 let remedy = format!("correct {CERT_FILE}, which names it");
-                return Err(RegistryError::new(Failure::Io, file.display(), rule).remedy(remedy));
+                return Err(Refusal::new(Failure::Io, file, rule).remedy(remedy));
             }
         }
         Ok(())
@@ -124,7 +123,7 @@ impl Certificates {
 }
 
 /// How TLS is spoken: who is trusted, and which protocols are offered.
-pub(super) fn tls(ca_files: &[PathBuf]) -> Result<ClientConfig, RegistryError> {
+pub(super) fn tls(ca_files: &[PathBuf]) -> Result<ClientConfig, Refusal> {
     let mut roots = RootCertStore::empty();
     let system = Certificates::of_system()?;
     for error in &system.errors {
@@ -137,17 +136,16 @@ pub(super) fn tls(ca_files: &[PathBuf]) -> Result<ClientConfig, RegistryError> {
     let mut config =
         ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
-            .map_err(|e| RegistryError::new(Failure::Io, "TLS", format!("cannot be set up: {e}")))?
+            .map_err(|e| Refusal::new(Failure::Io, "TLS", format!("cannot be set up: {e}")))?
             .with_root_certificates(roots)
             .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
 
-fn add_authorities(roots: &mut RootCertStore, file: &Path) -> Result<(), RegistryError> {
+fn add_authorities(roots: &mut RootCertStore, file: &Path) -> Result<(), Refusal> {
     let refused = |rule: String| {
-        RegistryError::new(Failure::Io, file.display(), rule)
-            .remedy("--ca-file takes a file of PEM certificates")
+        Refusal::new(Failure::Io, file, rule).remedy("--ca-file takes a file of PEM certificates")
     };
     let pem = input::read(file, FILE_MAX).map_err(|e| refused(format!("cannot be read: {e}")))?;
     let certificates = CertificateDer::pem_slice_iter(&pem)

@@ -67,7 +67,7 @@ async fn links_inside_are_followed_and_links_out_are_refused() {
         fs::remove_file(bad).unwrap();
     }
     let done = bed.committed(ROOT).await;
-    let manifest = bed.registry.document("acme/network", done.digest.parse().unwrap());
+    let manifest = bed.registry.document("acme/network", done.digest);
     let Ok(crate::artifact::Release::Module(layer)) = crate::artifact::Release::read(&manifest)
     else {
         panic!()
@@ -124,10 +124,10 @@ async fn annotations_come_from_the_request_or_from_a_file() {
     let annotations = BTreeMap::from([("b".to_owned(), "asked".to_owned())]);
     let done = bed
         .stage
-        .commit(Path::new(ROOT), CommitRequest { annotations, ..CommitRequest::default() })
+        .commit(&staged(ROOT), CommitRequest { annotations, ..CommitRequest::default() })
         .await
         .unwrap();
-    let manifest = bed.registry.document("acme/network", done[0].digest.parse().unwrap());
+    let manifest = bed.registry.document("acme/network", done[0].digest);
     let told: Vec<_> = manifest.annotations.iter().map(|(k, v)| format!("{k}={v}")).collect();
     assert_eq!(told, ["a=file", "b=asked"]);
 }

@@ -54,7 +54,7 @@ async fn zips_become_a_release_byte_for_byte() {
     );
     bed.write(&format!("{ROOT}/terraform-provider-aws_5.1.0_SHA256SUMS.sig"), "signed");
     let done = bed.committed(ROOT).await;
-    assert_eq!(done.reference, "registry.example/acme/aws:5.1.0");
+    assert_eq!(done.reference.to_string(), "registry.example/acme/aws:5.1.0");
     let index = index(&bed);
     assert_eq!(platforms(&index), ["darwin_arm64", "linux_amd64"]);
     let Release::Provider(targets) = Release::read(&index).unwrap() else { panic!("a provider") };
@@ -138,7 +138,7 @@ async fn a_platform_is_added_and_what_is_there_stays() {
     let first = bed.committed(ROOT).await.digest;
     stage(&bed, &["darwin_arm64"]);
     let second = bed.committed(ROOT).await.digest;
-    assert_eq!((second.as_str(), second != first), (together.as_str(), true));
+    assert_eq!((second, second != first), (together, true));
     assert_eq!(platforms(&index(&bed)), ["darwin_arm64", "linux_amd64"]);
     // What is there already changes nothing.
     stage(&bed, &["linux_amd64"]);
@@ -161,7 +161,7 @@ async fn a_platform_with_another_package_is_kept_unless_told_otherwise() {
         "{error}"
     );
     let request = CommitRequest { allow_overwrite: true, ..CommitRequest::default() };
-    bed.stage.commit(Path::new(ROOT), request).await.unwrap();
+    bed.stage.commit(&staged(ROOT), request).await.unwrap();
     assert_eq!(platforms(&index(&bed)), ["linux_amd64"]);
 }
 
@@ -173,7 +173,7 @@ async fn a_package_that_is_there_in_another_manifest_is_kept() {
     let bed = Bed::new();
     stage(&bed, &["linux_amd64"]);
     let plan = {
-        let dir = bed.stage.staging.open(Path::new(ROOT)).unwrap();
+        let dir = bed.stage.staging.open(&staged(ROOT)).unwrap();
         let repo = Repo { host: HOST.parse().unwrap(), name: "acme/aws".parse().unwrap() };
         let destined =
             Destined { repo, tags: vec!["5.1.0".parse().unwrap()], annotations: BTreeMap::new() };
@@ -190,7 +190,7 @@ async fn a_package_that_is_there_in_another_manifest_is_kept() {
     let release = write::index(crate::artifact::PROVIDER, &[entry], &BTreeMap::new()).unwrap();
     bed.registry.set("acme/aws", "child", &theirs);
     bed.registry.set("acme/aws", "5.1.0", &release);
-    assert_eq!(bed.committed(ROOT).await.digest, release.digest.to_string());
+    assert_eq!(bed.committed(ROOT).await.digest, release.digest);
     assert!(bed.registry.log().iter().all(|call| call == "present" || call == "read"));
 }
 
@@ -228,9 +228,9 @@ async fn annotations_are_kept_and_not_contradicted() {
         ..CommitRequest::default()
     };
     stage(&bed, &["linux_amd64"]);
-    bed.stage.commit(Path::new(ROOT), request("1")).await.unwrap();
+    bed.stage.commit(&staged(ROOT), request("1")).await.unwrap();
     stage(&bed, &["darwin_arm64"]);
-    let error = bed.stage.commit(Path::new(ROOT), request("2")).await.unwrap_err();
+    let error = bed.stage.commit(&staged(ROOT), request("2")).await.unwrap_err();
     assert_eq!(error.failure, Failure::Exists);
     bed.committed(ROOT).await;
     assert_eq!(index(&bed).annotations["k"], "1");
@@ -251,7 +251,7 @@ async fn a_mirror_becomes_releases_of_the_mapped_repository() {
     bed.write(&format!("{at}/index.json"), "{}");
     bed.write(&format!("{at}/5.1.0.json"), "wrong");
     let done = bed.commit("mirror").await.unwrap();
-    let references: Vec<_> = done.iter().map(|c| c.reference.as_str()).collect();
+    let references: Vec<_> = done.iter().map(|c| c.reference.to_string()).collect();
     assert_eq!(
         references,
         ["registry.example/mirror/aws:5.1.0", "registry.example/mirror/aws:6.0.0_b1"]
@@ -275,9 +275,9 @@ async fn a_zip_that_is_closed_is_sent_ahead_of_its_commit() {
     let bed = Bed::new();
     stage(&bed, &["linux_amd64"]);
     let zip = format!("{ROOT}/{}", name("linux_amd64"));
-    bed.stage.closed(Path::new(&zip)).await;
+    bed.stage.closed(&staged(&zip)).await;
     assert_eq!(bed.registry.log(), ["blob sent"]);
-    bed.stage.closed(Path::new(&zip)).await;
+    bed.stage.closed(&staged(&zip)).await;
     assert_eq!(bed.registry.log(), ["blob there"]);
     let at = "mirror/registry.opentofu.org/hashicorp/aws";
     for (path, content) in [
@@ -288,7 +288,7 @@ async fn a_zip_that_is_closed_is_sent_ahead_of_its_commit() {
         (format!("{at}/.{}", name("linux_amd64")), package("x")),
     ] {
         bed.write(&path, content);
-        bed.stage.closed(Path::new(&path)).await;
+        bed.stage.closed(&staged(&path)).await;
         assert!(bed.registry.log().is_empty(), "{path}");
     }
     fs::remove_file(bed.path(&format!("{ROOT}/README.md"))).unwrap();
@@ -298,6 +298,6 @@ async fn a_zip_that_is_closed_is_sent_ahead_of_its_commit() {
     let path = format!("{at}/{}", name("linux_amd64"));
     bed.write(&path, package("x"));
     bed.registry.log();
-    bed.stage.closed(Path::new(&path)).await;
+    bed.stage.closed(&staged(&path)).await;
     assert_eq!(bed.registry.log(), ["blob sent"]);
 }

@@ -107,6 +107,6 @@ async fn something_else_under_the_tag_is_no_release_to_extend() {
     let error = bed.refused(PROVIDER_ROOT).await;
     assert_eq!(error.failure, Failure::Exists);
     let request = CommitRequest { allow_overwrite: true, ..CommitRequest::default() };
-    bed.stage.commit(Path::new(PROVIDER_ROOT), request).await.unwrap();
+    bed.stage.commit(&staged(PROVIDER_ROOT), request).await.unwrap();
     assert_eq!(platforms(&bed), ["linux_amd64"]);
 }

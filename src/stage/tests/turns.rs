@@ -99,7 +99,7 @@ struct Silent;
 
 #[async_trait]
 impl Observer for Silent {
-    async fn reached(&self, _: PushStep) -> Result<(), StageError> {
+    async fn reached(&self, _: PushStep) -> Result<(), Refusal> {
         Ok(())
     }
 
@@ -115,7 +115,7 @@ struct Writer {
     overwrites: bool,
 }
 
-type End = Result<Vec<Pushed>, StageError>;
+type End = Result<Vec<Pushed>, Refusal>;
 
 /// What became of the writers (`None`: killed), and of the registry.
 struct Ended {

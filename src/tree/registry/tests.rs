@@ -104,7 +104,7 @@ fn say(step: Step<RegistryEntry, LookupFailure<&'static str>>) -> String {
 }
 
 fn find(path: &str, name: &str, table: &Table) -> String {
-    say(lookup(&space(path), name, table))
+    say(lookup(&space(path), &Component::parse(name), table))
 }
 
 const YES: fn(Vec<&'static str>) -> Fact<Vec<&'static str>, &'static str> = Fact::Is;
@@ -278,7 +278,11 @@ fn a_listing_shows_what_a_lookup_finds() {
     t.tags.insert("acme/net", YES(vec!["1.0", "x", "y"]));
     let Step::Edge(entries) = list(&space("acme/net"), &t) else { panic!("a listing") };
     for (name, entry) in entries {
-        assert_eq!(lookup(&space("acme/net"), &name, &t), Step::Edge(entry), "{name}");
+        assert_eq!(
+            lookup(&space("acme/net"), &Component::parse(&name), &t),
+            Step::Edge(entry),
+            "{name}"
+        );
     }
 }
 

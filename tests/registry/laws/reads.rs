@@ -1,6 +1,7 @@
 use super::ground::{BackEnd, CLAIM, MODULE, PROVIDER, Releases, TAGS};
 use crate::support::pack::Artifact;
 use crate::*;
+use tofufs::failure::Refusal;
 
 async fn keeps_the_laws(all: &Releases, of: BackEnd) {
     tags_are_listed_whole_in_order_and_once_and_claims_are_found_by_name(&of, all).await;
@@ -73,7 +74,7 @@ async fn docker_registry_keeps_the_laws() {
 }
 
 #[track_caller]
-fn fails<T: std::fmt::Debug>(wanted: Failure, answer: Result<T, RegistryError>) {
+fn fails<T: std::fmt::Debug>(wanted: Failure, answer: Result<T, Refusal>) {
     let error = answer.expect_err("a failure");
     assert_eq!(error.failure, wanted, "{error}");
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use tar::{EntryType, Header};
 
 use super::*;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 
 /// A tar in the making.
 #[derive(Default)]
@@ -70,7 +70,7 @@ impl Tar {
 }
 
 /// A file, and what opening it as an archive gives.
-fn opened(bytes: &[u8]) -> (tempfile::NamedTempFile, Result<LayoutArchive, RegistryError>) {
+fn opened(bytes: &[u8]) -> (tempfile::NamedTempFile, Result<LayoutArchive, Refusal>) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(bytes).unwrap();
     let archive = LayoutArchive::open(file.path());

@@ -8,7 +8,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::super::super::{BlobSource, Upload, Uploaded};
 use super::*;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 use crate::oci::{INDEX, Manifest};
 
 struct Source(Vec<u8>);
@@ -50,7 +50,7 @@ fn image(layers: &[&Descriptor]) -> Manifest {
     manifest(json!({"schemaVersion": 2, "mediaType": IMAGE, "layers": layers}))
 }
 
-fn error<T: std::fmt::Debug>(result: Result<T, RegistryError>) -> RegistryError {
+fn error<T: std::fmt::Debug>(result: Result<T, Refusal>) -> Refusal {
     result.expect_err("a failure")
 }
 

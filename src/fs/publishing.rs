@@ -5,26 +5,26 @@
 //!
 //! The kernel keeps the names of what is staged, so it is told of the one that a commit takes away.
 //! It can be told only when it holds no lock on the directory, after the rename; so before a rename
-//! publishes, it has to have learnt that the name cannot be kept (see [`Fs::left`]).
+//! publishes, it has to have learnt that the name cannot be kept (see [`Inodes::left`]).
 
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use super::Fs;
 use super::area::LocalNode;
 use super::error::{Errno, FsError};
-use super::inodes::DirectoryName;
+use super::handles::Handles;
+use super::inodes::{DirectoryName, Inodes, NamesInDirectories};
 use super::node::InodeNode;
+use super::refresh::Refresh;
 use super::staging::{self, StagingArea};
-use crate::failure::Failure;
+use crate::facts::Facts;
+use crate::failure::{Failure, Refusal};
 use crate::local::{How, Name, RelPath};
 use crate::name::Reference;
-use crate::stage::{CommitRequest, Committed, Stage, StageError};
+use crate::stage::{CommitRequest, Pushed, Stage, StagedFiles};
 
 /// What is moved.
 pub(super) struct RenameSource {
@@ -33,10 +33,12 @@ pub(super) struct RenameSource {
     pub(super) place: DirectoryName,
 }
 
-/// Told which directory entries (number of the directory, and name) the kernel has to drop; called
-/// while an operation may be under way, so it hands them to a thread of its own. The future ends
-/// when they are dropped.
-pub type Drops = Box<dyn Fn(Vec<(u64, Box<OsStr>)>) -> BoxFuture<'static, ()> + Send + Sync>;
+/// What the kernel keeps of names.
+pub trait KernelNames: Send + Sync {
+    /// Has the kernel drop directory entries. It is called while an operation may be under way, so
+    /// they are handed to a thread of their own. The future ends when they are dropped.
+    fn forget(&self, names: NamesInDirectories) -> BoxFuture<'static, ()>;
+}
 
 /// How long who commits waits for the kernel to drop names: an operation that takes long may hold
 /// the directory.
@@ -44,15 +46,15 @@ const DROPPED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Who is told, once there is a kernel to tell, and how many tellings are under way.
 #[derive(Default)]
-pub(super) struct Kernel {
-    drops: OnceLock<Drops>,
+struct Kernel {
+    names: OnceLock<Box<dyn KernelNames>>,
     under_way: watch::Sender<usize>,
 }
 
 impl Kernel {
-    fn tell(&self, names: Vec<(u64, Box<OsStr>)>) {
-        let Some(drops) = self.drops.get() else { return };
-        let (dropped, under_way) = (drops(names), self.under_way.clone());
+    fn tell(&self, forgotten: NamesInDirectories) {
+        let Some(names) = self.names.get() else { return };
+        let (dropped, under_way) = (names.forget(forgotten), self.under_way.clone());
         under_way.send_modify(|count| *count += 1);
         tokio::spawn(async move {
             dropped.await;
@@ -61,10 +63,31 @@ impl Kernel {
     }
 }
 
-impl Fs {
-    /// Names who has the kernel drop directory entries. The first one named stays.
-    pub fn tell_kernel(&self, drops: Drops) {
-        drop(self.kernel.drops.set(drops));
+/// The way from staging to a registry.
+pub struct Publishing {
+    facts: Arc<Facts>,
+    inodes: Arc<Inodes>,
+    handles: Arc<Handles>,
+    pub(super) refresh: Refresh,
+    /// What is published; `None` where nothing can be.
+    staging: Option<StagingArea>,
+    kernel: Kernel,
+}
+
+impl Publishing {
+    pub(super) fn new(
+        refresh: Refresh,
+        handles: Arc<Handles>,
+        staging: Option<StagingArea>,
+    ) -> Arc<Publishing> {
+        let (facts, inodes) = (refresh.facts.clone(), refresh.inodes.clone());
+        let kernel = Kernel::default();
+        Arc::new(Publishing { facts, inodes, handles, refresh, staging, kernel })
+    }
+
+    /// Names who has the kernel drop directory entries. The first one stays.
+    pub fn tell_kernel(&self, names: Box<dyn KernelNames>) {
+        drop(self.kernel.names.set(names));
     }
 
     /// Waits until the kernel dropped what it was told to, though not for long. Never to be called
@@ -76,7 +99,7 @@ impl Fs {
 
     /// The service that commits what is staged; `None` where nothing can be.
     pub fn stage(&self) -> Option<&Arc<Stage>> {
-        self.options.staging.as_ref().map(StagingArea::stage)
+        self.staging.as_ref().map(StagingArea::stage)
     }
 
     /// Commits the artifact at `path` (below `staging/`), or all below it, and shows what became of
@@ -86,29 +109,27 @@ impl Fs {
     /// See [`Stage::commit`].
     pub async fn commit(
         self: &Arc<Self>,
-        path: &Path,
+        path: &RelPath,
         request: CommitRequest,
-    ) -> Result<Vec<Committed>, StageError> {
-        let subject = Path::new(staging::NAME).join(path);
-        let Some(staging) = &self.options.staging else {
+    ) -> Result<Vec<Pushed>, Refusal> {
+        let subject = format!("{}/{}", staging::NAME, path.to_os_string().display());
+        let Some(staging) = &self.staging else {
             let rule = "nothing is staged in a mount that is read-only";
-            return Err(StageError::new(Failure::ReadOnly, subject.display(), rule));
+            return Err(Refusal::new(Failure::ReadOnly, subject, rule));
         };
-        let (fs, stage, path) = (self.clone(), staging.stage().clone(), path.to_owned());
-        let committing = tokio::spawn(async move { fs.committed(&stage, &path, request).await });
-        committing.await.unwrap_or_else(|_| Err(StageError::lost(subject.display())))
+        let (publishing, stage, path) = (self.clone(), staging.stage().clone(), path.clone());
+        let committing =
+            tokio::spawn(async move { publishing.committed(&stage, &path, request).await });
+        committing.await.unwrap_or_else(|_| Err(Refusal::lost(subject)))
     }
 
     async fn committed(
         self: &Arc<Self>,
         stage: &Arc<Stage>,
-        path: &Path,
+        path: &RelPath,
         mut request: CommitRequest,
-    ) -> Result<Vec<Committed>, StageError> {
-        let fs = self.clone();
-        request.writers = Some(Arc::new(move |root: &Path| fs.open_writer(root)));
-        let fs = self.clone();
-        request.taken = Some(Arc::new(move |root: &Path| fs.taken(root)));
+    ) -> Result<Vec<Pushed>, Refusal> {
+        request.files = Some(Arc::new(OpenFiles(self.clone())));
         let committed = stage.commit(path, request).await?;
         for release in &committed {
             self.show(&release.reference);
@@ -116,39 +137,16 @@ impl Fs {
         Ok(committed)
     }
 
-    /// A commit took `root` (below `staging/`) from the disk, or tried to. Needs a runtime.
-    fn taken(&self, root: &Path) {
-        let Some(staging) = &self.options.staging else { return };
-        let path = root.iter().map(Name::new).collect::<Result<RelPath, _>>();
-        if let Some(name) = path.ok().and_then(|path| self.vanished(staging.area(), &path)) {
-            self.kernel.tell(vec![name]);
-        }
-    }
-
-    /// A file at or below `root` (below `staging/`) that is open for writing.
-    fn open_writer(&self, root: &Path) -> Option<PathBuf> {
-        let staging = self.options.staging.as_ref()?;
-        let path =
-            |at: &LocalNode| at.node.path().ok().map(|path| PathBuf::from(path.to_os_string()));
-        let found = self.handles.find_local(|open| {
-            open.file.is_writable()
-                && Arc::ptr_eq(&open.at.area, staging.area())
-                && path(&open.at).is_some_and(|path| path.starts_with(root))
-        })?;
-        path(&found.at)
-    }
-
     /// A file of an area was written and closed, or got its name. What of a release can be sent
     /// ahead of its commit is sent now, so that the commit, for whose end a rename waits, is short.
     /// Needs a runtime.
     pub(super) fn finished(&self, at: &LocalNode) {
-        let Some(staging) =
-            self.options.staging.as_ref().filter(|s| Arc::ptr_eq(s.area(), &at.area))
+        let Some(staging) = self.staging.as_ref().filter(|s| Arc::ptr_eq(s.area(), &at.area))
         else {
             return;
         };
         let Ok(path) = at.node.path() else { return };
-        let (stage, path) = (staging.stage().clone(), PathBuf::from(path.to_os_string()));
+        let stage = staging.stage().clone();
         if stage.sends_ahead(&path) {
             tokio::spawn(async move { stage.closed(&path).await });
         }
@@ -157,11 +155,9 @@ impl Fs {
     /// Forgets what was known of a reference that was just published, so that the next look finds
     /// it, in the views too: there the kernel may remember that a provider, a version or a zip was
     /// absent.
-    fn show(&self, reference: &str) {
-        if let Ok(reference) = reference.parse::<Reference>() {
-            self.facts.note_used(&reference.repo);
-        }
-        let mut names = self.refresh(Path::new(reference));
+    fn show(&self, reference: &Reference) {
+        self.facts.note_used(&reference.repo);
+        let mut names = self.refresh.release(reference);
         names.extend(self.inodes.places(|node| matches!(node, InodeNode::Providers { .. })));
         self.kernel.tell(names);
     }
@@ -181,7 +177,7 @@ impl Fs {
             ))
         };
         let Some(staging) =
-            self.options.staging.as_ref().filter(|s| Arc::ptr_eq(s.area(), &source.dir.area))
+            self.staging.as_ref().filter(|s| Arc::ptr_eq(s.area(), &source.dir.area))
         else {
             return refused(Errno::EPERM, &"only what is staged can be published");
         };
@@ -196,18 +192,22 @@ impl Fs {
             // Inside a release, or onto something in it.
             _ => return refused(Errno::EEXIST, &"releases are not changed; choose another tag"),
         };
-        let path = PathBuf::from(source.dir.node.path()?.join(source.name.clone()).to_os_string());
-        let target = staging::path_of(&space.host, space.path.as_ref()).join(to.name());
+        let path = source.dir.node.path()?.join(source.name.clone());
+        let target =
+            staging::path_of(&space.host, space.path.as_ref())?.join(Name::new(to.name())?);
         if path != target || how == How::Exchange {
-            let why = format!("it can be moved to {} only, which publishes it", path.display());
+            let why = format!(
+                "it can be moved to {} only, which publishes it",
+                path.to_os_string().display()
+            );
             return refused(Errno::EPERM, &why);
         }
-        match staging.stage().artifact_roots(&path)?.as_slice() {
+        match staging.stage().artifact_roots(&path).map_err(FsError::of_commit)?.as_slice() {
             [root] if *root == path => {}
             [root] => {
                 return refused(
                     Errno::EPERM,
-                    &format_args!("the release is staging/{}", root.display()),
+                    &format_args!("the release is staging/{}", root.to_os_string().display()),
                 );
             }
             roots => {
@@ -217,7 +217,7 @@ impl Fs {
                 );
             }
         }
-        self.left(&source.place)?;
+        self.inodes.left(&source.place)?;
         let deadline = self.facts.deadline();
         match tokio::time::timeout(deadline, self.commit(&path, CommitRequest::default())).await {
             Ok(Ok(_)) => {
@@ -230,13 +230,36 @@ impl Fs {
                 Ok(())
             }
             Ok(Err(e)) => {
-                self.stayed(&source.place);
-                Err(e.into())
+                self.inodes.stayed(&source.place);
+                Err(FsError::of_commit(e))
             }
             Err(_) => refused(
                 Errno::ETIMEDOUT,
                 &"the upload takes longer than --deadline and goes on; `mv` again waits for it",
             ),
+        }
+    }
+}
+
+/// The files of the staging area that are open.
+struct OpenFiles(Arc<Publishing>);
+
+impl StagedFiles for OpenFiles {
+    fn open_writer(&self, root: &RelPath) -> Option<RelPath> {
+        let staging = self.0.staging.as_ref()?;
+        let is_below = |at: &LocalNode| at.node.path().is_ok_and(|path| path.is_within(root));
+        let found = self.0.handles.find_local(|open| {
+            open.file.is_writable()
+                && Arc::ptr_eq(&open.at.area, staging.area())
+                && is_below(&open.at)
+        })?;
+        found.at.node.path().ok()
+    }
+
+    fn taken(&self, root: &RelPath) {
+        let Some(staging) = &self.0.staging else { return };
+        if let Some(name) = self.0.inodes.vanished(staging.area(), root) {
+            self.0.kernel.tell(vec![name]);
         }
     }
 }

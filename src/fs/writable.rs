@@ -4,36 +4,23 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use super::area::{AreaFile, LocalNode, OpenedLocal};
-use super::caller::Thread;
+use super::area::{AreaFile, LocalNode, OpenedLocal, is_shown, kind};
+use super::attr::{FileKind, FoundEntry};
+use super::caller::{CallerIdentity, Owner};
+use super::clients::ClientPackages;
+use super::entries::Entries;
 use super::error::{Errno, FsError};
-use super::inodes::DirectoryName;
+use super::failures::{Attempt, Failures};
+use super::handles::Handles;
+use super::inodes::{DirectoryName, Inodes};
 use super::kernel_cache::Caching;
-use super::node::InodeNode;
-use super::providers::ProviderView;
-use super::publish::RenameSource;
-use super::reasons::Attempt;
-use super::xattr::SHOWN;
-use super::{FileKind, FoundEntry, Fs, plugin_cache};
-use crate::facts::RequestingUser;
-use crate::local::{self, Access, Change, How, KnownNodes, Maker, Name, RelPath};
-
-/// Who asks for an operation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct CallerIdentity {
-    /// The user.
-    pub uid: u32,
-    /// The group.
-    pub gid: u32,
-    /// The thread.
-    pub thread: Thread,
-}
-
-impl From<CallerIdentity> for Maker {
-    fn from(who: CallerIdentity) -> Maker {
-        Maker { uid: who.uid, gid: who.gid }
-    }
-}
+use super::node::{InodeNode, ProviderView};
+use super::overwrites::Overwrites;
+use super::plugin_cache;
+use super::publishing::{Publishing, RenameSource};
+use super::releases::Releases;
+use crate::facts::{Facts, MemberContent};
+use crate::local::{self, Access, Change, How, KnownNodes, LocalTree, Name, RelPath};
 
 /// A name in a directory of an area, where something is made or removed.
 struct WriteTarget {
@@ -43,6 +30,10 @@ struct WriteTarget {
 }
 
 impl WriteTarget {
+    fn tree(&self) -> &LocalTree {
+        &self.dir.area.tree
+    }
+
     fn path(&self) -> Result<RelPath, FsError> {
         Ok(self.dir.node.path()?)
     }
@@ -52,11 +43,8 @@ impl WriteTarget {
     }
 
     fn may_remove(&self) -> Result<(), FsError> {
-        self.dir
-            .area
-            .rules
-            .may_remove(&self.path()?.join(self.name.clone()))
-            .map_err(FsError::plain)
+        let path = self.path()?.join(self.name.clone());
+        self.dir.area.rules.may_remove(&path).map_err(FsError::plain)
     }
 
     fn place(&self) -> DirectoryName {
@@ -71,7 +59,40 @@ fn local_of(node: Arc<InodeNode>) -> Option<Arc<local::TreeNode>> {
     }
 }
 
-impl Fs {
+/// See the module.
+pub struct Writable {
+    facts: Arc<Facts>,
+    inodes: Arc<Inodes>,
+    handles: Arc<Handles>,
+    entries: Arc<Entries>,
+    failures: Arc<Failures>,
+    owner: Owner,
+    clients: Arc<ClientPackages>,
+    pub(super) overwrites: Overwrites,
+    pub(super) publishing: Arc<Publishing>,
+}
+
+impl Writable {
+    pub(super) fn new(
+        handles: Arc<Handles>,
+        releases: Arc<Releases>,
+        clients: Arc<ClientPackages>,
+        publishing: Arc<Publishing>,
+    ) -> Writable {
+        let entries = clients.entries.clone();
+        Writable {
+            facts: entries.facts.clone(),
+            inodes: entries.inodes.clone(),
+            entries,
+            failures: releases.failures.clone(),
+            owner: clients.owner,
+            overwrites: Overwrites::new(handles.clone(), releases, clients.clone()),
+            handles,
+            clients,
+            publishing,
+        }
+    }
+
     /// The place `ino` of an area, if `who` may change it now.
     fn writable(&self, who: CallerIdentity, ino: u64) -> Result<LocalNode, FsError> {
         let at = self.owned(who, ino)?;
@@ -90,20 +111,10 @@ impl Fs {
     /// The place `ino` of an area, if `who` may write there.
     pub(super) fn owned(&self, who: CallerIdentity, ino: u64) -> Result<LocalNode, FsError> {
         match self.inodes.node(ino)?.as_ref() {
-            InodeNode::Local(at) if self.is_owner(who) => Ok(at.clone()),
+            InodeNode::Local(at) if self.owner.is(who) => Ok(at.clone()),
             InodeNode::Local(_) => Err(FsError::plain(Errno::EACCES)),
             _ => Err(FsError::plain(Errno::EROFS)),
         }
-    }
-
-    /// Whether `who` is the mount's owner or root.
-    pub(super) fn is_owner(&self, who: CallerIdentity) -> bool {
-        who.uid == 0 || who.uid == self.options.uid || who.uid == self.options.daemon
-    }
-
-    /// For whom requests are sent when `who` asks for an operation.
-    pub fn asker(&self, who: CallerIdentity) -> RequestingUser {
-        if self.is_owner(who) { RequestingUser::Owner } else { RequestingUser::Other(who.uid) }
     }
 
     /// Where something is to be made.
@@ -114,11 +125,9 @@ impl Fs {
         name: &OsStr,
     ) -> Result<WriteTarget, FsError> {
         let node = self.inodes.node(parent)?;
-        let dir = match node.as_ref() {
-            InodeNode::Providers { view: ProviderView::PluginCache, dir, .. } => {
-                self.make_beside(who, dir)?
-            }
-            _ => self.writable(who, parent)?,
+        let dir = match node.in_plugin_cache() {
+            Some(dir) => self.clients.make_beside(who, dir)?,
+            None => self.writable(who, parent)?,
         };
         Ok(WriteTarget { dir, parent, name: Name::new(name)? })
     }
@@ -131,11 +140,9 @@ impl Fs {
         name: &OsStr,
     ) -> Result<WriteTarget, FsError> {
         let node = self.inodes.node(parent)?;
-        let dir = match node.as_ref() {
-            InodeNode::Providers { view: ProviderView::PluginCache, dir, .. } => {
-                self.beside(who, dir, name)?
-            }
-            _ => self.writable(who, parent)?,
+        let dir = match node.in_plugin_cache() {
+            Some(dir) => self.clients.beside(who, dir, name)?,
+            None => self.writable(who, parent)?,
         };
         Ok(WriteTarget { dir, parent, name: Name::new(name)? })
     }
@@ -148,7 +155,7 @@ impl Fs {
         name: Box<OsStr>,
         mode: u32,
     ) -> Result<FoundEntry, FsError> {
-        match self.make_dir_over(who, parent, &name).await? {
+        match self.overwrites.make_dir_over(who, parent, &name).await? {
             Some(entry) => Ok(entry),
             None => self.make_local_dir(who, parent, &name, mode),
         }
@@ -163,17 +170,14 @@ impl Fs {
     ) -> Result<FoundEntry, FsError> {
         let target = self.target(who, parent, name)?;
         target.may_make(FileKind::Directory)?;
-        let stat =
-            target.dir.area.tree.make_dir(&target.dir.node, &target.name, mode, who.into())?;
+        let stat = target.tree().make_dir(&target.dir.node, &target.name, mode, who.into())?;
         if let Some(name) = target.name.to_str()
-            && let Some(both) = Fs::made_dir(self.inodes.node(parent)?.as_ref(), name)
+            && let Some(both) = ClientPackages::made_dir(self.inodes.node(parent)?.as_ref(), name)
         {
             let ttl = self.facts.tag_ttl();
-            return Ok(self
-                .inodes
-                .send(target.place(), Arc::new(both), |ino, node| self.entry(ino, node, ttl)));
+            return Ok(self.entries.send(target.place(), Arc::new(both), ttl));
         }
-        Ok(self.send_made(target.place(), target.dir.below(target.name.clone()), &stat))
+        Ok(self.inodes.send_made(target.place(), target.dir.below(target.name.clone()), &stat))
     }
 
     /// Makes the symbolic link `name` to `to`.
@@ -184,14 +188,13 @@ impl Fs {
         name: &OsStr,
         to: &OsStr,
     ) -> Result<FoundEntry, FsError> {
-        if let Some(entry) = self.put_back(who, parent, name, to)? {
+        if let Some(entry) = self.clients.put_back(who, parent, name, to)? {
             return Ok(entry);
         }
         let target = self.target(who, parent, name)?;
         target.may_make(FileKind::Symlink)?;
-        let stat =
-            target.dir.area.tree.make_link(&target.dir.node, &target.name, to, who.into())?;
-        Ok(self.send_made(target.place(), target.dir.below(target.name.clone()), &stat))
+        let stat = target.tree().make_link(&target.dir.node, &target.name, to, who.into())?;
+        Ok(self.inodes.send_made(target.place(), target.dir.below(target.name.clone()), &stat))
     }
 
     /// Makes a file of the kind that `mode` says, without opening it. Pipes, sockets and devices
@@ -205,15 +208,10 @@ impl Fs {
         device: u32,
     ) -> Result<FoundEntry, FsError> {
         let target = self.target(who, parent, name)?;
-        target.may_make(super::area::kind(mode))?;
-        let stat = target.dir.area.tree.make_special(
-            &target.dir.node,
-            &target.name,
-            mode,
-            device,
-            who.into(),
-        )?;
-        Ok(self.send_made(target.place(), target.dir.below(target.name.clone()), &stat))
+        target.may_make(kind(mode))?;
+        let stat =
+            target.tree().make_special(&target.dir.node, &target.name, mode, device, who.into())?;
+        Ok(self.inodes.send_made(target.place(), target.dir.below(target.name.clone()), &stat))
     }
 
     /// Makes and opens the regular file `name`; the entry and the handle.
@@ -230,10 +228,10 @@ impl Fs {
         access: Access,
         may_bypass: bool,
     ) -> Result<(FoundEntry, OpenedLocal), FsError> {
-        if let Some((entry, handle)) = self.make_lock(who, parent, &name)? {
-            return Ok((entry, OpenedLocal { handle, caching: Caching::Kept }));
+        if let Some((entry, lock)) = self.clients.make_lock(who, parent, &name)? {
+            return Ok((entry, self.open_lock(lock)));
         }
-        match self.create_over(who, parent, &name).await? {
+        match self.overwrites.create_over(who, parent, &name).await? {
             Some(made) => Ok(made),
             None => self.create_local(who, parent, &name, mode, access, may_bypass),
         }
@@ -259,7 +257,7 @@ impl Fs {
         }
         let caching = at.kept.caching();
         let handle = self.opened(AreaFile { at: at.clone(), file, bypasses })?;
-        Ok((self.send_made(target.place(), at, &stat), OpenedLocal { handle, caching }))
+        Ok((self.inodes.send_made(target.place(), at, &stat), OpenedLocal { handle, caching }))
     }
 
     /// A hard link to `ino`: there are none.
@@ -275,27 +273,31 @@ impl Fs {
 
     /// Removes the file or link `name`.
     pub fn unlink(&self, who: CallerIdentity, parent: u64, name: &OsStr) -> Result<(), FsError> {
-        if self.remove_lock(who, parent, name)? {
+        if self.clients.remove_lock(who, parent, name)? {
             return Ok(());
         }
-        if self.take_away(who, parent, name)? || self.take_from_package(who, parent, name)? {
+        if self.clients.take_away(who, parent, name)?
+            || self.overwrites.take_from_package(who, parent, name)?
+        {
             return Ok(());
         }
         let target = self.standing(who, parent, name)?;
         target.may_remove()?;
         let known = || self.inodes.vacate(&target.place()).and_then(local_of);
-        Ok(target.dir.area.tree.unlink(&target.dir.node, &target.name, known)?)
+        Ok(target.tree().unlink(&target.dir.node, &target.name, known)?)
     }
 
     /// Removes the empty directory `name`.
     pub fn rmdir(&self, who: CallerIdentity, parent: u64, name: &OsStr) -> Result<(), FsError> {
-        if self.take_away(who, parent, name)? || self.take_from_package(who, parent, name)? {
+        if self.clients.take_away(who, parent, name)?
+            || self.overwrites.take_from_package(who, parent, name)?
+        {
             return Ok(());
         }
         let target = self.standing(who, parent, name)?;
         target.may_remove()?;
         let known = || self.inodes.vacate(&target.place()).and_then(local_of);
-        Ok(target.dir.area.tree.remove_dir(&target.dir.node, &target.name, known)?)
+        Ok(target.tree().remove_dir(&target.dir.node, &target.name, known)?)
     }
 
     /// Gives `name` in `parent` the name `as_name` in the directory `to`: inside of an area, or
@@ -318,9 +320,11 @@ impl Fs {
                     place: DirectoryName::new(parent, &name),
                     dir,
                 };
-                let published =
-                    self.publish(source, &into, DirectoryName::new(to, &as_name), how).await;
-                return self.note(&into, Attempt::Look, published);
+                let published = self
+                    .publishing
+                    .publish(source, &into, DirectoryName::new(to, &as_name), how)
+                    .await;
+                return self.failures.note(&into, Attempt::Look, published);
             }
         };
         let from = self.standing(who, parent, &name)?;
@@ -331,7 +335,7 @@ impl Fs {
         }
         let target = self.target(who, to, &as_name)?;
         if !matches!(into.as_ref(), InodeNode::Local(_)) {
-            self.left(&from.place())?;
+            self.inodes.left(&from.place())?;
         }
         self.rename_local(from, target, how)
     }
@@ -353,14 +357,14 @@ impl Fs {
             KnownNodes { moved: moved.and_then(local_of), other: other.and_then(local_of) }
         };
         let (old, new) = ((&from.dir.node, &from.name), (&to.dir.node, &to.name));
-        from.dir.area.tree.rename(old, new, how, known)?;
-        self.finished(&to.dir.below(to.name.clone()));
+        from.tree().rename(old, new, how, known)?;
+        self.publishing.finished(&to.dir.below(to.name.clone()));
         Ok(())
     }
 
     fn kind_at(&self, target: &WriteTarget) -> Result<FileKind, FsError> {
-        let stat = target.dir.area.tree.find(&target.dir.node, &target.name)?;
-        Ok(super::area::kind(stat.st_mode))
+        let stat = target.tree().find(&target.dir.node, &target.name)?;
+        Ok(kind(stat.st_mode))
     }
 
     /// Opens the file `ino` with `access`.
@@ -372,17 +376,22 @@ impl Fs {
     ) -> Result<OpenedLocal, FsError> {
         let node = self.inodes.node(ino)?;
         if let InodeNode::Lock = node.as_ref()
-            && self.is_owner(who)
+            && self.owner.is(who)
         {
-            return Ok(OpenedLocal { handle: self.open_lock(node), caching: Caching::Kept });
+            return Ok(self.open_lock(node));
         }
-        if let Some(opened) = self.open_over(who, ino, &node).await? {
+        if let Some(opened) = self.overwrites.open_over(who, ino, &node).await? {
             return Ok(opened);
         }
         let at = self.writable(who, ino)?;
         let file = at.area.tree.open_file(&at.node, access)?;
         let handle = self.opened(AreaFile { at: at.clone(), file, bypasses: false })?;
         Ok(OpenedLocal { handle, caching: at.kept.caching() })
+    }
+
+    fn open_lock(&self, node: Arc<InodeNode>) -> OpenedLocal {
+        let handle = self.handles.open_file(node, MemberContent::Bytes(Arc::new([])), false);
+        OpenedLocal { handle, caching: Caching::Kept }
     }
 
     /// Takes a file into the table of handles, unless it was sealed since it was looked at: who
@@ -398,7 +407,7 @@ impl Fs {
         self.handles.local(handle).ok_or(FsError::plain(Errno::EROFS))
     }
 
-    /// Writes at `offset`; how many bytes were written, or `None` where [`Fs::write_apart`] has to.
+    /// Writes at `offset`; how many bytes were written, or `None` where [`Writable::write_apart`] has to.
     /// With `drops_set_id` the file loses its set-id bits before, as it does when who writes has no
     /// privilege; where the kernel writes through its pages it has seen to that itself.
     pub fn write(
@@ -409,7 +418,7 @@ impl Fs {
         drops_set_id: bool,
     ) -> Result<Option<usize>, FsError> {
         let Some(open) = self.handles.local(handle) else {
-            return self.write_over(handle, offset, data);
+            return self.overwrites.write_over(handle, offset, data);
         };
         if drops_set_id {
             open.file.drop_set_id()?;
@@ -454,9 +463,9 @@ impl Fs {
         handle: Option<u64>,
     ) -> Result<FoundEntry, FsError> {
         if let InodeNode::Lock = self.inodes.node(ino)?.as_ref() {
-            return self.change_lock(who, ino, &change);
+            return self.clients.change_lock(who, ino, &change);
         }
-        if let Some(entry) = self.change_over(who, ino, &change)? {
+        if let Some(entry) = self.overwrites.change_over(who, ino, &change)? {
             return Ok(entry);
         }
         let at = self.writable(who, ino)?;
@@ -486,14 +495,31 @@ impl Fs {
         storable(name)?;
         Ok(at.area.tree.remove_xattr(&at.node, name)?)
     }
+
+    /// Whether the owner may write there, whatever the mode.
+    pub(super) fn takes_writes(&self, ino: u64, node: &InodeNode) -> bool {
+        match node {
+            InodeNode::Local(_)
+            | InodeNode::Lock
+            | InodeNode::Providers { view: ProviderView::PluginCache, .. } => true,
+            _ => self.overwrites.replaced(ino).is_some(),
+        }
+    }
+
+    /// Writes what differs from a release, into a copy of its package; how many bytes were written.
+    pub async fn write_apart(
+        self: Arc<Self>,
+        handle: u64,
+        offset: u64,
+        data: Vec<u8>,
+    ) -> Result<usize, FsError> {
+        self.overwrites.write_apart(handle, offset, data).await
+    }
 }
 
 /// Labels and capabilities are the system's business, not a registry's.
 fn storable(name: &OsStr) -> Result<(), FsError> {
-    match name.as_encoded_bytes().starts_with(SHOWN) {
-        true => Ok(()),
-        false => Err(FsError::plain(Errno::EOPNOTSUPP)),
-    }
+    if is_shown(name.as_encoded_bytes()) { Ok(()) } else { Err(FsError::plain(Errno::EOPNOTSUPP)) }
 }
 
 /// Where everything is shown to belong to one user, it can be given to nobody else.

@@ -1,5 +1,5 @@
-//! The views of providers, `plugins/` and `mirror/`: directories, links and documents that are made
-//! of what is known.
+//! The views of providers, `plugins/`, `mirror/` and `plugin-cache/`: directories, links and documents
+//! that are made of what is known.
 //!
 //! INVARIANT: opening a directory of a view fails for no registry's sake. What could not be learnt
 //! is missing in it and told by `user.tofufs.error`; looking such a name up gives the errno.
@@ -11,67 +11,40 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::attr::{ABSENT_TTL, FOREVER, Looked};
 use super::caller::Thread;
+use super::clients::ClientPackages;
 use super::directory::DirectoryListing;
 use super::error::{Errno, FsError};
-use super::node::{InodeNode, ReleaseNode, TargetNode};
-use super::reasons::LastError;
-use super::{ABSENT_TTL, FOREVER, Fs, plugin_cache};
+use super::inodes::{Inodes, NamesInDirectories};
+use super::node::{InodeNode, ProviderView};
+use super::plugin_cache;
 use crate::artifact::{Release, annotated_h1};
-use crate::facts::{Awaited, FactError, Left};
-use crate::failure::Failure;
-use crate::name::{Platform, ProviderAddr, Repo, Selector, Tag, Version};
+use crate::bounded::Bounded;
+use crate::facts::{Awaited, Facts, FactsView, Left};
+use crate::failure::{Failure, Refusal};
+use crate::name::{ProviderAddr, Reference, Repo, Selector, Tag, Version};
 use crate::tree::providers::{self, Offered, ProviderDirectory, ProviderEntry};
-use crate::tree::{Fact, Need, Step, mirror, plugins};
-
-/// A view of providers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum ProviderView {
-    /// Unpacked packages.
-    Plugins,
-    /// Packed ones.
-    Mirror,
-    /// Unpacked packages, and what clients put beside them.
-    PluginCache,
-}
-
-impl ProviderView {
-    const ALL: [ProviderView; 3] =
-        [ProviderView::Mirror, ProviderView::PluginCache, ProviderView::Plugins];
-
-    /// Its name in the root.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            ProviderView::Plugins => "plugins",
-            ProviderView::Mirror => "mirror",
-            ProviderView::PluginCache => plugin_cache::NAME,
-        }
-    }
-
-    pub(super) fn node(self, dir: ProviderDirectory) -> InodeNode {
-        InodeNode::Providers { view: self, dir: dir.into(), error: LastError::default() }
-    }
-}
+use crate::tree::{Need, Step, mirror, plugins};
 
 /// How many documents of single versions are kept, so that they are listed.
 const DOCUMENTS_MAX: usize = 4096;
 
 /// The `VERSION.json` documents that were rendered.
-#[derive(Default)]
-pub(super) struct Documents(Mutex<Rendered>);
+struct Documents(Mutex<Bounded<(ProviderAddr, Version), Arc<[u8]>>>);
 
-type Rendered = BTreeMap<(ProviderAddr, Version), Arc<[u8]>>;
+impl Default for Documents {
+    fn default() -> Self {
+        Documents(Mutex::new(Bounded::counted(DOCUMENTS_MAX)))
+    }
+}
 
 impl Documents {
     fn keep(&self, provider: &ProviderAddr, version: &Version, bytes: &Arc<[u8]>) {
-        let mut kept = self.0.lock();
-        if kept.len() >= DOCUMENTS_MAX {
-            kept.clear();
-        }
-        kept.insert((provider.clone(), version.clone()), bytes.clone());
+        self.0.lock().put((provider.clone(), version.clone()), bytes.clone());
     }
 
-    fn of(&self, provider: &ProviderAddr) -> Vec<(Version, Arc<[u8]>)> {
+    fn of(&self, provider: &ProviderAddr) -> BTreeMap<Version, Arc<[u8]>> {
         let kept = self.0.lock();
         kept.iter()
             .filter(|((p, _), _)| p == provider)
@@ -80,30 +53,40 @@ impl Documents {
     }
 }
 
-impl Fs {
-    /// The views that the root holds: none without a mapping.
-    pub(super) fn views(&self) -> impl Iterator<Item = ProviderView> {
-        let mapped = !self.facts.mapping().rules().is_empty();
-        ProviderView::ALL.into_iter().filter(move |_| mapped)
+/// The views of a mount.
+pub(super) struct Views {
+    facts: Arc<Facts>,
+    inodes: Arc<Inodes>,
+    /// What clients put beside them, in `plugin-cache/`.
+    clients: Arc<ClientPackages>,
+    documents: Documents,
+}
+
+impl Views {
+    pub(super) fn new(
+        facts: Arc<Facts>,
+        inodes: Arc<Inodes>,
+        clients: Arc<ClientPackages>,
+    ) -> Views {
+        Views { facts, inodes, clients, documents: Documents::default() }
     }
 
-    /// Finds `name` in a directory of a view, for who asks in `thread`. `Err` is an absence and how
-    /// long it holds.
-    pub(super) async fn find_in_view(
-        self: &Arc<Self>,
+    /// Finds `name` in a directory of a view, for who asks in `thread`.
+    pub(super) async fn find(
+        &self,
         thread: Thread,
         view: ProviderView,
         dir: &ProviderDirectory,
         name: &OsStr,
         since: Instant,
-    ) -> Result<Result<(InodeNode, Duration), Duration>, FsError> {
-        let Some(name) = name.to_str() else { return Ok(Err(FOREVER)) };
+    ) -> Result<Looked<(InodeNode, Duration)>, FsError> {
+        let Some(name) = name.to_str() else { return Ok(Looked::Absent(FOREVER)) };
         if view == ProviderView::PluginCache {
-            if let Some(node) = self.find_beside(dir, name) {
-                return Ok(Ok((node, self.facts.tag_ttl())));
+            if let Some(node) = self.clients.find_beside(dir, name) {
+                return Ok(Looked::Found((node, self.facts.tag_ttl())));
             }
-            if self.installers.is_gone(thread, &plugin_cache::path_in(dir, name)) {
-                return Ok(Err(Duration::ZERO));
+            if self.clients.is_gone(thread, dir, name) {
+                return Ok(Looked::Absent(Duration::ZERO));
             }
         }
         loop {
@@ -124,23 +107,21 @@ impl Fs {
                     {
                         self.facts.note_provider(provider, &known);
                     }
-                    if let Some(link) = self.replaceable(thread, view, dir, name) {
-                        return Ok(Ok((link, Duration::ZERO)));
+                    if let Some(link) = self.clients.replaceable(thread, view, dir, name) {
+                        return Ok(Looked::Found((link, Duration::ZERO)));
                     }
                     let node = self.made(view, dir, entry, since).await?;
-                    return Ok(Ok((node, self.holds_for(dir))));
+                    return Ok(Looked::Found((node, self.holds_for(dir))));
                 }
-                Step::Absent => return Ok(Err(ABSENT_TTL)),
+                Step::Absent => return Ok(Looked::Absent(ABSENT_TTL)),
                 Step::Failed(e) => return Err(e.into()),
-                Step::Need(need) => {
-                    self.facts.load(need).await?;
-                }
+                Step::Need(need) => self.facts.load(need).await?,
             }
         }
     }
 
     async fn made(
-        self: &Arc<Self>,
+        &self,
         view: ProviderView,
         dir: &ProviderDirectory,
         entry: ProviderEntry,
@@ -164,7 +145,7 @@ impl Fs {
 
     /// `VERSION.json`: of each platform that is shown the hashes of its zip, from manifests alone.
     async fn archives(
-        self: &Arc<Self>,
+        &self,
         provider: &ProviderAddr,
         version: &Version,
         repo: &Repo,
@@ -174,7 +155,7 @@ impl Fs {
         let digest = self.facts.bind(repo, tag, since).await?;
         let Release::Provider(targets) = self.facts.release(repo, digest).await?.1 else {
             let subject = repo.at(Selector::Digest(digest));
-            return Err(FactError::new(
+            return Err(Refusal::new(
                 Failure::Structure,
                 subject,
                 "this is a module package, no provider",
@@ -207,15 +188,18 @@ impl Fs {
     }
 
     /// The entries of a directory of a view.
-    pub(super) async fn list_view(
-        self: &Arc<Self>,
+    pub(super) async fn list(
+        &self,
         thread: Thread,
         view: ProviderView,
         dir: &ProviderDirectory,
     ) -> Result<DirectoryListing, FsError> {
         let since = Instant::now();
-        let beside =
-            if view == ProviderView::PluginCache { self.list_beside(dir) } else { Vec::new() };
+        let beside = if view == ProviderView::PluginCache {
+            self.clients.list_beside(dir)
+        } else {
+            Vec::new()
+        };
         let mut left: Vec<Left> = Vec::new();
         loop {
             let known = self.facts.view(since).without(&left);
@@ -234,7 +218,7 @@ impl Fs {
                 }
                 Step::Absent
                     if beside.is_empty()
-                        && !(view == ProviderView::PluginCache && self.is_beside(dir)) =>
+                        && !(view == ProviderView::PluginCache && self.clients.is_beside(dir)) =>
                 {
                     return Err(FsError::plain(Errno::ENOENT));
                 }
@@ -251,7 +235,7 @@ impl Fs {
                 let node = match entry {
                     ProviderEntry::Dir(dir) => view.node(dir),
                     ProviderEntry::Link(target) => {
-                        let link = self.replaceable(thread, view, dir, &name);
+                        let link = self.clients.replaceable(thread, view, dir, &name);
                         link.unwrap_or_else(|| InodeNode::Link(target.into()))
                     }
                     ProviderEntry::Versions(bytes) => InodeNode::Document(bytes.into()),
@@ -265,8 +249,11 @@ impl Fs {
                     entries.extend(self.rendered(dir, provider, &known));
                 }
             }
-            let ttl =
-                if self.has_replaceable(view, dir) { Duration::ZERO } else { self.holds_for(dir) };
+            let ttl = if self.clients.has_replaceable(view, dir) {
+                Duration::ZERO
+            } else {
+                self.holds_for(dir)
+            };
             return Ok(DirectoryListing::Made {
                 entries,
                 ttl,
@@ -280,7 +267,7 @@ impl Fs {
         &self,
         dir: &ProviderDirectory,
         provider: &ProviderAddr,
-        known: &crate::facts::FactsView<'_>,
+        known: &FactsView<'_>,
     ) -> impl Iterator<Item = (String, Arc<InodeNode>)> {
         let documents = self.documents.of(provider).into_iter();
         let named = documents.map(|(version, bytes)| {
@@ -289,88 +276,34 @@ impl Fs {
         named.filter(|(name, _)| matches!(mirror::lookup(dir, name, known), Step::Edge(_)))
     }
 
-    /// The tag of a provider's release that nobody entered yet, and the platform in it that is
-    /// shown.
-    fn shown_in<'a>(
+    /// The release that `name` in `dir` leads to, if it is a way to packages that can be replaced.
+    pub(super) async fn release_behind(
         &self,
-        release: &'a ReleaseNode,
-        platform: &str,
-    ) -> Option<(&'a Tag, Platform)> {
-        let Selector::Tag(tag) = &release.reference.selector else { return None };
-        let platform: Platform = platform.parse().ok()?;
-        Version::of_tag(tag)?;
-        let is_shown =
-            self.facts.assumes(&platform) && self.facts.is_mapped(&release.reference.repo);
-        (is_shown && release.bound().is_none()).then_some((tag, platform))
-    }
-
-    /// What `name` is in the release of a provider that nobody entered yet: a platform that is
-    /// shown is assumed to be there. So following the links of `plugins/` binds no tag and costs no
-    /// request.
-    pub(super) fn assumed(
-        &self,
-        dir: &Arc<InodeNode>,
-        release: &ReleaseNode,
+        dir: &InodeNode,
         name: &OsStr,
-    ) -> Option<InodeNode> {
-        let (tag, platform) = self.shown_in(release, name.to_str()?)?;
-        let reference = &release.reference;
-        if let Fact::Is(platforms) = self.facts.view(Instant::now()).platforms(&reference.repo, tag)
-            && !platforms.contains(&platform)
+        since: Instant,
+    ) -> Result<Option<Reference>, FsError> {
+        let InodeNode::Providers { view, dir, .. } = dir else { return Ok(None) };
+        let ProviderDirectory::Version(provider, version) = dir.as_ref() else { return Ok(None) };
+        if !(self.clients.has_replaceable(*view, dir)
+            && (name == plugin_cache::RELEASE || name == plugin_cache::INSTALLING))
         {
-            return None;
-        }
-        let target = TargetNode::assumed(dir.clone(), reference.clone(), platform);
-        Some(InodeNode::Platform(target.into(), Default::default()))
-    }
-
-    /// What the zip `name` is in such a release: that of the manifest for which the tag stood last.
-    /// So following the links of `mirror/` costs two small requests per version, ever; whether the
-    /// tag has moved is asked when it is opened.
-    pub(super) async fn remembered_zip(
-        self: &Arc<Self>,
-        dir: &Arc<InodeNode>,
-        release: &ReleaseNode,
-        name: &OsStr,
-    ) -> Result<Option<InodeNode>, FsError> {
-        let stem = name.to_str().and_then(|name| name.strip_suffix(".zip"));
-        let Some((tag, platform)) = stem.and_then(|stem| self.shown_in(release, stem)) else {
-            return Ok(None);
-        };
-        // There files are read without being opened.
-        if self.options.read_only {
             return Ok(None);
         }
-        let reference = &release.reference;
-        let digest = match self.facts.remembered_binding(&reference.repo, tag).await {
-            Some(digest) => digest,
-            None => self.facts.bind(&reference.repo, tag, Instant::now()).await?,
-        };
-        let Ok(bound) = self.bound(reference, digest).await else { return Ok(None) };
-        let Some(target) = TargetNode::remembered(dir.clone(), Arc::new(bound), platform) else {
-            return Ok(None);
-        };
-        self.zip_of(&target).await?;
-        Ok(Some(InodeNode::Zip(target.into())))
-    }
-
-    /// Whether a zip that was remembered is still what its tag stands for.
-    ///
-    /// # Errors
-    /// ESTALE if it is not: the kernel looks the name up once more.
-    pub(super) async fn confirm(self: &Arc<Self>, target: &TargetNode) -> Result<(), FsError> {
-        if let Some((digest, reference)) = target.unconfirmed()
-            && let Selector::Tag(tag) = &reference.selector
-            && self.facts.bind(&reference.repo, tag, Instant::now()).await? != digest
-        {
-            return Err(FsError::plain(Errno::ESTALE));
+        loop {
+            let step = plugins::release(provider, version, &self.facts.view(since));
+            match step {
+                Step::Edge((repo, tag)) => return Ok(Some(repo.at(Selector::Tag(tag)))),
+                Step::Need(need) => self.facts.load(need).await?,
+                Step::Failed(e) => return Err(e.into()),
+                Step::Absent => return Ok(None),
+            }
         }
-        Ok(())
     }
 
     /// Forgets what is known of the providers at and below `path` (in a view). Yields what the
     /// kernel has to drop.
-    pub(super) fn refresh_view(&self, path: &[&str]) -> Vec<(u64, Box<OsStr>)> {
+    pub(super) fn refresh(&self, path: &[&str]) -> NamesInDirectories {
         let Some(dir) = at(path) else { return Vec::new() };
         let known = self.facts.view(Instant::now());
         let looked_up = known.looked_up();

@@ -1,66 +1,41 @@
-//! Entering: from the name of a release to a manifest, from a manifest to a tree.
+//! Releases: from a name to a manifest, from a manifest to a tree, from a tree to content.
+
+mod assumed;
+mod content;
 
 use std::ffi::OsStr;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::error::{Errno, FsError};
+use super::failures::Failures;
 use super::node::{Bound, InodeNode, ReleaseNode, TargetNode};
-use super::reasons::LastError;
-use super::{FOREVER, Fs, is_refusal};
+use super::reasons::NodeKey;
 use crate::artifact::{Release, Target};
 use crate::digest::Digest;
-use crate::facts::{Unpacking, VerifiedPackage};
+use crate::facts::{Facts, Unpacking, VerifiedPackage};
+use crate::failure::{Failure, Refusal, Subject};
 use crate::members::{Child, DirNo, TOP};
 use crate::name::{Platform, Reference, Selector};
 use crate::oci::Descriptor;
-use crate::tree::{self, Fact, Need};
+use crate::tree;
+
+pub(super) use content::fill;
 
 /// Files of a provider package that begin like this are plugins: always executable.
 const PLUGIN: &[u8] = b"terraform-provider-";
 
-impl Fs {
-    /// The digest that a release's directory has to have now, given the one to which it is bound,
-    /// and how long that holds. A tag that nobody entered yet has none, and asking for it costs
-    /// nothing. `since`: when the operation began.
-    pub(super) async fn binding_of(
-        self: &Arc<Self>,
-        reference: &Reference,
-        bound: Option<Digest>,
-        since: Instant,
-    ) -> Result<(Option<Digest>, Duration), FsError> {
-        let repo = &reference.repo;
-        let tag = match &reference.selector {
-            Selector::Digest(digest) => {
-                if bound.is_none()
-                    && let Err(e) = self.facts.manifest(repo, *digest).await
-                    && !is_refusal(&e)
-                {
-                    return Err(e.into());
-                }
-                return Ok((Some(*digest), FOREVER));
-            }
-            Selector::Tag(tag) => tag,
-        };
-        if bound.is_none() {
-            let view = self.facts.view(since);
-            return Ok(match view.bound(repo, tag) {
-                Fact::Is(digest) => {
-                    (Some(digest), view.fresh_for(&Need::Binding(repo.clone(), tag.clone())))
-                }
-                _ => (None, view.fresh_for(&Need::Tags(repo.clone()))),
-            });
-        }
-        let digest = match self.facts.bind(repo, tag, since).await {
-            Err(e) if is_refusal(&e) => bound,
-            Err(e) => return Err(e.into()),
-            Ok(digest) => Some(digest),
-        };
-        Ok((digest, self.facts.view(since).fresh_for(&Need::Binding(repo.clone(), tag.clone()))))
-    }
+/// What is in releases.
+pub(super) struct Releases {
+    pub(super) facts: Arc<Facts>,
+    pub(super) failures: Arc<Failures>,
+    /// Whether files are read without being opened.
+    pub(super) without_open: bool,
+}
 
+impl Releases {
     /// Binds a release's directory to a manifest and reads it.
-    pub(super) async fn enter(self: &Arc<Self>, node: &ReleaseNode) -> Result<Arc<Bound>, FsError> {
+    pub(super) async fn enter(&self, node: &ReleaseNode) -> Result<Arc<Bound>, FsError> {
         if let Some(bound) = node.bound() {
             return Ok(bound.clone());
         }
@@ -76,7 +51,7 @@ impl Fs {
 
     /// The release that has the manifest `digest`, as it was spelled.
     pub(super) async fn bound(
-        self: &Arc<Self>,
+        &self,
         reference: &Reference,
         digest: Digest,
     ) -> Result<Bound, FsError> {
@@ -88,7 +63,7 @@ impl Fs {
 
     /// Loads the tree of a module package.
     pub(super) async fn module(
-        self: &Arc<Self>,
+        &self,
         bound: &Bound,
         archive: &Descriptor,
     ) -> Result<Arc<VerifiedPackage>, FsError> {
@@ -101,7 +76,7 @@ impl Fs {
 
     /// Loads the tree of one platform of a provider release.
     pub(super) async fn platform(
-        self: &Arc<Self>,
+        &self,
         node: &TargetNode,
         package: &OnceLock<Arc<VerifiedPackage>>,
     ) -> Result<Arc<VerifiedPackage>, FsError> {
@@ -114,10 +89,7 @@ impl Fs {
     }
 
     /// The zip of one platform of a provider release.
-    pub(super) async fn zip_of<'a>(
-        self: &Arc<Self>,
-        node: &'a TargetNode,
-    ) -> Result<&'a Descriptor, FsError> {
+    pub(super) async fn zip_of<'a>(&self, node: &'a TargetNode) -> Result<&'a Descriptor, FsError> {
         let known = match node.known.get() {
             Some(known) => known,
             None => {
@@ -130,7 +102,7 @@ impl Fs {
     }
 
     /// The platform in its release, which is entered if the platform was only assumed to be there.
-    async fn target_of<'a>(self: &Arc<Self>, node: &'a TargetNode) -> Result<&'a Target, FsError> {
+    async fn target_of<'a>(&self, node: &'a TargetNode) -> Result<&'a Target, FsError> {
         if let Some(target) = node.target() {
             return Ok(target);
         }
@@ -171,13 +143,14 @@ impl Fs {
         };
         let error = FsError::said(Errno::ENOENT, format!("{}: {rule}", bound.reference));
         if let Some(sentence) = error.sentence() {
-            self.report.add(format!("{} {platform}", bound.reference), &error, &sentence);
+            let place = Subject::Platform(bound.reference.clone(), platform.clone(), None);
+            self.failures.log.add(NodeKey::Named(place), &error, &sentence);
         }
     }
 
     /// Finds `name` in the directory `dir` of a release, entering it first.
-    pub(super) async fn find_in_release(
-        self: &Arc<Self>,
+    pub(super) async fn find(
+        &self,
         dir: &Arc<InodeNode>,
         name: &OsStr,
     ) -> Result<Option<InodeNode>, FsError> {
@@ -234,6 +207,14 @@ impl Fs {
     }
 }
 
+/// Whether something exists and is refused, as opposed to being absent or unknown.
+pub(super) fn is_refusal(error: &Refusal) -> bool {
+    matches!(
+        error.failure,
+        Failure::Integrity | Failure::Structure | Failure::TooLarge | Failure::Unsupported
+    )
+}
+
 fn find_member(
     package: &Arc<VerifiedPackage>,
     dir: DirNo,
@@ -263,7 +244,7 @@ pub(super) fn member(
                 package: package.clone(),
                 number,
                 executable,
-                error: LastError::default(),
+                error: Default::default(),
             }
         }
     }

@@ -13,6 +13,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+/// For works that go on whoever stops waiting for them.
+pub const TO_THE_END: Duration = Duration::MAX;
+
 /// The works that run now, by key.
 pub struct Flights<K, T, E> {
     shared: Arc<SharedFlight<K, T, E>>,
@@ -21,7 +24,7 @@ pub struct Flights<K, T, E> {
 struct SharedFlight<K, T, E> {
     running: Mutex<HashMap<K, Flight<T, E>>>,
     linger: Duration,
-    lost: fn() -> E,
+    lost: fn(&K) -> E,
 }
 
 struct Flight<T, E> {
@@ -37,7 +40,7 @@ where
 {
     /// A work outlives its last waiter by `linger` and is then dropped. `lost` makes the error for
     /// waiters whose work ended without a result (it panicked, or the runtime was shut down).
-    pub fn new(linger: Duration, lost: fn() -> E) -> Self {
+    pub fn new(linger: Duration, lost: fn(&K) -> E) -> Self {
         Flights {
             shared: Arc::new(SharedFlight { running: Mutex::new(HashMap::new()), linger, lost }),
         }
@@ -50,6 +53,7 @@ where
         F: FnOnce() -> W + Send + 'static,
         W: Future<Output = Result<T, E>> + Send + 'static,
     {
+        let asked = key.clone();
         let (mut result, _waiter, begins) = {
             let mut running = self.shared.running.lock();
             match running.get(&key) {
@@ -74,7 +78,7 @@ where
         }
         match result.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(result)) => result.clone(),
-            _ => Err((self.shared.lost)()),
+            _ => Err((self.shared.lost)(&asked)),
         }
     }
 
@@ -167,24 +171,4 @@ async fn deserted(waiters: &mut watch::Receiver<usize>, linger: Duration) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Who joins while a deserted work is about to be dropped keeps it from that.
-    #[test]
-    fn a_work_that_somebody_waits_for_again_is_not_dropped() {
-        let flights = Flights::<u8, u8, ()>::new(Duration::ZERO, || ());
-        let (_sender, result) = watch::channel(None);
-        let waiters = watch::Sender::new(1);
-        flights.shared.running.lock().insert(7, Flight { result, waiters: waiters.clone() });
-        let landing = Landing { shared: flights.shared.clone(), key: 7, waiters };
-        assert!(!landing.land(true) && flights.running() == 1);
-        landing.waiters.send_replace(0);
-        assert!(landing.land(true) && flights.running() == 0);
-        // What took its place meanwhile is another work.
-        let (_sender, result) = watch::channel(None);
-        flights.shared.running.lock().insert(7, Flight { result, waiters: watch::Sender::new(1) });
-        drop(landing);
-        assert_eq!(flights.running(), 1);
-    }
-}
+mod tests;

@@ -1,15 +1,13 @@
 //! Single flight.
 
-use super::Flights;
-use std::sync::Arc;
+use super::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 use tokio::sync::Notify;
 
 const LONG: Duration = Duration::from_secs(600);
 
 fn flights(linger: Duration) -> Arc<Flights<u8, u32, String>> {
-    Arc::new(Flights::new(linger, || "lost".to_owned()))
+    Arc::new(Flights::new(linger, |_| "lost".to_owned()))
 }
 
 /// Works that wait until they are told to end.
@@ -138,4 +136,22 @@ async fn a_work_that_panics_leaves_nobody_waiting() {
     assert_eq!(both, (Err("lost".to_owned()), Err("lost".to_owned())));
     assert_eq!(flights.running(), 0);
     assert_eq!(flights.join(7, || async { Ok(1) }).await, Ok(1));
+}
+
+/// Who joins while a deserted work is about to be dropped keeps it from that.
+#[test]
+fn a_work_that_somebody_waits_for_again_is_not_dropped() {
+    let flights = Flights::<u8, u8, ()>::new(Duration::ZERO, |_| ());
+    let (_sender, result) = watch::channel(None);
+    let waiters = watch::Sender::new(1);
+    flights.shared.running.lock().insert(7, Flight { result, waiters: waiters.clone() });
+    let landing = Landing { shared: flights.shared.clone(), key: 7, waiters };
+    assert!(!landing.land(true) && flights.running() == 1);
+    landing.waiters.send_replace(0);
+    assert!(landing.land(true) && flights.running() == 0);
+    // What took its place meanwhile is another work.
+    let (_sender, result) = watch::channel(None);
+    flights.shared.running.lock().insert(7, Flight { result, waiters: watch::Sender::new(1) });
+    drop(landing);
+    assert_eq!(flights.running(), 1);
 }
