@@ -31,3 +31,10 @@ pub mod tree;
 #[cfg(test)]
 #[path = "../tests/support/skip.rs"]
 mod skip;
+
+// Doubles that integration tests share; in them this crate has the name that those know it by.
+#[cfg(test)]
+extern crate self as tofufs;
+#[cfg(test)]
+#[path = "../tests/support/memory.rs"]
+mod memory;

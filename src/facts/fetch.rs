@@ -303,41 +303,17 @@ fn write_all(mut fill: Box<Fill>, mut rx: mpsc::Receiver<Piece>) -> Result<Box<F
 mod tests {
     use super::*;
     use crate::facts::MountSource;
-    use crate::name::{RepoName, Tag};
-    use crate::registry::{RawManifest, Registry};
+    use crate::memory::{Call, MemoryRegistry};
 
     /// Sends one blob, and is silent about all others.
-    struct Silent(Bytes);
-
-    #[async_trait]
-    impl Registry for Silent {
-        async fn tags(&self, _: &RepoName) -> Result<Vec<Tag>, Refusal> {
-            std::future::pending().await
-        }
-
-        async fn catalog(&self) -> Result<Vec<RepoName>, Refusal> {
-            std::future::pending().await
-        }
-
-        async fn resolve(&self, _: &RepoName, _: &Tag) -> Result<Option<Digest>, Refusal> {
-            std::future::pending().await
-        }
-
-        async fn manifest(&self, _: &RepoName, _: &Selector) -> Result<RawManifest, Refusal> {
-            std::future::pending().await
-        }
-
-        async fn blob(
-            &self,
-            _: &RepoName,
-            blob: &Descriptor,
-            sink: &mut dyn BlobSink,
-        ) -> Result<(), BlobError> {
-            if blob.digest != Digest::of(&self.0) {
-                std::future::pending::<()>().await;
-            }
-            Ok(sink.write(self.0.clone()).await?)
-        }
+    fn silent_but_for(repo: &str, sent: &[u8]) -> MemoryRegistry {
+        let (registry, digest) = (MemoryRegistry::default(), Digest::of(sent));
+        registry.add_blob(repo, sent);
+        registry.wait(move |call| match call {
+            Call::Blob(asked) if asked == digest => Box::pin(std::future::ready(Ok(()))),
+            _ => Box::pin(std::future::pending()),
+        });
+        registry
     }
 
     fn descriptor(content: &[u8]) -> Descriptor {
@@ -359,7 +335,7 @@ mod tests {
             .unwrap();
         let (host, sent) =
             ("registry.example".parse::<crate::name::Host>().unwrap(), Bytes::from_static(b"sent"));
-        let registry = Arc::new(Silent(sent.clone()));
+        let registry = Arc::new(silent_but_for("acme/net", &sent));
         let name = host.to_string();
         let _entered = runtime.enter();
         let source = MountSource::Registry { host: host.clone(), prefix: None, registry, name };

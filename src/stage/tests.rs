@@ -2,7 +2,6 @@
 
 mod commits;
 mod inputs;
-mod memory;
 mod providers;
 mod races;
 mod turns;
@@ -15,9 +14,8 @@ use std::sync::Arc;
 use zip::write::SimpleFileOptions;
 
 use super::*;
-use crate::failure::Refusal;
 use crate::mapping::MappingRule;
-use memory::Memory;
+use crate::memory::MemoryRegistry;
 
 const HOST: &str = "registry.example";
 
@@ -37,19 +35,19 @@ impl OpenUpload for ToMemory {
 /// A stage whose releases go to a registry in memory.
 struct Bed {
     dir: tempfile::TempDir,
-    registry: Arc<Memory>,
+    registry: Arc<MemoryRegistry>,
     stage: Arc<Stage>,
 }
 
 impl Bed {
     fn new() -> Bed {
         let dir = tempfile::tempdir().unwrap();
-        let registry = Arc::new(Memory::default());
+        let registry = Arc::new(MemoryRegistry::default());
         let stage = Bed::stage(dir.path(), &registry);
         Bed { dir, registry, stage }
     }
 
-    fn stage(dir: &Path, registry: &Arc<Memory>) -> Arc<Stage> {
+    fn stage(dir: &Path, registry: &Arc<MemoryRegistry>) -> Arc<Stage> {
         let upload: Arc<dyn Upload> = registry.clone();
         let destination = PublishDestination {
             host: Some(HOST.parse().unwrap()),

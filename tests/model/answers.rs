@@ -13,19 +13,20 @@ use tofufs::name::{Reference, Repo};
 use tofufs::tree::{Fact, KnownFacts, Need};
 
 use crate::kernel::{mount, open_store};
+use crate::memory::MemoryRegistry;
 use crate::pack;
-use crate::registry::{Fake, Mode};
+use crate::registry::registry_of;
 use crate::truth::{HOST, REPOS, artifacts};
 
 const TTL: Duration = Duration::from_secs(3600);
 
 /// A registry whose tag `a:1` is the first artifact and `p:1` a provider.
-fn registry(has_catalog: bool) -> Arc<Fake> {
+fn registry(has_catalog: bool) -> Arc<MemoryRegistry> {
     let known = artifacts();
     let all: Vec<_> = known.iter().map(|known| known.artifact.clone()).collect();
-    let fake = Fake::new(&REPOS, &all, has_catalog);
+    let fake = registry_of(&REPOS, &all, has_catalog);
     for (repo, at) in [("a", 0), ("p", 3)] {
-        fake.state().tags.entry(repo.into()).or_default().insert("1".into(), all[at].digest());
+        fake.set_tag(repo, "1", Some(all[at].digest()));
     }
     Arc::new(fake)
 }
@@ -42,7 +43,7 @@ fn failure<T: std::fmt::Debug>(result: Result<T, Refusal>) -> Failure {
     result.unwrap_err().failure
 }
 
-fn facts(fake: &Arc<Fake>, cache: &tempfile::TempDir) -> Arc<Facts> {
+fn facts(fake: &Arc<MemoryRegistry>, cache: &tempfile::TempDir) -> Arc<Facts> {
     mount(fake, &open_store(cache), TTL, false).facts().clone()
 }
 
@@ -52,12 +53,12 @@ async fn what_was_forgotten_is_asked_for_again_whatever_another_mount_was_told()
     let (one, other) = (facts(&fake, &cache), facts(&fake, &cache));
     one.tags().list(&repo("a")).await.unwrap();
     assert_eq!(other.tags().list(&repo("a")).await.unwrap().len(), 1);
-    assert_eq!(fake.state().requests, 1, "what another mount was told just now counts");
+    assert_eq!(fake.state().requests(), 1, "what another mount was told just now counts");
     let third = facts(&fake, &cache);
     third.forget(|_| true);
-    fake.state().tags.get_mut("a").unwrap().clear();
+    fake.state().repo("a").tags.clear();
     assert!(third.tags().list(&repo("a")).await.unwrap().is_empty());
-    assert_eq!(fake.state().requests, 2);
+    assert_eq!(fake.state().requests(), 2);
 }
 
 /// R47: the registry has spoken, and an outage does not take that back.
@@ -66,10 +67,10 @@ async fn what_the_registry_took_back_does_not_return_with_an_outage() {
     let (fake, cache) = (registry(true), tempfile::tempdir().unwrap());
     let here = facts(&fake, &cache);
     here.tags().resolve(&reference("a:1")).await.unwrap();
-    fake.state().tags.get_mut("a").unwrap().clear();
+    fake.state().repo("a").tags.clear();
     here.forget(|_| true);
     assert_eq!(failure(here.tags().resolve(&reference("a:1")).await), Failure::Absent);
-    fake.state().mode = Mode::Away;
+    fake.state().failing = Some(Failure::Unreachable);
     here.forget(|_| true);
     assert_eq!(failure(here.tags().resolve(&reference("a:1")).await), Failure::Unreachable);
     let later = facts(&fake, &cache);
@@ -81,11 +82,11 @@ async fn a_tag_that_did_not_move_is_confirmed_without_its_manifest() {
     let (fake, cache) = (registry(true), tempfile::tempdir().unwrap());
     let here = facts(&fake, &cache);
     let digest = here.tags().resolve(&reference("a:1")).await.unwrap();
-    assert_eq!(fake.state().manifests_asked, 1);
+    assert_eq!(fake.state().manifests_asked(), 1);
     here.forget(|_| true);
     assert_eq!(here.tags().resolve(&reference("a:1")).await.unwrap(), digest);
-    assert_eq!(fake.state().manifests_asked, 1);
-    assert_eq!(fake.state().requests, 2, "one HEAD");
+    assert_eq!(fake.state().manifests_asked(), 1);
+    assert_eq!(fake.state().requests(), 2, "one HEAD");
 }
 
 /// What names stand for depends on the list, which must not vanish because the registry refuses it
@@ -96,21 +97,23 @@ async fn a_list_that_was_seen_is_not_taken_for_none_when_it_is_refused_later() {
     let here = facts(&fake, &cache);
     let host = repo("a").host;
     let catalog = async |mode| {
-        fake.state().mode = mode;
+        fake.state().failing = mode;
         here.forget(|_| true);
         let since = Instant::now();
         here.tags().load(Need::Catalog(host.clone())).await.unwrap();
         here.view(since).catalog(&host)
     };
-    assert!(matches!(catalog(Mode::Up).await, Fact::Is(names) if names.len() == REPOS.len()));
-    assert!(matches!(catalog(Mode::Denied).await, Fact::Denied(_)));
-    assert!(matches!(catalog(Mode::Away).await, Fact::Is(names) if names.len() == REPOS.len()));
+    assert!(matches!(catalog(None).await, Fact::Is(names) if names.len() == REPOS.len()));
+    assert!(matches!(catalog(Some(Failure::Denied)).await, Fact::Denied(_)));
+    assert!(
+        matches!(catalog(Some(Failure::Unreachable)).await, Fact::Is(names) if names.len() == REPOS.len())
+    );
     // Where none was ever seen, a refusal says that there is none.
     let (fake, cache) = (registry(true), tempfile::tempdir().unwrap());
     let fresh = facts(&fake, &cache);
-    fake.state().mode = Mode::Denied;
+    fake.state().failing = Some(Failure::Denied);
     fresh.tags().load(Need::Catalog(host.clone())).await.unwrap();
-    fake.state().mode = Mode::Away;
+    fake.state().failing = Some(Failure::Unreachable);
     fresh.forget(|_| true);
     let since = Instant::now();
     fresh.tags().load(Need::Catalog(host.clone())).await.unwrap();
@@ -122,24 +125,26 @@ async fn a_list_that_was_seen_is_not_taken_for_none_when_it_is_refused_later() {
 async fn a_failure_counts_for_a_while_or_until_it_is_forgotten() {
     let (fake, cache) = (registry(true), tempfile::tempdir().unwrap());
     let here = facts(&fake, &cache);
-    let cases =
-        [(0, Mode::Denied, Failure::Denied, true), (1, Mode::Away, Failure::Unreachable, false)];
+    let cases = [
+        (0, Some(Failure::Denied), Failure::Denied, true),
+        (1, Some(Failure::Unreachable), Failure::Unreachable, false),
+    ];
     for (artifact, mode, wanted, is_forgotten) in cases {
         let digest = artifacts()[artifact].artifact.digest();
         let (_, release) = here.manifests().release(&repo("a"), digest).await.unwrap();
         let Release::Module(archive) = release else { panic!("a module") };
-        fake.state().mode = mode;
+        fake.state().failing = mode;
         assert_eq!(
             failure(here.content().package(&repo("a"), &archive, Unpacking::WhenOpened).await),
             wanted
         );
-        fake.state().mode = Mode::Up;
-        let requests = fake.state().requests;
+        fake.state().failing = None;
+        let requests = fake.state().requests();
         assert_eq!(
             failure(here.content().package(&repo("a"), &archive, Unpacking::WhenOpened).await),
             wanted
         );
-        assert_eq!(fake.state().requests, requests);
+        assert_eq!(fake.state().requests(), requests);
         if is_forgotten {
             here.forget(|_| true);
             here.content().package(&repo("a"), &archive, Unpacking::WhenOpened).await.unwrap();
@@ -157,7 +162,7 @@ async fn a_failure_counts_for_a_while_or_until_it_is_forgotten() {
 async fn a_manifest_that_was_seen_is_asked_for_no_more() {
     let (fake, cache) = (registry(true), tempfile::tempdir().unwrap());
     let digest = facts(&fake, &cache).tags().resolve(&reference("a:1")).await.unwrap();
-    fake.state().mode = Mode::Away;
+    fake.state().failing = Some(Failure::Unreachable);
     facts(&fake, &cache).manifests().get(&repo("a"), digest).await.unwrap();
 }
 
@@ -232,10 +237,10 @@ async fn the_kernel_may_keep_what_never_changes_for_ever_and_the_rest_for_the_ti
     assert!(matches!(find(&fs, &format!("{space}/9.9")).await, Lookup::Absent(ttl) if ttl == soon));
     assert!(matches!(find(&fs, &format!("{space}/.git")).await, Lookup::Absent(FOREVER)));
     assert!(matches!(find(&fs, ".git").await, Lookup::Absent(FOREVER)));
-    let requests = fake.state().requests;
+    let requests = fake.state().requests();
     assert!(matches!(find(&fs, &format!("{HOST}/Main.tf")).await, Lookup::Absent(_)));
     assert_eq!(
-        fake.state().requests,
+        fake.state().requests(),
         requests,
         "nobody is asked for what no repository can be called"
     );
@@ -251,7 +256,7 @@ async fn a_listed_release_whose_tag_is_known_to_have_moved_is_not_kept() {
     let before = listed(&fs, &space).await;
     assert!(before.iter().any(|(name, entry)| name == "1" && !entry.ttl.is_zero()));
     let moved = artifacts()[1].artifact.digest();
-    fake.state().tags.get_mut("a").unwrap().insert("1".into(), moved);
+    fake.set_tag("a", "1", Some(moved));
     fs.facts().forget(|_| true);
     entry(&fs, &format!("{HOST}/a:1")).await;
     let after = listed(&fs, &space).await;
@@ -268,8 +273,8 @@ async fn a_tag_that_moved_to_what_is_refused_is_still_there() {
     let tag = format!("{HOST}/a:1");
     let before = entry(&fs, &tag).await.attr.ino;
     listed(&fs, &tag).await;
-    fake.state().tags.get_mut("a").unwrap().insert("1".into(), artifacts()[1].artifact.digest());
-    fake.state().mode = Mode::Huge;
+    fake.set_tag("a", "1", Some(artifacts()[1].artifact.digest()));
+    fake.state().failing = Some(Failure::TooLarge);
     fs.facts().forget(|_| true);
     assert_eq!(entry(&fs, &tag).await.attr.ino, before);
     assert_eq!(listed(&fs, &tag).await.len(), 2);
@@ -314,11 +319,9 @@ async fn plugins_at_the_top_of_a_provider_are_executable_and_nothing_else_is() {
     ]);
     let provider = pack::provider_of(&[("linux_amd64", zip)]);
     let module = pack::module(&[(plugin, b"x")]);
-    let fake = Fake::new(&REPOS, &[provider.clone(), module.clone()], true);
-    fake.state().tags.insert(
-        "p".into(),
-        [("1".to_owned(), provider.digest()), ("2".to_owned(), module.digest())].into(),
-    );
+    let fake = registry_of(&REPOS, &[provider.clone(), module.clone()], true);
+    fake.set_tag("p", "1", Some(provider.digest()));
+    fake.set_tag("p", "2", Some(module.digest()));
     let cache = tempfile::tempdir().unwrap();
     let fs = mount(&Arc::new(fake), &open_store(&cache), TTL, false);
     for (path, mode) in [

@@ -15,13 +15,15 @@ use std::time::Duration;
 use tofufs::archive::Limits;
 use tofufs::digest::Digest;
 use tofufs::facts::{self, Facts};
+use tofufs::failure::Failure;
 use tofufs::fs::{self, Errno, Fs, Lookup, ROOT, ReadTarget, Thread};
 use tofufs::registry::Registry;
 use tofufs::registry::decorate::Offline;
 use tofufs::store::{self, Store};
 use tokio::runtime::Runtime;
 
-use crate::registry::{Fake, Mode};
+use crate::memory::MemoryRegistry;
+use crate::registry::registry_of;
 use crate::truth::{HOST, History, Known, Moment, REPOS, Shape, TAGS, artifacts};
 
 /// A package: the release's manifest, and the platform in a provider.
@@ -56,7 +58,7 @@ struct Open {
 
 pub struct Kernel {
     runtime: Runtime,
-    fake: Arc<Fake>,
+    fake: Arc<MemoryRegistry>,
     cache: tempfile::TempDir,
     tag_ttl: Duration,
     store: Arc<Store>,
@@ -82,7 +84,12 @@ pub struct Kernel {
     fetched: HashMap<Package, Moment>,
 }
 
-pub fn mount(fake: &Arc<Fake>, store: &Arc<Store>, tag_ttl: Duration, offline: bool) -> Arc<Fs> {
+pub fn mount(
+    fake: &Arc<MemoryRegistry>,
+    store: &Arc<Store>,
+    tag_ttl: Duration,
+    offline: bool,
+) -> Arc<Fs> {
     let host: tofufs::name::Host = HOST.parse().unwrap();
     let registry: Arc<dyn Registry> = match offline {
         true => Arc::new(Offline::new(host.clone())),
@@ -138,7 +145,7 @@ impl Kernel {
             .unwrap();
         let known = artifacts();
         let all: Vec<_> = known.iter().map(|k| k.artifact.clone()).collect();
-        let fake = Arc::new(Fake::new(&REPOS, &all, has_catalog));
+        let fake = Arc::new(registry_of(&REPOS, &all, has_catalog));
         let cache = tempfile::tempdir().unwrap();
         let store = open_store(&cache);
         let fs = mount(&fake, &store, tag_ttl, false);
@@ -169,7 +176,7 @@ impl Kernel {
     }
 
     fn is_away(&self) -> bool {
-        self.offline || self.fake.state().mode == Mode::Away
+        self.offline || self.fake.state().failing == Some(Failure::Unreachable)
     }
 
     // What happens to the world.
@@ -181,31 +188,25 @@ impl Kernel {
     pub fn move_tag(&mut self, repo: usize, tag: usize, artifact: Option<usize>) {
         let (repo, tag) = (REPOS[repo % REPOS.len()], TAGS[tag % TAGS.len()]);
         let digest = artifact.map(|at| self.known[at % self.known.len()].artifact.digest());
-        let mut state = self.fake.state();
-        let tags = state.tags.get_mut(repo).unwrap();
-        match digest {
-            Some(digest) => drop(tags.insert(tag.to_owned(), digest)),
-            None => drop(tags.remove(tag)),
-        }
-        drop(state);
+        self.fake.set_tag(repo, tag, digest);
         self.history.set(repo, tag, self.now, digest);
     }
 
-    pub fn set_mode(&mut self, mode: Mode) {
-        self.fake.state().mode = mode;
-        if mode != Mode::Up {
+    pub fn set_mode(&mut self, mode: Option<Failure>) {
+        self.fake.state().failing = mode;
+        if mode.is_some() {
             (self.trouble, self.oldest) = (true, 0);
         }
-        self.denied |= mode == Mode::Denied;
+        self.denied |= mode == Some(Failure::Denied);
     }
 
     pub fn refresh(&mut self) {
         self.fs.refresh(std::path::Path::new(""));
-        let mode = self.fake.state().mode;
-        if mode == Mode::Up && !self.offline {
+        let mode = self.fake.state().failing;
+        if mode.is_none() && !self.offline {
             (self.trouble, self.oldest) = (false, self.now);
         }
-        self.denied = mode == Mode::Denied;
+        self.denied = mode == Some(Failure::Denied);
     }
 
     pub fn prune(&mut self) {
@@ -249,9 +250,9 @@ impl Kernel {
         self.store = open_store(&self.cache);
         self.fs = mount(&self.fake, &self.store, self.tag_ttl, offline);
         self.offline = offline;
-        let mode = self.fake.state().mode;
-        self.trouble = offline || mode != Mode::Up;
-        self.denied = !offline && mode == Mode::Denied;
+        let mode = self.fake.state().failing;
+        self.trouble = offline || mode.is_some();
+        self.denied = !offline && mode == Some(Failure::Denied);
         self.oldest = 0;
     }
 

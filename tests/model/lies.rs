@@ -17,24 +17,25 @@ use tofufs::oci::{Descriptor, IMAGE};
 use tofufs::store::{Begin, Key};
 
 use crate::kernel::{mount, open_store};
+use crate::memory::MemoryRegistry;
 use crate::pack;
-use crate::registry::Fake;
+use crate::registry::registry_of;
 use crate::truth::{HOST, REPOS, artifacts};
 
 const TTL: Duration = Duration::from_secs(3600);
 
-fn registry() -> Arc<Fake> {
+fn registry() -> Arc<MemoryRegistry> {
     let all: Vec<_> = artifacts().into_iter().map(|known| known.artifact).collect();
-    Arc::new(Fake::new(&REPOS, &all, true))
+    Arc::new(registry_of(&REPOS, &all, true))
 }
 
-fn facts(fake: &Arc<Fake>, cache: &tempfile::TempDir, archive: u64) -> Arc<Facts> {
+fn facts(fake: &Arc<MemoryRegistry>, cache: &tempfile::TempDir, archive: u64) -> Arc<Facts> {
     facts_within(Duration::from_secs(20), fake, cache, archive)
 }
 
 fn facts_within(
     deadline: Duration,
-    fake: &Arc<Fake>,
+    fake: &Arc<MemoryRegistry>,
     cache: &tempfile::TempDir,
     archive: u64,
 ) -> Arc<Facts> {
@@ -72,7 +73,8 @@ async fn a_manifest_is_what_its_digest_says_whoever_gives_it() {
     let here = facts(&fake, &cache, 1 << 20);
     let known = artifacts();
     let (asked, given) = (known[0].artifact.digest(), known[1].artifact.root());
-    fake.lie(asked, &given.bytes, IMAGE);
+    let lie = (given.bytes.clone().into(), Some(IMAGE));
+    fake.state().repo("a").manifests.insert(asked, lie);
     refused(
         here.manifests().get(&repo(), asked).await,
         Failure::Integrity,
@@ -134,7 +136,7 @@ async fn an_archive_over_the_limit_is_not_fetched() {
         Failure::TooLarge,
         &words,
     );
-    assert_eq!(fake.state().requests, 0);
+    assert_eq!(fake.state().requests(), 0);
     facts(&fake, &cache, size).content().blob(&repo(), &blob).await.unwrap();
 }
 
@@ -166,8 +168,8 @@ async fn damage_under_an_open_zip_is_healed() {
     let zip = pack::provider_zip("x", "1", &noise);
     assert!(zip.len() > 100_000, "large enough not to be held in memory");
     let provider = pack::provider_of(&[("linux_amd64", zip.clone())]);
-    let fake = Arc::new(Fake::new(&REPOS, std::slice::from_ref(&provider), true));
-    fake.state().tags.entry("p".into()).or_default().insert("1".into(), provider.digest());
+    let fake = Arc::new(registry_of(&REPOS, std::slice::from_ref(&provider), true));
+    fake.set_tag("p", "1", Some(provider.digest()));
     let cache = tempfile::tempdir().unwrap();
     let fs = mount(&fake, &open_store(&cache), TTL, false);
     let mut ino = ROOT;

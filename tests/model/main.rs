@@ -8,6 +8,8 @@
 mod answers;
 mod kernel;
 mod lies;
+#[path = "../support/memory.rs"]
+mod memory;
 #[allow(dead_code, reason = "every test program uses a part of the bed")]
 #[path = "../support/pack.rs"]
 mod pack;
@@ -21,7 +23,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, RngSeed};
 
 use kernel::Kernel;
-use registry::Mode;
+use tofufs::failure::Failure;
 use tofufs::fs::ROOT;
 use truth::{HOST, REPOS, TAGS, artifacts};
 
@@ -42,7 +44,7 @@ enum Op {
     /// Moves the tag of the last walk.
     MoveWalked(usize),
     DeleteTag(usize, usize),
-    Registry(Mode),
+    Registry(Option<Failure>),
     Refresh,
     Prune,
     Damage(usize),
@@ -64,7 +66,7 @@ fn spelling() -> impl Strategy<Value = Spelling> {
 
 fn op() -> impl Strategy<Value = Op> {
     let n = || 0..1000usize;
-    let mode = prop_oneof![2 => Just(Mode::Up), 2 => Just(Mode::Away), 1 => Just(Mode::Denied)];
+    let mode = prop_oneof![2 => Just(None), 2 => Just(Some(Failure::Unreachable)), 1 => Just(Some(Failure::Denied))];
     prop_oneof![
         6 => (n(), n()).prop_map(|(a, b)| Op::Lookup(a, b)),
         5 => n().prop_map(Op::List),

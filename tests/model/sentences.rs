@@ -7,18 +7,20 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tofufs::failure::Failure;
 use tofufs::fs::{Errno, Fs, FsError, Lookup, ROOT, ReadTarget, Thread};
 use tokio::runtime::Runtime;
 
 use crate::kernel::{mount, open_store};
+use crate::memory::MemoryRegistry;
 use crate::pack::{Artifact, module_of, zip};
-use crate::registry::{Fake, Mode};
+use crate::registry::registry_of;
 use crate::truth::HOST;
 
 /// A mount of one artifact, `r.test/a:1`.
 struct Mounted {
     runtime: Runtime,
-    fake: Arc<Fake>,
+    fake: Arc<MemoryRegistry>,
     fs: Arc<Fs>,
     digest: String,
     archive: String,
@@ -28,8 +30,8 @@ struct Mounted {
 fn mounted(artifact: &Artifact) -> Mounted {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let fake = Arc::new(Fake::new(&["a"], std::slice::from_ref(artifact), true));
-    fake.state().tags.get_mut("a").unwrap().insert("1".into(), artifact.digest());
+    let fake = Arc::new(registry_of(&["a"], std::slice::from_ref(artifact), true));
+    fake.set_tag("a", "1", Some(artifact.digest()));
     let cache = tempfile::tempdir().unwrap();
     let fs = mount(&fake, &open_store(&cache), Duration::from_secs(60), false);
     let archive = tofufs::digest::Digest::of(artifact.blobs.last().unwrap()).to_string();
@@ -142,7 +144,7 @@ fn a_reason_outlives_the_inode_that_the_kernel_forgot() {
 fn a_registry_that_speaks_another_protocol_shows_no_names() {
     let m = mounted(&module_of(zip(&[("f", b"")])));
     m.find(&[HOST, "a"]).unwrap();
-    m.fake.state().mode = Mode::Portal;
+    m.fake.state().failing = Some(Failure::Protocol);
     for name in ["zz", "1", "README.md"] {
         assert_eq!(m.find(&[HOST, "a", name]).unwrap_err().errno, Errno::EPROTO, "{name}");
     }

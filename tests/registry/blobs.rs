@@ -113,13 +113,13 @@ async fn a_sink_that_already_holds_bytes_gets_the_rest() {
     let content = bytes(1000);
     let server = server(&content);
     let remote = remote(&server);
-    let mut sink = Kept { bytes: content[..600].to_vec(), ..Kept::default() };
+    let mut sink = MemorySink { bytes: content[..600].to_vec(), ..MemorySink::default() };
     remote.blob(&name("acme/net"), &descriptor(&content), &mut sink).await.unwrap();
     assert_eq!((sink.bytes == content, sink.restarts), (true, 0));
     assert_eq!(ranges(&server), [Some("bytes=600-999".to_owned())]);
     remote.blob(&name("acme/net"), &descriptor(&content), &mut sink).await.unwrap();
     assert_eq!(server.requests().len(), 1, "nothing is missing");
-    let mut too_long = Kept { bytes: vec![0; 1001], ..Kept::default() };
+    let mut too_long = MemorySink { bytes: vec![0; 1001], ..MemorySink::default() };
     remote.blob(&name("acme/net"), &descriptor(&content), &mut too_long).await.unwrap();
     assert_eq!((too_long.bytes == content, too_long.restarts), (true, 1));
 }
@@ -293,7 +293,7 @@ async fn a_blob_that_the_registry_lacks_is_never_absent() {
 async fn a_sink_that_takes_no_more_ends_the_transfer() {
     let content = bytes(1000);
     let server = server(&content);
-    let mut sink = Kept { full: true, ..Kept::default() };
+    let mut sink = MemorySink::that_is_full();
     let end = remote(&server).blob(&name("acme/net"), &descriptor(&content), &mut sink).await;
     assert!(matches!(end, Err(BlobError::Sink(SinkError))), "{end:?}");
     assert_eq!(server.requests().len(), 1);

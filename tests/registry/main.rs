@@ -33,9 +33,10 @@ use tofufs::registry::auth::CredentialSource;
 use tofufs::registry::credentials::{Credential, CredentialError, FoundCredential, Secret};
 use tofufs::registry::remote::{Remote, RemoteOptions};
 use tofufs::registry::transport::{Transport, TransportOptions};
-use tofufs::registry::{BlobError, BlobSink, Registry, SinkError};
+use tofufs::registry::{BlobError, Registry, SinkError};
 
 use support::hostile::{self, Hostile};
+use support::memory::MemorySink;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// A text that must never show up where secrets do not belong.
@@ -131,37 +132,8 @@ fn bytes(length: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Keeps what it is given.
-#[derive(Default)]
-struct Kept {
-    bytes: Vec<u8>,
-    restarts: usize,
-    full: bool,
-}
-
-#[async_trait]
-impl BlobSink for Kept {
-    fn position(&self) -> u64 {
-        self.bytes.len() as u64
-    }
-
-    async fn write(&mut self, chunk: Bytes) -> Result<(), SinkError> {
-        if self.full {
-            return Err(SinkError);
-        }
-        self.bytes.extend_from_slice(&chunk);
-        Ok(())
-    }
-
-    async fn restart(&mut self) -> Result<(), SinkError> {
-        self.bytes.clear();
-        self.restarts += 1;
-        Ok(())
-    }
-}
-
-async fn fetch(remote: &Remote, blob: &Descriptor) -> (Kept, Result<(), BlobError>) {
-    let mut sink = Kept::default();
+async fn fetch(remote: &Remote, blob: &Descriptor) -> (MemorySink, Result<(), BlobError>) {
+    let mut sink = MemorySink::default();
     let end = remote.blob(&name("acme/net"), blob, &mut sink).await;
     (sink, end)
 }

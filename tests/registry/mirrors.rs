@@ -65,7 +65,7 @@ async fn read(registry: &dyn Registry, content: &[u8]) -> Result<usize, Refusal>
     for selector in [by_tag("1.0"), Selector::Digest(Digest::of(TEXT))] {
         assert_eq!(&*registry.manifest(&repo, &selector).await?.bytes, TEXT);
     }
-    let mut sink = Kept::default();
+    let mut sink = MemorySink::default();
     match registry.blob(&repo, &descriptor(content), &mut sink).await {
         Err(BlobError::Registry(e)) => return Err(e),
         done => done.unwrap(),

@@ -82,7 +82,7 @@ async fn check(access: Access, tls: bool) {
             assert_eq!(raw.bytes, manifest.raw);
         }
         for blob in &artifact.blobs {
-            let mut sink = Kept::default();
+            let mut sink = MemorySink::default();
             reader.blob(&repo, &descriptor(blob), &mut sink).await.unwrap();
             assert!(sink.bytes == *blob);
         }

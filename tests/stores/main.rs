@@ -11,31 +11,18 @@ mod readers;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::io;
 use std::path::Path;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use support::pack::Artifact;
 use tofufs::digest::Digest;
 use tofufs::failure::Refusal;
 use tofufs::name::{RepoName, Selector};
 use tofufs::oci::{Descriptor, Manifest};
+use tofufs::registry::Upload;
 use tofufs::registry::layout::RegistryLayout;
-use tofufs::registry::{BlobSource, Upload};
 
 const HOST: &str = "reg.example";
-
-/// Bytes that are to be stored.
-struct Source<'a>(&'a [u8]);
-
-#[async_trait]
-impl BlobSource for Source<'_> {
-    async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let from = (offset as usize).min(self.0.len());
-        Ok(Bytes::copy_from_slice(&self.0[from..(from + len).min(self.0.len())]))
-    }
-}
 
 fn blob(bytes: &[u8]) -> Descriptor {
     Descriptor {
@@ -61,7 +48,7 @@ async fn put(
 ) -> Result<(), Refusal> {
     let repo: RepoName = repo.parse().expect("a repository");
     for bytes in &artifact.blobs {
-        layout.put_blob(&repo, &blob(bytes), &Source(bytes)).await?;
+        layout.put_blob(&repo, &blob(bytes), &Bytes::copy_from_slice(bytes)).await?;
     }
     for document in &artifact.manifests {
         let manifest = Manifest::parse(document.bytes.clone().into(), document.digest(), None)

@@ -10,6 +10,7 @@ pub mod docker_registry;
 pub mod gnupg;
 pub mod hostile;
 pub mod layouts;
+pub mod memory;
 pub mod mount;
 pub mod pack;
 pub mod peers;

@@ -1,145 +1,8 @@
-use std::collections::BTreeMap;
-
-use bytes::Bytes;
-use parking_lot::Mutex;
-
 use super::super::SinkError;
 use super::super::layout::RegistryLayout;
 use super::*;
-use crate::failure::{Failure, Refusal};
-
-/// A registry of one host in memory. It answers `failing`, where that is set, to everything, and
-/// notes each request.
-#[derive(Default)]
-struct Memory {
-    tags: BTreeMap<(String, String), Vec<u8>>,
-    blobs: BTreeMap<Digest, Vec<u8>>,
-    no_catalog: bool,
-    failing: Option<Failure>,
-    /// How many bytes of a blob arrive before `failing`.
-    arriving: usize,
-    asked: Mutex<Vec<String>>,
-}
-
-impl Memory {
-    fn holding(tags: &[(&str, &str, &str)]) -> Memory {
-        let mut memory = Memory::default();
-        for (repo, tag, content) in tags {
-            memory.tags.insert((repo.to_string(), tag.to_string()), content.as_bytes().to_vec());
-            memory.blobs.insert(Digest::of(content.as_bytes()), content.as_bytes().to_vec());
-        }
-        memory
-    }
-
-    fn failing(failure: Failure) -> Memory {
-        Memory { failing: Some(failure), ..Memory::default() }
-    }
-
-    fn ask(&self, what: String) -> Result<(), Refusal> {
-        self.asked.lock().push(what.clone());
-        match self.failing {
-            Some(failure) => Err(Refusal::new(failure, what, "as told")),
-            None => Ok(()),
-        }
-    }
-
-    fn asked(&self) -> usize {
-        self.asked.lock().len()
-    }
-}
-
-fn absent<T>(what: impl ToString) -> Result<T, Refusal> {
-    Err(Refusal::new(Failure::Absent, what.to_string(), "not here"))
-}
-
-#[async_trait]
-impl Registry for Memory {
-    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, Refusal> {
-        self.ask(format!("tags {repo}"))?;
-        let of_repo = self.tags.keys().filter(|(name, _)| name == repo.as_str());
-        let tags: Vec<Tag> = of_repo.map(|(_, tag)| tag.parse().unwrap()).collect();
-        if tags.is_empty() { absent(repo) } else { Ok(tags) }
-    }
-
-    async fn catalog(&self) -> Result<Vec<RepoName>, Refusal> {
-        self.ask("catalog".into())?;
-        if self.no_catalog {
-            return absent("catalog");
-        }
-        let mut repos: Vec<RepoName> =
-            self.tags.keys().map(|(name, _)| name.parse().unwrap()).collect();
-        repos.dedup();
-        Ok(repos)
-    }
-
-    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, Refusal> {
-        self.ask(format!("resolve {repo}:{tag}"))?;
-        match self.tags.get(&(repo.to_string(), tag.to_string())) {
-            Some(content) => Ok(Some(Digest::of(content))),
-            None => absent(tag),
-        }
-    }
-
-    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, Refusal> {
-        self.ask(format!("manifest {repo} {selector}"))?;
-        let content = match selector {
-            Selector::Tag(tag) => self.tags.get(&(repo.to_string(), tag.to_string())),
-            Selector::Digest(digest) => self.blobs.get(digest),
-        };
-        match content {
-            Some(bytes) => Ok(RawManifest {
-                bytes: bytes.as_slice().into(),
-                content_type: None,
-                claimed: Some(Digest::of(bytes)),
-            }),
-            None => absent(selector),
-        }
-    }
-
-    async fn blob(
-        &self,
-        _: &RepoName,
-        blob: &Descriptor,
-        sink: &mut dyn BlobSink,
-    ) -> Result<(), BlobError> {
-        if self.arriving > 0 {
-            sink.write(vec![0; self.arriving].into()).await?;
-        }
-        self.ask(format!("blob {}", blob.digest))?;
-        match self.blobs.get(&blob.digest) {
-            Some(bytes) => {
-                Ok(sink.write(Bytes::copy_from_slice(&bytes[sink.position() as usize..])).await?)
-            }
-            None => Err(Refusal::new(Failure::Integrity, blob.digest, "lacking").into()),
-        }
-    }
-}
-
-#[derive(Default)]
-struct Received {
-    bytes: Vec<u8>,
-    full: bool,
-}
-
-#[async_trait]
-impl BlobSink for Received {
-    fn position(&self) -> u64 {
-        self.bytes.len() as u64
-    }
-
-    async fn write(&mut self, chunk: Bytes) -> Result<(), SinkError> {
-        if self.full {
-            return Err(SinkError);
-        }
-        self.bytes.extend_from_slice(&chunk);
-        Ok(())
-    }
-
-    async fn restart(&mut self) -> Result<(), SinkError> {
-        self.bytes.clear();
-        Ok(())
-    }
-}
+use crate::failure::Failure;
+use crate::memory::{MemoryRegistry, MemorySink};
 
 fn host() -> Host {
     "reg.example".parse().unwrap()
@@ -164,7 +27,7 @@ fn blob(content: &str) -> Descriptor {
     }
 }
 
-fn union(sources: &[&Arc<Memory>]) -> Union {
+fn union(sources: &[&Arc<MemoryRegistry>]) -> Union {
     Union::new(host(), sources.iter().map(|&source| source.clone() as Arc<dyn Registry>).collect())
 }
 
@@ -174,13 +37,13 @@ fn names<T: ToString>(list: Vec<T>) -> Vec<String> {
 
 #[tokio::test]
 async fn a_name_outside_the_prefix_is_absent_without_a_request() {
-    let memory = Arc::new(Memory::holding(&[
+    let memory = Arc::new(MemoryRegistry::holding(&[
         ("acme/net", "1", "a"),
         ("acmeother", "1", "b"),
         ("acme", "1", "c"),
     ]));
     let scoped = Scoped::new(memory.clone(), host(), Some(repo("acme/net")));
-    let mut sink = Received::default();
+    let mut sink = MemorySink::default();
     for outside in ["acme", "acmeother", "acme/ne", "acme/network"].map(repo) {
         let failures = [
             scoped.tags(&outside).await.unwrap_err(),
@@ -190,7 +53,7 @@ async fn a_name_outside_the_prefix_is_absent_without_a_request() {
         assert!(failures.iter().all(|e| e.failure == Failure::Absent), "{outside}");
         assert!(scoped.blob(&outside, &blob("a"), &mut sink).await.is_err());
     }
-    assert_eq!(memory.asked(), 0);
+    assert_eq!(memory.state().requests(), 0);
     assert_eq!(names(scoped.tags(&repo("acme/net")).await.unwrap()), ["1"]);
     scoped.blob(&repo("acme/net"), &blob("a"), &mut sink).await.unwrap();
     assert_eq!(sink.bytes, b"a");
@@ -203,9 +66,8 @@ async fn a_name_outside_the_prefix_is_absent_without_a_request() {
 /// list is asked for once.
 #[tokio::test]
 async fn parts_of_one_registry_ask_it_for_nothing_twice() {
-    let tags = ["acme/net", "other/x/y", "else"]
-        .map(|name| ((name.to_owned(), "1.0".to_owned()), b"x".to_vec()));
-    let memory = Arc::new(Memory { tags: tags.into_iter().collect(), ..Memory::default() });
+    let tags = ["acme/net", "other/x/y", "else"].map(|name| (name, "1.0", "x"));
+    let memory = Arc::new(MemoryRegistry::holding(&tags));
     let parts = ["acme", "other/x", ""].map(|prefix| prefix.parse::<RepoName>().ok());
     let sources = (0..parts.len()).map(|at| {
         let scoped = Scoped::new(memory.clone(), host(), parts[at].clone());
@@ -214,23 +76,28 @@ async fn parts_of_one_registry_ask_it_for_nothing_twice() {
     });
     let union = Union::new(host(), sources.collect());
     let names: Vec<_> = union.catalog().await.unwrap().iter().map(ToString::to_string).collect();
-    assert_eq!((names.join(" "), memory.asked()), ("acme/net else other/x/y".to_owned(), 1));
+    assert_eq!(
+        (names.join(" "), memory.state().requests()),
+        ("acme/net else other/x/y".to_owned(), 1)
+    );
     for (name, asked) in [("acme/net", 2), ("other/x/y", 3), ("else", 4)] {
         assert_eq!(union.tags(&repo(name)).await.unwrap().len(), 1);
-        assert_eq!(memory.asked(), asked, "{name}");
+        assert_eq!(memory.state().requests(), asked, "{name}");
     }
     assert_eq!(
         union.resolve(&repo("acme/net"), &"9".parse().unwrap()).await.unwrap_err().failure,
         Failure::Absent
     );
-    assert_eq!(memory.asked(), 5);
+    assert_eq!(memory.state().requests(), 5);
 }
 
 #[tokio::test]
 async fn of_several_sources_the_first_that_holds_a_tag_wins() {
-    let first = Arc::new(Memory::holding(&[("net", "1", "from the first")]));
-    let second =
-        Arc::new(Memory::holding(&[("net", "1", "from the second"), ("net", "2", "only there")]));
+    let first = Arc::new(MemoryRegistry::holding(&[("net", "1", "from the first")]));
+    let second = Arc::new(MemoryRegistry::holding(&[
+        ("net", "1", "from the second"),
+        ("net", "2", "only there"),
+    ]));
     let both = union(&[&first, &second]);
     for (name, content) in [("1", "from the first"), ("2", "only there")] {
         let digest = Digest::of(content.as_bytes());
@@ -246,11 +113,11 @@ async fn of_several_sources_the_first_that_holds_a_tag_wins() {
 /// An outage is not an absence.
 #[tokio::test]
 async fn a_source_out_of_reach_decides_tags_and_lists_but_not_what_has_a_digest() {
-    let good = Arc::new(Memory::holding(&[("net", "1", "content")]));
+    let good = Arc::new(MemoryRegistry::holding(&[("net", "1", "content")]));
     for failure in
         [Failure::Unreachable, Failure::TimedOut, Failure::Denied, Failure::Protocol, Failure::Io]
     {
-        let down = Arc::new(Memory::failing(failure));
+        let down = Arc::new(MemoryRegistry::failing(failure));
         let later = union(&[&good, &down]);
         assert!(
             later.resolve(&repo("net"), &tag("1")).await.is_ok(),
@@ -266,7 +133,7 @@ async fn a_source_out_of_reach_decides_tags_and_lists_but_not_what_has_a_digest(
             assert_eq!(both.catalog().await.unwrap_err().failure, failure);
             let selector = Selector::Digest(blob("content").digest);
             assert!(both.manifest(&repo("net"), &selector).await.is_ok());
-            let mut sink = Received::default();
+            let mut sink = MemorySink::default();
             both.blob(&repo("net"), &blob("content"), &mut sink).await.unwrap();
             assert_eq!(sink.bytes, b"content");
             let unknown =
@@ -278,7 +145,7 @@ async fn a_source_out_of_reach_decides_tags_and_lists_but_not_what_has_a_digest(
 
 #[tokio::test]
 async fn an_offline_source_is_passed_over_and_named_only_where_nothing_else_answers() {
-    let good: Arc<dyn Registry> = Arc::new(Memory::holding(&[("net", "1", "content")]));
+    let good: Arc<dyn Registry> = Arc::new(MemoryRegistry::holding(&[("net", "1", "content")]));
     let both = Union::new(host(), vec![Arc::new(Offline::new(host())), good]);
     assert_eq!(names(both.tags(&repo("net")).await.unwrap()), ["1"]);
     assert_eq!(names(both.catalog().await.unwrap()), ["net"]);
@@ -290,24 +157,25 @@ async fn an_offline_source_is_passed_over_and_named_only_where_nothing_else_answ
 
 #[tokio::test]
 async fn bytes_of_a_source_that_failed_are_not_mixed_with_those_of_the_next() {
-    let broken = Arc::new(Memory { arriving: 3, ..Memory::failing(Failure::TimedOut) });
-    let lacking = Arc::new(Memory::default());
-    let good = Arc::new(Memory::holding(&[("net", "1", "content")]));
+    let broken = Arc::new(MemoryRegistry::failing(Failure::TimedOut));
+    broken.state().arriving = 3;
+    let lacking = Arc::new(MemoryRegistry::default());
+    let good = Arc::new(MemoryRegistry::holding(&[("net", "1", "content")]));
     let all = union(&[&broken, &lacking, &good]);
-    let mut sink = Received::default();
+    let mut sink = MemorySink::default();
     all.blob(&repo("net"), &blob("content"), &mut sink).await.unwrap();
     assert_eq!(sink.bytes, b"content");
-    let mut resumed = Received { bytes: b"con".to_vec(), full: false };
+    let mut resumed = MemorySink::that_holds(b"con");
     union(&[&lacking, &good]).blob(&repo("net"), &blob("content"), &mut resumed).await.unwrap();
     assert_eq!(resumed.bytes, b"content");
     let missing = union(&[&broken, &lacking])
-        .blob(&repo("net"), &blob("content"), &mut Received::default())
+        .blob(&repo("net"), &blob("content"), &mut MemorySink::default())
         .await;
     assert!(matches!(missing, Err(BlobError::Registry(e)) if e.failure == Failure::TimedOut));
     let nowhere =
-        union(&[&lacking]).blob(&repo("net"), &blob("content"), &mut Received::default()).await;
+        union(&[&lacking]).blob(&repo("net"), &blob("content"), &mut MemorySink::default()).await;
     assert!(matches!(nowhere, Err(BlobError::Registry(e)) if e.failure == Failure::Integrity));
-    let mut full = Received { full: true, ..Received::default() };
+    let mut full = MemorySink::that_is_full();
     assert_eq!(
         all.blob(&repo("net"), &blob("content"), &mut full).await,
         Err(BlobError::Sink(SinkError))
@@ -316,10 +184,11 @@ async fn bytes_of_a_source_that_failed_are_not_mixed_with_those_of_the_next() {
 
 #[tokio::test]
 async fn a_catalog_is_complete_or_absent() {
-    let one = Arc::new(Memory::holding(&[("b", "1", "x"), ("a", "1", "x")]));
-    let two = Arc::new(Memory::holding(&[("c", "1", "x"), ("a", "2", "x")]));
+    let one = Arc::new(MemoryRegistry::holding(&[("b", "1", "x"), ("a", "1", "x")]));
+    let two = Arc::new(MemoryRegistry::holding(&[("c", "1", "x"), ("a", "2", "x")]));
     assert_eq!(names(union(&[&one, &two]).catalog().await.unwrap()), ["a", "b", "c"]);
-    let silent = Arc::new(Memory { no_catalog: true, ..Memory::default() });
+    let silent = Arc::new(MemoryRegistry::default());
+    silent.state().has_catalog = false;
     assert_eq!(union(&[&one, &silent]).catalog().await.unwrap_err().failure, Failure::Absent);
 }
 
@@ -327,7 +196,7 @@ async fn a_catalog_is_complete_or_absent() {
 async fn offline_answers_offline_to_everything() {
     let offline = Offline::new(host());
     let name = repo("net");
-    let mut sink = Received::default();
+    let mut sink = MemorySink::default();
     let blob = match offline.blob(&name, &blob("x"), &mut sink).await {
         Err(BlobError::Registry(e)) => e,
         other => panic!("{other:?}"),
@@ -368,7 +237,7 @@ async fn two_stores_are_one_registry() {
     assert_eq!(names(both.tags(&repo("net")).await.unwrap()), ["1", "2"]);
     let raw = both.manifest(&repo("net"), &Selector::Tag(tag("2"))).await.unwrap();
     assert_eq!(&raw.bytes[..], b"second");
-    let mut sink = Received::default();
+    let mut sink = MemorySink::default();
     both.blob(&repo("net"), &blob("second"), &mut sink).await.unwrap();
     assert_eq!(sink.bytes, b"second", "the first store lacks it");
 }

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use rustix::fs::{FileType, Mode};
 use serde_json::{Value, json};
 
-use super::super::{HostStore, SinkError};
+use super::super::HostStore;
 use super::*;
-use crate::failure::{Failure, Refusal};
+use crate::failure::Failure;
+use crate::memory::MemorySink;
 use crate::oci::layout::{INDEX_FILE, LAYOUT_FILE, LayoutPart};
 use crate::oci::{IMAGE, MANIFEST_MAX};
 
@@ -91,30 +92,6 @@ fn descriptor(digest: Digest, size: u64) -> Descriptor {
         artifact_type: None,
         platform: None,
         annotations: Default::default(),
-    }
-}
-
-#[derive(Default)]
-struct Memory {
-    bytes: Vec<u8>,
-    largest: usize,
-}
-
-#[async_trait]
-impl BlobSink for Memory {
-    fn position(&self) -> u64 {
-        self.bytes.len() as u64
-    }
-
-    async fn write(&mut self, chunk: Bytes) -> Result<(), SinkError> {
-        self.largest = self.largest.max(chunk.len());
-        self.bytes.extend_from_slice(&chunk);
-        Ok(())
-    }
-
-    async fn restart(&mut self) -> Result<(), SinkError> {
-        self.bytes.clear();
-        Ok(())
     }
 }
 
@@ -250,15 +227,15 @@ async fn a_blob_streams_in_pieces_from_the_position_of_its_sink() {
     let blob = store.blob("net", &bytes);
     let layout = store.layout();
     for held in [0, 1, PIECE, bytes.len()] {
-        let mut sink = Memory { bytes: bytes[..held].to_vec(), largest: 0 };
+        let mut sink = MemorySink::that_holds(&bytes[..held]);
         layout.blob(&repo("net"), &blob, &mut sink).await.unwrap();
         assert!(sink.bytes == bytes && sink.largest <= PIECE, "from {held}");
     }
-    let mut too_far = Memory { bytes: vec![0; bytes.len() + 1], largest: 0 };
+    let mut too_far = MemorySink::that_holds(&vec![0; bytes.len() + 1]);
     layout.blob(&repo("net"), &blob, &mut too_far).await.unwrap();
     assert!(too_far.bytes == bytes);
     let empty = store.blob("net", b"");
-    let mut sink = Memory::default();
+    let mut sink = MemorySink::default();
     layout.blob(&repo("net"), &empty, &mut sink).await.unwrap();
     assert!(sink.bytes.is_empty());
 }
@@ -280,7 +257,7 @@ async fn a_blob_that_is_missing_of_another_size_or_no_file_is_an_integrity_failu
     let short = Descriptor { size: 4, ..store.blob("net", b"short") };
     let layout = store.layout();
     for blob in [linked, directory, pipe, short, descriptor(Digest::of(b"missing"), 7)] {
-        let mut sink = Memory::default();
+        let mut sink = MemorySink::default();
         let result = layout.blob(&repo("net"), &blob, &mut sink).await;
         assert_eq!(blob_failure(result), Failure::Integrity, "{}", blob.digest);
         assert!(sink.bytes.is_empty());

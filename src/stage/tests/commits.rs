@@ -2,12 +2,12 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::memory::failure;
 use super::*;
 use crate::archive::{Limits, index};
 use crate::artifact::{MODULE, Release};
 use crate::digest::Digest;
 use crate::failure::Failure;
+use crate::memory::failure;
 
 #[tokio::test]
 async fn a_staged_tree_becomes_a_module_and_goes() {
@@ -24,7 +24,7 @@ async fn a_staged_tree_becomes_a_module_and_goes() {
     let manifest = bed.registry.document("acme/network", done.digest);
     assert_eq!(manifest.artifact_type.as_deref(), Some(MODULE));
     let Release::Module(layer) = Release::read(&manifest).unwrap() else { panic!("a module") };
-    let zip = bed.registry.blob("acme/network", layer.digest);
+    let zip = bed.registry.stored("acme/network", layer.digest);
     let members = index(&zip, &Limits::default()).unwrap();
     assert_eq!(members.file_count(), 2);
     assert_eq!((done.uploaded_bytes, done.skipped_blobs), (zip.len() as u64 + 2, 0));
@@ -233,7 +233,7 @@ async fn everything_below_a_path_is_committed() {
 #[tokio::test]
 async fn a_registry_that_lies_is_found_out() {
     let path = format!("{HOST}/acme/network/1");
-    let lie = |at: &'static str, lie: fn(&Memory)| {
+    let lie = |at: &'static str, lie: fn(&MemoryRegistry)| {
         let bed = Bed::new();
         bed.module("acme/network/1");
         let mut done = false;
@@ -248,8 +248,11 @@ async fn a_registry_that_lies_is_found_out() {
         });
         bed
     };
-    let bed =
-        lie("read", |registry| registry.manifests.lock().values_mut().for_each(|m| m.push(b' ')));
+    let bed = lie("read", |registry| {
+        registry.each(|repo| {
+            repo.manifests.values_mut().for_each(|m| m.0 = [&m.0[..], b" "].concat().into());
+        })
+    });
     let error = bed.refused(&path).await;
     assert_eq!(error.failure, Failure::Integrity);
     assert!(
@@ -257,14 +260,12 @@ async fn a_registry_that_lies_is_found_out() {
             && error.to_string().matches("sha256:").count() == 2,
         "{error}"
     );
-    let bed = lie("present", |registry| registry.tags.lock().clear());
+    let bed = lie("present", |registry| registry.each(|repo| repo.tags.clear()));
     assert_eq!(bed.refused(&path).await.failure, Failure::Integrity);
     let bed = lie("present", |registry| {
-        registry
-            .tags
-            .lock()
-            .values_mut()
-            .for_each(|digest| *digest = crate::digest::Digest::of(b"other"));
+        registry.each(|repo| {
+            repo.tags.values_mut().for_each(|d| *d = crate::digest::Digest::of(b"other"));
+        });
     });
     let error = bed.refused(&path).await;
     assert_eq!(error.failure, Failure::Exists);

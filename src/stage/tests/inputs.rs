@@ -73,7 +73,7 @@ async fn links_inside_are_followed_and_links_out_are_refused() {
     else {
         panic!()
     };
-    let zip = bed.registry.blob("acme/network", layer.digest);
+    let zip = bed.registry.stored("acme/network", layer.digest);
     let members = crate::archive::index(&zip, &crate::archive::Limits::default()).unwrap();
     // file.tf, and main.tf and again.tf in both real and dir.
     assert_eq!(members.file_count(), 5);

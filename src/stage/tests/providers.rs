@@ -62,7 +62,7 @@ async fn zips_become_a_release_byte_for_byte() {
         let manifest = bed.registry.document("acme/aws", target.manifest.digest);
         let layer = target_package(&manifest, &target.platform).unwrap();
         let zip = package(&target.platform.to_string());
-        assert_eq!(bed.registry.blob("acme/aws", layer.digest), zip);
+        assert_eq!(bed.registry.stored("acme/aws", layer.digest), zip);
         // What listing and locking need stands in the index.
         let told = &target.manifest.annotations;
         assert_eq!(told[PACKAGE_DIGEST_ANNOTATION], layer.digest.to_string());

@@ -13,10 +13,9 @@ use super::providers::package;
 use super::*;
 use crate::artifact::Release;
 use crate::digest::Digest;
-use crate::failure::{Failure, Refusal};
-use crate::name::{RepoName, Selector, Tag};
-use crate::oci::{Descriptor, Manifest};
-use crate::registry::{BlobError, BlobSink, BlobSource, RawManifest, Registry, Removed, Uploaded};
+use crate::failure::Failure;
+use crate::memory::Call;
+use crate::name::Selector;
 use crate::stage::push::{Pushed, push};
 
 const NAME: &str = "acme/hello";
@@ -75,85 +74,25 @@ impl Gate {
 }
 
 /// The registry as one writer reaches it.
-struct Gated {
-    memory: Arc<Memory>,
-    gate: Arc<Gate>,
-    writer: usize,
-}
-
-#[async_trait]
-impl Registry for Gated {
-    async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, Refusal> {
-        self.memory.tags(repo).await
-    }
-
-    async fn catalog(&self) -> Result<Vec<RepoName>, Refusal> {
-        self.memory.catalog().await
-    }
-
-    async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>, Refusal> {
-        self.memory.resolve(repo, tag).await
-    }
-
-    async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, Refusal> {
-        if matches!(selector, Selector::Tag(_)) {
-            self.gate.pass(self.writer, WriterAct::ReadClaims).await;
-        }
-        self.memory.manifest(repo, selector).await
-    }
-
-    async fn blob(
-        &self,
-        repo: &RepoName,
-        blob: &Descriptor,
-        sink: &mut dyn BlobSink,
-    ) -> Result<(), BlobError> {
-        Registry::blob(self.memory.as_ref(), repo, blob, sink).await
-    }
-}
-
-#[async_trait]
-impl Upload for Gated {
-    async fn put_blob(
-        &self,
-        repo: &RepoName,
-        blob: &Descriptor,
-        source: &dyn BlobSource,
-    ) -> Result<Uploaded, Refusal> {
-        self.memory.put_blob(repo, blob, source).await
-    }
-
-    async fn put_manifest(
-        &self,
-        repo: &RepoName,
-        selector: &Selector,
-        manifest: &Manifest,
-    ) -> Result<(), Refusal> {
-        if let Selector::Tag(tag) = selector {
-            let act = if tag.is_claim() { WriterAct::WriteClaim } else { WriterAct::WriteTag };
-            self.gate.pass(self.writer, act).await;
-        }
-        self.memory.put_manifest(repo, selector, manifest).await
-    }
-
-    async fn present(
-        &self,
-        repo: &RepoName,
-        selector: &Selector,
-    ) -> Result<Option<Digest>, Refusal> {
-        self.gate.pass(self.writer, WriterAct::ReadTag).await;
-        self.memory.present(repo, selector).await
-    }
-
-    async fn tags_now(&self, repo: &RepoName, after: Option<&str>) -> Result<Vec<Tag>, Refusal> {
-        self.gate.pass(self.writer, WriterAct::ReadClaims).await;
-        self.memory.tags_now(repo, after).await
-    }
-
-    async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, Refusal> {
-        self.gate.pass(self.writer, WriterAct::WriteClaim).await;
-        self.memory.remove(repo, digest).await
-    }
+fn gated(registry: &MemoryRegistry, gate: &Arc<Gate>, writer: usize) -> MemoryRegistry {
+    let (gated, gate) = (registry.again(), gate.clone());
+    gated.wait(move |call| {
+        let act = match call {
+            Call::Present => Some(WriterAct::ReadTag),
+            Call::TagsNow | Call::Manifest(Selector::Tag(_)) => Some(WriterAct::ReadClaims),
+            Call::PutManifest(Selector::Tag(tag)) if !tag.is_claim() => Some(WriterAct::WriteTag),
+            Call::PutManifest(Selector::Tag(_)) | Call::Remove => Some(WriterAct::WriteClaim),
+            _ => None,
+        };
+        let gate = gate.clone();
+        Box::pin(async move {
+            if let Some(act) = act {
+                gate.pass(writer, act).await;
+            }
+            Ok(())
+        })
+    });
+    gated
 }
 
 struct Silent;
@@ -181,7 +120,7 @@ type End = Result<Vec<Pushed>, Refusal>;
 /// What became of the writers (`None`: killed), and of the registry.
 struct Ended {
     writers: Vec<Option<End>>,
-    registry: Arc<Memory>,
+    registry: MemoryRegistry,
 }
 
 /// Decides between several ways on: their number, and the one to go.
@@ -267,11 +206,12 @@ async fn run(
     prunes: bool,
     choose: Choose<'_>,
 ) -> Option<Ended> {
-    let registry = Arc::new(Memory::that_keeps(keeps));
+    let registry = MemoryRegistry::default();
+    registry.state().removes = !keeps;
     let gate = Arc::new(Gate::default());
     gate.held.lock().resize_with(writers.len(), || None);
     let tasks = writers.iter().cloned().enumerate().map(|(at, writer)| {
-        let gated = Gated { memory: registry.clone(), gate: gate.clone(), writer: at };
+        let gated = gated(&registry, &gate, at);
         let options = push::PushOptions { allow_overwrite: writer.overwrites };
         tokio::spawn(async move { push(&writer.plan, &gated, options, &Silent).await })
     });
@@ -362,7 +302,7 @@ impl Ended {
     }
 
     fn claims(&self) -> usize {
-        self.registry.tags.lock().keys().filter(|(_, tag)| tag.is_claim()).count()
+        self.registry.state().repo(NAME).tags.keys().filter(|tag| tag.is_claim()).count()
     }
 
     /// What holds after every schedule.
@@ -390,7 +330,7 @@ impl Ended {
             }
         }
         assert!(won > 0 || !nobody_killed, "somebody wins: {way}");
-        if nobody_killed && !self.registry.keeps {
+        if nobody_killed && self.registry.state().removes {
             assert_eq!(self.claims(), 0, "{way}");
         }
     }

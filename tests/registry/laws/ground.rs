@@ -11,6 +11,7 @@ use tofufs::registry::mirror::MirrorAddress;
 use tofufs::registry::{HostStore, Upload, Uploaded};
 
 use crate::support::docker_registry::{Access, DockerRegistry};
+use crate::support::memory::MemoryRegistry;
 use crate::support::pack::{self, Artifact, Document};
 use crate::support::{hostile::Hostile, layouts};
 use crate::*;
@@ -42,6 +43,7 @@ pub enum Ground {
     Docker(Box<DockerRegistry>),
     Store(tempfile::TempDir),
     Archive(tempfile::NamedTempFile),
+    Memory(MemoryRegistry),
     Several(Vec<Ground>),
 }
 
@@ -60,6 +62,7 @@ impl Ground {
                 }
             }
             Ground::Archive(file) => file.as_file().set_len(1).unwrap(),
+            Ground::Memory(registry) => registry.state().failing = Some(Failure::Unreachable),
             Ground::Several(grounds) => grounds.iter_mut().for_each(Ground::fail),
         }
     }
@@ -135,6 +138,18 @@ impl Releases {
             put(&registry, repo, at, release).await;
         }
         Some(BackEnd::new(Ground::Docker(Box::new(server)), registry))
+    }
+
+    pub fn memory(&self) -> BackEnd {
+        let registry = MemoryRegistry::default();
+        for (repo, at, release) in self.each() {
+            for document in &release.manifests {
+                registry.add(repo, &document.bytes, Some(document.media_type));
+            }
+            release.blobs.iter().for_each(|blob| registry.add_blob(repo, blob));
+            registry.set_tag(repo, at, Some(release.digest()));
+        }
+        BackEnd::new(Ground::Memory(registry.again()), registry)
     }
 
     pub fn directory(&self) -> BackEnd {
@@ -220,6 +235,13 @@ pub fn writers() -> Vec<Writer> {
             _ground: Ground::Store(dir),
         },
     ];
+    let registry = MemoryRegistry::default();
+    all.push(Writer {
+        name: "a registry in memory",
+        upload: Box::new(registry.again()),
+        reader: Arc::new(registry.again()),
+        _ground: Ground::Memory(registry),
+    });
     all.extend(DockerRegistry::start(Access::Anybody, false).map(|server| Writer {
         name: "docker-registry",
         upload: Box::new(remote_at(&server.host())),

@@ -58,6 +58,13 @@ async fn a_store_beside_an_offline_source_keeps_the_laws() {
     keeps_the_laws(&all, all.beside_offline()).await;
 }
 
+/// The one that other tests have in place of these.
+#[tokio::test]
+async fn a_registry_in_memory_keeps_the_laws() {
+    let all = Releases::new();
+    keeps_the_laws(&all, all.memory()).await;
+}
+
 #[tokio::test]
 async fn docker_registry_keeps_the_laws() {
     let all = Releases::new();
@@ -77,7 +84,7 @@ async fn read(
     of: &BackEnd,
     repo: &str,
     blob: &Descriptor,
-    sink: Kept,
+    sink: MemorySink,
 ) -> (Result<(), BlobError>, Vec<u8>) {
     let mut sink = sink;
     let end = of.registry.blob(&name(repo), blob, &mut sink).await;
@@ -123,7 +130,7 @@ async fn what_has_a_digest_is_what_the_digest_says(of: &BackEnd, all: &Releases)
             assert_eq!(*raw.bytes, *document.bytes);
         }
         for blob in &release.blobs {
-            let (end, bytes) = read(of, repo, &descriptor(blob), Kept::default()).await;
+            let (end, bytes) = read(of, repo, &descriptor(blob), MemorySink::default()).await;
             assert!(end.is_ok() && bytes == *blob, "{end:?}");
         }
     }
@@ -132,11 +139,11 @@ async fn what_has_a_digest_is_what_the_digest_says(of: &BackEnd, all: &Releases)
 async fn a_sink_gets_the_rest_of_what_it_holds(of: &BackEnd, all: &Releases) {
     let blob = &all.module.blobs[1];
     for held in [0, 1, blob.len() / 2, blob.len() - 1, blob.len()] {
-        let sink = Kept { bytes: blob[..held].to_vec(), ..Kept::default() };
+        let sink = MemorySink::that_holds(&blob[..held]);
         let (end, bytes) = read(of, MODULE, &descriptor(blob), sink).await;
         assert!(end.is_ok() && bytes == *blob, "{held}: {end:?}");
     }
-    let full = Kept { full: true, ..Kept::default() };
+    let full = MemorySink::that_is_full();
     let (end, _) = read(of, MODULE, &descriptor(blob), full).await;
     assert_eq!(end, Err(BlobError::Sink(SinkError)));
 }
@@ -145,7 +152,7 @@ async fn a_blob_has_the_size_that_its_descriptor_says(of: &BackEnd, all: &Releas
     let blob = &all.module.blobs[1];
     for size in [blob.len() - 1, blob.len() + 1] {
         let wrong = sized(Digest::of(blob), size as u64);
-        match read(of, MODULE, &wrong, Kept::default()).await.0 {
+        match read(of, MODULE, &wrong, MemorySink::default()).await.0 {
             Err(BlobError::Registry(error)) => fails(of.lacking(), Err::<(), _>(error)),
             other => panic!("{size}: {other:?}"),
         }
@@ -164,7 +171,7 @@ async fn what_is_not_there_is_absent_and_a_blob_that_is_named_is_lacking(
             fails(of.unknown, of.registry.manifest(repo, &selector).await);
         }
     }
-    match read(of, MODULE, &sized(digest, 7), Kept::default()).await {
+    match read(of, MODULE, &sized(digest, 7), MemorySink::default()).await {
         (Err(BlobError::Registry(error)), bytes) => {
             assert!(bytes.is_empty() && error.failure == of.lacking(), "{error}");
         }
@@ -184,7 +191,7 @@ async fn many_at_once_and_some_who_give_up_get_the_same(of: &BackEnd, all: &Rele
     let blob = &all.module.blobs[1];
     let asked = async || {
         let tags = of.registry.tags(&name(MODULE)).await.unwrap().len();
-        (tags, read(of, MODULE, &descriptor(blob), Kept::default()).await.1 == *blob)
+        (tags, read(of, MODULE, &descriptor(blob), MemorySink::default()).await.1 == *blob)
     };
     // Whoever gives up has been polled once.
     let gives_up = async || drop(tokio::time::timeout(Duration::ZERO, asked()).await);

@@ -24,7 +24,7 @@ async fn what_is_written_is_there_for_every_reader_at_once() {
             let read = to.reader.resolve(&repo, &tag(at)).await.unwrap();
             assert_eq!(read, Some(root.digest()));
             for blob in &release.blobs {
-                let mut sink = Kept::default();
+                let mut sink = MemorySink::default();
                 to.reader.blob(&repo, &descriptor(blob), &mut sink).await.unwrap();
                 assert!(sink.bytes == *blob);
             }
@@ -58,7 +58,7 @@ async fn bytes_that_are_not_what_was_announced_are_not_kept() {
         let other = Bytes::from_static(b"what has come here");
         let error = to.upload.put_blob(&repo, &said, &other).await.unwrap_err();
         assert_eq!(error.failure, Failure::Integrity, "{error}");
-        let mut sink = Kept::default();
+        let mut sink = MemorySink::default();
         assert!(to.reader.blob(&repo, &said, &mut sink).await.is_err() && sink.bytes.is_empty());
     }
 }

@@ -132,7 +132,7 @@ async fn all(registry: &dyn Registry) -> Vec<String> {
             let crate::oci::ManifestBody::Image(layers) = &manifest.body else {
                 panic!("an image")
             };
-            let mut sink = Memory::default();
+            let mut sink = MemorySink::default();
             let read = registry.blob(&name, &layers[0], &mut sink).await;
             let failure = read.map_err(|e| match e {
                 BlobError::Registry(e) => e.failure,

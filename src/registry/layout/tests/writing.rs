@@ -100,7 +100,7 @@ async fn what_is_written_is_read_back_and_the_second_time_changes_nothing() {
         Uploaded::Present
     );
     assert_eq!(fs::metadata(store.path("acme/net", INDEX_FILE)).unwrap().ino(), index.ino());
-    let mut sink = Memory::default();
+    let mut sink = MemorySink::default();
     layout.blob(&name, &layer, &mut sink).await.unwrap();
     assert!(sink.bytes == bytes);
     assert_eq!(layout.tags(&name).await.unwrap().len(), 1);
