@@ -27,6 +27,8 @@ mod push;
 pub mod remote;
 mod request;
 mod retry;
+mod scope;
+mod server_text;
 pub mod service_host;
 mod transfer;
 pub mod transport;

@@ -5,7 +5,6 @@
 //! and in a request to the registry's token service, which must satisfy [`may_serve_tokens`] or be
 //! named by the user. Token requests follow no redirect.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -25,6 +24,7 @@ use super::credentials::{Credential, CredentialError, Credentials, FoundCredenti
 use super::origin::{Origin, may_serve_tokens};
 use super::outage::{Asker, Route};
 use super::retry::{Fault, Patience, RETRIES};
+use super::scope::TokenScope;
 use super::transport::{ANSWER, Count, Errand, Transport};
 use crate::bounded::Bounded;
 use crate::failure::Failure;
@@ -89,45 +89,6 @@ impl CredentialSource for Credentials {
 
     fn forget(&self) {
         Credentials::forget(self);
-    }
-}
-
-/// What a token is good for. Computed from the request, never taken from a challenge.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) enum TokenScope {
-    /// Reading one repository.
-    Pull(RepoName),
-    /// Reading one repository and writing into it.
-    Push(RepoName),
-    /// Removing something from one repository.
-    Remove(RepoName),
-    /// Reading the list of repositories.
-    Catalog,
-    /// Nothing but being let in.
-    Registry,
-}
-
-impl TokenScope {
-    /// The repository, where it is about one.
-    pub fn repo(&self) -> Option<&RepoName> {
-        match self {
-            TokenScope::Pull(repo) | TokenScope::Push(repo) | TokenScope::Remove(repo) => {
-                Some(repo)
-            }
-            TokenScope::Catalog | TokenScope::Registry => None,
-        }
-    }
-}
-
-impl fmt::Display for TokenScope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            TokenScope::Pull(repo) => write!(f, "repository:{repo}:pull"),
-            TokenScope::Push(repo) => write!(f, "repository:{repo}:pull,push"),
-            TokenScope::Remove(repo) => write!(f, "repository:{repo}:pull,push,delete"),
-            TokenScope::Catalog => f.write_str("registry:catalog:*"),
-            TokenScope::Registry => Ok(()),
-        }
     }
 }
 

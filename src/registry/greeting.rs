@@ -3,11 +3,11 @@
 //! about no repository.
 
 use super::Greeting;
-use super::auth::TokenScope;
 use super::outage::Route;
 use super::remote::Remote;
 use super::request::Question;
 use super::retry::Fault;
+use super::scope::TokenScope;
 use super::transport::Count;
 
 impl Remote {

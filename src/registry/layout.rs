@@ -28,9 +28,10 @@ pub use archive::{LayoutArchive, MEMBERS_MAX};
 pub use directory::LayoutDirectory;
 pub use pack::Packer;
 
-use super::{BlobError, BlobSink, BlobSource, RawManifest, Registry};
+use super::{BlobError, BlobSink, BlobSource, HostStore, RawManifest, Registry};
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
+use crate::mapping::Carried;
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
 use crate::oci::Descriptor;
 use crate::oci::layout::{LayoutPart, tag_of};
@@ -129,6 +130,32 @@ impl<M: Medium> Stored<M> {
         let repo = self.repo(repo);
         self.on_disk(move |medium| Repository::open(medium, &repo)?.document(LayoutPart::Index))
             .await
+    }
+}
+
+impl<M: Medium> HostStore for M {
+    fn hosts(&self) -> Result<Vec<Host>, Refusal> {
+        Medium::hosts(self)
+    }
+
+    fn holds(&self, host: &Host) -> bool {
+        Medium::holds(self, host)
+    }
+
+    fn entries(&self, repo: &Repo) -> Result<Vec<Descriptor>, Refusal> {
+        Repository::open(self, repo)?.entries()
+    }
+
+    fn blobs(&self, repo: &Repo) -> Result<Vec<(Digest, u64)>, Refusal> {
+        Repository::open(self, repo)?.list()
+    }
+
+    fn carried(&self) -> Result<Carried, Refusal> {
+        carried::read(self)
+    }
+
+    fn registry(self: Arc<Self>, host: &Host) -> Arc<dyn Registry> {
+        Arc::new(Stored::of(self, host))
     }
 }
 

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::auth::TokenScope;
 use super::breaker::{Breaker, Cost};
 use super::origin::Origin;
 use super::retry::{Fault, Retry};
+use super::scope::TokenScope;
 use crate::bounded::Bounded;
 use crate::failure::Failure;
 

@@ -11,10 +11,11 @@ use reqwest::Url;
 use reqwest::header::{HeaderMap, LINK};
 use serde::Deserialize;
 
-use super::answer::{ResponseDocument, escaped};
-use super::auth::TokenScope;
+use super::answer::ResponseDocument;
 use super::origin::Origin;
 use super::retry::Fault;
+use super::scope::TokenScope;
+use super::server_text::escaped;
 use crate::failure::Failure;
 
 /// The most bytes of one page.

@@ -17,11 +17,11 @@ use super::RawManifest;
 use super::answer::{
     ResponseDocument, ResponseHead, content_length, is_html, is_json, not_a_registry,
 };
-use super::auth::TokenScope;
 use super::origin::Origin;
 use super::remote::{MANIFESTS, Remote, claim, judge_tags};
 use super::request::{Question, REDIRECTS_MAX, is_redirect, too_many_redirects};
 use super::retry::{Fault, Patience};
+use super::scope::TokenScope;
 use super::transport::Count;
 use super::upload::{BlobSource, Removed, Upload, Uploaded};
 use crate::digest::Digest;

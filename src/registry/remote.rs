@@ -12,7 +12,7 @@ use reqwest::header::{HeaderMap, HeaderName};
 use reqwest::{Method, StatusCode, Url};
 
 use super::answer::{ResponseDocument, content_type, is_html, is_json, not_a_registry};
-use super::auth::{CredentialSource, TokenScope};
+use super::auth::CredentialSource;
 use super::connections::Connection;
 use super::gate::{Gate, Permit};
 use super::mirror::MirrorAddress;
@@ -22,6 +22,7 @@ use super::outage::Asker;
 use super::paging::{Moving, PAGE_MAX, PagedList};
 use super::request::{Question, RegistryRequester};
 use super::retry::{Fault, Patience, RETRIES};
+use super::scope::TokenScope;
 use super::transport::Transport;
 use super::{BlobError, BlobSink, Greeting, RawManifest, Registry};
 use crate::digest::Digest;

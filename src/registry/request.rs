@@ -13,11 +13,12 @@ use reqwest::{Method, Request, Response, StatusCode, Url};
 
 use super::address::Reach;
 use super::answer::{ResponseHead, is_json};
-use super::auth::{Grant, RegistryAuth, TokenScope};
+use super::auth::{Grant, RegistryAuth};
 use super::challenge::Challenge;
 use super::origin::{Origin, Scheme};
 use super::outage::{Asker, Route, or_once};
 use super::retry::{Fault, Patience, Retry};
+use super::scope::TokenScope;
 use super::transport::{ANSWER, Count, Errand, Transport};
 use crate::failure::Failure;
 

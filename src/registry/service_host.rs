@@ -15,12 +15,12 @@ use super::address::Reach;
 use super::answer::{
     ResponseDocument, ResponseHead, content_length, is_html, is_json, not_a_registry,
 };
-use super::auth::TokenScope;
 use super::credentials::HostToken;
 use super::origin::{Origin, Scheme, shown};
 use super::outage::{Asker, Route, or_once};
 use super::request::{REDIRECTS_MAX, is_redirect, target, too_many_redirects};
 use super::retry::{Fault, Patience, RETRIES, Retry};
+use super::scope::TokenScope;
 use super::transfer::{content_range, strong_etag};
 use super::transport::{ANSWER, Count, Errand, Transport};
 use super::{BlobError, BlobSink};

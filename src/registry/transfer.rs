@@ -8,10 +8,10 @@ use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, RAN
 use reqwest::{StatusCode, Url};
 
 use super::answer::{ResponseHead, content_length, is_html};
-use super::auth::TokenScope;
 use super::gate::Permit;
 use super::request::{Question, RegistryRequester};
 use super::retry::{Fault, Patience};
+use super::scope::TokenScope;
 use super::transport::Count;
 use super::{BlobSink, SinkError};
 use crate::failure::Failure;

@@ -6,24 +6,21 @@
 
 mod authorities;
 
-use std::error::Error;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 pub use authorities::Authorities;
 use authorities::tls;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use reqwest::{Client, Request, Response, StatusCode};
 
 use super::Requests;
 use super::address::{Forbidden, Guarded, Reach};
-use super::answer::escaped;
-use super::no_answer::{may_want_tls, tls_fault, unconnected};
+use super::no_answer::{causes, fault_of, forbidden, proxy_denies, proxy_of, way_to};
 use super::observed::{Observations, Observed, seconds_ahead};
 use super::origin::{Origin, shown};
 use super::outage::{Asker, Outages, Route, or_once};
@@ -260,40 +257,6 @@ impl Transport {
     }
 }
 
-/// The proxies that the environment names. The HTTP client asks the same library in the same way.
-static PROXIES: LazyLock<Matcher> = LazyLock::new(Matcher::from_system);
-
-/// The proxy on the way to an origin, without its user and password.
-fn proxy_of(origin: &Origin) -> Option<String> {
-    if origin.is_loopback() {
-        return None;
-    }
-    let proxy = PROXIES.intercept(&origin.to_string().parse().ok()?)?;
-    Some(proxy.uri().to_string().trim_end_matches('/').to_owned())
-}
-
-/// An origin for a sentence about what came back from it: with the proxy on the way, which may be
-/// to blame.
-pub(super) fn way_to(origin: &Origin) -> String {
-    match proxy_of(origin) {
-        Some(proxy) => format!("{origin} through the proxy {proxy}"),
-        None => origin.to_string(),
-    }
-}
-
-fn proxy_denies(origin: &Origin) -> Fault {
-    let proxy = proxy_of(origin).map(|proxy| format!(" {proxy}")).unwrap_or_default();
-    Fault::new(Failure::Denied, format!("the proxy{proxy} on the way to {origin} asks for a password (407)"))
-        .remedy("put the user and password into the proxy's address in the environment (HTTPS_PROXY, HTTP_PROXY)")
-}
-
-fn forbidden(target: &Forbidden) -> Fault {
-    Fault::new(
-        Failure::Protocol,
-        format!("a redirect of the registry leads to a forbidden address: {target}"),
-    )
-}
-
 /// What no answer may have, whatever its status (hostile input R05, R06).
 fn sound_head(response: Response, origin: &Origin) -> Result<Response, Fault> {
     if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
@@ -317,62 +280,4 @@ fn sound_head(response: Response, origin: &Origin) -> Result<Response, Fault> {
         )),
         _ => Ok(response),
     }
-}
-
-/// What an error is caused by. An `io::Error` does not give its payload as its source.
-fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-        Some(payload) => Some(payload),
-        None => error.source(),
-    }
-}
-
-fn cause_of_type<T: Error + 'static>(error: &reqwest::Error) -> Option<&T> {
-    std::iter::successors(error.source(), |inner| cause(*inner))
-        .find_map(|inner| inner.downcast_ref())
-}
-
-/// An error's causes in words, innermost last, without the URL that the outermost one would print.
-fn causes(error: &reqwest::Error) -> String {
-    let mut words: Vec<String> = std::iter::successors(error.source(), |inner| cause(*inner))
-        .map(|inner| escaped(&inner.to_string()))
-        .collect();
-    // The client's own layer says only that it is an error of a client.
-    words.retain(|words| !words.starts_with("client error ("));
-    words.dedup();
-    if words.is_empty() { "the request failed".to_owned() } else { words.join(": ") }
-}
-
-/// The fault of a request that got no answer, or of a body that broke off.
-pub(super) fn fault_of(error: &reqwest::Error, origin: &Origin) -> Fault {
-    if let Some(target) = cause_of_type::<Forbidden>(error) {
-        return forbidden(target);
-    }
-    if let Some(tls) = cause_of_type::<rustls::Error>(error) {
-        return tls_fault(tls, origin);
-    }
-    let words = causes(error);
-    if words.contains("proxy authorization required") {
-        return proxy_denies(origin);
-    }
-    if error.is_connect() {
-        return unconnected(&words, origin, proxy_of(origin).as_deref());
-    }
-    let malformed = [
-        "invalid HTTP",
-        "message head is too large",
-        "invalid content-length",
-        "unexpected transfer",
-    ];
-    if malformed.iter().any(|m| words.contains(m)) {
-        let fault = Fault::new(
-            Failure::Protocol,
-            format!("{} does not speak HTTP: {words}", way_to(origin)),
-        );
-        return Fault { remedy: may_want_tls(origin).map(str::to_owned), ..fault };
-    }
-    Fault::passing(
-        Failure::TimedOut,
-        format!("the connection to {} broke: {words}", way_to(origin)),
-    )
 }

@@ -12,9 +12,9 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 use rustix::io::Errno;
 
-use super::carried::{FILE, FILE_MAX};
+use super::carried::FILE_MAX;
 use super::headers::{TarMember, TarMembers};
-use super::medium::{Medium, NotOpened, Unreadable};
+use super::medium::{CARRIED, Medium, NotOpened, Unreadable};
 use crate::digest::Digest;
 use crate::disk::piece_at;
 use crate::failure::{Failure, Refusal};
@@ -268,7 +268,7 @@ impl Medium for LayoutArchive {
     }
 
     fn open_carried(&self) -> Result<(OpenMember, u64), NotOpened> {
-        self.member(FILE.to_owned(), self.carried)
+        self.member(CARRIED.to_owned(), self.carried)
     }
 
     fn list(&self, place: &Repo) -> Result<Vec<(Digest, u64)>, Unreadable> {
@@ -300,7 +300,7 @@ fn read_members<F: std::os::fd::AsFd>(
                 format!("it has more than {MEMBERS_MAX} members, which is the limit"),
             ));
         }
-        let is_carried = member.name == FILE;
+        let is_carried = member.name == CARRIED;
         if !is_carried && member.name.split('/').any(|component| component == OWN) {
             continue;
         }

@@ -7,7 +7,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::directory::{INDEX_LOCK, LayoutDirectory, OWN};
-use super::medium::{Medium, NotOpened};
+use super::medium::{CARRIED, Medium, NotOpened};
 use super::repository::up_to;
 use super::write::not_written;
 use crate::disk::draft::{Draft, clean};
@@ -15,8 +15,6 @@ use crate::disk::{lock, make_directory, open_below};
 use crate::failure::{Failure, Refusal};
 use crate::mapping::Carried;
 
-/// Its path in a store.
-pub(super) const FILE: &str = ".tofufs/providers.json";
 /// Its name in the directory that holds it.
 const NAME: &str = "providers.json";
 /// The most bytes of it that are read and written.
@@ -25,7 +23,7 @@ pub(super) const FILE_MAX: u64 = 16 << 20;
 /// What the store `medium` says.
 pub(super) fn read<M: Medium>(medium: &M) -> Result<Carried, Refusal> {
     let refused = |failure, rule: String| {
-        Refusal::new(failure, format!("{FILE} in the store {}", medium.name()), rule)
+        Refusal::new(failure, format!("{CARRIED} in the store {}", medium.name()), rule)
             .remedy("have the bundle made again, or say with --oci-mirror where providers are")
     };
     let bytes = match medium.open_carried() {
@@ -56,7 +54,7 @@ pub(super) fn document(carried: &Carried, store: &str) -> Result<Vec<u8>, Refusa
     let bytes = carried.document();
     Carried::parse(&bytes, NAME).map_err(|e| Refusal::new(Failure::TooLarge, store, e))?;
     if bytes.len() as u64 > FILE_MAX {
-        let rule = format!("{FILE} would have {} bytes; the limit is {FILE_MAX}", bytes.len());
+        let rule = format!("{CARRIED} would have {} bytes; the limit is {FILE_MAX}", bytes.len());
         return Err(Refusal::new(Failure::TooLarge, store, rule));
     }
     Ok(bytes)
@@ -71,7 +69,7 @@ impl LayoutDirectory {
         if carried.is_empty() {
             return Ok(());
         }
-        let failed = |e| not_written(self, FILE, e);
+        let failed = |e| not_written(self, CARRIED, e);
         let own = make_directory(&self.root, OWN).map_err(failed)?;
         let _lock = lock::take(&own, INDEX_LOCK, deadline).map_err(|e| match e {
             lock::NotLocked::Failed(e) => failed(e),

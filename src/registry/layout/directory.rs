@@ -10,8 +10,7 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, statat};
 use rustix::io::Errno;
 
-use super::carried::FILE;
-use super::medium::{Medium, NotOpened, Unreadable};
+use super::medium::{CARRIED, Medium, NotOpened, Unreadable};
 use super::{CATALOG_DEPTH_MAX, CATALOG_DIRECTORIES_MAX};
 use crate::digest::Digest;
 use crate::disk::{open_below, piece_at};
@@ -178,7 +177,7 @@ impl Medium for LayoutDirectory {
         if self.only.is_some() {
             return Err(NotOpened::Missing);
         }
-        self.regular(&self.root, FILE)
+        self.regular(&self.root, CARRIED)
     }
 
     fn list(&self, place: &OwnedFd) -> Result<Vec<(Digest, u64)>, Unreadable> {

@@ -1,18 +1,14 @@
 //! What a store's files lie in: a directory, or an archive. Everything above this reads both alike.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
-use super::super::{HostStore, Registry};
-use super::repository::Repository;
-use super::{Stored, carried};
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal, Subject};
-use crate::mapping::Carried;
 use crate::name::{Host, Repo, RepoName};
-use crate::oci::Descriptor;
 use crate::oci::layout::LayoutPart;
+
+/// The path of what a store says of its providers.
+pub(super) const CARRIED: &str = ".tofufs/providers.json";
 
 /// A store, as far as its files go. Every call may wait for a disk.
 pub trait Medium: Send + Sync + 'static {
@@ -24,10 +20,10 @@ pub trait Medium: Send + Sync + 'static {
     /// The store as the user named it, for sentences.
     fn name(&self) -> &str;
 
-    /// See [`HostStore::hosts`].
+    /// See [`super::HostStore::hosts`].
     fn hosts(&self) -> Result<Vec<Host>, Refusal>;
 
-    /// See [`HostStore::holds`].
+    /// See [`super::HostStore::holds`].
     fn holds(&self, host: &Host) -> bool;
 
     /// Every layout of `host`, sorted. A layout may hold others, except in its `blobs`.
@@ -76,31 +72,5 @@ impl Unreadable {
     pub fn about(self, subject: impl Into<Subject>) -> Refusal {
         let refusal = Refusal::new(self.failure, subject, self.rule);
         Refusal { remedy: self.remedy.map(str::to_owned), ..refusal }
-    }
-}
-
-impl<M: Medium> HostStore for M {
-    fn hosts(&self) -> Result<Vec<Host>, Refusal> {
-        Medium::hosts(self)
-    }
-
-    fn holds(&self, host: &Host) -> bool {
-        Medium::holds(self, host)
-    }
-
-    fn entries(&self, repo: &Repo) -> Result<Vec<Descriptor>, Refusal> {
-        Repository::open(self, repo)?.entries()
-    }
-
-    fn blobs(&self, repo: &Repo) -> Result<Vec<(Digest, u64)>, Refusal> {
-        Repository::open(self, repo)?.list()
-    }
-
-    fn carried(&self) -> Result<Carried, Refusal> {
-        carried::read(self)
-    }
-
-    fn registry(self: Arc<Self>, host: &Host) -> Arc<dyn Registry> {
-        Arc::new(Stored::of(self, host))
     }
 }

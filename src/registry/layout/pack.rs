@@ -17,6 +17,7 @@ use tar::{EntryType, Header};
 use super::super::BlobSource;
 use super::archive::LayoutArchive;
 use super::headers::BLOCK;
+use super::medium::CARRIED;
 use super::{PIECE, carried};
 use crate::digest::{Digest, Hasher};
 use crate::disk::draft::{Draft, clean};
@@ -90,7 +91,7 @@ impl Packer {
     /// It is too large; the disk.
     pub async fn carried(self, carried: &Carried) -> Result<Packer, Refusal> {
         let bytes = carried::document(carried, &self.name)?;
-        let header = headers(carried::FILE, bytes.len() as u64, Some(&Digest::of(&bytes)));
+        let header = headers(CARRIED, bytes.len() as u64, Some(&Digest::of(&bytes)));
         self.write([header, bytes].concat()).await
     }
 
