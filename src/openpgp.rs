@@ -15,7 +15,7 @@ mod tests;
 use std::fmt;
 
 pub use certificate::Certificate;
-use packet::{Packet, Tag};
+use packet::{Packet, PacketTag};
 use signature::Signature;
 
 /// How many signatures of one document are looked at.
@@ -89,7 +89,7 @@ pub fn verify(
     let mut expired = None;
     let mut seen = 0;
     for packet in packet::read(signatures)? {
-        let Packet { tag: Tag::Signature, body } = packet else {
+        let Packet { tag: PacketTag::Signature, body } = packet else {
             return Err(OpenPgpError("it holds something else than signatures".to_owned()).into());
         };
         seen += 1;

@@ -86,13 +86,13 @@ struct DoctorSection {
 
 /// What is to be looked at beside this host.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Subject {
+struct RegistryPart {
     host: Host,
     repo: Option<(RepoName, Option<Selector>)>,
 }
 
-impl Subject {
-    fn parse(text: &str) -> Result<Subject, CommandError> {
+impl RegistryPart {
+    fn parse(text: &str) -> Result<RegistryPart, CommandError> {
         const WANTED: &str =
             "this is neither HOST[:PORT][/NAME] nor HOST/NAME:TAG nor HOST/NAME@DIGEST";
         let address = match Typed::parse(text.as_ref(), "/".as_ref()) {
@@ -102,11 +102,11 @@ impl Subject {
             Err(e) => Err(e.wanted(WANTED)),
         };
         let (host, name, selector) = address.map_err(CommandError::usage)?;
-        Ok(Subject { host, repo: name.map(|name| (name, selector)) })
+        Ok(RegistryPart { host, repo: name.map(|name| (name, selector)) })
     }
 }
 
-impl fmt::Display for Subject {
+impl fmt::Display for RegistryPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.repo {
             None => write!(f, "{}", self.host),
@@ -124,7 +124,7 @@ pub fn run(args: &DoctorArgs) -> Result<(), CommandError> {
     let environment = DirectoryEnvironment::of_process().map_err(CommandError::usage)?;
     let network = Network::reaching(&args.reach, &environment.base).map_err(CommandError::usage)?;
     let access = RegistryAccess::new(&network, Asker::Person);
-    let subject = args.reference.as_deref().map(Subject::parse).transpose()?;
+    let subject = args.reference.as_deref().map(RegistryPart::parse).transpose()?;
     let surroundings = host::Surroundings::of_process(&args.storage, &environment, &access)?;
     let mut parts =
         vec![DoctorSection { name: "this host".to_owned(), findings: surroundings.findings() }];
@@ -153,7 +153,7 @@ pub fn run(args: &DoctorArgs) -> Result<(), CommandError> {
 
 fn examined(
     connections: &Connections,
-    subject: &Subject,
+    subject: &RegistryPart,
 ) -> Result<Vec<DoctorFinding>, CommandError> {
     let remote = connections.registry(&subject.host).map_err(CommandError::failed)?;
     let runtime = tokio::runtime::Builder::new_current_thread()

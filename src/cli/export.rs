@@ -15,7 +15,7 @@ use super::quantity::Size;
 use super::reading::Registries;
 use super::settings::{DirectoryEnvironment, absolute};
 use super::{daemon, mounts, needed};
-use crate::copy::export::{ExportDirectory, ExportEnding, ExportPlan, PlannedPackage};
+use crate::copy::export::{ExportDirectory, ExportEnding, ExportPlan, ExportedPackage};
 use crate::copy::fetch::Fetched;
 use crate::copy::needs::{NeededArtifact, Needs, ReleaseContents};
 use crate::name::Platform;
@@ -84,7 +84,7 @@ pub fn unambiguous(path: &Path) -> io::Result<PathBuf> {
 fn fetched(
     runtime: &Runtime,
     needs: &Needs,
-    missing: &[&PlannedPackage],
+    missing: &[&ExportedPackage],
     registries: &Registries,
 ) -> Result<Vec<Fetched>, CommandError> {
     let artifacts = needs.artifacts.iter().enumerate();
@@ -111,7 +111,7 @@ fn unfetched(artifact: &NeededArtifact) -> Fetched {
 fn lacking(
     number: usize,
     artifact: &NeededArtifact,
-    missing: &[&PlannedPackage],
+    missing: &[&ExportedPackage],
 ) -> Option<(usize, NeededArtifact)> {
     let mut of_it = missing.iter().filter(|package| package.artifact == number).peekable();
     of_it.peek()?;
@@ -127,7 +127,7 @@ fn lacking(
 fn laid_out(
     runtime: &Runtime,
     directory: &mut ExportDirectory,
-    missing: &[&PlannedPackage],
+    missing: &[&ExportedPackage],
     plan: &ExportPlan,
     registries: &Registries,
 ) -> Result<BTreeSet<usize>, CommandError> {

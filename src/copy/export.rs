@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use futures_util::stream::{self, StreamExt};
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
 
-pub use plan::{ExportPlan, PlannedPackage};
+pub use plan::{ExportPlan, ExportedPackage};
 
 use self::record::{ExportRecord, stamp};
 use super::RegistryFacts;
@@ -133,7 +133,7 @@ impl ExportDirectory {
 
     /// Whether the package was found whole in its place, and nobody has touched it since. Reads no
     /// content. Blocks on the disk.
-    pub fn has(&self, package: &PlannedPackage) -> bool {
+    pub fn has(&self, package: &ExportedPackage) -> bool {
         let now = || stamp(&self.dir.join(&package.path)).ok();
         self.record.of(package).is_some_and(|recorded| now().as_ref() == Some(recorded))
     }
@@ -146,7 +146,7 @@ impl ExportDirectory {
     /// there has changed then, unless the disk failed at the last moment.
     pub async fn lay_out(
         &mut self,
-        packages: &[&PlannedPackage],
+        packages: &[&ExportedPackage],
         plan: &ExportPlan,
         origins: &dyn RegistryFacts,
         progress: &mut (dyn FnMut(u64, u64) -> ControlFlow<()> + Send),
@@ -174,7 +174,7 @@ impl ExportDirectory {
     /// Lays a package out at `apart`, unless it is in its place.
     async fn package(
         &self,
-        planned: &PlannedPackage,
+        planned: &ExportedPackage,
         apart: &Path,
         origins: &dyn RegistryFacts,
     ) -> Result<LaidOut, ExportError> {
@@ -197,7 +197,7 @@ impl ExportDirectory {
     /// Renames everything into its place. Blocks on the disk.
     fn put(
         &mut self,
-        ready: &[(&PlannedPackage, LaidOut)],
+        ready: &[(&ExportedPackage, LaidOut)],
         plan: &ExportPlan,
     ) -> Result<Vec<String>, ExportError> {
         let mut notes = Vec::new();

@@ -1,6 +1,6 @@
 //! Certificates: a primary key, who it says it belongs to, and its subkeys.
 
-use super::packet::{self, Packet, Tag};
+use super::packet::{self, Packet, PacketTag};
 use super::signature::{PublicKey, Purpose, Signature};
 use super::{KeyId, OpenPgpError, SignatureRefusal, Signer, armor, refuse};
 
@@ -27,7 +27,7 @@ struct OwnKey {
 
 /// A part of a certificate, and the signatures that follow it.
 struct Part<'a> {
-    tag: Tag,
+    tag: PacketTag,
     body: &'a [u8],
     signatures: Vec<Signature>,
 }
@@ -42,14 +42,14 @@ impl Certificate {
         let mut parts: Vec<Part<'_>> = Vec::new();
         for Packet { tag, body } in packet::read(&bytes)? {
             match (tag, parts.last_mut()) {
-                (Tag::Ignored, _) => {}
-                (Tag::Signature, Some(part)) => match Signature::read(body) {
+                (PacketTag::Ignored, _) => {}
+                (PacketTag::Signature, Some(part)) => match Signature::read(body) {
                     Ok(signature) => part.signatures.push(signature),
                     // One that cannot be read does not count, unless it may take something back.
                     Err(e) if may_revoke(body) => return Err(e),
                     Err(_) => {}
                 },
-                (Tag::PublicKey, _) => parts.push(Part { tag, body, signatures: Vec::new() }),
+                (PacketTag::PublicKey, _) => parts.push(Part { tag, body, signatures: Vec::new() }),
                 (_, None) => return refuse("it does not begin with a public key"),
                 (_, Some(_)) => parts.push(Part { tag, body, signatures: Vec::new() }),
             }
@@ -57,7 +57,7 @@ impl Certificate {
         if parts.len() > PARTS_MAX {
             return refuse(format_args!("it holds more than {PARTS_MAX} keys and user IDs"));
         }
-        let is_primary = |part: &Part<'_>| part.tag == Tag::PublicKey;
+        let is_primary = |part: &Part<'_>| part.tag == PacketTag::PublicKey;
         let starts: Vec<usize> = (0..parts.len()).filter(|at| is_primary(&parts[*at])).collect();
         let ends = starts.iter().skip(1).copied().chain([parts.len()]);
         let all = starts.iter().zip(ends).map(|(start, end)| assemble(&parts[*start..end], now));
@@ -95,7 +95,7 @@ fn assemble(parts: &[Part<'_>], now: u64) -> Result<Certificate, OpenPgpError> {
     let mut subkeys = Vec::new();
     for part in others {
         match part.tag {
-            Tag::UserId | Tag::UserAttribute => said.extend(certified(&key, part, now)),
+            PacketTag::UserId | PacketTag::UserAttribute => said.extend(certified(&key, part, now)),
             _ => subkeys.extend(subkey(&key, part, now)),
         }
     }
@@ -113,7 +113,7 @@ fn assemble(parts: &[Part<'_>], now: u64) -> Result<Certificate, OpenPgpError> {
 
 /// The newest signature by which a key certifies that a user ID is its own.
 fn certified<'a>(key: &PublicKey, part: &'a Part<'_>, now: u64) -> Option<&'a Signature> {
-    let first = if part.tag == Tag::UserId { 0xb4 } else { 0xd1 };
+    let first = if part.tag == PacketTag::UserId { 0xb4 } else { 0xd1 };
     let length = u32::try_from(part.body.len()).unwrap_or(u32::MAX).to_be_bytes();
     let signed = [&key.hashed[..], &[first], &length, part.body];
     let newest = |purpose| {

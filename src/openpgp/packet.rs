@@ -5,7 +5,7 @@ use super::{OpenPgpError, refuse};
 
 /// What a packet is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Tag {
+pub(super) enum PacketTag {
     Signature,
     PublicKey,
     PublicSubkey,
@@ -19,7 +19,7 @@ pub(super) enum Tag {
 /// One packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Packet<'a> {
-    pub tag: Tag,
+    pub tag: PacketTag,
     pub body: &'a [u8],
 }
 
@@ -42,15 +42,15 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<Packet<'_>>, OpenPgpError> {
     Ok(packets)
 }
 
-fn tag(number: u8) -> Result<Tag, OpenPgpError> {
+fn tag(number: u8) -> Result<PacketTag, OpenPgpError> {
     Ok(match number {
-        2 => Tag::Signature,
-        6 => Tag::PublicKey,
-        14 => Tag::PublicSubkey,
-        13 => Tag::UserId,
-        17 => Tag::UserAttribute,
+        2 => PacketTag::Signature,
+        6 => PacketTag::PublicKey,
+        14 => PacketTag::PublicSubkey,
+        13 => PacketTag::UserId,
+        17 => PacketTag::UserAttribute,
         // Marker, trust, padding; and those from 40 on, which may be passed over.
-        10 | 12 | 21 | 40.. => Tag::Ignored,
+        10 | 12 | 21 | 40.. => PacketTag::Ignored,
         _ => {
             return refuse(format_args!(
                 "it holds a packet that does not belong there (tag {number})"

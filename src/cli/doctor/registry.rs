@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{DoctorFinding, Subject};
+use super::{DoctorFinding, RegistryPart};
 use crate::artifact::{Release, Target, target_package};
 use crate::cli::output::count;
 use crate::cli::quantity::Size;
@@ -22,7 +22,7 @@ use crate::registry::{BlobError, BlobSink, Greeting, Registry, SinkError};
 const CLOCK_OFF_MAX: u64 = 5 * 60;
 
 /// Asks, and says what came.
-pub(super) async fn findings(remote: &Remote, subject: &Subject) -> Vec<DoctorFinding> {
+pub(super) async fn findings(remote: &Remote, subject: &RegistryPart) -> Vec<DoctorFinding> {
     let catalog = remote.catalog().await;
     let reached = match &catalog {
         Err(error) if is_out_of_reach(error) => {
@@ -62,7 +62,7 @@ pub(super) async fn findings(remote: &Remote, subject: &Subject) -> Vec<DoctorFi
 pub(super) async fn mirror(
     address: &MirrorAddress,
     mirror: &Remote,
-    subject: &Subject,
+    subject: &RegistryPart,
 ) -> DoctorFinding {
     let asked = match &subject.repo {
         None => mirror.catalog().await.map(drop),

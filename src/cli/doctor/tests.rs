@@ -219,13 +219,16 @@ fn what_is_looked_at_is_a_registry_a_repository_or_a_release() {
         "ghcr.io/acme/net:1.2.0",
         &format!("localhost:5000/acme/net@{digest}"),
     ] {
-        assert_eq!(Subject::parse(text).unwrap().to_string(), text);
+        assert_eq!(RegistryPart::parse(text).unwrap().to_string(), text);
     }
     assert_eq!(
-        Subject::parse("oci://ghcr.io/acme/net?tag=1.2.0").unwrap().to_string(),
+        RegistryPart::parse("oci://ghcr.io/acme/net?tag=1.2.0").unwrap().to_string(),
         "ghcr.io/acme/net:1.2.0"
     );
-    assert_eq!(Subject::parse("oci://ghcr.io/acme/net").unwrap().to_string(), "ghcr.io/acme/net");
+    assert_eq!(
+        RegistryPart::parse("oci://ghcr.io/acme/net").unwrap().to_string(),
+        "ghcr.io/acme/net"
+    );
     for text in [
         "",
         "ghcr",
@@ -235,7 +238,7 @@ fn what_is_looked_at_is_a_registry_a_repository_or_a_release() {
         "ghcr.io/acme/net:",
         "ghcr.io/a@sha256:x",
     ] {
-        let error = Subject::parse(text).unwrap_err();
+        let error = RegistryPart::parse(text).unwrap_err();
         assert_eq!(error.exit_code(), 2, "{text}: {error}");
     }
 }

@@ -10,7 +10,7 @@ use crate::oci::Descriptor;
 
 /// A package and its place.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PlannedPackage {
+pub struct ExportedPackage {
     /// Which of [`Needs::artifacts`] it is a part of.
     pub artifact: usize,
     /// Relative to the directory.
@@ -27,7 +27,7 @@ pub struct PlannedPackage {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ExportPlan {
     /// The packages.
-    pub packages: Vec<PlannedPackage>,
+    pub packages: Vec<ExportedPackage>,
     /// Links, relative to the directory, and what they lead to.
     pub links: BTreeMap<PathBuf, PathBuf>,
 }
@@ -62,7 +62,7 @@ impl ExportPlan {
 
     fn add(&mut self, number: usize, artifact: &NeededArtifact) {
         let at = place(artifact);
-        let planned = |path: PathBuf, archive: &Descriptor, plugins: bool| PlannedPackage {
+        let planned = |path: PathBuf, archive: &Descriptor, plugins: bool| ExportedPackage {
             artifact: number,
             path,
             repo: artifact.repo.clone(),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::PlannedPackage;
+use super::ExportedPackage;
 use crate::digest::Digest;
 
 /// Packages by their places.
@@ -39,17 +39,17 @@ impl ExportRecord {
     }
 
     /// What the files of the package looked like when they were found whole.
-    pub(super) fn of(&self, package: &PlannedPackage) -> Option<&String> {
+    pub(super) fn of(&self, package: &ExportedPackage) -> Option<&String> {
         let recorded = self.packages.get(&*package.path.to_string_lossy())?;
         (recorded.archive == package.archive.digest.to_string()).then_some(&recorded.stamp)
     }
 
     /// Whether it was this program that put something there.
-    pub(super) fn names(&self, package: &PlannedPackage) -> bool {
+    pub(super) fn names(&self, package: &ExportedPackage) -> bool {
         self.packages.contains_key(&*package.path.to_string_lossy())
     }
 
-    pub(super) fn note(&mut self, package: &PlannedPackage, stamp: String) {
+    pub(super) fn note(&mut self, package: &ExportedPackage, stamp: String) {
         let recorded = RecordedPackage { archive: package.archive.digest.to_string(), stamp };
         self.packages.insert(package.path.to_string_lossy().into_owned(), recorded);
     }

@@ -60,7 +60,7 @@ impl fmt::Display for Program {
 }
 
 #[derive(Deserialize)]
-struct HelperAnswer {
+struct HelperOutput {
     #[serde(default, rename = "Username")]
     username: String,
     #[serde(default, rename = "Secret")]
@@ -244,8 +244,8 @@ fn says_not_found(text: &[u8]) -> bool {
 
 fn interpret(answer: &[u8]) -> Result<Option<Credential>, String> {
     // the first value counts, whatever follows it
-    let first = serde_json::Deserializer::from_slice(answer).into_iter::<HelperAnswer>().next();
-    let Some(Ok(HelperAnswer { username, secret })) = first else {
+    let first = serde_json::Deserializer::from_slice(answer).into_iter::<HelperOutput>().next();
+    let Some(Ok(HelperOutput { username, secret })) = first else {
         return Err("its answer is not a JSON object with Username and Secret".to_owned());
     };
     let secret = Secret::new(secret);
