@@ -5,8 +5,8 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use super::network::{Network, TokenRealm};
 use super::output::CommandError;
-use super::settings::{Network, TokenRealm};
 use super::tofurc::{self, Tofurc};
 use crate::registry::Asker;
 use crate::registry::connections::{ConnectionOptions, Connections};

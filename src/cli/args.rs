@@ -9,11 +9,15 @@
 
 pub mod carry;
 pub mod commit;
+pub mod config;
 pub mod copy;
 pub mod examples;
 pub mod export;
+pub mod mapping;
 pub mod mirror;
+pub mod providers;
 pub mod push;
+pub mod tofurc;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -21,13 +25,13 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
+use self::config::ConfigArgs;
 use self::examples::{CACHE_EXAMPLES, DOCTOR_EXAMPLES, EXAMPLES, MOUNT_EXAMPLES};
+use self::mapping::MappingArgs;
+use self::providers::ProviderArgs;
+use self::tofurc::TofurcArgs;
 use super::account::Account;
-use super::config::ConfigArgs;
-use super::mapping::MappingArgs;
-use super::providers::ProviderArgs;
 use super::quantity::{Size, Span};
-use super::tofurc::written::TofurcArgs;
 use crate::archive::Limits;
 use crate::name::Host;
 

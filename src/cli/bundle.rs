@@ -8,12 +8,13 @@ use serde_json::{Value, json};
 
 use super::access::ClientConfiguration;
 use super::args::carry::{BundleArgs, BundleCommand, VerifyArgs};
+use super::directories::DirectoryEnvironment;
 use super::output::{self, CommandError, count, count_with};
 use super::progress::ProgressLine;
 use super::quantity::Size;
 use super::reading::Registries;
-use super::settings::{DirectoryEnvironment, SourceSetting};
-use super::{carried, daemon, mapping, needed};
+use super::source::SourceSetting;
+use super::{daemon, mapping, needed};
 use crate::copy::bundle::{Amount, BundlePlan};
 use crate::copy::needs::{self, Needs};
 use crate::copy::verify::{Verification, VerifiedStore, VerifyFinding};
@@ -201,7 +202,7 @@ fn verify(args: &VerifyArgs, environment: &DirectoryEnvironment) -> Result<(), C
             let flags = args.mapping.mapping().map_err(CommandError::usage)?;
             let tofurc = args.tofurc.as_ref().map(|file| environment.base.join(file));
             let configuration = ClientConfiguration::new(tofurc);
-            match carried::given(flags.as_ref(), &configuration)? {
+            match mapping::given(flags.as_ref(), &configuration)? {
                 Some(given) => given,
                 // What is wrong with what it says of itself is told below.
                 None => store

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::args::{CacheArgs, CacheCommand};
+use super::directories::DirectoryEnvironment;
 use super::output::{self, CommandError, count, count_with, pairs};
 use super::progress::ProgressLine;
 use super::quantity::Size;
-use super::settings::DirectoryEnvironment;
 use crate::store::{Store, StoreOptions};
 
 /// Runs one of the commands.

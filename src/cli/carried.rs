@@ -4,10 +4,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::access::ClientConfiguration;
-use super::mapping;
 use super::output::CommandError;
-use super::settings::SourceSetting;
+use super::source::SourceSetting;
 use crate::facts;
 use crate::mapping::{Carried, Mapping};
 use crate::name::Host;
@@ -60,20 +58,4 @@ pub fn remembered(dir: &Path, sources: &[SourceSetting]) -> Result<Mapping, Comm
             .filter(|p| rule.matches(p))
             .any(|p| rule.repo(p).is_ok_and(|r| hosts.contains(&r.host))),
     }))
-}
-
-/// The rules that were given, which then count alone: by flags, or by the CLI configuration that
-/// was named.
-pub fn given(
-    flags: Option<&Mapping>,
-    configuration: &ClientConfiguration,
-) -> Result<Option<Mapping>, CommandError> {
-    if let Some(mapping) = flags {
-        return Ok(Some(mapping.clone()));
-    }
-    if !configuration.is_named() {
-        return Ok(None);
-    }
-    let named = mapping::of_configuration(configuration)?;
-    Ok((!named.rules().is_empty()).then_some(named))
 }

@@ -4,47 +4,17 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 
+use clap::Arg;
 use clap::error::ErrorKind;
-use clap::{Arg, Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use super::mapping::RuleArgs;
+use super::args::config::{ConfigArgs, ConfigCommand};
+use super::args::mapping::RuleArgs;
 use super::options::{
     self, Kind, OptionPlaces, RULE, RULE_PARTS, Said, SettledOptions, Unread, ValueOrigin, key,
     kind,
 };
 use super::output::{self, CommandError};
-
-/// Arguments of `config`.
-#[derive(Args, Debug)]
-pub struct ConfigArgs {
-    /// What to do with it.
-    #[command(subcommand)]
-    pub command: ConfigCommand,
-}
-
-/// The commands on settings.
-#[derive(Subcommand, Debug)]
-pub enum ConfigCommand {
-    /// Show the value of each option and where it was said: flag, variable, file and line, default
-    #[command(
-        after_help = "Examples:\n  tofufs config show\n  tofufs config show mount work\n  tofufs config show lock --offline"
-    )]
-    Show(ShowArgs),
-}
-
-/// Arguments of `config show`.
-#[derive(Args, Debug)]
-pub struct ShowArgs {
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-
-    /// The command whose options are shown, as it would be typed [default: the options of all
-    /// commands]
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
-    pub command: Vec<OsString>,
-}
 
 /// Shows them.
 pub fn run(args: &ConfigArgs) -> Result<(), CommandError> {

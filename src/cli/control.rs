@@ -6,10 +6,10 @@
 //! that nobody who can connect can hold the daemon up: neither by silence nor by what takes long.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, Permissions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::ops::ControlFlow;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::digest::Digest;
+use super::state::{private_dir, stem};
 use crate::stage::UploadProgress;
 
 /// The longest request, in bytes. A path is at most 4,096.
@@ -218,30 +218,6 @@ impl Drop for Socket {
     }
 }
 
-/// Makes a directory that only this user can use, or checks that it is one.
-pub fn private_dir(dir: &Path) -> io::Result<()> {
-    let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", dir.display()));
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(named)?;
-    let metadata = fs::symlink_metadata(dir).map_err(named)?;
-    let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
-    if metadata.is_dir() && owner == user && metadata.mode() & 0o022 == 0 {
-        return Ok(());
-    }
-    let reason = match owner == user {
-        true => format!("{} is not a directory that only this user can write to", dir.display()),
-        // As `sudo` leaves it in the home of who called it.
-        false => format!("{} belongs to the user {owner}, not to the user {user}", dir.display()),
-    };
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
-}
-
-/// The beginning of the names of files that belong to the mounts at one place.
-pub fn stem(mountpoint: &Path) -> String {
-    let mut hex = Digest::of(mountpoint.as_os_str().as_encoded_bytes()).hex();
-    hex.truncate(16);
-    hex
-}
-
 fn bind_in(dir: &Path, mountpoint: &Path) -> io::Result<Socket> {
     let stem = stem(mountpoint);
     remove_abandoned(dir, &stem);
@@ -397,6 +373,7 @@ impl ControlConnection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt;
     use std::os::unix::net::UnixStream;
 
     struct Echo;

@@ -11,10 +11,11 @@ use serde_json::json;
 
 use super::args::copy::CopyArgs;
 use super::daemon;
+use super::directories::{DirectoryEnvironment, absolute};
 use super::output::{self, CommandError};
 use super::progress::SharedProgress;
 use super::reading::Registries;
-use super::settings::{DirectoryEnvironment, SourceSetting, absolute};
+use super::source::SourceSetting;
 use super::typed::Typed;
 use crate::copy::RegistryFacts;
 use crate::copy::bundle::BundlePlan;

@@ -19,11 +19,12 @@ use super::log::LogWriter;
 use super::look::Look;
 use super::options::like;
 use super::output::CommandError;
-use super::settings::{MountSettings, SourceSetting};
+use super::settings::MountSettings;
+use super::source::SourceSetting;
 use super::staging;
 use super::status;
-use super::tofurc::written::MountMapping;
-use super::{allocator, background, mapping, mount};
+use super::tofurc::mount_mapping::MountMapping;
+use super::{allocator, background, mapping, state};
 use crate::facts::{self, Facts, FailingSource};
 use crate::fs::plugin_cache::{self, PluginCache};
 use crate::fs::{self, Fs};
@@ -77,7 +78,7 @@ fn serve_in(
     let settings = &mapping::resolved(settings, &access)?;
     let _entered = runtime.enter();
     let mut signals = Signals::catch().map_err(CommandError::failed)?;
-    let turn = mount::turn(settings)?;
+    let turn = state::turn(settings)?;
     session::prepare(&settings.mountpoint, &settings.apart()).map_err(CommandError::failed)?;
     let socket = Socket::bind(&settings.mountpoint, &control_dirs(settings)?)
         .map_err(|e| CommandError::Failed(format!("no control socket can be made: {e}")))?;
@@ -231,7 +232,7 @@ pub(super) fn runtime() -> Result<Runtime, CommandError> {
 
 fn control_dirs(settings: &MountSettings) -> Result<Vec<PathBuf>, CommandError> {
     let runtime = settings.runtime_dir.iter().map(|dir| dir.join("tofufs"));
-    Ok(runtime.chain([mount::state(settings, "control")?]).collect())
+    Ok(runtime.chain([state::directory(settings, "control")?]).collect())
 }
 
 fn file_system(
@@ -428,7 +429,7 @@ impl Controlled {
             errors: report.errors.iter().map(|failed| failed.sentence.to_string()).collect(),
             failures: report.errors.iter().map(status::ReportedError::of).collect(),
             downloads: report.downloads.iter().map(status::DownloadStatus::of).collect(),
-            log: mount::log_of(&self.settings)
+            log: state::log_of(&self.settings)
                 .ok()
                 .flatten()
                 .map(|log| log.to_string_lossy().into_owned()),

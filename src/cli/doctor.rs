@@ -15,8 +15,9 @@ use serde_json::json;
 
 use super::access::{self, RegistryAccess};
 use super::args::DoctorArgs;
+use super::directories::DirectoryEnvironment;
+use super::network::Network;
 use super::output::{self, CommandError};
-use super::settings::{DirectoryEnvironment, Network};
 use super::typed::Typed;
 use crate::name::{AddressError, Host, RepoName, Selector};
 use crate::registry::Asker;

@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::args::export::ExportArgs;
+use super::directories::{DirectoryEnvironment, absolute};
 use super::output::{self, CommandError};
 use super::progress::ProgressLine;
 use super::quantity::Size;
 use super::reading::Registries;
-use super::settings::{DirectoryEnvironment, absolute};
 use super::{daemon, mounts, needed};
 use crate::copy::export::{ExportDirectory, ExportEnding, ExportPlan, ExportedPackage};
 use crate::copy::fetch::Fetched;

@@ -9,10 +9,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::args::carry::LockArgs;
+use super::directories::DirectoryEnvironment;
 use super::output::{self, CommandError, count, listed};
 use super::reading::Registries;
 use super::replace::replace;
-use super::settings::DirectoryEnvironment;
 use super::{daemon, needed};
 use crate::copy::needs::{self, LeftOut, Mounts, NeedsError};
 use crate::copy::select::{Selected, select};

@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::args::carry::NeedsArgs;
+use super::directories::{DirectoryEnvironment, absolute};
 use super::mounts;
 use super::output::CommandError;
 use super::progress::ProgressLine;
 use super::quantity::Size;
 use super::reading::Registries;
-use super::settings::{DirectoryEnvironment, absolute};
 use crate::copy::fetch::{self, FetchEnding, Fetched};
 use crate::copy::needs::{Inputs, LeftOut, NeededArtifact, Needs, ReleaseContents};
 use crate::facts;

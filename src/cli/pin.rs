@@ -6,10 +6,10 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::args::carry::PinArgs;
+use super::directories::DirectoryEnvironment;
 use super::output::{self, CommandError};
 use super::quantity::Size;
 use super::reading::Registries;
-use super::settings::DirectoryEnvironment;
 use super::{daemon, needed};
 use crate::copy::needs::{self, NeededArtifact, ReferencePattern};
 use crate::name::{Platform, Selector};

@@ -1,45 +1,15 @@
-//! Which providers a mount shows: the flags that say it, and the lock files that they name.
+//! Which providers a mount shows: what flags say, and the lock files that they name.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueHint};
-
+use super::args::providers::ProviderArgs;
 use super::output::CommandError;
 use crate::facts::ProviderOptions;
 use crate::input;
 use crate::lockfile::{self, LockFile};
-use crate::mapping::{DEFAULT_REGISTRY, Mapping};
-use crate::name::{NameError, Platform, ProviderAddr};
-
-/// What of providers is shown in `mirror/` and `plugins/`.
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Providers")]
-pub struct ProviderArgs {
-    /// Show this provider; may be given several times [HOST: registry.opentofu.org]. A mapping rule
-    /// that is for one of them lists no others but those that were looked up before, and so asks no
-    /// registry for its repositories
-    #[arg(long, value_name = "[HOST/]NAMESPACE/TYPE", value_parser = provider)]
-    pub provider: Vec<ProviderAddr>,
-
-    /// Show the providers of this dependency lock file, as --provider does; may be given several
-    /// times
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub lock_file: Vec<PathBuf>,
-
-    /// Show packages for this platform; may be given several times [default: this machine's]
-    #[arg(long, value_name = "OS_ARCH")]
-    pub platform: Vec<Platform>,
-
-    /// Ask each release once for its platforms, instead of taking them to be there until it is
-    /// entered
-    #[arg(long)]
-    pub verify_platforms: bool,
-}
-
-fn provider(text: &str) -> Result<ProviderAddr, NameError> {
-    ProviderAddr::parse(text, &DEFAULT_REGISTRY.parse()?)
-}
+use crate::mapping::Mapping;
+use crate::name::{Platform, ProviderAddr};
 
 /// Which providers were asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -112,6 +82,7 @@ impl ProviderSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::args::providers::provider;
     use crate::mapping::MappingRule;
     use std::fs;
 

@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use super::args::carry::PullArgs;
+use super::directories::DirectoryEnvironment;
 use super::output::{self, CommandError};
 use super::reading::Registries;
-use super::settings::DirectoryEnvironment;
 use super::{daemon, needed};
 use crate::name::Platform;
 

@@ -14,12 +14,13 @@ use serde_json::{Value, json};
 
 use super::access::{self, RegistryAccess};
 use super::args::push::PushArgs;
-use super::control::private_dir;
 use super::daemon;
+use super::directories::DirectoryEnvironment;
+use super::network::Network;
 use super::output::{self, CommandError};
 use super::progress::SharedProgress;
 use super::quantity::Size;
-use super::settings::{DirectoryEnvironment, Network};
+use super::state::private_dir;
 use super::typed::Typed;
 use crate::archive::Limits;
 use crate::failure::Refusal;

@@ -10,8 +10,10 @@ use parking_lot::Mutex;
 
 use super::access::{self, RegistryAccess};
 use super::args::carry::ReadingArgs;
+use super::directories::DirectoryEnvironment;
+use super::network::Network;
 use super::output::CommandError;
-use super::settings::{DirectoryEnvironment, Network, SourceSetting};
+use super::source::SourceSetting;
 use super::{carried, daemon, mapping, status};
 use crate::archive::Limits;
 use crate::copy::RegistryFacts;
@@ -71,7 +73,7 @@ impl Registries {
     /// it was given none, those of the user's CLI configuration.
     pub fn mapping(&self, flags: Option<&Mapping>) -> Result<Mapping, CommandError> {
         let configuration = self.access.configuration();
-        match carried::given(flags, configuration)? {
+        match mapping::given(flags, configuration)? {
             Some(given) => Ok(given),
             None => Ok(self.told(flags)?.or(&mapping::of_configuration(configuration)?)),
         }
@@ -80,7 +82,7 @@ impl Registries {
     /// The rules that the command was told: those that it was given, else what the stores say that
     /// it reads.
     pub fn told(&self, flags: Option<&Mapping>) -> Result<Mapping, CommandError> {
-        match carried::given(flags, self.access.configuration())? {
+        match mapping::given(flags, self.access.configuration())? {
             Some(given) => Ok(given),
             None => Ok(carried::of_sources(&self.stores)?.mapping),
         }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::output::CommandError;
-use super::settings::{MountSettings, SourceSetting};
-use super::{mount, status};
+use super::settings::MountSettings;
+use super::source::SourceSetting;
+use super::{state, status};
 use crate::facts;
 use crate::failure::Refusal;
 use crate::fs::staging::{self, StagingArea};
@@ -31,7 +32,7 @@ pub fn of_mount(
 ) -> Result<StagingArea, CommandError> {
     let tree = writable_tree(settings, staging::NAME)?;
     let stage = Stage::open(stage::StageOptions {
-        dir: mount::own_state(settings)?,
+        dir: state::of_mounts(settings)?,
         destinations: destinations(settings, network)?,
         mapping: settings.mapping.clone().unwrap_or_default(),
         allow_overwrite: settings.allow_overwrite,
@@ -55,7 +56,7 @@ pub fn shown(settings: &MountSettings) -> ShownAs {
 /// The tree on local disk behind a part of the mount that is written to. It survives the mount: it
 /// lies in the state directory, by mount point.
 pub fn writable_tree(settings: &MountSettings, name: &str) -> Result<Arc<LocalTree>, CommandError> {
-    let dir = mount::own_state(settings)?.join(name);
+    let dir = state::of_mounts(settings)?.join(name);
     let failed =
         |e: io::Error| CommandError::Failed(format!("{} cannot be used: {e}", dir.display()));
     share(&dir).map_err(failed)?;

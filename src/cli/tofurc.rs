@@ -6,6 +6,7 @@
 
 mod decode;
 mod install;
+pub mod mount_mapping;
 mod syntax;
 #[cfg(test)]
 mod tests;

@@ -7,8 +7,8 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::directories::absolute;
 use super::output::shell_word;
-use super::settings::absolute;
 use crate::name::{Address, AddressError, Host};
 
 /// A place, as it was typed.

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
+use super::mapping::MappingArgs;
 use super::{ArchiveArgs, LikeArgs, ReachArgs, Size};
-use crate::cli::mapping::MappingArgs;
 use crate::copy::needs::ReferencePattern;
 use crate::lockfile::Client;
 use crate::name::Platform;

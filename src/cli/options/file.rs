@@ -15,8 +15,8 @@ use toml::de::{DeArray, DeTable, DeValue};
 
 use super::{Kind, Layer, RULE, RULE_PARTS, Said, ValueOrigin, all_options, kind};
 use crate::cli::args::CommandLine;
-use crate::cli::mapping::RuleArgs;
-use crate::cli::settings::SettingsError;
+use crate::cli::args::mapping::RuleArgs;
+use crate::cli::settings_error::SettingsError;
 use crate::input;
 
 /// The most bytes of a file.

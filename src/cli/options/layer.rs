@@ -6,8 +6,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::{RULE, RULE_PARTS};
-use crate::cli::mapping::RuleArgs;
-use crate::cli::settings::SettingsError;
+use crate::cli::args::mapping::RuleArgs;
+use crate::cli::settings_error::SettingsError;
 
 /// Where a value was said.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -6,8 +6,8 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use super::{Layer, RULE, Said, ValueOrigin};
+use crate::cli::args::mapping;
 use crate::cli::control::ControlRequest;
-use crate::cli::mapping;
 use crate::cli::mounts;
 use crate::cli::output::CommandError;
 use crate::cli::settings::MountSettings;

@@ -13,7 +13,7 @@ use super::{Kind, Layer, RULE, RULE_PARTS, Said, described, key, kind, like, var
 use crate::cli::args::{self, CommandLine};
 use crate::cli::first_paragraph;
 use crate::cli::output::CommandError;
-use crate::cli::settings::SettingsError;
+use crate::cli::settings_error::SettingsError;
 
 /// Where options are said beside the command line.
 #[derive(Clone, Default, Debug)]

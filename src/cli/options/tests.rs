@@ -176,7 +176,7 @@ fn the_rules_of_the_mapping_are_one_setting() {
     ]);
     let flags = |line: &str, places: &OptionPlaces| {
         let mapping = mount(line, places).mapping.mapping().unwrap().unwrap();
-        crate::cli::mapping::flags(&mapping)
+        crate::cli::args::mapping::flags(&mapping)
     };
     assert_eq!(
         flags("tofufs mount a.b /mnt", &both),
@@ -309,7 +309,7 @@ fn every_kind_of_value_stands_in_a_file() {
         (args.log.verbose, reach.deadline.0.as_secs(), args.storage.cache_size.0),
         (2, 90, 5 << 30)
     );
-    let rules = crate::cli::mapping::flags(&args.mapping.mapping().unwrap().unwrap());
+    let rules = crate::cli::args::mapping::flags(&args.mapping.mapping().unwrap().unwrap());
     let all = "r.io/${hostname}/${namespace}/${type}";
     assert_eq!(
         rules,
@@ -417,7 +417,7 @@ fn a_mount_tells_options_that_other_commands_have() {
         "tofufs mount --oci-mirror r.io/${namespace}/${type} a.b /mnt",
         &OptionPlaces::default(),
     );
-    let environment = crate::cli::settings::DirectoryEnvironment {
+    let environment = crate::cli::directories::DirectoryEnvironment {
         home: Some("/h".into()),
         base: "/b".into(),
         ..Default::default()

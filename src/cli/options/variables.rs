@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use clap::Arg;
 
 use super::{Kind, Layer, Said, ValueOrigin, key, kind, variable};
-use crate::cli::settings::SettingsError;
+use crate::cli::settings_error::SettingsError;
 
 /// What they say of these options. One that is empty counts as one that is not set.
 pub fn layer<'a>(

@@ -3,70 +3,18 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum, ValueHint};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::ClientEnvironment;
 use super::install::{self, Place};
+use super::mount_mapping::MountMapping;
 use crate::cli::args::carry::ClientArg;
+use crate::cli::args::tofurc::{TofurcArgs, Use};
 use crate::cli::control::ControlRequest;
 use crate::cli::export as exporting;
 use crate::cli::mounts;
 use crate::cli::output::{self, CommandError};
 use crate::copy::export;
-use crate::mapping::Mapping;
-
-/// Arguments of `tofurc`.
-#[derive(Args, Debug)]
-pub struct TofurcArgs {
-    /// The mount point
-    #[arg(value_hint = ValueHint::DirPath, required_unless_present = "exported")]
-    pub mountpoint: Option<PathBuf>,
-
-    /// The directory of an export, in the place of a mount point: for the providers that are in it
-    #[arg(
-        long = "for",
-        id = "exported",
-        value_name = "DIR",
-        value_hint = ValueHint::DirPath,
-        conflicts_with_all = ["mountpoint", "purpose"]
-    )]
-    pub exported: Option<PathBuf>,
-
-    /// Print the configuration for this use alone
-    #[arg(long = "use", value_name = "USE", value_enum)]
-    pub purpose: Option<Use>,
-
-    /// Print JSON, as for a file named *.tfrc.json [default use: plugins]
-    #[arg(long)]
-    pub json: bool,
-
-    /// Merge it into the CLI configuration that is there instead of printing it, and keep a copy of
-    /// what that was
-    ///
-    /// The file is the one that the client reads: that of TF_CLI_CONFIG_FILE, else ~/.tofurc, or
-    /// ~/.terraformrc where there is that alone. All else in it stays; a provider_installation
-    /// block that stands there becomes a comment.
-    #[arg(long, conflicts_with = "json")]
-    pub install: bool,
-
-    /// With --install: the client whose file it is; Terraform reads ~/.terraformrc, and OpenTofu
-    /// that too if there is no ~/.tofurc
-    #[arg(long, value_name = "CLIENT", default_value = "tofu", requires = "install")]
-    pub client: ClientArg,
-}
-
-/// What a client can use a mount for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Use {
-    /// As an unpacked mirror: packages stay in the mount, nothing is copied
-    Plugins,
-    /// As a packed mirror: packages are unpacked into every working directory
-    Mirror,
-    /// As the plugin cache beside other sources of providers
-    PluginCache,
-}
 
 impl Use {
     const ALL: [Use; 3] = [Use::Plugins, Use::Mirror, Use::PluginCache];
@@ -98,44 +46,6 @@ impl Use {
                  package from its source once more and compare it, or write over the cached one, which the mount compares. The price: the lock file then\n\
                  gets the hash of this platform's package alone. `tofufs lock` adds the others."
             }
-        }
-    }
-}
-
-/// What a mount tells about its mapping.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct MountMapping {
-    /// The flags that spell the mapping.
-    pub flags: Vec<String>,
-    /// Patterns of the providers that it is for; none means all.
-    pub include: Vec<String>,
-    /// Patterns of providers that some rule is not for.
-    pub exclude: Vec<String>,
-}
-
-impl MountMapping {
-    /// Of this mapping.
-    pub fn of(mapping: &Mapping) -> MountMapping {
-        let all = mapping.rules().iter().any(|rule| rule.include().is_empty());
-        let texts = |patterns: Vec<&crate::mapping::ProviderPattern>| {
-            let mut texts: Vec<String> = Vec::new();
-            for text in patterns.iter().map(ToString::to_string) {
-                if !texts.contains(&text) {
-                    texts.push(text);
-                }
-            }
-            texts
-        };
-        let include = if all {
-            Vec::new()
-        } else {
-            mapping.rules().iter().flat_map(|rule| rule.include()).collect()
-        };
-        let exclude = mapping.rules().iter().flat_map(|rule| rule.exclude()).collect();
-        MountMapping {
-            flags: crate::cli::mapping::flags(mapping),
-            include: texts(include),
-            exclude: texts(exclude),
         }
     }
 }
@@ -300,7 +210,7 @@ fn lines_of_flags(flags: &[String]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::cli::tofurc::{InstallationLocation, Tofurc};
-    use crate::mapping::MappingRule;
+    use crate::mapping::{Mapping, MappingRule};
 
     fn mapping(rules: &[(&str, &[&str], &[&str])]) -> MountMapping {
         let list = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
