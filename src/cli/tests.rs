@@ -65,6 +65,21 @@ fn examples_are_not_broken_on_a_terminal_of_80_columns() {
     }
 }
 
+/// The words of a command line, as a shell takes them: what stands in quotes is one.
+fn shell_words(line: &str) -> impl Iterator<Item = String> {
+    let mut words = vec![String::new()];
+    for (at, part) in line.split('\'').enumerate() {
+        // Every other part stood in quotes.
+        let mut pieces = part.split(' ');
+        let joined = if at % 2 == 1 { part } else { pieces.next().unwrap_or_default() };
+        words.last_mut().expect("a word").push_str(joined);
+        if at % 2 == 0 {
+            words.extend(pieces.map(str::to_owned));
+        }
+    }
+    words.into_iter().filter(|word| !word.is_empty())
+}
+
 /// The command lines among the examples, with what each is an example of.
 fn example_lines() -> Vec<(String, Vec<String>)> {
     let line = CommandLine::command();
@@ -81,7 +96,7 @@ fn example_lines() -> Vec<(String, Vec<String>)> {
                 .split(" > ")
                 .next()
                 .unwrap_or_default();
-            let typed = typed.split_whitespace().map(|word| word.trim_matches('\'').to_owned());
+            let typed = shell_words(typed);
             found.push((words.clone(), ["tofufs".to_owned()].into_iter().chain(typed).collect()));
         }
     }
@@ -297,7 +312,7 @@ fn document_lines(text: &str) -> Vec<Vec<String>> {
             let Some(rest) = part.trim().strip_prefix("tofufs ") else { continue };
             let typed = rest.split([';', '|', '#', '…']).next().unwrap_or_default();
             let typed = typed.split(" > ").next().unwrap_or_default();
-            let words = typed.split_whitespace().map(|word| word.trim_matches('\'').to_owned());
+            let words = shell_words(typed);
             found.push(["tofufs".to_owned()].into_iter().chain(words).collect());
         }
     }

@@ -11,7 +11,8 @@ use crate::name::{Constraints, Platform};
 /// The examples of `mirror`.
 pub const MIRROR_EXAMPLES: &str = "\
 Examples:
-  tofufs mirror hashicorp/aws '~> 5.0' --platform linux_amd64 --to ghcr.io/acme/providers
+  tofufs mirror hashicorp/aws '~> 5.0' --platform linux_amd64 \\
+        --to ghcr.io/acme/providers
         becomes ghcr.io/acme/providers/hashicorp/aws:5.92.0 and so on
   tofufs mirror --lock-file .terraform.lock.hcl --to oci:./providers
   tofufs mirror hashicorp/random '>= 3.0' --newest 3 \\
