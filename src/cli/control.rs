@@ -67,7 +67,7 @@ pub enum ControlRequest {
         allow_overwrite: bool,
     },
     /// Its mapping of providers. The reply is a
-    /// [`MountMapping`](super::tofurc::written::MountMapping).
+    /// [`MountMapping`](super::tofurc::mount_mapping::MountMapping).
     Mapping(()),
     /// What it was told that other commands can take over. The reply has the values of options by
     /// their names.
