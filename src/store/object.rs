@@ -10,7 +10,6 @@
 //! buffer. An object outlives its file's name: eviction and deletion by others take the name, not
 //! the bytes.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -24,6 +23,7 @@ use super::error::{StoreError, StoreFailure};
 use super::memory::Reservation;
 use super::sums::{CHUNK, ChunkSums};
 use super::{Key, Store};
+use crate::bounded::Bounded;
 use crate::disk::read_at;
 
 /// How many chunks are kept for reads that are smaller than a chunk; 4 MiB.
@@ -249,38 +249,25 @@ impl fmt::Debug for Object {
 }
 
 /// The chunks that were read in part lately: a program that reads in small steps has each chunk
-/// hashed once.
-pub(super) struct RecentChunks(Mutex<VecDeque<KeptObject>>);
-
-struct KeptObject {
-    object: u64,
-    chunk: u64,
-    bytes: Arc<[u8]>,
-}
+/// hashed once. By the numbers of their objects, and their own in them.
+pub(super) struct RecentChunks(Mutex<Bounded<(u64, u64), Arc<[u8]>>>);
 
 impl RecentChunks {
     pub(super) fn new() -> Self {
-        RecentChunks(Mutex::new(VecDeque::with_capacity(RECENT)))
+        RecentChunks(Mutex::new(Bounded::counted(RECENT)))
     }
 
     fn get(&self, object: u64, chunk: u64) -> Option<Arc<[u8]>> {
-        let mut kept = self.0.lock();
-        let at = kept.iter().position(|kept| (kept.object, kept.chunk) == (object, chunk))?;
-        let found = kept.remove(at)?;
-        let bytes = found.bytes.clone();
-        kept.push_front(found);
-        Some(bytes)
+        self.0.lock().get(&(object, chunk)).cloned()
     }
 
     fn put(&self, object: u64, chunk: u64, bytes: Arc<[u8]>) -> Arc<[u8]> {
-        let mut kept = self.0.lock();
-        kept.truncate(RECENT - 1);
-        kept.push_front(KeptObject { object, chunk, bytes: bytes.clone() });
+        self.0.lock().put((object, chunk), bytes.clone());
         bytes
     }
 
     /// Forgets the chunks of an object that was closed.
     pub(super) fn forget(&self, object: u64) {
-        self.0.lock().retain(|kept| kept.object != object);
+        self.0.lock().retain(|(of, _), _| *of != object);
     }
 }
