@@ -8,6 +8,7 @@ mod address;
 mod claim;
 mod constraints;
 mod newest;
+pub mod path;
 mod provider;
 mod range;
 mod staged;

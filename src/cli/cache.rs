@@ -85,9 +85,10 @@ fn verify(store: &Arc<Store>, as_json: bool) -> Result<(), CommandError> {
         let left = count_with(verified.left, "object", ["was", "were"]);
         reasons.push(format!("it was stopped; {left} not looked at"));
     }
-    match reasons.is_empty() {
-        true => Ok(()),
-        false => Err(CommandError::Failed(reasons.join("; ")).stopped_by(signal)),
+    if reasons.is_empty() {
+        Ok(())
+    } else {
+        Err(CommandError::Failed(reasons.join("; ")).stopped_by(signal))
     }
 }
 

@@ -140,9 +140,10 @@ fn wanted(args: &MirrorArgs, base: &Path) -> Result<Vec<WantedVersions>, Command
             all.push(WantedVersions { provider, selection, lock: BTreeSet::new() });
         }
     }
-    match all.is_empty() {
-        true => Err(CommandError::failed("no provider is named, so nothing can be mirrored")),
-        false => Ok(all),
+    if all.is_empty() {
+        Err(CommandError::failed("no provider is named, so nothing can be mirrored"))
+    } else {
+        Ok(all)
     }
 }
 

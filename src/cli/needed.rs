@@ -152,7 +152,7 @@ pub fn line(artifact: &NeededArtifact, fetched: Fetched) -> String {
         new => format!("{} fetched", Size(new)),
     };
     let name = match artifact.tags.first() {
-        Some(tag) => format!("{}:{tag}@{}", artifact.repo, artifact.digest),
+        Some(tag) => format!("{}@{}", artifact.repo.tagged(tag), artifact.digest),
         None => artifact.reference().to_string(),
     };
     format!("{name}: {what}, {}, {new}\n", Size(fetched.bytes))

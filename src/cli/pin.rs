@@ -125,14 +125,15 @@ fn remove(
             "none of that is pinned; `tofufs cache pin` lists what is",
         ));
     }
-    match as_json {
-        true => output::json(&json!({"removed": removed.iter().map(shown).collect::<Vec<_>>()})),
-        false => output::text(
+    if as_json {
+        output::json(&json!({"removed": removed.iter().map(shown).collect::<Vec<_>>()}))
+    } else {
+        output::text(
             removed
                 .iter()
                 .map(|pin| format!("no longer pinned: {}", line(pin)))
                 .collect::<String>(),
-        ),
+        )
     }
 }
 

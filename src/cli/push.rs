@@ -25,7 +25,8 @@ use super::typed::Typed;
 use crate::archive::Limits;
 use crate::failure::Refusal;
 use crate::input;
-use crate::name::{Address, AddressError, Host, Repo, Tag, ZipName};
+use crate::name::path;
+use crate::name::{Address, AddressError, Repo, Tag, ZipName};
 use crate::registry::layout::RegistryLayout;
 use crate::registry::{Asker, Upload};
 use crate::stage::Workshop;
@@ -78,11 +79,13 @@ pub fn run(args: &PushArgs) -> Result<(), CommandError> {
     report(&pushed?, args.json)
 }
 
-fn report(pushed: &[Pushed], as_json: bool) -> Result<(), CommandError> {
+/// Prints the releases that were published.
+pub(super) fn report(pushed: &[Pushed], as_json: bool) -> Result<(), CommandError> {
     for one in pushed {
-        match as_json {
-            true => output::json(one)?,
-            false => output::text(format!("{}@{}\n", one.reference, one.digest))?,
+        if as_json {
+            output::json(one)?;
+        } else {
+            output::text(format!("{}@{}\n", one.reference, one.digest))?;
         }
     }
     Ok(())
@@ -113,7 +116,7 @@ impl PushTarget {
                 Ok(PushTarget { store: None, repo, tag })
             }
             Typed::Layouts(path) => {
-                let (store, rest) = split_store(&path)
+                let (store, rest) = path::split_store(&path)
                     .ok_or_else(|| refuse(&"no component of the path is a HOST"))?;
                 let (repo, tag) =
                     rest.parse::<Address>().and_then(|address| address.target()).map_err(|e| {
@@ -144,15 +147,6 @@ impl PushTarget {
             }
         }
     }
-}
-
-/// `DIR/HOST/NAME…` in two: HOST is the last component that can be one and has a name behind it.
-/// Where several could be, the layout is the same directory in any case.
-fn split_store(path: &Path) -> Option<(PathBuf, String)> {
-    let parts: Vec<&str> = path.iter().map(OsStr::to_str).collect::<Option<_>>()?;
-    let is_host = |at: &usize| parts[*at].parse::<Host>().is_ok();
-    let at = (1..parts.len().checked_sub(1)?).rev().find(is_host)?;
-    Some((parts[..at].iter().collect(), parts[at..].join("/")))
 }
 
 pub(super) fn annotations(words: &[String]) -> Result<BTreeMap<String, String>, CommandError> {
@@ -275,8 +269,11 @@ fn show(plan: &ReleasePlan, as_json: bool) -> Result<(), CommandError> {
     if matches!(plan.artifact, PlannedArtifact::Provider { .. }) {
         manifests.push(&release);
     }
-    let references: Vec<String> =
-        plan.tags.iter().map(|tag| format!("{}:{tag}@{}", plan.repo, release.digest)).collect();
+    let references: Vec<String> = plan
+        .tags
+        .iter()
+        .map(|tag| format!("{}@{}", plan.repo.tagged(tag), release.digest))
+        .collect();
     if as_json {
         let documents: Vec<Value> = manifests
             .iter()

@@ -194,13 +194,14 @@ impl Surroundings {
         let text = fs::read_to_string(&self.fuse_conf).unwrap_or_default();
         let allowed = text.lines().any(|line| line.trim() == "user_allow_other");
         let file = self.fuse_conf.display();
-        Some(match allowed {
-            true => DoctorFinding::ok("allow_other", format!("{file} has user_allow_other")),
-            false => DoctorFinding::note(
+        Some(if allowed {
+            DoctorFinding::ok("allow_other", format!("{file} has user_allow_other"))
+        } else {
+            DoctorFinding::note(
                 "allow_other",
                 "other users cannot be let into a mount (--allow-other)",
             )
-            .remedy(format!("if they have to be: add the line user_allow_other to {file}")),
+            .remedy(format!("if they have to be: add the line user_allow_other to {file}"))
         })
     }
 

@@ -142,19 +142,17 @@ fn login(remote: &Remote) -> DoctorFinding {
 fn clock(remote: &Remote) -> Option<DoctorFinding> {
     let ahead = remote.observed().clock_ahead?;
     let off = ahead.unsigned_abs();
-    Some(match off > CLOCK_OFF_MAX {
-        true => DoctorFinding::problem(
+    Some(if off > CLOCK_OFF_MAX {
+        DoctorFinding::problem(
             "clock",
             format!(
                 "this machine's is {off} s {} the registry's",
                 if ahead > 0 { "ahead of" } else { "behind" }
             ),
         )
-        .remedy("set this machine's clock: certificates and tokens are refused by a wrong one"),
-        false => DoctorFinding::ok(
-            "clock",
-            format!("it agrees with this machine's within {} s", off.max(1)),
-        ),
+        .remedy("set this machine's clock: certificates and tokens are refused by a wrong one")
+    } else {
+        DoctorFinding::ok("clock", format!("it agrees with this machine's within {} s", off.max(1)))
     })
 }
 

@@ -68,9 +68,10 @@ pub fn run(args: &TofurcArgs) -> Result<(), CommandError> {
         let json = as_json(&point, &mapping, chosen);
         return install::install(&place, &hcl, &json, &environment);
     }
-    match args.json {
-        true => output::json(&as_json(&point, &mapping, chosen)),
-        false => output::text(as_hcl(&point, &mapping, purpose)),
+    if args.json {
+        output::json(&as_json(&point, &mapping, chosen))
+    } else {
+        output::text(as_hcl(&point, &mapping, purpose))
     }
 }
 
@@ -158,9 +159,10 @@ fn as_json(point: &Path, mapping: &MountMapping, purpose: Use) -> Value {
 
 /// One use, or all of them, of which the first is in effect and the others are comments.
 fn as_hcl(point: &Path, mapping: &MountMapping, purpose: Option<Use>) -> String {
-    let mut text = match mapping.flags.is_empty() {
-        true => format!("# For the providers that were exported to {}\n", point.display()),
-        false => format!("# For the mount at {}, whose mapping is\n", point.display()),
+    let mut text = if mapping.flags.is_empty() {
+        format!("# For the providers that were exported to {}\n", point.display())
+    } else {
+        format!("# For the mount at {}, whose mapping is\n", point.display())
     };
     for line in lines_of_flags(&mapping.flags) {
         let _ = writeln!(text, "#   {line}");

@@ -251,9 +251,10 @@ impl Medium for LayoutArchive {
     }
 
     fn place(&self, repo: &Repo) -> Result<Repo, NotOpened> {
-        match self.repositories.contains_key(repo) {
-            true => Ok(repo.clone()),
-            false => Err(NotOpened::Missing),
+        if self.repositories.contains_key(repo) {
+            Ok(repo.clone())
+        } else {
+            Err(NotOpened::Missing)
         }
     }
 

@@ -209,9 +209,10 @@ fn a_partial_file_made_by_somebody_else_is_replaced() {
     let victim = cache.dir.path().join("victim");
     std::fs::write(&victim, "precious").unwrap();
     for hard in [false, true] {
-        match hard {
-            true => std::fs::hard_link(&victim, cache.partial(&key)).unwrap(),
-            false => symlink(&victim, cache.partial(&key)).unwrap(),
+        if hard {
+            std::fs::hard_link(&victim, cache.partial(&key)).unwrap();
+        } else {
+            symlink(&victim, cache.partial(&key)).unwrap();
         }
         drop(put(&cache.store, &key, &bytes));
         assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
