@@ -123,8 +123,8 @@ fn prune(store: &Store, to: Size, as_json: bool) -> Result<(), CommandError> {
     }
     if left.bytes > to.0 && pruned.refused > 0 {
         return Err(CommandError::Failed(format!(
-            "{} could not be removed from {}, so that the cache holds more than {to}; run it as who owns the cache, \
-             on a disk that takes writes",
+            "{} could not be removed from {}, so that the cache holds more than {to}; run it as \
+             who owns the cache, on a disk that takes writes",
             count(pruned.refused, "object"),
             left.dir.display()
         )));

@@ -179,8 +179,8 @@ fn say_how_files_are_read(
     let sample = std::fs::File::open(settings.cache_dir.join(store::CACHE_TAG));
     if sample.as_ref().is_ok_and(|sample| !store::has_no_writer(sample)) {
         return tracing::info!(
-            "files are read through tofufs, without passthrough: the cache's file system does not tell who can write to \
-             a file (overlayfs, or one without leases)"
+            "files are read through tofufs, without passthrough: the cache's file system does not \
+             tell who can write to a file (overlayfs, or one without leases)"
         );
     }
     match sample.and_then(|sample| passthrough.probe(device, sample)) {

@@ -16,7 +16,8 @@ const CODES: &[(&str, &str)] = &[
     ("0", "It was done. Also where the reader of the output closed it early."),
     (
         "1",
-        "It was tried and failed, or what was checked is not right. One line on standard error says why.",
+        "It was tried and failed, or what was checked is not right. One line on standard error \
+         says why.",
     ),
     ("2", "The command line, a variable or a configuration file makes no sense."),
     ("128+N", "Signal N stopped it before it was done."),

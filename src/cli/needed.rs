@@ -75,8 +75,8 @@ pub fn check_limit(needs: &Needs, store: &Store) -> Result<(), CommandError> {
     let beside =
         if pinned > 0 { format!(", {} are pinned beside it", Size(pinned)) } else { String::new() };
     Err(CommandError::Failed(format!(
-        "what is needed takes {} in the cache {}{beside}, and the cache may hold {}: it could not be kept; give a larger \
-         --cache-size, here and to the mounts that share the cache",
+        "what is needed takes {} in the cache {}{beside}, and the cache may hold {}: it could not \
+         be kept; give a larger --cache-size, here and to the mounts that share the cache",
         Size(needed),
         store.dir().display(),
         Size(store.limit())

@@ -71,7 +71,8 @@ pub fn run(args: &PushArgs) -> Result<(), CommandError> {
         tokio::select! {
             pushed = pushing => pushed.map_err(CommandError::failed),
             () = shown.0.stopped() => Err(shown.0.ended(CommandError::failed(format_args!(
-                "{}: stopped; what was uploaded is kept, and the same command goes on from there", plan.subject()
+                "{}: stopped; what was uploaded is kept, and the same command goes on from \
+                 there", plan.subject()
             )))),
         }
     });

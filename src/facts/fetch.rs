@@ -110,7 +110,8 @@ impl Fetcher {
                 Failure::TooLarge,
                 subject,
                 format_args!(
-                    "the archive has {} bytes; the limit for archives is {limit}, and --archive-max-size raises it",
+                    "the archive has {} bytes; the limit for archives is {limit}, and \
+                     --archive-max-size raises it",
                     blob.size
                 ),
             ));
@@ -150,8 +151,9 @@ impl Fetcher {
                             Failure::TimedOut,
                             subject,
                             format_args!(
-                                "it is being fetched already, for another repository or by another process that shares \
-                                 this cache, but without progress for {:?}",
+                                "it is being fetched already, for another repository or by \
+                                 another process that shares this cache, but without progress for \
+                                 {:?}",
                                 self.deadline
                             ),
                         ));

@@ -164,16 +164,18 @@ impl Manifests {
         repo: &Repo,
         target: &Target,
     ) -> Result<(Arc<Manifest>, Descriptor), Refusal> {
-        let manifest = self.get(repo, target.manifest.digest).await.map_err(|e| match e.failure {
-            // The index stands, and it is not for the registry to take back what it names.
-            Failure::Absent => Refusal::new(
-                Failure::Integrity,
-                repo.at(Selector::Digest(target.manifest.digest)),
-                "the release names a manifest that its source lacks; if that is a bundle for other platforms, add this one \
-                 with tofufs bundle, else have the release published again",
-            ),
-            _ => e,
-        })?;
+        let manifest =
+            self.get(repo, target.manifest.digest).await.map_err(|e| match e.failure {
+                // The index stands, and it is not for the registry to take back what it names.
+                Failure::Absent => Refusal::new(
+                    Failure::Integrity,
+                    repo.at(Selector::Digest(target.manifest.digest)),
+                    "the release names a manifest that its source lacks; if that is a bundle for \
+                     other platforms, add this one with tofufs bundle, else have the release \
+                     published again",
+                ),
+                _ => e,
+            })?;
         checked_target(repo, target, manifest)
     }
 

@@ -54,8 +54,9 @@ pub fn remember(store: &Store, used: &Carried) -> Result<(), Refusal> {
         return Ok(());
     }
     let rule = format!(
-        "the cache remembers {PROVIDERS_MAX} providers and {RULES_MAX} rules of --oci-mirror, and these are more; what was \
-         fetched stays, and a mount shows it if it is given the same --oci-mirror and --lock-file"
+        "the cache remembers {PROVIDERS_MAX} providers and {RULES_MAX} rules of --oci-mirror, and \
+         these are more; what was fetched stays, and a mount shows it if it is given the same \
+         --oci-mirror and --lock-file"
     );
     Err(Refusal::new(Failure::TooLarge, store.dir(), rule))
 }

@@ -270,7 +270,8 @@ fn store_key(
 ) -> Result<(), Errno> {
     if version.stat(KEY).is_ok() {
         tracing::warn!(
-            "the cache's key was damaged or readable by others: it is replaced, and what it sealed is checked anew"
+            "the cache's key was damaged or readable by others: it is replaced, and what it \
+             sealed is checked anew"
         );
         version.clear(KEY, tmp)?;
     }

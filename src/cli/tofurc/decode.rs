@@ -28,7 +28,10 @@ pub fn add(tofurc: &mut Tofurc, file: &Path, document: HclDocument) -> DecodeRes
                 for (label, body) in labelled(item, json, LABEL)? {
                     let block = credentials(&label, body, file)?;
                     if tofurc.blocks.iter().any(|b| b.prefix == block.prefix) {
-                        return refuse(line, format!("oci_credentials {label:?} stands there a second time"));
+                        return refuse(
+                            line,
+                            format!("oci_credentials {label:?} stands there a second time"),
+                        );
                     }
                     tofurc.blocks.push(block);
                 }
@@ -47,7 +50,10 @@ pub fn add(tofurc: &mut Tofurc, file: &Path, document: HclDocument) -> DecodeRes
                     }
                     let arguments = body.texts("args")?.unwrap_or_default();
                     if tofurc.token_program.replace((name, arguments)).is_some() {
-                        return refuse(line, "there may be one credentials_helper block, over all files");
+                        return refuse(
+                            line,
+                            "there may be one credentials_helper block, over all files",
+                        );
                     }
                 }
             }
@@ -55,25 +61,33 @@ pub fn add(tofurc: &mut Tofurc, file: &Path, document: HclDocument) -> DecodeRes
                 for body in plain(item, json)? {
                     let defaults = default_credentials(body, file)?;
                     if tofurc.defaults.replace(defaults).is_some() {
-                        return refuse(line, "there may be one oci_default_credentials block, over all files");
+                        return refuse(
+                            line,
+                            "there may be one oci_default_credentials block, over all files",
+                        );
                     }
                 }
             }
             Some("plugin_cache_dir") => {
-                let Some(path) = text(&item.value) else { return refuse(line, "plugin_cache_dir must be a text") };
+                let Some(path) = text(&item.value) else {
+                    return refuse(line, "plugin_cache_dir must be a text");
+                };
                 tofurc.plugin_cache_dir = Some(PathBuf::from(path.as_str()));
             }
             Some("provider_installation") => {
                 for body in plain(item, json)? {
                     let methods = installation(body, file, json)?;
                     if tofurc.installation.replace(methods).is_some() {
-                        return refuse(line, "there may be one provider_installation block, over all files");
+                        return refuse(
+                            line,
+                            "there may be one provider_installation block, over all files",
+                        );
                     }
                 }
             }
             Some(method) if METHODS.contains(&method) => tofurc.misplaced.push(format!(
-                "{}:{line}: {method} stands outside of provider_installation, where it is passed over; put it into a \
-                 provider_installation block",
+                "{}:{line}: {method} stands outside of provider_installation, where it is passed \
+                 over; put it into a provider_installation block",
                 file.display()
             )),
             _ => {}

@@ -71,8 +71,8 @@ pub(super) fn of_fault(fault: Fault, written: &WriteSubject<'_>) -> Fault {
              credential",
         )
         .remedy(
-            "have an administrator remove the unfinished upload, or give the credential the permission to delete \
-                 (Artifactory)",
+            "have an administrator remove the unfinished upload, or give the credential the \
+             permission to delete (Artifactory)",
         );
     }
     if has(&["immutab"]) && matches!(written, WriteSubject::Manifest(_)) {
@@ -120,8 +120,9 @@ fn of_manifest(
         // Q19
         let rule = format!("{words}: the registry does not take {kind}");
         return Fault::new(Failure::Unsupported, rule).remedy(
-            "have the type added to the types that it allows (GitLab and Pulp keep such a list, Quay has \
-             ALLOWED_OCI_ARTIFACT_TYPES), or use another registry: OpenTofu reads no artifact without its type",
+            "have the type added to the types that it allows (GitLab and Pulp keep such a list, \
+             Quay has ALLOWED_OCI_ARTIFACT_TYPES), or use another registry: OpenTofu reads no \
+             artifact without its type",
         );
     }
     let unknown =
