@@ -173,7 +173,9 @@ impl Store {
             }
         });
         if let Err(error) = started {
-            tracing::warn!(%error, "no thread to count the cache: it is counted when first asked for");
+            tracing::warn!(
+                %error, "no thread to count the cache: it is counted when first asked for"
+            );
         }
         Ok(store)
     }
@@ -214,7 +216,10 @@ impl Store {
 
     /// Removes an object whose bytes turned out to be wrong; open descriptors keep them.
     pub fn quarantine(&self, key: &Key, why: &str) {
-        tracing::warn!(%key, rule = why, "a cached object is quarantined: it is removed and will be fetched again");
+        tracing::warn!(
+            %key, rule = why,
+            "a cached object is quarantined: it is removed and will be fetched again"
+        );
         self.open.lock().remove(key);
         let layout = self.layout();
         let size =
@@ -298,7 +303,10 @@ impl Store {
         }
         let mut slot = self.layout.write();
         if slot.is_removed() {
-            tracing::warn!(dir = %self.options.dir.display(), "the cache was removed by somebody: it is made again");
+            tracing::warn!(
+                dir = %self.options.dir.display(),
+                "the cache was removed by somebody: it is made again"
+            );
             *slot = Arc::new(CacheLayout::open(&self.options.dir)?);
         }
         Ok(slot.clone())
@@ -365,7 +373,10 @@ impl Store {
         if let Err(errno) =
             dir.clear(&name, &layout.tmp).and_then(|()| layout.write(dir, &name, &sidecar))
         {
-            tracing::warn!(%key, %errno, "checksums cannot be written: the file is hashed again when opened next");
+            tracing::warn!(
+                %key, %errno,
+                "checksums cannot be written: the file is hashed again when opened next"
+            );
         }
         Some(sums)
     }

@@ -171,9 +171,9 @@ pub enum Command {
     ///
     /// For hosts that cannot mount, as most containers of CI. DIR gets the paths that a mount there
     /// would show: DIR/HOST/NAME:TAG and DIR/HOST/NAME/TAG for each release, and for providers
-    /// DIR/plugins/HOST/NAMESPACE/TYPE/VERSION/OS_ARCH. All of it is verified, and a package appears
-    /// whole or not at all. What is there and was not touched is not even read again; what somebody
-    /// changed is put right. `tofufs tofurc --for DIR` prints the CLI configuration.
+    /// DIR/plugins/HOST/NAMESPACE/TYPE/VERSION/OS_ARCH. All of it is verified, and a package
+    /// appears whole or not at all. What is there and was not touched is not even read again; what
+    /// somebody changed is put right. `tofufs tofurc --for DIR` prints the CLI configuration.
     #[command(after_help = export::EXPORT_EXAMPLES)]
     Export(Box<export::ExportArgs>),
     /// Carry releases into a store or one file, and check such a bundle

@@ -298,8 +298,8 @@ impl Content {
     /// Reads from `content`.
     ///
     /// # Errors
-    /// `Damaged` if cached bytes are: [`Content::heal`] fetches them anew. `Integrity` if the archive
-    /// itself is wrong about the member, which stays so.
+    /// `Damaged` if cached bytes are: [`Content::heal`] fetches them anew. `Integrity` if the
+    /// archive itself is wrong about the member, which stays so.
     pub fn read(
         &self,
         content: &MemberContent,

@@ -1,8 +1,8 @@
 //! Packages that clients put into `plugin-cache/`, beside those of the view, and those of the view
 //! that they take away.
 //!
-//! Beside packages stand `*.lock` files, which are in memory: clients lock them (by fcntl, which the
-//! kernel does by itself), and neither read nor write them.
+//! Beside packages stand `*.lock` files, which are in memory: clients lock them (by fcntl, which
+//! the kernel does by itself), and neither read nor write them.
 //!
 //! INVARIANT: what comes from a registry stays for everybody else, whatever a client takes away or
 //! writes over; see `super::installers` and `super::overwrites`.

@@ -211,7 +211,8 @@ impl Overwrites {
         Ok(Some((entry, self.opened_over(who, entry.attr.ino, node, content, at))))
     }
 
-    /// Makes a directory in a package that can be written over, as [`Overwrites::create_over`] makes files.
+    /// Makes a directory in a package that can be written over, as [`Overwrites::create_over`]
+    /// makes files.
     pub(super) async fn make_dir_over(
         &self,
         who: CallerIdentity,
@@ -241,7 +242,8 @@ impl Overwrites {
     }
 
     /// Compares what is written with the file that it is written over; `None` if `handle` is none
-    /// that is written over, or if it is something else, and [`Overwrites::write_apart`] has to keep it.
+    /// that is written over, or if it is something else, and [`Overwrites::write_apart`] has to
+    /// keep it.
     pub(super) fn write_over(
         &self,
         handle: u64,

@@ -1,5 +1,5 @@
-//! The views of providers, `plugins/`, `mirror/` and `plugin-cache/`: directories, links and documents
-//! that are made of what is known.
+//! The views of providers, `plugins/`, `mirror/` and `plugin-cache/`: directories, links and
+//! documents that are made of what is known.
 //!
 //! INVARIANT: opening a directory of a view fails for no registry's sake. What could not be learnt
 //! is missing in it and told by `user.tofufs.error`; looking such a name up gives the errno.

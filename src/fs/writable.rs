@@ -407,9 +407,10 @@ impl Writable {
         self.handles.local(handle).ok_or(FsError::plain(Errno::EROFS))
     }
 
-    /// Writes at `offset`; how many bytes were written, or `None` where [`Writable::write_apart`] has to.
-    /// With `drops_set_id` the file loses its set-id bits before, as it does when who writes has no
-    /// privilege; where the kernel writes through its pages it has seen to that itself.
+    /// Writes at `offset`; how many bytes were written, or `None` where [`Writable::write_apart`]
+    /// has to. With `drops_set_id` the file loses its set-id bits before, as it does when who
+    /// writes has no privilege; where the kernel writes through its pages it has seen to that
+    /// itself.
     pub fn write(
         &self,
         handle: u64,

@@ -210,7 +210,9 @@ impl Remote {
         }
         let (entries, refused) = listing.finish();
         if refused > 0 {
-            tracing::warn!(list = %self.base, path, refused, "entries that are no valid names are left out");
+            tracing::warn!(
+                list = %self.base, path, refused, "entries that are no valid names are left out"
+            );
         }
         Ok(entries)
     }

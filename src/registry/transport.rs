@@ -210,7 +210,9 @@ impl Transport {
         let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let answer = match sent {
             Ok(Ok(response)) => {
-                tracing::debug!(%method, url = %shown(&url), status = response.status().as_u16(), ms, "request");
+                tracing::debug!(
+                    %method, url = %shown(&url), status = response.status().as_u16(), ms, "request"
+                );
                 self.count(count, Some(response.status()));
                 let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
                 if let Some(ahead) = date.and_then(|date| seconds_ahead(date, SystemTime::now())) {
@@ -219,7 +221,9 @@ impl Transport {
                 sound_head(response, &origin)
             }
             Ok(Err(error)) => {
-                tracing::debug!(%method, url = %shown(&url), error = %causes(&error), ms, "request");
+                tracing::debug!(
+                    %method, url = %shown(&url), error = %causes(&error), ms, "request"
+                );
                 if !error.is_connect() {
                     self.count(count, None);
                 }

@@ -142,7 +142,10 @@ fn partial_name(key: &Key) -> String {
 fn reserve(store: &Store, key: &Key, size: u64, errno: Errno) -> Result<Reservation, StoreError> {
     let reservation = store.memory.reserve(size);
     if reservation.is_some() {
-        tracing::warn!(%key, size, %errno, "the cache's disk takes no writes: served from memory, without caching");
+        tracing::warn!(
+            %key, size, %errno,
+            "the cache's disk takes no writes: served from memory, without caching"
+        );
     }
     reservation.ok_or_else(|| {
         let mut error = StoreError::system(
@@ -355,7 +358,10 @@ impl Fill {
         // readers do the same.
         let _ = fchmod(file, PUBLISHED);
         if durable && let Err(errno) = shard.sync() {
-            tracing::warn!(key = %self.key, %errno, "the cache's directory cannot be synced: the file may be lost at power loss");
+            tracing::warn!(
+                key = %self.key, %errno,
+                "the cache's directory cannot be synced: the file may be lost at power loss"
+            );
         }
         Ok(content)
     }

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! blob ≤ 64 KiB      the data file, and its bytes in memory since they were hashed against the digest at opening
-//! everything bigger  the data file, and its chunk checksums in memory; every chunk is checked at every read
-//! disk full          the bytes in memory, without a file
+//! everything bigger  the data file, and its chunk checksums in memory; every chunk is checked at
+//! every read disk full          the bytes in memory, without a file
 //! ```
 //!
 //! INVARIANT: [`Object::read_at`] returns bytes that match the checksums, or an error and a zeroed
