@@ -158,7 +158,8 @@ fn report(
         });
         return output::json(&json!({
             "destination": shown, "written": !args.dry_run,
-            "releases": releases.collect::<Vec<_>>(), "left_out": needed::left_out_json(&needs.left_out),
+            "releases": releases.collect::<Vec<_>>(),
+            "left_out": needed::left_out_json(&needs.left_out),
             "objects": amount.objects, "bytes": amount.bytes,
             "added_objects": missing.objects, "added_bytes": missing.bytes,
             "requests": registries.requests(),

@@ -42,7 +42,8 @@ fn info(store: &Store, as_json: bool) -> Result<(), CommandError> {
     let dir = usage.dir.display().to_string();
     if as_json {
         return output::json(&json!({
-            "dir": dir, "bytes": usage.bytes, "objects": usage.objects, "available": space.available,
+            "dir": dir, "bytes": usage.bytes, "objects": usage.objects,
+            "available": space.available,
             "pinned": {"bytes": pinned.bytes, "objects": pinned.objects},
         }));
     }
@@ -100,7 +101,8 @@ fn prune(store: &Store, to: Size, as_json: bool) -> Result<(), CommandError> {
     let (left, pinned) = (store.usage(), store.pinned_usage());
     if as_json {
         output::json(&json!({
-            "removed": pruned.objects, "bytes": pruned.bytes, "left": {"objects": left.objects, "bytes": left.bytes},
+            "removed": pruned.objects, "bytes": pruned.bytes,
+            "left": {"objects": left.objects, "bytes": left.bytes},
             "pinned": {"objects": pinned.objects, "bytes": pinned.bytes},
         }))?;
     } else {

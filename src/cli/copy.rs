@@ -201,7 +201,8 @@ fn report(copied: &Copied, destination: &CopyEnd, as_json: bool) -> Result<(), C
     };
     if as_json {
         return output::json(&json!({
-            "reference": reference, "digest": digest.to_string(), "tag": tag.as_ref().map(Tag::as_str),
+            "reference": reference, "digest": digest.to_string(),
+            "tag": tag.as_ref().map(Tag::as_str),
             "uploaded_bytes": uploaded_bytes, "skipped_blobs": skipped_blobs,
         }));
     }

@@ -36,8 +36,8 @@ use crate::stage::push::{Observer, PushStep};
 const LIST_MAX: u64 = 16 << 20;
 /// A registry whose terms of service restrict what may be done with what it serves.
 const RESTRICTED: &str = "registry.terraform.io";
-const TERMS: &str = "the terms of registry.terraform.io allow its content solely for use with, or in support of, \
-                     HashiCorp Terraform (https://registry.terraform.io/terms)";
+const TERMS: &str = "the terms of registry.terraform.io allow its content solely for use with, or \
+                     in support of, HashiCorp Terraform (https://registry.terraform.io/terms)";
 
 /// Mirrors, or shows what would be mirrored or is missing.
 pub fn run(args: &MirrorArgs) -> Result<(), CommandError> {

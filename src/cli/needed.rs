@@ -169,7 +169,8 @@ pub fn json(artifact: &NeededArtifact, fetched: Fetched) -> Value {
     json!({
         "reference": artifact.reference().to_string(), "digest": artifact.digest.to_string(),
         "tags": artifact.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "kind": kind, "platforms": platforms, "bytes": fetched.bytes, "fetched_bytes": fetched.fetched,
+        "kind": kind, "platforms": platforms, "bytes": fetched.bytes,
+        "fetched_bytes": fetched.fetched,
     })
 }
 

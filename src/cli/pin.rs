@@ -84,7 +84,8 @@ fn list(store: &Store, as_json: bool) -> Result<(), CommandError> {
     let (pins, usage) = (store.pins(), store.pinned_usage());
     if as_json {
         return output::json(&json!({
-            "pins": pins.iter().map(shown).collect::<Vec<_>>(), "bytes": usage.bytes, "objects": usage.objects,
+            "pins": pins.iter().map(shown).collect::<Vec<_>>(),
+            "bytes": usage.bytes, "objects": usage.objects,
         }));
     }
     output::text(pins.iter().map(line).collect::<String>())

@@ -288,11 +288,13 @@ fn show(plan: &ReleasePlan, as_json: bool) -> Result<(), CommandError> {
             .iter()
             .map(|blob| {
                 let blob = &blob.descriptor;
-                json!({"digest": blob.digest.to_string(), "size": blob.size, "media_type": blob.media_type})
+                let digest = blob.digest.to_string();
+                json!({"digest": digest, "size": blob.size, "media_type": blob.media_type})
             })
             .collect();
         return output::json(&json!({
-            "references": references, "blobs": blobs, "manifests": documents, "warnings": plan.warnings
+            "references": references, "blobs": blobs, "manifests": documents,
+            "warnings": plan.warnings
         }));
     }
     let mut text = String::new();

@@ -137,10 +137,16 @@ impl Verification {
     fn oversized(&mut self, subject: &Reference, size: u64, limit: Option<u64>) {
         self.found.checked.objects += 1;
         match limit {
-            Some(limit) => self.bad(subject, format_args!("the file has {size} bytes; its descriptor says {limit}")),
+            Some(limit) => {
+                let rule = format_args!("the file has {size} bytes; its descriptor says {limit}");
+                self.bad(subject, rule)
+            }
             None => self.bad(
                 subject,
-                format_args!("the file has {size} bytes, more than {UNNAMED_MAX}, and nothing names it; remove it"),
+                format_args!(
+                    "the file has {size} bytes, more than {UNNAMED_MAX}, and nothing names it; \
+                     remove it"
+                ),
             ),
         }
     }

@@ -155,7 +155,8 @@ impl Spaces {
     fn is_refused(&self, release: &Reference, since: Instant) -> bool {
         match &release.selector {
             Selector::Tag(tag) => {
-                matches!(self.facts.view(since).bound(&release.repo, tag), Fact::Failed(e) if is_refusal(&e))
+                let bound = self.facts.view(since).bound(&release.repo, tag);
+                matches!(bound, Fact::Failed(e) if is_refusal(&e))
             }
             Selector::Digest(_) => false,
         }

@@ -95,7 +95,10 @@ pub enum UnmountError {
         point: PathBuf,
     },
     /// EPERM: it is somebody else's.
-    #[error("cannot unmount {}: the user {owner} mounted it; that user and root can unmount it", .point.display())]
+    #[error(
+        "cannot unmount {}: the user {owner} mounted it; that user and root can unmount it",
+        .point.display()
+    )]
     Foreign {
         /// The mount point.
         point: PathBuf,
@@ -328,12 +331,15 @@ fn mount(point: &Path, options: &SessionOptions) -> Result<OwnedFd, MountError> 
         Err(Errno::PERM | Errno::ACCESS) => by_fusermount(point, options),
         Err(Errno::NOENT | Errno::NODEV | Errno::NXIO) => Err(MountError::Refused {
             point: point.to_owned(),
-            rule: "this system has no /dev/fuse; load the kernel module (modprobe fuse) or, in a container, pass the \
-                   device in; where neither can be done, `tofufs export` lays the same paths out \
-                   in a plain directory"
+            rule: "this system has no /dev/fuse; load the kernel module (modprobe fuse) or, in a \
+                   container, pass the device in; where neither can be done, `tofufs export` lays \
+                   the same paths out in a plain directory"
                 .into(),
         }),
-        Err(e) => Err(MountError::System { point: point.to_owned(), what: "mount(2) failed", source: e.into() }),
+        Err(e) => {
+            let point = point.to_owned();
+            Err(MountError::System { point, what: "mount(2) failed", source: e.into() })
+        }
         Ok(device) => Ok(device),
     }
 }

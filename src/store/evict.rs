@@ -142,7 +142,9 @@ impl Store {
         let held = self.count().bytes;
         let pruned = self.sweep(Some(held.saturating_sub(bytes.saturating_mul(2).max(held / 10))));
         tracing::warn!(
-            dir = %self.options.dir.display(), freed = freed + pruned.bytes, objects = pruned.objects,
+            dir = %self.options.dir.display(),
+            freed = freed + pruned.bytes,
+            objects = pruned.objects,
             "the cache's disk is full: the longest unused objects were evicted"
         );
     }

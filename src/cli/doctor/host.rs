@@ -257,20 +257,26 @@ impl Surroundings {
         let there = existing(&self.cache_dir)?.canonicalize().ok()?;
         let kind = mountinfo::holding(&self.mounts, &there)?.fs_type.as_str();
         Some(match kind {
-            mountinfo::FS_TYPE => DoctorFinding::problem("cache's disk", "the cache lies inside a mount of tofufs")
-                .remedy("choose another --cache-dir"),
+            mountinfo::FS_TYPE => {
+                DoctorFinding::problem("cache's disk", "the cache lies inside a mount of tofufs")
+                    .remedy("choose another --cache-dir")
+            }
             "overlay" => DoctorFinding::note(
                 "cache's disk",
                 "overlay: no passthrough on it, since it does not tell who can write to a file",
             )
             .remedy("choose a --cache-dir on a volume"),
-            "tmpfs" | "ramfs" => {
-                DoctorFinding::note("cache's disk", format!("{kind}: the cache takes memory and is lost at a reboot"))
-                    .remedy("choose a --cache-dir on a disk to keep it")
-            }
+            "tmpfs" | "ramfs" => DoctorFinding::note(
+                "cache's disk",
+                format!("{kind}: the cache takes memory and is lost at a reboot"),
+            )
+            .remedy("choose a --cache-dir on a disk to keep it"),
             network if is_network(network) => DoctorFinding::note(
                 "cache's disk",
-                format!("{network}: over a network, every read is slower, and locks may hold on this host only"),
+                format!(
+                    "{network}: over a network, every read is slower, and locks may hold on this \
+                     host only"
+                ),
             )
             .remedy("choose a --cache-dir on a local disk"),
             local => DoctorFinding::ok("cache's disk", local),

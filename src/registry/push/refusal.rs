@@ -129,8 +129,10 @@ fn of_manifest(
         [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
     if unknown.contains(&answer.status) || answer.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
         let rule = format!("{words}: the registry does not take {kind}");
-        return Fault::new(Failure::Unsupported, rule)
-            .remedy("use a version of the registry that knows OCI 1.1 artifacts and indexes (old Gitea does not)");
+        return Fault::new(Failure::Unsupported, rule).remedy(
+            "use a version of the registry that knows OCI 1.1 artifacts and indexes (old \
+                 Gitea does not)",
+        );
     }
     told
 }
