@@ -5,7 +5,7 @@ use std::path::Path;
 use super::args::commit::CommitArgs;
 use super::control::ControlRequest;
 use super::mounts;
-use super::output::{self, CommandError};
+use super::output::CommandError;
 use super::progress::ProgressLine;
 use super::push::{self, annotations};
 use crate::fs::staging;

@@ -175,7 +175,7 @@ impl Exported<'_> {
     }
 
     fn json(&self) -> Value {
-        let mut value = needed::json(self.artifact, self.fetched);
+        let mut value = needed::artifact_json(self.artifact, self.fetched);
         value["path"] = self.artifact.reference().to_string().into();
         value["exported"] = self.is_new.into();
         value

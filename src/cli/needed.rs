@@ -137,8 +137,17 @@ pub fn fetched(
     }
 }
 
-/// One line for a release: what it is, and its size.
-pub fn line(artifact: &NeededArtifact, fetched: Fetched) -> String {
+/// A line for each release: what it is, and its size.
+pub fn lines(needs: &Needs, fetched: &[Fetched]) -> String {
+    needs
+        .artifacts
+        .iter()
+        .zip(fetched)
+        .map(|(artifact, fetched)| line(artifact, *fetched))
+        .collect()
+}
+
+fn line(artifact: &NeededArtifact, fetched: Fetched) -> String {
     let what = match &artifact.contents {
         ReleaseContents::Module(_) => "module".to_owned(),
         ReleaseContents::Provider(packages) => {
@@ -159,7 +168,13 @@ pub fn line(artifact: &NeededArtifact, fetched: Fetched) -> String {
 }
 
 /// The same for programs.
-pub fn json(artifact: &NeededArtifact, fetched: Fetched) -> Value {
+pub fn json(needs: &Needs, fetched: &[Fetched]) -> Vec<Value> {
+    let releases = needs.artifacts.iter().zip(fetched);
+    releases.map(|(artifact, fetched)| artifact_json(artifact, *fetched)).collect()
+}
+
+/// One of them.
+pub fn artifact_json(artifact: &NeededArtifact, fetched: Fetched) -> Value {
     let (kind, platforms) = match &artifact.contents {
         ReleaseContents::Module(_) => ("module", Vec::new()),
         ReleaseContents::Provider(packages) => {

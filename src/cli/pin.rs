@@ -48,19 +48,17 @@ fn pin(
         .pin(&needs.artifacts.iter().map(pin_of).collect::<Vec<_>>())
         .map_err(CommandError::failed)?;
     drop(held);
-    let releases = || needs.artifacts.iter().zip(fetched.iter().copied());
     let usage = store.pinned_usage();
     if as_json {
         return output::json(&json!({
-            "artifacts": releases().map(|(artifact, fetched)| needed::json(artifact, fetched)).collect::<Vec<_>>(),
+            "artifacts": needed::json(&needs, &fetched),
             "left_out": needed::left_out_json(&needs.left_out),
             "pinned": {"bytes": usage.bytes, "objects": usage.objects},
             "requests": registries.requests(),
         }));
     }
     needed::note_left_out(&needs);
-    let mut text: String =
-        releases().map(|(artifact, fetched)| needed::line(artifact, fetched)).collect();
+    let mut text = needed::lines(&needs, &fetched);
     text += &format!("{} are pinned", Size(usage.bytes));
     if usage.bytes > store.limit() {
         text += &format!(

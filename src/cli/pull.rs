@@ -21,16 +21,13 @@ pub fn run(args: &PullArgs) -> Result<(), CommandError> {
     let _held = needed::held(&needs, &registries)?;
     let fetched = needed::fetched(&runtime, &needs, &registries)?;
     needed::remember(&args.needs, &needs, &registries)?;
-    let releases = || needs.artifacts.iter().zip(fetched.iter().copied());
     if args.json {
         return output::json(&json!({
-            "artifacts": releases().map(|(artifact, fetched)| needed::json(artifact, fetched)).collect::<Vec<_>>(),
+            "artifacts": needed::json(&needs, &fetched),
             "left_out": needed::left_out_json(&needs.left_out),
             "requests": registries.requests(),
         }));
     }
     needed::note_left_out(&needs);
-    output::text(
-        releases().map(|(artifact, fetched)| needed::line(artifact, fetched)).collect::<String>(),
-    )
+    output::text(needed::lines(&needs, &fetched))
 }

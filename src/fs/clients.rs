@@ -25,7 +25,7 @@ use super::installers::Installers;
 use super::node::{InodeNode, ProviderView};
 use super::plugin_cache::{INSTALLING, PluginCache, RELEASE, path_in};
 use crate::facts::Facts;
-use crate::local::{self, Change, Name};
+use crate::local::{self, Change, Name, Removal};
 use crate::name::Platform;
 use crate::tree::providers::ProviderDirectory;
 use crate::tree::{Step, plugins};
@@ -248,7 +248,8 @@ impl ClientPackages {
                 return Err(FsError::plain(Errno::ENOTEMPTY));
             }
             Some(_) if is_local => {
-                local.area.tree.remove_dir(&local.node, &Name::new(name)?, || None)?
+                let name = Name::new(name)?;
+                local.area.tree.remove(&local.node, &name, Removal::RemoveDir, || None)?
             }
             Some(_) => {}
         }

@@ -296,7 +296,7 @@ impl Views {
             return Ok(None);
         }
         loop {
-            let step = plugins::release(provider, version, &self.facts.view(since));
+            let step = providers::release(provider, version, &self.facts.view(since));
             match step {
                 Step::Edge((repo, tag)) => return Ok(Some(repo.at(Selector::Tag(tag)))),
                 Step::Need(need) => self.facts.tags().load(need).await?,

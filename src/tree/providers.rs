@@ -333,7 +333,7 @@ fn within_reach<K: Offered>(versions: Versions, known: &K) -> Step<Versions, K::
 }
 
 /// Where one version of a provider comes from.
-pub(super) fn release<K: Offered>(
+pub fn release<K: Offered>(
     provider: &ProviderAddr,
     version: &Version,
     known: &K,
