@@ -19,6 +19,7 @@ use super::layout::CacheLayout;
 use crate::digest::Digest;
 use crate::disk::lock::{is_held, try_lock};
 use crate::disk::write_all_at;
+use crate::failure::Refusal;
 
 /// How the names of such files end.
 pub(super) const HOLD: &str = ".hold";

@@ -12,6 +12,7 @@ use super::disk::length;
 use super::lease::has_no_writer;
 use super::{Key, Object};
 use crate::bounded::Bounded;
+use crate::failure::Refusal;
 
 /// How many files' stamps are kept.
 const KEPT: usize = 4096;

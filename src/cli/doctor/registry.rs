@@ -257,24 +257,28 @@ async fn release(
                     manifest.digest
                 ),
             )];
-            let mut smallest: Option<Descriptor> = None;
-            for target in &targets {
-                match target_of(remote, repo, target).await {
-                    Ok(package) => {
-                        findings.push(DoctorFinding::ok(&target.platform, sized(&package)));
-                        if smallest.as_ref().is_none_or(|other| package.size < other.size) {
-                            smallest = Some(package);
-                        }
-                    }
-                    Err(finding) => findings.push(finding),
-                }
-            }
-            if let Some(package) = smallest {
-                findings.extend(transfer(remote, repo, &package).await);
-            }
+            findings.extend(packages(remote, repo, &targets).await);
             findings
         }
     }
+}
+
+/// The packages of a provider release, of which the smallest is transferred.
+async fn packages(remote: &Remote, repo: &RepoName, targets: &[Target]) -> Vec<DoctorFinding> {
+    let (mut findings, mut packages) = (Vec::new(), Vec::new());
+    for target in targets {
+        match target_of(remote, repo, target).await {
+            Ok(package) => {
+                findings.push(DoctorFinding::ok(&target.platform, sized(&package)));
+                packages.push(package);
+            }
+            Err(finding) => findings.push(finding),
+        }
+    }
+    if let Some(package) = packages.iter().min_by_key(|package| package.size) {
+        findings.extend(transfer(remote, repo, package).await);
+    }
+    findings
 }
 
 fn sized(package: &Descriptor) -> String {
