@@ -42,6 +42,7 @@ mod scratch;
 mod seal;
 mod sums;
 mod verify;
+mod walk;
 mod whole;
 
 use std::collections::HashMap;
@@ -343,7 +344,7 @@ impl Store {
             return match read_sound(&file, len).filter(|bytes| key.matches(bytes)) {
                 Some(bytes) => Ok(Some((
                     ObjectContent::Small { file, bytes: bytes.into() },
-                    evict::age_of(&stat),
+                    walk::age_of(&stat),
                 ))),
                 None => refuse("its file does not have its digest"),
             };
@@ -471,7 +472,7 @@ fn read_sidecar(
     let read = || {
         let stat = fstat(&file).ok()?;
         let bytes = read_sound(&file, ChunkSums::sidecar_len(key, len))?;
-        Some((ChunkSums::from_sidecar(&bytes, &layout.seals, key, len)?, evict::age_of(&stat)))
+        Some((ChunkSums::from_sidecar(&bytes, &layout.seals, key, len)?, walk::age_of(&stat)))
     };
     Ok(read())
 }

@@ -276,25 +276,18 @@ fn show(plan: &ReleasePlan, as_json: bool) -> Result<(), CommandError> {
         .map(|tag| format!("{}@{}", plan.repo.tagged(tag), release.digest))
         .collect();
     if as_json {
-        let documents: Vec<Value> = manifests
-            .iter()
-            .map(|manifest| {
-                let document: Value = serde_json::from_slice(&manifest.raw).unwrap_or_default();
-                json!({"digest": manifest.digest.to_string(), "document": document})
-            })
-            .collect();
-        let blobs: Vec<Value> = plan
-            .blobs
-            .iter()
-            .map(|blob| {
-                let blob = &blob.descriptor;
-                let digest = blob.digest.to_string();
-                json!({"digest": digest, "size": blob.size, "media_type": blob.media_type})
-            })
-            .collect();
+        let documents = manifests.iter().map(|manifest| {
+            let document: Value = serde_json::from_slice(&manifest.raw).unwrap_or_default();
+            json!({"digest": manifest.digest.to_string(), "document": document})
+        });
+        let blobs = plan.blobs.iter().map(|blob| {
+            let blob = &blob.descriptor;
+            let digest = blob.digest.to_string();
+            json!({"digest": digest, "size": blob.size, "media_type": blob.media_type})
+        });
         return output::json(&json!({
-            "references": references, "blobs": blobs, "manifests": documents,
-            "warnings": plan.warnings
+            "references": references, "blobs": blobs.collect::<Value>(),
+            "manifests": documents.collect::<Value>(), "warnings": plan.warnings
         }));
     }
     let mut text = String::new();

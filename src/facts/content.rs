@@ -48,6 +48,8 @@ enum ContentKey {
     Member(Repo, Digest, FileNo),
 }
 
+type Inflated = Bounded<(Digest, FileNo), Arc<[u8]>>;
+
 /// See the module.
 pub struct Content {
     fetcher: Arc<Fetcher>,
@@ -55,7 +57,7 @@ pub struct Content {
     /// Those that are kept open.
     objects: Mutex<Bounded<Key, Object>>,
     /// Small members that were inflated.
-    inflated: Mutex<Bounded<(Digest, FileNo), Arc<[u8]>>>,
+    inflated: Mutex<Inflated>,
     failures: RecentFailures<ContentKey>,
     package_flights: Flights<PackageKey, Arc<VerifiedPackage>, Refusal>,
     object_flights: Flights<ContentKey, Object, Refusal>,

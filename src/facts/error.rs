@@ -14,7 +14,7 @@ pub(super) fn refused_archive(subject: impl Into<Subject>, error: &ArchiveError)
     if let Class::Read(io) = error.class()
         && let Some(e) = io.get_ref().and_then(|e| e.downcast_ref::<Refusal>())
     {
-        refusal.failure = e.failure.into();
+        refusal.failure = e.failure;
     }
     refusal
 }

@@ -245,8 +245,11 @@ impl fmt::Debug for Object {
 }
 
 /// The chunks that were read in part lately: a program that reads in small steps has each chunk
-/// hashed once. By the numbers of their objects, and their own in them.
-pub(super) struct RecentChunks(Mutex<Bounded<(u64, u64), Arc<[u8]>>>);
+/// hashed once.
+pub(super) struct RecentChunks(Mutex<ReadChunks>);
+
+/// Chunks by the numbers of their objects, and their own in them.
+type ReadChunks = Bounded<(u64, u64), Arc<[u8]>>;
 
 impl RecentChunks {
     pub(super) fn new() -> Self {

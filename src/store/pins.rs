@@ -14,8 +14,8 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::error::system;
-use super::evict::{on_disk, walk};
 use super::layout::CacheLayout;
+use super::walk::{on_disk, walk};
 use super::{Key, Store, edges};
 use crate::digest::Digest;
 use crate::failure::Refusal;

@@ -140,39 +140,42 @@ impl ModuleWalk<'_> {
                 Some(source) => ModuleSource::parse(source),
                 None => ModuleSource::Other("its source is computed".to_owned()),
             };
-            let next = match source {
+            called.push(match source {
                 ModuleSource::Other(why) => {
                     let what =
                         call.source.clone().unwrap_or_else(|| format!("module {:?}", call.name));
-                    self.found
-                        .left_out
-                        .insert(LeftOut { what, why: format!("{why} (used by {by})") });
+                    let why = format!("{why} (used by {by})");
+                    self.found.left_out.insert(LeftOut { what, why });
                     continue;
                 }
                 ModuleSource::Release(reference, dir) => {
                     self.release(&[(reference, dir)], &by).await?
                 }
                 ModuleSource::Absolute(path) => self.path(path, &by).await?,
-                ModuleSource::Relative(path) => match place {
-                    ModulePlace::Directory(dir) => self.path(dir.join(path), &by).await?,
-                    ModulePlace::Release(opened, dir) => match plain(&dir.join(&path)) {
-                        Some(inside) => {
-                            ModulePlace::Release(Arc::clone(opened), inside.into_iter().collect())
-                        }
-                        // Out of the package, as a module in a mount may lead to its neighbours.
-                        None => {
-                            self.release(
-                                &Reference::below_mount(&opened.in_mount().join(dir).join(path)),
-                                &by,
-                            )
-                            .await?
-                        }
-                    },
-                },
-            };
-            called.push(next);
+                ModuleSource::Relative(path) => self.beside(place, &path, &by).await?,
+            });
         }
         Ok(called)
+    }
+
+    /// The module at a path from where another one is.
+    async fn beside(
+        &mut self,
+        place: &ModulePlace,
+        path: &Path,
+        by: &str,
+    ) -> Result<ModulePlace, NeedsError> {
+        let (opened, dir) = match place {
+            ModulePlace::Directory(dir) => return self.path(dir.join(path), by).await,
+            ModulePlace::Release(opened, dir) => (opened, dir.join(path)),
+        };
+        match plain(&dir) {
+            Some(inside) => {
+                Ok(ModulePlace::Release(Arc::clone(opened), inside.into_iter().collect()))
+            }
+            // Out of the package, as a module in a mount may lead to its neighbours.
+            None => self.release(&Reference::below_mount(&opened.in_mount().join(dir)), by).await,
+        }
     }
 
     /// The module at a path outside of packages.
