@@ -13,7 +13,7 @@ use reqwest::{Method, StatusCode, Url};
 
 use super::answer::{ResponseDocument, content_type, is_html, is_json, not_a_registry};
 use super::auth::CredentialSource;
-use super::connections::Connection;
+use super::connection::Connection;
 use super::gate::{Gate, Permit};
 use super::mirror::MirrorAddress;
 use super::observed::Observed;
