@@ -42,7 +42,8 @@ const TERMS: &str = "the terms of registry.terraform.io allow its content solely
 /// Mirrors, or shows what would be mirrored or is missing.
 pub fn run(args: &MirrorArgs) -> Result<(), CommandError> {
     let environment = DirectoryEnvironment::of_process().map_err(CommandError::usage)?;
-    let network = Network::reaching(&args.reach, &environment.base).map_err(CommandError::usage)?;
+    let network =
+        Network::reaching(&args.sending.reach, &environment.base).map_err(CommandError::usage)?;
     let wanted = wanted(args, &environment.base)?;
     let destination = MirrorDestination::parse(&args.to, &environment.base)?;
     let repos = destination.repos(&wanted)?;
@@ -51,13 +52,12 @@ pub fn run(args: &MirrorArgs) -> Result<(), CommandError> {
     if wanted.iter().any(|one| one.provider.host.as_str() == RESTRICTED) {
         output::note(TERMS);
     }
-    let state = environment.state_dir(args.state_dir.as_deref()).map_err(CommandError::usage)?;
     let run = MirrorRun {
         args,
         destination,
         network: network.clone(),
         access: RegistryAccess::new(&network, Asker::Person),
-        workshop: Arc::new(workshop(&state, args.archives.limits())?),
+        workshop: Arc::new(workshop(&args.sending, &environment)?),
         policy: SignaturePolicy {
             require: args.require_signature || is_set("OPENTOFU_ENFORCE_GPG_VALIDATION"),
             enforce_expiration: is_set("OPENTOFU_ENFORCE_GPG_EXPIRATION"),

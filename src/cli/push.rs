@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::access::{self, RegistryAccess};
-use super::args::push::PushArgs;
+use super::args::push::{PushArgs, SendingArgs};
 use super::daemon;
 use super::directories::DirectoryEnvironment;
 use super::network::Network;
@@ -22,7 +22,6 @@ use super::progress::SharedProgress;
 use super::quantity::Size;
 use super::state::private_dir;
 use super::typed::Typed;
-use crate::archive::Limits;
 use crate::failure::Refusal;
 use crate::input;
 use crate::name::path;
@@ -37,7 +36,8 @@ use crate::stage::push::{self, Observer, PushStep, Pushed};
 /// Pushes, or with `--dry-run` shows what would be pushed.
 pub fn run(args: &PushArgs) -> Result<(), CommandError> {
     let environment = DirectoryEnvironment::of_process().map_err(CommandError::usage)?;
-    let network = Network::reaching(&args.reach, &environment.base).map_err(CommandError::usage)?;
+    let network =
+        Network::reaching(&args.sending.reach, &environment.base).map_err(CommandError::usage)?;
     let (reference, paths) = match args.paths_and_reference.split_last() {
         Some((reference, paths)) if !paths.is_empty() => (reference, paths),
         _ => {
@@ -50,8 +50,7 @@ pub fn run(args: &PushArgs) -> Result<(), CommandError> {
     let annotations = annotations(&args.annotation)?;
     access::check(&network)?;
     daemon::keep_memory_private()?;
-    let state = environment.state_dir(args.state_dir.as_deref()).map_err(CommandError::usage)?;
-    let workshop = workshop(&state, args.archives.limits())?;
+    let workshop = workshop(&args.sending, &environment)?;
     let paths: Vec<PathBuf> = paths.iter().map(|path| environment.base.join(path)).collect();
     let plan = planned(&paths, &target, &args.tag, annotations, &workshop)?;
     for warning in &plan.warnings {
@@ -158,14 +157,18 @@ pub(super) fn annotations(words: &[String]) -> Result<BTreeMap<String, String>, 
     words.iter().map(split).collect()
 }
 
-pub(super) fn workshop(state: &Path, limits: Limits) -> Result<Workshop, CommandError> {
+pub(super) fn workshop(
+    args: &SendingArgs,
+    environment: &DirectoryEnvironment,
+) -> Result<Workshop, CommandError> {
+    let state = environment.state_dir(args.state_dir.as_deref()).map_err(CommandError::usage)?;
     let dir = state.join("push");
     let name = dir.display().to_string();
     let failed = |e: io::Error| {
         CommandError::Failed(format!("{name} cannot be used for making packages: {e}"))
     };
-    private_dir(state).and_then(|()| private_dir(&dir)).map_err(failed)?;
-    Ok(Workshop::new(File::open(&dir).map_err(failed)?.into(), &name, limits))
+    private_dir(&state).and_then(|()| private_dir(&dir)).map_err(failed)?;
+    Ok(Workshop::new(File::open(&dir).map_err(failed)?.into(), &name, args.archives.limits()))
 }
 
 fn planned(

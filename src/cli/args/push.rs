@@ -61,11 +61,19 @@ pub struct PushArgs {
     #[arg(long)]
     pub json: bool,
 
+    /// How it is sent.
+    #[command(flatten)]
+    pub sending: SendingArgs,
+}
+
+/// How releases are sent by a command of its own.
+#[derive(Args, Debug)]
+pub struct SendingArgs {
     /// The mount that it takes after.
     #[command(flatten)]
     pub like: LikeArgs,
 
-    /// Talking to the registry.
+    /// Talking to registries.
     #[command(flatten)]
     pub reach: ReachArgs,
 
