@@ -128,7 +128,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hyper_util", &["registry", "cli"]),
     ("indicatif", &["cli"]),
     ("libdeflater", &["archive"]),
-    ("lru", &["bounded", "facts"]),
+    ("lru", &["bounded"]),
     ("prometheus", &["metrics", "cli"]),
     ("reqwest", &["registry"]),
     ("ring", &["openpgp"]),
