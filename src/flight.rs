@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tracing::Instrument as _;
 
 /// For works that go on whoever stops waiting for them.
 pub const TO_THE_END: Duration = Duration::MAX;
@@ -74,7 +75,7 @@ where
         // Not under the lock: a runtime that has ended drops the work at once, and with it takes
         // the flight out.
         if let Some((landing, sender)) = begins {
-            tokio::spawn(fly(landing, work, sender));
+            tokio::spawn(fly(landing, work, sender).in_current_span());
         }
         match result.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(result)) => result.clone(),

@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use fuser::Request;
 use tokio::runtime::Handle;
+use tracing::{Instrument as _, Span};
 
 use crate::facts::on_behalf_of;
 use crate::fs::{Errno, Fs, FsError, Writable};
@@ -74,7 +75,8 @@ impl Adapter {
         reply: impl FnOnce(Result<T, FsError>) + Send + 'static,
     ) {
         let asker = self.fs.asker(decode::who(request));
-        let mut operation = Box::pin(on_behalf_of(request.pid(), asker.run(operation)));
+        let operation = on_behalf_of(request.pid(), asker.run(operation));
+        let mut operation = Box::pin(operation.instrument(traced()));
         let _entered = self.runtime.enter();
         match operation.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(outcome) => reply(outcome),
@@ -92,6 +94,12 @@ impl Adapter {
             }
         }
     }
+}
+
+/// What an operation logs, and what the work logs that it begins, has the same `trace_id`. Without
+/// `-v` there is no such span.
+fn traced() -> Span {
+    tracing::debug_span!("operation", trace_id = %format_args!("{:032x}", fastrand::u128(1..)))
 }
 
 /// A reply whose time, from now on, is counted.

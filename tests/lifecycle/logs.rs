@@ -95,3 +95,26 @@ fn without_a_log_option_a_mount_in_the_background_has_a_log_file_too() {
     done(&place.run(&["umount", "mnt"]));
     assert!(fs::read_to_string(log).unwrap().contains("the mount has ended"));
 }
+
+#[test]
+fn what_one_operation_asks_of_registries_has_one_trace_id_in_the_log() {
+    let Some(place) = Place::new() else { return };
+    let hosts = [super::sources::closed(), super::sources::closed()];
+    let [first, second] = hosts.each_ref().map(String::as_str);
+    let options = ["-v", "--log-format", "json", "--log-file", "tofufs.log", "--tag-ttl", "1s"];
+    let sources = ["--plain-http", first, "--plain-http", second, first, second];
+    assert!(place.mount(&[&options[..], &sources[..]].concat()).status.success());
+    let of_operations = |host: &str| -> Vec<String> {
+        let log = fs::read_to_string(place.path("tofufs.log")).unwrap();
+        let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let asked = lines.filter(|line| line["url"].as_str().is_some_and(|url| url.contains(host)));
+        asked.filter_map(|line| Some(line["span"]["trace_id"].as_str()?.to_owned())).collect()
+    };
+    for host in [first, second] {
+        let _ = fs::read_dir(place.point().join(host).join("acme/net/1.0.0"));
+        eventually("its requests are logged", || !of_operations(host).is_empty());
+    }
+    let [first, second] = [first, second].map(of_operations);
+    assert!(first.iter().all(|id| id.len() == 32 && !second.contains(id)), "{first:?} {second:?}");
+    done(&place.run(&["umount", "mnt"]));
+}
