@@ -13,6 +13,7 @@ mod challenge;
 pub mod connections;
 pub mod credentials;
 pub mod decorate;
+pub mod discovery;
 mod gate;
 mod greeting;
 pub mod layout;

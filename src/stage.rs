@@ -19,6 +19,7 @@ pub mod push;
 mod remove;
 mod roots;
 mod tree;
+pub mod unpack;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};

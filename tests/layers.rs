@@ -30,7 +30,11 @@ const LAYERS: &[(&str, &[&str])] = &[
             "members", "mapping", "moment",
         ],
     ),
-    ("provider_registry", &["failure", "digest", "name", "mapping", "openpgp", "registry"]),
+    (
+        "provider_registry",
+        &["failure", "digest", "name", "mapping", "moment", "openpgp", "registry"],
+    ),
+    ("module_registry", &["failure", "name", "registry"]),
     ("store", &["bounded", "disk", "failure", "digest", "name", "members"]),
     ("archive", VALUES),
     ("local", &["disk", "name"]),
@@ -60,6 +64,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "members",
             "mapping",
             "lockfile",
+            "moment",
             "registry",
             "provider_registry",
             "store",
@@ -92,6 +97,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "tree",
             "registry",
             "provider_registry",
+            "module_registry",
             "store",
             "archive",
             "local",
@@ -131,10 +137,10 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustls_native_certs", &["registry"]),
     ("semver", &["name"]),
     ("sha2", &["digest"]),
-    ("tar", &["registry"]),
+    ("tar", &["archive", "registry"]),
     ("toml", &["cli"]),
     ("tracing_subscriber", &["cli"]),
-    ("url", &["registry", "provider_registry", "cli"]),
+    ("url", &["registry", "provider_registry", "module_registry", "cli"]),
 ];
 
 /// Calls, and the files (or directories of files) in which they belong. `rustix` on a held

@@ -13,7 +13,8 @@ use crate::name::Platform;
 pub fn run(args: &PullArgs) -> Result<(), CommandError> {
     let environment = DirectoryEnvironment::of_process().map_err(CommandError::usage)?;
     let inputs = needed::inputs(&args.needs, &[Platform::host()], &environment)?;
-    let registries = Registries::open(&args.reading, args.cache_dir.as_deref(), &environment)?;
+    let registries = Registries::open(&args.reading, args.cache_dir.as_deref(), &environment)?
+        .of_platforms(&inputs.platforms);
     let mapping = needed::mapping(&args.needs, &registries)?;
     let runtime = daemon::runtime()?;
     let needs = needed::find(&runtime, &inputs, &mapping, &registries)?;

@@ -55,7 +55,8 @@ impl fmt::Display for Size {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Span(pub Duration);
 
-const SPANS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+const SPANS: [(&str, u64); 5] =
+    [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 impl FromStr for Span {
     type Err = QuantityError;
@@ -66,7 +67,7 @@ impl FromStr for Span {
             .map(|milliseconds| Span(Duration::from_millis(milliseconds)))
             .ok_or_else(|| QuantityError {
                 text: text.into(),
-                wanted: "a duration (a number with ms, s, m or h)",
+                wanted: "a duration (a number with ms, s, m, h or d)",
             })
     }
 }

@@ -63,6 +63,9 @@ pub(super) struct Signature {
     values: Vec<u8>,
 }
 
+/// The number of the Digital Signature Algorithm.
+const DSA: u8 = 17;
+
 impl Signature {
     pub fn read(body: &[u8]) -> Result<Signature, OpenPgpError> {
         Signature::nested(body, true)
@@ -102,6 +105,17 @@ impl Signature {
         signature.subpackets(hashed, true, may_embed)?;
         signature.subpackets(unhashed, false, may_embed)?;
         Ok(signature)
+    }
+
+    /// Refuses what is made in a way that is not checked here, by its name.
+    pub fn check_accepted(&self) -> Result<(), OpenPgpError> {
+        match self.algorithm {
+            DSA => refuse(
+                "it is made by a DSA key, and only RSA, Ed25519 and ECDSA over P-256 and P-384 are \
+                 accepted",
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// What the signer adds. What is not hashed anybody can have added, so it only tells where to

@@ -154,11 +154,15 @@ pub fn directory(
     }
     match provider::contents(dir.as_fd(), name)? {
         Some(contents) => contents.plan(destined, workshop),
-        None => module(dir, name, destined, workshop),
+        None => module_directory(dir, name, destined, workshop),
     }
 }
 
-fn module(
+/// The plan of a directory that is a module, whatever its files are called.
+///
+/// # Errors
+/// As of [`directory`].
+pub fn module_directory(
     dir: OwnedFd,
     name: &str,
     destined: Destined,
