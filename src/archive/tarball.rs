@@ -74,9 +74,27 @@ pub fn tarball(
                 .of(&path));
             }
         };
-        visit(&path, &kind, &mut entry).map_err(|e| ArchiveError::write(e).of(&path))?;
+        let mut content = WatchedContent { inner: &mut entry, is_broken: false };
+        if let Err(e) = visit(&path, &kind, &mut content) {
+            return Err(match content.is_broken {
+                true => broken(e),
+                false => ArchiveError::write(e).of(&path),
+            });
+        }
     }
     Ok(())
+}
+
+/// The content of an entry, and whether it is the archive that cannot be read on.
+struct WatchedContent<'a, R> {
+    inner: &'a mut R,
+    is_broken: bool,
+}
+
+impl<R: Read> Read for WatchedContent<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buf).inspect_err(|_| self.is_broken = true)
+    }
 }
 
 /// Reads a file from its start.
@@ -156,8 +174,12 @@ mod tests {
 
     #[test]
     fn what_no_module_has_is_refused() {
+        let noise: Vec<u8> =
+            (0..99_999_u32).flat_map(|n| n.wrapping_mul(n).to_le_bytes()).collect();
+        let cut = made(&[("a", EntryType::Regular, &noise)]);
         for bytes in [
             b"no archive".to_vec(),
+            cut[..cut.len() / 2].to_vec(),
             made(&[("fifo", EntryType::Fifo, b"")]),
             made(&[("hard", EntryType::Link, b"")]),
             made(&[("a", EntryType::Regular, b"x")])[..20].to_vec(),

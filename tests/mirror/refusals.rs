@@ -352,7 +352,7 @@ fn a_signature_that_does_not_hold_is_refused() {
                 bed.origin.serve(release, &keys);
                 answer(bed, &release.signature_path(), Reply::new(200, "text/plain", other));
             },
-            "it is made by a DSA key",
+            "is a DSA key, and only RSA, Ed25519 and ECDSA",
         ),
         ("no key", |bed, release| bed.origin.serve(release, &[]), "names no key by which"),
         (
