@@ -22,7 +22,6 @@ mod health;
 mod look;
 mod manifests;
 mod names;
-mod open_objects;
 mod package;
 mod prefetch;
 mod providers;
@@ -35,7 +34,6 @@ mod unpack;
 mod view;
 mod walk;
 mod watched_source;
-mod weighed;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

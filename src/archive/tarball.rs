@@ -27,8 +27,8 @@ pub enum TarEntryKind {
 /// written; who makes files of them checks them.
 ///
 /// # Errors
-/// [`super::Class::Structure`] for what is no such archive and for entries that a module cannot have,
-/// [`super::Class::TooLarge`] over `limits`, and those of `visit`.
+/// [`super::Class::Structure`] for what is no such archive and for entries that a module cannot
+/// have, [`super::Class::TooLarge`] over `limits`, and those of `visit`.
 pub fn tarball(
     file: &dyn ReadAt,
     limits: &Limits,

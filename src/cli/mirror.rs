@@ -42,21 +42,23 @@ use wanted::{WantedVersions, wanted};
 /// Mirrors, or shows what would be mirrored or is missing.
 pub fn run(args: &MirrorArgs) -> Result<(), CommandError> {
     let environment = DirectoryEnvironment::of_process().map_err(CommandError::usage)?;
-    let network = Network::reaching(&args.reach, &environment.base).map_err(CommandError::usage)?;
+    let network =
+        Network::reaching(&args.sending.reach, &environment.base).map_err(CommandError::usage)?;
     let wanted = if args.modules { Vec::new() } else { wanted(args, &environment)? };
     let destination = MirrorDestination::parse(&args.to, &environment.base)?;
     let repos = destination.repos(&wanted)?;
     access::check(&network)?;
     daemon::keep_memory_private()?;
     origins::note_terms(wanted.iter().map(|one| &one.provider.host));
-    let state = environment.state_dir(args.state_dir.as_deref()).map_err(CommandError::usage)?;
+    let state = environment.state_dir(args.sending.state_dir.as_deref());
+    let state = state.map_err(CommandError::usage)?;
     let run = MirrorRun {
         args,
         destination,
         network: network.clone(),
-        state: state.clone(),
+        state,
         access: RegistryAccess::new(&network, Asker::Person),
-        workshop: Arc::new(workshop(&state, args.archives.limits())?),
+        workshop: Arc::new(workshop(&args.sending, &environment)?),
         policy: origins::signature_policy(args.require_signature),
         shown: MirrorShown::new()?,
     };

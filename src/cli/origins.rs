@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::access::RegistryAccess;
 use super::output::{self, CommandError};
-use super::push::workshop;
+use super::push::workshop_in;
 use crate::archive::Limits;
 use crate::copy::origin::{OriginOptions, OriginStore};
 use crate::mapping::Mapping;
@@ -24,8 +24,8 @@ const SCHEME: &str = "providers:";
 
 /// A registry whose terms of service restrict what may be done with what it serves.
 const RESTRICTED: &str = "registry.terraform.io";
-const TERMS: &str = "the terms of registry.terraform.io allow its content solely for use with, or in support of, \
-                     HashiCorp Terraform (https://registry.terraform.io/terms)";
+const TERMS: &str = "the terms of registry.terraform.io allow its content solely for use with, or \
+                     in support of, HashiCorp Terraform (https://registry.terraform.io/terms)";
 
 /// Shows the terms of the hosts that have such.
 pub fn note_terms<'a>(hosts: impl IntoIterator<Item = &'a Host>) {
@@ -116,7 +116,7 @@ impl Origins {
         let options = OriginOptions {
             policy: self.policy,
             platforms: self.platforms.clone(),
-            workshop: Arc::new(workshop(state, limits)?),
+            workshop: Arc::new(workshop_in(state, limits)?),
             cache: Arc::clone(cache),
             told: Box::new(told),
         };

@@ -102,7 +102,8 @@ fn git(rest: &str) -> Result<ModulePlace, String> {
     let (address, subdirectory) = split(rest);
     let refuse = || {
         Err(format!(
-            "it lies in a repository of git at {rest:?}, and those are read over https and ssh alone"
+            "it lies in a repository of git at {rest:?}, and those are read over https and ssh \
+             alone"
         ))
     };
     // What git takes for a host and a path: git@HOST:PATH.

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 
 use super::carry::ReadingArgs;
-use super::{ArchiveArgs, LikeArgs, ReachArgs, Size, Span};
+use super::push::SendingArgs;
+use super::{Size, Span};
 use crate::name::{Constraints, Platform};
 
 /// How much the cache may hold where modules are read.
@@ -32,7 +33,8 @@ Examples:
 /// Arguments of `mirror`.
 #[derive(Args, Debug)]
 pub struct MirrorArgs {
-    /// The provider, [HOST/]NAMESPACE/TYPE, or with --modules the module; without a HOST it is one of registry.opentofu.org
+    /// The provider, [HOST/]NAMESPACE/TYPE, or with --modules the module; without a HOST it is one
+    /// of registry.opentofu.org
     #[arg(required_unless_present_any = ["lock_file", "list", "root"])]
     pub address: Option<String>,
 
@@ -40,8 +42,8 @@ pub struct MirrorArgs {
     #[arg(required_unless_present_any = ["lock_file", "list", "root", "newest"])]
     pub constraint: Option<Constraints>,
 
-    /// Mirror a module instead, [HOST/]NAMESPACE/NAME/SYSTEM, with the modules of registries that it
-    /// calls
+    /// Mirror a module instead, [HOST/]NAMESPACE/NAME/SYSTEM, with the modules of registries that
+    /// it calls
     ///
     /// Its registry says where it lies: in a zip or tar.gz archive, or in a repository of git
     /// (git:: over https or ssh, by the program git). What calls modules from elsewhere is listed
@@ -67,8 +69,8 @@ pub struct MirrorArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub list: Vec<PathBuf>,
 
-    /// Mirror the providers that the root module in this directory requires, with the modules that it
-    /// calls: in the version that it has locked, else the newest one that is allowed; may be given
+    /// Mirror the providers that the root module in this directory requires, with the modules that
+    /// it calls: in the version that it has locked, else the newest one that is allowed; may be given
     /// several times
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub root: Vec<PathBuf>,
@@ -112,22 +114,9 @@ pub struct MirrorArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// The mount that it takes after.
+    /// How it is sent.
     #[command(flatten)]
-    pub like: LikeArgs,
-
-    /// Talking to registries.
-    #[command(flatten)]
-    pub reach: ReachArgs,
-
-    /// How large packages may be.
-    #[command(flatten)]
-    pub archives: ArchiveArgs,
-
-    /// Where packages lie before they are sent [default:
-    /// ${XDG_STATE_HOME:-~/.local/state}/tofufs]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
-    pub state_dir: Option<PathBuf>,
+    pub sending: SendingArgs,
 }
 
 impl MirrorArgs {
@@ -137,8 +126,8 @@ impl MirrorArgs {
             offline: false,
             from: Vec::new(),
             require_signature: self.require_signature,
-            reach: self.reach.clone(),
-            archives: self.archives.clone(),
+            reach: self.sending.reach.clone(),
+            archives: self.sending.archives.clone(),
             cache_size: Size(CACHE_SIZE),
         }
     }

@@ -96,7 +96,8 @@ impl MirrorDestination {
             match owners.insert(repo.clone(), provider) {
                 Some(other) if other != provider => {
                     return Err(CommandError::usage(format_args!(
-                        "{other} and {provider} would both become {repo}; give --to a template with ${{hostname}}"
+                        "{other} and {provider} would both become {repo}; give --to a template \
+                         with ${{hostname}}"
                     )));
                 }
                 _ => {}

@@ -211,8 +211,8 @@ impl<'a> ModulesRun<'a> {
         };
         if !dir.files().join(&subdirectory).is_dir() {
             return Err(CommandError::Failed(format!(
-                "{module} {version}: {source} has no directory {subdirectory:?}, where its registry \
-                 says that the module is"
+                "{module} {version}: {source} has no directory {subdirectory:?}, where its \
+                 registry says that the module is"
             )));
         }
         Ok(FetchedModule { dir, source, commit, subdirectory })

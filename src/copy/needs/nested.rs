@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::NeedsError;
 use super::modules::{FILE_MAX, read_text};
-use super::source::plain;
 use crate::lockfile::Client;
 use crate::lockfile::configuration::{Configuration, files_of};
+use crate::name::path::plain;
 use crate::name::{Constraints, Host, ModuleAddr};
 
 /// Where modules have the ones that they offer beside themselves.
