@@ -34,7 +34,7 @@ pub use hashes::{Hashes, hashes};
 pub use index::index;
 pub use read::{extract, inflate};
 pub use stream::{Entries, Streamed, Upcoming};
-pub use tarball::{TarEntryKind, tarball};
+pub use tarball::{TarEntryKind, TarVisit, tarball};
 pub use write::{ArchiveOutput, EntryContents, WrittenArchive, ZipEntry, write};
 
 use crate::digest::Hasher;

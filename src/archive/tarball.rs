@@ -23,6 +23,9 @@ pub enum TarEntryKind {
     Symlink(Vec<u8>),
 }
 
+/// Who is shown an entry: its path, its kind and its content.
+pub type TarVisit<'a> = dyn FnMut(&[u8], &TarEntryKind, &mut dyn Read) -> io::Result<()> + 'a;
+
 /// Shows every entry's path, kind and content to `visit`, in their order. Paths are as they are
 /// written; who makes files of them checks them.
 ///
@@ -32,7 +35,7 @@ pub enum TarEntryKind {
 pub fn tarball(
     file: &dyn ReadAt,
     limits: &Limits,
-    visit: &mut dyn FnMut(&[u8], &TarEntryKind, &mut dyn Read) -> io::Result<()>,
+    visit: &mut TarVisit<'_>,
 ) -> Result<(), ArchiveError> {
     let broken = |e: io::Error| ArchiveError::structure(format!("it is no tar.gz archive: {e}"));
     let most = limits.total.saturating_add(limits.entries.saturating_mul(1024));
@@ -76,10 +79,9 @@ pub fn tarball(
         };
         let mut content = WatchedContent { inner: &mut entry, is_broken: false };
         if let Err(e) = visit(&path, &kind, &mut content) {
-            return Err(match content.is_broken {
-                true => broken(e),
-                false => ArchiveError::write(e).of(&path),
-            });
+            let at_fault =
+                if content.is_broken { broken(e) } else { ArchiveError::write(e).of(&path) };
+            return Err(at_fault);
         }
     }
     Ok(())
@@ -132,7 +134,7 @@ mod tests {
             let mut header = tar::Header::new_gnu();
             header.set_entry_type(*kind);
             header.set_mode(0o755);
-            header.set_size(content.len() as u64);
+            header.set_size(content.len());
             header.as_gnu_mut().unwrap().name[..path.len()].copy_from_slice(path.as_bytes());
             header.set_cksum();
             tar.append(&header, *content).unwrap();

@@ -235,9 +235,10 @@ impl MirrorRun<'_> {
         let Some(keep) = self.args.keep else { return Ok(()) };
         for tag in selected.could_go(keep) {
             let reference = repo.at(Selector::Tag(tag)).to_string();
-            match self.args.json {
-                true => output::json(&json!({ "could_go": reference }))?,
-                false => output::text(format!("{reference} could go\n"))?,
+            if self.args.json {
+                output::json(&json!({ "could_go": reference }))?;
+            } else {
+                output::text(format!("{reference} could go\n"))?;
             }
         }
         Ok(())

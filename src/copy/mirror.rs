@@ -23,8 +23,7 @@ use crate::name::{Platform, Repo, Selector, Tag, Version};
 use crate::oci::{Descriptor, Manifest, ManifestBody};
 use crate::provider_registry::{OfferedVersion, SignatureOutcome, VerifiedRelease};
 use crate::registry::Upload;
-use crate::stage::plan::{PlannedArtifact, TITLE};
-use crate::stage::provider::PlannedPlatform;
+use crate::stage::plan::{PlannedArtifact, PlannedPlatform, TITLE};
 use crate::stage::push::{self, Observer, PushOptions, Pushed};
 
 pub use memory::MirrorMemory;

@@ -60,10 +60,7 @@ impl ModulePlace {
         };
         let is_relative = ["/", "./", "../"].iter().any(|start| text.starts_with(start));
         let (address, subdirectory) = split(text);
-        let url = match is_relative {
-            true => from.join(&address),
-            false => Url::parse(&address),
-        };
+        let url = if is_relative { from.join(&address) } else { Url::parse(&address) };
         let mut url = url.map_err(|_| not_taken())?;
         if url.scheme() != "https" || !url.username().is_empty() || url.password().is_some() {
             return Err(not_taken());

@@ -163,9 +163,10 @@ fn zips_and_what_vouches_for_them_arrive_byte_for_byte_and_once() {
     for forget in [true, false] {
         let state = bed.path("home/.local/state/tofufs/mirror");
         let mut words = words.clone();
-        match forget {
-            true => fs::remove_dir_all(&state).unwrap(),
-            false => words.push("--check".to_owned()),
+        if forget {
+            fs::remove_dir_all(&state).unwrap();
+        } else {
+            words.push("--check".to_owned());
         }
         let before = registry.requests().len();
         bed.lines(&words);

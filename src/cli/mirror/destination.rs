@@ -74,11 +74,7 @@ impl MirrorDestination {
                 }
             },
         };
-        let (host, name) = repo.split_once('/').unwrap_or((&repo, ""));
-        Ok(Repo {
-            host: host.parse().map_err(CommandError::usage)?,
-            name: name.parse().map_err(CommandError::usage)?,
-        })
+        repo.parse().map_err(CommandError::usage)
     }
 
     /// The repository of each provider. No two share one: a version is one release.

@@ -48,12 +48,13 @@ impl MemoryFile {
         if *memory == self.before {
             return;
         }
-        let kept = match *memory == MirrorMemory::default() {
-            true => fs::remove_file(&self.path).or_else(|e| match e.kind() {
+        let kept = if *memory == MirrorMemory::default() {
+            fs::remove_file(&self.path).or_else(|e| match e.kind() {
                 ErrorKind::NotFound => Ok(()),
                 _ => Err(e),
-            }),
-            false => replace(&self.path, &memory.document(), 0o600),
+            })
+        } else {
+            replace(&self.path, &memory.document(), 0o600)
         };
         if let Err(e) = kept {
             output::note(&format!("{} cannot be written: {e}", self.path.display()));

@@ -160,10 +160,10 @@ impl<'a> ModulesRun<'a> {
         let reference = repo.at(selector).to_string();
         let args = self.run.args;
         if let Some(digest) = there {
-            return match args.check {
-                true => Ok(()),
-                false => self.print(&reference, Some(&digest.to_string()), None, &[]),
-            };
+            if args.check {
+                return Ok(());
+            }
+            return self.print(&reference, Some(&digest.to_string()), None, &[]);
         }
         if args.check || args.dry_run {
             self.missing += usize::from(args.check);

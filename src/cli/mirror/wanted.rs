@@ -52,10 +52,10 @@ pub fn wanted(
         all.extend(naming.listed(&environment.base.join(file))?);
     }
     all.extend(naming.required(environment)?);
-    match all.is_empty() {
-        true => Err(CommandError::failed("no provider is named, so nothing can be mirrored")),
-        false => Ok(all),
+    if all.is_empty() {
+        return Err(CommandError::failed("no provider is named, so nothing can be mirrored"));
     }
+    Ok(all)
 }
 
 fn default() -> Result<Host, CommandError> {

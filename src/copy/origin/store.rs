@@ -47,8 +47,11 @@ pub struct OriginStore {
     registry: ProviderRegistry,
     options: OriginOptions,
     places: Semaphore,
-    made: Mutex<BTreeMap<(RepoName, Tag), Arc<OnceCell<MadeRelease>>>>,
+    made: Mutex<BTreeMap<(RepoName, Tag), MadeOnce>>,
 }
+
+/// A release that is made by whoever asks first.
+type MadeOnce = Arc<OnceCell<MadeRelease>>;
 
 /// A release as it was made.
 struct MadeRelease {
@@ -117,11 +120,7 @@ impl OriginStore {
     }
 
     /// The release, made once however many ask for it. A failure is not kept.
-    async fn release(
-        &self,
-        repo: &RepoName,
-        tag: &Tag,
-    ) -> Result<Arc<OnceCell<MadeRelease>>, Refusal> {
+    async fn release(&self, repo: &RepoName, tag: &Tag) -> Result<MadeOnce, Refusal> {
         let cell = Arc::clone(self.made.lock().entry((repo.clone(), tag.clone())).or_default());
         cell.get_or_try_init(|| self.make(repo, tag)).await?;
         Ok(cell)
