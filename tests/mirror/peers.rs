@@ -24,8 +24,11 @@ const PLATFORMS: [&str; 4] = ["darwin_arm64", "linux_amd64", "linux_arm64", "win
 struct Peer {
     host: String,
     authority: PathBuf,
-    blob: Box<dyn Fn(&str, &Digest) -> PathBuf>,
+    blob: BlobPlace,
 }
+
+/// Where a blob of a repository lies on the registry's disk.
+type BlobPlace = Box<dyn Fn(&str, &Digest) -> PathBuf>;
 
 fn publish(bed: &mut Bed) -> Vec<Published> {
     let mut all = Vec::new();
@@ -188,7 +191,7 @@ fn all_arrives_in_zot() {
     let is_there = || TcpStream::connect(("127.0.0.1", port)).is_ok();
     assert!(wait_until(Duration::from_secs(30), is_there), "zot does not start");
     let blob = move |repo: &str, digest: &Digest| {
-        store.join(repo).join("blobs/sha256").join(digest.hex().to_string())
+        store.join(repo).join("blobs/sha256").join(&*digest.hex())
     };
     let host = format!("127.0.0.1:{port}");
     all_arrives(&Peer { host, authority, blob: Box::new(blob) });
