@@ -20,6 +20,7 @@ pub mod push;
 mod remove;
 mod roots;
 mod tree;
+pub mod unpack;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};

@@ -394,7 +394,7 @@ pub struct LikeArgs {
 }
 
 /// How a registry is reached, logged in to and waited for.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Registries")]
 pub struct ReachArgs {
     /// How long an operation waits without progress before it fails with ETIMEDOUT
@@ -450,7 +450,7 @@ pub struct StorageArgs {
 }
 
 /// How large archives may be.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Archives")]
 pub struct ArchiveArgs {
     /// Refuse packages that are larger than this
