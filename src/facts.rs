@@ -12,6 +12,7 @@
 //!
 //! INVARIANT: nothing leaves this layer that was not verified against the digest it was asked by.
 
+mod admit;
 mod blocking;
 mod budget;
 mod content;
@@ -27,6 +28,7 @@ mod package;
 mod prefetch;
 mod providers;
 mod recent_failures;
+mod referrers;
 mod registries;
 mod remembered;
 mod running;
@@ -40,6 +42,7 @@ mod weighed;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use admit::{Admitted, Gate, GivenVerdict};
 pub use blocking::blocking;
 pub use budget::RequestingUser;
 pub use content::Content;
@@ -50,6 +53,7 @@ pub use names::KnownNames;
 pub use package::{MemberContent, VerifiedPackage};
 pub use prefetch::Unpacking;
 pub use providers::{ProviderOptions, Providers};
+pub use referrers::ReferrerFacts;
 pub use registries::MountSource;
 pub use remembered::{remember, remembered_in};
 pub use running::{Download, on_behalf_of};
@@ -61,6 +65,7 @@ use crate::archive;
 use crate::name::Host;
 use crate::store::Store;
 use crate::tree::Need;
+use crate::trust::Policies;
 use budget::Budgets;
 use fetch::Fetcher;
 use look::SourceLook;
@@ -82,6 +87,8 @@ pub struct FactsOptions {
     pub deadline: Duration,
     /// Limits of archives.
     pub limits: archive::Limits,
+    /// Which releases may be opened.
+    pub policies: Arc<Policies>,
     /// What of providers was asked for.
     pub providers: ProviderOptions,
 }
@@ -96,6 +103,8 @@ pub struct Facts {
     manifests: Arc<Manifests>,
     content: Arc<Content>,
     tags: Arc<Tags>,
+    referrers: Arc<ReferrerFacts>,
+    gate: Arc<Gate>,
 }
 
 impl Facts {
@@ -128,9 +137,24 @@ impl Facts {
             manifests: manifests.clone(),
             budgets,
         };
+        let content = Arc::new(Content::new(fetcher));
+        let (ttl, policies) = (options.tag_ttl, options.policies);
+        let tags = Arc::new(Tags::new(sources, ttl, deadline));
+        let referrers = Arc::new(ReferrerFacts::new(
+            store.clone(),
+            registries.clone(),
+            manifests.clone(),
+            content.clone(),
+            ttl,
+            deadline,
+        ));
+        let (heard, of_tags) = (referrers.clone(), tags.clone());
+        let gate = Gate::new(policies, manifests.clone(), heard, of_tags, ttl, deadline);
         Arc::new(Facts {
-            tags: Arc::new(Tags::new(sources, options.tag_ttl, deadline)),
-            content: Arc::new(Content::new(fetcher)),
+            tags,
+            referrers,
+            gate: Arc::new(gate),
+            content,
             store,
             deadline,
             registries,
@@ -175,6 +199,16 @@ impl Facts {
         &self.tags
     }
 
+    /// What speaks about manifests.
+    pub fn referrers(&self) -> &Arc<ReferrerFacts> {
+        &self.referrers
+    }
+
+    /// Who may open what.
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
     /// The sources as the user named them, once for each registry of which they hold a part, and
     /// how they are. Looks into the stores.
     pub fn sources(&self) -> Vec<(String, Health)> {
@@ -203,6 +237,8 @@ impl Facts {
     /// again. The last answers stay as what serves during an outage.
     pub fn forget(&self, wanted: impl Fn(&Need) -> bool) {
         self.tags.forget(wanted);
+        self.referrers.forget();
+        self.gate.forget();
         self.manifests.forget_failures();
         self.content.forget_failures();
     }

@@ -24,6 +24,7 @@ mod outage;
 mod paging;
 mod process;
 mod push;
+pub mod referrers;
 pub mod remote;
 mod request;
 mod retry;
@@ -42,6 +43,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use outage::Asker;
+pub use referrers::Referrers;
 pub use upload::{BlobSource, Hold, Removed, Upload, Uploaded};
 
 use crate::digest::Digest;
@@ -109,8 +111,8 @@ pub enum Greeting {
 /// `TimedOut`, `Unreachable` or `Untrusted`.
 #[async_trait]
 pub trait Registry: Send + Sync {
-    /// All tags of a repository: sorted, without duplicates, and only such as are valid tags and no
-    /// claims of writers. `Absent` if there is no such repository.
+    /// All tags of a repository: sorted, without duplicates, and only such as are valid tags and
+    /// not [hidden](Tag::is_hidden). `Absent` if there is no such repository.
     async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, Refusal>;
 
     /// All repositories, sorted. `Absent` if the registry does not list them.
@@ -128,6 +130,9 @@ pub trait Registry: Send + Sync {
     async fn lacking(&self, _repo: &RepoName, _manifests: &[Digest]) -> Vec<Digest> {
         Vec::new()
     }
+
+    /// The manifests that say that they speak about `subject`: tagged or not, each once, unverified.
+    async fn referrers(&self, repo: &RepoName, subject: &Digest) -> Referrers;
 
     /// Writes the rest of a blob into `sink`, from the sink's position on; exactly `blob.size`
     /// bytes in all, else `Integrity`. A blob that a manifest names and the registry lacks is

@@ -8,6 +8,7 @@
 //! INVARIANT: a staged byte is removed only after the journal says durably that the tags stand for
 //! the release, and only if it is what was sealed.
 
+pub mod attach;
 mod blob;
 mod early;
 mod error;
@@ -18,6 +19,7 @@ pub mod provider;
 pub mod push;
 mod remove;
 mod roots;
+pub mod sign;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -48,6 +50,7 @@ use plan::{Destined, ReleasePlan};
 use push::{Observer, PushStep};
 use remove::Snapshot;
 use roots::StagingRoots;
+use sign::ReleaseSigner;
 
 /// The directory that users write to, inside the one of [`StageOptions::dir`].
 pub const STAGING: &str = "staging";
@@ -110,6 +113,8 @@ pub struct StageOptions {
     pub allow_overwrite: bool,
     /// How large archives may be.
     pub limits: Limits,
+    /// Who signs what is committed.
+    pub signer: Option<Arc<dyn ReleaseSigner>>,
 }
 
 /// What a commit is asked to do.
@@ -158,6 +163,7 @@ pub struct Stage {
     destinations: Vec<PublishDestination>,
     mapping: Mapping,
     allow_overwrite: bool,
+    signer: Option<Arc<dyn ReleaseSigner>>,
     /// Of two that commit one root at once, one does.
     commits: Flights<RelPath, Vec<Pushed>, Refusal>,
     /// For sending ahead of a commit, one at a time.
@@ -203,6 +209,7 @@ impl Stage {
             destinations: options.destinations,
             mapping: options.mapping,
             allow_overwrite: options.allow_overwrite,
+            signer: options.signer,
             commits: Flights::new(TO_THE_END, |root| Refusal::lost(roots::subject(root))),
             early: Semaphore::new(1),
             sealed: Mutex::new(BTreeMap::new()),
@@ -359,8 +366,10 @@ impl Stage {
         })
         .await?;
         self.sealed.lock().insert(root.clone(), StageState::Uploading);
-        let options =
-            push::PushOptions { allow_overwrite: self.allow_overwrite || request.allow_overwrite };
+        let options = push::PushOptions {
+            allow_overwrite: self.allow_overwrite || request.allow_overwrite,
+            signer: self.signer.as_deref(),
+        };
         let mut committed = Vec::new();
         for plan in &plans {
             let upload = self.upload(&plan.repo)?;

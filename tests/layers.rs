@@ -22,6 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("lockfile", &["digest", "name"]),
     ("moment", &[]),
     ("openpgp", &[]),
+    ("trust", &["digest", "name", "oci"]),
     ("tree", VALUES),
     (
         "registry",
@@ -38,14 +39,14 @@ const LAYERS: &[(&str, &[&str])] = &[
         "facts",
         &[
             "bounded", "flight", "failure", "digest", "name", "oci", "artifact", "members",
-            "mapping", "moment", "tree", "registry", "store", "archive",
+            "mapping", "moment", "tree", "registry", "store", "archive", "trust",
         ],
     ),
     (
         "stage",
         &[
             "disk", "flight", "failure", "digest", "name", "oci", "artifact", "members", "mapping",
-            "tree", "registry", "archive", "local",
+            "tree", "registry", "archive", "local", "trust",
         ],
     ),
     (
@@ -65,13 +66,14 @@ const LAYERS: &[(&str, &[&str])] = &[
             "store",
             "facts",
             "stage",
+            "trust",
         ],
     ),
     (
         "fs",
         &[
             "bounded", "failure", "digest", "name", "oci", "artifact", "members", "mapping",
-            "moment", "tree", "registry", "store", "archive", "local", "facts", "stage",
+            "moment", "tree", "registry", "store", "archive", "local", "facts", "stage", "trust",
         ],
     ),
     ("fuse", &["digest", "name", "oci", "artifact", "members", "local", "facts", "fs"]),
@@ -100,6 +102,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "copy",
             "fs",
             "fuse",
+            "trust",
         ],
     ),
     ("main", &["cli"]),
@@ -111,7 +114,7 @@ const VALUES: &[&str] =
 /// The only modules that may use an outside crate. Crates that are no kind of I/O or format
 /// (`bytes`, `serde`, `thiserror`, `tokio`, `tracing`, `rustix` …) have no home.
 const HOMES: &[(&str, &[&str])] = &[
-    ("base64", &["digest", "openpgp", "registry"]),
+    ("base64", &["digest", "oci", "openpgp", "registry", "trust"]),
     ("blake3", &["store"]),
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),
@@ -119,14 +122,14 @@ const HOMES: &[(&str, &[&str])] = &[
     ("flate2", &["archive"]),
     ("fuser", &["fuse"]),
     ("hcl", &["mapping", "cli"]),
-    ("hcl_edit", &["lockfile", "cli"]),
+    ("hcl_edit", &["lockfile", "trust", "cli"]),
     ("httpdate", &["registry"]),
     ("hyper_util", &["registry"]),
     ("indicatif", &["cli"]),
     ("libdeflater", &["archive"]),
     ("lru", &["bounded", "facts"]),
     ("reqwest", &["registry"]),
-    ("ring", &["openpgp"]),
+    ("ring", &["openpgp", "trust"]),
     ("rustls", &["registry"]),
     ("rustls_native_certs", &["registry"]),
     ("semver", &["name"]),

@@ -263,6 +263,7 @@ fn file_system(
         tag_ttl: settings.network.tag_ttl,
         deadline: settings.network.deadline,
         limits: settings.limits,
+        policies: settings.policies.load()?,
         providers: settings.providers.options(&mapping, settings.network.offline),
     });
     let options = fs::FsOptions {
@@ -390,6 +391,7 @@ impl Service for Controlled {
                 serde_json::to_value(like::told(&self.settings)).map_err(|e| e.to_string())
             }
             ControlRequest::Refresh { path } => {
+                let path = self.path_to_refresh(path).await?;
                 let (fs, session) = (Arc::clone(&self.fs), Arc::clone(&self.session));
                 if let Some(connections) = self.access.opened() {
                     connections.renew();
@@ -403,6 +405,22 @@ impl Service for Controlled {
 }
 
 impl Controlled {
+    /// Reads the policies again. Where they count, whatever was opened by others is looked up anew.
+    async fn path_to_refresh(&self, path: String) -> Result<String, String> {
+        let files = self.settings.policies.clone();
+        let read = tokio::task::spawn_blocking(move || files.load());
+        let policies = read
+            .await
+            .map_err(|e| e.to_string())?
+            .map_err(|e| format!("{e}; the policies that were read before stay in force"))?;
+        let gate = self.fs.facts().gate();
+        if policies.is_empty() && !gate.has_policies() {
+            return Ok(path);
+        }
+        gate.replace(policies);
+        Ok(String::new())
+    }
+
     fn status(&self, report: fs::MountReport, staged: Vec<status::StagedStatus>) -> status::Mount {
         let requests = self
             .access

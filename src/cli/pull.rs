@@ -20,6 +20,7 @@ pub fn run(args: &PullArgs) -> Result<(), CommandError> {
     needed::check_limit(&needs, registries.store())?;
     let _held = needed::held(&needs, &registries)?;
     let fetched = needed::fetched(&runtime, &needs, &registries)?;
+    needed::referrers(&runtime, &needs, args.referrers.into(), &registries)?;
     needed::remember(&args.needs, &needs, &registries)?;
     let releases = || needs.artifacts.iter().zip(fetched.iter().copied());
     if args.json {

@@ -13,6 +13,7 @@ use super::args::carry::ReadingArgs;
 use super::directories::DirectoryEnvironment;
 use super::network::Network;
 use super::output::CommandError;
+use super::policy::PolicyFiles;
 use super::source::SourceSetting;
 use super::{carried, daemon, mapping, status};
 use crate::archive::Limits;
@@ -24,6 +25,7 @@ use crate::name::Host;
 use crate::registry::Asker;
 use crate::registry::connections::Connections;
 use crate::store::{self, Store};
+use crate::trust::Policies;
 
 /// The registries, as a command asks them. What it asks for is asked anew: tags are believed for no
 /// time.
@@ -34,6 +36,8 @@ pub struct Registries {
     store: Arc<Store>,
     /// How large archives may be.
     limits: Limits,
+    /// Which releases may be opened.
+    policies: Arc<Policies>,
     facts: Mutex<BTreeMap<Host, Arc<Facts>>>,
 }
 
@@ -66,7 +70,8 @@ impl Registries {
             access.connections()?;
         }
         let limits = args.archives.limits();
-        Ok(Registries { access, stores, store, limits, facts: Mutex::default() })
+        let policies = PolicyFiles::new(&args.policy, &environment.base).load()?;
+        Ok(Registries { access, stores, store, limits, policies, facts: Mutex::default() })
     }
 
     /// The rules by which providers are found: those that the command was told, and behind them, if
@@ -86,6 +91,16 @@ impl Registries {
             Some(given) => Ok(given),
             None => Ok(carried::of_sources(&self.stores)?.mapping),
         }
+    }
+
+    /// Which releases may be opened.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    /// The same by other policies.
+    pub fn with_policies(self, policies: Arc<Policies>) -> Registries {
+        Registries { policies, ..self }
     }
 
     /// How registries are reached.
@@ -116,6 +131,7 @@ impl Registries {
             tag_ttl: self.network().tag_ttl,
             deadline: self.network().deadline,
             limits: self.limits,
+            policies: Arc::clone(&self.policies),
             providers: facts::ProviderOptions::default(),
         })
     }
@@ -167,6 +183,7 @@ impl Registries {
             tag_ttl: self.network().tag_ttl,
             deadline: self.network().deadline,
             limits: self.limits,
+            policies: Arc::clone(&self.policies),
             providers: facts::ProviderOptions::default(),
         }))
     }

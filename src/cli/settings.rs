@@ -12,8 +12,10 @@ use super::account::Account;
 use super::args::{AccessArgs, KernelFlag, MountArgs};
 use super::directories::{DirectoryEnvironment, absolute};
 use super::network::Network;
+use super::policy::PolicyFiles;
 use super::providers::ProviderSettings;
 use super::settings_error::{SettingsError, refuse};
+use super::sign::SigningSetting;
 use super::source::SourceSetting;
 use crate::archive::Limits;
 use crate::fuse::session;
@@ -33,6 +35,10 @@ pub struct MountSettings {
     pub mapping: Option<Mapping>,
     /// Which providers are shown.
     pub providers: ProviderSettings,
+    /// Which releases may be opened.
+    pub policies: PolicyFiles,
+    /// Who signs what is committed.
+    pub signing: SigningSetting,
     /// How large archives may be.
     pub limits: Limits,
     /// The cache's directory.
@@ -95,6 +101,8 @@ impl MountSettings {
                 Err(e) => return refuse(e.subject, e.rule),
             },
             providers: ProviderSettings::new(&args.providers, base),
+            policies: PolicyFiles::new(&args.policy, base),
+            signing: SigningSetting::new(&args.signing, base),
             limits: args.archives.limits(),
             cache_dir: environment.cache_dir(args.storage.cache_dir.as_deref())?,
             cache_size: args.storage.cache_size.0,

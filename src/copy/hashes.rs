@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 
 use crate::artifact::{H1_ANNOTATION, Release, Target};
 use crate::digest::Digest;
-use crate::facts::{Facts, Unpacking};
+use crate::facts::{Admitted, Facts, Unpacking};
 use crate::failure::{Failure, Refusal};
 use crate::lockfile::PackageHash;
 use crate::name::{Platform, Repo, Selector};
@@ -89,10 +89,11 @@ pub async fn targets(
 /// Fetches and reads all of it.
 pub async fn computed(
     facts: &Arc<Facts>,
+    admitted: &Admitted,
     repo: &Repo,
     zip: &Descriptor,
 ) -> Result<(PackageHash, bool), Refusal> {
-    let package = facts.content().package(repo, zip, Unpacking::WhenOpened).await?;
+    let package = facts.content().package(admitted, repo, zip, Unpacking::WhenOpened).await?;
     let hashes = facts.content().hashes(&package).await?;
     Ok((PackageHash::of_files(&hashes.directory), hashes.directory != hashes.archive))
 }

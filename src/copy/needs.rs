@@ -19,7 +19,7 @@ use super::select::{Selected, release, select};
 use super::{RegistryFacts, hashes};
 use crate::artifact::Release;
 use crate::digest::Digest;
-use crate::facts::{Facts, blocking};
+use crate::facts::{Admitted, Facts, blocking};
 use crate::failure::{Failure, Refusal};
 use crate::lockfile::{self, Client, LockFile};
 use crate::mapping::{Mapping, MappingError};
@@ -146,6 +146,19 @@ impl NeededArtifact {
         let selector =
             self.tags.first().cloned().map_or(Selector::Digest(self.digest), Selector::Tag);
         self.repo.at(selector)
+    }
+
+    /// Leave to read its packages, by each of the names by which it is needed.
+    ///
+    /// # Errors
+    /// As of [`Gate::admit`](crate::facts::Gate::admit).
+    pub async fn admitted(&self, facts: &Facts) -> Result<Admitted, Refusal> {
+        let mut admitted = facts.gate().admit(&self.reference(), self.digest).await?;
+        for tag in self.tags.iter().skip(1) {
+            let reference = self.repo.at(Selector::Tag(tag.clone()));
+            admitted = facts.gate().admit(&reference, self.digest).await?;
+        }
+        Ok(admitted)
     }
 
     /// All manifests: the release's own, and those of its platforms.

@@ -15,7 +15,7 @@ use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
 use crate::name::{RepoName, Selector, Tag};
 use crate::oci::Descriptor;
-use crate::registry::{BlobError, BlobSink, Greeting, RawManifest, Registry};
+use crate::registry::{BlobError, BlobSink, Greeting, RawManifest, Referrers, Registry};
 
 /// See the module.
 pub(super) struct WatchedSource {
@@ -88,6 +88,12 @@ impl Registry for WatchedSource {
 
     async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, Refusal> {
         self.noted(self.inner.manifest(repo, selector).await)
+    }
+
+    async fn referrers(&self, repo: &RepoName, subject: &Digest) -> Referrers {
+        let said = self.inner.referrers(repo, subject).await;
+        self.note(said.unheard.as_ref());
+        said
     }
 
     async fn lacking(&self, repo: &RepoName, manifests: &[Digest]) -> Vec<Digest> {

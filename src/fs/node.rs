@@ -212,6 +212,11 @@ impl TargetNode {
         self.target()
     }
 
+    /// The release in which it is, once that is known.
+    pub(super) fn release(&self) -> Option<&Arc<Bound>> {
+        self.place.get().map(|(release, _)| release)
+    }
+
     pub(super) fn target(&self) -> Option<&Target> {
         let (release, at) = self.place.get()?;
         release.targets().get(*at)

@@ -155,6 +155,8 @@ impl Views {
         since: Instant,
     ) -> Result<Arc<[u8]>, FsError> {
         let digest = self.facts.tags().bind(repo, tag, since).await?;
+        let reference = repo.at(Selector::Tag(tag.clone()));
+        self.facts.gate().admit(&reference, digest).await?;
         let Release::Provider(targets) = self.facts.manifests().release(repo, digest).await?.1
         else {
             let subject = repo.at(Selector::Digest(digest));

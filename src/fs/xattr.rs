@@ -13,9 +13,10 @@ use super::node::{InodeNode, ReleaseNode, TargetNode};
 use crate::artifact::{Release, annotated_h1};
 use crate::digest::Digest;
 use crate::facts::Facts;
-use crate::name::Selector;
+use crate::name::{Reference, Selector};
 use crate::oci::{Descriptor, Manifest};
 use crate::tree::Need;
+use crate::trust::Admission;
 
 type Attributes = Vec<(String, Vec<u8>)>;
 
@@ -110,6 +111,9 @@ impl ExtendedAttributes {
                 of_package(&manifest, None, &archive, out);
             }
         }
+        if let Some(digest) = node.digest() {
+            self.of_gate(&node.reference, digest, out);
+        }
         if let Selector::Tag(tag) = &node.reference.selector {
             let need = Need::Binding(node.reference.repo.clone(), tag.clone());
             if node.digest().is_some()
@@ -120,11 +124,29 @@ impl ExtendedAttributes {
         }
     }
 
+    /// What the policies said of a release when it was opened.
+    fn of_gate(&self, reference: &Reference, digest: Digest, out: &mut Attributes) {
+        let Some(given) = self.facts.gate().known(reference, digest) else { return };
+        match given.verdict {
+            Ok(admission) => {
+                add(out, "user.tofufs.policy", admission.word());
+                if let Admission::Signed(by) = admission {
+                    let by: Vec<String> = by.into_iter().collect();
+                    add(out, "user.tofufs.signed_by", by.join(" "));
+                }
+            }
+            Err(_) => add(out, "user.tofufs.policy", "refused"),
+        }
+    }
+
     fn of_target(&self, node: &TargetNode, out: &mut Attributes) {
         let Some(target) = node.target() else { return };
         let digest = target.manifest.digest;
         add(out, "user.oci.reference", node.repo().at(Selector::Digest(digest)).to_string());
         add(out, "user.oci.digest", digest.to_string());
+        if let Some(release) = node.release() {
+            self.of_gate(&release.reference, release.manifest.digest, out);
+        }
         if let Some((manifest, layer)) = node.known(&self.facts) {
             of_manifest(manifest, out);
             of_package(manifest, Some(&target.manifest), layer, out);

@@ -24,7 +24,7 @@ use super::request::{Question, RegistryRequester};
 use super::retry::{Fault, Patience, RETRIES};
 use super::scope::TokenScope;
 use super::transport::Transport;
-use super::{BlobError, BlobSink, Greeting, RawManifest, Registry};
+use super::{BlobError, BlobSink, Greeting, RawManifest, Referrers, Registry};
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal, Subject};
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
@@ -297,7 +297,7 @@ impl Registry for Remote {
         let path = format!("{repo}/tags/list?n=1000");
         let tags = self.list(&path, TokenScope::Pull(repo.clone()), judge_tags).await;
         let mut tags: Vec<Tag> = tags.map_err(|fault| fault.about(self.repo(repo)))?;
-        tags.retain(|tag| !tag.is_claim());
+        tags.retain(|tag| !tag.is_hidden());
         Ok(tags)
     }
 
@@ -328,6 +328,13 @@ impl Registry for Remote {
             Err(fault) => Err(fault),
         };
         raw.map_err(|fault| fault.about(self.repo(repo).at(selector.clone())))
+    }
+
+    async fn referrers(&self, repo: &RepoName, subject: &Digest) -> Referrers {
+        let said = self.referrers_of(repo, subject).await;
+        Referrers::of(
+            said.map_err(|fault| fault.about(self.repo(repo).at(Selector::Digest(*subject)))),
+        )
     }
 
     async fn blob(

@@ -7,7 +7,7 @@
 //! except where that was asked for. (A program that takes no turns can come between that look and
 //! the put.)
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::blob::PushBlob;
 use super::plan::{PlannedArtifact, ReleasePlan};
 use super::provider::PlannedPlatform;
+use super::sign::ReleaseSigner;
 use crate::artifact::{self, PACKAGE_DIGEST_ANNOTATION, Release};
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
@@ -41,10 +42,12 @@ const LACKING_PAUSES: [Duration; 3] =
 const TRIES: u32 = 5;
 
 /// How a push is done.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct PushOptions {
+#[derive(Clone, Copy, Default)]
+pub struct PushOptions<'a> {
     /// A tag, or a platform of a provider release, that holds another digest is overwritten.
     pub allow_overwrite: bool,
+    /// Who signs each release, before its tag makes it visible.
+    pub signer: Option<&'a dyn ReleaseSigner>,
 }
 
 /// A tag that stands for what was pushed.
@@ -106,16 +109,25 @@ pub trait Observer: Send + Sync {
 pub async fn push(
     plan: &ReleasePlan,
     upload: &dyn Upload,
-    options: PushOptions,
+    options: PushOptions<'_>,
     observer: &dyn Observer,
 ) -> Result<Vec<Pushed>, Refusal> {
-    if let Some(tag) = plan.tags.iter().find(|tag| tag.is_claim()) {
-        let rule =
-            format!("{tag} is a name by which tofufs keeps writers apart, and no list shows it");
+    if let Some(tag) = plan.tags.iter().find(|tag| tag.is_hidden()) {
+        let rule = format!(
+            "{tag} is a name that is there for machines (claims of writers, lists of referrers), and no list shows it"
+        );
         return Err(Refusal::new(Failure::Invalid, &plan.repo, rule).remedy("choose another tag"));
     }
     let told = |what: &str| observer.waits(what);
-    let mut push = ReleasePush { plan, upload, options, observer, told: &told, content: None };
+    let mut push = ReleasePush {
+        plan,
+        upload,
+        options,
+        observer,
+        told: &told,
+        content: None,
+        signed: Mutex::default(),
+    };
     push.check_free().await?;
     let mut pushed: Vec<Pushed> = Vec::new();
     for tag in &plan.tags {
@@ -150,11 +162,13 @@ struct Sent {
 struct ReleasePush<'a> {
     plan: &'a ReleasePlan,
     upload: &'a dyn Upload,
-    options: PushOptions,
+    options: PushOptions<'a>,
     observer: &'a dyn Observer,
     told: Told<'a>,
     /// Set when blobs and manifests are there.
     content: Option<Sent>,
+    /// What was signed by this push.
+    signed: Mutex<HashSet<(Tag, Digest)>>,
 }
 
 impl ReleasePush<'_> {
@@ -173,9 +187,11 @@ impl ReleasePush<'_> {
     async fn module(&mut self, tag: &Tag, manifest: &Manifest) -> Result<Digest, Refusal> {
         let ours = manifest.digest;
         if !self.is_free(tag, ours).await? {
+            self.sign(tag, manifest).await?;
             return Ok(ours);
         }
         self.content().await?;
+        self.sign(tag, manifest).await?;
         for _ in 0..TRIES {
             let mut turn = self.turn(tag).await?;
             let put = self.module_in_turn(&mut turn, tag, manifest).await;
@@ -224,6 +240,9 @@ impl ReleasePush<'_> {
     async fn provider(&mut self, tag: &Tag) -> Result<Digest, Refusal> {
         let there = self.present(tag).await?;
         if let Merged::Same(digest) = self.merged(tag, there).await? {
+            if self.options.signer.is_some() {
+                self.sign(tag, &self.manifest(digest).await?).await?;
+            }
             return Ok(digest);
         }
         self.content().await?;
@@ -253,6 +272,7 @@ impl ReleasePush<'_> {
             };
             ours = Some(merged.digest);
             self.put_by_digest(&merged).await?;
+            self.sign(tag, &merged).await?;
             let now = self.present(tag).await?;
             if now != before {
                 before = now;
@@ -271,6 +291,18 @@ impl ReleasePush<'_> {
         }
         let ours = ours.unwrap_or_else(|| Digest::of(b""));
         Err(self.lost(tag, ours, before))
+    }
+
+    /// Has the release signed, once for each of its tags.
+    async fn sign(&self, tag: &Tag, manifest: &Manifest) -> Result<(), Refusal> {
+        let (digest, Some(signer)) = (manifest.digest, self.options.signer) else { return Ok(()) };
+        if self.signed.lock().contains(&(tag.clone(), digest)) {
+            return Ok(());
+        }
+        let subject = manifest.descriptor();
+        signer.sign(self.upload, &self.plan.repo, &subject, Some(tag)).await?;
+        self.signed.lock().insert((tag.clone(), digest));
+        Ok(())
     }
 
     async fn merged(&self, tag: &Tag, there: Option<Digest>) -> Result<Merged, Refusal> {

@@ -96,6 +96,7 @@ pub fn mount(
         false => fake.clone(),
     };
     let facts = Facts::new(facts::FactsOptions {
+        policies: Default::default(),
         sources: vec![facts::MountSource::Registry {
             host,
             prefix: None,

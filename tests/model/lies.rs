@@ -41,6 +41,7 @@ fn facts_within(
 ) -> Arc<Facts> {
     let host: tofufs::name::Host = HOST.parse().unwrap();
     Facts::new(facts::FactsOptions {
+        policies: Default::default(),
         sources: vec![facts::MountSource::Registry {
             host,
             prefix: None,

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
 use super::mapping::MappingArgs;
+use super::policy::PolicyArgs;
 use super::{ArchiveArgs, LikeArgs, ReachArgs, Size};
+use crate::copy::graph::CarriedReferrers;
 use crate::copy::needs::ReferencePattern;
 use crate::lockfile::Client;
 use crate::name::Platform;
@@ -50,6 +52,10 @@ pub struct ReadingArgs {
     #[command(flatten)]
     pub reach: ReachArgs,
 
+    /// Which releases may be opened.
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+
     /// How large packages may be.
     #[command(flatten)]
     pub archives: ArchiveArgs,
@@ -57,6 +63,28 @@ pub struct ReadingArgs {
     /// How much the cache may hold; the least recently used content goes first
     #[arg(long, value_name = "SIZE", default_value = "20GiB", help_heading = "Storage")]
     pub cache_size: Size,
+}
+
+/// What is taken along of that which speaks about releases.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum ReferrersArg {
+    /// Everything: signatures, bills of materials, scan reports.
+    #[default]
+    All,
+    /// Signatures and attestations (Sigstore bundles).
+    Signatures,
+    /// Nothing.
+    None,
+}
+
+impl From<ReferrersArg> for CarriedReferrers {
+    fn from(arg: ReferrersArg) -> CarriedReferrers {
+        match arg {
+            ReferrersArg::All => CarriedReferrers::All,
+            ReferrersArg::Signatures => CarriedReferrers::Signatures,
+            ReferrersArg::None => CarriedReferrers::None,
+        }
+    }
 }
 
 /// The client whose defaults count.
@@ -156,6 +184,10 @@ Examples:
 /// Arguments of `pull`.
 #[derive(Args, Debug)]
 pub struct PullArgs {
+    /// What comes along of that which speaks about the releases
+    #[arg(long, value_name = "WHICH", value_enum, default_value_t)]
+    pub referrers: ReferrersArg,
+
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -185,6 +217,10 @@ pub struct PinArgs {
     #[arg(long)]
     pub remove: bool,
 
+    /// What comes along of that which speaks about the releases
+    #[arg(long, value_name = "WHICH", value_enum, default_value_t)]
+    pub referrers: ReferrersArg,
+
     /// What for. Without --platform: this host's.
     #[command(flatten)]
     pub needs: NeedsArgs,
@@ -209,6 +245,10 @@ pub struct BundleArgs {
     /// Write nothing; print what would be added, and how much it is
     #[arg(long)]
     pub dry_run: bool,
+
+    /// What comes along of that which speaks about the releases
+    #[arg(long, value_name = "WHICH", value_enum, default_value_t)]
+    pub referrers: ReferrersArg,
 
     /// Print JSON
     #[arg(long)]

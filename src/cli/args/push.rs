@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
+use super::sign::SigningArgs;
 use super::{ArchiveArgs, LikeArgs, ReachArgs};
 use crate::name::Tag;
 
@@ -58,6 +59,10 @@ pub struct PushArgs {
     /// The mount that it takes after.
     #[command(flatten)]
     pub like: LikeArgs,
+
+    /// Who signs it.
+    #[command(flatten)]
+    pub signing: SigningArgs,
 
     /// Talking to the registry.
     #[command(flatten)]

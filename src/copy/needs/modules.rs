@@ -225,8 +225,9 @@ impl ModuleWalk<'_> {
                 let rule = format!("this is a provider release, but {by} uses it as a module");
                 return Err(Refusal::new(Failure::Structure, reference, rule).into());
             };
-            let package =
-                facts.content().package(&reference.repo, &zip, Unpacking::WhenOpened).await?;
+            let admitted = facts.gate().admit(reference, digest).await?;
+            let (content, repo) = (facts.content(), &reference.repo);
+            let package = content.package(&admitted, repo, &zip, Unpacking::WhenOpened).await?;
             let inside: PathBuf = plain(dir).unwrap_or_default().into_iter().collect();
             let wanted = (reference.clone(), digest, zip);
             if !self.found.releases.contains(&wanted) {

@@ -32,12 +32,14 @@ impl Releases {
     pub(in crate::fs) async fn content(&self, node: &InodeNode) -> Result<MemberContent, FsError> {
         match node {
             InodeNode::File { package, number, .. } => {
+                self.facts.gate().again(&package.admitted).await?;
                 Ok(self.facts.content().open(package, *number).await?)
             }
             InodeNode::Zip(target) => {
                 self.confirm(target).await?;
-                let layer = self.zip_of(target).await?;
-                Ok(MemberContent::Object(self.facts.content().blob(target.repo(), layer).await?))
+                let admitted = self.admitted_target(target).await?;
+                let (content, layer) = (self.facts.content(), self.zip_of(target).await?);
+                Ok(MemberContent::Object(content.blob(&admitted, target.repo(), layer).await?))
             }
             InodeNode::Document(bytes) => Ok(MemberContent::Bytes(bytes.clone())),
             InodeNode::Lock => Ok(MemberContent::Bytes(Arc::new([]))),
