@@ -23,7 +23,6 @@ mod health;
 mod look;
 mod manifests;
 mod names;
-mod open_objects;
 mod package;
 mod prefetch;
 mod providers;
@@ -37,7 +36,6 @@ mod unpack;
 mod view;
 mod walk;
 mod watched_source;
-mod weighed;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

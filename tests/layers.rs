@@ -127,7 +127,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hyper_util", &["registry"]),
     ("indicatif", &["cli"]),
     ("libdeflater", &["archive"]),
-    ("lru", &["bounded", "facts"]),
+    ("lru", &["bounded"]),
     ("reqwest", &["registry"]),
     ("ring", &["openpgp", "trust"]),
     ("rustls", &["registry"]),

@@ -179,8 +179,8 @@ fn say_how_files_are_read(
     let sample = std::fs::File::open(settings.cache_dir.join(store::CACHE_TAG));
     if sample.as_ref().is_ok_and(|sample| !store::has_no_writer(sample)) {
         return tracing::info!(
-            "files are read through tofufs, without passthrough: the cache's file system does not tell who can write to \
-             a file (overlayfs, or one without leases)"
+            "files are read through tofufs, without passthrough: the cache's file system does not \
+             tell who can write to a file (overlayfs, or one without leases)"
         );
     }
     match sample.and_then(|sample| passthrough.probe(device, sample)) {
@@ -244,17 +244,12 @@ fn file_system(
         store::StoreOptions { dir: settings.cache_dir.clone(), limit: settings.cache_size };
     let store = Store::open(options).map_err(CommandError::failed)?;
     let (sources, network) = sources(settings, access)?;
-    let staging = match settings.read_only {
-        true => None,
-        false => Some(staging::of_mount(settings, &sources, network)?),
-    };
-    let plugin_cache = match settings.read_only {
-        true => None,
-        false => Some(PluginCache::new(
-            staging::writable_tree(settings, plugin_cache::NAME)?,
-            staging::shown(settings),
-        )),
-    };
+    let (mut staging, mut plugin_cache) = (None, None);
+    if !settings.read_only {
+        staging = Some(staging::of_mount(settings, &sources, network)?);
+        let tree = staging::writable_tree(settings, plugin_cache::NAME)?;
+        plugin_cache = Some(PluginCache::new(tree, staging::shown(settings)));
+    }
     let mapping = settings.mapping.clone().unwrap_or_default();
     let facts = Facts::new(facts::FactsOptions {
         sources,
@@ -288,14 +283,13 @@ fn sources<'a>(
 ) -> Result<MountSources<'a>, CommandError> {
     let remote =
         settings.sources.iter().any(|source| matches!(source, SourceSetting::Registry { .. }));
-    let network = match remote && !settings.network.offline {
-        true => {
-            for warning in &access.configuration().tofurc()?.warnings {
-                tracing::warn!("{warning}");
-            }
-            Some(access.connections()?)
+    let network = if remote && !settings.network.offline {
+        for warning in &access.configuration().tofurc()?.warnings {
+            tracing::warn!("{warning}");
         }
-        false => None,
+        Some(access.connections()?)
+    } else {
+        None
     };
     let mut sources = Vec::new();
     for source in &settings.sources {

@@ -48,9 +48,9 @@ pub fn run(mut args: VerifyReleaseArgs) -> Result<(), CommandError> {
                 }
             };
         stores.push(store);
-        args.reading.from.push(word);
+        args.reading.reading.from.push(word);
     }
-    let mut registries = Registries::open(&args.reading, args.cache_dir.as_deref(), &environment)?;
+    let mut registries = Registries::for_command(&args.reading, &environment)?;
     let runtime = daemon::runtime()?;
     for store in stores {
         let all = runtime.block_on(carry::all_of_store(store)).map_err(CommandError::failed)?;

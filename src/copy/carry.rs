@@ -344,12 +344,11 @@ impl Copy<'_> {
         }
         let is_there = to.is_whole() && wanted.is_empty() && !artifact.found.tags.is_empty();
         let blobs = artifact.graph.all_blobs().count() as u64;
-        let (mut sent, mut skipped) = match is_there {
-            true => {
-                self.meter.add(artifact.graph.blobs.values().map(|blob| blob.size).sum());
-                (0, artifact.graph.blobs.len() as u64)
-            }
-            false => self.content(artifact, to).await?,
+        let (mut sent, mut skipped) = if is_there {
+            self.meter.add(artifact.graph.blobs.values().map(|blob| blob.size).sum());
+            (0, artifact.graph.blobs.len() as u64)
+        } else {
+            self.content(artifact, to).await?
         };
         // before the tag, so that whoever sees it finds its signatures
         let referrers = self.referrers(artifact, to).await?;

@@ -328,7 +328,8 @@ impl ProviderMirror<'_> {
                 (release.package(platform)?, self.package_there(manifest, platform).await?);
             if signed != kept {
                 differing.push(format!(
-                    "{reference}: the zip for {platform} is {kept}, and the vendor's SHA256SUMS says {signed}"
+                    "{reference}: the zip for {platform} is {kept}, and the vendor's SHA256SUMS \
+                     says {signed}"
                 ));
             }
         }

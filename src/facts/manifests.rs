@@ -11,8 +11,8 @@ use super::error::lost;
 use super::fetch::Fetcher;
 use super::recent_failures::RecentFailures;
 use super::registries::JoinedRegistries;
-use super::weighed::Weighed;
 use crate::artifact::{Release, Target, target_package};
+use crate::bounded::Bounded;
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
 use crate::flight::Flights;
@@ -21,9 +21,9 @@ use crate::oci::{Descriptor, MANIFEST_MAX, Manifest};
 use crate::store::{Key, Store};
 
 /// How many manifests are kept in memory, and how many bytes they may take.
-const KEPT: (usize, usize) = (512, 16 << 20);
+const KEPT: (usize, u64) = (512, 16 << 20);
 /// What a manifest takes for each of its bytes: itself, and what was read in it.
-const READ_BYTES: usize = 3;
+const READ_BYTES: u64 = 3;
 
 /// See the module.
 pub struct Manifests {
@@ -31,7 +31,7 @@ pub struct Manifests {
     registries: Arc<JoinedRegistries>,
     fetcher: Arc<Fetcher>,
     budgets: Arc<Budgets>,
-    kept: Mutex<Weighed<Digest, Arc<Manifest>>>,
+    kept: Mutex<Bounded<Digest, Arc<Manifest>>>,
     flights: Flights<(Repo, Digest), Arc<Manifest>, Refusal>,
     failures: RecentFailures<(Repo, Digest)>,
 }
@@ -45,12 +45,13 @@ impl Manifests {
         budgets: Arc<Budgets>,
         linger: Duration,
     ) -> Manifests {
+        let weigh = |manifest: &Arc<Manifest>| READ_BYTES * manifest.raw.len() as u64;
         Manifests {
             store,
             registries,
             fetcher,
             budgets,
-            kept: Mutex::new(Weighed::new(KEPT.0, KEPT.1)),
+            kept: Mutex::new(Bounded::weighed(KEPT.0, KEPT.1, weigh)),
             flights: Flights::new(linger, |_| lost()),
             failures: RecentFailures::default(),
         }
@@ -110,8 +111,7 @@ impl Manifests {
     }
 
     fn keep(&self, manifest: &Arc<Manifest>) {
-        let bytes = READ_BYTES * manifest.raw.len();
-        self.kept.lock().put(manifest.digest, manifest.clone(), bytes);
+        self.kept.lock().put(manifest.digest, manifest.clone());
     }
 
     /// The digest of the manifest for which the registry says that `tag` stands now.
@@ -164,16 +164,18 @@ impl Manifests {
         repo: &Repo,
         target: &Target,
     ) -> Result<(Arc<Manifest>, Descriptor), Refusal> {
-        let manifest = self.get(repo, target.manifest.digest).await.map_err(|e| match e.failure {
-            // The index stands, and it is not for the registry to take back what it names.
-            Failure::Absent => Refusal::new(
-                Failure::Integrity,
-                repo.at(Selector::Digest(target.manifest.digest)),
-                "the release names a manifest that its source lacks; if that is a bundle for other platforms, add this one \
-                 with tofufs bundle, else have the release published again",
-            ),
-            _ => e,
-        })?;
+        let manifest =
+            self.get(repo, target.manifest.digest).await.map_err(|e| match e.failure {
+                // The index stands, and it is not for the registry to take back what it names.
+                Failure::Absent => Refusal::new(
+                    Failure::Integrity,
+                    repo.at(Selector::Digest(target.manifest.digest)),
+                    "the release names a manifest that its source lacks; if that is a bundle for \
+                     other platforms, add this one with tofufs bundle, else have the release \
+                     published again",
+                ),
+                _ => e,
+            })?;
         checked_target(repo, target, manifest)
     }
 

@@ -199,23 +199,14 @@ impl Transport {
         let Errand { count, from, route, asker } = errand;
         let tries = or_once(self.outages.admit_line(&origin), asker)?;
         let (method, begun) = (request.method().clone(), Instant::now());
-        let client = match (from, origin.address()) {
-            (Some(reach), Some(address)) if !reach.permits(address) => {
-                return Err(forbidden(&Forbidden(address.to_string())));
-            }
-            _ if origin.is_loopback() && from.is_none_or(|reach| reach == Reach::Loopback) => {
-                &self.direct
-            }
-            (Some(reach), _) if proxy_of(&origin).is_none() => {
-                self.guarded.iter().find(|(r, _)| *r == reach).map_or(&self.client, |(_, c)| c)
-            }
-            _ => &self.client,
-        };
+        let client = self.client_for(&origin, from)?;
         let sent = wait(client.execute(request).boxed()).await;
         let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let answer = match sent {
             Ok(Ok(response)) => {
-                tracing::debug!(%method, url = %shown(&url), status = response.status().as_u16(), ms, "request");
+                tracing::debug!(
+                    %method, url = %shown(&url), status = response.status().as_u16(), ms, "request"
+                );
                 self.count(count, Some(response.status()));
                 let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
                 if let Some(ahead) = date.and_then(|date| seconds_ahead(date, SystemTime::now())) {
@@ -224,7 +215,9 @@ impl Transport {
                 sound_head(response, &origin)
             }
             Ok(Err(error)) => {
-                tracing::debug!(%method, url = %shown(&url), error = %causes(&error), ms, "request");
+                tracing::debug!(
+                    %method, url = %shown(&url), error = %causes(&error), ms, "request"
+                );
                 if !error.is_connect() {
                     self.count(count, None);
                 }
@@ -238,6 +231,22 @@ impl Transport {
         };
         self.outages.note_line(&origin, route, &answer, begun.elapsed());
         tries.of(answer)
+    }
+
+    /// The client that sends to `origin`, as far as an address from there may be followed.
+    fn client_for(&self, origin: &Origin, from: Option<Reach>) -> Result<&Client, Fault> {
+        Ok(match (from, origin.address()) {
+            (Some(reach), Some(address)) if !reach.permits(address) => {
+                return Err(forbidden(&Forbidden(address.to_string())));
+            }
+            _ if origin.is_loopback() && from.is_none_or(|reach| reach == Reach::Loopback) => {
+                &self.direct
+            }
+            (Some(reach), _) if proxy_of(origin).is_none() => {
+                self.guarded.iter().find(|(r, _)| *r == reach).map_or(&self.client, |(_, c)| c)
+            }
+            _ => &self.client,
+        })
     }
 
     /// Who is left alone for now.

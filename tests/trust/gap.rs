@@ -32,8 +32,10 @@ fn evidence_crosses_the_gap_and_its_lack_is_seen() {
     let stripped = bundle(&["--referrers", "none", &signed], "oci-archive:stripped.tar");
     assert!(stripped.status.success(), "{stripped:?}");
     drop(server);
+    // What the bundle brings, and not what was cached before.
     let verify = |file: &str| {
-        trust.run(&host, &["verify", "--policy", "policy.hcl", &format!("oci-archive:{file}")])
+        let (cache, source) = (format!("cache-{file}"), format!("oci-archive:{file}"));
+        trust.run(&host, &["verify", "--policy", "policy.hcl", "--cache-dir", &cache, &source])
     };
     assert!(verify("whole.tar").status.success());
     assert_eq!(verify("stripped.tar").status.code(), Some(1));

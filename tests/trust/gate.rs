@@ -73,8 +73,6 @@ fn every_way_to_a_provider_is_the_same_gate() {
         "registry.opentofu.org/acme/*",
         "--provider",
         "registry.opentofu.org/acme/hello",
-        "--provider-platform",
-        "linux_amd64",
     ]);
     let Some(mount) = Mount::start(&[&host], options) else { return };
     let provider = "registry.opentofu.org/acme/hello";
@@ -133,6 +131,7 @@ fn a_policy_is_read_again_and_one_that_is_wrong_changes_nothing() {
     assert!(refresh(&mount, &at).status.success());
     assert!(main_tf(&mount, &at).is_ok());
     fs::write(&policy, "nothing").unwrap();
+    mount.umount();
     let said = mount.again();
     assert_eq!(said.status.code(), Some(1), "{said:?}");
     assert!(String::from_utf8_lossy(&said.stderr).contains("policy.hcl: line 1"), "{said:?}");

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
 
-use super::LikeArgs;
-use super::carry::ReadingArgs;
+use super::carry::CommandReadingArgs;
 
 /// The examples of `policy`.
 pub const POLICY_EXAMPLES: &str = "\
@@ -82,16 +81,7 @@ pub struct VerifyReleaseArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// The mount that it takes after.
-    #[command(flatten)]
-    pub like: LikeArgs,
-
     /// How registries are read.
     #[command(flatten)]
-    pub reading: ReadingArgs,
-
-    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs;
-    /// of root /var/cache/tofufs]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
-    pub cache_dir: Option<PathBuf>,
+    pub reading: CommandReadingArgs,
 }
