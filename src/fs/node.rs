@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::area::LocalNode;
 use super::attr::FoundEntry;
+use super::speaking::ReferrerPlace;
 use crate::artifact::{Release, Target};
 use crate::digest::Digest;
 use crate::facts::{Facts, VerifiedPackage};
@@ -254,6 +255,8 @@ pub(super) enum InodeNode {
     Space { space: Box<RegistrySpace>, error: LastError },
     /// A directory of `plugins/` or `mirror/`.
     Providers { view: ProviderView, dir: Box<ProviderDirectory>, error: LastError },
+    /// A place in `referrers/`.
+    Referrers { place: Box<ReferrerPlace>, error: LastError },
     /// A symbolic link.
     Link(Box<str>),
     /// A document that was made of facts.
@@ -332,6 +335,7 @@ impl InodeNode {
             InodeNode::Providers { view, dir, .. } => {
                 format!("{}/{dir}", view.name()).trim_end_matches('/').into()
             }
+            InodeNode::Referrers { place, .. } => place.in_words().into(),
             InodeNode::Link(target) => format!("the link to {target}").into(),
             InodeNode::Document(_) => "a document of mirror/".into(),
             InodeNode::Lock => "a lock file of plugin-cache/".into(),
@@ -363,6 +367,7 @@ impl InodeNode {
             InodeNode::Platform(target, _) | InodeNode::Zip(target) => Some(&target.error),
             InodeNode::Space { error, .. }
             | InodeNode::Providers { error, .. }
+            | InodeNode::Referrers { error, .. }
             | InodeNode::File { error, .. } => Some(error),
             _ => None,
         }

@@ -11,6 +11,7 @@ use super::error::{Errno, FsError};
 use super::failures::Failures;
 use super::node::{Bound, InodeNode, ReleaseNode, TargetNode};
 use super::reasons::NodeKey;
+use super::speaking::ReferrerView;
 use crate::artifact::{Release, Target};
 use crate::digest::Digest;
 use crate::facts::{Admitted, Facts, Unpacking, VerifiedPackage};
@@ -29,6 +30,8 @@ const PLUGIN: &[u8] = b"terraform-provider-";
 pub(super) struct Releases {
     pub(super) facts: Arc<Facts>,
     pub(super) failures: Arc<Failures>,
+    /// What speaks about releases.
+    pub(super) speaking: Arc<ReferrerView>,
     /// Whether files are read without being opened.
     pub(super) without_open: bool,
 }

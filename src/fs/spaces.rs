@@ -16,6 +16,7 @@ use super::error::{Errno, FsError};
 use super::inodes::{DirectoryName, Inodes};
 use super::node::{InodeNode, ProviderView, ReleaseNode};
 use super::releases::is_refusal;
+use super::speaking::{self, ReferrerPlace};
 use super::staging::{self, StagingArea};
 use crate::digest::Digest;
 use crate::facts::Facts;
@@ -53,6 +54,9 @@ impl Spaces {
             && let Some(staging) = &self.staging
         {
             return Looked::Found((InodeNode::Local(LocalNode::top(staging.area())), FOREVER));
+        }
+        if name == speaking::NAME {
+            return Looked::Found((ReferrerPlace::Top.node(), FOREVER));
         }
         let mut views = ProviderView::shown(self.facts.providers().mapping());
         if let Some(view) = views.find(|view| view.name() == name) {

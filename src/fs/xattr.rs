@@ -10,6 +10,7 @@ use super::area::is_shown;
 use super::error::{Errno, FsError};
 use super::failures::Failures;
 use super::node::{InodeNode, ReleaseNode, TargetNode};
+use super::speaking::ReferrerPlace;
 use crate::artifact::{Release, annotated_h1};
 use crate::digest::Digest;
 use crate::facts::Facts;
@@ -83,6 +84,7 @@ impl ExtendedAttributes {
             InodeNode::Platform(target, _) | InodeNode::Zip(target) => {
                 self.of_target(target, &mut out)
             }
+            InodeNode::Referrers { place, .. } => of_referrer(place, &mut out),
             InodeNode::Space { .. }
             | InodeNode::Providers { .. }
             | InodeNode::Link(_)
@@ -151,6 +153,14 @@ impl ExtendedAttributes {
             of_manifest(manifest, out);
             of_package(manifest, Some(&target.manifest), layer, out);
         }
+    }
+}
+
+/// Of a referrer and its files, whether it counts for the policy.
+fn of_referrer(place: &ReferrerPlace, out: &mut Attributes) {
+    let (ReferrerPlace::Referrer(one) | ReferrerPlace::Layer(one, _)) = place else { return };
+    if let Some(counts) = &one.counts {
+        add(out, "user.tofufs.counts", counts);
     }
 }
 

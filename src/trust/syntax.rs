@@ -43,9 +43,8 @@ impl PolicyText<'_> {
                 let wanted = known.join(", ");
                 return self.error(line, format!("{of} has no {name:?}; it may have {wanted}"));
             }
-            if found.insert(name, (attribute, line)).is_some() {
-                return self.error(line, format!("{name} stands twice in {of}"));
-            }
+            // one that stands twice was refused by the parser
+            found.insert(name, (attribute, line));
         }
         Ok(found)
     }

@@ -48,7 +48,7 @@ impl Bed {
     }
 }
 
-/// Cases 1, 2, 6.
+/// S01, S02
 #[test]
 fn a_list_that_was_not_had_is_unknown_and_an_empty_one_is_a_refusal() {
     let bed = Bed::new(true);
@@ -70,7 +70,7 @@ fn a_list_that_was_not_had_is_unknown_and_an_empty_one_is_a_refusal() {
     other.is("refused", "found no signature");
 }
 
-/// Case 3, and signatures as cosign 2 left them.
+/// S03, and signatures as cosign 2 left them.
 #[test]
 fn without_lists_the_tags_are_asked() {
     let bed = Bed::new(false);
@@ -105,7 +105,7 @@ fn without_lists_the_tags_are_asked() {
     listed.is("refused", "found no signature");
 }
 
-/// Cases 5, 7, 9.
+/// S04
 #[test]
 fn a_list_is_believed_about_nothing_but_that_something_exists() {
     let bed = Bed::new(true);
@@ -134,7 +134,7 @@ fn a_list_is_believed_about_nothing_but_that_something_exists() {
     bed.is("admitted", "signed");
 }
 
-/// Case 9.
+/// S06
 #[test]
 fn so_many_signatures_are_looked_at_and_no_more() {
     for (bad, verdict, says) in [(63, "admitted", "signed"), (64, "unknown", "first 64")] {
@@ -162,7 +162,7 @@ fn so_many_signatures_are_looked_at_and_no_more() {
     }
 }
 
-/// Case 27, and bundles that are too large.
+/// S09
 #[test]
 fn evidence_is_what_its_digest_says_and_of_a_size() {
     let bed = Bed::new(true);

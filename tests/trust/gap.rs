@@ -3,7 +3,7 @@
 use crate::support::mount::Options;
 use crate::*;
 
-/// Case 37, and `--policy` of the commands that carry.
+/// S16, and `--policy` of the commands that carry.
 #[test]
 fn evidence_crosses_the_gap_and_its_lack_is_seen() {
     let (server, trust) = (Hostile::start(), Trust::new());

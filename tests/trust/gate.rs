@@ -13,7 +13,7 @@ fn registry() -> Hostile {
     server
 }
 
-/// Cases 1, 8 of the gate, 31.
+/// S01
 #[test]
 fn what_is_not_signed_is_seen_and_does_not_open() {
     let (server, trust) = (registry(), Trust::new());
@@ -56,7 +56,7 @@ fn what_is_not_signed_is_seen_and_does_not_open() {
     assert_eq!(main_tf(&mount, format!("{host}/acme/net@{signed}")), Ok("# 1".to_owned()));
 }
 
-/// Case 35 of providers, and case 36.
+/// S14
 #[test]
 fn every_way_to_a_provider_is_the_same_gate() {
     let (server, trust) = (registry(), Trust::new());
@@ -106,7 +106,7 @@ fn every_way_to_a_provider_is_the_same_gate() {
     );
 }
 
-/// Cases 32 and 33.
+/// S15
 #[test]
 fn a_policy_is_read_again_and_one_that_is_wrong_changes_nothing() {
     let (server, trust) = (registry(), Trust::new());
@@ -137,7 +137,7 @@ fn a_policy_is_read_again_and_one_that_is_wrong_changes_nothing() {
     assert!(String::from_utf8_lossy(&said.stderr).contains("policy.hcl: line 1"), "{said:?}");
 }
 
-/// Cases 30 and 34, and that a warm mount asks for nothing.
+/// S12, S13, and that a warm mount asks for nothing.
 #[test]
 fn the_cache_keeps_evidence_and_no_verdicts() {
     let (server, trust) = (registry(), Trust::new());
@@ -167,7 +167,7 @@ fn the_cache_keeps_evidence_and_no_verdicts() {
     assert_eq!(main_tf(&mount, &unsigned), Err(Errno::HOSTUNREACH), "that is no refusal");
 }
 
-/// Nobody else writes the rules.
+/// S15. Nobody else writes the rules.
 #[test]
 fn a_policy_that_others_can_write_is_none() {
     use std::os::unix::fs::PermissionsExt;
@@ -187,4 +187,56 @@ fn a_policy_that_others_can_write_is_none() {
     fs::set_permissions(trust.path("acme.pub"), fs::Permissions::from_mode(0o644)).unwrap();
     fs::write(&policy, vec![b'#'; (1 << 20) + 1]).unwrap();
     assert!(matches!(check(0o644), (Some(1), said) if said.contains("1048576")));
+}
+
+/// What speaks about a release are files, whatever a policy says; their names are made safe.
+#[test]
+fn referrers_are_files() {
+    let (server, trust) = (registry(), Trust::new());
+    let host = server.host();
+    let digest = server.publish("acme/net", "1.0.0", &module("# 1"));
+    let stranger = Trust::new();
+    sign(&server, &stranger, "acme/net", digest, None);
+    let titled = |title: &str, content: &[u8]| {
+        json!({"mediaType": "application/spdx+json", "size": content.len(),
+            "digest": server.put_blob(content).to_string(),
+            "annotations": {"org.opencontainers.image.title": title}})
+    };
+    let text = json!({"schemaVersion": 2, "mediaType": IMAGE,
+        "artifactType": "application/spdx+json",
+        "config": {"mediaType": "application/vnd.oci.empty.v1+json",
+            "digest": server.put_blob(b"{}").to_string(), "size": 2},
+        "layers": [titled("net.spdx.json", b"one"), titled("../x", b"two"), titled("a/b", b"three"),
+            titled("same", b"four"), titled("same", b"five")],
+        "subject": {"mediaType": IMAGE, "digest": digest.to_string(), "size": 7}});
+    let sbom = server.put_manifest("acme/net", None, IMAGE, text.to_string().as_bytes());
+    let policy = trust.policy(&host, "");
+    let Some(mount) = Mount::start(&[&host], options(&host, &policy)) else { return };
+    let dir = format!("referrers/{host}/acme/net/1.0.0");
+    let names = |dir: &str| {
+        let mut names: Vec<_> = fs::read_dir(mount.join(dir))
+            .unwrap_or_else(|e| panic!("{dir}: {e}: {}", mount.log()))
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&format!("referrers/{host}/acme/net")), ["1.0.0"]);
+    let listed = names(&dir);
+    assert_eq!(listed.len(), 2, "{listed:?}");
+    let sbom_dir = format!("{dir}/sbom-{}", &sbom.hex()[..12]);
+    let by_digest = |content: &[u8]| format!("{}.spdx.json", &Digest::of(content).hex()[..12]);
+    let mut wanted = vec!["manifest.json".to_owned(), "net.spdx.json".to_owned()];
+    wanted.extend([&b"two"[..], b"three", b"four", b"five"].map(by_digest));
+    wanted.sort();
+    assert_eq!(names(&sbom_dir), wanted);
+    let read = |path: String| fs::read_to_string(mount.join(path)).unwrap();
+    assert_eq!(read(format!("{sbom_dir}/net.spdx.json")), "one");
+    assert_eq!(read(format!("{sbom_dir}/{}", by_digest(b"two"))), "two");
+    assert_eq!(Digest::of(read(format!("{sbom_dir}/manifest.json")).as_bytes()), sbom);
+    let counts = |name: &str| mount.xattr(format!("{dir}/{name}"), "user.tofufs.counts").unwrap();
+    let signature = listed.iter().find(|name| name.starts_with("signature-")).unwrap();
+    assert!(counts(signature).starts_with("no: by another key"), "{}", counts(signature));
+    assert!(counts(&format!("sbom-{}", &sbom.hex()[..12])).starts_with("no: it is no signature"));
+    assert_eq!(main_tf(&mount, format!("{host}/acme/net/1.0.0")), Err(Errno::PERM));
 }

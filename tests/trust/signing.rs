@@ -39,7 +39,7 @@ fn a_signature_is_listed_before_the_tag_is_written() {
         trust.policy(&host, "bind = \"tag\"");
         let verify = ["verify", "--policy", "policy.hcl", &*reference];
         assert!(trust.ran(&host, &verify)[0].ends_with("signed by acme"));
-        // Case 40: the same again is the same signature.
+        // S17. The same again is the same signature.
         let count = server.requests().len();
         trust.ran(&host, &push);
         trust.ran(&host, &["sign", "--key", "acme.key", &reference]);
@@ -48,7 +48,7 @@ fn a_signature_is_listed_before_the_tag_is_written() {
     }
 }
 
-/// Case 39.
+/// S17
 #[test]
 fn a_program_that_does_not_sign_leaves_no_tag() {
     let (server, trust) = (Hostile::start(), Trust::new());

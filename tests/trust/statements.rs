@@ -75,7 +75,7 @@ fn refused(policies: &Policies, bundles: &[Vec<u8>], says: &str) {
     assert!(rule.contains(says), "{rule:?} lacks {says:?}");
 }
 
-/// Cases 10 to 19.
+/// S07
 #[test]
 fn a_signature_says_the_right_thing_by_the_right_key_and_is_understood() {
     for private in [private_key(), p256_key()] {
@@ -114,7 +114,7 @@ fn a_signature_says_the_right_thing_by_the_right_key_and_is_understood() {
     }
 }
 
-/// Case 16.
+/// S08
 #[test]
 fn documents_that_two_readers_understand_differently_do_not_count() {
     let acme = key(&private_key());
@@ -141,7 +141,7 @@ fn documents_that_two_readers_understand_differently_do_not_count() {
     }
 }
 
-/// Every byte of a bundle counts, or is not part of what is believed.
+/// S09. Every byte of a bundle counts, or is not part of what is believed.
 #[test]
 fn a_bundle_with_a_changed_bit_says_nothing_else() {
     let acme = key(&private_key());
@@ -158,7 +158,7 @@ fn a_bundle_with_a_changed_bit_says_nothing_else() {
     }
 }
 
-/// Case 11, rotation, and digests beside signers.
+/// S10, rotation, and digests beside signers.
 #[test]
 fn all_of_several_signers_or_one_of_several_keys() {
     let (one, two) = (key(&private_key()), key(&p256_key()));
@@ -180,7 +180,7 @@ fn all_of_several_signers_or_one_of_several_keys() {
     assert_eq!(judged(&mixed, &asked(None), &[by(&one), by(&two)]), Ok(()));
 }
 
-/// Cases 28 and 29.
+/// S11
 #[test]
 fn a_name_is_signed_where_that_is_asked_for() {
     let acme = key(&private_key());

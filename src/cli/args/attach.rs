@@ -11,7 +11,7 @@ use super::{LikeArgs, ReachArgs};
 pub const ATTACH_EXAMPLES: &str = "\
 Examples:
   tofufs attach ghcr.io/acme/network:1.3.0 network.spdx.json scan.sarif
-  tofufs attach --type application/vnd.acme.review+json ghcr.io/acme/network:1.3.0 review.json";
+  tofufs attach --type text/markdown ghcr.io/acme/network:1.3.0 review.md";
 
 /// Arguments of `attach`.
 #[derive(Args, Debug)]

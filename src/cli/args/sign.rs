@@ -10,10 +10,9 @@ use super::{LikeArgs, ReachArgs};
 /// The examples of `sign`.
 pub const SIGN_EXAMPLES: &str = "\
 Examples:
-  openssl genpkey -algorithm ed25519 -out acme.key && openssl pkey -in acme.key -pubout -out acme.pub
-        a key, and what a policy names of it
   tofufs sign --key acme.key ghcr.io/acme/network:1.3.0
-  tofufs sign --command 'cosign sign --yes --key awskms:///alias/acme -a org.tofufs.tag=%t %r' \\
+        a key as openssl genpkey -algorithm ed25519 makes it
+  tofufs sign --command 'cosign sign --yes --key k8s://acme/key %r' \\
         ghcr.io/acme/network:1.3.0";
 
 /// Who signs what is published.

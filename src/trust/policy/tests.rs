@@ -42,13 +42,13 @@ scope \"r.example/acme/old\" {{ digests = [\"{}\"] }}\n",
     assert_eq!(policy.counts(), (3, 1));
 }
 
-/// Case 32.
+/// S15
 #[test]
 fn a_policy_that_is_not_understood_is_none() {
     refused("", 1, "default is missing");
     refused("default = \"accept\"", 1, "default is");
     refused("default = true", 1, "no text");
-    refused("default = \"refuse\"\ndefault = \"insecure_accept_anything\"", 2, "twice");
+    refused("default = \"refuse\"\ndefault = \"insecure_accept_anything\"", 2, "redefined");
     refused("default = \"refuse\"\ndefualt = 1", 2, "defualt");
     refused("default = \"refuse\"\nscope \"a.b\" {\n", 2, "");
     refused("default = \"refuse\"\nsigners \"a\" {}", 2, "signers");
@@ -61,7 +61,7 @@ fn a_policy_that_is_not_understood_is_none() {
     refused(&scope(""), 5, "wants nothing");
     refused(&scope("signed_by = []"), 6, "empty");
     refused(&scope("signed_by = \"a\""), 6, "no list");
-    refused(&scope("signed_by = [\"a\"]\n  signed_by = [\"a\"]"), 7, "twice");
+    refused(&scope("signed_by = [\"a\"]\n  signed_by = [\"a\"]"), 7, "redefined");
     refused(&scope("signed_by = [\"a\"]\n  bind = \"x\""), 5, "bind is");
     refused(&scope("digests = [\"sha256:0\"]"), 5, "sha256:0");
     refused(&scope("insecure_accept_anything = true\n  signed_by = [\"a\"]"), 6, "alone");
