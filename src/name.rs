@@ -307,6 +307,17 @@ impl fmt::Display for Repo {
     }
 }
 
+impl FromStr for Repo {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text.split_once('/') {
+            Some((host, name)) => Ok(Repo { host: host.parse()?, name: name.parse()? }),
+            None => refuse(text, "a repository (HOST/NAME)"),
+        }
+    }
+}
+
 /// A manifest's address: `HOST/NAME:TAG` or `HOST/NAME@DIGEST`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Reference {

@@ -10,6 +10,7 @@
 
 pub mod attach;
 mod blob;
+pub mod directory;
 mod early;
 mod error;
 mod ignore;
@@ -420,7 +421,7 @@ impl Stage {
             RootTarget::Release(repo, tag) => {
                 self.destination(&repo)?;
                 let destined = Destined { repo, tags: vec![tag], annotations };
-                vec![plan::directory(dir, &subject, destined, &self.workshop)?]
+                vec![directory::plan(dir, &subject, destined, &self.workshop)?]
             }
             RootTarget::Mirror(address) => {
                 let Some(repo) = self.mapped(&address) else {

@@ -77,6 +77,7 @@ use self::memory::Memory;
 use self::object::{ObjectContent, ObjectInner, RecentChunks};
 use self::sums::ChunkSums;
 use crate::failure::Refusal;
+use crate::metrics::metrics;
 
 const SIDECAR: &str = ".sum";
 const PARTIAL: &str = ".part";
@@ -186,10 +187,15 @@ impl Store {
     pub fn get(self: &Arc<Self>, key: &Key) -> Result<Option<Object>, Refusal> {
         let opened = self.open.lock().get(key).and_then(Weak::upgrade).map(Object);
         if let Some(object) = opened {
+            metrics().cache_hits.inc();
             self.touch(&object);
             return Ok(Some(object));
         }
-        let Some((content, age)) = self.load(key)? else { return Ok(None) };
+        let Some((content, age)) = self.load(key)? else {
+            metrics().cache_misses.inc();
+            return Ok(None);
+        };
+        metrics().cache_hits.inc();
         let object = self.opened(ObjectInner::new(self.clone(), *key, content));
         object.0.touched.store(seconds_now().saturating_sub(age.as_secs()), Ordering::Relaxed);
         self.touch(&object);
@@ -217,6 +223,7 @@ impl Store {
 
     /// Removes an object whose bytes turned out to be wrong; open descriptors keep them.
     pub fn quarantine(&self, key: &Key, why: &str) {
+        metrics().quarantined.inc();
         tracing::warn!(
             %key, rule = why,
             "a cached object is quarantined: it is removed and will be fetched again"

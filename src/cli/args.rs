@@ -35,6 +35,7 @@ use self::mapping::MappingArgs;
 use self::providers::ProviderArgs;
 use self::tofurc::TofurcArgs;
 use super::account::Account;
+use super::metrics::MetricsAddress;
 use super::quantity::{Size, Span};
 use crate::archive::Limits;
 use crate::name::Host;
@@ -314,6 +315,14 @@ pub struct MountArgs {
     /// mounted all the same, since what the cache holds can be read and the source may come back.
     #[arg(long)]
     pub strict: bool,
+
+    /// Tell what the mount does to Prometheus, at http://ADDRESS/metrics: unix:PATH, or
+    /// 127.0.0.1:PORT
+    ///
+    /// Requests, bytes, the cache, failures and times; docs/metrics.md has the names. Metrics name
+    /// the registries, so only loopback addresses are taken, and a socket is its owner's alone.
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<MetricsAddress>,
 
     /// Access to the mount.
     #[command(flatten)]

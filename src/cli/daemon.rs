@@ -17,6 +17,7 @@ use super::control::{ControlRequest, Service, Socket, Steps};
 use super::lifecycle::{self, Signals};
 use super::log::LogWriter;
 use super::look::Look;
+use super::metrics::MetricsSocket;
 use super::options::like;
 use super::output::CommandError;
 use super::settings::MountSettings;
@@ -82,6 +83,7 @@ fn serve_in(
     session::prepare(&settings.mountpoint, &settings.apart()).map_err(CommandError::failed)?;
     let socket = Socket::bind(&settings.mountpoint, &control_dirs(settings)?)
         .map_err(|e| CommandError::Failed(format!("no control socket can be made: {e}")))?;
+    let metrics = metrics_socket(settings)?;
     let fs = file_system(settings, &access, socket.path())?;
     let look = Look::new(settings, &fs, &access);
     if settings.strict {
@@ -106,9 +108,18 @@ fn serve_in(
     fs.publishing().tell_kernel(Box::new(ForgettingKernel { kernel, blocking }));
     runtime.spawn(keep_a_thread());
     runtime.spawn(give_memory_back(Arc::clone(&fs)));
+    let session_of = Arc::clone(&session);
     let controlled =
-        Controlled { fs, access, session: Arc::clone(&session), settings: settings.clone() };
-    let controlling = runtime.spawn(async move { socket.serve(Arc::new(controlled)).await });
+        Arc::new(Controlled { fs, access, session: session_of, settings: settings.clone() });
+    let measured = Arc::clone(&controlled);
+    let controlling = runtime.spawn(async move { socket.serve(controlled).await });
+    let measuring = metrics.map(|socket| {
+        let look = move || {
+            let measured = Arc::clone(&measured);
+            async move { measured.status().await }
+        };
+        runtime.spawn(socket.serve(look))
+    });
     tracing::info!("{}: mounted {}", settings.mountpoint.display(), settings.session.name);
     let ailing = if settings.strict { Vec::new() } else { look.at_sources(runtime) };
     let ended = match detached.and_then(|()| ready(&ailing)) {
@@ -120,6 +131,7 @@ fn serve_in(
         }
     };
     controlling.abort();
+    measuring.inspect(|measuring| measuring.abort());
     tracing::info!("{}: the mount has ended", settings.mountpoint.display());
     ended
 }
@@ -228,6 +240,14 @@ pub(super) fn runtime() -> Result<Runtime, CommandError> {
     // has to be done about them.
     drop(signal(SignalKind::io()).map_err(CommandError::failed)?);
     Ok(runtime)
+}
+
+fn metrics_socket(settings: &MountSettings) -> Result<Option<MetricsSocket>, CommandError> {
+    let bound = |address| {
+        MetricsSocket::bind(address)
+            .map_err(|e| CommandError::Failed(format!("metrics cannot be told at {address}: {e}")))
+    };
+    settings.metrics.as_ref().map(bound).transpose()
 }
 
 fn control_dirs(settings: &MountSettings) -> Result<Vec<PathBuf>, CommandError> {
@@ -356,11 +376,8 @@ impl Service for Controlled {
     async fn answer(&self, request: ControlRequest, steps: &Arc<Steps>) -> Result<Value, String> {
         match request {
             ControlRequest::Status(()) => {
-                let fs = Arc::clone(&self.fs);
-                let look = move || (fs.report(), staging::status(&fs));
-                let (report, staged) =
-                    tokio::task::spawn_blocking(look).await.map_err(|e| e.to_string())?;
-                serde_json::to_value(self.status(report, staged)).map_err(|e| e.to_string())
+                let status = self.status().await?;
+                serde_json::to_value(status).map_err(|e| e.to_string())
             }
             ControlRequest::Commit { path, annotations, allow_overwrite } => {
                 let path = stage::staged_path(Path::new(&path)).map_err(|e| e.to_string())?;
@@ -415,7 +432,19 @@ impl Controlled {
         Ok(String::new())
     }
 
-    fn status(&self, report: fs::MountReport, staged: Vec<status::StagedStatus>) -> status::Mount {
+    async fn status(&self) -> Result<status::Mount, String> {
+        let fs = Arc::clone(&self.fs);
+        let look = move || (fs.report(), staging::status(&fs));
+        let (report, staged) =
+            tokio::task::spawn_blocking(look).await.map_err(|e| e.to_string())?;
+        Ok(self.status_of(report, staged))
+    }
+
+    fn status_of(
+        &self,
+        report: fs::MountReport,
+        staged: Vec<status::StagedStatus>,
+    ) -> status::Mount {
         let requests = self
             .access
             .opened()

@@ -30,6 +30,7 @@ use crate::name::{Address, AddressError, Repo, Tag, ZipName};
 use crate::registry::layout::RegistryLayout;
 use crate::registry::{Asker, Upload};
 use crate::stage::Workshop;
+use crate::stage::directory;
 use crate::stage::plan::{self, Destined, PlannedArtifact, ReleasePlan};
 use crate::stage::provider::{ProviderContents, Zip, is_beside, version_in};
 use crate::stage::push::{self, Observer, PushStep, Pushed};
@@ -208,7 +209,7 @@ fn planned(
                 let version = version_in(dir.as_fd(), &name).map_err(failed)?;
                 destined.tags.push(version.and_then(|version| version.tag()).ok_or_else(missing)?);
             }
-            return plan::directory(dir, &name, destined, workshop).map_err(failed);
+            return directory::plan(dir, &name, destined, workshop).map_err(failed);
         }
         if provider_zip(path).is_none() {
             if destined.tags.is_empty() {

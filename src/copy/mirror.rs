@@ -26,8 +26,8 @@ use crate::provider_registry::{
 };
 use crate::registry::{BlobError, Upload};
 use crate::stage::Workshop;
-use crate::stage::plan::{Destined, PlannedArtifact, ReleasePlan, TITLE};
-use crate::stage::provider::{PlannedPlatform, ProviderContents, Zip};
+use crate::stage::plan::{Destined, PlannedArtifact, PlannedPlatform, ReleasePlan, TITLE};
+use crate::stage::provider::{ProviderContents, Zip};
 use crate::stage::push::{self, Observer, PushOptions, Pushed};
 
 use draft::PackageDraft;

@@ -73,6 +73,14 @@ impl FsError {
         FsError::said(errno(refusal.failure), refusal)
     }
 
+    /// The class of the failure, as one word for programs.
+    pub(super) fn reason(&self) -> &'static str {
+        match &self.cause {
+            Some(Cause::Refused(refusal)) => refusal.failure.name(),
+            Some(Cause::Said(_)) | None => "refused",
+        }
+    }
+
     /// Why, for the log and for `user.tofufs.error`.
     pub fn sentence(&self) -> Option<Arc<str>> {
         self.cause.as_ref().map(|cause| match cause {

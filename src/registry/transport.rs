@@ -26,6 +26,7 @@ use super::origin::{Origin, shown};
 use super::outage::{Asker, Outages, Route, or_once};
 use super::retry::{Fault, Patience};
 use crate::failure::{Failure, Refusal};
+use crate::metrics::{RequestKind, metrics};
 
 /// Time to connect, TLS included.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -207,7 +208,7 @@ impl Transport {
                 tracing::debug!(
                     %method, url = %shown(&url), status = response.status().as_u16(), ms, "request"
                 );
-                self.count(count, Some(response.status()));
+                self.count(&origin, count, Some(response.status()));
                 let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
                 if let Some(ahead) = date.and_then(|date| seconds_ahead(date, SystemTime::now())) {
                     self.observe(&origin, |seen| seen.clock_ahead = Some(ahead));
@@ -219,13 +220,13 @@ impl Transport {
                     %method, url = %shown(&url), error = %causes(&error), ms, "request"
                 );
                 if !error.is_connect() {
-                    self.count(count, None);
+                    self.count(&origin, count, None);
                 }
                 Err(fault_of(&error, &origin))
             }
             Err(given_up) => {
                 tracing::debug!(%method, url = %shown(&url), error = %given_up.rule, ms, "request");
-                self.count(count, None);
+                self.count(&origin, count, None);
                 Err(given_up)
             }
         };
@@ -260,7 +261,13 @@ impl Transport {
         self.outages.trust_again();
     }
 
-    fn count(&self, count: Count, status: Option<StatusCode>) {
+    fn count(&self, origin: &Origin, count: Count, status: Option<StatusCode>) {
+        let kind = match count {
+            Count::Nothing => RequestKind::Step,
+            Count::Request => RequestKind::Document,
+            Count::Blob => RequestKind::Blob,
+        };
+        metrics().requested(&origin.authority(), kind, status.map(|status| status.as_u16()));
         if count == Count::Nothing || status == Some(StatusCode::UNAUTHORIZED) {
             return;
         }

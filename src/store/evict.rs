@@ -25,6 +25,7 @@ use super::scratch::SCRATCH;
 use super::walk::{SCRATCH_AGE, age_of, blocks, on_disk, walk};
 use super::{Key, PARTIAL, Store, pins};
 use crate::disk::lock::try_lock;
+use crate::metrics::metrics;
 
 /// After how long a partial file that nobody writes is given up.
 pub(super) const PARTIAL_AGE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -210,6 +211,8 @@ impl Store {
         }
         self.ledger.set(bytes, objects);
         if pruned.objects > 0 {
+            metrics().evicted_objects.inc_by(pruned.objects);
+            metrics().evicted_bytes.inc_by(pruned.bytes);
             tracing::info!(
                 objects = pruned.objects,
                 bytes = pruned.bytes,

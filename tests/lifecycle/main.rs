@@ -8,6 +8,7 @@
 mod carried;
 mod copies;
 mod logs;
+mod metrics;
 mod service;
 mod settings;
 mod sources;
