@@ -58,14 +58,15 @@ pub fn run(args: &AttachArgs) -> Result<(), CommandError> {
                 attach::attach(&upload, repo, &subject, attachment, network.deadline, &told)
                     .await
                     .map_err(CommandError::failed)?;
-            match args.json {
-                true => output::json(&json!({
-                    "reference": format!("{repo}@{digest}"), "digest": digest.to_string(),
-                    "subject": subject.digest.to_string(), "type": attachment.kind,
-                    "title": attachment.title,
-                }))?,
-                false => output::text(format!("{repo}@{digest}\n"))?,
+            if !args.json {
+                output::text(format!("{repo}@{digest}\n"))?;
+                continue;
             }
+            output::json(&json!({
+                "reference": format!("{repo}@{digest}"), "digest": digest.to_string(),
+                "subject": subject.digest.to_string(), "type": attachment.kind,
+                "title": attachment.title,
+            }))?;
         }
         Ok(())
     })

@@ -216,10 +216,7 @@ async fn admitted(facts: &Facts, found: &SourceArtifact) -> Result<Admitted, Ref
     let SourceArtifact { repo, digest, tags } = found;
     let by_digest = [Selector::Digest(*digest)];
     let by_tags = tags.iter().cloned().map(Selector::Tag);
-    let names: Vec<Selector> = match tags.is_empty() {
-        true => by_digest.to_vec(),
-        false => by_tags.collect(),
-    };
+    let names: Vec<Selector> = if tags.is_empty() { by_digest.to_vec() } else { by_tags.collect() };
     let mut admitted = None;
     for name in names {
         admitted = Some(facts.gate().admit(&repo.at(name), *digest).await?);

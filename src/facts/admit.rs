@@ -208,9 +208,10 @@ impl Gate {
             let said = self.referrers.of(place, asked.digest).await;
             let is_empty = said.entries.is_empty();
             search.lacks(said.unheard.clone());
-            let found = match is_empty && said.unheard.is_none() {
-                true => search.legacy(place).await,
-                false => search.through(place, said.entries.clone()).await,
+            let found = if is_empty && said.unheard.is_none() {
+                search.legacy(place).await
+            } else {
+                search.through(place, said.entries.clone()).await
             };
             if let Some(admission) = found {
                 return Ok(Ok(admission));
@@ -252,13 +253,12 @@ impl Gate {
                 continue;
             }
             let bytes = self.referrers.layer(repo, referrer, layer, BUNDLE_MAX).await?;
-            found.push(match simple {
-                true => {
-                    let signature = layer.annotations.get(SIMPLE_SIGNATURE);
-                    let signature = signature.map_or("", String::as_str);
-                    SignedStatement::read_simple(bytes, signature)
-                }
-                false => SignedStatement::read_bundle(&bytes),
+            found.push(if simple {
+                let signature = layer.annotations.get(SIMPLE_SIGNATURE);
+                let signature = signature.map_or("", String::as_str);
+                SignedStatement::read_simple(bytes, signature)
+            } else {
+                SignedStatement::read_bundle(&bytes)
             });
         }
         Ok(found)

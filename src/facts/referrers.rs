@@ -179,7 +179,7 @@ impl ReferrerFacts {
             return Ok(bytes);
         }
         let object = self.blob(repo, layer).await?;
-        Ok(blocking(move || object.read_all()).await??)
+        blocking(move || object.read_all()).await?
     }
 
     /// The manifests that speak about `subject`. What was listed and speaks about something else

@@ -105,9 +105,10 @@ impl Policies {
         judgement.add(evidence);
         let mut by: BTreeSet<String> = BTreeSet::new();
         judgement.demands.iter().for_each(|demand| by.extend(demand.met.iter().cloned()));
-        match by.is_empty() {
-            false => Ok(by.into_iter().collect::<Vec<_>>().join(" ")),
-            true => Err(judgement.faults.pop().unwrap_or_else(|| "nothing is asked".to_owned())),
+        if by.is_empty() {
+            Err(judgement.faults.pop().unwrap_or_else(|| "nothing is asked".to_owned()))
+        } else {
+            Ok(by.into_iter().collect::<Vec<_>>().join(" "))
         }
     }
 }
@@ -186,9 +187,10 @@ fn counts(
         Some(prefix) => scope.place.renamed(&asked.repo, prefix),
         None => asked.repo.to_string(),
     };
-    match ours.iter().any(|subject| names(subject, wanted.bind, &name, asked.tag.as_ref())) {
-        true => Ok(()),
-        false => Err("for another name".to_owned()),
+    if ours.iter().any(|subject| names(subject, wanted.bind, &name, asked.tag.as_ref())) {
+        Ok(())
+    } else {
+        Err("for another name".to_owned())
     }
 }
 
@@ -276,9 +278,10 @@ impl Judgement<'_> {
             wanted.in_words(),
             self.found_in_words()
         );
-        let remedy = match wanted.any.is_empty() && wanted.all.is_empty() {
-            true => "add its digest to that scope".to_owned(),
-            false => "sign it with `tofufs sign --key KEY`, or add its digest to that scope".into(),
+        let remedy = if wanted.any.is_empty() && wanted.all.is_empty() {
+            "add its digest to that scope".to_owned()
+        } else {
+            "sign it with `tofufs sign --key KEY`, or add its digest to that scope".into()
         };
         NotAdmitted { rule, remedy }
     }
@@ -297,9 +300,10 @@ impl Judgement<'_> {
         let told: Vec<_> =
             kinds.iter().take(5).map(|(kind, count)| format!("{count} {kind}")).collect();
         let signatures = if self.candidates == 1 { "signature" } else { "signatures" };
-        match told.is_empty() {
-            true => format!("found {} {signatures}, which do not suffice", self.candidates),
-            false => format!("found {} {signatures}: {}", self.candidates, told.join(", ")),
+        if told.is_empty() {
+            format!("found {} {signatures}, which do not suffice", self.candidates)
+        } else {
+            format!("found {} {signatures}: {}", self.candidates, told.join(", "))
         }
     }
 }
