@@ -37,6 +37,7 @@ pub mod needed;
 pub mod network;
 pub mod notify;
 pub mod options;
+pub mod origins;
 pub mod output;
 pub mod pin;
 pub mod policy;

@@ -7,6 +7,7 @@
 mod address;
 mod claim;
 mod constraints;
+mod module;
 mod newest;
 pub mod path;
 mod provider;
@@ -20,6 +21,7 @@ use std::str::FromStr;
 pub use address::{Address, AddressError};
 pub use claim::ClaimTag;
 pub use constraints::{ConstraintError, Constraints};
+pub use module::ModuleAddr;
 pub use newest::no_such_tag;
 pub use provider::{ProviderAddr, Version, ZipName};
 pub use range::VersionRange;

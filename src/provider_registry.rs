@@ -8,7 +8,6 @@
 //! Tokens go to the host and to the services address that its discovery names; whatever documents
 //! name beside that (checksums, signatures, zips) is fetched without one, over https.
 
-mod discovery;
 mod download;
 mod release;
 mod signature;
@@ -22,22 +21,24 @@ use tokio::sync::OnceCell;
 use crate::failure::{Failure, Refusal, Subject};
 use crate::name::{Host, ProviderAddr, RepoName, Version};
 use crate::registry::Asker;
-use crate::registry::credentials::{HostToken, HostTokens};
+use crate::registry::credentials::HostTokens;
+use crate::registry::discovery::{DiscoveredService, WantedService, discover};
 use crate::registry::service_host::ServiceHost;
 use crate::registry::transport::Transport;
-use discovery::ProviderService;
 
 pub use release::VerifiedRelease;
 pub use signature::{SignatureOutcome, SignaturePolicy};
 pub use sums::ReleaseSums;
 pub use versions::OfferedVersion;
 
+const SERVICE: WantedService = WantedService { key: "providers.v1", what: "provider registry" };
+
 /// One provider registry.
 pub struct ProviderRegistry {
     host: Host,
     services: ServiceHost,
     tokens: Arc<HostTokens>,
-    discovered: OnceCell<ProviderService>,
+    discovered: OnceCell<DiscoveredService>,
 }
 
 impl ProviderRegistry {
@@ -62,8 +63,10 @@ impl ProviderRegistry {
         &self.host
     }
 
-    async fn token(&self) -> Result<Option<HostToken>, Refusal> {
-        self.tokens.find(&self.host).await.map_err(|e| Refusal::new(Failure::Denied, &self.host, e))
+    /// Asks once; a failure is not kept.
+    async fn service(&self) -> Result<&DiscoveredService, Refusal> {
+        let found = || discover(&self.services, &self.host, &self.tokens, SERVICE);
+        self.discovered.get_or_try_init(found).await
     }
 }
 

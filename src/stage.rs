@@ -22,6 +22,7 @@ mod remove;
 mod roots;
 pub mod sign;
 mod tree;
+pub mod unpack;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};

@@ -5,6 +5,7 @@
 //! not downloaded, those of modules are, since they may call other modules.
 
 mod modules;
+mod nested;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,7 @@ use crate::name::{AddressError, Platform, ProviderAddr, Reference, Repo, Selecto
 use crate::oci::Descriptor;
 
 pub use modules::{Mounts, Requirements, requirements};
+pub use nested::{NestedCall, RegistryCall, nested};
 
 /// For what something is needed.
 #[derive(Clone, Default, Debug)]

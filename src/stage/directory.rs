@@ -28,7 +28,7 @@ pub fn plan(
     }
     match provider::contents(dir.as_fd(), name)? {
         Some(contents) => contents.plan(destined, workshop),
-        None => plan::module(dir, name, destined, workshop),
+        None => plan::module_directory(dir, name, destined, workshop),
     }
 }
 

@@ -150,8 +150,11 @@ impl ReleasePlan {
     }
 }
 
-/// The plan of a module that lies in a directory.
-pub(super) fn module(
+/// The plan of a directory that is a module, whatever its files are called.
+///
+/// # Errors
+/// As of [`directory`](super::directory::directory).
+pub fn module_directory(
     dir: OwnedFd,
     name: &str,
     destined: Destined,

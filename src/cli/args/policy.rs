@@ -23,7 +23,7 @@ Examples:
   tofufs verify --offline --policy policy.hcl oci-archive:bundle.tar";
 
 /// The policy that counts.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Trust")]
 pub struct PolicyArgs {
     /// Open only what this policy admits: who has to have signed what
