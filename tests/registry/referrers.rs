@@ -85,7 +85,7 @@ async fn what_stands_under_the_tag_is_a_list_the_subject_or_an_error() {
 #[tokio::test]
 async fn a_list_that_was_not_had_is_not_an_empty_one() {
     let of = async |own: Reply| said(own, Some(page(&[Digest::of(b"1")]))).await;
-    assert_eq!(of(Reply::error(401, "UNAUTHORIZED")).await, Err(Failure::Protocol));
+    assert_eq!(of(Reply::error(401, "UNAUTHORIZED")).await, Err(Failure::Denied));
     assert_eq!(of(Reply::error(403, "DENIED")).await, Err(Failure::Denied));
     assert_eq!(of(Reply::error(400, "BAD")).await, Err(Failure::Protocol));
     assert_eq!(of(Reply::new(200, "text/html", "<html>")).await, Err(Failure::Protocol));
@@ -101,14 +101,22 @@ async fn a_list_that_was_not_had_is_not_an_empty_one() {
 async fn a_list_comes_in_pages_that_end() {
     let next = |page: Reply, to: &str| page.with("Link", format!("<{to}>; rel=\"next\""));
     let at = format!("/v2/{REPO}/referrers/{}", subject());
+    let second = || {
+        let wanted = format!("{at}?p=2");
+        move |seen: &support::hostile::Seen| seen.path == wanted
+    };
+    let first = {
+        let wanted = at.clone();
+        move |seen: &support::hostile::Seen| seen.path == wanted
+    };
     let server = Hostile::start();
     let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
-    server.rule(path(format!("{at}?p=2")), Behaviour::Answer(page(&[two, one])));
-    server.rule(path(at.clone()), Behaviour::Answer(next(page(&[one]), "?p=2")));
+    server.rule(second(), Behaviour::Answer(page(&[two, one])));
+    server.rule(first, Behaviour::Answer(next(page(&[one]), "?p=2")));
     let registry = remote(&server);
     let all = registry.referrers(&name(REPO), &subject()).await.whole().unwrap();
     assert_eq!(all.iter().map(|e| e.digest).collect::<Vec<_>>(), [one, two]);
-    server.rule(path(format!("{at}?p=2")), Behaviour::Answer(next(page(&[two]), &at)));
+    server.rule(second(), Behaviour::Answer(next(page(&[two]), &at)));
     let looped = registry.referrers(&name(REPO), &subject()).await.whole();
     assert_eq!(looped.unwrap_err().failure, Failure::Protocol);
     server.rule(
