@@ -46,6 +46,7 @@ pub mod refresh;
 pub mod replace;
 pub mod settings;
 pub mod settings_error;
+mod signatures;
 pub mod source;
 pub mod staging;
 pub mod state;

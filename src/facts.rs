@@ -22,6 +22,7 @@ mod health;
 mod look;
 mod manifests;
 mod names;
+mod offers;
 mod open_objects;
 mod package;
 mod prefetch;
@@ -45,12 +46,12 @@ pub use budget::RequestingUser;
 pub use content::Content;
 pub use extract::PackageTarget;
 pub use health::{FailingSource, Health, SourceState};
-pub use manifests::Manifests;
+pub use manifests::{Manifests, TargetPackage};
 pub use names::KnownNames;
 pub use package::{MemberContent, VerifiedPackage};
 pub use prefetch::Unpacking;
 pub use providers::{ProviderOptions, Providers};
-pub use registries::MountSource;
+pub use registries::{MountSource, RegistryKind};
 pub use remembered::{remember, remembered_in};
 pub use running::{Download, on_behalf_of};
 pub use tags::Tags;
@@ -58,6 +59,7 @@ pub use view::FactsView;
 pub use walk::{Awaited, Left};
 
 use crate::archive;
+use crate::artifact::SignaturePolicy;
 use crate::name::Host;
 use crate::store::Store;
 use crate::tree::Need;
@@ -84,6 +86,8 @@ pub struct FactsOptions {
     pub limits: archive::Limits,
     /// What of providers was asked for.
     pub providers: ProviderOptions,
+    /// What is asked of the signatures of provider registries.
+    pub signatures: SignaturePolicy,
 }
 
 /// See the module. Each of its parts answers for one kind of fact.
@@ -119,6 +123,7 @@ impl Facts {
             registries.clone(),
             fetcher.clone(),
             budgets.clone(),
+            options.signatures,
             deadline,
         ));
         let sources = TagSources {
@@ -197,6 +202,12 @@ impl Facts {
     pub fn view(&self, since: Instant) -> FactsView<'_> {
         let Facts { registries, names, providers, manifests, tags, .. } = self;
         FactsView { registries, names, providers, manifests, tags, since, left: Vec::new() }
+    }
+
+    /// Forgets for which documents the `wanted` tags stood, and `named`: what they stand for next is
+    /// taken as it is. Blocks on the disk.
+    pub fn accept(&self, wanted: impl Fn(&Need) -> bool, named: Option<Need>) {
+        self.tags.accept(wanted, named);
     }
 
     /// Forgets the edges for which `wanted` holds, and all failures, so that they are asked for

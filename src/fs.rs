@@ -263,7 +263,9 @@ impl Fs {
         if let InodeNode::Local(at) = node.as_ref() {
             return Ok(at.entry(ino, &at.stat()?));
         }
-        if let InodeNode::Zip(target) = node.as_ref() {
+        if let InodeNode::Zip(target) = node.as_ref()
+            && target.size(&self.facts).is_none()
+        {
             // A listing shows zips before their size is known; the size is never guessed.
             let outcome = self.releases.zip_of(target).await;
             self.failures.note(&node, Attempt::Look, outcome)?;
@@ -515,10 +517,11 @@ impl Fs {
         self.inodes.count()
     }
 
-    /// Forgets tags, lists and refusals at and below `path` (from the mount's root). Yields the
-    /// directory entries that the kernel has to drop; they must not be dropped from inside an
-    /// operation of this file system.
-    pub fn refresh(&self, path: &Path) -> NamesInDirectories {
-        self.publishing().refresh.below(path)
+    /// Forgets tags, lists and refusals at and below `path` (from the mount's root); whether it is
+    /// to `accept` what releases have become that never change. Yields the directory entries that
+    /// the kernel has to drop; they must not be dropped from inside an operation of this file
+    /// system. Blocks on the disk.
+    pub fn refresh(&self, path: &Path, accept: bool) -> NamesInDirectories {
+        self.publishing().refresh.below(path, accept)
     }
 }

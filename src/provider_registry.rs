@@ -12,7 +12,7 @@ mod discovery;
 mod download;
 mod release;
 mod signature;
-mod sums;
+mod source;
 mod versions;
 
 use std::sync::Arc;
@@ -27,9 +27,9 @@ use crate::registry::service_host::ServiceHost;
 use crate::registry::transport::Transport;
 use discovery::ProviderService;
 
+pub use crate::artifact::{ReleaseSums, SignatureOutcome, SignaturePolicy};
 pub use release::VerifiedRelease;
-pub use signature::{SignatureOutcome, SignaturePolicy};
-pub use sums::ReleaseSums;
+pub use source::ProviderSource;
 pub use versions::OfferedVersion;
 
 /// One provider registry.

@@ -16,12 +16,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("name", &["digest"]),
     ("failure", &["digest", "name"]),
     ("oci", &["failure", "digest", "name"]),
-    ("artifact", &["failure", "digest", "name", "oci"]),
+    ("openpgp", &[]),
+    ("artifact", &["failure", "digest", "name", "oci", "openpgp"]),
     ("members", &["digest", "name"]),
     ("mapping", &["digest", "name"]),
     ("lockfile", &["digest", "name"]),
     ("moment", &[]),
-    ("openpgp", &[]),
     ("tree", VALUES),
     (
         "registry",
@@ -30,7 +30,10 @@ const LAYERS: &[(&str, &[&str])] = &[
             "members", "mapping", "moment",
         ],
     ),
-    ("provider_registry", &["failure", "digest", "name", "mapping", "openpgp", "registry"]),
+    (
+        "provider_registry",
+        &["failure", "digest", "name", "artifact", "mapping", "openpgp", "registry"],
+    ),
     ("store", &["bounded", "disk", "failure", "digest", "name", "members"]),
     ("archive", VALUES),
     ("local", &["disk", "name"]),
@@ -106,7 +109,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 const VALUES: &[&str] =
-    &["failure", "digest", "name", "oci", "artifact", "members", "mapping", "moment"];
+    &["failure", "digest", "name", "oci", "openpgp", "artifact", "members", "mapping", "moment"];
 
 /// The only modules that may use an outside crate. Crates that are no kind of I/O or format
 /// (`bytes`, `serde`, `thiserror`, `tokio`, `tracing`, `rustix` …) have no home.

@@ -1,5 +1,6 @@
 //! The process that serves a mount: puts the layers together, from the settings up to the kernel.
 
+use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,13 +25,15 @@ use super::source::SourceSetting;
 use super::staging;
 use super::status;
 use super::tofurc::mount_mapping::MountMapping;
-use super::{allocator, background, mapping, state};
-use crate::facts::{self, Facts, FailingSource};
+use super::{allocator, background, mapping, signatures, state};
+use crate::facts::{self, Facts, FailingSource, RegistryKind};
 use crate::fs::plugin_cache::{self, PluginCache};
 use crate::fs::{self, Fs};
 use crate::fuse::passthrough::Passthrough;
 use crate::fuse::session::{self, Session};
 use crate::fuse::{self, Adapter};
+use crate::name::{Host, Platform};
+use crate::provider_registry::{ProviderRegistry, ProviderSource};
 use crate::registry::connections::Connections;
 use crate::registry::decorate::Offline;
 use crate::registry::layout::{LayoutArchive, LayoutDirectory};
@@ -264,6 +267,7 @@ fn file_system(
         deadline: settings.network.deadline,
         limits: settings.limits,
         providers: settings.providers.options(&mapping, settings.network.offline),
+        signatures: signatures::policy(settings.require_signature),
     });
     let options = fs::FsOptions {
         uid: settings.uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
@@ -285,8 +289,9 @@ fn sources<'a>(
     settings: &MountSettings,
     access: &'a RegistryAccess,
 ) -> Result<MountSources<'a>, CommandError> {
-    let remote =
-        settings.sources.iter().any(|source| matches!(source, SourceSetting::Registry { .. }));
+    let remote = settings.sources.iter().any(|source| {
+        matches!(source, SourceSetting::Registry { .. } | SourceSetting::Providers { .. })
+    });
     let network = match remote && !settings.network.offline {
         true => {
             for warning in &access.configuration().tofurc()?.warnings {
@@ -296,11 +301,44 @@ fn sources<'a>(
         }
         false => None,
     };
+    let mut origins: BTreeMap<&Host, Arc<dyn Registry>> = BTreeMap::new();
     let mut sources = Vec::new();
     for source in &settings.sources {
-        sources.push(opened(source, network)?);
+        let SourceSetting::Providers { host, part } = source else {
+            sources.push(opened(source, network)?);
+            continue;
+        };
+        let registry = match origins.get(host) {
+            Some(origin) => origin.clone(),
+            None => origin(settings, access, network, host)?,
+        };
+        origins.insert(host, registry.clone());
+        sources.push(facts::MountSource::Registry {
+            host: host.clone(),
+            kind: RegistryKind::Providers,
+            prefix: part.clone(),
+            registry,
+            name: source.to_string(),
+        });
     }
     Ok((sources, network))
+}
+
+/// A provider registry.
+fn origin(
+    settings: &MountSettings,
+    access: &RegistryAccess,
+    network: Option<&Connections>,
+    host: &Host,
+) -> Result<Arc<dyn Registry>, CommandError> {
+    let Some(network) = network else { return Ok(Arc::new(Offline::new(host.clone()))) };
+    let tokens = Arc::new(access.configuration().host_tokens()?);
+    let registry = ProviderRegistry::new(network.transport(), host, tokens, Asker::Program)
+        .map_err(CommandError::failed)?;
+    let shown = &settings.providers.platforms;
+    let this = Platform::host();
+    let own = shown.get(&this).or(shown.first()).cloned().unwrap_or(this);
+    Ok(Arc::new(ProviderSource::new(registry, own, signatures::policy(settings.require_signature))))
 }
 
 /// One source. Without a network a registry of it answers nothing.
@@ -317,11 +355,15 @@ pub(super) fn opened(
             };
             Ok(facts::MountSource::Registry {
                 host: host.clone(),
+                kind: RegistryKind::Oci,
                 prefix: prefix.clone(),
                 registry,
                 name,
             })
         }
+        SourceSetting::Providers { .. } => Err(CommandError::Usage(format!(
+            "{source}: a provider registry is mounted, or copied by tofufs mirror"
+        ))),
         SourceSetting::Layouts(dir) => {
             let store = Arc::new(LayoutDirectory::open(dir).map_err(CommandError::failed)?);
             Ok(facts::MountSource::Store { store, name })
@@ -389,12 +431,12 @@ impl Service for Controlled {
             ControlRequest::Settings(()) => {
                 serde_json::to_value(like::told(&self.settings)).map_err(|e| e.to_string())
             }
-            ControlRequest::Refresh { path } => {
+            ControlRequest::Refresh { path, accept } => {
                 let (fs, session) = (Arc::clone(&self.fs), Arc::clone(&self.session));
                 if let Some(connections) = self.access.opened() {
                     connections.renew();
                 }
-                let refresh = move || session.forget(&fs.refresh(Path::new(&path)));
+                let refresh = move || session.forget(&fs.refresh(Path::new(&path), accept));
                 tokio::task::spawn_blocking(refresh).await.map_err(|e| e.to_string())?;
                 Ok(Value::Null)
             }
@@ -448,7 +490,9 @@ impl Controlled {
             report.sources.iter().filter(|(of, _)| *of == name).map(|(_, health)| health);
         let mirrors = self.settings.network.mirrors.iter().filter(|mirror| match source {
             SourceSetting::Registry { host, .. } => mirror.of == *host,
-            SourceSetting::Layouts(_) | SourceSetting::Archive(_) => false,
+            SourceSetting::Providers { .. }
+            | SourceSetting::Layouts(_)
+            | SourceSetting::Archive(_) => false,
         });
         let mirrors = mirrors.map(ToString::to_string).collect();
         status::SourceStatus {

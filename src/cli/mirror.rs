@@ -18,6 +18,7 @@ use super::network::Network;
 use super::output::{self, CommandError, count};
 use super::progress::SharedProgress;
 use super::push::workshop;
+use super::signatures;
 use super::source::SourceSetting;
 use crate::copy::mirror::{ProviderMirror, SelectedRelease, VersionSelection};
 use crate::facts;
@@ -58,10 +59,7 @@ pub fn run(args: &MirrorArgs) -> Result<(), CommandError> {
         network: network.clone(),
         access: RegistryAccess::new(&network, Asker::Person),
         workshop: Arc::new(workshop(&state, args.archives.limits())?),
-        policy: SignaturePolicy {
-            require: args.require_signature || is_set("OPENTOFU_ENFORCE_GPG_VALIDATION"),
-            enforce_expiration: is_set("OPENTOFU_ENFORCE_GPG_EXPIRATION"),
-        },
+        policy: signatures::policy(args.require_signature),
         shown: MirrorShown::new()?,
     };
     daemon::runtime()?.block_on(async {
@@ -72,11 +70,6 @@ pub fn run(args: &MirrorArgs) -> Result<(), CommandError> {
             ))),
         }
     })
-}
-
-/// As OpenTofu reads its own variables.
-fn is_set(name: &str) -> bool {
-    std::env::var_os(name).is_some_and(|value| value == "true")
 }
 
 /// Versions of one provider that are wanted.
@@ -165,6 +158,9 @@ impl MirrorDestination {
         match SourceSetting::parse(text, base).map_err(CommandError::usage)? {
             SourceSetting::Layouts(dir) => Ok(MirrorDestination::Store(dir)),
             registry @ SourceSetting::Registry { .. } => Ok(behind(registry.to_string())),
+            origin @ SourceSetting::Providers { .. } => Err(CommandError::usage(format_args!(
+                "--to {origin}: nothing can be written to a provider registry"
+            ))),
             archive @ SourceSetting::Archive(_) => Err(CommandError::usage(format_args!(
                 "--to {archive}: an archive is written as a whole; mirror to oci:DIR and copy that"
             ))),

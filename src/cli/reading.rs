@@ -16,6 +16,7 @@ use super::output::CommandError;
 use super::source::SourceSetting;
 use super::{carried, daemon, mapping, status};
 use crate::archive::Limits;
+use crate::artifact::SignaturePolicy;
 use crate::copy::RegistryFacts;
 use crate::facts::{self, Facts, SourceState};
 use crate::failure::{Failure, Refusal};
@@ -50,9 +51,9 @@ impl Registries {
         let network = Network { offline: args.offline, ..network };
         let stores = args.from.iter().map(|text| SourceSetting::parse(text, &environment.base));
         let stores = stores.collect::<Result<Vec<_>, _>>().map_err(CommandError::usage)?;
-        if let Some(registry) =
-            stores.iter().find(|source| matches!(source, SourceSetting::Registry { .. }))
-        {
+        if let Some(registry) = stores.iter().find(|source| {
+            matches!(source, SourceSetting::Registry { .. } | SourceSetting::Providers { .. })
+        }) {
             return Err(CommandError::Usage(format!(
                 "--from {registry}: this is no store; write oci:DIR or oci-archive:FILE"
             )));
@@ -117,6 +118,7 @@ impl Registries {
             deadline: self.network().deadline,
             limits: self.limits,
             providers: facts::ProviderOptions::default(),
+            signatures: SignaturePolicy::default(),
         })
     }
 
@@ -168,6 +170,7 @@ impl Registries {
             deadline: self.network().deadline,
             limits: self.limits,
             providers: facts::ProviderOptions::default(),
+            signatures: SignaturePolicy::default(),
         }))
     }
 }

@@ -33,6 +33,8 @@ pub struct MountSettings {
     pub mapping: Option<Mapping>,
     /// Which providers are shown.
     pub providers: ProviderSettings,
+    /// Whether releases of provider registries need a signature wherever they come from.
+    pub require_signature: bool,
     /// How large archives may be.
     pub limits: Limits,
     /// The cache's directory.
@@ -95,6 +97,7 @@ impl MountSettings {
                 Err(e) => return refuse(e.subject, e.rule),
             },
             providers: ProviderSettings::new(&args.providers, base),
+            require_signature: args.providers.require_signature,
             limits: args.archives.limits(),
             cache_dir: environment.cache_dir(args.storage.cache_dir.as_deref())?,
             cache_size: args.storage.cache_size.0,
@@ -120,7 +123,7 @@ impl MountSettings {
             SourceSetting::Layouts(path) | SourceSetting::Archive(path) => {
                 Some(("a source", path.as_path()))
             }
-            SourceSetting::Registry { .. } => None,
+            SourceSetting::Registry { .. } | SourceSetting::Providers { .. } => None,
         });
         [
             ("the cache directory", self.cache_dir.as_path()),

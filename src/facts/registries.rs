@@ -13,12 +13,24 @@ use crate::name::{Host, RepoName};
 use crate::registry::decorate::{Scoped, Union};
 use crate::registry::{HostStore, Registry};
 
+/// What kind of registry a source is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RegistryKind {
+    /// An OCI registry.
+    Oci,
+    /// A provider registry: its repositories are `NAMESPACE/TYPE`, and its releases documents of
+    /// another kind than manifests.
+    Providers,
+}
+
 /// A source of a mount.
 pub enum MountSource {
     /// A registry.
     Registry {
         /// Which one.
         host: Host,
+        /// Of which kind.
+        kind: RegistryKind,
         /// The part of it that is mounted; `None` is all of it.
         prefix: Option<RepoName>,
         /// How it is reached.
@@ -68,6 +80,14 @@ impl MountSource {
     fn prefix(&self) -> Option<RepoName> {
         match self {
             MountSource::Registry { prefix, .. } => prefix.clone(),
+            MountSource::Store { .. } => None,
+        }
+    }
+
+    /// The kind of registry that it is; `None` of a store.
+    fn kind(&self) -> Option<RegistryKind> {
+        match self {
+            MountSource::Registry { kind, .. } => Some(*kind),
             MountSource::Store { .. } => None,
         }
     }
@@ -140,6 +160,8 @@ pub(super) struct JoinedRegistry {
     pub(super) asked: Vec<Arc<WatchedSource>>,
     has_store: bool,
     has_registry: bool,
+    has_providers: bool,
+    has_oci: bool,
     kept_apart: String,
 }
 
@@ -170,6 +192,16 @@ impl JoinedRegistry {
     /// Whether a registry is among its sources.
     pub(super) fn has_registry(&self) -> bool {
         self.has_registry
+    }
+
+    /// Whether a provider registry is among its sources.
+    pub(super) fn has_providers(&self) -> bool {
+        self.has_providers
+    }
+
+    /// Whether it is a provider registry, and no OCI registry as well.
+    pub(super) fn is_of_providers(&self) -> bool {
+        self.has_providers && !self.has_oci
     }
 }
 
@@ -348,11 +380,16 @@ impl JoinedRegistries {
         let stores: Vec<&str> =
             sources.iter().filter(is_store).map(|at| self.sources[*at].name()).collect();
         let (has_store, has_registry) = (!stores.is_empty(), stores.len() < sources.len());
-        let kept_apart = if has_store && !self.stores_stand_in {
-            format!(" of {}", stores.join(";"))
-        } else {
-            String::new()
-        };
+        let has = |kind| sources.iter().any(|at| self.sources[*at].kind() == Some(kind));
+        let (has_providers, has_oci) = (has(RegistryKind::Providers), has(RegistryKind::Oci));
+        let mut kept_apart = String::new();
+        if has_store && !self.stores_stand_in {
+            kept_apart += &format!(" of {}", stores.join(";"));
+        }
+        // A registry of the other kind may have the same name.
+        if has_providers {
+            kept_apart += " by providers";
+        }
         JoinedRegistry {
             registry,
             prefixes,
@@ -361,6 +398,8 @@ impl JoinedRegistries {
             asked,
             has_store,
             has_registry,
+            has_providers,
+            has_oci,
             kept_apart,
         }
     }

@@ -8,7 +8,7 @@ use super::inodes::{Inodes, NamesInDirectories};
 use super::node::{InodeNode, ProviderView};
 use super::views::Views;
 use crate::facts::Facts;
-use crate::name::{Component, Reference, RepoName, Selector};
+use crate::name::{Component, Reference, Repo, RepoName, Selector};
 use crate::tree::Need;
 
 /// See the module.
@@ -23,7 +23,7 @@ impl Refresh {
     /// Forgets tags, lists and refusals at and below `path` (from the mount's root). Yields the
     /// directory entries that the kernel has to drop, as number of the directory and name; they
     /// must not be dropped from inside an operation of this file system.
-    pub(super) fn below(&self, path: &Path) -> NamesInDirectories {
+    pub(super) fn below(&self, path: &Path, accept: bool) -> NamesInDirectories {
         self.failures.reasons.clear();
         let components: Vec<&str> = path
             .components()
@@ -35,9 +35,13 @@ impl Refresh {
         if let Some((view, rest)) = components.split_first()
             && ProviderView::shown(self.facts.providers().mapping()).any(|v| v.name() == *view)
         {
-            return self.views.refresh(rest);
+            return self.views.refresh(rest, accept);
         }
-        self.forget(&Below::parse(&components))
+        let below = Below::parse(&components);
+        if accept {
+            self.facts.accept(|need| below.holds_edge(need), below.binding());
+        }
+        self.forget(&below)
     }
 
     /// The same of a release, whose tag was just put.
@@ -100,7 +104,8 @@ impl<'a> Below<'a> {
                 return below;
             }
             if last && let Some(repo) = &at {
-                below.tag = Some((repo.clone(), (*component).to_owned()));
+                // A provider registry spells a version with the + that no tag can hold.
+                below.tag = Some((repo.clone(), component.replace('+', "_")));
             }
             match RepoName::below(at.as_ref(), component) {
                 Some(next) => at = Some(next),
@@ -109,6 +114,13 @@ impl<'a> Below<'a> {
         }
         below.names.extend(at);
         below
+    }
+
+    /// The tag that the path may be.
+    fn binding(&self) -> Option<Need> {
+        let (name, tag) = self.tag.clone()?;
+        let repo = Repo { host: self.host?.parse().ok()?, name };
+        Some(Need::Binding(repo, tag.parse().ok()?))
     }
 
     fn holds(&self, host: &str, name: Option<&RepoName>, tag: Option<&str>) -> bool {
@@ -145,7 +157,6 @@ impl<'a> Below<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::name::Repo;
 
     fn holds(path: &str, need: &Need) -> bool {
         let components: Vec<_> = path.split('/').filter(|c| !c.is_empty()).collect();

@@ -53,13 +53,35 @@ struct PublicKeyEntry {
 }
 
 impl ProviderRegistry {
-    /// What the registry says of one platform.
+    /// What the registry says of one platform that it lists.
     pub(super) async fn download_document(
         &self,
         provider: &ProviderAddr,
         version: &Version,
         platform: &Platform,
     ) -> Result<DownloadDocument, Refusal> {
+        let document = self.asked_document(provider, version, platform).await?;
+        document.ok_or_else(|| self.lacking(provider, version, platform))
+    }
+
+    /// That the registry has no package, although it lists the platform.
+    pub(super) fn lacking(
+        &self,
+        provider: &ProviderAddr,
+        version: &Version,
+        platform: &Platform,
+    ) -> Refusal {
+        let rule = format!("{} lists {platform}, and has no package for it", self.host);
+        Refusal::new(Failure::Integrity, subject(provider, version), rule)
+    }
+
+    /// What the registry says of one platform; `None` where it has nothing for it.
+    pub(super) async fn asked_document(
+        &self,
+        provider: &ProviderAddr,
+        version: &Version,
+        platform: &Platform,
+    ) -> Result<Option<DownloadDocument>, Refusal> {
         let service = self.service().await?;
         let subject = subject(provider, version);
         let refuse = |rule: String| Refusal::new(Failure::Protocol, subject.as_str(), rule);
@@ -80,10 +102,7 @@ impl ProviderRegistry {
             token: service.token.as_ref(),
             limit: DOCUMENT_MAX,
         };
-        let Some(document) = self.services.document(question).await? else {
-            let rule = format!("{} lists {platform}, and has no package for it", self.host);
-            return Err(Refusal::new(Failure::Integrity, subject.as_str(), rule));
-        };
+        let Some(document) = self.services.document(question).await? else { return Ok(None) };
         let written: WrittenDocument = super::json(&document.bytes, subject.as_str(), WHAT)?;
         let name = provider.zip_name(version, platform);
         if written.filename != name {
@@ -111,12 +130,12 @@ impl ProviderRegistry {
         if keys.len() > KEYS_MAX {
             return Err(refuse(format!("{WHAT} names more than {KEYS_MAX} keys, the limit")));
         }
-        Ok(DownloadDocument {
+        Ok(Some(DownloadDocument {
             zip: address("the zip", &written.download_url)?,
             shasum,
             sums: address("SHA256SUMS", &written.shasums_url)?,
             signature,
             keys: keys.into_iter().map(|key| key.ascii_armor).collect(),
-        })
+        }))
     }
 }

@@ -25,7 +25,7 @@ use crate::oci::{Descriptor, Manifest};
 /// The most bytes of a file with annotations.
 const ANNOTATIONS_MAX: u64 = 64 << 10;
 /// Annotation of a layer: the name that `oras pull` gives the file.
-pub const TITLE: &str = "org.opencontainers.image.title";
+pub const TITLE: &str = artifact::TITLE_ANNOTATION;
 /// The title of a module's package. The same for all, so that a module's digest depends on its
 /// content alone.
 const MODULE_TITLE: &str = "module.zip";

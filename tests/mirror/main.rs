@@ -5,7 +5,6 @@
 
 mod clients;
 mod killed;
-mod origin;
 mod refusals;
 mod selections;
 mod tokens;
@@ -19,9 +18,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use origin::Origin;
 use serde_json::Value;
 use support::hostile::Hostile;
+use support::origin::Origin;
 use tofufs::digest::Digest;
 
 /// A directory for a user's home and stores, and the registry of the vendors.

@@ -15,7 +15,8 @@ use tofufs::failure::{Failure, Refusal};
 use tofufs::name::{RepoName, Selector, Tag};
 use tofufs::oci::{Descriptor, Manifest, ManifestBody};
 use tofufs::registry::{
-    BlobError, BlobSink, BlobSource, RawManifest, Registry, Removed, SinkError, Upload, Uploaded,
+    BlobError, BlobSink, BlobSource, DocumentKind, RawManifest, Registry, Removed, SinkError,
+    Upload, Uploaded,
 };
 
 /// What is asked of the registry.
@@ -285,7 +286,12 @@ impl Registry for MemoryRegistry {
             };
             let (bytes, media_type) = repo.manifests.get(digest)?;
             let content_type = media_type.map(str::to_owned);
-            Some(RawManifest { bytes: bytes.as_ref().into(), content_type, claimed: None })
+            Some(RawManifest {
+                bytes: bytes.as_ref().into(),
+                content_type,
+                claimed: None,
+                kind: DocumentKind::Manifest,
+            })
         })
     }
 

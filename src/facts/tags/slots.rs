@@ -223,6 +223,11 @@ impl TagSlots {
         self.bytes += bytes;
     }
 
+    /// The `wanted` edges of which something is known.
+    pub(super) fn needs(&self, wanted: impl Fn(&Need) -> bool) -> Vec<Need> {
+        self.by_need.keys().filter(|need| wanted(need)).cloned().collect()
+    }
+
     /// Makes the answers of the `wanted` edges count no more.
     pub(super) fn expire(&mut self, wanted: impl Fn(&Need) -> bool) {
         for (need, slot) in self.by_need.iter_mut().filter(|(need, _)| wanted(need)) {
