@@ -15,9 +15,11 @@ mod signature;
 mod source;
 mod versions;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::OnceCell;
+use url::Url;
 
 use crate::failure::{Failure, Refusal, Subject};
 use crate::name::{Host, ProviderAddr, RepoName, Version};
@@ -37,6 +39,8 @@ pub struct ProviderRegistry {
     host: Host,
     services: ServiceHost,
     tokens: Arc<HostTokens>,
+    /// Where the provider registry lies, where somebody said it.
+    forced: Option<Url>,
     discovered: OnceCell<ProviderService>,
 }
 
@@ -54,7 +58,27 @@ impl ProviderRegistry {
         let services = ServiceHost::new(transport, host, asker).ok_or_else(|| {
             Refusal::new(Failure::Protocol, host, "it cannot stand in an address")
         })?;
-        Ok(ProviderRegistry { host: host.clone(), services, tokens, discovered: OnceCell::new() })
+        Ok(ProviderRegistry {
+            host: host.clone(),
+            services,
+            tokens,
+            forced: None,
+            discovered: OnceCell::new(),
+        })
+    }
+
+    /// The same with the services that a `host` block of a CLI configuration names, so that the
+    /// host is not asked where they are.
+    ///
+    /// # Errors
+    /// They name no provider registry, or none by an https address.
+    pub fn with_services(
+        self,
+        services: &BTreeMap<String, String>,
+    ) -> Result<ProviderRegistry, Refusal> {
+        let forced = discovery::forced(&self, services)?;
+        let host = self.services.stated_at(&forced);
+        Ok(ProviderRegistry { forced: Some(forced), services: host, ..self })
     }
 
     /// Its name.

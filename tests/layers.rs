@@ -32,7 +32,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "provider_registry",
-        &["failure", "digest", "name", "artifact", "mapping", "openpgp", "registry"],
+        &[
+            "bounded", "failure", "digest", "name", "oci", "artifact", "mapping", "openpgp",
+            "registry",
+        ],
     ),
     ("store", &["bounded", "disk", "failure", "digest", "name", "members"]),
     ("archive", VALUES),

@@ -62,7 +62,7 @@ impl ReleaseSums {
     /// How many bytes of memory it takes, about.
     pub fn weight(&self) -> usize {
         const LINE_BYTES: usize = 128;
-        self.raw.len() + self.lines.iter().map(|(name, _)| LINE_BYTES + name.len()).sum::<usize>()
+        self.raw.len() + self.lines.keys().map(|name| LINE_BYTES + name.len()).sum::<usize>()
     }
 
     /// The zips that it names, in the order of their platforms.

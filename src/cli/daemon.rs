@@ -33,7 +33,7 @@ use crate::fuse::passthrough::Passthrough;
 use crate::fuse::session::{self, Session};
 use crate::fuse::{self, Adapter};
 use crate::name::{Host, Platform};
-use crate::provider_registry::{ProviderRegistry, ProviderSource};
+use crate::provider_registry::ProviderSource;
 use crate::registry::connections::Connections;
 use crate::registry::decorate::Offline;
 use crate::registry::layout::{LayoutArchive, LayoutDirectory};
@@ -331,10 +331,10 @@ fn origin(
     network: Option<&Connections>,
     host: &Host,
 ) -> Result<Arc<dyn Registry>, CommandError> {
-    let Some(network) = network else { return Ok(Arc::new(Offline::new(host.clone()))) };
-    let tokens = Arc::new(access.configuration().host_tokens()?);
-    let registry = ProviderRegistry::new(network.transport(), host, tokens, Asker::Program)
-        .map_err(CommandError::failed)?;
+    if network.is_none() {
+        return Ok(Arc::new(Offline::new(host.clone())));
+    }
+    let registry = access.provider_registry(host)?;
     let shown = &settings.providers.platforms;
     let this = Platform::host();
     let own = shown.get(&this).or(shown.first()).cloned().unwrap_or(this);

@@ -255,9 +255,7 @@ impl MirrorRun<'_> {
     }
 
     fn registry(&self, host: &Host) -> Result<ProviderRegistry, CommandError> {
-        let transport = self.access.connections()?.transport();
-        let tokens = Arc::new(self.access.configuration().host_tokens()?);
-        ProviderRegistry::new(transport, host, tokens, Asker::Person).map_err(CommandError::failed)
+        self.access.provider_registry(host)
     }
 
     fn upload(&self, repo: &Repo) -> Result<Arc<dyn Upload>, CommandError> {

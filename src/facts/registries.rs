@@ -159,7 +159,6 @@ pub(super) struct JoinedRegistry {
     /// The ways to the registry itself, without the stores beside it.
     pub(super) asked: Vec<Arc<WatchedSource>>,
     has_store: bool,
-    has_registry: bool,
     has_providers: bool,
     has_oci: bool,
     kept_apart: String,
@@ -191,7 +190,7 @@ impl JoinedRegistry {
 
     /// Whether a registry is among its sources.
     pub(super) fn has_registry(&self) -> bool {
-        self.has_registry
+        self.has_providers || self.has_oci
     }
 
     /// Whether a provider registry is among its sources.
@@ -337,6 +336,22 @@ impl JoinedRegistries {
         others.position(|other| other.is_of_same(&self.sources[of]) && covers(other))
     }
 
+    /// See [`JoinedRegistry::kept_apart`].
+    fn kept_apart(&self, sources: &[usize]) -> String {
+        let of_kind = |kind| move |at: &&usize| self.sources[**at].kind() == kind;
+        let stores = sources.iter().filter(of_kind(None));
+        let stores: Vec<&str> = stores.map(|at| self.sources[*at].name()).collect();
+        let mut kept_apart = String::new();
+        if !stores.is_empty() && !self.stores_stand_in {
+            kept_apart += &format!(" of {}", stores.join(";"));
+        }
+        // A registry of the other kind may have the same name.
+        if sources.iter().any(|at| of_kind(Some(RegistryKind::Providers))(&at)) {
+            kept_apart += " by providers";
+        }
+        kept_apart
+    }
+
     /// What `sources` hold of `host` together; those that took part `before` go on as they were.
     fn join(
         &self,
@@ -376,30 +391,17 @@ impl JoinedRegistries {
         let mut asked: Vec<Arc<WatchedSource>> =
             asked.map(|(_, part)| part.watched.clone()).collect();
         asked.dedup_by(|one, other| Arc::ptr_eq(one, other));
-        let is_store = |at: &&usize| matches!(self.sources[**at], MountSource::Store { .. });
-        let stores: Vec<&str> =
-            sources.iter().filter(is_store).map(|at| self.sources[*at].name()).collect();
-        let (has_store, has_registry) = (!stores.is_empty(), stores.len() < sources.len());
-        let has = |kind| sources.iter().any(|at| self.sources[*at].kind() == Some(kind));
-        let (has_providers, has_oci) = (has(RegistryKind::Providers), has(RegistryKind::Oci));
-        let mut kept_apart = String::new();
-        if has_store && !self.stores_stand_in {
-            kept_apart += &format!(" of {}", stores.join(";"));
-        }
-        // A registry of the other kind may have the same name.
-        if has_providers {
-            kept_apart += " by providers";
-        }
+        let has = |kind| sources.iter().any(|at| self.sources[*at].kind() == kind);
+        let kept_apart = self.kept_apart(&sources);
         JoinedRegistry {
             registry,
             prefixes,
             sources,
             parts,
             asked,
-            has_store,
-            has_registry,
-            has_providers,
-            has_oci,
+            has_store: has(None),
+            has_providers: has(Some(RegistryKind::Providers)),
+            has_oci: has(Some(RegistryKind::Oci)),
             kept_apart,
         }
     }

@@ -1,6 +1,6 @@
 //! Service discovery: where a host has its provider registry.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 use url::Url;
@@ -24,6 +24,33 @@ pub(super) struct ProviderService {
     pub token: Option<HostToken>,
 }
 
+/// A services address, which may be relative to that of the document that names it.
+fn base(document: &Url, address: &str) -> Option<Url> {
+    document.join(address).ok().filter(|url| {
+        url.scheme() == "https" && url.username().is_empty() && url.password().is_none()
+    })
+}
+
+/// The services address of `registry` that somebody wrote down.
+pub(super) fn forced(
+    registry: &ProviderRegistry,
+    services: &BTreeMap<String, String>,
+) -> Result<Url, Refusal> {
+    let refuse = |rule: &str| {
+        let rule = format!("a host block of the CLI configuration {rule}");
+        Refusal::new(Failure::Protocol, &registry.host, rule)
+    };
+    let address = services
+        .get(SERVICE)
+        .ok_or_else(|| refuse(&format!("says which services it has, and {SERVICE} is not one")))?;
+    let url = registry.services.url("/").and_then(|home| base(&home, address));
+    url.ok_or_else(|| {
+        refuse(&format!(
+            "names an address for {SERVICE} that is no https address without a user name"
+        ))
+    })
+}
+
 impl ProviderRegistry {
     /// Asks once; a failure is not kept.
     pub(super) async fn service(&self) -> Result<&ProviderService, Refusal> {
@@ -33,6 +60,9 @@ impl ProviderRegistry {
     async fn discover(&self) -> Result<ProviderService, Refusal> {
         let refuse = |rule: String| Refusal::new(Failure::Protocol, &self.host, rule);
         let token = self.token().await?;
+        if let Some(base) = self.forced.clone() {
+            return Ok(ProviderService { base, token });
+        }
         let url = self
             .services
             .url(PATH)
@@ -64,10 +94,7 @@ impl ProviderRegistry {
             }
             None => return Err(none()),
         };
-        let base = document.url.join(address).ok().filter(|url| {
-            url.scheme() == "https" && url.username().is_empty() && url.password().is_none()
-        });
-        match base {
+        match base(&document.url, address) {
             Some(base) => Ok(ProviderService { base, token }),
             None => Err(refuse(format!(
                 "{PATH} names an address for {SERVICE} that is no https address without a user name"

@@ -34,6 +34,8 @@ const REFUSAL_MAX: u64 = 16 << 10;
 pub struct ServiceHost {
     transport: Arc<Transport>,
     home: Origin,
+    /// Where somebody says that its services are, so that nobody has to ask at home.
+    stated: Option<Origin>,
     /// Where the host lies, once it has answered: it may lead to the public network, and within its
     /// own part.
     lies: Mutex<Option<Reach>>,
@@ -74,7 +76,12 @@ impl ServiceHost {
     /// The host by its name. Connects to nothing. `None` where the name cannot stand in an address.
     pub fn new(transport: &Arc<Transport>, host: &Host, asker: Asker) -> Option<ServiceHost> {
         let (transport, home) = (Arc::clone(transport), Origin::registry(host, false)?);
-        Some(ServiceHost { transport, home, lies: Mutex::default(), asker })
+        Some(ServiceHost { transport, home, stated: None, lies: Mutex::default(), asker })
+    }
+
+    /// The same, whose services somebody says to be at `url`.
+    pub fn stated_at(self, url: &Url) -> ServiceHost {
+        ServiceHost { stated: Origin::of(url), ..self }
     }
 
     /// The address of a path at the host itself.
@@ -288,7 +295,7 @@ impl ServiceHost {
                 headers.insert(RANGE, bytes);
                 headers.insert(IF_RANGE, etag.clone());
             }
-            let is_home = origin == self.home;
+            let is_home = origin == self.home || self.stated.as_ref() == Some(&origin);
             let lies = *self.lies.lock();
             let from = if is_home { None } else { lies };
             let errand = Errand { count, from, route, asker: self.asker };

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 
 use tofufs::digest::Digest;
 
+use crate::support::hostile::Reply;
 use crate::support::mount::{Mount, Options};
 use crate::{Bed, names, package_of, program_of};
 
@@ -168,4 +169,26 @@ fn a_source_that_is_wrong_is_refused_before_anything_is_mounted() {
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains(wanted), "{said}");
     }
+}
+
+#[test]
+fn a_host_block_says_where_the_registry_is() {
+    let Some(mut bed) = Bed::new() else { return };
+    let release = bed.origin.publish("one", "1.0.0");
+    bed.origin.answer("/.well-known/terraform.json", Reply::new(500, "text/plain", "broken"));
+    let host = &bed.origin.host;
+    let rc = bed.path("rc");
+    let block = format!(
+        "host \"{host}\" {{\n  services = {{ \"providers.v1\" = \"https://{host}/v1/providers/\" }}\n}}\n"
+    );
+    fs::write(&rc, block).unwrap();
+    let Some(mount) = bed.mount("", bed.options().env("TF_CLI_CONFIG_FILE", rc.display())) else {
+        return;
+    };
+    assert_eq!(
+        names(&mount.join(bed.address("one")).join("1.0.0/linux_amd64")),
+        package_of(&release)
+    );
+    let asked = bed.origin.server.requests_to("/.well-known/");
+    assert_eq!(asked.len(), 0, "the host is not asked for its services");
 }
