@@ -517,11 +517,16 @@ impl Fs {
         self.inodes.count()
     }
 
-    /// Forgets tags, lists and refusals at and below `path` (from the mount's root); whether it is
-    /// to `accept` what releases have become that never change. Yields the directory entries that
-    /// the kernel has to drop; they must not be dropped from inside an operation of this file
-    /// system. Blocks on the disk.
-    pub fn refresh(&self, path: &Path, accept: bool) -> NamesInDirectories {
-        self.publishing().refresh.below(path, accept)
+    /// Forgets tags, lists and refusals at and below `path` (from the mount's root). Yields the
+    /// directory entries that the kernel has to drop; they must not be dropped from inside an
+    /// operation of this file system.
+    pub fn refresh(&self, path: &Path) -> NamesInDirectories {
+        self.publishing().refresh.below(path)
+    }
+
+    /// The same, after which releases that never change are taken as they are now. Blocks on the
+    /// disk.
+    pub fn accept(&self, path: &Path) -> NamesInDirectories {
+        self.publishing().refresh.accept(path)
     }
 }

@@ -436,7 +436,10 @@ impl Service for Controlled {
                 if let Some(connections) = self.access.opened() {
                     connections.renew();
                 }
-                let refresh = move || session.forget(&fs.refresh(Path::new(&path), accept));
+                let refresh = move || {
+                    let path = Path::new(&path);
+                    session.forget(&if accept { fs.accept(path) } else { fs.refresh(path) })
+                };
                 tokio::task::spawn_blocking(refresh).await.map_err(|e| e.to_string())?;
                 Ok(Value::Null)
             }

@@ -392,6 +392,8 @@ impl JoinedRegistries {
             asked.map(|(_, part)| part.watched.clone()).collect();
         asked.dedup_by(|one, other| Arc::ptr_eq(one, other));
         let has = |kind| sources.iter().any(|at| self.sources[*at].kind() == kind);
+        let (has_store, has_providers) = (has(None), has(Some(RegistryKind::Providers)));
+        let has_oci = has(Some(RegistryKind::Oci));
         let kept_apart = self.kept_apart(&sources);
         JoinedRegistry {
             registry,
@@ -399,9 +401,9 @@ impl JoinedRegistries {
             sources,
             parts,
             asked,
-            has_store: has(None),
-            has_providers: has(Some(RegistryKind::Providers)),
-            has_oci: has(Some(RegistryKind::Oci)),
+            has_store,
+            has_providers,
+            has_oci,
             kept_apart,
         }
     }

@@ -23,25 +23,33 @@ impl Refresh {
     /// Forgets tags, lists and refusals at and below `path` (from the mount's root). Yields the
     /// directory entries that the kernel has to drop, as number of the directory and name; they
     /// must not be dropped from inside an operation of this file system.
-    pub(super) fn below(&self, path: &Path, accept: bool) -> NamesInDirectories {
+    pub(super) fn below(&self, path: &Path) -> NamesInDirectories {
         self.failures.reasons.clear();
-        let components: Vec<&str> = path
-            .components()
-            .filter_map(|c| match c {
-                PathComponent::Normal(name) => name.to_str(),
-                _ => None,
-            })
-            .collect();
-        if let Some((view, rest)) = components.split_first()
-            && ProviderView::shown(self.facts.providers().mapping()).any(|v| v.name() == *view)
-        {
-            return self.views.refresh(rest, accept);
+        let components = components(path);
+        match self.in_view(&components) {
+            Some(rest) => self.views.refresh(rest),
+            None => self.forget(&Below::parse(&components)),
         }
-        let below = Below::parse(&components);
-        if accept {
-            self.facts.accept(|need| below.holds_edge(need), below.binding());
+    }
+
+    /// The same, and lets versions stand for the documents for which they stand now.
+    pub(super) fn accept(&self, path: &Path) -> NamesInDirectories {
+        let components = components(path);
+        match self.in_view(&components) {
+            Some(rest) => self.views.accept(rest),
+            None => {
+                let below = Below::parse(&components);
+                self.facts.accept(|need| below.holds_edge(need), below.binding());
+            }
         }
-        self.forget(&below)
+        self.below(path)
+    }
+
+    /// The rest of a path in a view.
+    fn in_view<'a, 'b>(&self, components: &'a [&'b str]) -> Option<&'a [&'b str]> {
+        let (first, rest) = components.split_first()?;
+        let mut views = ProviderView::shown(self.facts.providers().mapping());
+        views.any(|view| view.name() == *first).then_some(rest)
     }
 
     /// The same of a release, whose tag was just put.
@@ -67,6 +75,14 @@ impl Refresh {
             _ => false,
         })
     }
+}
+
+fn components(path: &Path) -> Vec<&str> {
+    let names = path.components().filter_map(|component| match component {
+        PathComponent::Normal(name) => name.to_str(),
+        _ => None,
+    });
+    names.collect()
 }
 
 /// What lies at or below a path, read both ways: as a repository (or a prefix of one), and as a tag

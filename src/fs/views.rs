@@ -315,27 +315,46 @@ impl Views {
         }
     }
 
-    /// Forgets what is known of the providers at and below `path` (in a view). Yields what the
-    /// kernel has to drop.
-    pub(super) fn refresh(&self, path: &[&str], accept: bool) -> NamesInDirectories {
-        let Some(dir) = at(path) else { return Vec::new() };
+    /// Lets the versions of the providers at and below `path` (in a view) stand for the documents
+    /// for which they stand now.
+    pub(super) fn accept(&self, path: &[&str]) {
+        if let Some(dir) = at(path) {
+            let repos = self.repos_below(&dir);
+            self.facts.accept(|need| self.concerns(&dir, &repos, need), None);
+        }
+    }
+
+    /// The repositories of the providers that are known below `dir`.
+    fn repos_below(&self, dir: &ProviderDirectory) -> BTreeSet<Repo> {
         let known = self.facts.view(Instant::now());
         let looked_up = known.looked_up();
         let providers = known.declared().iter().chain(looked_up.iter()).filter(|p| dir.holds(p));
-        let repos: BTreeSet<Repo> =
-            providers.flat_map(|p| known.repos(p).unwrap_or_default()).collect();
-        let holds = |repo: &Repo| {
-            repos.contains(repo)
-                || self.facts.providers().mapping().providers_of(repo).iter().any(|p| dir.holds(p))
-        };
-        let concerns = |need: &Need| match need {
-            Need::Tags(repo) | Need::Binding(repo, _) | Need::Platforms(repo, _) => holds(repo),
+        providers.flat_map(|p| known.repos(p).unwrap_or_default()).collect()
+    }
+
+    /// Whether `repo` is one of a provider below `dir`, given those that are known.
+    fn holds(&self, dir: &ProviderDirectory, repos: &BTreeSet<Repo>, repo: &Repo) -> bool {
+        repos.contains(repo)
+            || self.facts.providers().mapping().providers_of(repo).iter().any(|p| dir.holds(p))
+    }
+
+    /// Whether the fact is about a provider below `dir`.
+    fn concerns(&self, dir: &ProviderDirectory, repos: &BTreeSet<Repo>, need: &Need) -> bool {
+        match need {
+            Need::Tags(repo) | Need::Binding(repo, _) | Need::Platforms(repo, _) => {
+                self.holds(dir, repos, repo)
+            }
             Need::Catalog(_) | Need::Held(_) => !matches!(dir, ProviderDirectory::Provider(_)),
-        };
-        if accept {
-            self.facts.accept(concerns, None);
         }
-        self.facts.forget(concerns);
+    }
+
+    /// Forgets what is known of the providers at and below `path` (in a view). Yields what the
+    /// kernel has to drop.
+    pub(super) fn refresh(&self, path: &[&str]) -> NamesInDirectories {
+        let Some(dir) = at(path) else { return Vec::new() };
+        let repos = self.repos_below(&dir);
+        let holds = |repo: &Repo| self.holds(&dir, &repos, repo);
+        self.facts.forget(|need| self.concerns(&dir, &repos, need));
         self.inodes.places(|node| match node {
             InodeNode::Providers { dir: shown, .. } => match &**shown {
                 ProviderDirectory::Provider(p) | ProviderDirectory::Version(p, _) => dir.holds(p),
