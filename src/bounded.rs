@@ -88,6 +88,15 @@ impl<K: Clone + Hash + Eq, V> Bounded<K, V> {
         self.weight = 0;
     }
 
+    /// Lets go of those that are not to be kept. None counts as used.
+    pub fn retain(&mut self, keep: impl Fn(&K, &V) -> bool) {
+        let gone = self.iter().filter(|(key, value)| !keep(key, value));
+        let gone: Vec<K> = gone.map(|(key, _)| key.clone()).collect();
+        for key in gone {
+            self.remove(&key);
+        }
+    }
+
     /// How many values there are.
     pub fn len(&self) -> usize {
         self.values.len()
@@ -98,8 +107,8 @@ impl<K: Clone + Hash + Eq, V> Bounded<K, V> {
         self.values.is_empty()
     }
 
-    /// All values. None counts as used.
-    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+    /// All values, what was used last first. None counts as used.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&K, &V)> {
         self.values.iter()
     }
 
@@ -135,6 +144,9 @@ mod tests {
         assert_eq!(keys(&kept), [2, 4, 5]);
         assert_eq!((kept.put(2, 7), kept.len()), (Some(12), 3));
         assert_eq!((kept.remove(&2), kept.change(&2, |_| ())), (Some(7), None));
+        assert_eq!(kept.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [5, 4]);
+        kept.retain(|key, _| *key == 4);
+        assert_eq!(keys(&kept), [4]);
     }
 
     #[test]
@@ -155,6 +167,9 @@ mod tests {
         kept.put(4, 11);
         assert_eq!((kept.is_empty(), kept.weight), (true, 0), "nor is what became too heavy");
         kept.put(1, 5);
+        kept.put(2, 3);
+        kept.retain(|_, value| *value < 5);
+        assert_eq!((keys(&kept), kept.weight), (vec![2], 3));
         kept.clear();
         assert_eq!((kept.is_empty(), kept.weight), (true, 0));
     }

@@ -27,6 +27,7 @@ pub mod log;
 pub mod look;
 pub mod man;
 pub mod mapping;
+pub mod metrics;
 pub mod mirror;
 pub mod mount;
 pub mod mounts;

@@ -23,7 +23,6 @@ mod look;
 mod manifests;
 mod names;
 mod offers;
-mod open_objects;
 mod package;
 mod prefetch;
 mod providers;
@@ -36,7 +35,6 @@ mod unpack;
 mod view;
 mod walk;
 mod watched_source;
-mod weighed;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

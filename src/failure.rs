@@ -59,6 +59,33 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// The class as one word, for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Failure::Absent => "absent",
+            Failure::Exists => "exists",
+            Failure::Busy => "busy",
+            Failure::Crowded => "crowded",
+            Failure::Denied => "denied",
+            Failure::ReadOnly => "read_only",
+            Failure::Invalid => "invalid",
+            Failure::Unsigned => "unsigned",
+            Failure::TimedOut => "timed_out",
+            Failure::Unreachable => "unreachable",
+            Failure::Untrusted => "untrusted",
+            Failure::Offline => "offline",
+            Failure::Protocol => "protocol",
+            Failure::Integrity => "integrity",
+            Failure::Damaged => "damaged",
+            Failure::Structure => "structure",
+            Failure::TooLarge => "too_large",
+            Failure::Unsupported => "unsupported",
+            Failure::NoSpace => "no_space",
+            Failure::NoDescriptor => "no_descriptor",
+            Failure::Io => "io",
+        }
+    }
+
     /// Whether it says nothing about the thing itself, so that an earlier answer still counts.
     pub fn is_outage(self) -> bool {
         match self {

@@ -14,12 +14,14 @@ pub mod session;
 use std::future::Future;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use fuser::Request;
 use tokio::runtime::Handle;
 
 use crate::facts::on_behalf_of;
 use crate::fs::{Errno, Fs, FsError, Writable};
+use crate::metrics::{TimedOperation, metrics};
 use caller::Caller;
 use passthrough::Passthrough;
 
@@ -78,14 +80,25 @@ impl Adapter {
             Poll::Ready(outcome) => reply(outcome),
             Poll::Pending => {
                 let caller = Caller::new(request.pid());
+                metrics().waiting.inc();
                 self.runtime.spawn(async move {
                     let outcome = tokio::select! {
                         outcome = operation => outcome,
                         () = caller.killed() => Err(FsError::plain(Errno::EINTR)),
                     };
+                    metrics().waiting.dec();
                     reply(outcome);
                 });
             }
         }
+    }
+}
+
+/// A reply whose time, from now on, is counted.
+fn timed<T>(operation: TimedOperation, reply: impl FnOnce(T)) -> impl FnOnce(T) {
+    let begun = Instant::now();
+    move |outcome| {
+        metrics().answered(operation, begun.elapsed());
+        reply(outcome);
     }
 }

@@ -95,10 +95,7 @@ pub fn append_from(file: File, limit: u64, bytes: &mut Vec<u8>) -> Result<(), In
     // All at once, so that no copy of a secret stays behind where it grew.
     bytes.reserve_exact(usize::try_from(length).unwrap_or(0).saturating_add(1));
     file.take(limit.saturating_add(1)).read_to_end(bytes)?;
-    match (bytes.len() - before) as u64 > limit {
-        true => Err(InputError::TooLarge(limit)),
-        false => Ok(()),
-    }
+    if (bytes.len() - before) as u64 > limit { Err(InputError::TooLarge(limit)) } else { Ok(()) }
 }
 
 /// The bytes of a regular file, of at most `limit`.

@@ -18,6 +18,7 @@ pub mod local;
 pub mod lockfile;
 pub mod mapping;
 pub mod members;
+pub mod metrics;
 pub mod moment;
 pub mod name;
 pub mod oci;

@@ -26,7 +26,7 @@ pub use node::TreeNode;
 pub use path::{Name, RelPath};
 pub use rustix::fs::Stat;
 pub use rustix::io::Errno;
-pub use tree::{How, KnownNodes, LocalTree, Maker};
+pub use tree::{How, KnownNodes, LocalTree, Maker, Removal};
 
 /// What a call on a tree gives: the system's own error number where it failed.
 pub type TreeResult<T> = std::result::Result<T, Errno>;

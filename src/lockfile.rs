@@ -346,13 +346,12 @@ type Edit = (Range<usize>, String);
 /// A block as the clients write it, without the newline behind it.
 fn block(address: &ProviderAddr, lock: &ProviderLock) -> String {
     let mut text = format!("provider \"{address}\" {{\n");
-    match lock.constraints.is_empty() {
-        true => text += &format!("  version = {}\n", quoted(&lock.version)),
+    if lock.constraints.is_empty() {
+        text += &format!("  version = {}\n", quoted(&lock.version));
+    } else {
         // The clients align what follows each other in lines of their own.
-        false => {
-            text += &format!("  version     = {}\n", quoted(&lock.version));
-            text += &format!("  constraints = {}\n", quoted(&lock.constraints));
-        }
+        text += &format!("  version     = {}\n", quoted(&lock.version));
+        text += &format!("  constraints = {}\n", quoted(&lock.constraints));
     }
     if !lock.hashes.is_empty() {
         text += &format!("  hashes = {}\n", list(&lock.hashes));

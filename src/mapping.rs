@@ -78,8 +78,8 @@ impl MappingRule {
                     Variable::Type => "hashicorp/aws",
                 };
                 let reason = format!(
-                    "it must refer to ${{{variable}}}, or `include` has to leave one value for that, as \
-                     '{DEFAULT_REGISTRY}/{example}' does"
+                    "it must refer to ${{{variable}}}, or `include` has to leave one value for \
+                     that, as '{DEFAULT_REGISTRY}/{example}' does"
                 );
                 return refuse(format!("the repository template {template:?}"), reason);
             }

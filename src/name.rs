@@ -8,6 +8,7 @@ mod address;
 mod claim;
 mod constraints;
 mod newest;
+pub mod path;
 mod provider;
 mod range;
 mod staged;
@@ -35,7 +36,10 @@ pub const COMPONENT_MAX: usize = 255;
 
 /// Why a text is not the name that it should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not {wanted}{}", instead.as_ref().map(|name| format!("; write {name}")).unwrap_or_default())]
+#[error(
+    "{text:?} is not {wanted}{}",
+    instead.as_ref().map(|name| format!("; write {name}")).unwrap_or_default()
+)]
 pub struct NameError {
     text: String,
     wanted: &'static str,

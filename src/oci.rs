@@ -144,21 +144,8 @@ impl Manifest {
                 "the manifest is an index and an image at once (manifests beside layers or config)",
             );
         }
-        let media_type = match text(map, "mediaType")? {
-            Some(m) if m == INDEX => INDEX,
-            Some(m) if m == IMAGE => IMAGE,
-            Some(m) => {
-                return structure(format!(
-                    "the manifest's mediaType is {m:?}; wanted {IMAGE:?} or {INDEX:?}"
-                ));
-            }
-            None => {
-                return structure(format!(
-                    "the manifest has no mediaType (OpenTofu requires it; it looks like {:?})",
-                    if is_index { INDEX } else { IMAGE }
-                ));
-            }
-        };
+        let looks_like = if is_index { INDEX } else { IMAGE };
+        let media_type = media_type(text(map, "mediaType")?, looks_like)?;
         if let Some(claimed) = content_type
             && claimed != media_type
         {
@@ -185,6 +172,20 @@ impl Manifest {
             body,
             raw,
         })
+    }
+}
+
+/// The media type that a manifest says it has, which has to be one of the two.
+fn media_type(said: Option<String>, looks_like: &str) -> Result<&'static str, DocumentError> {
+    match said.as_deref() {
+        Some(INDEX) => Ok(INDEX),
+        Some(IMAGE) => Ok(IMAGE),
+        Some(m) => {
+            structure(format!("the manifest's mediaType is {m:?}; wanted {IMAGE:?} or {INDEX:?}"))
+        }
+        None => structure(format!(
+            "the manifest has no mediaType (OpenTofu requires it; it looks like {looks_like:?})"
+        )),
     }
 }
 

@@ -1,9 +1,10 @@
 //! Detached OpenPGP signatures: whether a document was signed by a key that somebody names.
 //!
 //! This is the part of RFC 9580 that signatures of releases need, and no more: certificates and
-//! signatures of version 4; RSA of 2048 bits and more, Ed25519, ECDSA over P-256 and P-384; SHA-256,
-//! SHA-384 and SHA-512 (SHA-1 only where an RSA key speaks of itself). What lies outside of it is
-//! refused, never passed over in favour of the signer. `tests/openpgp.rs` holds it against GnuPG.
+//! signatures of version 4; RSA of 2048 bits and more, Ed25519, ECDSA over P-256 and P-384;
+//! SHA-256, SHA-384 and SHA-512 (SHA-1 only where an RSA key speaks of itself). What lies outside
+//! of it is refused, never passed over in favour of the signer. `tests/openpgp.rs` holds it against
+//! GnuPG.
 
 mod armor;
 mod certificate;

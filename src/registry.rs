@@ -10,6 +10,7 @@ mod answer;
 pub mod auth;
 mod breaker;
 mod challenge;
+mod connection;
 pub mod connections;
 pub mod credentials;
 pub mod decorate;

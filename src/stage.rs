@@ -359,18 +359,7 @@ impl Stage {
         })
         .await?;
         self.sealed.lock().insert(root.clone(), StageState::Uploading);
-        let options =
-            push::PushOptions { allow_overwrite: self.allow_overwrite || request.allow_overwrite };
-        let mut committed = Vec::new();
-        for plan in &plans {
-            let upload = self.upload(&plan.repo)?;
-            let watch = Watch {
-                stage: Arc::clone(self),
-                root: root.clone(),
-                progress: request.progress.clone(),
-            };
-            committed.extend(push::push(plan, upload.as_ref(), options, &watch).await?);
-        }
+        let committed = self.push(root, &plans, request).await?;
         let results: Vec<Pushed> = committed.iter().map(Pushed::as_known).collect();
         self.write(root, move |record| {
             record.stand = Stand::Done;
@@ -390,6 +379,24 @@ impl Stage {
             tracing::warn!("{e}");
         }
         Ok(committed)
+    }
+
+    async fn push(
+        self: &Arc<Self>,
+        root: &RelPath,
+        plans: &[ReleasePlan],
+        request: &CommitRequest,
+    ) -> Result<Vec<Pushed>, Refusal> {
+        let allow_overwrite = self.allow_overwrite || request.allow_overwrite;
+        let options = push::PushOptions { allow_overwrite };
+        let progress = request.progress.clone();
+        let watch = Watch { stage: Arc::clone(self), root: root.clone(), progress };
+        let mut pushed = Vec::new();
+        for plan in plans {
+            let upload = self.upload(&plan.repo)?;
+            pushed.extend(push::push(plan, upload.as_ref(), options, &watch).await?);
+        }
+        Ok(pushed)
     }
 
     /// Plans what is staged at a root, and notes what lies there.

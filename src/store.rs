@@ -42,6 +42,7 @@ mod scratch;
 mod seal;
 mod sums;
 mod verify;
+mod walk;
 mod whole;
 
 use std::collections::HashMap;
@@ -56,7 +57,6 @@ use parking_lot::{Mutex, RwLock};
 use rustix::fs::{Mode, fchmod, fstat, fstatvfs};
 use rustix::io::Errno;
 
-pub use self::error::{StoreError, StoreFailure};
 pub use self::evict::Pruned;
 pub use self::fill::Fill;
 pub use self::follow::{Stopper, Tail};
@@ -70,11 +70,14 @@ pub use self::scratch::Scratch;
 pub use self::verify::StoreVerified;
 
 use self::disk::{CacheDirectory, PUBLISHED, is_sound, length, read_sound};
+use self::error::system;
 use self::evict::{Ledger, PARTIAL_AGE};
 use self::layout::{CacheLayout, is_misplaced};
 use self::memory::Memory;
 use self::object::{ObjectContent, ObjectInner, RecentChunks};
 use self::sums::ChunkSums;
+use crate::failure::Refusal;
+use crate::metrics::metrics;
 
 const SIDECAR: &str = ".sum";
 const PARTIAL: &str = ".part";
@@ -150,9 +153,8 @@ impl Store {
         layout::version_dir(dir).is_dir()
     }
 
-    /// Opens the cache, made if it is missing. [`StoreFailure::Unsafe`] if others could write in
-    /// it.
-    pub fn open(options: StoreOptions) -> Result<Arc<Store>, StoreError> {
+    /// Opens the cache, made if it is missing. Fails if others could write in it.
+    pub fn open(options: StoreOptions) -> Result<Arc<Store>, Refusal> {
         let layout = Arc::new(CacheLayout::open(&options.dir)?);
         let store = Arc::new(Store {
             options,
@@ -173,20 +175,27 @@ impl Store {
             }
         });
         if let Err(error) = started {
-            tracing::warn!(%error, "no thread to count the cache: it is counted when first asked for");
+            tracing::warn!(
+                %error, "no thread to count the cache: it is counted when first asked for"
+            );
         }
         Ok(store)
     }
 
     /// The object, open and checked; `None` if it is not there, or was damaged and is quarantined
     /// now. Counts as use.
-    pub fn get(self: &Arc<Self>, key: &Key) -> Result<Option<Object>, StoreError> {
+    pub fn get(self: &Arc<Self>, key: &Key) -> Result<Option<Object>, Refusal> {
         let opened = self.open.lock().get(key).and_then(Weak::upgrade).map(Object);
         if let Some(object) = opened {
+            metrics().cache_hits.inc();
             self.touch(&object);
             return Ok(Some(object));
         }
-        let Some((content, age)) = self.load(key)? else { return Ok(None) };
+        let Some((content, age)) = self.load(key)? else {
+            metrics().cache_misses.inc();
+            return Ok(None);
+        };
+        metrics().cache_hits.inc();
         let object = self.opened(ObjectInner::new(self.clone(), *key, content));
         object.0.touched.store(seconds_now().saturating_sub(age.as_secs()), Ordering::Relaxed);
         self.touch(&object);
@@ -194,7 +203,7 @@ impl Store {
     }
 
     /// Starts to fill `key` with `size` bytes, unless it is there or being filled.
-    pub fn begin(self: &Arc<Self>, key: &Key, size: u64) -> Result<Begin, StoreError> {
+    pub fn begin(self: &Arc<Self>, key: &Key, size: u64) -> Result<Begin, Refusal> {
         fill::begin(self, key, size)
     }
 
@@ -214,7 +223,11 @@ impl Store {
 
     /// Removes an object whose bytes turned out to be wrong; open descriptors keep them.
     pub fn quarantine(&self, key: &Key, why: &str) {
-        tracing::warn!(%key, rule = why, "a cached object is quarantined: it is removed and will be fetched again");
+        metrics().quarantined.inc();
+        tracing::warn!(
+            %key, rule = why,
+            "a cached object is quarantined: it is removed and will be fetched again"
+        );
         self.open.lock().remove(key);
         let layout = self.layout();
         let size =
@@ -234,7 +247,7 @@ impl Store {
     }
 
     /// Sets the value of an edge, atomically.
-    pub fn put_edge(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
+    pub fn put_edge(&self, name: &str, value: &[u8]) -> Result<(), Refusal> {
         edges::put(&*self.layout_to_write()?, name, value)
     }
 
@@ -278,9 +291,9 @@ impl Store {
     }
 
     /// Size and room of the file system under the cache.
-    pub fn space(&self) -> Result<CacheSpace, StoreError> {
+    pub fn space(&self) -> Result<CacheSpace, Refusal> {
         let stat = fstatvfs(&self.layout().tmp).map_err(|errno| {
-            StoreError::system(self.options.dir.display(), "look at the cache's disk", errno)
+            system(self.options.dir.display(), "look at the cache's disk", errno)
         })?;
         let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
         Ok(CacheSpace { total: bytes(stat.f_blocks), available: bytes(stat.f_bavail) })
@@ -291,23 +304,26 @@ impl Store {
     }
 
     /// The directories, made again if somebody removed them.
-    fn layout_to_write(&self) -> Result<Arc<CacheLayout>, StoreError> {
+    fn layout_to_write(&self) -> Result<Arc<CacheLayout>, Refusal> {
         let layout = self.layout();
         if !layout.is_removed() {
             return Ok(layout);
         }
         let mut slot = self.layout.write();
         if slot.is_removed() {
-            tracing::warn!(dir = %self.options.dir.display(), "the cache was removed by somebody: it is made again");
+            tracing::warn!(
+                dir = %self.options.dir.display(),
+                "the cache was removed by somebody: it is made again"
+            );
             *slot = Arc::new(CacheLayout::open(&self.options.dir)?);
         }
         Ok(slot.clone())
     }
 
     /// Opens and checks an object's file; how long ago it was used, too.
-    fn load(&self, key: &Key) -> Result<Option<(ObjectContent, Duration)>, StoreError> {
+    fn load(&self, key: &Key) -> Result<Option<(ObjectContent, Duration)>, Refusal> {
         let layout = self.layout();
-        let system = |errno| StoreError::system(key, "open a cached file", errno);
+        let system = |errno| system(key, "open a cached file", errno);
         let refuse = |rule: &str| {
             self.quarantine(key, rule);
             Ok(None)
@@ -335,7 +351,7 @@ impl Store {
             return match read_sound(&file, len).filter(|bytes| key.matches(bytes)) {
                 Some(bytes) => Ok(Some((
                     ObjectContent::Small { file, bytes: bytes.into() },
-                    evict::age_of(&stat),
+                    walk::age_of(&stat),
                 ))),
                 None => refuse("its file does not have its digest"),
             };
@@ -365,7 +381,10 @@ impl Store {
         if let Err(errno) =
             dir.clear(&name, &layout.tmp).and_then(|()| layout.write(dir, &name, &sidecar))
         {
-            tracing::warn!(%key, %errno, "checksums cannot be written: the file is hashed again when opened next");
+            tracing::warn!(
+                %key, %errno,
+                "checksums cannot be written: the file is hashed again when opened next"
+            );
         }
         Some(sums)
     }
@@ -460,7 +479,7 @@ fn read_sidecar(
     let read = || {
         let stat = fstat(&file).ok()?;
         let bytes = read_sound(&file, ChunkSums::sidecar_len(key, len))?;
-        Some((ChunkSums::from_sidecar(&bytes, &layout.seals, key, len)?, evict::age_of(&stat)))
+        Some((ChunkSums::from_sidecar(&bytes, &layout.seals, key, len)?, walk::age_of(&stat)))
     };
     Ok(read())
 }

@@ -13,6 +13,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("disk", &[]),
     ("flight", &[]),
     ("input", &[]),
+    ("metrics", &[]),
     ("name", &["digest"]),
     ("failure", &["digest", "name"]),
     ("oci", &["failure", "digest", "name"]),
@@ -26,8 +27,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "registry",
         &[
-            "disk", "bounded", "flight", "input", "failure", "digest", "name", "oci", "artifact",
-            "members", "mapping", "moment",
+            "disk", "bounded", "flight", "input", "metrics", "failure", "digest", "name", "oci",
+            "artifact", "members", "mapping", "moment",
         ],
     ),
     (
@@ -37,7 +38,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "registry",
         ],
     ),
-    ("store", &["bounded", "disk", "failure", "digest", "name", "members"]),
+    ("store", &["bounded", "disk", "metrics", "failure", "digest", "name", "members"]),
     ("archive", VALUES),
     ("local", &["disk", "name"]),
     (
@@ -76,16 +77,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "fs",
         &[
-            "bounded", "failure", "digest", "name", "oci", "artifact", "members", "mapping",
-            "moment", "tree", "registry", "store", "archive", "local", "facts", "stage",
+            "bounded", "metrics", "failure", "digest", "name", "oci", "artifact", "members",
+            "mapping", "moment", "tree", "registry", "store", "archive", "local", "facts", "stage",
         ],
     ),
-    ("fuse", &["digest", "name", "oci", "artifact", "members", "local", "facts", "fs"]),
+    ("fuse", &["metrics", "digest", "name", "oci", "artifact", "members", "local", "facts", "fs"]),
     (
         "cli",
         &[
             "disk",
             "input",
+            "metrics",
             "failure",
             "digest",
             "name",
@@ -126,11 +128,14 @@ const HOMES: &[(&str, &[&str])] = &[
     ("fuser", &["fuse"]),
     ("hcl", &["mapping", "cli"]),
     ("hcl_edit", &["lockfile", "cli"]),
+    ("http_body_util", &["cli"]),
     ("httpdate", &["registry"]),
-    ("hyper_util", &["registry"]),
+    ("hyper", &["cli"]),
+    ("hyper_util", &["registry", "cli"]),
     ("indicatif", &["cli"]),
     ("libdeflater", &["archive"]),
-    ("lru", &["bounded", "facts"]),
+    ("lru", &["bounded"]),
+    ("prometheus", &["metrics", "cli"]),
     ("reqwest", &["registry"]),
     ("ring", &["openpgp"]),
     ("rustls", &["registry"]),

@@ -77,9 +77,10 @@ fn packages() -> Box<dyn Iterator<Item = pack::Artifact>> {
 fn walk(dir: &Path) -> u64 {
     let entries = fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry"));
     entries
-        .map(|entry| match entry.file_type().expect("a type").is_dir() {
-            true => 1 + walk(&entry.path()),
-            false => {
+        .map(|entry| {
+            if entry.file_type().expect("a type").is_dir() {
+                1 + walk(&entry.path())
+            } else {
                 fs::read(entry.path()).expect("a file");
                 1
             }

@@ -315,9 +315,8 @@ pub(super) fn is_descriptor(bytes: &[u8], sizes: Sizes, wide_sizes: bool) -> boo
         return false;
     }
     let bytes = if signed { &bytes[4..] } else { bytes };
-    let number = |index: usize| match wide {
-        true => u64_at(bytes, 4 + 8 * index),
-        false => u32_at(bytes, 4 + 4 * index).into(),
+    let number = |index: usize| {
+        if wide { u64_at(bytes, 4 + 8 * index) } else { u32_at(bytes, 4 + 4 * index).into() }
     };
     let here = Sizes { crc32: u32_at(bytes, 0), compressed: number(0), size: number(1) };
     let marked = Sizes { crc32: sizes.crc32, compressed: MARK, size: MARK };

@@ -207,14 +207,15 @@ impl<'a> MemberOutput<'a> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {
         let length = self.written + bytes.len() as u64;
         if length > self.size {
-            return Err(match self.is_declared {
-                true => ArchiveError::integrity("its content is longer than declared"),
-                false => ArchiveError::too_large(
+            return Err(if self.is_declared {
+                ArchiveError::integrity("its content is longer than declared")
+            } else {
+                ArchiveError::too_large(
                     "its size",
                     format_args!("at least {length}"),
                     "streamed",
                     self.size,
-                ),
+                )
             });
         }
         self.crc.update(bytes);

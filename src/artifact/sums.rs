@@ -60,9 +60,10 @@ impl ReleaseSums {
     }
 
     /// How many bytes of memory it takes, about.
-    pub fn weight(&self) -> usize {
+    pub fn weight(&self) -> u64 {
         const LINE_BYTES: usize = 128;
-        self.raw.len() + self.lines.keys().map(|name| LINE_BYTES + name.len()).sum::<usize>()
+        let names: usize = self.lines.keys().map(|name| LINE_BYTES + name.len()).sum();
+        (self.raw.len() + names) as u64
     }
 
     /// The zips that it names, in the order of their platforms.

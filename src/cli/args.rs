@@ -4,7 +4,8 @@
 #![allow(
     rustdoc::broken_intra_doc_links,
     rustdoc::bare_urls,
-    reason = "the comments are help texts, in which brackets mark what may be left out and addresses are examples"
+    reason = "the comments are help texts, in which brackets mark what may be left out and \
+              addresses are examples"
 )]
 
 pub mod carry;
@@ -31,6 +32,7 @@ use self::mapping::MappingArgs;
 use self::providers::ProviderArgs;
 use self::tofurc::TofurcArgs;
 use super::account::Account;
+use super::metrics::MetricsAddress;
 use super::quantity::{Size, Span};
 use crate::archive::Limits;
 use crate::name::Host;
@@ -98,7 +100,11 @@ pub enum Command {
     /// MOUNTPOINT/ghcr.io/acme/network/1.2.0 or MOUNTPOINT/ghcr.io/acme/network:1.2.0 is the tree
     /// of that module release, fetched when first opened, verified against its digest, kept in the
     /// cache.
-    #[command(after_help = MOUNT_EXAMPLES, override_usage = "tofufs mount [OPTIONS] SOURCE... MOUNTPOINT\n       tofufs mount [OPTIONS] NAME")]
+    #[command(
+        after_help = MOUNT_EXAMPLES,
+        override_usage = "tofufs mount [OPTIONS] SOURCE... MOUNTPOINT\n       \
+            tofufs mount [OPTIONS] NAME"
+    )]
     Mount(Box<MountArgs>),
     /// Unmount, and wait until the mount's process has ended
     ///
@@ -136,7 +142,10 @@ pub enum Command {
     /// written last, after all of it was read back. A tag that holds something else is kept: exit
     /// code 1, with both digests. Zips of a provider are pushed byte for byte and added to the
     /// release that is there. Prints HOST/NAME:TAG@DIGEST for each tag.
-    #[command(after_help = push::PUSH_EXAMPLES, override_usage = "tofufs push [OPTIONS] PATH... REFERENCE")]
+    #[command(
+        after_help = push::PUSH_EXAMPLES,
+        override_usage = "tofufs push [OPTIONS] PATH... REFERENCE"
+    )]
     Push(Box<push::PushArgs>),
     /// Mirror providers from a provider registry, with their signatures
     ///
@@ -171,9 +180,9 @@ pub enum Command {
     ///
     /// For hosts that cannot mount, as most containers of CI. DIR gets the paths that a mount there
     /// would show: DIR/HOST/NAME:TAG and DIR/HOST/NAME/TAG for each release, and for providers
-    /// DIR/plugins/HOST/NAMESPACE/TYPE/VERSION/OS_ARCH. All of it is verified, and a package appears
-    /// whole or not at all. What is there and was not touched is not even read again; what somebody
-    /// changed is put right. `tofufs tofurc --for DIR` prints the CLI configuration.
+    /// DIR/plugins/HOST/NAMESPACE/TYPE/VERSION/OS_ARCH. All of it is verified, and a package
+    /// appears whole or not at all. What is there and was not touched is not even read again; what
+    /// somebody changed is put right. `tofufs tofurc --for DIR` prints the CLI configuration.
     #[command(after_help = export::EXPORT_EXAMPLES)]
     Export(Box<export::ExportArgs>),
     /// Carry releases into a store or one file, and check such a bundle
@@ -185,7 +194,8 @@ pub enum Command {
     /// not be told.
     #[command(
         after_help = carry::BUNDLE_EXAMPLES,
-        override_usage = "tofufs bundle [OPTIONS] [REFERENCE]... -o DESTINATION\n       tofufs bundle verify [OPTIONS] SOURCE"
+        override_usage = "tofufs bundle [OPTIONS] [REFERENCE]... -o DESTINATION\n       \
+            tofufs bundle verify [OPTIONS] SOURCE"
     )]
     Bundle(Box<carry::BundleArgs>),
     /// Fetch what a working directory needs into the cache
@@ -208,9 +218,12 @@ pub enum Command {
     /// For each use of a mount, with a word on when to choose which; without --use, the first is in
     /// effect and the others are comments. OpenTofu reads ~/.tofurc, or ~/.terraformrc where there
     /// is that alone; Terraform reads ~/.terraformrc.
-    #[command(
-        after_help = "Examples:\n  tofufs tofurc /mnt/tofu\n  tofufs tofurc --for /srv/tofu\n  tofufs tofurc --install /mnt/tofu\n  tofufs tofurc --install --client terraform /mnt/tofu"
-    )]
+    #[command(after_help = "\
+Examples:
+  tofufs tofurc /mnt/tofu
+  tofufs tofurc --for /srv/tofu
+  tofufs tofurc --install /mnt/tofu
+  tofufs tofurc --install --client terraform /mnt/tofu")]
     Tofurc(TofurcArgs),
     /// Show what options are set to, and where that was said
     ///
@@ -271,6 +284,14 @@ pub struct MountArgs {
     /// mounted all the same, since what the cache holds can be read and the source may come back.
     #[arg(long)]
     pub strict: bool,
+
+    /// Tell what the mount does to Prometheus, at http://ADDRESS/metrics: unix:PATH, or
+    /// 127.0.0.1:PORT
+    ///
+    /// Requests, bytes, the cache, failures and times; docs/metrics.md has the names. Metrics name
+    /// the registries, so only loopback addresses are taken, and a socket is its owner's alone.
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<MetricsAddress>,
 
     /// Access to the mount.
     #[command(flatten)]

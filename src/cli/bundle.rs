@@ -109,7 +109,7 @@ fn bundle(args: &BundleArgs, environment: &DirectoryEnvironment) -> Result<(), C
     let shown = output.to_string();
     let place = BundlePlace::of(output)?;
     let inputs = needed::inputs(&args.needs, &[], environment)?;
-    let registries = Registries::open(&args.reading, args.cache_dir.as_deref(), environment)?;
+    let registries = Registries::for_command(&args.reading, environment)?;
     let mapping = needed::mapping(&args.needs, &registries)?;
     let destination = BundleDestination::open(&place, args.dry_run)?;
     let mut progress = progress("bundled")?;
@@ -160,7 +160,8 @@ fn report(
         });
         return output::json(&json!({
             "destination": shown, "written": !args.dry_run,
-            "releases": releases.collect::<Vec<_>>(), "left_out": needed::left_out_json(&needs.left_out),
+            "releases": releases.collect::<Vec<_>>(),
+            "left_out": needed::left_out_json(&needs.left_out),
             "objects": amount.objects, "bytes": amount.bytes,
             "added_objects": missing.objects, "added_bytes": missing.bytes,
             "requests": registries.requests(),
@@ -170,9 +171,10 @@ fn report(
     let mut text = String::new();
     for release in &plan.releases {
         text += &format!("{} {} {}", release.reference, release.digest, Size(release.bytes));
-        match release.platforms.is_empty() {
-            true => text += "\n",
-            false => text += &format!(" {}\n", release.platforms.join(" ")),
+        if release.platforms.is_empty() {
+            text += "\n";
+        } else {
+            text += &format!(" {}\n", release.platforms.join(" "));
         }
     }
     let verb = if args.dry_run { "would be added" } else { "added" };
@@ -198,21 +200,20 @@ fn verify(args: &VerifyArgs, environment: &DirectoryEnvironment) -> Result<(), C
             Arc::new(LayoutArchive::open(&file).map_err(CommandError::failed)?)
         }
     };
-    let mapping = match args.lock_file.is_empty() {
-        true => Mapping::default(),
-        false => {
-            let flags = args.mapping.mapping().map_err(CommandError::usage)?;
-            let tofurc = args.tofurc.as_ref().map(|file| environment.base.join(file));
-            let configuration = ClientConfiguration::new(tofurc);
-            match mapping::given(flags.as_ref(), &configuration)? {
-                Some(given) => given,
-                // What is wrong with what it says of itself is told below.
-                None => store
-                    .carried()
-                    .unwrap_or_default()
-                    .mapping
-                    .or(&mapping::of_configuration(&configuration)?),
-            }
+    let mapping = if args.lock_file.is_empty() {
+        Mapping::default()
+    } else {
+        let flags = args.mapping.mapping().map_err(CommandError::usage)?;
+        let tofurc = args.tofurc.as_ref().map(|file| environment.base.join(file));
+        let configuration = ClientConfiguration::new(tofurc);
+        match mapping::given(flags.as_ref(), &configuration)? {
+            Some(given) => given,
+            // What is wrong with what it says of itself is told below.
+            None => store
+                .carried()
+                .unwrap_or_default()
+                .mapping
+                .or(&mapping::of_configuration(&configuration)?),
         }
     };
     let mut progress = progress("checked")?;
@@ -269,9 +270,10 @@ fn report_verified(
         ))?;
     }
     let reasons = reasons(found, lacking);
-    match reasons.is_empty() {
-        true => Ok(()),
-        false => Err(CommandError::Failed(format!("{shown}: {}", reasons.join("; ")))),
+    if reasons.is_empty() {
+        Ok(())
+    } else {
+        Err(CommandError::Failed(format!("{shown}: {}", reasons.join("; "))))
     }
 }
 

@@ -42,7 +42,8 @@ fn info(store: &Store, as_json: bool) -> Result<(), CommandError> {
     let dir = usage.dir.display().to_string();
     if as_json {
         return output::json(&json!({
-            "dir": dir, "bytes": usage.bytes, "objects": usage.objects, "available": space.available,
+            "dir": dir, "bytes": usage.bytes, "objects": usage.objects,
+            "available": space.available,
             "pinned": {"bytes": pinned.bytes, "objects": pinned.objects},
         }));
     }
@@ -85,9 +86,10 @@ fn verify(store: &Arc<Store>, as_json: bool) -> Result<(), CommandError> {
         let left = count_with(verified.left, "object", ["was", "were"]);
         reasons.push(format!("it was stopped; {left} not looked at"));
     }
-    match reasons.is_empty() {
-        true => Ok(()),
-        false => Err(CommandError::Failed(reasons.join("; ")).stopped_by(signal)),
+    if reasons.is_empty() {
+        Ok(())
+    } else {
+        Err(CommandError::Failed(reasons.join("; ")).stopped_by(signal))
     }
 }
 
@@ -99,7 +101,8 @@ fn prune(store: &Store, to: Size, as_json: bool) -> Result<(), CommandError> {
     let (left, pinned) = (store.usage(), store.pinned_usage());
     if as_json {
         output::json(&json!({
-            "removed": pruned.objects, "bytes": pruned.bytes, "left": {"objects": left.objects, "bytes": left.bytes},
+            "removed": pruned.objects, "bytes": pruned.bytes,
+            "left": {"objects": left.objects, "bytes": left.bytes},
             "pinned": {"objects": pinned.objects, "bytes": pinned.bytes},
         }))?;
     } else {
@@ -122,8 +125,8 @@ fn prune(store: &Store, to: Size, as_json: bool) -> Result<(), CommandError> {
     }
     if left.bytes > to.0 && pruned.refused > 0 {
         return Err(CommandError::Failed(format!(
-            "{} could not be removed from {}, so that the cache holds more than {to}; run it as who owns the cache, \
-             on a disk that takes writes",
+            "{} could not be removed from {}, so that the cache holds more than {to}; run it as \
+             who owns the cache, on a disk that takes writes",
             count(pruned.refused, "object"),
             left.dir.display()
         )));

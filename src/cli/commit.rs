@@ -5,9 +5,9 @@ use std::path::Path;
 use super::args::commit::CommitArgs;
 use super::control::ControlRequest;
 use super::mounts;
-use super::output::{self, CommandError};
+use super::output::CommandError;
 use super::progress::ProgressLine;
-use super::push::annotations;
+use super::push::{self, annotations};
 use crate::fs::staging;
 use crate::stage::Pushed;
 
@@ -44,11 +44,5 @@ pub fn run(args: &CommitArgs) -> Result<(), CommandError> {
     let committed: Vec<Pushed> = serde_json::from_value(reply).map_err(|e| {
         failed(format!("the mount's process answers with something else than releases: {e}"))
     })?;
-    for release in &committed {
-        match args.json {
-            true => output::json(release)?,
-            false => output::text(format!("{}@{}\n", release.reference, release.digest))?,
-        }
-    }
-    Ok(())
+    push::report(&committed, args.json)
 }

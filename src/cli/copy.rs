@@ -36,9 +36,9 @@ pub fn run(mut args: CopyArgs) -> Result<(), CommandError> {
     let destination = CopyEnd::destination(&args.destination, &environment.base)?;
     check(&source, &destination)?;
     if matches!(source, CopyEnd::All(SourceSetting::Layouts(_) | SourceSetting::Archive(_))) {
-        args.reading.from.push(args.source.clone());
+        args.reading.reading.from.push(args.source.clone());
     }
-    let registries = Registries::open(&args.reading, args.cache_dir.as_deref(), &environment)?;
+    let registries = Registries::for_command(&args.reading, &environment)?;
     let shown = SharedProgress::new("copied").map_err(CommandError::failed)?;
     daemon::runtime()?.block_on(async {
         tokio::select! {
@@ -201,7 +201,8 @@ fn report(copied: &Copied, destination: &CopyEnd, as_json: bool) -> Result<(), C
     };
     if as_json {
         return output::json(&json!({
-            "reference": reference, "digest": digest.to_string(), "tag": tag.as_ref().map(Tag::as_str),
+            "reference": reference, "digest": digest.to_string(),
+            "tag": tag.as_ref().map(Tag::as_str),
             "uploaded_bytes": uploaded_bytes, "skipped_blobs": skipped_blobs,
         }));
     }
@@ -429,10 +430,8 @@ async fn pack(
                 free(archive, &to, tag, &found).await?;
             }
         }
-        let tags: Vec<Option<&Tag>> = match found.tags.is_empty() {
-            true => vec![None],
-            false => found.tags.iter().map(Some).collect(),
-        };
+        let tags: Vec<Option<&Tag>> =
+            if found.tags.is_empty() { vec![None] } else { found.tags.iter().map(Some).collect() };
         let bytes = graph.blobs.values().map(|blob| blob.size).sum();
         for (n, tag) in tags.into_iter().enumerate() {
             let selector = tag.cloned().map_or(Selector::Digest(found.digest), Selector::Tag);

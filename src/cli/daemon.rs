@@ -18,6 +18,7 @@ use super::control::{ControlRequest, Service, Socket, Steps};
 use super::lifecycle::{self, Signals};
 use super::log::LogWriter;
 use super::look::Look;
+use super::metrics::MetricsSocket;
 use super::options::like;
 use super::output::CommandError;
 use super::settings::MountSettings;
@@ -85,6 +86,7 @@ fn serve_in(
     session::prepare(&settings.mountpoint, &settings.apart()).map_err(CommandError::failed)?;
     let socket = Socket::bind(&settings.mountpoint, &control_dirs(settings)?)
         .map_err(|e| CommandError::Failed(format!("no control socket can be made: {e}")))?;
+    let metrics = metrics_socket(settings)?;
     let fs = file_system(settings, &access, socket.path())?;
     let look = Look::new(settings, &fs, &access);
     if settings.strict {
@@ -109,9 +111,18 @@ fn serve_in(
     fs.publishing().tell_kernel(Box::new(ForgettingKernel { kernel, blocking }));
     runtime.spawn(keep_a_thread());
     runtime.spawn(give_memory_back(Arc::clone(&fs)));
+    let session_of = Arc::clone(&session);
     let controlled =
-        Controlled { fs, access, session: Arc::clone(&session), settings: settings.clone() };
-    let controlling = runtime.spawn(async move { socket.serve(Arc::new(controlled)).await });
+        Arc::new(Controlled { fs, access, session: session_of, settings: settings.clone() });
+    let measured = Arc::clone(&controlled);
+    let controlling = runtime.spawn(async move { socket.serve(controlled).await });
+    let measuring = metrics.map(|socket| {
+        let look = move || {
+            let measured = Arc::clone(&measured);
+            async move { measured.status().await }
+        };
+        runtime.spawn(socket.serve(look))
+    });
     tracing::info!("{}: mounted {}", settings.mountpoint.display(), settings.session.name);
     let ailing = if settings.strict { Vec::new() } else { look.at_sources(runtime) };
     let ended = match detached.and_then(|()| ready(&ailing)) {
@@ -123,6 +134,7 @@ fn serve_in(
         }
     };
     controlling.abort();
+    measuring.inspect(|measuring| measuring.abort());
     tracing::info!("{}: the mount has ended", settings.mountpoint.display());
     ended
 }
@@ -182,8 +194,8 @@ fn say_how_files_are_read(
     let sample = std::fs::File::open(settings.cache_dir.join(store::CACHE_TAG));
     if sample.as_ref().is_ok_and(|sample| !store::has_no_writer(sample)) {
         return tracing::info!(
-            "files are read through tofufs, without passthrough: the cache's file system does not tell who can write to \
-             a file (overlayfs, or one without leases)"
+            "files are read through tofufs, without passthrough: the cache's file system does not \
+             tell who can write to a file (overlayfs, or one without leases)"
         );
     }
     match sample.and_then(|sample| passthrough.probe(device, sample)) {
@@ -233,6 +245,14 @@ pub(super) fn runtime() -> Result<Runtime, CommandError> {
     Ok(runtime)
 }
 
+fn metrics_socket(settings: &MountSettings) -> Result<Option<MetricsSocket>, CommandError> {
+    let bound = |address| {
+        MetricsSocket::bind(address)
+            .map_err(|e| CommandError::Failed(format!("metrics cannot be told at {address}: {e}")))
+    };
+    settings.metrics.as_ref().map(bound).transpose()
+}
+
 fn control_dirs(settings: &MountSettings) -> Result<Vec<PathBuf>, CommandError> {
     let runtime = settings.runtime_dir.iter().map(|dir| dir.join("tofufs"));
     Ok(runtime.chain([state::directory(settings, "control")?]).collect())
@@ -247,17 +267,12 @@ fn file_system(
         store::StoreOptions { dir: settings.cache_dir.clone(), limit: settings.cache_size };
     let store = Store::open(options).map_err(CommandError::failed)?;
     let (sources, network) = sources(settings, access)?;
-    let staging = match settings.read_only {
-        true => None,
-        false => Some(staging::of_mount(settings, &sources, network)?),
-    };
-    let plugin_cache = match settings.read_only {
-        true => None,
-        false => Some(PluginCache::new(
-            staging::writable_tree(settings, plugin_cache::NAME)?,
-            staging::shown(settings),
-        )),
-    };
+    let (mut staging, mut plugin_cache) = (None, None);
+    if !settings.read_only {
+        staging = Some(staging::of_mount(settings, &sources, network)?);
+        let tree = staging::writable_tree(settings, plugin_cache::NAME)?;
+        plugin_cache = Some(PluginCache::new(tree, staging::shown(settings)));
+    }
     let mapping = settings.mapping.clone().unwrap_or_default();
     let facts = Facts::new(facts::FactsOptions {
         sources,
@@ -292,14 +307,13 @@ fn sources<'a>(
     let remote = settings.sources.iter().any(|source| {
         matches!(source, SourceSetting::Registry { .. } | SourceSetting::Providers { .. })
     });
-    let network = match remote && !settings.network.offline {
-        true => {
-            for warning in &access.configuration().tofurc()?.warnings {
-                tracing::warn!("{warning}");
-            }
-            Some(access.connections()?)
+    let network = if remote && !settings.network.offline {
+        for warning in &access.configuration().tofurc()?.warnings {
+            tracing::warn!("{warning}");
         }
-        false => None,
+        Some(access.connections()?)
+    } else {
+        None
     };
     let mut origins: BTreeMap<&Host, Arc<dyn Registry>> = BTreeMap::new();
     let mut sources = Vec::new();
@@ -403,11 +417,8 @@ impl Service for Controlled {
     async fn answer(&self, request: ControlRequest, steps: &Arc<Steps>) -> Result<Value, String> {
         match request {
             ControlRequest::Status(()) => {
-                let fs = Arc::clone(&self.fs);
-                let look = move || (fs.report(), staging::status(&fs));
-                let (report, staged) =
-                    tokio::task::spawn_blocking(look).await.map_err(|e| e.to_string())?;
-                serde_json::to_value(self.status(report, staged)).map_err(|e| e.to_string())
+                let status = self.status().await?;
+                serde_json::to_value(status).map_err(|e| e.to_string())
             }
             ControlRequest::Commit { path, annotations, allow_overwrite } => {
                 let path = stage::staged_path(Path::new(&path)).map_err(|e| e.to_string())?;
@@ -448,7 +459,19 @@ impl Service for Controlled {
 }
 
 impl Controlled {
-    fn status(&self, report: fs::MountReport, staged: Vec<status::StagedStatus>) -> status::Mount {
+    async fn status(&self) -> Result<status::Mount, String> {
+        let fs = Arc::clone(&self.fs);
+        let look = move || (fs.report(), staging::status(&fs));
+        let (report, staged) =
+            tokio::task::spawn_blocking(look).await.map_err(|e| e.to_string())?;
+        Ok(self.status_of(report, staged))
+    }
+
+    fn status_of(
+        &self,
+        report: fs::MountReport,
+        staged: Vec<status::StagedStatus>,
+    ) -> status::Mount {
         let requests = self
             .access
             .opened()

@@ -27,7 +27,7 @@ pub fn run(args: &ExportArgs) -> Result<(), CommandError> {
     let mut inputs = needed::inputs(&args.needs, &[Platform::host()], &environment)?;
     // Modules that are called by paths below it are those that it is to hold.
     inputs.mount_points.extend([dir.clone()].into_iter().chain(dir.canonicalize()));
-    let registries = Registries::open(&args.reading, args.cache_dir.as_deref(), &environment)?;
+    let registries = Registries::for_command(&args.reading, &environment)?;
     let mapping = needed::mapping(&args.needs, &registries)?;
     let runtime = daemon::runtime()?;
     let needs = needed::find(&runtime, &inputs, &mapping, &registries)?;
@@ -74,9 +74,10 @@ fn directory(dir: &Path, base: &Path) -> Result<PathBuf, CommandError> {
 
 /// The path without `..`, which behind a link leads elsewhere than it seems.
 pub fn unambiguous(path: &Path) -> io::Result<PathBuf> {
-    match path.components().any(|part| part == Component::ParentDir) {
-        true => crate::fuse::session::resolved(path),
-        false => Ok(path.to_owned()),
+    if path.components().any(|part| part == Component::ParentDir) {
+        crate::fuse::session::resolved(path)
+    } else {
+        Ok(path.to_owned())
     }
 }
 
@@ -134,9 +135,8 @@ fn laid_out(
     let unwatched =
         |e: io::Error| CommandError::Failed(format!("signals cannot be waited for: {e}"));
     let progress = ProgressLine::new("laid out").map_err(unwatched)?;
-    let mut step = |_, _| match progress.is_stopped() {
-        true => ControlFlow::Break(()),
-        false => ControlFlow::Continue(()),
+    let mut step = |_, _| {
+        if progress.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let ending = runtime.block_on(directory.lay_out(missing, plan, registries, &mut step));
     match ending.map_err(CommandError::failed)? {
@@ -175,7 +175,7 @@ impl Exported<'_> {
     }
 
     fn json(&self) -> Value {
-        let mut value = needed::json(self.artifact, self.fetched);
+        let mut value = needed::artifact_json(self.artifact, self.fetched);
         value["path"] = self.artifact.reference().to_string().into();
         value["exported"] = self.is_new.into();
         value

@@ -214,9 +214,10 @@ mod tests {
         for argument in mount.get_arguments().filter(|argument| !argument.is_hide_set()) {
             let Some(long) = argument.get_long() else { continue };
             let name = long.replace('-', "_");
-            let (given, expected) = match argument.get_action().takes_values() {
-                true => (format!("{name}=a=b"), format!("--{long}=a=b")),
-                false => (name, format!("--{long}")),
+            let (given, expected) = if argument.get_action().takes_values() {
+                (format!("{name}=a=b"), format!("--{long}=a=b"))
+            } else {
+                (name, format!("--{long}"))
             };
             becomes(
                 &format!("mount.fuse.tofufs a.b /mnt -o {given}"),

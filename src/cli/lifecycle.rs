@@ -102,7 +102,9 @@ pub async fn until_unmounted(
             biased;
             ended = &mut end => return after_end(session, ended.unwrap_or(Ok(()))).await,
             () = drain => {
-                tracing::warn!("operations that were under way did not end within {} s", DRAIN.as_secs());
+                tracing::warn!(
+                    "operations that were under way did not end within {} s", DRAIN.as_secs()
+                );
                 return Ok(());
             }
             caught = signals.next() => {

@@ -61,7 +61,7 @@ struct LockOutcome {
 pub fn run(args: &LockArgs) -> Result<(), CommandError> {
     let environment = DirectoryEnvironment::of_process().map_err(CommandError::usage)?;
     let flags = args.mapping.mapping().map_err(CommandError::usage)?;
-    let registries = Registries::open(&args.reading, args.cache_dir.as_deref(), &environment)?;
+    let registries = Registries::for_command(&args.reading, &environment)?;
     let mapping = registries.mapping(flags.as_ref())?;
     let dir = environment.base.join(&args.dir);
     let client = args.client.map(Client::from);
@@ -100,13 +100,11 @@ async fn outcome(
     }
     let before = own.as_ref().map(|file| file.text().to_owned()).unwrap_or_default();
     let mut file = own.unwrap_or_else(|| LockFile::new(client));
-    let wanted: BTreeMap<ProviderAddr, Constraints> = match required.providers.is_empty() {
+    let wanted: BTreeMap<ProviderAddr, Constraints> = if required.providers.is_empty() {
         // Without a configuration the lock file says what is wanted.
-        true => file
-            .locks()
-            .map(|(address, lock)| (address.clone(), lock.constraints.clone()))
-            .collect(),
-        false => required.providers,
+        file.locks().map(|(address, lock)| (address.clone(), lock.constraints.clone())).collect()
+    } else {
+        required.providers
     };
     let (mut mapped, mut unmapped, mut unlocked) = (Vec::new(), Vec::new(), Vec::new());
     for (address, constraints) in wanted {

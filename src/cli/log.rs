@@ -144,9 +144,10 @@ impl<S: Sink> Pen<S> {
     /// Writes until nobody can log any more.
     fn write_all(mut self, messages: &Receiver<Message>) {
         loop {
-            let message = match self.budget.owes() {
-                true => messages.recv_timeout(SAID_AFTER),
-                false => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            let message = if self.budget.owes() {
+                messages.recv_timeout(SAID_AFTER)
+            } else {
+                messages.recv().map_err(|_| RecvTimeoutError::Disconnected)
             };
             if self.reopen.swap(false, Ordering::Acquire) {
                 self.reopen();

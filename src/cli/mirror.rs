@@ -37,13 +37,14 @@ use crate::stage::push::{Observer, PushStep};
 const LIST_MAX: u64 = 16 << 20;
 /// A registry whose terms of service restrict what may be done with what it serves.
 const RESTRICTED: &str = "registry.terraform.io";
-const TERMS: &str = "the terms of registry.terraform.io allow its content solely for use with, or in support of, \
-                     HashiCorp Terraform (https://registry.terraform.io/terms)";
+const TERMS: &str = "the terms of registry.terraform.io allow its content solely for use with, or \
+                     in support of, HashiCorp Terraform (https://registry.terraform.io/terms)";
 
 /// Mirrors, or shows what would be mirrored or is missing.
 pub fn run(args: &MirrorArgs) -> Result<(), CommandError> {
     let environment = DirectoryEnvironment::of_process().map_err(CommandError::usage)?;
-    let network = Network::reaching(&args.reach, &environment.base).map_err(CommandError::usage)?;
+    let network =
+        Network::reaching(&args.sending.reach, &environment.base).map_err(CommandError::usage)?;
     let wanted = wanted(args, &environment.base)?;
     let destination = MirrorDestination::parse(&args.to, &environment.base)?;
     let repos = destination.repos(&wanted)?;
@@ -52,13 +53,12 @@ pub fn run(args: &MirrorArgs) -> Result<(), CommandError> {
     if wanted.iter().any(|one| one.provider.host.as_str() == RESTRICTED) {
         output::note(TERMS);
     }
-    let state = environment.state_dir(args.state_dir.as_deref()).map_err(CommandError::usage)?;
     let run = MirrorRun {
         args,
         destination,
         network: network.clone(),
         access: RegistryAccess::new(&network, Asker::Person),
-        workshop: Arc::new(workshop(&state, args.archives.limits())?),
+        workshop: Arc::new(workshop(&args.sending, &environment)?),
         policy: signatures::policy(args.require_signature),
         shown: MirrorShown::new()?,
     };
@@ -133,9 +133,10 @@ fn wanted(args: &MirrorArgs, base: &Path) -> Result<Vec<WantedVersions>, Command
             all.push(WantedVersions { provider, selection, lock: BTreeSet::new() });
         }
     }
-    match all.is_empty() {
-        true => Err(CommandError::failed("no provider is named, so nothing can be mirrored")),
-        false => Ok(all),
+    if all.is_empty() {
+        Err(CommandError::failed("no provider is named, so nothing can be mirrored"))
+    } else {
+        Ok(all)
     }
 }
 
@@ -192,7 +193,8 @@ impl MirrorDestination {
             match owners.insert(repo.clone(), provider) {
                 Some(other) if other != provider => {
                     return Err(CommandError::usage(format_args!(
-                        "{other} and {provider} would both become {repo}; give --to a template with ${{hostname}}"
+                        "{other} and {provider} would both become {repo}; give --to a template \
+                         with ${{hostname}}"
                     )));
                 }
                 _ => {}

@@ -57,10 +57,7 @@ fn serve(settings: &MountSettings, log_file: Option<&LogWriter>) -> Result<(), C
         Ok(())
     });
     if let Err(error) = &served {
-        match ready {
-            true => tracing::error!("{error}"),
-            false => background::tell_failed(error),
-        }
+        if ready { tracing::error!("{error}") } else { background::tell_failed(error) }
     }
     // The one line about a failure is printed by who started this process.
     served.or(Ok(()))

@@ -75,8 +75,8 @@ pub fn check_limit(needs: &Needs, store: &Store) -> Result<(), CommandError> {
     let beside =
         if pinned > 0 { format!(", {} are pinned beside it", Size(pinned)) } else { String::new() };
     Err(CommandError::Failed(format!(
-        "what is needed takes {} in the cache {}{beside}, and the cache may hold {}: it could not be kept; give a larger \
-         --cache-size, here and to the mounts that share the cache",
+        "what is needed takes {} in the cache {}{beside}, and the cache may hold {}: it could not \
+         be kept; give a larger --cache-size, here and to the mounts that share the cache",
         Size(needed),
         store.dir().display(),
         Size(store.limit())
@@ -137,8 +137,17 @@ pub fn fetched(
     }
 }
 
-/// One line for a release: what it is, and its size.
-pub fn line(artifact: &NeededArtifact, fetched: Fetched) -> String {
+/// A line for each release: what it is, and its size.
+pub fn lines(needs: &Needs, fetched: &[Fetched]) -> String {
+    needs
+        .artifacts
+        .iter()
+        .zip(fetched)
+        .map(|(artifact, fetched)| line(artifact, *fetched))
+        .collect()
+}
+
+fn line(artifact: &NeededArtifact, fetched: Fetched) -> String {
     let what = match &artifact.contents {
         ReleaseContents::Module(_) => "module".to_owned(),
         ReleaseContents::Provider(packages) => {
@@ -152,14 +161,20 @@ pub fn line(artifact: &NeededArtifact, fetched: Fetched) -> String {
         new => format!("{} fetched", Size(new)),
     };
     let name = match artifact.tags.first() {
-        Some(tag) => format!("{}:{tag}@{}", artifact.repo, artifact.digest),
+        Some(tag) => format!("{}@{}", artifact.repo.tagged(tag), artifact.digest),
         None => artifact.reference().to_string(),
     };
     format!("{name}: {what}, {}, {new}\n", Size(fetched.bytes))
 }
 
 /// The same for programs.
-pub fn json(artifact: &NeededArtifact, fetched: Fetched) -> Value {
+pub fn json(needs: &Needs, fetched: &[Fetched]) -> Vec<Value> {
+    let releases = needs.artifacts.iter().zip(fetched);
+    releases.map(|(artifact, fetched)| artifact_json(artifact, *fetched)).collect()
+}
+
+/// One of them.
+pub fn artifact_json(artifact: &NeededArtifact, fetched: Fetched) -> Value {
     let (kind, platforms) = match &artifact.contents {
         ReleaseContents::Module(_) => ("module", Vec::new()),
         ReleaseContents::Provider(packages) => {
@@ -169,7 +184,8 @@ pub fn json(artifact: &NeededArtifact, fetched: Fetched) -> Value {
     json!({
         "reference": artifact.reference().to_string(), "digest": artifact.digest.to_string(),
         "tags": artifact.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "kind": kind, "platforms": platforms, "bytes": fetched.bytes, "fetched_bytes": fetched.fetched,
+        "kind": kind, "platforms": platforms, "bytes": fetched.bytes,
+        "fetched_bytes": fetched.fetched,
     })
 }
 

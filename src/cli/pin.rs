@@ -48,19 +48,17 @@ fn pin(
         .pin(&needs.artifacts.iter().map(pin_of).collect::<Vec<_>>())
         .map_err(CommandError::failed)?;
     drop(held);
-    let releases = || needs.artifacts.iter().zip(fetched.iter().copied());
     let usage = store.pinned_usage();
     if as_json {
         return output::json(&json!({
-            "artifacts": releases().map(|(artifact, fetched)| needed::json(artifact, fetched)).collect::<Vec<_>>(),
+            "artifacts": needed::json(&needs, &fetched),
             "left_out": needed::left_out_json(&needs.left_out),
             "pinned": {"bytes": usage.bytes, "objects": usage.objects},
             "requests": registries.requests(),
         }));
     }
     needed::note_left_out(&needs);
-    let mut text: String =
-        releases().map(|(artifact, fetched)| needed::line(artifact, fetched)).collect();
+    let mut text = needed::lines(&needs, &fetched);
     text += &format!("{} are pinned", Size(usage.bytes));
     if usage.bytes > store.limit() {
         text += &format!(
@@ -84,7 +82,8 @@ fn list(store: &Store, as_json: bool) -> Result<(), CommandError> {
     let (pins, usage) = (store.pins(), store.pinned_usage());
     if as_json {
         return output::json(&json!({
-            "pins": pins.iter().map(shown).collect::<Vec<_>>(), "bytes": usage.bytes, "objects": usage.objects,
+            "pins": pins.iter().map(shown).collect::<Vec<_>>(),
+            "bytes": usage.bytes, "objects": usage.objects,
         }));
     }
     output::text(pins.iter().map(line).collect::<String>())
@@ -125,14 +124,15 @@ fn remove(
             "none of that is pinned; `tofufs cache pin` lists what is",
         ));
     }
-    match as_json {
-        true => output::json(&json!({"removed": removed.iter().map(shown).collect::<Vec<_>>()})),
-        false => output::text(
+    if as_json {
+        output::json(&json!({"removed": removed.iter().map(shown).collect::<Vec<_>>()}))
+    } else {
+        output::text(
             removed
                 .iter()
                 .map(|pin| format!("no longer pinned: {}", line(pin)))
                 .collect::<String>(),
-        ),
+        )
     }
 }
 

@@ -42,9 +42,10 @@ impl ProgressLine {
     /// Nothing is shown before the first step. From now on SIGINT, SIGTERM and SIGHUP stop the
     /// command after the step at which it is, instead of ending the process.
     pub fn new(verb: &'static str) -> io::Result<ProgressLine> {
-        let shown = match io::stderr().is_terminal() {
-            true => Shown::Terminal(None),
-            false => Shown::Line { done: 0, total: 0 },
+        let shown = if io::stderr().is_terminal() {
+            Shown::Terminal(None)
+        } else {
+            Shown::Line { done: 0, total: 0 }
         };
         Ok(ProgressLine { verb, shown, began: Instant::now(), stop: stopped_by_signals()? })
     }

@@ -13,7 +13,7 @@ use crate::name::Platform;
 pub fn run(args: &PullArgs) -> Result<(), CommandError> {
     let environment = DirectoryEnvironment::of_process().map_err(CommandError::usage)?;
     let inputs = needed::inputs(&args.needs, &[Platform::host()], &environment)?;
-    let registries = Registries::open(&args.reading, args.cache_dir.as_deref(), &environment)?;
+    let registries = Registries::for_command(&args.reading, &environment)?;
     let mapping = needed::mapping(&args.needs, &registries)?;
     let runtime = daemon::runtime()?;
     let needs = needed::find(&runtime, &inputs, &mapping, &registries)?;
@@ -21,16 +21,13 @@ pub fn run(args: &PullArgs) -> Result<(), CommandError> {
     let _held = needed::held(&needs, &registries)?;
     let fetched = needed::fetched(&runtime, &needs, &registries)?;
     needed::remember(&args.needs, &needs, &registries)?;
-    let releases = || needs.artifacts.iter().zip(fetched.iter().copied());
     if args.json {
         return output::json(&json!({
-            "artifacts": releases().map(|(artifact, fetched)| needed::json(artifact, fetched)).collect::<Vec<_>>(),
+            "artifacts": needed::json(&needs, &fetched),
             "left_out": needed::left_out_json(&needs.left_out),
             "requests": registries.requests(),
         }));
     }
     needed::note_left_out(&needs);
-    output::text(
-        releases().map(|(artifact, fetched)| needed::line(artifact, fetched)).collect::<String>(),
-    )
+    output::text(needed::lines(&needs, &fetched))
 }

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::access::{self, RegistryAccess};
-use super::args::push::PushArgs;
+use super::args::push::{PushArgs, SendingArgs};
 use super::daemon;
 use super::directories::DirectoryEnvironment;
 use super::network::Network;
@@ -22,10 +22,10 @@ use super::progress::SharedProgress;
 use super::quantity::Size;
 use super::state::private_dir;
 use super::typed::Typed;
-use crate::archive::Limits;
 use crate::failure::Refusal;
 use crate::input;
-use crate::name::{Address, AddressError, Host, Repo, Tag, ZipName};
+use crate::name::path;
+use crate::name::{Address, AddressError, Repo, Tag, ZipName};
 use crate::registry::layout::RegistryLayout;
 use crate::registry::{Asker, Upload};
 use crate::stage::Workshop;
@@ -36,7 +36,8 @@ use crate::stage::push::{self, Observer, PushStep, Pushed};
 /// Pushes, or with `--dry-run` shows what would be pushed.
 pub fn run(args: &PushArgs) -> Result<(), CommandError> {
     let environment = DirectoryEnvironment::of_process().map_err(CommandError::usage)?;
-    let network = Network::reaching(&args.reach, &environment.base).map_err(CommandError::usage)?;
+    let network =
+        Network::reaching(&args.sending.reach, &environment.base).map_err(CommandError::usage)?;
     let (reference, paths) = match args.paths_and_reference.split_last() {
         Some((reference, paths)) if !paths.is_empty() => (reference, paths),
         _ => {
@@ -49,8 +50,7 @@ pub fn run(args: &PushArgs) -> Result<(), CommandError> {
     let annotations = annotations(&args.annotation)?;
     access::check(&network)?;
     daemon::keep_memory_private()?;
-    let state = environment.state_dir(args.state_dir.as_deref()).map_err(CommandError::usage)?;
-    let workshop = workshop(&state, args.archives.limits())?;
+    let workshop = workshop(&args.sending, &environment)?;
     let paths: Vec<PathBuf> = paths.iter().map(|path| environment.base.join(path)).collect();
     let plan = planned(&paths, &target, &args.tag, annotations, &workshop)?;
     for warning in &plan.warnings {
@@ -70,7 +70,8 @@ pub fn run(args: &PushArgs) -> Result<(), CommandError> {
         tokio::select! {
             pushed = pushing => pushed.map_err(CommandError::failed),
             () = shown.0.stopped() => Err(shown.0.ended(CommandError::failed(format_args!(
-                "{}: stopped; what was uploaded is kept, and the same command goes on from there", plan.subject()
+                "{}: stopped; what was uploaded is kept, and the same command goes on from \
+                 there", plan.subject()
             )))),
         }
     });
@@ -78,11 +79,13 @@ pub fn run(args: &PushArgs) -> Result<(), CommandError> {
     report(&pushed?, args.json)
 }
 
-fn report(pushed: &[Pushed], as_json: bool) -> Result<(), CommandError> {
+/// Prints the releases that were published.
+pub(super) fn report(pushed: &[Pushed], as_json: bool) -> Result<(), CommandError> {
     for one in pushed {
-        match as_json {
-            true => output::json(one)?,
-            false => output::text(format!("{}@{}\n", one.reference, one.digest))?,
+        if as_json {
+            output::json(one)?;
+        } else {
+            output::text(format!("{}@{}\n", one.reference, one.digest))?;
         }
     }
     Ok(())
@@ -113,7 +116,7 @@ impl PushTarget {
                 Ok(PushTarget { store: None, repo, tag })
             }
             Typed::Layouts(path) => {
-                let (store, rest) = split_store(&path)
+                let (store, rest) = path::split_store(&path)
                     .ok_or_else(|| refuse(&"no component of the path is a HOST"))?;
                 let (repo, tag) =
                     rest.parse::<Address>().and_then(|address| address.target()).map_err(|e| {
@@ -146,15 +149,6 @@ impl PushTarget {
     }
 }
 
-/// `DIR/HOST/NAME…` in two: HOST is the last component that can be one and has a name behind it.
-/// Where several could be, the layout is the same directory in any case.
-fn split_store(path: &Path) -> Option<(PathBuf, String)> {
-    let parts: Vec<&str> = path.iter().map(OsStr::to_str).collect::<Option<_>>()?;
-    let is_host = |at: &usize| parts[*at].parse::<Host>().is_ok();
-    let at = (1..parts.len().checked_sub(1)?).rev().find(is_host)?;
-    Some((parts[..at].iter().collect(), parts[at..].join("/")))
-}
-
 pub(super) fn annotations(words: &[String]) -> Result<BTreeMap<String, String>, CommandError> {
     let split = |word: &String| match word.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -163,14 +157,18 @@ pub(super) fn annotations(words: &[String]) -> Result<BTreeMap<String, String>, 
     words.iter().map(split).collect()
 }
 
-pub(super) fn workshop(state: &Path, limits: Limits) -> Result<Workshop, CommandError> {
+pub(super) fn workshop(
+    args: &SendingArgs,
+    environment: &DirectoryEnvironment,
+) -> Result<Workshop, CommandError> {
+    let state = environment.state_dir(args.state_dir.as_deref()).map_err(CommandError::usage)?;
     let dir = state.join("push");
     let name = dir.display().to_string();
     let failed = |e: io::Error| {
         CommandError::Failed(format!("{name} cannot be used for making packages: {e}"))
     };
-    private_dir(state).and_then(|()| private_dir(&dir)).map_err(failed)?;
-    Ok(Workshop::new(File::open(&dir).map_err(failed)?.into(), &name, limits))
+    private_dir(&state).and_then(|()| private_dir(&dir)).map_err(failed)?;
+    Ok(Workshop::new(File::open(&dir).map_err(failed)?.into(), &name, args.archives.limits()))
 }
 
 fn planned(
@@ -275,26 +273,24 @@ fn show(plan: &ReleasePlan, as_json: bool) -> Result<(), CommandError> {
     if matches!(plan.artifact, PlannedArtifact::Provider { .. }) {
         manifests.push(&release);
     }
-    let references: Vec<String> =
-        plan.tags.iter().map(|tag| format!("{}:{tag}@{}", plan.repo, release.digest)).collect();
+    let references: Vec<String> = plan
+        .tags
+        .iter()
+        .map(|tag| format!("{}@{}", plan.repo.tagged(tag), release.digest))
+        .collect();
     if as_json {
-        let documents: Vec<Value> = manifests
-            .iter()
-            .map(|manifest| {
-                let document: Value = serde_json::from_slice(&manifest.raw).unwrap_or_default();
-                json!({"digest": manifest.digest.to_string(), "document": document})
-            })
-            .collect();
-        let blobs: Vec<Value> = plan
-            .blobs
-            .iter()
-            .map(|blob| {
-                let blob = &blob.descriptor;
-                json!({"digest": blob.digest.to_string(), "size": blob.size, "media_type": blob.media_type})
-            })
-            .collect();
+        let documents = manifests.iter().map(|manifest| {
+            let document: Value = serde_json::from_slice(&manifest.raw).unwrap_or_default();
+            json!({"digest": manifest.digest.to_string(), "document": document})
+        });
+        let blobs = plan.blobs.iter().map(|blob| {
+            let blob = &blob.descriptor;
+            let digest = blob.digest.to_string();
+            json!({"digest": digest, "size": blob.size, "media_type": blob.media_type})
+        });
         return output::json(&json!({
-            "references": references, "blobs": blobs, "manifests": documents, "warnings": plan.warnings
+            "references": references, "blobs": blobs.collect::<Value>(),
+            "manifests": documents.collect::<Value>(), "warnings": plan.warnings
         }));
     }
     let mut text = String::new();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::access::{self, RegistryAccess};
-use super::args::carry::ReadingArgs;
+use super::args::carry::{CommandReadingArgs, ReadingArgs};
 use super::directories::DirectoryEnvironment;
 use super::network::Network;
 use super::output::CommandError;
@@ -39,6 +39,14 @@ pub struct Registries {
 }
 
 impl Registries {
+    /// The same as [`Registries::open`], of a command of its own.
+    pub fn for_command(
+        args: &CommandReadingArgs,
+        environment: &DirectoryEnvironment,
+    ) -> Result<Registries, CommandError> {
+        Registries::open(&args.reading, args.cache_dir.as_deref(), environment)
+    }
+
     /// Opens the cache and reads the CLI configuration. Connects to nothing.
     pub fn open(
         args: &ReadingArgs,

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::account::Account;
 use super::args::{AccessArgs, KernelFlag, MountArgs};
 use super::directories::{DirectoryEnvironment, absolute};
+use super::metrics::MetricsAddress;
 use super::network::Network;
 use super::providers::ProviderSettings;
 use super::settings_error::{SettingsError, refuse};
@@ -61,6 +62,8 @@ pub struct MountSettings {
     pub strict: bool,
     /// This process leaves the terminal before it mounts.
     pub in_background: bool,
+    /// Where metrics are told.
+    pub metrics: Option<MetricsAddress>,
     /// Where to log to, if not where it goes without being asked.
     pub log_file: Option<PathBuf>,
 }
@@ -111,6 +114,7 @@ impl MountSettings {
             session: session_options(&args.access, shown_source(words)),
             strict: args.strict,
             in_background: args.background,
+            metrics: args.metrics.clone().map(|address| address.below(base)),
             log_file: args.log.log_file.as_ref().map(|file| absolute(file, base)),
             sources,
         })

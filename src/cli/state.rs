@@ -99,10 +99,11 @@ pub fn private_dir(dir: &Path) -> io::Result<()> {
     if metadata.is_dir() && owner == user && metadata.mode() & 0o022 == 0 {
         return Ok(());
     }
-    let reason = match owner == user {
-        true => format!("{} is not a directory that only this user can write to", dir.display()),
+    let reason = if owner == user {
+        format!("{} is not a directory that only this user can write to", dir.display())
+    } else {
         // As `sudo` leaves it in the home of who called it.
-        false => format!("{} belongs to the user {owner}, not to the user {user}", dir.display()),
+        format!("{} belongs to the user {owner}, not to the user {user}", dir.display())
     };
     Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
 }

@@ -30,8 +30,8 @@ pub fn run(args: &UmountArgs) -> Result<(), CommandError> {
     })?;
     match socket {
         Some(socket) if !args.lazy && !closed(&socket) => Err(CommandError::Failed(format!(
-            "{} is unmounted here, but its process did not end within {} s; as long as another mount namespace, as of a \
-             container, holds a copy of the mount, it is served there",
+            "{} is unmounted here, but its process did not end within {} s; as long as another \
+             mount namespace, as of a container, holds a copy of the mount, it is served there",
             entry.point.display(),
             END_LIMIT.as_secs()
         ))),

@@ -308,12 +308,11 @@ impl Copy<'_> {
         }
         let is_there = to.is_whole() && wanted.is_empty() && !artifact.found.tags.is_empty();
         let blobs = artifact.graph.blobs.len() as u64;
-        let (sent, skipped) = match is_there {
-            true => {
-                self.meter.add(size(std::slice::from_ref(artifact)));
-                (0, blobs)
-            }
-            false => self.content(artifact, to).await?,
+        let (sent, skipped) = if is_there {
+            self.meter.add(size(std::slice::from_ref(artifact)));
+            (0, blobs)
+        } else {
+            self.content(artifact, to).await?
         };
         for tag in wanted {
             self.tag(artifact, to, tag).await?;

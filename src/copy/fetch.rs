@@ -157,8 +157,9 @@ fn lost(facts: &Facts, subject: impl Into<Subject>, what: &str) -> Refusal {
         },
     );
     let rule = format!(
-        "{what} not kept in the cache {} after it was fetched: the disk is full or takes no writes ({free}), or another \
-         program removed it; free space there, or give another --cache-dir",
+        "{what} not kept in the cache {} after it was fetched: the disk is full or takes no \
+         writes ({free}), or another program removed it; free space there, or give another \
+         --cache-dir",
         store.dir().display()
     );
     Refusal::new(Failure::NoSpace, subject, rule)

@@ -328,7 +328,8 @@ impl ProviderMirror<'_> {
             let (signed, kept) = (release.package(platform)?, self.package_there(target).await?);
             if signed != kept {
                 differing.push(format!(
-                    "{reference}: the zip for {platform} is {kept}, and the vendor's SHA256SUMS says {signed}"
+                    "{reference}: the zip for {platform} is {kept}, and the vendor's SHA256SUMS \
+                     says {signed}"
                 ));
             }
         }

@@ -429,9 +429,10 @@ pub async fn read_lock_file(path: &Path) -> Result<LockFile, NeedsError> {
 pub async fn lock_file_of(dir: &Path) -> Result<Option<LockFile>, NeedsError> {
     let path = dir.join(lockfile::FILE_NAME);
     let at = path.clone();
-    match blocking(move || at.exists()).await? {
-        true => read_lock_file(&path).await.map(Some),
-        false => Ok(None),
+    if blocking(move || at.exists()).await? {
+        read_lock_file(&path).await.map(Some)
+    } else {
+        Ok(None)
     }
 }
 

@@ -137,10 +137,16 @@ impl Verification {
     fn oversized(&mut self, subject: &Reference, size: u64, limit: Option<u64>) {
         self.found.checked.objects += 1;
         match limit {
-            Some(limit) => self.bad(subject, format_args!("the file has {size} bytes; its descriptor says {limit}")),
+            Some(limit) => {
+                let rule = format_args!("the file has {size} bytes; its descriptor says {limit}");
+                self.bad(subject, rule)
+            }
             None => self.bad(
                 subject,
-                format_args!("the file has {size} bytes, more than {UNNAMED_MAX}, and nothing names it; remove it"),
+                format_args!(
+                    "the file has {size} bytes, more than {UNNAMED_MAX}, and nothing names it; \
+                     remove it"
+                ),
             ),
         }
     }
@@ -230,30 +236,35 @@ impl Verification {
                 );
                 self.bad(&from, rule);
             }
-            match &manifest.body {
-                ManifestBody::Index(children) => {
-                    let (there, missing): (Vec<_>, Vec<_>) = children
-                        .iter()
-                        .cloned()
-                        .partition(|child| self.is_there(repo, &child.digest));
-                    if !missing.is_empty() {
-                        let missing: Vec<_> = missing.iter().map(part).collect();
-                        let rule = format!("carried without {}", missing.join(", "));
-                        self.found.partial.push(VerifyFinding { what: from.clone(), rule });
-                    }
-                    pending.extend(there.into_iter().map(|child| (from.clone(), child)));
-                }
-                ManifestBody::Image(_) => match manifest.blobs() {
-                    Err(e) => self.bad(&from, e),
-                    Ok(blobs) => {
-                        let missing = blobs.into_iter().filter(|blob| !self.is_whole(repo, blob));
-                        for blob in missing.collect::<Vec<_>>() {
-                            self.bad(&from, format_args!("{} is missing or damaged", blob.digest));
-                        }
-                    }
-                },
-            }
+            let below = self.check_named(repo, &from, &manifest);
+            pending.extend(below.into_iter().map(|child| (from.clone(), child)));
         }
+    }
+
+    /// Checks what a manifest names; the manifests of it that are carried.
+    fn check_named(&mut self, repo: &Repo, from: &str, manifest: &Manifest) -> Vec<Descriptor> {
+        match &manifest.body {
+            ManifestBody::Index(children) => {
+                let (there, missing): (Vec<_>, Vec<_>) =
+                    children.iter().cloned().partition(|child| self.is_there(repo, &child.digest));
+                if !missing.is_empty() {
+                    let missing: Vec<_> = missing.iter().map(part).collect();
+                    let rule = format!("carried without {}", missing.join(", "));
+                    self.found.partial.push(VerifyFinding { what: from.to_owned(), rule });
+                }
+                return there;
+            }
+            ManifestBody::Image(_) => match manifest.blobs() {
+                Err(e) => self.bad(from, e),
+                Ok(blobs) => {
+                    let missing = blobs.into_iter().filter(|blob| !self.is_whole(repo, blob));
+                    for blob in missing.collect::<Vec<_>>() {
+                        self.bad(from, format_args!("{} is missing or damaged", blob.digest));
+                    }
+                }
+            },
+        }
+        Vec::new()
     }
 
     async fn manifest(

@@ -134,8 +134,8 @@ fn exhausted(host: &Host, user: u32) -> Refusal {
         Failure::Crowded,
         host,
         format_args!(
-            "the user {user} has asked for more names at once than a user other than the mount's owner may ({reserve}, and \
-             {rate} a second); ask again, for one after another"
+            "the user {user} has asked for more names at once than a user other than the mount's \
+             owner may ({reserve}, and {rate} a second); ask again, for one after another"
         ),
     )
 }

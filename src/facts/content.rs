@@ -13,14 +13,13 @@ use tokio::sync::Semaphore;
 use super::blocking::blocking;
 use super::error::{lost, refused_archive};
 use super::fetch::Fetcher;
-use super::open_objects::OpenObjects;
 use super::package::{MemberContent, SMALL_MAX, StoredArchive, VerifiedPackage};
 use super::prefetch::{BesideFetch, Prefetch, Prefetches, Unpacking};
 use super::recent_failures::RecentFailures;
 use super::running::Download;
 use super::unpack::{Unpacked, unpack_into};
-use super::weighed::Weighed;
 use crate::archive::{self, ArchiveError};
+use crate::bounded::Bounded;
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
 use crate::flight::Flights;
@@ -31,9 +30,15 @@ use crate::store::{Key, Object};
 use packages::{KnownPackages, PackageKey, key_of};
 
 /// How many bytes of inflated small members are kept for the next read of the same file.
-const SMALL_KEPT: usize = 16 << 20;
+const SMALL_KEPT: u64 = 16 << 20;
 /// What such a member takes beside its bytes: many have fewer.
-const SMALL_BYTES: usize = 256;
+const SMALL_BYTES: u64 = 256;
+/// How many objects are kept open after their use, each of which costs a descriptor: their next use
+/// opens and checks nothing.
+const OPEN_MAX: usize = 64;
+/// Which part of the cache's limit they may take: one of so many. The store evicts nothing that is
+/// open.
+const OPEN_PART: u64 = 8;
 
 /// What is loaded from a registry, or made of what was.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -43,14 +48,15 @@ enum ContentKey {
     Member(Repo, Digest, FileNo),
 }
 
-/// Members that were inflated, by archive and number.
-type Inflated = Weighed<(Digest, FileNo), Arc<[u8]>>;
+type Inflated = Bounded<(Digest, FileNo), Arc<[u8]>>;
 
 /// See the module.
 pub struct Content {
     fetcher: Arc<Fetcher>,
     packages: KnownPackages,
-    objects: Mutex<OpenObjects>,
+    /// Those that are kept open.
+    objects: Mutex<Bounded<Key, Object>>,
+    /// Small members that were inflated.
     inflated: Mutex<Inflated>,
     failures: RecentFailures<ContentKey>,
     package_flights: Flights<PackageKey, Arc<VerifiedPackage>, Refusal>,
@@ -63,10 +69,12 @@ pub struct Content {
 impl Content {
     pub(super) fn new(fetcher: Arc<Fetcher>) -> Content {
         let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
+        let open_bytes = fetcher.store.limit() / OPEN_PART;
+        let small_weight = |bytes: &Arc<[u8]>| SMALL_BYTES + bytes.len() as u64;
         Content {
             packages: KnownPackages::new(),
-            objects: Mutex::new(OpenObjects::new(fetcher.store.limit())),
-            inflated: Mutex::new(Weighed::new(usize::MAX, SMALL_KEPT)),
+            objects: Mutex::new(Bounded::weighed(OPEN_MAX, open_bytes, Object::len)),
+            inflated: Mutex::new(Bounded::weighed(usize::MAX, SMALL_KEPT, small_weight)),
             failures: RecentFailures::default(),
             package_flights: Flights::new(fetcher.deadline, |_| lost()),
             object_flights: Flights::new(fetcher.deadline, |_| lost()),
@@ -234,7 +242,7 @@ impl Content {
     /// Closes the kept object of `key`, so that the next use opens (and checks, or fetches) it
     /// anew.
     pub fn drop_object(&self, key: &Key) {
-        self.objects.lock().pop(key);
+        self.objects.lock().remove(key);
     }
 
     /// A member's bytes: afterwards reading waits for no network.
@@ -292,8 +300,8 @@ impl Content {
     /// Reads from `content`.
     ///
     /// # Errors
-    /// `Damaged` if cached bytes are: [`Content::heal`] fetches them anew. `Integrity` if the archive
-    /// itself is wrong about the member, which stays so.
+    /// `Damaged` if cached bytes are: [`Content::heal`] fetches them anew. `Integrity` if the
+    /// archive itself is wrong about the member, which stays so.
     pub fn read(
         &self,
         content: &MemberContent,
@@ -323,7 +331,7 @@ impl Content {
             archive::inflate(&StoredArchive(archive), package.members.file(number))
                 .map_err(|e| refused_archive(package.reference(), &e))?
                 .into();
-        self.inflated.lock().put(key, bytes.clone(), SMALL_BYTES + bytes.len());
+        self.inflated.lock().put(key, bytes.clone());
         Ok(bytes)
     }
 

@@ -2,7 +2,6 @@
 
 use crate::archive::{ArchiveError, Class};
 use crate::failure::{Refusal, Subject};
-use crate::store::StoreError;
 
 /// A task ended without a result: it panicked, or the runtime ended.
 pub(super) fn lost() -> Refusal {
@@ -13,9 +12,9 @@ pub(super) fn lost() -> Refusal {
 pub(super) fn refused_archive(subject: impl Into<Subject>, error: &ArchiveError) -> Refusal {
     let mut refusal = error.about(subject);
     if let Class::Read(io) = error.class()
-        && let Some(e) = io.get_ref().and_then(|e| e.downcast_ref::<StoreError>())
+        && let Some(e) = io.get_ref().and_then(|e| e.downcast_ref::<Refusal>())
     {
-        refusal.failure = e.failure.into();
+        refusal.failure = e.failure;
     }
     refusal
 }

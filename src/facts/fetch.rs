@@ -21,7 +21,7 @@ use crate::failure::{Failure, Refusal, Subject};
 use crate::name::{Reference, Repo, Selector};
 use crate::oci::{Descriptor, Manifest};
 use crate::registry::{BlobError, BlobSink, DocumentKind, RawManifest, SinkError};
-use crate::store::{Begin, Fill, Key, Object, Store, StoreError, StoreFailure};
+use crate::store::{Begin, Fill, Key, Object, Store};
 
 /// How many pieces of a transfer wait to be hashed and written.
 const QUEUE: usize = 16;
@@ -106,7 +106,8 @@ impl Fetcher {
                 Failure::TooLarge,
                 subject,
                 format_args!(
-                    "the archive has {} bytes; the limit for archives is {limit}, and --archive-max-size raises it",
+                    "the archive has {} bytes; the limit for archives is {limit}, and \
+                     --archive-max-size raises it",
                     blob.size
                 ),
             ));
@@ -146,8 +147,9 @@ impl Fetcher {
                             Failure::TimedOut,
                             subject,
                             format_args!(
-                                "it is being fetched already, for another repository or by another process that shares \
-                                 this cache, but without progress for {:?}",
+                                "it is being fetched already, for another repository or by \
+                                 another process that shares this cache, but without progress for \
+                                 {:?}",
                                 self.deadline
                             ),
                         ));
@@ -182,8 +184,8 @@ impl Fetcher {
         })?;
         let published = blocking(move || fill.publish()).await?;
         published.map_err(|e| match e.failure {
-            StoreFailure::Mismatch => Refusal::new(Failure::Integrity, subject, e.rule),
-            _ => e.into(),
+            Failure::Integrity => e.about(subject),
+            _ => e,
         })
     }
 }
@@ -209,7 +211,7 @@ fn read(
     }
 }
 
-fn keep(store: &Arc<Store>, digest: Digest, bytes: &[u8]) -> Result<(), StoreError> {
+fn keep(store: &Arc<Store>, digest: Digest, bytes: &[u8]) -> Result<(), Refusal> {
     match store.begin(&Key::Blob(digest), bytes.len() as u64)? {
         Begin::Present(_) | Begin::Busy { .. } => Ok(()),
         Begin::Fill(mut fill) => {
@@ -238,7 +240,7 @@ struct Pipe {
 
 enum FetchEnd {
     Idle(Box<Fill>),
-    Writing { tx: mpsc::Sender<Piece>, writer: JoinHandle<Result<Box<Fill>, StoreError>> },
+    Writing { tx: mpsc::Sender<Piece>, writer: JoinHandle<Result<Box<Fill>, Refusal>> },
     Closed,
 }
 
@@ -306,7 +308,7 @@ impl BlobSink for Pipe {
     }
 }
 
-fn write_all(mut fill: Box<Fill>, mut rx: mpsc::Receiver<Piece>) -> Result<Box<Fill>, StoreError> {
+fn write_all(mut fill: Box<Fill>, mut rx: mpsc::Receiver<Piece>) -> Result<Box<Fill>, Refusal> {
     while let Some(piece) = rx.blocking_recv() {
         match piece {
             Piece::Bytes(bytes) => fill.write(&bytes)?,

@@ -13,11 +13,11 @@ use super::fetch::Fetcher;
 use super::offers::Offers;
 use super::recent_failures::RecentFailures;
 use super::registries::JoinedRegistries;
-use super::weighed::Weighed;
 use crate::artifact::{
     PackageEntry, Release, ReleaseDocument, ReleaseSums, SignatureOutcome, SignaturePolicy, Target,
     target_package,
 };
+use crate::bounded::Bounded;
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
 use crate::flight::Flights;
@@ -26,9 +26,9 @@ use crate::oci::{Descriptor, MANIFEST_MAX, Manifest};
 use crate::store::{Key, Store};
 
 /// How many manifests are kept in memory, and how many bytes they may take.
-const KEPT: (usize, usize) = (512, 16 << 20);
+const KEPT: (usize, u64) = (512, 16 << 20);
 /// What a manifest takes for each of its bytes: itself, and what was read in it.
-const READ_BYTES: usize = 3;
+const READ_BYTES: u64 = 3;
 
 /// The package of one platform of a provider release.
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ pub struct Manifests {
     budgets: Arc<Budgets>,
     offers: Arc<Offers>,
     policy: SignaturePolicy,
-    kept: Mutex<Weighed<Digest, ReleaseDocument>>,
+    kept: Mutex<Bounded<Digest, ReleaseDocument>>,
     flights: Flights<(Repo, Digest), ReleaseDocument, Refusal>,
     failures: RecentFailures<(Repo, Digest)>,
 }
@@ -70,7 +70,7 @@ impl Manifests {
             budgets,
             offers: Arc::new(offers),
             policy,
-            kept: Mutex::new(Weighed::new(KEPT.0, KEPT.1)),
+            kept: Mutex::new(Bounded::weighed(KEPT.0, KEPT.1, weight)),
             flights: Flights::new(linger, |_| lost()),
             failures: RecentFailures::default(),
         }
@@ -180,11 +180,7 @@ impl Manifests {
     }
 
     fn keep(&self, document: &ReleaseDocument) {
-        let bytes = match document {
-            ReleaseDocument::Manifest(manifest) => READ_BYTES * manifest.raw.len(),
-            ReleaseDocument::Sums { sums, .. } => sums.weight(),
-        };
-        self.kept.lock().put(document.digest(), document.clone(), bytes);
+        self.kept.lock().put(document.digest(), document.clone());
     }
 
     /// The digest of the document for which the registry says that `tag` stands now, and whether
@@ -308,8 +304,8 @@ impl Manifests {
             Failure::Absent => Refusal::new(
                 Failure::Integrity,
                 repo.at(Selector::Digest(entry.digest)),
-                "the release names a manifest that its source lacks; if that is a bundle for other platforms, add this one \
-                 with tofufs bundle, else have the release published again",
+                "the release names a manifest that its source lacks; if that is a bundle for other \
+                 platforms, add this one with tofufs bundle, else have the release published again",
             ),
             _ => e,
         })?;
@@ -342,6 +338,14 @@ impl Manifests {
     /// Whether releases of `host` come from a provider registry.
     pub fn are_of_providers(&self, host: &Host) -> bool {
         self.registries.get(host).is_some_and(|joined| joined.is_of_providers())
+    }
+}
+
+/// How many bytes of memory a document takes, about.
+fn weight(document: &ReleaseDocument) -> u64 {
+    match document {
+        ReleaseDocument::Manifest(manifest) => READ_BYTES * manifest.raw.len() as u64,
+        ReleaseDocument::Sums { sums, .. } => sums.weight(),
     }
 }
 

@@ -27,8 +27,9 @@ use super::package::{SMALL_MAX, VerifiedPackage};
 use super::unpack::{Piped, piped};
 use crate::archive::{self, Class, Entries, Limits, Streamed, Upcoming};
 use crate::digest::Digest;
+use crate::failure::Refusal;
 use crate::members::FileNo;
-use crate::store::{Begin, Fill, Key, Object, Scratch, Stopper, Store, StoreError, Tail};
+use crate::store::{Begin, Fill, Key, Object, Scratch, Stopper, Store, Tail};
 
 /// Which part of the cache's limit one package may take before it is known that anybody reads it:
 /// one of so many.
@@ -333,7 +334,7 @@ impl Unpacker {
 
 const UNWANTED: &str = "the fetch has failed, or nobody waits for it any more";
 
-fn publish(store: &Arc<Store>, key: &Key, size: u64, scratch: Scratch) -> Result<(), StoreError> {
+fn publish(store: &Arc<Store>, key: &Key, size: u64, scratch: Scratch) -> Result<(), Refusal> {
     match store.begin(key, size)? {
         Begin::Fill(mut fill) => {
             fill.take(scratch)?;

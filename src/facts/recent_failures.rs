@@ -1,27 +1,27 @@
 //! Loads that failed a short while ago. Nothing appears under a digest soon after it was missed, so
 //! each is tried again only when its time is over.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use crate::bounded::Bounded;
 use crate::failure::{Failure, Refusal};
 
 /// How many failures are remembered.
 const COUNT_MAX: usize = 10_000;
 
 /// Why what `K` names could not be loaded, and until when that counts.
-pub(super) struct RecentFailures<K>(Mutex<HashMap<K, (Refusal, Instant)>>);
+pub(super) struct RecentFailures<K: Hash + Eq>(Mutex<Bounded<K, (Refusal, Instant)>>);
 
-impl<K> Default for RecentFailures<K> {
+impl<K: Clone + Hash + Eq> Default for RecentFailures<K> {
     fn default() -> Self {
-        RecentFailures(Mutex::default())
+        RecentFailures(Mutex::new(Bounded::counted(COUNT_MAX)))
     }
 }
 
-impl<K: Hash + Eq> RecentFailures<K> {
+impl<K: Clone + Hash + Eq> RecentFailures<K> {
     /// Fails as the load of `key` did, while that counts.
     pub(super) fn check(&self, key: &K) -> Result<(), Refusal> {
         match self.0.lock().get(key) {
@@ -40,13 +40,8 @@ impl<K: Hash + Eq> RecentFailures<K> {
             // It says nothing about what was asked for, and others are not refused.
             Err(error) if error.failure == Failure::Crowded => {}
             Err(error) => {
-                let now = Instant::now();
-                if failures.len() >= COUNT_MAX {
-                    failures.retain(|_, (_, until)| *until > now);
-                }
-                if failures.len() < COUNT_MAX {
-                    failures.insert(key, (error.clone(), now + error.failure.kept_for()));
-                }
+                let until = Instant::now() + error.failure.kept_for();
+                failures.put(key, (error.clone(), until));
             }
         }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::failure::{Failure, Refusal};
 use crate::mapping::{Carried, Mapping, RULES_MAX};
 use crate::name::ProviderAddr;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 /// The name under which the store keeps the providers that were used.
 const PROVIDERS: &str = "providers";
@@ -27,7 +27,7 @@ fn read_providers(bytes: Option<Vec<u8>>) -> BTreeSet<ProviderAddr> {
 }
 
 /// Adds `new` to what the store remembers, beside what other mounts add.
-pub(super) fn add_providers(store: &Store, new: &BTreeSet<ProviderAddr>) -> Result<(), StoreError> {
+pub(super) fn add_providers(store: &Store, new: &BTreeSet<ProviderAddr>) -> Result<(), Refusal> {
     store.change_edge(PROVIDERS, |bytes| {
         let mut all = read_providers(bytes);
         let before = all.len();
@@ -54,13 +54,14 @@ pub fn remember(store: &Store, used: &Carried) -> Result<(), Refusal> {
         return Ok(());
     }
     let rule = format!(
-        "the cache remembers {PROVIDERS_MAX} providers and {RULES_MAX} rules of --oci-mirror, and these are more; what was \
-         fetched stays, and a mount shows it if it is given the same --oci-mirror and --lock-file"
+        "the cache remembers {PROVIDERS_MAX} providers and {RULES_MAX} rules of --oci-mirror, and \
+         these are more; what was fetched stays, and a mount shows it if it is given the same \
+         --oci-mirror and --lock-file"
     );
     Err(Refusal::new(Failure::TooLarge, store.dir(), rule))
 }
 
-fn add_rules(store: &Store, used: &Carried) -> Result<(), StoreError> {
+fn add_rules(store: &Store, used: &Carried) -> Result<(), Refusal> {
     store.change_edge(MAPPING, |bytes| {
         // Older rules for the same providers give way, and of too many the oldest.
         let others =

@@ -15,7 +15,7 @@ use super::package::StoredArchive;
 use crate::archive::{self, ArchiveError};
 use crate::failure::{Failure, Refusal};
 use crate::members::MemberFile;
-use crate::store::{Begin, Fill, Key, Object, Scratch, Store, StoreError};
+use crate::store::{Begin, Fill, Key, Object, Scratch, Store};
 
 /// Bytes that are passed on at once: several of the store's chunks, so that each of them is hashed
 /// in one go.
@@ -42,7 +42,7 @@ pub(super) fn unpack_into(
         Ok(Begin::Present(object)) => return Ok(Unpacked::Done(object)),
         Ok(Begin::Busy { .. }) => return Ok(Unpacked::Busy),
         Ok(Begin::Fill(fill)) => fill,
-        Err(e) => return Ok(Unpacked::Failed(e.into())),
+        Err(e) => return Ok(Unpacked::Failed(e)),
     };
     let unpacked = match piped(fill, |pieces| archive::extract(&StoredArchive(zip), file, pieces)) {
         Ok(unpacked) => unpacked,
@@ -55,34 +55,32 @@ pub(super) fn unpack_into(
         }
     };
     match (unpacked.written, unpacked.produced) {
-        (Err(e), _) => Ok(Unpacked::Failed(e.into())),
+        (Err(e), _) => Ok(Unpacked::Failed(e)),
         (Ok(_), Err(e)) => Err(e),
-        (Ok(fill), Ok(())) => {
-            Ok(fill.publish().map_or_else(|e| Unpacked::Failed(e.into()), Unpacked::Done))
-        }
+        (Ok(fill), Ok(())) => Ok(fill.publish().map_or_else(Unpacked::Failed, Unpacked::Done)),
     }
 }
 
 /// What bytes are written into.
 pub(super) trait UnpackTarget: Send {
-    fn take(&mut self, bytes: &[u8]) -> Result<(), StoreError>;
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Refusal>;
 }
 
 impl UnpackTarget for Fill {
-    fn take(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         self.write(bytes)
     }
 }
 
 impl UnpackTarget for Scratch {
-    fn take(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         self.write(bytes)
     }
 }
 
 /// How both ends of [`piped`] ended. Where writing failed, so did producing, for that reason.
 pub(super) struct Piped<W, P> {
-    pub written: Result<W, StoreError>,
+    pub written: Result<W, Refusal>,
     pub produced: P,
 }
 
@@ -131,7 +129,7 @@ fn alone<W: UnpackTarget, P>(
 /// A target that is written by who inflates.
 struct Alone<W> {
     target: W,
-    failed: Option<StoreError>,
+    failed: Option<Refusal>,
 }
 
 impl<W: UnpackTarget> io::Write for Alone<W> {
@@ -152,7 +150,7 @@ fn write_all<W: UnpackTarget>(
     mut target: W,
     to_write: Receiver<Vec<u8>>,
     written: SyncSender<Vec<u8>>,
-) -> Result<W, StoreError> {
+) -> Result<W, Refusal> {
     for mut piece in to_write {
         target.take(&piece)?;
         piece.clear();

@@ -17,8 +17,8 @@ pub struct Wish {
 }
 
 impl Wish {
-    /// Whether the owner of a file of that kind and mode, or root, may do all of that with it, apart
-    /// from writing.
+    /// Whether the owner of a file of that kind and mode, or root, may do all of that with it,
+    /// apart from writing.
     pub(super) fn is_granted(self, kind: FileKind, mode: u16, is_root: bool) -> bool {
         let may_read = is_root || mode & 0o400 != 0;
         let may_execute = match kind {

@@ -1,8 +1,8 @@
 //! Packages that clients put into `plugin-cache/`, beside those of the view, and those of the view
 //! that they take away.
 //!
-//! Beside packages stand `*.lock` files, which are in memory: clients lock them (by fcntl, which the
-//! kernel does by itself), and neither read nor write them.
+//! Beside packages stand `*.lock` files, which are in memory: clients lock them (by fcntl, which
+//! the kernel does by itself), and neither read nor write them.
 //!
 //! INVARIANT: what comes from a registry stays for everybody else, whatever a client takes away or
 //! writes over; see `super::installers` and `super::overwrites`.
@@ -25,7 +25,7 @@ use super::installers::Installers;
 use super::node::{InodeNode, ProviderView};
 use super::plugin_cache::{INSTALLING, PluginCache, RELEASE, path_in};
 use crate::facts::Facts;
-use crate::local::{self, Change, Name};
+use crate::local::{self, Change, Name, Removal};
 use crate::name::Platform;
 use crate::tree::providers::ProviderDirectory;
 use crate::tree::{Step, plugins};
@@ -248,7 +248,8 @@ impl ClientPackages {
                 return Err(FsError::plain(Errno::ENOTEMPTY));
             }
             Some(_) if is_local => {
-                local.area.tree.remove_dir(&local.node, &Name::new(name)?, || None)?
+                let name = Name::new(name)?;
+                local.area.tree.remove(&local.node, &name, Removal::RemoveDir, || None)?
             }
             Some(_) => {}
         }

@@ -33,8 +33,8 @@ pub(super) struct InodeEntries {
 impl InodeEntries {
     /// The attributes of `node`, and whether its size is known.
     pub(super) fn attr(&self, ino: u64, node: &InodeNode) -> (Attr, bool) {
-        // As an unpacked release has them anywhere else, since programs copy modes. That nothing can be
-        // written is said by EROFS, to the owner as to root.
+        // As an unpacked release has them anywhere else, since programs copy modes. That nothing
+        // can be written is said by EROFS, to the owner as to root.
         let directory = (FileKind::Directory, 0, DIRECTORY, NO_TIME, true);
         let (kind, size, mode, time, is_true) = match node {
             InodeNode::Root | InodeNode::Space { .. } | InodeNode::Providers { .. } => directory,
@@ -59,8 +59,8 @@ impl InodeEntries {
                 (FileKind::Regular, file.size, mode, file.modified, true)
             }
         };
-        // A directory does not tell how many it holds: 2 would make some programs believe that it holds
-        // none.
+        // A directory does not tell how many it holds: 2 would make some programs believe that it
+        // holds none.
         let nlink = 1;
         let time = UNIX_EPOCH + Duration::from_secs(time.max(0) as u64);
         let attr = Attr {

@@ -27,9 +27,9 @@ macro_rules! errno {
 }
 
 errno!(
-    EACCES EBADF EBADMSG EBUSY EEXIST EFBIG EHOSTUNREACH EINTR EINVAL EIO EISDIR ELOOP ENAMETOOLONG ENFILE ENODATA ENOENT ENOSPC
-    ENOTDIR ENOTEMPTY EOPNOTSUPP EPERM
-    EPROTO ERANGE EROFS ESTALE ETIMEDOUT
+    EACCES EBADF EBADMSG EBUSY EEXIST EFBIG EHOSTUNREACH EINTR EINVAL EIO EISDIR ELOOP
+    ENAMETOOLONG ENFILE ENODATA ENOENT ENOSPC ENOTDIR ENOTEMPTY EOPNOTSUPP EPERM EPROTO ERANGE
+    EROFS ESTALE ETIMEDOUT
 );
 
 impl fmt::Debug for Errno {
@@ -71,6 +71,14 @@ impl FsError {
     /// Why something was not published: absent things too, since they were to be there.
     pub(super) fn of_commit(refusal: Refusal) -> Self {
         FsError::said(errno(refusal.failure), refusal)
+    }
+
+    /// The class of the failure, as one word for programs.
+    pub(super) fn reason(&self) -> &'static str {
+        match &self.cause {
+            Some(Cause::Refused(refusal)) => refusal.failure.name(),
+            Some(Cause::Said(_)) | None => "refused",
+        }
     }
 
     /// Why, for the log and for `user.tofufs.error`.

@@ -6,6 +6,7 @@ use super::error::FsError;
 use super::node::InodeNode;
 use super::reasons::{NodeKey, Reason, Reasons};
 use super::report::FailureLog;
+use crate::metrics::metrics;
 
 /// What an operation was about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,6 +41,7 @@ impl Failures {
             Err(error) => {
                 let error = error.about(|| node.subject());
                 if let Some(sentence) = error.sentence() {
+                    metrics().failed(error.reason(), &format!("{:?}", error.errno));
                     self.log.add(NodeKey::of(node), &error, &sentence);
                     self.set(node, act, sentence);
                 }

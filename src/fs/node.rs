@@ -312,7 +312,10 @@ impl InodeNode {
 
     /// Whether it was found without looking into its release.
     pub(super) fn is_assumed(&self) -> bool {
-        matches!(self, InodeNode::Platform(target, _) | InodeNode::Zip(target) if target.assumed.is_some())
+        match self {
+            InodeNode::Platform(target, _) | InodeNode::Zip(target) => target.assumed.is_some(),
+            _ => false,
+        }
     }
 
     /// The directory of `plugin-cache/` that it is.

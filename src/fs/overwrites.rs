@@ -24,7 +24,7 @@ use super::plugin_cache;
 use super::releases::{Releases, fill, is_plugin};
 use super::replaced::{Over, Replaced};
 use crate::facts::{Facts, MemberContent, VerifiedPackage};
-use crate::local::{self, Access, Change, LocalTree, Maker, Name};
+use crate::local::{self, Access, Change, LocalTree, Maker, Name, Removal};
 use crate::members::{Child, DirNo, TOP};
 
 /// The mode of a file of a copied package, and that of one that can be executed, as of directories.
@@ -211,7 +211,8 @@ impl Overwrites {
         Ok(Some((entry, self.opened_over(who, entry.attr.ino, node, content, at))))
     }
 
-    /// Makes a directory in a package that can be written over, as [`Overwrites::create_over`] makes files.
+    /// Makes a directory in a package that can be written over, as [`Overwrites::create_over`]
+    /// makes files.
     pub(super) async fn make_dir_over(
         &self,
         who: CallerIdentity,
@@ -241,7 +242,8 @@ impl Overwrites {
     }
 
     /// Compares what is written with the file that it is written over; `None` if `handle` is none
-    /// that is written over, or if it is something else, and [`Overwrites::write_apart`] has to keep it.
+    /// that is written over, or if it is something else, and [`Overwrites::write_apart`] has to
+    /// keep it.
     pub(super) fn write_over(
         &self,
         handle: u64,
@@ -390,8 +392,8 @@ fn clear(tree: &LocalTree, dir: &Arc<local::TreeNode>, name: &Name) -> local::Tr
     let here = local::TreeNode::below(dir, name.clone());
     for inner in tree.list(&here)? {
         if clear(tree, &here, &inner).is_err() {
-            tree.unlink(&here, &inner, || None)?;
+            tree.remove(&here, &inner, Removal::Unlink, || None)?;
         }
     }
-    tree.remove_dir(dir, name, || None)
+    tree.remove(dir, name, Removal::RemoveDir, || None)
 }

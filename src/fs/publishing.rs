@@ -35,6 +35,13 @@ pub(super) struct RenameSource {
     pub(super) place: DirectoryName,
 }
 
+impl RenameSource {
+    fn refused(&self, errno: Errno, why: &str) -> FsError {
+        let (at, name) = (self.dir.describe(), self.name.as_os_str().display());
+        FsError::said(errno, format_args!("{at}/{name}: {why}"))
+    }
+}
+
 /// What the kernel keeps of names.
 pub trait KernelNames: Send + Sync {
     /// Has the kernel drop directory entries. It is called while an operation may be under way, so
@@ -173,54 +180,7 @@ impl Publishing {
         to: DirectoryName,
         how: How,
     ) -> Result<(), FsError> {
-        let refused = |errno, why: &dyn std::fmt::Display| {
-            let at = source.dir.describe();
-            Err(FsError::said(
-                errno,
-                format_args!("{at}/{}: {why}", source.name.as_os_str().display()),
-            ))
-        };
-        let Some(staging) =
-            self.staging.as_ref().filter(|s| Arc::ptr_eq(s.area(), &source.dir.area))
-        else {
-            return refused(Errno::EPERM, &"only what is staged can be published");
-        };
-        let space = match into {
-            InodeNode::Space { space, .. } => space,
-            InodeNode::Root | InodeNode::Providers { .. } => {
-                return refused(
-                    Errno::EPERM,
-                    &"a release is published by moving it to its own path below a registry",
-                );
-            }
-            // Inside a release, or onto something in it.
-            _ => return refused(Errno::EEXIST, &"releases are not changed; choose another tag"),
-        };
-        let path = source.dir.node.path()?.join(source.name.clone());
-        let target =
-            staging::path_of(&space.host, space.path.as_ref())?.join(Name::new(to.name())?);
-        if path != target || how == How::Exchange {
-            let why = format!(
-                "it can be moved to {} only, which publishes it",
-                path.to_os_string().display()
-            );
-            return refused(Errno::EPERM, &why);
-        }
-        match staging.stage().artifact_roots(&path).map_err(FsError::of_commit)?.as_slice() {
-            [root] if *root == path => {}
-            [root] => {
-                return refused(
-                    Errno::EPERM,
-                    &format_args!("the release is staging/{}", root.to_os_string().display()),
-                );
-            }
-            roots => {
-                return refused(
-                    Errno::EPERM,
-                    &format_args!("it holds {} releases; move each", roots.len()),
-                );
-            }
-        }
+        let path = self.publishable(&source, into, &to, how)?;
         self.inodes.left(&source.place)?;
         let deadline = self.facts.deadline();
         match tokio::time::timeout(deadline, self.commit(&path, CommitRequest::default())).await {
@@ -237,11 +197,50 @@ impl Publishing {
                 self.inodes.stayed(&source.place);
                 Err(FsError::of_commit(e))
             }
-            Err(_) => refused(
+            Err(_) => Err(source.refused(
                 Errno::ETIMEDOUT,
-                &"the upload takes longer than --deadline and goes on; `mv` again waits for it",
-            ),
+                "the upload takes longer than --deadline and goes on; `mv` again waits for it",
+            )),
         }
+    }
+
+    /// The path of the one release that a rename publishes.
+    fn publishable(
+        &self,
+        source: &RenameSource,
+        into: &InodeNode,
+        to: &DirectoryName,
+        how: How,
+    ) -> Result<RelPath, FsError> {
+        let refused = |errno, why: &str| Err(source.refused(errno, why));
+        let is_source = |staging: &&StagingArea| Arc::ptr_eq(staging.area(), &source.dir.area);
+        let Some(staging) = self.staging.as_ref().filter(is_source) else {
+            return refused(Errno::EPERM, "only what is staged can be published");
+        };
+        let space = match into {
+            InodeNode::Space { space, .. } => space,
+            InodeNode::Root | InodeNode::Providers { .. } => {
+                let why = "a release is published by moving it to its own path below a registry";
+                return refused(Errno::EPERM, why);
+            }
+            // Inside a release, or onto something in it.
+            _ => return refused(Errno::EEXIST, "releases are not changed; choose another tag"),
+        };
+        let path = source.dir.node.path()?.join(source.name.clone());
+        let target =
+            staging::path_of(&space.host, space.path.as_ref())?.join(Name::new(to.name())?);
+        if path != target || how == How::Exchange {
+            let due = path.to_os_string();
+            let why = format!("it can be moved to {} only, which publishes it", due.display());
+            return refused(Errno::EPERM, &why);
+        }
+        let why =
+            match staging.stage().artifact_roots(&path).map_err(FsError::of_commit)?.as_slice() {
+                [root] if *root == path => return Ok(path),
+                [root] => format!("the release is staging/{}", root.to_os_string().display()),
+                roots => format!("it holds {} releases; move each", roots.len()),
+            };
+        refused(Errno::EPERM, &why)
     }
 }
 

@@ -4,18 +4,18 @@
 //! needs memory, and what is refused stays so. So reasons are kept beside the inodes, and a node
 //! asks for its own when it is new.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
 use super::node::{InodeNode, LastError};
+use crate::bounded::Bounded;
 use crate::failure::Subject;
 use crate::members::FileNo;
 use crate::name::Reference;
 
-/// How many reasons are kept; past it the oldest go.
+/// How many reasons are kept; past it those go that were used longest ago.
 const KEPT: usize = 1024;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,32 +25,30 @@ pub(super) struct Reason {
     pub(super) of_opening: bool,
 }
 
-#[derive(Default)]
-struct ReasonTable {
-    by_node: HashMap<NodeKey, Reason>,
-    /// The nodes in the order in which they came, some of them gone meanwhile.
-    order: VecDeque<NodeKey>,
-}
-
 /// The reasons that are kept.
-#[derive(Default)]
 pub(super) struct Reasons {
-    table: Mutex<ReasonTable>,
+    by_node: Mutex<Bounded<NodeKey, Reason>>,
     /// How many there are: mostly none, and then no node has to be described.
     count: AtomicUsize,
 }
 
+impl Default for Reasons {
+    fn default() -> Self {
+        Reasons { by_node: Mutex::new(Bounded::counted(KEPT)), count: AtomicUsize::new(0) }
+    }
+}
+
 impl Reasons {
-    fn change<T>(&self, change: impl FnOnce(&mut ReasonTable) -> T) -> T {
-        let mut table = self.table.lock();
-        let changed = change(&mut table);
-        self.count.store(table.by_node.len(), Ordering::Relaxed);
+    fn change<T>(&self, change: impl FnOnce(&mut Bounded<NodeKey, Reason>) -> T) -> T {
+        let mut by_node = self.by_node.lock();
+        let changed = change(&mut by_node);
+        self.count.store(by_node.len(), Ordering::Relaxed);
         changed
     }
 
     /// Forgets all of them.
     pub(super) fn clear(&self) {
-        self.change(|table| *table = ReasonTable::default());
+        self.change(Bounded::clear);
     }
 
     fn is_empty(&self) -> bool {
@@ -59,16 +57,9 @@ impl Reasons {
 
     /// Keeps the reason of a node and marks it so, in one step.
     pub(super) fn put(&self, node: NodeKey, last: &LastError, reason: Reason) {
-        self.change(|table| {
+        self.change(|by_node| {
             last.set_fine(false);
-            if table.by_node.insert(node.clone(), reason).is_none() {
-                table.order.push_back(node);
-            }
-            while table.order.len() > KEPT {
-                if let Some(oldest) = table.order.pop_front() {
-                    table.by_node.remove(&oldest);
-                }
-            }
+            by_node.put(node, reason);
         });
     }
 
@@ -77,18 +68,14 @@ impl Reasons {
             return None;
         }
         let key = NodeKey::of(node);
-        self.change(|table| table.by_node.get(&key).cloned())
+        self.by_node.lock().get(&key).cloned()
     }
 
     /// Forgets the reason of a node and marks it so, in one step.
     pub(super) fn remove(&self, node: &InodeNode, last: &LastError) {
         let key = (!self.is_empty()).then(|| NodeKey::of(node));
-        self.change(|table| {
-            if let Some(key) = key
-                && table.by_node.remove(&key).is_some()
-            {
-                table.order.retain(|other| *other != key);
-            }
+        self.change(|by_node| {
+            key.and_then(|key| by_node.remove(&key));
             last.set_fine(true);
         });
     }
@@ -123,18 +110,11 @@ mod tests {
     fn reasons_are_bounded_and_the_oldest_go() {
         let reasons = Reasons::default();
         let reason = Reason { sentence: "x".into(), of_opening: true };
+        let key = |n: usize| NodeKey::Named(format!("node {n}").into());
         for n in 0..=KEPT {
-            reasons.put(
-                NodeKey::Named(format!("node {n}").into()),
-                &LastError::default(),
-                reason.clone(),
-            );
+            reasons.put(key(n), &LastError::default(), reason.clone());
         }
-        let (first, last, count) = reasons.change(|table| {
-            let has =
-                |n: usize| table.by_node.contains_key(&NodeKey::Named(format!("node {n}").into()));
-            (has(0), has(KEPT), table.by_node.len())
-        });
-        assert_eq!((first, last, count), (false, true, KEPT));
+        let kept = reasons.by_node.into_inner();
+        assert!(kept.iter().rev().map(|(key, _)| key.clone()).eq((1..=KEPT).map(key)));
     }
 }

@@ -164,41 +164,7 @@ impl Releases {
                 if let Some(node) = self.remembered_zip(dir, release, name).await? {
                     return Ok(Some(node));
                 }
-                let bound = self.enter(release).await?;
-                let explain = || {
-                    let platform =
-                        name.to_str().map(|name| name.strip_suffix(".zip").unwrap_or(name));
-                    if let Some(platform) = platform.and_then(|name| name.parse().ok()) {
-                        self.explain_absence(&bound, &platform);
-                    }
-                };
-                match &bound.release {
-                    Release::Module(archive) => {
-                        let package = self.module(&bound, archive).await?;
-                        Ok(find_member(&package, TOP, name, false).or_else(|| {
-                            explain();
-                            None
-                        }))
-                    }
-                    Release::Provider(targets) => {
-                        let found =
-                            name.to_str().and_then(|name| tree::release::lookup(targets, name));
-                        match found {
-                            None => {
-                                explain();
-                                Ok(None)
-                            }
-                            Some(tree::release::ReleaseEntry::Unpacked(at)) => {
-                                Ok(Some(InodeNode::platform(bound, at)))
-                            }
-                            Some(tree::release::ReleaseEntry::Zip(at)) => {
-                                let target = TargetNode::new(bound, at);
-                                self.zip_of(&target).await?;
-                                Ok(Some(InodeNode::Zip(target.into())))
-                            }
-                        }
-                    }
-                }
+                self.find_in(self.enter(release).await?, name).await
             }
             InodeNode::Platform(target, package) => {
                 Ok(find_member(&self.platform(target, package).await?, TOP, name, true))
@@ -206,6 +172,34 @@ impl Releases {
             InodeNode::Dir { package, number } => Ok(find_member(package, *number, name, false)),
             _ => Err(FsError::plain(Errno::ENOTDIR)),
         }
+    }
+
+    async fn find_in(&self, bound: Arc<Bound>, name: &OsStr) -> Result<Option<InodeNode>, FsError> {
+        let found = match &bound.release {
+            Release::Module(archive) => {
+                find_member(&self.module(&bound, archive).await?, TOP, name, false)
+            }
+            Release::Provider(targets) => {
+                match name.to_str().and_then(|name| tree::release::lookup(targets, name)) {
+                    None => None,
+                    Some(tree::release::ReleaseEntry::Unpacked(at)) => {
+                        Some(InodeNode::platform(bound.clone(), at))
+                    }
+                    Some(tree::release::ReleaseEntry::Zip(at)) => {
+                        let target = TargetNode::new(bound.clone(), at);
+                        self.zip_of(&target).await?;
+                        Some(InodeNode::Zip(target.into()))
+                    }
+                }
+            }
+        };
+        let platform = name.to_str().map(|name| name.strip_suffix(".zip").unwrap_or(name));
+        if found.is_none()
+            && let Some(platform) = platform.and_then(|name| name.parse().ok())
+        {
+            self.explain_absence(&bound, &platform);
+        }
+        Ok(found)
     }
 }
 

@@ -1,6 +1,5 @@
 //! What went wrong lately, for the log and for `tofufs status`.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -9,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::error::{Errno, FsError};
 use super::reasons::NodeKey;
+use crate::bounded::Bounded;
 use crate::facts::{Download, Health};
 use crate::moment::Moment;
 use crate::name::Host;
@@ -39,43 +39,30 @@ struct ReportedFailure {
     failed: Failed,
 }
 
-/// The last failures that no success has ended.
-#[derive(Default)]
+/// The last failures that no success has ended, by what is said of them.
+type LastFailures = Bounded<Arc<str>, ReportedFailure>;
+
+/// See the module.
 pub(super) struct FailureLog {
-    entries: Mutex<VecDeque<ReportedFailure>>,
+    entries: Mutex<LastFailures>,
     /// How many there are: mostly none, and then no node has to be described.
     count: AtomicUsize,
-    logged: Mutex<Logged>,
+    /// When sentences were logged.
+    logged: Mutex<Bounded<Arc<str>, Instant>>,
 }
 
-/// When sentences were logged, as far as that was lately.
-#[derive(Default)]
-struct Logged {
-    at: HashMap<Arc<str>, Instant>,
-    /// The same, oldest first.
-    order: VecDeque<(Arc<str>, Instant)>,
-}
-
-impl Logged {
-    /// Whether the sentence is to be logged, which then counts as done.
-    fn is_news(&mut self, sentence: &Arc<str>, now: Instant) -> bool {
-        let past = |at: Instant| now.duration_since(at) >= QUIET;
-        while self.order.front().is_some_and(|(_, at)| past(*at) || self.order.len() >= LOGGED) {
-            if let Some((oldest, _)) = self.order.pop_front() {
-                self.at.remove(&oldest);
-            }
+impl Default for FailureLog {
+    fn default() -> Self {
+        FailureLog {
+            entries: Mutex::new(Bounded::counted(KEPT)),
+            count: AtomicUsize::new(0),
+            logged: Mutex::new(Bounded::counted(LOGGED)),
         }
-        let is_news = !self.at.contains_key(sentence);
-        if is_news {
-            self.at.insert(sentence.clone(), now);
-            self.order.push_back((sentence.clone(), now));
-        }
-        is_news
     }
 }
 
 impl FailureLog {
-    fn change<T>(&self, change: impl FnOnce(&mut VecDeque<ReportedFailure>) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut LastFailures) -> T) -> T {
         let mut entries = self.entries.lock();
         let changed = change(&mut entries);
         self.count.store(entries.len(), Ordering::Relaxed);
@@ -84,19 +71,23 @@ impl FailureLog {
 
     /// Keeps that `node` failed.
     pub(super) fn add(&self, node: NodeKey, error: &FsError, sentence: &Arc<str>) {
-        self.change(|entries| {
-            entries.retain(|entry| entry.failed.sentence != *sentence);
-            let failed =
-                Failed { sentence: sentence.clone(), errno: error.errno, at: Moment::now() };
-            let out_of_reach = error.out_of_reach().cloned();
-            entries.push_back(ReportedFailure { node, out_of_reach, failed });
-            if entries.len() > KEPT {
-                entries.pop_front();
-            }
-        });
-        if self.logged.lock().is_news(sentence, Instant::now()) {
+        let failed = Failed { sentence: sentence.clone(), errno: error.errno, at: Moment::now() };
+        let out_of_reach = error.out_of_reach().cloned();
+        let failure = ReportedFailure { node, out_of_reach, failed };
+        self.change(|entries| entries.put(sentence.clone(), failure));
+        if self.is_news(sentence, Instant::now()) {
             log(error.errno, sentence);
         }
+    }
+
+    /// Whether the sentence is to be logged, which then counts as done.
+    fn is_news(&self, sentence: &Arc<str>, now: Instant) -> bool {
+        let mut logged = self.logged.lock();
+        let is_news = logged.get(sentence).is_none_or(|at| now.duration_since(*at) >= QUIET);
+        if is_news {
+            logged.put(sentence.clone(), now);
+        }
+        is_news
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -105,15 +96,15 @@ impl FailureLog {
 
     /// `node` did not fail: what was kept of it is over.
     pub(super) fn ended(&self, node: &NodeKey) {
-        self.change(|entries| entries.retain(|entry| entry.node != *node));
+        self.change(|entries| entries.retain(|_, entry| entry.node != *node));
     }
 
     /// Those that are kept, the oldest first, but for those that were about a registry's being out
     /// of reach that `answers` now.
     pub(super) fn standing(&self, answers: impl Fn(&Host) -> bool) -> Vec<Failed> {
         self.change(|entries| {
-            entries.retain(|entry| !entry.out_of_reach.as_ref().is_some_and(&answers));
-            entries.iter().map(|entry| entry.failed.clone()).collect()
+            entries.retain(|_, entry| !entry.out_of_reach.as_ref().is_some_and(&answers));
+            entries.iter().rev().map(|(_, entry)| entry.failed.clone()).collect()
         })
     }
 }
@@ -159,20 +150,11 @@ mod tests {
 
     #[test]
     fn a_sentence_is_logged_once_in_a_while_however_many_there_are() {
-        let (mut sentences, start) = (Logged::default(), Instant::now());
+        let (log, start) = (FailureLog::default(), Instant::now());
         let all: Vec<Arc<str>> = (0..100).map(|n| format!("sentence {n}").into()).collect();
-        let mut news = |now| all.iter().filter(|sentence| sentences.is_news(sentence, now)).count();
+        let news = |now| all.iter().filter(|sentence| log.is_news(sentence, now)).count();
         assert_eq!((news(start), news(start + QUIET / 2)), (100, 0));
         assert_eq!((news(start + QUIET), news(start + QUIET)), (100, 0));
-    }
-
-    #[test]
-    fn logged_sentences_are_bounded() {
-        let (mut sentences, now) = (Logged::default(), Instant::now());
-        for n in 0..3 * LOGGED {
-            assert!(sentences.is_news(&format!("sentence {n}").into(), now));
-        }
-        assert_eq!((sentences.at.len(), sentences.order.len()), (LOGGED, LOGGED));
     }
 
     #[test]

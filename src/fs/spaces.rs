@@ -1,8 +1,8 @@
 //! What lies above the releases: the root of a mount, its registries, and the directories that lead
 //! to repositories.
 //!
-//! In the root nothing is looked up for any name but the fixed ones and those of registries, so that
-//! the probes of shells and editors never reach a network.
+//! In the root nothing is looked up for any name but the fixed ones and those of registries, so
+//! that the probes of shells and editors never reach a network.
 
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
@@ -155,7 +155,8 @@ impl Spaces {
     fn is_refused(&self, release: &Reference, since: Instant) -> bool {
         match &release.selector {
             Selector::Tag(tag) => {
-                matches!(self.facts.view(since).bound(&release.repo, tag), Fact::Failed(e) if is_refusal(&e))
+                let bound = self.facts.view(since).bound(&release.repo, tag);
+                matches!(bound, Fact::Failed(e) if is_refusal(&e))
             }
             Selector::Digest(_) => false,
         }

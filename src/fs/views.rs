@@ -1,5 +1,5 @@
-//! The views of providers, `plugins/`, `mirror/` and `plugin-cache/`: directories, links and documents
-//! that are made of what is known.
+//! The views of providers, `plugins/`, `mirror/` and `plugin-cache/`: directories, links and
+//! documents that are made of what is known.
 //!
 //! INVARIANT: opening a directory of a view fails for no registry's sake. What could not be learnt
 //! is missing in it and told by `user.tofufs.error`; looking such a name up gives the errno.
@@ -25,7 +25,7 @@ use crate::digest::Digest;
 use crate::facts::{Awaited, Facts, FactsView, Left, TargetPackage};
 use crate::failure::{Failure, Refusal};
 use crate::name::{ProviderAddr, Reference, Repo, Selector, Tag, Version};
-use crate::tree::providers::{self, Offered, ProviderDirectory, ProviderEntry};
+use crate::tree::providers::{self, Offered, ProviderDirectory, ProviderEntry, ProviderListing};
 use crate::tree::{Need, Step, mirror, plugins};
 
 /// How many documents of single versions are kept, so that they are listed.
@@ -209,70 +209,68 @@ impl Views {
         dir: &ProviderDirectory,
     ) -> Result<DirectoryListing, FsError> {
         let since = Instant::now();
-        let beside = if view == ProviderView::PluginCache {
-            self.clients.list_beside(dir)
-        } else {
-            Vec::new()
-        };
+        let (mut entries, mut is_there) = (Vec::new(), false);
+        if view == ProviderView::PluginCache {
+            entries = self.clients.list_beside(dir);
+            is_there = !entries.is_empty() || self.clients.is_beside(dir);
+        }
+        let taken: BTreeSet<String> = entries.iter().map(|(name, _)| name.clone()).collect();
         let mut left: Vec<Left> = Vec::new();
-        loop {
+        let listing = match self.listed(view, dir, since, &mut left).await? {
+            None if !is_there => return Err(FsError::plain(Errno::ENOENT)),
+            None => ProviderListing { entries: BTreeMap::new(), error: None },
+            Some(listing) => listing,
+        };
+        for (name, entry) in listing.entries.into_iter().filter(|(name, _)| !taken.contains(name)) {
+            let node = match entry {
+                ProviderEntry::Dir(dir) => view.node(dir),
+                ProviderEntry::Link(target) => {
+                    let link = self.clients.replaceable(thread, view, dir, &name);
+                    link.unwrap_or_else(|| InodeNode::Link(target.into()))
+                }
+                ProviderEntry::Versions(bytes) => InodeNode::Document(bytes.into()),
+                ProviderEntry::Archives(..) => continue,
+            };
+            entries.push((name, Arc::new(node)));
+        }
+        if let ProviderDirectory::Provider(provider) = dir {
             let known = self.facts.view(since).without(&left);
+            self.facts.providers().note(provider, &known);
+            if view == ProviderView::Mirror {
+                entries.extend(self.rendered(dir, provider, &known));
+            }
+        }
+        let has_own = self.clients.has_replaceable(view, dir);
+        let ttl = if has_own { Duration::ZERO } else { self.holds_for(dir) };
+        Ok(DirectoryListing::Made { entries, ttl, error: listing.error.map(FsError::from) })
+    }
+
+    /// What `dir` of a view lists by what is known, once nothing more is waited for than what is
+    /// `left`. `None` if there is no such directory.
+    async fn listed(
+        &self,
+        view: ProviderView,
+        dir: &ProviderDirectory,
+        since: Instant,
+        left: &mut Vec<Left>,
+    ) -> Result<Option<ProviderListing<Refusal>>, FsError> {
+        loop {
+            let known = self.facts.view(since).without(left);
             let step = match view {
                 ProviderView::Plugins | ProviderView::PluginCache => plugins::list(dir, &known),
                 ProviderView::Mirror => mirror::list(dir, &known),
             };
-            let listing = match step {
-                Step::Edge(listing) => listing,
+            match step {
+                Step::Edge(listing) => return Ok(Some(listing)),
+                Step::Absent => return Ok(None),
+                Step::Failed(e) => return Err(e.into()),
                 Step::Need(need) => {
                     // A client searches all providers for one: what hangs must not hold it up.
                     if let Awaited::Left(this) = self.facts.tags().load_for_walk(need).await? {
                         left.push(this);
                     }
-                    continue;
-                }
-                Step::Absent
-                    if beside.is_empty()
-                        && !(view == ProviderView::PluginCache && self.clients.is_beside(dir)) =>
-                {
-                    return Err(FsError::plain(Errno::ENOENT));
-                }
-                Step::Absent => {
-                    providers::ProviderListing { entries: BTreeMap::new(), error: None }
-                }
-                Step::Failed(e) => return Err(e.into()),
-            };
-            let mut entries = beside;
-            let taken: BTreeSet<String> = entries.iter().map(|(name, _)| name.clone()).collect();
-            for (name, entry) in
-                listing.entries.into_iter().filter(|(name, _)| !taken.contains(name))
-            {
-                let node = match entry {
-                    ProviderEntry::Dir(dir) => view.node(dir),
-                    ProviderEntry::Link(target) => {
-                        let link = self.clients.replaceable(thread, view, dir, &name);
-                        link.unwrap_or_else(|| InodeNode::Link(target.into()))
-                    }
-                    ProviderEntry::Versions(bytes) => InodeNode::Document(bytes.into()),
-                    ProviderEntry::Archives(..) => continue,
-                };
-                entries.push((name, Arc::new(node)));
-            }
-            if let ProviderDirectory::Provider(provider) = dir {
-                self.facts.providers().note(provider, &known);
-                if view == ProviderView::Mirror {
-                    entries.extend(self.rendered(dir, provider, &known));
                 }
             }
-            let ttl = if self.clients.has_replaceable(view, dir) {
-                Duration::ZERO
-            } else {
-                self.holds_for(dir)
-            };
-            return Ok(DirectoryListing::Made {
-                entries,
-                ttl,
-                error: listing.error.map(FsError::from),
-            });
         }
     }
 
@@ -305,7 +303,7 @@ impl Views {
             return Ok(None);
         }
         loop {
-            let step = plugins::release(provider, version, &self.facts.view(since));
+            let step = providers::release(provider, version, &self.facts.view(since));
             match step {
                 Step::Edge((repo, tag)) => return Ok(Some(repo.at(Selector::Tag(tag)))),
                 Step::Need(need) => self.facts.tags().load(need).await?,

@@ -20,7 +20,7 @@ use super::plugin_cache;
 use super::publishing::{Publishing, RenameSource};
 use super::releases::Releases;
 use crate::facts::{Facts, MemberContent};
-use crate::local::{self, Access, Change, How, KnownNodes, LocalTree, Name, RelPath};
+use crate::local::{self, Access, Change, How, KnownNodes, LocalTree, Name, RelPath, Removal};
 
 /// A name in a directory of an area, where something is made or removed.
 struct WriteTarget {
@@ -276,19 +276,23 @@ impl Writable {
         if self.clients.remove_lock(who, parent, name)? {
             return Ok(());
         }
-        if self.clients.take_away(who, parent, name)?
-            || self.overwrites.take_from_package(who, parent, name)?
-        {
-            return Ok(());
-        }
-        let target = self.standing(who, parent, name)?;
-        target.may_remove()?;
-        let known = || self.inodes.vacate(&target.place()).and_then(local_of);
-        Ok(target.tree().unlink(&target.dir.node, &target.name, known)?)
+        self.remove(who, parent, name, Removal::Unlink)
     }
 
     /// Removes the empty directory `name`.
     pub fn rmdir(&self, who: CallerIdentity, parent: u64, name: &OsStr) -> Result<(), FsError> {
+        self.remove(who, parent, name, Removal::RemoveDir)
+    }
+
+    /// Removes `name`: from what a view alone shows, from a package that is written over, or from
+    /// the disk.
+    fn remove(
+        &self,
+        who: CallerIdentity,
+        parent: u64,
+        name: &OsStr,
+        what: Removal,
+    ) -> Result<(), FsError> {
         if self.clients.take_away(who, parent, name)?
             || self.overwrites.take_from_package(who, parent, name)?
         {
@@ -297,7 +301,7 @@ impl Writable {
         let target = self.standing(who, parent, name)?;
         target.may_remove()?;
         let known = || self.inodes.vacate(&target.place()).and_then(local_of);
-        Ok(target.tree().remove_dir(&target.dir.node, &target.name, known)?)
+        Ok(target.tree().remove(&target.dir.node, &target.name, what, known)?)
     }
 
     /// Gives `name` in `parent` the name `as_name` in the directory `to`: inside of an area, or
@@ -407,9 +411,10 @@ impl Writable {
         self.handles.local(handle).ok_or(FsError::plain(Errno::EROFS))
     }
 
-    /// Writes at `offset`; how many bytes were written, or `None` where [`Writable::write_apart`] has to.
-    /// With `drops_set_id` the file loses its set-id bits before, as it does when who writes has no
-    /// privilege; where the kernel writes through its pages it has seen to that itself.
+    /// Writes at `offset`; how many bytes were written, or `None` where [`Writable::write_apart`]
+    /// has to. With `drops_set_id` the file loses its set-id bits before, as it does when who
+    /// writes has no privilege; where the kernel writes through its pages it has seen to that
+    /// itself.
     pub fn write(
         &self,
         handle: u64,

@@ -16,8 +16,9 @@ use fuser::{
 
 use super::passthrough::OpenOutcome;
 use super::reply::{GENERATION, absent, errno, file_attr};
-use super::{Adapter, decode, reply};
+use super::{Adapter, decode, reply, timed};
 use crate::fs::{DiskSpace, Lookup, ReadTarget, Thread};
+use crate::metrics::TimedOperation;
 
 /// How many requests the kernel may have under way in the background (readahead and the like).
 const MAX_BACKGROUND: u16 = 64;
@@ -57,11 +58,11 @@ impl Filesystem for Adapter {
         self.answer(
             request,
             self.fs.clone().lookup(Thread(request.pid()), parent.0, name.into()),
-            |outcome| match outcome {
+            timed(TimedOperation::Lookup, |outcome| match outcome {
                 Ok(Lookup::Found(entry)) => reply::send_entry(&entry, reply),
                 Ok(Lookup::Absent(ttl)) => reply.entry(&ttl, &absent(), GENERATION),
                 Err(e) => reply.error(errno(&e)),
-            },
+            }),
         );
     }
 
@@ -84,20 +85,19 @@ impl Filesystem for Adapter {
             return reply.error(fuser::Errno::ENOSYS);
         }
         let (fs, passthrough) = (self.fs.clone(), self.passthrough.clone());
-        self.answer(request, self.fs.clone().open(ino.0, passthrough.is_on()), move |outcome| {
-            match outcome {
-                Ok(opened) => {
-                    if let OpenOutcome::Superseded(reply) = passthrough.open(ino.0, &opened, reply)
-                    {
-                        // The kernel looks the name up once more and opens what it finds then.
-                        fs.release(opened.handle);
-                        fs.supersede(ino.0);
-                        reply.error(fuser::Errno::ESTALE);
-                    }
+        let opening = self.fs.clone().open(ino.0, passthrough.is_on());
+        let answer = timed(TimedOperation::Open, move |outcome| match outcome {
+            Ok(opened) => {
+                if let OpenOutcome::Superseded(reply) = passthrough.open(ino.0, &opened, reply) {
+                    // The kernel looks the name up once more and opens what it finds then.
+                    fs.release(opened.handle);
+                    fs.supersede(ino.0);
+                    reply.error(fuser::Errno::ESTALE);
                 }
-                Err(e) => reply.error(errno(&e)),
             }
+            Err(e) => reply.error(errno(&e)),
         });
+        self.answer(request, opening, answer);
     }
 
     fn read(
@@ -126,12 +126,12 @@ impl Filesystem for Adapter {
                 Ok(Some(read)) => Ok(&buffer[..read]),
                 Err(e) => Err(e),
             };
-            reply::data(read, reply);
+            reply::content(read, reply);
             None
         });
         if let Some(reply) = again {
             let reading = self.fs.clone().read_again(of, offset, size);
-            self.answer(request, reading, |read| reply::data(read, reply));
+            self.answer(request, reading, |read| reply::content(read, reply));
         }
     }
 
@@ -161,10 +161,10 @@ impl Filesystem for Adapter {
         self.answer(
             request,
             self.fs.clone().opendir(Thread(request.pid()), ino.0),
-            move |outcome| match outcome {
+            timed(TimedOperation::Opendir, move |outcome| match outcome {
                 Ok(handle) => reply.opened(FileHandle(handle), flags),
                 Err(e) => reply.error(errno(&e)),
-            },
+            }),
         );
     }
 

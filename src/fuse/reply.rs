@@ -8,6 +8,7 @@ use fuser::{
 };
 
 use crate::fs::{Attr, Caching, FileKind, FoundEntry, FsError, OpenedLocal};
+use crate::metrics::metrics;
 
 /// How files that can be written are opened. Closing such a file has to tell what became of its
 /// pages.
@@ -134,6 +135,14 @@ pub(super) fn data(outcome: Result<impl AsRef<[u8]>, FsError>, reply: ReplyData)
         Ok(bytes) => reply.data(bytes.as_ref()),
         Err(e) => reply.error(errno(&e)),
     }
+}
+
+/// A part of a file.
+pub(super) fn content(outcome: Result<impl AsRef<[u8]>, FsError>, reply: ReplyData) {
+    if let Ok(bytes) = &outcome {
+        metrics().served.inc_by(bytes.as_ref().len() as u64);
+    }
+    data(outcome, reply);
 }
 
 pub(super) fn xattr(value: Result<Vec<u8>, FsError>, size: u32, reply: ReplyXattr) {

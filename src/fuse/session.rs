@@ -95,7 +95,10 @@ pub enum UnmountError {
         point: PathBuf,
     },
     /// EPERM: it is somebody else's.
-    #[error("cannot unmount {}: the user {owner} mounted it; that user and root can unmount it", .point.display())]
+    #[error(
+        "cannot unmount {}: the user {owner} mounted it; that user and root can unmount it",
+        .point.display()
+    )]
     Foreign {
         /// The mount point.
         point: PathBuf,
@@ -328,11 +331,15 @@ fn mount(point: &Path, options: &SessionOptions) -> Result<OwnedFd, MountError> 
         Err(Errno::PERM | Errno::ACCESS) => by_fusermount(point, options),
         Err(Errno::NOENT | Errno::NODEV | Errno::NXIO) => Err(MountError::Refused {
             point: point.to_owned(),
-            rule: "this system has no /dev/fuse; load the kernel module (modprobe fuse) or, in a container, pass the \
-                   device in; where neither can be done, `tofufs export` lays the same paths out in a plain directory"
+            rule: "this system has no /dev/fuse; load the kernel module (modprobe fuse) or, in a \
+                   container, pass the device in; where neither can be done, `tofufs export` lays \
+                   the same paths out in a plain directory"
                 .into(),
         }),
-        Err(e) => Err(MountError::System { point: point.to_owned(), what: "mount(2) failed", source: e.into() }),
+        Err(e) => {
+            let point = point.to_owned();
+            Err(MountError::System { point, what: "mount(2) failed", source: e.into() })
+        }
         Ok(device) => Ok(device),
     }
 }
@@ -387,12 +394,16 @@ fn by_fusermount(point: &Path, options: &SessionOptions) -> Result<OwnedFd, Moun
 /// Why `fusermount3` did not mount, and what to do where that is known.
 fn fusermount_rule(said: &str, status: ExitStatus) -> String {
     if said.contains("user_allow_other") {
-        "--allow-other needs the line `user_allow_other` in /etc/fuse.conf; add it there, or mount as root".into()
+        "--allow-other needs the line `user_allow_other` in /etc/fuse.conf; add it there, or \
+         mount as root"
+            .into()
     } else if said.contains("no write access") {
-        "this user cannot write to it, as who mounts without being root has to; choose a directory of your own".into()
+        "this user cannot write to it, as who mounts without being root has to; choose a \
+         directory of your own"
+            .into()
     } else if said.contains("/dev/fuse: Permission denied") {
-        "this user may not open /dev/fuse; let it be opened for reading and writing (chmod a+rw /dev/fuse), or mount \
-         as root"
+        "this user may not open /dev/fuse; let it be opened for reading and writing (chmod a+rw \
+         /dev/fuse), or mount as root"
             .into()
     } else if said.contains("mount failed: Operation not permitted") {
         may_not_mount()
@@ -405,9 +416,10 @@ fn fusermount_rule(said: &str, status: ExitStatus) -> String {
 
 /// Root without the right to mount is nearly always root of a container.
 fn may_not_mount() -> String {
-    "neither this process nor fusermount3 may mount here (no CAP_SYS_ADMIN); start the container with `--cap-add \
-     SYS_ADMIN --device /dev/fuse`, where AppArmor is in use also with `--security-opt apparmor=unconfined`, or mount \
-     on the host and bind the mount into the container"
+    "neither this process nor fusermount3 may mount here (no CAP_SYS_ADMIN); start the container \
+     with `--cap-add SYS_ADMIN --device /dev/fuse`, where AppArmor is in use also with \
+     `--security-opt apparmor=unconfined`, or mount on the host and bind the mount into the \
+     container"
         .into()
 }
 
@@ -415,7 +427,8 @@ fn no_fusermount(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound if rustix::process::geteuid().is_root() => may_not_mount(),
         io::ErrorKind::NotFound => {
-            "fusermount3, with which users mount and unmount, is not on PATH; install the package fuse3, or be root"
+            "fusermount3, with which users mount and unmount, is not on PATH; install the package \
+             fuse3, or be root"
                 .into()
         }
         _ => format!("fusermount3 cannot be run: {error}"),

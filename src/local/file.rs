@@ -65,10 +65,7 @@ impl LocalFile {
         if mode.contains(Mode::XGRP) {
             dropped |= mode & Mode::SGID;
         }
-        match dropped.is_empty() {
-            true => Ok(()),
-            false => rustix::fs::fchmod(&self.fd, mode - dropped),
-        }
+        if dropped.is_empty() { Ok(()) } else { rustix::fs::fchmod(&self.fd, mode - dropped) }
     }
 
     /// Reads at `offset` until `buf` is full or the file ends; how many bytes were read.
@@ -94,9 +91,6 @@ impl LocalFile {
     /// Has the disk keep what was written; with `data_only` without attributes that no reader
     /// needs.
     pub fn sync(&self, data_only: bool) -> TreeResult<()> {
-        match data_only {
-            true => rustix::fs::fdatasync(&self.fd),
-            false => rustix::fs::fsync(&self.fd),
-        }
+        if data_only { rustix::fs::fdatasync(&self.fd) } else { rustix::fs::fsync(&self.fd) }
     }
 }

@@ -100,7 +100,7 @@ fn what_was_removed_is_reached_through_what_is_open() {
     let tree = LocalTree::open(dir.path()).unwrap();
     let (node, file, _) = tree.create(tree.top(), &name("a"), BOTH, 0o644, me()).unwrap();
     file.write_at(b"abc", 0).unwrap();
-    tree.unlink(tree.top(), &name("a"), || Some(node.clone())).unwrap();
+    tree.remove(tree.top(), &name("a"), Removal::Unlink, || Some(node.clone())).unwrap();
     tree.create(tree.top(), &name("a"), BOTH, 0o644, me()).unwrap();
     let cut = Change { size: Some(1), mode: Some(0o600), ..Change::default() };
     let stat = tree.change(&node, &cut, None).unwrap();

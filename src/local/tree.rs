@@ -50,6 +50,15 @@ pub enum How {
     Exchange,
 }
 
+/// Which of the two system calls removes something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Removal {
+    /// unlink(2): what is no directory.
+    Unlink,
+    /// rmdir(2): an empty directory.
+    RemoveDir,
+}
+
 /// The nodes, as far as anybody holds them, of what a rename moved and of what had the new name.
 #[derive(Default, Debug)]
 pub struct KnownNodes {
@@ -315,35 +324,20 @@ impl LocalTree {
         Ok(names)
     }
 
-    /// Removes the file or link `name`. `known` gives its node, if anybody holds it.
-    pub fn unlink(
+    /// Removes `name`. `known` gives its node, if anybody holds it.
+    pub fn remove(
         &self,
         dir: &TreeNode,
         name: &Name,
-        known: impl FnOnce() -> Option<Arc<TreeNode>>,
-    ) -> TreeResult<()> {
-        self.remove(dir, name, AtFlags::empty(), known)
-    }
-
-    /// Removes the empty directory `name`. `known` gives its node, if anybody holds it.
-    pub fn remove_dir(
-        &self,
-        dir: &TreeNode,
-        name: &Name,
-        known: impl FnOnce() -> Option<Arc<TreeNode>>,
-    ) -> TreeResult<()> {
-        self.remove(dir, name, AtFlags::REMOVEDIR, known)
-    }
-
-    fn remove(
-        &self,
-        dir: &TreeNode,
-        name: &Name,
-        how: AtFlags,
+        what: Removal,
         known: impl FnOnce() -> Option<Arc<TreeNode>>,
     ) -> TreeResult<()> {
         let _names = self.names.write();
         let at = self.at(dir, name)?;
+        let how = match what {
+            Removal::Unlink => AtFlags::empty(),
+            Removal::RemoveDir => AtFlags::REMOVEDIR,
+        };
         as_owner(&[at.dir()], || rustix::fs::unlinkat(at.dir(), at.name(), how))?;
         if let Some(node) = known() {
             node.put(NodePlace::Gone);

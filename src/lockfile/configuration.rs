@@ -89,9 +89,10 @@ impl Configuration {
     /// The file is not of the syntax that its name says.
     pub fn add(&mut self, name: &str, text: &str) -> Result<(), SyntaxError> {
         let mut file = Configuration::default();
-        match name.ends_with(".json") {
-            true => json::read(&mut file, text)?,
-            false => hcl::read(&mut file, text)?,
+        if name.ends_with(".json") {
+            json::read(&mut file, text)?
+        } else {
+            hcl::read(&mut file, text)?
         }
         // A later file takes the place of what an earlier one says about the same name.
         self.required.extend(file.required);

@@ -56,11 +56,6 @@ impl AddressError {
         let instead = self.instead.map(|argument| format!("{place}{argument}"));
         AddressError { text: format!("{place}{}", self.text), instead, ..self }
     }
-
-    /// Whether it says what to write instead.
-    pub fn is_corrected(&self) -> bool {
-        self.instead.is_some()
-    }
 }
 
 /// How an address is spelled.

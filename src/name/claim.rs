@@ -30,11 +30,10 @@ impl ClaimTag {
     /// What the names of all claims of `tag` begin with. A tag that leaves no room for the rest is
     /// named by its digest.
     pub fn prefix(tag: &Tag) -> String {
-        match MARK.len() + tag.0.len() + 1 + DIGITS <= TAG_MAX {
-            true => format!("{MARK}{tag}."),
-            false => {
-                format!("{MARK}sha256-{}.", &Digest::of(tag.0.as_bytes()).hex()[..LONG_DIGITS])
-            }
+        if MARK.len() + tag.0.len() + 1 + DIGITS <= TAG_MAX {
+            format!("{MARK}{tag}.")
+        } else {
+            format!("{MARK}sha256-{}.", &Digest::of(tag.0.as_bytes()).hex()[..LONG_DIGITS])
         }
     }
 

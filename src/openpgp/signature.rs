@@ -244,7 +244,8 @@ fn hash_function(number: u8) -> Result<HashFunction, OpenPgpError> {
         9 => Ok(HashFunction::Sha384),
         10 => Ok(HashFunction::Sha512),
         other => refuse(format_args!(
-            "it is made with the hash function {other}, and only SHA-256, SHA-384 and SHA-512 are accepted"
+            "it is made with the hash function {other}, and only SHA-256, SHA-384 and SHA-512 are \
+             accepted"
         )),
     }
 }

@@ -12,6 +12,7 @@ use super::origin::Origin;
 use super::retry::{Fault, Patience, Retry, retry_after};
 use super::server_text::escaped;
 use crate::failure::Failure;
+use crate::metrics::metrics;
 
 /// How much is read of the body of an answer that is an error.
 const ERROR_BODY_MAX: u64 = 16 << 10;
@@ -33,7 +34,12 @@ pub(super) struct ResponseDocument {
 impl ResponseHead {
     /// The next piece of the body; `None` at its end.
     pub async fn piece(&mut self, patience: &Patience) -> Result<Option<Bytes>, Fault> {
-        patience.piece(self.response.chunk()).await?.map_err(|error| fault_of(&error, &self.origin))
+        let piece = patience.piece(self.response.chunk()).await?;
+        let piece = piece.map_err(|error| fault_of(&error, &self.origin))?;
+        if let Some(piece) = &piece {
+            metrics().received(&self.origin.authority(), piece.len());
+        }
+        Ok(piece)
     }
 
     /// Reads the whole body: of a success at most `limit` bytes, else `TooLarge`; of an error the

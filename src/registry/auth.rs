@@ -155,11 +155,14 @@ impl RegistryAuth {
             TokenScope::Pull(_) | TokenScope::Catalog | TokenScope::Registry => "read",
         };
         match grant.and_then(|grant| grant.source.as_ref()) {
-            Some(source) => Fault::new(Failure::Denied, format!("{words} to the credential from {source}"))
-                .remedy(format!(
-                    "check that it is the right one and may {wanted} this repository; when that is corrected, \
-                     `tofufs refresh PATH` has a mount look at once"
-                )),
+            Some(source) => Fault::new(
+                Failure::Denied,
+                format!("{words} to the credential from {source}"),
+            )
+            .remedy(format!(
+                "check that it is the right one and may {wanted} this repository; when that \
+                 is corrected, `tofufs refresh PATH` has a mount look at once"
+            )),
             None => self.inner.no_credential(words),
         }
     }

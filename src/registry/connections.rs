@@ -1,10 +1,6 @@
 //! One connection per registry, whatever names it: sources and parts of it, mappings, stages,
-//! copies, mirrors.
-//!
-//! A `Connection` owns what is about its registry as a whole: the logins and the places at its
-//! gates. What the requests of the process have shown of origins (who is in trouble, what they can
-//! do) is the [`Transport`]'s, which all connections share. So a registry is asked by one login per
-//! scope, with one limit, and remembered as one.
+//! copies, mirrors. So a registry is asked by one login per scope, with one limit, and remembered
+//! as one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,9 +8,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Registry;
-use super::auth::{CredentialSource, RegistryAuth};
+use super::auth::CredentialSource;
+use super::connection::Connection;
 use super::decorate::Mirrored;
-use super::gate::Gate;
 use super::mirror::MirrorAddress;
 use super::origin::Origin;
 use super::outage::Asker;
@@ -22,41 +18,6 @@ use super::remote::{Remote, invalid};
 use super::transport::Transport;
 use crate::failure::Refusal;
 use crate::name::{Host, RepoName};
-
-/// Blobs that are fetched from one registry at a time.
-const TRANSFERS: usize = 8;
-/// Other requests to one registry at a time.
-const QUESTIONS: usize = 16;
-
-/// What all requests to one registry share.
-pub(super) struct Connection {
-    pub transport: Arc<Transport>,
-    pub registry: Origin,
-    pub auth: Arc<RegistryAuth>,
-    pub transfers: Arc<Gate>,
-    pub questions: Arc<Gate>,
-}
-
-impl Connection {
-    pub fn new(
-        transport: Arc<Transport>,
-        host: Host,
-        registry: Origin,
-        token_realm: Option<Origin>,
-        credentials: Arc<dyn CredentialSource>,
-    ) -> Connection {
-        let auth = Arc::new(RegistryAuth::new(
-            transport.clone(),
-            host,
-            registry.clone(),
-            token_realm,
-            credentials,
-        ));
-        let (transfers, questions) =
-            (Arc::new(Gate::new(TRANSFERS)), Arc::new(Gate::new(QUESTIONS)));
-        Connection { transport, registry, auth, transfers, questions }
-    }
-}
 
 /// How registries are reached.
 pub struct ConnectionOptions {

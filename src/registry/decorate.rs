@@ -48,9 +48,10 @@ impl<R: ?Sized> Scoped<R> {
         earlier: Vec<Option<RepoName>>,
         later: Vec<Option<RepoName>>,
     ) -> Scoped<R> {
-        match earlier.is_empty() {
-            true => self.lists.extend(later),
-            false => self.lists.clear(),
+        if earlier.is_empty() {
+            self.lists.extend(later);
+        } else {
+            self.lists.clear();
         }
         self.elsewhere = earlier;
         self

@@ -155,8 +155,14 @@ pub(super) fn way_to(origin: &Origin) -> String {
 
 pub(super) fn proxy_denies(origin: &Origin) -> Fault {
     let proxy = proxy_of(origin).map(|proxy| format!(" {proxy}")).unwrap_or_default();
-    Fault::new(Failure::Denied, format!("the proxy{proxy} on the way to {origin} asks for a password (407)"))
-        .remedy("put the user and password into the proxy's address in the environment (HTTPS_PROXY, HTTP_PROXY)")
+    Fault::new(
+        Failure::Denied,
+        format!("the proxy{proxy} on the way to {origin} asks for a password (407)"),
+    )
+    .remedy(
+        "put the user and password into the proxy's address in the environment (HTTPS_PROXY, \
+             HTTP_PROXY)",
+    )
 }
 
 pub(super) fn forbidden(target: &Forbidden) -> Fault {

@@ -68,6 +68,14 @@ impl Origin {
         self.host == "localhost" || self.address().is_some_and(|address| address.is_loopback())
     }
 
+    /// `HOST[:PORT]`, the port where it is not the scheme's own.
+    pub(super) fn authority(&self) -> String {
+        match (self.scheme, self.port) {
+            (Scheme::Http, 80) | (Scheme::Https, 443) => self.host.clone(),
+            (_, port) => format!("{}:{port}", self.host),
+        }
+    }
+
     /// The host's address, where the host is one.
     pub(super) fn address(&self) -> Option<IpAddr> {
         self.host.trim_start_matches('[').trim_end_matches(']').parse().ok()
@@ -76,12 +84,11 @@ impl Origin {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, usual) = match self.scheme {
-            Scheme::Http => ("http", 80),
-            Scheme::Https => ("https", 443),
+        let scheme = match self.scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
         };
-        write!(f, "{scheme}://{}", self.host)?;
-        if self.port != usual { write!(f, ":{}", self.port) } else { Ok(()) }
+        write!(f, "{scheme}://{}", self.authority())
     }
 }
 

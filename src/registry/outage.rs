@@ -81,7 +81,10 @@ impl Trouble {
                 Some(last) => (last.failure, last.rule.as_str(), last.remedy.as_deref()),
                 None => (Failure::Unreachable, "it failed", None),
             };
-            let rule = format!("{rule}; that was one of several failures in a row, and {what} is left alone for now");
+            let rule = format!(
+                "{rule}; that was one of several failures in a row, and {what} is left alone for \
+                 now"
+            );
             let again = "it is tried again by itself within half a minute";
             Fault::new(failure, rule).remedy(remedy.unwrap_or(again))
         })

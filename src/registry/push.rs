@@ -424,9 +424,18 @@ fn location(at: &Url, headers: &HeaderMap, registry: &Origin) -> Result<Url, Fau
     };
     url.set_fragment(None);
     match Origin::of(&url) {
-        Some(origin) if origin == *registry && url.username().is_empty() && url.password().is_none() => Ok(url),
-        Some(origin) => Err(refused(format!("leads away from {registry}, to {origin}; nothing was sent there"))
-            .remedy("if a proxy stands before the registry, let it pass on host, port and scheme (X-Forwarded-Proto)")),
+        Some(origin)
+            if origin == *registry && url.username().is_empty() && url.password().is_none() =>
+        {
+            Ok(url)
+        }
+        Some(origin) => {
+            Err(refused(format!("leads away from {registry}, to {origin}; nothing was sent there"))
+                .remedy(
+                    "if a proxy stands before the registry, let it pass on host, port and scheme \
+                 (X-Forwarded-Proto)",
+                ))
+        }
         None => Err(refused(format!("leads away from {registry}; nothing was sent there"))),
     }
 }

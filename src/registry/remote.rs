@@ -13,7 +13,7 @@ use reqwest::{Method, StatusCode, Url};
 
 use super::answer::{ResponseDocument, content_type, is_html, is_json, not_a_registry};
 use super::auth::CredentialSource;
-use super::connections::Connection;
+use super::connection::Connection;
 use super::gate::{Gate, Permit};
 use super::mirror::MirrorAddress;
 use super::observed::Observed;
@@ -210,7 +210,9 @@ impl Remote {
         }
         let (entries, refused) = listing.finish();
         if refused > 0 {
-            tracing::warn!(list = %self.base, path, refused, "entries that are no valid names are left out");
+            tracing::warn!(
+                list = %self.base, path, refused, "entries that are no valid names are left out"
+            );
         }
         Ok(entries)
     }

@@ -231,9 +231,10 @@ impl RegistryRequester {
                 }
                 return Ok(ResponseHead { response, origin });
             }
-            url = match question.only_reads() {
-                true => target(&url, response.headers())?,
-                false => self.target_of_write(&url, response.status(), response.headers())?,
+            url = if question.only_reads() {
+                target(&url, response.headers())?
+            } else {
+                self.target_of_write(&url, response.status(), response.headers())?
             };
             count = Count::Nothing;
         }

@@ -8,8 +8,11 @@ const SERVER_TEXT_MAX: usize = 4096;
 pub(super) fn escaped(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
-        let plain = !c.is_control()
-            && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let moves = matches!(
+            c,
+            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        );
+        let plain = !c.is_control() && !moves;
         let piece = if plain { c.to_string() } else { c.escape_default().to_string() };
         if out.len() + piece.len() > SERVER_TEXT_MAX - '…'.len_utf8() {
             out.push('…');

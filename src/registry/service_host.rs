@@ -379,9 +379,12 @@ fn refusal(answer: &ResponseDocument, question: ServiceQuestion<'_>) -> Fault {
     let rule = format!("{} was asked for, and {}", question.what, fault.rule);
     let remedy = match question.token {
         _ if fault.failure != Failure::Denied => fault.remedy,
-        Some(token) => Some(format!("the token of {} was shown; see whether it is valid", token.source)),
+        Some(token) => {
+            Some(format!("the token of {} was shown; see whether it is valid", token.source))
+        }
         None => Some(
-            "if it wants a token, name one by TF_TOKEN_HOST or a credentials block, as for the clients"
+            "if it wants a token, name one by TF_TOKEN_HOST or a credentials block, as for the \
+             clients"
                 .to_owned(),
         ),
     };

@@ -26,6 +26,7 @@ use super::origin::{Origin, shown};
 use super::outage::{Asker, Outages, Route, or_once};
 use super::retry::{Fault, Patience};
 use crate::failure::{Failure, Refusal};
+use crate::metrics::{RequestKind, metrics};
 
 /// Time to connect, TLS included.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -194,24 +195,15 @@ impl Transport {
         let Errand { count, from, route, asker } = errand;
         let tries = or_once(self.outages.admit_line(&origin), asker)?;
         let (method, begun) = (request.method().clone(), Instant::now());
-        let client = match (from, origin.address()) {
-            (Some(reach), Some(address)) if !reach.permits(address) => {
-                return Err(forbidden(&Forbidden(address.to_string())));
-            }
-            _ if origin.is_loopback() && from.is_none_or(|reach| reach == Reach::Loopback) => {
-                &self.direct
-            }
-            (Some(reach), _) if proxy_of(&origin).is_none() => {
-                self.guarded.iter().find(|(r, _)| *r == reach).map_or(&self.client, |(_, c)| c)
-            }
-            _ => &self.client,
-        };
+        let client = self.client_for(&origin, from)?;
         let sent = wait(client.execute(request).boxed()).await;
         let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let answer = match sent {
             Ok(Ok(response)) => {
-                tracing::debug!(%method, url = %shown(&url), status = response.status().as_u16(), ms, "request");
-                self.count(count, Some(response.status()));
+                tracing::debug!(
+                    %method, url = %shown(&url), status = response.status().as_u16(), ms, "request"
+                );
+                self.count(&origin, count, Some(response.status()));
                 let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
                 if let Some(ahead) = date.and_then(|date| seconds_ahead(date, SystemTime::now())) {
                     self.observe(&origin, |seen| seen.clock_ahead = Some(ahead));
@@ -219,20 +211,38 @@ impl Transport {
                 sound_head(response, &origin)
             }
             Ok(Err(error)) => {
-                tracing::debug!(%method, url = %shown(&url), error = %causes(&error), ms, "request");
+                tracing::debug!(
+                    %method, url = %shown(&url), error = %causes(&error), ms, "request"
+                );
                 if !error.is_connect() {
-                    self.count(count, None);
+                    self.count(&origin, count, None);
                 }
                 Err(fault_of(&error, &origin))
             }
             Err(given_up) => {
                 tracing::debug!(%method, url = %shown(&url), error = %given_up.rule, ms, "request");
-                self.count(count, None);
+                self.count(&origin, count, None);
                 Err(given_up)
             }
         };
         self.outages.note_line(&origin, route, &answer, begun.elapsed());
         tries.of(answer)
+    }
+
+    /// The client that sends to `origin`, as far as an address from there may be followed.
+    fn client_for(&self, origin: &Origin, from: Option<Reach>) -> Result<&Client, Fault> {
+        Ok(match (from, origin.address()) {
+            (Some(reach), Some(address)) if !reach.permits(address) => {
+                return Err(forbidden(&Forbidden(address.to_string())));
+            }
+            _ if origin.is_loopback() && from.is_none_or(|reach| reach == Reach::Loopback) => {
+                &self.direct
+            }
+            (Some(reach), _) if proxy_of(origin).is_none() => {
+                self.guarded.iter().find(|(r, _)| *r == reach).map_or(&self.client, |(_, c)| c)
+            }
+            _ => &self.client,
+        })
     }
 
     /// Who is left alone for now.
@@ -246,7 +256,13 @@ impl Transport {
         self.outages.trust_again();
     }
 
-    fn count(&self, count: Count, status: Option<StatusCode>) {
+    fn count(&self, origin: &Origin, count: Count, status: Option<StatusCode>) {
+        let kind = match count {
+            Count::Nothing => RequestKind::Step,
+            Count::Request => RequestKind::Document,
+            Count::Blob => RequestKind::Blob,
+        };
+        metrics().requested(&origin.authority(), kind, status.map(|status| status.as_u16()));
         if count == Count::Nothing || status == Some(StatusCode::UNAUTHORIZED) {
             return;
         }

@@ -312,21 +312,23 @@ impl<'a> Claims<'a> {
             let names = self.names().await?;
             let Some(claim) = &self.own else { return Err(self.lagging()) };
             let own = claim.name.clone();
-            match names.contains(&own) {
-                _ if begun.elapsed() > LAG => return Err(self.lagging()),
-                true if claim.age() <= HOLD => return Ok((own, self.others(&names).await?)),
-                true => self.claim().await?,
-                // Some registries begin the list elsewhere where `last` is no tag of theirs.
-                false if !self.whole => self.whole = true,
-                false => {
-                    if begun.elapsed() > TOLD && !std::mem::replace(&mut self.is_told, true) {
-                        (self.told)(
-                            "waiting for the registry's list of tags, which lags behind what is \
-                             put",
-                        );
-                    }
-                    pause.now().await;
+            if begun.elapsed() > LAG {
+                return Err(self.lagging());
+            } else if names.contains(&own) {
+                if claim.age() <= HOLD {
+                    return Ok((own, self.others(&names).await?));
                 }
+                self.claim().await?;
+            } else if !self.whole {
+                // Some registries begin the list elsewhere where `last` is no tag of theirs.
+                self.whole = true;
+            } else {
+                if begun.elapsed() > TOLD && !std::mem::replace(&mut self.is_told, true) {
+                    (self.told)(
+                        "waiting for the registry's list of tags, which lags behind what is put",
+                    );
+                }
+                pause.now().await;
             }
         }
     }

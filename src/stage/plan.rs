@@ -241,7 +241,8 @@ pub fn module_zip(
     let mut warnings = Vec::new();
     if !package.hashes_agree {
         warnings.push(format!(
-            "{name} has entries for directories, so the h1 hash of the archive is not that of the directory it unpacks to"
+            "{name} has entries for directories, so the h1 hash of the archive is not that of the \
+             directory it unpacks to"
         ));
     }
     module_of(package.blob(MODULE_TITLE), destined, warnings)

@@ -108,7 +108,8 @@ pub(super) fn contents(dir: BorrowedFd, name: &str) -> Result<Option<ProviderCon
         None => Ok(Some(contents)),
         Some(stranger) => {
             let rule = format!(
-                "{} belongs to a provider release and {stranger} does not: a release is one or the other",
+                "{} belongs to a provider release and {stranger} does not: a release is one or \
+                 the other",
                 contents.first()
             );
             Err(Refusal::new(Failure::Invalid, name, rule))
@@ -314,7 +315,8 @@ impl ProviderContents {
             let h1 = package.hashes_agree.then_some(package.h1);
             if h1.is_none() {
                 warnings.push(format!(
-                    "{} has entries for directories: its h1 hash as an archive is not that of the unpacked package, so none is annotated",
+                    "{} has entries for directories: its h1 hash as an archive is not that of the \
+                     unpacked package, so none is annotated",
                     zip.path
                 ));
             }
@@ -392,7 +394,8 @@ impl ProviderContents {
                 Some(version) => versions.push(version),
                 None => {
                     let rule = format!(
-                        "the tag {tag} is no version (MAJOR.MINOR.PATCH, with _ for +), and OpenTofu finds provider releases by their version alone"
+                        "the tag {tag} is no version (MAJOR.MINOR.PATCH, with _ for +), and \
+                         OpenTofu finds provider releases by their version alone"
                     );
                     return refuse(&self.name, rule);
                 }

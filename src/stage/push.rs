@@ -358,7 +358,8 @@ impl ReleasePush<'_> {
                 )
             }
             None if target.packed_here => format!(
-                "directories are packed only for a version that does not exist yet, and this one does ({}); {platform} would have become {}",
+                "directories are packed only for a version that does not exist yet, and this one \
+                 does ({}); {platform} would have become {}",
                 there.digest, target.entry.digest
             ),
             None => return Ok(()),
@@ -484,7 +485,8 @@ impl ReleasePush<'_> {
         match now {
             Some(now) => {
                 let rule = format!(
-                    "the tag stands for {now}, although {ours} was put: another writer was there, or the registry does not keep what it accepts"
+                    "the tag stands for {now}, although {ours} was put: another writer was there, \
+                     or the registry does not keep what it accepts"
                 );
                 Refusal::new(Failure::Exists, self.reference(tag), rule)
                     .remedy("look at what is there, then repeat")

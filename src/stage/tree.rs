@@ -248,7 +248,8 @@ impl TreeWalk<'_> {
 /// this program.
 pub(super) fn check_links(stat: &Stat, subject: &str) -> Result<(), Refusal> {
     if stat.st_nlink > 1 && stat.st_uid != rustix::process::geteuid().as_raw() {
-        let rule = "it has another name elsewhere and belongs to another user, who need not have meant to publish it";
+        let rule = "it has another name elsewhere and belongs to another user, who need not have \
+                    meant to publish it";
         return Err(Refusal::new(Failure::Denied, subject, rule).remedy("put a copy in its place"));
     }
     Ok(())

@@ -11,9 +11,10 @@
 use rustix::fs::fstat;
 
 use super::disk::{is_sound, length, read_sound};
-use super::error::{StoreError, StoreFailure};
+use super::error::{refused, system};
 use super::layout::CacheLayout;
 use super::seal::SEAL_LEN;
+use crate::failure::{Failure, Refusal};
 
 const MAGIC: &[u8; 8] = b"tofuedg1";
 /// Nothing that a registry may answer with is longer; a longer file was not written here.
@@ -24,32 +25,28 @@ pub(super) fn get(layout: &CacheLayout, name: &str) -> Option<Vec<u8>> {
     (found == name).then_some(value)
 }
 
-pub(super) fn put(layout: &CacheLayout, name: &str, value: &[u8]) -> Result<(), StoreError> {
+pub(super) fn put(layout: &CacheLayout, name: &str, value: &[u8]) -> Result<(), Refusal> {
     let file = layout.seals.edge_file(name);
     let written = layout.write(&layout.edges, &file, &sealed(layout, name, value)?);
-    written.map_err(|errno| StoreError::system(subject(name), "keep it", errno))
+    written.map_err(|errno| system(subject(name), "keep it", errno))
 }
 
 /// As [`put`], for what a power loss must not cost.
-pub(super) fn put_durably(
-    layout: &CacheLayout,
-    name: &str,
-    value: &[u8],
-) -> Result<(), StoreError> {
+pub(super) fn put_durably(layout: &CacheLayout, name: &str, value: &[u8]) -> Result<(), Refusal> {
     let file = layout.seals.edge_file(name);
     let written = layout.write_durably(&layout.edges, &file, &sealed(layout, name, value)?);
-    written.map_err(|errno| StoreError::system(subject(name), "keep it", errno))
+    written.map_err(|errno| system(subject(name), "keep it", errno))
 }
 
 fn subject(name: &str) -> String {
     format!("the cached answer {name:?}")
 }
 
-fn sealed(layout: &CacheLayout, name: &str, value: &[u8]) -> Result<Vec<u8>, StoreError> {
+fn sealed(layout: &CacheLayout, name: &str, value: &[u8]) -> Result<Vec<u8>, Refusal> {
     let (Ok(name_len), true) = (u32::try_from(name.len()), value.len() as u64 <= EDGE_MAX / 2)
     else {
         let rule = format!("it has {} bytes, the cache's limit is {}", value.len(), EDGE_MAX / 2);
-        return Err(StoreError::new(StoreFailure::Io, subject(name), rule));
+        return Err(refused(Failure::Io, subject(name), rule));
     };
     let mut out = Vec::with_capacity(MAGIC.len() + 4 + name.len() + value.len() + SEAL_LEN);
     out.extend_from_slice(MAGIC);

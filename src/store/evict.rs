@@ -9,12 +9,12 @@
 //! INVARIANT: no object that this process holds open is evicted, nor one that is pinned or held,
 //! and eviction takes names only, so whoever else holds one open keeps its bytes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ops::ControlFlow;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use rustix::fs::{FileType, Stat};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::disk::length;
@@ -22,16 +22,13 @@ use super::error::is_full;
 use super::holds::{self, HOLD};
 use super::layout::CacheLayout;
 use super::scratch::SCRATCH;
-use super::{Key, PARTIAL, SIDECAR, Store, pins};
+use super::walk::{SCRATCH_AGE, age_of, blocks, on_disk, walk};
+use super::{Key, PARTIAL, Store, pins};
 use crate::disk::lock::try_lock;
+use crate::metrics::metrics;
 
 /// After how long a partial file that nobody writes is given up.
 pub(super) const PARTIAL_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-/// After how long any other temporary file is taken for one of a dead process; they live for
-/// milliseconds.
-const SCRATCH_AGE: Duration = Duration::from_secs(10 * 60);
-/// The unit in which file systems give out space.
-const BLOCK: u64 = 4096;
 /// How far eviction goes below the limit, so that it does not run at every fill: to nine tenths.
 const EVICT_TO: (u64, u64) = (9, 10);
 
@@ -142,7 +139,9 @@ impl Store {
         let held = self.count().bytes;
         let pruned = self.sweep(Some(held.saturating_sub(bytes.saturating_mul(2).max(held / 10))));
         tracing::warn!(
-            dir = %self.options.dir.display(), freed = freed + pruned.bytes, objects = pruned.objects,
+            dir = %self.options.dir.display(),
+            freed = freed + pruned.bytes,
+            objects = pruned.objects,
             "the cache's disk is full: the longest unused objects were evicted"
         );
     }
@@ -212,6 +211,8 @@ impl Store {
         }
         self.ledger.set(bytes, objects);
         if pruned.objects > 0 {
+            metrics().evicted_objects.inc_by(pruned.objects);
+            metrics().evicted_bytes.inc_by(pruned.bytes);
             tracing::info!(
                 objects = pruned.objects,
                 bytes = pruned.bytes,
@@ -221,72 +222,6 @@ impl Store {
         }
         pruned
     }
-}
-
-/// The space that an object takes, its sidecar included.
-pub(super) fn on_disk(key: &Key, size: u64) -> u64 {
-    let sidecar =
-        if key.is_small(size) { 0 } else { super::sums::ChunkSums::sidecar_len(key, size) };
-    blocks(size) + blocks(sidecar)
-}
-
-fn blocks(len: u64) -> u64 {
-    len.div_ceil(BLOCK).saturating_mul(BLOCK)
-}
-
-/// An object as it was found on disk.
-pub(super) struct CachedObject {
-    pub(super) key: Key,
-    /// The space that it takes.
-    pub(super) bytes: u64,
-    /// When it was last used: seconds and nanoseconds since 1970.
-    used: (i64, i64),
-}
-
-/// Everything that lies in the cache, longest unused first. Sidecars left without data are removed.
-pub(super) fn walk(layout: &CacheLayout) -> Vec<CachedObject> {
-    let mut all = Vec::new();
-    for (dir, key_of) in layout.shards() {
-        let mut shard: HashMap<Key, (CachedObject, bool)> = HashMap::new();
-        for name in dir.names() {
-            let (data_name, is_data) = match name.strip_suffix(SIDECAR) {
-                Some(data_name) => (data_name, false),
-                None => (name.as_str(), true),
-            };
-            let (Some(key), Ok(stat)) = (key_of(data_name), dir.stat(&name)) else { continue };
-            let used = modified(&stat);
-            let found = shard.entry(key).or_insert((CachedObject { key, bytes: 0, used }, false));
-            found.0.bytes += blocks(length(&stat));
-            found.0.used = found.0.used.max(used);
-            found.1 |= is_data;
-        }
-        for (found, has_data) in shard.into_values() {
-            if has_data {
-                all.push(found);
-            } else if age(found.used) > SCRATCH_AGE {
-                // Younger ones are those of a file that is just being published.
-                let _ = layout.remove(&found.key);
-            }
-        }
-    }
-    all.sort_unstable_by_key(|found| found.used);
-    all
-}
-
-fn modified(stat: &Stat) -> (i64, i64) {
-    // The types of these fields differ between architectures.
-    #[allow(clippy::unnecessary_cast)]
-    (stat.st_mtime as i64, stat.st_mtime_nsec as i64)
-}
-
-/// How long ago a file was last used; 0 for times to come.
-pub(super) fn age_of(stat: &Stat) -> Duration {
-    age(modified(stat))
-}
-
-fn age((seconds, _): (i64, i64)) -> Duration {
-    let then = UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-    SystemTime::now().duration_since(then).unwrap_or_default()
 }
 
 /// Removes temporary files of dead processes: partial files that nobody has locked and that are

@@ -18,7 +18,7 @@ use rustix::fs::{Stat, fchmod, fdatasync, fstat, ftruncate};
 use rustix::io::Errno;
 
 use super::disk::{PUBLISHED, is_sound, length};
-use super::error::{StoreError, StoreFailure, is_unwritable};
+use super::error::{is_unwritable, refused, system};
 use super::follow::{FillProgress, Tail};
 use super::layout::{CacheLayout, is_misplaced};
 use super::memory::Reservation;
@@ -29,6 +29,7 @@ use super::{Begin, Key, PARTIAL, SIDECAR, Store};
 use crate::digest::{Digest, Hasher};
 use crate::disk::lock::try_lock;
 use crate::disk::{read_at, write_all_at};
+use crate::failure::{Failure, Refusal};
 
 /// How often a partial file that vanishes between opening and locking is opened again.
 const TRIES: usize = 16;
@@ -70,7 +71,7 @@ enum Unpublished {
     Sync(Errno),
 }
 
-pub(super) fn begin(store: &Arc<Store>, key: &Key, size: u64) -> Result<Begin, StoreError> {
+pub(super) fn begin(store: &Arc<Store>, key: &Key, size: u64) -> Result<Begin, Refusal> {
     if let Some(object) = store.get(key)? {
         return Ok(Begin::Present(object));
     }
@@ -90,7 +91,7 @@ pub(super) fn begin(store: &Arc<Store>, key: &Key, size: u64) -> Result<Begin, S
             let sink = FillSink::Memory { bytes: Vec::new(), reservation };
             return Ok(Begin::Fill(Fill::new(store, layout, key, size, sink)));
         }
-        Err(errno) => return Err(StoreError::system(key, "make a file in the cache", errno)),
+        Err(errno) => return Err(system(key, "make a file in the cache", errno)),
     };
     let mut fill = Fill::new(store, layout, key, size, FillSink::Disk(file));
     // Who held the lock until now may have published.
@@ -139,18 +140,18 @@ fn partial_name(key: &Key) -> String {
     format!("{}{PARTIAL}", key.file_name())
 }
 
-fn reserve(store: &Store, key: &Key, size: u64, errno: Errno) -> Result<Reservation, StoreError> {
+fn reserve(store: &Store, key: &Key, size: u64, errno: Errno) -> Result<Reservation, Refusal> {
     let reservation = store.memory.reserve(size);
     if reservation.is_some() {
-        tracing::warn!(%key, size, %errno, "the cache's disk takes no writes: served from memory, without caching");
+        tracing::warn!(
+            %key, size, %errno,
+            "the cache's disk takes no writes: served from memory, without caching"
+        );
     }
     reservation.ok_or_else(|| {
-        let mut error = StoreError::system(
-            key,
-            "write to the cache, and it is too big to be served without",
-            errno,
-        );
-        error.failure = StoreFailure::NoSpace;
+        let mut error =
+            system(key, "write to the cache, and it is too big to be served without", errno);
+        error.failure = Failure::NoSpace;
         error.remedy("free space on the cache's disk, or give another --cache-dir")
     })
 }
@@ -201,7 +202,7 @@ impl Fill {
     ///
     /// # Errors
     /// It has another length, or is lost. The fill can be written as before then, from its start.
-    pub fn take(&mut self, scratch: Scratch) -> Result<(), StoreError> {
+    pub fn take(&mut self, scratch: Scratch) -> Result<(), Refusal> {
         self.restart()?;
         if !matches!(self.sink, FillSink::Disk(_)) || !matches!(self.key, Key::Member { .. }) {
             return Err(
@@ -217,8 +218,8 @@ impl Fill {
     }
 
     /// Takes the next bytes. More than the size that was announced are a
-    /// [`StoreFailure::Mismatch`].
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+    /// [`Failure::Integrity`].
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         let end = self.position + bytes.len() as u64;
         if end > self.size {
             self.keep = false;
@@ -230,7 +231,7 @@ impl Fill {
             && let Err(first) = write_all_at(file, bytes, self.position)
         {
             if !is_unwritable(first) {
-                return Err(StoreError::system(self.key, "write to the cache", first));
+                return Err(system(self.key, "write to the cache", first));
             }
             self.store.make_room(self.size - self.position, first);
             if let Err(errno) = write_all_at(file, bytes, self.position) {
@@ -245,14 +246,15 @@ impl Fill {
     }
 
     /// Forgets all bytes: the next ones are again the first.
-    pub fn restart(&mut self) -> Result<(), StoreError> {
+    pub fn restart(&mut self) -> Result<(), Refusal> {
         self.leave_behind();
         self.position = 0;
         self.hasher = self.key.digest().map(|digest| Box::new(Hasher::new(digest.algorithm())));
         *self.summer = Summer::new(&self.layout.seals);
         match &mut self.sink {
-            FillSink::Disk(file) => ftruncate(file, 0)
-                .map_err(|errno| StoreError::system(self.key, "empty a partial file", errno)),
+            FillSink::Disk(file) => {
+                ftruncate(file, 0).map_err(|errno| system(self.key, "empty a partial file", errno))
+            }
             FillSink::Memory { bytes, .. } => {
                 bytes.clear();
                 Ok(())
@@ -262,9 +264,9 @@ impl Fill {
     }
 
     /// Makes the content visible, if length and digest are the key's; else
-    /// [`StoreFailure::Mismatch`], and what was written is gone. After a resumed fill a mismatch
+    /// [`Failure::Integrity`], and what was written is gone. After a resumed fill a mismatch
     /// may be the fault of the bytes found: start again from 0 once.
-    pub fn publish(mut self) -> Result<Object, StoreError> {
+    pub fn publish(mut self) -> Result<Object, Refusal> {
         self.keep = false;
         if self.position != self.size {
             return Err(self.mismatch(format_args!(
@@ -295,7 +297,7 @@ impl Fill {
                 Err(Unpublished::Before(errno))
                     if !is_unwritable(errno) && errno != Errno::NOENT =>
                 {
-                    return Err(StoreError::system(self.key, "publish a file in the cache", errno));
+                    return Err(system(self.key, "publish a file in the cache", errno));
                 }
                 Err(Unpublished::Before(errno) | Unpublished::Sync(errno)) => {
                     self.move_to_memory(errno)?
@@ -355,13 +357,16 @@ impl Fill {
         // readers do the same.
         let _ = fchmod(file, PUBLISHED);
         if durable && let Err(errno) = shard.sync() {
-            tracing::warn!(key = %self.key, %errno, "the cache's directory cannot be synced: the file may be lost at power loss");
+            tracing::warn!(
+                key = %self.key, %errno,
+                "the cache's directory cannot be synced: the file may be lost at power loss"
+            );
         }
         Ok(content)
     }
 
     /// Takes over the bytes of an earlier fill that was broken off.
-    fn adopt(&mut self) -> Result<(), StoreError> {
+    fn adopt(&mut self) -> Result<(), Refusal> {
         let FillSink::Disk(file) = &self.sink else { return Ok(()) };
         let found = fstat(file).map(|stat| length(&stat)).unwrap_or(u64::MAX);
         if found == 0 {
@@ -400,17 +405,13 @@ impl Fill {
     }
 
     /// Goes on in memory with what was written so far, since the disk answered `cause`.
-    fn move_to_memory(&mut self, cause: Errno) -> Result<(), StoreError> {
+    fn move_to_memory(&mut self, cause: Errno) -> Result<(), Refusal> {
         let FillSink::Disk(file) = &self.sink else { return Ok(()) };
         let reservation = reserve(&self.store, &self.key, self.size, cause)?;
         let len = usize::try_from(self.position).unwrap_or(usize::MAX);
         let mut bytes = vec![0; len];
         if read_at(file, &mut bytes, 0) != Ok(len) {
-            return Err(StoreError::system(
-                self.key,
-                "read back what was written to the cache",
-                cause,
-            ));
+            return Err(system(self.key, "read back what was written to the cache", cause));
         }
         let _ = self.layout.tmp.unlink(&partial_name(&self.key));
         self.sink = FillSink::Memory { bytes, reservation };
@@ -418,12 +419,8 @@ impl Fill {
         Ok(())
     }
 
-    fn mismatch(&self, rule: fmt::Arguments<'_>) -> StoreError {
-        StoreError::new(
-            StoreFailure::Mismatch,
-            self.key,
-            format_args!("what arrived is refused: {rule}"),
-        )
+    fn mismatch(&self, rule: fmt::Arguments<'_>) -> Refusal {
+        refused(Failure::Integrity, self.key, format_args!("what arrived is refused: {rule}"))
     }
 }
 

@@ -14,11 +14,12 @@ use rustix::io::Errno;
 
 use super::Store;
 use super::disk::{length, random_name, read_sound};
-use super::error::{StoreError, is_full};
+use super::error::{is_full, system};
 use super::layout::CacheLayout;
 use crate::digest::Digest;
 use crate::disk::lock::{is_held, try_lock};
 use crate::disk::write_all_at;
+use crate::failure::Refusal;
 
 /// How the names of such files end.
 pub(super) const HOLD: &str = ".hold";
@@ -37,7 +38,7 @@ impl Store {
     ///
     /// # Errors
     /// The disk takes no writes.
-    pub fn hold(&self, digests: &BTreeSet<Digest>) -> Result<CacheHold, StoreError> {
+    pub fn hold(&self, digests: &BTreeSet<Digest>) -> Result<CacheHold, Refusal> {
         let layout = self.layout_to_write()?;
         let list: String = digests.iter().map(|digest| format!("{digest}\n")).collect();
         let written = match write(&layout, list.as_bytes()) {
@@ -47,9 +48,8 @@ impl Store {
             }
             written => written,
         };
-        let failed = |errno| {
-            StoreError::system(self.dir().display(), "note what is needed in the cache", errno)
-        };
+        let failed =
+            |errno| system(self.dir().display(), "note what is needed in the cache", errno);
         let (name, file) = written.map_err(failed)?;
         Ok(CacheHold { layout, name, _file: file })
     }

@@ -11,10 +11,11 @@ use rustix::fs::{Mode, OFlags, RenameFlags, fdatasync, fstat, renameat_with};
 use rustix::io::Errno;
 
 use super::disk::{CacheDirectory, is_sound, random_name, read_sound};
-use super::error::{StoreError, StoreFailure};
+use super::error::{refused, system};
 use super::seal::Seals;
 use super::{Key, SIDECAR};
 use crate::disk::write_all_at;
+use crate::failure::{Failure, Refusal};
 
 const VERSION: &str = "v1";
 
@@ -43,8 +44,8 @@ pub(super) struct CacheLayout {
 impl CacheLayout {
     /// Opens the cache at `path`, made if it is missing. Refuses a directory that others could
     /// write in (L04).
-    pub(super) fn open(path: &Path) -> Result<CacheLayout, StoreError> {
-        let system = |purpose: &str, errno| StoreError::system(path.display(), purpose, errno);
+    pub(super) fn open(path: &Path) -> Result<CacheLayout, Refusal> {
+        let system = |purpose: &str, errno| system(path.display(), purpose, errno);
         let top = open_top(path)?;
         check_owned(&top, path, "", Mode::WGRP | Mode::WOTH)?;
         let version =
@@ -168,7 +169,7 @@ impl CacheLayout {
 }
 
 /// Opens the cache directory itself. Its parents may be links; it may not.
-fn open_top(path: &Path) -> Result<CacheDirectory, StoreError> {
+fn open_top(path: &Path) -> Result<CacheDirectory, Refusal> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let open = || rustix::fs::open(path, flags, Mode::empty());
     let opened = match open() {
@@ -176,7 +177,7 @@ fn open_top(path: &Path) -> Result<CacheDirectory, StoreError> {
             let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
             made.map_err(|error| {
                 let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-                StoreError::system(path.display(), "make the cache directory", errno)
+                system(path.display(), "make the cache directory", errno)
                     .remedy("give another --cache-dir")
             })?;
             open()
@@ -185,15 +186,13 @@ fn open_top(path: &Path) -> Result<CacheDirectory, StoreError> {
     };
     match opened {
         Ok(fd) => Ok(CacheDirectory::new(fd)),
-        Err(errno @ (Errno::NOTDIR | Errno::LOOP)) => {
+        Err(Errno::NOTDIR | Errno::LOOP) => {
             let rule = "the cache directory must be a directory and no symbolic link";
-            let mut error = StoreError::new(StoreFailure::Unsafe, path.display(), rule)
-                .remedy("give the directory's own path as --cache-dir");
-            error.errno = Some(errno.raw_os_error());
-            Err(error)
+            Err(refused(Failure::Io, path.display(), rule)
+                .remedy("give the directory's own path as --cache-dir"))
         }
         Err(errno) => {
-            let error = StoreError::system(path.display(), "open the cache directory", errno);
+            let error = system(path.display(), "open the cache directory", errno);
             Err(error.remedy("give another --cache-dir"))
         }
     }
@@ -205,12 +204,11 @@ fn check_owned(
     path: &Path,
     below: &str,
     forbidden: Mode,
-) -> Result<(), StoreError> {
+) -> Result<(), Refusal> {
     let path = if below.is_empty() { path.to_owned() } else { path.join(below) };
-    let stat = fstat(dir)
-        .map_err(|e| StoreError::system(path.display(), "look at the cache directory", e))?;
+    let stat = fstat(dir).map_err(|e| system(path.display(), "look at the cache directory", e))?;
     let refuse = |rule: String, remedy: String| {
-        Err(StoreError::new(StoreFailure::Unsafe, path.display(), rule).remedy(remedy))
+        Err(refused(Failure::Io, path.display(), rule).remedy(remedy))
     };
     let me = rustix::process::geteuid().as_raw();
     if stat.st_uid != me {
@@ -270,7 +268,8 @@ fn store_key(
 ) -> Result<(), Errno> {
     if version.stat(KEY).is_ok() {
         tracing::warn!(
-            "the cache's key was damaged or readable by others: it is replaced, and what it sealed is checked anew"
+            "the cache's key was damaged or readable by others: it is replaced, and what it \
+             sealed is checked anew"
         );
         version.clear(KEY, tmp)?;
     }

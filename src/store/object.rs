@@ -2,15 +2,14 @@
 //!
 //! ```text
 //! blob ≤ 64 KiB      the data file, and its bytes in memory since they were hashed against the digest at opening
-//! everything bigger  the data file, and its chunk checksums in memory; every chunk is checked at every read
-//! disk full          the bytes in memory, without a file
+//! everything bigger  the data file, and its chunk checksums in memory; every chunk is checked at
+//! every read disk full          the bytes in memory, without a file
 //! ```
 //!
 //! INVARIANT: [`Object::read_at`] returns bytes that match the checksums, or an error and a zeroed
 //! buffer. An object outlives its file's name: eviction and deletion by others take the name, not
 //! the bytes.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -20,11 +19,13 @@ use parking_lot::Mutex;
 use rustix::fs::fstat;
 
 use super::disk::length;
-use super::error::{StoreError, StoreFailure};
+use super::error::{refused, system};
 use super::memory::Reservation;
 use super::sums::{CHUNK, ChunkSums};
 use super::{Key, Store};
+use crate::bounded::Bounded;
 use crate::disk::read_at;
+use crate::failure::{Failure, Refusal};
 
 /// How many chunks are kept for reads that are smaller than a chunk; 4 MiB.
 const RECENT: usize = 64;
@@ -112,8 +113,8 @@ impl Object {
 
     /// Reads into `buf` from `offset` on; less than `buf.len()` bytes only at the end of the
     /// content. Where a chunk is not what was stored, the key is quarantined, the failure is
-    /// [`StoreFailure::Corrupt`] and `buf` is zeroed.
-    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, StoreError> {
+    /// [`Failure::Damaged`] and `buf` is zeroed.
+    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, Refusal> {
         let rest = self.len().saturating_sub(offset);
         let want = usize::try_from(rest).unwrap_or(usize::MAX).min(buf.len());
         let buf = &mut buf[..want];
@@ -135,10 +136,10 @@ impl Object {
     }
 
     /// The whole content.
-    pub fn read_all(&self) -> Result<Vec<u8>, StoreError> {
+    pub fn read_all(&self) -> Result<Vec<u8>, Refusal> {
         let Ok(len) = usize::try_from(self.len()) else {
-            return Err(StoreError::new(
-                StoreFailure::NoSpace,
+            return Err(refused(
+                Failure::NoSpace,
                 self.key(),
                 "the content does not fit in memory",
             ));
@@ -151,10 +152,9 @@ impl Object {
     /// Reads the whole data file and checks its length and every byte. Has to succeed before the
     /// descriptor is given to the kernel (passthrough), and again whenever the file's ctime or size
     /// changed.
-    pub fn verify_whole(&self) -> Result<(), StoreError> {
+    pub fn verify_whole(&self) -> Result<(), Refusal> {
         let Some(file) = self.fd() else { return Ok(()) };
-        let stat =
-            fstat(file).map_err(|e| StoreError::system(self.key(), "look at a cached file", e))?;
+        let stat = fstat(file).map_err(|e| system(self.key(), "look at a cached file", e))?;
         if length(&stat) != self.len() {
             return Err(self.corrupt("its file's length changed"));
         }
@@ -184,7 +184,7 @@ impl Object {
         sums: &ChunkSums,
         buf: &mut [u8],
         offset: u64,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), Refusal> {
         let mut done = 0;
         while done < buf.len() {
             let at = offset + done as u64;
@@ -219,7 +219,7 @@ impl Object {
         sums: &ChunkSums,
         number: u64,
         out: &mut [u8],
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), Refusal> {
         match read_at(file, out, number * CHUNK as u64) {
             Ok(n) if n == out.len() && sums.check(number, out) => Ok(()),
             Ok(n) if n < out.len() => Err(self.corrupt("its file is shorter than it was")),
@@ -231,14 +231,10 @@ impl Object {
         }
     }
 
-    fn corrupt(&self, rule: &str) -> StoreError {
+    fn corrupt(&self, rule: &str) -> Refusal {
         self.0.store.discard(self, rule);
-        StoreError::new(
-            StoreFailure::Corrupt,
-            self.key(),
-            format_args!("the cached copy is refused: {rule}"),
-        )
-        .remedy("it was removed from the cache and will be fetched again")
+        refused(Failure::Damaged, self.key(), format_args!("the cached copy is refused: {rule}"))
+            .remedy("it was removed from the cache and will be fetched again")
     }
 }
 
@@ -250,37 +246,27 @@ impl fmt::Debug for Object {
 
 /// The chunks that were read in part lately: a program that reads in small steps has each chunk
 /// hashed once.
-pub(super) struct RecentChunks(Mutex<VecDeque<KeptObject>>);
+pub(super) struct RecentChunks(Mutex<ReadChunks>);
 
-struct KeptObject {
-    object: u64,
-    chunk: u64,
-    bytes: Arc<[u8]>,
-}
+/// Chunks by the numbers of their objects, and their own in them.
+type ReadChunks = Bounded<(u64, u64), Arc<[u8]>>;
 
 impl RecentChunks {
     pub(super) fn new() -> Self {
-        RecentChunks(Mutex::new(VecDeque::with_capacity(RECENT)))
+        RecentChunks(Mutex::new(Bounded::counted(RECENT)))
     }
 
     fn get(&self, object: u64, chunk: u64) -> Option<Arc<[u8]>> {
-        let mut kept = self.0.lock();
-        let at = kept.iter().position(|kept| (kept.object, kept.chunk) == (object, chunk))?;
-        let found = kept.remove(at)?;
-        let bytes = found.bytes.clone();
-        kept.push_front(found);
-        Some(bytes)
+        self.0.lock().get(&(object, chunk)).cloned()
     }
 
     fn put(&self, object: u64, chunk: u64, bytes: Arc<[u8]>) -> Arc<[u8]> {
-        let mut kept = self.0.lock();
-        kept.truncate(RECENT - 1);
-        kept.push_front(KeptObject { object, chunk, bytes: bytes.clone() });
+        self.0.lock().put((object, chunk), bytes.clone());
         bytes
     }
 
     /// Forgets the chunks of an object that was closed.
     pub(super) fn forget(&self, object: u64) {
-        self.0.lock().retain(|kept| kept.object != object);
+        self.0.lock().retain(|(of, _), _| *of != object);
     }
 }

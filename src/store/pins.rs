@@ -13,11 +13,12 @@ use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use super::error::StoreError;
-use super::evict::{on_disk, walk};
+use super::error::system;
 use super::layout::CacheLayout;
+use super::walk::{on_disk, walk};
 use super::{Key, Store, edges};
 use crate::digest::Digest;
+use crate::failure::Refusal;
 use crate::name::{Reference, Tag};
 
 /// The value under which pins are kept.
@@ -79,7 +80,7 @@ impl Store {
     ///
     /// # Errors
     /// The disk takes no writes.
-    pub fn pin(&self, pins: &[Pin]) -> Result<(), StoreError> {
+    pub fn pin(&self, pins: &[Pin]) -> Result<(), Refusal> {
         self.change_pins(|all| {
             for pin in pins {
                 match all.iter_mut().find(|old| old.reference == pin.reference) {
@@ -98,7 +99,7 @@ impl Store {
     ///
     /// # Errors
     /// As of [`Store::pin`].
-    pub fn unpin(&self, gone: impl Fn(&Pin) -> bool) -> Result<Vec<Pin>, StoreError> {
+    pub fn unpin(&self, gone: impl Fn(&Pin) -> bool) -> Result<Vec<Pin>, Refusal> {
         let mut removed = Vec::new();
         self.change_pins(|all| {
             let (out, kept) = std::mem::take(all).into_iter().partition(&gone);
@@ -131,7 +132,7 @@ impl Store {
         (own, beside.map(|found| found.bytes).sum())
     }
 
-    fn change_pins(&self, change: impl FnOnce(&mut Vec<Pin>)) -> Result<(), StoreError> {
+    fn change_pins(&self, change: impl FnOnce(&mut Vec<Pin>)) -> Result<(), Refusal> {
         self.change(NAME, edges::put_durably, |bytes| {
             let mut all = parsed(bytes);
             change(&mut all);
@@ -150,21 +151,19 @@ impl Store {
         &self,
         name: &str,
         change: impl FnOnce(Option<Vec<u8>>) -> Option<Vec<u8>>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), Refusal> {
         self.change(name, edges::put, change)
     }
 
     fn change(
         &self,
         name: &str,
-        put: impl Fn(&CacheLayout, &str, &[u8]) -> Result<(), StoreError>,
+        put: impl Fn(&CacheLayout, &str, &[u8]) -> Result<(), Refusal>,
         change: impl FnOnce(Option<Vec<u8>>) -> Option<Vec<u8>>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), Refusal> {
         let _alone = self.pinning.0.lock();
         let layout = self.layout_to_write()?;
-        let failed = |errno| {
-            StoreError::system(format_args!("the {name} of the cache"), "change them", errno)
-        };
+        let failed = |errno| system(format_args!("the {name} of the cache"), "change them", errno);
         flock(&layout.edges, FlockOperation::LockExclusive).map_err(failed)?;
         let changed = change(edges::get(&layout, name));
         let kept = changed.map_or(Ok(()), |value| put(&layout, name, &value));

@@ -16,11 +16,12 @@ use rustix::io::Errno;
 
 use super::Store;
 use super::disk::random_name;
-use super::error::{StoreError, StoreFailure};
+use super::error::{refused, system};
 use super::layout::CacheLayout;
 use super::sums::Summer;
 use crate::disk::lock::try_lock;
 use crate::disk::write_all_at;
+use crate::failure::{Failure, Refusal};
 
 /// How the names of such files end.
 pub(super) const SCRATCH: &str = ".scratch";
@@ -71,10 +72,10 @@ impl Store {
     ///
     /// # Errors
     /// The disk takes no writes.
-    pub fn scratch(&self) -> Result<Scratch, StoreError> {
+    pub fn scratch(&self) -> Result<Scratch, Refusal> {
         let layout = self.layout_to_write()?;
         let (new, name) = (format!("{}.new", random_name()), format!("{}{SCRATCH}", random_name()));
-        let system = |errno| StoreError::system(&name, "make a file in the cache", errno);
+        let system = |errno| system(&name, "make a file in the cache", errno);
         let file = layout.tmp.open_or_make(&new).map_err(system)?;
         // Under this name it is locked from the first moment, so that nobody takes it for one of a
         // dead process.
@@ -100,7 +101,7 @@ impl Scratch {
     ///
     /// # Errors
     /// The disk takes no writes, or something else needed the space. The content is lost then.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         let mut slot = self.shared.file.lock();
         let written = match slot.as_ref() {
             Some(file) => write_all_at(file, bytes, self.position),
@@ -110,7 +111,7 @@ impl Scratch {
             *slot = None;
             drop(slot);
             let _ = self.layout.tmp.unlink(&self.shared.name);
-            return Err(StoreError::system(&self.shared.name, "write to the cache", errno));
+            return Err(system(&self.shared.name, "write to the cache", errno));
         }
         drop(slot);
         self.summer.update(bytes);
@@ -124,23 +125,17 @@ impl Scratch {
         layout: &Arc<CacheLayout>,
         partial: &str,
         size: u64,
-    ) -> Result<TakenScratch, StoreError> {
+    ) -> Result<TakenScratch, Refusal> {
         let Some(file) = self.shared.file.lock().take() else {
-            return Err(StoreError::system(
-                &self.shared.name,
-                "keep what was written ahead",
-                Errno::NOSPC,
-            ));
+            return Err(system(&self.shared.name, "keep what was written ahead", Errno::NOSPC));
         };
         if self.position != size || !Arc::ptr_eq(layout, &self.layout) {
             let rule =
                 format_args!("{} bytes were written ahead, announced are {size}", self.position);
-            return Err(StoreError::new(StoreFailure::Mismatch, &self.shared.name, rule));
+            return Err(refused(Failure::Integrity, &self.shared.name, rule));
         }
         let renamed = layout.tmp.rename(&self.shared.name, &layout.tmp, partial);
-        renamed.map_err(|errno| {
-            StoreError::system(&self.shared.name, "keep what was written ahead", errno)
-        })?;
+        renamed.map_err(|errno| system(&self.shared.name, "keep what was written ahead", errno))?;
         let summer = Box::new(Summer::new(&layout.seals));
         let mut this = self;
         Ok(TakenScratch {

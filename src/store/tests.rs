@@ -16,6 +16,7 @@ use super::memory::Memory;
 use super::sums::CHUNK;
 use super::*;
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::members::FileNo;
 
 const BIG: u64 = 1 << 30;

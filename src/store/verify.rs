@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::layout::CacheLayout;
 use super::object::{Object, ObjectContent, ObjectInner};
-use super::{Key, Store, evict, fill};
+use super::{Key, Store, fill, walk};
 
 /// What [`Store::verify`] found.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -26,7 +26,7 @@ impl Store {
         self: &Arc<Self>,
         progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> StoreVerified {
-        let found = evict::walk(&self.layout());
+        let found = walk::walk(&self.layout());
         let (objects, total) = (found.len() as u64, found.iter().map(|found| found.bytes).sum());
         let (mut done, mut verified) = (0, StoreVerified::default());
         for object in found {

@@ -9,10 +9,10 @@ use parking_lot::Mutex;
 use rustix::fs::{Stat, fstat};
 
 use super::disk::length;
-use super::error::StoreError;
 use super::lease::has_no_writer;
 use super::{Key, Object};
 use crate::bounded::Bounded;
+use crate::failure::Refusal;
 
 /// How many files' stamps are kept.
 const KEPT: usize = 4096;
@@ -65,7 +65,7 @@ impl Object {
     ///
     /// # Errors
     /// `Corrupt` as for [`Object::read_at`].
-    pub fn make_sure_whole(&self) -> Result<bool, StoreError> {
+    pub fn make_sure_whole(&self) -> Result<bool, Refusal> {
         if self.is_whole() {
             return Ok(true);
         }

@@ -3,7 +3,7 @@
 
 use super::Step;
 use super::providers::{self, Offered, ProviderDirectory, ProviderEntry, ProviderListing};
-use crate::name::{Platform, ProviderAddr, Repo, Tag, Version};
+use crate::name::{Platform, Version};
 
 /// Finds `name` in `dir`.
 pub fn lookup<K: Offered>(
@@ -32,15 +32,6 @@ pub fn lookup<K: Offered>(
             })
         }
     }
-}
-
-/// The release in which the packages of `provider`'s version are.
-pub fn release<K: Offered>(
-    provider: &ProviderAddr,
-    version: &Version,
-    known: &K,
-) -> Step<(Repo, Tag), K::Error> {
-    providers::release(provider, version, known)
 }
 
 /// The entries of `dir`. An error costs the entries that it is about and no others.

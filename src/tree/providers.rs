@@ -189,9 +189,12 @@ fn lookup_provider<K: Offered>(provider: ProviderAddr, known: &K) -> Step<Provid
     {
         return Step::Edge(ProviderEntry::Dir(ProviderDirectory::Provider(provider)));
     }
-    sources(&provider, known).and_then(|sources| match sources.is_empty() {
-        true => Step::Absent,
-        false => Step::Edge(ProviderEntry::Dir(ProviderDirectory::Provider(provider.clone()))),
+    sources(&provider, known).and_then(|sources| {
+        if sources.is_empty() {
+            Step::Absent
+        } else {
+            Step::Edge(ProviderEntry::Dir(ProviderDirectory::Provider(provider.clone())))
+        }
     })
 }
 
@@ -304,10 +307,7 @@ pub(super) fn versions<K: Offered>(provider: &ProviderAddr, known: &K) -> Step<V
                 }
             }
         }
-        match known.is_offline() {
-            true => within_reach(versions, known),
-            false => Step::Edge(versions),
-        }
+        if known.is_offline() { within_reach(versions, known) } else { Step::Edge(versions) }
     })
 }
 
@@ -333,7 +333,7 @@ fn within_reach<K: Offered>(versions: Versions, known: &K) -> Step<Versions, K::
 }
 
 /// Where one version of a provider comes from.
-pub(super) fn release<K: Offered>(
+pub fn release<K: Offered>(
     provider: &ProviderAddr,
     version: &Version,
     known: &K,

@@ -25,8 +25,8 @@ impl RegistrySpace {
         self.path.as_ref().map(|name| Repo { host: self.host.clone(), name: name.clone() })
     }
 
-    /// The reference that `name` spells by itself in this space, or, as a tag, in the repository that
-    /// the space is.
+    /// The reference that `name` spells by itself in this space, or, as a tag, in the repository
+    /// that the space is.
     pub fn spelled(&self, name: &Component) -> Option<Reference> {
         match name {
             Component::Manifest(name, selector) => Some(self.below(name)?.at(selector.clone())),

@@ -59,10 +59,11 @@ impl Work {
     /// configuration is none.
     fn module(&self, source: &str) -> Result<Tree, String> {
         let (_, said) = self.init(&format!("module \"m\" {{ source = \"{source}\" }}\n"), "");
-        match said.contains("decompressing package into") {
-            true => Err(said),
-            false => Ok(on_disk(&self.dir.path().join(".terraform/modules/m"))
-                .unwrap_or_else(|e| panic!("{e}\n{said}"))),
+        if said.contains("decompressing package into") {
+            Err(said)
+        } else {
+            Ok(on_disk(&self.dir.path().join(".terraform/modules/m"))
+                .unwrap_or_else(|e| panic!("{e}\n{said}")))
         }
     }
 

@@ -8,6 +8,7 @@
 mod carried;
 mod copies;
 mod logs;
+mod metrics;
 mod service;
 mod settings;
 mod sources;
@@ -550,9 +551,10 @@ fn an_open_file_in_staging_outlives_the_way_to_it() {
     // What cannot be looked at is no empty directory.
     let listed = fs::read_dir(&dir)
         .and_then(|entries| entries.map(|entry| entry.map(drop)).collect::<Result<Vec<_>, _>>());
-    match rustix::process::geteuid().is_root() {
-        true => assert_eq!(listed.unwrap().len(), 1),
-        false => assert_eq!(listed.unwrap_err().kind(), std::io::ErrorKind::PermissionDenied),
+    if rustix::process::geteuid().is_root() {
+        assert_eq!(listed.unwrap().len(), 1)
+    } else {
+        assert_eq!(listed.unwrap_err().kind(), std::io::ErrorKind::PermissionDenied)
     }
     assert_eq!(
         (file.metadata().unwrap().len(), file.metadata().unwrap().mode() & 0o777),

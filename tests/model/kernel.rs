@@ -91,10 +91,8 @@ pub fn mount(
     offline: bool,
 ) -> Arc<Fs> {
     let host: tofufs::name::Host = HOST.parse().unwrap();
-    let registry: Arc<dyn Registry> = match offline {
-        true => Arc::new(Offline::new(host.clone())),
-        false => fake.clone(),
-    };
+    let registry: Arc<dyn Registry> =
+        if offline { Arc::new(Offline::new(host.clone())) } else { fake.clone() };
     let facts = Facts::new(facts::FactsOptions {
         sources: vec![facts::MountSource::Registry {
             kind: facts::RegistryKind::Oci,

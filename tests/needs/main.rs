@@ -103,9 +103,10 @@ impl Bench {
 
     /// Adds a provider release to the store.
     fn publish(&self, kind: &str, version: &str, packages: &[(&str, Vec<u8>)], annotated: bool) {
-        let artifact = match annotated {
-            true => pack::annotated_provider_of(packages),
-            false => pack::provider_of(packages),
+        let artifact = if annotated {
+            pack::annotated_provider_of(packages)
+        } else {
+            pack::provider_of(packages)
         };
         layouts::add(
             &self.store(),

@@ -145,9 +145,10 @@ fn a_list_that_moves_is_no_list_that_hangs() {
         let tags = body["tags"].as_array().unwrap().clone();
         let page = serde_json::json!({ "name": "long", "tags": [tags[at]] }).to_string();
         let page = Reply::new(200, "application/json", page);
-        match at + 1 < tags.len() {
-            true => page.with("Link", format!("<{path}?at={}>; rel=\"next\"", at + 1)),
-            false => page,
+        if at + 1 < tags.len() {
+            page.with("Link", format!("<{path}?at={}>; rel=\"next\"", at + 1))
+        } else {
+            page
         }
     };
     server.rule(|seen| seen.path.contains("/long/tags/list"), Behaviour::edit(one_by_one));

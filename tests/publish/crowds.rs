@@ -225,9 +225,8 @@ fn of_modules_that_are_moved_or_committed_at_once_one_is_published_and_the_other
                 command
             };
             let by_mv = round % 2 == 0;
-            let outputs = together(mounts.iter().map(|mount| match by_mv {
-                true => mv(mount),
-                false => commit(mount, &mount.join("staging").join(&dir)),
+            let outputs = together(mounts.iter().map(|mount| {
+                if by_mv { mv(mount) } else { commit(mount, &mount.join("staging").join(&dir)) }
             }));
             if !by_mv {
                 one_winner(&outputs);

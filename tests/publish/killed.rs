@@ -108,9 +108,10 @@ impl Scene {
         let mut pending = vec![self.bed.path("stage/staging")];
         while let Some(dir) = pending.pop() {
             for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
-                match entry.file_type().unwrap().is_dir() {
-                    true => pending.push(entry.path()),
-                    false => drop(found.insert(entry.path(), fs::read(entry.path()).unwrap())),
+                if entry.file_type().unwrap().is_dir() {
+                    pending.push(entry.path())
+                } else {
+                    drop(found.insert(entry.path(), fs::read(entry.path()).unwrap()))
                 }
             }
         }
@@ -231,13 +232,11 @@ fn killed_at_any_request_the_second_run_ends_with_the_same_digest() {
                 }
                 now
             };
-            let behaviour = match handled {
-                false => Behaviour::Reset,
-                true => Behaviour::edit(move |_, reply| {
-                    kill();
-                    reply
-                }),
+            let after = move |_: &_, reply| {
+                kill();
+                reply
             };
+            let behaviour = if handled { Behaviour::edit(after) } else { Behaviour::Reset };
             scene.registry.rule(matcher, behaviour);
             let mut running = scene.start(Command::new(std::env::current_exe().unwrap()));
             pid.store(running.id() as i32, Ordering::SeqCst);

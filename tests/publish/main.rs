@@ -107,14 +107,15 @@ impl Bed {
 fn another_day(dir: &Path) {
     let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(86_400 * 4_000);
     for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
-        match entry.file_type().unwrap().is_dir() {
-            true => another_day(&entry.path()),
-            false => fs::File::options()
+        if entry.file_type().unwrap().is_dir() {
+            another_day(&entry.path())
+        } else {
+            fs::File::options()
                 .write(true)
                 .open(entry.path())
                 .unwrap()
                 .set_modified(long_ago)
-                .unwrap(),
+                .unwrap()
         }
     }
 }

@@ -121,14 +121,15 @@ fn tree(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     while let Some(at) = pending.pop() {
         for entry in fs::read_dir(&at).unwrap_or_else(|e| panic!("{}: {e}", at.display())) {
             let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => pending.push(path),
-                false => {
-                    drop(found.insert(
+            if path.is_dir() {
+                pending.push(path)
+            } else {
+                drop(
+                    found.insert(
                         path.strip_prefix(dir).unwrap().to_owned(),
                         fs::read(&path).unwrap(),
-                    ))
-                }
+                    ),
+                )
             }
         }
     }

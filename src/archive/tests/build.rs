@@ -107,9 +107,10 @@ impl Entry {
         }
         descriptor.extend(self.crc.to_le_bytes());
         for size in [self.compressed, self.size] {
-            match wide {
-                true => descriptor.extend(u64::from(size).to_le_bytes()),
-                false => descriptor.extend(size.to_le_bytes()),
+            if wide {
+                descriptor.extend(u64::from(size).to_le_bytes());
+            } else {
+                descriptor.extend(size.to_le_bytes());
             }
         }
         self.descriptor = descriptor;

@@ -187,9 +187,10 @@ fn a_file_that_changes_ends_the_archive() {
         struct Broken(usize);
         impl archive::EntryContents for Broken {
             fn open(&self, number: usize) -> io::Result<Box<dyn Read + '_>> {
-                match number == self.0 {
-                    true => Err(io::Error::other("it is gone")),
-                    false => Ok(Box::new(io::repeat(0))),
+                if number == self.0 {
+                    Err(io::Error::other("it is gone"))
+                } else {
+                    Ok(Box::new(io::repeat(0)))
                 }
             }
         }

@@ -59,6 +59,23 @@ pub struct ReadingArgs {
     pub cache_size: Size,
 }
 
+/// How a command of its own reads registries: where it takes what from, and where it keeps it.
+#[derive(Args, Debug)]
+pub struct CommandReadingArgs {
+    /// The mount that it takes after.
+    #[command(flatten)]
+    pub like: LikeArgs,
+
+    /// How registries are read.
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+
+    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs;
+    /// of root /var/cache/tofufs]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
+    pub cache_dir: Option<PathBuf>,
+}
+
 /// The client whose defaults count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum ClientArg {
@@ -101,22 +118,13 @@ pub struct LockArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// The mount that it takes after.
-    #[command(flatten)]
-    pub like: LikeArgs,
-
     /// Where providers are.
     #[command(flatten)]
     pub mapping: MappingArgs,
 
     /// How they are read.
     #[command(flatten)]
-    pub reading: ReadingArgs,
-
-    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs;
-    /// of root /var/cache/tofufs]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
-    pub cache_dir: Option<PathBuf>,
+    pub reading: CommandReadingArgs,
 }
 
 /// What something is needed for.
@@ -160,22 +168,13 @@ pub struct PullArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// The mount that it takes after.
-    #[command(flatten)]
-    pub like: LikeArgs,
-
     /// What for. Without --platform: this host's.
     #[command(flatten)]
     pub needs: NeedsArgs,
 
     /// How it is read.
     #[command(flatten)]
-    pub reading: ReadingArgs,
-
-    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs;
-    /// of root /var/cache/tofufs]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
-    pub cache_dir: Option<PathBuf>,
+    pub reading: CommandReadingArgs,
 }
 
 /// Arguments of `cache pin`.
@@ -214,22 +213,13 @@ pub struct BundleArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// The mount that it takes after.
-    #[command(flatten)]
-    pub like: LikeArgs,
-
     /// What is carried.
     #[command(flatten)]
     pub needs: NeedsArgs,
 
     /// How registries are read.
     #[command(flatten)]
-    pub reading: ReadingArgs,
-
-    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs;
-    /// of root /var/cache/tofufs]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
-    pub cache_dir: Option<PathBuf>,
+    pub reading: CommandReadingArgs,
 }
 
 /// What can be done with a bundle.

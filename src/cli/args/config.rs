@@ -16,9 +16,11 @@ pub struct ConfigArgs {
 #[derive(Subcommand, Debug)]
 pub enum ConfigCommand {
     /// Show the value of each option and where it was said: flag, variable, file and line, default
-    #[command(
-        after_help = "Examples:\n  tofufs config show\n  tofufs config show mount work\n  tofufs config show lock --offline"
-    )]
+    #[command(after_help = "\
+Examples:
+  tofufs config show
+  tofufs config show mount work
+  tofufs config show lock --offline")]
     Show(ShowArgs),
 }
 

@@ -1,12 +1,10 @@
 //! What can be typed for copying between registries, stores and archives.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-use super::LikeArgs;
-use super::carry::ReadingArgs;
+use super::carry::CommandReadingArgs;
 
 /// The examples of `copy`.
 pub const COPY_EXAMPLES: &str = "\
@@ -56,16 +54,7 @@ pub struct CopyArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// The mount that it takes after.
-    #[command(flatten)]
-    pub like: LikeArgs,
-
     /// How registries are read.
     #[command(flatten)]
-    pub reading: ReadingArgs,
-
-    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs;
-    /// of root /var/cache/tofufs]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
-    pub cache_dir: Option<PathBuf>,
+    pub reading: CommandReadingArgs,
 }

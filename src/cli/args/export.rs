@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-use super::LikeArgs;
-use super::carry::{NeedsArgs, ReadingArgs};
+use super::carry::{CommandReadingArgs, NeedsArgs};
 
 /// The examples of `export`.
 pub const EXPORT_EXAMPLES: &str = "\
@@ -26,20 +25,11 @@ pub struct ExportArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// The mount that it takes after.
-    #[command(flatten)]
-    pub like: LikeArgs,
-
     /// What is exported. Without --platform: for this host.
     #[command(flatten)]
     pub needs: NeedsArgs,
 
     /// How it is read.
     #[command(flatten)]
-    pub reading: ReadingArgs,
-
-    /// Where verified content is kept [default: ${XDG_CACHE_HOME:-~/.cache}/tofufs;
-    /// of root /var/cache/tofufs]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
-    pub cache_dir: Option<PathBuf>,
+    pub reading: CommandReadingArgs,
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-use super::{ArchiveArgs, LikeArgs, ReachArgs};
+use super::push::SendingArgs;
 use crate::name::{Constraints, Platform};
 
 /// The examples of `mirror`.
@@ -77,20 +77,7 @@ pub struct MirrorArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// The mount that it takes after.
+    /// How it is sent.
     #[command(flatten)]
-    pub like: LikeArgs,
-
-    /// Talking to registries.
-    #[command(flatten)]
-    pub reach: ReachArgs,
-
-    /// How large packages may be.
-    #[command(flatten)]
-    pub archives: ArchiveArgs,
-
-    /// Where packages lie before they are sent [default:
-    /// ${XDG_STATE_HOME:-~/.local/state}/tofufs]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Storage")]
-    pub state_dir: Option<PathBuf>,
+    pub sending: SendingArgs,
 }

@@ -31,7 +31,13 @@ pub struct PushArgs {
     /// them. REFERENCE is HOST[:PORT]/NAME[:TAG] or, for a store, oci:DIR/HOST/NAME[:TAG];
     /// OpenTofu's oci://HOST/NAME?tag=TAG is read as HOST/NAME:TAG.
     // One list, since options may stand between its words.
-    #[arg(num_args = 1.., required = true, value_name = "PATH... REFERENCE", value_hint = ValueHint::AnyPath, verbatim_doc_comment)]
+    #[arg(
+        num_args = 1..,
+        required = true,
+        value_name = "PATH... REFERENCE",
+        value_hint = ValueHint::AnyPath,
+        verbatim_doc_comment
+    )]
     pub paths_and_reference: Vec<OsString>,
 
     /// A tag, beside that of REFERENCE; may be given several times
@@ -55,11 +61,19 @@ pub struct PushArgs {
     #[arg(long)]
     pub json: bool,
 
+    /// How it is sent.
+    #[command(flatten)]
+    pub sending: SendingArgs,
+}
+
+/// How releases are sent by a command of its own.
+#[derive(Args, Debug)]
+pub struct SendingArgs {
     /// The mount that it takes after.
     #[command(flatten)]
     pub like: LikeArgs,
 
-    /// Talking to the registry.
+    /// Talking to registries.
     #[command(flatten)]
     pub reach: ReachArgs,
 

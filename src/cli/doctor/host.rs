@@ -194,13 +194,14 @@ impl Surroundings {
         let text = fs::read_to_string(&self.fuse_conf).unwrap_or_default();
         let allowed = text.lines().any(|line| line.trim() == "user_allow_other");
         let file = self.fuse_conf.display();
-        Some(match allowed {
-            true => DoctorFinding::ok("allow_other", format!("{file} has user_allow_other")),
-            false => DoctorFinding::note(
+        Some(if allowed {
+            DoctorFinding::ok("allow_other", format!("{file} has user_allow_other"))
+        } else {
+            DoctorFinding::note(
                 "allow_other",
                 "other users cannot be let into a mount (--allow-other)",
             )
-            .remedy(format!("if they have to be: add the line user_allow_other to {file}")),
+            .remedy(format!("if they have to be: add the line user_allow_other to {file}"))
         })
     }
 
@@ -256,20 +257,26 @@ impl Surroundings {
         let there = existing(&self.cache_dir)?.canonicalize().ok()?;
         let kind = mountinfo::holding(&self.mounts, &there)?.fs_type.as_str();
         Some(match kind {
-            mountinfo::FS_TYPE => DoctorFinding::problem("cache's disk", "the cache lies inside a mount of tofufs")
-                .remedy("choose another --cache-dir"),
+            mountinfo::FS_TYPE => {
+                DoctorFinding::problem("cache's disk", "the cache lies inside a mount of tofufs")
+                    .remedy("choose another --cache-dir")
+            }
             "overlay" => DoctorFinding::note(
                 "cache's disk",
                 "overlay: no passthrough on it, since it does not tell who can write to a file",
             )
             .remedy("choose a --cache-dir on a volume"),
-            "tmpfs" | "ramfs" => {
-                DoctorFinding::note("cache's disk", format!("{kind}: the cache takes memory and is lost at a reboot"))
-                    .remedy("choose a --cache-dir on a disk to keep it")
-            }
+            "tmpfs" | "ramfs" => DoctorFinding::note(
+                "cache's disk",
+                format!("{kind}: the cache takes memory and is lost at a reboot"),
+            )
+            .remedy("choose a --cache-dir on a disk to keep it"),
             network if is_network(network) => DoctorFinding::note(
                 "cache's disk",
-                format!("{network}: over a network, every read is slower, and locks may hold on this host only"),
+                format!(
+                    "{network}: over a network, every read is slower, and locks may hold on this \
+                     host only"
+                ),
             )
             .remedy("choose a --cache-dir on a local disk"),
             local => DoctorFinding::ok("cache's disk", local),

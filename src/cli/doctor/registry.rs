@@ -142,19 +142,17 @@ fn login(remote: &Remote) -> DoctorFinding {
 fn clock(remote: &Remote) -> Option<DoctorFinding> {
     let ahead = remote.observed().clock_ahead?;
     let off = ahead.unsigned_abs();
-    Some(match off > CLOCK_OFF_MAX {
-        true => DoctorFinding::problem(
+    Some(if off > CLOCK_OFF_MAX {
+        DoctorFinding::problem(
             "clock",
             format!(
                 "this machine's is {off} s {} the registry's",
                 if ahead > 0 { "ahead of" } else { "behind" }
             ),
         )
-        .remedy("set this machine's clock: certificates and tokens are refused by a wrong one"),
-        false => DoctorFinding::ok(
-            "clock",
-            format!("it agrees with this machine's within {} s", off.max(1)),
-        ),
+        .remedy("set this machine's clock: certificates and tokens are refused by a wrong one")
+    } else {
+        DoctorFinding::ok("clock", format!("it agrees with this machine's within {} s", off.max(1)))
     })
 }
 
@@ -259,24 +257,28 @@ async fn release(
                     manifest.digest
                 ),
             )];
-            let mut smallest: Option<Descriptor> = None;
-            for target in &targets {
-                match target_of(remote, repo, target).await {
-                    Ok(package) => {
-                        findings.push(DoctorFinding::ok(&target.platform, sized(&package)));
-                        if smallest.as_ref().is_none_or(|other| package.size < other.size) {
-                            smallest = Some(package);
-                        }
-                    }
-                    Err(finding) => findings.push(finding),
-                }
-            }
-            if let Some(package) = smallest {
-                findings.extend(transfer(remote, repo, &package).await);
-            }
+            findings.extend(packages(remote, repo, &targets).await);
             findings
         }
     }
+}
+
+/// The packages of a provider release, of which the smallest is transferred.
+async fn packages(remote: &Remote, repo: &RepoName, targets: &[Target]) -> Vec<DoctorFinding> {
+    let (mut findings, mut packages) = (Vec::new(), Vec::new());
+    for target in targets {
+        match target_of(remote, repo, target).await {
+            Ok(package) => {
+                findings.push(DoctorFinding::ok(&target.platform, sized(&package)));
+                packages.push(package);
+            }
+            Err(finding) => findings.push(finding),
+        }
+    }
+    if let Some(package) = packages.iter().min_by_key(|package| package.size) {
+        findings.extend(transfer(remote, repo, package).await);
+    }
+    findings
 }
 
 fn sized(package: &Descriptor) -> String {

@@ -161,12 +161,11 @@ impl Reader<'_> {
             let Some(option) = options.get(&key).filter(|_| key != RULE) else {
                 return Err(self.refused(name.span().start, self.unknown(&key, options)));
             };
-            let values = match key == RULE_PARTS[0] {
-                true => {
-                    rules = self.rules(value)?;
-                    Vec::new()
-                }
-                false => self.values(&key, option, value)?,
+            let values = if key == RULE_PARTS[0] {
+                rules = self.rules(value)?;
+                Vec::new()
+            } else {
+                self.values(&key, option, value)?
             };
             layer.0.insert(key, Said { values, origin: self.origin(name.span().start) });
         }
@@ -175,9 +174,10 @@ impl Reader<'_> {
 
     fn unknown(&self, key: &str, options: &Options) -> String {
         let dashed = key.replace('-', "_");
-        match options.contains_key(&dashed) && dashed != key {
-            true => format!("{key}: keys are written with _; write {dashed}"),
-            false => format!("{key}: there is no such option here"),
+        if options.contains_key(&dashed) && dashed != key {
+            format!("{key}: keys are written with _; write {dashed}")
+        } else {
+            format!("{key}: there is no such option here")
         }
     }
 

@@ -68,8 +68,8 @@ impl Layer {
                 let reason = match rules.len() {
                     0 => "it belongs to oci_mirror, and the same place names none".to_owned(),
                     n => format!(
-                        "it belongs to one oci_mirror, and there are {n} beside it; the configuration file can have an \
-                         include and an exclude for each"
+                        "it belongs to one oci_mirror, and there are {n} beside it; the \
+                         configuration file can have an include and an exclude for each"
                     ),
                 };
                 return Err(SettingsError::new(&patterns.origin, reason));

@@ -317,7 +317,7 @@ fn every_kind_of_value_stands_in_a_file() {
     );
     match said("tofufs lock", &places).line.command {
         args::Command::Lock(args) => {
-            assert_eq!(args.reading.from, ["oci:/srv/store", "oci-archive:/home/u/b.tar"])
+            assert_eq!(args.reading.reading.from, ["oci:/srv/store", "oci-archive:/home/u/b.tar"])
         }
         other => panic!("{other:?}"),
     }

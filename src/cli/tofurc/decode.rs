@@ -21,15 +21,18 @@ fn refuse<T>(line: usize, rule: impl Into<String>) -> DecodeResult<T> {
 pub fn add(tofurc: &mut Tofurc, file: &Path, document: HclDocument) -> DecodeResult<()> {
     let json = document.json;
     for item in document.items {
-        let line = item.line;
-        match item.keys.first().map(String::as_str) {
+        let (line, key) = (item.line, item.keys.first().cloned());
+        match key.as_deref() {
             Some("oci_credentials") => {
                 const LABEL: &str =
                     "an oci_credentials block has one label: the registry, or a path in it";
                 for (label, body) in labelled(item, json, LABEL)? {
                     let block = credentials(&label, body, file)?;
                     if tofurc.blocks.iter().any(|b| b.prefix == block.prefix) {
-                        return refuse(line, format!("oci_credentials {label:?} stands there a second time"));
+                        return refuse(
+                            line,
+                            format!("oci_credentials {label:?} stands there a second time"),
+                        );
                     }
                     tofurc.blocks.push(block);
                 }
@@ -46,47 +49,49 @@ pub fn add(tofurc: &mut Tofurc, file: &Path, document: HclDocument) -> DecodeRes
                     tofurc.services.extend(services(&label, body)?);
                 }
             }
-            Some("credentials_helper") => {
+            Some(key @ "credentials_helper") => {
                 const LABEL: &str = "a credentials_helper block has one label: its name";
                 for (name, body) in labelled(item, json, LABEL)? {
                     if name.is_empty() || name.contains(['/', '\0']) {
                         return body.refuse("has a label that can be no part of a program's name");
                     }
                     let arguments = body.texts("args")?.unwrap_or_default();
-                    if tofurc.token_program.replace((name, arguments)).is_some() {
-                        return refuse(line, "there may be one credentials_helper block, over all files");
-                    }
+                    once(&mut tofurc.token_program, (name, arguments), line, key)?;
                 }
             }
-            Some("oci_default_credentials") => {
+            Some(key @ "oci_default_credentials") => {
                 for body in plain(item, json)? {
-                    let defaults = default_credentials(body, file)?;
-                    if tofurc.defaults.replace(defaults).is_some() {
-                        return refuse(line, "there may be one oci_default_credentials block, over all files");
-                    }
+                    once(&mut tofurc.defaults, default_credentials(body, file)?, line, key)?;
                 }
             }
             Some("plugin_cache_dir") => {
-                let Some(path) = text(&item.value) else { return refuse(line, "plugin_cache_dir must be a text") };
+                let Some(path) = text(&item.value) else {
+                    return refuse(line, "plugin_cache_dir must be a text");
+                };
                 tofurc.plugin_cache_dir = Some(PathBuf::from(path.as_str()));
             }
-            Some("provider_installation") => {
+            Some(key @ "provider_installation") => {
                 for body in plain(item, json)? {
-                    let methods = installation(body, file, json)?;
-                    if tofurc.installation.replace(methods).is_some() {
-                        return refuse(line, "there may be one provider_installation block, over all files");
-                    }
+                    once(&mut tofurc.installation, installation(body, file, json)?, line, key)?;
                 }
             }
             Some(method) if METHODS.contains(&method) => tofurc.misplaced.push(format!(
-                "{}:{line}: {method} stands outside of provider_installation, where it is passed over; put it into a \
-                 provider_installation block",
+                "{}:{line}: {method} stands outside of provider_installation, where it is passed \
+                 over; put it into a provider_installation block",
                 file.display()
             )),
             _ => {}
         }
     }
     Ok(())
+}
+
+/// Keeps what may be there once.
+fn once<T>(place: &mut Option<T>, value: T, line: usize, block: &str) -> DecodeResult<()> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => refuse(line, format!("there may be one {block} block, over all files")),
+    }
 }
 
 /// The methods of installation.

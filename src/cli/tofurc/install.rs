@@ -102,8 +102,8 @@ fn alone(file: &Path, environment: &ClientEnvironment) -> Result<(), CommandErro
     match tofurc.installation.iter().flatten().find(|method| !method.origin.starts_with(&own)) {
         Some(other) if tofurc.files.iter().any(|read| read == file) => {
             Err(CommandError::Failed(format!(
-                "{}: a provider_installation block stands there already, and only one may be in all files; remove it, or \
-             give what `tofufs tofurc` prints its place",
+                "{}: a provider_installation block stands there already, and only one may be in \
+                 all files; remove it, or give what `tofufs tofurc` prints its place",
                 other.origin
             )))
         }

@@ -31,19 +31,27 @@ impl Use {
     fn advice(self) -> &'static str {
         match self {
             Use::Plugins => {
-                "Choose this unless you need one of the others: a working directory gets links into the mount and no copies,\n\
-                 packages are downloaded once per machine, and `init` needs no registry for what was used before."
+                "Choose this unless you need one of the others: a working directory gets links \
+                 into the mount and no copies,\n\
+                 packages are downloaded once per machine, and `init` needs no registry for \
+                 what was used before."
             }
             Use::Mirror => {
-                "Choose this where packages have to be copied (a working directory that is moved to another machine), where\n\
-                 lock files hold zh: hashes alone, or behind a web server as a network mirror. Every working directory gets a\n\
+                "Choose this where packages have to be copied (a working directory that is \
+                 moved to another machine), where\n\
+                 lock files hold zh: hashes alone, or behind a web server as a network mirror. \
+                 Every working directory gets a\n\
                  copy of each package."
             }
             Use::PluginCache => {
-                "Choose this where providers come from several places and all of them are to be cached: packages of the mount\n\
-                 are linked as with `plugins`, others are kept beside them. plugin_cache_may_break_dependency_lock_file lets\n\
-                 the clients take a cached package that no lock file vouches for yet; without it, they get such a\n\
-                 package from its source once more and compare it, or write over the cached one, which the mount compares. The price: the lock file then\n\
+                "Choose this where providers come from several places and all of them are to be \
+                 cached: packages of the mount\n\
+                 are linked as with `plugins`, others are kept beside them. \
+                 plugin_cache_may_break_dependency_lock_file lets\n\
+                 the clients take a cached package that no lock file vouches for yet; without it, \
+                 they get such a\n\
+                 package from its source once more and compare it, or write over the cached one, \
+                 which the mount compares. The price: the lock file then\n\
                  gets the hash of this platform's package alone. `tofufs lock` adds the others."
             }
         }
@@ -68,9 +76,10 @@ pub fn run(args: &TofurcArgs) -> Result<(), CommandError> {
         let json = as_json(&point, &mapping, chosen);
         return install::install(&place, &hcl, &json, &environment);
     }
-    match args.json {
-        true => output::json(&as_json(&point, &mapping, chosen)),
-        false => output::text(as_hcl(&point, &mapping, purpose)),
+    if args.json {
+        output::json(&as_json(&point, &mapping, chosen))
+    } else {
+        output::text(as_hcl(&point, &mapping, purpose))
     }
 }
 
@@ -84,8 +93,9 @@ fn of_mount(mountpoint: &Path) -> Result<(PathBuf, MountMapping), CommandError> 
         .map_err(failed)?;
     let mapping: MountMapping = serde_json::from_value(answer).map_err(CommandError::failed)?;
     if !mapping.is_of_mount() {
-        let reason = "this mount has no mapping, so it shows no providers; mount with --oci-mirror, or with an oci_mirror \
-                      block in the CLI configuration, or mount a provider registry (providers:HOST)";
+        let reason = "this mount has no mapping, so it shows no providers; mount with \
+                      --oci-mirror, with an oci_mirror block in the CLI configuration, or mount a \
+                      provider registry (providers:HOST)";
         return Err(failed(reason.to_owned()));
     }
     Ok((entry.point, mapping))

@@ -65,16 +65,17 @@ pub(super) fn stamp(top: &Path) -> io::Result<String> {
         let found = fs::symlink_metadata(&at)?;
         lines.extend_from_slice(path.as_os_str().as_bytes());
         // A directory's own times change when it is renamed.
-        let said = match found.is_dir() {
-            true => format!("\0{:o}\n", found.mode()),
-            false => format!(
+        let said = if found.is_dir() {
+            format!("\0{:o}\n", found.mode())
+        } else {
+            format!(
                 "\0{:o} {} {} {}.{}\n",
                 found.mode(),
                 found.ino(),
                 found.size(),
                 found.ctime(),
                 found.ctime_nsec()
-            ),
+            )
         };
         lines.extend_from_slice(said.as_bytes());
         if found.is_dir() {

@@ -42,9 +42,10 @@ impl VersionSelection {
 
 impl fmt::Display for VersionSelection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.constraints.is_empty() {
-            true => f.write_str("(any release)"),
-            false => write!(f, "{:?}", self.constraints.to_string()),
+        if self.constraints.is_empty() {
+            f.write_str("(any release)")
+        } else {
+            write!(f, "{:?}", self.constraints.to_string())
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::source::{ModuleSource, below_mount, from_host, plain};
+use super::source::ModuleSource;
 use super::{LeftOut, NeedsError};
 use crate::artifact::Release;
 use crate::copy::RegistryFacts;
@@ -15,8 +15,8 @@ use crate::input;
 use crate::lockfile::Client;
 use crate::lockfile::configuration::{Configuration, files_of};
 use crate::members::{Child, DirNo, TOP};
-use crate::name::Constraints;
-use crate::name::{Host, ProviderAddr, Reference, Selector};
+use crate::name::path::{from_host, plain};
+use crate::name::{Constraints, Host, ProviderAddr, Reference, Selector};
 use crate::oci::Descriptor;
 
 /// The largest configuration file that is read, in bytes.
@@ -140,36 +140,42 @@ impl ModuleWalk<'_> {
                 Some(source) => ModuleSource::parse(source),
                 None => ModuleSource::Other("its source is computed".to_owned()),
             };
-            let next = match source {
+            called.push(match source {
                 ModuleSource::Other(why) => {
                     let what =
                         call.source.clone().unwrap_or_else(|| format!("module {:?}", call.name));
-                    self.found
-                        .left_out
-                        .insert(LeftOut { what, why: format!("{why} (used by {by})") });
+                    let why = format!("{why} (used by {by})");
+                    self.found.left_out.insert(LeftOut { what, why });
                     continue;
                 }
                 ModuleSource::Release(reference, dir) => {
                     self.release(&[(reference, dir)], &by).await?
                 }
                 ModuleSource::Absolute(path) => self.path(path, &by).await?,
-                ModuleSource::Relative(path) => match place {
-                    ModulePlace::Directory(dir) => self.path(dir.join(path), &by).await?,
-                    ModulePlace::Release(opened, dir) => match plain(&dir.join(&path)) {
-                        Some(inside) => {
-                            ModulePlace::Release(Arc::clone(opened), inside.into_iter().collect())
-                        }
-                        // Out of the package, as a module in a mount may lead to its neighbours.
-                        None => {
-                            self.release(&below_mount(&opened.in_mount().join(dir).join(path)), &by)
-                                .await?
-                        }
-                    },
-                },
-            };
-            called.push(next);
+                ModuleSource::Relative(path) => self.beside(place, &path, &by).await?,
+            });
         }
         Ok(called)
+    }
+
+    /// The module at a path from where another one is.
+    async fn beside(
+        &mut self,
+        place: &ModulePlace,
+        path: &Path,
+        by: &str,
+    ) -> Result<ModulePlace, NeedsError> {
+        let (opened, dir) = match place {
+            ModulePlace::Directory(dir) => return self.path(dir.join(path), by).await,
+            ModulePlace::Release(opened, dir) => (opened, dir.join(path)),
+        };
+        match plain(&dir) {
+            Some(inside) => {
+                Ok(ModulePlace::Release(Arc::clone(opened), inside.into_iter().collect()))
+            }
+            // Out of the package, as a module in a mount may lead to its neighbours.
+            None => self.release(&Reference::below_mount(&opened.in_mount().join(dir)), by).await,
+        }
     }
 
     /// The module at a path outside of packages.
@@ -187,11 +193,11 @@ impl ModuleWalk<'_> {
                 points.iter().find_map(|point| path.strip_prefix(point).ok().map(Path::to_owned))
             };
             if let Some(rest) = below(&lexical) {
-                return self.release(&below_mount(&rest), by).await;
+                return self.release(&Reference::below_mount(&rest), by).await;
             }
             if let Ok(real) = canonical(path.clone()).await {
                 return match below(&real) {
-                    Some(rest) => self.release(&below_mount(&rest), by).await,
+                    Some(rest) => self.release(&Reference::below_mount(&rest), by).await,
                     None => Ok(ModulePlace::Directory(real)),
                 };
             }
@@ -199,7 +205,7 @@ impl ModuleWalk<'_> {
         if blocking(is_dir).await? {
             return Ok(ModulePlace::Directory(canonical(path).await?));
         }
-        match from_host(&path).map(|rest| below_mount(&rest)) {
+        match from_host(&path).map(|rest| Reference::below_mount(&rest)) {
             Some(readings) if !readings.is_empty() => self.release(&readings, by).await,
             _ => Err(NeedsError::file(
                 &path,
@@ -239,9 +245,10 @@ impl ModuleWalk<'_> {
         }
         let tried: Vec<String> =
             readings.iter().map(|(reference, _)| reference.to_string()).collect();
-        let rule = match tried.is_empty() {
-            true => "its source is a path that no release can have".to_owned(),
-            false => format!("there is no such release, which {by} uses"),
+        let rule = if tried.is_empty() {
+            "its source is a path that no release can have".to_owned()
+        } else {
+            format!("there is no such release, which {by} uses")
         };
         let subject = if tried.is_empty() { by.to_owned() } else { tried.join(" or ") };
         Err(Refusal::new(Failure::Absent, subject, rule).into())

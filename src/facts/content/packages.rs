@@ -5,15 +5,15 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use crate::bounded::Bounded;
 use crate::digest::Digest;
 use crate::facts::package::VerifiedPackage;
-use crate::facts::weighed::Weighed;
 use crate::name::Repo;
 use crate::oci::Descriptor;
 
 /// How many packages are kept beside those that an inode holds, and how many bytes their trees may
 /// take.
-const RECENT_MAX: (usize, usize) = (16, 32 << 20);
+const RECENT_MAX: (usize, u64) = (16, 32 << 20);
 
 /// A repository, and digest and size of an archive in it. With the size, since a manifest that lies
 /// about it must not spoil the same archive for one that does not.
@@ -26,13 +26,14 @@ pub(super) fn key_of(repo: &Repo, archive: &Descriptor) -> PackageKey {
 /// See the module.
 pub(super) struct KnownPackages {
     held: Mutex<HashMap<PackageKey, Weak<VerifiedPackage>>>,
-    recent: Mutex<Weighed<PackageKey, Arc<VerifiedPackage>>>,
+    recent: Mutex<Bounded<PackageKey, Arc<VerifiedPackage>>>,
 }
 
 impl KnownPackages {
     pub(super) fn new() -> KnownPackages {
-        let recent = Mutex::new(Weighed::new(RECENT_MAX.0, RECENT_MAX.1));
-        KnownPackages { held: Mutex::default(), recent }
+        let weigh = |package: &Arc<VerifiedPackage>| package.members.weight() as u64;
+        let recent = Bounded::weighed(RECENT_MAX.0, RECENT_MAX.1, weigh);
+        KnownPackages { held: Mutex::default(), recent: Mutex::new(recent) }
     }
 
     pub(super) fn get(&self, key: &PackageKey) -> Option<Arc<VerifiedPackage>> {
@@ -40,7 +41,7 @@ impl KnownPackages {
             return Some(package.clone());
         }
         let package = self.held.lock().get(key)?.upgrade()?;
-        self.recent.lock().put(key.clone(), package.clone(), package.members.weight());
+        self.recent.lock().put(key.clone(), package.clone());
         Some(package)
     }
 
@@ -49,6 +50,6 @@ impl KnownPackages {
         held.retain(|_, p| p.strong_count() > 0);
         held.insert(key.clone(), Arc::downgrade(package));
         drop(held);
-        self.recent.lock().put(key, package.clone(), package.members.weight());
+        self.recent.lock().put(key, package.clone());
     }
 }

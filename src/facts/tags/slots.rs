@@ -1,18 +1,18 @@
 //! What is known of each edge: the registry's last answer and, for a while, its last refusal.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::bounded::Bounded;
 use crate::digest::Digest;
 use crate::facts::walk::Left;
 use crate::failure::{Failure, Refusal};
 use crate::name::{Platform, RepoName, Tag};
 use crate::tree::{Fact, Need};
 
-/// How many bytes of edges are held in memory, about; past it those that expired are dropped, else
-/// all. Answers stay in the store.
-const BYTES_MAX: usize = 32 << 20;
+/// How many bytes of edges are held in memory, about; past it those go that were used longest ago.
+/// Answers stay in the store.
+const BYTES_MAX: u64 = 32 << 20;
 /// What an edge takes, beside the names and the sentence in it.
 const SLOT_BYTES: usize = 1 << 10;
 /// What a name in a list takes.
@@ -102,8 +102,9 @@ pub(in crate::facts) struct TagSlot {
 }
 
 impl TagSlot {
-    /// How many bytes of memory it takes, about.
-    fn bytes(&self) -> usize {
+    /// How many bytes of memory it takes, about. One that takes more than all may counts as all, so
+    /// that it is kept alone: who asked for it is to find it.
+    fn weight(&self) -> u64 {
         let names = match self.last.as_ref().map(|last| &last.answer) {
             Some(TagAnswer::Tags(tags)) => tags.len(),
             Some(TagAnswer::Catalog(names)) => names.len(),
@@ -111,7 +112,7 @@ impl TagSlot {
             Some(TagAnswer::Binding(_) | TagAnswer::NoCatalog) | None => 0,
         };
         let sentence = self.refused.as_ref().map_or(0, |refused| refused.error.to_string().len());
-        SLOT_BYTES + names * NAME_BYTES + sentence
+        BYTES_MAX.min((SLOT_BYTES + names * NAME_BYTES + sentence) as u64)
     }
 
     /// The refusal that counts for an operation that began at `since`.
@@ -167,22 +168,24 @@ impl TagSlot {
     }
 }
 
-/// The slots of all edges, and how many bytes they take.
-#[derive(Default)]
-pub(super) struct TagSlots {
-    by_need: HashMap<Need, TagSlot>,
-    bytes: usize,
+/// The slots of the edges that were used last.
+pub(super) struct TagSlots(Bounded<Need, TagSlot>);
+
+impl Default for TagSlots {
+    fn default() -> Self {
+        TagSlots(Bounded::weighed(usize::MAX, BYTES_MAX, TagSlot::weight))
+    }
 }
 
 impl TagSlots {
-    pub(super) fn get(&self, need: &Need) -> Option<&TagSlot> {
-        self.by_need.get(need)
+    pub(super) fn get(&mut self, need: &Need) -> Option<&TagSlot> {
+        self.0.get(need)
     }
 
     /// What is known about `need`, whose answer is of the kind that `read` takes, to an operation
     /// that began at `since` and waits no longer for what it `left`.
     pub(super) fn fact<T>(
-        &self,
+        &mut self,
         need: &Need,
         since: Instant,
         left: &[Left],
@@ -204,41 +207,27 @@ impl TagSlots {
         }
     }
 
-    /// Changes the slot of `need`, which stays whatever is dropped to make room for it.
+    /// Changes the slot of `need`.
     pub(super) fn change(&mut self, need: &Need, change: impl FnOnce(&mut TagSlot)) {
-        let before = self.by_need.remove(need);
-        self.bytes -= before.as_ref().map_or(0, TagSlot::bytes);
-        let mut slot = before.unwrap_or_default();
-        change(&mut slot);
-        let bytes = slot.bytes();
-        if self.bytes + bytes > BYTES_MAX {
-            let now = Instant::now();
-            self.by_need.retain(|_, s| s.last.as_ref().is_some_and(|last| last.is_fresh(now)));
-            self.bytes = self.by_need.values().map(TagSlot::bytes).sum();
-        }
-        if self.bytes + bytes > BYTES_MAX {
-            *self = TagSlots::default();
-        }
-        self.by_need.insert(need.clone(), slot);
-        self.bytes += bytes;
+        self.0.change_or(need, TagSlot::default, change);
     }
 
     /// The `wanted` edges of which something is known.
     pub(super) fn needs(&self, wanted: impl Fn(&Need) -> bool) -> Vec<Need> {
-        self.by_need.keys().filter(|need| wanted(need)).cloned().collect()
+        self.0.iter().map(|(need, _)| need).filter(|need| wanted(need)).cloned().collect()
     }
 
     /// Makes the answers of the `wanted` edges count no more.
     pub(super) fn expire(&mut self, wanted: impl Fn(&Need) -> bool) {
-        for (need, slot) in self.by_need.iter_mut().filter(|(need, _)| wanted(need)) {
-            tracing::debug!("{need} will be asked for again");
-            self.bytes -= slot.bytes();
-            slot.refused = None;
-            if let Some(last) = &mut slot.last {
-                last.fresh = None;
+        self.0.change_all(|need, slot| {
+            if wanted(need) {
+                tracing::debug!("{need} will be asked for again");
+                slot.refused = None;
+                if let Some(last) = &mut slot.last {
+                    last.fresh = None;
+                }
             }
-            self.bytes += slot.bytes();
-        }
+        });
     }
 }
 

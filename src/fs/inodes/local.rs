@@ -41,8 +41,8 @@ impl Inodes {
         })
     }
 
-    /// Like [`Inodes::send_local`] for what was just made: what the kernel still holds of that name is
-    /// something else.
+    /// Like [`Inodes::send_local`] for what was just made: what the kernel still holds of that name
+    /// is something else.
     pub(in crate::fs) fn send_made(
         &self,
         place: DirectoryName,

@@ -1,5 +1,5 @@
-//! What is told of a provider's release before anybody enters it, so that following the links of the
-//! views costs few requests.
+//! What is told of a provider's release before anybody enters it, so that following the links of
+//! the views costs few requests.
 
 use std::ffi::OsStr;
 use std::sync::Arc;

@@ -210,8 +210,8 @@ impl DockerStore {
         let files = match failed {
             Some((path, reason)) if ambient => {
                 let warning = format!(
-                    "no Docker-style configuration file is used for credentials, because {} cannot be: {reason}; \
-                     repair or remove it",
+                    "no Docker-style configuration file is used for credentials, because {} \
+                     cannot be: {reason}; repair or remove it",
                     path.display()
                 );
                 let mut dropped = self.dropped.lock();

@@ -99,10 +99,13 @@ pub(super) fn unused(
         }
         let literal = super::fits(key, host, repo).is_some();
         let reason = match (literal || fits(key, host, repo).is_some(), used, &auth.basic) {
-            (false, ..) => match registry_of(key).is_some_and(|prefix| prefix.is_below(host)) {
-                true => "it is for another part of that registry".to_owned(),
-                false => continue,
-            },
+            (false, ..) => {
+                if registry_of(key).is_some_and(|prefix| prefix.is_below(host)) {
+                    "it is for another part of that registry".to_owned()
+                } else {
+                    continue;
+                }
+            }
             (true, _, Some(Err(reason))) => (*reason).to_owned(),
             (true, None, _) => {
                 "it holds neither auth nor identitytoken nor username and password".to_owned()

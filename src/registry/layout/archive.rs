@@ -251,9 +251,10 @@ impl Medium for LayoutArchive {
     }
 
     fn place(&self, repo: &Repo) -> Result<Repo, NotOpened> {
-        match self.repositories.contains_key(repo) {
-            true => Ok(repo.clone()),
-            false => Err(NotOpened::Missing),
+        if self.repositories.contains_key(repo) {
+            Ok(repo.clone())
+        } else {
+            Err(NotOpened::Missing)
         }
     }
 
@@ -332,14 +333,19 @@ fn place_of(member: &TarMember) -> Result<(Repo, LayoutPart), (Failure, String)>
     let refuse = |rule: String| Err((Failure::Structure, rule));
     match LayoutPart::split(&member.name) {
         Some(("", _)) => refuse(
-            "this is one image layout and no store of them; unpack it as HOST/REPOSITORY of a directory and name that \
-             with oci:DIR"
+            "this is one image layout and no store of them; unpack it as HOST/REPOSITORY of a \
+             directory and name that with oci:DIR"
                 .to_owned(),
         ),
-        Some((path, part)) => match path.split_once('/').map(|(host, name)| (host.parse(), name.parse())) {
-            Some((Ok(host), Ok(name))) => Ok((Repo { host, name }, part)),
-            _ => refuse(format!("the member {:?} lies in no HOST/REPOSITORY", member.name)),
-        },
-        None => refuse(format!("the member {:?} is no file of an image layout HOST/REPOSITORY", member.name)),
+        Some((path, part)) => {
+            match path.split_once('/').map(|(host, name)| (host.parse(), name.parse())) {
+                Some((Ok(host), Ok(name))) => Ok((Repo { host, name }, part)),
+                _ => refuse(format!("the member {:?} lies in no HOST/REPOSITORY", member.name)),
+            }
+        }
+        None => refuse(format!(
+            "the member {:?} is no file of an image layout HOST/REPOSITORY",
+            member.name
+        )),
     }
 }

@@ -18,8 +18,8 @@ use crate::failure::{Failure, Refusal};
 use crate::name::{Host, Repo, RepoName};
 use crate::oci::layout::{BLOBS, LAYOUT_FILE, LayoutPart};
 
-/// The directory in a layout that is no part of the image layout, which other tools pass over: locks,
-/// and files that are being written.
+/// The directory in a layout that is no part of the image layout, which other tools pass over:
+/// locks, and files that are being written.
 pub(super) const OWN: &str = ".tofufs";
 /// The lock of who changes `index.json`, for a moment.
 pub(super) const INDEX_LOCK: &str = "lock";

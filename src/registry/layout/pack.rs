@@ -168,10 +168,7 @@ impl Packer {
                 Some(before) => before.check(&file_name).is_ok(),
                 None => !is_there,
             };
-            match is_same {
-                true => draft.publish(&parent, &file_name).map(|()| true),
-                false => Ok(false),
-            }
+            if is_same { draft.publish(&parent, &file_name).map(|()| true) } else { Ok(false) }
         });
         match finished.await {
             Ok(true) => Ok(()),

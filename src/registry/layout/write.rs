@@ -50,9 +50,10 @@ impl Upload for RegistryLayout {
         let (repo, wanted) = (self.repo(repo), blob.clone());
         let begun = self.on_disk(move |store| {
             let writer = Writer::open(store, &repo)?;
-            match writer.holds(&wanted)? {
-                true => Ok(None),
-                false => Ok(Some((writer.draft(&wanted.digest)?, repo))),
+            if writer.holds(&wanted)? {
+                Ok(None)
+            } else {
+                Ok(Some((writer.draft(&wanted.digest)?, repo)))
             }
         });
         let Some((draft, repo)) = begun.await? else { return Ok(Uploaded::Present) };

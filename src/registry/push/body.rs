@@ -196,9 +196,10 @@ impl<'a> BodyReader<'a> {
         {
             return Err(self.differs(format!("holds {got}")));
         }
-        match self.read(self.blob.size, 1).await?.is_empty() {
-            true => Ok(()),
-            false => Err(self.differs("goes on after its end".to_owned())),
+        if self.read(self.blob.size, 1).await?.is_empty() {
+            Ok(())
+        } else {
+            Err(self.differs("goes on after its end".to_owned()))
         }
     }
 

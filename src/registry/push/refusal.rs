@@ -71,8 +71,8 @@ pub(super) fn of_fault(fault: Fault, written: &WriteSubject<'_>) -> Fault {
              credential",
         )
         .remedy(
-            "have an administrator remove the unfinished upload, or give the credential the permission to delete \
-                 (Artifactory)",
+            "have an administrator remove the unfinished upload, or give the credential the \
+             permission to delete (Artifactory)",
         );
     }
     if has(&["immutab"]) && matches!(written, WriteSubject::Manifest(_)) {
@@ -120,16 +120,19 @@ fn of_manifest(
         // Q19
         let rule = format!("{words}: the registry does not take {kind}");
         return Fault::new(Failure::Unsupported, rule).remedy(
-            "have the type added to the types that it allows (GitLab and Pulp keep such a list, Quay has \
-             ALLOWED_OCI_ARTIFACT_TYPES), or use another registry: OpenTofu reads no artifact without its type",
+            "have the type added to the types that it allows (GitLab and Pulp keep such a list, \
+             Quay has ALLOWED_OCI_ARTIFACT_TYPES), or use another registry: OpenTofu reads no \
+             artifact without its type",
         );
     }
     let unknown =
         [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
     if unknown.contains(&answer.status) || answer.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
         let rule = format!("{words}: the registry does not take {kind}");
-        return Fault::new(Failure::Unsupported, rule)
-            .remedy("use a version of the registry that knows OCI 1.1 artifacts and indexes (old Gitea does not)");
+        return Fault::new(Failure::Unsupported, rule).remedy(
+            "use a version of the registry that knows OCI 1.1 artifacts and indexes (old \
+                 Gitea does not)",
+        );
     }
     told
 }

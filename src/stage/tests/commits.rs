@@ -118,9 +118,12 @@ async fn a_commit_is_taken_up_wherever_it_was_cut_off() {
         let mut bed = Bed::new();
         bed.module("acme/network/1");
         let count = AtomicUsize::new(0);
-        bed.registry.before(move |_, _| match count.fetch_add(1, Ordering::SeqCst) == cut {
-            true => Err(failure(Failure::TimedOut)),
-            false => Ok(()),
+        bed.registry.before(move |_, _| {
+            if count.fetch_add(1, Ordering::SeqCst) == cut {
+                Err(failure(Failure::TimedOut))
+            } else {
+                Ok(())
+            }
         });
         let error = bed.refused(&path).await;
         assert_eq!(error.failure, Failure::TimedOut);

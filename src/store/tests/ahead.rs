@@ -134,11 +134,11 @@ fn what_was_written_ahead_is_taken_at_its_length_by_a_member_only() {
         scratch
     };
     let mut blob = fill(&cache.store, &blob(&bytes), 100);
-    assert_eq!(blob.take(ahead()).unwrap_err().failure, StoreFailure::Mismatch);
+    assert_eq!(blob.take(ahead()).unwrap_err().failure, Failure::Integrity);
     drop(blob);
     let mut short = fill(&cache.store, &member(1), 101);
-    assert_eq!(short.take(ahead()).unwrap_err().failure, StoreFailure::Mismatch);
-    assert_eq!(short.publish().unwrap_err().failure, StoreFailure::Mismatch);
+    assert_eq!(short.take(ahead()).unwrap_err().failure, Failure::Integrity);
+    assert_eq!(short.publish().unwrap_err().failure, Failure::Integrity);
     assert_eq!((cache.temporaries(), cache.store.usage().objects), (0, 0));
 }
 

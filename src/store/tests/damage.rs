@@ -50,7 +50,7 @@ fn a_flip_under_an_open_object_fails_the_read_and_removes_the_object() {
     let mut buf = vec![1; CHUNK];
     assert_eq!(object.read_at(&mut buf, 0).unwrap(), CHUNK, "other chunks are still good");
     let error = object.read_at(&mut buf, 2 * CHUNK as u64).unwrap_err();
-    assert_eq!(error.failure, StoreFailure::Corrupt);
+    assert_eq!(error.failure, Failure::Damaged);
     assert!(error.to_string().contains(&key.to_string()), "{error}");
     assert!(buf.iter().all(|b| *b == 0), "no wrong byte is left in the buffer");
     assert!(
@@ -81,7 +81,7 @@ fn a_small_blob_that_changed_is_noticed_at_opening_and_by_a_whole_check() {
     let again = cache.again();
     let object = put(&again, &key, &bytes);
     overwrite(&cache.file(&key), &content(1000, 5));
-    assert_eq!(object.verify_whole().unwrap_err().failure, StoreFailure::Corrupt);
+    assert_eq!(object.verify_whole().unwrap_err().failure, Failure::Damaged);
 }
 
 fn overwrite_fresh(path: &Path, bytes: &[u8]) {
@@ -114,7 +114,7 @@ fn a_file_cut_short_while_open_fails_the_read() {
     let bytes = content(3 * CHUNK, 7);
     let object = put(&cache.store, &blob(&bytes), &bytes);
     overwrite(&cache.file(&blob(&bytes)), &bytes[..CHUNK]);
-    assert_eq!(object.read_all().unwrap_err().failure, StoreFailure::Corrupt);
+    assert_eq!(object.read_all().unwrap_err().failure, Failure::Damaged);
 }
 
 /// O10
@@ -209,9 +209,10 @@ fn a_partial_file_made_by_somebody_else_is_replaced() {
     let victim = cache.dir.path().join("victim");
     std::fs::write(&victim, "precious").unwrap();
     for hard in [false, true] {
-        match hard {
-            true => std::fs::hard_link(&victim, cache.partial(&key)).unwrap(),
-            false => symlink(&victim, cache.partial(&key)).unwrap(),
+        if hard {
+            std::fs::hard_link(&victim, cache.partial(&key)).unwrap();
+        } else {
+            symlink(&victim, cache.partial(&key)).unwrap();
         }
         drop(put(&cache.store, &key, &bytes));
         assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
@@ -226,7 +227,7 @@ fn a_cache_directory_that_others_could_write_is_refused() {
     let path = dir.path().join("cache");
     let refused = |path: &Path| {
         let error = Store::open(StoreOptions { dir: path.to_owned(), limit: BIG }).unwrap_err();
-        assert_eq!(error.failure, StoreFailure::Unsafe, "{error}");
+        assert_eq!(error.failure, Failure::Io, "{error}");
         assert!(
             error.remedy.is_some() && error.to_string().contains(path.to_str().unwrap()),
             "{error}"
@@ -245,7 +246,7 @@ fn a_cache_directory_that_others_could_write_is_refused() {
     drop(open(&path, BIG));
     mode(&path.join("v1"), 0o755);
     let error = Store::open(StoreOptions { dir: path.clone(), limit: BIG }).unwrap_err();
-    assert_eq!(error.failure, StoreFailure::Unsafe);
+    assert_eq!(error.failure, Failure::Io);
     mode(&path.join("v1"), 0o700);
     symlink(&path, dir.path().join("link")).unwrap();
     refused(&dir.path().join("link"));
@@ -284,7 +285,7 @@ fn bytes_behind_the_content_are_not_read_and_fail_a_whole_check() {
             overwrite(&cache.file(&key), &[&bytes[..], b"more"].concat());
             assert_eq!(object.read_all().unwrap(), bytes);
             let error = object.verify_whole().unwrap_err();
-            assert_eq!(error.failure, StoreFailure::Corrupt);
+            assert_eq!(error.failure, Failure::Damaged);
             assert!(error.to_string().contains("length"), "{error}");
         }
     }
@@ -321,7 +322,7 @@ fn what_was_checked_whole_is_checked_again_once_it_was_touched() {
         overwrite(&cache.file(&key), &flipped);
     }
     assert!(!object.is_whole());
-    assert_eq!(object.make_sure_whole().unwrap_err().failure, StoreFailure::Corrupt);
+    assert_eq!(object.make_sure_whole().unwrap_err().failure, Failure::Damaged);
     assert!(!object.is_whole());
 }
 
@@ -335,8 +336,8 @@ fn a_disk_that_returns_other_bytes_than_it_was_given_is_not_believed() {
         fill.write(&bytes).unwrap();
         std::fs::write(cache.partial(&key), &other).unwrap();
         match fill.publish() {
-            Ok(object) => assert_eq!(object.read_all().unwrap_err().failure, StoreFailure::Corrupt),
-            Err(error) => assert_eq!(error.failure, StoreFailure::Mismatch),
+            Ok(object) => assert_eq!(object.read_all().unwrap_err().failure, Failure::Damaged),
+            Err(error) => assert_eq!(error.failure, Failure::Integrity),
         }
         assert!(cache.store.get(&key).unwrap().is_none());
         assert_eq!(put(&cache.store, &key, &bytes).read_all().unwrap(), bytes);

@@ -157,11 +157,11 @@ fn on_a_full_disk_old_objects_go_then_memory_serves_then_there_is_no_space() {
     let mut wrong = fill(&store, &blob(&c), c.len());
     wrong.write(&c[1..]).unwrap();
     wrong.write(&c[..1]).unwrap();
-    assert_eq!(wrong.publish().unwrap_err().failure, StoreFailure::Mismatch);
+    assert_eq!(wrong.publish().unwrap_err().failure, Failure::Integrity);
     let mut huge = fill(&store, &blob(b"huge"), memory::MEMORY_MAX as usize + 1);
     let error = huge.write(&content(2_000_000, 4)).unwrap_err();
-    assert_eq!(error.failure, StoreFailure::NoSpace);
-    assert_eq!(error.errno, Some(rustix::io::Errno::NOSPC.raw_os_error()));
+    assert_eq!(error.failure, Failure::NoSpace);
+    assert!(error.rule.contains("No space left"), "{error}");
     drop(huge);
     assert_eq!(on_disk.read_all().unwrap(), b);
     drop(on_disk);
@@ -181,13 +181,13 @@ fn on_a_full_disk_what_was_written_ahead_goes_before_anything_else() {
     let object = put(&store, &blob(&new), &new);
     assert!(object.fd().is_some(), "it is on the disk");
     assert!(file(&dir, &blob(&old)).exists(), "for which nothing was evicted");
-    assert_eq!(ahead.write(b"more").unwrap_err().failure, StoreFailure::NoSpace);
+    assert_eq!(ahead.write(b"more").unwrap_err().failure, Failure::NoSpace);
     let mut member_fill = fill(&store, &member(1), 1_300_000);
-    assert_eq!(member_fill.take(ahead).unwrap_err().failure, StoreFailure::NoSpace);
+    assert_eq!(member_fill.take(ahead).unwrap_err().failure, Failure::NoSpace);
     drop(member_fill);
     // Nothing goes for the sake of what is written ahead.
     let mut ahead = store.scratch().unwrap();
-    assert_eq!(ahead.write(&content(2_000_000, 4)).unwrap_err().failure, StoreFailure::NoSpace);
+    assert_eq!(ahead.write(&content(2_000_000, 4)).unwrap_err().failure, Failure::NoSpace);
     assert!(file(&dir, &blob(&old)).exists());
     drop(ahead);
     assert_eq!(std::fs::read_dir(dir.join("v1/tmp")).unwrap().count(), 0);
@@ -226,7 +226,7 @@ fn on_a_disk_that_became_read_only_the_cache_is_read_and_the_rest_served_from_me
         let object = put(&store, &blob(&b), &b);
         assert_eq!((object.fd().is_none(), object.read_all().unwrap()), (true, b.clone()));
         assert_eq!(store.edge("e").unwrap(), b"v");
-        assert_eq!(store.put_edge("f", b"v").unwrap_err().failure, StoreFailure::Io);
+        assert_eq!(store.put_edge("f", b"v").unwrap_err().failure, Failure::Io);
         assert!(store.space().unwrap().total >= 4 << 20);
     }
 }

@@ -84,17 +84,17 @@ fn wrong_bytes_are_never_published() {
         let mut fill = fill(&cache.store, &key, bytes.len());
         fill.write(wrong).unwrap();
         let error = fill.publish().unwrap_err();
-        assert_eq!(error.failure, StoreFailure::Mismatch);
+        assert_eq!(error.failure, Failure::Integrity);
         assert!(error.to_string().contains(&key.to_string()), "{error}");
         assert!(cache.store.get(&key).unwrap().is_none());
         assert_eq!(cache.temporaries(), 0, "what mismatched is not resumed");
     }
     let mut short = fill(&cache.store, &member(1), bytes.len());
     short.write(&bytes[..CHUNK]).unwrap();
-    assert_eq!(short.publish().unwrap_err().failure, StoreFailure::Mismatch);
+    assert_eq!(short.publish().unwrap_err().failure, Failure::Integrity);
     let mut fill = fill(&cache.store, &key, bytes.len());
     fill.write(&bytes).unwrap();
-    assert_eq!(fill.write(b"x").unwrap_err().failure, StoreFailure::Mismatch);
+    assert_eq!(fill.write(b"x").unwrap_err().failure, Failure::Integrity);
     drop(fill);
     assert_eq!(cache.temporaries(), 0);
 }
@@ -150,7 +150,7 @@ fn garbage_in_a_partial_file_is_never_published_and_costs_at_most_one_mismatch()
         resumed.write(&bytes[taken_over..]).unwrap();
         let published = resumed.publish();
         if !bytes.starts_with(&found[..taken_over]) {
-            assert_eq!(published.unwrap_err().failure, StoreFailure::Mismatch);
+            assert_eq!(published.unwrap_err().failure, Failure::Integrity);
             assert_eq!(put(&cache.store, &key, &bytes).read_all().unwrap(), bytes);
         } else {
             assert_eq!(published.unwrap().read_all().unwrap(), bytes);

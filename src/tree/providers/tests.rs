@@ -77,10 +77,8 @@ impl KnownFacts for Table {
     }
 
     fn binding(&self, repo: &Repo, tag: &Tag) -> Fact<(), &'static str> {
-        match self.bound.contains(&format!("{}:{tag}", repo.name).as_str()) {
-            true => Fact::Is(()),
-            false => Fact::Failed("offline"),
-        }
+        let is_bound = self.bound.contains(&format!("{}:{tag}", repo.name).as_str());
+        if is_bound { Fact::Is(()) } else { Fact::Failed("offline") }
     }
 
     fn is_confirmed(&self, _: &Need) -> bool {

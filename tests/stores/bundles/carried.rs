@@ -6,37 +6,16 @@ use super::*;
 #[test]
 fn a_bundle_says_where_its_providers_are_wherever_it_is_copied() {
     let bed = Bed::new();
-    bed.write("lock.hcl", &lock_file(&PLATFORMS));
-    let words = [&["--lock-file", "lock.hcl", "-o", "oci-archive:b.tar"], &MIRROR[..]].concat();
-    bed.bundle(&words);
-    let whole = fs::read(bed.path("b.tar")).unwrap();
-    bed.bundle(&words);
-    bed.bundle(
-        &[&["--lock-file", "lock.hcl", "-o", "oci-archive:again.tar"], &MIRROR[..]].concat(),
-    );
-    assert!(
-        fs::read(bed.path("b.tar")).unwrap() == whole
-            && fs::read(bed.path("again.tar")).unwrap() == whole
-    );
-    let copy = |words: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tofufs"));
-        command
-            .current_dir(bed.dir.path())
-            .env_clear()
-            .env("HOME", bed.path("home"))
-            .arg("copy")
-            .args(words);
-        finish(&mut command)
-    };
-    copy(&["oci-archive:b.tar", "oci:store"]);
-    copy(&["oci:store", "oci-archive:c.tar"]);
+    let whole = bundled(&bed, "b.tar");
+    assert!(bundled(&bed, "b.tar") == whole && bundled(&bed, "again.tar") == whole);
+    tofufs(&bed, &["copy", "oci-archive:b.tar", "oci:store"]);
+    tofufs(&bed, &["copy", "oci:store", "oci-archive:c.tar"]);
     assert!(fs::read(bed.path("c.tar")).unwrap() == whole);
     for source in ["oci-archive:b.tar", "oci:store", "oci-archive:c.tar"] {
         let (code, found) = bed.verify(&[source, "--lock-file", "lock.hcl"]);
         assert!(code == Some(0) && found["lacking"] == Value::Array(vec![]), "{source}: {found}");
         let Some(mount) = bed.mount(source) else { return };
-        let hello = mount.join("plugins/registry.opentofu.org/acme/hello/0.1.0/linux_amd64");
-        assert!(hello.join("terraform-provider-hello_v0.1.0").is_file(), "{source}");
+        assert!(mount.join(HELLO).is_file(), "{source}");
         // Others that are given count alone.
         let other =
             ["--oci-mirror", "reg.example/x/${type}", "--include", "registry.opentofu.org/acme/*"];
@@ -49,42 +28,27 @@ fn a_bundle_says_where_its_providers_are_wherever_it_is_copied() {
     }
     // From one bundle into another, nothing is said anew.
     let from = format!("oci-archive:{}", bed.path("b.tar").display());
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tofufs"));
-    command.current_dir(bed.dir.path()).env_clear().env("HOME", bed.path("home"));
-    command.args([
-        "bundle",
-        "--offline",
-        "--lock-file",
-        "lock.hcl",
-        "--from",
-        &from,
-        "-o",
-        "oci-archive:d.tar",
-    ]);
-    finish(&mut command);
+    let read = ["--offline", "--lock-file", "lock.hcl", "--from", &from];
+    tofufs(&bed, &[&["bundle", "-o", "oci-archive:d.tar"], &read[..]].concat());
     assert!(fs::read(bed.path("d.tar")).unwrap() == whole);
-    // Into a cache, and out of it when the bundle is gone: what it said is remembered.
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tofufs"));
-    command.current_dir(bed.dir.path()).env_clear().env("HOME", bed.path("home"));
-    command.args([
-        "pull",
-        "--offline",
-        "--lock-file",
-        "lock.hcl",
-        "--platform",
-        "linux_amd64",
-        "--from",
-        &from,
-    ]);
-    finish(command.args(["--cache-dir", "pulled"]));
+}
+
+#[test]
+fn a_cache_remembers_what_a_bundle_said_and_a_registry_is_not_told_it() {
+    let bed = Bed::new();
+    bundled(&bed, "b.tar");
+    let from = format!("oci-archive:{}", bed.path("b.tar").display());
+    let read = ["--offline", "--lock-file", "lock.hcl", "--from", &from];
+    let kept = ["pull", "--platform", "linux_amd64", "--cache-dir", "pulled"];
+    tofufs(&bed, &[&kept, &read[..]].concat());
     let options =
         Options::new().args(["--offline", "--platform", "linux_amd64"]).cache(bed.path("pulled"));
     let Some(mount) = Mount::start(&[HOST], options) else { return };
-    let hello = mount.join("plugins/registry.opentofu.org/acme/hello/0.1.0/linux_amd64");
-    assert!(hello.join("terraform-provider-hello_v0.1.0").is_file());
+    assert!(mount.join(HELLO).is_file());
     // A registry has releases alone, and modules have no providers.
     if let Some(registry) = DockerRegistry::start(Access::Anybody, false) {
-        copy(&["--plain-http", &registry.host(), "oci:store", &registry.host()]);
+        let host = registry.host();
+        tofufs(&bed, &["copy", "--plain-http", &host, "oci-archive:b.tar", &host]);
         let storage = tree(registry.dir());
         assert!(!storage.iter().any(|(path, bytes)| {
             path.to_str().unwrap().contains("providers.json")
@@ -93,9 +57,14 @@ fn a_bundle_says_where_its_providers_are_wherever_it_is_copied() {
     }
     bed.bundle(&[&[&format!("{HOST}/acme/net:1.0.0"), "-o", "oci:modules"], &MIRROR[..]].concat());
     assert!(!bed.path("modules").join(SAYS).exists());
-    // A flipped bit in it is found, and what is no such document is refused.
-    let at = whole.windows(8).position(|w| w == b"\"rules\":").unwrap();
-    let mut damaged = whole.clone();
+}
+
+#[test]
+fn what_a_bundle_says_is_checked() {
+    let bed = Bed::new();
+    let mut damaged = bundled(&bed, "b.tar");
+    tofufs(&bed, &["copy", "oci-archive:b.tar", "oci:store"]);
+    let at = damaged.windows(8).position(|w| w == b"\"rules\":").unwrap();
     damaged[at + 2] ^= 1;
     fs::write(bed.path("b.tar"), damaged).unwrap();
     fs::write(bed.path("store").join(SAYS), "{\"rules\":[{}]}").unwrap();
@@ -106,6 +75,24 @@ fn a_bundle_says_where_its_providers_are_wherever_it_is_copied() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(1) && said.contains(SAYS), "{said}");
     }
+}
+
+/// Where a mount shows the provider of the lock file.
+const HELLO: &str = "plugins/registry.opentofu.org/acme/hello/0.1.0/linux_amd64/\
+                     terraform-provider-hello_v0.1.0";
+
+/// The bytes of the bundle `name` of what a lock file holds.
+fn bundled(bed: &Bed, name: &str) -> Vec<u8> {
+    bed.write("lock.hcl", &lock_file(&PLATFORMS));
+    let output = format!("oci-archive:{name}");
+    bed.bundle(&[&["--lock-file", "lock.hcl", "-o", &output], &MIRROR[..]].concat());
+    fs::read(bed.path(name)).unwrap()
+}
+
+fn tofufs(bed: &Bed, words: &[&str]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tofufs"));
+    command.current_dir(bed.dir.path()).env_clear().env("HOME", bed.path("home")).args(words);
+    finish(&mut command);
 }
 
 /// By a rule that cannot be read backwards, and where two bundles become one.

@@ -73,28 +73,34 @@ impl<T, E> Fact<T, E> {
 }
 
 #[test]
-fn edges_in_memory_are_bounded_by_their_bytes() {
-    let repo =
-        |n: usize| Repo { host: "a.b".parse().unwrap(), name: format!("n{n}").parse().unwrap() };
-    let later = Instant::now() + Duration::from_secs(60);
-    let tags = TagAnswer::Tags(Arc::new(vec!["1".parse().unwrap(); BYTES_MAX / NAME_BYTES / 4]));
-    let list = Confirmed::now(tags, Duration::from_secs(60));
+fn of_edges_in_memory_those_give_way_that_were_used_longest_ago_and_no_others() {
+    let need = |n: usize| {
+        Need::Tags(Repo { host: "a.b".parse().unwrap(), name: format!("n{n}").parse().unwrap() })
+    };
+    let list = |names: usize| {
+        let tags = TagAnswer::Tags(Arc::new(vec!["1".parse().unwrap(); names]));
+        TagSlot { last: Some(Confirmed::now(tags, Duration::from_secs(60))), refused: None }
+    };
+    let known = |slots: &TagSlots, upto: usize| {
+        let has = |n: &usize| slots.0.iter().any(|(kept, _)| *kept == need(*n));
+        (0..upto).filter(has).collect::<Vec<_>>()
+    };
+    let all = BYTES_MAX as usize / NAME_BYTES;
     let mut slots = TagSlots::default();
-    for n in 0..3 {
-        slots.change(&Need::Tags(repo(n)), |slot| slot.last = Some(list.clone()));
+    for n in 0..4 {
+        slots.change(&need(n), |slot| *slot = list(all / 5));
     }
-    for n in 3..2 * BYTES_MAX / SLOT_BYTES {
-        slots.change(&Need::Tags(repo(n)), |slot| slot.refused = refused(Failure::Absent, later));
-        assert!(slots.bytes <= BYTES_MAX && slots.get(&Need::Tags(repo(n))).is_some());
-    }
-    assert!(
-        (0..3).all(|n| slots.get(&Need::Tags(repo(n))).is_some()),
-        "absences go before answers that count"
-    );
-    for n in 0..6 {
-        slots.change(&Need::Tags(repo(n)), |slot| slot.last = Some(list.clone()));
-        assert!(slots.bytes <= BYTES_MAX && slots.get(&Need::Tags(repo(n))).is_some());
-    }
+    assert!(slots.get(&need(0)).is_some());
+    slots.change(&need(4), |slot| *slot = list(all / 5));
+    assert_eq!(known(&slots, 5), [0, 2, 3, 4], "the table is full of answers that count");
     slots.expire(|_| true);
-    assert_eq!(slots.bytes, slots.by_need.values().map(TagSlot::bytes).sum::<usize>());
+    assert_eq!(known(&slots, 5), [0, 2, 3, 4], "none goes that is only to be asked for again");
+
+    slots.change(&need(5), |slot| *slot = list(2 * all));
+    assert_eq!(known(&slots, 6), [5], "what is too large is found by who asked for it");
+    let until = Instant::now() + Duration::from_secs(60);
+    for n in 6..9 {
+        slots.change(&need(n), |slot| slot.refused = refused(Failure::Absent, until));
+    }
+    assert_eq!(known(&slots, 9), [6, 7, 8]);
 }

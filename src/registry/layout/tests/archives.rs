@@ -44,12 +44,12 @@ impl Tar {
     /// one.
     fn file(self, name: &str, bytes: &[u8]) -> Tar {
         let size = bytes.len() as u64;
-        match name.len() > 100 {
-            true => self
-                .pax(&[("path", name)])
+        if name.len() > 100 {
+            self.pax(&[("path", name)])
                 .header(&header("short", EntryType::Regular, size))
-                .content(bytes),
-            false => self.header(&header(name, EntryType::Regular, size)).content(bytes),
+                .content(bytes)
+        } else {
+            self.header(&header(name, EntryType::Regular, size)).content(bytes)
         }
     }
 
