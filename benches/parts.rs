@@ -36,9 +36,10 @@ struct Size {
 }
 
 fn main() -> Outcome<()> {
-    let size = match std::env::args().any(|argument| argument == "--bench") {
-        true => Size { entries: 10_000, bytes: 128 << 20, rounds: 9 },
-        false => Size { entries: 100, bytes: 1 << 20, rounds: 1 },
+    let size = if std::env::args().any(|argument| argument == "--bench") {
+        Size { entries: 10_000, bytes: 128 << 20, rounds: 9 }
+    } else {
+        Size { entries: 100, bytes: 1 << 20, rounds: 1 }
     };
     println!("{:<52} {:>14} {:>14}", "part (median)", "tofufs", "plain");
     index(&size)?;

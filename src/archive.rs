@@ -23,6 +23,7 @@ mod index;
 mod names;
 mod read;
 mod stream;
+mod tarball;
 mod window;
 mod write;
 
@@ -33,6 +34,7 @@ pub use hashes::{Hashes, hashes};
 pub use index::index;
 pub use read::{extract, inflate};
 pub use stream::{Entries, Streamed, Upcoming};
+pub use tarball::{TarEntryKind, TarVisit, tarball};
 pub use write::{ArchiveOutput, EntryContents, WrittenArchive, ZipEntry, write};
 
 use crate::digest::Hasher;

@@ -8,6 +8,7 @@ pub mod graph;
 pub mod hashes;
 pub mod mirror;
 pub mod needs;
+pub mod origin;
 pub mod select;
 pub mod verify;
 

@@ -19,6 +19,7 @@ pub mod lockfile;
 pub mod mapping;
 pub mod members;
 pub mod metrics;
+pub mod module_registry;
 pub mod moment;
 pub mod name;
 pub mod oci;

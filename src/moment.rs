@@ -1,7 +1,7 @@
 //! Points in time as people and programs read them: UTC, by the Gregorian calendar.
 
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 const DAY: u64 = 86_400;
 /// The last second of the year 9999, the last that RFC 3339 can write.
@@ -23,6 +23,16 @@ impl Moment {
         Moment::at(
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs(),
         )
+    }
+
+    /// The seconds since the beginning of 1970.
+    pub fn seconds(self) -> u64 {
+        self.0
+    }
+
+    /// How long it was after `earlier`; no time where it was before.
+    pub fn since(self, earlier: Moment) -> Duration {
+        Duration::from_secs(self.0.saturating_sub(earlier.0))
     }
 
     /// Its day, as `2026-11-29`.

@@ -7,6 +7,7 @@
 mod address;
 mod claim;
 mod constraints;
+mod module;
 mod newest;
 pub mod path;
 mod provider;
@@ -20,6 +21,7 @@ use std::str::FromStr;
 pub use address::{Address, AddressError};
 pub use claim::ClaimTag;
 pub use constraints::{ConstraintError, Constraints};
+pub use module::ModuleAddr;
 pub use newest::no_such_tag;
 pub use provider::{ProviderAddr, Version, ZipName};
 pub use range::VersionRange;
@@ -304,6 +306,17 @@ impl Repo {
 impl fmt::Display for Repo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.host, self.name)
+    }
+}
+
+impl FromStr for Repo {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text.split_once('/') {
+            Some((host, name)) => Ok(Repo { host: host.parse()?, name: name.parse()? }),
+            None => refuse(text, "a repository (HOST/NAME)"),
+        }
     }
 }
 

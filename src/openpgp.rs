@@ -107,6 +107,7 @@ pub fn verify(
             return Err(OpenPgpError("it holds too many signatures".to_owned()).into());
         }
         match Signature::read(body)
+            .and_then(|signature| signature.check_accepted().map(|()| signature))
             .map_err(SignatureRefusal::from)
             .and_then(|signature| certificate::signer_of(document, &signature, certificates, now))
         {

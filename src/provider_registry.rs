@@ -8,7 +8,6 @@
 //! Tokens go to the host and to the services address that its discovery names; whatever documents
 //! name beside that (checksums, signatures, zips) is fetched without one, over https.
 
-mod discovery;
 mod download;
 mod release;
 mod signature;
@@ -24,15 +23,17 @@ use url::Url;
 use crate::failure::{Failure, Refusal, Subject};
 use crate::name::{Host, ProviderAddr, RepoName, Version};
 use crate::registry::Asker;
-use crate::registry::credentials::{HostToken, HostTokens};
+use crate::registry::credentials::HostTokens;
+use crate::registry::discovery::{self, DiscoveredService, WantedService, discover};
 use crate::registry::service_host::ServiceHost;
 use crate::registry::transport::Transport;
-use discovery::ProviderService;
 
 pub use crate::artifact::{ReleaseSums, SignatureOutcome, SignaturePolicy};
 pub use release::VerifiedRelease;
 pub use source::ProviderSource;
 pub use versions::OfferedVersion;
+
+const SERVICE: WantedService = WantedService { key: "providers.v1", what: "provider registry" };
 
 /// One provider registry.
 pub struct ProviderRegistry {
@@ -40,8 +41,8 @@ pub struct ProviderRegistry {
     services: ServiceHost,
     tokens: Arc<HostTokens>,
     /// Where the provider registry lies, where somebody said it.
-    forced: Option<Url>,
-    discovered: OnceCell<ProviderService>,
+    stated: Option<Url>,
+    discovered: OnceCell<DiscoveredService>,
 }
 
 impl ProviderRegistry {
@@ -62,7 +63,7 @@ impl ProviderRegistry {
             host: host.clone(),
             services,
             tokens,
-            forced: None,
+            stated: None,
             discovered: OnceCell::new(),
         })
     }
@@ -76,9 +77,9 @@ impl ProviderRegistry {
         self,
         services: &BTreeMap<String, String>,
     ) -> Result<ProviderRegistry, Refusal> {
-        let forced = discovery::forced(&self, services)?;
-        let host = self.services.stated_at(&forced);
-        Ok(ProviderRegistry { forced: Some(forced), services: host, ..self })
+        let stated = discovery::stated(&self.services, &self.host, services, SERVICE)?;
+        let services = self.services.stated_at(&stated);
+        Ok(ProviderRegistry { stated: Some(stated), services, ..self })
     }
 
     /// Its name.
@@ -86,8 +87,17 @@ impl ProviderRegistry {
         &self.host
     }
 
-    async fn token(&self) -> Result<Option<HostToken>, Refusal> {
-        self.tokens.find(&self.host).await.map_err(|e| Refusal::new(Failure::Denied, &self.host, e))
+    /// Asks once; a failure is not kept.
+    async fn service(&self) -> Result<&DiscoveredService, Refusal> {
+        let found = async || match self.stated.clone() {
+            Some(base) => {
+                let token = self.tokens.find(&self.host).await;
+                let token = token.map_err(|e| Refusal::new(Failure::Denied, &self.host, e))?;
+                Ok(DiscoveredService { base, token })
+            }
+            None => discover(&self.services, &self.host, &self.tokens, SERVICE).await,
+        };
+        self.discovered.get_or_try_init(found).await
     }
 }
 

@@ -14,6 +14,7 @@ mod connection;
 pub mod connections;
 pub mod credentials;
 pub mod decorate;
+pub mod discovery;
 mod gate;
 mod greeting;
 pub mod layout;

@@ -9,6 +9,7 @@
 //! the release, and only if it is what was sealed.
 
 mod blob;
+pub mod directory;
 mod early;
 mod error;
 mod ignore;
@@ -19,6 +20,7 @@ pub mod push;
 mod remove;
 mod roots;
 mod tree;
+pub mod unpack;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -413,7 +415,7 @@ impl Stage {
             RootTarget::Release(repo, tag) => {
                 self.destination(&repo)?;
                 let destined = Destined { repo, tags: vec![tag], annotations };
-                vec![plan::directory(dir, &subject, destined, &self.workshop)?]
+                vec![directory::plan(dir, &subject, destined, &self.workshop)?]
             }
             RootTarget::Mirror(address) => {
                 let Some(repo) = self.mapped(&address) else {

@@ -34,10 +34,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "provider_registry",
         &[
-            "bounded", "failure", "digest", "name", "oci", "artifact", "mapping", "openpgp",
-            "registry",
+            "bounded", "failure", "digest", "name", "oci", "artifact", "mapping", "moment",
+            "openpgp", "registry",
         ],
     ),
+    ("module_registry", &["failure", "name", "registry"]),
     ("store", &["bounded", "disk", "metrics", "failure", "digest", "name", "members"]),
     ("archive", VALUES),
     ("local", &["disk", "name"]),
@@ -67,6 +68,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "members",
             "mapping",
             "lockfile",
+            "moment",
             "registry",
             "provider_registry",
             "store",
@@ -100,6 +102,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "tree",
             "registry",
             "provider_registry",
+            "module_registry",
             "store",
             "archive",
             "local",
@@ -142,10 +145,10 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustls_native_certs", &["registry"]),
     ("semver", &["name"]),
     ("sha2", &["digest"]),
-    ("tar", &["registry"]),
+    ("tar", &["archive", "registry"]),
     ("toml", &["cli"]),
     ("tracing_subscriber", &["cli"]),
-    ("url", &["registry", "provider_registry", "cli"]),
+    ("url", &["registry", "provider_registry", "module_registry", "cli"]),
 ];
 
 /// Calls, and the files (or directories of files) in which they belong. `rustix` on a held

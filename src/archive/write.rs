@@ -349,8 +349,7 @@ impl<'a> ZipWriter<'a> {
 /// The data of a large file, on its way through the compressor.
 struct Large<'a, 'b> {
     archive: &'b ZipWriter<'a>,
-    /// Undecided until the first piece is there.
-    compress: Option<Option<Compress>>,
+    packing: Packing,
     out: Vec<u8>,
     at: u64,
     start: u64,
@@ -363,7 +362,7 @@ impl<'a, 'b> Large<'a, 'b> {
     fn new(archive: &'b ZipWriter<'a>, start: u64) -> Self {
         Large {
             archive,
-            compress: None,
+            packing: Packing::Undecided,
             out: Vec::with_capacity(PIECE),
             at: start,
             start,
@@ -378,16 +377,19 @@ impl<'a, 'b> Large<'a, 'b> {
         self.size += bytes.len() as u64;
         self.crc.update(bytes);
         self.hasher.update(bytes);
-        match self.compress.get_or_insert_with(|| compressor(bytes)) {
-            None => self.write(bytes),
-            Some(_) => self.deflate(bytes, FlushCompress::None),
+        if let Packing::Undecided = self.packing {
+            self.packing = Packing::of(bytes);
+        }
+        match self.packing {
+            Packing::Deflated(_) => self.deflate(bytes, FlushCompress::None),
+            _ => self.write(bytes),
         }
     }
 
     fn deflate(&mut self, mut bytes: &[u8], flush: FlushCompress) -> Result<(), ArchiveError> {
         let broken = || ArchiveError::write(io::Error::other("the compressor failed"));
         loop {
-            let Some(Some(compress)) = &mut self.compress else { return Ok(()) };
+            let Packing::Deflated(compress) = &mut self.packing else { return Ok(()) };
             let before = compress.total_in();
             let status =
                 compress.compress_vec(bytes, &mut self.out, flush).map_err(|_| broken())?;
@@ -416,7 +418,7 @@ impl<'a, 'b> Large<'a, 'b> {
     /// What the headers say, and where the data ends.
     fn finish(mut self) -> Result<(Data, u64), ArchiveError> {
         self.deflate(&[], FlushCompress::Finish)?;
-        let method = if matches!(self.compress, Some(Some(_))) { DEFLATE } else { STORED };
+        let method = if matches!(self.packing, Packing::Deflated(_)) { DEFLATE } else { STORED };
         let compressed = self.at - self.start;
         let data =
             Data { method, crc32: self.crc.finalize(), compressed, sum: self.hasher.finish() };
@@ -424,15 +426,24 @@ impl<'a, 'b> Large<'a, 'b> {
     }
 }
 
-/// A compressor for data that begins with `first`; none where deflate gains less than a sixteenth
-/// on it.
-fn compressor(first: &[u8]) -> Option<Compress> {
-    let mut probe = libdeflater::Compressor::new(libdeflater::CompressionLvl::default());
-    let mut room = vec![0; first.len() - first.len() / 16];
-    probe
-        .deflate_compress(first, &mut room)
-        .ok()
-        .map(|_| Compress::new(Compression::new(LEVEL), false))
+/// How the data of a large file is written.
+enum Packing {
+    /// The first piece is not there yet.
+    Undecided,
+    Stored,
+    Deflated(Compress),
+}
+
+impl Packing {
+    /// That of data which begins with `first`: stored where deflate gains less than a sixteenth.
+    fn of(first: &[u8]) -> Packing {
+        let mut probe = libdeflater::Compressor::new(libdeflater::CompressionLvl::default());
+        let mut room = vec![0; first.len() - first.len() / 16];
+        match probe.deflate_compress(first, &mut room) {
+            Ok(_) => Packing::Deflated(Compress::new(Compression::new(LEVEL), false)),
+            Err(_) => Packing::Stored,
+        }
+    }
 }
 
 /// Reads until `buf` is full or the source ends.

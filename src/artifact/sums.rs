@@ -54,6 +54,11 @@ impl ReleaseSums {
         self.identity
     }
 
+    /// The digests of all its files, in the order of their names.
+    pub fn all(&self) -> impl Iterator<Item = Digest> + '_ {
+        self.lines.values().copied()
+    }
+
     /// The digest of the file that has exactly this name.
     pub fn of(&self, name: &str) -> Option<Digest> {
         self.lines.get(name).copied()

@@ -15,6 +15,7 @@ pub mod copy;
 pub mod examples;
 pub mod export;
 pub mod mapping;
+pub mod metrics;
 pub mod mirror;
 pub mod providers;
 pub mod push;
@@ -29,10 +30,10 @@ use clap_complete::Shell;
 use self::config::ConfigArgs;
 use self::examples::{CACHE_EXAMPLES, DOCTOR_EXAMPLES, EXAMPLES, MOUNT_EXAMPLES};
 use self::mapping::MappingArgs;
+use self::metrics::MetricsAddress;
 use self::providers::ProviderArgs;
 use self::tofurc::TofurcArgs;
 use super::account::Account;
-use super::metrics::MetricsAddress;
 use super::quantity::{Size, Span};
 use crate::archive::Limits;
 use crate::name::Host;
@@ -396,7 +397,7 @@ pub struct LikeArgs {
 }
 
 /// How a registry is reached, logged in to and waited for.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Registries")]
 pub struct ReachArgs {
     /// How long an operation waits without progress before it fails with ETIMEDOUT
@@ -452,7 +453,7 @@ pub struct StorageArgs {
 }
 
 /// How large archives may be.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Archives")]
 pub struct ArchiveArgs {
     /// Refuse packages that are larger than this

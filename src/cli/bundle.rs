@@ -109,7 +109,8 @@ fn bundle(args: &BundleArgs, environment: &DirectoryEnvironment) -> Result<(), C
     let shown = output.to_string();
     let place = BundlePlace::of(output)?;
     let inputs = needed::inputs(&args.needs, &[], environment)?;
-    let registries = Registries::for_command(&args.reading, environment)?;
+    let registries =
+        Registries::for_command(&args.reading, environment)?.of_platforms(&inputs.platforms);
     let mapping = needed::mapping(&args.needs, &registries)?;
     let destination = BundleDestination::open(&place, args.dry_run)?;
     let mut progress = progress("bundled")?;

@@ -26,7 +26,7 @@ use super::source::SourceSetting;
 use super::staging;
 use super::status;
 use super::tofurc::mount_mapping::MountMapping;
-use super::{allocator, background, mapping, signatures, state};
+use super::{allocator, background, mapping, origins, state};
 use crate::facts::{self, Facts, FailingSource, RegistryKind};
 use crate::fs::plugin_cache::{self, PluginCache};
 use crate::fs::{self, Fs};
@@ -282,7 +282,7 @@ fn file_system(
         deadline: settings.network.deadline,
         limits: settings.limits,
         providers: settings.providers.options(&mapping, settings.network.offline),
-        signatures: signatures::policy(settings.require_signature),
+        signatures: origins::signature_policy(settings.require_signature),
     });
     let options = fs::FsOptions {
         uid: settings.uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
@@ -352,7 +352,11 @@ fn origin(
     let shown = &settings.providers.platforms;
     let this = Platform::host();
     let own = shown.get(&this).or(shown.first()).cloned().unwrap_or(this);
-    Ok(Arc::new(ProviderSource::new(registry, own, signatures::policy(settings.require_signature))))
+    Ok(Arc::new(ProviderSource::new(
+        registry,
+        own,
+        origins::signature_policy(settings.require_signature),
+    )))
 }
 
 /// One source. Without a network a registry of it answers nothing.

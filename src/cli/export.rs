@@ -27,7 +27,8 @@ pub fn run(args: &ExportArgs) -> Result<(), CommandError> {
     let mut inputs = needed::inputs(&args.needs, &[Platform::host()], &environment)?;
     // Modules that are called by paths below it are those that it is to hold.
     inputs.mount_points.extend([dir.clone()].into_iter().chain(dir.canonicalize()));
-    let registries = Registries::for_command(&args.reading, &environment)?;
+    let registries =
+        Registries::for_command(&args.reading, &environment)?.of_platforms(&inputs.platforms);
     let mapping = needed::mapping(&args.needs, &registries)?;
     let runtime = daemon::runtime()?;
     let needs = needed::find(&runtime, &inputs, &mapping, &registries)?;

@@ -16,11 +16,11 @@ use super::replace::replace;
 use super::{daemon, needed};
 use crate::copy::needs::{self, LeftOut, Mounts, NeedsError};
 use crate::copy::select::{Selected, select};
-use crate::copy::{RegistryFacts, hashes};
-use crate::failure::Refusal;
+use crate::copy::{RegistryFacts as _, hashes};
+use crate::failure::{Failure, Refusal};
 use crate::lockfile::{Client, FILE_NAME, LockFile, PackageHash, ProviderLock};
 use crate::mapping::Mapping;
-use crate::name::{Constraints, Platform, ProviderAddr, Repo};
+use crate::name::{Constraints, Platform, ProviderAddr, Reference, Repo, Selector};
 
 /// What became of one provider.
 #[derive(Serialize, Debug)]
@@ -59,9 +59,11 @@ struct LockOutcome {
 
 /// Locks, or with `--check` tells what is missing.
 pub fn run(args: &LockArgs) -> Result<(), CommandError> {
+    let here = [Platform::host()];
     let environment = DirectoryEnvironment::of_process().map_err(CommandError::usage)?;
     let flags = args.mapping.mapping().map_err(CommandError::usage)?;
-    let registries = Registries::for_command(&args.reading, &environment)?;
+    let registries = Registries::for_command(&args.reading, &environment)?
+        .of_platforms(if args.platform.is_empty() { &here } else { &args.platform });
     let mapping = registries.mapping(flags.as_ref())?;
     let dir = environment.base.join(&args.dir);
     let client = args.client.map(Client::from);
@@ -152,7 +154,7 @@ fn nothing_known(unmapped: &[String], left_out: &BTreeSet<LeftOut>) -> String {
 
 /// What is to be locked for one provider.
 async fn lock(
-    origins: &dyn RegistryFacts,
+    origins: &Registries,
     address: &ProviderAddr,
     constraints: &Constraints,
     repos: &[Repo],
@@ -180,6 +182,7 @@ async fn lock(
             }
         });
     }
+    all.extend(of_vendor(origins, &reference).await?);
     // Hashes of another version say nothing about this one.
     let same = before.filter(|lock| lock.version == version);
     let kept = same.map(|lock| lock.hashes.clone()).unwrap_or_default();
@@ -202,6 +205,22 @@ async fn lock(
         changed: before != Some(&lock),
     };
     Ok((lock, shown))
+}
+
+/// The hashes of all packages of a release that comes from a provider registry itself: what it
+/// signed, as the clients lock it.
+async fn of_vendor(
+    origins: &Registries,
+    reference: &Reference,
+) -> Result<BTreeSet<PackageHash>, Refusal> {
+    let Reference { repo, selector: Selector::Tag(tag) } = reference else {
+        return Ok(BTreeSet::new());
+    };
+    let origin = origins.origin(&repo.host);
+    match origin.map_err(|e| Refusal::new(Failure::Io, &repo.host, e))? {
+        Some(origin) => origin.zip_hashes(&repo.name, tag).await,
+        None => Ok(BTreeSet::new()),
+    }
 }
 
 fn report(

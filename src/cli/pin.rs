@@ -26,17 +26,18 @@ pub fn run(args: &PinArgs, cache_dir: Option<&Path>, as_json: bool) -> Result<()
     ) {
         (true, false) => list(registries.store(), as_json),
         (_, true) => remove(args, &registries, &environment, as_json),
-        (false, false) => pin(args, &registries, &environment, as_json),
+        (false, false) => pin(args, registries, &environment, as_json),
     }
 }
 
 fn pin(
     args: &PinArgs,
-    registries: &Registries,
+    registries: Registries,
     environment: &DirectoryEnvironment,
     as_json: bool,
 ) -> Result<(), CommandError> {
     let inputs = needed::inputs(&args.needs, &[Platform::host()], environment)?;
+    let registries = &registries.of_platforms(&inputs.platforms);
     let mapping = needed::mapping(&args.needs, registries)?;
     let store = registries.store();
     let runtime = daemon::runtime()?;

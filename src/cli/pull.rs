@@ -13,7 +13,8 @@ use crate::name::Platform;
 pub fn run(args: &PullArgs) -> Result<(), CommandError> {
     let environment = DirectoryEnvironment::of_process().map_err(CommandError::usage)?;
     let inputs = needed::inputs(&args.needs, &[Platform::host()], &environment)?;
-    let registries = Registries::for_command(&args.reading, &environment)?;
+    let registries =
+        Registries::for_command(&args.reading, &environment)?.of_platforms(&inputs.platforms);
     let mapping = needed::mapping(&args.needs, &registries)?;
     let runtime = daemon::runtime()?;
     let needs = needed::find(&runtime, &inputs, &mapping, &registries)?;

@@ -22,6 +22,7 @@ use super::progress::SharedProgress;
 use super::quantity::Size;
 use super::state::private_dir;
 use super::typed::Typed;
+use crate::archive::Limits;
 use crate::failure::Refusal;
 use crate::input;
 use crate::name::path;
@@ -29,6 +30,7 @@ use crate::name::{Address, AddressError, Repo, Tag, ZipName};
 use crate::registry::layout::RegistryLayout;
 use crate::registry::{Asker, Upload};
 use crate::stage::Workshop;
+use crate::stage::directory;
 use crate::stage::plan::{self, Destined, PlannedArtifact, ReleasePlan};
 use crate::stage::provider::{ProviderContents, Zip, is_beside, version_in};
 use crate::stage::push::{self, Observer, PushStep, Pushed};
@@ -162,13 +164,18 @@ pub(super) fn workshop(
     environment: &DirectoryEnvironment,
 ) -> Result<Workshop, CommandError> {
     let state = environment.state_dir(args.state_dir.as_deref()).map_err(CommandError::usage)?;
+    workshop_in(&state, args.archives.limits())
+}
+
+/// The same in a state directory.
+pub(super) fn workshop_in(state: &Path, limits: Limits) -> Result<Workshop, CommandError> {
     let dir = state.join("push");
     let name = dir.display().to_string();
     let failed = |e: io::Error| {
         CommandError::Failed(format!("{name} cannot be used for making packages: {e}"))
     };
-    private_dir(&state).and_then(|()| private_dir(&dir)).map_err(failed)?;
-    Ok(Workshop::new(File::open(&dir).map_err(failed)?.into(), &name, args.archives.limits()))
+    private_dir(state).and_then(|()| private_dir(&dir)).map_err(failed)?;
+    Ok(Workshop::new(File::open(&dir).map_err(failed)?.into(), &name, limits))
 }
 
 fn planned(
@@ -205,7 +212,7 @@ fn planned(
                 let version = version_in(dir.as_fd(), &name).map_err(failed)?;
                 destined.tags.push(version.and_then(|version| version.tag()).ok_or_else(missing)?);
             }
-            return plan::directory(dir, &name, destined, workshop).map_err(failed);
+            return directory::plan(dir, &name, destined, workshop).map_err(failed);
         }
         if provider_zip(path).is_none() {
             if destined.tags.is_empty() {

@@ -55,7 +55,8 @@ impl fmt::Display for Size {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Span(pub Duration);
 
-const SPANS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+const SPANS: [(&str, u64); 5] =
+    [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 impl FromStr for Span {
     type Err = QuantityError;
@@ -66,7 +67,7 @@ impl FromStr for Span {
             .map(|milliseconds| Span(Duration::from_millis(milliseconds)))
             .ok_or_else(|| QuantityError {
                 text: text.into(),
-                wanted: "a duration (a number with ms, s, m or h)",
+                wanted: "a duration (a number with ms, s, m, h or d)",
             })
     }
 }
@@ -120,12 +121,13 @@ mod tests {
             ("60s", 60_000),
             ("5m", 300_000),
             ("1h", 3_600_000),
+            ("7d", 604_800_000),
             ("0s", 0),
             ("60", 60_000),
         ] {
             assert_eq!(text.parse(), Ok(Span(Duration::from_millis(ms))), "{text}");
         }
-        for bad in ["", "s", "1.5s", "1ss", "m1", "-1s", "1 s", "1d", "99999999999999999h"] {
+        for bad in ["", "s", "1.5s", "1ss", "m1", "-1s", "1 s", "1w", "99999999999999999h"] {
             assert!(bad.parse::<Span>().is_err(), "{bad}");
         }
     }

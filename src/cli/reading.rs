@@ -1,9 +1,9 @@
 //! Reading registries without a mount: through the same cache, by the same rules, each registry
 //! when it is first needed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -12,16 +12,18 @@ use super::access::{self, RegistryAccess};
 use super::args::carry::{CommandReadingArgs, ReadingArgs};
 use super::directories::DirectoryEnvironment;
 use super::network::Network;
+use super::origins::{self, Origins};
 use super::output::CommandError;
 use super::source::SourceSetting;
 use super::{carried, daemon, mapping, status};
 use crate::archive::Limits;
 use crate::artifact::SignaturePolicy;
 use crate::copy::RegistryFacts;
+use crate::copy::origin::OriginStore;
 use crate::facts::{self, Facts, SourceState};
 use crate::failure::{Failure, Refusal};
 use crate::mapping::Mapping;
-use crate::name::Host;
+use crate::name::{Host, Platform};
 use crate::registry::Asker;
 use crate::registry::connections::Connections;
 use crate::store::{self, Store};
@@ -32,6 +34,10 @@ pub struct Registries {
     access: RegistryAccess,
     /// The stores that take the place of the registries which they hold.
     stores: Vec<SourceSetting>,
+    /// The provider registries that releases are taken from.
+    origins: Origins,
+    /// Where packages of theirs lie meanwhile.
+    state: PathBuf,
     store: Arc<Store>,
     /// How large archives may be.
     limits: Limits,
@@ -57,15 +63,7 @@ impl Registries {
         let network =
             Network::reaching(&args.reach, &environment.base).map_err(CommandError::usage)?;
         let network = Network { offline: args.offline, ..network };
-        let stores = args.from.iter().map(|text| SourceSetting::parse(text, &environment.base));
-        let stores = stores.collect::<Result<Vec<_>, _>>().map_err(CommandError::usage)?;
-        if let Some(registry) = stores.iter().find(|source| {
-            matches!(source, SourceSetting::Registry { .. } | SourceSetting::Providers { .. })
-        }) {
-            return Err(CommandError::Usage(format!(
-                "--from {registry}: this is no store; write oci:DIR or oci-archive:FILE"
-            )));
-        }
+        let (stores, origins) = sources(args, environment)?;
         let dir = environment.cache_dir(cache_dir).map_err(CommandError::usage)?;
         let options = store::StoreOptions { dir, limit: args.cache_size.0 };
         let store = Store::open(options).map_err(CommandError::failed)?;
@@ -75,26 +73,40 @@ impl Registries {
             access.connections()?;
         }
         let limits = args.archives.limits();
-        Ok(Registries { access, stores, store, limits, facts: Mutex::default() })
+        let state = environment.state_dir(None).map_err(CommandError::usage)?;
+        Ok(Registries { access, stores, origins, state, store, limits, facts: Mutex::default() })
+    }
+
+    /// The same, taking releases of these platforms alone from provider registries; of all that
+    /// they have if there is none.
+    pub fn of_platforms(self, platforms: &[Platform]) -> Registries {
+        Registries { origins: self.origins.of_platforms(platforms), ..self }
     }
 
     /// The rules by which providers are found: those that the command was told, and behind them, if
     /// it was given none, those of the user's CLI configuration.
     pub fn mapping(&self, flags: Option<&Mapping>) -> Result<Mapping, CommandError> {
         let configuration = self.access.configuration();
+        let told = self.told(flags)?;
         match mapping::given(flags, configuration)? {
-            Some(given) => Ok(given),
-            None => Ok(self.told(flags)?.or(&mapping::of_configuration(configuration)?)),
+            Some(_) => Ok(told),
+            None => Ok(told.or(&mapping::of_configuration(configuration)?)),
         }
     }
 
-    /// The rules that the command was told: those that it was given, else what the stores say that
-    /// it reads.
+    /// The rules that the command was told: those of the provider registries that it was named,
+    /// then those that it was given, else what the stores say that it reads.
     pub fn told(&self, flags: Option<&Mapping>) -> Result<Mapping, CommandError> {
+        let named = self.origins.mapping()?;
         match mapping::given(flags, self.access.configuration())? {
-            Some(given) => Ok(given),
-            None => Ok(carried::of_sources(&self.stores)?.mapping),
+            Some(given) => Ok(named.or(&given)),
+            None => Ok(named.or(&carried::of_sources(&self.stores)?.mapping)),
         }
+    }
+
+    /// The releases of the provider registry `host`; `None` where it was not named.
+    pub fn origin(&self, host: &Host) -> Result<Option<Arc<OriginStore>>, CommandError> {
+        self.origins.store(host, &self.access, &self.store, (&self.state, self.limits))
     }
 
     /// How registries are reached.
@@ -166,13 +178,20 @@ impl Registries {
             .map(|store| daemon::opened(store, None))
             .collect::<Result<Vec<_>, _>>()?;
         let mut sources: Vec<_> = stores.into_iter().filter(|source| source.holds(host)).collect();
+        let origin = self.origin(host)?;
+        // Manifests that are made of a provider registry are none that `host` itself would name.
+        let stores_stand_in = origin.is_none();
+        if let Some(store) = origin {
+            let name = format!("providers:{host}");
+            sources = vec![facts::MountSource::Store { store, name }];
+        }
         if sources.is_empty() {
             let registry = SourceSetting::Registry { host: host.clone(), prefix: None };
             sources.push(daemon::opened(&registry, self.access.opened())?);
         }
         Ok(Facts::new(facts::FactsOptions {
             sources,
-            stores_stand_in: true,
+            stores_stand_in,
             store: Arc::clone(&self.store),
             tag_ttl: self.network().tag_ttl,
             deadline: self.network().deadline,
@@ -181,6 +200,32 @@ impl Registries {
             signatures: SignaturePolicy::default(),
         }))
     }
+}
+
+/// The stores, and the provider registries, that a command was told to read.
+fn sources(
+    args: &ReadingArgs,
+    environment: &DirectoryEnvironment,
+) -> Result<(Vec<SourceSetting>, Origins), CommandError> {
+    let (mut stores, mut hosts) = (Vec::new(), BTreeSet::new());
+    for text in &args.from {
+        if let Some(host) = origins::host(text) {
+            hosts.insert(host?);
+            continue;
+        }
+        let source = SourceSetting::parse(text, &environment.base).map_err(CommandError::usage)?;
+        if let SourceSetting::Registry { .. } = &source {
+            return Err(CommandError::Usage(format!(
+                "--from {source}: this is no store; write oci:DIR, oci-archive:FILE or \
+                 providers:HOST"
+            )));
+        }
+        stores.push(source);
+    }
+    if let (Some(host), true) = (hosts.first(), args.offline) {
+        return Err(CommandError::usage(format_args!("--offline: {host} cannot be asked")));
+    }
+    Ok((stores, Origins::new(hosts, args.require_signature)))
 }
 
 impl RegistryFacts for Registries {

@@ -9,9 +9,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::account::Account;
+use super::args::metrics::MetricsAddress;
 use super::args::{AccessArgs, KernelFlag, MountArgs};
 use super::directories::{DirectoryEnvironment, absolute};
-use super::metrics::MetricsAddress;
 use super::network::Network;
 use super::providers::ProviderSettings;
 use super::settings_error::{SettingsError, refuse};

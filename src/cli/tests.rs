@@ -164,7 +164,7 @@ fn wrong_use_is_one_line_that_names_what_was_wrong() {
             "tofufs mount acme /mnt",
             "a source is HOST[:PORT][/PREFIX], providers:HOST, oci:DIR or oci-archive:FILE",
         ),
-        ("tofufs mount --tag-ttl 5d a.b /mnt", "is not a duration"),
+        ("tofufs mount --tag-ttl 5w a.b /mnt", "is not a duration"),
         (
             "tofufs mount --uid no-such-user-here a.b /mnt",
             "--uid no-such-user-here: this machine knows no such user",

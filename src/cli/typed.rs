@@ -142,8 +142,8 @@ mod tests {
             assert!(error.ends_with(&format!("; write {instead}")), "{text}: {error}");
         }
         for bad in ["", "nothing", "oci:", "oci-archive:"] {
-            let error = parse(bad).unwrap_err().to_string();
-            assert!(!error.contains("; write "), "{bad}: {error}");
+            let error = parse(bad).unwrap_err().wanted("SOURCE").to_string();
+            assert!(error.ends_with("; SOURCE"), "no other spelling is known: {error}");
         }
     }
 }

@@ -4,56 +4,42 @@
 //! A release is made as `push` makes it, and as `push` puts it: platforms first, index next, tag
 //! last, in this writer's turn. What is there is not fetched again.
 
-mod draft;
+mod memory;
 mod selection;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
+use super::origin::{ProviderOrigin, SOURCE};
 use crate::artifact::{H1_ANNOTATION, PACKAGE_DIGEST_ANNOTATION, Release, Target, target_package};
 use crate::digest::Digest;
-use crate::facts::blocking;
 use crate::failure::{Failure, Refusal, Subject};
 use crate::lockfile::PackageHash;
-use crate::name::{Platform, ProviderAddr, Repo, Selector, Tag, Version};
+use crate::moment::Moment;
+use crate::name::{Platform, Repo, Selector, Tag, Version};
 use crate::oci::{Descriptor, Manifest, ManifestBody};
-use crate::provider_registry::{
-    ProviderRegistry, SignatureOutcome, SignaturePolicy, VerifiedRelease,
-};
-use crate::registry::{BlobError, Upload};
-use crate::stage::Workshop;
-use crate::stage::plan::{Destined, PlannedArtifact, ReleasePlan, TITLE};
-use crate::stage::provider::{PlannedPlatform, ProviderContents, Zip};
+use crate::provider_registry::{OfferedVersion, SignatureOutcome, VerifiedRelease};
+use crate::registry::Upload;
+use crate::stage::plan::{PlannedArtifact, PlannedPlatform, TITLE};
 use crate::stage::push::{self, Observer, PushOptions, Pushed};
 
-use draft::PackageDraft;
+pub use memory::MirrorMemory;
 pub use selection::VersionSelection;
 
-/// Packages that are fetched at once.
-const AT_ONCE: usize = 3;
 /// Indexes that are read at once.
 const INDEXES_AT_ONCE: usize = 8;
-/// Annotation of a release: where it comes from.
-const SOURCE: &str = "org.opencontainers.image.source";
 
 /// One provider on its way into one repository.
 pub struct ProviderMirror<'a> {
-    /// Whose releases.
-    pub provider: ProviderAddr,
-    /// Where they are published.
-    pub registry: &'a ProviderRegistry,
-    /// What is asked of their signatures.
-    pub policy: SignaturePolicy,
-    /// Where they go.
+    /// Where it is published.
+    pub origin: ProviderOrigin<'a>,
+    /// Where its releases go.
     pub repo: Repo,
     /// The way in.
     pub upload: &'a dyn Upload,
-    /// Where packages lie meanwhile.
-    pub workshop: Arc<Workshop>,
 }
 
 /// A version that is selected, and what of it is there.
@@ -69,6 +55,30 @@ pub struct SelectedRelease {
     pub platforms: BTreeSet<Platform>,
     /// Those that are wanted by name, and not offered.
     pub not_offered: Vec<Platform>,
+    /// What had to be read to tell its age.
+    verified: Option<VerifiedRelease>,
+}
+
+/// The versions that are selected, and what else was found.
+#[derive(Clone, Default, Debug)]
+pub struct SelectedReleases {
+    /// The oldest first.
+    pub releases: Vec<SelectedRelease>,
+    /// Versions that match and have not been out for long enough, and since when they have.
+    pub young: Vec<(Version, Moment)>,
+    tags: BTreeSet<Tag>,
+}
+
+impl SelectedReleases {
+    /// The tags of versions that are there, are not selected, and are not among the `keep` newest
+    /// ones; the oldest first.
+    pub fn could_go(&self, keep: usize) -> Vec<Tag> {
+        let of_version = |tag: &Tag| Some((Version::of_tag(tag)?, tag.clone()));
+        let there: BTreeMap<Version, Tag> = self.tags.iter().filter_map(of_version).collect();
+        let is_selected = |tag: &Tag| self.releases.iter().any(|release| release.tag == *tag);
+        let kept = there.len().saturating_sub(keep);
+        there.into_values().take(kept).filter(|tag| !is_selected(tag)).collect()
+    }
 }
 
 /// A release in the repository.
@@ -101,168 +111,186 @@ pub struct MirroredRelease {
 
 impl ProviderMirror<'_> {
     /// The versions that are selected: one list of versions, one of tags, and an index per selected
-    /// version that is there.
+    /// version that is there and not in `memory`. Where an age is asked for, the sums of each
+    /// version that is not there, too.
     ///
     /// # Errors
     /// `Absent` where no version matches; `Exists` where a tag stands for something else.
     pub async fn select(
         &self,
         selection: &VersionSelection,
-    ) -> Result<Vec<SelectedRelease>, Refusal> {
-        let versions = self.registry.versions(&self.provider).await?;
-        let selected = selection.of(&versions);
-        if selected.is_empty() {
+        memory: &mut MirrorMemory,
+    ) -> Result<SelectedReleases, Refusal> {
+        let versions = self.origin.registry.versions(&self.origin.provider).await?;
+        let matching = selection.matching(&versions);
+        if matching.is_empty() {
             let rule = format!(
                 "none of its {} versions at {} matches {selection}",
                 versions.len(),
-                self.registry.host()
+                self.origin.registry.host()
             );
-            return Err(Refusal::new(Failure::Absent, &self.provider, rule));
+            return Err(Refusal::new(Failure::Absent, &self.origin.provider, rule));
         }
         let tags: BTreeSet<Tag> = match self.upload.tags(&self.repo.name).await {
             Ok(tags) => tags.into_iter().collect(),
             Err(e) if e.failure == Failure::Absent => BTreeSet::new(),
             Err(e) => return Err(e),
         };
-        let looks = selected.into_iter().map(|offered| {
-            let tags = &tags;
+        memory.keep_releases(&tags);
+        let mut selected = SelectedReleases { tags, ..SelectedReleases::default() };
+        let aged = self.aged(matching, selection, &mut selected, memory).await;
+        let looks = aged.into_iter().map(|(offered, verified)| {
+            self.look(selection, offered, verified, &selected.tags, memory).boxed()
+        });
+        let looks: Vec<(SelectedRelease, Option<Manifest>)> =
+            stream::iter(looks.collect::<Vec<_>>()).buffered(INDEXES_AT_ONCE).try_collect().await?;
+        for (release, index) in looks {
+            if let Some(index) = index {
+                memory.note_release(&release.tag, &index);
+            }
+            selected.releases.push(release);
+        }
+        selected.releases.reverse();
+        Ok(selected)
+    }
+
+    /// The versions that are old enough, the newest first, with what had to be read for that. One
+    /// that is there is old enough.
+    async fn aged<'v>(
+        &self,
+        matching: Vec<&'v OfferedVersion>,
+        selection: &VersionSelection,
+        selected: &mut SelectedReleases,
+        memory: &mut MirrorMemory,
+    ) -> Vec<(&'v OfferedVersion, Option<VerifiedRelease>)> {
+        let mut aged = Vec::new();
+        let now = Moment::now();
+        let known = memory.clone();
+        let asks = matching.into_iter().map(|offered| {
+            let is_there = offered.version.tag().is_some_and(|tag| selected.tags.contains(&tag));
+            let is_asked = selection.min_age > Duration::ZERO
+                && !is_there
+                && known.published(&offered.version).is_none();
+            let first = offered.platforms.first().filter(|_| is_asked);
             async move {
-                let tag = offered.version.tag().ok_or_else(|| {
-                    let rule = format!("the version {} is too long for a tag", offered.version);
-                    Refusal::new(Failure::Invalid, &self.provider, rule)
-                })?;
-                let there = if tags.contains(&tag) { self.there(&tag).await? } else { None };
-                let (platforms, not_offered) = selection.platforms_of(offered);
-                let version = offered.version.clone();
-                Ok(SelectedRelease { version, tag, there, platforms, not_offered })
+                // What cannot be had is told when it is to be mirrored.
+                let release = match first {
+                    Some(first) => self.origin.release(&offered.version, first).await.ok(),
+                    None => None,
+                };
+                (offered, is_there, release)
             }
             .boxed()
         });
-        stream::iter(looks.collect::<Vec<_>>()).buffered(INDEXES_AT_ONCE).try_collect().await
+        let mut asks = stream::iter(asks.collect::<Vec<_>>()).buffered(INDEXES_AT_ONCE);
+        while !selection.is_full(aged.len()) {
+            let Some((offered, is_there, release)) = asks.next().await else { break };
+            if let Some(release) = &release {
+                memory.note_published(&offered.version, release.published.unwrap_or(now));
+            }
+            match memory.published(&offered.version).filter(|_| !is_there) {
+                Some(at) if now.since(at) < selection.min_age => {
+                    selected.young.push((offered.version.clone(), at));
+                }
+                _ => aged.push((offered, release)),
+            }
+        }
+        aged
     }
 
-    /// What a tag stands for.
-    async fn there(&self, tag: &Tag) -> Result<Option<ReleaseThere>, Refusal> {
+    /// What of a version is there, and the index that was read to tell.
+    async fn look(
+        &self,
+        selection: &VersionSelection,
+        offered: &OfferedVersion,
+        verified: Option<VerifiedRelease>,
+        tags: &BTreeSet<Tag>,
+        memory: &MirrorMemory,
+    ) -> Result<(SelectedRelease, Option<Manifest>), Refusal> {
+        let version = offered.version.clone();
+        let tag = version.tag().ok_or_else(|| {
+            let rule = format!("the version {version} is too long for a tag");
+            Refusal::new(Failure::Invalid, &self.origin.provider, rule)
+        })?;
+        let remembered = memory.release(&tag);
+        let read = match &remembered {
+            None if tags.contains(&tag) => self.index(&tag).await?,
+            _ => None,
+        };
+        let there = remembered.as_ref().or(read.as_ref());
+        let there = there.map(|index| self.there(&tag, index)).transpose()?;
+        let (platforms, not_offered) = selection.platforms_of(offered);
+        Ok((SelectedRelease { version, tag, there, platforms, not_offered, verified }, read))
+    }
+
+    /// The document for which a tag stands.
+    async fn index(&self, tag: &Tag) -> Result<Option<Manifest>, Refusal> {
         let selector = Selector::Tag(tag.clone());
-        let reference = self.repo.at(selector.clone());
         let raw = match self.upload.manifest(&self.repo.name, &selector).await {
             Ok(raw) => raw,
             Err(e) if e.failure == Failure::Absent => return Ok(None),
             Err(e) => return Err(e),
         };
         let digest = Digest::of(&raw.bytes);
-        let manifest = Manifest::parse(raw.bytes, digest, raw.content_type.as_deref())
-            .map_err(|e| e.about(&reference))?;
+        let manifest = Manifest::parse(raw.bytes, digest, raw.content_type.as_deref());
+        manifest.map(Some).map_err(|e| e.about(self.repo.at(selector)))
+    }
+
+    /// What a tag stands for, by its document.
+    fn there(&self, tag: &Tag, manifest: &Manifest) -> Result<ReleaseThere, Refusal> {
         let refuse = |rule: String| {
-            Err(Refusal::new(Failure::Exists, &reference, rule)
+            Err(Refusal::new(Failure::Exists, self.repo.at(Selector::Tag(tag.clone())), rule)
                 .remedy("choose another place by --to"))
         };
-        let source = self.source();
-        match (Release::read(&manifest), manifest.annotations.get(SOURCE)) {
+        let source = self.origin.source();
+        match (Release::read(manifest), manifest.annotations.get(SOURCE)) {
             (Ok(Release::Provider(_)), Some(other)) if *other != source => refuse(format!(
                 "the tag stands for the release of {other}, and that of {source} was to be added; \
                  zips of one never appear under the address of another"
             )),
-            (Ok(Release::Provider(targets)), _) => Ok(Some(ReleaseThere { digest, targets })),
+            (Ok(Release::Provider(targets)), _) => {
+                Ok(ReleaseThere { digest: manifest.digest, targets })
+            }
             (Ok(Release::Module(_)) | Err(_), _) => {
                 refuse("the tag stands for something else than a provider release".to_owned())
             }
         }
     }
 
-    fn source(&self) -> String {
-        format!("https://{}", self.provider)
-    }
-
     /// Fetches what is missing of a release, and puts it there.
     ///
     /// # Errors
-    /// What [`ProviderRegistry::release`] refuses; `Integrity` for a zip that is not what its sums
+    /// What [`ProviderOrigin::release`] refuses; `Integrity` for a zip that is not what its sums
     /// say, or that `lock` does not hold; those of [`push::push`].
     pub async fn release(
         &self,
         selected: &SelectedRelease,
         lock: &BTreeSet<PackageHash>,
+        memory: &mut MirrorMemory,
         observer: &dyn Observer,
     ) -> Result<Option<MirroredRelease>, Refusal> {
         let missing = selected.missing();
         let Some(first) = missing.first() else { return Ok(None) };
-        let release =
-            self.registry.release(&self.provider, &selected.version, first, self.policy).await?;
+        let release = match &selected.verified {
+            Some(release) => release.clone(),
+            None => self.origin.release(&selected.version, first).await?,
+        };
         if let Some(there) = &selected.there {
             self.check_same_sums(there, &release).await?;
         }
-        let fetches = missing.iter().map(|platform| self.package(&release, platform).boxed());
-        let zips: Vec<Zip> =
-            stream::iter(fetches.collect::<Vec<_>>()).buffered(AT_ONCE).try_collect().await?;
-        let plan = self.plan(&release, zips, &selected.tag).await?;
+        let missing: Vec<Platform> = missing.into_iter().cloned().collect();
+        let plan = self.origin.plan(&release, &missing, &self.repo, &selected.tag).await?;
         if let PlannedArtifact::Provider { targets, .. } = &plan.artifact {
             check_locked(&release, targets, lock)?;
         }
         let pushed = push::push(&plan, self.upload, PushOptions::default(), observer).await?;
-        let mirrored = pushed
-            .into_iter()
-            .next()
-            .map(|pushed| MirroredRelease { pushed, outcome: release.outcome });
-        mirrored.ok_or_else(|| Refusal::lost(&self.repo)).map(Some)
-    }
-
-    /// The zip for a platform, checked against the release's sums.
-    async fn package(
-        &self,
-        release: &VerifiedRelease,
-        platform: &Platform,
-    ) -> Result<Zip, Refusal> {
-        let (version, wanted) = (&release.version, release.package(platform)?);
-        let name = self.provider.zip_name(version, platform);
-        let subject = format!("{} {version}", self.provider);
-        let workshop = Arc::clone(&self.workshop);
-        let file = blocking(move || workshop.draft()).await;
-        let file = file.map_err(|_| Refusal::lost(subject.as_str()))??;
-        let mut draft = PackageDraft::new(file);
-        let limit = self.workshop.limits().archive;
-        match self.registry.package(release, platform, limit, &mut draft).await {
-            Ok(()) => {}
-            Err(BlobError::Registry(e)) => return Err(e),
-            Err(BlobError::Sink(_)) => return Err(draft.failure(self.workshop.name())),
+        let pushed = pushed.into_iter().next().ok_or_else(|| Refusal::lost(&self.repo))?;
+        let index = plan.release()?;
+        // A tag that stood for other platforms before stands for those, too.
+        if index.digest == pushed.digest {
+            memory.note_release(&selected.tag, &index);
         }
-        let (file, got): (OwnedFd, Digest) = draft.finish(self.workshop.name()).await?;
-        if got != wanted {
-            let rule = format!(
-                "{name} came as {got}, and its SHA256SUMS says {wanted}: it was cut or changed"
-            );
-            return Err(Refusal::new(Failure::Integrity, subject, rule));
-        }
-        let says = name.parse().map_err(|e| Refusal::new(Failure::Invalid, subject.as_str(), e))?;
-        Ok(Zip { path: name.clone(), name, says, file })
-    }
-
-    async fn plan(
-        &self,
-        release: &VerifiedRelease,
-        zips: Vec<Zip>,
-        tag: &Tag,
-    ) -> Result<ReleasePlan, Refusal> {
-        let (provider, version) = (&self.provider, &release.version);
-        let mut contents = ProviderContents::new(&format!("{provider} {version}"));
-        contents.zips = zips;
-        contents.keep(&provider.file_name(version, "SHA256SUMS"), release.sums.raw().to_vec());
-        // What was not looked at is not passed on.
-        if let (Some(signature), Some(key)) = (&release.signature, &release.key) {
-            contents.keep(&provider.file_name(version, "SHA256SUMS.sig"), signature.clone());
-            contents.keep(&provider.file_name(version, "signing-key.asc"), key.clone().into());
-        }
-        if let Some(manifest) = self.registry.manifest(release).await? {
-            contents.keep(&provider.file_name(version, "manifest.json"), manifest);
-        }
-        let destined = Destined {
-            repo: self.repo.clone(),
-            tags: vec![tag.clone()],
-            annotations: BTreeMap::from([(SOURCE.to_owned(), self.source())]),
-        };
-        let workshop = Arc::clone(&self.workshop);
-        let planned = blocking(move || contents.plan(destined, &workshop)).await;
-        planned.map_err(|_| Refusal::lost(provider))?
+        Ok(Some(MirroredRelease { pushed, outcome: release.outcome }))
     }
 
     /// A release is extended only by platforms of the same release: by the same sums.
@@ -272,7 +300,7 @@ impl ProviderMirror<'_> {
         release: &VerifiedRelease,
     ) -> Result<(), Refusal> {
         let Some(entry) = there.targets.first().and_then(Target::manifest) else { return Ok(()) };
-        let name = self.provider.file_name(&release.version, "SHA256SUMS");
+        let name = self.origin.provider.file_name(&release.version, "SHA256SUMS");
         let manifest = self.manifest(entry).await?;
         let ManifestBody::Image(layers) = &manifest.body else { return Ok(()) };
         let kept = layers.iter().find(|layer| layer.annotations.get(TITLE) == Some(&name));
@@ -280,7 +308,7 @@ impl ProviderMirror<'_> {
             Some(kept) if kept.digest != release.identity() => {
                 let rule = format!(
                     "{} has another SHA256SUMS for it ({}) than when it was mirrored ({})",
-                    self.registry.host(),
+                    self.origin.registry.host(),
                     release.identity(),
                     kept.digest
                 );
@@ -319,8 +347,7 @@ impl ProviderMirror<'_> {
             .collect();
         let Some(first) = wanted.first() else { return Ok(Vec::new()) };
         let version = &selected.version;
-        let release =
-            self.registry.release(&self.provider, version, &first.platform, self.policy).await?;
+        let release = self.origin.release(version, &first.platform).await?;
         let reference = self.repo.at(Selector::Tag(selected.tag.clone()));
         let mut differing = Vec::new();
         for target in wanted {

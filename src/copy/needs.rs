@@ -6,6 +6,7 @@
 
 mod local;
 mod modules;
+mod nested;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,7 @@ use crate::oci::Descriptor;
 
 pub use local::providers_of;
 pub use modules::{Mounts, Requirements, requirements};
+pub use nested::{NestedCall, RegistryCall, nested};
 
 /// For what something is needed.
 #[derive(Clone, Default, Debug)]

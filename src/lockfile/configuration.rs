@@ -29,6 +29,10 @@ pub struct Call {
     pub name: String,
     /// The source address as written; `None` where it is computed, or missing.
     pub source: Option<String>,
+    /// What it asks of the module's version, as written.
+    pub version: Option<String>,
+    /// The line of its source, from 1, in native syntax.
+    pub line: Option<usize>,
 }
 
 /// An entry of `required_providers`.
@@ -166,8 +170,8 @@ impl Configuration {
         self.used.extend(local.map(str::to_owned));
     }
 
-    fn call(&mut self, name: &str, source: Option<String>) {
-        self.calls.insert(name.to_owned(), Call { name: name.to_owned(), source });
+    fn call(&mut self, call: Call) {
+        self.calls.insert(call.name.clone(), call);
     }
 }
 

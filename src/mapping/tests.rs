@@ -208,8 +208,7 @@ fn the_registries_that_rules_name_are_known_before_any_provider() {
 }
 
 fn read_from(mapping: &Mapping, repo: &str) -> Vec<String> {
-    let (host, name) = repo.split_once('/').unwrap();
-    let repo = Repo { host: host.parse().unwrap(), name: name.parse().unwrap() };
+    let repo: Repo = repo.parse().unwrap();
     mapping.providers_of(&repo).iter().map(ProviderAddr::to_string).collect()
 }
 

@@ -1,7 +1,7 @@
 //! Certificates: a primary key, who it says it belongs to, and its subkeys.
 
 use super::packet::{self, Packet, PacketTag};
-use super::signature::{PublicKey, Purpose, Signature};
+use super::signature::{ACCEPTED, PublicKey, Purpose, Signature};
 use super::{KeyId, OpenPgpError, SignatureRefusal, Signer, armor, refuse};
 
 /// How many keys and user IDs one block may hold. A signature that names no key is tried with each.
@@ -98,6 +98,9 @@ fn assemble(parts: &[Part<'_>], now: u64) -> Result<Certificate, OpenPgpError> {
             PacketTag::UserId | PacketTag::UserAttribute => said.extend(certified(&key, part, now)),
             _ => subkeys.extend(subkey(&key, part, now)),
         }
+    }
+    if key.is_dsa() {
+        return refuse(format_args!("the key {} is a DSA key, and {ACCEPTED}", key.id));
     }
     let Some(newest) = said.into_iter().max_by_key(|signature| signature.created) else {
         return refuse(format_args!("the key {} has no valid signature of its own", key.id));

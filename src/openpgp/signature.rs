@@ -63,6 +63,11 @@ pub(super) struct Signature {
     values: Vec<u8>,
 }
 
+/// The number of the Digital Signature Algorithm.
+const DSA: u8 = 17;
+/// What is said of keys of another kind.
+pub(super) const ACCEPTED: &str = "only RSA, Ed25519 and ECDSA over P-256 and P-384 are accepted";
+
 impl Signature {
     pub fn read(body: &[u8]) -> Result<Signature, OpenPgpError> {
         Signature::nested(body, true)
@@ -102,6 +107,14 @@ impl Signature {
         signature.subpackets(hashed, true, may_embed)?;
         signature.subpackets(unhashed, false, may_embed)?;
         Ok(signature)
+    }
+
+    /// Refuses what is made in a way that is not checked here, by its name.
+    pub fn check_accepted(&self) -> Result<(), OpenPgpError> {
+        match self.algorithm {
+            DSA => refuse(format_args!("it is made by a DSA key, and {ACCEPTED}")),
+            _ => Ok(()),
+        }
     }
 
     /// What the signer adds. What is not hashed anybody can have added, so it only tells where to
@@ -287,6 +300,7 @@ enum KeyMaterial {
         p384: bool,
         point: Vec<u8>,
     },
+    Dsa,
     /// A key that encrypts, or of an algorithm that is not accepted.
     Other,
 }
@@ -302,6 +316,11 @@ pub(super) struct PublicKey {
 }
 
 impl PublicKey {
+    /// Whether it is of an algorithm that vendors have used, and that is not checked here.
+    pub fn is_dsa(&self) -> bool {
+        matches!(self.material, KeyMaterial::Dsa)
+    }
+
     pub fn read(body: &[u8]) -> Result<PublicKey, OpenPgpError> {
         let mut rest = Cursor(body);
         let version = rest.byte()?;
@@ -312,6 +331,7 @@ impl PublicKey {
         }
         let created = rest.number(4)? as u64;
         let material = match rest.byte()? {
+            DSA => KeyMaterial::Dsa,
             1 | 3 => KeyMaterial::Rsa { n: rest.integer()?.to_vec(), e: rest.integer()?.to_vec() },
             19 => {
                 let curve = curve(&mut rest)?;

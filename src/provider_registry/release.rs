@@ -10,6 +10,7 @@ use super::{ProviderRegistry, part, subject};
 use crate::artifact::{ReleaseSums, SignatureOutcome, SignaturePolicy};
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
+use crate::moment::Moment;
 use crate::name::{Platform, ProviderAddr, Version};
 use crate::registry::service_host::{ServiceDocument, ServiceQuestion};
 use crate::registry::{BlobError, BlobSink};
@@ -26,6 +27,8 @@ pub struct VerifiedRelease {
     pub version: Version,
     /// The checked sums.
     pub sums: ReleaseSums,
+    /// When the document with the sums changed last, where its server tells.
+    pub published: Option<Moment>,
     /// What was found of their signature.
     pub outcome: SignatureOutcome,
     /// The signature, as it came.
@@ -89,6 +92,7 @@ impl ProviderRegistry {
         };
         let kept = self.kept(provider, &subject, &document.sums, "SHA256SUMS").await?;
         let kept = kept.ok_or_else(|| lacking(Failure::Integrity, "SHA256SUMS"))?;
+        let published = kept.modified;
         let sums = ReleaseSums::parse(kept.bytes)
             .map_err(|rule| Refusal::new(Failure::Structure, subject.as_str(), rule))?;
         let signature = match document.signature.as_ref().filter(|_| !document.keys.is_empty()) {
@@ -113,6 +117,7 @@ impl ProviderRegistry {
             version: version.clone(),
             key: key.map(str::to_owned),
             sums,
+            published,
             outcome,
             signature,
             sums_url: document.sums.clone(),

@@ -30,13 +30,14 @@ const PAGES_MAX: usize = 2_000;
 #[derive(Deserialize)]
 struct ListPage {
     #[serde(default, rename = "tags", alias = "repositories", deserialize_with = "present")]
-    entries: Option<Option<Vec<serde_json::Value>>>,
+    entries: Option<Vec<serde_json::Value>>,
 }
 
 fn present<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
-) -> Result<Option<Option<Vec<serde_json::Value>>>, D::Error> {
-    Deserialize::deserialize(deserializer).map(Some)
+) -> Result<Option<Vec<serde_json::Value>>, D::Error> {
+    let entries: Option<Vec<serde_json::Value>> = Deserialize::deserialize(deserializer)?;
+    Ok(Some(entries.unwrap_or_default()))
 }
 
 /// A list as far as it was read.
@@ -67,7 +68,7 @@ impl<T: Ord + std::str::FromStr> PagedList<T> {
                 format!("{} did not answer with a list", page.origin),
             ));
         };
-        for entry in entries.unwrap_or_default() {
+        for entry in entries {
             match entry.as_str().and_then(|text| text.parse().ok()) {
                 Some(value) => self.entries.push(value),
                 None => self.refused += 1,

@@ -5,9 +5,12 @@
 //! redirects lead.
 
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use parking_lot::Mutex;
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, IF_RANGE, RANGE};
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE,
+};
 use reqwest::{Method, Request, StatusCode};
 use url::Url;
 
@@ -25,8 +28,11 @@ use super::transfer::{content_range, strong_etag};
 use super::transport::{ANSWER, Count, Errand, Transport};
 use super::{BlobError, BlobSink};
 use crate::failure::{Failure, Refusal};
+use crate::moment::Moment;
 use crate::name::{Host, RepoName};
 
+/// By which module registries name an address.
+const LOCATION: &str = "x-terraform-get";
 /// How much is read of an answer that is an error.
 const REFUSAL_MAX: u64 = 16 << 10;
 
@@ -67,6 +73,14 @@ pub struct ServiceDocument {
     pub url: Url,
     /// Whether it says that it is JSON.
     pub is_json: bool,
+    /// When it says that it changed last.
+    pub modified: Option<Moment>,
+}
+
+/// An answer that names an address.
+#[derive(serde::Deserialize)]
+struct LocatedDocument {
+    location: String,
 }
 
 /// An answer and where it came from in the end.
@@ -97,30 +111,69 @@ impl ServiceHost {
         &self,
         question: ServiceQuestion<'_>,
     ) -> Result<Option<ServiceDocument>, Refusal> {
+        let read = |answer: ResponseDocument, url| {
+            match answer.status {
+                StatusCode::OK => answer.refuse_html()?,
+                StatusCode::NOT_FOUND | StatusCode::GONE => return Ok(None),
+                _ => return Err(refusal(&answer, question)),
+            }
+            let (is_json, modified) = (is_json(&answer.headers), modified(&answer.headers));
+            Ok(Some(ServiceDocument { bytes: answer.bytes, url, is_json, modified }))
+        };
+        self.asked(question, read).await
+    }
+
+    /// Asks where something lies: the address that the answer names by `X-Terraform-Get` or as its
+    /// `location`, and where the answer came from in the end. `None` where there is no such thing.
+    ///
+    /// # Errors
+    /// As [`ServiceHost::document`].
+    pub async fn address(
+        &self,
+        question: ServiceQuestion<'_>,
+    ) -> Result<Option<(String, Url)>, Refusal> {
+        let read = |answer: ResponseDocument, url| {
+            match answer.status {
+                StatusCode::OK | StatusCode::NO_CONTENT => {}
+                StatusCode::NOT_FOUND | StatusCode::GONE => return Ok(None),
+                _ => return Err(refusal(&answer, question)),
+            }
+            let named = answer.headers.get(LOCATION).and_then(|value| value.to_str().ok());
+            let located = || serde_json::from_slice::<LocatedDocument>(&answer.bytes).ok();
+            match named.map(str::to_owned).or_else(|| Some(located()?.location)) {
+                Some(address) => Ok(Some((address, url))),
+                None => {
+                    answer.refuse_html()?;
+                    let rule = format!("{} was asked for, and no address is named", question.what);
+                    Err(Fault::new(Failure::Protocol, rule))
+                }
+            }
+        };
+        self.asked(question, read).await
+    }
+
+    /// One answer, as `read` takes it.
+    async fn asked<T>(
+        &self,
+        question: ServiceQuestion<'_>,
+        read: impl Fn(ResponseDocument, Url) -> Result<Option<T>, Fault>,
+    ) -> Result<Option<T>, Refusal> {
         let mut patience = self.patience();
         loop {
-            match self.document_once(question, &mut patience).await {
-                Ok(document) => return Ok(document),
+            let answered = match self.answered(question, None, &mut patience).await {
+                Ok((head, url)) => {
+                    let whole = head.document(question.limit, question.what, &mut patience).await;
+                    whole.and_then(|answer| read(answer, url))
+                }
+                Err(fault) => Err(fault),
+            };
+            match answered {
+                Ok(found) => return Ok(found),
                 Err(fault) => {
                     patience.again(fault).await.map_err(|fault| about(question, fault))?
                 }
             }
         }
-    }
-
-    async fn document_once(
-        &self,
-        question: ServiceQuestion<'_>,
-        patience: &mut Patience,
-    ) -> Result<Option<ServiceDocument>, Fault> {
-        let (head, url) = self.answered(question, None, patience).await?;
-        let answer = head.document(question.limit, question.what, patience).await?;
-        match answer.status {
-            StatusCode::OK => answer.refuse_html()?,
-            StatusCode::NOT_FOUND | StatusCode::GONE => return Ok(None),
-            _ => return Err(refusal(&answer, question)),
-        }
-        Ok(Some(ServiceDocument { is_json: is_json(&answer.headers), bytes: answer.bytes, url }))
     }
 
     /// Fetches a file into `sink`; what broke off goes on from there where the server can.
@@ -407,7 +460,13 @@ async fn lacking(
     }
 }
 
-fn first_byte(headers: &reqwest::header::HeaderMap) -> u64 {
+fn modified(headers: &HeaderMap) -> Option<Moment> {
+    let text = headers.get(LAST_MODIFIED)?.to_str().ok()?;
+    let at = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(Moment::at(at.as_secs()))
+}
+
+fn first_byte(headers: &HeaderMap) -> u64 {
     let text = headers.get(reqwest::header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
     text.and_then(content_range).map_or(u64::MAX, |(first, ..)| first)
 }

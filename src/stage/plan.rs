@@ -4,7 +4,7 @@
 //! path or the order in which a disk lists files. Making one sends nothing.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,18 +12,16 @@ use rustix::fs::fstat;
 
 use super::blob::{BlobContent, BlobFile, PushBlob, Workshop};
 use super::error::refused_archive;
-use super::provider::{self, PlannedPlatform};
-use super::tree::{ANNOTATIONS_FILE, FileStamp, StagedTree, check_links, read_small};
+use super::tree::{FileStamp, StagedTree, check_links};
 use crate::archive::{self, Limits};
 use crate::artifact::{self, Release};
+use crate::digest::Digest;
 use crate::disk::piece_at;
 use crate::failure::{Failure, Refusal};
-use crate::name::{Repo, Selector, Tag};
+use crate::name::{Platform, Repo, Selector, Tag};
 use crate::oci::write::{EMPTY_CONTENT, empty, image, index};
 use crate::oci::{Descriptor, Manifest};
 
-/// The most bytes of a file with annotations.
-const ANNOTATIONS_MAX: u64 = 64 << 10;
 /// Annotation of a layer: the name that `oras pull` gives the file.
 pub const TITLE: &str = artifact::TITLE_ANNOTATION;
 /// The title of a module's package. The same for all, so that a module's digest depends on its
@@ -53,6 +51,21 @@ pub enum PlannedArtifact {
         /// Of the index.
         annotations: BTreeMap<String, String>,
     },
+}
+
+/// One platform of a plan.
+#[derive(Clone, Debug)]
+pub struct PlannedPlatform {
+    /// The platform.
+    pub platform: Platform,
+    /// Of the platform, with the package as its one zip layer.
+    pub manifest: Manifest,
+    /// What the index says of it.
+    pub entry: Descriptor,
+    /// The package.
+    pub package: Digest,
+    /// Whether the package was made here from a directory, so that its digest is not the origin's.
+    pub packed_here: bool,
 }
 
 /// A release, ready to be pushed.
@@ -137,28 +150,11 @@ impl ReleasePlan {
     }
 }
 
-/// The plan of a directory: of a provider release if it holds one, else of a module. `name` is what
-/// messages call it.
+/// The plan of a directory that is a module, whatever its files are called.
 ///
 /// # Errors
-/// `Invalid` for what makes no release, `Busy` for what changed meanwhile, and those of reading and
-/// packing.
-pub fn directory(
-    dir: OwnedFd,
-    name: &str,
-    mut destined: Destined,
-    workshop: &Workshop,
-) -> Result<ReleasePlan, Refusal> {
-    for (key, value) in annotations_of(&dir, name)? {
-        destined.annotations.entry(key).or_insert(value);
-    }
-    match provider::contents(dir.as_fd(), name)? {
-        Some(contents) => contents.plan(destined, workshop),
-        None => module(dir, name, destined, workshop),
-    }
-}
-
-fn module(
+/// As of [`directory`](super::directory::directory).
+pub fn module_directory(
     dir: OwnedFd,
     name: &str,
     destined: Destined,
@@ -205,12 +201,7 @@ pub(super) fn pack(
     Ok((PushBlob { descriptor, content: BlobContent::File(Arc::new(file)) }, written.h1))
 }
 
-pub(super) fn layer(
-    media_type: &str,
-    digest: crate::digest::Digest,
-    size: u64,
-    title: &str,
-) -> Descriptor {
+pub(super) fn layer(media_type: &str, digest: Digest, size: u64, title: &str) -> Descriptor {
     Descriptor {
         media_type: media_type.to_owned(),
         digest,
@@ -269,7 +260,7 @@ fn module_of(
 /// A zip that is pushed byte for byte.
 pub(super) struct PlannedPackage {
     pub(super) file: Arc<BlobFile>,
-    pub(super) digest: crate::digest::Digest,
+    pub(super) digest: Digest,
     pub(super) h1: crate::digest::H1,
     /// Whether clients compute one hash for the archive and for what it unpacks to.
     pub(super) hashes_agree: bool,
@@ -313,16 +304,4 @@ impl PlannedPackage {
         let descriptor = layer(artifact::ZIP, self.digest, self.file.len, title);
         PushBlob { descriptor, content: BlobContent::File(Arc::clone(&self.file)) }
     }
-}
-
-/// The annotations that a tree brings along: a JSON object of texts in `.oci-annotations.json` at
-/// its top.
-fn annotations_of(dir: &OwnedFd, name: &str) -> Result<BTreeMap<String, String>, Refusal> {
-    let Some(text) = read_small(dir.as_fd(), name, ANNOTATIONS_FILE, ANNOTATIONS_MAX)? else {
-        return Ok(BTreeMap::new());
-    };
-    serde_json::from_slice(&text).map_err(|e| {
-        let rule = format!("it is no JSON object of texts: {e}");
-        Refusal::new(Failure::Invalid, format!("{name}/{ANNOTATIONS_FILE}"), rule)
-    })
 }

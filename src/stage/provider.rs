@@ -8,7 +8,9 @@ use rustix::fs::FileType;
 use serde::Deserialize;
 
 use super::blob::{BlobContent, PushBlob, Workshop};
-use super::plan::{Destined, PlannedArtifact, PlannedPackage, ReleasePlan, layer, pack};
+use super::plan::{
+    Destined, PlannedArtifact, PlannedPackage, PlannedPlatform, ReleasePlan, layer, pack,
+};
 use super::tree::{
     ANNOTATIONS_FILE, DIRECTORY, FILE, StagedTree, list, open_beneath, read_file, read_small,
 };
@@ -20,7 +22,7 @@ use crate::digest::{Digest, H1};
 use crate::failure::{Failure, Refusal};
 use crate::name::{Platform, ProviderAddr, Repo, Tag, Version, ZipName};
 use crate::oci::write::image;
-use crate::oci::{Descriptor, Manifest, PlatformObject};
+use crate::oci::{Descriptor, PlatformObject};
 
 /// Media type of the layers that keep a release's `SHA256SUMS` and its `_manifest.json`. OpenTofu
 /// looks at one layer, that of the package.
@@ -38,21 +40,6 @@ const NAMED_MAX: usize = 12;
 const PROGRAM: &[u8] = b"terraform-provider-";
 const MANIFEST: &str = "_manifest.json";
 const SIGNING_KEY: &str = "_signing-key.asc";
-
-/// One platform of a plan.
-#[derive(Clone, Debug)]
-pub struct PlannedPlatform {
-    /// The platform.
-    pub platform: Platform,
-    /// Of the platform, with the package as its one zip layer.
-    pub manifest: Manifest,
-    /// What the index says of it.
-    pub entry: Descriptor,
-    /// The package.
-    pub package: Digest,
-    /// Whether the package was made here from a directory, so that its digest is not the origin's.
-    pub packed_here: bool,
-}
 
 /// A provider's zip by its name.
 pub struct Zip {

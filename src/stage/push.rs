@@ -18,8 +18,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::blob::PushBlob;
-use super::plan::{PlannedArtifact, ReleasePlan};
-use super::provider::PlannedPlatform;
+use super::plan::{PlannedArtifact, PlannedPlatform, ReleasePlan};
 use crate::artifact::{self, PACKAGE_DIGEST_ANNOTATION, Release, Target};
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};

@@ -11,6 +11,7 @@ mod away;
 mod budgets;
 mod cache;
 mod crash;
+mod http2;
 mod lies;
 mod lists;
 mod local;

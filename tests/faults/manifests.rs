@@ -1,7 +1,10 @@
 //! A registry whose manifests are refused.
 
-use super::support::hostile::{Behaviour, Reply};
+use base64::Engine as _;
+
+use super::support::hostile::{Behaviour, Reply, path};
 use super::*;
+use tofufs::artifact::{PROVIDER, PROVIDER_TARGET};
 use tofufs::oci::INDEX;
 
 /// A text in place of the module's manifest, put under a tag of its own in one repository.
@@ -275,4 +278,100 @@ fn a_release_with_more_annotations_than_a_disk_takes_can_be_copied_with_its_attr
     run("getfattr", &["-d".as_ref(), "--absolute-names".as_ref(), release]);
     run("rsync", &["-aX".as_ref(), release, copies]);
     run("cp", &["-r".as_ref(), "--preserve=xattr".as_ref(), release, copies]);
+}
+
+/// R41, R42: neither content that a descriptor brings along nor addresses in it stand for a blob.
+#[test]
+fn what_a_descriptor_says_of_its_content_and_of_other_places_is_not_looked_at() {
+    let (server, elsewhere) = (Hostile::start(), Hostile::start());
+    let zip = pack::zip(&[("main.tf", b"# sound\n")]);
+    let wrong = pack::zip(&[("main.tf", b"# wrong\n")]);
+    elsewhere.put_blob(&zip);
+    let address = format!("http://{}/v2/{REPO}/blobs/{}", elsewhere.host(), Digest::of(&zip));
+    let data = |content: &[u8]| base64::engine::general_purpose::STANDARD.encode(content);
+    let publish = |tag: &str, member: &str, value: Value| {
+        let mut manifest = module_manifest(&zip);
+        manifest["layers"][0][member] = value;
+        manifest["annotations"] = json!({ "tag": tag });
+        server.put_manifest(REPO, Some(tag), IMAGE, manifest.to_string().as_bytes());
+    };
+    publish("data-wrong", "data", json!(data(&wrong)));
+    publish("data-right", "data", json!(data(&zip)));
+    publish("data-none", "data", json!("no base64"));
+    publish("urls", "urls", json!([address]));
+    let Some(bed) = Bed::over(&[&server], &["--deadline", "10s"]) else { return };
+    let release = |tag| format!("{}/{REPO}:{tag}", server.host());
+    // The registry does not have the blob: what brings it along does not help.
+    for tag in ["data-right", "urls"] {
+        bed.refused(&release(tag), Errno::IO, &[&Digest::of(&zip).to_string()]);
+    }
+    server.put_blob(&zip);
+    bed.refresh(format!("{}/{REPO}", server.host()));
+    for tag in ["data-wrong", "data-right", "data-none", "urls"] {
+        assert_eq!(bed.main_tf(&release(tag)), b"# sound\n", "{tag}");
+    }
+    assert!(elsewhere.requests().is_empty(), "{:?}", elsewhere.requests());
+}
+
+/// R40: what was read is its bytes, whatever a later answer calls them; a cache that does not have
+/// them yet takes no part in it.
+#[test]
+fn a_digest_that_comes_with_two_types_means_one_thing_or_is_refused() {
+    let server = Hostile::start();
+    let (content, _) = put_small(&server, REPO);
+    let release = format!("{}/{REPO}:1.0.0", server.host());
+    let Some(first) = Bed::over(&[&server], &["--deadline", "10s"]) else { return };
+    assert_eq!(first.main_tf(&release), content);
+    let typed = Behaviour::edit(move |_, reply| reply.with("Content-Type", INDEX));
+    server.rule(manifests_of(REPO), typed);
+    first.refresh(format!("{}/{REPO}", server.host()));
+    let again = fs::read(first.path(&release).join("main.tf"));
+    assert!(
+        again.as_ref().is_ok_and(|bytes| *bytes == content)
+            || errno_of(again.err()) == Some(Errno::BADMSG)
+    );
+    let Some(second) = Bed::over(&[&server], &["--deadline", "10s"]) else { return };
+    second.refused(&release, Errno::BADMSG, &[IMAGE, INDEX]);
+    server.behave();
+    second.refresh(format!("{}/{REPO}", server.host()));
+    assert_eq!(second.main_tf(&release), content);
+}
+
+/// R32: an index of an index of an index, and one whose entry is answered with the index itself.
+#[test]
+fn indexes_that_lead_to_indexes_end_in_a_refusal() {
+    let server = Hostile::start();
+    let index = |entry: &Document, platform: &str| {
+        let (os, arch) = platform.split_once('_').unwrap();
+        let value = json!({
+            "schemaVersion": 2, "mediaType": INDEX, "artifactType": PROVIDER,
+            "manifests": [{
+                "mediaType": entry.media_type, "digest": entry.digest().to_string(),
+                "size": entry.bytes.len(), "artifactType": PROVIDER_TARGET,
+                "platform": {"os": os, "architecture": arch},
+            }],
+        });
+        Document { media_type: INDEX, bytes: value.to_string().into_bytes() }
+    };
+    let repo = "acme/hello";
+    let mut chain = document(&module_manifest(&pack::zip(&[("main.tf", b"#\n")])));
+    server.put_manifest(repo, None, chain.media_type, &chain.bytes);
+    for _ in 0..20 {
+        chain = index(&chain, "linux_amd64");
+        server.put_manifest(repo, None, chain.media_type, &chain.bytes);
+    }
+    server.put_manifest(repo, Some("1.0.0"), INDEX, &chain.bytes);
+    let entry = Document { media_type: IMAGE, bytes: vec![b'x'; 500] };
+    let circle = index(&entry, "linux_amd64");
+    server.put_manifest(repo, Some("2.0.0"), INDEX, &circle.bytes);
+    let itself = Reply::new(200, IMAGE, circle.bytes.clone());
+    let of_entry = path(format!("/v2/{repo}/manifests/{}", entry.digest()));
+    server.rule(of_entry, Behaviour::Answer(itself));
+    let Some(bed) = Bed::over(&[&server], &["--deadline", "10s"]) else { return };
+    let release = |tag| bed.path(&format!("{}/{repo}:{tag}", server.host()));
+    let refused = |tag| errno_of(fs::read_dir(release(tag).join("linux_amd64")).err());
+    assert_eq!(refused("1.0.0"), Some(Errno::BADMSG));
+    assert_eq!(refused("2.0.0"), Some(Errno::IO));
+    let asked = server.requests_to(&format!("/v2/{repo}/manifests/sha256:")).len();
+    assert!(asked <= 4, "it asked {asked} times");
 }

@@ -3,6 +3,8 @@
 use std::thread;
 use std::time::Instant;
 
+use rustix::process::{Signal, kill_process};
+
 use super::support::hostile::{Behaviour, Reply};
 use super::*;
 
@@ -290,4 +292,31 @@ fn a_commit_asks_at_once_whatever_has_failed_before() {
         let output = commit(&path);
         assert!(output.status.success(), "{output:?}");
     }
+}
+
+/// O22: the process stood still for a while, and its connections are gone or dead when it goes on.
+#[test]
+fn a_process_that_was_suspended_asks_again_on_new_connections() {
+    let mut server = Hostile::start();
+    let large = noise(22, 300_000);
+    server.publish("before", "1.0.0", &module(b"# before\n"));
+    server.publish("during", "1.0.0", &module(&large));
+    server.publish("after", "1.0.0", &module(b"# after\n"));
+    let Some(bed) = Bed::over(&[&server], &["--deadline", "20s"]) else { return };
+    let release = |repo: &str| format!("{}/{repo}:1.0.0", server.host());
+    let [before, during, after] = ["before", "during", "after"].map(release);
+    assert_eq!(bed.main_tf(&before), b"# before\n");
+    server.script(blobs_of("during"), [Behaviour::Stall { after: 100_000 }]);
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| bed.main_tf(&during));
+        assert!(wait_until(PATIENCE, || blob_requests(&server, "during") == 1));
+        let process = bed.mount.pid();
+        kill_process(process, Signal::STOP).unwrap();
+        thread::sleep(Duration::from_millis(300));
+        server.drop_connections();
+        kill_process(process, Signal::CONT).unwrap();
+        assert_eq!(reader.join().unwrap(), large);
+    });
+    server.restart();
+    assert_eq!(bed.main_tf(&after), b"# after\n");
 }

@@ -163,3 +163,45 @@ fn a_signal_to_the_daemon_in_mid_fetch_leaves_no_mount_behind() {
         }
     });
 }
+
+/// Reads `file` while an alarm goes off after a second; prints how often that was, and what was
+/// read or the errno. The call is to be restarted by the system if the second word is 1.
+const ALARMED: &str = r#"
+use POSIX;
+my ($file, $restarts) = @ARGV;
+my $alarms = 0;
+my $action = POSIX::SigAction->new(sub { $alarms++ }, POSIX::SigSet->new, $restarts ? SA_RESTART : 0);
+$action->safe(0);
+sigaction(SIGALRM, $action);
+alarm(1);
+my $fd = POSIX::open($file, O_RDONLY);
+defined $fd or print("$alarms errno ", $! + 0) and exit;
+POSIX::read($fd, my $content, 100);
+print "$alarms $content";
+"#;
+
+/// O31: the call is restarted or told EINTR, as the program asked the system; what is read is
+/// right.
+#[test]
+fn an_alarm_that_a_waiting_reader_handles_restarts_or_interrupts_its_call() {
+    let Some(perl) = support::program("perl") else { return };
+    for restarts in ["1", "0"] {
+        let server = Hostile::start();
+        server.publish("net", "1.0.0", &module(b"# sound"));
+        server.script(
+            blobs_of("net"),
+            [Behaviour::Slow { piece: 40, pause: Duration::from_millis(500) }],
+        );
+        let Some(bed) = Bed::over(&[&server], &["--deadline", "20s"]) else { return };
+        let file = bed.path(&format!("{}/net:1.0.0", server.host())).join("main.tf");
+        let mut command = Command::new(&perl);
+        command.args(["-e", ALARMED]).arg(&file).arg(restarts);
+        let said = String::from_utf8(finish(command).stdout).unwrap();
+        let interrupted = format!("1 errno {}", Errno::INTR.raw_os_error());
+        assert!(
+            said == "1 # sound" || restarts == "0" && said == interrupted,
+            "restarts={restarts}: {said}"
+        );
+        assert_eq!(fs::read(&file).unwrap(), b"# sound");
+    }
+}

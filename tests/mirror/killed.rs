@@ -48,8 +48,7 @@ fn whoever_is_killed_at_any_request_leaves_what_the_next_run_completes() {
     assert!(requests > 20, "{requests}");
     let death = Death::default();
     bed.origin.server.rule(death.watch(), crate::support::hostile::Behaviour::Honest);
-    // Every other request: together with the next kill each kind of request is met.
-    for at in (1..=requests).step_by(2) {
+    for at in 1..=requests {
         let registry = Hostile::start();
         registry.rule(death.watch(), crate::support::hostile::Behaviour::Honest);
         death.process.store(0, Ordering::SeqCst);

@@ -5,8 +5,11 @@
 
 mod clients;
 mod killed;
+mod modules;
+mod peers;
 mod refusals;
 mod selections;
+mod taken;
 mod tokens;
 mod writers;
 
@@ -146,17 +149,34 @@ fn zips_and_what_vouches_for_them_arrive_byte_for_byte_and_once() {
     let ring = bed.origin.gpg.run(&["--export", &bed.origin.key]);
     assert!(bed.origin.gpg.is_good(&ring, &kept[1].2, &kept[2].2));
 
-    // A second run reads a list of versions, one of tags and an index for each version.
+    // A second run reads a list of versions and one of tags.
     let (fetched, before) = (bed.origin.server.requests().len(), registry.requests().len());
     assert_eq!(bed.lines(&words), first, "the same digests");
     let fetched = &bed.origin.server.requests()[fetched..];
     let fetched: Vec<&str> = fetched.iter().map(|seen| seen.path.as_str()).collect();
     assert_eq!(fetched, ["/.well-known/terraform.json", "/v1/providers/acme/one/versions"]);
     let asked = &registry.requests()[before..];
-    assert!(asked.iter().all(|seen| seen.method == "GET"), "{asked:?}");
-    assert_eq!(asked.iter().filter(|seen| seen.path.contains("/manifests/")).count(), 2);
-    assert_eq!(asked.iter().filter(|seen| seen.path.contains("/tags/")).count(), 1);
-    assert_eq!(asked.len(), 3, "{asked:?}");
+    assert!(asked.len() == 1 && asked[0].path.contains("/tags/"), "{asked:?}");
+
+    // On a machine that remembers nothing, and for a check, each index is read, too.
+    for forget in [true, false] {
+        let state = bed.path("home/.local/state/tofufs/mirror");
+        let mut words = words.clone();
+        if forget {
+            fs::remove_dir_all(&state).unwrap();
+        } else {
+            words.push("--check".to_owned());
+        }
+        let before = registry.requests().len();
+        bed.lines(&words);
+        let asked = &registry.requests()[before..];
+        assert!(asked.iter().all(|seen| seen.method == "GET"), "{asked:?}");
+        assert_eq!(asked.iter().filter(|seen| seen.path.contains("/manifests/")).count(), 2);
+        assert_eq!(asked.len(), 3, "{asked:?}");
+    }
+    // What somebody has taken away is there again.
+    registry.remove_tag(repo, "1.1.0");
+    assert_eq!(bed.lines(&words), first);
 }
 
 #[test]

@@ -343,6 +343,17 @@ fn a_signature_that_does_not_hold_is_refused() {
             },
             "was revoked",
         ),
+        (
+            "by a DSA key",
+            |bed, release| {
+                let dsa = bed.origin.gpg.key("old", "dsa2048", "never");
+                let other = bed.origin.gpg.sign(&dsa, release.sums.as_bytes(), &[]);
+                let keys = [bed.origin.gpg.export(&dsa)];
+                bed.origin.serve(release, &keys);
+                answer(bed, &release.signature_path(), Reply::new(200, "text/plain", other));
+            },
+            "is a DSA key, and only RSA, Ed25519 and ECDSA",
+        ),
         ("no key", |bed, release| bed.origin.serve(release, &[]), "names no key by which"),
         (
             "no key that can be read",

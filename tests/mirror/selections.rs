@@ -120,6 +120,109 @@ fn a_lock_file_says_what_is_mirrored_and_what_may_be() {
     assert!(said.contains("the lock file holds no hash"), "{said}");
 }
 
+/// A release whose sums say when they changed last.
+fn published_at(bed: &mut Bed, version: &str, modified: Option<&str>) {
+    let release = bed.origin.publish("one", version);
+    let reply = Reply::new(200, "text/plain", release.sums.as_bytes());
+    let reply = match modified {
+        Some(modified) => reply.with("Last-Modified", modified),
+        None => reply,
+    };
+    bed.origin.answer(&release.sums_path(), reply);
+}
+
+#[test]
+fn what_has_not_been_out_for_long_enough_is_left_out() {
+    let Some(mut bed) = Bed::new() else { return };
+    let old = "Wed, 01 Jan 2020 00:00:00 GMT";
+    published_at(&mut bed, "1.0.0", Some(old));
+    published_at(&mut bed, "1.1.0", Some(old));
+    published_at(&mut bed, "1.2.0", Some("Fri, 31 Dec 9999 00:00:00 GMT"));
+    published_at(&mut bed, "1.3.0", None);
+    let registry = Hostile::start();
+    let address = bed.address("one");
+    let words = |age: &str| {
+        let words = [&*address, "--newest", "1", "--platform", "linux_amd64", "--min-age", age];
+        into(&registry, &words)
+    };
+    let output = bed.mirror(&words("7d"));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let lines = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && lines.contains(":1.1.0@"), "{lines}{said}");
+    assert_eq!(lines.lines().count(), 1, "{lines}");
+    assert!(said.contains("1.2.0 is left out: it is out since 9999-12-31T00:00:00Z"), "{said}");
+    assert!(said.contains("1.3.0 is left out: it is out since 20"), "{said}");
+    // The day on which a version was seen first is remembered, and no sums are asked for again.
+    let asked = bed.origin.server.requests().len();
+    assert!(bed.lines(&words("7d"))[0].contains(":1.1.0@"));
+    assert_eq!(bed.origin.server.requests().len(), asked + 2, "discovery and a list");
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert!(bed.lines(&words("1s"))[0].contains(":1.3.0@"));
+}
+
+#[test]
+fn what_could_go_is_listed_and_stays() {
+    let Some(mut bed) = Bed::new() else { return };
+    for version in ["1.0.0", "1.1.0", "1.2.0", "1.10.0"] {
+        bed.origin.publish("one", version);
+    }
+    let registry = Hostile::start();
+    let address = bed.address("one");
+    let run = |words: &[&str]| {
+        let words = [&[&*address, "--platform", "linux_amd64"][..], words].concat();
+        bed.lines(&into(&registry, &words))
+    };
+    run(&["~> 1.0"]);
+    let could_go = |lines: Vec<String>| -> Vec<String> {
+        let lines =
+            lines.into_iter().filter_map(|line| Some(line.strip_suffix(" could go")?.to_owned()));
+        lines.map(|line| line.rsplit_once(':').unwrap().1.to_owned()).collect()
+    };
+    assert_eq!(could_go(run(&["--newest", "1", "--keep", "2"])), ["1.0.0", "1.1.0"]);
+    assert_eq!(could_go(run(&["1.0.0", "--keep", "2"])), ["1.1.0"], "what is selected stays");
+    assert!(could_go(run(&["~> 1.0", "--keep", "0"])).is_empty());
+    let json = run(&["--newest", "1", "--keep", "3", "--json"]);
+    let json: Value = serde_json::from_str(json.last().unwrap()).unwrap();
+    assert_eq!(json["could_go"], format!("{}/mirror/acme/one:1.0.0", registry.host()));
+    assert!(registry.manifest("mirror/acme/one", "1.0.0").is_some());
+}
+
+#[test]
+fn a_root_module_says_what_is_mirrored() {
+    let Some(mut bed) = Bed::new() else { return };
+    for version in ["1.0.0", "1.1.0", "2.0.0"] {
+        bed.origin.publish("one", version);
+    }
+    bed.origin.publish("two", "3.0.0");
+    let root = bed.path("root");
+    fs::create_dir_all(root.join("below")).unwrap();
+    let required = |kind: &str, version: &str| {
+        format!(
+            "terraform {{\n  required_providers {{\n    {kind} = {{ source = \"{}\", version =              \"{version}\" }}\n  }}\n}}\n",
+            bed.address(kind)
+        )
+    };
+    let main = required("one", "~> 1.0") + "module \"below\" { source = \"./below\" }\n";
+    fs::write(root.join("main.tf"), main).unwrap();
+    fs::write(root.join("below/main.tf"), required("two", ">= 2.0")).unwrap();
+    let registry = Hostile::start();
+    let words = into(&registry, &["--root", "root", "--platform", "linux_amd64"]);
+    let tags = |lines: Vec<String>| -> Vec<String> {
+        lines
+            .iter()
+            .map(|line| line.split('@').next().unwrap().rsplit('/').next().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(tags(bed.lines(&words)), ["one:1.1.0", "two:3.0.0"]);
+    // What is locked there counts.
+    let lock = format!(
+        "provider \"{}\" {{\n  version = \"1.0.0\"\n  hashes = []\n}}\n",
+        bed.address("one")
+    );
+    fs::write(root.join(".terraform.lock.hcl"), lock).unwrap();
+    assert_eq!(tags(bed.lines(&words)), ["one:1.0.0", "two:3.0.0"]);
+}
+
 /// B1: one that is sick fails alone.
 #[test]
 fn in_a_list_of_many_one_that_fails_keeps_no_other_back() {

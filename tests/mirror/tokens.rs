@@ -101,9 +101,10 @@ fn a_block_s_token_and_that_of_a_login_are_found() {
         let host = &places.bed.origin.host;
         let file = places.bed.path(name);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
-        let text = match name.ends_with(".json") {
-            true => json!({ "credentials": { host.as_str(): { "token": "kept" } } }).to_string(),
-            false => format!("credentials \"{host}\" {{\n  token = \"kept\"\n}}\n"),
+        let text = if name.ends_with(".json") {
+            json!({ "credentials": { host.as_str(): { "token": "kept" } } }).to_string()
+        } else {
+            format!("credentials \"{host}\" {{\n  token = \"kept\"\n}}\n")
         };
         fs::write(&file, text).unwrap();
         assert_eq!(places.shown().as_deref(), Some("Bearer kept"), "{name}");

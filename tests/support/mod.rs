@@ -17,6 +17,7 @@ pub mod pack;
 pub mod peers;
 pub mod push;
 pub mod skip;
+pub mod tiny;
 pub mod tls;
 pub mod token_server;
 pub mod world;

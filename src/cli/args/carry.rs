@@ -21,13 +21,18 @@ Examples:
   tofufs lock --check
         for CI: exit code 1 and what is missing
   tofufs lock --oci-mirror 'ghcr.io/acme/${namespace}/${type}' \\
-        --include 'registry.opentofu.org/*/*'";
+        --include 'registry.opentofu.org/*/*'
+  tofufs lock --from providers:registry.opentofu.org --platform linux_amd64
+        from the vendors' registry, as `tofu providers lock` does";
 
 /// The examples of `bundle`.
 pub const BUNDLE_EXAMPLES: &str = "\
 Examples:
   tofufs bundle --root . --platform linux_amd64 -o oci-archive:bundle.tar
   tofufs bundle 'ghcr.io/acme/network:1.*' -o oci:/srv/store
+  tofufs bundle --lock-file .terraform.lock.hcl --platform linux_amd64 \\
+        --from providers:registry.opentofu.org -o oci-archive:bundle.tar
+        from the vendors' registry into one file
   tofufs bundle --root . --dry-run -o oci:/srv/store
         what would be added, and how much it is
   tofufs bundle verify oci-archive:bundle.tar --lock-file .terraform.lock.hcl
@@ -41,10 +46,14 @@ pub struct ReadingArgs {
     #[arg(long)]
     pub offline: bool,
 
-    /// Read the registries that this store holds from it (oci:DIR, oci-archive:FILE); may be given
-    /// several times
+    /// Read the registries that this store holds from it (oci:DIR, oci-archive:FILE), or a
+    /// provider registry's providers from that itself (providers:HOST); may be given several times
     #[arg(long, value_name = "SOURCE")]
     pub from: Vec<OsString>,
+
+    /// Refuse a release of providers:HOST without a signature wherever it comes from
+    #[arg(long)]
+    pub require_signature: bool,
 
     /// How registries are reached.
     #[command(flatten)]
@@ -101,7 +110,8 @@ pub struct LockArgs {
     #[arg(default_value = ".", value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
 
-    /// Lock this platform; may be given several times [default: all platforms of a release]
+    /// Lock this platform; may be given several times [default: all platforms of a release; of one
+    /// from providers:HOST this machine's, as by the clients]
     #[arg(long, value_name = "OS_ARCH")]
     pub platform: Vec<Platform>,
 

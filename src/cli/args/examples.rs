@@ -36,7 +36,7 @@ are -o options with _ for -, and several sources are joined by ;
 With `user` in fstab, write `user,exec`: the kernel runs no provider otherwise.
 
 SIZE is a whole number with KiB, MiB, GiB or TiB (or K, M, G, T, the same);
-DURATION with ms, s, m or h (alone: seconds).";
+DURATION with ms, s, m, h or d (alone: seconds).";
 
 /// Of `doctor`.
 pub const DOCTOR_EXAMPLES: &str = "\

@@ -128,9 +128,8 @@ mod tests {
     }
 
     fn artifact(repo: &str, tags: &[&str], contents: ReleaseContents) -> NeededArtifact {
-        let (host, name) = repo.split_once('/').unwrap();
         NeededArtifact {
-            repo: Repo { host: host.parse().unwrap(), name: name.parse().unwrap() },
+            repo: repo.parse().unwrap(),
             digest: Digest::of(repo.as_bytes()),
             tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
             contents,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use crate::name::{Constraints, Platform};
 use crate::provider_registry::OfferedVersion;
@@ -15,16 +16,22 @@ pub struct VersionSelection {
     pub newest: Option<usize>,
     /// These platforms; all if there is none.
     pub platforms: BTreeSet<Platform>,
+    /// Those that have been out for that long.
+    pub min_age: Duration,
 }
 
 impl VersionSelection {
-    /// Those of `versions` that are selected, the oldest first.
-    pub fn of<'a>(&self, versions: &'a [OfferedVersion]) -> Vec<&'a OfferedVersion> {
+    /// Those of `versions` that match, the newest first.
+    pub fn matching<'a>(&self, versions: &'a [OfferedVersion]) -> Vec<&'a OfferedVersion> {
         let mut allowed: Vec<&OfferedVersion> =
             versions.iter().filter(|offered| self.constraints.allow(&offered.version)).collect();
-        allowed.sort_by(|a, b| a.version.cmp(&b.version));
-        let skipped = self.newest.map_or(0, |newest| allowed.len().saturating_sub(newest));
-        allowed.split_off(skipped)
+        allowed.sort_by(|a, b| b.version.cmp(&a.version));
+        allowed
+    }
+
+    /// Whether `selected` are as many as are wanted.
+    pub fn is_full(&self, selected: usize) -> bool {
+        self.newest.is_some_and(|newest| selected >= newest)
     }
 
     /// The platforms of a version that are wanted, and those that are wanted by name and not
@@ -60,21 +67,23 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_of_those_that_match_are_selected_and_pre_releases_by_name() {
+    fn those_that_match_come_newest_first_and_pre_releases_by_name() {
         let versions = ["1.10.0", "1.2.0", "1.9.0", "2.0.0-rc1", "2.0.0"].map(offered);
-        for (constraints, newest, wanted) in [
-            ("", None, "1.2.0 1.9.0 1.10.0 2.0.0"),
-            ("~> 1.0", Some(2), "1.9.0 1.10.0"),
-            ("", Some(9), "1.2.0 1.9.0 1.10.0 2.0.0"),
-            ("2.0.0-rc1", Some(1), "2.0.0-rc1"),
-            ("> 3", None, ""),
+        for (constraints, wanted) in [
+            ("", "2.0.0 1.10.0 1.9.0 1.2.0"),
+            ("~> 1.0", "1.10.0 1.9.0 1.2.0"),
+            ("2.0.0-rc1", "2.0.0-rc1"),
+            ("> 3", ""),
         ] {
             let constraints = constraints.parse().unwrap();
-            let selection = VersionSelection { constraints, newest, ..Default::default() };
-            let selected = selection.of(&versions);
-            let selected: Vec<_> = selected.iter().map(|one| one.version.to_string()).collect();
-            assert_eq!(selected.join(" "), wanted);
+            let selection = VersionSelection { constraints, ..Default::default() };
+            let matching = selection.matching(&versions);
+            let matching: Vec<_> = matching.iter().map(|one| one.version.to_string()).collect();
+            assert_eq!(matching.join(" "), wanted);
         }
+        let selection = VersionSelection { newest: Some(2), ..Default::default() };
+        assert!(!selection.is_full(1) && selection.is_full(2));
+        assert!(!VersionSelection::default().is_full(10_000));
     }
 
     #[test]

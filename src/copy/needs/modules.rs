@@ -20,7 +20,7 @@ use crate::name::{Constraints, Host, ProviderAddr, Reference, Selector};
 use crate::oci::Descriptor;
 
 /// The largest configuration file that is read, in bytes.
-const FILE_MAX: u64 = 16 << 20;
+pub(super) const FILE_MAX: u64 = 16 << 20;
 /// The most modules of one root module.
 pub(super) const MODULES_MAX: usize = 10_000;
 

@@ -1,10 +1,11 @@
 //! Configuration files in native syntax.
 
+use hcl_edit::Span as _;
 use hcl_edit::expr::{Expression, ObjectKey};
 use hcl_edit::structure::{Block, Body};
 use hcl_edit::template::Element;
 
-use super::{Configuration, RESOURCES, SyntaxError};
+use super::{Call, Configuration, RESOURCES, SyntaxError};
 
 pub(super) fn read(into: &mut Configuration, text: &str) -> Result<(), SyntaxError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -13,12 +14,12 @@ pub(super) fn read(into: &mut Configuration, text: &str) -> Result<(), SyntaxErr
         rule: e.message().to_owned(),
     })?;
     for block in body.blocks() {
-        read_block(into, block);
+        read_block(into, block, text);
     }
     Ok(())
 }
 
-fn read_block(into: &mut Configuration, block: &Block) {
+fn read_block(into: &mut Configuration, block: &Block, text: &str) {
     let labels: Vec<&str> = block.labels.iter().map(|label| label.as_str()).collect();
     let attribute = |name: &str| block.body.get_attribute(name).map(|attribute| &attribute.value);
     match (block.ident.as_str(), labels.as_slice()) {
@@ -27,13 +28,25 @@ fn read_block(into: &mut Configuration, block: &Block) {
             .get_blocks("required_providers")
             .for_each(|block| required(into, &block.body)),
         ("provider", [local]) => into.configure(local, attribute("version").and_then(string)),
-        ("module", [name]) => into.call(name, attribute("source").and_then(string)),
-        ("check", [_]) => block.body.get_blocks("data").for_each(|block| read_block(into, block)),
+        ("module", [name]) => into.call(Call {
+            name: (*name).to_owned(),
+            source: attribute("source").and_then(string),
+            version: attribute("version").and_then(string),
+            line: attribute("source").and_then(|value| line_of(text, value.span()?.start)),
+        }),
+        ("check", [_]) => {
+            block.body.get_blocks("data").for_each(|block| read_block(into, block, text))
+        }
         (kind, [of, _]) if RESOURCES.contains(&kind) => {
             into.resource(of, attribute("provider").and_then(local).as_deref());
         }
         _ => {}
     }
+}
+
+/// The line, from 1, of the byte at `at`.
+fn line_of(text: &str, at: usize) -> Option<usize> {
+    Some(1 + text.as_bytes().get(..at)?.iter().filter(|byte| **byte == b'\n').count())
 }
 
 fn required(into: &mut Configuration, body: &Body) {

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Configuration, RESOURCES, SyntaxError};
+use super::{Call, Configuration, RESOURCES, SyntaxError};
 
 pub(super) fn read(into: &mut Configuration, text: &str) -> Result<(), SyntaxError> {
     let value: Value = serde_json::from_str(text).map_err(|e| SyntaxError {
@@ -57,9 +57,11 @@ fn read_blocks(into: &mut Configuration, kind: &str, blocks: &Value) {
         }
         "module" => {
             for (name, value) in labelled(blocks) {
-                bodies(value)
-                    .into_iter()
-                    .for_each(|body| into.call(name, string(body.get("source"))));
+                for body in bodies(value) {
+                    let (source, version) =
+                        (string(body.get("source")), string(body.get("version")));
+                    into.call(Call { name: name.to_owned(), source, version, line: None });
+                }
             }
         }
         "check" => {

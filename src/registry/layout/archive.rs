@@ -337,12 +337,10 @@ fn place_of(member: &TarMember) -> Result<(Repo, LayoutPart), (Failure, String)>
              directory and name that with oci:DIR"
                 .to_owned(),
         ),
-        Some((path, part)) => {
-            match path.split_once('/').map(|(host, name)| (host.parse(), name.parse())) {
-                Some((Ok(host), Ok(name))) => Ok((Repo { host, name }, part)),
-                _ => refuse(format!("the member {:?} lies in no HOST/REPOSITORY", member.name)),
-            }
-        }
+        Some((path, part)) => match path.parse() {
+            Ok(repo) => Ok((repo, part)),
+            Err(_) => refuse(format!("the member {:?} lies in no HOST/REPOSITORY", member.name)),
+        },
         None => refuse(format!(
             "the member {:?} is no file of an image layout HOST/REPOSITORY",
             member.name

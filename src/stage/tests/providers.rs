@@ -177,7 +177,7 @@ async fn a_package_that_is_there_in_another_manifest_is_kept() {
         let repo = Repo { host: HOST.parse().unwrap(), name: "acme/aws".parse().unwrap() };
         let destined =
             Destined { repo, tags: vec!["5.1.0".parse().unwrap()], annotations: BTreeMap::new() };
-        plan::directory(dir, "x", destined, &bed.stage.workshop).unwrap()
+        directory::plan(dir, "x", destined, &bed.stage.workshop).unwrap()
     };
     let plan::PlannedArtifact::Provider { targets, .. } = &plan.artifact else {
         panic!("a provider")

@@ -375,7 +375,7 @@ impl Workbench {
         let destined =
             Destined { repo, tags: vec![TAG.parse().unwrap()], annotations: BTreeMap::new() };
         let file = fs::File::open(&dir).unwrap();
-        let plan = plan::directory(file.into(), name, destined, &self.workshop)
+        let plan = directory::plan(file.into(), name, destined, &self.workshop)
             .unwrap_or_else(|e| panic!("{e}"));
         Writer { plan, overwrites: false }
     }

@@ -217,3 +217,26 @@ fn old_temporary_files_go_unless_somebody_writes_them() {
     assert_eq!(left, expected);
     locked.publish().unwrap();
 }
+
+/// O20: programs of another version keep their files beside ours, in a directory of their own.
+#[test]
+fn what_another_version_keeps_in_the_same_cache_is_neither_read_nor_counted_nor_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let theirs = ["v0/blobs/00/old", "v2/blobs/00/new", "v2/key", "v2/tmp/partial.part"];
+    for file in theirs {
+        let file = dir.path().join(file);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, vec![7; 100_000]).unwrap();
+    }
+    let store = open(dir.path(), 200_000);
+    assert_eq!(store.usage().objects, 0);
+    for n in 0..10 {
+        let bytes = content(50_000, n);
+        put(&store, &blob(&bytes), &bytes);
+    }
+    assert!(store.usage().objects > 0, "there is room beside theirs");
+    evict::reap(&store.layout(), Duration::ZERO);
+    for file in theirs {
+        assert_eq!(std::fs::read(dir.path().join(file)).unwrap(), vec![7; 100_000], "{file}");
+    }
+}

@@ -15,7 +15,7 @@ use crate::registry::{BlobSink, SinkError};
 const PIECE: usize = 1 << 20;
 
 /// A package that arrives.
-pub(super) struct PackageDraft {
+pub struct PackageDraft {
     /// None after the disk has failed.
     written: Option<Written>,
     /// What came and is not written yet.
@@ -56,6 +56,7 @@ impl Written {
 }
 
 impl PackageDraft {
+    /// One in an empty file.
     pub fn new(file: OwnedFd) -> PackageDraft {
         PackageDraft {
             written: Some(Written::new(file)),
@@ -65,6 +66,9 @@ impl PackageDraft {
     }
 
     /// The file, and the digest of all that is in it.
+    ///
+    /// # Errors
+    /// The disk has failed; `place` is what messages call it.
     pub async fn finish(mut self, place: &str) -> Result<(OwnedFd, Digest), Refusal> {
         if self.flush().await.is_err() {
             return Err(self.failure(place));
