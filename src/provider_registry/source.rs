@@ -85,10 +85,10 @@ impl ProviderSource {
     /// list names.
     fn resolving(&self, list: &[OfferedVersion], version: &Version) -> Option<Platform> {
         let offered = list.iter().find(|offered| offered.version == *version)?;
-        match offered.platforms.contains(&self.own) {
-            true => Some(self.own.clone()),
-            false => offered.platforms.first().cloned(),
+        if offered.platforms.contains(&self.own) {
+            return Some(self.own.clone());
         }
+        offered.platforms.first().cloned()
     }
 
     /// The document of a release, with a signature that holds.
