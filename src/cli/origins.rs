@@ -6,6 +6,8 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::access::RegistryAccess;
 use super::output::{self, CommandError};
 use super::push::workshop_in;
@@ -71,7 +73,7 @@ pub struct Origins {
     hosts: BTreeSet<Host>,
     policy: SignaturePolicy,
     platforms: BTreeSet<Platform>,
-    opened: parking_lot::Mutex<BTreeMap<Host, Arc<OriginStore>>>,
+    opened: Mutex<BTreeMap<Host, Arc<OriginStore>>>,
 }
 
 impl Origins {
@@ -79,7 +81,7 @@ impl Origins {
     pub fn new(hosts: BTreeSet<Host>, require_signature: bool) -> Origins {
         let policy = signature_policy(require_signature);
         note_terms(&hosts);
-        Origins { hosts, policy, platforms: BTreeSet::new(), opened: parking_lot::Mutex::default() }
+        Origins { hosts, policy, platforms: BTreeSet::new(), opened: Mutex::default() }
     }
 
     /// The same, with releases of these platforms alone.
