@@ -23,6 +23,7 @@ mod health;
 mod look;
 mod manifests;
 mod names;
+mod offers;
 mod package;
 mod prefetch;
 mod providers;
@@ -46,13 +47,13 @@ pub use budget::RequestingUser;
 pub use content::Content;
 pub use extract::PackageTarget;
 pub use health::{FailingSource, Health, SourceState};
-pub use manifests::Manifests;
+pub use manifests::{Manifests, TargetPackage};
 pub use names::KnownNames;
 pub use package::{MemberContent, VerifiedPackage};
 pub use prefetch::Unpacking;
 pub use providers::{ProviderOptions, Providers};
 pub use referrers::ReferrerFacts;
-pub use registries::MountSource;
+pub use registries::{MountSource, RegistryKind};
 pub use remembered::{remember, remembered_in};
 pub use running::{Download, on_behalf_of};
 pub use tags::Tags;
@@ -60,6 +61,7 @@ pub use view::FactsView;
 pub use walk::{Awaited, Left};
 
 use crate::archive;
+use crate::artifact::SignaturePolicy;
 use crate::name::Host;
 use crate::store::Store;
 use crate::tree::Need;
@@ -89,6 +91,8 @@ pub struct FactsOptions {
     pub policies: Arc<Policies>,
     /// What of providers was asked for.
     pub providers: ProviderOptions,
+    /// What is asked of the signatures of provider registries.
+    pub signatures: SignaturePolicy,
 }
 
 /// See the module. Each of its parts answers for one kind of fact.
@@ -126,6 +130,7 @@ impl Facts {
             registries.clone(),
             fetcher.clone(),
             budgets.clone(),
+            options.signatures,
             deadline,
         ));
         let sources = TagSources {
@@ -229,6 +234,12 @@ impl Facts {
     pub fn view(&self, since: Instant) -> FactsView<'_> {
         let Facts { registries, names, providers, manifests, tags, .. } = self;
         FactsView { registries, names, providers, manifests, tags, since, left: Vec::new() }
+    }
+
+    /// Forgets for which documents the `wanted` tags stood, and `named`: what they stand for next is
+    /// taken as it is. Blocks on the disk.
+    pub fn accept(&self, wanted: impl Fn(&Need) -> bool, named: Option<Need>) {
+        self.tags.accept(wanted, named);
     }
 
     /// Forgets the edges for which `wanted` holds, and all failures, so that they are asked for

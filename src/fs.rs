@@ -275,7 +275,9 @@ impl Fs {
         if let InodeNode::Local(at) = node.as_ref() {
             return Ok(at.entry(ino, &at.stat()?));
         }
-        if let InodeNode::Zip(target) = node.as_ref() {
+        if let InodeNode::Zip(target) = node.as_ref()
+            && target.size(&self.facts).is_none()
+        {
             // A listing shows zips before their size is known; the size is never guessed.
             let outcome = self.releases.zip_of(target).await;
             self.failures.note(&node, Attempt::Look, outcome)?;
@@ -532,5 +534,11 @@ impl Fs {
     /// operation of this file system.
     pub fn refresh(&self, path: &Path) -> NamesInDirectories {
         self.publishing().refresh.below(path)
+    }
+
+    /// The same, after which releases that never change are taken as they are now. Blocks on the
+    /// disk.
+    pub fn accept(&self, path: &Path) -> NamesInDirectories {
+        self.publishing().refresh.accept(path)
     }
 }

@@ -17,12 +17,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("name", &["digest"]),
     ("failure", &["digest", "name"]),
     ("oci", &["failure", "digest", "name"]),
-    ("artifact", &["failure", "digest", "name", "oci"]),
+    ("openpgp", &[]),
+    ("artifact", &["failure", "digest", "name", "oci", "openpgp"]),
     ("members", &["digest", "name"]),
     ("mapping", &["digest", "name"]),
     ("lockfile", &["digest", "name"]),
     ("moment", &[]),
-    ("openpgp", &[]),
     ("trust", &["digest", "name", "oci"]),
     ("tree", VALUES),
     (
@@ -34,7 +34,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "provider_registry",
-        &["failure", "digest", "name", "mapping", "moment", "openpgp", "registry"],
+        &[
+            "bounded", "failure", "digest", "name", "oci", "artifact", "mapping", "moment",
+            "openpgp", "registry",
+        ],
     ),
     ("module_registry", &["failure", "name", "registry"]),
     ("store", &["bounded", "disk", "metrics", "failure", "digest", "name", "members"]),
@@ -118,7 +121,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 const VALUES: &[&str] =
-    &["failure", "digest", "name", "oci", "artifact", "members", "mapping", "moment"];
+    &["failure", "digest", "name", "oci", "openpgp", "artifact", "members", "mapping", "moment"];
 
 /// The only modules that may use an outside crate. Crates that are no kind of I/O or format
 /// (`bytes`, `serde`, `thiserror`, `tokio`, `tracing`, `rustix` …) have no home.

@@ -293,6 +293,9 @@ pub struct MountArgs {
     /// HOST[:PORT][/PREFIX]  a registry, or the part of it below PREFIX
     /// oci:DIR               a store on disk: DIR/HOST/REPO... are OCI image layouts
     /// oci-archive:FILE      such a store in one tar, read where it lies
+    /// providers:HOST[:PORT][/NAMESPACE[/TYPE]]
+    ///                       a provider registry, such as registry.opentofu.org; its providers stand
+    ///                       in plugins/, mirror/ and plugin-cache/ under their own addresses
     ///
     /// OpenTofu's oci://HOST/NAME is read as HOST/NAME.
     /// A NAME alone is that of a mount in a configuration file: `tofufs help config` has more.
@@ -563,6 +566,11 @@ pub struct UmountArgs {
 /// Arguments of `refresh`.
 #[derive(Args, Debug)]
 pub struct RefreshArgs {
+    /// Take releases as they are now that a provider registry has changed: their SHA256SUMS is
+    /// another one than when they were resolved first
+    #[arg(long)]
+    pub accept: bool,
+
     /// A mount point, or a path below one
     #[arg(value_hint = ValueHint::AnyPath)]
     pub path: PathBuf,

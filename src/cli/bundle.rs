@@ -48,10 +48,12 @@ impl BundlePlace {
                      oci-archive:{host}"
                 )))
             }
-            SourceSetting::Registry { .. } => Err(CommandError::Usage(format!(
-                "{source}: a bundle is a store; write oci:DIR or oci-archive:FILE (tofufs copy \
+            SourceSetting::Registry { .. } | SourceSetting::Providers { .. } => {
+                Err(CommandError::Usage(format!(
+                    "{source}: a bundle is a store; write oci:DIR or oci-archive:FILE (tofufs copy \
                  fills registries)"
-            ))),
+                )))
+            }
         }
     }
 }

@@ -260,7 +260,10 @@ impl<'a> CopyReading<'a> {
     fn open(source: &CopyEnd, registries: &'a Registries) -> Result<CopyReading<'a>, CommandError> {
         let mut only = None;
         let held = match source {
-            CopyEnd::One(_) | CopyEnd::All(SourceSetting::Registry { .. }) => HeldStore::Nowhere,
+            CopyEnd::One(_)
+            | CopyEnd::All(SourceSetting::Registry { .. } | SourceSetting::Providers { .. }) => {
+                HeldStore::Nowhere
+            }
             CopyEnd::Layout(path, _) => {
                 let store = Arc::new(
                     LayoutDirectory::layout(path, unnamed(path)?).map_err(CommandError::failed)?,

@@ -18,6 +18,7 @@ use super::policy::PolicyFiles;
 use super::source::SourceSetting;
 use super::{carried, daemon, mapping, status};
 use crate::archive::Limits;
+use crate::artifact::SignaturePolicy;
 use crate::copy::RegistryFacts;
 use crate::copy::origin::OriginStore;
 use crate::facts::{self, Facts, SourceState};
@@ -154,6 +155,7 @@ impl Registries {
             limits: self.limits,
             policies: Arc::clone(&self.policies),
             providers: facts::ProviderOptions::default(),
+            signatures: SignaturePolicy::default(),
         })
     }
 
@@ -213,6 +215,7 @@ impl Registries {
             limits: self.limits,
             policies: Arc::clone(&self.policies),
             providers: facts::ProviderOptions::default(),
+            signatures: SignaturePolicy::default(),
         }))
     }
 }

@@ -40,6 +40,8 @@ pub struct MountSettings {
     pub policies: PolicyFiles,
     /// Who signs what is committed.
     pub signing: SigningSetting,
+    /// Whether releases of provider registries need a signature wherever they come from.
+    pub require_signature: bool,
     /// How large archives may be.
     pub limits: Limits,
     /// The cache's directory.
@@ -106,6 +108,7 @@ impl MountSettings {
             providers: ProviderSettings::new(&args.providers, base),
             policies: PolicyFiles::new(&args.policy, base),
             signing: SigningSetting::new(&args.signing, base),
+            require_signature: args.providers.require_signature,
             limits: args.archives.limits(),
             cache_dir: environment.cache_dir(args.storage.cache_dir.as_deref())?,
             cache_size: args.storage.cache_size.0,
@@ -132,7 +135,7 @@ impl MountSettings {
             SourceSetting::Layouts(path) | SourceSetting::Archive(path) => {
                 Some(("a source", path.as_path()))
             }
-            SourceSetting::Registry { .. } => None,
+            SourceSetting::Registry { .. } | SourceSetting::Providers { .. } => None,
         });
         [
             ("the cache directory", self.cache_dir.as_path()),

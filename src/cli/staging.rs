@@ -120,7 +120,7 @@ fn destinations(
                 let open = Arc::new(LayoutUpload { store, deadline });
                 destinations.push(PublishDestination { host: None, prefix: None, open });
             }
-            SourceSetting::Archive(_) => {}
+            SourceSetting::Archive(_) | SourceSetting::Providers { .. } => {}
         }
     }
     Ok(destinations)

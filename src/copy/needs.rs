@@ -4,6 +4,7 @@
 //! [`Needs::find`] reads directories and asks registries for manifests; packages of providers are
 //! not downloaded, those of modules are, since they may call other modules.
 
+mod local;
 mod modules;
 mod nested;
 mod source;
@@ -27,6 +28,7 @@ use crate::mapping::{Mapping, MappingError};
 use crate::name::{AddressError, Platform, ProviderAddr, Reference, Repo, Selector, Tag};
 use crate::oci::Descriptor;
 
+pub use local::providers_of;
 pub use modules::{Mounts, Requirements, requirements};
 pub use nested::{NestedCall, RegistryCall, nested};
 
@@ -114,8 +116,8 @@ fn is_of_form(text: &str, form: &str) -> bool {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NeededPackage {
     pub platform: Platform,
-    /// Its image manifest.
-    pub manifest: Descriptor,
+    /// Its image manifest, where the release names one.
+    pub manifest: Option<Descriptor>,
     /// Its zip.
     pub zip: Descriptor,
 }
@@ -171,7 +173,7 @@ impl NeededArtifact {
         };
         [self.digest]
             .into_iter()
-            .chain(children.iter().map(|package| package.manifest.digest))
+            .chain(children.iter().filter_map(|package| Some(package.manifest.as_ref()?.digest)))
             .collect()
     }
 
@@ -458,11 +460,10 @@ async fn packages(
 ) -> Result<ReleaseContents, Refusal> {
     let targets = hashes::targets(facts, repo, digest, platforms).await?;
     let read = targets.iter().map(|target| async move {
-        let (_, zip) = facts.manifests().target(repo, target).await?;
         Ok(NeededPackage {
             platform: target.platform.clone(),
-            manifest: target.manifest.clone(),
-            zip,
+            manifest: target.manifest().cloned(),
+            zip: facts.manifests().target(repo, target).await?.archive,
         })
     });
     join_all(read).await.into_iter().collect::<Result<_, _>>().map(ReleaseContents::Provider)

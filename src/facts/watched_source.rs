@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::health::{FailingSource, Health, SourceState};
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
-use crate::name::{RepoName, Selector, Tag};
+use crate::name::{RepoName, Selector, Tag, ZipName};
 use crate::oci::Descriptor;
 use crate::registry::{BlobError, BlobSink, Greeting, RawManifest, Referrers, Registry};
 
@@ -114,6 +114,10 @@ impl Registry for WatchedSource {
             Err(BlobError::Sink(_)) => {}
         }
         outcome
+    }
+
+    async fn offered(&self, repo: &RepoName, zip: &ZipName) -> Result<Descriptor, Refusal> {
+        self.noted(self.inner.offered(repo, zip).await)
     }
 
     fn last_moved(&self, repo: Option<&RepoName>) -> Option<Instant> {

@@ -78,7 +78,7 @@ impl Directories {
                 match &bound.release {
                     Release::Provider(targets) => {
                         let lacking = self.facts.manifests().lacking(&bound.repo, targets).await;
-                        let is_held = |at: usize| !lacking.contains(&targets[at].manifest.digest);
+                        let is_held = |at: usize| !lacking.contains(&targets[at].digest());
                         let mut listed = tree::release::list(targets);
                         listed.retain(|(_, entry)| match entry {
                             ReleaseEntry::Unpacked(at) | ReleaseEntry::Zip(at) => is_held(*at),

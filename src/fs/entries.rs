@@ -57,7 +57,7 @@ impl InodeEntries {
             // number and kind.
             InodeNode::Local(_) => directory,
             InodeNode::Zip(target) => {
-                let size = target.known(&self.facts).map(|(_, layer)| layer.size);
+                let size = target.size(&self.facts);
                 (FileKind::Regular, size.unwrap_or(0), FILE, NO_TIME, size.is_some())
             }
             InodeNode::File { package, number, executable, .. } => {

@@ -6,15 +6,15 @@ use std::sync::{Arc, OnceLock};
 use super::area::LocalNode;
 use super::attr::FoundEntry;
 use super::speaking::ReferrerPlace;
-use crate::artifact::{Release, Target};
+use crate::artifact::{Release, ReleaseDocument, Target};
 use crate::digest::Digest;
-use crate::facts::{Facts, VerifiedPackage};
+use crate::facts::{Facts, TargetPackage, VerifiedPackage};
 use crate::failure::Subject;
 use crate::local::Stat;
 use crate::mapping::Mapping;
 use crate::members::{DirNo, FileNo};
 use crate::name::{Host, Platform, Reference, Repo, Selector};
-use crate::oci::{Descriptor, Manifest};
+use crate::oci::Descriptor;
 use crate::tree::providers::ProviderDirectory;
 use crate::tree::registry::RegistrySpace;
 
@@ -69,13 +69,13 @@ impl LastError {
     }
 }
 
-/// A manifest that was entered.
+/// A release that was entered.
 #[derive(Debug)]
 pub(super) struct Bound {
     pub(super) repo: Repo,
     /// As it was spelled when it was entered.
     pub(super) reference: Reference,
-    pub(super) manifest: Arc<Manifest>,
+    pub(super) document: ReleaseDocument,
     pub(super) release: Release,
     /// The tree of a module package, once it was loaded.
     pub(super) package: OnceLock<Arc<VerifiedPackage>>,
@@ -145,7 +145,9 @@ pub(super) struct TargetNode {
     /// The directory of the release and the platform that it is assumed to have.
     pub(super) assumed: Option<(Arc<InodeNode>, Platform)>,
     /// Its manifest and zip, once they were needed: from then on the size of the zip stays known.
-    pub(super) known: OnceLock<(Arc<Manifest>, Descriptor)>,
+    pub(super) known: OnceLock<TargetPackage>,
+    /// What a provider registry said of the zip, where its release was not looked into.
+    offered: OnceLock<Descriptor>,
     error: LastError,
 }
 
@@ -158,6 +160,7 @@ impl TargetNode {
             place,
             assumed: None,
             known: OnceLock::new(),
+            offered: OnceLock::new(),
             error: LastError::default(),
         }
     }
@@ -169,6 +172,7 @@ impl TargetNode {
             place: OnceLock::new(),
             assumed: Some((node, platform)),
             known: OnceLock::new(),
+            offered: OnceLock::new(),
             error: LastError::default(),
         }
     }
@@ -185,17 +189,29 @@ impl TargetNode {
         Some(target)
     }
 
-    /// The manifest of the release, and the release as it was spelled, if the tag may stand for
+    /// A platform of which a provider registry says that this is its zip.
+    pub(super) fn offered(
+        node: Arc<InodeNode>,
+        reference: Reference,
+        platform: Platform,
+        zip: Descriptor,
+    ) -> Self {
+        let target = TargetNode::assumed(node, reference, platform);
+        target.offered.get_or_init(|| zip);
+        target
+    }
+
+    /// The document of the release, and the release as it was spelled, if the tag may stand for
     /// another one by now.
     pub(super) fn unconfirmed(&self) -> Option<(Digest, &Reference)> {
         let (release, _) = self.place.get()?;
-        self.assumed.as_ref().map(|_| (release.manifest.digest, &self.reference))
+        self.assumed.as_ref().map(|_| (release.document.digest(), &self.reference))
     }
 
     /// Whether both are the same package.
     pub(super) fn is_same(&self, other: &TargetNode) -> bool {
-        let manifest = |node: &TargetNode| node.target().map(|target| target.manifest.digest);
-        manifest(self) == manifest(other)
+        let named = |node: &TargetNode| node.target().map(Target::digest);
+        named(self) == named(other)
     }
 
     /// Where the release is.
@@ -224,7 +240,7 @@ impl TargetNode {
     }
 
     /// Its manifest and zip, if that needs no request.
-    pub(super) fn known(&self, facts: &Facts) -> Option<&(Arc<Manifest>, Descriptor)> {
+    pub(super) fn known(&self, facts: &Facts) -> Option<&TargetPackage> {
         if self.known.get().is_none() {
             let known = facts.manifests().known_target(self.repo(), self.target()?)?;
             return Some(self.known.get_or_init(|| known));
@@ -232,11 +248,17 @@ impl TargetNode {
         self.known.get()
     }
 
+    /// The size of its zip, if that needs no request.
+    pub(super) fn size(&self, facts: &Facts) -> Option<u64> {
+        let archive = self.known(facts).map(|package| &package.archive);
+        archive.or(self.offered.get()).map(|archive| archive.size)
+    }
+
     fn subject(&self) -> Subject {
         let reference = self.reference.clone();
         match (self.target(), &self.assumed) {
             (Some(target), _) => {
-                let digest = target.manifest.digest;
+                let digest = target.digest();
                 Subject::Platform(reference, target.platform.clone(), Some(digest))
             }
             (None, Some((_, platform))) => Subject::Platform(reference, platform.clone(), None),

@@ -61,19 +61,19 @@ impl Releases {
 
     /// Leave to read the packages of a release.
     pub(super) async fn admitted(&self, bound: &Bound) -> Result<Admitted, FsError> {
-        Ok(self.facts.gate().admit(&bound.reference, bound.manifest.digest).await?)
+        Ok(self.facts.gate().admit(&bound.reference, bound.document.digest()).await?)
     }
 
-    /// The release that has the manifest `digest`, as it was spelled.
+    /// The release whose document has `digest`, as it was spelled.
     pub(super) async fn bound(
         &self,
         reference: &Reference,
         digest: Digest,
     ) -> Result<Bound, FsError> {
         let repo = &reference.repo;
-        let (manifest, release) = self.facts.manifests().release(repo, digest).await?;
+        let (document, release) = self.facts.manifests().release_of(reference, digest).await?;
         let reference = reference.clone();
-        Ok(Bound { repo: repo.clone(), reference, manifest, release, package: OnceLock::new() })
+        Ok(Bound { repo: repo.clone(), reference, document, release, package: OnceLock::new() })
     }
 
     /// Loads the tree of a module package.
@@ -126,7 +126,7 @@ impl Releases {
                 node.known.get_or_init(|| known)
             }
         };
-        Ok(&known.1)
+        Ok(&known.archive)
     }
 
     /// The platform in its release, which is entered if the platform was only assumed to be there.
@@ -235,7 +235,11 @@ impl Releases {
 pub(super) fn is_refusal(error: &Refusal) -> bool {
     matches!(
         error.failure,
-        Failure::Integrity | Failure::Structure | Failure::TooLarge | Failure::Unsupported
+        Failure::Integrity
+            | Failure::Structure
+            | Failure::TooLarge
+            | Failure::Unsupported
+            | Failure::Unsigned
     )
 }
 

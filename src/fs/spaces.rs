@@ -179,7 +179,7 @@ impl Spaces {
         let tag = match &reference.selector {
             Selector::Digest(digest) => {
                 if bound.is_none()
-                    && let Err(e) = self.facts.manifests().get(repo, *digest).await
+                    && let Err(e) = self.facts.manifests().document(repo, *digest).await
                     && !is_refusal(&e)
                 {
                     return Err(e.into());
@@ -198,7 +198,10 @@ impl Spaces {
             });
         }
         let digest = match self.facts.tags().bind(repo, tag, since).await {
-            Err(e) if is_refusal(&e) => bound,
+            // A release of a provider that its registry has changed opens no more.
+            Err(e) if is_refusal(&e) => {
+                bound.filter(|_| !self.facts.manifests().are_of_providers(&repo.host))
+            }
             Err(e) => return Err(e.into()),
             Ok(digest) => Some(digest),
         };

@@ -202,10 +202,10 @@ impl ReferrerView {
         let release = self.facts.manifests().release(repo, digest).await;
         let Ok((_, Release::Provider(targets))) = release else { return BTreeMap::new() };
         let named = |target: crate::artifact::Target| {
-            let by_digest = repo.at(Selector::Digest(target.manifest.digest));
-            (target.platform.to_string(), ReferrerPlace::about(by_digest).node())
+            let by_digest = repo.at(Selector::Digest(target.manifest()?.digest));
+            Some((target.platform.to_string(), ReferrerPlace::about(by_digest).node()))
         };
-        targets.into_iter().map(named).collect()
+        targets.into_iter().filter_map(named).collect()
     }
 
     async fn counts(

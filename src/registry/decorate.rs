@@ -17,7 +17,7 @@ use super::{
 };
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal, Subject};
-use crate::name::{Host, Repo, RepoName, Selector, Tag};
+use crate::name::{Host, Repo, RepoName, Selector, Tag, ZipName};
 use crate::oci::{Descriptor, Manifest};
 
 /// The part of a registry that a source `HOST/PREFIX` declares.
@@ -141,6 +141,11 @@ impl<R: Registry + ?Sized> Registry for Scoped<R> {
             Ok(()) => self.inner.lacking(repo, manifests).await,
             Err(_) => manifests.to_vec(),
         }
+    }
+
+    async fn offered(&self, repo: &RepoName, zip: &ZipName) -> Result<Descriptor, Refusal> {
+        self.within(repo)?;
+        self.inner.offered(repo, zip).await
     }
 
     async fn greet(&self, greeting: Greeting) -> Result<(), Refusal> {
@@ -383,6 +388,18 @@ impl Registry for Union {
         all
     }
 
+    async fn offered(&self, repo: &RepoName, zip: &ZipName) -> Result<Descriptor, Refusal> {
+        let mut passed = Passed::default();
+        for source in &self.sources {
+            match source.offered(repo, zip).await {
+                Ok(offered) => return Ok(offered),
+                Err(e) if e.failure == Failure::Unsupported => {}
+                Err(e) => passed.add(e),
+            }
+        }
+        Err(passed.or(self.absent(self.repo(repo))))
+    }
+
     /// What is lacking in all of them.
     async fn lacking(&self, repo: &RepoName, manifests: &[Digest]) -> Vec<Digest> {
         let mut lacking = manifests.to_vec();
@@ -474,6 +491,10 @@ impl Registry for Offline {
         _: &mut dyn BlobSink,
     ) -> Result<(), BlobError> {
         Err(self.refuse(self.repo(repo).at(Selector::Digest(blob.digest))).into())
+    }
+
+    async fn offered(&self, repo: &RepoName, _: &ZipName) -> Result<Descriptor, Refusal> {
+        Err(self.refuse(self.repo(repo)))
     }
 
     async fn greet(&self, _: Greeting) -> Result<(), Refusal> {

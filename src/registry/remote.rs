@@ -24,7 +24,7 @@ use super::request::{Question, RegistryRequester};
 use super::retry::{Fault, Patience, RETRIES};
 use super::scope::TokenScope;
 use super::transport::Transport;
-use super::{BlobError, BlobSink, Greeting, RawManifest, Referrers, Registry};
+use super::{BlobError, BlobSink, DocumentKind, Greeting, RawManifest, Referrers, Registry};
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal, Subject};
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
@@ -289,6 +289,7 @@ impl Remote {
             content_type: content_type(&answer.headers),
             bytes: answer.bytes.into(),
             claimed,
+            kind: DocumentKind::Manifest,
         })
     }
 }

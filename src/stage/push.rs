@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::blob::PushBlob;
 use super::plan::{PlannedArtifact, PlannedPlatform, ReleasePlan};
 use super::sign::ReleaseSigner;
-use crate::artifact::{self, PACKAGE_DIGEST_ANNOTATION, Release};
+use crate::artifact::{self, PACKAGE_DIGEST_ANNOTATION, Release, Target};
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
 use crate::name::{Reference, Selector, Tag, text};
@@ -331,11 +331,11 @@ impl ReleasePush<'_> {
             let known = release.iter().find(|known| known.platform == target.platform);
             let same = match known {
                 None => false,
-                Some(known) if known.manifest.digest == target.entry.digest => true,
-                Some(known) => self.holds_package(&known.manifest, target).await?,
+                Some(known) if known.digest() == target.entry.digest => true,
+                Some(known) => self.holds_package(known, target).await?,
             };
             if !same {
-                self.check_replaces(tag, there, known.map(|known| &known.manifest), target)?;
+                self.check_replaces(tag, there, known.map(Target::digest), target)?;
                 missing.push(target.entry.clone());
             }
         }
@@ -357,9 +357,10 @@ impl ReleasePush<'_> {
     /// made.
     async fn holds_package(
         &self,
-        known: &Descriptor,
+        known: &Target,
         target: &PlannedPlatform,
     ) -> Result<bool, Refusal> {
+        let Some(known) = known.manifest() else { return Ok(known.digest() == target.package) };
         if let Some(digest) = known.annotations.get(PACKAGE_DIGEST_ANNOTATION) {
             return Ok(*digest == target.package.to_string());
         }
@@ -373,7 +374,7 @@ impl ReleasePush<'_> {
         &self,
         tag: &Tag,
         there: &Manifest,
-        known: Option<&Descriptor>,
+        known: Option<Digest>,
         target: &PlannedPlatform,
     ) -> Result<(), Refusal> {
         if self.options.allow_overwrite {
@@ -383,8 +384,8 @@ impl ReleasePush<'_> {
         let rule = match known {
             Some(known) => {
                 format!(
-                    "{platform} is there with the digest {}, and was to get {}",
-                    known.digest, target.entry.digest
+                    "{platform} is there with the digest {known}, and was to get {}",
+                    target.entry.digest
                 )
             }
             None if target.packed_here => format!(

@@ -96,6 +96,7 @@ pub fn mount(
     let facts = Facts::new(facts::FactsOptions {
         policies: Default::default(),
         sources: vec![facts::MountSource::Registry {
+            kind: facts::RegistryKind::Oci,
             host,
             prefix: None,
             registry,
@@ -106,6 +107,7 @@ pub fn mount(
         tag_ttl,
         deadline: Duration::from_secs(20),
         limits: Limits::default(),
+        signatures: Default::default(),
         providers: facts::ProviderOptions::default(),
     });
     Fs::new(

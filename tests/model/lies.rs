@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tofufs::archive::Limits;
-use tofufs::artifact::Release;
+use tofufs::artifact::{PackageEntry, Release};
 use tofufs::digest::Digest;
 use tofufs::facts::{self, Facts};
 use tofufs::failure::{Failure, Refusal};
@@ -43,6 +43,7 @@ fn facts_within(
     Facts::new(facts::FactsOptions {
         policies: Default::default(),
         sources: vec![facts::MountSource::Registry {
+            kind: facts::RegistryKind::Oci,
             host,
             prefix: None,
             registry: fake.clone(),
@@ -52,6 +53,7 @@ fn facts_within(
         tag_ttl: TTL,
         deadline,
         limits: Limits { archive, ..Limits::default() },
+        signatures: Default::default(),
         providers: facts::ProviderOptions::default(),
         stores_stand_in: false,
     })
@@ -122,7 +124,8 @@ async fn a_size_that_contradicts_the_bytes_is_refused() {
     };
     let mut target = targets[0].clone();
     here.manifests().target(&repo(), &target).await.unwrap();
-    target.manifest.size += 1;
+    let PackageEntry::Manifest(entry) = &mut target.package else { panic!("a manifest") };
+    entry.size += 1;
     refused(here.manifests().target(&repo(), &target).await, Failure::Integrity, "its index says");
     assert!(
         here.manifests().known_target(&repo(), &target).is_none()

@@ -16,8 +16,8 @@ use tofufs::name::{RepoName, Selector, Tag};
 use tofufs::oci::referrer::{listed, referrers_tag};
 use tofufs::oci::{Descriptor, Manifest, ManifestBody};
 use tofufs::registry::{
-    BlobError, BlobSink, BlobSource, RawManifest, Referrers, Registry, Removed, SinkError, Upload,
-    Uploaded,
+    BlobError, BlobSink, BlobSource, DocumentKind, RawManifest, Referrers, Registry, Removed,
+    SinkError, Upload, Uploaded,
 };
 
 /// What is asked of the registry.
@@ -310,7 +310,12 @@ impl Registry for MemoryRegistry {
             };
             let (bytes, media_type) = repo.manifests.get(digest)?;
             let content_type = media_type.map(str::to_owned);
-            Some(RawManifest { bytes: bytes.as_ref().into(), content_type, claimed: None })
+            Some(RawManifest {
+                bytes: bytes.as_ref().into(),
+                content_type,
+                claimed: None,
+                kind: DocumentKind::Manifest,
+            })
         })
     }
 

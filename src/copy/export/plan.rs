@@ -186,7 +186,7 @@ mod tests {
     fn every_address_of_a_provider_leads_to_its_package() {
         let package = |platform: &str| NeededPackage {
             platform: platform.parse().unwrap(),
-            manifest: blob("manifest"),
+            manifest: Some(blob("manifest")),
             zip: blob(platform),
         };
         let provider = ReleaseContents::Provider(vec![package("linux_amd64")]);

@@ -22,7 +22,7 @@ use crate::oci::Descriptor;
 /// The largest configuration file that is read, in bytes.
 pub(super) const FILE_MAX: u64 = 16 << 20;
 /// The most modules of one root module.
-const MODULES_MAX: usize = 10_000;
+pub(super) const MODULES_MAX: usize = 10_000;
 
 /// How a path below a mount is taken.
 #[derive(Clone, Copy, Debug)]
@@ -316,7 +316,7 @@ async fn canonical(path: PathBuf) -> Result<PathBuf, NeedsError> {
     blocking(move || at.canonicalize()).await?.map_err(|e| NeedsError::file(&path, e))
 }
 
-fn read_directory(dir: &Path, client: Client) -> Result<Configuration, NeedsError> {
+pub(super) fn read_directory(dir: &Path, client: Client) -> Result<Configuration, NeedsError> {
     let names = || -> std::io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(dir)? {

@@ -19,7 +19,7 @@ use crate::name::{Host, Platform, ProviderAddr, Repo, RepoName, Selector, Tag, V
 use crate::oci::{Descriptor, Manifest};
 use crate::provider_registry::{ProviderRegistry, ReleaseSums, SignaturePolicy, VerifiedRelease};
 use crate::registry::{
-    BlobError, BlobSink, BlobSource as _, HostStore, RawManifest, Referrers, Registry,
+    BlobError, BlobSink, BlobSource as _, DocumentKind, HostStore, RawManifest, Referrers, Registry,
 };
 use crate::stage::plan::ReleasePlan;
 use crate::stage::{PushBlob, Workshop};
@@ -171,6 +171,7 @@ fn raw(manifest: &Manifest) -> RawManifest {
         bytes: manifest.raw.clone(),
         content_type: Some(manifest.media_type.to_owned()),
         claimed: Some(manifest.digest),
+        kind: DocumentKind::Manifest,
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::de::IgnoredAny;
 
-use super::super::RawManifest;
+use super::super::{DocumentKind, RawManifest};
 use super::PIECE;
 use super::medium::{Medium, NotOpened, Unreadable};
 use crate::digest::Digest;
@@ -170,7 +170,12 @@ impl<'a, M: Medium> Repository<'a, M> {
         if got != digest {
             return refuse(Failure::Integrity, format!("the file named {digest} holds {got}"));
         }
-        Ok(RawManifest { bytes: bytes.into(), content_type: None, claimed: Some(digest) })
+        Ok(RawManifest {
+            bytes: bytes.into(),
+            content_type: None,
+            claimed: Some(digest),
+            kind: DocumentKind::Manifest,
+        })
     }
 
     /// The manifests in the layout that speak about `subject`: those without a tag whose own

@@ -295,9 +295,7 @@ impl Ended {
         let manifest = self.registry.document(NAME, tag);
         match Release::read(&manifest).unwrap() {
             Release::Module(layer) => vec![layer.digest],
-            Release::Provider(targets) => {
-                targets.iter().map(|target| target.manifest.digest).collect()
-            }
+            Release::Provider(targets) => targets.iter().map(|target| target.digest()).collect(),
         }
     }
 
